@@ -1,0 +1,5 @@
+//! Lineshaft: a gRPC task-execution service. The map for contributors is `src/README.md`.
+
+pub mod model;
+pub mod runners;
+pub mod store;

@@ -1,0 +1,3 @@
+//! Arguments to configuration to server; everything else is in the library.
+
+fn main() {}

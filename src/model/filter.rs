@@ -1,0 +1,60 @@
+//! Which tasks a caller means.
+
+use super::clock::Timestamp;
+use super::event::Event;
+use super::id::{BatchId, HandlerName, Namespace, PoolName, TaskId};
+use super::priority::Priority;
+use super::task::{Task, TaskOptions, TaskState};
+
+/// A conjunction; an empty or absent part matches everything.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TaskFilter {
+    /// Any of these ids.
+    pub ids: Vec<TaskId>,
+    /// This batch.
+    pub batch: Option<BatchId>,
+    /// All of these labels.
+    pub labels: Vec<(Box<str>, Box<str>)>,
+    /// Any of these states.
+    pub states: Vec<TaskState>,
+    /// This pool.
+    pub pool: Option<PoolName>,
+    /// This handler.
+    pub handler: Option<HandlerName>,
+    /// This tenant.
+    pub namespace: Option<Namespace>,
+    /// Any of these priorities.
+    pub priorities: Vec<Priority>,
+    /// Submitted at this time or later. Not looked at for events.
+    pub submitted_from: Option<Timestamp>,
+    /// Submitted before this time. Not looked at for events.
+    pub submitted_until: Option<Timestamp>,
+}
+
+impl TaskFilter {
+    /// Whether the event's task, in the state after the event, is meant.
+    pub fn matches_event(&self, event: &Event) -> bool {
+        (self.states.is_empty() || self.states.contains(&event.state))
+            && (self.ids.is_empty() || self.ids.contains(&event.task))
+            && self.matches_options(&event.options)
+    }
+
+    /// Whether the task, as it stands, is meant.
+    pub fn matches_task(&self, task: &Task) -> bool {
+        let submitted_at = task.status.submitted_at;
+        (self.states.is_empty() || self.states.contains(&task.status.state))
+            && (self.ids.is_empty() || self.ids.contains(&task.spec.id))
+            && self.submitted_from.is_none_or(|from| submitted_at >= from)
+            && self.submitted_until.is_none_or(|until| submitted_at < until)
+            && self.matches_options(&task.spec.options)
+    }
+
+    fn matches_options(&self, options: &TaskOptions) -> bool {
+        self.batch.as_ref().is_none_or(|batch| options.batch.as_ref() == Some(batch))
+            && self.pool.as_ref().is_none_or(|pool| options.pool == *pool)
+            && self.handler.as_ref().is_none_or(|handler| options.handler == *handler)
+            && self.namespace.as_ref().is_none_or(|namespace| options.namespace == *namespace)
+            && (self.priorities.is_empty() || self.priorities.contains(&options.priority))
+            && self.labels.iter().all(|label| options.labels.contains(label))
+    }
+}

@@ -1,0 +1,32 @@
+//! The nouns of Lineshaft, free of I/O: everything else speaks in these types.
+//!
+//! Names are those of the contract in `proto/`; a value of these types is already valid, because
+//! the edge parses instead of checking (`api::convert`).
+
+pub mod catalog;
+pub mod clock;
+pub mod error;
+pub mod event;
+pub mod failure;
+pub mod filter;
+pub mod id;
+pub mod limits;
+pub mod pool;
+pub mod priority;
+pub mod retry;
+pub mod task;
+
+pub use catalog::{Catalog, HandlerSpec};
+pub use clock::{Clock, SystemClock, Timestamp};
+pub use error::{Coded, Details, ErrorCode, FieldViolation};
+pub use event::{Change, Event, InterruptCause};
+pub use failure::{Failure, FailureReason};
+pub use filter::TaskFilter;
+pub use id::{BatchId, HandlerName, Namespace, PoolName, Revision, TaskId};
+pub use pool::{Durability, PoolKind, PoolSpec};
+pub use priority::Priority;
+pub use retry::RetryPolicy;
+pub use task::{
+    Bill, CancelMode, CancelReceipt, CancelRequest, Captured, Output, OutputStream, Payload, StopMethod, Task,
+    TaskOptions, TaskSpec, TaskState, TaskStatus,
+};

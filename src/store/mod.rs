@@ -1,0 +1,187 @@
+//! Durable truth: a journal of events, and a projection of it that answers questions.
+//!
+//! Two contracts, each with a memory and an SQLite implementation that pass the same suite
+//! (`conformance`). The journal is the only truth; the projection can be rebuilt from it as far as
+//! the journal reaches.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::model::{Event, Output, Revision, Task, TaskFilter, TaskId};
+
+/// Events that become durable together, in the order of their revisions and without a gap.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Commit {
+    /// At least one.
+    pub events: Vec<Event>,
+    /// Whether `done` may only be called when the bytes are on the disk. False only when every
+    /// event belongs to a task of durability MEMORY.
+    pub sync: bool,
+}
+
+impl Commit {
+    /// Revision of the first event.
+    pub fn first(&self) -> Revision {
+        self.events.first().map_or_else(Revision::default, |event| event.revision)
+    }
+
+    /// Revision of the last event.
+    pub fn last(&self) -> Revision {
+        self.events.last().map_or_else(Revision::default, |event| event.revision)
+    }
+}
+
+/// Called once, from the journal's own thread, when a commit is durable or has failed.
+pub type Done = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+/// The only truth: an append-only, checksummed sequence of commits.
+pub trait Journal: Send + Sync + 'static {
+    /// Appends. Never blocks; several appends under way become durable in order and may share a sync.
+    ///
+    /// A commit that failed has left no trace: the same revisions may be appended again later.
+    fn append(&self, commit: Arc<Commit>, done: Done);
+
+    /// Events after `after`, in order, at least one and about `limit` of them (whole commits);
+    /// empty only when there is none. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`] when events after `after` were trimmed; [`StoreError::Corrupt`].
+    fn read(&self, after: Revision, limit: usize) -> Result<Vec<Event>, StoreError>;
+
+    /// The oldest revision that can still be given to [`Journal::read`] as `after`.
+    fn oldest(&self) -> Revision;
+
+    /// Forgets events up to and including `up_to`; they must be durable in the projection. Blocks.
+    ///
+    /// # Errors
+    /// Any of [`StoreError`].
+    fn trim(&self, up_to: Revision) -> Result<(), StoreError>;
+}
+
+/// One page of a listing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Page {
+    /// Newest submission first. Payloads are always there; results too.
+    pub tasks: Vec<Task>,
+    /// Where the next page starts; `None` on the last.
+    pub next: Option<PageCursor>,
+    /// The revision at which the page is true.
+    pub revision: Revision,
+}
+
+/// Position in a listing: the submission revision of the last row shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageCursor(pub u64);
+
+/// The journal, folded: a row per task. Blocks on the disk; call from a blocking context.
+pub trait Projection: Send + Sync + 'static {
+    /// Takes a durable commit, in order. Never blocks for long; bounded: beyond its bound it waits.
+    fn feed(&self, commit: Arc<Commit>);
+
+    /// The revision that answers have reached.
+    fn reached(&self) -> watch::Receiver<Revision>;
+
+    /// One task with payload and result.
+    ///
+    /// # Errors
+    /// Any of [`StoreError`].
+    fn get(&self, id: &TaskId) -> Result<Option<Task>, StoreError>;
+
+    /// What an attempt wrote (0: the last one that ended).
+    ///
+    /// # Errors
+    /// Any of [`StoreError`].
+    fn output(&self, id: &TaskId, attempt: u32) -> Result<Option<(u32, Output)>, StoreError>;
+
+    /// One page, newest submission first.
+    ///
+    /// # Errors
+    /// Any of [`StoreError`].
+    fn list(&self, filter: &TaskFilter, limit: usize, after: Option<PageCursor>) -> Result<Page, StoreError>;
+
+    /// Makes everything taken so far durable and returns its revision: up to there the journal may be trimmed.
+    ///
+    /// # Errors
+    /// Any of [`StoreError`].
+    fn checkpoint(&self) -> Result<Revision, StoreError>;
+}
+
+/// What a restart finds: the projection's rows, and the journal's events after them.
+#[derive(Clone, Debug, Default)]
+pub struct Recovery {
+    /// Every task of the projection, live and finished, in the order of submission. Results are left out.
+    pub tasks: Vec<Task>,
+    /// The revision at which they are true.
+    pub revision: Revision,
+    /// Everything later, in order.
+    pub events: Vec<Event>,
+    /// What the operator should know, such as a projection that was rebuilt.
+    pub notes: Vec<String>,
+}
+
+/// An opened store. Dropping it closes the files, once all handles are gone.
+#[derive(Clone)]
+pub struct Store {
+    /// The truth.
+    pub journal: Arc<dyn Journal>,
+    /// The answers.
+    pub projection: Arc<dyn Projection>,
+    /// `sqlite` or `memory`.
+    pub kind: &'static str,
+}
+
+/// Why the store cannot do what was asked. The texts name the file and the remedy.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// A record's bytes are not what was written.
+    #[error("`{}` is damaged at {place}: {detail}; restore it from a back-up", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// Commit or row.
+        place: String,
+        /// What does not fit.
+        detail: String,
+    },
+    /// Not a file of this program, or of a later version.
+    #[error("`{}` cannot be used: {detail}", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What was found and what to do.
+        detail: String,
+    },
+    /// Another server has the directory.
+    #[error("`{}` is in use by another server; stop it, or choose another data directory", path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// No space is left.
+    #[error("no space is left for `{}`; free some, writing resumes by itself", path.display())]
+    Full {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file or directory cannot be written or read.
+    #[error("failed to {action} `{}`: {detail}", path.display())]
+    Io {
+        /// Such as `open` or `append to`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's words and the remedy.
+        detail: String,
+    },
+    /// Events that were asked for have been trimmed.
+    #[error("revisions up to {oldest} are no longer kept")]
+    Compacted {
+        /// The oldest revision that can still be given as `after`.
+        oldest: Revision,
+    },
+    /// The store's thread has gone; only after a bug or during shutdown.
+    #[error("the store is closed")]
+    Closed,
+}
