@@ -1,0 +1,27 @@
+//! Compiles the contract in `proto/` with a pure-Rust compiler: nobody needs `protoc`.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::{env, fs};
+
+use prost::Message;
+
+const SERVICES: [&str; 4] = [
+    "lineshaft/v1/task_service.proto",
+    "lineshaft/v1/pool_service.proto",
+    "lineshaft/v1/handler_service.proto",
+    "lineshaft/v1/system_service.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(SERVICES, ["proto"])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        .bytes(".lineshaft.v1.Payload")
+        .bytes(".lineshaft.v1.ReadOutputResponse")
+        .btree_map(".lineshaft.v1")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,10 @@
+//! The generated contract; no logic. Its text and comments are in `proto/lineshaft/v1`.
+
+/// `package lineshaft.v1`.
+#[expect(unused_qualifications, clippy::pedantic, reason = "generated; documented in the .proto files")]
+pub mod v1 {
+    tonic::include_proto!("lineshaft.v1");
+}
+
+/// The encoded `google.protobuf.FileDescriptorSet` of the contract and its imports.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
