@@ -1,7 +1,13 @@
 //! The generated contract; no logic. Its text and comments are in `proto/lineshaft/v1`.
 
 /// `package lineshaft.v1`.
-#[expect(unused_qualifications, clippy::pedantic, reason = "generated; documented in the .proto files")]
+#[expect(
+    unused_qualifications,
+    clippy::pedantic,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    reason = "generated; documented in the .proto files"
+)]
 pub mod v1 {
     tonic::include_proto!("lineshaft.v1");
 }
