@@ -1,6 +1,8 @@
 //! Lineshaft: a gRPC task-execution service. The map for contributors is `src/README.md`.
 
 pub mod model;
+pub mod pool;
 pub mod proto;
 pub mod runners;
+pub mod scheduler;
 pub mod store;
