@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use crate::model::{Failure, HandlerName, HandlerSpec, Payload, StopMethod, TaskId};
 
+pub mod builtin;
 pub mod output;
 pub mod stop;
 
