@@ -15,6 +15,7 @@ use crate::model::{Failure, HandlerName, HandlerSpec, Payload, StopMethod, TaskI
 
 pub mod builtin;
 pub mod output;
+pub mod process;
 pub mod stop;
 
 pub use output::OutputBuffer;
