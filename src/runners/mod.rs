@@ -13,7 +13,9 @@ use bytes::Bytes;
 
 use crate::model::{Failure, HandlerName, HandlerSpec, Payload, StopMethod, TaskId};
 
+pub mod builtin;
 pub mod output;
+pub mod process;
 pub mod stop;
 
 pub use output::OutputBuffer;
