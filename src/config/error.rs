@@ -85,7 +85,13 @@ impl Problems {
     }
 
     /// A value out of `min..=max` is a problem.
-    pub(super) fn within<T: PartialOrd + fmt::Display>(&mut self, field: impl Into<String>, value: T, min: T, max: T) {
+    pub(super) fn within<T: PartialOrd + fmt::Display + Copy>(
+        &mut self,
+        field: impl Into<String>,
+        value: T,
+        min: T,
+        max: T,
+    ) {
         // Written so that NaN, which is nowhere, is a problem.
         if !(min <= value && value <= max) {
             self.add(field, value, format!("must be {min} to {max}"));

@@ -126,9 +126,10 @@ fn read(path: &Path) -> Result<(String, Places), ConfigError> {
         Ok(_) => Ok((text, places)),
         Err(error) => {
             let span = error.span();
+            let field = span.as_ref().map(|span| places.field_at(span)).unwrap_or_default();
             Err(ConfigError::Invalid(vec![Problem {
-                field: span.as_ref().map(|span| places.field_at(span)).unwrap_or_default(),
-                value: String::new(),
+                value: places.value_of(&field, &text),
+                field,
                 description: error.message().to_owned(),
                 place: span.map_or(name.clone(), |span| place(&name, &text, span.start)),
             }]))
@@ -181,7 +182,7 @@ fn merge(text: &str, env: Vec<(String, String)>) -> Result<Config, ConfigError> 
 fn message(error: config::ConfigError) -> String {
     match error {
         config::ConfigError::At { error, .. } => message(*error),
-        config::ConfigError::Type { unexpected, expected, .. } => format!("is {unexpected}, expected {expected}"),
+        config::ConfigError::Type { unexpected, expected, .. } => format!("expected {expected}, found {unexpected}"),
         other => other.to_string(),
     }
 }

@@ -6,10 +6,13 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+/// Bytes of a value that are worth showing beside its field.
+const SHOWN_BYTES_MAX: usize = 80;
+
 /// Paths such as `pool[0].size`, each with where its value stands.
 #[derive(Default)]
 pub(super) struct Places {
-    places: BTreeMap<String, String>,
+    by_field: BTreeMap<String, String>,
     keys: Vec<(Range<usize>, String)>,
     values: Vec<(Range<usize>, String)>,
 }
@@ -25,14 +28,14 @@ impl Places {
 
     /// Notes that the value of `field` comes from `place` and from nowhere else.
     pub(super) fn set(&mut self, field: &str, place: impl Into<String>) {
-        self.places.insert(field.to_owned(), place.into());
+        self.by_field.insert(field.to_owned(), place.into());
     }
 
     /// Where `field`, or the nearest table around it, stands; empty when it is a default.
     pub(super) fn find(&self, field: &str) -> String {
         let mut path = field;
         loop {
-            if let Some(place) = self.places.get(path) {
+            if let Some(place) = self.by_field.get(path) {
                 return place.clone();
             }
             let Some(end) = path.rfind(['.', '[']) else { return String::new() };
@@ -48,11 +51,19 @@ impl Places {
         key.or_else(innermost).map(|(_, path)| path.clone()).unwrap_or_default()
     }
 
+    /// The value of `field` as it stands in the text; empty when it is a table, long, or not there.
+    pub(super) fn value_of(&self, field: &str, text: &str) -> String {
+        let value = self.values.iter().find(|(_, path)| path == field);
+        let shown = value.and_then(|(range, _)| text.get(range.clone())).unwrap_or_default();
+        let plain = shown.len() <= SHOWN_BYTES_MAX && !shown.contains(['\n', '[', '{', '=']);
+        if plain { shown.to_owned() } else { String::new() }
+    }
+
     fn visit_table(&mut self, name: &str, text: &str, prefix: &str, table: &DeTable<'_>) {
         for (key, value) in table {
             let path =
                 if prefix.is_empty() { key.get_ref().to_string() } else { format!("{prefix}.{}", key.get_ref()) };
-            self.places.insert(path.clone(), place(name, text, key.span().start));
+            self.by_field.insert(path.clone(), place(name, text, key.span().start));
             self.keys.push((key.span(), path.clone()));
             self.visit(name, text, path, value);
         }
@@ -64,7 +75,7 @@ impl Places {
             DeValue::Array(array) => {
                 for (index, item) in array.iter().enumerate() {
                     let path = format!("{path}[{index}]");
-                    self.places.insert(path.clone(), place(name, text, item.span().start));
+                    self.by_field.insert(path.clone(), place(name, text, item.span().start));
                     self.visit(name, text, path, item);
                 }
             }
@@ -76,6 +87,6 @@ impl Places {
 
 /// `file:line`.
 pub(super) fn place(name: &str, text: &str, offset: usize) -> String {
-    let before = &text.as_bytes()[..offset.min(text.len())];
-    format!("{name}:{}", 1 + before.iter().filter(|byte| **byte == b'\n').count())
+    let before = text.get(..offset).unwrap_or(text);
+    format!("{name}:{}", 1 + before.matches('\n').count())
 }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::IntoDeserializer;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::error::Problems;
 use super::units::{ByteSize, Span};
@@ -153,6 +154,7 @@ impl Limits {
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
     /// Shape of a line. Default "auto".
+    #[serde(deserialize_with = "log_format")]
     pub format: LogFormat,
     /// Level, or levels by module: "info", "warn,lineshaft=debug". Default "info".
     pub filter: String,
@@ -170,6 +172,11 @@ impl Log {
             problems.add("log.filter", format!("{:?}", self.filter), error);
         }
     }
+}
+
+/// By way of a string, because the variable's own error would not list the choices.
+fn log_format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LogFormat, D::Error> {
+    LogFormat::deserialize(String::deserialize(deserializer)?.into_deserializer())
 }
 
 /// Shape of a log line.

@@ -125,6 +125,8 @@ fn a_malformed_value_is_named_with_its_file_and_line() {
     ] {
         assert_eq!(problems(from_file(text)), [(field.to_owned(), line)], "{text}");
     }
+    let text = from_file("[server]\nlisten = \"here\"\n").unwrap_err().to_string();
+    assert!(text.contains(":2: server.listen = \"here\": invalid socket address"), "{text}");
     let broken = from_file("[server]\nlisten = \n").unwrap_err();
     assert!(broken.problems()[0].place.ends_with(":2"), "{broken}");
 }
@@ -147,6 +149,8 @@ fn a_wrong_variable_is_blamed_by_name() {
         assert_eq!(problem.value, format!("{value:?}"));
     }
     assert_eq!(error.problems().len(), 5, "{error}");
+    let format = from_env(&[("LINESHAFT_LOG__FORMAT", "xml")]).unwrap_err().to_string();
+    assert!(format.contains("`auto`, `pretty`, `json`"), "{format}");
 }
 
 #[test]
