@@ -1,8 +1,10 @@
 //! Lineshaft: a gRPC task-execution service. The map for contributors is `src/README.md`.
 
+pub mod config;
 pub mod model;
 pub mod pool;
 pub mod proto;
 pub mod runners;
 pub mod scheduler;
 pub mod store;
+pub mod telemetry;
