@@ -6,6 +6,8 @@
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod files;
 mod folding;
 pub mod journal;
 mod journal_check;
@@ -17,6 +19,8 @@ mod projection_rows;
 mod projection_sql;
 mod record;
 mod record_parts;
+#[cfg(test)]
+mod samples;
 mod sqlite;
 
 use std::path::PathBuf;
