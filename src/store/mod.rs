@@ -14,6 +14,7 @@ mod journal_check;
 pub mod memory;
 pub mod open;
 pub mod projection;
+mod projection_check;
 mod projection_query;
 mod projection_rows;
 mod projection_sql;
