@@ -152,7 +152,9 @@ proptest! {
                 let (store, recovery) = sqlite(directory.path()).unwrap();
                 prop_assert_eq!(&all(&store, Revision(0)).unwrap(), &history.events);
                 let mut wanted: Vec<Task> = folded(&history.events).into_values().collect();
-                wanted.iter_mut().for_each(|task| task.status.result = None);
+                for task in &mut wanted {
+        task.status.result = None;
+    }
                 prop_assert_eq!(recovery.tasks, wanted);
                 prop_assert!(recovery.events.is_empty() && recovery.notes.is_empty());
                 answers_are_the_fold(&store, &history.events);

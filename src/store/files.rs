@@ -17,7 +17,9 @@ fn written(directory: &Path) -> Vec<Event> {
 
 fn restored(recovery: &Recovery, events: &[Event]) -> bool {
     let mut wanted: Vec<Task> = folded(events).into_values().collect();
-    wanted.iter_mut().for_each(|task| task.status.result = None);
+    for task in &mut wanted {
+        task.status.result = None;
+    }
     recovery.events.is_empty() && recovery.tasks == wanted
 }
 
