@@ -276,13 +276,17 @@ impl Writer {
                 self.end = end;
                 self.failure = None;
                 self.shared.end.store(end, Ordering::Release);
-                accepted.into_iter().for_each(|(_, done)| done(Ok(())));
+                for (_, done) in accepted {
+                    done(Ok(()));
+                }
                 self.checkpoint_when_due();
             }
             Err(error) => {
                 let error = fault("append to", &self.shared.path, &error);
                 self.failure = Some(error.clone());
-                accepted.into_iter().for_each(|(_, done)| done(Err(error.clone())));
+                for (_, done) in accepted {
+                    done(Err(error.clone()));
+                }
             }
         }
     }

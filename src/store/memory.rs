@@ -149,19 +149,20 @@ impl Rows {
         };
         let mut task = self.tasks.remove(&seq);
         fold(&mut task, event);
-        match task {
-            Some(task) => {
-                if let Change::Submitted { .. } = event.change {
-                    self.by_id.insert(event.task.clone(), seq);
-                }
-                self.tasks.insert(seq, task);
-                if let Some(output) = output_of(event) {
-                    self.outputs.insert((seq, event.attempt), output.clone());
-                }
+        if let Some(task) = task {
+            if let Change::Submitted { .. } = event.change {
+                self.by_id.insert(event.task.clone(), seq);
             }
-            None => {
-                self.by_id.remove(&event.task);
-                self.outputs.retain(|(of, _), _| *of != seq);
+            self.tasks.insert(seq, task);
+            if let Some(output) = output_of(event) {
+                self.outputs.insert((seq, event.attempt), output.clone());
+            }
+        } else {
+            self.by_id.remove(&event.task);
+            // A range, so that forgetting many tasks does not look at every output each time.
+            let outputs: Vec<_> = self.outputs.range((seq, 0)..=(seq, u32::MAX)).map(|(key, _)| *key).collect();
+            for key in outputs {
+                self.outputs.remove(&key);
             }
         }
     }
@@ -175,7 +176,9 @@ impl Rows {
 impl Projection for MemoryProjection {
     fn feed(&self, commit: Arc<Commit>) {
         let mut rows = self.rows.write();
-        commit.events.iter().for_each(|event| rows.take(event));
+        for event in &commit.events {
+            rows.take(event);
+        }
         self.reached.send_replace(rows.revision);
     }
 

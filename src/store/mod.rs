@@ -6,17 +6,22 @@
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod files;
 mod folding;
 pub mod journal;
 mod journal_check;
 pub mod memory;
 pub mod open;
 pub mod projection;
+mod projection_check;
 mod projection_query;
 mod projection_rows;
 mod projection_sql;
 mod record;
 mod record_parts;
+#[cfg(test)]
+mod samples;
 mod sqlite;
 
 use std::path::PathBuf;

@@ -6,6 +6,7 @@ use std::path::Path;
 use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
 
+use super::projection_check::Expected;
 use super::projection_rows::{COLUMNS, RowReader, add_result, body_checksum, corrupt, output as decode_output, status};
 use super::projection_sql::Meta;
 use super::record::damage;
@@ -24,14 +25,19 @@ pub(super) fn recover(connection: &Connection, path: &Path) -> Result<(Vec<Task>
     let mut statement = connection.prepare(&sql).map_err(fault)?;
     let mut rows = statement.query([]).map_err(fault)?;
     let mut reader = RowReader::new(path);
+    let mut expected = Expected::default();
     let mut tasks = Vec::with_capacity(usize::try_from(meta.tasks.min(10_000_000)).unwrap_or_default());
     while let Some(row) = rows.next().map_err(fault)? {
-        tasks.push(reader.task(row)?.1);
+        let (seq, task) = reader.task(row)?;
+        let id = row.get_ref(1).map_err(fault)?.as_str().unwrap_or_default();
+        expected.add(seq, id, &task);
+        tasks.push(task);
     }
     if tasks.len() as u64 != meta.tasks {
         let text = format!("{} rows were found where {} were written", tasks.len(), meta.tasks);
         return Err(corrupt(path, "tasks", "any", &damage(text)));
     }
+    expected.verify(connection, path)?;
     Ok((tasks, meta.revision))
 }
 

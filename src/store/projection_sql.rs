@@ -294,7 +294,7 @@ fn insert(transaction: &Transaction<'_>, live: &[&Live]) -> rusqlite::Result<u64
             options.priority as u8,
             options.pool.as_str(),
             options.handler.as_str(),
-            options.batch.as_ref().map(|batch| batch.as_str()),
+            options.batch.as_ref().map(crate::model::BatchId::as_str),
             at.cast_signed(),
             live.status.finished_at.map(|at| at.0.cast_signed()),
             row.crc,
