@@ -1,5 +1,7 @@
 //! Lineshaft: a gRPC task-execution service. The map for contributors is `src/README.md`.
 
+pub mod api;
+pub mod app;
 pub mod config;
 pub mod model;
 pub mod pool;

@@ -12,7 +12,8 @@ mod refusal;
 mod requests;
 mod service;
 
-pub use self::core::{Accepted, PoolUpdate, PoolView, Submitted, Times};
+pub use self::core::{Accepted, Options as CoreOptions, PoolUpdate, PoolView, Submitted, Times};
+pub use crate::pool::WorkerStats;
 pub use crate::runners::OutputBuffer;
 pub use crate::store::{Page, PageCursor};
 pub use handle::{Cancel, ComponentHealth, Found, Handle, OutputSource, PoolMetrics, RetentionView};
