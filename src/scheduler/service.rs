@@ -187,7 +187,7 @@ impl Service {
         if let Some(due) = self.core.next_due() {
             wake = wake.min(now + due.since(self.shared.clock.now()) + Duration::from_micros(1));
         }
-        if self.in_flight.is_none() && !self.pending.is_empty() {
+        if self.fault.is_none() && self.in_flight.is_none() && !self.pending.is_empty() {
             wake = wake.min(self.pending.since.map_or(now, |since| since + LINGER));
         }
         if let Some((_, retry_at)) = self.fault {
