@@ -14,6 +14,8 @@ use bytes::Bytes;
 use crate::model::{Failure, HandlerName, HandlerSpec, Payload, StopMethod, TaskId};
 
 pub mod builtin;
+#[cfg(test)]
+mod conformance;
 pub mod output;
 pub mod process;
 pub mod stop;

@@ -29,13 +29,25 @@ pub const ELEMENTS_MAX: usize = 10_000;
 const DEPTH_MAX: usize = 32;
 /// Characters of an evaluation error that are shown.
 const MESSAGE_CHARS_MAX: usize = 512;
+/// Characters that can deepen an expression, up to which any stack will do.
+const DEEPENING_MAX: usize = 64;
+/// Depth of an expression up to which it is evaluated on its worker's stack.
+const SHALLOW_DEPTH_MAX: usize = 10;
+/// Stack for the deepest expression of [`SOURCE_BYTES_MAX`]; only what is used takes memory.
+const STACK_BYTES: usize = 128 << 20;
 /// Expressions kept compiled; the cache starts anew when it is full.
 const COMPILED_MAX: usize = 256;
 
 /// The runner of `expression`: the environment is built once, and expressions stay compiled.
 pub struct Expression {
     env: Arc<Env>,
-    compiled: Arc<Mutex<HashMap<Box<str>, Arc<IdedExpr>>>>,
+    compiled: Arc<Mutex<HashMap<Box<str>, Arc<Compiled>>>>,
+}
+
+/// An expression that charges for its steps.
+struct Compiled {
+    expression: IdedExpr,
+    depth: usize,
 }
 
 impl Default for Expression {
@@ -65,7 +77,7 @@ impl Runner for Expression {
 impl Expression {
     fn evaluate(&self, run: &Run) -> Result<String, Halt> {
         let Request { expression, variables } = parse(&run.payload)?;
-        let expression = self.compile(&expression)?;
+        let compiled = self.compiled(&expression)?;
         let mut context = Context::with_env(Arc::clone(&self.env));
         let mut elements = 0;
         for (name, value) in variables {
@@ -73,9 +85,12 @@ impl Expression {
             let value = to_cel(&name, value, 0, &mut elements)?;
             context.add_variable_from_value(name, value);
         }
-        let meter = Meter::start(Arc::clone(&run.stop));
-        let result = Value::resolve(&expression, &context);
-        match meter.finish() {
+        let (result, verdict) = on_stack(compiled.depth > SHALLOW_DEPTH_MAX, || {
+            let meter = Meter::start(Arc::clone(&run.stop));
+            let result = Value::resolve(&compiled.expression, &context);
+            (result, meter.finish())
+        })?;
+        match verdict {
             Verdict::Fine => {}
             Verdict::Stopped => return Err(Halt::Stopped),
             Verdict::TooManySteps => {
@@ -88,7 +103,7 @@ impl Expression {
         Ok(json.to_string())
     }
 
-    fn compile(&self, source: &str) -> Result<Arc<IdedExpr>, Failure> {
+    fn compiled(&self, source: &str) -> Result<Arc<Compiled>, Failure> {
         let bytes = source.len();
         if bytes > SOURCE_BYTES_MAX {
             return Err(invalid(format!(
@@ -98,11 +113,7 @@ impl Expression {
         if let Some(compiled) = self.compiled.lock().get(source) {
             return Ok(Arc::clone(compiled));
         }
-        let program =
-            self.env.compile(source).map_err(|error| invalid(shortened(&format!("payload: `expression`: {error}"))))?;
-        let mut expression = program.expression().clone();
-        meter::instrument(&mut expression)
-            .map_err(|limit| invalid(format!("payload: `expression` is nested deeper than {limit} levels")))?;
+        let expression = compile(&self.env, source)?;
         let expression = Arc::new(expression);
         let mut compiled = self.compiled.lock();
         if compiled.len() >= COMPILED_MAX {
@@ -111,6 +122,35 @@ impl Expression {
         compiled.insert(source.into(), Arc::clone(&expression));
         Ok(expression)
     }
+}
+
+/// Parses and meters an expression. One that may be nested deeply is parsed on a deep stack: the parser
+/// recurses, and its own limit does not count chains such as `1 + 1 + 1 + …`.
+fn compile(env: &Env, source: &str) -> Result<Compiled, Failure> {
+    let deepening = source.bytes().filter(|byte| !byte.is_ascii_alphanumeric() && !matches!(byte, b' ' | b',' | b'_'));
+    let deep = deepening.count() > DEEPENING_MAX;
+    on_stack(deep, || {
+        let program =
+            env.compile(source).map_err(|error| invalid(shortened(&format!("payload: `expression`: {error}"))))?;
+        let mut expression = program.expression().clone();
+        let depth = meter::instrument(&mut expression)
+            .map_err(|limit| invalid(format!("payload: `expression` is nested deeper than {limit} levels")))?;
+        Ok(Compiled { expression, depth })
+    })?
+}
+
+/// Calls `work` here, or on a thread with a deep stack.
+fn on_stack<T: Send>(deep: bool, work: impl FnOnce() -> T + Send) -> Result<T, Failure> {
+    if !deep {
+        return Ok(work());
+    }
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("deep-expression".to_owned()).stack_size(STACK_BYTES);
+        let thread = thread
+            .spawn_scoped(scope, work)
+            .map_err(|error| Failure::new(FailureReason::HandlerError, format!("failed to start a thread: {error}")))?;
+        Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
 }
 
 fn check_name(name: &str) -> Result<(), Failure> {

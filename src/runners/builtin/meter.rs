@@ -17,7 +17,7 @@ use crate::runners::Stop;
 
 /// Steps of one evaluation.
 pub const STEPS_MAX: u64 = 1_000_000;
-/// Depth of an expression; deeper ones would need more stack than a worker has.
+/// Depth of an expression, so that its evaluation fits a stack.
 const DEPTH_MAX: usize = 100;
 /// Bytes of a string that count as one step.
 const BYTES_PER_STEP: usize = 16;
@@ -135,30 +135,33 @@ fn charge<'b, 'v>(mut arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, 
     }
 }
 
-/// Rewrites an expression so that it charges; answers the limit when it is nested too deep.
-pub(super) fn instrument(expression: &mut IdedExpr) -> Result<(), usize> {
-    visit(expression, 0)
+/// Rewrites an expression so that it charges. Answers its depth, or the limit when it is nested too deep.
+pub(super) fn instrument(expression: &mut IdedExpr) -> Result<usize, usize> {
+    let mut deepest = 0;
+    visit(expression, 0, &mut deepest)?;
+    Ok(deepest)
 }
 
-fn visit(node: &mut IdedExpr, depth: usize) -> Result<(), usize> {
+fn visit(node: &mut IdedExpr, depth: usize, deepest: &mut usize) -> Result<(), usize> {
     if depth > DEPTH_MAX {
         return Err(DEPTH_MAX);
     }
+    *deepest = depth.max(*deepest);
     let deeper = depth + 1;
     match &mut node.expr {
         Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => {}
-        Expr::Select(select) => visit(&mut select.operand, deeper)?,
+        Expr::Select(select) => visit(&mut select.operand, deeper, deepest)?,
         Expr::List(list) => {
             for element in &mut list.elements {
-                visit(element, deeper)?;
+                visit(element, deeper, deepest)?;
                 wrap(element);
             }
         }
-        Expr::Map(map) => visit_entries(map.entries.iter_mut().map(|entry| &mut entry.expr), deeper)?,
-        Expr::Struct(fields) => visit_entries(fields.entries.iter_mut().map(|entry| &mut entry.expr), deeper)?,
-        Expr::Comprehension(comprehension) => visit_comprehension(comprehension, deeper)?,
+        Expr::Map(map) => visit_entries(map.entries.iter_mut().map(|entry| &mut entry.expr), deeper, deepest)?,
+        Expr::Struct(fields) => visit_entries(fields.entries.iter_mut().map(|entry| &mut entry.expr), deeper, deepest)?,
+        Expr::Comprehension(comprehension) => visit_comprehension(comprehension, deeper, deepest)?,
         Expr::Call(call) => {
-            if visit_call(call, deeper)? {
+            if visit_call(call, deeper, deepest)? {
                 wrap(node);
             }
         }
@@ -166,25 +169,29 @@ fn visit(node: &mut IdedExpr, depth: usize) -> Result<(), usize> {
     Ok(())
 }
 
-fn visit_entries<'e>(entries: impl Iterator<Item = &'e mut EntryExpr>, depth: usize) -> Result<(), usize> {
+fn visit_entries<'e>(
+    entries: impl Iterator<Item = &'e mut EntryExpr>,
+    depth: usize,
+    deepest: &mut usize,
+) -> Result<(), usize> {
     for entry in entries {
         let value = match entry {
             EntryExpr::StructField(field) => &mut field.value,
             EntryExpr::MapEntry(entry) => {
-                visit(&mut entry.key, depth)?;
+                visit(&mut entry.key, depth, deepest)?;
                 &mut entry.value
             }
         };
-        visit(value, depth)?;
+        visit(value, depth, deepest)?;
         wrap(value);
     }
     Ok(())
 }
 
 /// Visits a call; answers whether its value can be larger than its arguments.
-fn visit_call(call: &mut CallExpr, depth: usize) -> Result<bool, usize> {
+fn visit_call(call: &mut CallExpr, depth: usize, deepest: &mut usize) -> Result<bool, usize> {
     for argument in call.target.as_deref_mut().into_iter().chain(&mut call.args) {
-        visit(argument, depth)?;
+        visit(argument, depth, deepest)?;
     }
     match call.func_name.as_str() {
         // The accumulator of a macro grows by elements that are charged already, and the evaluator
@@ -206,12 +213,12 @@ fn visit_call(call: &mut CallExpr, depth: usize) -> Result<bool, usize> {
 }
 
 /// Charges each turn of a macro in a way that leaves the shapes that the evaluator knows.
-fn visit_comprehension(comprehension: &mut ComprehensionExpr, depth: usize) -> Result<(), usize> {
-    visit(&mut comprehension.iter_range, depth)?;
-    visit(&mut comprehension.accu_init, depth)?;
-    visit(&mut comprehension.loop_cond, depth)?;
-    visit(&mut comprehension.loop_step, depth)?;
-    visit(&mut comprehension.result, depth)?;
+fn visit_comprehension(comprehension: &mut ComprehensionExpr, depth: usize, deepest: &mut usize) -> Result<(), usize> {
+    visit(&mut comprehension.iter_range, depth, deepest)?;
+    visit(&mut comprehension.accu_init, depth, deepest)?;
+    visit(&mut comprehension.loop_cond, depth, deepest)?;
+    visit(&mut comprehension.loop_step, depth, deepest)?;
+    visit(&mut comprehension.result, depth, deepest)?;
     if !matches!(comprehension.loop_cond.expr, Expr::Literal(_)) {
         wrap(&mut comprehension.loop_cond);
         return Ok(());

@@ -29,8 +29,14 @@ const DETAIL_BYTES: usize = 2_048;
 /// Bytes of the first read of a pipe, and of later ones when there is much to read.
 const READ_BYTES: (usize, usize) = (4 * 1024, 64 * 1024);
 /// What programs say when an allocation was refused.
-const MEMORY_WORDS: [&str; 5] =
-    ["memory allocation of", "Cannot allocate memory", "out of memory", "std::bad_alloc", "MemoryError"];
+const MEMORY_WORDS: [&str; 6] = [
+    "memory allocation of",
+    "Cannot allocate memory",
+    "out of memory",
+    "memory exhausted",
+    "std::bad_alloc",
+    "MemoryError",
+];
 
 /// Runs one attempt to its end.
 pub(super) async fn run(settings: Arc<Settings>, run: Run) -> Outcome {

@@ -24,6 +24,8 @@ pub mod limits;
 mod spawn;
 pub mod supervisor;
 mod sys;
+#[cfg(test)]
+mod tests;
 
 pub use limits::Limits;
 pub use supervisor::{Supervisor, supervise_main};
@@ -230,13 +232,13 @@ fn find_program(program: &str, path: &OsStr) -> PathBuf {
 }
 
 /// Takes from this process, and from all that it starts, what no handler needs: ways to gain
-/// privileges, and core dumps, which would write payloads to the disk. To be called once, on the main
-/// thread, before any other thread is started.
+/// privileges, files that it was started with, and core dumps, which would write payloads to the disk.
+/// To be called once, on the main thread, before any other thread is started.
 ///
 /// # Errors
 /// What the kernel says.
 pub fn harden_process() -> io::Result<()> {
     rustix::thread::set_no_new_privs(true)?;
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-    Ok(())
+    sys::keep_open_files_to_ourselves()
 }

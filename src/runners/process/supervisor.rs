@@ -51,7 +51,7 @@ impl Supervisor {
         Self::start_within(LOCK_WAIT, exe, instance, lock_path)
     }
 
-    fn start_within(wait: Duration, exe: &Path, instance: &str, lock_path: &Path) -> io::Result<Self> {
+    pub(super) fn start_within(wait: Duration, exe: &Path, instance: &str, lock_path: &Path) -> io::Result<Self> {
         let lock = File::options().create(true).truncate(false).read(true).write(true).open(lock_path)?;
         take_lock(&lock, lock_path, wait)?;
         #[expect(clippy::disallowed_methods, reason = "the supervisor is the server itself, not a handler")]

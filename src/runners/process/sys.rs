@@ -85,6 +85,17 @@ pub(super) fn watch_end(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     watched.map_err(Into::into)
 }
 
+/// Keeps files that the server was started with from its children; those that it opens itself are
+/// closed by the standard library.
+#[expect(unsafe_code, reason = "rustix has no close_range")]
+pub(super) fn keep_open_files_to_ourselves() -> io::Result<()> {
+    // SAFETY: only sets a flag on open files; nothing is closed.
+    match unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Ignores the signals that end a server, for its supervisor.
 #[expect(unsafe_code, reason = "the standard library has no way to ignore a signal")]
 pub(super) fn ignore_stop_signals() {
