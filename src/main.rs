@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser, Subcommand};
 use lineshaft::app;
+use lineshaft::cli;
 use lineshaft::config::{self, Config, Overrides};
 use lineshaft::runners::process;
 use lineshaft::telemetry::log;
@@ -11,14 +12,51 @@ use lineshaft::telemetry::log;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A gRPC task-execution service.
+/// Lineshaft: a gRPC task-execution service.
+///
+/// Data goes to standard output, talk to standard error.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, name = "lineshaft", after_help = EXIT_CODES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    global: cli::Global,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 well, 1 the task failed (or the server could not start), 2 usage, \
+3 refused by the server, 4 the server cannot be reached, 5 the task was cancelled, 6 the task has not ended";
+
+#[derive(Subcommand)]
 enum Command {
-    /// Runs the server.
+    /// Run the server.
     Serve(Serve),
+    /// See the server's configuration.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    #[command(flatten)]
+    Client(cli::Command),
+    /// Print completions for a shell.
+    Completion {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
     #[command(name = process::supervisor::SUBCOMMAND, hide = true)]
     Supervise { args: Vec<std::ffi::OsString> },
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Print every setting that is in force, as TOML.
+    Dump {
+        /// Configuration file (TOML).
+        #[arg(long, value_name = "PATH")]
+        config: Option<std::path::PathBuf>,
+    },
+    /// Print the JSON schema of the configuration file.
+    Schema,
 }
 
 /// Flags of the server; they win over the environment and the file.
@@ -45,9 +83,39 @@ struct Serve {
 }
 
 fn main() -> ExitCode {
-    match Command::parse() {
+    let Arguments { command, global } = Arguments::parse();
+    match command {
         Command::Serve(flags) => serve(flags),
+        Command::Config { command } => configuration(&command),
+        Command::Client(command) => match client_runtime() {
+            Ok(runtime) => runtime.block_on(cli::run(command, global)),
+            Err(error) => fail(1, &error),
+        },
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "lineshaft", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
         Command::Supervise { args } => process::supervise_main(args),
+    }
+}
+
+fn client_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
+}
+
+fn configuration(command: &ConfigCommand) -> ExitCode {
+    let text = match command {
+        ConfigCommand::Schema => Ok(Config::schema()),
+        ConfigCommand::Dump { config } => {
+            config::load(config.as_deref(), std::env::vars(), Overrides::default()).map(|config| config.dump())
+        }
+    };
+    match text {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(2, &error),
     }
 }
 
