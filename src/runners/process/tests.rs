@@ -191,7 +191,7 @@ async fn force_cuts_the_grace_short() {
     let bench = Bench::new();
     let attempt = Attempt::start(&bench.sh("trap '' TERM; echo ready; while :; do sleep 0.05; done"), "");
     wait_for_output(&attempt, "ready").await;
-    attempt.stop.tell(StopCause::Cancel, Duration::from_secs(3_600));
+    attempt.stop.tell(StopCause::Cancel, Duration::from_hours(1));
     attempt.stop.tell(StopCause::Force, Duration::ZERO);
     let ended = attempt.ended().await;
     assert!(matches!(ended, Ended::Stopped(StopMethod::SignalKill)), "{ended:?}");
