@@ -46,7 +46,7 @@ pub(super) async fn run(settings: Arc<Settings>, run: Run) -> Outcome {
     }
     let scratch = match settings.options.working_directory {
         Some(_) => None,
-        None => match settings.host.new_directory() {
+        None => match settings.host.directory() {
             Ok(scratch) => Some(scratch),
             Err(error) => return Ended::Failed(not_started("a working directory", &error)).into(),
         },
