@@ -31,15 +31,13 @@ pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Registers `compute`, `io`, `expression` and `heavy`, all in the same pool.
 pub fn register_all(registry: &mut Registry, pool: &PoolName) {
-    let entries: [(&str, &str, &str, bool, Arc<dyn Runner>); 4] = [
-        ("compute", compute::DESCRIPTION, compute::PAYLOAD, true, Arc::new(Compute)),
-        ("io", io::DESCRIPTION, io::PAYLOAD, false, Arc::new(Io)),
-        ("expression", expression::DESCRIPTION, expression::PAYLOAD, true, Arc::new(Expression::default())),
-        ("heavy", heavy::DESCRIPTION, heavy::PAYLOAD, true, Arc::new(Heavy)),
-    ];
-    for (name, description, payload, blocking, runner) in entries {
+    let mut add = |name, description, payload, blocking, runner| {
         registry.register(spec(name, description, payload, blocking, pool.clone()), runner);
-    }
+    };
+    add("compute", compute::DESCRIPTION, compute::PAYLOAD, true, Arc::new(Compute) as Arc<dyn Runner>);
+    add("io", io::DESCRIPTION, io::PAYLOAD, false, Arc::new(Io));
+    add("expression", expression::DESCRIPTION, expression::PAYLOAD, true, Arc::new(Expression::default()));
+    add("heavy", heavy::DESCRIPTION, heavy::PAYLOAD, true, Arc::new(Heavy));
 }
 
 fn spec(name: &str, description: &str, payload: &str, blocking: bool, pool: PoolName) -> HandlerSpec {
@@ -102,7 +100,7 @@ fn parse<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Failure> {
 }
 
 /// Checks one number against its range, both ends included.
-fn in_range<N: PartialOrd + std::fmt::Display>(field: &str, value: N, least: N, most: N) -> Result<N, Failure> {
+fn in_range<N: Copy + PartialOrd + std::fmt::Display>(field: &str, value: N, least: N, most: N) -> Result<N, Failure> {
     if value >= least && value <= most {
         return Ok(value);
     }

@@ -46,7 +46,7 @@ pub(super) async fn run(settings: Arc<Settings>, run: Run) -> Outcome {
     }
     let scratch = match settings.options.working_directory {
         Some(_) => None,
-        None => match settings.host.new_directory() {
+        None => match settings.host.directory() {
             Ok(scratch) => Some(scratch),
             Err(error) => return Ended::Failed(not_started("a working directory", &error)).into(),
         },
@@ -197,7 +197,8 @@ impl Attempt<'_> {
             let code = exit.status.code().unwrap_or(-1);
             return (FailureReason::HandlerError, format!("exited with code {code}"));
         };
-        let spent = |seconds| exit.cpu_time.as_secs() >= seconds && matches!(signal, libc::SIGXCPU | libc::SIGKILL);
+        // SIGXCPU comes at the limit, give or take a tick of the kernel's clock; who ignores it is killed.
+        let spent = |limit| signal == libc::SIGXCPU || (signal == libc::SIGKILL && exit.cpu_time.as_secs() >= limit);
         let message = match (signal, limits.cpu_seconds, limits.file_bytes) {
             (_, Some(seconds), _) if spent(seconds) => {
                 format!("the limit of {seconds} s of processor time was reached (signal {signal})")

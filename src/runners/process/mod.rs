@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use super::{BoxFuture, Outcome, Run, Runner};
@@ -38,6 +39,11 @@ pub const TASK_VARIABLE: &str = "LINESHAFT_TASK_ID";
 pub const ATTEMPT_VARIABLE: &str = "LINESHAFT_ATTEMPT";
 /// Where programs are looked for, and `PATH` of a process unless its handler sets another.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Nobody else may look into a working directory.
+const DIRECTORY_MODE: u32 = 0o700;
+/// Empty working directories kept for later attempts.
+const EMPTY_DIRECTORIES_MAX: usize = 64;
 
 /// What of a process becomes the result of its attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +101,10 @@ pub struct Host {
     instance: Box<str>,
     work: PathBuf,
     supervisor: Option<Supervisor>,
+    /// Directories made so far: the name of the next one.
     directories: AtomicU64,
+    /// Directories that are ready for an attempt.
+    empty: Mutex<Vec<PathBuf>>,
 }
 
 impl Host {
@@ -109,9 +118,15 @@ impl Host {
         let work = std::path::absolute(state_dir)?.join("work");
         match std::fs::remove_dir_all(&work) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&work)?,
+            _ => std::fs::DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(&work)?,
         }
-        Ok(Self { instance: instance.into(), work, supervisor, directories: AtomicU64::new(0) })
+        Ok(Self {
+            instance: instance.into(),
+            work,
+            supervisor,
+            directories: AtomicU64::new(0),
+            empty: Mutex::default(),
+        })
     }
 
     /// Ends the supervisor and waits until no process of this server run is left. For a clean shutdown,
@@ -123,27 +138,47 @@ impl Host {
         self.supervisor.map_or(Ok(()), Supervisor::stop)
     }
 
-    fn new_directory(&self) -> io::Result<Scratch> {
+    fn directory(&self) -> io::Result<Scratch<'_>> {
+        if let Some(path) = self.empty.lock().pop() {
+            return Ok(Scratch { path, host: self });
+        }
         let number = self.directories.fetch_add(1, Ordering::Relaxed);
         let path = self.work.join(number.to_string());
-        std::fs::DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(Scratch { path })
+        std::fs::DirBuilder::new().mode(DIRECTORY_MODE).create(&path)?;
+        Ok(Scratch { path, host: self })
     }
 }
 
-/// A directory that is removed with its contents when it is dropped.
+/// The working directory of one attempt. Removed with its contents when it is dropped; one that is as
+/// it was is kept for another attempt, because making directories can cost more than starting a process.
 #[derive(Debug)]
-struct Scratch {
+struct Scratch<'host> {
     path: PathBuf,
+    host: &'host Host,
 }
 
-impl Drop for Scratch {
+impl Scratch<'_> {
+    fn is_as_new(&self) -> bool {
+        let same = |kind: std::fs::Metadata| kind.is_dir() && kind.permissions().mode() & 0o7777 == DIRECTORY_MODE;
+        std::fs::symlink_metadata(&self.path).is_ok_and(same)
+            && std::fs::read_dir(&self.path).is_ok_and(|mut entries| entries.next().is_none())
+    }
+}
+
+impl Drop for Scratch<'_> {
     fn drop(&mut self) {
-        // Mostly it is empty, and one call is enough.
-        if std::fs::remove_dir(&self.path).is_err()
-            && let Err(error) = std::fs::remove_dir_all(&self.path)
-        {
-            tracing::warn!(path = %self.path.display(), %error, "failed to remove a working directory");
+        if self.is_as_new() {
+            let mut empty = self.host.empty.lock();
+            if empty.len() < EMPTY_DIRECTORIES_MAX {
+                empty.push(std::mem::take(&mut self.path));
+                return;
+            }
+        }
+        match std::fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(path = %self.path.display(), %error, "failed to remove a working directory");
+            }
+            _ => {}
         }
     }
 }

@@ -159,6 +159,13 @@ async fn each_attempt_has_a_fresh_directory_that_is_removed() {
     assert_eq!(listing, "a\n");
     assert!(!Path::new(directory).exists());
 
+    // An untouched directory is used again, one with other permissions is not.
+    let first = Attempt::start(&bench.sh("pwd"), "").result().await;
+    let second = Attempt::start(&bench.sh("pwd; chmod 777 ."), "").result().await;
+    let third = Attempt::start(&bench.sh("pwd; stat -c %a ."), "").result().await;
+    assert_eq!(first, second);
+    assert!(!third.starts_with(&first) && third.ends_with(b"\n700\n"), "{third:?}");
+
     let fixed = ProcessOptions { working_directory: Some("/".into()), ..sh("pwd") };
     assert_eq!(Attempt::start(&bench.runner(fixed), "").result().await, "/\n");
 }
@@ -191,7 +198,7 @@ async fn force_cuts_the_grace_short() {
     let bench = Bench::new();
     let attempt = Attempt::start(&bench.sh("trap '' TERM; echo ready; while :; do sleep 0.05; done"), "");
     wait_for_output(&attempt, "ready").await;
-    attempt.stop.tell(StopCause::Cancel, Duration::from_secs(3_600));
+    attempt.stop.tell(StopCause::Cancel, Duration::from_hours(1));
     attempt.stop.tell(StopCause::Force, Duration::ZERO);
     let ended = attempt.ended().await;
     assert!(matches!(ended, Ended::Stopped(StopMethod::SignalKill)), "{ended:?}");
