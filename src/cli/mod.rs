@@ -3,6 +3,8 @@
 //! Data goes to standard output, talk to standard error. Exit codes tell scripts what happened:
 //! see [`Exit`].
 
+pub mod bench;
+mod child;
 mod connect;
 mod filter;
 mod pool;
