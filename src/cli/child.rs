@@ -18,7 +18,7 @@ use crate::model::{Clock, SystemClock, Timestamp};
 pub type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
 /// How long a server may take until it accepts connections; recovery of a large store included.
-const READY_WITHIN: Duration = Duration::from_secs(120);
+const READY_WITHIN: Duration = Duration::from_mins(2);
 /// Bytes of the server's log that are shown when it fails.
 const LOG_SHOWN_BYTES: usize = 2_000;
 /// Flow-control windows: large enough that a watch or batch never waits for a window update.
@@ -71,7 +71,9 @@ impl Child {
                 return Err(format!("the server ended at once ({status}); its log:\n{}", tail(&log)).into());
             }
             if began.elapsed() > READY_WITHIN {
-                return Err(format!("the server was not ready within {READY_WITHIN:?}; its log:\n{}", tail(&log)).into());
+                return Err(
+                    format!("the server was not ready within {READY_WITHIN:?}; its log:\n{}", tail(&log)).into()
+                );
             }
             // A file has no event that could be awaited here.
             tokio::time::sleep(Duration::from_millis(1)).await;

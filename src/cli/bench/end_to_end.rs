@@ -71,7 +71,8 @@ impl Flow {
         }
         all_submitted.store(true, Ordering::SeqCst);
         let in_window = tokio::time::timeout(DRAIN_WITHIN, watcher).await;
-        let in_window = in_window.map_err(|_| format!("not every task was seen completed within {DRAIN_WITHIN:?}"))??;
+        let in_window =
+            in_window.map_err(|_| format!("not every task was seen completed within {DRAIN_WITHIN:?}"))??;
         Ok(window.rate(in_window?))
     }
 }
@@ -180,7 +181,7 @@ pub async fn fan_out(plan: &Plan, report: &mut Report) -> Result<()> {
         }
         Result::<()>::Ok(())
     };
-    let limit = Duration::from_secs(60);
+    let limit = Duration::from_mins(1);
     tokio::time::timeout(limit, seen_by_all).await.map_err(|_| format!("not all was seen within {limit:?}"))??;
     let seconds = began.elapsed().as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
@@ -189,4 +190,3 @@ pub async fn fan_out(plan: &Plan, report: &mut Report) -> Result<()> {
     report.add(Row::new("watch-fan-out", "no-op tasks meanwhile", tasks / seconds, "tasks/s"));
     Ok(())
 }
-

@@ -10,7 +10,7 @@ use crate::proto::v1::watch_tasks_response::Kind;
 use crate::proto::v1::{TaskFilter, TaskState, WatchTasksRequest};
 
 /// How long the first start may take after the server is ready.
-const START_WITHIN: Duration = Duration::from_secs(60);
+const START_WITHIN: Duration = Duration::from_mins(1);
 
 /// Queues a million tasks, kills the server, and starts it again without the pause.
 pub async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
@@ -37,11 +37,8 @@ pub async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
 /// Wall time of the first start after a revision, in microseconds.
 async fn first_start(child: &Child, revision: u64) -> Result<i64> {
     let mut client = child::tasks(child.connect().await?);
-    let filter = TaskFilter {
-        pool: PARKED.to_owned(),
-        states: vec![TaskState::Running.into()],
-        ..TaskFilter::default()
-    };
+    let filter =
+        TaskFilter { pool: PARKED.to_owned(), states: vec![TaskState::Running.into()], ..TaskFilter::default() };
     let request = WatchTasksRequest { filter: Some(filter), after_revision: Some(revision), ..Default::default() };
     let mut events = client.watch_tasks(request).await?.into_inner();
     let found = async {

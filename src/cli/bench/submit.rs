@@ -144,9 +144,8 @@ where
     );
     for (name, quantile) in [("p50", 0.5), ("p99", 0.99)] {
         let at = |measured: &Measured| load::millis(&measured.tally.latency, quantile);
-        report.add(
-            Row::new(scenario, name, at(&measured), "ms").lower().ceiling(at(&bare.durable), "bare group commit"),
-        );
+        report
+            .add(Row::new(scenario, name, at(&measured), "ms").lower().ceiling(at(&bare.durable), "bare group commit"));
     }
     report.add(Row::new(scenario, "bare echo, answered at once", bare.at_once.rate, "tasks/s"));
     Ok(())
