@@ -18,10 +18,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(SERVICES, ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure()
-        .bytes(".lineshaft.v1.Payload")
-        .bytes(".lineshaft.v1.ReadOutputResponse")
-        .btree_map(".lineshaft.v1")
-        .compile_fds(descriptors)?;
+    let mut config = prost_build::Config::new();
+    config
+        .bytes([".lineshaft.v1.Payload", ".lineshaft.v1.ReadOutputResponse"])
+        .btree_map([".lineshaft.v1"])
+        .enable_type_names();
+    tonic_prost_build::configure().compile_fds_with_config(descriptors, config)?;
     Ok(())
 }

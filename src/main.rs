@@ -1,3 +1,162 @@
 //! Arguments to configuration to server; everything else is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use lineshaft::app;
+use lineshaft::cli;
+use lineshaft::config::{self, Config, Overrides};
+use lineshaft::runners::process;
+use lineshaft::telemetry::log;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Lineshaft: a gRPC task-execution service.
+///
+/// Data goes to standard output, talk to standard error.
+#[derive(Parser)]
+#[command(version, name = "lineshaft", after_help = EXIT_CODES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    global: cli::Global,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 well, 1 the task failed (or the server could not start), 2 usage, \
+3 refused by the server, 4 the server cannot be reached, 5 the task was cancelled, 6 the task has not ended";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server.
+    Serve(Serve),
+    /// See the server's configuration.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    #[command(flatten)]
+    Client(cli::Command),
+    /// Measure a server of its own, beside what the machine allows.
+    Bench(cli::bench::Options),
+    /// Print completions for a shell.
+    Completion {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    #[command(name = process::supervisor::SUBCOMMAND, hide = true)]
+    Supervise { args: Vec<std::ffi::OsString> },
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Print every setting that is in force, as TOML.
+    Dump {
+        /// Configuration file (TOML).
+        #[arg(long, value_name = "PATH")]
+        config: Option<std::path::PathBuf>,
+    },
+    /// Print the JSON schema of the configuration file.
+    Schema,
+}
+
+/// Flags of the server; they win over the environment and the file.
+#[derive(clap::Args)]
+struct Serve {
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "PATH")]
+    config: Option<std::path::PathBuf>,
+    /// Address to listen on.
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<std::net::SocketAddr>,
+    /// Directory of the store.
+    #[arg(long, value_name = "DIR", conflicts_with = "memory")]
+    data_dir: Option<std::path::PathBuf>,
+    /// Keep everything in memory; nothing survives a restart.
+    #[arg(long)]
+    memory: bool,
+    /// Listen beyond loopback although there is no authentication.
+    #[arg(long)]
+    insecure: bool,
+    /// Write the address to this file once connections are accepted.
+    #[arg(long, value_name = "PATH")]
+    ready_file: Option<std::path::PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let Arguments { command, global } = Arguments::parse();
+    match command {
+        Command::Serve(flags) => serve(flags),
+        Command::Config { command } => configuration(&command),
+        Command::Client(command) => match client_runtime() {
+            Ok(runtime) => runtime.block_on(cli::run(command, global)),
+            Err(error) => fail(1, &error),
+        },
+        Command::Bench(options) => match client_runtime() {
+            Ok(runtime) => runtime.block_on(cli::bench::run(options)),
+            Err(error) => fail(1, &error),
+        },
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "lineshaft", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+        Command::Supervise { args } => process::supervise_main(args),
+    }
+}
+
+fn client_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
+}
+
+fn configuration(command: &ConfigCommand) -> ExitCode {
+    let text = match command {
+        ConfigCommand::Schema => Ok(Config::schema()),
+        ConfigCommand::Dump { config } => {
+            config::load(config.as_deref(), std::env::vars(), Overrides::default()).map(|config| config.dump())
+        }
+    };
+    match text {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(2, &error),
+    }
+}
+
+fn serve(flags: Serve) -> ExitCode {
+    let overrides = Overrides {
+        listen: flags.listen,
+        insecure: flags.insecure.then_some(true),
+        data_dir: flags.data_dir,
+        memory: flags.memory.then_some(true),
+        ..Overrides::default()
+    };
+    let config = match config::load(flags.config.as_deref(), std::env::vars(), overrides) {
+        Ok(config) => config,
+        Err(error) => return fail(2, &error),
+    };
+    if let Err(error) = log::init(config.log.format, &config.log.filter) {
+        return fail(2, &error);
+    }
+    match run(config, flags.ready_file) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(1, &*error),
+    }
+}
+
+fn run(config: Config, ready_file: Option<std::path::PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
+    // Before any thread is started: children inherit what their thread has.
+    process::harden_process()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(app::serve(config, ready_file))?;
+    // What is left waits for nothing that matters.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    Ok(())
+}
+
+fn fail(code: u8, error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::from(code)
+}

@@ -1,5 +1,83 @@
-//! Client commands; knows the contract and the model only.
+//! Client commands: everything that a person or a script asks of a running server.
+//!
+//! Data goes to standard output, talk to standard error. Exit codes tell scripts what happened:
+//! see [`Exit`].
 
 pub mod bench;
 mod child;
-pub mod demo;
+mod connect;
+mod filter;
+mod pool;
+mod show;
+mod submit;
+mod system;
+mod task;
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+pub use connect::Exit;
+use connect::{Client, Problem};
+
+/// What every client command knows.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Where the server is.
+    #[arg(long, global = true, env = "LINESHAFT_SERVER", default_value = "http://127.0.0.1:7070", value_name = "URL")]
+    server: String,
+    /// How answers are shown.
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// How answers are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Aligned columns for people.
+    #[default]
+    Table,
+    /// The contract's JSON, one document a line.
+    Json,
+}
+
+/// Commands that talk to a server.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Submit, follow and end tasks.
+    #[command(subcommand)]
+    Task(task::Command),
+    /// See and change pools.
+    #[command(subcommand)]
+    Pool(pool::Command),
+    /// See what the operator registered.
+    #[command(subcommand)]
+    Handler(system::HandlerCommand),
+    /// The server as a whole.
+    #[command(subcommand)]
+    System(system::Command),
+}
+
+/// Carries out a command.
+pub async fn run(command: Command, global: Global) -> ExitCode {
+    let done = async {
+        let client = Client::connect(&global.server)?;
+        let shown = show::Output::new(global.output == Format::Json);
+        match command {
+            Command::Task(command) => task::run(command, client, shown).await,
+            Command::Pool(command) => pool::run(command, client, shown).await,
+            Command::Handler(command) => system::handlers(command, client, shown).await,
+            Command::System(command) => system::run(command, client, shown).await,
+        }
+    };
+    match done.await {
+        Ok(exit) => exit.into(),
+        Err(problem) => {
+            problem.tell();
+            problem.exit().into()
+        }
+    }
+}
+
+/// A command's end: how it went, or what went wrong.
+type Done = Result<Exit, Problem>;

@@ -4,7 +4,7 @@ use super::clock::Timestamp;
 use super::event::Event;
 use super::id::{BatchId, HandlerName, Namespace, PoolName, TaskId};
 use super::priority::Priority;
-use super::task::{Task, TaskOptions, TaskState};
+use super::task::{Task, TaskOptions, TaskSpec, TaskState};
 
 /// A conjunction; an empty or absent part matches everything.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -41,12 +41,16 @@ impl TaskFilter {
 
     /// Whether the task, as it stands, is meant.
     pub fn matches_task(&self, task: &Task) -> bool {
-        let submitted_at = task.status.submitted_at;
-        (self.states.is_empty() || self.states.contains(&task.status.state))
-            && (self.ids.is_empty() || self.ids.contains(&task.spec.id))
+        self.matches(&task.spec, task.status.state, task.status.submitted_at)
+    }
+
+    /// Whether a task of that spec in that state is meant.
+    pub fn matches(&self, spec: &TaskSpec, state: TaskState, submitted_at: Timestamp) -> bool {
+        (self.states.is_empty() || self.states.contains(&state))
+            && (self.ids.is_empty() || self.ids.contains(&spec.id))
             && self.submitted_from.is_none_or(|from| submitted_at >= from)
             && self.submitted_until.is_none_or(|until| submitted_at < until)
-            && self.matches_options(&task.spec.options)
+            && self.matches_options(&spec.options)
     }
 
     fn matches_options(&self, options: &TaskOptions) -> bool {

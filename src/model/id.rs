@@ -86,6 +86,12 @@ impl TaskId {
     }
 }
 
+impl From<&TaskId> for TaskId {
+    fn from(id: &Self) -> Self {
+        id.clone()
+    }
+}
+
 impl From<Uuid> for TaskId {
     fn from(uuid: Uuid) -> Self {
         Self::Uuid(uuid.into_bytes())
@@ -137,6 +143,12 @@ macro_rules! name_type {
             /// The text.
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+        }
+
+        impl From<&$name> for $name {
+            fn from(name: &Self) -> Self {
+                name.clone()
             }
         }
 

@@ -1,5 +1,6 @@
 //! A task: what was asked for, how it stands, and what it cost.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,6 +110,23 @@ pub struct TaskOptions {
     pub content_type: Arc<str>,
     /// Who submitted it: peer address or identity.
     pub submitted_by: Box<str>,
+}
+
+// Equality is an equivalence: the numbers of a retry policy are parsed, and never NaN.
+impl Eq for TaskOptions {}
+
+impl Hash for TaskOptions {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // What tells tasks apart in practice; the rest only decides equality.
+        self.namespace.hash(state);
+        self.handler.hash(state);
+        self.pool.hash(state);
+        self.priority.hash(state);
+        self.labels.hash(state);
+        self.display_name.hash(state);
+        self.batch.hash(state);
+        self.submitted_by.hash(state);
+    }
 }
 
 /// What was asked for; never changes after submission.

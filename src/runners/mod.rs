@@ -13,7 +13,11 @@ use bytes::Bytes;
 
 use crate::model::{Failure, HandlerName, HandlerSpec, Payload, StopMethod, TaskId};
 
+pub mod builtin;
+#[cfg(test)]
+mod conformance;
 pub mod output;
+pub mod process;
 pub mod stop;
 
 pub use output::OutputBuffer;

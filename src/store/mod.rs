@@ -4,8 +4,31 @@
 //! (`conformance`). The journal is the only truth; the projection can be rebuilt from it as far as
 //! the journal reaches.
 
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod files;
+mod folding;
+pub mod journal;
+mod journal_check;
+pub mod memory;
+pub mod open;
+pub mod projection;
+mod projection_check;
+mod projection_query;
+mod projection_rows;
+mod projection_sql;
+mod record;
+mod record_parts;
+#[cfg(test)]
+mod samples;
+mod sqlite;
+
 use std::path::PathBuf;
 use std::sync::Arc;
+
+pub use folding::fold;
+pub use open::{Options, open};
 
 use tokio::sync::watch;
 

@@ -1,0 +1,140 @@
+//! Filters and pages.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use crate::model::id::NameError;
+use crate::model::{BatchId, HandlerName, Namespace, PoolName, TaskFilter, TaskId, TaskState, limits};
+use crate::proto::v1;
+use crate::scheduler::PageCursor;
+
+use super::{InvalidFields, submit, time};
+
+/// A filter of the contract.
+///
+/// # Errors
+/// [`InvalidFields`], with every bad field.
+pub fn filter(filter: Option<v1::TaskFilter>) -> Result<TaskFilter, InvalidFields> {
+    let Some(filter) = filter else { return Ok(TaskFilter::default()) };
+    let mut bad = InvalidFields::default();
+    bad.at_most("filter.task_ids", filter.task_ids.len(), limits::FILTER_VALUES_MAX, "values");
+    bad.at_most("filter.states", filter.states.len(), limits::FILTER_VALUES_MAX, "values");
+    bad.at_most("filter.priorities", filter.priorities.len(), limits::FILTER_VALUES_MAX, "values");
+    bad.at_most("filter.labels", filter.labels.len(), limits::LABELS_MAX, "labels");
+    let mut ids = Vec::new();
+    for (index, text) in filter.task_ids.iter().enumerate().take(limits::FILTER_VALUES_MAX) {
+        ids.extend(bad.take(&format!("filter.task_ids[{index}]"), TaskId::parse(text)));
+    }
+    let mut states = Vec::new();
+    for (index, number) in filter.states.iter().enumerate().take(limits::FILTER_VALUES_MAX) {
+        match u8::try_from(*number).ok().and_then(TaskState::from_number) {
+            Some(state) => states.push(state),
+            None => bad.add(format!("filter.states[{index}]"), format!("is {number}, states are 1 to 6")),
+        }
+    }
+    let mut priorities = Vec::new();
+    for (index, number) in filter.priorities.iter().enumerate().take(limits::FILTER_VALUES_MAX) {
+        let field = format!("filter.priorities[{index}]");
+        if *number == 0 {
+            bad.add(field, "is unspecified");
+        } else {
+            priorities.push(submit::priority(&mut bad, &field, *number));
+        }
+    }
+    let mut moment = |field: &str, at: Option<prost_types::Timestamp>| {
+        let at = at?;
+        let parsed = time::moment(&at);
+        if parsed.is_none() {
+            bad.add(field, format!("is {} s {} ns, which is not a time since 1970", at.seconds, at.nanos));
+        }
+        parsed
+    };
+    let submitted_from = moment("filter.submitted_after", filter.submitted_after);
+    let submitted_until = moment("filter.submitted_before", filter.submitted_before);
+    let parsed = TaskFilter {
+        ids,
+        batch: name(&mut bad, "filter.batch_id", &filter.batch_id, BatchId::parse),
+        labels: filter.labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect(),
+        states,
+        pool: name(&mut bad, "filter.pool", &filter.pool, PoolName::parse),
+        handler: name(&mut bad, "filter.handler", &filter.handler, HandlerName::parse),
+        namespace: name(&mut bad, "filter.namespace", &filter.namespace, Namespace::parse),
+        priorities,
+        submitted_from,
+        submitted_until,
+    };
+    bad.check().map(|()| parsed)
+}
+
+fn name<T>(
+    bad: &mut InvalidFields,
+    field: &str,
+    text: &str,
+    parse: impl FnOnce(&str) -> Result<T, NameError>,
+) -> Option<T> {
+    if text.is_empty() { None } else { bad.take(field, parse(text)) }
+}
+
+/// Rows of a page.
+///
+/// # Errors
+/// [`InvalidFields`] when it is negative.
+pub fn page_size(size: i32) -> Result<usize, InvalidFields> {
+    match usize::try_from(size) {
+        Ok(0) => Ok(limits::PAGE_SIZE_DEFAULT),
+        Ok(size) => Ok(size.min(limits::PAGE_SIZE_MAX)),
+        Err(_) => Err(InvalidFields::one("page_size", format!("is {size}, it must not be negative"))),
+    }
+}
+
+/// The token of the next page: a position, bound to its filter.
+pub fn page_token(cursor: Option<PageCursor>, filter: &v1::TaskFilter) -> String {
+    cursor.map_or_else(String::new, |PageCursor(at)| format!("{at:x}-{:x}", binding(at, filter)))
+}
+
+/// The position of a token.
+///
+/// # Errors
+/// [`InvalidFields`] when it is not a token of this filter.
+pub fn page_cursor(token: &str, filter: &v1::TaskFilter) -> Result<Option<PageCursor>, InvalidFields> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let parts = token.split_once('-').map(|(at, check)| (u64::from_str_radix(at, 16), u64::from_str_radix(check, 16)));
+    match parts {
+        Some((Ok(at), Ok(check))) if check == binding(at, filter) => Ok(Some(PageCursor(at))),
+        _ => Err(InvalidFields::one("page_token", "is not a token of this listing; was the filter changed?")),
+    }
+}
+
+fn binding(at: u64, filter: &v1::TaskFilter) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    at.hash(&mut hasher);
+    prost::Message::encode_to_vec(filter).hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bad_value_is_named() {
+        let garbage = v1::TaskFilter {
+            task_ids: vec!["ok".into(), "not ok".into()],
+            states: vec![1, 99],
+            pool: "p/q".into(),
+            ..v1::TaskFilter::default()
+        };
+        let fields: Vec<String> = filter(Some(garbage)).unwrap_err().0.into_iter().map(|v| v.field).collect();
+        assert_eq!(fields, ["filter.task_ids[1]", "filter.states[1]", "filter.pool"]);
+    }
+
+    #[test]
+    fn a_page_token_belongs_to_its_filter() {
+        let (one, other) = (v1::TaskFilter::default(), v1::TaskFilter { pool: "p".into(), ..Default::default() });
+        let token = page_token(Some(PageCursor(42)), &one);
+        assert_eq!(page_cursor(&token, &one).unwrap(), Some(PageCursor(42)));
+        assert!(page_cursor(&token, &other).is_err());
+        assert!(page_cursor("garbage", &one).is_err());
+    }
+}

@@ -1,0 +1,15 @@
+//! The edge: the only module that knows tonic. Turns the contract into the model and back, and
+//! refusals into rich errors.
+
+mod convert;
+mod deadline;
+mod handlers;
+mod health;
+mod load;
+mod pools;
+mod server;
+mod status;
+mod system;
+mod tasks;
+
+pub use server::{HostReading, Options, ServeError, serve};

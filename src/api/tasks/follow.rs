@@ -1,0 +1,148 @@
+//! WatchTasks and RunTask: following events.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tonic::Status;
+
+use crate::api::convert::{InvalidFields, event, filter, task};
+use crate::model::{Revision, TaskFilter, TaskId, limits};
+use crate::proto::v1::{self, run_task_response, watch_tasks_response};
+use crate::scheduler::{Handle, PageCursor, Watch};
+
+use super::{Body, refused};
+
+/// How often a quiet watch tells how far it is, when the caller does not say.
+const PROGRESS_DEFAULT: Duration = Duration::from_secs(5);
+
+fn step(kind: watch_tasks_response::Kind) -> v1::WatchTasksResponse {
+    v1::WatchTasksResponse { kind: Some(kind) }
+}
+
+/// The steps of a watch.
+pub async fn watch(handle: Handle, request: v1::WatchTasksRequest) -> Result<Body<v1::WatchTasksResponse>, Status> {
+    let mut bad = InvalidFields::default();
+    let bounds = limits::INTERVAL_MIN..=limits::INTERVAL_MAX;
+    let interval = bad.span("progress_interval", request.progress_interval.as_ref(), bounds);
+    if request.include_snapshot && request.after_revision.is_some() {
+        bad.add("after_revision", "cannot go with include_snapshot; a snapshot tells its own revision");
+    }
+    bad.check().map_err(refused)?;
+    let parsed = filter::filter(request.filter).map_err(refused)?;
+    let after = request.after_revision.map(Revision);
+    let watch = handle.watch(parsed.clone(), after).map_err(refused)?;
+    if let Some(after) = after.filter(|after| *after < handle.oldest_revision()) {
+        tracing::debug!(%after, "a watch wants a revision that is no longer kept");
+    }
+    let interval = interval.unwrap_or(PROGRESS_DEFAULT);
+    if request.include_snapshot {
+        let snapshot = Snapshot { handle, filter: parsed, at: watch.reached() };
+        return Ok(Box::pin(snapshot_then_events(snapshot, watch, interval)));
+    }
+    Ok(Box::pin(events(watch, interval)))
+}
+
+/// Tasks as they stand, and the revision after which events follow.
+struct Snapshot {
+    handle: Handle,
+    filter: TaskFilter,
+    at: Revision,
+}
+
+impl Snapshot {
+    /// One page. Pages are read after `at` was noted, so a row may be newer than that; the events
+    /// that follow repeat its later states, and never take it back behind one that was missed.
+    async fn page(&self, after: Option<PageCursor>) -> Result<crate::scheduler::Page, Status> {
+        self.handle.list(self.filter.clone(), limits::PAGE_SIZE_MAX, after).await.map_err(refused)
+    }
+}
+
+fn snapshot_then_events(
+    snapshot: Snapshot,
+    watch: Watch,
+    interval: Duration,
+) -> impl futures_util::Stream<Item = Result<v1::WatchTasksResponse, Status>> {
+    async_stream::try_stream! {
+        let mut cursor = None;
+        loop {
+            let page = snapshot.page(cursor).await?;
+            for row in page.tasks {
+                let view = task::View { payload: false, result: false };
+                yield step(watch_tasks_response::Kind::SnapshotEntry(task::task(row, view)));
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        let complete = v1::SnapshotComplete { revision: snapshot.at.0 };
+        yield step(watch_tasks_response::Kind::SnapshotComplete(complete));
+        for await next in events(watch, interval) {
+            yield next?;
+        }
+    }
+}
+
+fn events(
+    mut watch: Watch,
+    interval: Duration,
+) -> impl futures_util::Stream<Item = Result<v1::WatchTasksResponse, Status>> {
+    async_stream::try_stream! {
+        let mut told_at = Instant::now();
+        loop {
+            let next = tokio::time::timeout_at(told_at + interval, watch.next()).await;
+            let found = match next {
+                Ok(found) => found.map_err(refused)?,
+                Err(_) => Vec::new(),
+            };
+            for event in &found {
+                yield step(watch_tasks_response::Kind::Event(event::event(event)));
+            }
+            if !found.is_empty() {
+                told_at = Instant::now();
+            } else if told_at.elapsed() >= interval {
+                told_at = Instant::now();
+                let revision = watch.reached().0;
+                yield step(watch_tasks_response::Kind::Progress(v1::WatchProgress { revision }));
+            }
+        }
+    }
+}
+
+/// The steps of a run: accepted, events, the finished task.
+pub fn run(handle: Handle, accepted: v1::SubmitTaskResponse) -> Result<Body<v1::RunTaskResponse>, Status> {
+    let id = crate::api::convert::task_id(&accepted.task_id).map_err(refused)?;
+    // From before the submission: what happened since is given as well. A repeated submission is
+    // followed from now on.
+    let after = if accepted.duplicate { handle.revision() } else { Revision(accepted.revision.saturating_sub(1)) };
+    let only = TaskFilter { ids: vec![id.clone()], ..TaskFilter::default() };
+    let watch = handle.watch(only, Some(after)).map_err(refused)?;
+    Ok(Box::pin(run_steps(handle, watch, id, accepted)))
+}
+
+fn run_steps(
+    handle: Handle,
+    mut watch: Watch,
+    id: TaskId,
+    accepted: v1::SubmitTaskResponse,
+) -> impl futures_util::Stream<Item = Result<v1::RunTaskResponse, Status>> {
+    let step = |kind| v1::RunTaskResponse { kind: Some(kind) };
+    async_stream::try_stream! {
+        let duplicate = accepted.duplicate;
+        yield step(run_task_response::Kind::Accepted(accepted));
+        let mut ended = duplicate && handle.get(&id).await.map_err(refused)?.task.status.state.is_terminal();
+        let mut seen = HashSet::new();
+        while !ended {
+            for event in watch.next().await.map_err(refused)? {
+                ended |= event.state.is_terminal();
+                if seen.insert(event.revision) {
+                    yield step(run_task_response::Kind::Event(event::event(&event)));
+                }
+            }
+        }
+        let found = handle.get(&id).await.map_err(refused)?;
+        let view = task::View { payload: false, result: true };
+        yield step(run_task_response::Kind::Task(task::found(found, view)));
+    }
+}

@@ -1,0 +1,332 @@
+//! `[[handler]]`: what submitters may run, and how.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::builtin::Builtin;
+use super::error::Problems;
+use super::units::{ByteSize, Span};
+use crate::model::{HandlerName, HandlerSpec, PoolName, RetryPolicy, id, limits};
+
+/// Grace of a handler that does not say.
+const GRACE_DEFAULT: Duration = Duration::from_secs(5);
+
+/// `[[handler]]`: one registered handler.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Handler {
+    /// Its name: 1 to 64 of letters, digits and . _ : -. Must be given.
+    pub name: String,
+    /// What kind of work it is. Must be given.
+    pub runner: RunnerKind,
+    /// What it does, for people. Default: that of the built-in, or "".
+    #[serde(default)]
+    pub description: String,
+    /// What its payload looks like, for people. Default: that of the built-in, or "".
+    #[serde(default)]
+    pub payload_description: String,
+    /// The pool it belongs to. Default: the first pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// Other pools that a task may name. Default: none.
+    #[serde(default)]
+    pub allowed_pools: Vec<String>,
+    /// Time-out of an attempt, 1ms to 24h. Default: that of the pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Span>,
+    /// Time between asking an attempt to stop and forcing it, 0 to 5m. Default 5s.
+    #[serde(default = "default_grace")]
+    pub grace: Span,
+    /// For runner = "builtin": which of them. Must be given there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub builtin: Option<Builtin>,
+    /// For runner = "process": the program and its arguments, no shell. Must be given there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub argv: Vec<String>,
+    /// For runner = "process": whether submitters may add arguments. Default false.
+    #[serde(default)]
+    pub accepts_args: bool,
+    /// For runner = "process": names of variables that it gets from the server's environment. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env_pass: Vec<String>,
+    /// For runner = "process": where it runs. Default: a fresh directory for each attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_directory: Option<PathBuf>,
+    /// When a failed attempt is tried again.
+    #[serde(default)]
+    pub retry: Retry,
+    /// For runner = "process": variables of its environment. Default: none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// For runner = "process": what one attempt may use.
+    #[serde(default, skip_serializing_if = "ProcessLimits::is_empty")]
+    pub limits: ProcessLimits,
+}
+
+/// Kind of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RunnerKind {
+    /// Comes with the server.
+    Builtin,
+    /// A program.
+    Process,
+}
+
+/// `[handler.retry]`: exponential back-off with a cap and jitter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retry {
+    /// Attempts in all, the first included; 1 to 100. Default 3.
+    pub attempts: u32,
+    /// Delay before the second attempt, 0 to 1 year. Default 10s.
+    pub delay: Span,
+    /// What each further delay is multiplied with, 1 to 10. Default 2.
+    pub factor: f64,
+    /// Longest delay, before jitter; from `delay` to 1 year. Default 10m.
+    pub max_delay: Span,
+    /// Share of the delay that is added at most by chance, 0 to 1. Default 0.2.
+    pub jitter: f64,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        let RetryPolicy { attempts_max, delay, factor, delay_max, jitter } = RetryPolicy::default();
+        Self { attempts: attempts_max, delay: Span(delay), factor, max_delay: Span(delay_max), jitter }
+    }
+}
+
+impl Retry {
+    fn policy(&self) -> RetryPolicy {
+        RetryPolicy {
+            attempts_max: self.attempts,
+            delay: self.delay.0,
+            factor: self.factor,
+            delay_max: self.max_delay.0,
+            jitter: self.jitter,
+        }
+    }
+
+    fn check(&self, path: &str, problems: &mut Problems) {
+        let year = Span(limits::DELAY_MAX);
+        problems.within(format!("{path}.attempts"), self.attempts, 1, limits::ATTEMPTS_MAX);
+        problems.within(format!("{path}.delay"), self.delay, Span::default(), year);
+        problems.within(format!("{path}.factor"), self.factor, 1.0, 10.0);
+        problems.within(format!("{path}.max_delay"), self.max_delay, self.delay.min(year), year);
+        problems.within(format!("{path}.jitter"), self.jitter, 0.0, 1.0);
+    }
+}
+
+/// `[handler.limits]`: what one attempt of a process may use; what is not given is not limited.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProcessLimits {
+    /// Memory of each process, at least 1MiB. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<ByteSize>,
+    /// Processor time of each process, at least 1s, counted in whole seconds. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Span>,
+    /// Files open at a time, at least 8. Default: that of the server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open_files: Option<u64>,
+    /// Size of any file that it writes. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_size: Option<ByteSize>,
+}
+
+impl ProcessLimits {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn check(&self, path: &str, problems: &mut Problems) {
+        if let Some(memory) = self.memory {
+            problems.within(format!("{path}.memory"), memory, ByteSize(1 << 20), ByteSize(1 << 50));
+        }
+        if let Some(cpu) = self.cpu {
+            let (min, max) = (Span(Duration::from_secs(1)), Span(Duration::from_hours(365 * 24)));
+            problems.within(format!("{path}.cpu"), cpu, min, max);
+        }
+        if let Some(open_files) = self.open_files {
+            problems.within(format!("{path}.open_files"), open_files, 8, 1 << 20);
+        }
+    }
+}
+
+/// What runs a handler, with the settings of that kind only.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Launch {
+    /// A built-in.
+    Builtin(Builtin),
+    /// A program.
+    Process(Process),
+}
+
+/// How a program is started.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Process {
+    /// Program and arguments; not empty.
+    pub argv: Vec<String>,
+    /// Variables of its environment.
+    pub env: BTreeMap<String, String>,
+    /// Names of variables that it gets from the server's environment.
+    pub env_pass: Vec<String>,
+    /// Where it runs; `None` for a fresh directory.
+    pub working_directory: Option<PathBuf>,
+    /// What one attempt may use.
+    pub limits: ProcessLimits,
+}
+
+impl Handler {
+    /// A handler of that kind with every other setting at its default.
+    fn new(name: &str, runner: RunnerKind) -> Self {
+        Self {
+            name: name.to_owned(),
+            runner,
+            description: String::new(),
+            payload_description: String::new(),
+            pool: None,
+            allowed_pools: Vec::new(),
+            timeout: None,
+            grace: default_grace(),
+            builtin: None,
+            argv: Vec::new(),
+            accepts_args: false,
+            env_pass: Vec::new(),
+            working_directory: None,
+            retry: Retry::default(),
+            env: BTreeMap::new(),
+            limits: ProcessLimits::default(),
+        }
+    }
+
+    /// A built-in under its own name.
+    pub fn for_builtin(builtin: Builtin) -> Self {
+        Self { builtin: Some(builtin), ..Self::new(builtin.name(), RunnerKind::Builtin) }
+    }
+
+    /// What runs it; `None` when the settings of its kind are missing.
+    pub fn launch(&self) -> Option<Launch> {
+        match self.runner {
+            RunnerKind::Builtin => self.builtin.map(Launch::Builtin),
+            RunnerKind::Process if self.argv.is_empty() => None,
+            RunnerKind::Process => Some(Launch::Process(Process {
+                argv: self.argv.clone(),
+                env: self.env.clone(),
+                env_pass: self.env_pass.clone(),
+                working_directory: self.working_directory.clone(),
+                limits: self.limits.clone(),
+            })),
+        }
+    }
+
+    /// Whether it computes on its worker, so that it may not run in an async pool.
+    pub fn blocking(&self) -> bool {
+        self.runner == RunnerKind::Builtin && self.builtin.is_some_and(Builtin::blocking)
+    }
+
+    /// Fills in the texts of the built-in.
+    pub(super) fn complete(&mut self) {
+        let Some(builtin) = self.builtin else { return };
+        if self.description.is_empty() {
+            builtin.description().clone_into(&mut self.description);
+        }
+        if self.payload_description.is_empty() {
+            builtin.payload_description().clone_into(&mut self.payload_description);
+        }
+    }
+
+    /// The same for submitters; `None` when a name is not valid.
+    pub(super) fn spec(&self) -> Option<HandlerSpec> {
+        Some(HandlerSpec {
+            name: HandlerName::parse(&self.name).ok()?,
+            runner: match self.runner {
+                RunnerKind::Builtin => "builtin",
+                RunnerKind::Process => "process",
+            },
+            description: self.description.clone(),
+            payload_description: self.payload_description.clone(),
+            pool: PoolName::parse(self.pool.as_deref()?).ok()?,
+            allowed_pools: self.allowed_pools.iter().map(|pool| PoolName::parse(pool).ok()).collect::<Option<_>>()?,
+            timeout: self.timeout.map(|timeout| timeout.0),
+            retry: self.retry.policy(),
+            accepts_args: self.accepts_args,
+            grace: self.grace.0,
+            blocking: self.blocking(),
+        })
+    }
+
+    /// Checks what needs no look at the pools.
+    pub(super) fn check(&self, path: &str, problems: &mut Problems) {
+        if let Err(error) = id::check_name(&self.name) {
+            problems.add(format!("{path}.name"), format!("{:?}", self.name), error.to_string());
+        }
+        if let Some(timeout) = self.timeout {
+            let (min, max) = (Span(limits::TIMEOUT_MIN), Span(limits::TIMEOUT_MAX));
+            problems.within(format!("{path}.timeout"), timeout, min, max);
+        }
+        problems.within(format!("{path}.grace"), self.grace, Span::default(), Span(limits::GRACE_MAX));
+        self.retry.check(&format!("{path}.retry"), problems);
+        match self.runner {
+            RunnerKind::Builtin => self.check_builtin(path, problems),
+            RunnerKind::Process => self.check_process(path, problems),
+        }
+    }
+
+    fn check_builtin(&self, path: &str, problems: &mut Problems) {
+        if self.builtin.is_none() {
+            let names = Builtin::ALL.map(Builtin::name).join(", ");
+            problems.add(
+                format!("{path}.builtin"),
+                "",
+                format!("must be given for runner = \"builtin\": one of {names}"),
+            );
+        }
+        let strangers = [
+            ("argv", !self.argv.is_empty()),
+            ("accepts_args", self.accepts_args),
+            ("env", !self.env.is_empty()),
+            ("env_pass", !self.env_pass.is_empty()),
+            ("working_directory", self.working_directory.is_some()),
+            ("limits", !self.limits.is_empty()),
+        ];
+        for (field, _) in strangers.iter().filter(|(_, given)| *given) {
+            problems.add(format!("{path}.{field}"), "", "is only for runner = \"process\"");
+        }
+    }
+
+    fn check_process(&self, path: &str, problems: &mut Problems) {
+        if self.builtin.is_some() {
+            problems.add(format!("{path}.builtin"), "", "is only for runner = \"builtin\"");
+        }
+        if self.argv.first().is_none_or(String::is_empty) {
+            let description = "must name a program for runner = \"process\", such as [\"/usr/bin/sort\", \"-n\"]";
+            problems.add(format!("{path}.argv"), format!("{:?}", self.argv), description);
+        }
+        for (index, arg) in self.argv.iter().enumerate().filter(|(_, arg)| arg.contains('\0')) {
+            problems.add(format!("{path}.argv[{index}]"), format!("{arg:?}"), "must not contain a NUL");
+        }
+        let given =
+            self.env.keys().map(|name| ("env", name)).chain(self.env_pass.iter().map(|name| ("env_pass", name)));
+        for (field, name) in given.filter(|(_, name)| name.is_empty() || name.contains(['=', '\0'])) {
+            let description = "must be the name of a variable: not empty, without = and NUL";
+            problems.add(format!("{path}.{field}"), format!("{name:?}"), description);
+        }
+        for (name, value) in self.env.iter().filter(|(_, value)| value.contains('\0')) {
+            problems.add(format!("{path}.env.{name}"), format!("{value:?}"), "must not contain a NUL");
+        }
+        if self.working_directory.as_ref().is_some_and(|directory| directory.as_os_str().is_empty()) {
+            problems.add(format!("{path}.working_directory"), "\"\"", "must not be empty");
+        }
+        self.limits.check(&format!("{path}.limits"), problems);
+    }
+}
+
+fn default_grace() -> Span {
+    Span(GRACE_DEFAULT)
+}

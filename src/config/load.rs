@@ -1,0 +1,200 @@
+//! Reads the sources and lays them over each other.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use config::{Environment, File, FileFormat};
+
+use super::error::{ConfigError, Problem, Problems};
+use super::place::{Places, place};
+use super::{Config, LogFormat};
+
+/// Names the file when the caller names none.
+pub const CONFIG_VARIABLE: &str = "LINESHAFT_CONFIG";
+const PREFIX: &str = "LINESHAFT";
+const SEPARATOR: &str = "__";
+
+/// What flags say; `None` leaves a setting as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `server.listen`.
+    pub listen: Option<SocketAddr>,
+    /// `server.insecure`.
+    pub insecure: Option<bool>,
+    /// `store.directory`; also switches `store.memory` off unless `memory` is given.
+    pub data_dir: Option<PathBuf>,
+    /// `store.memory`.
+    pub memory: Option<bool>,
+    /// `log.format`.
+    pub log_format: Option<LogFormat>,
+    /// `log.filter`.
+    pub log_filter: Option<String>,
+}
+
+/// Loads the configuration: defaults, then the file, then the environment, then the flags.
+///
+/// The file is `path`, or the one that `LINESHAFT_CONFIG` names, or none. Of the environment count
+/// `LINESHAFT_SECTION__KEY` and `LINESHAFT_BUILTINS`; pools and handlers are set in the file only.
+///
+/// # Errors
+/// [`ConfigError`] when the file cannot be read or any setting is unknown, malformed, out of range
+/// or at odds with another.
+pub fn load(
+    path: Option<&Path>,
+    env: impl Iterator<Item = (String, String)>,
+    overrides: Overrides,
+) -> Result<Config, ConfigError> {
+    let (from_variable, env) = split(env);
+    let path = path.map(Path::to_owned).or(from_variable);
+    let (text, mut places) = match &path {
+        Some(path) => read(path)?,
+        None => (String::new(), Places::default()),
+    };
+    let mut problems = Problems::default();
+    for (variable, value) in &env {
+        match check_variable(variable, value) {
+            Ok(field) => places.set(&field, format!("environment variable {variable}")),
+            Err(problem) => problems.0.push(problem),
+        }
+    }
+    if !problems.0.is_empty() {
+        return Err(ConfigError::Invalid(problems.0));
+    }
+    let mut config = merge(&text, env)?;
+    overrides.apply(&mut config, &mut places);
+    config.complete();
+    config.validate().map_err(|error| located(error, &places))?;
+    Ok(config)
+}
+
+impl Overrides {
+    fn apply(self, config: &mut Config, places: &mut Places) {
+        let mut laid = |field: &str| places.set(field, "command line");
+        if let Some(listen) = self.listen {
+            config.server.listen = listen;
+            laid("server.listen");
+        }
+        if let Some(insecure) = self.insecure {
+            config.server.insecure = insecure;
+            laid("server.insecure");
+        }
+        if let Some(directory) = self.data_dir {
+            config.store.directory = directory;
+            config.store.memory = false;
+            laid("store.directory");
+        }
+        if let Some(memory) = self.memory {
+            config.store.memory = memory;
+            laid("store.memory");
+        }
+        if let Some(format) = self.log_format {
+            config.log.format = format;
+            laid("log.format");
+        }
+        if let Some(filter) = self.log_filter {
+            config.log.filter = filter;
+            laid("log.filter");
+        }
+    }
+}
+
+/// The file that the environment names, and the variables that are settings.
+fn split(env: impl Iterator<Item = (String, String)>) -> (Option<PathBuf>, Vec<(String, String)>) {
+    let mut path = None;
+    let mut settings = Vec::new();
+    for (variable, value) in env {
+        if variable == CONFIG_VARIABLE {
+            path = Some(PathBuf::from(value)).filter(|path| !path.as_os_str().is_empty());
+        } else if let Some(rest) = variable.strip_prefix("LINESHAFT_")
+            && (rest.contains(SEPARATOR) || rest == "BUILTINS")
+        {
+            settings.push((variable, value));
+        }
+    }
+    settings.sort();
+    (path, settings)
+}
+
+/// Reads the file and checks it by itself, because only here lines are known.
+fn read(path: &Path) -> Result<(String, Places), ConfigError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+    let name = path.display().to_string();
+    let places = Places::of_file(&name, &text);
+    match toml::from_str::<Config>(&text) {
+        Ok(_) => Ok((text, places)),
+        Err(error) => {
+            let span = error.span();
+            let field = span.as_ref().map(|span| places.field_at(span)).unwrap_or_default();
+            Err(ConfigError::Invalid(vec![Problem {
+                value: places.value_of(&field, &text),
+                field,
+                description: error.message().to_owned(),
+                place: span.map_or(name.clone(), |span| place(&name, &text, span.start)),
+            }]))
+        }
+    }
+}
+
+fn environment(env: impl IntoIterator<Item = (String, String)>) -> Environment {
+    Environment::with_prefix(PREFIX)
+        .prefix_separator("_")
+        .separator(SEPARATOR)
+        .source(Some(env.into_iter().collect::<HashMap<_, _>>()))
+}
+
+/// Tries one variable alone, so that whatever is wrong with it is blamed on it; gives its field.
+fn check_variable(variable: &str, value: &str) -> Result<String, Problem> {
+    let field = variable["LINESHAFT_".len()..].to_lowercase().replace(SEPARATOR, ".");
+    let problem = |description: String| Problem {
+        field: field.clone(),
+        value: format!("{value:?}"),
+        description,
+        place: format!("environment variable {variable}"),
+    };
+    if field.starts_with("pool.") || field.starts_with("handler.") {
+        return Err(problem("pools and handlers are set in the configuration file only".to_owned()));
+    }
+    let source = environment([(variable.to_owned(), value.to_owned())]);
+    config::Config::builder()
+        .add_source(source)
+        .build()
+        .and_then(config::Config::try_deserialize::<Config>)
+        .map_err(|error| problem(message(error)))?;
+    Ok(field)
+}
+
+fn merge(text: &str, env: Vec<(String, String)>) -> Result<Config, ConfigError> {
+    config::Config::builder()
+        .add_source(File::from_str(text, FileFormat::Toml))
+        .add_source(environment(env))
+        .build()
+        .and_then(config::Config::try_deserialize)
+        .map_err(|error| {
+            let mut problems = Problems::default();
+            problems.add("", "", message(error));
+            ConfigError::Invalid(problems.0)
+        })
+}
+
+/// The text without the field and the source, which the problem names itself.
+fn message(error: config::ConfigError) -> String {
+    match error {
+        config::ConfigError::At { error, .. } => message(*error),
+        config::ConfigError::Type { unexpected, expected, .. } => format!("expected {expected}, found {unexpected}"),
+        other => other.to_string(),
+    }
+}
+
+fn located(error: ConfigError, places: &Places) -> ConfigError {
+    match error {
+        ConfigError::Invalid(mut problems) => {
+            for problem in &mut problems {
+                problem.place = places.find(&problem.field);
+            }
+            ConfigError::Invalid(problems)
+        }
+        other @ ConfigError::Unreadable { .. } => other,
+    }
+}

@@ -1,0 +1,193 @@
+//! Settings of the server as a whole: listener, store, retention, limits, log.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::de::IntoDeserializer;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::error::Problems;
+use super::units::{ByteSize, Span};
+
+/// `[server]`: where callers connect and how many of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// Address and port to listen on; port 0 takes any free one. Default "127.0.0.1:7070".
+    pub listen: SocketAddr,
+    /// Allows to listen beyond loopback although callers are not authenticated. Default false.
+    pub insecure: bool,
+    /// How long running tasks may go on after the server was asked to end, 0 to 24 hours. Default 30s.
+    pub drain_limit: Span,
+    /// Calls that one connection may have open at a time, 1 to 1,000,000. Default 256.
+    pub max_concurrent_streams: u32,
+    /// Silence after which a connection is probed, at least 1s. Default 30s.
+    pub keepalive_interval: Span,
+    /// How long the answer to a probe may take before the connection is dropped, at least 1s. Default 10s.
+    pub keepalive_timeout: Span,
+    /// Age at which a connection is asked to reconnect, so that load spreads, at least 1s. Default 5m.
+    pub connection_age: Span,
+    /// How long the calls of such a connection may go on. Default 60s.
+    pub connection_age_grace: Span,
+    /// Calls in work at a time over all connections; more are refused as overload, 1 to 1,000,000. Default 4096.
+    pub max_in_flight: usize,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7070)),
+            insecure: false,
+            drain_limit: Span(Duration::from_secs(30)),
+            max_concurrent_streams: 256,
+            keepalive_interval: Span(Duration::from_secs(30)),
+            keepalive_timeout: Span(Duration::from_secs(10)),
+            connection_age: Span(Duration::from_mins(5)),
+            connection_age_grace: Span(Duration::from_mins(1)),
+            max_in_flight: 4096,
+        }
+    }
+}
+
+impl Server {
+    pub(super) fn check(&self, problems: &mut Problems) {
+        // An IPv4 address in IPv6 clothes is judged as what it is.
+        if !self.insecure && !self.listen.ip().to_canonical().is_loopback() {
+            problems.add(
+                "server.listen",
+                self.listen,
+                "is reachable from other machines, and callers are not authenticated; \
+                 listen on 127.0.0.1 or [::1], or set server.insecure = true",
+            );
+        }
+        let (second, day) = (Duration::from_secs(1), Duration::from_hours(24));
+        problems.within("server.drain_limit", self.drain_limit, Span::default(), Span(day));
+        problems.within("server.keepalive_interval", self.keepalive_interval, Span(second), Span(day));
+        problems.within("server.keepalive_timeout", self.keepalive_timeout, Span(second), Span(day));
+        problems.within("server.connection_age", self.connection_age, Span(second), Span(365 * day));
+        problems.within("server.connection_age_grace", self.connection_age_grace, Span::default(), Span(day));
+        problems.within("server.max_concurrent_streams", self.max_concurrent_streams, 1, 1_000_000);
+        problems.within("server.max_in_flight", self.max_in_flight, 1, 1_000_000);
+    }
+}
+
+/// `[store]`: where tasks are kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Store {
+    /// Directory of the journal and the tables; made when it is missing. Default "./lineshaft-data".
+    pub directory: PathBuf,
+    /// Keeps everything in memory and nothing on disk. Default false.
+    pub memory: bool,
+    /// Events at least that are kept for watchers that fell behind, 1,000 to 1,000,000,000. Default 1,000,000.
+    pub watch_window_events: u64,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { directory: "./lineshaft-data".into(), memory: false, watch_window_events: 1_000_000 }
+    }
+}
+
+impl Store {
+    pub(super) fn check(&self, problems: &mut Problems) {
+        if !self.memory && self.directory.as_os_str().is_empty() {
+            problems.add("store.directory", "\"\"", "must not be empty unless store.memory = true");
+        }
+        problems.within("store.watch_window_events", self.watch_window_events, 1_000, 1_000_000_000);
+    }
+}
+
+/// `[retention]`: how long ended tasks are kept; whichever bound is met first removes the oldest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    /// Ended tasks that are kept at most, 0 to 1,000,000,000. Default 10,000.
+    pub count: u64,
+    /// Time since its end for which a task is kept at most, 1s to 10 years. Default 7d.
+    pub age: Span,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { count: 10_000, age: Span(Duration::from_hours(7 * 24)) }
+    }
+}
+
+impl Retention {
+    pub(super) fn check(&self, problems: &mut Problems) {
+        problems.within("retention.count", self.count, 0, 1_000_000_000);
+        let age_max = Duration::from_hours(10 * 365 * 24);
+        problems.within("retention.age", self.age, Span(Duration::from_secs(1)), Span(age_max));
+    }
+}
+
+/// `[limits]`: bounds that hold over all pools.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Memory for the payloads of tasks that have not started; beyond, submits are refused; at least 1MiB, the
+    /// largest payload. Default "256MiB".
+    pub queued_payload_bytes: ByteSize,
+    /// Crashes of the server that a task may live through while running; one more fails it. 0 to 100. Default 3.
+    pub crashes_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { queued_payload_bytes: ByteSize(256 << 20), crashes_max: 3 }
+    }
+}
+
+impl Limits {
+    pub(super) fn check(&self, problems: &mut Problems) {
+        let payload = ByteSize(crate::model::limits::PAYLOAD_BYTES_MAX as u64);
+        problems.within("limits.queued_payload_bytes", self.queued_payload_bytes, payload, ByteSize(1 << 40));
+        problems.within("limits.crashes_max", self.crashes_max, 0, 100);
+    }
+}
+
+/// `[log]`: what is logged, and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// Shape of a line. Default "auto".
+    #[serde(deserialize_with = "log_format")]
+    pub format: LogFormat,
+    /// Level, or levels by module: "info", "warn,lineshaft=debug". Default "info".
+    pub filter: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Auto, filter: "info".to_owned() }
+    }
+}
+
+impl Log {
+    pub(super) fn check(&self, problems: &mut Problems) {
+        if let Err(error) = crate::telemetry::log::check_filter(&self.filter) {
+            problems.add("log.filter", format!("{:?}", self.filter), error);
+        }
+    }
+}
+
+/// By way of a string, because the variable's own error would not list the choices.
+fn log_format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LogFormat, D::Error> {
+    LogFormat::deserialize(String::deserialize(deserializer)?.into_deserializer())
+}
+
+/// Shape of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// For people.
+    Pretty,
+    /// One JSON object each line.
+    Json,
+}

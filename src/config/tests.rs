@@ -1,0 +1,346 @@
+//! The sources, their order, and what is refused.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use super::units::{ByteSize, Span};
+use super::*;
+use crate::model::{HandlerName, PoolKind, PoolName};
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+fn variables(env: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
+    env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect::<Vec<_>>().into_iter()
+}
+
+fn from_file(text: &str) -> Result<Config, ConfigError> {
+    load(Some(file(text).path()), variables(&[]), Overrides::default())
+}
+
+fn from_env(env: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    load(None, variables(env), Overrides::default())
+}
+
+/// Field and line (0 for none) of each problem.
+fn problems(result: Result<Config, ConfigError>) -> Vec<(String, u32)> {
+    let error = result.expect_err("the configuration is wrong");
+    let line = |place: &str| place.rsplit(':').next().and_then(|line| line.parse().ok()).unwrap_or(0);
+    error.problems().iter().map(|problem| (problem.field.clone(), line(&problem.place))).collect()
+}
+
+fn handler(name: &str) -> HandlerName {
+    HandlerName::parse(name).unwrap()
+}
+
+fn pool(name: &str) -> PoolName {
+    PoolName::parse(name).unwrap()
+}
+
+#[test]
+fn without_any_source_there_is_one_pool_with_the_four_built_ins() {
+    let config = from_env(&[]).unwrap();
+    assert_eq!(config, Config::default());
+    let catalog = config.catalog();
+    assert_eq!(catalog.pools.keys().collect::<Vec<_>>(), [&pool("default")]);
+    let names: Vec<_> = catalog.handlers.keys().map(HandlerName::as_str).collect();
+    assert_eq!(names, ["compute", "expression", "heavy", "io"]);
+    for spec in catalog.handlers.values() {
+        assert!(!spec.payload_description.is_empty() && !spec.description.is_empty());
+        assert_eq!(spec.blocking, spec.name.as_str() != "io");
+        assert_eq!(spec.grace, Duration::from_secs(5));
+    }
+    let cores = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(catalog.pools[&pool("default")].size, (2 * cores).min(32));
+}
+
+#[test]
+fn flags_win_over_the_environment_and_that_over_the_file() {
+    let file = file(
+        "[server]\nlisten = \"127.0.0.1:1\"\ndrain_limit = \"1s\"\nmax_in_flight = 5\n[store]\ndirectory = \"/f\"\n",
+    );
+    let env = [
+        ("LINESHAFT_SERVER__LISTEN", "127.0.0.1:2"),
+        ("LINESHAFT_SERVER__DRAIN_LIMIT", "2"),
+        ("LINESHAFT_LIMITS__QUEUED_PAYLOAD_BYTES", "2MiB"),
+        ("LINESHAFT_STORE__MEMORY", "true"),
+        ("LINESHAFT_ADDRESS", "http://elsewhere, and none of our business"),
+        ("PATH", "/bin"),
+    ];
+    let overrides = Overrides {
+        listen: Some("127.0.0.1:3".parse().unwrap()),
+        data_dir: Some("/flag".into()),
+        log_format: Some(LogFormat::Json),
+        ..Overrides::default()
+    };
+    let config = load(Some(file.path()), variables(&env), overrides).unwrap();
+    assert_eq!(config.server.listen.port(), 3);
+    assert_eq!(config.server.drain_limit, Span(Duration::from_secs(2)));
+    assert_eq!(config.server.max_in_flight, 5);
+    assert_eq!(config.limits.queued_payload_bytes, ByteSize(2 << 20));
+    assert_eq!((config.store.directory.to_str(), config.store.memory), (Some("/flag"), false));
+    assert_eq!(config.log.format, LogFormat::Json);
+}
+
+#[test]
+fn the_environment_may_name_the_file_and_an_explicit_path_wins_over_it() {
+    let (named, explicit) = (file("[retention]\ncount = 1"), file("[retention]\ncount = 2"));
+    let env = [(CONFIG_VARIABLE, named.path().to_str().unwrap())];
+    assert_eq!(from_env(&env).unwrap().retention.count, 1);
+    let config = load(Some(explicit.path()), variables(&env), Overrides::default()).unwrap();
+    assert_eq!(config.retention.count, 2);
+    let error = from_env(&[(CONFIG_VARIABLE, "/does/not/exist.toml")]).unwrap_err();
+    assert!(error.to_string().contains("/does/not/exist.toml"), "{error}");
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_file_and_line() {
+    for (text, field, line) in [
+        ("\n[server]\nlisten = \"127.0.0.1:1\"\nlissen = 5\n", "server.lissen", 4),
+        ("colour = 1\n", "colour", 1),
+        ("[[pool]]\nname = \"a\"\n\n[[pool]]\nname = \"b\"\nsizes = 4\n", "pool[1].sizes", 6),
+        (
+            "[[handler]]\nname = \"a\"\nrunner = \"process\"\nargv = [\"a\"]\n[handler.retry]\ntimes = 4\n",
+            "handler[0].retry.times",
+            6,
+        ),
+    ] {
+        let error = from_file(text).unwrap_err();
+        assert!(error.to_string().contains("unknown field"), "{error}");
+        assert_eq!(problems(Err(error)), [(field.to_owned(), line)]);
+    }
+}
+
+#[test]
+fn a_malformed_value_is_named_with_its_file_and_line() {
+    for (text, field, line) in [
+        ("[retention]\n\nage = \"soon\"\n", "retention.age", 3),
+        ("[server]\nlisten = \"here\"\n", "server.listen", 2),
+        ("[limits]\nqueued_payload_bytes = -1\n", "limits.queued_payload_bytes", 2),
+        ("[[pool]]\nname = \"a\"\nkind = \"fibres\"\n", "pool[0].kind", 3),
+        ("[[pool]]\nsize = 1\n", "pool[0]", 1),
+    ] {
+        assert_eq!(problems(from_file(text)), [(field.to_owned(), line)], "{text}");
+    }
+    let text = from_file("[server]\nlisten = \"here\"\n").unwrap_err().to_string();
+    assert!(text.contains(":2: server.listen = \"here\": invalid socket address"), "{text}");
+    let broken = from_file("[server]\nlisten = \n").unwrap_err();
+    assert!(broken.problems()[0].place.ends_with(":2"), "{broken}");
+}
+
+#[test]
+fn a_wrong_variable_is_blamed_by_name() {
+    let env = [
+        ("LINESHAFT_SERVER__LISTEN", "here"),
+        ("LINESHAFT_SERVER__PORT", "1"),
+        ("LINESHAFT_NOWHERE__X", "1"),
+        ("LINESHAFT_POOL__0__SIZE", "1"),
+        ("LINESHAFT_BUILTINS", "perhaps"),
+        ("LINESHAFT_RETENTION__COUNT", "10"),
+    ];
+    let error = from_env(&env).unwrap_err();
+    for (variable, value) in &env[..5] {
+        let place = format!("environment variable {variable}");
+        let problem = error.problems().iter().find(|problem| problem.place == place);
+        let problem = problem.unwrap_or_else(|| panic!("{variable} is not in: {error}"));
+        assert_eq!(problem.value, format!("{value:?}"));
+    }
+    assert_eq!(error.problems().len(), 5, "{error}");
+    let format = from_env(&[("LINESHAFT_LOG__FORMAT", "xml")]).unwrap_err().to_string();
+    assert!(format.contains("`auto`, `pretty`, `json`"), "{format}");
+}
+
+#[test]
+fn a_value_out_of_range_names_value_limit_and_where_it_came_from() {
+    let file = file("[retention]\nage = \"0s\"\n");
+    let env = [("LINESHAFT_SERVER__MAX_IN_FLIGHT", "0")];
+    let overrides = Overrides { log_filter: Some("lineshaft=loud".into()), ..Overrides::default() };
+    let error = load(Some(file.path()), variables(&env), overrides).unwrap_err();
+    let text = error.to_string();
+    assert!(text.starts_with("3 problems"), "{text}");
+    let variable =
+        "environment variable LINESHAFT_SERVER__MAX_IN_FLIGHT: server.max_in_flight = 0: must be 1 to 1000000";
+    assert!(text.contains(variable), "{text}");
+    assert!(text.contains(".toml:2: retention.age = 0s: must be 1s to 3650d"), "{text}");
+    assert!(text.contains("command line: log.filter"), "{text}");
+}
+
+#[test]
+fn listening_beyond_loopback_needs_the_word_insecure() {
+    let listen = |listen: &str| from_env(&[("LINESHAFT_SERVER__LISTEN", listen)]);
+    for address in ["127.0.0.1:0", "[::1]:7070", "127.1.2.3:1", "[::ffff:127.0.0.1]:1"] {
+        assert!(listen(address).is_ok(), "{address}");
+    }
+    for address in ["0.0.0.0:7070", "[::]:7070", "192.168.1.1:7070", "[::ffff:10.0.0.1]:1"] {
+        let error = listen(address).unwrap_err().to_string();
+        assert!(error.contains("server.listen") && error.contains("server.insecure = true"), "{error}");
+    }
+    let both = [("LINESHAFT_SERVER__LISTEN", "0.0.0.0:7070"), ("LINESHAFT_SERVER__INSECURE", "true")];
+    assert!(from_env(&both).is_ok());
+}
+
+const FULL: &str = r#"
+[[pool]]
+name = "web"
+kind = "async"
+size = 200
+durability = "memory"
+
+[[pool]]
+name = "cpu"
+timeout = 60
+queue_limit = 5
+paused = true
+
+[[handler]]
+name = "sort"
+runner = "process"
+argv = ["/usr/bin/sort", "-n"]
+accepts_args = true
+env = { LC_ALL = "C", mixedCase = "kept.as.is" }
+env_pass = ["PATH"]
+working_directory = "/tmp"
+allowed_pools = ["cpu"]
+timeout = "2m"
+grace = "1s"
+retry = { attempts = 5, factor = 1, delay = "100ms" }
+limits = { memory = "64MiB", cpu = "10s", open_files = 64 }
+
+[[handler]]
+name = "compute"
+runner = "builtin"
+builtin = "compute"
+pool = "cpu"
+description = "ours"
+"#;
+
+#[test]
+fn every_setting_of_pools_and_handlers_reaches_the_catalog() {
+    let config = from_file(FULL).unwrap();
+    let catalog = config.catalog();
+    let web = &catalog.pools[&pool("web")];
+    assert_eq!((web.kind, web.size, web.durability), (PoolKind::Async, 200, crate::model::Durability::Memory));
+    let cpu = &catalog.pools[&pool("cpu")];
+    assert_eq!((cpu.timeout, cpu.queue_limit, cpu.paused), (Duration::from_mins(1), 5, true));
+    let sort = &catalog.handlers[&handler("sort")];
+    assert_eq!((sort.runner, sort.pool.as_str(), sort.blocking), ("process", "web", false));
+    assert_eq!((sort.timeout, sort.grace), (Some(Duration::from_mins(2)), Duration::from_secs(1)));
+    assert_eq!((sort.retry.attempts_max, sort.retry.delay), (5, Duration::from_millis(100)));
+    assert!(sort.accepts_args);
+    let Some(Launch::Process(process)) = config.handlers[0].launch() else { panic!("sort is a process") };
+    assert_eq!(process.argv, ["/usr/bin/sort", "-n"]);
+    assert_eq!(process.env["mixedCase"], "kept.as.is");
+    assert_eq!(process.limits.memory, Some(ByteSize(64 << 20)));
+    assert_eq!(config.handlers[1].launch(), Some(Launch::Builtin(Builtin::Compute)));
+}
+
+#[test]
+fn built_ins_join_configured_handlers_in_the_first_pools_that_suit_them() {
+    let config = from_file(FULL).unwrap();
+    let catalog = config.catalog();
+    assert_eq!(catalog.handlers.len(), 5);
+    assert_eq!(catalog.handlers[&handler("compute")].description, "ours");
+    let (heavy, io) = (&catalog.handlers[&handler("heavy")], &catalog.handlers[&handler("io")]);
+    assert_eq!((&heavy.pool, &heavy.allowed_pools[..]), (&pool("cpu"), &[][..]));
+    assert_eq!((&io.pool, &io.allowed_pools[..]), (&pool("web"), &[pool("cpu")][..]));
+    let without = from_file(&format!("builtins = false\n{FULL}")).unwrap();
+    assert_eq!(without.catalog().handlers.len(), 2);
+}
+
+#[test]
+fn a_handler_that_computes_may_not_run_in_an_async_pool() {
+    let text = "[[pool]]\nname = \"web\"\nkind = \"async\"\n[[handler]]\nname = \"sum\"\nrunner = \"builtin\"\n\
+                builtin = \"compute\"\npool = \"web\"\n[[handler]]\nname = \"wait\"\nrunner = \"builtin\"\n\
+                builtin = \"io\"\n";
+    let error = from_file(&format!("builtins = false\n{text}")).unwrap_err();
+    let message = error.to_string();
+    assert!(message.contains("`sum`") && message.contains("`web`"), "{message}");
+    assert_eq!(problems(Err(error)), [("handler[0].pool".to_owned(), 9)]);
+    let implied = from_file(text).unwrap_err();
+    assert_eq!(implied.problems().len(), 4, "{implied}");
+}
+
+#[test]
+fn all_problems_of_pools_and_handlers_are_told_at_once() {
+    let text = r#"
+[[pool]]
+name = "a b"
+size = 1001
+[[pool]]
+name = "p"
+timeout = "25h"
+queue_limit = 0
+[[pool]]
+name = "p"
+[[handler]]
+name = "x"
+runner = "process"
+pool = "nowhere"
+builtin = "io"
+grace = "6m"
+env = { "A=B" = "1" }
+retry = { attempts = 0, factor = 11, jitter = -0.5, delay = "1h" }
+limits = { memory = 1, cpu = 0.5 }
+[[handler]]
+name = "x"
+runner = "builtin"
+pool = "p"
+argv = ["a"]
+"#;
+    let fields: Vec<_> = problems(from_file(text)).into_iter().map(|(field, _)| field).collect();
+    for field in [
+        "pool[0].name",
+        "pool[0].size",
+        "pool[1].timeout",
+        "pool[1].queue_limit",
+        "pool[2].name",
+        "handler[0].argv",
+        "handler[0].pool",
+        "handler[0].builtin",
+        "handler[0].grace",
+        "handler[0].env",
+        "handler[0].retry.attempts",
+        "handler[0].retry.factor",
+        "handler[0].retry.jitter",
+        "handler[0].retry.max_delay",
+        "handler[0].limits.memory",
+        "handler[0].limits.cpu",
+        "handler[1].name",
+        "handler[1].builtin",
+        "handler[1].argv",
+    ] {
+        assert!(fields.iter().any(|found| found == field), "{field} is not in {fields:?}");
+    }
+}
+
+#[test]
+fn a_dump_shows_every_default_and_loads_to_the_same_configuration() {
+    for config in [Config::default(), from_file(FULL).unwrap()] {
+        let text = config.dump();
+        assert_eq!(from_file(&text).unwrap(), config, "{text}");
+    }
+    let text = Config::default().dump();
+    for line in ["listen = \"127.0.0.1:7070\"", "age = \"7d\"", "queued_payload_bytes = \"256MiB\"", "[[pool]]"] {
+        assert!(text.contains(line), "{line} is not in:\n{text}");
+    }
+}
+
+#[test]
+fn the_schema_describes_every_setting() {
+    let schema: serde_json::Value = serde_json::from_str(&Config::schema()).unwrap();
+    let check = |name: &str, properties: &serde_json::Value| {
+        for (key, property) in properties.as_object().unwrap() {
+            assert!(property["description"].is_string(), "{name}.{key} has no description");
+        }
+    };
+    check("", &schema["properties"]);
+    for (name, definition) in schema["$defs"].as_object().unwrap() {
+        if definition["properties"].is_object() {
+            check(name, &definition["properties"]);
+            assert_eq!(definition["additionalProperties"], false, "{name}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! One try at running a task, as the scheduler and the worker that runs it share it.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::model::{TaskSpec, Timestamp};
+use crate::runners::{OutputBuffer, Stop, StopCause};
+
+/// Names an attempt to the scheduler: the task's place, and a fence that no other attempt has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ticket {
+    /// Index of the task.
+    pub slot: u32,
+    /// Unique per attempt.
+    pub fence: u64,
+}
+
+/// What the scheduler wants run.
+#[derive(Debug)]
+pub struct Assignment {
+    /// Its name.
+    pub ticket: Ticket,
+    /// The task.
+    pub spec: Arc<TaskSpec>,
+    /// 1 for the first try.
+    pub attempt: u32,
+    /// Since when it could have run.
+    pub eligible_at: Timestamp,
+    /// After its start is reported, wait for [`Attempt::confirm`] before running.
+    pub confirm: bool,
+}
+
+const ASSIGNED: u8 = 0;
+const BEGUN: u8 = 1;
+const RECALLED: u8 = 2;
+
+/// An attempt on its way through a pool.
+#[derive(Debug)]
+pub struct Attempt {
+    assignment: Assignment,
+    phase: AtomicU8,
+    confirmed: Notify,
+    stop: Arc<Stop>,
+    output: OnceLock<Arc<OutputBuffer>>,
+    progress: Mutex<(f32, String)>,
+}
+
+impl Attempt {
+    /// An attempt that has not begun.
+    pub fn new(assignment: Assignment) -> Arc<Self> {
+        Arc::new(Self {
+            assignment,
+            phase: AtomicU8::new(ASSIGNED),
+            confirmed: Notify::new(),
+            stop: Arc::default(),
+            output: OnceLock::new(),
+            progress: Mutex::default(),
+        })
+    }
+
+    /// Its name.
+    pub fn ticket(&self) -> Ticket {
+        self.assignment.ticket
+    }
+
+    /// The task.
+    pub fn spec(&self) -> &Arc<TaskSpec> {
+        &self.assignment.spec
+    }
+
+    /// 1 for the first try.
+    pub fn number(&self) -> u32 {
+        self.assignment.attempt
+    }
+
+    /// Since when it could have run.
+    pub fn eligible_at(&self) -> Timestamp {
+        self.assignment.eligible_at
+    }
+
+    /// Takes the attempt back. True: it will never begin and never be reported.
+    pub fn recall(&self) -> bool {
+        let won = self.phase.compare_exchange(ASSIGNED, RECALLED, Ordering::AcqRel, Ordering::Acquire);
+        won.is_ok() || won == Err(RECALLED)
+    }
+
+    /// Claims the attempt for a worker. False: it was recalled.
+    pub(super) fn begin(&self) -> bool {
+        self.phase.compare_exchange(ASSIGNED, BEGUN, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Its start is durable; see [`Assignment::confirm`].
+    pub fn confirm(&self) {
+        self.confirmed.notify_one();
+    }
+
+    /// Waits for [`Attempt::confirm`] where that is wanted. False: it was told to stop meanwhile.
+    pub(super) async fn confirmed(&self) -> bool {
+        if !self.assignment.confirm {
+            return true;
+        }
+        tokio::select! {
+            biased;
+            () = self.confirmed.notified() => true,
+            _ = self.stop.wait(StopCause::Timeout) => false,
+        }
+    }
+
+    /// Tells the attempt to end.
+    pub fn stop(&self, cause: StopCause, grace: Duration) {
+        self.stop.tell(cause, grace);
+    }
+
+    pub(super) fn stop_signal(&self) -> &Arc<Stop> {
+        &self.stop
+    }
+
+    /// What it has written, once it has begun.
+    pub fn output(&self) -> Option<Arc<OutputBuffer>> {
+        self.output.get().cloned()
+    }
+
+    pub(super) fn open_output(&self) -> Arc<OutputBuffer> {
+        self.output.get_or_init(Arc::default).clone()
+    }
+
+    /// How far it is, 0 to 1, and what it is doing.
+    pub fn progress(&self) -> (f32, String) {
+        self.progress.lock().clone()
+    }
+
+    pub(super) fn set_progress(&self, share: f32, note: &str) {
+        let mut progress = self.progress.lock();
+        progress.0 = share.clamp(0.0, 1.0);
+        progress.1.clear();
+        progress.1.push_str(note);
+    }
+}

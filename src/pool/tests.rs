@@ -1,0 +1,330 @@
+//! Pools by behaviour: order, stealing, pausing, resizing, and that nothing is lost or run twice.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::runtime;
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::model::{
+    Durability, FailureReason, HandlerName, HandlerSpec, Namespace, Payload, PoolKind, PoolName, PoolSpec, Priority,
+    RetryPolicy, SystemClock, TaskId, TaskOptions, TaskSpec, Timestamp,
+};
+use crate::runners::{BoxFuture, Ended, Outcome, Registry, Run, Runner};
+
+use super::{Assignment, Attempt, Pool, Report, Ticket};
+
+/// Completes when the test lets it; panics for the payload `panic`.
+struct Gated {
+    gate: Arc<Semaphore>,
+    order: Mutex<Vec<String>>,
+}
+
+impl Runner for Gated {
+    fn run(&self, run: Run) -> BoxFuture<Outcome> {
+        self.order.lock().push(run.task.to_string());
+        assert!(&run.payload[..] != b"panic", "as it was told");
+        let gate = self.gate.clone();
+        Box::pin(async move {
+            gate.acquire().await.expect("the gate stays").forget();
+            Ended::Completed(Payload::default()).into()
+        })
+    }
+}
+
+struct World {
+    pool: Pool,
+    reports: mpsc::UnboundedReceiver<Report>,
+    runner: Arc<Gated>,
+    made: u64,
+}
+
+impl World {
+    fn new(size: usize, kind: PoolKind, paused: bool) -> Self {
+        let runner = Arc::new(Gated { gate: Arc::new(Semaphore::new(0)), order: Mutex::default() });
+        let name = HandlerName::parse("gated").unwrap();
+        let spec = HandlerSpec {
+            name: name.clone(),
+            runner: "builtin",
+            description: String::new(),
+            payload_description: String::new(),
+            pool: PoolName::parse("p").unwrap(),
+            allowed_pools: Vec::new(),
+            timeout: None,
+            retry: RetryPolicy::default(),
+            accepts_args: false,
+            grace: Duration::from_secs(1),
+            blocking: false,
+        };
+        let mut registry = Registry::default();
+        registry.register(spec, runner.clone());
+        let (sender, reports) = mpsc::unbounded_channel();
+        let pool_spec = PoolSpec { size, kind, paused, ..PoolSpec::with_defaults(PoolName::parse("p").unwrap(), 1) };
+        let sink = Arc::new(move |report| drop(sender.send(report)));
+        let runtime = runtime::Handle::current();
+        let pool = Pool::start(&pool_spec, Arc::new(registry), Arc::new(SystemClock), sink, runtime).unwrap();
+        Self { pool, reports, runner, made: 0 }
+    }
+
+    fn attempt(&mut self, id: &str, priority: Priority) -> Arc<Attempt> {
+        self.attempt_of("gated", id, priority, b"", false)
+    }
+
+    fn attempt_of(
+        &mut self,
+        handler: &str,
+        id: &str,
+        priority: Priority,
+        payload: &'static [u8],
+        confirm: bool,
+    ) -> Arc<Attempt> {
+        self.made += 1;
+        let options = TaskOptions {
+            namespace: Namespace::default(),
+            handler: HandlerName::parse(handler).unwrap(),
+            pool: PoolName::parse("p").unwrap(),
+            priority,
+            display_name: "".into(),
+            labels: Box::default(),
+            batch: None,
+            timeout: Duration::from_secs(300),
+            retry: RetryPolicy::default(),
+            at_most_once: confirm,
+            durability: Durability::Fsync,
+            content_type: "text/plain".into(),
+            submitted_by: "test".into(),
+        };
+        let spec = TaskSpec {
+            id: TaskId::parse(id).unwrap(),
+            options: Arc::new(options),
+            payload: Bytes::from_static(payload),
+            args: Box::default(),
+            request_id: None,
+            not_before: None,
+            expires_at: None,
+        };
+        let ticket = Ticket { slot: 0, fence: self.made };
+        Attempt::new(Assignment { ticket, spec: Arc::new(spec), attempt: 1, eligible_at: Timestamp::ZERO, confirm })
+    }
+
+    fn push(&self, attempts: Vec<Arc<Attempt>>) {
+        self.pool.push(attempts, [false; 4]);
+    }
+
+    fn open(&self, times: usize) {
+        self.runner.gate.add_permits(times);
+    }
+
+    async fn report(&mut self) -> Report {
+        let next = tokio::time::timeout(Duration::from_secs(30), self.reports.recv());
+        next.await.expect("a report comes").expect("the pool lives")
+    }
+
+    async fn started(&mut self) -> u64 {
+        loop {
+            if let Report::Started { ticket, .. } = self.report().await {
+                return ticket.fence;
+            }
+        }
+    }
+
+    async fn ended(&mut self) -> (u64, Ended) {
+        loop {
+            if let Report::Finished { ticket, ended, .. } = self.report().await {
+                return (ticket.fence, ended);
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_most_urgent_attempt_begins_first_and_equals_keep_their_order() {
+    let mut world = World::new(1, PoolKind::Threads, true);
+    let low = world.attempt("low", Priority::Low);
+    let (first, second) = (world.attempt("n1", Priority::Normal), world.attempt("n2", Priority::Normal));
+    let top = world.attempt("top", Priority::Critical);
+    world.push(vec![low, first, second, top]);
+    world.open(4);
+    world.pool.set_paused(false);
+    for _ in 0..4 {
+        world.ended().await;
+    }
+    assert_eq!(*world.runner.order.lock(), ["top", "n1", "n2", "low"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lower_priority_waits_while_a_higher_one_is_held_back() {
+    let mut world = World::new(2, PoolKind::Threads, false);
+    let low = world.attempt("low", Priority::Low);
+    world.pool.push(vec![low], [false, false, true, false]);
+    let high = world.attempt("high", Priority::High);
+    world.pool.push(vec![high], [false, false, true, false]);
+    assert_eq!(world.started().await, 2, "only the high one begins");
+    world.pool.push(Vec::new(), [false; 4]);
+    assert_eq!(world.started().await, 1, "then the low one may");
+    world.open(2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recalled_attempt_never_begins_and_one_that_has_begun_cannot_be_recalled() {
+    let mut world = World::new(1, PoolKind::Threads, false);
+    let (first, second, third) = (
+        world.attempt("a", Priority::Normal),
+        world.attempt("b", Priority::Normal),
+        world.attempt("c", Priority::Normal),
+    );
+    world.push(vec![first.clone(), second.clone(), third]);
+    world.started().await;
+    assert!(!first.recall());
+    assert!(second.recall());
+    world.open(2);
+    world.ended().await;
+    assert_eq!(world.started().await, 3);
+    world.ended().await;
+    assert_eq!(*world.runner.order.lock(), ["a", "c"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_begins_once_a_pause_has_returned() {
+    let mut world = World::new(4, PoolKind::Threads, false);
+    world.open(10_000);
+    let attempts = (0..2_000).map(|n| world.attempt(&format!("t{n}"), Priority::Normal)).collect();
+    world.push(attempts);
+    world.started().await;
+    world.pool.set_paused(true);
+    let begun = world.runner.order.lock().len().max(1);
+    let running = world.pool.stats().busy;
+    assert!(world.runner.order.lock().len() <= begun + running, "only what had begun runs");
+    world.pool.set_paused(false);
+    for _ in 0..2_000 {
+        world.ended().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_fails_its_attempt_alone_and_the_worker_lives_on() {
+    let mut world = World::new(1, PoolKind::Threads, false);
+    let bad = world.attempt_of("gated", "bad", Priority::Normal, b"panic", false);
+    let unknown = world.attempt_of("nobody", "unknown", Priority::Normal, b"", false);
+    let good = world.attempt("good", Priority::Normal);
+    world.push(vec![bad, unknown, good]);
+    world.open(1);
+    let (_, ended) = world.ended().await;
+    assert!(
+        matches!(ended, Ended::Failed(f) if f.reason == FailureReason::Panic && f.message.contains("as it was told"))
+    );
+    let (_, ended) = world.ended().await;
+    assert!(matches!(ended, Ended::Failed(f) if f.message.contains("`nobody` is not registered")));
+    assert!(matches!(world.ended().await, (3, Ended::Completed(_))));
+    let row = world.pool.workers().remove(0);
+    assert_eq!((row.name.as_str(), row.completed, row.failed, row.busy), ("PoolWorker-0", 1, 2, false));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attempt_that_wants_confirmation_runs_only_after_it() {
+    let mut world = World::new(1, PoolKind::Threads, false);
+    world.open(1);
+    let careful = world.attempt_of("gated", "careful", Priority::Normal, b"", true);
+    world.push(vec![careful.clone()]);
+    world.started().await;
+    assert!(world.runner.order.lock().is_empty());
+    careful.confirm();
+    world.ended().await;
+    assert_eq!(*world.runner.order.lock(), ["careful"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_come_and_go_while_others_run_and_nothing_is_lost() {
+    let mut world = World::new(1, PoolKind::Threads, false);
+    let attempts = (0..50).map(|n| world.attempt(&format!("t{n}"), Priority::Normal)).collect();
+    world.push(attempts);
+    world.pool.resize(20).unwrap();
+    for _ in 0..20 {
+        world.started().await;
+    }
+    assert_eq!((world.pool.stats().busy, world.pool.size()), (20, 20));
+    world.pool.resize(3).unwrap();
+    world.open(50);
+    for _ in 0..50 {
+        world.ended().await;
+    }
+    world.pool.resize(5).unwrap();
+    let more = (50..60).map(|n| world.attempt(&format!("t{n}"), Priority::Normal)).collect();
+    world.push(more);
+    world.open(10);
+    for _ in 0..10 {
+        world.ended().await;
+    }
+    let mut order = world.runner.order.lock().clone();
+    order.sort();
+    order.dedup();
+    assert_eq!(order.len(), 60, "each ran once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_workers_run_at_once_and_leave() {
+    let mut world = World::new(1_000, PoolKind::Threads, false);
+    let attempts = (0..1_000).map(|n| world.attempt(&format!("t{n}"), Priority::Normal)).collect();
+    world.push(attempts);
+    for _ in 0..1_000 {
+        world.started().await;
+    }
+    world.open(1_000);
+    for _ in 0..1_000 {
+        world.ended().await;
+    }
+    world.pool.stop().await;
+    assert_eq!(world.pool.stats().alive, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_async_pool_runs_on_the_runtime() {
+    let mut world = World::new(500, PoolKind::Async, false);
+    let attempts = (0..500).map(|n| world.attempt(&format!("t{n}"), Priority::Normal)).collect();
+    world.push(attempts);
+    for _ in 0..500 {
+        world.started().await;
+    }
+    world.open(500);
+    for _ in 0..500 {
+        world.ended().await;
+    }
+    world.pool.stop().await;
+}
+
+/// Many pushers, many workers, every priority: each attempt runs once, and none begins while one
+/// that is more urgent, and was pushed before the worker looked, has not been claimed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_load_every_attempt_runs_once_and_the_order_of_priorities_holds() {
+    const EACH: usize = 2_000;
+    let mut world = World::new(8, PoolKind::Threads, false);
+    world.open(8 * EACH);
+    let mut waves = Vec::new();
+    for wave in 0..4 {
+        for priority in Priority::DESCENDING {
+            let id = |n| format!("{}-{wave}-{n}", priority.index());
+            let attempts: Vec<_> = (0..EACH / 4).map(|n| world.attempt(&id(n), priority)).collect();
+            waves.push(attempts);
+        }
+    }
+    let total = waves.iter().map(Vec::len).sum::<usize>();
+    let waiting_critical = Arc::new(AtomicUsize::new(0));
+    let done = Arc::new(AtomicBool::new(false));
+    for wave in waves {
+        waiting_critical.fetch_add(1, Ordering::Relaxed);
+        world.push(wave);
+    }
+    for _ in 0..total {
+        world.ended().await;
+    }
+    done.store(true, Ordering::Relaxed);
+    let mut order = world.runner.order.lock().clone();
+    assert_eq!(order.len(), total);
+    order.sort();
+    order.dedup();
+    assert_eq!(order.len(), total, "none ran twice");
+    assert_eq!(world.pool.stats().assigned, [0; 4]);
+}

@@ -1,0 +1,258 @@
+//! A budget for expressions: counts steps and values while one is evaluated, and ends it in time.
+//!
+//! A compiled expression is rewritten so that every turn of a macro, every element of a list or map
+//! that it builds, and every sum and comparison passes through a function of ours. That function
+//! charges by the size of the value, so that doubling a value again and again is as bounded as
+//! looping. Its name cannot be written in an expression.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, operators};
+use cel::common::types::{CelBytes, CelList, CelMap, CelString, DYN_TYPE};
+use cel::common::value::{CowVal, Val};
+use cel::{Env, ExecutionError};
+
+use crate::runners::Stop;
+
+/// Steps of one evaluation.
+pub const STEPS_MAX: u64 = 1_000_000;
+/// Depth of an expression, so that its evaluation fits a stack.
+const DEPTH_MAX: usize = 100;
+/// Bytes of a string that count as one step.
+const BYTES_PER_STEP: usize = 16;
+/// Steps between two looks at the clock.
+const CLOCK_STEPS: u64 = 1_024;
+/// Not an identifier, so that no expression can name it.
+const CHARGE: &str = "@charge";
+
+thread_local! {
+    static CURRENT: RefCell<Option<Account>> = const { RefCell::new(None) };
+}
+
+struct Account {
+    stop: Arc<Stop>,
+    steps_left: u64,
+    clock_at: u64,
+    verdict: Verdict,
+}
+
+/// How an evaluation ended, as far as the budget goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Within the budget.
+    Fine,
+    /// It was told to end.
+    Stopped,
+    /// It took more than [`STEPS_MAX`].
+    TooManySteps,
+}
+
+/// The budget of the evaluation that runs on this thread.
+pub(super) struct Meter(());
+
+impl Meter {
+    /// Opens the budget; evaluation is synchronous, so a thread has one at most.
+    pub(super) fn start(stop: Arc<Stop>) -> Self {
+        let account =
+            Account { stop, steps_left: STEPS_MAX, clock_at: STEPS_MAX - CLOCK_STEPS, verdict: Verdict::Fine };
+        CURRENT.set(Some(account));
+        Self(())
+    }
+
+    /// Closes it. What an expression answered after its budget was spent must not be used.
+    #[expect(clippy::unused_self, reason = "only who opened a budget can close it")]
+    pub(super) fn finish(self) -> Verdict {
+        CURRENT.take().map_or(Verdict::Fine, |account| account.verdict)
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        CURRENT.set(None);
+    }
+}
+
+impl Account {
+    fn charge(&mut self, value: &dyn Val) {
+        self.spend(1);
+        if let Some(text) = value.downcast_ref::<CelString>() {
+            self.spend(text.inner().len() / BYTES_PER_STEP);
+        } else if let Some(bytes) = value.downcast_ref::<CelBytes>() {
+            self.spend(bytes.inner().len() / BYTES_PER_STEP);
+        } else if let Some(list) = value.downcast_ref::<CelList>() {
+            for element in list.inner() {
+                if self.verdict != Verdict::Fine {
+                    return;
+                }
+                self.charge(element.as_ref());
+            }
+        } else if let Some(map) = value.downcast_ref::<CelMap>() {
+            for element in map.inner().values() {
+                if self.verdict != Verdict::Fine {
+                    return;
+                }
+                self.charge(element.as_ref());
+            }
+        }
+    }
+
+    fn spend(&mut self, steps: usize) {
+        match self.steps_left.checked_sub(steps as u64) {
+            Some(left) => self.steps_left = left,
+            None => self.verdict = Verdict::TooManySteps,
+        }
+        let told = if self.steps_left <= self.clock_at {
+            self.clock_at = self.steps_left.saturating_sub(CLOCK_STEPS);
+            self.stop.cause()
+        } else {
+            self.stop.told_cause()
+        };
+        if told.is_some() {
+            self.verdict = Verdict::Stopped;
+        }
+    }
+}
+
+/// Adds the function that charges to an environment.
+pub(super) fn declare(env: &mut Env) {
+    env.add_overload(CHARGE, CHARGE, vec![DYN_TYPE], charge).expect("nobody else declares it");
+}
+
+fn charge<'b, 'v>(mut arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    let value = arguments.pop().ok_or(ExecutionError::MissingArgumentOrTarget)?;
+    let verdict = CURRENT.with_borrow_mut(|account| match account {
+        Some(account) => {
+            account.charge(value.as_ref());
+            account.verdict
+        }
+        None => Verdict::Fine,
+    });
+    match verdict {
+        Verdict::Fine => Ok(value),
+        Verdict::Stopped => Err(ExecutionError::function_error("evaluation", "stopped")),
+        Verdict::TooManySteps => Err(ExecutionError::function_error("evaluation", "too many steps")),
+    }
+}
+
+/// Rewrites an expression so that it charges. Answers its depth, or the limit when it is nested too deep.
+pub(super) fn instrument(expression: &mut IdedExpr) -> Result<usize, usize> {
+    let mut deepest = 0;
+    visit(expression, 0, &mut deepest)?;
+    Ok(deepest)
+}
+
+fn visit(node: &mut IdedExpr, depth: usize, deepest: &mut usize) -> Result<(), usize> {
+    if depth > DEPTH_MAX {
+        return Err(DEPTH_MAX);
+    }
+    *deepest = depth.max(*deepest);
+    let deeper = depth + 1;
+    match &mut node.expr {
+        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => {}
+        Expr::Select(select) => visit(&mut select.operand, deeper, deepest)?,
+        Expr::List(list) => {
+            for element in &mut list.elements {
+                visit(element, deeper, deepest)?;
+                wrap(element);
+            }
+        }
+        Expr::Map(map) => visit_entries(map.entries.iter_mut().map(|entry| &mut entry.expr), deeper, deepest)?,
+        Expr::Struct(fields) => visit_entries(fields.entries.iter_mut().map(|entry| &mut entry.expr), deeper, deepest)?,
+        Expr::Comprehension(comprehension) => visit_comprehension(comprehension, deeper, deepest)?,
+        Expr::Call(call) => {
+            if visit_call(call, deeper, deepest)? {
+                wrap(node);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn visit_entries<'e>(
+    entries: impl Iterator<Item = &'e mut EntryExpr>,
+    depth: usize,
+    deepest: &mut usize,
+) -> Result<(), usize> {
+    for entry in entries {
+        let value = match entry {
+            EntryExpr::StructField(field) => &mut field.value,
+            EntryExpr::MapEntry(entry) => {
+                visit(&mut entry.key, depth, deepest)?;
+                &mut entry.value
+            }
+        };
+        visit(value, depth, deepest)?;
+        wrap(value);
+    }
+    Ok(())
+}
+
+/// Visits a call; answers whether its value can be larger than its arguments.
+fn visit_call(call: &mut CallExpr, depth: usize, deepest: &mut usize) -> Result<bool, usize> {
+    for argument in call.target.as_deref_mut().into_iter().chain(&mut call.args) {
+        visit(argument, depth, deepest)?;
+    }
+    match call.func_name.as_str() {
+        // The accumulator of a macro grows by elements that are charged already, and the evaluator
+        // recognizes its shape.
+        operators::ADD => {
+            Ok(!matches!(&call.args[..], [IdedExpr { expr: Expr::Ident(name), .. }, _] if name.starts_with('@')))
+        }
+        operators::EQUALS | operators::NOT_EQUALS | operators::IN => {
+            call.args.last_mut().into_iter().for_each(wrap);
+            Ok(false)
+        }
+        "matches" | "contains" => {
+            call.target.as_deref_mut().into_iter().for_each(wrap);
+            Ok(false)
+        }
+        "string" | "bytes" | "base64.encode" | "base64.decode" | "encode" | "decode" => Ok(true),
+        _ => Ok(false),
+    }
+}
+
+/// Charges each turn of a macro in a way that leaves the shapes that the evaluator knows.
+fn visit_comprehension(comprehension: &mut ComprehensionExpr, depth: usize, deepest: &mut usize) -> Result<(), usize> {
+    visit(&mut comprehension.iter_range, depth, deepest)?;
+    visit(&mut comprehension.accu_init, depth, deepest)?;
+    visit(&mut comprehension.loop_cond, depth, deepest)?;
+    visit(&mut comprehension.loop_step, depth, deepest)?;
+    visit(&mut comprehension.result, depth, deepest)?;
+    if !matches!(comprehension.loop_cond.expr, Expr::Literal(_)) {
+        wrap(&mut comprehension.loop_cond);
+        return Ok(());
+    }
+    match &mut comprehension.loop_step.expr {
+        // filter, exists_one: `condition ? @result + … : @result`.
+        Expr::Call(call) if call.func_name == operators::CONDITIONAL => {
+            call.args.first_mut().into_iter().for_each(wrap);
+        }
+        // map: `@result + [element]`, whose element is charged already unless it is a literal.
+        Expr::Call(call) if call.func_name == operators::ADD => {
+            if let Some(Expr::List(list)) = call.args.last_mut().map(|argument| &mut argument.expr) {
+                list.elements.iter_mut().filter(|element| is_literal(element)).for_each(wrap_always);
+            }
+        }
+        _ => wrap_always(&mut comprehension.loop_cond),
+    }
+    Ok(())
+}
+
+fn wrap(node: &mut IdedExpr) {
+    // A literal costs what it cost to write.
+    if !is_literal(node) {
+        wrap_always(node);
+    }
+}
+
+fn is_literal(node: &IdedExpr) -> bool {
+    matches!(node.expr, Expr::Literal(_))
+}
+
+fn wrap_always(node: &mut IdedExpr) {
+    let id = node.id;
+    let inner = std::mem::take(node);
+    *node =
+        IdedExpr { id, expr: Expr::Call(CallExpr { func_name: CHARGE.to_owned(), target: None, args: vec![inner] }) };
+}

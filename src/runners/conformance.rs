@@ -1,0 +1,314 @@
+//! One suite over all runners: what every one of them promises, whatever it runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde_json::{Value as Json, json};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::process::{Host, ProcessOptions, ProcessRunner};
+use super::{Ended, Outcome, OutputBuffer, Registry, Run, Runner, Stop, StopCause, builtin};
+use crate::model::{Failure, FailureReason, HandlerName, PoolName, StopMethod, TaskId};
+
+/// Longer than anything here may take, even on a busy machine.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An attempt under way on a thread of its own, as a pool of threads would run it.
+pub(super) struct Attempt {
+    pub(super) stop: Arc<Stop>,
+    pub(super) output: Arc<OutputBuffer>,
+    pub(super) progress: Arc<Mutex<Vec<f32>>>,
+    outcome: JoinHandle<Outcome>,
+}
+
+impl Attempt {
+    pub(super) fn start(runner: &Arc<dyn Runner>, payload: impl Into<Bytes>) -> Self {
+        Self::start_with(runner, payload, &[], Arc::default())
+    }
+
+    pub(super) fn start_with(
+        runner: &Arc<dyn Runner>,
+        payload: impl Into<Bytes>,
+        args: &[&str],
+        stop: Arc<Stop>,
+    ) -> Self {
+        let (runner, output) = (Arc::clone(runner), Arc::<OutputBuffer>::default());
+        let progress = Arc::<Mutex<Vec<f32>>>::default();
+        let reports = Arc::clone(&progress);
+        let run = Run {
+            task: TaskId::parse("task-7").unwrap(),
+            attempt: 2,
+            payload: payload.into(),
+            content_type: Arc::from(crate::model::task::JSON),
+            args: args.iter().map(|arg| (*arg).into()).collect(),
+            worker: Arc::from("PoolWorker-0"),
+            stop: Arc::clone(&stop),
+            output: Arc::clone(&output),
+            progress: Arc::new(move |share, _| reports.lock().push(share)),
+        };
+        let runtime = Handle::current();
+        let outcome = tokio::task::spawn_blocking(move || runtime.block_on(runner.run(run)));
+        Self { stop, output, progress, outcome }
+    }
+
+    pub(super) async fn outcome(self) -> Outcome {
+        timeout(PATIENCE, self.outcome).await.expect("the attempt ends").expect("the runner does not panic")
+    }
+
+    pub(super) async fn ended(self) -> Ended {
+        self.outcome().await.ended
+    }
+
+    pub(super) async fn failure(self) -> Failure {
+        match self.ended().await {
+            Ended::Failed(failure) => failure,
+            other => panic!("expected a failure, got {other:?}"),
+        }
+    }
+
+    pub(super) async fn result(self) -> Bytes {
+        match self.ended().await {
+            Ended::Completed(result) => result.data,
+            other => panic!("expected a result, got {other:?}"),
+        }
+    }
+}
+
+/// A runner, a payload that keeps it busy for hours, and how it says that it was stopped.
+struct Endless {
+    name: &'static str,
+    runner: Arc<dyn Runner>,
+    payload: &'static str,
+    asked: StopMethod,
+    forced: StopMethod,
+}
+
+fn builtins() -> Registry {
+    let mut registry = Registry::default();
+    builtin::register_all(&mut registry, &PoolName::parse("default").unwrap());
+    registry
+}
+
+fn builtin_named(name: &str) -> Arc<dyn Runner> {
+    Arc::clone(&builtins().get(&HandlerName::parse(name).unwrap()).unwrap().runner)
+}
+
+fn endless(directory: &tempfile::TempDir) -> Vec<Endless> {
+    let host = Arc::new(Host::new(directory.path(), "conformance", None).unwrap());
+    let argv = ["/bin/sh", "-c", "cat; sleep 1000"].map(String::from).to_vec();
+    let process = ProcessRunner::new(ProcessOptions { argv, ..ProcessOptions::default() }, host).unwrap();
+    let token = |name, payload| Endless {
+        name,
+        runner: builtin_named(name),
+        payload,
+        asked: StopMethod::Token,
+        forced: StopMethod::Token,
+    };
+    vec![
+        token("compute", "1000000000000"),
+        token("compute", r#"{"op": "primes", "n": 1000000000}"#),
+        token("heavy", r#"{"megabytes": 2, "rounds": 100000}"#),
+        token("io", "86400"),
+        Endless {
+            name: "process",
+            runner: Arc::new(process),
+            payload: "payload",
+            asked: StopMethod::SignalTerm,
+            forced: StopMethod::SignalKill,
+        },
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_runner_obeys_its_time_out() {
+    let directory = tempfile::tempdir().unwrap();
+    for case in endless(&directory) {
+        let stop = Arc::<Stop>::default();
+        stop.arm(Duration::from_millis(20));
+        stop.tell(StopCause::Timeout, PATIENCE);
+        let ended = Attempt::start_with(&case.runner, case.payload, &[], stop).ended().await;
+        assert!(matches!(ended, Ended::Stopped(method) if method == case.asked), "{}: {ended:?}", case.name);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_runner_sees_its_deadline_by_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    for case in endless(&directory) {
+        let stop = Arc::<Stop>::default();
+        stop.arm(Duration::from_millis(20));
+        let ended = Attempt::start_with(&case.runner, case.payload, &[], Arc::clone(&stop)).ended().await;
+        // Without a grace, a process may be forced before it obeys.
+        let stopped = matches!(ended, Ended::Stopped(method) if method == case.asked || method == case.forced);
+        assert!(stopped, "{}: {ended:?}", case.name);
+        assert_eq!(stop.cause(), Some(StopCause::Timeout));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_runner_obeys_a_cancel_and_a_drain_within_the_grace() {
+    let directory = tempfile::tempdir().unwrap();
+    for cause in [StopCause::Cancel, StopCause::Drain] {
+        for case in endless(&directory) {
+            let attempt = Attempt::start(&case.runner, case.payload);
+            attempt.stop.tell(cause, PATIENCE);
+            let ended = attempt.ended().await;
+            assert!(matches!(ended, Ended::Stopped(method) if method == case.asked), "{}: {ended:?}", case.name);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_runner_obeys_force_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    for case in endless(&directory) {
+        let attempt = Attempt::start(&case.runner, case.payload);
+        attempt.stop.tell(StopCause::Force, PATIENCE);
+        let ended = attempt.ended().await;
+        assert!(matches!(ended, Ended::Stopped(method) if method == case.forced), "{}: {ended:?}", case.name);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn built_ins_answer_with_json() {
+    let cases = [
+        ("compute", "0", json!({"op": "sum", "n": 0, "value": 0})),
+        ("compute", "100001", json!({"op": "sum", "n": 100_001, "value": 5_000_050_000_u64})),
+        ("compute", r#"{"op":"primes","n":1}"#, json!({"op": "primes", "n": 1, "value": 0})),
+        ("compute", r#"{"op":"primes","n":2}"#, json!({"op": "primes", "n": 2, "value": 1})),
+        ("compute", r#"{"op":"primes","n":9}"#, json!({"op": "primes", "n": 9, "value": 4})),
+        ("compute", r#"{"op":"primes","n":1000003}"#, json!({"op": "primes", "n": 1_000_003, "value": 78_499})),
+        ("io", "0.001", json!({"waited_seconds": 0.001})),
+        ("io", r#"{"seconds": 0}"#, json!({"waited_seconds": 0})),
+        ("expression", r#"{"expression": "1 + 2"}"#, json!(3)),
+        (
+            "expression",
+            r#"{"expression": "a.b.filter(x, x > 1).map(x, x * k) + [size(s)]", "variables": {"a": {"b": [1, 2, 3]}, "k": 10, "s": "äö"}}"#,
+            json!([20, 30, 2]),
+        ),
+        (
+            "expression",
+            r#"{"expression": "l.all(x, x > 0) && !l.exists(x, x > 3)", "variables": {"l": [1, 2, 3]}}"#,
+            json!(true),
+        ),
+        (
+            "expression",
+            r#"{"expression": "{'a': [1.5, null], 'b': duration('90s')}"}"#,
+            json!({"a": [1.5, null], "b": "90s"}),
+        ),
+        ("expression", r#"{"expression": "base64.encode(b'hi')"}"#, json!("aGk=")),
+    ];
+    for (name, payload, expected) in cases {
+        let result = Attempt::start(&builtin_named(name), payload).result().await;
+        let result: Json = serde_json::from_slice(&result).unwrap();
+        assert!(same(&result, &expected), "{name} {payload}: {result} instead of {expected}");
+    }
+}
+
+/// Equal, where 0 and 0.0 are the same number.
+fn same(left: &Json, right: &Json) -> bool {
+    left == right || left.to_string().replace(".0", "") == right.to_string().replace(".0", "")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heavy_answers_the_same_checksum_each_time() {
+    let runner = builtin_named("heavy");
+    let payload = r#"{"megabytes": 1, "rounds": 2}"#;
+    let first = Attempt::start(&runner, payload).result().await;
+    assert_eq!(first, Attempt::start(&runner, payload).result().await);
+    assert_ne!(first, Attempt::start(&runner, r#"{"megabytes": 1, "rounds": 3}"#).result().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_work_reports_progress() {
+    let attempt = Attempt::start(&builtin_named("compute"), "1000000000000");
+    let progress = Arc::clone(&attempt.progress);
+    let reported = timeout(PATIENCE, async {
+        while progress.lock().len() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    reported.await.expect("two reports come");
+    attempt.stop.tell(StopCause::Cancel, Duration::ZERO);
+    attempt.ended().await;
+    assert!(progress.lock().is_sorted() && progress.lock().iter().all(|share| (0.0..1.0).contains(share)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payload_that_cannot_be_read_names_field_and_limit() {
+    let deep = format!(r#"{{"expression": "{}1{}"}}"#, "[".repeat(150), "]".repeat(150));
+    let chain = format!(r#"{{"expression": "1{}"}}"#, "+1".repeat(2_000));
+    let long = format!(r#"{{"expression": "{}"}}"#, " ".repeat(4_097));
+    let many = json!({"expression": "1", "variables": {"l": vec![0; 10_001]}}).to_string();
+    let cases = [
+        ("compute", "x", "payload: "),
+        ("compute", "1000000000001", "`n` is 1000000000001, allowed are 0 to 1000000000000"),
+        ("compute", r#"{"op":"primes","n":1000000001}"#, "`n` is 1000000001, allowed are 0 to 1000000000"),
+        ("io", "-1", "`seconds` is -1, allowed are 0 to 86400"),
+        ("io", r#"{"minutes":1}"#, "`minutes`"),
+        ("heavy", r#"{"megabytes":1025}"#, "`megabytes` is 1025, allowed are 1 to 1024"),
+        ("heavy", r#"{"megabytes":1,"rounds":0}"#, "`rounds` is 0, allowed are 1 to 100000"),
+        ("heavy", "", "payload: EOF"),
+        ("expression", "{}", "`expression`"),
+        ("expression", r#"{"expression": "1 +"}"#, "`expression`"),
+        ("expression", r#"{"expression": "1", "variables": {"a b": 1}}"#, "\"a b\""),
+        ("expression", &long, "4097 bytes, at most 4096"),
+        ("expression", &many, "more than 10000 elements"),
+        ("expression", &chain, "nested deeper"),
+        ("expression", &deep, "`expression`"),
+    ];
+    for (name, payload, expected) in cases {
+        let failure = Attempt::start(&builtin_named(name), payload.to_owned()).failure().await;
+        assert_eq!(failure.reason, FailureReason::InvalidPayload, "{name} {payload}: {failure:?}");
+        assert!(failure.message.contains(expected), "{name} {payload}: {}", failure.message);
+        assert!(!failure.retryable);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expression_is_bounded_in_steps_and_in_memory() {
+    let list = vec![1; 9_000];
+    let doubling = format!("['0123456789abcdef']{}", ".map(x, x + x)".repeat(60));
+    let cases = [
+        "l.all(a, l.all(b, a == b))",
+        "l.map(a, size(l.map(b, 1)))",
+        "l.all(a, size(l.filter(b, true)) > 0)",
+        "l.exists_one(a, l.exists_one(b, l.exists_one(c, c == 0)))",
+        "l.map(a, l)",
+        "l.exists(a, l.all(b, l.all(c, true)) || a > 5)",
+        "l.all(x, l == l)",
+        "{'a': [l, l, l, l, l, l, l, l, l, l, l, l, l, l, l, l]}.a.map(m, [m, m, m, m, m, m, m, m])",
+        &doubling,
+    ];
+    for expression in cases {
+        let payload = json!({"expression": expression, "variables": {"l": list}}).to_string();
+        let failure = Attempt::start(&builtin_named("expression"), payload).failure().await;
+        assert_eq!(failure.reason, FailureReason::InvalidPayload, "{expression}: {failure:?}");
+        assert!(failure.message.contains("more than 1000000 steps"), "{expression}: {}", failure.message);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expression_that_fails_or_has_no_json_form_is_not_tried_again() {
+    for (expression, expected) in
+        [("1 / 0", "ivision by zero"), ("missing", "missing"), ("b'x'", "base64.encode"), ("1.0 / 0.0", "JSON")]
+    {
+        let payload = json!({"expression": expression}).to_string();
+        let failure = Attempt::start(&builtin_named("expression"), payload).failure().await;
+        assert_eq!((failure.reason, failure.retryable), (FailureReason::HandlerError, false), "{failure:?}");
+        assert!(failure.message.contains(expected), "{expression}: {}", failure.message);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expression_can_be_stopped() {
+    let stop = Arc::<Stop>::default();
+    stop.tell(StopCause::Cancel, Duration::ZERO);
+    let payload = json!({"expression": "l.all(a, l.all(b, true))", "variables": {"l": vec![1; 9_000]}}).to_string();
+    let ended = Attempt::start_with(&builtin_named("expression"), payload, &[], stop).ended().await;
+    assert!(matches!(ended, Ended::Stopped(StopMethod::Token)), "{ended:?}");
+}

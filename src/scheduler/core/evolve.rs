@@ -1,0 +1,192 @@
+//! The one place where tasks change: an event happens.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::model::{Change, Event, InterruptCause, TaskSpec, TaskState};
+
+use super::Core;
+use super::lanes::Entry;
+use super::retention::Finish;
+use super::table::{self, Slot};
+use super::timers::{Due, Timer};
+
+impl Core {
+    /// A task comes into being.
+    pub(super) fn insert(&mut self, event: &Event) {
+        let Change::Submitted { spec } = &event.change else { return };
+        let pool = self.pool_of(&spec.options.pool);
+        let keyed = spec.request_id.is_some() || matches!(spec.id, crate::model::TaskId::Named(_));
+        let slot = self.tasks.insert(Slot {
+            spec: spec.clone(),
+            submitted_at: event.at,
+            eligible_at: spec.not_before.filter(|at| *at > event.at).unwrap_or(event.at),
+            fence: 0,
+            cancel: None,
+            generation: 0,
+            incarnation: 0,
+            attempt: 0,
+            digest: if keyed { table::digest(spec) } else { 0 },
+            crashes: 0,
+            pool,
+            state: event.state,
+            assigned: false,
+        });
+        self.revision = event.revision;
+        self.payload_bytes += spec.payload.len() as u64;
+        self.pools[usize::from(pool)].counters.submitted += 1;
+        self.add_expiry(slot);
+        self.enter(slot, false);
+    }
+
+    pub(super) fn add_expiry(&mut self, slot: u32) {
+        if let Some(task) = self.tasks.get(slot)
+            && let Some(at) = task.spec.expires_at
+        {
+            self.timers.add(Timer { at, slot, stamp: task.incarnation, due: Due::Expiry });
+        }
+    }
+
+    /// A task changes.
+    pub(super) fn evolve(&mut self, slot: u32, event: &Event) {
+        self.revision = event.revision;
+        if matches!(event.change, Change::Deleted) {
+            self.forget(slot);
+            return;
+        }
+        let moved = self.tasks.get(slot).is_some_and(|task| task.state != event.state);
+        if moved {
+            self.leave(slot);
+        }
+        let Some(task) = self.tasks.get_mut(slot) else { return };
+        task.state = event.state;
+        task.attempt = event.attempt;
+        match &event.change {
+            Change::Eligible => task.eligible_at = event.at,
+            Change::Retrying { not_before, .. } => {
+                task.eligible_at = *not_before;
+                task.crashes = 0;
+            }
+            Change::Interrupted { cause } => {
+                task.eligible_at = event.at;
+                task.crashes += u16::from(*cause == InterruptCause::Crash);
+            }
+            Change::CancelRequested { request } => task.cancel = Some(request.clone()),
+            Change::Completed { .. } | Change::Failed { .. } | Change::Cancelled { .. } => task.eligible_at = event.at,
+            Change::Submitted { .. } | Change::Started { .. } | Change::Deleted => {}
+        }
+        if moved {
+            self.count(slot, event);
+            self.enter(slot, matches!(event.change, Change::Interrupted { .. }));
+        }
+    }
+
+    /// Takes the task out of what counts or holds it in its present state.
+    fn leave(&mut self, slot: u32) {
+        let Some(task) = self.tasks.get(slot) else { return };
+        let pool = usize::from(task.pool);
+        let (state, assigned, priority) = (task.state, task.assigned, task.spec.options.priority);
+        if let Some(count) = self.pools[pool].count(state) {
+            *count -= 1;
+        }
+        if state != TaskState::Queued {
+            return;
+        }
+        if let Some(task) = self.tasks.get_mut(slot) {
+            task.generation = task.generation.wrapping_add(1);
+        }
+        if assigned {
+            self.unassign(slot);
+        } else {
+            let tasks = &self.tasks;
+            self.pools[pool].lanes.forget(priority, |entry| Self::is_live(tasks, entry));
+        }
+    }
+
+    /// Puts the task where its state belongs.
+    pub(super) fn enter(&mut self, slot: u32, first: bool) {
+        let Some(task) = self.tasks.get_mut(slot) else { return };
+        let pool = usize::from(task.pool);
+        if task.state != TaskState::Running {
+            task.fence = 0;
+        }
+        if let Some(count) = self.pools[pool].count(task.state) {
+            *count += 1;
+        }
+        match task.state {
+            TaskState::Waiting => {
+                task.generation = task.generation.wrapping_add(1);
+                let timer = Timer { at: task.eligible_at, slot, stamp: task.generation, due: Due::Eligible };
+                self.timers.add(timer);
+            }
+            TaskState::Queued => {
+                task.generation = task.generation.wrapping_add(1);
+                let entry = Entry { slot, generation: task.generation };
+                let (priority, key) = (task.spec.options.priority, &task.spec.options.namespace);
+                let lanes = &mut self.pools[pool].lanes;
+                if first {
+                    lanes.push_front(priority, key, entry);
+                } else {
+                    lanes.push(priority, key, entry);
+                }
+            }
+            TaskState::Running => {}
+            TaskState::Completed | TaskState::Failed | TaskState::Cancelled => self.finish(slot),
+        }
+    }
+
+    fn finish(&mut self, slot: u32) {
+        let Some(task) = self.tasks.get_mut(slot) else { return };
+        task.cancel = None;
+        self.payload_bytes -= task.spec.payload.len() as u64;
+        if !task.spec.payload.is_empty() || !task.spec.args.is_empty() {
+            let spec = &*task.spec;
+            task.spec = Arc::new(TaskSpec {
+                id: spec.id.clone(),
+                options: spec.options.clone(),
+                payload: Bytes::new(),
+                args: Box::default(),
+                request_id: spec.request_id.clone(),
+                not_before: spec.not_before,
+                expires_at: spec.expires_at,
+            });
+        }
+        let finish = Finish { slot, incarnation: task.incarnation };
+        self.finished.entry_ref(&task.spec.options.namespace).or_default().push_back(finish);
+    }
+
+    fn forget(&mut self, slot: u32) {
+        if let Some(task) = self.tasks.remove(slot) {
+            self.pools[usize::from(task.pool)].counters.deleted += 1;
+        }
+    }
+
+    fn count(&mut self, slot: u32, event: &Event) {
+        let Some(task) = self.tasks.get(slot) else { return };
+        let pool = &mut self.pools[usize::from(task.pool)];
+        match &event.change {
+            Change::Started { .. } => {
+                pool.counters.attempts += 1;
+                pool.wait_us
+                    .saturating_record(event.at.since(task.eligible_at).as_micros().try_into().unwrap_or(u64::MAX));
+            }
+            Change::Completed { bill, .. } => {
+                pool.counters.completed += 1;
+                pool.run_us.saturating_record(bill.run_time.as_micros().try_into().unwrap_or(u64::MAX));
+            }
+            Change::Retrying { bill, .. } => {
+                pool.counters.retried += 1;
+                pool.run_us.saturating_record(bill.run_time.as_micros().try_into().unwrap_or(u64::MAX));
+            }
+            Change::Failed { bill, .. } => {
+                pool.counters.failed += 1;
+                if let Some(bill) = bill {
+                    pool.run_us.saturating_record(bill.run_time.as_micros().try_into().unwrap_or(u64::MAX));
+                }
+            }
+            Change::Cancelled { .. } => pool.counters.cancelled += 1,
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,456 @@
+//! What the rest of the house holds of the scheduler.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashSet;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::model::{
+    CancelMode, Catalog, Clock, Output, PoolName, Priority, Revision, Task, TaskFilter, TaskId, TaskOptions, TaskSpec,
+    TaskState, Timestamp,
+};
+use crate::pool::{Attempt, PoolStats, WorkerStats};
+use crate::runners::OutputBuffer;
+use crate::store::{Page, PageCursor, Projection, Store, StoreError};
+
+use super::core::{PoolReading, PoolUpdate, PoolView, Submitted, Times};
+use super::hub::{Hub, Watch};
+use super::refusal::{Draining, Internal, Refusal, TaskNotFound};
+use super::requests::{Input, Reply, Request};
+
+/// A cancel to carry out.
+#[derive(Clone, Debug)]
+pub struct Cancel {
+    /// Which task.
+    pub id: TaskId,
+    /// For the receipt.
+    pub reason: Box<str>,
+    /// Peer address or identity.
+    pub by: Box<str>,
+    /// Ask or force.
+    pub mode: CancelMode,
+    /// Time between asking and forcing; `None`: the handler's.
+    pub grace: Option<Duration>,
+}
+
+/// A task as an answer shows it.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The task; with its result when it has one.
+    pub task: Task,
+    /// RUNNING: how far it is (0 to 1), and a note.
+    pub progress: (f32, String),
+    /// Revision at which this is true.
+    pub revision: Revision,
+}
+
+/// Where the output of an attempt is to be had.
+#[derive(Clone, Debug)]
+pub enum OutputSource {
+    /// It runs and can be followed.
+    Live {
+        /// Which attempt.
+        attempt: u32,
+        /// What it has written.
+        buffer: Arc<OutputBuffer>,
+    },
+    /// It has ended.
+    Kept {
+        /// Which attempt.
+        attempt: u32,
+        /// What was kept.
+        output: Output,
+    },
+    /// Nothing was written, or nothing ran.
+    Empty,
+}
+
+/// How a pool does.
+#[derive(Clone, Debug)]
+pub struct PoolMetrics {
+    /// Its name.
+    pub name: PoolName,
+    /// When.
+    pub at: Timestamp,
+    /// Workers that there should be.
+    pub size: usize,
+    /// Workers running an attempt.
+    pub busy: usize,
+    /// Workers without one.
+    pub idle: usize,
+    /// Starts nothing.
+    pub paused: bool,
+    /// QUEUED tasks.
+    pub queued: u64,
+    /// WAITING tasks.
+    pub waiting: u64,
+    /// RUNNING tasks.
+    pub running: u64,
+    /// QUEUED tasks by priority index.
+    pub queued_by_priority: [u64; Priority::COUNT],
+    /// Age of the oldest of them.
+    pub oldest_wait_by_priority: [Duration; Priority::COUNT],
+    /// Age of the oldest QUEUED task.
+    pub oldest_wait: Duration,
+    /// When counting began.
+    pub counters_since: Timestamp,
+    /// Tasks accepted.
+    pub submitted: u64,
+    /// Tasks COMPLETED.
+    pub completed: u64,
+    /// Tasks FAILED.
+    pub failed: u64,
+    /// Tasks CANCELLED.
+    pub cancelled: u64,
+    /// Failed attempts that are tried again.
+    pub retried: u64,
+    /// Attempts started.
+    pub attempts: u64,
+    /// Attempts that a worker took from another.
+    pub steals: u64,
+    /// Finished tasks that were forgotten.
+    pub deleted: u64,
+    /// Eligible to started.
+    pub wait_time: Times,
+    /// Started to ended.
+    pub run_time: Times,
+    /// A row per worker, when asked for.
+    pub workers: Vec<WorkerStats>,
+}
+
+impl PoolMetrics {
+    pub(super) fn new(at: Timestamp, reading: PoolReading, stats: &PoolStats, workers: Vec<WorkerStats>) -> Self {
+        let PoolReading { spec, counters, .. } = reading;
+        Self {
+            name: spec.name,
+            at,
+            size: spec.size,
+            busy: stats.busy,
+            idle: stats.idle,
+            paused: spec.paused,
+            queued: reading.queued,
+            waiting: reading.waiting,
+            running: reading.running,
+            queued_by_priority: reading.queued_by_priority,
+            oldest_wait_by_priority: reading.oldest_wait_by_priority,
+            oldest_wait: reading.oldest_wait_by_priority.into_iter().max().unwrap_or_default(),
+            counters_since: reading.counters_since,
+            submitted: counters.submitted,
+            completed: counters.completed,
+            failed: counters.failed,
+            cancelled: counters.cancelled,
+            retried: counters.retried,
+            attempts: counters.attempts,
+            steals: stats.steals,
+            deleted: counters.deleted,
+            wait_time: reading.wait_time,
+            run_time: reading.run_time,
+            workers,
+        }
+    }
+}
+
+/// Whether one part does its work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ComponentHealth {
+    /// `store`, `scheduler`, `projection`.
+    pub name: String,
+    /// Whether it does.
+    pub healthy: bool,
+    /// What is wrong, or how it is.
+    pub detail: String,
+}
+
+/// How long finished tasks are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct RetentionView {
+    /// Tasks per namespace.
+    pub count: u64,
+    /// Time since they ended.
+    pub age: Duration,
+}
+
+/// Cheap to clone; all clones speak to the same service.
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub inbox: mpsc::UnboundedSender<Input>,
+    pub catalog: Arc<Catalog>,
+    pub clock: Arc<dyn Clock>,
+    pub hub: Arc<Hub>,
+    pub store: Store,
+    pub retention: RetentionView,
+    pub draining: CancellationToken,
+    pub drain_limit: Duration,
+    pub options: Mutex<Interned>,
+}
+
+/// Options that tasks share, so that a queued task costs little memory.
+#[derive(Default)]
+pub(super) struct Interned {
+    known: HashSet<Arc<TaskOptions>, hashbrown::DefaultHashBuilder>,
+    sweep_at: usize,
+}
+
+impl Interned {
+    fn intern(&mut self, options: TaskOptions) -> Arc<TaskOptions> {
+        if let Some(known) = self.known.get(&options) {
+            return known.clone();
+        }
+        if self.known.len() >= self.sweep_at {
+            self.known.retain(|options| Arc::strong_count(options) > 1);
+            self.sweep_at = 1_024 + 2 * self.known.len();
+        }
+        let options = Arc::new(options);
+        self.known.insert(options.clone());
+        options
+    }
+}
+
+impl Handle {
+    /// What the operator registered.
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.shared.catalog
+    }
+
+    /// How long finished tasks are kept.
+    pub fn limits(&self) -> RetentionView {
+        self.shared.retention
+    }
+
+    /// The present moment by the server's clock.
+    pub fn now(&self) -> Timestamp {
+        self.shared.clock.now()
+    }
+
+    /// A new UUIDv7.
+    pub fn new_task_id(&self) -> TaskId {
+        Uuid::now_v7().into()
+    }
+
+    /// The shared copy of these options.
+    pub fn intern(&self, options: TaskOptions) -> Arc<TaskOptions> {
+        self.shared.options.lock().intern(options)
+    }
+
+    /// Submits all of these tasks or none. Sends at once; the future resolves when they are durable.
+    pub fn submit(
+        &self,
+        specs: Vec<TaskSpec>,
+    ) -> impl Future<Output = Result<Submitted, Refusal>> + Send + 'static + use<> {
+        let answer = self.ask(|reply| Request::Submit { specs, reply });
+        async move { answer.await.map_err(|_| Draining)? }
+    }
+
+    fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> oneshot::Receiver<Result<T, Refusal>> {
+        let (reply, answer) = oneshot::channel();
+        // A service that has gone drops the reply, which the receiver sees.
+        let _ = self.shared.inbox.send(Input::Request(request(reply)));
+        answer
+    }
+
+    async fn call<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Refusal> {
+        self.ask(request).await.map_err(|_| Draining)?
+    }
+
+    /// One task as it stands.
+    ///
+    /// # Errors
+    /// [`TaskNotFound`].
+    pub async fn get(&self, id: &TaskId) -> Result<Found, Refusal> {
+        let wanted = id.clone();
+        let (task, revision) = self.query(move |projection| projection.get(&wanted)).await?;
+        let task = task.ok_or_else(|| TaskNotFound { task: id.clone() })?;
+        let mut progress = (0.0, String::new());
+        if task.status.state == TaskState::Running
+            && let Some(attempt) = self.live_attempt(id).await?
+        {
+            progress = attempt.progress();
+        }
+        Ok(Found { task, progress, revision })
+    }
+
+    /// One page of tasks, newest submission first.
+    ///
+    /// # Errors
+    /// [`Internal`].
+    pub async fn list(&self, filter: TaskFilter, limit: usize, after: Option<PageCursor>) -> Result<Page, Refusal> {
+        let (page, _) = self.query(move |projection| projection.list(&filter, limit, after)).await?;
+        Ok(page)
+    }
+
+    /// Asks the projection, once it has caught up with what is durable now.
+    async fn query<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&dyn Projection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<(T, Revision), Refusal> {
+        let wanted = self.shared.hub.revision();
+        let projection = self.shared.store.projection.clone();
+        let mut reached = projection.reached();
+        reached.wait_for(|reached| *reached >= wanted).await.map_err(|_| Draining)?;
+        let asked = tokio::task::spawn_blocking(move || question(&*projection)).await;
+        let answer = asked.map_err(|error| Internal { cause: error.to_string() })?;
+        Ok((answer.map_err(|error| Internal { cause: error.to_string() })?, wanted))
+    }
+
+    /// Waits until a task has ended, or until `timeout`; answers how it stands then.
+    ///
+    /// # Errors
+    /// [`TaskNotFound`], [`Draining`].
+    pub async fn wait(&self, id: &TaskId, timeout: Duration) -> Result<Found, Refusal> {
+        let ending = self.shared.hub.ending(id);
+        let found = self.get(id).await?;
+        if found.task.status.state.is_terminal() {
+            return Ok(found);
+        }
+        tokio::select! {
+            _ = ending => {}
+            () = tokio::time::sleep(timeout) => {}
+            () = self.shared.draining.cancelled() => return Err(Draining.into()),
+        }
+        self.get(id).await
+    }
+
+    /// Follows events that match, after a revision or from now on.
+    ///
+    /// # Errors
+    /// `RevisionInFuture`.
+    pub fn watch(&self, filter: TaskFilter, after: Option<Revision>) -> Result<Watch, Refusal> {
+        Watch::new(self.shared.hub.clone(), filter, after)
+    }
+
+    /// Ends a task; answers the state reached.
+    ///
+    /// # Errors
+    /// [`TaskNotFound`], `TaskFinished`, `StoreUnavailable`.
+    pub async fn cancel(&self, cancel: Cancel) -> Result<(TaskState, Revision), Refusal> {
+        self.call(|reply| Request::Cancel { cancel, reply }).await
+    }
+
+    /// Forgets finished tasks that match; answers how many.
+    ///
+    /// # Errors
+    /// `StoreUnavailable`.
+    pub async fn delete(&self, filter: TaskFilter) -> Result<(u64, Revision), Refusal> {
+        self.call(|reply| Request::Delete { filter, reply }).await
+    }
+
+    /// What an attempt wrote; 0: the current or last.
+    ///
+    /// # Errors
+    /// [`TaskNotFound`].
+    pub async fn output(&self, id: &TaskId, attempt: u32) -> Result<OutputSource, Refusal> {
+        if let Some(live) = self.live_attempt(id).await?
+            && (attempt == 0 || attempt == live.number())
+            && let Some(buffer) = live.output()
+        {
+            return Ok(OutputSource::Live { attempt: live.number(), buffer });
+        }
+        self.get(id).await?;
+        let wanted = id.clone();
+        let (kept, _) = self.query(move |projection| projection.output(&wanted, attempt)).await?;
+        Ok(kept.map_or(OutputSource::Empty, |(attempt, output)| OutputSource::Kept { attempt, output }))
+    }
+
+    async fn live_attempt(&self, id: &TaskId) -> Result<Option<Arc<Attempt>>, Refusal> {
+        let task = id.clone();
+        self.call(|reply| Request::LiveAttempt { task, reply }).await
+    }
+
+    /// The newest durable revision.
+    pub fn revision(&self) -> Revision {
+        self.shared.hub.revision()
+    }
+
+    /// The oldest revision that a watch can be resumed at.
+    pub fn oldest_revision(&self) -> Revision {
+        self.shared.store.journal.oldest()
+    }
+
+    /// All pools.
+    ///
+    /// # Errors
+    /// [`Draining`].
+    pub async fn pools(&self) -> Result<(Vec<PoolView>, Revision), Refusal> {
+        self.call(|reply| Request::Pools { reply }).await
+    }
+
+    /// Resizes, pauses, resumes or bounds a pool until the server restarts.
+    ///
+    /// # Errors
+    /// `UnknownPool`, `EtagMismatch`, [`Internal`] when workers cannot be started.
+    pub async fn update_pool(&self, update: PoolUpdate) -> Result<(PoolView, Revision), Refusal> {
+        self.call(|reply| Request::UpdatePool { update, reply }).await
+    }
+
+    /// How pools do; none named: all.
+    ///
+    /// # Errors
+    /// `UnknownPool`.
+    pub async fn pool_metrics(
+        &self,
+        pools: Vec<PoolName>,
+        workers: bool,
+    ) -> Result<(Vec<PoolMetrics>, Revision), Refusal> {
+        self.call(|reply| Request::ReadPools { pools, workers, reply }).await
+    }
+
+    /// Counting begins anew.
+    ///
+    /// # Errors
+    /// `UnknownPool`.
+    pub async fn reset_counters(&self, pool: PoolName) -> Result<Revision, Refusal> {
+        self.call(|reply| Request::ResetCounters { pool, reply }).await
+    }
+
+    /// Whether each part does its work.
+    pub async fn health(&self) -> Vec<ComponentHealth> {
+        let fault = self.call(|reply| Request::StoreFault { reply }).await;
+        let scheduler = ComponentHealth {
+            name: "scheduler".to_owned(),
+            healthy: fault.is_ok(),
+            detail: fault.as_ref().err().map_or_else(|| "answers".to_owned(), ToString::to_string),
+        };
+        let fault = fault.unwrap_or_default();
+        let store = ComponentHealth {
+            name: "store".to_owned(),
+            healthy: fault.is_none(),
+            detail: fault.unwrap_or_else(|| format!("{}: accepts writes", self.shared.store.kind)),
+        };
+        vec![scheduler, store]
+    }
+
+    /// Begins a graceful shutdown; `None`: the configured limit. Idempotent.
+    pub fn drain(&self, limit: Option<Duration>) {
+        let limit = limit.unwrap_or(self.shared.drain_limit);
+        // A service that has gone has drained.
+        let _ = self.shared.inbox.send(Input::Request(Request::Drain { limit }));
+    }
+
+    /// Tasks that are running.
+    pub async fn running(&self) -> u64 {
+        self.call(|reply| Request::Running { reply }).await.unwrap_or(0)
+    }
+
+    /// Cancelled when a drain begins.
+    pub fn draining(&self) -> CancellationToken {
+        self.shared.draining.clone()
+    }
+
+    /// `sqlite` or `memory`.
+    pub fn store_kind(&self) -> &'static str {
+        self.shared.store.kind
+    }
+
+    /// How far the projection is, for tests and health.
+    pub fn projection_reached(&self) -> watch::Receiver<Revision> {
+        self.shared.store.projection.reached()
+    }
+}

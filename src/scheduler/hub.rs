@@ -1,0 +1,234 @@
+//! Telling watchers what has become durable.
+//!
+//! A watcher is a cursor over one shared, bounded ring of recent commits, and owns no buffer: one
+//! that never reads costs nothing. A cursor that has fallen behind the ring reads the journal.
+
+use std::collections::VecDeque;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::model::{Change, Event, Revision, TaskFilter, TaskId};
+use crate::store::{Commit, Journal, StoreError};
+
+use super::refusal::{Draining, Internal, Refusal, RevisionCompacted, RevisionInFuture};
+
+/// Events kept in memory for watchers that keep up.
+const RING_EVENTS_MAX: usize = 65_536;
+/// Bytes of payloads, results and outputs that those events may hold.
+const RING_BYTES_MAX: usize = 64 << 20;
+/// Events looked at in one step of a watch.
+const STEP_EVENTS: usize = 4_096;
+
+/// Everything about watching that watchers and the service share.
+pub(super) struct Hub {
+    ring: Mutex<Ring>,
+    durable: watch::Sender<Revision>,
+    endings: Mutex<HashMap<TaskId, Vec<oneshot::Sender<()>>>>,
+    journal: Arc<dyn Journal>,
+    draining: CancellationToken,
+}
+
+#[derive(Default)]
+struct Ring {
+    commits: VecDeque<(Arc<Commit>, usize)>,
+    events: usize,
+    bytes: usize,
+}
+
+/// An event that has become durable; shares its commit.
+#[derive(Clone, Debug)]
+pub struct EventRef {
+    commit: Arc<Commit>,
+    index: usize,
+}
+
+impl Deref for EventRef {
+    type Target = Event;
+
+    fn deref(&self) -> &Event {
+        &self.commit.events[self.index]
+    }
+}
+
+impl Hub {
+    pub fn new(journal: Arc<dyn Journal>, revision: Revision, draining: CancellationToken) -> Self {
+        Self {
+            ring: Mutex::default(),
+            durable: watch::Sender::new(revision),
+            endings: Mutex::default(),
+            journal,
+            draining,
+        }
+    }
+
+    /// Makes a durable commit visible.
+    pub fn publish(&self, commit: &Arc<Commit>) {
+        let last = commit.last();
+        self.ring.lock().push(commit.clone());
+        self.durable.send_replace(last);
+        let mut endings = self.endings.lock();
+        if endings.is_empty() {
+            return;
+        }
+        for event in commit.events.iter().filter(|event| event.state.is_terminal()) {
+            for waiter in endings.remove(&event.task).into_iter().flatten() {
+                // A waiter that has gone does not mind.
+                let _ = waiter.send(());
+            }
+        }
+    }
+
+    /// The newest durable revision.
+    pub fn revision(&self) -> Revision {
+        *self.durable.borrow()
+    }
+
+    /// Resolves when the task reaches a terminal state from now on.
+    pub fn ending(&self, task: &TaskId) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        let mut endings = self.endings.lock();
+        let waiters = endings.entry_ref(task).or_default();
+        waiters.retain(|waiter| !waiter.is_closed());
+        waiters.push(sender);
+        receiver
+    }
+
+    /// Forgets waiters that have gone.
+    pub fn forget_closed(&self) {
+        self.endings.lock().retain(|_, waiters| {
+            waiters.retain(|waiter| !waiter.is_closed());
+            !waiters.is_empty()
+        });
+    }
+}
+
+impl Ring {
+    fn push(&mut self, commit: Arc<Commit>) {
+        let bytes = commit.events.iter().map(weight).sum();
+        self.events += commit.events.len();
+        self.bytes += bytes;
+        self.commits.push_back((commit, bytes));
+        while (self.events > RING_EVENTS_MAX || self.bytes > RING_BYTES_MAX)
+            && let Some((oldest, bytes)) = self.commits.pop_front()
+        {
+            self.events -= oldest.events.len();
+            self.bytes -= bytes;
+        }
+    }
+
+    /// Commits with events after `after`; `None` when the ring no longer reaches back that far.
+    fn after(&self, after: Revision) -> Option<Vec<Arc<Commit>>> {
+        let oldest = self.commits.front()?.0.first();
+        if after.next() < oldest {
+            return None;
+        }
+        let start = self.commits.partition_point(|(commit, _)| commit.last() <= after);
+        let mut events = 0;
+        let mut found = Vec::new();
+        for (commit, _) in self.commits.range(start..) {
+            if events >= STEP_EVENTS {
+                break;
+            }
+            events += commit.events.len();
+            found.push(commit.clone());
+        }
+        Some(found)
+    }
+}
+
+fn weight(event: &Event) -> usize {
+    let written = |output: &Option<Box<crate::model::Output>>| {
+        output.as_ref().map_or(0, |output| {
+            [&output.stdout, &output.stderr].iter().map(|kept| kept.head.len() + kept.tail.len()).sum()
+        })
+    };
+    match &event.change {
+        Change::Submitted { spec } => spec.payload.len(),
+        Change::Completed { result, output, .. } => result.data.len() + written(output),
+        Change::Retrying { output, .. } | Change::Failed { output, .. } | Change::Cancelled { output, .. } => {
+            written(output)
+        }
+        _ => 0,
+    }
+}
+
+/// One watcher.
+pub struct Watch {
+    hub: Arc<Hub>,
+    filter: TaskFilter,
+    reached: Revision,
+    durable: watch::Receiver<Revision>,
+}
+
+impl Watch {
+    pub(super) fn new(hub: Arc<Hub>, filter: TaskFilter, after: Option<Revision>) -> Result<Self, Refusal> {
+        let newest = hub.revision();
+        let reached = after.unwrap_or(newest);
+        if reached > newest {
+            return Err(RevisionInFuture { wanted: reached, newest }.into());
+        }
+        let durable = hub.durable.subscribe();
+        Ok(Self { hub, filter, reached, durable })
+    }
+
+    /// Everything up to here was given, or did not match.
+    pub fn reached(&self) -> Revision {
+        self.reached
+    }
+
+    /// Waits for events after [`Watch::reached`] and answers those that match, in order; none when
+    /// only `reached` has moved on.
+    ///
+    /// # Errors
+    /// [`Draining`] when the server shuts down; [`RevisionCompacted`] when the events are no longer kept.
+    pub async fn next(&mut self) -> Result<Vec<EventRef>, Refusal> {
+        loop {
+            if self.hub.draining.is_cancelled() {
+                return Err(Draining.into());
+            }
+            if self.reached < *self.durable.borrow_and_update() {
+                return self.step().await;
+            }
+            tokio::select! {
+                biased;
+                changed = self.durable.changed() => changed.map_err(|_| Draining)?,
+                () = self.hub.draining.cancelled() => {}
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Result<Vec<EventRef>, Refusal> {
+        let near = self.hub.ring.lock().after(self.reached);
+        let commits = match near {
+            Some(commits) => commits,
+            None => self.read_journal().await?,
+        };
+        let mut found = Vec::new();
+        for commit in commits {
+            for (index, event) in commit.events.iter().enumerate() {
+                if event.revision > self.reached && self.filter.matches_event(event) {
+                    found.push(EventRef { commit: commit.clone(), index });
+                }
+            }
+            self.reached = self.reached.max(commit.last());
+        }
+        Ok(found)
+    }
+
+    async fn read_journal(&self) -> Result<Vec<Arc<Commit>>, Refusal> {
+        let (journal, after) = (self.hub.journal.clone(), self.reached);
+        let read = tokio::task::spawn_blocking(move || journal.read(after, STEP_EVENTS));
+        let events = read.await.map_err(|error| Internal { cause: error.to_string() })?;
+        match events {
+            Ok(events) if events.is_empty() => Ok(Vec::new()),
+            Ok(events) => Ok(vec![Arc::new(Commit { events, sync: true })]),
+            Err(StoreError::Compacted { oldest }) => Err(RevisionCompacted { oldest }.into()),
+            Err(error) => Err(Internal { cause: error.to_string() }.into()),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! What callers ask of the service, and how the answers go back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::model::{PoolName, Revision, TaskFilter, TaskId, TaskSpec, TaskState};
+use crate::pool::{Attempt, Report};
+use crate::store::StoreError;
+
+use super::core::{PoolUpdate, PoolView, Submitted};
+use super::handle::{Cancel, PoolMetrics};
+use super::refusal::Refusal;
+
+/// Where an answer goes.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+
+/// One thing that wakes the service.
+pub(super) enum Input {
+    Request(Request),
+    Report(Report),
+    Committed(Result<(), StoreError>),
+}
+
+/// What callers ask.
+pub(super) enum Request {
+    Submit { specs: Vec<TaskSpec>, reply: Reply<Submitted> },
+    Cancel { cancel: Cancel, reply: Reply<(TaskState, Revision)> },
+    Delete { filter: TaskFilter, reply: Reply<(u64, Revision)> },
+    Pools { reply: Reply<(Vec<PoolView>, Revision)> },
+    UpdatePool { update: PoolUpdate, reply: Reply<(PoolView, Revision)> },
+    ReadPools { pools: Vec<PoolName>, workers: bool, reply: Reply<(Vec<PoolMetrics>, Revision)> },
+    ResetCounters { pool: PoolName, reply: Reply<Revision> },
+    LiveAttempt { task: TaskId, reply: Reply<Option<Arc<Attempt>>> },
+    Running { reply: Reply<u64> },
+    StoreFault { reply: Reply<Option<String>> },
+    Drain { limit: Duration },
+}
+
+/// An answer that has to wait until its events are durable.
+pub(super) enum Answer {
+    Submitted(Reply<Submitted>, Submitted),
+    Cancelled(Reply<(TaskState, Revision)>, (TaskState, Revision)),
+    Deleted(Reply<(u64, Revision)>, (u64, Revision)),
+}
+
+impl Answer {
+    /// The events are durable. A caller that has gone does not mind.
+    pub fn send(self) {
+        match self {
+            Self::Submitted(reply, answer) => drop(reply.send(Ok(answer))),
+            Self::Cancelled(reply, answer) => drop(reply.send(Ok(answer))),
+            Self::Deleted(reply, answer) => drop(reply.send(Ok(answer))),
+        }
+    }
+
+    /// The events cannot be made durable for now.
+    pub fn refuse(self, refusal: Refusal) {
+        match self {
+            Self::Submitted(reply, _) => drop(reply.send(Err(refusal))),
+            Self::Cancelled(reply, _) => drop(reply.send(Err(refusal))),
+            Self::Deleted(reply, _) => drop(reply.send(Err(refusal))),
+        }
+    }
+}

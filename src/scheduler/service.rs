@@ -1,0 +1,507 @@
+//! The loop around the core: drains its inbox, lets the core decide, makes the events durable in one
+//! write, and only then lets effects out.
+//!
+//! One commit is under way at a time; what is decided meanwhile waits for the next. So the more
+//! there is to do, the more of it shares a sync (group commit).
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::model::{CancelMode, CancelRequest, Catalog, Change, Clock, Durability, PoolName, TaskId, Timestamp};
+use crate::pool::{Attempt, Pool, Report, ReportSink, Ticket};
+use crate::runners::{Registry, StopCause};
+use crate::store::{Commit, Recovery, Store, StoreError};
+
+use super::core::{self, Core, Dispatch, Finished, Output, PoolUpdate, PoolView};
+use super::handle::{Cancel, Handle, Interned, PoolMetrics, RetentionView, Shared};
+use super::hub::Hub;
+use super::keeper;
+use super::refusal::{Internal, Refusal, StoreUnavailable};
+use super::requests::{Answer, Input, Reply, Request};
+
+/// Inputs handled before effects are looked at.
+const DRAIN_MAX: usize = 4_096;
+/// How long a start that nobody waits for may stay unwritten, so that short tasks need one commit less.
+const LINGER: Duration = Duration::from_millis(1);
+/// How often the loop looks around when nothing happens.
+const IDLE_TICK: Duration = Duration::from_secs(1);
+/// Time between attempts to write when the store refuses.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// Finished tasks forgotten at a time.
+const SWEEP_STEPS: usize = 256;
+/// How long an interrupted attempt may take to end before it is forced.
+const INTERRUPT_GRACE: Duration = Duration::from_secs(5);
+
+/// What the service is told once.
+#[derive(Clone)]
+pub struct Options {
+    /// Bounds and pools of the core.
+    pub core: core::Options,
+    /// What submissions are resolved against.
+    pub catalog: Arc<Catalog>,
+    /// Time that running tasks get at shutdown.
+    pub drain_limit: Duration,
+    /// Events that the journal keeps for watchers.
+    pub watch_window: u64,
+}
+
+/// Decided and not yet durable.
+#[derive(Default)]
+struct Pending {
+    events: Vec<crate::model::Event>,
+    dispatches: Vec<(u16, Vec<Arc<Attempt>>, [bool; 4])>,
+    confirms: Vec<Arc<Attempt>>,
+    answers: Vec<Answer>,
+    /// Somebody waits for it.
+    urgent: bool,
+    since: Option<Instant>,
+}
+
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.dispatches.is_empty() && self.answers.is_empty()
+    }
+}
+
+/// The scheduler as a running part.
+pub struct Service {
+    core: Core,
+    pools: Vec<Option<Pool>>,
+    /// Live attempts by the index of their task.
+    attempts: Vec<Option<Arc<Attempt>>>,
+    shared: Arc<Shared>,
+    inbox: mpsc::UnboundedReceiver<Input>,
+    pending: Pending,
+    in_flight: Option<(Arc<Commit>, Pending)>,
+    fault: Option<(StoreError, Instant)>,
+    hurry_at: Option<Instant>,
+    hurried: bool,
+    watch_window: u64,
+}
+
+impl Service {
+    /// Recovers what the store holds and starts the pools; nothing runs before [`Service::run`].
+    ///
+    /// # Errors
+    /// When a pool's threads cannot be started.
+    pub fn start(
+        options: Options,
+        store: Store,
+        recovery: Recovery,
+        registry: Arc<Registry>,
+        clock: Arc<dyn Clock>,
+        runtime: &runtime::Handle,
+    ) -> io::Result<Self> {
+        let (sender, inbox) = mpsc::unbounded_channel();
+        let reports = sender.clone();
+        // A service that has gone wants no reports.
+        let sink: ReportSink = Arc::new(move |report| drop(reports.send(Input::Report(report))));
+        let mut pools = Vec::new();
+        for spec in &options.core.pools {
+            let pool = Pool::start(spec, registry.clone(), clock.clone(), sink.clone(), runtime.clone())?;
+            pools.push(Some(pool));
+        }
+        let retention = RetentionView { count: options.core.retention_count as u64, age: options.core.retention_age };
+        let (core, pending) = recover(options.core, recovery, clock.now());
+        let durable = crate::model::Revision(core.revision().0 - pending.events.len() as u64);
+        let draining = CancellationToken::new();
+        let hub = Arc::new(Hub::new(store.journal.clone(), durable, draining.clone()));
+        let shared = Arc::new(Shared {
+            inbox: sender,
+            catalog: options.catalog,
+            clock,
+            hub,
+            store,
+            retention,
+            draining,
+            drain_limit: options.drain_limit,
+            options: parking_lot::Mutex::new(Interned::default()),
+        });
+        Ok(Self {
+            core,
+            pools,
+            attempts: Vec::new(),
+            shared,
+            inbox,
+            pending,
+            in_flight: None,
+            fault: None,
+            hurry_at: None,
+            hurried: false,
+            watch_window: options.watch_window,
+        })
+    }
+
+    /// What callers hold.
+    pub fn handle(&self) -> Handle {
+        Handle { shared: self.shared.clone() }
+    }
+
+    /// Serves until a drain is over: every attempt has ended, every event is durable.
+    pub async fn run(mut self) {
+        let stop_keeper = CancellationToken::new();
+        let (store, hub) = (self.shared.store.clone(), self.shared.hub.clone());
+        let keeper = tokio::spawn(keeper::run(store, hub, self.watch_window, stop_keeper.clone()));
+        let mut inputs = Vec::with_capacity(DRAIN_MAX);
+        let mut out = Output::default();
+        while !self.is_done() {
+            // An error is the time-out: time itself is an input.
+            let _ = tokio::time::timeout_at(self.wake_at(), self.inbox.recv_many(&mut inputs, DRAIN_MAX)).await;
+            let now = self.shared.clock.now();
+            self.core.advance(now, &mut out);
+            for input in inputs.drain(..) {
+                self.take(now, input, &mut out);
+                self.absorb(now, &mut out);
+            }
+            self.absorb(now, &mut out);
+            self.core.sweep(now, SWEEP_STEPS.max(2 * out.events.len()), &mut out);
+            self.core.dispatch(&mut out);
+            self.absorb(now, &mut out);
+            self.hurry();
+            self.commit();
+        }
+        stop_keeper.cancel();
+        // It only sleeps or trims; either way it ends soon.
+        let _ = keeper.await;
+        for pool in self.pools.iter().flatten() {
+            pool.stop().await;
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.shared.draining.is_cancelled()
+            && self.core.running() == 0
+            && self.in_flight.is_none()
+            && (self.pending.is_empty() || self.fault.is_some())
+    }
+
+    fn wake_at(&self) -> Instant {
+        let now = Instant::now();
+        let mut wake = now + IDLE_TICK;
+        if let Some(due) = self.core.next_due() {
+            wake = wake.min(now + due.since(self.shared.clock.now()) + Duration::from_micros(1));
+        }
+        if self.fault.is_none() && self.in_flight.is_none() && !self.pending.is_empty() {
+            wake = wake.min(self.pending.since.map_or(now, |since| since + LINGER));
+        }
+        if let Some((_, retry_at)) = self.fault {
+            wake = wake.min(retry_at.max(now));
+        }
+        match self.hurry_at.filter(|_| !self.hurried) {
+            Some(hurry_at) => wake.min(hurry_at),
+            None => wake,
+        }
+    }
+
+    fn take(&mut self, now: Timestamp, input: Input, out: &mut Output) {
+        match input {
+            Input::Report(report) => self.report(report, out),
+            Input::Committed(result) => self.committed(result),
+            Input::Request(request) => self.serve(now, request, out),
+        }
+    }
+
+    fn report(&mut self, report: Report, out: &mut Output) {
+        match report {
+            Report::Started { ticket, worker, at } => self.core.started(ticket, at, worker, out),
+            Report::Finished { ticket, at, ended, cause, bill, output } => {
+                self.core.finished(Finished { ticket, at, ended, cause, bill, output }, out);
+                if let Some(place) = self.attempts.get_mut(ticket.slot as usize)
+                    && place.as_ref().is_some_and(|attempt| attempt.ticket() == ticket)
+                {
+                    *place = None;
+                }
+            }
+        }
+    }
+
+    fn serve(&mut self, now: Timestamp, request: Request, out: &mut Output) {
+        match request {
+            Request::Submit { specs, reply } => self.submit(now, specs, reply, out),
+            Request::Cancel { cancel, reply } => self.cancel(now, cancel, reply, out),
+            Request::Delete { filter, reply } => {
+                if let Some(refusal) = self.store_refusal() {
+                    return drop(reply.send(Err(refusal)));
+                }
+                let deleted = self.core.delete_matching(now, &filter, out);
+                self.pending.answers.push(Answer::Deleted(reply, (deleted, self.core.revision())));
+            }
+            Request::Pools { reply } => {
+                drop(reply.send(Ok((self.core.pool_views(), self.shared.hub.revision()))));
+            }
+            Request::UpdatePool { update, reply } => {
+                let updated = self.update_pool(&update);
+                drop(reply.send(updated.map(|view| (view, self.shared.hub.revision()))));
+            }
+            Request::ReadPools { pools, workers, reply } => {
+                let read = self.read_pools(now, pools, workers);
+                drop(reply.send(read.map(|metrics| (metrics, self.shared.hub.revision()))));
+            }
+            Request::ResetCounters { pool, reply } => drop(reply.send(self.reset_counters(now, &pool))),
+            Request::LiveAttempt { task, reply } => drop(reply.send(Ok(self.live_attempt(&task)))),
+            Request::Running { reply } => drop(reply.send(Ok(self.core.running()))),
+            Request::StoreFault { reply } => {
+                drop(reply.send(Ok(self.fault.as_ref().map(|(error, _)| error.to_string()))));
+            }
+            Request::Drain { limit } => self.drain(limit),
+        }
+    }
+
+    fn submit(
+        &mut self,
+        now: Timestamp,
+        specs: Vec<crate::model::TaskSpec>,
+        reply: Reply<core::Submitted>,
+        out: &mut Output,
+    ) {
+        if let Some(refusal) = self.store_refusal() {
+            return drop(reply.send(Err(refusal)));
+        }
+        match self.core.submit(now, specs, out) {
+            Ok(submitted) => self.pending.answers.push(Answer::Submitted(reply, submitted)),
+            Err(refusal) => drop(reply.send(Err(refusal))),
+        }
+    }
+
+    fn cancel(
+        &mut self,
+        now: Timestamp,
+        cancel: Cancel,
+        reply: Reply<(crate::model::TaskState, crate::model::Revision)>,
+        out: &mut Output,
+    ) {
+        if let Some(refusal) = self.store_refusal() {
+            return drop(reply.send(Err(refusal)));
+        }
+        let attempt = self.live_attempt(&cancel.id);
+        let recalled = attempt.as_ref().is_some_and(|attempt| attempt.recall());
+        let registered = attempt.as_ref().and_then(|a| self.shared.catalog.handlers.get(&a.spec().options.handler));
+        let grace = cancel.grace.or_else(|| registered.map(|handler| handler.grace)).unwrap_or(INTERRUPT_GRACE);
+        let request = CancelRequest {
+            requested_at: now,
+            reason: cancel.reason,
+            requested_by: cancel.by,
+            mode: cancel.mode,
+            grace: if cancel.mode == CancelMode::Force { Duration::ZERO } else { grace },
+        };
+        match self.core.cancel(&cancel.id, request, recalled, out) {
+            Ok(state) => {
+                let answer = (state, self.core.revision());
+                self.pending.answers.push(Answer::Cancelled(reply, answer));
+            }
+            Err(refusal) => drop(reply.send(Err(refusal))),
+        }
+    }
+
+    fn update_pool(&mut self, update: &PoolUpdate) -> Result<PoolView, Refusal> {
+        let (index, view) = self.core.update_pool(update)?;
+        if let Some(pool) = self.pools.get(usize::from(index)).and_then(Option::as_ref) {
+            if update.size.is_some() {
+                pool.resize(view.spec.size).map_err(|error| Internal { cause: error.to_string() })?;
+            }
+            pool.set_paused(view.spec.paused);
+        }
+        Ok(view)
+    }
+
+    fn read_pools(&mut self, now: Timestamp, pools: Vec<PoolName>, workers: bool) -> Result<Vec<PoolMetrics>, Refusal> {
+        let names = if pools.is_empty() {
+            self.core.pool_views().into_iter().map(|view| view.spec.name).collect()
+        } else {
+            pools
+        };
+        let mut metrics = Vec::new();
+        for name in names {
+            let (index, reading) = self.core.read_pool(now, &name)?;
+            let Some(pool) = self.pools.get(usize::from(index)).and_then(Option::as_ref) else { continue };
+            let stats = pool.stats();
+            let rows = if workers { pool.workers() } else { Vec::new() };
+            metrics.push(PoolMetrics::new(now, reading, &stats, rows));
+        }
+        Ok(metrics)
+    }
+
+    fn reset_counters(&mut self, now: Timestamp, pool: &PoolName) -> Result<crate::model::Revision, Refusal> {
+        let index = self.core.reset_counters(now, pool)?;
+        if let Some(pool) = self.pools.get(usize::from(index)).and_then(Option::as_ref) {
+            pool.reset_counters();
+        }
+        Ok(self.shared.hub.revision())
+    }
+
+    fn live_attempt(&self, task: &TaskId) -> Option<Arc<Attempt>> {
+        self.attempt(self.core.ticket(task)?)
+    }
+
+    fn attempt(&self, ticket: Ticket) -> Option<Arc<Attempt>> {
+        let attempt = self.attempts.get(ticket.slot as usize)?.as_ref()?;
+        (attempt.ticket() == ticket).then(|| attempt.clone())
+    }
+
+    fn store_refusal(&self) -> Option<Refusal> {
+        let (error, _) = self.fault.as_ref()?;
+        Some(StoreUnavailable { cause: error.to_string() }.into())
+    }
+
+    fn drain(&mut self, limit: Duration) {
+        let hurry_at = Instant::now() + limit;
+        self.hurry_at = Some(self.hurry_at.map_or(hurry_at, |earlier| earlier.min(hurry_at)));
+        self.core.drain();
+        for pool in self.pools.iter().flatten() {
+            pool.set_paused(true);
+        }
+        self.shared.draining.cancel();
+    }
+
+    /// The drain's limit is over: interrupt what still runs.
+    fn hurry(&mut self) {
+        if self.hurried || self.hurry_at.is_none_or(|at| Instant::now() < at) {
+            return;
+        }
+        self.hurried = true;
+        for ticket in self.core.running_tickets() {
+            if let Some(attempt) = self.attempt(ticket) {
+                attempt.stop(StopCause::Drain, INTERRUPT_GRACE);
+            }
+        }
+    }
+
+    /// Moves what the core decided to where it waits to be durable; tells stops at once, since they
+    /// only end work.
+    fn absorb(&mut self, now: Timestamp, out: &mut Output) {
+        for ticket in std::mem::take(&mut out.recalls) {
+            if self.attempt(ticket).is_some_and(|attempt| attempt.recall()) {
+                self.core.recalled_expired(now, ticket, out);
+            }
+        }
+        for (ticket, cause, grace) in out.stops.drain(..) {
+            if let Some(attempt) = self.attempts.get(ticket.slot as usize).and_then(Option::as_ref)
+                && attempt.ticket() == ticket
+            {
+                attempt.stop(cause, grace);
+            }
+        }
+        for ticket in out.confirms.drain(..) {
+            let attempt = self.attempts.get(ticket.slot as usize).and_then(Option::as_ref);
+            self.pending.confirms.extend(attempt.filter(|attempt| attempt.ticket() == ticket).cloned());
+        }
+        for Dispatch { pool, assignments, held_back } in out.dispatches.drain(..) {
+            let mut attempts = Vec::with_capacity(assignments.len());
+            for assignment in assignments {
+                let slot = assignment.ticket.slot as usize;
+                let attempt = Attempt::new(assignment);
+                if self.attempts.len() <= slot {
+                    self.attempts.resize(slot + 1, None);
+                }
+                self.attempts[slot] = Some(attempt.clone());
+                attempts.push(attempt);
+            }
+            self.pending.dispatches.push((pool, attempts, held_back));
+        }
+        self.pending.urgent |= out.events.iter().any(|event| !matches!(event.change, Change::Started { .. }));
+        self.pending.events.append(&mut out.events);
+    }
+
+    fn commit(&mut self) {
+        if self.in_flight.is_some() || self.pending.is_empty() {
+            return;
+        }
+        if let Some((_, retry_at)) = &self.fault
+            && Instant::now() < *retry_at
+        {
+            return;
+        }
+        if self.pending.events.is_empty() {
+            let pending = std::mem::take(&mut self.pending);
+            return self.release(pending);
+        }
+        let urgent = self.pending.urgent || !self.pending.confirms.is_empty() || !self.pending.answers.is_empty();
+        let since = *self.pending.since.get_or_insert_with(Instant::now);
+        if !urgent && since.elapsed() < LINGER {
+            return;
+        }
+        let mut pending = std::mem::take(&mut self.pending);
+        let events = std::mem::take(&mut pending.events);
+        let sync = events.iter().any(|event| event.options.durability == Durability::Fsync);
+        let commit = Arc::new(Commit { events, sync });
+        self.in_flight = Some((commit.clone(), pending));
+        let inbox = self.shared.inbox.clone();
+        // A service that has gone wants no answer.
+        let done = Box::new(move |result| drop(inbox.send(Input::Committed(result))));
+        self.shared.store.journal.append(commit, done);
+    }
+
+    fn committed(&mut self, result: Result<(), StoreError>) {
+        let Some((commit, pending)) = self.in_flight.take() else { return };
+        match result {
+            Ok(()) => {
+                if self.fault.take().is_some() {
+                    tracing::info!("the store accepts writes again");
+                }
+                self.shared.store.projection.feed(commit.clone());
+                self.shared.hub.publish(&commit);
+                self.release(pending);
+            }
+            Err(error) => self.keep(commit, pending, error),
+        }
+    }
+
+    /// The store refuses: whoever waits is told, what was decided stays decided and is tried again.
+    fn keep(&mut self, commit: Arc<Commit>, pending: Pending, error: StoreError) {
+        if self.fault.is_none() {
+            tracing::error!(%error, "the store refuses writes; nothing is accepted until it does again");
+        }
+        let refusal = Refusal::from(StoreUnavailable { cause: error.to_string() });
+        let newer = std::mem::take(&mut self.pending);
+        for answer in pending.answers.into_iter().chain(newer.answers) {
+            answer.refuse(refusal.clone());
+        }
+        let mut events = Arc::try_unwrap(commit).map_or_else(|shared| shared.events.clone(), |commit| commit.events);
+        events.extend(newer.events);
+        self.pending = Pending {
+            events,
+            dispatches: pending.dispatches.into_iter().chain(newer.dispatches).collect(),
+            confirms: pending.confirms.into_iter().chain(newer.confirms).collect(),
+            answers: Vec::new(),
+            urgent: true,
+            since: pending.since,
+        };
+        self.fault = Some((error, Instant::now() + RETRY_INTERVAL));
+    }
+
+    /// Its events are durable: let the effects out. Attempts first, so that nobody who was answered
+    /// can see a lower priority start.
+    fn release(&mut self, pending: Pending) {
+        for attempt in pending.confirms {
+            attempt.confirm();
+        }
+        for (index, attempts, held_back) in pending.dispatches {
+            if let Some(pool) = self.pools.get(usize::from(index)).and_then(Option::as_ref) {
+                pool.push(attempts, held_back);
+            }
+        }
+        for answer in pending.answers {
+            answer.send();
+        }
+    }
+}
+
+fn recover(options: core::Options, recovery: Recovery, now: Timestamp) -> (Core, Pending) {
+    let mut core = Core::new(options);
+    for task in &recovery.tasks {
+        core.restore(task, recovery.revision);
+    }
+    for event in &recovery.events {
+        core.replay(event);
+    }
+    core.reset_all_counters(now);
+    let mut out = Output::default();
+    core.recover(now, &mut out);
+    (core, Pending { events: out.events, urgent: true, ..Pending::default() })
+}

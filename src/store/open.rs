@@ -1,0 +1,221 @@
+//! Opening a store: the directory, its lock, and what a restart finds in it.
+
+use std::collections::BTreeSet;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hashbrown::HashSet;
+
+use super::journal::SqliteJournal;
+use super::memory::{MemoryJournal, MemoryProjection};
+use super::projection::SqliteProjection;
+use super::{Commit, Journal, Projection, Recovery, Store, StoreError};
+use crate::model::{Change, Event, Revision, Task};
+
+/// Events read from the journal at a time.
+const READ_EVENTS: usize = 50_000;
+/// Events that recovery hands over one by one; more are folded into the projection first.
+const EVENTS_MAX: usize = 1_000_000;
+/// Ids that a note names.
+const NAMED_MAX: usize = 10;
+
+/// Where the store is.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Its directory, created when missing; `None` keeps everything in memory.
+    pub directory: Option<PathBuf>,
+}
+
+/// Opens the store and reads what a restart needs. Blocks on the disk.
+///
+/// A projection that is lost or damaged is set aside and rebuilt from the journal; the notes of the
+/// recovery say so, and what could not be rebuilt. Events that the projection has not seen are fed to it.
+///
+/// # Errors
+/// Any of [`StoreError`]; a damaged journal is never passed over.
+pub fn open(options: &Options) -> Result<(Store, Recovery), StoreError> {
+    let Some(directory) = &options.directory else {
+        let journal = Arc::new(MemoryJournal::open()?);
+        let projection = Arc::new(MemoryProjection::default());
+        return Ok((Store { journal, projection, kind: "memory" }, Recovery::default()));
+    };
+    std::fs::create_dir_all(directory).map_err(|error| io("create", directory, &error))?;
+    let lock = Arc::new(lock(&directory.join("lock"))?);
+    let paths = Paths { journal: directory.join("journal.db"), projection: directory.join("projection.db") };
+    let had_projection = paths.projection.exists();
+    let journal = SqliteJournal::open(&paths.journal, Some(Arc::clone(&lock)))?;
+    let mut notes = Vec::new();
+    let begin = journal.oldest();
+    let found = match open_projection(&paths, &journal, &lock) {
+        Ok(found) => {
+            if !had_projection && journal.end() > Revision::default() {
+                notes.push(rebuilt(&paths.projection, "was missing", begin));
+            }
+            found
+        }
+        Err(error) if can_be_rebuilt(&error, &paths) => {
+            let aside = set_aside(&paths.projection)?;
+            let why = format!("was set aside as `{}` ({error})", aside.display());
+            notes.push(rebuilt(&paths.projection, &why, begin));
+            open_projection(&paths, &journal, &lock)?
+        }
+        Err(error) => return Err(error),
+    };
+    let (projection, tasks, revision) = found;
+    let mut recovery = Recovery { tasks, revision, events: Vec::new(), notes };
+    catch_up(&journal, &projection, &mut recovery)?;
+    note_lost(&mut recovery);
+    let store = Store { journal: Arc::new(journal), projection: Arc::new(projection), kind: "sqlite" };
+    Ok((store, recovery))
+}
+
+struct Paths {
+    journal: PathBuf,
+    projection: PathBuf,
+}
+
+fn open_projection(
+    paths: &Paths,
+    journal: &SqliteJournal,
+    lock: &Arc<File>,
+) -> Result<(SqliteProjection, Vec<Task>, Revision), StoreError> {
+    let projection = SqliteProjection::open(&paths.projection, journal.oldest(), Some(Arc::clone(lock)))?;
+    let (tasks, revision) = projection.recover()?;
+    if revision > journal.end() {
+        return Err(StoreError::Corrupt {
+            path: paths.journal.clone(),
+            place: format!("commit {}", journal.end().next()),
+            detail: format!("it ends here, but `{}` has seen {revision}", paths.projection.display()),
+        });
+    }
+    if revision < journal.oldest() {
+        return Err(StoreError::Corrupt {
+            path: paths.projection.clone(),
+            place: "table meta".to_owned(),
+            detail: format!("it ends at {revision}, the journal begins after {}", journal.oldest()),
+        });
+    }
+    Ok((projection, tasks, revision))
+}
+
+/// Only a damaged projection can; a file of a later version, or of another program, is not ours to move.
+fn can_be_rebuilt(error: &StoreError, paths: &Paths) -> bool {
+    match error {
+        StoreError::Corrupt { path, .. } => *path == paths.projection,
+        StoreError::Foreign { path, .. } => *path == paths.projection && !has_the_magic(path),
+        _ => false,
+    }
+}
+
+/// Whether the file begins as every file of SQLite does.
+fn has_the_magic(path: &Path) -> bool {
+    let mut magic = [0; 16];
+    let read = File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut magic));
+    read.is_ok() && magic == *b"SQLite format 3\0"
+}
+
+/// Renames the projection, its log included, to the first free name.
+fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
+    let with = |path: &Path, suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let mut number = 1;
+    let target = loop {
+        let target = with(path, &format!(".damaged-{number}"));
+        if !target.exists() {
+            break target;
+        }
+        number += 1;
+    };
+    for suffix in ["-wal", "-shm", ""] {
+        let from = with(path, suffix);
+        if from.exists() {
+            std::fs::rename(&from, with(&target, suffix)).map_err(|error| io("set aside", &from, &error))?;
+        }
+    }
+    Ok(target)
+}
+
+fn rebuilt(path: &Path, why: &str, begin: Revision) -> String {
+    let lost = if begin == Revision::default() {
+        "nothing was lost".to_owned()
+    } else {
+        format!(
+            "the journal reaches back to revision {begin} only: tasks submitted up to there are lost, \
+             live ones too; stop the server and restore a back-up if they are needed"
+        )
+    };
+    format!("`{}` {why} and was rebuilt from the journal; {lost}", path.display())
+}
+
+/// Reads what the projection has not seen, and feeds it.
+fn catch_up(journal: &SqliteJournal, projection: &SqliteProjection, recovery: &mut Recovery) -> Result<(), StoreError> {
+    let end = journal.end();
+    let mut at = recovery.revision;
+    let mut folded = false;
+    while at < end {
+        let events = journal.read(at, READ_EVENTS)?;
+        at = events.last().map_or(end, |event| event.revision);
+        projection.feed(Arc::new(Commit { events: events.clone(), sync: true }));
+        recovery.events.extend(events);
+        if recovery.events.len() > EVENTS_MAX {
+            folded = true;
+            recovery.events = Vec::new();
+            recovery.revision = at;
+            recovery.tasks = Vec::new();
+        }
+    }
+    if folded {
+        projection.checkpoint()?;
+        (recovery.tasks, recovery.revision) = projection.recover()?;
+        recovery.events = Vec::new();
+    }
+    Ok(())
+}
+
+/// Names tasks that have events, but whose submission is nowhere.
+fn note_lost(recovery: &mut Recovery) {
+    let mut known: HashSet<_> = recovery.tasks.iter().map(|task| &task.spec.id).collect();
+    let mut lost = BTreeSet::new();
+    for Event { task, change, .. } in &recovery.events {
+        if let Change::Submitted { .. } = change {
+            known.insert(task);
+        } else if !known.contains(task) {
+            lost.insert(task.to_string());
+        }
+    }
+    if lost.is_empty() {
+        return;
+    }
+    let named: Vec<_> = lost.iter().take(NAMED_MAX).map(String::as_str).collect();
+    let note = format!("{} tasks have events but no submission, among them {}", lost.len(), named.join(", "));
+    recovery.notes.push(note);
+}
+
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(|error| io("open", path, &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: path.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(io("lock", path, &error)),
+    }
+}
+
+fn io(action: &'static str, path: &Path, error: &std::io::Error) -> StoreError {
+    if error.kind() == std::io::ErrorKind::StorageFull {
+        return StoreError::Full { path: path.to_owned() };
+    }
+    StoreError::Io {
+        action,
+        path: path.to_owned(),
+        detail: format!("{error}; the server needs write access to its data directory"),
+    }
+}

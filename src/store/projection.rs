@@ -1,0 +1,237 @@
+//! The projection in SQLite: a thread that keeps it up, and readers that answer from it.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::watch;
+
+use super::journal::spawn;
+use super::projection_query as query;
+use super::projection_sql::{Meta, SCHEMA, Writer};
+use super::sqlite::{Readers, checkpoint, fault, open_writer};
+use super::{Commit, Page, PageCursor, Projection, StoreError};
+use crate::model::{Output, Revision, Task, TaskFilter, TaskId};
+
+/// Events that may wait; beyond, [`Projection::feed`] waits.
+const WAITING_MAX: usize = 500_000;
+/// Events of one transaction, about.
+const DRAIN_MAX: usize = 100_000;
+/// Time between attempts to write when the disk refuses.
+const RETRY: Duration = Duration::from_millis(500);
+/// Pages of the write-ahead log after which it is copied into the file: 32 MiB.
+const CHECKPOINT_PAGES: u32 = 8192;
+
+/// The file `projection.db`.
+pub struct SqliteProjection {
+    shared: Arc<Shared>,
+    readers: Readers,
+    reached: watch::Receiver<Revision>,
+    thread: Option<JoinHandle<()>>,
+    _lock: Option<Arc<File>>,
+}
+
+struct Shared {
+    path: PathBuf,
+    queue: Mutex<Queue>,
+    /// There is something to do.
+    ready: Condvar,
+    /// There is room again.
+    space: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    commits: VecDeque<Arc<Commit>>,
+    events: usize,
+    /// The last revision that was taken.
+    fed: Revision,
+    checkpoints: Vec<(Revision, SyncSender<Result<Revision, StoreError>>)>,
+    closed: bool,
+    /// Set for good when what is in the file cannot be true.
+    failure: Option<StoreError>,
+}
+
+impl SqliteProjection {
+    /// Opens or creates the file and starts its thread. A new file begins at `begin`.
+    ///
+    /// # Errors
+    /// Any of [`StoreError`].
+    pub fn open(path: &Path, begin: Revision, lock: Option<Arc<File>>) -> Result<Self, StoreError> {
+        let connection = open_writer(path, &SCHEMA)?;
+        let failed = |error| fault("open", path, &error);
+        let settings = format!("PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES};");
+        connection.execute_batch(&settings).map_err(failed)?;
+        let mut meta = Meta::load(&connection, path)?;
+        if meta == Meta::default() && begin > meta.revision {
+            meta.revision = begin;
+            meta.store(&connection).map_err(failed)?;
+        }
+        let (reach, reached) = watch::channel(meta.revision);
+        let shared = Arc::new(Shared {
+            path: path.to_owned(),
+            queue: Mutex::new(Queue { fed: meta.revision, ..Queue::default() }),
+            ready: Condvar::new(),
+            space: Condvar::new(),
+        });
+        let worked = Arc::clone(&shared);
+        let thread = spawn("projection", path, move || {
+            keep_up(&worked, Writer::new(connection, &worked.path, meta), &reach);
+        })?;
+        Ok(Self { shared, readers: Readers::new(path), reached, thread: Some(thread), _lock: lock })
+    }
+
+    /// Every task, in the order of submission, without results; and the revision.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] when any row is not what was written.
+    pub(super) fn recover(&self) -> Result<(Vec<Task>, Revision), StoreError> {
+        self.readers.with(|connection| query::recover(connection, &self.shared.path))
+    }
+
+    fn failure(&self) -> Result<(), StoreError> {
+        self.shared.queue.lock().failure.clone().map_or(Ok(()), Err)
+    }
+}
+
+impl Projection for SqliteProjection {
+    fn feed(&self, commit: Arc<Commit>) {
+        let mut queue = self.shared.queue.lock();
+        while queue.events >= WAITING_MAX && queue.failure.is_none() {
+            self.shared.space.wait(&mut queue);
+        }
+        if queue.failure.is_some() {
+            return;
+        }
+        queue.events += commit.events.len();
+        queue.fed = queue.fed.max(commit.last());
+        queue.commits.push_back(commit);
+        drop(queue);
+        self.shared.ready.notify_one();
+    }
+
+    fn reached(&self) -> watch::Receiver<Revision> {
+        self.reached.clone()
+    }
+
+    fn get(&self, id: &TaskId) -> Result<Option<Task>, StoreError> {
+        self.failure()?;
+        self.readers.with(|connection| query::get(connection, &self.shared.path, id))
+    }
+
+    fn output(&self, id: &TaskId, attempt: u32) -> Result<Option<(u32, Output)>, StoreError> {
+        self.failure()?;
+        self.readers.with(|connection| query::output(connection, &self.shared.path, id, attempt))
+    }
+
+    fn list(&self, filter: &TaskFilter, limit: usize, after: Option<PageCursor>) -> Result<Page, StoreError> {
+        self.failure()?;
+        self.readers.with(|connection| query::list(connection, &self.shared.path, filter, limit, after))
+    }
+
+    fn checkpoint(&self) -> Result<Revision, StoreError> {
+        let (reply, answer) = sync_channel(1);
+        {
+            let mut queue = self.shared.queue.lock();
+            if let Some(failure) = &queue.failure {
+                return Err(failure.clone());
+            }
+            let wanted = queue.fed;
+            queue.checkpoints.push((wanted, reply));
+        }
+        self.shared.ready.notify_one();
+        answer.recv().map_err(|_| StoreError::Closed)?
+    }
+}
+
+impl Drop for SqliteProjection {
+    fn drop(&mut self) {
+        self.shared.queue.lock().closed = true;
+        self.shared.ready.notify_one();
+        if let Some(thread) = self.thread.take()
+            && thread.thread().id() != std::thread::current().id()
+        {
+            // A panic of the thread has been reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The thread: drains what waits, writes it, says how far it got.
+fn keep_up(shared: &Shared, mut writer: Writer<'_>, reach: &watch::Sender<Revision>) {
+    let mut drained: Vec<Arc<Commit>> = Vec::new();
+    loop {
+        let closed = take_waiting(shared, &mut drained);
+        if !drained.is_empty() {
+            match writer.write(&drained) {
+                Ok(()) => {
+                    drained.clear();
+                    reach.send_replace(writer.meta.revision);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the projection could not be written");
+                    let lost = matches!(error, StoreError::Corrupt { .. } | StoreError::Foreign { .. });
+                    refuse_checkpoints(shared, &error, lost);
+                    // What was not written stays in the journal and is read from there at the next start.
+                    if lost || closed {
+                        return;
+                    }
+                    shared.ready.wait_for(&mut shared.queue.lock(), RETRY);
+                }
+            }
+        }
+        serve_checkpoints(shared, &writer);
+        if closed && drained.is_empty() && shared.queue.lock().commits.is_empty() {
+            return;
+        }
+    }
+}
+
+/// Waits for work and moves about a drain of it over; says whether the handle has gone.
+fn take_waiting(shared: &Shared, drained: &mut Vec<Arc<Commit>>) -> bool {
+    let mut queue = shared.queue.lock();
+    while queue.commits.is_empty() && queue.checkpoints.is_empty() && !queue.closed && drained.is_empty() {
+        shared.ready.wait(&mut queue);
+    }
+    let mut events: usize = drained.iter().map(|commit| commit.events.len()).sum();
+    while events < DRAIN_MAX
+        && let Some(commit) = queue.commits.pop_front()
+    {
+        events += commit.events.len();
+        queue.events -= commit.events.len();
+        drained.push(commit);
+    }
+    shared.space.notify_all();
+    queue.closed
+}
+
+fn serve_checkpoints(shared: &Shared, writer: &Writer<'_>) {
+    let reached = writer.meta.revision;
+    let due: Vec<_> = shared.queue.lock().checkpoints.extract_if(.., |(wanted, _)| *wanted <= reached).collect();
+    if due.is_empty() {
+        return;
+    }
+    let synced = writer.sync().and_then(|()| checkpoint(&writer.connection));
+    let answer = synced.map(|()| reached).map_err(|error| fault("sync", &shared.path, &error));
+    for (_, reply) in due {
+        // Whoever asked may have gone.
+        let _ = reply.send(answer.clone());
+    }
+}
+
+fn refuse_checkpoints(shared: &Shared, error: &StoreError, lost: bool) {
+    let mut queue = shared.queue.lock();
+    for (_, reply) in queue.checkpoints.drain(..) {
+        let _ = reply.send(Err(error.clone()));
+    }
+    if lost {
+        queue.failure = Some(error.clone());
+        queue.commits.clear();
+        shared.space.notify_all();
+    }
+}

@@ -1,0 +1,188 @@
+//! Questions to the projection, as SQL.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, params, params_from_iter};
+
+use super::projection_check::Expected;
+use super::projection_rows::{COLUMNS, RowReader, add_result, body_checksum, corrupt, output as decode_output, status};
+use super::projection_sql::Meta;
+use super::record::damage;
+use super::sqlite::fault;
+use super::{Page, PageCursor, StoreError};
+use crate::model::{Output, Revision, Task, TaskFilter, TaskId, TaskState, TaskStatus};
+
+/// Columns of [`COLUMNS`]; those of the result follow.
+const RESULT_AT: usize = 17;
+
+/// Every task, in the order of submission, without results.
+pub(super) fn recover(connection: &Connection, path: &Path) -> Result<(Vec<Task>, Revision), StoreError> {
+    let fault = |error| fault("read", path, &error);
+    let meta = Meta::load(connection, path)?;
+    let sql = format!("SELECT {COLUMNS} FROM tasks t LEFT JOIN payloads p ON p.seq = t.seq ORDER BY t.seq");
+    let mut statement = connection.prepare(&sql).map_err(fault)?;
+    let mut rows = statement.query([]).map_err(fault)?;
+    let mut reader = RowReader::new(path);
+    let mut expected = Expected::default();
+    let mut tasks = Vec::with_capacity(usize::try_from(meta.tasks.min(10_000_000)).unwrap_or_default());
+    while let Some(row) = rows.next().map_err(fault)? {
+        let (seq, task) = reader.task(row)?;
+        let id = row.get_ref(1).map_err(fault)?.as_str().unwrap_or_default();
+        expected.add(seq, id, &task);
+        tasks.push(task);
+    }
+    if tasks.len() as u64 != meta.tasks {
+        let text = format!("{} rows were found where {} were written", tasks.len(), meta.tasks);
+        return Err(corrupt(path, "tasks", "any", &damage(text)));
+    }
+    expected.verify(connection, path)?;
+    Ok((tasks, meta.revision))
+}
+
+/// One task with payload and result.
+pub(super) fn get(connection: &Connection, path: &Path, id: &TaskId) -> Result<Option<Task>, StoreError> {
+    let filter = TaskFilter { ids: vec![id.clone()], ..TaskFilter::default() };
+    Ok(list(connection, path, &filter, 1, None)?.tasks.pop())
+}
+
+/// One page, newest first.
+pub(super) fn list(
+    connection: &Connection,
+    path: &Path,
+    filter: &TaskFilter,
+    limit: usize,
+    after: Option<PageCursor>,
+) -> Result<Page, StoreError> {
+    let fault = |error| fault("read", path, &error);
+    let mut page = Page { revision: Meta::load(connection, path)?.revision, ..Page::default() };
+    let (sql, values) = select(filter, limit, after);
+    let mut statement = connection.prepare_cached(&sql).map_err(fault)?;
+    let mut rows = statement.query(params_from_iter(values)).map_err(fault)?;
+    let mut reader = RowReader::new(path);
+    let mut last = None;
+    while let Some(row) = rows.next().map_err(fault)? {
+        if page.tasks.len() == limit {
+            page.next = last.map(PageCursor);
+            break;
+        }
+        let (seq, mut task) = reader.task(row)?;
+        let broken = |damage| corrupt(path, "results", &task.spec.id.to_string(), &damage);
+        add_result(seq, &mut task.status, row, RESULT_AT).map_err(broken)?;
+        if !filter.matches_task(&task) {
+            let text = damage("an index leads to a task that it should not");
+            return Err(corrupt(path, "tasks", &task.spec.id.to_string(), &text));
+        }
+        page.tasks.push(task);
+        last = Some(seq);
+    }
+    Ok(page)
+}
+
+/// The statement of a page, one row longer than the page, and its values.
+fn select(filter: &TaskFilter, limit: usize, after: Option<PageCursor>) -> (String, Vec<Value>) {
+    let mut values = Vec::new();
+    let mut wheres = String::from("TRUE");
+    let text = |value: &dyn std::fmt::Display| Value::Text(value.to_string());
+    // The first label leads, because its index is in the order of the listing.
+    let from = match filter.labels.first() {
+        Some((key, value)) => {
+            wheres.push_str(" AND l.key = ? AND l.value = ?");
+            values.extend([text(key), text(value)]);
+            "labels l CROSS JOIN tasks t ON t.seq = l.seq"
+        }
+        None => "tasks t",
+    };
+    let order = if filter.labels.is_empty() { "t.seq" } else { "l.seq" };
+    for (key, value) in filter.labels.iter().skip(1) {
+        wheres.push_str(" AND EXISTS (SELECT 1 FROM labels m WHERE m.key = ? AND m.value = ? AND m.seq = t.seq)");
+        values.extend([text(key), text(value)]);
+    }
+    let mut equal = |column: &str, value: Option<&dyn std::fmt::Display>| {
+        if let Some(value) = value {
+            // Writing to a string does not fail.
+            let _ = write!(wheres, " AND t.{column} = ?");
+            values.push(text(value));
+        }
+    };
+    equal("batch", filter.batch.as_ref().map(|name| name as _));
+    equal("pool", filter.pool.as_ref().map(|name| name as _));
+    equal("handler", filter.handler.as_ref().map(|name| name as _));
+    equal("namespace", filter.namespace.as_ref().map(|name| name as _));
+    if !filter.ids.is_empty() {
+        let _ = write!(wheres, " AND t.id IN ({})", vec!["?"; filter.ids.len()].join(","));
+        values.extend(filter.ids.iter().map(|id| text(id)));
+    }
+    if !filter.priorities.is_empty() {
+        let numbers: Vec<_> = filter.priorities.iter().map(|priority| (*priority as u8).to_string()).collect();
+        let _ = write!(wheres, " AND t.priority IN ({})", numbers.join(","));
+    }
+    wheres.push_str(&states(&filter.states));
+    let time = |at: u64| Value::Integer(i64::try_from(at).unwrap_or(i64::MAX));
+    for (sign, at) in [(">=", filter.submitted_from), ("<", filter.submitted_until)] {
+        if let Some(at) = at {
+            let _ = write!(wheres, " AND t.submitted_at {sign} ?");
+            values.push(time(at.0));
+        }
+    }
+    if let Some(PageCursor(seq)) = after {
+        let _ = write!(wheres, " AND {order} < ?");
+        values.push(time(seq));
+    }
+    values.push(Value::Integer(i64::try_from(limit.saturating_add(1)).unwrap_or(i64::MAX)));
+    let sql = format!(
+        "SELECT {COLUMNS}, r.body, r.crc FROM {from} LEFT JOIN payloads p ON p.seq = t.seq \
+         LEFT JOIN results r ON r.seq = t.seq WHERE {wheres} ORDER BY {order} DESC LIMIT ?"
+    );
+    (sql, values)
+}
+
+/// The states as literals: only so can the index of the seldom ones be chosen.
+fn states(states: &[TaskState]) -> String {
+    let numbers: Vec<_> = states.iter().map(|state| (*state as u8).to_string()).collect();
+    let seldom = [TaskState::Running, TaskState::Failed, TaskState::Cancelled];
+    let list = numbers.join(",");
+    match states {
+        [] => String::new(),
+        [one] if seldom.contains(one) => format!(" AND t.state = {list} AND t.state IN (3, 5, 6)"),
+        _ => format!(" AND t.state IN ({list})"),
+    }
+}
+
+/// What an attempt wrote; 0 asks for the last one that ended.
+pub(super) fn output(
+    connection: &Connection,
+    path: &Path,
+    id: &TaskId,
+    attempt: u32,
+) -> Result<Option<(u32, Output)>, StoreError> {
+    let fault = |error| fault("read", path, &error);
+    let text = id.to_string();
+    let sql = "SELECT seq, state, finished_at, status, status_crc FROM tasks WHERE id = ?1";
+    let mut statement = connection.prepare_cached(sql).map_err(fault)?;
+    let mut rows = statement.query([&text]).map_err(fault)?;
+    let Some(row) = rows.next().map_err(fault)? else { return Ok(None) };
+    let seq = row.get::<_, i64>(0).map_err(fault)?.cast_unsigned();
+    let status = status(seq, row, 1).map_err(|damage| corrupt(path, "tasks", &text, &damage))?;
+    let Some(wanted) = ended_attempt(&status, attempt) else { return Ok(None) };
+    let mut statement =
+        connection.prepare_cached("SELECT crc, body FROM outputs WHERE seq = ?1 AND attempt = ?2").map_err(fault)?;
+    let mut rows = statement.query(params![seq.cast_signed(), wanted]).map_err(fault)?;
+    let Some(row) = rows.next().map_err(fault)? else { return Ok(Some((wanted, Output::default()))) };
+    let broken = |damage| corrupt(path, "outputs", &text, &damage);
+    let crc: i64 = row.get(0).map_err(fault)?;
+    let body = row.get_ref(1).map_err(fault)?.as_blob().map_err(|error| broken(damage(error.to_string())))?;
+    if crc != i64::from(body_checksum(seq ^ u64::from(wanted).rotate_left(32), body)) {
+        return Err(broken(damage("the checksum does not fit")));
+    }
+    decode_output(body).map(|output| Some((wanted, output))).map_err(broken)
+}
+
+/// The attempt that is meant, when it has ended.
+pub(super) fn ended_attempt(status: &TaskStatus, attempt: u32) -> Option<u32> {
+    let running = u32::from(status.state == TaskState::Running);
+    let last = status.attempt.saturating_sub(running);
+    let wanted = if attempt == 0 { last } else { attempt };
+    (1..=last).contains(&wanted).then_some(wanted)
+}

@@ -1,0 +1,247 @@
+//! Tasks as rows of the projection and back, each with its checksums.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use prost::Message;
+use rusqlite::Row;
+
+use super::StoreError;
+use super::record::{Damage, checksum, copied, damage, encode};
+use super::record_parts::{OptionsRecord, OutputRecord, PayloadRecord, SpecRecord, StatusRecord};
+use super::sqlite::fault;
+use crate::model::{Output, Payload, Task, TaskId, TaskOptions, TaskSpec, TaskState, TaskStatus};
+
+/// Payloads beyond this have a row of their own, so that a change of state does not rewrite them.
+const PAYLOAD_INLINE_BYTES: usize = 1024;
+
+/// What [`RowReader::task`] wants to see, in this order, of `tasks t` and what belongs to it.
+pub(super) const COLUMNS: &str = "t.seq, t.id, t.namespace, t.priority, t.pool, t.handler, t.batch, t.submitted_at, \
+     t.options, t.spec, t.spec_crc, t.state, t.finished_at, t.status, t.status_crc, p.body, p.crc";
+
+/// The part of a row that never changes.
+pub(super) struct SpecRow {
+    pub(super) id: String,
+    pub(super) spec: Vec<u8>,
+    pub(super) crc: u32,
+    /// The payload with its checksum, when it stands apart.
+    pub(super) payload: Option<(Bytes, u32)>,
+}
+
+impl SpecRow {
+    pub(super) fn new(seq: u64, spec: &TaskSpec, submitted_at: u64, options: &[u8]) -> Self {
+        let id = spec.id.to_string();
+        let mut record = SpecRecord::from(spec);
+        let mut payload = None;
+        if record.payload.len() > PAYLOAD_INLINE_BYTES {
+            record.payload_apart = true;
+            let body = std::mem::take(&mut record.payload);
+            payload = Some((body.clone(), body_checksum(seq, &body)));
+        }
+        let bytes = encode(&record);
+        let shared = &spec.options;
+        let columns = SpecColumns {
+            id: &id,
+            namespace: shared.namespace.as_str(),
+            priority: shared.priority as i64,
+            pool: shared.pool.as_str(),
+            handler: shared.handler.as_str(),
+            batch: shared.batch.as_ref().map_or("", |batch| batch.as_str()),
+            submitted_at,
+            options,
+            spec: &bytes,
+        };
+        let crc = columns.checksum(seq);
+        Self { id, spec: bytes, crc, payload }
+    }
+}
+
+struct SpecColumns<'a> {
+    id: &'a str,
+    namespace: &'a str,
+    priority: i64,
+    pool: &'a str,
+    handler: &'a str,
+    batch: &'a str,
+    submitted_at: u64,
+    options: &'a [u8],
+    spec: &'a [u8],
+}
+
+impl SpecColumns<'_> {
+    fn checksum(&self, seq: u64) -> u32 {
+        // Names have no NUL, so that it keeps them apart.
+        checksum(&[
+            &seq.to_le_bytes(),
+            &self.priority.to_le_bytes(),
+            &self.submitted_at.to_le_bytes(),
+            self.id.as_bytes(),
+            b"\0",
+            self.namespace.as_bytes(),
+            b"\0",
+            self.pool.as_bytes(),
+            b"\0",
+            self.handler.as_bytes(),
+            b"\0",
+            self.batch.as_bytes(),
+            b"\0",
+            self.options,
+            self.spec,
+        ])
+    }
+}
+
+/// The bytes and the checksum of the part that changes; the result stands apart.
+pub(super) fn status_row(seq: u64, status: &TaskStatus) -> (Vec<u8>, u32) {
+    let bytes = encode(&StatusRecord::from(status));
+    let crc = status_checksum(seq, status.state as i64, status.finished_at.map(|at| at.0), &bytes);
+    (bytes, crc)
+}
+
+fn status_checksum(seq: u64, state: i64, finished_at: Option<u64>, bytes: &[u8]) -> u32 {
+    let finished_at = finished_at.unwrap_or_default();
+    checksum(&[&seq.to_le_bytes(), &state.to_le_bytes(), &finished_at.to_le_bytes(), bytes])
+}
+
+/// Checksum of what has a row of its own: payloads, results, outputs.
+pub(super) fn body_checksum(key: u64, body: &[u8]) -> u32 {
+    checksum(&[&key.to_le_bytes(), body])
+}
+
+/// The bytes of options.
+pub(super) fn options_bytes(options: &TaskOptions) -> Vec<u8> {
+    encode(&OptionsRecord::from(options))
+}
+
+/// The bytes of a result.
+pub(super) fn result_bytes(result: &Payload) -> Vec<u8> {
+    encode(&PayloadRecord::from(result))
+}
+
+/// The bytes of an output.
+pub(super) fn output_bytes(output: &Output) -> Vec<u8> {
+    encode(&OutputRecord::from(output))
+}
+
+/// Turns bytes of the table `outputs` back.
+pub(super) fn output(bytes: &[u8]) -> Result<Output, Damage> {
+    Ok(OutputRecord::decode(bytes)?.into_model())
+}
+
+/// Turns rows into tasks; tasks with the same options share them.
+pub(super) struct RowReader<'a> {
+    path: &'a Path,
+    options: HashMap<Box<[u8]>, Arc<TaskOptions>>,
+}
+
+impl<'a> RowReader<'a> {
+    pub(super) fn new(path: &'a Path) -> Self {
+        Self { path, options: HashMap::new() }
+    }
+
+    /// One task from [`COLUMNS`], without its result; checksums verified.
+    pub(super) fn task(&mut self, row: &Row<'_>) -> Result<(u64, Task), StoreError> {
+        let seq = row.get::<_, i64>(0).map_err(|error| fault("read", self.path, &error))?.cast_unsigned();
+        self.parse(seq, row).map(|task| (seq, task)).map_err(|damage| {
+            let id = row.get_ref(1).ok().and_then(|id| id.as_str().ok()).unwrap_or("?");
+            corrupt(self.path, "tasks", &format!("{id} (row {seq})"), &damage)
+        })
+    }
+
+    fn parse(&mut self, seq: u64, row: &Row<'_>) -> Result<Task, Damage> {
+        let broken = |error: rusqlite::types::FromSqlError| damage(error.to_string());
+        let text = |index| text(row, index);
+        let blob = |index| blob(row, index);
+        let id = text(1)?;
+        let submitted_at = number(row, 7)?.unwrap_or_default().cast_unsigned();
+        let (options, spec) = (blob(8)?, blob(9)?);
+        let columns = SpecColumns {
+            id,
+            namespace: text(2)?,
+            priority: number(row, 3)?.unwrap_or(-1),
+            pool: text(4)?,
+            handler: text(5)?,
+            batch: reference(row, 6)?.as_str_or_null().map_err(broken)?.unwrap_or(""),
+            submitted_at,
+            options,
+            spec,
+        };
+        if number(row, 10)? != Some(columns.checksum(seq).into()) {
+            return Err(damage("the checksum of its spec does not fit"));
+        }
+        let status = status(seq, row, 11)?;
+        let options = self.share(options)?;
+        let mut record = SpecRecord::decode(spec)?;
+        if record.payload_apart {
+            let body = reference(row, 15)?.as_blob_or_null().map_err(broken)?;
+            let body = body.ok_or_else(|| damage("its payload is missing"))?;
+            if number(row, 16)? != Some(body_checksum(seq, body).into()) {
+                return Err(damage("the checksum of its payload does not fit"));
+            }
+            record.payload = copied(body);
+        }
+        let id = TaskId::parse(id).map_err(|error| damage(error.to_string()))?;
+        Ok(Task { spec: Arc::new(record.into_model(id, options)), status })
+    }
+
+    fn share(&mut self, bytes: &[u8]) -> Result<Arc<TaskOptions>, Damage> {
+        if let Some(options) = self.options.get(bytes) {
+            return Ok(Arc::clone(options));
+        }
+        let options = Arc::new(OptionsRecord::decode(bytes)?.into_model()?);
+        self.options.insert(bytes.into(), Arc::clone(&options));
+        Ok(options)
+    }
+}
+
+/// The status from the columns `state, finished_at, status, status_crc` that begin at `at`.
+pub(super) fn status(seq: u64, row: &Row<'_>, at: usize) -> Result<TaskStatus, Damage> {
+    let state = number(row, at)?.unwrap_or_default();
+    let finished_at = number(row, at + 1)?.map(i64::cast_unsigned);
+    let bytes = blob(row, at + 2)?;
+    if number(row, at + 3)? != Some(status_checksum(seq, state, finished_at, bytes).into()) {
+        return Err(damage("the checksum of its status does not fit"));
+    }
+    StatusRecord::decode(bytes)?.into_model()
+}
+
+/// Adds the result from the columns `body, crc` of the table `results` that begin at `at`.
+pub(super) fn add_result(seq: u64, status: &mut TaskStatus, row: &Row<'_>, at: usize) -> Result<(), Damage> {
+    if status.state != TaskState::Completed {
+        return Ok(());
+    }
+    let body = reference(row, at)?.as_blob_or_null().ok().flatten();
+    let body = body.ok_or_else(|| damage("its result is missing"))?;
+    if number(row, at + 1)? != Some(body_checksum(seq, body).into()) {
+        return Err(damage("the checksum of its result does not fit"));
+    }
+    status.result = Some(PayloadRecord::decode(body)?.into_model());
+    Ok(())
+}
+
+/// The error that names table and task.
+pub(super) fn corrupt(path: &Path, table: &str, task: &str, damage: &Damage) -> StoreError {
+    StoreError::Corrupt {
+        path: path.to_owned(),
+        place: format!("table {table}, task {task}"),
+        detail: damage.to_string(),
+    }
+}
+
+fn reference<'a>(row: &'a Row<'_>, index: usize) -> Result<rusqlite::types::ValueRef<'a>, Damage> {
+    row.get_ref(index).map_err(|error| damage(error.to_string()))
+}
+
+fn text<'a>(row: &'a Row<'_>, index: usize) -> Result<&'a str, Damage> {
+    reference(row, index)?.as_str().map_err(|error| damage(error.to_string()))
+}
+
+fn blob<'a>(row: &'a Row<'_>, index: usize) -> Result<&'a [u8], Damage> {
+    reference(row, index)?.as_blob().map_err(|error| damage(error.to_string()))
+}
+
+fn number(row: &Row<'_>, index: usize) -> Result<Option<i64>, Damage> {
+    reference(row, index)?.as_i64_or_null().map_err(|error| damage(error.to_string()))
+}

@@ -1,0 +1,176 @@
+//! Health of the machine and of this process, measured when somebody asks.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use sysinfo::{CpuRefreshKind, MemoryRefreshKind, Pid, ProcessRefreshKind, ProcessesToUpdate, System};
+use tokio::time::Instant;
+
+/// Shortest time between two measurements; whoever asks sooner gets the last one.
+pub const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// One measurement. What the platform does not tell is zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct HostHealth {
+    /// Logical cores of the machine.
+    pub cores: usize,
+    /// Use of all cores since the measurement before, 0 to 100.
+    pub cpu_percent: f64,
+    /// Memory of the machine, or of the container when that is less.
+    pub memory_total_bytes: u64,
+    /// How much of it is in use, without caches that can be dropped.
+    pub memory_used_bytes: u64,
+    /// The same as a share of the total, 0 to 100.
+    pub memory_percent: f64,
+    /// Resident memory of this process.
+    pub process_memory_bytes: u64,
+    /// Threads of this process.
+    pub process_threads: u64,
+    /// Use of the processor by this process since the measurement before; 100 is one core.
+    pub process_cpu_percent: f64,
+}
+
+/// Measures at most once a second; share it between threads.
+pub struct HostSampler {
+    state: Mutex<State>,
+}
+
+struct State {
+    /// `None` on a platform that sysinfo does not know.
+    system: Option<System>,
+    pid: Option<Pid>,
+    measured: Instant,
+    health: HostHealth,
+}
+
+impl Default for HostSampler {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl HostSampler {
+    /// A sampler with its first measurement taken, against which the next one counts processor time.
+    pub fn new() -> Self {
+        let mut state = State {
+            system: System::new().ok(),
+            pid: sysinfo::get_current_pid().ok(),
+            measured: Instant::now(),
+            health: HostHealth::default(),
+        };
+        state.measure();
+        Self { state: Mutex::new(state) }
+    }
+
+    /// The health, at most [`REFRESH_INTERVAL`] old. A new measurement reads a few files: well under
+    /// a millisecond.
+    pub fn health(&self) -> HostHealth {
+        let mut state = self.state.lock();
+        if state.measured.elapsed() >= REFRESH_INTERVAL {
+            state.measure();
+        }
+        state.health
+    }
+}
+
+impl State {
+    fn measure(&mut self) {
+        self.measured = Instant::now();
+        let Some(system) = &mut self.system else { return };
+        system.refresh_cpu_specifics(CpuRefreshKind::nothing().with_usage());
+        system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
+        let (total, used) = memory(system);
+        let mut health = HostHealth {
+            cores: system.cpus().len(),
+            cpu_percent: percent(system.global_cpu_usage()).min(100.0),
+            memory_total_bytes: total,
+            memory_used_bytes: used,
+            memory_percent: share(used, total),
+            process_threads: threads(),
+            ..HostHealth::default()
+        };
+        if let Some(pid) = self.pid {
+            // Without tasks: with a thousand workers their files would be most of the cost.
+            let kind = ProcessRefreshKind::nothing().with_cpu().with_memory().without_tasks();
+            system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), true, kind);
+            if let Some(process) = system.process(pid) {
+                health.process_memory_bytes = process.memory();
+                health.process_cpu_percent = percent(process.cpu_usage());
+            }
+        }
+        self.health = health;
+    }
+}
+
+/// Total and used bytes; a container's own limit counts when it is the smaller one.
+fn memory(system: &System) -> (u64, u64) {
+    let total = system.total_memory();
+    match system.cgroup_limits() {
+        Some(limits) if limits.total_memory > 0 && limits.total_memory < total => {
+            (limits.total_memory, limits.total_memory.saturating_sub(limits.free_memory))
+        }
+        _ => (total, system.used_memory().min(total)),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn threads() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let count = status.lines().find_map(|line| line.strip_prefix("Threads:"));
+    count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn threads() -> u64 {
+    0
+}
+
+fn percent(value: f32) -> f64 {
+    if value.is_finite() { f64::from(value.max(0.0)) } else { 0.0 }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a percentage needs few bits")]
+fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { 100.0 * part as f64 / whole as f64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_measurement_is_plausible() {
+        let health = HostSampler::new().health();
+        assert!(health.cores >= 1);
+        assert!((0.0..=100.0).contains(&health.cpu_percent));
+        assert!(health.memory_used_bytes > 0 && health.memory_used_bytes <= health.memory_total_bytes);
+        assert!(health.memory_percent > 0.0 && health.memory_percent <= 100.0);
+        assert!(health.process_memory_bytes > 1 << 20, "{health:?}");
+        assert!(health.process_memory_bytes < health.memory_total_bytes);
+        assert!(health.process_threads >= 1);
+        assert!(health.process_cpu_percent >= 0.0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn within_a_second_the_last_measurement_is_given_again() {
+        let sampler = HostSampler::new();
+        let first = sampler.state.lock().measured;
+        tokio::time::advance(REFRESH_INTERVAL / 2).await;
+        let health = sampler.health();
+        assert_eq!(sampler.health(), health);
+        assert_eq!(sampler.state.lock().measured, first);
+        tokio::time::advance(REFRESH_INTERVAL).await;
+        sampler.health();
+        assert!(sampler.state.lock().measured > first);
+    }
+
+    #[test]
+    fn many_threads_may_ask_at_once() {
+        let sampler = HostSampler::new();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..100).for_each(|_| assert!(sampler.health().cores >= 1)));
+            }
+        });
+    }
+}
