@@ -1,13 +1,13 @@
 //! Where attempts wait for a worker.
 //!
 //! For each priority one shared queue and one deque per worker; a worker looks into its own, then
-//! into the shared one, then steals (Blumofe & Leiserson, 1999; crossbeam-deque). A count per
-//! priority, raised before an attempt is put in and lowered when it is claimed, makes the order
-//! strict: as long as it is not zero no worker looks at a lower priority, wherever the attempt may
-//! be on its way.
+//! into the shared one, then steals (Blumofe & Leiserson, 1999; crossbeam-deque). Which priority may
+//! start is not read off the queues, where an attempt may be on its way from one to another, but
+//! decided by `tally`: a worker first claims *an* attempt of the most urgent priority, then finds one.
+//! It always finds one, because attempts are counted only after they were put in.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_deque::{Injector, Steal, Stealer, Worker as Deque};
 use parking_lot::RwLock;
@@ -15,6 +15,11 @@ use parking_lot::RwLock;
 use crate::model::Priority;
 
 use super::attempt::Attempt;
+use super::tally::{Counts, Tally};
+
+/// Looks for a claimed attempt before the thread lets others run: most are found at once, the rest
+/// are being moved between two queues by a thread that may need this processor.
+const LOOKS_BEFORE_YIELD: u32 = 16;
 
 /// The deques of one worker; only its owner puts in.
 pub(super) struct Local {
@@ -31,7 +36,7 @@ struct Victim {
     deques: [Stealer<Arc<Attempt>>; Priority::COUNT],
 }
 
-/// An attempt, and whether it was taken from another worker.
+/// An attempt that has begun, and whether it was taken from another worker.
 pub(super) struct Taken {
     pub attempt: Arc<Attempt>,
     pub stolen: bool,
@@ -39,10 +44,8 @@ pub(super) struct Taken {
 
 #[derive(Default)]
 pub(super) struct Lanes {
+    pub tally: Tally,
     shared: [Injector<Arc<Attempt>>; Priority::COUNT],
-    counts: [AtomicUsize; Priority::COUNT],
-    /// A bit per priority: the scheduler has more of it.
-    held_back: AtomicU8,
     victims: RwLock<Vec<Victim>>,
     ids: AtomicU64,
 }
@@ -69,67 +72,55 @@ impl Lanes {
 
     /// Puts attempts in. Answers whether a priority is no longer held back.
     pub fn push(&self, attempts: Vec<Arc<Attempt>>, held_back: [bool; Priority::COUNT]) -> bool {
-        let bits = held_back.iter().enumerate().fold(0_u8, |bits, (p, held)| bits | (u8::from(*held) << p));
-        // Raised before and lowered after the attempts are in, so that in no moment a lower priority
-        // seems to be the most urgent.
-        let before = self.held_back.fetch_or(bits, Ordering::SeqCst);
+        let mut added: Counts = [0; Priority::COUNT];
         for attempt in attempts {
             let p = attempt.spec().options.priority.index();
-            self.counts[p].fetch_add(1, Ordering::SeqCst);
+            added[p] += 1;
             self.shared[p].push(attempt);
         }
-        self.held_back.store(bits, Ordering::SeqCst);
-        before & !bits != 0
+        self.tally.add(added, held_back)
     }
 
-    /// Attempts that have not been claimed.
-    pub fn len(&self) -> usize {
-        self.lengths().iter().sum()
+    /// Attempts in the deques of the first `workers` workers, by number.
+    pub fn queue_sizes(&self, workers: usize) -> Vec<usize> {
+        let mut sizes = vec![0; workers];
+        for victim in &*self.victims.read() {
+            if let Some(size) = sizes.get_mut(victim.index) {
+                *size += victim.deques.iter().map(Stealer::len).sum::<usize>();
+            }
+        }
+        sizes
     }
 
-    /// The same by priority index.
-    pub fn lengths(&self) -> [usize; Priority::COUNT] {
-        std::array::from_fn(|p| self.counts[p].load(Ordering::SeqCst))
-    }
-
-    /// Attempts in the deques of a worker.
-    pub fn queue_size(&self, worker: usize) -> usize {
-        let victims = self.victims.read();
-        let own = victims.iter().filter(|victim| victim.index == worker);
-        own.flat_map(|victim| &victim.deques).map(Stealer::len).sum()
-    }
-
-    /// The most urgent attempt, claimed: it is the caller's to run. `batch` is how many may be moved
+    /// The most urgent attempt, begun: it is the caller's to run. `batch` is how many may be moved
     /// to the caller's own deque on the way.
     pub fn take(&self, local: &Local, batch: usize) -> Option<Taken> {
-        'again: loop {
-            for priority in Priority::DESCENDING {
-                let p = priority.index();
-                // Before the count: a push raises the count before it clears this.
-                let held_back = self.held_back.load(Ordering::SeqCst) & (1 << p) != 0;
-                if self.counts[p].load(Ordering::SeqCst) == 0 {
-                    if held_back {
-                        return None;
-                    }
-                    continue;
-                }
-                if let Some(taken) = self.find(p, local, batch) {
-                    let claimed = taken.attempt.begin();
-                    self.counts[p].fetch_sub(1, Ordering::SeqCst);
-                    if claimed {
-                        return Some(taken);
-                    }
-                } else {
-                    // On its way between two queues, or just claimed by another.
-                    std::thread::yield_now();
-                }
-                continue 'again;
+        loop {
+            let p = self.tally.claim()?;
+            let taken = self.find(p, local, batch);
+            // A recalled attempt has used up its claim.
+            if taken.attempt.begin() {
+                return Some(taken);
             }
-            return None;
         }
     }
 
-    fn find(&self, p: usize, local: &Local, batch: usize) -> Option<Taken> {
+    fn find(&self, p: usize, local: &Local, batch: usize) -> Taken {
+        let mut looks = 0;
+        loop {
+            if let Some(taken) = self.look(p, local, batch) {
+                return taken;
+            }
+            looks += 1;
+            if looks < LOOKS_BEFORE_YIELD {
+                std::hint::spin_loop();
+            } else {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    fn look(&self, p: usize, local: &Local, batch: usize) -> Option<Taken> {
         if let Some(attempt) = local.deques[p].pop() {
             return Some(Taken { attempt, stolen: false });
         }
