@@ -155,3 +155,111 @@ fn retry(mut steal: impl FnMut() -> Steal<Arc<Attempt>>) -> Option<Arc<Attempt>>
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::SeqCst;
+
+    use super::super::tests;
+    use super::*;
+
+    fn attempt(fence: u64, priority: Priority) -> Arc<Attempt> {
+        tests::attempt(fence, "h", "t", priority, b"", false)
+    }
+
+    fn fence(taken: &Taken) -> u64 {
+        taken.attempt.ticket().fence
+    }
+
+    #[test]
+    fn what_one_worker_moved_to_its_deque_another_steals_and_a_leaver_hands_back() {
+        let lanes = Lanes::default();
+        let (rich, thief) = (lanes.join(0), lanes.join(1));
+        lanes.push((0..32).map(|n| attempt(n, Priority::Normal)).collect(), [false; 4]);
+        assert_eq!(lanes.take(&rich, 16).map(|taken| fence(&taken)), Some(0));
+        assert_eq!(lanes.queue_sizes(2), [15, 0]);
+        let taken: Vec<_> = (0..20).filter_map(|_| lanes.take(&thief, 1)).collect();
+        assert_eq!(taken.iter().map(fence).collect::<Vec<_>>(), (16..32).chain(1..5).collect::<Vec<_>>());
+        assert!(taken.iter().map(|taken| taken.stolen).eq((0..20).map(|n| n >= 16)));
+        lanes.leave(&rich);
+        let rest: Vec<_> = std::iter::from_fn(|| lanes.take(&thief, 1)).collect();
+        assert_eq!(rest.iter().map(fence).collect::<Vec<_>>(), (5..16).collect::<Vec<_>>());
+        assert!(rest.iter().all(|taken| !taken.stolen));
+    }
+
+    /// A start, with the time before and after the take that made it.
+    struct Start {
+        fence: u64,
+        p: usize,
+        before: u64,
+        after: u64,
+    }
+
+    /// Starts everything that pushers of all priorities put in meanwhile. Answers the starts, and by
+    /// fence when the push had returned.
+    fn rush(workers: usize, total: u64) -> (Vec<Start>, Vec<u64>) {
+        let (lanes, clock, left) = (Lanes::default(), AtomicU64::new(1), AtomicU64::new(total));
+        let pushed: Vec<AtomicU64> = (0..total).map(|_| AtomicU64::new(0)).collect();
+        let push = |pusher: u64| {
+            for first in (pusher * 8..total).step_by(16) {
+                let fences = first..(first + 8).min(total);
+                let priority = Priority::DESCENDING[usize::try_from(first / 8 % 7 % 4).unwrap_or(0)];
+                lanes.push(fences.clone().map(|n| attempt(n, priority)).collect(), [false; 4]);
+                let at = clock.fetch_add(1, SeqCst);
+                fences.for_each(|n| pushed[usize::try_from(n).unwrap_or(0)].store(at, SeqCst));
+            }
+        };
+        let start = |index: usize| {
+            let (local, mut starts) = (lanes.join(index), Vec::new());
+            while left.load(SeqCst) > 0 {
+                let before = clock.fetch_add(1, SeqCst);
+                let batch = if index % 2 == 0 { 16 } else { 1 };
+                let Some(taken) = lanes.take(&local, batch) else {
+                    std::thread::yield_now();
+                    continue;
+                };
+                let after = clock.fetch_add(1, SeqCst);
+                left.fetch_sub(1, SeqCst);
+                let p = taken.attempt.spec().options.priority.index();
+                starts.push(Start { fence: fence(&taken), p, before, after });
+            }
+            lanes.leave(&local);
+            starts
+        };
+        let starts = std::thread::scope(|scope| {
+            let (push, start) = (&push, &start);
+            let threads: Vec<_> = (0..workers).map(|index| scope.spawn(move || start(index))).collect();
+            (0..2).for_each(|pusher| drop(scope.spawn(move || push(pusher))));
+            threads.into_iter().flat_map(|thread| thread.join().expect("no worker panics")).collect()
+        });
+        (starts, pushed.into_iter().map(AtomicU64::into_inner).collect())
+    }
+
+    #[test]
+    fn nothing_starts_while_something_more_urgent_that_was_pushed_before_is_unclaimed() {
+        const TOTAL: u64 = 20_000;
+        let (starts, pushed) = rush(6, TOTAL);
+        let mut fences: Vec<_> = starts.iter().map(|start| start.fence).collect();
+        fences.sort_unstable();
+        assert_eq!(fences, (0..TOTAL).collect::<Vec<_>>(), "each starts once");
+        // A claim is of any attempt of its priority, so claims are counted and not named: of each higher
+        // priority, as many takes must have begun as attempts had been pushed.
+        for urgent in 1..Priority::COUNT {
+            let of_it = || starts.iter().filter(|start| start.p == urgent);
+            let mut pushed: Vec<_> = of_it().map(|start| pushed[usize::try_from(start.fence).unwrap_or(0)]).collect();
+            let mut begun: Vec<_> = of_it().map(|start| start.before).collect();
+            pushed.sort_unstable();
+            begun.sort_unstable();
+            for start in starts.iter().filter(|start| start.p < urgent) {
+                let waiting = pushed.partition_point(|at| *at < start.before);
+                let claimed = begun.partition_point(|at| *at < start.after);
+                assert!(
+                    waiting <= claimed,
+                    "{} started before {} of priority {urgent}",
+                    start.fence,
+                    waiting - claimed
+                );
+            }
+        }
+    }
+}
