@@ -32,6 +32,7 @@ pub(super) struct Tally {
     has_spilled: AtomicBool,
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "15 bits are left")]
 const fn count(word: u64, p: usize) -> usize {
     (word >> (p * COUNT_BITS)) as usize & COUNT_MAX
 }
