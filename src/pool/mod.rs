@@ -131,6 +131,15 @@ impl Drive {
 }
 
 impl Shared {
+    fn take_drives(&self) -> Vec<Drive> {
+        let mut crew = self.crew.lock();
+        let left = std::mem::take(&mut crew.members);
+        crew.past_steals += left.iter().map(|member| member.counters.steals()).sum::<u64>();
+        let mut drives = std::mem::take(&mut crew.leavers);
+        drives.extend(left.into_iter().map(|member| member.drive));
+        drives
+    }
+
     /// Lets every worker leave after what it runs; nothing begins any more.
     fn dismiss(&self) {
         self.lanes.tally.set_paused(true);
@@ -214,7 +223,9 @@ impl Pool {
             let crew = self.shared().crew.lock();
             let counters: Vec<_> = crew.members.iter().map(|member| member.counters.clone()).collect();
             drop(crew);
-            counters.iter().for_each(|counters| counters.wait_while_beginning());
+            for counters in counters {
+                counters.wait_while_beginning();
+            }
         } else {
             self.shared().idle.wake(self.shared().lanes.tally.counts().iter().sum());
         }
@@ -322,13 +333,7 @@ impl Pool {
         let mut present = self.shared().present.subscribe();
         // The sender lives as long as this handle, so this cannot fail.
         let _ = present.wait_for(|present| *present == 0).await;
-        let mut crew = self.shared().crew.lock();
-        let left = std::mem::take(&mut crew.members);
-        crew.past_steals += left.iter().map(|member| member.counters.steals()).sum::<u64>();
-        let mut drives = std::mem::take(&mut crew.leavers);
-        drop(crew);
-        drives.extend(left.into_iter().map(|member| member.drive));
-        for drive in drives {
+        for drive in self.shared().take_drives() {
             // All have done their last step, so this takes no time. A panic has been printed by its hook.
             match drive {
                 Drive::Task(task) => drop(task.await),

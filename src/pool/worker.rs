@@ -44,7 +44,7 @@ enum Next {
 struct Begun {
     attempt: Arc<Attempt>,
     at: Timestamp,
-    begun: Instant,
+    since: Instant,
 }
 
 impl Drop for Worker {
@@ -100,7 +100,7 @@ impl Worker {
         self.counters.begin(&attempt, begun, stolen);
         let worker = self.qualified_name.clone();
         (self.shared.reports)(Report::Started { ticket: attempt.ticket(), worker, at });
-        Next::Run(Begun { attempt, at, begun })
+        Next::Run(Begun { attempt, at, since: begun })
     }
 
     /// Sleeps until woken, unless a second look finds something.
@@ -129,7 +129,7 @@ impl Worker {
         true
     }
 
-    async fn work(&mut self, Begun { attempt, at, mut begun }: Begun) {
+    async fn work(&mut self, Begun { attempt, at, since: mut begun }: Begun) {
         // Whoever found work, perhaps by another's wake-up, sees to it that the rest finds a worker.
         if self.shared.lanes.tally.has_startable() {
             self.shared.idle.wake(1);
