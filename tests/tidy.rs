@@ -62,7 +62,7 @@ fn modules_import_downwards_only() {
         let Some((_, allowed)) = MAY_IMPORT.iter().find(|(name, _)| *name == module) else { continue };
         for (number, line) in text.lines().enumerate() {
             for used in line.split("crate::").skip(1) {
-                let used: String = used.chars().take_while(|c| c.is_ascii_lowercase()).collect();
+                let used: String = used.chars().take_while(char::is_ascii_lowercase).collect();
                 let is_module = MAY_IMPORT.iter().any(|(name, _)| *name == used);
                 if is_module && used != module && !allowed.contains(&used.as_str()) {
                     faults.push(format!("{path}:{}: {module} imports {used}", number + 1));

@@ -91,7 +91,9 @@ mod tests {
     fn the_last_to_fall_asleep_is_woken_first_and_only_as_many_as_asked_for() {
         let idle = Idle::default();
         let beds: Vec<Arc<Bed>> = (0..3).map(|_| Arc::default()).collect();
-        beds.iter().for_each(|bed| idle.announce(bed));
+        for bed in &beds {
+            idle.announce(bed);
+        }
         idle.wake(2);
         let awake: Vec<_> = beds.iter().map(|bed| bed.sleep().now_or_never().is_some()).collect();
         assert_eq!(awake, [false, true, true]);

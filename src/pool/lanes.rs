@@ -213,7 +213,7 @@ mod tests {
             let (local, mut starts) = (lanes.join(index), Vec::new());
             while left.load(SeqCst) > 0 {
                 let before = clock.fetch_add(1, SeqCst);
-                let batch = if index % 2 == 0 { 16 } else { 1 };
+                let batch = if index.is_multiple_of(2) { 16 } else { 1 };
                 let Some(taken) = lanes.take(&local, batch) else {
                     std::thread::yield_now();
                     continue;
