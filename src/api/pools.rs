@@ -12,7 +12,6 @@ use crate::scheduler::{Draining, Handle, PoolMetrics, PoolUpdate, PoolView, Time
 use super::convert::task::{count, durability, priority};
 use super::convert::time::{duration, timestamp};
 use super::convert::{self, InvalidFields};
-use super::deadline::Deadline;
 use super::server::HostReading;
 use super::status;
 use super::tasks::Body;
@@ -88,7 +87,6 @@ impl PoolService for Pools {
         &self,
         request: Request<v1::StreamPoolMetricsRequest>,
     ) -> Result<Response<Self::StreamPoolMetricsStream>, Status> {
-        let deadline = Deadline::of(&request);
         let request = request.into_inner();
         let mut bad = InvalidFields::default();
         bad.at_most("pools", request.pools.len(), limits::FILTER_VALUES_MAX, "values");
@@ -103,7 +101,7 @@ impl PoolService for Pools {
         self.handle.pool_metrics(names.clone(), false).await.map_err(refused)?;
         let (handle, host) = (self.handle.clone(), self.host.clone());
         let readings = readings(handle, host, names, interval, request.include_workers);
-        Ok(Response::new(deadline.bound(Box::pin(readings))))
+        Ok(Response::new(Box::pin(readings)))
     }
 
     async fn list_workers(

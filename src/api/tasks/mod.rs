@@ -16,7 +16,6 @@ use crate::proto::v1::{self, task_service_server::TaskService};
 use crate::scheduler::{Cancel, Handle};
 
 use super::convert::{self, InvalidFields, filter, task};
-use super::deadline::Deadline;
 use super::status;
 
 /// A body that the server streams.
@@ -69,17 +68,17 @@ impl TaskService for Tasks {
         &self,
         request: Request<Streaming<v1::SubmitTasksRequest>>,
     ) -> Result<Response<Self::SubmitTasksStream>, Status> {
-        let (caller, deadline) = (caller(&request), Deadline::of(&request));
+        let caller = caller(&request);
         let answers = stream::answers(self.handle.clone(), request.into_inner(), caller);
-        Ok(Response::new(deadline.bound(answers)))
+        Ok(Response::new(answers))
     }
 
     async fn run_task(&self, request: Request<v1::RunTaskRequest>) -> Result<Response<Self::RunTaskStream>, Status> {
-        let (caller, deadline) = (caller(&request), Deadline::of(&request));
+        let caller = caller(&request);
         let task = request.into_inner().task;
         let task = task.ok_or_else(|| refused(InvalidFields::one("task", "is missing")))?;
         let accepted = submit::one(&self.handle, task, &caller)?.await?;
-        Ok(Response::new(deadline.bound(follow::run(self.handle.clone(), accepted)?)))
+        Ok(Response::new(follow::run(self.handle.clone(), accepted)?))
     }
 
     async fn get_task(&self, request: Request<v1::GetTaskRequest>) -> Result<Response<v1::GetTaskResponse>, Status> {
@@ -125,9 +124,8 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::WatchTasksRequest>,
     ) -> Result<Response<Self::WatchTasksStream>, Status> {
-        let deadline = Deadline::of(&request);
         let steps = follow::watch(self.handle.clone(), request.into_inner()).await?;
-        Ok(Response::new(deadline.bound(steps)))
+        Ok(Response::new(steps))
     }
 
     async fn cancel_task(
@@ -167,8 +165,7 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::ReadOutputRequest>,
     ) -> Result<Response<Self::ReadOutputStream>, Status> {
-        let deadline = Deadline::of(&request);
         let pieces = output::read(self.handle.clone(), request.into_inner()).await?;
-        Ok(Response::new(deadline.bound(pieces)))
+        Ok(Response::new(pieces))
     }
 }
