@@ -94,7 +94,7 @@ impl PoolService for Pools {
         let interval = bad.span("interval", request.interval.as_ref(), bounds).unwrap_or(INTERVAL_DEFAULT);
         let mut names = Vec::new();
         for (index, name) in request.pools.iter().enumerate().take(limits::FILTER_VALUES_MAX) {
-            names.extend(bad.take(&format!("pools[{index}]"), PoolName::parse(name)));
+            names.extend(bad.take(format_args!("pools[{index}]"), PoolName::parse(name)));
         }
         bad.check().map_err(refused)?;
         // An unknown pool is refused before the stream begins.

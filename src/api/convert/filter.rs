@@ -22,13 +22,13 @@ pub fn filter(filter: Option<v1::TaskFilter>) -> Result<TaskFilter, InvalidField
     bad.at_most("filter.labels", filter.labels.len(), limits::LABELS_MAX, "labels");
     let mut ids = Vec::new();
     for (index, text) in filter.task_ids.iter().enumerate().take(limits::FILTER_VALUES_MAX) {
-        ids.extend(bad.take(&format!("filter.task_ids[{index}]"), TaskId::parse(text)));
+        ids.extend(bad.take(format_args!("filter.task_ids[{index}]"), TaskId::parse(text)));
     }
     let mut states = Vec::new();
     for (index, number) in filter.states.iter().enumerate().take(limits::FILTER_VALUES_MAX) {
         match u8::try_from(*number).ok().and_then(TaskState::from_number) {
             Some(state) => states.push(state),
-            None => bad.add(format!("filter.states[{index}]"), format!("is {number}, states are 1 to 6")),
+            None => bad.add(format_args!("filter.states[{index}]"), format_args!("is {number}, states are 1 to 6")),
         }
     }
     let mut priorities = Vec::new();
@@ -37,7 +37,7 @@ pub fn filter(filter: Option<v1::TaskFilter>) -> Result<TaskFilter, InvalidField
         if *number == 0 {
             bad.add(field, "is unspecified");
         } else {
-            priorities.push(submit::priority(&mut bad, &field, *number));
+            priorities.push(submit::priority(&mut bad, field, *number));
         }
     }
     let mut moment = |field: &str, at: Option<prost_types::Timestamp>| {
@@ -125,8 +125,10 @@ mod tests {
             pool: "p/q".into(),
             ..v1::TaskFilter::default()
         };
-        let fields: Vec<String> = filter(Some(garbage)).unwrap_err().0.into_iter().map(|v| v.field).collect();
-        assert_eq!(fields, ["filter.task_ids[1]", "filter.states[1]", "filter.pool"]);
+        assert_eq!(
+            filter(Some(garbage)).unwrap_err().paths(),
+            ["filter.task_ids[1]", "filter.states[1]", "filter.pool"]
+        );
     }
 
     #[test]

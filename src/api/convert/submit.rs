@@ -1,69 +1,82 @@
 //! A submission: fields to a spec, resolved against what the operator registered.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 use crate::model::task::{JSON, OCTET_STREAM};
 use crate::model::{
-    BatchId, Catalog, Durability, HandlerName, HandlerSpec, Namespace, PoolName, PoolSpec, Priority, RetryPolicy,
-    TaskId, TaskOptions, TaskSpec, Timestamp, id, limits,
+    BatchId, Catalog, Durability, HandlerName, HandlerSpec, Namespace, PoolKind, PoolName, PoolSpec, Priority,
+    RetryPolicy, TaskId, TaskOptions, TaskSpec, Timestamp, id, limits,
 };
 use crate::proto::v1;
-use crate::scheduler::Handle;
 
-use super::{InvalidFields, Unresolved, json};
+use super::{Field, InvalidFields, Place, Unresolved, json};
 
 /// What a submission takes from its surroundings.
 pub struct Context<'a> {
-    /// To make ids and share options.
-    pub handle: &'a Handle,
+    /// What can run, and where.
+    pub catalog: &'a Catalog,
+    /// The shared copy of options.
+    pub intern: &'a dyn Fn(TaskOptions) -> Arc<TaskOptions>,
     /// The server's time.
     pub now: Timestamp,
     /// Peer address or identity.
     pub submitted_by: &'a str,
     /// The batch it belongs to.
     pub batch: Option<&'a BatchId>,
-    /// Path before every field, such as `tasks[3].`.
-    pub prefix: &'a str,
 }
+
+/// Values that most tasks have; made once, because a submission should cost few allocations.
+struct Usual {
+    namespace: Namespace,
+    json: Arc<str>,
+    octets: Arc<str>,
+}
+
+static USUAL: LazyLock<Usual> =
+    LazyLock::new(|| Usual { namespace: Namespace::default(), json: JSON.into(), octets: OCTET_STREAM.into() });
 
 /// The spec of a submission.
 ///
 /// # Errors
 /// [`Unresolved`], with every bad field.
-pub fn spec(request: v1::SubmitTaskRequest, context: &Context<'_>) -> Result<TaskSpec, Unresolved> {
+pub fn spec(request: v1::SubmitTaskRequest, place: Place, context: &Context<'_>) -> Result<TaskSpec, Unresolved> {
     let mut bad = InvalidFields::default();
-    let at = |field: &str| format!("{}{field}", context.prefix);
-    let handler = bad.take(&at("handler"), HandlerName::parse(&request.handler));
-    let pool = (!request.pool.is_empty()).then(|| bad.take(&at("pool"), PoolName::parse(&request.pool)));
+    let at = |field| Field(place, field);
+    let handler = bad.take(at("handler"), HandlerName::parse(&request.handler));
+    let pool = (!request.pool.is_empty()).then(|| bad.take(at("pool"), PoolName::parse(&request.pool)));
     let id = match request.task_id.as_str() {
-        "" => Some(context.handle.new_task_id()),
-        text => bad.take(&at("task_id"), TaskId::parse(text)),
+        "" => Some(Uuid::now_v7().into()),
+        text => bad.take(at("task_id"), TaskId::parse(text)),
     };
-    let request_id = optional_name(&mut bad, &at("request_id"), &request.request_id);
+    let request_id = optional_name(&mut bad, at("request_id"), &request.request_id);
     let namespace = match request.namespace.as_str() {
-        "" => Some(Namespace::default()),
-        text => bad.take(&at("namespace"), Namespace::parse(text)),
+        "" => Some(USUAL.namespace.clone()),
+        text => bad.take(at("namespace"), Namespace::parse(text)),
     };
-    let delay = bad.span(&at("delay"), request.delay.as_ref(), Duration::ZERO..=limits::DELAY_MAX);
+    let delay = bad.span(at("delay"), request.delay.as_ref(), Duration::ZERO..=limits::DELAY_MAX);
     let expiry_bounds = limits::TIMEOUT_MIN..=limits::DELAY_MAX;
-    let expires_after = bad.span(&at("expires_after"), request.expires_after.as_ref(), expiry_bounds);
-    check_args(&mut bad, &at("args"), &request.args);
-    let wishes = Wishes::parse(&mut bad, &at, &request);
-    let (payload, content_type) = payload(&mut bad, &at("payload"), request.payload);
-    let labels = labels(&mut bad, &at("labels"), request.labels);
-    bad.at_most(&at("display_name"), request.display_name.len(), limits::DISPLAY_NAME_BYTES_MAX, "bytes");
+    let expires_after = bad.span(at("expires_after"), request.expires_after.as_ref(), expiry_bounds);
+    check_args(&mut bad, place, &request.args);
+    let wishes = Wishes::parse(&mut bad, place, &request);
+    let (payload, content_type) = payload(&mut bad, place, request.payload);
+    let labels = labels(&mut bad, place, request.labels);
+    bad.at_most(at("display_name"), request.display_name.len(), limits::DISPLAY_NAME_BYTES_MAX, "bytes");
     bad.check()?;
     let (Some(handler), Some(id), Some(namespace)) = (handler, id, namespace) else {
-        return Err(InvalidFields::one(&at("handler"), "cannot be read").into());
+        return Err(InvalidFields::one(at("handler"), "cannot be read").into());
     };
 
-    let (handler, pool) = resolve(context.handle.catalog(), &handler, pool.flatten())?;
+    let (handler, pool) = resolve(context.catalog, place, &handler, pool.flatten())?;
     if !request.args.is_empty() && !handler.accepts_args {
-        let text = format!("are not accepted by handler `{}`", handler.name);
-        return Err(InvalidFields::one(&at("args"), text).into());
+        let text = format_args!("has {} values, handler `{}` accepts none", request.args.len(), handler.name);
+        return Err(InvalidFields::one(at("args"), text).into());
     }
     let options = TaskOptions {
         namespace,
@@ -82,7 +95,7 @@ pub fn spec(request: v1::SubmitTaskRequest, context: &Context<'_>) -> Result<Tas
     };
     Ok(TaskSpec {
         id,
-        options: context.handle.intern(options),
+        options: (context.intern)(options),
         payload,
         args: request.args.into_iter().map(Into::into).collect(),
         request_id,
@@ -94,17 +107,30 @@ pub fn spec(request: v1::SubmitTaskRequest, context: &Context<'_>) -> Result<Tas
 /// Handler and pool of a task.
 fn resolve<'a>(
     catalog: &'a Catalog,
+    place: Place,
     handler: &HandlerName,
     pool: Option<PoolName>,
 ) -> Result<(&'a HandlerSpec, &'a PoolSpec), Unresolved> {
-    let handler = catalog.handlers.get(handler).ok_or_else(|| Unresolved::Handler(handler.clone()))?;
+    let unknown = || Unresolved::Handler(Field(place, "handler"), handler.clone());
+    let handler = catalog.handlers.get(handler).ok_or_else(unknown)?;
+    let field = Field(place, "pool");
     let wanted = pool.as_ref().unwrap_or(&handler.pool);
-    let spec = catalog.pools.get(wanted).ok_or_else(|| Unresolved::Pool(wanted.clone()))?;
+    let spec = catalog.pools.get(wanted).ok_or_else(|| Unresolved::Pool(field, wanted.clone()))?;
+    let refused = |why| {
+        let (handler, pool) = (handler.name.clone(), wanted.clone());
+        Err(Unresolved::NotAllowed { field, handler, pool, why })
+    };
     if *wanted != handler.pool && !handler.allowed_pools.contains(wanted) {
-        return Err(Unresolved::NotAllowed { handler: handler.name.clone(), pool: wanted.clone() });
+        return refused("it is not among the handler's pools");
+    }
+    if handler.blocking && spec.kind == PoolKind::Async {
+        return refused("the handler computes on its worker, and the pool is for work that waits");
     }
     Ok((handler, spec))
 }
+
+/// What each further delay may be multiplied with.
+const FACTORS: RangeInclusive<f64> = 1.0..=10.0;
 
 /// What the submitter may wish differently from the handler.
 struct Wishes {
@@ -119,29 +145,30 @@ struct Wishes {
 }
 
 impl Wishes {
-    fn parse(bad: &mut InvalidFields, at: &dyn Fn(&str) -> String, request: &v1::SubmitTaskRequest) -> Self {
+    fn parse(bad: &mut InvalidFields, place: Place, request: &v1::SubmitTaskRequest) -> Self {
+        let at = |field| Field(place, field);
         let retry = request.retry.unwrap_or_default();
         let attempts_max = u32::try_from(retry.max_attempts).ok().filter(|n| *n <= limits::ATTEMPTS_MAX);
         if attempts_max.is_none() {
-            let text = format!("is {}, it must be from 1 to {}", retry.max_attempts, limits::ATTEMPTS_MAX);
+            let text = format_args!("is {}, it must be from 1 to {}", retry.max_attempts, limits::ATTEMPTS_MAX);
             bad.add(at("retry.max_attempts"), text);
         }
-        if !(retry.factor == 0.0 || (1.0..=10.0).contains(&retry.factor)) {
-            bad.add(at("retry.factor"), format!("is {}, it must be from 1 to 10", retry.factor));
+        if !(retry.factor == 0.0 || FACTORS.contains(&retry.factor)) {
+            bad.add(at("retry.factor"), format_args!("is {}, it must be from 1 to 10", retry.factor));
         }
         if let Some(jitter) = retry.jitter.filter(|jitter| !(0.0..=1.0).contains(jitter)) {
-            bad.add(at("retry.jitter"), format!("is {jitter}, it must be from 0 to 1"));
+            bad.add(at("retry.jitter"), format_args!("is {jitter}, it must be from 0 to 1"));
         }
         let spans = Duration::ZERO..=limits::DELAY_MAX;
         let timeouts = limits::TIMEOUT_MIN..=limits::TIMEOUT_MAX;
         Self {
-            priority: priority(bad, &at("priority"), request.priority),
-            durability: durability(bad, &at("durability"), request.durability),
-            timeout: bad.span(&at("timeout"), request.timeout.as_ref(), timeouts),
+            priority: priority(bad, at("priority"), request.priority),
+            durability: durability(bad, at("durability"), request.durability),
+            timeout: bad.span(at("timeout"), request.timeout.as_ref(), timeouts),
             attempts_max: attempts_max.filter(|n| *n > 0),
-            delay: bad.span(&at("retry.delay"), retry.delay.as_ref(), spans.clone()),
+            delay: bad.span(at("retry.delay"), retry.delay.as_ref(), spans.clone()),
             factor: (retry.factor != 0.0).then_some(retry.factor),
-            delay_max: bad.span(&at("retry.max_delay"), retry.max_delay.as_ref(), spans),
+            delay_max: bad.span(at("retry.max_delay"), retry.max_delay.as_ref(), spans),
             jitter: retry.jitter,
         }
     }
@@ -158,80 +185,89 @@ impl Wishes {
 }
 
 /// A priority; unspecified is NORMAL.
-pub fn priority(bad: &mut InvalidFields, field: &str, number: i32) -> Priority {
+pub fn priority(bad: &mut InvalidFields, field: impl Display, number: i32) -> Priority {
     match v1::Priority::try_from(number) {
         Ok(v1::Priority::Unspecified | v1::Priority::Normal) => Priority::Normal,
         Ok(v1::Priority::Low) => Priority::Low,
         Ok(v1::Priority::High) => Priority::High,
         Ok(v1::Priority::Critical) => Priority::Critical,
         Err(_) => {
-            bad.add(field, format!("is {number}, which is not a priority; those are 0 to 4"));
+            bad.add(field, format_args!("is {number}, which is not a priority; those are 0 to 4"));
             Priority::Normal
         }
     }
 }
 
-fn durability(bad: &mut InvalidFields, field: &str, number: i32) -> Option<Durability> {
+fn durability(bad: &mut InvalidFields, field: Field, number: i32) -> Option<Durability> {
     match v1::Durability::try_from(number) {
         Ok(v1::Durability::Unspecified) => None,
         Ok(v1::Durability::Fsync) => Some(Durability::Fsync),
         Ok(v1::Durability::Memory) => Some(Durability::Memory),
         Err(_) => {
-            bad.add(field, format!("is {number}, which is not a durability; those are 0 to 2"));
+            bad.add(field, format_args!("is {number}, which is not a durability; those are 0 to 2"));
             None
         }
     }
 }
 
-fn optional_name(bad: &mut InvalidFields, field: &str, text: &str) -> Option<Box<str>> {
+fn optional_name(bad: &mut InvalidFields, field: Field, text: &str) -> Option<Box<str>> {
     if text.is_empty() {
         return None;
     }
     bad.take(field, id::check_name(text)).map(|()| text.into())
 }
 
-fn payload(bad: &mut InvalidFields, field: &str, payload: Option<v1::Payload>) -> (Bytes, Arc<str>) {
-    let Some(v1::Payload { kind, content_type }) = payload else { return (Bytes::new(), OCTET_STREAM.into()) };
+fn payload(bad: &mut InvalidFields, place: Place, payload: Option<v1::Payload>) -> (Bytes, Arc<str>) {
+    let Some(v1::Payload { kind, content_type }) = payload else { return (Bytes::new(), USUAL.octets.clone()) };
     let (data, usual) = match kind {
-        None => (Bytes::new(), OCTET_STREAM),
-        // A copy: the bytes of the request would keep its whole buffer alive while the task waits.
-        Some(v1::payload::Kind::Data(data)) => (Bytes::copy_from_slice(&data), OCTET_STREAM),
-        Some(v1::payload::Kind::Json(value)) => match json::text(&value) {
-            Some(text) => (text.into(), JSON),
-            None => {
-                bad.add(format!("{field}.json"), "is nested too deeply, at most 50 levels are allowed");
-                (Bytes::new(), JSON)
-            }
-        },
+        None => (Bytes::new(), &USUAL.octets),
+        Some(v1::payload::Kind::Data(data)) => {
+            bad.at_most(Field(place, "payload.data"), data.len(), limits::PAYLOAD_BYTES_MAX, "bytes");
+            // A copy: the bytes of the request would keep its whole buffer alive while the task waits.
+            (Bytes::copy_from_slice(&data[..data.len().min(limits::PAYLOAD_BYTES_MAX)]), &USUAL.octets)
+        }
+        Some(v1::payload::Kind::Json(value)) => {
+            let field = Field(place, "payload.json");
+            let text = json::text(&value).map_err(|fault| bad.add(field, fault)).unwrap_or_default();
+            bad.at_most(field, text.len(), limits::PAYLOAD_BYTES_MAX, "bytes");
+            (text.into(), &USUAL.json)
+        }
     };
-    bad.at_most(field, data.len(), limits::PAYLOAD_BYTES_MAX, "bytes");
-    bad.at_most(&format!("{field}.content_type"), content_type.len(), limits::DISPLAY_NAME_BYTES_MAX, "bytes");
-    let content_type = if content_type.is_empty() { usual.into() } else { content_type.into() };
-    (data, content_type)
+    (data, content_type_of(bad, Field(place, "payload.content_type"), content_type, usual))
 }
 
-fn check_args(bad: &mut InvalidFields, field: &str, args: &[String]) {
-    bad.at_most(field, args.len(), limits::ARGS_MAX, "arguments");
+fn content_type_of(bad: &mut InvalidFields, field: Field, given: String, usual: &Arc<str>) -> Arc<str> {
+    bad.at_most(field, given.len(), limits::DISPLAY_NAME_BYTES_MAX, "bytes");
+    // It ends up in headers and environments.
+    if let Some(found) = given.chars().find(|c| !matches!(c, ' '..='~')) {
+        bad.add(field, format_args!("has the character {found:?}, allowed are those of a MIME type"));
+    }
+    if given.is_empty() || *given == **usual { usual.clone() } else { given.into() }
+}
+
+fn check_args(bad: &mut InvalidFields, place: Place, args: &[String]) {
+    bad.at_most(Field(place, "args"), args.len(), limits::ARGS_MAX, "values");
     for (index, arg) in args.iter().enumerate().take(limits::ARGS_MAX) {
-        let field = format!("{field}[{index}]");
-        bad.at_most(&field, arg.len(), limits::ARG_BYTES_MAX, "bytes");
+        let field = format_args!("{place}args[{index}]");
+        bad.at_most(field, arg.len(), limits::ARG_BYTES_MAX, "bytes");
         if arg.contains('\0') {
-            bad.add(field, "contains a NUL byte, which no argument can");
+            bad.add(field, "has a NUL byte, which no argument can");
         }
     }
 }
 
 type Labels = Box<[(Box<str>, Box<str>)]>;
 
-fn labels(bad: &mut InvalidFields, field: &str, labels: std::collections::BTreeMap<String, String>) -> Labels {
-    bad.at_most(field, labels.len(), limits::LABELS_MAX, "labels");
+fn labels(bad: &mut InvalidFields, place: Place, labels: BTreeMap<String, String>) -> Labels {
+    bad.at_most(Field(place, "labels"), labels.len(), limits::LABELS_MAX, "labels");
     for (key, value) in labels.iter().take(limits::LABELS_MAX) {
-        let field = format!("{field}[{key:?}]");
         if key.is_empty() {
-            bad.add(field.as_str(), "has an empty key");
+            bad.add(Field(place, "labels"), "has an empty key");
         }
-        bad.at_most(&field, key.len(), limits::LABEL_KEY_BYTES_MAX, "bytes in its key");
-        bad.at_most(&field, value.len(), limits::LABEL_VALUE_BYTES_MAX, "bytes in its value");
+        let shown: &str = &key[..key.floor_char_boundary(limits::LABEL_KEY_BYTES_MAX)];
+        let field = format_args!("{place}labels[{shown:?}]");
+        bad.at_most(field, key.len(), limits::LABEL_KEY_BYTES_MAX, "bytes in its key");
+        bad.at_most(field, value.len(), limits::LABEL_VALUE_BYTES_MAX, "bytes in its value");
     }
     labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect()
 }

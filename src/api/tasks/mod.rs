@@ -15,7 +15,7 @@ use crate::model::{CancelMode, TaskFilter, limits};
 use crate::proto::v1::{self, task_service_server::TaskService};
 use crate::scheduler::{Cancel, Handle};
 
-use super::convert::{self, InvalidFields, filter, task};
+use super::convert::{self, InvalidFields, Place, filter, task};
 use super::status;
 
 /// A body that the server streams.
@@ -52,7 +52,7 @@ impl TaskService for Tasks {
         request: Request<v1::SubmitTaskRequest>,
     ) -> Result<Response<v1::SubmitTaskResponse>, Status> {
         let caller = caller(&request);
-        let answer = submit::one(&self.handle, request.into_inner(), &caller)?;
+        let answer = submit::one(&self.handle, request.into_inner(), Place::Whole, &caller)?;
         answer.await.map(Response::new)
     }
 
@@ -77,7 +77,7 @@ impl TaskService for Tasks {
         let caller = caller(&request);
         let task = request.into_inner().task;
         let task = task.ok_or_else(|| refused(InvalidFields::one("task", "is missing")))?;
-        let accepted = submit::one(&self.handle, task, &caller)?.await?;
+        let accepted = submit::one(&self.handle, task, Place::Task, &caller)?.await?;
         Ok(Response::new(follow::run(self.handle.clone(), accepted)?))
     }
 
@@ -124,7 +124,7 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::WatchTasksRequest>,
     ) -> Result<Response<Self::WatchTasksStream>, Status> {
-        let steps = follow::watch(self.handle.clone(), request.into_inner()).await?;
+        let steps = follow::watch(self.handle.clone(), request.into_inner())?;
         Ok(Response::new(steps))
     }
 
