@@ -91,16 +91,15 @@ async fn connection(shared: Arc<Shared>, stream: TcpStream) {
         () = tokio::time::sleep(jittered(shared.age, RandomState::new().hash_one(()))) => None,
         () = shared.stop.cancelled() => None,
     };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            // The client opens a new connection for new calls, and finishes the old ones on this.
-            served.as_mut().graceful_shutdown();
-            match tokio::time::timeout(shared.age_grace.max(STOP_GRACE), served).await {
-                Ok(ended) => ended,
-                Err(_) => return tracing::debug!("an old connection is cut"),
-            }
-        }
+    let ended = if let Some(ended) = ended {
+        ended
+    } else {
+        // The client opens a new connection for new calls, and finishes the old ones on this.
+        served.as_mut().graceful_shutdown();
+        let Ok(ended) = tokio::time::timeout(shared.age_grace.max(STOP_GRACE), served).await else {
+            return tracing::debug!("an old connection is cut");
+        };
+        ended
     };
     if let Err(error) = ended {
         tracing::debug!(error = &*error, "a connection failed");
@@ -125,7 +124,7 @@ mod tests {
 
     #[test]
     fn ages_differ_by_at_most_a_tenth_either_way() {
-        let of = |random| jittered(Duration::from_secs(300), random);
+        let of = |random| jittered(Duration::from_mins(5), random);
         assert_eq!(of(0), Duration::from_secs(270));
         assert_eq!(of(200), Duration::from_secs(330));
         assert!((0..1_000).map(of).all(|age| (270..=330).contains(&age.as_secs())));

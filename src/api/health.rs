@@ -110,7 +110,7 @@ mod tests {
     fn every_service_of_the_contract_has_a_status() {
         let set = prost_types::FileDescriptorSet::decode(crate::proto::DESCRIPTORS).unwrap();
         for file in set.file {
-            for service in file.service {
+            for service in &file.service {
                 let name = format!("{}.{}", file.package(), service.name());
                 assert!(SERVICES.contains(&name.as_str()), "{name}");
             }

@@ -13,7 +13,7 @@ use super::convert::task::{count, durability, priority};
 use super::convert::time::{duration, timestamp};
 use super::convert::{self, InvalidFields};
 use super::server::HostReading;
-use super::status;
+use super::status::refused;
 use super::tasks::Body;
 
 /// Interval of a metrics stream when the caller does not say.
@@ -37,10 +37,6 @@ impl Pools {
         let metrics = metrics.into_iter().next().ok_or_else(|| refused(crate::scheduler::UnknownPool { pool }))?;
         Ok((wire_metrics(metrics, Rates::default()), revision.0))
     }
-}
-
-fn refused(condition: impl crate::model::Coded) -> Status {
-    status::of(&condition)
 }
 
 #[tonic::async_trait]
@@ -171,7 +167,7 @@ impl Reading {
 }
 
 /// Per second.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Rates {
     submit: f64,
     finish: f64,

@@ -56,6 +56,12 @@ pub fn of(condition: &dyn Coded) -> Status {
     Status::with_error_details(grpc_code(code), message, rich)
 }
 
+/// The same, for `map_err`.
+#[expect(clippy::needless_pass_by_value, reason = "takes what an `Err` holds")]
+pub fn refused(condition: impl Coded) -> Status {
+    of(&condition)
+}
+
 /// The same for one item of a stream.
 pub fn rejection(condition: &dyn Coded) -> v1::Rejection {
     let Told { code, message, details } = told(condition);

@@ -73,7 +73,7 @@ pub fn spec(request: v1::SubmitTaskRequest, place: Place, context: &Context<'_>)
         return Err(InvalidFields::one(at("handler"), "cannot be read").into());
     };
 
-    let (handler, pool) = resolve(context.catalog, place, &handler, pool.flatten())?;
+    let (handler, pool) = resolve(context.catalog, place, &handler, pool.flatten().as_ref())?;
     if !request.args.is_empty() && !handler.accepts_args {
         let text = format_args!("has {} values, handler `{}` accepts none", request.args.len(), handler.name);
         return Err(InvalidFields::one(at("args"), text).into());
@@ -109,12 +109,12 @@ fn resolve<'a>(
     catalog: &'a Catalog,
     place: Place,
     handler: &HandlerName,
-    pool: Option<PoolName>,
+    pool: Option<&PoolName>,
 ) -> Result<(&'a HandlerSpec, &'a PoolSpec), Unresolved> {
     let unknown = || Unresolved::Handler(Field(place, "handler"), handler.clone());
     let handler = catalog.handlers.get(handler).ok_or_else(unknown)?;
     let field = Field(place, "pool");
-    let wanted = pool.as_ref().unwrap_or(&handler.pool);
+    let wanted = pool.unwrap_or(&handler.pool);
     let spec = catalog.pools.get(wanted).ok_or_else(|| Unresolved::Pool(field, wanted.clone()))?;
     let refused = |why| {
         let (handler, pool) = (handler.name.clone(), wanted.clone());
@@ -270,4 +270,236 @@ fn labels(bad: &mut InvalidFields, place: Place, labels: BTreeMap<String, String
         bad.at_most(field, value.len(), limits::LABEL_VALUE_BYTES_MAX, "bytes in its value");
     }
     labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_types::value::Kind as JsonKind;
+
+    use super::*;
+    use crate::model::Coded;
+
+    fn pool(name: &str, kind: PoolKind) -> (PoolName, PoolSpec) {
+        let name = PoolName::parse(name).unwrap();
+        let timeout = Duration::from_secs(77);
+        (name.clone(), PoolSpec { kind, timeout, ..PoolSpec::with_defaults(name, 2) })
+    }
+
+    fn handler(name: &str, change: impl FnOnce(&mut HandlerSpec)) -> (HandlerName, HandlerSpec) {
+        let mut spec = HandlerSpec {
+            name: HandlerName::parse(name).unwrap(),
+            runner: "builtin",
+            description: String::new(),
+            payload_description: String::new(),
+            pool: PoolName::parse("default").unwrap(),
+            allowed_pools: Vec::new(),
+            timeout: None,
+            retry: RetryPolicy::default(),
+            accepts_args: false,
+            grace: Duration::from_secs(5),
+            blocking: true,
+        };
+        change(&mut spec);
+        (spec.name.clone(), spec)
+    }
+
+    fn catalog() -> Catalog {
+        let allow = |spec: &mut HandlerSpec| {
+            spec.allowed_pools = ["waiting", "gone"].map(|name| PoolName::parse(name).unwrap()).to_vec();
+        };
+        let (rule, timeout) = (RetryPolicy { attempts_max: 7, ..RetryPolicy::default() }, Duration::from_secs(5));
+        Catalog {
+            pools: [
+                pool("default", PoolKind::Threads),
+                pool("waiting", PoolKind::Async),
+                pool("other", PoolKind::Threads),
+            ]
+            .into(),
+            handlers: [
+                handler("compute", |_| ()),
+                handler("spins", allow),
+                handler("waits", |spec| {
+                    allow(spec);
+                    (spec.blocking, spec.accepts_args) = (false, true);
+                    (spec.retry, spec.timeout) = (rule, Some(timeout));
+                }),
+            ]
+            .into(),
+        }
+    }
+
+    fn parse(request: v1::SubmitTaskRequest) -> Result<TaskSpec, Unresolved> {
+        let now = Timestamp(1_000_000);
+        let context = Context { catalog: &catalog(), intern: &Arc::new, now, submitted_by: "127.0.0.1:7", batch: None };
+        spec(request, Place::Item(3), &context)
+    }
+
+    fn request(handler: &str) -> v1::SubmitTaskRequest {
+        v1::SubmitTaskRequest { handler: handler.to_owned(), ..v1::SubmitTaskRequest::default() }
+    }
+
+    fn span(seconds: i64, nanos: i32) -> prost_types::Duration {
+        prost_types::Duration { seconds, nanos }
+    }
+
+    #[test]
+    fn what_a_submitter_leaves_out_comes_from_the_handler_and_then_from_the_pool() {
+        let spec = parse(request("compute")).unwrap();
+        assert!(matches!(spec.id, TaskId::Uuid(_)));
+        let options = &spec.options;
+        assert_eq!((options.pool.as_str(), options.namespace.as_str()), ("default", "default"));
+        assert_eq!((options.timeout, options.priority), (Duration::from_secs(77), Priority::Normal));
+        assert_eq!((options.durability, &options.retry), (Durability::Fsync, &RetryPolicy::default()));
+        assert_eq!((&*options.content_type, &*options.submitted_by), (OCTET_STREAM, "127.0.0.1:7"));
+        assert_eq!((spec.not_before, spec.expires_at, spec.request_id), (None, None, None));
+
+        let spec = parse(request("waits")).unwrap();
+        assert_eq!((spec.options.timeout, spec.options.retry.attempts_max), (Duration::from_secs(5), 7));
+    }
+
+    #[test]
+    fn what_a_submitter_says_goes_before_the_handler() {
+        let wished = v1::SubmitTaskRequest {
+            pool: "waiting".to_owned(),
+            task_id: "mine".to_owned(),
+            request_id: "once".to_owned(),
+            namespace: "team".to_owned(),
+            priority: v1::Priority::Critical.into(),
+            timeout: Some(span(0, 1_000_000)),
+            retry: Some(v1::RetryPolicy { factor: 3.0, jitter: Some(0.0), ..v1::RetryPolicy::default() }),
+            delay: Some(span(2, 0)),
+            expires_after: Some(span(9, 0)),
+            args: vec!["-v".to_owned()],
+            durability: v1::Durability::Memory.into(),
+            at_most_once: true,
+            ..request("waits")
+        };
+        let spec = parse(wished).unwrap();
+        let options = &spec.options;
+        assert_eq!((spec.id.to_string().as_str(), spec.request_id.as_deref()), ("mine", Some("once")));
+        assert_eq!((options.pool.as_str(), options.namespace.as_str()), ("waiting", "team"));
+        assert_eq!((options.priority, options.timeout), (Priority::Critical, Duration::from_millis(1)));
+        assert_eq!((options.retry.factor, options.retry.jitter, options.retry.attempts_max), (3.0, 0.0, 7));
+        assert_eq!((spec.not_before, spec.expires_at), (Some(Timestamp(3_000_000)), Some(Timestamp(10_000_000))));
+        assert_eq!((options.durability, options.at_most_once), (Durability::Memory, true));
+        assert_eq!(&*spec.args, &["-v".into()]);
+    }
+
+    #[test]
+    fn every_bad_field_is_named_with_its_path_all_at_once() {
+        let bad = v1::SubmitTaskRequest {
+            handler: String::new(),
+            pool: "p/q".to_owned(),
+            task_id: "has space".to_owned(),
+            request_id: "x".repeat(65),
+            namespace: "ä".to_owned(),
+            delay: Some(span(-1, 0)),
+            expires_after: Some(span(0, 0)),
+            args: vec!["a\0b".to_owned(), "y".repeat(limits::ARG_BYTES_MAX + 1)],
+            priority: 5,
+            timeout: Some(span(86_400, 1)),
+            retry: Some(v1::RetryPolicy {
+                max_attempts: 101,
+                delay: Some(span(0, -1)),
+                factor: f64::NAN,
+                max_delay: Some(span(i64::MAX, 0)),
+                jitter: Some(1.5),
+            }),
+            durability: -1,
+            display_name: "n".repeat(limits::DISPLAY_NAME_BYTES_MAX + 1),
+            ..v1::SubmitTaskRequest::default()
+        };
+        let Err(Unresolved::Fields(fields)) = parse(bad) else { panic!("it was accepted") };
+        let mut paths = fields.paths();
+        paths.sort_unstable();
+        let names = [
+            "args[0]",
+            "args[1]",
+            "delay",
+            "display_name",
+            "durability",
+            "expires_after",
+            "handler",
+            "namespace",
+            "pool",
+            "priority",
+            "request_id",
+            "retry.delay",
+            "retry.factor",
+            "retry.jitter",
+            "retry.max_attempts",
+            "retry.max_delay",
+            "task_id",
+            "timeout",
+        ];
+        assert_eq!(paths, names.map(|name| format!("tasks[3].{name}")));
+    }
+
+    #[test]
+    fn lists_and_payloads_have_their_limits() {
+        let large = v1::SubmitTaskRequest {
+            payload: Some(v1::Payload {
+                kind: Some(v1::payload::Kind::Data(vec![0; limits::PAYLOAD_BYTES_MAX + 1].into())),
+                content_type: "text/plain\n".to_owned(),
+            }),
+            labels: [(String::new(), "v".to_owned()), ("k".repeat(64), "w".repeat(257))].into(),
+            args: vec![String::new(); limits::ARGS_MAX + 1],
+            ..request("waits")
+        };
+        let Err(Unresolved::Fields(fields)) = parse(large) else { panic!("it was accepted") };
+        let key = "k".repeat(63);
+        let label = format!("tasks[3].labels[{key:?}]");
+        let args = "tasks[3].args";
+        let (data, content_type) = ("tasks[3].payload.data", "tasks[3].payload.content_type");
+        assert_eq!(fields.paths(), [args, data, content_type, "tasks[3].labels", &label, &label]);
+        let many = (0..17).map(|n| (n.to_string(), String::new())).collect();
+        let Err(error) = parse(v1::SubmitTaskRequest { labels: many, ..request("waits") }) else { panic!("accepted") };
+        assert_eq!(error.to_string(), "`tasks[3].labels` has 17 labels, at most 16 are allowed");
+    }
+
+    #[test]
+    fn a_json_payload_becomes_its_text() {
+        let value = prost_types::Value { kind: Some(JsonKind::NumberValue(5_000_000.0)) };
+        let kind = Some(v1::payload::Kind::Json(value));
+        let with = |kind| {
+            let payload = Some(v1::Payload { kind, content_type: String::new() });
+            parse(v1::SubmitTaskRequest { payload, ..request("compute") })
+        };
+        let spec = with(kind).unwrap();
+        assert_eq!((&spec.payload[..], &*spec.options.content_type), (&b"5000000"[..], JSON));
+        let nan = prost_types::Value { kind: Some(JsonKind::NumberValue(f64::NAN)) };
+        let Err(Unresolved::Fields(fields)) = with(Some(v1::payload::Kind::Json(nan))) else { panic!("accepted") };
+        assert_eq!(fields.paths(), ["tasks[3].payload.json"]);
+    }
+
+    #[test]
+    fn a_payload_does_not_pin_the_buffer_that_it_came_in() {
+        let buffer = Bytes::from(vec![7; 4_096]);
+        let kind = Some(v1::payload::Kind::Data(buffer.slice(10..20)));
+        let payload = Some(v1::Payload { kind, content_type: String::new() });
+        let spec = parse(v1::SubmitTaskRequest { payload, ..request("compute") }).unwrap();
+        assert_eq!(spec.payload, buffer[10..20]);
+        assert!(!buffer.as_ptr_range().contains(&spec.payload.as_ptr()));
+    }
+
+    #[test]
+    fn what_is_not_registered_is_a_condition_of_its_own() {
+        let code = |handler: &str, pool: &str| {
+            parse(v1::SubmitTaskRequest { pool: pool.to_owned(), ..request(handler) }).unwrap_err().code()
+        };
+        assert_eq!(code("nobody", ""), crate::model::ErrorCode::UnknownHandler);
+        assert_eq!(code("compute", "nowhere"), crate::model::ErrorCode::UnknownPool);
+        assert_eq!(code("waits", "gone"), crate::model::ErrorCode::UnknownPool);
+        assert_eq!(code("compute", "other"), crate::model::ErrorCode::PoolNotAllowed);
+        assert_eq!(code("spins", "waiting"), crate::model::ErrorCode::PoolNotAllowed);
+        let details = parse(request("nobody")).unwrap_err().details();
+        assert!(details.metadata.contains(&("field", "tasks[3].handler".to_owned())));
+    }
+
+    #[test]
+    fn arguments_need_a_handler_that_takes_them() {
+        let args = vec!["rm".to_owned()];
+        let Err(error) = parse(v1::SubmitTaskRequest { args, ..request("compute") }) else { panic!("accepted") };
+        assert_eq!(error.to_string(), "`tasks[3].args` has 1 values, handler `compute` accepts none");
+    }
 }

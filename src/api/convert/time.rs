@@ -15,7 +15,7 @@ pub fn span(value: &prost_types::Duration) -> Option<Duration> {
 pub fn words(span: Duration) -> String {
     let hours = span.as_secs() / 3_600;
     if hours > 0 && span == Duration::from_hours(hours) {
-        return if hours > 48 && hours % 24 == 0 { format!("{}d", hours / 24) } else { format!("{hours}h") };
+        return if hours > 48 && hours.is_multiple_of(24) { format!("{}d", hours / 24) } else { format!("{hours}h") };
     }
     humantime::format_duration(span).to_string()
 }

@@ -15,6 +15,9 @@ use super::{Body, refused};
 /// How often a quiet watch tells how far it is, when the caller does not say.
 const PROGRESS_DEFAULT: Duration = Duration::from_secs(5);
 
+/// Rows of a snapshot that are held at once, each with its payload.
+const SNAPSHOT_ROWS: usize = 250;
+
 /// A step of a watch.
 fn step(kind: watch_tasks_response::Kind) -> v1::WatchTasksResponse {
     v1::WatchTasksResponse { kind: Some(kind) }
@@ -52,7 +55,7 @@ impl Snapshot {
     /// follows may then repeat a state that the row showed. It tells by its revision, which is not
     /// above the row's. Nothing is missed.
     async fn page(&self, after: Option<PageCursor>) -> Result<crate::scheduler::Page, Status> {
-        self.handle.list(self.filter.clone(), limits::PAGE_SIZE_MAX, after).await.map_err(refused)
+        self.handle.list(self.filter.clone(), SNAPSHOT_ROWS, after).await.map_err(refused)
     }
 }
 

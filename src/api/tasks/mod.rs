@@ -1,6 +1,7 @@
 //! TaskService: each RPC turns its request into a question to the scheduler and the answer back.
 
 mod follow;
+mod list;
 mod output;
 mod stream;
 mod submit;
@@ -16,7 +17,7 @@ use crate::proto::v1::{self, task_service_server::TaskService};
 use crate::scheduler::{Cancel, Handle};
 
 use super::convert::{self, InvalidFields, Place, filter, task};
-use super::status;
+use super::status::refused;
 
 /// A body that the server streams.
 pub(super) type Body<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -34,10 +35,6 @@ impl Tasks {
 /// Who calls: the peer's address.
 fn caller<T>(request: &Request<T>) -> String {
     request.remote_addr().map_or_else(|| "unknown".to_owned(), |address| address.to_string())
-}
-
-fn refused(condition: impl crate::model::Coded) -> Status {
-    status::of(&condition)
 }
 
 #[tonic::async_trait]
@@ -94,18 +91,7 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::ListTasksRequest>,
     ) -> Result<Response<v1::ListTasksResponse>, Status> {
-        let request = request.into_inner();
-        let wire_filter = request.filter.unwrap_or_default();
-        let size = filter::page_size(request.page_size).map_err(refused)?;
-        let cursor = filter::page_cursor(&request.page_token, &wire_filter).map_err(refused)?;
-        let parsed = filter::filter(Some(wire_filter.clone())).map_err(refused)?;
-        let page = self.handle.list(parsed, size, cursor).await.map_err(refused)?;
-        let view = task::View { payload: false, result: request.include_results };
-        Ok(Response::new(v1::ListTasksResponse {
-            next_page_token: filter::page_token(page.next, &wire_filter),
-            revision: page.revision.0,
-            tasks: page.tasks.into_iter().map(|row| task::task(row, view)).collect(),
-        }))
+        list::list(&self.handle, request.into_inner()).await.map(Response::new)
     }
 
     async fn wait_task(&self, request: Request<v1::WaitTaskRequest>) -> Result<Response<v1::WaitTaskResponse>, Status> {

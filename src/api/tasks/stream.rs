@@ -37,7 +37,7 @@ pub fn answers(
                 request = requests.next(), if more && under_way.len() < IN_FLIGHT_MAX => match request {
                     Some(Ok(request)) => match begin(&handle, request, &caller) {
                         Ok(answer) => under_way.push(answer),
-                        Err(rejected) => yield Ok(rejected),
+                        Err(rejected) => yield Ok(*rejected),
                     },
                     // The caller sent garbage or has gone: what was accepted stays accepted, and is
                     // answered while somebody listens.
@@ -60,10 +60,11 @@ fn begin(
     handle: &Handle,
     request: v1::SubmitTasksRequest,
     caller: &str,
-) -> Result<impl Future<Output = v1::SubmitTasksResponse> + Send + use<>, v1::SubmitTasksResponse> {
+) -> Result<impl Future<Output = v1::SubmitTasksResponse> + Send + use<>, Box<v1::SubmitTasksResponse>> {
     let sequence = request.sequence;
-    let task = request.task.ok_or_else(|| rejected(sequence, &InvalidFields::one("task", "is missing")))?;
-    let spec = super::submit::spec(handle, task, Place::Task, caller).map_err(|error| rejected(sequence, &error))?;
+    let task = request.task.ok_or_else(|| Box::new(rejected(sequence, &InvalidFields::one("task", "is missing"))))?;
+    let spec = super::submit::spec(handle, task, Place::Task, caller);
+    let spec = spec.map_err(|error| Box::new(rejected(sequence, &error)))?;
     let answer = handle.submit(vec![spec]);
     Ok(async move {
         match answer.await {
