@@ -53,10 +53,10 @@ where
     Fut: Future<Output = Result<T>>,
 {
     let scratch = Scratch::new(&plan.directory, false)?;
-    let echo = Echo::start(Some(scratch.path())).await?;
+    let echo = Echo::start(Some(scratch.path()))?;
     let durable = load(clients(&echo, connections).await?).await?;
     drop(echo);
-    let echo = Echo::start(None).await?;
+    let echo = Echo::start(None)?;
     let at_once = load(clients(&echo, connections).await?).await?;
     Ok(Bare { durable, at_once })
 }

@@ -16,6 +16,7 @@ use super::server::Tasks;
 use crate::cli::child::{self, Result};
 use crate::proto::v1::submit_tasks_response::Outcome;
 use crate::proto::v1::task_service_server::{TaskService, TaskServiceServer};
+#[cfg_attr(not(test), expect(clippy::wildcard_imports, reason = "every message of one service"))]
 use crate::proto::v1::*;
 
 /// Bytes that one task takes in the bare journal: as many as a queued task has for its spec and payload.
@@ -33,7 +34,7 @@ pub struct Echo {
 
 impl Echo {
     /// Starts one that answers at once, or, with a directory, when a bare append there is durable.
-    pub async fn start(journal: Option<&Path>) -> Result<Self> {
+    pub fn start(journal: Option<&Path>) -> Result<Self> {
         let service = Service { journal: journal.map(Journal::open).transpose()? };
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
