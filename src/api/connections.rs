@@ -120,7 +120,73 @@ fn jittered(span: Duration, random: u64) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
+    use crate::telemetry::host::HostHealth;
+
+    /// What a client says first: the preface, and settings without a wish.
+    const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    const SETTINGS: u8 = 4;
+    const GOAWAY: u8 = 7;
+
+    fn options(connection_age: Duration) -> Options {
+        Options {
+            max_concurrent_streams: 3,
+            keepalive_interval: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(10),
+            connection_age,
+            connection_age_grace: Duration::from_secs(1),
+            max_in_flight: 1,
+            instance: String::new(),
+            host: Arc::new(HostHealth::default),
+        }
+    }
+
+    async fn dial(options: Options, stop: CancellationToken) -> (TcpStream, tokio::task::JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = tokio::spawn(async move { serve(listener, Routes::default(), &options, stop).await });
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(HELLO).await.unwrap();
+        (stream, serving)
+    }
+
+    /// Type and content of the next frame; `None` at the end.
+    async fn frame(stream: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.ok()?;
+        let mut content = vec![0; usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])];
+        stream.read_exact(&mut content).await.ok()?;
+        Some((head[3], content))
+    }
+
+    #[tokio::test]
+    async fn an_old_connection_gets_notice_before_it_ends() {
+        let (mut stream, _serving) = dial(options(Duration::from_millis(50)), CancellationToken::new()).await;
+        let mut kinds = Vec::new();
+        while let Some((kind, content)) = frame(&mut stream).await {
+            if kind == SETTINGS && !content.is_empty() {
+                assert!(content.chunks(6).any(|setting| setting == [0, 3, 0, 0, 0, 3]), "streams are bounded");
+            }
+            kinds.push(kind);
+            if kind == GOAWAY {
+                break;
+            }
+        }
+        assert_eq!(kinds.last(), Some(&GOAWAY));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_stop_does_not_wait_for_a_client_that_stays() {
+        let stop = CancellationToken::new();
+        let (mut stream, serving) = dial(options(Duration::from_hours(1)), stop.clone()).await;
+        assert_eq!(frame(&mut stream).await.unwrap().0, SETTINGS);
+        stop.cancel();
+        serving.await.unwrap();
+        // The client never answers the notice; its connection is closed all the same.
+        while frame(&mut stream).await.is_some() {}
+    }
 
     #[test]
     fn ages_differ_by_at_most_a_tenth_either_way() {

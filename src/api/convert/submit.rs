@@ -222,14 +222,14 @@ fn payload(bad: &mut InvalidFields, place: Place, payload: Option<v1::Payload>) 
     let (data, usual) = match kind {
         None => (Bytes::new(), &USUAL.octets),
         Some(v1::payload::Kind::Data(data)) => {
-            bad.at_most(Field(place, "payload.data"), data.len(), limits::PAYLOAD_BYTES_MAX, "bytes");
+            bad.at_most(Field(place, "payload"), data.len(), limits::PAYLOAD_BYTES_MAX, "bytes");
             // A copy: the bytes of the request would keep its whole buffer alive while the task waits.
             (Bytes::copy_from_slice(&data[..data.len().min(limits::PAYLOAD_BYTES_MAX)]), &USUAL.octets)
         }
         Some(v1::payload::Kind::Json(value)) => {
-            let field = Field(place, "payload.json");
-            let text = json::text(&value).map_err(|fault| bad.add(field, fault)).unwrap_or_default();
-            bad.at_most(field, text.len(), limits::PAYLOAD_BYTES_MAX, "bytes");
+            let text = json::text(&value).map_err(|fault| bad.add(Field(place, "payload.json"), fault));
+            let text = text.unwrap_or_default();
+            bad.at_most(Field(place, "payload"), text.len(), limits::PAYLOAD_BYTES_MAX, "bytes");
             (text.into(), &USUAL.json)
         }
     };
@@ -261,11 +261,11 @@ type Labels = Box<[(Box<str>, Box<str>)]>;
 fn labels(bad: &mut InvalidFields, place: Place, labels: BTreeMap<String, String>) -> Labels {
     bad.at_most(Field(place, "labels"), labels.len(), limits::LABELS_MAX, "labels");
     for (key, value) in labels.iter().take(limits::LABELS_MAX) {
-        if key.is_empty() {
-            bad.add(Field(place, "labels"), "has an empty key");
-        }
         let shown: &str = &key[..key.floor_char_boundary(limits::LABEL_KEY_BYTES_MAX)];
         let field = format_args!("{place}labels[{shown:?}]");
+        if key.is_empty() {
+            bad.add(field, "has an empty key");
+        }
         bad.at_most(field, key.len(), limits::LABEL_KEY_BYTES_MAX, "bytes in its key");
         bad.at_most(field, value.len(), limits::LABEL_VALUE_BYTES_MAX, "bytes in its value");
     }
@@ -450,8 +450,8 @@ mod tests {
         let key = "k".repeat(63);
         let label = format!("tasks[3].labels[{key:?}]");
         let args = "tasks[3].args";
-        let (data, content_type) = ("tasks[3].payload.data", "tasks[3].payload.content_type");
-        assert_eq!(fields.paths(), [args, data, content_type, "tasks[3].labels", &label, &label]);
+        let (data, content_type) = ("tasks[3].payload", "tasks[3].payload.content_type");
+        assert_eq!(fields.paths(), [args, data, content_type, "tasks[3].labels[\"\"]", &label, &label]);
         let many = (0..17).map(|n| (n.to_string(), String::new())).collect();
         let Err(error) = parse(v1::SubmitTaskRequest { labels: many, ..request("waits") }) else { panic!("accepted") };
         assert_eq!(error.to_string(), "`tasks[3].labels` has 17 labels, at most 16 are allowed");
