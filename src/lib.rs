@@ -1,4 +1,5 @@
-//! Lineshaft: a gRPC task-execution service. The map for contributors is `src/README.md`.
+//! Lineshaft: a gRPC task-execution service.
+#![doc = include_str!("README.md")]
 
 pub mod api;
 pub mod app;

@@ -39,6 +39,8 @@ enum Command {
     },
     #[command(flatten)]
     Client(cli::Command),
+    /// Show real work end to end on a server of its own; succeeds only if every result was right.
+    Demo(cli::demo::Options),
     /// Measure a server of its own, beside what the machine allows.
     Bench(cli::bench::Options),
     /// Print completions for a shell.
@@ -92,6 +94,10 @@ fn main() -> ExitCode {
         Command::Config { command } => configuration(&command),
         Command::Client(command) => match client_runtime() {
             Ok(runtime) => runtime.block_on(cli::run(command, global)),
+            Err(error) => fail(1, &error),
+        },
+        Command::Demo(options) => match client_runtime() {
+            Ok(runtime) => runtime.block_on(cli::demo::run(options)),
             Err(error) => fail(1, &error),
         },
         Command::Bench(options) => match client_runtime() {

@@ -18,7 +18,7 @@ use crate::model::{Clock, SystemClock, Timestamp};
 pub type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
 /// How long a server may take until it accepts connections; recovery of a large store included.
-const READY_WITHIN: Duration = Duration::from_secs(120);
+const READY_WITHIN: Duration = Duration::from_mins(2);
 /// Bytes of the server's log that are shown when it fails.
 const LOG_SHOWN_BYTES: usize = 2_000;
 /// Flow-control windows: large enough that a watch or batch never waits for a window update.

@@ -6,6 +6,7 @@
 pub mod bench;
 mod child;
 mod connect;
+pub mod demo;
 mod filter;
 mod pool;
 mod show;

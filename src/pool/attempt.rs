@@ -98,6 +98,10 @@ impl Attempt {
         self.confirmed.notify_one();
     }
 
+    pub(super) fn wants_confirmation(&self) -> bool {
+        self.assignment.confirm
+    }
+
     /// Waits for [`Attempt::confirm`] where that is wanted. False: it was told to stop meanwhile.
     pub(super) async fn confirmed(&self) -> bool {
         if !self.assignment.confirm {

@@ -1,15 +1,17 @@
 //! Pools of workers: run what they are given, most urgent first.
 //!
 //! `attempt` is what is run, `lanes` where attempts wait (a shared queue and a deque per worker for
-//! each priority, with stealing), `idle` how workers sleep and wake, `worker` the loop that drives
-//! them, `stats` what they count.
+//! each priority, with stealing), `tally` which priority may start, `idle` how workers sleep and wake,
+//! `worker` the loop that drives them, `stats` what they count.
 //!
 //! Invariant: no worker starts an attempt while one of higher priority waits in the same pool.
+//! An attempt starts at the moment when it is claimed; its report follows at once.
 
 mod attempt;
 mod idle;
 mod lanes;
 mod stats;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -17,12 +19,14 @@ mod worker;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::runtime;
 use tokio::sync::watch;
 
-use crate::model::{Bill, Clock, Output, PoolKind, PoolName, PoolSpec, Timestamp};
+use crate::model::limits::POOL_SIZE_MAX;
+use crate::model::{Bill, Clock, Output, PoolKind, PoolName, PoolSpec, Priority, Timestamp};
 use crate::runners::{Ended, Registry, StopCause};
 
 pub use attempt::{Assignment, Attempt, Ticket};
@@ -65,7 +69,8 @@ pub enum Report {
     },
 }
 
-/// Where reports go. Must not block.
+/// Where reports go. Must neither block nor call the pool: it is called by a worker that is about to
+/// begin, for which [`Pool::set_paused`] waits.
 pub type ReportSink = Arc<dyn Fn(Report) + Send + Sync>;
 
 /// What the workers of one pool share.
@@ -78,38 +83,97 @@ struct Shared {
     runtime: runtime::Handle,
     lanes: Lanes,
     idle: Idle,
-    /// True while paused. Workers hold it for reading from looking for an attempt to reporting its
-    /// start, so that nothing begins once `set_paused(true)` has returned.
-    paused: RwLock<bool>,
     crew: Mutex<Crew>,
     /// `Crew::target` again, to be looked at before every attempt.
     target: AtomicUsize,
-    alive: watch::Sender<usize>,
+    /// Workers that have not ended.
+    present: watch::Sender<usize>,
 }
 
 /// Who is there, and who should be.
 #[derive(Default)]
 struct Crew {
     target: usize,
+    stopped: bool,
     members: Vec<Member>,
+    /// Threads and tasks of members that have been replaced, until they have ended.
+    leavers: Vec<Drive>,
+    /// What replaced members had stolen.
+    past_steals: u64,
 }
 
 struct Member {
+    /// Cleared by the worker itself when it decides to leave.
     alive: bool,
     counters: Arc<Counters>,
+    drive: Drive,
+}
+
+impl Member {
+    fn is_alive(&self) -> bool {
+        self.alive && !self.drive.has_ended()
+    }
+}
+
+/// What drives a worker.
+enum Drive {
+    Thread(thread::JoinHandle<()>),
+    Task(tokio::task::JoinHandle<()>),
+}
+
+impl Drive {
+    fn has_ended(&self) -> bool {
+        match self {
+            Self::Thread(thread) => thread.is_finished(),
+            Self::Task(task) => task.is_finished(),
+        }
+    }
+}
+
+impl Shared {
+    fn take_drives(&self) -> Vec<Drive> {
+        let mut crew = self.crew.lock();
+        let left = std::mem::take(&mut crew.members);
+        crew.past_steals += left.iter().map(|member| member.counters.steals()).sum::<u64>();
+        let mut drives = std::mem::take(&mut crew.leavers);
+        drives.extend(left.into_iter().map(|member| member.drive));
+        drives
+    }
+
+    /// Lets every worker leave after what it runs; nothing begins any more.
+    fn dismiss(&self) {
+        self.lanes.tally.set_paused(true);
+        let mut crew = self.crew.lock();
+        crew.target = 0;
+        crew.stopped = true;
+        self.target.store(0, Ordering::SeqCst);
+        drop(crew);
+        self.idle.wake(usize::MAX);
+    }
+}
+
+/// Dismisses the workers when the last handle goes, so that no thread waits for work that cannot come.
+struct Owner {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.shared.dismiss();
+    }
 }
 
 /// A pool; a cheap handle.
 #[derive(Clone)]
 pub struct Pool {
-    shared: Arc<Shared>,
+    owner: Arc<Owner>,
 }
 
 impl Pool {
     /// Starts the pool's workers.
     ///
     /// # Errors
-    /// When a thread cannot be started.
+    /// When the size is not 1 to 1,000, or a thread cannot be started.
     pub fn start(
         spec: &PoolSpec,
         registry: Arc<Registry>,
@@ -126,30 +190,44 @@ impl Pool {
             runtime,
             lanes: Lanes::default(),
             idle: Idle::default(),
-            paused: RwLock::new(spec.paused),
             crew: Mutex::default(),
             target: AtomicUsize::new(0),
-            alive: watch::Sender::new(0),
+            present: watch::Sender::new(0),
         });
-        let pool = Self { shared };
+        shared.lanes.tally.set_paused(spec.paused);
+        let pool = Self { owner: Arc::new(Owner { shared }) };
         pool.resize(spec.size)?;
         Ok(pool)
     }
 
-    /// Gives attempts to the pool. `held_back`, by priority index, says that the scheduler has more
-    /// eligible tasks of that priority: until a later push clears it, no lower priority begins.
-    pub fn push(&self, attempts: Vec<Arc<Attempt>>, held_back: [bool; 4]) {
-        let given = attempts.len();
-        let cleared = self.shared.lanes.push(attempts, held_back);
-        let wake = if cleared { usize::MAX } else { given };
-        self.shared.idle.wake(wake.min(self.shared.lanes.len()));
+    fn shared(&self) -> &Arc<Shared> {
+        &self.owner.shared
     }
 
-    /// Pauses or resumes. Once a pause has returned no attempt begins.
+    /// Gives attempts to the pool. `held_back`, by priority index, says that the scheduler has more
+    /// eligible tasks of that priority: until a later push clears it, no lower priority begins.
+    pub fn push(&self, attempts: Vec<Arc<Attempt>>, held_back: [bool; Priority::COUNT]) {
+        let given = attempts.len();
+        let cleared = self.shared().lanes.push(attempts, held_back);
+        let tally = &self.shared().lanes.tally;
+        if tally.has_startable() {
+            self.shared().idle.wake(if cleared { tally.counts().iter().sum() } else { given });
+        }
+    }
+
+    /// Pauses or resumes. Once a pause has returned no attempt begins, and the start of every one that
+    /// has begun is reported.
     pub fn set_paused(&self, paused: bool) {
-        *self.shared.paused.write() = paused;
-        if !paused {
-            self.shared.idle.wake(self.shared.lanes.len());
+        self.shared().lanes.tally.set_paused(paused);
+        if paused {
+            let crew = self.shared().crew.lock();
+            let counters: Vec<_> = crew.members.iter().map(|member| member.counters.clone()).collect();
+            drop(crew);
+            for counters in counters {
+                counters.wait_while_beginning();
+            }
+        } else {
+            self.shared().idle.wake(self.shared().lanes.tally.counts().iter().sum());
         }
     }
 
@@ -157,90 +235,110 @@ impl Pool {
     /// the highest numbers finish what they run and leave.
     ///
     /// # Errors
-    /// When a thread cannot be started; the workers that could be are there.
+    /// When the size is out of bounds, the pool has stopped, or a thread cannot be started; then the
+    /// size is what could be reached.
     pub fn resize(&self, size: usize) -> io::Result<()> {
-        let mut crew = self.shared.crew.lock();
-        crew.target = size;
-        self.shared.target.store(size, Ordering::Release);
+        if !(1..=POOL_SIZE_MAX).contains(&size) {
+            let text = format!("a pool has 1 to {POOL_SIZE_MAX} workers, not {size}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let mut crew = self.shared().crew.lock();
+        if crew.stopped {
+            return Err(io::Error::other("the pool has stopped"));
+        }
+        crew.leavers.retain(|drive| !drive.has_ended());
+        let before = crew.target;
+        self.aim(&mut crew, size);
         for index in 0..size {
-            if crew.members.get(index).is_some_and(|member| member.alive) {
-                continue;
+            if crew.members.get(index).is_none_or(|member| !member.is_alive())
+                && let Err(error) = self.hire(&mut crew, index)
+            {
+                self.aim(&mut crew, index.max(before.min(size)));
+                return Err(error);
             }
-            let counters = Arc::new(Counters::default());
-            if index == crew.members.len() {
-                crew.members.push(Member { alive: false, counters: counters.clone() });
-            }
-            self.hire(index, counters.clone())?;
-            crew.members[index] = Member { alive: true, counters };
         }
         drop(crew);
-        self.shared.idle.wake(usize::MAX);
+        self.shared().idle.wake(usize::MAX);
         Ok(())
     }
 
-    fn hire(&self, index: usize, counters: Arc<Counters>) -> io::Result<()> {
-        let worker = Worker::new(self.shared.clone(), index, counters);
-        self.shared.alive.send_modify(|alive| *alive += 1);
-        match self.shared.kind {
-            PoolKind::Async => drop(self.shared.runtime.spawn(worker.run())),
+    fn aim(&self, crew: &mut Crew, size: usize) {
+        crew.target = size;
+        self.shared().target.store(size, Ordering::SeqCst);
+    }
+
+    fn hire(&self, crew: &mut Crew, index: usize) -> io::Result<()> {
+        let counters = Arc::new(Counters::default());
+        let worker = Worker::new(self.shared().clone(), index, counters.clone());
+        let runtime = self.shared().runtime.clone();
+        let drive = match self.shared().kind {
+            PoolKind::Async => Drive::Task(runtime.spawn(worker.run())),
             PoolKind::Threads => {
-                let runtime = self.shared.runtime.clone();
-                let thread = std::thread::Builder::new().name(format!("PoolWorker-{index}")).stack_size(STACK_BYTES);
-                if let Err(error) = thread.spawn(move || runtime.block_on(worker.run())) {
-                    self.shared.alive.send_modify(|alive| *alive -= 1);
-                    return Err(error);
-                }
+                let thread = thread::Builder::new().name(format!("PoolWorker-{index}")).stack_size(STACK_BYTES);
+                Drive::Thread(thread.spawn(move || runtime.block_on(worker.run()))?)
             }
+        };
+        let member = Member { alive: true, counters, drive };
+        if index < crew.members.len() {
+            let left = std::mem::replace(&mut crew.members[index], member);
+            crew.past_steals += left.counters.steals();
+            crew.leavers.push(left.drive);
+        } else {
+            crew.members.push(member);
         }
         Ok(())
     }
 
     /// Workers that there should be.
     pub fn size(&self) -> usize {
-        self.shared.crew.lock().target
+        self.shared().crew.lock().target
     }
 
     /// The pool in numbers.
     pub fn stats(&self) -> PoolStats {
-        let crew = self.shared.crew.lock();
-        let alive = crew.members.iter().filter(|member| member.alive);
+        let crew = self.shared().crew.lock();
+        let alive = crew.members.iter().filter(|member| member.is_alive());
         let busy = alive.clone().filter(|member| member.counters.is_busy()).count();
         let alive = alive.count();
         PoolStats {
             alive,
             busy,
             idle: alive - busy,
-            steals: crew.members.iter().map(|member| member.counters.steals()).sum(),
-            assigned: self.shared.lanes.lengths(),
+            steals: crew.past_steals + crew.members.iter().map(|member| member.counters.steals()).sum::<u64>(),
+            assigned: self.shared().lanes.tally.counts(),
         }
     }
 
     /// A row per worker that is there, by number.
     pub fn workers(&self) -> Vec<WorkerStats> {
-        let crew = self.shared.crew.lock();
-        let present = crew.members.iter().enumerate().filter(|(_, member)| member.alive);
-        let row = |(index, member): (usize, &Member)| {
-            let leaving = index >= crew.target;
-            member.counters.read(index, !leaving, self.shared.lanes.queue_size(index))
-        };
-        present.map(row).collect()
+        let crew = self.shared().crew.lock();
+        let queue_sizes = self.shared().lanes.queue_sizes(crew.members.len());
+        let present = crew.members.iter().zip(queue_sizes).enumerate().filter(|(_, (member, _))| member.is_alive());
+        present.map(|(index, (member, waiting))| member.counters.read(index, index < crew.target, waiting)).collect()
     }
 
     /// Workers count from zero again.
     pub fn reset_counters(&self) {
-        for member in &self.shared.crew.lock().members {
+        let mut crew = self.shared().crew.lock();
+        crew.past_steals = 0;
+        for member in &crew.members {
             member.counters.reset();
         }
     }
 
-    /// Lets every worker finish what it runs and leave. What has not begun stays unbegun.
+    /// Lets every worker finish what it runs and leave, and waits until the last has gone. What has
+    /// not begun stays unbegun.
     pub async fn stop(&self) {
-        self.set_paused(true);
-        self.shared.crew.lock().target = 0;
-        self.shared.target.store(0, Ordering::Release);
-        self.shared.idle.wake(usize::MAX);
-        let mut alive = self.shared.alive.subscribe();
-        // The sender lives in `shared`, so this cannot fail.
-        let _ = alive.wait_for(|alive| *alive == 0).await;
+        self.shared().dismiss();
+        let mut present = self.shared().present.subscribe();
+        // The sender lives as long as this handle, so this cannot fail.
+        let _ = present.wait_for(|present| *present == 0).await;
+        for drive in self.shared().take_drives() {
+            // All have done their last step, so this takes no time. A panic has been printed by its hook.
+            match drive {
+                Drive::Task(task) => drop(task.await),
+                Drive::Thread(thread) => drop(thread.join()),
+            }
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! What workers count, and how it is shown.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -51,7 +51,8 @@ pub struct WorkerStats {
     pub steals: u64,
 }
 
-/// Counted by one worker, read by others.
+/// Counted by one worker, read by others; on cache lines of its own, because all workers count at once.
+#[repr(align(128))]
 pub(super) struct Counters {
     completed: AtomicU64,
     failed: AtomicU64,
@@ -59,6 +60,16 @@ pub(super) struct Counters {
     busy_us: AtomicU64,
     current: Mutex<Option<(Arc<Attempt>, Instant)>>,
     since: Mutex<Instant>,
+    beginning: AtomicBool,
+}
+
+/// The worker is between looking for an attempt and having reported its start.
+pub(super) struct Beginning<'a>(&'a AtomicBool);
+
+impl Drop for Beginning<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
 }
 
 impl Default for Counters {
@@ -70,6 +81,7 @@ impl Default for Counters {
             busy_us: AtomicU64::new(0),
             current: Mutex::new(None),
             since: Mutex::new(Instant::now()),
+            beginning: AtomicBool::new(false),
         }
     }
 }
@@ -79,6 +91,19 @@ fn micros(span: Duration) -> u64 {
 }
 
 impl Counters {
+    /// Marks the worker as about to begin; held until its attempt's start is reported.
+    pub fn beginning(&self) -> Beginning<'_> {
+        self.beginning.store(true, Ordering::SeqCst);
+        Beginning(&self.beginning)
+    }
+
+    /// Waits, for less than it takes to report a start, while the worker is about to begin.
+    pub fn wait_while_beginning(&self) {
+        while self.beginning.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+    }
+
     pub fn begin(&self, attempt: &Arc<Attempt>, at: Instant, stolen: bool) {
         *self.current.lock() = Some((attempt.clone(), at));
         if stolen {
@@ -86,9 +111,11 @@ impl Counters {
         }
     }
 
-    pub fn end(&self, run_time: Duration, completed: bool) {
-        *self.current.lock() = None;
-        self.busy_us.fetch_add(micros(run_time), Ordering::Relaxed);
+    pub fn end(&self, completed: bool) {
+        let Some((_, begun)) = self.current.lock().take() else { return };
+        // What ran before a reset is not counted after it.
+        let busy = begun.max(*self.since.lock()).elapsed();
+        self.busy_us.fetch_add(micros(busy), Ordering::Relaxed);
         let counter = if completed { &self.completed } else { &self.failed };
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -125,9 +152,9 @@ impl Counters {
     }
 
     pub fn reset(&self) {
+        *self.since.lock() = Instant::now();
         for counter in [&self.completed, &self.failed, &self.steals, &self.busy_us] {
             counter.store(0, Ordering::Relaxed);
         }
-        *self.since.lock() = Instant::now();
     }
 }

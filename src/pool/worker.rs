@@ -7,13 +7,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::model::{Bill, Failure, FailureReason, StopMethod, Timestamp, limits};
+use crate::model::{Bill, Failure, FailureReason, PoolKind, StopMethod, Timestamp, limits};
 use crate::runners::{Ended, Outcome, Run};
 
 use super::attempt::Attempt;
+use super::idle::Bed;
 use super::lanes::{Local, Taken};
 use super::stats::Counters;
 use super::{Report, Shared};
@@ -29,21 +29,40 @@ pub(super) struct Worker {
     name: Arc<str>,
     qualified_name: Arc<str>,
     counters: Arc<Counters>,
-    bed: Arc<Notify>,
+    bed: Arc<Bed>,
     /// Moving average of run times.
     usual_run_time: Duration,
 }
 
 enum Next {
-    Run(Taken, Timestamp),
+    Run(Begun),
     Nothing,
     Leave,
+}
+
+/// An attempt whose start is reported.
+struct Begun {
+    attempt: Arc<Attempt>,
+    at: Timestamp,
+    since: Instant,
+}
+
+impl Drop for Worker {
+    /// However a worker ends, what waits in its deques is not lost.
+    fn drop(&mut self) {
+        self.shared.lanes.leave(&self.local);
+        if self.shared.lanes.tally.has_startable() {
+            self.shared.idle.wake(1);
+        }
+        self.shared.present.send_modify(|present| *present -= 1);
+    }
 }
 
 impl Worker {
     pub fn new(shared: Arc<Shared>, index: usize, counters: Arc<Counters>) -> Self {
         let name = format!("PoolWorker-{index}");
         let local = shared.lanes.join(index);
+        shared.present.send_modify(|present| *present += 1);
         Self {
             qualified_name: format!("{}/{name}", shared.name).into(),
             name: name.into(),
@@ -57,35 +76,47 @@ impl Worker {
 
     pub async fn run(mut self) {
         loop {
-            match self.next() {
-                Next::Run(taken, at) => self.work(taken, at).await,
-                Next::Nothing => self.sleep().await,
-                Next::Leave => break,
+            let next = match self.next() {
+                Next::Nothing => self.rest().await,
+                next => next,
+            };
+            match next {
+                Next::Run(begun) => self.work(begun).await,
+                Next::Nothing => {}
+                Next::Leave => return,
             }
         }
-        self.shared.lanes.leave(&self.local);
-        self.shared.idle.wake(self.shared.lanes.len());
-        self.shared.alive.send_modify(|alive| *alive -= 1);
     }
 
     fn next(&self) -> Next {
         if self.should_leave() {
             return Next::Leave;
         }
-        let paused = self.shared.paused.read();
-        if *paused {
-            return Next::Nothing;
-        }
+        // A pause that comes now either stops the claim or waits for the report.
+        let _beginning = self.counters.beginning();
         let batch = if self.usual_run_time < SHORT { BATCH } else { 1 };
-        let Some(taken) = self.shared.lanes.take(&self.local, batch) else { return Next::Nothing };
-        let at = self.shared.clock.now();
-        let ticket = taken.attempt.ticket();
-        (self.shared.reports)(Report::Started { ticket, worker: self.qualified_name.clone(), at });
-        Next::Run(taken, at)
+        let Some(Taken { attempt, stolen }) = self.shared.lanes.take(&self.local, batch) else { return Next::Nothing };
+        let (at, begun) = (self.shared.clock.now(), Instant::now());
+        self.counters.begin(&attempt, begun, stolen);
+        let worker = self.qualified_name.clone();
+        (self.shared.reports)(Report::Started { ticket: attempt.ticket(), worker, at });
+        Next::Run(Begun { attempt, at, since: begun })
+    }
+
+    /// Sleeps until woken, unless a second look finds something.
+    async fn rest(&mut self) -> Next {
+        self.shared.idle.announce(&self.bed);
+        let next = self.next();
+        if matches!(next, Next::Nothing) {
+            self.bed.sleep().await;
+        } else {
+            self.shared.idle.withdraw(&self.bed);
+        }
+        next
     }
 
     fn should_leave(&self) -> bool {
-        if self.local.index < self.shared.target.load(Ordering::Acquire) {
+        if self.local.index < self.shared.target.load(Ordering::SeqCst) {
             return false;
         }
         let mut crew = self.shared.crew.lock();
@@ -98,37 +129,30 @@ impl Worker {
         true
     }
 
-    async fn sleep(&mut self) {
-        self.shared.idle.announce(self.local.index, &self.bed);
-        match self.next() {
-            Next::Nothing => self.bed.notified().await,
-            Next::Run(taken, at) => {
-                self.shared.idle.withdraw(self.local.index);
-                self.work(taken, at).await;
-            }
-            Next::Leave => self.shared.idle.withdraw(self.local.index),
-        }
-    }
-
-    async fn work(&mut self, taken: Taken, at: Timestamp) {
-        // Whoever was woken for work sees to it that the rest of it finds a worker as well.
-        if self.shared.lanes.len() > 0 {
+    async fn work(&mut self, Begun { attempt, at, since: mut begun }: Begun) {
+        // Whoever found work, perhaps by another's wake-up, sees to it that the rest finds a worker.
+        if self.shared.lanes.tally.has_startable() {
             self.shared.idle.wake(1);
         }
-        let Taken { attempt, stolen } = taken;
-        let begun = Instant::now();
-        self.counters.begin(&attempt, begun, stolen);
-        let outcome = self.outcome(&attempt).await;
+        let outcome = if attempt.confirmed().await {
+            if attempt.wants_confirmation() {
+                begun = Instant::now();
+            }
+            self.outcome(&attempt).await
+        } else {
+            Ended::Stopped(StopMethod::NeverStarted).into()
+        };
         let run_time = begun.elapsed();
-        self.counters.end(run_time, matches!(outcome.ended, Ended::Completed(_)));
+        self.counters.end(matches!(outcome.ended, Ended::Completed(_)));
         self.usual_run_time = (self.usual_run_time * 7 + run_time) / 8;
         self.report(&attempt, at, outcome, run_time);
+        if self.shared.kind == PoolKind::Async {
+            // A runtime's thread is shared: many short attempts in a row must not keep it.
+            tokio::task::coop::consume_budget().await;
+        }
     }
 
     async fn outcome(&mut self, attempt: &Arc<Attempt>) -> Outcome {
-        if !attempt.confirmed().await {
-            return Ended::Stopped(StopMethod::NeverStarted).into();
-        }
         let spec = attempt.spec();
         let options = &spec.options;
         let Some(registered) = self.shared.registry.get(&options.handler) else {

@@ -1,5 +1,8 @@
 //! Black-box tests: the real binary, spoken to through its real port.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::unnecessary_wraps, reason = "optional fields of requests")]
+
 mod cli;
 mod crash;
 mod lifecycle;

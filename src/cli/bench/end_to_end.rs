@@ -181,7 +181,7 @@ pub async fn fan_out(plan: &Plan, report: &mut Report) -> Result<()> {
         }
         Result::<()>::Ok(())
     };
-    let limit = Duration::from_secs(60);
+    let limit = Duration::from_mins(1);
     tokio::time::timeout(limit, seen_by_all).await.map_err(|_| format!("not all was seen within {limit:?}"))??;
     let seconds = began.elapsed().as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]

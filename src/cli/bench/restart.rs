@@ -10,7 +10,7 @@ use crate::proto::v1::watch_tasks_response::Kind;
 use crate::proto::v1::{TaskFilter, TaskState, WatchTasksRequest};
 
 /// How long the first start may take after the server is ready.
-const START_WITHIN: Duration = Duration::from_secs(60);
+const START_WITHIN: Duration = Duration::from_mins(1);
 
 /// Queues a million tasks, kills the server, and starts it again without the pause.
 pub async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
