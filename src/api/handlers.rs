@@ -51,7 +51,7 @@ impl HandlerService for Handlers {
         request: Request<v1::GetHandlerRequest>,
     ) -> Result<Response<v1::GetHandlerResponse>, Status> {
         let name = HandlerName::parse(&request.into_inner().name);
-        let name = name.map_err(|error| status::of(&InvalidFields::one("name", error.to_string())))?;
+        let name = name.map_err(|error| status::of(&InvalidFields::one("name", error)))?;
         let found = self.handle.catalog().handlers.get(&name);
         let found = found.ok_or_else(|| status::of(&UnknownHandler { handler: name.clone() }))?;
         Ok(Response::new(v1::GetHandlerResponse { handler: Some(self.wire(found)) }))

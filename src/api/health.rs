@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::Health;
@@ -13,6 +14,8 @@ use super::tasks::Body;
 
 /// How often a watch looks whether the store or the scheduler have failed.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// Time that the parts have to say how they do; one that is silent is not well.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Every name that has a status; `liveness`, `readiness` and `startup` are for probes.
 const SERVICES: [&str; 9] = [
@@ -30,24 +33,36 @@ const SERVICES: [&str; 9] = [
 #[derive(Clone)]
 pub(super) struct Probe {
     handle: Handle,
+    stop: CancellationToken,
 }
 
 impl Probe {
-    pub fn new(handle: Handle) -> Self {
-        Self { handle }
+    /// Watches end at `stop`; until then they tell that a drain has begun.
+    pub fn new(handle: Handle, stop: CancellationToken) -> Self {
+        Self { handle, stop }
     }
 
     async fn status(&self, service: &str) -> ServingStatus {
-        if !SERVICES.contains(&service) {
-            return ServingStatus::ServiceUnknown;
+        if let Some(fixed) = fixed(service) {
+            return fixed;
         }
-        // Alive and started as long as it answers at all: a full disk is no reason for a restart.
-        if ["liveness", "startup"].contains(&service) {
-            return ServingStatus::Serving;
+        if self.handle.draining().is_cancelled() {
+            return ServingStatus::NotServing;
         }
-        let able = self.handle.health().await.iter().all(|part| part.healthy);
-        if able && !self.handle.draining().is_cancelled() { ServingStatus::Serving } else { ServingStatus::NotServing }
+        match tokio::time::timeout(ANSWER_TIME_MAX, self.handle.health()).await {
+            Ok(parts) if parts.iter().all(|part| part.healthy) => ServingStatus::Serving,
+            _ => ServingStatus::NotServing,
+        }
     }
+}
+
+/// The status that does not depend on how the parts do.
+fn fixed(service: &str) -> Option<ServingStatus> {
+    if !SERVICES.contains(&service) {
+        return Some(ServingStatus::ServiceUnknown);
+    }
+    // Alive and started as long as it answers at all: a full disk is no reason for a restart.
+    ["liveness", "startup"].contains(&service).then_some(ServingStatus::Serving)
 }
 
 #[tonic::async_trait]
@@ -65,24 +80,49 @@ impl Health for Probe {
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let service = request.into_inner().service;
         let probe = self.clone();
-        Ok(Response::new(Box::pin(async_stream::try_stream! {
+        Ok(Response::new(Box::pin(async_stream::stream! {
             let draining = probe.handle.draining();
             let mut told = None;
             loop {
                 let status = probe.status(&service).await;
                 if told != Some(status) {
                     told = Some(status);
-                    yield HealthCheckResponse { status: status.into() };
+                    yield Ok(HealthCheckResponse { status: status.into() });
                 }
-                // The last change is told before the stream ends with the server.
-                if draining.is_cancelled() {
-                    break;
-                }
+                let settled = fixed(&service).is_some() || draining.is_cancelled();
                 tokio::select! {
-                    () = tokio::time::sleep(INTERVAL) => {}
-                    () = draining.cancelled() => {}
+                    () = probe.stop.cancelled() => break,
+                    () = draining.cancelled(), if !settled => {}
+                    () = tokio::time::sleep(INTERVAL), if !settled => {}
                 }
             }
         })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+
+    #[test]
+    fn every_service_of_the_contract_has_a_status() {
+        let set = prost_types::FileDescriptorSet::decode(crate::proto::DESCRIPTORS).unwrap();
+        for file in set.file {
+            for service in &file.service {
+                let name = format!("{}.{}", file.package(), service.name());
+                assert!(SERVICES.contains(&name.as_str()), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_no_reason_for_a_restart_and_an_unknown_service_is_unknown() {
+        assert_eq!(fixed("liveness"), Some(ServingStatus::Serving));
+        assert_eq!(fixed("startup"), Some(ServingStatus::Serving));
+        assert_eq!(fixed("readiness"), None);
+        assert_eq!(fixed(""), None);
+        assert_eq!(fixed("lineshaft.v1.NoSuchService"), Some(ServingStatus::ServiceUnknown));
     }
 }

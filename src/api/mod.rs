@@ -1,11 +1,12 @@
 //! The edge: the only module that knows tonic. Turns the contract into the model and back, and
 //! refusals into rich errors.
 
+mod connections;
 mod convert;
 mod deadline;
+mod guard;
 mod handlers;
 mod health;
-mod load;
 mod pools;
 mod server;
 mod status;

@@ -12,9 +12,8 @@ use crate::scheduler::{Draining, Handle, PoolMetrics, PoolUpdate, PoolView, Time
 use super::convert::task::{count, durability, priority};
 use super::convert::time::{duration, timestamp};
 use super::convert::{self, InvalidFields};
-use super::deadline::Deadline;
 use super::server::HostReading;
-use super::status;
+use super::status::refused;
 use super::tasks::Body;
 
 /// Interval of a metrics stream when the caller does not say.
@@ -38,10 +37,6 @@ impl Pools {
         let metrics = metrics.into_iter().next().ok_or_else(|| refused(crate::scheduler::UnknownPool { pool }))?;
         Ok((wire_metrics(metrics, Rates::default()), revision.0))
     }
-}
-
-fn refused(condition: impl crate::model::Coded) -> Status {
-    status::of(&condition)
 }
 
 #[tonic::async_trait]
@@ -88,7 +83,6 @@ impl PoolService for Pools {
         &self,
         request: Request<v1::StreamPoolMetricsRequest>,
     ) -> Result<Response<Self::StreamPoolMetricsStream>, Status> {
-        let deadline = Deadline::of(&request);
         let request = request.into_inner();
         let mut bad = InvalidFields::default();
         bad.at_most("pools", request.pools.len(), limits::FILTER_VALUES_MAX, "values");
@@ -96,14 +90,14 @@ impl PoolService for Pools {
         let interval = bad.span("interval", request.interval.as_ref(), bounds).unwrap_or(INTERVAL_DEFAULT);
         let mut names = Vec::new();
         for (index, name) in request.pools.iter().enumerate().take(limits::FILTER_VALUES_MAX) {
-            names.extend(bad.take(&format!("pools[{index}]"), PoolName::parse(name)));
+            names.extend(bad.take(format_args!("pools[{index}]"), PoolName::parse(name)));
         }
         bad.check().map_err(refused)?;
         // An unknown pool is refused before the stream begins.
         self.handle.pool_metrics(names.clone(), false).await.map_err(refused)?;
         let (handle, host) = (self.handle.clone(), self.host.clone());
         let readings = readings(handle, host, names, interval, request.include_workers);
-        Ok(Response::new(deadline.bound(Box::pin(readings))))
+        Ok(Response::new(Box::pin(readings)))
     }
 
     async fn list_workers(
@@ -173,7 +167,7 @@ impl Reading {
 }
 
 /// Per second.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Rates {
     submit: f64,
     finish: f64,

@@ -1,12 +1,11 @@
-//! The listener and everything around the services: bounds that the framework leaves off.
+//! All services behind one listener.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
 use crate::model::limits;
@@ -17,9 +16,9 @@ use crate::proto::v1::task_service_server::TaskServiceServer;
 use crate::scheduler::Handle;
 use crate::telemetry::host::HostHealth;
 
+use super::connections;
 use super::handlers::Handlers;
 use super::health::Probe;
-use super::load::LoadLayer;
 use super::pools::Pools;
 use super::system::System;
 use super::tasks::Tasks;
@@ -54,12 +53,11 @@ pub enum ServeError {
     /// The reflection service cannot read the contract.
     #[error("failed to build reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// The transport failed.
-    #[error("failed to serve: {0}")]
-    Transport(#[from] tonic::transport::Error),
 }
 
-/// Serves until `stop`.
+/// Serves until `stop`; returns at most a few seconds later, when no connection is open any more.
+///
+/// Streams end by themselves when a drain begins, so it should have begun before.
 ///
 /// # Errors
 /// [`ServeError`].
@@ -75,27 +73,16 @@ pub async fn serve(
         builder.register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let (reflection_v1, reflection_v1alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
-    let tasks = TaskServiceServer::new(Tasks::new(handle.clone()))
-        .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
-    let pools = PoolServiceServer::new(Pools::new(handle.clone(), options.host.clone()));
-    let system = SystemServiceServer::new(System::new(handle.clone(), options.host, options.instance));
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    Server::builder()
-        .max_concurrent_streams(options.max_concurrent_streams)
-        .http2_keepalive_interval(Some(options.keepalive_interval))
-        .http2_keepalive_timeout(Some(options.keepalive_timeout))
-        .max_connection_age(options.connection_age)
-        .max_connection_age_grace(options.connection_age_grace)
-        .layer(LoadLayer::new(options.max_in_flight))
-        .add_service(tasks)
-        .add_service(pools)
+    let tasks = TaskServiceServer::new(Tasks::new(handle.clone())).max_decoding_message_size(limits::MESSAGE_BYTES_MAX);
+    let pools = Pools::new(handle.clone(), options.host.clone());
+    let system = System::new(handle.clone(), options.host.clone(), options.instance.clone());
+    let routes = Routes::new(tasks)
+        .add_service(PoolServiceServer::new(pools))
         .add_service(HandlerServiceServer::new(Handlers::new(handle.clone())))
-        .add_service(system)
-        .add_service(HealthServer::new(Probe::new(handle)))
+        .add_service(SystemServiceServer::new(system))
+        .add_service(HealthServer::new(Probe::new(handle, stop.clone())))
         .add_service(reflection_v1)
-        .add_service(reflection_v1alpha)
-        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
-        .await?;
+        .add_service(reflection_v1alpha);
+    connections::serve(listener, routes, &options, stop).await;
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! The one table from conditions to gRPC, and the rich details that go with them.
 
 use std::collections::HashMap;
+use std::error::Error;
+use std::time::Duration;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -33,49 +35,75 @@ pub const fn grpc_code(code: ErrorCode) -> Code {
 
 /// What the caller is told. Of our own faults only an incident id; the log has the rest.
 pub fn of(condition: &dyn Coded) -> Status {
-    let code = condition.code();
-    if code == ErrorCode::Internal {
-        let incident = uuid::Uuid::new_v4().to_string();
-        tracing::error!(%incident, error = %condition, "internal error");
-        let metadata = HashMap::from([("incident".to_owned(), incident.clone())]);
-        let details = ErrorDetails::with_error_info(code.reason(), DOMAIN, metadata);
-        return Status::with_error_details(Code::Internal, format!("internal error; incident {incident}"), details);
-    }
-    let details = condition.details();
-    let metadata: HashMap<String, String> =
-        details.metadata.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+    let Told { code, message, details } = told(condition);
+    let metadata: HashMap<_, _> = details.metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     let mut rich = ErrorDetails::with_error_info(code.reason(), DOMAIN, metadata);
-    for violation in &details.violations {
-        rich.add_bad_request_violation(&violation.field, &violation.description);
+    for violation in details.violations {
+        rich.add_bad_request_violation(violation.field, violation.description);
     }
     if let Some(delay) = details.retry_after {
         rich.set_retry_info(Some(delay));
     }
-    if let Some((subject, description)) = &details.quota {
+    if let Some((subject, description)) = details.quota {
         rich.add_quota_failure_violation(subject, description);
     }
-    if let Some((subject, description)) = &details.precondition {
+    if let Some((subject, description)) = details.precondition {
         rich.add_precondition_failure_violation("STATE", subject, description);
     }
-    if let Some((kind, name)) = &details.resource {
-        rich.set_resource_info(*kind, name, "", "");
+    if let Some((kind, name)) = details.resource {
+        rich.set_resource_info(kind, name, "", "");
     }
-    Status::with_error_details(grpc_code(code), condition.public_message().into_owned(), rich)
+    Status::with_error_details(grpc_code(code), message, rich)
+}
+
+/// The same, for `map_err`.
+#[expect(clippy::needless_pass_by_value, reason = "takes what an `Err` holds")]
+pub fn refused(condition: impl Coded) -> Status {
+    of(&condition)
 }
 
 /// The same for one item of a stream.
 pub fn rejection(condition: &dyn Coded) -> v1::Rejection {
-    let code = condition.code();
-    let status = of(condition);
-    let Details { metadata, violations, retry_after, .. } = condition.details();
+    let Told { code, message, details } = told(condition);
+    let blamed = details.violations.first().map(|violation| violation.field.clone());
+    let named = details.metadata.iter().find(|(key, _)| *key == "field").map(|(_, field)| field.clone());
     v1::Rejection {
-        code: status.code().into(),
+        code: grpc_code(code).into(),
         reason: code.reason().to_owned(),
-        message: status.message().to_owned(),
-        field: violations.first().map(|violation| violation.field.clone()).unwrap_or_default(),
-        retry_after: retry_after.map(time::duration),
-        metadata: metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+        message,
+        field: blamed.or(named).unwrap_or_default(),
+        retry_after: details.retry_after.map(time::duration),
+        metadata: details.metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
     }
+}
+
+struct Told {
+    code: ErrorCode,
+    message: String,
+    details: Details,
+}
+
+fn told(condition: &dyn Coded) -> Told {
+    let code = condition.code();
+    if code != ErrorCode::Internal {
+        return Told { code, message: condition.public_message().into_owned(), details: condition.details() };
+    }
+    let incident = uuid::Uuid::new_v4().to_string();
+    tracing::error!(%incident, error = chain(condition), "internal error");
+    let message = format!("internal error; the server's log tells more about incident {incident}");
+    Told { code, message, details: Details { metadata: vec![("incident", incident)], ..Details::default() } }
+}
+
+/// The error and its sources, for the log.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }
 
 /// A condition of the edge itself.
@@ -95,13 +123,14 @@ impl Coded for EdgeError {
 
     fn details(&self) -> Details {
         let busy = self.code == ErrorCode::Overloaded;
-        Details { retry_after: busy.then(|| std::time::Duration::from_millis(100)), ..Details::default() }
+        Details { retry_after: busy.then(|| Duration::from_millis(100)), ..Details::default() }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::FieldViolation;
     use crate::scheduler::{Internal, QueueFull};
 
     #[test]
@@ -127,8 +156,61 @@ mod tests {
 
     #[test]
     fn of_our_own_faults_only_an_incident_id_goes_out() {
-        let status = of(&Internal { cause: "secret path".to_owned() });
+        let fault = Internal { cause: "secret path".to_owned() };
+        let status = of(&fault);
         assert!(!format!("{status:?}").contains("secret"));
         assert!(status.get_error_details().error_info().unwrap().metadata.contains_key("incident"));
+        let rejection = rejection(&fault);
+        assert!(!format!("{rejection:?}").contains("secret"));
+        assert!(rejection.message.contains(&rejection.metadata["incident"]));
+    }
+
+    #[test]
+    fn the_item_of_a_stream_is_told_the_same_as_a_call() {
+        let full = QueueFull { pool: crate::model::PoolName::parse("p").unwrap(), waiting: 5, limit: 5 };
+        let (status, rejection) = (of(&full), rejection(&full));
+        assert_eq!((rejection.code, rejection.message.as_str()), (status.code().into(), status.message()));
+        assert_eq!(rejection.metadata["limit"], "5");
+        assert!(rejection.retry_after.is_some());
+    }
+
+    #[test]
+    fn the_log_gets_the_error_with_its_sources() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("failed to read")]
+        struct Outer(#[source] std::io::Error);
+        assert_eq!(chain(&Outer(std::io::Error::other("no disk"))), "failed to read: no disk");
+    }
+
+    #[test]
+    fn every_kind_of_detail_reaches_the_wire() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("everything at once")]
+        struct Everything;
+        impl Coded for Everything {
+            fn code(&self) -> ErrorCode {
+                ErrorCode::TaskFinished
+            }
+            fn details(&self) -> Details {
+                let violation = FieldViolation { field: "a.b".to_owned(), description: "is bad".to_owned() };
+                Details {
+                    metadata: vec![("key", "value".to_owned())],
+                    violations: vec![violation],
+                    retry_after: Some(Duration::from_secs(2)),
+                    quota: Some(("pool:p".to_owned(), "full".to_owned())),
+                    precondition: Some(("task:t".to_owned(), "has ended".to_owned())),
+                    resource: Some(("task", "t".to_owned())),
+                }
+            }
+        }
+        let details = of(&Everything).get_error_details();
+        let info = details.error_info().unwrap();
+        assert_eq!((info.reason.as_str(), info.domain.as_str()), ("TASK_FINISHED", DOMAIN));
+        assert_eq!(info.metadata["key"], "value");
+        assert_eq!(details.bad_request().unwrap().field_violations[0].field, "a.b");
+        assert_eq!(details.retry_info().unwrap().retry_delay, Some(Duration::from_secs(2)));
+        assert_eq!(details.quota_failure().unwrap().violations[0].subject, "pool:p");
+        assert_eq!(details.precondition_failure().unwrap().violations[0].subject, "task:t");
+        assert_eq!(details.resource_info().unwrap().resource_name, "t");
     }
 }

@@ -22,13 +22,13 @@ pub fn filter(filter: Option<v1::TaskFilter>) -> Result<TaskFilter, InvalidField
     bad.at_most("filter.labels", filter.labels.len(), limits::LABELS_MAX, "labels");
     let mut ids = Vec::new();
     for (index, text) in filter.task_ids.iter().enumerate().take(limits::FILTER_VALUES_MAX) {
-        ids.extend(bad.take(&format!("filter.task_ids[{index}]"), TaskId::parse(text)));
+        ids.extend(bad.take(format_args!("filter.task_ids[{index}]"), TaskId::parse(text)));
     }
     let mut states = Vec::new();
     for (index, number) in filter.states.iter().enumerate().take(limits::FILTER_VALUES_MAX) {
         match u8::try_from(*number).ok().and_then(TaskState::from_number) {
             Some(state) => states.push(state),
-            None => bad.add(format!("filter.states[{index}]"), format!("is {number}, states are 1 to 6")),
+            None => bad.add(format_args!("filter.states[{index}]"), format_args!("is {number}, states are 1 to 6")),
         }
     }
     let mut priorities = Vec::new();
@@ -37,7 +37,7 @@ pub fn filter(filter: Option<v1::TaskFilter>) -> Result<TaskFilter, InvalidField
         if *number == 0 {
             bad.add(field, "is unspecified");
         } else {
-            priorities.push(submit::priority(&mut bad, &field, *number));
+            priorities.push(submit::priority(&mut bad, field, *number));
         }
     }
     let mut moment = |field: &str, at: Option<prost_types::Timestamp>| {
@@ -99,9 +99,9 @@ pub fn page_cursor(token: &str, filter: &v1::TaskFilter) -> Result<Option<PageCu
     if token.is_empty() {
         return Ok(None);
     }
-    let parts = token.split_once('-').map(|(at, check)| (u64::from_str_radix(at, 16), u64::from_str_radix(check, 16)));
-    match parts {
-        Some((Ok(at), Ok(check))) if check == binding(at, filter) => Ok(Some(PageCursor(at))),
+    let at = token.split_once('-').and_then(|(at, _)| u64::from_str_radix(at, 16).ok());
+    match at.map(PageCursor) {
+        Some(cursor) if page_token(Some(cursor), filter) == token => Ok(Some(cursor)),
         _ => Err(InvalidFields::one("page_token", "is not a token of this listing; was the filter changed?")),
     }
 }
@@ -125,8 +125,79 @@ mod tests {
             pool: "p/q".into(),
             ..v1::TaskFilter::default()
         };
-        let fields: Vec<String> = filter(Some(garbage)).unwrap_err().0.into_iter().map(|v| v.field).collect();
-        assert_eq!(fields, ["filter.task_ids[1]", "filter.states[1]", "filter.pool"]);
+        assert_eq!(
+            filter(Some(garbage)).unwrap_err().paths(),
+            ["filter.task_ids[1]", "filter.states[1]", "filter.pool"]
+        );
+    }
+
+    #[test]
+    fn a_full_filter_keeps_all_of_its_parts() {
+        let full = v1::TaskFilter {
+            task_ids: vec!["t".into()],
+            batch_id: "b".into(),
+            labels: [("k".to_owned(), "v".to_owned())].into(),
+            states: vec![v1::TaskState::Failed.into()],
+            pool: "p".into(),
+            handler: "h".into(),
+            namespace: "n".into(),
+            priorities: vec![v1::Priority::High.into()],
+            submitted_after: Some(prost_types::Timestamp { seconds: 1, nanos: 0 }),
+            submitted_before: Some(prost_types::Timestamp { seconds: 2, nanos: 0 }),
+        };
+        let expected = TaskFilter {
+            ids: vec![TaskId::parse("t").unwrap()],
+            batch: Some(BatchId::parse("b").unwrap()),
+            labels: vec![("k".into(), "v".into())],
+            states: vec![TaskState::Failed],
+            pool: Some(PoolName::parse("p").unwrap()),
+            handler: Some(HandlerName::parse("h").unwrap()),
+            namespace: Some(Namespace::parse("n").unwrap()),
+            priorities: vec![crate::model::Priority::High],
+            submitted_from: Some(crate::model::Timestamp(1_000_000)),
+            submitted_until: Some(crate::model::Timestamp(2_000_000)),
+        };
+        assert_eq!(filter(Some(full)).unwrap(), expected);
+        assert_eq!(filter(None).unwrap(), TaskFilter::default());
+    }
+
+    #[test]
+    fn bounds_of_lists_and_times_hold() {
+        let bad = v1::TaskFilter {
+            task_ids: vec!["t".into(); limits::FILTER_VALUES_MAX + 1],
+            labels: (0..=limits::LABELS_MAX).map(|n| (n.to_string(), String::new())).collect(),
+            priorities: vec![0, 9],
+            submitted_after: Some(prost_types::Timestamp { seconds: -1, nanos: 0 }),
+            ..v1::TaskFilter::default()
+        };
+        let paths = [
+            "filter.task_ids",
+            "filter.labels",
+            "filter.priorities[0]",
+            "filter.priorities[1]",
+            "filter.submitted_after",
+        ];
+        assert_eq!(filter(Some(bad)).unwrap_err().paths(), paths);
+    }
+
+    #[test]
+    fn a_page_size_is_reduced_to_the_limit_and_never_negative() {
+        assert_eq!(page_size(0).unwrap(), limits::PAGE_SIZE_DEFAULT);
+        assert_eq!(page_size(7).unwrap(), 7);
+        assert_eq!(page_size(i32::MAX).unwrap(), limits::PAGE_SIZE_MAX);
+        assert!(page_size(-1).is_err());
+    }
+
+    #[test]
+    fn a_page_token_cannot_be_bent_and_fits_into_an_address() {
+        let filter = v1::TaskFilter::default();
+        let token = page_token(Some(PageCursor(u64::MAX)), &filter);
+        assert!(token.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'));
+        for foreign in ["-", "0-0", "1", "\u{e4}-1", &token[1..], &format!("{token}0"), &format!("+{token}")] {
+            assert!(page_cursor(foreign, &filter).is_err(), "{foreign}");
+        }
+        assert_eq!(page_cursor("", &filter).unwrap(), None);
+        assert_eq!(page_token(None, &filter), "");
     }
 
     #[test]

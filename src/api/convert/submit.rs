@@ -1,69 +1,82 @@
 //! A submission: fields to a spec, resolved against what the operator registered.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 use crate::model::task::{JSON, OCTET_STREAM};
 use crate::model::{
-    BatchId, Catalog, Durability, HandlerName, HandlerSpec, Namespace, PoolName, PoolSpec, Priority, RetryPolicy,
-    TaskId, TaskOptions, TaskSpec, Timestamp, id, limits,
+    BatchId, Catalog, Durability, HandlerName, HandlerSpec, Namespace, PoolKind, PoolName, PoolSpec, Priority,
+    RetryPolicy, TaskId, TaskOptions, TaskSpec, Timestamp, id, limits,
 };
 use crate::proto::v1;
-use crate::scheduler::Handle;
 
-use super::{InvalidFields, Unresolved, json};
+use super::{Field, InvalidFields, Place, Unresolved, json};
 
 /// What a submission takes from its surroundings.
 pub struct Context<'a> {
-    /// To make ids and share options.
-    pub handle: &'a Handle,
+    /// What can run, and where.
+    pub catalog: &'a Catalog,
+    /// The shared copy of options.
+    pub intern: &'a dyn Fn(TaskOptions) -> Arc<TaskOptions>,
     /// The server's time.
     pub now: Timestamp,
     /// Peer address or identity.
     pub submitted_by: &'a str,
     /// The batch it belongs to.
     pub batch: Option<&'a BatchId>,
-    /// Path before every field, such as `tasks[3].`.
-    pub prefix: &'a str,
 }
+
+/// Values that most tasks have; made once, because a submission should cost few allocations.
+struct Usual {
+    namespace: Namespace,
+    json: Arc<str>,
+    octets: Arc<str>,
+}
+
+static USUAL: LazyLock<Usual> =
+    LazyLock::new(|| Usual { namespace: Namespace::default(), json: JSON.into(), octets: OCTET_STREAM.into() });
 
 /// The spec of a submission.
 ///
 /// # Errors
 /// [`Unresolved`], with every bad field.
-pub fn spec(request: v1::SubmitTaskRequest, context: &Context<'_>) -> Result<TaskSpec, Unresolved> {
+pub fn spec(request: v1::SubmitTaskRequest, place: Place, context: &Context<'_>) -> Result<TaskSpec, Unresolved> {
     let mut bad = InvalidFields::default();
-    let at = |field: &str| format!("{}{field}", context.prefix);
-    let handler = bad.take(&at("handler"), HandlerName::parse(&request.handler));
-    let pool = (!request.pool.is_empty()).then(|| bad.take(&at("pool"), PoolName::parse(&request.pool)));
+    let at = |field| Field(place, field);
+    let handler = bad.take(at("handler"), HandlerName::parse(&request.handler));
+    let pool = (!request.pool.is_empty()).then(|| bad.take(at("pool"), PoolName::parse(&request.pool)));
     let id = match request.task_id.as_str() {
-        "" => Some(context.handle.new_task_id()),
-        text => bad.take(&at("task_id"), TaskId::parse(text)),
+        "" => Some(Uuid::now_v7().into()),
+        text => bad.take(at("task_id"), TaskId::parse(text)),
     };
-    let request_id = optional_name(&mut bad, &at("request_id"), &request.request_id);
+    let request_id = optional_name(&mut bad, at("request_id"), &request.request_id);
     let namespace = match request.namespace.as_str() {
-        "" => Some(Namespace::default()),
-        text => bad.take(&at("namespace"), Namespace::parse(text)),
+        "" => Some(USUAL.namespace.clone()),
+        text => bad.take(at("namespace"), Namespace::parse(text)),
     };
-    let delay = bad.span(&at("delay"), request.delay.as_ref(), Duration::ZERO..=limits::DELAY_MAX);
+    let delay = bad.span(at("delay"), request.delay.as_ref(), Duration::ZERO..=limits::DELAY_MAX);
     let expiry_bounds = limits::TIMEOUT_MIN..=limits::DELAY_MAX;
-    let expires_after = bad.span(&at("expires_after"), request.expires_after.as_ref(), expiry_bounds);
-    check_args(&mut bad, &at("args"), &request.args);
-    let wishes = Wishes::parse(&mut bad, &at, &request);
-    let (payload, content_type) = payload(&mut bad, &at("payload"), request.payload);
-    let labels = labels(&mut bad, &at("labels"), request.labels);
-    bad.at_most(&at("display_name"), request.display_name.len(), limits::DISPLAY_NAME_BYTES_MAX, "bytes");
+    let expires_after = bad.span(at("expires_after"), request.expires_after.as_ref(), expiry_bounds);
+    check_args(&mut bad, place, &request.args);
+    let wishes = Wishes::parse(&mut bad, place, &request);
+    let (payload, content_type) = payload(&mut bad, place, request.payload);
+    let labels = labels(&mut bad, place, request.labels);
+    bad.at_most(at("display_name"), request.display_name.len(), limits::DISPLAY_NAME_BYTES_MAX, "bytes");
     bad.check()?;
     let (Some(handler), Some(id), Some(namespace)) = (handler, id, namespace) else {
-        return Err(InvalidFields::one(&at("handler"), "cannot be read").into());
+        return Err(InvalidFields::one(at("handler"), "cannot be read").into());
     };
 
-    let (handler, pool) = resolve(context.handle.catalog(), &handler, pool.flatten())?;
+    let (handler, pool) = resolve(context.catalog, place, &handler, pool.flatten().as_ref())?;
     if !request.args.is_empty() && !handler.accepts_args {
-        let text = format!("are not accepted by handler `{}`", handler.name);
-        return Err(InvalidFields::one(&at("args"), text).into());
+        let text = format_args!("has {} values, handler `{}` accepts none", request.args.len(), handler.name);
+        return Err(InvalidFields::one(at("args"), text).into());
     }
     let options = TaskOptions {
         namespace,
@@ -82,7 +95,7 @@ pub fn spec(request: v1::SubmitTaskRequest, context: &Context<'_>) -> Result<Tas
     };
     Ok(TaskSpec {
         id,
-        options: context.handle.intern(options),
+        options: (context.intern)(options),
         payload,
         args: request.args.into_iter().map(Into::into).collect(),
         request_id,
@@ -94,17 +107,30 @@ pub fn spec(request: v1::SubmitTaskRequest, context: &Context<'_>) -> Result<Tas
 /// Handler and pool of a task.
 fn resolve<'a>(
     catalog: &'a Catalog,
+    place: Place,
     handler: &HandlerName,
-    pool: Option<PoolName>,
+    pool: Option<&PoolName>,
 ) -> Result<(&'a HandlerSpec, &'a PoolSpec), Unresolved> {
-    let handler = catalog.handlers.get(handler).ok_or_else(|| Unresolved::Handler(handler.clone()))?;
-    let wanted = pool.as_ref().unwrap_or(&handler.pool);
-    let spec = catalog.pools.get(wanted).ok_or_else(|| Unresolved::Pool(wanted.clone()))?;
+    let unknown = || Unresolved::Handler(Field(place, "handler"), handler.clone());
+    let handler = catalog.handlers.get(handler).ok_or_else(unknown)?;
+    let field = Field(place, "pool");
+    let wanted = pool.unwrap_or(&handler.pool);
+    let spec = catalog.pools.get(wanted).ok_or_else(|| Unresolved::Pool(field, wanted.clone()))?;
+    let refused = |why| {
+        let (handler, pool) = (handler.name.clone(), wanted.clone());
+        Err(Unresolved::NotAllowed { field, handler, pool, why })
+    };
     if *wanted != handler.pool && !handler.allowed_pools.contains(wanted) {
-        return Err(Unresolved::NotAllowed { handler: handler.name.clone(), pool: wanted.clone() });
+        return refused("it is not among the handler's pools");
+    }
+    if handler.blocking && spec.kind == PoolKind::Async {
+        return refused("the handler computes on its worker, and the pool is for work that waits");
     }
     Ok((handler, spec))
 }
+
+/// What each further delay may be multiplied with.
+const FACTORS: RangeInclusive<f64> = 1.0..=10.0;
 
 /// What the submitter may wish differently from the handler.
 struct Wishes {
@@ -119,29 +145,30 @@ struct Wishes {
 }
 
 impl Wishes {
-    fn parse(bad: &mut InvalidFields, at: &dyn Fn(&str) -> String, request: &v1::SubmitTaskRequest) -> Self {
+    fn parse(bad: &mut InvalidFields, place: Place, request: &v1::SubmitTaskRequest) -> Self {
+        let at = |field| Field(place, field);
         let retry = request.retry.unwrap_or_default();
         let attempts_max = u32::try_from(retry.max_attempts).ok().filter(|n| *n <= limits::ATTEMPTS_MAX);
         if attempts_max.is_none() {
-            let text = format!("is {}, it must be from 1 to {}", retry.max_attempts, limits::ATTEMPTS_MAX);
+            let text = format_args!("is {}, it must be from 1 to {}", retry.max_attempts, limits::ATTEMPTS_MAX);
             bad.add(at("retry.max_attempts"), text);
         }
-        if !(retry.factor == 0.0 || (1.0..=10.0).contains(&retry.factor)) {
-            bad.add(at("retry.factor"), format!("is {}, it must be from 1 to 10", retry.factor));
+        if !(retry.factor == 0.0 || FACTORS.contains(&retry.factor)) {
+            bad.add(at("retry.factor"), format_args!("is {}, it must be from 1 to 10", retry.factor));
         }
         if let Some(jitter) = retry.jitter.filter(|jitter| !(0.0..=1.0).contains(jitter)) {
-            bad.add(at("retry.jitter"), format!("is {jitter}, it must be from 0 to 1"));
+            bad.add(at("retry.jitter"), format_args!("is {jitter}, it must be from 0 to 1"));
         }
         let spans = Duration::ZERO..=limits::DELAY_MAX;
         let timeouts = limits::TIMEOUT_MIN..=limits::TIMEOUT_MAX;
         Self {
-            priority: priority(bad, &at("priority"), request.priority),
-            durability: durability(bad, &at("durability"), request.durability),
-            timeout: bad.span(&at("timeout"), request.timeout.as_ref(), timeouts),
+            priority: priority(bad, at("priority"), request.priority),
+            durability: durability(bad, at("durability"), request.durability),
+            timeout: bad.span(at("timeout"), request.timeout.as_ref(), timeouts),
             attempts_max: attempts_max.filter(|n| *n > 0),
-            delay: bad.span(&at("retry.delay"), retry.delay.as_ref(), spans.clone()),
+            delay: bad.span(at("retry.delay"), retry.delay.as_ref(), spans.clone()),
             factor: (retry.factor != 0.0).then_some(retry.factor),
-            delay_max: bad.span(&at("retry.max_delay"), retry.max_delay.as_ref(), spans),
+            delay_max: bad.span(at("retry.max_delay"), retry.max_delay.as_ref(), spans),
             jitter: retry.jitter,
         }
     }
@@ -158,80 +185,321 @@ impl Wishes {
 }
 
 /// A priority; unspecified is NORMAL.
-pub fn priority(bad: &mut InvalidFields, field: &str, number: i32) -> Priority {
+pub fn priority(bad: &mut InvalidFields, field: impl Display, number: i32) -> Priority {
     match v1::Priority::try_from(number) {
         Ok(v1::Priority::Unspecified | v1::Priority::Normal) => Priority::Normal,
         Ok(v1::Priority::Low) => Priority::Low,
         Ok(v1::Priority::High) => Priority::High,
         Ok(v1::Priority::Critical) => Priority::Critical,
         Err(_) => {
-            bad.add(field, format!("is {number}, which is not a priority; those are 0 to 4"));
+            bad.add(field, format_args!("is {number}, which is not a priority; those are 0 to 4"));
             Priority::Normal
         }
     }
 }
 
-fn durability(bad: &mut InvalidFields, field: &str, number: i32) -> Option<Durability> {
+fn durability(bad: &mut InvalidFields, field: Field, number: i32) -> Option<Durability> {
     match v1::Durability::try_from(number) {
         Ok(v1::Durability::Unspecified) => None,
         Ok(v1::Durability::Fsync) => Some(Durability::Fsync),
         Ok(v1::Durability::Memory) => Some(Durability::Memory),
         Err(_) => {
-            bad.add(field, format!("is {number}, which is not a durability; those are 0 to 2"));
+            bad.add(field, format_args!("is {number}, which is not a durability; those are 0 to 2"));
             None
         }
     }
 }
 
-fn optional_name(bad: &mut InvalidFields, field: &str, text: &str) -> Option<Box<str>> {
+fn optional_name(bad: &mut InvalidFields, field: Field, text: &str) -> Option<Box<str>> {
     if text.is_empty() {
         return None;
     }
     bad.take(field, id::check_name(text)).map(|()| text.into())
 }
 
-fn payload(bad: &mut InvalidFields, field: &str, payload: Option<v1::Payload>) -> (Bytes, Arc<str>) {
-    let Some(v1::Payload { kind, content_type }) = payload else { return (Bytes::new(), OCTET_STREAM.into()) };
+fn payload(bad: &mut InvalidFields, place: Place, payload: Option<v1::Payload>) -> (Bytes, Arc<str>) {
+    let Some(v1::Payload { kind, content_type }) = payload else { return (Bytes::new(), USUAL.octets.clone()) };
     let (data, usual) = match kind {
-        None => (Bytes::new(), OCTET_STREAM),
-        // A copy: the bytes of the request would keep its whole buffer alive while the task waits.
-        Some(v1::payload::Kind::Data(data)) => (Bytes::copy_from_slice(&data), OCTET_STREAM),
+        None => (Bytes::new(), &USUAL.octets),
+        Some(v1::payload::Kind::Data(data)) => {
+            bad.at_most(Field(place, "payload"), data.len(), limits::PAYLOAD_BYTES_MAX, "bytes");
+            // A copy: the bytes of the request would keep its whole buffer alive while the task waits.
+            (Bytes::copy_from_slice(&data[..data.len().min(limits::PAYLOAD_BYTES_MAX)]), &USUAL.octets)
+        }
         Some(v1::payload::Kind::Json(value)) => {
-            let text = json::text(&value);
-            if text.is_none() {
-                bad.add(format!("{field}.json"), "is nested too deeply, at most 50 levels are allowed");
-            }
-            (text.unwrap_or_default().into(), JSON)
+            let text = json::text(&value).map_err(|fault| bad.add(Field(place, "payload.json"), fault));
+            let text = text.unwrap_or_default();
+            bad.at_most(Field(place, "payload"), text.len(), limits::PAYLOAD_BYTES_MAX, "bytes");
+            (text.into(), &USUAL.json)
         }
     };
-    bad.at_most(field, data.len(), limits::PAYLOAD_BYTES_MAX, "bytes");
-    bad.at_most(&format!("{field}.content_type"), content_type.len(), limits::DISPLAY_NAME_BYTES_MAX, "bytes");
-    let content_type = if content_type.is_empty() { usual.into() } else { content_type.into() };
-    (data, content_type)
+    (data, content_type_of(bad, Field(place, "payload.content_type"), content_type, usual))
 }
 
-fn check_args(bad: &mut InvalidFields, field: &str, args: &[String]) {
-    bad.at_most(field, args.len(), limits::ARGS_MAX, "arguments");
+fn content_type_of(bad: &mut InvalidFields, field: Field, given: String, usual: &Arc<str>) -> Arc<str> {
+    bad.at_most(field, given.len(), limits::DISPLAY_NAME_BYTES_MAX, "bytes");
+    // It ends up in headers and environments.
+    if let Some(found) = given.chars().find(|c| !matches!(c, ' '..='~')) {
+        bad.add(field, format_args!("has the character {found:?}, allowed are those of a MIME type"));
+    }
+    if given.is_empty() || *given == **usual { usual.clone() } else { given.into() }
+}
+
+fn check_args(bad: &mut InvalidFields, place: Place, args: &[String]) {
+    bad.at_most(Field(place, "args"), args.len(), limits::ARGS_MAX, "values");
     for (index, arg) in args.iter().enumerate().take(limits::ARGS_MAX) {
-        let field = format!("{field}[{index}]");
-        bad.at_most(&field, arg.len(), limits::ARG_BYTES_MAX, "bytes");
+        let field = format_args!("{place}args[{index}]");
+        bad.at_most(field, arg.len(), limits::ARG_BYTES_MAX, "bytes");
         if arg.contains('\0') {
-            bad.add(field, "contains a NUL byte, which no argument can");
+            bad.add(field, "has a NUL byte, which no argument can");
         }
     }
 }
 
 type Labels = Box<[(Box<str>, Box<str>)]>;
 
-fn labels(bad: &mut InvalidFields, field: &str, labels: std::collections::BTreeMap<String, String>) -> Labels {
-    bad.at_most(field, labels.len(), limits::LABELS_MAX, "labels");
+fn labels(bad: &mut InvalidFields, place: Place, labels: BTreeMap<String, String>) -> Labels {
+    bad.at_most(Field(place, "labels"), labels.len(), limits::LABELS_MAX, "labels");
     for (key, value) in labels.iter().take(limits::LABELS_MAX) {
-        let field = format!("{field}[{key:?}]");
+        let shown: &str = &key[..key.floor_char_boundary(limits::LABEL_KEY_BYTES_MAX)];
+        let field = format_args!("{place}labels[{shown:?}]");
         if key.is_empty() {
-            bad.add(field.as_str(), "has an empty key");
+            bad.add(field, "has an empty key");
         }
-        bad.at_most(&field, key.len(), limits::LABEL_KEY_BYTES_MAX, "bytes in its key");
-        bad.at_most(&field, value.len(), limits::LABEL_VALUE_BYTES_MAX, "bytes in its value");
+        bad.at_most(field, key.len(), limits::LABEL_KEY_BYTES_MAX, "bytes in its key");
+        bad.at_most(field, value.len(), limits::LABEL_VALUE_BYTES_MAX, "bytes in its value");
     }
     labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_types::value::Kind as JsonKind;
+
+    use super::*;
+    use crate::model::Coded;
+
+    fn pool(name: &str, kind: PoolKind) -> (PoolName, PoolSpec) {
+        let name = PoolName::parse(name).unwrap();
+        let timeout = Duration::from_secs(77);
+        (name.clone(), PoolSpec { kind, timeout, ..PoolSpec::with_defaults(name, 2) })
+    }
+
+    fn handler(name: &str, change: impl FnOnce(&mut HandlerSpec)) -> (HandlerName, HandlerSpec) {
+        let mut spec = HandlerSpec {
+            name: HandlerName::parse(name).unwrap(),
+            runner: "builtin",
+            description: String::new(),
+            payload_description: String::new(),
+            pool: PoolName::parse("default").unwrap(),
+            allowed_pools: Vec::new(),
+            timeout: None,
+            retry: RetryPolicy::default(),
+            accepts_args: false,
+            grace: Duration::from_secs(5),
+            blocking: true,
+        };
+        change(&mut spec);
+        (spec.name.clone(), spec)
+    }
+
+    fn catalog() -> Catalog {
+        let allow = |spec: &mut HandlerSpec| {
+            spec.allowed_pools = ["waiting", "gone"].map(|name| PoolName::parse(name).unwrap()).to_vec();
+        };
+        let (rule, timeout) = (RetryPolicy { attempts_max: 7, ..RetryPolicy::default() }, Duration::from_secs(5));
+        Catalog {
+            pools: [
+                pool("default", PoolKind::Threads),
+                pool("waiting", PoolKind::Async),
+                pool("other", PoolKind::Threads),
+            ]
+            .into(),
+            handlers: [
+                handler("compute", |_| ()),
+                handler("spins", allow),
+                handler("waits", |spec| {
+                    allow(spec);
+                    (spec.blocking, spec.accepts_args) = (false, true);
+                    (spec.retry, spec.timeout) = (rule, Some(timeout));
+                }),
+            ]
+            .into(),
+        }
+    }
+
+    fn parse(request: v1::SubmitTaskRequest) -> Result<TaskSpec, Unresolved> {
+        let now = Timestamp(1_000_000);
+        let context = Context { catalog: &catalog(), intern: &Arc::new, now, submitted_by: "127.0.0.1:7", batch: None };
+        spec(request, Place::Item(3), &context)
+    }
+
+    fn request(handler: &str) -> v1::SubmitTaskRequest {
+        v1::SubmitTaskRequest { handler: handler.to_owned(), ..v1::SubmitTaskRequest::default() }
+    }
+
+    fn span(seconds: i64, nanos: i32) -> prost_types::Duration {
+        prost_types::Duration { seconds, nanos }
+    }
+
+    #[test]
+    fn what_a_submitter_leaves_out_comes_from_the_handler_and_then_from_the_pool() {
+        let spec = parse(request("compute")).unwrap();
+        assert!(matches!(spec.id, TaskId::Uuid(_)));
+        let options = &spec.options;
+        assert_eq!((options.pool.as_str(), options.namespace.as_str()), ("default", "default"));
+        assert_eq!((options.timeout, options.priority), (Duration::from_secs(77), Priority::Normal));
+        assert_eq!((options.durability, &options.retry), (Durability::Fsync, &RetryPolicy::default()));
+        assert_eq!((&*options.content_type, &*options.submitted_by), (OCTET_STREAM, "127.0.0.1:7"));
+        assert_eq!((spec.not_before, spec.expires_at, spec.request_id), (None, None, None));
+
+        let spec = parse(request("waits")).unwrap();
+        assert_eq!((spec.options.timeout, spec.options.retry.attempts_max), (Duration::from_secs(5), 7));
+    }
+
+    #[test]
+    fn what_a_submitter_says_goes_before_the_handler() {
+        let wished = v1::SubmitTaskRequest {
+            pool: "waiting".to_owned(),
+            task_id: "mine".to_owned(),
+            request_id: "once".to_owned(),
+            namespace: "team".to_owned(),
+            priority: v1::Priority::Critical.into(),
+            timeout: Some(span(0, 1_000_000)),
+            retry: Some(v1::RetryPolicy { factor: 3.0, jitter: Some(0.0), ..v1::RetryPolicy::default() }),
+            delay: Some(span(2, 0)),
+            expires_after: Some(span(9, 0)),
+            args: vec!["-v".to_owned()],
+            durability: v1::Durability::Memory.into(),
+            at_most_once: true,
+            ..request("waits")
+        };
+        let spec = parse(wished).unwrap();
+        let options = &spec.options;
+        assert_eq!((spec.id.to_string().as_str(), spec.request_id.as_deref()), ("mine", Some("once")));
+        assert_eq!((options.pool.as_str(), options.namespace.as_str()), ("waiting", "team"));
+        assert_eq!((options.priority, options.timeout), (Priority::Critical, Duration::from_millis(1)));
+        assert_eq!((options.retry.factor, options.retry.jitter, options.retry.attempts_max), (3.0, 0.0, 7));
+        assert_eq!((spec.not_before, spec.expires_at), (Some(Timestamp(3_000_000)), Some(Timestamp(10_000_000))));
+        assert_eq!((options.durability, options.at_most_once), (Durability::Memory, true));
+        assert_eq!(&*spec.args, &["-v".into()]);
+    }
+
+    #[test]
+    fn every_bad_field_is_named_with_its_path_all_at_once() {
+        let bad = v1::SubmitTaskRequest {
+            handler: String::new(),
+            pool: "p/q".to_owned(),
+            task_id: "has space".to_owned(),
+            request_id: "x".repeat(65),
+            namespace: "ä".to_owned(),
+            delay: Some(span(-1, 0)),
+            expires_after: Some(span(0, 0)),
+            args: vec!["a\0b".to_owned(), "y".repeat(limits::ARG_BYTES_MAX + 1)],
+            priority: 5,
+            timeout: Some(span(86_400, 1)),
+            retry: Some(v1::RetryPolicy {
+                max_attempts: 101,
+                delay: Some(span(0, -1)),
+                factor: f64::NAN,
+                max_delay: Some(span(i64::MAX, 0)),
+                jitter: Some(1.5),
+            }),
+            durability: -1,
+            display_name: "n".repeat(limits::DISPLAY_NAME_BYTES_MAX + 1),
+            ..v1::SubmitTaskRequest::default()
+        };
+        let Err(Unresolved::Fields(fields)) = parse(bad) else { panic!("it was accepted") };
+        let mut paths = fields.paths();
+        paths.sort_unstable();
+        let names = [
+            "args[0]",
+            "args[1]",
+            "delay",
+            "display_name",
+            "durability",
+            "expires_after",
+            "handler",
+            "namespace",
+            "pool",
+            "priority",
+            "request_id",
+            "retry.delay",
+            "retry.factor",
+            "retry.jitter",
+            "retry.max_attempts",
+            "retry.max_delay",
+            "task_id",
+            "timeout",
+        ];
+        assert_eq!(paths, names.map(|name| format!("tasks[3].{name}")));
+    }
+
+    #[test]
+    fn lists_and_payloads_have_their_limits() {
+        let large = v1::SubmitTaskRequest {
+            payload: Some(v1::Payload {
+                kind: Some(v1::payload::Kind::Data(vec![0; limits::PAYLOAD_BYTES_MAX + 1].into())),
+                content_type: "text/plain\n".to_owned(),
+            }),
+            labels: [(String::new(), "v".to_owned()), ("k".repeat(64), "w".repeat(257))].into(),
+            args: vec![String::new(); limits::ARGS_MAX + 1],
+            ..request("waits")
+        };
+        let Err(Unresolved::Fields(fields)) = parse(large) else { panic!("it was accepted") };
+        let key = "k".repeat(63);
+        let label = format!("tasks[3].labels[{key:?}]");
+        let args = "tasks[3].args";
+        let (data, content_type) = ("tasks[3].payload", "tasks[3].payload.content_type");
+        assert_eq!(fields.paths(), [args, data, content_type, "tasks[3].labels[\"\"]", &label, &label]);
+        let many = (0..17).map(|n| (n.to_string(), String::new())).collect();
+        let Err(error) = parse(v1::SubmitTaskRequest { labels: many, ..request("waits") }) else { panic!("accepted") };
+        assert_eq!(error.to_string(), "`tasks[3].labels` has 17 labels, at most 16 are allowed");
+    }
+
+    #[test]
+    fn a_json_payload_becomes_its_text() {
+        let value = prost_types::Value { kind: Some(JsonKind::NumberValue(5_000_000.0)) };
+        let kind = Some(v1::payload::Kind::Json(value));
+        let with = |kind| {
+            let payload = Some(v1::Payload { kind, content_type: String::new() });
+            parse(v1::SubmitTaskRequest { payload, ..request("compute") })
+        };
+        let spec = with(kind).unwrap();
+        assert_eq!((&spec.payload[..], &*spec.options.content_type), (&b"5000000"[..], JSON));
+        let nan = prost_types::Value { kind: Some(JsonKind::NumberValue(f64::NAN)) };
+        let Err(Unresolved::Fields(fields)) = with(Some(v1::payload::Kind::Json(nan))) else { panic!("accepted") };
+        assert_eq!(fields.paths(), ["tasks[3].payload.json"]);
+    }
+
+    #[test]
+    fn a_payload_does_not_pin_the_buffer_that_it_came_in() {
+        let buffer = Bytes::from(vec![7; 4_096]);
+        let kind = Some(v1::payload::Kind::Data(buffer.slice(10..20)));
+        let payload = Some(v1::Payload { kind, content_type: String::new() });
+        let spec = parse(v1::SubmitTaskRequest { payload, ..request("compute") }).unwrap();
+        assert_eq!(spec.payload, buffer[10..20]);
+        assert!(!buffer.as_ptr_range().contains(&spec.payload.as_ptr()));
+    }
+
+    #[test]
+    fn what_is_not_registered_is_a_condition_of_its_own() {
+        let code = |handler: &str, pool: &str| {
+            parse(v1::SubmitTaskRequest { pool: pool.to_owned(), ..request(handler) }).unwrap_err().code()
+        };
+        assert_eq!(code("nobody", ""), crate::model::ErrorCode::UnknownHandler);
+        assert_eq!(code("compute", "nowhere"), crate::model::ErrorCode::UnknownPool);
+        assert_eq!(code("waits", "gone"), crate::model::ErrorCode::UnknownPool);
+        assert_eq!(code("compute", "other"), crate::model::ErrorCode::PoolNotAllowed);
+        assert_eq!(code("spins", "waiting"), crate::model::ErrorCode::PoolNotAllowed);
+        let details = parse(request("nobody")).unwrap_err().details();
+        assert!(details.metadata.contains(&("field", "tasks[3].handler".to_owned())));
+    }
+
+    #[test]
+    fn arguments_need_a_handler_that_takes_them() {
+        let args = vec!["rm".to_owned()];
+        let Err(error) = parse(v1::SubmitTaskRequest { args, ..request("compute") }) else { panic!("accepted") };
+        assert_eq!(error.to_string(), "`tasks[3].args` has 1 values, handler `compute` accepts none");
+    }
 }

@@ -1,6 +1,5 @@
 //! WatchTasks and RunTask: following events.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -16,6 +15,10 @@ use super::{Body, refused};
 /// How often a quiet watch tells how far it is, when the caller does not say.
 const PROGRESS_DEFAULT: Duration = Duration::from_secs(5);
 
+/// Rows of a snapshot that are held at once, each with its payload.
+const SNAPSHOT_ROWS: usize = 250;
+
+/// A step of a watch.
 fn step(kind: watch_tasks_response::Kind) -> v1::WatchTasksResponse {
     v1::WatchTasksResponse { kind: Some(kind) }
 }
@@ -32,9 +35,6 @@ pub fn watch(handle: Handle, request: v1::WatchTasksRequest) -> Result<Body<v1::
     let parsed = filter::filter(request.filter).map_err(refused)?;
     let after = request.after_revision.map(Revision);
     let watch = handle.watch(parsed.clone(), after).map_err(refused)?;
-    if let Some(after) = after.filter(|after| *after < handle.oldest_revision()) {
-        tracing::debug!(%after, "a watch wants a revision that is no longer kept");
-    }
     let interval = interval.unwrap_or(PROGRESS_DEFAULT);
     if request.include_snapshot {
         let snapshot = Snapshot { handle, filter: parsed, at: watch.reached() };
@@ -51,10 +51,11 @@ struct Snapshot {
 }
 
 impl Snapshot {
-    /// One page. Pages are read after `at` was noted, so a row may be newer than that; the events
-    /// that follow repeat its later states, and never take it back behind one that was missed.
+    /// One page. Pages are read after `at` was noted, so a row may be newer than that: an event that
+    /// follows may then repeat a state that the row showed. It tells by its revision, which is not
+    /// above the row's. Nothing is missed.
     async fn page(&self, after: Option<PageCursor>) -> Result<crate::scheduler::Page, Status> {
-        self.handle.list(self.filter.clone(), limits::PAGE_SIZE_MAX, after).await.map_err(refused)
+        self.handle.list(self.filter.clone(), SNAPSHOT_ROWS, after).await.map_err(refused)
     }
 }
 
@@ -84,6 +85,7 @@ fn snapshot_then_events(
     }
 }
 
+/// Events as they come, and how far the watch is when they do not.
 fn events(
     mut watch: Watch,
     interval: Duration,
@@ -91,10 +93,19 @@ fn events(
     async_stream::try_stream! {
         let mut told_at = Instant::now();
         loop {
-            let next = tokio::time::timeout_at(told_at + interval, watch.next()).await;
-            let found = match next {
-                Ok(found) => found.map_err(refused)?,
-                Err(_) => Vec::new(),
+            let reached = watch.reached();
+            let found = {
+                // Kept over the interval: a read of old events may take longer, and would begin anew.
+                tokio::pin! { let next = watch.next(); }
+                loop {
+                    match tokio::time::timeout_at(told_at + interval, next.as_mut()).await {
+                        Ok(found) => break found.map_err(refused)?,
+                        Err(_) => {
+                            told_at = Instant::now();
+                            yield progress(reached);
+                        }
+                    }
+                }
             };
             for event in &found {
                 yield step(watch_tasks_response::Kind::Event(event::event(event)));
@@ -102,12 +113,16 @@ fn events(
             if !found.is_empty() {
                 told_at = Instant::now();
             } else if told_at.elapsed() >= interval {
+                // Others' events keep it busy.
                 told_at = Instant::now();
-                let revision = watch.reached().0;
-                yield step(watch_tasks_response::Kind::Progress(v1::WatchProgress { revision }));
+                yield progress(watch.reached());
             }
         }
     }
+}
+
+fn progress(Revision(revision): Revision) -> v1::WatchTasksResponse {
+    step(watch_tasks_response::Kind::Progress(v1::WatchProgress { revision }))
 }
 
 /// The steps of a run: accepted, events, the finished task.
@@ -132,13 +147,10 @@ fn run_steps(
         let duplicate = accepted.duplicate;
         yield step(run_task_response::Kind::Accepted(accepted));
         let mut ended = duplicate && handle.get(&id).await.map_err(refused)?.task.status.state.is_terminal();
-        let mut seen = HashSet::new();
         while !ended {
             for event in watch.next().await.map_err(refused)? {
                 ended |= event.state.is_terminal();
-                if seen.insert(event.revision) {
-                    yield step(run_task_response::Kind::Event(event::event(&event)));
-                }
+                yield step(run_task_response::Kind::Event(event::event(&event)));
             }
         }
         let found = handle.get(&id).await.map_err(refused)?;

@@ -1,6 +1,7 @@
 //! TaskService: each RPC turns its request into a question to the scheduler and the answer back.
 
 mod follow;
+mod list;
 mod output;
 mod stream;
 mod submit;
@@ -15,9 +16,8 @@ use crate::model::{CancelMode, TaskFilter, limits};
 use crate::proto::v1::{self, task_service_server::TaskService};
 use crate::scheduler::{Cancel, Handle};
 
-use super::convert::{self, InvalidFields, filter, task};
-use super::deadline::Deadline;
-use super::status;
+use super::convert::{self, InvalidFields, Place, filter, task};
+use super::status::refused;
 
 /// A body that the server streams.
 pub(super) type Body<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -37,10 +37,6 @@ fn caller<T>(request: &Request<T>) -> String {
     request.remote_addr().map_or_else(|| "unknown".to_owned(), |address| address.to_string())
 }
 
-fn refused(condition: impl crate::model::Coded) -> Status {
-    status::of(&condition)
-}
-
 #[tonic::async_trait]
 impl TaskService for Tasks {
     type SubmitTasksStream = Body<v1::SubmitTasksResponse>;
@@ -53,7 +49,7 @@ impl TaskService for Tasks {
         request: Request<v1::SubmitTaskRequest>,
     ) -> Result<Response<v1::SubmitTaskResponse>, Status> {
         let caller = caller(&request);
-        let answer = submit::one(&self.handle, request.into_inner(), &caller)?;
+        let answer = submit::one(&self.handle, request.into_inner(), Place::Whole, &caller)?;
         answer.await.map(Response::new)
     }
 
@@ -69,17 +65,17 @@ impl TaskService for Tasks {
         &self,
         request: Request<Streaming<v1::SubmitTasksRequest>>,
     ) -> Result<Response<Self::SubmitTasksStream>, Status> {
-        let (caller, deadline) = (caller(&request), Deadline::of(&request));
+        let caller = caller(&request);
         let answers = stream::answers(self.handle.clone(), request.into_inner(), caller);
-        Ok(Response::new(deadline.bound(answers)))
+        Ok(Response::new(answers))
     }
 
     async fn run_task(&self, request: Request<v1::RunTaskRequest>) -> Result<Response<Self::RunTaskStream>, Status> {
-        let (caller, deadline) = (caller(&request), Deadline::of(&request));
+        let caller = caller(&request);
         let task = request.into_inner().task;
         let task = task.ok_or_else(|| refused(InvalidFields::one("task", "is missing")))?;
-        let accepted = submit::one(&self.handle, task, &caller)?.await?;
-        Ok(Response::new(deadline.bound(follow::run(self.handle.clone(), accepted)?)))
+        let accepted = submit::one(&self.handle, task, Place::Task, &caller)?.await?;
+        Ok(Response::new(follow::run(self.handle.clone(), accepted)?))
     }
 
     async fn get_task(&self, request: Request<v1::GetTaskRequest>) -> Result<Response<v1::GetTaskResponse>, Status> {
@@ -95,18 +91,7 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::ListTasksRequest>,
     ) -> Result<Response<v1::ListTasksResponse>, Status> {
-        let request = request.into_inner();
-        let wire_filter = request.filter.unwrap_or_default();
-        let size = filter::page_size(request.page_size).map_err(refused)?;
-        let cursor = filter::page_cursor(&request.page_token, &wire_filter).map_err(refused)?;
-        let parsed = filter::filter(Some(wire_filter.clone())).map_err(refused)?;
-        let page = self.handle.list(parsed, size, cursor).await.map_err(refused)?;
-        let view = task::View { payload: false, result: request.include_results };
-        Ok(Response::new(v1::ListTasksResponse {
-            next_page_token: filter::page_token(page.next, &wire_filter),
-            revision: page.revision.0,
-            tasks: page.tasks.into_iter().map(|row| task::task(row, view)).collect(),
-        }))
+        list::list(&self.handle, request.into_inner()).await.map(Response::new)
     }
 
     async fn wait_task(&self, request: Request<v1::WaitTaskRequest>) -> Result<Response<v1::WaitTaskResponse>, Status> {
@@ -125,9 +110,8 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::WatchTasksRequest>,
     ) -> Result<Response<Self::WatchTasksStream>, Status> {
-        let deadline = Deadline::of(&request);
         let steps = follow::watch(self.handle.clone(), request.into_inner())?;
-        Ok(Response::new(deadline.bound(steps)))
+        Ok(Response::new(steps))
     }
 
     async fn cancel_task(
@@ -167,8 +151,7 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::ReadOutputRequest>,
     ) -> Result<Response<Self::ReadOutputStream>, Status> {
-        let deadline = Deadline::of(&request);
         let pieces = output::read(self.handle.clone(), request.into_inner()).await?;
-        Ok(Response::new(deadline.bound(pieces)))
+        Ok(Response::new(pieces))
     }
 }

@@ -1,14 +1,12 @@
 //! ReadOutput: what an attempt wrote, kept or live.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use tonic::Status;
 
 use crate::api::convert::{self, InvalidFields, task};
-use crate::model::{Captured, OutputStream, TaskId};
+use crate::model::{Captured, OutputStream, TaskFilter, TaskId};
 use crate::proto::v1;
-use crate::scheduler::{Draining, Handle, OutputBuffer, OutputSource};
+use crate::scheduler::{Draining, Handle, OutputBuffer, OutputSource, Watch};
 
 use super::{Body, refused};
 
@@ -37,7 +35,7 @@ pub async fn read(handle: Handle, request: v1::ReadOutputRequest) -> Result<Body
     bad.check().map_err(refused)?;
     let id = convert::task_id(&request.task_id).map_err(refused)?;
     handle.get(&id).await.map_err(refused)?;
-    Ok(Box::pin(pieces(Reader { handle, id, stream, offset, attempt, follow: request.follow })))
+    Ok(Box::pin(pieces(Reader { handle, id, stream, offset, attempt, follow: request.follow, read: 0 })))
 }
 
 struct Reader {
@@ -45,15 +43,20 @@ struct Reader {
     id: TaskId,
     stream: OutputStream,
     offset: u64,
+    /// The attempt asked for; 0: the current or last.
     attempt: u32,
     follow: bool,
+    /// The last attempt that was read to its end; 0: none yet.
+    read: u32,
 }
 
 fn pieces(mut reader: Reader) -> impl futures_util::Stream<Item = Result<v1::ReadOutputResponse, Status>> {
     async_stream::try_stream! {
         loop {
+            // Older than the look at the output, so that no change after it is missed.
+            let changes = reader.changes()?;
             match reader.handle.output(&reader.id, reader.attempt).await.map_err(refused)? {
-                OutputSource::Live { attempt, buffer } => {
+                OutputSource::Live { attempt, buffer } if attempt > reader.read => {
                     let mut more = true;
                     while more {
                         let seen = buffer.total();
@@ -65,9 +68,9 @@ fn pieces(mut reader: Reader) -> impl futures_util::Stream<Item = Result<v1::Rea
                     for piece in reader.live(&buffer, attempt) {
                         yield piece;
                     }
-                    break;
+                    reader.ended(attempt);
                 }
-                OutputSource::Kept { attempt, output } => {
+                OutputSource::Kept { attempt, output } if attempt > reader.read => {
                     let kept = match reader.stream {
                         OutputStream::Stdout => output.stdout,
                         OutputStream::Stderr => output.stderr,
@@ -75,19 +78,33 @@ fn pieces(mut reader: Reader) -> impl futures_util::Stream<Item = Result<v1::Rea
                     for piece in reader.kept(&kept, attempt) {
                         yield piece;
                     }
-                    break;
+                    reader.ended(attempt);
                 }
-                OutputSource::Empty if reader.follow && reader.may_still_run().await? => reader.wait_for_change().await?,
-                OutputSource::Empty => break,
+                _ => {}
             }
+            if !reader.follow || !reader.more_may_come().await? {
+                break;
+            }
+            Reader::change(changes).await?;
         }
     }
 }
 
 impl Reader {
-    fn live(&mut self, buffer: &Arc<OutputBuffer>, attempt: u32) -> Vec<v1::ReadOutputResponse> {
-        let chunk = buffer.read(self.stream, self.offset);
-        self.cut(Bytes::from(chunk.data), chunk.offset, attempt)
+    fn live(&mut self, buffer: &OutputBuffer, attempt: u32) -> Vec<v1::ReadOutputResponse> {
+        let mut pieces = Vec::new();
+        // Where bytes were not kept, the first read ends with the head, the second begins with the tail.
+        for _ in 0..2 {
+            let chunk = buffer.read(self.stream, self.offset);
+            pieces.extend(self.cut(Bytes::from(chunk.data), chunk.offset, attempt));
+        }
+        pieces
+    }
+
+    /// The next attempt is read from its beginning.
+    fn ended(&mut self, attempt: u32) {
+        self.read = attempt;
+        self.offset = 0;
     }
 
     fn kept(&mut self, kept: &Captured, attempt: u32) -> Vec<v1::ReadOutputResponse> {
@@ -126,19 +143,21 @@ impl Reader {
         }
     }
 
-    async fn may_still_run(&self) -> Result<bool, Status> {
-        let state = self.handle.get(&self.id).await.map_err(refused)?.task.status.state;
-        Ok(!state.is_terminal())
+    /// Whether an attempt that was asked for may still write: the task has not ended, and the attempt
+    /// is still to come or any will do.
+    async fn more_may_come(&self) -> Result<bool, Status> {
+        let status = self.handle.get(&self.id).await.map_err(refused)?.task.status;
+        let wanted = self.attempt == 0 || (self.read == 0 && self.attempt >= status.attempt);
+        Ok(wanted && !status.state.is_terminal())
     }
 
-    /// Nothing runs yet: waits for the task's next event.
-    async fn wait_for_change(&self) -> Result<(), Status> {
-        let only = crate::model::TaskFilter { ids: vec![self.id.clone()], ..crate::model::TaskFilter::default() };
-        let mut watch = self.handle.watch(only, None).map_err(refused)?;
-        if !self.may_still_run().await? {
-            return Ok(());
-        }
-        while watch.next().await.map_err(refused)?.is_empty() {}
+    fn changes(&self) -> Result<Watch, Status> {
+        let only = TaskFilter { ids: vec![self.id.clone()], ..TaskFilter::default() };
+        self.handle.watch(only, None).map_err(refused)
+    }
+
+    async fn change(mut changes: Watch) -> Result<(), Status> {
+        while changes.next().await.map_err(refused)?.is_empty() {}
         Ok(())
     }
 }

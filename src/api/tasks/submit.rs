@@ -2,34 +2,50 @@
 
 use tonic::Status;
 
-use crate::api::convert::{InvalidFields, submit, task};
-use crate::api::status;
-use crate::model::{BatchId, limits};
+use crate::api::convert::{InvalidFields, Place, Unresolved, submit, task};
+use crate::model::{BatchId, TaskSpec, limits};
 use crate::proto::v1;
-use crate::scheduler::{Accepted, Handle, Submitted};
+use crate::scheduler::{Accepted, Handle, Internal, Submitted};
 
 use super::refused;
+
+/// What the scheduler is asked to accept.
+///
+/// # Errors
+/// [`Unresolved`], with every bad field.
+pub fn spec(
+    handle: &Handle,
+    request: v1::SubmitTaskRequest,
+    place: Place,
+    caller: &str,
+) -> Result<TaskSpec, Unresolved> {
+    let intern = |options| handle.intern(options);
+    let (catalog, now) = (handle.catalog(), handle.now());
+    submit::spec(request, place, &submit::Context { catalog, intern: &intern, now, submitted_by: caller, batch: None })
+}
 
 /// Sends one task at once; the future resolves when it is durable.
 pub fn one(
     handle: &Handle,
     request: v1::SubmitTaskRequest,
+    place: Place,
     caller: &str,
 ) -> Result<impl Future<Output = Result<v1::SubmitTaskResponse, Status>> + Send + use<>, Status> {
-    let context = submit::Context { handle, now: handle.now(), submitted_by: caller, batch: None, prefix: "" };
-    let spec = submit::spec(request, &context).map_err(refused)?;
-    let answer = handle.submit(vec![spec]);
-    Ok(async move { answer.await.map_err(refused).and_then(accepted) })
+    let answer = handle.submit(vec![spec(handle, request, place, caller).map_err(refused)?]);
+    Ok(async move { answer.await.map_err(refused).and_then(|submitted| accepted(submitted).map_err(refused)) })
 }
 
 /// The answer to a submission of one task.
-pub fn accepted(submitted: Submitted) -> Result<v1::SubmitTaskResponse, Status> {
+///
+/// # Errors
+/// [`Internal`] when there is none.
+pub fn accepted(submitted: Submitted) -> Result<v1::SubmitTaskResponse, Internal> {
     let (revision, durability) = (submitted.revision.0, task::durability(submitted.durability));
     let Some(Accepted { id, state, duplicate }) = submitted.accepted.into_iter().next() else {
-        let error = crate::scheduler::Internal { cause: "a submission without an answer".to_owned() };
-        return Err(status::of(&error));
+        return Err(Internal { cause: "a submission without an answer".to_owned() });
     };
-    Ok(v1::SubmitTaskResponse { task_id: id.to_string(), state: task::state(state), revision, duplicate, durability })
+    let (task_id, state) = (id.to_string(), task::state(state));
+    Ok(v1::SubmitTaskResponse { task_id, state, revision, duplicate, durability })
 }
 
 /// Submits all tasks of a batch or none.
@@ -48,14 +64,7 @@ pub async fn batch(
     }
     bad.at_most("tasks", request.tasks.len(), limits::BATCH_TASKS_MAX, "tasks");
     bad.check().map_err(refused)?;
-    let now = handle.now();
-    let mut specs = Vec::with_capacity(request.tasks.len());
-    for (index, task) in request.tasks.into_iter().enumerate() {
-        let prefix = Prefix(index);
-        let context =
-            submit::Context { handle, now, submitted_by: caller, batch: batch.as_ref(), prefix: &prefix.text() };
-        specs.push(submit::spec(task, &context).map_err(refused)?);
-    }
+    let specs = specs(handle, request.tasks, batch.as_ref(), caller).map_err(refused)?;
     let submitted = handle.submit(specs).await.map_err(refused)?;
     Ok(v1::BatchSubmitTasksResponse {
         batch_id: batch.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -65,11 +74,27 @@ pub async fn batch(
     })
 }
 
-/// Path of an item's fields.
-struct Prefix(usize);
-
-impl Prefix {
-    fn text(&self) -> String {
-        format!("tasks[{}].", self.0)
+/// All of them, or the bad fields of all.
+fn specs(
+    handle: &Handle,
+    requests: Vec<v1::SubmitTaskRequest>,
+    batch: Option<&BatchId>,
+    caller: &str,
+) -> Result<Vec<TaskSpec>, Unresolved> {
+    let intern = |options| handle.intern(options);
+    let (catalog, now) = (handle.catalog(), handle.now());
+    let context = submit::Context { catalog, intern: &intern, now, submitted_by: caller, batch };
+    let mut specs = Vec::with_capacity(requests.len());
+    let (mut bad, mut unresolved) = (InvalidFields::default(), None);
+    for (index, request) in requests.into_iter().enumerate() {
+        match submit::spec(request, Place::Item(index), &context) {
+            Ok(spec) => specs.push(spec),
+            Err(Unresolved::Fields(fields)) => bad.extend(fields),
+            Err(other) => {
+                unresolved.get_or_insert(other);
+            }
+        }
     }
+    bad.check()?;
+    unresolved.map_or(Ok(specs), Err)
 }

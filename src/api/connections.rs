@@ -1,0 +1,198 @@
+//! Accepts connections, sends old ones away, and ends all of them at the stop.
+//!
+//! A loop of our own, because the framework's cuts an old connection without the notice (GOAWAY) that
+//! lets clients move their calls, gives all connections the same age, and spins when the process runs
+//! out of file descriptors.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::server::TcpConnectInfo;
+
+use super::guard::Guard;
+use super::server::Options;
+
+/// Time that calls under way get after the stop; their streams have ended with the drain before.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+/// Pause after a connection could not be accepted, such as for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What every connection shares.
+struct Shared {
+    builder: auto::Builder<TokioExecutor>,
+    guard: Guard<Routes>,
+    age: Duration,
+    age_grace: Duration,
+    stop: CancellationToken,
+}
+
+/// Serves every connection until `stop`, and a short while longer.
+pub(super) async fn serve(listener: TcpListener, routes: Routes, options: &Options, stop: CancellationToken) {
+    let shared = Arc::new(Shared {
+        builder: builder(options),
+        guard: Guard::new(routes.prepare(), options.max_in_flight),
+        age: options.connection_age,
+        age_grace: options.connection_age_grace,
+        stop: stop.clone(),
+    });
+    let mut open = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(_) = open.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    open.spawn(connection(shared.clone(), stream));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, connections = open.len(), "failed to accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    // New callers are refused by the system at once instead of waiting for somebody who has left.
+    drop(listener);
+    let all_ended = async { while open.join_next().await.is_some() {} };
+    if tokio::time::timeout(STOP_GRACE, all_ended).await.is_err() {
+        tracing::warn!(connections = open.len(), "connections were still open and are cut");
+        open.shutdown().await;
+    }
+}
+
+fn builder(options: &Options) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new()).http2_only();
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(options.max_concurrent_streams)
+        .keep_alive_interval(Some(options.keepalive_interval))
+        .keep_alive_timeout(options.keepalive_timeout);
+    builder
+}
+
+async fn connection(shared: Arc<Shared>, stream: TcpStream) {
+    let Ok(peer) = peer(&stream) else { return };
+    let service = TowerToHyperService::new(shared.guard.facing(peer));
+    let mut served = pin!(shared.builder.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = served.as_mut() => Some(ended),
+        () = tokio::time::sleep(jittered(shared.age, RandomState::new().hash_one(()))) => None,
+        () = shared.stop.cancelled() => None,
+    };
+    let ended = if let Some(ended) = ended {
+        ended
+    } else {
+        // The client opens a new connection for new calls, and finishes the old ones on this.
+        served.as_mut().graceful_shutdown();
+        let Ok(ended) = tokio::time::timeout(shared.age_grace.max(STOP_GRACE), served).await else {
+            return tracing::debug!("an old connection is cut");
+        };
+        ended
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error = &*error, "a connection failed");
+    }
+}
+
+/// Whom calls of this connection come from. Fails when the peer has gone already.
+fn peer(stream: &TcpStream) -> io::Result<TcpConnectInfo> {
+    stream.set_nodelay(true)?;
+    Ok(TcpConnectInfo { local_addr: stream.local_addr().ok(), remote_addr: Some(stream.peer_addr()?) })
+}
+
+/// The span give or take 10 %, so that connections made together do not come back together.
+fn jittered(span: Duration, random: u64) -> Duration {
+    let per_mille = 900 + u32::try_from(random % 201).unwrap_or(100);
+    span.saturating_mul(per_mille) / 1_000
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::telemetry::host::HostHealth;
+
+    /// What a client says first: the preface, and settings without a wish.
+    const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    const SETTINGS: u8 = 4;
+    const GOAWAY: u8 = 7;
+
+    fn options(connection_age: Duration) -> Options {
+        Options {
+            max_concurrent_streams: 3,
+            keepalive_interval: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(10),
+            connection_age,
+            connection_age_grace: Duration::from_secs(1),
+            max_in_flight: 1,
+            instance: String::new(),
+            host: Arc::new(HostHealth::default),
+        }
+    }
+
+    async fn dial(options: Options, stop: CancellationToken) -> (TcpStream, tokio::task::JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = tokio::spawn(async move { serve(listener, Routes::default(), &options, stop).await });
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(HELLO).await.unwrap();
+        (stream, serving)
+    }
+
+    /// Type and content of the next frame; `None` at the end.
+    async fn frame(stream: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.ok()?;
+        let mut content = vec![0; usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])];
+        stream.read_exact(&mut content).await.ok()?;
+        Some((head[3], content))
+    }
+
+    #[tokio::test]
+    async fn an_old_connection_gets_notice_before_it_ends() {
+        let (mut stream, _serving) = dial(options(Duration::from_millis(50)), CancellationToken::new()).await;
+        let mut kinds = Vec::new();
+        while let Some((kind, content)) = frame(&mut stream).await {
+            if kind == SETTINGS && !content.is_empty() {
+                assert!(content.chunks(6).any(|setting| setting == [0, 3, 0, 0, 0, 3]), "streams are bounded");
+            }
+            kinds.push(kind);
+            if kind == GOAWAY {
+                break;
+            }
+        }
+        assert_eq!(kinds.last(), Some(&GOAWAY));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_stop_does_not_wait_for_a_client_that_stays() {
+        let stop = CancellationToken::new();
+        let (mut stream, serving) = dial(options(Duration::from_hours(1)), stop.clone()).await;
+        assert_eq!(frame(&mut stream).await.unwrap().0, SETTINGS);
+        stop.cancel();
+        serving.await.unwrap();
+        // The client never answers the notice; its connection is closed all the same.
+        while frame(&mut stream).await.is_some() {}
+    }
+
+    #[test]
+    fn ages_differ_by_at_most_a_tenth_either_way() {
+        let of = |random| jittered(Duration::from_mins(5), random);
+        assert_eq!(of(0), Duration::from_secs(270));
+        assert_eq!(of(200), Duration::from_secs(330));
+        assert!((0..1_000).map(of).all(|age| (270..=330).contains(&age.as_secs())));
+    }
+}
