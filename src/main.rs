@@ -28,6 +28,7 @@ const EXIT_CODES: &str = "Exit codes: 0 well, 1 the task failed (or the server c
 3 refused by the server, 4 the server cannot be reached, 5 the task was cancelled, 6 the task has not ended";
 
 #[derive(Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "made once")]
 enum Command {
     /// Run the server.
     Serve(Serve),
@@ -38,7 +39,7 @@ enum Command {
     },
     #[command(flatten)]
     Client(cli::Command),
-    /// Run real work through a server of its own and check every result.
+    /// Show real work end to end on a server of its own; succeeds only if every result was right.
     Demo(cli::demo::Options),
     /// Measure a server of its own, beside what the machine allows.
     Bench(cli::bench::Options),

@@ -4,6 +4,7 @@
 #[expect(
     unused_qualifications,
     clippy::pedantic,
+    clippy::large_enum_variant,
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
     reason = "generated; documented in the .proto files"

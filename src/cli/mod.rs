@@ -43,6 +43,7 @@ enum Format {
 }
 
 /// Commands that talk to a server.
+#[expect(clippy::large_enum_variant, reason = "made once")]
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Submit, follow and end tasks.

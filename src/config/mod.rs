@@ -20,7 +20,9 @@ pub use error::{ConfigError, Problem};
 pub use handler::{Handler, Launch, Process, ProcessLimits, Retry, RunnerKind};
 pub use load::{CONFIG_VARIABLE, Overrides, load};
 pub use pool::{Kind, Pool, Promise};
-pub use server::{Limits, Log, LogFormat, Retention, Server, Store};
+pub use server::{Limits, Log, Retention, Server, Store};
+
+pub use crate::telemetry::log::LogFormat;
 
 use crate::model::Catalog;
 use error::Problems;

@@ -8,6 +8,8 @@ use schemars::JsonSchema;
 use serde::de::IntoDeserializer;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::telemetry::log::LogFormat;
+
 use super::error::Problems;
 use super::units::{ByteSize, Span};
 
@@ -177,17 +179,4 @@ impl Log {
 /// By way of a string, because the variable's own error would not list the choices.
 fn log_format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LogFormat, D::Error> {
     LogFormat::deserialize(String::deserialize(deserializer)?.into_deserializer())
-}
-
-/// Shape of a log line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// Pretty on a terminal, JSON otherwise.
-    #[default]
-    Auto,
-    /// For people.
-    Pretty,
-    /// One JSON object each line.
-    Json,
 }

@@ -62,7 +62,7 @@ impl World {
         let mut registry = Registry::default();
         registry.register(spec, runner.clone());
         let (sender, reports) = mpsc::unbounded_channel();
-        let pool_spec = PoolSpec { size, kind, paused, ..PoolSpec::with_defaults(PoolName::parse("p").unwrap(), 1) };
+        let pool_spec = PoolSpec { kind, size, paused, ..PoolSpec::with_defaults(PoolName::parse("p").unwrap(), 1) };
         let sink = Arc::new(move |report| drop(sender.send(report)));
         let runtime = runtime::Handle::current();
         let pool = Pool::start(&pool_spec, Arc::new(registry), Arc::new(SystemClock), sink, runtime).unwrap();

@@ -216,7 +216,7 @@ fn events_that_the_projection_missed_are_recovered_from_the_journal_and_fed() {
     drop(store);
     let (store, recovery) = sqlite(directory.path()).unwrap();
     let seen = usize::try_from(recovery.revision.0).unwrap();
-    assert_eq!(seen, missed[0].first().0 as usize - 1);
+    assert_eq!(seen as u64, missed[0].first().0 - 1);
     assert_eq!(recovery.events, history.events[seen..]);
     assert!(recovery.notes.is_empty(), "{:?}", recovery.notes);
     assert_eq!(store.projection.checkpoint().unwrap().0, history.events.len() as u64);

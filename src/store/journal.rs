@@ -224,7 +224,9 @@ impl Writer {
             for message in waiting.take(GROUP_MAX) {
                 match message {
                     Message::Append(commit, done) => appends.push((commit, done)),
-                    other => others.push(other),
+                    other @ Message::Trim(..) => others.push(other),
+                    #[cfg(test)]
+                    other @ Message::PagesMax(..) => others.push(other),
                 }
             }
             if !appends.is_empty() {

@@ -68,6 +68,7 @@ fn bill(size: u8) -> Bill {
     Bill { run_time: Duration::from_micros(u64::from(size)), cpu_time, result_bytes: 3, ..Bill::default() }
 }
 
+#[expect(clippy::unnecessary_box_returns, reason = "events hold boxes")]
 fn failure(size: u8, attempt: u32) -> Box<Failure> {
     let mut failure = Failure::new(FailureReason::from_number(size % 10 + 1).unwrap(), "it failed");
     failure.attempt = attempt;

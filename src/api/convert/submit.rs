@@ -196,13 +196,13 @@ fn payload(bad: &mut InvalidFields, field: &str, payload: Option<v1::Payload>) -
         None => (Bytes::new(), OCTET_STREAM),
         // A copy: the bytes of the request would keep its whole buffer alive while the task waits.
         Some(v1::payload::Kind::Data(data)) => (Bytes::copy_from_slice(&data), OCTET_STREAM),
-        Some(v1::payload::Kind::Json(value)) => match json::text(&value) {
-            Some(text) => (text.into(), JSON),
-            None => {
+        Some(v1::payload::Kind::Json(value)) => {
+            let text = json::text(&value);
+            if text.is_none() {
                 bad.add(format!("{field}.json"), "is nested too deeply, at most 50 levels are allowed");
-                (Bytes::new(), JSON)
             }
-        },
+            (text.unwrap_or_default().into(), JSON)
+        }
     };
     bad.at_most(field, data.len(), limits::PAYLOAD_BYTES_MAX, "bytes");
     bad.at_most(&format!("{field}.content_type"), content_type.len(), limits::DISPLAY_NAME_BYTES_MAX, "bytes");

@@ -21,7 +21,7 @@ fn step(kind: watch_tasks_response::Kind) -> v1::WatchTasksResponse {
 }
 
 /// The steps of a watch.
-pub async fn watch(handle: Handle, request: v1::WatchTasksRequest) -> Result<Body<v1::WatchTasksResponse>, Status> {
+pub fn watch(handle: Handle, request: v1::WatchTasksRequest) -> Result<Body<v1::WatchTasksResponse>, Status> {
     let mut bad = InvalidFields::default();
     let bounds = limits::INTERVAL_MIN..=limits::INTERVAL_MAX;
     let interval = bad.span("progress_interval", request.progress_interval.as_ref(), bounds);

@@ -126,7 +126,7 @@ impl TaskService for Tasks {
         request: Request<v1::WatchTasksRequest>,
     ) -> Result<Response<Self::WatchTasksStream>, Status> {
         let deadline = Deadline::of(&request);
-        let steps = follow::watch(self.handle.clone(), request.into_inner()).await?;
+        let steps = follow::watch(self.handle.clone(), request.into_inner())?;
         Ok(Response::new(deadline.bound(steps)))
     }
 

@@ -30,7 +30,7 @@ pub fn answers(
                 request = requests.next(), if more && under_way.len() < IN_FLIGHT_MAX => match request {
                     Some(Ok(request)) => match begin(&handle, request, &caller) {
                         Ok(answer) => under_way.push(answer),
-                        Err(rejected) => yield Ok(rejected),
+                        Err(rejected) => yield Ok(*rejected),
                     },
                     // The caller has gone or sent garbage; what was accepted stays accepted.
                     Some(Err(error)) => {
@@ -58,11 +58,11 @@ fn begin(
     handle: &Handle,
     request: v1::SubmitTasksRequest,
     caller: &str,
-) -> Result<impl Future<Output = v1::SubmitTasksResponse> + Send + use<>, v1::SubmitTasksResponse> {
+) -> Result<impl Future<Output = v1::SubmitTasksResponse> + Send + use<>, Box<v1::SubmitTasksResponse>> {
     let sequence = request.sequence;
-    let rejected = move |condition: &dyn Coded| v1::SubmitTasksResponse {
-        sequence,
-        outcome: Some(Outcome::Rejected(status::rejection(condition))),
+    let rejected = move |condition: &dyn Coded| {
+        let outcome = Some(Outcome::Rejected(status::rejection(condition)));
+        Box::new(v1::SubmitTasksResponse { sequence, outcome })
     };
     let task = request.task.ok_or_else(|| rejected(&InvalidFields::one("task", "is missing")))?;
     let context = submit::Context { handle, now: handle.now(), submitted_by: caller, batch: None, prefix: "task." };
@@ -74,7 +74,7 @@ fn begin(
                 Ok(accepted) => v1::SubmitTasksResponse { sequence, outcome: Some(Outcome::Accepted(accepted)) },
                 Err(error) => rejected_with(sequence, &error),
             },
-            Err(refusal) => rejected(&refusal),
+            Err(refusal) => *rejected(&refusal),
         }
     })
 }

@@ -16,7 +16,7 @@ use super::server::Tasks;
 use crate::cli::child::{self, Result};
 use crate::proto::v1::submit_tasks_response::Outcome;
 use crate::proto::v1::task_service_server::{TaskService, TaskServiceServer};
-#[expect(clippy::wildcard_imports, reason = "every message of one service")]
+#[cfg_attr(not(test), expect(clippy::wildcard_imports, reason = "every message of one service"))]
 use crate::proto::v1::*;
 
 /// Bytes that one task takes in the bare journal: as many as a queued task has for its spec and payload.

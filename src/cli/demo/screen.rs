@@ -139,7 +139,7 @@ fn note(event: &TaskEvent) -> String {
         }
     });
     let notes = [attempt, failure, cancel].into_iter().flatten();
-    notes.map(|note| format!("  {note}")).collect()
+    notes.fold(String::new(), |line, note| line + "  " + &note)
 }
 
 /// The state without the prefix of its enum.

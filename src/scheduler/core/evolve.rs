@@ -63,7 +63,6 @@ impl Core {
         task.state = event.state;
         task.attempt = event.attempt;
         match &event.change {
-            Change::Eligible => task.eligible_at = event.at,
             Change::Retrying { not_before, .. } => {
                 task.eligible_at = *not_before;
                 task.crashes = 0;
@@ -73,7 +72,9 @@ impl Core {
                 task.crashes += u16::from(*cause == InterruptCause::Crash);
             }
             Change::CancelRequested { request } => task.cancel = Some(request.clone()),
-            Change::Completed { .. } | Change::Failed { .. } | Change::Cancelled { .. } => task.eligible_at = event.at,
+            Change::Eligible | Change::Completed { .. } | Change::Failed { .. } | Change::Cancelled { .. } => {
+                task.eligible_at = event.at;
+            }
             Change::Submitted { .. } | Change::Started { .. } | Change::Deleted => {}
         }
         if moved {

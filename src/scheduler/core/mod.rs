@@ -126,7 +126,7 @@ impl Core {
                 Due::Eligible => {
                     let waits =
                         |slot: &&table::Slot| slot.state == TaskState::Waiting && slot.generation == timer.stamp;
-                    if self.tasks.get(timer.slot).filter(waits).is_some() {
+                    if self.tasks.get(timer.slot).as_ref().is_some_and(waits) {
                         self.emit(now, timer.slot, TaskState::Queued, None, Change::Eligible, out);
                     }
                 }

@@ -305,7 +305,9 @@ fn a_task_that_was_running_at_three_crashes_in_a_row_is_given_up() {
         bench.start(crash);
         journal.append(&mut bench.out.events);
         bench = Bench::new();
-        journal.iter().for_each(|event| bench.core.replay(event));
+        for event in &journal {
+            bench.core.replay(event);
+        }
         bench.core.recover(Timestamp(crash), &mut bench.out);
         journal.append(&mut bench.out.events);
         let expected = if crash < 3 { TaskState::Queued } else { TaskState::Failed };

@@ -1,0 +1,139 @@
+//! kill -9 at random moments: nothing acknowledged is lost, nothing runs twice at once.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use lineshaft::proto::v1::{self, TaskState};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use crate::support::{Server, noop, task};
+
+const ROUNDS: usize = 10;
+
+/// A handler that writes when it begins and ends into a journal of its own, in single appends.
+fn config(journal: &str) -> String {
+    format!(
+        r#"
+[[pool]]
+name = "default"
+size = 4
+[[handler]]
+name = "witness"
+runner = "process"
+argv = ["/bin/sh", "-c", "echo \"begin $LINESHAFT_TASK_ID $$\" >> {journal}; sleep 0.0$1; echo \"end $LINESHAFT_TASK_ID $$\" >> {journal}", "sh"]
+accepts_args = true
+"#
+    )
+}
+
+fn witness(n: usize) -> v1::SubmitTaskRequest {
+    v1::SubmitTaskRequest { handler: "witness".into(), args: vec![(n % 9 + 1).to_string()], ..Default::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_and_nothing_runs_twice_at_once() {
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let witness_file = tempfile::NamedTempFile::new().unwrap();
+    let mut server = Server::start(&config(&witness_file.path().display().to_string()));
+    let mut acknowledged = HashSet::new();
+    for round in 0..ROUNDS {
+        let (sender, mut accepted) = tokio::sync::mpsc::unbounded_channel();
+        let mut tasks = server.tasks();
+        let load = tokio::spawn(async move {
+            for n in 0.. {
+                let request = if n % 3 == 0 { witness(n) } else { noop() };
+                let Ok(answer) = tasks.submit_task(request).await else { return };
+                let _ = sender.send(answer.into_inner().task_id);
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(random.random_range(20..600))).await;
+        server.kill9();
+        load.await.unwrap();
+        while let Ok(id) = accepted.try_recv() {
+            acknowledged.insert(id);
+        }
+        server.start_again();
+        println!("round {round}: {} acknowledged", acknowledged.len());
+    }
+    assert!(!acknowledged.is_empty());
+    for id in &acknowledged {
+        let ended = server.ended(id).await;
+        let expected = matches!(ended.state(), TaskState::Completed | TaskState::Failed);
+        assert!(expected, "seed {seed}: {id} is {:?}", ended.state());
+    }
+    let text = std::fs::read_to_string(witness_file.path()).unwrap();
+    assert_one_at_a_time(&text, seed);
+}
+
+/// A begin after a begin without an end is a second run; allowed only when the first was killed,
+/// which the process id of a living process would disprove.
+fn assert_one_at_a_time(journal: &str, seed: u64) {
+    let mut open: HashMap<&str, &str> = HashMap::new();
+    let mut closed: HashSet<(&str, &str)> = HashSet::new();
+    for line in journal.lines() {
+        let mut words = line.split(' ');
+        let (Some(what), Some(id), Some(pid)) = (words.next(), words.next(), words.next()) else {
+            panic!("seed {seed}: {line:?} is torn");
+        };
+        if what == "begin" {
+            open.insert(id, pid);
+        } else {
+            assert_eq!(open.get(id), Some(&pid), "seed {seed}: {id} ended in a run that a later one had replaced");
+            assert!(closed.insert((id, pid)), "seed {seed}: {id} ended twice");
+        }
+    }
+}
+
+#[tokio::test]
+async fn children_do_not_survive_the_server() {
+    let mut server = Server::start(
+        "[[handler]]\nname = \"sleeper\"\nrunner = \"process\"\nargv = [\"/bin/sleep\", \"4242.4242\"]\n",
+    );
+    let id = server.submit(v1::SubmitTaskRequest { handler: "sleeper".into(), ..Default::default() }).await;
+    server.until(&id, TaskState::Running).await;
+    let alive = || {
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let command = |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path().join("cmdline")).ok();
+        processes.filter_map(command).any(|command| command.contains("4242.4242"))
+    };
+    let until = std::time::Instant::now() + crate::support::PATIENCE;
+    while !alive() {
+        assert!(std::time::Instant::now() < until, "the child never came");
+    }
+    server.kill9();
+    while alive() {
+        assert!(std::time::Instant::now() < until, "the child outlives the server");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[tokio::test]
+async fn what_was_running_at_a_crash_runs_again_without_spending_an_attempt() {
+    let mut server = Server::start("");
+    let again = server.submit(task("io", "0.5")).await;
+    let once = server.submit(v1::SubmitTaskRequest { at_most_once: true, ..task("io", "60") }).await;
+    server.until(&again, TaskState::Running).await;
+    server.until(&once, TaskState::Running).await;
+    server.kill9();
+    server.start_again();
+    let ended = server.ended(&again).await;
+    assert_eq!((ended.state(), ended.attempt), (TaskState::Completed, 1));
+    let ended = server.ended(&once).await;
+    assert_eq!(ended.failure.unwrap().reason(), v1::FailureReason::WorkerLost);
+}
+
+#[tokio::test]
+async fn a_drain_interrupts_what_does_not_end_in_time_and_it_runs_again() {
+    let mut server = Server::start("[server]\ndrain_limit = \"200ms\"\n");
+    let long = server.submit(task("io", "2")).await;
+    let waiting = server.submit(v1::SubmitTaskRequest { delay: crate::support::seconds(3_600), ..noop() }).await;
+    server.until(&long, TaskState::Running).await;
+    server.signal(rustix::process::Signal::TERM);
+    assert!(server.wait_exit().success(), "{}", server.log());
+    server.start_again();
+    let ended = server.ended(&long).await;
+    assert_eq!((ended.state(), ended.attempt), (TaskState::Completed, 1));
+    assert_eq!(server.get(&waiting).await.state(), TaskState::Waiting);
+}

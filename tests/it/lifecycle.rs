@@ -1,0 +1,318 @@
+//! Submitting, running, reading, cancelling, forgetting.
+
+use futures_util::StreamExt;
+use lineshaft::proto::v1::{
+    self, FailureReason, Priority, StopMethod, TaskState, run_task_response, submit_tasks_response::Outcome,
+};
+
+use crate::support::{Server, bytes, fields, millis, noop, reason, seconds, task};
+
+const SHELL: &str = r#"
+[[handler]]
+name = "sh"
+runner = "process"
+argv = ["/bin/sh", "-c", "eval \"$1\"", "sh"]
+accepts_args = true
+grace = "300ms"
+[handler.retry]
+attempts = 2
+delay = "100ms"
+jitter = 0.0
+"#;
+
+fn shell(script: &str) -> v1::SubmitTaskRequest {
+    v1::SubmitTaskRequest { handler: "sh".into(), args: vec![script.to_owned()], ..Default::default() }
+}
+
+#[tokio::test]
+async fn every_builtin_runs_and_its_result_is_read() {
+    let server = Server::start("");
+    for (handler, payload, result) in [
+        ("compute", "100", r#""value":4950"#),
+        ("compute", r#"{"op":"primes","n":100}"#, r#""value":25"#),
+        ("io", "0.01", "waited_seconds"),
+        ("expression", r#"{"expression":"a + 1","variables":{"a":41}}"#, "42"),
+        ("heavy", r#"{"megabytes":1,"rounds":1}"#, "checksum"),
+    ] {
+        let id = server.submit(task(handler, payload)).await;
+        let ended = server.ended(&id).await;
+        assert_eq!(ended.state(), TaskState::Completed, "{handler}: {ended:?}");
+        assert!(bytes(ended.result.as_ref()).contains(result), "{handler}: {ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_json_value_is_given_to_the_handler_as_its_text() {
+    let server = Server::start("");
+    let number = prost_types::Value { kind: Some(prost_types::value::Kind::NumberValue(10.0)) };
+    let payload = v1::Payload { kind: Some(v1::payload::Kind::Json(number)), content_type: String::new() };
+    let id = server.submit(v1::SubmitTaskRequest { payload: Some(payload), ..noop() }).await;
+    assert!(bytes(server.ended(&id).await.result.as_ref()).contains(r#""value":45"#));
+}
+
+#[tokio::test]
+async fn a_batch_is_accepted_whole_or_not_at_all() {
+    let server = Server::start("");
+    let tasks = vec![noop(); 3];
+    let batch = v1::BatchSubmitTasksRequest { tasks, batch_id: "b1".into() };
+    let answer = server.tasks().batch_submit_tasks(batch).await.unwrap().into_inner();
+    assert_eq!((answer.batch_id.as_str(), answer.task_ids.len()), ("b1", 3));
+    for id in &answer.task_ids {
+        assert_eq!(server.ended(id).await.batch_id, "b1");
+    }
+    let tasks = vec![noop(), task("nobody", "0")];
+    let batch = v1::BatchSubmitTasksRequest { tasks, batch_id: "b2".into() };
+    let refused = server.tasks().batch_submit_tasks(batch).await.unwrap_err();
+    assert_eq!(reason(&refused), "UNKNOWN_HANDLER");
+    let filter = Some(v1::TaskFilter { batch_id: "b2".into(), ..Default::default() });
+    let list = server.tasks().list_tasks(v1::ListTasksRequest { filter, ..Default::default() }).await.unwrap();
+    assert!(list.into_inner().tasks.is_empty());
+}
+
+#[tokio::test]
+async fn a_stream_of_tasks_is_answered_one_by_one_whatever_becomes_of_the_others() {
+    let server = Server::start("");
+    let requests = (0..500).map(|sequence| v1::SubmitTasksRequest {
+        sequence,
+        task: Some(if sequence == 250 { task("nobody", "0") } else { noop() }),
+    });
+    let answers = server.tasks().submit_tasks(tokio_stream::iter(requests)).await.unwrap().into_inner();
+    let answers: Vec<_> = answers.map(Result::unwrap).collect().await;
+    assert_eq!(answers.len(), 500);
+    for answer in answers {
+        match answer.outcome.unwrap() {
+            Outcome::Accepted(accepted) => assert!(!accepted.task_id.is_empty()),
+            Outcome::Rejected(rejected) => {
+                assert_eq!((answer.sequence, rejected.reason.as_str()), (250, "UNKNOWN_HANDLER"));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_run_is_followed_to_its_result() {
+    let server = Server::start("");
+    let request = v1::RunTaskRequest { task: Some(task("compute", "10")) };
+    let steps = server.tasks().run_task(request).await.unwrap().into_inner();
+    let steps: Vec<_> = steps.map(|step| step.unwrap().kind.unwrap()).collect().await;
+    assert!(matches!(steps.first(), Some(run_task_response::Kind::Accepted(_))));
+    let states: Vec<_> = steps
+        .iter()
+        .filter_map(|step| match step {
+            run_task_response::Kind::Event(event) => Some(event.state()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(states, [TaskState::Queued, TaskState::Running, TaskState::Completed]);
+    let Some(run_task_response::Kind::Task(task)) = steps.last() else { panic!("no result: {steps:?}") };
+    assert!(bytes(task.result.as_ref()).contains("45"));
+}
+
+#[tokio::test]
+async fn a_repeated_submission_adds_nothing() {
+    let server = Server::start("");
+    let keyed = v1::SubmitTaskRequest { request_id: "k".into(), ..noop() };
+    let first = server.tasks().submit_task(keyed.clone()).await.unwrap().into_inner();
+    let second = server.tasks().submit_task(keyed).await.unwrap().into_inner();
+    assert_eq!((first.duplicate, second.duplicate, &first.task_id), (false, true, &second.task_id));
+    let other = v1::SubmitTaskRequest { request_id: "k".into(), ..task("compute", "1") };
+    let refused = server.tasks().submit_task(other).await.unwrap_err();
+    assert_eq!(reason(&refused), "REQUEST_ID_REUSED");
+    let named = |json: &str| v1::SubmitTaskRequest { task_id: "mine".into(), ..task("compute", json) };
+    server.submit(named("0")).await;
+    assert!(server.tasks().submit_task(named("0")).await.unwrap().into_inner().duplicate);
+    assert_eq!(reason(&server.tasks().submit_task(named("7")).await.unwrap_err()), "TASK_EXISTS");
+}
+
+#[tokio::test]
+async fn a_failing_process_is_tried_again_and_its_failure_is_told() {
+    let server = Server::start(SHELL);
+    let id = server.submit(shell("echo some; echo trouble >&2; exit 3")).await;
+    let ended = server.ended(&id).await;
+    assert_eq!((ended.state(), ended.attempt), (TaskState::Failed, 2));
+    let failure = ended.failure.unwrap();
+    assert_eq!((failure.reason(), failure.exit_code, failure.attempt), (FailureReason::HandlerError, Some(3), 2));
+    assert!(failure.detail.contains("trouble"), "{failure:?}");
+}
+
+#[tokio::test]
+async fn a_task_that_runs_too_long_is_stopped() {
+    let server = Server::start(SHELL);
+    let once = Some(v1::RetryPolicy { max_attempts: 1, ..Default::default() });
+    for request in [task("compute", "1000000000000"), task("io", "60"), shell("sleep 60")] {
+        let id = server.submit(v1::SubmitTaskRequest { timeout: millis(100), retry: once, ..request }).await;
+        let ended = server.ended(&id).await;
+        assert_eq!(ended.failure.as_ref().unwrap().reason(), FailureReason::Timeout, "{ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_cancel_ends_what_waits_and_stops_what_runs_and_says_how() {
+    let server = Server::start(SHELL);
+    server.pause("default", true).await;
+    let waiting = server.submit(noop()).await;
+    let cancel = |id: &str, mode: v1::CancelMode| v1::CancelTaskRequest {
+        task_id: id.to_owned(),
+        reason: "enough".into(),
+        mode: mode.into(),
+        grace: None,
+    };
+    let answer = server.tasks().cancel_task(cancel(&waiting, v1::CancelMode::Graceful)).await.unwrap().into_inner();
+    assert_eq!(answer.state(), TaskState::Cancelled);
+    server.pause("default", false).await;
+    let ended = server.get(&waiting).await;
+    assert_eq!(ended.cancel.unwrap().method(), StopMethod::NeverStarted);
+
+    let (graceful, force) = (v1::CancelMode::Graceful, v1::CancelMode::Force);
+    for (request, mode, method) in [
+        (task("compute", "1000000000000"), graceful, StopMethod::Token),
+        (task("io", "60"), graceful, StopMethod::Token),
+        (shell("sleep 60"), graceful, StopMethod::SignalTerm),
+        (shell("trap '' TERM; while :; do sleep 1; done"), graceful, StopMethod::SignalKill),
+        (shell("sleep 60"), force, StopMethod::SignalKill),
+    ] {
+        let id = server.submit(request).await;
+        server.until(&id, TaskState::Running).await;
+        // The shell's trap has to be in place.
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        let answer = server.tasks().cancel_task(cancel(&id, mode)).await.unwrap().into_inner();
+        assert_eq!(answer.state(), TaskState::Running);
+        let ended = server.ended(&id).await;
+        let receipt = ended.cancel.unwrap();
+        assert_eq!((ended.state, receipt.method()), (TaskState::Cancelled.into(), method));
+        assert_eq!((receipt.reason.as_str(), receipt.stopped_at.is_some()), ("enough", true));
+    }
+    let done = server.submit(noop()).await;
+    server.ended(&done).await;
+    let refused = server.tasks().cancel_task(cancel(&done, graceful)).await.unwrap_err();
+    assert_eq!(reason(&refused), "TASK_FINISHED");
+}
+
+#[tokio::test]
+async fn output_is_followed_while_it_is_written_and_read_afterwards() {
+    let server = Server::start(SHELL);
+    let gate = server.path("gate");
+    let script = format!("echo first; while [ ! -e {} ]; do sleep 0.05; done; echo second", gate.display());
+    let id = server.submit(shell(&script)).await;
+    let request = v1::ReadOutputRequest { task_id: id.clone(), follow: true, ..Default::default() };
+    let mut pieces = server.tasks().read_output(request).await.unwrap().into_inner();
+    let first = pieces.message().await.unwrap().unwrap();
+    assert_eq!((first.data.as_ref(), first.offset), (&b"first\n"[..], 0));
+    std::fs::write(&gate, "").unwrap();
+    let second = pieces.message().await.unwrap().unwrap();
+    assert_eq!((second.data.as_ref(), second.offset), (&b"second\n"[..], 6));
+    assert_eq!(pieces.message().await.unwrap(), None);
+    server.ended(&id).await;
+    let again = v1::ReadOutputRequest { task_id: id, offset: 6, ..Default::default() };
+    let mut pieces = server.tasks().read_output(again).await.unwrap().into_inner();
+    assert_eq!(pieces.message().await.unwrap().unwrap().data.as_ref(), b"second\n");
+}
+
+#[tokio::test]
+async fn of_much_output_head_and_tail_are_kept() {
+    let server = Server::start(SHELL);
+    let script = "head -c 500000 /dev/zero | tr '\\0' x; echo end";
+    let id = server.submit(v1::SubmitTaskRequest { args: vec![script.into()], ..shell("") }).await;
+    server.ended(&id).await;
+    let request = v1::ReadOutputRequest { task_id: id, ..Default::default() };
+    let pieces = server.tasks().read_output(request).await.unwrap().into_inner();
+    let pieces: Vec<_> = pieces.map(Result::unwrap).collect().await;
+    let (kept, skipped) = pieces.iter().fold((0, 0), |sum, piece| (sum.0 + piece.data.len(), sum.1 + piece.skipped));
+    assert_eq!((kept, skipped), (2 * 64 * 1024, 500_004 - 2 * 64 * 1024));
+    assert!(pieces.last().unwrap().data.ends_with(b"xend\n"));
+}
+
+#[tokio::test]
+async fn lists_are_paged_and_filtered() {
+    let server = Server::start("");
+    let labelled = |n: usize| v1::SubmitTaskRequest {
+        task_id: format!("t{n:02}"),
+        labels: [("parity".to_owned(), (n % 2).to_string())].into(),
+        ..noop()
+    };
+    for n in 0..25 {
+        server.submit(labelled(n)).await;
+    }
+    let filter = Some(v1::TaskFilter { labels: [("parity".to_owned(), "1".to_owned())].into(), ..Default::default() });
+    let mut request = v1::ListTasksRequest { filter, page_size: 5, ..Default::default() };
+    let mut found = Vec::new();
+    loop {
+        let page = server.tasks().list_tasks(request.clone()).await.unwrap().into_inner();
+        found.extend(page.tasks.into_iter().map(|task| task.task_id));
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    let expected: Vec<_> = (0..25).rev().filter(|n| n % 2 == 1).map(|n| format!("t{n:02}")).collect();
+    assert_eq!(found, expected);
+    request.filter = None;
+    assert_eq!(fields(&server.tasks().list_tasks(request).await.unwrap_err()), ["page_token"]);
+}
+
+#[tokio::test]
+async fn finished_tasks_are_forgotten_by_count_and_on_request() {
+    let server = Server::start("[retention]\ncount = 10\n");
+    let batch = v1::BatchSubmitTasksRequest { tasks: vec![noop(); 50], batch_id: String::new() };
+    let ids = server.tasks().batch_submit_tasks(batch).await.unwrap().into_inner().task_ids;
+    let last = server.submit(v1::SubmitTaskRequest { priority: Priority::Low.into(), ..noop() }).await;
+    server.ended(&last).await;
+    let count = async || {
+        let page = server.tasks().list_tasks(v1::ListTasksRequest::default()).await.unwrap().into_inner();
+        page.tasks.len()
+    };
+    let until = std::time::Instant::now() + crate::support::PATIENCE;
+    while count().await > 10 {
+        assert!(std::time::Instant::now() < until, "{} of {} are kept", count().await, ids.len());
+    }
+    let deleted = server.tasks().delete_tasks(v1::DeleteTasksRequest::default()).await.unwrap().into_inner().deleted;
+    assert_eq!((deleted, count().await), (10, 0));
+}
+
+#[tokio::test]
+async fn a_delayed_task_waits_and_one_that_cannot_start_in_time_expires() {
+    let server = Server::start("");
+    let delayed = server.submit(v1::SubmitTaskRequest { delay: millis(300), ..noop() }).await;
+    assert_eq!(server.get(&delayed).await.state(), TaskState::Waiting);
+    let ended = server.ended(&delayed).await;
+    assert_eq!(ended.state(), TaskState::Completed);
+    server.pause("default", true).await;
+    let hasty = server.submit(v1::SubmitTaskRequest { expires_after: millis(100), ..noop() }).await;
+    let ended = server.ended(&hasty).await;
+    assert_eq!(ended.failure.unwrap().reason(), FailureReason::Expired);
+}
+
+#[tokio::test]
+async fn one_worker_starts_the_most_urgent_first() {
+    let server = Server::start("[[pool]]\nname = \"default\"\nsize = 1\n");
+    server.pause("default", true).await;
+    let mut ids = Vec::new();
+    for round in 0..3 {
+        for priority in [Priority::Low, Priority::Normal, Priority::High, Priority::Critical] {
+            let request = v1::SubmitTaskRequest { priority: priority.into(), ..noop() };
+            ids.push((std::cmp::Reverse(priority as i32), round, server.submit(request).await));
+        }
+    }
+    server.pause("default", false).await;
+    let mut started = Vec::new();
+    for (_, _, id) in &ids {
+        let at = server.ended(id).await.started_at.unwrap();
+        started.push(((at.seconds, at.nanos), id.clone()));
+    }
+    started.sort();
+    ids.sort();
+    let expected: Vec<_> = ids.into_iter().map(|(_, _, id)| id).collect();
+    let order: Vec<_> = started.into_iter().map(|(_, id)| id).collect();
+    assert_eq!(order, expected);
+}
+
+#[tokio::test]
+async fn waiting_ends_with_the_wait_and_not_with_an_error() {
+    let server = Server::start("");
+    let id = server.submit(task("io", "60")).await;
+    let request = v1::WaitTaskRequest { task_id: id, timeout: millis(50) };
+    let answer = server.tasks().wait_task(request).await.unwrap().into_inner();
+    assert!(!answer.finished);
+    let absurd = v1::WaitTaskRequest { task_id: "x".into(), timeout: seconds(61) };
+    assert_eq!(fields(&server.tasks().wait_task(absurd).await.unwrap_err()), ["timeout"]);
+}

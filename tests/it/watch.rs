@@ -1,0 +1,154 @@
+//! Watches: gap-free, resumable, bounded.
+
+use futures_util::StreamExt;
+use lineshaft::proto::v1::{self, TaskState, watch_tasks_response::Kind};
+use tonic::Streaming;
+
+use crate::support::{PATIENCE, Server, fields, noop, reason};
+
+async fn watch(server: &Server, request: v1::WatchTasksRequest) -> Streaming<v1::WatchTasksResponse> {
+    server.tasks().watch_tasks(request).await.unwrap().into_inner()
+}
+
+fn after(revision: u64) -> v1::WatchTasksRequest {
+    v1::WatchTasksRequest { after_revision: Some(revision), ..Default::default() }
+}
+
+/// Events up to and including a revision.
+async fn events(steps: &mut Streaming<v1::WatchTasksResponse>, last: u64) -> Vec<v1::TaskEvent> {
+    let mut seen = Vec::new();
+    let read = async {
+        while seen.last().is_none_or(|event: &v1::TaskEvent| event.revision < last) {
+            match steps.message().await.unwrap().expect("the watch goes on").kind {
+                Some(Kind::Event(event)) => seen.push(event),
+                Some(Kind::Progress(_)) => {}
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, read).await.expect("the events come");
+    seen
+}
+
+#[tokio::test]
+async fn a_watch_resumed_at_any_revision_sees_each_later_event_once() {
+    let server = Server::start("");
+    let tasks = vec![noop(); 20];
+    let batch = v1::BatchSubmitTasksRequest { tasks, batch_id: String::new() };
+    let ids = server.tasks().batch_submit_tasks(batch).await.unwrap().into_inner().task_ids;
+    for id in &ids {
+        server.ended(id).await;
+    }
+    let all = events(&mut watch(&server, after(0)).await, 60).await;
+    let revisions: Vec<_> = all.iter().map(|event| event.revision).collect();
+    assert_eq!(revisions, (1..=60).collect::<Vec<_>>());
+    for start in 0..60 {
+        let later = events(&mut watch(&server, after(start)).await, 60).await;
+        let start = usize::try_from(start).unwrap();
+        assert_eq!(later, all[start..], "resumed after {start}");
+    }
+}
+
+#[tokio::test]
+async fn a_watch_survives_a_crash_of_the_server_without_a_gap() {
+    let mut server = Server::start("");
+    for _ in 0..5 {
+        let id = server.submit(noop()).await;
+        server.ended(&id).await;
+    }
+    let before = events(&mut watch(&server, after(0)).await, 7).await;
+    server.kill9();
+    server.start_again();
+    let rest = events(&mut watch(&server, after(7)).await, 15).await;
+    let revisions: Vec<_> = before[..7].iter().chain(&rest).map(|event| event.revision).collect();
+    assert_eq!(revisions, (1..=15).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_snapshot_is_followed_by_what_happens_after_it() {
+    let server = Server::start("");
+    let old = server.submit(noop()).await;
+    server.ended(&old).await;
+    let request = v1::WatchTasksRequest { include_snapshot: true, ..Default::default() };
+    let mut steps = watch(&server, request).await;
+    let Some(Kind::SnapshotEntry(entry)) = steps.message().await.unwrap().unwrap().kind else { panic!("no entry") };
+    assert_eq!((entry.task_id, entry.state), (old, TaskState::Completed.into()));
+    let Some(Kind::SnapshotComplete(done)) = steps.message().await.unwrap().unwrap().kind else { panic!("no end") };
+    assert_eq!(done.revision, 3);
+    let new = server.submit(noop()).await;
+    let later = events(&mut steps, 6).await;
+    assert!(later.iter().all(|event| event.task_id == new));
+}
+
+#[tokio::test]
+async fn filters_choose_events_and_progress_tells_how_far_a_quiet_watch_is() {
+    let server = Server::start("");
+    let filter = v1::TaskFilter { states: vec![TaskState::Failed.into()], ..Default::default() };
+    let interval = Some(prost_types::Duration { seconds: 0, nanos: 100_000_000 });
+    let request = v1::WatchTasksRequest {
+        filter: Some(filter),
+        after_revision: Some(0),
+        progress_interval: interval,
+        ..Default::default()
+    };
+    let mut steps = watch(&server, request).await;
+    let id = server.submit(noop()).await;
+    server.ended(&id).await;
+    loop {
+        match steps.message().await.unwrap().unwrap().kind {
+            Some(Kind::Progress(progress)) if progress.revision == 3 => break,
+            Some(Kind::Progress(_)) => {}
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn fifty_watchers_of_which_some_never_read_hold_nobody_up() {
+    let server = Server::start("");
+    let mut watchers = Vec::new();
+    for _ in 0..50 {
+        watchers.push(watch(&server, after(0)).await);
+    }
+    for _ in 0..5 {
+        let batch = v1::BatchSubmitTasksRequest { tasks: vec![noop(); 1_000], batch_id: String::new() };
+        server.tasks().batch_submit_tasks(batch).await.unwrap();
+    }
+    let mut readers = Vec::new();
+    for mut steps in watchers.drain(..40) {
+        readers.push(tokio::spawn(async move { events(&mut steps, 15_000).await.len() }));
+    }
+    for reader in readers {
+        assert_eq!(reader.await.unwrap(), 15_000);
+    }
+    for mut late in watchers {
+        assert_eq!(events(&mut late, 15_000).await.len(), 15_000, "even the late ones miss nothing");
+    }
+}
+
+#[tokio::test]
+async fn revisions_that_have_not_happened_are_refused() {
+    let server = Server::start("");
+    let refused = server.tasks().watch_tasks(after(99)).await.unwrap_err();
+    assert_eq!(reason(&refused), "REVISION_IN_FUTURE");
+    let both = v1::WatchTasksRequest { include_snapshot: true, ..after(0) };
+    assert_eq!(fields(&server.tasks().watch_tasks(both).await.unwrap_err()), ["after_revision"]);
+}
+
+#[tokio::test]
+async fn watches_end_at_once_when_the_server_drains() {
+    let mut server = Server::start("");
+    let mut steps = watch(&server, after(0)).await;
+    let info = v1::GetServerInfoRequest {};
+    assert_eq!(server.system().get_server_info(info).await.unwrap().into_inner().store, "sqlite");
+    server.system().drain(v1::DrainRequest::default()).await.unwrap();
+    let end = loop {
+        match steps.next().await {
+            Some(Ok(_)) => {}
+            Some(Err(status)) => break status,
+            None => panic!("ended without a word"),
+        }
+    };
+    assert_eq!(reason(&end), "DRAINING");
+    assert!(server.wait_exit().success());
+}

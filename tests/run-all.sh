@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Everything that has to pass before a change lands. Installs what it needs; a new machine with a
+# Rust toolchain, a C compiler and Python 3 is enough.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+step() { printf '\n== %s\n' "$*"; }
+
+step "format"
+cargo fmt --check
+
+step "lints"
+cargo clippy --locked --all-targets -- -D warnings
+
+step "tests"
+cargo test --locked
+
+step "contract: buf lint"
+tools="${TMPDIR:-/tmp}/lineshaft-test-tools"
+if [ ! -x "$tools/bin/buf" ]; then
+  python3 -m venv "$tools"
+  "$tools/bin/pip" install --quiet --disable-pip-version-check buf-bin==1.75.0
+fi
+"$tools/bin/buf" lint
+
+step "contract: no breaking change"
+# Against the commit before: what has landed is in the hands of clients.
+if git rev-parse --quiet --verify HEAD~1:buf.yaml >/dev/null; then
+  before="$(mktemp -d)"
+  trap 'rm -rf "$before"' EXIT
+  base="$(git rev-parse --quiet --verify origin/main || true)"
+  if [ -z "$base" ] || [ "$base" = "$(git rev-parse HEAD)" ]; then base="HEAD~1"; fi
+  git archive "$base" proto buf.yaml | tar -x -C "$before"
+  "$tools/bin/buf" breaking --against "$before"
+else
+  echo "the first commit with a contract: nothing to compare with"
+fi
+
+step "all passed"
