@@ -59,9 +59,9 @@ pool = "processes"
 /// Computing tasks of the batch.
 const COMPUTE_TASKS: u64 = 200;
 /// What the sums count up to at most is a hundred of these.
-const SUM_STEP: u64 = 2_000_000;
+const SUM_STEP: u64 = 800_000;
 /// What the primes count up to at most is a hundred of these.
-const PRIME_STEP: u64 = 240_007;
+const PRIME_STEP: u64 = 120_011;
 /// Delay before the failing task is tried again.
 pub const RETRY_DELAY: Duration = Duration::from_millis(200);
 /// Attempts of the failing task.
