@@ -58,10 +58,10 @@ pool = "processes"
 
 /// Computing tasks of the batch.
 const COMPUTE_TASKS: u64 = 200;
-/// What the sums count up to at most.
-const SUM_STEP: u64 = 400_000;
+/// What the sums count up to at most is a hundred of these.
+const SUM_STEP: u64 = 800_000;
 /// What the primes count up to at most is a hundred of these.
-const PRIME_STEP: u64 = 60_011;
+const PRIME_STEP: u64 = 120_011;
 /// Delay before the failing task is tried again.
 pub const RETRY_DELAY: Duration = Duration::from_millis(200);
 /// Attempts of the failing task.
