@@ -1,7 +1,7 @@
 //! Which tasks a caller means.
 
 use super::clock::Timestamp;
-use super::event::Event;
+use super::event::{Change, Event};
 use super::id::{BatchId, HandlerName, Namespace, PoolName, TaskId};
 use super::priority::Priority;
 use super::task::{Task, TaskOptions, TaskSpec, TaskState};
@@ -32,9 +32,11 @@ pub struct TaskFilter {
 }
 
 impl TaskFilter {
-    /// Whether the event's task, in the state after the event, is meant.
+    /// Whether the event's task, in the state after the event, is meant. That a task is forgotten is
+    /// no change of its state: only a filter without states matches it.
     pub fn matches_event(&self, event: &Event) -> bool {
-        (self.states.is_empty() || self.states.contains(&event.state))
+        let reaches = || self.states.contains(&event.state) && !matches!(event.change, Change::Deleted);
+        (self.states.is_empty() || reaches())
             && (self.ids.is_empty() || self.ids.contains(&event.task))
             && self.matches_options(&event.options)
     }

@@ -104,6 +104,22 @@ async fn filters_choose_events_and_progress_tells_how_far_a_quiet_watch_is() {
 }
 
 #[tokio::test]
+async fn a_watch_on_a_state_is_not_told_that_a_task_was_forgotten() {
+    let server = Server::start("");
+    let id = server.submit(noop()).await;
+    server.ended(&id).await;
+    server.tasks().delete_tasks(v1::DeleteTasksRequest::default()).await.unwrap();
+    let next = server.submit(noop()).await;
+    server.ended(&next).await;
+    let filter = v1::TaskFilter { states: vec![TaskState::Completed.into()], ..Default::default() };
+    let seen = events(&mut watch(&server, v1::WatchTasksRequest { filter: Some(filter), ..after(0) }).await, 7).await;
+    let seen: Vec<_> = seen.iter().map(|event| (event.revision, event.deleted)).collect();
+    assert_eq!(seen, [(3, false), (7, false)]);
+    let all = events(&mut watch(&server, after(0)).await, 7).await;
+    assert!(all[3].deleted, "{:?}", all[3]);
+}
+
+#[tokio::test]
 async fn fifty_watchers_of_which_some_never_read_hold_nobody_up() {
     let server = Server::start("");
     let mut watchers = Vec::new();
