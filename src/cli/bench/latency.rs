@@ -138,6 +138,10 @@ async fn follow(mut events: Completions, count: u64) -> Result<(Tally, Tally)> {
     let (mut start, mut end) = (Tally::new(), Tally::new());
     while end.count < count {
         let Some(event) = events.next().await? else { continue };
+        // Retention forgets early tasks while later ones still run.
+        if event.deleted {
+            continue;
+        }
         let at = micros(event.time.as_ref());
         let state = event.state();
         if state == TaskState::Queued && event.attempt == 0 {
