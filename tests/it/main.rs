@@ -3,10 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![expect(clippy::unnecessary_wraps, reason = "optional fields of requests")]
 
+mod abuse;
 mod cli;
 mod crash;
 mod lifecycle;
+mod pools;
+mod promises;
 mod refusals;
 mod serving;
 mod support;
 mod watch;
+mod wire;

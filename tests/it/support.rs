@@ -152,6 +152,15 @@ impl Server {
         }
     }
 
+    /// Waits until the task has been started, if only for a moment.
+    pub async fn until_begun(&self, id: &str) {
+        let until = Instant::now() + PATIENCE;
+        while self.get(id).await.started_at.is_none() {
+            assert!(Instant::now() < until, "{id} is never started");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     pub async fn pause(&self, pool: &str, paused: bool) -> v1::Pool {
         let request =
             v1::UpdatePoolRequest { name: pool.to_owned(), paused: Some(paused), ..v1::UpdatePoolRequest::default() };

@@ -1,0 +1,167 @@
+//! Pools that change while they work.
+
+use futures_util::StreamExt;
+use lineshaft::proto::v1::{self, TaskState};
+
+use crate::support::{Server, fields, millis, noop, reason, task};
+
+async fn resize(server: &Server, size: i32) {
+    let update = v1::UpdatePoolRequest { name: "default".into(), size: Some(size), ..Default::default() };
+    server.pools().update_pool(update).await.unwrap();
+}
+
+async fn metrics(server: &Server) -> v1::PoolMetrics {
+    let request = v1::GetPoolMetricsRequest { name: "default".into(), include_workers: true };
+    server.pools().get_pool_metrics(request).await.unwrap().into_inner().metrics.unwrap()
+}
+
+#[tokio::test]
+async fn no_task_is_lost_while_a_pool_grows_and_shrinks_and_rests() {
+    for kind in ["threads", "async"] {
+        let handler = "[[handler]]\nname = \"wait\"\nrunner = \"builtin\"\nbuiltin = \"io\"\npool = \"default\"\n";
+        let other = "[[pool]]\nname = \"first\"\n[[pool]]\nname = \"default\"\nsize = 4\n";
+        let server = Server::start(&format!("{other}kind = \"{kind}\"\n{handler}"));
+        let batch = v1::BatchSubmitTasksRequest { tasks: vec![task("wait", "0.002"); 3_000], batch_id: String::new() };
+        let ids = server.tasks().batch_submit_tasks(batch).await.unwrap().into_inner().task_ids;
+        for size in [1, 200, 3, 1_000, 1, 64] {
+            resize(&server, size).await;
+            server.pause("default", true).await;
+            server.pause("default", false).await;
+        }
+        for id in &ids {
+            let ended = server.ended(id).await;
+            assert_eq!((ended.state(), ended.attempt), (TaskState::Completed, 1), "{kind}");
+        }
+        let now = metrics(&server).await;
+        assert_eq!((now.completed, now.attempts, now.queued, now.running), (3_000, 3_000, 0, 0), "{kind}");
+        assert_eq!(now.size, 64);
+    }
+}
+
+#[tokio::test]
+async fn a_smaller_pool_lets_its_workers_finish() {
+    let server = Server::start("[[pool]]\nname = \"default\"\nsize = 6\n");
+    let mut ids = Vec::new();
+    for _ in 0..6 {
+        ids.push(server.submit(task("io", "0.5")).await);
+    }
+    for id in &ids {
+        server.until_begun(id).await;
+    }
+    resize(&server, 1).await;
+    for id in &ids {
+        assert_eq!(server.ended(id).await.state(), TaskState::Completed);
+    }
+    let until = std::time::Instant::now() + crate::support::PATIENCE;
+    while metrics(&server).await.workers.len() != 1 {
+        assert!(std::time::Instant::now() < until, "{:?}", metrics(&server).await.workers);
+    }
+    let id = server.submit(noop()).await;
+    assert_eq!(server.ended(&id).await.state(), TaskState::Completed);
+}
+
+#[tokio::test]
+async fn a_pause_that_was_acknowledged_starts_nothing() {
+    let server = Server::start("[[pool]]\nname = \"default\"\nsize = 4\n");
+    let batch = v1::BatchSubmitTasksRequest { tasks: vec![task("io", "0.001"); 2_000], batch_id: String::new() };
+    server.tasks().batch_submit_tasks(batch).await.unwrap();
+    for _ in 0..20 {
+        server.pause("default", true).await;
+        // What had begun may still be reported; after that nothing moves.
+        let until = std::time::Instant::now() + crate::support::PATIENCE;
+        while metrics(&server).await.running > 0 {
+            assert!(std::time::Instant::now() < until, "what runs does not end");
+        }
+        let before = metrics(&server).await.attempts;
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        let after = metrics(&server).await;
+        assert!(after.paused);
+        assert_eq!((before, after.running), (after.attempts, 0));
+        server.pause("default", false).await;
+    }
+}
+
+#[tokio::test]
+async fn of_two_updates_on_one_etag_one_wins() {
+    let server = Server::start("");
+    let pools = server.pools().list_pools(v1::ListPoolsRequest {}).await.unwrap().into_inner().pools;
+    let mut calls = Vec::new();
+    for size in 1..=20 {
+        let mut client = server.pools();
+        let (name, etag) = (pools[0].name.clone(), pools[0].etag.clone());
+        let update = v1::UpdatePoolRequest { name, etag, size: Some(size), ..Default::default() };
+        calls.push(tokio::spawn(async move { client.update_pool(update).await }));
+    }
+    let mut won = 0;
+    for call in calls {
+        match call.await.unwrap() {
+            Ok(_) => won += 1,
+            Err(status) => assert_eq!(reason(&status), "ETAG_MISMATCH"),
+        }
+    }
+    assert_eq!(won, 1);
+}
+
+#[tokio::test]
+async fn a_metrics_stream_comes_at_its_interval_with_rates_and_refuses_nonsense() {
+    let server = Server::start("");
+    let request = |interval, pool: &str| v1::StreamPoolMetricsRequest {
+        interval,
+        pools: vec![pool.to_owned()],
+        include_workers: false,
+    };
+    for (bad, field) in [(request(millis(99), "default"), "interval"), (request(None, "a b"), "pools[0]")] {
+        assert_eq!(fields(&server.pools().stream_pool_metrics(bad).await.unwrap_err()), [field]);
+    }
+    let unknown = server.pools().stream_pool_metrics(request(None, "z")).await.unwrap_err();
+    assert_eq!(reason(&unknown), "UNKNOWN_POOL");
+    let mut readings = server.pools().stream_pool_metrics(request(millis(100), "default")).await.unwrap().into_inner();
+    let first = readings.next().await.unwrap().unwrap();
+    assert!(first.pools[0].submit_rate.abs() < f64::EPSILON);
+    server.submit(noop()).await;
+    let until = std::time::Instant::now() + crate::support::PATIENCE;
+    while readings.next().await.unwrap().unwrap().pools[0].submit_rate <= 0.0 {
+        assert!(std::time::Instant::now() < until, "no rate is ever seen");
+    }
+}
+
+#[tokio::test]
+async fn a_full_queue_takes_nothing_of_a_batch_and_has_room_again_later() {
+    let server = Server::start("[[pool]]\nname = \"default\"\nsize = 1\nqueue_limit = 10\npaused = true\n");
+    let batch = |count| v1::BatchSubmitTasksRequest { tasks: vec![noop(); count], batch_id: String::new() };
+    let refused = server.tasks().batch_submit_tasks(batch(11)).await.unwrap_err();
+    assert_eq!(reason(&refused), "QUEUE_FULL");
+    let ids = server.tasks().batch_submit_tasks(batch(10)).await.unwrap().into_inner().task_ids;
+    assert_eq!(reason(&server.tasks().submit_task(noop()).await.unwrap_err()), "QUEUE_FULL");
+    server.pause("default", false).await;
+    for id in ids {
+        server.ended(&id).await;
+    }
+    server.submit(noop()).await;
+}
+
+#[test]
+fn a_pool_for_waiting_is_no_place_for_computing() {
+    // Either it is refused at the start with the setting, or computing does not stop the server.
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("config.toml");
+    let text = "[[pool]]\nname = \"default\"\nkind = \"async\"\nsize = 8\n";
+    std::fs::write(&config, text).unwrap();
+    let Ok(server) = std::panic::catch_unwind(|| Server::start(text)) else { return };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let mut running = Vec::new();
+        for _ in 0..8 {
+            running.push(server.submit(task("compute", "1000000000000")).await);
+        }
+        for id in &running {
+            server.until_begun(id).await;
+            server
+                .tasks()
+                .cancel_task(v1::CancelTaskRequest { task_id: id.clone(), ..Default::default() })
+                .await
+                .unwrap();
+            assert_eq!(server.ended(id).await.state(), TaskState::Cancelled);
+        }
+    });
+}

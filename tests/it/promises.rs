@@ -1,0 +1,339 @@
+//! What the README promises, where it is hard to keep.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use lineshaft::proto::v1::{self, Priority, StopMethod, TaskState, run_task_response};
+use tonic_types::StatusExt;
+
+use crate::support::{PATIENCE, Server, millis, noop, reason, seconds, task};
+
+fn micros(at: prost_types::Timestamp) -> i128 {
+    i128::from(at.seconds) * 1_000_000 + i128::from(at.nanos) / 1_000
+}
+
+#[expect(clippy::disallowed_methods, reason = "compared with times that the server tells")]
+fn now_micros() -> i128 {
+    i128::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros()).unwrap()
+}
+
+#[tokio::test]
+async fn a_repeat_with_the_same_chosen_id_is_the_same_task_whatever_the_id_looks_like() {
+    let mut server = Server::start("");
+    let ids = ["plain", "01890a5d-ac96-774b-bcce-b302099a8057", "01890A5D-AC96-774B-BCCE-B302099A8058"];
+    let named = |id: &str, json: &str| v1::SubmitTaskRequest { task_id: id.to_owned(), ..task("compute", json) };
+    for id in ids {
+        assert_eq!(server.submit(named(id, "5")).await, id);
+        server.ended(id).await;
+    }
+    for round in ["while it runs", "after a crash"] {
+        for id in ids {
+            let again = server.tasks().submit_task(named(id, "5")).await;
+            let again = again.unwrap_or_else(|status| panic!("{round}, {id}: {status:?}")).into_inner();
+            assert!(again.duplicate && again.task_id == id, "{round}: {again:?}");
+            let other = server.tasks().submit_task(named(id, "6")).await.unwrap_err();
+            assert_eq!(reason(&other), "TASK_EXISTS", "{round}: {id}");
+        }
+        server.kill9();
+        server.start_again();
+    }
+}
+
+#[tokio::test]
+async fn one_request_id_is_one_task_however_often_it_is_sent_at_once() {
+    let server = Server::start("");
+    let mut calls = Vec::new();
+    for _ in 0..64 {
+        let mut tasks = server.tasks();
+        let request = v1::SubmitTaskRequest { request_id: "once".into(), ..noop() };
+        calls.push(tokio::spawn(async move { tasks.submit_task(request).await.unwrap().into_inner() }));
+    }
+    let mut answers = Vec::new();
+    for call in calls {
+        answers.push(call.await.unwrap());
+    }
+    assert_eq!(answers.iter().filter(|answer| !answer.duplicate).count(), 1);
+    assert!(answers.iter().all(|answer| answer.task_id == answers[0].task_id));
+    let page = server.tasks().list_tasks(v1::ListTasksRequest::default()).await.unwrap().into_inner();
+    assert_eq!(page.tasks.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_urgent_overtakes_what_was_already_handed_out() {
+    let server = Server::start("[[pool]]\nname = \"default\"\nsize = 1\n");
+    let tasks = vec![task("io", "0.01"); 300];
+    let batch = v1::BatchSubmitTasksRequest { tasks, batch_id: "crowd".into() };
+    let crowd = server.tasks().batch_submit_tasks(batch).await.unwrap().into_inner().task_ids;
+    let mut urgent = Vec::new();
+    for _ in 0..10 {
+        let request = v1::SubmitTaskRequest { priority: Priority::Critical.into(), ..noop() };
+        let id = server.submit(request).await;
+        urgent.push((now_micros(), id));
+        tokio::time::sleep(Duration::from_millis(40)).await;
+    }
+    let mut starts = Vec::new();
+    for id in &crowd {
+        starts.push(micros(server.ended(id).await.started_at.unwrap()));
+    }
+    for (acknowledged, id) in urgent {
+        let started = micros(server.ended(&id).await.started_at.unwrap());
+        let overtaken = starts.iter().filter(|at| **at > acknowledged && **at < started).count();
+        assert_eq!(overtaken, 0, "{id} was acknowledged at {acknowledged} and started at {started}");
+    }
+}
+
+#[tokio::test]
+async fn a_cancel_right_after_the_submission_is_final() {
+    let server = Server::start("[[pool]]\nname = \"default\"\nsize = 4\n");
+    let mut calls = Vec::new();
+    for n in 0..200 {
+        let mut tasks = server.tasks();
+        calls.push(tokio::spawn(async move {
+            let id = tasks.submit_task(task("io", "3600")).await.unwrap().into_inner().task_id;
+            let mode = if n % 2 == 0 { v1::CancelMode::Graceful } else { v1::CancelMode::Force };
+            let cancel = v1::CancelTaskRequest { task_id: id.clone(), mode: mode.into(), ..Default::default() };
+            let answer = tasks.cancel_task(cancel.clone()).await.unwrap().into_inner();
+            // Saying it twice changes nothing.
+            tasks.cancel_task(cancel).await.unwrap();
+            (id, answer.state())
+        }));
+    }
+    for call in calls {
+        let (id, state) = call.await.unwrap();
+        assert!(matches!(state, TaskState::Cancelled | TaskState::Running), "{id} is {state:?}");
+        let ended = server.ended(&id).await;
+        let receipt = ended.cancel.clone().unwrap();
+        assert_eq!(ended.state(), TaskState::Cancelled);
+        assert_eq!(receipt.method() == StopMethod::NeverStarted, ended.started_at.is_none(), "{ended:?}");
+    }
+    let request = v1::GetPoolMetricsRequest { name: "default".into(), include_workers: true };
+    let metrics = server.pools().get_pool_metrics(request).await.unwrap().into_inner().metrics.unwrap();
+    assert_eq!((metrics.queued, metrics.running, metrics.waiting, metrics.cancelled), (0, 0, 0, 200));
+}
+
+#[tokio::test]
+async fn a_cancel_that_was_acknowledged_survives_a_crash() {
+    let mut server = Server::start(
+        "[[handler]]\nname = \"deaf\"\nrunner = \"process\"\nargv = [\"/bin/sh\", \"-c\", \"trap '' TERM; while :; do sleep 1; done\"]\n",
+    );
+    let running = server.submit(v1::SubmitTaskRequest { handler: "deaf".into(), ..Default::default() }).await;
+    let waiting = server.submit(v1::SubmitTaskRequest { delay: seconds(3_600), ..noop() }).await;
+    server.until(&running, TaskState::Running).await;
+    for id in [&running, &waiting] {
+        let cancel = v1::CancelTaskRequest { task_id: id.clone(), grace: seconds(300), ..Default::default() };
+        server.tasks().cancel_task(cancel).await.unwrap();
+    }
+    server.kill9();
+    server.start_again();
+    for id in [&running, &waiting] {
+        let ended = server.ended(id).await;
+        assert_eq!(ended.state(), TaskState::Cancelled);
+        assert!(ended.cancel.unwrap().stopped_at.is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_harder_cancel_overrides_a_patient_one() {
+    let server = Server::start(
+        "[[handler]]\nname = \"deaf\"\nrunner = \"process\"\nargv = [\"/bin/sh\", \"-c\", \"trap '' TERM; echo up; while :; do sleep 1; done\"]\n",
+    );
+    let id = server.submit(v1::SubmitTaskRequest { handler: "deaf".into(), ..Default::default() }).await;
+    let request = v1::ReadOutputRequest { task_id: id.clone(), follow: true, ..Default::default() };
+    let mut output = server.tasks().read_output(request).await.unwrap().into_inner();
+    output.message().await.unwrap().unwrap();
+    let cancel = |mode: v1::CancelMode| v1::CancelTaskRequest {
+        task_id: id.clone(),
+        mode: mode.into(),
+        grace: seconds(300),
+        ..Default::default()
+    };
+    server.tasks().cancel_task(cancel(v1::CancelMode::Graceful)).await.unwrap();
+    assert_eq!(server.get(&id).await.state(), TaskState::Running);
+    server.tasks().cancel_task(cancel(v1::CancelMode::Force)).await.unwrap();
+    assert_eq!(server.ended(&id).await.cancel.unwrap().method(), StopMethod::SignalKill);
+    assert_eq!(output.message().await.unwrap(), None, "its output ends with it");
+}
+
+#[tokio::test]
+async fn a_drain_ends_the_server_however_it_meets_the_starts() {
+    let mut server = Server::start("[server]\ndrain_limit = \"0s\"\n[[pool]]\nname = \"default\"\nsize = 8\n");
+    let mut accepted = Vec::new();
+    for round in 0..12 {
+        let mut submitters = Vec::new();
+        for _ in 0..4 {
+            let mut tasks = server.tasks();
+            submitters.push(tokio::spawn(async move {
+                let mut ids = Vec::new();
+                while let Ok(answer) = tasks.submit_task(task("io", "3600")).await {
+                    ids.push(answer.into_inner().task_id);
+                }
+                ids
+            }));
+        }
+        tokio::time::sleep(Duration::from_millis(round * 3)).await;
+        server.signal(rustix::process::Signal::TERM);
+        assert!(server.wait_exit().success(), "round {round}: {}", server.log());
+        for submitter in submitters {
+            accepted.extend(submitter.await.unwrap());
+        }
+        server.start_again();
+    }
+    for id in &accepted {
+        let task = server.get(id).await;
+        assert!(matches!(task.state(), TaskState::Queued | TaskState::Running), "{task:?}");
+        assert!(task.attempt <= 1, "a drain spends no attempt: {task:?}");
+    }
+}
+
+#[tokio::test]
+async fn while_it_drains_a_server_says_so_and_when_to_come_back() {
+    let server = Server::start("[server]\ndrain_limit = \"1h\"\n");
+    let id = server.submit(task("io", "3600")).await;
+    server.until(&id, TaskState::Running).await;
+    let answer = server.system().drain(v1::DrainRequest::default()).await.unwrap().into_inner();
+    assert_eq!(answer.running, 1);
+    let refused = server.tasks().submit_task(noop()).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (tonic::Code::Unavailable, "DRAINING"));
+    assert!(refused.get_error_details().retry_info().is_some());
+    assert_eq!(server.get(&id).await.state(), TaskState::Running, "what runs can still be looked at");
+    let health = server.system().get_system_health(v1::GetSystemHealthRequest {}).await.unwrap().into_inner();
+    assert!(health.draining);
+    let cancel = v1::CancelTaskRequest { task_id: id.clone(), ..Default::default() };
+    server.tasks().cancel_task(cancel).await.unwrap();
+    let mut server = server;
+    assert!(server.wait_exit().success(), "{}", server.log());
+    server.start_again();
+    assert_eq!(server.get(&id).await.state(), TaskState::Cancelled);
+    let negative = v1::DrainRequest { limit: seconds(-1) };
+    assert_eq!(reason(&server.system().drain(negative).await.unwrap_err()), "INVALID_FIELD");
+}
+
+#[tokio::test]
+async fn a_task_that_takes_the_server_down_again_and_again_is_given_up() {
+    let mut server = Server::start("[limits]\ncrashes_max = 2\n");
+    let id = server.submit(task("io", "3600")).await;
+    let mut crashes = 0;
+    while server.get(&id).await.state() != TaskState::Failed {
+        server.until(&id, TaskState::Running).await;
+        server.kill9();
+        server.start_again();
+        crashes += 1;
+        assert!(crashes <= 3, "it is never given up");
+    }
+    // The configuration says that it lives through two, and one more fails it.
+    assert_eq!(crashes, 3);
+    assert_eq!(server.get(&id).await.failure.unwrap().reason(), v1::FailureReason::WorkerLost);
+}
+
+#[tokio::test]
+async fn the_result_of_a_run_is_given_even_when_nothing_is_kept() {
+    let server = Server::start("[retention]\ncount = 0\n");
+    for round in 0..20 {
+        let request = v1::RunTaskRequest { task: Some(task("compute", "10")) };
+        let mut steps = server.tasks().run_task(request).await.unwrap().into_inner();
+        let mut last = None;
+        loop {
+            match steps.message().await {
+                Ok(Some(step)) => last = step.kind,
+                Ok(None) => break,
+                Err(status) => panic!("round {round}: {status:?} after {last:?}"),
+            }
+        }
+        assert!(matches!(last, Some(run_task_response::Kind::Task(_))), "round {round}: {last:?}");
+    }
+}
+
+#[tokio::test]
+async fn revisions_that_are_no_longer_kept_are_refused_with_the_oldest_that_is() {
+    let server = Server::start("[store]\nwatch_window_events = 1000\n");
+    for _ in 0..4 {
+        let batch = v1::BatchSubmitTasksRequest { tasks: vec![noop(); 1_000], batch_id: String::new() };
+        server.tasks().batch_submit_tasks(batch).await.unwrap();
+    }
+    let until = Instant::now() + PATIENCE;
+    let info = loop {
+        let info = server.system().get_server_info(v1::GetServerInfoRequest {}).await.unwrap().into_inner();
+        if info.oldest_revision > 0 && info.revision == 12_000 {
+            break info;
+        }
+        assert!(Instant::now() < until, "the journal is never trimmed: {info:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert!(info.revision - info.oldest_revision >= 1_000, "the window is kept: {info:?}");
+    let mut server = server;
+    // What is in memory could serve more than the window; after a restart only the journal is left.
+    server.kill9();
+    server.start_again();
+    let request = v1::WatchTasksRequest { after_revision: Some(0), ..Default::default() };
+    let status = match server.tasks().watch_tasks(request).await {
+        Err(status) => status,
+        Ok(steps) => steps.into_inner().message().await.unwrap_err(),
+    };
+    assert_eq!((status.code(), reason(&status).as_str()), (tonic::Code::OutOfRange, "REVISION_COMPACTED"));
+    let details = status.get_error_details();
+    let oldest: u64 = details.error_info().unwrap().metadata["oldest_revision"].parse().unwrap();
+    let request = v1::WatchTasksRequest { after_revision: Some(oldest), ..Default::default() };
+    let mut steps = server.tasks().watch_tasks(request).await.unwrap().into_inner();
+    assert!(steps.message().await.unwrap().is_some(), "that one can be resumed at");
+}
+
+#[tokio::test]
+async fn timers_survive_a_crash() {
+    let mut server = Server::start(
+        "[[handler]]\nname = \"fails\"\nrunner = \"process\"\nargv = [\"/bin/false\"]\n[handler.retry]\nattempts = 2\ndelay = \"2s\"\njitter = 0.0\n",
+    );
+    server.pause("default", true).await;
+    let hasty = server.submit(v1::SubmitTaskRequest { expires_after: seconds(2), delay: seconds(600), ..noop() }).await;
+    let delayed = server.submit(v1::SubmitTaskRequest { delay: millis(1_500), ..noop() }).await;
+    server.pause("default", false).await;
+    let failing = server.submit(v1::SubmitTaskRequest { handler: "fails".into(), ..Default::default() }).await;
+    server.until(&failing, TaskState::Waiting).await;
+    server.kill9();
+    server.start_again();
+    assert_eq!(server.ended(&delayed).await.state(), TaskState::Completed);
+    assert_eq!(server.ended(&hasty).await.failure.unwrap().reason(), v1::FailureReason::Expired);
+    let ended = server.ended(&failing).await;
+    assert_eq!((ended.state(), ended.attempt), (TaskState::Failed, 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_taken_under_load_and_its_events_tell_one_story() {
+    let server = Server::start("");
+    let mut tasks = server.tasks();
+    let load = tokio::spawn(async move {
+        for _ in 0..30 {
+            let batch = v1::BatchSubmitTasksRequest { tasks: vec![noop(); 200], batch_id: String::new() };
+            tasks.batch_submit_tasks(batch).await.unwrap();
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let request = v1::WatchTasksRequest { include_snapshot: true, ..Default::default() };
+    let mut steps = server.tasks().watch_tasks(request).await.unwrap().into_inner();
+    let mut known = std::collections::HashMap::new();
+    let mut newest_entry = 0;
+    let read = async {
+        while known.len() < 6_000 || known.values().any(|(_, state)| *state != i32::from(TaskState::Completed)) {
+            match steps.message().await.unwrap().unwrap().kind.unwrap() {
+                v1::watch_tasks_response::Kind::SnapshotEntry(task) => {
+                    newest_entry = newest_entry.max(task.revision);
+                    known.insert(task.task_id, (task.revision, task.state));
+                }
+                v1::watch_tasks_response::Kind::SnapshotComplete(complete) => {
+                    assert!(
+                        newest_entry <= complete.revision,
+                        "{newest_entry} is in a snapshot at {}",
+                        complete.revision
+                    );
+                }
+                v1::watch_tasks_response::Kind::Event(event) => {
+                    let entry = known.entry(event.task_id).or_insert((0, 0));
+                    if event.revision > entry.0 {
+                        *entry = (event.revision, event.state);
+                    }
+                }
+                v1::watch_tasks_response::Kind::Progress(_) => {}
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, read).await.expect("every task is seen to its end");
+    load.await.unwrap();
+}

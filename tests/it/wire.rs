@@ -1,0 +1,188 @@
+//! Callers that break off, stall, or speak nonsense.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use lineshaft::proto::v1::{self, TaskState, submit_tasks_response::Outcome};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use crate::support::{PATIENCE, Server, noop, task};
+
+async fn still_serves(server: &Server) {
+    let id = server.submit(noop()).await;
+    assert_eq!(server.ended(&id).await.state(), TaskState::Completed);
+}
+
+#[tokio::test]
+async fn nonsense_on_the_wire_harms_nobody() {
+    let server = Server::start("");
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    for round in 0..60 {
+        let mut stream = TcpStream::connect(&server.address).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        let mut garbage = vec![0; 4_096];
+        random.fill_bytes(&mut garbage);
+        if round % 2 == 0 {
+            // The server may hang up at any byte.
+            let _ = stream.write_all(preface);
+        }
+        let _ = stream.write_all(&garbage);
+    }
+    let mut stream = TcpStream::connect(&server.address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    // Any answer or a hang-up will do.
+    let _ = stream.read(&mut [0; 64]);
+    still_serves(&server).await;
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_hold_nobody_up() {
+    let mut server = Server::start("");
+    let silent: Vec<_> = (0..200).map(|_| TcpStream::connect(&server.address).unwrap()).collect();
+    let halves: Vec<_> = (0..50)
+        .map(|_| {
+            let mut stream = TcpStream::connect(&server.address).unwrap();
+            stream.write_all(b"PRI * HTTP/2.0\r\n").unwrap();
+            stream
+        })
+        .collect();
+    still_serves(&server).await;
+    server.signal(rustix::process::Signal::TERM);
+    assert!(server.wait_exit().success(), "neither do they hold up the end: {}", server.log());
+    drop((silent, halves));
+}
+
+#[tokio::test]
+async fn raw_bytes_in_the_place_of_a_message_are_refused_with_a_status() {
+    use tonic::codegen::http::{HeaderMap, Request, uri::PathAndQuery};
+    let server = Server::start("");
+    let _ = (HeaderMap::new(), Request::new(()));
+    for body in [&b"\xff\xff\xff\xff"[..], b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", b"\x0a\x02\xff\xfe"] {
+        let mut raw = tonic::client::Grpc::new(server.channel());
+        raw.ready().await.unwrap();
+        let path = PathAndQuery::from_static("/lineshaft.v1.TaskService/SubmitTask");
+        let request = tonic::Request::new(body.to_vec());
+        let answer: Result<tonic::Response<Vec<u8>>, _> = raw.unary(request, path, Bytes).await;
+        let refused = answer.unwrap_err();
+        assert!(
+            matches!(refused.code(), tonic::Code::Internal | tonic::Code::InvalidArgument),
+            "{body:?}: {refused:?}"
+        );
+    }
+    let mut raw = tonic::client::Grpc::new(server.channel());
+    raw.ready().await.unwrap();
+    let path = PathAndQuery::from_static("/lineshaft.v1.TaskService/Nothing");
+    let answer: Result<tonic::Response<Vec<u8>>, _> = raw.unary(tonic::Request::new(Vec::new()), path, Bytes).await;
+    assert_eq!(answer.unwrap_err().code(), tonic::Code::Unimplemented);
+    still_serves(&server).await;
+}
+
+/// Bytes as they are.
+struct Bytes;
+
+impl tonic::codec::Codec for Bytes {
+    type Encode = Vec<u8>;
+    type Decode = Vec<u8>;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl tonic::codec::Encoder for Bytes {
+    type Item = Vec<u8>;
+    type Error = tonic::Status;
+
+    fn encode(&mut self, item: Vec<u8>, buffer: &mut tonic::codec::EncodeBuf<'_>) -> Result<(), tonic::Status> {
+        bytes::BufMut::put_slice(buffer, &item);
+        Ok(())
+    }
+}
+
+impl tonic::codec::Decoder for Bytes {
+    type Item = Vec<u8>;
+    type Error = tonic::Status;
+
+    fn decode(&mut self, buffer: &mut tonic::codec::DecodeBuf<'_>) -> Result<Option<Vec<u8>>, tonic::Status> {
+        let length = bytes::Buf::remaining(buffer);
+        Ok(Some(bytes::Buf::copy_to_bytes(buffer, length).to_vec()))
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_broken_off_keeps_what_was_accepted() {
+    let server = Server::start("");
+    let (sender, receiver) = tokio::sync::mpsc::channel(16);
+    let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let mut answers = server.tasks().submit_tasks(requests).await.unwrap().into_inner();
+    let mut accepted = Vec::new();
+    for sequence in 0..100 {
+        sender.send(v1::SubmitTasksRequest { sequence, task: Some(noop()) }).await.unwrap();
+        if sequence % 2 == 0 {
+            let answer = answers.message().await.unwrap().unwrap();
+            if let Some(Outcome::Accepted(answer)) = answer.outcome {
+                accepted.push(answer.task_id);
+            }
+        }
+    }
+    drop(answers);
+    drop(sender);
+    assert!(!accepted.is_empty());
+    for id in accepted {
+        assert_eq!(server.ended(&id).await.state(), TaskState::Completed);
+    }
+}
+
+#[tokio::test]
+async fn an_item_without_a_task_is_rejected_and_the_stream_goes_on() {
+    let server = Server::start("");
+    let item = |sequence, task| v1::SubmitTasksRequest { sequence, task };
+    let requests = vec![item(1, None), item(2, Some(noop())), item(2, Some(noop())), item(3, Some(task("", "0")))];
+    let mut answers = server.tasks().submit_tasks(tokio_stream::iter(requests)).await.unwrap().into_inner();
+    let mut fates = Vec::new();
+    while let Some(answer) = answers.message().await.unwrap() {
+        fates.push(match answer.outcome.unwrap() {
+            Outcome::Accepted(_) => (answer.sequence, String::new()),
+            Outcome::Rejected(rejected) => (answer.sequence, format!("{} {}", rejected.reason, rejected.field)),
+        });
+    }
+    fates.sort();
+    let invalid = |field: &str| format!("INVALID_FIELD {field}");
+    let expected = [(1, invalid("task")), (2, String::new()), (2, String::new()), (3, invalid("task.handler"))];
+    assert_eq!(fates, expected);
+}
+
+#[tokio::test]
+async fn a_run_that_nobody_follows_any_more_goes_on() {
+    let server = Server::start("");
+    let request =
+        v1::RunTaskRequest { task: Some(v1::SubmitTaskRequest { task_id: "left".into(), ..task("io", "0.3") }) };
+    let mut steps = server.tasks().run_task(request).await.unwrap().into_inner();
+    steps.message().await.unwrap().unwrap();
+    drop(steps);
+    assert_eq!(server.ended("left").await.state(), TaskState::Completed);
+}
+
+#[tokio::test]
+async fn callers_that_give_up_leave_nothing_behind() {
+    let server = Server::start("");
+    let id = server.submit(task("io", "3600")).await;
+    for _ in 0..300 {
+        let mut tasks = server.tasks();
+        let wait = v1::WaitTaskRequest { task_id: id.clone(), timeout: None };
+        // Dropped while it waits.
+        let _ = tokio::time::timeout(Duration::from_millis(3), tasks.wait_task(wait)).await;
+    }
+    still_serves(&server).await;
+}
