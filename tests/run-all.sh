@@ -13,7 +13,7 @@ step "lints"
 cargo clippy --locked --all-targets -- -D warnings
 
 step "tests"
-cargo test --locked
+cargo test --locked --no-fail-fast
 
 step "contract: buf lint"
 tools="${TMPDIR:-/tmp}/lineshaft-test-tools"

@@ -133,7 +133,7 @@ pub struct Limits {
     /// Memory for the payloads of tasks that have not started; beyond, submits are refused; at least 1MiB, the
     /// largest payload. Default "256MiB".
     pub queued_payload_bytes: ByteSize,
-    /// Crashes of the server that a task may live through while running; one more fails it. 0 to 100. Default 3.
+    /// A task that was running at this many crashes of the server in a row is failed. 0 to 100. Default 3.
     pub crashes_max: u32,
 }
 

@@ -115,8 +115,7 @@ impl Core {
     /// Ends a task. One whose attempt is assigned must have been recalled before, or have begun:
     /// `recalled` says that the recall came in time.
     ///
-    /// Answers the state reached; RUNNING (or QUEUED for an attempt whose start is not reported yet)
-    /// when the attempt has to be stopped first.
+    /// Answers the state reached; RUNNING when the attempt has to be stopped first.
     ///
     /// # Errors
     /// [`TaskNotFound`], [`TaskFinished`] (but not for a task that a cancel ended: that is repeatable).
@@ -158,7 +157,8 @@ impl Core {
             let at = request.requested_at;
             self.emit(at, slot, state, None, Change::CancelRequested { request: Box::new(request) }, out);
         }
-        state
+        // Its start may not be reported yet; to the caller it runs.
+        TaskState::Running
     }
 
     /// A task has not started in time. An assigned attempt has to be recalled first.

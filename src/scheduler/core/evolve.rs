@@ -17,7 +17,6 @@ impl Core {
     pub(super) fn insert(&mut self, event: &Event) {
         let Change::Submitted { spec } = &event.change else { return };
         let pool = self.pool_of(&spec.options.pool);
-        let keyed = spec.request_id.is_some() || matches!(spec.id, crate::model::TaskId::Named(_));
         let slot = self.tasks.insert(Slot {
             spec: spec.clone(),
             submitted_at: event.at,
@@ -27,7 +26,7 @@ impl Core {
             generation: 0,
             incarnation: 0,
             attempt: 0,
-            digest: if keyed { table::digest(spec) } else { 0 },
+            digest: table::digest(spec),
             crashes: 0,
             pool,
             state: event.state,

@@ -16,7 +16,6 @@ impl Core {
     pub fn restore(&mut self, task: &Task, revision: Revision) {
         let (spec, status) = (&task.spec, &task.status);
         let pool = self.pool_of(&spec.options.pool);
-        let keyed = spec.request_id.is_some() || matches!(spec.id, crate::model::TaskId::Named(_));
         self.payload_bytes += spec.payload.len() as u64;
         let slot = self.tasks.insert(Slot {
             spec: spec.clone(),
@@ -27,7 +26,7 @@ impl Core {
             generation: 0,
             incarnation: 0,
             attempt: status.attempt,
-            digest: if keyed { table::digest(spec) } else { 0 },
+            digest: table::digest(spec),
             crashes: u16::try_from(status.crashes).unwrap_or(u16::MAX),
             pool,
             state: status.state,

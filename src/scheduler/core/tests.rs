@@ -196,7 +196,7 @@ fn a_cancel_between_a_start_and_its_report_stops_the_attempt() {
     let mut bench = Bench::new();
     bench.submit(0, vec![spec("a", Priority::Normal)]).unwrap();
     let ticket = bench.assigned()[0].ticket;
-    assert_eq!(bench.cancel("a", 1, false).unwrap(), TaskState::Queued);
+    assert_eq!(bench.cancel("a", 1, false).unwrap(), TaskState::Running);
     assert_eq!(bench.out.stops.len(), 1);
     bench.core.started(ticket, Timestamp(2), "w".into(), &mut bench.out);
     bench.end(ticket, 3, Ended::Stopped(StopMethod::Token), Some(StopCause::Cancel));
