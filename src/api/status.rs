@@ -143,6 +143,22 @@ mod tests {
     }
 
     #[test]
+    fn every_reason_has_its_row_in_the_documentation() {
+        let text = include_str!("../../docs/errors.md");
+        for code in ErrorCode::ALL {
+            let mut name = String::new();
+            for letter in format!("{:?}", grpc_code(code)).chars() {
+                if letter.is_ascii_uppercase() && !name.is_empty() {
+                    name.push('_');
+                }
+                name.push(letter.to_ascii_uppercase());
+            }
+            let row = format!("| `{}` | {name} |", code.reason());
+            assert!(text.contains(&row), "docs/errors.md has no row that begins with {row}");
+        }
+    }
+
+    #[test]
     fn a_full_queue_tells_the_client_which_quota_and_when_to_come_back() {
         let pool = crate::model::PoolName::parse("p").unwrap();
         let status = of(&QueueFull { pool, waiting: 5, limit: 5 });

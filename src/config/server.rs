@@ -106,7 +106,7 @@ impl Store {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retention {
-    /// Ended tasks that are kept at most, 0 to 1,000,000,000. Default 10,000.
+    /// Ended tasks that are kept at most in each namespace, 0 to 1,000,000,000. Default 10,000.
     pub count: u64,
     /// Time since its end for which a task is kept at most, 1s to 10 years. Default 7d.
     pub age: Span,
@@ -130,7 +130,7 @@ impl Retention {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Memory for the payloads of tasks that have not started; beyond, submits are refused; at least 1MiB, the
+    /// Memory for the payloads of tasks that have not ended; beyond, submits are refused; at least 1MiB, the
     /// largest payload. Default "256MiB".
     pub queued_payload_bytes: ByteSize,
     /// A task that was running at this many crashes of the server in a row is failed. 0 to 100. Default 3.

@@ -344,3 +344,31 @@ fn the_schema_describes_every_setting() {
         }
     }
 }
+
+#[test]
+fn every_setting_has_its_row_in_the_documentation() {
+    let schema: serde_json::Value = serde_json::from_str(&Config::schema()).unwrap();
+    let text = include_str!("../../docs/configuration.md");
+    let sections = [
+        ("server.", "Server"),
+        ("store.", "Store"),
+        ("retention.", "Retention"),
+        ("limits.", "Limits"),
+        ("log.", "Log"),
+        ("pool.", "Pool"),
+        ("handler.", "Handler"),
+        ("handler.retry.", "Retry"),
+        ("handler.limits.", "ProcessLimits"),
+    ];
+    let tables = schema["$defs"].as_object().unwrap().values().filter(|table| table["properties"].is_object());
+    assert_eq!(tables.count(), sections.len(), "a section is not looked at here");
+    let sections = sections.iter().map(|(path, name)| (*path, &schema["$defs"][name]));
+    for (path, section) in sections.chain([("", &schema)]) {
+        for (key, setting) in section["properties"].as_object().unwrap() {
+            let meaning = setting["description"].as_str().unwrap();
+            let meaning = meaning.split_whitespace().collect::<Vec<_>>().join(" ");
+            let row = format!("| `{path}{key}` | {meaning} |");
+            assert!(text.contains(&row), "docs/configuration.md has no row {row}");
+        }
+    }
+}
