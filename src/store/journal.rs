@@ -119,7 +119,7 @@ fn prepare_log(path: &Path) {
     log.push("-wal");
     let Ok(mut file) = OpenOptions::new().write(true).open(&log) else { return };
     let Ok(length) = file.seek(SeekFrom::End(0)) else { return };
-    let zeros = [0; 1 << 16];
+    let zeros = vec![0; 1 << 16];
     let steps = LOG_BYTES.saturating_sub(length).div_ceil(zeros.len() as u64);
     let filled = (0..steps).try_for_each(|_| file.write_all(&zeros)).and_then(|()| file.sync_data());
     if let Err(error) = filled {

@@ -15,11 +15,13 @@ use super::journal::spawn;
 use super::projection_query as query;
 use super::projection_sql::{Meta, SCHEMA, Writer};
 use super::sqlite::{Readers, checkpoint, fault, open_writer};
-use super::{Commit, Page, PageCursor, Projection, StoreError};
+use super::{Commit, Journal, Page, PageCursor, Projection, StoreError};
 use crate::model::{Output, Revision, Task, TaskFilter, TaskId};
 
-/// Events that may wait; beyond, [`Projection::feed`] waits.
-const WAITING_MAX: usize = 500_000;
+/// Events that may wait in memory; beyond, they are read back from the journal when their turn comes.
+const WAITING_MAX: usize = if cfg!(test) { 8 } else { 400_000 };
+/// Events read back at a time.
+const READ_BACK: usize = if cfg!(test) { 16 } else { 50_000 };
 /// Events of one transaction, about.
 const DRAIN_MAX: usize = 200_000;
 /// How long events may wait when nobody asks: much of what they say is overtaken by then, and a task
@@ -46,8 +48,8 @@ struct Shared {
     queue: Mutex<Queue>,
     /// There is something to do.
     ready: Condvar,
-    /// There is room again.
-    space: Condvar,
+    /// What did not fit into the queue is there.
+    journal: Arc<dyn Journal>,
 }
 
 #[derive(Default)]
@@ -60,6 +62,8 @@ struct Queue {
     hurried: bool,
     /// The last revision that was taken.
     fed: Revision,
+    /// Set while events are missing behind those that wait: up to here they are in the journal only.
+    skipped_to: Option<Revision>,
     checkpoints: Vec<(Revision, SyncSender<Result<Revision, StoreError>>)>,
     closed: bool,
     /// Set for good when what is in the file cannot be true.
@@ -67,11 +71,12 @@ struct Queue {
 }
 
 impl SqliteProjection {
-    /// Opens or creates the file and starts its thread. A new file begins at `begin`.
+    /// Opens or creates the file and starts its thread. A new file begins where the journal does.
     ///
     /// # Errors
     /// Any of [`StoreError`].
-    pub fn open(path: &Path, begin: Revision, lock: Option<Arc<File>>) -> Result<Self, StoreError> {
+    pub fn open(path: &Path, journal: Arc<dyn Journal>, lock: Option<Arc<File>>) -> Result<Self, StoreError> {
+        let begin = journal.oldest();
         let connection = open_writer(path, &SCHEMA)?;
         let failed = |error| fault("open", path, &error);
         let settings = format!(
@@ -89,7 +94,7 @@ impl SqliteProjection {
             path: path.to_owned(),
             queue: Mutex::new(Queue { fed: meta.revision, ..Queue::default() }),
             ready: Condvar::new(),
-            space: Condvar::new(),
+            journal,
         });
         let worked = Arc::clone(&shared);
         let thread = spawn("projection", path, move || {
@@ -114,15 +119,16 @@ impl SqliteProjection {
 impl Projection for SqliteProjection {
     fn feed(&self, commit: Arc<Commit>) {
         let mut queue = self.shared.queue.lock();
-        while queue.events >= WAITING_MAX && queue.failure.is_none() {
-            self.shared.space.wait(&mut queue);
-        }
         if queue.failure.is_some() {
+            return;
+        }
+        queue.fed = queue.fed.max(commit.last());
+        if queue.skipped_to.is_some() || queue.events >= WAITING_MAX {
+            queue.skipped_to = Some(queue.fed);
             return;
         }
         let before = queue.events;
         queue.events += commit.events.len();
-        queue.fed = queue.fed.max(commit.last());
         queue.commits.push_back(commit);
         queue.since.get_or_insert_with(Instant::now);
         // The thread is woken when it has to look at the time, and when there is enough.
@@ -192,22 +198,22 @@ fn keep_up(shared: &Shared, mut writer: Writer<'_>, reach: &watch::Sender<Revisi
     let mut drained: Vec<Arc<Commit>> = Vec::new();
     loop {
         let closed = take_waiting(shared, &mut drained);
-        if !drained.is_empty() {
-            match writer.write(&drained) {
-                Ok(()) => {
-                    drained.clear();
-                    reach.send_replace(writer.meta.revision);
+        let written = if drained.is_empty() && !closed {
+            write_skipped(shared, &mut writer)
+        } else {
+            writer.write(&drained).map(|()| drained.clear())
+        };
+        match written {
+            Ok(()) => drop(reach.send_replace(writer.meta.revision)),
+            Err(error) => {
+                tracing::error!(%error, "the projection could not be written");
+                let lost = matches!(error, StoreError::Corrupt { .. } | StoreError::Foreign { .. });
+                refuse_checkpoints(shared, &error, lost);
+                // What was not written stays in the journal and is read from there at the next start.
+                if lost || closed {
+                    return;
                 }
-                Err(error) => {
-                    tracing::error!(%error, "the projection could not be written");
-                    let lost = matches!(error, StoreError::Corrupt { .. } | StoreError::Foreign { .. });
-                    refuse_checkpoints(shared, &error, lost);
-                    // What was not written stays in the journal and is read from there at the next start.
-                    if lost || closed {
-                        return;
-                    }
-                    shared.ready.wait_for(&mut shared.queue.lock(), RETRY);
-                }
+                shared.ready.wait_for(&mut shared.queue.lock(), RETRY);
             }
         }
         serve_checkpoints(shared, &writer);
@@ -217,10 +223,25 @@ fn keep_up(shared: &Shared, mut writer: Writer<'_>, reach: &watch::Sender<Revisi
     }
 }
 
+/// Writes some of what did not fit into the queue, if there is any.
+fn write_skipped(shared: &Shared, writer: &mut Writer<'_>) -> Result<(), StoreError> {
+    let Some(end) = shared.queue.lock().skipped_to else { return Ok(()) };
+    if writer.meta.revision < end {
+        let events = shared.journal.read(writer.meta.revision, READ_BACK)?;
+        writer.write(&[Arc::new(Commit { events, sync: true })])?;
+    }
+    let mut queue = shared.queue.lock();
+    if queue.skipped_to.is_some_and(|end| end <= writer.meta.revision) {
+        queue.skipped_to = None;
+    }
+    Ok(())
+}
+
 impl Queue {
     /// Until when the thread may sleep: `None` is for ever, a moment that has passed means that there is work.
     fn rest_until(&self, now: Instant) -> Option<Instant> {
-        if self.hurried || self.closed || !self.checkpoints.is_empty() || self.events >= DRAIN_MAX {
+        let asked = self.hurried || self.closed || !self.checkpoints.is_empty();
+        if asked || self.events >= DRAIN_MAX || self.skipped_to.is_some() {
             return Some(now);
         }
         self.since.map(|since| since + LINGER)
@@ -250,7 +271,6 @@ fn take_waiting(shared: &Shared, drained: &mut Vec<Arc<Commit>>) -> bool {
         queue.since = None;
         queue.hurried = false;
     }
-    shared.space.notify_all();
     queue.closed
 }
 
@@ -276,6 +296,5 @@ fn refuse_checkpoints(shared: &Shared, error: &StoreError, lost: bool) {
     if lost {
         queue.failure = Some(error.clone());
         queue.commits.clear();
-        shared.space.notify_all();
     }
 }

@@ -28,7 +28,8 @@ pub(super) fn recover(connection: &Connection, path: &Path) -> Result<(Vec<Task>
     let mut expected = Expected::default();
     let mut tasks = Vec::with_capacity(usize::try_from(meta.tasks.min(10_000_000)).unwrap_or_default());
     while let Some(row) = rows.next().map_err(fault)? {
-        let (seq, task) = reader.task(row)?;
+        let (seq, mut task) = reader.task(row)?;
+        task.status.result = None;
         let id = row.get_ref(1).map_err(fault)?.as_str().unwrap_or_default();
         expected.add(seq, id, &task);
         tasks.push(task);
