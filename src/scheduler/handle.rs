@@ -249,6 +249,16 @@ impl Handle {
         async move { answer.await.map_err(|_| Draining)? }
     }
 
+    /// Submits each of these tasks by itself. Sends at once; the future resolves, with an answer for each,
+    /// when all that were accepted are durable.
+    pub fn submit_each(
+        &self,
+        specs: Vec<TaskSpec>,
+    ) -> impl Future<Output = Result<Vec<Result<Submitted, Refusal>>, Refusal>> + Send + 'static + use<> {
+        let answer = self.ask(|reply| Request::SubmitEach { specs, reply });
+        async move { answer.await.map_err(|_| Draining)? }
+    }
+
     fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> oneshot::Receiver<Result<T, Refusal>> {
         let (reply, answer) = oneshot::channel();
         // A service that has gone drops the reply, which the receiver sees.
