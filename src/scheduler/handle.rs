@@ -15,7 +15,7 @@ use crate::model::{
 };
 use crate::pool::{Attempt, PoolStats, WorkerStats};
 use crate::runners::OutputBuffer;
-use crate::store::{Page, PageCursor, Projection, Store, StoreError};
+use crate::store::{Page, PageCursor, Projection, Store, StoreError, fold};
 
 use super::core::{PoolReading, PoolUpdate, PoolView, Submitted, Times};
 use super::hub::{Hub, Watch};
@@ -307,7 +307,8 @@ impl Handle {
         if *reached.borrow() < wanted {
             projection.hurry();
         }
-        reached.wait_for(|reached| *reached >= wanted).await.map_err(|_| Draining)?;
+        let gone = |_| Internal { cause: "the projection has stopped".to_owned() };
+        reached.wait_for(|reached| *reached >= wanted).await.map_err(gone)?;
         let asked = tokio::task::spawn_blocking(move || question(&*projection)).await;
         let answer = asked.map_err(|error| Internal { cause: error.to_string() })?;
         Ok((answer.map_err(|error| Internal { cause: error.to_string() })?, wanted))
@@ -328,7 +329,31 @@ impl Handle {
             () = tokio::time::sleep(timeout) => {}
             () = self.shared.draining.cancelled() => return Err(Draining.into()),
         }
-        self.get(id).await
+        match self.get(id).await {
+            // It has ended and was forgotten at once: its events still tell how.
+            Err(Refusal::TaskNotFound(_)) => self.end_of(found).await,
+            answer => answer,
+        }
+    }
+
+    /// How a task that was found earlier has ended, from its events.
+    async fn end_of(&self, mut found: Found) -> Result<Found, Refusal> {
+        let id = found.task.spec.id.clone();
+        let only = TaskFilter { ids: vec![id.clone()], ..TaskFilter::default() };
+        let mut watch = self.watch(only, Some(found.revision))?;
+        let mut task = Some(found.task);
+        let runs = |task: &Option<Task>| task.as_ref().is_some_and(|task| !task.status.state.is_terminal());
+        while runs(&task) {
+            for event in watch.next().await? {
+                if runs(&task) {
+                    fold(&mut task, &event);
+                }
+            }
+        }
+        found.task = task.ok_or(TaskNotFound { task: id })?;
+        found.progress = (0.0, String::new());
+        found.revision = found.task.status.revision;
+        Ok(found)
     }
 
     /// Follows events that match, after a revision or from now on.
