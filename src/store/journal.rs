@@ -12,9 +12,10 @@ use std::thread::{Builder, JoinHandle};
 
 use rusqlite::{Connection, params};
 
+use super::mark::{Known, Mark};
 use super::record::{commit_checksum, decode_commit, encode_commit};
-use super::sqlite::{Readers, Schema, checkpoint, fault, open_writer};
-use super::{Commit, Done, Journal, StoreError, journal_check};
+use super::sqlite::{Readers, Schema, checkpoint, fault, keep_log, open_writer};
+use super::{Commit, Done, Journal, StoreError, journal_check, wal};
 use crate::model::{Event, Revision};
 
 const SCHEMA: Schema = Schema {
@@ -57,6 +58,7 @@ struct Shared {
     trimmed: AtomicU64,
     /// The last durable revision.
     end: AtomicU64,
+    mark: Arc<Mark>,
     _lock: Option<Arc<File>>,
 }
 
@@ -74,20 +76,30 @@ impl SqliteJournal {
     /// # Errors
     /// Any of [`StoreError`]; a damaged commit is named.
     pub fn open(path: &Path, lock: Option<Arc<File>>) -> Result<Self, StoreError> {
+        let known = Known::read(path)?;
+        wal::check(path, known.loose)?;
         let connection = open_writer(path, &SCHEMA)?;
         let settings = "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;";
         connection.execute_batch(settings).map_err(|error| fault("open", path, &error))?;
         let (trimmed, end) = journal_check::verify(&connection, path)?;
+        known.check(path, end)?;
+        keep_log(&connection, false).map_err(|error| fault("open", path, &error))?;
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             trimmed: AtomicU64::new(trimmed),
             end: AtomicU64::new(end),
+            mark: Arc::new(Mark::begin(path, end, known)?),
             _lock: lock,
         });
         let (messages, inbox) = channel();
         let writer = Writer::new(connection, Arc::clone(&shared), end)?;
         let thread = spawn("journal", path, move || writer.run(&inbox))?;
         Ok(Self { messages: Some(messages), thread: Some(thread), readers: Readers::new(path), shared })
+    }
+
+    /// What the projection syncs before it takes commits that were not.
+    pub(super) fn mark(&self) -> Arc<Mark> {
+        Arc::clone(&self.shared.mark)
     }
 
     /// The last durable revision.
@@ -212,7 +224,7 @@ struct Writer {
 
 impl Writer {
     fn new(connection: Connection, shared: Arc<Shared>, end: u64) -> Result<Self, StoreError> {
-        let checkpointer = Checkpointer::start(&shared.path)?;
+        let checkpointer = Checkpointer::start(&shared)?;
         Ok(Self { connection, shared, end, failure: None, synced: true, unchecked_bytes: 0, checkpointer })
     }
 
@@ -278,6 +290,7 @@ impl Writer {
                 self.end = end;
                 self.failure = None;
                 self.shared.end.store(end, Ordering::Release);
+                self.shared.mark.note(end, self.synced);
                 for (_, done) in accepted {
                     done(Ok(()));
                 }
@@ -303,7 +316,7 @@ impl Writer {
     }
 
     fn write(&mut self, commits: &[(Arc<Commit>, Done)]) -> rusqlite::Result<()> {
-        let sync = commits.iter().any(|(commit, _)| commit.sync);
+        let sync = commits.iter().any(|(commit, _)| commit.sync) || !self.shared.mark.loosen();
         if sync != self.synced {
             // A later sync covers what was written without one: they share the log.
             self.connection.pragma_update(None, "synchronous", if sync { "FULL" } else { "NORMAL" })?;
@@ -371,13 +384,20 @@ struct Checkpointer {
 }
 
 impl Checkpointer {
-    fn start(path: &Path) -> Result<Self, StoreError> {
+    fn start(shared: &Arc<Shared>) -> Result<Self, StoreError> {
+        let path = &shared.path;
         let connection = open_writer(path, &SCHEMA)?;
+        keep_log(&connection, false).map_err(|error| fault("open", path, &error))?;
         let (wake, woken) = sync_channel::<()>(1);
         let finished = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&finished);
+        let shared = Arc::clone(shared);
         let thread = spawn("journal-sync", path, move || {
             while woken.recv().is_ok() {
+                if let Err(error) = shared.mark.settle() {
+                    tracing::warn!(%error, "the journal's log could not be synced");
+                    continue;
+                }
                 match checkpoint(&connection) {
                     Ok(()) => told.store(true, Ordering::Release),
                     Err(error) => tracing::warn!(%error, "the journal's log could not be checkpointed"),

@@ -11,6 +11,9 @@ mod files;
 mod folding;
 pub mod journal;
 mod journal_check;
+#[cfg(test)]
+mod log_damage;
+mod mark;
 pub mod memory;
 pub mod open;
 pub mod projection;
@@ -23,6 +26,7 @@ mod record_parts;
 #[cfg(test)]
 mod samples;
 mod sqlite;
+mod wal;
 
 use std::path::PathBuf;
 use std::sync::Arc;

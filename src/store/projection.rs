@@ -4,18 +4,23 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+use rusqlite::Connection;
+use rusqlite::hooks::Wal;
 use tokio::sync::watch;
 
-use super::journal::spawn;
+use super::journal::{SqliteJournal, spawn};
+use super::mark::{Known, Mark};
+use super::open::io_fault;
 use super::projection_query as query;
 use super::projection_sql::{Meta, SCHEMA, Writer};
-use super::sqlite::{Readers, checkpoint, fault, open_writer};
-use super::{Commit, Page, PageCursor, Projection, StoreError};
+use super::sqlite::{Readers, checkpoint, fault, keep_log, open_writer};
+use super::{Commit, Journal, Page, PageCursor, Projection, StoreError};
 use crate::model::{Output, Revision, Task, TaskFilter, TaskId};
 
 /// Events that may wait; beyond, [`Projection::feed`] waits.
@@ -25,7 +30,7 @@ const DRAIN_MAX: usize = 100_000;
 /// Time between attempts to write when the disk refuses.
 const RETRY: Duration = Duration::from_millis(500);
 /// Pages of the write-ahead log after which it is copied into the file: 32 MiB.
-const CHECKPOINT_PAGES: u32 = 8192;
+const CHECKPOINT_PAGES: i32 = 8192;
 
 /// The file `projection.db`.
 pub struct SqliteProjection {
@@ -58,20 +63,26 @@ struct Queue {
 }
 
 impl SqliteProjection {
-    /// Opens or creates the file and starts its thread. A new file begins at `begin`.
+    /// Opens or creates the file and starts its thread. A new file begins where the journal does.
     ///
     /// # Errors
     /// Any of [`StoreError`].
-    pub fn open(path: &Path, begin: Revision, lock: Option<Arc<File>>) -> Result<Self, StoreError> {
-        let connection = open_writer(path, &SCHEMA)?;
+    pub fn open(path: &Path, journal: &SqliteJournal, lock: Option<Arc<File>>) -> Result<Self, StoreError> {
+        let known = Known::read(path)?;
+        let mut connection = open_writer(path, &SCHEMA)?;
         let failed = |error| fault("open", path, &error);
-        let settings = format!("PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES};");
-        connection.execute_batch(&settings).map_err(failed)?;
+        let settings = "PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0;";
+        connection.execute_batch(settings).map_err(failed)?;
+        let (begin, journal) = (journal.oldest(), journal.mark());
         let mut meta = Meta::load(&connection, path)?;
         if meta == Meta::default() && begin > meta.revision {
             meta.revision = begin;
             meta.store(&connection).map_err(failed)?;
         }
+        known.check(path, meta.revision.0)?;
+        keep_log(&connection, false).map_err(failed)?;
+        let mark = Mark::begin(path, meta.revision.0, known)?;
+        let lengthy = watch_log(&mut connection).map_err(failed)?;
         let (reach, reached) = watch::channel(meta.revision);
         let shared = Arc::new(Shared {
             path: path.to_owned(),
@@ -81,7 +92,8 @@ impl SqliteProjection {
         });
         let worked = Arc::clone(&shared);
         let thread = spawn("projection", path, move || {
-            keep_up(&worked, Writer::new(connection, &worked.path, meta), &reach);
+            let log = Log { mark, long: lengthy, journal };
+            keep_up(&worked, Writer::new(connection, &worked.path, meta), &log, &reach);
         })?;
         Ok(Self { shared, readers: Readers::new(path), reached, thread: Some(thread), _lock: lock })
     }
@@ -162,16 +174,57 @@ impl Drop for SqliteProjection {
     }
 }
 
+/// The write-ahead log, as far as it is looked after here and not by SQLite.
+struct Log {
+    mark: Mark,
+    long: Arc<AtomicBool>,
+    journal: Arc<Mark>,
+}
+
+impl Log {
+    /// The projection may reach the disk by itself at any time, and must never be ahead of the journal.
+    fn sync_journal(&self, shared: &Shared, drained: &[Arc<Commit>]) -> Result<(), StoreError> {
+        if drained.iter().all(|commit| commit.sync) {
+            return Ok(());
+        }
+        self.journal.sync_log().map_err(|error| io_fault("sync the journal for", &shared.path, &error))
+    }
+
+    /// Makes all that was written durable, and copies it into the file as far as no reader is in the way.
+    fn copy(&self, shared: &Shared, writer: &Writer<'_>) -> Result<(), StoreError> {
+        self.mark.settle().map_err(|error| io_fault("sync", &shared.path, &error))?;
+        checkpoint(&writer.connection).map_err(|error| fault("sync", &shared.path, &error))
+    }
+}
+
+/// Whether the log has become long, as SQLite tells after each transaction.
+fn watch_log(connection: &mut Connection) -> rusqlite::Result<Arc<AtomicBool>> {
+    let long = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&long);
+    connection.wal_hook(Some(move |_: &mut Wal, pages: i32| {
+        told.store(pages >= CHECKPOINT_PAGES, Ordering::Relaxed);
+        Ok(())
+    }))?;
+    Ok(long)
+}
+
 /// The thread: drains what waits, writes it, says how far it got.
-fn keep_up(shared: &Shared, mut writer: Writer<'_>, reach: &watch::Sender<Revision>) {
+fn keep_up(shared: &Shared, mut writer: Writer<'_>, log: &Log, reach: &watch::Sender<Revision>) {
     let mut drained: Vec<Arc<Commit>> = Vec::new();
     loop {
         let closed = take_waiting(shared, &mut drained);
         if !drained.is_empty() {
-            match writer.write(&drained) {
+            let written = log.sync_journal(shared, &drained).and_then(|()| writer.write(&drained));
+            match written {
                 Ok(()) => {
                     drained.clear();
+                    log.mark.remember(writer.meta.revision.0);
                     reach.send_replace(writer.meta.revision);
+                    if log.long.load(Ordering::Relaxed)
+                        && let Err(error) = log.copy(shared, &writer)
+                    {
+                        tracing::warn!(%error, "the projection's log could not be checkpointed");
+                    }
                 }
                 Err(error) => {
                     tracing::error!(%error, "the projection could not be written");
@@ -185,7 +238,7 @@ fn keep_up(shared: &Shared, mut writer: Writer<'_>, reach: &watch::Sender<Revisi
                 }
             }
         }
-        serve_checkpoints(shared, &writer);
+        serve_checkpoints(shared, &writer, log);
         if closed && drained.is_empty() && shared.queue.lock().commits.is_empty() {
             return;
         }
@@ -210,14 +263,13 @@ fn take_waiting(shared: &Shared, drained: &mut Vec<Arc<Commit>>) -> bool {
     queue.closed
 }
 
-fn serve_checkpoints(shared: &Shared, writer: &Writer<'_>) {
+fn serve_checkpoints(shared: &Shared, writer: &Writer<'_>, log: &Log) {
     let reached = writer.meta.revision;
     let due: Vec<_> = shared.queue.lock().checkpoints.extract_if(.., |(wanted, _)| *wanted <= reached).collect();
     if due.is_empty() {
         return;
     }
-    let synced = writer.sync().and_then(|()| checkpoint(&writer.connection));
-    let answer = synced.map(|()| reached).map_err(|error| fault("sync", &shared.path, &error));
+    let answer = log.copy(shared, writer).map(|()| reached);
     for (_, reply) in due {
         // Whoever asked may have gone.
         let _ = reply.send(answer.clone());
