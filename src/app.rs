@@ -232,7 +232,7 @@ fn spawn_scheduler(
 ) -> Result<tokio::sync::oneshot::Receiver<()>, StartError> {
     let (ended, wait) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new().name("scheduler".to_owned()).spawn(move || {
-        runtime.block_on(service.run());
+        service.run(&runtime);
         // Whoever waits sees the end either way.
         let _ = ended.send(());
     });

@@ -1,11 +1,11 @@
 //! What the rest of the house holds of the scheduler.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use hashbrown::HashSet;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -181,7 +181,7 @@ pub struct Handle {
 }
 
 pub(super) struct Shared {
-    pub inbox: mpsc::UnboundedSender<Input>,
+    pub inbox: mpsc::Sender<Input>,
     pub catalog: Arc<Catalog>,
     pub clock: Arc<dyn Clock>,
     pub hub: Arc<Hub>,
@@ -294,6 +294,9 @@ impl Handle {
         let wanted = self.shared.hub.revision();
         let projection = self.shared.store.projection.clone();
         let mut reached = projection.reached();
+        if *reached.borrow() < wanted {
+            projection.hurry();
+        }
         reached.wait_for(|reached| *reached >= wanted).await.map_err(|_| Draining)?;
         let asked = tokio::task::spawn_blocking(move || question(&*projection)).await;
         let answer = asked.map_err(|error| Internal { cause: error.to_string() })?;

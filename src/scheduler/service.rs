@@ -5,12 +5,10 @@
 //! there is to do, the more of it shares a sync (group commit).
 
 use std::io;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use tokio::runtime;
-use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{CancelMode, CancelRequest, Catalog, Change, Clock, Durability, PoolName, TaskId, Timestamp};
@@ -29,6 +27,9 @@ use super::requests::{Answer, Input, Reply, Request};
 const DRAIN_MAX: usize = 4_096;
 /// How long a start that nobody waits for may stay unwritten, so that short tasks need one commit less.
 const LINGER: Duration = Duration::from_millis(1);
+/// Events of a commit that is written by the loop itself: to hand it over would take longer than the
+/// loop could do anything useful meanwhile. A larger one is written while the next is decided.
+const WRITTEN_HERE_MAX: usize = 256;
 /// How often the loop looks around when nothing happens.
 const IDLE_TICK: Duration = Duration::from_secs(1);
 /// Time between attempts to write when the store refuses.
@@ -76,7 +77,7 @@ pub struct Service {
     /// Live attempts by the index of their task.
     attempts: Vec<Option<Arc<Attempt>>>,
     shared: Arc<Shared>,
-    inbox: mpsc::UnboundedReceiver<Input>,
+    inbox: mpsc::Receiver<Input>,
     pending: Pending,
     in_flight: Option<(Arc<Commit>, Pending)>,
     fault: Option<(StoreError, Instant)>,
@@ -98,7 +99,7 @@ impl Service {
         clock: Arc<dyn Clock>,
         runtime: &runtime::Handle,
     ) -> io::Result<Self> {
-        let (sender, inbox) = mpsc::unbounded_channel();
+        let (sender, inbox) = mpsc::channel();
         let reports = sender.clone();
         // A service that has gone wants no reports.
         let sink: ReportSink = Arc::new(move |report| drop(reports.send(Input::Report(report))));
@@ -143,23 +144,18 @@ impl Service {
         Handle { shared: self.shared.clone() }
     }
 
-    /// Serves until a drain is over: every attempt has ended, every event is durable.
-    pub async fn run(mut self) {
+    /// Serves until a drain is over: every attempt has ended, every event is durable. Blocks: for a
+    /// thread of its own, so that a busy runtime cannot hold it up.
+    pub fn run(mut self, runtime: &runtime::Handle) {
         let stop_keeper = CancellationToken::new();
         let (store, hub) = (self.shared.store.clone(), self.shared.hub.clone());
-        let keeper = tokio::spawn(keeper::run(store, hub, self.watch_window, stop_keeper.clone()));
-        let mut inputs = Vec::with_capacity(DRAIN_MAX);
+        let keeper = runtime.spawn(keeper::run(store, hub, self.watch_window, stop_keeper.clone()));
         let mut out = Output::default();
         while !self.is_done() {
-            // An error is the time-out: time itself is an input.
-            let _ = tokio::time::timeout_at(self.wake_at(), self.inbox.recv_many(&mut inputs, DRAIN_MAX)).await;
+            let first = self.next_input();
             let now = self.shared.clock.now();
             self.core.advance(now, &mut out);
-            for input in inputs.drain(..) {
-                self.take(now, input, &mut out);
-                self.absorb(now, &mut out);
-            }
-            self.absorb(now, &mut out);
+            self.drain_inbox(now, first, &mut out);
             self.core.sweep(now, SWEEP_STEPS.max(2 * out.events.len()), &mut out);
             self.core.dispatch(&mut out);
             self.absorb(now, &mut out);
@@ -167,11 +163,30 @@ impl Service {
             self.commit();
         }
         stop_keeper.cancel();
-        // It only sleeps or trims; either way it ends soon.
-        let _ = keeper.await;
-        for pool in self.pools.iter().flatten() {
-            pool.stop().await;
+        runtime.block_on(async {
+            // It only sleeps or trims; either way it ends soon.
+            let _ = keeper.await;
+            for pool in self.pools.iter().flatten() {
+                pool.stop().await;
+            }
+        });
+    }
+
+    /// What comes next; `None` when time itself is the input.
+    fn next_input(&self) -> Option<Input> {
+        let wait = self.wake_at().saturating_duration_since(Instant::now());
+        if wait.is_zero() { self.inbox.try_recv().ok() } else { self.inbox.recv_timeout(wait).ok() }
+    }
+
+    fn drain_inbox(&mut self, now: Timestamp, first: Option<Input>, out: &mut Output) {
+        let (mut next, mut taken) = (first, 0);
+        while let Some(input) = next {
+            self.take(now, input, out);
+            self.absorb(now, out);
+            taken += 1;
+            next = if taken < DRAIN_MAX { self.inbox.try_recv().ok() } else { None };
         }
+        self.absorb(now, out);
     }
 
     fn is_done(&self) -> bool {
@@ -431,6 +446,10 @@ impl Service {
         let sync = events.iter().any(|event| event.options.durability == Durability::Fsync);
         let commit = Arc::new(Commit { events, sync });
         self.in_flight = Some((commit.clone(), pending));
+        if commit.events.len() <= WRITTEN_HERE_MAX {
+            let result = self.shared.store.journal.append_now(commit);
+            return self.committed(result);
+        }
         let inbox = self.shared.inbox.clone();
         // A service that has gone wants no answer.
         let done = Box::new(move |result| drop(inbox.send(Input::Committed(result))));

@@ -9,11 +9,11 @@ use rand::{RngExt, SeedableRng};
 
 use super::conformance::{all, append, folded, long, sqlite, write};
 use super::samples::History;
-use super::{StoreError, mark, wal};
+use super::{Commit, Store, StoreError, mark, wal};
 use crate::model::{Event, Revision, TaskFilter};
 
 /// Bytes flipped per file and kind of crash.
-const FLIPS: usize = 160;
+const FLIPS: usize = 80;
 
 /// The files of a store, as the death of its server leaves them.
 struct Crashed {
@@ -28,6 +28,19 @@ fn middling() -> History {
     history
 }
 
+/// Appends and waits until the projection has followed.
+fn push(store: &Store, commits: &[Arc<Commit>]) {
+    for commit in commits {
+        append(store, commit).unwrap();
+        store.projection.feed(Arc::clone(commit));
+    }
+    store.projection.hurry();
+    let end = commits.last().unwrap().last();
+    while *store.projection.reached().borrow() < end {
+        std::thread::yield_now();
+    }
+}
+
 /// How the server's machine fared.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Crash {
@@ -38,7 +51,7 @@ enum Crash {
 }
 
 impl Crashed {
-    /// Half of the commits are copied from the logs into the files, where readers let them.
+    /// Of the journal's log the first third is copied into the file.
     fn new(history: History, most: usize, sync: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (store, _) = sqlite(directory.path()).unwrap();
@@ -46,20 +59,16 @@ impl Crashed {
         for commit in &mut commits {
             Arc::make_mut(commit).sync |= sync;
         }
-        let (first, second) = commits.split_at(commits.len() / 2);
+        let (first, later) = commits.split_at(commits.len() / 3);
+        let (second, third) = later.split_at(later.len() / 2);
         write(&store, first);
-        let copier = rusqlite::Connection::open(directory.path().join("journal.db")).unwrap();
+        // A reader holds up what is copied, and keeps the log from beginning anew.
+        let connect = || rusqlite::Connection::open(directory.path().join("journal.db")).unwrap();
+        let (reader, copier) = (connect(), connect());
+        reader.execute_batch("BEGIN; SELECT count(*) FROM commits;").unwrap();
+        push(&store, second);
         copier.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
-        // A reader keeps the log from beginning anew, so that it stays longer than what was copied of it.
-        copier.execute_batch("BEGIN; SELECT count(*) FROM commits;").unwrap();
-        for commit in second {
-            append(&store, commit).unwrap();
-            store.projection.feed(commit.clone());
-        }
-        let end = Revision(history.events.len() as u64);
-        while *store.projection.reached().borrow() < end {
-            std::thread::yield_now();
-        }
+        push(&store, third);
         let files = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap());
         let files = files.filter(|entry| !entry.file_name().to_string_lossy().ends_with("-shm"));
         let read = |entry: std::fs::DirEntry| {
@@ -68,8 +77,10 @@ impl Crashed {
         Self { files: files.map(read).collect(), events: history.events }
     }
 
+    /// Without the zeros that a log is filled up with.
     fn length(&self, file: &str) -> usize {
-        self.files.iter().find(|(name, _)| name == file).unwrap().1.len()
+        let bytes = &self.files.iter().find(|(name, _)| name == file).unwrap().1;
+        bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1
     }
 
     /// Puts the files into a directory, one of them changed.
@@ -91,8 +102,9 @@ impl Crashed {
         let bytes = &self.files.iter().find(|(name, _)| name == file).unwrap().1;
         let word = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
         let size = 24 + word(8) as usize;
-        let frames: Vec<usize> = (32..bytes.len() + 1 - size).step_by(size).collect();
-        let ends: Vec<usize> = frames.into_iter().filter(|at| word(at + 4) != 0).collect();
+        let frames = (32..bytes.len() + 1 - size).step_by(size);
+        let frames = frames.take_while(|at| bytes[at + 8..at + 16] == bytes[16..24]);
+        let ends: Vec<usize> = frames.filter(|at| word(at + 4) != 0).collect();
         ends[ends.len() - 2] + size
     }
 }
@@ -130,7 +142,7 @@ fn with_flips(crashed: &Crashed, crash: Crash, file: &str, check: impl Fn(usize,
     let mut random = StdRng::seed_from_u64(seed);
     let length = crashed.length(file);
     let random = (0..FLIPS).map(|_| random.random_range(0..length));
-    for place in (0..56).chain(length - 4..length).chain(random) {
+    for place in (0..56).step_by(3).chain(length - 4..length).chain(random) {
         let directory = tempfile::tempdir().unwrap();
         crashed.put(directory.path(), crash, file, |bytes| bytes[place] ^= 0x41);
         check(place, reopen(directory.path(), &crashed.events));
@@ -195,7 +207,8 @@ fn a_lost_end_of_the_journal_is_named() {
         crashed.put(directory.path(), Crash::Killed, "journal.db-wal", |bytes| bytes.truncate(keep));
         match reopen(directory.path(), &crashed.events) {
             Found::Named(StoreError::Corrupt { path, detail, .. }) => {
-                assert!(path.ends_with("journal.db") && detail.contains("journal.mark"), "{keep}: {detail}");
+                let why = if keep <= 32 { "without its log" } else { "journal.mark" };
+                assert!(path.ends_with("journal.db") && detail.contains(why), "{keep}: {detail}");
             }
             other => panic!("{keep}: {other:?}"),
         }
@@ -208,13 +221,16 @@ fn a_lost_end_of_the_journal_is_named() {
 fn the_mark_of_a_restored_back_up_may_be_removed() {
     let crashed = Crashed::new(middling(), 9, true);
     let directory = tempfile::tempdir().unwrap();
-    crashed.put(directory.path(), Crash::Killed, "journal.db-wal", |bytes| bytes.truncate(0));
+    crashed.put(directory.path(), Crash::Killed, "journal.db-wal", |bytes| {
+        bytes.truncate(crashed.last_commit("journal.db-wal"));
+    });
     for file in ["projection.db", "projection.db-wal"] {
         std::fs::remove_file(directory.path().join(file)).unwrap();
     }
     assert!(matches!(reopen(directory.path(), &crashed.events), Found::Named(_)));
     std::fs::remove_file(mark::place(&directory.path().join("journal.db"))).unwrap();
-    assert!(matches!(reopen(directory.path(), &crashed.events), Found::Events(count) if count > 0));
+    let found = reopen(directory.path(), &crashed.events);
+    assert!(matches!(found, Found::Events(count) if count > 0), "{found:?}");
 }
 
 #[test]
@@ -224,15 +240,10 @@ fn the_projection_never_holds_what_the_journal_could_lose() {
     let mut commits = middling().commits(9);
     for commit in &mut commits {
         Arc::make_mut(commit).sync = false;
-        append(&store, commit).unwrap();
-        store.projection.feed(Arc::clone(commit));
     }
-    let end = commits.last().unwrap().last();
-    while *store.projection.reached().borrow() < end {
-        std::thread::yield_now();
-    }
+    push(&store, &commits);
     let known = mark::Known::read(&directory.path().join("journal.db")).unwrap();
-    assert_eq!(known.synced(), end.0);
+    assert_eq!(known.synced(), commits.last().unwrap().last().0);
 }
 
 proptest! {
@@ -246,14 +257,15 @@ proptest! {
         let last = crashed.last_commit(file);
         let directory = tempfile::tempdir().unwrap();
         crashed.put(directory.path(), Crash::PowerLost, file, |bytes| {
-            for (sector, lost) in (last..bytes.len()).step_by(512).zip(sectors.iter().cycle()) {
-                let end = (sector + 512).min(bytes.len());
+            let length = crashed.length(file);
+            for (sector, lost) in (last..length).step_by(512).zip(sectors.iter().cycle()) {
+                let end = (sector + 512).min(length);
                 if *lost {
                     bytes[sector..end].fill(0);
                 }
             }
             if cut {
-                bytes.truncate(last + (bytes.len() - last) / 2);
+                bytes.truncate(last + (length - last) / 2);
             }
         });
         // The projection may not have seen more than the journal.

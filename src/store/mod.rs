@@ -70,6 +70,17 @@ pub trait Journal: Send + Sync + 'static {
     /// A commit that failed has left no trace: the same revisions may be appended again later.
     fn append(&self, commit: Arc<Commit>, done: Done);
 
+    /// Appends like [`Journal::append`], and returns when that is done. Blocks on the disk.
+    ///
+    /// # Errors
+    /// Any of [`StoreError`].
+    fn append_now(&self, commit: Arc<Commit>) -> Result<(), StoreError> {
+        let (sender, answer) = std::sync::mpsc::sync_channel(1);
+        // The receiver is there until it has the answer.
+        self.append(commit, Box::new(move |result| drop(sender.send(result))));
+        answer.recv().map_err(|_| StoreError::Closed)?
+    }
+
     /// Events after `after`, in order, at least one and about `limit` of them (whole commits);
     /// empty only when there is none. Blocks on the disk.
     ///
@@ -107,7 +118,10 @@ pub trait Projection: Send + Sync + 'static {
     /// Takes a durable commit, in order. Never blocks for long; bounded: beyond its bound it waits.
     fn feed(&self, commit: Arc<Commit>);
 
-    /// The revision that answers have reached.
+    /// Somebody waits for answers that have reached everything fed so far.
+    fn hurry(&self) {}
+
+    /// The revision that answers have reached. Without [`Projection::hurry`] it follows at leisure.
     fn reached(&self) -> watch::Receiver<Revision>;
 
     /// One task with payload and result.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use rusqlite::Connection;
@@ -26,7 +26,12 @@ use crate::model::{Output, Revision, Task, TaskFilter, TaskId};
 /// Events that may wait; beyond, [`Projection::feed`] waits.
 const WAITING_MAX: usize = 500_000;
 /// Events of one transaction, about.
-const DRAIN_MAX: usize = 100_000;
+const DRAIN_MAX: usize = 200_000;
+/// How long events may wait when nobody asks: much of what they say is overtaken by then, and a task
+/// that is forgotten meanwhile is never written.
+const LINGER: Duration = Duration::from_millis(500);
+/// Memory for pages that a transaction changes: beyond it they are written before their time, and read again.
+const CACHE_KIB: u32 = 32 << 10;
 /// Time between attempts to write when the disk refuses.
 const RETRY: Duration = Duration::from_millis(500);
 /// Pages of the write-ahead log after which it is copied into the file: 32 MiB.
@@ -54,6 +59,10 @@ struct Shared {
 struct Queue {
     commits: VecDeque<Arc<Commit>>,
     events: usize,
+    /// When the first of them came.
+    since: Option<Instant>,
+    /// Somebody waits for what was fed.
+    hurried: bool,
     /// The last revision that was taken.
     fed: Revision,
     checkpoints: Vec<(Revision, SyncSender<Result<Revision, StoreError>>)>,
@@ -71,8 +80,9 @@ impl SqliteProjection {
         let known = Known::read(path)?;
         let mut connection = open_writer(path, &SCHEMA)?;
         let failed = |error| fault("open", path, &error);
-        let settings = "PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0;";
-        connection.execute_batch(settings).map_err(failed)?;
+        let settings =
+            format!("PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -{CACHE_KIB};");
+        connection.execute_batch(&settings).map_err(failed)?;
         let (begin, journal) = (journal.oldest(), journal.mark());
         let mut meta = Meta::load(&connection, path)?;
         if meta == Meta::default() && begin > meta.revision {
@@ -120,11 +130,24 @@ impl Projection for SqliteProjection {
         if queue.failure.is_some() {
             return;
         }
+        let before = queue.events;
         queue.events += commit.events.len();
         queue.fed = queue.fed.max(commit.last());
         queue.commits.push_back(commit);
+        queue.since.get_or_insert_with(Instant::now);
+        // The thread is woken when it has to look at the time, and when there is enough.
+        let wake = before == 0 || (before < DRAIN_MAX && queue.events >= DRAIN_MAX);
         drop(queue);
-        self.shared.ready.notify_one();
+        if wake {
+            self.shared.ready.notify_one();
+        }
+    }
+
+    fn hurry(&self) {
+        let mut queue = self.shared.queue.lock();
+        if !queue.commits.is_empty() && !std::mem::replace(&mut queue.hurried, true) {
+            self.shared.ready.notify_one();
+        }
     }
 
     fn reached(&self) -> watch::Receiver<Revision> {
@@ -245,11 +268,26 @@ fn keep_up(shared: &Shared, mut writer: Writer<'_>, log: &Log, reach: &watch::Se
     }
 }
 
+impl Queue {
+    /// Until when the thread may sleep: `None` is for ever, a moment that has passed means that there is work.
+    fn rest_until(&self, now: Instant) -> Option<Instant> {
+        if self.hurried || self.closed || !self.checkpoints.is_empty() || self.events >= DRAIN_MAX {
+            return Some(now);
+        }
+        self.since.map(|since| since + LINGER)
+    }
+}
+
 /// Waits for work and moves about a drain of it over; says whether the handle has gone.
 fn take_waiting(shared: &Shared, drained: &mut Vec<Arc<Commit>>) -> bool {
     let mut queue = shared.queue.lock();
-    while queue.commits.is_empty() && queue.checkpoints.is_empty() && !queue.closed && drained.is_empty() {
-        shared.ready.wait(&mut queue);
+    while drained.is_empty() {
+        let now = Instant::now();
+        match queue.rest_until(now) {
+            Some(until) if until <= now => break,
+            Some(until) => drop(shared.ready.wait_until(&mut queue, until)),
+            None => shared.ready.wait(&mut queue),
+        }
     }
     let mut events: usize = drained.iter().map(|commit| commit.events.len()).sum();
     while events < DRAIN_MAX
@@ -258,6 +296,10 @@ fn take_waiting(shared: &Shared, drained: &mut Vec<Arc<Commit>>) -> bool {
         events += commit.events.len();
         queue.events -= commit.events.len();
         drained.push(commit);
+    }
+    if queue.commits.is_empty() {
+        queue.since = None;
+        queue.hurried = false;
     }
     shared.space.notify_all();
     queue.closed

@@ -39,6 +39,15 @@ pub(super) fn open_writer(path: &Path, schema: &Schema) -> Result<Connection, St
     if !fresh && found != i64::from(schema.application_id) {
         return Err(foreign(path, "it belongs to another program; move it away, or choose another data directory"));
     }
+    // What is written first is one page; the rest comes from the log, with the tables.
+    let pages = number(&connection, "PRAGMA page_size").map_err(fault)?;
+    if fresh && std::fs::metadata(path).is_ok_and(|file| file.len() > pages.cast_unsigned()) {
+        return Err(StoreError::Corrupt {
+            path: path.to_owned(),
+            place: "its beginning".to_owned(),
+            detail: format!("it makes no sense without its log `{}`", super::wal::log_of(path).display()),
+        });
+    }
     let known = i64::try_from(schema.migrations.len()).unwrap_or(i64::MAX);
     if version > known {
         let detail = format!("its format {version} is of a later version, this one knows up to {known}; upgrade");

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use lineshaft::proto::v1::{
@@ -23,6 +24,8 @@ pub struct Server {
     child: Child,
     pub address: String,
     pub directory: TempDir,
+    /// For the many small calls of the helpers; watches get connections of their own.
+    steady: OnceLock<Channel>,
 }
 
 /// Starts the binary on a directory.
@@ -60,7 +63,7 @@ impl Server {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("config.toml"), config).unwrap();
         let (child, address) = spawn(directory.path());
-        Self { child, address, directory }
+        Self { child, address, directory, steady: OnceLock::new() }
     }
 
     pub fn kill9(&mut self) {
@@ -71,6 +74,7 @@ impl Server {
     /// The same directory again.
     pub fn start_again(&mut self) {
         (self.child, self.address) = spawn(self.directory.path());
+        self.steady = OnceLock::new();
     }
 
     pub fn signal(&self, signal: rustix::process::Signal) {
@@ -105,6 +109,11 @@ impl Server {
         TaskServiceClient::new(self.channel()).max_encoding_message_size(64 << 20).max_decoding_message_size(64 << 20)
     }
 
+    fn helper(&self) -> TaskServiceClient<Channel> {
+        let channel = self.steady.get_or_init(|| self.channel()).clone();
+        TaskServiceClient::new(channel).max_decoding_message_size(64 << 20)
+    }
+
     pub fn pools(&self) -> PoolServiceClient<Channel> {
         PoolServiceClient::new(self.channel())
     }
@@ -118,12 +127,12 @@ impl Server {
     }
 
     pub async fn submit(&self, request: v1::SubmitTaskRequest) -> String {
-        self.tasks().submit_task(request).await.unwrap().into_inner().task_id
+        self.helper().submit_task(request).await.unwrap().into_inner().task_id
     }
 
     pub async fn get(&self, id: &str) -> v1::Task {
         let request = v1::GetTaskRequest { task_id: id.to_owned(), include_payload: true };
-        self.tasks().get_task(request).await.unwrap().into_inner().task.unwrap()
+        self.helper().get_task(request).await.unwrap().into_inner().task.unwrap()
     }
 
     /// The task, once it has ended.
@@ -131,7 +140,7 @@ impl Server {
         let until = Instant::now() + PATIENCE;
         loop {
             let request = v1::WaitTaskRequest { task_id: id.to_owned(), timeout: None };
-            let answer = self.tasks().wait_task(request).await.unwrap().into_inner();
+            let answer = self.helper().wait_task(request).await.unwrap().into_inner();
             if answer.finished {
                 return answer.task.unwrap();
             }
@@ -148,6 +157,19 @@ impl Server {
                 return task;
             }
             assert!(Instant::now() < until, "{id} is never {state:?}: {task:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits until the task has changed after a revision and is in one of the states.
+    pub async fn changed_to(&self, id: &str, after: u64, states: &[v1::TaskState]) -> v1::Task {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let task = self.get(id).await;
+            if task.revision > after && states.contains(&task.state()) {
+                return task;
+            }
+            assert!(Instant::now() < until, "{id} is never one of {states:?}: {task:?}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
