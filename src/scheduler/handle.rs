@@ -15,7 +15,7 @@ use crate::model::{
 };
 use crate::pool::{Attempt, PoolStats, WorkerStats};
 use crate::runners::OutputBuffer;
-use crate::store::{Page, PageCursor, Projection, Store, StoreError};
+use crate::store::{Page, PageCursor, PageSize, Projection, Store, StoreError};
 
 use super::core::{PoolReading, PoolUpdate, PoolView, Submitted, Times};
 use super::hub::{Hub, Watch};
@@ -281,8 +281,8 @@ impl Handle {
     ///
     /// # Errors
     /// [`Internal`].
-    pub async fn list(&self, filter: TaskFilter, limit: usize, after: Option<PageCursor>) -> Result<Page, Refusal> {
-        let (page, _) = self.query(move |projection| projection.list(&filter, limit, after)).await?;
+    pub async fn list(&self, filter: TaskFilter, size: PageSize, after: Option<PageCursor>) -> Result<Page, Refusal> {
+        let (page, _) = self.query(move |projection| projection.list(&filter, size, after)).await?;
         Ok(page)
     }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::conformance::{all, append, folded, long, sqlite, write};
+use super::conformance::{all, append, folded, listed, long, rows, sqlite, write};
 use super::samples::History;
 use super::{Commit, Store, StoreError, mark, wal};
 use crate::model::{Event, Revision, TaskFilter};
@@ -120,9 +120,9 @@ enum Found {
 fn reopen(directory: &Path, events: &[Event]) -> Found {
     let read = sqlite(directory).and_then(|(store, recovery)| {
         let read = all(&store, Revision(0))?;
-        let wanted: Vec<_> = folded(&read).into_values().rev().collect();
+        let wanted: Vec<_> = folded(&read).into_values().rev().map(|task| listed(&task)).collect();
         store.projection.checkpoint()?;
-        let listed = store.projection.list(&TaskFilter::default(), 1000, None)?;
+        let listed = store.projection.list(&TaskFilter::default(), rows(1000), None)?;
         assert_eq!(listed.tasks, wanted, "the answers are not those of the journal; {:?}", recovery.notes);
         Ok(read)
     });

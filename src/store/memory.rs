@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
+use bytes::Bytes;
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
@@ -12,7 +13,7 @@ use tokio::sync::watch;
 use super::folding::{fold, output_of};
 use super::journal::spawn;
 use super::projection_query::ended_attempt;
-use super::{Commit, Done, Journal, Page, PageCursor, Projection, StoreError};
+use super::{Commit, Done, Journal, Page, PageCursor, PageSize, Projection, StoreError, weight};
 use crate::model::{Change, Event, Output, Revision, Task, TaskFilter, TaskId};
 
 /// A journal that lives as long as its handle.
@@ -173,6 +174,18 @@ impl Rows {
     }
 }
 
+/// A task as a page shows it. Nothing large is copied: bytes are shared.
+fn listed(task: &Task, result: bool) -> Task {
+    let mut task = task.clone();
+    if !task.spec.payload.is_empty() {
+        Arc::make_mut(&mut task.spec).payload = Bytes::new();
+    }
+    if !result {
+        task.status.result = None;
+    }
+    task
+}
+
 impl Projection for MemoryProjection {
     fn feed(&self, commit: Arc<Commit>) {
         let mut rows = self.rows.write();
@@ -197,18 +210,20 @@ impl Projection for MemoryProjection {
         Ok(Some((wanted, rows.outputs.get(&(seq, wanted)).cloned().unwrap_or_default())))
     }
 
-    fn list(&self, filter: &TaskFilter, limit: usize, after: Option<PageCursor>) -> Result<Page, StoreError> {
+    fn list(&self, filter: &TaskFilter, size: PageSize, after: Option<PageCursor>) -> Result<Page, StoreError> {
         let rows = self.rows.read();
         let mut page = Page { revision: rows.revision, ..Page::default() };
         let before = after.map_or(u64::MAX, |cursor| cursor.0);
-        let mut last = None;
+        let (mut last, mut bytes) = (None, 0);
         let found = rows.tasks.range(..before).rev().filter(|(_, task)| filter.matches_task(task));
         for (seq, task) in found {
-            if page.tasks.len() == limit {
+            let task = listed(task, size.results);
+            if size.is_reached(&page, bytes, &task) {
                 page.next = last.map(PageCursor);
                 break;
             }
-            page.tasks.push(task.clone());
+            bytes += weight(&task);
+            page.tasks.push(task);
             last = Some(*seq);
         }
         Ok(page)

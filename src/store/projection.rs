@@ -20,7 +20,7 @@ use super::open::io_fault;
 use super::projection_query as query;
 use super::projection_sql::{Meta, SCHEMA, Writer};
 use super::sqlite::{Readers, checkpoint, fault, keep_log, open_writer};
-use super::{Commit, Journal, Page, PageCursor, Projection, StoreError};
+use super::{Commit, Journal, Page, PageCursor, PageSize, Projection, StoreError};
 use crate::model::{Output, Revision, Task, TaskFilter, TaskId};
 
 /// Events that may wait; beyond, [`Projection::feed`] waits.
@@ -164,9 +164,9 @@ impl Projection for SqliteProjection {
         self.readers.with(|connection| query::output(connection, &self.shared.path, id, attempt))
     }
 
-    fn list(&self, filter: &TaskFilter, limit: usize, after: Option<PageCursor>) -> Result<Page, StoreError> {
+    fn list(&self, filter: &TaskFilter, size: PageSize, after: Option<PageCursor>) -> Result<Page, StoreError> {
         self.failure()?;
-        self.readers.with(|connection| query::list(connection, &self.shared.path, filter, limit, after))
+        self.readers.with(|connection| query::list(connection, &self.shared.path, filter, size, after))
     }
 
     fn checkpoint(&self) -> Result<Revision, StoreError> {
