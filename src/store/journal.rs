@@ -63,7 +63,7 @@ struct Shared {
     trimmed: AtomicU64,
     /// The last durable revision.
     end: AtomicU64,
-    mark: Arc<Mark>,
+    mark: Mark,
     _lock: Option<Arc<File>>,
 }
 
@@ -89,12 +89,13 @@ impl SqliteJournal {
         let (trimmed, end) = journal_check::verify(&connection, path)?;
         known.check(path, end)?;
         keep_log(&connection, false).map_err(|error| fault("open", path, &error))?;
+        let mark = Mark::begin(path, end, known)?;
         prepare_log(path);
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             trimmed: AtomicU64::new(trimmed),
             end: AtomicU64::new(end),
-            mark: Arc::new(Mark::begin(path, end, known)?),
+            mark,
             _lock: lock,
         });
         let (messages, inbox) = channel();
@@ -105,8 +106,8 @@ impl SqliteJournal {
     }
 
     /// What the projection syncs before it takes commits that were not.
-    pub(super) fn mark(&self) -> Arc<Mark> {
-        Arc::clone(&self.shared.mark)
+    pub(super) fn mark(&self) -> &Mark {
+        &self.shared.mark
     }
 
     /// The last durable revision.

@@ -198,6 +198,18 @@ impl Mark {
         self.file.write_all_at(&now.encode(), 0)
     }
 
+    /// [`Mark::sync_log`] unless everything that was noted is on the disk.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn sync_log_if_behind(&self) -> io::Result<()> {
+        let behind = {
+            let now = self.now.lock();
+            now.written > now.synced
+        };
+        if behind { self.sync_log() } else { Ok(()) }
+    }
+
     fn store(&self, now: &Known) -> bool {
         let stored = self.file.write_all_at(&now.encode(), 0);
         if let Err(error) = &stored

@@ -147,7 +147,8 @@ pub struct PageCursor(pub u64);
 
 /// The journal, folded: a row per task. Blocks on the disk; call from a blocking context.
 pub trait Projection: Send + Sync + 'static {
-    /// Takes a durable commit, in order. Never blocks for long; bounded: beyond its bound it waits.
+    /// Takes a durable commit, in order. Never blocks; what does not fit into its memory it reads back
+    /// from the journal.
     fn feed(&self, commit: Arc<Commit>);
 
     /// Somebody waits for answers that have reached everything fed so far.

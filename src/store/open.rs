@@ -48,7 +48,7 @@ pub fn open(options: &Options) -> Result<(Store, Recovery), StoreError> {
         // It speaks of the one that is gone.
         remove(&mark::place(&paths.projection))?;
     }
-    let journal = SqliteJournal::open(&paths.journal, Some(Arc::clone(&lock)))?;
+    let journal = Arc::new(SqliteJournal::open(&paths.journal, Some(Arc::clone(&lock)))?);
     let mut notes = Vec::new();
     let begin = journal.oldest();
     let found = match open_projection(&paths, &journal, &lock) {
@@ -70,7 +70,7 @@ pub fn open(options: &Options) -> Result<(Store, Recovery), StoreError> {
     let mut recovery = Recovery { tasks, revision, events: Vec::new(), notes };
     catch_up(&journal, &projection, &mut recovery)?;
     note_lost(&mut recovery);
-    let store = Store { journal: Arc::new(journal), projection: Arc::new(projection), kind: "sqlite" };
+    let store = Store { journal, projection: Arc::new(projection), kind: "sqlite" };
     Ok((store, recovery))
 }
 
@@ -81,10 +81,10 @@ struct Paths {
 
 fn open_projection(
     paths: &Paths,
-    journal: &SqliteJournal,
+    journal: &Arc<SqliteJournal>,
     lock: &Arc<File>,
 ) -> Result<(SqliteProjection, Vec<Task>, Revision), StoreError> {
-    let projection = SqliteProjection::open(&paths.projection, journal, Some(Arc::clone(lock)))?;
+    let projection = SqliteProjection::open(&paths.projection, journal.clone(), Some(Arc::clone(lock)))?;
     let (tasks, revision) = projection.recover()?;
     if revision > journal.end() {
         return Err(StoreError::Corrupt {

@@ -23,8 +23,10 @@ use super::sqlite::{Readers, checkpoint, fault, keep_log, open_writer};
 use super::{Commit, Journal, Page, PageCursor, PageSize, Projection, StoreError};
 use crate::model::{Output, Revision, Task, TaskFilter, TaskId};
 
-/// Events that may wait; beyond, [`Projection::feed`] waits.
-const WAITING_MAX: usize = 500_000;
+/// Events that may wait in memory; beyond, they are read back from the journal when their turn comes.
+const WAITING_MAX: usize = if cfg!(test) { 8 } else { 400_000 };
+/// Events read back at a time.
+const READ_BACK: usize = if cfg!(test) { 16 } else { 50_000 };
 /// Events of one transaction, about.
 const DRAIN_MAX: usize = 200_000;
 /// How long events may wait when nobody asks: much of what they say is overtaken by then, and a task
@@ -51,8 +53,8 @@ struct Shared {
     queue: Mutex<Queue>,
     /// There is something to do.
     ready: Condvar,
-    /// There is room again.
-    space: Condvar,
+    /// What did not fit into the queue is there.
+    journal: Arc<SqliteJournal>,
 }
 
 #[derive(Default)]
@@ -65,10 +67,20 @@ struct Queue {
     hurried: bool,
     /// The last revision that was taken.
     fed: Revision,
+    /// Set while events are missing behind those that wait: up to here they are in the journal only.
+    skipped_to: Option<Revision>,
     checkpoints: Vec<(Revision, SyncSender<Result<Revision, StoreError>>)>,
     closed: bool,
     /// Set for good when what is in the file cannot be true.
     failure: Option<StoreError>,
+}
+
+impl Shared {
+    /// The projection may reach the disk by itself at any time, and must never be ahead of the journal.
+    fn sync_journal(&self) -> Result<(), StoreError> {
+        let synced = self.journal.mark().sync_log_if_behind();
+        synced.map_err(|error| io_fault("sync the journal for", &self.path, &error))
+    }
 }
 
 impl SqliteProjection {
@@ -76,14 +88,14 @@ impl SqliteProjection {
     ///
     /// # Errors
     /// Any of [`StoreError`].
-    pub fn open(path: &Path, journal: &SqliteJournal, lock: Option<Arc<File>>) -> Result<Self, StoreError> {
+    pub fn open(path: &Path, journal: Arc<SqliteJournal>, lock: Option<Arc<File>>) -> Result<Self, StoreError> {
         let known = Known::read(path)?;
+        let begin = journal.oldest();
         let mut connection = open_writer(path, &SCHEMA)?;
         let failed = |error| fault("open", path, &error);
         let settings =
             format!("PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -{CACHE_KIB};");
         connection.execute_batch(&settings).map_err(failed)?;
-        let (begin, journal) = (journal.oldest(), journal.mark());
         let mut meta = Meta::load(&connection, path)?;
         if meta == Meta::default() && begin > meta.revision {
             meta.revision = begin;
@@ -98,11 +110,11 @@ impl SqliteProjection {
             path: path.to_owned(),
             queue: Mutex::new(Queue { fed: meta.revision, ..Queue::default() }),
             ready: Condvar::new(),
-            space: Condvar::new(),
+            journal,
         });
         let worked = Arc::clone(&shared);
         let thread = spawn("projection", path, move || {
-            let log = Log { mark, long: lengthy, journal };
+            let log = Log { mark, long: lengthy };
             keep_up(&worked, Writer::new(connection, &worked.path, meta), &log, &reach);
         })?;
         Ok(Self { shared, readers: Readers::new(path), reached, thread: Some(thread), _lock: lock })
@@ -124,15 +136,16 @@ impl SqliteProjection {
 impl Projection for SqliteProjection {
     fn feed(&self, commit: Arc<Commit>) {
         let mut queue = self.shared.queue.lock();
-        while queue.events >= WAITING_MAX && queue.failure.is_none() {
-            self.shared.space.wait(&mut queue);
-        }
         if queue.failure.is_some() {
+            return;
+        }
+        queue.fed = queue.fed.max(commit.last());
+        if queue.skipped_to.is_some() || queue.events >= WAITING_MAX {
+            queue.skipped_to = Some(queue.fed);
             return;
         }
         let before = queue.events;
         queue.events += commit.events.len();
-        queue.fed = queue.fed.max(commit.last());
         queue.commits.push_back(commit);
         queue.since.get_or_insert_with(Instant::now);
         // The thread is woken when it has to look at the time, and when there is enough.
@@ -201,22 +214,21 @@ impl Drop for SqliteProjection {
 struct Log {
     mark: Mark,
     long: Arc<AtomicBool>,
-    journal: Arc<Mark>,
 }
 
 impl Log {
-    /// The projection may reach the disk by itself at any time, and must never be ahead of the journal.
-    fn sync_journal(&self, shared: &Shared, drained: &[Arc<Commit>]) -> Result<(), StoreError> {
-        if drained.iter().all(|commit| commit.sync) {
-            return Ok(());
-        }
-        self.journal.sync_log().map_err(|error| io_fault("sync the journal for", &shared.path, &error))
-    }
-
     /// Makes all that was written durable, and copies it into the file as far as no reader is in the way.
     fn copy(&self, shared: &Shared, writer: &Writer<'_>) -> Result<(), StoreError> {
         self.mark.settle().map_err(|error| io_fault("sync", &shared.path, &error))?;
         checkpoint(&writer.connection).map_err(|error| fault("sync", &shared.path, &error))
+    }
+
+    fn copy_when_long(&self, shared: &Shared, writer: &Writer<'_>) {
+        if self.long.load(Ordering::Relaxed)
+            && let Err(error) = self.copy(shared, writer)
+        {
+            tracing::warn!(%error, "the projection's log could not be checkpointed");
+        }
     }
 }
 
@@ -236,29 +248,27 @@ fn keep_up(shared: &Shared, mut writer: Writer<'_>, log: &Log, reach: &watch::Se
     let mut drained: Vec<Arc<Commit>> = Vec::new();
     loop {
         let closed = take_waiting(shared, &mut drained);
-        if !drained.is_empty() {
-            let written = log.sync_journal(shared, &drained).and_then(|()| writer.write(&drained));
-            match written {
-                Ok(()) => {
-                    drained.clear();
-                    log.mark.remember(writer.meta.revision.0);
-                    reach.send_replace(writer.meta.revision);
-                    if log.long.load(Ordering::Relaxed)
-                        && let Err(error) = log.copy(shared, &writer)
-                    {
-                        tracing::warn!(%error, "the projection's log could not be checkpointed");
-                    }
+        let written = if drained.is_empty() && !closed {
+            write_skipped(shared, &mut writer)
+        } else {
+            let synced = shared.sync_journal();
+            synced.and_then(|()| writer.write(&drained)).map(|()| drained.clear())
+        };
+        match written {
+            Ok(()) => {
+                log.mark.remember(writer.meta.revision.0);
+                reach.send_replace(writer.meta.revision);
+                log.copy_when_long(shared, &writer);
+            }
+            Err(error) => {
+                tracing::error!(%error, "the projection could not be written");
+                let lost = matches!(error, StoreError::Corrupt { .. } | StoreError::Foreign { .. });
+                refuse_checkpoints(shared, &error, lost);
+                // What was not written stays in the journal and is read from there at the next start.
+                if lost || closed {
+                    return;
                 }
-                Err(error) => {
-                    tracing::error!(%error, "the projection could not be written");
-                    let lost = matches!(error, StoreError::Corrupt { .. } | StoreError::Foreign { .. });
-                    refuse_checkpoints(shared, &error, lost);
-                    // What was not written stays in the journal and is read from there at the next start.
-                    if lost || closed {
-                        return;
-                    }
-                    shared.ready.wait_for(&mut shared.queue.lock(), RETRY);
-                }
+                shared.ready.wait_for(&mut shared.queue.lock(), RETRY);
             }
         }
         serve_checkpoints(shared, &writer, log);
@@ -268,10 +278,26 @@ fn keep_up(shared: &Shared, mut writer: Writer<'_>, log: &Log, reach: &watch::Se
     }
 }
 
+/// Writes some of what did not fit into the queue, if there is any.
+fn write_skipped(shared: &Shared, writer: &mut Writer<'_>) -> Result<(), StoreError> {
+    let Some(end) = shared.queue.lock().skipped_to else { return Ok(()) };
+    if writer.meta.revision < end {
+        let events = shared.journal.read(writer.meta.revision, READ_BACK)?;
+        shared.sync_journal()?;
+        writer.write(&[Arc::new(Commit { events, sync: true })])?;
+    }
+    let mut queue = shared.queue.lock();
+    if queue.skipped_to.is_some_and(|end| end <= writer.meta.revision) {
+        queue.skipped_to = None;
+    }
+    Ok(())
+}
+
 impl Queue {
     /// Until when the thread may sleep: `None` is for ever, a moment that has passed means that there is work.
     fn rest_until(&self, now: Instant) -> Option<Instant> {
-        if self.hurried || self.closed || !self.checkpoints.is_empty() || self.events >= DRAIN_MAX {
+        let asked = self.hurried || self.closed || !self.checkpoints.is_empty();
+        if asked || self.events >= DRAIN_MAX || self.skipped_to.is_some() {
             return Some(now);
         }
         self.since.map(|since| since + LINGER)
@@ -301,7 +327,6 @@ fn take_waiting(shared: &Shared, drained: &mut Vec<Arc<Commit>>) -> bool {
         queue.since = None;
         queue.hurried = false;
     }
-    shared.space.notify_all();
     queue.closed
 }
 
@@ -326,6 +351,5 @@ fn refuse_checkpoints(shared: &Shared, error: &StoreError, lost: bool) {
     if lost {
         queue.failure = Some(error.clone());
         queue.commits.clear();
-        shared.space.notify_all();
     }
 }

@@ -30,7 +30,8 @@ pub(super) fn recover(connection: &Connection, path: &Path) -> Result<(Vec<Task>
     let mut expected = Expected::default();
     let mut tasks = Vec::with_capacity(usize::try_from(meta.tasks.min(10_000_000)).unwrap_or_default());
     while let Some(row) = rows.next().map_err(fault)? {
-        let (seq, task) = reader.task(row)?;
+        let (seq, mut task) = reader.task(row)?;
+        task.status.result = None;
         let id = row.get_ref(1).map_err(fault)?.as_str().unwrap_or_default();
         expected.add(seq, id, &task);
         tasks.push(task);
@@ -87,6 +88,8 @@ fn page(
         if wanted.size.results {
             let broken = |damage| corrupt(path, "results", &task.spec.id.to_string(), &damage);
             add_result(seq, &mut task.status, row, RESULT_AT).map_err(broken)?;
+        } else {
+            task.status.result = None;
         }
         if !filter.matches_task(&task) {
             let text = damage("an index leads to a task that it should not");

@@ -14,8 +14,9 @@ use super::record_parts::{OptionsRecord, OutputRecord, PayloadRecord, SpecRecord
 use super::sqlite::fault;
 use crate::model::{Output, Payload, Task, TaskId, TaskOptions, TaskSpec, TaskState, TaskStatus};
 
-/// Payloads beyond this have a row of their own, so that a change of state does not rewrite them.
-const PAYLOAD_INLINE_BYTES: usize = 1024;
+/// Payloads and results beyond this have a row of their own, so that a change of state does not rewrite
+/// them.
+const INLINE_BYTES_MAX: usize = 1024;
 
 /// What [`RowReader::task`] wants to see, in this order, of `tasks t` and what belongs to it.
 pub(super) const COLUMNS: &str = "t.seq, t.id, t.namespace, t.priority, t.pool, t.handler, t.batch, t.submitted_at, \
@@ -35,7 +36,7 @@ impl SpecRow {
         let id = spec.id.to_string();
         let mut record = SpecRecord::from(spec);
         let mut payload = None;
-        if record.payload.len() > PAYLOAD_INLINE_BYTES {
+        if record.payload.len() > INLINE_BYTES_MAX {
             record.payload_apart = true;
             let body = std::mem::take(&mut record.payload);
             payload = Some((body.clone(), body_checksum(seq, &body)));
@@ -93,9 +94,16 @@ impl SpecColumns<'_> {
     }
 }
 
-/// The bytes and the checksum of the part that changes; the result stands apart.
+/// Whether a result is part of the row of its task.
+pub(super) fn is_inline(result: &Payload) -> bool {
+    result.data.len() <= INLINE_BYTES_MAX
+}
+
+/// The bytes and the checksum of the part that changes; a large result stands apart.
 pub(super) fn status_row(seq: u64, status: &TaskStatus) -> (Vec<u8>, u32) {
-    let bytes = encode(&StatusRecord::from(status));
+    let mut record = StatusRecord::from(status);
+    record.result = status.result.as_ref().filter(|result| is_inline(result)).map(Into::into);
+    let bytes = encode(&record);
     let crc = status_checksum(seq, status.state as i64, status.finished_at.map(|at| at.0), &bytes);
     (bytes, crc)
 }
@@ -147,7 +155,7 @@ impl<'a> RowReader<'a> {
         Self { payloads: false, ..self }
     }
 
-    /// One task from [`COLUMNS`], without its result; checksums verified.
+    /// One task from [`COLUMNS`], its result only when it is small; checksums verified.
     pub(super) fn task(&mut self, row: &Row<'_>) -> Result<(u64, Task), StoreError> {
         let seq = row.get::<_, i64>(0).map_err(|error| fault("read", self.path, &error))?.cast_unsigned();
         self.parse(seq, row).map(|task| (seq, task)).map_err(|damage| {
@@ -215,9 +223,9 @@ pub(super) fn status(seq: u64, row: &Row<'_>, at: usize) -> Result<TaskStatus, D
     StatusRecord::decode(bytes)?.into_model()
 }
 
-/// Adds the result from the columns `body, crc` of the table `results` that begin at `at`.
+/// Adds a large result from the columns `body, crc` of the table `results` that begin at `at`.
 pub(super) fn add_result(seq: u64, status: &mut TaskStatus, row: &Row<'_>, at: usize) -> Result<(), Damage> {
-    if status.state != TaskState::Completed {
+    if status.state != TaskState::Completed || status.result.is_some() {
         return Ok(());
     }
     let body = reference(row, at)?.as_blob_or_null().ok().flatten();

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::folding::{advance, output_of, submitted};
 use super::projection_rows::{
-    SpecRow, body_checksum, corrupt, options_bytes, output_bytes, result_bytes, status, status_row,
+    SpecRow, body_checksum, corrupt, is_inline, options_bytes, output_bytes, result_bytes, status, status_row,
 };
 use super::record::{checksum, damage};
 use super::sqlite::{Schema, fault};
@@ -49,7 +49,7 @@ pub(super) const SCHEMA: Schema = Schema {
         );
         INSERT INTO meta VALUES (1, 0, 0, 0);"],
 };
-/// Statuses of live tasks that are kept, twice at most: once per generation.
+/// Tasks of which is kept what was last written, twice at most: once per generation.
 const KNOWN_MAX: usize = 32_768;
 
 /// Where the projection stands.
@@ -109,14 +109,44 @@ pub(super) struct Writer<'a> {
     pub(super) connection: Connection,
     pub(super) path: &'a Path,
     pub(super) meta: Meta,
-    /// Live tasks as last written: those touched lately, and those before.
-    young: HashMap<TaskId, (u64, TaskStatus)>,
-    old: HashMap<TaskId, (u64, TaskStatus)>,
+    live: Generations<(u64, TaskStatus)>,
+    /// Rows of those that have ended: all that matters of them is where they are when they go.
+    ended: Generations<u64>,
+}
+
+/// What was touched lately, and before; the oldest is forgotten.
+struct Generations<T> {
+    young: HashMap<TaskId, T>,
+    old: HashMap<TaskId, T>,
+}
+
+impl<T> Generations<T> {
+    fn new() -> Self {
+        Self { young: HashMap::new(), old: HashMap::new() }
+    }
+
+    fn insert(&mut self, id: TaskId, known: T) {
+        if self.young.len() >= KNOWN_MAX {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(id, known);
+    }
+
+    fn remove(&mut self, id: &TaskId) -> Option<T> {
+        self.young.remove(id).or_else(|| self.old.remove(id))
+    }
+}
+
+/// The tasks that a drain is about, in the order in which it touches them.
+#[derive(Default)]
+struct Drain {
+    places: HashMap<TaskId, usize>,
+    tasks: Vec<Touched>,
 }
 
 impl<'a> Writer<'a> {
     pub(super) fn new(connection: Connection, path: &'a Path, meta: Meta) -> Self {
-        Self { connection, path, meta, young: HashMap::new(), old: HashMap::new() }
+        Self { connection, path, meta, live: Generations::new(), ended: Generations::new() }
     }
 
     /// Writes the events after the present revision; all of them, or none and an error.
@@ -124,14 +154,14 @@ impl<'a> Writer<'a> {
         let written = self.try_write(commits);
         if written.is_err() {
             // They may be ahead of the tables now.
-            self.young.clear();
-            self.old.clear();
+            self.live = Generations::new();
+            self.ended = Generations::new();
         }
         written
     }
 
     fn try_write(&mut self, commits: &[Arc<Commit>]) -> Result<(), StoreError> {
-        let mut touched = HashMap::new();
+        let mut drain = Drain::default();
         let mut meta = self.meta;
         let new = commits.iter().flat_map(|commit| &commit.events);
         for event in new {
@@ -143,31 +173,31 @@ impl<'a> Writer<'a> {
                 return Err(corrupt(self.path, "meta", &event.task.to_string(), &damage(text)));
             }
             meta.revision = event.revision;
-            self.take(&mut touched, event)?;
+            self.take(&mut drain, event)?;
         }
         let path = self.path;
         let store = || -> rusqlite::Result<Meta> {
             let transaction = self.connection.unchecked_transaction()?;
-            store_touched(&transaction, &touched, &mut meta)?;
+            store_touched(&transaction, &drain.tasks, &mut meta)?;
             meta.store(&transaction)?;
             transaction.commit()?;
             Ok(meta)
         };
         let stored = { store }();
         self.meta = stored.map_err(|error| fault("write to", path, &error))?;
-        self.remember(touched);
+        self.remember(drain);
         Ok(())
     }
 
-    fn take(&mut self, touched: &mut HashMap<TaskId, Touched>, event: &Event) -> Result<(), StoreError> {
-        if !touched.contains_key(&event.task) {
-            let live = match &event.change {
-                Change::Submitted { .. } => None,
-                _ => self.find(&event.task)?,
-            };
-            touched.insert(event.task.clone(), Touched { dropped: None, live });
-        }
-        let Some(entry) = touched.get_mut(&event.task) else { return Ok(()) };
+    fn take(&mut self, drain: &mut Drain, event: &Event) -> Result<(), StoreError> {
+        let place = if let Some(place) = drain.places.get(&event.task) {
+            *place
+        } else {
+            drain.tasks.push(self.touch(event)?);
+            drain.places.insert(event.task.clone(), drain.tasks.len() - 1);
+            drain.tasks.len() - 1
+        };
+        let entry = &mut drain.tasks[place];
         match &event.change {
             Change::Submitted { spec } => {
                 let (seq, status) = (event.revision.0, submitted(event));
@@ -193,24 +223,32 @@ impl<'a> Writer<'a> {
     }
 
     /// The task as last written.
-    fn find(&mut self, id: &TaskId) -> Result<Option<Live>, StoreError> {
-        let known = self.young.remove(id).or_else(|| self.old.remove(id));
-        let found = match known {
+    fn touch(&mut self, event: &Event) -> Result<Touched, StoreError> {
+        let id = &event.task;
+        match &event.change {
+            Change::Submitted { .. } => return Ok(Touched::default()),
+            Change::Deleted => {
+                if let Some(seq) = self.ended.remove(id) {
+                    return Ok(Touched { dropped: Some((seq, Arc::clone(&event.options))), live: None });
+                }
+            }
+            _ => {}
+        }
+        let found = match self.live.remove(id) {
             Some(known) => Some(known),
             None => load_status(&self.connection, self.path, id)?,
         };
-        Ok(found.map(|(seq, status)| Live { seq, fresh: None, status, outputs: Vec::new() }))
+        let live = found.map(|(seq, status)| Live { seq, fresh: None, status, outputs: Vec::new() });
+        Ok(Touched { dropped: None, live })
     }
 
-    fn remember(&mut self, touched: HashMap<TaskId, Touched>) {
-        for (id, entry) in touched {
-            if let Some(live) = entry.live
-                && !live.status.state.is_terminal()
-            {
-                if self.young.len() >= KNOWN_MAX {
-                    self.old = std::mem::take(&mut self.young);
-                }
-                self.young.insert(id, (live.seq, live.status));
+    fn remember(&mut self, mut drain: Drain) {
+        for (id, place) in drain.places {
+            let Some(live) = drain.tasks[place].live.take() else { continue };
+            if live.status.state.is_terminal() {
+                self.ended.insert(id, live.seq);
+            } else {
+                self.live.insert(id, (live.seq, live.status));
             }
         }
     }
@@ -228,14 +266,10 @@ fn load_status(connection: &Connection, path: &Path, id: &TaskId) -> Result<Opti
     Ok(Some((seq, status)))
 }
 
-fn store_touched(
-    transaction: &Transaction<'_>,
-    touched: &HashMap<TaskId, Touched>,
-    meta: &mut Meta,
-) -> rusqlite::Result<()> {
-    let dropped: Vec<_> = touched.values().filter_map(|entry| entry.dropped.as_ref()).collect();
+fn store_touched(transaction: &Transaction<'_>, touched: &[Touched], meta: &mut Meta) -> rusqlite::Result<()> {
+    let dropped: Vec<_> = touched.iter().filter_map(|entry| entry.dropped.as_ref()).collect();
     delete(transaction, &dropped)?;
-    let mut live: Vec<&Live> = touched.values().filter_map(|entry| entry.live.as_ref()).collect();
+    let mut live: Vec<&Live> = touched.iter().filter_map(|entry| entry.live.as_ref()).collect();
     // In the order of the table, so that pages are touched once.
     live.sort_unstable_by_key(|live| live.seq);
     let inserted = insert(transaction, &live)?;
@@ -322,7 +356,7 @@ fn store_bodies(transaction: &Transaction<'_>, live: &[&Live]) -> rusqlite::Resu
     let mut output = transaction.prepare_cached("INSERT OR REPLACE INTO outputs VALUES (?1, ?2, ?3, ?4)")?;
     for live in live {
         let key = live.seq.cast_signed();
-        if let Some(payload) = &live.status.result {
+        if let Some(payload) = live.status.result.as_ref().filter(|result| !is_inline(result)) {
             let body = result_bytes(payload);
             result.execute(params![key, body_checksum(live.seq, &body), body])?;
         }

@@ -439,6 +439,9 @@ pub(super) struct StatusRecord {
     stdout_bytes: u64,
     #[prost(uint64, tag = "15")]
     stderr_bytes: u64,
+    /// A small result; a large one has a row of its own.
+    #[prost(message, optional, tag = "16")]
+    pub(super) result: Option<PayloadRecord>,
 }
 
 impl From<&TaskStatus> for StatusRecord {
@@ -459,6 +462,7 @@ impl From<&TaskStatus> for StatusRecord {
             bill: status.bill.as_deref().map(Into::into),
             stdout_bytes: status.stdout_bytes,
             stderr_bytes: status.stderr_bytes,
+            result: None,
         }
     }
 }
@@ -478,7 +482,7 @@ impl StatusRecord {
             failure: self.failure.map(FailureRecord::into_model).transpose()?.map(Box::new),
             cancel_request: self.cancel_request.map(RequestRecord::into_model).transpose()?.map(Box::new),
             cancel_receipt: self.cancel_receipt.map(ReceiptRecord::into_model).transpose()?.map(Box::new),
-            result: None,
+            result: self.result.map(PayloadRecord::into_model),
             bill: self.bill.map(|bill| Box::new(bill.into_model())),
             stdout_bytes: self.stdout_bytes,
             stderr_bytes: self.stderr_bytes,
