@@ -119,6 +119,8 @@ impl Drop for MemoryJournal {
 pub struct MemoryProjection {
     rows: RwLock<Rows>,
     reached: watch::Sender<Revision>,
+    /// It has none.
+    trouble: watch::Sender<Option<StoreError>>,
 }
 
 #[derive(Default)]
@@ -131,7 +133,11 @@ struct Rows {
 
 impl Default for MemoryProjection {
     fn default() -> Self {
-        Self { rows: RwLock::default(), reached: watch::Sender::new(Revision::default()) }
+        Self {
+            rows: RwLock::default(),
+            reached: watch::Sender::new(Revision::default()),
+            trouble: watch::Sender::new(None),
+        }
     }
 }
 
@@ -197,6 +203,10 @@ impl Projection for MemoryProjection {
 
     fn reached(&self) -> watch::Receiver<Revision> {
         self.reached.subscribe()
+    }
+
+    fn trouble(&self) -> watch::Receiver<Option<StoreError>> {
+        self.trouble.subscribe()
     }
 
     fn get(&self, id: &TaskId) -> Result<Option<Task>, StoreError> {

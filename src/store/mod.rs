@@ -157,6 +157,9 @@ pub trait Projection: Send + Sync + 'static {
     /// The revision that answers have reached. Without [`Projection::hurry`] it follows at leisure.
     fn reached(&self) -> watch::Receiver<Revision>;
 
+    /// Why it does not follow at present: the disk is full, or what is in the file cannot be true.
+    fn trouble(&self) -> watch::Receiver<Option<StoreError>>;
+
     /// One task with payload and result.
     ///
     /// # Errors

@@ -53,6 +53,8 @@ struct Shared {
     queue: Mutex<Queue>,
     /// There is something to do.
     ready: Condvar,
+    /// Why the last transaction could not be written.
+    trouble: watch::Sender<Option<StoreError>>,
     /// What did not fit into the queue is there.
     journal: Arc<SqliteJournal>,
 }
@@ -110,6 +112,7 @@ impl SqliteProjection {
             path: path.to_owned(),
             queue: Mutex::new(Queue { fed: meta.revision, ..Queue::default() }),
             ready: Condvar::new(),
+            trouble: watch::Sender::new(None),
             journal,
         });
         let worked = Arc::clone(&shared);
@@ -165,6 +168,10 @@ impl Projection for SqliteProjection {
 
     fn reached(&self) -> watch::Receiver<Revision> {
         self.reached.clone()
+    }
+
+    fn trouble(&self) -> watch::Receiver<Option<StoreError>> {
+        self.shared.trouble.subscribe()
     }
 
     fn get(&self, id: &TaskId) -> Result<Option<Task>, StoreError> {
@@ -258,12 +265,14 @@ fn keep_up(shared: &Shared, mut writer: Writer<'_>, log: &Log, reach: &watch::Se
             Ok(()) => {
                 log.mark.remember(writer.meta.revision.0);
                 reach.send_replace(writer.meta.revision);
+                shared.trouble.send_if_modified(|trouble| trouble.take().is_some());
                 log.copy_when_long(shared, &writer);
             }
             Err(error) => {
                 tracing::error!(%error, "the projection could not be written");
                 let lost = matches!(error, StoreError::Corrupt { .. } | StoreError::Foreign { .. });
                 refuse_checkpoints(shared, &error, lost);
+                shared.trouble.send_replace(Some(error));
                 // What was not written stays in the journal and is read from there at the next start.
                 if lost || closed {
                     return;
