@@ -6,6 +6,8 @@
 mod abuse;
 mod cli;
 mod crash;
+mod disk;
+mod half_open;
 mod lifecycle;
 mod pools;
 mod promises;
