@@ -94,6 +94,10 @@ async fn a_full_disk_stops_submissions_until_there_is_space_and_loses_nothing() 
     let again = server.tasks().submit_task(noop()).await.unwrap_err();
     assert_eq!(reason(&again), "STORE_UNAVAILABLE", "small ones are refused as well");
 
+    let update = v1::UpdatePoolRequest { name: "default".to_owned(), size: Some(3), ..Default::default() };
+    let refused = server.pools().update_pool(update).await.unwrap_err();
+    assert_eq!(reason(&refused), "STORE_UNAVAILABLE", "it could not be kept: {refused:?}");
+
     std::fs::remove_file(ballast).unwrap();
     until_ready(&server).await;
     let after = server.submit(noop()).await;
