@@ -4,6 +4,7 @@
 //! (`conformance`). The journal is the only truth; the projection can be rebuilt from it as far as
 //! the journal reaches.
 
+mod backup;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
@@ -32,6 +33,7 @@ mod wal;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use backup::{Contents, backup, check};
 pub use folding::fold;
 pub use open::{Options, open};
 pub use pools::{KeptPool, PoolBounds};
