@@ -219,6 +219,7 @@ fn edge_options(config: &Config, instance: String) -> api::Options {
         keepalive_timeout: config.server.keepalive_timeout.0,
         connection_age: config.server.connection_age.0,
         connection_age_grace: config.server.connection_age_grace.0,
+        header_timeout: config.http.header_timeout.0,
         max_in_flight: config.server.max_in_flight,
         instance,
         host: Arc::new(move || sampler.health()),

@@ -16,6 +16,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tonic::body::Body;
@@ -27,6 +28,7 @@ use tower::Service;
 use crate::model::ErrorCode;
 use crate::scheduler::Internal;
 
+use super::connections::Edge;
 use super::deadline;
 use super::status::{self, EdgeError};
 
@@ -42,12 +44,14 @@ impl<S> Guard<S> {
     pub fn new(inner: S, max_in_flight: usize) -> Self {
         Self { inner, places: Arc::new(Semaphore::new(max_in_flight.min(Semaphore::MAX_PERMITS))), peer: None }
     }
+}
 
-    /// The same guard, for calls from this peer.
-    pub fn facing(&self, peer: TcpConnectInfo) -> Self
-    where
-        S: Clone,
-    {
+impl<S> Edge for Guard<S>
+where
+    S: Service<Request<Incoming>, Response = Response<Body>, Future: Send, Error: std::fmt::Display + Send>,
+    S: Clone + Send + Sync + 'static,
+{
+    fn facing(&self, peer: TcpConnectInfo) -> Self {
         Self { peer: Some(peer), ..self.clone() }
     }
 }

@@ -17,8 +17,10 @@ use crate::scheduler::Handle;
 use crate::telemetry::host::HostHealth;
 
 use super::connections;
+use super::guard::Guard;
 use super::handlers::Handlers;
 use super::health::Probe;
+use super::http::{Front, Shared};
 use super::pools::Pools;
 use super::system::System;
 use super::tasks::Tasks;
@@ -39,6 +41,9 @@ pub struct Options {
     pub connection_age: Duration,
     /// Time that its calls then get.
     pub connection_age_grace: Duration,
+    /// Time in which a connection must say what it speaks, in which the headers of an HTTP/1.1 call
+    /// must be complete, and for which such a connection may be idle.
+    pub header_timeout: Duration,
     /// Calls under way in the whole server; beyond, callers get OVERLOADED.
     pub max_in_flight: usize,
     /// Identity of this run of the server.
@@ -80,9 +85,11 @@ pub async fn serve(
         .add_service(PoolServiceServer::new(pools))
         .add_service(HandlerServiceServer::new(Handlers::new(handle.clone())))
         .add_service(SystemServiceServer::new(system))
-        .add_service(HealthServer::new(Probe::new(handle, stop.clone())))
+        .add_service(HealthServer::new(Probe::new(handle.clone(), stop.clone())))
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha);
-    connections::serve(listener, routes, &options, stop).await;
+    let calls = Guard::new(routes.prepare(), options.max_in_flight);
+    let front = Front::new(calls, Shared { handle, host: options.host.clone() });
+    connections::serve(listener, front, &options, stop).await;
     Ok(())
 }
