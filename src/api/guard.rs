@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderMap, Request, Response};
@@ -43,6 +43,17 @@ pub(super) struct Guard<S> {
 impl<S> Guard<S> {
     pub fn new(inner: S, max_in_flight: usize) -> Self {
         Self { inner, places: Arc::new(Semaphore::new(max_in_flight.min(Semaphore::MAX_PERMITS))), peer: None }
+    }
+
+    /// A place among the calls under way; it is free again when dropped.
+    ///
+    /// # Errors
+    /// OVERLOADED.
+    pub fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
+        self.places.clone().try_acquire_owned().map_err(|_| {
+            let message = "too many calls are under way".to_owned();
+            status::of(&EdgeError { code: ErrorCode::Overloaded, message })
+        })
     }
 }
 
@@ -73,9 +84,9 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let deadline = deadline::of(request.headers());
-        let Ok(place) = self.places.clone().try_acquire_owned() else {
-            let message = "too many calls are under way".to_owned();
-            return answered(&status::of(&EdgeError { code: ErrorCode::Overloaded, message }));
+        let place = match self.place() {
+            Ok(place) => place,
+            Err(refused) => return answered(&refused),
         };
         if let Some(peer) = &self.peer {
             request.extensions_mut().insert(peer.clone());

@@ -20,7 +20,7 @@ use super::connections;
 use super::guard::Guard;
 use super::handlers::Handlers;
 use super::health::Probe;
-use super::http::{Front, Shared};
+use super::http::{Contract, Front, Origins, Shared};
 use super::pools::Pools;
 use super::system::System;
 use super::tasks::Tasks;
@@ -44,6 +44,12 @@ pub struct Options {
     /// Time in which a connection must say what it speaks, in which the headers of an HTTP/1.1 call
     /// must be complete, and for which such a connection may be idle.
     pub header_timeout: Duration,
+    /// Time in which the body of a call that is not gRPC must be complete.
+    pub body_timeout: Duration,
+    /// Origins of web pages that may call, such as `https://tasks.example.com`; `*` for all.
+    pub allowed_origins: Vec<String>,
+    /// Names of this server that callers may use besides `localhost` and addresses.
+    pub hosts: Vec<String>,
     /// Calls under way in the whole server; beyond, callers get OVERLOADED.
     pub max_in_flight: usize,
     /// Identity of this run of the server.
@@ -58,6 +64,9 @@ pub enum ServeError {
     /// The reflection service cannot read the contract.
     #[error("failed to build reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// The JSON side cannot read the contract.
+    #[error("failed to read the contract: {0}")]
+    Contract(#[from] prost_reflect::DescriptorError),
 }
 
 /// Serves until `stop`; returns at most a few seconds later, when no connection is open any more.
@@ -89,7 +98,20 @@ pub async fn serve(
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha);
     let calls = Guard::new(routes.prepare(), options.max_in_flight);
-    let front = Front::new(calls, Shared { handle, host: options.host.clone() });
+    // Whoever can be reached by a name of the network has other walls: see the module.
+    let is_loopback = listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
+    let shared = Shared {
+        handle,
+        host: options.host.clone(),
+        contract: Arc::new(Contract::new()?),
+        origins: Origins {
+            allowed: options.allowed_origins.clone(),
+            check_host: is_loopback || !options.hosts.is_empty(),
+            hosts: options.hosts.clone(),
+        },
+        body_timeout: options.body_timeout,
+    };
+    let front = Front::new(calls, shared);
     connections::serve(listener, front, &options, stop).await;
     Ok(())
 }

@@ -6,9 +6,11 @@
 mod abuse;
 mod cli;
 mod crash;
+mod http;
 mod lifecycle;
 mod pools;
 mod promises;
+mod raw;
 mod refusals;
 mod serving;
 mod support;
