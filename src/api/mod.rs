@@ -7,6 +7,7 @@ mod deadline;
 mod guard;
 mod handlers;
 mod health;
+mod keda;
 mod pools;
 mod server;
 mod status;

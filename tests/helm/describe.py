@@ -55,7 +55,7 @@ SCALED_OBJECT = {
         "name": text(pattern=NAME, maxLength=40),
         "target": text(pattern=NAME),
         "pool": text(minLength=1, maxLength=64),
-        "metric": {"enum": ["queued", "oldest_wait", "utilization"]},
+        "metric": {"enum": ["load", "queued", "oldest_wait", "utilization"]},
         "value": {"type": "number", "exclusiveMinimum": 0},
         "minReplicas": whole(0, 10000),
         "maxReplicas": whole(1, 10000),
