@@ -105,3 +105,14 @@ seccompProfile:
 {{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" -}}
 {{ $port | default (ternary "443" "80" (eq $url.scheme "https")) }}
 {{- end -}}
+
+{{/* The file of hashed keys, with one that may do everything. */}}
+{{- define "lineshaft.keyFile" -}}
+[[token]]
+id = {{ quote .id }}
+name = "admin"
+sha256 = {{ sha256sum .key | quote }}
+role = "admin"
+namespaces = ["*"]
+created_at = {{ dateInZone "2006-01-02T15:04:05Z" now "UTC" | quote }}
+{{ end -}}

@@ -1,5 +1,7 @@
 """What is installed has the properties that the documents promise."""
 
+import base64
+import hashlib
 import pathlib
 import re
 import subprocess
@@ -163,6 +165,22 @@ def test_only_the_hashes_of_keys_reach_the_server():
     pod, _ = server(render({}))
     tokens = next(volume for volume in pod["spec"]["volumes"] if volume["name"] == "tokens")
     assert tokens["secret"]["items"] == [{"key": "tokens", "path": "tokens"}]
+
+
+def test_the_key_that_is_made_is_one_that_the_server_knows_by_its_hash_and_another_each_time():
+    def made():
+        secret = only(chart.fresh({}), "Secret")["data"]
+        return {key: base64.b64decode(value).decode() for key, value in secret.items()}
+
+    first, second = made(), made()
+    key = first["admin-token"]
+    assert re.fullmatch(r"lineshaft_[0-9a-f]{12}_[0-9a-f]{64}", key)
+    assert key != second["admin-token"]
+    [entry] = tomllib.loads(first["tokens"])["token"]
+    assert entry["id"] == key.split("_")[1]
+    assert entry["sha256"] == hashlib.sha256(key.encode()).hexdigest()
+    assert (entry["role"], entry["namespaces"]) == ("admin", ["*"])
+    assert key not in first["tokens"]
 
 
 def test_a_secret_of_ones_own_is_used_and_none_is_made():

@@ -6,6 +6,7 @@
 mod abuse;
 mod cli;
 mod crash;
+mod doctor;
 mod keda;
 mod lifecycle;
 mod pools;
