@@ -53,6 +53,7 @@ fn nap(id: &str, seconds: &str) -> lineshaft::proto::v1::SubmitTaskRequest {
 }
 
 #[tokio::test]
+#[expect(clippy::float_cmp, reason = "small counts and given targets are exact")]
 async fn a_deployment_scales_with_what_waits_and_to_zero_when_all_is_done() {
     let server = Server::start(CONFIG);
     let mut keda = Keda::of(&server);

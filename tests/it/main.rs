@@ -14,5 +14,6 @@ mod promises;
 mod refusals;
 mod serving;
 mod support;
+mod upgrade;
 mod watch;
 mod wire;
