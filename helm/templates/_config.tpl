@@ -56,27 +56,14 @@ tls:
   client_ca: /etc/lineshaft/client-ca/ca.crt
   {{- end }}
 {{- end }}
-{{- if or .Values.auth.tokens.enabled .Values.auth.jwt.issuer }}
+{{- if or .Values.auth.tokens.enabled .Values.auth.jwksSecret }}
 auth:
   {{- if .Values.auth.tokens.enabled }}
   tokens_file: /etc/lineshaft/tokens/tokens
   {{- end }}
-  {{- with .Values.auth.jwt }}
-  {{- if .issuer }}
+  {{- if .Values.auth.jwksSecret }}
   jwt:
-    issuer: {{ .issuer | quote }}
-    {{- with .audience }}
-    audience: {{ . | quote }}
-    {{- end }}
-    {{- if .jwksSecret }}
-    jwks_file: /etc/lineshaft/jwks/jwks.json
-    {{- else }}
-    jwks_url: {{ .jwksUrl | quote }}
-    {{- end }}
-    {{- with .algorithms }}
-    algorithms: {{ toJson . }}
-    {{- end }}
-  {{- end }}
+    keys_file: /etc/lineshaft/jwks/jwks.json
   {{- end }}
 {{- end }}
 {{- end -}}

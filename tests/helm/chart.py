@@ -68,6 +68,16 @@ def fresh(values):
     return render(values)
 
 
+def notes(values):
+    """What Helm tells after an installation."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        file.write(json.dumps(values))
+        file.flush()
+        command = [HELMS[-1], "install", "demo", str(CHART), "--namespace", "work", "--dry-run=client", "--values", file.name]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.split("\nNOTES:\n")[1]
+
+
 def only(documents, kind, suffix=""):
     """The one object of that kind, or of that kind and end of its name."""
     found = [d for d in documents if d["kind"] == kind and d["metadata"]["name"].endswith(suffix)]

@@ -20,8 +20,10 @@ CHART = pathlib.Path(__file__).resolve().parents[2] / "helm"
 BEGIN, END = "<!-- values: made by tests/helm/describe.py -->", "<!-- end of values -->"
 
 # Settings that hang on ports, mounts and the grace period: the chart writes them.
-OWNED = {"server": ["listen", "health_listen", "insecure", "drain_limit"], "store": ["directory", "memory"]}
-OWNED_WHOLE = ["tls", "auth"]
+OWNED = {
+    "Server": ["listen", "health_listen", "insecure", "drain_limit"], "Store": ["directory", "memory"],
+    "Tls": ["certificate", "key", "client_ca"], "Auth": ["tokens_file"], "Jwt": ["keys_file"],
+}
 
 NAME = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 OPTIONAL_NAME = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$"
@@ -84,8 +86,6 @@ BOUNDS = {
     "service.port": whole(1, 65535),
     "service.annotations": STRINGS,
     "auth.tokens.key": text(minLength=1),
-    "auth.jwt.jwksUrl": text(pattern=URL),
-    "auth.jwt.algorithms": items_of({"type": "string"}),
     "tls.certManager.issuerKind": {"enum": ["Issuer", "ClusterIssuer"]},
     "tls.certManager.dnsNames": items_of(text(minLength=1)),
     "tls.certManager.duration": text(pattern=SPAN),
@@ -144,18 +144,19 @@ def when(condition, then, otherwise=None):
     return rule if otherwise is None else rule | {"else": otherwise}
 
 
+HAS_JWT = at("config.auth.jwt", {"type": "object"})
+HAS_CERTIFICATES = at("config.auth.certificate", {"minItems": 1})
+
 # Combinations that cannot work. The path in the message is that of the value to change.
 RULES = [
     # Nobody may call it, or everybody may: the second has to be said.
-    when({"anyOf": [at("auth.tokens.enabled", IS_TRUE), at("auth.jwt.issuer", GIVEN), at("tls.clientCaSecret", GIVEN)]},
+    when({"anyOf": [at("auth.tokens.enabled", IS_TRUE), HAS_JWT, HAS_CERTIFICATES]},
          at("auth.insecure", IS_FALSE), at("auth.insecure", IS_TRUE)),
     when(at("auth.insecure", IS_TRUE), at("service.type", {"const": "ClusterIP"})),
     when(at("auth.tokens.enabled", IS_FALSE), at("auth.tokens.existingSecret", EMPTY)),
-    when(at("auth.jwt.issuer", GIVEN), at("auth.jwt.audience", GIVEN), both(
-        *(at(f"auth.jwt.{key}", EMPTY) for key in ("audience", "jwksUrl", "jwksSecret")),
-        at("auth.jwt.algorithms", {"maxItems": 0}))),
-    when(both(at("auth.jwt.issuer", GIVEN), at("auth.jwt.jwksSecret", EMPTY)), at("auth.jwt.jwksUrl", GIVEN)),
-    when(at("auth.jwt.jwksSecret", GIVEN), at("auth.jwt.jwksUrl", EMPTY)),
+    when(at("auth.jwksSecret", GIVEN), at("config.auth.jwt", {"not": {"required": ["jwks_url"]}})),
+    when(both(HAS_JWT, at("auth.jwksSecret", EMPTY)), at("config.auth.jwt.jwks_url", GIVEN)),
+    when(HAS_CERTIFICATES, at("tls.clientCaSecret", GIVEN)),
     when(at("tls.enabled", IS_FALSE), both(
         at("tls.existingSecret", EMPTY), at("tls.clientCaSecret", EMPTY), at("tls.certManager.enabled", IS_FALSE))),
     when(both(at("tls.enabled", IS_TRUE), at("tls.certManager.enabled", IS_FALSE)), at("tls.existingSecret", GIVEN)),
@@ -231,12 +232,9 @@ def config_schema(lineshaft):
         return {key: plain(value, names=key == "properties" and not names) for key, value in kept.items()}
 
     top = schema["properties"]
-    for section in OWNED_WHOLE:
-        top.pop(section, None)
     for section, keys in OWNED.items():
-        target = definitions[top[section]["$ref"].split("/")[-1]]
         for key in keys:
-            target["properties"].pop(key, None)
+            del definitions[section]["properties"][key]
     config = {"type": "object", "additionalProperties": False, "properties": plain(top, names=True)}
     return config, plain(definitions, names=True)
 

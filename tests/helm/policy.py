@@ -18,7 +18,6 @@ EXCEPTIONS = {
     ("CKV_K8S_43", "Pod"): "as the server, whose image it is",
     ("CKV_K8S_8", "Pod"): "the test pod serves nothing and ends by itself",
     ("CKV_K8S_9", "Pod"): "the test pod serves nothing and ends by itself",
-    ("CKV_K8S_35", "Pod"): "the client reads its key from LINESHAFT_TOKEN; the pod lives for seconds",
     ("CKV_K8S_35", "StatefulSet"): "OTEL_EXPORTER_OTLP_HEADERS is OpenTelemetry's own way; programs name theirs in env_pass",
     ("CKV2_K8S_6", "Pod"): "the test pod takes no connection",
     ("CKV_K8S_40", "StatefulSet"): "only where the operator has the cluster assign users, which it does by ranges of its own",

@@ -8,6 +8,7 @@ import base64
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -193,6 +194,16 @@ def test_helm_test_passes(machine):
     done = machine.run_beside(documents, test)
     assert done.returncode == 0, done.stdout + done.stderr + machine.said()
     assert done.stdout.strip()
+
+
+def test_the_first_task_of_the_notes_runs(machine):
+    documents, _ = install(machine, {})
+    notes = chart.notes({})
+    command = re.search(r"^  lineshaft (task run .*)$", notes, re.MULTILINE)[1]
+    server_url = re.search(r"export LINESHAFT_SERVER=(\S+)", notes)[1]
+    key = texts(only(documents, "Secret"))["admin-token"]
+    done = machine.client(*command.split(), env={"LINESHAFT_SERVER": server_url, "LINESHAFT_TOKEN": key})
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_without_a_key_nobody_is_served(machine):

@@ -4,7 +4,7 @@ import pytest
 
 import chart
 from chart import OPEN, laid_over
-from test_values import CERT, INGRESS, JWT, SCALED, TLS
+from test_values import CERT, INGRESS, ISSUER, JWKS, JWT, SCALED, TLS
 
 REFUSED = {
     "two servers on one embedded store": ({"replicas": 2}, "replicas"),
@@ -15,11 +15,12 @@ REFUSED = {
     "everybody of the whole world is let in": (laid_over(OPEN, {"service": {"type": "LoadBalancer"}}), "type"),
     "tokens of a Secret although tokens are off": (
         laid_over(JWT, {"auth": {"tokens": {"enabled": False, "existingSecret": "keys"}}}), "existingSecret"),
-    "a JWT without keys": ({"auth": {"jwt": {"issuer": "https://id.example", "audience": "a"}}}, "jwksUrl"),
-    "a JWT for anybody": (
-        {"auth": {"jwt": {"issuer": "https://id.example", "jwksUrl": "https://id.example/keys"}}}, "audience"),
-    "keys from two places": (laid_over(JWT, {"auth": {"jwt": {"jwksSecret": "jwks"}}}), "jwksUrl"),
-    "keys of nobody": ({"auth": {"jwt": {"jwksUrl": "https://id.example/keys"}}}, "jwksUrl"),
+    "a JWT without keys": ({"config": {"auth": {"jwt": ISSUER}}}, "jwks_url"),
+    "keys from two places": (laid_over(JWT, JWKS), "jwt"),
+    "keys of nobody": ({"auth": {"jwksSecret": "jwks"}}, "config"),
+    "callers' certificates that nobody checks": (
+        {"config": {"auth": {"certificate": [{"subject": "*", "role": "viewer", "namespaces": ["*"]}]}}},
+        "clientCaSecret"),
     "TLS without a certificate": ({"tls": {"enabled": True}}, "existingSecret"),
     "a certificate that is not used": ({"tls": {"existingSecret": "cert"}}, "existingSecret"),
     "callers' certificates without TLS": ({"tls": {"clientCaSecret": "ca"}}, "clientCaSecret"),
@@ -35,6 +36,7 @@ REFUSED = {
         {"keda": {"scaledObjects": [{k: v for k, v in SCALED.items() if k != "maxReplicas"}]}}, "maxReplicas"),
     "a setting that the server does not know": ({"config": {"pool": [{"name": "a", "sise": 4}]}}, "sise"),
     "a setting that the chart owns": ({"config": {"server": {"listen": "127.0.0.1:1"}}}, "listen"),
+    "a file that the chart mounts": ({"config": {"auth": {"tokens_file": "/x"}}}, "tokens_file"),
     "a wrong kind of setting": ({"config": {"pool": [{"name": "a", "size": "many"}]}}, "size"),
     "root": ({"securityContext": {"runAsUser": 0}}, "runAsUser"),
     "half a digest": ({"image": {"digest": "sha256:12"}}, "digest"),
@@ -54,5 +56,5 @@ def test_is_refused(what, helm):
 
 def test_what_is_refused_is_so_for_that_reason_alone():
     """The bases of the refusals above do render."""
-    for values in (OPEN, JWT, TLS, CERT, INGRESS, {"keda": {"scaledObjects": [SCALED]}}):
+    for values in (OPEN, JWT, JWKS, TLS, CERT, INGRESS, {"keda": {"scaledObjects": [SCALED]}}):
         assert chart.render(values)

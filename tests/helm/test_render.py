@@ -237,12 +237,19 @@ def test_helm_test_submits_a_task_to_the_service_of_callers():
 
 
 def test_helm_test_has_a_key_or_is_not_there():
-    made = only(render({}), "Pod")["spec"]["containers"][0]["env"]
-    assert made[1]["valueFrom"]["secretKeyRef"] == {"name": "demo-lineshaft-tokens", "key": "admin-token"}
+    def secrets(values):
+        pods = [d["spec"] for d in render(values) if d["kind"] == "Pod"]
+        return [volume["secret"]["secretName"] for pod in pods for volume in pod["volumes"]]
+
     own = {"auth": {"tokens": {"existingSecret": "keys"}}}
-    assert not [d for d in render(own) if d["kind"] == "Pod"]
-    given = only(render(laid_over(own, {"test": {"tokenSecret": "mine"}})), "Pod")["spec"]["containers"][0]["env"]
-    assert given[1]["valueFrom"]["secretKeyRef"] == {"name": "mine", "key": "admin-token"}
+    assert secrets({}) == ["demo-lineshaft-tokens"]
+    assert secrets(own) == []
+    assert secrets(laid_over(own, {"test": {"tokenSecret": "mine"}})) == ["mine"]
+    assert secrets(CERT) == ["demo-lineshaft-tokens", "demo-lineshaft-tls"]
+    asked = laid_over(TLS, {"tls": {"clientCaSecret": "callers"}})
+    assert secrets(asked) == []
+    assert secrets(laid_over(asked, {"config": {"tls": {"client_certificate": "optional"}}})) == ["demo-lineshaft-tokens"]
+    assert secrets(laid_over(asked, {"test": {"certificateSecret": "me"}})) == ["demo-lineshaft-tokens", "me"]
 
 
 def test_long_names_still_fit():

@@ -10,7 +10,10 @@ import describe
 from chart import CHART, laid_over, tree
 
 PEER = [{"namespaceSelector": {"matchLabels": {"team": "a"}}}]
-JWT = {"auth": {"jwt": {"issuer": "https://id.example", "audience": "lineshaft", "jwksUrl": "https://id.example/keys"}}}
+GRANT = {"claim": "groups", "value": "team", "role": "submitter", "namespaces": ["*"]}
+ISSUER = {"issuer": "https://id.example", "audience": "lineshaft", "grant": [GRANT]}
+JWT = {"config": {"auth": {"jwt": ISSUER | {"jwks_url": "https://id.example/keys"}}}}
+JWKS = {"config": {"auth": {"jwt": ISSUER}}, "auth": {"jwksSecret": "jwks"}}
 TLS = {"tls": {"enabled": True, "existingSecret": "cert"}}
 CERT = {"tls": {"enabled": True, "certManager": {"enabled": True, "issuer": "ca"}}}
 OTLP = {"otel": {"endpoint": "http://collector.watch:4317"}}
@@ -52,11 +55,7 @@ FLIPS = {
     "auth.tokens.enabled": (False, JWT),
     "auth.tokens.existingSecret": ("keys", {}),
     "auth.tokens.key": ("hashes", {"auth": {"tokens": {"existingSecret": "keys"}}}),
-    "auth.jwt.issuer": ("https://other.example", JWT),
-    "auth.jwt.audience": ("other", JWT),
-    "auth.jwt.jwksUrl": ("https://id.example:8443/keys", JWT),
-    "auth.jwt.jwksSecret": ("jwks", JWT, tree("auth.jwt.jwksUrl", "")),
-    "auth.jwt.algorithms": (["ES256"], JWT),
+    "auth.jwksSecret": ("other", JWKS),
     "tls.enabled": (True, {}, {"tls": {"existingSecret": "cert"}}),
     "tls.existingSecret": ("other", TLS),
     "tls.clientCaSecret": ("ca", TLS),
@@ -119,6 +118,8 @@ FLIPS = {
     "priorityClassName": ("high", {}),
     "test.tokenSecret": ("mine", {}),
     "test.tokenKey": ("key", {}),
+    "test.caSecret": ("ca", {}),
+    "test.certificateSecret": ("caller", {}),
 }
 
 VALUES = (CHART / "values.yaml").read_text()
