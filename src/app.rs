@@ -3,6 +3,8 @@
 //! Supervisor → store → scheduler and pools → edge. A drain, asked for by a signal or over the API,
 //! ends the scheduler; then the edge, the processes and the store follow.
 
+pub mod doctor;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -8,6 +8,7 @@ mod guard;
 mod handlers;
 mod health;
 mod http;
+mod keda;
 mod pools;
 mod server;
 mod sniff;

@@ -94,6 +94,7 @@ pub async fn serve(
         .add_service(PoolServiceServer::new(pools))
         .add_service(HandlerServiceServer::new(Handlers::new(handle.clone())))
         .add_service(SystemServiceServer::new(system))
+        .add_service(super::keda::service(handle.clone()))
         .add_service(HealthServer::new(Probe::new(handle.clone(), stop.clone())))
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha);
