@@ -70,6 +70,10 @@ pub fn backup(data: &Path, to: &Path) -> Result<Contents, StoreError> {
         return Err(taken(to));
     }
     let source = Source::open(data)?;
+    if !source.in_use {
+        // The copy has no marks that could tell of a lost end.
+        examine(&source)?;
+    }
     std::fs::create_dir(&partial).map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => taken(&partial),
         _ => io_fault("create", &partial, &error),
@@ -91,7 +95,10 @@ pub fn backup(data: &Path, to: &Path) -> Result<Contents, StoreError> {
 /// # Errors
 /// Any of [`StoreError`]; damage is named.
 pub fn check(directory: &Path) -> Result<Contents, StoreError> {
-    let source = Source::open(directory)?;
+    examine(&Source::open(directory)?)
+}
+
+fn examine(source: &Source) -> Result<Contents, StoreError> {
     let (journal, projection) = (&source.journal, &source.projection);
     journal.verify_structure()?;
     let (trimmed, end) = journal_check::verify(&journal.connection, &journal.path)?;
