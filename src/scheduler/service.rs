@@ -8,11 +8,12 @@ use std::io;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{CancelMode, CancelRequest, Catalog, Change, Clock, Durability, PoolName, TaskId, Timestamp};
-use crate::pool::{Attempt, Pool, Report, ReportSink, Ticket};
+use crate::pool::{Attempt, Pool, Report, ReportSink, Surroundings, Ticket};
 use crate::runners::{Registry, StopCause};
 use crate::store::{Commit, Recovery, Store, StoreError};
 
@@ -103,12 +104,8 @@ impl Service {
         let reports = sender.clone();
         // A service that has gone wants no reports.
         let sink: ReportSink = Arc::new(move |report| drop(reports.send(Input::Report(report))));
-        let mut pools = Vec::new();
-        for spec in &options.core.pools {
-            let pool = Pool::start(spec, registry.clone(), clock.clone(), sink.clone(), runtime.clone())?;
-            pools.push(Some(pool));
-        }
         let retention = RetentionView { count: options.core.retention_count as u64, age: options.core.retention_age };
+        let specs = options.core.pools.clone();
         let (core, pending) = recover(options.core, recovery, clock.now());
         let durable = crate::model::Revision(core.revision().0 - pending.events.len() as u64);
         let draining = CancellationToken::new();
@@ -116,7 +113,7 @@ impl Service {
         let shared = Arc::new(Shared {
             inbox: sender,
             catalog: options.catalog,
-            clock,
+            clock: clock.clone(),
             hub,
             store,
             retention,
@@ -124,6 +121,16 @@ impl Service {
             drain_limit: options.drain_limit,
             options: parking_lot::Mutex::new(Interned::default()),
         });
+        let payloads = Handle { shared: shared.clone() };
+        let around = Surroundings {
+            registry,
+            clock,
+            reports: sink,
+            payloads: Arc::new(move |id| Box::pin(payload(payloads.clone(), id))),
+            runtime: runtime.clone(),
+        };
+        let start = |spec| Pool::start(spec, around.clone()).map(Some);
+        let pools = specs.iter().map(start).collect::<io::Result<_>>()?;
         Ok(Self {
             core,
             pools,
@@ -516,6 +523,11 @@ impl Service {
             answer.send();
         }
     }
+}
+
+/// The payload of a task whose attempt does not carry it.
+async fn payload(handle: Handle, id: TaskId) -> Result<Bytes, String> {
+    handle.get(&id).await.map(|found| found.task.spec.payload.clone()).map_err(|refusal| refusal.to_string())
 }
 
 fn recover(options: core::Options, recovery: Recovery, now: Timestamp) -> (Core, Pending) {

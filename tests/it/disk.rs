@@ -30,7 +30,8 @@ fn mount_small(place: &Path, megabytes: usize) {
     assert!(mounted, "{said}");
 }
 
-/// Takes up space until it is removed.
+/// Takes up space until it is removed: far more than the tasks need that fill the rest, because what the
+/// journal has accepted is written twice more, to the tables and their log.
 fn ballast(place: &Path, bytes: usize) -> PathBuf {
     let path = place.join("ballast");
     std::fs::write(&path, vec![1; bytes]).unwrap();
@@ -81,8 +82,8 @@ async fn a_full_disk_stops_submissions_until_there_is_space_and_loses_nothing() 
     if !isolated("disk::a_full_disk_stops_submissions_until_there_is_space_and_loses_nothing", &["mount"]) {
         return;
     }
-    let directory = small_disk(48);
-    let ballast = ballast(&directory.path().join("data"), 16 << 20);
+    let directory = small_disk(160);
+    let ballast = ballast(&directory.path().join("data"), 128 << 20);
     let mut server = Server::start_in(directory, PAUSED);
     let (accepted, refused) = fill(&server).await;
     assert!(accepted.len() > 10, "{} accepted", accepted.len());
@@ -109,9 +110,9 @@ async fn what_was_accepted_before_a_crash_on_a_full_disk_is_there_when_there_is_
     if !isolated("disk::what_was_accepted_before_a_crash_on_a_full_disk_is_there_when_there_is_space", &["mount"]) {
         return;
     }
-    let directory = small_disk(48);
+    let directory = small_disk(160);
     let data = directory.path().join("data");
-    let ballast = ballast(&data, 16 << 20);
+    let ballast = ballast(&data, 128 << 20);
     let mut server = Server::start_in(directory, PAUSED);
     let (accepted, _) = fill(&server).await;
     server.kill9();

@@ -240,6 +240,7 @@ impl Core {
             attempt: task.attempt + 1,
             eligible_at: task.eligible_at,
             confirm: task.spec.options.at_most_once,
+            payload_stored: task.payload_stored,
         };
         self.pools[pool].assigned[priority.index()] += 1;
         self.pools[pool].assigned_order[priority.index()].push_back(ticket);
