@@ -272,11 +272,15 @@ fn keep_up(shared: &Shared, mut writer: Writer<'_>, log: &Log, reach: &watch::Se
             Ok(()) => {
                 log.mark.remember(writer.meta.revision.0);
                 reach.send_replace(writer.meta.revision);
-                shared.trouble.send_if_modified(|trouble| trouble.take().is_some());
+                if shared.trouble.send_if_modified(|trouble| trouble.take().is_some()) {
+                    tracing::info!("the projection is written again");
+                }
                 log.copy_when_long(shared, &writer);
             }
             Err(error) => {
-                tracing::error!(%error, "the projection could not be written");
+                if shared.trouble.borrow().is_none() {
+                    tracing::error!(%error, "the projection could not be written, and is tried again");
+                }
                 let lost = matches!(error, StoreError::Corrupt { .. } | StoreError::Foreign { .. });
                 refuse_checkpoints(shared, &error, lost);
                 shared.trouble.send_replace(Some(error));

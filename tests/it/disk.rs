@@ -30,12 +30,19 @@ fn mount_small(place: &Path, megabytes: usize) {
     assert!(mounted, "{said}");
 }
 
-/// Takes up space until it is removed: far more than the tasks need that fill the rest, because what the
-/// journal has accepted is written twice more, to the tables and their log.
+/// Takes up space until it is removed.
 fn ballast(place: &Path, bytes: usize) -> PathBuf {
     let path = place.join("ballast");
     std::fs::write(&path, vec![1; bytes]).unwrap();
     path
+}
+
+/// Most of the disk is taken: what the journal can hold meanwhile goes into its file and into the
+/// projection's log and file when there is space.
+fn disk_with_ballast() -> (TempDir, PathBuf) {
+    let directory = small_disk(128);
+    let path = ballast(&directory.path().join("data"), 104 << 20);
+    (directory, path)
 }
 
 fn large(n: usize) -> v1::SubmitTaskRequest {
@@ -82,8 +89,7 @@ async fn a_full_disk_stops_submissions_until_there_is_space_and_loses_nothing() 
     if !isolated("disk::a_full_disk_stops_submissions_until_there_is_space_and_loses_nothing", &["mount"]) {
         return;
     }
-    let directory = small_disk(160);
-    let ballast = ballast(&directory.path().join("data"), 128 << 20);
+    let (directory, ballast) = disk_with_ballast();
     let mut server = Server::start_in(directory, PAUSED);
     let (accepted, refused) = fill(&server).await;
     assert!(accepted.len() > 10, "{} accepted", accepted.len());
@@ -94,6 +100,10 @@ async fn a_full_disk_stops_submissions_until_there_is_space_and_loses_nothing() 
     assert_eq!(health(&server, "liveness").await, ServingStatus::Serving, "a restart would not help");
     let again = server.tasks().submit_task(noop()).await.unwrap_err();
     assert_eq!(reason(&again), "STORE_UNAVAILABLE", "small ones are refused as well");
+
+    let update = v1::UpdatePoolRequest { name: "default".to_owned(), size: Some(3), ..Default::default() };
+    let refused = server.pools().update_pool(update).await.unwrap_err();
+    assert_eq!(reason(&refused), "STORE_UNAVAILABLE", "it could not be kept: {refused:?}");
 
     std::fs::remove_file(ballast).unwrap();
     until_ready(&server).await;
@@ -110,9 +120,7 @@ async fn what_was_accepted_before_a_crash_on_a_full_disk_is_there_when_there_is_
     if !isolated("disk::what_was_accepted_before_a_crash_on_a_full_disk_is_there_when_there_is_space", &["mount"]) {
         return;
     }
-    let directory = small_disk(160);
-    let data = directory.path().join("data");
-    let ballast = ballast(&data, 128 << 20);
+    let (directory, ballast) = disk_with_ballast();
     let mut server = Server::start_in(directory, PAUSED);
     let (accepted, _) = fill(&server).await;
     server.kill9();

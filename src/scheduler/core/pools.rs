@@ -130,7 +130,10 @@ impl PoolState {
     }
 
     fn view(&self) -> PoolView {
-        PoolView { spec: self.spec.clone(), etag: format!("{:x}-{}", self.spec.size, self.version) }
+        let PoolSpec { size, queue_limit, paused, .. } = &self.spec;
+        // With what can be changed, since the count begins anew with every server.
+        let etag = format!("{size:x}-{queue_limit:x}-{}-{:x}", u8::from(*paused), self.version);
+        PoolView { spec: self.spec.clone(), etag }
     }
 
     pub fn count(&mut self, state: TaskState) -> Option<&mut u64> {
