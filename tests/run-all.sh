@@ -36,4 +36,7 @@ else
   echo "the first commit with a contract: nothing to compare with"
 fi
 
+step "clients in other languages"
+tests/clients/run.sh
+
 step "all passed"
