@@ -10,6 +10,8 @@ A scenario breaks things by writing a word to LINESHAFT_CONTROL: `cut` resets ev
 """
 
 import argparse
+import functools
+import http.server
 import os
 import pathlib
 import re
@@ -154,6 +156,20 @@ def place(listening):
     return f"{host}:{port}"
 
 
+class Pages(http.server.SimpleHTTPRequestHandler):
+    """Serves files and tells nobody."""
+
+    def log_message(self, *_):
+        pass
+
+
+def serve_pages(directory):
+    """A web server of another origin than the API; returns its address."""
+    server = http.server.ThreadingHTTPServer((LOOPBACK, 0), functools.partial(Pages, directory=directory))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return place(server.socket)
+
+
 def documented_commands(language):
     """The shell commands of a language's section of docs/clients.md, without those that copy the files."""
     text = (ROOT / "docs" / "clients.md").read_text()
@@ -177,7 +193,9 @@ class Run:
         shutil.copytree(ROOT / "proto", self.directory / "proto")
         shutil.copytree(HERE / "third_party", self.directory / "third_party")
         shutil.copy(ROOT / "docs" / "service-config.json", self.directory)
-        self.server = Server(options.binary, self.directory / "server", (HERE / "server.toml").read_text())
+        self.page = serve_pages(self.directory / "page")
+        config = (HERE / "server.toml").read_text().replace("PAGE", self.page)
+        self.server = Server(options.binary, self.directory / "server", config)
         self.proxy = Proxy(self.server)
         self.printed = []
 
@@ -187,6 +205,7 @@ class Run:
             LINESHAFT_ADDRESS="{}:{}".format(*self.server.address),
             LINESHAFT_PROXY=place(self.proxy.entrance),
             LINESHAFT_CONTROL=place(self.proxy.control),
+            LINESHAFT_PAGE=self.page,
         )
 
     def command(self, what, script):
@@ -202,6 +221,9 @@ class Run:
 
     def all(self):
         output = self.command("install, generate, first task", documented_commands(self.language))
+        look = HERE / self.language / "first.sh"
+        if look.exists():
+            output += self.command("a look at the first page", look.read_text())
         if "TASK_STATE_COMPLETED" not in output or "348513" not in output:
             raise RuntimeError(f"the first program did not print the end of its task:\n{output[-3000:]}")
         output = self.command("scenario", (HERE / self.language / "scenario.sh").read_text())

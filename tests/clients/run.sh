@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 languages=("$@")
-if [ "$#" -eq 0 ]; then languages=(java node-connect go node-grpc python); fi
+if [ "$#" -eq 0 ]; then languages=(java browser go node-connect node-grpc python); fi
 
 for tool in python3 node npm go java mvn; do
   if ! command -v "$tool" >/dev/null; then
@@ -28,6 +28,13 @@ export GOPATH="$tools/go" GOCACHE="$tools/go-build" GOTOOLCHAIN=local GOFLAGS="$
 export MAVEN_OPTS="${MAVEN_OPTS:-} -Dmaven.repo.local=$tools/maven"
 export npm_config_cache="$tools/npm" npm_config_audit=false npm_config_fund=false
 export PIP_CACHE_DIR="$tools/pip" PIP_DISABLE_PIP_VERSION_CHECK=1
+
+case " ${languages[*]} " in *" browser "*)
+  if ! command -v chromium >/dev/null; then
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null
+  fi ;;
+esac
 
 scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
