@@ -28,6 +28,7 @@ use tokio::sync::watch;
 use crate::model::limits::POOL_SIZE_MAX;
 use crate::model::{Bill, Clock, Output, PoolKind, PoolName, PoolSpec, Priority, Timestamp};
 use crate::runners::{Ended, Registry, StopCause};
+use crate::telemetry::metrics::PoolMeter;
 
 pub use attempt::{Assignment, Attempt, Ticket};
 pub use stats::{PoolStats, WorkerStats};
@@ -81,6 +82,7 @@ struct Shared {
     clock: Arc<dyn Clock>,
     reports: ReportSink,
     runtime: runtime::Handle,
+    meter: PoolMeter,
     lanes: Lanes,
     idle: Idle,
     crew: Mutex<Crew>,
@@ -180,6 +182,7 @@ impl Pool {
         clock: Arc<dyn Clock>,
         reports: ReportSink,
         runtime: runtime::Handle,
+        meter: PoolMeter,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             name: spec.name.clone(),
@@ -188,6 +191,7 @@ impl Pool {
             clock,
             reports,
             runtime,
+            meter,
             lanes: Lanes::default(),
             idle: Idle::default(),
             crew: Mutex::default(),

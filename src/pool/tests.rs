@@ -9,10 +9,11 @@ use tokio::runtime;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::model::{
-    Durability, FailureReason, HandlerName, HandlerSpec, Namespace, Payload, PoolKind, PoolName, PoolSpec, Priority,
-    RetryPolicy, SystemClock, TaskId, TaskOptions, TaskSpec, Timestamp,
+    Catalog, Durability, FailureReason, HandlerName, HandlerSpec, Namespace, Payload, PoolKind, PoolName, PoolSpec,
+    Priority, RetryPolicy, SystemClock, TaskId, TaskOptions, TaskSpec, Timestamp,
 };
 use crate::runners::{BoxFuture, Ended, Outcome, Registry, Run, Runner};
+use crate::telemetry::metrics::{Metrics, PoolMeter};
 
 use super::{Assignment, Attempt, Pool, Report, Ticket};
 
@@ -101,7 +102,8 @@ impl World {
         let pool_spec = PoolSpec { kind, size, paused, ..PoolSpec::with_defaults(PoolName::parse("p").unwrap(), 1) };
         let sink = Arc::new(move |report| drop(sender.send(report)));
         let runtime = runtime::Handle::current();
-        let pool = Pool::start(&pool_spec, Arc::new(registry), Arc::new(SystemClock), sink, runtime).unwrap();
+        let meter = PoolMeter::new(&Metrics::off(), &pool_spec.name, &Catalog::default());
+        let pool = Pool::start(&pool_spec, Arc::new(registry), Arc::new(SystemClock), sink, runtime, meter).unwrap();
         Self { pool, reports, runner, made: 0 }
     }
 
