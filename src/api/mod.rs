@@ -14,4 +14,5 @@ mod status;
 mod system;
 mod tasks;
 
+pub use keda::Scaler;
 pub use server::{HostReading, Options, ServeError, serve};
