@@ -15,11 +15,11 @@ use crate::model::{
 };
 use crate::pool::{Attempt, PoolStats, WorkerStats};
 use crate::runners::OutputBuffer;
-use crate::store::{Page, PageCursor, Projection, Store, StoreError};
+use crate::store::{Page, PageCursor, PageSize, Projection, Store, StoreError, fold};
 
 use super::core::{PoolReading, PoolUpdate, PoolView, Submitted, Times};
 use super::hub::{Hub, Watch};
-use super::refusal::{Draining, Internal, Refusal, TaskNotFound};
+use super::refusal::{AnswersHeldUp, Draining, Internal, Refusal, TaskNotFound};
 use super::requests::{Input, Reply, Request};
 
 /// A cancel to carry out.
@@ -291,8 +291,8 @@ impl Handle {
     ///
     /// # Errors
     /// [`Internal`].
-    pub async fn list(&self, filter: TaskFilter, limit: usize, after: Option<PageCursor>) -> Result<Page, Refusal> {
-        let (page, _) = self.query(move |projection| projection.list(&filter, limit, after)).await?;
+    pub async fn list(&self, filter: TaskFilter, size: PageSize, after: Option<PageCursor>) -> Result<Page, Refusal> {
+        let (page, _) = self.query(move |projection| projection.list(&filter, size, after)).await?;
         Ok(page)
     }
 
@@ -307,7 +307,16 @@ impl Handle {
         if *reached.borrow() < wanted {
             projection.hurry();
         }
-        reached.wait_for(|reached| *reached >= wanted).await.map_err(|_| Draining)?;
+        let gone = |_| Internal { cause: "the projection has stopped".to_owned() };
+        let mut trouble = projection.trouble();
+        tokio::select! {
+            biased;
+            found = reached.wait_for(|reached| *reached >= wanted) => drop(found.map_err(gone)?),
+            Ok(trouble) = trouble.wait_for(Option::is_some) => {
+                let cause = trouble.as_ref().map(ToString::to_string).unwrap_or_default();
+                return Err(AnswersHeldUp { cause }.into());
+            }
+        }
         let asked = tokio::task::spawn_blocking(move || question(&*projection)).await;
         let answer = asked.map_err(|error| Internal { cause: error.to_string() })?;
         Ok((answer.map_err(|error| Internal { cause: error.to_string() })?, wanted))
@@ -328,7 +337,31 @@ impl Handle {
             () = tokio::time::sleep(timeout) => {}
             () = self.shared.draining.cancelled() => return Err(Draining.into()),
         }
-        self.get(id).await
+        match self.get(id).await {
+            // It has ended and was forgotten at once: its events still tell how.
+            Err(Refusal::TaskNotFound(_)) => self.end_of(found).await,
+            answer => answer,
+        }
+    }
+
+    /// How a task that was found earlier has ended, from its events.
+    async fn end_of(&self, mut found: Found) -> Result<Found, Refusal> {
+        let id = found.task.spec.id.clone();
+        let only = TaskFilter { ids: vec![id.clone()], ..TaskFilter::default() };
+        let mut watch = self.watch(only, Some(found.revision))?;
+        let mut task = Some(found.task);
+        let runs = |task: &Option<Task>| task.as_ref().is_some_and(|task| !task.status.state.is_terminal());
+        while runs(&task) {
+            for event in watch.next().await? {
+                if runs(&task) {
+                    fold(&mut task, &event);
+                }
+            }
+        }
+        found.task = task.ok_or(TaskNotFound { task: id })?;
+        found.progress = (0.0, String::new());
+        found.revision = found.task.status.revision;
+        Ok(found)
     }
 
     /// Follows events that match, after a revision or from now on.
@@ -437,7 +470,13 @@ impl Handle {
             healthy: fault.is_none(),
             detail: fault.unwrap_or_else(|| format!("{}: accepts writes", self.shared.store.kind)),
         };
-        vec![scheduler, store]
+        let trouble = self.shared.store.projection.trouble().borrow().as_ref().map(ToString::to_string);
+        let projection = ComponentHealth {
+            name: "projection".to_owned(),
+            healthy: trouble.is_none(),
+            detail: trouble.unwrap_or_else(|| "follows".to_owned()),
+        };
+        vec![scheduler, store, projection]
     }
 
     /// Begins a graceful shutdown; `None`: the configured limit. Idempotent.

@@ -53,6 +53,8 @@ refusals! {
     Draining,
     /// The store refuses writes.
     StoreUnavailable,
+    /// The store cannot be asked.
+    AnswersHeldUp,
     /// Our fault.
     Internal,
 }
@@ -203,7 +205,7 @@ impl Coded for QueueFull {
 
 /// Payloads in memory are at their bound.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("payloads of waiting tasks hold {held} bytes, {limit} may be held")]
+#[error("the payloads of tasks that have not ended hold {held} bytes, {limit} may be held")]
 pub struct MemoryFull {
     /// Bytes held.
     pub held: u64,
@@ -220,7 +222,10 @@ impl Coded for MemoryFull {
         Details {
             metadata: vec![("limit", self.limit.to_string())],
             retry_after: Some(Duration::from_secs(1)),
-            quota: Some(("server".to_owned(), format!("at most {} bytes of waiting payloads", self.limit))),
+            quota: Some((
+                "server".to_owned(),
+                format!("at most {} bytes of payloads of tasks that have not ended", self.limit),
+            )),
             ..Details::default()
         }
     }
@@ -334,6 +339,24 @@ pub struct StoreUnavailable {
 }
 
 impl Coded for StoreUnavailable {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::StoreUnavailable
+    }
+
+    fn details(&self) -> Details {
+        Details { retry_after: Some(Duration::from_secs(1)), ..Details::default() }
+    }
+}
+
+/// The store's answers are behind what was acknowledged, and cannot follow.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the answer is held up: {cause}")]
+pub struct AnswersHeldUp {
+    /// The store's words.
+    pub cause: String,
+}
+
+impl Coded for AnswersHeldUp {
     fn code(&self) -> ErrorCode {
         ErrorCode::StoreUnavailable
     }

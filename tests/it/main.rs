@@ -6,11 +6,15 @@
 mod abuse;
 mod cli;
 mod crash;
+mod disk;
 mod doctor;
+mod half_open;
+mod http;
 mod keda;
 mod lifecycle;
 mod pools;
 mod promises;
+mod raw;
 mod refusals;
 mod serving;
 mod support;

@@ -28,24 +28,29 @@ pub struct Server {
     steady: OnceLock<Channel>,
 }
 
-/// Starts the binary on a directory.
-fn spawn(directory: &Path) -> (Child, String) {
-    let ready = directory.join("ready");
-    // Left by the server before, if there was one.
-    let _ = std::fs::remove_file(&ready);
+fn launch(directory: &Path) -> Child {
     let log = std::fs::File::options().create(true).append(true).open(directory.join("log")).unwrap();
     #[expect(clippy::disallowed_methods, reason = "the server itself")]
-    let mut child = Command::new(BINARY)
+    let child = Command::new(BINARY)
         .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
         .arg(directory.join("data"))
         .arg("--config")
         .arg(directory.join("config.toml"))
         .arg("--ready-file")
-        .arg(&ready)
+        .arg(directory.join("ready"))
         .stdin(Stdio::null())
         .stderr(log)
         .spawn()
         .unwrap();
+    child
+}
+
+/// Starts the binary on a directory.
+fn spawn(directory: &Path) -> (Child, String) {
+    let ready = directory.join("ready");
+    // Left by the server before, if there was one.
+    let _ = std::fs::remove_file(&ready);
+    let mut child = launch(directory);
     let until = Instant::now() + PATIENCE;
     loop {
         if let Ok(address) = std::fs::read_to_string(&ready) {
@@ -60,7 +65,11 @@ fn spawn(directory: &Path) -> (Child, String) {
 
 impl Server {
     pub fn start(config: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), config)
+    }
+
+    /// In a directory that something was done to.
+    pub fn start_in(directory: TempDir, config: &str) -> Self {
         std::fs::write(directory.path().join("config.toml"), config).unwrap();
         let (child, address) = spawn(directory.path());
         Self { child, address, directory, steady: OnceLock::new() }
@@ -69,6 +78,19 @@ impl Server {
     pub fn kill9(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// The same directory again, where it cannot start; what it says.
+    pub fn fail_to_start_again(&mut self) -> String {
+        let before = self.log().len();
+        self.child = launch(self.directory.path());
+        let status = self.wait_exit();
+        assert_eq!(status.code(), Some(1), "{}", self.log());
+        self.log().split_off(before)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// The same directory again.
@@ -188,6 +210,38 @@ impl Server {
             v1::UpdatePoolRequest { name: pool.to_owned(), paused: Some(paused), ..v1::UpdatePoolRequest::default() };
         self.pools().update_pool(request).await.unwrap().into_inner().pool.unwrap()
     }
+}
+
+/// Runs the calling test once more, alone and in namespaces of its own (`mount`, `net`), where it may do
+/// what needs root. True in there; outside the test is over.
+pub fn isolated(test: &str, namespaces: &[&str]) -> bool {
+    const INSIDE: &str = "LINESHAFT_TEST_ISOLATED";
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let kinds: Vec<String> = namespaces.iter().map(|kind| format!("--{kind}")).collect();
+    let user = ["--user".to_owned(), "--map-root-user".to_owned()];
+    let may = |flags: &[String]| run("unshare", flags.iter().map(String::as_str).chain(["true"])).0;
+    // Without root a user namespace does as well, where the system has them.
+    let flags = if may(&kinds) { kinds } else { [&user[..], &kinds[..]].concat() };
+    assert!(may(&flags), "this test needs root, or user namespaces: `unshare {}`", flags.join(" "));
+    #[expect(clippy::disallowed_methods, reason = "the test itself")]
+    let status = Command::new("unshare")
+        .args(&flags)
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(INSIDE, "1")
+        .status()
+        .unwrap();
+    assert!(status.success(), "{test} failed in its namespaces");
+    false
+}
+
+/// Runs a program; whether it succeeded, and what it said.
+pub fn run<'a>(program: &str, args: impl IntoIterator<Item = &'a str>) -> (bool, String) {
+    #[expect(clippy::disallowed_methods, reason = "tools of the system")]
+    let output = Command::new(program).args(args).output().unwrap();
+    (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }
 
 impl Drop for Server {

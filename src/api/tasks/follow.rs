@@ -8,15 +8,15 @@ use tonic::Status;
 use crate::api::convert::{InvalidFields, event, filter, task};
 use crate::model::{Revision, TaskFilter, TaskId, limits};
 use crate::proto::v1::{self, run_task_response, watch_tasks_response};
-use crate::scheduler::{Handle, PageCursor, Watch};
+use crate::scheduler::{Handle, PageCursor, PageSize, Watch, fold};
 
 use super::{Body, refused};
 
 /// How often a quiet watch tells how far it is, when the caller does not say.
 const PROGRESS_DEFAULT: Duration = Duration::from_secs(5);
 
-/// Rows of a snapshot that are held at once, each with its payload.
-const SNAPSHOT_ROWS: usize = 250;
+/// What is held of a snapshot at once.
+const SNAPSHOT: PageSize = PageSize { rows: 250, bytes: 1 << 20, results: false };
 
 /// A step of a watch.
 fn step(kind: watch_tasks_response::Kind) -> v1::WatchTasksResponse {
@@ -55,7 +55,7 @@ impl Snapshot {
     /// follows may then repeat a state that the row showed. It tells by its revision, which is not
     /// above the row's. Nothing is missed.
     async fn page(&self, after: Option<PageCursor>) -> Result<crate::scheduler::Page, Status> {
-        self.handle.list(self.filter.clone(), SNAPSHOT_ROWS, after).await.map_err(refused)
+        self.handle.list(self.filter.clone(), SNAPSHOT, after).await.map_err(refused)
     }
 }
 
@@ -147,14 +147,22 @@ fn run_steps(
         let duplicate = accepted.duplicate;
         yield step(run_task_response::Kind::Accepted(accepted));
         let mut ended = duplicate && handle.get(&id).await.map_err(refused)?.task.status.state.is_terminal();
+        // Its own events tell all of it, even when retention forgets it at once.
+        let mut seen = None;
         while !ended {
             for event in watch.next().await.map_err(refused)? {
-                ended |= event.state.is_terminal();
+                if !ended {
+                    fold(&mut seen, &event);
+                    ended = event.state.is_terminal();
+                }
                 yield step(run_task_response::Kind::Event(event::event(&event)));
             }
         }
-        let found = handle.get(&id).await.map_err(refused)?;
         let view = task::View { payload: false, result: true };
-        yield step(run_task_response::Kind::Task(task::found(found, view)));
+        let last = match seen {
+            Some(seen) => task::task(seen, view),
+            None => task::found(handle.get(&id).await.map_err(refused)?, view),
+        };
+        yield step(run_task_response::Kind::Task(last));
     }
 }
