@@ -228,7 +228,6 @@ fn edge_options(config: &Config, instance: String) -> api::Options {
         max_in_flight: config.server.max_in_flight,
         instance,
         host: Arc::new(move || sampler.health()),
-        scaler: api::Scaler::default(),
     }
 }
 

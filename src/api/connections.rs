@@ -204,7 +204,6 @@ mod tests {
             max_in_flight: 1,
             instance: String::new(),
             host: Arc::new(HostHealth::default),
-            scaler: crate::api::Scaler::default(),
         }
     }
 

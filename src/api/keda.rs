@@ -4,29 +4,31 @@
 //! so this is served where metrics are, not where tasks are submitted.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::RwLock;
 use tonic::{Request, Response, Status};
 
-use crate::model::{ErrorCode, PoolName};
+use crate::model::PoolName;
 use crate::proto::externalscaler::{
     self as wire, external_scaler_server::ExternalScaler, external_scaler_server::ExternalScalerServer,
 };
 use crate::scheduler::{Draining, Handle, PoolMetrics, UnknownPool};
 
 use super::convert::InvalidFields;
-use super::status::{EdgeError, refused};
+use super::status::refused;
 use super::tasks::Body;
 
 /// How often a stream looks whether there is anything to do.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The service. Its port is open before the tasks are there, and until after they are gone.
-#[derive(Clone, Default)]
-pub struct Scaler {
-    handle: Arc<RwLock<Option<Handle>>>,
+/// The service.
+pub(super) fn service(handle: Handle) -> ExternalScalerServer<Scaler> {
+    ExternalScalerServer::new(Scaler { handle })
+}
+
+#[derive(Clone)]
+pub(super) struct Scaler {
+    handle: Handle,
 }
 
 /// What is measured of a pool.
@@ -104,28 +106,8 @@ impl Trigger {
 }
 
 impl Scaler {
-    pub(super) fn service(&self) -> ExternalScalerServer<Self> {
-        ExternalScalerServer::new(self.clone())
-    }
-
-    /// From now on pools can be read.
-    pub(super) fn begin(&self, handle: Handle) {
-        *self.handle.write() = Some(handle);
-    }
-
-    /// From now on they cannot.
-    pub(super) fn end(&self) {
-        *self.handle.write() = None;
-    }
-
-    fn handle(&self) -> Result<Handle, Status> {
-        let message = "the server does not serve yet, or not any more".to_owned();
-        let absent = EdgeError { code: ErrorCode::Draining, message };
-        self.handle.read().clone().ok_or_else(|| refused(absent))
-    }
-
     async fn read(&self, pool: &PoolName) -> Result<PoolMetrics, Status> {
-        let (metrics, _) = self.handle()?.pool_metrics(vec![pool.clone()], false).await.map_err(refused)?;
+        let (metrics, _) = self.handle.pool_metrics(vec![pool.clone()], false).await.map_err(refused)?;
         metrics.into_iter().next().ok_or_else(|| refused(UnknownPool { pool: pool.clone() }))
     }
 
@@ -157,7 +139,7 @@ impl ExternalScaler for Scaler {
         self.read(&trigger.pool).await?;
         let scaler = self.clone();
         Ok(Response::new(Box::pin(async_stream::try_stream! {
-            let draining = scaler.handle()?.draining();
+            let draining = scaler.handle.draining();
             let mut ticks = tokio::time::interval(INTERVAL);
             ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             let mut told = None;

@@ -16,5 +16,4 @@ mod status;
 mod system;
 mod tasks;
 
-pub use keda::Scaler;
 pub use server::{HostReading, Options, ServeError, serve};

@@ -21,7 +21,6 @@ use super::guard::Guard;
 use super::handlers::Handlers;
 use super::health::Probe;
 use super::http::{Contract, Front, Origins, Shared};
-use super::keda::Scaler;
 use super::pools::Pools;
 use super::system::System;
 use super::tasks::Tasks;
@@ -57,8 +56,6 @@ pub struct Options {
     pub instance: String,
     /// Reads the machine's and the process's health.
     pub host: HostReading,
-    /// Tells KEDA what waits.
-    pub scaler: Scaler,
 }
 
 /// Why the edge ended.
@@ -93,12 +90,11 @@ pub async fn serve(
     let tasks = TaskServiceServer::new(Tasks::new(handle.clone())).max_decoding_message_size(limits::MESSAGE_BYTES_MAX);
     let pools = Pools::new(handle.clone(), options.host.clone());
     let system = System::new(handle.clone(), options.host.clone(), options.instance.clone());
-    options.scaler.begin(handle.clone());
     let routes = Routes::new(tasks)
         .add_service(PoolServiceServer::new(pools))
         .add_service(HandlerServiceServer::new(Handlers::new(handle.clone())))
         .add_service(SystemServiceServer::new(system))
-        .add_service(options.scaler.service())
+        .add_service(super::keda::service(handle.clone()))
         .add_service(HealthServer::new(Probe::new(handle.clone(), stop.clone())))
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha);
@@ -118,6 +114,5 @@ pub async fn serve(
     };
     let front = Front::new(calls, shared);
     connections::serve(listener, front, &options, stop).await;
-    options.scaler.end();
     Ok(())
 }
