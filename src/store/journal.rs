@@ -49,6 +49,8 @@ const CHECKPOINT_BYTES: usize = 32 << 20;
 const LOG_BYTES: u64 = if cfg!(test) { 1 << 20 } else { 40 << 20 };
 /// Niceness of threads that work behind the scenes. They still get a fifth of a core that others keep busy.
 const BACKGROUND_NICENESS: i32 = 6;
+/// Bytes after which a read is enough for now.
+const READ_BYTES_MAX: usize = 32 << 20;
 /// Bytes that a transaction costs beside its bodies, about: the pages it touches.
 const TRANSACTION_BYTES: usize = 8192;
 
@@ -244,8 +246,9 @@ fn read(connection: &Connection, path: &Path, after: Revision, limit: usize) -> 
     let mut statement = connection.prepare_cached(sql).map_err(fault)?;
     let mut rows = statement.query([after.0.wrapping_add(1).cast_signed()]).map_err(fault)?;
     let mut events = Vec::new();
-    let mut expected = None;
+    let (mut expected, mut bytes) = (None, 0);
     while events.len() < limit.max(1)
+        && bytes < READ_BYTES_MAX
         && let Some(row) = rows.next().map_err(fault)?
     {
         let commit = journal_check::row(row, path)?;
@@ -258,6 +261,7 @@ fn read(connection: &Connection, path: &Path, after: Revision, limit: usize) -> 
             return Err(commit.corrupt(path, format!("{} events instead of {}", decoded.len(), commit.count)));
         }
         expected = Some(commit.first + commit.count);
+        bytes += commit.body.len();
         events.extend(decoded.into_iter().filter(|event| event.revision > after));
     }
     match events.first() {
