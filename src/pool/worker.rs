@@ -10,7 +10,8 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use crate::model::{Bill, Failure, FailureReason, PoolKind, StopMethod, Timestamp, limits};
-use crate::runners::{Ended, Outcome, Run};
+use crate::runners::{Ended, Outcome, Run, StopCause};
+use crate::telemetry::metrics::AttemptResult;
 
 use super::attempt::Attempt;
 use super::idle::Bed;
@@ -96,10 +97,12 @@ impl Worker {
         let _beginning = self.counters.beginning();
         let batch = if self.usual_run_time < SHORT { BATCH } else { 1 };
         let Some(Taken { attempt, stolen }) = self.shared.lanes.take(&self.local, batch) else { return Next::Nothing };
-        let (at, begun) = (self.shared.clock.now(), Instant::now());
+        let (at, begun) = (self.shared.around.clock.now(), Instant::now());
         self.counters.begin(&attempt, begun, stolen);
         let worker = self.qualified_name.clone();
-        (self.shared.reports)(Report::Started { ticket: attempt.ticket(), worker, at });
+        (self.shared.around.reports)(Report::Started { ticket: attempt.ticket(), worker, at });
+        let waited = at.since(attempt.eligible_at());
+        self.shared.meter.started(attempt.spec().options.priority, waited, None);
         Next::Run(Begun { attempt, at, since: begun })
     }
 
@@ -155,9 +158,20 @@ impl Worker {
     async fn outcome(&mut self, attempt: &Arc<Attempt>) -> Outcome {
         let spec = attempt.spec();
         let options = &spec.options;
-        let Some(registered) = self.shared.registry.get(&options.handler) else {
+        let Some(registered) = self.shared.around.registry.get(&options.handler) else {
             let text = format!("handler `{}` is not registered", options.handler);
             return Ended::Failed(Failure::new(FailureReason::HandlerError, text)).into();
+        };
+        let payload = if attempt.payload_is_stored() {
+            match (self.shared.around.payloads)(spec.id.clone()).await {
+                Ok(payload) => payload,
+                Err(why) => {
+                    let text = format!("the payload could not be read from the store: {why}");
+                    return Ended::Failed(Failure::new(FailureReason::HandlerError, text)).into();
+                }
+            }
+        } else {
+            spec.payload.clone()
         };
         let stop = attempt.stop_signal().clone();
         stop.arm(options.timeout);
@@ -165,7 +179,7 @@ impl Worker {
         let run = Run {
             task: spec.id.clone(),
             attempt: attempt.number(),
-            payload: spec.payload.clone(),
+            payload,
             content_type: options.content_type.clone(),
             args: spec.args.clone(),
             worker: self.name.clone(),
@@ -198,14 +212,28 @@ impl Worker {
             output_bytes: output.as_ref().map_or(0, |output| output.stdout.total + output.stderr.total),
             result_bytes,
         });
-        (self.shared.reports)(Report::Finished {
+        let cause = attempt.stop_signal().told_cause();
+        let handler = &attempt.spec().options.handler;
+        self.shared.meter.ended(handler, result_of(&outcome.ended, cause), run_time, None);
+        (self.shared.around.reports)(Report::Finished {
             ticket: attempt.ticket(),
-            at: self.shared.clock.now(),
+            at: self.shared.around.clock.now(),
             ended: outcome.ended,
-            cause: attempt.stop_signal().told_cause(),
+            cause,
             bill,
             output,
         });
+    }
+}
+
+/// What the scheduler will make of it, for the metrics.
+fn result_of(ended: &Ended, cause: Option<StopCause>) -> AttemptResult {
+    match (ended, cause) {
+        (_, Some(StopCause::Cancel | StopCause::Force)) => AttemptResult::Cancelled,
+        (Ended::Completed(_), _) => AttemptResult::Completed,
+        (_, Some(StopCause::Timeout)) => AttemptResult::Failed(FailureReason::Timeout),
+        (Ended::Failed(failure), None) => AttemptResult::Failed(failure.reason),
+        (Ended::Failed(_) | Ended::Stopped(_), _) => AttemptResult::Interrupted,
     }
 }
 

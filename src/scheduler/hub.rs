@@ -6,14 +6,16 @@
 use std::collections::VecDeque;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{Change, Event, Revision, TaskFilter, TaskId};
+use crate::model::{Event, Revision, TaskFilter, TaskId};
 use crate::store::{Commit, Journal, StoreError};
+use crate::telemetry::metrics::WatchMeter;
 
 use super::refusal::{Draining, Internal, Refusal, RevisionCompacted, RevisionInFuture};
 
@@ -31,6 +33,7 @@ pub(super) struct Hub {
     endings: Mutex<HashMap<TaskId, Vec<oneshot::Sender<()>>>>,
     journal: Arc<dyn Journal>,
     draining: CancellationToken,
+    meter: Arc<WatchMeter>,
 }
 
 #[derive(Default)]
@@ -56,13 +59,19 @@ impl Deref for EventRef {
 }
 
 impl Hub {
-    pub fn new(journal: Arc<dyn Journal>, revision: Revision, draining: CancellationToken) -> Self {
+    pub fn new(
+        journal: Arc<dyn Journal>,
+        revision: Revision,
+        draining: CancellationToken,
+        meter: Arc<WatchMeter>,
+    ) -> Self {
         Self {
             ring: Mutex::default(),
             durable: watch::Sender::new(revision),
             endings: Mutex::default(),
             journal,
             draining,
+            meter,
         }
     }
 
@@ -109,7 +118,7 @@ impl Hub {
 
 impl Ring {
     fn push(&mut self, commit: Arc<Commit>) {
-        let bytes = commit.events.iter().map(weight).sum();
+        let bytes = commit.events.iter().map(Event::weight).sum();
         self.events += commit.events.len();
         self.bytes += bytes;
         self.commits.push_back((commit, bytes));
@@ -141,22 +150,6 @@ impl Ring {
     }
 }
 
-fn weight(event: &Event) -> usize {
-    let written = |output: &Option<Box<crate::model::Output>>| {
-        output.as_ref().map_or(0, |output| {
-            [&output.stdout, &output.stderr].iter().map(|kept| kept.head.len() + kept.tail.len()).sum()
-        })
-    };
-    match &event.change {
-        Change::Submitted { spec } => spec.payload.len(),
-        Change::Completed { result, output, .. } => result.data.len() + written(output),
-        Change::Retrying { output, .. } | Change::Failed { output, .. } | Change::Cancelled { output, .. } => {
-            written(output)
-        }
-        _ => 0,
-    }
-}
-
 /// One watcher.
 pub struct Watch {
     hub: Arc<Hub>,
@@ -173,6 +166,7 @@ impl Watch {
             return Err(RevisionInFuture { wanted: reached, newest }.into());
         }
         let durable = hub.durable.subscribe();
+        hub.meter.open.fetch_add(1, Ordering::Relaxed);
         Ok(Self { hub, filter, reached, durable })
     }
 
@@ -217,10 +211,12 @@ impl Watch {
             }
             self.reached = self.reached.max(commit.last());
         }
+        self.hub.meter.events.fetch_add(found.len() as u64, Ordering::Relaxed);
         Ok(found)
     }
 
     async fn read_journal(&self) -> Result<Vec<Arc<Commit>>, Refusal> {
+        self.hub.meter.catch_ups.fetch_add(1, Ordering::Relaxed);
         let (journal, after) = (self.hub.journal.clone(), self.reached);
         let read = tokio::task::spawn_blocking(move || journal.read(after, STEP_EVENTS));
         let events = read.await.map_err(|error| Internal { cause: error.to_string() })?;
@@ -230,5 +226,11 @@ impl Watch {
             Err(StoreError::Compacted { oldest }) => Err(RevisionCompacted { oldest }.into()),
             Err(error) => Err(Internal { cause: error.to_string() }.into()),
         }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.hub.meter.open.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::unnecessary_wraps, reason = "optional fields of requests")]
 
 mod abuse;
+mod backup;
 mod cli;
 mod crash;
 mod disk;
@@ -12,6 +13,7 @@ mod half_open;
 mod http;
 mod keda;
 mod lifecycle;
+mod observed;
 mod pools;
 mod promises;
 mod raw;
