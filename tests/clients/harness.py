@@ -5,6 +5,9 @@ a TCP proxy in front of it. In the directory the commands of its section in docs
 stand there: they install, generate, build and run the first program. Then its scenario runs; it prints
 `ok NAME` for each check, and has to print every name of checks.txt.
 
+One more server, for all of them, has TLS and wants tokens: LINESHAFT_SECURE, LINESHAFT_CA (a file),
+LINESHAFT_SUBMITTER and LINESHAFT_VIEWER (tokens of those roles).
+
 A scenario breaks things by writing a word to LINESHAFT_CONTROL: `cut` resets every connection of the proxy,
 `crash` kills the server (SIGKILL) and starts it again on the same directory; both answer `done`.
 """
@@ -16,6 +19,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -35,9 +39,13 @@ COLOUR = re.compile("\x1b\\[[0-9;]*m")
 class Server:
     """The real binary on a directory of its own; it can be killed and started again."""
 
+    running = set()
+
     def __init__(self, binary, directory, config):
         self.binary = binary
         self.directory = directory
+        self.ended = False
+        self.lock = threading.Lock()
         directory.mkdir(parents=True)
         (directory / "config.toml").write_text(config)
         self.start()
@@ -51,6 +59,7 @@ class Server:
                 [self.binary, "serve", "--listen", f"{LOOPBACK}:0", "--ready-file", ready,
                  "--config", self.directory / "config.toml", "--data-dir", self.directory / "data"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=plain)
+        Server.running.add(self.process)
         until = time.monotonic() + START_SECONDS_MAX
         while not ready.exists():
             if self.process.poll() is not None or time.monotonic() > until:
@@ -59,7 +68,19 @@ class Server:
         host, port = ready.read_text().strip().rsplit(":", 1)
         self.address = (host, int(port))
 
+    def start_again(self):
+        with self.lock:
+            if not self.ended:
+                self.start()
+
+    def end(self):
+        """For good."""
+        with self.lock:
+            self.ended = True
+            self.crash()
+
     def crash(self):
+        Server.running.discard(self.process)
         self.process.kill()
         self.process.wait()
 
@@ -138,7 +159,7 @@ class Proxy:
                 # A check that believes to have lost its connection must have had one.
                 lines.write("done\n" if self.cut() or word == "crash" else "there was no connection\n")
             if word == "crash":
-                self.server.start()
+                self.server.start_again()
 
 
 def reset(end):
@@ -182,11 +203,52 @@ def documented_commands(language):
     return commands
 
 
+CERTIFICATES = """
+new="-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
+openssl req -x509 $new -keyout ca.key -out ca.pem -days 2 -subj "/CN=clients test" \\
+  -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign
+openssl req $new -keyout server.key -out server.csr -subj /CN=localhost
+printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n' > server.ext
+openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile server.ext -out server.pem
+"""
+
+
+class Guarded:
+    """A server with TLS and tokens."""
+
+    def __init__(self, options):
+        keys = options.scratch / "keys"
+        shutil.rmtree(keys, ignore_errors=True)
+        keys.mkdir(parents=True)
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "cwd": keys, "check": True}
+        subprocess.run(["bash", "-euc", CERTIFICATES], **quiet)
+        self.tokens = {role: self.token(options.binary, keys, role) for role in ("submitter", "viewer")}
+        self.authority = keys / "ca.pem"
+        config = (HERE / "guarded.toml").read_text().replace("KEYS", str(keys))
+        shutil.rmtree(options.scratch / "guarded", ignore_errors=True)
+        self.server = Server(options.binary, options.scratch / "guarded", config)
+
+    @staticmethod
+    def token(binary, keys, role):
+        create = [binary, "token", "create", f"the-{role}", "--role", role, "--namespace", "default"]
+        made = subprocess.run([*create, "--file", "tokens.toml"], cwd=keys, check=True, text=True, capture_output=True)
+        return made.stdout.strip()
+
+    def environment(self):
+        return {
+            "LINESHAFT_SECURE": "{}:{}".format(*self.server.address),
+            "LINESHAFT_CA": str(self.authority),
+            "LINESHAFT_SUBMITTER": self.tokens["submitter"],
+            "LINESHAFT_VIEWER": self.tokens["viewer"],
+        }
+
+
 class Run:
     """One language: its directory, its server, and what its programs printed."""
 
-    def __init__(self, language, options):
+    def __init__(self, language, options, guarded):
         self.language = language
+        self.guarded = guarded
         self.directory = options.scratch / language
         shutil.rmtree(self.directory, ignore_errors=True)
         shutil.copytree(HERE / language, self.directory)
@@ -206,6 +268,7 @@ class Run:
             LINESHAFT_PROXY=place(self.proxy.entrance),
             LINESHAFT_CONTROL=place(self.proxy.control),
             LINESHAFT_PAGE=self.page,
+            **self.guarded.environment(),
         )
 
     def command(self, what, script):
@@ -249,11 +312,11 @@ def say(line):
         print(line, flush=True)
 
 
-def run(language, options):
+def run(language, options, guarded):
     """Returns how many checks passed, or None after a failure that was printed."""
     started = None
     try:
-        started = Run(language, options)
+        started = Run(language, options, guarded)
         return started.all()
     except Exception as error:  # One language's failure must not hide those of the others.
         say(f"{language}: FAILED: {error}")
@@ -262,21 +325,34 @@ def run(language, options):
         return None
     finally:
         if started:
-            started.server.crash()
+            started.server.end()
+
+
+def end(*_):
+    """Asked to stop: leaves no server behind."""
+    for process in list(Server.running):
+        process.kill()
+    os._exit(1)
 
 
 def main():
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--binary", type=pathlib.Path, required=True)
     options.add_argument("--scratch", type=pathlib.Path, required=True)
     options.add_argument("--at-once", type=int, default=2)
     options.add_argument("languages", nargs="+")
     options = options.parse_args()
-    with ThreadPoolExecutor(options.at_once) as threads:
-        results = dict(zip(options.languages, threads.map(lambda one: run(one, options), options.languages)))
-    for language, passed in results.items():
+    guarded = Guarded(options)
+    try:
+        with ThreadPoolExecutor(options.at_once) as threads:
+            results = list(threads.map(lambda one: run(one, options, guarded), options.languages))
+    finally:
+        guarded.server.end()
+    for language, passed in zip(options.languages, results):
         say(f"{language}: " + ("FAILED" if passed is None else f"{passed} checks passed"))
-    return 1 if None in results.values() else 0
+    return 1 if None in results else 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 // A transport for pages that stay: calls that may be repeated are.
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
 
-const ATTEMPTS = 5;
+const ATTEMPTS = 8; // with the pauses about seven seconds: a server that starts again
 const PAUSE_MILLISECONDS_MAX = 2_000;
 // What may be repeated; a submission only with a request id.
 const REPEATABLE = /^(SubmitTask|BatchSubmitTasks|CancelTask|WaitTask|Get.*|List.*)$/;
@@ -25,3 +25,9 @@ export const retry: Interceptor = (next) => async (request) => {
 export function mayHelpToRepeat(error: unknown): boolean {
   return [Code.Unavailable, Code.Unknown].includes(ConnectError.from(error).code);
 }
+
+/** Sends a token with every call; only with TLS, or everybody on the way can read it. */
+export const bearer = (token: string): Interceptor => (next) => (request) => {
+  request.header.set("authorization", `Bearer ${token}`);
+  return next(request);
+};

@@ -2,9 +2,9 @@
 // tests/clients/run.sh. A browser cannot send a stream: `SubmitTasks` is for others.
 import { fromJson, toJson, type MessageInitShape } from "@bufbuild/protobuf";
 import { durationFromMs, timestampDate, ValueSchema } from "@bufbuild/protobuf/wkt";
-import { Code, ConnectError, createClient, type Transport } from "@connectrpc/connect";
+import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createConnectTransport, createGrpcWebTransport } from "@connectrpc/connect-web";
-import { retry as interceptor } from "./channel.js";
+import { bearer, retry as interceptor } from "./channel.js";
 import { BadRequestSchema, ErrorInfoSchema } from "./gen/google/rpc/error_details_pb.js";
 import { PoolService } from "./gen/lineshaft/v1/pool_service_pb.js";
 import { Durability, type Payload, StopMethod, TaskState } from "./gen/lineshaft/v1/task_pb.js";
@@ -18,6 +18,7 @@ declare global {
 
 type Task = MessageInitShape<typeof SubmitTaskRequestSchema>;
 
+const given = new URLSearchParams(location.search);
 const patient = { timeoutMs: 30_000 };
 const payload = (value: number) => ({ kind: { case: "json" as const, value: fromJson(ValueSchema, value) } });
 const nap = (seconds: number, more: Task = {}): Task =>
@@ -41,7 +42,8 @@ async function refused(calling: Promise<unknown>): Promise<ConnectError> {
   return error;
 }
 
-function scenario(protocol: string, transport: Transport) {
+function scenario(protocol: string, make: typeof createConnectTransport | typeof createGrpcWebTransport) {
+  const transport = make({ baseUrl: given.get("server")!, interceptors: [interceptor] });
   const tasks = createClient(TaskService, transport);
   const pools = createClient(PoolService, transport);
 
@@ -159,17 +161,31 @@ function scenario(protocol: string, transport: Transport) {
     want((await tasks.submitTask(nap(0, { requestId: `${protocol}-retry` }), patient)).duplicate, first);
   }
 
-  return { submit, batch, watch: resumedWatch, cancel, errors, deadline, metrics, retry };
+  async function tls() {
+    const secured = (token?: string) => {
+      const interceptors = token ? [interceptor, bearer(token)] : [interceptor];
+      return createClient(TaskService, make({ baseUrl: given.get("secure")!, interceptors }));
+    };
+    const submitter = secured(given.get("submitter")!);
+    const { taskId } = await submitter.submitTask(nap(0), patient);
+    const { task } = await submitter.waitTask({ taskId }, patient);
+    want(task?.state === TaskState.COMPLETED && task.submittedBy.includes("submitter"), task);
+    let error = await refused(secured(given.get("viewer")!).submitTask(nap(0), patient));
+    want(error.code === Code.PermissionDenied, error);
+    const [info] = error.findDetails(ErrorInfoSchema);
+    want(info?.reason === "PERMISSION_DENIED" && info.metadata.role === "submitter", info);
+    error = await refused(secured().submitTask(nap(0), patient));
+    want(error.code === Code.Unauthenticated, error);
+    want(error.findDetails(ErrorInfoSchema)[0]?.reason === "UNAUTHENTICATED", error);
+  }
+
+  return { submit, batch, watch: resumedWatch, cancel, errors, deadline, metrics, retry, tls };
 }
 
-const baseUrl = new URLSearchParams(location.search).get("server")!;
-const transports = {
-  connect: createConnectTransport({ baseUrl, interceptors: [interceptor] }),
-  "grpc-web": createGrpcWebTransport({ baseUrl, interceptors: [interceptor] }),
-};
+const transports = { connect: createConnectTransport, "grpc-web": createGrpcWebTransport };
 try {
-  for (const [protocol, transport] of Object.entries(transports)) {
-    for (const [name, check] of Object.entries(scenario(protocol, transport))) {
+  for (const [protocol, make] of Object.entries(transports)) {
+    for (const [name, check] of Object.entries(scenario(protocol, make))) {
       await check();
       console.log(`ok ${protocol}/${name}`);
     }

@@ -1,6 +1,7 @@
 // What a client on connect-es has to be able to do; run by tests/clients/run.sh.
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { connect as dial } from "node:net";
 import { create, fromJson, type MessageInitShape } from "@bufbuild/protobuf";
 import { durationFromMs, timestampDate, ValueSchema } from "@bufbuild/protobuf/wkt";
@@ -17,7 +18,7 @@ import {
 } from "./gen/lineshaft/v1/task_service_pb.js";
 import { watch } from "./watch.js";
 
-const transport = connect(process.env.LINESHAFT_PROXY!);
+const transport = connect(`http://${process.env.LINESHAFT_PROXY}`);
 const tasks = createClient(TaskService, transport);
 const pools = createClient(PoolService, transport);
 const patient = { timeoutMs: 30_000 };
@@ -193,7 +194,26 @@ async function retry() {
   assert((await tasks.submitTask(nap(0, { requestId: "connect-retry" }), patient)).duplicate);
 }
 
-const checks = { submit, batch, stream, watch: resumedWatch, cancel, errors, deadline, metrics, retry };
+async function tls() {
+  const ca = readFileSync(process.env.LINESHAFT_CA!);
+  const secured = (token?: string) =>
+    createClient(TaskService, connect(`https://${process.env.LINESHAFT_SECURE}`, ca, token));
+  const submitter = secured(process.env.LINESHAFT_SUBMITTER);
+  const { taskId } = await submitter.submitTask(nap(0), patient);
+  const { task } = await submitter.waitTask({ taskId }, patient);
+  assert.equal(task?.state, TaskState.COMPLETED);
+  assert.match(task.submittedBy, /submitter/);
+  let error = await refused(secured(process.env.LINESHAFT_VIEWER).submitTask(nap(0), patient));
+  assert.equal(error.code, Code.PermissionDenied);
+  const [info] = error.findDetails(ErrorInfoSchema);
+  assert.equal(info?.reason, "PERMISSION_DENIED");
+  assert.equal(info.metadata.role, "submitter");
+  error = await refused(secured().submitTask(nap(0), patient));
+  assert.equal(error.code, Code.Unauthenticated);
+  assert.equal(error.findDetails(ErrorInfoSchema)[0]?.reason, "UNAUTHENTICATED");
+}
+
+const checks = { submit, batch, stream, watch: resumedWatch, cancel, errors, deadline, metrics, retry, tls };
 for (const [name, check] of Object.entries(checks)) {
   await check();
   console.log("ok", name);

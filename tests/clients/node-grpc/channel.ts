@@ -1,6 +1,13 @@
-// Options of a channel for programs that stay: all servers, retries.
+// Credentials and options of a channel for programs that stay: all servers, retries; private, with a token.
 import { readFileSync } from "node:fs";
-import { type ClientOptions, InterceptingCall, type Interceptor } from "@grpc/grpc-js";
+import {
+  type ChannelCredentials,
+  type ClientOptions,
+  credentials,
+  InterceptingCall,
+  type Interceptor,
+  Metadata,
+} from "@grpc/grpc-js";
 
 // grpc-js reads `waitForReady` of a service config but does not apply it.
 const waitForReady: Interceptor = (options, next) =>
@@ -17,3 +24,15 @@ export const channelOptions: ClientOptions = {
   "grpc.keepalive_time_ms": 60_000,
   interceptors: [waitForReady],
 };
+
+/** TLS, trusting the certificates of a PEM text, with a token in every call. */
+export function secure(ca: Buffer, token?: string): ChannelCredentials {
+  const tls = credentials.createSsl(ca);
+  if (!token) return tls;
+  const bearer = credentials.createFromMetadataGenerator((_, done) => {
+    const metadata = new Metadata();
+    metadata.set("authorization", `Bearer ${token}`);
+    done(null, metadata);
+  });
+  return credentials.combineChannelCredentials(tls, bearer);
+}

@@ -1,9 +1,10 @@
 // What a client on grpc-js has to be able to do; run by tests/clients/run.sh.
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { connect } from "node:net";
 import { credentials, Metadata, type ServiceError, status } from "@grpc/grpc-js";
-import { channelOptions } from "./channel.js";
+import { channelOptions, secure } from "./channel.js";
 import { details } from "./details.js";
 import { PoolServiceClient, StreamPoolMetricsRequest } from "./gen/lineshaft/v1/pool_service.js";
 import { Durability, Priority, StopMethod, TaskState } from "./gen/lineshaft/v1/task.js";
@@ -33,10 +34,15 @@ type Unary<Request, Response> = (
 ) => unknown;
 
 /** A unary call as a promise. */
-function call<Request, Response>(method: Unary<Request, Response>, request: Request, milliseconds = 30_000) {
+function call<Request, Response>(
+  method: Unary<Request, Response>,
+  request: Request,
+  milliseconds = 30_000,
+  client = tasks,
+) {
   return new Promise<Response>((resolve, reject) => {
     const options = { deadline: Date.now() + milliseconds };
-    method.call(tasks, request, new Metadata(), options, (error, response) =>
+    method.call(client, request, new Metadata(), options, (error, response) =>
       error ? reject(error) : resolve(response),
     );
   });
@@ -224,7 +230,28 @@ async function retry() {
   assert((await call(tasks.submitTask, nap(0, { requestId: "node-retry" }))).duplicate);
 }
 
-const checks = { submit, batch, stream, watch: resumedWatch, cancel, errors, deadline, metrics, retry };
+async function tls() {
+  const ca = readFileSync(process.env.LINESHAFT_CA!);
+  const secured = (token?: string) =>
+    new TaskServiceClient(process.env.LINESHAFT_SECURE!, secure(ca, token), channelOptions);
+  const submitter = secured(process.env.LINESHAFT_SUBMITTER);
+  const { taskId } = await call(submitter.submitTask, nap(0), 30_000, submitter);
+  const { task } = await call(submitter.waitTask, WaitTaskRequest.fromPartial({ taskId }), 30_000, submitter);
+  assert.equal(task?.state, TaskState.TASK_STATE_COMPLETED);
+  assert.match(task.submittedBy, /submitter/);
+  const viewer = secured(process.env.LINESHAFT_VIEWER);
+  let error = await refused(call(viewer.submitTask, nap(0), 30_000, viewer));
+  assert.equal(error.code, status.PERMISSION_DENIED);
+  assert.equal(details(error).info?.reason, "PERMISSION_DENIED");
+  assert.equal(details(error).info?.metadata.role, "submitter");
+  const nobody = secured();
+  error = await refused(call(nobody.submitTask, nap(0), 30_000, nobody));
+  assert.equal(error.code, status.UNAUTHENTICATED);
+  assert.equal(details(error).info?.reason, "UNAUTHENTICATED");
+  for (const client of [submitter, viewer, nobody]) client.close();
+}
+
+const checks = { submit, batch, stream, watch: resumedWatch, cancel, errors, deadline, metrics, retry, tls };
 for (const [name, check] of Object.entries(checks)) {
   await check();
   console.log("ok", name);

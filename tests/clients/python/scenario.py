@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import socket
 import time
 
@@ -205,9 +206,28 @@ def retry(tasks, _):
     assert tasks.SubmitTask(io(0, request_id="python-retry"), timeout=30).duplicate
 
 
+def tls(*_):
+    ca = pathlib.Path(os.environ["LINESHAFT_CA"]).read_bytes()
+    submitter, viewer = os.environ["LINESHAFT_SUBMITTER"], os.environ["LINESHAFT_VIEWER"]
+    with connect(os.environ["LINESHAFT_SECURE"], ca, submitter) as channel:
+        tasks = rpc.TaskServiceStub(channel)
+        accepted = tasks.SubmitTask(io(0), timeout=30)
+        done = tasks.WaitTask(s.WaitTaskRequest(task_id=accepted.task_id), timeout=40)
+        assert done.task.state == t.TASK_STATE_COMPLETED and "submitter" in done.task.submitted_by, done
+    with connect(os.environ["LINESHAFT_SECURE"], ca, viewer) as channel:
+        error = refused(rpc.TaskServiceStub(channel).SubmitTask, io(0), timeout=30)
+        assert error.code() == grpc.StatusCode.PERMISSION_DENIED, error
+        info = refusal(error)["ErrorInfo"]
+        assert info.reason == "PERMISSION_DENIED" and info.metadata["role"] == "submitter", info
+    with connect(os.environ["LINESHAFT_SECURE"], ca) as channel:
+        error = refused(rpc.TaskServiceStub(channel).SubmitTask, io(0), timeout=30)
+        assert error.code() == grpc.StatusCode.UNAUTHENTICATED, error
+        assert refusal(error)["ErrorInfo"].reason == "UNAUTHENTICATED", error
+
+
 CHECKS = {
     "submit": submit, "batch": batch, "stream": stream, "run": run, "watch": resumed_watch, "cancel": cancel,
-    "errors": errors, "deadline": deadline, "metrics": metrics, "retry": retry,
+    "errors": errors, "deadline": deadline, "metrics": metrics, "retry": retry, "tls": tls,
 }
 
 

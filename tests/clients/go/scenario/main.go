@@ -10,10 +10,14 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -25,6 +29,8 @@ import (
 type scenario struct {
 	tasks v1.TaskServiceClient
 	pools v1.PoolServiceClient
+
+	serviceConfig string
 }
 
 // seen is what two watches of the same events have to agree on.
@@ -37,7 +43,7 @@ type seen struct {
 func main() {
 	serviceConfig, err := os.ReadFile("service-config.json")
 	must(err)
-	channel, err := lineshaft.Connect(os.Getenv("LINESHAFT_PROXY"), string(serviceConfig))
+	channel, err := lineshaft.Connect(os.Getenv("LINESHAFT_PROXY"), string(serviceConfig), insecure.NewCredentials())
 	must(err)
 	defer channel.Close()
 	ctx, cancel := within(10 * time.Second)
@@ -45,14 +51,14 @@ func main() {
 	cancel()
 	must(err)
 	want(serving.Status == healthv1.HealthCheckResponse_SERVING, serving)
-	s := scenario{v1.NewTaskServiceClient(channel), v1.NewPoolServiceClient(channel)}
+	s := scenario{v1.NewTaskServiceClient(channel), v1.NewPoolServiceClient(channel), string(serviceConfig)}
 	for _, check := range []struct {
 		name string
 		run  func(context.Context)
 	}{
 		{"submit", s.submit}, {"batch", s.batch}, {"stream", s.stream}, {"watch", s.resumedWatch},
 		{"cancel", s.cancel}, {"errors", s.errors}, {"deadline", s.deadline}, {"metrics", s.metrics},
-		{"retry", s.retry},
+		{"retry", s.retry}, {"tls", s.tls},
 	} {
 		ctx, cancel := within(40 * time.Second)
 		check.run(ctx)
@@ -250,6 +256,33 @@ func (s scenario) retry(ctx context.Context) {
 	again, err := s.tasks.SubmitTask(ctx, request)
 	must(err)
 	want(again.Duplicate, again)
+}
+
+func (s scenario) tls(ctx context.Context) {
+	submitter := s.private(grpc.WithPerRPCCredentials(lineshaft.Token(os.Getenv("LINESHAFT_SUBMITTER"))))
+	accepted, err := submitter.SubmitTask(ctx, nap(0))
+	must(err)
+	done, err := submitter.WaitTask(ctx, &v1.WaitTaskRequest{TaskId: accepted.TaskId})
+	must(err)
+	want(done.Task.State == v1.TaskState_TASK_STATE_COMPLETED, done)
+	want(strings.Contains(done.Task.SubmittedBy, "submitter"), done)
+	viewer := s.private(grpc.WithPerRPCCredentials(lineshaft.Token(os.Getenv("LINESHAFT_VIEWER"))))
+	_, err = viewer.SubmitTask(ctx, nap(0))
+	want(status.Code(err) == codes.PermissionDenied, err)
+	info := detail[*errdetails.ErrorInfo](err)
+	want(info.Reason == "PERMISSION_DENIED" && info.Metadata["role"] == "submitter", info)
+	_, err = s.private().SubmitTask(ctx, nap(0))
+	want(status.Code(err) == codes.Unauthenticated, err)
+	want(detail[*errdetails.ErrorInfo](err).Reason == "UNAUTHENTICATED", err)
+}
+
+// private makes a client of the server that has TLS and wants tokens.
+func (s scenario) private(more ...grpc.DialOption) v1.TaskServiceClient {
+	trusted, err := credentials.NewClientTLSFromFile(os.Getenv("LINESHAFT_CA"), "")
+	must(err)
+	channel, err := lineshaft.Connect(os.Getenv("LINESHAFT_SECURE"), s.serviceConfig, trusted, more...)
+	must(err)
+	return v1.NewTaskServiceClient(channel)
 }
 
 // detail finds one kind of rich detail in an error.

@@ -1,7 +1,10 @@
 import com.google.gson.Gson;
+import io.grpc.ChannelCredentials;
+import io.grpc.ClientInterceptor;
 import io.grpc.Grpc;
-import io.grpc.InsecureChannelCredentials;
 import io.grpc.ManagedChannel;
+import io.grpc.Metadata;
+import io.grpc.stub.MetadataUtils;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -12,12 +15,27 @@ import java.util.concurrent.TimeUnit;
 final class Lineshaft {
   private Lineshaft() {}
 
-  /** {@code dns:///lineshaft-headless:7070} finds all servers of that name. */
-  static ManagedChannel connect(String address, Path serviceConfig) throws IOException {
+  /**
+   * {@code dns:///lineshaft-headless:7070} finds all servers of that name. The credentials are {@code
+   * InsecureChannelCredentials.create()}, or, with TLS, {@code
+   * TlsChannelCredentials.newBuilder().trustManager(ca).build()}.
+   */
+  static ManagedChannel connect(
+      String address, ChannelCredentials credentials, Path serviceConfig, ClientInterceptor... more)
+      throws IOException {
     Map<String, ?> config = new Gson().fromJson(Files.readString(serviceConfig), Map.class);
-    return Grpc.newChannelBuilder(address, InsecureChannelCredentials.create())
+    return Grpc.newChannelBuilder(address, credentials)
         .defaultServiceConfig(config)
         .keepAliveTime(60, TimeUnit.SECONDS)
+        .intercept(more)
         .build();
+  }
+
+  /** Sends a token with every call; only with TLS, or everybody on the way can read it. */
+  static ClientInterceptor token(String token) {
+    var headers = new Metadata();
+    var authorization = Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER);
+    headers.put(authorization, "Bearer " + token);
+    return MetadataUtils.newAttachHeadersInterceptor(headers);
   }
 }

@@ -25,15 +25,19 @@ import dev.lineshaft.v1.TaskState;
 import dev.lineshaft.v1.WaitTaskRequest;
 import dev.lineshaft.v1.WatchTasksRequest;
 import io.grpc.Channel;
+import io.grpc.ClientInterceptor;
 import io.grpc.Context;
+import io.grpc.InsecureChannelCredentials;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
+import io.grpc.TlsChannelCredentials;
 import io.grpc.health.v1.HealthCheckRequest;
 import io.grpc.health.v1.HealthCheckResponse.ServingStatus;
 import io.grpc.health.v1.HealthGrpc;
 import io.grpc.protobuf.StatusProto;
 import io.grpc.stub.StreamObserver;
 import java.io.BufferedReader;
+import java.io.File;
 import java.io.InputStreamReader;
 import java.net.Socket;
 import java.nio.file.Path;
@@ -55,6 +59,8 @@ public class Scenario {
     void run() throws Exception;
   }
 
+  private static final Path SERVICE_CONFIG = Path.of("service-config.json");
+
   private final Channel channel;
   private int events;
   private int completed;
@@ -64,7 +70,9 @@ public class Scenario {
   }
 
   public static void main(String[] args) throws Exception {
-    var channel = Lineshaft.connect(System.getenv("LINESHAFT_PROXY"), Path.of("service-config.json"));
+    var channel =
+        Lineshaft.connect(
+            System.getenv("LINESHAFT_PROXY"), InsecureChannelCredentials.create(), SERVICE_CONFIG);
     var health = HealthGrpc.newBlockingStub(channel).check(HealthCheckRequest.getDefaultInstance());
     want(health.getStatus() == ServingStatus.SERVING, health);
     var scenario = new Scenario(channel);
@@ -77,6 +85,7 @@ public class Scenario {
     check("deadline", scenario::deadline);
     check("metrics", scenario::metrics);
     check("retry", scenario::retry);
+    check("tls", Scenario::tls);
     channel.shutdownNow();
   }
 
@@ -300,6 +309,34 @@ public class Scenario {
     var first = tasks().submitTask(request);
     want(!first.getDuplicate(), first);
     want(tasks().submitTask(request).getDuplicate(), first);
+  }
+
+  private static void tls() throws Exception {
+    var submitter = secure(Lineshaft.token(System.getenv("LINESHAFT_SUBMITTER")));
+    var id = submitter.submitTask(nap("0").build()).getTaskId();
+    var done = submitter.waitTask(WaitTaskRequest.newBuilder().setTaskId(id).build()).getTask();
+    want(done.getState() == TaskState.TASK_STATE_COMPLETED, done);
+    want(done.getSubmittedBy().contains("submitter"), done);
+    var viewer = secure(Lineshaft.token(System.getenv("LINESHAFT_VIEWER")));
+    var error = refused(() -> viewer.submitTask(nap("0").build()));
+    want(error.getStatus().getCode() == Status.Code.PERMISSION_DENIED, error);
+    var info = detail(error, ErrorInfo.class);
+    want(info.getReason().equals("PERMISSION_DENIED"), info);
+    want(info.getMetadataOrThrow("role").equals("submitter"), info);
+    var nobody = secure();
+    error = refused(() -> nobody.submitTask(nap("0").build()));
+    want(error.getStatus().getCode() == Status.Code.UNAUTHENTICATED, error);
+    want(detail(error, ErrorInfo.class).getReason().equals("UNAUTHENTICATED"), error);
+  }
+
+  /** A client of the server that has TLS and wants tokens. */
+  private static TaskServiceGrpc.TaskServiceBlockingStub secure(ClientInterceptor... more)
+      throws Exception {
+    var ca = new File(System.getenv("LINESHAFT_CA"));
+    var trusting = TlsChannelCredentials.newBuilder().trustManager(ca).build();
+    var channel =
+        Lineshaft.connect(System.getenv("LINESHAFT_SECURE"), trusting, SERVICE_CONFIG, more);
+    return TaskServiceGrpc.newBlockingStub(channel).withDeadlineAfter(40, TimeUnit.SECONDS);
   }
 
   private static StatusRuntimeException refused(Check call) throws Exception {
