@@ -39,4 +39,7 @@ fi
 step "Helm chart and image"
 tests/helm/run.sh
 
+step "without gRPC: curl, Connect, gRPC-Web"
+tests/http/run.sh
+
 step "all passed"
