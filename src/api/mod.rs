@@ -10,10 +10,11 @@ mod health;
 mod http;
 mod keda;
 mod pools;
+mod probes;
 mod server;
 mod sniff;
 mod status;
 mod system;
 mod tasks;
 
-pub use server::{HostReading, Options, ServeError, serve};
+pub use server::{HostReading, Options, ServeError, serve, serve_probes};

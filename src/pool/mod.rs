@@ -28,8 +28,9 @@ use tokio::runtime;
 use tokio::sync::watch;
 
 use crate::model::limits::POOL_SIZE_MAX;
-use crate::model::{Bill, Clock, Output, PoolKind, PoolName, PoolSpec, Priority, TaskId, Timestamp};
+use crate::model::{Bill, Catalog, Clock, Output, PoolKind, PoolName, PoolSpec, Priority, TaskId, Timestamp};
 use crate::runners::{Ended, Registry, StopCause};
+use crate::telemetry::metrics::{Metrics, PoolMeter};
 
 pub use attempt::{Assignment, Attempt, Ticket};
 pub use stats::{PoolStats, WorkerStats};
@@ -91,6 +92,10 @@ pub struct Surroundings {
     pub payloads: PayloadSource,
     /// What drives workers.
     pub runtime: runtime::Handle,
+    /// Where attempts are counted.
+    pub metrics: Metrics,
+    /// The handlers that are counted by name.
+    pub catalog: Arc<Catalog>,
 }
 
 /// What the workers of one pool share.
@@ -98,6 +103,7 @@ struct Shared {
     name: PoolName,
     kind: PoolKind,
     around: Surroundings,
+    meter: PoolMeter,
     lanes: Lanes,
     idle: Idle,
     crew: Mutex<Crew>,
@@ -195,6 +201,7 @@ impl Pool {
         let shared = Arc::new(Shared {
             name: spec.name.clone(),
             kind: spec.kind,
+            meter: PoolMeter::new(&around.metrics, &spec.name, &around.catalog),
             around,
             lanes: Lanes::default(),
             idle: Idle::default(),

@@ -9,10 +9,11 @@ use tokio::runtime;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::model::{
-    Durability, FailureReason, HandlerName, HandlerSpec, Namespace, Payload, PoolKind, PoolName, PoolSpec, Priority,
-    RetryPolicy, SystemClock, TaskId, TaskOptions, TaskSpec, Timestamp,
+    Durability, FailureReason, HandlerName, HandlerSpec, Namespace, Payload, PoolKind, PoolName, PoolSpec,
+    Priority, RetryPolicy, SystemClock, TaskId, TaskOptions, TaskSpec, Timestamp,
 };
 use crate::runners::{BoxFuture, Ended, Outcome, Registry, Run, Runner};
+use crate::telemetry::metrics::Metrics;
 
 use super::{Assignment, Attempt, Pool, Report, Surroundings, Ticket};
 
@@ -114,6 +115,8 @@ impl World {
             reports: sink,
             payloads: Arc::new(|_| Box::pin(std::future::ready(Err("there is no store".to_owned())))),
             runtime,
+            metrics: Metrics::off(),
+            catalog: Arc::default(),
         };
         let pool = Pool::start(&pool_spec, around).unwrap();
         Self { pool, reports, runner, made: 0 }
