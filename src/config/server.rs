@@ -39,7 +39,7 @@ pub struct Server {
     /// Calls in work at a time over all connections; more are refused as overload, 1 to 1,000,000. Default 4096.
     pub max_in_flight: usize,
     /// Silence of the scheduler's loop or of a thread of the runtime after which the server says that it is not ready,
-    /// 1s to 1 hour. Default 10s.
+    /// 2s to 1 hour. Default 10s.
     pub stall_limit: Span,
 }
 
@@ -78,7 +78,7 @@ impl Server {
         problems.within("server.keepalive_timeout", self.keepalive_timeout, Span(second), Span(day));
         problems.within("server.connection_age", self.connection_age, Span(second), Span(365 * day));
         problems.within("server.connection_age_grace", self.connection_age_grace, Span::default(), Span(day));
-        problems.within("server.stall_limit", self.stall_limit, Span(second), Span(Duration::from_hours(1)));
+        problems.within("server.stall_limit", self.stall_limit, Span(2 * second), Span(Duration::from_hours(1)));
         problems.within("server.max_concurrent_streams", self.max_concurrent_streams, 1, 1_000_000);
         problems.within("server.max_in_flight", self.max_in_flight, 1, 1_000_000);
     }

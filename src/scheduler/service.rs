@@ -128,6 +128,8 @@ impl Service {
             draining.clone(),
             options.telemetry.gauges.watches.clone(),
         ));
+        let trouble = store.projection.trouble();
+        options.telemetry.vitals.ask_projection(move || trouble.borrow().is_some());
         let observer = Observer::new(options.telemetry.clone(), options.catalog.clone());
         let shared = Arc::new(Shared {
             inbox: sender,

@@ -5,12 +5,12 @@
 //! finished a stretch of work stands still. The watchdog has a thread of its own, so nothing that it
 //! watches can hold it up.
 
-use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use std::{fmt, io};
 
 use tokio::runtime::RuntimeMetrics;
 use tokio::sync::watch;
@@ -58,6 +58,8 @@ pub enum Unready {
     Draining,
     /// The store refuses writes.
     StoreRefuses,
+    /// The tables for questions cannot be written; what asks them is refused.
+    ProjectionRefuses,
     /// A part has shown no sign of life for longer than the limit.
     Stalled(Part),
 }
@@ -69,6 +71,7 @@ impl Unready {
             Self::Recovering => "recovering",
             Self::Draining => "draining",
             Self::StoreRefuses => "store_refuses_writes",
+            Self::ProjectionRefuses => "projection_refuses_writes",
             Self::Stalled(Part::Scheduler) => "scheduler_stalled",
             Self::Stalled(Part::Runtime) => "runtime_stalled",
         }
@@ -76,14 +79,23 @@ impl Unready {
 }
 
 /// Signs of life, told by the parts and read by probes. Nobody waits for anybody.
-#[derive(Debug)]
 pub struct Vitals {
     origin: Instant,
     phase: watch::Sender<Phase>,
     store_refuses: AtomicBool,
     /// Milliseconds after `origin` of the scheduler's last beat, plus one; 0: it has not begun, or has ended.
     beat: AtomicU64,
+    projection: OnceLock<Trouble>,
     parts: [PartState; Part::ALL.len()],
+}
+
+/// Says whether a part is in trouble, at once.
+type Trouble = Box<dyn Fn() -> bool + Send + Sync>;
+
+impl fmt::Debug for Vitals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vitals").field("phase", &self.phase()).field("unready", &self.unready()).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -100,6 +112,7 @@ impl Default for Vitals {
             phase: watch::Sender::new(Phase::Recovering),
             store_refuses: AtomicBool::new(false),
             beat: AtomicU64::new(0),
+            projection: OnceLock::new(),
             parts: Default::default(),
         }
     }
@@ -137,6 +150,17 @@ impl Vitals {
         self.store_refuses.load(Ordering::Acquire)
     }
 
+    /// How to learn whether the tables for questions are in trouble; only the first one told is asked.
+    pub fn ask_projection(&self, trouble: impl Fn() -> bool + Send + Sync + 'static) {
+        // A server has one projection.
+        let _ = self.projection.set(Box::new(trouble));
+    }
+
+    /// Whether the tables for questions cannot be written.
+    pub fn projection_refuses(&self) -> bool {
+        self.projection.get().is_some_and(|trouble| trouble())
+    }
+
     /// Time since the server was started.
     pub fn uptime(&self) -> Duration {
         self.origin.elapsed()
@@ -152,6 +176,9 @@ impl Vitals {
         }
         if self.store_refuses() {
             reasons.push(Unready::StoreRefuses);
+        }
+        if self.projection_refuses() {
+            reasons.push(Unready::ProjectionRefuses);
         }
         let stalled = Part::ALL.into_iter().filter(|part| self.parts[*part as usize].stalled.load(Ordering::Acquire));
         reasons.extend(stalled.map(Unready::Stalled));

@@ -74,6 +74,7 @@ fn health(view: &View) -> Response<Body> {
         uptime_seconds: seconds(vitals.uptime()),
         parts: Parts {
             store: StoreHealth { healthy: !vitals.store_refuses() },
+            projection: StoreHealth { healthy: !vitals.projection_refuses() },
             scheduler: part(Part::Scheduler),
             runtime: part(Part::Runtime),
         },
@@ -112,6 +113,7 @@ struct Report<'a> {
 #[derive(Serialize)]
 struct Parts {
     store: StoreHealth,
+    projection: StoreHealth,
     scheduler: LoopHealth,
     runtime: LoopHealth,
 }
