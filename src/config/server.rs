@@ -35,6 +35,10 @@ pub struct Server {
     pub connection_age_grace: Span,
     /// Calls in work at a time over all connections; more are refused as overload, 1 to 1,000,000. Default 4096.
     pub max_in_flight: usize,
+    /// Connections at a time; more are closed at once, 1 to 1,000,000. Default 10,000.
+    pub max_connections: usize,
+    /// Connections at a time from one address (IPv6: from one /64 network), 1 to 1,000,000. Default 1,000.
+    pub max_connections_per_address: usize,
 }
 
 impl Default for Server {
@@ -49,19 +53,21 @@ impl Default for Server {
             connection_age: Span(Duration::from_mins(5)),
             connection_age_grace: Span(Duration::from_mins(1)),
             max_in_flight: 4096,
+            max_connections: 10_000,
+            max_connections_per_address: 1_000,
         }
     }
 }
 
 impl Server {
-    pub(super) fn check(&self, problems: &mut Problems) {
+    pub(super) fn check(&self, authenticated: bool, problems: &mut Problems) {
         // An IPv4 address in IPv6 clothes is judged as what it is.
-        if !self.insecure && !self.listen.ip().to_canonical().is_loopback() {
+        if !self.insecure && !authenticated && !self.listen.ip().to_canonical().is_loopback() {
             problems.add(
                 "server.listen",
                 self.listen,
                 "is reachable from other machines, and callers are not authenticated; \
-                 listen on 127.0.0.1 or [::1], or set server.insecure = true",
+                 set [auth], listen on 127.0.0.1 or [::1], or set server.insecure = true",
             );
         }
         let (second, day) = (Duration::from_secs(1), Duration::from_hours(24));
@@ -71,6 +77,9 @@ impl Server {
         problems.within("server.connection_age", self.connection_age, Span(second), Span(365 * day));
         problems.within("server.connection_age_grace", self.connection_age_grace, Span::default(), Span(day));
         problems.within("server.max_concurrent_streams", self.max_concurrent_streams, 1, 1_000_000);
+        problems.within("server.max_connections", self.max_connections, 1, 1_000_000);
+        let per_address = self.max_connections_per_address;
+        problems.within("server.max_connections_per_address", per_address, 1, 1_000_000);
         problems.within("server.max_in_flight", self.max_in_flight, 1, 1_000_000);
     }
 }
