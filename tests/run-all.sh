@@ -42,4 +42,7 @@ tests/clients/run.sh
 step "Helm chart and image"
 tests/helm/run.sh
 
+step "without gRPC: curl, Connect, gRPC-Web"
+tests/http/run.sh
+
 step "all passed"

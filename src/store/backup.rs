@@ -299,13 +299,13 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use super::super::conformance::{all, folded, listed, long, rows, sqlite, write};
+    use super::super::conformance::{all, folded, listed, long, rows, scratch, sqlite, write};
     use super::*;
     use crate::model::{Revision, TaskFilter};
 
     #[test]
     fn a_copy_made_while_it_is_written_and_trimmed_is_whole_and_of_one_moment() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = scratch();
         let data = directory.path().join("data %20?");
         let (store, _) = sqlite(&data).unwrap();
         let history = long();
@@ -349,7 +349,7 @@ mod tests {
 
     #[test]
     fn a_flipped_byte_of_a_copy_is_found_unless_it_does_no_harm() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = scratch();
         let (data, to) = (directory.path().join("data"), directory.path().join("copy"));
         let (store, _) = sqlite(&data).unwrap();
         write(&store, &long().commits(9));
@@ -372,7 +372,7 @@ mod tests {
 
     #[test]
     fn a_copy_never_replaces_anything_and_what_is_no_store_is_said() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = scratch();
         let data = directory.path().join("data");
         drop(sqlite(&data).unwrap());
         let error = backup(&data, &data).unwrap_err().to_string();

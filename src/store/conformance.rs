@@ -25,6 +25,12 @@ pub(super) fn long() -> History {
     History::of(&(0..1500).map(|_| (byte(), byte(), byte())).collect::<Vec<_>>())
 }
 
+/// A directory in memory, where there is such a thing: for tests that open stores hundreds of times, and
+/// do not ask what a sync does.
+pub(super) fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 pub(super) fn sqlite(directory: &Path) -> Result<(Store, Recovery), StoreError> {
     open(&Options { directory: Some(directory.to_owned()) })
 }

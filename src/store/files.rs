@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::conformance::{all, append, folded, listed, long, rows as page_of, sqlite, write};
+use super::conformance::{all, append, folded, listed, long, rows as page_of, scratch, sqlite, write};
 use super::journal::SqliteJournal;
 use super::{Recovery, Store, StoreError};
 use crate::model::{Event, Revision, Task, TaskFilter};
@@ -54,7 +54,7 @@ fn names(error: &StoreError, file: &str) -> bool {
 
 #[test]
 fn a_flipped_byte_of_the_journal_is_an_error_or_does_no_harm() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch();
     let events = written(directory.path());
     with_flips(directory.path(), "journal.db", |place| {
         let read = sqlite(directory.path()).and_then(|(store, _)| all(&store, Revision(0)));
@@ -67,7 +67,7 @@ fn a_flipped_byte_of_the_journal_is_an_error_or_does_no_harm() {
 
 #[test]
 fn a_flipped_byte_of_the_projection_is_told_or_does_no_harm() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch();
     let events = written(directory.path());
     let rows = folded(&events);
     let newest: Vec<Task> = rows.values().rev().map(listed).collect();
@@ -98,7 +98,7 @@ fn a_flipped_byte_of_the_projection_is_told_or_does_no_harm() {
 
 #[test]
 fn a_projection_that_is_missing_is_rebuilt_with_a_note() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch();
     let events = written(directory.path());
     std::fs::remove_file(directory.path().join("projection.db")).unwrap();
     let (store, recovery) = sqlite(directory.path()).unwrap();
@@ -111,7 +111,7 @@ fn a_projection_that_is_missing_is_rebuilt_with_a_note() {
 
 #[test]
 fn what_a_rebuild_cannot_bring_back_is_named() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch();
     let events = written(directory.path());
     let (store, _) = sqlite(directory.path()).unwrap();
     store.journal.trim(Revision(events.len() as u64 / 2)).unwrap();
@@ -124,7 +124,7 @@ fn what_a_rebuild_cannot_bring_back_is_named() {
 
 #[test]
 fn a_journal_that_is_missing_is_an_error() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch();
     written(directory.path());
     std::fs::remove_file(directory.path().join("journal.db")).unwrap();
     let error = sqlite(directory.path()).err().unwrap();
@@ -134,7 +134,7 @@ fn a_journal_that_is_missing_is_an_error() {
 #[test]
 fn the_files_of_others_and_of_later_versions_are_left_alone() {
     for file in ["journal.db", "projection.db"] {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = scratch();
         let path = directory.path().join(file);
         rusqlite::Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs(x)").unwrap();
         let before = std::fs::read(&path).unwrap();
@@ -142,21 +142,21 @@ fn the_files_of_others_and_of_later_versions_are_left_alone() {
         assert!(matches!(error, StoreError::Foreign { .. }) && names(&error, file), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), before);
 
-        let directory = tempfile::tempdir().unwrap();
+        let directory = scratch();
         drop(sqlite(directory.path()).unwrap());
         let path = directory.path().join(file);
         rusqlite::Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
         let error = sqlite(directory.path()).err().unwrap();
         assert!(matches!(error, StoreError::Foreign { .. }) && error.to_string().contains("upgrade"), "{error}");
     }
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch();
     std::fs::write(directory.path().join("journal.db"), "not a database at all, but long enough").unwrap();
     assert!(matches!(sqlite(directory.path()).err().unwrap(), StoreError::Foreign { .. }));
 }
 
 #[test]
 fn a_directory_serves_one_server_at_a_time() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch();
     let (first, _) = sqlite(directory.path()).unwrap();
     assert!(matches!(sqlite(directory.path()).err().unwrap(), StoreError::Locked { .. }));
     let clone = first.clone();
@@ -168,7 +168,7 @@ fn a_directory_serves_one_server_at_a_time() {
 
 #[test]
 fn a_directory_that_cannot_be_made_is_named_with_the_remedy() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch();
     std::fs::write(directory.path().join("file"), "").unwrap();
     let error = sqlite(&directory.path().join("file/data")).err().unwrap();
     assert!(matches!(error, StoreError::Io { .. }) && names(&error, "file/data"), "{error}");
@@ -177,7 +177,7 @@ fn a_directory_that_cannot_be_made_is_named_with_the_remedy() {
 
 #[test]
 fn a_full_disk_refuses_commits_whole_and_they_are_taken_when_there_is_space() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch();
     let journal = SqliteJournal::open(&directory.path().join("journal.db"), None).unwrap();
     let projection = Arc::new(super::memory::MemoryProjection::default());
     let journal = Arc::new(journal);
@@ -204,7 +204,7 @@ fn a_full_disk_refuses_commits_whole_and_they_are_taken_when_there_is_space() {
 
 #[test]
 fn events_that_the_projection_missed_are_recovered_from_the_journal_and_fed() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch();
     let history = long();
     let commits = history.commits(9);
     let (store, _) = sqlite(directory.path()).unwrap();

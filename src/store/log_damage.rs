@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::conformance::{all, append, folded, listed, long, rows, sqlite, write};
+use super::conformance::{all, append, folded, listed, long, rows, scratch, sqlite, write};
 use super::samples::History;
 use super::{Commit, Store, StoreError, mark, wal};
 use crate::model::{Event, Revision, TaskFilter};
@@ -53,7 +53,7 @@ enum Crash {
 impl Crashed {
     /// Of the journal's log the first third is copied into the file.
     fn new(history: History, most: usize, sync: bool) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = scratch();
         let (store, _) = sqlite(directory.path()).unwrap();
         let mut commits = history.commits(most);
         for commit in &mut commits {
@@ -143,7 +143,7 @@ fn with_flips(crashed: &Crashed, crash: Crash, file: &str, check: impl Fn(usize,
     let length = crashed.length(file);
     let random = (0..FLIPS).map(|_| random.random_range(0..length));
     for place in (0..56).step_by(3).chain(length - 4..length).chain(random) {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = scratch();
         crashed.put(directory.path(), crash, file, |bytes| bytes[place] ^= 0x41);
         check(place, reopen(directory.path(), &crashed.events));
     }
@@ -188,7 +188,7 @@ fn a_flipped_byte_of_a_mark_or_its_loss_does_no_harm() {
     let crashed = Crashed::new(History::of(&[(1, 0, 9), (2, 0, 9), (1, 1, 1)]), 3, false);
     for file in ["journal.mark", "projection.mark"] {
         for place in 0..crashed.length(file) {
-            let directory = tempfile::tempdir().unwrap();
+            let directory = scratch();
             crashed.put(directory.path(), Crash::Killed, file, |bytes| bytes[place] ^= 0x41);
             let found = reopen(directory.path(), &crashed.events);
             assert!(
@@ -203,7 +203,7 @@ fn a_flipped_byte_of_a_mark_or_its_loss_does_no_harm() {
 fn a_lost_end_of_the_journal_is_named() {
     let crashed = Crashed::new(middling(), 9, true);
     for keep in [0, 20, 32, crashed.last_commit("journal.db-wal"), crashed.length("journal.db-wal") - 1] {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = scratch();
         crashed.put(directory.path(), Crash::Killed, "journal.db-wal", |bytes| bytes.truncate(keep));
         match reopen(directory.path(), &crashed.events) {
             Found::Named(StoreError::Corrupt { path, detail, .. }) => {
@@ -220,7 +220,7 @@ fn a_lost_end_of_the_journal_is_named() {
 #[test]
 fn the_mark_of_a_restored_back_up_may_be_removed() {
     let crashed = Crashed::new(middling(), 9, true);
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch();
     crashed.put(directory.path(), Crash::Killed, "journal.db-wal", |bytes| {
         bytes.truncate(crashed.last_commit("journal.db-wal"));
     });
@@ -235,7 +235,7 @@ fn the_mark_of_a_restored_back_up_may_be_removed() {
 
 #[test]
 fn the_projection_never_holds_what_the_journal_could_lose() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch();
     let (store, _) = sqlite(directory.path()).unwrap();
     let mut commits = middling().commits(9);
     for commit in &mut commits {
@@ -255,7 +255,7 @@ proptest! {
         let crashed = Crashed::new(History::of(&[(1, 0, 9), (2, 0, 9), (3, 0, 200), (1, 1, 1), (2, 1, 1)]), 3, true);
         let file = "journal.db-wal";
         let last = crashed.last_commit(file);
-        let directory = tempfile::tempdir().unwrap();
+        let directory = scratch();
         crashed.put(directory.path(), Crash::PowerLost, file, |bytes| {
             let length = crashed.length(file);
             for (sector, lost) in (last..length).step_by(512).zip(sectors.iter().cycle()) {

@@ -9,6 +9,7 @@ use prost_reflect::{DescriptorError, DescriptorPool, DeserializeOptions, Dynamic
 
 use crate::model::{Coded, Details, ErrorCode};
 
+use super::carry::{Carried, text_length};
 use super::show;
 
 /// Lists and objects within each other; the wire itself allows about as many.
@@ -81,6 +82,14 @@ pub(super) struct BadJson {
     column: usize,
 }
 
+impl BadJson {
+    fn at(json: &[u8], at: usize, what: &str) -> Self {
+        let lines = || json[..at.min(json.len())].split(|byte| *byte == b'\n');
+        let (line, column) = (lines().count(), 1 + lines().next_back().map_or(0, <[u8]>::len));
+        Self { what: format!("{what} at line {line} column {column}"), line, column }
+    }
+}
+
 impl Coded for BadJson {
     fn code(&self) -> ErrorCode {
         ErrorCode::InvalidField
@@ -92,56 +101,57 @@ impl Coded for BadJson {
     }
 }
 
-impl From<serde_json::Error> for BadJson {
-    fn from(error: serde_json::Error) -> Self {
-        Self { what: error.to_string(), line: error.line(), column: error.column() }
-    }
-}
-
 /// The encoded message that a JSON text says. Nothing unknown is ignored.
 ///
 /// # Errors
 /// [`BadJson`], with the place.
 pub(super) fn read(input: &MessageDescriptor, json: &[u8]) -> Result<Vec<u8>, BadJson> {
-    check_size(json)?;
-    let mut reader = serde_json::Deserializer::from_slice(json);
+    let json = std::str::from_utf8(json).map_err(|error| BadJson::at(json, error.valid_up_to(), "it is not UTF-8"))?;
+    let carried = Carried::new(input, json);
+    let found_again = |error: serde_json::Error| {
+        let lines = carried.text.split_inclusive(|byte| *byte == b'\n');
+        let line_start: usize = lines.take(error.line().saturating_sub(1)).map(<[u8]>::len).sum();
+        // A column is the number of bytes that were read of its line.
+        let at = (line_start + error.column()).saturating_sub(1);
+        let what = error.to_string();
+        let what = what.rsplit_once(" at line ").map_or(&*what, |(what, _)| what);
+        BadJson::at(json.as_bytes(), carried.origin(at), what)
+    };
+    crowd(&carried.text).map_or(Ok(()), |(at, what)| Err(BadJson::at(json.as_bytes(), carried.origin(at), &what)))?;
+    let mut reader = serde_json::Deserializer::from_slice(&carried.text);
     let options = DeserializeOptions::new().deny_unknown_fields(true);
-    let message = DynamicMessage::deserialize_with_options(input.clone(), &mut reader, &options)?;
-    reader.end()?;
+    let message = DynamicMessage::deserialize_with_options(input.clone(), &mut reader, &options);
+    let message = message.and_then(|message| reader.end().map(|()| message)).map_err(found_again)?;
     Ok(message.encode_to_vec())
 }
 
 /// Refuses what would take far more memory than its length.
-fn check_size(json: &[u8]) -> Result<(), BadJson> {
-    let (mut depth, mut values) = (0_usize, 1_usize);
-    let mut bytes = json.iter().enumerate();
-    while let Some((at, byte)) = bytes.next() {
+///
+/// # Errors
+/// [`BadJson`], with the place.
+pub(super) fn check(json: &[u8]) -> Result<(), BadJson> {
+    crowd(json).map_or(Ok(()), |(at, what)| Err(BadJson::at(json, at, &what)))
+}
+
+/// Where there is too much of it, and of what.
+fn crowd(json: &[u8]) -> Option<(usize, String)> {
+    let (mut depth, mut values, mut at) = (0_usize, 1_usize, 0);
+    while let Some(byte) = json.get(at) {
         match byte {
             b'[' | b'{' => (depth, values) = (depth + 1, values + 1),
             b']' | b'}' => depth = depth.saturating_sub(1),
             b',' => values += 1,
-            b'"' => {
-                // To its end, over escaped quotes.
-                while let Some((_, inner)) = bytes.next() {
-                    match inner {
-                        b'\\' => drop(bytes.next()),
-                        b'"' => break,
-                        _ => {}
-                    }
-                }
-            }
             _ => {}
         }
-        let what = match (depth > DEPTH_MAX, values > VALUES_MAX) {
-            (false, false) => continue,
-            (true, _) => format!("it is nested more than {DEPTH_MAX} levels deep"),
-            (_, true) => format!("it has more than {VALUES_MAX} values"),
-        };
-        let lines = || json[..at].split(|byte| *byte == b'\n');
-        let (line, column) = (lines().count(), 1 + lines().next_back().map_or(0, <[u8]>::len));
-        return Err(BadJson { what: format!("{what} at line {line} column {column}"), line, column });
+        if depth > DEPTH_MAX {
+            return Some((at, format!("it is nested more than {DEPTH_MAX} levels deep")));
+        }
+        if values > VALUES_MAX {
+            return Some((at, format!("it has more than {VALUES_MAX} values")));
+        }
+        at += if *byte == b'"' { text_length(&json[at..]) } else { 1 };
     }
-    Ok(())
+    None
 }
 
 #[cfg(test)]
@@ -172,8 +182,9 @@ mod tests {
         let request = read_submit(r#"{"handler":"compute","payload":{"json":5000000},"timeout":"1.5s"}"#).unwrap();
         assert_eq!(request.handler, "compute");
         assert_eq!(request.timeout, Some(prost_types::Duration { seconds: 1, nanos: 500_000_000 }));
-        let Some(v1::payload::Kind::Json(value)) = request.payload.unwrap().kind else { panic!("no JSON") };
-        assert_eq!(value.kind, Some(prost_types::value::Kind::NumberValue(5e6)));
+        let payload = request.payload.unwrap();
+        assert_eq!(payload.kind, Some(v1::payload::Kind::Data("5000000".into())));
+        assert_eq!(payload.content_type, "application/json");
     }
 
     #[test]
@@ -183,7 +194,10 @@ mod tests {
             ("{\n \"priority\": \"PRIORITY_HUGE\"}", "line 2"),
             ("{\"handler\":1}", "line 1 column 12"),
             ("{\"handler\":\"x\"} {}", "trailing characters at line 1 column 17"),
-            ("", "line 1 column 0"),
+            ("", "line 1 column 1"),
+            ("{\"payload\":{\"json\":[1,2,3]},\n\"tusk\":1}", "'tusk' at line 2 column 6"),
+            ("{\"payload\":{\"json\":[1,2,3],\"tusk\":1}}", "'tusk' at line 1 column 33"),
+            ("{\"payload\":{\"json\":[1,2,3}}", "line 1 column 27"),
         ] {
             let error = read_submit(json).unwrap_err();
             assert!(error.contains(expected), "{json}: {error}");
@@ -194,8 +208,10 @@ mod tests {
     fn deep_and_crowded_json_is_refused_before_it_is_read() {
         let deep = format!("{{\"payload\":{{\"json\":{}}}}}", "[".repeat(100_000));
         assert!(read_submit(&deep).unwrap_err().contains("nested more than 100 levels deep at line 1 column 118"));
-        let crowded = format!("{{\"payload\":{{\"json\":[{}0]}}}}", "0,".repeat(VALUES_MAX));
+        let crowded = format!("{{\"args\":[{}\"\"]}}", "\"\",".repeat(VALUES_MAX));
         assert!(read_submit(&crowded).unwrap_err().contains("more than 200000 values"));
+        let large = format!("{{\"payload\":{{\"json\":[{}0]}}}}", "0,".repeat(VALUES_MAX));
+        assert!(read_submit(&large).is_ok(), "a payload is only bytes");
         let text = format!("{{\"displayName\":\"{}\\\"[[[\"}}", "[{,".repeat(VALUES_MAX));
         assert!(read_submit(&text).is_ok(), "a text is one value, whatever it says");
     }

@@ -6,6 +6,7 @@
 mod answer;
 mod body;
 mod calls;
+mod carry;
 mod connect;
 mod contract;
 pub mod health;

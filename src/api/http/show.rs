@@ -7,8 +7,7 @@ use prost_reflect::{DynamicMessage, Kind, MapKey, ReflectMessage, SerializeOptio
 use serde::de::IgnoredAny;
 use serde_json::Error;
 
-/// The message with bytes and a content type.
-const PAYLOAD: &str = "lineshaft.v1.Payload";
+use super::carry::PAYLOAD;
 
 /// The JSON text of a message.
 ///

@@ -11,6 +11,7 @@ use crate::model::ErrorCode;
 use super::super::super::convert::InvalidFields;
 use super::super::super::status;
 use super::super::answer::{JSON, edge};
+use super::super::contract;
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -59,7 +60,10 @@ impl Fields {
     pub fn read<T: DeserializeOwned>(self) -> Result<T, Status> {
         let read = match self {
             Self::Texts(fields) => serde_json::from_value(fields.into()),
-            Self::Json(text) => serde_json::from_slice(&text),
+            Self::Json(text) => {
+                contract::check(&text).map_err(|bad| status::of(&bad))?;
+                serde_json::from_slice(&text)
+            }
         };
         read.map_err(|error| edge(ErrorCode::InvalidField, format!("the fields cannot be read: {error}")))
     }

@@ -70,9 +70,21 @@ fn priority_of(urgency: u64) -> v1::Priority {
     }
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Get {
+    wait: Option<Value>,
+}
+
 /// `GET /api/task/{id}`
 pub(super) async fn get(caller: &Caller, fields: Fields, id: String) -> Answer {
-    fields.none()?;
+    let Get { wait } = fields.read()?;
+    let wait = number("wait", wait.as_ref(), 0..=limits::WAIT_MAX.as_secs())?;
+    if let Some(seconds) = wait.and_then(|wait| i64::try_from(wait).ok()) {
+        let timeout = Some(prost_types::Duration { seconds, nanos: 0 });
+        let request = v1::WaitTaskRequest { task_id: id.clone(), timeout };
+        let _: v1::WaitTaskResponse = caller.rpc("/lineshaft.v1.TaskService/WaitTask", &request).await?;
+    }
     let request = v1::GetTaskRequest { task_id: id, include_payload: true };
     let answer: v1::GetTaskResponse = caller.rpc("/lineshaft.v1.TaskService/GetTask", &request).await?;
     Ok((StatusCode::OK, answer.task.as_ref().map_or(Value::Null, task)))
