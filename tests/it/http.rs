@@ -188,6 +188,15 @@ async fn a_browser_calls_with_grpc_web() {
     let trailers = String::from_utf8_lossy(&refused.body).into_owned();
     let unimplemented = refused.header("grpc-status") == "12" || trailers.contains("grpc-status:12");
     assert!(unimplemented, "{refused:?} {trailers}");
+    // What is refused before it is read is told in gRPC-Web as well, with its details.
+    let large = format!(
+        "POST {SUBMIT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/grpc-web+proto\r\n\
+         content-length: 99999999\r\n\r\n"
+    );
+    let refused = Connection::open(&server).send(large.as_bytes());
+    assert_eq!((refused.status, refused.header("content-type")), (200, "application/grpc-web+proto"));
+    assert_eq!(refused.header("grpc-status"), "8");
+    assert!(!refused.header("grpc-status-details-bin").is_empty(), "{refused:?}");
 }
 
 #[tokio::test]

@@ -63,6 +63,13 @@ pub(super) fn refusal_as(http: StatusCode, contract: &Contract, refused: &Status
     response
 }
 
+/// A refusal as gRPC-Web has it when there is no message: all of it in the headers, details included.
+pub(super) fn web_refusal(refused: Status) -> Response<Body> {
+    let mut response = refused.into_http();
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc-web+proto"));
+    response
+}
+
 /// The path is right and the method is not.
 pub(super) fn wrong_method(contract: &Contract, allowed: &'static str) -> Response<Body> {
     let refused = edge(ErrorCode::Unsupported, format!("this path answers {allowed} only"));

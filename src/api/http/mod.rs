@@ -113,7 +113,7 @@ impl Front {
         };
         let body = match read.await {
             Ok(body) => Body::new(Full::new(body)),
-            Err(refused) => return answer::refusal(&self.shared.contract, &refused),
+            Err(refused) => return answer::web_refusal(refused),
         };
         let mut web = tonic_web::GrpcWebLayer::new().layer(self.calls);
         match web.call(Request::from_parts(head, body)).await {

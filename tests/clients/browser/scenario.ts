@@ -47,6 +47,9 @@ function scenario(protocol: string, make: typeof createConnectTransport | typeof
   const tasks = createClient(TaskService, transport);
   const pools = createClient(PoolService, transport);
 
+  /** A watch after this revision sees all that is submitted from here on. */
+  const now = async () => (await tasks.listTasks({ pageSize: 1 }, patient)).revision;
+
   async function submit() {
     const request: Task = { handler: "compute", payload: payload(100), requestId: `${protocol}-submit` };
     const first = await tasks.submitTask(request, patient);
@@ -71,8 +74,8 @@ function scenario(protocol: string, make: typeof createConnectTransport | typeof
   }
 
   async function resumedWatch() {
-    const { batchId, taskIds, revision } = await tasks.batchSubmitTasks({ tasks: naps(40, 0.05) }, patient);
-    const before = revision - BigInt(taskIds.length);
+    const before = await now();
+    const { batchId } = await tasks.batchSubmitTasks({ tasks: naps(40, 0.05) }, patient);
     const states = new Map<string, TaskState>();
     const seen: string[] = [];
     let last = before;
@@ -96,8 +99,9 @@ function scenario(protocol: string, make: typeof createConnectTransport | typeof
   }
 
   async function cancel() {
-    const { taskId, revision } = await tasks.submitTask(nap(60), patient);
-    for await (const event of watch(tasks, { taskIds: [taskId] }, revision - 1n)) {
+    const before = await now();
+    const { taskId } = await tasks.submitTask(nap(60), patient);
+    for await (const event of watch(tasks, { taskIds: [taskId] }, before)) {
       if (event.state === TaskState.RUNNING && !event.cancel) {
         const answer = await tasks.cancelTask({ taskId, reason: "not needed" }, patient);
         want(answer.state === TaskState.RUNNING, answer);

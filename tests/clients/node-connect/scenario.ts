@@ -46,6 +46,9 @@ const nap = (seconds: number, more: Task = {}): Task =>
   Object.assign({ handler: "io", payload: payload(seconds) }, more);
 const naps = (count: number, seconds: number) => Array.from({ length: count }, () => nap(seconds));
 
+/** A watch after this revision sees all that is submitted from here on. */
+const now = async () => (await tasks.listTasks({ pageSize: 1 }, patient)).revision;
+
 async function submit() {
   const request: Task = {
     handler: "compute",
@@ -101,8 +104,8 @@ async function stream() {
 }
 
 async function resumedWatch() {
-  const { batchId, taskIds, revision } = await tasks.batchSubmitTasks({ tasks: naps(40, 0.05) }, patient);
-  const before = revision - BigInt(taskIds.length);
+  const before = await now();
+  const { batchId } = await tasks.batchSubmitTasks({ tasks: naps(40, 0.05) }, patient);
   const states = new Map<string, TaskState>();
   const seen: [bigint, string, TaskState][] = [];
   let completed = 0;
@@ -124,8 +127,9 @@ async function resumedWatch() {
 }
 
 async function cancel() {
-  const { taskId, revision } = await tasks.submitTask(nap(60), patient);
-  for await (const event of watch(tasks, { taskIds: [taskId] }, revision - 1n)) {
+  const before = await now();
+  const { taskId } = await tasks.submitTask(nap(60), patient);
+  for await (const event of watch(tasks, { taskIds: [taskId] }, before)) {
     if (event.state === TaskState.RUNNING && !event.cancel) {
       const answer = await tasks.cancelTask({ taskId, reason: "not needed" }, patient);
       assert.equal(answer.state, TaskState.RUNNING);

@@ -72,6 +72,9 @@ const nap = (seconds: number, more: Partial<SubmitTaskRequest> = {}) =>
   SubmitTaskRequest.fromPartial({ handler: "io", payload: payload(seconds), ...more });
 const naps = (count: number, seconds: number) => Array.from({ length: count }, () => nap(seconds));
 
+/** A watch after this revision sees all that is submitted from here on. */
+const now = async () => (await call(tasks.listTasks, ListTasksRequest.fromPartial({ pageSize: 1 }))).revision;
+
 async function submit() {
   const request = SubmitTaskRequest.fromPartial({
     handler: "compute",
@@ -132,12 +135,10 @@ async function stream() {
 }
 
 async function resumedWatch() {
-  const accepted = await call(
-    tasks.batchSubmitTasks,
-    BatchSubmitTasksRequest.fromPartial({ tasks: naps(40, 0.05) }),
-  );
-  const filter = { batchId: accepted.batchId };
-  const before = accepted.revision - BigInt(accepted.taskIds.length);
+  const before = await now();
+  const request = BatchSubmitTasksRequest.fromPartial({ tasks: naps(40, 0.05) });
+  const { batchId } = await call(tasks.batchSubmitTasks, request);
+  const filter = { batchId };
   const states = new Map<string, TaskState>();
   const seen: [bigint, string, TaskState][] = [];
   let completed = 0;
@@ -159,8 +160,9 @@ async function resumedWatch() {
 }
 
 async function cancel() {
-  const { taskId, revision } = await call(tasks.submitTask, nap(60));
-  for await (const event of watch(tasks, { taskIds: [taskId] }, revision - 1n)) {
+  const before = await now();
+  const { taskId } = await call(tasks.submitTask, nap(60));
+  for await (const event of watch(tasks, { taskIds: [taskId] }, before)) {
     if (event.state === TaskState.TASK_STATE_RUNNING && !event.cancel) {
       const request = CancelTaskRequest.fromPartial({ taskId, reason: "not needed" });
       const answer = await call(tasks.cancelTask, request);

@@ -54,6 +54,11 @@ def refused(call, *arguments, **options):
     raise AssertionError("the call should have been refused")
 
 
+def now(tasks):
+    """A watch after this revision sees all that is submitted from here on."""
+    return tasks.ListTasks(s.ListTasksRequest(page_size=1), timeout=10).revision
+
+
 def submit(tasks, _):
     request = s.SubmitTaskRequest(
         handler="compute", payload=payload(100), request_id="python-submit", priority=t.PRIORITY_HIGH,
@@ -112,11 +117,10 @@ def run(tasks, _):
 
 
 def resumed_watch(tasks, _):
+    before = now(tasks)
     accepted = tasks.BatchSubmitTasks(
-        s.BatchSubmitTasksRequest(tasks=[io(0.05) for _ in range(40)], batch_id="python-watch"), timeout=10)
-    # Filters on the batch, from before it was there: revisions are one sequence per server.
+        s.BatchSubmitTasksRequest(tasks=[io(0.05) for _ in range(40)]), timeout=10)
     wanted = t.TaskFilter(batch_id=accepted.batch_id)
-    before = accepted.revision - len(accepted.task_ids)
     seen, states = [], {}
     for event in watch(tasks, wanted, before):
         assert event.previous_state == states.get(event.task_id, t.TASK_STATE_UNSPECIFIED), event
@@ -138,8 +142,9 @@ def resumed_watch(tasks, _):
 
 
 def cancel(tasks, _):
+    before = now(tasks)
     accepted = tasks.SubmitTask(io(60, request_id="python-cancel"), timeout=10)
-    for event in watch(tasks, t.TaskFilter(task_ids=[accepted.task_id]), accepted.revision - 1):
+    for event in watch(tasks, t.TaskFilter(task_ids=[accepted.task_id]), before):
         if event.state == t.TASK_STATE_RUNNING and not event.HasField("cancel"):
             answer = tasks.CancelTask(
                 s.CancelTaskRequest(task_id=accepted.task_id, reason="not needed any more"), timeout=10)

@@ -182,9 +182,9 @@ public class Scenario {
   }
 
   private void watch() throws Exception {
+    var before = now();
     var accepted = tasks().batchSubmitTasks(naps(40, "0.05"));
     var filter = TaskFilter.newBuilder().setBatchId(accepted.getBatchId()).build();
-    var before = accepted.getRevision() - accepted.getTaskIdsCount();
     var states = new HashMap<String, TaskState>();
     List<Seen> seen = new ArrayList<>();
     new Watch(tasks(), filter, before)
@@ -218,10 +218,11 @@ public class Scenario {
   }
 
   private void cancel() throws Exception {
+    var before = now();
     var accepted = tasks().submitTask(nap("60").build());
     var filter = TaskFilter.newBuilder().addTaskIds(accepted.getTaskId()).build();
     var seen = new ArrayList<TaskEvent>();
-    new Watch(tasks(), filter, accepted.getRevision() - 1)
+    new Watch(tasks(), filter, before)
         .run(
             event -> {
               seen.add(event);
@@ -327,6 +328,11 @@ public class Scenario {
     error = refused(() -> nobody.submitTask(nap("0").build()));
     want(error.getStatus().getCode() == Status.Code.UNAUTHENTICATED, error);
     want(detail(error, ErrorInfo.class).getReason().equals("UNAUTHENTICATED"), error);
+  }
+
+  /** A revision after which a watch sees all that is submitted from here on. */
+  private long now() {
+    return tasks().listTasks(ListTasksRequest.newBuilder().setPageSize(1).build()).getRevision();
   }
 
   /** A client of the server that has TLS and wants tokens. */
