@@ -195,9 +195,12 @@ impl http_body::Body for Guarded {
             Ok(Poll::Pending) => return Poll::Pending,
         };
         match frame.trailers_ref() {
-            Some(last) => if let Some(status) = reworded(last) { self.end_with(&status) } else {
-                note_end(&mut self.counted, last);
-                Poll::Ready(Some(Ok(frame)))
+            Some(last) => match reworded(last) {
+                Some(status) => self.end_with(&status),
+                None => {
+                    note_end(&mut self.counted, last);
+                    Poll::Ready(Some(Ok(frame)))
+                }
             },
             // A stream that is never quiet has to obey as well.
             None if self.overdue(context) => self.end_with(&too_late()),

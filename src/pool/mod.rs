@@ -28,9 +28,9 @@ use tokio::runtime;
 use tokio::sync::watch;
 
 use crate::model::limits::POOL_SIZE_MAX;
-use crate::model::{Bill, Clock, Output, PoolKind, PoolName, PoolSpec, Priority, TaskId, Timestamp};
+use crate::model::{Bill, Catalog, Clock, Output, PoolKind, PoolName, PoolSpec, Priority, TaskId, Timestamp};
 use crate::runners::{Ended, Registry, StopCause};
-use crate::telemetry::metrics::PoolMeter;
+use crate::telemetry::metrics::{Metrics, PoolMeter};
 
 pub use attempt::{Assignment, Attempt, Ticket};
 pub use stats::{PoolStats, WorkerStats};
@@ -92,6 +92,10 @@ pub struct Surroundings {
     pub payloads: PayloadSource,
     /// What drives workers.
     pub runtime: runtime::Handle,
+    /// Where attempts are counted.
+    pub metrics: Metrics,
+    /// The handlers that are counted by name.
+    pub catalog: Arc<Catalog>,
 }
 
 /// What the workers of one pool share.
@@ -193,12 +197,12 @@ impl Pool {
     ///
     /// # Errors
     /// When the size is not 1 to 1,000, or a thread cannot be started.
-    pub fn start(spec: &PoolSpec, around: Surroundings, meter: PoolMeter) -> io::Result<Self> {
+    pub fn start(spec: &PoolSpec, around: Surroundings) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             name: spec.name.clone(),
             kind: spec.kind,
+            meter: PoolMeter::new(&around.metrics, &spec.name, &around.catalog),
             around,
-            meter,
             lanes: Lanes::default(),
             idle: Idle::default(),
             crew: Mutex::default(),

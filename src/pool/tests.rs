@@ -9,11 +9,11 @@ use tokio::runtime;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::model::{
-    Catalog, Durability, FailureReason, HandlerName, HandlerSpec, Namespace, Payload, PoolKind, PoolName, PoolSpec,
+    Durability, FailureReason, HandlerName, HandlerSpec, Namespace, Payload, PoolKind, PoolName, PoolSpec,
     Priority, RetryPolicy, SystemClock, TaskId, TaskOptions, TaskSpec, Timestamp,
 };
 use crate::runners::{BoxFuture, Ended, Outcome, Registry, Run, Runner};
-use crate::telemetry::metrics::{Metrics, PoolMeter};
+use crate::telemetry::metrics::Metrics;
 
 use super::{Assignment, Attempt, Pool, Report, Surroundings, Ticket};
 
@@ -109,15 +109,16 @@ impl World {
         let pool_spec = PoolSpec { kind, size, paused, ..PoolSpec::with_defaults(PoolName::parse("p").unwrap(), 1) };
         let sink = Arc::new(move |report| drop(sender.send(report)));
         let runtime = runtime::Handle::current();
-        let meter = PoolMeter::new(&Metrics::off(), &pool_spec.name, &Catalog::default());
         let around = Surroundings {
             registry: Arc::new(registry),
             clock: Arc::new(SystemClock),
             reports: sink,
             payloads: Arc::new(|_| Box::pin(std::future::ready(Err("there is no store".to_owned())))),
             runtime,
+            metrics: Metrics::off(),
+            catalog: Arc::default(),
         };
-        let pool = Pool::start(&pool_spec, around, meter).unwrap();
+        let pool = Pool::start(&pool_spec, around).unwrap();
         Self { pool, reports, runner, made: 0 }
     }
 

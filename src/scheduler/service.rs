@@ -19,7 +19,6 @@ use crate::pool::{Attempt, Pool, Report, ReportSink, Surroundings, Ticket};
 use crate::runners::{Registry, StopCause};
 use crate::store::{Commit, KeptPool, PoolBounds, Recovery, Store, StoreError};
 use crate::telemetry::Telemetry;
-use crate::telemetry::metrics::PoolMeter;
 use crate::telemetry::vitals::Phase;
 
 use super::core::{self, Core, Dispatch, Finished, Output, PoolUpdate, PoolView};
@@ -150,11 +149,10 @@ impl Service {
             reports: sink,
             payloads: Arc::new(move |id| Box::pin(payload(payloads.clone(), id))),
             runtime: runtime.clone(),
+            metrics: options.telemetry.metrics.clone(),
+            catalog: shared.catalog.clone(),
         };
-        let start = |spec: &PoolSpec| {
-            let meter = PoolMeter::new(&options.telemetry.metrics, &spec.name, &shared.catalog);
-            Pool::start(spec, around.clone(), meter).map(Some)
-        };
+        let start = |spec| Pool::start(spec, around.clone()).map(Some);
         let pools = specs.iter().map(start).collect::<io::Result<_>>()?;
         Ok(Self {
             core,

@@ -46,7 +46,7 @@ pub(super) fn write(found: &ResourceMetrics, exemplars: &Known, format: Format) 
     page.target(found.resource());
     for row in TABLE {
         let own = |metric: &&Metric| metric.name() == row.name;
-        if let Some(metric) = found.scope_metrics().flat_map(opentelemetry_sdk::metrics::data::ScopeMetrics::metrics).find(own) {
+        if let Some(metric) = found.scope_metrics().flat_map(|scope| scope.metrics()).find(own) {
             page.metric(row, metric);
         }
     }

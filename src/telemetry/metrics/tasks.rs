@@ -42,7 +42,7 @@ pub struct CommitMeter {
     last: Option<(Arc<TaskOptions>, Place)>,
     duration: Distribution,
     size: Distribution,
-    failures: Lazy,
+    failures: BoundCounter<u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -73,7 +73,11 @@ struct TenantSeries {
 impl CommitMeter {
     /// A meter that knows the registered handlers and pools.
     pub fn new(metrics: &Metrics, catalog: Arc<Catalog>) -> Self {
+        let failures = metrics.instruments().counter(&table::COMMIT_FAILURES, &[]);
+        // Shown from the start, so that the first one is an increase.
+        failures.add(0);
         Self {
+            failures,
             duration: metrics.instruments().distribution(&table::COMMIT_DURATION, &[]),
             size: metrics.instruments().distribution(&table::COMMIT_SIZE, &[]),
             metrics: metrics.clone(),
@@ -83,7 +87,6 @@ impl CommitMeter {
             namespaces: HashMap::new(),
             tenants: Vec::new(),
             last: None,
-            failures: None,
         }
     }
 
@@ -104,8 +107,7 @@ impl CommitMeter {
 
     /// The store has refused a commit.
     pub fn refused(&mut self) {
-        let make = || self.metrics.instruments().counter(&table::COMMIT_FAILURES, &[]);
-        self.failures.get_or_insert_with(make).add(1);
+        self.failures.add(1);
     }
 
     fn place(&mut self, options: &Arc<TaskOptions>) -> Place {

@@ -125,8 +125,8 @@ fn durable_events_are_counted_and_what_is_not_registered_is_other() {
     has(&text, r#"lineshaft_namespace_task_submitted_total{namespace="team"} 1"#);
     has(&text, r#"lineshaft_store_commit_duration_seconds_bucket{le="0.0025"} 0"#);
     has(&text, r#"lineshaft_store_commit_duration_seconds_bucket{le="0.005"} 1"#);
-    has(&text, r"lineshaft_store_commit_size_sum 5");
-    has(&text, r"lineshaft_store_commit_failures_total 1");
+    has(&text, r#"lineshaft_store_commit_size_sum 5"#);
+    has(&text, r#"lineshaft_store_commit_failures_total 1"#);
 }
 
 #[test]
@@ -243,6 +243,69 @@ fn off_means_off_and_the_header_decides_the_format() {
     for plain in ["", "*/*", "text/plain", "application/openmetrics-text;q=0", "application/openmetrics-text;q=0.0"] {
         assert_eq!(Format::accepted(plain), Format::Prometheus, "{plain}");
     }
+}
+
+/// Words that look like metrics of this server in a text of PromQL.
+fn names_in(text: &str) -> Vec<&str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let ours = ["lineshaft_", "rpc_server_", "process_", "system_"];
+    words.filter(|word| ours.iter().any(|prefix| word.starts_with(prefix))).collect()
+}
+
+/// Keys of the matchers and groupings in a text of PromQL.
+fn labels_in(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    for matchers in text.split('{').skip(1).filter_map(|rest| rest.split('}').next()) {
+        let keys = matchers.split(',').filter_map(|matcher| matcher.split_once('='));
+        found.extend(keys.map(|(key, _)| key.trim().trim_end_matches('!')));
+    }
+    for keyword in ["by (", "on (", "by(", "on("] {
+        let groups = text.split(keyword).skip(1).filter_map(|rest| rest.split(')').next());
+        found.extend(groups.flat_map(|keys| keys.split(',').map(str::trim)));
+    }
+    found
+}
+
+/// The expressions of the dashboard and of the alerts.
+fn expressions() -> Vec<String> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/observability");
+    let dashboard = std::fs::read_to_string(root.join("dashboard.json")).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_str(&dashboard).unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let targets = panels.flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    let mut found: Vec<String> = targets.map(|target| text(&target["expr"])).collect();
+    found.extend(dashboard["annotations"]["list"].as_array().unwrap().iter().map(|note| text(&note["expr"])));
+    assert!(found.len() > 40, "{} expressions", found.len());
+    let alerts = std::fs::read_to_string(root.join("alerts.yaml")).unwrap();
+    let of_alerts = alerts.split("expr:").skip(1).filter_map(|rest| rest.split("labels:").next());
+    found.extend(of_alerts.map(ToOwned::to_owned));
+    found
+}
+
+#[test]
+fn dashboard_and_alerts_name_only_metrics_and_attributes_that_there_are() {
+    let mut names: Vec<String> = Vec::new();
+    let mut keys: Vec<String> = ["job", "instance", "le"].map(ToOwned::to_owned).to_vec();
+    for row in TABLE {
+        let name = row.prometheus();
+        match row.kind {
+            Kind::Histogram(_) => names.extend(["bucket", "sum", "count"].map(|part| format!("{name}_{part}"))),
+            _ => names.push(name),
+        }
+        keys.extend(row.attributes.iter().map(|key| key.replace('.', "_")));
+    }
+    let mut used = std::collections::HashSet::new();
+    for expression in expressions() {
+        for name in names_in(&expression).into_iter().filter(|name| !keys.iter().any(|key| key == name)) {
+            assert!(names.iter().any(|known| known == name), "there is no {name}: {expression}");
+            used.insert(name.to_owned());
+        }
+        for key in labels_in(&expression) {
+            assert!(keys.iter().any(|known| known == key), "there is no attribute {key}: {expression}");
+        }
+    }
+    assert!(used.len() > 35, "only {} are used", used.len());
 }
 
 /// The page `docs/metrics.md`.

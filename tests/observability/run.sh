@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Metrics, alerts and the dashboard against Prometheus itself: promtool checks the exposition, the
+# rules and their unit tests, and a Prometheus scrapes the real binary and evaluates every expression.
+# LINESHAFT_BINARY=PATH uses that binary instead of building one.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+if ! command -v promtool >/dev/null || ! command -v prometheus >/dev/null; then
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -qq >/dev/null
+  apt-get install -y -qq --no-install-recommends prometheus >/dev/null
+fi
+
+if [ -z "${LINESHAFT_BINARY:-}" ]; then
+  cargo build --quiet --locked --bin lineshaft
+  LINESHAFT_BINARY="$(cargo metadata --locked --no-deps --format-version 1 |
+    python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')/debug/lineshaft"
+fi
+export LINESHAFT_BINARY PYTHONDONTWRITEBYTECODE=1
+
+echo "-- rules"
+promtool check rules docs/observability/alerts.yaml
+promtool test rules docs/observability/alerts_test.yaml
+
+echo "-- a Prometheus scrapes the server"
+exec python3 tests/observability/scrape.py

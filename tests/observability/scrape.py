@@ -1,0 +1,210 @@
+"""Starts the server and a Prometheus, gives the server work, and asks Prometheus what it has seen."""
+
+import json
+import os
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+OBSERVABILITY = ROOT / "docs" / "observability"
+PATIENCE = 60
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+CONFIG = """
+[server]
+health_listen = "127.0.0.1:0"
+
+[[pool]]
+name = "default"
+size = 2
+
+[[handler]]
+name = "fails"
+runner = "process"
+argv = ["/bin/false"]
+retry = { attempts = 2, delay = "10ms" }
+"""
+# OpenTelemetry names these so; to promtool's taste the suffix belongs to histograms.
+TOLERATED = re.compile(r'^\S+_count non-histogram and non-summary metrics should not have "_count" suffix$')
+
+
+def get(url, headers=None):
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers or {}), timeout=10) as answer:
+        return answer.read().decode()
+
+
+def call(address, method, body, headers=None):
+    """A method of the contract as JSON."""
+    url = f"http://{address}/lineshaft.v1.TaskService/{method}"
+    headers = {"content-type": "application/json", **(headers or {})}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=90) as answer:
+        return json.load(answer)
+
+
+def until(what, question):
+    """Waits for an answer that is not empty."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        answer = question()
+        if answer:
+            return answer
+        if time.monotonic() > end:
+            raise SystemExit(f"never: {what}")
+        time.sleep(0.1)
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def start_server(folder):
+    (folder / "config.toml").write_text(CONFIG)
+    ready, log = folder / "ready", folder / "server.log"
+    arguments = ["serve", "--listen", "127.0.0.1:0", "--config", folder / "config.toml"]
+    arguments += ["--data-dir", folder / "data", "--ready-file", ready]
+    with log.open("w") as err:
+        server = subprocess.Popen([os.environ["LINESHAFT_BINARY"], *arguments], stderr=err)
+
+    def addresses():
+        if server.poll() is not None:
+            raise SystemExit(log.read_text())
+        probes = re.search(r'"answers probes","address":"([^"]+)"', log.read_text())
+        return probes and ready.exists() and (ready.read_text().strip(), probes[1])
+
+    return server, *until("the server is ready", addresses)
+
+
+def start_prometheus(folder, target):
+    config = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "rule_files": [str(OBSERVABILITY / "alerts.yaml")],
+        "scrape_configs": [{"job_name": "lineshaft", "static_configs": [{"targets": [target]}]}],
+    }
+    # JSON is YAML.
+    (folder / "prometheus.yaml").write_text(json.dumps(config))
+    port = free_port()
+    arguments = [f"--config.file={folder / 'prometheus.yaml'}", f"--storage.tsdb.path={folder / 'tsdb'}"]
+    arguments += [f"--web.listen-address=127.0.0.1:{port}", "--enable-feature=exemplar-storage"]
+    with (folder / "prometheus.log").open("w") as err:
+        prometheus = subprocess.Popen(["prometheus", *arguments], stderr=err, stdout=err)
+    return prometheus, f"http://127.0.0.1:{port}/api/v1"
+
+
+class Asked:
+    """Prometheus, as one asks it."""
+
+    def __init__(self, url):
+        self.url = url
+
+    def ask(self, path, **query):
+        try:
+            return json.loads(get(f"{self.url}/{path}?{urllib.parse.urlencode(query)}"))["data"]
+        except urllib.error.HTTPError as error:
+            if error.code == 503:  # It is starting.
+                return None
+            raise SystemExit(f"{path} {query}: {error.read().decode()}") from error
+        except OSError:
+            return None
+
+    def value(self, expression):
+        """The sum of what an expression gives; nothing when it gives nothing."""
+        found = self.ask("query", query=f"sum({expression})")
+        return float(found["result"][0]["value"][1]) if found and found["result"] else None
+
+
+def do_work(address):
+    trace = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
+    for number in range(20):
+        call(address, "SubmitTask", {"handler": "compute", "taskId": f"t-{number}", "payload": {"json": 1000}}, trace)
+    call(address, "SubmitTask", {"handler": "fails", "taskId": "bad"})
+    for name in [f"t-{number}" for number in range(20)] + ["bad"]:
+        until(f"{name} ends", lambda: call(address, "WaitTask", {"taskId": name})["finished"])
+
+
+def check_exposition(address):
+    for accept in ("text/plain", "application/openmetrics-text"):
+        text = get(f"http://{address}/metrics", {"accept": accept})
+        if accept == "text/plain":
+            check = subprocess.run(["promtool", "check", "metrics"], input=text, text=True, capture_output=True)
+            faults = [line for line in check.stderr.splitlines() if not TOLERATED.match(line)]
+            if faults or check.returncode not in (0, 3):
+                raise SystemExit("promtool check metrics:\n" + "\n".join(faults))
+        elif not text.endswith("# EOF\n") or TRACE not in text:
+            raise SystemExit("the OpenMetrics text has no exemplar or no end")
+
+
+def expressions_of_dashboard():
+    dashboard = json.loads((OBSERVABILITY / "dashboard.json").read_text())
+    variables = {"$__rate_interval": "1m", "$job": ".*", "$instance": ".*", "$pool": ".*"}
+    for panel in dashboard["panels"]:
+        for target in panel.get("targets", []):
+            expression = target["expr"]
+            for name, value in variables.items():
+                expression = expression.replace(name, value)
+            yield panel["title"], expression
+
+
+def check_expressions(asked):
+    """Every one is valid, and shows something wherever something has happened."""
+    # What cannot be seen in a healthy server that was not paused, resized or cut off.
+    empty = {"Oldest queued by pool", "Watches that fell behind", "Time of commits", "Calls that did not go well"}
+    count = 0
+    for title, expression in expressions_of_dashboard():
+        found = asked.ask("query", query=expression)
+        count += 1
+        may_be_empty = title in empty or "> 0" in expression or "== 1" in expression
+        if not found["result"] and not may_be_empty:
+            raise SystemExit(f"the panel {title!r} shows nothing: {expression}")
+    rules = asked.ask("rules")["groups"][0]["rules"]
+    broken = [rule["name"] for rule in rules if rule["health"] == "err"]
+    if broken:
+        raise SystemExit(f"alerts that cannot be evaluated: {broken}")
+    return count, len(rules)
+
+
+def main():
+    processes = []
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        try:
+            server, address, probes = start_server(folder)
+            processes.append(server)
+            prometheus, url = start_prometheus(folder, probes)
+            processes.append(prometheus)
+            asked = Asked(url)
+            until("the first scrape", lambda: asked.value('up{job="lineshaft"}') == 1)
+            do_work(address)
+            check_exposition(address)
+            check_exposition(probes)
+            done = 'lineshaft_task_finished_total{result="completed"}'
+            until("20 tasks are seen", lambda: asked.value(done) == 20)
+            failed = 'lineshaft_task_finished_total{result="failed",error_type="HANDLER_ERROR"}'
+            until("the failure is seen", lambda: asked.value(failed) == 1)
+            until("rates can be computed", lambda: asked.value("rate(lineshaft_task_submitted_total[1m])") is not None)
+            exemplars = "rpc_server_call_duration_seconds_bucket"
+            end = time.time()
+            seen = until("an exemplar", lambda: asked.ask("query_exemplars", query=exemplars, start=end - 300, end=end + 300))
+            traces = {exemplar["labels"]["trace_id"] for found in seen for exemplar in found["exemplars"]}
+            if traces != {TRACE}:
+                raise SystemExit(f"exemplars of other traces: {traces}")
+            panels, rules = check_expressions(asked)
+            print(f"20 tasks, 1 failure, exemplars; {panels} expressions of the dashboard and {rules} alerts evaluated")
+        finally:
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                process.wait(timeout=30)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
