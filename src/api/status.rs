@@ -21,7 +21,13 @@ pub const fn grpc_code(code: ErrorCode) -> Code {
         ErrorCode::InvalidField | ErrorCode::PoolNotAllowed => Code::InvalidArgument,
         ErrorCode::UnknownHandler | ErrorCode::UnknownPool | ErrorCode::TaskNotFound => Code::NotFound,
         ErrorCode::TaskExists | ErrorCode::RequestIdReused => Code::AlreadyExists,
-        ErrorCode::QueueFull | ErrorCode::Overloaded | ErrorCode::MessageTooLarge => Code::ResourceExhausted,
+        ErrorCode::QueueFull
+        | ErrorCode::Overloaded
+        | ErrorCode::MessageTooLarge
+        | ErrorCode::RateLimited
+        | ErrorCode::QuotaExceeded => Code::ResourceExhausted,
+        ErrorCode::Unauthenticated => Code::Unauthenticated,
+        ErrorCode::PermissionDenied => Code::PermissionDenied,
         ErrorCode::TaskFinished => Code::FailedPrecondition,
         ErrorCode::RevisionCompacted | ErrorCode::RevisionInFuture => Code::OutOfRange,
         ErrorCode::EtagMismatch => Code::Aborted,
