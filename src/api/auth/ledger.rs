@@ -103,7 +103,16 @@ impl Ledger {
         loop {
             let page = handle.list(filter.clone(), PAGE, after).await?;
             for task in &page.tasks {
-                self.begin(usages, &task.spec);
+                if usages.limits.live_payload_bytes.is_none() || !is_identity(&task.spec.options.submitted_by) {
+                    self.begin(usages, &task.spec);
+                    continue;
+                }
+                // Pages have no payloads. A task that has gone meanwhile does not count.
+                match handle.get(&task.spec.id).await {
+                    Ok(found) if !found.task.status.state.is_terminal() => self.begin(usages, &found.task.spec),
+                    Ok(_) | Err(Refusal::TaskNotFound(_)) => {}
+                    Err(refusal) => return Err(refusal),
+                }
             }
             after = page.next;
             if after.is_none() {

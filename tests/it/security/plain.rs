@@ -33,7 +33,7 @@ fn json_and_plain_routes_ask_for_the_same_token_and_hold_the_same_walls() {
     let (a, b, all) = (Some(a.as_str()), Some(b.as_str()), Some(all.as_str()));
     let calls = [
         ("POST", SUBMIT, "{\"handler\":\"compute\"}"),
-        ("POST", "/lineshaft.v1.TaskService/WatchTasks", "{}"),
+        ("POST", "/lineshaft.v1.TaskService/GetTask", "{}"),
         ("POST", "/lineshaft.v1.SystemService/Drain", "{}"),
         ("POST", "/api/submit", "{\"type\":\"compute\",\"param\":5}"),
         ("GET", "/api/task/x", ""),
