@@ -27,13 +27,12 @@ pub const fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::RateLimited
         | ErrorCode::QuotaExceeded => Code::ResourceExhausted,
         ErrorCode::Unauthenticated => Code::Unauthenticated,
-        ErrorCode::PermissionDenied => Code::PermissionDenied,
         ErrorCode::TaskFinished => Code::FailedPrecondition,
         ErrorCode::RevisionCompacted | ErrorCode::RevisionInFuture => Code::OutOfRange,
         ErrorCode::EtagMismatch => Code::Aborted,
         ErrorCode::Draining | ErrorCode::StoreUnavailable => Code::Unavailable,
         ErrorCode::Unsupported => Code::Unimplemented,
-        ErrorCode::ForeignOrigin => Code::PermissionDenied,
+        ErrorCode::ForeignOrigin | ErrorCode::PermissionDenied => Code::PermissionDenied,
         ErrorCode::DeadlineExceeded => Code::DeadlineExceeded,
         ErrorCode::Internal => Code::Internal,
     }

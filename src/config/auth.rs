@@ -40,7 +40,7 @@ pub struct Jwt {
     pub jwks_url: Option<String>,
     /// With jwks_url: file with the CA of that address, PEM. Default: the public CAs.
     pub jwks_ca: Option<PathBuf>,
-    /// Algorithms that are accepted. Default ["RS256", "ES256", "EdDSA"].
+    /// Algorithms that are accepted. Default: RS256, ES256 and EdDSA.
     pub algorithms: Vec<JwtAlgorithm>,
     /// Difference between clocks that is forgiven, 0 to 10m. Default 30s.
     pub leeway: Span,

@@ -122,7 +122,8 @@ impl Connection {
     }
 
     fn identify(&self, access: &Access, headers: &HeaderMap) -> Result<Arc<Identity>, Unauthenticated> {
-        let header = headers.get(AUTHORIZATION);
+        let mut headers = headers.get_all(AUTHORIZATION).iter();
+        let (header, None) = (headers.next(), headers.next()) else { return Err(Unauthenticated::Invalid) };
         let generation = access.generation();
         let same = |seen: &&Seen| seen.generation == generation && matches(seen.header.as_ref(), header);
         if let Some(seen) = self.seen.lock().as_ref().filter(same) {
@@ -131,9 +132,6 @@ impl Connection {
             } else {
                 Ok(seen.identity.clone())
             };
-        }
-        if headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
-            return Err(Unauthenticated::Invalid);
         }
         let identity = match (header, &self.certificate) {
             (Some(header), _) => access.by_token(bearer(header).ok_or(Unauthenticated::Invalid)?)?,
@@ -268,5 +266,70 @@ impl http_body::Body for Lasting {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::super::access::AuthOptions;
+    use super::*;
+    use crate::model::token::{self, KeyFile, NewKey};
+    use crate::model::{SystemClock, Timestamp};
+
+    const GET: &str = "/lineshaft.v1.TaskService/GetTask";
+
+    /// An entry that knows one viewer, whose key is given.
+    fn entry() -> (Entry, String, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokens.toml");
+        let key = NewKey::random().unwrap();
+        let entry = token::entry(&key, "me", ("viewer", vec!["*".to_owned()]), Timestamp::ZERO, None);
+        std::fs::write(&path, KeyFile { keys: vec![entry] }.text()).unwrap();
+        let options = AuthOptions { tokens_file: Some(path), ..AuthOptions::default() };
+        let (access, _files) = Access::open(options, Arc::new(SystemClock)).unwrap();
+        let peer = TcpConnectInfo { local_addr: None, remote_addr: None };
+        (Entry::new(Some(access)).facing(peer, None), key.text, directory)
+    }
+
+    fn call(entry: &Entry, path: &str, headers: &[&str]) -> Result<Request<()>, Code> {
+        let mut request = Request::new(());
+        *request.uri_mut() = path.parse().unwrap();
+        for header in headers {
+            request.headers_mut().append(AUTHORIZATION, header.parse().unwrap());
+        }
+        entry.admit(&mut request).map(|_| request).map_err(|status| status.code())
+    }
+
+    #[test]
+    fn the_identity_goes_on_and_the_token_does_not() {
+        let (entry, key, _directory) = entry();
+        // The second call is known by its header alone.
+        for scheme in ["Bearer", "bearer"] {
+            let request = call(&entry, GET, &[&format!("{scheme} {key}")]).unwrap();
+            assert_eq!(&*request.extensions().get::<Arc<Identity>>().unwrap().name, "key:me");
+            assert!(!request.headers().contains_key(AUTHORIZATION));
+        }
+    }
+
+    #[test]
+    fn what_a_connection_remembers_is_for_that_header_only() {
+        let (entry, key, _directory) = entry();
+        let good = format!("Bearer {key}");
+        assert!(call(&entry, GET, &[&good]).is_ok());
+        for headers in [&[][..], &["Bearer x"], &[&format!("Basic {key}")], &[&key], &[&good, "Bearer x"]] {
+            let refused = call(&entry, GET, headers).map(|_| ());
+            assert_eq!(refused, Err(Code::Unauthenticated), "{headers:?}");
+        }
+        assert!(call(&entry, GET, &[&good]).is_ok());
+        assert_eq!(call(&entry, "/nothing", &[&good]).map(|_| ()), Err(Code::PermissionDenied));
+    }
+
+    #[test]
+    fn without_authentication_nobody_is_asked_and_nothing_is_taken_away() {
+        let request = call(&Entry::default(), "/whatever", &["Bearer x"]).unwrap();
+        assert!(request.headers().contains_key(AUTHORIZATION));
+        assert!(Entry::default().know("/whatever", &HeaderMap::new()).is_ok());
     }
 }

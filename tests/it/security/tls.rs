@@ -45,7 +45,7 @@ impl Authority {
         let (at, key_at) = (directory.join("server.pem"), directory.join("server.key"));
         std::fs::write(&at, certificate).unwrap();
         std::fs::write(&key_at, key).unwrap();
-        format!("[tls]\ncertificate = {at:?}\nkey = {key_at:?}\n")
+        format!("[tls]\ncertificate = \"{}\"\nkey = \"{}\"\n", at.display(), key_at.display())
     }
 
     fn channel(&self, server: &Server, identity: Option<&(String, String)>) -> Channel {
