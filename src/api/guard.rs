@@ -60,6 +60,14 @@ impl<S> Guard<S> {
         Self { entry: Entry::new(access), ..self }
     }
 
+    /// Whether the caller may see the page at that path.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED, PERMISSION_DENIED.
+    pub fn may_see(&self, path: &str, headers: &HeaderMap) -> Result<(), Status> {
+        self.entry.may_see(path, headers).map_err(|status| *status)
+    }
+
     /// A place for somebody who is known, before the rest of a request is read.
     ///
     /// # Errors

@@ -77,6 +77,21 @@ impl Entry {
         }
     }
 
+    /// Whether the caller may see the page. One that is not in the table may be asked for: what it shows comes
+    /// from calls, and those are asked themselves.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED, PERMISSION_DENIED.
+    pub fn may_see(&self, path: &str, headers: &HeaderMap) -> Result<(), Box<Status>> {
+        match (&self.access, table::need(path)) {
+            (None, _) | (_, None | Some((Need::Nothing, _))) => Ok(()),
+            (Some(access), need) => {
+                let identity = self.connection.known(access, path, headers)?;
+                self.connection.judge(access, need, path, &identity).map(|_| ())
+            }
+        }
+    }
+
     /// Lets a call in, with its identity; gives what it has to be bound with when it lasts.
     ///
     /// # Errors

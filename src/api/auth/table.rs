@@ -28,7 +28,7 @@ use Need::{Everywhere, Known, Nothing, Somewhere};
 use Role::{Admin, Operator, Submitter, Viewer};
 use Span::{Lasting, Short};
 
-const TABLE: [(&str, Need, Span); 31] = [
+const TABLE: [(&str, Need, Span); 35] = [
     ("/lineshaft.v1.TaskService/SubmitTask", Somewhere(Submitter), Short),
     ("/lineshaft.v1.TaskService/BatchSubmitTasks", Somewhere(Submitter), Short),
     ("/lineshaft.v1.TaskService/SubmitTasks", Somewhere(Submitter), Lasting),
@@ -60,6 +60,11 @@ const TABLE: [(&str, Need, Span); 31] = [
     ("/externalscaler.ExternalScaler/GetMetrics", Everywhere(Viewer), Short),
     ("/grpc.health.v1.Health/Check", Nothing, Short),
     ("/grpc.health.v1.Health/Watch", Nothing, Short),
+    // Pages that are no RPCs.
+    ("/health", Everywhere(Viewer), Short),
+    ("/health/live", Nothing, Short),
+    ("/health/ready", Nothing, Short),
+    ("/metrics", Everywhere(Viewer), Short),
     // The contract is no secret, but who may not call has no use for it.
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Known, Lasting),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Known, Lasting),
@@ -106,15 +111,18 @@ mod tests {
     fn every_rpc_has_its_row_and_every_row_its_rpc() {
         let listed: BTreeSet<String> = TABLE.iter().map(|(path, ..)| (*path).to_owned()).collect();
         assert_eq!(listed.len(), TABLE.len(), "a row is there twice");
-        assert_eq!(listed, served());
+        // Paths of RPCs have a service and a method.
+        let is_page = |path: &String| path.starts_with("/health") || path == "/metrics";
+        assert_eq!(listed.into_iter().filter(|path| !is_page(path)).collect::<BTreeSet<_>>(), served());
     }
 
     #[test]
     fn only_probes_need_nothing_and_what_is_not_listed_is_refused() {
         for (path, need, _) in TABLE {
-            assert_eq!(need == Nothing, path.starts_with("/grpc.health.v1.Health/"), "{path}");
+            let is_probe = path.starts_with("/grpc.health.v1.Health/") || path.starts_with("/health/");
+            assert_eq!(need == Nothing, is_probe, "{path}");
         }
-        for path in ["", "/", "/lineshaft.v1.TaskService/", "/lineshaft.v1.TaskService/submittask", "/metrics"] {
+        for path in ["", "/", "/lineshaft.v1.TaskService/", "/lineshaft.v1.TaskService/submittask", "/metrics/"] {
             assert_eq!(need(path), None, "{path}");
         }
     }

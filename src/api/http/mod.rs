@@ -125,6 +125,9 @@ impl Front {
     /// Everything that is no method of the contract. A route of its own file is a row here, such as
     /// `(&Method::GET, "/x") => x::page(&self.shared).await`.
     async fn plain(self, request: Request<Body>) -> Response<Body> {
+        if let Err(refused) = self.calls.may_see(request.uri().path(), request.headers()) {
+            return answer::refusal(&self.shared.contract, &refused);
+        }
         if let Some(response) =
             health::answer(&self.shared.view, request.method(), request.uri().path(), request.headers()).await
         {

@@ -68,6 +68,15 @@ fn json_and_plain_routes_ask_for_the_same_token_and_hold_the_same_walls() {
         assert_eq!(status, 403, "{method} {path}: {answer}");
     }
     assert_eq!(ask(&server, "GET", "/api/stats", all, "").0, 200);
+    for path in ["/metrics", "/health"] {
+        assert_eq!(ask(&server, "GET", path, None, "").0, 401, "{path} tells of all tenants");
+        assert_eq!(ask(&server, "GET", path, a, "").0, 403, "{path}");
+        assert_eq!(ask(&server, "GET", path, all, "").0, 200, "{path}");
+        assert_eq!(ask(&server, "GET", &format!("{path}/"), None, "").0, 404, "{path}/");
+    }
+    for path in ["/health/live", "/health/ready"] {
+        assert_eq!(ask(&server, "GET", path, None, "").0, 200, "probes have no tokens");
+    }
     let (status, answer) = ask(&server, "POST", SUBMIT, a, "{\"handler\":\"compute\",\"namespace\":\"team-b\"}");
     assert!(status == 403 && answer.contains("PERMISSION_DENIED"), "{answer}");
 }
