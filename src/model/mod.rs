@@ -15,6 +15,7 @@ pub mod pool;
 pub mod priority;
 pub mod retry;
 pub mod task;
+pub mod trace;
 
 pub use catalog::{Catalog, HandlerSpec};
 pub use clock::{Clock, SystemClock, Timestamp};
@@ -30,3 +31,4 @@ pub use task::{
     Bill, CancelMode, CancelReceipt, CancelRequest, Captured, Output, OutputStream, Payload, StopMethod, Task,
     TaskOptions, TaskSpec, TaskState, TaskStatus,
 };
+pub use trace::{TraceContext, TraceMode};

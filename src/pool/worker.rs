@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::model::{Bill, Failure, FailureReason, PoolKind, StopMethod, Timestamp, limits};
 use crate::runners::{Ended, Outcome, Run};
+use crate::telemetry::scope;
 
 use super::attempt::Attempt;
 use super::idle::Bed;
@@ -138,7 +139,8 @@ impl Worker {
             if attempt.wants_confirmation() {
                 begun = Instant::now();
             }
-            self.outcome(&attempt).await
+            let scope = attempt.begin_scope(&self.qualified_name, at);
+            scope::within(scope, self.outcome(&attempt)).await
         } else {
             Ended::Stopped(StopMethod::NeverStarted).into()
         };
@@ -169,6 +171,7 @@ impl Worker {
             content_type: options.content_type.clone(),
             args: spec.args.clone(),
             worker: self.name.clone(),
+            trace: attempt.handed_on(),
             stop,
             output: attempt.open_output(),
             progress: Arc::new(move |share, note| progress.set_progress(share, note)),

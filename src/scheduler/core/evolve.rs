@@ -140,7 +140,7 @@ impl Core {
         let Some(task) = self.tasks.get_mut(slot) else { return };
         task.cancel = None;
         self.payload_bytes -= task.spec.payload.len() as u64;
-        if !task.spec.payload.is_empty() || !task.spec.args.is_empty() {
+        if !task.spec.payload.is_empty() || !task.spec.args.is_empty() || task.spec.trace.is_some() {
             let spec = &*task.spec;
             task.spec = Arc::new(TaskSpec {
                 id: spec.id.clone(),
@@ -150,6 +150,7 @@ impl Core {
                 request_id: spec.request_id.clone(),
                 not_before: spec.not_before,
                 expires_at: spec.expires_at,
+                trace: None,
             });
         }
         let finish = Finish { slot, incarnation: task.incarnation };
