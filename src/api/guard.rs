@@ -29,6 +29,7 @@ use crate::scheduler::Internal;
 
 use super::deadline;
 use super::status::{self, EdgeError};
+use super::traced::Traced;
 
 /// The services as one connection sees them. Cheap to clone.
 #[derive(Clone)]
@@ -67,7 +68,22 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let peer = self.peer.as_ref().and_then(TcpConnectInfo::remote_addr);
+        match Traced::begin(&request, peer) {
+            Some(traced) => traced.follow(self.answer(request)),
+            None => self.answer(request),
+        }
+    }
+}
+
+impl<S> Guard<S> {
+    fn answer<B>(&mut self, mut request: Request<B>) -> BoxFuture<'static, Result<Response<Body>, Infallible>>
+    where
+        S: Service<Request<B>, Response = Response<Body>>,
+        S::Future: Send + 'static,
+        S::Error: std::fmt::Display + Send + 'static,
+    {
         let deadline = deadline::of(request.headers());
         let Ok(place) = self.places.clone().try_acquire_owned() else {
             let message = "too many calls are under way".to_owned();

@@ -12,5 +12,6 @@ mod server;
 mod status;
 mod system;
 mod tasks;
+mod traced;
 
 pub use server::{HostReading, Options, ServeError, serve};

@@ -133,7 +133,7 @@ pub struct Limits {
     /// Memory for the payloads of tasks that have not ended; beyond, submits are refused; at least 1MiB, the
     /// largest payload. Default "256MiB".
     pub queued_payload_bytes: ByteSize,
-    /// A task that was running at this many crashes of the server in a row is failed. 0 to 100. Default 3.
+    /// A task that was running at this many crashes of the server in a row is failed. 1 to 100. Default 3.
     pub crashes_max: u32,
 }
 
@@ -147,7 +147,7 @@ impl Limits {
     pub(super) fn check(&self, problems: &mut Problems) {
         let payload = ByteSize(crate::model::limits::PAYLOAD_BYTES_MAX as u64);
         problems.within("limits.queued_payload_bytes", self.queued_payload_bytes, payload, ByteSize(1 << 40));
-        problems.within("limits.crashes_max", self.crashes_max, 0, 100);
+        problems.within("limits.crashes_max", self.crashes_max, 1, 100);
     }
 }
 

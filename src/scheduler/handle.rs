@@ -15,7 +15,7 @@ use crate::model::{
 };
 use crate::pool::{Attempt, PoolStats, WorkerStats};
 use crate::runners::OutputBuffer;
-use crate::store::{Page, PageCursor, Projection, Store, StoreError};
+use crate::store::{Page, PageCursor, Projection, Store, StoreError, fold};
 
 use super::core::{PoolReading, PoolUpdate, PoolView, Submitted, Times};
 use super::hub::{Hub, Watch};
@@ -249,6 +249,16 @@ impl Handle {
         async move { answer.await.map_err(|_| Draining)? }
     }
 
+    /// Submits each of these tasks by itself. Sends at once; the future resolves, with an answer for each,
+    /// when all that were accepted are durable.
+    pub fn submit_each(
+        &self,
+        specs: Vec<TaskSpec>,
+    ) -> impl Future<Output = Result<Vec<Result<Submitted, Refusal>>, Refusal>> + Send + 'static + use<> {
+        let answer = self.ask(|reply| Request::SubmitEach { specs, reply });
+        async move { answer.await.map_err(|_| Draining)? }
+    }
+
     fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> oneshot::Receiver<Result<T, Refusal>> {
         let (reply, answer) = oneshot::channel();
         // A service that has gone drops the reply, which the receiver sees.
@@ -297,7 +307,8 @@ impl Handle {
         if *reached.borrow() < wanted {
             projection.hurry();
         }
-        reached.wait_for(|reached| *reached >= wanted).await.map_err(|_| Draining)?;
+        let gone = |_| Internal { cause: "the projection has stopped".to_owned() };
+        reached.wait_for(|reached| *reached >= wanted).await.map_err(gone)?;
         let asked = tokio::task::spawn_blocking(move || question(&*projection)).await;
         let answer = asked.map_err(|error| Internal { cause: error.to_string() })?;
         Ok((answer.map_err(|error| Internal { cause: error.to_string() })?, wanted))
@@ -318,7 +329,31 @@ impl Handle {
             () = tokio::time::sleep(timeout) => {}
             () = self.shared.draining.cancelled() => return Err(Draining.into()),
         }
-        self.get(id).await
+        match self.get(id).await {
+            // It has ended and was forgotten at once: its events still tell how.
+            Err(Refusal::TaskNotFound(_)) => self.end_of(found).await,
+            answer => answer,
+        }
+    }
+
+    /// How a task that was found earlier has ended, from its events.
+    async fn end_of(&self, mut found: Found) -> Result<Found, Refusal> {
+        let id = found.task.spec.id.clone();
+        let only = TaskFilter { ids: vec![id.clone()], ..TaskFilter::default() };
+        let mut watch = self.watch(only, Some(found.revision))?;
+        let mut task = Some(found.task);
+        let runs = |task: &Option<Task>| task.as_ref().is_some_and(|task| !task.status.state.is_terminal());
+        while runs(&task) {
+            for event in watch.next().await? {
+                if runs(&task) {
+                    fold(&mut task, &event);
+                }
+            }
+        }
+        found.task = task.ok_or(TaskNotFound { task: id })?;
+        found.progress = (0.0, String::new());
+        found.revision = found.task.status.revision;
+        Ok(found)
     }
 
     /// Follows events that match, after a revision or from now on.

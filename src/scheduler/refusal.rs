@@ -203,7 +203,7 @@ impl Coded for QueueFull {
 
 /// Payloads in memory are at their bound.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("payloads of waiting tasks hold {held} bytes, {limit} may be held")]
+#[error("the payloads of tasks that have not ended hold {held} bytes, {limit} may be held")]
 pub struct MemoryFull {
     /// Bytes held.
     pub held: u64,
@@ -220,7 +220,10 @@ impl Coded for MemoryFull {
         Details {
             metadata: vec![("limit", self.limit.to_string())],
             retry_after: Some(Duration::from_secs(1)),
-            quota: Some(("server".to_owned(), format!("at most {} bytes of waiting payloads", self.limit))),
+            quota: Some((
+                "server".to_owned(),
+                format!("at most {} bytes of payloads of tasks that have not ended", self.limit),
+            )),
             ..Details::default()
         }
     }

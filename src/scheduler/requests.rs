@@ -26,6 +26,7 @@ pub(super) enum Input {
 /// What callers ask.
 pub(super) enum Request {
     Submit { specs: Vec<TaskSpec>, reply: Reply<Submitted> },
+    SubmitEach { specs: Vec<TaskSpec>, reply: Reply<Vec<Result<Submitted, Refusal>>> },
     Cancel { cancel: Cancel, reply: Reply<(TaskState, Revision)> },
     Delete { filter: TaskFilter, reply: Reply<(u64, Revision)> },
     Pools { reply: Reply<(Vec<PoolView>, Revision)> },
@@ -41,6 +42,7 @@ pub(super) enum Request {
 /// An answer that has to wait until its events are durable.
 pub(super) enum Answer {
     Submitted(Reply<Submitted>, Submitted),
+    SubmittedEach(Reply<Vec<Result<Submitted, Refusal>>>, Vec<Result<Submitted, Refusal>>),
     Cancelled(Reply<(TaskState, Revision)>, (TaskState, Revision)),
     Deleted(Reply<(u64, Revision)>, (u64, Revision)),
 }
@@ -50,6 +52,7 @@ impl Answer {
     pub fn send(self) {
         match self {
             Self::Submitted(reply, answer) => drop(reply.send(Ok(answer))),
+            Self::SubmittedEach(reply, answers) => drop(reply.send(Ok(answers))),
             Self::Cancelled(reply, answer) => drop(reply.send(Ok(answer))),
             Self::Deleted(reply, answer) => drop(reply.send(Ok(answer))),
         }
@@ -59,6 +62,7 @@ impl Answer {
     pub fn refuse(self, refusal: Refusal) {
         match self {
             Self::Submitted(reply, _) => drop(reply.send(Err(refusal))),
+            Self::SubmittedEach(reply, _) => drop(reply.send(Err(refusal))),
             Self::Cancelled(reply, _) => drop(reply.send(Err(refusal))),
             Self::Deleted(reply, _) => drop(reply.send(Err(refusal))),
         }

@@ -239,6 +239,13 @@ impl Service {
     fn serve(&mut self, now: Timestamp, request: Request, out: &mut Output) {
         match request {
             Request::Submit { specs, reply } => self.submit(now, specs, reply, out),
+            Request::SubmitEach { specs, reply } => {
+                if let Some(refusal) = self.store_refusal() {
+                    return drop(reply.send(Err(refusal)));
+                }
+                let answers = specs.into_iter().map(|spec| self.core.submit(now, vec![spec], out)).collect();
+                self.pending.answers.push(Answer::SubmittedEach(reply, answers));
+            }
             Request::Cancel { cancel, reply } => self.cancel(now, cancel, reply, out),
             Request::Delete { filter, reply } => {
                 if let Some(refusal) = self.store_refusal() {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
-use super::journal::spawn;
+use super::journal::{spawn, step_back};
 use super::projection_query as query;
 use super::projection_sql::{Meta, SCHEMA, Writer};
 use super::sqlite::{Readers, checkpoint, fault, open_writer};
@@ -98,6 +98,7 @@ impl SqliteProjection {
         });
         let worked = Arc::clone(&shared);
         let thread = spawn("projection", path, move || {
+            step_back();
             keep_up(&worked, Writer::new(connection, &worked.path, meta), &reach);
         })?;
         Ok(Self { shared, readers: Readers::new(path), reached, thread: Some(thread), _lock: lock })

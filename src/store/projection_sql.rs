@@ -50,7 +50,9 @@ pub(super) const SCHEMA: Schema = Schema {
         INSERT INTO meta VALUES (1, 0, 0, 0);"],
 };
 /// Tasks of which is kept what was last written, twice at most: once per generation.
-const KNOWN_MAX: usize = 32_768;
+const KNOWN_MAX: usize = 16_384;
+/// Rows of one transaction, about: few enough that the pages fit into the cache and into the log.
+const ROWS_MAX: usize = 32_768;
 
 /// Where the projection stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,7 +95,7 @@ impl Meta {
 struct Touched {
     /// A row that goes, with the options it was indexed by.
     dropped: Option<(u64, Arc<TaskOptions>)>,
-    live: Option<Live>,
+    live: Option<Box<Live>>,
 }
 
 struct Live {
@@ -142,6 +144,8 @@ impl<T> Generations<T> {
 struct Drain {
     places: HashMap<TaskId, usize>,
     tasks: Vec<Touched>,
+    /// Those of them that have a row to be written.
+    rows: usize,
 }
 
 impl<'a> Writer<'a> {
@@ -163,37 +167,48 @@ impl<'a> Writer<'a> {
     fn try_write(&mut self, commits: &[Arc<Commit>]) -> Result<(), StoreError> {
         let mut drain = Drain::default();
         let mut meta = self.meta;
-        let new = commits.iter().flat_map(|commit| &commit.events);
-        for event in new {
-            if event.revision <= meta.revision {
-                continue;
+        for commit in commits {
+            for event in &commit.events {
+                if event.revision <= meta.revision {
+                    continue;
+                }
+                if event.revision != meta.revision.next() {
+                    let text = format!("revision {} does not follow {}", event.revision, meta.revision);
+                    return Err(corrupt(self.path, "meta", &event.task.to_string(), &damage(text)));
+                }
+                meta.revision = event.revision;
+                self.take(&mut drain, event)?;
             }
-            if event.revision != meta.revision.next() {
-                let text = format!("revision {} does not follow {}", event.revision, meta.revision);
-                return Err(corrupt(self.path, "meta", &event.task.to_string(), &damage(text)));
+            if drain.rows >= ROWS_MAX {
+                meta = self.store(std::mem::take(&mut drain), meta)?;
             }
-            meta.revision = event.revision;
-            self.take(&mut drain, event)?;
         }
+        self.store(drain, meta).map(|_| ())
+    }
+
+    /// One transaction.
+    fn store(&mut self, drain: Drain, mut meta: Meta) -> Result<Meta, StoreError> {
         let path = self.path;
-        let store = || -> rusqlite::Result<Meta> {
+        let transact = || -> rusqlite::Result<Meta> {
             let transaction = self.connection.unchecked_transaction()?;
             store_touched(&transaction, &drain.tasks, &mut meta)?;
             meta.store(&transaction)?;
             transaction.commit()?;
             Ok(meta)
         };
-        let stored = { store }();
+        let stored = { transact }();
         self.meta = stored.map_err(|error| fault("write to", path, &error))?;
         self.remember(drain);
-        Ok(())
+        Ok(self.meta)
     }
 
     fn take(&mut self, drain: &mut Drain, event: &Event) -> Result<(), StoreError> {
         let place = if let Some(place) = drain.places.get(&event.task) {
             *place
         } else {
-            drain.tasks.push(self.touch(event)?);
+            let touched = self.touch(event)?;
+            drain.rows += usize::from(touched.live.is_some());
+            drain.tasks.push(touched);
             drain.places.insert(event.task.clone(), drain.tasks.len() - 1);
             drain.tasks.len() - 1
         };
@@ -201,12 +216,13 @@ impl<'a> Writer<'a> {
         match &event.change {
             Change::Submitted { spec } => {
                 let (seq, status) = (event.revision.0, submitted(event));
-                entry.live = Some(Live { seq, fresh: Some(Arc::clone(spec)), status, outputs: Vec::new() });
+                entry.live = Some(Box::new(Live { seq, fresh: Some(Arc::clone(spec)), status, outputs: Vec::new() }));
+                drain.rows += 1;
             }
             Change::Deleted => {
-                if let Some(live) = entry.live.take()
-                    && live.fresh.is_none()
-                {
+                let Some(live) = entry.live.take() else { return Ok(()) };
+                drain.rows -= 1;
+                if live.fresh.is_none() {
                     entry.dropped = Some((live.seq, Arc::clone(&event.options)));
                 }
             }
@@ -238,7 +254,7 @@ impl<'a> Writer<'a> {
             Some(known) => Some(known),
             None => load_status(&self.connection, self.path, id)?,
         };
-        let live = found.map(|(seq, status)| Live { seq, fresh: None, status, outputs: Vec::new() });
+        let live = found.map(|(seq, status)| Box::new(Live { seq, fresh: None, status, outputs: Vec::new() }));
         Ok(Touched { dropped: None, live })
     }
 
@@ -278,7 +294,7 @@ fn load_status(connection: &Connection, path: &Path, id: &TaskId) -> Result<Opti
 fn store_touched(transaction: &Transaction<'_>, touched: &[Touched], meta: &mut Meta) -> rusqlite::Result<()> {
     let dropped: Vec<_> = touched.iter().filter_map(|entry| entry.dropped.as_ref()).collect();
     delete(transaction, &dropped)?;
-    let mut live: Vec<&Live> = touched.iter().filter_map(|entry| entry.live.as_ref()).collect();
+    let mut live: Vec<&Live> = touched.iter().filter_map(|entry| entry.live.as_deref()).collect();
     // In the order of the table, so that pages are touched once.
     live.sort_unstable_by_key(|live| live.seq);
     let inserted = insert(transaction, &live)?;

@@ -90,6 +90,11 @@ impl Tracing {
         Self { tracer, policy }
     }
 
+    /// How runs hang together with their submissions.
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
     /// The span of a call to `method`, such as `lineshaft.v1.TaskService/SubmitTask`.
     pub fn call(&self, method: &str, caller: Option<&Place>, peer: Option<SocketAddr>) -> Span {
         let mut attributes = Vec::with_capacity(5);

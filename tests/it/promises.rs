@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use lineshaft::proto::v1::{self, Priority, StopMethod, TaskState};
+use lineshaft::proto::v1::{self, Priority, StopMethod, TaskState, run_task_response};
 use tonic_types::StatusExt;
 
 use crate::support::{PATIENCE, Server, millis, noop, reason, seconds, task};
@@ -227,6 +227,26 @@ async fn a_task_that_takes_the_server_down_again_and_again_is_given_up() {
     }
     assert_eq!(crashes, 2);
     assert_eq!(server.get(&id).await.failure.unwrap().reason(), v1::FailureReason::WorkerLost);
+}
+
+#[tokio::test]
+async fn the_result_is_given_to_those_who_wait_even_when_nothing_is_kept() {
+    let server = Server::start("[retention]\ncount = 0\n");
+    for round in 0..20 {
+        let request = v1::RunTaskRequest { task: Some(task("compute", "10")) };
+        let mut steps = server.tasks().run_task(request).await.unwrap().into_inner();
+        let mut last = None;
+        while let Some(step) = steps.message().await.unwrap() {
+            last = step.kind;
+        }
+        let Some(run_task_response::Kind::Task(run)) = last else { panic!("round {round}: {last:?}") };
+        assert_eq!(run.state(), TaskState::Completed);
+        assert!(run.result.is_some() && run.started_at.is_some() && run.attempt == 1, "{run:?}");
+    }
+    let id = server.submit(task("io", "0.2")).await;
+    let waited = server.ended(&id).await;
+    assert_eq!(waited.state(), TaskState::Completed);
+    assert!(waited.result.is_some() && waited.started_at.is_some() && waited.attempt == 1, "{waited:?}");
 }
 
 #[tokio::test]

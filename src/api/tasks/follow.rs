@@ -8,7 +8,7 @@ use tonic::Status;
 use crate::api::convert::{InvalidFields, event, filter, task};
 use crate::model::{Revision, TaskFilter, TaskId, limits};
 use crate::proto::v1::{self, run_task_response, watch_tasks_response};
-use crate::scheduler::{Handle, PageCursor, Watch};
+use crate::scheduler::{Handle, PageCursor, Watch, fold};
 
 use super::{Body, refused};
 
@@ -147,14 +147,22 @@ fn run_steps(
         let duplicate = accepted.duplicate;
         yield step(run_task_response::Kind::Accepted(accepted));
         let mut ended = duplicate && handle.get(&id).await.map_err(refused)?.task.status.state.is_terminal();
+        // Its own events tell all of it, even when retention forgets it at once.
+        let mut seen = None;
         while !ended {
             for event in watch.next().await.map_err(refused)? {
-                ended |= event.state.is_terminal();
+                if !ended {
+                    fold(&mut seen, &event);
+                    ended = event.state.is_terminal();
+                }
                 yield step(run_task_response::Kind::Event(event::event(&event)));
             }
         }
-        let found = handle.get(&id).await.map_err(refused)?;
         let view = task::View { payload: false, result: true };
-        yield step(run_task_response::Kind::Task(task::found(found, view)));
+        let last = match seen {
+            Some(seen) => task::task(seen, view),
+            None => task::found(handle.get(&id).await.map_err(refused)?, view),
+        };
+        yield step(run_task_response::Kind::Task(last));
     }
 }

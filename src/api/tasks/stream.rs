@@ -7,23 +7,31 @@ use crate::api::convert::{InvalidFields, Place};
 use crate::api::status;
 use crate::model::Coded;
 use crate::proto::v1::{self, submit_tasks_response::Outcome};
-use crate::scheduler::{Draining, Handle};
+use crate::scheduler::{Draining, Handle, Refusal, Submitted};
 
 use super::{Body, refused};
 
 /// Tasks of one stream whose answers are still to come; beyond, no more are read.
 const IN_FLIGHT_MAX: usize = 1_024;
+/// Tasks that are handed over at once, when so many have come already.
+const CHUNK_MAX: usize = 256;
+
+type Answers = Vec<v1::SubmitTasksResponse>;
 
 /// Answers in the order in which they become known.
 pub fn answers(
     handle: Handle,
-    mut requests: Streaming<v1::SubmitTasksRequest>,
+    requests: Streaming<v1::SubmitTasksRequest>,
     caller: String,
 ) -> Body<v1::SubmitTasksResponse> {
     Box::pin(async_stream::stream! {
         let draining = handle.draining();
-        tokio::pin! { let drained = draining.cancelled(); }
+        tokio::pin! {
+            let drained = draining.cancelled();
+            let requests = requests.ready_chunks(CHUNK_MAX);
+        }
         let mut under_way = FuturesUnordered::new();
+        let mut in_flight = 0;
         let mut more = true;
         let mut end = None;
         while more || !under_way.is_empty() {
@@ -33,20 +41,29 @@ pub fn answers(
                     more = false;
                     end = Some(refused(Draining));
                 }
-                Some(answer) = under_way.next() => yield Ok(answer),
-                request = requests.next(), if more && under_way.len() < IN_FLIGHT_MAX => match request {
-                    Some(Ok(request)) => match begin(&handle, request, &caller) {
-                        Ok(answer) => under_way.push(answer),
-                        Err(rejected) => yield Ok(*rejected),
-                    },
-                    // The caller sent garbage or has gone: what was accepted stays accepted, and is
-                    // answered while somebody listens.
-                    Some(Err(error)) => {
-                        more = false;
-                        end = Some(error);
+                Some(answers) = under_way.next() => {
+                    let answers: Answers = answers;
+                    in_flight -= answers.len();
+                    for answer in answers {
+                        yield Ok(answer);
                     }
-                    None => more = false,
-                },
+                }
+                chunk = requests.next(), if more && in_flight <= IN_FLIGHT_MAX - CHUNK_MAX => {
+                    let mut tasks = Vec::new();
+                    for request in chunk.into_iter().flatten() {
+                        match request {
+                            Ok(request) => tasks.push(request),
+                            // The caller sent garbage or has gone: what was accepted stays accepted, and
+                            // is answered while somebody listens.
+                            Err(error) => end = Some(error),
+                        }
+                    }
+                    more = end.is_none() && !tasks.is_empty();
+                    if !tasks.is_empty() {
+                        in_flight += tasks.len();
+                        under_way.push(submit(&handle, tasks, &caller));
+                    }
+                }
             }
         }
         if let Some(status) = end {
@@ -55,26 +72,47 @@ pub fn answers(
     })
 }
 
-/// Sends the task at once; the future resolves when it is durable.
-fn begin(
+/// Sends the tasks at once; the future resolves, with an answer for each, when they are durable.
+fn submit(
     handle: &Handle,
-    request: v1::SubmitTasksRequest,
+    requests: Vec<v1::SubmitTasksRequest>,
     caller: &str,
-) -> Result<impl Future<Output = v1::SubmitTasksResponse> + Send + use<>, Box<v1::SubmitTasksResponse>> {
-    let sequence = request.sequence;
-    let task = request.task.ok_or_else(|| Box::new(rejected(sequence, &InvalidFields::one("task", "is missing"))))?;
-    let spec = super::submit::spec(handle, task, Place::Task, caller);
-    let spec = spec.map_err(|error| Box::new(rejected(sequence, &error)))?;
-    let answer = handle.submit(vec![spec]);
-    Ok(async move {
-        match answer.await {
-            Ok(submitted) => match super::submit::accepted(submitted) {
-                Ok(accepted) => v1::SubmitTasksResponse { sequence, outcome: Some(Outcome::Accepted(accepted)) },
-                Err(error) => rejected(sequence, &error),
-            },
-            Err(refusal) => rejected(sequence, &refusal),
+) -> impl Future<Output = Answers> + Send + use<> {
+    let mut answers = Vec::with_capacity(requests.len());
+    let (mut sequences, mut specs) = (Vec::with_capacity(requests.len()), Vec::with_capacity(requests.len()));
+    let context = super::submit::Submitter::new(handle, caller);
+    for v1::SubmitTasksRequest { sequence, task } in requests {
+        let Some(task) = task else {
+            answers.push(rejected(sequence, &InvalidFields::one("task", "is missing")));
+            continue;
+        };
+        match context.spec(task, Place::Task) {
+            Ok(spec) => {
+                sequences.push(sequence);
+                specs.push(spec);
+            }
+            Err(error) => answers.push(rejected(sequence, &error)),
         }
-    })
+    }
+    let sending = super::sending::begin(&mut specs, handle.now());
+    let submitted = handle.submit_each(specs);
+    async move {
+        let submitted = submitted.await;
+        sending.end(&submitted);
+        match submitted {
+            Ok(each) => answers.extend(sequences.into_iter().zip(each).map(|(sequence, one)| answer(sequence, one))),
+            Err(refusal) => answers.extend(sequences.into_iter().map(|sequence| rejected(sequence, &refusal))),
+        }
+        answers
+    }
+}
+
+fn answer(sequence: u64, submitted: Result<Submitted, Refusal>) -> v1::SubmitTasksResponse {
+    match submitted.map(super::submit::accepted) {
+        Ok(Ok(accepted)) => v1::SubmitTasksResponse { sequence, outcome: Some(Outcome::Accepted(accepted)) },
+        Ok(Err(error)) => rejected(sequence, &error),
+        Err(refusal) => rejected(sequence, &refusal),
+    }
 }
 
 fn rejected(sequence: u64, condition: &dyn Coded) -> v1::SubmitTasksResponse {

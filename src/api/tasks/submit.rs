@@ -1,27 +1,55 @@
 //! Submitting one task or a batch.
 
+use std::cell::RefCell;
+use std::sync::Arc;
+
 use tonic::Status;
 
 use crate::api::convert::{InvalidFields, Place, Unresolved, submit, task};
-use crate::model::{BatchId, TaskSpec, limits};
+use crate::model::{BatchId, TaskOptions, TaskSpec, Timestamp, limits};
 use crate::proto::v1;
 use crate::scheduler::{Accepted, Handle, Internal, Submitted};
 
-use super::refused;
+use super::{refused, sending};
 
-/// What the scheduler is asked to accept.
-///
-/// # Errors
-/// [`Unresolved`], with every bad field.
-pub fn spec(
-    handle: &Handle,
-    request: v1::SubmitTaskRequest,
-    place: Place,
-    caller: &str,
-) -> Result<TaskSpec, Unresolved> {
-    let intern = |options| handle.intern(options);
-    let (catalog, now) = (handle.catalog(), handle.now());
-    submit::spec(request, place, &submit::Context { catalog, intern: &intern, now, submitted_by: caller, batch: None })
+/// Turns submissions of one caller into what the scheduler is asked to accept.
+pub struct Submitter<'a> {
+    handle: &'a Handle,
+    caller: &'a str,
+    batch: Option<&'a BatchId>,
+    now: Timestamp,
+    /// Neighbours often ask for the same: the last options are looked at before all that are shared.
+    last: RefCell<Option<Arc<TaskOptions>>>,
+}
+
+impl<'a> Submitter<'a> {
+    pub fn new(handle: &'a Handle, caller: &'a str) -> Self {
+        Self { handle, caller, batch: None, now: handle.now(), last: RefCell::default() }
+    }
+
+    /// The spec of one submission.
+    ///
+    /// # Errors
+    /// [`Unresolved`], with every bad field.
+    pub fn spec(&self, request: v1::SubmitTaskRequest, place: Place) -> Result<TaskSpec, Unresolved> {
+        let intern = |options| self.intern(options);
+        let context = submit::Context {
+            catalog: self.handle.catalog(),
+            intern: &intern,
+            now: self.now,
+            submitted_by: self.caller,
+            batch: self.batch,
+        };
+        submit::spec(request, place, &context)
+    }
+
+    fn intern(&self, options: TaskOptions) -> Arc<TaskOptions> {
+        let mut last = self.last.borrow_mut();
+        match &*last {
+            Some(last) if **last == options => last.clone(),
+            _ => last.insert(self.handle.intern(options)).clone(),
+        }
+    }
 }
 
 /// Sends one task at once; the future resolves when it is durable.
@@ -31,8 +59,14 @@ pub fn one(
     place: Place,
     caller: &str,
 ) -> Result<impl Future<Output = Result<v1::SubmitTaskResponse, Status>> + Send + use<>, Status> {
-    let answer = handle.submit(vec![spec(handle, request, place, caller).map_err(refused)?]);
-    Ok(async move { answer.await.map_err(refused).and_then(|submitted| accepted(submitted).map_err(refused)) })
+    let mut specs = vec![Submitter::new(handle, caller).spec(request, place).map_err(refused)?];
+    let sending = sending::begin(&mut specs, handle.now());
+    let answer = handle.submit(specs);
+    Ok(async move {
+        let answer = answer.await;
+        sending.end(&answer);
+        answer.map_err(refused).and_then(|submitted| accepted(submitted).map_err(refused))
+    })
 }
 
 /// The answer to a submission of one task.
@@ -64,8 +98,11 @@ pub async fn batch(
     }
     bad.at_most("tasks", request.tasks.len(), limits::BATCH_TASKS_MAX, "tasks");
     bad.check().map_err(refused)?;
-    let specs = specs(handle, request.tasks, batch.as_ref(), caller).map_err(refused)?;
-    let submitted = handle.submit(specs).await.map_err(refused)?;
+    let mut specs = specs(handle, request.tasks, batch.as_ref(), caller).map_err(refused)?;
+    let sending = sending::begin(&mut specs, handle.now());
+    let submitted = handle.submit(specs).await;
+    sending.end(&submitted);
+    let submitted = submitted.map_err(refused)?;
     Ok(v1::BatchSubmitTasksResponse {
         batch_id: batch.as_ref().map(ToString::to_string).unwrap_or_default(),
         task_ids: submitted.accepted.iter().map(|accepted| accepted.id.to_string()).collect(),
@@ -81,13 +118,11 @@ fn specs(
     batch: Option<&BatchId>,
     caller: &str,
 ) -> Result<Vec<TaskSpec>, Unresolved> {
-    let intern = |options| handle.intern(options);
-    let (catalog, now) = (handle.catalog(), handle.now());
-    let context = submit::Context { catalog, intern: &intern, now, submitted_by: caller, batch };
+    let submitter = Submitter { batch, ..Submitter::new(handle, caller) };
     let mut specs = Vec::with_capacity(requests.len());
     let (mut bad, mut unresolved) = (InvalidFields::default(), None);
     for (index, request) in requests.into_iter().enumerate() {
-        match submit::spec(request, Place::Item(index), &context) {
+        match submitter.spec(request, Place::Item(index)) {
             Ok(spec) => specs.push(spec),
             Err(Unresolved::Fields(fields)) => bad.extend(fields),
             Err(other) => {

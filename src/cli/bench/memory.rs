@@ -12,7 +12,7 @@ const WARM_UP_TASKS: usize = 20_000;
 /// Memory is settled when it has not changed by more than this between two readings.
 const STEADY_BYTES: u64 = 256 * 1024;
 /// Between two readings; longer than the projection's pause between transactions.
-const READING_EVERY: Duration = Duration::from_millis(500);
+const READING_EVERY: Duration = Duration::from_secs(1);
 /// Readings stop being compared after this.
 const SETTLE_WITHIN: Duration = Duration::from_secs(20);
 /// Workers of the large pool.

@@ -79,23 +79,22 @@ impl Core {
 
     /// For each spec the task that it repeats, if any.
     fn find_twins(&self, specs: &[TaskSpec]) -> Result<Vec<Option<Accepted>>, Refusal> {
-        let mut seen = HashSet::new();
+        let (mut ids, mut request_ids) = (HashSet::new(), HashSet::new());
         let mut twins = Vec::with_capacity(specs.len());
         for (index, spec) in specs.iter().enumerate() {
             twins.push(self.find_twin(spec)?);
-            if specs.len() > 1 {
-                let twice = if !seen.insert(spec.id.to_string()) {
-                    Some("task_id")
-                } else if spec.request_id.as_deref().is_some_and(|key| !seen.insert(format!(" {key}"))) {
-                    Some("request_id")
-                } else {
-                    None
-                };
-                if let Some(field) = twice {
-                    let description = "appears twice in this batch".to_owned();
-                    return Err(BadField { field: format!("tasks[{index}].{field}"), description }.into());
-                }
+            if specs.len() == 1 {
+                break;
             }
+            let twice = if !ids.insert(&spec.id) {
+                "task_id"
+            } else if spec.request_id.as_deref().is_some_and(|key| !request_ids.insert(key)) {
+                "request_id"
+            } else {
+                continue;
+            };
+            let description = "appears twice in this batch".to_owned();
+            return Err(BadField { field: format!("tasks[{index}].{twice}"), description }.into());
         }
         Ok(twins)
     }

@@ -43,15 +43,86 @@ pub struct Slot {
 
 const _: () = assert!(size_of::<Option<Slot>>() <= 64, "a queued task has to stay small");
 
-/// The tasks.
+/// Slots that are allocated together.
+const CHUNK: usize = 4_096;
+/// Parts of an index, a power of two. They grow one by one.
+const SHARDS: usize = 256;
+
+/// The tasks. Nothing in it is moved as a whole when it grows: with a million tasks that would hold the
+/// scheduler up for tens of milliseconds.
 #[derive(Debug, Default)]
 pub struct Table {
-    slots: Vec<Option<Slot>>,
+    slots: Slots,
     free: Vec<u32>,
-    by_id: HashTable<u32>,
-    by_request: HashTable<u32>,
+    by_id: Index,
+    by_request: Index,
     hasher: DefaultHashBuilder,
     incarnations: u32,
+}
+
+/// Slots by their number, in chunks.
+#[derive(Debug, Default)]
+struct Slots(Vec<Vec<Option<Slot>>>);
+
+impl Slots {
+    fn place(index: u32) -> (usize, usize) {
+        (index as usize / CHUNK, index as usize % CHUNK)
+    }
+
+    fn get(&self, index: u32) -> Option<&Slot> {
+        let (chunk, at) = Self::place(index);
+        self.0.get(chunk)?.get(at)?.as_ref()
+    }
+
+    fn get_mut(&mut self, index: u32) -> Option<&mut Option<Slot>> {
+        let (chunk, at) = Self::place(index);
+        self.0.get_mut(chunk)?.get_mut(at)
+    }
+
+    /// Adds one behind the last and answers its number.
+    fn push(&mut self, slot: Slot) -> u32 {
+        if self.0.last().is_none_or(|chunk| chunk.len() == CHUNK) {
+            self.0.push(Vec::with_capacity(CHUNK));
+        }
+        let last = self.0.len() - 1;
+        self.0[last].push(Some(slot));
+        u32::try_from(last * CHUNK + self.0[last].len() - 1).unwrap_or(u32::MAX)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Option<Slot>> {
+        self.0.iter().flatten()
+    }
+}
+
+/// Numbers of slots by a hash.
+#[derive(Debug)]
+struct Index(Box<[HashTable<u32>]>);
+
+impl Default for Index {
+    fn default() -> Self {
+        Self((0..SHARDS).map(|_| HashTable::new()).collect())
+    }
+}
+
+impl Index {
+    /// By bits that the shard itself does not look at.
+    fn shard(hash: u64) -> usize {
+        usize::try_from(hash >> 40).unwrap_or_default() % SHARDS
+    }
+
+    fn find(&self, hash: u64, is_it: impl FnMut(&u32) -> bool) -> Option<u32> {
+        self.0[Self::shard(hash)].find(hash, is_it).copied()
+    }
+
+    fn insert(&mut self, hash: u64, slot: u32, rehash: impl Fn(&u32) -> u64) {
+        self.0[Self::shard(hash)].insert_unique(hash, slot, rehash);
+    }
+
+    fn remove(&mut self, hash: u64, slot: u32) {
+        if let Ok(entry) = self.0[Self::shard(hash)].find_entry(hash, |other| *other == slot) {
+            entry.remove();
+        }
+    }
 }
 
 /// Checksum of what a repeated submission must have in common with the first.
@@ -68,18 +139,18 @@ pub fn digest(spec: &TaskSpec) -> u32 {
 impl Table {
     /// The task at an index that is known to be in use.
     pub fn get(&self, slot: u32) -> Option<&Slot> {
-        self.slots.get(slot as usize)?.as_ref()
+        self.slots.get(slot)
     }
 
     /// The same, to change it.
     pub fn get_mut(&mut self, slot: u32) -> Option<&mut Slot> {
-        self.slots.get_mut(slot as usize)?.as_mut()
+        self.slots.get_mut(slot)?.as_mut()
     }
 
     /// Index of the task with that id.
     pub fn find(&self, id: &TaskId) -> Option<u32> {
         let hash = self.hasher.hash_one(id);
-        self.by_id.find(hash, |slot| self.get(*slot).is_some_and(|found| found.spec.id == *id)).copied()
+        self.by_id.find(hash, |slot| self.get(*slot).is_some_and(|found| found.spec.id == *id))
     }
 
     /// Index of the task that was submitted with that request id.
@@ -90,42 +161,39 @@ impl Table {
                 found.spec.request_id.as_deref() == Some(request_id) && found.spec.options.namespace == *namespace
             })
         };
-        self.by_request.find(hash, is_it).copied()
+        self.by_request.find(hash, is_it)
     }
 
     /// Adds a task; its id and request id must be new.
     pub fn insert(&mut self, mut slot: Slot) -> u32 {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
-            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
-        });
         self.incarnations = self.incarnations.wrapping_add(1);
         slot.incarnation = self.incarnations;
         slot.generation = self.incarnations;
         let id_hash = self.hasher.hash_one(&slot.spec.id);
         let request_hash = request_hash(&self.hasher, &slot.spec);
-        self.slots[index as usize] = Some(slot);
+        let free = self.free.pop().and_then(|index| Some((index, self.slots.get_mut(index)?)));
+        let index = match free {
+            Some((index, place)) => {
+                *place = Some(slot);
+                index
+            }
+            None => self.slots.push(slot),
+        };
         let (slots, hasher) = (&self.slots, &self.hasher);
-        let rehash = |other: &u32| slots[*other as usize].as_ref().map_or(0, |s| hasher.hash_one(&s.spec.id));
-        self.by_id.insert_unique(id_hash, index, rehash);
+        self.by_id.insert(id_hash, index, |other| slots.get(*other).map_or(0, |slot| hasher.hash_one(&slot.spec.id)));
         if let Some(hash) = request_hash {
-            let rehash =
-                |other: &u32| slots[*other as usize].as_ref().and_then(|s| request_hash_of(hasher, s)).unwrap_or(0);
-            self.by_request.insert_unique(hash, index, rehash);
+            let rehash = |other: &u32| slots.get(*other).and_then(|slot| request_hash_of(hasher, slot)).unwrap_or(0);
+            self.by_request.insert(hash, index, rehash);
         }
         index
     }
 
     /// Forgets a task.
     pub fn remove(&mut self, index: u32) -> Option<Slot> {
-        let slot = self.slots.get_mut(index as usize)?.take()?;
-        if let Ok(entry) = self.by_id.find_entry(self.hasher.hash_one(&slot.spec.id), |other| *other == index) {
-            entry.remove();
-        }
-        if let Some(hash) = request_hash(&self.hasher, &slot.spec)
-            && let Ok(entry) = self.by_request.find_entry(hash, |other| *other == index)
-        {
-            entry.remove();
+        let slot = self.slots.get_mut(index)?.take()?;
+        self.by_id.remove(self.hasher.hash_one(&slot.spec.id), index);
+        if let Some(hash) = request_hash(&self.hasher, &slot.spec) {
+            self.by_request.remove(hash, index);
         }
         self.free.push(index);
         Some(slot)
@@ -133,7 +201,7 @@ impl Table {
 
     /// All tasks.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Slot)> {
-        (0..).zip(&self.slots).filter_map(|(index, slot)| Some((index, slot.as_ref()?)))
+        (0..).zip(self.slots.iter()).filter_map(|(index, slot)| Some((index, slot.as_ref()?)))
     }
 }
 
