@@ -21,6 +21,7 @@ use crate::runners::process::{self, Host, ProcessOptions, ProcessRunner, ResultF
 use crate::runners::{Registry, Runner};
 use crate::scheduler::{self, CoreOptions, Handle};
 use crate::store::{self, StoreError};
+use crate::telemetry::export::Exporters;
 use crate::telemetry::host::HostSampler;
 
 /// Time that calls under way get once everything else has stopped.
@@ -64,24 +65,29 @@ fn failed_to(action: &'static str) -> impl FnOnce(io::Error) -> StartError {
 
 /// Serves until a drain is over.
 ///
-/// `ready_file`, when given, gets the address once connections are accepted.
+/// `ready_file`, when given, gets the address once connections are accepted. `instance` names this run
+/// of the server, also to those whom `exporters` tell about it.
 ///
 /// # Errors
 /// [`StartError`]; once the server runs it only ends by a drain.
-pub async fn serve(config: Config, ready_file: Option<PathBuf>) -> Result<(), StartError> {
+pub async fn serve(
+    config: Config,
+    ready_file: Option<PathBuf>,
+    instance: &str,
+    _exporters: &mut Exporters,
+) -> Result<(), StartError> {
     let listen = config.server.listen;
     let listener = TcpListener::bind(listen).await;
     let listener = listener.map_err(|source| StartError::Listen { address: listen, source })?;
     let address = listener.local_addr().map_err(failed_to("learn the address"))?;
 
-    let instance = uuid::Uuid::new_v4().to_string();
     let state = StateDirectory::new(&config)?;
     let options = store::Options { directory: state.of_store.clone() };
     let (store, recovery) = store::open(&options)?;
     for note in &recovery.notes {
         tracing::warn!("{note}");
     }
-    let host = Arc::new(state.host(&config, &instance)?);
+    let host = Arc::new(state.host(&config, instance)?);
     let registry = Arc::new(registry(&config, &host)?);
     let (tasks, revision) = (recovery.tasks.len(), recovery.revision);
     let clock = Arc::new(SystemClock);
@@ -93,7 +99,12 @@ pub async fn serve(config: Config, ready_file: Option<PathBuf>) -> Result<(), St
     let scheduler = spawn_scheduler(service, runtime)?;
 
     let edge_stop = CancellationToken::new();
-    let edge = tokio::spawn(api::serve(listener, edge_options(&config, instance), handle.clone(), edge_stop.clone()));
+    let edge = tokio::spawn(api::serve(
+        listener,
+        edge_options(&config, instance.to_owned()),
+        handle.clone(),
+        edge_stop.clone(),
+    ));
     spawn_signals(handle.clone()).map_err(failed_to("listen for signals"))?;
     if let Some(path) = &ready_file {
         announce(path, address).map_err(failed_to("write the ready file"))?;

@@ -13,6 +13,7 @@ mod load;
 mod place;
 mod pool;
 mod server;
+mod telemetry;
 pub mod units;
 
 pub use builtin::Builtin;
@@ -21,6 +22,7 @@ pub use handler::{Handler, Launch, Process, ProcessLimits, Retry, RunnerKind};
 pub use load::{CONFIG_VARIABLE, Overrides, load};
 pub use pool::{Kind, Pool, Promise};
 pub use server::{Limits, Log, Retention, Server, Store};
+pub use telemetry::{Follows, OtlpProtocol, TaskLogs, Telemetry};
 
 pub use crate::telemetry::log::LogFormat;
 
@@ -44,6 +46,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is logged, and how.
     pub log: Log,
+    /// What a collector is told.
+    pub telemetry: Telemetry,
     /// The pools; the first is that of handlers that name none. Default: one named "default".
     #[serde(rename = "pool")]
     pub pools: Vec<Pool>,
@@ -72,6 +76,7 @@ impl Config {
         self.retention.check(&mut problems);
         self.limits.check(&mut problems);
         self.log.check(&mut problems);
+        self.telemetry.check(&mut problems);
         if self.pools.is_empty() {
             problems.add("pool", "", "must be at least one");
         }
@@ -126,6 +131,7 @@ impl Config {
             retention: Retention::default(),
             limits: Limits::default(),
             log: Log::default(),
+            telemetry: Telemetry::default(),
             pools: Vec::new(),
             handlers: Vec::new(),
         }

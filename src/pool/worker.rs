@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::model::{Bill, Failure, FailureReason, PoolKind, StopMethod, Timestamp, limits};
 use crate::runners::{Ended, Outcome, Run};
-use crate::telemetry::scope;
+use crate::telemetry::{scope, tasklog};
 
 use super::attempt::Attempt;
 use super::idle::Bed;
@@ -189,6 +189,9 @@ impl Worker {
             buffer.close();
             buffer.captured().map(Box::new)
         });
+        if let Some(output) = &output {
+            tasklog::export(attempt.clone(), output);
+        }
         let result_bytes = match &outcome.ended {
             Ended::Completed(result) => result.data.len() as u64,
             _ => 0,

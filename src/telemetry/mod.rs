@@ -3,5 +3,10 @@
 pub mod export;
 pub mod host;
 pub mod log;
+mod repeats;
 pub mod scope;
+mod start;
+pub mod tasklog;
 pub mod trace;
+
+pub use start::{Options, StartError, start};

@@ -5,6 +5,7 @@
 
 mod abuse;
 mod cli;
+mod collector;
 mod crash;
 mod lifecycle;
 mod pools;
@@ -12,5 +13,6 @@ mod promises;
 mod refusals;
 mod serving;
 mod support;
+mod telemetry;
 mod watch;
 mod wire;

@@ -26,10 +26,11 @@ pub struct Server {
     pub directory: TempDir,
     /// For the many small calls of the helpers; watches get connections of their own.
     steady: OnceLock<Channel>,
+    variables: Vec<(String, String)>,
 }
 
 /// Starts the binary on a directory.
-fn spawn(directory: &Path) -> (Child, String) {
+fn spawn(directory: &Path, variables: &[(String, String)]) -> (Child, String) {
     let ready = directory.join("ready");
     // Left by the server before, if there was one.
     let _ = std::fs::remove_file(&ready);
@@ -43,6 +44,7 @@ fn spawn(directory: &Path) -> (Child, String) {
         .arg("--ready-file")
         .arg(&ready)
         .stdin(Stdio::null())
+        .envs(variables.iter().map(|(name, value)| (name, value)))
         .stderr(log)
         .spawn()
         .unwrap();
@@ -60,10 +62,16 @@ fn spawn(directory: &Path) -> (Child, String) {
 
 impl Server {
     pub fn start(config: &str) -> Self {
+        Self::start_with(config, &[])
+    }
+
+    /// With variables of its environment.
+    pub fn start_with(config: &str, variables: &[(&str, &str)]) -> Self {
+        let variables: Vec<_> = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("config.toml"), config).unwrap();
-        let (child, address) = spawn(directory.path());
-        Self { child, address, directory, steady: OnceLock::new() }
+        let (child, address) = spawn(directory.path(), &variables);
+        Self { child, address, directory, steady: OnceLock::new(), variables }
     }
 
     pub fn kill9(&mut self) {
@@ -73,7 +81,7 @@ impl Server {
 
     /// The same directory again.
     pub fn start_again(&mut self) {
-        (self.child, self.address) = spawn(self.directory.path());
+        (self.child, self.address) = spawn(self.directory.path(), &self.variables);
         self.steady = OnceLock::new();
     }
 
