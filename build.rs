@@ -13,6 +13,9 @@ const SERVICES: [&str; 4] = [
     "lineshaft/v1/system_service.proto",
 ];
 
+/// KEDA's protocol; apart from the contract, so that neither reflection nor the JSON side offers it.
+const SCALER: &str = "externalscaler/externalscaler.proto";
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(SERVICES, ["proto"])?;
@@ -24,5 +27,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         .btree_map([".lineshaft.v1"])
         .enable_type_names();
     tonic_prost_build::configure().compile_fds_with_config(descriptors, config)?;
+    tonic_prost_build::configure().compile_fds(protox::compile([SCALER], ["proto"])?)?;
     Ok(())
 }

@@ -3,6 +3,8 @@
 //! Supervisor → store → scheduler and pools → edge. A drain, asked for by a signal or over the API,
 //! ends the scheduler; then the edge, the processes and the store follow.
 
+pub mod doctor;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -230,6 +232,10 @@ fn edge_options(config: &Config, instance: String) -> api::Options {
         keepalive_timeout: config.server.keepalive_timeout.0,
         connection_age: config.server.connection_age.0,
         connection_age_grace: config.server.connection_age_grace.0,
+        header_timeout: config.http.header_timeout.0,
+        body_timeout: config.http.body_timeout.0,
+        allowed_origins: config.http.allowed_origins.clone(),
+        hosts: config.http.hosts.clone(),
         max_in_flight: config.server.max_in_flight,
         instance,
         host: Arc::new(move || sampler.health()),

@@ -40,6 +40,8 @@ enum Command {
     },
     #[command(flatten)]
     Client(cli::Command),
+    /// Look at what a server here would lean on, and say what to do about what is not well.
+    Doctor(app::doctor::Options),
     /// Show real work end to end on a server of its own; succeeds only if every result was right.
     Demo(cli::demo::Options),
     /// Measure a server of its own, beside what the machine allows.
@@ -95,6 +97,10 @@ fn main() -> ExitCode {
         Command::Config { command } => configuration(&command),
         Command::Client(command) => match client_runtime() {
             Ok(runtime) => runtime.block_on(cli::run(command, global)),
+            Err(error) => fail(1, &error),
+        },
+        Command::Doctor(options) => match client_runtime() {
+            Ok(runtime) => runtime.block_on(app::doctor::run(options)),
             Err(error) => fail(1, &error),
         },
         Command::Demo(options) => match client_runtime() {

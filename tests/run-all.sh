@@ -36,4 +36,7 @@ else
   echo "the first commit with a contract: nothing to compare with"
 fi
 
+step "Helm chart and image"
+tests/helm/run.sh
+
 step "all passed"

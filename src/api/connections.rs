@@ -4,43 +4,66 @@
 //! lets clients move their calls, gives all connections the same age, and spins when the process runs
 //! out of file descriptors.
 
+use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
+use tonic::body::Body;
+use tonic::codegen::http::{Request, Response};
 use tonic::transport::server::TcpConnectInfo;
+use tower::Service;
 
-use super::guard::Guard;
 use super::server::Options;
+use super::sniff::{self, Version};
 
 /// Time that calls under way get after the stop; their streams have ended with the drain before.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 /// Pause after a connection could not be accepted, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Bytes of all headers of one call; beyond, HTTP/1.1 answers 431 and HTTP/2 refuses the call.
+const HEADER_BYTES_MAX: u32 = 16 << 10;
+/// Headers of one call of HTTP/1.1.
+const HEADERS_MAX: usize = 100;
+/// Bytes of an HTTP/1.1 connection that are held at once.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// What answers calls; every connection gets a clone that knows the peer.
+pub(super) trait Edge:
+    Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
+{
+    /// The same edge, for calls from this peer.
+    fn facing(&self, peer: TcpConnectInfo) -> Self;
+}
 
 /// What every connection shares.
-struct Shared {
-    builder: auto::Builder<TokioExecutor>,
-    guard: Guard<Routes>,
+struct Shared<E> {
+    http1: auto::Builder<TokioExecutor>,
+    http2: auto::Builder<TokioExecutor>,
+    edge: E,
+    header_timeout: Duration,
     age: Duration,
     age_grace: Duration,
     stop: CancellationToken,
 }
 
 /// Serves every connection until `stop`, and a short while longer.
-pub(super) async fn serve(listener: TcpListener, routes: Routes, options: &Options, stop: CancellationToken) {
+pub(super) async fn serve<E: Edge>(listener: TcpListener, edge: E, options: &Options, stop: CancellationToken) {
     let shared = Arc::new(Shared {
-        builder: builder(options),
-        guard: Guard::new(routes.prepare(), options.max_in_flight),
+        http1: http1(options),
+        http2: http2(options),
+        edge,
+        header_timeout: options.header_timeout,
         age: options.connection_age,
         age_grace: options.connection_age_grace,
         stop: stop.clone(),
@@ -51,9 +74,9 @@ pub(super) async fn serve(listener: TcpListener, routes: Routes, options: &Optio
             biased;
             () = stop.cancelled() => break,
             Some(_) = open.join_next() => {}
-            accepted = listener.accept() => match accepted {
+            connected = listener.accept() => match connected {
                 Ok((stream, _)) => {
-                    open.spawn(connection(shared.clone(), stream));
+                    open.spawn(accepted(shared.clone(), stream));
                 }
                 Err(error) => {
                     tracing::warn!(%error, connections = open.len(), "failed to accept a connection");
@@ -71,21 +94,55 @@ pub(super) async fn serve(listener: TcpListener, routes: Routes, options: &Optio
     }
 }
 
-fn builder(options: &Options) -> auto::Builder<TokioExecutor> {
+fn http1(options: &Options) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        // Also the time that a connection may be idle between two calls.
+        .header_read_timeout(options.header_timeout)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(BUFFER_BYTES);
+    builder
+}
+
+fn http2(options: &Options) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new()).http2_only();
     builder
         .http2()
         .timer(TokioTimer::new())
+        .max_header_list_size(HEADER_BYTES_MAX)
         .max_concurrent_streams(options.max_concurrent_streams)
         .keep_alive_interval(Some(options.keepalive_interval))
         .keep_alive_timeout(options.keepalive_timeout);
     builder
 }
 
-async fn connection(shared: Arc<Shared>, stream: TcpStream) {
+async fn accepted<E: Edge>(shared: Arc<Shared<E>>, stream: TcpStream) {
     let Ok(peer) = peer(&stream) else { return };
-    let service = TowerToHyperService::new(shared.guard.facing(peer));
-    let mut served = pin!(shared.builder.serve_connection(TokioIo::new(stream), service));
+    connection(shared, stream, peer).await;
+}
+
+/// Serves whatever bytes a caller exchanges with us, such as a TCP stream.
+async fn connection<E, T>(shared: Arc<Shared<E>>, stream: T, peer: TcpConnectInfo)
+where
+    E: Edge,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let sniffed = tokio::select! {
+        sniffed = tokio::time::timeout(shared.header_timeout, sniff::version(stream)) => sniffed,
+        // It has no call under way that could be waited for.
+        () = shared.stop.cancelled() => return,
+    };
+    let Ok(Ok((version, stream))) = sniffed else {
+        return tracing::debug!("a connection did not say what it speaks");
+    };
+    let builder = match version {
+        Version::Http1 => &shared.http1,
+        Version::Http2 => &shared.http2,
+    };
+    let service = TowerToHyperService::new(shared.edge.facing(peer));
+    let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = served.as_mut() => Some(ended),
         () = tokio::time::sleep(jittered(shared.age, RandomState::new().hash_one(()))) => None,
@@ -122,7 +179,10 @@ fn jittered(span: Duration, random: u64) -> Duration {
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+    use tonic::service::Routes;
+
     use super::*;
+    use crate::api::guard::Guard;
     use crate::telemetry::host::HostHealth;
 
     /// What a client says first: the preface, and settings without a wish.
@@ -137,6 +197,10 @@ mod tests {
             keepalive_timeout: Duration::from_secs(10),
             connection_age,
             connection_age_grace: Duration::from_secs(1),
+            header_timeout: Duration::from_millis(200),
+            body_timeout: Duration::from_secs(1),
+            allowed_origins: Vec::new(),
+            hosts: Vec::new(),
             max_in_flight: 1,
             instance: String::new(),
             host: Arc::new(HostHealth::default),
@@ -146,8 +210,13 @@ mod tests {
     async fn dial(options: Options, stop: CancellationToken) -> (TcpStream, tokio::task::JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let serving = tokio::spawn(async move { serve(listener, Routes::default(), &options, stop).await });
-        let mut stream = TcpStream::connect(address).await.unwrap();
+        let guard = Guard::new(Routes::default().prepare(), 1);
+        let serving = tokio::spawn(async move { serve(listener, guard, &options, stop).await });
+        (TcpStream::connect(address).await.unwrap(), serving)
+    }
+
+    async fn greet(options: Options, stop: CancellationToken) -> (TcpStream, tokio::task::JoinHandle<()>) {
+        let (mut stream, serving) = dial(options, stop).await;
         stream.write_all(HELLO).await.unwrap();
         (stream, serving)
     }
@@ -163,7 +232,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_old_connection_gets_notice_before_it_ends() {
-        let (mut stream, _serving) = dial(options(Duration::from_millis(50)), CancellationToken::new()).await;
+        let (mut stream, _serving) = greet(options(Duration::from_millis(50)), CancellationToken::new()).await;
         let mut kinds = Vec::new();
         while let Some((kind, content)) = frame(&mut stream).await {
             if kind == SETTINGS && !content.is_empty() {
@@ -180,12 +249,24 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_stop_does_not_wait_for_a_client_that_stays() {
         let stop = CancellationToken::new();
-        let (mut stream, serving) = dial(options(Duration::from_hours(1)), stop.clone()).await;
+        let (mut stream, serving) = greet(options(Duration::from_hours(1)), stop.clone()).await;
         assert_eq!(frame(&mut stream).await.unwrap().0, SETTINGS);
         stop.cancel();
         serving.await.unwrap();
         // The client never answers the notice; its connection is closed all the same.
         while frame(&mut stream).await.is_some() {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_say_what_it_speaks_is_cut_off() {
+        for said in [&b""[..], &HELLO[..10], b"GET / HT"] {
+            let (mut stream, _serving) = dial(options(Duration::from_hours(1)), CancellationToken::new()).await;
+            stream.write_all(said).await.unwrap();
+            let mut rest = Vec::new();
+            // An orderly end or a reset.
+            let _ = stream.read_to_end(&mut rest).await;
+            assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 408"), "{rest:?}");
+        }
     }
 
     #[test]

@@ -16,7 +16,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 use http_body::{Frame, SizeHint};
-use tokio::sync::Semaphore;
+use hyper::body::Incoming;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderMap, Request, Response};
@@ -27,6 +28,7 @@ use tower::Service;
 use crate::model::ErrorCode;
 use crate::scheduler::Internal;
 
+use super::connections::Edge;
 use super::deadline;
 use super::status::{self, EdgeError};
 use super::traced::Traced;
@@ -44,11 +46,24 @@ impl<S> Guard<S> {
         Self { inner, places: Arc::new(Semaphore::new(max_in_flight.min(Semaphore::MAX_PERMITS))), peer: None }
     }
 
-    /// The same guard, for calls from this peer.
-    pub fn facing(&self, peer: TcpConnectInfo) -> Self
-    where
-        S: Clone,
-    {
+    /// A place among the calls under way; it is free again when dropped.
+    ///
+    /// # Errors
+    /// OVERLOADED.
+    pub fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
+        self.places.clone().try_acquire_owned().map_err(|_| {
+            let message = "too many calls are under way".to_owned();
+            status::of(&EdgeError { code: ErrorCode::Overloaded, message })
+        })
+    }
+}
+
+impl<S> Edge for Guard<S>
+where
+    S: Service<Request<Incoming>, Response = Response<Body>, Future: Send, Error: std::fmt::Display + Send>,
+    S: Clone + Send + Sync + 'static,
+{
+    fn facing(&self, peer: TcpConnectInfo) -> Self {
         Self { peer: Some(peer), ..self.clone() }
     }
 }
@@ -85,9 +100,9 @@ impl<S> Guard<S> {
         S::Error: std::fmt::Display + Send + 'static,
     {
         let deadline = deadline::of(request.headers());
-        let Ok(place) = self.places.clone().try_acquire_owned() else {
-            let message = "too many calls are under way".to_owned();
-            return answered(&status::of(&EdgeError { code: ErrorCode::Overloaded, message }));
+        let place = match self.place() {
+            Ok(place) => place,
+            Err(refused) => return answered(&refused),
         };
         if let Some(peer) = &self.peer {
             request.extensions_mut().insert(peer.clone());

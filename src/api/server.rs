@@ -17,8 +17,10 @@ use crate::scheduler::Handle;
 use crate::telemetry::host::HostHealth;
 
 use super::connections;
+use super::guard::Guard;
 use super::handlers::Handlers;
 use super::health::Probe;
+use super::http::{Contract, Front, Origins, Shared};
 use super::pools::Pools;
 use super::system::System;
 use super::tasks::Tasks;
@@ -39,6 +41,15 @@ pub struct Options {
     pub connection_age: Duration,
     /// Time that its calls then get.
     pub connection_age_grace: Duration,
+    /// Time in which a connection must say what it speaks, in which the headers of an HTTP/1.1 call
+    /// must be complete, and for which such a connection may be idle.
+    pub header_timeout: Duration,
+    /// Time in which the body of a call that is not gRPC must be complete.
+    pub body_timeout: Duration,
+    /// Origins of web pages that may call, such as `https://tasks.example.com`; `*` for all.
+    pub allowed_origins: Vec<String>,
+    /// Names of this server that callers may use besides `localhost` and addresses.
+    pub hosts: Vec<String>,
     /// Calls under way in the whole server; beyond, callers get OVERLOADED.
     pub max_in_flight: usize,
     /// Identity of this run of the server.
@@ -53,6 +64,9 @@ pub enum ServeError {
     /// The reflection service cannot read the contract.
     #[error("failed to build reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// The JSON side cannot read the contract.
+    #[error("failed to read the contract: {0}")]
+    Contract(#[from] prost_reflect::DescriptorError),
 }
 
 /// Serves until `stop`; returns at most a few seconds later, when no connection is open any more.
@@ -80,9 +94,25 @@ pub async fn serve(
         .add_service(PoolServiceServer::new(pools))
         .add_service(HandlerServiceServer::new(Handlers::new(handle.clone())))
         .add_service(SystemServiceServer::new(system))
-        .add_service(HealthServer::new(Probe::new(handle, stop.clone())))
+        .add_service(super::keda::service(handle.clone()))
+        .add_service(HealthServer::new(Probe::new(handle.clone(), stop.clone())))
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha);
-    connections::serve(listener, routes, &options, stop).await;
+    let calls = Guard::new(routes.prepare(), options.max_in_flight);
+    // Whoever can be reached by a name of the network has other walls: see the module.
+    let is_loopback = listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
+    let shared = Shared {
+        handle,
+        host: options.host.clone(),
+        contract: Arc::new(Contract::new()?),
+        origins: Origins {
+            allowed: options.allowed_origins.clone(),
+            check_host: is_loopback || !options.hosts.is_empty(),
+            hosts: options.hosts.clone(),
+        },
+        body_timeout: options.body_timeout,
+    };
+    let front = Front::new(calls, shared);
+    connections::serve(listener, front, &options, stop).await;
     Ok(())
 }

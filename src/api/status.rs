@@ -28,6 +28,8 @@ pub const fn grpc_code(code: ErrorCode) -> Code {
         ErrorCode::RevisionCompacted | ErrorCode::RevisionInFuture => Code::OutOfRange,
         ErrorCode::EtagMismatch => Code::Aborted,
         ErrorCode::Draining | ErrorCode::StoreUnavailable => Code::Unavailable,
+        ErrorCode::Unsupported => Code::Unimplemented,
+        ErrorCode::ForeignOrigin => Code::PermissionDenied,
         ErrorCode::DeadlineExceeded => Code::DeadlineExceeded,
         ErrorCode::Internal => Code::Internal,
     }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 mod builtin;
 mod error;
 mod handler;
+mod http;
 mod load;
 mod place;
 mod pool;
@@ -19,6 +20,7 @@ pub mod units;
 pub use builtin::Builtin;
 pub use error::{ConfigError, Problem};
 pub use handler::{Handler, Launch, Process, ProcessLimits, Retry, RunnerKind};
+pub use http::Http;
 pub use load::{CONFIG_VARIABLE, Overrides, load};
 pub use pool::{Kind, Pool, Promise};
 pub use server::{Limits, Log, Retention, Server, Store};
@@ -38,6 +40,8 @@ pub struct Config {
     pub builtins: bool,
     /// Where callers connect and how many of them.
     pub server: Server,
+    /// JSON, browsers and plain routes on the same port.
+    pub http: Http,
     /// Where tasks are kept.
     pub store: Store,
     /// How long ended tasks are kept.
@@ -72,6 +76,7 @@ impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let mut problems = Problems::default();
         self.server.check(&mut problems);
+        self.http.check(&mut problems);
         self.store.check(&mut problems);
         self.retention.check(&mut problems);
         self.limits.check(&mut problems);
@@ -127,6 +132,7 @@ impl Config {
         Self {
             builtins: true,
             server: Server::default(),
+            http: Http::default(),
             store: Store::default(),
             retention: Retention::default(),
             limits: Limits::default(),

@@ -351,6 +351,7 @@ fn every_setting_has_its_row_in_the_documentation() {
     let text = include_str!("../../docs/configuration.md");
     let sections = [
         ("server.", "Server"),
+        ("http.", "Http"),
         ("store.", "Store"),
         ("retention.", "Retention"),
         ("limits.", "Limits"),

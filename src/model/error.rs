@@ -43,6 +43,10 @@ pub enum ErrorCode {
     Overloaded,
     /// A message beyond the limit.
     MessageTooLarge,
+    /// Such a call, or such a form of it, is not served here.
+    Unsupported,
+    /// A web page of another site may not do this.
+    ForeignOrigin,
     /// The caller's deadline has passed.
     DeadlineExceeded,
     /// Our fault; the caller learns an incident id, the log the rest.
@@ -51,7 +55,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::InvalidField,
         Self::UnknownHandler,
         Self::UnknownPool,
@@ -69,6 +73,8 @@ impl ErrorCode {
         Self::StoreUnavailable,
         Self::Overloaded,
         Self::MessageTooLarge,
+        Self::Unsupported,
+        Self::ForeignOrigin,
         Self::DeadlineExceeded,
         Self::Internal,
     ];
@@ -93,6 +99,8 @@ impl ErrorCode {
             Self::StoreUnavailable => "STORE_UNAVAILABLE",
             Self::Overloaded => "OVERLOADED",
             Self::MessageTooLarge => "MESSAGE_TOO_LARGE",
+            Self::Unsupported => "UNSUPPORTED",
+            Self::ForeignOrigin => "FOREIGN_ORIGIN",
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
             Self::Internal => "INTERNAL",
         }

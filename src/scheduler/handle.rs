@@ -15,11 +15,11 @@ use crate::model::{
 };
 use crate::pool::{Attempt, PoolStats, WorkerStats};
 use crate::runners::OutputBuffer;
-use crate::store::{Page, PageCursor, Projection, Store, StoreError, fold};
+use crate::store::{Page, PageCursor, PageSize, Projection, Store, StoreError, fold};
 
 use super::core::{PoolReading, PoolUpdate, PoolView, Submitted, Times};
 use super::hub::{Hub, Watch};
-use super::refusal::{Draining, Internal, Refusal, TaskNotFound};
+use super::refusal::{AnswersHeldUp, Draining, Internal, Refusal, TaskNotFound};
 use super::requests::{Input, Reply, Request};
 
 /// A cancel to carry out.
@@ -291,8 +291,8 @@ impl Handle {
     ///
     /// # Errors
     /// [`Internal`].
-    pub async fn list(&self, filter: TaskFilter, limit: usize, after: Option<PageCursor>) -> Result<Page, Refusal> {
-        let (page, _) = self.query(move |projection| projection.list(&filter, limit, after)).await?;
+    pub async fn list(&self, filter: TaskFilter, size: PageSize, after: Option<PageCursor>) -> Result<Page, Refusal> {
+        let (page, _) = self.query(move |projection| projection.list(&filter, size, after)).await?;
         Ok(page)
     }
 
@@ -308,7 +308,15 @@ impl Handle {
             projection.hurry();
         }
         let gone = |_| Internal { cause: "the projection has stopped".to_owned() };
-        reached.wait_for(|reached| *reached >= wanted).await.map_err(gone)?;
+        let mut trouble = projection.trouble();
+        tokio::select! {
+            biased;
+            found = reached.wait_for(|reached| *reached >= wanted) => drop(found.map_err(gone)?),
+            Ok(trouble) = trouble.wait_for(Option::is_some) => {
+                let cause = trouble.as_ref().map(ToString::to_string).unwrap_or_default();
+                return Err(AnswersHeldUp { cause }.into());
+            }
+        }
         let asked = tokio::task::spawn_blocking(move || question(&*projection)).await;
         let answer = asked.map_err(|error| Internal { cause: error.to_string() })?;
         Ok((answer.map_err(|error| Internal { cause: error.to_string() })?, wanted))
@@ -462,7 +470,13 @@ impl Handle {
             healthy: fault.is_none(),
             detail: fault.unwrap_or_else(|| format!("{}: accepts writes", self.shared.store.kind)),
         };
-        vec![scheduler, store]
+        let trouble = self.shared.store.projection.trouble().borrow().as_ref().map(ToString::to_string);
+        let projection = ComponentHealth {
+            name: "projection".to_owned(),
+            healthy: trouble.is_none(),
+            detail: trouble.unwrap_or_else(|| "follows".to_owned()),
+        };
+        vec![scheduler, store, projection]
     }
 
     /// Begins a graceful shutdown; `None`: the configured limit. Idempotent.

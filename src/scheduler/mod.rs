@@ -15,7 +15,7 @@ mod service;
 pub use self::core::{Accepted, Options as CoreOptions, PoolUpdate, PoolView, Submitted, Times};
 pub use crate::pool::WorkerStats;
 pub use crate::runners::OutputBuffer;
-pub use crate::store::{Page, PageCursor, fold};
+pub use crate::store::{Page, PageCursor, PageSize, fold};
 pub use handle::{Cancel, ComponentHealth, Found, Handle, OutputSource, PoolMetrics, RetentionView};
 pub use hub::{EventRef, Watch};
 pub use refusal::*;

@@ -53,6 +53,8 @@ refusals! {
     Draining,
     /// The store refuses writes.
     StoreUnavailable,
+    /// The store cannot be asked.
+    AnswersHeldUp,
     /// Our fault.
     Internal,
 }
@@ -337,6 +339,24 @@ pub struct StoreUnavailable {
 }
 
 impl Coded for StoreUnavailable {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::StoreUnavailable
+    }
+
+    fn details(&self) -> Details {
+        Details { retry_after: Some(Duration::from_secs(1)), ..Details::default() }
+    }
+}
+
+/// The store's answers are behind what was acknowledged, and cannot follow.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the answer is held up: {cause}")]
+pub struct AnswersHeldUp {
+    /// The store's words.
+    pub cause: String,
+}
+
+impl Coded for AnswersHeldUp {
     fn code(&self) -> ErrorCode {
         ErrorCode::StoreUnavailable
     }

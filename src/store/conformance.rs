@@ -8,7 +8,7 @@ use std::sync::mpsc::channel;
 use proptest::prelude::*;
 
 use super::samples::{History, id};
-use super::{Commit, Options, PageCursor, Recovery, Store, StoreError, fold, open};
+use super::{Commit, Options, PageCursor, PageSize, Recovery, Store, StoreError, fold, open, weight};
 use crate::model::{BatchId, Event, PoolName, Priority, Revision, Task, TaskFilter, TaskId, TaskState, Timestamp};
 
 pub(super) fn seed() -> impl Strategy<Value = Vec<(u8, u8, u8)>> {
@@ -85,12 +85,26 @@ pub(super) fn all(store: &Store, from: Revision) -> Result<Vec<Event>, StoreErro
     }
 }
 
-fn pages(store: &Store, filter: &TaskFilter, limit: usize) -> Vec<Task> {
+/// A page bounded by its rows only, with results.
+pub(super) fn rows(rows: usize) -> PageSize {
+    PageSize { rows, bytes: usize::MAX, results: true }
+}
+
+/// A task as pages show it.
+pub(super) fn listed(task: &Task) -> Task {
+    let mut task = task.clone();
+    Arc::make_mut(&mut task.spec).payload = bytes::Bytes::new();
+    task
+}
+
+fn pages(store: &Store, filter: &TaskFilter, size: PageSize) -> Vec<Task> {
     let mut tasks = Vec::new();
     let mut after: Option<PageCursor> = None;
     loop {
-        let page = store.projection.list(filter, limit, after).unwrap();
-        assert!(page.tasks.len() <= limit, "a page holds at most what was asked for");
+        let page = store.projection.list(filter, size, after).unwrap();
+        assert!(page.tasks.len() <= size.rows, "a page holds at most what was asked for");
+        let bytes: usize = page.tasks.iter().map(weight).sum();
+        assert!(page.tasks.len() == 1 || bytes <= size.bytes, "{} tasks of {bytes} bytes", page.tasks.len());
         tasks.extend(page.tasks);
         after = page.next;
         if after.is_none() {
@@ -121,20 +135,21 @@ fn filters() -> Vec<TaskFilter> {
 }
 
 fn answers_are_the_fold(store: &Store, events: &[Event]) {
-    let rows = folded(events);
-    let newest: Vec<&Task> = rows.values().rev().collect();
+    let tasks = folded(events);
+    let newest: Vec<&Task> = tasks.values().rev().collect();
     for filter in filters() {
-        let wanted: Vec<Task> = newest.iter().filter(|task| filter.matches_task(task)).map(|t| (*t).clone()).collect();
-        assert_eq!(pages(store, &filter, 3), wanted, "{filter:?}");
-        assert_eq!(pages(store, &filter, 1000), wanted, "{filter:?}");
+        let wanted: Vec<Task> =
+            newest.iter().filter(|task| filter.matches_task(task)).map(|task| listed(task)).collect();
+        assert_eq!(pages(store, &filter, rows(3)), wanted, "{filter:?}");
+        assert_eq!(pages(store, &filter, rows(1000)), wanted, "{filter:?}");
     }
-    for task in rows.values() {
+    for task in tasks.values() {
         assert_eq!(store.projection.get(&task.spec.id).unwrap().as_ref(), Some(task));
     }
     assert_eq!(store.projection.get(&id(77)).unwrap(), None);
     let reached = *store.projection.reached().borrow();
     assert_eq!(reached, events.last().map_or(Revision(0), |event| event.revision));
-    assert_eq!(store.projection.list(&TaskFilter::default(), 1, None).unwrap().revision, reached);
+    assert_eq!(store.projection.list(&TaskFilter::default(), rows(1), None).unwrap().revision, reached);
 }
 
 proptest! {
@@ -252,5 +267,35 @@ fn the_output_of_an_attempt_is_kept_and_0_asks_for_the_last_that_ended() {
         store.projection.checkpoint().unwrap();
         let (attempt, output) = store.projection.output(&id(1), 0).unwrap().unwrap();
         assert_eq!((attempt, output.stdout.total), (2, 0), "the second attempt wrote nothing");
+    }
+}
+
+#[test]
+fn a_page_ends_before_it_holds_more_bytes_than_it_may() {
+    let history = long();
+    let wanted: Vec<Task> = folded(&history.events).values().rev().map(listed).collect();
+    for (store, _directory) in both() {
+        write(&store, &history.commits(9));
+        // Less than any task, about three of them, and all.
+        for bytes in [1, 4_000, usize::MAX] {
+            let size = PageSize { bytes, ..rows(1_000) };
+            assert_eq!(pages(&store, &TaskFilter::default(), size), wanted, "{} with {bytes}", store.kind);
+        }
+        let first = store.projection.list(&TaskFilter::default(), PageSize { bytes: 4_000, ..rows(1_000) }, None);
+        let first = first.unwrap();
+        assert!((2..wanted.len()).contains(&first.tasks.len()) && first.next.is_some(), "{}", first.tasks.len());
+    }
+}
+
+#[test]
+fn a_page_has_results_only_when_they_are_wanted() {
+    let history = long();
+    for (store, _directory) in both() {
+        write(&store, &history.commits(9));
+        let list = |results| store.projection.list(&TaskFilter::default(), PageSize { results, ..rows(1_000) }, None);
+        assert!(list(true).unwrap().tasks.iter().any(|task| task.status.result.is_some()));
+        let without = list(false).unwrap().tasks;
+        assert!(without.iter().all(|task| task.status.result.is_none() && task.spec.payload.is_empty()));
+        assert_eq!(without.len(), list(true).unwrap().tasks.len());
     }
 }

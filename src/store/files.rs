@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::conformance::{all, append, folded, long, sqlite, write};
+use super::conformance::{all, append, folded, listed, long, rows as page_of, sqlite, write};
 use super::journal::SqliteJournal;
 use super::{Recovery, Store, StoreError};
 use crate::model::{Event, Revision, Task, TaskFilter};
@@ -70,7 +70,7 @@ fn a_flipped_byte_of_the_projection_is_told_or_does_no_harm() {
     let directory = tempfile::tempdir().unwrap();
     let events = written(directory.path());
     let rows = folded(&events);
-    let newest: Vec<Task> = rows.values().rev().cloned().collect();
+    let newest: Vec<Task> = rows.values().rev().map(listed).collect();
     with_flips(directory.path(), "projection.db", |place| {
         let (store, recovery) = match sqlite(directory.path()) {
             Ok(opened) => opened,
@@ -83,7 +83,7 @@ fn a_flipped_byte_of_the_projection_is_told_or_does_no_harm() {
             assert_eq!(recovery.events, events, "byte {place}");
             store.projection.checkpoint().unwrap();
         }
-        match store.projection.list(&TaskFilter::default(), 1000, None) {
+        match store.projection.list(&TaskFilter::default(), page_of(1000), None) {
             Ok(page) => assert_eq!(page.tasks, newest, "byte {place}"),
             Err(error) => assert!(names(&error, "projection.db"), "byte {place}: {error}"),
         }

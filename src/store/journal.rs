@@ -1,7 +1,7 @@
 //! The journal in SQLite: one row per commit, one transaction and one sync for all that wait.
 //!
-//! A thread of its own writes, except where a caller waits for it anyway. Checkpoints run on another thread beside it; the
-//! writer only does the small rest of one, so that the write-ahead log can start over.
+//! A thread of its own writes, except where a caller waits for it anyway. Checkpoints run on another
+//! thread beside it; the writer only does the small rest of one, so that the write-ahead log can start over.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -14,9 +14,10 @@ use std::thread::{Builder, JoinHandle};
 use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 
+use super::mark::{Known, Mark};
 use super::record::{commit_checksum, decode_commit, encode_commit};
-use super::sqlite::{Readers, Schema, checkpoint, fault, open_writer};
-use super::{Commit, Done, Journal, StoreError, journal_check};
+use super::sqlite::{Readers, Schema, checkpoint, fault, keep_log, open_writer};
+use super::{Commit, Done, Journal, StoreError, journal_check, wal};
 use crate::model::{Event, Revision};
 
 const SCHEMA: Schema = Schema {
@@ -42,7 +43,7 @@ const TRIM_STEP: u32 = 64;
 /// Bytes written between checkpoints.
 const CHECKPOINT_BYTES: usize = 32 << 20;
 /// Bytes that the log has from the beginning: those between checkpoints, and what is written during one.
-const LOG_BYTES: u64 = 40 << 20;
+const LOG_BYTES: u64 = if cfg!(test) { 1 << 20 } else { 40 << 20 };
 /// Niceness of threads that work behind the scenes. They still get a fifth of a core that others keep busy.
 const BACKGROUND_NICENESS: i32 = 6;
 /// Bytes that a transaction costs beside its bodies, about: the pages it touches.
@@ -64,6 +65,7 @@ struct Shared {
     trimmed: AtomicU64,
     /// The last durable revision.
     end: AtomicU64,
+    mark: Mark,
     _lock: Option<Arc<File>>,
 }
 
@@ -81,15 +83,21 @@ impl SqliteJournal {
     /// # Errors
     /// Any of [`StoreError`]; a damaged commit is named.
     pub fn open(path: &Path, lock: Option<Arc<File>>) -> Result<Self, StoreError> {
+        let known = Known::read(path)?;
+        wal::check(path, known.loose)?;
         let connection = open_writer(path, &SCHEMA)?;
         let settings = "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;";
         connection.execute_batch(settings).map_err(|error| fault("open", path, &error))?;
         let (trimmed, end) = journal_check::verify(&connection, path)?;
+        known.check(path, end)?;
+        keep_log(&connection, false).map_err(|error| fault("open", path, &error))?;
+        let mark = Mark::begin(path, end, known)?;
         prepare_log(path);
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             trimmed: AtomicU64::new(trimmed),
             end: AtomicU64::new(end),
+            mark,
             _lock: lock,
         });
         let (messages, inbox) = channel();
@@ -97,6 +105,11 @@ impl SqliteJournal {
         let written = Arc::clone(&writer);
         let thread = spawn("journal", path, move || run(&written, &inbox))?;
         Ok(Self { messages: Some(messages), thread: Some(thread), writer, readers: Readers::new(path), shared })
+    }
+
+    /// What the projection syncs before it takes commits that were not.
+    pub(super) fn mark(&self) -> &Mark {
+        &self.shared.mark
     }
 
     /// The last durable revision.
@@ -117,8 +130,7 @@ impl SqliteJournal {
 /// file has already is synced in two thirds of the time, because the file's size does not change.
 /// Zeros are no frame: recovery stops at them as at the end of the file.
 fn prepare_log(path: &Path) {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
+    let log = wal::log_of(path);
     let Ok(mut file) = OpenOptions::new().write(true).open(&log) else { return };
     let Ok(length) = file.seek(SeekFrom::End(0)) else { return };
     let zeros = vec![0; 1 << 16];
@@ -278,7 +290,7 @@ struct Writer {
 
 impl Writer {
     fn new(connection: Connection, shared: Arc<Shared>, end: u64) -> Result<Self, StoreError> {
-        let checkpointer = Checkpointer::start(&shared.path)?;
+        let checkpointer = Checkpointer::start(&shared)?;
         Ok(Self { connection, shared, end, failure: None, synced: true, unchecked_bytes: 0, checkpointer })
     }
 
@@ -326,6 +338,7 @@ impl Writer {
                 self.end = end;
                 self.failure = None;
                 self.shared.end.store(end, Ordering::Release);
+                self.shared.mark.note(end, self.synced);
                 for (_, done) in accepted {
                     done(Ok(()));
                 }
@@ -351,7 +364,7 @@ impl Writer {
     }
 
     fn write(&mut self, commits: &[(Arc<Commit>, Done)]) -> rusqlite::Result<()> {
-        let sync = commits.iter().any(|(commit, _)| commit.sync);
+        let sync = commits.iter().any(|(commit, _)| commit.sync) || !self.shared.mark.loosen();
         if sync != self.synced {
             // A later sync covers what was written without one: they share the log.
             self.connection.pragma_update(None, "synchronous", if sync { "FULL" } else { "NORMAL" })?;
@@ -419,14 +432,21 @@ struct Checkpointer {
 }
 
 impl Checkpointer {
-    fn start(path: &Path) -> Result<Self, StoreError> {
+    fn start(shared: &Arc<Shared>) -> Result<Self, StoreError> {
+        let path = &shared.path;
         let connection = open_writer(path, &SCHEMA)?;
+        keep_log(&connection, false).map_err(|error| fault("open", path, &error))?;
         let (wake, woken) = sync_channel::<()>(1);
         let finished = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&finished);
+        let shared = Arc::clone(shared);
         let thread = spawn("journal-sync", path, move || {
             step_back();
             while woken.recv().is_ok() {
+                if let Err(error) = shared.mark.settle() {
+                    tracing::warn!(%error, "the journal's log could not be synced");
+                    continue;
+                }
                 match checkpoint(&connection) {
                     Ok(()) => told.store(true, Ordering::Release),
                     Err(error) => tracing::warn!(%error, "the journal's log could not be checkpointed"),

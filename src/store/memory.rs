@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
+use bytes::Bytes;
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
@@ -12,7 +13,7 @@ use tokio::sync::watch;
 use super::folding::{fold, output_of};
 use super::journal::spawn;
 use super::projection_query::ended_attempt;
-use super::{Commit, Done, Journal, Page, PageCursor, Projection, StoreError};
+use super::{Commit, Done, Journal, Page, PageCursor, PageSize, Projection, StoreError, weight};
 use crate::model::{Change, Event, Output, Revision, Task, TaskFilter, TaskId};
 
 /// A journal that lives as long as its handle.
@@ -118,6 +119,8 @@ impl Drop for MemoryJournal {
 pub struct MemoryProjection {
     rows: RwLock<Rows>,
     reached: watch::Sender<Revision>,
+    /// It has none.
+    trouble: watch::Sender<Option<StoreError>>,
 }
 
 #[derive(Default)]
@@ -130,7 +133,11 @@ struct Rows {
 
 impl Default for MemoryProjection {
     fn default() -> Self {
-        Self { rows: RwLock::default(), reached: watch::Sender::new(Revision::default()) }
+        Self {
+            rows: RwLock::default(),
+            reached: watch::Sender::new(Revision::default()),
+            trouble: watch::Sender::new(None),
+        }
     }
 }
 
@@ -173,6 +180,18 @@ impl Rows {
     }
 }
 
+/// A task as a page shows it. Nothing large is copied: bytes are shared.
+fn listed(task: &Task, result: bool) -> Task {
+    let mut task = task.clone();
+    if !task.spec.payload.is_empty() {
+        Arc::make_mut(&mut task.spec).payload = Bytes::new();
+    }
+    if !result {
+        task.status.result = None;
+    }
+    task
+}
+
 impl Projection for MemoryProjection {
     fn feed(&self, commit: Arc<Commit>) {
         let mut rows = self.rows.write();
@@ -186,6 +205,10 @@ impl Projection for MemoryProjection {
         self.reached.subscribe()
     }
 
+    fn trouble(&self) -> watch::Receiver<Option<StoreError>> {
+        self.trouble.subscribe()
+    }
+
     fn get(&self, id: &TaskId) -> Result<Option<Task>, StoreError> {
         Ok(self.rows.read().find(id).map(|(_, task)| task.clone()))
     }
@@ -197,18 +220,20 @@ impl Projection for MemoryProjection {
         Ok(Some((wanted, rows.outputs.get(&(seq, wanted)).cloned().unwrap_or_default())))
     }
 
-    fn list(&self, filter: &TaskFilter, limit: usize, after: Option<PageCursor>) -> Result<Page, StoreError> {
+    fn list(&self, filter: &TaskFilter, size: PageSize, after: Option<PageCursor>) -> Result<Page, StoreError> {
         let rows = self.rows.read();
         let mut page = Page { revision: rows.revision, ..Page::default() };
         let before = after.map_or(u64::MAX, |cursor| cursor.0);
-        let mut last = None;
+        let (mut last, mut bytes) = (None, 0);
         let found = rows.tasks.range(..before).rev().filter(|(_, task)| filter.matches_task(task));
         for (seq, task) in found {
-            if page.tasks.len() == limit {
+            let task = listed(task, size.results);
+            if size.is_reached(&page, bytes, &task) {
                 page.next = last.map(PageCursor);
                 break;
             }
-            page.tasks.push(task.clone());
+            bytes += weight(&task);
+            page.tasks.push(task);
             last = Some(*seq);
         }
         Ok(page)

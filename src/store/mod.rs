@@ -11,6 +11,9 @@ mod files;
 mod folding;
 pub mod journal;
 mod journal_check;
+#[cfg(test)]
+mod log_damage;
+mod mark;
 pub mod memory;
 pub mod open;
 pub mod projection;
@@ -23,6 +26,7 @@ mod record_parts;
 #[cfg(test)]
 mod samples;
 mod sqlite;
+mod wal;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -97,12 +101,44 @@ pub trait Journal: Send + Sync + 'static {
 /// One page of a listing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Page {
-    /// Newest submission first. Payloads are always there; results too.
+    /// Newest submission first. Payloads are left out.
     pub tasks: Vec<Task>,
     /// Where the next page starts; `None` on the last.
     pub next: Option<PageCursor>,
     /// The revision at which the page is true.
     pub revision: Revision,
+}
+
+/// What one page may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct PageSize {
+    /// Tasks, at least 1.
+    pub rows: usize,
+    /// Bytes of all its tasks, about as many as on the wire. The first task is there however large it is.
+    pub bytes: usize,
+    /// Whether tasks carry their results.
+    pub results: bool,
+}
+
+impl PageSize {
+    /// Whether a page is full before this task.
+    fn is_reached(&self, page: &Page, bytes: usize, task: &Task) -> bool {
+        page.tasks.len() >= self.rows || (!page.tasks.is_empty() && bytes + weight(task) > self.bytes)
+    }
+}
+
+/// Bytes of a task, about.
+fn weight(task: &Task) -> usize {
+    /// Numbers, times and short names.
+    const FIXED: usize = 512;
+    let (spec, options, status) = (&task.spec, &task.spec.options, &task.status);
+    let labels = options.labels.iter().map(|(key, value)| key.len() + value.len() + 8);
+    let args = spec.args.iter().map(|arg| arg.len() + 8);
+    let request = spec.request_id.as_deref().map_or(0, str::len);
+    let failure = status.failure.as_deref().map_or(0, |failure| failure.message.len() + failure.detail.len());
+    let result = status.result.as_ref().map_or(0, |result| result.data.len() + result.content_type.len());
+    let texts = options.display_name.len() + options.submitted_by.len() + options.content_type.len() + request;
+    FIXED + texts + labels.sum::<usize>() + args.sum::<usize>() + failure + spec.payload.len() + result
 }
 
 /// Position in a listing: the submission revision of the last row shown.
@@ -121,6 +157,9 @@ pub trait Projection: Send + Sync + 'static {
     /// The revision that answers have reached. Without [`Projection::hurry`] it follows at leisure.
     fn reached(&self) -> watch::Receiver<Revision>;
 
+    /// Why it does not follow at present: the disk is full, or what is in the file cannot be true.
+    fn trouble(&self) -> watch::Receiver<Option<StoreError>>;
+
     /// One task with payload and result.
     ///
     /// # Errors
@@ -133,11 +172,11 @@ pub trait Projection: Send + Sync + 'static {
     /// Any of [`StoreError`].
     fn output(&self, id: &TaskId, attempt: u32) -> Result<Option<(u32, Output)>, StoreError>;
 
-    /// One page, newest submission first.
+    /// One page, newest submission first. Holds no more in memory than the page may.
     ///
     /// # Errors
     /// Any of [`StoreError`].
-    fn list(&self, filter: &TaskFilter, limit: usize, after: Option<PageCursor>) -> Result<Page, StoreError>;
+    fn list(&self, filter: &TaskFilter, size: PageSize, after: Option<PageCursor>) -> Result<Page, StoreError>;
 
     /// Makes everything taken so far durable and returns its revision: up to there the journal may be trimmed.
     ///

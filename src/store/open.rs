@@ -10,7 +10,7 @@ use hashbrown::HashSet;
 use super::journal::SqliteJournal;
 use super::memory::{MemoryJournal, MemoryProjection};
 use super::projection::SqliteProjection;
-use super::{Commit, Journal, Projection, Recovery, Store, StoreError};
+use super::{Commit, Journal, Projection, Recovery, Store, StoreError, mark};
 use crate::model::{Change, Event, Revision, Task};
 
 /// Events read from the journal at a time.
@@ -40,10 +40,14 @@ pub fn open(options: &Options) -> Result<(Store, Recovery), StoreError> {
         let projection = Arc::new(MemoryProjection::default());
         return Ok((Store { journal, projection, kind: "memory" }, Recovery::default()));
     };
-    std::fs::create_dir_all(directory).map_err(|error| io("create", directory, &error))?;
+    std::fs::create_dir_all(directory).map_err(|error| io_fault("create", directory, &error))?;
     let lock = Arc::new(lock(&directory.join("lock"))?);
     let paths = Paths { journal: directory.join("journal.db"), projection: directory.join("projection.db") };
     let had_projection = paths.projection.exists();
+    if !had_projection {
+        // It speaks of the one that is gone.
+        remove(&mark::place(&paths.projection))?;
+    }
     let journal = Arc::new(SqliteJournal::open(&paths.journal, Some(Arc::clone(&lock)))?);
     let mut notes = Vec::new();
     let begin = journal.oldest();
@@ -133,10 +137,18 @@ fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
     for suffix in ["-wal", "-shm", ""] {
         let from = with(path, suffix);
         if from.exists() {
-            std::fs::rename(&from, with(&target, suffix)).map_err(|error| io("set aside", &from, &error))?;
+            std::fs::rename(&from, with(&target, suffix)).map_err(|error| io_fault("set aside", &from, &error))?;
         }
     }
+    remove(&mark::place(path))?;
     Ok(target)
+}
+
+fn remove(path: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io_fault("remove", path, &error)),
+        _ => Ok(()),
+    }
 }
 
 fn rebuilt(path: &Path, why: &str, begin: Revision) -> String {
@@ -201,15 +213,16 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         .truncate(false)
         .write(true)
         .open(path)
-        .map_err(|error| io("open", path, &error))?;
+        .map_err(|error| io_fault("open", path, &error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: path.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(io("lock", path, &error)),
+        Err(TryLockError::Error(error)) => Err(io_fault("lock", path, &error)),
     }
 }
 
-fn io(action: &'static str, path: &Path, error: &std::io::Error) -> StoreError {
+/// Says an error of the system in the store's words.
+pub(super) fn io_fault(action: &'static str, path: &Path, error: &std::io::Error) -> StoreError {
     if error.kind() == std::io::ErrorKind::StorageFull {
         return StoreError::Full { path: path.to_owned() };
     }

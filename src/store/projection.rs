@@ -4,18 +4,23 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use rusqlite::Connection;
+use rusqlite::hooks::Wal;
 use tokio::sync::watch;
 
-use super::journal::{spawn, step_back};
+use super::journal::{SqliteJournal, spawn, step_back};
+use super::mark::{Known, Mark};
+use super::open::io_fault;
 use super::projection_query as query;
 use super::projection_sql::{Meta, SCHEMA, Writer};
-use super::sqlite::{Readers, checkpoint, fault, open_writer};
-use super::{Commit, Journal, Page, PageCursor, Projection, StoreError};
+use super::sqlite::{Readers, checkpoint, fault, keep_log, open_writer};
+use super::{Commit, Journal, Page, PageCursor, PageSize, Projection, StoreError};
 use crate::model::{Output, Revision, Task, TaskFilter, TaskId};
 
 /// Events that may wait in memory; beyond, they are read back from the journal when their turn comes.
@@ -32,7 +37,7 @@ const CACHE_KIB: u32 = 32 << 10;
 /// Time between attempts to write when the disk refuses.
 const RETRY: Duration = Duration::from_millis(500);
 /// Pages of the write-ahead log after which it is copied into the file: 32 MiB.
-const CHECKPOINT_PAGES: u32 = 8192;
+const CHECKPOINT_PAGES: i32 = 8192;
 
 /// The file `projection.db`.
 pub struct SqliteProjection {
@@ -48,8 +53,10 @@ struct Shared {
     queue: Mutex<Queue>,
     /// There is something to do.
     ready: Condvar,
+    /// Why the last transaction could not be written.
+    trouble: watch::Sender<Option<StoreError>>,
     /// What did not fit into the queue is there.
-    journal: Arc<dyn Journal>,
+    journal: Arc<SqliteJournal>,
 }
 
 #[derive(Default)]
@@ -70,36 +77,49 @@ struct Queue {
     failure: Option<StoreError>,
 }
 
+impl Shared {
+    /// The projection may reach the disk by itself at any time, and must never be ahead of the journal.
+    fn sync_journal(&self) -> Result<(), StoreError> {
+        let synced = self.journal.mark().sync_log_if_behind();
+        synced.map_err(|error| io_fault("sync the journal for", &self.path, &error))
+    }
+}
+
 impl SqliteProjection {
     /// Opens or creates the file and starts its thread. A new file begins where the journal does.
     ///
     /// # Errors
     /// Any of [`StoreError`].
-    pub fn open(path: &Path, journal: Arc<dyn Journal>, lock: Option<Arc<File>>) -> Result<Self, StoreError> {
+    pub fn open(path: &Path, journal: Arc<SqliteJournal>, lock: Option<Arc<File>>) -> Result<Self, StoreError> {
+        let known = Known::read(path)?;
         let begin = journal.oldest();
-        let connection = open_writer(path, &SCHEMA)?;
+        let mut connection = open_writer(path, &SCHEMA)?;
         let failed = |error| fault("open", path, &error);
-        let settings = format!(
-            "PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES};
-             PRAGMA cache_size = -{CACHE_KIB};"
-        );
+        let settings =
+            format!("PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -{CACHE_KIB};");
         connection.execute_batch(&settings).map_err(failed)?;
         let mut meta = Meta::load(&connection, path)?;
         if meta == Meta::default() && begin > meta.revision {
             meta.revision = begin;
             meta.store(&connection).map_err(failed)?;
         }
+        known.check(path, meta.revision.0)?;
+        keep_log(&connection, false).map_err(failed)?;
+        let mark = Mark::begin(path, meta.revision.0, known)?;
+        let lengthy = watch_log(&mut connection).map_err(failed)?;
         let (reach, reached) = watch::channel(meta.revision);
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             queue: Mutex::new(Queue { fed: meta.revision, ..Queue::default() }),
             ready: Condvar::new(),
+            trouble: watch::Sender::new(None),
             journal,
         });
         let worked = Arc::clone(&shared);
         let thread = spawn("projection", path, move || {
             step_back();
-            keep_up(&worked, Writer::new(connection, &worked.path, meta), &reach);
+            let log = Log { mark, long: lengthy };
+            keep_up(&worked, Writer::new(connection, &worked.path, meta), &log, &reach);
         })?;
         Ok(Self { shared, readers: Readers::new(path), reached, thread: Some(thread), _lock: lock })
     }
@@ -151,6 +171,10 @@ impl Projection for SqliteProjection {
         self.reached.clone()
     }
 
+    fn trouble(&self) -> watch::Receiver<Option<StoreError>> {
+        self.shared.trouble.subscribe()
+    }
+
     fn get(&self, id: &TaskId) -> Result<Option<Task>, StoreError> {
         self.failure()?;
         self.readers.with(|connection| query::get(connection, &self.shared.path, id))
@@ -161,9 +185,9 @@ impl Projection for SqliteProjection {
         self.readers.with(|connection| query::output(connection, &self.shared.path, id, attempt))
     }
 
-    fn list(&self, filter: &TaskFilter, limit: usize, after: Option<PageCursor>) -> Result<Page, StoreError> {
+    fn list(&self, filter: &TaskFilter, size: PageSize, after: Option<PageCursor>) -> Result<Page, StoreError> {
         self.failure()?;
-        self.readers.with(|connection| query::list(connection, &self.shared.path, filter, limit, after))
+        self.readers.with(|connection| query::list(connection, &self.shared.path, filter, size, after))
     }
 
     fn checkpoint(&self) -> Result<Revision, StoreError> {
@@ -194,22 +218,62 @@ impl Drop for SqliteProjection {
     }
 }
 
+/// The write-ahead log, as far as it is looked after here and not by SQLite.
+struct Log {
+    mark: Mark,
+    long: Arc<AtomicBool>,
+}
+
+impl Log {
+    /// Makes all that was written durable, and copies it into the file as far as no reader is in the way.
+    fn copy(&self, shared: &Shared, writer: &Writer<'_>) -> Result<(), StoreError> {
+        self.mark.settle().map_err(|error| io_fault("sync", &shared.path, &error))?;
+        checkpoint(&writer.connection).map_err(|error| fault("sync", &shared.path, &error))
+    }
+
+    fn copy_when_long(&self, shared: &Shared, writer: &Writer<'_>) {
+        if self.long.load(Ordering::Relaxed)
+            && let Err(error) = self.copy(shared, writer)
+        {
+            tracing::warn!(%error, "the projection's log could not be checkpointed");
+        }
+    }
+}
+
+/// Whether the log has become long, as SQLite tells after each transaction.
+fn watch_log(connection: &mut Connection) -> rusqlite::Result<Arc<AtomicBool>> {
+    let long = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&long);
+    connection.wal_hook(Some(move |_: &mut Wal, pages: i32| {
+        told.store(pages >= CHECKPOINT_PAGES, Ordering::Relaxed);
+        Ok(())
+    }))?;
+    Ok(long)
+}
+
 /// The thread: drains what waits, writes it, says how far it got.
-fn keep_up(shared: &Shared, mut writer: Writer<'_>, reach: &watch::Sender<Revision>) {
+fn keep_up(shared: &Shared, mut writer: Writer<'_>, log: &Log, reach: &watch::Sender<Revision>) {
     let mut drained: Vec<Arc<Commit>> = Vec::new();
     loop {
         let closed = take_waiting(shared, &mut drained);
         let written = if drained.is_empty() && !closed {
             write_skipped(shared, &mut writer)
         } else {
-            writer.write(&drained).map(|()| drained.clear())
+            let synced = shared.sync_journal();
+            synced.and_then(|()| writer.write(&drained)).map(|()| drained.clear())
         };
         match written {
-            Ok(()) => drop(reach.send_replace(writer.meta.revision)),
+            Ok(()) => {
+                log.mark.remember(writer.meta.revision.0);
+                reach.send_replace(writer.meta.revision);
+                shared.trouble.send_if_modified(|trouble| trouble.take().is_some());
+                log.copy_when_long(shared, &writer);
+            }
             Err(error) => {
                 tracing::error!(%error, "the projection could not be written");
                 let lost = matches!(error, StoreError::Corrupt { .. } | StoreError::Foreign { .. });
                 refuse_checkpoints(shared, &error, lost);
+                shared.trouble.send_replace(Some(error));
                 // What was not written stays in the journal and is read from there at the next start.
                 if lost || closed {
                     return;
@@ -217,7 +281,7 @@ fn keep_up(shared: &Shared, mut writer: Writer<'_>, reach: &watch::Sender<Revisi
                 shared.ready.wait_for(&mut shared.queue.lock(), RETRY);
             }
         }
-        serve_checkpoints(shared, &writer);
+        serve_checkpoints(shared, &writer, log);
         if closed && drained.is_empty() && shared.queue.lock().commits.is_empty() {
             return;
         }
@@ -229,6 +293,7 @@ fn write_skipped(shared: &Shared, writer: &mut Writer<'_>) -> Result<(), StoreEr
     let Some(end) = shared.queue.lock().skipped_to else { return Ok(()) };
     if writer.meta.revision < end {
         let events = shared.journal.read(writer.meta.revision, READ_BACK)?;
+        shared.sync_journal()?;
         writer.write(&[Arc::new(Commit { events, sync: true })])?;
     }
     let mut queue = shared.queue.lock();
@@ -275,14 +340,13 @@ fn take_waiting(shared: &Shared, drained: &mut Vec<Arc<Commit>>) -> bool {
     queue.closed
 }
 
-fn serve_checkpoints(shared: &Shared, writer: &Writer<'_>) {
+fn serve_checkpoints(shared: &Shared, writer: &Writer<'_>, log: &Log) {
     let reached = writer.meta.revision;
     let due: Vec<_> = shared.queue.lock().checkpoints.extract_if(.., |(wanted, _)| *wanted <= reached).collect();
     if due.is_empty() {
         return;
     }
-    let synced = writer.sync().and_then(|()| checkpoint(&writer.connection));
-    let answer = synced.map(|()| reached).map_err(|error| fault("sync", &shared.path, &error));
+    let answer = log.copy(shared, writer).map(|()| reached);
     for (_, reply) in due {
         // Whoever asked may have gone.
         let _ = reply.send(answer.clone());

@@ -11,11 +11,13 @@ use super::projection_rows::{COLUMNS, RowReader, add_result, body_checksum, corr
 use super::projection_sql::Meta;
 use super::record::damage;
 use super::sqlite::fault;
-use super::{Page, PageCursor, StoreError};
+use super::{Page, PageCursor, PageSize, StoreError, weight};
 use crate::model::{Output, Revision, Task, TaskFilter, TaskId, TaskState, TaskStatus};
 
 /// Columns of [`COLUMNS`]; those of the result follow.
 const RESULT_AT: usize = 17;
+/// Stands for a table of bodies that nobody wants.
+const NOTHING: &str = "(SELECT NULL AS seq, NULL AS body, NULL AS crc WHERE FALSE)";
 
 /// Every task, in the order of submission, without results.
 pub(super) fn recover(connection: &Connection, path: &Path) -> Result<(Vec<Task>, Revision), StoreError> {
@@ -45,7 +47,8 @@ pub(super) fn recover(connection: &Connection, path: &Path) -> Result<(Vec<Task>
 /// One task with payload and result.
 pub(super) fn get(connection: &Connection, path: &Path, id: &TaskId) -> Result<Option<Task>, StoreError> {
     let filter = TaskFilter { ids: vec![id.clone()], ..TaskFilter::default() };
-    Ok(list(connection, path, &filter, 1, None)?.tasks.pop())
+    let size = PageSize { rows: 1, bytes: usize::MAX, results: true };
+    Ok(page(connection, path, &filter, Wanted { size, payloads: true }, None)?.tasks.pop())
 }
 
 /// One page, newest first.
@@ -53,28 +56,50 @@ pub(super) fn list(
     connection: &Connection,
     path: &Path,
     filter: &TaskFilter,
-    limit: usize,
+    size: PageSize,
+    after: Option<PageCursor>,
+) -> Result<Page, StoreError> {
+    page(connection, path, filter, Wanted { size, payloads: false }, after)
+}
+
+#[derive(Clone, Copy)]
+struct Wanted {
+    size: PageSize,
+    payloads: bool,
+}
+
+fn page(
+    connection: &Connection,
+    path: &Path,
+    filter: &TaskFilter,
+    wanted: Wanted,
     after: Option<PageCursor>,
 ) -> Result<Page, StoreError> {
     let fault = |error| fault("read", path, &error);
     let mut page = Page { revision: Meta::load(connection, path)?.revision, ..Page::default() };
-    let (sql, values) = select(filter, limit, after);
+    let (sql, values) = select(filter, wanted, after);
     let mut statement = connection.prepare_cached(&sql).map_err(fault)?;
     let mut rows = statement.query(params_from_iter(values)).map_err(fault)?;
-    let mut reader = RowReader::new(path);
-    let mut last = None;
+    let reader = RowReader::new(path);
+    let mut reader = if wanted.payloads { reader } else { reader.without_payloads() };
+    let (mut last, mut bytes) = (None, 0);
     while let Some(row) = rows.next().map_err(fault)? {
-        if page.tasks.len() == limit {
-            page.next = last.map(PageCursor);
-            break;
-        }
         let (seq, mut task) = reader.task(row)?;
-        let broken = |damage| corrupt(path, "results", &task.spec.id.to_string(), &damage);
-        add_result(seq, &mut task.status, row, RESULT_AT).map_err(broken)?;
+        if wanted.size.results {
+            let broken = |damage| corrupt(path, "results", &task.spec.id.to_string(), &damage);
+            add_result(seq, &mut task.status, row, RESULT_AT).map_err(broken)?;
+        } else {
+            task.status.result = None;
+        }
         if !filter.matches_task(&task) {
             let text = damage("an index leads to a task that it should not");
             return Err(corrupt(path, "tasks", &task.spec.id.to_string(), &text));
         }
+        if wanted.size.is_reached(&page, bytes, &task) {
+            page.next = last.map(PageCursor);
+            break;
+        }
+        bytes += weight(&task);
         page.tasks.push(task);
         last = Some(seq);
     }
@@ -82,7 +107,7 @@ pub(super) fn list(
 }
 
 /// The statement of a page, one row longer than the page, and its values.
-fn select(filter: &TaskFilter, limit: usize, after: Option<PageCursor>) -> (String, Vec<Value>) {
+fn select(filter: &TaskFilter, wanted: Wanted, after: Option<PageCursor>) -> (String, Vec<Value>) {
     let mut values = Vec::new();
     let mut wheres = String::from("TRUE");
     let text = |value: &dyn std::fmt::Display| Value::Text(value.to_string());
@@ -131,10 +156,13 @@ fn select(filter: &TaskFilter, limit: usize, after: Option<PageCursor>) -> (Stri
         let _ = write!(wheres, " AND {order} < ?");
         values.push(time(seq));
     }
-    values.push(Value::Integer(i64::try_from(limit.saturating_add(1)).unwrap_or(i64::MAX)));
+    values.push(Value::Integer(i64::try_from(wanted.size.rows.saturating_add(1)).unwrap_or(i64::MAX)));
+    // What is not wanted is not joined: its columns stay, empty.
+    let payloads = if wanted.payloads { "payloads" } else { NOTHING };
+    let results = if wanted.size.results { "results" } else { NOTHING };
     let sql = format!(
-        "SELECT {COLUMNS}, r.body, r.crc FROM {from} LEFT JOIN payloads p ON p.seq = t.seq \
-         LEFT JOIN results r ON r.seq = t.seq WHERE {wheres} ORDER BY {order} DESC LIMIT ?"
+        "SELECT {COLUMNS}, r.body, r.crc FROM {from} LEFT JOIN {payloads} p ON p.seq = t.seq \
+         LEFT JOIN {results} r ON r.seq = t.seq WHERE {wheres} ORDER BY {order} DESC LIMIT ?"
     );
     (sql, values)
 }

@@ -141,12 +141,18 @@ pub(super) fn output(bytes: &[u8]) -> Result<Output, Damage> {
 /// Turns rows into tasks; tasks with the same options share them.
 pub(super) struct RowReader<'a> {
     path: &'a Path,
+    payloads: bool,
     options: HashMap<Box<[u8]>, Arc<TaskOptions>>,
 }
 
 impl<'a> RowReader<'a> {
     pub(super) fn new(path: &'a Path) -> Self {
-        Self { path, options: HashMap::new() }
+        Self { path, payloads: true, options: HashMap::new() }
+    }
+
+    /// Tasks without their payloads; the columns of those are not looked at.
+    pub(super) fn without_payloads(self) -> Self {
+        Self { payloads: false, ..self }
     }
 
     /// One task from [`COLUMNS`], its result only when it is small; checksums verified.
@@ -182,7 +188,9 @@ impl<'a> RowReader<'a> {
         let status = status(seq, row, 11)?;
         let options = self.share(options)?;
         let mut record = SpecRecord::decode(spec)?;
-        if record.payload_apart {
+        if !self.payloads {
+            record.payload = Bytes::new();
+        } else if record.payload_apart {
             let body = reference(row, 15)?.as_blob_or_null().map_err(broken)?;
             let body = body.ok_or_else(|| damage("its payload is missing"))?;
             if number(row, 16)? != Some(body_checksum(seq, body).into()) {

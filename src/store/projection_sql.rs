@@ -268,15 +268,6 @@ impl<'a> Writer<'a> {
             }
         }
     }
-
-    /// Makes all that was written durable.
-    pub(super) fn sync(&self) -> rusqlite::Result<()> {
-        // A synced transaction syncs the log, and so all that stands before it.
-        self.connection.pragma_update(None, "synchronous", "FULL")?;
-        let written = self.meta.store(&self.connection);
-        self.connection.pragma_update(None, "synchronous", "NORMAL")?;
-        written
-    }
 }
 
 fn load_status(connection: &Connection, path: &Path, id: &TaskId) -> Result<Option<(u64, TaskStatus)>, StoreError> {

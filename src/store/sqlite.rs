@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::StoreError;
@@ -24,11 +25,12 @@ pub(super) struct Schema {
 }
 
 /// Opens the writing connection of a file, creates the file when there is none, and brings it to the
-/// present version. A file that is not ours is left as it is.
+/// present version. A file that is not ours is left as it is. Its log is kept until [`keep_log`] says otherwise.
 pub(super) fn open_writer(path: &Path, schema: &Schema) -> Result<Connection, StoreError> {
     let fault = |error| fault("open", path, &error);
     let mut connection = Connection::open(path).map_err(fault)?;
     let number = |connection: &Connection, sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    keep_log(&connection, true).map_err(fault)?;
     connection.busy_timeout(BUSY).map_err(fault)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     let found = number(&connection, "PRAGMA application_id").map_err(fault)?;
@@ -36,6 +38,15 @@ pub(super) fn open_writer(path: &Path, schema: &Schema) -> Result<Connection, St
     let fresh = number(&connection, "SELECT count(*) FROM sqlite_schema").map_err(fault)? == 0;
     if !fresh && found != i64::from(schema.application_id) {
         return Err(foreign(path, "it belongs to another program; move it away, or choose another data directory"));
+    }
+    // What is written first is one page; the rest comes from the log, with the tables.
+    let pages = number(&connection, "PRAGMA page_size").map_err(fault)?;
+    if fresh && std::fs::metadata(path).is_ok_and(|file| file.len() > pages.cast_unsigned()) {
+        return Err(StoreError::Corrupt {
+            path: path.to_owned(),
+            place: "its beginning".to_owned(),
+            detail: format!("it makes no sense without its log `{}`", super::wal::log_of(path).display()),
+        });
     }
     let known = i64::try_from(schema.migrations.len()).unwrap_or(i64::MAX);
     if version > known {
@@ -52,6 +63,12 @@ pub(super) fn open_writer(path: &Path, schema: &Schema) -> Result<Connection, St
         transaction.commit().map_err(fault)?;
     }
     Ok(connection)
+}
+
+/// Whether the log stays when the connection is the last to close: as long as what it holds has not been
+/// verified, it is the only witness of what is wrong.
+pub(super) fn keep_log(connection: &Connection, keep: bool) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep).map(|_| ())
 }
 
 fn foreign(path: &Path, detail: impl Into<String>) -> StoreError {

@@ -29,25 +29,30 @@ pub struct Server {
     variables: Vec<(String, String)>,
 }
 
-/// Starts the binary on a directory.
-fn spawn(directory: &Path, variables: &[(String, String)]) -> (Child, String) {
-    let ready = directory.join("ready");
-    // Left by the server before, if there was one.
-    let _ = std::fs::remove_file(&ready);
+fn launch(directory: &Path, variables: &[(String, String)]) -> Child {
     let log = std::fs::File::options().create(true).append(true).open(directory.join("log")).unwrap();
     #[expect(clippy::disallowed_methods, reason = "the server itself")]
-    let mut child = Command::new(BINARY)
+    let child = Command::new(BINARY)
         .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
         .arg(directory.join("data"))
         .arg("--config")
         .arg(directory.join("config.toml"))
         .arg("--ready-file")
-        .arg(&ready)
+        .arg(directory.join("ready"))
         .stdin(Stdio::null())
         .envs(variables.iter().map(|(name, value)| (name, value)))
         .stderr(log)
         .spawn()
         .unwrap();
+    child
+}
+
+/// Starts the binary on a directory.
+fn spawn(directory: &Path, variables: &[(String, String)]) -> (Child, String) {
+    let ready = directory.join("ready");
+    // Left by the server before, if there was one.
+    let _ = std::fs::remove_file(&ready);
+    let mut child = launch(directory, variables);
     let until = Instant::now() + PATIENCE;
     loop {
         if let Ok(address) = std::fs::read_to_string(&ready) {
@@ -67,8 +72,16 @@ impl Server {
 
     /// With variables of its environment.
     pub fn start_with(config: &str, variables: &[(&str, &str)]) -> Self {
+        Self::launched(tempfile::tempdir().unwrap(), config, variables)
+    }
+
+    /// In a directory that something was done to.
+    pub fn start_in(directory: TempDir, config: &str) -> Self {
+        Self::launched(directory, config, &[])
+    }
+
+    fn launched(directory: TempDir, config: &str, variables: &[(&str, &str)]) -> Self {
         let variables: Vec<_> = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("config.toml"), config).unwrap();
         let (child, address) = spawn(directory.path(), &variables);
         Self { child, address, directory, steady: OnceLock::new(), variables }
@@ -77,6 +90,19 @@ impl Server {
     pub fn kill9(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// The same directory again, where it cannot start; what it says.
+    pub fn fail_to_start_again(&mut self) -> String {
+        let before = self.log().len();
+        self.child = launch(self.directory.path(), &self.variables);
+        let status = self.wait_exit();
+        assert_eq!(status.code(), Some(1), "{}", self.log());
+        self.log().split_off(before)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// The same directory again.
@@ -196,6 +222,38 @@ impl Server {
             v1::UpdatePoolRequest { name: pool.to_owned(), paused: Some(paused), ..v1::UpdatePoolRequest::default() };
         self.pools().update_pool(request).await.unwrap().into_inner().pool.unwrap()
     }
+}
+
+/// Runs the calling test once more, alone and in namespaces of its own (`mount`, `net`), where it may do
+/// what needs root. True in there; outside the test is over.
+pub fn isolated(test: &str, namespaces: &[&str]) -> bool {
+    const INSIDE: &str = "LINESHAFT_TEST_ISOLATED";
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let kinds: Vec<String> = namespaces.iter().map(|kind| format!("--{kind}")).collect();
+    let user = ["--user".to_owned(), "--map-root-user".to_owned()];
+    let may = |flags: &[String]| run("unshare", flags.iter().map(String::as_str).chain(["true"])).0;
+    // Without root a user namespace does as well, where the system has them.
+    let flags = if may(&kinds) { kinds } else { [&user[..], &kinds[..]].concat() };
+    assert!(may(&flags), "this test needs root, or user namespaces: `unshare {}`", flags.join(" "));
+    #[expect(clippy::disallowed_methods, reason = "the test itself")]
+    let status = Command::new("unshare")
+        .args(&flags)
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(INSIDE, "1")
+        .status()
+        .unwrap();
+    assert!(status.success(), "{test} failed in its namespaces");
+    false
+}
+
+/// Runs a program; whether it succeeded, and what it said.
+pub fn run<'a>(program: &str, args: impl IntoIterator<Item = &'a str>) -> (bool, String) {
+    #[expect(clippy::disallowed_methods, reason = "tools of the system")]
+    let output = Command::new(program).args(args).output().unwrap();
+    (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }
 
 impl Drop for Server {

@@ -8,15 +8,15 @@ use tonic::Status;
 use crate::api::convert::{InvalidFields, event, filter, task};
 use crate::model::{Revision, TaskFilter, TaskId, limits};
 use crate::proto::v1::{self, run_task_response, watch_tasks_response};
-use crate::scheduler::{Handle, PageCursor, Watch, fold};
+use crate::scheduler::{Handle, PageCursor, PageSize, Watch, fold};
 
 use super::{Body, refused};
 
 /// How often a quiet watch tells how far it is, when the caller does not say.
 const PROGRESS_DEFAULT: Duration = Duration::from_secs(5);
 
-/// Rows of a snapshot that are held at once, each with its payload.
-const SNAPSHOT_ROWS: usize = 250;
+/// What is held of a snapshot at once.
+const SNAPSHOT: PageSize = PageSize { rows: 250, bytes: 1 << 20, results: false };
 
 /// A step of a watch.
 fn step(kind: watch_tasks_response::Kind) -> v1::WatchTasksResponse {
@@ -55,7 +55,7 @@ impl Snapshot {
     /// follows may then repeat a state that the row showed. It tells by its revision, which is not
     /// above the row's. Nothing is missed.
     async fn page(&self, after: Option<PageCursor>) -> Result<crate::scheduler::Page, Status> {
-        self.handle.list(self.filter.clone(), SNAPSHOT_ROWS, after).await.map_err(refused)
+        self.handle.list(self.filter.clone(), SNAPSHOT, after).await.map_err(refused)
     }
 }
 

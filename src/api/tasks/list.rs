@@ -6,7 +6,7 @@ use tonic::Status;
 use crate::api::convert::{filter, task};
 use crate::model::TaskFilter;
 use crate::proto::v1;
-use crate::scheduler::{Handle, Page, PageCursor};
+use crate::scheduler::{Handle, Page, PageCursor, PageSize};
 
 use super::refused;
 
@@ -20,19 +20,26 @@ pub async fn list(handle: &Handle, request: v1::ListTasksRequest) -> Result<v1::
     let cursor = filter::page_cursor(&request.page_token, &wire_filter).map_err(refused)?;
     let parsed = filter::filter(Some(wire_filter.clone())).map_err(refused)?;
     let view = task::View { payload: false, result: request.include_results };
+    let size = PageSize { rows: size, bytes: PAGE_BYTES_MAX, results: request.include_results };
     let mut page = page(handle, &parsed, size, cursor).await?;
     let mut tasks = rows(&mut page, view);
     let fitting = fitting(tasks.iter().map(Message::encoded_len));
     if fitting < tasks.len() {
-        // Only the store knows the position of a row, so it is asked for just as many.
-        page = self::page(handle, &parsed, fitting, cursor).await?;
+        // The store's sizes are not quite those of the wire. Only it knows the position of a row, so it is
+        // asked for just as many.
+        page = self::page(handle, &parsed, PageSize { rows: fitting, ..size }, cursor).await?;
         tasks = rows(&mut page, view);
     }
     let next_page_token = filter::page_token(page.next, &wire_filter);
     Ok(v1::ListTasksResponse { tasks, next_page_token, revision: page.revision.0 })
 }
 
-async fn page(handle: &Handle, filter: &TaskFilter, size: usize, cursor: Option<PageCursor>) -> Result<Page, Status> {
+async fn page(
+    handle: &Handle,
+    filter: &TaskFilter,
+    size: PageSize,
+    cursor: Option<PageCursor>,
+) -> Result<Page, Status> {
     handle.list(filter.clone(), size, cursor).await.map_err(refused)
 }
 

@@ -1,0 +1,38 @@
+{{/* Variables of the server: OpenTelemetry's own names, and what the operator adds. */}}
+{{- define "lineshaft.env" -}}
+{{- if or .Values.otel.endpoint .Values.extraEnv -}}
+env:
+  {{- if .Values.otel.endpoint }}
+  - name: OTEL_EXPORTER_OTLP_ENDPOINT
+    value: {{ .Values.otel.endpoint | quote }}
+  - name: OTEL_EXPORTER_OTLP_PROTOCOL
+    value: {{ .Values.otel.protocol | quote }}
+  {{- with .Values.otel.headersSecret }}
+  - name: OTEL_EXPORTER_OTLP_HEADERS
+    valueFrom:
+      secretKeyRef:
+        name: {{ . }}
+        key: headers
+  {{- end }}
+  - name: OTEL_SERVICE_NAME
+    value: {{ include "lineshaft.fullname" . }}
+  - name: LINESHAFT_POD_NAME
+    valueFrom:
+      fieldRef:
+        fieldPath: metadata.name
+  - name: LINESHAFT_NODE_NAME
+    valueFrom:
+      fieldRef:
+        fieldPath: spec.nodeName
+  {{- $attributes := list (printf "k8s.namespace.name=%s" .Release.Namespace) (printf "k8s.statefulset.name=%s" (include "lineshaft.fullname" .)) "k8s.pod.name=$(LINESHAFT_POD_NAME)" "k8s.node.name=$(LINESHAFT_NODE_NAME)" -}}
+  {{- range $key, $value := .Values.otel.resourceAttributes }}
+  {{- $attributes = append $attributes (printf "%s=%s" $key $value) }}
+  {{- end }}
+  - name: OTEL_RESOURCE_ATTRIBUTES
+    value: {{ join "," $attributes | quote }}
+  {{- end }}
+  {{- with .Values.extraEnv }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,183 @@
+//! Plain routes about the server as a whole.
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tonic::Status;
+use tonic::codegen::http::StatusCode;
+
+use crate::proto::v1;
+
+use super::super::calls::Caller;
+use super::Answer;
+use super::fields::{Fields, number};
+use super::tasks::{seconds, urgency};
+
+/// Longest time that a shutdown may give running tasks, in seconds.
+const SHUTDOWN_SECONDS_MAX: u64 = 24 * 3_600;
+
+async fn reading(caller: &Caller, include_workers: bool) -> Result<v1::StreamPoolMetricsResponse, Status> {
+    let request = v1::StreamPoolMetricsRequest { include_workers, ..v1::StreamPoolMetricsRequest::default() };
+    // The first of the stream comes at once and has everything of one moment.
+    caller.first("/lineshaft.v1.PoolService/StreamPoolMetrics", &request).await
+}
+
+/// `GET /api/tasks/stats`
+pub(super) async fn of_tasks(caller: &Caller, fields: Fields) -> Answer {
+    fields.none()?;
+    let reading = reading(caller, false).await?;
+    Ok((StatusCode::OK, totals(&reading.pools)))
+}
+
+/// Tasks over all pools.
+fn totals(pools: &[v1::PoolMetrics]) -> Value {
+    let sum = |count: fn(&v1::PoolMetrics) -> i64| pools.iter().map(count).sum::<i64>();
+    let depth = |number: u8| {
+        let of = |pool: &v1::PoolMetrics| depth_of(pool, number);
+        pools.iter().map(of).sum::<i64>()
+    };
+    let (completed, failed) = (sum(|pool| pool.completed), sum(|pool| pool.failed));
+    #[expect(clippy::cast_precision_loss, reason = "a share needs no more than 53 bits")]
+    let success_rate = if completed + failed > 0 { completed as f64 / (completed + failed) as f64 } else { 1.0 };
+    let since = pools.iter().filter_map(|pool| pool.counters_since.as_ref());
+    json!({
+        "waiting": sum(|pool| pool.waiting),
+        "queued": sum(|pool| pool.queued),
+        "running": sum(|pool| pool.running),
+        "queued_by_priority": { "0": depth(0), "1": depth(1), "2": depth(2), "3": depth(3) },
+        "submitted": sum(|pool| pool.submitted),
+        "completed": completed,
+        "failed": failed,
+        "cancelled": sum(|pool| pool.cancelled),
+        "retried": sum(|pool| pool.retried),
+        "success_rate": success_rate,
+        "counted_since": since.min_by_key(|at| (at.seconds, at.nanos)).map(ToString::to_string),
+    })
+}
+
+fn depth_of(pool: &v1::PoolMetrics, number: u8) -> i64 {
+    pool.priorities.iter().filter(|depth| urgency(depth.priority()) == number).map(|depth| depth.queued).sum()
+}
+
+/// `GET /api/stats`
+pub(super) async fn of_everything(caller: &Caller, fields: Fields) -> Answer {
+    fields.none()?;
+    let reading = reading(caller, true).await?;
+    let pools: v1::ListPoolsResponse =
+        caller.rpc("/lineshaft.v1.PoolService/ListPools", &v1::ListPoolsRequest {}).await?;
+    let server: v1::GetServerInfoResponse =
+        caller.rpc("/lineshaft.v1.SystemService/GetServerInfo", &v1::GetServerInfoRequest {}).await?;
+    let health: v1::GetSystemHealthResponse =
+        caller.rpc("/lineshaft.v1.SystemService/GetSystemHealth", &v1::GetSystemHealthRequest {}).await?;
+    let configured = |name: &str| pools.pools.iter().find(|pool| pool.name == name);
+    let shown: Vec<_> = reading.pools.iter().map(|metrics| pool(configured(&metrics.pool), metrics)).collect();
+    Ok((
+        StatusCode::OK,
+        json!({
+            "server": {
+                "version": server.version,
+                "store": server.store,
+                "uptime_seconds": server.uptime.as_ref().map(seconds),
+                "revision": server.revision,
+                "draining": health.draining,
+            },
+            "pools": shown,
+            "tasks": totals(&reading.pools),
+            "system": system(&health),
+        }),
+    ))
+}
+
+fn pool(configured: Option<&v1::Pool>, metrics: &v1::PoolMetrics) -> Value {
+    let workers: Vec<_> = metrics.workers.iter().map(worker).collect();
+    let depths = (0..=3_u8).map(|number| (number.to_string(), depth_of(metrics, number).into()));
+    json!({
+        "name": metrics.pool,
+        "configuration": configured.map(|pool| json!({
+            "kind": pool.kind().as_str_name().trim_start_matches("POOL_KIND_").to_ascii_lowercase(),
+            "size": pool.size,
+            "queue_limit": pool.queue_limit,
+            "paused": pool.paused,
+            "timeout_seconds": pool.default_timeout.as_ref().map(seconds),
+            "durability": pool.durability().as_str_name().trim_start_matches("DURABILITY_").to_ascii_lowercase(),
+        })),
+        "workers": workers,
+        "queue": {
+            "queued": metrics.queued,
+            "waiting": metrics.waiting,
+            "by_priority": depths.collect::<Map<_, Value>>(),
+            "oldest_wait_seconds": metrics.oldest_wait.as_ref().map(seconds),
+        },
+        "metrics": {
+            "busy": metrics.busy,
+            "idle": metrics.idle,
+            "running": metrics.running,
+            "utilization": metrics.utilization,
+            "submitted": metrics.submitted,
+            "completed": metrics.completed,
+            "failed": metrics.failed,
+            "cancelled": metrics.cancelled,
+            "retried": metrics.retried,
+            "success_rate": metrics.success_rate,
+            "steals": metrics.steals,
+            "wait_seconds": metrics.wait_time.as_ref().map(percentiles),
+            "run_seconds": metrics.run_time.as_ref().map(percentiles),
+        },
+    })
+}
+
+fn percentiles(times: &v1::Percentiles) -> Value {
+    let [p50, p90, p99, max] = [&times.p50, &times.p90, &times.p99, &times.max].map(|span| span.as_ref().map(seconds));
+    json!({ "count": times.count, "p50": p50, "p90": p90, "p99": p99, "max": max })
+}
+
+fn worker(worker: &v1::Worker) -> Value {
+    let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    json!({
+        "name": worker.name,
+        "busy": worker.busy,
+        "task": some(&worker.current_task_id),
+        "type": some(&worker.current_handler),
+        "completed": worker.completed,
+        "failed": worker.failed,
+        "steals": worker.steals,
+        "busy_seconds": worker.busy_time.as_ref().map(seconds),
+        "idle_seconds": worker.idle_time.as_ref().map(seconds),
+    })
+}
+
+fn system(health: &v1::GetSystemHealthResponse) -> Value {
+    let machine = health.system.unwrap_or_default();
+    let parts = health
+        .components
+        .iter()
+        .map(|part| json!({ "name": part.name, "healthy": part.healthy, "detail": part.detail }));
+    json!({
+        "cores": machine.cores,
+        "cpu_percent": machine.cpu_percent,
+        "memory_percent": machine.memory_percent,
+        "memory_used_bytes": machine.memory_used_bytes,
+        "memory_total_bytes": machine.memory_total_bytes,
+        "process_memory_bytes": machine.process_memory_bytes,
+        "process_threads": machine.process_threads,
+        "process_cpu_percent": machine.process_cpu_percent,
+        "healthy": health.components.iter().all(|part| part.healthy),
+        "components": parts.collect::<Vec<_>>(),
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Shutdown {
+    limit_seconds: Option<Value>,
+}
+
+/// `POST /api/shutdown`
+pub(super) async fn shutdown(caller: &Caller, fields: Fields) -> Answer {
+    let Shutdown { limit_seconds } = fields.read()?;
+    let limit = number("limit_seconds", limit_seconds.as_ref(), 0..=SHUTDOWN_SECONDS_MAX)?;
+    let limit = limit.and_then(|limit| i64::try_from(limit).ok());
+    let limit = limit.map(|seconds| prost_types::Duration { seconds, nanos: 0 });
+    let answer: v1::DrainResponse =
+        caller.rpc("/lineshaft.v1.SystemService/Drain", &v1::DrainRequest { limit }).await?;
+    Ok((StatusCode::ACCEPTED, json!({ "draining": true, "running": answer.running })))
+}

