@@ -9,10 +9,11 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::record::{Damage, damage, state};
+use super::record_trace::TraceRecord;
 use crate::model::{
     BatchId, Bill, CancelMode, CancelReceipt, CancelRequest, Captured, Durability, Failure, FailureReason, HandlerName,
     Namespace, Output, Payload, PoolName, Priority, RetryPolicy, Revision, StopMethod, TaskId, TaskOptions, TaskSpec,
-    TaskStatus, Timestamp, TraceContext, TraceMode,
+    TaskStatus, Timestamp,
 };
 
 fn nanos(span: Duration) -> u64 {
@@ -152,54 +153,6 @@ pub(super) struct SpecRecord {
     /// Not there in records of older servers.
     #[prost(message, optional, tag = "7")]
     trace: Option<TraceRecord>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct TraceRecord {
-    /// Trace and span, 24 bytes; empty when there is only baggage.
-    #[prost(bytes = "bytes", tag = "1")]
-    place: Bytes,
-    #[prost(uint32, tag = "2")]
-    flags: u32,
-    #[prost(uint32, tag = "3")]
-    mode: u32,
-    #[prost(uint64, tag = "4")]
-    at: u64,
-    #[prost(string, tag = "5")]
-    state: String,
-    #[prost(string, tag = "6")]
-    baggage: String,
-}
-
-impl From<&TraceContext> for TraceRecord {
-    fn from(trace: &TraceContext) -> Self {
-        let place = [&trace.trace_id.to_be_bytes()[..], &trace.span_id.to_be_bytes()].concat();
-        Self {
-            place: if trace.has_span() { place.into() } else { Bytes::new() },
-            flags: trace.flags.into(),
-            mode: trace.mode as u32,
-            at: trace.at.0,
-            state: trace.state.to_string(),
-            baggage: trace.baggage.to_string(),
-        }
-    }
-}
-
-impl TraceRecord {
-    /// A trace is no reason to lose a task: what cannot be read is as if it were not there.
-    fn into_model(self) -> TraceContext {
-        let ids = self.place.split_first_chunk::<16>().and_then(|(trace, span)| Some((*trace, span.try_into().ok()?)));
-        let (trace, span) = ids.unwrap_or_default();
-        TraceContext {
-            trace_id: u128::from_be_bytes(trace),
-            span_id: u64::from_be_bytes(span),
-            flags: u8::try_from(self.flags).unwrap_or_default(),
-            mode: u8::try_from(self.mode).ok().and_then(TraceMode::from_number).unwrap_or_default(),
-            at: Timestamp(self.at),
-            state: self.state.into(),
-            baggage: self.baggage.into(),
-        }
-    }
 }
 
 impl From<&TaskSpec> for SpecRecord {

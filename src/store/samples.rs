@@ -29,7 +29,7 @@ pub(super) fn id(number: u8) -> TaskId {
     }
 }
 
-fn options(kind: u8) -> TaskOptions {
+pub(super) fn options(kind: u8) -> TaskOptions {
     let label = |key: &str, value: u8| (key.into(), value.to_string().into());
     TaskOptions {
         namespace: crate::model::Namespace::parse(if kind.is_multiple_of(5) { "other" } else { "default" }).unwrap(),

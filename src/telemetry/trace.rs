@@ -321,3 +321,81 @@ fn code_name(code: i32) -> &'static str {
         _ => "UNKNOWN",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::trace::TracerProvider as _;
+    use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
+
+    use super::*;
+    use crate::model::{Durability, HandlerName, Namespace, PoolName, RetryPolicy};
+
+    fn options() -> TaskOptions {
+        TaskOptions {
+            namespace: Namespace::default(),
+            handler: HandlerName::parse("compute").unwrap(),
+            pool: PoolName::parse("default").unwrap(),
+            priority: Priority::High,
+            display_name: "".into(),
+            labels: Box::default(),
+            batch: None,
+            timeout: Duration::from_secs(1),
+            retry: RetryPolicy::default(),
+            at_most_once: false,
+            durability: Durability::Fsync,
+            content_type: "".into(),
+            submitted_by: "".into(),
+        }
+    }
+
+    fn sent(mode: TraceMode) -> Arc<TraceContext> {
+        let parent = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+        Arc::new(TraceContext { mode, at: Timestamp(0), ..TraceContext::parse(parent, None, Some("a=1")).unwrap() })
+    }
+
+    /// The span of an attempt that began so many seconds after its submission.
+    fn processed(policy: TraceMode, sent: Option<&Arc<TraceContext>>, after: u64) -> SpanData {
+        let exporter = InMemorySpanExporter::default();
+        let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
+        let policy = Policy { mode: policy, parent_within: Duration::from_secs(60) };
+        let tracing = Tracing::new(provider.tracer("test"), policy);
+        let (task, options) = (TaskId::parse("t-1").unwrap(), options());
+        let at = Timestamp(after * 1_000_000);
+        let eligible_at = Timestamp(at.0.saturating_sub(500_000));
+        let view =
+            AttemptView { task: &task, options: &options, number: 1, worker: "default/PoolWorker-0", eligible_at, at };
+        drop(tracing.process(&view, sent));
+        exporter.get_finished_spans().unwrap().remove(0)
+    }
+
+    fn is_child(policy: TraceMode, said: TraceMode, after: u64) -> bool {
+        let span = processed(policy, Some(&sent(said)), after);
+        let child = span.parent_span_id == opentelemetry::trace::SpanId::from(0xb7ad_6b71_6920_3331_u64);
+        assert_eq!(span.links.len(), usize::from(!child), "a run that is no child is linked");
+        child
+    }
+
+    #[test]
+    fn a_run_is_a_child_of_a_fresh_submission_and_linked_to_an_old_one() {
+        assert!(is_child(TraceMode::Auto, TraceMode::Unset, 60));
+        assert!(!is_child(TraceMode::Auto, TraceMode::Unset, 61));
+        assert!(is_child(TraceMode::Parent, TraceMode::Unset, 61));
+        assert!(!is_child(TraceMode::Link, TraceMode::Unset, 0));
+    }
+
+    #[test]
+    fn what_a_submission_says_wins_over_what_the_server_is_told() {
+        assert!(is_child(TraceMode::Link, TraceMode::Parent, 1_000));
+        assert!(!is_child(TraceMode::Parent, TraceMode::Link, 0));
+        assert!(is_child(TraceMode::Link, TraceMode::Auto, 0));
+    }
+
+    #[test]
+    fn a_task_that_nobody_traced_begins_a_trace_and_its_wait_is_told() {
+        let span = processed(TraceMode::Auto, None, 10);
+        assert!(span.links.is_empty() && span.parent_span_id == opentelemetry::trace::SpanId::INVALID);
+        let waited = span.attributes.iter().find(|attribute| attribute.key.as_str() == "lineshaft.task.wait.duration");
+        assert_eq!(waited.map(|attribute| attribute.value.clone()), Some(0.5.into()));
+        assert_eq!(span.start_time, UNIX_EPOCH + Duration::from_secs(10));
+    }
+}

@@ -29,7 +29,7 @@ pub struct Told {
     pub teams: Vec<String>,
 }
 
-/// Listens on a port of its own, for as long as the test's runtime lives.
+/// Listens on a port of its own, as long as the test's process lives.
 pub struct Collector {
     pub endpoint: String,
     told: Arc<Mutex<Told>>,
@@ -68,16 +68,25 @@ impl LogsService for Service {
 }
 
 impl Collector {
+    /// On a thread of its own: a test that waits for a server's end must not keep it from listening.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let (tell, told_endpoint) = tokio::sync::oneshot::channel();
         let told = Arc::<Mutex<Told>>::default();
-        let server = tonic::transport::Server::builder()
-            .add_service(TraceServiceServer::new(Service(told.clone())))
-            .add_service(LogsServiceServer::new(Service(told.clone())))
-            .serve_with_incoming(TcpListenerStream::new(listener));
-        tokio::spawn(server);
-        Self { endpoint, told }
+        let services = told.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let serve = move || {
+            runtime.block_on(async move {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                tell.send(format!("http://{}", listener.local_addr().unwrap())).unwrap();
+                let server = tonic::transport::Server::builder()
+                    .add_service(TraceServiceServer::new(Service(services.clone())))
+                    .add_service(LogsServiceServer::new(Service(services)))
+                    .serve_with_incoming(TcpListenerStream::new(listener));
+                server.await.unwrap();
+            });
+        };
+        std::thread::Builder::new().name("collector".to_owned()).spawn(serve).unwrap();
+        Self { endpoint: told_endpoint.await.unwrap(), told }
     }
 
     /// What was told, once it is enough.

@@ -60,11 +60,9 @@ fn traced<T>(message: T) -> Request<T> {
     request
 }
 
-fn stop(server: &mut Server) -> Duration {
-    let began = Instant::now();
+fn stop(server: &mut Server) {
     server.signal(rustix::process::Signal::TERM);
     assert!(server.wait_exit().success(), "{}", server.log());
-    began.elapsed()
 }
 
 #[tokio::test]
@@ -80,7 +78,9 @@ async fn a_task_is_one_tree_from_its_caller_to_its_run() {
     let mut server = Server::start_with(CONFIG, &variables);
     let id = server.tasks().submit_task(traced(task("where", ""))).await.unwrap().into_inner().task_id;
     let ended = server.ended(&id).await;
-    assert!(stop(&mut server) < Duration::from_secs(3), "{}", server.log());
+    stop(&mut server);
+    // On one thread the last exports still end by themselves.
+    assert!(!server.log().contains("too slow") && !server.log().contains("lost"), "{}", server.log());
 
     let call = collector
         .once(|told| told.spans.iter().find(|span| span.name == "lineshaft.v1.TaskService/SubmitTask").cloned())
@@ -301,7 +301,8 @@ async fn what_is_secret_is_in_no_log_and_no_span() {
     assert!(exported.contains("HANDLER_ERROR") && !exported.contains("planted-in"));
 }
 
-/// Runs tasks against a collector at this endpoint; how long the end took, and the log.
+/// Runs tasks against a collector at this endpoint; how long the server then waits for the collector, when
+/// everything else has ended, and the log.
 async fn under_load(endpoint: &str, protocol: &str) -> (Duration, String) {
     let variables = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
@@ -332,7 +333,15 @@ async fn under_load(endpoint: &str, protocol: &str) -> (Duration, String) {
         assert!(Instant::now() < until, "tasks do not end");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    (stop(&mut server), server.log())
+    server.signal(rustix::process::Signal::TERM);
+    let until = Instant::now() + PATIENCE;
+    while !server.log().contains("\"stopped\"") {
+        assert!(Instant::now() < until, "{}", server.log());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let stopped = Instant::now();
+    assert!(server.wait_exit().success(), "{}", server.log());
+    (stopped.elapsed(), server.log())
 }
 
 #[tokio::test]
@@ -342,20 +351,16 @@ async fn a_dead_or_slow_collector_costs_no_task_little_time_at_the_end_and_is_to
     let nobody = format!("http://{}", dead.local_addr().unwrap());
     drop(dead);
     // Somebody takes calls and never answers.
-    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let slow = format!("http://{}", silent.local_addr().unwrap());
-    tokio::spawn(async move {
-        let mut held = Vec::new();
-        while let Ok(accepted) = silent.accept().await {
-            held.push(accepted);
-        }
-    });
+    let hold = move || silent.incoming().collect::<Vec<_>>();
+    std::thread::Builder::new().name("silent".to_owned()).spawn(hold).unwrap();
     for (endpoint, protocol) in
         [(&nobody, "grpc"), (&slow, "grpc"), (&nobody, "http/protobuf"), (&slow, "http/protobuf")]
     {
         let (took, log) = under_load(endpoint, protocol).await;
-        // Three seconds, and what a server needs to end without telemetry.
-        assert!(took < Duration::from_secs(5), "{protocol}: {took:?}");
+        // Three seconds, and a busy machine.
+        assert!(took < Duration::from_millis(4_500), "{protocol}: {took:?}");
         assert!(log.contains("telemetry was lost") && log.contains("queue_full"), "{protocol}: {log}");
     }
 }
