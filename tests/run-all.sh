@@ -36,6 +36,9 @@ else
   echo "the first commit with a contract: nothing to compare with"
 fi
 
+step "real collectors"
+tests/observability/collector.sh
+
 step "Helm chart and image"
 tests/helm/run.sh
 
