@@ -7,6 +7,7 @@ use lineshaft::app;
 use lineshaft::cli;
 use lineshaft::config::{self, Config, Overrides};
 use lineshaft::runners::process;
+use lineshaft::store;
 use lineshaft::telemetry::export::Exporters;
 use lineshaft::telemetry::{self, log, trace};
 
@@ -38,6 +39,11 @@ enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Look after the files of a store; no server has to run.
+    Store {
+        #[command(subcommand)]
+        command: StoreCommand,
+    },
     #[command(flatten)]
     Client(cli::Command),
     /// Look at what a server here would lean on, and say what to do about what is not well.
@@ -65,6 +71,29 @@ enum ConfigCommand {
     },
     /// Print the JSON schema of the configuration file.
     Schema,
+}
+
+#[derive(Subcommand)]
+enum StoreCommand {
+    /// Copy the store, also while a server uses it; the copy is of one moment, and is checked.
+    ///
+    /// To restore it, stop the server and put the directory in the place of the data directory.
+    Backup {
+        /// The directory to make.
+        #[arg(long, value_name = "DIR")]
+        to: std::path::PathBuf,
+        /// Directory of the store; otherwise that of the configuration.
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<std::path::PathBuf>,
+        /// Configuration file (TOML).
+        #[arg(long, value_name = "PATH")]
+        config: Option<std::path::PathBuf>,
+    },
+    /// Verify every record of a store or a back-up, and print what is there.
+    Check {
+        /// Its directory.
+        directory: std::path::PathBuf,
+    },
 }
 
 /// Flags of the server; they win over the environment and the file.
@@ -95,6 +124,7 @@ fn main() -> ExitCode {
     match command {
         Command::Serve(flags) => serve(flags),
         Command::Config { command } => configuration(&command),
+        Command::Store { command } => look_after(&command, global.wants_json()),
         Command::Client(command) => match client_runtime() {
             Ok(runtime) => runtime.block_on(cli::run(command, global)),
             Err(error) => fail(1, &error),
@@ -137,6 +167,25 @@ fn configuration(command: &ConfigCommand) -> ExitCode {
         }
         Err(error) => fail(2, &error),
     }
+}
+
+fn look_after(command: &StoreCommand, json: bool) -> ExitCode {
+    let found = match command {
+        StoreCommand::Check { directory } => store::check(directory),
+        StoreCommand::Backup { to, data_dir, config } => {
+            let overrides = Overrides { data_dir: data_dir.clone(), ..Overrides::default() };
+            match config::load(config.as_deref(), std::env::vars(), overrides) {
+                Ok(config) => store::backup(&config.store.directory, to),
+                Err(error) => return fail(2, &error),
+            }
+        }
+    };
+    match found {
+        Ok(contents) if json => println!("{}", serde_json::json!(contents)),
+        Ok(contents) => print!("{contents}"),
+        Err(error) => return fail(1, &error),
+    }
+    ExitCode::SUCCESS
 }
 
 fn serve(flags: Serve) -> ExitCode {

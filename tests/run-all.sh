@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that has to pass before a change lands. Installs what it needs; a new machine with a
-# Rust toolchain, a C compiler and Python 3 is enough.
+# Rust toolchain, a C compiler, Python 3, and for the clients Node 20, Go 1.26, a JDK 17 and Maven is enough.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -38,6 +38,9 @@ fi
 
 step "real collectors"
 tests/observability/collector.sh
+
+step "clients in other languages"
+tests/clients/run.sh
 
 step "Helm chart and image"
 tests/helm/run.sh

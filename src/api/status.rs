@@ -21,9 +21,7 @@ pub const fn grpc_code(code: ErrorCode) -> Code {
         ErrorCode::InvalidField | ErrorCode::PoolNotAllowed => Code::InvalidArgument,
         ErrorCode::UnknownHandler | ErrorCode::UnknownPool | ErrorCode::TaskNotFound => Code::NotFound,
         ErrorCode::TaskExists | ErrorCode::RequestIdReused => Code::AlreadyExists,
-        ErrorCode::QueueFull | ErrorCode::MemoryFull | ErrorCode::Overloaded | ErrorCode::MessageTooLarge => {
-            Code::ResourceExhausted
-        }
+        ErrorCode::QueueFull | ErrorCode::Overloaded | ErrorCode::MessageTooLarge => Code::ResourceExhausted,
         ErrorCode::TaskFinished => Code::FailedPrecondition,
         ErrorCode::RevisionCompacted | ErrorCode::RevisionInFuture => Code::OutOfRange,
         ErrorCode::EtagMismatch => Code::Aborted,

@@ -32,6 +32,13 @@ pub struct Global {
     output: Format,
 }
 
+impl Global {
+    /// Whether data is shown as JSON.
+    pub fn wants_json(&self) -> bool {
+        self.output == Format::Json
+    }
+}
+
 /// How answers are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Format {

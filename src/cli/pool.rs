@@ -22,7 +22,7 @@ pub enum Command {
         /// Its name.
         name: String,
     },
-    /// Resize, pause, resume or bound a pool until the server restarts.
+    /// Resize, pause, resume or bound a pool; kept over restarts until the configuration changes it.
     Update {
         /// Its name.
         name: String,

@@ -130,8 +130,8 @@ impl Retention {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Memory for the payloads of tasks that have not ended; beyond, submits are refused; at least 1MiB, the
-    /// largest payload. Default "256MiB".
+    /// Memory for the payloads of tasks that have not ended; those beyond it are read back from the store when their
+    /// task starts; 0 to 1TiB. Default "256MiB".
     pub queued_payload_bytes: ByteSize,
     /// A task that was running at this many crashes of the server in a row is failed. 1 to 100. Default 3.
     pub crashes_max: u32,
@@ -145,8 +145,7 @@ impl Default for Limits {
 
 impl Limits {
     pub(super) fn check(&self, problems: &mut Problems) {
-        let payload = ByteSize(crate::model::limits::PAYLOAD_BYTES_MAX as u64);
-        problems.within("limits.queued_payload_bytes", self.queued_payload_bytes, payload, ByteSize(1 << 40));
+        problems.within("limits.queued_payload_bytes", self.queued_payload_bytes, ByteSize(0), ByteSize(1 << 40));
         problems.within("limits.crashes_max", self.crashes_max, 1, 100);
     }
 }

@@ -25,8 +25,6 @@ pub enum ErrorCode {
     RequestIdReused,
     /// The pool's queue is at its bound.
     QueueFull,
-    /// Payloads in memory are at their bound.
-    MemoryFull,
     /// The task has ended already.
     TaskFinished,
     /// The wanted revision is no longer kept.
@@ -55,7 +53,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 20] = [
         Self::InvalidField,
         Self::UnknownHandler,
         Self::UnknownPool,
@@ -64,7 +62,6 @@ impl ErrorCode {
         Self::TaskExists,
         Self::RequestIdReused,
         Self::QueueFull,
-        Self::MemoryFull,
         Self::TaskFinished,
         Self::RevisionCompacted,
         Self::RevisionInFuture,
@@ -90,7 +87,6 @@ impl ErrorCode {
             Self::TaskExists => "TASK_EXISTS",
             Self::RequestIdReused => "REQUEST_ID_REUSED",
             Self::QueueFull => "QUEUE_FULL",
-            Self::MemoryFull => "MEMORY_FULL",
             Self::TaskFinished => "TASK_FINISHED",
             Self::RevisionCompacted => "REVISION_COMPACTED",
             Self::RevisionInFuture => "REVISION_IN_FUTURE",

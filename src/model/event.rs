@@ -104,3 +104,22 @@ pub enum Change {
     /// A finished task was forgotten: retention, or `DeleteTasks`. The state stays what it was.
     Deleted,
 }
+
+impl Event {
+    /// Bytes of payload, result and output that it holds.
+    pub fn weight(&self) -> usize {
+        let written = |output: &Option<Box<Output>>| {
+            output.as_ref().map_or(0, |output| {
+                [&output.stdout, &output.stderr].iter().map(|kept| kept.head.len() + kept.tail.len()).sum()
+            })
+        };
+        match &self.change {
+            Change::Submitted { spec } => spec.payload.len(),
+            Change::Completed { result, output, .. } => result.data.len() + written(output),
+            Change::Retrying { output, .. } | Change::Failed { output, .. } | Change::Cancelled { output, .. } => {
+                written(output)
+            }
+            _ => 0,
+        }
+    }
+}

@@ -151,6 +151,23 @@ pub struct TaskSpec {
     pub trace: Option<Arc<TraceContext>>,
 }
 
+impl TaskSpec {
+    /// The same without its payload.
+    #[must_use]
+    pub fn without_payload(&self) -> Self {
+        Self {
+            id: self.id.clone(),
+            options: self.options.clone(),
+            payload: Bytes::new(),
+            args: self.args.clone(),
+            request_id: self.request_id.clone(),
+            not_before: self.not_before,
+            expires_at: self.expires_at,
+            trace: self.trace.clone(),
+        }
+    }
+}
+
 /// How a cancel is carried out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]

@@ -34,6 +34,8 @@ pub struct Assignment {
     pub eligible_at: Timestamp,
     /// After its start is reported, wait for [`Attempt::confirm`] before running.
     pub confirm: bool,
+    /// The payload of `spec` is missing and has to be asked for.
+    pub payload_stored: bool,
 }
 
 const ASSIGNED: u8 = 0;
@@ -100,6 +102,10 @@ impl Attempt {
     /// Its start is durable; see [`Assignment::confirm`].
     pub fn confirm(&self) {
         self.confirmed.notify_one();
+    }
+
+    pub(super) fn payload_is_stored(&self) -> bool {
+        self.assignment.payload_stored
     }
 
     pub(super) fn wants_confirmation(&self) -> bool {

@@ -22,12 +22,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::runtime;
 use tokio::sync::watch;
 
 use crate::model::limits::POOL_SIZE_MAX;
-use crate::model::{Bill, Clock, Output, PoolKind, PoolName, PoolSpec, Priority, Timestamp};
+use crate::model::{Bill, Clock, Output, PoolKind, PoolName, PoolSpec, Priority, TaskId, Timestamp};
 use crate::runners::{Ended, Registry, StopCause};
 
 pub use attempt::{Assignment, Attempt, Ticket};
@@ -74,14 +76,29 @@ pub enum Report {
 /// begin, for which [`Pool::set_paused`] waits.
 pub type ReportSink = Arc<dyn Fn(Report) + Send + Sync>;
 
+/// Where the payload of an attempt is had that does not carry it. The error is for people.
+pub type PayloadSource = Arc<dyn Fn(TaskId) -> BoxFuture<'static, Result<Bytes, String>> + Send + Sync>;
+
+/// What the workers of all pools are given.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// What runs handlers.
+    pub registry: Arc<Registry>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where reports go.
+    pub reports: ReportSink,
+    /// Where payloads are had that attempts do not carry.
+    pub payloads: PayloadSource,
+    /// What drives workers.
+    pub runtime: runtime::Handle,
+}
+
 /// What the workers of one pool share.
 struct Shared {
     name: PoolName,
     kind: PoolKind,
-    registry: Arc<Registry>,
-    clock: Arc<dyn Clock>,
-    reports: ReportSink,
-    runtime: runtime::Handle,
+    around: Surroundings,
     lanes: Lanes,
     idle: Idle,
     crew: Mutex<Crew>,
@@ -175,20 +192,11 @@ impl Pool {
     ///
     /// # Errors
     /// When the size is not 1 to 1,000, or a thread cannot be started.
-    pub fn start(
-        spec: &PoolSpec,
-        registry: Arc<Registry>,
-        clock: Arc<dyn Clock>,
-        reports: ReportSink,
-        runtime: runtime::Handle,
-    ) -> io::Result<Self> {
+    pub fn start(spec: &PoolSpec, around: Surroundings) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             name: spec.name.clone(),
             kind: spec.kind,
-            registry,
-            clock,
-            reports,
-            runtime,
+            around,
             lanes: Lanes::default(),
             idle: Idle::default(),
             crew: Mutex::default(),
@@ -271,7 +279,7 @@ impl Pool {
     fn hire(&self, crew: &mut Crew, index: usize) -> io::Result<()> {
         let counters = Arc::new(Counters::default());
         let worker = Worker::new(self.shared().clone(), index, counters.clone());
-        let runtime = self.shared().runtime.clone();
+        let runtime = self.shared().around.runtime.clone();
         let drive = match self.shared().kind {
             PoolKind::Async => Drive::Task(runtime.spawn(worker.run())),
             PoolKind::Threads => {

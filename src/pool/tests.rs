@@ -14,7 +14,7 @@ use crate::model::{
 };
 use crate::runners::{BoxFuture, Ended, Outcome, Registry, Run, Runner};
 
-use super::{Assignment, Attempt, Pool, Report, Ticket};
+use super::{Assignment, Attempt, Pool, Report, Surroundings, Ticket};
 
 /// Completes when the test lets it; panics for the payload `panic`.
 struct Gated {
@@ -69,7 +69,14 @@ pub(super) fn attempt(
         trace: None,
     };
     let ticket = Ticket { slot: 0, fence };
-    Attempt::new(Assignment { ticket, spec: Arc::new(spec), attempt: 1, eligible_at: Timestamp::ZERO, confirm })
+    Attempt::new(Assignment {
+        ticket,
+        spec: Arc::new(spec),
+        attempt: 1,
+        eligible_at: Timestamp::ZERO,
+        confirm,
+        payload_stored: false,
+    })
 }
 
 struct World {
@@ -102,7 +109,14 @@ impl World {
         let pool_spec = PoolSpec { kind, size, paused, ..PoolSpec::with_defaults(PoolName::parse("p").unwrap(), 1) };
         let sink = Arc::new(move |report| drop(sender.send(report)));
         let runtime = runtime::Handle::current();
-        let pool = Pool::start(&pool_spec, Arc::new(registry), Arc::new(SystemClock), sink, runtime).unwrap();
+        let around = Surroundings {
+            registry: Arc::new(registry),
+            clock: Arc::new(SystemClock),
+            reports: sink,
+            payloads: Arc::new(|_| Box::pin(std::future::ready(Err("there is no store".to_owned())))),
+            runtime,
+        };
+        let pool = Pool::start(&pool_spec, around).unwrap();
         Self { pool, reports, runner, made: 0 }
     }
 

@@ -97,10 +97,10 @@ impl Worker {
         let _beginning = self.counters.beginning();
         let batch = if self.usual_run_time < SHORT { BATCH } else { 1 };
         let Some(Taken { attempt, stolen }) = self.shared.lanes.take(&self.local, batch) else { return Next::Nothing };
-        let (at, begun) = (self.shared.clock.now(), Instant::now());
+        let (at, begun) = (self.shared.around.clock.now(), Instant::now());
         self.counters.begin(&attempt, begun, stolen);
         let worker = self.qualified_name.clone();
-        (self.shared.reports)(Report::Started { ticket: attempt.ticket(), worker, at });
+        (self.shared.around.reports)(Report::Started { ticket: attempt.ticket(), worker, at });
         Next::Run(Begun { attempt, at, since: begun })
     }
 
@@ -157,9 +157,20 @@ impl Worker {
     async fn outcome(&mut self, attempt: &Arc<Attempt>) -> Outcome {
         let spec = attempt.spec();
         let options = &spec.options;
-        let Some(registered) = self.shared.registry.get(&options.handler) else {
+        let Some(registered) = self.shared.around.registry.get(&options.handler) else {
             let text = format!("handler `{}` is not registered", options.handler);
             return Ended::Failed(Failure::new(FailureReason::HandlerError, text)).into();
+        };
+        let payload = if attempt.payload_is_stored() {
+            match (self.shared.around.payloads)(spec.id.clone()).await {
+                Ok(payload) => payload,
+                Err(why) => {
+                    let text = format!("the payload could not be read from the store: {why}");
+                    return Ended::Failed(Failure::new(FailureReason::HandlerError, text)).into();
+                }
+            }
+        } else {
+            spec.payload.clone()
         };
         let stop = attempt.stop_signal().clone();
         stop.arm(options.timeout);
@@ -167,7 +178,7 @@ impl Worker {
         let run = Run {
             task: spec.id.clone(),
             attempt: attempt.number(),
-            payload: spec.payload.clone(),
+            payload,
             content_type: options.content_type.clone(),
             args: spec.args.clone(),
             worker: self.name.clone(),
@@ -204,9 +215,9 @@ impl Worker {
             output_bytes: output.as_ref().map_or(0, |output| output.stdout.total + output.stderr.total),
             result_bytes,
         });
-        (self.shared.reports)(Report::Finished {
+        (self.shared.around.reports)(Report::Finished {
             ticket: attempt.ticket(),
-            at: self.shared.clock.now(),
+            at: self.shared.around.clock.now(),
             ended: outcome.ended,
             cause: attempt.stop_signal().told_cause(),
             bill,

@@ -428,10 +428,10 @@ impl Handle {
         self.call(|reply| Request::Pools { reply }).await
     }
 
-    /// Resizes, pauses, resumes or bounds a pool until the server restarts.
+    /// Resizes, pauses, resumes or bounds a pool, also for the servers after this one.
     ///
     /// # Errors
-    /// `UnknownPool`, `EtagMismatch`, [`Internal`] when workers cannot be started.
+    /// `UnknownPool`, `EtagMismatch`, `StoreUnavailable`, [`Internal`] when workers cannot be started.
     pub async fn update_pool(&self, update: PoolUpdate) -> Result<(PoolView, Revision), Refusal> {
         self.call(|reply| Request::UpdatePool { update, reply }).await
     }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{Change, Event, Revision, TaskFilter, TaskId};
+use crate::model::{Event, Revision, TaskFilter, TaskId};
 use crate::store::{Commit, Journal, StoreError};
 
 use super::refusal::{Draining, Internal, Refusal, RevisionCompacted, RevisionInFuture};
@@ -109,7 +109,7 @@ impl Hub {
 
 impl Ring {
     fn push(&mut self, commit: Arc<Commit>) {
-        let bytes = commit.events.iter().map(weight).sum();
+        let bytes = commit.events.iter().map(Event::weight).sum();
         self.events += commit.events.len();
         self.bytes += bytes;
         self.commits.push_back((commit, bytes));
@@ -138,22 +138,6 @@ impl Ring {
             found.push(commit.clone());
         }
         Some(found)
-    }
-}
-
-fn weight(event: &Event) -> usize {
-    let written = |output: &Option<Box<crate::model::Output>>| {
-        output.as_ref().map_or(0, |output| {
-            [&output.stdout, &output.stderr].iter().map(|kept| kept.head.len() + kept.tail.len()).sum()
-        })
-    };
-    match &event.change {
-        Change::Submitted { spec } => spec.payload.len(),
-        Change::Completed { result, output, .. } => result.data.len() + written(output),
-        Change::Retrying { output, .. } | Change::Failed { output, .. } | Change::Cancelled { output, .. } => {
-            written(output)
-        }
-        _ => 0,
     }
 }
 

@@ -39,8 +39,6 @@ refusals! {
     RequestIdReused,
     /// The pool's queue is at its bound.
     QueueFull,
-    /// Payloads in memory are at their bound.
-    MemoryFull,
     /// The task has ended.
     TaskFinished,
     /// The revision is no longer kept.
@@ -198,34 +196,6 @@ impl Coded for QueueFull {
             metadata: vec![("pool", self.pool.to_string()), ("limit", self.limit.to_string())],
             retry_after: Some(Duration::from_secs(1)),
             quota: Some((format!("pool:{}", self.pool), format!("at most {} tasks may wait", self.limit))),
-            ..Details::default()
-        }
-    }
-}
-
-/// Payloads in memory are at their bound.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("the payloads of tasks that have not ended hold {held} bytes, {limit} may be held")]
-pub struct MemoryFull {
-    /// Bytes held.
-    pub held: u64,
-    /// Bytes that may be held.
-    pub limit: u64,
-}
-
-impl Coded for MemoryFull {
-    fn code(&self) -> ErrorCode {
-        ErrorCode::MemoryFull
-    }
-
-    fn details(&self) -> Details {
-        Details {
-            metadata: vec![("limit", self.limit.to_string())],
-            retry_after: Some(Duration::from_secs(1)),
-            quota: Some((
-                "server".to_owned(),
-                format!("at most {} bytes of payloads of tasks that have not ended", self.limit),
-            )),
             ..Details::default()
         }
     }

@@ -8,13 +8,16 @@ use std::io;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{CancelMode, CancelRequest, Catalog, Change, Clock, Durability, PoolName, TaskId, Timestamp};
-use crate::pool::{Attempt, Pool, Report, ReportSink, Ticket};
+use crate::model::{
+    CancelMode, CancelRequest, Catalog, Change, Clock, Durability, PoolName, PoolSpec, TaskId, Timestamp,
+};
+use crate::pool::{Attempt, Pool, Report, ReportSink, Surroundings, Ticket};
 use crate::runners::{Registry, StopCause};
-use crate::store::{Commit, Recovery, Store, StoreError};
+use crate::store::{Commit, KeptPool, PoolBounds, Recovery, Store, StoreError};
 
 use super::core::{self, Core, Dispatch, Finished, Output, PoolUpdate, PoolView};
 use super::handle::{Cancel, Handle, Interned, PoolMetrics, RetentionView, Shared};
@@ -74,6 +77,8 @@ impl Pending {
 pub struct Service {
     core: Core,
     pools: Vec<Option<Pool>>,
+    /// By pool, what the configuration says.
+    configured: Vec<PoolBounds>,
     /// Live attempts by the index of their task.
     attempts: Vec<Option<Arc<Attempt>>>,
     shared: Arc<Shared>,
@@ -92,7 +97,7 @@ impl Service {
     /// # Errors
     /// When a pool's threads cannot be started.
     pub fn start(
-        options: Options,
+        mut options: Options,
         store: Store,
         recovery: Recovery,
         registry: Arc<Registry>,
@@ -103,12 +108,10 @@ impl Service {
         let reports = sender.clone();
         // A service that has gone wants no reports.
         let sink: ReportSink = Arc::new(move |report| drop(reports.send(Input::Report(report))));
-        let mut pools = Vec::new();
-        for spec in &options.core.pools {
-            let pool = Pool::start(spec, registry.clone(), clock.clone(), sink.clone(), runtime.clone())?;
-            pools.push(Some(pool));
-        }
+        let configured = options.core.pools.iter().map(PoolBounds::of).collect();
+        restore_pools(&mut options.core.pools, &recovery.pools);
         let retention = RetentionView { count: options.core.retention_count as u64, age: options.core.retention_age };
+        let specs = options.core.pools.clone();
         let (core, pending) = recover(options.core, recovery, clock.now());
         let durable = crate::model::Revision(core.revision().0 - pending.events.len() as u64);
         let draining = CancellationToken::new();
@@ -116,7 +119,7 @@ impl Service {
         let shared = Arc::new(Shared {
             inbox: sender,
             catalog: options.catalog,
-            clock,
+            clock: clock.clone(),
             hub,
             store,
             retention,
@@ -124,9 +127,20 @@ impl Service {
             drain_limit: options.drain_limit,
             options: parking_lot::Mutex::new(Interned::default()),
         });
+        let payloads = Handle { shared: shared.clone() };
+        let around = Surroundings {
+            registry,
+            clock,
+            reports: sink,
+            payloads: Arc::new(move |id| Box::pin(payload(payloads.clone(), id))),
+            runtime: runtime.clone(),
+        };
+        let start = |spec| Pool::start(spec, around.clone()).map(Some);
+        let pools = specs.iter().map(start).collect::<io::Result<_>>()?;
         Ok(Self {
             core,
             pools,
+            configured,
             attempts: Vec::new(),
             shared,
             inbox,
@@ -322,14 +336,41 @@ impl Service {
     }
 
     fn update_pool(&mut self, update: &PoolUpdate) -> Result<PoolView, Refusal> {
+        if let Some(refusal) = self.store_refusal() {
+            return Err(refusal);
+        }
+        let before = self.core.pool_views().into_iter().find(|view| view.spec.name == update.name);
         let (index, view) = self.core.update_pool(update)?;
+        let changed = self.resize(index, view.spec.size).and_then(|()| self.keep_pool(index, &view.spec));
+        if let (Err(_), Some(PoolView { spec, .. })) = (&changed, before) {
+            let back = PoolUpdate {
+                name: spec.name,
+                size: Some(spec.size),
+                paused: Some(spec.paused),
+                queue_limit: Some(spec.queue_limit),
+                etag: None,
+            };
+            self.core.update_pool(&back)?;
+            self.resize(index, spec.size)?;
+        }
+        changed?;
         if let Some(pool) = self.pools.get(usize::from(index)).and_then(Option::as_ref) {
-            if update.size.is_some() {
-                pool.resize(view.spec.size).map_err(|error| Internal { cause: error.to_string() })?;
-            }
             pool.set_paused(view.spec.paused);
         }
         Ok(view)
+    }
+
+    fn resize(&self, index: u16, size: usize) -> Result<(), Refusal> {
+        let Some(pool) = self.pools.get(usize::from(index)).and_then(Option::as_ref) else { return Ok(()) };
+        pool.resize(size).map_err(|error| Internal { cause: error.to_string() }.into())
+    }
+
+    /// Waits for the disk: operators do this, and seldom.
+    fn keep_pool(&self, index: u16, spec: &PoolSpec) -> Result<(), Refusal> {
+        let Some(configured) = self.configured.get(usize::from(index)).copied() else { return Ok(()) };
+        let kept = KeptPool { name: spec.name.clone(), configured, set: PoolBounds::of(spec) };
+        let written = self.shared.store.journal.keep_pool(&kept);
+        written.map_err(|error| StoreUnavailable { cause: error.to_string() }.into())
     }
 
     fn read_pools(&mut self, now: Timestamp, pools: Vec<PoolName>, workers: bool) -> Result<Vec<PoolMetrics>, Refusal> {
@@ -515,6 +556,25 @@ impl Service {
         for answer in pending.answers {
             answer.send();
         }
+    }
+}
+
+/// The payload of a task whose attempt does not carry it.
+async fn payload(handle: Handle, id: TaskId) -> Result<Bytes, String> {
+    handle.get(&id).await.map(|found| found.task.spec.payload.clone()).map_err(|refusal| refusal.to_string())
+}
+
+/// Pools come up as they were changed, except where the configuration has changed since.
+fn restore_pools(configured: &mut [PoolSpec], kept: &[KeptPool]) {
+    for kept in kept {
+        let Some(spec) = configured.iter_mut().find(|spec| spec.name == kept.name) else { continue };
+        let overruled = kept.apply(spec);
+        let bounds = PoolBounds::of(spec);
+        if !overruled.is_empty() {
+            let settings = overruled.join(", ");
+            tracing::warn!(pool = %kept.name, settings, "the configuration has changed and overrules what was set");
+        }
+        tracing::info!(pool = %kept.name, ?bounds, "changed while the server ran");
     }
 }
 

@@ -17,12 +17,13 @@ use rusqlite::{Connection, params};
 use super::mark::{Known, Mark};
 use super::record::{commit_checksum, decode_commit, encode_commit};
 use super::sqlite::{Readers, Schema, checkpoint, fault, keep_log, open_writer};
-use super::{Commit, Done, Journal, StoreError, journal_check, wal};
+use super::{Commit, Done, Journal, KeptPool, StoreError, journal_check, pools, wal};
 use crate::model::{Event, Revision};
 
-const SCHEMA: Schema = Schema {
+pub(super) const SCHEMA: Schema = Schema {
     application_id: 0x4c53_4a31,
-    migrations: &["CREATE TABLE commits(
+    migrations: &[
+        "CREATE TABLE commits(
             first INTEGER PRIMARY KEY,
             count INTEGER NOT NULL,
             checksum INTEGER NOT NULL,
@@ -34,7 +35,9 @@ const SCHEMA: Schema = Schema {
             end INTEGER NOT NULL,
             checksum INTEGER NOT NULL
         );
-        INSERT INTO meta VALUES (1, 0, 0, 0);"],
+        INSERT INTO meta VALUES (1, 0, 0, 0);",
+        pools::TABLE,
+    ],
 };
 /// Commits of one transaction.
 const GROUP_MAX: usize = 4096;
@@ -46,6 +49,8 @@ const CHECKPOINT_BYTES: usize = 32 << 20;
 const LOG_BYTES: u64 = if cfg!(test) { 1 << 20 } else { 40 << 20 };
 /// Niceness of threads that work behind the scenes. They still get a fifth of a core that others keep busy.
 const BACKGROUND_NICENESS: i32 = 6;
+/// Bytes after which a read is enough for now.
+const READ_BYTES_MAX: usize = 32 << 20;
 /// Bytes that a transaction costs beside its bodies, about: the pages it touches.
 const TRANSACTION_BYTES: usize = 8192;
 
@@ -54,6 +59,7 @@ pub struct SqliteJournal {
     messages: Option<Sender<Message>>,
     thread: Option<JoinHandle<()>>,
     writer: Arc<Mutex<Writer>>,
+    pools: Vec<KeptPool>,
     readers: Readers,
     shared: Arc<Shared>,
 }
@@ -90,6 +96,7 @@ impl SqliteJournal {
         connection.execute_batch(settings).map_err(|error| fault("open", path, &error))?;
         let (trimmed, end) = journal_check::verify(&connection, path)?;
         known.check(path, end)?;
+        let pools = pools::load(&connection, path)?;
         keep_log(&connection, false).map_err(|error| fault("open", path, &error))?;
         let mark = Mark::begin(path, end, known)?;
         prepare_log(path);
@@ -104,7 +111,12 @@ impl SqliteJournal {
         let writer = Arc::new(Mutex::new(Writer::new(connection, Arc::clone(&shared), end)?));
         let written = Arc::clone(&writer);
         let thread = spawn("journal", path, move || run(&written, &inbox))?;
-        Ok(Self { messages: Some(messages), thread: Some(thread), writer, readers: Readers::new(path), shared })
+        Ok(Self { messages: Some(messages), thread: Some(thread), writer, pools, readers: Readers::new(path), shared })
+    }
+
+    /// Pools that had been changed when the file was opened.
+    pub(super) fn pools(&self) -> &[KeptPool] {
+        &self.pools
     }
 
     /// What the projection syncs before it takes commits that were not.
@@ -193,6 +205,11 @@ impl Journal for SqliteJournal {
         if after < self.oldest() { Err(StoreError::Compacted { oldest: self.oldest() }) } else { found }
     }
 
+    fn keep_pool(&self, kept: &KeptPool) -> Result<(), StoreError> {
+        let stored = self.writer.lock().keep_pool(kept);
+        stored.map_err(|error| fault("write to", &self.shared.path, &error))
+    }
+
     fn oldest(&self) -> Revision {
         Revision(self.shared.trimmed.load(Ordering::Acquire))
     }
@@ -229,8 +246,9 @@ fn read(connection: &Connection, path: &Path, after: Revision, limit: usize) -> 
     let mut statement = connection.prepare_cached(sql).map_err(fault)?;
     let mut rows = statement.query([after.0.wrapping_add(1).cast_signed()]).map_err(fault)?;
     let mut events = Vec::new();
-    let mut expected = None;
+    let (mut expected, mut bytes) = (None, 0);
     while events.len() < limit.max(1)
+        && bytes < READ_BYTES_MAX
         && let Some(row) = rows.next().map_err(fault)?
     {
         let commit = journal_check::row(row, path)?;
@@ -243,6 +261,7 @@ fn read(connection: &Connection, path: &Path, after: Revision, limit: usize) -> 
             return Err(commit.corrupt(path, format!("{} events instead of {}", decoded.len(), commit.count)));
         }
         expected = Some(commit.first + commit.count);
+        bytes += commit.body.len();
         events.extend(decoded.into_iter().filter(|event| event.revision > after));
     }
     match events.first() {
@@ -383,6 +402,13 @@ impl Writer {
         }
         self.unchecked_bytes += TRANSACTION_BYTES;
         transaction.commit()
+    }
+
+    fn keep_pool(&mut self, kept: &KeptPool) -> rusqlite::Result<()> {
+        self.connection.pragma_update(None, "synchronous", "FULL")?;
+        self.synced = true;
+        self.unchecked_bytes += TRANSACTION_BYTES;
+        kept.store(&self.connection)
     }
 
     /// Forgets some of the commits that end at `up_to` or before; says whether there are more.

@@ -66,7 +66,8 @@ pub(super) fn verify(connection: &Connection, path: &Path) -> Result<(u64, u64),
     Ok((trimmed, end))
 }
 
-fn ends(connection: &Connection, path: &Path) -> Result<(u64, u64), StoreError> {
+/// Where the journal begins (exclusively), and where it ended when that was last noted.
+pub(super) fn ends(connection: &Connection, path: &Path) -> Result<(u64, u64), StoreError> {
     let damaged = || StoreError::Corrupt {
         path: path.to_owned(),
         place: "the row of table meta".to_owned(),

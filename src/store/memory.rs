@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::folding::{fold, output_of};
 use super::journal::spawn;
 use super::projection_query::ended_attempt;
-use super::{Commit, Done, Journal, Page, PageCursor, PageSize, Projection, StoreError, weight};
+use super::{Commit, Done, Journal, KeptPool, Page, PageCursor, PageSize, Projection, StoreError, weight};
 use crate::model::{Change, Event, Output, Revision, Task, TaskFilter, TaskId};
 
 /// A journal that lives as long as its handle.
@@ -85,6 +85,11 @@ impl Journal for MemoryJournal {
             events.extend(commit.events.iter().filter(|event| event.revision > after).cloned());
         }
         Ok(events)
+    }
+
+    /// Nothing survives the server, so nothing has to be written down.
+    fn keep_pool(&self, _kept: &KeptPool) -> Result<(), StoreError> {
+        Ok(())
     }
 
     fn oldest(&self) -> Revision {

@@ -4,6 +4,7 @@
 //! (`conformance`). The journal is the only truth; the projection can be rebuilt from it as far as
 //! the journal reaches.
 
+mod backup;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod log_damage;
 mod mark;
 pub mod memory;
 pub mod open;
+mod pools;
 pub mod projection;
 mod projection_check;
 mod projection_query;
@@ -32,8 +34,10 @@ mod wal;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use backup::{Contents, backup, check};
 pub use folding::fold;
 pub use open::{Options, open};
+pub use pools::{KeptPool, PoolBounds};
 
 use tokio::sync::watch;
 
@@ -91,6 +95,12 @@ pub trait Journal: Send + Sync + 'static {
 
     /// The oldest revision that can still be given to [`Journal::read`] as `after`.
     fn oldest(&self) -> Revision;
+
+    /// Keeps how a pool was changed, in place of what was kept of it before; durable when it returns. Blocks.
+    ///
+    /// # Errors
+    /// Any of [`StoreError`].
+    fn keep_pool(&self, kept: &KeptPool) -> Result<(), StoreError>;
 
     /// Forgets events up to and including `up_to`; they must be durable in the projection. Blocks.
     ///
@@ -195,6 +205,8 @@ pub struct Recovery {
     pub revision: Revision,
     /// Everything later, in order.
     pub events: Vec<Event>,
+    /// Pools that were changed while a server ran.
+    pub pools: Vec<KeptPool>,
     /// What the operator should know, such as a projection that was rebuilt.
     pub notes: Vec<String>,
 }

@@ -13,6 +13,12 @@ use super::projection::SqliteProjection;
 use super::{Commit, Journal, Projection, Recovery, Store, StoreError, mark};
 use crate::model::{Change, Event, Revision, Task};
 
+/// The journal's file in the directory of a store.
+pub(super) const JOURNAL: &str = "journal.db";
+/// The projection's.
+pub(super) const PROJECTION: &str = "projection.db";
+/// Locked by the server that uses the directory.
+pub(super) const LOCK: &str = "lock";
 /// Events read from the journal at a time.
 const READ_EVENTS: usize = 50_000;
 /// Events that recovery hands over one by one; more are folded into the projection first.
@@ -41,8 +47,8 @@ pub fn open(options: &Options) -> Result<(Store, Recovery), StoreError> {
         return Ok((Store { journal, projection, kind: "memory" }, Recovery::default()));
     };
     std::fs::create_dir_all(directory).map_err(|error| io_fault("create", directory, &error))?;
-    let lock = Arc::new(lock(&directory.join("lock"))?);
-    let paths = Paths { journal: directory.join("journal.db"), projection: directory.join("projection.db") };
+    let lock = Arc::new(lock(&directory.join(LOCK))?);
+    let paths = Paths { journal: directory.join(JOURNAL), projection: directory.join(PROJECTION) };
     let had_projection = paths.projection.exists();
     if !had_projection {
         // It speaks of the one that is gone.
@@ -67,7 +73,8 @@ pub fn open(options: &Options) -> Result<(Store, Recovery), StoreError> {
         Err(error) => return Err(error),
     };
     let (projection, tasks, revision) = found;
-    let mut recovery = Recovery { tasks, revision, events: Vec::new(), notes };
+    let pools = journal.pools().to_vec();
+    let mut recovery = Recovery { tasks, revision, events: Vec::new(), pools, notes };
     catch_up(&journal, &projection, &mut recovery)?;
     note_lost(&mut recovery);
     let store = Store { journal, projection: Arc::new(projection), kind: "sqlite" };

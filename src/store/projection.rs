@@ -21,10 +21,12 @@ use super::projection_query as query;
 use super::projection_sql::{Meta, SCHEMA, Writer};
 use super::sqlite::{Readers, checkpoint, fault, keep_log, open_writer};
 use super::{Commit, Journal, Page, PageCursor, PageSize, Projection, StoreError};
-use crate::model::{Output, Revision, Task, TaskFilter, TaskId};
+use crate::model::{Event, Output, Revision, Task, TaskFilter, TaskId};
 
 /// Events that may wait in memory; beyond, they are read back from the journal when their turn comes.
 const WAITING_MAX: usize = if cfg!(test) { 8 } else { 400_000 };
+/// Bytes of payloads, results and outputs that those events may hold.
+const WAITING_BYTES_MAX: usize = 128 << 20;
 /// Events read back at a time.
 const READ_BACK: usize = if cfg!(test) { 16 } else { 50_000 };
 /// Events of one transaction, about.
@@ -61,8 +63,10 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    commits: VecDeque<Arc<Commit>>,
+    /// Each with the bytes that it holds.
+    commits: VecDeque<(Arc<Commit>, usize)>,
     events: usize,
+    bytes: usize,
     /// When the first of them came.
     since: Option<Instant>,
     /// Somebody waits for what was fed.
@@ -144,13 +148,15 @@ impl Projection for SqliteProjection {
             return;
         }
         queue.fed = queue.fed.max(commit.last());
-        if queue.skipped_to.is_some() || queue.events >= WAITING_MAX {
+        if queue.skipped_to.is_some() || queue.events >= WAITING_MAX || queue.bytes >= WAITING_BYTES_MAX {
             queue.skipped_to = Some(queue.fed);
             return;
         }
         let before = queue.events;
         queue.events += commit.events.len();
-        queue.commits.push_back(commit);
+        let bytes = commit.events.iter().map(Event::weight).sum();
+        queue.bytes += bytes;
+        queue.commits.push_back((commit, bytes));
         queue.since.get_or_insert_with(Instant::now);
         // The thread is woken when it has to look at the time, and when there is enough.
         let wake = before == 0 || (before < DRAIN_MAX && queue.events >= DRAIN_MAX);
@@ -266,11 +272,15 @@ fn keep_up(shared: &Shared, mut writer: Writer<'_>, log: &Log, reach: &watch::Se
             Ok(()) => {
                 log.mark.remember(writer.meta.revision.0);
                 reach.send_replace(writer.meta.revision);
-                shared.trouble.send_if_modified(|trouble| trouble.take().is_some());
+                if shared.trouble.send_if_modified(|trouble| trouble.take().is_some()) {
+                    tracing::info!("the projection is written again");
+                }
                 log.copy_when_long(shared, &writer);
             }
             Err(error) => {
-                tracing::error!(%error, "the projection could not be written");
+                if shared.trouble.borrow().is_none() {
+                    tracing::error!(%error, "the projection could not be written, and is tried again");
+                }
                 let lost = matches!(error, StoreError::Corrupt { .. } | StoreError::Foreign { .. });
                 refuse_checkpoints(shared, &error, lost);
                 shared.trouble.send_replace(Some(error));
@@ -327,10 +337,11 @@ fn take_waiting(shared: &Shared, drained: &mut Vec<Arc<Commit>>) -> bool {
     }
     let mut events: usize = drained.iter().map(|commit| commit.events.len()).sum();
     while events < DRAIN_MAX
-        && let Some(commit) = queue.commits.pop_front()
+        && let Some((commit, bytes)) = queue.commits.pop_front()
     {
         events += commit.events.len();
         queue.events -= commit.events.len();
+        queue.bytes -= bytes;
         drained.push(commit);
     }
     if queue.commits.is_empty() {

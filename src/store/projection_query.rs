@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, params, params_from_iter};
+use rusqlite::{Connection, Row, params, params_from_iter};
 
 use super::projection_check::Expected;
 use super::projection_rows::{COLUMNS, RowReader, add_result, body_checksum, corrupt, output as decode_output, status};
 use super::projection_sql::Meta;
-use super::record::damage;
+use super::record::{Damage, damage};
 use super::sqlite::fault;
 use super::{Page, PageCursor, PageSize, StoreError, weight};
 use crate::model::{Output, Revision, Task, TaskFilter, TaskId, TaskState, TaskStatus};
@@ -21,6 +21,15 @@ const NOTHING: &str = "(SELECT NULL AS seq, NULL AS body, NULL AS crc WHERE FALS
 
 /// Every task, in the order of submission, without results.
 pub(super) fn recover(connection: &Connection, path: &Path) -> Result<(Vec<Task>, Revision), StoreError> {
+    let rows = Meta::load(connection, path)?.tasks;
+    let mut tasks = Vec::with_capacity(usize::try_from(rows.min(10_000_000)).unwrap_or_default());
+    let revision = each(connection, path, |task| tasks.push(task))?;
+    Ok((tasks, revision))
+}
+
+/// Hands out every task, in the order of submission, without results; verifies that it is every one, and
+/// that the indexes lead to them.
+pub(super) fn each(connection: &Connection, path: &Path, mut see: impl FnMut(Task)) -> Result<Revision, StoreError> {
     let fault = |error| fault("read", path, &error);
     let meta = Meta::load(connection, path)?;
     let sql = format!("SELECT {COLUMNS} FROM tasks t LEFT JOIN payloads p ON p.seq = t.seq ORDER BY t.seq");
@@ -28,20 +37,44 @@ pub(super) fn recover(connection: &Connection, path: &Path) -> Result<(Vec<Task>
     let mut rows = statement.query([]).map_err(fault)?;
     let mut reader = RowReader::new(path);
     let mut expected = Expected::default();
-    let mut tasks = Vec::with_capacity(usize::try_from(meta.tasks.min(10_000_000)).unwrap_or_default());
+    let mut seen = 0;
     while let Some(row) = rows.next().map_err(fault)? {
         let (seq, mut task) = reader.task(row)?;
         task.status.result = None;
         let id = row.get_ref(1).map_err(fault)?.as_str().unwrap_or_default();
         expected.add(seq, id, &task);
-        tasks.push(task);
+        see(task);
+        seen += 1;
     }
-    if tasks.len() as u64 != meta.tasks {
-        let text = format!("{} rows were found where {} were written", tasks.len(), meta.tasks);
+    if seen != meta.tasks {
+        let text = format!("{seen} rows were found where {} were written", meta.tasks);
         return Err(corrupt(path, "tasks", "any", &damage(text)));
     }
     expected.verify(connection, path)?;
-    Ok((tasks, meta.revision))
+    Ok(meta.revision)
+}
+
+/// Verifies what is otherwise verified when somebody asks for it: large results, and outputs.
+pub(super) fn verify_bodies(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let fault = |error| fault("read", path, &error);
+    let sql = "SELECT t.seq, t.state, t.finished_at, t.status, t.status_crc, r.body, r.crc
+        FROM tasks t LEFT JOIN results r ON r.seq = t.seq";
+    let mut statement = connection.prepare(sql).map_err(fault)?;
+    let mut rows = statement.query([]).map_err(fault)?;
+    while let Some(row) = rows.next().map_err(fault)? {
+        let seq = row.get::<_, i64>(0).map_err(fault)?.cast_unsigned();
+        let added = status(seq, row, 1).and_then(|mut status| add_result(seq, &mut status, row, 5));
+        added.map_err(|damage| corrupt(path, "results", &format!("of row {seq}"), &damage))?;
+    }
+    let mut statement = connection.prepare("SELECT seq, attempt, crc, body FROM outputs").map_err(fault)?;
+    let mut rows = statement.query([]).map_err(fault)?;
+    while let Some(row) = rows.next().map_err(fault)? {
+        let seq = row.get::<_, i64>(0).map_err(fault)?.cast_unsigned();
+        let attempt = row.get(1).map_err(fault)?;
+        let read = kept_output(seq, attempt, row, 2);
+        read.map_err(|damage| corrupt(path, "outputs", &format!("of row {seq}"), &damage))?;
+    }
+    Ok(())
 }
 
 /// One task with payload and result.
@@ -199,13 +232,19 @@ pub(super) fn output(
         connection.prepare_cached("SELECT crc, body FROM outputs WHERE seq = ?1 AND attempt = ?2").map_err(fault)?;
     let mut rows = statement.query(params![seq.cast_signed(), wanted]).map_err(fault)?;
     let Some(row) = rows.next().map_err(fault)? else { return Ok(Some((wanted, Output::default()))) };
-    let broken = |damage| corrupt(path, "outputs", &text, &damage);
-    let crc: i64 = row.get(0).map_err(fault)?;
-    let body = row.get_ref(1).map_err(fault)?.as_blob().map_err(|error| broken(damage(error.to_string())))?;
-    if crc != i64::from(body_checksum(seq ^ u64::from(wanted).rotate_left(32), body)) {
-        return Err(broken(damage("the checksum does not fit")));
+    let output = kept_output(seq, wanted, row, 0).map_err(|damage| corrupt(path, "outputs", &text, &damage))?;
+    Ok(Some((wanted, output)))
+}
+
+/// An output from the columns `crc, body` that begin at `at`.
+fn kept_output(seq: u64, attempt: u32, row: &Row<'_>, at: usize) -> Result<Output, Damage> {
+    let crc: i64 = row.get(at).map_err(|error| damage(error.to_string()))?;
+    let body = row.get_ref(at + 1).map_err(|error| damage(error.to_string()))?;
+    let body = body.as_blob().map_err(|error| damage(error.to_string()))?;
+    if crc != i64::from(body_checksum(seq ^ u64::from(attempt).rotate_left(32), body)) {
+        return Err(damage("the checksum does not fit"));
     }
-    decode_output(body).map(|output| Some((wanted, output))).map_err(broken)
+    decode_output(body)
 }
 
 /// The attempt that is meant, when it has ended.

@@ -29,29 +29,18 @@ pub(super) struct Schema {
 pub(super) fn open_writer(path: &Path, schema: &Schema) -> Result<Connection, StoreError> {
     let fault = |error| fault("open", path, &error);
     let mut connection = Connection::open(path).map_err(fault)?;
-    let number = |connection: &Connection, sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
     keep_log(&connection, true).map_err(fault)?;
     connection.busy_timeout(BUSY).map_err(fault)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
-    let found = number(&connection, "PRAGMA application_id").map_err(fault)?;
-    let version = number(&connection, "PRAGMA user_version").map_err(fault)?;
-    let fresh = number(&connection, "SELECT count(*) FROM sqlite_schema").map_err(fault)? == 0;
-    if !fresh && found != i64::from(schema.application_id) {
-        return Err(foreign(path, "it belongs to another program; move it away, or choose another data directory"));
-    }
+    let (version, fresh) = expect_ours(&connection, path, schema)?;
     // What is written first is one page; the rest comes from the log, with the tables.
-    let pages = number(&connection, "PRAGMA page_size").map_err(fault)?;
+    let pages: i64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(fault)?;
     if fresh && std::fs::metadata(path).is_ok_and(|file| file.len() > pages.cast_unsigned()) {
         return Err(StoreError::Corrupt {
             path: path.to_owned(),
             place: "its beginning".to_owned(),
             detail: format!("it makes no sense without its log `{}`", super::wal::log_of(path).display()),
         });
-    }
-    let known = i64::try_from(schema.migrations.len()).unwrap_or(i64::MAX);
-    if version > known {
-        let detail = format!("its format {version} is of a later version, this one knows up to {known}; upgrade");
-        return Err(foreign(path, detail));
     }
     connection.pragma_update(None, "journal_mode", "WAL").map_err(fault)?;
     connection.pragma_update(None, "cell_size_check", true).map_err(fault)?;
@@ -63,6 +52,26 @@ pub(super) fn open_writer(path: &Path, schema: &Schema) -> Result<Connection, St
         transaction.commit().map_err(fault)?;
     }
     Ok(connection)
+}
+
+/// The version of a file, and whether it has no tables yet.
+///
+/// # Errors
+/// [`StoreError::Foreign`] when it belongs to another program or to a later version.
+pub(super) fn expect_ours(connection: &Connection, path: &Path, schema: &Schema) -> Result<(i64, bool), StoreError> {
+    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let number = |sql| number(sql).map_err(|error| fault("open", path, &error));
+    let fresh = number("SELECT count(*) FROM sqlite_schema")? == 0;
+    if !fresh && number("PRAGMA application_id")? != i64::from(schema.application_id) {
+        return Err(foreign(path, "it belongs to another program; move it away, or choose another data directory"));
+    }
+    let version = number("PRAGMA user_version")?;
+    let known = i64::try_from(schema.migrations.len()).unwrap_or(i64::MAX);
+    if version > known {
+        let detail = format!("its format {version} is of a later version, this one knows up to {known}; upgrade");
+        return Err(foreign(path, detail));
+    }
+    Ok((version, fresh))
 }
 
 /// Whether the log stays when the connection is the last to close: as long as what it holds has not been

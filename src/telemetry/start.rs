@@ -1,10 +1,8 @@
 //! Starts what tells: exporters, spans, the log.
 
-use std::collections::HashMap;
-
 use opentelemetry::logs::LoggerProvider as _;
 
-use super::export::{Exporters, SCOPE, Settings, TransportError};
+use super::export::{Exporters, SCOPE, Settings, TransportError, Variables};
 use super::log::{self, LogError};
 use super::tasklog::{self, TaskLogs};
 use super::trace::{self, Policy};
@@ -39,7 +37,7 @@ pub enum StartError {
 ///
 /// # Errors
 /// [`StartError`], for what cannot work. That a collector cannot be reached is none.
-pub fn start(options: Options, variables: &HashMap<String, String>, instance: &str) -> Result<Exporters, StartError> {
+pub fn start(options: Options, variables: &Variables, instance: &str) -> Result<Exporters, StartError> {
     let pairs = variables.iter().map(|(name, value)| (name.clone(), value.clone()));
     let settings = Settings::read(pairs, &options.endpoint, options.protocol);
     let exporters = Exporters::start(settings, variables, instance)?;

@@ -49,7 +49,7 @@ impl TraceService for Service {
             told.resources.extend(group.resource);
             told.spans.extend(group.scope_spans.into_iter().flat_map(|scope| scope.spans));
         }
-        Ok(Response::new(Default::default()))
+        Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
 
@@ -63,7 +63,7 @@ impl LogsService for Service {
         for group in request.into_inner().resource_logs {
             told.logs.extend(group.scope_logs.into_iter().flat_map(|scope| scope.log_records));
         }
-        Ok(Response::new(Default::default()))
+        Ok(Response::new(ExportLogsServiceResponse::default()))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use lineshaft::proto::v1::{self, TaskState};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use crate::support::{Server, noop, task};
+use crate::support::{BINARY, Server, noop, run, task};
 
 const ROUNDS: usize = 10;
 
@@ -84,6 +84,49 @@ fn assert_one_at_a_time(journal: &str, seed: u64) {
             assert!(closed.insert((id, pid)), "seed {seed}: {id} ended twice");
         }
     }
+}
+
+#[tokio::test]
+async fn a_flipped_byte_in_the_log_after_a_kill_is_named_or_hides_nothing() {
+    const ROUNDS: usize = 8;
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut server = Server::start("[[pool]]\nname = \"default\"\npaused = true\n");
+    let mut acknowledged = Vec::new();
+    for _ in 0..100 {
+        acknowledged.push(server.submit(noop()).await);
+    }
+    server.kill9();
+    let (data, crashed) = (server.path("data"), server.path("crashed"));
+    std::fs::rename(&data, &crashed).unwrap();
+    let log = std::fs::read(crashed.join("journal.db-wal")).unwrap();
+    let used = log.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let mut named = 0;
+    for round in 0..ROUNDS {
+        // The first two are in the header and in the last commit.
+        let place = [10, used - 100].get(round).copied().unwrap_or_else(|| random.random_range(0..used));
+        let _ = std::fs::remove_dir_all(&data);
+        let (copied, said) = run("cp", ["-r", crashed.to_str().unwrap(), data.to_str().unwrap()]);
+        assert!(copied, "{said}");
+        let mut flipped = log.clone();
+        flipped[place] ^= 0x41;
+        std::fs::write(data.join("journal.db-wal"), &flipped).unwrap();
+        let (whole, said) = run(BINARY, ["store", "check", data.to_str().unwrap()]);
+        if !whole {
+            assert!(said.contains("journal.db"), "seed {seed}, byte {place}: {said}");
+            let refused = server.fail_to_start_again();
+            assert!(refused.contains("journal.db"), "seed {seed}, byte {place}: {refused}");
+            named += 1;
+            continue;
+        }
+        server.start_again();
+        for id in &acknowledged {
+            server.get(id).await;
+        }
+        server.kill9();
+    }
+    assert!(named >= 2, "{named} of {ROUNDS} were named");
 }
 
 #[tokio::test]

@@ -37,6 +37,14 @@ fn ballast(place: &Path, bytes: usize) -> PathBuf {
     path
 }
 
+/// Most of the disk is taken: what the journal can hold meanwhile goes into its file and into the
+/// projection's log and file when there is space.
+fn disk_with_ballast() -> (TempDir, PathBuf) {
+    let directory = small_disk(128);
+    let path = ballast(&directory.path().join("data"), 104 << 20);
+    (directory, path)
+}
+
 fn large(n: usize) -> v1::SubmitTaskRequest {
     let data = vec![u8::try_from(n % 251).unwrap(); PAYLOAD_BYTES];
     let payload = v1::Payload { kind: Some(Kind::Data(data.into())), content_type: String::new() };
@@ -81,8 +89,7 @@ async fn a_full_disk_stops_submissions_until_there_is_space_and_loses_nothing() 
     if !isolated("disk::a_full_disk_stops_submissions_until_there_is_space_and_loses_nothing", &["mount"]) {
         return;
     }
-    let directory = small_disk(48);
-    let ballast = ballast(&directory.path().join("data"), 16 << 20);
+    let (directory, ballast) = disk_with_ballast();
     let mut server = Server::start_in(directory, PAUSED);
     let (accepted, refused) = fill(&server).await;
     assert!(accepted.len() > 10, "{} accepted", accepted.len());
@@ -93,6 +100,10 @@ async fn a_full_disk_stops_submissions_until_there_is_space_and_loses_nothing() 
     assert_eq!(health(&server, "liveness").await, ServingStatus::Serving, "a restart would not help");
     let again = server.tasks().submit_task(noop()).await.unwrap_err();
     assert_eq!(reason(&again), "STORE_UNAVAILABLE", "small ones are refused as well");
+
+    let update = v1::UpdatePoolRequest { name: "default".to_owned(), size: Some(3), ..Default::default() };
+    let refused = server.pools().update_pool(update).await.unwrap_err();
+    assert_eq!(reason(&refused), "STORE_UNAVAILABLE", "it could not be kept: {refused:?}");
 
     std::fs::remove_file(ballast).unwrap();
     until_ready(&server).await;
@@ -109,9 +120,7 @@ async fn what_was_accepted_before_a_crash_on_a_full_disk_is_there_when_there_is_
     if !isolated("disk::what_was_accepted_before_a_crash_on_a_full_disk_is_there_when_there_is_space", &["mount"]) {
         return;
     }
-    let directory = small_disk(48);
-    let data = directory.path().join("data");
-    let ballast = ballast(&data, 16 << 20);
+    let (directory, ballast) = disk_with_ballast();
     let mut server = Server::start_in(directory, PAUSED);
     let (accepted, _) = fill(&server).await;
     server.kill9();

@@ -4,6 +4,7 @@
 #![expect(clippy::unnecessary_wraps, reason = "optional fields of requests")]
 
 mod abuse;
+mod backup;
 mod cli;
 mod collector;
 mod crash;

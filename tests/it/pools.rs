@@ -165,3 +165,44 @@ fn a_pool_for_waiting_is_no_place_for_computing() {
         }
     });
 }
+
+#[tokio::test]
+async fn what_was_changed_of_a_pool_survives_a_crash_until_the_configuration_changes_it() {
+    let configuration = |size| format!("[[pool]]\nname = \"default\"\nsize = {size}\n");
+    let mut server = Server::start(&configuration(4));
+    let get = async |server: &Server| {
+        let request = v1::GetPoolRequest { name: "default".to_owned() };
+        server.pools().get_pool(request).await.unwrap().into_inner().pool.unwrap()
+    };
+    let before = get(&server).await;
+    let update = v1::UpdatePoolRequest {
+        name: "default".to_owned(),
+        size: Some(7),
+        queue_limit: Some(3),
+        paused: Some(true),
+        ..Default::default()
+    };
+    server.pools().update_pool(update).await.unwrap();
+    server.kill9();
+    server.start_again();
+    let pool = get(&server).await;
+    assert_eq!((pool.size, pool.queue_limit, pool.paused), (7, 3, true));
+    assert_eq!(metrics(&server).await.size, 7, "there are as many workers");
+    let stale = v1::UpdatePoolRequest { etag: before.etag, ..update_of("default") };
+    assert_eq!(reason(&server.pools().update_pool(stale).await.unwrap_err()), "ETAG_MISMATCH");
+    // It is still paused in deed.
+    let id = server.submit(task("compute", "0")).await;
+    assert_eq!(server.get(&id).await.state(), TaskState::Queued);
+    server.kill9();
+    std::fs::write(server.path("config.toml"), configuration(5)).unwrap();
+    server.start_again();
+    let pool = get(&server).await;
+    assert_eq!((pool.size, pool.queue_limit, pool.paused), (5, 3, true), "only the size has changed in the file");
+    assert!(server.log().contains("overrules"), "{}", server.log());
+    server.pause("default", false).await;
+    assert_eq!(server.ended(&id).await.state(), TaskState::Completed);
+}
+
+fn update_of(name: &str) -> v1::UpdatePoolRequest {
+    v1::UpdatePoolRequest { name: name.to_owned(), ..Default::default() }
+}

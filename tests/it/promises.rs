@@ -344,3 +344,28 @@ async fn a_snapshot_taken_under_load_and_its_events_tell_one_story() {
     tokio::time::timeout(PATIENCE, read).await.expect("every task is seen to its end");
     load.await.unwrap();
 }
+
+#[tokio::test]
+async fn payloads_beyond_the_memory_for_them_reach_their_handlers_all_the_same() {
+    let config = "[limits]\nqueued_payload_bytes = \"1KiB\"\n[[pool]]\nname = \"default\"\npaused = true\n\
+        [[handler]]\nname = \"echo\"\nrunner = \"process\"\nargv = [\"cat\"]\n";
+    let mut server = Server::start(config);
+    let said = |n: usize| format!("{n:0>600}");
+    let mut ids = Vec::new();
+    for n in 0..6 {
+        let kind = Some(v1::payload::Kind::Data(said(n).into()));
+        let payload = Some(v1::Payload { kind, content_type: "text/plain".into() });
+        ids.push(server.submit(v1::SubmitTaskRequest { payload, ..task("echo", "null") }).await);
+    }
+    server.kill9();
+    server.start_again();
+    let resume = v1::UpdatePoolRequest { name: "default".into(), paused: Some(false), ..Default::default() };
+    server.pools().update_pool(resume).await.unwrap();
+    for (n, id) in ids.iter().enumerate() {
+        let ended = server.ended(id).await;
+        let Some(v1::payload::Kind::Data(data)) = ended.result.clone().and_then(|result| result.kind) else {
+            panic!("{ended:?}")
+        };
+        assert_eq!(data, said(n).as_bytes(), "task {n}");
+    }
+}

@@ -139,8 +139,8 @@ async fn tasks_sent_together_run_in_traces_of_their_own_unless_they_say_otherwis
     }
     assert_ne!(traces[0], traces[1]);
     assert_eq!(collector.span("process default", &ids[2]).await.parent_span_id, send.span_id);
-    let (sent, run) = (collector.span("send default", &alone).await, collector.span("process default", &alone).await);
-    assert_eq!((run.parent_span_id, &run.links[0].span_id), (Vec::new(), &sent.span_id));
+    let (own, run) = (collector.span("send default", &alone).await, collector.span("process default", &alone).await);
+    assert_eq!((run.parent_span_id, &run.links[0].span_id), (Vec::new(), &own.span_id));
 }
 
 #[tokio::test]

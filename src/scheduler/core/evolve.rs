@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::model::{Change, Event, InterruptCause, TaskSpec, TaskState};
 
 use super::Core;
@@ -17,26 +15,38 @@ impl Core {
     pub(super) fn insert(&mut self, event: &Event) {
         let Change::Submitted { spec } = &event.change else { return };
         let pool = self.pool_of(&spec.options.pool);
+        let (digest, (spec, payload_stored)) = (table::digest(spec), self.keep(spec));
+        let expected = spec.not_before.filter(|at| *at > event.at).unwrap_or(event.at);
         let slot = self.tasks.insert(Slot {
-            spec: spec.clone(),
+            spec,
             submitted_at: event.at,
-            eligible_at: spec.not_before.filter(|at| *at > event.at).unwrap_or(event.at),
+            eligible_at: expected,
             fence: 0,
             cancel: None,
             generation: 0,
             incarnation: 0,
             attempt: 0,
-            digest: table::digest(spec),
+            digest,
             crashes: 0,
             pool,
             state: event.state,
             assigned: false,
+            payload_stored,
         });
         self.revision = event.revision;
-        self.payload_bytes += spec.payload.len() as u64;
         self.pools[usize::from(pool)].counters.submitted += 1;
         self.add_expiry(slot);
         self.enter(slot, false);
+    }
+
+    /// What is kept of a task in memory, and whether its payload is not: there is a budget for payloads.
+    pub(super) fn keep(&mut self, spec: &Arc<TaskSpec>) -> (Arc<TaskSpec>, bool) {
+        let bytes = spec.payload.len() as u64;
+        if bytes > 0 && self.payload_bytes + bytes > self.options.payload_bytes_max {
+            return (Arc::new(spec.without_payload()), true);
+        }
+        self.payload_bytes += bytes;
+        (spec.clone(), false)
     }
 
     pub(super) fn add_expiry(&mut self, slot: u32) {
@@ -141,17 +151,7 @@ impl Core {
         task.cancel = None;
         self.payload_bytes -= task.spec.payload.len() as u64;
         if !task.spec.payload.is_empty() || !task.spec.args.is_empty() || task.spec.trace.is_some() {
-            let spec = &*task.spec;
-            task.spec = Arc::new(TaskSpec {
-                id: spec.id.clone(),
-                options: spec.options.clone(),
-                payload: Bytes::new(),
-                args: Box::default(),
-                request_id: spec.request_id.clone(),
-                not_before: spec.not_before,
-                expires_at: spec.expires_at,
-                trace: None,
-            });
+            task.spec = Arc::new(TaskSpec { args: Box::default(), trace: None, ..task.spec.without_payload() });
         }
         let finish = Finish { slot, incarnation: task.incarnation };
         self.finished.entry_ref(&task.spec.options.namespace).or_default().push_back(finish);

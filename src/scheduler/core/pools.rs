@@ -130,7 +130,10 @@ impl PoolState {
     }
 
     fn view(&self) -> PoolView {
-        PoolView { spec: self.spec.clone(), etag: format!("{:x}-{}", self.spec.size, self.version) }
+        let PoolSpec { size, queue_limit, paused, .. } = &self.spec;
+        // With what can be changed, since the count begins anew with every server.
+        let etag = format!("{size:x}-{queue_limit:x}-{}-{:x}", u8::from(*paused), self.version);
+        PoolView { spec: self.spec.clone(), etag }
     }
 
     pub fn count(&mut self, state: TaskState) -> Option<&mut u64> {
@@ -240,6 +243,7 @@ impl Core {
             attempt: task.attempt + 1,
             eligible_at: task.eligible_at,
             confirm: task.spec.options.at_most_once,
+            payload_stored: task.payload_stored,
         };
         self.pools[pool].assigned[priority.index()] += 1;
         self.pools[pool].assigned_order[priority.index()].push_back(ticket);

@@ -16,9 +16,9 @@ impl Core {
     pub fn restore(&mut self, task: &Task, revision: Revision) {
         let (spec, status) = (&task.spec, &task.status);
         let pool = self.pool_of(&spec.options.pool);
-        self.payload_bytes += spec.payload.len() as u64;
+        let (digest, (spec, payload_stored)) = (table::digest(spec), self.keep(spec));
         let slot = self.tasks.insert(Slot {
-            spec: spec.clone(),
+            spec,
             submitted_at: status.submitted_at,
             eligible_at: status.finished_at.unwrap_or(status.eligible_at),
             fence: 0,
@@ -26,11 +26,12 @@ impl Core {
             generation: 0,
             incarnation: 0,
             attempt: status.attempt,
-            digest: table::digest(spec),
+            digest,
             crashes: u16::try_from(status.crashes).unwrap_or(u16::MAX),
             pool,
             state: status.state,
             assigned: false,
+            payload_stored,
         });
         self.revision = revision;
         if !status.state.is_terminal() {

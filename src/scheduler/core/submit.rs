@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 
 use crate::model::{Change, Durability, Event, PoolName, Revision, TaskId, TaskSpec, TaskState, Timestamp};
-use crate::scheduler::refusal::{BadField, Draining, MemoryFull, QueueFull, Refusal, RequestIdReused, TaskExists};
+use crate::scheduler::refusal::{BadField, Draining, QueueFull, Refusal, RequestIdReused, TaskExists};
 
 use super::table::{self, Slot};
 use super::{Core, Output};
@@ -36,7 +36,7 @@ impl Core {
     /// Accepts all of these tasks or none. The pool of each must exist.
     ///
     /// # Errors
-    /// [`Draining`], [`QueueFull`], [`MemoryFull`], [`TaskExists`], [`RequestIdReused`], [`BadField`]
+    /// [`Draining`], [`QueueFull`], [`TaskExists`], [`RequestIdReused`], [`BadField`]
     /// for an id that appears twice, and `UnknownPool`.
     pub fn submit(&mut self, now: Timestamp, specs: Vec<TaskSpec>, out: &mut Output) -> Result<Submitted, Refusal> {
         if self.draining {
@@ -117,9 +117,8 @@ impl Core {
     }
 
     fn check_bounds(&self, specs: &[TaskSpec], twins: &[Option<Accepted>]) -> Result<(), Refusal> {
-        let fresh = || specs.iter().zip(twins).filter(|(_, twin)| twin.is_none()).map(|(spec, _)| spec);
         let mut added: HashMap<&PoolName, u64> = HashMap::new();
-        for spec in fresh() {
+        for (spec, _) in specs.iter().zip(twins).filter(|(_, twin)| twin.is_none()) {
             *added.entry(&spec.options.pool).or_default() += 1;
         }
         for (name, count) in added {
@@ -129,11 +128,6 @@ impl Core {
             if waiting + count > limit {
                 return Err(QueueFull { pool: name.clone(), waiting, limit }.into());
             }
-        }
-        let bytes: u64 = fresh().map(|spec| spec.payload.len() as u64).sum();
-        let limit = self.options.payload_bytes_max;
-        if bytes > 0 && self.payload_bytes + bytes > limit {
-            return Err(MemoryFull { held: self.payload_bytes, limit }.into());
         }
         Ok(())
     }

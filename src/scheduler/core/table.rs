@@ -13,7 +13,8 @@ use crate::model::{CancelRequest, Namespace, TaskId, TaskSpec, TaskState, Timest
 /// What the core must know to decide about one task.
 #[derive(Debug)]
 pub struct Slot {
-    /// What was asked for; payload and arguments are dropped once the task has ended.
+    /// What was asked for; without the payload when memory for payloads was used up; payload and
+    /// arguments are dropped once the task has ended.
     pub spec: Arc<TaskSpec>,
     /// When it was accepted.
     pub submitted_at: Timestamp,
@@ -39,6 +40,8 @@ pub struct Slot {
     pub state: TaskState,
     /// QUEUED and handed to its pool.
     pub assigned: bool,
+    /// The payload is in the store only.
+    pub payload_stored: bool,
 }
 
 const _: () = assert!(size_of::<Option<Slot>>() <= 64, "a queued task has to stay small");

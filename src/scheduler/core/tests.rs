@@ -245,8 +245,18 @@ fn bounds_refuse_the_whole_submission_and_say_when_to_come_back() {
     let three = (0..3).map(|n| spec(&format!("t{n}"), Priority::Normal)).collect();
     assert!(matches!(bench.submit(0, three), Err(Refusal::QueueFull(_))));
     assert!(bench.out.events.is_empty());
-    let fat = TaskSpec { payload: vec![0; 1_001].into(), ..spec("fat", Priority::Normal) };
-    assert!(matches!(bench.submit(0, vec![fat]), Err(Refusal::MemoryFull(_))));
+}
+
+#[test]
+fn payloads_beyond_the_budget_are_left_to_the_store() {
+    let mut bench = Bench::new();
+    let of = |id: &str, bytes| TaskSpec { payload: vec![0; bytes].into(), ..spec(id, Priority::Normal) };
+    bench.submit(0, vec![of("fits", 900), of("fat", 101), of("small", 100)]).unwrap();
+    let assigned = bench.assigned();
+    let kept: Vec<_> = assigned.iter().map(|one| (one.spec.payload.len(), one.payload_stored)).collect();
+    assert_eq!(kept, [(900, false), (0, true), (100, false)]);
+    assert!(bench.submit(1, vec![of("fat", 101)]).unwrap().accepted[0].duplicate, "a repetition is still known");
+    bench.core.check();
 }
 
 #[test]

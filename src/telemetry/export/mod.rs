@@ -13,7 +13,6 @@ pub mod settings;
 mod spans;
 mod transport;
 
-use std::collections::HashMap;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -28,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 pub use batch::{Counts, Tally};
 pub use metrics::CountedExporter;
 pub use sampling::{Root, SamplerKind};
-pub use settings::{Settings, Signal};
+pub use settings::{Settings, Signal, Variables};
 pub use transport::TransportError;
 
 /// Name of the instrumentation scope of spans and log records.
@@ -56,11 +55,7 @@ impl Exporters {
     /// # Errors
     /// [`TransportError`], for certificates and endpoints that cannot be used. That a collector cannot
     /// be reached is none.
-    pub fn start(
-        settings: Settings,
-        variables: &HashMap<String, String>,
-        instance: &str,
-    ) -> Result<Self, TransportError> {
+    pub fn start(settings: Settings, variables: &Variables, instance: &str) -> Result<Self, TransportError> {
         let resource = resource::resource(&settings, variables, instance);
         let mut exporters = Self {
             resource,
@@ -228,7 +223,7 @@ mod tests {
     use super::*;
 
     fn exporters(variables: &[(&str, &str)]) -> Exporters {
-        let variables: HashMap<String, String> =
+        let variables: Variables =
             variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let settings = Settings::read(variables.clone().into_iter(), "", "");
         Exporters::start(settings, &variables, "i").unwrap()
@@ -262,7 +257,7 @@ mod tests {
     fn certificates_that_are_not_there_are_named() {
         let variables =
             [("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c:4318"), ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/no/such.pem")];
-        let variables: HashMap<String, String> =
+        let variables: Variables =
             variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let settings = Settings::read(variables.clone().into_iter(), "", "");
         let error = Exporters::start(settings, &variables, "i").err().unwrap().to_string();

@@ -1,12 +1,10 @@
 //! Who tells: the attributes that every export of this server carries.
 
-use std::collections::HashMap;
-
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::resource::{ResourceDetector, TelemetryResourceDetector};
 
-use super::settings::Settings;
+use super::settings::{Settings, Variables};
 
 /// Attributes of Kubernetes, and the variables that a pod is usually given them by.
 const KUBERNETES: [(&str, [&str; 4]); 5] = [
@@ -19,7 +17,7 @@ const KUBERNETES: [(&str, [&str; 4]); 5] = [
 
 /// The resource of this process. What `OTEL_RESOURCE_ATTRIBUTES` says wins over what was found out,
 /// and `OTEL_SERVICE_NAME` over both.
-pub(super) fn resource(settings: &Settings, variables: &HashMap<String, String>, instance: &str) -> Resource {
+pub(super) fn resource(settings: &Settings, variables: &Variables, instance: &str) -> Resource {
     let mut found = vec![
         KeyValue::new("service.name", "lineshaft"),
         KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
@@ -55,12 +53,12 @@ fn arch() -> &'static str {
     }
 }
 
-fn kubernetes(variables: &HashMap<String, String>) -> Vec<KeyValue> {
+fn kubernetes(variables: &Variables) -> Vec<KeyValue> {
     let in_cluster = variables.contains_key("KUBERNETES_SERVICE_HOST");
     let known = |name: &&str| variables.get(*name).filter(|value| !value.is_empty());
     let mut found = Vec::new();
     for (attribute, names) in KUBERNETES {
-        let value = names.iter().find_map(|name| known(name));
+        let value = names.iter().find_map(known);
         // A pod's host name is its name, unless somebody has chosen another.
         let value = value.or_else(|| variables.get("HOSTNAME").filter(|_| in_cluster && attribute == "k8s.pod.name"));
         found.extend(value.map(|value| KeyValue::new(attribute, value.clone())));
@@ -75,7 +73,7 @@ mod tests {
     use super::*;
 
     fn resource_of(variables: &[(&str, &str)]) -> Resource {
-        let variables: HashMap<String, String> =
+        let variables: Variables =
             variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let settings = Settings::read(variables.clone().into_iter(), "", "");
         resource(&settings, &variables, "i-1")

@@ -12,6 +12,9 @@ use std::time::Duration;
 
 use super::sampling::SamplerKind;
 
+/// Variables of the environment.
+pub type Variables = HashMap<String, String>;
+
 /// One kind of telemetry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
@@ -323,13 +326,11 @@ impl Reader {
         let Some((name, value)) = self.of_signal(signal, "TIMEOUT").map(|(name, value)| (name, value.parse())) else {
             return usual;
         };
-        match value {
-            Ok(millis @ 1..) => Duration::from_millis(millis),
-            _ => {
-                self.ignore(&name, "expected a whole number of milliseconds above 0");
-                usual
-            }
+        if let Ok(millis @ 1..) = value {
+            return Duration::from_millis(millis);
         }
+        self.ignore(&name, "expected a whole number of milliseconds above 0");
+        usual
     }
 
     fn identity(&mut self, signal: Signal) -> Option<(PathBuf, PathBuf)> {
@@ -434,16 +435,9 @@ fn decoded(text: &str) -> String {
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
         let hex = tail.get(..2).and_then(|two| std::str::from_utf8(two).ok());
-        match hex.filter(|_| *first == b'%').and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &tail[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
+        let byte = hex.filter(|_| *first == b'%').and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        bytes.push(byte.unwrap_or(*first));
+        rest = if byte.is_some() { &tail[2..] } else { tail };
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -70,7 +70,9 @@ impl Sink {
 impl batch::Sink<SpanData> for Sink {
     async fn send(&self, mut batch: Vec<SpanData>) -> OTelSdkResult {
         if let Some(most) = self.value_length {
-            batch.iter_mut().for_each(|span| shorten(span, most));
+            for span in &mut batch {
+                shorten(span, most);
+            }
         }
         self.exporter.export(batch).await
     }

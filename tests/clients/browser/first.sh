@@ -1,0 +1,1 @@
+node look.js first.html "$LINESHAFT_ADDRESS"

@@ -1,0 +1,181 @@
+// What a client in a browser has to be able to do, with Connect's JSON and with gRPC-Web; run by
+// tests/clients/run.sh. A browser cannot send a stream: `SubmitTasks` is for others.
+import { fromJson, toJson, type MessageInitShape } from "@bufbuild/protobuf";
+import { durationFromMs, timestampDate, ValueSchema } from "@bufbuild/protobuf/wkt";
+import { Code, ConnectError, createClient, type Transport } from "@connectrpc/connect";
+import { createConnectTransport, createGrpcWebTransport } from "@connectrpc/connect-web";
+import { retry as interceptor } from "./channel.js";
+import { BadRequestSchema, ErrorInfoSchema } from "./gen/google/rpc/error_details_pb.js";
+import { PoolService } from "./gen/lineshaft/v1/pool_service_pb.js";
+import { Durability, type Payload, StopMethod, TaskState } from "./gen/lineshaft/v1/task_pb.js";
+import { type SubmitTaskRequestSchema, TaskService } from "./gen/lineshaft/v1/task_service_pb.js";
+import { watch } from "./watch.js";
+
+declare global {
+  /** Asks the harness to break something; done when it is broken. From look.js. */
+  function control(word: string): Promise<void>;
+}
+
+type Task = MessageInitShape<typeof SubmitTaskRequestSchema>;
+
+const patient = { timeoutMs: 30_000 };
+const payload = (value: number) => ({ kind: { case: "json" as const, value: fromJson(ValueSchema, value) } });
+const nap = (seconds: number, more: Task = {}): Task =>
+  Object.assign({ handler: "io", payload: payload(seconds) }, more);
+const naps = (count: number, seconds: number) => Array.from({ length: count }, () => nap(seconds));
+
+/** A result that is JSON comes as `json` in Connect's JSON, as `data` in gRPC-Web. */
+function isSum(result: Payload["kind"] | undefined, value: number) {
+  if (result?.case === "data") return JSON.parse(new TextDecoder().decode(result.value)).value === value;
+  return result?.case === "json" && (toJson(ValueSchema, result.value) as { value: number }).value === value;
+}
+
+function want(holds: unknown, what: unknown): asserts holds {
+  const show = (_: string, value: unknown) => (typeof value === "bigint" ? String(value) : value);
+  if (!holds) throw new Error(`not as it should be: ${JSON.stringify(what, show)} ${what}`);
+}
+
+async function refused(calling: Promise<unknown>): Promise<ConnectError> {
+  const error = await calling.then(() => undefined, ConnectError.from);
+  want(error, "the call should have been refused");
+  return error;
+}
+
+function scenario(protocol: string, transport: Transport) {
+  const tasks = createClient(TaskService, transport);
+  const pools = createClient(PoolService, transport);
+
+  async function submit() {
+    const request: Task = { handler: "compute", payload: payload(100), requestId: `${protocol}-submit` };
+    const first = await tasks.submitTask(request, patient);
+    want(first.taskId && !first.duplicate && first.durability === Durability.FSYNC, first);
+    const done = await tasks.waitTask({ taskId: first.taskId }, patient);
+    want(done.finished && done.task?.state === TaskState.COMPLETED, done);
+    want(isSum(done.task.result?.kind, 4950), done);
+    const again = await tasks.submitTask(request, patient);
+    want(again.duplicate && again.taskId === first.taskId, again);
+  }
+
+  async function batch() {
+    const { batchId, taskIds } = await tasks.batchSubmitTasks({ tasks: naps(20, 0) }, patient);
+    const listed: string[] = [];
+    let pageToken = "";
+    do {
+      const page = await tasks.listTasks({ filter: { batchId }, pageSize: 7, pageToken }, patient);
+      listed.push(...page.tasks.map((task) => task.taskId));
+      pageToken = page.nextPageToken;
+    } while (pageToken);
+    want(listed.length === 20 && listed.reverse().join() === taskIds.join(), listed);
+  }
+
+  async function resumedWatch() {
+    const { batchId, taskIds, revision } = await tasks.batchSubmitTasks({ tasks: naps(40, 0.05) }, patient);
+    const before = revision - BigInt(taskIds.length);
+    const states = new Map<string, TaskState>();
+    const seen: string[] = [];
+    let last = before;
+    let completed = 0;
+    for await (const event of watch(tasks, { batchId }, before)) {
+      want(event.previousState === (states.get(event.taskId) ?? TaskState.UNSPECIFIED), event);
+      want(event.revision > last, event);
+      last = event.revision;
+      states.set(event.taskId, event.state);
+      seen.push(`${event.revision} ${event.taskId} ${event.state}`);
+      if (seen.length === 15) await control("cut");
+      if (seen.length === 60) await control("crash");
+      if (event.state === TaskState.COMPLETED && ++completed === 40) break;
+    }
+    const replayed: string[] = [];
+    for await (const event of watch(tasks, { batchId }, before)) {
+      replayed.push(`${event.revision} ${event.taskId} ${event.state}`);
+      if (event.revision === last) break;
+    }
+    want(seen.join() === replayed.join(), "events that were missed or came twice");
+  }
+
+  async function cancel() {
+    const { taskId, revision } = await tasks.submitTask(nap(60), patient);
+    for await (const event of watch(tasks, { taskIds: [taskId] }, revision - 1n)) {
+      if (event.state === TaskState.RUNNING && !event.cancel) {
+        const answer = await tasks.cancelTask({ taskId, reason: "not needed" }, patient);
+        want(answer.state === TaskState.RUNNING, answer);
+      }
+      if (event.state > TaskState.RUNNING) {
+        want(event.state === TaskState.CANCELLED && event.cancel?.reason === "not needed", event);
+        want(event.cancel.method === StopMethod.TOKEN && event.cancel.stoppedAt, event);
+        return;
+      }
+    }
+  }
+
+  async function errors() {
+    let error = await refused(tasks.submitTask({ handler: "nosuch" }, patient));
+    want(error.code === Code.NotFound, error);
+    const [info] = error.findDetails(ErrorInfoSchema);
+    want(info?.reason === "UNKNOWN_HANDLER" && info.domain === "lineshaft.dev", error);
+    want(info.metadata.handler === "nosuch", info);
+    const bad = { tasks: [nap(0), nap(0, { displayName: "x".repeat(200) })] };
+    error = await refused(tasks.batchSubmitTasks(bad, patient));
+    want(error.code === Code.InvalidArgument, error);
+    want(error.findDetails(ErrorInfoSchema)[0]?.reason === "INVALID_FIELD", error);
+    const [badRequest] = error.findDetails(BadRequestSchema);
+    want(badRequest?.fieldViolations[0]?.field === "tasks[1].display_name", badRequest);
+  }
+
+  async function deadline() {
+    const { taskId } = await tasks.submitTask(nap(60), patient);
+    const begin = Date.now();
+    let error = await refused(tasks.waitTask({ taskId }, { timeoutMs: 300 }));
+    want(error.code === Code.DeadlineExceeded, error);
+    const steps = tasks.watchTasks({}, { timeoutMs: 300 });
+    error = await refused((async () => { for await (const _ of steps); })());
+    want(error.code === Code.DeadlineExceeded, error);
+    want(Date.now() - begin < 5_000, "the deadlines came late");
+    // The deadline was the call's: the task goes on.
+    const { task } = await tasks.getTask({ taskId }, patient);
+    want(task && task.state <= TaskState.RUNNING, task);
+    await tasks.cancelTask({ taskId }, patient);
+  }
+
+  async function metrics() {
+    const readings = [];
+    const request = { pools: ["default"], interval: durationFromMs(100), includeWorkers: true };
+    for await (const reading of pools.streamPoolMetrics(request, patient)) {
+      readings.push(reading);
+      if (readings.length === 1) await tasks.submitTask(nap(0), patient);
+      if (readings.length === 5) break;
+    }
+    const [first, last] = [readings[0]!.pools[0]!, readings[4]!.pools[0]!];
+    want(first.pool === "default" && first.size === 4 && first.workers.length === 4, first);
+    want(last.submitted > first.submitted && timestampDate(last.time!) > timestampDate(first.time!), last);
+    want(readings[4]!.system!.cores > 0, readings[4]);
+  }
+
+  async function retry() {
+    // The server is gone while this is called; the transport's interceptor repeats it.
+    await control("crash");
+    const first = await tasks.submitTask(nap(0, { requestId: `${protocol}-retry` }), patient);
+    want(!first.duplicate, first);
+    want((await tasks.submitTask(nap(0, { requestId: `${protocol}-retry` }), patient)).duplicate, first);
+  }
+
+  return { submit, batch, watch: resumedWatch, cancel, errors, deadline, metrics, retry };
+}
+
+const baseUrl = new URLSearchParams(location.search).get("server")!;
+const transports = {
+  connect: createConnectTransport({ baseUrl, interceptors: [interceptor] }),
+  "grpc-web": createGrpcWebTransport({ baseUrl, interceptors: [interceptor] }),
+};
+try {
+  for (const [protocol, transport] of Object.entries(transports)) {
+    for (const [name, check] of Object.entries(scenario(protocol, transport))) {
+      await check();
+      console.log(`ok ${protocol}/${name}`);
+    }
+  }
+  document.title = "done";
+} catch (error) {
+  console.log(error instanceof Error ? error.stack : String(error));
+  document.title = "failed";
+}

@@ -1,0 +1,63 @@
+package lineshaft
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	lineshaftv1 "example.com/my-client/gen/lineshaft/v1"
+)
+
+const pause = 200 * time.Millisecond
+
+// Watch calls `see` with each event that matches, in order, each once, until `see` answers false. It
+// survives its connection: it goes on after the last revision that it saw.
+func Watch(
+	ctx context.Context, tasks lineshaftv1.TaskServiceClient, filter *lineshaftv1.TaskFilter, afterRevision uint64,
+	see func(*lineshaftv1.TaskEvent) bool,
+) error {
+	for {
+		done, err := watchOnce(ctx, tasks, filter, &afterRevision, see)
+		if done {
+			return nil
+		}
+		// OutOfRange means that the events are gone: begin anew with IncludeSnapshot.
+		if status.Code(err) != codes.Unavailable && !errors.Is(err, io.EOF) {
+			return err
+		}
+		time.Sleep(pause)
+	}
+}
+
+func watchOnce(
+	ctx context.Context, tasks lineshaftv1.TaskServiceClient, filter *lineshaftv1.TaskFilter, afterRevision *uint64,
+	see func(*lineshaftv1.TaskEvent) bool,
+) (done bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	request := &lineshaftv1.WatchTasksRequest{Filter: filter, AfterRevision: afterRevision}
+	steps, err := tasks.WatchTasks(ctx, request, grpc.WaitForReady(true))
+	if err != nil {
+		return false, err
+	}
+	for {
+		step, err := steps.Recv()
+		if err != nil {
+			return false, err
+		}
+		switch kind := step.Kind.(type) {
+		case *lineshaftv1.WatchTasksResponse_Event:
+			*afterRevision = kind.Event.Revision
+			if !see(kind.Event) {
+				return true, nil
+			}
+		case *lineshaftv1.WatchTasksResponse_Progress:
+			*afterRevision = kind.Progress.Revision
+		}
+	}
+}

@@ -1,0 +1,310 @@
+// What a client in Go has to be able to do; run by tests/clients/run.sh.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log"
+	"net"
+	"os"
+	"slices"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	v1 "example.com/my-client/gen/lineshaft/v1"
+	"example.com/my-client/lineshaft"
+)
+
+type scenario struct {
+	tasks v1.TaskServiceClient
+	pools v1.PoolServiceClient
+}
+
+// seen is what two watches of the same events have to agree on.
+type seen struct {
+	revision uint64
+	task     string
+	state    v1.TaskState
+}
+
+func main() {
+	serviceConfig, err := os.ReadFile("service-config.json")
+	must(err)
+	channel, err := lineshaft.Connect(os.Getenv("LINESHAFT_PROXY"), string(serviceConfig))
+	must(err)
+	defer channel.Close()
+	ctx, cancel := within(10 * time.Second)
+	serving, err := healthv1.NewHealthClient(channel).Check(ctx, &healthv1.HealthCheckRequest{})
+	cancel()
+	must(err)
+	want(serving.Status == healthv1.HealthCheckResponse_SERVING, serving)
+	s := scenario{v1.NewTaskServiceClient(channel), v1.NewPoolServiceClient(channel)}
+	for _, check := range []struct {
+		name string
+		run  func(context.Context)
+	}{
+		{"submit", s.submit}, {"batch", s.batch}, {"stream", s.stream}, {"watch", s.resumedWatch},
+		{"cancel", s.cancel}, {"errors", s.errors}, {"deadline", s.deadline}, {"metrics", s.metrics},
+		{"retry", s.retry},
+	} {
+		ctx, cancel := within(40 * time.Second)
+		check.run(ctx)
+		cancel()
+		fmt.Println("ok", check.name)
+	}
+}
+
+func (s scenario) submit(ctx context.Context) {
+	request := &v1.SubmitTaskRequest{
+		Handler: "compute", Payload: payload(100), RequestId: "go-submit", Priority: v1.Priority_PRIORITY_HIGH,
+		Labels: map[string]string{"from": "go"},
+	}
+	first, err := s.tasks.SubmitTask(ctx, request)
+	must(err)
+	want(first.TaskId != "" && !first.Duplicate && first.Durability == v1.Durability_DURABILITY_FSYNC, first)
+	done, err := s.tasks.WaitTask(ctx, &v1.WaitTaskRequest{TaskId: first.TaskId})
+	must(err)
+	want(done.Finished && done.Task.State == v1.TaskState_TASK_STATE_COMPLETED, done)
+	var result struct{ Value int }
+	must(json.Unmarshal(done.Task.Result.GetData(), &result))
+	want(result.Value == 4950, done)
+	again, err := s.tasks.SubmitTask(ctx, request)
+	must(err)
+	want(again.Duplicate && again.TaskId == first.TaskId, again)
+	got, err := s.tasks.GetTask(ctx, &v1.GetTaskRequest{TaskId: first.TaskId, IncludePayload: true})
+	must(err)
+	want(string(got.Task.Payload.GetData()) == "100" && got.Task.Labels["from"] == "go", got)
+	want(!got.Task.FinishedAt.AsTime().Before(got.Task.SubmittedAt.AsTime()), got)
+}
+
+func (s scenario) batch(ctx context.Context) {
+	accepted, err := s.tasks.BatchSubmitTasks(ctx, &v1.BatchSubmitTasksRequest{Tasks: naps(20, 0)})
+	must(err)
+	want(len(accepted.TaskIds) == 20, accepted)
+	var listed []string
+	list := &v1.ListTasksRequest{Filter: &v1.TaskFilter{BatchId: accepted.BatchId}, PageSize: 7}
+	for {
+		page, err := s.tasks.ListTasks(ctx, list)
+		must(err)
+		for _, task := range page.Tasks {
+			listed = append(listed, task.TaskId)
+		}
+		if list.PageToken = page.NextPageToken; list.PageToken == "" {
+			break
+		}
+	}
+	slices.Reverse(listed)
+	want(slices.Equal(listed, accepted.TaskIds), listed)
+}
+
+func (s scenario) stream(ctx context.Context) {
+	stream, err := s.tasks.SubmitTasks(ctx)
+	must(err)
+	for sequence := range uint64(50) {
+		task := nap(0)
+		if sequence == 7 {
+			task.Labels = map[string]string{"": "x"}
+		}
+		must(stream.Send(&v1.SubmitTasksRequest{Sequence: sequence, Task: task}))
+	}
+	must(stream.CloseSend())
+	answers := map[uint64]*v1.SubmitTasksResponse{}
+	for len(answers) < 50 {
+		answer, err := stream.Recv()
+		must(err)
+		answers[answer.Sequence] = answer
+	}
+	rejected := answers[7].GetRejected()
+	want(rejected.GetReason() == "INVALID_FIELD" && rejected.Field == `task.labels[""]`, answers[7])
+	want(codes.Code(rejected.Code) == codes.InvalidArgument, rejected)
+	delete(answers, 7)
+	for _, answer := range answers {
+		want(answer.GetAccepted().GetTaskId() != "", answer)
+	}
+}
+
+func (s scenario) resumedWatch(ctx context.Context) {
+	accepted, err := s.tasks.BatchSubmitTasks(ctx, &v1.BatchSubmitTasksRequest{Tasks: naps(40, 0.05)})
+	must(err)
+	filter := &v1.TaskFilter{BatchId: accepted.BatchId}
+	before := accepted.Revision - uint64(len(accepted.TaskIds))
+	var events, replayed []seen
+	states, completed := map[string]v1.TaskState{}, 0
+	must(lineshaft.Watch(ctx, s.tasks, filter, before, func(event *v1.TaskEvent) bool {
+		want(event.PreviousState == states[event.TaskId], event)
+		want(len(events) == 0 || events[len(events)-1].revision < event.Revision, event)
+		states[event.TaskId] = event.State
+		events = append(events, seen{event.Revision, event.TaskId, event.State})
+		switch len(events) {
+		case 15:
+			control("cut")
+		case 60:
+			control("crash")
+		}
+		if event.State == v1.TaskState_TASK_STATE_COMPLETED {
+			completed++
+		}
+		return completed < 40
+	}))
+	must(lineshaft.Watch(ctx, s.tasks, filter, before, func(event *v1.TaskEvent) bool {
+		replayed = append(replayed, seen{event.Revision, event.TaskId, event.State})
+		return event.Revision < events[len(events)-1].revision
+	}))
+	want(slices.Equal(events, replayed), "events that were missed or came twice")
+}
+
+func (s scenario) cancel(ctx context.Context) {
+	accepted, err := s.tasks.SubmitTask(ctx, nap(60))
+	must(err)
+	var end *v1.TaskEvent
+	filter := &v1.TaskFilter{TaskIds: []string{accepted.TaskId}}
+	must(lineshaft.Watch(ctx, s.tasks, filter, accepted.Revision-1, func(event *v1.TaskEvent) bool {
+		if event.State == v1.TaskState_TASK_STATE_RUNNING && event.Cancel == nil {
+			answer, err := s.tasks.CancelTask(ctx, &v1.CancelTaskRequest{TaskId: event.TaskId, Reason: "not needed"})
+			must(err)
+			want(answer.State == v1.TaskState_TASK_STATE_RUNNING, answer)
+		}
+		end = event
+		return event.State <= v1.TaskState_TASK_STATE_RUNNING
+	}))
+	want(end.State == v1.TaskState_TASK_STATE_CANCELLED && end.Cancel.Reason == "not needed", end)
+	want(end.Cancel.Method == v1.StopMethod_STOP_METHOD_TOKEN && end.Cancel.StoppedAt.IsValid(), end)
+}
+
+func (s scenario) errors(ctx context.Context) {
+	_, err := s.tasks.SubmitTask(ctx, &v1.SubmitTaskRequest{Handler: "nosuch"})
+	want(status.Code(err) == codes.NotFound, err)
+	info := detail[*errdetails.ErrorInfo](err)
+	want(info.Reason == "UNKNOWN_HANDLER" && info.Domain == "lineshaft.dev", info)
+	want(info.Metadata["handler"] == "nosuch", info)
+	want(detail[*errdetails.ResourceInfo](err).ResourceType == "handler", err)
+	bad := naps(2, 0)
+	bad[1].DisplayName = string(make([]byte, 200))
+	_, err = s.tasks.BatchSubmitTasks(ctx, &v1.BatchSubmitTasksRequest{Tasks: bad})
+	want(status.Code(err) == codes.InvalidArgument, err)
+	want(detail[*errdetails.ErrorInfo](err).Reason == "INVALID_FIELD", err)
+	want(detail[*errdetails.BadRequest](err).FieldViolations[0].Field == "tasks[1].display_name", err)
+}
+
+func (s scenario) deadline(ctx context.Context) {
+	accepted, err := s.tasks.SubmitTask(ctx, nap(60))
+	must(err)
+	begin := time.Now()
+	short, cancel := within(300 * time.Millisecond)
+	defer cancel()
+	_, err = s.tasks.WaitTask(short, &v1.WaitTaskRequest{TaskId: accepted.TaskId})
+	want(status.Code(err) == codes.DeadlineExceeded, err)
+	short, cancel = within(300 * time.Millisecond)
+	defer cancel()
+	steps, err := s.tasks.WatchTasks(short, &v1.WatchTasksRequest{})
+	for err == nil {
+		_, err = steps.Recv()
+	}
+	want(status.Code(err) == codes.DeadlineExceeded, err)
+	want(time.Since(begin) < 5*time.Second, time.Since(begin))
+	// The deadline was the call's: the task goes on.
+	got, err := s.tasks.GetTask(ctx, &v1.GetTaskRequest{TaskId: accepted.TaskId})
+	must(err)
+	want(got.Task.State <= v1.TaskState_TASK_STATE_RUNNING, got)
+	_, err = s.tasks.CancelTask(ctx, &v1.CancelTaskRequest{TaskId: accepted.TaskId})
+	must(err)
+}
+
+func (s scenario) metrics(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := s.pools.StreamPoolMetrics(ctx, &v1.StreamPoolMetricsRequest{
+		Pools: []string{"default"}, Interval: durationpb.New(100 * time.Millisecond), IncludeWorkers: true,
+	})
+	must(err)
+	reading, err := stream.Recv()
+	must(err)
+	first := reading.Pools[0]
+	want(first.Pool == "default" && first.Size == 4 && len(first.Workers) == 4, first)
+	_, err = s.tasks.SubmitTask(ctx, nap(0))
+	must(err)
+	for range 4 {
+		reading, err = stream.Recv()
+		must(err)
+	}
+	last := reading.Pools[0]
+	want(last.Submitted > first.Submitted && last.Time.AsTime().After(first.Time.AsTime()), last)
+	want(reading.System.Cores > 0, reading.System)
+}
+
+func (s scenario) retry(ctx context.Context) {
+	// The server is gone while this is called; the channel's service config waits and repeats.
+	control("crash")
+	request := nap(0)
+	request.RequestId = "go-retry"
+	first, err := s.tasks.SubmitTask(ctx, request)
+	must(err)
+	want(!first.Duplicate, first)
+	again, err := s.tasks.SubmitTask(ctx, request)
+	must(err)
+	want(again.Duplicate, again)
+}
+
+// detail finds one kind of rich detail in an error.
+func detail[T any](err error) T {
+	for _, detail := range status.Convert(err).Details() {
+		if found, ok := detail.(T); ok {
+			return found
+		}
+	}
+	log.Panicf("no %T in %v", *new(T), err)
+	return *new(T)
+}
+
+// control asks the harness to break something; returns when it is broken.
+func control(word string) {
+	end, err := net.Dial("tcp", os.Getenv("LINESHAFT_CONTROL"))
+	must(err)
+	defer end.Close()
+	_, err = fmt.Fprintln(end, word)
+	must(err)
+	answer, err := bufio.NewReader(end).ReadString('\n')
+	must(err)
+	want(answer == "done\n", answer)
+}
+
+func payload(value any) *v1.Payload {
+	data, err := json.Marshal(value)
+	must(err)
+	return &v1.Payload{Kind: &v1.Payload_Data{Data: data}, ContentType: "application/json"}
+}
+
+func nap(seconds float64) *v1.SubmitTaskRequest {
+	return &v1.SubmitTaskRequest{Handler: "io", Payload: payload(seconds)}
+}
+
+func naps(count int, seconds float64) []*v1.SubmitTaskRequest {
+	tasks := make([]*v1.SubmitTaskRequest, count)
+	for i := range tasks {
+		tasks[i] = nap(seconds)
+	}
+	return tasks
+}
+
+func within(time time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), time)
+}
+
+func must(err error) {
+	if err != nil {
+		log.Panic(err)
+	}
+}
+
+func want(holds bool, what any) {
+	if !holds {
+		log.Panicf("not as it should be: %v", what)
+	}
+}

@@ -1,0 +1,283 @@
+"""Runs the clients in other languages against the real server, side by side.
+
+Each language gets a scratch directory with a copy of its files and of `proto/`, a server of its own, and
+a TCP proxy in front of it. In the directory the commands of its section in docs/clients.md are run as they
+stand there: they install, generate, build and run the first program. Then its scenario runs; it prints
+`ok NAME` for each check, and has to print every name of checks.txt.
+
+A scenario breaks things by writing a word to LINESHAFT_CONTROL: `cut` resets every connection of the proxy,
+`crash` kills the server (SIGKILL) and starts it again on the same directory; both answer `done`.
+"""
+
+import argparse
+import functools
+import http.server
+import os
+import pathlib
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+START_SECONDS_MAX = 60
+COMMAND_SECONDS_MAX = 900
+LOOPBACK = "127.0.0.1"
+COLOUR = re.compile("\x1b\\[[0-9;]*m")
+
+
+class Server:
+    """The real binary on a directory of its own; it can be killed and started again."""
+
+    def __init__(self, binary, directory, config):
+        self.binary = binary
+        self.directory = directory
+        directory.mkdir(parents=True)
+        (directory / "config.toml").write_text(config)
+        self.start()
+
+    def start(self):
+        ready = self.directory / "ready"
+        ready.unlink(missing_ok=True)
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("LINESHAFT_")}
+        with open(self.directory / "log", "ab") as log:
+            self.process = subprocess.Popen(
+                [self.binary, "serve", "--listen", f"{LOOPBACK}:0", "--ready-file", ready,
+                 "--config", self.directory / "config.toml", "--data-dir", self.directory / "data"],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=plain)
+        until = time.monotonic() + START_SECONDS_MAX
+        while not ready.exists():
+            if self.process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError(f"the server did not start: {self.log()}")
+            time.sleep(0.01)
+        host, port = ready.read_text().strip().rsplit(":", 1)
+        self.address = (host, int(port))
+
+    def crash(self):
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self):
+        """Ends it as an operator would; returns its exit code."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            return self.process.wait(START_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+    def log(self):
+        return (self.directory / "log").read_text(errors="replace")[-4000:]
+
+
+class Proxy:
+    """Forwards connections to a server, until they are cut."""
+
+    def __init__(self, server):
+        self.server = server
+        self.pairs = set()
+        self.lock = threading.Lock()
+        self.entrance = socket.create_server((LOOPBACK, 0))
+        self.control = socket.create_server((LOOPBACK, 0))
+        threading.Thread(target=self.accept, daemon=True).start()
+        threading.Thread(target=self.obey, daemon=True).start()
+
+    def accept(self):
+        while True:
+            client, _ = self.entrance.accept()
+            try:
+                upstream = socket.create_connection(self.server.address)
+            except OSError:
+                reset(client)
+                continue
+            for end in (client, upstream):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            pair = (client, upstream)
+            with self.lock:
+                self.pairs.add(pair)
+            for source, target in (pair, pair[::-1]):
+                threading.Thread(target=self.pump, args=(source, target, pair), daemon=True).start()
+
+    def pump(self, source, target, pair):
+        try:
+            while data := source.recv(65536):
+                target.sendall(data)
+        except OSError:
+            pass
+        self.forget(pair)
+
+    def forget(self, pair):
+        with self.lock:
+            if pair not in self.pairs:
+                return
+            self.pairs.remove(pair)
+        for end in pair:
+            reset(end)
+
+    def cut(self):
+        with self.lock:
+            pairs = list(self.pairs)
+        for pair in pairs:
+            self.forget(pair)
+        return len(pairs)
+
+    def obey(self):
+        while True:
+            caller, _ = self.control.accept()
+            with caller, caller.makefile("rw") as lines:
+                word = lines.readline().strip()
+                if word == "crash":
+                    self.server.crash()
+                # A check that believes to have lost its connection must have had one.
+                lines.write("done\n" if self.cut() or word == "crash" else "there was no connection\n")
+            if word == "crash":
+                self.server.start()
+
+
+def reset(end):
+    """Breaks a connection the hard way: the other side gets a reset."""
+    try:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        end.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+    end.close()
+
+
+def place(listening):
+    host, port = listening.getsockname()[:2]
+    return f"{host}:{port}"
+
+
+class Pages(http.server.SimpleHTTPRequestHandler):
+    """Serves files and tells nobody."""
+
+    def log_message(self, *_):
+        pass
+
+
+def serve_pages(directory):
+    """A web server of another origin than the API; returns its address."""
+    server = http.server.ThreadingHTTPServer((LOOPBACK, 0), functools.partial(Pages, directory=directory))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return place(server.socket)
+
+
+def documented_commands(language):
+    """The shell commands of a language's section of docs/clients.md, without those that copy the files."""
+    text = (ROOT / "docs" / "clients.md").read_text()
+    section = re.search(rf"<!-- client: {language} -->\n```sh\n(.*?)```", text, re.DOTALL)
+    if section is None:
+        raise RuntimeError(f"docs/clients.md has no commands for {language}")
+    first, commands = section.group(1).split("\n", 1)
+    if not first.startswith(f"cp -r tests/clients/{language} "):
+        raise RuntimeError(f"the commands for {language} in docs/clients.md have to begin by copying its files")
+    return commands
+
+
+class Run:
+    """One language: its directory, its server, and what its programs printed."""
+
+    def __init__(self, language, options):
+        self.language = language
+        self.directory = options.scratch / language
+        shutil.rmtree(self.directory, ignore_errors=True)
+        shutil.copytree(HERE / language, self.directory)
+        shutil.copytree(ROOT / "proto", self.directory / "proto")
+        shutil.copytree(HERE / "third_party", self.directory / "third_party")
+        shutil.copy(ROOT / "docs" / "service-config.json", self.directory)
+        self.page = serve_pages(self.directory / "page")
+        config = (HERE / "server.toml").read_text().replace("PAGE", self.page)
+        self.server = Server(options.binary, self.directory / "server", config)
+        self.proxy = Proxy(self.server)
+        self.printed = []
+
+    def environment(self):
+        return dict(
+            os.environ,
+            LINESHAFT_ADDRESS="{}:{}".format(*self.server.address),
+            LINESHAFT_PROXY=place(self.proxy.entrance),
+            LINESHAFT_CONTROL=place(self.proxy.control),
+            LINESHAFT_PAGE=self.page,
+        )
+
+    def command(self, what, script):
+        """Runs shell commands in the directory; returns what they printed, or fails with it."""
+        begin = time.monotonic()
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script], cwd=self.directory, env=self.environment(), text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=COMMAND_SECONDS_MAX)
+        say(f"{self.language}: {what} took {time.monotonic() - begin:.1f} s")
+        if done.returncode != 0:
+            raise RuntimeError(f"{what} ended with {done.returncode}:\n{done.stdout[-6000:]}")
+        return COLOUR.sub("", done.stdout)
+
+    def all(self):
+        output = self.command("install, generate, first task", documented_commands(self.language))
+        look = HERE / self.language / "first.sh"
+        if look.exists():
+            output += self.command("a look at the first page", look.read_text())
+        if "TASK_STATE_COMPLETED" not in output or "348513" not in output:
+            raise RuntimeError(f"the first program did not print the end of its task:\n{output[-3000:]}")
+        output = self.command("scenario", (HERE / self.language / "scenario.sh").read_text())
+        passed = re.findall(r"^ok (\S+)", output, re.MULTILINE)
+        for name in passed:
+            say(f"{self.language}: ok {name}")
+        wanted = (HERE / self.language / "checks.txt")
+        wanted = (wanted if wanted.exists() else HERE / "checks.txt").read_text().split()
+        missing = [name for name in wanted if name not in passed]
+        if missing:
+            raise RuntimeError(f"checks that did not run: {', '.join(missing)}\n{output[-6000:]}")
+        code = self.server.stop()
+        if code != 0:
+            raise RuntimeError(f"the server ended with {code}: {self.server.log()}")
+        return len(passed)
+
+
+output_lock = threading.Lock()
+
+
+def say(line):
+    with output_lock:
+        print(line, flush=True)
+
+
+def run(language, options):
+    """Returns how many checks passed, or None after a failure that was printed."""
+    started = None
+    try:
+        started = Run(language, options)
+        return started.all()
+    except Exception as error:  # One language's failure must not hide those of the others.
+        say(f"{language}: FAILED: {error}")
+        if started:
+            say(f"{language}: the end of the server's log:\n{started.server.log()}")
+        return None
+    finally:
+        if started:
+            started.server.crash()
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--binary", type=pathlib.Path, required=True)
+    options.add_argument("--scratch", type=pathlib.Path, required=True)
+    options.add_argument("--at-once", type=int, default=2)
+    options.add_argument("languages", nargs="+")
+    options = options.parse_args()
+    with ThreadPoolExecutor(options.at_once) as threads:
+        results = dict(zip(options.languages, threads.map(lambda one: run(one, options), options.languages)))
+    for language, passed in results.items():
+        say(f"{language}: " + ("FAILED" if passed is None else f"{passed} checks passed"))
+    return 1 if None in results.values() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+mvn --batch-mode --quiet exec:java -Dexec.mainClass=Scenario

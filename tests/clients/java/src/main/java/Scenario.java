@@ -1,0 +1,363 @@
+import com.google.protobuf.ByteString;
+import com.google.protobuf.Message;
+import com.google.protobuf.util.Durations;
+import com.google.protobuf.util.Timestamps;
+import com.google.rpc.BadRequest;
+import com.google.rpc.ErrorInfo;
+import com.google.rpc.ResourceInfo;
+import dev.lineshaft.v1.BatchSubmitTasksRequest;
+import dev.lineshaft.v1.CancelTaskRequest;
+import dev.lineshaft.v1.Durability;
+import dev.lineshaft.v1.GetTaskRequest;
+import dev.lineshaft.v1.ListTasksRequest;
+import dev.lineshaft.v1.Payload;
+import dev.lineshaft.v1.PoolServiceGrpc;
+import dev.lineshaft.v1.Priority;
+import dev.lineshaft.v1.StopMethod;
+import dev.lineshaft.v1.StreamPoolMetricsRequest;
+import dev.lineshaft.v1.SubmitTaskRequest;
+import dev.lineshaft.v1.SubmitTasksRequest;
+import dev.lineshaft.v1.SubmitTasksResponse;
+import dev.lineshaft.v1.TaskEvent;
+import dev.lineshaft.v1.TaskFilter;
+import dev.lineshaft.v1.TaskServiceGrpc;
+import dev.lineshaft.v1.TaskState;
+import dev.lineshaft.v1.WaitTaskRequest;
+import dev.lineshaft.v1.WatchTasksRequest;
+import io.grpc.Channel;
+import io.grpc.Context;
+import io.grpc.Status;
+import io.grpc.StatusRuntimeException;
+import io.grpc.health.v1.HealthCheckRequest;
+import io.grpc.health.v1.HealthCheckResponse.ServingStatus;
+import io.grpc.health.v1.HealthGrpc;
+import io.grpc.protobuf.StatusProto;
+import io.grpc.stub.StreamObserver;
+import java.io.BufferedReader;
+import java.io.InputStreamReader;
+import java.net.Socket;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Collections;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
+
+/** What a client in Java has to be able to do; run by tests/clients/run.sh. */
+public class Scenario {
+  /** What two watches of the same events have to agree on. */
+  private record Seen(long revision, String task, TaskState state) {}
+
+  private interface Check {
+    void run() throws Exception;
+  }
+
+  private final Channel channel;
+  private int events;
+  private int completed;
+
+  private Scenario(Channel channel) {
+    this.channel = channel;
+  }
+
+  public static void main(String[] args) throws Exception {
+    var channel = Lineshaft.connect(System.getenv("LINESHAFT_PROXY"), Path.of("service-config.json"));
+    var health = HealthGrpc.newBlockingStub(channel).check(HealthCheckRequest.getDefaultInstance());
+    want(health.getStatus() == ServingStatus.SERVING, health);
+    var scenario = new Scenario(channel);
+    check("submit", scenario::submit);
+    check("batch", scenario::batch);
+    check("stream", scenario::stream);
+    check("watch", scenario::watch);
+    check("cancel", scenario::cancel);
+    check("errors", scenario::errors);
+    check("deadline", scenario::deadline);
+    check("metrics", scenario::metrics);
+    check("retry", scenario::retry);
+    channel.shutdownNow();
+  }
+
+  private static void check(String name, Check check) throws Exception {
+    check.run();
+    System.out.println("ok " + name);
+  }
+
+  private TaskServiceGrpc.TaskServiceBlockingStub tasks() {
+    return TaskServiceGrpc.newBlockingStub(channel).withDeadlineAfter(40, TimeUnit.SECONDS);
+  }
+
+  private void submit() {
+    var request =
+        SubmitTaskRequest.newBuilder()
+            .setHandler("compute")
+            .setPayload(payload("100"))
+            .setRequestId("java-submit")
+            .setPriority(Priority.PRIORITY_HIGH)
+            .putLabels("from", "java")
+            .build();
+    var first = tasks().submitTask(request);
+    want(!first.getTaskId().isEmpty() && !first.getDuplicate(), first);
+    want(first.getDurability() == Durability.DURABILITY_FSYNC, first);
+    var done = tasks().waitTask(WaitTaskRequest.newBuilder().setTaskId(first.getTaskId()).build());
+    want(done.getFinished() && done.getTask().getState() == TaskState.TASK_STATE_COMPLETED, done);
+    want(done.getTask().getResult().getData().toStringUtf8().contains("\"value\":4950"), done);
+    var again = tasks().submitTask(request);
+    want(again.getDuplicate() && again.getTaskId().equals(first.getTaskId()), again);
+    var get = GetTaskRequest.newBuilder().setTaskId(first.getTaskId()).setIncludePayload(true);
+    var task = tasks().getTask(get.build()).getTask();
+    want(task.getPayload().getData().toStringUtf8().equals("100"), task);
+    want(task.getLabelsOrThrow("from").equals("java"), task);
+    want(Timestamps.compare(task.getSubmittedAt(), task.getFinishedAt()) <= 0, task);
+  }
+
+  private void batch() {
+    var accepted = tasks().batchSubmitTasks(naps(20, "0"));
+    var listed = new ArrayList<String>();
+    var list =
+        ListTasksRequest.newBuilder()
+            .setFilter(TaskFilter.newBuilder().setBatchId(accepted.getBatchId()))
+            .setPageSize(7);
+    do {
+      var page = tasks().listTasks(list.build());
+      page.getTasksList().forEach(task -> listed.add(task.getTaskId()));
+      list.setPageToken(page.getNextPageToken());
+    } while (!list.getPageToken().isEmpty());
+    Collections.reverse(listed);
+    want(listed.size() == 20 && listed.equals(accepted.getTaskIdsList()), listed);
+  }
+
+  private void stream() throws InterruptedException {
+    Map<Long, SubmitTasksResponse> answers = new ConcurrentHashMap<>();
+    var ended = new CountDownLatch(1);
+    var failures = Collections.synchronizedList(new ArrayList<Throwable>());
+    var requests =
+        TaskServiceGrpc.newStub(channel)
+            .withDeadlineAfter(20, TimeUnit.SECONDS)
+            .submitTasks(
+                new StreamObserver<SubmitTasksResponse>() {
+                  @Override
+                  public void onNext(SubmitTasksResponse answer) {
+                    answers.put(answer.getSequence(), answer);
+                  }
+
+                  @Override
+                  public void onError(Throwable error) {
+                    failures.add(error);
+                    ended.countDown();
+                  }
+
+                  @Override
+                  public void onCompleted() {
+                    ended.countDown();
+                  }
+                });
+    for (long sequence = 0; sequence < 50; sequence++) {
+      var task = nap("0");
+      if (sequence == 7) {
+        task.putLabels("", "x");
+      }
+      requests.onNext(
+          SubmitTasksRequest.newBuilder().setSequence(sequence).setTask(task).build());
+    }
+    requests.onCompleted();
+    want(ended.await(30, TimeUnit.SECONDS) && failures.isEmpty(), failures);
+    want(answers.size() == 50, answers.keySet());
+    var rejected = answers.remove(7L).getRejected();
+    want(rejected.getReason().equals("INVALID_FIELD"), rejected);
+    want(rejected.getField().equals("task.labels[\"\"]"), rejected);
+    want(rejected.getCode() == Status.Code.INVALID_ARGUMENT.value(), rejected);
+    answers.values().forEach(answer -> want(answer.hasAccepted(), answer));
+  }
+
+  private void watch() throws Exception {
+    var accepted = tasks().batchSubmitTasks(naps(40, "0.05"));
+    var filter = TaskFilter.newBuilder().setBatchId(accepted.getBatchId()).build();
+    var before = accepted.getRevision() - accepted.getTaskIdsCount();
+    var states = new HashMap<String, TaskState>();
+    List<Seen> seen = new ArrayList<>();
+    new Watch(tasks(), filter, before)
+        .run(
+            event -> {
+              var last = states.put(event.getTaskId(), event.getState());
+              want(
+                  event.getPreviousState() == (last == null ? TaskState.TASK_STATE_UNSPECIFIED : last),
+                  event);
+              want(seen.isEmpty() || last(seen).revision < event.getRevision(), event);
+              seen.add(new Seen(event.getRevision(), event.getTaskId(), event.getState()));
+              events++;
+              if (events == 15) {
+                control("cut");
+              } else if (events == 60) {
+                control("crash");
+              }
+              if (event.getState() == TaskState.TASK_STATE_COMPLETED) {
+                completed++;
+              }
+              return completed < 40;
+            });
+    List<Seen> replayed = new ArrayList<>();
+    new Watch(tasks(), filter, before)
+        .run(
+            event -> {
+              replayed.add(new Seen(event.getRevision(), event.getTaskId(), event.getState()));
+              return event.getRevision() < last(seen).revision;
+            });
+    want(seen.equals(replayed), "events that were missed or came twice");
+  }
+
+  private void cancel() throws Exception {
+    var accepted = tasks().submitTask(nap("60").build());
+    var filter = TaskFilter.newBuilder().addTaskIds(accepted.getTaskId()).build();
+    var seen = new ArrayList<TaskEvent>();
+    new Watch(tasks(), filter, accepted.getRevision() - 1)
+        .run(
+            event -> {
+              seen.add(event);
+              if (event.getState() == TaskState.TASK_STATE_RUNNING && !event.hasCancel()) {
+                var cancel = CancelTaskRequest.newBuilder().setTaskId(event.getTaskId());
+                var answer = tasks().cancelTask(cancel.setReason("not needed").build());
+                want(answer.getState() == TaskState.TASK_STATE_RUNNING, answer);
+              }
+              return event.getStateValue() <= TaskState.TASK_STATE_RUNNING_VALUE;
+            });
+    var end = last(seen);
+    want(end.getState() == TaskState.TASK_STATE_CANCELLED, end);
+    want(end.getCancel().getReason().equals("not needed") && end.getCancel().hasStoppedAt(), end);
+    want(end.getCancel().getMethod() == StopMethod.STOP_METHOD_TOKEN, end);
+  }
+
+  private void errors() throws Exception {
+    var error =
+        refused(() -> tasks().submitTask(SubmitTaskRequest.newBuilder().setHandler("nosuch").build()));
+    want(error.getStatus().getCode() == Status.Code.NOT_FOUND, error);
+    var info = detail(error, ErrorInfo.class);
+    want(info.getReason().equals("UNKNOWN_HANDLER"), info);
+    want(info.getDomain().equals("lineshaft.dev"), info);
+    want(info.getMetadataOrThrow("handler").equals("nosuch"), info);
+    want(detail(error, ResourceInfo.class).getResourceType().equals("handler"), error);
+    var bad = naps(1, "0").toBuilder().addTasks(nap("0").setDisplayName("x".repeat(200))).build();
+    error = refused(() -> tasks().batchSubmitTasks(bad));
+    want(error.getStatus().getCode() == Status.Code.INVALID_ARGUMENT, error);
+    want(detail(error, ErrorInfo.class).getReason().equals("INVALID_FIELD"), error);
+    var violation = detail(error, BadRequest.class).getFieldViolations(0);
+    want(violation.getField().equals("tasks[1].display_name"), violation);
+  }
+
+  private void deadline() throws Exception {
+    var id = tasks().submitTask(nap("60").build()).getTaskId();
+    var begin = System.nanoTime();
+    var wait = WaitTaskRequest.newBuilder().setTaskId(id).build();
+    var error = refused(() -> tasks().withDeadlineAfter(300, TimeUnit.MILLISECONDS).waitTask(wait));
+    want(error.getStatus().getCode() == Status.Code.DEADLINE_EXCEEDED, error);
+    var steps =
+        tasks()
+            .withDeadlineAfter(300, TimeUnit.MILLISECONDS)
+            .watchTasks(WatchTasksRequest.getDefaultInstance());
+    error = refused(() -> steps.forEachRemaining(step -> {}));
+    want(error.getStatus().getCode() == Status.Code.DEADLINE_EXCEEDED, error);
+    want(System.nanoTime() - begin < TimeUnit.SECONDS.toNanos(5), "the deadlines came late");
+    // The deadline was the call's: the task goes on.
+    var task = tasks().getTask(GetTaskRequest.newBuilder().setTaskId(id).build()).getTask();
+    want(task.getStateValue() <= TaskState.TASK_STATE_RUNNING_VALUE, task);
+    tasks().cancelTask(CancelTaskRequest.newBuilder().setTaskId(id).build());
+  }
+
+  private void metrics() throws Exception {
+    var request =
+        StreamPoolMetricsRequest.newBuilder()
+            .addPools("default")
+            .setInterval(Durations.fromMillis(100))
+            .setIncludeWorkers(true)
+            .build();
+    try (var call = Context.current().withCancellation()) {
+      call.call(
+          () -> {
+            var readings = PoolServiceGrpc.newBlockingStub(channel).streamPoolMetrics(request);
+            var first = readings.next().getPools(0);
+            want(first.getPool().equals("default") && first.getSize() == 4, first);
+            want(first.getWorkersCount() == 4, first);
+            tasks().submitTask(nap("0").build());
+            for (int skipped = 0; skipped < 3; skipped++) {
+              readings.next();
+            }
+            var reading = readings.next();
+            var last = reading.getPools(0);
+            want(last.getSubmitted() > first.getSubmitted(), last);
+            want(Timestamps.compare(first.getTime(), last.getTime()) < 0, last);
+            want(reading.getSystem().getCores() > 0, reading.getSystem());
+            return null;
+          });
+    }
+  }
+
+  private void retry() {
+    // The server is gone while this is called; the channel's service config waits and repeats.
+    control("crash");
+    var request = nap("0").setRequestId("java-retry").build();
+    var first = tasks().submitTask(request);
+    want(!first.getDuplicate(), first);
+    want(tasks().submitTask(request).getDuplicate(), first);
+  }
+
+  private static StatusRuntimeException refused(Check call) throws Exception {
+    try {
+      call.run();
+    } catch (StatusRuntimeException error) {
+      return error;
+    }
+    throw new AssertionError("the call should have been refused");
+  }
+
+  /** Finds one kind of rich detail in an error. */
+  private static <T extends Message> T detail(StatusRuntimeException error, Class<T> kind)
+      throws Exception {
+    for (var detail : StatusProto.fromThrowable(error).getDetailsList()) {
+      if (detail.is(kind)) {
+        return detail.unpack(kind);
+      }
+    }
+    throw new AssertionError("no " + kind + " in " + error);
+  }
+
+  /** Asks the harness to break something; returns when it is broken. */
+  private static void control(String word) {
+    var place = System.getenv("LINESHAFT_CONTROL").split(":");
+    try (var end = new Socket(place[0], Integer.parseInt(place[1]))) {
+      end.getOutputStream().write((word + "\n").getBytes());
+      var answer = new BufferedReader(new InputStreamReader(end.getInputStream())).readLine();
+      want("done".equals(answer), answer);
+    } catch (java.io.IOException error) {
+      throw new AssertionError(error);
+    }
+  }
+
+  private static Payload payload(String json) {
+    return Payload.newBuilder()
+        .setData(ByteString.copyFromUtf8(json))
+        .setContentType("application/json")
+        .build();
+  }
+
+  private static SubmitTaskRequest.Builder nap(String seconds) {
+    return SubmitTaskRequest.newBuilder().setHandler("io").setPayload(payload(seconds));
+  }
+
+  private static BatchSubmitTasksRequest naps(int count, String seconds) {
+    return BatchSubmitTasksRequest.newBuilder()
+        .addAllTasks(Collections.nCopies(count, nap(seconds).build()))
+        .build();
+  }
+
+  private static <T> T last(List<T> list) {
+    return list.get(list.size() - 1);
+  }
+
+  private static void want(boolean holds, Object what) {
+    if (!holds) {
+      throw new AssertionError("not as it should be: " + what);
+    }
+  }
+}

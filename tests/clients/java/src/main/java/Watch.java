@@ -1,0 +1,57 @@
+import dev.lineshaft.v1.TaskEvent;
+import dev.lineshaft.v1.TaskFilter;
+import dev.lineshaft.v1.TaskServiceGrpc.TaskServiceBlockingStub;
+import dev.lineshaft.v1.WatchTasksRequest;
+import io.grpc.Context;
+import io.grpc.Status;
+import io.grpc.StatusRuntimeException;
+import java.util.function.Predicate;
+
+/** A watch that survives its connection: it goes on after the last revision that it saw. */
+final class Watch {
+  private static final long PAUSE_MILLISECONDS = 200;
+
+  private final TaskServiceBlockingStub tasks;
+  private final TaskFilter filter;
+  private long afterRevision;
+
+  Watch(TaskServiceBlockingStub tasks, TaskFilter filter, long afterRevision) {
+    this.tasks = tasks;
+    this.filter = filter;
+    this.afterRevision = afterRevision;
+  }
+
+  /** Hands over each event that matches, in order, each once, until {@code goOn} answers false. */
+  void run(Predicate<TaskEvent> goOn) throws Exception {
+    while (true) {
+      try (var call = Context.current().withCancellation()) {
+        if (call.call(() -> follow(goOn))) {
+          return;
+        }
+      } catch (StatusRuntimeException error) {
+        // OUT_OF_RANGE means that the events are gone: begin anew with include_snapshot.
+        if (error.getStatus().getCode() != Status.Code.UNAVAILABLE) {
+          throw error;
+        }
+      }
+      Thread.sleep(PAUSE_MILLISECONDS);
+    }
+  }
+
+  private boolean follow(Predicate<TaskEvent> goOn) {
+    var request = WatchTasksRequest.newBuilder().setFilter(filter).setAfterRevision(afterRevision);
+    var steps = tasks.withWaitForReady().watchTasks(request.build());
+    while (steps.hasNext()) {
+      var step = steps.next();
+      if (step.hasEvent()) {
+        afterRevision = step.getEvent().getRevision();
+        if (!goOn.test(step.getEvent())) {
+          return true;
+        }
+      } else if (step.hasProgress()) {
+        afterRevision = step.getProgress().getRevision();
+      }
+    }
+    return false;
+  }
+}

@@ -1,0 +1,201 @@
+// What a client on connect-es has to be able to do; run by tests/clients/run.sh.
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { connect as dial } from "node:net";
+import { create, fromJson, type MessageInitShape } from "@bufbuild/protobuf";
+import { durationFromMs, timestampDate, ValueSchema } from "@bufbuild/protobuf/wkt";
+import { Code, ConnectError, createClient } from "@connectrpc/connect";
+import { connect } from "./channel.js";
+import { BadRequestSchema, ErrorInfoSchema } from "./gen/google/rpc/error_details_pb.js";
+import { PoolService } from "./gen/lineshaft/v1/pool_service_pb.js";
+import { Durability, Priority, StopMethod, TaskState } from "./gen/lineshaft/v1/task_pb.js";
+import {
+  type SubmitTaskRequestSchema,
+  SubmitTasksRequestSchema,
+  type SubmitTasksResponse,
+  TaskService,
+} from "./gen/lineshaft/v1/task_service_pb.js";
+import { watch } from "./watch.js";
+
+const transport = connect(process.env.LINESHAFT_PROXY!);
+const tasks = createClient(TaskService, transport);
+const pools = createClient(PoolService, transport);
+const patient = { timeoutMs: 30_000 };
+
+async function refused(calling: Promise<unknown>): Promise<ConnectError> {
+  const error = await calling.then(() => undefined, ConnectError.from);
+  assert(error, "the call should have been refused");
+  return error;
+}
+
+/** Asks the harness to break something; done when it is broken. */
+async function control(word: string) {
+  const [host, port] = process.env.LINESHAFT_CONTROL!.split(":");
+  const end = dial(Number(port), host);
+  end.write(`${word}\n`);
+  const [answer] = await once(end, "data");
+  assert.equal(String(answer), "done\n");
+  end.destroy();
+}
+
+type Task = MessageInitShape<typeof SubmitTaskRequestSchema>;
+
+const payload = (value: number) => ({ kind: { case: "json" as const, value: fromJson(ValueSchema, value) } });
+const nap = (seconds: number, more: Task = {}): Task =>
+  Object.assign({ handler: "io", payload: payload(seconds) }, more);
+const naps = (count: number, seconds: number) => Array.from({ length: count }, () => nap(seconds));
+
+async function submit() {
+  const request: Task = {
+    handler: "compute",
+    payload: payload(100),
+    requestId: "connect-submit",
+    priority: Priority.HIGH,
+    labels: { from: "connect" },
+  };
+  const first = await tasks.submitTask(request, patient);
+  assert(first.taskId && !first.duplicate && first.durability === Durability.FSYNC);
+  const done = await tasks.waitTask({ taskId: first.taskId }, patient);
+  assert(done.finished && done.task?.state === TaskState.COMPLETED);
+  assert(done.task.result?.kind.case === "data");
+  assert.equal(JSON.parse(new TextDecoder().decode(done.task.result.kind.value)).value, 4950);
+  const again = await tasks.submitTask(request, patient);
+  assert(again.duplicate && again.taskId === first.taskId);
+  const { task } = await tasks.getTask({ taskId: first.taskId, includePayload: true }, patient);
+  assert.equal(task?.labels.from, "connect");
+  assert(task.payload?.kind.case === "data" && new TextDecoder().decode(task.payload.kind.value) === "100");
+  assert(timestampDate(task.finishedAt!) >= timestampDate(task.submittedAt!));
+}
+
+async function batch() {
+  const { batchId, taskIds } = await tasks.batchSubmitTasks({ tasks: naps(20, 0) }, patient);
+  const listed: string[] = [];
+  let pageToken = "";
+  do {
+    const page = await tasks.listTasks({ filter: { batchId }, pageSize: 7, pageToken }, patient);
+    listed.push(...page.tasks.map((task) => task.taskId));
+    pageToken = page.nextPageToken;
+  } while (pageToken);
+  assert.equal(listed.length, 20);
+  assert.deepEqual(listed.reverse(), taskIds);
+}
+
+async function stream() {
+  async function* requests() {
+    for (let sequence = 0n; sequence < 50n; sequence++) {
+      const task = nap(0, sequence === 7n ? { labels: { "": "x" } } : {});
+      yield create(SubmitTasksRequestSchema, { sequence, task });
+    }
+  }
+  const answers = new Map<bigint, SubmitTasksResponse["outcome"]>();
+  for await (const answer of tasks.submitTasks(requests(), patient)) answers.set(answer.sequence, answer.outcome);
+  assert.equal(answers.size, 50);
+  const rejected = answers.get(7n);
+  assert(rejected?.case === "rejected");
+  assert.equal(rejected.value.reason, "INVALID_FIELD");
+  assert.equal(rejected.value.field, 'task.labels[""]');
+  assert.equal(rejected.value.code, Code.InvalidArgument);
+  answers.delete(7n);
+  for (const outcome of answers.values()) assert(outcome.case === "accepted");
+}
+
+async function resumedWatch() {
+  const { batchId, taskIds, revision } = await tasks.batchSubmitTasks({ tasks: naps(40, 0.05) }, patient);
+  const before = revision - BigInt(taskIds.length);
+  const states = new Map<string, TaskState>();
+  const seen: [bigint, string, TaskState][] = [];
+  let completed = 0;
+  for await (const event of watch(tasks, { batchId }, before)) {
+    assert.equal(event.previousState, states.get(event.taskId) ?? TaskState.UNSPECIFIED);
+    assert(seen.length === 0 || seen.at(-1)![0] < event.revision, "revisions rise");
+    states.set(event.taskId, event.state);
+    seen.push([event.revision, event.taskId, event.state]);
+    if (seen.length === 15) await control("cut");
+    if (seen.length === 60) await control("crash");
+    if (event.state === TaskState.COMPLETED && ++completed === 40) break;
+  }
+  const replayed: typeof seen = [];
+  for await (const event of watch(tasks, { batchId }, before)) {
+    replayed.push([event.revision, event.taskId, event.state]);
+    if (event.revision === seen.at(-1)![0]) break;
+  }
+  assert.deepEqual(seen, replayed, "nothing was missed and nothing came twice");
+}
+
+async function cancel() {
+  const { taskId, revision } = await tasks.submitTask(nap(60), patient);
+  for await (const event of watch(tasks, { taskIds: [taskId] }, revision - 1n)) {
+    if (event.state === TaskState.RUNNING && !event.cancel) {
+      const answer = await tasks.cancelTask({ taskId, reason: "not needed" }, patient);
+      assert.equal(answer.state, TaskState.RUNNING);
+    }
+    if (event.state > TaskState.RUNNING) {
+      assert.equal(event.state, TaskState.CANCELLED);
+      assert.equal(event.cancel?.reason, "not needed");
+      assert.equal(event.cancel?.method, StopMethod.TOKEN);
+      assert(event.cancel?.stoppedAt);
+      return;
+    }
+  }
+}
+
+async function errors() {
+  let error = await refused(tasks.submitTask({ handler: "nosuch" }, patient));
+  assert.equal(error.code, Code.NotFound);
+  const [info] = error.findDetails(ErrorInfoSchema);
+  assert.equal(info?.reason, "UNKNOWN_HANDLER");
+  assert.equal(info.domain, "lineshaft.dev");
+  assert.equal(info.metadata.handler, "nosuch");
+  const bad = { tasks: [nap(0), nap(0, { displayName: "x".repeat(200) })] };
+  error = await refused(tasks.batchSubmitTasks(bad, patient));
+  assert.equal(error.code, Code.InvalidArgument);
+  assert.equal(error.findDetails(ErrorInfoSchema)[0]?.reason, "INVALID_FIELD");
+  const [badRequest] = error.findDetails(BadRequestSchema);
+  assert.equal(badRequest?.fieldViolations[0]?.field, "tasks[1].display_name");
+}
+
+async function deadline() {
+  const { taskId } = await tasks.submitTask(nap(60), patient);
+  const begin = Date.now();
+  let error = await refused(tasks.waitTask({ taskId }, { timeoutMs: 300 }));
+  assert.equal(error.code, Code.DeadlineExceeded);
+  const steps = tasks.watchTasks({}, { timeoutMs: 300 });
+  error = await refused((async () => { for await (const _ of steps); })());
+  assert.equal(error.code, Code.DeadlineExceeded);
+  assert(Date.now() - begin < 5_000);
+  // The deadline was the call's: the task goes on.
+  const { task } = await tasks.getTask({ taskId }, patient);
+  assert(task && task.state <= TaskState.RUNNING);
+  await tasks.cancelTask({ taskId }, patient);
+}
+
+async function metrics() {
+  const readings = [];
+  const request = { pools: ["default"], interval: durationFromMs(100), includeWorkers: true };
+  for await (const reading of pools.streamPoolMetrics(request, patient)) {
+    readings.push(reading);
+    if (readings.length === 1) await tasks.submitTask(nap(0), patient);
+    if (readings.length === 5) break;
+  }
+  const [first, last] = [readings[0]!.pools[0]!, readings[4]!.pools[0]!];
+  assert.equal(first.pool, "default");
+  assert.equal(first.size, 4);
+  assert.equal(first.workers.length, 4);
+  assert(last.submitted > first.submitted && timestampDate(last.time!) > timestampDate(first.time!));
+  assert(readings[4]!.system!.cores > 0);
+}
+
+async function retry() {
+  // The server is gone while this is called; the transport's interceptor repeats it.
+  await control("crash");
+  const first = await tasks.submitTask(nap(0, { requestId: "connect-retry" }), patient);
+  assert(!first.duplicate);
+  assert((await tasks.submitTask(nap(0, { requestId: "connect-retry" }), patient)).duplicate);
+}
+
+const checks = { submit, batch, stream, watch: resumedWatch, cancel, errors, deadline, metrics, retry };
+for (const [name, check] of Object.entries(checks)) {
+  await check();
+  console.log("ok", name);
+}
+process.exit(0); // the transport keeps its connection open

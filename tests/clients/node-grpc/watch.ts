@@ -1,0 +1,34 @@
+// A watch that survives its connection: it goes on after the last revision that it saw.
+import { setTimeout } from "node:timers/promises";
+import { type ServiceError, status } from "@grpc/grpc-js";
+import type { TaskEvent, TaskFilter } from "./gen/lineshaft/v1/task.js";
+import { type TaskServiceClient, WatchTasksRequest } from "./gen/lineshaft/v1/task_service.js";
+
+const PAUSE_MILLISECONDS = 200;
+
+/** Yields each event that matches, in order, each once. */
+export async function* watch(
+  tasks: TaskServiceClient,
+  filter: Partial<TaskFilter>,
+  afterRevision: bigint,
+): AsyncGenerator<TaskEvent, never> {
+  for (;;) {
+    const steps = tasks.watchTasks(WatchTasksRequest.fromPartial({ filter, afterRevision }));
+    try {
+      for await (const { kind } of steps) {
+        if (kind.$case === "event") {
+          afterRevision = kind.value.revision;
+          yield kind.value;
+        } else if (kind.$case === "progress") {
+          afterRevision = kind.value.revision;
+        }
+      }
+    } catch (error) {
+      // OUT_OF_RANGE means that the events are gone: begin anew with includeSnapshot.
+      if ((error as ServiceError).code !== status.UNAVAILABLE) throw error;
+    } finally {
+      steps.cancel();
+    }
+    await setTimeout(PAUSE_MILLISECONDS);
+  }
+}

@@ -1,0 +1,20 @@
+"""Submits one task, follows it to its end, and prints its result."""
+
+import os
+import uuid
+
+import grpc
+from lineshaft.v1 import task_pb2 as t, task_service_pb2 as s, task_service_pb2_grpc as rpc
+
+address = os.environ.get("LINESHAFT_ADDRESS", "127.0.0.1:7070")
+payload = t.Payload(data=b'{"op": "primes", "n": 5000000}', content_type="application/json")
+# With a request id the call is safe to repeat: a repeat gets the first task.
+task = s.SubmitTaskRequest(handler="compute", payload=payload, request_id=str(uuid.uuid4()))
+
+with grpc.insecure_channel(address) as channel:
+    for step in rpc.TaskServiceStub(channel).RunTask(s.RunTaskRequest(task=task), timeout=60):
+        kind = step.WhichOneof("kind")
+        if kind == "event":
+            print(t.TaskState.Name(step.event.state))
+        elif kind == "task":
+            print(step.task.result.data.decode())

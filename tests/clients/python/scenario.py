@@ -1,0 +1,224 @@
+"""What a client in Python has to be able to do; run by tests/clients/run.sh."""
+
+import json
+import os
+import socket
+import time
+
+import grpc
+from channel import connect
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+from lineshaft.v1 import pool_service_pb2 as p, pool_service_pb2_grpc as pool_rpc
+from lineshaft.v1 import task_pb2 as t, task_service_pb2 as s, task_service_pb2_grpc as rpc
+from watch import watch
+
+ENDED = (t.TASK_STATE_COMPLETED, t.TASK_STATE_FAILED, t.TASK_STATE_CANCELLED)
+
+
+def payload(value):
+    return t.Payload(data=json.dumps(value).encode(), content_type="application/json")
+
+
+def io(seconds, **more):
+    return s.SubmitTaskRequest(handler="io", payload=payload(seconds), **more)
+
+
+def control(word):
+    """Asks the harness to break something; returns when it is broken."""
+    host, port = os.environ["LINESHAFT_CONTROL"].rsplit(":", 1)
+    with socket.create_connection((host, int(port))) as end, end.makefile("rw") as lines:
+        lines.write(word + "\n")
+        lines.flush()
+        assert lines.readline() == "done\n"
+
+
+def refusal(error):
+    """The rich details of an error, by the name of their type."""
+    details = {}
+    for detail in rpc_status.from_call(error).details:
+        for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.ResourceInfo):
+            message = kind()
+            if detail.Unpack(message):
+                details[kind.__name__] = message
+    return details
+
+
+def refused(call, *arguments, **options):
+    try:
+        call(*arguments, **options)
+    except grpc.RpcError as error:
+        return error
+    raise AssertionError("the call should have been refused")
+
+
+def submit(tasks, _):
+    request = s.SubmitTaskRequest(
+        handler="compute", payload=payload(100), request_id="python-submit", priority=t.PRIORITY_HIGH,
+        labels={"from": "python"})
+    first = tasks.SubmitTask(request, timeout=10)
+    assert first.task_id and not first.duplicate and first.durability == t.DURABILITY_FSYNC, first
+    done = tasks.WaitTask(s.WaitTaskRequest(task_id=first.task_id), timeout=40)
+    assert done.finished and done.task.state == t.TASK_STATE_COMPLETED, done
+    assert json.loads(done.task.result.data)["value"] == 4950, done
+    again = tasks.SubmitTask(request, timeout=10)
+    assert again.duplicate and again.task_id == first.task_id, again
+    task = tasks.GetTask(s.GetTaskRequest(task_id=first.task_id, include_payload=True), timeout=10).task
+    assert task.payload.data == b"100" and task.labels == {"from": "python"}, task
+    assert task.priority == t.PRIORITY_HIGH and task.finished_at.ToDatetime() >= task.submitted_at.ToDatetime()
+
+
+def batch(tasks, _):
+    accepted = tasks.BatchSubmitTasks(s.BatchSubmitTasksRequest(tasks=[io(0) for _ in range(20)]), timeout=10)
+    assert len(set(accepted.task_ids)) == 20, accepted
+    listed, token = [], ""
+    while True:
+        page = tasks.ListTasks(
+            s.ListTasksRequest(filter=t.TaskFilter(batch_id=accepted.batch_id), page_size=7, page_token=token),
+            timeout=10)
+        listed += [task.task_id for task in page.tasks]
+        token = page.next_page_token
+        if not token:
+            break
+    assert listed == list(reversed(accepted.task_ids)), (listed, accepted.task_ids)
+
+
+def stream(tasks, _):
+    def requests():
+        for sequence in range(50):
+            task = io(0) if sequence != 7 else s.SubmitTaskRequest(handler="io", labels={"": "x"})
+            yield s.SubmitTasksRequest(sequence=sequence, task=task)
+
+    answers = {answer.sequence: answer for answer in tasks.SubmitTasks(requests(), timeout=20)}
+    assert sorted(answers) == list(range(50)), sorted(answers)
+    rejected = answers.pop(7).rejected
+    assert rejected.reason == "INVALID_FIELD" and rejected.field == 'task.labels[""]', rejected
+    assert rejected.code == grpc.StatusCode.INVALID_ARGUMENT.value[0], rejected
+    assert all(answer.accepted.task_id for answer in answers.values()), answers
+
+
+def run(tasks, _):
+    task = io(1, request_id="python-run")
+    steps = tasks.RunTask(s.RunTaskRequest(task=task), timeout=20)
+    first = next(steps).accepted
+    control("cut")
+    assert refused(lambda: list(steps)).code() == grpc.StatusCode.UNAVAILABLE
+    # Called again with the same request id it follows the same task.
+    again = list(tasks.RunTask(s.RunTaskRequest(task=task), timeout=20, wait_for_ready=True))
+    assert again[0].accepted.duplicate and again[0].accepted.task_id == first.task_id, again
+    assert again[-1].task.state == t.TASK_STATE_COMPLETED and again[-1].task.attempt == 1, again
+
+
+def resumed_watch(tasks, _):
+    accepted = tasks.BatchSubmitTasks(
+        s.BatchSubmitTasksRequest(tasks=[io(0.05) for _ in range(40)], batch_id="python-watch"), timeout=10)
+    # Filters on the batch, from before it was there: revisions are one sequence per server.
+    wanted = t.TaskFilter(batch_id=accepted.batch_id)
+    before = accepted.revision - len(accepted.task_ids)
+    seen, states = [], {}
+    for event in watch(tasks, wanted, before):
+        assert event.previous_state == states.get(event.task_id, t.TASK_STATE_UNSPECIFIED), event
+        states[event.task_id] = event.state
+        seen.append((event.revision, event.task_id, event.state))
+        if len(seen) == 15:
+            control("cut")
+        if len(seen) == 60:
+            control("crash")
+        if len(states) == 40 and all(state == t.TASK_STATE_COMPLETED for state in states.values()):
+            break
+    assert all(one[0] < next[0] for one, next in zip(seen, seen[1:])), "revisions rise"
+    replayed = []
+    for event in watch(tasks, wanted, before):
+        replayed.append((event.revision, event.task_id, event.state))
+        if event.revision == seen[-1][0]:
+            break
+    assert seen == replayed, "nothing was missed and nothing came twice"
+
+
+def cancel(tasks, _):
+    accepted = tasks.SubmitTask(io(60, request_id="python-cancel"), timeout=10)
+    for event in watch(tasks, t.TaskFilter(task_ids=[accepted.task_id]), accepted.revision - 1):
+        if event.state == t.TASK_STATE_RUNNING and not event.HasField("cancel"):
+            answer = tasks.CancelTask(
+                s.CancelTaskRequest(task_id=accepted.task_id, reason="not needed any more"), timeout=10)
+            assert answer.state == t.TASK_STATE_RUNNING, answer
+        if event.state in ENDED:
+            break
+    assert event.state == t.TASK_STATE_CANCELLED, event
+    assert event.cancel.reason == "not needed any more" and event.cancel.HasField("stopped_at"), event
+    assert event.cancel.method == t.STOP_METHOD_TOKEN, event
+
+
+def errors(tasks, _):
+    error = refused(tasks.SubmitTask, s.SubmitTaskRequest(handler="nosuch"), timeout=10)
+    assert error.code() == grpc.StatusCode.NOT_FOUND, error
+    details = refusal(error)
+    assert details["ErrorInfo"].reason == "UNKNOWN_HANDLER", details
+    assert details["ErrorInfo"].domain == "lineshaft.dev", details
+    assert details["ErrorInfo"].metadata["handler"] == "nosuch", details
+    assert details["ResourceInfo"].resource_type == "handler", details
+    bad = s.BatchSubmitTasksRequest(tasks=[io(0), io(0, display_name="x" * 200)])
+    error = refused(tasks.BatchSubmitTasks, bad, timeout=10)
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT, error
+    details = refusal(error)
+    assert details["ErrorInfo"].reason == "INVALID_FIELD", details
+    assert details["BadRequest"].field_violations[0].field == "tasks[1].display_name", details
+
+
+def deadline(tasks, _):
+    accepted = tasks.SubmitTask(io(60), timeout=10)
+    begin = time.monotonic()
+    error = refused(tasks.WaitTask, s.WaitTaskRequest(task_id=accepted.task_id), timeout=0.3)
+    assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED, error
+    followed = tasks.WatchTasks(s.WatchTasksRequest(), timeout=0.3)
+    error = refused(lambda: list(followed))
+    assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED, error
+    assert time.monotonic() - begin < 5
+    # The deadline was the call's: the task goes on.
+    task = tasks.GetTask(s.GetTaskRequest(task_id=accepted.task_id), timeout=10).task
+    assert task.state in (t.TASK_STATE_QUEUED, t.TASK_STATE_RUNNING), task
+    tasks.CancelTask(s.CancelTaskRequest(task_id=accepted.task_id), timeout=10)
+
+
+def metrics(tasks, pools):
+    request = p.StreamPoolMetricsRequest(pools=["default"], include_workers=True)
+    request.interval.FromMilliseconds(100)
+    readings = []
+    for reading in pools.StreamPoolMetrics(request, timeout=20):
+        readings.append(reading)
+        if len(readings) == 1:
+            tasks.SubmitTask(io(0), timeout=10)
+        if len(readings) == 5:
+            break
+    first, last = readings[0].pools[0], readings[-1].pools[0]
+    assert first.pool == "default" and first.size == 4 and len(first.workers) == 4, first
+    assert last.submitted > first.submitted and last.time.ToNanoseconds() > first.time.ToNanoseconds()
+    assert readings[-1].system.cores > 0
+
+
+def retry(tasks, _):
+    # The server is gone while this is called; the channel's service config waits and repeats.
+    control("crash")
+    accepted = tasks.SubmitTask(io(0, request_id="python-retry"), timeout=30)
+    assert not accepted.duplicate, accepted
+    assert tasks.SubmitTask(io(0, request_id="python-retry"), timeout=30).duplicate
+
+
+CHECKS = {
+    "submit": submit, "batch": batch, "stream": stream, "run": run, "watch": resumed_watch, "cancel": cancel,
+    "errors": errors, "deadline": deadline, "metrics": metrics, "retry": retry,
+}
+
+
+def main():
+    with connect(os.environ["LINESHAFT_PROXY"]) as channel:
+        serving = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+        assert serving.status == health_pb2.HealthCheckResponse.SERVING, serving
+        for name, check in CHECKS.items():
+            check(rpc.TaskServiceStub(channel), pool_rpc.PoolServiceStub(channel))
+            print("ok", name, flush=True)
+
+
+if __name__ == "__main__":
+    main()

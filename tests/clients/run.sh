@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# The clients in other languages, generated from proto/ and run against the real server.
+# `tests/clients/run.sh python go` runs only those.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+languages=("$@")
+if [ "$#" -eq 0 ]; then languages=(java browser go node-connect node-grpc python); fi
+
+for tool in python3 node npm go java mvn; do
+  if ! command -v "$tool" >/dev/null; then
+    echo "tests/clients needs Python 3, Node 20, Go 1.26, a JDK 17 and Maven: there is no $tool" >&2
+    exit 1
+  fi
+done
+
+python3 tests/clients/docs.py
+
+# Everything that is fetched stays in one directory, so that a second run is fast.
+tools="${TMPDIR:-/tmp}/lineshaft-test-tools"
+mkdir -p "$tools"
+if [ ! -x "$tools/bin/buf" ]; then
+  python3 -m venv "$tools"
+  "$tools/bin/pip" install --quiet --disable-pip-version-check buf-bin==1.75.0
+fi
+export PATH="$tools/bin:$PATH"
+export GOPATH="$tools/go" GOCACHE="$tools/go-build" GOTOOLCHAIN=local GOFLAGS="${GOFLAGS:-} -modcacherw"
+export MAVEN_OPTS="${MAVEN_OPTS:-} -Dmaven.repo.local=$tools/maven"
+export npm_config_cache="$tools/npm" npm_config_audit=false npm_config_fund=false
+export PIP_CACHE_DIR="$tools/pip" PIP_DISABLE_PIP_VERSION_CHECK=1
+
+case " ${languages[*]} " in *" browser "*)
+  if ! command -v chromium >/dev/null; then
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null
+  fi ;;
+esac
+
+scratch="$(mktemp -d)"
+trap 'rm -rf "$scratch"' EXIT
+cargo build --locked --quiet
+cp "${CARGO_TARGET_DIR:-target}/debug/lineshaft" "$scratch/lineshaft"
+python3 tests/clients/harness.py --binary "$scratch/lineshaft" --scratch "$scratch/clients" "${languages[@]}"
