@@ -8,7 +8,7 @@ pub mod doctor;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -23,8 +23,10 @@ use crate::runners::process::{self, Host, ProcessOptions, ProcessRunner, ResultF
 use crate::runners::{Registry, Runner};
 use crate::scheduler::{self, CoreOptions, Handle};
 use crate::store::{self, StoreError};
-use crate::telemetry::export::Exporters;
+use crate::telemetry::export::{Exporters, TransportError};
 use crate::telemetry::host::HostSampler;
+use crate::telemetry::vitals::{Phase, Watchdog};
+use crate::telemetry::{Telemetry, metrics};
 
 /// Time that calls under way get once everything else has stopped.
 const EDGE_GRACE: Duration = Duration::from_secs(2);
@@ -43,6 +45,17 @@ pub enum StartError {
         /// The system's words.
         source: io::Error,
     },
+    /// The address for probes cannot be listened on.
+    #[error("failed to listen on {address}: {source}; choose another `server.health_listen`")]
+    ListenForProbes {
+        /// The address.
+        address: SocketAddr,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// Metrics cannot be exported.
+    #[error(transparent)]
+    Export(#[from] TransportError),
     /// A process handler cannot be used.
     #[error("handler `{handler}`: {source}")]
     Handler {
@@ -76,13 +89,19 @@ pub async fn serve(
     config: Config,
     ready_file: Option<PathBuf>,
     instance: &str,
-    _exporters: &mut Exporters,
+    exporters: &mut Exporters,
 ) -> Result<(), StartError> {
     let listen = config.server.listen;
     let listener = TcpListener::bind(listen).await;
     let listener = listener.map_err(|source| StartError::Listen { address: listen, source })?;
     let address = listener.local_addr().map_err(failed_to("learn the address"))?;
 
+    let telemetry = telemetry(&config, exporters)?;
+    let watchdog = watchdog(&config, &telemetry).map_err(failed_to("start the watchdog"))?;
+    let edge_options = edge_options(&config, instance.to_owned(), &telemetry);
+    let probes_stop = CancellationToken::new();
+    let later = Arc::new(OnceLock::new());
+    let probes = spawn_probes(&config, edge_options.clone(), later.clone(), &probes_stop).await?;
     let state = StateDirectory::new(&config)?;
     let options = store::Options { directory: state.of_store.clone() };
     let (store, recovery) = store::open(&options)?;
@@ -94,19 +113,17 @@ pub async fn serve(
     let (tasks, revision) = (recovery.tasks.len(), recovery.revision);
     let clock = Arc::new(SystemClock);
     let runtime = tokio::runtime::Handle::current();
-    let options = scheduler_options(&config);
+    let options = scheduler_options(&config, &telemetry);
     let service = scheduler::Service::start(options, store, recovery, registry, clock, &runtime);
     let service = service.map_err(failed_to("start the pools"))?;
     let handle = service.handle();
+    // Set once, here.
+    let _ = later.set(handle.clone());
     let scheduler = spawn_scheduler(service, runtime)?;
 
     let edge_stop = CancellationToken::new();
-    let edge = tokio::spawn(api::serve(
-        listener,
-        edge_options(&config, instance.to_owned()),
-        handle.clone(),
-        edge_stop.clone(),
-    ));
+    let edge = tokio::spawn(api::serve(listener, edge_options, handle.clone(), edge_stop.clone()));
+    telemetry.vitals.enter(Phase::Serving);
     spawn_signals(handle.clone()).map_err(failed_to("listen for signals"))?;
     if let Some(path) = &ready_file {
         announce(path, address).map_err(failed_to("write the ready file"))?;
@@ -119,8 +136,11 @@ pub async fn serve(
     if tokio::time::timeout(EDGE_GRACE, edge).await.is_err() {
         tracing::warn!("connections were still open and have been cut");
     }
-    drop(handle);
     stop_processes(host);
+    probes_stop.cancel();
+    // It ends at once; a panic has been printed by its hook.
+    let _ = probes.await;
+    drop((handle, later, watchdog));
     tracing::info!("stopped");
     Ok(())
 }
@@ -206,7 +226,7 @@ fn process_options(process: config::Process, handler: &config::Handler) -> Proce
     }
 }
 
-fn scheduler_options(config: &Config) -> scheduler::Options {
+fn scheduler_options(config: &Config, telemetry: &Telemetry) -> scheduler::Options {
     let catalog = Arc::new(config.catalog());
     // In the order of the file: the first pool is the default one.
     let named = |name: &String| PoolName::parse(name).ok().and_then(|name| catalog.pools.get(&name)).cloned();
@@ -221,11 +241,53 @@ fn scheduler_options(config: &Config) -> scheduler::Options {
         catalog: catalog.clone(),
         drain_limit: config.server.drain_limit.0,
         watch_window: config.store.watch_window_events,
+        telemetry: telemetry.clone(),
     }
 }
 
-fn edge_options(config: &Config, instance: String) -> api::Options {
-    let sampler = HostSampler::new();
+/// The metrics, with what can be read from outside of the parts.
+fn telemetry(config: &Config, exporters: &mut Exporters) -> Result<Telemetry, StartError> {
+    let reader = exporters.metric_reader()?;
+    let metrics = metrics::build(exporters.resource().clone(), |builder| match reader {
+        Some(reader) => builder.with_reader(reader),
+        None => builder,
+    });
+    metrics.observe_exports(exporters.counts());
+    let provider = metrics.provider().clone();
+    exporters.at_stop(move || {
+        // Exports for the last time; how that ended is counted.
+        let _ = provider.shutdown();
+    });
+    metrics.observe_runtime(&tokio::runtime::Handle::current().metrics());
+    if !config.store.memory {
+        metrics.observe_files(config.store.directory.clone());
+    }
+    Ok(Telemetry::new(metrics))
+}
+
+fn watchdog(config: &Config, telemetry: &Telemetry) -> io::Result<Watchdog> {
+    let runtime = tokio::runtime::Handle::current().metrics();
+    Watchdog::start(telemetry.vitals.clone(), runtime, config.server.stall_limit.0)
+}
+
+/// The port for probes is open before the store is: recovering is a state that they can see.
+async fn spawn_probes(
+    config: &Config,
+    options: api::Options,
+    scheduler: Arc<OnceLock<Handle>>,
+    stop: &CancellationToken,
+) -> Result<tokio::task::JoinHandle<()>, StartError> {
+    let Some(address) = config.server.health_listen else { return Ok(tokio::spawn(std::future::ready(()))) };
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.map_err(|source| StartError::ListenForProbes { address, source })?;
+    let address = listener.local_addr().map_err(failed_to("learn the address"))?;
+    tracing::info!(%address, "answers probes");
+    Ok(tokio::spawn(api::serve_probes(listener, options, scheduler, stop.clone())))
+}
+
+fn edge_options(config: &Config, instance: String, telemetry: &Telemetry) -> api::Options {
+    let sampler = Arc::new(HostSampler::new());
+    telemetry.metrics.observe_host(&sampler);
     api::Options {
         max_concurrent_streams: config.server.max_concurrent_streams,
         keepalive_interval: config.server.keepalive_interval.0,
@@ -239,6 +301,7 @@ fn edge_options(config: &Config, instance: String) -> api::Options {
         max_in_flight: config.server.max_in_flight,
         instance,
         host: Arc::new(move || sampler.health()),
+        telemetry: telemetry.clone(),
     }
 }
 

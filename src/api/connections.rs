@@ -183,6 +183,7 @@ mod tests {
 
     use super::*;
     use crate::api::guard::Guard;
+    use crate::telemetry::Telemetry;
     use crate::telemetry::host::HostHealth;
 
     /// What a client says first: the preface, and settings without a wish.
@@ -204,6 +205,7 @@ mod tests {
             max_in_flight: 1,
             instance: String::new(),
             host: Arc::new(HostHealth::default),
+            telemetry: Telemetry::off(),
         }
     }
 

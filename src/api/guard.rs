@@ -27,6 +27,8 @@ use tower::Service;
 
 use crate::model::ErrorCode;
 use crate::scheduler::Internal;
+use crate::telemetry::metrics::{Call, CallMeter, Trace};
+use crate::telemetry::scope::{self, Place};
 
 use super::connections::Edge;
 use super::deadline;
@@ -39,11 +41,18 @@ pub(super) struct Guard<S> {
     inner: S,
     places: Arc<Semaphore>,
     peer: Option<TcpConnectInfo>,
+    meter: Option<Arc<CallMeter>>,
 }
 
 impl<S> Guard<S> {
     pub fn new(inner: S, max_in_flight: usize) -> Self {
-        Self { inner, places: Arc::new(Semaphore::new(max_in_flight.min(Semaphore::MAX_PERMITS))), peer: None }
+        let places = Arc::new(Semaphore::new(max_in_flight.min(Semaphore::MAX_PERMITS)));
+        Self { inner, places, peer: None, meter: None }
+    }
+
+    /// The same guard, which counts its calls there.
+    pub fn counting(self, meter: Arc<CallMeter>) -> Self {
+        Self { meter: Some(meter), ..self }
     }
 
     /// A place among the calls under way; it is free again when dropped.
@@ -86,7 +95,13 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let peer = self.peer.as_ref().and_then(TcpConnectInfo::remote_addr);
         match Traced::begin(&request, peer) {
-            Some(traced) => traced.follow(self.answer(request)),
+            Some(traced) => {
+                let answer = {
+                    let _entered = scope::enter(traced.clone());
+                    self.answer(request)
+                };
+                traced.follow(answer)
+            }
             None => self.answer(request),
         }
     }
@@ -100,16 +115,17 @@ impl<S> Guard<S> {
         S::Error: std::fmt::Display + Send + 'static,
     {
         let deadline = deadline::of(request.headers());
+        let counted = self.meter.as_ref().map(|meter| meter.begin(request.uri().path(), trace_of(request.headers())));
         let place = match self.place() {
             Ok(place) => place,
-            Err(refused) => return answered(&refused),
+            Err(refused) => return answered(&refused, counted),
         };
         if let Some(peer) = &self.peer {
             request.extensions_mut().insert(peer.clone());
         }
         let answer = match catch_unwind(AssertUnwindSafe(|| self.inner.call(request))) {
             Ok(answer) => AssertUnwindSafe(answer).catch_unwind(),
-            Err(panic) => return answered(&panicked(&*panic)),
+            Err(panic) => return answered(&panicked(&*panic), counted),
         };
         async move {
             let answer = match deadline {
@@ -118,27 +134,51 @@ impl<S> Guard<S> {
             };
             drop(place);
             Ok(match answer {
-                Ok(Ok(Ok(response))) => guarded(response, deadline),
-                Ok(Ok(Err(error))) => status::of(&Internal { cause: error.to_string() }).into_http(),
-                Ok(Err(panic)) => panicked(&*panic).into_http(),
-                Err(_) => too_late().into_http(),
+                Ok(Ok(Ok(response))) => guarded(response, deadline, counted),
+                Ok(Ok(Err(error))) => ended(status::of(&Internal { cause: error.to_string() }), counted),
+                Ok(Err(panic)) => ended(panicked(&*panic), counted),
+                Err(_) => ended(too_late(), counted),
             })
         }
         .boxed()
     }
 }
 
-fn answered(status: &Status) -> BoxFuture<'static, Result<Response<Body>, Infallible>> {
-    std::future::ready(Ok(status.clone().into_http())).boxed()
+fn answered(status: &Status, counted: Option<Call>) -> BoxFuture<'static, Result<Response<Body>, Infallible>> {
+    std::future::ready(Ok(ended(status.clone(), counted))).boxed()
 }
 
-fn guarded(response: Response<Body>, deadline: Option<Instant>) -> Response<Body> {
-    if let Some(status) = reworded(response.headers()) {
-        return status.into_http();
+fn ended(status: Status, counted: Option<Call>) -> Response<Body> {
+    if let Some(mut call) = counted {
+        call.end(status.code().into());
     }
+    status.into_http()
+}
+
+/// The call has ended, if headers or trailers say so.
+fn note_end(counted: &mut Option<Call>, headers: &HeaderMap) {
+    let status = headers.get("grpc-status").and_then(|status| status.to_str().ok()?.parse().ok());
+    if let (Some(call), Some(status)) = (counted, status) {
+        call.end(status);
+    }
+}
+
+/// The sampled span of the call, or the one that it comes from.
+fn trace_of(headers: &HeaderMap) -> Option<Trace> {
+    match scope::current_place() {
+        Some(Place { context, .. }) => Trace::sampled(context.trace_id, context.span_id, context.flags),
+        None => Trace::from_traceparent(headers.get("traceparent")?.to_str().ok()?),
+    }
+}
+
+fn guarded(response: Response<Body>, deadline: Option<Instant>, mut counted: Option<Call>) -> Response<Body> {
+    if let Some(status) = reworded(response.headers()) {
+        return ended(status, counted);
+    }
+    note_end(&mut counted, response.headers());
     response.map(|inner| {
         let deadline = deadline.map(|at| Box::pin(sleep_until(at)));
-        Body::new(Guarded { inner, deadline, ended: false })
+        Body::new(Guarded { inner, deadline, ended: false, counted })
     })
 }
 
@@ -147,11 +187,15 @@ struct Guarded {
     inner: Body,
     deadline: Option<Pin<Box<Sleep>>>,
     ended: bool,
+    counted: Option<Call>,
 }
 
 impl Guarded {
     fn end_with(&mut self, status: &Status) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         self.ended = true;
+        if let Some(call) = &mut self.counted {
+            call.end(status.code().into());
+        }
         Poll::Ready(Some(trailers(status)))
     }
 
@@ -177,10 +221,14 @@ impl http_body::Body for Guarded {
             Ok(Poll::Pending) => return Poll::Pending,
         };
         match frame.trailers_ref() {
-            Some(last) => match reworded(last) {
-                Some(status) => self.end_with(&status),
-                None => Poll::Ready(Some(Ok(frame))),
-            },
+            Some(last) => {
+                if let Some(status) = reworded(last) {
+                    self.end_with(&status)
+                } else {
+                    note_end(&mut self.counted, last);
+                    Poll::Ready(Some(Ok(frame)))
+                }
+            }
             // A stream that is never quiet has to obey as well.
             None if self.overdue(context) => self.end_with(&too_late()),
             None => Poll::Ready(Some(Ok(frame))),

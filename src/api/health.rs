@@ -1,5 +1,6 @@
 //! grpc.health.v1, as its specification says: a watch on an unknown service stays open.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -8,14 +9,12 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use crate::scheduler::Handle;
+use crate::telemetry::vitals::{Phase, Vitals};
 
 use super::tasks::Body;
 
 /// How often a watch looks whether the store or the scheduler have failed.
-const INTERVAL: Duration = Duration::from_secs(1);
-/// Time that the parts have to say how they do; one that is silent is not well.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_millis(500);
 
 /// Every name that has a status; `liveness`, `readiness` and `startup` are for probes.
 const SERVICES: [&str; 9] = [
@@ -32,27 +31,23 @@ const SERVICES: [&str; 9] = [
 
 #[derive(Clone)]
 pub(super) struct Probe {
-    handle: Handle,
+    vitals: Arc<Vitals>,
     stop: CancellationToken,
 }
 
 impl Probe {
     /// Watches end at `stop`; until then they tell that a drain has begun.
-    pub fn new(handle: Handle, stop: CancellationToken) -> Self {
-        Self { handle, stop }
+    pub fn new(vitals: Arc<Vitals>, stop: CancellationToken) -> Self {
+        Self { vitals, stop }
     }
 
-    async fn status(&self, service: &str) -> ServingStatus {
-        if let Some(fixed) = fixed(service) {
-            return fixed;
-        }
-        if self.handle.draining().is_cancelled() {
-            return ServingStatus::NotServing;
-        }
-        match tokio::time::timeout(ANSWER_TIME_MAX, self.handle.health()).await {
-            Ok(parts) if parts.iter().all(|part| part.healthy) => ServingStatus::Serving,
-            _ => ServingStatus::NotServing,
-        }
+    fn status(&self, service: &str) -> ServingStatus {
+        let serves = match service {
+            "startup" => self.vitals.phase() != Phase::Recovering,
+            _ => self.vitals.is_ready(),
+        };
+        let found = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
+        fixed(service).unwrap_or(found)
     }
 }
 
@@ -61,8 +56,8 @@ fn fixed(service: &str) -> Option<ServingStatus> {
     if !SERVICES.contains(&service) {
         return Some(ServingStatus::ServiceUnknown);
     }
-    // Alive and started as long as it answers at all: a full disk is no reason for a restart.
-    ["liveness", "startup"].contains(&service).then_some(ServingStatus::Serving)
+    // Alive as long as it answers at all: a full disk is no reason for a restart.
+    (service == "liveness").then_some(ServingStatus::Serving)
 }
 
 #[tonic::async_trait]
@@ -71,7 +66,7 @@ impl Health for Probe {
 
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         let service = request.into_inner().service;
-        match self.status(&service).await {
+        match self.status(&service) {
             ServingStatus::ServiceUnknown => Err(Status::not_found(format!("service `{service}` is not known"))),
             status => Ok(Response::new(HealthCheckResponse { status: status.into() })),
         }
@@ -81,18 +76,18 @@ impl Health for Probe {
         let service = request.into_inner().service;
         let probe = self.clone();
         Ok(Response::new(Box::pin(async_stream::stream! {
-            let draining = probe.handle.draining();
+            let mut phases = probe.vitals.phases();
             let mut told = None;
             loop {
-                let status = probe.status(&service).await;
+                let status = probe.status(&service);
                 if told != Some(status) {
                     told = Some(status);
                     yield Ok(HealthCheckResponse { status: status.into() });
                 }
-                let settled = fixed(&service).is_some() || draining.is_cancelled();
+                let settled = fixed(&service).is_some() || probe.vitals.phase() == Phase::Draining;
                 tokio::select! {
                     () = probe.stop.cancelled() => break,
-                    () = draining.cancelled(), if !settled => {}
+                    _ = phases.changed(), if !settled => {}
                     () = tokio::time::sleep(INTERVAL), if !settled => {}
                 }
             }
@@ -120,9 +115,23 @@ mod tests {
     #[test]
     fn a_full_disk_is_no_reason_for_a_restart_and_an_unknown_service_is_unknown() {
         assert_eq!(fixed("liveness"), Some(ServingStatus::Serving));
-        assert_eq!(fixed("startup"), Some(ServingStatus::Serving));
         assert_eq!(fixed("readiness"), None);
         assert_eq!(fixed(""), None);
         assert_eq!(fixed("lineshaft.v1.NoSuchService"), Some(ServingStatus::ServiceUnknown));
+    }
+
+    #[test]
+    fn while_recovering_it_lives_has_not_started_and_is_not_ready() {
+        let vitals = Arc::new(Vitals::default());
+        let probe = Probe::new(vitals.clone(), CancellationToken::new());
+        let statuses = || ["liveness", "startup", "readiness", ""].map(|service| probe.status(service));
+        let (serving, not) = (ServingStatus::Serving, ServingStatus::NotServing);
+        assert_eq!(statuses(), [serving, not, not, not]);
+        vitals.enter(Phase::Serving);
+        assert_eq!(statuses(), [serving; 4]);
+        vitals.beat(true);
+        assert_eq!(statuses(), [serving, serving, not, not], "the store refuses");
+        vitals.enter(Phase::Draining);
+        assert_eq!(statuses(), [serving, serving, not, not]);
     }
 }

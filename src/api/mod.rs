@@ -10,6 +10,7 @@ mod health;
 mod http;
 mod keda;
 mod pools;
+mod probes;
 mod server;
 mod sniff;
 mod status;
@@ -17,4 +18,4 @@ mod system;
 mod tasks;
 mod traced;
 
-pub use server::{HostReading, Options, ServeError, serve};
+pub use server::{HostReading, Options, ServeError, serve, serve_probes};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -14,14 +15,18 @@ use crate::proto::v1::pool_service_server::PoolServiceServer;
 use crate::proto::v1::system_service_server::SystemServiceServer;
 use crate::proto::v1::task_service_server::TaskServiceServer;
 use crate::scheduler::Handle;
+use crate::telemetry::Telemetry;
 use crate::telemetry::host::HostHealth;
+use crate::telemetry::metrics::CallMeter;
 
 use super::connections;
 use super::guard::Guard;
 use super::handlers::Handlers;
 use super::health::Probe;
+use super::http::health::View;
 use super::http::{Contract, Front, Origins, Shared};
 use super::pools::Pools;
+use super::probes;
 use super::system::System;
 use super::tasks::Tasks;
 
@@ -56,6 +61,19 @@ pub struct Options {
     pub instance: String,
     /// Reads the machine's and the process's health.
     pub host: HostReading,
+    /// What the parts publish.
+    pub telemetry: Telemetry,
+}
+
+/// Serves `/health`, `/metrics` and grpc.health.v1 on a port of their own until `stop`; and KEDA's scaler
+/// once there is a scheduler.
+pub async fn serve_probes(listener: TcpListener, options: Options, scheduler: probes::Later, stop: CancellationToken) {
+    probes::serve(listener, view(&options), scheduler, stop).await;
+}
+
+fn view(options: &Options) -> View {
+    let Options { telemetry, host, instance, .. } = options.clone();
+    View { telemetry, host, instance }
 }
 
 /// Why the edge ended.
@@ -95,15 +113,17 @@ pub async fn serve(
         .add_service(HandlerServiceServer::new(Handlers::new(handle.clone())))
         .add_service(SystemServiceServer::new(system))
         .add_service(super::keda::service(handle.clone()))
-        .add_service(HealthServer::new(Probe::new(handle.clone(), stop.clone())))
+        .add_service(HealthServer::new(Probe::new(options.telemetry.vitals.clone(), stop.clone())))
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha);
-    let calls = Guard::new(routes.prepare(), options.max_in_flight);
+    let meter = CallMeter::new(&options.telemetry.metrics, methods());
+    let calls = Guard::new(routes.prepare(), options.max_in_flight).counting(meter);
     // Whoever can be reached by a name of the network has other walls: see the module.
     let is_loopback = listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
     let shared = Shared {
         handle,
         host: options.host.clone(),
+        view: view(&options),
         contract: Arc::new(Contract::new()?),
         origins: Origins {
             allowed: options.allowed_origins.clone(),
@@ -115,4 +135,20 @@ pub async fn serve(
     let front = Front::new(calls, shared);
     connections::serve(listener, front, &options, stop).await;
     Ok(())
+}
+
+/// Every method that is served, as `package.Service/Method`.
+fn methods() -> Vec<String> {
+    let sets = [crate::proto::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
+    let sets = sets.map(|bytes| prost_types::FileDescriptorSet::decode(bytes).unwrap_or_default());
+    let mut found = Vec::new();
+    for file in sets.iter().flat_map(|set| &set.file) {
+        for service in &file.service {
+            let of_service = |method: &prost_types::MethodDescriptorProto| {
+                format!("{}.{}/{}", file.package(), service.name(), method.name())
+            };
+            found.extend(service.method.iter().map(of_service));
+        }
+    }
+    found
 }

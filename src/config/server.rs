@@ -19,6 +19,9 @@ use super::units::{ByteSize, Span};
 pub struct Server {
     /// Address and port to listen on; port 0 takes any free one. Default "127.0.0.1:7070".
     pub listen: SocketAddr,
+    /// Second address, plaintext, for probes and scrapers only: `/health`, `/metrics`, grpc.health.v1. Any address is
+    /// allowed, since nothing can be changed there. Default: none.
+    pub health_listen: Option<SocketAddr>,
     /// Allows to listen beyond loopback although callers are not authenticated. Default false.
     pub insecure: bool,
     /// How long running tasks may go on after the server was asked to end, 0 to 24 hours. Default 30s.
@@ -35,12 +38,16 @@ pub struct Server {
     pub connection_age_grace: Span,
     /// Calls in work at a time over all connections; more are refused as overload, 1 to 1,000,000. Default 4096.
     pub max_in_flight: usize,
+    /// Silence of the scheduler's loop or of a thread of the runtime after which the server says that it is not ready,
+    /// 2s to 1 hour. Default 10s.
+    pub stall_limit: Span,
 }
 
 impl Default for Server {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7070)),
+            health_listen: None,
             insecure: false,
             drain_limit: Span(Duration::from_secs(30)),
             max_concurrent_streams: 256,
@@ -49,6 +56,7 @@ impl Default for Server {
             connection_age: Span(Duration::from_mins(5)),
             connection_age_grace: Span(Duration::from_mins(1)),
             max_in_flight: 4096,
+            stall_limit: Span(Duration::from_secs(10)),
         }
     }
 }
@@ -70,6 +78,7 @@ impl Server {
         problems.within("server.keepalive_timeout", self.keepalive_timeout, Span(second), Span(day));
         problems.within("server.connection_age", self.connection_age, Span(second), Span(365 * day));
         problems.within("server.connection_age_grace", self.connection_age_grace, Span::default(), Span(day));
+        problems.within("server.stall_limit", self.stall_limit, Span(2 * second), Span(Duration::from_hours(1)));
         problems.within("server.max_concurrent_streams", self.max_concurrent_streams, 1, 1_000_000);
         problems.within("server.max_in_flight", self.max_in_flight, 1, 1_000_000);
     }

@@ -31,6 +31,7 @@ use tokio::sync::watch;
 use crate::model::limits::POOL_SIZE_MAX;
 use crate::model::{Bill, Clock, Output, PoolKind, PoolName, PoolSpec, Priority, TaskId, Timestamp};
 use crate::runners::{Ended, Registry, StopCause};
+use crate::telemetry::metrics::PoolMeter;
 
 pub use attempt::{Assignment, Attempt, Ticket};
 pub use stats::{PoolStats, WorkerStats};
@@ -99,6 +100,7 @@ struct Shared {
     name: PoolName,
     kind: PoolKind,
     around: Surroundings,
+    meter: PoolMeter,
     lanes: Lanes,
     idle: Idle,
     crew: Mutex<Crew>,
@@ -192,11 +194,12 @@ impl Pool {
     ///
     /// # Errors
     /// When the size is not 1 to 1,000, or a thread cannot be started.
-    pub fn start(spec: &PoolSpec, around: Surroundings) -> io::Result<Self> {
+    pub fn start(spec: &PoolSpec, around: Surroundings, meter: PoolMeter) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             name: spec.name.clone(),
             kind: spec.kind,
             around,
+            meter,
             lanes: Lanes::default(),
             idle: Idle::default(),
             crew: Mutex::default(),

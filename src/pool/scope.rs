@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::model::{Change, Clock, Event, SystemClock, Timestamp, TraceContext};
 use crate::runners::StopCause;
+use crate::telemetry::metrics::Trace;
 use crate::telemetry::scope::{AttemptName, Place, Scope};
 use crate::telemetry::trace::{self, AttemptView, Span};
 
@@ -43,6 +44,12 @@ impl Attempt {
     /// What the handler is told about its place in a trace.
     pub(super) fn handed_on(&self) -> Option<Arc<TraceContext>> {
         Some(self.place()?.context.clone())
+    }
+
+    /// The sampled place that a histogram may point to.
+    pub(super) fn exemplar(&self) -> Option<Trace> {
+        let context = self.place().map(|place| &place.context).or(self.spec().trace.as_ref())?;
+        Trace::sampled(context.trace_id, context.span_id, context.flags)
     }
 
     fn span(&self) -> Option<&Span> {

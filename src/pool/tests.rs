@@ -9,10 +9,11 @@ use tokio::runtime;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::model::{
-    Durability, FailureReason, HandlerName, HandlerSpec, Namespace, Payload, PoolKind, PoolName, PoolSpec, Priority,
-    RetryPolicy, SystemClock, TaskId, TaskOptions, TaskSpec, Timestamp,
+    Catalog, Durability, FailureReason, HandlerName, HandlerSpec, Namespace, Payload, PoolKind, PoolName, PoolSpec,
+    Priority, RetryPolicy, SystemClock, TaskId, TaskOptions, TaskSpec, Timestamp,
 };
 use crate::runners::{BoxFuture, Ended, Outcome, Registry, Run, Runner};
+use crate::telemetry::metrics::{Metrics, PoolMeter};
 
 use super::{Assignment, Attempt, Pool, Report, Surroundings, Ticket};
 
@@ -109,6 +110,7 @@ impl World {
         let pool_spec = PoolSpec { kind, size, paused, ..PoolSpec::with_defaults(PoolName::parse("p").unwrap(), 1) };
         let sink = Arc::new(move |report| drop(sender.send(report)));
         let runtime = runtime::Handle::current();
+        let meter = PoolMeter::new(&Metrics::off(), &pool_spec.name, &Catalog::default());
         let around = Surroundings {
             registry: Arc::new(registry),
             clock: Arc::new(SystemClock),
@@ -116,7 +118,7 @@ impl World {
             payloads: Arc::new(|_| Box::pin(std::future::ready(Err("there is no store".to_owned())))),
             runtime,
         };
-        let pool = Pool::start(&pool_spec, around).unwrap();
+        let pool = Pool::start(&pool_spec, around, meter).unwrap();
         Self { pool, reports, runner, made: 0 }
     }
 

@@ -10,7 +10,8 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use crate::model::{Bill, Failure, FailureReason, PoolKind, StopMethod, Timestamp, limits};
-use crate::runners::{Ended, Outcome, Run};
+use crate::runners::{Ended, Outcome, Run, StopCause};
+use crate::telemetry::metrics::AttemptResult;
 use crate::telemetry::{scope, tasklog};
 
 use super::attempt::Attempt;
@@ -101,6 +102,8 @@ impl Worker {
         self.counters.begin(&attempt, begun, stolen);
         let worker = self.qualified_name.clone();
         (self.shared.around.reports)(Report::Started { ticket: attempt.ticket(), worker, at });
+        let waited = at.since(attempt.eligible_at());
+        self.shared.meter.started(attempt.spec().options.priority, waited, attempt.exemplar());
         Next::Run(Begun { attempt, at, since: begun })
     }
 
@@ -215,14 +218,28 @@ impl Worker {
             output_bytes: output.as_ref().map_or(0, |output| output.stdout.total + output.stderr.total),
             result_bytes,
         });
+        let cause = attempt.stop_signal().told_cause();
+        let handler = &attempt.spec().options.handler;
+        self.shared.meter.ended(handler, result_of(&outcome.ended, cause), run_time, attempt.exemplar());
         (self.shared.around.reports)(Report::Finished {
             ticket: attempt.ticket(),
             at: self.shared.around.clock.now(),
             ended: outcome.ended,
-            cause: attempt.stop_signal().told_cause(),
+            cause,
             bill,
             output,
         });
+    }
+}
+
+/// What the scheduler will make of it, for the metrics.
+fn result_of(ended: &Ended, cause: Option<StopCause>) -> AttemptResult {
+    match (ended, cause) {
+        (_, Some(StopCause::Cancel | StopCause::Force)) => AttemptResult::Cancelled,
+        (Ended::Completed(_), _) => AttemptResult::Completed,
+        (_, Some(StopCause::Timeout)) => AttemptResult::Failed(FailureReason::Timeout),
+        (Ended::Failed(failure), None) => AttemptResult::Failed(failure.reason),
+        (Ended::Failed(_) | Ended::Stopped(_), _) => AttemptResult::Interrupted,
     }
 }
 

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::{Event, Revision, TaskFilter, TaskId};
 use crate::store::{Commit, Journal, StoreError};
+use crate::telemetry::metrics::WatchMeter;
 
 use super::refusal::{Draining, Internal, Refusal, RevisionCompacted, RevisionInFuture};
 
@@ -31,6 +33,7 @@ pub(super) struct Hub {
     endings: Mutex<HashMap<TaskId, Vec<oneshot::Sender<()>>>>,
     journal: Arc<dyn Journal>,
     draining: CancellationToken,
+    meter: Arc<WatchMeter>,
 }
 
 #[derive(Default)]
@@ -56,13 +59,19 @@ impl Deref for EventRef {
 }
 
 impl Hub {
-    pub fn new(journal: Arc<dyn Journal>, revision: Revision, draining: CancellationToken) -> Self {
+    pub fn new(
+        journal: Arc<dyn Journal>,
+        revision: Revision,
+        draining: CancellationToken,
+        meter: Arc<WatchMeter>,
+    ) -> Self {
         Self {
             ring: Mutex::default(),
             durable: watch::Sender::new(revision),
             endings: Mutex::default(),
             journal,
             draining,
+            meter,
         }
     }
 
@@ -157,6 +166,7 @@ impl Watch {
             return Err(RevisionInFuture { wanted: reached, newest }.into());
         }
         let durable = hub.durable.subscribe();
+        hub.meter.open.fetch_add(1, Ordering::Relaxed);
         Ok(Self { hub, filter, reached, durable })
     }
 
@@ -201,10 +211,12 @@ impl Watch {
             }
             self.reached = self.reached.max(commit.last());
         }
+        self.hub.meter.events.fetch_add(found.len() as u64, Ordering::Relaxed);
         Ok(found)
     }
 
     async fn read_journal(&self) -> Result<Vec<Arc<Commit>>, Refusal> {
+        self.hub.meter.catch_ups.fetch_add(1, Ordering::Relaxed);
         let (journal, after) = (self.hub.journal.clone(), self.reached);
         let read = tokio::task::spawn_blocking(move || journal.read(after, STEP_EVENTS));
         let events = read.await.map_err(|error| Internal { cause: error.to_string() })?;
@@ -214,5 +226,11 @@ impl Watch {
             Err(StoreError::Compacted { oldest }) => Err(RevisionCompacted { oldest }.into()),
             Err(error) => Err(Internal { cause: error.to_string() }.into()),
         }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.hub.meter.open.fetch_sub(1, Ordering::Relaxed);
     }
 }

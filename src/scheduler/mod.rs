@@ -8,6 +8,7 @@ mod core;
 mod handle;
 mod hub;
 mod keeper;
+mod observer;
 mod refusal;
 mod requests;
 mod service;

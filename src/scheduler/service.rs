@@ -18,11 +18,15 @@ use crate::model::{
 use crate::pool::{Attempt, Pool, Report, ReportSink, Surroundings, Ticket};
 use crate::runners::{Registry, StopCause};
 use crate::store::{Commit, KeptPool, PoolBounds, Recovery, Store, StoreError};
+use crate::telemetry::Telemetry;
+use crate::telemetry::metrics::PoolMeter;
+use crate::telemetry::vitals::Phase;
 
 use super::core::{self, Core, Dispatch, Finished, Output, PoolUpdate, PoolView};
 use super::handle::{Cancel, Handle, Interned, PoolMetrics, RetentionView, Shared};
 use super::hub::Hub;
 use super::keeper;
+use super::observer::Observer;
 use super::refusal::{Internal, Refusal, StoreUnavailable};
 use super::requests::{Answer, Input, Reply, Request};
 
@@ -53,6 +57,8 @@ pub struct Options {
     pub drain_limit: Duration,
     /// Events that the journal keeps for watchers.
     pub watch_window: u64,
+    /// Where it tells about itself.
+    pub telemetry: Telemetry,
 }
 
 /// Decided and not yet durable.
@@ -89,6 +95,8 @@ pub struct Service {
     hurry_at: Option<Instant>,
     hurried: bool,
     watch_window: u64,
+    telemetry: Telemetry,
+    observer: Observer,
 }
 
 impl Service {
@@ -115,7 +123,15 @@ impl Service {
         let (core, pending) = recover(options.core, recovery, clock.now());
         let durable = crate::model::Revision(core.revision().0 - pending.events.len() as u64);
         let draining = CancellationToken::new();
-        let hub = Arc::new(Hub::new(store.journal.clone(), durable, draining.clone()));
+        let hub = Arc::new(Hub::new(
+            store.journal.clone(),
+            durable,
+            draining.clone(),
+            options.telemetry.gauges.watches.clone(),
+        ));
+        let trouble = store.projection.trouble();
+        options.telemetry.vitals.ask_projection(move || trouble.borrow().is_some());
+        let observer = Observer::new(options.telemetry.clone(), options.catalog.clone());
         let shared = Arc::new(Shared {
             inbox: sender,
             catalog: options.catalog,
@@ -135,7 +151,10 @@ impl Service {
             payloads: Arc::new(move |id| Box::pin(payload(payloads.clone(), id))),
             runtime: runtime.clone(),
         };
-        let start = |spec| Pool::start(spec, around.clone()).map(Some);
+        let start = |spec: &PoolSpec| {
+            let meter = PoolMeter::new(&options.telemetry.metrics, &spec.name, &shared.catalog);
+            Pool::start(spec, around.clone(), meter).map(Some)
+        };
         let pools = specs.iter().map(start).collect::<io::Result<_>>()?;
         Ok(Self {
             core,
@@ -150,6 +169,8 @@ impl Service {
             hurry_at: None,
             hurried: false,
             watch_window: options.watch_window,
+            telemetry: options.telemetry,
+            observer,
         })
     }
 
@@ -165,6 +186,7 @@ impl Service {
         let (store, hub) = (self.shared.store.clone(), self.shared.hub.clone());
         let keeper = runtime.spawn(keeper::run(store, hub, self.watch_window, stop_keeper.clone()));
         let mut out = Output::default();
+        self.show(self.shared.clock.now());
         while !self.is_done() {
             let first = self.next_input();
             let now = self.shared.clock.now();
@@ -175,7 +197,9 @@ impl Service {
             self.absorb(now, &mut out);
             self.hurry();
             self.commit();
+            self.show(now);
         }
+        self.observer.rest();
         stop_keeper.cancel();
         runtime.block_on(async {
             // It only sleeps or trims; either way it ends soon.
@@ -184,6 +208,13 @@ impl Service {
                 pool.stop().await;
             }
         });
+    }
+
+    /// Tells that the loop gets on, and how the pools stand.
+    fn show(&mut self, now: Timestamp) {
+        self.observer.beat(self.fault.is_some());
+        let tables = &*self.shared.store.projection;
+        self.observer.look(now, &mut self.core, &self.pools, &self.shared.hub, tables);
     }
 
     /// What comes next; `None` when time itself is the input.
@@ -419,6 +450,7 @@ impl Service {
         for pool in self.pools.iter().flatten() {
             pool.set_paused(true);
         }
+        self.telemetry.vitals.enter(Phase::Draining);
         self.shared.draining.cancel();
     }
 
@@ -493,6 +525,7 @@ impl Service {
         let events = std::mem::take(&mut pending.events);
         let sync = events.iter().any(|event| event.options.durability == Durability::Fsync);
         let commit = Arc::new(Commit { events, sync });
+        self.observer.commit_begins();
         self.in_flight = Some((commit.clone(), pending));
         if commit.events.len() <= WRITTEN_HERE_MAX {
             let result = self.shared.store.journal.append_now(commit);
@@ -511,6 +544,7 @@ impl Service {
                 if self.fault.take().is_some() {
                     tracing::info!("the store accepts writes again");
                 }
+                self.observer.durable(&commit.events);
                 self.shared.store.projection.feed(commit.clone());
                 self.shared.hub.publish(&commit);
                 self.release(pending);
@@ -524,6 +558,7 @@ impl Service {
         if self.fault.is_none() {
             tracing::error!(%error, "the store refuses writes; nothing is accepted until it does again");
         }
+        self.observer.refused();
         let refusal = Refusal::from(StoreUnavailable { cause: error.to_string() });
         let newer = std::mem::take(&mut self.pending);
         for answer in pending.answers.into_iter().chain(newer.answers) {

@@ -28,6 +28,10 @@ pub struct HostHealth {
     pub process_threads: u64,
     /// Use of the processor by this process since the measurement before; 100 is one core.
     pub process_cpu_percent: f64,
+    /// Processor time that this process has used.
+    pub process_cpu_time: Duration,
+    /// Open files and connections of this process.
+    pub process_files: u64,
 }
 
 /// Measures at most once a second; share it between threads.
@@ -96,6 +100,8 @@ impl State {
             if let Some(process) = system.process(pid) {
                 health.process_memory_bytes = process.memory();
                 health.process_cpu_percent = percent(process.cpu_usage());
+                health.process_cpu_time = Duration::from_millis(process.accumulated_cpu_time());
+                health.process_files = process.open_files().unwrap_or(0) as u64;
             }
         }
         self.health = health;
@@ -149,6 +155,7 @@ mod tests {
         assert!(health.process_memory_bytes < health.memory_total_bytes);
         assert!(health.process_threads >= 1);
         assert!(health.process_cpu_percent >= 0.0);
+        assert!(health.process_files >= 3, "{health:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,23 +1,50 @@
-// Reads an array of custom resources from standard input and checks each against its operator's schema.
+// Reads an array of custom resources from standard input and checks each against its operator's schema, and, since
+// such a schema lets unknown fields pass, against the operator's types as well.
 
-import { readFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { readFileSync, writeFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 import { Certificate } from "@kubernetes-models/cert-manager/cert-manager.io/v1/Certificate";
 import { GRPCRoute } from "@kubernetes-models/gateway-api/gateway.networking.k8s.io/v1/GRPCRoute";
 import { ScaledObject } from "@kubernetes-models/keda/keda.sh/v1alpha1/ScaledObject";
 import { PrometheusRule } from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/PrometheusRule";
 import { ServiceMonitor } from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/ServiceMonitor";
 
-const known = [Certificate, GRPCRoute, ScaledObject, PrometheusRule, ServiceMonitor];
-let failed = 0;
+const known = {
+  "cert-manager/cert-manager.io/v1/Certificate": Certificate,
+  "gateway-api/gateway.networking.k8s.io/v1/GRPCRoute": GRPCRoute,
+  "keda/keda.sh/v1alpha1/ScaledObject": ScaledObject,
+  "prometheus-operator/monitoring.coreos.com/v1/PrometheusRule": PrometheusRule,
+  "prometheus-operator/monitoring.coreos.com/v1/ServiceMonitor": ServiceMonitor,
+};
+
+const faults = [];
+const typed = [];
 for (const document of JSON.parse(readFileSync(0, "utf8"))) {
   const name = `${document.kind} ${document.metadata.name}`;
-  const model = known.find((model) => model.kind === document.kind && model.apiVersion === document.apiVersion);
+  const found = Object.entries(known).find(
+    ([, model]) => model.kind === document.kind && model.apiVersion === document.apiVersion,
+  );
+  if (!found) {
+    faults.push(`${name}: no schema for ${document.apiVersion}`);
+    continue;
+  }
+  const [path, model] = found;
   try {
-    if (!model) throw new Error(`no schema for ${document.apiVersion}`);
     new model(document).validate();
   } catch (error) {
-    failed += 1;
-    console.error(`${name}: ${error.message}`);
+    faults.push(`${name}: ${error.message}`);
   }
+  const type = `import("@kubernetes-models/${path}").I${document.kind}`;
+  typed.push(`/* ${name} */ (${JSON.stringify(document)}) satisfies ${type};`);
 }
-process.exit(failed ? 1 : 0);
+
+const file = fileURLToPath(new URL("typed.ts", import.meta.url));
+writeFileSync(file, `${typed.join("\n")}\nexport {};\n`);
+const options = ["--noEmit", "--strict", "--skipLibCheck", "--module", "nodenext", "--target", "es2022", "--pretty", "false"];
+const compiler = fileURLToPath(new URL("node_modules/typescript/bin/tsc", import.meta.url));
+const compiled = spawnSync(process.execPath, [compiler, ...options, file], { encoding: "utf8" });
+if (compiled.status !== 0) faults.push(compiled.stdout);
+
+for (const fault of faults) console.error(fault);
+process.exit(faults.length ? 1 : 0);

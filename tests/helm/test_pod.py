@@ -16,6 +16,7 @@ import sys
 import time
 
 import pytest
+import trustme
 
 import bare
 import chart
@@ -31,6 +32,8 @@ class Machine:
     def __init__(self, folder):
         self.folder = folder
         self.serving = None
+        # Those that the chart does not make, by name.
+        self.secrets = {}
 
     def spec(self, documents, pod, container):
         """What the kubelet would make of one container."""
@@ -47,20 +50,22 @@ class Machine:
                 source = source / wanted["subPath"]
             mounts.append([str(source), wanted["mountPath"], wanted.get("readOnly", read_only)])
         spec = {"tree": str(tree), "mounts": mounts, "user": security["runAsUser"], "group": security["runAsGroup"],
-                "args": container["args"], "env": self.variables(documents, container)}
+                "args": container["args"], "env": self.variables(container)}
         file = self.folder / f"{name}.json"
         file.write_text(json.dumps(spec))
         return file
 
     def volume(self, documents, pod, name, security):
-        folder = self.folder / f"volume-{name}"
+        # The server's data is the one volume that another container could share, and none does.
+        folder = self.folder / f"volume-{pod['containers'][0]['name']}-{name}"
         volume = next((v for v in pod.get("volumes", []) if v["name"] == name), {})
         if "configMap" in volume:
             data, read_only = only(documents, "ConfigMap", volume["configMap"]["name"])["data"], True
         elif "secret" in volume:
-            secret = only(documents, "Secret", volume["secret"]["secretName"])
-            items = {item["key"]: item["path"] for item in volume["secret"]["items"]}
-            data = {items[key]: value for key, value in texts(secret).items() if key in items}
+            wanted = volume["secret"]
+            secret = self.secrets.get(wanted["secretName"]) or texts(only(documents, "Secret", wanted["secretName"]))
+            items = {item["key"]: item["path"] for item in wanted.get("items", [])} or {key: key for key in secret}
+            data = {path: secret[key] for key, path in items.items()}
             read_only = True
         else:
             data, read_only = {}, False
@@ -72,14 +77,14 @@ class Machine:
             path.chmod((0o2770 if not read_only else 0o750) if path.is_dir() else 0o640)
         return folder, read_only
 
-    def variables(self, documents, container):
+    def variables(self, container):
         env = {}
         for variable in container.get("env", []):
             if "value" in variable:
                 env[variable["name"]] = variable["value"]
-            elif "secretKeyRef" in variable["valueFrom"]:
-                wanted = variable["valueFrom"]["secretKeyRef"]
-                env[variable["name"]] = texts(only(documents, "Secret", wanted["name"]))[wanted["key"]]
+            else:
+                env[variable["name"]] = {"metadata.name": "demo-lineshaft-0", "spec.nodeName": "node"}[
+                    variable["valueFrom"]["fieldRef"]["fieldPath"]]
         return env
 
     def serve(self, documents):
@@ -194,6 +199,33 @@ def test_helm_test_passes(machine):
     done = machine.run_beside(documents, test)
     assert done.returncode == 0, done.stdout + done.stderr + machine.said()
     assert done.stdout.strip()
+
+
+def test_helm_test_passes_over_tls_with_a_certificate_of_its_own(machine):
+    authority, callers = trustme.CA(), trustme.CA()
+    served = authority.issue_cert("demo-lineshaft.work.svc")
+    caller = callers.issue_cert(common_name="helm-test")
+    machine.secrets = {
+        "cert": pair(served) | {"ca.crt": authority.cert_pem.bytes().decode()},
+        "callers": {"ca.crt": callers.cert_pem.bytes().decode()},
+        "me": pair(caller),
+    }
+    grant = {"subject": "*", "role": "submitter", "namespaces": ["*"]}
+    documents, _ = install(machine, {
+        "auth": {"tokens": {"enabled": False}},
+        "tls": {"enabled": True, "existingSecret": "cert", "clientCaSecret": "callers"},
+        "config": {"auth": {"certificate": [grant]}},
+        "test": {"certificateSecret": "me", "caSecret": "cert"},
+    })
+    done = machine.run_beside(documents, only(documents, "Pod"))
+    assert done.returncode == 0, done.stdout + done.stderr + machine.said()
+    stranger = machine.client("task", "list", "--server", "http://localhost:7070")
+    assert stranger.returncode == 4, stranger.stdout + stranger.stderr
+
+
+def pair(certificate):
+    return {"tls.crt": certificate.cert_chain_pems[0].bytes().decode(),
+            "tls.key": certificate.private_key_pem.bytes().decode()}
 
 
 def test_the_first_task_of_the_notes_runs(machine):

@@ -63,6 +63,8 @@ def test_the_operators_schemas_do_refuse():
     monitor = next(d for d in chart.render({"metrics": {"serviceMonitor": {"enabled": True}}}) if is_custom(d))
     monitor["spec"]["endpoints"][0]["port"] = 7071
     assert "port must be string" in check_custom([monitor]).stderr
+    monitor["spec"]["endpoints"][0] = {"port": "health", "pathh": "/metrics"}
+    assert "'pathh\"' does not exist" in check_custom([monitor]).stderr.replace("'\"", "'")
     monitor["kind"] = "ServiceMonitors"
     assert "no schema" in check_custom([monitor]).stderr
 

@@ -5,6 +5,10 @@ use std::time::{Duration, Instant};
 
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+    MetricsService, MetricsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use opentelemetry_proto::tonic::common::v1::KeyValue;
@@ -24,6 +28,8 @@ use crate::support::PATIENCE;
 pub struct Told {
     pub spans: Vec<Span>,
     pub logs: Vec<LogRecord>,
+    /// Names.
+    pub metrics: Vec<String>,
     pub resources: Vec<Resource>,
     /// Values of the header `x-team`.
     pub teams: Vec<String>,
@@ -67,6 +73,22 @@ impl LogsService for Service {
     }
 }
 
+#[tonic::async_trait]
+impl MetricsService for Service {
+    async fn export(
+        &self,
+        request: Request<ExportMetricsServiceRequest>,
+    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        let mut told = self.0.lock();
+        for group in request.into_inner().resource_metrics {
+            told.resources.extend(group.resource);
+            let metrics = group.scope_metrics.into_iter().flat_map(|scope| scope.metrics);
+            told.metrics.extend(metrics.map(|metric| metric.name));
+        }
+        Ok(Response::new(ExportMetricsServiceResponse::default()))
+    }
+}
+
 impl Collector {
     /// On a thread of its own: a test that waits for a server's end must not keep it from listening.
     pub async fn start() -> Self {
@@ -80,7 +102,8 @@ impl Collector {
                 tell.send(format!("http://{}", listener.local_addr().unwrap())).unwrap();
                 let server = tonic::transport::Server::builder()
                     .add_service(TraceServiceServer::new(Service(services.clone())))
-                    .add_service(LogsServiceServer::new(Service(services)))
+                    .add_service(LogsServiceServer::new(Service(services.clone())))
+                    .add_service(MetricsServiceServer::new(Service(services)))
                     .serve_with_incoming(TcpListenerStream::new(listener));
                 server.await.unwrap();
             });

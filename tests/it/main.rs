@@ -14,6 +14,7 @@ mod half_open;
 mod http;
 mod keda;
 mod lifecycle;
+mod observed;
 mod pools;
 mod promises;
 mod raw;

@@ -62,7 +62,11 @@ pub fn envelopes(mut body: &[u8]) -> Vec<(u8, Value)> {
 
 impl Connection {
     pub fn open(server: &Server) -> Self {
-        let stream = TcpStream::connect(&server.address).unwrap();
+        Self::open_at(&server.address)
+    }
+
+    pub fn open_at(address: &str) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         Self { stream, read: Vec::new() }

@@ -301,6 +301,25 @@ async fn what_is_secret_is_in_no_log_and_no_span() {
     assert!(exported.contains("HANDLER_ERROR") && !exported.contains("planted-in"));
 }
 
+#[tokio::test]
+async fn metrics_are_exported_as_well_and_for_the_last_time_at_the_end() {
+    let collector = Collector::start().await;
+    let exported =
+        [("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", &*collector.endpoint), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")];
+    let mut server = Server::start_with(CONFIG, &exported);
+    let id = server.submit(noop()).await;
+    server.ended(&id).await;
+    // The interval is a minute: this is the last export.
+    stop(&mut server);
+    let of_tasks = |told: &crate::collector::Told| {
+        told.metrics.iter().any(|name| name == "lineshaft.task.submitted").then_some(())
+    };
+    collector.once(of_tasks).await;
+    let resource = collector.read(|told| told.resources[0].clone());
+    assert_eq!(text(&resource.attributes, "service.name").as_deref(), Some("lineshaft"));
+    assert!(collector.read(|told| told.spans.is_empty() && told.logs.is_empty()), "nobody asked for others");
+}
+
 /// Runs tasks against a collector at this endpoint; how long the server then waits for the collector, when
 /// everything else has ended, and the log.
 async fn under_load(endpoint: &str, protocol: &str) -> (Duration, String) {

@@ -8,6 +8,8 @@ mod body;
 mod calls;
 mod connect;
 mod contract;
+pub mod health;
+mod metrics;
 mod origin;
 mod plain;
 mod show;
@@ -56,6 +58,8 @@ pub(super) struct Shared {
     pub handle: Handle,
     /// Reads the machine's and the process's health.
     pub host: HostReading,
+    /// What probes and scrapers see.
+    pub view: health::View,
     /// Methods and messages.
     pub contract: Arc<Contract>,
     /// Who may call from a browser.
@@ -119,6 +123,11 @@ impl Front {
     /// Everything that is no method of the contract. A route of its own file is a row here, such as
     /// `(&Method::GET, "/x") => x::page(&self.shared).await`.
     async fn plain(self, request: Request<Body>) -> Response<Body> {
+        if let Some(response) =
+            health::answer(&self.shared.view, request.method(), request.uri().path(), request.headers()).await
+        {
+            return response;
+        }
         let path = request.uri().path().to_owned();
         match (request.method(), path.as_str()) {
             (&Method::GET | &Method::HEAD, "/") => answer::text(INDEX),

@@ -98,6 +98,21 @@ pub struct PoolReading {
     pub run_time: Times,
 }
 
+/// How a pool stands.
+#[derive(Clone, Debug)]
+pub struct PoolLoad {
+    /// The pool.
+    pub spec: PoolSpec,
+    /// WAITING tasks.
+    pub waiting: u64,
+    /// RUNNING tasks.
+    pub running: u64,
+    /// QUEUED tasks by priority index.
+    pub queued_by_priority: [u64; Priority::COUNT],
+    /// Age of the oldest of them.
+    pub oldest_wait_by_priority: [Duration; Priority::COUNT],
+}
+
 #[derive(Debug)]
 pub(super) struct PoolState {
     pub spec: PoolSpec,
@@ -290,20 +305,37 @@ impl Core {
         }
     }
 
+    /// How every configured pool stands, with its index; leaves out what takes longer to read.
+    pub fn loads(&mut self, now: Timestamp) -> Vec<(usize, PoolLoad)> {
+        let configured: Vec<_> = (0..self.pools.len()).filter(|index| !self.pools[*index].orphaned).collect();
+        let load = |index| {
+            let (queued_by_priority, oldest_wait_by_priority) = self.depths(now, index);
+            let PoolState { spec, waiting, running, .. } = &self.pools[index];
+            let (spec, waiting, running) = (spec.clone(), *waiting, *running);
+            (index, PoolLoad { spec, waiting, running, queued_by_priority, oldest_wait_by_priority })
+        };
+        configured.into_iter().map(load).collect()
+    }
+
+    /// QUEUED tasks and the age of the oldest, by priority index.
+    fn depths(&mut self, now: Timestamp, pool: usize) -> ([u64; Priority::COUNT], [Duration; Priority::COUNT]) {
+        let mut queued = [0; Priority::COUNT];
+        let mut oldest = [Duration::ZERO; Priority::COUNT];
+        for priority in Priority::DESCENDING {
+            let (state, p) = (&self.pools[pool], priority.index());
+            queued[p] = (state.lanes.len(priority) + state.assigned[p]) as u64;
+            oldest[p] = self.oldest_wait(now, pool, priority);
+        }
+        (queued, oldest)
+    }
+
     /// How a pool does.
     ///
     /// # Errors
     /// [`UnknownPool`].
     pub fn read_pool(&mut self, now: Timestamp, pool: &PoolName) -> Result<(u16, PoolReading), Refusal> {
         let index = self.pool_index(pool)?;
-        let mut queued_by_priority = [0; Priority::COUNT];
-        let mut oldest_wait_by_priority = [Duration::ZERO; Priority::COUNT];
-        for priority in Priority::DESCENDING {
-            let state = &self.pools[usize::from(index)];
-            let p = priority.index();
-            queued_by_priority[p] = (state.lanes.len(priority) + state.assigned[p]) as u64;
-            oldest_wait_by_priority[p] = self.oldest_wait(now, usize::from(index), priority);
-        }
+        let (queued_by_priority, oldest_wait_by_priority) = self.depths(now, usize::from(index));
         let state = &self.pools[usize::from(index)];
         let reading = PoolReading {
             spec: state.spec.clone(),

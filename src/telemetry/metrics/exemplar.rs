@@ -1,0 +1,143 @@
+//! Leads from a bucket of a histogram to a trace that fell into it.
+//!
+//! The SDK keeps no exemplars. Here every bucket of a series remembers the last sampled trace; writing
+//! never waits, a trace that comes at the same moment as another is simply not the one remembered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use opentelemetry::KeyValue;
+use parking_lot::Mutex;
+
+use crate::model::{Clock, SystemClock, Timestamp};
+
+/// A sampled span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trace {
+    /// As in W3C trace context.
+    pub trace_id: [u8; 16],
+    /// As in W3C trace context.
+    pub span_id: [u8; 8],
+}
+
+impl Trace {
+    /// A span by its numbers, when they name one that is sampled.
+    pub fn sampled(trace_id: u128, span_id: u64, flags: u8) -> Option<Self> {
+        let is_one = trace_id != 0 && span_id != 0 && flags & 1 == 1;
+        is_one.then(|| Self { trace_id: trace_id.to_be_bytes(), span_id: span_id.to_be_bytes() })
+    }
+
+    /// The caller's span by the header `traceparent`, when it is sampled.
+    pub fn from_traceparent(header: &str) -> Option<Self> {
+        let mut parts = header.trim().split('-');
+        let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        if version.len() != 2 || version == "ff" || trace.len() != 32 || span.len() != 16 || flags.len() != 2 {
+            return None;
+        }
+        let (trace, span) = (u128::from_str_radix(trace, 16).ok()?, u64::from_str_radix(span, 16).ok()?);
+        Self::sampled(trace, span, u8::from_str_radix(flags, 16).ok()?)
+    }
+}
+
+/// One remembered value.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Exemplar {
+    pub trace: Trace,
+    pub value: f64,
+    pub at: Timestamp,
+}
+
+/// The exemplars of one series, a place for each bucket.
+#[derive(Debug)]
+pub(super) struct Exemplars {
+    bounds: &'static [f64],
+    places: Box<[Mutex<Option<Exemplar>>]>,
+}
+
+impl Exemplars {
+    pub fn new(bounds: &'static [f64]) -> Self {
+        Self { bounds, places: (0..=bounds.len()).map(|_| Mutex::default()).collect() }
+    }
+
+    pub fn offer(&self, value: f64, trace: Trace) {
+        let bucket = self.bounds.partition_point(|bound| *bound < value);
+        if let Some(mut place) = self.places.get(bucket).and_then(Mutex::try_lock) {
+            *place = Some(Exemplar { trace, value, at: SystemClock.now() });
+        }
+    }
+
+    pub fn of_bucket(&self, bucket: usize) -> Option<Exemplar> {
+        *self.places.get(bucket)?.lock()
+    }
+}
+
+/// Name of a metric and the attributes of a series, in the order of their keys.
+type SeriesKey = (&'static str, Vec<(String, String)>);
+
+/// The exemplars of all series.
+#[derive(Debug, Default)]
+pub(super) struct Known(Mutex<HashMap<SeriesKey, Arc<Exemplars>>>);
+
+impl Known {
+    /// Those of a series, made when there are none.
+    pub fn of_series(&self, name: &'static str, bounds: &'static [f64], attributes: &[KeyValue]) -> Arc<Exemplars> {
+        let key = (name, key_of(attributes.iter()));
+        self.0.lock().entry(key).or_insert_with(|| Arc::new(Exemplars::new(bounds))).clone()
+    }
+
+    pub fn find<'a>(
+        &self,
+        name: &'static str,
+        attributes: impl Iterator<Item = &'a KeyValue>,
+    ) -> Option<Arc<Exemplars>> {
+        self.0.lock().get(&(name, key_of(attributes))).cloned()
+    }
+}
+
+fn key_of<'a>(attributes: impl Iterator<Item = &'a KeyValue>) -> Vec<(String, String)> {
+    let mut key: Vec<_> = attributes.map(|kv| (kv.key.to_string(), kv.value.to_string())).collect();
+    key.sort_unstable();
+    key
+}
+
+/// Seconds since 1970, as Prometheus wants them.
+pub(super) fn unix_seconds(at: Timestamp) -> f64 {
+    at.since(Timestamp::ZERO).max(Duration::ZERO).as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRACE: Trace = Trace { trace_id: [7; 16], span_id: [9; 8] };
+
+    #[test]
+    fn each_bucket_remembers_the_last_trace_that_fell_into_it() {
+        let exemplars = Exemplars::new(&[0.1, 1.0]);
+        exemplars.offer(0.1, TRACE);
+        exemplars.offer(5.0, TRACE);
+        exemplars.offer(6.0, TRACE);
+        assert_eq!(exemplars.of_bucket(0).unwrap().value, 0.1, "the bound belongs to its bucket");
+        assert!(exemplars.of_bucket(1).is_none());
+        assert_eq!(exemplars.of_bucket(2).unwrap().value, 6.0);
+        assert!(unix_seconds(exemplars.of_bucket(2).unwrap().at) > 1.7e9);
+    }
+
+    #[test]
+    fn a_sampled_caller_is_read_from_its_header_and_nonsense_is_nobody() {
+        let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let trace = Trace::from_traceparent(header).unwrap();
+        assert_eq!((trace.trace_id[0], trace.span_id[7]), (0x4b, 0xb7));
+        for nobody in [
+            "",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e473é-00f067aa0ba902b7-01",
+            "00-4bf9-00f0-01",
+        ] {
+            assert_eq!(Trace::from_traceparent(nobody), None, "{nobody}");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The process, the machine, the runtime, the disk: read when somebody looks.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::RuntimeMetrics;
+use tokio::time::Instant;
+
+use crate::telemetry::host::{HostHealth, HostSampler};
+
+use super::instruments::Observed;
+use super::{Metrics, table};
+
+/// A file system's space in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskUse {
+    /// Taken.
+    pub used: u64,
+    /// To be had by this process.
+    pub free: u64,
+}
+
+impl DiskUse {
+    /// Of the file system that holds the path.
+    pub fn of(path: &Path) -> Option<Self> {
+        let found = rustix::fs::statvfs(path).ok()?;
+        let used = found.f_blocks.saturating_sub(found.f_bfree).saturating_mul(found.f_frsize);
+        Some(Self { used, free: found.f_bavail.saturating_mul(found.f_frsize) })
+    }
+}
+
+impl Metrics {
+    /// Shows the process and the machine.
+    pub fn observe_host(&self, sampler: &Arc<HostSampler>) {
+        let each = |row: &'static table::Row, tell: fn(&mut Observed<'_>, HostHealth)| {
+            let read = sampler.clone();
+            self.instruments().observe(row, move |o| tell(o, read.health()));
+        };
+        each(&table::PROCESS_CPU_TIME, |o, health| o.tell(health.process_cpu_time.as_secs_f64(), &[]));
+        each(&table::PROCESS_CPU, |o, health| o.tell(health.process_cpu_percent / 100.0 / cores(health), &[]));
+        each(&table::PROCESS_MEMORY, |o, health| o.count(health.process_memory_bytes, &[]));
+        each(&table::PROCESS_THREADS, |o, health| o.count(health.process_threads, &[]));
+        each(&table::PROCESS_FILES, |o, health| o.count(health.process_files, &[]));
+        each(&table::SYSTEM_CPU, |o, health| o.tell(health.cpu_percent / 100.0, &[]));
+        each(&table::SYSTEM_CORES, |o, health| o.count(health.cores as u64, &[]));
+        each(&table::SYSTEM_MEMORY, |o, health| {
+            let free = health.memory_total_bytes.saturating_sub(health.memory_used_bytes);
+            for (state, bytes) in [("used", health.memory_used_bytes), ("free", free)] {
+                o.count(bytes, &[("system.memory.state", state)]);
+            }
+        });
+        each(&table::SYSTEM_MEMORY_LIMIT, |o, health| o.count(health.memory_total_bytes, &[]));
+        let began = Instant::now();
+        self.instruments().observe(&table::PROCESS_UPTIME, move |o| o.tell(began.elapsed().as_secs_f64(), &[]));
+        self.instruments().observe(&table::BUILD_INFO, |o| {
+            let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+            o.tell(1.0, &[("version", env!("CARGO_PKG_VERSION")), ("profile", profile)]);
+        });
+    }
+
+    /// Shows the asynchronous runtime.
+    pub fn observe_runtime(&self, runtime: &RuntimeMetrics) {
+        let each = |row: &'static table::Row, tell: fn(&mut Observed<'_>, &RuntimeMetrics)| {
+            let read = runtime.clone();
+            self.instruments().observe(row, move |o| tell(o, &read));
+        };
+        each(&table::RUNTIME_WORKERS, |o, runtime| o.count(runtime.num_workers() as u64, &[]));
+        each(&table::RUNTIME_TASKS, |o, runtime| o.count(runtime.num_alive_tasks() as u64, &[]));
+        each(&table::RUNTIME_QUEUE, |o, runtime| o.count(runtime.global_queue_depth() as u64, &[]));
+        each(&table::RUNTIME_BUSY, |o, runtime| {
+            let busy: Duration = (0..runtime.num_workers()).map(|w| runtime.worker_total_busy_duration(w)).sum();
+            o.tell(busy.as_secs_f64(), &[]);
+        });
+    }
+
+    /// Shows the files of the store and the space that is left for them.
+    pub fn observe_files(&self, directory: PathBuf) {
+        let of_store = directory.clone();
+        self.instruments().observe(&table::STORE_SIZE, move |o| {
+            for file in ["journal", "projection"] {
+                o.count(bytes_of(&of_store, file), &[("file", file)]);
+            }
+        });
+        self.instruments().observe(&table::SYSTEM_DISK, move |o| {
+            if let Some(DiskUse { used, free }) = DiskUse::of(&directory) {
+                o.count(used, &[("system.filesystem.state", "used")]);
+                o.count(free, &[("system.filesystem.state", "free")]);
+            }
+        });
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "few")]
+fn cores(health: HostHealth) -> f64 {
+    health.cores.max(1) as f64
+}
+
+/// Bytes of the database of that name and its logs.
+fn bytes_of(directory: &Path, name: &str) -> u64 {
+    let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
+    let own = entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(|file| file.starts_with(name)));
+    own.filter_map(|entry| entry.metadata().ok()).filter(std::fs::Metadata::is_file).map(|file| file.len()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_a_database_are_added_up_and_a_missing_directory_is_empty() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, bytes) in [("journal.db", 10), ("journal.db-wal", 5), ("projection.db", 7), ("other", 100)] {
+            std::fs::write(directory.path().join(name), vec![0; bytes]).unwrap();
+        }
+        assert_eq!(bytes_of(directory.path(), "journal"), 15);
+        assert_eq!(bytes_of(directory.path(), "projection"), 7);
+        assert_eq!(bytes_of(&directory.path().join("none"), "journal"), 0);
+        assert!(DiskUse::of(directory.path()).unwrap().free > 0);
+        assert_eq!(DiskUse::of(&directory.path().join("none")), None);
+    }
+}

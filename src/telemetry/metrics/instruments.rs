@@ -1,0 +1,119 @@
+//! Instruments made from rows of the table.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{AsyncInstrument, BoundCounter, BoundHistogram, Counter, Histogram, Meter};
+use parking_lot::Mutex;
+
+use super::exemplar::{Exemplars, Known, Trace};
+use super::table::{Kind, Row};
+
+/// Makes each instrument once, and its series when they are first needed.
+pub(super) struct Instruments {
+    meter: Meter,
+    counters: Mutex<HashMap<&'static str, Counter<u64>>>,
+    histograms: Mutex<HashMap<&'static str, Histogram<f64>>>,
+    exemplars: Known,
+}
+
+/// Keys and values of a series.
+pub(super) type Labels<'a> = [(&'static str, &'a str)];
+
+impl Instruments {
+    pub fn new(meter: Meter) -> Self {
+        Self { meter, counters: Mutex::default(), histograms: Mutex::default(), exemplars: Known::default() }
+    }
+
+    pub fn exemplars(&self) -> &Known {
+        &self.exemplars
+    }
+
+    /// One series of a counter: adding to it is one atomic operation.
+    pub fn counter(&self, row: &'static Row, labels: &Labels<'_>) -> BoundCounter<u64> {
+        let attributes = attributes(row, labels);
+        let make = || self.meter.u64_counter(row.name).with_description(row.help).with_unit(row.unit).build();
+        self.counters.lock().entry(row.name).or_insert_with(make).bind(&attributes)
+    }
+
+    /// One series of a histogram.
+    pub fn distribution(&self, row: &'static Row, labels: &Labels<'_>) -> Distribution {
+        let Kind::Histogram(bounds) = row.kind else { unreachable!("{} is no histogram", row.name) };
+        let attributes = attributes(row, labels);
+        let make = || {
+            let builder = self.meter.f64_histogram(row.name).with_description(row.help).with_unit(row.unit);
+            builder.with_boundaries(bounds.to_vec()).build()
+        };
+        let bound = self.histograms.lock().entry(row.name).or_insert_with(make).bind(&attributes);
+        Distribution { bound, exemplars: self.exemplars.of_series(row.name, bounds, &attributes) }
+    }
+
+    /// A metric that is read when somebody looks; `read` tells it value and labels of each series.
+    /// It must neither panic nor wait.
+    pub fn observe(&self, row: &'static Row, read: impl Fn(&mut Observed<'_>) + Send + Sync + 'static) {
+        let callback = move |observer: &dyn AsyncInstrument<f64>| read(&mut Observed { row, observer });
+        let (name, help, unit) = (row.name, row.help, row.unit);
+        let meter = &self.meter;
+        // What is returned is only a marker: the callback is registered.
+        match row.kind {
+            Kind::Counter => {
+                let builder = meter.f64_observable_counter(name).with_description(help).with_unit(unit);
+                let _registered = builder.with_callback(callback).build();
+            }
+            Kind::UpDownCounter => {
+                let builder = meter.f64_observable_up_down_counter(name).with_description(help).with_unit(unit);
+                let _registered = builder.with_callback(callback).build();
+            }
+            Kind::Gauge => {
+                let builder = meter.f64_observable_gauge(name).with_description(help).with_unit(unit);
+                let _registered = builder.with_callback(callback).build();
+            }
+            Kind::Histogram(_) => unreachable!("{name} is a histogram, which is not observed"),
+        }
+    }
+}
+
+fn attributes(row: &Row, labels: &Labels<'_>) -> Vec<KeyValue> {
+    debug_assert!(labels.iter().all(|(key, _)| row.attributes.contains(key)), "{} has other attributes", row.name);
+    labels.iter().map(|(key, value)| KeyValue::new(*key, (*value).to_owned())).collect()
+}
+
+/// Where a reading is told to.
+pub(super) struct Observed<'a> {
+    row: &'static Row,
+    observer: &'a dyn AsyncInstrument<f64>,
+}
+
+impl Observed<'_> {
+    pub fn tell(&mut self, value: f64, labels: &Labels<'_>) {
+        self.observer.observe(value, &attributes(self.row, labels));
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53, which no count here reaches")]
+    pub fn count(&mut self, value: u64, labels: &Labels<'_>) {
+        self.tell(value as f64, labels);
+    }
+}
+
+/// One series of a histogram, and its exemplars.
+pub(super) struct Distribution {
+    bound: BoundHistogram<f64>,
+    exemplars: Arc<Exemplars>,
+}
+
+impl Distribution {
+    pub fn record(&self, span: Duration, trace: Option<Trace>) {
+        let seconds = span.as_secs_f64();
+        self.bound.record(seconds);
+        if let Some(trace) = trace {
+            self.exemplars.offer(seconds, trace);
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53, which no count here reaches")]
+    pub fn count(&self, amount: usize) {
+        self.bound.record(amount as f64);
+    }
+}

@@ -1,0 +1,290 @@
+//! What is counted is what is shown, and the manual says what there is.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::table::{Kind, Row, TABLE};
+use super::*;
+use crate::model::{
+    Bill, Catalog, Change, Durability, Event, Failure, FailureReason, HandlerName, HandlerSpec, Namespace, Payload,
+    PoolName, PoolSpec, Priority, RetryPolicy, Revision, TaskOptions, TaskSpec, TaskState, Timestamp,
+};
+use crate::telemetry::Telemetry;
+use crate::telemetry::host::HostSampler;
+use crate::telemetry::vitals::Phase;
+
+const TRACE: Trace = Trace { trace_id: [0xab; 16], span_id: [0xcd; 8] };
+
+fn metrics() -> Metrics {
+    let resource = Resource::builder_empty().with_attribute(opentelemetry::KeyValue::new("service.name", "a \"b\""));
+    build(resource.build(), |builder| builder)
+}
+
+fn handler(name: &str) -> HandlerName {
+    HandlerName::parse(name).unwrap()
+}
+
+fn pool(name: &str) -> PoolName {
+    PoolName::parse(name).unwrap()
+}
+
+/// A catalog with the pool `p` and the handler `h`.
+fn catalog() -> Arc<Catalog> {
+    let config = HandlerSpec {
+        name: handler("h"),
+        runner: "builtin",
+        description: String::new(),
+        payload_description: String::new(),
+        pool: pool("p"),
+        allowed_pools: Vec::new(),
+        timeout: None,
+        retry: RetryPolicy::default(),
+        accepts_args: false,
+        grace: Duration::from_secs(1),
+        blocking: false,
+    };
+    let mut catalog = Catalog::default();
+    catalog.handlers.insert(handler("h"), config);
+    catalog.pools.insert(pool("p"), PoolSpec::with_defaults(pool("p"), 1));
+    Arc::new(catalog)
+}
+
+fn options(handler_name: &str, namespace: &str) -> Arc<TaskOptions> {
+    Arc::new(TaskOptions {
+        namespace: Namespace::parse(namespace).unwrap(),
+        handler: handler(handler_name),
+        pool: pool("p"),
+        priority: Priority::Normal,
+        display_name: "".into(),
+        labels: Box::default(),
+        batch: None,
+        timeout: Duration::from_secs(1),
+        retry: RetryPolicy::default(),
+        at_most_once: false,
+        durability: Durability::Fsync,
+        content_type: "".into(),
+        submitted_by: "".into(),
+    })
+}
+
+fn event(options: &Arc<TaskOptions>, state: TaskState, change: Change) -> Event {
+    Event {
+        revision: Revision(1),
+        at: Timestamp(1),
+        task: uuid::Uuid::nil().into(),
+        options: options.clone(),
+        previous: state,
+        state,
+        attempt: 1,
+        change,
+    }
+}
+
+fn submitted(options: &Arc<TaskOptions>) -> Event {
+    let spec = Arc::new(TaskSpec {
+        id: uuid::Uuid::nil().into(),
+        options: options.clone(),
+        payload: bytes::Bytes::new(),
+        args: Box::default(),
+        request_id: None,
+        not_before: None,
+        expires_at: None,
+        trace: None,
+    });
+    event(options, TaskState::Queued, Change::Submitted { spec })
+}
+
+fn failed(options: &Arc<TaskOptions>) -> Event {
+    let failure = Box::new(Failure::new(FailureReason::Timeout, "late"));
+    event(options, TaskState::Failed, Change::Failed { failure, bill: None, output: None })
+}
+
+fn completed(options: &Arc<TaskOptions>) -> Event {
+    let change = Change::Completed { result: Payload::default(), bill: Box::<Bill>::default(), output: None };
+    event(options, TaskState::Completed, change)
+}
+
+#[track_caller]
+fn has(text: &str, line: &str) {
+    assert!(text.lines().any(|found| found == line), "{line:?} is not in\n{text}");
+}
+
+#[test]
+fn durable_events_are_counted_and_what_is_not_registered_is_other() {
+    let metrics = metrics();
+    let mut meter = CommitMeter::new(&metrics, catalog());
+    let (known, strange) = (options("h", "default"), options("gone", "team"));
+    let events = [submitted(&known), submitted(&known), submitted(&strange), completed(&known), failed(&known)];
+    meter.durable(&events, Duration::from_millis(3));
+    meter.refused();
+    let text = metrics.expose(Format::Prometheus).unwrap();
+    has(&text, r#"lineshaft_task_submitted_total{handler="h",pool="p",priority="normal"} 2"#);
+    has(&text, r#"lineshaft_task_submitted_total{handler="other",pool="p",priority="normal"} 1"#);
+    has(&text, r#"lineshaft_task_finished_total{handler="h",pool="p",result="completed"} 1"#);
+    has(&text, r#"lineshaft_task_finished_total{error_type="TIMEOUT",handler="h",pool="p",result="failed"} 1"#);
+    has(&text, r#"lineshaft_namespace_task_submitted_total{namespace="team"} 1"#);
+    has(&text, r#"lineshaft_store_commit_duration_seconds_bucket{le="0.0025"} 0"#);
+    has(&text, r#"lineshaft_store_commit_duration_seconds_bucket{le="0.005"} 1"#);
+    has(&text, r"lineshaft_store_commit_size_sum 5");
+    has(&text, r"lineshaft_store_commit_failures_total 1");
+}
+
+#[test]
+fn a_flood_of_namespaces_does_not_become_a_flood_of_series() {
+    let metrics = metrics();
+    let mut meter = CommitMeter::new(&metrics, catalog());
+    for number in 0..200 {
+        meter.durable(&[submitted(&options("h", &format!("team-{number}")))], Duration::ZERO);
+    }
+    let text = metrics.expose(Format::Prometheus).unwrap();
+    let series = text.lines().filter(|line| line.starts_with("lineshaft_namespace_task_submitted_total{")).count();
+    assert_eq!(series, 65);
+    has(&text, r#"lineshaft_namespace_task_submitted_total{namespace="other"} 136"#);
+}
+
+#[test]
+fn attempts_are_distributed_and_a_bucket_leads_to_a_trace() {
+    let metrics = metrics();
+    let meter = PoolMeter::new(&metrics, &pool("p"), &catalog());
+    meter.started(Priority::High, Duration::from_millis(2), None);
+    meter.ended(&handler("h"), AttemptResult::Completed, Duration::from_millis(700), Some(TRACE));
+    meter.ended(&handler("nobody"), AttemptResult::Failed(FailureReason::Panic), Duration::from_secs(2), None);
+    let text = metrics.expose(Format::OpenMetrics).unwrap();
+    has(&text, "# TYPE lineshaft_task_duration_seconds histogram");
+    has(&text, "# UNIT lineshaft_task_duration_seconds seconds");
+    has(&text, "# TYPE lineshaft_task_attempts counter");
+    has(&text, r#"lineshaft_task_wait_duration_seconds_bucket{pool="p",priority="high",le="0.0025"} 1"#);
+    has(&text, r#"lineshaft_task_attempts_total{error_type="PANIC",handler="other",pool="p",result="failed"} 1"#);
+    let trace = format!("# {{trace_id=\"{}\",span_id=\"{}\"}} 0.7 ", "ab".repeat(16), "cd".repeat(8));
+    let bucket = r#"lineshaft_task_duration_seconds_bucket{handler="h",pool="p",result="completed",le="1.0"} 1 "#;
+    assert!(text.lines().any(|line| line.starts_with(&format!("{bucket}{trace}"))), "{text}");
+    assert_eq!(text.matches("trace_id").count(), 1);
+    assert!(text.ends_with("# EOF\n"));
+    let plain = metrics.expose(Format::Prometheus).unwrap();
+    assert!(!plain.contains("trace_id") && !plain.contains("# EOF") && !plain.contains("# UNIT"));
+}
+
+#[test]
+fn calls_are_counted_by_method_and_status_and_one_that_is_given_up_is_cancelled() {
+    let metrics = metrics();
+    let meter = CallMeter::new(&metrics, vec!["a.B/C".to_owned()]);
+    meter.begin("/a.B/C", None).end(0);
+    meter.begin("/a.B/C", None).end(13);
+    drop(meter.begin("/a.B/Unheard", None));
+    let text = metrics.expose(Format::Prometheus).unwrap();
+    let count = |rest: &str| format!("rpc_server_call_duration_seconds_count{{{rest}}} 1");
+    has(&text, &count(r#"rpc_method="a.B/C",rpc_status_code="OK",rpc_system_name="grpc""#));
+    has(&text, &count(r#"error_type="INTERNAL",rpc_method="a.B/C",rpc_status_code="INTERNAL",rpc_system_name="grpc""#));
+    has(&text, &count(r#"rpc_method="_OTHER",rpc_status_code="CANCELLED",rpc_system_name="grpc""#));
+}
+
+#[test]
+fn what_the_parts_publish_is_shown_as_it_is_at_that_moment() {
+    let metrics = metrics();
+    let telemetry = Telemetry::new(metrics.clone());
+    let reading = PoolReading {
+        name: pool("p"),
+        size: 4,
+        busy: 1,
+        idle: 3,
+        paused: true,
+        queue_limit: 10,
+        waiting: 2,
+        running: 1,
+        queued: [0, 5, 0, 0],
+        oldest: [None, Some(Timestamp(1)), None, None],
+        steals: 7,
+    };
+    telemetry.gauges.pools.publish(vec![reading]);
+    telemetry.vitals.enter(Phase::Serving);
+    let text = metrics.expose(Format::Prometheus).unwrap();
+    has(&text, r#"lineshaft_task_active{pool="p",state="queued"} 5"#);
+    has(&text, r#"lineshaft_queue_length{pool="p",priority="normal"} 5"#);
+    has(&text, r#"lineshaft_queue_oldest_task_age_seconds{pool="p",priority="high"} 0"#);
+    assert!(!text.contains(r#"lineshaft_queue_oldest_task_age_seconds{pool="p",priority="normal"} 0"#), "{text}");
+    has(&text, r#"lineshaft_pool_utilization_ratio{pool="p"} 0.25"#);
+    has(&text, r#"lineshaft_pool_steals_total{pool="p"} 7"#);
+    has(&text, "lineshaft_server_ready 1");
+    telemetry.vitals.beat(true);
+    has(&metrics.expose(Format::Prometheus).unwrap(), "lineshaft_server_ready 0");
+}
+
+#[tokio::test]
+async fn every_sample_belongs_to_a_row_and_every_family_is_described_once() {
+    let metrics = metrics();
+    let telemetry = Telemetry::new(metrics.clone());
+    telemetry.metrics.observe_host(&Arc::new(HostSampler::new()));
+    telemetry.metrics.observe_runtime(&tokio::runtime::Handle::current().metrics());
+    telemetry.metrics.observe_files(std::env::temp_dir());
+    for format in [Format::Prometheus, Format::OpenMetrics] {
+        let text = metrics.expose(format).unwrap();
+        has(&text, r#"target_info{service_name="a \"b\""} 1"#);
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let name = line.split(['{', ' ']).next().unwrap();
+            assert!(name == "target_info" || TABLE.iter().any(|row| row.prometheus() == name), "{line}");
+            assert!(line.rsplit(' ').next().unwrap().parse::<f64>().is_ok(), "{line}");
+        }
+        let families: Vec<_> = text.lines().filter(|line| line.starts_with("# TYPE")).collect();
+        let unique: std::collections::HashSet<_> = families.iter().collect();
+        assert_eq!(families.len(), unique.len());
+        assert!(families.len() > 20, "{families:#?}");
+    }
+    has(&metrics.expose(Format::OpenMetrics).unwrap(), "# TYPE target info");
+}
+
+#[test]
+fn off_means_off_and_the_header_decides_the_format() {
+    let metrics = Metrics::off();
+    PoolMeter::new(&metrics, &pool("p"), &catalog()).started(Priority::Low, Duration::ZERO, Some(TRACE));
+    assert_eq!(metrics.expose(Format::Prometheus), None);
+    let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
+    assert_eq!(Format::accepted(prometheus), Format::OpenMetrics);
+    assert_eq!(Format::accepted("application/openmetrics-text; version=0.0.1"), Format::OpenMetrics);
+    for plain in ["", "*/*", "text/plain", "application/openmetrics-text;q=0", "application/openmetrics-text;q=0.0"] {
+        assert_eq!(Format::accepted(plain), Format::Prometheus, "{plain}");
+    }
+}
+
+/// The page `docs/metrics.md`.
+fn page() -> String {
+    let mut text = "# Metrics\n\nEvery metric of the server. This page is made from the table in \
+         `src/telemetry/metrics/table.rs`, and a test compares them;\n\
+         [observability.md](observability.md) says how to use it.\n\n\
+         `GET /metrics` shows the Prometheus names, an OTLP exporter sends the OpenTelemetry names; both read the \
+         same instruments.\nIn Prometheus the dots of attributes are underscores. Handlers and pools that are not \
+         configured count as `other`.\nA series appears when it is first counted.\n\n\
+         | OpenTelemetry | Prometheus | kind | unit | attributes | meaning |\n|---|---|---|---|---|---|\n"
+        .to_owned();
+    for row in TABLE {
+        let kind = match row.kind {
+            Kind::Counter => "counter",
+            Kind::UpDownCounter => "up-down counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram(_) => "histogram",
+        };
+        let keys: Vec<_> = row.attributes.iter().map(|key| format!("`{key}`")).collect();
+        let keys = if keys.is_empty() { "–".to_owned() } else { keys.join(" ") };
+        let Row { name, unit, help, .. } = row;
+        let prometheus = row.prometheus();
+        writeln!(text, "| `{name}` | `{prometheus}` | {kind} | {unit} | {keys} | {help} |").unwrap();
+    }
+    text.push_str("\n## Buckets\n\n| histogram | upper bounds |\n|---|---|\n");
+    for row in TABLE {
+        if let Kind::Histogram(bounds) = row.kind {
+            let bounds: Vec<_> = bounds.iter().map(ToString::to_string).collect();
+            writeln!(text, "| `{}` | {} |", row.name, bounds.join(", ")).unwrap();
+        }
+    }
+    text
+}
+
+#[test]
+fn the_page_of_metrics_is_that_of_the_table() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
+    if std::env::var_os("LINESHAFT_WRITE_DOCS").is_some() {
+        std::fs::write(&path, page()).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(found, page(), "write it anew: LINESHAFT_WRITE_DOCS=1 cargo test --lib page_of_metrics");
+}

@@ -1,0 +1,180 @@
+//! The server as probes and Prometheus see it.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use lineshaft::proto::v1::{self, TaskState};
+use rustix::process::Signal;
+use tonic::transport::Endpoint;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+use crate::raw::{Answer, Connection};
+use crate::support::{PATIENCE, Server, noop, task};
+
+const CONFIG: &str = r#"
+[server]
+health_listen = "127.0.0.1:0"
+stall_limit = "2s"
+
+[[pool]]
+name = "default"
+size = 2
+
+[[handler]]
+name = "fails"
+runner = "process"
+argv = ["/bin/false"]
+retry = { attempts = 2, delay = "10ms" }
+"#;
+
+/// The address of the port for probes, as the log says it.
+fn probes(server: &Server) -> String {
+    let log = server.log();
+    let line = log.lines().find(|line| line.contains("answers probes")).expect("the port for probes is announced");
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    line["address"].as_str().unwrap().to_owned()
+}
+
+fn get(address: &str, path: &str, headers: &str) -> Answer {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
+    Connection::open_at(address).send(request.as_bytes())
+}
+
+/// Name and labels of each sample, and its value.
+fn samples(address: &str) -> HashMap<String, f64> {
+    let answer = get(address, "/metrics", "");
+    assert_eq!((answer.status, answer.header("content-type")), (200, "text/plain; version=0.0.4; charset=utf-8"));
+    let text = String::from_utf8(answer.body).unwrap();
+    let sample = |line: &str| line.rsplit_once(' ').map(|(name, value)| (name.to_owned(), value.parse().unwrap()));
+    text.lines().filter(|line| !line.starts_with('#')).filter_map(sample).collect()
+}
+
+/// Waits until a sample has the value.
+fn until(address: &str, name: &str, value: f64) -> HashMap<String, f64> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let found = samples(address);
+        if found.get(name).is_some_and(|found| (found - value).abs() < 1e-9) {
+            return found;
+        }
+        assert!(Instant::now() < end, "{name} is {:?} and not {value}", found.get(name));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_done_is_what_metrics_say_on_both_ports() {
+    let server = Server::start(CONFIG);
+    for _ in 0..3 {
+        let id = server.submit(noop()).await;
+        server.ended(&id).await;
+    }
+    let failed = server.submit(v1::SubmitTaskRequest { handler: "fails".to_owned(), ..Default::default() }).await;
+    assert_eq!(server.ended(&failed).await.state(), TaskState::Failed);
+    let name =
+        r#"lineshaft_task_finished_total{error_type="HANDLER_ERROR",handler="fails",pool="default",result="failed"}"#;
+    for address in [server.address.clone(), probes(&server)] {
+        let found = until(&address, name, 1.0);
+        let is = |name: &str| found.get(name).copied().unwrap_or_else(|| panic!("there is no {name}"));
+        let of_compute = r#"{handler="compute",pool="default",result="completed"}"#;
+        assert_eq!(is(&format!("lineshaft_task_finished_total{of_compute}")), 3.0);
+        assert_eq!(is(&format!("lineshaft_task_duration_seconds_count{of_compute}")), 3.0);
+        let retried = r#"lineshaft_task_retried_total{error_type="HANDLER_ERROR",handler="fails",pool="default"}"#;
+        assert_eq!(is(retried), 1.0);
+        assert_eq!(is(r#"lineshaft_task_wait_duration_seconds_count{pool="default",priority="normal"}"#), 5.0);
+        assert_eq!(is(r#"lineshaft_pool_worker_limit{pool="default"}"#), 2.0);
+        assert_eq!(is(r#"lineshaft_namespace_task_submitted_total{namespace="default"}"#), 4.0);
+        let calls = r#"{rpc_method="lineshaft.v1.TaskService/SubmitTask",rpc_status_code="OK",rpc_system_name="grpc"}"#;
+        assert_eq!(is(&format!("rpc_server_call_duration_seconds_count{calls}")), 4.0);
+        assert!(is("lineshaft_store_commit_duration_seconds_count") >= 4.0);
+        assert!(is(r#"lineshaft_store_size_bytes{file="journal"}"#) > 0.0);
+        assert!(is("process_memory_usage_bytes") > 1e6);
+        assert_eq!(is("lineshaft_server_ready"), 1.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_of_a_call_leads_to_the_callers_trace() {
+    let server = Server::start("");
+    let mut request = tonic::Request::new(noop());
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    request.metadata_mut().insert("traceparent", parent.parse().unwrap());
+    server.tasks().submit_task(request).await.unwrap();
+    let answer = get(&server.address, "/metrics", "accept: application/openmetrics-text;version=1.0.0\r\n");
+    assert_eq!(answer.header("content-type"), "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    let text = String::from_utf8(answer.body).unwrap();
+    let exemplars: Vec<_> = text.lines().filter(|line| line.contains("4bf92f3577b34da6a3ce929d0e0e4736")).collect();
+    assert!(exemplars.iter().any(|line| line.contains("SubmitTask")), "{exemplars:?}");
+    assert!(text.ends_with("# EOF\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_shows_the_pools_and_a_drain_ends_readiness_and_not_life() {
+    let mut server = Server::start(CONFIG);
+    let probes = probes(&server);
+    for _ in 0..3 {
+        server.submit(task("io", "600")).await;
+    }
+    until(&probes, r#"lineshaft_task_active{pool="default",state="running"}"#, 2.0);
+    for address in [&server.address, &probes] {
+        let answer = get(address, "/health", "");
+        assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
+        let health = answer.json();
+        assert_eq!((health["status"].as_str(), health["reasons"].as_array().map(Vec::len)), (Some("ready"), Some(0)));
+        let pool = &health["pools"][0];
+        assert_eq!((pool["name"].as_str(), pool["status"].as_str()), (Some("default"), Some("busy")));
+        assert_eq!((pool["running"].as_u64(), pool["queued_by_priority"]["normal"].as_u64()), (Some(2), Some(1)));
+        assert_eq!(pool["workers"], serde_json::json!({"size": 2, "busy": 2, "idle": 0}));
+        assert_eq!(get(address, "/health/ready", "").status, 200);
+        assert_eq!(get(address, "/health/live", "").status, 200);
+    }
+    server.system().drain(v1::DrainRequest { limit: crate::support::seconds(600) }).await.unwrap();
+    let end = Instant::now() + PATIENCE;
+    while get(&probes, "/health/ready", "").status != 503 {
+        assert!(Instant::now() < end, "a draining server is never unready");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let health = get(&server.address, "/health", "");
+    assert_eq!(health.status, 503);
+    assert_eq!(health.json()["reasons"], serde_json::json!(["draining"]));
+    assert_eq!(get(&probes, "/health/live", "").status, 200, "it still ends what runs");
+    server.signal(Signal::TERM);
+    server.signal(Signal::TERM);
+    assert!(server.wait_exit().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_port_for_probes_speaks_grpc_and_nothing_that_changes_anything() {
+    let server = Server::start(CONFIG);
+    let probes = probes(&server);
+    let channel = Endpoint::from_shared(format!("http://{probes}")).unwrap().connect().await.unwrap();
+    let mut health = HealthClient::new(channel.clone());
+    for service in ["", "liveness", "readiness", "startup"] {
+        let request = HealthCheckRequest { service: service.to_owned() };
+        let status = health.check(request).await.unwrap().into_inner().status();
+        assert_eq!(status, ServingStatus::Serving, "{service}");
+    }
+    let mut tasks = v1::task_service_client::TaskServiceClient::new(channel);
+    assert_eq!(tasks.submit_task(noop()).await.unwrap_err().code(), tonic::Code::Unimplemented);
+    assert_eq!(get(&probes, "/api/stats", "").status, 404);
+    let post = b"POST /metrics HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n";
+    assert_eq!(Connection::open_at(&probes).send(post).status, 405);
+}
+
+#[test]
+fn a_server_that_was_paused_as_a_whole_is_not_taken_for_a_stalled_one() {
+    let server = Server::start(CONFIG);
+    let probes = probes(&server);
+    server.signal(Signal::STOP);
+    std::thread::sleep(Duration::from_secs(5));
+    server.signal(Signal::CONT);
+    for _ in 0..50 {
+        assert_eq!(get(&probes, "/health/ready", "").status, 200);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let found = samples(&probes);
+    for part in ["scheduler", "runtime"] {
+        assert_eq!(found[&format!("lineshaft_watchdog_stalls_total{{part=\"{part}\"}}")], 0.0, "{part}");
+    }
+}
