@@ -7,6 +7,7 @@
 
 mod calls;
 mod exemplar;
+mod exports;
 mod exposition;
 mod host;
 mod instruments;
