@@ -243,9 +243,6 @@ fn scheduler_options(config: &Config, telemetry: &Telemetry) -> scheduler::Optio
 
 /// The metrics, with what can be read from outside of the parts.
 fn telemetry(config: &Config, instance: &str) -> Telemetry {
-    if std::env::var("OTEL_SDK_DISABLED").is_ok_and(|disabled| disabled.eq_ignore_ascii_case("true")) {
-        return Telemetry::off();
-    }
     let own = [
         ("service.name", "lineshaft"),
         ("service.version", env!("CARGO_PKG_VERSION")),
