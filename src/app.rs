@@ -4,6 +4,7 @@
 //! ends the scheduler; then the edge, the processes and the store follow.
 
 pub mod doctor;
+mod security;
 
 use std::io;
 use std::net::SocketAddr;
@@ -36,6 +37,9 @@ pub enum StartError {
     /// The store cannot be opened.
     #[error("failed to open the store: {0}")]
     Store(#[from] StoreError),
+    /// A certificate, a key or a file of tokens cannot be used.
+    #[error(transparent)]
+    Security(#[from] api::SecurityError),
     /// The address cannot be listened on.
     #[error("failed to listen on {address}: {source}; choose another address with --listen")]
     Listen {
@@ -81,6 +85,7 @@ fn failed_to(action: &'static str) -> impl FnOnce(io::Error) -> StartError {
 /// # Errors
 /// [`StartError`]; once the server runs it only ends by a drain.
 pub async fn serve(config: Config, ready_file: Option<PathBuf>) -> Result<(), StartError> {
+    let guards = security::open(&config)?;
     let listen = config.server.listen;
     let listener = TcpListener::bind(listen).await;
     let listener = listener.map_err(|source| StartError::Listen { address: listen, source })?;
@@ -113,7 +118,7 @@ pub async fn serve(config: Config, ready_file: Option<PathBuf>) -> Result<(), St
     let scheduler = spawn_scheduler(service, runtime)?;
 
     let edge_stop = CancellationToken::new();
-    let edge = tokio::spawn(api::serve(listener, edge_options, handle.clone(), edge_stop.clone()));
+    let edge = tokio::spawn(api::serve(listener, edge_options, guards, handle.clone(), edge_stop.clone()));
     telemetry.vitals.enter(Phase::Serving);
     spawn_signals(handle.clone()).map_err(failed_to("listen for signals"))?;
     if let Some(path) = &ready_file {
@@ -238,6 +243,9 @@ fn scheduler_options(config: &Config, telemetry: &Telemetry) -> scheduler::Optio
 
 /// The metrics, with what can be read from outside of the parts.
 fn telemetry(config: &Config, instance: &str) -> Telemetry {
+    if std::env::var("OTEL_SDK_DISABLED").is_ok_and(|disabled| disabled.eq_ignore_ascii_case("true")) {
+        return Telemetry::off();
+    }
     let own = [
         ("service.name", "lineshaft"),
         ("service.version", env!("CARGO_PKG_VERSION")),

@@ -43,6 +43,11 @@ enum Command {
         #[command(subcommand)]
         command: StoreCommand,
     },
+    /// Make, list and revoke API keys.
+    Token {
+        #[command(subcommand)]
+        command: cli::token::Command,
+    },
     #[command(flatten)]
     Client(cli::Command),
     /// Look at what a server here would lean on, and say what to do about what is not well.
@@ -67,6 +72,9 @@ enum ConfigCommand {
         /// Configuration file (TOML).
         #[arg(long, value_name = "PATH")]
         config: Option<std::path::PathBuf>,
+        /// Also show what handlers get in their environment.
+        #[arg(long)]
+        show_secrets: bool,
     },
     /// Print the JSON schema of the configuration file.
     Schema,
@@ -110,7 +118,7 @@ struct Serve {
     /// Keep everything in memory; nothing survives a restart.
     #[arg(long)]
     memory: bool,
-    /// Listen beyond loopback although there is no authentication.
+    /// Listen beyond loopback although callers are not authenticated.
     #[arg(long)]
     insecure: bool,
     /// Write the address to this file once connections are accepted.
@@ -124,6 +132,7 @@ fn main() -> ExitCode {
         Command::Serve(flags) => serve(flags),
         Command::Config { command } => configuration(&command),
         Command::Store { command } => look_after(&command, global.wants_json()),
+        Command::Token { command } => cli::token::run(command, &global).into(),
         Command::Client(command) => match client_runtime() {
             Ok(runtime) => runtime.block_on(cli::run(command, global)),
             Err(error) => fail(1, &error),
@@ -155,8 +164,9 @@ fn client_runtime() -> std::io::Result<tokio::runtime::Runtime> {
 fn configuration(command: &ConfigCommand) -> ExitCode {
     let text = match command {
         ConfigCommand::Schema => Ok(Config::schema()),
-        ConfigCommand::Dump { config } => {
-            config::load(config.as_deref(), std::env::vars(), Overrides::default()).map(|config| config.dump())
+        ConfigCommand::Dump { config, show_secrets } => {
+            let shown = |config: Config| if *show_secrets { config.dump() } else { config.dump_masked() };
+            config::load(config.as_deref(), std::env::vars(), Overrides::default()).map(shown)
         }
     };
     match text {

@@ -45,4 +45,7 @@ tests/helm/run.sh
 step "without gRPC: curl, Connect, gRPC-Web"
 tests/http/run.sh
 
+step "metrics, alerts and dashboard with Prometheus"
+tests/observability/run.sh
+
 step "all passed"

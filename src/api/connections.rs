@@ -24,8 +24,12 @@ use tonic::codegen::http::{Request, Response};
 use tonic::transport::server::TcpConnectInfo;
 use tower::Service;
 
+use super::admission::Place;
+use super::auth::CertificateNames;
+use super::security::Security;
 use super::server::Options;
 use super::sniff::{self, Version};
+use super::tls::Tls;
 
 /// Time that calls under way get after the stop; their streams have ended with the drain before.
 const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -42,8 +46,8 @@ const BUFFER_BYTES: usize = 64 << 10;
 pub(super) trait Edge:
     Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
 {
-    /// The same edge, for calls from this peer.
-    fn facing(&self, peer: TcpConnectInfo) -> Self;
+    /// The same edge, for calls from this peer, with the names of its certificate.
+    fn facing(&self, peer: TcpConnectInfo, certificate: Option<CertificateNames>) -> Self;
 }
 
 /// What every connection shares.
@@ -51,6 +55,7 @@ struct Shared<E> {
     http1: auto::Builder<TokioExecutor>,
     http2: auto::Builder<TokioExecutor>,
     edge: E,
+    tls: Option<Arc<Tls>>,
     header_timeout: Duration,
     age: Duration,
     age_grace: Duration,
@@ -58,11 +63,18 @@ struct Shared<E> {
 }
 
 /// Serves every connection until `stop`, and a short while longer.
-pub(super) async fn serve<E: Edge>(listener: TcpListener, edge: E, options: &Options, stop: CancellationToken) {
+pub(super) async fn serve<E: Edge>(
+    listener: TcpListener,
+    edge: E,
+    security: &Security,
+    options: &Options,
+    stop: CancellationToken,
+) {
     let shared = Arc::new(Shared {
         http1: http1(options),
         http2: http2(options),
         edge,
+        tls: security.tls.clone(),
         header_timeout: options.header_timeout,
         age: options.connection_age,
         age_grace: options.connection_age_grace,
@@ -75,9 +87,10 @@ pub(super) async fn serve<E: Edge>(listener: TcpListener, edge: E, options: &Opt
             () = stop.cancelled() => break,
             Some(_) = open.join_next() => {}
             connected = listener.accept() => match connected {
-                Ok((stream, _)) => {
-                    open.spawn(accepted(shared.clone(), stream));
-                }
+                // One too many is closed at once.
+                Ok((stream, address)) => if let Some(place) = security.admission.admit(address.ip()) {
+                    open.spawn(accepted(shared.clone(), stream, place));
+                },
                 Err(error) => {
                     tracing::warn!(%error, connections = open.len(), "failed to accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -118,14 +131,22 @@ fn http2(options: &Options) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-async fn accepted<E: Edge>(shared: Arc<Shared<E>>, stream: TcpStream) {
+async fn accepted<E: Edge>(shared: Arc<Shared<E>>, stream: TcpStream, _place: Place) {
     let Ok(peer) = peer(&stream) else { return };
-    connection(shared, stream, peer).await;
+    let Some(tls) = shared.tls.clone() else { return connection(shared, stream, peer, None).await };
+    match tls.accept(stream).await {
+        Ok((stream, certificate)) => connection(shared, stream, peer, certificate).await,
+        Err(error) => tracing::debug!(%error, peer = ?peer.remote_addr, "a handshake failed"),
+    }
 }
 
 /// Serves whatever bytes a caller exchanges with us, such as a TCP stream.
-async fn connection<E, T>(shared: Arc<Shared<E>>, stream: T, peer: TcpConnectInfo)
-where
+async fn connection<E, T>(
+    shared: Arc<Shared<E>>,
+    stream: T,
+    peer: TcpConnectInfo,
+    certificate: Option<CertificateNames>,
+) where
     E: Edge,
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -141,7 +162,7 @@ where
         Version::Http1 => &shared.http1,
         Version::Http2 => &shared.http2,
     };
-    let service = TowerToHyperService::new(shared.edge.facing(peer));
+    let service = TowerToHyperService::new(shared.edge.facing(peer, certificate));
     let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = served.as_mut() => Some(ended),
@@ -182,7 +203,9 @@ mod tests {
     use tonic::service::Routes;
 
     use super::*;
+    use crate::api::SecurityOptions;
     use crate::api::guard::Guard;
+    use crate::model::SystemClock;
     use crate::telemetry::Telemetry;
     use crate::telemetry::host::HostHealth;
 
@@ -213,7 +236,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let guard = Guard::new(Routes::default().prepare(), 1);
-        let serving = tokio::spawn(async move { serve(listener, guard, &options, stop).await });
+        let open = SecurityOptions { tls: None, auth: None, connections_max: 1, connections_per_address_max: 1 };
+        let security = Security::open(open, Arc::new(SystemClock)).unwrap();
+        let serving = tokio::spawn(async move { serve(listener, guard, &security, &options, stop).await });
         (TcpStream::connect(address).await.unwrap(), serving)
     }
 

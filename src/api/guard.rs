@@ -29,6 +29,7 @@ use crate::model::ErrorCode;
 use crate::scheduler::Internal;
 use crate::telemetry::metrics::{Call, CallMeter, Trace};
 
+use super::auth::{Access, CertificateNames, Entry};
 use super::connections::Edge;
 use super::deadline;
 use super::status::{self, EdgeError};
@@ -40,12 +41,13 @@ pub(super) struct Guard<S> {
     places: Arc<Semaphore>,
     peer: Option<TcpConnectInfo>,
     meter: Option<Arc<CallMeter>>,
+    entry: Entry,
 }
 
 impl<S> Guard<S> {
     pub fn new(inner: S, max_in_flight: usize) -> Self {
         let places = Arc::new(Semaphore::new(max_in_flight.min(Semaphore::MAX_PERMITS)));
-        Self { inner, places, peer: None, meter: None }
+        Self { inner, places, peer: None, meter: None, entry: Entry::default() }
     }
 
     /// The same guard, which counts its calls there.
@@ -53,11 +55,33 @@ impl<S> Guard<S> {
         Self { meter: Some(meter), ..self }
     }
 
+    /// The same guard, which asks callers who they are; `None`: nobody is asked.
+    pub fn asking(self, access: Option<Arc<Access>>) -> Self {
+        Self { entry: Entry::new(access), ..self }
+    }
+
+    /// Whether the caller may see the page at that path.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED, PERMISSION_DENIED.
+    pub fn may_see(&self, path: &str, headers: &HeaderMap) -> Result<(), Status> {
+        self.entry.may_see(path, headers).map_err(|status| *status)
+    }
+
+    /// A place for somebody who is known, before the rest of a request is read.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED, OVERLOADED.
+    pub fn place_for(&self, path: &str, headers: &HeaderMap) -> Result<OwnedSemaphorePermit, Status> {
+        self.entry.know(path, headers)?;
+        self.place()
+    }
+
     /// A place among the calls under way; it is free again when dropped.
     ///
     /// # Errors
     /// OVERLOADED.
-    pub fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
+    fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
         self.places.clone().try_acquire_owned().map_err(|_| {
             let message = "too many calls are under way".to_owned();
             status::of(&EdgeError { code: ErrorCode::Overloaded, message })
@@ -70,8 +94,9 @@ where
     S: Service<Request<Incoming>, Response = Response<Body>, Future: Send, Error: std::fmt::Display + Send>,
     S: Clone + Send + Sync + 'static,
 {
-    fn facing(&self, peer: TcpConnectInfo) -> Self {
-        Self { peer: Some(peer), ..self.clone() }
+    fn facing(&self, peer: TcpConnectInfo, certificate: Option<CertificateNames>) -> Self {
+        let entry = self.entry.facing(peer.clone(), certificate);
+        Self { peer: Some(peer), entry, ..self.clone() }
     }
 }
 
@@ -93,6 +118,10 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let deadline = deadline::of(request.headers());
         let counted = self.meter.as_ref().map(|meter| meter.begin(request.uri().path(), trace_of(request.headers())));
+        let stay = match self.entry.admit(&mut request) {
+            Ok(stay) => stay,
+            Err(refused) => return answered(&refused, counted),
+        };
         let place = match self.place() {
             Ok(place) => place,
             Err(refused) => return answered(&refused, counted),
@@ -111,7 +140,13 @@ where
             };
             drop(place);
             Ok(match answer {
-                Ok(Ok(Ok(response))) => guarded(response, deadline, counted),
+                Ok(Ok(Ok(response))) => {
+                    let response = guarded(response, deadline, counted);
+                    match stay {
+                        Some(stay) => response.map(|body| stay.bound(body)),
+                        None => response,
+                    }
+                }
                 Ok(Ok(Err(error))) => ended(status::of(&Internal { cause: error.to_string() }), counted),
                 Ok(Err(panic)) => ended(panicked(&*panic), counted),
                 Err(_) => ended(too_late(), counted),
@@ -195,13 +230,13 @@ impl http_body::Body for Guarded {
             Ok(Poll::Pending) => return Poll::Pending,
         };
         match frame.trailers_ref() {
-            Some(last) => match reworded(last) {
-                Some(status) => self.end_with(&status),
-                None => {
-                    note_end(&mut self.counted, last);
-                    Poll::Ready(Some(Ok(frame)))
+            Some(last) => {
+                if let Some(status) = reworded(last) {
+                    return self.end_with(&status);
                 }
-            },
+                note_end(&mut self.counted, last);
+                Poll::Ready(Some(Ok(frame)))
+            }
             // A stream that is never quiet has to obey as well.
             None if self.overdue(context) => self.end_with(&too_late()),
             None => Poll::Ready(Some(Ok(frame))),

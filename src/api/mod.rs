@@ -1,6 +1,8 @@
 //! The edge: the only module that knows tonic. Turns the contract into the model and back, and
 //! refusals into rich errors.
 
+mod admission;
+mod auth;
 mod connections;
 mod convert;
 mod deadline;
@@ -11,10 +13,16 @@ mod http;
 mod keda;
 mod pools;
 mod probes;
+mod reload;
+mod security;
 mod server;
 mod sniff;
 mod status;
 mod system;
 mod tasks;
+mod tls;
 
+pub use auth::{Algorithm, AuthError, AuthOptions, CertificateRule, ClaimRule, JwtOptions, KeySource, LimitOptions};
+pub use security::{Security, SecurityError, SecurityOptions};
 pub use server::{HostReading, Options, ServeError, serve, serve_probes};
+pub use tls::{TlsError, TlsOptions};

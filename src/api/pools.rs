@@ -9,6 +9,7 @@ use crate::model::{PoolKind, PoolName, Priority, limits};
 use crate::proto::v1::{self, pool_service_server::PoolService};
 use crate::scheduler::{Draining, Handle, PoolMetrics, PoolUpdate, PoolView, Times, WorkerStats};
 
+use super::auth::{Gate, audit};
 use super::convert::task::{count, durability, priority};
 use super::convert::time::{duration, timestamp};
 use super::convert::{self, InvalidFields};
@@ -24,11 +25,12 @@ const QUEUE_LIMIT_MAX: i64 = 100_000_000;
 pub(super) struct Pools {
     handle: Handle,
     host: HostReading,
+    gate: Gate,
 }
 
 impl Pools {
-    pub fn new(handle: Handle, host: HostReading) -> Self {
-        Self { handle, host }
+    pub fn new(handle: Handle, host: HostReading, gate: Gate) -> Self {
+        Self { handle, host, gate }
     }
 
     async fn metrics(&self, name: &str, workers: bool) -> Result<(v1::PoolMetrics, u64), Status> {
@@ -65,8 +67,15 @@ impl PoolService for Pools {
         &self,
         request: Request<v1::UpdatePoolRequest>,
     ) -> Result<Response<v1::UpdatePoolResponse>, Status> {
-        let update = pool_update(request.into_inner()).map_err(refused)?;
-        let (view, revision) = self.handle.update_pool(update).await.map_err(refused)?;
+        let caller = self.gate.caller(&request)?;
+        let request = request.into_inner();
+        let what = audit::name(&request.name);
+        let answer = match pool_update(request) {
+            Ok(update) => self.handle.update_pool(update).await.map_err(refused),
+            Err(fields) => Err(refused(fields)),
+        };
+        audit::record(&caller, "UpdatePool", what, &answer);
+        let (view, revision) = answer?;
         Ok(Response::new(v1::UpdatePoolResponse { pool: Some(wire_pool(view)), revision: revision.0 }))
     }
 
@@ -113,8 +122,11 @@ impl PoolService for Pools {
         &self,
         request: Request<v1::ResetPoolCountersRequest>,
     ) -> Result<Response<v1::ResetPoolCountersResponse>, Status> {
+        let caller = self.gate.caller(&request)?;
         let pool = convert::pool_name("name", &request.into_inner().name).map_err(refused)?;
-        let revision = self.handle.reset_counters(pool).await.map_err(refused)?;
+        let answer = self.handle.reset_counters(pool.clone()).await.map_err(refused);
+        audit::record(&caller, "ResetPoolCounters", &pool, &answer);
+        let revision = answer?;
         Ok(Response::new(v1::ResetPoolCountersResponse { revision: revision.0 }))
     }
 }

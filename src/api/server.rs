@@ -19,6 +19,7 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::host::HostHealth;
 use crate::telemetry::metrics::CallMeter;
 
+use super::auth::Gate;
 use super::connections;
 use super::guard::Guard;
 use super::handlers::Handlers;
@@ -27,6 +28,7 @@ use super::http::health::View;
 use super::http::{Contract, Front, Origins, Shared};
 use super::pools::Pools;
 use super::probes;
+use super::security::Security;
 use super::system::System;
 use super::tasks::Tasks;
 
@@ -96,6 +98,7 @@ pub enum ServeError {
 pub async fn serve(
     listener: TcpListener,
     options: Options,
+    mut security: Security,
     handle: Handle,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
@@ -105,9 +108,12 @@ pub async fn serve(
         builder.register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let (reflection_v1, reflection_v1alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
-    let tasks = TaskServiceServer::new(Tasks::new(handle.clone())).max_decoding_message_size(limits::MESSAGE_BYTES_MAX);
-    let pools = Pools::new(handle.clone(), options.host.clone());
-    let system = System::new(handle.clone(), options.host.clone(), options.instance.clone());
+    security.spawn(handle.clone(), stop.clone());
+    let gate = Gate::new(security.access.is_some());
+    let tasks =
+        TaskServiceServer::new(Tasks::new(handle.clone(), gate)).max_decoding_message_size(limits::MESSAGE_BYTES_MAX);
+    let pools = Pools::new(handle.clone(), options.host.clone(), gate);
+    let system = System::new(handle.clone(), options.host.clone(), options.instance.clone(), gate);
     let routes = Routes::new(tasks)
         .add_service(PoolServiceServer::new(pools))
         .add_service(HandlerServiceServer::new(Handlers::new(handle.clone())))
@@ -117,7 +123,7 @@ pub async fn serve(
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha);
     let meter = CallMeter::new(&options.telemetry.metrics, methods());
-    let calls = Guard::new(routes.prepare(), options.max_in_flight).counting(meter);
+    let calls = Guard::new(routes.prepare(), options.max_in_flight).counting(meter).asking(security.access.clone());
     // Whoever can be reached by a name of the network has other walls: see the module.
     let is_loopback = listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
     let shared = Shared {
@@ -133,7 +139,7 @@ pub async fn serve(
         body_timeout: options.body_timeout,
     };
     let front = Front::new(calls, shared);
-    connections::serve(listener, front, &options, stop).await;
+    connections::serve(listener, front, &security, &options, stop).await;
     Ok(())
 }
 

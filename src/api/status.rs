@@ -21,13 +21,18 @@ pub const fn grpc_code(code: ErrorCode) -> Code {
         ErrorCode::InvalidField | ErrorCode::PoolNotAllowed => Code::InvalidArgument,
         ErrorCode::UnknownHandler | ErrorCode::UnknownPool | ErrorCode::TaskNotFound => Code::NotFound,
         ErrorCode::TaskExists | ErrorCode::RequestIdReused => Code::AlreadyExists,
-        ErrorCode::QueueFull | ErrorCode::Overloaded | ErrorCode::MessageTooLarge => Code::ResourceExhausted,
+        ErrorCode::QueueFull
+        | ErrorCode::Overloaded
+        | ErrorCode::MessageTooLarge
+        | ErrorCode::RateLimited
+        | ErrorCode::QuotaExceeded => Code::ResourceExhausted,
+        ErrorCode::Unauthenticated => Code::Unauthenticated,
         ErrorCode::TaskFinished => Code::FailedPrecondition,
         ErrorCode::RevisionCompacted | ErrorCode::RevisionInFuture => Code::OutOfRange,
         ErrorCode::EtagMismatch => Code::Aborted,
         ErrorCode::Draining | ErrorCode::StoreUnavailable => Code::Unavailable,
         ErrorCode::Unsupported => Code::Unimplemented,
-        ErrorCode::ForeignOrigin => Code::PermissionDenied,
+        ErrorCode::ForeignOrigin | ErrorCode::PermissionDenied => Code::PermissionDenied,
         ErrorCode::DeadlineExceeded => Code::DeadlineExceeded,
         ErrorCode::Internal => Code::Internal,
     }

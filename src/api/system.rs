@@ -9,6 +9,7 @@ use crate::proto::v1::{self, system_service_server::SystemService};
 use crate::scheduler::Handle;
 use crate::telemetry::host::HostHealth;
 
+use super::auth::{Gate, audit};
 use super::convert::InvalidFields;
 use super::convert::task::{count, small};
 use super::convert::time::{duration, timestamp};
@@ -23,12 +24,13 @@ pub(super) struct System {
     host: HostReading,
     instance: String,
     started_at: Timestamp,
+    gate: Gate,
 }
 
 impl System {
-    pub fn new(handle: Handle, host: HostReading, instance: String) -> Self {
+    pub fn new(handle: Handle, host: HostReading, instance: String, gate: Gate) -> Self {
         let started_at = handle.now();
-        Self { handle, host, instance, started_at }
+        Self { handle, host, instance, started_at, gate }
     }
 }
 
@@ -69,11 +71,13 @@ impl SystemService for System {
     }
 
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::DrainResponse>, Status> {
+        let caller = self.gate.caller(&request)?;
         let mut bad = InvalidFields::default();
         let limit = bad.span("limit", request.get_ref().limit.as_ref(), Duration::ZERO..=DRAIN_MAX);
         bad.check().map_err(|fields| status::of(&fields))?;
         let running = self.handle.running().await;
         self.handle.drain(limit);
+        audit::record(&caller, "Drain", "server", &Ok(()));
         Ok(Response::new(v1::DrainResponse { running: count(running) }))
     }
 }

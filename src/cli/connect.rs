@@ -1,10 +1,16 @@
 //! The connection, and what is said when something goes wrong.
 
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use clap::Args;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
 use crate::model::limits;
@@ -77,8 +83,10 @@ impl Problem {
             Self::Status(status) => status,
         };
         if is_unreachable(status) {
+            let why = std::error::Error::source(&**status).map(with_sources);
+            let why = why.unwrap_or_else(|| status.message().to_owned());
             return vec![
-                format!("error: the server cannot be reached: {}", status.message()),
+                format!("error: the server cannot be reached: {why}"),
                 "hint: start one with `lineshaft serve`, or name another with --server".to_owned(),
             ];
         }
@@ -87,6 +95,9 @@ impl Problem {
         match details.error_info() {
             Some(info) => lines.push(format!("reason: {}", info.reason)),
             None => lines.push(format!("code: {}", status.code())),
+        }
+        if status.code() == Code::Unauthenticated {
+            lines.push("hint: say who you are with --token-file, LINESHAFT_TOKEN or a certificate".to_owned());
         }
         for violation in details.bad_request().into_iter().flat_map(|bad| &bad.field_violations) {
             lines.push(format!("field: {}: {}", violation.field, violation.description));
@@ -99,44 +110,165 @@ impl Problem {
 }
 
 fn is_unreachable(status: &Status) -> bool {
-    status.get_error_details().error_info().is_none() && matches!(status.code(), Code::Unavailable | Code::Unknown)
+    status.get_error_details().error_info().is_none()
+        && matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal)
 }
 
+/// Who the caller is, and whom it believes.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Connection")]
+pub struct Credentials {
+    /// Token that says who you are; other users of the machine can read it here, use --token-file.
+    #[arg(long, global = true, env = "LINESHAFT_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    token: Option<Secret>,
+    /// File with that token.
+    #[arg(long, global = true, env = "LINESHAFT_TOKEN_FILE", value_name = "PATH")]
+    token_file: Option<PathBuf>,
+    /// File with the CA of the server's certificate, PEM; default: the system's CAs.
+    #[arg(long, global = true, env = "LINESHAFT_TLS_CA", value_name = "PATH")]
+    tls_ca: Option<PathBuf>,
+    /// File with your certificate, PEM.
+    #[arg(long, global = true, env = "LINESHAFT_TLS_CERT", value_name = "PATH", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// File with its private key, PEM.
+    #[arg(long, global = true, env = "LINESHAFT_TLS_KEY", value_name = "PATH", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+}
+
+/// A text that is never shown.
+#[derive(Clone)]
+struct Secret(String);
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+impl Credentials {
+    /// The `authorization` header.
+    fn bearer(&self) -> Result<Bearer, Problem> {
+        let text = match (&self.token, &self.token_file) {
+            (Some(Secret(text)), _) => text.clone(),
+            (None, Some(path)) => String::from_utf8_lossy(&read("--token-file", path)?).into_owned(),
+            (None, None) => return Ok(Bearer(None)),
+        };
+        let text = text.trim();
+        let header = MetadataValue::try_from(format!("Bearer {text}")).ok().filter(|_| !text.is_empty());
+        let mut header = header.ok_or_else(|| Problem::Usage("the token is empty or no single line".to_owned()))?;
+        header.set_sensitive(true);
+        Ok(Bearer(Some(header)))
+    }
+
+    fn tls(&self) -> Result<ClientTlsConfig, Problem> {
+        let mut config = ClientTlsConfig::new();
+        config = match &self.tls_ca {
+            Some(path) => config.ca_certificate(Certificate::from_pem(read("--tls-ca", path)?)),
+            None => config.with_native_roots(),
+        };
+        if let (Some(certificate), Some(key)) = (&self.tls_cert, &self.tls_key) {
+            let identity = Identity::from_pem(read("--tls-cert", certificate)?, read("--tls-key", key)?);
+            config = config.identity(identity);
+        }
+        Ok(config)
+    }
+}
+
+fn read(flag: &str, path: &Path) -> Result<Vec<u8>, Problem> {
+    std::fs::read(path).map_err(|error| Problem::Usage(format!("{flag} {}: {error}", path.display())))
+}
+
+/// Adds the token to every call.
+#[derive(Clone)]
+pub struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(header) = &self.0 {
+            request.metadata_mut().insert("authorization", header.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// A connection that says who calls.
+pub type Wire = InterceptedService<Channel, Bearer>;
+
 /// The services of one server.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Client {
-    channel: Channel,
+    wire: Wire,
 }
 
 impl Client {
     /// Connects when first used.
-    pub fn connect(server: &str) -> Result<Self, Problem> {
-        let url = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
-        let endpoint =
-            Endpoint::from_shared(url).map_err(|_| Problem::Usage(format!("--server {server:?} is no URL")))?;
+    pub fn connect(server: &str, credentials: &Credentials) -> Result<Self, Problem> {
+        let secure = credentials.tls_ca.is_some() || credentials.tls_cert.is_some();
+        let scheme = if secure { "https" } else { "http" };
+        let url = if server.contains("://") { server.to_owned() } else { format!("{scheme}://{server}") };
+        let bad = || Problem::Usage(format!("--server {server:?} is no URL"));
+        let mut endpoint = Endpoint::from_shared(url).map_err(|_| bad())?;
+        let bearer = credentials.bearer()?;
+        if endpoint.uri().scheme_str() == Some("https") {
+            let refused = |error| Problem::Usage(format!("TLS: {}", with_sources(&error)));
+            endpoint = endpoint.tls_config(credentials.tls()?).map_err(refused)?;
+        } else if secure {
+            return Err(Problem::Usage(format!(
+                "--tls-ca, --tls-cert and --tls-key need an https address; {server} is none"
+            )));
+        } else if bearer.0.is_some() && !is_near(endpoint.uri().host().unwrap_or_default()) {
+            eprintln!("warning: the token travels in the clear: {server} is not https");
+        }
         let endpoint = endpoint.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
-        Ok(Self { channel: endpoint.connect_lazy() })
+        Ok(Self { wire: InterceptedService::new(endpoint.connect_lazy(), bearer) })
     }
 
     /// Tasks.
-    pub fn tasks(&self) -> TaskServiceClient<Channel> {
-        TaskServiceClient::new(self.channel.clone()).max_decoding_message_size(4 * limits::MESSAGE_BYTES_MAX)
+    pub fn tasks(&self) -> TaskServiceClient<Wire> {
+        TaskServiceClient::new(self.wire.clone()).max_decoding_message_size(4 * limits::MESSAGE_BYTES_MAX)
     }
 
     /// Pools.
-    pub fn pools(&self) -> PoolServiceClient<Channel> {
-        PoolServiceClient::new(self.channel.clone())
+    pub fn pools(&self) -> PoolServiceClient<Wire> {
+        PoolServiceClient::new(self.wire.clone())
     }
 
     /// Handlers.
-    pub fn handlers(&self) -> HandlerServiceClient<Channel> {
-        HandlerServiceClient::new(self.channel.clone())
+    pub fn handlers(&self) -> HandlerServiceClient<Wire> {
+        HandlerServiceClient::new(self.wire.clone())
     }
 
     /// The server as a whole.
-    pub fn system(&self) -> SystemServiceClient<Channel> {
-        SystemServiceClient::new(self.channel.clone())
+    pub fn system(&self) -> SystemServiceClient<Wire> {
+        SystemServiceClient::new(self.wire.clone())
     }
+}
+
+/// Whether only this machine sees what is sent there.
+fn is_near(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+/// The error and what caused it: that a certificate was not believed stands deep down.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
 }
 
 #[cfg(test)]

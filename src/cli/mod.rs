@@ -13,6 +13,7 @@ mod show;
 mod submit;
 mod system;
 mod task;
+pub mod token;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,8 @@ pub struct Global {
     /// Where the server is.
     #[arg(long, global = true, env = "LINESHAFT_SERVER", default_value = "http://127.0.0.1:7070", value_name = "URL")]
     server: String,
+    #[command(flatten)]
+    credentials: connect::Credentials,
     /// How answers are shown.
     #[arg(short, long, global = true, value_enum, default_value_t)]
     output: Format,
@@ -70,8 +73,8 @@ pub enum Command {
 /// Carries out a command.
 pub async fn run(command: Command, global: Global) -> ExitCode {
     let done = async {
-        let client = Client::connect(&global.server)?;
-        let shown = show::Output::new(global.output == Format::Json);
+        let client = Client::connect(&global.server, &global.credentials)?;
+        let shown = show::Output::new(global.wants_json());
         match command {
             Command::Task(command) => task::run(command, client, shown).await,
             Command::Pool(command) => pool::run(command, client, shown).await,

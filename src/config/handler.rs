@@ -317,8 +317,12 @@ impl Handler {
             let description = "must be the name of a variable: not empty, without = and NUL";
             problems.add(format!("{path}.{field}"), format!("{name:?}"), description);
         }
-        for (name, value) in self.env.iter().filter(|(_, value)| value.contains('\0')) {
-            problems.add(format!("{path}.env.{name}"), format!("{value:?}"), "must not contain a NUL");
+        // Values may be secret, and are not shown.
+        for (name, _) in self.env.iter().filter(|(_, value)| *value == super::MASK) {
+            problems.add(format!("{path}.env.{name}"), "", "is what `config dump` shows instead of the value");
+        }
+        for (name, _) in self.env.iter().filter(|(_, value)| value.contains('\0')) {
+            problems.add(format!("{path}.env.{name}"), "", "must not contain a NUL");
         }
         if self.working_directory.as_ref().is_some_and(|directory| directory.as_os_str().is_empty()) {
             problems.add(format!("{path}.working_directory"), "\"\"", "must not be empty");

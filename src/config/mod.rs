@@ -6,6 +6,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+mod auth;
 mod builtin;
 mod error;
 mod handler;
@@ -14,8 +15,10 @@ mod load;
 mod place;
 mod pool;
 mod server;
+mod tls;
 pub mod units;
 
+pub use auth::{Auth, AuthLimits, Certificate, ClaimGrant, Jwt, JwtAlgorithm};
 pub use builtin::Builtin;
 pub use error::{ConfigError, Problem};
 pub use handler::{Handler, Launch, Process, ProcessLimits, Retry, RunnerKind};
@@ -23,11 +26,15 @@ pub use http::Http;
 pub use load::{CONFIG_VARIABLE, Overrides, load};
 pub use pool::{Kind, Pool, Promise};
 pub use server::{Limits, Log, Retention, Server, Store};
+pub use tls::{ClientCertificate, Tls};
 
 pub use crate::telemetry::log::LogFormat;
 
 use crate::model::Catalog;
 use error::Problems;
+
+/// What stands for a value that is not shown; refused where a value is wanted.
+pub(crate) const MASK: &str = "(hidden)";
 
 /// The configuration of a server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -40,6 +47,10 @@ pub struct Config {
     pub server: Server,
     /// JSON, browsers and plain routes on the same port.
     pub http: Http,
+    /// Private connections: certificates.
+    pub tls: Tls,
+    /// Who may call, and what for.
+    pub auth: Auth,
     /// Where tasks are kept.
     pub store: Store,
     /// How long ended tasks are kept.
@@ -71,8 +82,10 @@ impl Config {
     /// [`ConfigError::Invalid`] with all problems at once.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let mut problems = Problems::default();
-        self.server.check(&mut problems);
         self.http.check(&mut problems);
+        self.server.check(self.auth.on(), &mut problems);
+        self.tls.check(&mut problems);
+        self.auth.check(self.tls.client_ca.is_some(), &mut problems);
         self.store.check(&mut problems);
         self.retention.check(&mut problems);
         self.limits.check(&mut problems);
@@ -117,6 +130,15 @@ impl Config {
         toml::to_string_pretty(self).expect("a configuration is tables of plain values")
     }
 
+    /// The same for eyes that may see less: what handlers get in their environment may be secret.
+    pub fn dump_masked(&self) -> String {
+        let mut masked = self.clone();
+        for handler in &mut masked.handlers {
+            handler.env.values_mut().for_each(|value| MASK.clone_into(value));
+        }
+        masked.dump()
+    }
+
     /// The JSON schema of the file, for editors.
     pub fn schema() -> String {
         format!("{:#}\n", schemars::schema_for!(Self).as_value())
@@ -128,6 +150,8 @@ impl Config {
             builtins: true,
             server: Server::default(),
             http: Http::default(),
+            tls: Tls::default(),
+            auth: Auth::default(),
             store: Store::default(),
             retention: Retention::default(),
             limits: Limits::default(),

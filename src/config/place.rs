@@ -53,7 +53,9 @@ impl Places {
 
     /// The value of `field` as it stands in the text; empty when it is a table, long, or not there.
     pub(super) fn value_of(&self, field: &str, text: &str) -> String {
-        let value = self.values.iter().find(|(_, path)| path == field);
+        // What handlers get in their environment may be secret.
+        let secret = field.split('.').any(|part| part == "env");
+        let value = self.values.iter().find(|(_, path)| path == field && !secret);
         let shown = value.and_then(|(range, _)| text.get(range.clone())).unwrap_or_default();
         let plain = shown.len() <= SHOWN_BYTES_MAX && !shown.contains(['\n', '[', '{', '=']);
         if plain { shown.to_owned() } else { String::new() }

@@ -41,6 +41,10 @@ pub struct Server {
     /// Silence of the scheduler's loop or of a thread of the runtime after which the server says that it is not ready,
     /// 2s to 1 hour. Default 10s.
     pub stall_limit: Span,
+    /// Connections at a time; more are closed at once, 1 to 1,000,000. Default 10,000.
+    pub max_connections: usize,
+    /// Connections at a time from one address (IPv6: from one /64 network), 1 to 1,000,000. Default 1,000.
+    pub max_connections_per_address: usize,
 }
 
 impl Default for Server {
@@ -57,19 +61,21 @@ impl Default for Server {
             connection_age_grace: Span(Duration::from_mins(1)),
             max_in_flight: 4096,
             stall_limit: Span(Duration::from_secs(10)),
+            max_connections: 10_000,
+            max_connections_per_address: 1_000,
         }
     }
 }
 
 impl Server {
-    pub(super) fn check(&self, problems: &mut Problems) {
+    pub(super) fn check(&self, authenticated: bool, problems: &mut Problems) {
         // An IPv4 address in IPv6 clothes is judged as what it is.
-        if !self.insecure && !self.listen.ip().to_canonical().is_loopback() {
+        if !self.insecure && !authenticated && !self.listen.ip().to_canonical().is_loopback() {
             problems.add(
                 "server.listen",
                 self.listen,
                 "is reachable from other machines, and callers are not authenticated; \
-                 listen on 127.0.0.1 or [::1], or set server.insecure = true",
+                 set [auth], listen on 127.0.0.1 or [::1], or set server.insecure = true",
             );
         }
         let (second, day) = (Duration::from_secs(1), Duration::from_hours(24));
@@ -80,6 +86,9 @@ impl Server {
         problems.within("server.connection_age_grace", self.connection_age_grace, Span::default(), Span(day));
         problems.within("server.stall_limit", self.stall_limit, Span(2 * second), Span(Duration::from_hours(1)));
         problems.within("server.max_concurrent_streams", self.max_concurrent_streams, 1, 1_000_000);
+        problems.within("server.max_connections", self.max_connections, 1, 1_000_000);
+        let per_address = self.max_connections_per_address;
+        problems.within("server.max_connections_per_address", per_address, 1, 1_000_000);
         problems.within("server.max_in_flight", self.max_in_flight, 1, 1_000_000);
     }
 }

@@ -329,6 +329,85 @@ fn a_dump_shows_every_default_and_loads_to_the_same_configuration() {
 }
 
 #[test]
+fn what_handlers_get_in_their_environment_is_neither_dumped_nor_told_in_errors() {
+    let text = FULL.replace("kept.as.is", "s3cret");
+    let config = from_file(&text).unwrap();
+    let masked = config.dump_masked();
+    assert!(!masked.contains("s3cret") && masked.contains("mixedCase = \"(hidden)\""), "{masked}");
+    assert!(from_file(&masked).unwrap_err().to_string().contains("instead of the value"));
+    for wrong in [text.replace("\"s3cret\"", "[\"s3cret\"]"), text.replace("s3cret", "s3cret\\u0000")] {
+        let error = from_file(&wrong).unwrap_err().to_string();
+        assert!(error.contains("env") && !error.contains("s3cret"), "{error}");
+    }
+}
+
+#[test]
+fn callers_that_are_authenticated_may_come_from_anywhere() {
+    let listen = "[server]\nlisten = \"0.0.0.0:7070\"\n";
+    assert!(from_file(listen).is_err());
+    assert!(from_file(&format!("{listen}[auth]\ntokens_file = \"tokens.toml\"")).is_ok());
+    let limits = format!("{listen}[auth.limits]\nsubmit_rate = 5");
+    assert!(from_file(&limits).is_err(), "limits alone know nobody");
+    let tls = format!("{listen}[tls]\ncertificate = \"a\"\nkey = \"b\"\nclient_ca = \"c\"");
+    assert!(from_file(&tls).is_err(), "a private connection does not say who calls");
+    let certificate = "[[auth.certificate]]\nsubject = \"*\"\nrole = \"viewer\"\nnamespaces = [\"*\"]";
+    assert!(from_file(&format!("{tls}\n{certificate}")).is_ok());
+    assert!(from_file(&format!("{listen}{certificate}")).is_err());
+}
+
+#[test]
+fn every_problem_of_tls_and_authentication_is_told_with_its_field() {
+    let wrong = r#"
+[tls]
+certificate = "a.pem"
+handshake_timeout = "1ms"
+max_handshakes = 0
+[auth.jwt]
+audience = "lineshaft"
+jwks_url = "http://idp.example/keys"
+algorithms = []
+leeway = "1h"
+[[auth.jwt.grant]]
+claim = "groups"
+role = "root"
+namespaces = ["*"]
+[[auth.certificate]]
+subject = "x"
+role = "viewer"
+[auth.limits]
+submit_rate = 0
+submit_burst = 0
+live_tasks = 0
+live_payload_bytes = 5
+open_streams = 0
+"#;
+    let mut fields: Vec<_> = problems(from_file(wrong)).into_iter().map(|(field, _)| field).collect();
+    fields.sort();
+    fields.dedup();
+    let expected = [
+        "auth.certificate[0]",
+        "auth.jwt.algorithms",
+        "auth.jwt.grant[0]",
+        "auth.jwt.grant[0].value",
+        "auth.jwt.issuer",
+        "auth.jwt.jwks_url",
+        "auth.jwt.leeway",
+        "auth.limits.live_payload_bytes",
+        "auth.limits.live_tasks",
+        "auth.limits.open_streams",
+        "auth.limits.submit_burst",
+        "auth.limits.submit_rate",
+        "tls.handshake_timeout",
+        "tls.key",
+        "tls.max_handshakes",
+    ];
+    assert_eq!(fields, expected);
+    // A shared secret would let the server, and whoever reads its files, sign tokens.
+    let shared = "[auth.jwt]\nalgorithms = [\"HS256\"]";
+    assert!(from_file(shared).unwrap_err().to_string().contains("HS256"));
+}
+
+#[test]
 fn the_schema_describes_every_setting() {
     let schema: serde_json::Value = serde_json::from_str(&Config::schema()).unwrap();
     let check = |name: &str, properties: &serde_json::Value| {
@@ -352,6 +431,12 @@ fn every_setting_has_its_row_in_the_documentation() {
     let sections = [
         ("server.", "Server"),
         ("http.", "Http"),
+        ("tls.", "Tls"),
+        ("auth.", "Auth"),
+        ("auth.jwt.", "Jwt"),
+        ("auth.jwt.grant.", "ClaimGrant"),
+        ("auth.certificate.", "Certificate"),
+        ("auth.limits.", "AuthLimits"),
         ("store.", "Store"),
         ("retention.", "Retention"),
         ("limits.", "Limits"),

@@ -47,13 +47,21 @@ pub enum ErrorCode {
     ForeignOrigin,
     /// The caller's deadline has passed.
     DeadlineExceeded,
+    /// Nobody who is known calls: no token, or one that is not valid.
+    Unauthenticated,
+    /// The caller may not do that.
+    PermissionDenied,
+    /// The caller does too much a second.
+    RateLimited,
+    /// The caller has too much under way.
+    QuotaExceeded,
     /// Our fault; the caller learns an incident id, the log the rest.
     Internal,
 }
 
 impl ErrorCode {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 24] = [
         Self::InvalidField,
         Self::UnknownHandler,
         Self::UnknownPool,
@@ -73,6 +81,10 @@ impl ErrorCode {
         Self::Unsupported,
         Self::ForeignOrigin,
         Self::DeadlineExceeded,
+        Self::Unauthenticated,
+        Self::PermissionDenied,
+        Self::RateLimited,
+        Self::QuotaExceeded,
         Self::Internal,
     ];
 
@@ -98,6 +110,10 @@ impl ErrorCode {
             Self::Unsupported => "UNSUPPORTED",
             Self::ForeignOrigin => "FOREIGN_ORIGIN",
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
+            Self::Unauthenticated => "UNAUTHENTICATED",
+            Self::PermissionDenied => "PERMISSION_DENIED",
+            Self::RateLimited => "RATE_LIMITED",
+            Self::QuotaExceeded => "QUOTA_EXCEEDED",
             Self::Internal => "INTERNAL",
         }
     }

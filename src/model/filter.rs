@@ -21,8 +21,8 @@ pub struct TaskFilter {
     pub pool: Option<PoolName>,
     /// This handler.
     pub handler: Option<HandlerName>,
-    /// This tenant.
-    pub namespace: Option<Namespace>,
+    /// Any of these tenants.
+    pub namespaces: Vec<Namespace>,
     /// Any of these priorities.
     pub priorities: Vec<Priority>,
     /// Submitted at this time or later. Not looked at for events.
@@ -59,7 +59,7 @@ impl TaskFilter {
         self.batch.as_ref().is_none_or(|batch| options.batch.as_ref() == Some(batch))
             && self.pool.as_ref().is_none_or(|pool| options.pool == *pool)
             && self.handler.as_ref().is_none_or(|handler| options.handler == *handler)
-            && self.namespace.as_ref().is_none_or(|namespace| options.namespace == *namespace)
+            && (self.namespaces.is_empty() || self.namespaces.contains(&options.namespace))
             && (self.priorities.is_empty() || self.priorities.contains(&options.priority))
             && self.labels.iter().all(|label| options.labels.contains(label))
     }

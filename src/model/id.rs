@@ -24,6 +24,9 @@ impl fmt::Display for Revision {
     }
 }
 
+/// The namespace of who names none.
+const DEFAULT_NAMESPACE: &str = "default";
+
 /// Why a text is not a valid name or id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
@@ -65,16 +68,20 @@ pub fn check_name(text: &str) -> Result<(), NameError> {
 pub enum TaskId {
     /// The usual kind; 16 bytes, no allocation.
     Uuid([u8; 16]),
-    /// Chosen by a client and not a canonical UUID.
+    /// Chosen by a client: `NAMESPACE/NAME`, or in the namespace `default` any name but a canonical UUID.
     Named(Arc<str>),
 }
 
 impl TaskId {
-    /// Parses the text form; a canonical lower-case UUID takes the compact form.
+    /// Parses the text form: a UUID or a name of the namespace `default`, or `NAMESPACE/NAME`. A canonical
+    /// lower-case UUID takes the compact form.
     ///
     /// # Errors
-    /// [`NameError`] when the text is not 1 to 64 of `[A-Za-z0-9._:-]`.
+    /// [`NameError`] when a part is not 1 to 64 of `[A-Za-z0-9._:-]`.
     pub fn parse(text: &str) -> Result<Self, NameError> {
+        if let Some((namespace, name)) = text.split_once('/') {
+            return Self::chosen(&Namespace::parse(namespace)?, name);
+        }
         if text.len() == 36
             && let Ok(uuid) = Uuid::try_parse(text)
             && uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == text
@@ -83,6 +90,35 @@ impl TaskId {
         }
         check_name(text)?;
         Ok(Self::Named(text.into()))
+    }
+
+    /// What a submitter of that namespace calls `name`. Outside `default` it carries the namespace, so
+    /// that no tenant meets the names of another.
+    ///
+    /// # Errors
+    /// [`NameError`] when the name is not 1 to 64 of `[A-Za-z0-9._:-]`.
+    pub fn chosen(namespace: &Namespace, name: &str) -> Result<Self, NameError> {
+        check_name(name)?;
+        if namespace.as_str() == DEFAULT_NAMESPACE {
+            return Self::parse(name);
+        }
+        Ok(Self::Named(format!("{namespace}/{name}").into()))
+    }
+}
+
+impl TaskId {
+    /// What a caller who is at home in that namespace may mean, the likely task first: a bare name is one
+    /// of that namespace, and a UUID was made by the server or chosen.
+    ///
+    /// # Errors
+    /// [`NameError`] as [`TaskId::parse`].
+    pub fn meant(home: &Namespace, text: &str) -> Result<Vec<Self>, NameError> {
+        let parsed = Self::parse(text)?;
+        if text.contains('/') || home.as_str() == DEFAULT_NAMESPACE {
+            return Ok(vec![parsed]);
+        }
+        let chosen = Self::chosen(home, text)?;
+        Ok(if matches!(parsed, Self::Uuid(_)) { vec![parsed, chosen] } else { vec![chosen] })
     }
 }
 
@@ -185,7 +221,7 @@ name_type!(
 
 impl Default for Namespace {
     fn default() -> Self {
-        Self("default".into())
+        Self(DEFAULT_NAMESPACE.into())
     }
 }
 
@@ -200,6 +236,23 @@ mod tests {
         let upper = uuid.to_uppercase();
         assert_eq!(TaskId::parse(&upper).unwrap().to_string(), upper);
         assert_eq!(TaskId::parse(uuid).unwrap().to_string(), uuid);
+    }
+
+    #[test]
+    fn a_chosen_name_carries_its_namespace_unless_that_is_the_default_one() {
+        let team = Namespace::parse("team").unwrap();
+        let chosen = TaskId::chosen(&team, "mine").unwrap();
+        assert_eq!(chosen.to_string(), "team/mine");
+        assert_eq!(TaskId::parse("team/mine").unwrap(), chosen);
+        assert_eq!(TaskId::parse("default/mine").unwrap(), TaskId::parse("mine").unwrap());
+        assert_eq!(TaskId::chosen(&Namespace::default(), "mine").unwrap(), TaskId::parse("mine").unwrap());
+        let uuid = "01890a5d-ac96-774b-bcce-b302099a8057";
+        assert!(matches!(TaskId::chosen(&team, uuid), Ok(TaskId::Named(_))));
+        assert_eq!(TaskId::parse(&format!("default/{uuid}")), TaskId::parse(uuid));
+        for text in ["team/", "/mine", "a/b/c", "te am/mine"] {
+            assert!(TaskId::parse(text).is_err(), "{text}");
+        }
+        assert!(TaskId::chosen(&team, "a/b").is_err());
     }
 
     #[test]

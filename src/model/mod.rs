@@ -3,6 +3,7 @@
 //! Names are those of the contract in `proto/`; a value of these types is already valid, because
 //! the edge parses instead of checking (`api::convert`).
 
+pub mod access;
 pub mod catalog;
 pub mod clock;
 pub mod error;
@@ -15,7 +16,9 @@ pub mod pool;
 pub mod priority;
 pub mod retry;
 pub mod task;
+pub mod token;
 
+pub use access::{Grant, Reach, Role};
 pub use catalog::{Catalog, HandlerSpec};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::{Coded, Details, ErrorCode, FieldViolation};

@@ -9,8 +9,8 @@ use tokio::runtime;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::model::{
-    Durability, FailureReason, HandlerName, HandlerSpec, Namespace, Payload, PoolKind, PoolName, PoolSpec,
-    Priority, RetryPolicy, SystemClock, TaskId, TaskOptions, TaskSpec, Timestamp,
+    Durability, FailureReason, HandlerName, HandlerSpec, Namespace, Payload, PoolKind, PoolName, PoolSpec, Priority,
+    RetryPolicy, SystemClock, TaskId, TaskOptions, TaskSpec, Timestamp,
 };
 use crate::runners::{BoxFuture, Ended, Outcome, Registry, Run, Runner};
 use crate::telemetry::metrics::Metrics;

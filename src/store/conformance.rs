@@ -121,6 +121,7 @@ fn pages(store: &Store, filter: &TaskFilter, size: PageSize) -> Vec<Task> {
 
 fn filters() -> Vec<TaskFilter> {
     let any = TaskFilter::default;
+    let named = |name| crate::model::Namespace::parse(name).unwrap();
     vec![
         any(),
         TaskFilter { ids: vec![id(1), id(2), id(77)], ..any() },
@@ -130,7 +131,8 @@ fn filters() -> Vec<TaskFilter> {
         TaskFilter { states: vec![TaskState::Failed], ..any() },
         TaskFilter { states: vec![TaskState::Completed, TaskState::Running], ..any() },
         TaskFilter { pool: PoolName::parse("pool-1").ok(), priorities: vec![Priority::High], ..any() },
-        TaskFilter { namespace: crate::model::Namespace::parse("other").ok(), ..any() },
+        TaskFilter { namespaces: vec![named("other")], ..any() },
+        TaskFilter { namespaces: ["x", "other", "default"].map(named).to_vec(), ..any() },
         TaskFilter { handler: crate::model::HandlerName::parse("handler-2").ok(), ..any() },
         TaskFilter {
             submitted_from: Some(Timestamp(1_700_000_000_000_500)),

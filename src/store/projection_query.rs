@@ -168,10 +168,13 @@ fn select(filter: &TaskFilter, wanted: Wanted, after: Option<PageCursor>) -> (St
     equal("batch", filter.batch.as_ref().map(|name| name as _));
     equal("pool", filter.pool.as_ref().map(|name| name as _));
     equal("handler", filter.handler.as_ref().map(|name| name as _));
-    equal("namespace", filter.namespace.as_ref().map(|name| name as _));
     if !filter.ids.is_empty() {
         let _ = write!(wheres, " AND t.id IN ({})", vec!["?"; filter.ids.len()].join(","));
         values.extend(filter.ids.iter().map(|id| text(id)));
+    }
+    if !filter.namespaces.is_empty() {
+        let _ = write!(wheres, " AND t.namespace IN ({})", vec!["?"; filter.namespaces.len()].join(","));
+        values.extend(filter.namespaces.iter().map(|name| text(name)));
     }
     if !filter.priorities.is_empty() {
         let numbers: Vec<_> = filter.priorities.iter().map(|priority| (*priority as u8).to_string()).collect();

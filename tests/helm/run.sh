@@ -35,12 +35,16 @@ fi
 export LINESHAFT_BINARY
 
 if [ "${1:-}" = --write ]; then
-  cp docs/observability/*.json docs/observability/alerts.yaml helm/files/
+  cp docs/observability/dashboard.json docs/observability/alerts.yaml helm/files/
   "$bin/python" "$here/describe.py" --write "$LINESHAFT_BINARY"
   exit
 fi
 
 echo "-- generated files"
+# A chart can only carry what lies within it.
+for file in dashboard.json alerts.yaml; do
+  cmp "docs/observability/$file" "helm/files/$file" || { echo "run tests/helm/run.sh --write"; exit 1; }
+done
 "$bin/python" "$here/describe.py" "$LINESHAFT_BINARY"
 
 echo "-- lint"

@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+import tomllib
 
 import kubernetes_validate
 import pytest
@@ -18,12 +19,26 @@ COMMANDS = [line for kind, text in BLOCKS if kind == "sh" for line in text.split
 INSTALLS = [line for line in COMMANDS if re.match(r"helm (install|upgrade)", line)]
 
 
+LINKS = re.findall(r"\]\(([^)#:]+)\)", GUIDE)
 PODS = {name: FILES.pop(name) for name in list(FILES) if name.endswith(".pod.yaml")}
 
 
 def test_there_are_files_and_commands():
     assert set(FILES) >= {"single.yaml", "secure.yaml", "observed.yaml", "keda.yaml"}
     assert len(INSTALLS) >= 4
+
+
+def test_links_lead_somewhere():
+    assert LINKS
+    assert not [link for link in LINKS if not (ROOT / "docs" / link).exists()]
+
+
+def test_the_key_of_the_guide_can_be_made(tmp_path):
+    command = next(line for line in COMMANDS if line.startswith("lineshaft token create"))
+    done = subprocess.run([chart.BINARY, *shlex.split(command)[1:]], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("lineshaft_")
+    assert tomllib.loads((tmp_path / "tokens.toml").read_text())["token"][0]["name"] == "nightly-import"
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import pathlib
 import re
 import subprocess
@@ -227,6 +228,14 @@ def test_the_monitor_and_scalers_find_the_health_port():
     assert monitor["endpoints"][0]["port"] in ports
     trigger = only(documents, "ScaledObject")["spec"]["triggers"][0]
     assert trigger["metadata"]["scalerAddress"] == f"{headless['metadata']['name']}.work.svc:{ports['health']}"
+
+
+def test_rules_and_dashboard_reach_the_cluster_as_they_are():
+    documents = render({"metrics": {"prometheusRule": {"enabled": True}, "dashboard": {"enabled": True}}})
+    rules = (ROOT / "docs/observability/alerts.yaml").read_text()
+    assert only(documents, "PrometheusRule")["spec"] == yaml.safe_load(rules)
+    shown = (ROOT / "docs/observability/dashboard.json").read_text()
+    assert json.loads(only(documents, "ConfigMap", "-dashboard")["data"]["lineshaft.json"]) == json.loads(shown)
 
 
 def test_helm_test_submits_a_task_to_the_service_of_callers():

@@ -18,6 +18,7 @@ mod pools;
 mod promises;
 mod raw;
 mod refusals;
+mod security;
 mod serving;
 mod support;
 mod upgrade;

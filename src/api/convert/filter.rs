@@ -9,11 +9,11 @@ use crate::scheduler::PageCursor;
 
 use super::{InvalidFields, submit, time};
 
-/// A filter of the contract.
+/// A filter of the contract, of a caller who is at home in that namespace.
 ///
 /// # Errors
 /// [`InvalidFields`], with every bad field.
-pub fn filter(filter: Option<v1::TaskFilter>) -> Result<TaskFilter, InvalidFields> {
+pub fn filter(filter: Option<v1::TaskFilter>, home: &Namespace) -> Result<TaskFilter, InvalidFields> {
     let Some(filter) = filter else { return Ok(TaskFilter::default()) };
     let mut bad = InvalidFields::default();
     bad.at_most("filter.task_ids", filter.task_ids.len(), limits::FILTER_VALUES_MAX, "values");
@@ -22,7 +22,7 @@ pub fn filter(filter: Option<v1::TaskFilter>) -> Result<TaskFilter, InvalidField
     bad.at_most("filter.labels", filter.labels.len(), limits::LABELS_MAX, "labels");
     let mut ids = Vec::new();
     for (index, text) in filter.task_ids.iter().enumerate().take(limits::FILTER_VALUES_MAX) {
-        ids.extend(bad.take(format_args!("filter.task_ids[{index}]"), TaskId::parse(text)));
+        ids.extend(bad.take(format_args!("filter.task_ids[{index}]"), TaskId::meant(home, text)).into_iter().flatten());
     }
     let mut states = Vec::new();
     for (index, number) in filter.states.iter().enumerate().take(limits::FILTER_VALUES_MAX) {
@@ -57,7 +57,7 @@ pub fn filter(filter: Option<v1::TaskFilter>) -> Result<TaskFilter, InvalidField
         states,
         pool: name(&mut bad, "filter.pool", &filter.pool, PoolName::parse),
         handler: name(&mut bad, "filter.handler", &filter.handler, HandlerName::parse),
-        namespace: name(&mut bad, "filter.namespace", &filter.namespace, Namespace::parse),
+        namespaces: name(&mut bad, "filter.namespace", &filter.namespace, Namespace::parse).into_iter().collect(),
         priorities,
         submitted_from,
         submitted_until,
@@ -126,7 +126,7 @@ mod tests {
             ..v1::TaskFilter::default()
         };
         assert_eq!(
-            filter(Some(garbage)).unwrap_err().paths(),
+            filter(Some(garbage), &Namespace::default()).unwrap_err().paths(),
             ["filter.task_ids[1]", "filter.states[1]", "filter.pool"]
         );
     }
@@ -152,13 +152,13 @@ mod tests {
             states: vec![TaskState::Failed],
             pool: Some(PoolName::parse("p").unwrap()),
             handler: Some(HandlerName::parse("h").unwrap()),
-            namespace: Some(Namespace::parse("n").unwrap()),
+            namespaces: vec![Namespace::parse("n").unwrap()],
             priorities: vec![crate::model::Priority::High],
             submitted_from: Some(crate::model::Timestamp(1_000_000)),
             submitted_until: Some(crate::model::Timestamp(2_000_000)),
         };
-        assert_eq!(filter(Some(full)).unwrap(), expected);
-        assert_eq!(filter(None).unwrap(), TaskFilter::default());
+        assert_eq!(filter(Some(full), &Namespace::default()).unwrap(), expected);
+        assert_eq!(filter(None, &Namespace::default()).unwrap(), TaskFilter::default());
     }
 
     #[test]
@@ -177,7 +177,7 @@ mod tests {
             "filter.priorities[1]",
             "filter.submitted_after",
         ];
-        assert_eq!(filter(Some(bad)).unwrap_err().paths(), paths);
+        assert_eq!(filter(Some(bad), &Namespace::default()).unwrap_err().paths(), paths);
     }
 
     #[test]

@@ -28,19 +28,19 @@ pub struct Context<'a> {
     pub now: Timestamp,
     /// Peer address or identity.
     pub submitted_by: &'a str,
+    /// The namespace of tasks that name none; `None` when they have to.
+    pub home: Option<&'a Namespace>,
     /// The batch it belongs to.
     pub batch: Option<&'a BatchId>,
 }
 
 /// Values that most tasks have; made once, because a submission should cost few allocations.
 struct Usual {
-    namespace: Namespace,
     json: Arc<str>,
     octets: Arc<str>,
 }
 
-static USUAL: LazyLock<Usual> =
-    LazyLock::new(|| Usual { namespace: Namespace::default(), json: JSON.into(), octets: OCTET_STREAM.into() });
+static USUAL: LazyLock<Usual> = LazyLock::new(|| Usual { json: JSON.into(), octets: OCTET_STREAM.into() });
 
 /// The spec of a submission.
 ///
@@ -51,14 +51,19 @@ pub fn spec(request: v1::SubmitTaskRequest, place: Place, context: &Context<'_>)
     let at = |field| Field(place, field);
     let handler = bad.take(at("handler"), HandlerName::parse(&request.handler));
     let pool = (!request.pool.is_empty()).then(|| bad.take(at("pool"), PoolName::parse(&request.pool)));
-    let id = match request.task_id.as_str() {
-        "" => Some(Uuid::now_v7().into()),
-        text => bad.take(at("task_id"), TaskId::parse(text)),
-    };
     let request_id = optional_name(&mut bad, at("request_id"), &request.request_id);
-    let namespace = match request.namespace.as_str() {
-        "" => Some(USUAL.namespace.clone()),
-        text => bad.take(at("namespace"), Namespace::parse(text)),
+    let namespace = match (request.namespace.as_str(), context.home) {
+        ("", Some(home)) => Some(home.clone()),
+        ("", None) => {
+            bad.add(at("namespace"), "is empty; you have several, so one must be named");
+            None
+        }
+        (text, _) => bad.take(at("namespace"), Namespace::parse(text)),
+    };
+    let id = match (request.task_id.as_str(), &namespace) {
+        ("", _) => Some(Uuid::now_v7().into()),
+        (text, Some(namespace)) => bad.take(at("task_id"), TaskId::chosen(namespace, text)),
+        (text, None) => bad.take(at("task_id"), TaskId::parse(text)),
     };
     let delay = bad.span(at("delay"), request.delay.as_ref(), Duration::ZERO..=limits::DELAY_MAX);
     let expiry_bounds = limits::TIMEOUT_MIN..=limits::DELAY_MAX;
@@ -330,7 +335,9 @@ mod tests {
 
     fn parse(request: v1::SubmitTaskRequest) -> Result<TaskSpec, Unresolved> {
         let now = Timestamp(1_000_000);
-        let context = Context { catalog: &catalog(), intern: &Arc::new, now, submitted_by: "127.0.0.1:7", batch: None };
+        let (catalog, home) = (catalog(), Namespace::default());
+        let (intern, submitted_by, home) = (&Arc::new, "127.0.0.1:7", Some(&home));
+        let context = Context { catalog: &catalog, intern, now, submitted_by, home, batch: None };
         spec(request, Place::Item(3), &context)
     }
 
@@ -376,7 +383,7 @@ mod tests {
         };
         let spec = parse(wished).unwrap();
         let options = &spec.options;
-        assert_eq!((spec.id.to_string().as_str(), spec.request_id.as_deref()), ("mine", Some("once")));
+        assert_eq!((spec.id.to_string().as_str(), spec.request_id.as_deref()), ("team/mine", Some("once")));
         assert_eq!((options.pool.as_str(), options.namespace.as_str()), ("waiting", "team"));
         assert_eq!((options.priority, options.timeout), (Priority::Critical, Duration::from_millis(1)));
         assert_eq!((options.retry.factor, options.retry.jitter, options.retry.attempts_max), (3.0, 0.0, 7));

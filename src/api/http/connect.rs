@@ -146,7 +146,7 @@ async fn unary(
 ) -> Result<Reply, Refused> {
     let deadline = deadline(&head.headers).map_err(alone)?;
     let message = {
-        let _place = front.calls.place().map_err(alone)?;
+        let _place = front.calls.place_for(head.uri.path(), &head.headers).map_err(alone)?;
         let bounds = Bounds { bytes: limits::MESSAGE_BYTES_MAX, time: front.shared.body_timeout };
         let sent = body::read(&head.headers, body, bounds, deadline).await.map_err(alone)?;
         codec.read(method, sent).map_err(alone)?
@@ -225,7 +225,7 @@ async fn begin(
 ) -> Result<Response<Body>, Status> {
     let deadline = deadline(&head.headers)?;
     let message = {
-        let _place = front.calls.place()?;
+        let _place = front.calls.place_for(head.uri.path(), &head.headers)?;
         let bounds = Bounds { bytes: PREFIX_BYTES + limits::MESSAGE_BYTES_MAX, time: front.shared.body_timeout };
         let sent = body::read(&head.headers, body, bounds, deadline).await?;
         codec.read(method, only_message(sent)?)?

@@ -197,7 +197,7 @@ mod tests {
             ("", "line 1 column 1"),
             ("{\"payload\":{\"json\":[1,2,3]},\n\"tusk\":1}", "'tusk' at line 2 column 6"),
             ("{\"payload\":{\"json\":[1,2,3],\"tusk\":1}}", "'tusk' at line 1 column 33"),
-            ("{\"payload\":{\"json\":[1,2,3}}", "line 1 column 27"),
+            ("{\"payload\":{\"json\":[1,2,3}}", "line 1 column 26"),
         ] {
             let error = read_submit(json).unwrap_err();
             assert!(error.contains(expected), "{json}: {error}");

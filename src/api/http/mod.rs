@@ -33,6 +33,7 @@ use tower::{Layer, Service};
 use crate::model::{ErrorCode, limits};
 use crate::scheduler::Handle;
 
+use super::auth::CertificateNames;
 use super::connections::Edge;
 use super::guard::Guard;
 use super::server::HostReading;
@@ -105,7 +106,7 @@ impl Front {
     async fn grpc_web(self, request: Request<Body>) -> Response<Body> {
         let (head, body) = request.into_parts();
         let read = async {
-            let _place = self.calls.place()?;
+            let _place = self.calls.place_for(head.uri.path(), &head.headers)?;
             // Its text form takes a third more.
             let bounds = body::Bounds { bytes: 2 * limits::MESSAGE_BYTES_MAX, time: self.shared.body_timeout };
             body::read(&head.headers, body, bounds, super::deadline::of(&head.headers)).await
@@ -124,6 +125,9 @@ impl Front {
     /// Everything that is no method of the contract. A route of its own file is a row here, such as
     /// `(&Method::GET, "/x") => x::page(&self.shared).await`.
     async fn plain(self, request: Request<Body>) -> Response<Body> {
+        if let Err(refused) = self.calls.may_see(request.uri().path(), request.headers()) {
+            return answer::refusal(&self.shared.contract, &refused);
+        }
         if let Some(response) =
             health::answer(&self.shared.view, request.method(), request.uri().path(), request.headers()).await
         {
@@ -158,8 +162,8 @@ fn kind<B>(request: &Request<B>) -> Kind {
 }
 
 impl Edge for Front {
-    fn facing(&self, peer: TcpConnectInfo) -> Self {
-        Self { calls: self.calls.facing(peer), shared: self.shared.clone() }
+    fn facing(&self, peer: TcpConnectInfo, certificate: Option<CertificateNames>) -> Self {
+        Self { calls: self.calls.facing(peer, certificate), shared: self.shared.clone() }
     }
 }
 

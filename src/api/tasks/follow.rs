@@ -5,8 +5,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::Status;
 
-use crate::api::convert::{InvalidFields, event, filter, task};
-use crate::model::{Revision, TaskFilter, TaskId, limits};
+use crate::api::auth::Caller;
+use crate::api::convert::{InvalidFields, event, task};
+use crate::model::{Revision, Role, TaskFilter, TaskId, limits};
 use crate::proto::v1::{self, run_task_response, watch_tasks_response};
 use crate::scheduler::{Handle, PageCursor, PageSize, Watch, fold};
 
@@ -24,7 +25,11 @@ fn step(kind: watch_tasks_response::Kind) -> v1::WatchTasksResponse {
 }
 
 /// The steps of a watch.
-pub fn watch(handle: Handle, request: v1::WatchTasksRequest) -> Result<Body<v1::WatchTasksResponse>, Status> {
+pub fn watch(
+    handle: Handle,
+    request: v1::WatchTasksRequest,
+    caller: &Caller,
+) -> Result<Body<v1::WatchTasksResponse>, Status> {
     let mut bad = InvalidFields::default();
     let bounds = limits::INTERVAL_MIN..=limits::INTERVAL_MAX;
     let interval = bad.span("progress_interval", request.progress_interval.as_ref(), bounds);
@@ -32,7 +37,7 @@ pub fn watch(handle: Handle, request: v1::WatchTasksRequest) -> Result<Body<v1::
         bad.add("after_revision", "cannot go with include_snapshot; a snapshot tells its own revision");
     }
     bad.check().map_err(refused)?;
-    let parsed = filter::filter(request.filter).map_err(refused)?;
+    let parsed = caller.filter(Role::Viewer, request.filter)?;
     let after = request.after_revision.map(Revision);
     let watch = handle.watch(parsed.clone(), after).map_err(refused)?;
     let interval = interval.unwrap_or(PROGRESS_DEFAULT);

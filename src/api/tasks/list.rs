@@ -3,8 +3,9 @@
 use prost::Message;
 use tonic::Status;
 
+use crate::api::auth::Caller;
 use crate::api::convert::{filter, task};
-use crate::model::TaskFilter;
+use crate::model::{Role, TaskFilter};
 use crate::proto::v1;
 use crate::scheduler::{Handle, Page, PageCursor, PageSize};
 
@@ -14,11 +15,15 @@ use super::refused;
 const PAGE_BYTES_MAX: usize = 3 << 20;
 
 /// One page. It has fewer rows than asked for where more would be too large.
-pub async fn list(handle: &Handle, request: v1::ListTasksRequest) -> Result<v1::ListTasksResponse, Status> {
+pub async fn list(
+    handle: &Handle,
+    request: v1::ListTasksRequest,
+    caller: &Caller,
+) -> Result<v1::ListTasksResponse, Status> {
     let wire_filter = request.filter.unwrap_or_default();
     let size = filter::page_size(request.page_size).map_err(refused)?;
     let cursor = filter::page_cursor(&request.page_token, &wire_filter).map_err(refused)?;
-    let parsed = filter::filter(Some(wire_filter.clone())).map_err(refused)?;
+    let parsed = caller.filter(Role::Viewer, Some(wire_filter.clone()))?;
     let view = task::View { payload: false, result: request.include_results };
     let size = PageSize { rows: size, bytes: PAGE_BYTES_MAX, results: request.include_results };
     let mut page = page(handle, &parsed, size, cursor).await?;

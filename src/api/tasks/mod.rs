@@ -12,11 +12,12 @@ use std::time::Duration;
 use futures_util::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::model::{CancelMode, TaskFilter, limits};
+use crate::model::{CancelMode, Role, limits};
 use crate::proto::v1::{self, task_service_server::TaskService};
 use crate::scheduler::{Cancel, Handle};
 
-use super::convert::{self, InvalidFields, Place, filter, task};
+use super::auth::{Caller, Gate, audit};
+use super::convert::{InvalidFields, Place, task};
 use super::status::refused;
 
 /// A body that the server streams.
@@ -24,17 +25,43 @@ pub(super) type Body<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 pub(super) struct Tasks {
     handle: Handle,
+    gate: Gate,
 }
 
 impl Tasks {
-    pub fn new(handle: Handle) -> Self {
-        Self { handle }
+    pub fn new(handle: Handle, gate: Gate) -> Self {
+        Self { handle, gate }
     }
-}
 
-/// Who calls: the peer's address.
-fn caller<T>(request: &Request<T>) -> String {
-    request.remote_addr().map_or_else(|| "unknown".to_owned(), |address| address.to_string())
+    async fn cancel(&self, request: v1::CancelTaskRequest, caller: &Caller) -> Result<v1::CancelTaskResponse, Status> {
+        let mut bad = InvalidFields::default();
+        bad.at_most("reason", request.reason.len(), limits::REASON_BYTES_MAX, "bytes");
+        let grace = bad.span("grace", request.grace.as_ref(), Duration::ZERO..=limits::GRACE_MAX);
+        let mode = match v1::CancelMode::try_from(request.mode) {
+            Ok(v1::CancelMode::Force) => CancelMode::Force,
+            Ok(_) => CancelMode::Graceful,
+            Err(_) => {
+                bad.add("mode", format!("is {}, which is not a mode; those are 0 to 2", request.mode));
+                CancelMode::Graceful
+            }
+        };
+        caller.meant(&request.task_id).map_err(refused)?;
+        bad.check().map_err(refused)?;
+        let id = caller.resolve(&self.handle, Role::Submitter, &request.task_id).await?;
+        let cancel = Cancel { id, reason: request.reason.into(), by: caller.name().into(), mode, grace };
+        let (state, revision) = self.handle.cancel(cancel).await.map_err(refused)?;
+        Ok(v1::CancelTaskResponse { state: task::state(state), revision: revision.0 })
+    }
+
+    async fn delete(
+        &self,
+        request: v1::DeleteTasksRequest,
+        caller: &Caller,
+    ) -> Result<v1::DeleteTasksResponse, Status> {
+        let parsed = caller.filter(Role::Operator, request.filter)?;
+        let (deleted, revision) = self.handle.delete(parsed).await.map_err(refused)?;
+        Ok(v1::DeleteTasksResponse { deleted: task::count(deleted), revision: revision.0 })
+    }
 }
 
 #[tonic::async_trait]
@@ -48,40 +75,53 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::SubmitTaskRequest>,
     ) -> Result<Response<v1::SubmitTaskResponse>, Status> {
-        let caller = caller(&request);
-        let answer = submit::one(&self.handle, request.into_inner(), Place::Whole, &caller)?;
-        answer.await.map(Response::new)
+        let caller = self.gate.caller(&request)?;
+        let answer = match submit::one(&self.handle, request.into_inner(), Place::Whole, &caller) {
+            Ok(answer) => answer.await,
+            Err(status) => Err(status),
+        };
+        audit::submission(&caller, "SubmitTask", |accepted| accepted.task_id.clone(), &answer);
+        answer.map(Response::new)
     }
 
     async fn batch_submit_tasks(
         &self,
         request: Request<v1::BatchSubmitTasksRequest>,
     ) -> Result<Response<v1::BatchSubmitTasksResponse>, Status> {
-        let caller = caller(&request);
-        submit::batch(&self.handle, request.into_inner(), &caller).await.map(Response::new)
+        let caller = self.gate.caller(&request)?;
+        let answer = submit::batch(&self.handle, request.into_inner(), &caller).await;
+        let what = |batch: &v1::BatchSubmitTasksResponse| {
+            format!("batch {} of {} tasks", batch.batch_id, batch.task_ids.len())
+        };
+        audit::submission(&caller, "BatchSubmitTasks", what, &answer);
+        answer.map(Response::new)
     }
 
     async fn submit_tasks(
         &self,
         request: Request<Streaming<v1::SubmitTasksRequest>>,
     ) -> Result<Response<Self::SubmitTasksStream>, Status> {
-        let caller = caller(&request);
+        let caller = self.gate.caller(&request)?;
         let answers = stream::answers(self.handle.clone(), request.into_inner(), caller);
         Ok(Response::new(answers))
     }
 
     async fn run_task(&self, request: Request<v1::RunTaskRequest>) -> Result<Response<Self::RunTaskStream>, Status> {
-        let caller = caller(&request);
+        let caller = self.gate.caller(&request)?;
         let task = request.into_inner().task;
         let task = task.ok_or_else(|| refused(InvalidFields::one("task", "is missing")))?;
-        let accepted = submit::one(&self.handle, task, Place::Task, &caller)?.await?;
-        Ok(Response::new(follow::run(self.handle.clone(), accepted)?))
+        let answer = match submit::one(&self.handle, task, Place::Task, &caller) {
+            Ok(answer) => answer.await,
+            Err(status) => Err(status),
+        };
+        audit::submission(&caller, "RunTask", |accepted| accepted.task_id.clone(), &answer);
+        Ok(Response::new(follow::run(self.handle.clone(), answer?)?))
     }
 
     async fn get_task(&self, request: Request<v1::GetTaskRequest>) -> Result<Response<v1::GetTaskResponse>, Status> {
+        let caller = self.gate.caller(&request)?;
         let request = request.into_inner();
-        let id = convert::task_id(&request.task_id).map_err(refused)?;
-        let found = self.handle.get(&id).await.map_err(refused)?;
+        let found = caller.find(&self.handle, Role::Viewer, &request.task_id).await?;
         let revision = found.revision.0;
         let view = task::View { payload: request.include_payload, result: true };
         Ok(Response::new(v1::GetTaskResponse { task: Some(task::found(found, view)), revision }))
@@ -91,15 +131,18 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::ListTasksRequest>,
     ) -> Result<Response<v1::ListTasksResponse>, Status> {
-        list::list(&self.handle, request.into_inner()).await.map(Response::new)
+        let caller = self.gate.caller(&request)?;
+        list::list(&self.handle, request.into_inner(), &caller).await.map(Response::new)
     }
 
     async fn wait_task(&self, request: Request<v1::WaitTaskRequest>) -> Result<Response<v1::WaitTaskResponse>, Status> {
+        let caller = self.gate.caller(&request)?;
         let request = request.into_inner();
-        let id = convert::task_id(&request.task_id).map_err(refused)?;
+        caller.meant(&request.task_id).map_err(refused)?;
         let mut bad = InvalidFields::default();
         let timeout = bad.span("timeout", request.timeout.as_ref(), Duration::ZERO..=limits::WAIT_MAX);
         bad.check().map_err(refused)?;
+        let id = caller.resolve(&self.handle, Role::Viewer, &request.task_id).await?;
         let found = self.handle.wait(&id, timeout.unwrap_or(limits::WAIT_DEFAULT)).await.map_err(refused)?;
         let (finished, revision) = (found.task.status.state.is_terminal(), found.revision.0);
         let view = task::View { payload: false, result: true };
@@ -110,7 +153,8 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::WatchTasksRequest>,
     ) -> Result<Response<Self::WatchTasksStream>, Status> {
-        let steps = follow::watch(self.handle.clone(), request.into_inner())?;
+        let caller = self.gate.caller(&request)?;
+        let steps = follow::watch(self.handle.clone(), request.into_inner(), &caller)?;
         Ok(Response::new(steps))
     }
 
@@ -118,40 +162,31 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::CancelTaskRequest>,
     ) -> Result<Response<v1::CancelTaskResponse>, Status> {
-        let by = caller(&request).into();
+        let caller = self.gate.caller(&request)?;
         let request = request.into_inner();
-        let id = convert::task_id(&request.task_id).map_err(refused)?;
-        let mut bad = InvalidFields::default();
-        bad.at_most("reason", request.reason.len(), limits::REASON_BYTES_MAX, "bytes");
-        let grace = bad.span("grace", request.grace.as_ref(), Duration::ZERO..=limits::GRACE_MAX);
-        let mode = match v1::CancelMode::try_from(request.mode) {
-            Ok(v1::CancelMode::Force) => CancelMode::Force,
-            Ok(_) => CancelMode::Graceful,
-            Err(_) => {
-                bad.add("mode", format!("is {}, which is not a mode; those are 0 to 2", request.mode));
-                CancelMode::Graceful
-            }
-        };
-        bad.check().map_err(refused)?;
-        let cancel = Cancel { id, reason: request.reason.into(), by, mode, grace };
-        let (state, revision) = self.handle.cancel(cancel).await.map_err(refused)?;
-        Ok(Response::new(v1::CancelTaskResponse { state: task::state(state), revision: revision.0 }))
+        let what = request.task_id.clone();
+        let answer = self.cancel(request, &caller).await;
+        audit::record(&caller, "CancelTask", audit::name(&what), &answer);
+        answer.map(Response::new)
     }
 
     async fn delete_tasks(
         &self,
         request: Request<v1::DeleteTasksRequest>,
     ) -> Result<Response<v1::DeleteTasksResponse>, Status> {
-        let parsed: TaskFilter = filter::filter(request.into_inner().filter).map_err(refused)?;
-        let (deleted, revision) = self.handle.delete(parsed).await.map_err(refused)?;
-        Ok(Response::new(v1::DeleteTasksResponse { deleted: task::count(deleted), revision: revision.0 }))
+        let caller = self.gate.caller(&request)?;
+        let answer = self.delete(request.into_inner(), &caller).await;
+        let what = answer.as_ref().map_or_else(|_| String::new(), |answer| format!("{} tasks", answer.deleted));
+        audit::record(&caller, "DeleteTasks", what, &answer);
+        answer.map(Response::new)
     }
 
     async fn read_output(
         &self,
         request: Request<v1::ReadOutputRequest>,
     ) -> Result<Response<Self::ReadOutputStream>, Status> {
-        let pieces = output::read(self.handle.clone(), request.into_inner()).await?;
+        let caller = self.gate.caller(&request)?;
+        let pieces = output::read(self.handle.clone(), request.into_inner(), &caller).await?;
         Ok(Response::new(pieces))
     }
 }

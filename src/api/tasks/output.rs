@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use tonic::Status;
 
-use crate::api::convert::{self, InvalidFields, task};
-use crate::model::{Captured, OutputStream, TaskFilter, TaskId};
+use crate::api::auth::Caller;
+use crate::api::convert::{InvalidFields, task};
+use crate::model::{Captured, OutputStream, Role, TaskFilter, TaskId};
 use crate::proto::v1;
 use crate::scheduler::{Draining, Handle, OutputBuffer, OutputSource, Watch};
 
@@ -14,7 +15,11 @@ use super::{Body, refused};
 const PIECE_BYTES: usize = 64 * 1024;
 
 /// The pieces of one stream of one attempt, from an offset on.
-pub async fn read(handle: Handle, request: v1::ReadOutputRequest) -> Result<Body<v1::ReadOutputResponse>, Status> {
+pub async fn read(
+    handle: Handle,
+    request: v1::ReadOutputRequest,
+    caller: &Caller,
+) -> Result<Body<v1::ReadOutputResponse>, Status> {
     let mut bad = InvalidFields::default();
     let offset = u64::try_from(request.offset).unwrap_or_else(|_| {
         bad.add("offset", format!("is {}, it must not be negative", request.offset));
@@ -33,8 +38,7 @@ pub async fn read(handle: Handle, request: v1::ReadOutputRequest) -> Result<Body
         }
     };
     bad.check().map_err(refused)?;
-    let id = convert::task_id(&request.task_id).map_err(refused)?;
-    handle.get(&id).await.map_err(refused)?;
+    let id = caller.find(&handle, Role::Viewer, &request.task_id).await?.task.spec.id.clone();
     Ok(Box::pin(pieces(Reader { handle, id, stream, offset, attempt, follow: request.follow, read: 0 })))
 }
 

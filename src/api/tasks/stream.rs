@@ -3,6 +3,7 @@
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tonic::Streaming;
 
+use crate::api::auth::{Caller, Hold, audit};
 use crate::api::convert::{InvalidFields, Place};
 use crate::api::status;
 use crate::model::Coded;
@@ -22,7 +23,7 @@ type Answers = Vec<v1::SubmitTasksResponse>;
 pub fn answers(
     handle: Handle,
     requests: Streaming<v1::SubmitTasksRequest>,
-    caller: String,
+    caller: Caller,
 ) -> Body<v1::SubmitTasksResponse> {
     Box::pin(async_stream::stream! {
         let draining = handle.draining();
@@ -34,6 +35,7 @@ pub fn answers(
         let mut in_flight = 0;
         let mut more = true;
         let mut end = None;
+        let mut accepted = 0_u64;
         while more || !under_way.is_empty() {
             tokio::select! {
                 biased;
@@ -45,6 +47,7 @@ pub fn answers(
                     let answers: Answers = answers;
                     in_flight -= answers.len();
                     for answer in answers {
+                        accepted += u64::from(matches!(answer.outcome, Some(Outcome::Accepted(_))));
                         yield Ok(answer);
                     }
                 }
@@ -66,6 +69,7 @@ pub fn answers(
                 }
             }
         }
+        audit::submission(&caller, "SubmitTasks", |count| format!("{count} tasks"), &Ok(accepted));
         if let Some(status) = end {
             yield Err(status);
         }
@@ -76,7 +80,7 @@ pub fn answers(
 fn submit(
     handle: &Handle,
     requests: Vec<v1::SubmitTasksRequest>,
-    caller: &str,
+    caller: &Caller,
 ) -> impl Future<Output = Answers> + Send + use<> {
     let mut answers = Vec::with_capacity(requests.len());
     let (mut sequences, mut specs) = (Vec::with_capacity(requests.len()), Vec::with_capacity(requests.len()));
@@ -86,25 +90,35 @@ fn submit(
             answers.push(rejected(sequence, &InvalidFields::one("task", "is missing")));
             continue;
         };
-        match context.spec(task, Place::Task) {
-            Ok(spec) => {
-                sequences.push(sequence);
+        let spec = match context.spec(task, Place::Task) {
+            Ok(spec) => spec,
+            Err(error) => {
+                answers.push(rejected(sequence, &error));
+                continue;
+            }
+        };
+        match super::submit::admit(caller, std::slice::from_ref(&spec)) {
+            Ok(hold) => {
+                sequences.push((sequence, hold));
                 specs.push(spec);
             }
-            Err(error) => answers.push(rejected(sequence, &error)),
+            Err(error) => answers.push(rejected(sequence, &*error)),
         }
     }
     let submitted = handle.submit_each(specs);
     async move {
         match submitted.await {
-            Ok(each) => answers.extend(sequences.into_iter().zip(each).map(|(sequence, one)| answer(sequence, one))),
-            Err(refusal) => answers.extend(sequences.into_iter().map(|sequence| rejected(sequence, &refusal))),
+            Ok(each) => answers.extend(sequences.into_iter().zip(each).map(|(of, one)| answer(of, one))),
+            Err(refusal) => answers.extend(sequences.into_iter().map(|(sequence, _)| rejected(sequence, &refusal))),
         }
         answers
     }
 }
 
-fn answer(sequence: u64, submitted: Result<Submitted, Refusal>) -> v1::SubmitTasksResponse {
+fn answer((sequence, hold): (u64, Option<Hold>), submitted: Result<Submitted, Refusal>) -> v1::SubmitTasksResponse {
+    if let (Some(hold), Ok(submitted)) = (hold, &submitted) {
+        hold.settle(submitted.revision);
+    }
     match submitted.map(super::submit::accepted) {
         Ok(Ok(accepted)) => v1::SubmitTasksResponse { sequence, outcome: Some(Outcome::Accepted(accepted)) },
         Ok(Err(error)) => rejected(sequence, &error),

@@ -5,17 +5,19 @@ use std::sync::Arc;
 
 use tonic::Status;
 
+use crate::api::auth::{Caller, Hold};
 use crate::api::convert::{InvalidFields, Place, Unresolved, submit, task};
-use crate::model::{BatchId, TaskOptions, TaskSpec, Timestamp, limits};
+use crate::api::status;
+use crate::model::{BatchId, Coded, TaskOptions, TaskSpec, Timestamp, limits};
 use crate::proto::v1;
-use crate::scheduler::{Accepted, Handle, Internal, Submitted};
+use crate::scheduler::{Accepted, Handle, Internal, Refusal, Submitted};
 
 use super::refused;
 
 /// Turns submissions of one caller into what the scheduler is asked to accept.
 pub struct Submitter<'a> {
     handle: &'a Handle,
-    caller: &'a str,
+    caller: &'a Caller,
     batch: Option<&'a BatchId>,
     now: Timestamp,
     /// Neighbours often ask for the same: the last options are looked at before all that are shared.
@@ -23,7 +25,7 @@ pub struct Submitter<'a> {
 }
 
 impl<'a> Submitter<'a> {
-    pub fn new(handle: &'a Handle, caller: &'a str) -> Self {
+    pub fn new(handle: &'a Handle, caller: &'a Caller) -> Self {
         Self { handle, caller, batch: None, now: handle.now(), last: RefCell::default() }
     }
 
@@ -37,7 +39,8 @@ impl<'a> Submitter<'a> {
             catalog: self.handle.catalog(),
             intern: &intern,
             now: self.now,
-            submitted_by: self.caller,
+            submitted_by: self.caller.name(),
+            home: self.caller.home(),
             batch: self.batch,
         };
         submit::spec(request, place, &context)
@@ -52,15 +55,41 @@ impl<'a> Submitter<'a> {
     }
 }
 
+/// Whether the caller may submit these, and what they take from its limits.
+///
+/// # Errors
+/// `Denied`, `Limited`.
+pub fn admit(caller: &Caller, specs: &[TaskSpec]) -> Result<Option<Hold>, Box<dyn Coded>> {
+    caller.may_submit(specs).map_err(|denied| Box::new(denied) as Box<dyn Coded>)?;
+    caller.reserve(specs).map_err(|limited| Box::new(limited) as Box<dyn Coded>)
+}
+
+/// Sends tasks that the caller may submit, all or none. The future resolves when they are durable.
+fn send(
+    handle: &Handle,
+    specs: Vec<TaskSpec>,
+    caller: &Caller,
+) -> Result<impl Future<Output = Result<Submitted, Refusal>> + Send + use<>, Status> {
+    let hold = admit(caller, &specs).map_err(|error| status::of(&*error))?;
+    let answer = handle.submit(specs);
+    Ok(async move {
+        let answer = answer.await;
+        if let (Some(hold), Ok(submitted)) = (hold, &answer) {
+            hold.settle(submitted.revision);
+        }
+        answer
+    })
+}
+
 /// Sends one task at once; the future resolves when it is durable.
 pub fn one(
     handle: &Handle,
     request: v1::SubmitTaskRequest,
     place: Place,
-    caller: &str,
+    caller: &Caller,
 ) -> Result<impl Future<Output = Result<v1::SubmitTaskResponse, Status>> + Send + use<>, Status> {
     let spec = Submitter::new(handle, caller).spec(request, place).map_err(refused)?;
-    let answer = handle.submit(vec![spec]);
+    let answer = send(handle, vec![spec], caller)?;
     Ok(async move { answer.await.map_err(refused).and_then(|submitted| accepted(submitted).map_err(refused)) })
 }
 
@@ -81,7 +110,7 @@ pub fn accepted(submitted: Submitted) -> Result<v1::SubmitTaskResponse, Internal
 pub async fn batch(
     handle: &Handle,
     request: v1::BatchSubmitTasksRequest,
-    caller: &str,
+    caller: &Caller,
 ) -> Result<v1::BatchSubmitTasksResponse, Status> {
     let mut bad = InvalidFields::default();
     let batch = match request.batch_id.as_str() {
@@ -94,7 +123,7 @@ pub async fn batch(
     bad.at_most("tasks", request.tasks.len(), limits::BATCH_TASKS_MAX, "tasks");
     bad.check().map_err(refused)?;
     let specs = specs(handle, request.tasks, batch.as_ref(), caller).map_err(refused)?;
-    let submitted = handle.submit(specs).await.map_err(refused)?;
+    let submitted = send(handle, specs, caller)?.await.map_err(refused)?;
     Ok(v1::BatchSubmitTasksResponse {
         batch_id: batch.as_ref().map(ToString::to_string).unwrap_or_default(),
         task_ids: submitted.accepted.iter().map(|accepted| accepted.id.to_string()).collect(),
@@ -108,7 +137,7 @@ fn specs(
     handle: &Handle,
     requests: Vec<v1::SubmitTaskRequest>,
     batch: Option<&BatchId>,
-    caller: &str,
+    caller: &Caller,
 ) -> Result<Vec<TaskSpec>, Unresolved> {
     let submitter = Submitter { batch, ..Submitter::new(handle, caller) };
     let mut specs = Vec::with_capacity(requests.len());

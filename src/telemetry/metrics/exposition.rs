@@ -6,7 +6,9 @@ use std::fmt::{Display, Write};
 
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::metrics::data::{AggregatedMetrics, HistogramDataPoint, Metric, MetricData, ResourceMetrics};
+use opentelemetry_sdk::metrics::data::{
+    AggregatedMetrics, HistogramDataPoint, Metric, MetricData, ResourceMetrics, ScopeMetrics,
+};
 
 use super::exemplar::{Exemplar, Known, unix_seconds};
 use super::table::{Kind, Row, TABLE};
@@ -46,7 +48,7 @@ pub(super) fn write(found: &ResourceMetrics, exemplars: &Known, format: Format) 
     page.target(found.resource());
     for row in TABLE {
         let own = |metric: &&Metric| metric.name() == row.name;
-        if let Some(metric) = found.scope_metrics().flat_map(|scope| scope.metrics()).find(own) {
+        if let Some(metric) = found.scope_metrics().flat_map(ScopeMetrics::metrics).find(own) {
             page.metric(row, metric);
         }
     }

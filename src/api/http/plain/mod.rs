@@ -101,7 +101,7 @@ pub(super) async fn answer(front: &Front, request: Request<Body>) -> Option<Resp
         let fields = if method == Method::GET {
             Fields::of_query(head.uri.query().unwrap_or_default())
         } else {
-            let _place = front.calls.place()?;
+            let _place = front.calls.place_for(head.uri.path(), &head.headers)?;
             let bounds = Bounds { bytes: BODY_BYTES_MAX, time: front.shared.body_timeout };
             let body = body::read(&head.headers, body, bounds, deadline).await?;
             Fields::of_body(&head.headers, &body)?

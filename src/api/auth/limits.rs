@@ -1,0 +1,293 @@
+//! What one identity may have under way, and how much of it a second.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use crate::model::{Coded, Details, ErrorCode, Revision, TaskSpec};
+
+/// Bounds of every identity; `None`: no bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LimitOptions {
+    /// Tasks a second that it may submit, averaged.
+    pub submit_rate: Option<NonZeroU32>,
+    /// Tasks at once, such as the largest batch; `None`: ten seconds' worth.
+    pub submit_burst: Option<NonZeroU32>,
+    /// Tasks that have not ended.
+    pub live_tasks: Option<u64>,
+    /// Bytes of their payloads.
+    pub live_payload_bytes: Option<u64>,
+    /// Watches, waits and streams that are open.
+    pub open_streams: Option<usize>,
+}
+
+impl LimitOptions {
+    /// Whether somebody has to count tasks until they end.
+    pub fn counts_tasks(&self) -> bool {
+        self.live_tasks.is_some() || self.live_payload_bytes.is_some()
+    }
+}
+
+/// What one identity has under way. Shared by all its tokens and connections.
+pub struct Usage {
+    name: Box<str>,
+    limits: LimitOptions,
+    rate: Option<(DefaultDirectRateLimiter, NonZeroU32)>,
+    tasks: AtomicU64,
+    bytes: AtomicU64,
+    streams: Arc<Semaphore>,
+    settled: Option<mpsc::UnboundedSender<Settled>>,
+}
+
+/// A reservation whose tasks are accepted; the ledger gives it back when it counts the tasks themselves.
+pub struct Settled {
+    /// When the tasks are durable.
+    pub at: Revision,
+    /// What is reserved.
+    pub _hold: Hold,
+}
+
+impl Usage {
+    /// Nothing is under way. `settled` leads to the ledger, if there is one.
+    pub fn new(name: &str, limits: &LimitOptions, settled: Option<mpsc::UnboundedSender<Settled>>) -> Self {
+        let rate = limits.submit_rate.map(|rate| {
+            let burst = limits.submit_burst.unwrap_or_else(|| rate.saturating_mul(NonZeroU32::MIN.saturating_add(9)));
+            (RateLimiter::direct(Quota::per_second(rate).allow_burst(burst)), burst)
+        });
+        let streams = limits.open_streams.unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS);
+        Self {
+            name: name.into(),
+            limits: *limits,
+            rate,
+            tasks: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            streams: Arc::new(Semaphore::new(streams)),
+            settled: settled.filter(|_| limits.counts_tasks()),
+        }
+    }
+
+    /// The identity's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A place for a call that lasts.
+    ///
+    /// # Errors
+    /// [`Limited`] when there is none.
+    pub fn stream(&self) -> Result<OwnedSemaphorePermit, Limited> {
+        self.streams.clone().try_acquire_owned().map_err(|_| {
+            let limit = self.limits.open_streams.unwrap_or_default();
+            self.exceeded("streams that are open", limit as u64)
+        })
+    }
+
+    /// Takes what these tasks need, all or nothing; `None` when nothing of it is bounded.
+    ///
+    /// # Errors
+    /// [`Limited`].
+    pub fn reserve(this: &Arc<Self>, specs: &[TaskSpec]) -> Result<Option<Hold>, Limited> {
+        this.check_rate(specs.len())?;
+        if this.settled.is_none() {
+            return Ok(None);
+        }
+        let (tasks, bytes) = (specs.len() as u64, specs.iter().map(|spec| spec.payload.len() as u64).sum());
+        this.add(tasks, bytes);
+        // Gives it back when the bound is passed.
+        let hold = Hold { usage: this.clone(), tasks, bytes };
+        let over = |limit: Option<u64>, now: &AtomicU64| limit.filter(|limit| now.load(Ordering::Relaxed) > *limit);
+        if let Some(limit) = over(this.limits.live_tasks, &this.tasks) {
+            return Err(this.exceeded("tasks that have not ended", limit));
+        }
+        if let Some(limit) = over(this.limits.live_payload_bytes, &this.bytes).filter(|_| bytes > 0) {
+            return Err(this.exceeded("bytes of payloads of tasks that have not ended", limit));
+        }
+        Ok(Some(hold))
+    }
+
+    /// Counts more.
+    pub fn add(&self, tasks: u64, bytes: u64) {
+        self.tasks.fetch_add(tasks, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts less.
+    pub fn remove(&self, tasks: u64, bytes: u64) {
+        self.tasks.fetch_sub(tasks, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Tasks and bytes that count now.
+    pub fn live(&self) -> (u64, u64) {
+        (self.tasks.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+
+    fn check_rate(&self, tasks: usize) -> Result<(), Limited> {
+        let Some((rate, burst)) = &self.rate else { return Ok(()) };
+        let Some(tasks) = u32::try_from(tasks).ok().and_then(NonZeroU32::new) else { return Ok(()) };
+        let limit = u64::from(self.limits.submit_rate.map_or(0, NonZeroU32::get));
+        match rate.check_n(tasks) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(early)) => {
+                let wait = early.wait_time_from(DefaultClock::default().now()).max(Duration::from_millis(1));
+                let what = "tasks submitted a second";
+                Err(Limited {
+                    code: ErrorCode::RateLimited,
+                    identity: self.name.clone(),
+                    what,
+                    limit,
+                    wait: Some(wait),
+                })
+            }
+            // Waiting does not help.
+            Err(_) => {
+                let (what, limit) = ("tasks submitted at once", u64::from(burst.get()));
+                Err(Limited { code: ErrorCode::RateLimited, identity: self.name.clone(), what, limit, wait: None })
+            }
+        }
+    }
+
+    fn exceeded(&self, what: &'static str, limit: u64) -> Limited {
+        let wait = Some(Duration::from_secs(1));
+        Limited { code: ErrorCode::QuotaExceeded, identity: self.name.clone(), what, limit, wait }
+    }
+}
+
+/// What a submission has reserved; given back when it is dropped.
+pub struct Hold {
+    usage: Arc<Usage>,
+    tasks: u64,
+    bytes: u64,
+}
+
+impl Hold {
+    /// The tasks are accepted and durable at that revision: the ledger takes over.
+    pub fn settle(self, at: Revision) {
+        if let Some(ledger) = self.usage.settled.clone() {
+            // A ledger that has gone counts nothing any more.
+            let _ = ledger.send(Settled { at, _hold: self });
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.usage.remove(self.tasks, self.bytes);
+    }
+}
+
+/// The caller has too much under way, or does too much a second.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{identity} is at its limit: at most {limit} {what}")]
+pub struct Limited {
+    code: ErrorCode,
+    identity: Box<str>,
+    what: &'static str,
+    limit: u64,
+    wait: Option<Duration>,
+}
+
+impl Coded for Limited {
+    fn code(&self) -> ErrorCode {
+        self.code
+    }
+
+    fn details(&self) -> Details {
+        Details {
+            metadata: vec![("identity", self.identity.to_string()), ("limit", self.limit.to_string())],
+            retry_after: self.wait,
+            quota: Some((format!("identity:{}", self.identity), format!("at most {} {}", self.limit, self.what))),
+            ..Details::default()
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::model::{
+        Durability, HandlerName, Namespace, PoolName, Priority, RetryPolicy, TaskId, TaskOptions, limits,
+    };
+
+    pub fn spec(id: &str, by: &str, payload: usize) -> TaskSpec {
+        TaskSpec {
+            id: TaskId::parse(id).unwrap(),
+            options: Arc::new(TaskOptions {
+                namespace: Namespace::default(),
+                handler: HandlerName::parse("h").unwrap(),
+                pool: PoolName::parse("p").unwrap(),
+                priority: Priority::Normal,
+                display_name: "".into(),
+                labels: Box::new([]),
+                batch: None,
+                timeout: limits::TIMEOUT_DEFAULT,
+                retry: RetryPolicy::default(),
+                at_most_once: false,
+                durability: Durability::Memory,
+                content_type: "".into(),
+                submitted_by: by.into(),
+            }),
+            payload: Bytes::from(vec![0; payload]),
+            args: Box::new([]),
+            request_id: None,
+            not_before: None,
+            expires_at: None,
+        }
+    }
+
+    fn some(number: u32) -> Option<NonZeroU32> {
+        NonZeroU32::new(number)
+    }
+
+    #[test]
+    fn more_a_second_than_allowed_is_told_when_to_come_back_and_a_batch_beyond_the_burst_never_to() {
+        let limits = LimitOptions { submit_rate: some(1), submit_burst: some(2), ..LimitOptions::default() };
+        let usage = Arc::new(Usage::new("key:ci", &limits, None));
+        let specs = [spec("a", "key:ci", 0), spec("b", "key:ci", 0)];
+        assert!(Usage::reserve(&usage, &specs).unwrap().is_none());
+        let limited = Usage::reserve(&usage, &specs[..1]).err().unwrap();
+        assert_eq!(limited.code(), ErrorCode::RateLimited);
+        assert!(limited.details().retry_after.is_some_and(|wait| wait <= Duration::from_secs(1)));
+        assert_eq!(limited.details().quota.unwrap().0, "identity:key:ci");
+        let three = [spec("a", "key:ci", 0), spec("b", "key:ci", 0), spec("c", "key:ci", 0)];
+        let limited = Usage::reserve(&usage, &three).err().unwrap();
+        assert_eq!(limited.details().retry_after, None);
+        assert!(limited.to_string().contains("at most 2 tasks submitted at once"), "{limited}");
+    }
+
+    #[test]
+    fn a_submission_takes_all_it_needs_or_nothing_and_gives_back_what_was_refused() {
+        let (sender, mut ledger) = mpsc::unbounded_channel();
+        let limits = LimitOptions { live_tasks: Some(3), live_payload_bytes: Some(100), ..LimitOptions::default() };
+        let usage = Arc::new(Usage::new("key:ci", &limits, Some(sender)));
+        let hold = Usage::reserve(&usage, &[spec("a", "key:ci", 60), spec("b", "key:ci", 0)]).unwrap().unwrap();
+        assert_eq!(usage.live(), (2, 60));
+        let limited = Usage::reserve(&usage, &[spec("c", "key:ci", 41)]).err().unwrap();
+        assert!(limited.to_string().contains("at most 100 bytes"), "{limited}");
+        let limited = Usage::reserve(&usage, &[spec("c", "key:ci", 0), spec("d", "key:ci", 0)]).err().unwrap();
+        assert_eq!((limited.code(), limited.limit), (ErrorCode::QuotaExceeded, 3));
+        assert_eq!(usage.live(), (2, 60));
+        hold.settle(Revision(7));
+        assert_eq!(usage.live(), (2, 60), "held until the ledger counts the tasks themselves");
+        assert_eq!(ledger.try_recv().unwrap().at, Revision(7));
+        assert_eq!(usage.live(), (0, 0));
+    }
+
+    #[test]
+    fn streams_are_counted_until_they_end() {
+        let limits = LimitOptions { open_streams: Some(1), ..LimitOptions::default() };
+        let usage = Usage::new("key:ci", &limits, None);
+        let first = usage.stream().unwrap();
+        assert!(usage.stream().is_err());
+        drop(first);
+        assert!(usage.stream().is_ok());
+        assert!(Usage::new("key:ci", &LimitOptions::default(), None).stream().is_ok());
+    }
+}

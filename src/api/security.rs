@@ -1,0 +1,80 @@
+//! What guards the listener: connections, TLS, callers. Opened before anything is served, so that a
+//! server with a wrong certificate or token file does not start.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::model::Clock;
+use crate::scheduler::Handle;
+
+use super::admission::Admission;
+use super::auth::{Access, AuthError, AuthOptions};
+use super::reload::{self, Reloaded};
+use super::tls::{Tls, TlsError, TlsOptions};
+
+/// What guards the listener.
+#[derive(Clone, Debug)]
+pub struct SecurityOptions {
+    /// TLS; `None`: everything travels in the clear.
+    pub tls: Option<TlsOptions>,
+    /// How callers are known; `None`: nobody is asked, and everybody may do everything.
+    pub auth: Option<AuthOptions>,
+    /// Connections at a time.
+    pub connections_max: usize,
+    /// Connections at a time from one address.
+    pub connections_per_address_max: usize,
+}
+
+/// Why the server cannot be guarded as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum SecurityError {
+    /// The certificates.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
+    /// The tokens or keys.
+    #[error("authentication: {0}")]
+    Auth(#[from] AuthError),
+}
+
+/// The guards of a listener.
+pub struct Security {
+    pub(super) tls: Option<Arc<Tls>>,
+    pub(super) access: Option<Arc<Access>>,
+    pub(super) admission: Arc<Admission>,
+    reloaded: Vec<Reloaded>,
+}
+
+impl Security {
+    /// Reads every file.
+    ///
+    /// # Errors
+    /// [`SecurityError`].
+    pub fn open(options: SecurityOptions, clock: Arc<dyn Clock>) -> Result<Self, SecurityError> {
+        let mut reloaded = Vec::new();
+        let tls = match options.tls.map(Tls::open).transpose()? {
+            None => None,
+            Some((tls, files)) => {
+                reloaded.push(files);
+                Some(tls)
+            }
+        };
+        let access = match options.auth.map(|auth| Access::open(auth, clock)).transpose()? {
+            None => None,
+            Some((access, files)) => {
+                reloaded.extend(files);
+                Some(access)
+            }
+        };
+        let admission = Admission::new(options.connections_max, options.connections_per_address_max);
+        Ok(Self { tls, access, admission, reloaded })
+    }
+
+    /// Does what goes on beside calls, until `stop`.
+    pub(super) fn spawn(&mut self, handle: Handle, stop: CancellationToken) {
+        tokio::spawn(reload::run(std::mem::take(&mut self.reloaded), stop.clone()));
+        if let Some(access) = self.access.clone() {
+            tokio::spawn(access.run(handle, stop));
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The same walls for those who are no gRPC clients: JSON, gRPC-Web and the plain routes.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use super::Tokens;
+use crate::support::{PATIENCE, Server};
+
+/// Status and text of an answer to one HTTP/1.1 request.
+fn ask(server: &Server, method: &str, path: &str, token: Option<&str>, body: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(&server.address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let token = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let length = body.len();
+    let head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{token}");
+    let kind = format!("content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}");
+    stream.write_all(format!("{head}{kind}").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let status = answer.split(' ').nth(1).unwrap_or_default().parse().unwrap_or_default();
+    (status, answer)
+}
+
+const SUBMIT: &str = "/lineshaft.v1.TaskService/SubmitTask";
+
+#[test]
+fn json_and_plain_routes_ask_for_the_same_token_and_hold_the_same_walls() {
+    let tokens = Tokens::new();
+    let a = tokens.create("a", "submitter", "team-a", &[]);
+    let b = tokens.create("b", "submitter", "team-b", &[]);
+    let all = tokens.create("all", "admin", "*", &[]);
+    let server = tokens.serve("");
+    let (a, b, all) = (Some(a.as_str()), Some(b.as_str()), Some(all.as_str()));
+    let calls = [
+        ("POST", SUBMIT, "{\"handler\":\"compute\"}"),
+        ("POST", "/lineshaft.v1.TaskService/GetTask", "{}"),
+        ("POST", "/lineshaft.v1.SystemService/Drain", "{}"),
+        ("POST", "/api/submit", "{\"type\":\"compute\",\"param\":5}"),
+        ("GET", "/api/task/x", ""),
+        ("GET", "/api/tasks", ""),
+        ("GET", "/api/tasks/running", ""),
+        ("GET", "/api/tasks/stats", ""),
+        ("POST", "/api/tasks/x/cancel", ""),
+        ("POST", "/api/clear-completed", ""),
+        ("GET", "/api/stats", ""),
+        ("POST", "/api/shutdown", ""),
+    ];
+    for (method, path, body) in calls {
+        for token in [None, Some("wrong")] {
+            let (status, answer) = ask(&server, method, path, token, body);
+            assert_eq!(status, 401, "{method} {path}: {answer}");
+            assert!(answer.contains("UNAUTHENTICATED"), "{answer}");
+        }
+    }
+    let named = "{\"handler\":\"io\",\"payload\":{\"json\":3600},\"taskId\":\"nightly\"}";
+    let (status, answer) = ask(&server, "POST", SUBMIT, a, named);
+    assert!(status == 200 && answer.contains("team-a/nightly"), "{answer}");
+    for id in ["nightly", "team-a%2Fnightly"] {
+        let (status, answer) = ask(&server, "GET", &format!("/api/task/{id}"), b, "");
+        assert_eq!(status, 404, "{answer}");
+        assert_eq!(ask(&server, "POST", &format!("/api/tasks/{id}/cancel"), b, "").0, 404);
+        assert_eq!(ask(&server, "GET", &format!("/api/task/{id}"), a, "").0, 200);
+    }
+    let (status, answer) = ask(&server, "GET", "/api/tasks", b, "");
+    assert!(status == 200 && !answer.contains("nightly"), "{answer}");
+    for (method, path) in [("GET", "/api/stats"), ("POST", "/api/shutdown")] {
+        let (status, answer) = ask(&server, method, path, a, "");
+        assert_eq!(status, 403, "{method} {path}: {answer}");
+    }
+    assert_eq!(ask(&server, "GET", "/api/stats", all, "").0, 200);
+    for path in ["/metrics", "/health"] {
+        assert_eq!(ask(&server, "GET", path, None, "").0, 401, "{path} tells of all tenants");
+        assert_eq!(ask(&server, "GET", path, a, "").0, 403, "{path}");
+        assert_eq!(ask(&server, "GET", path, all, "").0, 200, "{path}");
+        assert_eq!(ask(&server, "GET", &format!("{path}/"), None, "").0, 404, "{path}/");
+    }
+    for path in ["/health/live", "/health/ready"] {
+        assert_eq!(ask(&server, "GET", path, None, "").0, 200, "probes have no tokens");
+    }
+    let (status, answer) = ask(&server, "POST", SUBMIT, a, "{\"handler\":\"compute\",\"namespace\":\"team-b\"}");
+    assert!(status == 403 && answer.contains("PERMISSION_DENIED"), "{answer}");
+}
+
+#[test]
+fn strangers_do_not_make_the_server_read_what_they_send() {
+    let tokens = Tokens::new();
+    tokens.create("a", "submitter", "team-a", &[]);
+    let server = tokens.serve("");
+    for path in [SUBMIT, "/api/submit"] {
+        let mut stream = TcpStream::connect(&server.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        // The body never comes; the answer does.
+        let head = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n");
+        stream.write_all(format!("{head}content-length: 1000000\r\n\r\n").as_bytes()).unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 401", "{path}");
+    }
+}

@@ -1,0 +1,250 @@
+//! Who may call what: every RPC of the contract, asked by everybody.
+
+use std::time::{Duration, Instant};
+
+use lineshaft::proto::v1;
+use prost::Message;
+use prost_types::FileDescriptorSet;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::{Code, Request, Status};
+
+use super::{Known, Tokens, Wire, lineshaft, text};
+use crate::support::{PATIENCE, Server, noop, reason, seconds, task};
+
+/// Every RPC of the contract: path, and whether the caller streams.
+fn contract() -> Vec<(String, bool)> {
+    let set = FileDescriptorSet::decode(lineshaft::proto::DESCRIPTORS).unwrap();
+    let mut paths = Vec::new();
+    for file in &set.file {
+        for service in &file.service {
+            for method in &service.method {
+                let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                paths.push((path, method.client_streaming()));
+            }
+        }
+    }
+    assert!(paths.len() > 20, "{paths:?}");
+    paths
+}
+
+/// What an RPC says to an empty message; what a stream says before it has begun.
+async fn empty(wire: &Wire, path: &str) -> Result<(), Status> {
+    let mut raw = tonic::client::Grpc::new(wire.clone());
+    raw.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<(), ()>::default();
+    let mut request = Request::new(());
+    request.set_timeout(Duration::from_secs(20));
+    let path: PathAndQuery = path.parse().unwrap();
+    raw.server_streaming(request, path, codec).await.map(|_| ())
+}
+
+#[tokio::test]
+async fn nobody_calls_anything_without_a_token_that_is_good() {
+    let tokens = Tokens::new();
+    let good = tokens.create("good", "admin", "*", &[]);
+    let server = tokens.serve("");
+    let mut paths: Vec<String> = contract().into_iter().map(|(path, _)| path).collect();
+    paths.push("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo".to_owned());
+    paths.push("/lineshaft.v1.TaskService/Nothing".to_owned());
+    let other = format!("{}{}", &good[..good.len() - 4], "0000");
+    for token in [None, Some("x"), Some(""), Some(other.as_str()), Some("a.b.c"), Some(&good[1..])] {
+        let known = Known::over(server.channel(), token);
+        for path in &paths {
+            let refused = empty(&known.wire, path).await.expect_err(path);
+            assert_eq!(refused.code(), Code::Unauthenticated, "{path} with {token:?}: {refused:?}");
+            assert_eq!(reason(&refused), "UNAUTHENTICATED");
+        }
+    }
+    // What is not in the table is refused even to those who may do everything.
+    let admin = Known::new(&server, &good);
+    let refused = empty(&admin.wire, "/lineshaft.v1.TaskService/Nothing").await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    // Probes have no tokens.
+    let mut health = tonic_health::pb::health_client::HealthClient::new(server.channel());
+    health.check(tonic_health::pb::HealthCheckRequest::default()).await.unwrap();
+    let log = server.log();
+    assert!(log.contains("\"target\":\"audit\"") && log.contains("UNAUTHENTICATED"), "{log}");
+    for secret in [&good[..], &good[23..], &other[23..]] {
+        assert!(!log.contains(secret), "a token is in the log");
+    }
+}
+
+/// What each role may do in its namespace; written down again, so that the table cannot change unseen.
+const VIEWER: [&str; 9] = [
+    "GetTask",
+    "ListTasks",
+    "WaitTask",
+    "WatchTasks",
+    "ReadOutput",
+    "ListPools",
+    "GetPool",
+    "ListHandlers",
+    "GetHandler",
+];
+const SUBMITTER: [&str; 5] = ["SubmitTask", "BatchSubmitTasks", "SubmitTasks", "RunTask", "CancelTask"];
+const OPERATOR: [&str; 1] = ["DeleteTasks"];
+const VIEWER_EVERYWHERE: [&str; 4] = ["GetPoolMetrics", "StreamPoolMetrics", "ListWorkers", "GetSystemHealth"];
+const OPERATOR_EVERYWHERE: [&str; 2] = ["UpdatePool", "ResetPoolCounters"];
+
+fn may(role: &str, everywhere: bool, call: &str) -> bool {
+    let viewer = role != "worker";
+    let submitter = ["submitter", "operator", "admin"].contains(&role);
+    let operator = ["operator", "admin"].contains(&role);
+    call == "GetServerInfo"
+        || (viewer && VIEWER.contains(&call))
+        || (submitter && SUBMITTER.contains(&call))
+        || (operator && OPERATOR.contains(&call))
+        || (everywhere && viewer && VIEWER_EVERYWHERE.contains(&call))
+        || (everywhere && operator && OPERATOR_EVERYWHERE.contains(&call))
+        || (everywhere && role == "admin" && call == "Drain")
+}
+
+#[tokio::test]
+async fn every_role_may_do_what_is_written_down_and_nothing_else() {
+    let tokens = Tokens::new();
+    let roles = ["viewer", "submitter", "worker", "operator", "admin"];
+    let mut callers = Vec::new();
+    for role in roles {
+        for (namespace, everywhere) in [("team-a", false), ("*", true)] {
+            let name = format!("{role}-{everywhere}");
+            callers.push((role, everywhere, tokens.create(&name, role, namespace, &[])));
+        }
+    }
+    let server = tokens.serve("");
+    for (role, everywhere, token) in callers {
+        let known = Known::new(&server, &token);
+        for (path, _) in contract() {
+            let call = path.rsplit('/').next().unwrap();
+            if call == "Drain" && may(role, everywhere, call) {
+                continue;
+            }
+            let answer = empty(&known.wire, &path).await;
+            let denied = answer.as_ref().is_err_and(|status| status.code() == Code::PermissionDenied);
+            let wanted = may(role, everywhere, call);
+            assert_eq!(denied, !wanted, "{role} (everywhere: {everywhere}) {call}: {answer:?}");
+            assert!(!matches!(&answer, Err(status) if status.code() == Code::Unauthenticated), "{answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_admin_may_end_the_server_and_the_audit_log_tells_who_did_what() {
+    let tokens = Tokens::new();
+    let (ci, boss) = (tokens.create("ci", "operator", "default", &[]), tokens.create("boss", "admin", "*", &[]));
+    let mut server = tokens.serve("");
+    let (operator, admin) = (Known::new(&server, &ci), Known::new(&server, &boss));
+    let labelled = v1::SubmitTaskRequest {
+        task_id: "noted".into(),
+        labels: [("secret-label".to_owned(), "x".to_owned())].into(),
+        ..task("io", "3599.125")
+    };
+    operator.tasks().submit_task(labelled).await.unwrap();
+    let batch = v1::BatchSubmitTasksRequest { tasks: vec![noop(), noop()], batch_id: "nightly".into() };
+    operator.tasks().batch_submit_tasks(batch).await.unwrap();
+    let cancel = v1::CancelTaskRequest { task_id: "noted".into(), ..v1::CancelTaskRequest::default() };
+    operator.tasks().cancel_task(cancel).await.unwrap();
+    let task = server_task(&admin, "noted").await;
+    assert_eq!((task.submitted_by.as_str(), task.cancel.unwrap().requested_by.as_str()), ("key:ci", "key:ci"));
+    operator.tasks().delete_tasks(v1::DeleteTasksRequest::default()).await.unwrap();
+    let size = v1::UpdatePoolRequest { name: "default".into(), size: Some(3), ..v1::UpdatePoolRequest::default() };
+    operator.pools().update_pool(size.clone()).await.expect_err("an operator of one namespace only");
+    admin.pools().update_pool(size).await.unwrap();
+    let reset = v1::ResetPoolCountersRequest { name: "default".into() };
+    admin.pools().reset_pool_counters(reset).await.unwrap();
+    operator.system().drain(v1::DrainRequest { limit: seconds(0) }).await.expect_err("an operator is no admin");
+    admin.system().drain(v1::DrainRequest { limit: seconds(0) }).await.unwrap();
+    assert!(server.wait_exit().success());
+    let log = server.log();
+    let audited: Vec<&str> = log.lines().filter(|line| line.contains("\"target\":\"audit\"")).collect();
+    for (who, call, what, outcome) in [
+        ("key:ci", "SubmitTask", "noted", "OK"),
+        ("key:ci", "BatchSubmitTasks", "nightly", "OK"),
+        ("key:ci", "CancelTask", "noted", "OK"),
+        ("key:ci", "DeleteTasks", "tasks", "OK"),
+        ("key:ci", "UpdatePool", "", "PERMISSION_DENIED"),
+        ("key:boss", "UpdatePool", "default", "OK"),
+        ("key:boss", "ResetPoolCounters", "default", "OK"),
+        ("key:ci", "Drain", "", "PERMISSION_DENIED"),
+        ("key:boss", "Drain", "server", "OK"),
+    ] {
+        let tells = |line: &&&str| [who, call, what, outcome].iter().all(|part| line.contains(part));
+        assert!(audited.iter().any(|line| tells(&line)), "{who} {call} {what} {outcome} is not in {audited:#?}");
+    }
+    for secret in [&ci[23..], &boss[23..], "secret-label", "3599.125"] {
+        assert!(!log.contains(secret), "{secret} is in the log");
+    }
+}
+
+async fn server_task(known: &Known, id: &str) -> v1::Task {
+    let request = v1::GetTaskRequest { task_id: id.into(), include_payload: false };
+    known.tasks().get_task(request).await.unwrap().into_inner().task.unwrap()
+}
+
+/// Asks until the answer is what is awaited: the server looks at its files every second.
+async fn until(mut asked: impl AsyncFnMut() -> bool, what: &str) {
+    let begun = Instant::now();
+    while !asked().await {
+        assert!(begun.elapsed() < PATIENCE, "{what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn info() -> v1::GetServerInfoRequest {
+    v1::GetServerInfoRequest::default()
+}
+
+#[tokio::test]
+async fn tokens_come_and_go_while_the_server_runs_and_a_watch_ends_with_its_token() {
+    let tokens = Tokens::new();
+    tokens.create("first", "viewer", "*", &[]);
+    let server = tokens.serve("");
+    let late = Known::new(&server, &tokens.create("late", "viewer", "*", &[]));
+    until(async || late.system().get_server_info(info()).await.is_ok(), "the new token is not known").await;
+    let mut watch = late.tasks().watch_tasks(v1::WatchTasksRequest::default()).await.unwrap().into_inner();
+    tokens.revoke("late");
+    let ended = loop {
+        match watch.message().await {
+            Ok(Some(_)) => {}
+            other => break other,
+        }
+    };
+    let ended = ended.expect_err("a watch without its token");
+    assert_eq!((ended.code(), reason(&ended).as_str()), (Code::Unauthenticated, "UNAUTHENTICATED"));
+    let refused = late.system().get_server_info(info()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated, "on the same connection");
+
+    let short = Known::new(&server, &tokens.create("short", "viewer", "*", &["--expires", "4s"]));
+    until(async || short.system().get_server_info(info()).await.is_ok(), "the short token is not known").await;
+    let mut watch = short.tasks().watch_tasks(v1::WatchTasksRequest::default()).await.unwrap().into_inner();
+    while let Ok(Some(_)) = watch.message().await {}
+    let refused = short.system().get_server_info(info()).await.unwrap_err();
+    assert!(refused.message().contains("expired"), "{refused:?}");
+}
+
+#[test]
+fn a_server_whose_tokens_cannot_be_read_does_not_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    std::fs::write(path("config.toml"), format!("[auth]\ntokens_file = {:?}\n", path("tokens.toml"))).unwrap();
+    let serve = ["serve", "--memory", "--listen", "127.0.0.1:0", "--config"];
+    for content in [None, Some("[[token]]\nname = \"x\"\nsecret = \"s3cret\"\n")] {
+        if let Some(content) = content {
+            std::fs::write(path("tokens.toml"), content).unwrap();
+        }
+        let output = lineshaft(&[&serve[..], &[&path("config.toml")]].concat());
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("tokens.toml") && !said.contains("s3cret"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn without_authentication_everybody_may_do_everything_as_before() {
+    let server = Server::start("");
+    let known = Known::over(server.channel(), Some("whatever"));
+    known.system().get_server_info(info()).await.unwrap();
+    assert_eq!(
+        known.handlers().list_handlers(v1::ListHandlersRequest {}).await.unwrap().into_inner().handlers.len(),
+        4
+    );
+}

@@ -1,0 +1,184 @@
+//! Private connections, from the command line as a user has it and from other clients.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use lineshaft::proto::v1;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+use super::{Known, Tokens, lineshaft, text};
+use crate::support::{PATIENCE, Server};
+
+/// A CA and what it signs.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "test CA");
+        Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
+    }
+
+    fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    /// Certificate and key.
+    fn sign(&self, common_name: &str, names: &[&str]) -> (String, String) {
+        let names = names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    /// Writes a certificate of a server into the directory, and tells what to configure.
+    fn install(&self, directory: &Path) -> String {
+        let (certificate, key) = self.sign("server", &["localhost", "127.0.0.1"]);
+        let (at, key_at) = (directory.join("server.pem"), directory.join("server.key"));
+        std::fs::write(&at, certificate).unwrap();
+        std::fs::write(&key_at, key).unwrap();
+        format!("[tls]\ncertificate = \"{}\"\nkey = \"{}\"\n", at.display(), key_at.display())
+    }
+
+    fn channel(&self, server: &Server, identity: Option<&(String, String)>) -> Channel {
+        let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(self.pem()));
+        if let Some((certificate, key)) = identity {
+            config = config.identity(Identity::from_pem(certificate, key));
+        }
+        let endpoint = Endpoint::from_shared(format!("https://{}", server.address)).unwrap();
+        endpoint.tls_config(config).unwrap().connect_lazy()
+    }
+}
+
+async fn greets(known: &Known) -> bool {
+    known.system().get_server_info(v1::GetServerInfoRequest::default()).await.is_ok()
+}
+
+async fn until(mut asked: impl AsyncFnMut() -> bool, what: &str) {
+    let begun = Instant::now();
+    while !asked().await {
+        assert!(begun.elapsed() < PATIENCE, "{what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[test]
+fn a_user_with_a_token_and_the_ca_submits_from_the_command_line() {
+    let (tokens, authority) = (Tokens::new(), Authority::new());
+    let token = tokens.create("ci", "submitter", "default", &["--expires", "90d"]);
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    std::fs::write(path("ca.pem"), authority.pem()).unwrap();
+    std::fs::write(path("token"), format!("{token}\n")).unwrap();
+    let server = tokens.serve(&authority.install(directory.path()));
+    let url = format!("https://{}", server.address);
+    let with = |more: &[&str]| {
+        let output = lineshaft(&[&["task", "run", "compute", "--json", "10", "--server", &url], more].concat());
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, out, said) = with(&["--tls-ca", &path("ca.pem"), "--token-file", &path("token")]);
+    assert_eq!((code, out.as_str()), (Some(0), "{\"op\":\"sum\",\"n\":10,\"value\":45}\n"), "{said}");
+    let (code, _, said) = with(&["--tls-ca", &path("ca.pem"), "--token", &token]);
+    assert_eq!(code, Some(0), "{said}");
+    let (code, _, said) = with(&["--tls-ca", &path("ca.pem")]);
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("reason: UNAUTHENTICATED") && said.contains("--token-file"), "{said}");
+    let (code, _, said) = with(&["--token", &token]);
+    assert_eq!(code, Some(4), "a CA that the system does not know");
+    assert!(said.contains("certificate"), "{said}");
+    let plain = ["task", "list", "--server", &format!("http://{}", server.address), "--token", &token];
+    let output = lineshaft(&plain);
+    assert_eq!(output.status.code(), Some(4), "TLS only: {}", text(&output.stderr));
+    let (code, _, said) = with(&["--tls-ca", &path("ca.pem"), "--token", "two words\nlines"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(!said.contains("two words"), "{said}");
+    let list = lineshaft(&["token", "list", "--file", &tokens.path()]);
+    let list = text(&list.stdout);
+    assert!(list.contains("ci") && list.contains("submitter") && !list.contains(&token[23..]), "{list}");
+    assert!(!server.log().contains(&token[23..]));
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_taken_without_a_restart_and_open_connections_stay() {
+    let (tokens, old, new) = (Tokens::new(), Authority::new(), Authority::new());
+    let token = tokens.create("ci", "viewer", "default", &[]);
+    let directory = tempfile::tempdir().unwrap();
+    let server = tokens.serve(&old.install(directory.path()));
+    let before = Known::over(old.channel(&server, None), Some(&token));
+    assert!(greets(&before).await);
+    assert!(!greets(&Known::over(new.channel(&server, None), Some(&token))).await);
+    // Half of a change: the key does not fit, and what was there stays.
+    let (_, other_key) = new.sign("server", &["localhost"]);
+    std::fs::write(directory.path().join("server.key"), other_key).unwrap();
+    until(async || server.log().contains("cannot be loaded again"), "the half change is not told").await;
+    assert!(greets(&Known::over(old.channel(&server, None), Some(&token))).await);
+    new.install(directory.path());
+    until(async || greets(&Known::over(new.channel(&server, None), Some(&token))).await, "no new certificate").await;
+    assert!(greets(&before).await, "the connection of before");
+}
+
+#[tokio::test]
+async fn a_client_certificate_says_who_calls() {
+    let authority = Authority::new();
+    let strangers = Authority::new();
+    let directory = tempfile::tempdir().unwrap();
+    let ca = directory.path().join("clients.pem");
+    std::fs::write(&ca, authority.pem()).unwrap();
+    let rules = "[[auth.certificate]]\nsubject = \"scaler\"\nrole = \"viewer\"\nnamespaces = [\"*\"]\n\
+                 [[auth.certificate]]\nsubject = \"ci.team-a.svc\"\nrole = \"submitter\"\nnamespaces = [\"team-a\"]\n";
+    let config = format!("{}client_ca = {ca:?}\n{rules}", authority.install(directory.path()));
+    let server = Server::start(&config);
+    let with = |identity| Known::over(authority.channel(&server, identity), None);
+    let (scaler, ci) = (authority.sign("scaler", &[]), authority.sign("whoever", &["ci.team-a.svc"]));
+    let (nobody, forged) = (authority.sign("nobody", &[]), strangers.sign("scaler", &[]));
+    let (scaler, ci) = (with(Some(&scaler)), with(Some(&ci)));
+    assert!(greets(&scaler).await);
+    let submit = || v1::SubmitTaskRequest { handler: "compute".into(), ..v1::SubmitTaskRequest::default() };
+    let refused = scaler.tasks().submit_task(submit()).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+    let id = ci.tasks().submit_task(submit()).await.unwrap().into_inner().task_id;
+    let request = v1::GetTaskRequest { task_id: id, include_payload: false };
+    let task = scaler.tasks().get_task(request).await.unwrap().into_inner().task.unwrap();
+    assert_eq!((task.submitted_by.as_str(), task.namespace.as_str()), ("cert:ci.team-a.svc", "team-a"));
+    let refused = with(Some(&nobody)).tasks().submit_task(submit()).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unauthenticated, "known to the CA, but not to us");
+    assert!(!greets(&with(Some(&forged))).await, "of another CA");
+    assert!(!greets(&with(None)).await, "none at all");
+}
+
+#[test]
+fn handshakes_that_never_end_are_cut_and_do_not_stop_others() {
+    let (tokens, authority) = (Tokens::new(), Authority::new());
+    let token = tokens.create("ci", "viewer", "default", &[]);
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("ca.pem"), authority.pem()).unwrap();
+    let tls = authority.install(directory.path());
+    let server = tokens.serve(&format!("{tls}handshake_timeout = \"2s\"\nmax_handshakes = 64\n"));
+    // The beginning of a ClientHello, and then nothing; fewer than there are places.
+    let mut slow: Vec<TcpStream> = (0..40)
+        .map(|_| {
+            let mut stream = TcpStream::connect(&server.address).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.write_all(&[0x16, 3, 1, 2, 0, 1]).unwrap();
+            stream
+        })
+        .collect();
+    let (ca, url) = (directory.path().join("ca.pem").display().to_string(), format!("https://{}", server.address));
+    let output = lineshaft(&["system", "info", "--server", &url, "--tls-ca", &ca, "--token", &token]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    for stream in &mut slow {
+        let read = stream.read(&mut [0; 64]);
+        assert!(matches!(read, Ok(0) | Err(_)), "it was answered: {read:?}");
+        if let Err(error) = read {
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
+        }
+    }
+}
