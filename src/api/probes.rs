@@ -31,6 +31,8 @@ pub type Later = Arc<OnceLock<Handle>>;
 
 /// Connections at a time; more wait for their turn.
 const CONNECTIONS_MAX: usize = 64;
+/// Streams of one connection: KEDA keeps one connection to a server, and a stream open for each trigger.
+const STREAMS_MAX: u32 = 256;
 /// Time in which the headers of a call must be complete.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Age at which a connection ends, so that nobody keeps one of the places.
@@ -44,7 +46,11 @@ pub(super) async fn serve(listener: TcpListener, view: View, scheduler: Later, s
     let routes = Routes::new(HealthServer::new(probe));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(16).keep_alive_interval(Some(HEADER_TIMEOUT));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .keep_alive_interval(Some(HEADER_TIMEOUT));
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut open = JoinSet::new();
     loop {
