@@ -216,6 +216,7 @@ async fn a_task_keeps_its_place_in_the_trace_over_a_crash() {
     let send = collector.span("send default", &id).await;
     server.kill9();
     server.start_again();
+    server.pause("default", false).await;
     server.ended(&id).await;
     let process = collector.span("process default", &id).await;
     assert_eq!((hex(&process.trace_id).as_str(), process.parent_span_id), (TRACE, send.span_id));
