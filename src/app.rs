@@ -24,6 +24,7 @@ use crate::runners::process::{self, Host, ProcessOptions, ProcessRunner, ResultF
 use crate::runners::{Registry, Runner};
 use crate::scheduler::{self, CoreOptions, Handle};
 use crate::store::{self, StoreError};
+use crate::telemetry::export::{Exporters, TransportError};
 use crate::telemetry::host::HostSampler;
 use crate::telemetry::vitals::{Phase, Watchdog};
 use crate::telemetry::{Telemetry, metrics};
@@ -56,6 +57,9 @@ pub enum StartError {
         /// The system's words.
         source: io::Error,
     },
+    /// Metrics cannot be exported.
+    #[error(transparent)]
+    Export(#[from] TransportError),
     /// A process handler cannot be used.
     #[error("handler `{handler}`: {source}")]
     Handler {
@@ -80,21 +84,26 @@ fn failed_to(action: &'static str) -> impl FnOnce(io::Error) -> StartError {
 
 /// Serves until a drain is over.
 ///
-/// `ready_file`, when given, gets the address once connections are accepted.
+/// `ready_file`, when given, gets the address once connections are accepted. `instance` names this run
+/// of the server, also to those whom `exporters` tell about it.
 ///
 /// # Errors
 /// [`StartError`]; once the server runs it only ends by a drain.
-pub async fn serve(config: Config, ready_file: Option<PathBuf>) -> Result<(), StartError> {
+pub async fn serve(
+    config: Config,
+    ready_file: Option<PathBuf>,
+    instance: &str,
+    exporters: &mut Exporters,
+) -> Result<(), StartError> {
     let guards = security::open(&config)?;
     let listen = config.server.listen;
     let listener = TcpListener::bind(listen).await;
     let listener = listener.map_err(|source| StartError::Listen { address: listen, source })?;
     let address = listener.local_addr().map_err(failed_to("learn the address"))?;
 
-    let instance = uuid::Uuid::new_v4().to_string();
-    let telemetry = telemetry(&config, &instance);
+    let telemetry = telemetry(&config, exporters)?;
     let watchdog = watchdog(&config, &telemetry).map_err(failed_to("start the watchdog"))?;
-    let edge_options = edge_options(&config, instance.clone(), &telemetry);
+    let edge_options = edge_options(&config, instance.to_owned(), &telemetry);
     let probes_stop = CancellationToken::new();
     let later = Arc::new(OnceLock::new());
     let probes = spawn_probes(&config, edge_options.clone(), later.clone(), &probes_stop).await?;
@@ -104,7 +113,7 @@ pub async fn serve(config: Config, ready_file: Option<PathBuf>) -> Result<(), St
     for note in &recovery.notes {
         tracing::warn!("{note}");
     }
-    let host = Arc::new(state.host(&config, &instance)?);
+    let host = Arc::new(state.host(&config, instance)?);
     let registry = Arc::new(registry(&config, &host)?);
     let (tasks, revision) = (recovery.tasks.len(), recovery.revision);
     let clock = Arc::new(SystemClock);
@@ -242,24 +251,23 @@ fn scheduler_options(config: &Config, telemetry: &Telemetry) -> scheduler::Optio
 }
 
 /// The metrics, with what can be read from outside of the parts.
-fn telemetry(config: &Config, instance: &str) -> Telemetry {
-    if std::env::var("OTEL_SDK_DISABLED").is_ok_and(|disabled| disabled.eq_ignore_ascii_case("true")) {
-        return Telemetry::off();
-    }
-    let own = [
-        ("service.name", "lineshaft"),
-        ("service.version", env!("CARGO_PKG_VERSION")),
-        ("service.instance.id", instance),
-    ];
-    let own = own.map(|(key, value)| opentelemetry::KeyValue::new(key, value.to_owned()));
-    let from_environment = opentelemetry_sdk::resource::EnvResourceDetector::new();
-    let resource = opentelemetry_sdk::Resource::builder_empty().with_attributes(own);
-    let metrics = metrics::build(resource.with_detector(Box::new(from_environment)).build(), |builder| builder);
+fn telemetry(config: &Config, exporters: &mut Exporters) -> Result<Telemetry, StartError> {
+    let reader = exporters.metric_reader()?;
+    let metrics = metrics::build(exporters.resource().clone(), |builder| match reader {
+        Some(reader) => builder.with_reader(reader),
+        None => builder,
+    });
+    metrics.observe_exports(exporters.counts());
+    let provider = metrics.provider().clone();
+    exporters.at_stop(move || {
+        // Exports for the last time; how that ended is counted.
+        let _ = provider.shutdown();
+    });
     metrics.observe_runtime(&tokio::runtime::Handle::current().metrics());
     if !config.store.memory {
         metrics.observe_files(config.store.directory.clone());
     }
-    Telemetry::new(metrics)
+    Ok(Telemetry::new(metrics))
 }
 
 fn watchdog(config: &Config, telemetry: &Telemetry) -> io::Result<Watchdog> {

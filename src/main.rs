@@ -8,7 +8,8 @@ use lineshaft::cli;
 use lineshaft::config::{self, Config, Overrides};
 use lineshaft::runners::process;
 use lineshaft::store;
-use lineshaft::telemetry::log;
+use lineshaft::telemetry::export::Exporters;
+use lineshaft::telemetry::{self, log, trace};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -209,20 +210,48 @@ fn serve(flags: Serve) -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(2, &error),
     };
-    if let Err(error) = log::init(config.log.format, &config.log.filter) {
-        return fail(2, &error);
+    // Before any thread is started: children inherit what their thread has.
+    if let Err(error) = process::harden_process() {
+        return fail(1, &error);
     }
-    match run(config, flags.ready_file) {
+    let instance = uuid::Uuid::new_v4().to_string();
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let mut exporters = match telemetry::start(telemetry_options(&config), &variables.collect(), &instance) {
+        Ok(exporters) => exporters,
+        Err(error) => return fail(2, &error),
+    };
+    let served = run(config, flags.ready_file, &instance, &mut exporters);
+    exporters.stop();
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(1, &*error),
     }
 }
 
-fn run(config: Config, ready_file: Option<std::path::PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
-    // Before any thread is started: children inherit what their thread has.
-    process::harden_process()?;
+fn telemetry_options(config: &Config) -> telemetry::Options {
+    let settings = &config.telemetry;
+    telemetry::Options {
+        endpoint: settings.endpoint.clone(),
+        protocol: settings.protocol.name(),
+        policy: trace::Policy { mode: settings.trace_mode.into(), parent_within: settings.trace_parent_within.0 },
+        task_logs: settings.task_logs,
+        log: log::Options {
+            format: config.log.format,
+            filter: config.log.filter.clone(),
+            repeats_max: config.log.repeats_max,
+        },
+    }
+}
+
+fn run(
+    config: Config,
+    ready_file: Option<std::path::PathBuf>,
+    instance: &str,
+    exporters: &mut Exporters,
+) -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(app::serve(config, ready_file))?;
+    runtime.block_on(app::serve(config, ready_file, instance, exporters))?;
     // What is left waits for nothing that matters.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     Ok(())

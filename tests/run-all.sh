@@ -36,6 +36,9 @@ else
   echo "the first commit with a contract: nothing to compare with"
 fi
 
+step "real collectors"
+tests/observability/collector.sh
+
 step "clients in other languages"
 tests/clients/run.sh
 

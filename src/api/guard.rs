@@ -28,11 +28,13 @@ use tower::Service;
 use crate::model::ErrorCode;
 use crate::scheduler::Internal;
 use crate::telemetry::metrics::{Call, CallMeter, Trace};
+use crate::telemetry::scope::{self, Place};
 
 use super::auth::{Access, CertificateNames, Entry};
 use super::connections::Edge;
 use super::deadline;
 use super::status::{self, EdgeError};
+use super::traced::Traced;
 
 /// The services as one connection sees them. Cheap to clone.
 #[derive(Clone)]
@@ -115,7 +117,28 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let peer = self.peer.as_ref().and_then(TcpConnectInfo::remote_addr);
+        match Traced::begin(&request, peer) {
+            Some(traced) => {
+                let answer = {
+                    let _entered = scope::enter(traced.clone());
+                    self.answer(request)
+                };
+                traced.follow(answer)
+            }
+            None => self.answer(request),
+        }
+    }
+}
+
+impl<S> Guard<S> {
+    fn answer<B>(&mut self, mut request: Request<B>) -> BoxFuture<'static, Result<Response<Body>, Infallible>>
+    where
+        S: Service<Request<B>, Response = Response<Body>>,
+        S::Future: Send + 'static,
+        S::Error: std::fmt::Display + Send + 'static,
+    {
         let deadline = deadline::of(request.headers());
         let counted = self.meter.as_ref().map(|meter| meter.begin(request.uri().path(), trace_of(request.headers())));
         let stay = match self.entry.admit(&mut request) {
@@ -175,9 +198,12 @@ fn note_end(counted: &mut Option<Call>, headers: &HeaderMap) {
     }
 }
 
-/// The sampled span that the call comes from.
+/// The sampled span of the call, or the one that it comes from.
 fn trace_of(headers: &HeaderMap) -> Option<Trace> {
-    Trace::from_traceparent(headers.get("traceparent")?.to_str().ok()?)
+    match scope::current_place() {
+        Some(Place { context, .. }) => Trace::sampled(context.trace_id, context.span_id, context.flags),
+        None => Trace::from_traceparent(headers.get("traceparent")?.to_str().ok()?),
+    }
 }
 
 fn guarded(response: Response<Body>, deadline: Option<Instant>, mut counted: Option<Call>) -> Response<Body> {

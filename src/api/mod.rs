@@ -21,6 +21,7 @@ mod status;
 mod system;
 mod tasks;
 mod tls;
+mod traced;
 
 pub use auth::{Algorithm, AuthError, AuthOptions, CertificateRule, ClaimRule, JwtOptions, KeySource, LimitOptions};
 pub use security::{Security, SecurityError, SecurityOptions};

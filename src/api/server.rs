@@ -127,8 +127,6 @@ pub async fn serve(
     // Whoever can be reached by a name of the network has other walls: see the module.
     let is_loopback = listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
     let shared = Shared {
-        handle,
-        host: options.host.clone(),
         view: view(&options),
         contract: Arc::new(Contract::new()?),
         origins: Origins {

@@ -132,6 +132,7 @@ impl Task {
             durability: self.durability.map_or(0, |durability| durability as i32),
             namespace: self.namespace.unwrap_or_default(),
             expires_after: self.expires_after.map(wire),
+            ..v1::SubmitTaskRequest::default()
         })
     }
 }

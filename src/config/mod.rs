@@ -15,6 +15,7 @@ mod load;
 mod place;
 mod pool;
 mod server;
+mod telemetry;
 mod tls;
 pub mod units;
 
@@ -26,6 +27,7 @@ pub use http::Http;
 pub use load::{CONFIG_VARIABLE, Overrides, load};
 pub use pool::{Kind, Pool, Promise};
 pub use server::{Limits, Log, Retention, Server, Store};
+pub use telemetry::{Follows, OtlpProtocol, TaskLogs, Telemetry};
 pub use tls::{ClientCertificate, Tls};
 
 pub use crate::telemetry::log::LogFormat;
@@ -59,6 +61,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is logged, and how.
     pub log: Log,
+    /// What a collector is told.
+    pub telemetry: Telemetry,
     /// The pools; the first is that of handlers that name none. Default: one named "default".
     #[serde(rename = "pool")]
     pub pools: Vec<Pool>,
@@ -90,6 +94,7 @@ impl Config {
         self.retention.check(&mut problems);
         self.limits.check(&mut problems);
         self.log.check(&mut problems);
+        self.telemetry.check(&mut problems);
         if self.pools.is_empty() {
             problems.add("pool", "", "must be at least one");
         }
@@ -156,6 +161,7 @@ impl Config {
             retention: Retention::default(),
             limits: Limits::default(),
             log: Log::default(),
+            telemetry: Telemetry::default(),
             pools: Vec::new(),
             handlers: Vec::new(),
         }

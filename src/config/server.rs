@@ -177,11 +177,13 @@ pub struct Log {
     pub format: LogFormat,
     /// Level, or levels by module: "info", "warn,lineshaft=debug". Default "info".
     pub filter: String,
+    /// Lines of one warning or error within 10 seconds; more are only counted. 0: no bound. Default 20.
+    pub repeats_max: u32,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: LogFormat::Auto, filter: "info".to_owned() }
+        Self { format: LogFormat::Auto, filter: "info".to_owned(), repeats_max: 20 }
     }
 }
 

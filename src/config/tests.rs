@@ -441,6 +441,7 @@ fn every_setting_has_its_row_in_the_documentation() {
         ("retention.", "Retention"),
         ("limits.", "Limits"),
         ("log.", "Log"),
+        ("telemetry.", "Telemetry"),
         ("pool.", "Pool"),
         ("handler.", "Handler"),
         ("handler.retry.", "Retry"),

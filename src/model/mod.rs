@@ -17,6 +17,7 @@ pub mod priority;
 pub mod retry;
 pub mod task;
 pub mod token;
+pub mod trace;
 
 pub use access::{Grant, Reach, Role};
 pub use catalog::{Catalog, HandlerSpec};
@@ -33,3 +34,4 @@ pub use task::{
     Bill, CancelMode, CancelReceipt, CancelRequest, Captured, Output, OutputStream, Payload, StopMethod, Task,
     TaskOptions, TaskSpec, TaskState, TaskStatus,
 };
+pub use trace::{TraceContext, TraceMode};

@@ -12,6 +12,7 @@ use super::id::{BatchId, HandlerName, Namespace, PoolName, Revision, TaskId};
 use super::pool::Durability;
 use super::priority::Priority;
 use super::retry::RetryPolicy;
+use super::trace::TraceContext;
 
 /// Where a task stands. Terminal states never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -146,6 +147,8 @@ pub struct TaskSpec {
     pub not_before: Option<Timestamp>,
     /// Fails with EXPIRED when it has not started by this time.
     pub expires_at: Option<Timestamp>,
+    /// Where in a trace it was submitted.
+    pub trace: Option<Arc<TraceContext>>,
 }
 
 impl TaskSpec {
@@ -160,6 +163,7 @@ impl TaskSpec {
             request_id: self.request_id.clone(),
             not_before: self.not_before,
             expires_at: self.expires_at,
+            trace: self.trace.clone(),
         }
     }
 }

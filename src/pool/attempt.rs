@@ -10,6 +10,8 @@ use tokio::sync::Notify;
 use crate::model::{TaskSpec, Timestamp};
 use crate::runners::{OutputBuffer, Stop, StopCause};
 
+use super::scope::Begun;
+
 /// Names an attempt to the scheduler: the task's place, and a fence that no other attempt has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket {
@@ -49,6 +51,7 @@ pub struct Attempt {
     stop: Arc<Stop>,
     output: OnceLock<Arc<OutputBuffer>>,
     progress: Mutex<(f32, String)>,
+    begun: OnceLock<Begun>,
 }
 
 impl Attempt {
@@ -61,6 +64,7 @@ impl Attempt {
             stop: Arc::default(),
             output: OnceLock::new(),
             progress: Mutex::default(),
+            begun: OnceLock::new(),
         })
     }
 
@@ -123,6 +127,11 @@ impl Attempt {
     /// Tells the attempt to end.
     pub fn stop(&self, cause: StopCause, grace: Duration) {
         self.stop.tell(cause, grace);
+        self.note_stop(cause);
+    }
+
+    pub(super) fn begun(&self) -> &OnceLock<Begun> {
+        &self.begun
     }
 
     pub(super) fn stop_signal(&self) -> &Arc<Stop> {

@@ -10,6 +10,7 @@
 mod attempt;
 mod idle;
 mod lanes;
+mod scope;
 mod stats;
 mod tally;
 #[cfg(test)]

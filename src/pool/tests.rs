@@ -67,6 +67,7 @@ pub(super) fn attempt(
         request_id: None,
         not_before: None,
         expires_at: None,
+        trace: None,
     };
     let ticket = Ticket { slot: 0, fence };
     Attempt::new(Assignment {

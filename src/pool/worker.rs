@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::model::{Bill, Failure, FailureReason, PoolKind, StopMethod, Timestamp, limits};
 use crate::runners::{Ended, Outcome, Run, StopCause};
 use crate::telemetry::metrics::AttemptResult;
+use crate::telemetry::{scope, tasklog};
 
 use super::attempt::Attempt;
 use super::idle::Bed;
@@ -102,7 +103,7 @@ impl Worker {
         let worker = self.qualified_name.clone();
         (self.shared.around.reports)(Report::Started { ticket: attempt.ticket(), worker, at });
         let waited = at.since(attempt.eligible_at());
-        self.shared.meter.started(attempt.spec().options.priority, waited, None);
+        self.shared.meter.started(attempt.spec().options.priority, waited, attempt.exemplar());
         Next::Run(Begun { attempt, at, since: begun })
     }
 
@@ -141,7 +142,8 @@ impl Worker {
             if attempt.wants_confirmation() {
                 begun = Instant::now();
             }
-            self.outcome(&attempt).await
+            let scope = attempt.begin_scope(&self.qualified_name, at);
+            scope::within(scope, self.outcome(&attempt)).await
         } else {
             Ended::Stopped(StopMethod::NeverStarted).into()
         };
@@ -183,6 +185,7 @@ impl Worker {
             content_type: options.content_type.clone(),
             args: spec.args.clone(),
             worker: self.name.clone(),
+            trace: attempt.handed_on(),
             stop,
             output: attempt.open_output(),
             progress: Arc::new(move |share, note| progress.set_progress(share, note)),
@@ -200,6 +203,9 @@ impl Worker {
             buffer.close();
             buffer.captured().map(Box::new)
         });
+        if let Some(output) = &output {
+            tasklog::export(attempt.clone(), output);
+        }
         let result_bytes = match &outcome.ended {
             Ended::Completed(result) => result.data.len() as u64,
             _ => 0,
@@ -214,7 +220,7 @@ impl Worker {
         });
         let cause = attempt.stop_signal().told_cause();
         let handler = &attempt.spec().options.handler;
-        self.shared.meter.ended(handler, result_of(&outcome.ended, cause), run_time, None);
+        self.shared.meter.ended(handler, result_of(&outcome.ended, cause), run_time, attempt.exemplar());
         (self.shared.around.reports)(Report::Finished {
             ticket: attempt.ticket(),
             at: self.shared.around.clock.now(),

@@ -46,6 +46,7 @@ impl Attempt {
             content_type: Arc::from(crate::model::task::JSON),
             args: args.iter().map(|arg| (*arg).into()).collect(),
             worker: Arc::from("PoolWorker-0"),
+            trace: None,
             stop: Arc::clone(&stop),
             output: Arc::clone(&output),
             progress: Arc::new(move |share, _| reports.lock().push(share)),

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::model::{Failure, HandlerName, HandlerSpec, Payload, StopMethod, TaskId};
+use crate::model::{Failure, HandlerName, HandlerSpec, Payload, StopMethod, TaskId, TraceContext};
 
 pub mod builtin;
 #[cfg(test)]
@@ -37,6 +37,8 @@ pub struct Run {
     pub args: Box<[Box<str>]>,
     /// `PoolWorker-3`.
     pub worker: Arc<str>,
+    /// Where in a trace it stands, to be handed on.
+    pub trace: Option<Arc<TraceContext>>,
     /// Told when it has to end: cancel, time-out, drain. Also knows the deadline.
     pub stop: Arc<Stop>,
     /// Where it writes.

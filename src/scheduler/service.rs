@@ -271,9 +271,9 @@ impl Service {
             Report::Finished { ticket, at, ended, cause, bill, output } => {
                 self.core.finished(Finished { ticket, at, ended, cause, bill, output }, out);
                 if let Some(place) = self.attempts.get_mut(ticket.slot as usize)
-                    && place.as_ref().is_some_and(|attempt| attempt.ticket() == ticket)
+                    && let Some(attempt) = place.take_if(|attempt| attempt.ticket() == ticket)
                 {
-                    *place = None;
+                    attempt.settle(out.events.last().filter(|event| event.task == attempt.spec().id));
                 }
             }
         }

@@ -25,6 +25,7 @@ mod projection_rows;
 mod projection_sql;
 mod record;
 mod record_parts;
+mod record_trace;
 #[cfg(test)]
 mod samples;
 mod sqlite;

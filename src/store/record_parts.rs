@@ -9,6 +9,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::record::{Damage, damage, state};
+use super::record_trace::TraceRecord;
 use crate::model::{
     BatchId, Bill, CancelMode, CancelReceipt, CancelRequest, Captured, Durability, Failure, FailureReason, HandlerName,
     Namespace, Output, Payload, PoolName, Priority, RetryPolicy, Revision, StopMethod, TaskId, TaskOptions, TaskSpec,
@@ -149,6 +150,9 @@ pub(super) struct SpecRecord {
     /// The payload stands elsewhere, because it is large.
     #[prost(bool, tag = "6")]
     pub(super) payload_apart: bool,
+    /// Not there in records of older servers.
+    #[prost(message, optional, tag = "7")]
+    trace: Option<TraceRecord>,
 }
 
 impl From<&TaskSpec> for SpecRecord {
@@ -160,6 +164,7 @@ impl From<&TaskSpec> for SpecRecord {
             not_before: spec.not_before.map(|at| at.0),
             expires_at: spec.expires_at.map(|at| at.0),
             payload_apart: false,
+            trace: spec.trace.as_deref().map(Into::into),
         }
     }
 }
@@ -174,6 +179,7 @@ impl SpecRecord {
             request_id: self.request_id.map(String::into_boxed_str),
             not_before: self.not_before.map(Timestamp),
             expires_at: self.expires_at.map(Timestamp),
+            trace: self.trace.map(|trace| Arc::new(trace.into_model())),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::Commit;
 use crate::model::{
     Bill, CancelMode, CancelReceipt, CancelRequest, Captured, Change, Durability, Event, Failure, FailureReason,
     HandlerName, InterruptCause, Output, Payload, PoolName, Priority, RetryPolicy, Revision, StopMethod, TaskId,
-    TaskOptions, TaskSpec, TaskState, Timestamp,
+    TaskOptions, TaskSpec, TaskState, Timestamp, TraceContext, TraceMode,
 };
 
 /// Makes events that could really happen, one after the other.
@@ -29,7 +29,7 @@ pub(super) fn id(number: u8) -> TaskId {
     }
 }
 
-fn options(kind: u8) -> TaskOptions {
+pub(super) fn options(kind: u8) -> TaskOptions {
     let label = |key: &str, value: u8| (key.into(), value.to_string().into());
     TaskOptions {
         namespace: crate::model::Namespace::parse(if kind.is_multiple_of(5) { "other" } else { "default" }).unwrap(),
@@ -45,6 +45,19 @@ fn options(kind: u8) -> TaskOptions {
         durability: if kind.is_multiple_of(2) { Durability::Fsync } else { Durability::Memory },
         content_type: "application/json".into(),
         submitted_by: "127.0.0.1:4000".into(),
+    }
+}
+
+fn trace(size: u8) -> TraceContext {
+    let baggage_only = size.is_multiple_of(3);
+    TraceContext {
+        trace_id: if baggage_only { 0 } else { u128::from(size) << 100 },
+        span_id: if baggage_only { 0 } else { u64::from(size) << 50 },
+        flags: u8::from(!baggage_only),
+        mode: TraceMode::Link,
+        at: Timestamp(8),
+        state: if baggage_only { "".into() } else { "vendor=1".into() },
+        baggage: "user=7".into(),
     }
 }
 
@@ -135,6 +148,7 @@ impl History {
             request_id: (size > 128).then(|| "request".into()),
             not_before: waits.then_some(Timestamp(1_800_000_000_000_000)),
             expires_at: None,
+            trace: (size % 4 == 1).then(|| Arc::new(trace(size))),
         };
         let state = if waits { TaskState::Waiting } else { TaskState::Queued };
         (state, 0, Change::Submitted { spec: Arc::new(spec) })

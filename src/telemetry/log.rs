@@ -3,13 +3,20 @@
 use std::fmt;
 use std::io::{self, IsTerminal};
 
+use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
+use opentelemetry_sdk::logs::SdkLoggerProvider;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::filter::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::fmt::format::Writer;
+use tracing::{Event, Metadata, Subscriber};
+use tracing_subscriber::filter::{EnvFilter, filter_fn};
+use tracing_subscriber::fmt::format::{DefaultFields, Format, Full, Json, JsonFields, Writer};
 use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, MakeWriter};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::registry::LookupSpan;
 
+use super::repeats::{self, Repeats};
+use super::scope;
 use crate::model::{Clock, SystemClock};
 
 /// Shape of a log line.
@@ -41,13 +48,24 @@ pub enum LogError {
     Installed,
 }
 
-/// Starts the log of this process; call it once.
+/// What is logged, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Shape of a line.
+    pub format: LogFormat,
+    /// Level, or levels by module.
+    pub filter: String,
+    /// Lines of one warning within ten seconds; 0: no bound.
+    pub repeats_max: u32,
+}
+
+/// Starts the log of this process, and its export where there is a `logger`; call it once.
 ///
 /// # Errors
 /// [`LogError`] when the filter is not valid or a log was started before.
-pub fn init(format: LogFormat, filter: &str) -> Result<(), LogError> {
+pub fn init(options: &Options, logger: Option<&SdkLoggerProvider>) -> Result<(), LogError> {
     let terminal = io::stderr().is_terminal();
-    let subscriber = subscriber(format, filter, terminal, io::stderr)?;
+    let subscriber = subscriber(options, logger, terminal, io::stderr)?;
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Installed)
 }
 
@@ -77,26 +95,113 @@ fn parse(filter: &str) -> Result<EnvFilter, String> {
 }
 
 fn subscriber<W>(
-    format: LogFormat,
-    filter: &str,
+    options: &Options,
+    logger: Option<&SdkLoggerProvider>,
     terminal: bool,
     writer: W,
-) -> Result<Box<dyn tracing::Subscriber + Send + Sync>, LogError>
+) -> Result<Box<dyn Subscriber + Send + Sync>, LogError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let filter = parse(filter).map_err(|reason| LogError::Filter { filter: filter.to_owned(), reason })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_timer(Rfc3339).with_writer(writer);
-    let json = match format {
+    let filter = &options.filter;
+    let filter = parse(filter).map_err(|reason| LogError::Filter { filter: filter.clone(), reason })?;
+    let json = match options.format {
         LogFormat::Auto => !terminal,
         LogFormat::Pretty => false,
         LogFormat::Json => true,
     };
+    let exported = logger.map(|logger| {
+        let told = |metadata: &Metadata<'_>| !OWN.iter().any(|target| metadata.target().starts_with(target));
+        OpenTelemetryTracingBridge::new(logger).with_filter(filter_fn(told))
+    });
+    let registry = tracing_subscriber::registry().with(filter).with(Repeats::new(options.repeats_max)).with(exported);
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     Ok(if json {
-        Box::new(builder.json().flatten_event(true).with_current_span(true).with_span_list(false).finish())
+        Box::new(registry.with(lines.fmt_fields(JsonFields::new()).event_format(JsonLine::default())))
     } else {
-        Box::new(builder.with_ansi(terminal).finish())
+        Box::new(
+            registry.with(
+                lines
+                    .with_ansi(terminal)
+                    .event_format(PrettyLine(Format::default().with_timer(Rfc3339).with_ansi(terminal))),
+            ),
+        )
     })
+}
+
+/// What exporters need to work: to export what they say would make them say more.
+const OWN: [&str; 7] = ["h2", "hyper", "hyper_util", "tonic", "tower", "rustls", "opentelemetry"];
+
+/// One JSON object each line.
+struct JsonLine(Format<Json, Rfc3339>);
+
+impl Default for JsonLine {
+    fn default() -> Self {
+        let format = Format::default().json().flatten_event(true).with_current_span(true).with_span_list(false);
+        Self(format.with_timer(Rfc3339))
+    }
+}
+
+impl<S: Subscriber + for<'l> LookupSpan<'l>> FormatEvent<S, JsonFields> for JsonLine {
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, JsonFields>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = String::with_capacity(256);
+        self.0.format_event(context, Writer::new(&mut line), event)?;
+        let object = line.trim_end();
+        let Some(open) = object.strip_suffix('}') else { return writeln!(writer, "{object}") };
+        writer.write_str(open)?;
+        for (key, value) in on_behalf() {
+            write!(writer, ",\"{key}\":{value}")?;
+        }
+        writeln!(writer, "}}")
+    }
+}
+
+/// For people.
+struct PrettyLine(Format<Full, Rfc3339>);
+
+impl<S: Subscriber + for<'l> LookupSpan<'l>> FormatEvent<S, DefaultFields> for PrettyLine {
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, DefaultFields>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = String::with_capacity(256);
+        self.0.format_event(context, Writer::new(&mut line), event)?;
+        writer.write_str(line.trim_end())?;
+        for (key, value) in on_behalf() {
+            write!(writer, " {key}={value}")?;
+        }
+        writeln!(writer)
+    }
+}
+
+/// On whose behalf the line is written, as JSON values.
+fn on_behalf() -> Vec<(&'static str, String)> {
+    let mut found = Vec::new();
+    let text = |text: &str| serde_json::Value::from(text).to_string();
+    if let Some(scope) = scope::current() {
+        if let Some(place) = scope.place().filter(|place| place.context.has_span()) {
+            found.push(("trace_id", format!("\"{:032x}\"", place.context.trace_id)));
+            found.push(("span_id", format!("\"{:016x}\"", place.context.span_id)));
+        }
+        if let Some(attempt) = scope.attempt() {
+            found.push(("task", text(&attempt.task.to_string())));
+            found.push(("attempt", attempt.number.to_string()));
+            found.push(("pool", text(attempt.pool)));
+            found.push(("worker", text(attempt.worker)));
+        }
+    }
+    let left_out = repeats::left_out();
+    if left_out > 0 {
+        found.push(("left_out", left_out.to_string()));
+    }
+    found
 }
 
 /// Wall time in UTC with microseconds, `2026-01-31T12:00:00.000000Z`.
@@ -115,6 +220,8 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
+    use crate::model::{TaskId, TraceContext};
+    use crate::telemetry::scope::{AttemptName, Entered, Place, Scope};
 
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -130,16 +237,89 @@ mod tests {
         }
     }
 
-    fn logged(format: LogFormat, filter: &str, terminal: bool) -> String {
+    fn written(options: &Options, terminal: bool, say: impl FnOnce()) -> String {
         let lines = Lines::default();
         let writer = lines.clone();
-        let subscriber = subscriber(format, filter, terminal, move || writer.clone()).unwrap();
-        tracing::subscriber::with_default(subscriber, || {
+        let subscriber = subscriber(options, None, terminal, move || writer.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, say);
+        String::from_utf8(lines.0.lock().clone()).unwrap()
+    }
+
+    fn options(format: LogFormat, filter: &str) -> Options {
+        Options { format, filter: filter.to_owned(), repeats_max: 3 }
+    }
+
+    fn logged(format: LogFormat, filter: &str, terminal: bool) -> String {
+        written(&options(format, filter), terminal, || {
             let _span = tracing::info_span!("attempt", task = "t-1").entered();
             tracing::info!(pool = "default", "started");
             tracing::debug!("detail");
+        })
+    }
+
+    struct OnBehalf(TaskId, Place);
+
+    impl Scope for OnBehalf {
+        fn place(&self) -> Option<&Place> {
+            Some(&self.1)
+        }
+
+        fn attempt(&self) -> Option<AttemptName<'_>> {
+            Some(AttemptName { task: &self.0, number: 2, pool: "reports", worker: "reports/PoolWorker-1" })
+        }
+    }
+
+    fn on_behalf_of_a_task() -> Entered {
+        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let place = Place::new(Arc::new(TraceContext::parse(Some(parent), None, None).unwrap()));
+        scope::enter(Arc::new(OnBehalf(TaskId::parse("t-7").unwrap(), place)))
+    }
+
+    #[test]
+    fn a_line_tells_on_whose_behalf_it_is_written() {
+        let say = || {
+            let _entered = on_behalf_of_a_task();
+            tracing::info!("hello \"you\"");
+        };
+        let text = written(&options(LogFormat::Json, "info"), false, say);
+        let line: serde_json::Value = serde_json::from_str(text.trim()).unwrap();
+        assert_eq!(line["message"], "hello \"you\"");
+        assert_eq!(line["trace_id"], "0af7651916cd43dd8448eb211c80319c");
+        assert_eq!(line["span_id"], "b7ad6b7169203331");
+        assert_eq!((&line["task"], &line["attempt"]), (&"t-7".into(), &2.into()));
+        assert_eq!((&line["pool"], &line["worker"]), (&"reports".into(), &"reports/PoolWorker-1".into()));
+        let pretty = written(&options(LogFormat::Pretty, "info"), false, say);
+        assert!(pretty.contains(" task=\"t-7\" attempt=2 "), "{pretty}");
+    }
+
+    #[test]
+    fn a_warning_that_repeats_itself_is_left_out_and_counted() {
+        let text = written(&options(LogFormat::Json, "info"), false, || {
+            for _ in 0..10 {
+                tracing::warn!("again");
+            }
+            for _ in 0..10 {
+                tracing::info!("news");
+            }
         });
-        String::from_utf8(lines.0.lock().clone()).unwrap()
+        assert_eq!((text.matches("again").count(), text.matches("news").count()), (3, 10));
+        let all = Options { repeats_max: 0, ..options(LogFormat::Json, "info") };
+        assert_eq!(written(&all, false, || (0..10).for_each(|_| tracing::warn!("again"))).lines().count(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_line_tells_how_many_were_left_out() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = subscriber(&options(LogFormat::Json, "info"), None, false, move || writer.clone()).unwrap();
+        let _default = tracing::subscriber::set_default(subscriber);
+        let warn = |times: usize| (0..times).for_each(|_| tracing::warn!("again"));
+        warn(8);
+        tokio::time::advance(std::time::Duration::from_secs(11)).await;
+        warn(1);
+        let text = String::from_utf8(lines.0.lock().clone()).unwrap();
+        let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        assert_eq!(last["left_out"], 5);
     }
 
     #[test]

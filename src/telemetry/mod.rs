@@ -1,14 +1,22 @@
-//! What the server tells about itself: its log, its metrics, and the health of its host.
+//! What the server tells about itself: its log, its metrics, its traces, and the health of its host.
 
+pub mod export;
 pub mod host;
 pub mod log;
 pub mod metrics;
+mod repeats;
+pub mod scope;
+mod start;
+pub mod tasklog;
+pub mod trace;
 pub mod vitals;
 
 use std::sync::Arc;
 
 use metrics::{Metrics, ServerGauges};
 use vitals::Vitals;
+
+pub use start::{Options, StartError, start};
 
 /// What every part is handed to tell about itself. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -6,6 +6,7 @@
 mod abuse;
 mod backup;
 mod cli;
+mod collector;
 mod crash;
 mod disk;
 mod doctor;
@@ -21,6 +22,7 @@ mod refusals;
 mod security;
 mod serving;
 mod support;
+mod telemetry;
 mod upgrade;
 mod watch;
 mod wire;

@@ -164,6 +164,14 @@ async fn the_port_for_probes_speaks_grpc_and_nothing_that_changes_anything() {
 }
 
 #[test]
+fn a_disabled_sdk_counts_nothing_and_health_is_there_all_the_same() {
+    let server = Server::start_with(CONFIG, &[("OTEL_SDK_DISABLED", "true")]);
+    assert_eq!(get(&server.address, "/metrics", "").status, 503);
+    let health = get(&server.address, "/health", "");
+    assert_eq!((health.status, health.json()["pools"][0]["name"].as_str()), (200, Some("default")));
+}
+
+#[test]
 fn a_server_that_was_paused_as_a_whole_is_not_taken_for_a_stalled_one() {
     let server = Server::start(CONFIG);
     let probes = probes(&server);

@@ -26,9 +26,10 @@ pub struct Server {
     pub directory: TempDir,
     /// For the many small calls of the helpers; watches get connections of their own.
     steady: OnceLock<Channel>,
+    variables: Vec<(String, String)>,
 }
 
-fn launch(directory: &Path) -> Child {
+fn launch(directory: &Path, variables: &[(String, String)]) -> Child {
     let log = std::fs::File::options().create(true).append(true).open(directory.join("log")).unwrap();
     #[expect(clippy::disallowed_methods, reason = "the server itself")]
     let child = Command::new(BINARY)
@@ -39,6 +40,7 @@ fn launch(directory: &Path) -> Child {
         .arg("--ready-file")
         .arg(directory.join("ready"))
         .stdin(Stdio::null())
+        .envs(variables.iter().map(|(name, value)| (name, value)))
         .stderr(log)
         .spawn()
         .unwrap();
@@ -46,11 +48,11 @@ fn launch(directory: &Path) -> Child {
 }
 
 /// Starts the binary on a directory.
-fn spawn(directory: &Path) -> (Child, String) {
+fn spawn(directory: &Path, variables: &[(String, String)]) -> (Child, String) {
     let ready = directory.join("ready");
     // Left by the server before, if there was one.
     let _ = std::fs::remove_file(&ready);
-    let mut child = launch(directory);
+    let mut child = launch(directory, variables);
     let until = Instant::now() + PATIENCE;
     loop {
         if let Ok(address) = std::fs::read_to_string(&ready) {
@@ -65,14 +67,24 @@ fn spawn(directory: &Path) -> (Child, String) {
 
 impl Server {
     pub fn start(config: &str) -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), config)
+        Self::start_with(config, &[])
+    }
+
+    /// With variables of its environment.
+    pub fn start_with(config: &str, variables: &[(&str, &str)]) -> Self {
+        Self::launched(tempfile::tempdir().unwrap(), config, variables)
     }
 
     /// In a directory that something was done to.
     pub fn start_in(directory: TempDir, config: &str) -> Self {
+        Self::launched(directory, config, &[])
+    }
+
+    fn launched(directory: TempDir, config: &str, variables: &[(&str, &str)]) -> Self {
+        let variables: Vec<_> = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         std::fs::write(directory.path().join("config.toml"), config).unwrap();
-        let (child, address) = spawn(directory.path());
-        Self { child, address, directory, steady: OnceLock::new() }
+        let (child, address) = spawn(directory.path(), &variables);
+        Self { child, address, directory, steady: OnceLock::new(), variables }
     }
 
     pub fn kill9(&mut self) {
@@ -83,7 +95,7 @@ impl Server {
     /// The same directory again, where it cannot start; what it says.
     pub fn fail_to_start_again(&mut self) -> String {
         let before = self.log().len();
-        self.child = launch(self.directory.path());
+        self.child = launch(self.directory.path(), &self.variables);
         let status = self.wait_exit();
         assert_eq!(status.code(), Some(1), "{}", self.log());
         self.log().split_off(before)
@@ -95,7 +107,7 @@ impl Server {
 
     /// The same directory again.
     pub fn start_again(&mut self) {
-        (self.child, self.address) = spawn(self.directory.path());
+        (self.child, self.address) = spawn(self.directory.path(), &self.variables);
         self.steady = OnceLock::new();
     }
 

@@ -239,6 +239,7 @@ pub(super) mod tests {
             request_id: None,
             not_before: None,
             expires_at: None,
+            trace: None,
         }
     }
 

@@ -12,9 +12,10 @@ use uuid::Uuid;
 use crate::model::task::{JSON, OCTET_STREAM};
 use crate::model::{
     BatchId, Catalog, Durability, HandlerName, HandlerSpec, Namespace, PoolKind, PoolName, PoolSpec, Priority,
-    RetryPolicy, TaskId, TaskOptions, TaskSpec, Timestamp, id, limits,
+    RetryPolicy, TaskId, TaskOptions, TaskSpec, Timestamp, TraceContext, TraceMode, id, limits,
 };
 use crate::proto::v1;
+use crate::telemetry::scope;
 
 use super::{Field, InvalidFields, Place, Unresolved, json};
 
@@ -72,6 +73,7 @@ pub fn spec(request: v1::SubmitTaskRequest, place: Place, context: &Context<'_>)
     let wishes = Wishes::parse(&mut bad, place, &request);
     let (payload, content_type) = payload(&mut bad, place, request.payload);
     let labels = labels(&mut bad, place, request.labels);
+    let trace = trace(&mut bad, at("trace_mode"), request.trace_mode, context.now);
     bad.at_most(at("display_name"), request.display_name.len(), limits::DISPLAY_NAME_BYTES_MAX, "bytes");
     bad.check()?;
     let (Some(handler), Some(id), Some(namespace)) = (handler, id, namespace) else {
@@ -106,6 +108,7 @@ pub fn spec(request: v1::SubmitTaskRequest, place: Place, context: &Context<'_>)
         request_id,
         not_before: delay.filter(|delay| !delay.is_zero()).map(|delay| context.now.after(delay)),
         expires_at: expires_after.map(|span| context.now.after(span)),
+        trace,
     })
 }
 
@@ -201,6 +204,25 @@ pub fn priority(bad: &mut InvalidFields, field: impl Display, number: i32) -> Pr
             Priority::Normal
         }
     }
+}
+
+/// Where in a trace the submission stands; the same copy for all of a call that do not say more.
+fn trace(bad: &mut InvalidFields, field: Field, number: i32, now: Timestamp) -> Option<Arc<TraceContext>> {
+    let mode = match v1::TraceMode::try_from(number) {
+        Ok(v1::TraceMode::Unspecified) => TraceMode::Unset,
+        Ok(v1::TraceMode::Auto) => TraceMode::Auto,
+        Ok(v1::TraceMode::Parent) => TraceMode::Parent,
+        Ok(v1::TraceMode::Link) => TraceMode::Link,
+        Err(_) => {
+            bad.add(field, format_args!("is {number}, which is not a trace mode; those are 0 to 3"));
+            return None;
+        }
+    };
+    let found = scope::current_place()?.context;
+    if mode == TraceMode::Unset && found.at != Timestamp::ZERO {
+        return Some(found);
+    }
+    Some(Arc::new(TraceContext { mode, at: now, ..TraceContext::clone(&found) }))
 }
 
 fn durability(bad: &mut InvalidFields, field: Field, number: i32) -> Option<Durability> {
@@ -413,6 +435,7 @@ mod tests {
                 jitter: Some(1.5),
             }),
             durability: -1,
+            trace_mode: 9,
             display_name: "n".repeat(limits::DISPLAY_NAME_BYTES_MAX + 1),
             ..v1::SubmitTaskRequest::default()
         };
@@ -438,6 +461,7 @@ mod tests {
             "retry.max_delay",
             "task_id",
             "timeout",
+            "trace_mode",
         ];
         assert_eq!(paths, names.map(|name| format!("tasks[3].{name}")));
     }

@@ -31,12 +31,10 @@ use tonic::transport::server::TcpConnectInfo;
 use tower::{Layer, Service};
 
 use crate::model::{ErrorCode, limits};
-use crate::scheduler::Handle;
 
 use super::auth::CertificateNames;
 use super::connections::Edge;
 use super::guard::Guard;
-use super::server::HostReading;
 
 use answer::edge;
 pub(super) use contract::Contract;
@@ -54,12 +52,7 @@ pub(super) struct Front {
 }
 
 /// What the plain routes need besides the services.
-#[expect(dead_code, reason = "for the routes that follow")]
 pub(super) struct Shared {
-    /// The scheduler.
-    pub handle: Handle,
-    /// Reads the machine's and the process's health.
-    pub host: HostReading,
     /// What probes and scrapers see.
     pub view: health::View,
     /// Methods and messages.

@@ -3,6 +3,7 @@
 mod follow;
 mod list;
 mod output;
+mod sending;
 mod stream;
 mod submit;
 

@@ -105,9 +105,12 @@ fn submit(
             Err(error) => answers.push(rejected(sequence, &*error)),
         }
     }
+    let sending = super::sending::begin(&mut specs, handle.now());
     let submitted = handle.submit_each(specs);
     async move {
-        match submitted.await {
+        let submitted = submitted.await;
+        sending.end(&submitted);
+        match submitted {
             Ok(each) => answers.extend(sequences.into_iter().zip(each).map(|(of, one)| answer(of, one))),
             Err(refusal) => answers.extend(sequences.into_iter().map(|(sequence, _)| rejected(sequence, &refusal))),
         }

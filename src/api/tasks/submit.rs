@@ -12,7 +12,7 @@ use crate::model::{BatchId, Coded, TaskOptions, TaskSpec, Timestamp, limits};
 use crate::proto::v1;
 use crate::scheduler::{Accepted, Handle, Internal, Refusal, Submitted};
 
-use super::refused;
+use super::{refused, sending};
 
 /// Turns submissions of one caller into what the scheduler is asked to accept.
 pub struct Submitter<'a> {
@@ -67,13 +67,15 @@ pub fn admit(caller: &Caller, specs: &[TaskSpec]) -> Result<Option<Hold>, Box<dy
 /// Sends tasks that the caller may submit, all or none. The future resolves when they are durable.
 fn send(
     handle: &Handle,
-    specs: Vec<TaskSpec>,
+    mut specs: Vec<TaskSpec>,
     caller: &Caller,
 ) -> Result<impl Future<Output = Result<Submitted, Refusal>> + Send + use<>, Status> {
     let hold = admit(caller, &specs).map_err(|error| status::of(&*error))?;
+    let sending = sending::begin(&mut specs, handle.now());
     let answer = handle.submit(specs);
     Ok(async move {
         let answer = answer.await;
+        sending.end(&answer);
         if let (Some(hold), Ok(submitted)) = (hold, &answer) {
             hold.settle(submitted.revision);
         }

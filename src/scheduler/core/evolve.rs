@@ -150,8 +150,8 @@ impl Core {
         let Some(task) = self.tasks.get_mut(slot) else { return };
         task.cancel = None;
         self.payload_bytes -= task.spec.payload.len() as u64;
-        if !task.spec.payload.is_empty() || !task.spec.args.is_empty() {
-            task.spec = Arc::new(TaskSpec { args: Box::default(), ..task.spec.without_payload() });
+        if !task.spec.payload.is_empty() || !task.spec.args.is_empty() || task.spec.trace.is_some() {
+            task.spec = Arc::new(TaskSpec { args: Box::default(), trace: None, ..task.spec.without_payload() });
         }
         let finish = Finish { slot, incarnation: task.incarnation };
         self.finished.entry_ref(&task.spec.options.namespace).or_default().push_back(finish);

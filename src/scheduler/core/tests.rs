@@ -53,6 +53,7 @@ pub(super) fn spec(id: &str, priority: Priority) -> TaskSpec {
         request_id: None,
         not_before: None,
         expires_at: None,
+        trace: None,
     }
 }
 

@@ -60,15 +60,15 @@ impl Instruments {
         match row.kind {
             Kind::Counter => {
                 let builder = meter.f64_observable_counter(name).with_description(help).with_unit(unit);
-                let _ = builder.with_callback(callback).build();
+                let _registered = builder.with_callback(callback).build();
             }
             Kind::UpDownCounter => {
                 let builder = meter.f64_observable_up_down_counter(name).with_description(help).with_unit(unit);
-                let _ = builder.with_callback(callback).build();
+                let _registered = builder.with_callback(callback).build();
             }
             Kind::Gauge => {
                 let builder = meter.f64_observable_gauge(name).with_description(help).with_unit(unit);
-                let _ = builder.with_callback(callback).build();
+                let _registered = builder.with_callback(callback).build();
             }
             Kind::Histogram(_) => unreachable!("{name} is a histogram, which is not observed"),
         }

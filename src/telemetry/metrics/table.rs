@@ -157,6 +157,8 @@ rows! {
         "Asynchronous activities that wait for a thread in the shared queue.";
     RUNTIME_BUSY: "lineshaft.runtime.busy.time", "s", Counter, [],
         "Time that the runtime's threads were busy, added up.";
+    TELEMETRY_ITEMS: "lineshaft.telemetry.items", "{item}", Counter, ["signal", "outcome"],
+        "Spans, log records and exports of metrics: `exported`, or lost as `queue_full` or `failed`.";
     BUILD_INFO: "lineshaft.build.info", "{build}", Gauge, ["version", "profile"],
         "1, with what runs as attributes.";
     PROCESS_CPU_TIME: "process.cpu.time", "s", Counter, [],

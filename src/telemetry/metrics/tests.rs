@@ -90,6 +90,7 @@ fn submitted(options: &Arc<TaskOptions>) -> Event {
         request_id: None,
         not_before: None,
         expires_at: None,
+        trace: None,
     });
     event(options, TaskState::Queued, Change::Submitted { spec })
 }

@@ -5,11 +5,15 @@ import dev.lineshaft.v1.WatchTasksRequest;
 import io.grpc.Context;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
+import java.util.Set;
 import java.util.function.Predicate;
 
 /** A watch that survives its connection: it goes on after the last revision that it saw. */
 final class Watch {
   private static final long PAUSE_MILLISECONDS = 200;
+  // grpc-java says UNKNOWN when a connection breaks just as a call begins.
+  private static final Set<Status.Code> BROKEN =
+      Set.of(Status.Code.UNAVAILABLE, Status.Code.UNKNOWN);
 
   private final TaskServiceBlockingStub tasks;
   private final TaskFilter filter;
@@ -30,7 +34,7 @@ final class Watch {
         }
       } catch (StatusRuntimeException error) {
         // OUT_OF_RANGE means that the events are gone: begin anew with include_snapshot.
-        if (error.getStatus().getCode() != Status.Code.UNAVAILABLE) {
+        if (!BROKEN.contains(error.getStatus().getCode())) {
           throw error;
         }
       }

@@ -1,0 +1,277 @@
+//! Telemetry on its way to a collector, over OTLP.
+//!
+//! Exporters live on a runtime of their own, so that neither a busy server nor a server with one core
+//! keeps them from working, nor they the server. Queues are bounded, and the end takes three seconds
+//! at most, whatever the collector does.
+
+mod batch;
+mod logs;
+mod metrics;
+mod resource;
+mod sampling;
+pub mod settings;
+mod spans;
+mod transport;
+
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::logs::SdkLoggerProvider;
+use opentelemetry_sdk::metrics::PeriodicReader;
+use opentelemetry_sdk::trace::SdkTracer;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub use batch::{Counts, Tally};
+pub use metrics::CountedExporter;
+pub use sampling::{Root, SamplerKind};
+pub use settings::{Settings, Signal, Variables};
+pub use transport::TransportError;
+
+/// Name of the instrumentation scope of spans and log records.
+pub const SCOPE: &str = "lineshaft";
+
+/// Longest that the last exports may take at the end.
+const STOP_LIMIT: Duration = Duration::from_secs(3);
+
+/// The exporters of this process.
+pub struct Exporters {
+    settings: Settings,
+    resource: Resource,
+    counts: [Arc<Counts>; 3],
+    runtime: Option<tokio::runtime::Runtime>,
+    close: CancellationToken,
+    couriers: Vec<JoinHandle<()>>,
+    tracer: Option<SdkTracer>,
+    logger: Option<SdkLoggerProvider>,
+    last_words: Vec<Box<dyn FnOnce() + Send>>,
+}
+
+impl Exporters {
+    /// Starts what the settings name; without any, no thread is started.
+    ///
+    /// # Errors
+    /// [`TransportError`], for certificates and endpoints that cannot be used. That a collector cannot
+    /// be reached is none.
+    pub fn start(settings: Settings, variables: &Variables, instance: &str) -> Result<Self, TransportError> {
+        let resource = resource::resource(&settings, variables, instance);
+        let mut exporters = Self {
+            resource,
+            counts: Signal::ALL.map(|signal| Arc::new(Counts::new(signal))),
+            runtime: None,
+            close: CancellationToken::new(),
+            couriers: Vec::new(),
+            tracer: None,
+            logger: None,
+            last_words: Vec::new(),
+            settings,
+        };
+        if Signal::ALL.iter().any(|signal| exporters.settings.target(*signal).is_some()) {
+            // A worker of its own: whoever blocks on an exporter must not be the one who drives it.
+            let builder = &mut tokio::runtime::Builder::new_multi_thread();
+            let runtime = builder.worker_threads(1).thread_name("telemetry").enable_all().build();
+            let runtime = runtime.map_err(TransportError::Runtime)?;
+            exporters.open(runtime.handle())?;
+            exporters.runtime = Some(runtime);
+        }
+        Ok(exporters)
+    }
+
+    fn open(&mut self, runtime: &tokio::runtime::Handle) -> Result<(), TransportError> {
+        let _inside = runtime.enter();
+        let [traces, _, logs] = &self.counts;
+        if let Some(target) = &self.settings.traces {
+            let exporter = transport::spans(target)?;
+            let batching = self.settings.span_batches;
+            let sink = spans::Sink::new(exporter, &self.resource, self.settings.span_bounds.value_length);
+            let (queue, courier) = batch::Queue::start(runtime, batching, traces.clone(), self.close.clone(), sink);
+            self.couriers.push(courier);
+            let provider = spans::provider(queue, &self.settings, self.resource.clone());
+            self.tracer = Some(provider.tracer(SCOPE));
+        }
+        if let Some(target) = &self.settings.logs {
+            let sink = logs::Sink::new(transport::logs(target)?, &self.resource);
+            let batching = self.settings.log_batches;
+            let (queue, courier) = batch::Queue::start(runtime, batching, logs.clone(), self.close.clone(), sink);
+            self.couriers.push(courier);
+            self.logger = Some(logs::provider(queue, self.resource.clone()));
+        }
+        Ok(())
+    }
+
+    /// Who tells.
+    pub fn resource(&self) -> &Resource {
+        &self.resource
+    }
+
+    /// What was read from the variables.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What became of each kind of telemetry: traces, metrics, logs.
+    pub fn counts(&self) -> &[Arc<Counts>; 3] {
+        &self.counts
+    }
+
+    /// Makes spans, when they are exported.
+    pub fn tracer(&self) -> Option<SdkTracer> {
+        self.tracer.clone()
+    }
+
+    /// Takes log records, when they are exported.
+    pub fn logger(&self) -> Option<&SdkLoggerProvider> {
+        self.logger.as_ref()
+    }
+
+    /// Reads the instruments of the provider that it is given to and exports them, when metrics are
+    /// exported. That provider's shutdown belongs into [`Exporters::at_stop`].
+    ///
+    /// # Errors
+    /// [`TransportError`], for certificates and endpoints that cannot be used.
+    pub fn metric_reader(&self) -> Result<Option<PeriodicReader<CountedExporter>>, TransportError> {
+        let (Some(target), Some(runtime)) = (&self.settings.metrics, &self.runtime) else { return Ok(None) };
+        let _inside = runtime.enter();
+        let exporter = transport::metrics(target, self.settings.metric_deltas)?;
+        let exporter = CountedExporter::new(exporter, self.counts[1].clone());
+        Ok(Some(PeriodicReader::builder(exporter).with_interval(self.settings.metric_interval).build()))
+    }
+
+    /// What to do at the end, beside the last exports; it may block and is given up after three seconds.
+    pub fn at_stop(&mut self, last_words: impl FnOnce() + Send + 'static) {
+        self.last_words.push(Box::new(last_words));
+    }
+
+    /// One line for the operator.
+    pub fn summary(&self) -> String {
+        let of = |signal: Signal| {
+            let target = self.settings.target(signal)?;
+            let protocol = match target.protocol {
+                settings::Protocol::Grpc => "grpc",
+                settings::Protocol::Http => "http/protobuf",
+            };
+            Some(format!("{} to {} ({protocol})", signal.name(), without_secrets(&target.endpoint)))
+        };
+        let exported: Vec<String> = Signal::ALL.into_iter().filter_map(of).collect();
+        if exported.is_empty() {
+            return "no telemetry is exported; set OTEL_EXPORTER_OTLP_ENDPOINT to export it".to_owned();
+        }
+        format!("exporting {}", exported.join(", "))
+    }
+
+    /// Sends what is left, for three seconds at most. Blocks: call it off any runtime.
+    pub fn stop(mut self) {
+        let Some(runtime) = self.runtime.take() else {
+            return self.last_words.into_iter().for_each(|last_words| last_words());
+        };
+        self.close.cancel();
+        let (done, wait) = mpsc::channel();
+        let parts = self.last_words.len() + 1;
+        for last_words in self.last_words {
+            let done = done.clone();
+            let thread = std::thread::Builder::new().name("telemetry-stop".to_owned());
+            // Without a thread there is nobody to wait for.
+            let _ = thread.spawn(move || {
+                last_words();
+                let _ = done.send(());
+            });
+        }
+        runtime.spawn(async move {
+            for courier in self.couriers {
+                // One that panicked has nothing more to send.
+                let _ = courier.await;
+            }
+            let _ = done.send(());
+        });
+        let (timer, late) = (tokio::time::Instant::now(), "telemetry: the collector was too slow at the end");
+        for _ in 0..parts {
+            let left = STOP_LIMIT.saturating_sub(timer.elapsed());
+            if wait.recv_timeout(left) == Err(mpsc::RecvTimeoutError::Timeout) {
+                tracing::warn!(limit = ?STOP_LIMIT, "{late}");
+                break;
+            }
+        }
+        runtime.shutdown_background();
+        for counts in &self.counts {
+            let Tally { exported, queue_full, failed } = counts.tally();
+            if queue_full + failed > 0 {
+                let signal = counts.signal.name();
+                tracing::warn!(signal, exported, queue_full, failed, "telemetry was lost");
+            }
+        }
+    }
+}
+
+/// A URL without user, password and query.
+fn without_secrets(url: &str) -> String {
+    let bare = url.split(['?', '#']).next().unwrap_or_default();
+    match bare.split_once("://") {
+        Some((scheme, rest)) => {
+            let (authority, path) =
+                rest.split_once('/').map_or((rest, None), |(authority, path)| (authority, Some(path)));
+            let host = authority.rsplit('@').next().unwrap_or_default();
+            path.map_or_else(|| format!("{scheme}://{host}"), |path| format!("{scheme}://{host}/{path}"))
+        }
+        None => bare.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exporters(variables: &[(&str, &str)]) -> Exporters {
+        let variables: Variables =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let settings = Settings::read(variables.clone().into_iter(), "", "");
+        Exporters::start(settings, &variables, "i").unwrap()
+    }
+
+    #[test]
+    fn without_a_word_nothing_is_started() {
+        let exporters = exporters(&[]);
+        assert!(exporters.runtime.is_none() && exporters.tracer().is_none() && exporters.logger().is_none());
+        assert!(exporters.metric_reader().unwrap().is_none());
+        assert!(exporters.summary().starts_with("no telemetry is exported"));
+        exporters.stop();
+    }
+
+    #[test]
+    fn one_line_tells_what_goes_where_and_no_secret() {
+        let exporters = exporters(&[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://me:secret@127.0.0.1:9/base?key=secret"),
+            ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://127.0.0.1:4317"),
+            ("OTEL_METRICS_EXPORTER", "none"),
+        ]);
+        let line = exporters.summary();
+        assert_eq!(
+            line,
+            "exporting traces to http://127.0.0.1:9/base (http/protobuf), logs to http://127.0.0.1:4317 (grpc)"
+        );
+        exporters.stop();
+    }
+
+    #[test]
+    fn certificates_that_are_not_there_are_named() {
+        let variables =
+            [("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c:4318"), ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/no/such.pem")];
+        let variables: Variables =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let settings = Settings::read(variables.clone().into_iter(), "", "");
+        let error = Exporters::start(settings, &variables, "i").err().unwrap().to_string();
+        assert!(error.contains("/no/such.pem"), "{error}");
+    }
+
+    #[test]
+    fn the_end_does_not_wait_for_last_words_that_never_end() {
+        let mut exporters =
+            exporters(&[("OTEL_TRACES_EXPORTER", "otlp"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")]);
+        let (_hold, forever) = mpsc::channel::<()>();
+        exporters.at_stop(move || forever.recv().unwrap_or_default());
+        let began = tokio::time::Instant::now();
+        exporters.stop();
+        assert!(began.elapsed() < STOP_LIMIT + Duration::from_secs(1));
+    }
+}

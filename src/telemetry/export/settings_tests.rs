@@ -1,0 +1,151 @@
+//! The variables, and which of them wins.
+
+use super::*;
+
+fn read(variables: &[(&str, &str)]) -> Settings {
+    configured(variables, "", "")
+}
+
+fn configured(variables: &[(&str, &str)], endpoint: &str, protocol: &str) -> Settings {
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Settings::read(variables, endpoint, protocol)
+}
+
+fn endpoints(settings: &Settings) -> [Option<&str>; 3] {
+    Signal::ALL.map(|signal| settings.target(signal).map(|target| target.endpoint.as_str()))
+}
+
+#[test]
+fn nothing_is_exported_unless_somebody_says_so() {
+    let settings = read(&[("OTEL_SERVICE_NAME", "tasks"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "  ")]);
+    assert_eq!(endpoints(&settings), [None, None, None]);
+    assert_eq!(settings.service_name.as_deref(), Some("tasks"));
+    assert_eq!(settings.warnings, [""; 0]);
+}
+
+#[test]
+fn one_endpoint_is_for_all_signals_and_gets_their_paths_over_http() {
+    let http = read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318/")]);
+    let paths =
+        ["http://collector:4318/v1/traces", "http://collector:4318/v1/metrics", "http://collector:4318/v1/logs"];
+    assert_eq!(endpoints(&http), paths.map(Some));
+    assert!(http.traces.is_some_and(|target| target.protocol == Protocol::Http));
+
+    let grpc = read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317")]);
+    assert_eq!(endpoints(&grpc), [Some("http://collector:4317"); 3]);
+    assert!(grpc.logs.is_some_and(|target| target.protocol == Protocol::Grpc));
+}
+
+#[test]
+fn a_signals_own_variable_wins_and_its_endpoint_stands_as_it_is() {
+    let settings = read(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://all:4318"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://traces:9/in"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "2000"),
+        ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "300"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/all.pem"),
+        ("OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE", "/metrics.pem"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/me.pem"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/me.key"),
+    ]);
+    assert_eq!(endpoints(&settings)[0], Some("http://traces:9/in"));
+    assert_eq!(endpoints(&settings)[2], Some("http://all:4318"));
+    let (traces, metrics, logs) = (settings.traces.unwrap(), settings.metrics.unwrap(), settings.logs.unwrap());
+    assert_eq!((traces.timeout, metrics.timeout), (Duration::from_millis(300), Duration::from_secs(2)));
+    assert_eq!((traces.protocol, logs.protocol), (Protocol::Http, Protocol::Grpc));
+    assert_eq!((traces.certificate, metrics.certificate), (Some("/all.pem".into()), Some("/metrics.pem".into())));
+    assert_eq!(logs.identity, Some(("/me.pem".into(), "/me.key".into())));
+}
+
+#[test]
+fn exporters_choose_signals_and_otlp_without_an_endpoint_means_this_machine() {
+    let settings = read(&[("OTEL_TRACES_EXPORTER", "otlp"), ("OTEL_METRICS_EXPORTER", "prometheus")]);
+    assert_eq!(endpoints(&settings), [Some("http://localhost:4318/v1/traces"), None, None]);
+    let grpc = read(&[("OTEL_LOGS_EXPORTER", "otlp"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]);
+    assert_eq!(endpoints(&grpc), [None, None, Some("http://localhost:4317")]);
+    let most = read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318"), ("OTEL_METRICS_EXPORTER", "none")]);
+    assert_eq!(endpoints(&most)[1], None);
+    let unknown = read(&[("OTEL_TRACES_EXPORTER", "console,otlp")]);
+    assert!(unknown.traces.is_some());
+    assert_eq!(unknown.warnings.len(), 1);
+}
+
+#[test]
+fn a_disabled_sdk_exports_nothing_but_contexts_still_travel() {
+    let settings = read(&[("OTEL_SDK_DISABLED", "TRUE"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317")]);
+    assert_eq!(endpoints(&settings), [None, None, None]);
+    assert_eq!(settings.propagators, Propagators { trace_context: true, baggage: true });
+}
+
+#[test]
+fn variables_win_over_the_configuration() {
+    let file = configured(&[], "http://file:4317", "");
+    assert_eq!(endpoints(&file), [Some("http://file:4317"); 3]);
+    let both = configured(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://env:1")], "http://file:4317", "grpc");
+    assert_eq!(endpoints(&both), [Some("http://env:1"); 3]);
+    let protocol = configured(&[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")], "http://file:4317", "grpc");
+    assert_eq!(endpoints(&protocol)[0], Some("http://file:4317/v1/traces"));
+}
+
+#[test]
+fn without_a_scheme_grpc_is_secure_unless_said_otherwise() {
+    let secure = read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "c:4317")]);
+    assert_eq!(endpoints(&secure)[0], Some("https://c:4317"));
+    let plain = read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "c:4317"), ("OTEL_EXPORTER_OTLP_INSECURE", "true")]);
+    assert_eq!(endpoints(&plain)[0], Some("http://c:4317"));
+}
+
+#[test]
+fn what_cannot_be_understood_is_ignored_reported_and_not_shown() {
+    let settings = read(&[
+        ("OTEL_SDK_DISABLED", "yes"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier-pigeon"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "-1"),
+        ("OTEL_PROPAGATORS", "b3,baggage"),
+        ("OTEL_TRACES_SAMPLER", "mine"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/only.key"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "a=1,secret"),
+        ("OTEL_CONFIG_FILE", "/otel.yaml"),
+    ]);
+    assert!(settings.traces.is_some());
+    assert_eq!(settings.propagators, Propagators { trace_context: false, baggage: true });
+    assert_eq!((settings.span_batches.queue_max, settings.sampler), (2_048, SamplerKind::default()));
+    assert_eq!(settings.attributes, []);
+    let all = settings.warnings.join("\n");
+    for name in
+        ["SDK_DISABLED", "TIMEOUT", "PROTOCOL", "QUEUE_SIZE", "PROPAGATORS", "SAMPLER", "CLIENT", "RESOURCE", "CONFIG"]
+    {
+        assert!(all.contains(name), "{name}: {all}");
+    }
+    assert!(!all.contains("secret") && !all.contains("pigeon"), "{all}");
+}
+
+#[test]
+fn batches_and_bounds_are_those_of_the_variables() {
+    let settings = read(&[
+        ("OTEL_BSP_SCHEDULE_DELAY", "50"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "100"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1000"),
+        ("OTEL_BSP_EXPORT_TIMEOUT", "7"),
+        ("OTEL_ATTRIBUTE_COUNT_LIMIT", "9"),
+        ("OTEL_SPAN_EVENT_COUNT_LIMIT", "3"),
+        ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "20"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "250"),
+        ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "Delta"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "team=a%20b, k8s.pod.name=p-0"),
+    ]);
+    let batches = settings.span_batches;
+    assert_eq!((batches.delay, batches.timeout), (Duration::from_millis(50), Duration::from_millis(7)));
+    // A batch cannot be larger than the queue.
+    assert_eq!((batches.queue_max, batches.batch_max), (100, 100));
+    assert_eq!(settings.log_batches.delay, Duration::from_secs(1));
+    let bounds = settings.span_bounds;
+    assert_eq!((bounds.attributes, bounds.events, bounds.value_length), (Some(9), Some(3), Some(20)));
+    assert_eq!((settings.metric_interval, settings.metric_deltas), (Duration::from_millis(250), true));
+    let pairs = [("team", "a b"), ("k8s.pod.name", "p-0")];
+    assert_eq!(settings.attributes, pairs.map(|(key, value)| (key.to_owned(), value.to_owned())));
+}

@@ -1,0 +1,90 @@
+//! Spans that have ended, on their way into a batch.
+
+use opentelemetry::{Context, StringValue, Value};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{SdkTracerProvider, Span, SpanData, SpanExporter as _, SpanLimits, SpanProcessor};
+
+use super::batch::{self, Queue};
+use super::settings::Settings;
+
+/// Makes spans that end in the queue.
+pub(super) fn provider(queue: Queue<SpanData>, settings: &Settings, resource: Resource) -> SdkTracerProvider {
+    let bounds = settings.span_bounds;
+    let usual = SpanLimits::default();
+    let limits = SpanLimits {
+        max_events_per_span: bounds.events.unwrap_or(usual.max_events_per_span),
+        max_attributes_per_span: bounds.attributes.unwrap_or(usual.max_attributes_per_span),
+        max_links_per_span: bounds.links.unwrap_or(usual.max_links_per_span),
+        max_attributes_per_event: bounds.event_attributes.unwrap_or(usual.max_attributes_per_event),
+        max_attributes_per_link: bounds.link_attributes.unwrap_or(usual.max_attributes_per_link),
+    };
+    SdkTracerProvider::builder()
+        .with_resource(resource)
+        .with_sampler(settings.sampler.build())
+        .with_span_limits(limits)
+        .with_span_processor(Enqueue(queue))
+        .build()
+}
+
+#[derive(Debug)]
+struct Enqueue(Queue<SpanData>);
+
+impl SpanProcessor for Enqueue {
+    fn on_start(&self, _span: &mut Span, _context: &Context) {}
+
+    fn on_end(&self, span: SpanData) {
+        // Recorded for a processor that looks at them, and not to be sent.
+        if span.span_context.is_sampled() {
+            self.0.put(span);
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, _timeout: std::time::Duration) -> OTelSdkResult {
+        // The owner of the runtime closes the queue.
+        Ok(())
+    }
+}
+
+/// Sends batches of spans.
+pub(super) struct Sink {
+    exporter: opentelemetry_otlp::SpanExporter,
+    value_length: Option<usize>,
+}
+
+impl Sink {
+    pub fn new(
+        mut exporter: opentelemetry_otlp::SpanExporter,
+        resource: &Resource,
+        value_length: Option<usize>,
+    ) -> Self {
+        exporter.set_resource(resource);
+        Self { exporter, value_length }
+    }
+}
+
+impl batch::Sink<SpanData> for Sink {
+    async fn send(&self, mut batch: Vec<SpanData>) -> OTelSdkResult {
+        if let Some(most) = self.value_length {
+            for span in &mut batch {
+                shorten(span, most);
+            }
+        }
+        self.exporter.export(batch).await
+    }
+}
+
+/// The library knows no bound for the length of texts.
+fn shorten(span: &mut SpanData, most: usize) {
+    for attribute in &mut span.attributes {
+        if let Value::String(text) = &attribute.value
+            && let Some((end, _)) = text.as_str().char_indices().nth(most)
+        {
+            attribute.value = Value::String(StringValue::from(text.as_str()[..end].to_owned()));
+        }
+    }
+}

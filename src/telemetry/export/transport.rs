@@ -1,0 +1,133 @@
+//! Exporters of OTLP, with the certificates that the library does not read by itself.
+//!
+//! Headers and compression are the library's business: it reads their variables.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use opentelemetry_http::hyper::HyperClient;
+use opentelemetry_otlp::{
+    ExporterBuildError, LogExporter, MetricExporter, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
+};
+use opentelemetry_sdk::metrics::Temporality;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+use tonic::transport::{Certificate, ClientTlsConfig, Identity};
+
+use super::settings::{Protocol, Target};
+
+/// Why nothing can be exported.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// A certificate or a key cannot be read.
+    #[error("failed to read {path}: {source}", path = path.display())]
+    Pem {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong.
+        source: io::Error,
+    },
+    /// Certificates or keys do not fit.
+    #[error("failed to prepare TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The library refuses.
+    #[error("failed to build the exporter: {0}")]
+    Build(#[from] ExporterBuildError),
+    /// The system refuses.
+    #[error("failed to start the exporters' runtime: {0}")]
+    Runtime(#[source] io::Error),
+}
+
+/// The three builders have the same methods and no trait in common.
+macro_rules! over {
+    ($builder:expr, $target:expr) => {
+        match $target.protocol {
+            Protocol::Grpc => {
+                let builder = $builder.with_tonic().with_endpoint(&$target.endpoint).with_timeout($target.timeout);
+                match grpc_tls($target)? {
+                    Some(tls) => builder.with_tls_config(tls).build()?,
+                    None => builder.build()?,
+                }
+            }
+            Protocol::Http => {
+                let builder = $builder.with_http().with_endpoint(&$target.endpoint).with_timeout($target.timeout);
+                let builder = builder.with_protocol(opentelemetry_otlp::Protocol::HttpBinary);
+                builder.with_http_client(http_client($target)?).build()?
+            }
+        }
+    };
+}
+
+/// Call it inside the exporters' runtime.
+pub(super) fn spans(target: &Target) -> Result<SpanExporter, TransportError> {
+    Ok(over!(SpanExporter::builder(), target))
+}
+
+/// Call it inside the exporters' runtime.
+pub(super) fn logs(target: &Target) -> Result<LogExporter, TransportError> {
+    Ok(over!(LogExporter::builder(), target))
+}
+
+/// Call it inside the exporters' runtime.
+pub(super) fn metrics(target: &Target, deltas: bool) -> Result<MetricExporter, TransportError> {
+    let temporality = if deltas { Temporality::Delta } else { Temporality::Cumulative };
+    Ok(over!(MetricExporter::builder().with_temporality(temporality), target))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TransportError> {
+    std::fs::read(path).map_err(|source| TransportError::Pem { path: path.to_owned(), source })
+}
+
+fn grpc_tls(target: &Target) -> Result<Option<ClientTlsConfig>, TransportError> {
+    if !target.endpoint.starts_with("https://") {
+        return Ok(None);
+    }
+    let mut tls = match &target.certificate {
+        Some(path) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(path)?)),
+        None => ClientTlsConfig::new().with_native_roots(),
+    };
+    if let Some((certificate, key)) = &target.identity {
+        tls = tls.identity(Identity::from_pem(read(certificate)?, read(key)?));
+    }
+    Ok(Some(tls))
+}
+
+fn http_client(target: &Target) -> Result<HyperClient<HttpsConnector<HttpConnector>>, TransportError> {
+    let tls = http_tls(target)?;
+    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+    Ok(HyperClient::new(connector, target.timeout, None))
+}
+
+fn http_tls(target: &Target) -> Result<ClientConfig, TransportError> {
+    let mut roots = RootCertStore::empty();
+    if let Some(path) = &target.certificate {
+        for certificate in certificates(path)? {
+            roots.add(certificate)?;
+        }
+    } else if target.endpoint.starts_with("https://") {
+        // Those that cannot be read are for others.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let builder = builder.with_root_certificates(roots);
+    let Some((certificate, key)) = &target.identity else { return Ok(builder.with_no_client_auth()) };
+    Ok(builder.with_client_auth_cert(certificates(certificate)?, private_key(key)?)?)
+}
+
+fn malformed(path: &Path) -> impl FnOnce(rustls::pki_types::pem::Error) -> TransportError {
+    move |error| TransportError::Pem { path: path.to_owned(), source: io::Error::other(error.to_string()) }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TransportError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
+    found.map_err(malformed(path))
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TransportError> {
+    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(malformed(path))
+}

@@ -1,0 +1,23 @@
+//! What became of what was told to collectors.
+
+use std::sync::Arc;
+
+use crate::telemetry::export::{Counts, Tally};
+
+use super::{Metrics, table};
+
+impl Metrics {
+    /// Shows what was exported and what was lost.
+    pub fn observe_exports(&self, counts: &[Arc<Counts>; 3]) {
+        let counts = counts.clone();
+        self.instruments().observe(&table::TELEMETRY_ITEMS, move |o| {
+            for each in &counts {
+                let signal = ("signal", each.signal.name());
+                let Tally { exported, queue_full, failed } = each.tally();
+                for (outcome, items) in [("exported", exported), ("queue_full", queue_full), ("failed", failed)] {
+                    o.count(items, &[signal, ("outcome", outcome)]);
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,164 @@
+//! On whose behalf this thread works just now: the place in a trace, and the attempt.
+//!
+//! Log lines take their ids from here, submissions their parent. Entering costs two pointer moves, so
+//! that every attempt can be in a scope whether anybody logs or not.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
+
+use crate::model::{TaskId, TraceContext};
+
+/// What may be worked for.
+pub trait Scope: Send + Sync {
+    /// The place in a trace, when there is one.
+    fn place(&self) -> Option<&Place>;
+
+    /// The attempt that runs, when one does.
+    fn attempt(&self) -> Option<AttemptName<'_>> {
+        None
+    }
+}
+
+/// Names an attempt to people.
+#[derive(Clone, Copy, Debug)]
+pub struct AttemptName<'a> {
+    /// Its task.
+    pub task: &'a TaskId,
+    /// 1 for the first try.
+    pub number: u32,
+    /// Its pool.
+    pub pool: &'a str,
+    /// `default/PoolWorker-0`.
+    pub worker: &'a str,
+}
+
+/// A place in a trace, ready to be handed on and to be attached.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// As it is stored and handed on.
+    pub context: Arc<TraceContext>,
+    attached: opentelemetry::Context,
+}
+
+impl Place {
+    /// The place that a context names.
+    pub fn new(context: Arc<TraceContext>) -> Self {
+        let attached = match span_context(&context) {
+            Some(span) => opentelemetry::Context::new().with_remote_span_context(span),
+            None => opentelemetry::Context::new(),
+        };
+        Self { context, attached }
+    }
+
+    /// The place of a span of this process.
+    pub(super) fn local(context: Arc<TraceContext>, span: SpanContext) -> Self {
+        Self { context, attached: opentelemetry::Context::new().with_remote_span_context(span) }
+    }
+
+    /// For the makers of spans: what a child of this place takes as its parent.
+    pub(super) fn as_parent(&self) -> &opentelemetry::Context {
+        &self.attached
+    }
+}
+
+/// The library's form of a context; `None` when it names no span.
+pub(super) fn span_context(context: &TraceContext) -> Option<SpanContext> {
+    context.has_span().then(|| {
+        let state = context.state.parse::<TraceState>().unwrap_or_default();
+        let (trace, span) = (TraceId::from(context.trace_id), SpanId::from(context.span_id));
+        SpanContext::new(trace, span, TraceFlags::new(context.flags), true, state)
+    })
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Arc<dyn Scope>>> = const { RefCell::new(None) };
+}
+
+/// The innermost scope of this thread.
+pub fn current() -> Option<Arc<dyn Scope>> {
+    CURRENT.with_borrow(Clone::clone)
+}
+
+/// The place in a trace that the innermost scope has.
+pub fn current_place() -> Option<Place> {
+    CURRENT.with_borrow(|scope| scope.as_ref()?.place().cloned())
+}
+
+/// Makes a scope the innermost one until the guard is dropped.
+pub fn enter(scope: Arc<dyn Scope>) -> Entered {
+    let attached = scope.place().map(|place| place.attached.clone().attach());
+    let outer = CURRENT.replace(Some(scope));
+    Entered { outer, _attached: attached }
+}
+
+/// Ends a scope when it is dropped.
+pub struct Entered {
+    outer: Option<Arc<dyn Scope>>,
+    _attached: Option<opentelemetry::ContextGuard>,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        CURRENT.set(self.outer.take());
+    }
+}
+
+/// Runs a future in a scope.
+pub async fn within<F: Future>(scope: Arc<dyn Scope>, future: F) -> F::Output {
+    let mut future = pin!(future);
+    poll_fn(move |context| {
+        let _entered = enter(scope.clone());
+        future.as_mut().poll(context)
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Caller(Place);
+
+    impl Scope for Caller {
+        fn place(&self) -> Option<&Place> {
+            Some(&self.0)
+        }
+    }
+
+    fn caller(span_id: u64) -> Arc<dyn Scope> {
+        Arc::new(Caller(Place::new(Arc::new(TraceContext {
+            trace_id: 1,
+            span_id,
+            flags: 1,
+            ..TraceContext::default()
+        }))))
+    }
+
+    fn seen() -> Option<u64> {
+        current_place().map(|place| place.context.span_id)
+    }
+
+    #[tokio::test]
+    async fn a_future_is_in_its_scope_and_nobody_else_is() {
+        let inner = within(caller(2), async {
+            let before = seen();
+            tokio::task::yield_now().await;
+            let library = opentelemetry::Context::map_current(|found| found.span().span_context().span_id());
+            (before, seen(), library)
+        });
+        let _outer = enter(caller(1));
+        assert_eq!(inner.await, (Some(2), Some(2), SpanId::from(2_u64)));
+        assert_eq!(seen(), Some(1));
+    }
+
+    #[test]
+    fn a_scope_ends_with_its_guard() {
+        drop(enter(caller(1)));
+        assert_eq!(seen(), None);
+        assert!(!opentelemetry::Context::map_current(TraceContextExt::has_active_span));
+    }
+}

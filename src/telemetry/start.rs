@@ -1,0 +1,57 @@
+//! Starts what tells: exporters, spans, the log.
+
+use opentelemetry::logs::LoggerProvider as _;
+
+use super::export::{Exporters, SCOPE, Settings, TransportError, Variables};
+use super::log::{self, LogError};
+use super::tasklog::{self, TaskLogs};
+use super::trace::{self, Policy};
+
+/// What the configuration says.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The collector; empty for none.
+    pub endpoint: String,
+    /// `grpc`, `http/protobuf`, or empty for no word.
+    pub protocol: &'static str,
+    /// How runs hang together with their submissions.
+    pub policy: Policy,
+    /// What of the tasks' output is exported.
+    pub task_logs: TaskLogs,
+    /// The log.
+    pub log: log::Options,
+}
+
+/// Why nothing is told.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The exporters.
+    #[error(transparent)]
+    Export(#[from] TransportError),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+/// Starts everything for the rest of the process, and says in the log what is exported where.
+///
+/// # Errors
+/// [`StartError`], for what cannot work. That a collector cannot be reached is none.
+pub fn start(options: Options, variables: &Variables, instance: &str) -> Result<Exporters, StartError> {
+    let pairs = variables.iter().map(|(name, value)| (name.clone(), value.clone()));
+    let settings = Settings::read(pairs, &options.endpoint, options.protocol);
+    let exporters = Exporters::start(settings, variables, instance)?;
+    log::init(&options.log, exporters.logger())?;
+    trace::propagate(exporters.settings().propagators);
+    if let Some(tracer) = exporters.tracer() {
+        trace::install(tracer, options.policy);
+    }
+    if let Some(logger) = exporters.logger() {
+        tasklog::install(logger.logger(SCOPE), options.task_logs);
+    }
+    for warning in &exporters.settings().warnings {
+        tracing::warn!("{warning}");
+    }
+    tracing::info!("{}", exporters.summary());
+    Ok(exporters)
+}

@@ -1,0 +1,393 @@
+//! Traces and logs over OTLP, and a collector that is in nobody's way.
+
+use std::time::{Duration, Instant};
+
+use lineshaft::proto::v1::{self, TaskState};
+use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
+use tokio::net::TcpListener;
+use tonic::Request;
+
+use crate::collector::{Collector, body, hex, text};
+use crate::support::{PATIENCE, Server, bytes, millis, noop, task};
+
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const CALLER: &str = "b7ad6b7169203331";
+
+const CONFIG: &str = r#"
+[[pool]]
+name = "default"
+[[pool]]
+name = "waiting"
+kind = "async"
+size = 4
+[[handler]]
+name = "where"
+runner = "process"
+argv = ["/bin/sh", "-c", "echo $TRACEPARENT $TRACESTATE $BAGGAGE; echo to the log >&2"]
+[[handler]]
+name = "fails"
+runner = "process"
+argv = ["/bin/sh", "-c", "echo the secret is $SECRET >&2; exit 3"]
+env = { SECRET = "planted-in-env" }
+accepts_args = true
+[[handler]]
+name = "wait"
+runner = "builtin"
+builtin = "io"
+pool = "waiting"
+"#;
+
+/// One worker thread, as on a machine with one core, and batches that are only sent at the end.
+fn variables(collector: &Collector) -> Vec<(&str, &str)> {
+    vec![
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_METRICS_EXPORTER", "none"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "3600000"),
+        ("OTEL_BLRP_SCHEDULE_DELAY", "3600000"),
+        ("TOKIO_WORKER_THREADS", "1"),
+    ]
+}
+
+fn traced<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let headers = request.metadata_mut();
+    headers.insert("traceparent", format!("00-{TRACE}-{CALLER}-01").parse().unwrap());
+    headers.insert("tracestate", "vendor=1".parse().unwrap());
+    headers.insert("baggage", "user=7".parse().unwrap());
+    request
+}
+
+fn stop(server: &mut Server) {
+    server.signal(rustix::process::Signal::TERM);
+    assert!(server.wait_exit().success(), "{}", server.log());
+}
+
+#[tokio::test]
+async fn a_task_is_one_tree_from_its_caller_to_its_run() {
+    let collector = Collector::start().await;
+    let mut variables = variables(&collector);
+    variables.extend([
+        ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test,service.instance.id=me"),
+        ("OTEL_SERVICE_NAME", "tasks"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-team=blue%20sky"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "none"),
+    ]);
+    let mut server = Server::start_with(CONFIG, &variables);
+    let id = server.tasks().submit_task(traced(task("where", ""))).await.unwrap().into_inner().task_id;
+    let ended = server.ended(&id).await;
+    stop(&mut server);
+    // On one thread the last exports still end by themselves.
+    assert!(!server.log().contains("too slow") && !server.log().contains("lost"), "{}", server.log());
+
+    let call = collector
+        .once(|told| told.spans.iter().find(|span| span.name == "lineshaft.v1.TaskService/SubmitTask").cloned())
+        .await;
+    let (send, process) = (collector.span("send default", &id).await, collector.span("process default", &id).await);
+    assert_eq!((call.kind(), send.kind(), process.kind()), (SpanKind::Server, SpanKind::Producer, SpanKind::Consumer));
+    for span in [&call, &send, &process] {
+        assert_eq!(hex(&span.trace_id), TRACE, "{}", span.name);
+    }
+    assert_eq!(hex(&call.parent_span_id), CALLER);
+    assert_eq!((&send.parent_span_id, &process.parent_span_id), (&call.span_id, &send.span_id));
+    assert_eq!(text(&call.attributes, "rpc.status_code").as_deref(), Some("OK"));
+    assert_eq!(text(&call.attributes, "rpc.method").as_deref(), Some("lineshaft.v1.TaskService/SubmitTask"));
+    assert_eq!(text(&process.attributes, "lineshaft.task.state").as_deref(), Some("COMPLETED"));
+    assert_eq!(text(&process.attributes, "messaging.operation.type").as_deref(), Some("process"));
+    let waited: f64 = text(&process.attributes, "lineshaft.task.wait.duration").unwrap().parse().unwrap();
+    assert!((0.0..60.0).contains(&waited), "{waited}");
+    // The program can go on where the server stands.
+    let told = bytes(ended.result.as_ref());
+    assert_eq!(told.trim(), format!("00-{TRACE}-{}-01 vendor=1 user=7", hex(&process.span_id)));
+
+    let resource = collector.read(|told| told.resources[0].clone());
+    let of = |key: &str| text(&resource.attributes, key);
+    assert_eq!((of("service.name").as_deref(), of("service.instance.id").as_deref()), (Some("tasks"), Some("me")));
+    assert_eq!(of("deployment.environment.name").as_deref(), Some("test"));
+    assert!(of("service.version").is_some() && of("host.name").is_some() && of("process.pid").is_some());
+    assert_eq!(collector.read(|told| told.teams[0].clone()), "blue sky");
+}
+
+#[tokio::test]
+async fn tasks_sent_together_run_in_traces_of_their_own_unless_they_say_otherwise() {
+    let collector = Collector::start().await;
+    let mut server = Server::start_with(CONFIG, &variables(&collector));
+    let child = v1::SubmitTaskRequest { trace_mode: v1::TraceMode::Parent as i32, ..noop() };
+    let batch = v1::BatchSubmitTasksRequest { tasks: vec![noop(), noop(), child], batch_id: String::new() };
+    let ids = server.tasks().batch_submit_tasks(traced(batch)).await.unwrap().into_inner().task_ids;
+    let alone = v1::SubmitTaskRequest { trace_mode: v1::TraceMode::Link as i32, ..noop() };
+    let alone = server.tasks().submit_task(traced(alone)).await.unwrap().into_inner().task_id;
+    for id in ids.iter().chain([&alone]) {
+        server.ended(id).await;
+    }
+    stop(&mut server);
+
+    let send = collector
+        .once(|told| {
+            let counts = |span: &&Span| text(&span.attributes, "messaging.batch.message_count").as_deref() == Some("3");
+            told.spans.iter().find(counts).cloned()
+        })
+        .await;
+    let mut traces = Vec::new();
+    for id in &ids[..2] {
+        let process = collector.span("process default", id).await;
+        assert!(process.parent_span_id.is_empty() && hex(&process.trace_id) != TRACE);
+        assert_eq!((&process.links[0].trace_id, &process.links[0].span_id), (&send.trace_id, &send.span_id));
+        traces.push(process.trace_id);
+    }
+    assert_ne!(traces[0], traces[1]);
+    assert_eq!(collector.span("process default", &ids[2]).await.parent_span_id, send.span_id);
+    let (own, run) = (collector.span("send default", &alone).await, collector.span("process default", &alone).await);
+    assert_eq!((run.parent_span_id, &run.links[0].span_id), (Vec::new(), &own.span_id));
+}
+
+#[tokio::test]
+async fn failures_retries_and_cancels_are_seen_in_the_spans() {
+    let collector = Collector::start().await;
+    let mut server = Server::start_with(CONFIG, &variables(&collector));
+    let retry =
+        Some(v1::RetryPolicy { max_attempts: 2, delay: millis(1), jitter: Some(0.0), ..v1::RetryPolicy::default() });
+    let failing = server.submit(v1::SubmitTaskRequest { retry, ..task("fails", "") }).await;
+    server.ended(&failing).await;
+    let cancelled = server.submit(v1::SubmitTaskRequest { pool: "waiting".to_owned(), ..task("wait", "60") }).await;
+    server.until(&cancelled, TaskState::Running).await;
+    let request = v1::CancelTaskRequest { task_id: cancelled.clone(), ..v1::CancelTaskRequest::default() };
+    server.tasks().cancel_task(request).await.unwrap();
+    server.ended(&cancelled).await;
+    stop(&mut server);
+
+    let mut attempts = collector.spans("process default", &failing);
+    attempts.sort_by_key(|span| span.start_time_unix_nano);
+    assert_eq!(attempts.len(), 2, "{}", server.log());
+    for attempt in &attempts {
+        assert_eq!(attempt.status.as_ref().unwrap().code(), StatusCode::Error);
+        assert_eq!(attempt.status.as_ref().unwrap().message, "HANDLER_ERROR");
+        assert_eq!(text(&attempt.attributes, "process.exit.code").as_deref(), Some("3"));
+    }
+    assert_eq!(attempts[0].events[0].name, "retry scheduled");
+    assert_eq!(attempts[0].parent_span_id, attempts[1].parent_span_id);
+    assert!(attempts[1].events.is_empty());
+
+    let stopped = collector.span("process waiting", &cancelled).await;
+    let events: Vec<_> = stopped.events.iter().map(|event| event.name.as_str()).collect();
+    assert_eq!(events, ["stop requested", "cancelled"]);
+    assert_eq!(text(&stopped.attributes, "lineshaft.task.state").as_deref(), Some("CANCELLED"));
+    assert_eq!(stopped.status.unwrap_or_default().code(), StatusCode::Unset);
+}
+
+#[tokio::test]
+async fn a_refused_call_has_its_code_and_a_watch_ends_with_its_caller() {
+    let collector = Collector::start().await;
+    let mut server = Server::start_with(CONFIG, &variables(&collector));
+    server.tasks().submit_task(traced(task("nobody", ""))).await.unwrap_err();
+    let watch = v1::WatchTasksRequest { progress_interval: millis(100), ..v1::WatchTasksRequest::default() };
+    let mut steps = server.tasks().watch_tasks(traced(watch)).await.unwrap().into_inner();
+    steps.message().await.unwrap();
+    drop(steps);
+    stop(&mut server);
+    let find = |name: &'static str| {
+        move |told: &crate::collector::Told| told.spans.iter().find(|span| span.name == name).cloned()
+    };
+    let refused = collector.once(find("lineshaft.v1.TaskService/SubmitTask")).await;
+    assert_eq!(text(&refused.attributes, "rpc.status_code").as_deref(), Some("NOT_FOUND"));
+    assert_eq!(text(&refused.attributes, "error.type").as_deref(), Some("NOT_FOUND"));
+    assert_eq!(refused.status.unwrap_or_default().code(), StatusCode::Unset);
+    let watched = collector.once(find("lineshaft.v1.TaskService/WatchTasks")).await;
+    let code = text(&watched.attributes, "rpc.status_code");
+    assert!(matches!(code.as_deref(), Some("CANCELLED" | "UNAVAILABLE")), "{code:?}");
+}
+
+#[tokio::test]
+async fn a_task_keeps_its_place_in_the_trace_over_a_crash() {
+    let collector = Collector::start().await;
+    let mut server = Server::start_with(
+        CONFIG,
+        &[
+            ("OTEL_BSP_SCHEDULE_DELAY", "1"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+            ("OTEL_TRACES_EXPORTER", "otlp"),
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &collector.endpoint),
+        ],
+    );
+    server.pause("default", true).await;
+    let id = server.tasks().submit_task(traced(noop())).await.unwrap().into_inner().task_id;
+    let send = collector.span("send default", &id).await;
+    server.kill9();
+    server.start_again();
+    server.pause("default", false).await;
+    server.ended(&id).await;
+    let process = collector.span("process default", &id).await;
+    assert_eq!((hex(&process.trace_id).as_str(), process.parent_span_id), (TRACE, send.span_id));
+}
+
+#[tokio::test]
+async fn a_callers_place_travels_to_the_program_although_nothing_is_exported() {
+    let server = Server::start(CONFIG);
+    let id = server.tasks().submit_task(traced(task("where", ""))).await.unwrap().into_inner().task_id;
+    let told = bytes(server.ended(&id).await.result.as_ref());
+    assert_eq!(told.trim(), format!("00-{TRACE}-{CALLER}-01 vendor=1 user=7"));
+    assert!(server.log().contains("no telemetry is exported"), "{}", server.log());
+    let untraced = server.submit(task("where", "")).await;
+    assert_eq!(bytes(server.ended(&untraced).await.result.as_ref()).trim(), "");
+
+    let none = Server::start_with(CONFIG, &[("OTEL_PROPAGATORS", "baggage")]);
+    let id = none.tasks().submit_task(traced(task("where", ""))).await.unwrap().into_inner().task_id;
+    assert_eq!(bytes(none.ended(&id).await.result.as_ref()).trim(), "user=7");
+}
+
+#[tokio::test]
+async fn callers_decide_what_is_recorded_and_the_sampler_about_the_rest() {
+    let collector = Collector::start().await;
+    let mut variables = variables(&collector);
+    variables.push(("OTEL_TRACES_SAMPLER", "parentbased_always_off"));
+    let mut server = Server::start_with(CONFIG, &variables);
+    let silent = server.submit(noop()).await;
+    server.ended(&silent).await;
+    let heard = server.tasks().submit_task(traced(noop())).await.unwrap().into_inner().task_id;
+    server.ended(&heard).await;
+    stop(&mut server);
+    collector.span("process default", &heard).await;
+    assert_eq!(collector.spans("process default", &silent).len(), 0);
+}
+
+#[tokio::test]
+async fn log_records_tell_their_task_and_what_it_wrote_when_that_is_wanted() {
+    let collector = Collector::start().await;
+    let config = format!("[telemetry]\ntask_logs = \"stderr\"\n{CONFIG}");
+    let mut server = Server::start_with(&config, &variables(&collector));
+    let id = server.tasks().submit_task(traced(task("where", ""))).await.unwrap().into_inner().task_id;
+    server.ended(&id).await;
+    stop(&mut server);
+    let record = collector.once(|told| told.logs.iter().find(|log| body(log) == "to the log").cloned()).await;
+    assert_eq!(hex(&record.trace_id), TRACE);
+    assert_eq!(record.span_id, collector.span("process default", &id).await.span_id);
+    assert_eq!(text(&record.attributes, "lineshaft.task.id").as_deref(), Some(id.as_str()));
+    assert_eq!(text(&record.attributes, "lineshaft.attempt").as_deref(), Some("1"));
+    assert!(
+        text(&record.attributes, "lineshaft.worker").is_some_and(|worker| worker.starts_with("default/PoolWorker-"))
+    );
+    assert_eq!(text(&record.attributes, "log.iostream").as_deref(), Some("stderr"));
+    let own = collector.read(|told| told.logs.iter().map(body).collect::<Vec<_>>());
+    assert!(own.iter().any(|line| line == "serving"), "{own:?}");
+    assert!(!own.iter().any(|line| line.contains(TRACE)), "standard output is not asked for: {own:?}");
+}
+
+#[tokio::test]
+async fn what_is_secret_is_in_no_log_and_no_span() {
+    let collector = Collector::start().await;
+    let config = format!("[log]\nfilter = \"trace\"\n{CONFIG}");
+    let mut server = Server::start_with(&config, &variables(&collector));
+    let secret = |at: &str| format!("planted-in-{at}");
+    let failing = v1::SubmitTaskRequest {
+        args: vec![secret("args")],
+        retry: Some(v1::RetryPolicy { max_attempts: 1, ..v1::RetryPolicy::default() }),
+        ..task("fails", &secret("payload"))
+    };
+    let invalid = v1::SubmitTaskRequest { retry: None, ..task("compute", &format!("{:?}", secret("json"))) };
+    let mut request = traced(failing);
+    request.metadata_mut().insert("authorization", format!("Bearer {}", secret("header")).parse().unwrap());
+    let failing = server.tasks().submit_task(request).await.unwrap().into_inner().task_id;
+    let invalid = server.submit(invalid).await;
+    let (failing, invalid) = (server.ended(&failing).await, server.ended(&invalid).await);
+    assert!(failing.failure.unwrap().detail.contains("planted-in-env"));
+    assert_eq!(invalid.state(), TaskState::Failed);
+    stop(&mut server);
+    let log = server.log();
+    assert!(log.contains("the task failed") && log.contains("TRACE"), "{log}");
+    let line = log.lines().find(|line| line.contains("planted-in")).unwrap_or_default();
+    assert_eq!(line, "");
+    let exported = collector.read(|told| format!("{:?}{:?}", told.spans, told.logs));
+    assert!(exported.contains("HANDLER_ERROR") && !exported.contains("planted-in"));
+}
+
+#[tokio::test]
+async fn metrics_are_exported_as_well_and_for_the_last_time_at_the_end() {
+    let collector = Collector::start().await;
+    let exported =
+        [("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", &*collector.endpoint), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")];
+    let mut server = Server::start_with(CONFIG, &exported);
+    let id = server.submit(noop()).await;
+    server.ended(&id).await;
+    // The interval is a minute: this is the last export.
+    stop(&mut server);
+    let of_tasks = |told: &crate::collector::Told| {
+        told.metrics.iter().any(|name| name == "lineshaft.task.submitted").then_some(())
+    };
+    collector.once(of_tasks).await;
+    let resource = collector.read(|told| told.resources[0].clone());
+    assert_eq!(text(&resource.attributes, "service.name").as_deref(), Some("lineshaft"));
+    assert!(collector.read(|told| told.spans.is_empty() && told.logs.is_empty()), "nobody asked for others");
+}
+
+/// Runs tasks against a collector at this endpoint; how long the server then waits for the collector, when
+/// everything else has ended, and the log.
+async fn under_load(endpoint: &str, protocol: &str) -> (Duration, String) {
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+        ("OTEL_METRICS_EXPORTER", "none"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "10"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "64"),
+        ("TOKIO_WORKER_THREADS", "1"),
+    ];
+    let mut server = Server::start_with(CONFIG, &variables);
+    let tasks = || v1::BatchSubmitTasksRequest { tasks: vec![noop(); 500], batch_id: String::new() };
+    let mut client = server.tasks();
+    let mut last = String::new();
+    for _ in 0..4 {
+        let submitted = client.batch_submit_tasks(tasks()).await.unwrap().into_inner();
+        last.clone_from(&submitted.task_ids[499]);
+    }
+    server.ended(&last).await;
+    let filter = v1::TaskFilter { states: vec![TaskState::Completed as i32], ..v1::TaskFilter::default() };
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let request = v1::DeleteTasksRequest { filter: Some(filter.clone()) };
+        client.delete_tasks(request).await.unwrap();
+        let left = v1::ListTasksRequest::default();
+        if client.list_tasks(left).await.unwrap().into_inner().tasks.is_empty() {
+            break;
+        }
+        assert!(Instant::now() < until, "tasks do not end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    server.signal(rustix::process::Signal::TERM);
+    let until = Instant::now() + PATIENCE;
+    while !server.log().contains("\"stopped\"") {
+        assert!(Instant::now() < until, "{}", server.log());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let stopped = Instant::now();
+    assert!(server.wait_exit().success(), "{}", server.log());
+    (stopped.elapsed(), server.log())
+}
+
+#[tokio::test]
+async fn a_dead_or_slow_collector_costs_no_task_little_time_at_the_end_and_is_told_of() {
+    // Nobody is there any more.
+    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody = format!("http://{}", dead.local_addr().unwrap());
+    drop(dead);
+    // Somebody takes calls and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let slow = format!("http://{}", silent.local_addr().unwrap());
+    let hold = move || silent.incoming().collect::<Vec<_>>();
+    std::thread::Builder::new().name("silent".to_owned()).spawn(hold).unwrap();
+    for (endpoint, protocol) in
+        [(&nobody, "grpc"), (&slow, "grpc"), (&nobody, "http/protobuf"), (&slow, "http/protobuf")]
+    {
+        let (took, log) = under_load(endpoint, protocol).await;
+        // Three seconds, and a busy machine.
+        assert!(took < Duration::from_millis(4_500), "{protocol}: {took:?}");
+        assert!(log.contains("telemetry was lost") && log.contains("queue_full"), "{protocol}: {log}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_understood_is_said_once_at_the_start() {
+    let server = Server::start_with(CONFIG, &[("OTEL_TRACES_SAMPLER", "nonsense"), ("OTEL_SDK_DISABLED", "true")]);
+    let log = server.log();
+    assert!(log.contains("OTEL_TRACES_SAMPLER is ignored"), "{log}");
+}

@@ -1,0 +1,184 @@
+"""Runs the server against real collectors and looks at what arrived."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+import rotel
+
+LINESHAFT = os.environ["LINESHAFT_BINARY"]
+AGENT = pathlib.Path(rotel.__file__).parent / "rotel-agent"
+OTELTAP = pathlib.Path(sys.executable).parent / "oteltap"
+PATIENCE = 60
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+CALLER = "b7ad6b7169203331"
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def until(what, look):
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        found = look()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise SystemExit(f"never: {what}")
+
+
+def answers(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Running:
+    """A process whose output is kept."""
+
+    def __init__(self, command, log, **variables):
+        self.log = log
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+        with open(log, "ab") as out:
+            self.process = subprocess.Popen(
+                [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                env={**inherited, **variables})
+
+    def text(self):
+        return self.log.read_text(errors="replace")
+
+    def stop(self, number=signal.SIGTERM):
+        began = time.monotonic()
+        self.process.send_signal(number)
+        self.process.wait(PATIENCE)
+        return time.monotonic() - began
+
+
+class Server(Running):
+    def __init__(self, folder, **variables):
+        ready = folder / "ready"
+        ready.unlink(missing_ok=True)
+        command = [LINESHAFT, "serve", "--listen", "127.0.0.1:0", "--data-dir", folder / "data", "--ready-file", ready]
+        super().__init__(command, folder / "server.log", **variables)
+        until("the server is ready", ready.exists)
+        self.address = ready.read_text().strip()
+
+    def call(self, method, message, **headers):
+        request = urllib.request.Request(
+            f"http://{self.address}/lineshaft.v1.TaskService/{method}", json.dumps(message).encode(),
+            {"content-type": "application/json", **headers})
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return json.load(answer)
+
+
+def agent(folder, grpc, http):
+    command = [AGENT, "start", "--otlp-grpc-endpoint", f"127.0.0.1:{grpc}", "--otlp-http-endpoint", f"127.0.0.1:{http}",
+               "--debug-log", "traces", "--debug-log", "logs", "--debug-log-verbosity", "detailed",
+               "--exporter", "blackhole"]
+    started = Running(command, folder / "agent.log")
+    until("the collector listens", lambda: answers(grpc) and answers(http))
+    return started
+
+
+def spans(text):
+    """The spans of an agent's dump: name to fields."""
+    found = {}
+    for part in re.split(r"\n\s*(?:Span|ResourceSpans|ScopeSpans) #\d+", text):
+        fields = dict(re.findall(r"^\s*(Trace ID|Parent ID|ID|Name|Kind)\s*: (.*)$", part, re.M))
+        if "Name" in fields:
+            found.setdefault(fields["Name"].strip(), []).append({key: value.strip() for key, value in fields.items()})
+    return found
+
+
+def one_tree(folder, protocol):
+    folder.mkdir()
+    grpc, http = free_port(), free_port()
+    collector = agent(folder, grpc, http)
+    port = grpc if protocol == "grpc" else http
+    server = Server(folder, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}", OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+                    OTEL_EXPORTER_OTLP_COMPRESSION="gzip", OTEL_SERVICE_NAME="tasks")
+    submitted = server.call("SubmitTask", {"handler": "compute", "payload": {"json": 1000}},
+                            traceparent=f"00-{TRACE}-{CALLER}-01")
+    server.call("WaitTask", {"taskId": submitted["taskId"]})
+    assert server.stop() < 5, server.text()
+    dump = until("all spans", lambda: "process default" in collector.text() and collector.text())
+    collector.stop()
+    tree = spans(dump)
+    call = tree["lineshaft.v1.TaskService/SubmitTask"][0]
+    send, run = tree["send default"][0], tree["process default"][0]
+    assert [span["Trace ID"] for span in (call, send, run)] == [TRACE] * 3, tree
+    assert call["Parent ID"] == CALLER and send["Parent ID"] == call["ID"] and run["Parent ID"] == send["ID"], tree
+    assert "service.name" in dump and "tasks" in dump and "serving" in dump, "resource and log records"
+    print(f"ok: one tree over {protocol}")
+
+
+def awaited(folder):
+    """Another collector, which takes HTTP only, waits for a span by itself."""
+    folder.mkdir()
+    port = free_port()
+    collector = Running([OTELTAP, "--port", port, "--await-span", "^process default$"], folder / "oteltap.log")
+    until("the collector listens", lambda: answers(port))
+    server = Server(folder, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}", OTEL_BSP_SCHEDULE_DELAY="100")
+    server.call("SubmitTask", {"handler": "compute", "payload": {"json": 1000}})
+    assert collector.process.wait(PATIENCE) == 0, collector.text()
+    server.stop()
+    print("ok: a collector that waits for a span has seen it")
+
+
+def killed_under_load(folder):
+    folder.mkdir()
+    grpc, http = free_port(), free_port()
+    collector = agent(folder, grpc, http)
+    server = Server(folder, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{grpc}", OTEL_EXPORTER_OTLP_PROTOCOL="grpc",
+                    OTEL_BSP_SCHEDULE_DELAY="100", OTEL_EXPORTER_OTLP_TIMEOUT="1000")
+    ids = []
+
+    def load():
+        batch = {"tasks": [{"handler": "compute", "payload": {"json": 1}}] * 500}
+        ids.extend(server.call("BatchSubmitTasks", batch)["taskIds"])
+
+    load()
+    until("spans arrive", lambda: "process default" in collector.text())
+    collector.stop(signal.SIGKILL)
+    for _ in range(6):
+        load()
+    for task in ids[::100] + ids[-1:]:
+        state = server.call("WaitTask", {"taskId": task})["task"]["state"]
+        assert state == "TASK_STATE_COMPLETED", state
+    before = len(collector.text())
+    again = agent(folder, grpc, http)
+
+    def arrives():
+        load()
+        return "process default" in again.text()[before:]
+
+    until("spans arrive again", arrives)
+    left = server.call("ListTasks", {"filter": {"states": ["TASK_STATE_FAILED", "TASK_STATE_CANCELLED"]}})
+    assert not left.get("tasks"), left
+    assert server.stop() < 5, server.text()
+    again.stop()
+    assert "telemetry was lost" in server.text(), "what was lost is counted"
+    print(f"ok: a collector killed under load cost none of {len(ids)} tasks")
+
+
+def main():
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary)
+        one_tree(folder / "grpc", "grpc")
+        one_tree(folder / "http", "http/protobuf")
+        awaited(folder / "awaited")
+        killed_under_load(folder / "killed")
+
+
+if __name__ == "__main__":
+    main()
