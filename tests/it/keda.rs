@@ -129,3 +129,21 @@ async fn a_trigger_that_cannot_be_measured_is_told_why() {
     };
     assert_eq!(fields(&keda.0.get_metrics(request).await.unwrap_err()), ["metricName"]);
 }
+
+#[tokio::test]
+async fn the_health_port_has_room_for_many_triggers_on_one_connection() {
+    let server = Server::start(&format!("[server]\nhealth_listen = \"127.0.0.1:0\"\n{CONFIG}"));
+    let log = server.log();
+    let line = log.lines().find(|line| line.contains("answers probes")).expect("the port is announced");
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    let endpoint = format!("http://{}", line["address"].as_str().unwrap());
+    let channel = tonic::transport::Endpoint::from_shared(endpoint).unwrap().connect_lazy();
+    let mut keda = ExternalScalerClient::new(channel);
+    let load = trigger(&[("pool", "render"), ("value", "3")]);
+    let mut streams = Vec::new();
+    for _ in 0..40 {
+        let opened = tokio::time::timeout(PATIENCE, keda.stream_is_active(load.clone())).await;
+        streams.push(opened.expect("a stream in time").unwrap().into_inner());
+    }
+    assert!(!keda.is_active(load).await.unwrap().into_inner().result);
+}
