@@ -2,7 +2,11 @@
 //! write, and only then lets effects out.
 //!
 //! One commit is under way at a time; what is decided meanwhile waits for the next. So the more
-//! there is to do, the more of it shares a sync (group commit).
+//! there is to do, the more of it shares a sync (group commit). `serve` is what callers ask, `commit` the
+//! way of what was decided.
+
+mod commit;
+mod serve;
 
 use std::io;
 use std::sync::{Arc, mpsc};
@@ -12,34 +16,28 @@ use bytes::Bytes;
 use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{
-    CancelMode, CancelRequest, Catalog, Change, Clock, Durability, PoolName, PoolSpec, TaskId, Timestamp,
-};
-use crate::pool::{Attempt, Pool, Report, ReportSink, Surroundings, Ticket};
+use crate::model::{Catalog, Clock, PoolSpec, TaskId, Timestamp};
+use crate::pool::{Attempt, Pool, Report, ReportSink, Surroundings};
 use crate::runners::{Registry, StopCause};
 use crate::store::{Commit, KeptPool, PoolBounds, Recovery, Store, StoreError};
 use crate::telemetry::Telemetry;
 use crate::telemetry::vitals::Phase;
 
-use super::core::{self, Core, Dispatch, Finished, Output, PoolUpdate, PoolView};
-use super::handle::{Cancel, Handle, Interned, PoolMetrics, RetentionView, Shared};
+use commit::Pending;
+
+use super::core::{self, Core, Finished, Output};
+use super::handle::{Handle, Interned, RetentionView, Shared};
 use super::hub::Hub;
 use super::keeper;
 use super::observer::Observer;
-use super::refusal::{Internal, Refusal, StoreUnavailable};
-use super::requests::{Answer, Input, Reply, Request};
+use super::requests::Input;
 
 /// Inputs handled before effects are looked at.
 const DRAIN_MAX: usize = 4_096;
 /// How long a start that nobody waits for may stay unwritten, so that short tasks need one commit less.
 const LINGER: Duration = Duration::from_millis(1);
-/// Events of a commit that is written by the loop itself: to hand it over would take longer than the
-/// loop could do anything useful meanwhile. A larger one is written while the next is decided.
-const WRITTEN_HERE_MAX: usize = 256;
 /// How often the loop looks around when nothing happens.
 const IDLE_TICK: Duration = Duration::from_secs(1);
-/// Time between attempts to write when the store refuses.
-const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// Finished tasks forgotten at a time.
 const SWEEP_STEPS: usize = 256;
 /// How long an interrupted attempt may take to end before it is forced.
@@ -58,24 +56,6 @@ pub struct Options {
     pub watch_window: u64,
     /// Where it tells about itself.
     pub telemetry: Telemetry,
-}
-
-/// Decided and not yet durable.
-#[derive(Default)]
-struct Pending {
-    events: Vec<crate::model::Event>,
-    dispatches: Vec<(u16, Vec<Arc<Attempt>>, [bool; 4])>,
-    confirms: Vec<Arc<Attempt>>,
-    answers: Vec<Answer>,
-    /// Somebody waits for it.
-    urgent: bool,
-    since: Option<Instant>,
-}
-
-impl Pending {
-    fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.dispatches.is_empty() && self.answers.is_empty()
-    }
 }
 
 /// The scheduler as a running part.
@@ -279,168 +259,6 @@ impl Service {
         }
     }
 
-    fn serve(&mut self, now: Timestamp, request: Request, out: &mut Output) {
-        match request {
-            Request::Submit { specs, reply } => self.submit(now, specs, reply, out),
-            Request::SubmitEach { specs, reply } => {
-                if let Some(refusal) = self.store_refusal() {
-                    return drop(reply.send(Err(refusal)));
-                }
-                let answers = specs.into_iter().map(|spec| self.core.submit(now, vec![spec], out)).collect();
-                self.pending.answers.push(Answer::SubmittedEach(reply, answers));
-            }
-            Request::Cancel { cancel, reply } => self.cancel(now, cancel, reply, out),
-            Request::Delete { filter, reply } => {
-                if let Some(refusal) = self.store_refusal() {
-                    return drop(reply.send(Err(refusal)));
-                }
-                let deleted = self.core.delete_matching(now, &filter, out);
-                self.pending.answers.push(Answer::Deleted(reply, (deleted, self.core.revision())));
-            }
-            Request::Pools { reply } => {
-                drop(reply.send(Ok((self.core.pool_views(), self.shared.hub.revision()))));
-            }
-            Request::UpdatePool { update, reply } => {
-                let updated = self.update_pool(&update);
-                drop(reply.send(updated.map(|view| (view, self.shared.hub.revision()))));
-            }
-            Request::ReadPools { pools, workers, reply } => {
-                let read = self.read_pools(now, pools, workers);
-                drop(reply.send(read.map(|metrics| (metrics, self.shared.hub.revision()))));
-            }
-            Request::ResetCounters { pool, reply } => drop(reply.send(self.reset_counters(now, &pool))),
-            Request::LiveAttempt { task, reply } => drop(reply.send(Ok(self.live_attempt(&task)))),
-            Request::Running { reply } => drop(reply.send(Ok(self.core.running()))),
-            Request::StoreFault { reply } => {
-                drop(reply.send(Ok(self.fault.as_ref().map(|(error, _)| error.to_string()))));
-            }
-            Request::Drain { limit } => self.drain(limit),
-        }
-    }
-
-    fn submit(
-        &mut self,
-        now: Timestamp,
-        specs: Vec<crate::model::TaskSpec>,
-        reply: Reply<core::Submitted>,
-        out: &mut Output,
-    ) {
-        if let Some(refusal) = self.store_refusal() {
-            return drop(reply.send(Err(refusal)));
-        }
-        match self.core.submit(now, specs, out) {
-            Ok(submitted) => self.pending.answers.push(Answer::Submitted(reply, submitted)),
-            Err(refusal) => drop(reply.send(Err(refusal))),
-        }
-    }
-
-    fn cancel(
-        &mut self,
-        now: Timestamp,
-        cancel: Cancel,
-        reply: Reply<(crate::model::TaskState, crate::model::Revision)>,
-        out: &mut Output,
-    ) {
-        if let Some(refusal) = self.store_refusal() {
-            return drop(reply.send(Err(refusal)));
-        }
-        let attempt = self.live_attempt(&cancel.id);
-        let recalled = attempt.as_ref().is_some_and(|attempt| attempt.recall());
-        let registered = attempt.as_ref().and_then(|a| self.shared.catalog.handlers.get(&a.spec().options.handler));
-        let grace = cancel.grace.or_else(|| registered.map(|handler| handler.grace)).unwrap_or(INTERRUPT_GRACE);
-        let request = CancelRequest {
-            requested_at: now,
-            reason: cancel.reason,
-            requested_by: cancel.by,
-            mode: cancel.mode,
-            grace: if cancel.mode == CancelMode::Force { Duration::ZERO } else { grace },
-        };
-        match self.core.cancel(&cancel.id, request, recalled, out) {
-            Ok(state) => {
-                let answer = (state, self.core.revision());
-                self.pending.answers.push(Answer::Cancelled(reply, answer));
-            }
-            Err(refusal) => drop(reply.send(Err(refusal))),
-        }
-    }
-
-    fn update_pool(&mut self, update: &PoolUpdate) -> Result<PoolView, Refusal> {
-        if let Some(refusal) = self.store_refusal() {
-            return Err(refusal);
-        }
-        let before = self.core.pool_views().into_iter().find(|view| view.spec.name == update.name);
-        let (index, view) = self.core.update_pool(update)?;
-        let changed = self.resize(index, view.spec.size).and_then(|()| self.keep_pool(index, &view.spec));
-        if let (Err(_), Some(PoolView { spec, .. })) = (&changed, before) {
-            let back = PoolUpdate {
-                name: spec.name,
-                size: Some(spec.size),
-                paused: Some(spec.paused),
-                queue_limit: Some(spec.queue_limit),
-                etag: None,
-            };
-            self.core.update_pool(&back)?;
-            self.resize(index, spec.size)?;
-        }
-        changed?;
-        if let Some(pool) = self.pools.get(usize::from(index)).and_then(Option::as_ref) {
-            pool.set_paused(view.spec.paused);
-        }
-        Ok(view)
-    }
-
-    fn resize(&self, index: u16, size: usize) -> Result<(), Refusal> {
-        let Some(pool) = self.pools.get(usize::from(index)).and_then(Option::as_ref) else { return Ok(()) };
-        pool.resize(size).map_err(|error| Internal { cause: error.to_string() }.into())
-    }
-
-    /// Waits for the disk: operators do this, and seldom.
-    fn keep_pool(&self, index: u16, spec: &PoolSpec) -> Result<(), Refusal> {
-        let Some(configured) = self.configured.get(usize::from(index)).copied() else { return Ok(()) };
-        let kept = KeptPool { name: spec.name.clone(), configured, set: PoolBounds::of(spec) };
-        let written = self.shared.store.journal.keep_pool(&kept);
-        written.map_err(|error| StoreUnavailable { cause: error.to_string() }.into())
-    }
-
-    fn read_pools(&mut self, now: Timestamp, pools: Vec<PoolName>, workers: bool) -> Result<Vec<PoolMetrics>, Refusal> {
-        let names = if pools.is_empty() {
-            self.core.pool_views().into_iter().map(|view| view.spec.name).collect()
-        } else {
-            pools
-        };
-        let mut metrics = Vec::new();
-        for name in names {
-            let (index, reading) = self.core.read_pool(now, &name)?;
-            let Some(pool) = self.pools.get(usize::from(index)).and_then(Option::as_ref) else { continue };
-            let stats = pool.stats();
-            let rows = if workers { pool.workers() } else { Vec::new() };
-            metrics.push(PoolMetrics::new(now, reading, &stats, rows));
-        }
-        Ok(metrics)
-    }
-
-    fn reset_counters(&mut self, now: Timestamp, pool: &PoolName) -> Result<crate::model::Revision, Refusal> {
-        let index = self.core.reset_counters(now, pool)?;
-        if let Some(pool) = self.pools.get(usize::from(index)).and_then(Option::as_ref) {
-            pool.reset_counters();
-        }
-        Ok(self.shared.hub.revision())
-    }
-
-    fn live_attempt(&self, task: &TaskId) -> Option<Arc<Attempt>> {
-        self.attempt(self.core.ticket(task)?)
-    }
-
-    fn attempt(&self, ticket: Ticket) -> Option<Arc<Attempt>> {
-        let attempt = self.attempts.get(ticket.slot as usize)?.as_ref()?;
-        (attempt.ticket() == ticket).then(|| attempt.clone())
-    }
-
-    fn store_refusal(&self) -> Option<Refusal> {
-        let (error, _) = self.fault.as_ref()?;
-        Some(StoreUnavailable { cause: error.to_string() }.into())
-    }
-
     fn drain(&mut self, limit: Duration) {
         let hurry_at = Instant::now() + limit;
         self.hurry_at = Some(self.hurry_at.map_or(hurry_at, |earlier| earlier.min(hurry_at)));
@@ -462,132 +280,6 @@ impl Service {
             if let Some(attempt) = self.attempt(ticket) {
                 attempt.stop(StopCause::Drain, INTERRUPT_GRACE);
             }
-        }
-    }
-
-    /// Moves what the core decided to where it waits to be durable; tells stops at once, since they
-    /// only end work.
-    fn absorb(&mut self, now: Timestamp, out: &mut Output) {
-        for ticket in std::mem::take(&mut out.recalls) {
-            if self.attempt(ticket).is_some_and(|attempt| attempt.recall()) {
-                self.core.recalled_expired(now, ticket, out);
-            }
-        }
-        for (ticket, cause, grace) in out.stops.drain(..) {
-            if let Some(attempt) = self.attempts.get(ticket.slot as usize).and_then(Option::as_ref)
-                && attempt.ticket() == ticket
-            {
-                attempt.stop(cause, grace);
-            }
-        }
-        for ticket in out.confirms.drain(..) {
-            let attempt = self.attempts.get(ticket.slot as usize).and_then(Option::as_ref);
-            self.pending.confirms.extend(attempt.filter(|attempt| attempt.ticket() == ticket).cloned());
-        }
-        for Dispatch { pool, assignments, held_back } in out.dispatches.drain(..) {
-            let mut attempts = Vec::with_capacity(assignments.len());
-            for assignment in assignments {
-                let slot = assignment.ticket.slot as usize;
-                let attempt = Attempt::new(assignment);
-                if self.attempts.len() <= slot {
-                    self.attempts.resize(slot + 1, None);
-                }
-                self.attempts[slot] = Some(attempt.clone());
-                attempts.push(attempt);
-            }
-            self.pending.dispatches.push((pool, attempts, held_back));
-        }
-        self.pending.urgent |= out.events.iter().any(|event| !matches!(event.change, Change::Started { .. }));
-        self.pending.events.append(&mut out.events);
-    }
-
-    fn commit(&mut self) {
-        if self.in_flight.is_some() || self.pending.is_empty() {
-            return;
-        }
-        if let Some((_, retry_at)) = &self.fault
-            && Instant::now() < *retry_at
-        {
-            return;
-        }
-        if self.pending.events.is_empty() {
-            let pending = std::mem::take(&mut self.pending);
-            return self.release(pending);
-        }
-        let urgent = self.pending.urgent || !self.pending.confirms.is_empty() || !self.pending.answers.is_empty();
-        let since = *self.pending.since.get_or_insert_with(Instant::now);
-        if !urgent && since.elapsed() < LINGER {
-            return;
-        }
-        let mut pending = std::mem::take(&mut self.pending);
-        let events = std::mem::take(&mut pending.events);
-        let sync = events.iter().any(|event| event.options.durability == Durability::Fsync);
-        let commit = Arc::new(Commit { events, sync });
-        self.observer.commit_begins();
-        self.in_flight = Some((commit.clone(), pending));
-        if commit.events.len() <= WRITTEN_HERE_MAX {
-            let result = self.shared.store.journal.append_now(commit);
-            return self.committed(result);
-        }
-        let inbox = self.shared.inbox.clone();
-        // A service that has gone wants no answer.
-        let done = Box::new(move |result| drop(inbox.send(Input::Committed(result))));
-        self.shared.store.journal.append(commit, done);
-    }
-
-    fn committed(&mut self, result: Result<(), StoreError>) {
-        let Some((commit, pending)) = self.in_flight.take() else { return };
-        match result {
-            Ok(()) => {
-                if self.fault.take().is_some() {
-                    tracing::info!("the store accepts writes again");
-                }
-                self.observer.durable(&commit.events);
-                self.shared.store.projection.feed(commit.clone());
-                self.shared.hub.publish(&commit);
-                self.release(pending);
-            }
-            Err(error) => self.keep(commit, pending, error),
-        }
-    }
-
-    /// The store refuses: whoever waits is told, what was decided stays decided and is tried again.
-    fn keep(&mut self, commit: Arc<Commit>, pending: Pending, error: StoreError) {
-        if self.fault.is_none() {
-            tracing::error!(%error, "the store refuses writes; nothing is accepted until it does again");
-        }
-        self.observer.refused();
-        let refusal = Refusal::from(StoreUnavailable { cause: error.to_string() });
-        let newer = std::mem::take(&mut self.pending);
-        for answer in pending.answers.into_iter().chain(newer.answers) {
-            answer.refuse(refusal.clone());
-        }
-        let mut events = Arc::try_unwrap(commit).map_or_else(|shared| shared.events.clone(), |commit| commit.events);
-        events.extend(newer.events);
-        self.pending = Pending {
-            events,
-            dispatches: pending.dispatches.into_iter().chain(newer.dispatches).collect(),
-            confirms: pending.confirms.into_iter().chain(newer.confirms).collect(),
-            answers: Vec::new(),
-            urgent: true,
-            since: pending.since,
-        };
-        self.fault = Some((error, Instant::now() + RETRY_INTERVAL));
-    }
-
-    /// Its events are durable: let the effects out. Attempts first, so that nobody who was answered
-    /// can see a lower priority start.
-    fn release(&mut self, pending: Pending) {
-        for attempt in pending.confirms {
-            attempt.confirm();
-        }
-        for (index, attempts, held_back) in pending.dispatches {
-            if let Some(pool) = self.pools.get(usize::from(index)).and_then(Option::as_ref) {
-                pool.push(attempts, held_back);
-            }
-        }
-        for answer in pending.answers {
-            answer.send();
         }
     }
 }
