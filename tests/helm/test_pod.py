@@ -143,7 +143,8 @@ class Machine:
 
     def end(self):
         if self.serving and self.serving.poll() is None:
-            self.serving.kill()
+            # It has changed its user since, so it does not die with who started it; unshare waits for it.
+            os.kill(self.init(), signal.SIGKILL)
             self.serving.wait()
 
 
