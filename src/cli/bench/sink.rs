@@ -73,3 +73,21 @@ async fn swallow(request: Request<Incoming>) -> Result<Response<Answer>, Infalli
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     Ok(response)
 }
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn whatever_is_exported_is_taken() {
+        let sink = Sink::start().unwrap();
+        let mut client = TraceServiceClient::connect(sink.url()).await.unwrap();
+        for _ in 0..2 {
+            let taken = client.export(ExportTraceServiceRequest::default()).await.unwrap().into_inner();
+            assert!(taken.partial_success.is_none());
+        }
+    }
+}
