@@ -265,7 +265,7 @@ mod tests {
             let workers: Vec<_> = (0..WORKERS).map(|_| meter.worker()).collect();
             let workers: Vec<_> = workers.into_iter().map(|worker| scope.spawn(move || work(worker))).collect();
             let mut before = 0;
-            while !workers.iter().all(|worker| worker.is_finished()) {
+            while !workers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
                 let seen = count(&text(), "lineshaft_task_wait_duration_seconds_count");
                 assert!(before <= seen && seen <= all, "{before} and then {seen}");
                 before = seen;
