@@ -32,6 +32,6 @@ pub use priority::Priority;
 pub use retry::RetryPolicy;
 pub use task::{
     Bill, CancelMode, CancelReceipt, CancelRequest, Captured, Output, OutputStream, Payload, StopMethod, Task,
-    TaskOptions, TaskSpec, TaskState, TaskStatus,
+    TaskExtras, TaskOptions, TaskSpec, TaskState, TaskStatus,
 };
 pub use trace::{TraceContext, TraceMode};

@@ -99,7 +99,7 @@ pub(super) fn rows(rows: usize) -> PageSize {
 /// A task as pages show it.
 pub(super) fn listed(task: &Task) -> Task {
     let mut task = task.clone();
-    Arc::make_mut(&mut task.spec).payload = bytes::Bytes::new();
+    Arc::make_mut(&mut task.spec).payload = Box::default();
     task
 }
 
