@@ -382,3 +382,36 @@ pub struct Task {
     /// How it stands.
     pub status: TaskStatus,
 }
+
+/// What a restart needs to know of a task. There are many at once, so it is not all that an answer shows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Standing {
+    /// What was asked for.
+    pub spec: Arc<TaskSpec>,
+    /// When it was accepted.
+    pub submitted_at: Timestamp,
+    /// When it ended; otherwise when it becomes or became eligible.
+    pub eligible_at: Timestamp,
+    /// A cancel that is under way.
+    pub cancel: Option<Box<CancelRequest>>,
+    /// The current or last attempt; 0 before the first.
+    pub attempt: u32,
+    /// Server crashes in a row while it was running.
+    pub crashes: u32,
+    /// Its state.
+    pub state: TaskState,
+}
+
+impl From<Task> for Standing {
+    fn from(Task { spec, status }: Task) -> Self {
+        Self {
+            spec,
+            submitted_at: status.submitted_at,
+            eligible_at: status.finished_at.unwrap_or(status.eligible_at),
+            cancel: status.cancel_request,
+            attempt: status.attempt,
+            crashes: status.crashes,
+            state: status.state,
+        }
+    }
+}

@@ -58,12 +58,8 @@ pub(super) fn attempt(
         content_type: "text/plain".into(),
         submitted_by: "test".into(),
     };
-    let spec = TaskSpec {
-        id: TaskId::parse(id).unwrap(),
-        options: Arc::new(options),
-        payload: payload.into(),
-        extras: None,
-    };
+    let spec =
+        TaskSpec { id: TaskId::parse(id).unwrap(), options: Arc::new(options), payload: payload.into(), extras: None };
     let ticket = Ticket { slot: 0, fence };
     Attempt::new(Assignment {
         ticket,

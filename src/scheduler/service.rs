@@ -305,7 +305,7 @@ fn restore_pools(configured: &mut [PoolSpec], kept: &[KeptPool]) {
 
 fn recover(options: core::Options, recovery: Recovery, now: Timestamp) -> (Core, Pending) {
     let mut core = Core::new(options);
-    for task in &recovery.tasks {
+    for task in recovery.tasks {
         core.restore(task, recovery.revision);
     }
     for event in &recovery.events {

@@ -12,8 +12,8 @@ use super::record::{Damage, damage, state};
 use super::record_trace::TraceRecord;
 use crate::model::{
     BatchId, Bill, CancelMode, CancelReceipt, CancelRequest, Captured, Durability, Failure, FailureReason, HandlerName,
-    Namespace, Output, Payload, PoolName, Priority, RetryPolicy, Revision, StopMethod, TaskId, TaskExtras, TaskOptions, TaskSpec,
-    TaskStatus, Timestamp,
+    Namespace, Output, Payload, PoolName, Priority, RetryPolicy, Revision, StopMethod, TaskExtras, TaskId, TaskOptions,
+    TaskSpec, TaskStatus, Timestamp,
 };
 
 fn nanos(span: Duration) -> u64 {

@@ -70,7 +70,10 @@ mod tests {
         let id = TaskId::parse("t").unwrap();
         let spec = SpecRecord::decode(OLDER).unwrap().into_model(id, Arc::new(samples::options(0)));
         let spec = Arc::new(spec);
-        assert_eq!((&spec.payload[..], &*spec.extras().args, &spec.extras().trace), (&b"abc"[..], &["-v".into()][..], &None));
+        assert_eq!(
+            (&spec.payload[..], &*spec.extras().args, &spec.extras().trace),
+            (&b"abc"[..], &["-v".into()][..], &None)
+        );
         assert_eq!(SpecRecord::from(&spec).encode_to_vec(), OLDER);
     }
 

@@ -8,8 +8,8 @@ use hashbrown::HashMap;
 use super::Commit;
 use crate::model::{
     Bill, CancelMode, CancelReceipt, CancelRequest, Captured, Change, Durability, Event, Failure, FailureReason,
-    HandlerName, InterruptCause, Output, Payload, PoolName, Priority, RetryPolicy, Revision, StopMethod, TaskId,
-    TaskExtras, TaskOptions, TaskSpec, TaskState, Timestamp, TraceContext, TraceMode,
+    HandlerName, InterruptCause, Output, Payload, PoolName, Priority, RetryPolicy, Revision, StopMethod, TaskExtras,
+    TaskId, TaskOptions, TaskSpec, TaskState, Timestamp, TraceContext, TraceMode,
 };
 
 /// Makes events that could really happen, one after the other.

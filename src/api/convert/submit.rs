@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::model::task::{JSON, OCTET_STREAM};
 use crate::model::{
     BatchId, Catalog, Durability, HandlerName, HandlerSpec, Namespace, PoolKind, PoolName, PoolSpec, Priority,
-    RetryPolicy, TaskId, TaskExtras, TaskOptions, TaskSpec, Timestamp, TraceContext, TraceMode, id, limits,
+    RetryPolicy, TaskExtras, TaskId, TaskOptions, TaskSpec, Timestamp, TraceContext, TraceMode, id, limits,
 };
 use crate::proto::v1;
 use crate::telemetry::scope;
@@ -406,7 +406,10 @@ mod tests {
         assert_eq!((options.pool.as_str(), options.namespace.as_str()), ("waiting", "team"));
         assert_eq!((options.priority, options.timeout), (Priority::Critical, Duration::from_millis(1)));
         assert_eq!((options.retry.factor, options.retry.jitter, options.retry.attempts_max), (3.0, 0.0, 7));
-        assert_eq!((spec.extras().not_before, spec.extras().expires_at), (Some(Timestamp(3_000_000)), Some(Timestamp(10_000_000))));
+        assert_eq!(
+            (spec.extras().not_before, spec.extras().expires_at),
+            (Some(Timestamp(3_000_000)), Some(Timestamp(10_000_000)))
+        );
         assert_eq!((options.durability, options.at_most_once), (Durability::Memory, true));
         assert_eq!(&*spec.extras().args, &["-v".into()]);
     }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::model::{Change, Event, Payload, PoolName, Priority, StopMethod, TaskExtras, TaskId, TaskSpec, TaskState, Timestamp};
+use crate::model::{
+    Change, Event, Payload, PoolName, Priority, StopMethod, TaskExtras, TaskId, TaskSpec, TaskState, Timestamp,
+};
 use crate::pool::{Assignment, Ticket};
 use crate::runners::{Ended, StopCause};
 

@@ -110,7 +110,9 @@ impl Core {
             };
         }
         match self.tasks.find(&spec.id).and_then(|slot| self.tasks.get(slot)) {
-            Some(twin) if repeats(twin, spec) && twin.spec.extras().request_id == spec.extras().request_id => Ok(Some(duplicate(twin))),
+            Some(twin) if repeats(twin, spec) && twin.spec.extras().request_id == spec.extras().request_id => {
+                Ok(Some(duplicate(twin)))
+            }
             Some(twin) => Err(TaskExists { task: twin.spec.id.clone() }.into()),
             None => Ok(None),
         }

@@ -161,7 +161,8 @@ impl Table {
         let hash = self.hasher.hash_one((namespace, request_id));
         let is_it = |slot: &u32| {
             self.get(*slot).is_some_and(|found| {
-                found.spec.extras().request_id.as_deref() == Some(request_id) && found.spec.options.namespace == *namespace
+                found.spec.extras().request_id.as_deref() == Some(request_id)
+                    && found.spec.options.namespace == *namespace
             })
         };
         self.by_request.find(hash, is_it)

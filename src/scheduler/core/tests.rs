@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-
 use crate::model::{
     Bill, CancelMode, CancelRequest, Change, Durability, Failure, FailureReason, HandlerName, Namespace, Payload,
-    PoolName, PoolSpec, Priority, RetryPolicy, StopMethod, TaskFilter, TaskId, TaskExtras, TaskOptions, TaskSpec, TaskState,
-    Timestamp,
+    PoolName, PoolSpec, Priority, RetryPolicy, StopMethod, TaskExtras, TaskFilter, TaskId, TaskOptions, TaskSpec,
+    TaskState, Timestamp,
 };
 use crate::pool::{Assignment, Ticket};
 use crate::runners::{Ended, StopCause};
