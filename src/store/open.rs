@@ -1,6 +1,6 @@
 //! Opening a store: the directory, its lock, and what a restart finds in it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -195,23 +195,24 @@ fn catch_up(journal: &SqliteJournal, projection: &SqliteProjection, recovery: &m
 
 /// Names tasks that have events, but whose submission is nowhere.
 fn note_lost(recovery: &mut Recovery) {
-    let submits = |event: &&Event| matches!(event.change, Change::Submitted { .. });
-    // Most of what a crash leaves are submissions: they are looked up, and not put into a set.
-    let mut lost: BTreeSet<_> =
-        recovery.events.iter().filter(|event| !submits(event)).map(|event| &event.task).collect();
+    let (submissions, changes): (Vec<&Event>, Vec<&Event>) =
+        recovery.events.iter().partition(|event| matches!(event.change, Change::Submitted { .. }));
+    // By the first change of each. Most of what a crash leaves are submissions: they are only looked up.
+    let mut lost = BTreeMap::new();
+    for event in changes {
+        lost.entry(&event.task).or_insert(event.revision);
+    }
+    let mut found = |task, at| {
+        if lost.get(task).is_some_and(|first| at < *first) {
+            lost.remove(task);
+        }
+    };
+    submissions.iter().for_each(|event| found(&event.task, event.revision));
+    recovery.tasks.iter().for_each(|task| found(&task.spec.id, Revision(0)));
     if lost.is_empty() {
         return;
     }
-    for event in recovery.events.iter().filter(submits) {
-        lost.remove(&event.task);
-    }
-    for task in &recovery.tasks {
-        lost.remove(&task.spec.id);
-    }
-    if lost.is_empty() {
-        return;
-    }
-    let named: Vec<_> = lost.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+    let named: Vec<_> = lost.keys().take(NAMED_MAX).map(ToString::to_string).collect();
     let note = format!("{} tasks have events but no submission, among them {}", lost.len(), named.join(", "));
     recovery.notes.push(note);
 }
