@@ -16,6 +16,7 @@ use crate::model::{
 use crate::pool::{Attempt, PoolStats, WorkerStats};
 use crate::runners::OutputBuffer;
 use crate::store::{Page, PageCursor, PageSize, Projection, Store, StoreError, fold};
+use crate::telemetry::vitals::Vitals;
 
 use super::core::{PoolReading, PoolUpdate, PoolView, Submitted, Times};
 use super::hub::{Hub, Watch};
@@ -154,17 +155,6 @@ impl PoolMetrics {
     }
 }
 
-/// Whether one part does its work.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ComponentHealth {
-    /// `store`, `scheduler`, `projection`.
-    pub name: String,
-    /// Whether it does.
-    pub healthy: bool,
-    /// What is wrong, or how it is.
-    pub detail: String,
-}
-
 /// How long finished tasks are kept.
 #[derive(Clone, Copy, Debug)]
 pub struct RetentionView {
@@ -185,6 +175,7 @@ pub(super) struct Shared {
     pub catalog: Arc<Catalog>,
     pub clock: Arc<dyn Clock>,
     pub hub: Arc<Hub>,
+    pub vitals: Arc<Vitals>,
     pub store: Store,
     pub retention: RetentionView,
     pub draining: CancellationToken,
@@ -259,7 +250,7 @@ impl Handle {
         async move { answer.await.map_err(|_| Draining)? }
     }
 
-    fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> oneshot::Receiver<Result<T, Refusal>> {
+    pub(super) fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> oneshot::Receiver<Result<T, Refusal>> {
         let (reply, answer) = oneshot::channel();
         // A service that has gone drops the reply, which the receiver sees.
         let _ = self.shared.inbox.send(Input::Request(request(reply)));
@@ -454,29 +445,6 @@ impl Handle {
     /// `UnknownPool`.
     pub async fn reset_counters(&self, pool: PoolName) -> Result<Revision, Refusal> {
         self.call(|reply| Request::ResetCounters { pool, reply }).await
-    }
-
-    /// Whether each part does its work.
-    pub async fn health(&self) -> Vec<ComponentHealth> {
-        let fault = self.call(|reply| Request::StoreFault { reply }).await;
-        let scheduler = ComponentHealth {
-            name: "scheduler".to_owned(),
-            healthy: fault.is_ok(),
-            detail: fault.as_ref().err().map_or_else(|| "answers".to_owned(), ToString::to_string),
-        };
-        let fault = fault.unwrap_or_default();
-        let store = ComponentHealth {
-            name: "store".to_owned(),
-            healthy: fault.is_none(),
-            detail: fault.unwrap_or_else(|| format!("{}: accepts writes", self.shared.store.kind)),
-        };
-        let trouble = self.shared.store.projection.trouble().borrow().as_ref().map(ToString::to_string);
-        let projection = ComponentHealth {
-            name: "projection".to_owned(),
-            healthy: trouble.is_none(),
-            detail: trouble.unwrap_or_else(|| "follows".to_owned()),
-        };
-        vec![scheduler, store, projection]
     }
 
     /// Begins a graceful shutdown; `None`: the configured limit. Idempotent.

@@ -6,6 +6,7 @@
 
 mod core;
 mod handle;
+mod health;
 mod hub;
 mod keeper;
 mod observer;
@@ -17,7 +18,8 @@ pub use self::core::{Accepted, Options as CoreOptions, PoolUpdate, PoolView, Sub
 pub use crate::pool::WorkerStats;
 pub use crate::runners::OutputBuffer;
 pub use crate::store::{Page, PageCursor, PageSize, fold};
-pub use handle::{Cancel, ComponentHealth, Found, Handle, OutputSource, PoolMetrics, RetentionView};
+pub use handle::{Cancel, Found, Handle, OutputSource, PoolMetrics, RetentionView};
+pub use health::ComponentHealth;
 pub use hub::{EventRef, Watch};
 pub use refusal::*;
 pub use service::{Options, Service};

@@ -116,6 +116,7 @@ impl Service {
             catalog: options.catalog,
             clock: clock.clone(),
             hub,
+            vitals: options.telemetry.vitals.clone(),
             store,
             retention,
             draining,
