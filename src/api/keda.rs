@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use tonic::{Request, Response, Status};
 
-use crate::model::PoolName;
+use crate::model::{ErrorCode, PoolName};
 use crate::proto::externalscaler::{
     self as wire, external_scaler_server::ExternalScaler, external_scaler_server::ExternalScalerServer,
 };
 use crate::scheduler::{Draining, Handle, PoolMetrics, UnknownPool};
 
 use super::convert::InvalidFields;
-use super::status::refused;
+use super::status::{EdgeError, refused};
 use super::tasks::Body;
 
 /// How often a stream looks whether there is anything to do.
@@ -120,6 +120,7 @@ impl Scaler {
 #[tonic::async_trait]
 impl ExternalScaler for Scaler {
     type StreamIsActiveStream = Body<wire::IsActiveResponse>;
+    type StreamMetricSpecStream = Body<wire::GetMetricSpecResponse>;
 
     async fn is_active(
         &self,
@@ -167,6 +168,15 @@ impl ExternalScaler for Scaler {
         let (target_size, target_size_float) = (whole(trigger.target), trigger.target);
         let spec = wire::MetricSpec { metric_name: trigger.name, target_size, target_size_float };
         Ok(Response::new(wire::GetMetricSpecResponse { metric_specs: vec![spec] }))
+    }
+
+    /// Newer KEDAs ask for changes of what a trigger measures, and do not ask again when there can be none.
+    async fn stream_metric_spec(
+        &self,
+        _: Request<wire::ScaledObjectRef>,
+    ) -> Result<Response<Self::StreamMetricSpecStream>, Status> {
+        let message = "what a trigger measures changes with the trigger only".to_owned();
+        Err(refused(EdgeError { code: ErrorCode::Unsupported, message }))
     }
 
     async fn get_metrics(

@@ -13,7 +13,7 @@ mod refusal;
 mod requests;
 mod service;
 
-pub use self::core::{Accepted, Options as CoreOptions, PoolUpdate, PoolView, Submitted, Times};
+pub use self::core::{Accepted, Options as CoreOptions, PoolUpdate, PoolView, Recovered, Submitted, Times};
 pub use crate::pool::WorkerStats;
 pub use crate::runners::OutputBuffer;
 pub use crate::store::{Page, PageCursor, PageSize, fold};
