@@ -13,7 +13,7 @@ import yaml
 
 import chart
 from chart import BINARY, MODES, OPEN, ROOT, laid_over, only, render, server
-from test_values import CERT, JWT, OTLP, SCALED, TLS
+from test_values import CERT, JWT, KEDA, KNOWN, OTLP, PEER, SCALED, TLS
 
 modes = pytest.mark.parametrize("mode", MODES, ids=lambda path: path.stem.removesuffix("-values"))
 
@@ -228,6 +228,37 @@ def test_the_monitor_and_scalers_find_the_health_port():
     assert monitor["endpoints"][0]["port"] in ports
     trigger = only(documents, "ScaledObject")["spec"]["triggers"][0]
     assert trigger["metadata"]["scalerAddress"] == f"{headless['metadata']['name']}.work.svc:{ports['health']}"
+
+
+def test_keda_is_let_in_where_it_asks():
+    def asked(values):
+        documents = render(values)
+        rules = only(documents, "NetworkPolicy")["spec"]["ingress"]
+        [port] = rules[2]["ports"]
+        [peer] = rules[2]["from"]
+        trigger = only(documents, "ScaledObject")["spec"]["triggers"][0]
+        return port["port"], peer, trigger["metadata"]["scalerAddress"]
+
+    home = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "keda"}}}
+    assert asked(KEDA) == ("health", home, "demo-lineshaft-headless.work.svc:7071")
+    known = laid_over(laid_over(KNOWN, KEDA), {"keda": {"certificateSecret": "me"}, "service": {"port": 443}})
+    assert asked(known) == ("grpc", home, "demo-lineshaft.work.svc:443")
+    assert asked(laid_over(known, {"networkPolicy": {"kedaFrom": PEER}}))[1] == PEER[0]
+    assert len(only(render({}), "NetworkPolicy")["spec"]["ingress"]) == 2
+
+
+def test_keda_shows_the_certificate_by_the_names_that_it_knows():
+    known = laid_over(laid_over(KNOWN, KEDA), {"keda": {"certificateSecret": "me"}})
+    documents = render(known)
+    authentication = only(documents, "TriggerAuthentication")
+    trigger = only(documents, "ScaledObject")["spec"]["triggers"][0]
+    assert trigger["authenticationRef"] == {"name": authentication["metadata"]["name"]}
+    assert trigger["metadata"]["enableTLS"] == "true"
+    parameters = {ref["parameter"]: (ref["name"], ref["key"]) for ref in authentication["spec"]["secretTargetRef"]}
+    # As KEDA's external scaler reads them.
+    assert parameters == {
+        "caCert": ("me", "ca.crt"), "tlsClientCert": ("me", "tls.crt"), "tlsClientKey": ("me", "tls.key")}
+    assert not [d for d in render(KEDA) if d["kind"] == "TriggerAuthentication"]
 
 
 def test_rules_and_dashboard_reach_the_cluster_as_they_are():
