@@ -15,6 +15,8 @@ import chart
 from chart import BINARY, MODES, OPEN, ROOT, laid_over, only, render, server
 from test_values import CERT, JWT, KEDA, KNOWN, OTLP, PEER, SCALED, TLS
 
+DOCKERFILE = (chart.CHART / "Dockerfile").read_text()
+
 modes = pytest.mark.parametrize("mode", MODES, ids=lambda path: path.stem.removesuffix("-values"))
 
 
@@ -309,14 +311,28 @@ def test_the_chart_is_of_the_version_of_the_binary():
 def test_the_image_is_built_of_everything_that_the_binary_is_made_of():
     """Files that the compiler read, against those that the Dockerfile copies and .dockerignore lets in."""
     read = sources_of_the_binary()
-    copied = re.findall(r"^COPY (?!--)(.*) \S+$", (chart.CHART / "Dockerfile").read_text(), re.MULTILINE)
-    copied = [name for line in copied for name in line.split()]
-    let_in = (chart.CHART / "Dockerfile.dockerignore").read_text().splitlines()
-    let_in = [line[1:] for line in let_in if line.startswith("!")]
+    copied = [name for line in re.findall(r"^COPY (?!--)(.*) \S+$", DOCKERFILE, re.MULTILINE) for name in line.split()]
+    ignored = (chart.CHART / "Dockerfile.dockerignore").read_text().splitlines()
+    let_in = [line[1:] for line in ignored if line.startswith("!")]
+    assert "*" in ignored, "everything else stays out, such as what was built here"
     assert sorted(copied) == sorted(let_in)
-    assert len(read) > 50
-    for file in read:
+    assert all((ROOT / name).exists() for name in copied)
+    assert len(read) > 50 and "proto" in read
+    # What cargo reads, and the compiler does not list.
+    for file in [*read, "Cargo.toml", "Cargo.lock", ".cargo/config.toml"]:
         assert file.split("/")[0] in copied, f"{file} is not in the image's build"
+
+
+def test_the_image_is_built_by_the_compiler_that_the_crate_wants_for_the_system_that_it_runs_on():
+    cargo = tomllib.loads((ROOT / "Cargo.toml").read_text())
+    version, release = re.search(r"^FROM rust:([0-9.]+)-(\w+) AS build$", DOCKERFILE, re.MULTILINE).groups()
+    assert version == cargo["package"]["rust-version"]
+    base = re.search(r"^FROM gcr.io/distroless/cc-debian(\d+):nonroot$", DOCKERFILE, re.MULTILINE)[1]
+    # A binary of a newer libc would not start on an older one.
+    assert release == {"12": "bookworm", "13": "trixie"}[base]
+    user = re.search(r"^USER (\d+):(\d+)$", DOCKERFILE, re.MULTILINE).groups()
+    security = server(render({}))[0]["spec"]["securityContext"]
+    assert user == (str(security["runAsUser"]), str(security["runAsGroup"]))
 
 
 def sources_of_the_binary():
