@@ -25,7 +25,7 @@ use crate::telemetry::vitals::Phase;
 
 use commit::Pending;
 
-use super::core::{self, Core, Finished, Output};
+use super::core::{self, Core, Finished, Output, Recovered};
 use super::handle::{Handle, Interned, Shared};
 use super::hub::Hub;
 use super::keeper;
@@ -124,6 +124,11 @@ impl Service {
     /// What callers hold.
     pub fn handle(&self) -> Handle {
         Handle { shared: self.shared.clone() }
+    }
+
+    /// What it begins with: all that was recovered.
+    pub fn recovered(&self) -> Recovered {
+        self.core.recovered()
     }
 
     /// Serves until a drain is over: every attempt has ended, every event is durable. Blocks: for a
