@@ -62,7 +62,7 @@ impl Ledger {
         let mut ledger = Self::default();
         loop {
             match ledger.follow(&usages, &handle, &mut settled).await {
-                Ok(()) | Err(Refusal::Draining(_)) => return,
+                Ok(()) | Err(Refusal::Draining(_) | Refusal::WatchEnds(_)) => return,
                 Err(error) => tracing::warn!(%error, "tasks of identities are counted anew"),
             }
         }
