@@ -219,7 +219,8 @@ def retry(tasks, _):
 def spread(*_):
     """Two servers behind one name: both are used, one that drains is left without a failure."""
     addresses = os.environ["LINESHAFT_TWINS"]
-    both, first = connect(f"ipv4:{addresses}"), connect(addresses.split(",")[0])
+    # To the first whatever its health.
+    both, first = twins(), grpc.insecure_channel(addresses.split(",")[0])
     answered = collections.Counter()
     while len(answered) < 2:
         answered[instance(both)] += 1
@@ -250,8 +251,8 @@ def spread(*_):
         stop.set()
         assert calls.result() > 0, "nothing was called while it drained"
     # Who does not look at health meets the refusal, and the channel repeats the call on the other server.
-    config = [("grpc.service_config", SERVICE_CONFIG), ("grpc.inhibit_health_checking", 1)]
-    with grpc.insecure_channel(f"ipv4:{addresses}", [*config, ("grpc.enable_retries", 0)]) as hasty:
+    blind = ("grpc.inhibit_health_checking", 1)
+    with twins(blind, ("grpc.enable_retries", 0)) as hasty:
         met = None
         while met is None:
             try:
@@ -260,14 +261,22 @@ def spread(*_):
                 met = error
         assert met.code() == grpc.StatusCode.UNAVAILABLE, met
         assert refusal(met)["ErrorInfo"].reason == "DRAINING", met
-    with grpc.insecure_channel(f"ipv4:{addresses}", config) as repeating:
+    with twins(blind) as repeating:
         known = set()
         while len(known) < 2:
             known.add(instance(repeating))
         for number in range(4):
             submit_once(repeating, f"python-repeated-{number}")
+    tasks.CancelTask(s.CancelTaskRequest(task_id=long), timeout=10)
     both.close()
     first.close()
+
+
+def twins(*more):
+    """A channel to both; `dns:///NAME` does the same where they have a name."""
+    # Without it a list of addresses would be the authority, and that is none.
+    options = [("grpc.service_config", SERVICE_CONFIG), ("grpc.default_authority", "twins"), *more]
+    return grpc.insecure_channel("ipv4:" + os.environ["LINESHAFT_TWINS"], options)
 
 
 def instance(channel):

@@ -277,7 +277,8 @@ func (s scenario) spread(ctx context.Context) {
 	for _, calls := range answered {
 		want(calls >= 8, answered)
 	}
-	first := s.twins(addresses[:1])
+	// To the first whatever its health.
+	first := s.twins(addresses[:1], grpc.WithDisableHealthCheck())
 	leaving := instance(ctx, first)
 	long, err := v1.NewTaskServiceClient(first).SubmitTask(ctx, nap(60))
 	must(err)
@@ -310,8 +311,7 @@ func (s scenario) spread(ctx context.Context) {
 	}
 	close(stop)
 	want(<-stopped > 0, "nothing was called while it drained")
-	health, err := healthv1.NewHealthClient(s.twins(addresses[:1], grpc.WithDisableHealthCheck())).
-		Check(ctx, &healthv1.HealthCheckRequest{})
+	health, err := healthv1.NewHealthClient(first).Check(ctx, &healthv1.HealthCheckRequest{})
 	must(err)
 	want(health.Status == healthv1.HealthCheckResponse_NOT_SERVING, health)
 	// Who does not look at health meets the refusal.
@@ -330,6 +330,8 @@ func (s scenario) spread(ctx context.Context) {
 	for call := range 4 {
 		submitOnce(ctx, repeating, fmt.Sprint("go-repeated-", call))
 	}
+	_, err = v1.NewTaskServiceClient(first).CancelTask(ctx, &v1.CancelTaskRequest{TaskId: long.TaskId})
+	must(err)
 }
 
 // twins makes a channel to servers of one name, as a resolver such as dns:/// finds them.
@@ -341,7 +343,7 @@ func (s scenario) twins(addresses []string, more ...grpc.DialOption) *grpc.Clien
 	}
 	found.InitialState(state)
 	more = append(more, grpc.WithResolvers(found))
-	channel, err := lineshaft.Connect("twins:///", s.serviceConfig, insecure.NewCredentials(), more...)
+	channel, err := lineshaft.Connect("twins:///lineshaft", s.serviceConfig, insecure.NewCredentials(), more...)
 	must(err)
 	return channel
 }
