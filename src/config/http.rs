@@ -17,7 +17,7 @@ pub struct Http {
     pub header_timeout: Span,
     /// Time in which the body of a call that is not gRPC must be complete, 100ms to 1h. Default 30s.
     pub body_timeout: Span,
-    /// Origins of web pages that may call (CORS), such as "https://tasks.example.com"; "*" lets every page
+    /// Origins of web pages that may call (CORS), such as `https://tasks.example.com`; "*" lets every page
     /// call. In the environment with commas between. Default: none.
     #[serde(deserialize_with = "list")]
     pub allowed_origins: Vec<String>,
