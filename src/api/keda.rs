@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use tonic::{Request, Response, Status};
 
-use crate::model::PoolName;
+use crate::model::{ErrorCode, PoolName};
 use crate::proto::externalscaler::{
     self as wire, external_scaler_server::ExternalScaler, external_scaler_server::ExternalScalerServer,
 };
 use crate::scheduler::{Handle, PoolMetrics};
 
 use super::convert::InvalidFields;
-use super::status::refused;
+use super::status::{EdgeError, refused};
 use super::tasks::Body;
 use super::ticks::Ticks;
 
@@ -123,6 +123,7 @@ impl Scaler {
 #[tonic::async_trait]
 impl ExternalScaler for Scaler {
     type StreamIsActiveStream = Body<wire::IsActiveResponse>;
+    type StreamMetricSpecStream = Body<wire::GetMetricSpecResponse>;
 
     async fn is_active(
         &self,
@@ -162,6 +163,15 @@ impl ExternalScaler for Scaler {
         let (target_size, target_size_float) = (whole(trigger.target), trigger.target);
         let spec = wire::MetricSpec { metric_name: trigger.name, target_size, target_size_float };
         Ok(Response::new(wire::GetMetricSpecResponse { metric_specs: vec![spec] }))
+    }
+
+    /// Newer KEDAs ask for changes of what a trigger measures, and do not ask again when there can be none.
+    async fn stream_metric_spec(
+        &self,
+        _: Request<wire::ScaledObjectRef>,
+    ) -> Result<Response<Self::StreamMetricSpecStream>, Status> {
+        let message = "what a trigger measures changes with the trigger only".to_owned();
+        Err(refused(EdgeError { code: ErrorCode::Unsupported, message }))
     }
 
     async fn get_metrics(

@@ -98,7 +98,7 @@ mod tests {
             watch_window: 1_000,
             telemetry: telemetry.clone(),
         };
-        let (store, recovery) = store::open(&store::Options { directory: None }).unwrap();
+        let (store, recovery) = store::open(&store::Options::default()).unwrap();
         let runtime = tokio::runtime::Handle::current();
         Service::start(options, store, recovery, Arc::default(), Arc::new(SystemClock), &runtime).unwrap()
     }

@@ -15,7 +15,9 @@ mod requests;
 mod service;
 mod views;
 
-pub use self::core::{Accepted, Counters, Options as CoreOptions, PoolReading, PoolUpdate, PoolView, Submitted, Times};
+pub use self::core::{
+    Accepted, Counters, Options as CoreOptions, PoolReading, PoolUpdate, PoolView, Recovered, Submitted, Times,
+};
 pub use crate::pool::{PoolStats, WorkerStats};
 pub use crate::runners::OutputBuffer;
 pub use crate::store::{Page, PageCursor, PageSize, fold};

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{Catalog, Clock, PoolSpec, Revision, TaskId, Timestamp};
+use crate::model::{Catalog, Clock, PoolSpec, Revision, TaskId, TaskSpec, Timestamp};
 use crate::pool::{Attempt, Pool, Report, Surroundings};
 use crate::runners::{Registry, StopCause};
 use crate::store::{Commit, KeptPool, PoolBounds, Recovery, Store, StoreError};
@@ -25,7 +25,7 @@ use crate::telemetry::vitals::Phase;
 
 use commit::Pending;
 
-use super::core::{self, Core, Finished, Output};
+use super::core::{self, Core, Finished, Output, Recovered};
 use super::handle::{Handle, Interned, Shared};
 use super::hub::Hub;
 use super::keeper;
@@ -124,6 +124,11 @@ impl Service {
     /// What callers hold.
     pub fn handle(&self) -> Handle {
         Handle { shared: self.shared.clone() }
+    }
+
+    /// What it begins with: all that was recovered.
+    pub fn recovered(&self) -> Recovered {
+        self.core.recovered()
     }
 
     /// Serves until a drain is over: every attempt has ended, every event is durable. Blocks: for a
@@ -300,7 +305,7 @@ fn surroundings(
 
 /// The payload of a task whose attempt does not carry it.
 async fn payload(handle: Handle, id: TaskId) -> Result<Bytes, String> {
-    handle.get(&id).await.map(|found| found.task.spec.payload.clone()).map_err(|refusal| refusal.to_string())
+    handle.get(&id).await.map(|found| TaskSpec::payload_of(&found.task.spec)).map_err(|refusal| refusal.to_string())
 }
 
 /// Pools come up as they were changed, except where the configuration has changed since.
@@ -319,7 +324,7 @@ fn restore_pools(configured: &mut [PoolSpec], kept: &[KeptPool]) {
 
 fn recover(options: core::Options, recovery: Recovery, now: Timestamp) -> (Core, Pending) {
     let mut core = Core::new(options);
-    for task in &recovery.tasks {
+    for task in recovery.tasks {
         core.restore(task, recovery.revision);
     }
     for event in &recovery.events {

@@ -6,8 +6,6 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::model::task::{JSON, OCTET_STREAM};
 use crate::model::{Durability, Priority, RetryPolicy, Timestamp, TraceContext, TraceMode, id, limits};
 use crate::proto::v1;
@@ -131,14 +129,14 @@ pub(super) fn optional_name(bad: &mut InvalidFields, field: Field, text: &str) -
     bad.take(field, id::check_name(text)).map(|()| text.into())
 }
 
-pub(super) fn payload(bad: &mut InvalidFields, place: Place, payload: Option<v1::Payload>) -> (Bytes, Arc<str>) {
-    let Some(v1::Payload { kind, content_type }) = payload else { return (Bytes::new(), USUAL.octets.clone()) };
+pub(super) fn payload(bad: &mut InvalidFields, place: Place, payload: Option<v1::Payload>) -> (Box<[u8]>, Arc<str>) {
+    let Some(v1::Payload { kind, content_type }) = payload else { return (Box::default(), USUAL.octets.clone()) };
     let (data, usual) = match kind {
-        None => (Bytes::new(), &USUAL.octets),
+        None => (Box::default(), &USUAL.octets),
         Some(v1::payload::Kind::Data(data)) => {
             bad.at_most(Field(place, "payload"), data.len(), limits::PAYLOAD_BYTES_MAX, "bytes");
             // A copy: the bytes of the request would keep its whole buffer alive while the task waits.
-            (Bytes::copy_from_slice(&data[..data.len().min(limits::PAYLOAD_BYTES_MAX)]), &USUAL.octets)
+            (data[..data.len().min(limits::PAYLOAD_BYTES_MAX)].into(), &USUAL.octets)
         }
         Some(v1::payload::Kind::Json(value)) => {
             let text = json::text(&value).map_err(|fault| bad.add(Field(place, "payload.json"), fault));

@@ -29,6 +29,7 @@ use crate::runners::StopCause;
 
 pub use attempts::Finished;
 pub use pools::{Counters, PoolLoad, PoolReading, PoolUpdate, PoolView, Times};
+pub use recover::Recovered;
 pub use submit::{Accepted, Submitted};
 
 use lanes::Entry;
