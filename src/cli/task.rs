@@ -341,7 +341,10 @@ async fn follow_events(
                 request.include_snapshot = false;
             }
             Some(watch_tasks_response::Kind::Event(event)) => {
-                request.after_revision = Some(event.revision);
+                // Within a snapshot it does not tell where to go on: the snapshot does, at its end.
+                if !request.include_snapshot {
+                    request.after_revision = Some(event.revision);
+                }
                 out.one(&event, event_line);
             }
             Some(watch_tasks_response::Kind::Progress(progress)) => request.after_revision = Some(progress.revision),
