@@ -1,4 +1,4 @@
-//! The log: lines on standard error, so that standard output stays for data.
+//! The server's log: lines on standard output, which nothing else is written to.
 
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -64,8 +64,8 @@ pub struct Options {
 /// # Errors
 /// [`LogError`] when the filter is not valid or a log was started before.
 pub fn init(options: &Options, logger: Option<&SdkLoggerProvider>) -> Result<(), LogError> {
-    let terminal = io::stderr().is_terminal();
-    let subscriber = subscriber(options, logger, terminal, io::stderr)?;
+    let terminal = io::stdout().is_terminal();
+    let subscriber = subscriber(options, logger, terminal, io::stdout)?;
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Installed)
 }
 
@@ -115,7 +115,8 @@ where
         OpenTelemetryTracingBridge::new(logger).with_filter(filter_fn(told))
     });
     let registry = tracing_subscriber::registry().with(filter).with(Repeats::new(options.repeats_max)).with(exported);
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    // To complain about a reader that has gone would be a panic where nobody reads complaints either.
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).log_internal_errors(false);
     Ok(if json {
         Box::new(registry.with(lines.fmt_fields(JsonFields::new()).event_format(JsonLine::default())))
     } else {

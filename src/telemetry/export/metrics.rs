@@ -1,5 +1,7 @@
 //! An exporter of metrics that counts how its exports end.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,17 +18,24 @@ use super::Counts;
 pub struct CountedExporter {
     inner: MetricExporter,
     counts: Arc<Counts>,
+    runtime: tokio::runtime::Handle,
 }
 
 impl CountedExporter {
-    pub(super) fn new(inner: MetricExporter, counts: Arc<Counts>) -> Self {
-        Self { inner, counts }
+    pub(super) fn new(inner: MetricExporter, counts: Arc<Counts>, runtime: tokio::runtime::Handle) -> Self {
+        Self { inner, counts, runtime }
     }
 }
 
 impl PushMetricExporter for CountedExporter {
     async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
-        let result = self.inner.export(metrics).await;
+        // The reader drives this from a thread of its own, where a client of HTTP finds no runtime.
+        let mut export = pin!(self.inner.export(metrics));
+        let inside = poll_fn(|context| {
+            let _inside = self.runtime.enter();
+            export.as_mut().poll(context)
+        });
+        let result = inside.await;
         self.counts.settle(1, &result);
         result
     }

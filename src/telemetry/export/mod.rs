@@ -83,7 +83,7 @@ impl Exporters {
         let _inside = runtime.enter();
         let [traces, _, logs] = &self.counts;
         if let Some(target) = &self.settings.traces {
-            let exporter = transport::spans(target)?;
+            let exporter = transport::spans(target, traces)?;
             let batching = self.settings.span_batches;
             let sink = spans::Sink::new(exporter, &self.resource, self.settings.span_bounds.value_length);
             let (queue, courier) = batch::Queue::start(runtime, batching, traces.clone(), self.close.clone(), sink);
@@ -92,7 +92,7 @@ impl Exporters {
             self.tracer = Some(provider.tracer(SCOPE));
         }
         if let Some(target) = &self.settings.logs {
-            let sink = logs::Sink::new(transport::logs(target)?, &self.resource);
+            let sink = logs::Sink::new(transport::logs(target, logs)?, &self.resource);
             let batching = self.settings.log_batches;
             let (queue, courier) = batch::Queue::start(runtime, batching, logs.clone(), self.close.clone(), sink);
             self.couriers.push(courier);
@@ -134,8 +134,8 @@ impl Exporters {
     pub fn metric_reader(&self) -> Result<Option<PeriodicReader<CountedExporter>>, TransportError> {
         let (Some(target), Some(runtime)) = (&self.settings.metrics, &self.runtime) else { return Ok(None) };
         let _inside = runtime.enter();
-        let exporter = transport::metrics(target, self.settings.metric_deltas)?;
-        let exporter = CountedExporter::new(exporter, self.counts[1].clone());
+        let exporter = transport::metrics(target, self.settings.metric_deltas, &self.counts[1])?;
+        let exporter = CountedExporter::new(exporter, self.counts[1].clone(), runtime.handle().clone());
         Ok(Some(PeriodicReader::builder(exporter).with_interval(self.settings.metric_interval).build()))
     }
 
