@@ -44,7 +44,7 @@ fn ended(mut child: Child) -> (String, String) {
 
 #[test]
 fn what_a_server_says_is_one_json_object_a_line_on_standard_output_and_nothing_else_is_there() {
-    let directory = tempfile::tempdir().unwrap();
+    let (directory, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (log, talk) = ended(serve(directory.path(), "auto").0);
     let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let says = |what: &str| lines.iter().filter(|line| line["message"] == what).count();
@@ -52,7 +52,7 @@ fn what_a_server_says_is_one_json_object_a_line_on_standard_output_and_nothing_e
     let exported =
         |line: &&serde_json::Value| line["message"].as_str().unwrap().starts_with("no telemetry is exported");
     assert_eq!(lines.iter().filter(exported).count(), 1, "{log}");
-    let (log, talk) = ended(serve(directory.path(), "pretty").0);
+    let (log, talk) = ended(serve(other.path(), "pretty").0);
     assert!(log.contains(" INFO ") && !log.contains('{') && talk.is_empty(), "{log}{talk}");
 }
 
