@@ -130,8 +130,9 @@ where
     })
 }
 
-/// What exporters need to work: to export what they say would make them say more.
-const OWN: [&str; 7] = ["h2", "hyper", "hyper_util", "tonic", "tower", "rustls", "opentelemetry"];
+/// Exporters, and what they need to work: to export what they say would make them say more.
+const OWN: [&str; 8] =
+    ["h2", "hyper", "hyper_util", "tonic", "tower", "rustls", "opentelemetry", "lineshaft::telemetry::export"];
 
 /// One JSON object each line.
 struct JsonLine(Format<Json, Rfc3339>);
@@ -218,6 +219,7 @@ impl FormatTime for Rfc3339 {
 mod tests {
     use std::sync::Arc;
 
+    use opentelemetry_sdk::logs::InMemoryLogExporter;
     use parking_lot::Mutex;
 
     use super::*;
@@ -291,6 +293,22 @@ mod tests {
         assert_eq!((&line["pool"], &line["worker"]), (&"reports".into(), &"reports/PoolWorker-1".into()));
         let pretty = written(&options(LogFormat::Pretty, "info"), false, say);
         assert!(pretty.contains(" task=\"t-7\" attempt=2 "), "{pretty}");
+    }
+
+    #[test]
+    fn what_exporters_say_about_themselves_is_written_and_not_exported() {
+        let exporter = InMemoryLogExporter::default();
+        let logger = SdkLoggerProvider::builder().with_simple_exporter(exporter.clone()).build();
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let options = options(LogFormat::Json, "info");
+        let subscriber = subscriber(&options, Some(&logger), false, move || writer.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(target: "lineshaft::telemetry::export::batch", "telemetry is dropped");
+            tracing::warn!("something else");
+        });
+        assert_eq!(String::from_utf8(lines.0.lock().clone()).unwrap().lines().count(), 2);
+        assert_eq!(exporter.get_emitted_logs().unwrap().len(), 1, "each that is lost would make another one");
     }
 
     #[test]

@@ -135,7 +135,8 @@ impl Exporters {
         let (Some(target), Some(runtime)) = (&self.settings.metrics, &self.runtime) else { return Ok(None) };
         let _inside = runtime.enter();
         let exporter = transport::metrics(target, self.settings.metric_deltas, &self.counts[1])?;
-        let exporter = CountedExporter::new(exporter, self.counts[1].clone(), runtime.handle().clone());
+        let limit = self.settings.metric_timeout;
+        let exporter = CountedExporter::new(exporter, self.counts[1].clone(), runtime.handle().clone(), limit);
         Ok(Some(PeriodicReader::builder(exporter).with_interval(self.settings.metric_interval).build()))
     }
 
@@ -254,14 +255,19 @@ mod tests {
     }
 
     #[test]
-    fn certificates_that_are_not_there_are_named() {
-        let variables =
-            [("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c:4318"), ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/no/such.pem")];
-        let variables: Variables =
-            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let settings = Settings::read(variables.clone().into_iter(), "", "");
-        let error = Exporters::start(settings, &variables, "i").err().unwrap().to_string();
-        assert!(error.contains("/no/such.pem"), "{error}");
+    fn certificates_that_are_not_there_or_none_are_named() {
+        let none = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let [all, own, key] = ["CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"];
+        for endpoint in ["https://c:4317", "https://c:4318"] {
+            for wrong in [&[(all, "/no/such.pem")][..], &[(all, none)], &[(own, none), (key, none)]] {
+                let named = |(name, path): &(&str, &str)| (format!("OTEL_EXPORTER_OTLP_{name}"), (*path).to_owned());
+                let mut variables: Variables = wrong.iter().map(named).collect();
+                variables.insert("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), endpoint.to_owned());
+                let settings = Settings::read(variables.clone().into_iter(), "", "");
+                let error = Exporters::start(settings, &variables, "i").err().unwrap().to_string();
+                assert!(error.contains(wrong[0].1), "{error}");
+            }
+        }
     }
 
     #[test]

@@ -91,10 +91,14 @@ fn grpc_tls(target: &Target) -> Result<Option<ClientTlsConfig>, TransportError> 
         return Ok(None);
     }
     let mut tls = match &target.certificate {
-        Some(path) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(path)?)),
+        Some(path) => {
+            certificates(path)?;
+            ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(path)?))
+        }
         None => ClientTlsConfig::new().with_native_roots(),
     };
     if let Some((certificate, key)) = &target.identity {
+        (certificates(certificate)?, private_key(key)?);
         tls = tls.identity(Identity::from_pem(read(certificate)?, read(key)?));
     }
     Ok(Some(tls))
@@ -157,7 +161,11 @@ fn malformed(path: &Path) -> impl FnOnce(rustls::pki_types::pem::Error) -> Trans
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TransportError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
-    found.map_err(malformed(path))
+    let found = found.map_err(malformed(path))?;
+    if found.is_empty() {
+        return Err(TransportError::Pem { path: path.to_owned(), source: io::Error::other("it holds no certificate") });
+    }
+    Ok(found)
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TransportError> {
