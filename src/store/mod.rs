@@ -36,12 +36,12 @@ use std::sync::Arc;
 
 pub use backup::{Contents, backup, check};
 pub use folding::fold;
-pub use open::{Options, open};
+pub use open::{Options, open, rebuild};
 pub use pools::{KeptPool, PoolBounds};
 
 use tokio::sync::watch;
 
-use crate::model::{Event, Output, Revision, Task, TaskFilter, TaskId};
+use crate::model::{Event, Output, Revision, Standing, Task, TaskFilter, TaskId};
 
 /// Events that become durable together, in the order of their revisions and without a gap.
 #[derive(Clone, Debug, PartialEq)]
@@ -144,8 +144,8 @@ fn weight(task: &Task) -> usize {
     const FIXED: usize = 512;
     let (spec, options, status) = (&task.spec, &task.spec.options, &task.status);
     let labels = options.labels.iter().map(|(key, value)| key.len() + value.len() + 8);
-    let args = spec.args.iter().map(|arg| arg.len() + 8);
-    let request = spec.request_id.as_deref().map_or(0, str::len);
+    let args = spec.extras().args.iter().map(|arg| arg.len() + 8);
+    let request = spec.extras().request_id.as_deref().map_or(0, str::len);
     let failure = status.failure.as_deref().map_or(0, |failure| failure.message.len() + failure.detail.len());
     let result = status.result.as_ref().map_or(0, |result| result.data.len() + result.content_type.len());
     let texts = options.display_name.len() + options.submitted_by.len() + options.content_type.len() + request;
@@ -200,7 +200,7 @@ pub trait Projection: Send + Sync + 'static {
 #[derive(Clone, Debug, Default)]
 pub struct Recovery {
     /// Every task of the projection, live and finished, in the order of submission. Results are left out.
-    pub tasks: Vec<Task>,
+    pub tasks: Vec<Standing>,
     /// The revision at which they are true.
     pub revision: Revision,
     /// Everything later, in order.
@@ -234,6 +234,21 @@ pub enum StoreError {
         place: String,
         /// What does not fit.
         detail: String,
+    },
+    /// The projection is gone or damaged, and the journal does not have all that it was made of.
+    #[error(
+        "`{}` {what}, and cannot be made anew: the journal begins after revision {begin}, so tasks submitted up to \
+         there would be lost, live ones too; restore a back-up, or, to accept that loss, run \
+         `lineshaft store rebuild {}`",
+        path.display(), path.parent().unwrap_or(path).display()
+    )]
+    Lost {
+        /// The projection's file.
+        path: PathBuf,
+        /// `is missing`, or what is wrong with it.
+        what: String,
+        /// Revisions up to here are not in the journal any more.
+        begin: Revision,
     },
     /// Not a file of this program, or of a later version.
     #[error("`{}` cannot be used: {detail}", path.display())]

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::folding::{advance, output_of, submitted};
 use super::projection_rows::{
-    SpecRow, body_checksum, corrupt, is_inline, options_bytes, output_bytes, result_bytes, status, status_row,
+    SpecRow, body_checksum, corrupt, is_inline, options_bytes, output_bytes, result_bytes, status_of, status_row,
 };
 use super::record::{checksum, damage};
 use super::sqlite::{Schema, fault};
@@ -157,11 +157,23 @@ impl<'a> Writer<'a> {
     pub(super) fn write(&mut self, commits: &[Arc<Commit>]) -> Result<(), StoreError> {
         let written = self.try_write(commits);
         if written.is_err() {
-            // They may be ahead of the tables now.
-            self.live = Generations::new();
-            self.ended = Generations::new();
+            // What is known may be ahead of the tables now.
+            self.forget();
         }
         written
+    }
+
+    fn forget(&mut self) {
+        self.live = Generations::new();
+        self.ended = Generations::new();
+    }
+
+    /// Gives back the memory that only makes writing faster.
+    pub(super) fn give_back(&mut self) {
+        self.forget();
+        if let Err(error) = self.connection.execute_batch("PRAGMA shrink_memory") {
+            tracing::debug!(%error, "the projection's page cache could not be given back");
+        }
     }
 
     fn try_write(&mut self, commits: &[Arc<Commit>]) -> Result<(), StoreError> {
@@ -252,7 +264,7 @@ impl<'a> Writer<'a> {
         }
         let found = match self.live.remove(id) {
             Some(known) => Some(known),
-            None => load_status(&self.connection, self.path, id)?,
+            None => status_of(&self.connection, self.path, id)?,
         };
         let live = found.map(|(seq, status)| Box::new(Live { seq, fresh: None, status, outputs: Vec::new() }));
         Ok(Touched { dropped: None, live })
@@ -268,18 +280,6 @@ impl<'a> Writer<'a> {
             }
         }
     }
-}
-
-fn load_status(connection: &Connection, path: &Path, id: &TaskId) -> Result<Option<(u64, TaskStatus)>, StoreError> {
-    let fault = |error| fault("read", path, &error);
-    let text = id.to_string();
-    let sql = "SELECT seq, state, finished_at, status, status_crc FROM tasks WHERE id = ?1";
-    let mut statement = connection.prepare_cached(sql).map_err(fault)?;
-    let mut rows = statement.query([&text]).map_err(fault)?;
-    let Some(row) = rows.next().map_err(fault)? else { return Ok(None) };
-    let seq = row.get::<_, i64>(0).map_err(fault)?.cast_unsigned();
-    let status = status(seq, row, 1).map_err(|damage| corrupt(path, "tasks", &text, &damage))?;
-    Ok(Some((seq, status)))
 }
 
 fn store_touched(transaction: &Transaction<'_>, touched: &[Touched], meta: &mut Meta) -> rusqlite::Result<()> {
