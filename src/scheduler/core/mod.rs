@@ -199,7 +199,7 @@ impl Core {
     ) {
         let Some(task) = self.tasks.get(slot) else { return };
         let untold = state.is_terminal() && (task.state != TaskState::Running || task.fence == 0);
-        if let Some(trace) = task.spec.trace.as_ref().filter(|_| untold) {
+        if let Some(trace) = task.spec.extras().trace.as_ref().filter(|_| untold) {
             let (event, submitted_at) = (out.events.len(), task.submitted_at);
             out.unattempted.push(Unattempted { event, trace: trace.clone(), submitted_at });
         }
