@@ -17,7 +17,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Lineshaft: a gRPC task-execution service.
 ///
-/// Data goes to standard output, talk to standard error.
+/// Data goes to standard output, talk to standard error. What `serve` has to say is its log: standard output.
 #[derive(Parser)]
 #[command(version, name = "lineshaft", after_help = AFTER_HELP)]
 struct Arguments {
