@@ -108,20 +108,20 @@ pub async fn serve(
     let later = Arc::new(OnceLock::new());
     let probes = spawn_probes(&config, edge_options.clone(), later.clone(), &probes_stop).await?;
     let state = StateDirectory::new(&config)?;
-    let options = store::Options { directory: state.of_store.clone() };
+    let options = store::Options { directory: state.of_store.clone(), accept_loss: false };
     let (store, recovery) = store::open(&options)?;
     for note in &recovery.notes {
         tracing::warn!("{note}");
     }
     let host = Arc::new(state.host(&config, instance)?);
     let registry = Arc::new(registry(&config, &host)?);
-    let (tasks, revision) = (recovery.tasks.len(), recovery.revision);
     let clock = Arc::new(SystemClock);
     let runtime = tokio::runtime::Handle::current();
     let options = scheduler_options(&config, &telemetry);
     let service = scheduler::Service::start(options, store, recovery, registry, clock, &runtime);
     let service = service.map_err(failed_to("start the pools"))?;
     let handle = service.handle();
+    let (scheduler::Recovered { tasks, unfinished }, revision) = (service.recovered(), handle.revision());
     // Set once, here.
     let _ = later.set(handle.clone());
     let scheduler = spawn_scheduler(service, runtime)?;
@@ -133,7 +133,7 @@ pub async fn serve(
     if let Some(path) = &ready_file {
         announce(path, address).map_err(failed_to("write the ready file"))?;
     }
-    tracing::info!(%address, store = handle.store_kind(), tasks, %revision, "serving");
+    tracing::info!(%address, store = handle.store_kind(), tasks, unfinished, %revision, "serving");
 
     // The sender is dropped when the scheduler's thread ends, however it ends.
     let _ = scheduler.await;

@@ -102,6 +102,13 @@ enum StoreCommand {
         /// Its directory.
         directory: std::path::PathBuf,
     },
+    /// Make lost or damaged tables anew from the journal; tasks that it no longer has are lost for good.
+    ///
+    /// For when a server refuses to start because of that and there is no back-up. No server may run.
+    Rebuild {
+        /// The directory of the store.
+        directory: std::path::PathBuf,
+    },
 }
 
 /// Flags of the server; they win over the environment and the file.
@@ -182,6 +189,12 @@ fn configuration(command: &ConfigCommand) -> ExitCode {
 fn look_after(command: &StoreCommand, json: bool) -> ExitCode {
     let found = match command {
         StoreCommand::Check { directory } => store::check(directory),
+        StoreCommand::Rebuild { directory } => store::rebuild(directory).and_then(|notes| {
+            for note in notes {
+                eprintln!("warning: {note}");
+            }
+            store::check(directory)
+        }),
         StoreCommand::Backup { to, data_dir, config } => {
             let overrides = Overrides { data_dir: data_dir.clone(), ..Overrides::default() };
             match config::load(config.as_deref(), std::env::vars(), overrides) {

@@ -21,6 +21,7 @@ mod sniff;
 mod status;
 mod system;
 mod tasks;
+mod ticks;
 mod tls;
 mod traced;
 

@@ -36,7 +36,7 @@ impl fmt::Display for Problem {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("failed to read the configuration file `{path}`", path = path.display())]
+    #[error("failed to read the configuration file `{path}`: {source}", path = path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,

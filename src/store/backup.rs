@@ -150,7 +150,7 @@ impl Source {
         let (in_use, lock) = hold(&directory.join(LOCK))?;
         let (journal, projection) = (directory.join(JOURNAL), directory.join(PROJECTION));
         expect_file(&journal, "there is no store in this directory")?;
-        expect_file(&projection, "it is lost; a server that is started here makes it anew from the journal")?;
+        expect_file(&projection, "it is lost; a server that is started here makes it anew, or says why it cannot")?;
         if !in_use {
             wal::check(&journal, Known::read(&journal)?.loose)?;
         }
@@ -171,7 +171,7 @@ impl Source {
     }
 }
 
-fn expect_file(path: &Path, remedy: &str) -> Result<(), StoreError> {
+pub(super) fn expect_file(path: &Path, remedy: &str) -> Result<(), StoreError> {
     match std::fs::metadata(path) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

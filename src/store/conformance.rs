@@ -34,7 +34,7 @@ pub(super) fn scratch() -> tempfile::TempDir {
 }
 
 pub(super) fn sqlite(directory: &Path) -> Result<(Store, Recovery), StoreError> {
-    open(&Options { directory: Some(directory.to_owned()) })
+    open(&Options { directory: Some(directory.to_owned()), accept_loss: false })
 }
 
 /// Both kinds, each empty; the directory lives as long as the files are wanted.

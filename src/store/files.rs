@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::conformance::{all, append, folded, listed, long, rows as page_of, scratch, sqlite, write};
 use super::journal::SqliteJournal;
-use super::{Recovery, Store, StoreError};
+use super::{Recovery, Store, StoreError, rebuild};
 use crate::model::{Event, Revision, Standing, Task, TaskFilter};
 
 fn written(directory: &Path) -> Vec<Event> {
@@ -107,16 +107,52 @@ fn a_projection_that_is_missing_is_rebuilt_with_a_note() {
 }
 
 #[test]
-fn what_a_rebuild_cannot_bring_back_is_named() {
-    let directory = scratch();
-    let events = written(directory.path());
-    let (store, _) = sqlite(directory.path()).unwrap();
-    store.journal.trim(Revision(events.len() as u64 / 2)).unwrap();
-    drop(store);
-    std::fs::remove_file(directory.path().join("projection.db")).unwrap();
-    let (_, recovery) = sqlite(directory.path()).unwrap();
-    assert!(recovery.notes[0].contains("are lost"), "{:?}", recovery.notes);
-    assert!(recovery.notes[1].contains("have events but no submission"), "{:?}", recovery.notes);
+fn a_projection_that_the_journal_cannot_bring_back_is_refused_until_its_loss_is_accepted() {
+    type Harm = fn(&Path);
+    let harms: [(Harm, &str); 4] = [
+        (|path| std::fs::remove_file(path).unwrap(), "is missing"),
+        (|path| std::fs::write(path, "").unwrap(), "is not whole"),
+        (|path| std::fs::write(path, "not a database at all, but long enough").unwrap(), "is not whole"),
+        (
+            |path| {
+                let mut bytes = std::fs::read(path).unwrap();
+                let end = bytes.len() - 100;
+                bytes[100..end].fill(0x41);
+                std::fs::write(path, bytes).unwrap();
+            },
+            "is not whole",
+        ),
+    ];
+    for (harm, what) in harms {
+        let directory = scratch();
+        let events = written(directory.path());
+        let (store, _) = sqlite(directory.path()).unwrap();
+        let half = Revision(events.len() as u64 / 2);
+        store.journal.trim(half).unwrap();
+        let begin = store.journal.oldest();
+        drop(store);
+        let path = directory.path().join("projection.db");
+        harm(&path);
+        // Its mark may be gone as well.
+        let _ = std::fs::remove_file(directory.path().join("projection.mark"));
+        for _ in 0..2 {
+            let error = sqlite(directory.path()).err().unwrap();
+            assert!(matches!(error, StoreError::Lost { begin: told, .. } if told == begin), "{error}");
+            let text = error.to_string();
+            assert!(names(&error, "projection.db") && text.contains(what), "{text}");
+            assert!(text.contains("restore a back-up") && text.contains("lineshaft store rebuild"), "{text}");
+        }
+        assert!(!directory.path().join("projection.db.damaged-1").exists(), "nothing is moved");
+
+        let notes = rebuild(directory.path()).unwrap();
+        assert!(notes[0].contains("are lost"), "{notes:?}");
+        assert!(notes[1].contains("have events but no submission"), "{notes:?}");
+        let (store, recovery) = sqlite(directory.path()).unwrap();
+        assert!(recovery.notes.is_empty() && recovery.events.is_empty(), "{:?}", recovery.notes);
+        assert_eq!(all(&store, begin).unwrap(), events[usize::try_from(begin.0).unwrap()..]);
+        drop(store);
+        assert_eq!(rebuild(directory.path()).unwrap(), Vec::<String>::new(), "nothing is left to do");
+    }
 }
 
 #[test]

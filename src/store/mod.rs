@@ -36,7 +36,7 @@ use std::sync::Arc;
 
 pub use backup::{Contents, backup, check};
 pub use folding::fold;
-pub use open::{Options, open};
+pub use open::{Options, open, rebuild};
 pub use pools::{KeptPool, PoolBounds};
 
 use tokio::sync::watch;
@@ -234,6 +234,21 @@ pub enum StoreError {
         place: String,
         /// What does not fit.
         detail: String,
+    },
+    /// The projection is gone or damaged, and the journal does not have all that it was made of.
+    #[error(
+        "`{}` {what}, and cannot be made anew: the journal begins after revision {begin}, so tasks submitted up to \
+         there would be lost, live ones too; restore a back-up, or, to accept that loss, run \
+         `lineshaft store rebuild {}`",
+        path.display(), path.parent().unwrap_or(path).display()
+    )]
+    Lost {
+        /// The projection's file.
+        path: PathBuf,
+        /// `is missing`, or what is wrong with it.
+        what: String,
+        /// Revisions up to here are not in the journal any more.
+        begin: Revision,
     },
     /// Not a file of this program, or of a later version.
     #[error("`{}` cannot be used: {detail}", path.display())]

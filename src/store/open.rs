@@ -5,6 +5,7 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::backup::expect_file;
 use super::journal::SqliteJournal;
 use super::memory::{MemoryJournal, MemoryProjection};
 use super::projection::SqliteProjection;
@@ -29,15 +30,19 @@ const NAMED_MAX: usize = 10;
 pub struct Options {
     /// Its directory, created when missing; `None` keeps everything in memory.
     pub directory: Option<PathBuf>,
+    /// Makes a lost projection anew also where the journal does not reach back to its beginning: what was
+    /// submitted before is gone then.
+    pub accept_loss: bool,
 }
 
 /// Opens the store and reads what a restart needs. Blocks on the disk.
 ///
 /// A projection that is lost or damaged is set aside and rebuilt from the journal; the notes of the
-/// recovery say so, and what could not be rebuilt. Events that the projection has not seen are fed to it.
+/// recovery say so. Events that the projection has not seen are fed to it.
 ///
 /// # Errors
-/// Any of [`StoreError`]; a damaged journal is never passed over.
+/// Any of [`StoreError`]; a damaged journal is never passed over. [`StoreError::Lost`] when the journal has been
+/// trimmed since the projection began, unless that loss is accepted; then nothing has been moved.
 pub fn open(options: &Options) -> Result<(Store, Recovery), StoreError> {
     let Some(directory) = &options.directory else {
         let journal = Arc::new(MemoryJournal::open()?);
@@ -48,14 +53,18 @@ pub fn open(options: &Options) -> Result<(Store, Recovery), StoreError> {
     let lock = Arc::new(lock(&directory.join(LOCK))?);
     let paths = Paths { journal: directory.join(JOURNAL), projection: directory.join(PROJECTION) };
     let had_projection = paths.projection.exists();
-    if !had_projection {
-        // It speaks of the one that is gone.
-        remove(&mark::place(&paths.projection))?;
-    }
     let journal = Arc::new(SqliteJournal::open(&paths.journal, Some(Arc::clone(&lock)))?);
     let mut notes = Vec::new();
     let begin = journal.oldest();
-    let found = match open_projection(&paths, &journal, &lock) {
+    let reaches_back = begin == Revision::default() || options.accept_loss;
+    if !had_projection {
+        if !reaches_back {
+            return Err(lost(&paths.projection, "is missing", begin));
+        }
+        // It speaks of the one that is gone.
+        remove(&mark::place(&paths.projection))?;
+    }
+    let found = match open_projection(&paths, &journal, &lock, !had_projection) {
         Ok(found) => {
             if !had_projection && journal.end() > Revision::default() {
                 notes.push(rebuilt(&paths.projection, "was missing", begin));
@@ -63,10 +72,13 @@ pub fn open(options: &Options) -> Result<(Store, Recovery), StoreError> {
             found
         }
         Err(error) if can_be_rebuilt(&error, &paths) => {
+            if !reaches_back {
+                return Err(lost(&paths.projection, &format!("is not whole ({error})"), begin));
+            }
             let aside = set_aside(&paths.projection)?;
             let why = format!("was set aside as `{}` ({error})", aside.display());
             notes.push(rebuilt(&paths.projection, &why, begin));
-            open_projection(&paths, &journal, &lock)?
+            open_projection(&paths, &journal, &lock, true)?
         }
         Err(error) => return Err(error),
     };
@@ -79,17 +91,32 @@ pub fn open(options: &Options) -> Result<(Store, Recovery), StoreError> {
     Ok((store, recovery))
 }
 
+/// Makes the projection of a store anew where it is lost or damaged, whatever cannot be brought back. Answers with
+/// what the operator should know; nothing when it was whole. Blocks on the disk.
+///
+/// # Errors
+/// Any of [`StoreError`].
+pub fn rebuild(directory: &Path) -> Result<Vec<String>, StoreError> {
+    expect_file(&directory.join(JOURNAL), "there is no store in this directory")?;
+    let (store, recovery) = open(&Options { directory: Some(directory.to_owned()), accept_loss: true })?;
+    store.projection.checkpoint()?;
+    Ok(recovery.notes)
+}
+
 struct Paths {
     journal: PathBuf,
     projection: PathBuf,
 }
 
+/// With `anew`, a new file begins where the journal does; otherwise it has to be there.
 fn open_projection(
     paths: &Paths,
     journal: &Arc<SqliteJournal>,
     lock: &Arc<File>,
+    anew: bool,
 ) -> Result<(SqliteProjection, Vec<Standing>, Revision), StoreError> {
-    let projection = SqliteProjection::open(&paths.projection, journal.clone(), Some(Arc::clone(lock)))?;
+    let begin = if anew { journal.oldest() } else { Revision::default() };
+    let projection = SqliteProjection::open(&paths.projection, begin, journal.clone(), Some(Arc::clone(lock)))?;
     let (tasks, revision) = projection.recover()?;
     if revision > journal.end() {
         return Err(StoreError::Corrupt {
@@ -106,6 +133,10 @@ fn open_projection(
         });
     }
     Ok((projection, tasks, revision))
+}
+
+fn lost(path: &Path, what: &str, begin: Revision) -> StoreError {
+    StoreError::Lost { path: path.to_owned(), what: what.to_owned(), begin }
 }
 
 /// Only a damaged projection can; a file of a later version, or of another program, is not ours to move.
@@ -162,7 +193,7 @@ fn rebuilt(path: &Path, why: &str, begin: Revision) -> String {
     } else {
         format!(
             "the journal reaches back to revision {begin} only: tasks submitted up to there are lost, \
-             live ones too; stop the server and restore a back-up if they are needed"
+             live ones too, as was accepted"
         )
     };
     format!("`{}` {why} and was rebuilt from the journal; {lost}", path.display())
@@ -207,8 +238,12 @@ fn note_lost(recovery: &mut Recovery) {
             lost.remove(task);
         }
     };
-    submissions.iter().for_each(|event| found(&event.task, event.revision));
-    recovery.tasks.iter().for_each(|task| found(&task.spec.id, Revision(0)));
+    for event in submissions {
+        found(&event.task, event.revision);
+    }
+    for task in &recovery.tasks {
+        found(&task.spec.id, Revision(0));
+    }
     if lost.is_empty() {
         return;
     }

@@ -92,13 +92,17 @@ impl Shared {
 }
 
 impl SqliteProjection {
-    /// Opens or creates the file and starts its thread. A new file begins where the journal does.
+    /// Opens or creates the file and starts its thread. A new file begins after revision `begin`.
     ///
     /// # Errors
     /// Any of [`StoreError`].
-    pub fn open(path: &Path, journal: Arc<SqliteJournal>, lock: Option<Arc<File>>) -> Result<Self, StoreError> {
+    pub fn open(
+        path: &Path,
+        begin: Revision,
+        journal: Arc<SqliteJournal>,
+        lock: Option<Arc<File>>,
+    ) -> Result<Self, StoreError> {
         let known = Known::read(path)?;
-        let begin = journal.oldest();
         let mut connection = open_writer(path, &SCHEMA)?;
         let failed = |error| fault("open", path, &error);
         let settings =

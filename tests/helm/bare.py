@@ -3,7 +3,7 @@
     unshare --mount --pid --net --fork --kill-child python3 bare.py SPEC.json
 
 or, to join the network of a container that runs already, `nsenter` with `--net` before it. The tree holds the binary
-and what the base image has, and nothing else. The process gets its own mounts, is process 1, has the user, group,
+and what the base image has, and nothing else; for another image the specification names its program. The process gets its own mounts, is process 1, has the user, group,
 arguments and variables of the rendered pod, no capability, no way to new ones, and a root that cannot be written.
 """
 
@@ -18,12 +18,12 @@ import struct
 import subprocess
 import sys
 
-# What gcr.io/distroless/cc-debian12 has, as far as a program sees it: libc6, libgcc-s1, libstdc++6, libssl3, tzdata,
-# ca-certificates, the accounts root, nobody and nonroot, and no shell.
+# What gcr.io/distroless/cc-debian13 has, as far as a program sees it: libc6, libgcc-s1, libstdc++6, libgomp1, libssl3t64,
+# libzstd1, zlib1g, tzdata, ca-certificates, the accounts root, nobody and nonroot, and no shell.
 LIBRARIES = [
     "ld-linux-x86-64.so.2", "libc.so.6", "libm.so.6", "libmvec.so.1", "libdl.so.2", "libpthread.so.0", "librt.so.1",
     "libresolv.so.2", "libutil.so.1", "libnss_dns.so.2", "libnss_files.so.2", "libanl.so.1", "libgcc_s.so.1",
-    "libstdc++.so.6", "libgomp.so.1", "libssl.so.3", "libcrypto.so.3",
+    "libstdc++.so.6", "libgomp.so.1", "libssl.so.3", "libcrypto.so.3", "libzstd.so.1", "libz.so.1",
 ]
 LIBRARY_FOLDER = "/lib/x86_64-linux-gnu"
 MUST = {"ld-linux-x86-64.so.2", "libc.so.6", "libm.so.6", "libgcc_s.so.1"}
@@ -35,7 +35,10 @@ nonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin
 
 def build_tree(tree, binary, hosts):
     """Lays out the files of the image."""
-    for folder in ("usr/local/bin", "lib64", LIBRARY_FOLDER[1:], "etc/ssl/certs", "tmp", "proc", "dev", "sys",
+    for link in ("lib", "lib64"):
+        (tree / "usr" / link).mkdir(parents=True)
+        (tree / link).symlink_to(f"usr/{link}")
+    for folder in ("usr/local/bin", LIBRARY_FOLDER[1:], "etc/ssl/certs", "tmp", "proc", "dev", "sys",
                    "var/lib/lineshaft", "home/nonroot", "usr/share"):
         (tree / folder).mkdir(parents=True, exist_ok=True)
     for name in LIBRARIES:
@@ -101,9 +104,10 @@ def main():
     loopback_up()
     mount_all(spec["tree"], spec["mounts"])
     os.chroot(spec["tree"])
-    os.chdir("/var/lib/lineshaft")
+    program = spec.get("program", "/usr/local/bin/lineshaft")
+    os.chdir(spec.get("directory", "/var/lib/lineshaft"))
     give_up_rights(spec["user"], spec["group"])
-    os.execve("/usr/local/bin/lineshaft", ["lineshaft", *spec["args"]], spec["env"])
+    os.execve(program, [pathlib.Path(program).name, *spec["args"]], spec["env"])
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url";
 import { Certificate } from "@kubernetes-models/cert-manager/cert-manager.io/v1/Certificate";
 import { GRPCRoute } from "@kubernetes-models/gateway-api/gateway.networking.k8s.io/v1/GRPCRoute";
 import { ScaledObject } from "@kubernetes-models/keda/keda.sh/v1alpha1/ScaledObject";
+import { TriggerAuthentication } from "@kubernetes-models/keda/keda.sh/v1alpha1/TriggerAuthentication";
 import { PrometheusRule } from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/PrometheusRule";
 import { ServiceMonitor } from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/ServiceMonitor";
 
@@ -14,6 +15,7 @@ const known = {
   "cert-manager/cert-manager.io/v1/Certificate": Certificate,
   "gateway-api/gateway.networking.k8s.io/v1/GRPCRoute": GRPCRoute,
   "keda/keda.sh/v1alpha1/ScaledObject": ScaledObject,
+  "keda/keda.sh/v1alpha1/TriggerAuthentication": TriggerAuthentication,
   "prometheus-operator/monitoring.coreos.com/v1/PrometheusRule": PrometheusRule,
   "prometheus-operator/monitoring.coreos.com/v1/ServiceMonitor": ServiceMonitor,
 };

@@ -98,8 +98,10 @@ BOUNDS = {
     "metrics.prometheusRule.labels": STRINGS,
     "metrics.dashboard.labels": STRINGS,
     "keda.scaledObjects": items_of(SCALED_OBJECT),
+    "keda.certificateSecret": text(pattern=OPTIONAL_NAME),
     "networkPolicy.callersFrom": OBJECTS,
     "networkPolicy.monitoringFrom": OBJECTS,
+    "networkPolicy.kedaFrom": OBJECTS,
     "networkPolicy.egress": OBJECTS,
     "ingress.annotations": STRINGS,
     "grpcRoute.parentRefs": OBJECTS,
@@ -165,6 +167,9 @@ RULES = [
     when(at("ingress.enabled", IS_TRUE), both(at("ingress.host", GIVEN), at("ingress.tlsSecret", GIVEN))),
     when(at("grpcRoute.enabled", IS_TRUE), at("grpcRoute.parentRefs", {"minItems": 1})),
     when(at("otel.headersSecret", GIVEN), at("otel.endpoint", GIVEN)),
+    when(at("keda.certificateSecret", GIVEN), both(
+        at("keda.scaledObjects", {"minItems": 1}), at("tls.clientCaSecret", GIVEN),
+        at("config.auth.certificate", {"minItems": 1}))),
 ]
 
 

@@ -23,7 +23,7 @@ if [ "$(cat "$tools/installed" 2>/dev/null)" != "$wanted" ]; then
 fi
 # Modules are looked for beside the script.
 cp "$here/crds.mjs" "$tools/crds/"
-export HELM3="$tools/helm3/helm" HELM4="$tools/helm4/helm" CRD_CHECKER="$tools/crds/crds.mjs"
+export HELM3="$tools/helm3/helm" HELM4="$tools/helm4/helm" KUBECTL="$tools/kubectl/kubectl" CRD_CHECKER="$tools/crds/crds.mjs"
 export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$here"
 bin="$tools/venv/bin"
 

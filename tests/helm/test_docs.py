@@ -1,5 +1,8 @@
-"""The values files and helm commands of docs/kubernetes.md are ones that work."""
+"""The values files and commands of docs/kubernetes.md, and those that Helm tells, are ones that work."""
 
+import base64
+import json
+import os
 import re
 import shlex
 import subprocess
@@ -11,16 +14,12 @@ import yaml
 
 import chart
 from chart import MODES, ROOT
+from guide import COMMANDS, FILES, GUIDE, PODS
 
-GUIDE = (ROOT / "docs/kubernetes.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
-FILES = {text.splitlines()[0].removeprefix("# "): yaml.safe_load(text) for kind, text in BLOCKS if kind == "yaml"}
-COMMANDS = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
 INSTALLS = [line for line in COMMANDS if re.match(r"helm (install|upgrade)", line)]
-
-
 LINKS = re.findall(r"\]\(([^)#:]+)\)", GUIDE)
-PODS = {name: FILES.pop(name) for name in list(FILES) if name.endswith(".pod.yaml")}
+# In the text as well, such as what to do about a lost node.
+CLUSTER = sorted({line for line in COMMANDS if line.startswith("kubectl ")} | set(re.findall(r"`(kubectl [^`\s]+ [^`\n]+)`", GUIDE)))
 
 
 def test_there_are_files_and_commands():
@@ -56,17 +55,71 @@ def test_a_pod_of_the_guide_is_one(name):
     assert f"{claim}-{statefulset['metadata']['name']}-0" in claims
 
 
-def test_the_script_that_restores_swaps_the_files(tmp_path):
+def kubectl(line, cwd, *more):
+    """Runs a line without a cluster."""
+    words = shlex.split(line)
+    command = [os.environ["KUBECTL"], "--kubeconfig=/dev/null", "--server=http://127.0.0.1:1", *more, *words[1:]]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=60)
+
+
+def notes_for_the_cluster():
+    """The `kubectl` commands that Helm tells, each up to what is done with its output."""
+    told = [chart.notes(yaml.safe_load(mode.read_text())) for mode in MODES]
+    return sorted({re.sub(r" [|>&].*", "", line) for notes in told
+                   for line in re.findall(r"kubectl -n work [^\n]*", notes)})
+
+
+@pytest.mark.parametrize("line", CLUSTER + notes_for_the_cluster())
+def test_kubectl_understands_the_line(line, tmp_path):
+    """Wrong words and flags are refused before a cluster is asked; there is none here."""
+    for name, pod in PODS.items():
+        (tmp_path / name).write_text(yaml.safe_dump(pod))
+    (tmp_path / "tokens.toml").write_text("")
+    done = kubectl(line, tmp_path)
+    assert "127.0.0.1:1" in done.stderr and "refused" in done.stderr, done.stdout + done.stderr
+
+
+def test_kubectl_does_refuse(tmp_path):
+    assert "unknown flag: --cascad" in kubectl("kubectl delete statefulset x --cascad=orphan", tmp_path).stderr
+    assert "unexpected path string" in kubectl("kubectl wait --for=jsonpath=x{y pod/x", tmp_path).stderr
+
+
+def test_the_secret_of_the_guide_is_one_that_the_chart_reads(tmp_path):
+    (tmp_path / "tokens.toml").write_text("hashes")
+    line = next(line for line in COMMANDS if "create secret generic lineshaft-keys" in line)
+    done = kubectl(f"{line} --dry-run=client --output=json", tmp_path)
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    pod, _ = chart.server(chart.render(FILES["secure.yaml"]))
+    wanted = next(volume for volume in pod["spec"]["volumes"] if volume["name"] == "tokens")["secret"]
+    assert made["metadata"]["name"] == wanted["secretName"]
+    assert base64.b64decode(made["data"][wanted["items"][0]["key"]]) == b"hashes"
+
+
+def test_the_notes_read_the_key_that_the_chart_made(tmp_path):
+    """`-o jsonpath` has rules of its own about dots and dashes in names."""
+    told = re.search(r"(-o jsonpath='[^']+')", chart.notes({}))[1]
+    done = kubectl(f"kubectl create secret generic x --from-literal=admin-token=key --dry-run=client {told}", tmp_path)
+    assert base64.b64decode(done.stdout) == b"key", done.stderr
+
+
+def test_the_script_that_restores_swaps_the_files_and_can_be_run_again(tmp_path):
     script = PODS["restore.pod.yaml"]["spec"]["containers"][0]["command"][-1]
+    # A volume of its own has a folder that nobody may move.
+    (tmp_path / "data/lost+found").mkdir(parents=True)
     for name, text in {"data/journal.db": "old", "data/work/x": "old", "copies/monday/journal.db": "new"}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     for folder in ("data", "copies"):
         script = script.replace(f"/{folder}", f"{tmp_path}/{folder}")
-    subprocess.run(["sh", "-euc", script], check=True)
+    # Each at another second.
+    for second in ("1", "2"):
+        subprocess.run(["sh", "-euc", script.replace("$(date +%s)", second)], check=True)
     left = {str(path.relative_to(tmp_path / "data")): path.read_text()
             for path in (tmp_path / "data").rglob("*") if path.is_file()}
-    assert left == {"journal.db": "new", "replaced/journal.db": "old", "replaced/work/x": "old"}
+    assert left == {"journal.db": "new", "replaced-1/journal.db": "old", "replaced-1/work/x": "old",
+                    "replaced-2/journal.db": "new"}
+    assert (tmp_path / "data/lost+found").exists()
 
 
 @pytest.mark.parametrize("line", INSTALLS)
@@ -86,4 +139,17 @@ def test_the_notes_have_a_first_task_to_copy(mode):
     notes = chart.notes(yaml.safe_load(mode.read_text()))
     assert "lineshaft task run compute --json" in notes
     assert "export LINESHAFT_SERVER=http" in notes
-    assert ("LINESHAFT_TOKEN" in notes) != ("auth.insecure is true" in notes)
+    assert ("LINESHAFT_TOKEN" in notes or "LINESHAFT_TLS_CERT" in notes) != ("auth.insecure is true" in notes)
+
+
+def test_the_notes_ask_for_what_callers_must_show():
+    def shown(name):
+        notes = chart.notes(yaml.safe_load((chart.CHART / f"ci/{name}-values.yaml").read_text()))
+        return [word for word in ("_TOKEN", "_TLS_CERT", "_TLS_KEY", "_TLS_CA") if f"LINESHAFT{word}=" in notes]
+
+    assert shown("default") == ["_TOKEN"]
+    assert shown("tls-tokens") == ["_TOKEN", "_TLS_CA"]
+    assert shown("keda-mtls") == ["_TLS_CERT", "_TLS_KEY", "_TLS_CA"]
+    # Tokens or certificates: the first are there for people.
+    assert shown("jwt-mtls") == ["_TOKEN", "_TLS_CA"]
+    assert shown("try-it") == []

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -21,6 +22,7 @@ import trustme
 import bare
 import chart
 from chart import BINARY, OPEN, laid_over, only, render, server
+from guide import COMMANDS, FILES, PODS
 
 PATIENCE = 60
 HERE = pathlib.Path(__file__).parent
@@ -56,9 +58,12 @@ class Machine:
         return file
 
     def volume(self, documents, pod, name, security):
-        # The server's data is the one volume that another container could share, and none does.
         folder = self.folder / f"volume-{pod['containers'][0]['name']}-{name}"
         volume = next((v for v in pod.get("volumes", []) if v["name"] == name), {})
+        if "persistentVolumeClaim" in volume:
+            folder = self.claim(volume["persistentVolumeClaim"]["claimName"])
+        elif not volume:
+            folder = self.claim(f"{name}-{only(documents, 'StatefulSet')['metadata']['name']}-0")
         if "configMap" in volume:
             data, read_only = only(documents, "ConfigMap", volume["configMap"]["name"])["data"], True
         elif "secret" in volume:
@@ -76,6 +81,10 @@ class Machine:
             os.chown(path, 0 if read_only else security["runAsUser"], security["fsGroup"])
             path.chmod((0o2770 if not read_only else 0o750) if path.is_dir() else 0o640)
         return folder, read_only
+
+    def claim(self, name):
+        """What a claim of that name has."""
+        return self.folder / f"claim-{name}"
 
     def variables(self, container):
         env = {}
@@ -113,11 +122,37 @@ class Machine:
         command = ["nsenter", f"--net=/proc/{self.init()}/ns/net", BINARY, *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False, env=env or {}, timeout=PATIENCE)
 
+    def execute(self, *command):
+        """`kubectl exec`: a process in the container, with its files, its user and its network."""
+        inside = ["nsenter", f"--target={self.init()}", "--mount", "--net", "--root", "--wd", "--setuid=65532", "--setgid=65532"]
+        return subprocess.run([*inside, *command], capture_output=True, text=True, check=False, timeout=PATIENCE, env={})
+
     def run_beside(self, documents, pod):
         """Another pod's one container, to its end, in the same network."""
         file = self.spec(documents, pod["spec"], pod["spec"]["containers"][0])
         command = ["nsenter", f"--net=/proc/{self.init()}/ns/net", "unshare", "--mount", "--pid", "--fork",
                    "--kill-child", sys.executable, str(HERE / "bare.py"), str(file)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+
+    def run_with_the_tools_of_this_machine(self, pod):
+        """A pod of an ordinary image: a shell and the usual commands, on the claims that it names."""
+        container, security = pod["spec"]["containers"][0], pod["spec"]["securityContext"]
+        tree = self.folder / "tree-tools"
+        for folder in ("usr", "proc", "dev", "tmp"):
+            (tree / folder).mkdir(parents=True)
+        for link in ("bin", "lib", "lib64"):
+            (tree / link).symlink_to(f"usr/{link}")
+        for device in ("null", "zero", "urandom", "random"):
+            (tree / "dev" / device).touch()
+        claims = {v["name"]: v["persistentVolumeClaim"]["claimName"] for v in pod["spec"]["volumes"]}
+        mounts = [[str(self.claim(claims[m["name"]])), m["mountPath"], False] for m in container["volumeMounts"]]
+        program, *args = container["command"]
+        file = self.folder / "tools.json"
+        file.write_text(json.dumps({
+            "tree": str(tree), "mounts": [["/usr", "/usr", True], *mounts], "directory": "/",
+            "program": f"/usr/bin/{program}", "args": args, "env": {"PATH": "/usr/bin"},
+            "user": security["runAsUser"], "group": security["runAsGroup"]}))
+        command = ["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", sys.executable, str(HERE / "bare.py"), str(file)]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
 
     def until_ready(self, container):
@@ -253,3 +288,119 @@ def test_the_tree_has_nothing_else_than_the_image(machine):
     done = machine.client("task", "run", "shell")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "No such file" in done.stdout + done.stderr
+
+
+def asked_by_keda(machine, documents):
+    """What KEDA makes of the ScaledObject, its TriggerAuthentication and the Service that it names."""
+    [trigger] = only(documents, "ScaledObject")["spec"]["triggers"]
+    parameters = {}
+    if "authenticationRef" in trigger:
+        authentication = only(documents, "TriggerAuthentication", trigger["authenticationRef"]["name"])
+        for wanted in authentication["spec"]["secretTargetRef"]:
+            parameters[wanted["parameter"]] = machine.secrets[wanted["name"]][wanted["key"]]
+    host, port = trigger["metadata"]["scalerAddress"].split(":")
+    service = only(documents, "Service", host.split(".")[0])
+    assert host == f"{service['metadata']['name']}.work.svc"
+    [target] = [p["targetPort"] for p in service["spec"]["ports"] if p["port"] == int(port)]
+    _, container = server(documents)
+    [number] = [p["containerPort"] for p in container["ports"] if p["name"] == target]
+    return {"address": f"127.0.0.1:{number}", "authority": f"{host}:{port}", "metadata": trigger["metadata"],
+            "parameters": parameters}
+
+
+def played_keda(machine, trigger):
+    command = ["nsenter", f"--net=/proc/{machine.init()}/ns/net", sys.executable, str(HERE / "keda.py"), json.dumps(trigger)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def assert_scaled(machine, documents, env):
+    """From nothing to do, and no replica, to one task."""
+    with played_keda(machine, asked_by_keda(machine, documents)) as keda:
+        first = json.loads(keda.stdout.readline())
+        changes = {"target": 4, "changes": "UNIMPLEMENTED"}
+        assert first == {"pushed": False, "active": False, "value": 0, **changes}, first
+        done = machine.client("task", "submit", "io", "--json", "600", "--pool", "render", env=env)
+        assert done.returncode == 0, done.stderr
+        second = json.loads(keda.stdout.readline())
+        assert second == {"pushed": True, "active": True, "value": 1, **changes}, second
+        assert keda.wait(PATIENCE) == 0
+
+
+def test_keda_scales_by_the_trigger_of_the_guide_although_callers_need_a_key(machine):
+    documents, _ = install(machine, FILES["keda.yaml"])
+    key = texts(only(documents, "Secret"))["admin-token"]
+    assert_scaled(machine, documents, {"LINESHAFT_TOKEN": key, "LINESHAFT_SERVER": "http://localhost:7070"})
+
+
+def test_keda_scales_by_a_certificate_where_the_guide_gives_it_one(machine, tmp_path):
+    ours, callers = trustme.CA(), trustme.CA()
+    name = "demo-lineshaft.work.svc"
+    keda = pair(callers.issue_cert(common_name="keda-operator")) | {"ca.crt": ours.cert_pem.bytes().decode()}
+    made = subprocess.run([BINARY, "token", "create", "ci", "--role", "submitter", "--namespace", "default", "--file", "t"],
+                          cwd=tmp_path, capture_output=True, text=True, check=True)
+    machine.secrets = {
+        "lineshaft-certificate": pair(ours.issue_cert(name, "localhost")), "lineshaft-keda": keda,
+        "lineshaft-callers": {"ca.crt": callers.cert_pem.bytes().decode()},
+        "lineshaft-keys": {"tokens": (tmp_path / "t").read_text()},
+    }
+    documents, _ = install(machine, FILES["keda-tls.yaml"])
+    (tmp_path / "ca").write_text(keda["ca.crt"])
+    assert_scaled(machine, documents, {"LINESHAFT_TOKEN": made.stdout.strip(), "LINESHAFT_TLS_CA": str(tmp_path / "ca"),
+                                       "LINESHAFT_SERVER": "https://localhost:7070"})
+    # Without its certificate it is nobody.
+    trigger = asked_by_keda(machine, documents)
+    trigger["parameters"] = {"caCert": keda["ca.crt"]}
+    with played_keda(machine, trigger) as nobody:
+        assert json.loads(nobody.stdout.readline()) == {"refused": "UNAUTHENTICATED"}
+
+
+def submit_for_ever(machine, acknowledged, ended):
+    number = 0
+    while not ended.is_set():
+        done = machine.client("task", "submit", "io", "--json", "0.01", "--id", f"load-{number}")
+        if done.returncode == 0:
+            acknowledged.append(f"load-{number}")
+        number += 1
+
+
+def test_the_back_up_and_the_restore_of_the_guide_bring_back_every_task(machine):
+    """The commands of docs/kubernetes.md in their order, on the claims that they name."""
+    claims = [volume["persistentVolumeClaim"]["claimName"] for volume in PODS["restore.pod.yaml"]["spec"]["volumes"]]
+    data, copies = (machine.claim(claim) for claim in claims)
+    values = laid_over(laid_over(OPEN, FILES["backup.yaml"]), {"fullnameOverride": "lineshaft"})
+    documents, pod = install(machine, values)
+    assert (data / "journal.db").exists() and copies.exists(), "the claims of the restore are those of the chart"
+    kept = machine.client("task", "submit", "io", "--json", "1", "--delay", "1h", "--id", "kept")
+    assert kept.returncode == 0, kept.stderr
+    acknowledged, ended = [], threading.Event()
+    load = threading.Thread(target=submit_for_ever, args=(machine, acknowledged, ended))
+    load.start()
+    try:
+        until = time.monotonic() + PATIENCE
+        while len(acknowledged) < 5:
+            assert time.monotonic() < until, machine.said()
+            time.sleep(0.01)
+        before = list(acknowledged)
+        executed = [line.split(" -- ")[1] for line in COMMANDS if "store " in line and " exec " in line]
+        assert [words.split()[2] for words in executed] == ["backup", "check"]
+        for words in executed:
+            done = machine.execute(*words.split())
+            assert done.returncode == 0 and "every checksum fits" in done.stdout, done.stdout + done.stderr
+    finally:
+        ended.set()
+        load.join()
+    assert len(acknowledged) > len(before), "the server worked meanwhile"
+    assert machine.stop(pod["terminationGracePeriodSeconds"])[0] == 0, machine.said()
+
+    restored = machine.run_with_the_tools_of_this_machine(PODS["restore.pod.yaml"])
+    assert restored.returncode == 0, restored.stdout + restored.stderr
+    assert len(list(data.glob("replaced-*/journal.db"))) == 1
+    machine.serve(documents)
+    machine.until_ready(server(documents)[1])
+    for task in before:
+        done = machine.client("task", "wait", task)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "WAITING" in machine.client("task", "get", "kept").stdout
+    checked = machine.execute("/usr/local/bin/lineshaft", "store", "check", "/var/lib/lineshaft")
+    assert checked.returncode == 0 and "a server is using it" in checked.stdout, checked.stdout + checked.stderr
+    assert machine.stop(20)[0] == 0

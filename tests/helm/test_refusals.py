@@ -4,7 +4,7 @@ import pytest
 
 import chart
 from chart import OPEN, laid_over
-from test_values import CERT, INGRESS, ISSUER, JWKS, JWT, SCALED, TLS
+from test_values import CERT, INGRESS, ISSUER, JWKS, JWT, KEDA, KNOWN, SCALED, TLS
 
 REFUSED = {
     "two servers on one embedded store": ({"replicas": 2}, "replicas"),
@@ -34,6 +34,10 @@ REFUSED = {
     "an unknown metric": ({"keda": {"scaledObjects": [SCALED | {"metric": "mood"}]}}, "metric"),
     "scaling without a bound": (
         {"keda": {"scaledObjects": [{k: v for k, v in SCALED.items() if k != "maxReplicas"}]}}, "maxReplicas"),
+    "a certificate for KEDA that nobody checks": (
+        laid_over(KEDA, {"keda": {"certificateSecret": "keda"}}), "clientCaSecret"),
+    "a certificate for KEDA, which scales nothing": (
+        laid_over(KNOWN, {"keda": {"certificateSecret": "keda"}}), "scaledObjects"),
     "a setting that the server does not know": ({"config": {"pool": [{"name": "a", "sise": 4}]}}, "sise"),
     "a setting that the chart owns": ({"config": {"server": {"listen": "127.0.0.1:1"}}}, "listen"),
     "a file that the chart mounts": ({"config": {"auth": {"tokens_file": "/x"}}}, "tokens_file"),
@@ -56,5 +60,5 @@ def test_is_refused(what, helm):
 
 def test_what_is_refused_is_so_for_that_reason_alone():
     """The bases of the refusals above do render."""
-    for values in (OPEN, JWT, JWKS, TLS, CERT, INGRESS, {"keda": {"scaledObjects": [SCALED]}}):
+    for values in (OPEN, JWT, JWKS, TLS, CERT, INGRESS, KEDA, KNOWN, laid_over(KNOWN, KEDA)):
         assert chart.render(values)

@@ -13,7 +13,9 @@ import yaml
 
 import chart
 from chart import BINARY, MODES, OPEN, ROOT, laid_over, only, render, server
-from test_values import CERT, JWT, OTLP, SCALED, TLS
+from test_values import CERT, JWT, KEDA, KNOWN, OTLP, PEER, SCALED, TLS
+
+DOCKERFILE = (chart.CHART / "Dockerfile").read_text()
 
 modes = pytest.mark.parametrize("mode", MODES, ids=lambda path: path.stem.removesuffix("-values"))
 
@@ -230,6 +232,37 @@ def test_the_monitor_and_scalers_find_the_health_port():
     assert trigger["metadata"]["scalerAddress"] == f"{headless['metadata']['name']}.work.svc:{ports['health']}"
 
 
+def test_keda_is_let_in_where_it_asks():
+    def asked(values):
+        documents = render(values)
+        rules = only(documents, "NetworkPolicy")["spec"]["ingress"]
+        [port] = rules[2]["ports"]
+        [peer] = rules[2]["from"]
+        trigger = only(documents, "ScaledObject")["spec"]["triggers"][0]
+        return port["port"], peer, trigger["metadata"]["scalerAddress"]
+
+    home = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "keda"}}}
+    assert asked(KEDA) == ("health", home, "demo-lineshaft-headless.work.svc:7071")
+    known = laid_over(laid_over(KNOWN, KEDA), {"keda": {"certificateSecret": "me"}, "service": {"port": 443}})
+    assert asked(known) == ("grpc", home, "demo-lineshaft.work.svc:443")
+    assert asked(laid_over(known, {"networkPolicy": {"kedaFrom": PEER}}))[1] == PEER[0]
+    assert len(only(render({}), "NetworkPolicy")["spec"]["ingress"]) == 2
+
+
+def test_keda_shows_the_certificate_by_the_names_that_it_knows():
+    known = laid_over(laid_over(KNOWN, KEDA), {"keda": {"certificateSecret": "me"}})
+    documents = render(known)
+    authentication = only(documents, "TriggerAuthentication")
+    trigger = only(documents, "ScaledObject")["spec"]["triggers"][0]
+    assert trigger["authenticationRef"] == {"name": authentication["metadata"]["name"]}
+    assert trigger["metadata"]["enableTLS"] == "true"
+    parameters = {ref["parameter"]: (ref["name"], ref["key"]) for ref in authentication["spec"]["secretTargetRef"]}
+    # As KEDA's external scaler reads them.
+    assert parameters == {
+        "caCert": ("me", "ca.crt"), "tlsClientCert": ("me", "tls.crt"), "tlsClientKey": ("me", "tls.key")}
+    assert not [d for d in render(KEDA) if d["kind"] == "TriggerAuthentication"]
+
+
 def test_rules_and_dashboard_reach_the_cluster_as_they_are():
     documents = render({"metrics": {"prometheusRule": {"enabled": True}, "dashboard": {"enabled": True}}})
     rules = (ROOT / "docs/observability/alerts.yaml").read_text()
@@ -278,14 +311,28 @@ def test_the_chart_is_of_the_version_of_the_binary():
 def test_the_image_is_built_of_everything_that_the_binary_is_made_of():
     """Files that the compiler read, against those that the Dockerfile copies and .dockerignore lets in."""
     read = sources_of_the_binary()
-    copied = re.findall(r"^COPY (?!--)(.*) \S+$", (chart.CHART / "Dockerfile").read_text(), re.MULTILINE)
-    copied = [name for line in copied for name in line.split()]
-    let_in = (chart.CHART / "Dockerfile.dockerignore").read_text().splitlines()
-    let_in = [line[1:] for line in let_in if line.startswith("!")]
+    copied = [name for line in re.findall(r"^COPY (?!--)(.*) \S+$", DOCKERFILE, re.MULTILINE) for name in line.split()]
+    ignored = (chart.CHART / "Dockerfile.dockerignore").read_text().splitlines()
+    let_in = [line[1:] for line in ignored if line.startswith("!")]
+    assert "*" in ignored, "everything else stays out, such as what was built here"
     assert sorted(copied) == sorted(let_in)
-    assert len(read) > 50
-    for file in read:
+    assert all((ROOT / name).exists() for name in copied)
+    assert len(read) > 50 and "proto" in read
+    # What cargo reads, and the compiler does not list.
+    for file in [*read, "Cargo.toml", "Cargo.lock", ".cargo/config.toml"]:
         assert file.split("/")[0] in copied, f"{file} is not in the image's build"
+
+
+def test_the_image_is_built_by_the_compiler_that_the_crate_wants_for_the_system_that_it_runs_on():
+    cargo = tomllib.loads((ROOT / "Cargo.toml").read_text())
+    version, release = re.search(r"^FROM rust:([0-9.]+)-(\w+) AS build$", DOCKERFILE, re.MULTILINE).groups()
+    assert version == cargo["package"]["rust-version"]
+    base = re.search(r"^FROM gcr.io/distroless/cc-debian(\d+):nonroot$", DOCKERFILE, re.MULTILINE)[1]
+    # A binary of a newer libc would not start on an older one.
+    assert release == {"12": "bookworm", "13": "trixie"}[base]
+    user = re.search(r"^USER (\d+):(\d+)$", DOCKERFILE, re.MULTILINE).groups()
+    security = server(render({}))[0]["spec"]["securityContext"]
+    assert user == (str(security["runAsUser"]), str(security["runAsGroup"]))
 
 
 def sources_of_the_binary():

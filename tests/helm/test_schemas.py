@@ -54,7 +54,8 @@ def check_custom(documents):
 def test_operators_take_their_resources():
     documents = [d for mode in chart.MODES for d in chart.render(values(mode)) if is_custom(d)]
     kinds = {d["kind"] for d in documents}
-    assert kinds == {"Certificate", "GRPCRoute", "PrometheusRule", "ScaledObject", "ServiceMonitor"}
+    assert kinds == {
+        "Certificate", "GRPCRoute", "PrometheusRule", "ScaledObject", "ServiceMonitor", "TriggerAuthentication"}
     done = check_custom(documents)
     assert done.returncode == 0, done.stderr
 

@@ -23,7 +23,11 @@ BUDGET = {"podDisruptionBudget": {"enabled": True}}
 MONITOR = {"metrics": {"serviceMonitor": {"enabled": True}}}
 RULES = {"metrics": {"prometheusRule": {"enabled": True}}}
 DASHBOARD = {"metrics": {"dashboard": {"enabled": True}}}
+VIEWER = {"subject": "keda-operator", "role": "viewer", "namespaces": ["*"]}
+KNOWN = {"tls": TLS["tls"] | {"clientCaSecret": "callers"}, "config": {"auth": {"certificate": [VIEWER]}}}
 SCALED = {"name": "render", "target": "render", "pool": "reports", "metric": "queued", "value": 5, "maxReplicas": 4}
+
+KEDA = {"keda": {"scaledObjects": [SCALED]}}
 
 # Another value for each, the values under which it must show, and what has to change with it.
 FLIPS = {
@@ -78,9 +82,11 @@ FLIPS = {
     "metrics.dashboard.labels": ({"grafana_dashboard": "yes"}, DASHBOARD),
     "metrics.dashboard.folder": ("Tasks", DASHBOARD),
     "keda.scaledObjects": ([SCALED], {}),
+    "keda.certificateSecret": ("caller", laid_over(KNOWN, KEDA)),
     "networkPolicy.enabled": (False, {}),
     "networkPolicy.callersFrom": (PEER, {}),
     "networkPolicy.monitoringFrom": (PEER, {}),
+    "networkPolicy.kedaFrom": (PEER, KEDA),
     "networkPolicy.egress": ([{"ports": [{"port": 443}]}], {}),
     "ingress.enabled": (True, {"ingress": {"host": "tasks.example", "tlsSecret": "edge"}}),
     "ingress.className": ("nginx", INGRESS),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use lineshaft::proto::v1::{self, TaskState};
 
-use crate::support::{BINARY, Server, noop, run, task};
+use crate::support::{BINARY, PATIENCE, Server, noop, run, task};
 
 fn store(arguments: &[&str]) -> (bool, String) {
     run(BINARY, [&["store"], arguments].concat())
@@ -59,6 +59,51 @@ async fn a_back_up_taken_under_load_is_restored_with_all_that_was_acknowledged_b
     }
     let new = server.submit(noop()).await;
     assert_eq!(server.ended(&new).await.state(), TaskState::Completed);
+}
+
+#[tokio::test]
+async fn tables_that_the_trimmed_journal_cannot_bring_back_keep_the_server_from_starting_until_that_is_accepted() {
+    let mut server = Server::start("[store]\nwatch_window_events = 1000\n");
+    let waits = v1::SubmitTaskRequest { delay: crate::support::seconds(3_600), ..noop() };
+    let early = server.submit(waits.clone()).await;
+    let data = server.path("data");
+    let trimmed = || {
+        let (_, said) = store(&["check", text(&data), "-o", "json"]);
+        serde_json::from_str::<serde_json::Value>(&said).is_ok_and(|found| found["trimmed"].as_u64() > Some(0))
+    };
+    let many = v1::BatchSubmitTasksRequest { tasks: vec![noop(); 1_000], batch_id: String::new() };
+    server.tasks().batch_submit_tasks(many).await.unwrap();
+    let begun = std::time::Instant::now();
+    while !trimmed() {
+        assert!(begun.elapsed() < PATIENCE, "the journal is not trimmed");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let late = server.submit(waits).await;
+    server.kill9();
+    let tables = data.join("projection.db");
+    let length = usize::try_from(std::fs::metadata(&tables).unwrap().len()).unwrap();
+    std::fs::write(&tables, vec![0x41; length]).unwrap();
+    // The log alone may have every page.
+    for end in ["wal", "shm"] {
+        std::fs::remove_file(data.join(format!("projection.db-{end}"))).unwrap();
+    }
+
+    for _ in 0..2 {
+        let said = server.fail_to_start_again();
+        assert!(said.contains("projection.db` is not whole") && said.contains("live ones too"), "{said}");
+        assert!(said.contains("restore a back-up"), "{said}");
+        assert!(said.contains(&format!("lineshaft store rebuild {}", text(&data))), "{said}");
+    }
+    let (done, said) = store(&["rebuild", text(&data)]);
+    assert!(done && said.contains("projection.db.damaged-1") && said.contains("every checksum fits"), "{said}");
+    server.start_again();
+    assert_eq!(server.get(&late).await.state(), TaskState::Waiting);
+    let request = v1::GetTaskRequest { task_id: early, include_payload: false };
+    assert_eq!(server.tasks().get_task(request).await.unwrap_err().code(), tonic::Code::NotFound);
+    let new = server.submit(noop()).await;
+    assert_eq!(server.ended(&new).await.state(), TaskState::Completed);
+    let (done, said) = store(&["rebuild", text(&data)]);
+    assert!(!done && said.contains("in use by another server"), "{said}");
 }
 
 #[tokio::test]

@@ -153,6 +153,26 @@ async fn children_do_not_survive_the_server() {
 }
 
 #[tokio::test]
+async fn after_a_crash_the_log_tells_of_every_task_that_came_back() {
+    let mut server = Server::start("");
+    let later = v1::SubmitTaskRequest { delay: crate::support::seconds(3_600), ..noop() };
+    for _ in 0..3 {
+        server.submit(later.clone()).await;
+    }
+    let ended = server.submit(noop()).await;
+    server.ended(&ended).await;
+    // Its tables may have seen all of this, or nothing.
+    server.kill9();
+    server.start_again();
+    let log = server.log();
+    let served = log.lines().filter(|line| line.contains("\"message\":\"serving\"")).next_back().unwrap();
+    let served: serde_json::Value = serde_json::from_str(served).unwrap();
+    assert_eq!((served["tasks"].as_u64(), served["unfinished"].as_u64()), (Some(4), Some(3)), "{served}");
+    // Four were accepted, and one has at least ended.
+    assert!(served["revision"].as_str().unwrap().parse::<u64>().unwrap() >= 5, "{served}");
+}
+
+#[tokio::test]
 async fn what_was_running_at_a_crash_runs_again_without_spending_an_attempt() {
     let mut server = Server::start("");
     let again = server.submit(task("io", "0.5")).await;

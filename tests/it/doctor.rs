@@ -5,8 +5,12 @@ use std::process::Output;
 
 use crate::support::{BINARY, Server};
 
+const ANY_PORT: &str = "[server]\nlisten = \"127.0.0.1:0\"\n";
+
 fn doctor(config: &str, directory: &Path, variables: &[(&str, &str)]) -> Output {
     let file = directory.join("doctor.toml");
+    // Whatever else listens on this machine.
+    let config = if config.contains("[server]") { config.to_owned() } else { format!("{config}\n{ANY_PORT}") };
     std::fs::write(&file, config).unwrap();
     #[expect(clippy::disallowed_methods, reason = "the program itself")]
     let mut command = std::process::Command::new(BINARY);
@@ -60,4 +64,27 @@ fn a_configuration_that_cannot_be_used_is_told_with_every_problem() {
     let said = text(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("server.max_in_flight") && said.contains("retention.age"), "{said}");
+}
+
+#[test]
+fn what_keeps_a_server_from_starting_is_found_before_it_is_started() {
+    let directory = tempfile::tempdir().unwrap();
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = format!(
+        "[server]\nlisten = \"{}\"\n[auth]\ntokens_file = \"/nosuch/tokens\"\n[telemetry]\nendpoint = \"http://{}\"\n",
+        other.local_addr().unwrap(),
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap(),
+    );
+    let output = doctor(&config, directory.path(), &[]);
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("FAIL  security") && said.contains("/nosuch/tokens"), "{said}");
+    assert!(said.contains("FAIL  listen") && said.contains("choose another server.listen"), "{said}");
+    assert!(said.contains("WARN  otlp") && said.contains("cannot be reached"), "the file's own collector: {said}");
+}
+
+#[test]
+fn a_configuration_that_is_not_there_is_told_with_the_reason() {
+    let (done, said) = crate::support::run(BINARY, ["doctor", "--config", "/nosuch/lineshaft.toml"]);
+    assert!(!done && said.contains("`/nosuch/lineshaft.toml`: No such file") && said.contains("--config"), "{said}");
 }

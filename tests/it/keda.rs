@@ -3,10 +3,12 @@
 use lineshaft::proto::externalscaler::{
     GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient,
 };
-use tonic::transport::Channel;
+use lineshaft::proto::v1::task_service_client::TaskServiceClient;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
 
-use crate::support::{PATIENCE, Server, fields, reason, task};
+use crate::support::{PATIENCE, Server, fields, noop, reason, task};
 
 const CONFIG: &str = "
 [[pool]]
@@ -16,6 +18,16 @@ size = 1
 name = \"render\"
 size = 2
 ";
+
+const HEALTH: &str = "[server]\nhealth_listen = \"127.0.0.1:0\"\n";
+
+/// The plaintext port for probes, metrics and scalers.
+fn health_port(server: &Server) -> Endpoint {
+    let log = server.log();
+    let line = log.lines().find(|line| line.contains("answers probes")).expect("the port is announced");
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    Endpoint::from_shared(format!("http://{}", line["address"].as_str().unwrap())).unwrap()
+}
 
 fn trigger(pairs: &[(&str, &str)]) -> ScaledObjectRef {
     let scaler_metadata = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
@@ -132,12 +144,8 @@ async fn a_trigger_that_cannot_be_measured_is_told_why() {
 
 #[tokio::test]
 async fn the_health_port_has_room_for_many_triggers_on_one_connection() {
-    let server = Server::start(&format!("[server]\nhealth_listen = \"127.0.0.1:0\"\n{CONFIG}"));
-    let log = server.log();
-    let line = log.lines().find(|line| line.contains("answers probes")).expect("the port is announced");
-    let line: serde_json::Value = serde_json::from_str(line).unwrap();
-    let endpoint = format!("http://{}", line["address"].as_str().unwrap());
-    let channel = tonic::transport::Endpoint::from_shared(endpoint).unwrap().connect_lazy();
+    let server = Server::start(&format!("{HEALTH}{CONFIG}"));
+    let channel = health_port(&server).connect_lazy();
     let mut keda = ExternalScalerClient::new(channel);
     let load = trigger(&[("pool", "render"), ("value", "3")]);
     let mut streams = Vec::new();
@@ -146,4 +154,75 @@ async fn the_health_port_has_room_for_many_triggers_on_one_connection() {
         streams.push(opened.expect("a stream in time").unwrap().into_inner());
     }
     assert!(!keda.is_active(load).await.unwrap().into_inner().result);
+}
+
+const NAME: &str = "demo-lineshaft.work.svc";
+
+/// A CA; what it signs is PEM: certificate and key.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn sign(&self, name: &str) -> (String, String) {
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
+    }
+
+    /// A connection as KEDA makes it from `caCert`, `tlsClientCert` and `tlsClientKey`: by the server's name in the
+    /// cluster, and without any other credentials.
+    fn channel(&self, server: &Server, (certificate, key): &(String, String)) -> Channel {
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(self.0.pem()))
+            .identity(Identity::from_pem(certificate, key))
+            .domain_name(NAME);
+        let endpoint = Endpoint::from_shared(format!("https://{}", server.address)).unwrap();
+        let endpoint = endpoint.origin(format!("https://{NAME}:7070").parse().unwrap());
+        endpoint.tls_config(tls).unwrap().connect_lazy()
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_authenticates_is_asked_on_the_health_port_or_with_a_certificate_and_nothing_more_can_be_done() {
+    let (authority, directory) = (Authority::new(), tempfile::tempdir().unwrap());
+    let keep = |name: &str, text: String| {
+        std::fs::write(directory.path().join(name), text).unwrap();
+        directory.path().join(name).display().to_string()
+    };
+    let (certificate, key) = authority.sign(NAME);
+    let config = format!(
+        "{HEALTH}[tls]\ncertificate = {:?}\nkey = {:?}\nclient_ca = {:?}\n\
+         [[auth.certificate]]\nsubject = \"keda-operator\"\nrole = \"viewer\"\nnamespaces = [\"*\"]\n\
+         [[auth.certificate]]\nsubject = \"tenant\"\nrole = \"viewer\"\nnamespaces = [\"team-a\"]\n{CONFIG}",
+        keep("tls.crt", certificate),
+        keep("tls.key", key),
+        keep("ca.crt", authority.0.pem()),
+    );
+    let server = Server::start(&config);
+    let load = trigger(&[("pool", "render"), ("value", "3")]);
+    let known = authority.channel(&server, &authority.sign("keda-operator"));
+    let open = health_port(&server).connect_lazy();
+    for channel in [known.clone(), open.clone()] {
+        let mut keda = Keda(ExternalScalerClient::new(channel.clone()));
+        assert!(!keda.active(&load).await);
+        assert_eq!(keda.value(&load).await.1.to_bits(), 3.0_f64.to_bits());
+        let mut stream = keda.0.stream_is_active(load.clone()).await.unwrap().into_inner();
+        assert!(!stream.message().await.unwrap().unwrap().result);
+        // Any other answer would make newer KEDAs ask again for ever.
+        let none = keda.0.stream_metric_spec(load.clone()).await.unwrap_err();
+        assert_eq!(none.code(), Code::Unimplemented);
+        let refused = TaskServiceClient::new(channel).submit_task(noop()).await.unwrap_err();
+        assert!(matches!(refused.code(), Code::PermissionDenied | Code::Unimplemented), "{refused:?}");
+    }
+    let tenant = authority.channel(&server, &authority.sign("tenant"));
+    let refused = ExternalScalerClient::new(tenant).is_active(load.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "a pool tells of all tenants at once");
+    let forged = authority.channel(&server, &Authority::new().sign("keda-operator"));
+    assert!(ExternalScalerClient::new(forged).is_active(load).await.is_err());
 }

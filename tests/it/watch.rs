@@ -51,6 +51,36 @@ async fn a_watch_resumed_at_any_revision_sees_each_later_event_once() {
 }
 
 #[tokio::test]
+async fn a_watch_from_a_submission_on_sees_all_that_becomes_of_it_and_nothing_from_before() {
+    let server = Server::start("");
+    let mut tasks = server.tasks();
+    let named = |name: &str| v1::SubmitTaskRequest { task_id: name.to_owned(), ..noop() };
+    let first = tasks.submit_task(named("first")).await.unwrap().into_inner();
+    server.ended("first").await;
+
+    let request =
+        v1::BatchSubmitTasksRequest { tasks: ["a", "first", "b", "c"].map(named).to_vec(), batch_id: String::new() };
+    let batch = tasks.batch_submit_tasks(request).await.unwrap().into_inner();
+    for id in &batch.task_ids {
+        server.ended(id).await;
+    }
+    let last = server.get("c").await.revision.max(server.get("a").await.revision).max(server.get("b").await.revision);
+    let seen = events(&mut watch(&server, after(batch.after_revision)).await, last).await;
+    let of = |id: &str| seen.iter().filter(|event| event.task_id == id).map(v1::TaskEvent::state).collect::<Vec<_>>();
+    for id in ["a", "b", "c"] {
+        assert_eq!(of(id), [TaskState::Queued, TaskState::Running, TaskState::Completed], "{id}");
+    }
+    assert_eq!(of("first"), [], "a duplicate was there before");
+    assert_eq!(seen[2].revision, batch.revision, "the last event of the submission itself");
+
+    let seen = events(&mut watch(&server, after(first.after_revision)).await, first.revision).await;
+    assert_eq!((seen.len(), &*seen[0].task_id, seen[0].previous_state()), (1, "first", TaskState::Unspecified));
+    let again = tasks.submit_task(named("first")).await.unwrap().into_inner();
+    assert_eq!((again.duplicate, again.state()), (true, TaskState::Completed));
+    assert_eq!((again.after_revision, again.revision), (last, last), "nothing was added");
+}
+
+#[tokio::test]
 async fn a_watch_survives_a_crash_of_the_server_without_a_gap() {
     let mut server = Server::start("");
     for _ in 0..5 {

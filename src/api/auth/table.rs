@@ -28,7 +28,7 @@ use Need::{Everywhere, Known, Nothing, Somewhere};
 use Role::{Admin, Operator, Submitter, Viewer};
 use Span::{Lasting, Short};
 
-const TABLE: [(&str, Need, Span); 35] = [
+const TABLE: [(&str, Need, Span); 36] = [
     ("/lineshaft.v1.TaskService/SubmitTask", Somewhere(Submitter), Short),
     ("/lineshaft.v1.TaskService/BatchSubmitTasks", Somewhere(Submitter), Short),
     ("/lineshaft.v1.TaskService/SubmitTasks", Somewhere(Submitter), Lasting),
@@ -58,6 +58,7 @@ const TABLE: [(&str, Need, Span); 35] = [
     ("/externalscaler.ExternalScaler/StreamIsActive", Everywhere(Viewer), Lasting),
     ("/externalscaler.ExternalScaler/GetMetricSpec", Everywhere(Viewer), Short),
     ("/externalscaler.ExternalScaler/GetMetrics", Everywhere(Viewer), Short),
+    ("/externalscaler.ExternalScaler/StreamMetricSpec", Everywhere(Viewer), Short),
     ("/grpc.health.v1.Health/Check", Nothing, Short),
     ("/grpc.health.v1.Health/Watch", Nothing, Short),
     // Pages that are no RPCs.

@@ -24,6 +24,20 @@ const SUSPICIOUS: Duration = Duration::from_micros(15);
 const ROOM_LOW: u64 = 1 << 30;
 const ROOM_NONE: u64 = 64 << 20;
 
+/// What a server has to write, as far as it is there.
+const FILES: [&str; 10] = [
+    "lock",
+    "runs.lock",
+    "journal.db",
+    "journal.db-wal",
+    "journal.db-shm",
+    "journal.mark",
+    "projection.db",
+    "projection.db-wal",
+    "projection.db-shm",
+    "projection.mark",
+];
+
 /// Kinds of file system that do not keep what is written, or do not promise when.
 const UNFIT: [(i64, &str); 6] = [
     (0x0102_1994, "tmpfs, which is memory"),
@@ -38,16 +52,20 @@ const UNFIT: [(i64, &str); 6] = [
 pub(super) struct Examined {
     pub findings: Vec<Finding>,
     pub newest: Option<Timestamp>,
+    /// Whether a server uses the store.
+    pub in_use: bool,
 }
 
 pub(super) fn examine(store: &Store) -> Examined {
     if store.memory {
         let text = "in memory: every task is lost when the server ends";
         let finding = Finding::doubtful("store", text).advise("set store.directory, and store.memory = false");
-        return Examined { findings: vec![finding], newest: None };
+        return Examined { findings: vec![finding], newest: None, in_use: false };
     }
     let directory = &store.directory;
-    let mut findings = vec![used(directory)];
+    let (finding, in_use) = used(directory);
+    let mut findings = vec![finding];
+    findings.extend(foreign(directory));
     let place = existing(directory);
     findings.push(room(&place));
     findings.extend(kind(&place));
@@ -56,7 +74,7 @@ pub(super) fn examine(store: &Store) -> Examined {
         Err(error) => Finding::bad("disk", format!("{} cannot be written: {error}", place.display()))
             .advise("give the server's user this directory, or choose another with store.directory"),
     });
-    Examined { findings, newest: clock::newest(directory) }
+    Examined { findings, newest: clock::newest(directory), in_use }
 }
 
 /// The directory, or the nearest above it that is there: the server would make what is missing.
@@ -65,20 +83,39 @@ fn existing(directory: &Path) -> PathBuf {
     above.filter(|path| !path.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), Path::to_owned)
 }
 
-fn used(directory: &Path) -> Finding {
+/// And whether it is in use.
+fn used(directory: &Path) -> (Finding, bool) {
     let shown = directory.display();
     let Ok(lock) = File::open(directory.join("lock")) else {
-        let text = if directory.is_dir() { "has no store yet" } else { "does not exist yet, and will be made" };
-        return Finding::well("store", format!("{shown} {text}"));
+        let text = if directory.join("journal.db").exists() {
+            "has a store that no server has used yet, such as a back-up"
+        } else if directory.is_dir() {
+            "has no store yet"
+        } else {
+            "does not exist yet, and will be made"
+        };
+        return (Finding::well("store", format!("{shown} {text}")), false);
     };
     match lock.try_lock() {
-        Ok(()) => Finding::well("store", format!("{shown} is there, and no server uses it")),
-        Err(std::fs::TryLockError::WouldBlock) => Finding::well("store", format!("a server uses {shown}")),
+        Ok(()) => (Finding::well("store", format!("{shown} is there, and no server uses it")), false),
+        Err(std::fs::TryLockError::WouldBlock) => (Finding::well("store", format!("a server uses {shown}")), true),
         Err(std::fs::TryLockError::Error(error)) => {
             let advice = "use a local file system: the lock keeps two servers from one store";
-            Finding::bad("store", format!("{shown} cannot be locked: {error}")).advise(advice)
+            (Finding::bad("store", format!("{shown} cannot be locked: {error}")).advise(advice), false)
         }
     }
+}
+
+/// Files of the store that this user may not write, as after a restoration by another user.
+fn foreign(directory: &Path) -> Option<Finding> {
+    let writable = rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK;
+    let there = FILES.iter().filter(|name| directory.join(name).exists());
+    let names: Vec<&str> =
+        there.filter(|name| rustix::fs::access(directory.join(name), writable).is_err()).copied().collect();
+    let shown = directory.display();
+    let text = format!("this user may not read and write, in {shown}: {}", names.join(", "));
+    let advice = format!("run it as the server's user; else give that user the files: chown -R USER {shown}");
+    (!names.is_empty()).then(|| Finding::bad("store", text).advise(advice))
 }
 
 fn room(place: &Path) -> Finding {
@@ -167,6 +204,15 @@ mod tests {
         assert_eq!(judged(5), State::Warn);
         assert_eq!(judged(300), State::Ok);
         assert_eq!(judged(20_000), State::Warn);
+    }
+
+    #[test]
+    fn a_back_up_that_was_put_in_place_is_seen_as_a_store() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("journal.db"), "").unwrap();
+        let (finding, in_use) = used(directory.path());
+        assert!(finding.text.contains("such as a back-up") && !in_use, "{}", finding.text);
+        assert!(foreign(directory.path()).is_none());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod clock;
 mod disk;
+mod edge;
 mod handlers;
 mod limits;
 mod otlp;
@@ -12,8 +13,9 @@ mod report;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::config::{self, Config, Overrides};
+use crate::config::{self, Config, ConfigError, Overrides};
 use crate::model::SystemClock;
+use crate::telemetry::export::Settings;
 
 use report::{Finding, Report};
 
@@ -40,13 +42,19 @@ pub async fn run(options: Options) -> ExitCode {
             report.add(configuration(&config));
             report.extend(handlers::examine(&config.handlers));
             let disk = disk::examine(&config.store);
+            report.extend(edge::examine(&config, disk.in_use));
             report.extend(disk.findings);
             report.extend(limits::examine(&config));
             report.extend(clock::examine(&SystemClock, disk.newest).await);
-            report.extend(otlp::examine(&otlp::Destination::from_env(std::env::vars())).await);
+            let telemetry = &config.telemetry;
+            let settings = Settings::read(std::env::vars(), &telemetry.endpoint, telemetry.protocol.name());
+            report.extend(otlp::examine(&settings).await);
         }
         Err(error) => {
-            let advice = "correct each of them; `lineshaft config schema` knows every setting";
+            let advice = match &error {
+                ConfigError::Unreadable { .. } => "name a file that this user may read: --config, or LINESHAFT_CONFIG",
+                ConfigError::Invalid(_) => "correct each of them; `lineshaft config schema` knows every setting",
+            };
             report.add(Finding::bad("configuration", error.to_string()).advise(advice));
         }
     }

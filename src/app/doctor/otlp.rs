@@ -1,6 +1,5 @@
 //! Whether somebody listens where telemetry goes, and speaks what is configured.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,66 +9,84 @@ use tonic::codegen::http::{Uri, uri::PathAndQuery};
 use tonic::transport::Endpoint;
 use tonic_prost::ProstCodec;
 
+use crate::telemetry::export::settings::{Protocol, Target};
+use crate::telemetry::export::{Settings, Signal};
+
 use super::report::Finding;
 
 /// How long the collector may take.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// An export of nothing: an empty message of this method is an empty list of spans.
-const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
-/// Where telemetry goes, as OpenTelemetry's variables say it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Destination {
-    endpoint: Option<String>,
-    http: bool,
-    disabled: bool,
-}
-
-impl Destination {
-    pub fn from_env(variables: impl Iterator<Item = (String, String)>) -> Self {
-        let said: HashMap<String, String> = variables.filter(|(_, value)| !value.trim().is_empty()).collect();
-        let first = |names: &[&str]| names.iter().find_map(|name| said.get(*name)).map(|value| value.trim().to_owned());
-        let endpoint = first(&[
-            "OTEL_EXPORTER_OTLP_ENDPOINT",
-            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
-            "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
-        ]);
-        let protocol = first(&["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"]);
-        Self {
-            endpoint,
-            http: protocol.is_some_and(|protocol| protocol.starts_with("http/")),
-            disabled: said.get("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")),
-        }
+/// The export of a signal: an empty message of it is an empty list.
+const fn export(signal: Signal) -> &'static str {
+    match signal {
+        Signal::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+        Signal::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+        Signal::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
     }
 }
 
-pub(super) async fn examine(destination: &Destination) -> Vec<Finding> {
-    let Some(endpoint) = destination.endpoint.as_deref().filter(|_| !destination.disabled) else {
-        return vec![Finding::well("otlp", "nothing is exported: OTEL_EXPORTER_OTLP_ENDPOINT is not set")];
-    };
-    let parsed = endpoint.parse::<Uri>().ok().filter(|uri| uri.scheme().is_some() && uri.host().is_some());
+/// Asks each collector that the server would tell something, once for all signals that go the same way.
+pub(super) async fn examine(settings: &Settings) -> Vec<Finding> {
+    let ignored = |warning: &String| Finding::doubtful("otlp", warning).advise("correct the variable, or unset it");
+    let mut findings: Vec<Finding> = settings.warnings.iter().map(ignored).collect();
+    let mut asked: Vec<(Protocol, String)> = Vec::new();
+    for signal in Signal::ALL {
+        let Some(target) = settings.target(signal) else { continue };
+        findings.extend(unreadable(target));
+        let base = target.endpoint.strip_suffix(&format!("/v1/{}", signal.name())).unwrap_or(&target.endpoint);
+        let way = (target.protocol, base.to_owned());
+        if !asked.contains(&way) {
+            asked.push(way);
+            findings.push(ask(signal, target).await);
+        }
+    }
+    if asked.is_empty() {
+        let text = "nothing is exported: neither telemetry.endpoint nor OTEL_EXPORTER_OTLP_ENDPOINT names a collector";
+        findings.push(Finding::well("otlp", text));
+    }
+    findings
+}
+
+/// Certificates and keys without which the server does not start.
+fn unreadable(target: &Target) -> Vec<Finding> {
+    let (certificate, key) = target.identity.clone().unzip();
+    let files = [target.certificate.clone(), certificate, key].into_iter().flatten();
+    let failed = files.filter_map(|path| Some((std::fs::read(&path).err()?, path)));
+    let found = failed.map(|(error, path)| {
+        Finding::bad("otlp", format!("{} cannot be read: {error}", path.display()))
+            .advise("correct OTEL_EXPORTER_OTLP_CERTIFICATE, _CLIENT_CERTIFICATE or _CLIENT_KEY")
+    });
+    found.collect()
+}
+
+async fn ask(signal: Signal, target: &Target) -> Finding {
+    let endpoint = &target.endpoint;
+    let parsed = endpoint
+        .parse::<Uri>()
+        .ok()
+        .filter(|uri| uri.scheme().is_some() && uri.host().is_some_and(|host| !host.is_empty()));
     let Some(uri) = parsed else {
         let advice = "write it like http://collector:4317";
-        return vec![Finding::bad("otlp", format!("{endpoint:?} is no URL")).advise(advice)];
+        return Finding::bad("otlp", format!("{endpoint:?} is no URL")).advise(advice);
     };
     let secure = uri.scheme_str() == Some("https");
     let answer = timeout(PATIENCE, async {
         let stream = reach(&uri, secure).await?;
-        match (secure, destination.http) {
+        match (secure, target.protocol) {
             (true, _) => Ok("is reached; what it says behind TLS was not asked".to_owned()),
-            (false, true) => over_http(stream, &uri).await,
-            (false, false) => over_grpc(&uri).await,
+            (false, Protocol::Http) => over_http(stream, &uri, signal).await,
+            (false, Protocol::Grpc) => over_grpc(&uri, signal).await,
         }
     });
     let answer = answer.await.unwrap_or_else(|_| Err(format!("does not answer within {} s", PATIENCE.as_secs())));
-    vec![match answer {
+    match answer {
         Ok(text) => Finding::well("otlp", format!("{endpoint} {text}")),
         Err(why) => Finding::doubtful("otlp", format!("{endpoint} {why}")).advise(
             "tasks run all the same, but nothing is exported: check name, port (4317 for grpc, 4318 for \
-             http/protobuf), OTEL_EXPORTER_OTLP_PROTOCOL and network policies",
+             http/protobuf), protocol (telemetry.protocol, OTEL_EXPORTER_OTLP_PROTOCOL) and network policies",
         ),
-    }]
+    }
 }
 
 async fn reach(uri: &Uri, secure: bool) -> Result<TcpStream, String> {
@@ -78,24 +95,24 @@ async fn reach(uri: &Uri, secure: bool) -> Result<TcpStream, String> {
     TcpStream::connect((host, port)).await.map_err(|error| format!("cannot be reached: {error}"))
 }
 
-async fn over_grpc(uri: &Uri) -> Result<String, String> {
+async fn over_grpc(uri: &Uri, signal: Signal) -> Result<String, String> {
     let channel =
         Endpoint::from(uri.clone()).connect().await.map_err(|error| format!("does not speak gRPC: {error}"))?;
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.map_err(|error| format!("does not speak gRPC: {error}"))?;
     let codec = ProstCodec::<(), ()>::default();
-    let answer = client.unary(tonic::Request::new(()), PathAndQuery::from_static(EXPORT), codec).await;
+    let answer = client.unary(tonic::Request::new(()), PathAndQuery::from_static(export(signal)), codec).await;
     match answer {
-        Ok(_) => Ok("takes traces by gRPC".to_owned()),
+        Ok(_) => Ok(format!("takes {} by gRPC", signal.name())),
         Err(status) if status.code() == tonic::Code::Unauthenticated => {
             Ok("is reached by gRPC and asks for credentials, which OTEL_EXPORTER_OTLP_HEADERS may carry".to_owned())
         }
-        Err(status) => Err(format!("refuses traces: {} {}", status.code(), status.message())),
+        Err(status) => Err(format!("refuses {}: {} {}", signal.name(), status.code(), status.message())),
     }
 }
 
-async fn over_http(mut stream: TcpStream, uri: &Uri) -> Result<String, String> {
-    let path = format!("{}/v1/traces", uri.path().trim_end_matches('/'));
+async fn over_http(mut stream: TcpStream, uri: &Uri, signal: Signal) -> Result<String, String> {
+    let path = uri.path();
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let request = format!(
         "POST {path} HTTP/1.1\r\nHost: {authority}\r\nContent-Type: application/x-protobuf\r\n\
@@ -106,11 +123,11 @@ async fn over_http(mut stream: TcpStream, uri: &Uri) -> Result<String, String> {
     let mut answer = [0; 12];
     stream.read_exact(&mut answer).await.map_err(told)?;
     match answer.strip_prefix(b"HTTP/1.1 ").map(String::from_utf8_lossy).as_deref() {
-        Some("200") => Ok("takes traces by HTTP".to_owned()),
+        Some("200") => Ok(format!("takes {} by HTTP", signal.name())),
         Some(code @ ("401" | "403")) => Ok(format!(
             "is reached by HTTP and asks for credentials ({code}), which OTEL_EXPORTER_OTLP_HEADERS may carry"
         )),
-        Some(code) => Err(format!("answers {code} to traces at {path}")),
+        Some(code) => Err(format!("answers {code} to {} at {path}", signal.name())),
         None => Err("does not speak HTTP".to_owned()),
     }
 }
@@ -120,12 +137,13 @@ mod tests {
     use super::super::report::State;
     use super::*;
 
-    fn destination(pairs: &[(&str, &str)]) -> Destination {
-        Destination::from_env(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())))
+    async fn found(pairs: &[(&str, &str)]) -> (State, String) {
+        found_with(pairs, "").await
     }
 
-    async fn found(pairs: &[(&str, &str)]) -> (State, String) {
-        let finding = examine(&destination(pairs)).await.remove(0);
+    async fn found_with(pairs: &[(&str, &str)], endpoint: &str) -> (State, String) {
+        let pairs = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let finding = examine(&Settings::read(pairs, endpoint, "")).await.remove(0);
         (finding.state, finding.text)
     }
 
@@ -142,6 +160,10 @@ mod tests {
         format!("http://{address}")
     }
 
+    fn nobody() -> String {
+        format!("http://{}", std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap())
+    }
+
     #[tokio::test]
     async fn without_an_endpoint_nothing_is_asked() {
         assert_eq!(found(&[]).await.0, State::Ok);
@@ -151,11 +173,34 @@ mod tests {
 
     #[tokio::test]
     async fn an_endpoint_that_is_no_url_or_that_nobody_listens_on_is_told() {
-        assert_eq!(found(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317")]).await.0, State::Fail);
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let (state, text) = found(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://{free}"))]).await;
-        assert_eq!(state, State::Warn);
-        assert!(text.contains("cannot be reached"), "{text}");
+        assert_eq!(found(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://:4317")]).await.0, State::Fail);
+        for (pairs, configured) in
+            [(vec![("OTEL_EXPORTER_OTLP_ENDPOINT", nobody())], String::new()), (Vec::new(), nobody())]
+        {
+            let pairs: Vec<_> = pairs.iter().map(|(key, value)| (*key, value.as_str())).collect();
+            let (state, text) = found_with(&pairs, &configured).await;
+            assert_eq!(state, State::Warn);
+            assert!(text.contains("cannot be reached"), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn signals_that_go_the_same_way_are_asked_once_and_others_each() {
+        let (here, there) = (nobody(), nobody());
+        let pairs = [("OTEL_EXPORTER_OTLP_ENDPOINT", here), ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", there.clone())];
+        let pairs = pairs.map(|(key, value)| (key.to_owned(), value));
+        let findings = examine(&Settings::read(pairs.into_iter(), "", "")).await;
+        assert_eq!(findings.len(), 2, "{findings:?}");
+        assert!(findings[1].text.starts_with(&there), "{findings:?}");
+    }
+
+    #[tokio::test]
+    async fn what_the_server_ignores_and_files_that_are_not_there_are_told() {
+        assert_eq!(found(&[("OTEL_TRACES_EXPORTER", "zipkin")]).await.0, State::Warn);
+        let endpoint = nobody();
+        let said = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint), ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nosuch.pem")];
+        let (state, text) = found(&said).await;
+        assert!(state == State::Fail && text.contains("/nosuch.pem cannot be read"), "{text}");
     }
 
     #[tokio::test]
@@ -176,7 +221,8 @@ mod tests {
     #[tokio::test]
     async fn a_port_that_speaks_http_is_no_grpc_collector() {
         let endpoint = collector(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
-        let (state, text) = found(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)]).await;
+        let said = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")];
+        let (state, text) = found(&said).await;
         assert_eq!(state, State::Warn, "{text}");
     }
 }

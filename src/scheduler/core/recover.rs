@@ -11,7 +11,22 @@ use crate::model::{
 use super::table::{self, Slot};
 use super::{Core, Output};
 
+/// Tasks that are remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// All of them.
+    pub tasks: usize,
+    /// Those that have not ended.
+    pub unfinished: usize,
+}
+
 impl Core {
+    /// Counts the tasks, one by one.
+    pub fn recovered(&self) -> Recovered {
+        let unfinished = self.tasks.iter().filter(|(_, slot)| !slot.state.is_terminal()).count();
+        Recovered { tasks: self.tasks.iter().count(), unfinished }
+    }
+
     /// Takes a task as the store knew it at `revision`. In the order of submission.
     pub fn restore(&mut self, task: Standing, revision: Revision) {
         let pool = self.pool_of(&task.spec.options.pool);

@@ -59,11 +59,6 @@ def refused(call, *arguments, **options):
     raise AssertionError("the call should have been refused")
 
 
-def now(tasks):
-    """A watch after this revision sees all that is submitted from here on."""
-    return tasks.ListTasks(s.ListTasksRequest(page_size=1), timeout=10).revision
-
-
 def submit(tasks, _):
     request = s.SubmitTaskRequest(
         handler="compute", payload=payload(100), request_id="python-submit", priority=t.PRIORITY_HIGH,
@@ -122,12 +117,11 @@ def run(tasks, _):
 
 
 def resumed_watch(tasks, _):
-    before = now(tasks)
     accepted = tasks.BatchSubmitTasks(
         s.BatchSubmitTasksRequest(tasks=[io(0.05) for _ in range(40)]), timeout=10)
     wanted = t.TaskFilter(batch_id=accepted.batch_id)
     seen, states = [], {}
-    for event in watch(tasks, wanted, before):
+    for event in watch(tasks, wanted, accepted.after_revision):
         assert event.previous_state == states.get(event.task_id, t.TASK_STATE_UNSPECIFIED), event
         states[event.task_id] = event.state
         seen.append((event.revision, event.task_id, event.state))
@@ -139,7 +133,7 @@ def resumed_watch(tasks, _):
             break
     assert all(one[0] < next[0] for one, next in zip(seen, seen[1:])), "revisions rise"
     replayed = []
-    for event in watch(tasks, wanted, before):
+    for event in watch(tasks, wanted, accepted.after_revision):
         replayed.append((event.revision, event.task_id, event.state))
         if event.revision == seen[-1][0]:
             break
@@ -147,9 +141,8 @@ def resumed_watch(tasks, _):
 
 
 def cancel(tasks, _):
-    before = now(tasks)
     accepted = tasks.SubmitTask(io(60, request_id="python-cancel"), timeout=10)
-    for event in watch(tasks, t.TaskFilter(task_ids=[accepted.task_id]), before):
+    for event in watch(tasks, t.TaskFilter(task_ids=[accepted.task_id]), accepted.after_revision):
         if event.state == t.TASK_STATE_RUNNING and not event.HasField("cancel"):
             answer = tasks.CancelTask(
                 s.CancelTaskRequest(task_id=accepted.task_id, reason="not needed any more"), timeout=10)

@@ -139,13 +139,12 @@ func (s scenario) stream(ctx context.Context) {
 }
 
 func (s scenario) resumedWatch(ctx context.Context) {
-	before := s.now(ctx)
 	accepted, err := s.tasks.BatchSubmitTasks(ctx, &v1.BatchSubmitTasksRequest{Tasks: naps(40, 0.05)})
 	must(err)
 	filter := &v1.TaskFilter{BatchId: accepted.BatchId}
 	var events, replayed []seen
 	states, completed := map[string]v1.TaskState{}, 0
-	must(lineshaft.Watch(ctx, s.tasks, filter, before, func(event *v1.TaskEvent) bool {
+	must(lineshaft.Watch(ctx, s.tasks, filter, accepted.AfterRevision, func(event *v1.TaskEvent) bool {
 		want(event.PreviousState == states[event.TaskId], event)
 		want(len(events) == 0 || events[len(events)-1].revision < event.Revision, event)
 		states[event.TaskId] = event.State
@@ -161,7 +160,7 @@ func (s scenario) resumedWatch(ctx context.Context) {
 		}
 		return completed < 40
 	}))
-	must(lineshaft.Watch(ctx, s.tasks, filter, before, func(event *v1.TaskEvent) bool {
+	must(lineshaft.Watch(ctx, s.tasks, filter, accepted.AfterRevision, func(event *v1.TaskEvent) bool {
 		replayed = append(replayed, seen{event.Revision, event.TaskId, event.State})
 		return event.Revision < events[len(events)-1].revision
 	}))
@@ -169,12 +168,11 @@ func (s scenario) resumedWatch(ctx context.Context) {
 }
 
 func (s scenario) cancel(ctx context.Context) {
-	before := s.now(ctx)
 	accepted, err := s.tasks.SubmitTask(ctx, nap(60))
 	must(err)
 	var end *v1.TaskEvent
 	filter := &v1.TaskFilter{TaskIds: []string{accepted.TaskId}}
-	must(lineshaft.Watch(ctx, s.tasks, filter, before, func(event *v1.TaskEvent) bool {
+	must(lineshaft.Watch(ctx, s.tasks, filter, accepted.AfterRevision, func(event *v1.TaskEvent) bool {
 		if event.State == v1.TaskState_TASK_STATE_RUNNING && event.Cancel == nil {
 			answer, err := s.tasks.CancelTask(ctx, &v1.CancelTaskRequest{TaskId: event.TaskId, Reason: "not needed"})
 			must(err)
@@ -378,13 +376,6 @@ func (s scenario) tls(ctx context.Context) {
 	_, err = s.private().SubmitTask(ctx, nap(0))
 	want(status.Code(err) == codes.Unauthenticated, err)
 	want(detail[*errdetails.ErrorInfo](err).Reason == "UNAUTHENTICATED", err)
-}
-
-// now is a revision after which a watch sees all that is submitted from here on.
-func (s scenario) now(ctx context.Context) uint64 {
-	page, err := s.tasks.ListTasks(ctx, &v1.ListTasksRequest{PageSize: 1})
-	must(err)
-	return page.Revision
 }
 
 // private makes a client of the server that has TLS and wants tokens.
