@@ -1,7 +1,7 @@
 //! A task: what was asked for, how it stands, and what it cost.
 
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -137,8 +137,15 @@ pub struct TaskSpec {
     pub id: TaskId,
     /// What it shares with its like.
     pub options: Arc<TaskOptions>,
-    /// The input.
-    pub payload: Bytes,
+    /// The input. Not `Bytes`: the spec is shared as a whole, and that costs a queued task 40 bytes more.
+    pub payload: Box<[u8]>,
+    /// What few tasks ask for; read by [`TaskSpec::extras`].
+    pub extras: Option<Box<TaskExtras>>,
+}
+
+/// What few tasks ask for, apart, so that the others stay small.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TaskExtras {
     /// Arguments added to those of a process handler's registration.
     pub args: Box<[Box<str>]>,
     /// Idempotency key of the submission.
@@ -151,20 +158,41 @@ pub struct TaskSpec {
     pub trace: Option<Arc<TraceContext>>,
 }
 
+static NO_EXTRAS: LazyLock<TaskExtras> = LazyLock::new(TaskExtras::default);
+
+impl TaskExtras {
+    /// As a spec holds them; nothing when nothing is asked for.
+    pub fn boxed(self) -> Option<Box<Self>> {
+        (self != *NO_EXTRAS).then(|| Box::new(self))
+    }
+}
+
 impl TaskSpec {
+    /// What was asked for beyond the usual.
+    pub fn extras(&self) -> &TaskExtras {
+        self.extras.as_deref().unwrap_or(&NO_EXTRAS)
+    }
+
     /// The same without its payload.
     #[must_use]
     pub fn without_payload(&self) -> Self {
         Self {
             id: self.id.clone(),
             options: self.options.clone(),
-            payload: Bytes::new(),
-            args: self.args.clone(),
-            request_id: self.request_id.clone(),
-            not_before: self.not_before,
-            expires_at: self.expires_at,
-            trace: self.trace.clone(),
+            payload: Box::default(),
+            extras: self.extras.clone(),
         }
+    }
+
+    /// The payload, shared with the spec.
+    pub fn payload_of(spec: &Arc<Self>) -> Bytes {
+        struct Owner(Arc<TaskSpec>);
+        impl AsRef<[u8]> for Owner {
+            fn as_ref(&self) -> &[u8] {
+                &self.0.payload
+            }
+        }
+        if spec.payload.is_empty() { Bytes::new() } else { Bytes::from_owner(Owner(Arc::clone(spec))) }
     }
 }
 
@@ -353,4 +381,37 @@ pub struct Task {
     pub spec: Arc<TaskSpec>,
     /// How it stands.
     pub status: TaskStatus,
+}
+
+/// What a restart needs to know of a task. There are many at once, so it is not all that an answer shows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Standing {
+    /// What was asked for.
+    pub spec: Arc<TaskSpec>,
+    /// When it was accepted.
+    pub submitted_at: Timestamp,
+    /// When it ended; otherwise when it becomes or became eligible.
+    pub eligible_at: Timestamp,
+    /// A cancel that is under way.
+    pub cancel: Option<Box<CancelRequest>>,
+    /// The current or last attempt; 0 before the first.
+    pub attempt: u32,
+    /// Server crashes in a row while it was running.
+    pub crashes: u32,
+    /// Its state.
+    pub state: TaskState,
+}
+
+impl From<Task> for Standing {
+    fn from(Task { spec, status }: Task) -> Self {
+        Self {
+            spec,
+            submitted_at: status.submitted_at,
+            eligible_at: status.finished_at.unwrap_or(status.eligible_at),
+            cancel: status.cancel_request,
+            attempt: status.attempt,
+            crashes: status.crashes,
+            state: status.state,
+        }
+    }
 }

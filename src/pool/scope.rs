@@ -32,9 +32,9 @@ impl Attempt {
                 eligible_at: self.eligible_at(),
                 at,
             };
-            tracing.process(&view, spec.trace.as_ref())
+            tracing.process(&view, spec.extras().trace.as_ref())
         });
-        let place = if span.is_none() { spec.trace.clone().map(Place::new) } else { None };
+        let place = if span.is_none() { spec.extras().trace.clone().map(Place::new) } else { None };
         let begun = Begun { worker: worker.clone(), span, place };
         // Once: an attempt begins once.
         let _ = self.begun().set(begun);
@@ -48,7 +48,7 @@ impl Attempt {
 
     /// The sampled place that a histogram may point to.
     pub(super) fn exemplar(&self) -> Option<Trace> {
-        let context = self.place().map(|place| &place.context).or(self.spec().trace.as_ref())?;
+        let context = self.place().map(|place| &place.context).or(self.spec().extras().trace.as_ref())?;
         Trace::sampled(context.trace_id, context.span_id, context.flags)
     }
 

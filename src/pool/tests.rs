@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::runtime;
 use tokio::sync::{Semaphore, mpsc};
@@ -59,16 +58,8 @@ pub(super) fn attempt(
         content_type: "text/plain".into(),
         submitted_by: "test".into(),
     };
-    let spec = TaskSpec {
-        id: TaskId::parse(id).unwrap(),
-        options: Arc::new(options),
-        payload: Bytes::from_static(payload),
-        args: Box::default(),
-        request_id: None,
-        not_before: None,
-        expires_at: None,
-        trace: None,
-    };
+    let spec =
+        TaskSpec { id: TaskId::parse(id).unwrap(), options: Arc::new(options), payload: payload.into(), extras: None };
     let ticket = Ticket { slot: 0, fence };
     Attempt::new(Assignment {
         ticket,

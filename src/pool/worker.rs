@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
-use crate::model::{Bill, Failure, FailureReason, PoolKind, StopMethod, Timestamp, limits};
+use crate::model::{Bill, Failure, FailureReason, PoolKind, StopMethod, TaskSpec, Timestamp, limits};
 use crate::runners::{Ended, Outcome, Run, StopCause};
 use crate::telemetry::metrics::AttemptResult;
 use crate::telemetry::{scope, tasklog};
@@ -173,7 +173,7 @@ impl Worker {
                 }
             }
         } else {
-            spec.payload.clone()
+            TaskSpec::payload_of(spec)
         };
         let stop = attempt.stop_signal().clone();
         stop.arm(options.timeout);
@@ -183,7 +183,7 @@ impl Worker {
             attempt: attempt.number(),
             payload,
             content_type: options.content_type.clone(),
-            args: spec.args.clone(),
+            args: spec.extras().args.clone(),
             worker: self.name.clone(),
             trace: attempt.handed_on(),
             stop,

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{Catalog, Clock, PoolSpec, TaskId, Timestamp};
+use crate::model::{Catalog, Clock, PoolSpec, TaskId, TaskSpec, Timestamp};
 use crate::pool::{Attempt, Pool, Report, ReportSink, Surroundings};
 use crate::runners::{Registry, StopCause};
 use crate::store::{Commit, KeptPool, PoolBounds, Recovery, Store, StoreError};
@@ -291,7 +291,7 @@ impl Service {
 
 /// The payload of a task whose attempt does not carry it.
 async fn payload(handle: Handle, id: TaskId) -> Result<Bytes, String> {
-    handle.get(&id).await.map(|found| found.task.spec.payload.clone()).map_err(|refusal| refusal.to_string())
+    handle.get(&id).await.map(|found| TaskSpec::payload_of(&found.task.spec)).map_err(|refusal| refusal.to_string())
 }
 
 /// Pools come up as they were changed, except where the configuration has changed since.
@@ -310,7 +310,7 @@ fn restore_pools(configured: &mut [PoolSpec], kept: &[KeptPool]) {
 
 fn recover(options: core::Options, recovery: Recovery, now: Timestamp) -> (Core, Pending) {
     let mut core = Core::new(options);
-    for task in &recovery.tasks {
+    for task in recovery.tasks {
         core.restore(task, recovery.revision);
     }
     for event in &recovery.events {

@@ -9,7 +9,9 @@ use proptest::prelude::*;
 
 use super::samples::{History, id};
 use super::{Commit, Options, PageCursor, PageSize, Recovery, Store, StoreError, fold, open, weight};
-use crate::model::{BatchId, Event, PoolName, Priority, Revision, Task, TaskFilter, TaskId, TaskState, Timestamp};
+use crate::model::{
+    BatchId, Event, PoolName, Priority, Revision, Standing, Task, TaskFilter, TaskId, TaskState, Timestamp,
+};
 
 pub(super) fn seed() -> impl Strategy<Value = Vec<(u8, u8, u8)>> {
     proptest::collection::vec(any::<(u8, u8, u8)>(), 1..300)
@@ -99,7 +101,7 @@ pub(super) fn rows(rows: usize) -> PageSize {
 /// A task as pages show it.
 pub(super) fn listed(task: &Task) -> Task {
     let mut task = task.clone();
-    Arc::make_mut(&mut task.spec).payload = bytes::Bytes::new();
+    Arc::make_mut(&mut task.spec).payload = Box::default();
     task
 }
 
@@ -174,10 +176,7 @@ proptest! {
                 drop(store);
                 let (store, recovery) = sqlite(directory.path()).unwrap();
                 prop_assert_eq!(&all(&store, Revision(0)).unwrap(), &history.events);
-                let mut wanted: Vec<Task> = folded(&history.events).into_values().collect();
-                for task in &mut wanted {
-        task.status.result = None;
-    }
+                let wanted: Vec<_> = folded(&history.events).into_values().map(Standing::from).collect();
                 prop_assert_eq!(recovery.tasks, wanted);
                 prop_assert!(recovery.events.is_empty() && recovery.notes.is_empty());
                 answers_are_the_fold(&store, &history.events);

@@ -20,7 +20,7 @@ pub fn fold(task: &mut Option<Task>, event: &Event) {
 /// The status that a `Submitted` event begins with.
 pub(super) fn submitted(event: &Event) -> TaskStatus {
     let not_before = match &event.change {
-        Change::Submitted { spec } => spec.not_before,
+        Change::Submitted { spec } => spec.extras().not_before,
         _ => None,
     };
     let mut status = TaskStatus::submitted(event.state, event.revision, event.at, not_before.unwrap_or(event.at));

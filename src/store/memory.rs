@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
-use bytes::Bytes;
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
@@ -189,7 +188,7 @@ impl Rows {
 fn listed(task: &Task, result: bool) -> Task {
     let mut task = task.clone();
     if !task.spec.payload.is_empty() {
-        Arc::make_mut(&mut task.spec).payload = Bytes::new();
+        task.spec = Arc::new(task.spec.without_payload());
     }
     if !result {
         task.status.result = None;

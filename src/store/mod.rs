@@ -41,7 +41,7 @@ pub use pools::{KeptPool, PoolBounds};
 
 use tokio::sync::watch;
 
-use crate::model::{Event, Output, Revision, Task, TaskFilter, TaskId};
+use crate::model::{Event, Output, Revision, Standing, Task, TaskFilter, TaskId};
 
 /// Events that become durable together, in the order of their revisions and without a gap.
 #[derive(Clone, Debug, PartialEq)]
@@ -144,8 +144,8 @@ fn weight(task: &Task) -> usize {
     const FIXED: usize = 512;
     let (spec, options, status) = (&task.spec, &task.spec.options, &task.status);
     let labels = options.labels.iter().map(|(key, value)| key.len() + value.len() + 8);
-    let args = spec.args.iter().map(|arg| arg.len() + 8);
-    let request = spec.request_id.as_deref().map_or(0, str::len);
+    let args = spec.extras().args.iter().map(|arg| arg.len() + 8);
+    let request = spec.extras().request_id.as_deref().map_or(0, str::len);
     let failure = status.failure.as_deref().map_or(0, |failure| failure.message.len() + failure.detail.len());
     let result = status.result.as_ref().map_or(0, |result| result.data.len() + result.content_type.len());
     let texts = options.display_name.len() + options.submitted_by.len() + options.content_type.len() + request;
@@ -200,7 +200,7 @@ pub trait Projection: Send + Sync + 'static {
 #[derive(Clone, Debug, Default)]
 pub struct Recovery {
     /// Every task of the projection, live and finished, in the order of submission. Results are left out.
-    pub tasks: Vec<Task>,
+    pub tasks: Vec<Standing>,
     /// The revision at which they are true.
     pub revision: Revision,
     /// Everything later, in order.

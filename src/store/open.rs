@@ -1,18 +1,16 @@
 //! Opening a store: the directory, its lock, and what a restart finds in it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-use hashbrown::HashSet;
 
 use super::backup::expect_file;
 use super::journal::SqliteJournal;
 use super::memory::{MemoryJournal, MemoryProjection};
 use super::projection::SqliteProjection;
 use super::{Commit, Journal, Projection, Recovery, Store, StoreError, mark};
-use crate::model::{Change, Event, Revision, Task};
+use crate::model::{Change, Event, Revision, Standing};
 
 /// The journal's file in the directory of a store.
 pub(super) const JOURNAL: &str = "journal.db";
@@ -116,7 +114,7 @@ fn open_projection(
     journal: &Arc<SqliteJournal>,
     lock: &Arc<File>,
     anew: bool,
-) -> Result<(SqliteProjection, Vec<Task>, Revision), StoreError> {
+) -> Result<(SqliteProjection, Vec<Standing>, Revision), StoreError> {
     let begin = if anew { journal.oldest() } else { Revision::default() };
     let projection = SqliteProjection::open(&paths.projection, begin, journal.clone(), Some(Arc::clone(lock)))?;
     let (tasks, revision) = projection.recover()?;
@@ -228,19 +226,24 @@ fn catch_up(journal: &SqliteJournal, projection: &SqliteProjection, recovery: &m
 
 /// Names tasks that have events, but whose submission is nowhere.
 fn note_lost(recovery: &mut Recovery) {
-    let mut known: HashSet<_> = recovery.tasks.iter().map(|task| &task.spec.id).collect();
-    let mut lost = BTreeSet::new();
-    for Event { task, change, .. } in &recovery.events {
-        if let Change::Submitted { .. } = change {
-            known.insert(task);
-        } else if !known.contains(task) {
-            lost.insert(task.to_string());
-        }
+    let (submissions, changes): (Vec<&Event>, Vec<&Event>) =
+        recovery.events.iter().partition(|event| matches!(event.change, Change::Submitted { .. }));
+    // By the first change of each. Most of what a crash leaves are submissions: they are only looked up.
+    let mut lost = BTreeMap::new();
+    for event in changes {
+        lost.entry(&event.task).or_insert(event.revision);
     }
+    let mut found = |task, at| {
+        if lost.get(task).is_some_and(|first| at < *first) {
+            lost.remove(task);
+        }
+    };
+    submissions.iter().for_each(|event| found(&event.task, event.revision));
+    recovery.tasks.iter().for_each(|task| found(&task.spec.id, Revision(0)));
     if lost.is_empty() {
         return;
     }
-    let named: Vec<_> = lost.iter().take(NAMED_MAX).map(String::as_str).collect();
+    let named: Vec<_> = lost.keys().take(NAMED_MAX).map(ToString::to_string).collect();
     let note = format!("{} tasks have events but no submission, among them {}", lost.len(), named.join(", "));
     recovery.notes.push(note);
 }

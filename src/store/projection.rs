@@ -21,7 +21,7 @@ use super::projection_query as query;
 use super::projection_sql::{Meta, SCHEMA, Writer};
 use super::sqlite::{Readers, checkpoint, fault, keep_log, open_writer};
 use super::{Commit, Journal, Page, PageCursor, PageSize, Projection, StoreError};
-use crate::model::{Event, Output, Revision, Task, TaskFilter, TaskId};
+use crate::model::{Event, Output, Revision, Standing, Task, TaskFilter, TaskId};
 
 /// Events that may wait in memory; beyond, they are read back from the journal when their turn comes.
 const WAITING_MAX: usize = if cfg!(test) { 8 } else { 400_000 };
@@ -36,6 +36,8 @@ const DRAIN_MAX: usize = 200_000;
 const LINGER: Duration = Duration::from_millis(500);
 /// Memory for pages that a transaction changes: beyond it they are written before their time, and read again.
 const CACHE_KIB: u32 = 32 << 10;
+/// How long nothing has to come before the memory that only speeds up writing is given back.
+const IDLE: Duration = Duration::from_secs(1);
 /// Time between attempts to write when the disk refuses.
 const RETRY: Duration = Duration::from_millis(500);
 /// Pages of the write-ahead log after which it is copied into the file: 32 MiB.
@@ -136,7 +138,7 @@ impl SqliteProjection {
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] when any row is not what was written.
-    pub(super) fn recover(&self) -> Result<(Vec<Task>, Revision), StoreError> {
+    pub(super) fn recover(&self) -> Result<(Vec<Standing>, Revision), StoreError> {
         self.readers.with(|connection| query::recover(connection, &self.shared.path))
     }
 
@@ -265,6 +267,10 @@ fn watch_log(connection: &mut Connection) -> rusqlite::Result<Arc<AtomicBool>> {
 fn keep_up(shared: &Shared, mut writer: Writer<'_>, log: &Log, reach: &watch::Sender<Revision>) {
     let mut drained: Vec<Arc<Commit>> = Vec::new();
     loop {
+        if drained.is_empty() && is_idle(shared) {
+            drained = Vec::new();
+            writer.give_back();
+        }
         let closed = take_waiting(shared, &mut drained);
         let written = if drained.is_empty() && !closed {
             write_skipped(shared, &mut writer)
@@ -326,6 +332,18 @@ impl Queue {
         }
         self.since.map(|since| since + LINGER)
     }
+}
+
+/// Waits a while for work; whether there is none.
+fn is_idle(shared: &Shared) -> bool {
+    let mut queue = shared.queue.lock();
+    let until = Instant::now() + IDLE;
+    while queue.rest_until(Instant::now()).is_none() {
+        if shared.ready.wait_until(&mut queue, until).timed_out() {
+            return queue.rest_until(until).is_none();
+        }
+    }
+    false
 }
 
 /// Waits for work and moves about a drain of it over; says whether the handle has gone.

@@ -32,7 +32,7 @@ pub(super) struct SpecRow {
 }
 
 impl SpecRow {
-    pub(super) fn new(seq: u64, spec: &TaskSpec, submitted_at: u64, options: &[u8]) -> Self {
+    pub(super) fn new(seq: u64, spec: &Arc<TaskSpec>, submitted_at: u64, options: &[u8]) -> Self {
         let id = spec.id.to_string();
         let mut record = SpecRecord::from(spec);
         let mut payload = None;

@@ -157,11 +157,23 @@ impl<'a> Writer<'a> {
     pub(super) fn write(&mut self, commits: &[Arc<Commit>]) -> Result<(), StoreError> {
         let written = self.try_write(commits);
         if written.is_err() {
-            // They may be ahead of the tables now.
-            self.live = Generations::new();
-            self.ended = Generations::new();
+            // What is known may be ahead of the tables now.
+            self.forget();
         }
         written
+    }
+
+    fn forget(&mut self) {
+        self.live = Generations::new();
+        self.ended = Generations::new();
+    }
+
+    /// Gives back the memory that only makes writing faster.
+    pub(super) fn give_back(&mut self) {
+        self.forget();
+        if let Err(error) = self.connection.execute_batch("PRAGMA shrink_memory") {
+            tracing::debug!(%error, "the projection's page cache could not be given back");
+        }
     }
 
     fn try_write(&mut self, commits: &[Arc<Commit>]) -> Result<(), StoreError> {

@@ -208,7 +208,7 @@ fn event_record<'a>(event: &'a Event, at: u64, dictionary: &mut Dictionary<'a>) 
         Change::Submitted { spec } => {
             let own = dictionary.index(&spec.options);
             let options = (own != options).then_some(own);
-            ChangeRecord::Submitted(Box::new(SubmittedRecord { spec: Some(SpecRecord::from(&**spec)), options }))
+            ChangeRecord::Submitted(Box::new(SubmittedRecord { spec: Some(SpecRecord::from(spec)), options }))
         }
         other => change_record(other),
     };
@@ -229,7 +229,7 @@ fn change_record(change: &Change) -> ChangeRecord {
     let end = EndRecord::default;
     match change {
         Change::Submitted { spec } => {
-            ChangeRecord::Submitted(Box::new(SubmittedRecord { spec: Some(SpecRecord::from(&**spec)), options: None }))
+            ChangeRecord::Submitted(Box::new(SubmittedRecord { spec: Some(SpecRecord::from(spec)), options: None }))
         }
         Change::Eligible => ChangeRecord::Eligible(true),
         Change::Started { worker } => ChangeRecord::Started(worker.to_string()),

@@ -12,8 +12,8 @@ use super::record::{Damage, damage, state};
 use super::record_trace::TraceRecord;
 use crate::model::{
     BatchId, Bill, CancelMode, CancelReceipt, CancelRequest, Captured, Durability, Failure, FailureReason, HandlerName,
-    Namespace, Output, Payload, PoolName, Priority, RetryPolicy, Revision, StopMethod, TaskId, TaskOptions, TaskSpec,
-    TaskStatus, Timestamp,
+    Namespace, Output, Payload, PoolName, Priority, RetryPolicy, Revision, StopMethod, TaskExtras, TaskId, TaskOptions,
+    TaskSpec, TaskStatus, Timestamp,
 };
 
 fn nanos(span: Duration) -> u64 {
@@ -155,32 +155,31 @@ pub(super) struct SpecRecord {
     trace: Option<TraceRecord>,
 }
 
-impl From<&TaskSpec> for SpecRecord {
-    fn from(spec: &TaskSpec) -> Self {
+impl From<&Arc<TaskSpec>> for SpecRecord {
+    fn from(spec: &Arc<TaskSpec>) -> Self {
+        let extras = spec.extras();
         Self {
-            payload: spec.payload.clone(),
-            args: spec.args.iter().map(ToString::to_string).collect(),
-            request_id: spec.request_id.as_deref().map(str::to_owned),
-            not_before: spec.not_before.map(|at| at.0),
-            expires_at: spec.expires_at.map(|at| at.0),
+            payload: TaskSpec::payload_of(spec),
+            args: extras.args.iter().map(ToString::to_string).collect(),
+            request_id: extras.request_id.as_deref().map(str::to_owned),
+            not_before: extras.not_before.map(|at| at.0),
+            expires_at: extras.expires_at.map(|at| at.0),
             payload_apart: false,
-            trace: spec.trace.as_deref().map(Into::into),
+            trace: extras.trace.as_deref().map(Into::into),
         }
     }
 }
 
 impl SpecRecord {
     pub(super) fn into_model(self, id: TaskId, options: Arc<TaskOptions>) -> TaskSpec {
-        TaskSpec {
-            id,
-            options,
-            payload: self.payload,
+        let extras = TaskExtras {
             args: self.args.into_iter().map(String::into_boxed_str).collect(),
             request_id: self.request_id.map(String::into_boxed_str),
             not_before: self.not_before.map(Timestamp),
             expires_at: self.expires_at.map(Timestamp),
             trace: self.trace.map(|trace| Arc::new(trace.into_model())),
-        }
+        };
+        TaskSpec { id, options, payload: Vec::from(self.payload).into(), extras: extras.boxed() }
     }
 }
 

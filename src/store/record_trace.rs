@@ -69,7 +69,11 @@ mod tests {
     fn records_of_older_servers_are_read_and_a_task_without_a_trace_is_still_written_like_that() {
         let id = TaskId::parse("t").unwrap();
         let spec = SpecRecord::decode(OLDER).unwrap().into_model(id, Arc::new(samples::options(0)));
-        assert_eq!((&spec.payload[..], &*spec.args, &spec.trace), (&b"abc"[..], &["-v".into()][..], &None));
+        let spec = Arc::new(spec);
+        assert_eq!(
+            (&spec.payload[..], &*spec.extras().args, &spec.extras().trace),
+            (&b"abc"[..], &["-v".into()][..], &None)
+        );
         assert_eq!(SpecRecord::from(&spec).encode_to_vec(), OLDER);
     }
 

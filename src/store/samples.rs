@@ -8,8 +8,8 @@ use hashbrown::HashMap;
 use super::Commit;
 use crate::model::{
     Bill, CancelMode, CancelReceipt, CancelRequest, Captured, Change, Durability, Event, Failure, FailureReason,
-    HandlerName, InterruptCause, Output, Payload, PoolName, Priority, RetryPolicy, Revision, StopMethod, TaskId,
-    TaskOptions, TaskSpec, TaskState, Timestamp, TraceContext, TraceMode,
+    HandlerName, InterruptCause, Output, Payload, PoolName, Priority, RetryPolicy, Revision, StopMethod, TaskExtras,
+    TaskId, TaskOptions, TaskSpec, TaskState, Timestamp, TraceContext, TraceMode,
 };
 
 /// Makes events that could really happen, one after the other.
@@ -140,15 +140,18 @@ impl History {
         let shared = Arc::new(options(size));
         self.options.insert(number_of(task), Arc::clone(&shared));
         let waits = size.is_multiple_of(4);
-        let spec = TaskSpec {
-            id: task.clone(),
-            options: shared,
-            payload: vec![size; usize::from(size) * 16].into(),
+        let extras = TaskExtras {
             args: (0..size % 3).map(|arg| arg.to_string().into()).collect(),
             request_id: (size > 128).then(|| "request".into()),
             not_before: waits.then_some(Timestamp(1_800_000_000_000_000)),
             expires_at: None,
             trace: (size % 4 == 1).then(|| Arc::new(trace(size))),
+        };
+        let spec = TaskSpec {
+            id: task.clone(),
+            options: shared,
+            payload: vec![size; usize::from(size) * 16].into(),
+            extras: extras.boxed(),
         };
         let state = if waits { TaskState::Waiting } else { TaskState::Queued };
         (state, 0, Change::Submitted { spec: Arc::new(spec) })

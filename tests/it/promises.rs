@@ -306,36 +306,37 @@ async fn timers_survive_a_crash() {
 async fn a_snapshot_taken_under_load_and_its_events_tell_one_story() {
     let server = Server::start("");
     let mut tasks = server.tasks();
+    let (begun, under_load) = tokio::sync::oneshot::channel();
     let load = tokio::spawn(async move {
-        for _ in 0..30 {
+        let mut begun = Some(begun);
+        for nth in 0..30 {
             let batch = v1::BatchSubmitTasksRequest { tasks: vec![noop(); 200], batch_id: String::new() };
             tasks.batch_submit_tasks(batch).await.unwrap();
+            if let Some(begun) = begun.take_if(|_| nth == 5) {
+                begun.send(()).unwrap();
+            }
         }
     });
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    under_load.await.unwrap();
     let request = v1::WatchTasksRequest { include_snapshot: true, ..Default::default() };
     let mut steps = server.tasks().watch_tasks(request).await.unwrap().into_inner();
     let mut known = std::collections::HashMap::new();
-    let mut newest_entry = 0;
+    let mut newest = 0;
     let read = async {
         while known.len() < 6_000 || known.values().any(|(_, state)| *state != i32::from(TaskState::Completed)) {
             match steps.message().await.unwrap().unwrap().kind.unwrap() {
                 v1::watch_tasks_response::Kind::SnapshotEntry(task) => {
-                    newest_entry = newest_entry.max(task.revision);
+                    newest = newest.max(task.revision);
                     known.insert(task.task_id, (task.revision, task.state));
                 }
                 v1::watch_tasks_response::Kind::SnapshotComplete(complete) => {
-                    assert!(
-                        newest_entry <= complete.revision,
-                        "{newest_entry} is in a snapshot at {}",
-                        complete.revision
-                    );
+                    assert!(newest <= complete.revision, "{newest} is in a snapshot at {}", complete.revision);
+                    newest = complete.revision;
                 }
                 v1::watch_tasks_response::Kind::Event(event) => {
                     let entry = known.entry(event.task_id).or_insert((0, 0));
-                    if event.revision > entry.0 {
-                        *entry = (event.revision, event.state);
-                    }
+                    assert!(event.revision > entry.0, "{} was told already, at {}", event.revision, entry.0);
+                    *entry = (event.revision, event.state);
                 }
                 v1::watch_tasks_response::Kind::Progress(_) => {}
             }

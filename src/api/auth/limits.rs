@@ -209,7 +209,6 @@ impl Coded for Limited {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use bytes::Bytes;
 
     use super::*;
     use crate::model::{
@@ -234,12 +233,8 @@ pub(super) mod tests {
                 content_type: "".into(),
                 submitted_by: by.into(),
             }),
-            payload: Bytes::from(vec![0; payload]),
-            args: Box::new([]),
-            request_id: None,
-            not_before: None,
-            expires_at: None,
-            trace: None,
+            payload: vec![0; payload].into(),
+            extras: None,
         }
     }
 

@@ -26,7 +26,7 @@ pub fn event(event: &Event) -> v1::TaskEvent {
     match &event.change {
         Change::Submitted { spec } => {
             wire.previous_state = 0;
-            wire.not_before = spec.not_before.map(timestamp);
+            wire.not_before = spec.extras().not_before.map(timestamp);
             wire.labels = options.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
         }
         Change::Started { worker } => wire.worker = worker.to_string(),

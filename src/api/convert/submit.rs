@@ -6,13 +6,12 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::model::task::{JSON, OCTET_STREAM};
 use crate::model::{
     BatchId, Catalog, Durability, HandlerName, HandlerSpec, Namespace, PoolKind, PoolName, PoolSpec, Priority,
-    RetryPolicy, TaskId, TaskOptions, TaskSpec, Timestamp, TraceContext, TraceMode, id, limits,
+    RetryPolicy, TaskExtras, TaskId, TaskOptions, TaskSpec, Timestamp, TraceContext, TraceMode, id, limits,
 };
 use crate::proto::v1;
 use crate::telemetry::scope;
@@ -100,16 +99,14 @@ pub fn spec(request: v1::SubmitTaskRequest, place: Place, context: &Context<'_>)
         content_type,
         submitted_by: context.submitted_by.into(),
     };
-    Ok(TaskSpec {
-        id,
-        options: (context.intern)(options),
-        payload,
+    let extras = TaskExtras {
         args: request.args.into_iter().map(Into::into).collect(),
         request_id,
         not_before: delay.filter(|delay| !delay.is_zero()).map(|delay| context.now.after(delay)),
         expires_at: expires_after.map(|span| context.now.after(span)),
         trace,
-    })
+    };
+    Ok(TaskSpec { id, options: (context.intern)(options), payload, extras: extras.boxed() })
 }
 
 /// Handler and pool of a task.
@@ -244,14 +241,14 @@ fn optional_name(bad: &mut InvalidFields, field: Field, text: &str) -> Option<Bo
     bad.take(field, id::check_name(text)).map(|()| text.into())
 }
 
-fn payload(bad: &mut InvalidFields, place: Place, payload: Option<v1::Payload>) -> (Bytes, Arc<str>) {
-    let Some(v1::Payload { kind, content_type }) = payload else { return (Bytes::new(), USUAL.octets.clone()) };
+fn payload(bad: &mut InvalidFields, place: Place, payload: Option<v1::Payload>) -> (Box<[u8]>, Arc<str>) {
+    let Some(v1::Payload { kind, content_type }) = payload else { return (Box::default(), USUAL.octets.clone()) };
     let (data, usual) = match kind {
-        None => (Bytes::new(), &USUAL.octets),
+        None => (Box::default(), &USUAL.octets),
         Some(v1::payload::Kind::Data(data)) => {
             bad.at_most(Field(place, "payload"), data.len(), limits::PAYLOAD_BYTES_MAX, "bytes");
             // A copy: the bytes of the request would keep its whole buffer alive while the task waits.
-            (Bytes::copy_from_slice(&data[..data.len().min(limits::PAYLOAD_BYTES_MAX)]), &USUAL.octets)
+            (data[..data.len().min(limits::PAYLOAD_BYTES_MAX)].into(), &USUAL.octets)
         }
         Some(v1::payload::Kind::Json(value)) => {
             let text = json::text(&value).map_err(|fault| bad.add(Field(place, "payload.json"), fault));
@@ -380,7 +377,7 @@ mod tests {
         assert_eq!((options.timeout, options.priority), (Duration::from_secs(77), Priority::Normal));
         assert_eq!((options.durability, &options.retry), (Durability::Fsync, &RetryPolicy::default()));
         assert_eq!((&*options.content_type, &*options.submitted_by), (OCTET_STREAM, "127.0.0.1:7"));
-        assert_eq!((spec.not_before, spec.expires_at, spec.request_id), (None, None, None));
+        assert_eq!(spec.extras, None);
 
         let spec = parse(request("waits")).unwrap();
         assert_eq!((spec.options.timeout, spec.options.retry.attempts_max), (Duration::from_secs(5), 7));
@@ -405,13 +402,16 @@ mod tests {
         };
         let spec = parse(wished).unwrap();
         let options = &spec.options;
-        assert_eq!((spec.id.to_string().as_str(), spec.request_id.as_deref()), ("team/mine", Some("once")));
+        assert_eq!((spec.id.to_string().as_str(), spec.extras().request_id.as_deref()), ("team/mine", Some("once")));
         assert_eq!((options.pool.as_str(), options.namespace.as_str()), ("waiting", "team"));
         assert_eq!((options.priority, options.timeout), (Priority::Critical, Duration::from_millis(1)));
         assert_eq!((options.retry.factor, options.retry.jitter, options.retry.attempts_max), (3.0, 0.0, 7));
-        assert_eq!((spec.not_before, spec.expires_at), (Some(Timestamp(3_000_000)), Some(Timestamp(10_000_000))));
+        assert_eq!(
+            (spec.extras().not_before, spec.extras().expires_at),
+            (Some(Timestamp(3_000_000)), Some(Timestamp(10_000_000)))
+        );
         assert_eq!((options.durability, options.at_most_once), (Durability::Memory, true));
-        assert_eq!(&*spec.args, &["-v".into()]);
+        assert_eq!(&*spec.extras().args, &["-v".into()]);
     }
 
     #[test]
@@ -505,11 +505,11 @@ mod tests {
 
     #[test]
     fn a_payload_does_not_pin_the_buffer_that_it_came_in() {
-        let buffer = Bytes::from(vec![7; 4_096]);
+        let buffer = bytes::Bytes::from(vec![7; 4_096]);
         let kind = Some(v1::payload::Kind::Data(buffer.slice(10..20)));
         let payload = Some(v1::Payload { kind, content_type: String::new() });
         let spec = parse(v1::SubmitTaskRequest { payload, ..request("compute") }).unwrap();
-        assert_eq!(spec.payload, buffer[10..20]);
+        assert_eq!(spec.payload[..], buffer[10..20]);
         assert!(!buffer.as_ptr_range().contains(&spec.payload.as_ptr()));
     }
 

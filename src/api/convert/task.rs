@@ -1,7 +1,7 @@
 //! Tasks for the wire.
 
 use crate::model::{
-    Bill, CancelReceipt, CancelRequest, Durability, Failure, Payload, Priority, RetryPolicy, Task, TaskState,
+    Bill, CancelReceipt, CancelRequest, Durability, Failure, Payload, Priority, RetryPolicy, Task, TaskSpec, TaskState,
 };
 use crate::proto::v1;
 use crate::scheduler::Found;
@@ -52,7 +52,7 @@ pub fn found(found: Found, view: View) -> v1::Task {
 pub fn task(task: Task, view: View) -> v1::Task {
     let Task { spec, status } = task;
     let options = &spec.options;
-    let payload = Payload { data: spec.payload.clone(), content_type: options.content_type.clone() };
+    let payload = Payload { data: TaskSpec::payload_of(&spec), content_type: options.content_type.clone() };
     v1::Task {
         task_id: spec.id.to_string(),
         namespace: options.namespace.to_string(),
@@ -63,7 +63,7 @@ pub fn task(task: Task, view: View) -> v1::Task {
         display_name: options.display_name.to_string(),
         labels: options.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
         batch_id: options.batch.as_ref().map(ToString::to_string).unwrap_or_default(),
-        request_id: spec.request_id.as_deref().unwrap_or_default().to_owned(),
+        request_id: spec.extras().request_id.as_deref().unwrap_or_default().to_owned(),
         attempt: small(status.attempt),
         retry: Some(retry(&options.retry)),
         timeout: Some(duration(options.timeout)),
@@ -71,7 +71,7 @@ pub fn task(task: Task, view: View) -> v1::Task {
         eligible_at: Some(timestamp(status.eligible_at)),
         started_at: status.started_at.map(timestamp),
         finished_at: status.finished_at.map(timestamp),
-        expires_at: spec.expires_at.map(timestamp),
+        expires_at: spec.extras().expires_at.map(timestamp),
         revision: status.revision.0,
         submitted_by: options.submitted_by.to_string(),
         worker: status.worker.as_deref().unwrap_or_default().to_owned(),
@@ -86,7 +86,7 @@ pub fn task(task: Task, view: View) -> v1::Task {
         durability: durability(options.durability),
         stdout_bytes: count(status.stdout_bytes),
         stderr_bytes: count(status.stderr_bytes),
-        args: spec.args.iter().map(ToString::to_string).collect(),
+        args: spec.extras().args.iter().map(ToString::to_string).collect(),
     }
 }
 

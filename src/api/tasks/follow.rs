@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use tokio::time::Instant;
 use tonic::Status;
 
 use crate::api::auth::Caller;
 use crate::api::convert::{InvalidFields, event, task};
-use crate::model::{Revision, Role, TaskFilter, TaskId, limits};
+use crate::model::{Revision, Role, Task, TaskFilter, TaskId, limits};
 use crate::proto::v1::{self, run_task_response, watch_tasks_response};
-use crate::scheduler::{Handle, PageCursor, PageSize, Watch, fold};
+use crate::scheduler::{Handle, PageSize, Watch, fold};
 
 use super::{Body, refused};
 
@@ -42,52 +43,53 @@ pub fn watch(
     let watch = handle.watch(parsed.clone(), after).map_err(refused)?;
     let interval = interval.unwrap_or(PROGRESS_DEFAULT);
     if request.include_snapshot {
-        let snapshot = Snapshot { handle, filter: parsed, at: watch.reached() };
-        return Ok(Box::pin(snapshot_then_events(snapshot, watch, interval)));
+        return Ok(Box::pin(snapshot_then_events(handle, parsed, watch, interval)));
     }
     Ok(Box::pin(events(watch, interval)))
 }
 
-/// Tasks as they stand, and the revision after which events follow.
-struct Snapshot {
+/// Tasks as they stand, page by page, and then their events. A page is read later than the watch
+/// began: after each the watch catches up with it, and leaves out what its rows have shown. So all
+/// that was given is true at the revision that ends the snapshot.
+fn snapshot_then_events(
     handle: Handle,
     filter: TaskFilter,
-    at: Revision,
-}
-
-impl Snapshot {
-    /// One page. Pages are read after `at` was noted, so a row may be newer than that: an event that
-    /// follows may then repeat a state that the row showed. It tells by its revision, which is not
-    /// above the row's. Nothing is missed.
-    async fn page(&self, after: Option<PageCursor>) -> Result<crate::scheduler::Page, Status> {
-        self.handle.list(self.filter.clone(), SNAPSHOT, after).await.map_err(refused)
-    }
-}
-
-fn snapshot_then_events(
-    snapshot: Snapshot,
-    watch: Watch,
+    mut watch: Watch,
     interval: Duration,
 ) -> impl futures_util::Stream<Item = Result<v1::WatchTasksResponse, Status>> {
     async_stream::try_stream! {
         let mut cursor = None;
         loop {
-            let page = snapshot.page(cursor).await?;
+            let page = handle.list(filter.clone(), SNAPSHOT, cursor).await.map_err(refused)?;
+            cursor = page.next;
+            let shown = newer(&page.tasks, watch.reached());
             for row in page.tasks {
                 let view = task::View { payload: false, result: false };
                 yield step(watch_tasks_response::Kind::SnapshotEntry(task::task(row, view)));
             }
-            cursor = page.next;
+            while watch.reached() < page.revision {
+                for event in &watch.next().await.map_err(refused)? {
+                    if shown.get(&event.task).is_none_or(|shown| event.revision > *shown) {
+                        yield step(watch_tasks_response::Kind::Event(event::event(event)));
+                    }
+                }
+            }
             if cursor.is_none() {
                 break;
             }
         }
-        let complete = v1::SnapshotComplete { revision: snapshot.at.0 };
+        let complete = v1::SnapshotComplete { revision: watch.reached().0 };
         yield step(watch_tasks_response::Kind::SnapshotComplete(complete));
         for await next in events(watch, interval) {
             yield next?;
         }
     }
+}
+
+/// The tasks that changed after a revision, and when they did.
+fn newer(tasks: &[Task], after: Revision) -> HashMap<TaskId, Revision> {
+    let changed = tasks.iter().filter(|task| task.status.revision > after);
+    changed.map(|task| (task.spec.id.clone(), task.status.revision)).collect()
 }
 
 /// Events as they come, and how far the watch is when they do not.

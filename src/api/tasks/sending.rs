@@ -19,7 +19,7 @@ pub fn begin(specs: &mut [TaskSpec], at: Timestamp) -> Sending {
     let apart = specs.len() > 1 && tracing.policy().mode != TraceMode::Parent;
     let mut shared: Option<Arc<TraceContext>> = None;
     for spec in specs {
-        let said = spec.trace.as_ref().map(|trace| trace.mode).unwrap_or_default();
+        let said = spec.extras().trace.as_ref().map(|trace| trace.mode).unwrap_or_default();
         let mode = match said {
             TraceMode::Unset | TraceMode::Auto if apart => TraceMode::Link,
             said => said,
@@ -28,7 +28,7 @@ pub fn begin(specs: &mut [TaskSpec], at: Timestamp) -> Sending {
             Some(own) if own.mode == mode => own,
             _ => Arc::new(TraceContext { mode, at, ..TraceContext::clone(&span.place().context) }),
         };
-        spec.trace = Some(own.clone());
+        spec.extras.get_or_insert_default().trace = Some(own.clone());
         shared = Some(own);
     }
     Sending(Some(span))

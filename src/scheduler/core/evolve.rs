@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{Change, Event, InterruptCause, TaskSpec, TaskState};
+use crate::model::{Change, Event, InterruptCause, TaskExtras, TaskSpec, TaskState};
 
 use super::Core;
 use super::lanes::Entry;
@@ -16,7 +16,7 @@ impl Core {
         let Change::Submitted { spec } = &event.change else { return };
         let pool = self.pool_of(&spec.options.pool);
         let (digest, (spec, payload_stored)) = (table::digest(spec), self.keep(spec));
-        let expected = spec.not_before.filter(|at| *at > event.at).unwrap_or(event.at);
+        let expected = spec.extras().not_before.filter(|at| *at > event.at).unwrap_or(event.at);
         let slot = self.tasks.insert(Slot {
             spec,
             submitted_at: event.at,
@@ -51,7 +51,7 @@ impl Core {
 
     pub(super) fn add_expiry(&mut self, slot: u32) {
         if let Some(task) = self.tasks.get(slot)
-            && let Some(at) = task.spec.expires_at
+            && let Some(at) = task.spec.extras().expires_at
         {
             self.timers.add(Timer { at, slot, stamp: task.incarnation, due: Due::Expiry });
         }
@@ -150,8 +150,10 @@ impl Core {
         let Some(task) = self.tasks.get_mut(slot) else { return };
         task.cancel = None;
         self.payload_bytes -= task.spec.payload.len() as u64;
-        if !task.spec.payload.is_empty() || !task.spec.args.is_empty() || task.spec.trace.is_some() {
-            task.spec = Arc::new(TaskSpec { args: Box::default(), trace: None, ..task.spec.without_payload() });
+        let extras = task.spec.extras();
+        if !task.spec.payload.is_empty() || !extras.args.is_empty() || extras.trace.is_some() {
+            let extras = TaskExtras { args: Box::default(), trace: None, ..extras.clone() }.boxed();
+            task.spec = Arc::new(TaskSpec { extras, ..task.spec.without_payload() });
         }
         let finish = Finish { slot, incarnation: task.incarnation };
         self.finished.entry_ref(&task.spec.options.namespace).or_default().push_back(finish);

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::model::{Change, Event, Payload, PoolName, Priority, StopMethod, TaskId, TaskSpec, TaskState, Timestamp};
+use crate::model::{
+    Change, Event, Payload, PoolName, Priority, StopMethod, TaskExtras, TaskId, TaskSpec, TaskState, Timestamp,
+};
 use crate::pool::{Assignment, Ticket};
 use crate::runners::{Ended, StopCause};
 
@@ -135,8 +137,12 @@ impl World {
     fn submit(&mut self, priority: usize, delay_ms: u64, expires_ms: Option<u64>, once: bool) {
         self.submitted += 1;
         let mut spec: TaskSpec = spec(&format!("t{}", self.submitted), Priority::from_index(priority).unwrap());
-        spec.not_before = (delay_ms > 0).then(|| Timestamp(self.now + delay_ms * 1_000));
-        spec.expires_at = expires_ms.map(|ms| Timestamp(self.now + ms * 1_000));
+        let extras = TaskExtras {
+            not_before: (delay_ms > 0).then(|| Timestamp(self.now + delay_ms * 1_000)),
+            expires_at: expires_ms.map(|ms| Timestamp(self.now + ms * 1_000)),
+            ..TaskExtras::default()
+        };
+        spec.extras = extras.boxed();
         let mut options = (*spec.options).clone();
         options.at_most_once = once;
         options.retry.delay = Duration::from_secs(self.submitted as u64 % 3);

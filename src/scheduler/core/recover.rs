@@ -4,7 +4,7 @@
 //! decisions about what was running.
 
 use crate::model::{
-    CancelReceipt, Change, Event, Failure, FailureReason, InterruptCause, Revision, StopMethod, Task, TaskState,
+    CancelReceipt, Change, Event, Failure, FailureReason, InterruptCause, Revision, Standing, StopMethod, TaskState,
     Timestamp,
 };
 
@@ -28,28 +28,27 @@ impl Core {
     }
 
     /// Takes a task as the store knew it at `revision`. In the order of submission.
-    pub fn restore(&mut self, task: &Task, revision: Revision) {
-        let (spec, status) = (&task.spec, &task.status);
-        let pool = self.pool_of(&spec.options.pool);
-        let (digest, (spec, payload_stored)) = (table::digest(spec), self.keep(spec));
+    pub fn restore(&mut self, task: Standing, revision: Revision) {
+        let pool = self.pool_of(&task.spec.options.pool);
+        let (digest, (spec, payload_stored)) = (table::digest(&task.spec), self.keep(&task.spec));
         let slot = self.tasks.insert(Slot {
             spec,
-            submitted_at: status.submitted_at,
-            eligible_at: status.finished_at.unwrap_or(status.eligible_at),
+            submitted_at: task.submitted_at,
+            eligible_at: task.eligible_at,
             fence: 0,
-            cancel: status.cancel_request.clone(),
+            cancel: task.cancel,
             generation: 0,
             incarnation: 0,
-            attempt: status.attempt,
+            attempt: task.attempt,
             digest,
-            crashes: u16::try_from(status.crashes).unwrap_or(u16::MAX),
+            crashes: u16::try_from(task.crashes).unwrap_or(u16::MAX),
             pool,
-            state: status.state,
+            state: task.state,
             assigned: false,
             payload_stored,
         });
         self.revision = revision;
-        if !status.state.is_terminal() {
+        if !task.state.is_terminal() {
             self.add_expiry(slot);
         }
         self.enter(slot, false);

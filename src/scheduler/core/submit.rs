@@ -59,7 +59,7 @@ impl Core {
     }
 
     fn accept(&mut self, now: Timestamp, spec: TaskSpec, out: &mut Output) -> Accepted {
-        let waits = spec.not_before.is_some_and(|at| at > now);
+        let waits = spec.extras().not_before.is_some_and(|at| at > now);
         let state = if waits { TaskState::Waiting } else { TaskState::Queued };
         let id = spec.id.clone();
         let event = Event {
@@ -88,7 +88,7 @@ impl Core {
             }
             let twice = if !ids.insert(&spec.id) {
                 "task_id"
-            } else if spec.request_id.as_deref().is_some_and(|key| !request_ids.insert(key)) {
+            } else if spec.extras().request_id.as_deref().is_some_and(|key| !request_ids.insert(key)) {
                 "request_id"
             } else {
                 continue;
@@ -100,7 +100,7 @@ impl Core {
     }
 
     fn find_twin(&self, spec: &TaskSpec) -> Result<Option<Accepted>, Refusal> {
-        if let Some(key) = spec.request_id.as_deref()
+        if let Some(key) = spec.extras().request_id.as_deref()
             && let Some(twin) = self.tasks.find_request(&spec.options.namespace, key).and_then(|s| self.tasks.get(s))
         {
             return if repeats(twin, spec) {
@@ -110,7 +110,9 @@ impl Core {
             };
         }
         match self.tasks.find(&spec.id).and_then(|slot| self.tasks.get(slot)) {
-            Some(twin) if repeats(twin, spec) && twin.spec.request_id == spec.request_id => Ok(Some(duplicate(twin))),
+            Some(twin) if repeats(twin, spec) && twin.spec.extras().request_id == spec.extras().request_id => {
+                Ok(Some(duplicate(twin)))
+            }
             Some(twin) => Err(TaskExists { task: twin.spec.id.clone() }.into()),
             None => Ok(None),
         }

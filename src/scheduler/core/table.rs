@@ -132,7 +132,7 @@ impl Index {
 pub fn digest(spec: &TaskSpec) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&spec.payload);
-    for arg in &spec.args {
+    for arg in &spec.extras().args {
         hasher.update(arg.as_bytes());
         hasher.update(&[0]);
     }
@@ -161,7 +161,8 @@ impl Table {
         let hash = self.hasher.hash_one((namespace, request_id));
         let is_it = |slot: &u32| {
             self.get(*slot).is_some_and(|found| {
-                found.spec.request_id.as_deref() == Some(request_id) && found.spec.options.namespace == *namespace
+                found.spec.extras().request_id.as_deref() == Some(request_id)
+                    && found.spec.options.namespace == *namespace
             })
         };
         self.by_request.find(hash, is_it)
@@ -209,7 +210,7 @@ impl Table {
 }
 
 fn request_hash(hasher: &DefaultHashBuilder, spec: &TaskSpec) -> Option<u64> {
-    let request_id = spec.request_id.as_deref()?;
+    let request_id = spec.extras().request_id.as_deref()?;
     Some(hasher.hash_one((&spec.options.namespace, request_id)))
 }
 

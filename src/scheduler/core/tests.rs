@@ -3,12 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::model::{
     Bill, CancelMode, CancelRequest, Change, Durability, Failure, FailureReason, HandlerName, Namespace, Payload,
-    PoolName, PoolSpec, Priority, RetryPolicy, StopMethod, TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState,
-    Timestamp,
+    PoolName, PoolSpec, Priority, RetryPolicy, StopMethod, TaskExtras, TaskFilter, TaskId, TaskOptions, TaskSpec,
+    TaskState, Timestamp,
 };
 use crate::pool::{Assignment, Ticket};
 use crate::runners::{Ended, StopCause};
@@ -48,13 +46,13 @@ pub(super) fn spec(id: &str, priority: Priority) -> TaskSpec {
     TaskSpec {
         id: TaskId::parse(id).unwrap(),
         options: Arc::new(options),
-        payload: Bytes::from_static(b"0123456789"),
-        args: Box::default(),
-        request_id: None,
-        not_before: None,
-        expires_at: None,
-        trace: None,
+        payload: Box::from(*b"0123456789"),
+        extras: None,
     }
+}
+
+fn extras(request_id: Option<&str>, expires_at: Option<Timestamp>) -> Option<Box<TaskExtras>> {
+    TaskExtras { request_id: request_id.map(Into::into), expires_at, ..TaskExtras::default() }.boxed()
 }
 
 pub(super) fn request(at: u64) -> CancelRequest {
@@ -218,13 +216,13 @@ fn a_finished_task_cannot_be_cancelled() {
 #[test]
 fn a_repeated_submission_gets_the_first_answer_and_another_content_is_refused() {
     let mut bench = Bench::new();
-    let keyed = |id: &str| TaskSpec { request_id: Some("key".into()), ..spec(id, Priority::Normal) };
+    let keyed = |id: &str| TaskSpec { extras: extras(Some("key"), None), ..spec(id, Priority::Normal) };
     bench.submit(0, vec![keyed("a")]).unwrap();
     let again = bench.submit(1, vec![keyed("b")]).unwrap();
     assert_eq!((again.accepted[0].id.to_string(), again.accepted[0].duplicate), ("a".to_owned(), true));
-    let other = TaskSpec { payload: Bytes::from_static(b"other"), ..keyed("c") };
+    let other = TaskSpec { payload: Box::from(*b"other"), ..keyed("c") };
     assert!(matches!(bench.submit(2, vec![other.clone()]), Err(Refusal::RequestIdReused(_))));
-    let same_id = TaskSpec { request_id: None, ..spec("a", Priority::High) };
+    let same_id = spec("a", Priority::High);
     assert!(matches!(bench.submit(3, vec![same_id]), Err(Refusal::TaskExists(_))));
     let twice = vec![spec("x", Priority::Normal), spec("x", Priority::Normal)];
     assert!(matches!(bench.submit(4, twice), Err(Refusal::BadField(_))));
@@ -262,7 +260,7 @@ fn payloads_beyond_the_budget_are_left_to_the_store() {
 #[test]
 fn a_task_that_has_not_started_in_time_expires() {
     let mut bench = Bench::new();
-    let hasty = TaskSpec { expires_at: Some(Timestamp(5)), ..spec("a", Priority::Normal) };
+    let hasty = TaskSpec { extras: extras(None, Some(Timestamp(5))), ..spec("a", Priority::Normal) };
     bench.submit(0, vec![hasty]).unwrap();
     let ticket = bench.assigned()[0].ticket;
     bench.core.advance(Timestamp(5), &mut bench.out);

@@ -85,12 +85,8 @@ fn submitted(options: &Arc<TaskOptions>) -> Event {
     let spec = Arc::new(TaskSpec {
         id: uuid::Uuid::nil().into(),
         options: options.clone(),
-        payload: bytes::Bytes::new(),
-        args: Box::default(),
-        request_id: None,
-        not_before: None,
-        expires_at: None,
-        trace: None,
+        payload: Box::default(),
+        extras: None,
     });
     event(options, TaskState::Queued, Change::Submitted { spec })
 }
