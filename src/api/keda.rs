@@ -12,11 +12,12 @@ use crate::model::{ErrorCode, PoolName};
 use crate::proto::externalscaler::{
     self as wire, external_scaler_server::ExternalScaler, external_scaler_server::ExternalScalerServer,
 };
-use crate::scheduler::{Draining, Handle, PoolMetrics, UnknownPool};
+use crate::scheduler::{Handle, PoolMetrics};
 
 use super::convert::InvalidFields;
 use super::status::{EdgeError, refused};
 use super::tasks::Body;
+use super::ticks::Ticks;
 
 /// How often a stream looks whether there is anything to do.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -54,13 +55,15 @@ impl Measure {
 
     fn of(self, pool: &PoolMetrics) -> f64 {
         // What a paused pool holds waits for nobody but its operator.
-        let (queued, oldest) = if pool.paused { (0, Duration::ZERO) } else { (pool.queued, pool.oldest_wait) };
+        let reading = &pool.reading;
+        let paused = reading.spec.paused;
+        let (queued, oldest) = if paused { (0, Duration::ZERO) } else { (reading.queued, reading.oldest_wait()) };
         #[expect(clippy::cast_precision_loss, reason = "a measure needs no more than 53 bits")]
         match self {
-            Self::Load => (queued + pool.running) as f64,
+            Self::Load => (queued + reading.running) as f64,
             Self::Queued => queued as f64,
             Self::OldestWait => oldest.as_secs_f64(),
-            Self::Utilization => pool.busy as f64 / pool.size.max(1) as f64,
+            Self::Utilization => pool.stats.busy as f64 / reading.spec.size.max(1) as f64,
         }
     }
 }
@@ -107,8 +110,8 @@ impl Trigger {
 
 impl Scaler {
     async fn read(&self, pool: &PoolName) -> Result<PoolMetrics, Status> {
-        let (metrics, _) = self.handle.pool_metrics(vec![pool.clone()], false).await.map_err(refused)?;
-        metrics.into_iter().next().ok_or_else(|| refused(UnknownPool { pool: pool.clone() }))
+        let (metrics, _) = self.handle.pool_metrics_of(pool.clone(), false).await.map_err(refused)?;
+        Ok(metrics)
     }
 
     /// Whatever is measured, work that runs keeps what it leans on.
@@ -140,18 +143,10 @@ impl ExternalScaler for Scaler {
         self.read(&trigger.pool).await?;
         let scaler = self.clone();
         Ok(Response::new(Box::pin(async_stream::try_stream! {
-            let draining = scaler.handle.draining();
-            let mut ticks = tokio::time::interval(INTERVAL);
-            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            let mut ticks = Ticks::new(&scaler.handle, INTERVAL);
             let mut told = None;
             loop {
-                let drains = tokio::select! {
-                    _ = ticks.tick() => false,
-                    () = draining.cancelled() => true,
-                };
-                if drains {
-                    Err(refused(Draining))?;
-                }
+                ticks.next().await?;
                 let result = scaler.active(&trigger.pool).await?;
                 if told.replace(result) != Some(result) {
                     yield wire::IsActiveResponse { result };

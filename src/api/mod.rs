@@ -2,6 +2,7 @@
 //! refusals into rich errors.
 
 mod admission;
+mod arrival;
 mod auth;
 mod connections;
 mod convert;
@@ -20,6 +21,7 @@ mod sniff;
 mod status;
 mod system;
 mod tasks;
+mod ticks;
 mod tls;
 mod traced;
 

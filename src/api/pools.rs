@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 
 use crate::model::{PoolKind, PoolName, Priority, limits};
 use crate::proto::v1::{self, pool_service_server::PoolService};
-use crate::scheduler::{Draining, Handle, PoolMetrics, PoolUpdate, PoolView, Times, WorkerStats};
+use crate::scheduler::{Handle, PoolMetrics, PoolReading, PoolUpdate, PoolView, Times, WorkerStats};
 
 use super::auth::{Gate, audit};
 use super::convert::task::{count, durability, priority};
@@ -16,6 +16,7 @@ use super::convert::{self, InvalidFields};
 use super::server::HostReading;
 use super::status::refused;
 use super::tasks::Body;
+use super::ticks::Ticks;
 
 /// Interval of a metrics stream when the caller does not say.
 const INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
@@ -35,8 +36,7 @@ impl Pools {
 
     async fn metrics(&self, name: &str, workers: bool) -> Result<(v1::PoolMetrics, u64), Status> {
         let pool = convert::pool_name("name", name).map_err(refused)?;
-        let (metrics, revision) = self.handle.pool_metrics(vec![pool.clone()], workers).await.map_err(refused)?;
-        let metrics = metrics.into_iter().next().ok_or_else(|| refused(crate::scheduler::UnknownPool { pool }))?;
+        let (metrics, revision) = self.handle.pool_metrics_of(pool, workers).await.map_err(refused)?;
         Ok((wire_metrics(metrics, Rates::default()), revision.0))
     }
 }
@@ -139,22 +139,15 @@ fn readings(
     workers: bool,
 ) -> impl futures_util::Stream<Item = Result<v1::StreamPoolMetricsResponse, Status>> {
     async_stream::try_stream! {
-        let draining = handle.draining();
-        let mut ticks = tokio::time::interval(interval);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticks = Ticks::new(&handle, interval);
         let mut before = HashMap::new();
         loop {
-            let drains = tokio::select! {
-                _ = ticks.tick() => false,
-                () = draining.cancelled() => true,
-            };
-            if drains {
-                Err(refused(Draining))?;
-            }
+            ticks.next().await?;
             let (metrics, revision) = handle.pool_metrics(names.clone(), workers).await.map_err(refused)?;
             let pools = metrics.into_iter().map(|now| {
-                let rates = Rates::between(before.get(&now.name), &now);
-                before.insert(now.name.clone(), Reading::of(&now));
+                let name = now.reading.spec.name.clone();
+                let rates = Rates::between(before.get(&name), &now);
+                before.insert(name, Counted::of(&now));
                 wire_metrics(now, rates)
             });
             let pools = pools.collect();
@@ -165,16 +158,17 @@ fn readings(
 }
 
 /// What rates are computed from.
-struct Reading {
+struct Counted {
     at: crate::model::Timestamp,
     submitted: u64,
     ended: u64,
 }
 
-impl Reading {
+impl Counted {
     fn of(metrics: &PoolMetrics) -> Self {
-        let ended = metrics.completed + metrics.failed + metrics.cancelled;
-        Self { at: metrics.at, submitted: metrics.submitted, ended }
+        let counters = &metrics.reading.counters;
+        let ended = counters.completed + counters.failed + counters.cancelled;
+        Self { at: metrics.at, submitted: counters.submitted, ended }
     }
 }
 
@@ -186,8 +180,8 @@ struct Rates {
 }
 
 impl Rates {
-    fn between(before: Option<&Reading>, now: &PoolMetrics) -> Self {
-        let (Some(before), now) = (before, Reading::of(now)) else { return Self::default() };
+    fn between(before: Option<&Counted>, now: &PoolMetrics) -> Self {
+        let (Some(before), now) = (before, Counted::of(now)) else { return Self::default() };
         let seconds = now.at.since(before.at).as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "counts of one interval")]
         let rate = |from: u64, to: u64| if seconds > 0.0 { to.saturating_sub(from) as f64 / seconds } else { 0.0 };
@@ -242,40 +236,43 @@ fn small(number: usize) -> i32 {
 }
 
 fn wire_metrics(metrics: PoolMetrics, rates: Rates) -> v1::PoolMetrics {
-    let judged = metrics.completed + metrics.failed;
+    let PoolMetrics { at, reading, stats, workers } = metrics;
+    let oldest_wait = reading.oldest_wait();
+    let PoolReading { spec, counters, .. } = reading;
+    let judged = counters.completed + counters.failed;
     let depth = |priority_of: Priority| v1::PriorityDepth {
         priority: priority(priority_of),
-        queued: count(metrics.queued_by_priority[priority_of.index()]),
-        oldest_wait: Some(duration(metrics.oldest_wait_by_priority[priority_of.index()])),
+        queued: count(reading.queued_by_priority[priority_of.index()]),
+        oldest_wait: Some(duration(reading.oldest_wait_by_priority[priority_of.index()])),
     };
     v1::PoolMetrics {
-        pool: metrics.name.to_string(),
-        time: Some(timestamp(metrics.at)),
-        size: small(metrics.size),
-        busy: small(metrics.busy),
-        idle: small(metrics.idle),
-        paused: metrics.paused,
-        queued: count(metrics.queued),
-        waiting: count(metrics.waiting),
-        running: count(metrics.running),
+        pool: spec.name.to_string(),
+        time: Some(timestamp(at)),
+        size: small(spec.size),
+        busy: small(stats.busy),
+        idle: small(stats.idle),
+        paused: spec.paused,
+        queued: count(reading.queued),
+        waiting: count(reading.waiting),
+        running: count(reading.running),
         priorities: Priority::DESCENDING.map(depth).to_vec(),
-        oldest_wait: Some(duration(metrics.oldest_wait)),
-        counters_since: Some(timestamp(metrics.counters_since)),
-        submitted: count(metrics.submitted),
-        completed: count(metrics.completed),
-        failed: count(metrics.failed),
-        cancelled: count(metrics.cancelled),
-        retried: count(metrics.retried),
-        attempts: count(metrics.attempts),
-        steals: count(metrics.steals),
-        success_rate: share(metrics.completed, judged).unwrap_or(1.0),
+        oldest_wait: Some(duration(oldest_wait)),
+        counters_since: Some(timestamp(reading.counters_since)),
+        submitted: count(counters.submitted),
+        completed: count(counters.completed),
+        failed: count(counters.failed),
+        cancelled: count(counters.cancelled),
+        retried: count(counters.retried),
+        attempts: count(counters.attempts),
+        steals: count(stats.steals),
+        success_rate: share(counters.completed, judged).unwrap_or(1.0),
         submit_rate: rates.submit,
         finish_rate: rates.finish,
-        wait_time: Some(percentiles(&metrics.wait_time)),
-        run_time: Some(percentiles(&metrics.run_time)),
-        utilization: share(metrics.busy as u64, metrics.size as u64).unwrap_or(0.0),
-        deleted: count(metrics.deleted),
-        workers: metrics.workers.into_iter().map(|row| worker(row, &metrics.name)).collect(),
+        wait_time: Some(percentiles(&reading.wait_time)),
+        run_time: Some(percentiles(&reading.run_time)),
+        utilization: share(stats.busy as u64, spec.size as u64).unwrap_or(0.0),
+        deleted: count(counters.deleted),
+        workers: workers.into_iter().map(|row| worker(row, &spec.name)).collect(),
     }
 }
 

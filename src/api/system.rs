@@ -59,7 +59,7 @@ impl SystemService for System {
     ) -> Result<Response<v1::GetSystemHealthResponse>, Status> {
         let parts = self.handle.health().await;
         let wire = |part: crate::scheduler::ComponentHealth| v1::ComponentHealth {
-            name: part.name,
+            name: part.name.to_owned(),
             healthy: part.healthy,
             detail: part.detail,
         };

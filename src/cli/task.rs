@@ -296,13 +296,25 @@ async fn watch(filter: Filter, after: Option<u64>, snapshot: bool, client: Clien
             _ = tokio::signal::ctrl_c() => return Ok(Exit::Ok),
         };
         let Err(status) = ended else { continue };
+        // A snapshot that is not complete begins anew.
+        if let Some(told) = told_revision(&status).filter(|_| !request.include_snapshot) {
+            request.after_revision = Some(told);
+        }
         // Only a watch that knows where it was can go on without missing anything.
         if request.after_revision.is_none() || !may_resume(&status) {
             return Err(status.into());
         }
-        eprintln!("connection lost ({}); resuming after revision {:?}", status.message(), request.after_revision);
+        let after = request.after_revision.unwrap_or_default();
+        eprintln!("connection lost ({}); resuming after revision {after}", status.message());
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
+}
+
+/// What a server that ends tells a watch to resume after.
+fn told_revision(status: &tonic::Status) -> Option<u64> {
+    let details = status.get_error_details();
+    let info = details.error_info().filter(|info| info.reason == "DRAINING")?;
+    info.metadata.get("revision")?.parse().ok()
 }
 
 fn may_resume(status: &tonic::Status) -> bool {

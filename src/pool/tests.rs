@@ -1,5 +1,6 @@
 //! Pools by behaviour: order, stealing, pausing, resizing, and that nothing is lost or run twice.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -134,6 +135,12 @@ impl World {
         self.pool.push(attempts, [false; 4]);
     }
 
+    /// Pushes attempts with these numbers.
+    fn push_all(&mut self, numbers: Range<usize>) {
+        let attempts = numbers.map(|n| self.attempt(&format!("t{n}"), Priority::Normal)).collect();
+        self.push(attempts);
+    }
+
     fn open(&self, times: usize) {
         self.runner.gate.add_permits(times);
     }
@@ -148,6 +155,20 @@ impl World {
             if let Report::Started { ticket, .. } = self.report().await {
                 return ticket.fence;
             }
+        }
+    }
+
+    async fn all_started(&mut self, count: usize) {
+        for _ in 0..count {
+            self.started().await;
+        }
+    }
+
+    /// Lets them go, and waits for their ends.
+    async fn all_ended(&mut self, count: usize) {
+        self.open(count);
+        for _ in 0..count {
+            self.ended().await;
         }
     }
 
@@ -167,11 +188,8 @@ async fn the_most_urgent_attempt_begins_first_and_equals_keep_their_order() {
     let (first, second) = (world.attempt("n1", Priority::Normal), world.attempt("n2", Priority::Normal));
     let top = world.attempt("top", Priority::Critical);
     world.push(vec![low, first, second, top]);
-    world.open(4);
     world.pool.set_paused(false);
-    for _ in 0..4 {
-        world.ended().await;
-    }
+    world.all_ended(4).await;
     assert_eq!(*world.runner.order.lock(), ["top", "n1", "n2", "low"]);
 }
 
@@ -212,8 +230,7 @@ async fn nothing_begins_once_a_pause_has_returned() {
     const ALL: usize = 3_000;
     let mut world = World::new(4, PoolKind::Threads, true);
     world.open(ALL);
-    let attempts = (0..ALL).map(|n| world.attempt(&format!("t{n}"), Priority::Normal)).collect();
-    world.push(attempts);
+    world.push_all(0..ALL);
     let (mut begun, mut ended) = (0, 0);
     while ended < ALL {
         world.pool.set_paused(false);
@@ -271,25 +288,15 @@ async fn an_attempt_that_wants_confirmation_runs_only_after_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn workers_come_and_go_while_others_run_and_nothing_is_lost() {
     let mut world = World::new(1, PoolKind::Threads, false);
-    let attempts = (0..50).map(|n| world.attempt(&format!("t{n}"), Priority::Normal)).collect();
-    world.push(attempts);
+    world.push_all(0..50);
     world.pool.resize(20).unwrap();
-    for _ in 0..20 {
-        world.started().await;
-    }
+    world.all_started(20).await;
     assert_eq!((world.pool.stats().busy, world.pool.size()), (20, 20));
     world.pool.resize(3).unwrap();
-    world.open(50);
-    for _ in 0..50 {
-        world.ended().await;
-    }
+    world.all_ended(50).await;
     world.pool.resize(5).unwrap();
-    let more = (50..60).map(|n| world.attempt(&format!("t{n}"), Priority::Normal)).collect();
-    world.push(more);
-    world.open(10);
-    for _ in 0..10 {
-        world.ended().await;
-    }
+    world.push_all(50..60);
+    world.all_ended(10).await;
     let mut order = world.runner.order.lock().clone();
     order.sort();
     order.dedup();
@@ -299,15 +306,9 @@ async fn workers_come_and_go_while_others_run_and_nothing_is_lost() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_workers_run_at_once_and_leave() {
     let mut world = World::new(1_000, PoolKind::Threads, false);
-    let attempts = (0..1_000).map(|n| world.attempt(&format!("t{n}"), Priority::Normal)).collect();
-    world.push(attempts);
-    for _ in 0..1_000 {
-        world.started().await;
-    }
-    world.open(1_000);
-    for _ in 0..1_000 {
-        world.ended().await;
-    }
+    world.push_all(0..1_000);
+    world.all_started(1_000).await;
+    world.all_ended(1_000).await;
     world.pool.stop().await;
     assert_eq!(world.pool.stats().alive, 0);
 }
@@ -315,15 +316,9 @@ async fn a_thousand_workers_run_at_once_and_leave() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_async_pool_runs_on_the_runtime() {
     let mut world = World::new(500, PoolKind::Async, false);
-    let attempts = (0..500).map(|n| world.attempt(&format!("t{n}"), Priority::Normal)).collect();
-    world.push(attempts);
-    for _ in 0..500 {
-        world.started().await;
-    }
-    world.open(500);
-    for _ in 0..500 {
-        world.ended().await;
-    }
+    world.push_all(0..500);
+    world.all_started(500).await;
+    world.all_ended(500).await;
     world.pool.stop().await;
 }
 

@@ -10,169 +10,17 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::model::{
-    CancelMode, Catalog, Clock, Output, PoolName, Priority, Revision, Task, TaskFilter, TaskId, TaskOptions, TaskSpec,
-    TaskState, Timestamp,
+    Catalog, Clock, PoolName, Revision, Task, TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
 };
-use crate::pool::{Attempt, PoolStats, WorkerStats};
-use crate::runners::OutputBuffer;
+use crate::pool::Attempt;
 use crate::store::{Page, PageCursor, PageSize, Projection, Store, StoreError, fold};
+use crate::telemetry::vitals::Vitals;
 
-use super::core::{PoolReading, PoolUpdate, PoolView, Submitted, Times};
+use super::core::{PoolUpdate, PoolView, Submitted};
 use super::hub::{Hub, Watch};
-use super::refusal::{AnswersHeldUp, Draining, Internal, Refusal, TaskNotFound};
+use super::refusal::{AnswersHeldUp, Draining, Internal, Refusal, TaskNotFound, UnknownPool};
 use super::requests::{Input, Reply, Request};
-
-/// A cancel to carry out.
-#[derive(Clone, Debug)]
-pub struct Cancel {
-    /// Which task.
-    pub id: TaskId,
-    /// For the receipt.
-    pub reason: Box<str>,
-    /// Peer address or identity.
-    pub by: Box<str>,
-    /// Ask or force.
-    pub mode: CancelMode,
-    /// Time between asking and forcing; `None`: the handler's.
-    pub grace: Option<Duration>,
-}
-
-/// A task as an answer shows it.
-#[derive(Clone, Debug)]
-pub struct Found {
-    /// The task; with its result when it has one.
-    pub task: Task,
-    /// RUNNING: how far it is (0 to 1), and a note.
-    pub progress: (f32, String),
-    /// Revision at which this is true.
-    pub revision: Revision,
-}
-
-/// Where the output of an attempt is to be had.
-#[derive(Clone, Debug)]
-pub enum OutputSource {
-    /// It runs and can be followed.
-    Live {
-        /// Which attempt.
-        attempt: u32,
-        /// What it has written.
-        buffer: Arc<OutputBuffer>,
-    },
-    /// It has ended.
-    Kept {
-        /// Which attempt.
-        attempt: u32,
-        /// What was kept.
-        output: Output,
-    },
-    /// Nothing was written, or nothing ran.
-    Empty,
-}
-
-/// How a pool does.
-#[derive(Clone, Debug)]
-pub struct PoolMetrics {
-    /// Its name.
-    pub name: PoolName,
-    /// When.
-    pub at: Timestamp,
-    /// Workers that there should be.
-    pub size: usize,
-    /// Workers running an attempt.
-    pub busy: usize,
-    /// Workers without one.
-    pub idle: usize,
-    /// Starts nothing.
-    pub paused: bool,
-    /// QUEUED tasks.
-    pub queued: u64,
-    /// WAITING tasks.
-    pub waiting: u64,
-    /// RUNNING tasks.
-    pub running: u64,
-    /// QUEUED tasks by priority index.
-    pub queued_by_priority: [u64; Priority::COUNT],
-    /// Age of the oldest of them.
-    pub oldest_wait_by_priority: [Duration; Priority::COUNT],
-    /// Age of the oldest QUEUED task.
-    pub oldest_wait: Duration,
-    /// When counting began.
-    pub counters_since: Timestamp,
-    /// Tasks accepted.
-    pub submitted: u64,
-    /// Tasks COMPLETED.
-    pub completed: u64,
-    /// Tasks FAILED.
-    pub failed: u64,
-    /// Tasks CANCELLED.
-    pub cancelled: u64,
-    /// Failed attempts that are tried again.
-    pub retried: u64,
-    /// Attempts started.
-    pub attempts: u64,
-    /// Attempts that a worker took from another.
-    pub steals: u64,
-    /// Finished tasks that were forgotten.
-    pub deleted: u64,
-    /// Eligible to started.
-    pub wait_time: Times,
-    /// Started to ended.
-    pub run_time: Times,
-    /// A row per worker, when asked for.
-    pub workers: Vec<WorkerStats>,
-}
-
-impl PoolMetrics {
-    pub(super) fn new(at: Timestamp, reading: PoolReading, stats: &PoolStats, workers: Vec<WorkerStats>) -> Self {
-        let PoolReading { spec, counters, .. } = reading;
-        Self {
-            name: spec.name,
-            at,
-            size: spec.size,
-            busy: stats.busy,
-            idle: stats.idle,
-            paused: spec.paused,
-            queued: reading.queued,
-            waiting: reading.waiting,
-            running: reading.running,
-            queued_by_priority: reading.queued_by_priority,
-            oldest_wait_by_priority: reading.oldest_wait_by_priority,
-            oldest_wait: reading.oldest_wait_by_priority.into_iter().max().unwrap_or_default(),
-            counters_since: reading.counters_since,
-            submitted: counters.submitted,
-            completed: counters.completed,
-            failed: counters.failed,
-            cancelled: counters.cancelled,
-            retried: counters.retried,
-            attempts: counters.attempts,
-            steals: stats.steals,
-            deleted: counters.deleted,
-            wait_time: reading.wait_time,
-            run_time: reading.run_time,
-            workers,
-        }
-    }
-}
-
-/// Whether one part does its work.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ComponentHealth {
-    /// `store`, `scheduler`, `projection`.
-    pub name: String,
-    /// Whether it does.
-    pub healthy: bool,
-    /// What is wrong, or how it is.
-    pub detail: String,
-}
-
-/// How long finished tasks are kept.
-#[derive(Clone, Copy, Debug)]
-pub struct RetentionView {
-    /// Tasks per namespace.
-    pub count: u64,
-    /// Time since they ended.
-    pub age: Duration,
-}
+use super::views::{Cancel, Found, OutputSource, PoolMetrics, RetentionView};
 
 /// Cheap to clone; all clones speak to the same service.
 #[derive(Clone)]
@@ -185,6 +33,7 @@ pub(super) struct Shared {
     pub catalog: Arc<Catalog>,
     pub clock: Arc<dyn Clock>,
     pub hub: Arc<Hub>,
+    pub vitals: Arc<Vitals>,
     pub store: Store,
     pub retention: RetentionView,
     pub draining: CancellationToken,
@@ -259,7 +108,7 @@ impl Handle {
         async move { answer.await.map_err(|_| Draining)? }
     }
 
-    fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> oneshot::Receiver<Result<T, Refusal>> {
+    pub(super) fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> oneshot::Receiver<Result<T, Refusal>> {
         let (reply, answer) = oneshot::channel();
         // A service that has gone drops the reply, which the receiver sees.
         let _ = self.shared.inbox.send(Input::Request(request(reply)));
@@ -448,35 +297,22 @@ impl Handle {
         self.call(|reply| Request::ReadPools { pools, workers, reply }).await
     }
 
+    /// How one pool does.
+    ///
+    /// # Errors
+    /// [`UnknownPool`].
+    pub async fn pool_metrics_of(&self, pool: PoolName, workers: bool) -> Result<(PoolMetrics, Revision), Refusal> {
+        let (metrics, revision) = self.pool_metrics(vec![pool.clone()], workers).await?;
+        let metrics = metrics.into_iter().next().ok_or(UnknownPool { pool })?;
+        Ok((metrics, revision))
+    }
+
     /// Counting begins anew.
     ///
     /// # Errors
     /// `UnknownPool`.
     pub async fn reset_counters(&self, pool: PoolName) -> Result<Revision, Refusal> {
         self.call(|reply| Request::ResetCounters { pool, reply }).await
-    }
-
-    /// Whether each part does its work.
-    pub async fn health(&self) -> Vec<ComponentHealth> {
-        let fault = self.call(|reply| Request::StoreFault { reply }).await;
-        let scheduler = ComponentHealth {
-            name: "scheduler".to_owned(),
-            healthy: fault.is_ok(),
-            detail: fault.as_ref().err().map_or_else(|| "answers".to_owned(), ToString::to_string),
-        };
-        let fault = fault.unwrap_or_default();
-        let store = ComponentHealth {
-            name: "store".to_owned(),
-            healthy: fault.is_none(),
-            detail: fault.unwrap_or_else(|| format!("{}: accepts writes", self.shared.store.kind)),
-        };
-        let trouble = self.shared.store.projection.trouble().borrow().as_ref().map(ToString::to_string);
-        let projection = ComponentHealth {
-            name: "projection".to_owned(),
-            healthy: trouble.is_none(),
-            detail: trouble.unwrap_or_else(|| "follows".to_owned()),
-        };
-        vec![scheduler, store, projection]
     }
 
     /// Begins a graceful shutdown; `None`: the configured limit. Idempotent.

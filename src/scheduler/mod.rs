@@ -2,22 +2,28 @@
 //! that the rest of the house holds.
 //!
 //! `core` decides, `service` commits and only then lets effects out, `hub` tells watchers, `handle`
-//! is what callers see, `keeper` trims the journal behind the projection.
+//! is what callers hold, `views` what it shows them, `keeper` trims the journal behind the projection.
 
 mod core;
 mod handle;
+mod health;
 mod hub;
 mod keeper;
 mod observer;
 mod refusal;
 mod requests;
 mod service;
+mod views;
 
-pub use self::core::{Accepted, Options as CoreOptions, PoolUpdate, PoolView, Recovered, Submitted, Times};
-pub use crate::pool::WorkerStats;
+pub use self::core::{
+    Accepted, Counters, Options as CoreOptions, PoolReading, PoolUpdate, PoolView, Recovered, Submitted, Times,
+};
+pub use crate::pool::{PoolStats, WorkerStats};
 pub use crate::runners::OutputBuffer;
 pub use crate::store::{Page, PageCursor, PageSize, fold};
-pub use handle::{Cancel, ComponentHealth, Found, Handle, OutputSource, PoolMetrics, RetentionView};
+pub use handle::Handle;
+pub use health::ComponentHealth;
 pub use hub::{EventRef, Watch};
 pub use refusal::*;
 pub use service::{Options, Service};
+pub use views::{Cancel, Found, OutputSource, PoolMetrics, RetentionView};

@@ -10,8 +10,8 @@ use crate::pool::{Attempt, Report};
 use crate::store::StoreError;
 
 use super::core::{PoolUpdate, PoolView, Submitted};
-use super::handle::{Cancel, PoolMetrics};
 use super::refusal::Refusal;
+use super::views::{Cancel, PoolMetrics};
 
 /// Where an answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;

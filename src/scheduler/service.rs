@@ -16,8 +16,8 @@ use bytes::Bytes;
 use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{Catalog, Clock, PoolSpec, TaskId, TaskSpec, Timestamp};
-use crate::pool::{Attempt, Pool, Report, ReportSink, Surroundings};
+use crate::model::{Catalog, Clock, PoolSpec, Revision, TaskId, TaskSpec, Timestamp};
+use crate::pool::{Attempt, Pool, Report, Surroundings};
 use crate::runners::{Registry, StopCause};
 use crate::store::{Commit, KeptPool, PoolBounds, Recovery, Store, StoreError};
 use crate::telemetry::Telemetry;
@@ -26,11 +26,12 @@ use crate::telemetry::vitals::Phase;
 use commit::Pending;
 
 use super::core::{self, Core, Finished, Output, Recovered};
-use super::handle::{Handle, Interned, RetentionView, Shared};
+use super::handle::{Handle, Interned, Shared};
 use super::hub::Hub;
 use super::keeper;
 use super::observer::Observer;
 use super::requests::Input;
+use super::views::RetentionView;
 
 /// Inputs handled before effects are looked at.
 const DRAIN_MAX: usize = 4_096;
@@ -92,48 +93,16 @@ impl Service {
         runtime: &runtime::Handle,
     ) -> io::Result<Self> {
         let (sender, inbox) = mpsc::channel();
-        let reports = sender.clone();
-        // A service that has gone wants no reports.
-        let sink: ReportSink = Arc::new(move |report| drop(reports.send(Input::Report(report))));
         let configured = options.core.pools.iter().map(PoolBounds::of).collect();
         restore_pools(&mut options.core.pools, &recovery.pools);
-        let retention = RetentionView { count: options.core.retention_count as u64, age: options.core.retention_age };
-        let specs = options.core.pools.clone();
-        let (core, pending) = recover(options.core, recovery, clock.now());
-        let durable = crate::model::Revision(core.revision().0 - pending.events.len() as u64);
-        let draining = CancellationToken::new();
-        let hub = Arc::new(Hub::new(
-            store.journal.clone(),
-            durable,
-            draining.clone(),
-            options.telemetry.gauges.watches.clone(),
-        ));
-        let trouble = store.projection.trouble();
+        let (core, pending) = recover(options.core.clone(), recovery, clock.now());
+        let durable = Revision(core.revision().0 - pending.events.len() as u64);
+        let shared = Arc::new(share(&options, sender, store, clock, durable));
+        let trouble = shared.store.projection.trouble();
         options.telemetry.vitals.ask_projection(move || trouble.borrow().is_some());
-        let observer = Observer::new(options.telemetry.clone(), options.catalog.clone());
-        let shared = Arc::new(Shared {
-            inbox: sender,
-            catalog: options.catalog,
-            clock: clock.clone(),
-            hub,
-            store,
-            retention,
-            draining,
-            drain_limit: options.drain_limit,
-            options: parking_lot::Mutex::new(Interned::default()),
-        });
-        let payloads = Handle { shared: shared.clone() };
-        let around = Surroundings {
-            registry,
-            clock,
-            reports: sink,
-            payloads: Arc::new(move |id| Box::pin(payload(payloads.clone(), id))),
-            runtime: runtime.clone(),
-            metrics: options.telemetry.metrics.clone(),
-            catalog: shared.catalog.clone(),
-        };
+        let around = surroundings(&shared, registry, &options.telemetry, runtime);
         let start = |spec| Pool::start(spec, around.clone()).map(Some);
-        let pools = specs.iter().map(start).collect::<io::Result<_>>()?;
+        let pools = options.core.pools.iter().map(start).collect::<io::Result<_>>()?;
         Ok(Self {
             core,
             pools,
@@ -147,8 +116,8 @@ impl Service {
             hurry_at: None,
             hurried: false,
             watch_window: options.watch_window,
+            observer: Observer::new(options.telemetry.clone(), options.catalog),
             telemetry: options.telemetry,
-            observer,
         })
     }
 
@@ -286,6 +255,51 @@ impl Service {
                 attempt.stop(StopCause::Drain, INTERRUPT_GRACE);
             }
         }
+    }
+}
+
+/// What all handles share.
+fn share(
+    options: &Options,
+    inbox: mpsc::Sender<Input>,
+    store: Store,
+    clock: Arc<dyn Clock>,
+    durable: Revision,
+) -> Shared {
+    let draining = CancellationToken::new();
+    let (journal, meter) = (store.journal.clone(), options.telemetry.gauges.watches.clone());
+    Shared {
+        inbox,
+        catalog: options.catalog.clone(),
+        clock,
+        hub: Arc::new(Hub::new(journal, durable, draining.clone(), meter)),
+        vitals: options.telemetry.vitals.clone(),
+        store,
+        retention: RetentionView { count: options.core.retention_count as u64, age: options.core.retention_age },
+        draining,
+        drain_limit: options.drain_limit,
+        options: parking_lot::Mutex::new(Interned::default()),
+    }
+}
+
+/// What the pools lean on.
+fn surroundings(
+    shared: &Arc<Shared>,
+    registry: Arc<Registry>,
+    telemetry: &Telemetry,
+    runtime: &runtime::Handle,
+) -> Surroundings {
+    let reports = shared.inbox.clone();
+    let payloads = Handle { shared: shared.clone() };
+    Surroundings {
+        registry,
+        clock: shared.clock.clone(),
+        // A service that has gone wants no reports.
+        reports: Arc::new(move |report| drop(reports.send(Input::Report(report)))),
+        payloads: Arc::new(move |id| Box::pin(payload(payloads.clone(), id))),
+        runtime: runtime.clone(),
+        metrics: telemetry.metrics.clone(),
+        catalog: shared.catalog.clone(),
     }
 }
 

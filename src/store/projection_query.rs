@@ -7,7 +7,9 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params, params_from_iter};
 
 use super::projection_check::Expected;
-use super::projection_rows::{COLUMNS, RowReader, add_result, body_checksum, corrupt, output as decode_output, status};
+use super::projection_rows::{
+    COLUMNS, RowReader, add_result, body_checksum, corrupt, output as decode_output, status, status_of,
+};
 use super::projection_sql::Meta;
 use super::record::{Damage, damage};
 use super::sqlite::fault;
@@ -223,19 +225,14 @@ pub(super) fn output(
     attempt: u32,
 ) -> Result<Option<(u32, Output)>, StoreError> {
     let fault = |error| fault("read", path, &error);
-    let text = id.to_string();
-    let sql = "SELECT seq, state, finished_at, status, status_crc FROM tasks WHERE id = ?1";
-    let mut statement = connection.prepare_cached(sql).map_err(fault)?;
-    let mut rows = statement.query([&text]).map_err(fault)?;
-    let Some(row) = rows.next().map_err(fault)? else { return Ok(None) };
-    let seq = row.get::<_, i64>(0).map_err(fault)?.cast_unsigned();
-    let status = status(seq, row, 1).map_err(|damage| corrupt(path, "tasks", &text, &damage))?;
+    let Some((seq, status)) = status_of(connection, path, id)? else { return Ok(None) };
     let Some(wanted) = ended_attempt(&status, attempt) else { return Ok(None) };
     let mut statement =
         connection.prepare_cached("SELECT crc, body FROM outputs WHERE seq = ?1 AND attempt = ?2").map_err(fault)?;
     let mut rows = statement.query(params![seq.cast_signed(), wanted]).map_err(fault)?;
     let Some(row) = rows.next().map_err(fault)? else { return Ok(Some((wanted, Output::default()))) };
-    let output = kept_output(seq, wanted, row, 0).map_err(|damage| corrupt(path, "outputs", &text, &damage))?;
+    let output = kept_output(seq, wanted, row, 0);
+    let output = output.map_err(|damage| corrupt(path, "outputs", &id.to_string(), &damage))?;
     Ok(Some((wanted, output)))
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hashbrown::HashMap;
 use prost::Message;
-use rusqlite::Row;
+use rusqlite::{Connection, Row};
 
 use super::StoreError;
 use super::record::{Damage, checksum, copied, damage, encode};
@@ -221,6 +221,23 @@ pub(super) fn status(seq: u64, row: &Row<'_>, at: usize) -> Result<TaskStatus, D
         return Err(damage("the checksum of its status does not fit"));
     }
     StatusRecord::decode(bytes)?.into_model()
+}
+
+/// Number and status of one task.
+pub(super) fn status_of(
+    connection: &Connection,
+    path: &Path,
+    id: &TaskId,
+) -> Result<Option<(u64, TaskStatus)>, StoreError> {
+    let fault = |error| fault("read", path, &error);
+    let text = id.to_string();
+    let sql = "SELECT seq, state, finished_at, status, status_crc FROM tasks WHERE id = ?1";
+    let mut statement = connection.prepare_cached(sql).map_err(fault)?;
+    let mut rows = statement.query([&text]).map_err(fault)?;
+    let Some(row) = rows.next().map_err(fault)? else { return Ok(None) };
+    let seq = row.get::<_, i64>(0).map_err(fault)?.cast_unsigned();
+    let status = status(seq, row, 1).map_err(|damage| corrupt(path, "tasks", &text, &damage))?;
+    Ok(Some((seq, status)))
 }
 
 /// Adds a large result from the columns `body, crc` of the table `results` that begin at `at`.

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::folding::{advance, output_of, submitted};
 use super::projection_rows::{
-    SpecRow, body_checksum, corrupt, is_inline, options_bytes, output_bytes, result_bytes, status, status_row,
+    SpecRow, body_checksum, corrupt, is_inline, options_bytes, output_bytes, result_bytes, status_of, status_row,
 };
 use super::record::{checksum, damage};
 use super::sqlite::{Schema, fault};
@@ -264,7 +264,7 @@ impl<'a> Writer<'a> {
         }
         let found = match self.live.remove(id) {
             Some(known) => Some(known),
-            None => load_status(&self.connection, self.path, id)?,
+            None => status_of(&self.connection, self.path, id)?,
         };
         let live = found.map(|(seq, status)| Box::new(Live { seq, fresh: None, status, outputs: Vec::new() }));
         Ok(Touched { dropped: None, live })
@@ -280,18 +280,6 @@ impl<'a> Writer<'a> {
             }
         }
     }
-}
-
-fn load_status(connection: &Connection, path: &Path, id: &TaskId) -> Result<Option<(u64, TaskStatus)>, StoreError> {
-    let fault = |error| fault("read", path, &error);
-    let text = id.to_string();
-    let sql = "SELECT seq, state, finished_at, status, status_crc FROM tasks WHERE id = ?1";
-    let mut statement = connection.prepare_cached(sql).map_err(fault)?;
-    let mut rows = statement.query([&text]).map_err(fault)?;
-    let Some(row) = rows.next().map_err(fault)? else { return Ok(None) };
-    let seq = row.get::<_, i64>(0).map_err(fault)?.cast_unsigned();
-    let status = status(seq, row, 1).map_err(|damage| corrupt(path, "tasks", &text, &damage))?;
-    Ok(Some((seq, status)))
 }
 
 fn store_touched(transaction: &Transaction<'_>, touched: &[Touched], meta: &mut Meta) -> rusqlite::Result<()> {

@@ -7,7 +7,7 @@ use crate::model::{BatchId, HandlerName, Namespace, PoolName, TaskFilter, TaskId
 use crate::proto::v1;
 use crate::scheduler::PageCursor;
 
-use super::{InvalidFields, submit, time};
+use super::{InvalidFields, fields, time};
 
 /// A filter of the contract, of a caller who is at home in that namespace.
 ///
@@ -37,7 +37,7 @@ pub fn filter(filter: Option<v1::TaskFilter>, home: &Namespace) -> Result<TaskFi
         if *number == 0 {
             bad.add(field, "is unspecified");
         } else {
-            priorities.push(submit::priority(&mut bad, field, *number));
+            priorities.push(fields::priority(&mut bad, field, *number));
         }
     }
     let mut moment = |field: &str, at: Option<prost_types::Timestamp>| {

@@ -4,6 +4,7 @@
 //! of its violations at once.
 
 pub mod event;
+mod fields;
 pub mod filter;
 pub mod json;
 pub mod submit;

@@ -100,12 +100,13 @@ pub fn one(
 /// # Errors
 /// [`Internal`] when there is none.
 pub fn accepted(submitted: Submitted) -> Result<v1::SubmitTaskResponse, Internal> {
-    let (revision, durability) = (submitted.revision.0, task::durability(submitted.durability));
+    let (revision, after_revision) = (submitted.revision.0, submitted.after.0);
+    let durability = task::durability(submitted.durability);
     let Some(Accepted { id, state, duplicate }) = submitted.accepted.into_iter().next() else {
         return Err(Internal { cause: "a submission without an answer".to_owned() });
     };
     let (task_id, state) = (id.to_string(), task::state(state));
-    Ok(v1::SubmitTaskResponse { task_id, state, revision, duplicate, durability })
+    Ok(v1::SubmitTaskResponse { task_id, state, revision, duplicate, durability, after_revision })
 }
 
 /// Submits all tasks of a batch or none.
@@ -131,6 +132,7 @@ pub async fn batch(
         task_ids: submitted.accepted.iter().map(|accepted| accepted.id.to_string()).collect(),
         revision: submitted.revision.0,
         durability: task::durability(submitted.durability),
+        after_revision: submitted.after.0,
     })
 }
 

@@ -110,6 +110,7 @@ fn accepted() -> SubmitTaskResponse {
         revision: 1,
         duplicate: false,
         durability: Durability::Fsync.into(),
+        after_revision: 1,
     }
 }
 
@@ -146,6 +147,7 @@ impl TaskService for Service {
             task_ids: tasks.iter().map(|_| new_id()).collect(),
             revision: 1,
             durability: Durability::Fsync.into(),
+            after_revision: 1,
         }))
     }
 

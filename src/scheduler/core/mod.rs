@@ -28,7 +28,7 @@ use crate::pool::{Assignment, Ticket};
 use crate::runners::StopCause;
 
 pub use attempts::Finished;
-pub use pools::{PoolLoad, PoolReading, PoolUpdate, PoolView, Times};
+pub use pools::{Counters, PoolLoad, PoolReading, PoolUpdate, PoolView, Times};
 pub use recover::Recovered;
 pub use submit::{Accepted, Submitted};
 

@@ -98,6 +98,13 @@ pub struct PoolReading {
     pub run_time: Times,
 }
 
+impl PoolReading {
+    /// Age of the oldest QUEUED task.
+    pub fn oldest_wait(&self) -> Duration {
+        self.oldest_wait_by_priority.into_iter().max().unwrap_or_default()
+    }
+}
+
 /// How a pool stands.
 #[derive(Clone, Debug)]
 pub struct PoolLoad {

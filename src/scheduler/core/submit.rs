@@ -26,6 +26,8 @@ pub struct Accepted {
 pub struct Submitted {
     /// In the order of the submission.
     pub accepted: Vec<Accepted>,
+    /// Events of what was added come after this revision.
+    pub after: Revision,
     /// Revision at which this is true.
     pub revision: Revision,
     /// The weakest promise among them.
@@ -44,6 +46,7 @@ impl Core {
         }
         let twins = self.find_twins(&specs)?;
         self.check_bounds(&specs, &twins)?;
+        let after = self.revision;
         let mut durability = Durability::Memory;
         let mut accepted = Vec::with_capacity(specs.len());
         for (spec, twin) in specs.into_iter().zip(twins) {
@@ -55,7 +58,7 @@ impl Core {
                 None => self.accept(now, spec, out),
             });
         }
-        Ok(Submitted { accepted, revision: self.revision, durability })
+        Ok(Submitted { accepted, after, revision: self.revision, durability })
     }
 
     fn accept(&mut self, now: Timestamp, spec: TaskSpec, out: &mut Output) -> Accepted {

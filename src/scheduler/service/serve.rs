@@ -9,9 +9,9 @@ use crate::store::{KeptPool, PoolBounds};
 
 use super::{INTERRUPT_GRACE, Service};
 use crate::scheduler::core::{Output, PoolUpdate, PoolView, Submitted};
-use crate::scheduler::handle::{Cancel, PoolMetrics};
 use crate::scheduler::refusal::{Internal, Refusal, StoreUnavailable};
 use crate::scheduler::requests::{Answer, Reply, Request};
+use crate::scheduler::views::{Cancel, PoolMetrics};
 
 impl Service {
     pub(super) fn serve(&mut self, now: Timestamp, request: Request, out: &mut Output) {
@@ -135,9 +135,8 @@ impl Service {
         for name in names {
             let (index, reading) = self.core.read_pool(now, &name)?;
             let Some(pool) = self.pools.get(usize::from(index)).and_then(Option::as_ref) else { continue };
-            let stats = pool.stats();
             let rows = if workers { pool.workers() } else { Vec::new() };
-            metrics.push(PoolMetrics::new(now, reading, &stats, rows));
+            metrics.push(PoolMetrics { at: now, reading, stats: pool.stats(), workers: rows });
         }
         Ok(metrics)
     }

@@ -47,9 +47,6 @@ function scenario(protocol: string, make: typeof createConnectTransport | typeof
   const tasks = createClient(TaskService, transport);
   const pools = createClient(PoolService, transport);
 
-  /** A watch after this revision sees all that is submitted from here on. */
-  const now = async () => (await tasks.listTasks({ pageSize: 1 }, patient)).revision;
-
   async function submit() {
     const request: Task = { handler: "compute", payload: payload(100), requestId: `${protocol}-submit` };
     const first = await tasks.submitTask(request, patient);
@@ -74,13 +71,12 @@ function scenario(protocol: string, make: typeof createConnectTransport | typeof
   }
 
   async function resumedWatch() {
-    const before = await now();
-    const { batchId } = await tasks.batchSubmitTasks({ tasks: naps(40, 0.05) }, patient);
+    const { batchId, afterRevision } = await tasks.batchSubmitTasks({ tasks: naps(40, 0.05) }, patient);
     const states = new Map<string, TaskState>();
     const seen: string[] = [];
-    let last = before;
+    let last = afterRevision;
     let completed = 0;
-    for await (const event of watch(tasks, { batchId }, before)) {
+    for await (const event of watch(tasks, { batchId }, afterRevision)) {
       want(event.previousState === (states.get(event.taskId) ?? TaskState.UNSPECIFIED), event);
       want(event.revision > last, event);
       last = event.revision;
@@ -91,7 +87,7 @@ function scenario(protocol: string, make: typeof createConnectTransport | typeof
       if (event.state === TaskState.COMPLETED && ++completed === 40) break;
     }
     const replayed: string[] = [];
-    for await (const event of watch(tasks, { batchId }, before)) {
+    for await (const event of watch(tasks, { batchId }, afterRevision)) {
       replayed.push(`${event.revision} ${event.taskId} ${event.state}`);
       if (event.revision === last) break;
     }
@@ -99,9 +95,8 @@ function scenario(protocol: string, make: typeof createConnectTransport | typeof
   }
 
   async function cancel() {
-    const before = await now();
-    const { taskId } = await tasks.submitTask(nap(60), patient);
-    for await (const event of watch(tasks, { taskIds: [taskId] }, before)) {
+    const { taskId, afterRevision } = await tasks.submitTask(nap(60), patient);
+    for await (const event of watch(tasks, { taskIds: [taskId] }, afterRevision)) {
       if (event.state === TaskState.RUNNING && !event.cancel) {
         const answer = await tasks.cancelTask({ taskId, reason: "not needed" }, patient);
         want(answer.state === TaskState.RUNNING, answer);

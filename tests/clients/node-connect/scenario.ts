@@ -46,9 +46,6 @@ const nap = (seconds: number, more: Task = {}): Task =>
   Object.assign({ handler: "io", payload: payload(seconds) }, more);
 const naps = (count: number, seconds: number) => Array.from({ length: count }, () => nap(seconds));
 
-/** A watch after this revision sees all that is submitted from here on. */
-const now = async () => (await tasks.listTasks({ pageSize: 1 }, patient)).revision;
-
 async function submit() {
   const request: Task = {
     handler: "compute",
@@ -104,12 +101,11 @@ async function stream() {
 }
 
 async function resumedWatch() {
-  const before = await now();
-  const { batchId } = await tasks.batchSubmitTasks({ tasks: naps(40, 0.05) }, patient);
+  const { batchId, afterRevision } = await tasks.batchSubmitTasks({ tasks: naps(40, 0.05) }, patient);
   const states = new Map<string, TaskState>();
   const seen: [bigint, string, TaskState][] = [];
   let completed = 0;
-  for await (const event of watch(tasks, { batchId }, before)) {
+  for await (const event of watch(tasks, { batchId }, afterRevision)) {
     assert.equal(event.previousState, states.get(event.taskId) ?? TaskState.UNSPECIFIED);
     assert(seen.length === 0 || seen.at(-1)![0] < event.revision, "revisions rise");
     states.set(event.taskId, event.state);
@@ -119,7 +115,7 @@ async function resumedWatch() {
     if (event.state === TaskState.COMPLETED && ++completed === 40) break;
   }
   const replayed: typeof seen = [];
-  for await (const event of watch(tasks, { batchId }, before)) {
+  for await (const event of watch(tasks, { batchId }, afterRevision)) {
     replayed.push([event.revision, event.taskId, event.state]);
     if (event.revision === seen.at(-1)![0]) break;
   }
@@ -127,9 +123,8 @@ async function resumedWatch() {
 }
 
 async function cancel() {
-  const before = await now();
-  const { taskId } = await tasks.submitTask(nap(60), patient);
-  for await (const event of watch(tasks, { taskIds: [taskId] }, before)) {
+  const { taskId, afterRevision } = await tasks.submitTask(nap(60), patient);
+  for await (const event of watch(tasks, { taskIds: [taskId] }, afterRevision)) {
     if (event.state === TaskState.RUNNING && !event.cancel) {
       const answer = await tasks.cancelTask({ taskId, reason: "not needed" }, patient);
       assert.equal(answer.state, TaskState.RUNNING);

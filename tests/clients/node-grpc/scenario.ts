@@ -72,9 +72,6 @@ const nap = (seconds: number, more: Partial<SubmitTaskRequest> = {}) =>
   SubmitTaskRequest.fromPartial({ handler: "io", payload: payload(seconds), ...more });
 const naps = (count: number, seconds: number) => Array.from({ length: count }, () => nap(seconds));
 
-/** A watch after this revision sees all that is submitted from here on. */
-const now = async () => (await call(tasks.listTasks, ListTasksRequest.fromPartial({ pageSize: 1 }))).revision;
-
 async function submit() {
   const request = SubmitTaskRequest.fromPartial({
     handler: "compute",
@@ -135,14 +132,13 @@ async function stream() {
 }
 
 async function resumedWatch() {
-  const before = await now();
   const request = BatchSubmitTasksRequest.fromPartial({ tasks: naps(40, 0.05) });
-  const { batchId } = await call(tasks.batchSubmitTasks, request);
+  const { batchId, afterRevision } = await call(tasks.batchSubmitTasks, request);
   const filter = { batchId };
   const states = new Map<string, TaskState>();
   const seen: [bigint, string, TaskState][] = [];
   let completed = 0;
-  for await (const event of watch(tasks, filter, before)) {
+  for await (const event of watch(tasks, filter, afterRevision)) {
     assert.equal(event.previousState, states.get(event.taskId) ?? TaskState.TASK_STATE_UNSPECIFIED);
     assert(seen.length === 0 || seen.at(-1)![0] < event.revision, "revisions rise");
     states.set(event.taskId, event.state);
@@ -152,7 +148,7 @@ async function resumedWatch() {
     if (event.state === TaskState.TASK_STATE_COMPLETED && ++completed === 40) break;
   }
   const replayed: typeof seen = [];
-  for await (const event of watch(tasks, filter, before)) {
+  for await (const event of watch(tasks, filter, afterRevision)) {
     replayed.push([event.revision, event.taskId, event.state]);
     if (event.revision === seen.at(-1)![0]) break;
   }
@@ -160,9 +156,8 @@ async function resumedWatch() {
 }
 
 async function cancel() {
-  const before = await now();
-  const { taskId } = await call(tasks.submitTask, nap(60));
-  for await (const event of watch(tasks, { taskIds: [taskId] }, before)) {
+  const { taskId, afterRevision } = await call(tasks.submitTask, nap(60));
+  for await (const event of watch(tasks, { taskIds: [taskId] }, afterRevision)) {
     if (event.state === TaskState.TASK_STATE_RUNNING && !event.cancel) {
       const request = CancelTaskRequest.fromPartial({ taskId, reason: "not needed" });
       const answer = await call(tasks.cancelTask, request);

@@ -11,9 +11,10 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use lineshaft::proto::v1;
 use serde_json::{Value, json};
 use tonic::Code;
+use tonic_types::StatusExt;
 
 use super::Known;
-use crate::support::{PATIENCE, Server, noop};
+use crate::support::{PATIENCE, Server, noop, reason};
 
 /// Somebody who signs.
 struct Signer {
@@ -202,5 +203,49 @@ fn an_address_that_answers_nonsense_or_too_much_does_not_stop_the_server() {
             assert!(begun.elapsed() < PATIENCE, "{} asked: {}", asked.load(Ordering::SeqCst), server.log());
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+}
+
+#[tokio::test]
+async fn who_shows_forged_tokens_again_and_again_has_to_wait_and_who_is_known_does_not() {
+    let (issuer, stranger) = (Signer::new("k0"), Signer::new("stranger"));
+    let mut keys = vec![issuer.public()];
+    // A token without a key's id is checked with every key: few of them cost a lot.
+    keys.extend((1..40).map(|_| Signer::new("other").public()));
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("jwks.json");
+    std::fs::write(&path, json!({"keys": keys}).to_string()).unwrap();
+    let tokens = super::Tokens::new();
+    let key = tokens.create("ci", "viewer", "*", &[]);
+    let server =
+        Server::start(&format!("[auth]\ntokens_file = {:?}\n[auth.jwt]\nkeys_file = {path:?}{RULES}", tokens.path()));
+    let known = issuer.sign(&claims(|_| ()));
+    assert_eq!(greets(&server, &known).await, Ok(()));
+    let forged = |number: u32| {
+        let claims = claims(|claims| claims["sub"] = json!(format!("mallory-{number}")));
+        jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, &stranger.key).unwrap()
+    };
+    let begun = Instant::now();
+    let mut numbers = 0..;
+    let refused = loop {
+        let forged = Known::new(&server, &forged(numbers.next().unwrap()));
+        let refused = forged.system().get_server_info(v1::GetServerInfoRequest::default()).await.unwrap_err();
+        if refused.code() != Code::Unauthenticated {
+            break refused;
+        }
+        assert!(begun.elapsed() < PATIENCE, "every forgery is checked");
+    };
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::ResourceExhausted, "RATE_LIMITED"));
+    let details = refused.get_error_details();
+    assert!(details.retry_info().unwrap().retry_delay.is_some());
+    assert_eq!(details.quota_failure().unwrap().violations[0].subject, "address");
+    assert_eq!(greets(&server, &known).await, Ok(()), "what was verified before");
+    assert_eq!(greets(&server, &key).await, Ok(()), "an API key costs nothing to check");
+    let new = issuer.sign(&claims(|claims| claims["sub"] = json!("bob")));
+    let begun = Instant::now();
+    while let Err(code) = greets(&server, &new).await {
+        assert_eq!(code, Code::ResourceExhausted, "not looked at, and not called wrong");
+        assert!(begun.elapsed() < PATIENCE, "it is never looked at");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -182,12 +182,11 @@ public class Scenario {
   }
 
   private void watch() throws Exception {
-    var before = now();
     var accepted = tasks().batchSubmitTasks(naps(40, "0.05"));
     var filter = TaskFilter.newBuilder().setBatchId(accepted.getBatchId()).build();
     var states = new HashMap<String, TaskState>();
     List<Seen> seen = new ArrayList<>();
-    new Watch(tasks(), filter, before)
+    new Watch(tasks(), filter, accepted.getAfterRevision())
         .run(
             event -> {
               var last = states.put(event.getTaskId(), event.getState());
@@ -208,7 +207,7 @@ public class Scenario {
               return completed < 40;
             });
     List<Seen> replayed = new ArrayList<>();
-    new Watch(tasks(), filter, before)
+    new Watch(tasks(), filter, accepted.getAfterRevision())
         .run(
             event -> {
               replayed.add(new Seen(event.getRevision(), event.getTaskId(), event.getState()));
@@ -218,11 +217,10 @@ public class Scenario {
   }
 
   private void cancel() throws Exception {
-    var before = now();
     var accepted = tasks().submitTask(nap("60").build());
     var filter = TaskFilter.newBuilder().addTaskIds(accepted.getTaskId()).build();
     var seen = new ArrayList<TaskEvent>();
-    new Watch(tasks(), filter, before)
+    new Watch(tasks(), filter, accepted.getAfterRevision())
         .run(
             event -> {
               seen.add(event);
@@ -328,11 +326,6 @@ public class Scenario {
     error = refused(() -> nobody.submitTask(nap("0").build()));
     want(error.getStatus().getCode() == Status.Code.UNAUTHENTICATED, error);
     want(detail(error, ErrorInfo.class).getReason().equals("UNAUTHENTICATED"), error);
-  }
-
-  /** A revision after which a watch sees all that is submitted from here on. */
-  private long now() {
-    return tasks().listTasks(ListTasksRequest.newBuilder().setPageSize(1).build()).getRevision();
   }
 
   /** A client of the server that has TLS and wants tokens. */
