@@ -26,7 +26,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         .bytes([".lineshaft.v1.Payload", ".lineshaft.v1.ReadOutputResponse"])
         .btree_map([".lineshaft.v1"])
         .enable_type_names();
-    tonic_prost_build::configure().compile_fds_with_config(descriptors, config)?;
+    tonic_prost_build::configure()
+        .codec_path("crate::proto::bounded::Bounded")
+        .compile_fds_with_config(descriptors, config)?;
     tonic_prost_build::configure().compile_fds(protox::compile([SCALER], ["proto"])?)?;
     Ok(())
 }

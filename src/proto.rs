@@ -1,4 +1,6 @@
-//! The generated contract; no logic. Its text and comments are in `proto/lineshaft/v1`.
+//! The generated contract, and the codec that reads it. Its text and comments are in `proto/lineshaft/v1`.
+
+pub mod bounded;
 
 /// `package lineshaft.v1`.
 #[expect(

@@ -47,7 +47,7 @@ impl Admission {
 }
 
 /// Who has a network of IPv6 has all its addresses: 64 bits tell networks apart.
-fn network(address: IpAddr) -> IpAddr {
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();

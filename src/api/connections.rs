@@ -29,7 +29,7 @@ use super::auth::CertificateNames;
 use super::security::Security;
 use super::server::Options;
 use super::sniff::{self, Version};
-use super::tls::Tls;
+use super::tls::{Shaken, Tls};
 
 /// Time that calls under way get after the stop; their streams have ended with the drain before.
 const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -135,7 +135,14 @@ async fn accepted<E: Edge>(shared: Arc<Shared<E>>, stream: TcpStream, _place: Pl
     let Ok(peer) = peer(&stream) else { return };
     let Some(tls) = shared.tls.clone() else { return connection(shared, stream, peer, None).await };
     match tls.accept(stream).await {
-        Ok((stream, certificate)) => connection(shared, stream, peer, certificate).await,
+        Ok(Shaken { stream, names, mut standing }) => {
+            let address = peer.remote_addr;
+            tokio::select! {
+                () = connection(shared, stream, peer, names) => {}
+                // Its calls end with it: they are of somebody who is not believed.
+                () = standing.lost() => tracing::info!(peer = ?address, "cut: its certificate is not believed any more"),
+            }
+        }
         Err(error) => tracing::debug!(%error, peer = ?peer.remote_addr, "a handshake failed"),
     }
 }

@@ -1,6 +1,6 @@
 //! Stands between a connection and the services.
 //!
-//! It sheds load, applies the caller's deadline to the whole call, turns a panic into INTERNAL, and
+//! It sheds load, does not wait for ever for a message, applies the caller's deadline to the whole call, turns a panic into INTERNAL, and
 //! says the framework's own refusals the house's way, with an `ErrorInfo`.
 //!
 //! Calls that wait for an answer are counted over the whole server; one too many is refused at once
@@ -12,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
@@ -30,7 +31,8 @@ use crate::scheduler::Internal;
 use crate::telemetry::metrics::{Call, CallMeter, Trace};
 use crate::telemetry::scope::{self, Place};
 
-use super::auth::{Access, CertificateNames, Entry};
+use super::arrival::Arriving;
+use super::auth::{Access, CertificateNames, Entry, takes_stream};
 use super::connections::Edge;
 use super::deadline;
 use super::status::{self, EdgeError};
@@ -44,12 +46,13 @@ pub(super) struct Guard<S> {
     peer: Option<TcpConnectInfo>,
     meter: Option<Arc<CallMeter>>,
     entry: Entry,
+    body_timeout: Option<Duration>,
 }
 
 impl<S> Guard<S> {
     pub fn new(inner: S, max_in_flight: usize) -> Self {
         let places = Arc::new(Semaphore::new(max_in_flight.min(Semaphore::MAX_PERMITS)));
-        Self { inner, places, peer: None, meter: None, entry: Entry::default() }
+        Self { inner, places, peer: None, meter: None, entry: Entry::default(), body_timeout: None }
     }
 
     /// The same guard, which counts its calls there.
@@ -60,6 +63,11 @@ impl<S> Guard<S> {
     /// The same guard, which asks callers who they are; `None`: nobody is asked.
     pub fn asking(self, access: Option<Arc<Access>>) -> Self {
         Self { entry: Entry::new(access), ..self }
+    }
+
+    /// The same guard, for which a message that does not come within that time does not come at all.
+    pub fn patient(self, body_timeout: Duration) -> Self {
+        Self { body_timeout: Some(body_timeout), ..self }
     }
 
     /// Whether the caller may see the page at that path.
@@ -93,7 +101,8 @@ impl<S> Guard<S> {
 
 impl<S> Edge for Guard<S>
 where
-    S: Service<Request<Incoming>, Response = Response<Body>, Future: Send, Error: std::fmt::Display + Send>,
+    S: Service<Request<Arriving<Incoming>>, Response = Response<Body>, Future: Send>,
+    S::Error: std::fmt::Display + Send,
     S: Clone + Send + Sync + 'static,
 {
     fn facing(&self, peer: TcpConnectInfo, certificate: Option<CertificateNames>) -> Self {
@@ -104,7 +113,7 @@ where
 
 impl<S, B> Service<Request<B>> for Guard<S>
 where
-    S: Service<Request<B>, Response = Response<Body>>,
+    S: Service<Request<Arriving<B>>, Response = Response<Body>>,
     S::Future: Send + 'static,
     S::Error: std::fmt::Display + Send + 'static,
 {
@@ -135,7 +144,7 @@ where
 impl<S> Guard<S> {
     fn answer<B>(&mut self, mut request: Request<B>) -> BoxFuture<'static, Result<Response<Body>, Infallible>>
     where
-        S: Service<Request<B>, Response = Response<Body>>,
+        S: Service<Request<Arriving<B>>, Response = Response<Body>>,
         S::Future: Send + 'static,
         S::Error: std::fmt::Display + Send + 'static,
     {
@@ -152,6 +161,8 @@ impl<S> Guard<S> {
         if let Some(peer) = &self.peer {
             request.extensions_mut().insert(peer.clone());
         }
+        let bound = self.body_timeout.filter(|_| !takes_stream(request.uri().path()));
+        let request = request.map(|body| Arriving::within(bound, body));
         let answer = match catch_unwind(AssertUnwindSafe(|| self.inner.call(request))) {
             Ok(answer) => AssertUnwindSafe(answer).catch_unwind(),
             Err(panic) => return answered(&panicked(&*panic), counted),
@@ -315,8 +326,6 @@ fn reworded(headers: &HeaderMap) -> Option<Status> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use http_body::Body as _;
     use tonic_types::StatusExt;
 
@@ -334,11 +343,11 @@ mod tests {
 
     fn guard<F>(
         answer: impl Fn() -> F + Clone,
-    ) -> Guard<impl Service<Request<()>, Response = Response<Body>, Error = Infallible, Future = F> + Clone>
+    ) -> Guard<impl Service<Request<Arriving<()>>, Response = Response<Body>, Error = Infallible, Future = F> + Clone>
     where
         F: Future<Output = Answer> + Send + 'static,
     {
-        Guard::new(tower::service_fn(move |_: Request<()>| answer()), 1)
+        Guard::new(tower::service_fn(move |_: Request<Arriving<()>>| answer()), 1)
     }
 
     fn status_of(headers: &HeaderMap) -> (Code, String) {

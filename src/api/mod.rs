@@ -2,6 +2,7 @@
 //! refusals into rich errors.
 
 mod admission;
+mod arrival;
 mod auth;
 mod connections;
 mod convert;

@@ -51,7 +51,7 @@ pub struct Options {
     /// Time in which a connection must say what it speaks, in which the headers of an HTTP/1.1 call
     /// must be complete, and for which such a connection may be idle.
     pub header_timeout: Duration,
-    /// Time in which the body of a call that is not gRPC must be complete.
+    /// Time in which the body of a call must be complete, unless the call takes a stream.
     pub body_timeout: Duration,
     /// Origins of web pages that may call, such as `https://tasks.example.com`; `*` for all.
     pub allowed_origins: Vec<String>,
@@ -123,7 +123,8 @@ pub async fn serve(
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha);
     let meter = CallMeter::new(&options.telemetry.metrics, methods());
-    let calls = Guard::new(routes.prepare(), options.max_in_flight).counting(meter).asking(security.access.clone());
+    let calls = Guard::new(routes.prepare(), options.max_in_flight).counting(meter);
+    let calls = calls.asking(security.access.clone()).patient(options.body_timeout);
     // Whoever can be reached by a name of the network has other walls: see the module.
     let is_loopback = listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
     let shared = Shared {

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
 use tokio_rustls::server::TlsStream;
@@ -32,6 +33,8 @@ pub struct TlsOptions {
     pub key: PathBuf,
     /// CAs of client certificates, PEM; `None`: clients are not asked for any.
     pub client_ca: Option<PathBuf>,
+    /// Their revocation lists, PEM; `None`: nobody is looked up.
+    pub client_crl: Option<PathBuf>,
     /// Whether clients without a certificate are refused.
     pub client_required: bool,
     /// Time that a handshake may take, waiting for its turn included.
@@ -52,10 +55,12 @@ pub enum TlsError {
         source: pem::Error,
     },
     /// A file has none of what is wanted.
-    #[error("`{path}` has no certificate", path = path.display())]
+    #[error("`{path}` has no {what}", path = path.display())]
     Empty {
         /// The file.
         path: PathBuf,
+        /// What is wanted.
+        what: &'static str,
     },
     /// Certificate and key cannot be used together.
     #[error("certificate `{certificate}` and key `{key}`: {source}", certificate = certificate.display(), key = key.display())]
@@ -67,8 +72,8 @@ pub enum TlsError {
         /// What is wrong.
         source: rustls::Error,
     },
-    /// The CAs of clients cannot be used.
-    #[error("client CAs `{path}`: {source}", path = path.display())]
+    /// The CAs of clients, or their revocation lists, cannot be used.
+    #[error("client CAs and their revocation lists `{path}`: {source}", path = path.display())]
     ClientCa {
         /// The file.
         path: PathBuf,
@@ -80,8 +85,52 @@ pub enum TlsError {
 /// Makes connections private.
 pub struct Tls {
     options: TlsOptions,
-    config: ArcSwap<ServerConfig>,
+    loaded: ArcSwap<Loaded>,
+    /// Told when the files were loaded again.
+    changes: watch::Sender<()>,
     places: Semaphore,
+}
+
+/// What the files say.
+struct Loaded {
+    config: Arc<ServerConfig>,
+    /// Asks clients for certificates; `None`: they are not asked.
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+/// Somebody who has shaken hands.
+pub struct Shaken {
+    /// The private connection.
+    pub stream: TlsStream<TcpStream>,
+    /// Whom the client's certificate names.
+    pub names: Option<CertificateNames>,
+    /// Whether that certificate is believed still.
+    pub standing: Standing,
+}
+
+/// A certificate that was believed at its handshake.
+pub struct Standing {
+    tls: Arc<Tls>,
+    /// The client's own first; empty when it showed none.
+    chain: Vec<CertificateDer<'static>>,
+    changes: watch::Receiver<()>,
+}
+
+impl Standing {
+    /// Resolves when the certificate is believed no more: it is on a revocation list, or its CA has gone.
+    pub async fn lost(&mut self) {
+        let Some((own, between)) = self.chain.split_first() else { return std::future::pending().await };
+        while self.changes.changed().await.is_ok() {
+            let loaded = self.tls.loaded.load();
+            let believed = |clients: &Arc<dyn ClientCertVerifier>| {
+                clients.verify_client_cert(own, between, UnixTime::now()).is_ok()
+            };
+            if !loaded.clients.as_ref().is_some_and(believed) {
+                return;
+            }
+        }
+        std::future::pending::<()>().await;
+    }
 }
 
 impl Tls {
@@ -92,38 +141,45 @@ impl Tls {
     pub fn open(options: TlsOptions) -> Result<(Arc<Self>, Reloaded), TlsError> {
         let mut paths = vec![options.certificate.clone(), options.key.clone()];
         paths.extend(options.client_ca.clone());
+        paths.extend(options.client_crl.clone());
         let tls = Arc::new(Self {
-            config: ArcSwap::from_pointee(config(&options)?),
+            loaded: ArcSwap::from_pointee(load(&options)?),
+            changes: watch::Sender::new(()),
             places: Semaphore::new(options.handshakes_max.min(Semaphore::MAX_PERMITS)),
             options,
         });
         let part = tls.clone();
         let reloaded = Reloaded::first("certificates", paths, move || {
-            part.config.store(Arc::new(config(&part.options)?));
+            part.loaded.store(Arc::new(load(&part.options)?));
+            part.changes.send_replace(());
             Ok::<_, TlsError>(())
         })?;
         Ok((tls, reloaded))
     }
 
-    /// Shakes hands; also tells whom the client's certificate names.
+    /// Shakes hands.
     ///
     /// # Errors
     /// When the client does not follow the protocol, is not whom it should be, or takes too long.
-    pub async fn accept(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, Option<CertificateNames>)> {
+    pub async fn accept(self: &Arc<Self>, stream: TcpStream) -> io::Result<Shaken> {
+        // Before the files are looked at: no change is missed.
+        let changes = self.changes.subscribe();
         let until = Instant::now() + self.options.handshake_timeout;
         let shaken = timeout_at(until, async {
             // The semaphore is never closed.
             let _place = self.places.acquire().await;
-            TlsAcceptor::from(self.config.load_full()).accept(stream).await
+            TlsAcceptor::from(self.loaded.load().config.clone()).accept(stream).await
         });
         let stream =
             shaken.await.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long"))??;
-        let names = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).and_then(CertificateNames::of);
-        Ok((stream, names))
+        let chain = stream.get_ref().1.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
+        let names = chain.first().and_then(CertificateNames::of);
+        let standing = Standing { tls: self.clone(), chain, changes };
+        Ok(Shaken { stream, names, standing })
     }
 }
 
-fn config(options: &TlsOptions) -> Result<ServerConfig, TlsError> {
+fn load(options: &TlsOptions) -> Result<Loaded, TlsError> {
     let chain = certificates(&options.certificate)?;
     let key = PrivateKeyDer::from_pem_file(&options.key)
         .map_err(|source| TlsError::File { path: options.key.clone(), source })?;
@@ -131,28 +187,41 @@ fn config(options: &TlsOptions) -> Result<ServerConfig, TlsError> {
     let unfit = |source| TlsError::Unfit { certificate: options.certificate.clone(), key: options.key.clone(), source };
     let builder = ServerConfig::builder_with_provider(provider.clone());
     let builder = builder.with_safe_default_protocol_versions().map_err(unfit)?;
-    let builder = match &options.client_ca {
+    let clients = options.client_ca.as_ref().map(|path| clients(path, options)).transpose()?;
+    let builder = match clients.clone() {
         None => builder.with_no_client_auth(),
-        Some(path) => {
-            let wrong = |source| TlsError::ClientCa { path: path.clone(), source };
-            let mut roots = RootCertStore::empty();
-            for root in certificates(path)? {
-                roots.add(root).map_err(unfit)?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            let verifier = if options.client_required { verifier } else { verifier.allow_unauthenticated() };
-            builder.with_client_cert_verifier(verifier.build().map_err(wrong)?)
-        }
+        Some(clients) => builder.with_client_cert_verifier(clients),
     };
     let mut config = builder.with_single_cert(chain, key).map_err(unfit)?;
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
-    Ok(config)
+    Ok(Loaded { config: Arc::new(config), clients })
+}
+
+/// Who asks clients for certificates of those CAs.
+fn clients(path: &Path, options: &TlsOptions) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let wrong = |source| TlsError::ClientCa { path: path.to_owned(), source };
+    let mut roots = RootCertStore::empty();
+    for root in certificates(path)? {
+        roots.add(root).map_err(|_| wrong(VerifierBuilderError::NoRootAnchors))?;
+    }
+    let provider = Arc::new(ring::default_provider());
+    let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    if let Some(path) = &options.client_crl {
+        verifier = verifier.with_crls(all::<CertificateRevocationListDer<'static>>(path, "revocation list")?);
+    }
+    let verifier = if options.client_required { verifier } else { verifier.allow_unauthenticated() };
+    verifier.build().map_err(wrong)
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    all(path, "certificate")
+}
+
+/// All of that kind in a file, one at least.
+fn all<T: PemObject>(path: &Path, what: &'static str) -> Result<Vec<T>, TlsError> {
     let wrong = |source| TlsError::File { path: path.to_owned(), source };
-    let found: Vec<_> = CertificateDer::pem_file_iter(path).map_err(wrong)?.collect::<Result<_, _>>().map_err(wrong)?;
-    if found.is_empty() { Err(TlsError::Empty { path: path.to_owned() }) } else { Ok(found) }
+    let found: Vec<T> = T::pem_file_iter(path).map_err(wrong)?.collect::<Result<_, _>>().map_err(wrong)?;
+    if found.is_empty() { Err(TlsError::Empty { path: path.to_owned(), what }) } else { Ok(found) }
 }
 
 #[cfg(test)]
@@ -170,6 +239,7 @@ mod tests {
             certificate,
             key,
             client_ca: None,
+            client_crl: None,
             client_required: false,
             handshake_timeout: Duration::from_millis(100),
             handshakes_max: 1,
@@ -190,7 +260,11 @@ mod tests {
             (TlsOptions { certificate: empty.clone(), ..one.clone() }, "empty.pem"),
             (TlsOptions { certificate: missing.clone(), ..one.clone() }, "missing.pem"),
             (TlsOptions { client_ca: Some(missing), ..one.clone() }, "missing.pem"),
-            (TlsOptions { client_ca: Some(empty), ..one.clone() }, "empty.pem"),
+            (TlsOptions { client_ca: Some(empty.clone()), ..one.clone() }, "empty.pem"),
+            (
+                TlsOptions { client_ca: Some(one.certificate.clone()), client_crl: Some(empty), ..one.clone() },
+                "empty.pem` has no revocation list",
+            ),
         ] {
             let error = Tls::open(wrong).err().unwrap().to_string();
             assert!(error.contains(told), "{told}: {error}");
@@ -208,8 +282,8 @@ mod tests {
         let _clients = [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
         let (first, second) = (listener.accept().await.unwrap().0, listener.accept().await.unwrap().0);
         let (first, second) = tokio::join!(tls.accept(first), tls.accept(second));
-        assert_eq!(first.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        assert_eq!(second.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(first.err().unwrap().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(second.err().unwrap().kind(), io::ErrorKind::TimedOut);
         assert!(begun.elapsed() < Duration::from_millis(200), "{:?}", begun.elapsed());
     }
 }

@@ -35,6 +35,7 @@ fn tls(tls: &Tls) -> Option<TlsOptions> {
         certificate: tls.certificate.clone()?,
         key: tls.key.clone()?,
         client_ca: tls.client_ca.clone(),
+        client_crl: tls.client_crl.clone(),
         client_required: tls.client_certificate == ClientCertificate::Required,
         handshake_timeout: tls.handshake_timeout.0,
         handshakes_max: tls.max_handshakes,

@@ -116,7 +116,7 @@ fn is_unreachable(status: &Status) -> bool {
 
 /// Who the caller is, and whom it believes.
 #[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Connection")]
+#[command(next_help_heading = super::CONNECTION)]
 pub struct Credentials {
     /// Token that says who you are; other users of the machine can read it here, use --token-file.
     #[arg(long, global = true, env = "LINESHAFT_TOKEN", hide_env_values = true, value_name = "TOKEN")]

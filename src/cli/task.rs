@@ -66,8 +66,8 @@ pub enum Command {
     Wait {
         /// Its id.
         id: String,
-        /// How long; default: for ever.
-        #[arg(long, value_parser = humantime::parse_duration)]
+        /// How long, such as 30s; default: for ever.
+        #[arg(long, value_name = "SPAN", value_parser = humantime::parse_duration)]
         timeout: Option<Duration>,
     },
     /// End a task.
@@ -75,13 +75,13 @@ pub enum Command {
         /// Its id.
         id: String,
         /// For the receipt.
-        #[arg(long, default_value = "")]
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
         reason: String,
         /// Do not ask, kill.
         #[arg(long)]
         force: bool,
-        /// Time between asking and killing.
-        #[arg(long, value_parser = humantime::parse_duration)]
+        /// Time between asking and killing, such as 5s; default: the handler's.
+        #[arg(long, value_name = "SPAN", value_parser = humantime::parse_duration)]
         grace: Option<Duration>,
     },
     /// Print what a task wrote.
@@ -296,13 +296,25 @@ async fn watch(filter: Filter, after: Option<u64>, snapshot: bool, client: Clien
             _ = tokio::signal::ctrl_c() => return Ok(Exit::Ok),
         };
         let Err(status) = ended else { continue };
+        // A snapshot that is not complete begins anew.
+        if let Some(told) = told_revision(&status).filter(|_| !request.include_snapshot) {
+            request.after_revision = Some(told);
+        }
         // Only a watch that knows where it was can go on without missing anything.
         if request.after_revision.is_none() || !may_resume(&status) {
             return Err(status.into());
         }
-        eprintln!("connection lost ({}); resuming after revision {:?}", status.message(), request.after_revision);
+        let after = request.after_revision.unwrap_or_default();
+        eprintln!("connection lost ({}); resuming after revision {after}", status.message());
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
+}
+
+/// What a server that ends tells a watch to resume after.
+fn told_revision(status: &tonic::Status) -> Option<u64> {
+    let details = status.get_error_details();
+    let info = details.error_info().filter(|info| info.reason == "DRAINING")?;
+    info.metadata.get("revision")?.parse().ok()
 }
 
 fn may_resume(status: &tonic::Status) -> bool {
@@ -329,7 +341,10 @@ async fn follow_events(
                 request.include_snapshot = false;
             }
             Some(watch_tasks_response::Kind::Event(event)) => {
-                request.after_revision = Some(event.revision);
+                // Within a snapshot it does not tell where to go on: the snapshot does, at its end.
+                if !request.include_snapshot {
+                    request.after_revision = Some(event.revision);
+                }
                 out.one(&event, event_line);
             }
             Some(watch_tasks_response::Kind::Progress(progress)) => request.after_revision = Some(progress.revision),
@@ -341,7 +356,9 @@ async fn follow_events(
 
 fn event_line(event: &v1::TaskEvent) -> String {
     let mut line = format!("{:>8} {} {}", event.revision, event.task_id, show::state(event.state));
-    for extra in [event.worker.clone(), show::failure(event.failure.as_ref())] {
+    let stops = event.cancel.as_ref().is_some_and(|cancel| cancel.stopped_at.is_none());
+    let stops = if stops { "asked to stop" } else { "" };
+    for extra in [event.worker.clone(), show::failure(event.failure.as_ref()), stops.to_owned()] {
         if !extra.is_empty() {
             line = format!("{line} {extra}");
         }

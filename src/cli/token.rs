@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::model::id::check_name;
-use crate::model::token::{self, KeyEntry, KeyFile, NewKey};
+use crate::model::token::{self, KeyEntry, KeyFile, KeyLimits, NewKey};
 use crate::model::{Clock, Grant, Role, SystemClock};
 
 use super::Global;
@@ -41,6 +41,10 @@ pub enum Command {
         /// How long it is good for, such as 90d; default: until it is revoked.
         #[arg(long, value_parser = humantime::parse_duration, value_name = "SPAN")]
         expires: Option<Duration>,
+        /// A bound of its own in the place of the one in [auth.limits], such as live_tasks=500; repeat it for
+        /// several: submit_rate, submit_burst, live_tasks, live_payload_bytes, open_streams.
+        #[arg(long = "limit", value_name = "NAME=NUMBER")]
+        limits: Vec<KeyLimits>,
         /// Where the file is.
         #[command(flatten)]
         place: Place,
@@ -65,8 +69,8 @@ pub enum Command {
 /// Carries out a command.
 pub fn run(command: Command, global: &Global) -> Exit {
     let done = match command {
-        Command::Create { name, role, namespaces, expires, place } => {
-            create(&place.file, &name, (&role, namespaces), expires)
+        Command::Create { name, role, namespaces, expires, limits, place } => {
+            create(&place.file, &name, (&role, namespaces), expires, &limits)
         }
         Command::List { place } => list(&place.file, global.wants_json()),
         Command::Revoke { which, place } => revoke(&place.file, &which),
@@ -80,7 +84,13 @@ pub fn run(command: Command, global: &Global) -> Exit {
     }
 }
 
-fn create(path: &Path, name: &str, grant: (&str, Vec<String>), expires: Option<Duration>) -> Result<(), Problem> {
+fn create(
+    path: &Path,
+    name: &str,
+    grant: (&str, Vec<String>),
+    expires: Option<Duration>,
+    limits: &[KeyLimits],
+) -> Result<(), Problem> {
     check_name(name).map_err(|error| usage(format!("the name {name:?} {error}")))?;
     Grant::parse(grant.0, &grant.1).map_err(usage)?;
     if expires.is_some_and(|span| span < Duration::from_secs(1)) {
@@ -91,7 +101,9 @@ fn create(path: &Path, name: &str, grant: (&str, Vec<String>), expires: Option<D
         if file.keys.iter().any(|entry| entry.name == name) {
             return Err(usage(format!("there is a token named {name:?} already; revoke it, or choose another name")));
         }
-        file.keys.push(token::entry(&key, name, grant, SystemClock.now(), expires));
+        let limits = limits.iter().fold(KeyLimits::default(), |all, one| all.with(one));
+        let entry = token::entry(&key, name, grant, SystemClock.now(), expires);
+        file.keys.push(KeyEntry { limits, ..entry });
         Ok(())
     })?;
     show::line(&key.text);
@@ -114,10 +126,11 @@ fn list(path: &Path, as_json: bool) -> Result<(), Problem> {
         let ends = entry.expires_at.clone().unwrap_or_else(|| "never".to_owned());
         let ends = if over { format!("{ends} (over)") } else { ends };
         let namespaces = entry.namespaces.join(",");
-        [entry.id.clone(), entry.name.clone(), entry.role.clone(), namespaces, entry.created_at.clone(), ends]
+        let limits = entry.limits.to_string();
+        [entry.id.clone(), entry.name.clone(), entry.role.clone(), namespaces, entry.created_at.clone(), ends, limits]
     };
     let rows: Vec<_> = file.keys.iter().map(row).collect();
-    show::line(&show::table(["ID", "NAME", "ROLE", "NAMESPACES", "CREATED", "EXPIRES"], &rows));
+    show::line(&show::table(["ID", "NAME", "ROLE", "NAMESPACES", "CREATED", "EXPIRES", "LIMITS"], &rows));
     Ok(())
 }
 
@@ -186,14 +199,16 @@ mod tests {
         let path = directory.path().join("tokens.toml");
         let everywhere = || vec!["*".to_owned()];
         assert!(revoke(&path, "ci").is_err(), "there is no file yet");
-        create(&path, "ci", ("submitter", everywhere()), None).unwrap();
-        create(&path, "ops", ("admin", everywhere()), Some(Duration::from_secs(60))).unwrap();
-        assert!(create(&path, "ci", ("viewer", everywhere()), None).is_err(), "the name is taken");
-        assert!(create(&path, "c i", ("viewer", everywhere()), None).is_err());
-        assert!(create(&path, "x", ("viewer", vec!["a b".to_owned()]), None).is_err());
+        create(&path, "ci", ("submitter", everywhere()), None, &[]).unwrap();
+        let limits = ["live_tasks=5", "submit_rate=1", "live_tasks=7"].map(|limit| limit.parse().unwrap());
+        create(&path, "ops", ("admin", everywhere()), Some(Duration::from_secs(60)), &limits).unwrap();
+        assert!(create(&path, "ci", ("viewer", everywhere()), None, &[]).is_err(), "the name is taken");
+        assert!(create(&path, "c i", ("viewer", everywhere()), None, &[]).is_err());
+        assert!(create(&path, "x", ("viewer", vec!["a b".to_owned()]), None, &[]).is_err());
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let file = read(&path).unwrap();
         assert_eq!(file.keys.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>(), ["ci", "ops"]);
+        assert_eq!(file.keys[1].limits.to_string(), "submit_rate=1,live_tasks=7");
         revoke(&path, &file.keys[1].id).unwrap();
         assert!(revoke(&path, "ops").is_err(), "it has gone");
         assert_eq!(read(&path).unwrap().keys.len(), 1);

@@ -15,9 +15,10 @@ pub struct Http {
     /// Time in which a connection must say what it speaks and send the headers of an HTTP/1.1 call, and
     /// for which such a connection may be idle, 100ms to 1h. Default 15s.
     pub header_timeout: Span,
-    /// Time in which the body of a call that is not gRPC must be complete, 100ms to 1h. Default 30s.
+    /// Time in which the body of a call must be complete, of gRPC too unless it is a stream, 100ms to 1h.
+    /// Default 30s.
     pub body_timeout: Span,
-    /// Origins of web pages that may call (CORS), such as "https://tasks.example.com"; "*" lets every page
+    /// Origins of web pages that may call (CORS), such as `https://tasks.example.com`; "*" lets every page
     /// call. In the environment with commas between. Default: none.
     #[serde(deserialize_with = "list")]
     pub allowed_origins: Vec<String>,

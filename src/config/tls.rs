@@ -19,6 +19,9 @@ pub struct Tls {
     pub key: Option<PathBuf>,
     /// File with the CAs of client certificates, PEM. Default: clients are asked for none.
     pub client_ca: Option<PathBuf>,
+    /// File with the revocation lists (CRL) of those CAs, PEM, one of each: who is on them, or of a CA without one,
+    /// is refused, and open connections are cut. Default: nobody is asked for.
+    pub client_crl: Option<PathBuf>,
     /// With client_ca: whether clients need a certificate. Default "required".
     pub client_certificate: ClientCertificate,
     /// Time that a handshake may take, its wait for a turn included, 100ms to 5m. Default 10s.
@@ -44,6 +47,7 @@ impl Default for Tls {
             certificate: None,
             key: None,
             client_ca: None,
+            client_crl: None,
             client_certificate: ClientCertificate::default(),
             handshake_timeout: Span(Duration::from_secs(10)),
             max_handshakes: 128,
@@ -59,6 +63,9 @@ impl Tls {
         }
         if self.client_ca.is_some() && self.certificate.is_none() {
             problems.add("tls.client_ca", "", "needs tls.certificate and tls.key: there is no TLS without them");
+        }
+        if self.client_crl.is_some() && self.client_ca.is_none() {
+            problems.add("tls.client_crl", "", "needs tls.client_ca: without it no client has a certificate");
         }
         let bounds = (Span(Duration::from_millis(100)), Span(Duration::from_mins(5)));
         problems.within("tls.handshake_timeout", self.handshake_timeout, bounds.0, bounds.1);

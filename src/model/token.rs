@@ -6,6 +6,8 @@
 
 use std::collections::HashSet;
 use std::fmt::{self, Write};
+use std::num::{NonZeroU32, NonZeroU64};
+use std::str::FromStr;
 use std::time::{Duration, UNIX_EPOCH};
 
 use ring::digest::{SHA256, digest};
@@ -142,6 +144,66 @@ pub struct KeyEntry {
     /// When it ends, RFC 3339; never when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<String>,
+    /// Its bounds, where they are not those of everybody.
+    #[serde(default, skip_serializing_if = "KeyLimits::is_empty")]
+    pub limits: KeyLimits,
+}
+
+/// Bounds of one key, each in the place of the one in `[auth.limits]`; all 1 at least.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KeyLimits {
+    /// Tasks a second that it may submit, averaged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub submit_rate: Option<NonZeroU32>,
+    /// Tasks at once; of a key with a rate of its own ten seconds' worth when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub submit_burst: Option<NonZeroU32>,
+    /// Tasks that have not ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live_tasks: Option<NonZeroU32>,
+    /// Bytes of their payloads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live_payload_bytes: Option<NonZeroU64>,
+    /// Watches, waits and streams that are open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open_streams: Option<NonZeroU32>,
+}
+
+impl KeyLimits {
+    /// These, and in their place those that `more` has.
+    #[must_use]
+    pub fn with(&self, more: &Self) -> Self {
+        Self {
+            submit_rate: more.submit_rate.or(self.submit_rate),
+            submit_burst: more.submit_burst.or(self.submit_burst),
+            live_tasks: more.live_tasks.or(self.live_tasks),
+            live_payload_bytes: more.live_payload_bytes.or(self.live_payload_bytes),
+            open_streams: more.open_streams.or(self.open_streams),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl FromStr for KeyLimits {
+    type Err = String;
+
+    /// Parses one of them: `submit_rate=50`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let one: Self = toml::from_str(text).map_err(|error| error.message().to_owned())?;
+        if one.is_empty() { Err("there is no limit in it".to_owned()) } else { Ok(one) }
+    }
+}
+
+impl fmt::Display for KeyLimits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = toml::to_string(self).map_err(|_| fmt::Error)?;
+        f.write_str(&text.trim_end().replace(" = ", "=").replace('\n', ","))
+    }
 }
 
 /// What is wrong with a file of keys; never shows its text.
@@ -227,6 +289,7 @@ pub fn entry(key: &NewKey, name: &str, grant: (&str, Vec<String>), now: Timestam
         namespaces: grant.1,
         created_at: time(now),
         expires_at: life.map(|life| time(now.after(life))),
+        limits: KeyLimits::default(),
     }
 }
 
@@ -255,6 +318,21 @@ mod tests {
         assert!(!text.contains(secret) && secret.len() == 64);
         assert_eq!(entry.ends().unwrap(), Some(Timestamp(61_000_000)));
         assert_ne!(NewKey::random().unwrap().text, key.text);
+    }
+
+    #[test]
+    fn a_key_may_have_bounds_of_its_own() {
+        let (_, mut file) = sample();
+        assert!(!file.text().contains("limits"));
+        file.keys[0].limits = "live_tasks=5".parse().unwrap();
+        file.keys[0].limits.submit_rate = NonZeroU32::new(50);
+        assert_eq!(KeyFile::parse(&file.text()).unwrap(), file);
+        assert_eq!(file.keys[0].limits.to_string(), "submit_rate=50,live_tasks=5");
+        for wrong in
+            ["live_tasks=0", "live_tasks=-1", "live_tasks", "tasks=1", "live_tasks=many", "", "submit_rate=1e9"]
+        {
+            assert!(wrong.parse::<KeyLimits>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

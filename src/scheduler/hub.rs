@@ -17,7 +17,7 @@ use crate::model::{Event, Revision, TaskFilter, TaskId};
 use crate::store::{Commit, Journal, StoreError};
 use crate::telemetry::metrics::WatchMeter;
 
-use super::refusal::{Draining, Internal, Refusal, RevisionCompacted, RevisionInFuture};
+use super::refusal::{Internal, Refusal, RevisionCompacted, RevisionInFuture, WatchEnds};
 
 /// Events kept in memory for watchers that keep up.
 const RING_EVENTS_MAX: usize = 65_536;
@@ -179,21 +179,25 @@ impl Watch {
     /// only `reached` has moved on.
     ///
     /// # Errors
-    /// [`Draining`] when the server shuts down; [`RevisionCompacted`] when the events are no longer kept.
+    /// [`WatchEnds`] when the server shuts down; [`RevisionCompacted`] when the events are no longer kept.
     pub async fn next(&mut self) -> Result<Vec<EventRef>, Refusal> {
         loop {
             if self.hub.draining.is_cancelled() {
-                return Err(Draining.into());
+                return Err(self.ends().into());
             }
             if self.reached < *self.durable.borrow_and_update() {
                 return self.step().await;
             }
             tokio::select! {
                 biased;
-                changed = self.durable.changed() => changed.map_err(|_| Draining)?,
+                changed = self.durable.changed() => changed.map_err(|_| self.ends())?,
                 () = self.hub.draining.cancelled() => {}
             }
         }
+    }
+
+    fn ends(&self) -> WatchEnds {
+        WatchEnds { reached: self.reached }
     }
 
     async fn step(&mut self) -> Result<Vec<EventRef>, Refusal> {

@@ -49,6 +49,8 @@ refusals! {
     EtagMismatch,
     /// Shutting down.
     Draining,
+    /// Shutting down, said to a watch.
+    WatchEnds,
     /// The store refuses writes.
     StoreUnavailable,
     /// The store cannot be asked.
@@ -297,6 +299,24 @@ impl Coded for Draining {
 
     fn details(&self) -> Details {
         Details { retry_after: Some(Duration::from_secs(1)), ..Details::default() }
+    }
+}
+
+/// Shutting down, said to a watch.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the server is shutting down; everything up to revision {reached} was told, watch on after it")]
+pub struct WatchEnds {
+    /// The revision to resume after.
+    pub reached: Revision,
+}
+
+impl Coded for WatchEnds {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::Draining
+    }
+
+    fn details(&self) -> Details {
+        Details { metadata: vec![("revision", self.reached.to_string())], ..Draining.details() }
     }
 }
 

@@ -5,6 +5,9 @@ a TCP proxy in front of it. In the directory the commands of its section in docs
 stand there: they install, generate, build and run the first program. Then its scenario runs; it prints
 `ok NAME` for each check, and has to print every name of checks.txt.
 
+A language whose checks have `spread` gets two servers more, LINESHAFT_TWINS (their addresses with a comma
+between): it may drain one of them.
+
 One more server, for all of them, has TLS and wants tokens: LINESHAFT_SECURE, LINESHAFT_CA (a file),
 LINESHAFT_SUBMITTER and LINESHAFT_VIEWER (tokens of those roles).
 
@@ -258,6 +261,10 @@ class Run:
         self.page = serve_pages(self.directory / "page")
         config = (HERE / "server.toml").read_text().replace("PAGE", self.page)
         self.server = Server(options.binary, self.directory / "server", config)
+        checks = HERE / language / "checks.txt"
+        self.wanted = (checks if checks.exists() else HERE / "checks.txt").read_text().split()
+        twins = ("twin-1", "twin-2") if "spread" in self.wanted else ()
+        self.twins = [Server(options.binary, self.directory / twin, config) for twin in twins]
         self.proxy = Proxy(self.server)
         self.printed = []
 
@@ -268,6 +275,7 @@ class Run:
             LINESHAFT_PROXY=place(self.proxy.entrance),
             LINESHAFT_CONTROL=place(self.proxy.control),
             LINESHAFT_PAGE=self.page,
+            LINESHAFT_TWINS=",".join("{}:{}".format(*twin.address) for twin in self.twins),
             **self.guarded.environment(),
         )
 
@@ -293,15 +301,18 @@ class Run:
         passed = re.findall(r"^ok (\S+)", output, re.MULTILINE)
         for name in passed:
             say(f"{self.language}: ok {name}")
-        wanted = (HERE / self.language / "checks.txt")
-        wanted = (wanted if wanted.exists() else HERE / "checks.txt").read_text().split()
-        missing = [name for name in wanted if name not in passed]
+        missing = [name for name in self.wanted if name not in passed]
         if missing:
             raise RuntimeError(f"checks that did not run: {', '.join(missing)}\n{output[-6000:]}")
-        code = self.server.stop()
-        if code != 0:
-            raise RuntimeError(f"the server ended with {code}: {self.server.log()}")
+        for server in (self.server, *self.twins):
+            code = server.stop()
+            if code != 0:
+                raise RuntimeError(f"the server ended with {code}: {server.log()}")
         return len(passed)
+
+    def end(self):
+        for server in (self.server, *self.twins):
+            server.end()
 
 
 output_lock = threading.Lock()
@@ -325,7 +336,7 @@ def run(language, options, guarded):
         return None
     finally:
         if started:
-            started.server.end()
+            started.end()
 
 
 def end(*_):

@@ -1,8 +1,14 @@
 //! The command line, as a script uses it.
 
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 
-use crate::support::{BINARY, Server};
+use lineshaft::proto::v1;
+
+use crate::raw::Connection;
+use crate::support::{BINARY, PATIENCE, Server, noop};
 
 fn run(server: &Server, arguments: &[&str]) -> (Option<i32>, String, String) {
     #[expect(clippy::disallowed_methods, reason = "the command line itself")]
@@ -54,4 +60,74 @@ fn answers_are_json_where_that_is_wanted() {
         let (code, out, _) = run(&server, arguments);
         assert!(code == Some(0) && !out.is_empty(), "{arguments:?}");
     }
+}
+
+/// An address that stays while servers come and go: what it leads to can be changed.
+fn entrance(target: &Arc<Mutex<String>>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let target = target.clone();
+    let forward = move |from: TcpStream, to: TcpStream| {
+        let (mut from, mut to) = (from, to);
+        let copy = move || {
+            // Either side may break off.
+            let _ = std::io::copy(&mut from, &mut to);
+            let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+        };
+        std::thread::Builder::new().name("entrance".to_owned()).spawn(copy).unwrap();
+    };
+    let serve = move || {
+        for client in listener.incoming() {
+            let client = client.unwrap();
+            let address = target.lock().unwrap().clone();
+            // Nobody there: the client is hung up on.
+            let Ok(server) = TcpStream::connect(address) else { continue };
+            forward(client.try_clone().unwrap(), server.try_clone().unwrap());
+            forward(server, client);
+        }
+    };
+    std::thread::Builder::new().name("entrance".to_owned()).spawn(serve).unwrap();
+    address
+}
+
+fn watches(server: &Server) -> bool {
+    let page = Connection::open(server).send(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    let text = String::from_utf8(page.body).unwrap();
+    text.lines().any(|line| line.starts_with("lineshaft_watch_subscriber_count") && !line.ends_with(" 0"))
+}
+
+#[tokio::test]
+async fn a_watch_that_has_seen_nothing_yet_goes_on_after_a_drain() {
+    let mut server = Server::start("");
+    let target = Arc::new(Mutex::new(server.address.clone()));
+    #[expect(clippy::disallowed_methods, reason = "the command line itself")]
+    let mut watch = Command::new(BINARY)
+        .args(["task", "watch", "-o", "json", "--server", &entrance(&target)])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let begun = std::time::Instant::now();
+    while !watches(&server) {
+        assert!(begun.elapsed() < PATIENCE, "the watch is not open");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    server.system().drain(v1::DrainRequest::default()).await.unwrap();
+    assert!(server.wait_exit().success());
+    server.start_again();
+    // Before the watch is back: only the revision of the drain leads to it.
+    let id = server.submit(noop()).await;
+    server.ended(&id).await;
+    target.lock().unwrap().clone_from(&server.address);
+    let (sender, lines) = std::sync::mpsc::channel();
+    let output = BufReader::new(watch.stdout.take().unwrap());
+    let read = move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line));
+    std::thread::Builder::new().name("output".to_owned()).spawn(read).unwrap();
+    let events = (0..3).map(|_| lines.recv_timeout(PATIENCE).expect("the watch goes on"));
+    let events = events.map(|line| serde_json::from_str::<serde_json::Value>(&line).unwrap());
+    let events: Vec<_> = events.map(|event| (event["taskId"].clone(), event["revision"].clone())).collect();
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+    let expected = [1, 2, 3].map(|revision| (id.clone().into(), revision.into()));
+    assert_eq!(events, expected);
 }

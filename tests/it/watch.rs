@@ -3,8 +3,9 @@
 use futures_util::StreamExt;
 use lineshaft::proto::v1::{self, TaskState, watch_tasks_response::Kind};
 use tonic::Streaming;
+use tonic_types::StatusExt;
 
-use crate::support::{PATIENCE, Server, fields, noop, reason};
+use crate::support::{PATIENCE, Server, fields, noop, reason, task};
 
 async fn watch(server: &Server, request: v1::WatchTasksRequest) -> Streaming<v1::WatchTasksResponse> {
     server.tasks().watch_tasks(request).await.unwrap().into_inner()
@@ -197,4 +198,53 @@ async fn watches_end_at_once_when_the_server_drains() {
     };
     assert_eq!(reason(&end), "DRAINING");
     assert!(server.wait_exit().success());
+}
+
+/// Reads a watch until the drain ends it: the revisions of its events, and the revision to resume after.
+async fn until_drained(steps: &mut Streaming<v1::WatchTasksResponse>) -> (Vec<u64>, u64) {
+    let mut seen = Vec::new();
+    let end = loop {
+        match tokio::time::timeout(PATIENCE, steps.next()).await.expect("the drain ends the watch") {
+            Some(Ok(v1::WatchTasksResponse { kind: Some(Kind::Event(event)) })) => seen.push(event.revision),
+            Some(Ok(_)) => {}
+            Some(Err(status)) => break status,
+            None => panic!("ended without a word"),
+        }
+    };
+    assert_eq!((end.code(), reason(&end).as_str()), (tonic::Code::Unavailable, "DRAINING"));
+    let details = end.get_error_details();
+    assert!(details.retry_info().unwrap().retry_delay.is_some());
+    (seen, details.error_info().unwrap().metadata["revision"].parse().unwrap())
+}
+
+#[tokio::test]
+async fn a_watch_that_a_drain_ends_is_told_where_to_resume_on_the_next_server() {
+    let mut server = Server::start("");
+    for _ in 0..5 {
+        let id = server.submit(noop()).await;
+        server.ended(&id).await;
+    }
+    // It runs on while the server drains, so that there are events after the watches have ended.
+    let long = server.submit(task("io", "1")).await;
+    server.until_begun(&long).await;
+    let quiet = v1::TaskFilter { states: vec![TaskState::Failed.into()], ..Default::default() };
+    let quiet = v1::WatchTasksRequest { filter: Some(quiet), ..Default::default() };
+    let (mut all, mut quiet) = (watch(&server, after(0)).await, watch(&server, quiet).await);
+    server.system().drain(v1::DrainRequest::default()).await.unwrap();
+    let (seen, resume) = until_drained(&mut all).await;
+    let (nothing, resume_quiet) = until_drained(&mut quiet).await;
+    assert!(nothing.is_empty());
+    assert!(server.wait_exit().success());
+    server.start_again();
+    let next = server.submit(noop()).await;
+    server.ended(&next).await;
+    let last = server.get(&next).await.revision;
+    let revisions = |events: Vec<v1::TaskEvent>| events.iter().map(|event| event.revision).collect::<Vec<_>>();
+    let later = revisions(events(&mut watch(&server, after(resume)).await, last).await);
+    assert!(later.len() > 3, "the end of the long task, and all of the next: {later:?}");
+    assert_eq!([seen, later].concat(), (1..=last).collect::<Vec<_>>(), "each event once");
+    // Of what a watch has not seen it is told as well where it stood.
+    let later = revisions(events(&mut watch(&server, after(resume_quiet)).await, last).await);
+    assert_eq!(later, (resume_quiet + 1..=last).collect::<Vec<_>>());
+    assert!(resume_quiet >= 17, "five tasks of three events, and the begin of the long one: {resume_quiet}");
 }

@@ -83,7 +83,7 @@ async fn raw_bytes_in_the_place_of_a_message_are_refused_with_a_status() {
 }
 
 /// Bytes as they are.
-struct Bytes;
+pub struct Bytes;
 
 impl tonic::codec::Codec for Bytes {
     type Encode = Vec<u8>;

@@ -1,5 +1,6 @@
 //! Everything that knows identities: one for the server.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,7 +60,6 @@ pub struct Access {
     jwt: Option<Arc<Jwt>>,
     certificates: Vec<CertificateRule>,
     usages: Arc<Usages>,
-    limits: LimitOptions,
     clock: Arc<dyn Clock>,
     /// Changes with every reload: what a connection remembers is then looked up again.
     generation: AtomicU64,
@@ -81,7 +81,6 @@ impl Access {
             jwt: options.jwt.map(|options| Arc::new(Jwt::new(options))),
             certificates: options.certificates,
             usages,
-            limits: options.limits,
             clock,
             generation: AtomicU64::new(0),
             settled: Mutex::new(Some(settled)),
@@ -114,7 +113,7 @@ impl Access {
     /// Does what goes on beside calls, until `stop`: fetches keys, counts tasks.
     pub async fn run(self: Arc<Self>, handle: Handle, stop: CancellationToken) {
         let counting = async {
-            let settled = self.settled.lock().take().filter(|_| self.limits.counts_tasks());
+            let settled = self.settled.lock().take();
             if let Some(settled) = settled {
                 Ledger::run(self.usages.clone(), handle, settled).await;
             }
@@ -140,16 +139,16 @@ impl Access {
         self.clock.now()
     }
 
-    /// Whose token that is.
+    /// Whose token that is, which came from that address.
     ///
     /// # Errors
     /// [`Unauthenticated`].
-    pub fn by_token(&self, text: &str) -> Result<Arc<Identity>, Unauthenticated> {
+    pub fn by_token(&self, text: &str, from: IpAddr) -> Result<Arc<Identity>, Unauthenticated> {
         let now = self.now();
         let identity = if text.starts_with(crate::model::token::PREFIX) {
             self.keys.as_ref().ok_or(Unauthenticated::Invalid)?.identify(text)?
         } else {
-            self.jwt.as_ref().ok_or(Unauthenticated::Invalid)?.identify(text, &self.usages, now)?
+            self.jwt.as_ref().ok_or(Unauthenticated::Invalid)?.identify(text, from, &self.usages, now)?
         };
         if identity.over(now) { Err(Unauthenticated::Over) } else { Ok(identity) }
     }

@@ -3,6 +3,7 @@
 //! A connection remembers the last header and whose it was, so a call costs one comparison and not a
 //! hash or a signature. Without authentication it costs one branch.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,19 +14,20 @@ use futures_util::future::{BoxFuture, FutureExt};
 use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
-use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::header::AUTHORIZATION;
 use tonic::codegen::http::{HeaderMap, HeaderValue, Request};
 use tonic::transport::server::TcpConnectInfo;
 
+use crate::api::admission::network;
 use crate::api::status::{self, refused};
 
 use super::access::Access;
 use super::audit;
 use super::certificate::CertificateNames;
 use super::identity::{Denied, Identity, Unauthenticated};
+use super::limits::{StreamPlace, Usage};
 use super::table::{self, Need, Span};
 
 /// Where calls come in. Cheap to clone.
@@ -134,7 +136,7 @@ impl Connection {
             };
         }
         let identity = match (header, &self.certificate) {
-            (Some(header), _) => access.by_token(bearer(header).ok_or(Unauthenticated::Invalid)?)?,
+            (Some(header), _) => access.by_token(bearer(header).ok_or(Unauthenticated::Invalid)?, self.network())?,
             (None, Some(certificate)) => access.by_certificate(certificate)?,
             (None, None) => return Err(Unauthenticated::Missing),
         };
@@ -143,9 +145,17 @@ impl Connection {
         Ok(identity)
     }
 
+    fn remote(&self) -> Option<SocketAddr> {
+        self.peer.as_ref().and_then(|peer| peer.remote_addr)
+    }
+
+    /// Where it comes from, as far as that can be told apart.
+    fn network(&self) -> IpAddr {
+        self.remote().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| network(address.ip()))
+    }
+
     fn address(&self) -> String {
-        let address = self.peer.as_ref().and_then(|peer| peer.remote_addr);
-        address.map_or_else(|| "unknown".to_owned(), |address| address.to_string())
+        self.remote().map_or_else(|| "unknown".to_owned(), |address| address.to_string())
     }
 
     fn judge(
@@ -172,7 +182,7 @@ impl Connection {
         if need.is_none_or(|(_, span)| span == Span::Short) {
             return Ok(None);
         }
-        let place = identity.usage.stream().map_err(|error| refuse(refused(error)))?;
+        let place = Usage::stream(&identity.usage).map_err(|error| refuse(refused(error)))?;
         let left = identity.expires_at.map(|at| at.since(access.now()));
         Ok(Some(Stay { identity: identity.clone(), left, place }))
     }
@@ -197,7 +207,7 @@ pub struct Stay {
     identity: Arc<Identity>,
     /// Time that the identity had left when the call began.
     left: Option<Duration>,
-    place: OwnedSemaphorePermit,
+    place: StreamPlace,
 }
 
 impl Stay {
@@ -217,7 +227,7 @@ struct Lasting {
     /// Made when the body is first asked.
     ends: Option<BoxFuture<'static, ()>>,
     over: bool,
-    _place: OwnedSemaphorePermit,
+    _place: StreamPlace,
 }
 
 impl Lasting {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock, OnceLock};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
@@ -12,6 +13,7 @@ use crate::model::{Coded, Details, ErrorCode, Grant, Namespace, Reach, Role, Tas
 use crate::proto::v1;
 use crate::scheduler::{Found, Handle, Refusal, TaskNotFound};
 
+use super::failures::A_SECOND;
 use super::limits::{Hold, Limited, Usage};
 
 /// Somebody who is known.
@@ -266,11 +268,31 @@ pub enum Unauthenticated {
     /// It was one.
     #[error("the token has expired or was revoked")]
     Over,
+    /// It was not looked at: too many from that address were not valid.
+    #[error("too many tokens from your address were not valid")]
+    TooOften {
+        /// Time after which it would be.
+        wait: Duration,
+    },
 }
 
 impl Coded for Unauthenticated {
     fn code(&self) -> ErrorCode {
-        ErrorCode::Unauthenticated
+        match self {
+            Self::TooOften { .. } => ErrorCode::RateLimited,
+            Self::Missing | Self::Invalid | Self::Over => ErrorCode::Unauthenticated,
+        }
+    }
+
+    fn details(&self) -> Details {
+        let Self::TooOften { wait } = self else { return Details::default() };
+        let what = format!("at most {A_SECOND} tokens a second that are not valid");
+        Details {
+            metadata: vec![("limit", A_SECOND.to_string())],
+            retry_after: Some(*wait),
+            quota: Some(("address".to_owned(), what)),
+            ..Details::default()
+        }
     }
 }
 

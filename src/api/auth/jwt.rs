@@ -4,6 +4,7 @@
 //! verifies needs nothing that could sign. Issuer, audience, subject and expiry must be there and fit.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::model::token::KeyHash;
 use crate::model::{Grant, Timestamp};
 
 use super::access::AuthError;
+use super::failures::Failures;
 use super::identity::{Identity, Unauthenticated};
 use super::ledger::Usages;
 
@@ -111,6 +113,7 @@ pub struct Jwt {
     keys: ArcSwap<Vec<PublicKey>>,
     verified: Mutex<hashbrown::HashMap<[u8; 32], Arc<Identity>>>,
     unknown_key: Notify,
+    failures: Failures,
 }
 
 impl Jwt {
@@ -123,7 +126,14 @@ impl Jwt {
         validation.set_issuer(&[&options.issuer]);
         validation.set_audience(&[&options.audience]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        Self { options, validation, keys: ArcSwap::default(), verified: Mutex::default(), unknown_key: Notify::new() }
+        Self {
+            options,
+            validation,
+            keys: ArcSwap::default(),
+            verified: Mutex::default(),
+            unknown_key: Notify::new(),
+            failures: Failures::default(),
+        }
     }
 
     /// The file of keys, when they are in one.
@@ -189,11 +199,17 @@ impl Jwt {
         }
     }
 
-    /// Whose token that is.
+    /// Whose token that is, which came from that address.
     ///
     /// # Errors
     /// [`Unauthenticated`] when it is not to be believed.
-    pub fn identify(&self, text: &str, usages: &Usages, now: Timestamp) -> Result<Arc<Identity>, Unauthenticated> {
+    pub fn identify(
+        &self,
+        text: &str,
+        from: IpAddr,
+        usages: &Usages,
+        now: Timestamp,
+    ) -> Result<Arc<Identity>, Unauthenticated> {
         if text.len() > TOKEN_BYTES_MAX {
             return Err(Unauthenticated::Invalid);
         }
@@ -201,7 +217,12 @@ impl Jwt {
         if let Some(identity) = self.verified.lock().get(&hash) {
             return Ok(identity.clone());
         }
-        let identity = Arc::new(self.verify(text, usages)?);
+        if let Some(wait) = self.failures.wait(from) {
+            return Err(Unauthenticated::TooOften { wait });
+        }
+        let mut checks = 0;
+        let identity = self.verify(text, usages, &mut checks).inspect_err(|_| self.failures.note(from, checks))?;
+        let identity = Arc::new(identity);
         let mut verified = self.verified.lock();
         if verified.len() >= VERIFIED_MAX {
             verified.retain(|_, identity| !identity.over(now));
@@ -213,7 +234,8 @@ impl Jwt {
         Ok(identity)
     }
 
-    fn verify(&self, text: &str, usages: &Usages) -> Result<Identity, Unauthenticated> {
+    /// `checks` counts signatures that were checked.
+    fn verify(&self, text: &str, usages: &Usages, checks: &mut u32) -> Result<Identity, Unauthenticated> {
         let header = jsonwebtoken::decode_header(text).map_err(|_| Unauthenticated::Invalid)?;
         if !self.options.algorithms.contains(&header.alg) {
             return Err(Unauthenticated::Invalid);
@@ -229,6 +251,7 @@ impl Jwt {
         validation.algorithms = vec![header.alg];
         let mut why = Unauthenticated::Invalid;
         for key in candidates {
+            *checks += 1;
             match jsonwebtoken::decode::<Claims>(text, &key.key, &validation) {
                 Ok(token) => return self.identity(&token.claims, usages).ok_or(Unauthenticated::Invalid),
                 // The signature is looked at first: who hears this had a token.

@@ -90,7 +90,7 @@ impl Keys {
 }
 
 fn key(entry: KeyEntry, usages: &Usages) -> Result<Key, KeyFileError> {
-    let usage = usages.of(&format!("key:{}", entry.name));
+    let usage = usages.limited(&format!("key:{}", entry.name), &entry.limits);
     let identity = Identity::new(vec![entry.grant()?], entry.ends()?, CancellationToken::new(), usage);
     Ok(Key { hash: entry.hash()?, entry, identity: Arc::new(identity) })
 }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
+use crate::model::token::KeyLimits;
 use crate::model::{Change, Event, Revision, TaskFilter, TaskId, TaskSpec, TaskState};
 use crate::scheduler::{Handle, PageSize, Refusal, Watch};
 
@@ -22,15 +23,31 @@ const PAGE: PageSize = PageSize { rows: 500, bytes: 8 << 20, results: false };
 /// The usage of every identity, by its name.
 pub struct Usages {
     limits: LimitOptions,
-    settled: Option<mpsc::UnboundedSender<Settled>>,
+    settled: mpsc::UnboundedSender<Settled>,
     known: Mutex<HashMap<Box<str>, Arc<Usage>>>,
+    wanted: watch::Sender<Wanted>,
+}
+
+/// What has to be counted, because some identity is bounded by it. It never becomes less.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Wanted {
+    tasks: bool,
+    bytes: bool,
+}
+
+impl Wanted {
+    fn and(self, limits: &LimitOptions) -> Self {
+        let bytes = self.bytes || limits.live_payload_bytes.is_some();
+        Self { tasks: self.tasks || limits.counts_tasks(), bytes }
+    }
 }
 
 impl Usages {
     /// Nobody is known yet. The receiver is for [`Ledger::run`].
     pub fn new(limits: LimitOptions) -> (Self, mpsc::UnboundedReceiver<Settled>) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        (Self { limits, settled: Some(sender), known: Mutex::default() }, receiver)
+        let wanted = watch::Sender::new(Wanted::default().and(&limits));
+        (Self { limits, settled: sender, known: Mutex::default(), wanted }, receiver)
     }
 
     /// What that identity has under way.
@@ -42,8 +59,19 @@ impl Usages {
         if known.len() >= NAMES_MAX {
             known.retain(|_, usage| Arc::strong_count(usage) > 1 || usage.live() != (0, 0));
         }
-        let usage = Arc::new(Usage::new(name, &self.limits, self.settled.clone()));
+        let usage = Arc::new(Usage::new(name, &self.limits, Some(self.settled.clone())));
         known.insert(name.into(), usage.clone());
+        usage
+    }
+
+    /// The same, bounded by limits of its own from now on.
+    pub fn limited(&self, name: &str, own: &KeyLimits) -> Arc<Usage> {
+        let (usage, limits) = (self.of(name), self.limits.with(own));
+        usage.bound(limits);
+        self.wanted.send_if_modified(|wanted| {
+            let before = std::mem::replace(wanted, wanted.and(&limits));
+            *wanted != before
+        });
         usage
     }
 }
@@ -57,12 +85,20 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Counts until the server drains.
+    /// Counts until the server drains; begins when something is to be counted.
     pub async fn run(usages: Arc<Usages>, handle: Handle, mut settled: mpsc::UnboundedReceiver<Settled>) {
         let mut ledger = Self::default();
+        let mut wanted = usages.wanted.subscribe();
+        let begin = async { wanted.wait_for(|wanted| wanted.tasks).await.is_ok() };
+        tokio::select! {
+            () = handle.draining().cancelled_owned() => return,
+            _ = begin => {}
+        }
         loop {
-            match ledger.follow(&usages, &handle, &mut settled).await {
-                Ok(()) | Err(Refusal::Draining(_)) => return,
+            match ledger.follow(&usages, &handle, &mut settled, &mut wanted).await {
+                // More than before: what is live is looked at again.
+                Ok(()) => {}
+                Err(Refusal::Draining(_) | Refusal::WatchEnds(_)) => return,
                 Err(error) => tracing::warn!(%error, "tasks of identities are counted anew"),
             }
         }
@@ -73,7 +109,9 @@ impl Ledger {
         usages: &Usages,
         handle: &Handle,
         settled: &mut mpsc::UnboundedReceiver<Settled>,
+        wanted: &mut watch::Receiver<Wanted>,
     ) -> Result<(), Refusal> {
+        wanted.mark_unchanged();
         let mut watch = handle.watch(TaskFilter::default(), None)?;
         self.recount(usages, handle, &watch).await?;
         loop {
@@ -84,6 +122,7 @@ impl Ledger {
                     }
                     self.reach(watch.reached());
                 }
+                Ok(()) = wanted.changed() => return Ok(()),
                 Some(submission) = settled.recv() => {
                     self.waiting.push(submission);
                     self.reach(watch.reached());
@@ -103,7 +142,7 @@ impl Ledger {
         loop {
             let page = handle.list(filter.clone(), PAGE, after).await?;
             for task in &page.tasks {
-                if usages.limits.live_payload_bytes.is_none() || !is_identity(&task.spec.options.submitted_by) {
+                if !usages.wanted.borrow().bytes || !is_identity(&task.spec.options.submitted_by) {
                     self.begin(usages, &task.spec);
                     continue;
                 }

@@ -1,14 +1,16 @@
 //! What one identity may have under way, and how much of it a second.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 
+use crate::model::token::KeyLimits;
 use crate::model::{Coded, Details, ErrorCode, Revision, TaskSpec};
 
 /// Bounds of every identity; `None`: no bound.
@@ -31,17 +33,54 @@ impl LimitOptions {
     pub fn counts_tasks(&self) -> bool {
         self.live_tasks.is_some() || self.live_payload_bytes.is_some()
     }
+
+    /// These, and in their place those of a key.
+    #[must_use]
+    pub fn with(&self, own: &KeyLimits) -> Self {
+        Self {
+            submit_rate: own.submit_rate.or(self.submit_rate),
+            // The general burst may be far from a rate of its own.
+            submit_burst: own.submit_burst.or(self.submit_burst.filter(|_| own.submit_rate.is_none())),
+            live_tasks: own.live_tasks.map(|tasks| tasks.get().into()).or(self.live_tasks),
+            live_payload_bytes: own.live_payload_bytes.map(NonZeroU64::get).or(self.live_payload_bytes),
+            open_streams: own.open_streams.map(|streams| streams.get() as usize).or(self.open_streams),
+        }
+    }
 }
 
 /// What one identity has under way. Shared by all its tokens and connections.
 pub struct Usage {
     name: Box<str>,
-    limits: LimitOptions,
-    rate: Option<(DefaultDirectRateLimiter, NonZeroU32)>,
+    bounds: ArcSwap<Bounds>,
     tasks: AtomicU64,
     bytes: AtomicU64,
-    streams: Arc<Semaphore>,
+    streams: AtomicUsize,
     settled: Option<mpsc::UnboundedSender<Settled>>,
+}
+
+/// Limits, and what the rate has left.
+struct Bounds {
+    limits: LimitOptions,
+    rate: Option<(DefaultDirectRateLimiter, NonZeroU32)>,
+}
+
+impl Bounds {
+    fn new(limits: LimitOptions) -> Self {
+        let rate = limits.submit_rate.map(|rate| {
+            let burst = limits.submit_burst.unwrap_or_else(|| rate.saturating_mul(NonZeroU32::MIN.saturating_add(9)));
+            (RateLimiter::direct(Quota::per_second(rate).allow_burst(burst)), burst)
+        });
+        Self { limits, rate }
+    }
+}
+
+/// The place of a call that lasts; given back when it is dropped.
+pub struct StreamPlace(Arc<Usage>);
+
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A reservation whose tasks are accepted; the ledger gives it back when it counts the tasks themselves.
@@ -55,19 +94,20 @@ pub struct Settled {
 impl Usage {
     /// Nothing is under way. `settled` leads to the ledger, if there is one.
     pub fn new(name: &str, limits: &LimitOptions, settled: Option<mpsc::UnboundedSender<Settled>>) -> Self {
-        let rate = limits.submit_rate.map(|rate| {
-            let burst = limits.submit_burst.unwrap_or_else(|| rate.saturating_mul(NonZeroU32::MIN.saturating_add(9)));
-            (RateLimiter::direct(Quota::per_second(rate).allow_burst(burst)), burst)
-        });
-        let streams = limits.open_streams.unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS);
         Self {
             name: name.into(),
-            limits: *limits,
-            rate,
+            bounds: ArcSwap::from_pointee(Bounds::new(*limits)),
             tasks: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
-            streams: Arc::new(Semaphore::new(streams)),
-            settled: settled.filter(|_| limits.counts_tasks()),
+            streams: AtomicUsize::new(0),
+            settled,
+        }
+    }
+
+    /// From now on these hold.
+    pub fn bound(&self, limits: LimitOptions) {
+        if self.bounds.load().limits != limits {
+            self.bounds.store(Arc::new(Bounds::new(limits)));
         }
     }
 
@@ -80,11 +120,14 @@ impl Usage {
     ///
     /// # Errors
     /// [`Limited`] when there is none.
-    pub fn stream(&self) -> Result<OwnedSemaphorePermit, Limited> {
-        self.streams.clone().try_acquire_owned().map_err(|_| {
-            let limit = self.limits.open_streams.unwrap_or_default();
-            self.exceeded("streams that are open", limit as u64)
-        })
+    pub fn stream(this: &Arc<Self>) -> Result<StreamPlace, Limited> {
+        let open = this.streams.fetch_add(1, Ordering::Relaxed) + 1;
+        // Gives it back when the bound is passed.
+        let place = StreamPlace(this.clone());
+        match this.bounds.load().limits.open_streams {
+            Some(limit) if open > limit => Err(this.exceeded("streams that are open", limit as u64)),
+            _ => Ok(place),
+        }
     }
 
     /// Takes what these tasks need, all or nothing; `None` when nothing of it is bounded.
@@ -92,8 +135,10 @@ impl Usage {
     /// # Errors
     /// [`Limited`].
     pub fn reserve(this: &Arc<Self>, specs: &[TaskSpec]) -> Result<Option<Hold>, Limited> {
-        this.check_rate(specs.len())?;
-        if this.settled.is_none() {
+        let bounds = this.bounds.load();
+        this.check_rate(&bounds, specs.len())?;
+        let limits = &bounds.limits;
+        if !limits.counts_tasks() {
             return Ok(None);
         }
         let (tasks, bytes) = (specs.len() as u64, specs.iter().map(|spec| spec.payload.len() as u64).sum());
@@ -101,10 +146,10 @@ impl Usage {
         // Gives it back when the bound is passed.
         let hold = Hold { usage: this.clone(), tasks, bytes };
         let over = |limit: Option<u64>, now: &AtomicU64| limit.filter(|limit| now.load(Ordering::Relaxed) > *limit);
-        if let Some(limit) = over(this.limits.live_tasks, &this.tasks) {
+        if let Some(limit) = over(limits.live_tasks, &this.tasks) {
             return Err(this.exceeded("tasks that have not ended", limit));
         }
-        if let Some(limit) = over(this.limits.live_payload_bytes, &this.bytes).filter(|_| bytes > 0) {
+        if let Some(limit) = over(limits.live_payload_bytes, &this.bytes).filter(|_| bytes > 0) {
             return Err(this.exceeded("bytes of payloads of tasks that have not ended", limit));
         }
         Ok(Some(hold))
@@ -127,10 +172,10 @@ impl Usage {
         (self.tasks.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
     }
 
-    fn check_rate(&self, tasks: usize) -> Result<(), Limited> {
-        let Some((rate, burst)) = &self.rate else { return Ok(()) };
+    fn check_rate(&self, bounds: &Bounds, tasks: usize) -> Result<(), Limited> {
+        let Some((rate, burst)) = &bounds.rate else { return Ok(()) };
         let Some(tasks) = u32::try_from(tasks).ok().and_then(NonZeroU32::new) else { return Ok(()) };
-        let limit = u64::from(self.limits.submit_rate.map_or(0, NonZeroU32::get));
+        let limit = u64::from(bounds.limits.submit_rate.map_or(0, NonZeroU32::get));
         match rate.check_n(tasks) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(early)) => {
@@ -279,11 +324,33 @@ pub(super) mod tests {
     #[test]
     fn streams_are_counted_until_they_end() {
         let limits = LimitOptions { open_streams: Some(1), ..LimitOptions::default() };
-        let usage = Usage::new("key:ci", &limits, None);
-        let first = usage.stream().unwrap();
-        assert!(usage.stream().is_err());
+        let usage = Arc::new(Usage::new("key:ci", &limits, None));
+        let first = Usage::stream(&usage).unwrap();
+        assert!(Usage::stream(&usage).is_err());
         drop(first);
-        assert!(usage.stream().is_ok());
-        assert!(Usage::new("key:ci", &LimitOptions::default(), None).stream().is_ok());
+        let _first = Usage::stream(&usage).ok().unwrap();
+        assert!(Usage::stream(&usage).is_err());
+        usage.bound(LimitOptions::default());
+        assert!(Usage::stream(&usage).is_ok());
+    }
+
+    #[test]
+    fn the_limits_of_a_key_take_the_place_of_the_general_ones() {
+        let general = LimitOptions {
+            submit_rate: some(5),
+            submit_burst: some(9),
+            live_tasks: Some(3),
+            live_payload_bytes: None,
+            open_streams: Some(1),
+        };
+        assert_eq!(general.with(&KeyLimits::default()), general);
+        let own = KeyLimits { submit_rate: some(100), live_tasks: some(7), ..KeyLimits::default() };
+        let limits = general.with(&own);
+        assert_eq!((limits.submit_rate, limits.submit_burst), (some(100), None), "its own ten seconds' worth");
+        assert_eq!((limits.live_tasks, limits.open_streams), (Some(7), Some(1)));
+        let usage = Arc::new(Usage::new("key:ci", &general, None));
+        assert!(Usage::reserve(&usage, &vec![spec("a", "key:ci", 0); 10]).is_err());
+        usage.bound(LimitOptions { live_tasks: Some(20), ..limits });
+        assert!(Usage::reserve(&usage, &vec![spec("a", "key:ci", 0); 10]).is_ok());
     }
 }

@@ -76,6 +76,18 @@ pub fn need(path: &str) -> Option<(Need, Span)> {
     TABLE.iter().find(|(listed, ..)| *listed == path).map(|(_, need, span)| (*need, *span))
 }
 
+/// Calls whose callers send as many messages as they like, as long as they like.
+const TAKES_STREAM: [&str; 3] = [
+    "/lineshaft.v1.TaskService/SubmitTasks",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+];
+
+/// Whether the call takes a stream of messages, and not one.
+pub fn takes_stream(path: &str) -> bool {
+    TAKES_STREAM.contains(&path)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -85,16 +97,17 @@ mod tests {
 
     use super::*;
 
+    const SERVED: [&[u8]; 4] = [
+        crate::proto::DESCRIPTORS,
+        tonic_health::pb::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+    ];
+
     /// Every RPC that is served, from what the contract and the standard services say of themselves.
     fn served() -> BTreeSet<String> {
-        let sets = [
-            crate::proto::DESCRIPTORS,
-            tonic_health::pb::FILE_DESCRIPTOR_SET,
-            tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
-            tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
-        ];
         let mut paths = BTreeSet::new();
-        for set in sets {
+        for set in SERVED {
             for file in FileDescriptorSet::decode(set).unwrap().file {
                 for service in &file.service {
                     let name = format!("/{}.{}", file.package(), service.name());
@@ -115,6 +128,18 @@ mod tests {
         // Paths of RPCs have a service and a method.
         let is_page = |path: &String| path.starts_with("/health") || path == "/metrics";
         assert_eq!(listed.into_iter().filter(|path| !is_page(path)).collect::<BTreeSet<_>>(), served());
+    }
+
+    #[test]
+    fn calls_that_take_a_stream_are_known_by_name() {
+        let mut found = BTreeSet::new();
+        for file in SERVED.into_iter().flat_map(|set| FileDescriptorSet::decode(set).unwrap().file) {
+            for service in &file.service {
+                let streams = service.method.iter().filter(|method| method.client_streaming());
+                found.extend(streams.map(|m| format!("/{}.{}/{}", file.package(), service.name(), m.name())));
+            }
+        }
+        assert_eq!(TAKES_STREAM.map(str::to_owned).into_iter().collect::<BTreeSet<_>>(), found);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::api::auth::Caller;
 use crate::api::convert::{InvalidFields, task};
 use crate::model::{Captured, OutputStream, Role, TaskFilter, TaskId};
 use crate::proto::v1;
-use crate::scheduler::{Draining, Handle, OutputBuffer, OutputSource, Watch};
+use crate::scheduler::{Draining, Handle, OutputBuffer, OutputSource, Refusal, Watch};
 
 use super::{Body, refused};
 
@@ -161,7 +161,14 @@ impl Reader {
     }
 
     async fn change(mut changes: Watch) -> Result<(), Status> {
-        while changes.next().await.map_err(refused)?.is_empty() {}
-        Ok(())
+        loop {
+            match changes.next().await {
+                Ok(found) if found.is_empty() => {}
+                Ok(_) => return Ok(()),
+                // Output has an offset to go on at, and no revision.
+                Err(Refusal::WatchEnds(_)) => return Err(refused(Draining)),
+                Err(refusal) => return Err(refused(refusal)),
+            }
+        }
     }
 }

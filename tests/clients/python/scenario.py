@@ -1,17 +1,22 @@
 """What a client in Python has to be able to do; run by tests/clients/run.sh."""
 
+import collections
+import concurrent.futures
 import json
 import os
 import pathlib
 import socket
+import threading
 import time
 
 import grpc
-from channel import connect
+from channel import SERVICE_CONFIG, connect
+from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from lineshaft.v1 import pool_service_pb2 as p, pool_service_pb2_grpc as pool_rpc
+from lineshaft.v1 import system_service_pb2 as y, system_service_pb2_grpc as system_rpc
 from lineshaft.v1 import task_pb2 as t, task_service_pb2 as s, task_service_pb2_grpc as rpc
 from watch import watch
 
@@ -204,6 +209,78 @@ def retry(tasks, _):
     assert tasks.SubmitTask(io(0, request_id="python-retry"), timeout=30).duplicate
 
 
+def spread(*_):
+    """Two servers behind one name: both are used, one that drains is left without a failure."""
+    addresses = os.environ["LINESHAFT_TWINS"]
+    # To the first whatever its health.
+    both, first = twins(), grpc.insecure_channel(addresses.split(",")[0])
+    answered = collections.Counter()
+    while len(answered) < 2:
+        answered[instance(both)] += 1
+    answered = collections.Counter(instance(both) for _ in range(20))
+    assert min(answered.values()) >= 8 and len(answered) == 2, answered
+    leaving = instance(first)
+    tasks = rpc.TaskServiceStub(first)
+    long = tasks.SubmitTask(io(60), timeout=10).task_id
+    while tasks.GetTask(s.GetTaskRequest(task_id=long), timeout=10).task.state != t.TASK_STATE_RUNNING:
+        pass
+    stop = threading.Event()
+
+    def call():
+        calls = 0
+        while not stop.is_set():
+            submit_once(both, f"python-spread-{calls}")
+            calls += 1
+        return calls
+
+    with concurrent.futures.ThreadPoolExecutor(1) as beside:
+        calls = beside.submit(call)
+        # What runs keeps the server for a while, and its health says that it is leaving.
+        limit = duration_pb2.Duration(seconds=60)
+        system_rpc.SystemServiceStub(first).Drain(y.DrainRequest(limit=limit), timeout=10)
+        others = 0
+        while others < 20:
+            others = 0 if instance(both) == leaving else others + 1
+        stop.set()
+        assert calls.result() > 0, "nothing was called while it drained"
+    # Who does not look at health meets the refusal, and the channel repeats the call on the other server.
+    blind = ("grpc.inhibit_health_checking", 1)
+    with twins(blind, ("grpc.enable_retries", 0)) as hasty:
+        met = None
+        while met is None:
+            try:
+                submit_once(hasty, "python-hasty")
+            except grpc.RpcError as error:
+                met = error
+        assert met.code() == grpc.StatusCode.UNAVAILABLE, met
+        assert refusal(met)["ErrorInfo"].reason == "DRAINING", met
+    with twins(blind) as repeating:
+        known = set()
+        while len(known) < 2:
+            known.add(instance(repeating))
+        for number in range(4):
+            submit_once(repeating, f"python-repeated-{number}")
+    tasks.CancelTask(s.CancelTaskRequest(task_id=long), timeout=10)
+    both.close()
+    first.close()
+
+
+def twins(*more):
+    """A channel to both; `dns:///NAME` does the same where they have a name."""
+    # Without it a list of addresses would be the authority, and that is none.
+    options = [("grpc.service_config", SERVICE_CONFIG), ("grpc.default_authority", "twins"), *more]
+    return grpc.insecure_channel("ipv4:" + os.environ["LINESHAFT_TWINS"], options)
+
+
+def instance(channel):
+    """Which server answers."""
+    return system_rpc.SystemServiceStub(channel).GetServerInfo(y.GetServerInfoRequest(), timeout=10).instance_id
+
+
+def submit_once(channel, request_id):
+    rpc.TaskServiceStub(channel).SubmitTask(io(0, request_id=request_id), timeout=20)
+
+
 def tls(*_):
     ca = pathlib.Path(os.environ["LINESHAFT_CA"]).read_bytes()
     submitter, viewer = os.environ["LINESHAFT_SUBMITTER"], os.environ["LINESHAFT_VIEWER"]
@@ -225,7 +302,8 @@ def tls(*_):
 
 CHECKS = {
     "submit": submit, "batch": batch, "stream": stream, "run": run, "watch": resumed_watch, "cancel": cancel,
-    "errors": errors, "deadline": deadline, "metrics": metrics, "retry": retry, "tls": tls,
+    "errors": errors, "deadline": deadline, "metrics": metrics, "retry": retry, "spread": spread,
+    "tls": tls,
 }
 
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tonic::Code;
 
 use super::{Tokens, lineshaft, text};
-use crate::support::{PATIENCE, Server, noop};
+use crate::support::{PATIENCE, Server, noop, reason};
+use crate::wire::Bytes;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const DATA: u8 = 0;
@@ -18,6 +19,11 @@ const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
+const END_STREAM: u8 = 1;
+/// Fields of a submission.
+const PAYLOAD: u8 = 2;
+const JSON: u8 = 2;
+const ARGS: u8 = 11;
 
 fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
     let length = u32::try_from(content.len()).unwrap().to_be_bytes();
@@ -169,6 +175,84 @@ fn floods_of_settings_and_pings_keep_nothing_in_memory() {
     }
     let grown = resident(&server).saturating_sub(before);
     assert!(grown < 32 << 20, "{grown} bytes were kept");
+}
+
+/// Frames of a message: its prefix, and as much of it as is given.
+fn message(stream: u32, flags: u8, length: u32, content: &[u8]) -> Vec<u8> {
+    frame(DATA, flags, stream, &[&[0], &length.to_be_bytes()[..], content].concat())
+}
+
+#[tokio::test]
+async fn a_message_that_never_comes_gives_its_place_back() {
+    let server = Server::start("[server]\nmax_in_flight = 3\n[http]\nbody_timeout = \"500ms\"\n");
+    let mut stream = dial(&server);
+    let mut slow = Vec::new();
+    for id in [1, 3, 5] {
+        slow.extend(frame(HEADERS, END_HEADERS, id, &post(&[])));
+    }
+    // Nothing at all, half a message, a message whose call does not end. All places are taken.
+    slow.extend(message(3, 0, 100, &[0; 10]));
+    slow.extend(message(5, 0, 9, b"\x0a\x07compute"));
+    stream.write_all(&slow).unwrap();
+    let mut answered = std::collections::BTreeSet::new();
+    let mut head = [0; 9];
+    while answered.len() < 3 {
+        stream.read_exact(&mut head).expect("it is answered and not cut");
+        let mut content = vec![0; usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])];
+        stream.read_exact(&mut content).unwrap();
+        if head[3] == HEADERS && head[4] & END_STREAM != 0 {
+            answered.insert(u32::from_be_bytes(head[5..9].try_into().unwrap()));
+        }
+    }
+    assert_eq!(answered.into_iter().collect::<Vec<_>>(), [1, 3, 5]);
+    still_serves(&server).await;
+}
+
+/// One field of a message: number, length, content.
+fn field(number: u8, content: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    prost::encoding::bytes::encode(number.into(), &content.to_vec(), &mut bytes);
+    bytes
+}
+
+#[tokio::test]
+async fn a_message_that_grows_a_hundred_times_when_it_is_read_is_refused_unread() {
+    let server = Server::start("");
+    let before = resident(&server);
+    let bytes = (16 << 20) - 64;
+    let many = |one: &[u8]| one.repeat(bytes / one.len());
+    let json = |value: &[u8]| [field(1, b"compute"), field(PAYLOAD, &field(JSON, value))].concat();
+    let deep =
+        (0..1_000_000_u32).flat_map(|n| field(1, &[field(1, format!("{n:x}").as_bytes()), field(2, &[])].concat()));
+    for (what, call, body) in [
+        ("tasks of two bytes", "BatchSubmitTasks", many(&field(1, &[]))),
+        ("values of two bytes", "SubmitTask", json(&field(6, &many(&field(1, &[]))))),
+        ("fields of an object", "SubmitTask", json(&field(5, &deep.collect::<Vec<_>>()))),
+        ("empty arguments", "SubmitTask", [field(1, b"compute"), many(&field(ARGS, &[]))].concat()),
+        ("ids of a filter", "ListTasks", field(1, &many(&field(1, &[])))),
+    ] {
+        let mut raw = tonic::client::Grpc::new(server.channel());
+        raw.ready().await.unwrap();
+        let path = format!("/lineshaft.v1.TaskService/{call}").parse().unwrap();
+        let answer: Result<tonic::Response<Vec<u8>>, _> = raw.unary(tonic::Request::new(body), path, Bytes).await;
+        let refused = answer.unwrap_err();
+        assert_eq!(
+            (refused.code(), reason(&refused).as_str()),
+            (Code::ResourceExhausted, "MESSAGE_TOO_LARGE"),
+            "{what}"
+        );
+    }
+    // The messages themselves, and nothing that was made of them.
+    let grown = peak(&server).saturating_sub(before);
+    assert!(grown < 128 << 20, "{grown} bytes at the worst moment");
+    still_serves(&server).await;
+}
+
+/// The most memory that the server ever had.
+fn peak(server: &Server) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
 #[tokio::test]

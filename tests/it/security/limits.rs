@@ -122,3 +122,44 @@ async fn watches_and_waits_of_one_identity_do_not_take_the_places_of_all() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
+
+#[tokio::test]
+async fn a_token_has_its_own_limits_where_it_was_given_some() {
+    let tokens = Tokens::new();
+    let ci = tokens.create("ci", "submitter", "default", &[]);
+    let server = tokens.serve("[auth.limits]\nsubmit_rate = 1\nsubmit_burst = 1\nopen_streams = 1\n");
+    // Made while the server runs: nobody was bounded by what is counted until now.
+    let nightly =
+        tokens.create("nightly", "submitter", "default", &["--limit", "submit_rate=100", "--limit", "live_tasks=2"]);
+    let (known, nightly) = (Known::new(&server, &ci), Known::new(&server, &nightly));
+    let begun = std::time::Instant::now();
+    let first = loop {
+        match submit(&nightly, task("io", "3600")).await {
+            Ok(id) => break id,
+            Err(status) => {
+                assert_eq!(status.code(), Code::Unauthenticated, "the new token is not known yet: {status:?}");
+            }
+        }
+        assert!(begun.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    submit(&nightly, task("io", "3600")).await.unwrap();
+    let refused = submit(&nightly, noop()).await.unwrap_err();
+    assert_eq!(reason(&refused), "QUOTA_EXCEEDED");
+    assert_eq!(refused.get_error_details().error_info().unwrap().metadata["limit"], "2");
+    // What it was given nothing of its own for is as for all.
+    let _watch = nightly.tasks().watch_tasks(v1::WatchTasksRequest::default()).await.unwrap();
+    let refused = nightly.tasks().watch_tasks(v1::WatchTasksRequest::default()).await.unwrap_err();
+    assert_eq!(reason(&refused), "QUOTA_EXCEEDED");
+    // And for others nothing has changed: as many tasks as they like, one a second.
+    known.tasks().batch_submit_tasks(batch(1)).await.unwrap();
+    let too_many = known.tasks().batch_submit_tasks(batch(2)).await.unwrap_err();
+    assert_eq!(reason(&too_many), "RATE_LIMITED");
+    let cancel = v1::CancelTaskRequest { task_id: first, ..v1::CancelTaskRequest::default() };
+    nightly.tasks().cancel_task(cancel).await.unwrap();
+    let begun = std::time::Instant::now();
+    while submit(&nightly, task("io", "3600")).await.is_err() {
+        assert!(begun.elapsed() < PATIENCE, "the place is not given back");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -6,7 +6,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use lineshaft::proto::v1;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa, KeyIdMethod,
+    KeyPair, RevokedCertParams, SerialNumber, date_time_ymd,
+};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use super::{Known, Tokens, lineshaft, text};
@@ -31,12 +34,37 @@ impl Authority {
 
     /// Certificate and key.
     pub fn sign(&self, common_name: &str, names: &[&str]) -> (String, String) {
+        self.sign_numbered(1, common_name, names)
+    }
+
+    /// The same, with a number to be revoked by.
+    fn sign_numbered(&self, number: u64, common_name: &str, names: &[&str]) -> (String, String) {
         let names = names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let mut params = CertificateParams::new(names).unwrap();
         params.distinguished_name.push(DnType::CommonName, common_name);
+        params.serial_number = Some(number.into());
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         (certificate.pem(), key.serialize_pem())
+    }
+
+    /// The list of certificates that are not to be believed any more.
+    fn revoke(&self, numbers: &[u64]) -> String {
+        let revoked = |number: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*number),
+            revocation_time: date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(2099, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: numbers.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 
     /// Writes a certificate of a server into the directory, and tells what to configure.
@@ -152,6 +180,39 @@ async fn a_client_certificate_says_who_calls() {
     assert_eq!(refused.code(), tonic::Code::Unauthenticated, "known to the CA, but not to us");
     assert!(!greets(&with(Some(&forged))).await, "of another CA");
     assert!(!greets(&with(None)).await, "none at all");
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_ends_its_connections_and_gets_no_new_one() {
+    let authority = Authority::new();
+    let directory = tempfile::tempdir().unwrap();
+    let (ca, lists) = (directory.path().join("clients.pem"), directory.path().join("clients.crl"));
+    std::fs::write(&ca, authority.pem()).unwrap();
+    std::fs::write(&lists, authority.revoke(&[9])).unwrap();
+    let rules = "[[auth.certificate]]\nsubject = \"*\"\nrole = \"viewer\"\nnamespaces = [\"*\"]\n";
+    let install = authority.install(directory.path());
+    let server = Server::start(&format!("{install}client_ca = {ca:?}\nclient_crl = {lists:?}\n{rules}"));
+    let with = |identity| Known::over(authority.channel(&server, Some(identity)), None);
+    let (good, lost) = (authority.sign_numbered(7, "good", &[]), authority.sign_numbered(8, "lost", &[]));
+    let long_gone = authority.sign_numbered(9, "gone", &[]);
+    assert!(!greets(&with(&long_gone)).await, "revoked before the start");
+    let watch =
+        async |known: &Known| known.tasks().watch_tasks(v1::WatchTasksRequest::default()).await.unwrap().into_inner();
+    let (known, before) = (with(&good), with(&lost));
+    let (mut stays, mut ends) = (watch(&known).await, watch(&before).await);
+
+    std::fs::write(&lists, "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n").unwrap();
+    until(async || server.log().contains("cannot be loaded again"), "the broken list is not told").await;
+    assert!(greets(&with(&lost)).await, "a broken list changes nothing");
+
+    std::fs::write(&lists, authority.revoke(&[8, 9])).unwrap();
+    let end = async { while let Ok(Some(_)) = ends.message().await {} };
+    tokio::time::timeout(PATIENCE, end).await.expect("the watch of a revoked certificate ends");
+    assert!(!greets(&before).await, "nor does it connect again");
+    assert!(!greets(&with(&lost)).await);
+    assert!(greets(&known).await && greets(&with(&good)).await, "others are not troubled");
+    // A watch tells how far it is every few seconds, so one that was cut would end here.
+    assert!(tokio::time::timeout(PATIENCE, stays.message()).await.unwrap().unwrap().is_some());
 }
 
 #[test]

@@ -19,6 +19,8 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -58,7 +60,7 @@ func main() {
 	}{
 		{"submit", s.submit}, {"batch", s.batch}, {"stream", s.stream}, {"watch", s.resumedWatch},
 		{"cancel", s.cancel}, {"errors", s.errors}, {"deadline", s.deadline}, {"metrics", s.metrics},
-		{"retry", s.retry}, {"tls", s.tls},
+		{"retry", s.retry}, {"spread", s.spread}, {"tls", s.tls},
 	} {
 		ctx, cancel := within(40 * time.Second)
 		check.run(ctx)
@@ -255,6 +257,107 @@ func (s scenario) retry(ctx context.Context) {
 	again, err := s.tasks.SubmitTask(ctx, request)
 	must(err)
 	want(again.Duplicate, again)
+}
+
+// spread calls two servers behind one name: both are used, one that drains is left without a failure, and
+// a call that meets one that says UNAVAILABLE is repeated on the other.
+func (s scenario) spread(ctx context.Context) {
+	addresses := strings.Split(os.Getenv("LINESHAFT_TWINS"), ",")
+	both := s.twins(addresses)
+	answered := map[string]int{}
+	for len(answered) < 2 {
+		answered[instance(ctx, both)]++
+	}
+	clear(answered)
+	for range 20 {
+		answered[instance(ctx, both)]++
+	}
+	for _, calls := range answered {
+		want(calls >= 8, answered)
+	}
+	// To the first whatever its health.
+	first := s.twins(addresses[:1], grpc.WithDisableHealthCheck())
+	leaving := instance(ctx, first)
+	long, err := v1.NewTaskServiceClient(first).SubmitTask(ctx, nap(60))
+	must(err)
+	for state := v1.TaskState_TASK_STATE_QUEUED; state != v1.TaskState_TASK_STATE_RUNNING; {
+		got, err := v1.NewTaskServiceClient(first).GetTask(ctx, &v1.GetTaskRequest{TaskId: long.TaskId})
+		must(err)
+		state = got.Task.State
+	}
+	stop, stopped := make(chan struct{}), make(chan int)
+	go func() {
+		calls := 0
+		for {
+			select {
+			case <-stop:
+				stopped <- calls
+				return
+			default:
+				submitOnce(ctx, both, fmt.Sprint("go-spread-", calls))
+				calls++
+			}
+		}
+	}()
+	// What runs keeps the server for a while, and its health says that it is leaving.
+	_, err = v1.NewSystemServiceClient(first).Drain(ctx, &v1.DrainRequest{Limit: durationpb.New(time.Minute)})
+	must(err)
+	for others := 0; others < 20; others++ {
+		if instance(ctx, both) == leaving {
+			others = 0
+		}
+	}
+	close(stop)
+	want(<-stopped > 0, "nothing was called while it drained")
+	health, err := healthv1.NewHealthClient(first).Check(ctx, &healthv1.HealthCheckRequest{})
+	must(err)
+	want(health.Status == healthv1.HealthCheckResponse_NOT_SERVING, health)
+	// Who does not look at health meets the refusal.
+	hasty, met := s.twins(addresses, grpc.WithDisableHealthCheck(), grpc.WithDisableRetry()), 0
+	for met == 0 {
+		_, err := v1.NewTaskServiceClient(hasty).SubmitTask(ctx, nap(0))
+		if err != nil {
+			want(status.Code(err) == codes.Unavailable && detail[*errdetails.ErrorInfo](err).Reason == "DRAINING", err)
+			met++
+		}
+	}
+	repeating := s.twins(addresses, grpc.WithDisableHealthCheck())
+	for len(answered) > 0 { // until it knows both
+		delete(answered, instance(ctx, repeating))
+	}
+	for call := range 4 {
+		submitOnce(ctx, repeating, fmt.Sprint("go-repeated-", call))
+	}
+	_, err = v1.NewTaskServiceClient(first).CancelTask(ctx, &v1.CancelTaskRequest{TaskId: long.TaskId})
+	must(err)
+}
+
+// twins makes a channel to servers of one name, as a resolver such as dns:/// finds them.
+func (s scenario) twins(addresses []string, more ...grpc.DialOption) *grpc.ClientConn {
+	found := manual.NewBuilderWithScheme("twins")
+	state := resolver.State{}
+	for _, address := range addresses {
+		state.Addresses = append(state.Addresses, resolver.Address{Addr: address})
+	}
+	found.InitialState(state)
+	more = append(more, grpc.WithResolvers(found))
+	channel, err := lineshaft.Connect("twins:///lineshaft", s.serviceConfig, insecure.NewCredentials(), more...)
+	must(err)
+	return channel
+}
+
+// instance asks a server who it is.
+func instance(ctx context.Context, channel *grpc.ClientConn) string {
+	info, err := v1.NewSystemServiceClient(channel).GetServerInfo(ctx, &v1.GetServerInfoRequest{})
+	must(err)
+	return info.InstanceId
+}
+
+func submitOnce(ctx context.Context, channel *grpc.ClientConn, requestID string) {
+	request := nap(0)
+	request.RequestId = requestID
+	_, err := v1.NewTaskServiceClient(channel).SubmitTask(ctx, request)
+	must(err)
 }
 
 func (s scenario) tls(ctx context.Context) {
