@@ -282,7 +282,8 @@ impl Span {
         self.inner.lock().add_event_with_timestamp("stop requested", system_time(at), attributes);
     }
 
-    /// Ends the span of an attempt, or of an end without one, by what became of the task; `None`: nobody waits for it any more.
+    /// Ends the span of an attempt, or of an end without one, by what became of the task; `None`: nobody
+    /// waits for it any more.
     pub fn end_process(&self, event: Option<&Event>) {
         let mut span = self.inner.lock();
         let Some(event) = event else {
