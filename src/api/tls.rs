@@ -129,7 +129,7 @@ impl Standing {
                 return;
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

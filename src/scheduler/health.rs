@@ -37,17 +37,19 @@ impl Handle {
             healthy: trouble.is_none(),
             detail: trouble.unwrap_or_else(|| "follows".to_owned()),
         };
-        vec![scheduler, self.store_health(told.ok()), projection]
+        vec![scheduler, self.store_health(told), projection]
     }
 
     /// What the loop says of the store, when it says anything; otherwise what it last published.
-    fn store_health(&self, told: Option<Option<String>>) -> ComponentHealth {
+    fn store_health(&self, told: Result<Option<String>, String>) -> ComponentHealth {
         let kind = self.shared.store.kind;
         let (healthy, detail) = match told {
-            Some(None) => (true, format!("{kind}: accepts writes")),
-            Some(Some(fault)) => (false, fault),
-            None if self.shared.vitals.store_refuses() => (false, format!("{kind}: refused writes when last heard of")),
-            None => (true, format!("{kind}: accepted writes when last heard of")),
+            Ok(None) => (true, format!("{kind}: accepts writes")),
+            Ok(Some(fault)) => (false, fault),
+            Err(_) if self.shared.vitals.store_refuses() => {
+                (false, format!("{kind}: refused writes when last heard of"))
+            }
+            Err(_) => (true, format!("{kind}: accepted writes when last heard of")),
         };
         ComponentHealth { name: "store", healthy, detail }
     }

@@ -238,8 +238,12 @@ fn note_lost(recovery: &mut Recovery) {
             lost.remove(task);
         }
     };
-    submissions.iter().for_each(|event| found(&event.task, event.revision));
-    recovery.tasks.iter().for_each(|task| found(&task.spec.id, Revision(0)));
+    for event in submissions {
+        found(&event.task, event.revision);
+    }
+    for task in &recovery.tasks {
+        found(&task.spec.id, Revision(0));
+    }
     if lost.is_empty() {
         return;
     }

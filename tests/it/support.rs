@@ -41,6 +41,7 @@ fn launch(directory: &Path, variables: &[(String, String)]) -> Child {
         .arg(directory.join("ready"))
         .stdin(Stdio::null())
         .envs(variables.iter().map(|(name, value)| (name, value)))
+        .stdout(log.try_clone().unwrap())
         .stderr(log)
         .spawn()
         .unwrap();

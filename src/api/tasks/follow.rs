@@ -10,7 +10,7 @@ use crate::api::auth::Caller;
 use crate::api::convert::{InvalidFields, event, task};
 use crate::model::{Revision, Role, Task, TaskFilter, TaskId, limits};
 use crate::proto::v1::{self, run_task_response, watch_tasks_response};
-use crate::scheduler::{Handle, PageSize, Watch, fold};
+use crate::scheduler::{Draining, Handle, PageSize, Refusal, Watch, fold};
 
 use super::{Body, refused};
 
@@ -68,7 +68,7 @@ fn snapshot_then_events(
                 yield step(watch_tasks_response::Kind::SnapshotEntry(task::task(row, view)));
             }
             while watch.reached() < page.revision {
-                for event in &watch.next().await.map_err(refused)? {
+                for event in &watch.next().await.map_err(unfinished)? {
                     if shown.get(&event.task).is_none_or(|shown| event.revision > *shown) {
                         yield step(watch_tasks_response::Kind::Event(event::event(event)));
                     }
@@ -83,6 +83,14 @@ fn snapshot_then_events(
         for await next in events(watch, interval) {
             yield next?;
         }
+    }
+}
+
+/// What ends a snapshot before it is complete: there is no revision yet that it could go on after.
+fn unfinished(refusal: Refusal) -> Status {
+    match refusal {
+        Refusal::WatchEnds(_) => refused(Draining),
+        other => refused(other),
     }
 }
 

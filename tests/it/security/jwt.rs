@@ -9,11 +9,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use lineshaft::proto::v1;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 use tonic::Code;
 use tonic_types::StatusExt;
 
 use super::Known;
+use super::tls::Authority;
 use crate::support::{PATIENCE, Server, noop, reason};
 
 /// Somebody who signs.
@@ -191,6 +196,56 @@ async fn keys_are_fetched_from_their_address() {
         assert_eq!(greets(&server, &Signer::new("k9").sign(&claims(|_| ()))).await, Err(Code::Unauthenticated));
     }
     assert_eq!(asked.load(Ordering::SeqCst), 1);
+}
+
+/// An https address with a set of keys, and a certificate of that CA.
+fn private_address(content: String, authority: &Authority) -> String {
+    let (certificate, key) = authority.sign("idp", &["localhost", "127.0.0.1"]);
+    let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let config = Arc::new(config.with_single_cert(chain, key).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}/keys", listener.local_addr().unwrap());
+    let serve = move || {
+        for stream in listener.incoming() {
+            let connection = ServerConnection::new(config.clone()).unwrap();
+            let mut stream = StreamOwned::new(connection, stream.unwrap());
+            // Who does not believe the certificate breaks off here.
+            if stream.read(&mut [0; 4_096]).is_ok() {
+                let length = content.len();
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+                let _ = stream.write_all(format!("{head}{content}").as_bytes());
+                stream.conn.send_close_notify();
+                let _ = stream.flush();
+            }
+        }
+    };
+    std::thread::Builder::new().name("keys".to_owned()).spawn(serve).unwrap();
+    url
+}
+
+#[tokio::test]
+async fn keys_are_fetched_over_tls_from_whom_the_configuration_believes_and_nobody_else() {
+    let (issuer, authority) = (Signer::new("k1"), Authority::new());
+    let url = private_address(json!({"keys": [issuer.public()]}).to_string(), &authority);
+    let directory = tempfile::tempdir().unwrap();
+    let ca = directory.path().join("ca.pem");
+    std::fs::write(&ca, authority.pem()).unwrap();
+    let believing = Server::start(&format!("[auth.jwt]\njwks_url = {url:?}\njwks_ca = {ca:?}{RULES}"));
+    let doubting = Server::start(&format!("[auth.jwt]\njwks_url = {url:?}{RULES}"));
+    let token = issuer.sign(&claims(|_| ()));
+    let begun = Instant::now();
+    while greets(&believing, &token).await.is_err() {
+        assert!(begun.elapsed() < PATIENCE, "the keys are not fetched: {}", believing.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    while !doubting.log().contains("failed to fetch keys") {
+        assert!(begun.elapsed() < PATIENCE, "{}", doubting.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(greets(&doubting, &token).await, Err(Code::Unauthenticated), "a CA that is not a public one");
 }
 
 #[test]

@@ -137,7 +137,7 @@ async fn a_token_has_its_own_limits_where_it_was_given_some() {
         match submit(&nightly, task("io", "3600")).await {
             Ok(id) => break id,
             Err(status) => {
-                assert_eq!(status.code(), Code::Unauthenticated, "the new token is not known yet: {status:?}")
+                assert_eq!(status.code(), Code::Unauthenticated, "the new token is not known yet: {status:?}");
             }
         }
         assert!(begun.elapsed() < PATIENCE);
