@@ -166,10 +166,10 @@ async fn after_a_crash_the_log_tells_of_every_task_that_came_back() {
     server.start_again();
     let log = server.log();
     let line = log.lines().rfind(|line| line.contains("\"message\":\"serving\"")).unwrap();
-    let line: serde_json::Value = serde_json::from_str(line).unwrap();
-    assert_eq!((line["tasks"].as_u64(), line["unfinished"].as_u64()), (Some(4), Some(3)), "{line}");
+    let told: serde_json::Value = serde_json::from_str(line).unwrap();
+    assert_eq!((told["tasks"].as_u64(), told["unfinished"].as_u64()), (Some(4), Some(3)), "{told}");
     // Four were accepted, and one has at least ended.
-    assert!(line["revision"].as_str().unwrap().parse::<u64>().unwrap() >= 5, "{line}");
+    assert!(told["revision"].as_str().unwrap().parse::<u64>().unwrap() >= 5, "{told}");
 }
 
 #[tokio::test]
