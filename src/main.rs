@@ -1,8 +1,9 @@
 //! Arguments to configuration to server; everything else is in the library.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use lineshaft::app;
 use lineshaft::cli;
 use lineshaft::config::{self, Config, Overrides};
@@ -16,9 +17,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Lineshaft: a gRPC task-execution service.
 ///
-/// Data goes to standard output, talk to standard error.
+/// Data goes to standard output, talk to standard error. What `serve` has to say is its log: standard output.
 #[derive(Parser)]
-#[command(version, name = "lineshaft", after_help = EXIT_CODES)]
+#[command(version, name = "lineshaft", after_help = AFTER_HELP)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -26,8 +27,46 @@ struct Arguments {
     global: cli::Global,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 well, 1 the task failed (or the server could not start), 2 usage, \
-3 refused by the server, 4 the server cannot be reached, 5 the task was cancelled, 6 the task has not ended";
+const AFTER_HELP: &str = "Examples:
+  lineshaft serve                            # on 127.0.0.1:7070, data in ./lineshaft-data
+  lineshaft task run compute --json 5000000  # submit, follow, print the result
+  lineshaft task watch --label team=red      # follow state changes
+  lineshaft pool update default --size 8     # while it runs
+
+Exit codes: 0 well, 1 the task failed (or the server could not start), 2 usage,
+3 refused by the server, 4 the server cannot be reached, 5 the task was cancelled,
+6 the task has not ended";
+
+/// Commands that call no server, and whether they show answers.
+const ALONE: [(&str, bool); 8] = [
+    ("serve", false),
+    ("config", false),
+    ("store", true),
+    ("token", true),
+    ("doctor", false),
+    ("demo", false),
+    ("bench", false),
+    ("completion", false),
+];
+
+/// The command line. The flags of the client are for all commands; those that call no server do not show them.
+fn command_line() -> clap::Command {
+    let mut line = Arguments::command();
+    line.build();
+    for (name, answers) in ALONE {
+        line = line.mut_subcommand(name, |command| alone(command, answers));
+    }
+    line
+}
+
+fn alone(command: clap::Command, answers: bool) -> clap::Command {
+    let of_client = |arg: &clap::Arg| match arg.get_help_heading() {
+        Some(heading) => heading == cli::CONNECTION,
+        None => !answers && arg.get_id() == "output",
+    };
+    let command = command.mut_args(|arg| if of_client(&arg) { arg.hide(true) } else { arg });
+    command.mut_subcommands(|command| alone(command, answers))
+}
 
 #[derive(Subcommand)]
 #[expect(clippy::large_enum_variant, reason = "made once")]
@@ -117,10 +156,10 @@ struct Serve {
     /// Configuration file (TOML).
     #[arg(long, value_name = "PATH")]
     config: Option<std::path::PathBuf>,
-    /// Address to listen on.
+    /// Address to listen on; default: 127.0.0.1:7070.
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<std::net::SocketAddr>,
-    /// Directory of the store.
+    /// Directory of the store; default: ./lineshaft-data.
     #[arg(long, value_name = "DIR", conflicts_with = "memory")]
     data_dir: Option<std::path::PathBuf>,
     /// Keep everything in memory; nothing survives a restart.
@@ -135,7 +174,8 @@ struct Serve {
 }
 
 fn main() -> ExitCode {
-    let Arguments { command, global } = Arguments::parse();
+    let parsed = Arguments::from_arg_matches(&command_line().get_matches());
+    let Arguments { command, global } = parsed.unwrap_or_else(|error| error.exit());
     match command {
         Command::Serve(flags) => serve(flags),
         Command::Config { command } => configuration(&command),
@@ -158,7 +198,10 @@ fn main() -> ExitCode {
             Err(error) => fail(1, &error),
         },
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "lineshaft", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command_line(), "lineshaft", &mut script);
+            // A reader that has gone has seen enough.
+            let _ = std::io::stdout().write_all(&script);
             ExitCode::SUCCESS
         }
         Command::Supervise { args } => process::supervise_main(args),
@@ -273,4 +316,40 @@ fn run(
 fn fail(code: u8, error: &(dyn std::error::Error + 'static)) -> ExitCode {
     eprintln!("error: {error}");
     ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn help(words: &[&str]) -> String {
+        let asked = ["lineshaft"].iter().chain(words).chain(&["--help"]);
+        command_line().try_get_matches_from(asked).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn only_commands_that_call_a_server_show_how_one_is_reached() {
+        for (name, answers) in ALONE {
+            let said = help(&[name]);
+            assert!(!said.contains("--server") && !said.contains("--token-file"), "{said}");
+            assert_eq!(said.contains("--output"), answers, "{said}");
+        }
+        assert!(!help(&["config", "dump"]).contains("--server"));
+        for words in [&["task", "list"][..], &["pool", "top"], &["system", "health"], &[]] {
+            let said = help(words);
+            let place = |what: &str| said.find(what).unwrap_or_else(|| panic!("no {what} in {said}"));
+            assert!(place("--output") < place("Connection:") && place("Connection:") < place("--server <URL>"));
+        }
+    }
+
+    #[test]
+    fn the_examples_are_commands() {
+        let examples: Vec<_> = AFTER_HELP.lines().filter_map(|line| line.strip_prefix("  lineshaft ")).collect();
+        assert!(!examples.is_empty());
+        for example in examples {
+            let words = example.split('#').next().unwrap_or_default().split_whitespace();
+            let parsed = command_line().try_get_matches_from(["lineshaft"].into_iter().chain(words));
+            assert!(parsed.is_ok(), "{example}: {:?}", parsed.err());
+        }
+    }
 }

@@ -43,6 +43,23 @@ impl Child {
     /// # Errors
     /// When it cannot be started, ends early, or is not ready in time; with the end of its log.
     pub async fn start(directory: &Path, config: &str) -> Result<Self> {
+        Self::spawn(directory, config, Command::new(std::env::current_exe()?)).await
+    }
+
+    /// The same, with these variables for its telemetry instead of those that this process has.
+    ///
+    /// # Errors
+    /// When it cannot be started, ends early, or is not ready in time; with the end of its log.
+    pub async fn start_telling(directory: &Path, config: &str, variables: &[(&str, String)]) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"OTEL_")) {
+            command.env_remove(name);
+        }
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
+        Self::spawn(directory, config, command).await
+    }
+
+    async fn spawn(directory: &Path, config: &str, mut command: Command) -> Result<Self> {
         let config_file = directory.join("lineshaft.toml");
         let ready_file = directory.join("ready");
         let log = directory.join("server.log");
@@ -50,7 +67,7 @@ impl Child {
         remove_if_there(&ready_file)?;
         let log_file = File::options().create(true).append(true).open(&log)?;
         let spawned_at = SystemClock.now();
-        let mut process = Command::new(std::env::current_exe()?)
+        let mut process = command
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(directory.join("data"))
             .arg("--config")
@@ -100,6 +117,21 @@ impl Child {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS in its status")?;
         let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
         Ok(kilobytes * 1024)
+    }
+
+    /// Time that its threads have had a processor.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn processor_time(&self) -> Result<Duration> {
+        let pid = self.process.id().ok_or("the server has ended")?;
+        let mut total = Duration::ZERO;
+        for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+            // One that has ended meanwhile is not counted.
+            let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
+            total += Duration::from_nanos(text.split(' ').next().unwrap_or_default().parse()?);
+        }
+        Ok(total)
     }
 
     /// A connection of its own.

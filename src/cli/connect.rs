@@ -13,7 +13,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
-use crate::model::limits;
+use crate::model::{TraceContext, limits};
 use crate::proto::v1::handler_service_client::HandlerServiceClient;
 use crate::proto::v1::pool_service_client::PoolServiceClient;
 use crate::proto::v1::system_service_client::SystemServiceClient;
@@ -116,7 +116,7 @@ fn is_unreachable(status: &Status) -> bool {
 
 /// Who the caller is, and whom it believes.
 #[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Connection")]
+#[command(next_help_heading = super::CONNECTION)]
 pub struct Credentials {
     /// Token that says who you are; other users of the machine can read it here, use --token-file.
     #[arg(long, global = true, env = "LINESHAFT_TOKEN", hide_env_values = true, value_name = "TOKEN")]
@@ -153,17 +153,17 @@ impl fmt::Debug for Secret {
 
 impl Credentials {
     /// The `authorization` header.
-    fn bearer(&self) -> Result<Bearer, Problem> {
+    fn bearer(&self) -> Result<Option<MetadataValue<Ascii>>, Problem> {
         let text = match (&self.token, &self.token_file) {
             (Some(Secret(text)), _) => text.clone(),
             (None, Some(path)) => String::from_utf8_lossy(&read("--token-file", path)?).into_owned(),
-            (None, None) => return Ok(Bearer(None)),
+            (None, None) => return Ok(None),
         };
         let text = text.trim();
         let header = MetadataValue::try_from(format!("Bearer {text}")).ok().filter(|_| !text.is_empty());
         let mut header = header.ok_or_else(|| Problem::Usage("the token is empty or no single line".to_owned()))?;
         header.set_sensitive(true);
-        Ok(Bearer(Some(header)))
+        Ok(Some(header))
     }
 
     fn tls(&self) -> Result<ClientTlsConfig, Problem> {
@@ -184,21 +184,44 @@ fn read(flag: &str, path: &Path) -> Result<Vec<u8>, Problem> {
     std::fs::read(path).map_err(|error| Problem::Usage(format!("{flag} {}: {error}", path.display())))
 }
 
-/// Adds the token to every call.
-#[derive(Clone)]
-pub struct Bearer(Option<MetadataValue<Ascii>>);
+/// Adds to every call who calls, and from where in a trace.
+#[derive(Clone, Debug, Default)]
+pub struct Caller {
+    bearer: Option<MetadataValue<Ascii>>,
+    place: Vec<(&'static str, MetadataValue<Ascii>)>,
+}
 
-impl Interceptor for Bearer {
+impl Caller {
+    /// `said` knows the variables `TRACEPARENT`, `TRACESTATE` and `BAGGAGE`, in which a script or a task is
+    /// told its place. One that cannot be understood is as if it were not there.
+    fn new(bearer: Option<MetadataValue<Ascii>>, said: impl Fn(&str) -> Option<String>) -> Self {
+        let (parent, state, baggage) = (said("TRACEPARENT"), said("TRACESTATE"), said("BAGGAGE"));
+        let place = TraceContext::parse(parent.as_deref(), state.as_deref(), baggage.as_deref()).unwrap_or_default();
+        let headers = [
+            ("traceparent", place.traceparent().unwrap_or_default()),
+            ("tracestate", place.state.into()),
+            ("baggage", place.baggage.into()),
+        ];
+        let header = |(name, text): (_, String)| Some((name, MetadataValue::try_from(text).ok()?));
+        Self { bearer, place: headers.into_iter().filter(|(_, text)| !text.is_empty()).filter_map(header).collect() }
+    }
+}
+
+impl Interceptor for Caller {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(header) = &self.0 {
-            request.metadata_mut().insert("authorization", header.clone());
+        let headers = request.metadata_mut();
+        if let Some(bearer) = &self.bearer {
+            headers.insert("authorization", bearer.clone());
+        }
+        for (name, value) in &self.place {
+            headers.insert(*name, value.clone());
         }
         Ok(request)
     }
 }
 
 /// A connection that says who calls.
-pub type Wire = InterceptedService<Channel, Bearer>;
+pub type Wire = InterceptedService<Channel, Caller>;
 
 /// The services of one server.
 #[derive(Clone)]
@@ -222,11 +245,12 @@ impl Client {
             return Err(Problem::Usage(format!(
                 "--tls-ca, --tls-cert and --tls-key need an https address; {server} is none"
             )));
-        } else if bearer.0.is_some() && !is_near(endpoint.uri().host().unwrap_or_default()) {
+        } else if bearer.is_some() && !is_near(endpoint.uri().host().unwrap_or_default()) {
             eprintln!("warning: the token travels in the clear: {server} is not https");
         }
         let endpoint = endpoint.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
-        Ok(Self { wire: InterceptedService::new(endpoint.connect_lazy(), bearer) })
+        let caller = Caller::new(bearer, |name| std::env::var(name).ok());
+        Ok(Self { wire: InterceptedService::new(endpoint.connect_lazy(), caller) })
     }
 
     /// Tasks.
@@ -276,6 +300,23 @@ mod tests {
     use tonic_types::ErrorDetails;
 
     use super::*;
+
+    #[test]
+    fn the_callers_place_in_a_trace_goes_with_every_call_and_nonsense_does_not() {
+        let sent = |variables: &[(&str, &str)]| {
+            let said = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, text)| (*text).to_owned());
+            let request = Caller::new(None, said).call(Request::new(())).unwrap();
+            let headers = request.metadata().clone().into_headers();
+            let of = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+            [of("traceparent"), of("tracestate"), of("baggage")]
+        };
+        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let all = [("TRACEPARENT", parent), ("TRACESTATE", "vendor=1"), ("BAGGAGE", "user=7")];
+        assert_eq!(sent(&all), [parent, "vendor=1", "user=7"].map(|text| Some(text.to_owned())));
+        assert_eq!(sent(&[("TRACEPARENT", "nonsense\n"), ("TRACESTATE", "vendor=1")]), [None, None, None]);
+        assert_eq!(sent(&[("TRACEPARENT", ""), ("BAGGAGE", "user=7")]), [None, None, Some("user=7".to_owned())]);
+        assert_eq!(sent(&[]), [None, None, None]);
+    }
 
     #[test]
     fn a_refusal_tells_reason_field_and_hint() {

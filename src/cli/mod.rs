@@ -22,17 +22,27 @@ use clap::{Args, Subcommand, ValueEnum};
 pub use connect::Exit;
 use connect::{Client, Problem};
 
+/// Heading of the flags that say how a server is reached.
+pub const CONNECTION: &str = "Connection";
+
 /// What every client command knows.
 #[derive(Clone, Debug, Args)]
 pub struct Global {
+    /// How answers are shown.
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT", display_order = 900)]
+    output: Format,
     /// Where the server is.
-    #[arg(long, global = true, env = "LINESHAFT_SERVER", default_value = "http://127.0.0.1:7070", value_name = "URL")]
+    #[arg(
+        long,
+        global = true,
+        env = "LINESHAFT_SERVER",
+        default_value = "http://127.0.0.1:7070",
+        value_name = "URL",
+        help_heading = CONNECTION
+    )]
     server: String,
     #[command(flatten)]
     credentials: connect::Credentials,
-    /// How answers are shown.
-    #[arg(short, long, global = true, value_enum, default_value_t)]
-    output: Format,
 }
 
 impl Global {
@@ -62,10 +72,10 @@ pub enum Command {
     /// See and change pools.
     #[command(subcommand)]
     Pool(pool::Command),
-    /// See what the operator registered.
+    /// See what can run.
     #[command(subcommand)]
     Handler(system::HandlerCommand),
-    /// The server as a whole.
+    /// See how the server does, and end it.
     #[command(subcommand)]
     System(system::Command),
 }

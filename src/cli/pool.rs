@@ -15,9 +15,9 @@ use super::submit::wire;
 /// What can be done with pools.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// All pools.
+    /// List pools.
     List,
-    /// One pool.
+    /// Show one pool.
     Get {
         /// Its name.
         name: String,
@@ -39,17 +39,17 @@ pub enum Command {
         #[arg(long)]
         queue_limit: Option<i64>,
         /// Refuse unless the pool still has this etag.
-        #[arg(long, default_value = "")]
+        #[arg(long, default_value = "", hide_default_value = true)]
         etag: String,
     },
-    /// Watch how pools do.
+    /// Show live how pools do.
     Top {
         /// Their names; none: all.
         names: Vec<String>,
-        /// Time between readings.
-        #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
+        /// Time between readings, 100ms to 1m.
+        #[arg(long, default_value = "1s", value_name = "SPAN", value_parser = humantime::parse_duration)]
         interval: Duration,
-        /// One reading.
+        /// One reading, and no more.
         #[arg(long)]
         once: bool,
         /// A row per worker.

@@ -47,7 +47,7 @@ pub struct Task {
     /// How urgent it is.
     #[arg(long, value_enum, default_value_t)]
     priority: Priority,
-    /// Chosen identity.
+    /// Chosen identity; a repeat with it is the same task.
     #[arg(long)]
     id: Option<String>,
     /// Idempotency key: a repeat gets the first answer.
@@ -63,19 +63,19 @@ pub struct Task {
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
     /// Time-out of each attempt, such as 30s.
-    #[arg(long, value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "SPAN", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
-    /// Attempts in all.
+    /// Attempts in all, the first included; 1: no retry.
     #[arg(long, value_name = "N")]
     attempts: Option<i32>,
-    /// Delay before the second attempt.
-    #[arg(long, value_parser = humantime::parse_duration)]
+    /// Delay before the second attempt, such as 500ms.
+    #[arg(long, value_name = "SPAN", value_parser = humantime::parse_duration)]
     retry_delay: Option<Duration>,
     /// What each further delay is multiplied with.
     #[arg(long)]
     retry_factor: Option<f64>,
     /// No delay is longer than this.
-    #[arg(long, value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "SPAN", value_parser = humantime::parse_duration)]
     retry_max_delay: Option<Duration>,
     /// Share of the delay that is added at most at random, 0 to 1.
     #[arg(long)]
@@ -83,11 +83,11 @@ pub struct Task {
     /// Argument for a process handler; may be repeated.
     #[arg(long = "arg", value_name = "ARG", allow_hyphen_values = true)]
     args: Vec<String>,
-    /// Does not start earlier than this after submission.
-    #[arg(long, value_parser = humantime::parse_duration)]
+    /// Does not start earlier than this after submission, such as 1h.
+    #[arg(long, value_name = "SPAN", value_parser = humantime::parse_duration)]
     delay: Option<Duration>,
-    /// Fails with EXPIRED when it has not started this long after submission.
-    #[arg(long, value_parser = humantime::parse_duration)]
+    /// Fails with EXPIRED when it has not started this long after submission, such as 1h.
+    #[arg(long, value_name = "SPAN", value_parser = humantime::parse_duration)]
     expires_after: Option<Duration>,
     /// Never started twice, even when the server crashes.
     #[arg(long)]

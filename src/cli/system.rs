@@ -14,14 +14,14 @@ use super::submit::wire;
 /// What can be asked of the server as a whole.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Version, limits and capabilities.
+    /// Show version, limits and capabilities.
     Info,
-    /// The machine, the process, and whether each part does its work.
+    /// Show the machine, the process, and whether each part does its work; exit code 3 when one does not.
     Health,
     /// Begin a graceful shutdown.
     Drain {
-        /// Time for running tasks; default: the configured limit.
-        #[arg(long, value_parser = humantime::parse_duration)]
+        /// Time for running tasks, such as 1m; default: the configured limit.
+        #[arg(long, value_name = "SPAN", value_parser = humantime::parse_duration)]
         limit: Option<Duration>,
     },
 }
@@ -29,9 +29,9 @@ pub enum Command {
 /// What can be asked about handlers.
 #[derive(Debug, Subcommand)]
 pub enum HandlerCommand {
-    /// All handlers.
+    /// List handlers.
     List,
-    /// One handler.
+    /// Show one handler.
     Get {
         /// Its name.
         name: String,

@@ -66,8 +66,8 @@ pub enum Command {
     Wait {
         /// Its id.
         id: String,
-        /// How long; default: for ever.
-        #[arg(long, value_parser = humantime::parse_duration)]
+        /// How long, such as 30s; default: for ever.
+        #[arg(long, value_name = "SPAN", value_parser = humantime::parse_duration)]
         timeout: Option<Duration>,
     },
     /// End a task.
@@ -75,13 +75,13 @@ pub enum Command {
         /// Its id.
         id: String,
         /// For the receipt.
-        #[arg(long, default_value = "")]
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
         reason: String,
         /// Do not ask, kill.
         #[arg(long)]
         force: bool,
-        /// Time between asking and killing.
-        #[arg(long, value_parser = humantime::parse_duration)]
+        /// Time between asking and killing, such as 5s; default: the handler's.
+        #[arg(long, value_name = "SPAN", value_parser = humantime::parse_duration)]
         grace: Option<Duration>,
     },
     /// Print what a task wrote.
@@ -356,7 +356,9 @@ async fn follow_events(
 
 fn event_line(event: &v1::TaskEvent) -> String {
     let mut line = format!("{:>8} {} {}", event.revision, event.task_id, show::state(event.state));
-    for extra in [event.worker.clone(), show::failure(event.failure.as_ref())] {
+    let stops = event.cancel.as_ref().is_some_and(|cancel| cancel.stopped_at.is_none());
+    let stops = if stops { "asked to stop" } else { "" };
+    for extra in [event.worker.clone(), show::failure(event.failure.as_ref()), stops.to_owned()] {
         if !extra.is_empty() {
             line = format!("{line} {extra}");
         }

@@ -18,7 +18,7 @@ pub struct Http {
     /// Time in which the body of a call must be complete, of gRPC too unless it is a stream, 100ms to 1h.
     /// Default 30s.
     pub body_timeout: Span,
-    /// Origins of web pages that may call (CORS), such as "https://tasks.example.com"; "*" lets every page
+    /// Origins of web pages that may call (CORS), such as `https://tasks.example.com`; "*" lets every page
     /// call. In the environment with commas between. Default: none.
     #[serde(deserialize_with = "list")]
     pub allowed_origins: Vec<String>,

@@ -117,7 +117,7 @@ impl Config {
     }
 
     /// Handlers and pools as submissions are resolved against them; call it on a configuration that
-    /// [`load`] returned or [`Config::validate`] accepted: what has no valid name is left out.
+    /// [`load()`] returned or [`Config::validate`] accepted: what has no valid name is left out.
     pub fn catalog(&self) -> Catalog {
         Catalog {
             handlers: self

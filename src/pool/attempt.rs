@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::model::{TaskSpec, Timestamp};
+use crate::model::{OutputStream, TaskSpec, Timestamp};
 use crate::runners::{OutputBuffer, Stop, StopCause};
 
 use super::scope::Begun;
@@ -152,10 +152,37 @@ impl Attempt {
         self.progress.lock().clone()
     }
 
+    /// A note that says something new is also a line of its log.
     pub(super) fn set_progress(&self, share: f32, note: &str) {
         let mut progress = self.progress.lock();
         progress.0 = share.clamp(0.0, 1.0);
+        if progress.1 == note {
+            return;
+        }
         progress.1.clear();
         progress.1.push_str(note);
+        if !note.is_empty() {
+            self.open_output().write(OutputStream::Stderr, format!("{note}\n").as_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::model::Priority;
+    use crate::pool::tests::attempt;
+
+    #[test]
+    fn a_note_of_progress_is_shown_and_is_a_line_of_the_log_when_it_is_new() {
+        let attempt = attempt(1, "h", "t", Priority::Normal, b"", false);
+        attempt.set_progress(0.1, "");
+        assert!(attempt.output().is_none(), "nobody has said anything");
+        for (share, note) in [(0.2, "reads"), (0.4, "reads"), (7.0, "writes")] {
+            attempt.set_progress(share, note);
+        }
+        assert_eq!(attempt.progress(), (1.0, "writes".to_owned()));
+        let written = attempt.output().unwrap().captured().unwrap();
+        assert_eq!(written.stderr.head, "reads\nwrites\n");
+        assert_eq!(written.stdout.total, 0);
     }
 }

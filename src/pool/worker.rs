@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::model::{Bill, Failure, FailureReason, PoolKind, StopMethod, TaskSpec, Timestamp, limits};
 use crate::runners::{Ended, Outcome, Run, StopCause};
-use crate::telemetry::metrics::AttemptResult;
+use crate::telemetry::metrics::{AttemptMeter, AttemptResult};
 use crate::telemetry::{scope, tasklog};
 
 use super::attempt::Attempt;
@@ -31,6 +31,7 @@ pub(super) struct Worker {
     name: Arc<str>,
     qualified_name: Arc<str>,
     counters: Arc<Counters>,
+    meter: AttemptMeter,
     bed: Arc<Bed>,
     /// Moving average of run times.
     usual_run_time: Duration,
@@ -69,6 +70,7 @@ impl Worker {
             qualified_name: format!("{}/{name}", shared.name).into(),
             name: name.into(),
             local,
+            meter: shared.meter.worker(),
             shared,
             counters,
             bed: Arc::default(),
@@ -90,7 +92,7 @@ impl Worker {
         }
     }
 
-    fn next(&self) -> Next {
+    fn next(&mut self) -> Next {
         if self.should_leave() {
             return Next::Leave;
         }
@@ -103,7 +105,7 @@ impl Worker {
         let worker = self.qualified_name.clone();
         (self.shared.around.reports)(Report::Started { ticket: attempt.ticket(), worker, at });
         let waited = at.since(attempt.eligible_at());
-        self.shared.meter.started(attempt.spec().options.priority, waited, attempt.exemplar());
+        self.meter.started(attempt.spec().options.priority, waited, attempt.exemplar());
         Next::Run(Begun { attempt, at, since: begun })
     }
 
@@ -197,7 +199,7 @@ impl Worker {
         within_limit(outcome)
     }
 
-    fn report(&self, attempt: &Arc<Attempt>, started_at: Timestamp, outcome: Outcome, run_time: Duration) {
+    fn report(&mut self, attempt: &Arc<Attempt>, started_at: Timestamp, outcome: Outcome, run_time: Duration) {
         let buffer = attempt.output();
         let output = buffer.as_ref().and_then(|buffer| {
             buffer.close();
@@ -220,7 +222,7 @@ impl Worker {
         });
         let cause = attempt.stop_signal().told_cause();
         let handler = &attempt.spec().options.handler;
-        self.shared.meter.ended(handler, result_of(&outcome.ended, cause), run_time, attempt.exemplar());
+        self.meter.ended(handler, result_of(&outcome.ended, cause), run_time, attempt.exemplar());
         (self.shared.around.reports)(Report::Finished {
             ticket: attempt.ticket(),
             at: self.shared.around.clock.now(),

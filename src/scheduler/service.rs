@@ -333,5 +333,6 @@ fn recover(options: core::Options, recovery: Recovery, now: Timestamp) -> (Core,
     core.reset_all_counters(now);
     let mut out = Output::default();
     core.recover(now, &mut out);
+    commit::tell(&mut out);
     (core, Pending { events: out.events, urgent: true, ..Pending::default() })
 }

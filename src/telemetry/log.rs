@@ -1,4 +1,4 @@
-//! The log: lines on standard error, so that standard output stays for data.
+//! The server's log: lines on standard output, which nothing else is written to.
 
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -64,8 +64,8 @@ pub struct Options {
 /// # Errors
 /// [`LogError`] when the filter is not valid or a log was started before.
 pub fn init(options: &Options, logger: Option<&SdkLoggerProvider>) -> Result<(), LogError> {
-    let terminal = io::stderr().is_terminal();
-    let subscriber = subscriber(options, logger, terminal, io::stderr)?;
+    let terminal = io::stdout().is_terminal();
+    let subscriber = subscriber(options, logger, terminal, io::stdout)?;
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Installed)
 }
 
@@ -115,7 +115,8 @@ where
         OpenTelemetryTracingBridge::new(logger).with_filter(filter_fn(told))
     });
     let registry = tracing_subscriber::registry().with(filter).with(Repeats::new(options.repeats_max)).with(exported);
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    // To complain about a reader that has gone would be a panic where nobody reads complaints either.
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).log_internal_errors(false);
     Ok(if json {
         Box::new(registry.with(lines.fmt_fields(JsonFields::new()).event_format(JsonLine::default())))
     } else {
@@ -129,8 +130,9 @@ where
     })
 }
 
-/// What exporters need to work: to export what they say would make them say more.
-const OWN: [&str; 7] = ["h2", "hyper", "hyper_util", "tonic", "tower", "rustls", "opentelemetry"];
+/// Exporters, and what they need to work: to export what they say would make them say more.
+const OWN: [&str; 8] =
+    ["h2", "hyper", "hyper_util", "tonic", "tower", "rustls", "opentelemetry", "lineshaft::telemetry::export"];
 
 /// One JSON object each line.
 struct JsonLine(Format<Json, Rfc3339>);
@@ -217,6 +219,7 @@ impl FormatTime for Rfc3339 {
 mod tests {
     use std::sync::Arc;
 
+    use opentelemetry_sdk::logs::InMemoryLogExporter;
     use parking_lot::Mutex;
 
     use super::*;
@@ -290,6 +293,22 @@ mod tests {
         assert_eq!((&line["pool"], &line["worker"]), (&"reports".into(), &"reports/PoolWorker-1".into()));
         let pretty = written(&options(LogFormat::Pretty, "info"), false, say);
         assert!(pretty.contains(" task=\"t-7\" attempt=2 "), "{pretty}");
+    }
+
+    #[test]
+    fn what_exporters_say_about_themselves_is_written_and_not_exported() {
+        let exporter = InMemoryLogExporter::default();
+        let logger = SdkLoggerProvider::builder().with_simple_exporter(exporter.clone()).build();
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let options = options(LogFormat::Json, "info");
+        let subscriber = subscriber(&options, Some(&logger), false, move || writer.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(target: "lineshaft::telemetry::export::batch", "telemetry is dropped");
+            tracing::warn!("something else");
+        });
+        assert_eq!(String::from_utf8(lines.0.lock().clone()).unwrap().lines().count(), 2);
+        assert_eq!(exporter.get_emitted_logs().unwrap().len(), 1, "each that is lost would make another one");
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub enum TaskLogs {
     /// Nothing.
     #[default]
     None,
-    /// Standard error, and the log of built-in handlers.
+    /// Standard error.
     Stderr,
     /// Standard output as well.
     All,

@@ -1,4 +1,4 @@
-//! Spans of the server: a call, the sending of tasks, the processing of an attempt.
+//! Spans of the server: a call, the sending of tasks, the processing of an attempt, an end without one.
 //!
 //! Names and attributes are those of the semantic conventions for RPC and for messaging. Installed once,
 //! when traces are exported; as long as they are not, asking for a span is one load.
@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use opentelemetry::trace::{Link, Span as _, SpanKind, Status, Tracer as _};
+use opentelemetry::trace::{Span as _, SpanKind, Status, Tracer as _};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SdkTracer, Span as SdkSpan};
 use parking_lot::Mutex;
@@ -97,44 +97,68 @@ impl Tracing {
 
     /// The span of a call to `method`, such as `lineshaft.v1.TaskService/SubmitTask`.
     pub fn call(&self, method: &str, caller: Option<&Place>, peer: Option<SocketAddr>) -> Span {
-        let mut attributes = Vec::with_capacity(5);
-        attributes.push(KeyValue::new("rpc.system.name", "grpc"));
-        attributes.push(KeyValue::new("rpc.method", method.to_owned()));
-        if let Some(peer) = peer {
-            attributes.push(KeyValue::new("network.peer.address", peer.ip().to_string()));
-            attributes.push(KeyValue::new("network.peer.port", i64::from(peer.port())));
-            attributes.push(KeyValue::new("network.transport", "tcp"));
-        }
-        let builder = self.tracer.span_builder(method.to_owned()).with_kind(SpanKind::Server);
-        self.begin(builder.with_attributes(attributes), caller, None)
+        self.begin(SpanKind::Server, None, caller, None, |span| {
+            span.update_name(method.to_owned());
+            span.set_attribute(KeyValue::new("rpc.system.name", "grpc"));
+            span.set_attribute(KeyValue::new("rpc.method", method.to_owned()));
+            if let Some(peer) = peer {
+                span.set_attribute(KeyValue::new("network.peer.address", peer.ip().to_string()));
+                span.set_attribute(KeyValue::new("network.peer.port", i64::from(peer.port())));
+                span.set_attribute(KeyValue::new("network.transport", "tcp"));
+            }
+        })
     }
 
     /// The span of sending `count` tasks, of which the first is `task`.
     pub fn send(&self, task: &TaskId, options: &TaskOptions, count: usize, parent: Option<&Place>) -> Span {
-        let mut attributes = messaging(options, "send", "send");
-        if count == 1 {
-            attributes.push(KeyValue::new("messaging.message.id", task.to_string()));
-        } else {
-            attributes.push(KeyValue::new("messaging.batch.message_count", number(count)));
-        }
-        let builder = self.tracer.span_builder(format!("send {}", options.pool)).with_kind(SpanKind::Producer);
-        self.begin(builder.with_attributes(attributes), parent, None)
+        self.begin(SpanKind::Producer, None, parent, None, |span| {
+            span.update_name(format!("send {}", options.pool));
+            span.set_attributes(messaging(options, "send", "send"));
+            if count == 1 {
+                span.set_attribute(KeyValue::new("messaging.message.id", task.to_string()));
+            } else {
+                span.set_attribute(KeyValue::new("messaging.batch.message_count", number(count)));
+            }
+        })
     }
 
     /// The span of one attempt at a task that was sent from `sent`.
     pub fn process(&self, attempt: &AttemptView<'_>, sent: Option<&Arc<TraceContext>>) -> Span {
-        let options = attempt.options;
-        let mut attributes = messaging(options, "process", "process");
-        attributes.push(KeyValue::new("messaging.message.id", attempt.task.to_string()));
-        attributes.push(KeyValue::new("lineshaft.attempt", i64::from(attempt.number)));
-        attributes.push(KeyValue::new("lineshaft.worker", attempt.worker.to_owned()));
-        let waited = attempt.at.since(attempt.eligible_at);
-        attributes.push(KeyValue::new("lineshaft.task.wait.duration", waited.as_secs_f64()));
-        let builder = self.tracer.span_builder(format!("process {}", options.pool)).with_kind(SpanKind::Consumer);
-        let builder = builder.with_attributes(attributes).with_start_time(system_time(attempt.at));
+        self.follow(sent, attempt.at, |span| {
+            span.update_name(format!("process {}", attempt.options.pool));
+            span.set_attributes(messaging(attempt.options, "process", "process"));
+            span.set_attribute(KeyValue::new("messaging.message.id", attempt.task.to_string()));
+            span.set_attribute(KeyValue::new("lineshaft.attempt", i64::from(attempt.number)));
+            span.set_attribute(KeyValue::new("lineshaft.worker", attempt.worker.to_owned()));
+            let waited = attempt.at.since(attempt.eligible_at);
+            span.set_attribute(KeyValue::new("lineshaft.task.wait.duration", waited.as_secs_f64()));
+        })
+    }
+
+    /// The span of a task's end that no attempt tells about: it was cancelled or expired while it waited,
+    /// or lost its attempt in a crash. It takes no time.
+    pub fn settle(&self, end: &Event, sent: &Arc<TraceContext>, submitted_at: Timestamp) {
+        let span = self.follow(Some(sent), end.at, |span| {
+            span.update_name(format!("settle {}", end.options.pool));
+            span.set_attributes(messaging(&end.options, "settle", "settle"));
+            span.set_attribute(KeyValue::new("messaging.message.id", end.task.to_string()));
+            span.set_attribute(KeyValue::new("lineshaft.attempt", i64::from(end.attempt)));
+            if end.attempt == 0 {
+                let waited = end.at.since(submitted_at);
+                span.set_attribute(KeyValue::new("lineshaft.task.wait.duration", waited.as_secs_f64()));
+            }
+        });
+        span.end_process(Some(end));
+    }
+
+    /// A span of what became of a task: a child of its submission, or linked to it.
+    fn follow(&self, sent: Option<&Arc<TraceContext>>, at: Timestamp, describe: impl FnOnce(&mut SdkSpan)) -> Span {
         match sent.filter(|sent| sent.has_span()) {
-            Some(sent) if self.is_child(sent, attempt.at) => self.begin(builder, Some(&Place::new(sent.clone())), None),
-            sent => self.begin(builder, None, sent),
+            Some(sent) if self.is_child(sent, at) => {
+                let parent = Place::new(sent.clone());
+                self.begin(SpanKind::Consumer, Some(at), Some(&parent), None, describe)
+            }
+            sent => self.begin(SpanKind::Consumer, Some(at), None, sent, describe),
         }
     }
 
@@ -147,19 +171,25 @@ impl Tracing {
         }
     }
 
+    /// `describe` is only asked when the span is recorded: samplers look at traces and not at words.
     fn begin(
         &self,
-        builder: opentelemetry::trace::SpanBuilder,
+        kind: SpanKind,
+        at: Option<Timestamp>,
         parent: Option<&Place>,
         linked: Option<&Arc<TraceContext>>,
+        describe: impl FnOnce(&mut SdkSpan),
     ) -> Span {
-        let link = linked.and_then(|linked| scope::span_context(linked));
-        let builder = match link {
-            Some(link) => builder.with_links(vec![Link::with_context(link)]),
-            None => builder,
-        };
+        let mut builder = self.tracer.span_builder("").with_kind(kind);
+        builder.start_time = at.map(system_time);
         let root = Context::new();
-        let span = self.tracer.build_with_context(builder, parent.map_or(&root, Place::as_parent));
+        let mut span = self.tracer.build_with_context(builder, parent.map_or(&root, Place::as_parent));
+        if span.is_recording() {
+            describe(&mut span);
+            if let Some(link) = linked.and_then(|linked| scope::span_context(linked)) {
+                span.add_link(link, Vec::new());
+            }
+        }
         let own = span.span_context();
         let from = parent.map(|place| &place.context).or(linked);
         let context = TraceContext {
@@ -175,7 +205,7 @@ impl Tracing {
 }
 
 fn messaging(options: &TaskOptions, kind: &'static str, name: &'static str) -> Vec<KeyValue> {
-    let mut attributes = Vec::with_capacity(12);
+    let mut attributes = Vec::with_capacity(8);
     attributes.push(KeyValue::new("messaging.system", SYSTEM));
     attributes.push(KeyValue::new("messaging.operation.type", kind));
     attributes.push(KeyValue::new("messaging.operation.name", name));
@@ -251,7 +281,7 @@ impl Span {
         self.inner.lock().add_event_with_timestamp("stop requested", system_time(at), attributes);
     }
 
-    /// Ends the span of an attempt by what became of its task; `None`: nobody waits for it any more.
+    /// Ends the span of an attempt, or of an end without one, by what became of the task; `None`: nobody waits for it any more.
     pub fn end_process(&self, event: Option<&Event>) {
         let mut span = self.inner.lock();
         let Some(event) = event else {
@@ -328,7 +358,10 @@ mod tests {
     use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
 
     use super::*;
-    use crate::model::{Durability, HandlerName, Namespace, PoolName, RetryPolicy};
+    use crate::model::{
+        CancelMode, CancelReceipt, CancelRequest, Durability, FailureReason, HandlerName, Namespace, PoolName,
+        RetryPolicy, Revision, TaskState,
+    };
 
     fn options() -> TaskOptions {
         TaskOptions {
@@ -390,12 +423,59 @@ mod tests {
         assert!(is_child(TraceMode::Link, TraceMode::Auto, 0));
     }
 
+    /// The span of a task's end that no attempt tells about.
+    fn settled(state: TaskState, attempt: u32, change: Change) -> SpanData {
+        let exporter = InMemorySpanExporter::default();
+        let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
+        let tracing = Tracing::new(provider.tracer("test"), Policy::default());
+        let end = Event {
+            revision: Revision(2),
+            at: Timestamp(10_000_000),
+            task: TaskId::parse("t-1").unwrap(),
+            options: Arc::new(options()),
+            previous: TaskState::Waiting,
+            state,
+            attempt,
+            change,
+        };
+        tracing.settle(&end, &sent(TraceMode::Unset), Timestamp(4_000_000));
+        exporter.get_finished_spans().unwrap().remove(0)
+    }
+
+    fn waited(span: &SpanData) -> Option<opentelemetry::Value> {
+        let mut found = span.attributes.iter();
+        let waited = found.find(|attribute| attribute.key.as_str() == "lineshaft.task.wait.duration");
+        waited.map(|attribute| attribute.value.clone())
+    }
+
+    #[test]
+    fn an_end_without_an_attempt_is_a_moment_in_the_trace_of_the_submission() {
+        let failure = Failure::new(FailureReason::Expired, "had not started after 6s");
+        let expired = Change::Failed { failure: Box::new(failure), bill: None, output: None };
+        let span = settled(TaskState::Failed, 0, expired);
+        assert_eq!((&*span.name, span.span_kind.clone()), ("settle default", SpanKind::Consumer));
+        assert_eq!(span.parent_span_id, opentelemetry::trace::SpanId::from(0xb7ad_6b71_6920_3331_u64));
+        assert_eq!((span.start_time, span.start_time), (span.end_time, UNIX_EPOCH + Duration::from_secs(10)));
+        assert_eq!((span.status.clone(), waited(&span)), (Status::error("EXPIRED"), Some(6.0.into())));
+        let request = CancelRequest {
+            requested_at: Timestamp(9),
+            reason: "".into(),
+            requested_by: "".into(),
+            mode: CancelMode::Graceful,
+            grace: Duration::ZERO,
+        };
+        let receipt = CancelReceipt { request, stopped_at: Timestamp(9), method: StopMethod::NeverStarted };
+        let cancelled = Change::Cancelled { receipt: Box::new(receipt), bill: None, output: None };
+        let span = settled(TaskState::Cancelled, 1, cancelled);
+        assert_eq!((&*span.events[0].name, span.status.clone()), ("cancelled", Status::Unset));
+        assert_eq!(waited(&span), None, "it had been at work before");
+    }
+
     #[test]
     fn a_task_that_nobody_traced_begins_a_trace_and_its_wait_is_told() {
         let span = processed(TraceMode::Auto, None, 10);
         assert!(span.links.is_empty() && span.parent_span_id == opentelemetry::trace::SpanId::INVALID);
-        let waited = span.attributes.iter().find(|attribute| attribute.key.as_str() == "lineshaft.task.wait.duration");
-        assert_eq!(waited.map(|attribute| attribute.value.clone()), Some(0.5.into()));
+        assert_eq!(waited(&span), Some(0.5.into()));
         assert_eq!(span.start_time, UNIX_EPOCH + Duration::from_secs(10));
     }
 }

@@ -25,7 +25,7 @@ trap finish EXIT
 start() { # flags of serve; sets server and address
   rm -f "$directory/ready"
   "${CARGO_TARGET_DIR:-target}/debug/lineshaft" serve --listen 127.0.0.1:0 --ready-file "$directory/ready" "$@" \
-    2>"$directory/log" &
+    >"$directory/log" 2>&1 &
   server=$!
   for _ in $(seq 600); do
     [ ! -e "$directory/ready" ] || break

@@ -1,8 +1,13 @@
-//! A collector of the test's own: it keeps what it is told over OTLP.
+//! A collector of the test's own: it keeps what it is told over OTLP, with gRPC or HTTP, in the clear or not.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
@@ -17,10 +22,19 @@ use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use parking_lot::Mutex;
+use prost::Message;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
+use crate::security::tls::Authority;
 use crate::support::PATIENCE;
 
 /// What was told.
@@ -33,6 +47,29 @@ pub struct Told {
     pub resources: Vec<Resource>,
     /// Values of the header `x-team`.
     pub teams: Vec<String>,
+}
+
+impl Told {
+    fn take_spans(&mut self, request: ExportTraceServiceRequest) {
+        for group in request.resource_spans {
+            self.resources.extend(group.resource);
+            self.spans.extend(group.scope_spans.into_iter().flat_map(|scope| scope.spans));
+        }
+    }
+
+    fn take_logs(&mut self, request: ExportLogsServiceRequest) {
+        for group in request.resource_logs {
+            self.logs.extend(group.scope_logs.into_iter().flat_map(|scope| scope.log_records));
+        }
+    }
+
+    fn take_metrics(&mut self, request: ExportMetricsServiceRequest) {
+        for group in request.resource_metrics {
+            self.resources.extend(group.resource);
+            let metrics = group.scope_metrics.into_iter().flat_map(|scope| scope.metrics);
+            self.metrics.extend(metrics.map(|metric| metric.name));
+        }
+    }
 }
 
 /// Listens on a port of its own, as long as the test's process lives.
@@ -51,10 +88,7 @@ impl TraceService for Service {
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         let mut told = self.0.lock();
         told.teams.extend(request.metadata().get("x-team").and_then(|team| Some(team.to_str().ok()?.to_owned())));
-        for group in request.into_inner().resource_spans {
-            told.resources.extend(group.resource);
-            told.spans.extend(group.scope_spans.into_iter().flat_map(|scope| scope.spans));
-        }
+        told.take_spans(request.into_inner());
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
@@ -65,10 +99,7 @@ impl LogsService for Service {
         &self,
         request: Request<ExportLogsServiceRequest>,
     ) -> Result<Response<ExportLogsServiceResponse>, Status> {
-        let mut told = self.0.lock();
-        for group in request.into_inner().resource_logs {
-            told.logs.extend(group.scope_logs.into_iter().flat_map(|scope| scope.log_records));
-        }
+        self.0.lock().take_logs(request.into_inner());
         Ok(Response::new(ExportLogsServiceResponse::default()))
     }
 }
@@ -79,37 +110,59 @@ impl MetricsService for Service {
         &self,
         request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
-        let mut told = self.0.lock();
-        for group in request.into_inner().resource_metrics {
-            told.resources.extend(group.resource);
-            let metrics = group.scope_metrics.into_iter().flat_map(|scope| scope.metrics);
-            told.metrics.extend(metrics.map(|metric| metric.name));
-        }
+        self.0.lock().take_metrics(request.into_inner());
         Ok(Response::new(ExportMetricsServiceResponse::default()))
     }
 }
 
+/// How a collector is spoken to.
+#[derive(Clone, Copy)]
+pub enum Over<'a> {
+    /// gRPC in the clear.
+    Grpc,
+    /// HTTP in the clear.
+    Http,
+    /// gRPC with TLS, only to those to whom this authority has given a certificate.
+    GrpcTls(&'a Authority),
+    /// HTTP with TLS, likewise.
+    HttpTls(&'a Authority),
+}
+
 impl Collector {
-    /// On a thread of its own: a test that waits for a server's end must not keep it from listening.
     pub async fn start() -> Self {
-        let (tell, told_endpoint) = tokio::sync::oneshot::channel();
+        Self::start_over(Over::Grpc).await
+    }
+
+    /// On a thread of its own: a test that waits for a server's end must not keep it from listening.
+    pub async fn start_over(over: Over<'_>) -> Self {
+        let (tell, told_address) = tokio::sync::oneshot::channel();
         let told = Arc::<Mutex<Told>>::default();
-        let services = told.clone();
+        let kept = told.clone();
+        let identity = |authority: &Authority| authority.sign("collector", &["127.0.0.1"]);
+        let grpc_tls = |authority: &Authority| {
+            let (certificate, key) = identity(authority);
+            let tls = ServerTlsConfig::new().identity(Identity::from_pem(certificate, key));
+            tls.client_ca_root(Certificate::from_pem(authority.pem()))
+        };
+        let (scheme, grpc, http) = match over {
+            Over::Grpc => ("http", None, None),
+            Over::Http => ("http", None, Some(None)),
+            Over::GrpcTls(authority) => ("https", Some(grpc_tls(authority)), None),
+            Over::HttpTls(authority) => ("https", None, Some(Some(acceptor(authority, &identity(authority))))),
+        };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let serve = move || {
             runtime.block_on(async move {
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-                tell.send(format!("http://{}", listener.local_addr().unwrap())).unwrap();
-                let server = tonic::transport::Server::builder()
-                    .add_service(TraceServiceServer::new(Service(services.clone())))
-                    .add_service(LogsServiceServer::new(Service(services.clone())))
-                    .add_service(MetricsServiceServer::new(Service(services)))
-                    .serve_with_incoming(TcpListenerStream::new(listener));
-                server.await.unwrap();
+                tell.send(listener.local_addr().unwrap()).unwrap();
+                match http {
+                    Some(acceptor) => over_http(listener, acceptor, kept).await,
+                    None => over_grpc(listener, grpc, kept).await,
+                }
             });
         };
         std::thread::Builder::new().name("collector".to_owned()).spawn(serve).unwrap();
-        Self { endpoint: told_endpoint.await.unwrap(), told }
+        Self { endpoint: format!("{scheme}://{}", told_address.await.unwrap()), told }
     }
 
     /// What was told, once it is enough.
@@ -139,6 +192,70 @@ impl Collector {
     pub fn read<T>(&self, look: impl FnOnce(&Told) -> T) -> T {
         look(&self.told.lock())
     }
+}
+
+async fn over_grpc(listener: TcpListener, tls: Option<ServerTlsConfig>, told: Arc<Mutex<Told>>) {
+    let mut server = tonic::transport::Server::builder();
+    if let Some(tls) = tls {
+        server = server.tls_config(tls).unwrap();
+    }
+    let router = server
+        .add_service(TraceServiceServer::new(Service(told.clone())))
+        .add_service(LogsServiceServer::new(Service(told.clone())))
+        .add_service(MetricsServiceServer::new(Service(told)));
+    router.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
+}
+
+fn acceptor(authority: &Authority, (certificate, key): &(String, String)) -> TlsAcceptor {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().unwrap();
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let config = builder.with_client_cert_verifier(clients).with_single_cert(chain, key).unwrap();
+    TlsAcceptor::from(Arc::new(config))
+}
+
+async fn over_http(listener: TcpListener, acceptor: Option<TlsAcceptor>, told: Arc<Mutex<Told>>) {
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let (acceptor, told) = (acceptor.clone(), told.clone());
+        tokio::spawn(async move {
+            match acceptor {
+                None => listen(stream, told).await,
+                // Those who are not let in are what some tests are about.
+                Some(acceptor) => {
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        listen(stream, told).await;
+                    }
+                }
+            }
+        });
+    }
+}
+
+async fn listen(stream: impl AsyncRead + AsyncWrite + Unpin, told: Arc<Mutex<Told>>) {
+    let service = hyper::service::service_fn(move |request| take(request, told.clone()));
+    // A connection that breaks off has told what it has told.
+    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+}
+
+async fn take(
+    request: hyper::Request<Incoming>,
+    told: Arc<Mutex<Told>>,
+) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
+    let path = request.uri().path().to_owned();
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    let mut told = told.lock();
+    match &*path {
+        "/v1/traces" => told.take_spans(Message::decode(body).unwrap()),
+        "/v1/logs" => told.take_logs(Message::decode(body).unwrap()),
+        "/v1/metrics" => told.take_metrics(Message::decode(body).unwrap()),
+        _ => panic!("{path} is no path of OTLP"),
+    }
+    Ok(hyper::Response::new(Full::default()))
 }
 
 fn is_about(span: &Span, task: &str) -> bool {

@@ -9,6 +9,7 @@ use tonic::transport::Endpoint;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
+use crate::collector::Collector;
 use crate::raw::{Answer, Connection};
 use crate::support::{PATIENCE, Server, noop, task};
 
@@ -29,20 +30,24 @@ retry = { attempts = 2, delay = "10ms" }
 "#;
 
 /// The address of the port for probes, as the log says it.
-fn probes(server: &Server) -> String {
-    let log = server.log();
+pub fn probes(server: &Server) -> String {
+    probes_of(&server.log())
+}
+
+/// The same, from a log.
+pub fn probes_of(log: &str) -> String {
     let line = log.lines().find(|line| line.contains("answers probes")).expect("the port for probes is announced");
     let line: serde_json::Value = serde_json::from_str(line).unwrap();
     line["address"].as_str().unwrap().to_owned()
 }
 
-fn get(address: &str, path: &str, headers: &str) -> Answer {
+pub fn get(address: &str, path: &str, headers: &str) -> Answer {
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
     Connection::open_at(address).send(request.as_bytes())
 }
 
 /// Name and labels of each sample, and its value.
-fn samples(address: &str) -> HashMap<String, String> {
+pub fn samples(address: &str) -> HashMap<String, String> {
     let answer = get(address, "/metrics", "");
     assert_eq!((answer.status, answer.header("content-type")), (200, "text/plain; version=0.0.4; charset=utf-8"));
     let text = String::from_utf8(answer.body).unwrap();
@@ -108,6 +113,62 @@ async fn a_bucket_of_a_call_leads_to_the_callers_trace() {
     let exemplars: Vec<_> = text.lines().filter(|line| line.contains("4bf92f3577b34da6a3ce929d0e0e4736")).collect();
     assert!(exemplars.iter().any(|line| line.contains("SubmitTask")), "{exemplars:?}");
     assert!(text.ends_with("# EOF\n"));
+}
+
+/// Waits for the exemplar of a series, and answers the span that it names.
+fn exemplar(address: &str, series: &str, trace: &str) -> String {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let answer = get(address, "/metrics", "accept: application/openmetrics-text;version=1.0.0\r\n");
+        let text = String::from_utf8(answer.body).unwrap();
+        let of_series = |line: &&str| line.starts_with(series) && line.contains("_bucket{");
+        let found = text.lines().filter(of_series).find_map(|line| {
+            let (bucket, exemplar) = line.split_once(" # {")?;
+            let bound: f64 = bucket.split("le=\"").nth(1)?.split('"').next()?.parse().unwrap();
+            let (labels, value) = exemplar.split_once("} ")?;
+            let value: f64 = value.split(' ').next()?.parse().unwrap();
+            assert!(value <= bound, "{line}");
+            let span = labels.strip_prefix(&format!("trace_id=\"{trace}\",span_id=\""))?;
+            Some(span.trim_end_matches('"').to_owned())
+        });
+        if let Some(found) = found {
+            return found;
+        }
+        assert!(Instant::now() < end, "{series} never leads to {trace}: {text}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn buckets_of_waiting_and_running_lead_to_the_trace_of_the_task() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    const CALLER: &str = "00f067aa0ba902b7";
+    let submit = async |server: &Server, flags: &str| {
+        let mut request = tonic::Request::new(noop());
+        request.metadata_mut().insert("traceparent", format!("00-{TRACE}-{CALLER}-{flags}").parse().unwrap());
+        let id = server.tasks().submit_task(request).await.unwrap().into_inner().task_id;
+        server.ended(&id).await;
+    };
+    let series = ["lineshaft_task_wait_duration_seconds", "lineshaft_task_duration_seconds"];
+    // Nothing is exported: the caller's span is all there is.
+    let server = Server::start("");
+    submit(&server, "00").await;
+    let text = get(&server.address, "/metrics", "accept: application/openmetrics-text\r\n").body;
+    assert!(!String::from_utf8(text).unwrap().contains(TRACE), "nobody recorded that trace");
+    submit(&server, "01").await;
+    for series in series {
+        assert_eq!(exemplar(&server.address, series, TRACE), CALLER);
+    }
+    // Spans are exported: it is the run's own.
+    let collector = Collector::start().await;
+    let exported =
+        [("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &*collector.endpoint), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")];
+    let server = Server::start_with("", &exported);
+    submit(&server, "01").await;
+    for series in series {
+        let span = exemplar(&server.address, series, TRACE);
+        assert!(span.len() == 16 && span != CALLER, "{span}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

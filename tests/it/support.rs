@@ -41,6 +41,7 @@ fn launch(directory: &Path, variables: &[(String, String)]) -> Child {
         .arg(directory.join("ready"))
         .stdin(Stdio::null())
         .envs(variables.iter().map(|(name, value)| (name, value)))
+        .stdout(log.try_clone().unwrap())
         .stderr(log)
         .spawn()
         .unwrap();
@@ -254,6 +255,17 @@ pub fn run<'a>(program: &str, args: impl IntoIterator<Item = &'a str>) -> (bool,
     #[expect(clippy::disallowed_methods, reason = "tools of the system")]
     let output = Command::new(program).args(args).output().unwrap();
     (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+}
+
+/// A process that does not outlive its test.
+pub struct Mortal(pub Child);
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 impl Drop for Server {

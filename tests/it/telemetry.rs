@@ -6,11 +6,12 @@ use lineshaft::proto::v1::{self, TaskState};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::net::TcpListener;
 use tonic::Request;
 
-use crate::collector::{Collector, body, hex, text};
-use crate::support::{PATIENCE, Server, bytes, millis, noop, task};
+use crate::collector::{Collector, Over, body, hex, text};
+use crate::support::{BINARY, PATIENCE, Server, bytes, millis, noop, seconds, task};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
@@ -39,7 +40,21 @@ builtin = "io"
 pool = "waiting"
 "#;
 
-/// One worker thread, as on a machine with one core, and batches that are only sent at the end.
+/// Starts a server that has one core, as in a small pod: it inherits what this thread may use.
+fn start_on_one_core(config: &str, variables: &[(&str, &str)]) -> Server {
+    let all = sched_getaffinity(None).unwrap();
+    let mut one = CpuSet::new();
+    one.set((0..CpuSet::MAX_CPU).find(|core| all.is_set(*core)).unwrap());
+    sched_setaffinity(None, &one).unwrap();
+    let server = Server::start_with(config, variables);
+    sched_setaffinity(None, &all).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let cores = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
+    assert!(cores.trim().parse::<u32>().is_ok(), "one core and no range: {cores}");
+    server
+}
+
+/// Batches that are only sent at the end.
 fn variables(collector: &Collector) -> Vec<(&str, &str)> {
     vec![
         ("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint),
@@ -47,7 +62,6 @@ fn variables(collector: &Collector) -> Vec<(&str, &str)> {
         ("OTEL_METRICS_EXPORTER", "none"),
         ("OTEL_BSP_SCHEDULE_DELAY", "3600000"),
         ("OTEL_BLRP_SCHEDULE_DELAY", "3600000"),
-        ("TOKIO_WORKER_THREADS", "1"),
     ]
 }
 
@@ -75,11 +89,14 @@ async fn a_task_is_one_tree_from_its_caller_to_its_run() {
         ("OTEL_EXPORTER_OTLP_HEADERS", "x-team=blue%20sky"),
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "none"),
     ]);
-    let mut server = Server::start_with(CONFIG, &variables);
+    let mut server = start_on_one_core(CONFIG, &variables);
+    let at = &collector.endpoint;
+    let line = format!("\"message\":\"exporting traces to {at} (grpc), logs to {at} (grpc)\"");
+    assert_eq!(server.log().matches(&line).count(), 1, "{}", server.log());
     let id = server.tasks().submit_task(traced(task("where", ""))).await.unwrap().into_inner().task_id;
     let ended = server.ended(&id).await;
     stop(&mut server);
-    // On one thread the last exports still end by themselves.
+    // On one core the last exports still end by themselves.
     assert!(!server.log().contains("too slow") && !server.log().contains("lost"), "{}", server.log());
 
     let call = collector
@@ -175,6 +192,106 @@ async fn failures_retries_and_cancels_are_seen_in_the_spans() {
     assert_eq!(events, ["stop requested", "cancelled"]);
     assert_eq!(text(&stopped.attributes, "lineshaft.task.state").as_deref(), Some("CANCELLED"));
     assert_eq!(stopped.status.unwrap_or_default().code(), StatusCode::Unset);
+}
+
+#[tokio::test]
+async fn a_task_that_ends_before_it_begins_is_seen_to_end_in_its_trace() {
+    let collector = Collector::start().await;
+    let mut server = Server::start_with(CONFIG, &variables(&collector));
+    server.pause("default", true).await;
+    let submit = async |request| server.tasks().submit_task(traced(request)).await.unwrap().into_inner().task_id;
+    let queued = submit(noop()).await;
+    let delayed = submit(v1::SubmitTaskRequest { delay: seconds(3_600), ..noop() }).await;
+    let late = submit(v1::SubmitTaskRequest { expires_after: millis(50), ..noop() }).await;
+    for id in [&queued, &delayed] {
+        let request = v1::CancelTaskRequest { task_id: id.clone(), ..v1::CancelTaskRequest::default() };
+        server.tasks().cancel_task(request).await.unwrap();
+    }
+    assert_eq!(server.ended(&late).await.state(), TaskState::Failed);
+    stop(&mut server);
+    for id in [&queued, &delayed, &late] {
+        let (send, end) = (collector.span("send default", id).await, collector.span("settle default", id).await);
+        assert_eq!((hex(&end.trace_id).as_str(), &end.parent_span_id), (TRACE, &send.span_id));
+        assert_eq!(text(&end.attributes, "lineshaft.attempt").as_deref(), Some("0"));
+        assert!(end.start_time_unix_nano >= send.start_time_unix_nano);
+        assert_eq!(end.start_time_unix_nano, end.end_time_unix_nano);
+        assert_eq!(collector.spans("process default", id).len(), 0);
+    }
+    for id in [&queued, &delayed] {
+        let end = collector.span("settle default", id).await;
+        assert_eq!(end.events[0].name, "cancelled");
+        assert_eq!(text(&end.events[0].attributes, "lineshaft.stop.method").as_deref(), Some("NEVER_STARTED"));
+        assert_eq!(text(&end.attributes, "lineshaft.task.state").as_deref(), Some("CANCELLED"));
+        assert_eq!(end.status.unwrap_or_default().code(), StatusCode::Unset);
+    }
+    let expired = collector.span("settle default", &late).await;
+    assert_eq!(expired.status.as_ref().unwrap().code(), StatusCode::Error);
+    assert_eq!(text(&expired.attributes, "error.type").as_deref(), Some("EXPIRED"));
+    let waited: f64 = text(&expired.attributes, "lineshaft.task.wait.duration").unwrap().parse().unwrap();
+    assert!((0.05..60.0).contains(&waited), "{waited}");
+}
+
+#[tokio::test]
+async fn a_task_that_is_lost_in_a_crash_is_seen_to_end_in_its_trace() {
+    let collector = Collector::start().await;
+    let exported =
+        [("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &*collector.endpoint), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")];
+    let mut server = Server::start_with(CONFIG, &exported);
+    let once = v1::SubmitTaskRequest { pool: "waiting".to_owned(), at_most_once: true, ..task("wait", "60") };
+    let id = server.tasks().submit_task(traced(once)).await.unwrap().into_inner().task_id;
+    server.until(&id, TaskState::Running).await;
+    server.kill9();
+    server.start_again();
+    assert_eq!(server.ended(&id).await.state(), TaskState::Failed);
+    stop(&mut server);
+    let end = collector.span("settle waiting", &id).await;
+    assert_eq!(
+        (hex(&end.trace_id).as_str(), text(&end.attributes, "error.type").as_deref()),
+        (TRACE, Some("WORKER_LOST"))
+    );
+    assert_eq!(text(&end.attributes, "lineshaft.attempt").as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn a_script_hands_its_place_in_a_trace_on_through_the_command_line() {
+    let collector = Collector::start().await;
+    let config = format!(
+        "{CONFIG}[[handler]]\nname = \"script\"\nrunner = \"process\"\n\
+         argv = [\"/bin/sh\", \"-c\", \"exec {BINARY} task submit where --wait --server http://$(cat)\"]\n"
+    );
+    let mut server = Server::start_with(&config, &variables(&collector));
+    #[expect(clippy::disallowed_methods, reason = "the command line itself")]
+    let run = |variables: &[(&str, &str)], arguments: &[&str]| {
+        let output = std::process::Command::new(BINARY)
+            .args(arguments)
+            .env("LINESHAFT_SERVER", &server.address)
+            .env_remove("TRACEPARENT")
+            .envs(variables.iter().copied())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let parent = format!("00-{TRACE}-{CALLER}-01");
+    let place = [("TRACEPARENT", &*parent), ("TRACESTATE", "vendor=1"), ("BAGGAGE", "user=7")];
+    let told = run(&place, &["task", "run", "where", "--id", "traced"]);
+    assert!(told.starts_with(&format!("00-{TRACE}-")) && told.trim_end().ends_with("vendor=1 user=7"), "{told}");
+    // A task that is a script goes on from its own run.
+    run(&place, &["task", "run", "script", "--id", "outer", "--payload", &server.address]);
+    for nobody in ["", "nonsense", "00-0-0-00"] {
+        run(&[("TRACEPARENT", nobody)], &["task", "run", "where"]);
+    }
+    stop(&mut server);
+    let calls = |method: &str| {
+        let name = format!("lineshaft.v1.TaskService/{method}");
+        collector.read(|told| told.spans.iter().filter(|span| span.name == name).cloned().collect::<Vec<_>>())
+    };
+    let of_caller = |call: &&Span| hex(&call.trace_id) == TRACE && hex(&call.parent_span_id) == CALLER;
+    assert_eq!((calls("RunTask").len(), calls("RunTask").iter().filter(of_caller).count()), (5, 2));
+    let outer = collector.span("process default", "outer").await;
+    let inner = calls("SubmitTask");
+    assert_eq!((inner.len(), hex(&inner[0].trace_id).as_str()), (1, TRACE));
+    assert_eq!(inner[0].parent_span_id, outer.span_id);
 }
 
 #[tokio::test]
@@ -304,10 +421,24 @@ async fn what_is_secret_is_in_no_log_and_no_span() {
 
 #[tokio::test]
 async fn metrics_are_exported_as_well_and_for_the_last_time_at_the_end() {
-    let collector = Collector::start().await;
-    let exported =
-        [("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", &*collector.endpoint), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")];
-    let mut server = Server::start_with(CONFIG, &exported);
+    metrics_arrive(Over::Grpc, "grpc").await;
+}
+
+#[tokio::test]
+async fn metrics_are_exported_over_http_as_well() {
+    metrics_arrive(Over::Http, "http/protobuf").await;
+}
+
+async fn metrics_arrive(over: Over<'_>, protocol: &str) {
+    let collector = Collector::start_over(over).await;
+    let exported = [
+        ("OTEL_METRICS_EXPORTER", "otlp"),
+        ("OTEL_TRACES_EXPORTER", "none"),
+        ("OTEL_LOGS_EXPORTER", "none"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &*collector.endpoint),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+    ];
+    let mut server = start_on_one_core(CONFIG, &exported);
     let id = server.submit(noop()).await;
     server.ended(&id).await;
     // The interval is a minute: this is the last export.
@@ -330,9 +461,8 @@ async fn under_load(endpoint: &str, protocol: &str) -> (Duration, String) {
         ("OTEL_METRICS_EXPORTER", "none"),
         ("OTEL_BSP_SCHEDULE_DELAY", "10"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "64"),
-        ("TOKIO_WORKER_THREADS", "1"),
     ];
-    let mut server = Server::start_with(CONFIG, &variables);
+    let mut server = start_on_one_core(CONFIG, &variables);
     let tasks = || v1::BatchSubmitTasksRequest { tasks: vec![noop(); 500], batch_id: String::new() };
     let mut client = server.tasks();
     let mut last = String::new();

@@ -1,18 +1,28 @@
 """Runs the server against real collectors and looks at what arrived."""
 
+import asyncio
+import itertools
 import json
 import os
 import pathlib
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 
 import rotel
+from opentelemetry import propagate
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import SpanKind
 
 LINESHAFT = os.environ["LINESHAFT_BINARY"]
 AGENT = pathlib.Path(rotel.__file__).parent / "rotel-agent"
@@ -90,6 +100,52 @@ def agent(folder, grpc, http):
     return started
 
 
+CERTIFICATES = """
+new="-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
+openssl req -x509 $new -keyout ca.key -out ca.pem -days 2 -subj "/CN=collectors" \\
+  -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign
+for name in collector lineshaft; do
+  openssl req $new -keyout $name.key -out $name.csr -subj /CN=$name
+  printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n' > $name.ext
+  openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile $name.ext -out $name.pem
+done
+"""
+
+
+class Private:
+    """TLS in front of a collector that has none, for those only who show a certificate of its authority."""
+
+    def __init__(self, folder, behind):
+        subprocess.run(["bash", "-euc", CERTIFICATES], cwd=folder, check=True, capture_output=True)
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(folder / "collector.pem", folder / "collector.key")
+        self.context.load_verify_locations(folder / "ca.pem")
+        self.context.verify_mode = ssl.CERT_REQUIRED
+        self.context.set_alpn_protocols(["h2", "http/1.1"])
+        self.behind = behind
+        self.port = free_port()
+        threading.Thread(target=lambda: asyncio.run(self.serve()), daemon=True).start()
+        until("TLS listens", lambda: answers(self.port))
+
+    async def serve(self):
+        server = await asyncio.start_server(self.connected, "127.0.0.1", self.port, ssl=self.context)
+        await server.serve_forever()
+
+    async def connected(self, reader, writer):
+        behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", self.behind)
+        await asyncio.gather(self.pump(reader, behind_writer), self.pump(behind_reader, writer))
+
+    @staticmethod
+    async def pump(reader, writer):
+        try:
+            while piece := await reader.read(65536):
+                writer.write(piece)
+                await writer.drain()
+        except OSError:
+            pass  # One of the two has gone; so does the other.
+        writer.close()
+
+
 def spans(text):
     """The spans of an agent's dump: name to fields."""
     found = {}
@@ -100,13 +156,21 @@ def spans(text):
     return found
 
 
-def one_tree(folder, protocol):
+def one_tree(folder, protocol, private=False):
     folder.mkdir()
     grpc, http = free_port(), free_port()
     collector = agent(folder, grpc, http)
     port = grpc if protocol == "grpc" else http
-    server = Server(folder, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}", OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
-                    OTEL_EXPORTER_OTLP_COMPRESSION="gzip", OTEL_SERVICE_NAME="tasks")
+    where = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"}
+    if private:
+        where = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"https://localhost:{Private(folder, port).port}",
+            "OTEL_EXPORTER_OTLP_CERTIFICATE": str(folder / "ca.pem"),
+            "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": str(folder / "lineshaft.pem"),
+            "OTEL_EXPORTER_OTLP_CLIENT_KEY": str(folder / "lineshaft.key"),
+        }
+    server = Server(folder, OTEL_EXPORTER_OTLP_PROTOCOL=protocol, OTEL_EXPORTER_OTLP_COMPRESSION="gzip",
+                    OTEL_SERVICE_NAME="tasks", **where)
     submitted = server.call("SubmitTask", {"handler": "compute", "payload": {"json": 1000}},
                             traceparent=f"00-{TRACE}-{CALLER}-01")
     server.call("WaitTask", {"taskId": submitted["taskId"]})
@@ -119,7 +183,34 @@ def one_tree(folder, protocol):
     assert [span["Trace ID"] for span in (call, send, run)] == [TRACE] * 3, tree
     assert call["Parent ID"] == CALLER and send["Parent ID"] == call["ID"] and run["Parent ID"] == send["ID"], tree
     assert "service.name" in dump and "tasks" in dump and "serving" in dump, "resource and log records"
-    print(f"ok: one tree over {protocol}")
+    assert "telemetry was lost" not in server.text(), server.text()
+    print(f"ok: one tree over {protocol}{' with TLS' if private else ''}")
+
+
+def from_a_python_program(folder):
+    """A caller with OpenTelemetry of its own, which tells the same collector: one tree from there to the run."""
+    folder.mkdir()
+    grpc, http = free_port(), free_port()
+    collector = agent(folder, grpc, http)
+    server = Server(folder, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{grpc}", OTEL_EXPORTER_OTLP_PROTOCOL="grpc")
+    provider = TracerProvider(resource=Resource.create({"service.name": "shop"}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(f"http://127.0.0.1:{http}/v1/traces")))
+    with provider.get_tracer("shop").start_as_current_span("place an order", kind=SpanKind.CLIENT):
+        headers = {}
+        propagate.inject(headers)
+        submitted = server.call("SubmitTask", {"handler": "compute", "payload": {"json": 1000}}, **headers)
+    server.call("WaitTask", {"taskId": submitted["taskId"]})
+    server.stop()
+    provider.shutdown()
+    everything = ("place an order", "process default")
+    dump = until("both have told", lambda: all(name in collector.text() for name in everything) and collector.text())
+    collector.stop()
+    tree = spans(dump)
+    line = [tree[name][0] for name in ("place an order", "lineshaft.v1.TaskService/SubmitTask", "send default", "process default")]
+    assert not line[0].get("Parent ID"), line
+    for parent, child in itertools.pairwise(line):
+        assert child["Parent ID"] == parent["ID"] and child["Trace ID"] == parent["Trace ID"], line
+    print("ok: one tree from a Python program to the run of its task")
 
 
 def awaited(folder):
@@ -176,6 +267,9 @@ def main():
         folder = pathlib.Path(temporary)
         one_tree(folder / "grpc", "grpc")
         one_tree(folder / "http", "http/protobuf")
+        one_tree(folder / "grpc-tls", "grpc", private=True)
+        one_tree(folder / "http-tls", "http/protobuf", private=True)
+        from_a_python_program(folder / "python")
         awaited(folder / "awaited")
         killed_under_load(folder / "killed")
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The real binary against real collectors, over gRPC and over HTTP: one task of a caller with a trace is one
+# The real binary against real collectors, over gRPC and over HTTP, with TLS and without: one task of a caller with a trace is one
 # tree there; a collector that is killed and comes back under load costs telemetry and no task.
-# Installs the collectors; needs Python 3.
+# Installs the collectors; needs Python 3 and openssl.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here="$PWD/tests/observability"

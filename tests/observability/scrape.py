@@ -73,7 +73,7 @@ def start_server(folder):
     arguments = ["serve", "--listen", "127.0.0.1:0", "--config", folder / "config.toml"]
     arguments += ["--data-dir", folder / "data", "--ready-file", ready]
     with log.open("w") as err:
-        server = subprocess.Popen([os.environ["LINESHAFT_BINARY"], *arguments], stderr=err)
+        server = subprocess.Popen([os.environ["LINESHAFT_BINARY"], *arguments], stdout=err, stderr=err)
 
     def addresses():
         if server.poll() is not None:
@@ -191,12 +191,12 @@ def main():
             failed = 'lineshaft_task_finished_total{result="failed",error_type="HANDLER_ERROR"}'
             until("the failure is seen", lambda: asked.value(failed) == 1)
             until("rates can be computed", lambda: asked.value("rate(lineshaft_task_submitted_total[1m])") is not None)
-            exemplars = "rpc_server_call_duration_seconds_bucket"
-            end = time.time()
-            seen = until("an exemplar", lambda: asked.ask("query_exemplars", query=exemplars, start=end - 300, end=end + 300))
-            traces = {exemplar["labels"]["trace_id"] for found in seen for exemplar in found["exemplars"]}
-            if traces != {TRACE}:
-                raise SystemExit(f"exemplars of other traces: {traces}")
+            for what in ("rpc_server_call", "lineshaft_task", "lineshaft_task_wait"):
+                query = {"query": f"{what}_duration_seconds_bucket", "start": time.time() - 300, "end": time.time() + 300}
+                seen = until(f"an exemplar of {what}", lambda: asked.ask("query_exemplars", **query))
+                traces = {exemplar["labels"]["trace_id"] for found in seen for exemplar in found["exemplars"]}
+                if traces != {TRACE}:
+                    raise SystemExit(f"exemplars of other traces: {what} {traces}")
             panels, rules = check_expressions(asked)
             print(f"20 tasks, 1 failure, exemplars; {panels} expressions of the dashboard and {rules} alerts evaluated")
         finally:

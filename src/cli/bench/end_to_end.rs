@@ -19,7 +19,7 @@ use crate::proto::v1::{
 };
 
 /// Tasks that are submitted and not seen completed.
-const BACKLOG: usize = 20_000;
+pub const BACKLOG: usize = 20_000;
 /// Watchers of the same tasks.
 const WATCHERS: usize = 50;
 /// How long the last completions may take after the last submission.
@@ -48,6 +48,11 @@ pub async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
 impl Flow {
     /// Completions per second; also checks that each submitted task was seen completed once.
     pub async fn run(&self, plan: &Plan, server: &Server) -> Result<f64> {
+        Ok(self.count(plan, server).await?.0)
+    }
+
+    /// Completions per second in the window, and how many there were in all.
+    pub async fn count(&self, plan: &Plan, server: &Server) -> Result<(f64, u64)> {
         let window = Window::soon(plan.span);
         let room = Arc::new(Semaphore::new(self.backlog));
         let submitted = Arc::new(AtomicU64::new(0));
@@ -73,7 +78,7 @@ impl Flow {
         let in_window = tokio::time::timeout(DRAIN_WITHIN, watcher).await;
         let in_window =
             in_window.map_err(|_| format!("not every task was seen completed within {DRAIN_WITHIN:?}"))??;
-        Ok(window.rate(in_window?))
+        Ok((window.rate(in_window?), submitted.load(Ordering::SeqCst)))
     }
 }
 

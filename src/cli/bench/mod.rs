@@ -21,7 +21,9 @@ mod process;
 mod report;
 mod restart;
 mod server;
+mod sink;
 mod submit;
+mod telemetry;
 
 use report::Report;
 
@@ -76,9 +78,11 @@ pub enum Scenario {
     Restart,
     /// Stopping a task that computes.
     Cancel,
+    /// No-op tasks with and without telemetry, by turns.
+    Telemetry,
 }
 
-const ALL: [Scenario; 11] = [
+const ALL: [Scenario; 12] = [
     Scenario::SubmitUnary,
     Scenario::SubmitBatch,
     Scenario::SubmitStream,
@@ -90,6 +94,7 @@ const ALL: [Scenario; 11] = [
     Scenario::Memory,
     Scenario::Restart,
     Scenario::Cancel,
+    Scenario::Telemetry,
 ];
 
 impl Scenario {
@@ -165,6 +170,7 @@ async fn measure(scenario: Scenario, plan: &Plan, report: &mut Report) -> Result
         Scenario::Process => process::run(plan, report).await,
         Scenario::Memory => memory::run(plan, report).await,
         Scenario::Restart => restart::run(plan, report).await,
+        Scenario::Telemetry => telemetry::run(plan, report).await,
     }
 }
 

@@ -44,6 +44,13 @@ impl Server {
         Ok(Self { child, scratch })
     }
 
+    /// Starts one with an empty store and these variables for its telemetry, and no other.
+    pub async fn telling(plan: &Plan, variables: &[(&str, String)]) -> Result<Self> {
+        let scratch = Scratch::new(&plan.directory, false)?;
+        let child = Child::start_telling(scratch.path(), &config(true, None), variables).await?;
+        Ok(Self { child, scratch })
+    }
+
     /// A client on a connection of its own.
     pub async fn tasks(&self) -> Result<Tasks> {
         Ok(child::tasks(self.child.connect().await?))

@@ -1,7 +1,7 @@
 //! `expression`: evaluates an expression of the Common Expression Language over variables.
 //!
 //! The language has no loops but macros over lists, and the crate has no budget of its own;
-//! [`meter`](super::meter) gives it one, so that an expression is bounded in time and memory and can
+//! `meter` gives it one, so that an expression is bounded in time and memory and can
 //! be stopped.
 
 use std::collections::HashMap;

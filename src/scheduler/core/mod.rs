@@ -19,11 +19,14 @@ mod model_test;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use crate::model::{Change, Event, Namespace, PoolName, PoolSpec, Revision, TaskId, TaskState, Timestamp};
+use crate::model::{
+    Change, Event, Namespace, PoolName, PoolSpec, Revision, TaskId, TaskState, Timestamp, TraceContext,
+};
 use crate::pool::{Assignment, Ticket};
 use crate::runners::StopCause;
 
@@ -64,6 +67,17 @@ pub struct Dispatch {
     pub held_back: [bool; 4],
 }
 
+/// A traced task has ended, and no attempt of this server can tell.
+#[derive(Debug)]
+pub struct Unattempted {
+    /// Place of its end in [`Output::events`].
+    pub event: usize,
+    /// Where it comes from.
+    pub trace: Arc<TraceContext>,
+    /// When it was accepted.
+    pub submitted_at: Timestamp,
+}
+
 /// What follows from commands: events to make durable, then effects to release.
 #[derive(Debug, Default)]
 pub struct Output {
@@ -77,6 +91,8 @@ pub struct Output {
     pub confirms: Vec<Ticket>,
     /// Assigned attempts whose task has expired: recall them, and tell [`Core::recalled_expired`].
     pub recalls: Vec<Ticket>,
+    /// For traces.
+    pub unattempted: Vec<Unattempted>,
 }
 
 /// The scheduler's state.
@@ -182,6 +198,11 @@ impl Core {
         out: &mut Output,
     ) {
         let Some(task) = self.tasks.get(slot) else { return };
+        let untold = state.is_terminal() && (task.state != TaskState::Running || task.fence == 0);
+        if let Some(trace) = task.spec.extras().trace.as_ref().filter(|_| untold) {
+            let (event, submitted_at) = (out.events.len(), task.submitted_at);
+            out.unattempted.push(Unattempted { event, trace: trace.clone(), submitted_at });
+        }
         let event = Event {
             revision: self.revision.next(),
             at,

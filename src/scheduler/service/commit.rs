@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use crate::model::{Change, Durability, Event, Timestamp};
 use crate::pool::Attempt;
 use crate::store::{Commit, StoreError};
+use crate::telemetry::trace;
 
 use super::{LINGER, Service};
-use crate::scheduler::core::{Dispatch, Output};
+use crate::scheduler::core::{Dispatch, Output, Unattempted};
 use crate::scheduler::refusal::{Refusal, StoreUnavailable};
 use crate::scheduler::requests::{Answer, Input};
 
@@ -33,6 +34,15 @@ pub(super) struct Pending {
 impl Pending {
     pub(super) fn is_empty(&self) -> bool {
         self.events.is_empty() && self.dispatches.is_empty() && self.answers.is_empty()
+    }
+}
+
+/// Shows in their traces how tasks ended that no attempt tells about.
+pub(super) fn tell(out: &mut Output) {
+    for Unattempted { event, trace, submitted_at } in out.unattempted.drain(..) {
+        if let (Some(tracing), Some(event)) = (trace::tracing(), out.events.get(event)) {
+            tracing.settle(event, &trace, submitted_at);
+        }
     }
 }
 
@@ -69,6 +79,7 @@ impl Service {
             }
             self.pending.dispatches.push((pool, attempts, held_back));
         }
+        tell(out);
         self.pending.urgent |= out.events.iter().any(|event| !matches!(event.change, Change::Started { .. }));
         self.pending.events.append(&mut out.events);
     }

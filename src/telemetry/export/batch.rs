@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use opentelemetry_sdk::error::OTelSdkResult;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,8 @@ pub struct Counts {
     exported: AtomicU64,
     queue_full: AtomicU64,
     failed: AtomicU64,
+    /// Why the last call failed, where the library does not tell.
+    why: Mutex<Option<String>>,
 }
 
 /// One reading of [`Counts`]; items are spans, log records, or exports of metrics.
@@ -35,8 +38,9 @@ pub struct Tally {
 }
 
 impl Counts {
-    pub(super) const fn new(signal: Signal) -> Self {
-        Self { signal, exported: AtomicU64::new(0), queue_full: AtomicU64::new(0), failed: AtomicU64::new(0) }
+    pub(super) fn new(signal: Signal) -> Self {
+        let zero = AtomicU64::default;
+        Self { signal, exported: zero(), queue_full: zero(), failed: zero(), why: Mutex::new(None) }
     }
 
     /// How it stands.
@@ -51,13 +55,24 @@ impl Counts {
         }
     }
 
+    /// Notes why a call failed, if it did, for the end of its export.
+    pub(super) fn note(&self, why: Option<String>) {
+        *self.why.lock() = why;
+    }
+
     /// Notes how an export of so many items ended.
     pub(super) fn settle(&self, items: u64, result: &OTelSdkResult) {
         match result {
             Ok(()) => drop(self.exported.fetch_add(items, Ordering::Relaxed)),
             Err(error) => {
                 self.failed.fetch_add(items, Ordering::Relaxed);
-                tracing::warn!(signal = self.signal.name(), items, %error, "telemetry is dropped: it could not be exported");
+                let error = self.why.lock().take().map_or_else(|| error.to_string(), |why| format!("{error}: {why}"));
+                tracing::warn!(
+                    signal = self.signal.name(),
+                    items,
+                    error,
+                    "telemetry is dropped: it could not be exported"
+                );
             }
         }
     }
@@ -150,7 +165,6 @@ mod tests {
     use std::time::Duration;
 
     use opentelemetry_sdk::error::OTelSdkError;
-    use parking_lot::Mutex;
 
     use super::*;
 

@@ -83,7 +83,7 @@ impl Exporters {
         let _inside = runtime.enter();
         let [traces, _, logs] = &self.counts;
         if let Some(target) = &self.settings.traces {
-            let exporter = transport::spans(target)?;
+            let exporter = transport::spans(target, traces)?;
             let batching = self.settings.span_batches;
             let sink = spans::Sink::new(exporter, &self.resource, self.settings.span_bounds.value_length);
             let (queue, courier) = batch::Queue::start(runtime, batching, traces.clone(), self.close.clone(), sink);
@@ -92,7 +92,7 @@ impl Exporters {
             self.tracer = Some(provider.tracer(SCOPE));
         }
         if let Some(target) = &self.settings.logs {
-            let sink = logs::Sink::new(transport::logs(target)?, &self.resource);
+            let sink = logs::Sink::new(transport::logs(target, logs)?, &self.resource);
             let batching = self.settings.log_batches;
             let (queue, courier) = batch::Queue::start(runtime, batching, logs.clone(), self.close.clone(), sink);
             self.couriers.push(courier);
@@ -134,8 +134,9 @@ impl Exporters {
     pub fn metric_reader(&self) -> Result<Option<PeriodicReader<CountedExporter>>, TransportError> {
         let (Some(target), Some(runtime)) = (&self.settings.metrics, &self.runtime) else { return Ok(None) };
         let _inside = runtime.enter();
-        let exporter = transport::metrics(target, self.settings.metric_deltas)?;
-        let exporter = CountedExporter::new(exporter, self.counts[1].clone());
+        let exporter = transport::metrics(target, self.settings.metric_deltas, &self.counts[1])?;
+        let limit = self.settings.metric_timeout;
+        let exporter = CountedExporter::new(exporter, self.counts[1].clone(), runtime.handle().clone(), limit);
         Ok(Some(PeriodicReader::builder(exporter).with_interval(self.settings.metric_interval).build()))
     }
 
@@ -254,14 +255,19 @@ mod tests {
     }
 
     #[test]
-    fn certificates_that_are_not_there_are_named() {
-        let variables =
-            [("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c:4318"), ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/no/such.pem")];
-        let variables: Variables =
-            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let settings = Settings::read(variables.clone().into_iter(), "", "");
-        let error = Exporters::start(settings, &variables, "i").err().unwrap().to_string();
-        assert!(error.contains("/no/such.pem"), "{error}");
+    fn certificates_that_are_not_there_or_none_are_named() {
+        let none = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let [all, own, key] = ["CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"];
+        for endpoint in ["https://c:4317", "https://c:4318"] {
+            for wrong in [&[(all, "/no/such.pem")][..], &[(all, none)], &[(own, none), (key, none)]] {
+                let named = |(name, path): &(&str, &str)| (format!("OTEL_EXPORTER_OTLP_{name}"), (*path).to_owned());
+                let mut variables: Variables = wrong.iter().map(named).collect();
+                variables.insert("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), endpoint.to_owned());
+                let settings = Settings::read(variables.clone().into_iter(), "", "");
+                let error = Exporters::start(settings, &variables, "i").err().unwrap().to_string();
+                assert!(error.contains(wrong[0].1), "{error}");
+            }
+        }
     }
 
     #[test]

@@ -132,6 +132,8 @@ pub struct Settings {
     pub log_batches: Batching,
     /// Time between two exports of metrics.
     pub metric_interval: Duration,
+    /// Longest that one export of metrics may take.
+    pub metric_timeout: Duration,
     /// Points tell the change since the export before, where that is possible.
     pub metric_deltas: bool,
     /// `OTEL_SERVICE_NAME`.
@@ -169,6 +171,7 @@ impl Settings {
             log_batches: reader.batching("OTEL_BLRP", 1_000),
             span_bounds: reader.span_bounds(),
             metric_interval: reader.millis("OTEL_METRIC_EXPORT_INTERVAL").unwrap_or(Duration::from_mins(1)),
+            metric_timeout: reader.millis("OTEL_METRIC_EXPORT_TIMEOUT").unwrap_or(Duration::from_secs(30)),
             metric_deltas: reader.deltas(),
             service_name: reader.text("OTEL_SERVICE_NAME").map(str::to_owned),
             attributes: reader.attributes(),
@@ -202,7 +205,14 @@ impl Reader {
 
     fn ignore(&mut self, name: &str, why: impl Display) {
         // Not the value: it may hold a secret, such as a header or a URL with a password.
-        self.warnings.push(format!("{name} is ignored: {why}"));
+        self.warn(format!("{name} is ignored: {why}"));
+    }
+
+    /// Once, although three signals ask.
+    fn warn(&mut self, warning: String) {
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
     }
 
     fn flag(&mut self, name: &str) -> bool {
@@ -276,6 +286,7 @@ impl Reader {
         if !self.wants(signal, own.is_some() || all.is_some()) {
             return None;
         }
+        self.check_what_the_library_reads(signal);
         let said = own.as_deref().or(all.as_deref());
         let protocol = self.protocol(signal, protocol, said);
         let endpoint = match (own, protocol) {
@@ -295,6 +306,23 @@ impl Reader {
             certificate: self.of_signal(signal, "CERTIFICATE").map(|(_, path)| path.into()),
             identity: self.identity(signal),
         })
+    }
+
+    /// The library leaves out what it cannot use, and says nothing.
+    fn check_what_the_library_reads(&mut self, signal: Signal) {
+        let found = |(name, value): (String, &str)| (name, value.to_owned());
+        if let Some((name, value)) = self.of_signal(signal, "COMPRESSION").map(found)
+            && !matches!(&*value, "gzip" | "none")
+        {
+            self.ignore(&name, "expected gzip or none");
+        }
+        if let Some((name, value)) = self.of_signal(signal, "HEADERS").map(found) {
+            let is_key = |key: &str| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
+            let is_pair = |pair: &str| pair.split_once('=').is_some_and(|(key, _)| is_key(key.trim()));
+            if !value.split_terminator(',').all(is_pair) {
+                self.warn(format!("a part of {name} is ignored: expected key=value pairs with commas between them"));
+            }
+        }
     }
 
     /// Without a word, port 4317 is gRPC, and everything else HTTP.
@@ -413,7 +441,8 @@ impl Reader {
             self.variables.keys().filter(|name| unsupported(name).is_some()).cloned().collect();
         named.sort();
         for name in named {
-            if let Some(why) = unsupported(&name) {
+            let usual = name == "OTEL_METRICS_EXEMPLAR_FILTER" && self.text(&name) == Some("trace_based");
+            if let Some(why) = unsupported(&name).filter(|_| !usual) {
                 self.ignore(&name, why);
             }
         }
@@ -425,6 +454,11 @@ fn unsupported(name: &str) -> Option<&'static str> {
         "OTEL_CONFIG_FILE" | "OTEL_EXPERIMENTAL_CONFIG_FILE" => "files of the declarative configuration are not read",
         "OTEL_EXPORTER_PROMETHEUS_HOST" | "OTEL_EXPORTER_PROMETHEUS_PORT" => "/metrics is on the server's own port",
         "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION" => "every histogram has buckets of its own",
+        "OTEL_LOG_LEVEL" => "the setting log.filter decides what is logged",
+        "OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT" | "OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT" => {
+            "log records are not bounded by it"
+        }
+        "OTEL_METRICS_EXEMPLAR_FILTER" => "exemplars are of sampled traces",
         "OTEL_EXPORTER_ZIPKIN_ENDPOINT" | "OTEL_EXPORTER_ZIPKIN_TIMEOUT" => "only OTLP is spoken",
         _ => return None,
     })

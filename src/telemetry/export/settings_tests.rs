@@ -110,16 +110,34 @@ fn what_cannot_be_understood_is_ignored_reported_and_not_shown() {
         ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/only.key"),
         ("OTEL_RESOURCE_ATTRIBUTES", "a=1,secret"),
         ("OTEL_CONFIG_FILE", "/otel.yaml"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip"),
+        ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "a=1,secret"),
+        ("OTEL_LOG_LEVEL", "debug"),
+        ("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "3"),
+        ("OTEL_METRICS_EXEMPLAR_FILTER", "always_on"),
     ]);
     assert!(settings.traces.is_some());
     assert_eq!(settings.propagators, Propagators { trace_context: false, baggage: true });
     assert_eq!((settings.span_batches.queue_max, settings.sampler), (2_048, SamplerKind::default()));
     assert_eq!(settings.attributes, []);
     let all = settings.warnings.join("\n");
-    for name in
-        ["SDK_DISABLED", "TIMEOUT", "PROTOCOL", "QUEUE_SIZE", "PROPAGATORS", "SAMPLER", "CLIENT", "RESOURCE", "CONFIG"]
-    {
-        assert!(all.contains(name), "{name}: {all}");
+    for name in [
+        "SDK_DISABLED",
+        "TIMEOUT",
+        "PROTOCOL",
+        "QUEUE_SIZE",
+        "PROPAGATORS",
+        "SAMPLER",
+        "CLIENT_CERTIFICATE",
+        "RESOURCE",
+        "CONFIG",
+        "COMPRESSION",
+        "TRACES_HEADERS",
+        "LOG_LEVEL",
+        "LOGRECORD",
+        "EXEMPLAR_FILTER",
+    ] {
+        assert_eq!(all.matches(name).count(), 1, "{name}: {all}");
     }
     assert!(!all.contains("secret") && !all.contains("pigeon"), "{all}");
 }
@@ -135,6 +153,11 @@ fn batches_and_bounds_are_those_of_the_variables() {
         ("OTEL_SPAN_EVENT_COUNT_LIMIT", "3"),
         ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "20"),
         ("OTEL_METRIC_EXPORT_INTERVAL", "250"),
+        ("OTEL_METRIC_EXPORT_TIMEOUT", "80"),
+        ("OTEL_METRICS_EXEMPLAR_FILTER", "trace_based"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=a%20b, x=,"),
         ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "Delta"),
         ("OTEL_RESOURCE_ATTRIBUTES", "team=a%20b, k8s.pod.name=p-0"),
     ]);
@@ -146,6 +169,7 @@ fn batches_and_bounds_are_those_of_the_variables() {
     let bounds = settings.span_bounds;
     assert_eq!((bounds.attributes, bounds.events, bounds.value_length), (Some(9), Some(3), Some(20)));
     assert_eq!((settings.metric_interval, settings.metric_deltas), (Duration::from_millis(250), true));
+    assert_eq!((settings.metric_timeout, settings.warnings.len()), (Duration::from_millis(80), 0));
     let pairs = [("team", "a b"), ("k8s.pod.name", "p-0")];
     assert_eq!(settings.attributes, pairs.map(|(key, value)| (key.to_owned(), value.to_owned())));
 }

@@ -1,7 +1,9 @@
 //! Exporters of OTLP, with the certificates that the library does not read by itself.
 //!
-//! Headers and compression are the library's business: it reads their variables.
+//! Headers and compression are the library's business: it reads their variables. It keeps the reason to itself
+//! when a call over HTTP fails; so its client notes it down.
 
+use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +11,7 @@ use std::sync::Arc;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use opentelemetry_http::hyper::HyperClient;
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{
     ExporterBuildError, LogExporter, MetricExporter, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
 };
@@ -18,6 +21,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
+use super::Counts;
 use super::settings::{Protocol, Target};
 
 /// Why nothing can be exported.
@@ -44,7 +48,7 @@ pub enum TransportError {
 
 /// The three builders have the same methods and no trait in common.
 macro_rules! over {
-    ($builder:expr, $target:expr) => {
+    ($builder:expr, $target:expr, $counts:expr) => {
         match $target.protocol {
             Protocol::Grpc => {
                 let builder = $builder.with_tonic().with_endpoint(&$target.endpoint).with_timeout($target.timeout);
@@ -56,26 +60,26 @@ macro_rules! over {
             Protocol::Http => {
                 let builder = $builder.with_http().with_endpoint(&$target.endpoint).with_timeout($target.timeout);
                 let builder = builder.with_protocol(opentelemetry_otlp::Protocol::HttpBinary);
-                builder.with_http_client(http_client($target)?).build()?
+                builder.with_http_client(http_client($target, $counts)?).build()?
             }
         }
     };
 }
 
 /// Call it inside the exporters' runtime.
-pub(super) fn spans(target: &Target) -> Result<SpanExporter, TransportError> {
-    Ok(over!(SpanExporter::builder(), target))
+pub(super) fn spans(target: &Target, counts: &Arc<Counts>) -> Result<SpanExporter, TransportError> {
+    Ok(over!(SpanExporter::builder(), target, counts))
 }
 
 /// Call it inside the exporters' runtime.
-pub(super) fn logs(target: &Target) -> Result<LogExporter, TransportError> {
-    Ok(over!(LogExporter::builder(), target))
+pub(super) fn logs(target: &Target, counts: &Arc<Counts>) -> Result<LogExporter, TransportError> {
+    Ok(over!(LogExporter::builder(), target, counts))
 }
 
 /// Call it inside the exporters' runtime.
-pub(super) fn metrics(target: &Target, deltas: bool) -> Result<MetricExporter, TransportError> {
+pub(super) fn metrics(target: &Target, deltas: bool, counts: &Arc<Counts>) -> Result<MetricExporter, TransportError> {
     let temporality = if deltas { Temporality::Delta } else { Temporality::Cumulative };
-    Ok(over!(MetricExporter::builder().with_temporality(temporality), target))
+    Ok(over!(MetricExporter::builder().with_temporality(temporality), target, counts))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TransportError> {
@@ -87,19 +91,52 @@ fn grpc_tls(target: &Target) -> Result<Option<ClientTlsConfig>, TransportError> 
         return Ok(None);
     }
     let mut tls = match &target.certificate {
-        Some(path) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(path)?)),
+        Some(path) => {
+            certificates(path)?;
+            ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(path)?))
+        }
         None => ClientTlsConfig::new().with_native_roots(),
     };
     if let Some((certificate, key)) = &target.identity {
+        certificates(certificate)?;
+        private_key(key)?;
         tls = tls.identity(Identity::from_pem(read(certificate)?, read(key)?));
     }
     Ok(Some(tls))
 }
 
-fn http_client(target: &Target) -> Result<HyperClient<HttpsConnector<HttpConnector>>, TransportError> {
+fn http_client(target: &Target, counts: &Arc<Counts>) -> Result<Noting, TransportError> {
     let tls = http_tls(target)?;
     let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-    Ok(HyperClient::new(connector, target.timeout, None))
+    Ok(Noting { client: HyperClient::new(connector, target.timeout, None), counts: counts.clone() })
+}
+
+/// Notes why a call has failed, if it has.
+#[derive(Debug)]
+struct Noting {
+    client: HyperClient<HttpsConnector<HttpConnector>>,
+    counts: Arc<Counts>,
+}
+
+#[tonic::async_trait]
+impl HttpClient for Noting {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let answer = self.client.send_bytes(request).await;
+        self.counts.note(answer.as_ref().err().map(|error| with_causes(&**error)));
+        answer
+    }
+}
+
+/// That a certificate was not believed stands deep down.
+fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let mut texts = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        texts.push(error.to_string());
+        next = error.source();
+    }
+    texts.dedup();
+    texts.join(": ")
 }
 
 fn http_tls(target: &Target) -> Result<ClientConfig, TransportError> {
@@ -125,7 +162,11 @@ fn malformed(path: &Path) -> impl FnOnce(rustls::pki_types::pem::Error) -> Trans
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TransportError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
-    found.map_err(malformed(path))
+    let found = found.map_err(malformed(path))?;
+    if found.is_empty() {
+        return Err(TransportError::Pem { path: path.to_owned(), source: io::Error::other("it holds no certificate") });
+    }
+    Ok(found)
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TransportError> {

@@ -93,7 +93,10 @@ impl Call {
             let given = if is_fault(place) { &labels[..] } else { &labels[..3] };
             self.meter.metrics.instruments().distribution(&table::RPC_DURATION, given)
         };
-        series.by_status[place].get_or_init(make).record(self.began.elapsed(), self.trace);
+        let took = self.began.elapsed();
+        let series = series.by_status[place].get_or_init(make);
+        series.record(took);
+        series.remember(took, self.trace);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Instruments made from rows of the table.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use hashbrown::HashMap;
@@ -17,6 +17,13 @@ pub(super) struct Instruments {
     counters: Mutex<HashMap<&'static str, Counter<u64>>>,
     histograms: Mutex<HashMap<&'static str, Histogram<f64>>>,
     exemplars: Known,
+    asked: Arc<Mutex<Vec<Weak<dyn Untold>>>>,
+}
+
+/// Somebody who has measured more than the SDK knows.
+pub(super) trait Untold: Send + Sync {
+    /// Tells the SDK. Must not make series: it is called while the SDK collects.
+    fn tell(&self);
 }
 
 /// Keys and values of a series.
@@ -24,7 +31,26 @@ pub(super) type Labels<'a> = [(&'static str, &'a str)];
 
 impl Instruments {
     pub fn new(meter: Meter) -> Self {
-        Self { meter, counters: Mutex::default(), histograms: Mutex::default(), exemplars: Known::default() }
+        let asked: Arc<Mutex<Vec<Weak<dyn Untold>>>> = Arc::default();
+        let ask = asked.clone();
+        // A gauge without a value is never shown; it is there to be called first of all at each collection.
+        let _registered = meter
+            .f64_observable_gauge("lineshaft.untold")
+            .with_callback(move |_| {
+                ask.lock().retain(|untold| {
+                    untold.upgrade().is_some_and(|untold| {
+                        untold.tell();
+                        true
+                    })
+                });
+            })
+            .build();
+        Self { meter, counters: Mutex::default(), histograms: Mutex::default(), exemplars: Known::default(), asked }
+    }
+
+    /// Who is asked to tell what is untold before each collection, as long as there is somebody.
+    pub fn ask_before_collecting(&self, untold: Weak<dyn Untold>) {
+        self.asked.lock().push(untold);
     }
 
     pub fn exemplars(&self) -> &Known {
@@ -104,11 +130,14 @@ pub(super) struct Distribution {
 }
 
 impl Distribution {
-    pub fn record(&self, span: Duration, trace: Option<Trace>) {
-        let seconds = span.as_secs_f64();
-        self.bound.record(seconds);
+    pub fn record(&self, span: Duration) {
+        self.bound.record(span.as_secs_f64());
+    }
+
+    /// Remembers a trace whose value is recorded now or soon.
+    pub fn remember(&self, span: Duration, trace: Option<Trace>) {
         if let Some(trace) = trace {
-            self.exemplars.offer(seconds, trace);
+            self.exemplars.offer(span.as_secs_f64(), trace);
         }
     }
 

@@ -1,29 +1,57 @@
-//! What becomes of tasks and attempts.
+//! What becomes of tasks.
 //!
-//! Tasks are counted when their events are durable, by the scheduler's own thread; attempts by the
-//! worker that ran them. Handlers and pools that are not registered count as `other`.
+//! They are counted when their events are durable, by the scheduler's own thread: in plain numbers, of
+//! which the SDK is told once for each commit. Handlers and pools that are not registered count as `other`.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashMap;
 use opentelemetry::metrics::BoundCounter;
 
-use crate::model::{Catalog, Change, Event, FailureReason, HandlerName, Namespace, PoolName, Priority, TaskOptions};
+use crate::model::{Catalog, Change, Event, HandlerName, Namespace, PoolName, Priority, TaskOptions};
 
-use super::exemplar::Trace;
 use super::instruments::Distribution;
 use super::{Metrics, table};
 
 /// Namespaces with series of their own.
 const NAMESPACES_MAX: usize = 64;
 /// What everything else is called.
-const OTHER: &str = "other";
+pub(super) const OTHER: &str = "other";
 /// Places for every [`FailureReason`] by its number.
-const REASONS: usize = 11;
+pub(super) const REASONS: usize = 11;
 
-/// A counter that is bound when it is first needed.
-type Lazy = Option<BoundCounter<u64>>;
+/// Place of a counter that is bound when it is first needed.
+type Lazy = Option<usize>;
+
+/// The counters, and what was added since the SDK was last told.
+#[derive(Default)]
+struct Counters {
+    all: Vec<(BoundCounter<u64>, u64)>,
+    /// Those that something was added to.
+    changed: Vec<usize>,
+}
+
+impl Counters {
+    fn add(&mut self, place: &mut Lazy, make: impl FnOnce() -> BoundCounter<u64>) {
+        let place = *place.get_or_insert_with(|| {
+            self.all.push((make(), 0));
+            self.all.len() - 1
+        });
+        let (_, added) = &mut self.all[place];
+        if *added == 0 {
+            self.changed.push(place);
+        }
+        *added += 1;
+    }
+
+    fn tell(&mut self) {
+        for place in self.changed.drain(..) {
+            let (counter, added) = &mut self.all[place];
+            counter.add(std::mem::take(added));
+        }
+    }
+}
 
 /// Name of a priority as an attribute.
 pub(super) fn label(priority: Priority) -> &'static str {
@@ -38,6 +66,7 @@ pub struct CommitMeter {
     series: Vec<TaskSeries>,
     namespaces: HashMap<Namespace, usize>,
     tenants: Vec<TenantSeries>,
+    counters: Counters,
     /// Series of the event before: most of a commit are alike.
     last: Option<(Arc<TaskOptions>, Place)>,
     duration: Distribution,
@@ -64,10 +93,9 @@ struct TaskSeries {
 
 struct TenantSeries {
     name: String,
-    submitted: Lazy,
-    completed: Lazy,
-    failed: Lazy,
-    cancelled: Lazy,
+    accepted: Lazy,
+    /// Completed, failed, cancelled.
+    ended: [Lazy; 3],
 }
 
 impl CommitMeter {
@@ -86,6 +114,7 @@ impl CommitMeter {
             series: Vec::new(),
             namespaces: HashMap::new(),
             tenants: Vec::new(),
+            counters: Counters::default(),
             last: None,
         }
     }
@@ -95,7 +124,7 @@ impl CommitMeter {
         if !self.metrics.is_on() {
             return;
         }
-        self.duration.record(took, None);
+        self.duration.record(took);
         self.size.count(events.len());
         for event in events {
             if counts(&event.change) {
@@ -103,6 +132,7 @@ impl CommitMeter {
                 self.count(place, event);
             }
         }
+        self.counters.tell();
     }
 
     /// The store has refused a commit.
@@ -156,42 +186,43 @@ impl CommitMeter {
         let instruments = self.metrics.instruments();
         let TaskSeries { pool, handler, submitted, completed, cancelled, failed, retried } =
             &mut self.series[place.series];
-        let tenant = &mut self.tenants[place.tenant];
+        let TenantSeries { name, accepted, ended } = &mut self.tenants[place.tenant];
+        let counters = &mut self.counters;
         let finished = |result: &str, reason: &str| {
             let labels = [("pool", &**pool), ("handler", handler), ("result", result), ("error.type", reason)];
             let given = if reason.is_empty() { &labels[..3] } else { &labels[..] };
             instruments.counter(&table::TASK_FINISHED, given)
         };
+        let [tenant_completed, tenant_failed, tenant_cancelled] = ended;
         let of_tenant = |result: &str| {
-            let labels = [("namespace", &*tenant.name), ("result", result)];
+            let labels = [("namespace", &**name), ("result", result)];
             instruments.counter(&table::NAMESPACE_FINISHED, &labels)
         };
         match &event.change {
             Change::Submitted { .. } => {
                 let priority = event.options.priority;
                 let labels = [("pool", &**pool), ("handler", handler), ("priority", label(priority))];
-                let make = || instruments.counter(&table::TASK_SUBMITTED, &labels);
-                submitted[priority.index()].get_or_insert_with(make).add(1);
-                let make = || instruments.counter(&table::NAMESPACE_SUBMITTED, &[("namespace", &tenant.name)]);
-                tenant.submitted.get_or_insert_with(make).add(1);
+                counters.add(&mut submitted[priority.index()], || instruments.counter(&table::TASK_SUBMITTED, &labels));
+                let labels = [("namespace", &**name)];
+                counters.add(accepted, || instruments.counter(&table::NAMESPACE_SUBMITTED, &labels));
             }
             Change::Completed { .. } => {
-                completed.get_or_insert_with(|| finished("completed", "")).add(1);
-                tenant.completed.get_or_insert_with(|| of_tenant("completed")).add(1);
+                counters.add(completed, || finished("completed", ""));
+                counters.add(tenant_completed, || of_tenant("completed"));
             }
             Change::Cancelled { .. } => {
-                cancelled.get_or_insert_with(|| finished("cancelled", "")).add(1);
-                tenant.cancelled.get_or_insert_with(|| of_tenant("cancelled")).add(1);
+                counters.add(cancelled, || finished("cancelled", ""));
+                counters.add(tenant_cancelled, || of_tenant("cancelled"));
             }
             Change::Failed { failure, .. } => {
-                let place = &mut failed[failure.reason as usize % REASONS];
-                place.get_or_insert_with(|| finished("failed", failure.reason.name())).add(1);
-                tenant.failed.get_or_insert_with(|| of_tenant("failed")).add(1);
+                let reason = failure.reason;
+                counters.add(&mut failed[reason as usize % REASONS], || finished("failed", reason.name()));
+                counters.add(tenant_failed, || of_tenant("failed"));
             }
             Change::Retrying { failure, .. } => {
                 let labels = [("pool", &**pool), ("handler", handler), ("error.type", failure.reason.name())];
-                let make = || instruments.counter(&table::TASK_RETRIED, &labels);
-                retried[failure.reason as usize % REASONS].get_or_insert_with(make).add(1);
+                let place = &mut retried[failure.reason as usize % REASONS];
+                counters.add(place, || instruments.counter(&table::TASK_RETRIED, &labels));
             }
             _ => {}
         }
@@ -225,103 +256,6 @@ impl TaskSeries {
 
 impl TenantSeries {
     fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), submitted: None, completed: None, failed: None, cancelled: None }
-    }
-}
-
-/// How an attempt ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AttemptResult {
-    /// With a result.
-    Completed,
-    /// Without; a time-out too.
-    Failed(FailureReason),
-    /// Somebody ended it.
-    Cancelled,
-    /// It was taken back without being spent.
-    Interrupted,
-}
-
-/// Counts the attempts of one pool. Shared by its workers; waits for nobody.
-pub struct PoolMeter {
-    metrics: Metrics,
-    pool: String,
-    waits: [OnceLock<Distribution>; Priority::COUNT],
-    handlers: HashMap<HandlerName, AttemptSeries>,
-    other: AttemptSeries,
-}
-
-struct AttemptSeries {
-    handler: String,
-    /// By the result's place, see [`AttemptResult::place`].
-    durations: [OnceLock<Distribution>; RESULTS],
-    ended: [OnceLock<BoundCounter<u64>>; REASONS + RESULTS],
-}
-
-/// Completed, failed, cancelled, interrupted.
-const RESULTS: usize = 4;
-
-impl AttemptResult {
-    fn place(self) -> usize {
-        match self {
-            Self::Completed => 0,
-            Self::Failed(_) => 1,
-            Self::Cancelled => 2,
-            Self::Interrupted => 3,
-        }
-    }
-
-    fn label(self) -> &'static str {
-        ["completed", "failed", "cancelled", "interrupted"][self.place()]
-    }
-}
-
-impl AttemptSeries {
-    fn new(handler: &str) -> Self {
-        Self { handler: handler.to_owned(), durations: Default::default(), ended: Default::default() }
-    }
-}
-
-impl PoolMeter {
-    /// A meter for a pool that knows the registered handlers.
-    pub fn new(metrics: &Metrics, pool: &PoolName, catalog: &Catalog) -> Self {
-        let series = |name: &HandlerName| (name.clone(), AttemptSeries::new(name.as_str()));
-        Self {
-            metrics: metrics.clone(),
-            pool: pool.to_string(),
-            waits: Default::default(),
-            handlers: catalog.handlers.keys().map(series).collect(),
-            other: AttemptSeries::new(OTHER),
-        }
-    }
-
-    /// An attempt has begun, so long after it could have.
-    pub fn started(&self, priority: Priority, waited: Duration, trace: Option<Trace>) {
-        if !self.metrics.is_on() {
-            return;
-        }
-        let labels = [("pool", &*self.pool), ("priority", label(priority))];
-        let make = || self.metrics.instruments().distribution(&table::TASK_WAIT, &labels);
-        self.waits[priority.index()].get_or_init(make).record(waited, trace);
-    }
-
-    /// An attempt has ended.
-    pub fn ended(&self, handler: &HandlerName, result: AttemptResult, ran: Duration, trace: Option<Trace>) {
-        if !self.metrics.is_on() {
-            return;
-        }
-        let series = self.handlers.get(handler).unwrap_or(&self.other);
-        let instruments = self.metrics.instruments();
-        let mut labels = vec![("pool", &*self.pool), ("handler", &*series.handler), ("result", result.label())];
-        let make = || instruments.distribution(&table::TASK_DURATION, &labels);
-        series.durations[result.place()].get_or_init(make).record(ran, trace);
-        let place = match result {
-            AttemptResult::Failed(reason) => {
-                labels.push(("error.type", reason.name()));
-                RESULTS + reason as usize % REASONS
-            }
-            _ => result.place(),
-        };
-        series.ended[place].get_or_init(|| instruments.counter(&table::TASK_ATTEMPTS, &labels)).add(1);
+        Self { name: name.to_owned(), accepted: None, ended: Default::default() }
     }
 }

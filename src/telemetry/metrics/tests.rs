@@ -142,7 +142,7 @@ fn a_flood_of_namespaces_does_not_become_a_flood_of_series() {
 #[test]
 fn attempts_are_distributed_and_a_bucket_leads_to_a_trace() {
     let metrics = metrics();
-    let meter = PoolMeter::new(&metrics, &pool("p"), &catalog());
+    let mut meter = PoolMeter::new(&metrics, &pool("p"), &catalog()).worker();
     meter.started(Priority::High, Duration::from_millis(2), None);
     meter.ended(&handler("h"), AttemptResult::Completed, Duration::from_millis(700), Some(TRACE));
     meter.ended(&handler("nobody"), AttemptResult::Failed(FailureReason::Panic), Duration::from_secs(2), None);
@@ -232,7 +232,7 @@ async fn every_sample_belongs_to_a_row_and_every_family_is_described_once() {
 #[test]
 fn off_means_off_and_the_header_decides_the_format() {
     let metrics = Metrics::off();
-    PoolMeter::new(&metrics, &pool("p"), &catalog()).started(Priority::Low, Duration::ZERO, Some(TRACE));
+    PoolMeter::new(&metrics, &pool("p"), &catalog()).worker().started(Priority::Low, Duration::ZERO, Some(TRACE));
     assert_eq!(metrics.expose(Format::Prometheus), None);
     let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
     assert_eq!(Format::accepted(prometheus), Format::OpenMetrics);

@@ -5,7 +5,7 @@ mod jwt;
 mod limits;
 mod plain;
 mod roles;
-mod tls;
+pub mod tls;
 mod walls;
 
 use std::process::{Command, Output};

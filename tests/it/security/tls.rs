@@ -16,24 +16,24 @@ use super::{Known, Tokens, lineshaft, text};
 use crate::support::{PATIENCE, Server};
 
 /// A CA and what it signs.
-pub(super) struct Authority {
+pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
-    pub(super) fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "test CA");
         Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
     }
 
-    pub(super) fn pem(&self) -> String {
+    pub fn pem(&self) -> String {
         self.issuer.pem()
     }
 
     /// Certificate and key.
-    pub(super) fn sign(&self, common_name: &str, names: &[&str]) -> (String, String) {
+    pub fn sign(&self, common_name: &str, names: &[&str]) -> (String, String) {
         self.sign_numbered(1, common_name, names)
     }
 

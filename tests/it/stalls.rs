@@ -1,0 +1,178 @@
+//! Parts of the real server that hang: a disk that does not answer, a call that blocks a thread of the runtime.
+
+use std::fs::File;
+use std::io::Write;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use lineshaft::proto::v1::TaskState;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tonic::transport::Endpoint;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+use crate::observed::{get, probes, samples};
+use crate::support::{BINARY, Mortal, PATIENCE, Server, noop, run};
+
+const CONFIG: &str = "[server]\nhealth_listen = \"127.0.0.1:0\"\nstall_limit = \"2s\"\n";
+/// What makes a thread hang that reads it.
+const WORDS: &str = "let this thread hang";
+
+/// Makes calls of a server hang as long as files are there.
+struct Hanging {
+    directory: TempDir,
+}
+
+impl Hanging {
+    /// Compiles what is put between the server and the C library.
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (source, library) = (directory.path().join("hang.c"), directory.path().join("hang.so"));
+        std::fs::write(&source, include_str!("hang.c")).unwrap();
+        let arguments = ["-shared", "-fPIC", "-Wall", "-Werror", "-O1", "-o"];
+        let (source, library) = (source.to_str().unwrap(), library.to_str().unwrap());
+        let (compiled, said) = run("cc", arguments.into_iter().chain([library, source, "-ldl"]));
+        assert!(compiled, "this test needs a C compiler: {said}");
+        Self { directory }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A server with threads enough to answer while one of them hangs.
+    fn serve(&self) -> Server {
+        let variables = self.variables();
+        let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, &**value)).collect();
+        Server::start_with(CONFIG, &variables)
+    }
+
+    fn variables(&self) -> [(&'static str, String); 4] {
+        let path = |name: &str| self.path(name).display().to_string();
+        [
+            ("LD_PRELOAD", path("hang.so")),
+            ("HANG_SYNCS", path("syncs")),
+            ("HANG_READS", path("reads")),
+            ("TOKIO_WORKER_THREADS", "2".to_owned()),
+        ]
+    }
+
+    fn begin(&self, what: &str) {
+        std::fs::write(self.path(what), "").unwrap();
+    }
+
+    fn end(&self, what: &str) {
+        std::fs::remove_file(self.path(what)).unwrap();
+    }
+}
+
+/// Waits until the server is ready, or is not for this reason.
+async fn until(probes: &str, reason: Option<&str>) {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let answer = get(probes, "/health/ready", "");
+        let said = String::from_utf8_lossy(&answer.body).into_owned();
+        match reason {
+            None if answer.status == 200 => return,
+            Some(reason) if answer.status == 503 && said.contains(reason) => return,
+            _ => {}
+        }
+        assert!(Instant::now() < end, "never {reason:?}: {} {said}", answer.status);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What grpc.health.v1 says about readiness and liveness.
+async fn asked_over_grpc(probes: &str) -> [ServingStatus; 2] {
+    let channel = Endpoint::from_shared(format!("http://{probes}")).unwrap().connect().await.unwrap();
+    let mut health = HealthClient::new(channel);
+    let mut found = [ServingStatus::Unknown; 2];
+    for (place, service) in found.iter_mut().zip(["readiness", "liveness"]) {
+        let request = HealthCheckRequest { service: service.to_owned() };
+        *place = health.check(request).await.unwrap().into_inner().status();
+    }
+    found
+}
+
+/// How often a part has stalled.
+fn stalls(probes: &str, part: &str) -> u64 {
+    samples(probes)[&format!("lineshaft_watchdog_stalls_total{{part=\"{part}\"}}")].parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_ends_readiness_until_it_answers_and_nothing_is_lost() {
+    let hanging = Hanging::new();
+    let server = hanging.serve();
+    let probes = probes(&server);
+    until(&probes, None).await;
+    let before = stalls(&probes, "scheduler");
+    hanging.begin("syncs");
+    let mut client = server.tasks();
+    // Answered when it is durable, and not before.
+    let waiting = tokio::spawn(async move { client.submit_task(noop()).await });
+    until(&probes, Some("scheduler_stalled")).await;
+    assert_eq!(get(&probes, "/health/live", "").status, 200, "a restart would not help");
+    assert_eq!(asked_over_grpc(&probes).await, [ServingStatus::NotServing, ServingStatus::Serving]);
+    assert_eq!(stalls(&probes, "scheduler"), before + 1);
+    assert!(!waiting.is_finished(), "nothing is acknowledged that is not on the disk");
+    hanging.end("syncs");
+    let id = waiting.await.unwrap().unwrap().into_inner().task_id;
+    until(&probes, None).await;
+    assert_eq!(server.ended(&id).await.state(), TaskState::Completed);
+    let log = server.log();
+    assert!(log.contains("has stalled") && log.contains("gets on again"), "{log}");
+}
+
+#[tokio::test]
+async fn a_blocked_thread_of_the_runtime_ends_readiness_until_it_gets_on_and_others_work() {
+    let hanging = Hanging::new();
+    let server = hanging.serve();
+    let probes = probes(&server);
+    until(&probes, None).await;
+    hanging.begin("reads");
+    let mut stream = TcpStream::connect(&server.address).unwrap();
+    write!(stream, "GET /health/live HTTP/1.1\r\nhost: localhost\r\nx-please: {WORDS}\r\n\r\n").unwrap();
+    until(&probes, Some("runtime_stalled")).await;
+    assert_eq!(get(&probes, "/health/live", "").status, 200);
+    assert_eq!(asked_over_grpc(&probes).await, [ServingStatus::NotServing, ServingStatus::Serving]);
+    assert!(stalls(&probes, "runtime") >= 1);
+    let id = server.submit(noop()).await;
+    assert_eq!(server.ended(&id).await.state(), TaskState::Completed);
+    hanging.end("reads");
+    until(&probes, None).await;
+}
+
+#[tokio::test]
+async fn a_server_that_reads_its_store_lives_and_is_not_ready_before_it_has_read_it() {
+    let hanging = Hanging::new();
+    hanging.begin("syncs");
+    let (config, log) = (hanging.path("config.toml"), hanging.path("log"));
+    std::fs::write(&config, CONFIG).unwrap();
+    #[expect(clippy::disallowed_methods, reason = "the server itself")]
+    let child = Command::new(BINARY)
+        .args(["serve", "--listen", "127.0.0.1:0"])
+        .args([Path::new("--data-dir"), &hanging.path("data"), Path::new("--config"), &config])
+        .envs(hanging.variables())
+        .stdout(File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let mut server = Mortal(child);
+    let said = || std::fs::read_to_string(&log).unwrap();
+    let end = Instant::now() + PATIENCE;
+    while !said().contains("answers probes") {
+        assert!(Instant::now() < end, "nobody answers probes: {}", said());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let probes = crate::observed::probes_of(&said());
+    until(&probes, Some("recovering")).await;
+    assert_eq!(get(&probes, "/health/live", "").status, 200);
+    assert_eq!(asked_over_grpc(&probes).await, [ServingStatus::NotServing, ServingStatus::Serving]);
+    assert!(!said().contains("\"serving\""), "{}", said());
+    hanging.end("syncs");
+    until(&probes, None).await;
+    kill_process(Pid::from_child(&server.0), Signal::TERM).unwrap();
+    assert!(server.0.wait().unwrap().success(), "{}", said());
+}

@@ -1,0 +1,141 @@
+//! A collector that is spoken to in private, and what becomes of telemetry when it is the wrong one.
+
+use std::path::Path;
+use std::time::Instant;
+
+use lineshaft::proto::v1::TaskState;
+use tempfile::TempDir;
+
+use crate::collector::{Collector, Over, Told, body};
+use crate::observed::samples;
+use crate::security::tls::Authority;
+use crate::support::{PATIENCE, Server, noop};
+
+/// Files with certificates, as an operator has them.
+struct Files(TempDir);
+
+impl Files {
+    fn new(authority: &Authority, stranger: &Authority) -> Self {
+        let files = Self(tempfile::tempdir().unwrap());
+        let (certificate, key) = authority.sign("lineshaft", &[]);
+        let texts = [("ca", authority.pem()), ("strangers-ca", stranger.pem()), ("own", certificate), ("key", key)];
+        for (name, text) in texts {
+            std::fs::write(files.path(name), text).unwrap();
+        }
+        files
+    }
+
+    fn path(&self, name: &str) -> String {
+        Path::new(self.0.path()).join(name).display().to_string()
+    }
+}
+
+/// A server that exports at once, and gives up soon.
+fn serve(collector: &Collector, protocol: &str, files: &Files, certificates: &[(&str, &str)]) -> Server {
+    let own = certificates.iter().map(|(variable, name)| ((*variable).to_owned(), files.path(name)));
+    let own: Vec<_> = own.collect();
+    let mut variables = vec![
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &*collector.endpoint),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "1000"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "10"),
+        ("OTEL_BLRP_SCHEDULE_DELAY", "10"),
+    ];
+    variables.extend(own.iter().map(|(variable, path)| (&**variable, &**path)));
+    Server::start_with("", &variables)
+}
+
+/// Runs a task, and waits until telemetry has ended in this way.
+async fn run(server: &Server, signal: &str, outcome: &str) {
+    let name = format!("lineshaft_telemetry_items_total{{outcome=\"{outcome}\",signal=\"{signal}\"}}");
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let id = server.submit(noop()).await;
+        assert_eq!(server.ended(&id).await.state(), TaskState::Completed);
+        if samples(&server.address).get(&name).is_some_and(|items| items != "0") {
+            return;
+        }
+        assert!(Instant::now() < until, "{signal} are never {outcome}: {}", server.log());
+    }
+}
+
+fn stop(server: &mut Server) {
+    server.signal(rustix::process::Signal::TERM);
+    assert!(server.wait_exit().success(), "{}", server.log());
+}
+
+fn has_span(told: &Told) -> Option<()> {
+    told.spans.iter().any(|span| span.name == "process default").then_some(())
+}
+
+fn says_serving(told: &Told) -> Option<()> {
+    told.logs.iter().any(|record| body(record) == "serving").then_some(())
+}
+
+const FOR_ALL: [(&str, &str); 3] = [
+    ("OTEL_EXPORTER_OTLP_CERTIFICATE", "ca"),
+    ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "own"),
+    ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "key"),
+];
+
+async fn everything_arrives(over: Over<'_>, protocol: &str, files: &Files) {
+    let collector = Collector::start_over(over).await;
+    let mut server = serve(&collector, protocol, files, &FOR_ALL);
+    run(&server, "traces", "exported").await;
+    stop(&mut server);
+    collector.once(has_span).await;
+    collector.once(says_serving).await;
+    collector.once(|told| told.metrics.iter().any(|name| name == "lineshaft.task.submitted").then_some(())).await;
+    assert!(!server.log().contains("telemetry was lost"), "{protocol}: {}", server.log());
+}
+
+/// For spans all is well; for everything else the variables name an authority that did not sign.
+async fn spans_only_arrive(over: Over<'_>, protocol: &str, files: &Files) {
+    let collector = Collector::start_over(over).await;
+    let mixed = [
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "strangers-ca"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "own"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "key"),
+        ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "ca"),
+        ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", "own"),
+        ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "key"),
+    ];
+    let mut server = serve(&collector, protocol, files, &mixed);
+    run(&server, "logs", "failed").await;
+    run(&server, "traces", "exported").await;
+    stop(&mut server);
+    collector.once(has_span).await;
+    assert!(collector.read(|told| told.logs.is_empty() && told.metrics.is_empty()), "{protocol}");
+    let log = server.log();
+    let warned = log.lines().find(|line| line.contains("telemetry is dropped: it could not be exported"));
+    assert!(warned.is_some_and(|line| line.contains("certificate")), "{protocol}: {log}");
+    assert!(log.contains("telemetry was lost"), "{protocol}: {log}");
+}
+
+/// Who shows no certificate is not listened to.
+async fn nothing_arrives_from_strangers(over: Over<'_>, protocol: &str, files: &Files) {
+    let collector = Collector::start_over(over).await;
+    let server = serve(&collector, protocol, files, &FOR_ALL[..1]);
+    run(&server, "traces", "failed").await;
+    let nothing = |told: &Told| told.spans.is_empty() && told.logs.is_empty() && told.metrics.is_empty();
+    assert!(collector.read(nothing), "{protocol}");
+    assert!(server.log().contains("telemetry is dropped"), "{protocol}: {}", server.log());
+}
+
+#[tokio::test]
+async fn a_collector_behind_tls_is_told_over_grpc_by_those_it_knows_and_who_know_it() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (files, over) = (Files::new(&authority, &stranger), Over::GrpcTls(&authority));
+    everything_arrives(over, "grpc", &files).await;
+    spans_only_arrive(over, "grpc", &files).await;
+    nothing_arrives_from_strangers(over, "grpc", &files).await;
+}
+
+#[tokio::test]
+async fn a_collector_behind_tls_is_told_over_http_by_those_it_knows_and_who_know_it() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (files, over) = (Files::new(&authority, &stranger), Over::HttpTls(&authority));
+    everything_arrives(over, "http/protobuf", &files).await;
+    spans_only_arrive(over, "http/protobuf", &files).await;
+    nothing_arrives_from_strangers(over, "http/protobuf", &files).await;
+}
