@@ -124,7 +124,7 @@ impl Tracing {
 
     /// The span of one attempt at a task that was sent from `sent`.
     pub fn process(&self, attempt: &AttemptView<'_>, sent: Option<&Arc<TraceContext>>) -> Span {
-        let describe = |span: &mut SdkSpan| {
+        self.follow(sent, attempt.at, |span| {
             span.update_name(format!("process {}", attempt.options.pool));
             span.set_attributes(messaging(attempt.options, "process", "process"));
             span.set_attribute(KeyValue::new("messaging.message.id", attempt.task.to_string()));
@@ -132,14 +132,13 @@ impl Tracing {
             span.set_attribute(KeyValue::new("lineshaft.worker", attempt.worker.to_owned()));
             let waited = attempt.at.since(attempt.eligible_at);
             span.set_attribute(KeyValue::new("lineshaft.task.wait.duration", waited.as_secs_f64()));
-        };
-        self.follow(sent, attempt.at, describe)
+        })
     }
 
     /// The span of a task's end that no attempt tells about: it was cancelled or expired while it waited,
     /// or lost its attempt in a crash. It takes no time.
     pub fn settle(&self, end: &Event, sent: &Arc<TraceContext>, submitted_at: Timestamp) {
-        let describe = |span: &mut SdkSpan| {
+        let span = self.follow(Some(sent), end.at, |span| {
             span.update_name(format!("settle {}", end.options.pool));
             span.set_attributes(messaging(&end.options, "settle", "settle"));
             span.set_attribute(KeyValue::new("messaging.message.id", end.task.to_string()));
@@ -148,8 +147,8 @@ impl Tracing {
                 let waited = end.at.since(submitted_at);
                 span.set_attribute(KeyValue::new("lineshaft.task.wait.duration", waited.as_secs_f64()));
             }
-        };
-        self.follow(Some(sent), end.at, describe).end_process(Some(end));
+        });
+        span.end_process(Some(end));
     }
 
     /// A span of what became of a task: a child of its submission, or linked to it.
