@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lineshaft::proto::v1::TaskState;
+use lineshaft::proto::v1::{self, TaskState};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tonic::transport::Endpoint;
@@ -117,6 +117,11 @@ async fn a_disk_that_hangs_ends_readiness_until_it_answers_and_nothing_is_lost()
     assert_eq!(get(&probes, "/health/live", "").status, 200, "a restart would not help");
     assert_eq!(asked_over_grpc(&probes).await, [ServingStatus::NotServing, ServingStatus::Serving]);
     assert_eq!(stalls(&probes, "scheduler"), before + 1);
+    let mut system = server.system();
+    let asked = tokio::time::timeout(PATIENCE, system.get_system_health(v1::GetSystemHealthRequest {}));
+    let parts = asked.await.expect("it answers although the loop hangs").unwrap().into_inner().components;
+    let scheduler = parts.iter().find(|part| part.name == "scheduler").unwrap();
+    assert!(!scheduler.healthy && scheduler.detail.contains("no sign of life"), "{parts:?}");
     assert!(!waiting.is_finished(), "nothing is acknowledged that is not on the disk");
     hanging.end("syncs");
     let id = waiting.await.unwrap().unwrap().into_inner().task_id;
