@@ -48,9 +48,11 @@ def build_tree(tree, binary, hosts):
         elif name in MUST:
             raise SystemExit(f"this machine has no {source}; the image's base is Debian's for x86-64")
     shutil.copy(tree / LIBRARY_FOLDER[1:] / "ld-linux-x86-64.so.2", tree / "lib64")
-    if pathlib.Path("/usr/share/zoneinfo").exists():
-        shutil.copytree("/usr/share/zoneinfo", tree / "usr/share/zoneinfo", dirs_exist_ok=True)
-    shutil.copy(binary, tree / "usr/local/bin/lineshaft")
+    try:
+        # Nobody can write to the tree.
+        os.link(binary, tree / "usr/local/bin/lineshaft")
+    except OSError:
+        shutil.copy(binary, tree / "usr/local/bin/lineshaft")
     (tree / "etc/passwd").write_text(PASSWD)
     (tree / "etc/group").write_text("root:x:0:\nnonroot:x:65532:\n")
     (tree / "etc/nsswitch.conf").write_text("hosts: files dns\n")
@@ -75,6 +77,9 @@ def mount_all(tree, mounts):
     mount("-t", "proc", "proc", f"{tree}/proc")
     for device in ("null", "zero", "urandom", "random"):
         mount("--bind", f"/dev/{device}", f"{tree}/dev/{device}")
+    zones = "/usr/share/zoneinfo"
+    if pathlib.Path(zones).exists():
+        mounts = [[zones, zones, True], *mounts]
     for source, target, read_only in mounts:
         place = pathlib.Path(tree + target)
         if pathlib.Path(source).is_dir():

@@ -155,18 +155,18 @@ class Machine:
         command = ["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", sys.executable, str(HERE / "bare.py"), str(file)]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
 
-    def until_ready(self, container):
+    def probe(self, container, name):
         """Asks as the kubelet would: the probe's service, on the probe's port."""
-        probe = container["readinessProbe"]["grpc"]
+        probe = container[f"{name}Probe"]["grpc"]
+        done = subprocess.run(
+            ["nsenter", f"--net=/proc/{self.init()}/ns/net", sys.executable, str(HERE / "probe.py"),
+             str(probe["port"]), probe["service"]], capture_output=True, text=True, check=False)
+        return done.stdout.strip() or done.stderr
+
+    def until_ready(self, container):
         until = time.monotonic() + PATIENCE
-        while True:
-            assert self.serving.poll() is None, self.said()
-            done = subprocess.run(
-                ["nsenter", f"--net=/proc/{self.init()}/ns/net", sys.executable, str(HERE / "probe.py"),
-                 str(probe["port"]), probe["service"]], capture_output=True, text=True, check=False)
-            if done.stdout.strip() == "SERVING":
-                return
-            assert time.monotonic() < until, done.stdout + done.stderr + self.said()
+        while (found := self.probe(container, "readiness")) != "SERVING":
+            assert self.serving.poll() is None and time.monotonic() < until, found + self.said()
             time.sleep(0.05)
 
     def stop(self, grace):
@@ -206,6 +206,8 @@ def install(machine, values):
 
 def test_the_pod_runs_a_task_and_ends_in_time_and_keeps_it(machine):
     documents, pod = install(machine, OPEN)
+    for name in ("startup", "liveness"):
+        assert machine.probe(server(documents)[1], name) == "SERVING", name
     done = machine.client("task", "run", "compute", "--json", "1000", "--id", "kept")
     assert done.returncode == 0, done.stderr + machine.said()
     code, seconds = machine.stop(pod["terminationGracePeriodSeconds"])
@@ -229,12 +231,15 @@ def test_the_pod_has_no_rights(machine):
     assert held["NoNewPrivs"].strip() == "1"
 
 
-def test_helm_test_passes(machine):
+def test_helm_test_passes_and_the_doctor_of_the_guide_finds_the_pod_well(machine):
     documents, _ = install(machine, {})
     test = only(documents, "Pod")
     done = machine.run_beside(documents, test)
     assert done.returncode == 0, done.stdout + done.stderr + machine.said()
     assert done.stdout.strip()
+    line = next(line for line in COMMANDS if " doctor " in line)
+    done = machine.execute(*line.split(" -- ")[1].split())
+    assert done.returncode == 0 and "a server uses /var/lib/lineshaft" in done.stdout, done.stdout + done.stderr
 
 
 def test_helm_test_passes_over_tls_with_a_certificate_of_its_own(machine):

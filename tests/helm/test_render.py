@@ -164,6 +164,19 @@ def test_the_volume_is_for_one_pod_and_outlives_the_release():
     assert spec["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
 
 
+def test_an_upgrade_replaces_a_pod_that_never_became_ready():
+    assert only(render({}), "StatefulSet")["spec"]["podManagementPolicy"] == "Parallel"
+
+
+@pytest.mark.parametrize("callers", [{}, {"networkPolicy": {"callersFrom": PEER}}], ids=["anyone", "named"])
+def test_the_policy_lets_in_helm_test(callers):
+    documents = render(callers)
+    labels = only(documents, "Pod")["metadata"]["labels"]
+    [rule] = [r for r in only(documents, "NetworkPolicy")["spec"]["ingress"] if r["ports"] == [{"port": "grpc"}]]
+    near = [peer["podSelector"].get("matchLabels", {}) for peer in rule["from"] if "namespaceSelector" not in peer]
+    assert [wanted for wanted in near if wanted.items() <= labels.items()]
+
+
 def test_only_the_hashes_of_keys_reach_the_server():
     pod, _ = server(render({}))
     tokens = next(volume for volume in pod["spec"]["volumes"] if volume["name"] == "tokens")

@@ -2,15 +2,15 @@
 
 use std::io::Read;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{BINARY, PATIENCE, run};
+use crate::support::{BINARY, Mortal, PATIENCE, run};
 
 /// A server whose standard output and standard error can be told apart; its address once it is ready.
-fn serve(directory: &Path, format: &str) -> (Child, String) {
+fn serve(directory: &Path, format: &str) -> (Mortal, String) {
     let ready = directory.join("ready");
     #[expect(clippy::disallowed_methods, reason = "the server itself")]
     let child = Command::new(BINARY)
@@ -22,6 +22,7 @@ fn serve(directory: &Path, format: &str) -> (Child, String) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+    let child = Mortal(child);
     let until = Instant::now() + PATIENCE;
     loop {
         if let Ok(address) = std::fs::read_to_string(&ready) {
@@ -33,8 +34,9 @@ fn serve(directory: &Path, format: &str) -> (Child, String) {
 }
 
 /// What it said on standard output and standard error, when it has ended.
-fn ended(mut child: Child) -> (String, String) {
-    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+fn ended(mut server: Mortal) -> (String, String) {
+    let child = &mut server.0;
+    kill_process(Pid::from_child(child), Signal::TERM).unwrap();
     let (mut log, mut talk) = (String::new(), String::new());
     child.stdout.take().unwrap().read_to_string(&mut log).unwrap();
     child.stderr.take().unwrap().read_to_string(&mut talk).unwrap();
@@ -59,17 +61,17 @@ fn what_a_server_says_is_one_json_object_a_line_on_standard_output_and_nothing_e
 #[test]
 fn a_server_whose_log_nobody_reads_any_more_goes_on() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut child, address) = serve(directory.path(), "json");
-    drop((child.stdout.take(), child.stderr.take()));
-    let server = format!("http://{address}");
+    let (mut server, address) = serve(directory.path(), "json");
+    drop((server.0.stdout.take(), server.0.stderr.take()));
+    let url = format!("http://{address}");
     // It has something to say about each that fails.
     for _ in 0..3 {
         let (_, said) =
-            run(BINARY, ["task", "run", "expression", "--json", "{\"expression\": \"1 +\"}", "--server", &server]);
+            run(BINARY, ["task", "run", "expression", "--json", "{\"expression\": \"1 +\"}", "--server", &url]);
         assert!(said.contains("FAILED") || said.contains("INVALID_PAYLOAD"), "{said}");
     }
-    let (well, said) = run(BINARY, ["task", "run", "compute", "--json", "10", "--server", &server]);
+    let (well, said) = run(BINARY, ["task", "run", "compute", "--json", "10", "--server", &url]);
     assert!(well && said.contains("45"), "{said}");
-    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-    assert!(child.wait().unwrap().success());
+    kill_process(Pid::from_child(&server.0), Signal::TERM).unwrap();
+    assert!(server.0.wait().unwrap().success());
 }

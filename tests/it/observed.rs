@@ -31,7 +31,11 @@ retry = { attempts = 2, delay = "10ms" }
 
 /// The address of the port for probes, as the log says it.
 pub fn probes(server: &Server) -> String {
-    let log = server.log();
+    probes_of(&server.log())
+}
+
+/// The same, from a log.
+pub fn probes_of(log: &str) -> String {
     let line = log.lines().find(|line| line.contains("answers probes")).expect("the port for probes is announced");
     let line: serde_json::Value = serde_json::from_str(line).unwrap();
     line["address"].as_str().unwrap().to_owned()

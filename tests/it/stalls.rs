@@ -1,18 +1,21 @@
 //! Parts of the real server that hang: a disk that does not answer, a call that blocks a thread of the runtime.
 
+use std::fs::File;
 use std::io::Write;
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lineshaft::proto::v1::TaskState;
+use lineshaft::proto::v1::{self, TaskState};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tonic::transport::Endpoint;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::observed::{get, probes, samples};
-use crate::support::{PATIENCE, Server, noop, run};
+use crate::support::{BINARY, Mortal, PATIENCE, Server, noop, run};
 
 const CONFIG: &str = "[server]\nhealth_listen = \"127.0.0.1:0\"\nstall_limit = \"2s\"\n";
 /// What makes a thread hang that reads it.
@@ -42,11 +45,19 @@ impl Hanging {
 
     /// A server with threads enough to answer while one of them hangs.
     fn serve(&self) -> Server {
-        let path = |name: &str| self.path(name).display().to_string();
-        let (library, syncs, reads) = (path("hang.so"), path("syncs"), path("reads"));
-        let variables =
-            [("LD_PRELOAD", &*library), ("HANG_SYNCS", &syncs), ("HANG_READS", &reads), ("TOKIO_WORKER_THREADS", "2")];
+        let variables = self.variables();
+        let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, &**value)).collect();
         Server::start_with(CONFIG, &variables)
+    }
+
+    fn variables(&self) -> [(&'static str, String); 4] {
+        let path = |name: &str| self.path(name).display().to_string();
+        [
+            ("LD_PRELOAD", path("hang.so")),
+            ("HANG_SYNCS", path("syncs")),
+            ("HANG_READS", path("reads")),
+            ("TOKIO_WORKER_THREADS", "2".to_owned()),
+        ]
     }
 
     fn begin(&self, what: &str) {
@@ -106,6 +117,11 @@ async fn a_disk_that_hangs_ends_readiness_until_it_answers_and_nothing_is_lost()
     assert_eq!(get(&probes, "/health/live", "").status, 200, "a restart would not help");
     assert_eq!(asked_over_grpc(&probes).await, [ServingStatus::NotServing, ServingStatus::Serving]);
     assert_eq!(stalls(&probes, "scheduler"), before + 1);
+    let mut system = server.system();
+    let asked = tokio::time::timeout(PATIENCE, system.get_system_health(v1::GetSystemHealthRequest {}));
+    let parts = asked.await.expect("it answers although the loop hangs").unwrap().into_inner().components;
+    let scheduler = parts.iter().find(|part| part.name == "scheduler").unwrap();
+    assert!(!scheduler.healthy && scheduler.detail.contains("no sign of life"), "{parts:?}");
     assert!(!waiting.is_finished(), "nothing is acknowledged that is not on the disk");
     hanging.end("syncs");
     let id = waiting.await.unwrap().unwrap().into_inner().task_id;
@@ -132,4 +148,36 @@ async fn a_blocked_thread_of_the_runtime_ends_readiness_until_it_gets_on_and_oth
     assert_eq!(server.ended(&id).await.state(), TaskState::Completed);
     hanging.end("reads");
     until(&probes, None).await;
+}
+
+#[tokio::test]
+async fn a_server_that_reads_its_store_lives_and_is_not_ready_before_it_has_read_it() {
+    let hanging = Hanging::new();
+    hanging.begin("syncs");
+    let (config, log) = (hanging.path("config.toml"), hanging.path("log"));
+    std::fs::write(&config, CONFIG).unwrap();
+    #[expect(clippy::disallowed_methods, reason = "the server itself")]
+    let child = Command::new(BINARY)
+        .args(["serve", "--listen", "127.0.0.1:0"])
+        .args([Path::new("--data-dir"), &hanging.path("data"), Path::new("--config"), &config])
+        .envs(hanging.variables())
+        .stdout(File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let mut server = Mortal(child);
+    let said = || std::fs::read_to_string(&log).unwrap();
+    let end = Instant::now() + PATIENCE;
+    while !said().contains("answers probes") {
+        assert!(Instant::now() < end, "nobody answers probes: {}", said());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let probes = crate::observed::probes_of(&said());
+    until(&probes, Some("recovering")).await;
+    assert_eq!(get(&probes, "/health/live", "").status, 200);
+    assert_eq!(asked_over_grpc(&probes).await, [ServingStatus::NotServing, ServingStatus::Serving]);
+    assert!(!said().contains("\"serving\""), "{}", said());
+    hanging.end("syncs");
+    until(&probes, None).await;
+    kill_process(Pid::from_child(&server.0), Signal::TERM).unwrap();
+    assert!(server.0.wait().unwrap().success(), "{}", said());
 }

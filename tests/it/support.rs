@@ -257,6 +257,17 @@ pub fn run<'a>(program: &str, args: impl IntoIterator<Item = &'a str>) -> (bool,
     (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }
 
+/// A process that does not outlive its test.
+pub struct Mortal(pub Child);
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         // It may have ended already.

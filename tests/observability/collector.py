@@ -1,6 +1,7 @@
 """Runs the server against real collectors and looks at what arrived."""
 
 import asyncio
+import itertools
 import json
 import os
 import pathlib
@@ -16,6 +17,12 @@ import time
 import urllib.request
 
 import rotel
+from opentelemetry import propagate
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import SpanKind
 
 LINESHAFT = os.environ["LINESHAFT_BINARY"]
 AGENT = pathlib.Path(rotel.__file__).parent / "rotel-agent"
@@ -180,6 +187,32 @@ def one_tree(folder, protocol, private=False):
     print(f"ok: one tree over {protocol}{' with TLS' if private else ''}")
 
 
+def from_a_python_program(folder):
+    """A caller with OpenTelemetry of its own, which tells the same collector: one tree from there to the run."""
+    folder.mkdir()
+    grpc, http = free_port(), free_port()
+    collector = agent(folder, grpc, http)
+    server = Server(folder, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{grpc}", OTEL_EXPORTER_OTLP_PROTOCOL="grpc")
+    provider = TracerProvider(resource=Resource.create({"service.name": "shop"}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(f"http://127.0.0.1:{http}/v1/traces")))
+    with provider.get_tracer("shop").start_as_current_span("place an order", kind=SpanKind.CLIENT):
+        headers = {}
+        propagate.inject(headers)
+        submitted = server.call("SubmitTask", {"handler": "compute", "payload": {"json": 1000}}, **headers)
+    server.call("WaitTask", {"taskId": submitted["taskId"]})
+    server.stop()
+    provider.shutdown()
+    everything = ("place an order", "process default")
+    dump = until("both have told", lambda: all(name in collector.text() for name in everything) and collector.text())
+    collector.stop()
+    tree = spans(dump)
+    line = [tree[name][0] for name in ("place an order", "lineshaft.v1.TaskService/SubmitTask", "send default", "process default")]
+    assert not line[0].get("Parent ID"), line
+    for parent, child in itertools.pairwise(line):
+        assert child["Parent ID"] == parent["ID"] and child["Trace ID"] == parent["Trace ID"], line
+    print("ok: one tree from a Python program to the run of its task")
+
+
 def awaited(folder):
     """Another collector, which takes HTTP only, waits for a span by itself."""
     folder.mkdir()
@@ -236,6 +269,7 @@ def main():
         one_tree(folder / "http", "http/protobuf")
         one_tree(folder / "grpc-tls", "grpc", private=True)
         one_tree(folder / "http-tls", "http/protobuf", private=True)
+        from_a_python_program(folder / "python")
         awaited(folder / "awaited")
         killed_under_load(folder / "killed")
 

@@ -98,7 +98,8 @@ fn grpc_tls(target: &Target) -> Result<Option<ClientTlsConfig>, TransportError> 
         None => ClientTlsConfig::new().with_native_roots(),
     };
     if let Some((certificate, key)) = &target.identity {
-        (certificates(certificate)?, private_key(key)?);
+        certificates(certificate)?;
+        private_key(key)?;
         tls = tls.identity(Identity::from_pem(read(certificate)?, read(key)?));
     }
     Ok(Some(tls))
