@@ -98,8 +98,13 @@ fn builtin_named(name: &str) -> Arc<dyn Runner> {
     Arc::clone(&builtins().get(&HandlerName::parse(name).unwrap()).unwrap().runner)
 }
 
+/// No two alike: strays are looked for on the whole machine, where other tests run.
+pub(super) fn new_instance() -> String {
+    uuid::Uuid::now_v7().to_string()
+}
+
 fn endless(directory: &tempfile::TempDir) -> Vec<Endless> {
-    let host = Arc::new(Host::new(directory.path(), "conformance", None).unwrap());
+    let host = Arc::new(Host::new(directory.path(), &new_instance(), None).unwrap());
     let argv = ["/bin/sh", "-c", "cat; sleep 1000"].map(String::from).to_vec();
     let process = ProcessRunner::new(ProcessOptions { argv, ..ProcessOptions::default() }, host).unwrap();
     let token = |name, payload| Endless {

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::supervisor::{SUBCOMMAND, Supervisor, supervise_main};
 use super::{Host, Limits, OptionsError, ProcessOptions, ProcessRunner, ResultFrom};
 use crate::model::{FailureReason, OutputStream, StopMethod, limits};
-use crate::runners::conformance::{Attempt, PATIENCE};
+use crate::runners::conformance::{Attempt, PATIENCE, new_instance};
 use crate::runners::{Ended, Runner, StopCause};
 
 struct Bench {
@@ -23,7 +23,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let host = Arc::new(Host::new(directory.path(), "bench", None).unwrap());
+        let host = Arc::new(Host::new(directory.path(), &new_instance(), None).unwrap());
         Self { directory, host }
     }
 
@@ -130,10 +130,8 @@ async fn the_environment_holds_what_was_said_and_nothing_else() {
     let mut lines: Vec<_> = text.lines().filter(|line| !line.starts_with("CARGO_MANIFEST_DIR=")).collect();
     lines.sort_unstable();
     let path = format!("PATH={}", super::DEFAULT_PATH);
-    assert_eq!(
-        lines,
-        ["COLOUR=green", "LINESHAFT_ATTEMPT=2", "LINESHAFT_INSTANCE=bench", "LINESHAFT_TASK_ID=task-7", &path]
-    );
+    let instance = format!("LINESHAFT_INSTANCE={}", bench.host.instance);
+    assert_eq!(lines, ["COLOUR=green", "LINESHAFT_ATTEMPT=2", &instance, "LINESHAFT_TASK_ID=task-7", &path]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -280,10 +278,6 @@ fn __supervise() {
 }
 
 /// A name that cannot be a part of a test's name, so that the harness runs `__supervise` only.
-fn new_instance() -> String {
-    uuid::Uuid::now_v7().to_string()
-}
-
 /// Tells the test below that it is the server that will be killed.
 const SERVER_DIRECTORY: &str = "TEST_SERVER_DIRECTORY";
 
