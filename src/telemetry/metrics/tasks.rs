@@ -18,7 +18,7 @@ use super::{Metrics, table};
 const NAMESPACES_MAX: usize = 64;
 /// What everything else is called.
 pub(super) const OTHER: &str = "other";
-/// Places for every [`FailureReason`] by its number.
+/// Places for every [`FailureReason`](crate::model::FailureReason) by its number.
 pub(super) const REASONS: usize = 11;
 
 /// Place of a counter that is bound when it is first needed.
