@@ -13,7 +13,7 @@ use super::folding::{fold, output_of};
 use super::journal::spawn;
 use super::projection_query::ended_attempt;
 use super::{Commit, Done, Journal, KeptPool, Page, PageCursor, PageSize, Projection, StoreError, weight};
-use crate::model::{Change, Event, Output, Revision, Task, TaskFilter, TaskId};
+use crate::model::{Change, Durability, Event, Output, Revision, Task, TaskFilter, TaskId};
 
 /// A journal that lives as long as its handle.
 pub struct MemoryJournal {
@@ -63,6 +63,10 @@ impl Kept {
 }
 
 impl Journal for MemoryJournal {
+    fn reaches(&self) -> Durability {
+        Durability::Memory
+    }
+
     fn append(&self, commit: Arc<Commit>, done: Done) {
         let Some(appends) = &self.appends else { return done(Err(StoreError::Closed)) };
         if let Err(refused) = appends.send((commit, done)) {

@@ -41,7 +41,7 @@ pub use pools::{KeptPool, PoolBounds};
 
 use tokio::sync::watch;
 
-use crate::model::{Event, Output, Revision, Standing, Task, TaskFilter, TaskId};
+use crate::model::{Durability, Event, Output, Revision, Standing, Task, TaskFilter, TaskId};
 
 /// Events that become durable together, in the order of their revisions and without a gap.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,6 +84,11 @@ pub trait Journal: Send + Sync + 'static {
         // The receiver is there until it has the answer.
         self.append(commit, Box::new(move |result| drop(sender.send(result))));
         answer.recv().map_err(|_| StoreError::Closed)?
+    }
+
+    /// What a commit that was asked to be synced has really reached.
+    fn reaches(&self) -> Durability {
+        Durability::Fsync
     }
 
     /// Events after `after`, in order, at least one and about `limit` of them (whole commits);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use lineshaft::proto::v1::{self, Priority, StopMethod, TaskState, run_task_response};
 use tonic_types::StatusExt;
 
-use crate::support::{PATIENCE, Server, millis, noop, reason, seconds, task};
+use crate::support::{IN_MEMORY, PATIENCE, Server, millis, noop, reason, seconds, task};
 
 fn micros(at: prost_types::Timestamp) -> i128 {
     i128::from(at.seconds) * 1_000_000 + i128::from(at.nanos) / 1_000
@@ -281,6 +281,20 @@ async fn revisions_that_are_no_longer_kept_are_refused_with_the_oldest_that_is()
     let request = v1::WatchTasksRequest { after_revision: Some(oldest), ..Default::default() };
     let mut steps = server.tasks().watch_tasks(request).await.unwrap().into_inner();
     assert!(steps.message().await.unwrap().is_some(), "that one can be resumed at");
+}
+
+#[tokio::test]
+async fn a_submission_is_told_which_durability_was_reached() {
+    let config = "[[pool]]\nname = \"default\"\n[[pool]]\nname = \"fast\"\ndurability = \"memory\"\n";
+    let (kept, lost) = (Server::start(config), Server::start_with(config, &[IN_MEMORY]));
+    for (server, expected) in [(kept, v1::Durability::Fsync), (lost, v1::Durability::Memory)] {
+        let usual = server.tasks().submit_task(noop()).await.unwrap().into_inner();
+        let fast = v1::SubmitTaskRequest { pool: "fast".into(), ..noop() };
+        let fast = server.tasks().submit_task(fast).await.unwrap().into_inner();
+        assert_eq!((usual.durability(), fast.durability()), (expected, v1::Durability::Memory));
+        let batch = v1::BatchSubmitTasksRequest { tasks: vec![noop(); 2], batch_id: String::new() };
+        assert_eq!(server.tasks().batch_submit_tasks(batch).await.unwrap().into_inner().durability(), expected);
+    }
 }
 
 #[tokio::test]

@@ -29,12 +29,18 @@ pub struct Server {
     variables: Vec<(String, String)>,
 }
 
+/// For a server that keeps nothing.
+pub const IN_MEMORY: (&str, &str) = ("LINESHAFT_STORE__MEMORY", "true");
+
 fn launch(directory: &Path, variables: &[(String, String)]) -> Child {
     let log = std::fs::File::options().create(true).append(true).open(directory.join("log")).unwrap();
     #[expect(clippy::disallowed_methods, reason = "the server itself")]
-    let child = Command::new(BINARY)
-        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
-        .arg(directory.join("data"))
+    let mut command = Command::new(BINARY);
+    command.args(["serve", "--listen", "127.0.0.1:0"]);
+    if !variables.iter().any(|(name, _)| name == IN_MEMORY.0) {
+        command.arg("--data-dir").arg(directory.join("data"));
+    }
+    let child = command
         .arg("--config")
         .arg(directory.join("config.toml"))
         .arg("--ready-file")

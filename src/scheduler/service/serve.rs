@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{CancelMode, CancelRequest, PoolName, PoolSpec, Revision, TaskId, TaskSpec, TaskState, Timestamp};
+use crate::model::{
+    CancelMode, CancelRequest, Durability, PoolName, PoolSpec, Revision, TaskId, TaskSpec, TaskState, Timestamp,
+};
 use crate::pool::{Attempt, Ticket};
 use crate::store::{KeptPool, PoolBounds};
 
@@ -21,7 +23,7 @@ impl Service {
                 if let Some(refusal) = self.store_refusal() {
                     return drop(reply.send(Err(refusal)));
                 }
-                let answers = specs.into_iter().map(|spec| self.core.submit(now, vec![spec], out)).collect();
+                let answers = specs.into_iter().map(|spec| self.accept(now, vec![spec], out)).collect();
                 self.pending.answers.push(Answer::SubmittedEach(reply, answers));
             }
             Request::Cancel { cancel, reply } => self.cancel(now, cancel, reply, out),
@@ -57,10 +59,20 @@ impl Service {
         if let Some(refusal) = self.store_refusal() {
             return drop(reply.send(Err(refusal)));
         }
-        match self.core.submit(now, specs, out) {
+        match self.accept(now, specs, out) {
             Ok(submitted) => self.pending.answers.push(Answer::Submitted(reply, submitted)),
             Err(refusal) => drop(reply.send(Err(refusal))),
         }
+    }
+
+    /// Submits, and names the durability that will be reached.
+    fn accept(&mut self, now: Timestamp, specs: Vec<TaskSpec>, out: &mut Output) -> Result<Submitted, Refusal> {
+        let submitted = self.core.submit(now, specs, out)?;
+        let durability = match self.shared.store.journal.reaches() {
+            Durability::Memory => Durability::Memory,
+            Durability::Fsync => submitted.durability,
+        };
+        Ok(Submitted { durability, ..submitted })
     }
 
     fn cancel(&mut self, now: Timestamp, cancel: Cancel, reply: Reply<(TaskState, Revision)>, out: &mut Output) {
