@@ -43,7 +43,7 @@ const ALONE: [(&str, bool); 8] = [
     ("config", false),
     ("store", true),
     ("token", true),
-    ("doctor", false),
+    ("doctor", true),
     ("demo", false),
     ("bench", false),
     ("completion", false),
@@ -186,7 +186,7 @@ fn main() -> ExitCode {
             Err(error) => fail(1, &error),
         },
         Command::Doctor(options) => match client_runtime() {
-            Ok(runtime) => runtime.block_on(app::doctor::run(options)),
+            Ok(runtime) => runtime.block_on(app::doctor::run(options, global.wants_json())),
             Err(error) => fail(1, &error),
         },
         Command::Demo(options) => match client_runtime() {

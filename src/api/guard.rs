@@ -1,7 +1,7 @@
 //! Stands between a connection and the services.
 //!
-//! It sheds load, does not wait for ever for a message, applies the caller's deadline to the whole call, turns a panic into INTERNAL, and
-//! says the framework's own refusals the house's way, with an `ErrorInfo`.
+//! It sheds load, waits for no message for ever, applies the caller's deadline to the whole call, turns a
+//! panic into INTERNAL, and says the framework's own refusals the house's way, with an `ErrorInfo`.
 //!
 //! Calls that wait for an answer are counted over the whole server; one too many is refused at once
 //! instead of queueing. A stream counts until its headers are out: open watches do not use up the bound.

@@ -87,4 +87,7 @@ fn what_keeps_a_server_from_starting_is_found_before_it_is_started() {
 fn a_configuration_that_is_not_there_is_told_with_the_reason() {
     let (done, said) = crate::support::run(BINARY, ["doctor", "--config", "/nosuch/lineshaft.toml"]);
     assert!(!done && said.contains("`/nosuch/lineshaft.toml`: No such file") && said.contains("--config"), "{said}");
+    let (done, said) = crate::support::run(BINARY, ["doctor", "-o", "json", "--config", "/nosuch/lineshaft.toml"]);
+    let first: serde_json::Value = serde_json::from_str(said.lines().next().unwrap()).unwrap();
+    assert!(!done && first["check"] == "configuration" && first["state"] == "fail", "{said}");
 }

@@ -40,7 +40,7 @@ fn launch(directory: &Path, variables: &[(String, String)]) -> Child {
     if !variables.iter().any(|(name, _)| name == IN_MEMORY.0) {
         command.arg("--data-dir").arg(directory.join("data"));
     }
-    let child = command
+    command
         .arg("--config")
         .arg(directory.join("config.toml"))
         .arg("--ready-file")
@@ -50,8 +50,7 @@ fn launch(directory: &Path, variables: &[(String, String)]) -> Child {
         .stdout(log.try_clone().unwrap())
         .stderr(log)
         .spawn()
-        .unwrap();
-    child
+        .unwrap()
 }
 
 /// Starts the binary on a directory.

@@ -143,11 +143,8 @@ fn progress(Revision(revision): Revision) -> v1::WatchTasksResponse {
 /// The steps of a run: accepted, events, the finished task.
 pub fn run(handle: Handle, accepted: v1::SubmitTaskResponse) -> Result<Body<v1::RunTaskResponse>, Status> {
     let id = crate::api::convert::task_id(&accepted.task_id).map_err(refused)?;
-    // From before the submission: what happened since is given as well. A repeated submission is
-    // followed from now on.
-    let after = if accepted.duplicate { handle.revision() } else { Revision(accepted.revision.saturating_sub(1)) };
     let only = TaskFilter { ids: vec![id.clone()], ..TaskFilter::default() };
-    let watch = handle.watch(only, Some(after)).map_err(refused)?;
+    let watch = handle.watch(only, Some(Revision(accepted.after_revision))).map_err(refused)?;
     Ok(Box::pin(run_steps(handle, watch, id, accepted)))
 }
 

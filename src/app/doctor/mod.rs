@@ -28,14 +28,12 @@ pub struct Options {
     /// Directory of the store.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Print one JSON document a finding.
-    #[arg(long)]
-    json: bool,
 }
 
-/// Looks at everything, and fails when a server could not start or would not keep its promises.
-pub async fn run(options: Options) -> ExitCode {
-    let mut report = Report::new(options.json);
+/// Looks at everything, and fails when a server could not start or would not keep its promises. As JSON each
+/// finding is a document of its own.
+pub async fn run(options: Options, json: bool) -> ExitCode {
+    let mut report = Report::new(json);
     let overrides = Overrides { data_dir: options.data_dir, ..Overrides::default() };
     match config::load(options.config.as_deref(), std::env::vars(), overrides) {
         Ok(config) => {

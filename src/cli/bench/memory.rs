@@ -7,8 +7,8 @@ use super::report::{Report, Row};
 use super::server::{self, PAYLOAD_BYTES, Server, config};
 use crate::cli::child::{Child, Result};
 
-/// Tasks that fill what is allocated once, before the first reading.
-const WARM_UP_TASKS: usize = 20_000;
+/// Tasks before the first reading: they fill what is allocated once, such as the recent events for watchers.
+const WARM_UP_TASKS: usize = 70_000;
 /// Memory is settled when it has not changed by more than this between two readings.
 const STEADY_BYTES: u64 = 256 * 1024;
 /// Between two readings; longer than the projection's pause between transactions.
