@@ -91,3 +91,15 @@ fn a_configuration_that_is_not_there_is_told_with_the_reason() {
     let first: serde_json::Value = serde_json::from_str(said.lines().next().unwrap()).unwrap();
     assert!(!done && first["check"] == "configuration" && first["state"] == "fail", "{said}");
 }
+
+#[test]
+fn who_has_read_enough_may_go() {
+    let directory = tempfile::tempdir().unwrap();
+    #[expect(clippy::disallowed_methods, reason = "the program itself")]
+    let mut command = std::process::Command::new(BINARY);
+    command.arg("doctor").arg("--data-dir").arg(directory.path()).env("LINESHAFT_SERVER__LISTEN", "127.0.0.1:0");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = command.stdout(writer).output().unwrap();
+    assert!(output.status.code().is_some_and(|code| code < 2) && output.stderr.is_empty(), "{output:?}");
+}

@@ -1,5 +1,7 @@
 //! Findings, and how they are told.
 
+use std::fmt;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -65,17 +67,16 @@ impl Report {
     pub fn add(&mut self, finding: Finding) {
         self.counts[finding.state as usize] += 1;
         if self.json {
-            println!("{}", serde_json::to_string(&finding).expect("texts are JSON"));
-            return;
+            return say(&serde_json::to_string(&finding).expect("texts are JSON"));
         }
         let state = match finding.state {
             State::Ok => "ok",
             State::Warn => "WARN",
             State::Fail => "FAIL",
         };
-        println!("{state:<5} {:<14} {}", finding.check, finding.text);
+        say(&format_args!("{state:<5} {:<14} {}", finding.check, finding.text));
         if let Some(advice) = finding.advice {
-            println!("{:<20} → {advice}", "");
+            say(&format_args!("{:<20} → {advice}", ""));
         }
     }
 
@@ -83,8 +84,13 @@ impl Report {
     pub fn finish(self) -> ExitCode {
         let [well, doubtful, bad] = self.counts;
         if !self.json {
-            println!("\n{well} well, {doubtful} doubtful, {bad} bad");
+            say(&format_args!("\n{well} well, {doubtful} doubtful, {bad} bad"));
         }
         ExitCode::from(u8::from(bad > 0))
     }
+}
+
+/// Whoever has closed the pipe has read enough.
+fn say(line: &dyn fmt::Display) {
+    let _ = writeln!(io::stdout(), "{line}");
 }
