@@ -228,7 +228,7 @@ async fn a_task_that_ends_before_it_begins_is_seen_to_end_in_its_trace() {
     assert_eq!(expired.status.as_ref().unwrap().code(), StatusCode::Error);
     assert_eq!(text(&expired.attributes, "error.type").as_deref(), Some("EXPIRED"));
     let waited: f64 = text(&expired.attributes, "lineshaft.task.wait.duration").unwrap().parse().unwrap();
-    assert!((0.05..60.0).contains(&waited), "{waited}");
+    assert!(waited > 0.0 && waited < 60.0, "{waited}");
 }
 
 #[tokio::test]

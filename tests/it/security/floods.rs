@@ -294,10 +294,18 @@ async fn guessing_costs_the_log_little() {
     tokens.create("ci", "viewer", "*", &[]);
     let server = tokens.serve("");
     let mut client = server.tasks();
+    let mut cut = 0;
     for _ in 0..2_000 {
         let refused = client.submit_task(noop()).await.unwrap_err();
-        assert_eq!(refused.code(), Code::Unauthenticated);
+        // A thousand calls that are refused before their message came are HTTP/2's own bound for one
+        // connection: it is cut, without a word of ours, and the client dials again.
+        if refused.code() != Code::Unauthenticated && refused.details().is_empty() {
+            cut += 1;
+            continue;
+        }
+        assert_eq!(refused.code(), Code::Unauthenticated, "{refused:?}");
     }
+    assert!(cut < 10, "{cut} calls met a connection that was cut");
     let told = server.log().lines().filter(|line| line.contains("UNAUTHENTICATED")).count();
     assert!(told < 1_000, "{told} lines");
 }
