@@ -105,18 +105,18 @@ pub struct Shaken {
     /// Whom the client's certificate names.
     pub names: Option<CertificateNames>,
     /// Whether that certificate is believed still.
-    pub standing: Standing,
+    pub standing: Believed,
 }
 
 /// A certificate that was believed at its handshake.
-pub struct Standing {
+pub struct Believed {
     tls: Arc<Tls>,
     /// The client's own first; empty when it showed none.
     chain: Vec<CertificateDer<'static>>,
     changes: watch::Receiver<()>,
 }
 
-impl Standing {
+impl Believed {
     /// Resolves when the certificate is believed no more: it is on a revocation list, or its CA has gone.
     pub async fn lost(&mut self) {
         let Some((own, between)) = self.chain.split_first() else { return std::future::pending().await };
@@ -174,7 +174,7 @@ impl Tls {
             shaken.await.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long"))??;
         let chain = stream.get_ref().1.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
         let names = chain.first().and_then(CertificateNames::of);
-        let standing = Standing { tls: self.clone(), chain, changes };
+        let standing = Believed { tls: self.clone(), chain, changes };
         Ok(Shaken { stream, names, standing })
     }
 }

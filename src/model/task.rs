@@ -113,6 +113,28 @@ pub struct TaskOptions {
     pub submitted_by: Box<str>,
 }
 
+#[cfg(test)]
+impl TaskOptions {
+    /// Those of a test that minds only some of them.
+    pub(crate) fn sample() -> Self {
+        Self {
+            namespace: Namespace::default(),
+            handler: HandlerName::parse("work").unwrap(),
+            pool: PoolName::parse("p").unwrap(),
+            priority: Priority::Normal,
+            display_name: "".into(),
+            labels: Box::default(),
+            batch: None,
+            timeout: Duration::from_secs(300),
+            retry: RetryPolicy::default(),
+            at_most_once: false,
+            durability: Durability::Fsync,
+            content_type: "text/plain".into(),
+            submitted_by: "test".into(),
+        }
+    }
+}
+
 // Equality is an equivalence: the numbers of a retry policy are parsed, and never NaN.
 impl Eq for TaskOptions {}
 

@@ -9,8 +9,8 @@ use tokio::runtime;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::model::{
-    Durability, FailureReason, HandlerName, HandlerSpec, Namespace, Payload, PoolKind, PoolName, PoolSpec, Priority,
-    RetryPolicy, SystemClock, TaskId, TaskOptions, TaskSpec, Timestamp,
+    FailureReason, HandlerName, HandlerSpec, Payload, PoolKind, PoolName, PoolSpec, Priority, RetryPolicy, SystemClock,
+    TaskId, TaskOptions, TaskSpec, Timestamp,
 };
 use crate::runners::{BoxFuture, Ended, Outcome, Registry, Run, Runner};
 use crate::telemetry::metrics::Metrics;
@@ -45,19 +45,10 @@ pub(super) fn attempt(
     confirm: bool,
 ) -> Arc<Attempt> {
     let options = TaskOptions {
-        namespace: Namespace::default(),
         handler: HandlerName::parse(handler).unwrap(),
-        pool: PoolName::parse("p").unwrap(),
         priority,
-        display_name: "".into(),
-        labels: Box::default(),
-        batch: None,
-        timeout: Duration::from_secs(300),
-        retry: RetryPolicy::default(),
         at_most_once: confirm,
-        durability: Durability::Fsync,
-        content_type: "text/plain".into(),
-        submitted_by: "test".into(),
+        ..TaskOptions::sample()
     };
     let spec =
         TaskSpec { id: TaskId::parse(id).unwrap(), options: Arc::new(options), payload: payload.into(), extras: None };

@@ -359,25 +359,15 @@ mod tests {
 
     use super::*;
     use crate::model::{
-        CancelMode, CancelReceipt, CancelRequest, Durability, FailureReason, HandlerName, Namespace, PoolName,
-        RetryPolicy, Revision, TaskState,
+        CancelMode, CancelReceipt, CancelRequest, FailureReason, HandlerName, PoolName, Revision, TaskState,
     };
 
     fn options() -> TaskOptions {
         TaskOptions {
-            namespace: Namespace::default(),
             handler: HandlerName::parse("compute").unwrap(),
             pool: PoolName::parse("default").unwrap(),
             priority: Priority::High,
-            display_name: "".into(),
-            labels: Box::default(),
-            batch: None,
-            timeout: Duration::from_secs(1),
-            retry: RetryPolicy::default(),
-            at_most_once: false,
-            durability: Durability::Fsync,
-            content_type: "".into(),
-            submitted_by: "".into(),
+            ..TaskOptions::sample()
         }
     }
 

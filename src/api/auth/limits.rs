@@ -256,28 +256,12 @@ impl Coded for Limited {
 pub(super) mod tests {
 
     use super::*;
-    use crate::model::{
-        Durability, HandlerName, Namespace, PoolName, Priority, RetryPolicy, TaskId, TaskOptions, limits,
-    };
+    use crate::model::{TaskId, TaskOptions};
 
     pub fn spec(id: &str, by: &str, payload: usize) -> TaskSpec {
         TaskSpec {
             id: TaskId::parse(id).unwrap(),
-            options: Arc::new(TaskOptions {
-                namespace: Namespace::default(),
-                handler: HandlerName::parse("h").unwrap(),
-                pool: PoolName::parse("p").unwrap(),
-                priority: Priority::Normal,
-                display_name: "".into(),
-                labels: Box::new([]),
-                batch: None,
-                timeout: limits::TIMEOUT_DEFAULT,
-                retry: RetryPolicy::default(),
-                at_most_once: false,
-                durability: Durability::Memory,
-                content_type: "".into(),
-                submitted_by: by.into(),
-            }),
+            options: Arc::new(TaskOptions { submitted_by: by.into(), ..TaskOptions::sample() }),
             payload: vec![0; payload].into(),
             extras: None,
         }

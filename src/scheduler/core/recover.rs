@@ -23,8 +23,10 @@ pub struct Recovered {
 impl Core {
     /// Counts the tasks, one by one.
     pub fn recovered(&self) -> Recovered {
-        let unfinished = self.tasks.iter().filter(|(_, slot)| !slot.state.is_terminal()).count();
-        Recovered { tasks: self.tasks.iter().count(), unfinished }
+        self.tasks.iter().fold(Recovered { tasks: 0, unfinished: 0 }, |counted, (_, slot)| Recovered {
+            tasks: counted.tasks + 1,
+            unfinished: counted.unfinished + usize::from(!slot.state.is_terminal()),
+        })
     }
 
     /// Takes a task as the store knew it at `revision`. In the order of submission.

@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    Bill, CancelMode, CancelRequest, Change, Durability, Failure, FailureReason, HandlerName, Namespace, Payload,
-    PoolName, PoolSpec, Priority, RetryPolicy, StopMethod, TaskExtras, TaskFilter, TaskId, TaskOptions, TaskSpec,
-    TaskState, Timestamp,
+    Bill, CancelMode, CancelRequest, Change, Failure, FailureReason, Payload, PoolName, PoolSpec, Priority,
+    RetryPolicy, StopMethod, TaskExtras, TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
 };
 use crate::pool::{Assignment, Ticket};
 use crate::runners::{Ended, StopCause};
@@ -29,19 +28,10 @@ pub(super) fn options() -> Options {
 
 pub(super) fn spec(id: &str, priority: Priority) -> TaskSpec {
     let options = TaskOptions {
-        namespace: Namespace::default(),
-        handler: HandlerName::parse("work").unwrap(),
         pool: PoolName::parse("default").unwrap(),
         priority,
-        display_name: "".into(),
-        labels: Box::default(),
-        batch: None,
-        timeout: Duration::from_secs(300),
         retry: RetryPolicy { jitter: 0.0, ..RetryPolicy::default() },
-        at_most_once: false,
-        durability: Durability::Fsync,
-        content_type: "text/plain".into(),
-        submitted_by: "test".into(),
+        ..TaskOptions::sample()
     };
     TaskSpec {
         id: TaskId::parse(id).unwrap(),

@@ -56,15 +56,13 @@ impl Service {
             }
         }
         for (ticket, cause, grace) in out.stops.drain(..) {
-            if let Some(attempt) = self.attempts.get(ticket.slot as usize).and_then(Option::as_ref)
-                && attempt.ticket() == ticket
-            {
+            if let Some(attempt) = self.attempt(ticket) {
                 attempt.stop(cause, grace);
             }
         }
         for ticket in out.confirms.drain(..) {
-            let attempt = self.attempts.get(ticket.slot as usize).and_then(Option::as_ref);
-            self.pending.confirms.extend(attempt.filter(|attempt| attempt.ticket() == ticket).cloned());
+            let attempt = self.attempt(ticket);
+            self.pending.confirms.extend(attempt);
         }
         for Dispatch { pool, assignments, held_back } in out.dispatches.drain(..) {
             let mut attempts = Vec::with_capacity(assignments.len());

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::table::{Kind, Row, TABLE};
 use super::*;
 use crate::model::{
-    Bill, Catalog, Change, Durability, Event, Failure, FailureReason, HandlerName, HandlerSpec, Namespace, Payload,
-    PoolName, PoolSpec, Priority, RetryPolicy, Revision, TaskOptions, TaskSpec, TaskState, Timestamp,
+    Bill, Catalog, Change, Event, Failure, FailureReason, HandlerName, HandlerSpec, Namespace, Payload, PoolName,
+    PoolSpec, Priority, RetryPolicy, Revision, TaskOptions, TaskSpec, TaskState, Timestamp,
 };
 use crate::telemetry::Telemetry;
 use crate::telemetry::host::HostSampler;
@@ -54,17 +54,7 @@ fn options(handler_name: &str, namespace: &str) -> Arc<TaskOptions> {
     Arc::new(TaskOptions {
         namespace: Namespace::parse(namespace).unwrap(),
         handler: handler(handler_name),
-        pool: pool("p"),
-        priority: Priority::Normal,
-        display_name: "".into(),
-        labels: Box::default(),
-        batch: None,
-        timeout: Duration::from_secs(1),
-        retry: RetryPolicy::default(),
-        at_most_once: false,
-        durability: Durability::Fsync,
-        content_type: "".into(),
-        submitted_by: "".into(),
+        ..TaskOptions::sample()
     })
 }
 
