@@ -5,7 +5,7 @@ use opentelemetry::logs::LoggerProvider as _;
 use super::export::{Exporters, SCOPE, Settings, TransportError, Variables};
 use super::log::{self, LogError};
 use super::tasklog::{self, TaskLogs};
-use super::trace::{self, Policy};
+use super::trace::{self, Policy, Tracing};
 
 /// What the configuration says.
 #[derive(Clone, Debug)]
@@ -44,7 +44,8 @@ pub fn start(options: Options, variables: &Variables, instance: &str) -> Result<
     log::init(&options.log, exporters.logger())?;
     trace::propagate(exporters.settings().propagators);
     if let Some(tracer) = exporters.tracer() {
-        trace::install(tracer, options.policy);
+        let named = exporters.settings().sampler.asks_for_names();
+        trace::install(Tracing::new(tracer, options.policy).naming(named));
     }
     if let Some(logger) = exporters.logger() {
         tasklog::install(logger.logger(SCOPE), options.task_logs);

@@ -16,6 +16,7 @@ mod transport;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use opentelemetry::Key;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::SdkLoggerProvider;
@@ -26,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use batch::{Counts, Tally};
 pub use metrics::CountedExporter;
-pub use sampling::{Root, SamplerKind};
+pub use sampling::{Remote, Root, SamplerKind};
 pub use settings::{Settings, Signal, Variables};
 pub use transport::TransportError;
 
@@ -88,7 +89,10 @@ impl Exporters {
             let sink = spans::Sink::new(exporter, &self.resource, self.settings.span_bounds.value_length);
             let (queue, courier) = batch::Queue::start(runtime, batching, traces.clone(), self.close.clone(), sink);
             self.couriers.push(courier);
-            let provider = spans::provider(queue, &self.settings, self.resource.clone());
+            let service = self.resource.get(&Key::from_static_str("service.name"));
+            let service = service.map(|name| name.to_string()).unwrap_or_default();
+            let sampler = self.settings.sampler.build(runtime, &service);
+            let provider = spans::provider(queue, &self.settings, self.resource.clone(), sampler);
             self.tracer = Some(provider.tracer(SCOPE));
         }
         if let Some(target) = &self.settings.logs {

@@ -11,6 +11,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::sampling::SamplerKind;
+use crate::telemetry::propagation::{Format, Formats};
 
 /// Variables of the environment.
 pub type Variables = HashMap<String, String>;
@@ -102,15 +103,6 @@ pub struct SpanBounds {
     pub value_length: Option<usize>,
 }
 
-/// What travels from callers to processes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Propagators {
-    /// `traceparent` and `tracestate`.
-    pub trace_context: bool,
-    /// `baggage`.
-    pub baggage: bool,
-}
-
 /// Everything that was said.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -123,7 +115,7 @@ pub struct Settings {
     /// Which traces are recorded.
     pub sampler: SamplerKind,
     /// What travels.
-    pub propagators: Propagators,
+    pub propagators: Formats,
     /// Batches of spans.
     pub span_batches: Batching,
     /// Bounds of spans.
@@ -385,23 +377,14 @@ impl Reader {
         kind
     }
 
-    fn propagators(&mut self) -> Propagators {
-        let Some(listed) = self.text("OTEL_PROPAGATORS").map(str::to_owned) else {
-            return Propagators { trace_context: true, baggage: true };
-        };
-        let mut found = Propagators { trace_context: false, baggage: false };
-        for name in listed.split(',').map(str::trim) {
-            match name {
-                "tracecontext" => found.trace_context = true,
-                "baggage" => found.baggage = true,
-                "none" | "" => {}
-                other => self.ignore(
-                    "OTEL_PROPAGATORS",
-                    format_args!("{other:?} is not supported; those are tracecontext, baggage and none"),
-                ),
-            }
+    fn propagators(&mut self) -> Formats {
+        let name = "OTEL_PROPAGATORS";
+        let Some((formats, unknown)) = self.text(name).map(Formats::parse) else { return Formats::default() };
+        for other in unknown {
+            let known = Format::ALL.map(Format::name).join(", ");
+            self.ignore(name, format_args!("{other:?} is not supported; those are {known} and none"));
         }
-        found
+        formats
     }
 
     fn deltas(&mut self) -> bool {

@@ -76,7 +76,7 @@ fn exporters_choose_signals_and_otlp_without_an_endpoint_means_this_machine() {
 fn a_disabled_sdk_exports_nothing_but_contexts_still_travel() {
     let settings = read(&[("OTEL_SDK_DISABLED", "TRUE"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317")]);
     assert_eq!(endpoints(&settings), [None, None, None]);
-    assert_eq!(settings.propagators, Propagators { trace_context: true, baggage: true });
+    assert_eq!(settings.propagators, Formats::default());
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn what_cannot_be_understood_is_ignored_reported_and_not_shown() {
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier-pigeon"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "-1"),
-        ("OTEL_PROPAGATORS", "b3,baggage"),
+        ("OTEL_PROPAGATORS", "b3,pigeon,baggage"),
         ("OTEL_TRACES_SAMPLER", "mine"),
         ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/only.key"),
         ("OTEL_RESOURCE_ATTRIBUTES", "a=1,secret"),
@@ -117,7 +117,7 @@ fn what_cannot_be_understood_is_ignored_reported_and_not_shown() {
         ("OTEL_METRICS_EXEMPLAR_FILTER", "always_on"),
     ]);
     assert!(settings.traces.is_some());
-    assert_eq!(settings.propagators, Propagators { trace_context: false, baggage: true });
+    assert_eq!(settings.propagators, Formats::of([Format::B3, Format::Baggage]));
     assert_eq!((settings.span_batches.queue_max, settings.sampler), (2_048, SamplerKind::default()));
     assert_eq!(settings.attributes, []);
     let all = settings.warnings.join("\n");
@@ -139,7 +139,8 @@ fn what_cannot_be_understood_is_ignored_reported_and_not_shown() {
     ] {
         assert_eq!(all.matches(name).count(), 1, "{name}: {all}");
     }
-    assert!(!all.contains("secret") && !all.contains("pigeon"), "{all}");
+    assert!(!all.contains("secret") && !all.contains("carrier"), "{all}");
+    assert!(all.contains("\"pigeon\" is not supported; those are tracecontext, baggage, b3, "), "{all}");
 }
 
 #[test]

@@ -3,13 +3,20 @@
 use opentelemetry::{Context, StringValue, Value};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{SdkTracerProvider, Span, SpanData, SpanExporter as _, SpanLimits, SpanProcessor};
+use opentelemetry_sdk::trace::{
+    SdkTracerProvider, ShouldSample, Span, SpanData, SpanExporter as _, SpanLimits, SpanProcessor,
+};
 
 use super::batch::{self, Queue};
 use super::settings::Settings;
 
 /// Makes spans that end in the queue.
-pub(super) fn provider(queue: Queue<SpanData>, settings: &Settings, resource: Resource) -> SdkTracerProvider {
+pub(super) fn provider(
+    queue: Queue<SpanData>,
+    settings: &Settings,
+    resource: Resource,
+    sampler: Box<dyn ShouldSample>,
+) -> SdkTracerProvider {
     let bounds = settings.span_bounds;
     let usual = SpanLimits::default();
     let limits = SpanLimits {
@@ -21,7 +28,7 @@ pub(super) fn provider(queue: Queue<SpanData>, settings: &Settings, resource: Re
     };
     SdkTracerProvider::builder()
         .with_resource(resource)
-        .with_sampler(settings.sampler.build())
+        .with_sampler(sampler)
         .with_span_limits(limits)
         .with_span_processor(Enqueue(queue))
         .build()
