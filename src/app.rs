@@ -252,10 +252,9 @@ fn scheduler_options(config: &Config, telemetry: &Telemetry) -> scheduler::Optio
 
 /// The metrics, with what can be read from outside of the parts.
 fn telemetry(config: &Config, exporters: &mut Exporters) -> Result<Telemetry, StartError> {
-    let reader = exporters.metric_reader()?;
-    let metrics = metrics::build(exporters.resource().clone(), |builder| match reader {
-        Some(reader) => builder.with_reader(reader),
-        None => builder,
+    let readers = exporters.metric_readers()?;
+    let metrics = metrics::build(exporters.resource().clone(), |builder| {
+        readers.into_iter().fold(builder, opentelemetry_sdk::metrics::MeterProviderBuilder::with_reader)
     });
     metrics.observe_exports(exporters.counts());
     let provider = metrics.provider().clone();

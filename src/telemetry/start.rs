@@ -37,11 +37,13 @@ pub enum StartError {
 ///
 /// # Errors
 /// [`StartError`], for what cannot work. That a collector cannot be reached is none.
-pub fn start(options: Options, variables: &Variables, instance: &str) -> Result<Exporters, StartError> {
+pub fn start(mut options: Options, variables: &Variables, instance: &str) -> Result<Exporters, StartError> {
     let pairs = variables.iter().map(|(name, value)| (name.clone(), value.clone()));
     let settings = Settings::read(pairs, &options.endpoint, options.protocol);
-    let exporters = Exporters::start(settings, variables, instance)?;
+    let mut exporters = Exporters::start(settings, variables, instance)?;
+    options.log.export_level = exporters.settings().log_level;
     log::init(&options.log, exporters.logger())?;
+    exporters.begin();
     trace::propagate(exporters.settings().propagators);
     if let Some(tracer) = exporters.tracer() {
         let named = exporters.settings().sampler.asks_for_names();

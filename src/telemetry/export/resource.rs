@@ -38,7 +38,6 @@ pub(super) fn resource(settings: &Settings, variables: &Variables, instance: &st
     }
     found.extend(kubernetes(variables));
     found.extend(settings.attributes.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone())));
-    found.extend(settings.service_name.clone().map(|name| KeyValue::new("service.name", name)));
     let sdk = TelemetryResourceDetector.detect();
     let sdk = sdk.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
     // A later attribute replaces an earlier one of the same key.

@@ -3,6 +3,7 @@
 mod remote;
 mod strategy;
 
+use futures_util::future::{BoxFuture, FutureExt};
 use opentelemetry::trace::{Link, SpanKind, TraceContextExt, TraceId};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{Sampler, SamplingResult, ShouldSample};
@@ -85,20 +86,19 @@ impl SamplerKind {
         matches!(self.root, Root::JaegerRemote(_))
     }
 
-    /// The library's form of it. A sampler that has to ask somebody does so there, in the name of `service`.
-    pub(super) fn build(&self, runtime: &tokio::runtime::Handle, service: &str) -> Box<dyn ShouldSample> {
-        let root: Box<dyn ShouldSample> = match &self.root {
-            Root::On => Box::new(Sampler::AlwaysOn),
-            Root::Off => Box::new(Sampler::AlwaysOff),
-            Root::Ratio(ratio) => Box::new(Sampler::TraceIdRatioBased(*ratio)),
+    /// The library's form of it, and what has to run for it, for ever: a sampler that follows somebody asks in
+    /// the name of `service`.
+    pub(super) fn build(&self, service: &str) -> (Box<dyn ShouldSample>, Option<BoxFuture<'static, ()>>) {
+        let (root, poller): (Box<dyn ShouldSample>, _) = match &self.root {
+            Root::On => (Box::new(Sampler::AlwaysOn), None),
+            Root::Off => (Box::new(Sampler::AlwaysOff), None),
+            Root::Ratio(ratio) => (Box::new(Sampler::TraceIdRatioBased(*ratio)), None),
             Root::JaegerRemote(remote) => {
-                let (sampler, poller) = remote.start(service);
-                // It ends with the runtime: nobody has to wait for it.
-                runtime.spawn(poller);
-                Box::new(sampler)
+                let (sampler, poller) = remote.follow(service);
+                (Box::new(sampler), Some(poller.boxed()))
             }
         };
-        if self.parent_based { Box::new(ParentBased(root)) } else { root }
+        (if self.parent_based { Box::new(ParentBased(root)) } else { root }, poller)
     }
 }
 

@@ -73,7 +73,7 @@ impl Remote {
     }
 
     /// A sampler that follows the server, and what has to be done for it, for ever.
-    pub fn start(&self, service: &str) -> (RemoteSampler, impl Future<Output = ()> + Send + 'static) {
+    pub fn follow(&self, service: &str) -> (RemoteSampler, impl Future<Output = ()> + Send + 'static) {
         let strategy = Arc::new(ArcSwap::from_pointee(Strategy::Share(self.initial_share)));
         let poller = Poller {
             remote: self.clone(),

@@ -1,6 +1,7 @@
 //! The variables, and which of them wins.
 
 use super::*;
+use crate::telemetry::propagation::Format;
 
 fn read(variables: &[(&str, &str)]) -> Settings {
     configured(variables, "", "")
@@ -12,14 +13,19 @@ fn configured(variables: &[(&str, &str)], endpoint: &str, protocol: &str) -> Set
 }
 
 fn endpoints(settings: &Settings) -> [Option<&str>; 3] {
-    Signal::ALL.map(|signal| settings.target(signal).map(|target| target.endpoint.as_str()))
+    Signal::ALL.map(|signal| settings.targets(signal).next().map(|target| target.endpoint.as_str()))
+}
+
+fn target(settings: &Settings, signal: Signal) -> &Target {
+    settings.targets(signal).next().unwrap()
 }
 
 #[test]
 fn nothing_is_exported_unless_somebody_says_so() {
     let settings = read(&[("OTEL_SERVICE_NAME", "tasks"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "  ")]);
     assert_eq!(endpoints(&settings), [None, None, None]);
-    assert_eq!(settings.service_name.as_deref(), Some("tasks"));
+    assert_eq!(settings.attributes, [("service.name".to_owned(), "tasks".to_owned())]);
+    assert!(settings.is_silent());
     assert_eq!(settings.warnings, [""; 0]);
 }
 
@@ -29,11 +35,11 @@ fn one_endpoint_is_for_all_signals_and_gets_their_paths_over_http() {
     let paths =
         ["http://collector:4318/v1/traces", "http://collector:4318/v1/metrics", "http://collector:4318/v1/logs"];
     assert_eq!(endpoints(&http), paths.map(Some));
-    assert!(http.traces.is_some_and(|target| target.protocol == Protocol::Http));
+    assert_eq!(target(&http, Signal::Traces).protocol, Protocol::Http);
 
     let grpc = read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317")]);
     assert_eq!(endpoints(&grpc), [Some("http://collector:4317"); 3]);
-    assert!(grpc.logs.is_some_and(|target| target.protocol == Protocol::Grpc));
+    assert_eq!(target(&grpc, Signal::Logs).protocol, Protocol::Grpc);
 }
 
 #[test]
@@ -52,7 +58,7 @@ fn a_signals_own_variable_wins_and_its_endpoint_stands_as_it_is() {
     ]);
     assert_eq!(endpoints(&settings)[0], Some("http://traces:9/in"));
     assert_eq!(endpoints(&settings)[2], Some("http://all:4318"));
-    let (traces, metrics, logs) = (settings.traces.unwrap(), settings.metrics.unwrap(), settings.logs.unwrap());
+    let [traces, metrics, logs] = Signal::ALL.map(|signal| target(&settings, signal).clone());
     assert_eq!((traces.timeout, metrics.timeout), (Duration::from_millis(300), Duration::from_secs(2)));
     assert_eq!((traces.protocol, logs.protocol), (Protocol::Http, Protocol::Grpc));
     assert_eq!((traces.certificate, metrics.certificate), (Some("/all.pem".into()), Some("/metrics.pem".into())));
@@ -67,9 +73,29 @@ fn exporters_choose_signals_and_otlp_without_an_endpoint_means_this_machine() {
     assert_eq!(endpoints(&grpc), [None, None, Some("http://localhost:4317")]);
     let most = read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318"), ("OTEL_METRICS_EXPORTER", "none")]);
     assert_eq!(endpoints(&most)[1], None);
-    let unknown = read(&[("OTEL_TRACES_EXPORTER", "console,otlp")]);
-    assert!(unknown.traces.is_some());
-    assert_eq!(unknown.warnings.len(), 1);
+    let unknown = read(&[("OTEL_TRACES_EXPORTER", "carrier-pigeon,OTLP,otlp")]);
+    assert_eq!((unknown.traces.len(), unknown.warnings.len()), (1, 1));
+}
+
+#[test]
+fn lines_zipkin_and_prometheus_are_exporters_too() {
+    let settings = read(&[
+        ("OTEL_TRACES_EXPORTER", "console,zipkin,otlp"),
+        ("OTEL_METRICS_EXPORTER", "otlp/stdout,prometheus"),
+        ("OTEL_LOGS_EXPORTER", "console"),
+        ("OTEL_EXPORTER_ZIPKIN_ENDPOINT", "http://zipkin:9411/api/v2/spans"),
+        ("OTEL_EXPORTER_PROMETHEUS_PORT", "9000"),
+    ]);
+    assert_eq!(settings.traces[0].to, Destination::Lines(None));
+    assert_eq!(endpoints(&settings)[0], Some("http://localhost:4318/v1/traces"));
+    let zipkin = settings.zipkin.unwrap();
+    assert_eq!((&*zipkin.endpoint, zipkin.timeout), ("http://zipkin:9411/api/v2/spans", Duration::from_secs(10)));
+    assert_eq!(settings.metrics[0].to, Destination::Lines(None));
+    assert_eq!(settings.prometheus, Some(("localhost".to_owned(), 9_000)));
+    // The log is on standard output as it is.
+    assert_eq!(settings.logs, []);
+    assert_eq!(settings.warnings, [""; 0]);
+    assert!(!read(&[("OTEL_LOGS_EXPORTER", "zipkin")]).warnings.is_empty());
 }
 
 #[test]
@@ -109,16 +135,17 @@ fn what_cannot_be_understood_is_ignored_reported_and_not_shown() {
         ("OTEL_TRACES_SAMPLER", "mine"),
         ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/only.key"),
         ("OTEL_RESOURCE_ATTRIBUTES", "a=1,secret"),
-        ("OTEL_CONFIG_FILE", "/otel.yaml"),
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip"),
         ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "a=1,secret"),
-        ("OTEL_LOG_LEVEL", "debug"),
-        ("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "3"),
-        ("OTEL_METRICS_EXEMPLAR_FILTER", "always_on"),
+        ("OTEL_LOG_LEVEL", "loud"),
+        ("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "few"),
+        ("OTEL_METRICS_EXEMPLAR_FILTER", "sometimes"),
+        ("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "0"),
+        ("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "round"),
     ]);
-    assert!(settings.traces.is_some());
+    assert_eq!((settings.traces.len(), settings.log_level), (1, None));
     assert_eq!(settings.propagators, Formats::of([Format::B3, Format::Baggage]));
-    assert_eq!((settings.span_batches.queue_max, settings.sampler), (2_048, SamplerKind::default()));
+    assert_eq!((settings.traces[0].batching.queue_max, settings.sampler), (2_048, SamplerKind::default()));
     assert_eq!(settings.attributes, []);
     let all = settings.warnings.join("\n");
     for name in [
@@ -130,12 +157,13 @@ fn what_cannot_be_understood_is_ignored_reported_and_not_shown() {
         "SAMPLER",
         "CLIENT_CERTIFICATE",
         "RESOURCE",
-        "CONFIG",
         "COMPRESSION",
         "TRACES_HEADERS",
         "LOG_LEVEL",
         "LOGRECORD",
         "EXEMPLAR_FILTER",
+        "BATCH_SIZE",
+        "AGGREGATION",
     ] {
         assert_eq!(all.matches(name).count(), 1, "{name}: {all}");
     }
@@ -154,23 +182,35 @@ fn batches_and_bounds_are_those_of_the_variables() {
         ("OTEL_SPAN_EVENT_COUNT_LIMIT", "3"),
         ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "20"),
         ("OTEL_METRIC_EXPORT_INTERVAL", "250"),
-        ("OTEL_METRIC_EXPORT_TIMEOUT", "80"),
-        ("OTEL_METRICS_EXEMPLAR_FILTER", "trace_based"),
+        ("OTEL_METRIC_EXPORT_TIMEOUT", "0"),
+        ("OTEL_METRICS_EXEMPLAR_FILTER", "ALWAYS_OFF"),
+        ("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "base2_exponential_bucket_histogram"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "0"),
+        ("OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", "5"),
+        ("OTEL_LOG_LEVEL", "Debug"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318"),
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=a%20b, x=,"),
         ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "Delta"),
         ("OTEL_RESOURCE_ATTRIBUTES", "team=a%20b, k8s.pod.name=p-0"),
     ]);
-    let batches = settings.span_batches;
+    let batches = settings.traces[0].batching;
     assert_eq!((batches.delay, batches.timeout), (Duration::from_millis(50), Duration::from_millis(7)));
     // A batch cannot be larger than the queue.
     assert_eq!((batches.queue_max, batches.batch_max), (100, 100));
-    assert_eq!(settings.log_batches.delay, Duration::from_secs(1));
+    assert_eq!(settings.logs[0].batching.delay, Duration::from_secs(1));
     let bounds = settings.span_bounds;
     assert_eq!((bounds.attributes, bounds.events, bounds.value_length), (Some(9), Some(3), Some(20)));
-    assert_eq!((settings.metric_interval, settings.metric_deltas), (Duration::from_millis(250), true));
-    assert_eq!((settings.metric_timeout, settings.warnings.len()), (Duration::from_millis(80), 0));
+    assert_eq!(settings.record_bounds, RecordBounds { attributes: Some(9), value_length: Some(5) });
+    let MetricRoute { interval, timeout, temporality, exponential, .. } = settings.metrics[0];
+    assert_eq!((interval, timeout), (Duration::from_millis(250), NO_LIMIT));
+    assert_eq!((temporality, exponential), (Temporality::Delta, true));
+    assert_eq!((settings.exemplars, settings.log_level), (ExemplarFilter::AlwaysOff, Some("debug")));
+    let target = target(&settings, Signal::Logs);
+    assert_eq!((target.gzip, target.timeout, target.headers.len()), (true, NO_LIMIT, 2));
+    assert_eq!(target.headers["api-key"], "a b");
+    assert!(!format!("{target:?}").contains("a b"), "headers are secrets");
     let pairs = [("team", "a b"), ("k8s.pod.name", "p-0")];
     assert_eq!(settings.attributes, pairs.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    assert_eq!(settings.warnings, [""; 0]);
 }
