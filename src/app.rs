@@ -252,6 +252,9 @@ fn scheduler_options(config: &Config, telemetry: &Telemetry) -> scheduler::Optio
 
 /// The metrics, with what can be read from outside of the parts.
 fn telemetry(config: &Config, exporters: &mut Exporters) -> Result<Telemetry, StartError> {
+    if exporters.settings().disabled {
+        return Ok(Telemetry::off());
+    }
     let readers = exporters.metric_readers()?;
     let metrics = metrics::build(exporters.resource().clone(), |builder| {
         readers.into_iter().fold(builder, opentelemetry_sdk::metrics::MeterProviderBuilder::with_reader)

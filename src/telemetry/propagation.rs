@@ -163,7 +163,8 @@ fn write(format: Format, place: &TraceContext, tell: &mut impl FnMut(Key, String
             }
         }
         Format::Jaeger => {
-            let flags = u8::from(place.is_sampled()) | u8::from(is_debug) * JAEGER_DEBUG;
+            let debug = if is_debug { JAEGER_DEBUG } else { 0 };
+            let flags = u8::from(place.is_sampled()) | debug;
             // The third part, the parent's parent, is history.
             tell(JAEGER, format!("{trace:032x}:{span:016x}:0:{flags:x}"));
         }
@@ -209,6 +210,8 @@ const OT_TRACE: Key = key("ot-tracer-traceid", "OT_TRACER_TRACEID");
 const OT_SPAN: Key = key("ot-tracer-spanid", "OT_TRACER_SPANID");
 const OT_SAMPLED: Key = key("ot-tracer-sampled", "OT_TRACER_SAMPLED");
 
+/// Of the flags of `uber-trace-id`; the same bit as everywhere.
+const JAEGER_SAMPLED: u8 = SAMPLED;
 /// Of the flags of `uber-trace-id`.
 const JAEGER_DEBUG: u8 = 0x02;
 
@@ -257,10 +260,9 @@ fn jaeger(text: &str) -> Option<RemoteSpan> {
     let text: Cow<'_, str> = percent_encoding::percent_decode_str(text.trim()).decode_utf8().ok()?;
     let parts: Vec<&str> = text.splitn(5, ':').collect();
     let [trace, span, _parent, flags] = parts[..] else { return None };
-    let said = short_hex(flags, 2)?;
-    let is = |bit: u8| said & u128::from(bit) != 0;
-    let debug = if is(JAEGER_DEBUG) { SAMPLED | DEBUG } else { 0 };
-    remote(short_hex(trace, 32)?, short_hex(span, 16)?, debug | u8::from(is(1)) * SAMPLED)
+    let said = u8::try_from(short_hex(flags, 2)?).ok()?;
+    let flags = if said & JAEGER_DEBUG != 0 { SAMPLED | DEBUG } else { said & JAEGER_SAMPLED };
+    remote(short_hex(trace, 32)?, short_hex(span, 16)?, flags)
 }
 
 /// `Root=1-{8}-{24};Parent={16};Sampled={0, 1 or ?}` in any order, and more,

@@ -2,7 +2,7 @@
 
 use opentelemetry::logs::LoggerProvider as _;
 
-use super::export::{Exporters, SCOPE, Settings, TransportError, Variables};
+use super::export::{Exporters, SCOPE, Settings, SettingsError, TransportError, Variables};
 use super::log::{self, LogError};
 use super::tasklog::{self, TaskLogs};
 use super::trace::{self, Policy, Tracing};
@@ -25,6 +25,9 @@ pub struct Options {
 /// Why nothing is told.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// What is exported where.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     /// The exporters.
     #[error(transparent)]
     Export(#[from] TransportError),
@@ -38,8 +41,7 @@ pub enum StartError {
 /// # Errors
 /// [`StartError`], for what cannot work. That a collector cannot be reached is none.
 pub fn start(mut options: Options, variables: &Variables, instance: &str) -> Result<Exporters, StartError> {
-    let pairs = variables.iter().map(|(name, value)| (name.clone(), value.clone()));
-    let settings = Settings::read(pairs, &options.endpoint, options.protocol);
+    let settings = Settings::read(variables, &options.endpoint, options.protocol)?;
     let mut exporters = Exporters::start(settings, variables, instance)?;
     options.log.export_level = exporters.settings().log_level;
     log::init(&options.log, exporters.logger())?;

@@ -93,6 +93,7 @@ impl Tracing {
     }
 
     /// The same, for a sampler that decides by the names of spans.
+    #[must_use]
     pub fn naming(self, named: bool) -> Self {
         Self { named, ..self }
     }

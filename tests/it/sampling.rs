@@ -31,7 +31,7 @@ struct Parameters {
 #[derive(Clone, PartialEq, prost::Message)]
 struct Strategy {
     #[prost(int32, tag = "1")]
-    strategy_type: i32,
+    kind: i32,
     #[prost(message, optional, tag = "2")]
     probabilistic: Option<Probability>,
     #[prost(message, optional, tag = "4")]

@@ -15,7 +15,6 @@ use std::process::ExitCode;
 
 use crate::config::{self, Config, ConfigError, Overrides};
 use crate::model::SystemClock;
-use crate::telemetry::export::Settings;
 
 use report::{Finding, Report};
 
@@ -45,8 +44,8 @@ pub async fn run(options: Options, json: bool) -> ExitCode {
             report.extend(limits::examine(&config));
             report.extend(clock::examine(&SystemClock, disk.newest).await);
             let telemetry = &config.telemetry;
-            let settings = Settings::read(std::env::vars(), &telemetry.endpoint, telemetry.protocol.name());
-            report.extend(otlp::examine(&settings).await);
+            let variables = std::env::vars().collect();
+            report.extend(otlp::examine(&variables, &telemetry.endpoint, telemetry.protocol.name()).await);
         }
         Err(error) => {
             let advice = match &error {

@@ -10,7 +10,7 @@ use tonic::transport::Endpoint;
 use tonic_prost::ProstCodec;
 
 use crate::telemetry::export::settings::{Protocol, Target};
-use crate::telemetry::export::{Settings, Signal};
+use crate::telemetry::export::{Settings, Signal, Variables};
 
 use super::report::Finding;
 
@@ -27,7 +27,13 @@ const fn export(signal: Signal) -> &'static str {
 }
 
 /// Asks each collector that the server would tell something, once for all signals that go the same way.
-pub(super) async fn examine(settings: &Settings) -> Vec<Finding> {
+pub(super) async fn examine(variables: &Variables, endpoint: &str, protocol: &str) -> Vec<Finding> {
+    let settings = match Settings::read(variables, endpoint, protocol) {
+        Ok(settings) => settings,
+        Err(error) => {
+            return vec![Finding::bad("otlp", error.to_string()).advise("correct the file; see docs/observability.md")];
+        }
+    };
     let ignored = |warning: &String| Finding::doubtful("otlp", warning).advise("correct the variable, or unset it");
     let mut findings: Vec<Finding> = settings.warnings.iter().map(ignored).collect();
     let mut asked: Vec<(Protocol, String)> = Vec::new();
@@ -145,8 +151,8 @@ mod tests {
     }
 
     async fn found_with(pairs: &[(&str, &str)], endpoint: &str) -> (State, String) {
-        let pairs = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        let finding = examine(&Settings::read(pairs, endpoint, "")).await.remove(0);
+        let variables = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let finding = examine(&variables, endpoint, "").await.remove(0);
         (finding.state, finding.text)
     }
 
@@ -192,13 +198,15 @@ mod tests {
         let (here, there) = (nobody(), nobody());
         let pairs = [("OTEL_EXPORTER_OTLP_ENDPOINT", here), ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", there.clone())];
         let pairs = pairs.map(|(key, value)| (key.to_owned(), value));
-        let findings = examine(&Settings::read(pairs.into_iter(), "", "")).await;
+        let findings = examine(&pairs.into(), "", "").await;
         assert_eq!(findings.len(), 2, "{findings:?}");
         assert!(findings[1].text.starts_with(&there), "{findings:?}");
     }
 
     #[tokio::test]
     async fn what_the_server_ignores_and_files_that_are_not_there_are_told() {
+        let (state, text) = found(&[("OTEL_CONFIG_FILE", "/nosuch.yaml")]).await;
+        assert!(state == State::Fail && text.contains("failed to read /nosuch.yaml"), "{text}");
         assert_eq!(found(&[("OTEL_TRACES_EXPORTER", "carrier-pigeon")]).await.0, State::Warn);
         let endpoint = nobody();
         let said = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint), ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nosuch.pem")];

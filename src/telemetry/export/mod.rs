@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 pub use batch::{Counts, Tally};
 pub use metrics::CountedExporter;
 pub use sampling::{Remote, Root, SamplerKind};
-pub use settings::{Destination, Settings, Signal, Variables};
+pub use settings::{Destination, Settings, SettingsError, Signal, Variables};
 pub use transport::TransportError;
 
 /// Name of the instrumentation scope of spans and log records.
@@ -283,7 +283,7 @@ mod tests {
     fn exporters(variables: &[(&str, &str)]) -> Exporters {
         let variables: Variables =
             variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let settings = Settings::read(variables.clone().into_iter(), "", "");
+        let settings = Settings::read(&variables, "", "").unwrap();
         Exporters::start(settings, &variables, "i").unwrap()
     }
 
@@ -320,7 +320,7 @@ mod tests {
                 let named = |(name, path): &(&str, &str)| (format!("OTEL_EXPORTER_OTLP_{name}"), (*path).to_owned());
                 let mut variables: Variables = wrong.iter().map(named).collect();
                 variables.insert("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), endpoint.to_owned());
-                let settings = Settings::read(variables.clone().into_iter(), "", "");
+                let settings = Settings::read(&variables, "", "").unwrap();
                 let error = Exporters::start(settings, &variables, "i").err().unwrap().to_string();
                 assert!(error.contains(wrong[0].1), "{error}");
             }

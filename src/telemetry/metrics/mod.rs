@@ -64,11 +64,8 @@ impl fmt::Debug for Metrics {
 }
 
 /// Makes the instruments, with a reader for `/metrics` and those that `with_readers` adds, such as an
-/// OTLP exporter's. They describe themselves by `resource`. With `OTEL_SDK_DISABLED=true` nothing is counted.
+/// OTLP exporter's. They describe themselves by `resource`.
 pub fn build(resource: Resource, with_readers: impl FnOnce(MeterProviderBuilder) -> MeterProviderBuilder) -> Metrics {
-    if std::env::var("OTEL_SDK_DISABLED").is_ok_and(|disabled| disabled.eq_ignore_ascii_case("true")) {
-        return Metrics::off();
-    }
     let reader = Arc::new(ManualReader::builder().with_temporality(Temporality::Cumulative).build());
     let builder = SdkMeterProvider::builder().with_resource(resource).with_reader(Shown(reader.clone()));
     Metrics::new(with_readers(builder).build(), Some(reader))

@@ -4,6 +4,7 @@
 //! strategy of the moment without waiting. A server that does not answer changes nothing: what it said last
 //! holds, and before it has said anything the initial share.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,10 +126,15 @@ struct Poller {
 enum NoAnswer {
     #[error("{}", with_causes(.0))]
     Transport(#[from] tonic::transport::Error),
-    #[error("{}", with_causes(.0))]
+    #[error("{:?}: {}", .0.code(), reason(.0))]
     Refused(#[from] Status),
     #[error("the answer has no strategy")]
     Empty,
+}
+
+/// A connection that cannot be made is said deep down.
+fn reason(status: &Status) -> String {
+    status.source().map_or_else(|| status.message().to_owned(), with_causes)
 }
 
 impl Poller {

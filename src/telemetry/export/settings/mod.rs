@@ -1,9 +1,10 @@
 //! What is exported where: everything that the variables of the OpenTelemetry specification can say.
 //!
-//! `variables` reads the environment, `otlp` those of its variables that name a collector. Variables win over
-//! `[telemetry]` of the configuration, one for a signal over the one for all. Nothing is exported unless an
-//! endpoint or an exporter is named.
+//! `variables` reads the environment, `otlp` those of its variables that name a collector, `declarative` the file
+//! that may stand for all of them. Variables win over `[telemetry]` of the configuration, one for a signal over
+//! the one for all. Nothing is exported unless an endpoint or an exporter is named.
 
+mod declarative;
 mod otlp;
 mod variables;
 
@@ -11,6 +12,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use opentelemetry::KeyValue;
 use opentelemetry_sdk::metrics::Temporality;
 use tonic::codegen::http::HeaderMap;
 
@@ -184,9 +186,32 @@ pub enum ExemplarFilter {
     AlwaysOff,
 }
 
+/// Why nothing is known.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file cannot be read.
+    #[error("OTEL_CONFIG_FILE: failed to read {path}: {source}")]
+    Unreadable {
+        /// Its path.
+        path: String,
+        /// What is wrong.
+        source: std::io::Error,
+    },
+    /// Something in the file is not understood, or cannot be done here.
+    #[error("OTEL_CONFIG_FILE: {path}: {reason}")]
+    Malformed {
+        /// Its path.
+        path: String,
+        /// Where in it, and what.
+        reason: String,
+    },
+}
+
 /// Everything that was said.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
+    /// Nothing is counted, and nothing is sent anywhere.
+    pub disabled: bool,
     /// Where spans go.
     pub traces: Vec<Route>,
     /// Where spans go besides.
@@ -210,15 +235,43 @@ pub struct Settings {
     /// What is logged of the work of exporters: `off`, `error`, `warn`, `info`, `debug` or `trace`.
     pub log_level: Option<&'static str>,
     /// What is told about this process; a later one of the same key wins.
-    pub attributes: Vec<(String, String)>,
+    pub attributes: Vec<KeyValue>,
     /// What could not be understood.
     pub warnings: Vec<String>,
 }
 
 impl Settings {
-    /// Reads the variables; `endpoint` and `protocol` are those of the configuration, empty when unset.
-    pub fn read(variables: impl Iterator<Item = (String, String)>, endpoint: &str, protocol: &str) -> Self {
-        variables::read(variables, endpoint, protocol)
+    /// Reads the variables, or the file that one of them names. `endpoint` and `protocol` are those of the
+    /// configuration, empty when unset.
+    ///
+    /// # Errors
+    /// [`SettingsError`], for the file.
+    pub fn read(from: &Variables, endpoint: &str, protocol: &str) -> Result<Self, SettingsError> {
+        let said = |name: &str| from.get(name).map(|value| value.trim()).filter(|value| !value.is_empty());
+        match said("OTEL_CONFIG_FILE").or_else(|| said("OTEL_EXPERIMENTAL_CONFIG_FILE")) {
+            Some(path) => declarative::read(path, from),
+            None => Ok(variables::read(from, endpoint, protocol)),
+        }
+    }
+
+    /// Nothing is sent anywhere, and nothing travels.
+    fn silent() -> Self {
+        Self {
+            disabled: false,
+            traces: Vec::new(),
+            zipkin: None,
+            metrics: Vec::new(),
+            prometheus: None,
+            logs: Vec::new(),
+            sampler: SamplerKind::default(),
+            propagators: Formats::of([]),
+            exemplars: ExemplarFilter::default(),
+            span_bounds: SpanBounds::default(),
+            record_bounds: RecordBounds::default(),
+            log_level: None,
+            attributes: Vec::new(),
+            warnings: Vec::new(),
+        }
     }
 
     /// Whether nothing is sent anywhere.

@@ -18,11 +18,11 @@ pub(super) struct Otlp<'a> {
 }
 
 impl Otlp<'_> {
-    pub fn has_endpoint(&self, reader: &Reader, signal: Signal) -> bool {
+    pub fn has_endpoint(&self, reader: &Reader<'_>, signal: Signal) -> bool {
         !self.endpoint.is_empty() || reader.of_signal(signal, "ENDPOINT").is_some()
     }
 
-    pub fn target(&self, reader: &mut Reader, signal: Signal) -> Target {
+    pub fn target(&self, reader: &mut Reader<'_>, signal: Signal) -> Target {
         let own = reader.text(&format!("{}_ENDPOINT", own_prefix(signal))).map(str::to_owned);
         let all = reader.text("OTEL_EXPORTER_OTLP_ENDPOINT").or(Some(self.endpoint).filter(|text| !text.is_empty()));
         let all = all.map(str::to_owned);
@@ -48,7 +48,7 @@ impl Otlp<'_> {
     }
 
     /// Without a word, port 4317 is gRPC, and everything else HTTP.
-    fn protocol(&self, reader: &mut Reader, signal: Signal, endpoint: Option<&str>) -> Protocol {
+    fn protocol(&self, reader: &mut Reader<'_>, signal: Signal, endpoint: Option<&str>) -> Protocol {
         if let Some((name, value)) = reader.of_signal(signal, "PROTOCOL") {
             match value.to_ascii_lowercase().as_str() {
                 "grpc" => return Protocol::Grpc,
@@ -75,7 +75,7 @@ fn own_prefix(signal: Signal) -> String {
     format!("OTEL_EXPORTER_OTLP_{}", signal.name().to_ascii_uppercase())
 }
 
-impl Reader {
+impl Reader<'_> {
     /// The variable of a signal, or the one for all of them: its name and value.
     fn of_signal(&self, signal: Signal, rest: &str) -> Option<(String, String)> {
         let names = [format!("{}_{rest}", own_prefix(signal)), format!("OTEL_EXPORTER_OTLP_{rest}")];
@@ -92,12 +92,12 @@ pub(super) fn with_scheme(endpoint: String, protocol: Protocol, insecure: bool) 
     format!("{}://{endpoint}", if plain { "http" } else { "https" })
 }
 
-fn insecure(reader: &Reader, signal: Signal) -> bool {
+fn insecure(reader: &Reader<'_>, signal: Signal) -> bool {
     reader.of_signal(signal, "INSECURE").is_some_and(|(_, value)| value.eq_ignore_ascii_case("true"))
 }
 
 /// Those pairs that can be sent.
-fn headers(reader: &mut Reader, signal: Signal) -> HeaderMap {
+fn headers(reader: &mut Reader<'_>, signal: Signal) -> HeaderMap {
     let Some((name, value)) = reader.of_signal(signal, "HEADERS") else { return HeaderMap::new() };
     let (found, all) = header_list(&value);
     if !all {
@@ -124,7 +124,7 @@ pub(super) fn header(name: &str, value: &str) -> Option<(HeaderName, HeaderValue
     Some((HeaderName::from_bytes(name.as_bytes()).ok()?, value))
 }
 
-fn gzip(reader: &mut Reader, signal: Signal) -> bool {
+fn gzip(reader: &mut Reader<'_>, signal: Signal) -> bool {
     let Some((name, value)) = reader.of_signal(signal, "COMPRESSION") else { return false };
     match value.to_ascii_lowercase().as_str() {
         "gzip" => true,
@@ -136,12 +136,12 @@ fn gzip(reader: &mut Reader, signal: Signal) -> bool {
     }
 }
 
-fn timeout(reader: &mut Reader, signal: Signal) -> Duration {
+fn timeout(reader: &mut Reader<'_>, signal: Signal) -> Duration {
     let name = reader.of_signal(signal, "TIMEOUT").map(|(name, _)| name);
     name.and_then(|name| reader.timeout(&name)).unwrap_or(TIMEOUT)
 }
 
-fn identity(reader: &mut Reader, signal: Signal) -> Option<(PathBuf, PathBuf)> {
+fn identity(reader: &mut Reader<'_>, signal: Signal) -> Option<(PathBuf, PathBuf)> {
     let path = |found: Option<(String, String)>| found.map(|(_, path)| PathBuf::from(path));
     let certificate = path(reader.of_signal(signal, "CLIENT_CERTIFICATE"));
     let key = path(reader.of_signal(signal, "CLIENT_KEY"));

@@ -8,8 +8,8 @@ fn read(variables: &[(&str, &str)]) -> Settings {
 }
 
 fn configured(variables: &[(&str, &str)], endpoint: &str, protocol: &str) -> Settings {
-    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    Settings::read(variables, endpoint, protocol)
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Settings::read(&variables, endpoint, protocol).unwrap()
 }
 
 fn endpoints(settings: &Settings) -> [Option<&str>; 3] {
@@ -24,7 +24,7 @@ fn target(settings: &Settings, signal: Signal) -> &Target {
 fn nothing_is_exported_unless_somebody_says_so() {
     let settings = read(&[("OTEL_SERVICE_NAME", "tasks"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "  ")]);
     assert_eq!(endpoints(&settings), [None, None, None]);
-    assert_eq!(settings.attributes, [("service.name".to_owned(), "tasks".to_owned())]);
+    assert_eq!(settings.attributes, [KeyValue::new("service.name", "tasks")]);
     assert!(settings.is_silent());
     assert_eq!(settings.warnings, [""; 0]);
 }
@@ -106,6 +106,21 @@ fn a_disabled_sdk_exports_nothing_but_contexts_still_travel() {
 }
 
 #[test]
+fn a_file_stands_for_all_variables_and_must_be_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("otel.yaml");
+    let named = [("OTEL_CONFIG_FILE", path.to_str().unwrap()), ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317")];
+    let variables = named.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let error = Settings::read(&variables, "", "").unwrap_err().to_string();
+    assert!(error.starts_with("OTEL_CONFIG_FILE: failed to read") && error.contains("otel.yaml"), "{error}");
+    std::fs::write(&path, "file_format: '1.0'\ndisabled: 7").unwrap();
+    let error = Settings::read(&variables, "", "").unwrap_err().to_string();
+    assert!(error.ends_with("otel.yaml: disabled: expected true or false"), "{error}");
+    std::fs::write(&path, "file_format: '1.0'").unwrap();
+    assert!(Settings::read(&variables, "http://file:4317", "").unwrap().is_silent());
+}
+
+#[test]
 fn variables_win_over_the_configuration() {
     let file = configured(&[], "http://file:4317", "");
     assert_eq!(endpoints(&file), [Some("http://file:4317"); 3]);
@@ -168,7 +183,7 @@ fn what_cannot_be_understood_is_ignored_reported_and_not_shown() {
         assert_eq!(all.matches(name).count(), 1, "{name}: {all}");
     }
     assert!(!all.contains("secret") && !all.contains("carrier"), "{all}");
-    assert!(all.contains("\"pigeon\" is not supported; those are tracecontext, baggage, b3, "), "{all}");
+    assert!(all.contains("\"pigeon\" is not known; those are tracecontext, baggage, b3, "), "{all}");
 }
 
 #[test]
@@ -211,6 +226,6 @@ fn batches_and_bounds_are_those_of_the_variables() {
     assert_eq!(target.headers["api-key"], "a b");
     assert!(!format!("{target:?}").contains("a b"), "headers are secrets");
     let pairs = [("team", "a b"), ("k8s.pod.name", "p-0")];
-    assert_eq!(settings.attributes, pairs.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    assert_eq!(settings.attributes, pairs.map(|(key, value)| KeyValue::new(key, value)));
     assert_eq!(settings.warnings, [""; 0]);
 }

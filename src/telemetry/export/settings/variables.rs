@@ -3,35 +3,26 @@
 //! An empty variable counts as unset; one that cannot be understood is ignored and reported, as the
 //! specification demands.
 
-use std::collections::HashMap;
 use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
+use opentelemetry::KeyValue;
 use opentelemetry_sdk::metrics::Temporality;
 
 use super::otlp::Otlp;
 use super::{
     Batching, Destination, ExemplarFilter, MetricRoute, NO_LIMIT, RecordBounds, Route, Settings, Signal, SpanBounds,
-    Zipkin,
+    Variables, Zipkin,
 };
 use crate::telemetry::export::sampling::SamplerKind;
 use crate::telemetry::propagation::{Format, Formats};
 
 /// Reads them all.
-pub(super) fn read(variables: impl Iterator<Item = (String, String)>, endpoint: &str, protocol: &str) -> Settings {
-    let mut reader = Reader::new(variables);
-    let otlp = Otlp { endpoint, protocol };
-    let [traces, metrics, logs] = Signal::ALL.map(|signal| reader.exporters(signal, &otlp));
-    let (spans, records) = (reader.batching("OTEL_BSP", 5_000), reader.batching("OTEL_BLRP", 1_000));
-    let zipkin = reader.zipkin(traces.zipkin, spans);
-    let prometheus = reader.prometheus(metrics.prometheus);
-    let all = Settings {
-        traces: traces.to.into_iter().map(|to| Route { to, batching: spans }).collect(),
-        zipkin,
-        metrics: reader.metric_routes(metrics.to),
-        prometheus,
-        logs: logs.to.into_iter().map(|to| Route { to, batching: records }).collect(),
+pub(super) fn read(from: &Variables, endpoint: &str, protocol: &str) -> Settings {
+    let mut reader = Reader::new(from);
+    let mut settings = Settings {
+        disabled: reader.flag("OTEL_SDK_DISABLED"),
         sampler: reader.sampler(),
         propagators: reader.propagators(),
         exemplars: reader.exemplars(),
@@ -39,14 +30,21 @@ pub(super) fn read(variables: impl Iterator<Item = (String, String)>, endpoint: 
         record_bounds: reader.record_bounds(),
         log_level: reader.log_level(),
         attributes: reader.attributes(),
-        warnings: Vec::new(),
+        ..Settings::silent()
     };
-    let disabled = reader.flag("OTEL_SDK_DISABLED");
-    let all = Settings { warnings: reader.warnings, ..all };
-    if !disabled {
-        return all;
+    let otlp = Otlp { endpoint, protocol };
+    let [traces, metrics, logs] = Signal::ALL.map(|signal| reader.exporters(signal, &otlp));
+    let (spans, records) = (reader.batching("OTEL_BSP", 5_000), reader.batching("OTEL_BLRP", 1_000));
+    let (zipkin, prometheus) = (reader.zipkin(traces.zipkin, spans), reader.prometheus(metrics.prometheus));
+    if !settings.disabled {
+        let routes = |to: Vec<Destination>, batching| to.into_iter().map(|to| Route { to, batching }).collect();
+        settings.traces = routes(traces.to, spans);
+        settings.zipkin = zipkin;
+        settings.metrics = reader.metric_routes(metrics.to);
+        settings.prometheus = prometheus;
+        settings.logs = routes(logs.to, records);
     }
-    Settings { traces: Vec::new(), zipkin: None, metrics: Vec::new(), prometheus: None, logs: Vec::new(), ..all }
+    Settings { warnings: reader.warnings, ..settings }
 }
 
 /// What `OTEL_*_EXPORTER` names.
@@ -58,19 +56,18 @@ struct Exporters {
 }
 
 /// Variables, and what was wrong with them.
-pub(super) struct Reader {
-    variables: HashMap<String, String>,
+pub(super) struct Reader<'a> {
+    variables: &'a Variables,
     warnings: Vec<String>,
 }
 
-impl Reader {
-    fn new(variables: impl Iterator<Item = (String, String)>) -> Self {
-        let ours = |(name, value): &(String, String)| name.starts_with("OTEL_") && !value.trim().is_empty();
-        Self { variables: variables.filter(ours).collect(), warnings: Vec::new() }
+impl<'a> Reader<'a> {
+    fn new(variables: &'a Variables) -> Self {
+        Self { variables, warnings: Vec::new() }
     }
 
     pub fn text(&self, name: &str) -> Option<&str> {
-        self.variables.get(name).map(|value| value.trim())
+        self.variables.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
     }
 
     /// One word of a set; their case does not count.
@@ -273,17 +270,15 @@ impl Reader {
     }
 
     fn propagators(&mut self) -> Formats {
-        let name = "OTEL_PROPAGATORS";
-        let Some((formats, unknown)) = self.text(name).map(Formats::parse) else { return Formats::default() };
-        for other in unknown {
-            let known = Format::ALL.map(Format::name).join(", ");
-            self.ignore(name, format_args!("{other:?} is not supported; those are {known} and none"));
+        let (found, unknown) = propagators_of(self.text("OTEL_PROPAGATORS").unwrap_or("tracecontext,baggage"));
+        if let Some(why) = unknown {
+            self.warn(format!("a part of OTEL_PROPAGATORS is ignored: {why}"));
         }
-        formats
+        found
     }
 
     /// The later ones win.
-    fn attributes(&mut self) -> Vec<(String, String)> {
+    fn attributes(&mut self) -> Vec<KeyValue> {
         let listed = self.text("OTEL_RESOURCE_ATTRIBUTES").map(pairs);
         let mut found = listed.unwrap_or_else(|| Some(Vec::new())).unwrap_or_else(|| {
             // All or nothing, the specification says.
@@ -291,7 +286,7 @@ impl Reader {
             Vec::new()
         });
         found.extend(self.text("OTEL_SERVICE_NAME").map(|name| ("service.name".to_owned(), name.to_owned())));
-        found
+        found.into_iter().map(|(key, value)| KeyValue::new(key, value)).collect()
     }
 }
 
@@ -302,6 +297,17 @@ impl Exporters {
             self.to.push(to);
         }
     }
+}
+
+/// The propagators of a list, and what is wrong with it.
+pub(super) fn propagators_of(listed: &str) -> (Formats, Option<String>) {
+    let (found, unknown) = Formats::parse(listed);
+    let why = || {
+        let known = Format::ALL.map(Format::name).join(", ");
+        format!("{:?} is not known; those are {known} and none", unknown.join(","))
+    };
+    let complaint = (!unknown.is_empty()).then(why);
+    (found, complaint)
 }
 
 /// `key=value` pairs with commas between them, both percent-encoded; `None` when something else is among them.
