@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use opentelemetry::trace::{Link, SpanKind, TraceId};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{Sampler, SamplingResult, ShouldSample};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{MissedTickBehavior, timeout};
 use tonic::client::Grpc;
 use tonic::codegen::http::Uri;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -28,6 +28,8 @@ use super::strategy::{Answer, Question, Strategy};
 const ENDPOINT: &str = "http://localhost:14250";
 /// As in the other SDKs, and in the declarative configuration.
 const INTERVAL: Duration = Duration::from_mins(1);
+/// Longer ones are as good as this one; the clock would not bear all of them.
+const INTERVAL_MAX: Duration = Duration::from_hours(24 * 365);
 /// As in the SDKs for Go and Java, and in Jaeger's own clients.
 const INITIAL_SHARE: f64 = 0.001;
 /// Longest that one answer may take.
@@ -39,7 +41,7 @@ const METHOD: &str = "/jaeger.api_v2.SamplingManager/GetSamplingStrategy";
 pub struct Remote {
     /// `http://host:port`, or `https://…`.
     pub endpoint: String,
-    /// Time from one question to the next.
+    /// Time from one question to the next; not zero.
     pub interval: Duration,
     /// Share of the traces that are recorded until the first answer, 0 to 1.
     pub initial_share: f64,
@@ -59,7 +61,7 @@ impl Remote {
         for part in argument.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             let (name, value) = part.split_once('=')?;
             match name.trim() {
-                "endpoint" => remote.endpoint = endpoint(value.trim())?,
+                "endpoint" if Self::is_endpoint(value.trim()) => value.trim().clone_into(&mut remote.endpoint),
                 "pollingIntervalMs" => {
                     let millis = value.trim().parse().ok().filter(|millis| *millis > 0)?;
                     remote.interval = Duration::from_millis(millis);
@@ -73,6 +75,12 @@ impl Remote {
         Some(remote)
     }
 
+    /// Whether it is `http://host:port`, or `https://…`.
+    pub fn is_endpoint(text: &str) -> bool {
+        let uri = text.parse::<Uri>().ok();
+        uri.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
+    }
+
     /// A sampler that follows the server, and what has to be done for it, for ever.
     pub fn follow(&self, service: &str) -> (RemoteSampler, impl Future<Output = ()> + Send + 'static) {
         let strategy = Arc::new(ArcSwap::from_pointee(Strategy::Share(self.initial_share)));
@@ -84,12 +92,6 @@ impl Remote {
         };
         (RemoteSampler(strategy), poller.run())
     }
-}
-
-fn endpoint(text: &str) -> Option<String> {
-    let uri: Uri = text.parse().ok()?;
-    let is_known = matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
-    is_known.then(|| text.to_owned())
 }
 
 /// Decides as the server has said last.
@@ -130,6 +132,8 @@ enum NoAnswer {
     Refused(#[from] Status),
     #[error("the answer has no strategy")]
     Empty,
+    #[error("no answer within {LIMIT:?}")]
+    Late,
 }
 
 /// A connection that cannot be made is said deep down.
@@ -139,12 +143,12 @@ fn reason(status: &Status) -> String {
 
 impl Poller {
     async fn run(mut self) {
-        let mut ticks = tokio::time::interval(self.remote.interval);
+        let mut ticks = tokio::time::interval(self.remote.interval.min(INTERVAL_MAX));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut client = None;
         loop {
             ticks.tick().await;
-            let asked = self.ask(&mut client).await;
+            let asked = timeout(LIMIT, self.ask(&mut client)).await.unwrap_or(Err(NoAnswer::Late));
             self.note(asked);
         }
     }
@@ -166,7 +170,7 @@ impl Poller {
 
     fn channel(&self) -> Result<Channel, tonic::transport::Error> {
         let endpoint = Endpoint::from_shared(self.remote.endpoint.clone())?;
-        let endpoint = endpoint.connect_timeout(LIMIT).timeout(LIMIT);
+        let endpoint = endpoint.connect_timeout(LIMIT);
         let secure = endpoint.uri().scheme_str() == Some("https");
         let endpoint = if secure { endpoint.tls_config(ClientTlsConfig::new().with_native_roots())? } else { endpoint };
         Ok(endpoint.connect_lazy())
@@ -181,7 +185,7 @@ impl Poller {
         let (endpoint, strategy) = (without_secrets(&self.remote.endpoint), self.strategy.load());
         match asked {
             Ok(()) => {
-                tracing::info!(endpoint, %strategy, "the sampling server answers: traces are recorded as it says")
+                tracing::info!(endpoint, %strategy, "the sampling server answers: traces are recorded as it says");
             }
             Err(error) => {
                 tracing::warn!(endpoint, %strategy, %error, "the sampling server does not answer: what held before holds");
