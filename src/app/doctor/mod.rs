@@ -37,15 +37,15 @@ pub async fn run(options: Options, json: bool) -> ExitCode {
     let overrides = Overrides { data_dir: options.data_dir, ..Overrides::default() };
     match config::load(options.config.as_deref(), std::env::vars(), overrides) {
         Ok(config) => {
+            let telemetry = &config.telemetry;
+            let settings = Settings::read(std::env::vars(), &telemetry.endpoint, telemetry.protocol.name());
             report.add(configuration(&config));
             report.extend(handlers::examine(&config.handlers));
             let disk = disk::examine(&config.store);
-            report.extend(edge::examine(&config, disk.in_use));
+            report.extend(edge::examine(&config, settings.prometheus.as_ref(), disk.in_use));
             report.extend(disk.findings);
             report.extend(limits::examine(&config));
             report.extend(clock::examine(&SystemClock, disk.newest).await);
-            let telemetry = &config.telemetry;
-            let settings = Settings::read(std::env::vars(), &telemetry.endpoint, telemetry.protocol.name());
             report.extend(otlp::examine(&settings).await);
         }
         Err(error) => {
