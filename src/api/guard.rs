@@ -149,7 +149,7 @@ impl<S> Guard<S> {
         S::Error: std::fmt::Display + Send + 'static,
     {
         let deadline = deadline::of(request.headers());
-        let counted = self.meter.as_ref().map(|meter| meter.begin(request.uri().path(), trace()));
+        let counted = self.meter.as_ref().map(|meter| meter.begin(request.uri().path(), trace));
         let stay = match self.entry.admit(&mut request) {
             Ok(stay) => stay,
             Err(refused) => return answered(&refused, counted),

@@ -19,6 +19,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
+use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use parking_lot::Mutex;
@@ -44,6 +45,8 @@ pub struct Told {
     pub logs: Vec<LogRecord>,
     /// Names.
     pub metrics: Vec<String>,
+    /// What was measured, export after export.
+    pub points: Vec<Metric>,
     pub resources: Vec<Resource>,
     /// Values of the header `x-team`.
     pub teams: Vec<String>,
@@ -67,7 +70,9 @@ impl Told {
         for group in request.resource_metrics {
             self.resources.extend(group.resource);
             let metrics = group.scope_metrics.into_iter().flat_map(|scope| scope.metrics);
-            self.metrics.extend(metrics.map(|metric| metric.name));
+            let metrics: Vec<_> = metrics.collect();
+            self.metrics.extend(metrics.iter().map(|metric| metric.name.clone()));
+            self.points.extend(metrics);
         }
     }
 }

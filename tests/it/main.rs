@@ -15,6 +15,7 @@ mod http;
 mod keda;
 mod lifecycle;
 mod log;
+mod metrics;
 mod observed;
 mod pools;
 mod promises;

@@ -15,6 +15,7 @@ use std::process::ExitCode;
 
 use crate::config::{self, Config, ConfigError, Overrides};
 use crate::model::SystemClock;
+use crate::telemetry::export::Settings;
 
 use report::{Finding, Report};
 
@@ -36,16 +37,18 @@ pub async fn run(options: Options, json: bool) -> ExitCode {
     let overrides = Overrides { data_dir: options.data_dir, ..Overrides::default() };
     match config::load(options.config.as_deref(), std::env::vars(), overrides) {
         Ok(config) => {
+            let telemetry = &config.telemetry;
+            let variables = std::env::vars().collect();
+            let settings = Settings::read(&variables, &telemetry.endpoint, telemetry.protocol.name());
+            let scrapes = settings.as_ref().ok().and_then(|settings| settings.prometheus.as_ref());
             report.add(configuration(&config));
             report.extend(handlers::examine(&config.handlers));
             let disk = disk::examine(&config.store);
-            report.extend(edge::examine(&config, disk.in_use));
+            report.extend(edge::examine(&config, scrapes, disk.in_use));
             report.extend(disk.findings);
             report.extend(limits::examine(&config));
             report.extend(clock::examine(&SystemClock, disk.newest).await);
-            let telemetry = &config.telemetry;
-            let variables = std::env::vars().collect();
-            report.extend(otlp::examine(&variables, &telemetry.endpoint, telemetry.protocol.name()).await);
+            report.extend(otlp::examine(&settings).await);
         }
         Err(error) => {
             let advice = match &error {

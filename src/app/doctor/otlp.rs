@@ -10,7 +10,7 @@ use tonic::transport::Endpoint;
 use tonic_prost::ProstCodec;
 
 use crate::telemetry::export::settings::{Protocol, Target};
-use crate::telemetry::export::{Settings, Signal, Variables};
+use crate::telemetry::export::{Settings, SettingsError, Signal};
 
 use super::report::Finding;
 
@@ -27,11 +27,12 @@ const fn export(signal: Signal) -> &'static str {
 }
 
 /// Asks each collector that the server would tell something, once for all signals that go the same way.
-pub(super) async fn examine(variables: &Variables, endpoint: &str, protocol: &str) -> Vec<Finding> {
-    let settings = match Settings::read(variables, endpoint, protocol) {
+pub(super) async fn examine(settings: &Result<Settings, SettingsError>) -> Vec<Finding> {
+    let settings = match settings {
         Ok(settings) => settings,
         Err(error) => {
-            return vec![Finding::bad("otlp", error.to_string()).advise("correct the file; see docs/observability.md")];
+            let advice = "correct the file; docs/observability.md tells what may stand in it";
+            return vec![Finding::bad("otlp", error.to_string()).advise(advice)];
         }
     };
     let ignored = |warning: &String| Finding::doubtful("otlp", warning).advise("correct the variable, or unset it");
@@ -152,7 +153,7 @@ mod tests {
 
     async fn found_with(pairs: &[(&str, &str)], endpoint: &str) -> (State, String) {
         let variables = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let finding = examine(&variables, endpoint, "").await.remove(0);
+        let finding = examine(&Settings::read(&variables, endpoint, "")).await.remove(0);
         (finding.state, finding.text)
     }
 
@@ -198,7 +199,7 @@ mod tests {
         let (here, there) = (nobody(), nobody());
         let pairs = [("OTEL_EXPORTER_OTLP_ENDPOINT", here), ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", there.clone())];
         let pairs = pairs.map(|(key, value)| (key.to_owned(), value));
-        let findings = examine(&pairs.into(), "", "").await;
+        let findings = examine(&Settings::read(&pairs.into(), "", "")).await;
         assert_eq!(findings.len(), 2, "{findings:?}");
         assert!(findings[1].text.starts_with(&there), "{findings:?}");
     }

@@ -29,11 +29,16 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::metrics::Histograms;
+
 pub use batch::{Counts, Tally};
 pub use metrics::CountedExporter;
 pub use sampling::{Remote, Root, SamplerKind};
 pub use settings::{Destination, Settings, SettingsError, Signal, Variables};
 pub use transport::TransportError;
+
+/// Reads the instruments at intervals, and exports what it finds.
+pub type MetricReader = PeriodicReader<CountedExporter>;
 
 /// Name of the instrumentation scope of spans and log records.
 pub const SCOPE: &str = "lineshaft";
@@ -172,19 +177,20 @@ impl Exporters {
         self.logger.as_ref()
     }
 
-    /// Each reads the instruments of the provider that it is given to and exports them. That provider's
-    /// shutdown belongs into [`Exporters::at_stop`].
+    /// Each reads the instruments and exports them, with histograms as its route wants them. The shutdown of the
+    /// providers that they are given to belongs into [`Exporters::at_stop`].
     ///
     /// # Errors
     /// [`TransportError`], for certificates and endpoints that cannot be used.
-    pub fn metric_readers(&self) -> Result<Vec<PeriodicReader<CountedExporter>>, TransportError> {
+    pub fn metric_readers(&self) -> Result<Vec<(MetricReader, Histograms)>, TransportError> {
         let Some(runtime) = &self.runtime else { return Ok(Vec::new()) };
         let _inside = runtime.enter();
         let counts = &self.counts[1];
         let reader = |route: &settings::MetricRoute| {
             let exporter = transport::metrics(&route.to, route.temporality, counts)?;
             let exporter = CountedExporter::new(exporter, counts.clone(), runtime.handle().clone(), route.timeout);
-            Ok(PeriodicReader::builder(exporter).with_interval(route.interval).build())
+            let histograms = if route.exponential { Histograms::Exponential } else { Histograms::Buckets };
+            Ok((PeriodicReader::builder(exporter).with_interval(route.interval).build(), histograms))
         };
         self.settings.metrics.iter().map(reader).collect()
     }

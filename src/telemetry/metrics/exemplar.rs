@@ -1,7 +1,8 @@
 //! Leads from a bucket of a histogram to a trace that fell into it.
 //!
-//! The SDK keeps no exemplars. Here every bucket of a series remembers the last sampled trace; writing
-//! never waits, a trace that comes at the same moment as another is simply not the one remembered.
+//! The SDK keeps no exemplars. Here every bucket of a series remembers the last measurement that the filter
+//! lets through: usually that of a sampled trace. Writing never waits; a measurement that comes at the same
+//! moment as another is simply not the one remembered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use opentelemetry::KeyValue;
 use parking_lot::Mutex;
 
 use crate::model::{Clock, SystemClock, Timestamp};
+use crate::telemetry::export::settings::ExemplarFilter;
 
 /// A sampled span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +34,8 @@ impl Trace {
 /// One remembered value.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Exemplar {
-    pub trace: Trace,
+    /// Of a measurement in a sampled trace.
+    pub trace: Option<Trace>,
     pub value: f64,
     pub at: Timestamp,
 }
@@ -41,15 +44,20 @@ pub(super) struct Exemplar {
 #[derive(Debug)]
 pub(super) struct Exemplars {
     bounds: &'static [f64],
+    /// A measurement needs no trace to be remembered.
+    untraced: bool,
     places: Box<[Mutex<Option<Exemplar>>]>,
 }
 
 impl Exemplars {
-    pub fn new(bounds: &'static [f64]) -> Self {
-        Self { bounds, places: (0..=bounds.len()).map(|_| Mutex::default()).collect() }
+    fn new(bounds: &'static [f64], untraced: bool) -> Self {
+        Self { bounds, untraced, places: (0..=bounds.len()).map(|_| Mutex::default()).collect() }
     }
 
-    pub fn offer(&self, value: f64, trace: Trace) {
+    pub fn offer(&self, value: f64, trace: Option<Trace>) {
+        if trace.is_none() && !self.untraced {
+            return;
+        }
         let bucket = self.bounds.partition_point(|bound| *bound < value);
         if let Some(mut place) = self.places.get(bucket).and_then(Mutex::try_lock) {
             *place = Some(Exemplar { trace, value, at: SystemClock.now() });
@@ -65,14 +73,32 @@ impl Exemplars {
 type SeriesKey = (&'static str, Vec<(String, String)>);
 
 /// The exemplars of all series.
-#[derive(Debug, Default)]
-pub(super) struct Known(Mutex<HashMap<SeriesKey, Arc<Exemplars>>>);
+#[derive(Debug)]
+pub(super) struct Known {
+    filter: ExemplarFilter,
+    series: Mutex<HashMap<SeriesKey, Arc<Exemplars>>>,
+}
 
 impl Known {
-    /// Those of a series, made when there are none.
-    pub fn of_series(&self, name: &'static str, bounds: &'static [f64], attributes: &[KeyValue]) -> Arc<Exemplars> {
-        let key = (name, key_of(attributes.iter()));
-        self.0.lock().entry(key).or_insert_with(|| Arc::new(Exemplars::new(bounds))).clone()
+    pub fn new(filter: ExemplarFilter) -> Self {
+        Self { filter, series: Mutex::default() }
+    }
+
+    /// Whether there can be any.
+    pub fn any(&self) -> bool {
+        self.filter != ExemplarFilter::AlwaysOff
+    }
+
+    /// Those of a series, made when there are none yet; `None` when there shall be none.
+    pub fn of_series(
+        &self,
+        name: &'static str,
+        bounds: &'static [f64],
+        attributes: &[KeyValue],
+    ) -> Option<Arc<Exemplars>> {
+        let make = || Arc::new(Exemplars::new(bounds, self.filter == ExemplarFilter::AlwaysOn));
+        let key = || (name, key_of(attributes.iter()));
+        self.any().then(|| self.series.lock().entry(key()).or_insert_with(make).clone())
     }
 
     pub fn find<'a>(
@@ -80,7 +106,7 @@ impl Known {
         name: &'static str,
         attributes: impl Iterator<Item = &'a KeyValue>,
     ) -> Option<Arc<Exemplars>> {
-        self.0.lock().get(&(name, key_of(attributes))).cloned()
+        self.series.lock().get(&(name, key_of(attributes))).cloned()
     }
 }
 
@@ -103,14 +129,29 @@ mod tests {
 
     #[test]
     fn each_bucket_remembers_the_last_trace_that_fell_into_it() {
-        let exemplars = Exemplars::new(&[0.1, 1.0]);
-        exemplars.offer(0.1, TRACE);
-        exemplars.offer(5.0, TRACE);
-        exemplars.offer(6.0, TRACE);
+        let exemplars = Exemplars::new(&[0.1, 1.0], false);
+        exemplars.offer(0.1, Some(TRACE));
+        exemplars.offer(5.0, Some(TRACE));
+        exemplars.offer(6.0, Some(TRACE));
+        exemplars.offer(7.0, None);
         assert!(exemplars.of_bucket(0).is_some(), "the bound belongs to its bucket");
         assert!(exemplars.of_bucket(1).is_none());
-        assert!(exemplars.of_bucket(2).unwrap().value > 5.5, "the later one");
+        let value = exemplars.of_bucket(2).unwrap().value;
+        assert!(value > 5.5 && value < 6.5, "the later one in a trace, and not {value}");
         assert!(unix_seconds(exemplars.of_bucket(2).unwrap().at) > 1.7e9);
+    }
+
+    #[test]
+    fn the_filter_decides_whether_a_measurement_without_a_trace_is_remembered_or_any() {
+        let of = |filter| Known::new(filter).of_series("m", &[1.0], &[]);
+        assert!(of(ExemplarFilter::AlwaysOff).is_none());
+        for (filter, remembered) in [(ExemplarFilter::TraceBased, false), (ExemplarFilter::AlwaysOn, true)] {
+            let exemplars = of(filter).unwrap();
+            exemplars.offer(0.5, None);
+            assert_eq!(exemplars.of_bucket(0).is_some(), remembered, "{filter:?}");
+            exemplars.offer(0.5, Some(TRACE));
+            assert_eq!(exemplars.of_bucket(0).and_then(|exemplar| exemplar.trace), Some(TRACE), "{filter:?}");
+        }
     }
 
     #[test]

@@ -174,15 +174,15 @@ pub struct RecordBounds {
     pub value_length: Option<usize>,
 }
 
-/// Which measurements lead to a trace.
+/// Which measurements become exemplars.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ExemplarFilter {
     /// Those within a sampled trace.
     #[default]
     TraceBased,
-    /// All.
+    /// All; only those within a sampled trace lead to it.
     AlwaysOn,
-    /// None.
+    /// None: no place is kept for them, and nobody asks for their traces.
     AlwaysOff,
 }
 

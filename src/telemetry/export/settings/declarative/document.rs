@@ -131,6 +131,7 @@ pub(super) enum AttributeType {
 /// Bounds of spans and of log records; the latter have only the first three.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "so the schema names them")]
 pub(super) struct Limits {
     pub attribute_value_length_limit: Option<Whole>,
     pub attribute_count_limit: Option<Whole>,
@@ -295,7 +296,7 @@ pub(super) struct MeterProvider {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Reader {
-    Periodic(Periodic),
+    Periodic(Box<Periodic>),
     Pull(Pull),
 }
 

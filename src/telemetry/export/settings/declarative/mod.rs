@@ -38,7 +38,7 @@ fn parse(text: &str, from: &Variables) -> Result<Settings, String> {
     let propagators = propagators(document.propagator.unwrap_or_default(), &mut warnings);
     let attributes = resource::attributes(document.resource.unwrap_or_default())?;
     let log_level = document.log_level.as_deref().map(log_level).transpose()?;
-    let silent = Settings { propagators, attributes, log_level, warnings, ..Settings::silent() };
+    let silent = Settings { propagators, log_level, attributes, warnings, ..Settings::silent() };
     if document.disabled.is_some_and(|disabled| disabled.0) {
         return Ok(Settings { disabled: true, ..silent });
     }

@@ -48,7 +48,7 @@ pub(super) fn metrics(settings: &mut Settings, said: MeterProvider) -> Result<()
     for (at, reader) in said.readers.into_iter().enumerate() {
         let path = format!("meter_provider.readers[{at}]");
         match reader {
-            Reader::Periodic(periodic) => settings.metrics.push(metric_route(periodic, &path)?),
+            Reader::Periodic(periodic) => settings.metrics.push(metric_route(*periodic, &path)?),
             Reader::Pull(pull) => {
                 let PullExporter::Prometheus(said) = pull.exporter;
                 let Prometheus { host, port } = said.unwrap_or_default();
