@@ -18,6 +18,8 @@ mod zipkin;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use opentelemetry::Key;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::SdkLoggerProvider;
@@ -31,7 +33,7 @@ use super::metrics::Histograms;
 
 pub use batch::{Counts, Tally};
 pub use metrics::CountedExporter;
-pub use sampling::{Root, SamplerKind};
+pub use sampling::{Remote, Root, SamplerKind};
 pub use settings::{Destination, Settings, SettingsError, Signal, Variables};
 pub use transport::TransportError;
 
@@ -55,6 +57,8 @@ pub struct Exporters {
     tracer: Option<SdkTracer>,
     logger: Option<SdkLoggerProvider>,
     last_words: Vec<Box<dyn FnOnce() + Send>>,
+    /// Asks what is to be recorded, where somebody else decides that.
+    poller: Option<BoxFuture<'static, ()>>,
 }
 
 impl Exporters {
@@ -74,6 +78,7 @@ impl Exporters {
             tracer: None,
             logger: None,
             last_words: Vec::new(),
+            poller: None,
             settings,
         };
         if !exporters.settings.is_silent() {
@@ -102,7 +107,12 @@ impl Exporters {
             queues.push(self.queue(runtime, zipkin.batching, &counts, sink));
         }
         if !queues.is_empty() {
-            self.tracer = Some(spans::provider(queues, &self.settings, self.resource.clone()).tracer(SCOPE));
+            let service = self.resource.get(&Key::from_static_str("service.name"));
+            let service = service.map(|name| name.to_string()).unwrap_or_default();
+            let (sampler, poller) = self.settings.sampler.build(&service);
+            self.poller = poller;
+            let provider = spans::provider(queues, &self.settings, self.resource.clone(), sampler);
+            self.tracer = Some(provider.tracer(SCOPE));
         }
         Ok(())
     }
@@ -131,6 +141,15 @@ impl Exporters {
         let (queue, courier) = batch::Queue::start(runtime, batching, counts.clone(), self.close.clone(), sink);
         self.couriers.push(courier);
         queue
+    }
+
+    /// Begins with what has to do with others before there is anything to export. It tells the log how that
+    /// goes: call it when there is one.
+    pub fn begin(&mut self) {
+        if let (Some(poller), Some(runtime)) = (self.poller.take(), &self.runtime) {
+            // It ends with the runtime: nobody has to wait for it.
+            runtime.spawn(poller);
+        }
     }
 
     /// Who tells.

@@ -3,13 +3,20 @@
 use opentelemetry::{Context, StringValue, Value};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{SdkTracerProvider, Span, SpanData, SpanExporter, SpanLimits, SpanProcessor};
+use opentelemetry_sdk::trace::{
+    SdkTracerProvider, ShouldSample, Span, SpanData, SpanExporter, SpanLimits, SpanProcessor,
+};
 
 use super::batch::{self, Queue};
 use super::settings::Settings;
 
 /// Makes spans that end in each of the queues.
-pub(super) fn provider(queues: Vec<Queue<SpanData>>, settings: &Settings, resource: Resource) -> SdkTracerProvider {
+pub(super) fn provider(
+    queues: Vec<Queue<SpanData>>,
+    settings: &Settings,
+    resource: Resource,
+    sampler: Box<dyn ShouldSample>,
+) -> SdkTracerProvider {
     let bounds = settings.span_bounds;
     let usual = SpanLimits::default();
     let limits = SpanLimits {
@@ -19,10 +26,7 @@ pub(super) fn provider(queues: Vec<Queue<SpanData>>, settings: &Settings, resour
         max_attributes_per_event: bounds.event_attributes.unwrap_or(usual.max_attributes_per_event),
         max_attributes_per_link: bounds.link_attributes.unwrap_or(usual.max_attributes_per_link),
     };
-    let builder = SdkTracerProvider::builder()
-        .with_resource(resource)
-        .with_sampler(settings.sampler.build())
-        .with_span_limits(limits);
+    let builder = SdkTracerProvider::builder().with_resource(resource).with_sampler(sampler).with_span_limits(limits);
     queues.into_iter().fold(builder, |builder, queue| builder.with_span_processor(Enqueue(queue))).build()
 }
 

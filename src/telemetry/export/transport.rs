@@ -177,7 +177,7 @@ impl HttpClient for Noting {
 }
 
 /// That a certificate was not believed stands deep down.
-fn with_causes(error: &(dyn Error + 'static)) -> String {
+pub(super) fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut texts = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {

@@ -18,6 +18,7 @@ use opentelemetry_sdk::metrics::Temporality;
 use tonic::codegen::http::HeaderMap;
 
 use super::sampling::SamplerKind;
+use crate::telemetry::propagation::Formats;
 
 /// Variables of the environment.
 pub type Variables = HashMap<String, String>;
@@ -174,15 +175,6 @@ pub struct RecordBounds {
     pub value_length: Option<usize>,
 }
 
-/// What travels from callers to processes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Propagators {
-    /// `traceparent` and `tracestate`.
-    pub trace_context: bool,
-    /// `baggage`.
-    pub baggage: bool,
-}
-
 /// Which measurements become exemplars.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ExemplarFilter {
@@ -234,7 +226,7 @@ pub struct Settings {
     /// Which traces are recorded.
     pub sampler: SamplerKind,
     /// What travels.
-    pub propagators: Propagators,
+    pub propagators: Formats,
     /// Which measurements lead to a trace.
     pub exemplars: ExemplarFilter,
     /// Bounds of spans.
@@ -273,7 +265,7 @@ impl Settings {
             prometheus: None,
             logs: Vec::new(),
             sampler: SamplerKind::default(),
-            propagators: Propagators { trace_context: false, baggage: false },
+            propagators: Formats::of([]),
             exemplars: ExemplarFilter::default(),
             span_bounds: SpanBounds::default(),
             record_bounds: RecordBounds::default(),

@@ -1,6 +1,7 @@
 //! The variables, and which of them wins.
 
 use super::*;
+use crate::telemetry::propagation::Format;
 
 fn read(variables: &[(&str, &str)]) -> Settings {
     configured(variables, "", "")
@@ -101,7 +102,7 @@ fn lines_zipkin_and_prometheus_are_exporters_too() {
 fn a_disabled_sdk_exports_nothing_but_contexts_still_travel() {
     let settings = read(&[("OTEL_SDK_DISABLED", "TRUE"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317")]);
     assert_eq!(endpoints(&settings), [None, None, None]);
-    assert_eq!(settings.propagators, Propagators { trace_context: true, baggage: true });
+    assert_eq!(settings.propagators, Formats::default());
 }
 
 #[test]
@@ -145,7 +146,7 @@ fn what_cannot_be_understood_is_ignored_reported_and_not_shown() {
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier-pigeon"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "-1"),
-        ("OTEL_PROPAGATORS", "b3,baggage"),
+        ("OTEL_PROPAGATORS", "b3,pigeon,baggage"),
         ("OTEL_TRACES_SAMPLER", "mine"),
         ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/only.key"),
         ("OTEL_RESOURCE_ATTRIBUTES", "a=1,secret"),
@@ -158,7 +159,7 @@ fn what_cannot_be_understood_is_ignored_reported_and_not_shown() {
         ("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "round"),
     ]);
     assert_eq!((settings.traces.len(), settings.log_level), (1, None));
-    assert_eq!(settings.propagators, Propagators { trace_context: false, baggage: true });
+    assert_eq!(settings.propagators, Formats::of([Format::B3, Format::Baggage]));
     assert_eq!((settings.traces[0].batching.queue_max, settings.sampler), (2_048, SamplerKind::default()));
     assert_eq!(settings.attributes, []);
     let all = settings.warnings.join("\n");
@@ -181,7 +182,8 @@ fn what_cannot_be_understood_is_ignored_reported_and_not_shown() {
     ] {
         assert_eq!(all.matches(name).count(), 1, "{name}: {all}");
     }
-    assert!(!all.contains("secret") && !all.contains("pigeon"), "{all}");
+    assert!(!all.contains("secret") && !all.contains("carrier"), "{all}");
+    assert!(all.contains("\"pigeon\" is not known; those are tracecontext, baggage, b3, "), "{all}");
 }
 
 #[test]

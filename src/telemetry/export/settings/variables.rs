@@ -13,10 +13,11 @@ use opentelemetry_sdk::metrics::Temporality;
 use super::entities;
 use super::otlp::Otlp;
 use super::{
-    Batching, Destination, ExemplarFilter, MetricRoute, NO_LIMIT, Propagators, RecordBounds, Route, Settings, Signal,
-    SpanBounds, Variables, Zipkin,
+    Batching, Destination, ExemplarFilter, MetricRoute, NO_LIMIT, RecordBounds, Route, Settings, Signal, SpanBounds,
+    Variables, Zipkin,
 };
 use crate::telemetry::export::sampling::SamplerKind;
+use crate::telemetry::propagation::{Format, Formats};
 
 /// Reads them all.
 pub(super) fn read(from: &Variables, endpoint: &str, protocol: &str) -> Settings {
@@ -269,7 +270,7 @@ impl<'a> Reader<'a> {
         kind
     }
 
-    fn propagators(&mut self) -> Propagators {
+    fn propagators(&mut self) -> Formats {
         let (found, unknown) = propagators_of(self.text("OTEL_PROPAGATORS").unwrap_or("tracecontext,baggage"));
         if let Some(why) = unknown {
             self.warn(format!("a part of OTEL_PROPAGATORS is ignored: {why}"));
@@ -304,18 +305,14 @@ impl Exporters {
 }
 
 /// The propagators of a list, and what is wrong with it.
-pub(super) fn propagators_of(listed: &str) -> (Propagators, Option<String>) {
-    let mut found = Propagators { trace_context: false, baggage: false };
-    let mut unknown = None;
-    for name in listed.split(',').map(|name| name.trim().to_ascii_lowercase()) {
-        match name.as_str() {
-            "tracecontext" => found.trace_context = true,
-            "baggage" => found.baggage = true,
-            "none" | "" => {}
-            other => unknown = Some(format!("{other:?} is not known; those are tracecontext, baggage and none")),
-        }
-    }
-    (found, unknown)
+pub(super) fn propagators_of(listed: &str) -> (Formats, Option<String>) {
+    let (found, unknown) = Formats::parse(listed);
+    let why = || {
+        let known = Format::ALL.map(Format::name).join(", ");
+        format!("{:?} is not known; those are {known} and none", unknown.join(","))
+    };
+    let complaint = (!unknown.is_empty()).then(why);
+    (found, complaint)
 }
 
 /// `key=value` pairs with commas between them, both percent-encoded; `None` when something else is among them.

@@ -257,7 +257,17 @@ pub(super) enum Sampler {
     TraceIdRatioBased(Option<Ratio>),
     #[serde(rename = "probability/development")]
     Probability(Option<Ratio>),
+    #[serde(rename = "jaeger_remote/development")]
+    JaegerRemote(JaegerRemote),
     ParentBased(Option<Box<ParentBased>>),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JaegerRemote {
+    pub endpoint: String,
+    pub interval: Option<Whole>,
+    pub initial_sampler: Box<Sampler>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]

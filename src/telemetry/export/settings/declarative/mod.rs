@@ -13,6 +13,8 @@ mod tests;
 use serde_json::Value;
 
 use super::{Settings, SettingsError, Variables, variables};
+use crate::telemetry::propagation::Formats;
+
 use document::{Document, Propagator};
 
 /// Reads the file. Variables count only where it refers to them.
@@ -85,7 +87,7 @@ fn check_version(version: &str) -> Result<(), String> {
     Err(format!("file_format: {version:?} is not supported; expected \"1.0\" or another version 1"))
 }
 
-fn propagators(said: Propagator, warnings: &mut Vec<String>) -> super::Propagators {
+fn propagators(said: Propagator, warnings: &mut Vec<String>) -> Formats {
     let named = said.composite.unwrap_or_default().into_iter().flat_map(std::collections::BTreeMap::into_keys);
     let listed = said.composite_list.unwrap_or_default();
     let all: Vec<String> = named.chain(listed.split(',').map(str::to_owned)).collect();

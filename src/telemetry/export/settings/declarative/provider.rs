@@ -6,10 +6,10 @@ use std::time::Duration;
 use opentelemetry_sdk::metrics::Temporality;
 
 use super::document::{
-    Batch, Exporter, Limits, LoggerProvider, MeterProvider, Otlp, OtlpFile, ParentBased, Periodic, Processor,
-    Prometheus, PullExporter, Ratio, Reader, Sampler, Simple, Tls, TracerProvider, Whole,
+    Batch, Exporter, JaegerRemote, Limits, LoggerProvider, MeterProvider, Otlp, OtlpFile, ParentBased, Periodic,
+    Processor, Prometheus, PullExporter, Ratio, Reader, Sampler, Simple, Tls, TracerProvider, Whole,
 };
-use crate::telemetry::export::sampling::{Root, SamplerKind};
+use crate::telemetry::export::sampling::{Remote, Root, SamplerKind};
 use crate::telemetry::export::settings::{
     Batching, Destination, ExemplarFilter, MetricRoute, NO_LIMIT, Protocol, RecordBounds, Route, Settings, Signal,
     SpanBounds, Target, otlp,
@@ -231,8 +231,30 @@ fn root(said: &Sampler, path: &str) -> Result<Root, Refused> {
             let known = (0.0..=1.0).contains(&ratio);
             known.then_some(Root::Ratio(ratio)).ok_or_else(|| format!("{path}: expected a ratio from 0 to 1"))
         }
+        Sampler::JaegerRemote(said) => remote(said, &format!("{path}.jaeger_remote/development")),
         Sampler::ParentBased(_) => Err(format!("{path}: a sampler that is parent_based cannot stand here")),
     }
+}
+
+fn remote(said: &JaegerRemote, path: &str) -> Result<Root, Refused> {
+    let usual = Remote::default();
+    let initial_share = match root(&said.initial_sampler, &format!("{path}.initial_sampler"))? {
+        Root::On => 1.0,
+        Root::Off => 0.0,
+        Root::Ratio(share) => share,
+        Root::JaegerRemote(_) => {
+            return Err(format!("{path}.initial_sampler: expected always_on, always_off or trace_id_ratio_based"));
+        }
+    };
+    let endpoint = said.endpoint.clone();
+    if !Remote::is_endpoint(&endpoint) {
+        return Err(format!("{path}.endpoint: expected http://host:port or https://host:port"));
+    }
+    let interval = said.interval.map_or(usual.interval, |millis| Duration::from_millis(millis.0));
+    if interval.is_zero() {
+        return Err(format!("{path}.interval: expected at least 1"));
+    }
+    Ok(Root::JaegerRemote(Remote { endpoint, interval, initial_share }))
 }
 
 /// The field that says something else than that the parent is followed.

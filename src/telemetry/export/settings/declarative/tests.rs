@@ -6,7 +6,7 @@ use opentelemetry::KeyValue;
 use opentelemetry_sdk::metrics::Temporality;
 
 use super::*;
-use crate::telemetry::export::sampling::{Root, SamplerKind};
+use crate::telemetry::export::sampling::{Remote, Root, SamplerKind};
 use crate::telemetry::export::settings::{Destination, ExemplarFilter, Protocol, Signal};
 
 fn parsed(text: &str, variables: &[(&str, &str)]) -> Result<Settings, String> {
@@ -110,6 +110,32 @@ resource:
     assert_eq!((points.interval, points.exponential), (Duration::from_millis(100), true));
     assert_eq!((settings.exemplars, settings.attributes.len()), (ExemplarFilter::AlwaysOn, 2));
     assert!(settings.logs.is_empty());
+}
+
+#[test]
+fn a_sampling_server_may_decide() {
+    let sampled = |sampler: &str| {
+        let text = format!("{{file_format: '1.0', tracer_provider: {{processors: [], sampler: {sampler}}}}}");
+        parsed(&text, &[]).map(|settings| settings.sampler)
+    };
+    let said = "{jaeger_remote/development: {endpoint: 'http://c:14250', initial_sampler: {always_on: }}}";
+    let usual = Remote { endpoint: "http://c:14250".to_owned(), initial_share: 1.0, ..Remote::default() };
+    let expected = SamplerKind { root: Root::JaegerRemote(usual.clone()), parent_based: false };
+    assert_eq!(sampled(said), Ok(expected));
+    let said = "{endpoint: 'http://c:14250', interval: 500, initial_sampler: {trace_id_ratio_based: {ratio: 0.5}}}";
+    let often = Remote { interval: Duration::from_millis(500), initial_share: 0.5, ..usual };
+    let expected = SamplerKind { root: Root::JaegerRemote(often), parent_based: true };
+    assert_eq!(sampled(&format!("{{parent_based: {{root: {{jaeger_remote/development: {said}}}}}}}")), Ok(expected));
+    for (said, place) in [
+        ("{endpoint: 'c:14250', initial_sampler: {always_on: }}", ".endpoint: expected"),
+        ("{endpoint: 'http://c', interval: 0, initial_sampler: {always_on: }}", ".interval: expected"),
+        ("{endpoint: 'http://c', initial_sampler: {parent_based: }}", ".initial_sampler: a sampler that"),
+        ("{endpoint: 'http://c'}", "initial_sampler"),
+    ] {
+        let error = sampled(&format!("{{jaeger_remote/development: {said}}}")).unwrap_err();
+        assert!(error.contains("tracer_provider.sampler.jaeger_remote/development"), "{error}");
+        assert!(error.contains(place), "{error}");
+    }
 }
 
 #[test]
