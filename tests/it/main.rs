@@ -10,6 +10,7 @@ mod collector;
 mod crash;
 mod disk;
 mod doctor;
+mod exporters;
 mod half_open;
 mod http;
 mod keda;

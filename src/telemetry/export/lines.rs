@@ -27,9 +27,10 @@ impl Lines {
         Ok(Self::File(Mutex::new(opened)))
     }
 
-    /// Whole lines, since others may write beside.
+    /// Whole lines, since others may write beside. The library breaks its JSON into many.
     fn write(&self, body: &[u8]) -> io::Result<()> {
-        let line = [body, b"\n"].concat();
+        let mut line = serde_json::to_vec(&serde_json::from_slice::<serde_json::Value>(body)?)?;
+        line.push(b'\n');
         match self {
             Self::Stdout => {
                 let mut out = io::stdout().lock();

@@ -1,10 +1,11 @@
 //! What is exported where: everything that the variables of the OpenTelemetry specification can say.
 //!
-//! `variables` reads the environment, `otlp` those of its variables that name a collector, `declarative` the file
-//! that may stand for all of them. Variables win over `[telemetry]` of the configuration, one for a signal over
+//! `variables` reads the environment, `otlp` those of its variables that name a collector, `entities` the one
+//! that describes what runs here, `declarative` the file that may stand for all of them. Variables win over `[telemetry]` of the configuration, one for a signal over
 //! the one for all. Nothing is exported unless an endpoint or an exporter is named.
 
 mod declarative;
+mod entities;
 mod otlp;
 mod variables;
 

@@ -229,3 +229,49 @@ fn batches_and_bounds_are_those_of_the_variables() {
     assert_eq!(settings.attributes, pairs.map(|(key, value)| KeyValue::new(key, value)));
     assert_eq!(settings.warnings, [""; 0]);
 }
+
+/// Those that one can set, with a value that is not the usual one; the file has tests of its own.
+const ALL: &str = "
+OTEL_SDK_DISABLED=true OTEL_ENTITIES=a{b=c} OTEL_RESOURCE_ATTRIBUTES=a=b OTEL_SERVICE_NAME=a OTEL_LOG_LEVEL=debug
+OTEL_PROPAGATORS=none OTEL_TRACES_SAMPLER=always_off OTEL_TRACES_SAMPLER_ARG=0.1
+OTEL_BSP_SCHEDULE_DELAY=1 OTEL_BSP_EXPORT_TIMEOUT=1 OTEL_BSP_MAX_QUEUE_SIZE=1 OTEL_BSP_MAX_EXPORT_BATCH_SIZE=1
+OTEL_BLRP_SCHEDULE_DELAY=1 OTEL_BLRP_EXPORT_TIMEOUT=1 OTEL_BLRP_MAX_QUEUE_SIZE=1 OTEL_BLRP_MAX_EXPORT_BATCH_SIZE=1
+OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT=1 OTEL_ATTRIBUTE_COUNT_LIMIT=1
+OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT=1 OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT=1 OTEL_SPAN_EVENT_COUNT_LIMIT=1
+OTEL_SPAN_LINK_COUNT_LIMIT=1 OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT=1 OTEL_LINK_ATTRIBUTE_COUNT_LIMIT=1
+OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT=1 OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT=1
+OTEL_EXPORTER_ZIPKIN_ENDPOINT=http://z OTEL_EXPORTER_ZIPKIN_TIMEOUT=1
+OTEL_EXPORTER_PROMETHEUS_HOST=h OTEL_EXPORTER_PROMETHEUS_PORT=1
+OTEL_TRACES_EXPORTER=none OTEL_METRICS_EXPORTER=none OTEL_LOGS_EXPORTER=none
+OTEL_METRICS_EXEMPLAR_FILTER=always_on OTEL_METRIC_EXPORT_INTERVAL=1 OTEL_METRIC_EXPORT_TIMEOUT=1
+OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta
+OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION=base2_exponential_bucket_histogram
+";
+
+/// What is said of collectors, for one signal or for all.
+const OF_SIGNALS: &str = "ENDPOINT=d INSECURE=true CERTIFICATE=d CLIENT_CERTIFICATE=d CLIENT_KEY=d HEADERS=a=b \
+                          COMPRESSION=gzip TIMEOUT=1 PROTOCOL=http/json";
+
+#[test]
+fn every_variable_of_the_specification_changes_something() {
+    let usual = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "c:4317"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "c"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "c"),
+        ("OTEL_TRACES_EXPORTER", "otlp,zipkin"),
+        ("OTEL_METRICS_EXPORTER", "otlp,prometheus"),
+        ("OTEL_TRACES_SAMPLER", "traceidratio"),
+    ];
+    let prefixes = ["", "TRACES_", "METRICS_", "LOGS_"].map(|signal| format!("OTEL_EXPORTER_OTLP_{signal}"));
+    let of_signals =
+        prefixes.iter().flat_map(|prefix| OF_SIGNALS.split_whitespace().map(move |of| format!("{prefix}{of}")));
+    let all: Vec<String> = ALL.split_whitespace().map(str::to_owned).chain(of_signals).collect();
+    assert_eq!(all.len(), 38 + 36);
+    let usually = read(&usual);
+    for pair in all {
+        let (name, value) = pair.split_once('=').unwrap();
+        let settings = read(&[&usual[..], &[(name, value)]].concat());
+        assert_eq!(settings.warnings, [""; 0], "{pair}");
+        assert_ne!(settings, usually, "{pair}");
+    }
+}

@@ -10,6 +10,7 @@ use std::time::Duration;
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::metrics::Temporality;
 
+use super::entities;
 use super::otlp::Otlp;
 use super::{
     Batching, Destination, ExemplarFilter, MetricRoute, NO_LIMIT, RecordBounds, Route, Settings, Signal, SpanBounds,
@@ -279,14 +280,18 @@ impl<'a> Reader<'a> {
 
     /// The later ones win.
     fn attributes(&mut self) -> Vec<KeyValue> {
+        let (entities, complaints) = entities::attributes(self.text("OTEL_ENTITIES").unwrap_or_default());
+        for complaint in complaints {
+            self.warn(format!("a part of OTEL_ENTITIES is ignored: {complaint}"));
+        }
         let listed = self.text("OTEL_RESOURCE_ATTRIBUTES").map(pairs);
-        let mut found = listed.unwrap_or_else(|| Some(Vec::new())).unwrap_or_else(|| {
+        let listed = listed.unwrap_or_else(|| Some(Vec::new())).unwrap_or_else(|| {
             // All or nothing, the specification says.
             self.ignore("OTEL_RESOURCE_ATTRIBUTES", "expected key=value pairs with commas between them");
             Vec::new()
         });
-        found.extend(self.text("OTEL_SERVICE_NAME").map(|name| ("service.name".to_owned(), name.to_owned())));
-        found.into_iter().map(|(key, value)| KeyValue::new(key, value)).collect()
+        let name = self.text("OTEL_SERVICE_NAME").map(|name| ("service.name".to_owned(), name.to_owned()));
+        entities.into_iter().chain(listed).chain(name).map(|(key, value)| KeyValue::new(key, value)).collect()
     }
 }
 
