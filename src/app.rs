@@ -3,6 +3,7 @@
 //! Supervisor → store → scheduler and pools → edge. A drain, asked for by a signal or over the API,
 //! ends the scheduler; then the edge, the processes and the store follow.
 
+mod asides;
 pub mod doctor;
 mod security;
 
@@ -57,6 +58,17 @@ pub enum StartError {
         /// The system's words.
         source: io::Error,
     },
+    /// The address for Prometheus cannot be listened on.
+    #[error(
+        "failed to listen on {address} for Prometheus: {source}; choose another host or port \
+         (OTEL_EXPORTER_PROMETHEUS_HOST, OTEL_EXPORTER_PROMETHEUS_PORT, or the file OTEL_CONFIG_FILE)"
+    )]
+    ListenForScrapes {
+        /// Host and port, or the address.
+        address: String,
+        /// The system's words.
+        source: io::Error,
+    },
     /// Metrics cannot be exported.
     #[error(transparent)]
     Export(#[from] TransportError),
@@ -104,9 +116,10 @@ pub async fn serve(
     let telemetry = telemetry(&config, exporters)?;
     let watchdog = watchdog(&config, &telemetry).map_err(failed_to("start the watchdog"))?;
     let edge_options = edge_options(&config, instance.to_owned(), &telemetry);
-    let probes_stop = CancellationToken::new();
+    let asides_stop = CancellationToken::new();
     let later = Arc::new(OnceLock::new());
-    let probes = spawn_probes(&config, edge_options.clone(), later.clone(), &probes_stop).await?;
+    let prometheus = exporters.settings().prometheus.clone();
+    let mut asides = asides::spawn(&config, prometheus, edge_options.clone(), later.clone(), &asides_stop).await?;
     let state = StateDirectory::new(&config)?;
     let options = store::Options { directory: state.of_store.clone(), accept_loss: false };
     let (store, recovery) = store::open(&options)?;
@@ -142,9 +155,9 @@ pub async fn serve(
         tracing::warn!("connections were still open and have been cut");
     }
     stop_processes(host);
-    probes_stop.cancel();
-    // It ends at once; a panic has been printed by its hook.
-    let _ = probes.await;
+    asides_stop.cancel();
+    // They end at once; a panic has been printed by its hook.
+    while asides.join_next().await.is_some() {}
     drop((handle, later, watchdog));
     tracing::info!("stopped");
     Ok(())
@@ -252,17 +265,20 @@ fn scheduler_options(config: &Config, telemetry: &Telemetry) -> scheduler::Optio
 
 /// The metrics, with what can be read from outside of the parts.
 fn telemetry(config: &Config, exporters: &mut Exporters) -> Result<Telemetry, StartError> {
-    let reader = exporters.metric_reader()?;
-    let metrics = metrics::build(exporters.resource().clone(), |builder| match reader {
-        Some(reader) => builder.with_reader(reader),
-        None => builder,
-    });
+    if exporters.settings().disabled {
+        return Ok(Telemetry::off());
+    }
+    let builder = metrics::Builder::new(exporters.resource().clone()).exemplars(exporters.settings().exemplars);
+    let add = |builder: metrics::Builder, (reader, histograms)| builder.reader(reader, histograms);
+    let metrics = exporters.metric_readers()?.into_iter().fold(builder, add).build();
     metrics.observe_exports(exporters.counts());
-    let provider = metrics.provider().clone();
-    exporters.at_stop(move || {
-        // Exports for the last time; how that ended is counted.
-        let _ = provider.shutdown();
-    });
+    for provider in metrics.providers() {
+        let provider = provider.clone();
+        exporters.at_stop(move || {
+            // Exports for the last time; how that ended is counted.
+            let _ = provider.shutdown();
+        });
+    }
     metrics.observe_runtime(&tokio::runtime::Handle::current().metrics());
     if !config.store.memory {
         metrics.observe_files(config.store.directory.clone());
@@ -273,21 +289,6 @@ fn telemetry(config: &Config, exporters: &mut Exporters) -> Result<Telemetry, St
 fn watchdog(config: &Config, telemetry: &Telemetry) -> io::Result<Watchdog> {
     let runtime = tokio::runtime::Handle::current().metrics();
     Watchdog::start(telemetry.vitals.clone(), runtime, config.server.stall_limit.0)
-}
-
-/// The port for probes is open before the store is: recovering is a state that they can see.
-async fn spawn_probes(
-    config: &Config,
-    options: api::Options,
-    scheduler: Arc<OnceLock<Handle>>,
-    stop: &CancellationToken,
-) -> Result<tokio::task::JoinHandle<()>, StartError> {
-    let Some(address) = config.server.health_listen else { return Ok(tokio::spawn(std::future::ready(()))) };
-    let listener = TcpListener::bind(address).await;
-    let listener = listener.map_err(|source| StartError::ListenForProbes { address, source })?;
-    let address = listener.local_addr().map_err(failed_to("learn the address"))?;
-    tracing::info!(%address, "answers probes");
-    Ok(tokio::spawn(api::serve_probes(listener, options, scheduler, stop.clone())))
 }
 
 fn edge_options(config: &Config, instance: String, telemetry: &Telemetry) -> api::Options {

@@ -306,6 +306,7 @@ fn telemetry_options(config: &Config) -> telemetry::Options {
         task_logs: settings.task_logs,
         log: log::Options {
             format: config.log.format,
+            export_level: None,
             filter: config.log.filter.clone(),
             repeats_max: config.log.repeats_max,
         },

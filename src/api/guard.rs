@@ -149,7 +149,7 @@ impl<S> Guard<S> {
         S::Error: std::fmt::Display + Send + 'static,
     {
         let deadline = deadline::of(request.headers());
-        let counted = self.meter.as_ref().map(|meter| meter.begin(request.uri().path(), trace_of(request.headers())));
+        let counted = self.meter.as_ref().map(|meter| meter.begin(request.uri().path(), trace));
         let stay = match self.entry.admit(&mut request) {
             Ok(stay) => stay,
             Err(refused) => return answered(&refused, counted),
@@ -210,11 +210,9 @@ fn note_end(counted: &mut Option<Call>, headers: &HeaderMap) {
 }
 
 /// The sampled span of the call, or the one that it comes from.
-fn trace_of(headers: &HeaderMap) -> Option<Trace> {
-    match scope::current_place() {
-        Some(Place { context, .. }) => Trace::sampled(context.trace_id, context.span_id, context.flags),
-        None => Trace::from_traceparent(headers.get("traceparent")?.to_str().ok()?),
-    }
+fn trace() -> Option<Trace> {
+    let Place { context, .. } = scope::current_place()?;
+    Trace::sampled(context.trace_id, context.span_id, context.flags)
 }
 
 fn guarded(response: Response<Body>, deadline: Option<Instant>, mut counted: Option<Call>) -> Response<Body> {

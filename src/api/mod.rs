@@ -3,6 +3,7 @@
 
 mod admission;
 mod arrival;
+mod aside;
 mod auth;
 mod connections;
 mod convert;
@@ -15,6 +16,7 @@ mod keda;
 mod pools;
 mod probes;
 mod reload;
+mod scrapes;
 mod security;
 mod server;
 mod sniff;
@@ -26,6 +28,7 @@ mod tls;
 mod traced;
 
 pub use auth::{Algorithm, AuthError, AuthOptions, CertificateRule, ClaimRule, JwtOptions, KeySource, LimitOptions};
+pub use scrapes::serve as serve_scrapes;
 pub use security::{Security, SecurityError, SecurityOptions};
 pub use server::{HostReading, Options, ServeError, serve, serve_probes};
 pub use tls::{TlsError, TlsOptions};

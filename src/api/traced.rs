@@ -121,17 +121,7 @@ fn code(headers: &HeaderMap) -> Option<i32> {
 
 /// What the caller says about its place, as far as the operator lets it travel.
 fn caller(headers: &HeaderMap) -> Option<TraceContext> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let (parent, baggage) = (text("traceparent"), text("baggage"));
-    if parent.is_none() && baggage.is_none() {
-        return None;
-    }
-    let travels = trace::propagators();
-    TraceContext::parse(
-        parent.filter(|_| travels.trace_context),
-        text("tracestate").filter(|_| travels.trace_context),
-        baggage.filter(|_| travels.baggage),
-    )
+    trace::propagated().read(|name| headers.get(name)?.to_str().ok())
 }
 
 #[cfg(test)]

@@ -34,4 +34,4 @@ pub use task::{
     Bill, CancelMode, CancelReceipt, CancelRequest, Captured, Output, OutputStream, Payload, Standing, StopMethod,
     Task, TaskExtras, TaskOptions, TaskSpec, TaskState, TaskStatus,
 };
-pub use trace::{TraceContext, TraceMode};
+pub use trace::{RemoteSpan, TraceContext, TraceMode};

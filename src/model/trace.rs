@@ -35,6 +35,50 @@ impl TraceMode {
     }
 }
 
+/// Of [`TraceContext::flags`]: the span is recorded.
+pub const SAMPLED: u8 = 0x01;
+/// Of [`TraceContext::flags`]: recorded whatever samplers on the way think of it. Some formats know it; W3C
+/// Trace Context does not.
+pub const DEBUG: u8 = 0x40;
+/// Of [`TraceContext::flags`]: whoever takes it on decides whether spans are recorded. Some formats know it;
+/// W3C Trace Context does not.
+pub const UNDECIDED: u8 = 0x80;
+/// The flags that W3C Trace Context knows: sampled, and a trace id that is random.
+const W3C_FLAGS: u8 = 0x03;
+
+/// A span of somebody else, by its numbers. Neither id is zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RemoteSpan {
+    /// Names the trace.
+    pub trace_id: u128,
+    /// Names the span.
+    pub span_id: u64,
+    /// As [`TraceContext::flags`].
+    pub flags: u8,
+}
+
+impl RemoteSpan {
+    /// Reads a `traceparent`; `None` when it is malformed.
+    pub fn parse(traceparent: &str) -> Option<Self> {
+        let mut parts = traceparent.trim().split('-');
+        let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let hex = |part: &str, length: usize| {
+            part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        if !(hex(version, 2) && hex(trace, 32) && hex(span, 16) && hex(flags, 2)) || version == "ff" {
+            return None;
+        }
+        // Version 0 ends here; later ones may say more.
+        if version == "00" && parts.next().is_some() {
+            return None;
+        }
+        let trace_id = u128::from_str_radix(trace, 16).ok().filter(|id| *id != 0)?;
+        let span_id = u64::from_str_radix(span, 16).ok().filter(|id| *id != 0)?;
+        let flags = u8::from_str_radix(flags, 16).ok()?;
+        Some(Self { trace_id, span_id, flags: flags & W3C_FLAGS })
+    }
+}
+
 /// A place in a trace, and what travels with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TraceContext {
@@ -42,7 +86,7 @@ pub struct TraceContext {
     pub trace_id: u128,
     /// Names the span; zero when there is only baggage.
     pub span_id: u64,
-    /// Bit 0: sampled.
+    /// [`SAMPLED`], [`DEBUG`], [`UNDECIDED`], and bit 1 as in W3C Trace Context.
     pub flags: u8,
     /// How a run follows.
     pub mode: TraceMode,
@@ -58,19 +102,27 @@ impl TraceContext {
     /// Reads the text forms; `None` when they say nothing. What is malformed or too long is left out,
     /// as the specification demands.
     pub fn parse(traceparent: Option<&str>, tracestate: Option<&str>, baggage: Option<&str>) -> Option<Self> {
-        let place = traceparent.and_then(parse_parent);
+        Self::new(traceparent.and_then(RemoteSpan::parse), tracestate, baggage)
+    }
+
+    /// The place of that span; `None` when there is neither a span nor baggage. What is too long or is no
+    /// printable text is left out.
+    pub fn new(span: Option<RemoteSpan>, tracestate: Option<&str>, baggage: Option<&str>) -> Option<Self> {
         let printable = |text: &&str| text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
         let fits = |text: Option<&str>, most: usize| {
             text.filter(printable).filter(|text| text.len() <= most).unwrap_or_default().into()
         };
         let baggage: Box<str> = fits(baggage, BAGGAGE_BYTES_MAX);
-        if place.is_none() && baggage.is_empty() {
+        if span.is_none() && baggage.is_empty() {
             return None;
         }
-        let (trace_id, span_id, flags) = place.unwrap_or_default();
         // A state without a parent means nothing.
-        let state = fits(tracestate.filter(|_| trace_id != 0), STATE_BYTES_MAX);
-        Some(Self { trace_id, span_id, flags, state, baggage, ..Self::default() })
+        let state = fits(tracestate.filter(|_| span.is_some()), STATE_BYTES_MAX);
+        let context = Self { state, baggage, ..Self::default() };
+        Some(match span {
+            Some(RemoteSpan { trace_id, span_id, flags }) => Self { trace_id, span_id, flags, ..context },
+            None => context,
+        })
     }
 
     /// Whether it names a span, and not only baggage.
@@ -80,33 +132,23 @@ impl TraceContext {
 
     /// Whether that span is recorded.
     pub fn is_sampled(&self) -> bool {
-        self.flags & 1 == 1
+        self.flags & SAMPLED != 0
+    }
+
+    /// Whether that is left to whoever takes it on.
+    pub fn is_undecided(&self) -> bool {
+        self.flags & UNDECIDED != 0
+    }
+
+    /// The flags as W3C Trace Context has them.
+    pub fn w3c_flags(&self) -> u8 {
+        self.flags & W3C_FLAGS
     }
 
     /// The text form, `00-<32 hex>-<16 hex>-<2 hex>`; `None` when it names no span.
     pub fn traceparent(&self) -> Option<String> {
-        self.has_span().then(|| format!("00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, self.flags))
+        self.has_span().then(|| format!("00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, self.w3c_flags()))
     }
-}
-
-fn parse_parent(text: &str) -> Option<(u128, u64, u8)> {
-    let text = text.trim();
-    let mut parts = text.split('-');
-    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let hex = |part: &str, length: usize| {
-        part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    if !(hex(version, 2) && hex(trace, 32) && hex(span, 16) && hex(flags, 2)) || version == "ff" {
-        return None;
-    }
-    // Version 0 ends here; later ones may say more.
-    if version == "00" && parts.next().is_some() {
-        return None;
-    }
-    let trace_id = u128::from_str_radix(trace, 16).ok().filter(|id| *id != 0)?;
-    let span_id = u64::from_str_radix(span, 16).ok().filter(|id| *id != 0)?;
-    let flags = u8::from_str_radix(flags, 16).ok()?;
-    Some((trace_id, span_id, flags & 3))
 }
 
 #[cfg(test)]
@@ -123,6 +165,17 @@ mod tests {
         assert_eq!((&*context.state, &*context.baggage), ("vendor=1", "user=7"));
         let later = format!("01{}-more", &PARENT[2..]);
         assert_eq!(TraceContext::parse(Some(&later), None, None).unwrap().trace_id, context.trace_id);
+    }
+
+    #[test]
+    fn what_w3c_does_not_know_is_not_in_a_traceparent() {
+        let place = TraceContext::parse(Some(PARENT), None, None).unwrap();
+        let debug = TraceContext { flags: place.flags | DEBUG, ..place.clone() };
+        assert_eq!(debug.traceparent().as_deref(), Some(PARENT));
+        assert!(debug.is_sampled() && !debug.is_undecided());
+        let undecided = TraceContext { flags: UNDECIDED, ..place };
+        assert_eq!(undecided.traceparent().unwrap().strip_suffix("-00"), PARENT.strip_suffix("-01"));
+        assert!(undecided.is_undecided() && !undecided.is_sampled());
     }
 
     #[test]

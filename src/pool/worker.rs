@@ -105,7 +105,7 @@ impl Worker {
         let worker = self.qualified_name.clone();
         (self.shared.around.reports)(Report::Started { ticket: attempt.ticket(), worker, at });
         let waited = at.since(attempt.eligible_at());
-        self.meter.started(attempt.spec().options.priority, waited, attempt.exemplar());
+        self.meter.started(attempt.spec().options.priority, waited, || attempt.exemplar());
         Next::Run(Begun { attempt, at, since: begun })
     }
 
@@ -222,7 +222,7 @@ impl Worker {
         });
         let cause = attempt.stop_signal().told_cause();
         let handler = &attempt.spec().options.handler;
-        self.meter.ended(handler, result_of(&outcome.ended, cause), run_time, attempt.exemplar());
+        self.meter.ended(handler, result_of(&outcome.ended, cause), run_time, || attempt.exemplar());
         (self.shared.around.reports)(Report::Finished {
             ticket: attempt.ticket(),
             at: self.shared.around.clock.now(),

@@ -55,6 +55,9 @@ pub struct Options {
     pub format: LogFormat,
     /// Level, or levels by module.
     pub filter: String,
+    /// Level of what is said about the export of telemetry (`OTEL_LOG_LEVEL`); without one, `filter` decides, and
+    /// the libraries of OpenTelemetry say nothing that this server does not say better.
+    pub export_level: Option<&'static str>,
     /// Lines of one warning within ten seconds; 0: no bound.
     pub repeats_max: u32,
 }
@@ -94,6 +97,18 @@ fn parse(filter: &str) -> Result<EnvFilter, String> {
     EnvFilter::builder().parse(filter).map_err(|error| error.to_string())
 }
 
+/// Of two directives for one target the later one counts.
+fn filter(options: &Options) -> Result<EnvFilter, LogError> {
+    let said = &options.filter;
+    let refused = |reason| LogError::Filter { filter: said.clone(), reason };
+    parse(said).map_err(refused)?;
+    let all = match options.export_level {
+        Some(level) => format!("{said},opentelemetry={level},{EXPORT}={level}"),
+        None => format!("opentelemetry=off,{said}"),
+    };
+    parse(&all).map_err(refused)
+}
+
 fn subscriber<W>(
     options: &Options,
     logger: Option<&SdkLoggerProvider>,
@@ -103,8 +118,7 @@ fn subscriber<W>(
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let filter = &options.filter;
-    let filter = parse(filter).map_err(|reason| LogError::Filter { filter: filter.clone(), reason })?;
+    let filter = filter(options)?;
     let json = match options.format {
         LogFormat::Auto => !terminal,
         LogFormat::Pretty => false,
@@ -131,8 +145,10 @@ where
 }
 
 /// Exporters, and what they need to work: to export what they say would make them say more.
-const OWN: [&str; 8] =
-    ["h2", "hyper", "hyper_util", "tonic", "tower", "rustls", "opentelemetry", "lineshaft::telemetry::export"];
+const OWN: [&str; 8] = ["h2", "hyper", "hyper_util", "tonic", "tower", "rustls", "opentelemetry", EXPORT];
+
+/// Where exporters speak from.
+const EXPORT: &str = "lineshaft::telemetry::export";
 
 /// One JSON object each line.
 struct JsonLine(Format<Json, Rfc3339>);
@@ -249,7 +265,7 @@ mod tests {
     }
 
     fn options(format: LogFormat, filter: &str) -> Options {
-        Options { format, filter: filter.to_owned(), repeats_max: 3 }
+        Options { format, filter: filter.to_owned(), export_level: None, repeats_max: 3 }
     }
 
     fn logged(format: LogFormat, filter: &str, terminal: bool) -> String {
@@ -363,6 +379,23 @@ mod tests {
     fn the_filter_decides_what_is_logged() {
         assert_eq!(logged(LogFormat::Json, "off", false), "");
         assert_eq!(logged(LogFormat::Json, "warn,lineshaft=debug", false).lines().count(), 2);
+    }
+
+    #[test]
+    fn what_exporters_say_has_a_level_of_its_own() {
+        let say = || {
+            tracing::warn!(target: "opentelemetry_sdk", "library");
+            tracing::debug!(target: EXPORT, "exporter");
+            tracing::info!("server");
+        };
+        let lines = |filter, export_level| {
+            let text = written(&Options { export_level, ..options(LogFormat::Json, filter) }, false, say);
+            ["library", "exporter", "server"].map(|word| text.contains(word))
+        };
+        assert_eq!(lines("info", None), [false, false, true]);
+        assert_eq!(lines("debug,opentelemetry=warn", None), [true, true, true]);
+        assert_eq!(lines("info", Some("debug")), [true, true, true]);
+        assert_eq!(lines("debug", Some("off")), [false, false, true]);
     }
 
     #[test]

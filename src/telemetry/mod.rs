@@ -4,6 +4,7 @@ pub mod export;
 pub mod host;
 pub mod log;
 pub mod metrics;
+pub mod propagation;
 mod repeats;
 pub mod scope;
 mod start;

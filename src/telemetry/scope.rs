@@ -47,10 +47,13 @@ pub struct Place {
 impl Place {
     /// The place that a context names.
     pub fn new(context: Arc<TraceContext>) -> Self {
-        let attached = match span_context(&context) {
+        let mut attached = match span_context(&context) {
             Some(span) => opentelemetry::Context::new().with_remote_span_context(span),
             None => opentelemetry::Context::new(),
         };
+        if context.is_undecided() {
+            attached = attached.with_value(Undecided);
+        }
         Self { context, attached }
     }
 
@@ -65,12 +68,20 @@ impl Place {
     }
 }
 
+/// In the library's form of a place: whoever takes it on decides whether spans are recorded.
+struct Undecided;
+
+/// For samplers: whether a parent leaves the decision to them.
+pub(super) fn is_undecided(parent: &opentelemetry::Context) -> bool {
+    parent.get::<Undecided>().is_some()
+}
+
 /// The library's form of a context; `None` when it names no span.
 pub(super) fn span_context(context: &TraceContext) -> Option<SpanContext> {
     context.has_span().then(|| {
         let state = context.state.parse::<TraceState>().unwrap_or_default();
         let (trace, span) = (TraceId::from(context.trace_id), SpanId::from(context.span_id));
-        SpanContext::new(trace, span, TraceFlags::new(context.flags), true, state)
+        SpanContext::new(trace, span, TraceFlags::new(context.w3c_flags()), true, state)
     })
 }
 

@@ -2,10 +2,10 @@
 
 use opentelemetry::logs::LoggerProvider as _;
 
-use super::export::{Exporters, SCOPE, Settings, TransportError, Variables};
+use super::export::{Exporters, SCOPE, Settings, SettingsError, TransportError, Variables};
 use super::log::{self, LogError};
 use super::tasklog::{self, TaskLogs};
-use super::trace::{self, Policy};
+use super::trace::{self, Policy, Tracing};
 
 /// What the configuration says.
 #[derive(Clone, Debug)]
@@ -25,6 +25,9 @@ pub struct Options {
 /// Why nothing is told.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// What is exported where.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     /// The exporters.
     #[error(transparent)]
     Export(#[from] TransportError),
@@ -37,14 +40,16 @@ pub enum StartError {
 ///
 /// # Errors
 /// [`StartError`], for what cannot work. That a collector cannot be reached is none.
-pub fn start(options: Options, variables: &Variables, instance: &str) -> Result<Exporters, StartError> {
-    let pairs = variables.iter().map(|(name, value)| (name.clone(), value.clone()));
-    let settings = Settings::read(pairs, &options.endpoint, options.protocol);
-    let exporters = Exporters::start(settings, variables, instance)?;
+pub fn start(mut options: Options, variables: &Variables, instance: &str) -> Result<Exporters, StartError> {
+    let settings = Settings::read(variables, &options.endpoint, options.protocol)?;
+    let mut exporters = Exporters::start(settings, variables, instance)?;
+    options.log.export_level = exporters.settings().log_level;
     log::init(&options.log, exporters.logger())?;
+    exporters.begin();
     trace::propagate(exporters.settings().propagators);
     if let Some(tracer) = exporters.tracer() {
-        trace::install(tracer, options.policy);
+        let named = exporters.settings().sampler.asks_for_names();
+        trace::install(Tracing::new(tracer, options.policy).naming(named));
     }
     if let Some(logger) = exporters.logger() {
         tasklog::install(logger.logger(SCOPE), options.task_logs);

@@ -12,8 +12,9 @@ use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SdkTracer, Span as SdkSpan};
 use parking_lot::Mutex;
 
-use super::export::settings::Propagators;
+use super::propagation::Formats;
 use super::scope::{self, Place};
+use crate::model::trace::DEBUG;
 use crate::model::{
     Change, Event, Failure, Priority, StopMethod, TaskId, TaskOptions, Timestamp, TraceContext, TraceMode,
 };
@@ -38,21 +39,21 @@ impl Default for Policy {
 }
 
 static TRACING: OnceLock<Tracing> = OnceLock::new();
-static PROPAGATORS: OnceLock<Propagators> = OnceLock::new();
+static FORMATS: OnceLock<Formats> = OnceLock::new();
 
 /// Spans are made from now on, for the rest of the process. A second call changes nothing.
-pub fn install(tracer: SdkTracer, policy: Policy) {
-    let _ = TRACING.set(Tracing { tracer, policy });
+pub fn install(tracing: Tracing) {
+    let _ = TRACING.set(tracing);
 }
 
-/// What travels from callers to processes; both kinds until somebody says otherwise.
-pub fn propagate(propagators: Propagators) {
-    let _ = PROPAGATORS.set(propagators);
+/// What travels from callers to processes: those of the specification until somebody says otherwise.
+pub fn propagate(formats: Formats) {
+    let _ = FORMATS.set(formats);
 }
 
 /// What travels from callers to processes.
-pub fn propagators() -> Propagators {
-    PROPAGATORS.get().copied().unwrap_or(Propagators { trace_context: true, baggage: true })
+pub fn propagated() -> Formats {
+    FORMATS.get().copied().unwrap_or_default()
 }
 
 /// Who makes spans, when traces are exported.
@@ -65,6 +66,7 @@ pub fn tracing() -> Option<&'static Tracing> {
 pub struct Tracing {
     tracer: SdkTracer,
     policy: Policy,
+    named: bool,
 }
 
 /// What a `process` span tells about its attempt.
@@ -87,7 +89,13 @@ pub struct AttemptView<'a> {
 impl Tracing {
     /// Makes spans with this tracer.
     pub fn new(tracer: SdkTracer, policy: Policy) -> Self {
-        Self { tracer, policy }
+        Self { tracer, policy, named: false }
+    }
+
+    /// The same, for a sampler that decides by the names of spans.
+    #[must_use]
+    pub fn naming(self, named: bool) -> Self {
+        Self { named, ..self }
     }
 
     /// How runs hang together with their submissions.
@@ -97,8 +105,8 @@ impl Tracing {
 
     /// The span of a call to `method`, such as `lineshaft.v1.TaskService/SubmitTask`.
     pub fn call(&self, method: &str, caller: Option<&Place>, peer: Option<SocketAddr>) -> Span {
-        self.begin(SpanKind::Server, None, caller, None, |span| {
-            span.update_name(method.to_owned());
+        let name = || method.to_owned();
+        self.begin(SpanKind::Server, None, caller, None, name, |span| {
             span.set_attribute(KeyValue::new("rpc.system.name", "grpc"));
             span.set_attribute(KeyValue::new("rpc.method", method.to_owned()));
             if let Some(peer) = peer {
@@ -111,8 +119,8 @@ impl Tracing {
 
     /// The span of sending `count` tasks, of which the first is `task`.
     pub fn send(&self, task: &TaskId, options: &TaskOptions, count: usize, parent: Option<&Place>) -> Span {
-        self.begin(SpanKind::Producer, None, parent, None, |span| {
-            span.update_name(format!("send {}", options.pool));
+        let name = || format!("send {}", options.pool);
+        self.begin(SpanKind::Producer, None, parent, None, name, |span| {
             span.set_attributes(messaging(options, "send", "send"));
             if count == 1 {
                 span.set_attribute(KeyValue::new("messaging.message.id", task.to_string()));
@@ -124,8 +132,8 @@ impl Tracing {
 
     /// The span of one attempt at a task that was sent from `sent`.
     pub fn process(&self, attempt: &AttemptView<'_>, sent: Option<&Arc<TraceContext>>) -> Span {
-        self.follow(sent, attempt.at, |span| {
-            span.update_name(format!("process {}", attempt.options.pool));
+        let name = || format!("process {}", attempt.options.pool);
+        self.follow(sent, attempt.at, name, |span| {
             span.set_attributes(messaging(attempt.options, "process", "process"));
             span.set_attribute(KeyValue::new("messaging.message.id", attempt.task.to_string()));
             span.set_attribute(KeyValue::new("lineshaft.attempt", i64::from(attempt.number)));
@@ -138,8 +146,8 @@ impl Tracing {
     /// The span of a task's end that no attempt tells about: it was cancelled or expired while it waited,
     /// or lost its attempt in a crash. It takes no time.
     pub fn settle(&self, end: &Event, sent: &Arc<TraceContext>, submitted_at: Timestamp) {
-        let span = self.follow(Some(sent), end.at, |span| {
-            span.update_name(format!("settle {}", end.options.pool));
+        let name = || format!("settle {}", end.options.pool);
+        let span = self.follow(Some(sent), end.at, name, |span| {
             span.set_attributes(messaging(&end.options, "settle", "settle"));
             span.set_attribute(KeyValue::new("messaging.message.id", end.task.to_string()));
             span.set_attribute(KeyValue::new("lineshaft.attempt", i64::from(end.attempt)));
@@ -152,13 +160,19 @@ impl Tracing {
     }
 
     /// A span of what became of a task: a child of its submission, or linked to it.
-    fn follow(&self, sent: Option<&Arc<TraceContext>>, at: Timestamp, describe: impl FnOnce(&mut SdkSpan)) -> Span {
+    fn follow(
+        &self,
+        sent: Option<&Arc<TraceContext>>,
+        at: Timestamp,
+        name: impl Fn() -> String,
+        describe: impl FnOnce(&mut SdkSpan),
+    ) -> Span {
         match sent.filter(|sent| sent.has_span()) {
             Some(sent) if self.is_child(sent, at) => {
                 let parent = Place::new(sent.clone());
-                self.begin(SpanKind::Consumer, Some(at), Some(&parent), None, describe)
+                self.begin(SpanKind::Consumer, Some(at), Some(&parent), None, name, describe)
             }
-            sent => self.begin(SpanKind::Consumer, Some(at), None, sent, describe),
+            sent => self.begin(SpanKind::Consumer, Some(at), None, sent, name, describe),
         }
     }
 
@@ -171,20 +185,26 @@ impl Tracing {
         }
     }
 
-    /// `describe` is only asked when the span is recorded: samplers look at traces and not at words.
+    /// `name` and `describe` are only asked when the span is recorded: most samplers look at traces and not at
+    /// words.
     fn begin(
         &self,
         kind: SpanKind,
         at: Option<Timestamp>,
         parent: Option<&Place>,
         linked: Option<&Arc<TraceContext>>,
+        name: impl Fn() -> String,
         describe: impl FnOnce(&mut SdkSpan),
     ) -> Span {
-        let mut builder = self.tracer.span_builder("").with_kind(kind);
+        let builder = if self.named { self.tracer.span_builder(name()) } else { self.tracer.span_builder("") };
+        let mut builder = builder.with_kind(kind);
         builder.start_time = at.map(system_time);
         let root = Context::new();
         let mut span = self.tracer.build_with_context(builder, parent.map_or(&root, Place::as_parent));
         if span.is_recording() {
+            if !self.named {
+                span.update_name(name());
+            }
             describe(&mut span);
             if let Some(link) = linked.and_then(|linked| scope::span_context(linked)) {
                 span.add_link(link, Vec::new());
@@ -195,7 +215,8 @@ impl Tracing {
         let context = TraceContext {
             trace_id: u128::from_be_bytes(own.trace_id().to_bytes()),
             span_id: u64::from_be_bytes(own.span_id().to_bytes()),
-            flags: own.trace_flags().to_u8(),
+            // That a trace is for debugging is to be handed on, although the library does not know it.
+            flags: own.trace_flags().to_u8() | parent.map_or(0, |place| place.context.flags & DEBUG),
             state: own.trace_state().header().into(),
             baggage: from.map(|from| from.baggage.clone()).unwrap_or_default(),
             ..TraceContext::default()
@@ -353,119 +374,5 @@ fn code_name(code: i32) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use opentelemetry::trace::TracerProvider as _;
-    use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
-
-    use super::*;
-    use crate::model::{
-        CancelMode, CancelReceipt, CancelRequest, FailureReason, HandlerName, PoolName, Revision, TaskState,
-    };
-
-    fn options() -> TaskOptions {
-        TaskOptions {
-            handler: HandlerName::parse("compute").unwrap(),
-            pool: PoolName::parse("default").unwrap(),
-            priority: Priority::High,
-            ..TaskOptions::sample()
-        }
-    }
-
-    fn sent(mode: TraceMode) -> Arc<TraceContext> {
-        let parent = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
-        Arc::new(TraceContext { mode, at: Timestamp(0), ..TraceContext::parse(parent, None, Some("a=1")).unwrap() })
-    }
-
-    /// The span of an attempt that began so many seconds after its submission.
-    fn processed(policy: TraceMode, sent: Option<&Arc<TraceContext>>, after: u64) -> SpanData {
-        let exporter = InMemorySpanExporter::default();
-        let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
-        let policy = Policy { mode: policy, parent_within: Duration::from_secs(60) };
-        let tracing = Tracing::new(provider.tracer("test"), policy);
-        let (task, options) = (TaskId::parse("t-1").unwrap(), options());
-        let at = Timestamp(after * 1_000_000);
-        let eligible_at = Timestamp(at.0.saturating_sub(500_000));
-        let view =
-            AttemptView { task: &task, options: &options, number: 1, worker: "default/PoolWorker-0", eligible_at, at };
-        drop(tracing.process(&view, sent));
-        exporter.get_finished_spans().unwrap().remove(0)
-    }
-
-    fn is_child(policy: TraceMode, said: TraceMode, after: u64) -> bool {
-        let span = processed(policy, Some(&sent(said)), after);
-        let child = span.parent_span_id == opentelemetry::trace::SpanId::from(0xb7ad_6b71_6920_3331_u64);
-        assert_eq!(span.links.len(), usize::from(!child), "a run that is no child is linked");
-        child
-    }
-
-    #[test]
-    fn a_run_is_a_child_of_a_fresh_submission_and_linked_to_an_old_one() {
-        assert!(is_child(TraceMode::Auto, TraceMode::Unset, 60));
-        assert!(!is_child(TraceMode::Auto, TraceMode::Unset, 61));
-        assert!(is_child(TraceMode::Parent, TraceMode::Unset, 61));
-        assert!(!is_child(TraceMode::Link, TraceMode::Unset, 0));
-    }
-
-    #[test]
-    fn what_a_submission_says_wins_over_what_the_server_is_told() {
-        assert!(is_child(TraceMode::Link, TraceMode::Parent, 1_000));
-        assert!(!is_child(TraceMode::Parent, TraceMode::Link, 0));
-        assert!(is_child(TraceMode::Link, TraceMode::Auto, 0));
-    }
-
-    /// The span of a task's end that no attempt tells about.
-    fn settled(state: TaskState, attempt: u32, change: Change) -> SpanData {
-        let exporter = InMemorySpanExporter::default();
-        let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
-        let tracing = Tracing::new(provider.tracer("test"), Policy::default());
-        let end = Event {
-            revision: Revision(2),
-            at: Timestamp(10_000_000),
-            task: TaskId::parse("t-1").unwrap(),
-            options: Arc::new(options()),
-            previous: TaskState::Waiting,
-            state,
-            attempt,
-            change,
-        };
-        tracing.settle(&end, &sent(TraceMode::Unset), Timestamp(4_000_000));
-        exporter.get_finished_spans().unwrap().remove(0)
-    }
-
-    fn waited(span: &SpanData) -> Option<opentelemetry::Value> {
-        let mut found = span.attributes.iter();
-        let waited = found.find(|attribute| attribute.key.as_str() == "lineshaft.task.wait.duration");
-        waited.map(|attribute| attribute.value.clone())
-    }
-
-    #[test]
-    fn an_end_without_an_attempt_is_a_moment_in_the_trace_of_the_submission() {
-        let failure = Failure::new(FailureReason::Expired, "had not started after 6s");
-        let expired = Change::Failed { failure: Box::new(failure), bill: None, output: None };
-        let span = settled(TaskState::Failed, 0, expired);
-        assert_eq!((&*span.name, span.span_kind.clone()), ("settle default", SpanKind::Consumer));
-        assert_eq!(span.parent_span_id, opentelemetry::trace::SpanId::from(0xb7ad_6b71_6920_3331_u64));
-        assert_eq!((span.start_time, span.start_time), (span.end_time, UNIX_EPOCH + Duration::from_secs(10)));
-        assert_eq!((span.status.clone(), waited(&span)), (Status::error("EXPIRED"), Some(6.0.into())));
-        let request = CancelRequest {
-            requested_at: Timestamp(9),
-            reason: "".into(),
-            requested_by: "".into(),
-            mode: CancelMode::Graceful,
-            grace: Duration::ZERO,
-        };
-        let receipt = CancelReceipt { request, stopped_at: Timestamp(9), method: StopMethod::NeverStarted };
-        let cancelled = Change::Cancelled { receipt: Box::new(receipt), bill: None, output: None };
-        let span = settled(TaskState::Cancelled, 1, cancelled);
-        assert_eq!((&*span.events[0].name, span.status.clone()), ("cancelled", Status::Unset));
-        assert_eq!(waited(&span), None, "it had been at work before");
-    }
-
-    #[test]
-    fn a_task_that_nobody_traced_begins_a_trace_and_its_wait_is_told() {
-        let span = processed(TraceMode::Auto, None, 10);
-        assert!(span.links.is_empty() && span.parent_span_id == opentelemetry::trace::SpanId::INVALID);
-        assert_eq!(waited(&span), Some(0.5.into()));
-        assert_eq!(span.start_time, UNIX_EPOCH + Duration::from_secs(10));
-    }
-}
+#[path = "trace_tests.rs"]
+mod tests;

@@ -19,6 +19,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
+use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use parking_lot::Mutex;
@@ -27,6 +28,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -44,9 +46,13 @@ pub struct Told {
     pub logs: Vec<LogRecord>,
     /// Names.
     pub metrics: Vec<String>,
+    /// What was measured, export after export.
+    pub points: Vec<Metric>,
     pub resources: Vec<Resource>,
     /// Values of the header `x-team`.
     pub teams: Vec<String>,
+    /// Spans in the form of Zipkin.
+    pub zipkin: Vec<serde_json::Value>,
 }
 
 impl Told {
@@ -67,7 +73,9 @@ impl Told {
         for group in request.resource_metrics {
             self.resources.extend(group.resource);
             let metrics = group.scope_metrics.into_iter().flat_map(|scope| scope.metrics);
-            self.metrics.extend(metrics.map(|metric| metric.name));
+            let metrics: Vec<_> = metrics.collect();
+            self.metrics.extend(metrics.iter().map(|metric| metric.name.clone()));
+            self.points.extend(metrics);
         }
     }
 }
@@ -247,15 +255,27 @@ async fn take(
     told: Arc<Mutex<Told>>,
 ) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path().to_owned();
+    let header = |name: &str| Some(request.headers().get(name)?.to_str().ok()?.to_owned());
+    let (team, json) = (header("x-team"), header("content-type").as_deref() == Some("application/json"));
     let body = request.into_body().collect().await.unwrap().to_bytes();
     let mut told = told.lock();
+    told.teams.extend(team);
     match &*path {
-        "/v1/traces" => told.take_spans(Message::decode(body).unwrap()),
-        "/v1/logs" => told.take_logs(Message::decode(body).unwrap()),
-        "/v1/metrics" => told.take_metrics(Message::decode(body).unwrap()),
-        _ => panic!("{path} is no path of OTLP"),
+        "/v1/traces" => told.take_spans(decoded(&body, json)),
+        "/v1/logs" => told.take_logs(decoded(&body, json)),
+        "/v1/metrics" => told.take_metrics(decoded(&body, json)),
+        "/api/v2/spans" => told.zipkin.extend(decode_json::<Vec<_>>(&body)),
+        _ => panic!("{path} is no path of OTLP or Zipkin"),
     }
     Ok(hyper::Response::new(Full::default()))
+}
+
+fn decoded<T: Message + Default + DeserializeOwned>(body: &[u8], json: bool) -> T {
+    if json { decode_json(body) } else { T::decode(body).unwrap() }
+}
+
+fn decode_json<T: DeserializeOwned>(body: &[u8]) -> T {
+    serde_json::from_slice(body).unwrap()
 }
 
 fn is_about(span: &Span, task: &str) -> bool {

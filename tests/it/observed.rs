@@ -56,7 +56,7 @@ pub fn samples(address: &str) -> HashMap<String, String> {
 }
 
 /// Waits until a sample has the value.
-fn until(address: &str, name: &str, value: &str) -> HashMap<String, String> {
+pub fn until(address: &str, name: &str, value: &str) -> HashMap<String, String> {
     let end = Instant::now() + PATIENCE;
     loop {
         let found = samples(address);

@@ -93,6 +93,18 @@ impl Server {
         Self { child, address, directory, steady: OnceLock::new(), variables }
     }
 
+    /// What a server says that cannot start.
+    pub fn refused(config: &str, variables: &[(&str, &str)]) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("config.toml"), config).unwrap();
+        let variables: Vec<_> = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let child = launch(directory.path(), &variables);
+        let mut server = Self { child, address: String::new(), directory, steady: OnceLock::new(), variables };
+        let status = server.wait_exit();
+        assert!(matches!(status.code(), Some(1 | 2)), "{status}: {}", server.log());
+        server.log()
+    }
+
     pub fn kill9(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

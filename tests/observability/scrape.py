@@ -31,6 +31,13 @@ runner = "process"
 argv = ["/bin/false"]
 retry = { attempts = 2, delay = "10ms" }
 """
+# Every measurement is an exemplar, and Prometheus has a port of its own.
+EAGER = {
+    "OTEL_METRICS_EXEMPLAR_FILTER": "always_on",
+    "OTEL_METRICS_EXPORTER": "prometheus",
+    "OTEL_EXPORTER_PROMETHEUS_HOST": "127.0.0.1",
+    "OTEL_EXPORTER_PROMETHEUS_PORT": "0",
+}
 # OpenTelemetry names these so; to promtool's taste the suffix belongs to histograms.
 TOLERATED = re.compile(r'^\S+_count non-histogram and non-summary metrics should not have "_count" suffix$')
 
@@ -67,28 +74,33 @@ def free_port():
         return found.getsockname()[1]
 
 
-def start_server(folder):
+def start_server(folder, told="answers probes", variables=None):
+    """Its process, its address, and the one that its log tells with these words."""
+    folder.mkdir(exist_ok=True)
     (folder / "config.toml").write_text(CONFIG)
     ready, log = folder / "ready", folder / "server.log"
     arguments = ["serve", "--listen", "127.0.0.1:0", "--config", folder / "config.toml"]
     arguments += ["--data-dir", folder / "data", "--ready-file", ready]
     with log.open("w") as err:
-        server = subprocess.Popen([os.environ["LINESHAFT_BINARY"], *arguments], stdout=err, stderr=err)
+        command = [os.environ["LINESHAFT_BINARY"], *arguments]
+        server = subprocess.Popen(command, stdout=err, stderr=err, env={**os.environ, **(variables or {})})
 
     def addresses():
         if server.poll() is not None:
             raise SystemExit(log.read_text())
-        probes = re.search(r'"answers probes","address":"([^"]+)"', log.read_text())
-        return probes and ready.exists() and (ready.read_text().strip(), probes[1])
+        found = re.search(rf'"{told}","address":"([^"]+)"', log.read_text())
+        return found and ready.exists() and (ready.read_text().strip(), found[1])
 
     return server, *until("the server is ready", addresses)
 
 
-def start_prometheus(folder, target):
+def start_prometheus(folder, targets):
     config = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(OBSERVABILITY / "alerts.yaml")],
-        "scrape_configs": [{"job_name": "lineshaft", "static_configs": [{"targets": [target]}]}],
+        "scrape_configs": [
+            {"job_name": name, "static_configs": [{"targets": [target]}]} for name, target in targets.items()
+        ],
     }
     # JSON is YAML.
     (folder / "prometheus.yaml").write_text(json.dumps(config))
@@ -122,6 +134,13 @@ class Asked:
         return float(found["result"][0]["value"][1]) if found and found["result"] else None
 
 
+    def traces(self, series):
+        """Those that exemplars name; None for one that names none."""
+        query = {"query": series, "start": time.time() - 300, "end": time.time() + 300}
+        seen = until(f"an exemplar of {series}", lambda: self.ask("query_exemplars", **query))
+        return {exemplar["labels"].get("trace_id") for found in seen for exemplar in found["exemplars"]}
+
+
 def do_work(address):
     trace = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
     for number in range(20):
@@ -131,7 +150,7 @@ def do_work(address):
         until(f"{name} ends", lambda: call(address, "WaitTask", {"taskId": name})["finished"])
 
 
-def check_exposition(address):
+def check_exposition(address, with_traces=True):
     for accept in ("text/plain", "application/openmetrics-text"):
         text = get(f"http://{address}/metrics", {"accept": accept})
         if accept == "text/plain":
@@ -139,7 +158,7 @@ def check_exposition(address):
             faults = [line for line in check.stderr.splitlines() if not TOLERATED.match(line)]
             if faults or check.returncode not in (0, 3):
                 raise SystemExit("promtool check metrics:\n" + "\n".join(faults))
-        elif not text.endswith("# EOF\n") or TRACE not in text:
+        elif not text.endswith("# EOF\n") or (TRACE in text) != with_traces:
             raise SystemExit("the OpenMetrics text has no exemplar or no end")
 
 
@@ -179,10 +198,13 @@ def main():
         try:
             server, address, probes = start_server(folder)
             processes.append(server)
-            prometheus, url = start_prometheus(folder, probes)
+            eager, its_address, its_port = start_server(folder / "eager", "shows /metrics to Prometheus", EAGER)
+            processes.append(eager)
+            prometheus, url = start_prometheus(folder, {"lineshaft": probes, "eager": its_port})
             processes.append(prometheus)
             asked = Asked(url)
-            until("the first scrape", lambda: asked.value('up{job="lineshaft"}') == 1)
+            for name in ("lineshaft", "eager"):
+                until(f"the first scrape of {name}", lambda: asked.value(f'up{{job="{name}"}}') == 1)
             do_work(address)
             check_exposition(address)
             check_exposition(probes)
@@ -192,11 +214,15 @@ def main():
             until("the failure is seen", lambda: asked.value(failed) == 1)
             until("rates can be computed", lambda: asked.value("rate(lineshaft_task_submitted_total[1m])") is not None)
             for what in ("rpc_server_call", "lineshaft_task", "lineshaft_task_wait"):
-                query = {"query": f"{what}_duration_seconds_bucket", "start": time.time() - 300, "end": time.time() + 300}
-                seen = until(f"an exemplar of {what}", lambda: asked.ask("query_exemplars", **query))
-                traces = {exemplar["labels"]["trace_id"] for found in seen for exemplar in found["exemplars"]}
+                traces = asked.traces(f'{what}_duration_seconds_bucket{{job="lineshaft"}}')
                 if traces != {TRACE}:
                     raise SystemExit(f"exemplars of other traces: {what} {traces}")
+            # A call that belongs to no trace.
+            check_exposition(its_port, with_traces=False)
+            call(its_address, "ListTasks", {})
+            traces = asked.traces('rpc_server_call_duration_seconds_bucket{job="eager"}')
+            if traces != {None} or asked.value('up{job="eager"}') != 1:
+                raise SystemExit(f"exemplars without a trace are not understood: {traces}")
             panels, rules = check_expressions(asked)
             print(f"20 tasks, 1 failure, exemplars; {panels} expressions of the dashboard and {rules} alerts evaluated")
         finally:

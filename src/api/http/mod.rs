@@ -10,7 +10,7 @@ mod carry;
 mod connect;
 mod contract;
 pub mod health;
-mod metrics;
+pub mod metrics;
 mod origin;
 mod plain;
 mod show;

@@ -1,14 +1,16 @@
 //! Whether callers can be served: certificates, keys and tokens that can be used, and addresses that are free.
 
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use crate::config::Config;
 
-use super::super::security;
+use super::super::{asides, security};
 use super::report::Finding;
 
-/// `in_use`: a server uses the store; then the addresses are probably its own.
-pub(super) fn examine(config: &Config, in_use: bool) -> Vec<Finding> {
+/// `scrapes`: host and port where `/metrics` is shown besides. `in_use`: a server uses the store; then the
+/// addresses are probably its own.
+pub(super) fn examine(config: &Config, scrapes: Option<&(String, u16)>, in_use: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     match security::open(config) {
         Err(error) => {
@@ -19,8 +21,11 @@ pub(super) fn examine(config: &Config, in_use: bool) -> Vec<Finding> {
     }
     if !in_use {
         let second = config.server.health_listen;
-        findings.extend(taken("server.listen", config.server.listen));
-        findings.extend(second.and_then(|address| taken("server.health_listen", address)));
+        let free = |address: SocketAddr| TcpListener::bind(address).map_err(|error| (address.to_string(), error));
+        findings.extend(taken("server.listen", free(config.server.listen)));
+        findings.extend(second.and_then(|address| taken("server.health_listen", free(address))));
+        let setting = "OTEL_EXPORTER_PROMETHEUS_HOST or OTEL_EXPORTER_PROMETHEUS_PORT, or what OTEL_CONFIG_FILE says";
+        findings.extend(scrapes.and_then(|(host, port)| taken(setting, asides::bind(host, *port))));
     }
     findings
 }
@@ -42,8 +47,9 @@ fn guarded(config: &Config) -> Option<Finding> {
     }
 }
 
-fn taken(setting: &str, address: SocketAddr) -> Option<Finding> {
-    let error = TcpListener::bind(address).err()?;
+/// `bound`: what came of listening there; the error is with its address.
+fn taken<T>(setting: &str, bound: Result<T, (String, io::Error)>) -> Option<Finding> {
+    let (address, error) = bound.err()?;
     let text = format!("{address} cannot be listened on: {error}");
     let advice = format!("end the program that listens there (ss -ltnp), or choose another {setting}");
     Some(Finding::bad("listen", text).advise(advice))
@@ -59,9 +65,14 @@ mod tests {
         let other = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut config = Config::default();
         config.server.listen = other.local_addr().unwrap();
-        let findings = examine(&config, false);
+        let findings = examine(&config, None, false);
         assert!(findings[0].state == State::Fail && findings[0].text.contains("cannot be listened on"), "{findings:?}");
-        assert!(examine(&config, true).is_empty());
+        assert!(examine(&config, None, true).is_empty());
+        config.server.listen = ([127, 0, 0, 1], 0).into();
+        let scrapes = ("localhost".to_owned(), other.local_addr().unwrap().port());
+        let findings = examine(&config, Some(&scrapes), false);
+        assert!(findings[0].text.contains("cannot be listened on"), "{findings:?}");
+        assert!(examine(&config, Some(&("localhost".to_owned(), 0)), false).is_empty());
     }
 
     #[test]
@@ -69,7 +80,7 @@ mod tests {
         let mut config = Config::default();
         config.server.listen = ([127, 0, 0, 1], 0).into();
         (config.tls.certificate, config.tls.key) = (Some("/nosuch.pem".into()), Some("/nosuch.key".into()));
-        let findings = examine(&config, false);
+        let findings = examine(&config, None, false);
         assert!(findings[0].state == State::Fail && findings[0].text.contains("/nosuch.pem"), "{findings:?}");
     }
 }

@@ -37,15 +37,17 @@ pub async fn run(options: Options, json: bool, say: fn(&str)) -> ExitCode {
     let overrides = Overrides { data_dir: options.data_dir, ..Overrides::default() };
     match config::load(options.config.as_deref(), std::env::vars(), overrides) {
         Ok(config) => {
+            let telemetry = &config.telemetry;
+            let variables = std::env::vars().collect();
+            let settings = Settings::read(&variables, &telemetry.endpoint, telemetry.protocol.name());
+            let scrapes = settings.as_ref().ok().and_then(|settings| settings.prometheus.as_ref());
             report.add(configuration(&config));
             report.extend(handlers::examine(&config.handlers));
             let disk = disk::examine(&config.store);
-            report.extend(edge::examine(&config, disk.in_use));
+            report.extend(edge::examine(&config, scrapes, disk.in_use));
             report.extend(disk.findings);
             report.extend(limits::examine(&config));
             report.extend(clock::examine(&SystemClock, disk.newest).await);
-            let telemetry = &config.telemetry;
-            let settings = Settings::read(std::env::vars(), &telemetry.endpoint, telemetry.protocol.name());
             report.extend(otlp::examine(&settings).await);
         }
         Err(error) => {

@@ -10,7 +10,7 @@ use tonic::transport::Endpoint;
 use tonic_prost::ProstCodec;
 
 use crate::telemetry::export::settings::{Protocol, Target};
-use crate::telemetry::export::{Settings, Signal};
+use crate::telemetry::export::{Settings, SettingsError, Signal};
 
 use super::report::Finding;
 
@@ -27,21 +27,29 @@ const fn export(signal: Signal) -> &'static str {
 }
 
 /// Asks each collector that the server would tell something, once for all signals that go the same way.
-pub(super) async fn examine(settings: &Settings) -> Vec<Finding> {
+pub(super) async fn examine(settings: &Result<Settings, SettingsError>) -> Vec<Finding> {
+    let settings = match settings {
+        Ok(settings) => settings,
+        Err(error) => {
+            let advice = "correct the file; docs/observability.md tells what may stand in it";
+            return vec![Finding::bad("otlp", error.to_string()).advise(advice)];
+        }
+    };
     let ignored = |warning: &String| Finding::doubtful("otlp", warning).advise("correct the variable, or unset it");
     let mut findings: Vec<Finding> = settings.warnings.iter().map(ignored).collect();
     let mut asked: Vec<(Protocol, String)> = Vec::new();
     for signal in Signal::ALL {
-        let Some(target) = settings.target(signal) else { continue };
-        findings.extend(unreadable(target));
-        let base = target.endpoint.strip_suffix(&format!("/v1/{}", signal.name())).unwrap_or(&target.endpoint);
-        let way = (target.protocol, base.to_owned());
-        if !asked.contains(&way) {
-            asked.push(way);
-            findings.push(ask(signal, target).await);
+        for target in settings.targets(signal) {
+            findings.extend(unreadable(target));
+            let base = target.endpoint.strip_suffix(&format!("/v1/{}", signal.name())).unwrap_or(&target.endpoint);
+            let way = (target.protocol, base.to_owned());
+            if !asked.contains(&way) {
+                asked.push(way);
+                findings.push(ask(signal, target).await);
+            }
         }
     }
-    if asked.is_empty() {
+    if settings.is_silent() {
         let text = "nothing is exported: neither telemetry.endpoint nor OTEL_EXPORTER_OTLP_ENDPOINT names a collector";
         findings.push(Finding::well("otlp", text));
     }
@@ -75,7 +83,7 @@ async fn ask(signal: Signal, target: &Target) -> Finding {
         let stream = reach(&uri, secure).await?;
         match (secure, target.protocol) {
             (true, _) => Ok("is reached; what it says behind TLS was not asked".to_owned()),
-            (false, Protocol::Http) => over_http(stream, &uri, signal).await,
+            (false, Protocol::Http | Protocol::HttpJson) => over_http(stream, &uri, signal, target.protocol).await,
             (false, Protocol::Grpc) => over_grpc(&uri, signal).await,
         }
     });
@@ -111,12 +119,14 @@ async fn over_grpc(uri: &Uri, signal: Signal) -> Result<String, String> {
     }
 }
 
-async fn over_http(mut stream: TcpStream, uri: &Uri, signal: Signal) -> Result<String, String> {
-    let path = uri.path();
+async fn over_http(mut stream: TcpStream, uri: &Uri, signal: Signal, protocol: Protocol) -> Result<String, String> {
+    // The empty message, which is an empty list.
+    let (kind, body) = if protocol == Protocol::HttpJson { ("json", "{}") } else { ("x-protobuf", "") };
+    let (path, length) = (uri.path(), body.len());
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let request = format!(
-        "POST {path} HTTP/1.1\r\nHost: {authority}\r\nContent-Type: application/x-protobuf\r\n\
-         Content-Length: 0\r\nConnection: close\r\n\r\n"
+        "POST {path} HTTP/1.1\r\nHost: {authority}\r\nContent-Type: application/{kind}\r\n\
+         Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     );
     let told = |error: std::io::Error| format!("does not speak HTTP: {error}");
     stream.write_all(request.as_bytes()).await.map_err(told)?;
@@ -142,8 +152,8 @@ mod tests {
     }
 
     async fn found_with(pairs: &[(&str, &str)], endpoint: &str) -> (State, String) {
-        let pairs = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        let finding = examine(&Settings::read(pairs, endpoint, "")).await.remove(0);
+        let variables = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let finding = examine(&Settings::read(&variables, endpoint, "")).await.remove(0);
         (finding.state, finding.text)
     }
 
@@ -189,14 +199,16 @@ mod tests {
         let (here, there) = (nobody(), nobody());
         let pairs = [("OTEL_EXPORTER_OTLP_ENDPOINT", here), ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", there.clone())];
         let pairs = pairs.map(|(key, value)| (key.to_owned(), value));
-        let findings = examine(&Settings::read(pairs.into_iter(), "", "")).await;
+        let findings = examine(&Settings::read(&pairs.into(), "", "")).await;
         assert_eq!(findings.len(), 2, "{findings:?}");
         assert!(findings[1].text.starts_with(&there), "{findings:?}");
     }
 
     #[tokio::test]
     async fn what_the_server_ignores_and_files_that_are_not_there_are_told() {
-        assert_eq!(found(&[("OTEL_TRACES_EXPORTER", "zipkin")]).await.0, State::Warn);
+        let (state, text) = found(&[("OTEL_CONFIG_FILE", "/nosuch.yaml")]).await;
+        assert!(state == State::Fail && text.contains("failed to read /nosuch.yaml"), "{text}");
+        assert_eq!(found(&[("OTEL_TRACES_EXPORTER", "carrier-pigeon")]).await.0, State::Warn);
         let endpoint = nobody();
         let said = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint), ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nosuch.pem")];
         let (state, text) = found(&said).await;

@@ -19,7 +19,6 @@ use parking_lot::Mutex;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use super::{BoxFuture, Outcome, Run, Runner};
-use crate::model::TraceContext;
 
 mod attempt;
 pub mod limits;
@@ -231,8 +230,7 @@ impl Settings {
         command.env(INSTANCE_VARIABLE, &*self.host.instance);
         command.env(TASK_VARIABLE, run.task.to_string()).env(ATTEMPT_VARIABLE, run.attempt.to_string());
         if let Some(trace) = &run.trace {
-            let propagators = crate::telemetry::trace::propagators();
-            command.envs(trace_variables(trace, propagators.trace_context, propagators.baggage));
+            command.envs(crate::telemetry::trace::propagated().variables(trace));
         }
         command.current_dir(directory);
         command.stdin(if run.payload.is_empty() { Stdio::null() } else { Stdio::piped() });
@@ -241,21 +239,6 @@ impl Settings {
         self.options.limits.apply_to(&mut command);
         command
     }
-}
-
-/// Where in a trace a process stands, as OpenTelemetry has it for environments.
-fn trace_variables(trace: &TraceContext, context: bool, baggage: bool) -> Vec<(&'static str, String)> {
-    let mut variables = Vec::new();
-    if let Some(parent) = trace.traceparent().filter(|_| context) {
-        variables.push(("TRACEPARENT", parent));
-        if !trace.state.is_empty() {
-            variables.push(("TRACESTATE", trace.state.to_string()));
-        }
-    }
-    if baggage && !trace.baggage.is_empty() {
-        variables.push(("BAGGAGE", trace.baggage.to_string()));
-    }
-    variables
 }
 
 fn environment(options: &ProcessOptions) -> Result<BTreeMap<OsString, OsString>, OptionsError> {

@@ -5,6 +5,7 @@
 //! at most, whatever the collector does.
 
 mod batch;
+mod lines;
 mod logs;
 mod metrics;
 mod resource;
@@ -12,23 +13,32 @@ mod sampling;
 pub mod settings;
 mod spans;
 mod transport;
+mod zipkin;
 
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use opentelemetry::Key;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::metrics::PeriodicReader;
 use opentelemetry_sdk::trace::SdkTracer;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::metrics::Histograms;
+
 pub use batch::{Counts, Tally};
 pub use metrics::CountedExporter;
-pub use sampling::{Root, SamplerKind};
-pub use settings::{Settings, Signal, Variables};
+pub use sampling::{Remote, Root, SamplerKind};
+pub use settings::{Destination, Settings, SettingsError, Signal, Variables};
 pub use transport::TransportError;
+
+/// Reads the instruments at intervals, and exports what it finds.
+pub type MetricReader = PeriodicReader<CountedExporter>;
 
 /// Name of the instrumentation scope of spans and log records.
 pub const SCOPE: &str = "lineshaft";
@@ -47,6 +57,8 @@ pub struct Exporters {
     tracer: Option<SdkTracer>,
     logger: Option<SdkLoggerProvider>,
     last_words: Vec<Box<dyn FnOnce() + Send>>,
+    /// Asks what is to be recorded, where somebody else decides that.
+    poller: Option<BoxFuture<'static, ()>>,
 }
 
 impl Exporters {
@@ -66,39 +78,78 @@ impl Exporters {
             tracer: None,
             logger: None,
             last_words: Vec::new(),
+            poller: None,
             settings,
         };
-        if Signal::ALL.iter().any(|signal| exporters.settings.target(*signal).is_some()) {
+        if !exporters.settings.is_silent() {
             // A worker of its own: whoever blocks on an exporter must not be the one who drives it.
             let builder = &mut tokio::runtime::Builder::new_multi_thread();
             let runtime = builder.worker_threads(1).thread_name("telemetry").enable_all().build();
             let runtime = runtime.map_err(TransportError::Runtime)?;
-            exporters.open(runtime.handle())?;
+            exporters.open_traces(runtime.handle())?;
+            exporters.open_logs(runtime.handle())?;
             exporters.runtime = Some(runtime);
         }
         Ok(exporters)
     }
 
-    fn open(&mut self, runtime: &tokio::runtime::Handle) -> Result<(), TransportError> {
+    fn open_traces(&mut self, runtime: &Handle) -> Result<(), TransportError> {
         let _inside = runtime.enter();
-        let [traces, _, logs] = &self.counts;
-        if let Some(target) = &self.settings.traces {
-            let exporter = transport::spans(target, traces)?;
-            let batching = self.settings.span_batches;
-            let sink = spans::Sink::new(exporter, &self.resource, self.settings.span_bounds.value_length);
-            let (queue, courier) = batch::Queue::start(runtime, batching, traces.clone(), self.close.clone(), sink);
-            self.couriers.push(courier);
-            let provider = spans::provider(queue, &self.settings, self.resource.clone());
+        let counts = self.counts[0].clone();
+        let value_length = self.settings.span_bounds.value_length;
+        let mut queues = Vec::new();
+        for route in self.settings.traces.clone() {
+            let sink = spans::Sink::new(transport::spans(&route.to, &counts)?, &self.resource, value_length);
+            queues.push(self.queue(runtime, route.batching, &counts, sink));
+        }
+        if let Some(zipkin) = self.settings.zipkin.clone() {
+            let sink = spans::Sink::new(zipkin::spans(&zipkin, &counts)?, &self.resource, value_length);
+            queues.push(self.queue(runtime, zipkin.batching, &counts, sink));
+        }
+        if !queues.is_empty() {
+            let service = self.resource.get(&Key::from_static_str("service.name"));
+            let service = service.map(|name| name.to_string()).unwrap_or_default();
+            let (sampler, poller) = self.settings.sampler.build(&service);
+            self.poller = poller;
+            let provider = spans::provider(queues, &self.settings, self.resource.clone(), sampler);
             self.tracer = Some(provider.tracer(SCOPE));
         }
-        if let Some(target) = &self.settings.logs {
-            let sink = logs::Sink::new(transport::logs(target, logs)?, &self.resource);
-            let batching = self.settings.log_batches;
-            let (queue, courier) = batch::Queue::start(runtime, batching, logs.clone(), self.close.clone(), sink);
-            self.couriers.push(courier);
-            self.logger = Some(logs::provider(queue, self.resource.clone()));
+        Ok(())
+    }
+
+    fn open_logs(&mut self, runtime: &Handle) -> Result<(), TransportError> {
+        let _inside = runtime.enter();
+        let counts = self.counts[2].clone();
+        let mut queues = Vec::new();
+        for route in self.settings.logs.clone() {
+            let sink = logs::Sink::new(transport::logs(&route.to, &counts)?, &self.resource);
+            queues.push(self.queue(runtime, route.batching, &counts, sink));
+        }
+        if !queues.is_empty() {
+            self.logger = Some(logs::provider(queues, self.settings.record_bounds, self.resource.clone()));
         }
         Ok(())
+    }
+
+    fn queue<T: Send + 'static>(
+        &mut self,
+        runtime: &Handle,
+        batching: settings::Batching,
+        counts: &Arc<Counts>,
+        sink: impl batch::Sink<T>,
+    ) -> batch::Queue<T> {
+        let (queue, courier) = batch::Queue::start(runtime, batching, counts.clone(), self.close.clone(), sink);
+        self.couriers.push(courier);
+        queue
+    }
+
+    /// Begins with what has to do with others before there is anything to export. It tells the log how that
+    /// goes: call it when there is one.
+    pub fn begin(&mut self) {
+        if let (Some(poller), Some(runtime)) = (self.poller.take(), &self.runtime) {
+            // It ends with the runtime: nobody has to wait for it.
+            runtime.spawn(poller);
+        }
     }
 
     /// Who tells.
@@ -126,18 +177,22 @@ impl Exporters {
         self.logger.as_ref()
     }
 
-    /// Reads the instruments of the provider that it is given to and exports them, when metrics are
-    /// exported. That provider's shutdown belongs into [`Exporters::at_stop`].
+    /// Each reads the instruments and exports them, with histograms as its route wants them. The shutdown of the
+    /// providers that they are given to belongs into [`Exporters::at_stop`].
     ///
     /// # Errors
     /// [`TransportError`], for certificates and endpoints that cannot be used.
-    pub fn metric_reader(&self) -> Result<Option<PeriodicReader<CountedExporter>>, TransportError> {
-        let (Some(target), Some(runtime)) = (&self.settings.metrics, &self.runtime) else { return Ok(None) };
+    pub fn metric_readers(&self) -> Result<Vec<(MetricReader, Histograms)>, TransportError> {
+        let Some(runtime) = &self.runtime else { return Ok(Vec::new()) };
         let _inside = runtime.enter();
-        let exporter = transport::metrics(target, self.settings.metric_deltas, &self.counts[1])?;
-        let limit = self.settings.metric_timeout;
-        let exporter = CountedExporter::new(exporter, self.counts[1].clone(), runtime.handle().clone(), limit);
-        Ok(Some(PeriodicReader::builder(exporter).with_interval(self.settings.metric_interval).build()))
+        let counts = &self.counts[1];
+        let reader = |route: &settings::MetricRoute| {
+            let exporter = transport::metrics(&route.to, route.temporality, counts)?;
+            let exporter = CountedExporter::new(exporter, counts.clone(), runtime.handle().clone(), route.timeout);
+            let histograms = if route.exponential { Histograms::Exponential } else { Histograms::Buckets };
+            Ok((PeriodicReader::builder(exporter).with_interval(route.interval).build(), histograms))
+        };
+        self.settings.metrics.iter().map(reader).collect()
     }
 
     /// What to do at the end, beside the last exports; it may block and is given up after three seconds.
@@ -147,15 +202,23 @@ impl Exporters {
 
     /// One line for the operator.
     pub fn summary(&self) -> String {
-        let of = |signal: Signal| {
-            let target = self.settings.target(signal)?;
-            let protocol = match target.protocol {
-                settings::Protocol::Grpc => "grpc",
-                settings::Protocol::Http => "http/protobuf",
-            };
-            Some(format!("{} to {} ({protocol})", signal.name(), without_secrets(&target.endpoint)))
+        let described = |destination: &Destination| match destination {
+            Destination::Collector(target) => {
+                format!("{} ({})", without_secrets(&target.endpoint), target.protocol.name())
+            }
+            Destination::Lines(None) => "standard output".to_owned(),
+            Destination::Lines(Some(path)) => path.display().to_string(),
         };
-        let exported: Vec<String> = Signal::ALL.into_iter().filter_map(of).collect();
+        let mut exported = Vec::new();
+        for signal in Signal::ALL {
+            let mut to: Vec<String> = self.settings.destinations(signal).into_iter().map(described).collect();
+            if let Some(zipkin) = self.settings.zipkin.as_ref().filter(|_| signal == Signal::Traces) {
+                to.push(format!("{} (zipkin)", without_secrets(&zipkin.endpoint)));
+            }
+            if !to.is_empty() {
+                exported.push(format!("{} to {}", signal.name(), to.join(" and ")));
+            }
+        }
         if exported.is_empty() {
             return "no telemetry is exported; set OTEL_EXPORTER_OTLP_ENDPOINT to export it".to_owned();
         }
@@ -226,7 +289,7 @@ mod tests {
     fn exporters(variables: &[(&str, &str)]) -> Exporters {
         let variables: Variables =
             variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let settings = Settings::read(variables.clone().into_iter(), "", "");
+        let settings = Settings::read(&variables, "", "").unwrap();
         Exporters::start(settings, &variables, "i").unwrap()
     }
 
@@ -234,7 +297,7 @@ mod tests {
     fn without_a_word_nothing_is_started() {
         let exporters = exporters(&[]);
         assert!(exporters.runtime.is_none() && exporters.tracer().is_none() && exporters.logger().is_none());
-        assert!(exporters.metric_reader().unwrap().is_none());
+        assert!(exporters.metric_readers().unwrap().is_empty());
         assert!(exporters.summary().starts_with("no telemetry is exported"));
         exporters.stop();
     }
@@ -263,7 +326,7 @@ mod tests {
                 let named = |(name, path): &(&str, &str)| (format!("OTEL_EXPORTER_OTLP_{name}"), (*path).to_owned());
                 let mut variables: Variables = wrong.iter().map(named).collect();
                 variables.insert("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), endpoint.to_owned());
-                let settings = Settings::read(variables.clone().into_iter(), "", "");
+                let settings = Settings::read(&variables, "", "").unwrap();
                 let error = Exporters::start(settings, &variables, "i").err().unwrap().to_string();
                 assert!(error.contains(wrong[0].1), "{error}");
             }

@@ -37,8 +37,7 @@ pub(super) fn resource(settings: &Settings, variables: &Variables, instance: &st
         found.push(KeyValue::new("process.executable.name", name));
     }
     found.extend(kubernetes(variables));
-    found.extend(settings.attributes.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone())));
-    found.extend(settings.service_name.clone().map(|name| KeyValue::new("service.name", name)));
+    found.extend(settings.attributes.iter().cloned());
     let sdk = TelemetryResourceDetector.detect();
     let sdk = sdk.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
     // A later attribute replaces an earlier one of the same key.
@@ -75,7 +74,7 @@ mod tests {
     fn resource_of(variables: &[(&str, &str)]) -> Resource {
         let variables: Variables =
             variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let settings = Settings::read(variables.clone().into_iter(), "", "");
+        let settings = Settings::read(&variables, "", "").unwrap();
         resource(&settings, &variables, "i-1")
     }
 

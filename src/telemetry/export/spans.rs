@@ -3,13 +3,20 @@
 use opentelemetry::{Context, StringValue, Value};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{SdkTracerProvider, Span, SpanData, SpanExporter as _, SpanLimits, SpanProcessor};
+use opentelemetry_sdk::trace::{
+    SdkTracerProvider, ShouldSample, Span, SpanData, SpanExporter, SpanLimits, SpanProcessor,
+};
 
 use super::batch::{self, Queue};
 use super::settings::Settings;
 
-/// Makes spans that end in the queue.
-pub(super) fn provider(queue: Queue<SpanData>, settings: &Settings, resource: Resource) -> SdkTracerProvider {
+/// Makes spans that end in each of the queues.
+pub(super) fn provider(
+    queues: Vec<Queue<SpanData>>,
+    settings: &Settings,
+    resource: Resource,
+    sampler: Box<dyn ShouldSample>,
+) -> SdkTracerProvider {
     let bounds = settings.span_bounds;
     let usual = SpanLimits::default();
     let limits = SpanLimits {
@@ -19,12 +26,8 @@ pub(super) fn provider(queue: Queue<SpanData>, settings: &Settings, resource: Re
         max_attributes_per_event: bounds.event_attributes.unwrap_or(usual.max_attributes_per_event),
         max_attributes_per_link: bounds.link_attributes.unwrap_or(usual.max_attributes_per_link),
     };
-    SdkTracerProvider::builder()
-        .with_resource(resource)
-        .with_sampler(settings.sampler.build())
-        .with_span_limits(limits)
-        .with_span_processor(Enqueue(queue))
-        .build()
+    let builder = SdkTracerProvider::builder().with_resource(resource).with_sampler(sampler).with_span_limits(limits);
+    queues.into_iter().fold(builder, |builder, queue| builder.with_span_processor(Enqueue(queue))).build()
 }
 
 #[derive(Debug)]
@@ -51,23 +54,19 @@ impl SpanProcessor for Enqueue {
 }
 
 /// Sends batches of spans.
-pub(super) struct Sink {
-    exporter: opentelemetry_otlp::SpanExporter,
+pub(super) struct Sink<E> {
+    exporter: E,
     value_length: Option<usize>,
 }
 
-impl Sink {
-    pub fn new(
-        mut exporter: opentelemetry_otlp::SpanExporter,
-        resource: &Resource,
-        value_length: Option<usize>,
-    ) -> Self {
+impl<E: SpanExporter> Sink<E> {
+    pub fn new(mut exporter: E, resource: &Resource, value_length: Option<usize>) -> Self {
         exporter.set_resource(resource);
         Self { exporter, value_length }
     }
 }
 
-impl batch::Sink<SpanData> for Sink {
+impl<E: SpanExporter + 'static> batch::Sink<SpanData> for Sink<E> {
     async fn send(&self, mut batch: Vec<SpanData>) -> OTelSdkResult {
         if let Some(most) = self.value_length {
             for span in &mut batch {
@@ -80,7 +79,9 @@ impl batch::Sink<SpanData> for Sink {
 
 /// The library knows no bound for the length of texts.
 fn shorten(span: &mut SpanData, most: usize) {
-    for attribute in &mut span.attributes {
+    let events = span.events.events.iter_mut().flat_map(|event| &mut event.attributes);
+    let links = span.links.links.iter_mut().flat_map(|link| &mut link.attributes);
+    for attribute in span.attributes.iter_mut().chain(events).chain(links) {
         if let Value::String(text) = &attribute.value
             && let Some((end, _)) = text.as_str().char_indices().nth(most)
         {

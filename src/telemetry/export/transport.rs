@@ -1,7 +1,6 @@
 //! Exporters of OTLP, with the certificates that the library does not read by itself.
 //!
-//! Headers and compression are the library's business: it reads their variables. It keeps the reason to itself
-//! when a call over HTTP fails; so its client notes it down.
+//! The library keeps the reason to itself when a call over HTTP fails; so its client notes it down.
 
 use std::error::Error;
 use std::io;
@@ -12,17 +11,23 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use opentelemetry_otlp::Protocol::{HttpBinary, HttpJson};
 use opentelemetry_otlp::{
-    ExporterBuildError, LogExporter, MetricExporter, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
+    Compression, ExporterBuildError, LogExporter, MetricExporter, SpanExporter, WithExportConfig, WithHttpConfig,
+    WithTonicConfig,
 };
 use opentelemetry_sdk::metrics::Temporality;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
+use tonic::codegen::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
+use tonic::codegen::http::{HeaderMap, HeaderName};
+use tonic::metadata::MetadataMap;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use super::Counts;
-use super::settings::{Protocol, Target};
+use super::lines::Lines;
+use super::settings::{Destination, Protocol, Target};
 
 /// Why nothing can be exported.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +46,17 @@ pub enum TransportError {
     /// The library refuses.
     #[error("failed to build the exporter: {0}")]
     Build(#[from] ExporterBuildError),
+    /// The library refuses.
+    #[error("failed to build the exporter to Zipkin: {0}")]
+    Zipkin(String),
+    /// What is exported cannot be written.
+    #[error("failed to open {path} for telemetry: {source}", path = path.display())]
+    File {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong.
+        source: io::Error,
+    },
     /// The system refuses.
     #[error("failed to start the exporters' runtime: {0}")]
     Runtime(#[source] io::Error),
@@ -48,38 +64,62 @@ pub enum TransportError {
 
 /// The three builders have the same methods and no trait in common.
 macro_rules! over {
-    ($builder:expr, $target:expr, $counts:expr) => {
-        match $target.protocol {
-            Protocol::Grpc => {
-                let builder = $builder.with_tonic().with_endpoint(&$target.endpoint).with_timeout($target.timeout);
-                match grpc_tls($target)? {
+    ($builder:expr, $destination:expr, $counts:expr) => {{
+        let builder = $builder;
+        match $destination {
+            Destination::Collector(target) if target.protocol == Protocol::Grpc => {
+                let builder = builder.with_tonic().with_endpoint(&target.endpoint).with_timeout(target.timeout);
+                let builder = builder.with_interceptor(metadata(target));
+                let builder = if target.gzip { builder.with_compression(Compression::Gzip) } else { builder };
+                match grpc_tls(target)? {
                     Some(tls) => builder.with_tls_config(tls).build()?,
                     None => builder.build()?,
                 }
             }
-            Protocol::Http => {
-                let builder = $builder.with_http().with_endpoint(&$target.endpoint).with_timeout($target.timeout);
-                let builder = builder.with_protocol(opentelemetry_otlp::Protocol::HttpBinary);
-                builder.with_http_client(http_client($target, $counts)?).build()?
+            Destination::Collector(target) => {
+                let builder = builder.with_http().with_endpoint(&target.endpoint).with_timeout(target.timeout);
+                let builder = if target.gzip { builder.with_compression(Compression::Gzip) } else { builder };
+                let json = target.protocol == Protocol::HttpJson;
+                let builder = builder.with_protocol(if json { HttpJson } else { HttpBinary });
+                builder.with_http_client(http_client(target, $counts)?).build()?
+            }
+            // The library writes its JSON as the body of a request, which is what stands in a line.
+            Destination::Lines(file) => {
+                let builder = builder.with_http().with_protocol(HttpJson);
+                builder.with_http_client(Lines::open(file.as_deref())?).build()?
             }
         }
-    };
+    }};
 }
 
 /// Call it inside the exporters' runtime.
-pub(super) fn spans(target: &Target, counts: &Arc<Counts>) -> Result<SpanExporter, TransportError> {
-    Ok(over!(SpanExporter::builder(), target, counts))
+pub(super) fn spans(to: &Destination, counts: &Arc<Counts>) -> Result<SpanExporter, TransportError> {
+    Ok(over!(SpanExporter::builder(), to, counts))
 }
 
 /// Call it inside the exporters' runtime.
-pub(super) fn logs(target: &Target, counts: &Arc<Counts>) -> Result<LogExporter, TransportError> {
-    Ok(over!(LogExporter::builder(), target, counts))
+pub(super) fn logs(to: &Destination, counts: &Arc<Counts>) -> Result<LogExporter, TransportError> {
+    Ok(over!(LogExporter::builder(), to, counts))
 }
 
 /// Call it inside the exporters' runtime.
-pub(super) fn metrics(target: &Target, deltas: bool, counts: &Arc<Counts>) -> Result<MetricExporter, TransportError> {
-    let temporality = if deltas { Temporality::Delta } else { Temporality::Cumulative };
-    Ok(over!(MetricExporter::builder().with_temporality(temporality), target, counts))
+pub(super) fn metrics(
+    to: &Destination,
+    temporality: Temporality,
+    counts: &Arc<Counts>,
+) -> Result<MetricExporter, TransportError> {
+    Ok(over!(MetricExporter::builder().with_temporality(temporality), to, counts))
+}
+
+/// Exactly the headers that were said: the library adds those of its own variables, which a file may overrule.
+fn metadata(
+    target: &Target,
+) -> impl FnMut(tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> + Clone + use<> {
+    let headers = MetadataMap::from_headers(target.headers.clone());
+    move |mut request| {
+        request.metadata_mut().clone_from(&headers);
+        Ok(request)
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TransportError> {
@@ -105,22 +145,31 @@ fn grpc_tls(target: &Target) -> Result<Option<ClientTlsConfig>, TransportError> 
     Ok(Some(tls))
 }
 
-fn http_client(target: &Target, counts: &Arc<Counts>) -> Result<Noting, TransportError> {
+/// A client for the target, which notes why its calls fail.
+pub(super) fn http_client(target: &Target, counts: &Arc<Counts>) -> Result<Noting, TransportError> {
     let tls = http_tls(target)?;
     let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-    Ok(Noting { client: HyperClient::new(connector, target.timeout, None), counts: counts.clone() })
+    let client = HyperClient::new(connector, target.timeout, None);
+    Ok(Noting { client, headers: target.headers.clone(), counts: counts.clone() })
 }
 
-/// Notes why a call has failed, if it has.
+/// Sends the headers that were said, and notes why a call has failed, if it has.
 #[derive(Debug)]
-struct Noting {
+pub(super) struct Noting {
     client: HyperClient<HttpsConnector<HttpConnector>>,
+    headers: HeaderMap,
     counts: Arc<Counts>,
 }
 
+/// What the library says of a body; other headers are those of its own variables, which a file may overrule.
+const OF_BODY: [HeaderName; 4] = [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LENGTH, USER_AGENT];
+
 #[tonic::async_trait]
 impl HttpClient for Noting {
-    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+    async fn send_bytes(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let said = std::mem::replace(request.headers_mut(), self.headers.clone());
+        let of_body = OF_BODY.into_iter().filter_map(|name| Some((said.get(&name)?.clone(), name)));
+        request.headers_mut().extend(of_body.map(|(value, name)| (name, value)));
         let answer = self.client.send_bytes(request).await;
         self.counts.note(answer.as_ref().err().map(|error| with_causes(&**error)));
         answer
@@ -128,7 +177,7 @@ impl HttpClient for Noting {
 }
 
 /// That a certificate was not believed stands deep down.
-fn with_causes(error: &(dyn Error + 'static)) -> String {
+pub(super) fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut texts = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {

@@ -6,13 +6,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hashbrown::HashMap;
-use opentelemetry::metrics::BoundCounter;
 use parking_lot::Mutex;
 
 use crate::model::{Catalog, FailureReason, HandlerName, PoolName, Priority};
 
 use super::exemplar::Trace;
-use super::instruments::{Distribution, Untold};
+use super::instruments::{Counter, Distribution, Untold};
 use super::ring::{Note, Pen, Ring};
 use super::tasks::{OTHER, REASONS, label};
 use super::{Metrics, table};
@@ -84,7 +83,7 @@ struct HandlerSeries {
 
 struct EndSeries {
     duration: Arc<Distribution>,
-    count: BoundCounter<u64>,
+    count: Counter,
 }
 
 impl PoolMeter {
@@ -189,15 +188,21 @@ struct Counting {
 }
 
 impl AttemptMeter {
-    /// An attempt has begun, so long after it could have.
-    pub fn started(&mut self, priority: Priority, waited: Duration, trace: Option<Trace>) {
+    /// An attempt has begun, so long after it could have. `trace` is asked when an exemplar may name it.
+    pub fn started(&mut self, priority: Priority, waited: Duration, trace: impl FnOnce() -> Option<Trace>) {
         let Some(counting) = &mut self.0 else { return };
         counting.series.wait(priority).remember(waited, trace);
         counting.note(priority.index(), waited);
     }
 
-    /// An attempt has ended.
-    pub fn ended(&mut self, handler: &HandlerName, result: AttemptResult, ran: Duration, trace: Option<Trace>) {
+    /// An attempt has ended. `trace` is asked when an exemplar may name it.
+    pub fn ended(
+        &mut self,
+        handler: &HandlerName,
+        result: AttemptResult,
+        ran: Duration,
+        trace: impl FnOnce() -> Option<Trace>,
+    ) {
         let Some(counting) = &mut self.0 else { return };
         let handler = counting.place_of(handler);
         counting.series.end(handler, result).duration.remember(ran, trace);
@@ -236,15 +241,21 @@ impl Drop for Counting {
 
 #[cfg(test)]
 mod tests {
+    use opentelemetry_sdk::metrics::ManualReader;
+    use opentelemetry_sdk::metrics::data::{AggregatedMetrics, Metric, MetricData, ResourceMetrics, ScopeMetrics};
+    use opentelemetry_sdk::metrics::reader::MetricReader;
+
     use super::super::exposition::Format;
+    use super::super::{Builder, Histograms, Shown};
     use super::*;
-    use crate::telemetry::metrics::build;
 
     #[test]
     fn what_many_workers_count_is_complete_at_every_look_and_when_they_have_left() {
         const WORKERS: u32 = 8;
         const ATTEMPTS: u32 = 2_000;
-        let metrics = build(opentelemetry_sdk::Resource::builder_empty().build(), |builder| builder);
+        let reader = Arc::new(ManualReader::builder().build());
+        let builder = Builder::new(opentelemetry_sdk::Resource::builder_empty().build());
+        let metrics = builder.reader(Shown(reader.clone()), Histograms::Exponential).build();
         let meter = PoolMeter::new(&metrics, &PoolName::parse("p").unwrap(), &Catalog::default());
         let handler = HandlerName::parse("h").unwrap();
         let text = || metrics.expose(Format::Prometheus).unwrap();
@@ -252,18 +263,31 @@ mod tests {
             let line = text.lines().find(|line| line.starts_with(name));
             line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
         };
+        let exponential = || -> u64 {
+            let mut found = ResourceMetrics::default();
+            reader.collect(&mut found).unwrap();
+            let mut metrics = found.scope_metrics().flat_map(ScopeMetrics::metrics);
+            match metrics.find(|metric| metric.name() == table::TASK_WAIT.name).map(Metric::data) {
+                Some(AggregatedMetrics::F64(MetricData::ExponentialHistogram(histogram))) => {
+                    histogram.data_points().map(|point| point.count() as u64).sum()
+                }
+                other => other.map_or(0, |_| panic!("another kind")),
+            }
+        };
         let all = u64::from(WORKERS * ATTEMPTS);
         std::thread::scope(|scope| {
             let work = |mut worker: AttemptMeter| {
                 for number in 0..ATTEMPTS {
-                    worker.started(Priority::Normal, Duration::from_millis(1), None);
+                    worker.started(Priority::Normal, Duration::from_millis(1), || None);
                     let failed = AttemptResult::Failed(FailureReason::Panic);
                     let result = if number % 3 == 0 { failed } else { AttemptResult::Completed };
-                    worker.ended(&handler, result, Duration::from_millis(2), None);
+                    worker.ended(&handler, result, Duration::from_millis(2), || None);
                 }
             };
             let workers: Vec<_> = (0..WORKERS).map(|_| meter.worker()).collect();
             let workers: Vec<_> = workers.into_iter().map(|worker| scope.spawn(move || work(worker))).collect();
+            // Somebody else looks too, at the other provider.
+            scope.spawn(|| (0..200).for_each(|_| assert!(exponential() <= all)));
             let mut before = 0;
             while !workers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
                 let seen = count(&text(), "lineshaft_task_wait_duration_seconds_count");
@@ -272,6 +296,7 @@ mod tests {
             }
         });
         let text = text();
+        assert_eq!(exponential(), all);
         assert_eq!(count(&text, "lineshaft_task_wait_duration_seconds_count"), all);
         let failed = u64::from(WORKERS * ATTEMPTS.div_ceil(3));
         let attempts = r#"lineshaft_task_attempts_total{error_type="PANIC",handler="other",pool="p",result="failed"}"#;
@@ -285,10 +310,10 @@ mod tests {
 
     #[test]
     fn a_start_is_seen_while_the_attempt_still_runs() {
-        let metrics = build(opentelemetry_sdk::Resource::builder_empty().build(), |builder| builder);
+        let metrics = Builder::new(opentelemetry_sdk::Resource::builder_empty().build()).build();
         let meter = PoolMeter::new(&metrics, &PoolName::parse("p").unwrap(), &Catalog::default());
         let mut worker = meter.worker();
-        worker.started(Priority::High, Duration::from_millis(3), None);
+        worker.started(Priority::High, Duration::from_millis(3), || None);
         let text = metrics.expose(Format::Prometheus).unwrap();
         let line = r#"lineshaft_task_wait_duration_seconds_sum{pool="p",priority="high"} 0.003"#;
         assert!(text.lines().any(|found| found == line), "{text}");

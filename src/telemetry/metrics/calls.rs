@@ -56,10 +56,11 @@ impl CallMeter {
         Arc::new(Self { metrics: metrics.clone(), methods: by_name, series: series.collect() })
     }
 
-    /// A call has come in, for the path `/package.Service/Method`.
-    pub fn begin(self: &Arc<Self>, path: &str, trace: Option<Trace>) -> Call {
+    /// A call has come in, for the path `/package.Service/Method`. `trace` is asked when an exemplar may name it.
+    pub fn begin(self: &Arc<Self>, path: &str, trace: impl FnOnce() -> Option<Trace>) -> Call {
         let method = self.methods.get(path.strip_prefix('/').unwrap_or(path)).copied();
         let method = method.unwrap_or(self.series.len() - 1);
+        let trace = if self.metrics.instruments().exemplars().any() { trace() } else { None };
         Call { meter: self.clone(), method, began: Instant::now(), trace, ended: !self.metrics.is_on() }
     }
 }
@@ -96,7 +97,7 @@ impl Call {
         let took = self.began.elapsed();
         let series = series.by_status[place].get_or_init(make);
         series.record(took);
-        series.remember(took, self.trace);
+        series.remember(took, || self.trace);
     }
 }
 

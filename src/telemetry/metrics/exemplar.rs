@@ -1,7 +1,8 @@
 //! Leads from a bucket of a histogram to a trace that fell into it.
 //!
-//! The SDK keeps no exemplars. Here every bucket of a series remembers the last sampled trace; writing
-//! never waits, a trace that comes at the same moment as another is simply not the one remembered.
+//! The SDK keeps no exemplars. Here every bucket of a series remembers the last measurement that the filter
+//! lets through: usually that of a sampled trace. Writing never waits; a measurement that comes at the same
+//! moment as another is simply not the one remembered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use opentelemetry::KeyValue;
 use parking_lot::Mutex;
 
 use crate::model::{Clock, SystemClock, Timestamp};
+use crate::telemetry::export::settings::ExemplarFilter;
 
 /// A sampled span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,23 +29,13 @@ impl Trace {
         let is_one = trace_id != 0 && span_id != 0 && flags & 1 == 1;
         is_one.then(|| Self { trace_id: trace_id.to_be_bytes(), span_id: span_id.to_be_bytes() })
     }
-
-    /// The caller's span by the header `traceparent`, when it is sampled.
-    pub fn from_traceparent(header: &str) -> Option<Self> {
-        let mut parts = header.trim().split('-');
-        let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        if version.len() != 2 || version == "ff" || trace.len() != 32 || span.len() != 16 || flags.len() != 2 {
-            return None;
-        }
-        let (trace, span) = (u128::from_str_radix(trace, 16).ok()?, u64::from_str_radix(span, 16).ok()?);
-        Self::sampled(trace, span, u8::from_str_radix(flags, 16).ok()?)
-    }
 }
 
 /// One remembered value.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Exemplar {
-    pub trace: Trace,
+    /// Of a measurement in a sampled trace.
+    pub trace: Option<Trace>,
     pub value: f64,
     pub at: Timestamp,
 }
@@ -52,15 +44,20 @@ pub(super) struct Exemplar {
 #[derive(Debug)]
 pub(super) struct Exemplars {
     bounds: &'static [f64],
+    /// A measurement needs no trace to be remembered.
+    untraced: bool,
     places: Box<[Mutex<Option<Exemplar>>]>,
 }
 
 impl Exemplars {
-    pub fn new(bounds: &'static [f64]) -> Self {
-        Self { bounds, places: (0..=bounds.len()).map(|_| Mutex::default()).collect() }
+    fn new(bounds: &'static [f64], untraced: bool) -> Self {
+        Self { bounds, untraced, places: (0..=bounds.len()).map(|_| Mutex::default()).collect() }
     }
 
-    pub fn offer(&self, value: f64, trace: Trace) {
+    pub fn offer(&self, value: f64, trace: Option<Trace>) {
+        if trace.is_none() && !self.untraced {
+            return;
+        }
         let bucket = self.bounds.partition_point(|bound| *bound < value);
         if let Some(mut place) = self.places.get(bucket).and_then(Mutex::try_lock) {
             *place = Some(Exemplar { trace, value, at: SystemClock.now() });
@@ -76,14 +73,32 @@ impl Exemplars {
 type SeriesKey = (&'static str, Vec<(String, String)>);
 
 /// The exemplars of all series.
-#[derive(Debug, Default)]
-pub(super) struct Known(Mutex<HashMap<SeriesKey, Arc<Exemplars>>>);
+#[derive(Debug)]
+pub(super) struct Known {
+    filter: ExemplarFilter,
+    series: Mutex<HashMap<SeriesKey, Arc<Exemplars>>>,
+}
 
 impl Known {
-    /// Those of a series, made when there are none.
-    pub fn of_series(&self, name: &'static str, bounds: &'static [f64], attributes: &[KeyValue]) -> Arc<Exemplars> {
-        let key = (name, key_of(attributes.iter()));
-        self.0.lock().entry(key).or_insert_with(|| Arc::new(Exemplars::new(bounds))).clone()
+    pub fn new(filter: ExemplarFilter) -> Self {
+        Self { filter, series: Mutex::default() }
+    }
+
+    /// Whether there can be any.
+    pub fn any(&self) -> bool {
+        self.filter != ExemplarFilter::AlwaysOff
+    }
+
+    /// Those of a series, made when there are none yet; `None` when there shall be none.
+    pub fn of_series(
+        &self,
+        name: &'static str,
+        bounds: &'static [f64],
+        attributes: &[KeyValue],
+    ) -> Option<Arc<Exemplars>> {
+        let make = || Arc::new(Exemplars::new(bounds, self.filter == ExemplarFilter::AlwaysOn));
+        let key = || (name, key_of(attributes.iter()));
+        self.any().then(|| self.series.lock().entry(key()).or_insert_with(make).clone())
     }
 
     pub fn find<'a>(
@@ -91,7 +106,7 @@ impl Known {
         name: &'static str,
         attributes: impl Iterator<Item = &'a KeyValue>,
     ) -> Option<Arc<Exemplars>> {
-        self.0.lock().get(&(name, key_of(attributes))).cloned()
+        self.series.lock().get(&(name, key_of(attributes))).cloned()
     }
 }
 
@@ -114,30 +129,36 @@ mod tests {
 
     #[test]
     fn each_bucket_remembers_the_last_trace_that_fell_into_it() {
-        let exemplars = Exemplars::new(&[0.1, 1.0]);
-        exemplars.offer(0.1, TRACE);
-        exemplars.offer(5.0, TRACE);
-        exemplars.offer(6.0, TRACE);
+        let exemplars = Exemplars::new(&[0.1, 1.0], false);
+        exemplars.offer(0.1, Some(TRACE));
+        exemplars.offer(5.0, Some(TRACE));
+        exemplars.offer(6.0, Some(TRACE));
+        exemplars.offer(7.0, None);
         assert!(exemplars.of_bucket(0).is_some(), "the bound belongs to its bucket");
         assert!(exemplars.of_bucket(1).is_none());
-        assert!(exemplars.of_bucket(2).unwrap().value > 5.5, "the later one");
+        let value = exemplars.of_bucket(2).unwrap().value;
+        assert!(value > 5.5 && value < 6.5, "the later one in a trace, and not {value}");
         assert!(unix_seconds(exemplars.of_bucket(2).unwrap().at) > 1.7e9);
     }
 
     #[test]
-    fn a_sampled_caller_is_read_from_its_header_and_nonsense_is_nobody() {
-        let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        let trace = Trace::from_traceparent(header).unwrap();
-        assert_eq!((trace.trace_id[0], trace.span_id[7]), (0x4b, 0xb7));
-        for nobody in [
-            "",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00",
-            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e473é-00f067aa0ba902b7-01",
-            "00-4bf9-00f0-01",
-        ] {
-            assert_eq!(Trace::from_traceparent(nobody), None, "{nobody}");
+    fn the_filter_decides_whether_a_measurement_without_a_trace_is_remembered_or_any() {
+        let of = |filter| Known::new(filter).of_series("m", &[1.0], &[]);
+        assert!(of(ExemplarFilter::AlwaysOff).is_none());
+        for (filter, remembered) in [(ExemplarFilter::TraceBased, false), (ExemplarFilter::AlwaysOn, true)] {
+            let exemplars = of(filter).unwrap();
+            exemplars.offer(0.5, None);
+            assert_eq!(exemplars.of_bucket(0).is_some(), remembered, "{filter:?}");
+            exemplars.offer(0.5, Some(TRACE));
+            assert_eq!(exemplars.of_bucket(0).and_then(|exemplar| exemplar.trace), Some(TRACE), "{filter:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_sampled_span_leads_anywhere() {
+        assert_eq!(Trace::sampled(7, 9, 1).map(|trace| (trace.trace_id[15], trace.span_id[7])), Some((7, 9)));
+        for (trace, span, flags) in [(7, 9, 0), (0, 9, 1), (7, 0, 1)] {
+            assert_eq!(Trace::sampled(trace, span, flags), None);
         }
     }
 }

@@ -116,7 +116,7 @@ impl Page<'_> {
                     self.histogram(row, &name, &labels, point);
                 }
             }
-            // None is made.
+            // Made for others only: these pages show the buckets of the table.
             MetricData::ExponentialHistogram(_) => {}
         }
     }
@@ -180,11 +180,15 @@ struct Shown(Exemplar);
 impl Display for Shown {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Exemplar { trace, value, at } = self.0;
-        f.write_str("{trace_id=\"")?;
-        trace.trace_id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        f.write_str("\",span_id=\"")?;
-        trace.span_id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        write!(f, "\"}} {value} {:.3}", unix_seconds(at))
+        f.write_str("{")?;
+        if let Some(trace) = trace {
+            f.write_str("trace_id=\"")?;
+            trace.trace_id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+            f.write_str("\",span_id=\"")?;
+            trace.span_id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+            f.write_str("\"")?;
+        }
+        write!(f, "}} {value} {:.3}", unix_seconds(at))
     }
 }
 

@@ -5,19 +5,28 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{AsyncInstrument, BoundCounter, BoundHistogram, Counter, Histogram, Meter};
+use opentelemetry::metrics::{self as sdk, AsyncInstrument, BoundCounter, BoundHistogram, Meter};
 use parking_lot::Mutex;
+
+use crate::telemetry::export::settings::ExemplarFilter;
 
 use super::exemplar::{Exemplars, Known, Trace};
 use super::table::{Kind, Row};
 
-/// Makes each instrument once, and its series when they are first needed.
+/// Makes each instrument once for each provider, and its series when they are first needed.
 pub(super) struct Instruments {
-    meter: Meter,
-    counters: Mutex<HashMap<&'static str, Counter<u64>>>,
-    histograms: Mutex<HashMap<&'static str, Histogram<f64>>>,
+    buckets: Side,
+    /// For those who want exponential histograms, if anybody does.
+    exponential: Option<Side>,
     exemplars: Known,
     asked: Arc<Mutex<Vec<Weak<dyn Untold>>>>,
+}
+
+/// The instruments of one provider.
+struct Side {
+    meter: Meter,
+    counters: Mutex<HashMap<&'static str, sdk::Counter<u64>>>,
+    histograms: Mutex<HashMap<&'static str, sdk::Histogram<f64>>>,
 }
 
 /// Somebody who has measured more than the SDK knows.
@@ -30,22 +39,27 @@ pub(super) trait Untold: Send + Sync {
 pub(super) type Labels<'a> = [(&'static str, &'a str)];
 
 impl Instruments {
-    pub fn new(meter: Meter) -> Self {
+    pub fn new(buckets: Meter, exponential: Option<Meter>, filter: ExemplarFilter) -> Self {
+        let (buckets, exponential) = (Side::new(buckets), exponential.map(Side::new));
         let asked: Arc<Mutex<Vec<Weak<dyn Untold>>>> = Arc::default();
-        let ask = asked.clone();
-        // A gauge without a value is never shown; it is there to be called first of all at each collection.
-        let _registered = meter
-            .f64_observable_gauge("lineshaft.untold")
-            .with_callback(move |_| {
-                ask.lock().retain(|untold| {
-                    untold.upgrade().is_some_and(|untold| {
-                        untold.tell();
-                        true
-                    })
-                });
-            })
-            .build();
-        Self { meter, counters: Mutex::default(), histograms: Mutex::default(), exemplars: Known::default(), asked }
+        // Whoever collects asks first: what is told reaches both sides.
+        for side in [&buckets].into_iter().chain(&exponential) {
+            let ask = asked.clone();
+            // A gauge without a value is never shown; it is there to be called first of all at each collection.
+            let _registered = side
+                .meter
+                .f64_observable_gauge("lineshaft.untold")
+                .with_callback(move |_| {
+                    ask.lock().retain(|untold| {
+                        untold.upgrade().is_some_and(|untold| {
+                            untold.tell();
+                            true
+                        })
+                    });
+                })
+                .build();
+        }
+        Self { buckets, exponential, exemplars: Known::new(filter), asked }
     }
 
     /// Who is asked to tell what is untold before each collection, as long as there is somebody.
@@ -57,28 +71,56 @@ impl Instruments {
         &self.exemplars
     }
 
-    /// One series of a counter: adding to it is one atomic operation.
-    pub fn counter(&self, row: &'static Row, labels: &Labels<'_>) -> BoundCounter<u64> {
+    /// One series of a counter.
+    pub fn counter(&self, row: &'static Row, labels: &Labels<'_>) -> Counter {
         let attributes = attributes(row, labels);
-        let make = || self.meter.u64_counter(row.name).with_description(row.help).with_unit(row.unit).build();
-        self.counters.lock().entry(row.name).or_insert_with(make).bind(&attributes)
+        let exponential = self.exponential.as_ref().map(|side| side.counter(row, &attributes));
+        Counter { counter: self.buckets.counter(row, &attributes), exponential }
     }
 
     /// One series of a histogram.
     pub fn distribution(&self, row: &'static Row, labels: &Labels<'_>) -> Distribution {
         let Kind::Histogram(bounds) = row.kind else { unreachable!("{} is no histogram", row.name) };
         let attributes = attributes(row, labels);
-        let make = || {
-            let builder = self.meter.f64_histogram(row.name).with_description(row.help).with_unit(row.unit);
-            builder.with_boundaries(bounds.to_vec()).build()
-        };
-        let bound = self.histograms.lock().entry(row.name).or_insert_with(make).bind(&attributes);
-        Distribution { bound, exemplars: self.exemplars.of_series(row.name, bounds, &attributes) }
+        Distribution {
+            buckets: self.buckets.histogram(row, bounds, &attributes),
+            exponential: self.exponential.as_ref().map(|side| side.histogram(row, bounds, &attributes)),
+            exemplars: self.exemplars.of_series(row.name, bounds, &attributes),
+        }
     }
 
     /// A metric that is read when somebody looks; `read` tells it value and labels of each series.
     /// It must neither panic nor wait.
     pub fn observe(&self, row: &'static Row, read: impl Fn(&mut Observed<'_>) + Send + Sync + 'static) {
+        let read: Arc<Read> = Arc::new(read);
+        self.buckets.observe(row, read.clone());
+        if let Some(side) = &self.exponential {
+            side.observe(row, read);
+        }
+    }
+}
+
+type Read = dyn Fn(&mut Observed<'_>) + Send + Sync;
+
+impl Side {
+    fn new(meter: Meter) -> Self {
+        Self { meter, counters: Mutex::default(), histograms: Mutex::default() }
+    }
+
+    fn counter(&self, row: &'static Row, attributes: &[KeyValue]) -> BoundCounter<u64> {
+        let make = || self.meter.u64_counter(row.name).with_description(row.help).with_unit(row.unit).build();
+        self.counters.lock().entry(row.name).or_insert_with(make).bind(attributes)
+    }
+
+    fn histogram(&self, row: &'static Row, bounds: &[f64], attributes: &[KeyValue]) -> BoundHistogram<f64> {
+        let make = || {
+            let builder = self.meter.f64_histogram(row.name).with_description(row.help).with_unit(row.unit);
+            builder.with_boundaries(bounds.to_vec()).build()
+        };
+        self.histograms.lock().entry(row.name).or_insert_with(make).bind(attributes)
+    }
+
+    fn observe(&self, row: &'static Row, read: Arc<Read>) {
         let callback = move |observer: &dyn AsyncInstrument<f64>| read(&mut Observed { row, observer });
         let (name, help, unit) = (row.name, row.help, row.unit);
         let meter = &self.meter;
@@ -123,26 +165,54 @@ impl Observed<'_> {
     }
 }
 
+/// One series of a counter: adding to it is one atomic operation for each side.
+pub(super) struct Counter {
+    counter: BoundCounter<u64>,
+    exponential: Option<BoundCounter<u64>>,
+}
+
+impl Counter {
+    pub fn add(&self, amount: u64) {
+        self.counter.add(amount);
+        if let Some(counter) = &self.exponential {
+            counter.add(amount);
+        }
+    }
+}
+
 /// One series of a histogram, and its exemplars.
 pub(super) struct Distribution {
-    bound: BoundHistogram<f64>,
-    exemplars: Arc<Exemplars>,
+    buckets: BoundHistogram<f64>,
+    exponential: Option<BoundHistogram<f64>>,
+    exemplars: Option<Arc<Exemplars>>,
 }
 
 impl Distribution {
+    /// Adds what was measured; the exemplar is another matter, see [`Distribution::remember`].
     pub fn record(&self, span: Duration) {
-        self.bound.record(span.as_secs_f64());
+        self.tell(span.as_secs_f64());
     }
 
-    /// Remembers a trace whose value is recorded now or soon.
-    pub fn remember(&self, span: Duration, trace: Option<Trace>) {
-        if let Some(trace) = trace {
-            self.exemplars.offer(span.as_secs_f64(), trace);
+    /// Offers what is recorded now or soon as an exemplar; `trace` is asked when there are any.
+    pub fn remember(&self, span: Duration, trace: impl FnOnce() -> Option<Trace>) {
+        if let Some(exemplars) = &self.exemplars {
+            exemplars.offer(span.as_secs_f64(), trace());
         }
     }
 
+    /// Adds an amount that nobody traces.
     #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53, which no count here reaches")]
     pub fn count(&self, amount: usize) {
-        self.bound.record(amount as f64);
+        self.tell(amount as f64);
+        if let Some(exemplars) = &self.exemplars {
+            exemplars.offer(amount as f64, None);
+        }
+    }
+
+    fn tell(&self, value: f64) {
+        self.buckets.record(value);
+        if let Some(histogram) = &self.exponential {
+            histogram.record(value);
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `table` declares, `instruments` makes, `tasks`, `attempts`, `pools`, `calls` and `host` count,
 //! `exposition` shows them to Prometheus, `exemplar` leads from a bucket to a trace. OTLP and `/metrics`
-//! read the same instruments. On the way of a task nobody waits and nothing is allocated: workers note in a
+//! read the same counts. On the way of a task nobody waits and nothing is allocated: workers note in a
 //! `ring` of their own, the scheduler adds up a commit, and the SDK is told later. What can be read from
 //! elsewhere is read when somebody looks.
 
@@ -29,7 +29,8 @@ use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::reader::MetricReader;
 use opentelemetry_sdk::metrics::{
-    InstrumentKind, ManualReader, MeterProviderBuilder, Pipeline, SdkMeterProvider, Temporality,
+    Aggregation, Instrument, InstrumentKind, ManualReader, MeterProviderBuilder, Pipeline, SdkMeterProvider, Stream,
+    Temporality,
 };
 
 pub use attempts::{AttemptMeter, AttemptResult, PoolMeter};
@@ -40,6 +41,7 @@ pub use host::DiskUse;
 pub use pools::{PoolGauges, PoolReading, ServerGauges, WatchMeter};
 pub use tasks::CommitMeter;
 
+use super::export::settings::ExemplarFilter;
 use instruments::Instruments;
 
 /// Name of the instrumentation scope.
@@ -52,7 +54,7 @@ pub struct Metrics {
 }
 
 struct Shared {
-    provider: SdkMeterProvider,
+    providers: Vec<SdkMeterProvider>,
     reader: Option<Arc<ManualReader>>,
     instruments: Instruments,
 }
@@ -63,31 +65,93 @@ impl fmt::Debug for Metrics {
     }
 }
 
-/// Makes the instruments, with a reader for `/metrics` and those that `with_readers` adds, such as an
-/// OTLP exporter's. They describe themselves by `resource`. With `OTEL_SDK_DISABLED=true` nothing is counted.
-pub fn build(resource: Resource, with_readers: impl FnOnce(MeterProviderBuilder) -> MeterProviderBuilder) -> Metrics {
-    if std::env::var("OTEL_SDK_DISABLED").is_ok_and(|disabled| disabled.eq_ignore_ascii_case("true")) {
-        return Metrics::off();
+/// How a reader wants its histograms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Histograms {
+    /// In the buckets of the table.
+    #[default]
+    Buckets,
+    /// In buckets that follow what was measured, with bounds at powers of two and between them.
+    Exponential,
+}
+
+/// Metrics that are not made yet: who reads them besides `/metrics`, and what they keep.
+///
+/// The SDK chooses the aggregation for all readers of a provider. So those who want exponential histograms have
+/// a second provider, in which every instrument is made once more; it is there only when somebody wants it.
+#[must_use]
+pub struct Builder {
+    resource: Resource,
+    exemplars: ExemplarFilter,
+    shown: Arc<ManualReader>,
+    buckets: MeterProviderBuilder,
+    exponential: Option<MeterProviderBuilder>,
+}
+
+impl Builder {
+    /// With a reader for `/metrics` only. The metrics describe themselves by `resource`.
+    pub fn new(resource: Resource) -> Self {
+        let shown = Arc::new(ManualReader::builder().with_temporality(Temporality::Cumulative).build());
+        let buckets = SdkMeterProvider::builder().with_resource(resource.clone()).with_reader(Shown(shown.clone()));
+        Self { resource, exemplars: ExemplarFilter::default(), shown, buckets, exponential: None }
     }
-    let reader = Arc::new(ManualReader::builder().with_temporality(Temporality::Cumulative).build());
-    let builder = SdkMeterProvider::builder().with_resource(resource).with_reader(Shown(reader.clone()));
-    Metrics::new(with_readers(builder).build(), Some(reader))
+
+    /// Which measurements become exemplars.
+    pub fn exemplars(mut self, filter: ExemplarFilter) -> Self {
+        self.exemplars = filter;
+        self
+    }
+
+    /// One more reader, such as an exporter's.
+    pub fn reader(mut self, reader: impl MetricReader, histograms: Histograms) -> Self {
+        match histograms {
+            Histograms::Buckets => self.buckets = self.buckets.with_reader(reader),
+            Histograms::Exponential => {
+                let make = || SdkMeterProvider::builder().with_resource(self.resource.clone()).with_view(exponential);
+                self.exponential = Some(self.exponential.unwrap_or_else(make).with_reader(reader));
+            }
+        }
+        self
+    }
+
+    /// Makes the instruments.
+    pub fn build(self) -> Metrics {
+        let exponential = self.exponential.map(MeterProviderBuilder::build);
+        Metrics::new(self.buckets.build(), exponential, Some(self.shown), self.exemplars)
+    }
+}
+
+/// The view of those who want exponential histograms, with the figures of the specification.
+fn exponential(instrument: &Instrument) -> Option<Stream> {
+    if instrument.kind() != InstrumentKind::Histogram {
+        return None;
+    }
+    let aggregation = Aggregation::Base2ExponentialHistogram { max_size: 160, max_scale: 20, record_min_max: true };
+    Stream::builder().with_aggregation(aggregation).build().ok()
 }
 
 impl Metrics {
     /// Counts nothing and shows nothing.
     pub fn off() -> Self {
-        Self::new(SdkMeterProvider::builder().build(), None)
+        Self::new(SdkMeterProvider::builder().build(), None, None, ExemplarFilter::AlwaysOff)
     }
 
-    fn new(provider: SdkMeterProvider, reader: Option<Arc<ManualReader>>) -> Self {
-        let instruments = Instruments::new(provider.meter(SCOPE));
-        Self { shared: Arc::new(Shared { provider, reader, instruments }) }
+    fn new(
+        buckets: SdkMeterProvider,
+        exponential: Option<SdkMeterProvider>,
+        reader: Option<Arc<ManualReader>>,
+        exemplars: ExemplarFilter,
+    ) -> Self {
+        let meter = |provider: &SdkMeterProvider| provider.meter(SCOPE);
+        let instruments = Instruments::new(meter(&buckets), exponential.as_ref().map(meter), exemplars);
+        let providers = [buckets].into_iter().chain(exponential).collect();
+        Self { shared: Arc::new(Shared { providers, reader, instruments }) }
     }
 
-    /// To flush and shut down what was added by `with_readers`; do so off the runtime.
-    pub fn provider(&self) -> &SdkMeterProvider {
-        &self.shared.provider
+    /// To flush and shut down all of them, for the readers that were added; do so off the runtime. One that waits
+    /// for its collector should not keep the other waiting.
+    pub fn providers(&self) -> &[SdkMeterProvider] {
+        &self.shared.providers
     }
 
     fn is_on(&self) -> bool {

@@ -7,11 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashMap;
-use opentelemetry::metrics::BoundCounter;
 
 use crate::model::{Catalog, Change, Event, HandlerName, Namespace, PoolName, Priority, TaskOptions};
 
-use super::instruments::Distribution;
+use super::instruments::{Counter, Distribution};
 use super::{Metrics, table};
 
 /// Namespaces with series of their own.
@@ -27,13 +26,13 @@ type Lazy = Option<usize>;
 /// The counters, and what was added since the SDK was last told.
 #[derive(Default)]
 struct Counters {
-    all: Vec<(BoundCounter<u64>, u64)>,
+    all: Vec<(Counter, u64)>,
     /// Those that something was added to.
     changed: Vec<usize>,
 }
 
 impl Counters {
-    fn add(&mut self, place: &mut Lazy, make: impl FnOnce() -> BoundCounter<u64>) {
+    fn add(&mut self, place: &mut Lazy, make: impl FnOnce() -> Counter) {
         let place = *place.get_or_insert_with(|| {
             self.all.push((make(), 0));
             self.all.len() - 1
@@ -71,7 +70,7 @@ pub struct CommitMeter {
     last: Option<(Arc<TaskOptions>, Place)>,
     duration: Distribution,
     size: Distribution,
-    failures: BoundCounter<u64>,
+    failures: Counter,
 }
 
 #[derive(Clone, Copy)]
@@ -125,6 +124,7 @@ impl CommitMeter {
             return;
         }
         self.duration.record(took);
+        self.duration.remember(took, || None);
         self.size.count(events.len());
         for event in events {
             if counts(&event.change) {

@@ -4,6 +4,8 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData, ScopeMetrics, SumDataPoint};
+
 use super::table::{Kind, Row, TABLE};
 use super::*;
 use crate::model::{
@@ -17,8 +19,12 @@ use crate::telemetry::vitals::Phase;
 const TRACE: Trace = Trace { trace_id: [0xab; 16], span_id: [0xcd; 8] };
 
 fn metrics() -> Metrics {
+    builder().build()
+}
+
+fn builder() -> Builder {
     let resource = Resource::builder_empty().with_attribute(opentelemetry::KeyValue::new("service.name", "a \"b\""));
-    build(resource.build(), |builder| builder)
+    Builder::new(resource.build())
 }
 
 fn handler(name: &str) -> HandlerName {
@@ -133,9 +139,9 @@ fn a_flood_of_namespaces_does_not_become_a_flood_of_series() {
 fn attempts_are_distributed_and_a_bucket_leads_to_a_trace() {
     let metrics = metrics();
     let mut meter = PoolMeter::new(&metrics, &pool("p"), &catalog()).worker();
-    meter.started(Priority::High, Duration::from_millis(2), None);
-    meter.ended(&handler("h"), AttemptResult::Completed, Duration::from_millis(700), Some(TRACE));
-    meter.ended(&handler("nobody"), AttemptResult::Failed(FailureReason::Panic), Duration::from_secs(2), None);
+    meter.started(Priority::High, Duration::from_millis(2), || None);
+    meter.ended(&handler("h"), AttemptResult::Completed, Duration::from_millis(700), || Some(TRACE));
+    meter.ended(&handler("nobody"), AttemptResult::Failed(FailureReason::Panic), Duration::from_secs(2), || None);
     let text = metrics.expose(Format::OpenMetrics).unwrap();
     has(&text, "# TYPE lineshaft_task_duration_seconds histogram");
     has(&text, "# UNIT lineshaft_task_duration_seconds seconds");
@@ -151,13 +157,138 @@ fn attempts_are_distributed_and_a_bucket_leads_to_a_trace() {
     assert!(!plain.contains("trace_id") && !plain.contains("# EOF") && !plain.contains("# UNIT"));
 }
 
+/// Attempts in a trace and without one, a call and a commit.
+fn measure(metrics: &Metrics) {
+    let mut meter = PoolMeter::new(metrics, &pool("p"), &catalog()).worker();
+    meter.started(Priority::High, Duration::from_millis(2), || None);
+    meter.ended(&handler("h"), AttemptResult::Completed, Duration::from_millis(700), || Some(TRACE));
+    meter.ended(&handler("h"), AttemptResult::Completed, Duration::ZERO, || None);
+    CallMeter::new(metrics, vec!["a.B/C".to_owned()]).begin("/a.B/C", || None).end(0);
+    CommitMeter::new(metrics, catalog()).durable(&[submitted(&options("h", "default"))], Duration::from_millis(3));
+}
+
+#[test]
+fn every_measurement_is_an_exemplar_when_that_is_asked_for_and_none_when_none_is() {
+    let on = builder().exemplars(ExemplarFilter::AlwaysOn).build();
+    measure(&on);
+    let text = on.expose(Format::OpenMetrics).unwrap();
+    let buckets = [
+        r#"lineshaft_task_wait_duration_seconds_bucket{pool="p",priority="high",le="0.0025"} 1 # {} 0.002 "#,
+        r#"lineshaft_task_duration_seconds_bucket{handler="h",pool="p",result="completed",le="0.0001"} 1 # {} 0 "#,
+        r#"lineshaft_store_commit_duration_seconds_bucket{le="0.005"} 1 # {} 0.003 "#,
+        r#"lineshaft_store_commit_size_bucket{le="1.0"} 1 # {} 1 "#,
+    ];
+    for bucket in buckets {
+        assert!(text.lines().any(|line| line.starts_with(bucket)), "{bucket} is not in\n{text}");
+    }
+    assert_eq!(text.matches("# {trace_id").count(), 1, "{text}");
+    assert!(text.lines().any(|line| line.starts_with("rpc_server") && line.contains(" # {} ")), "{text}");
+
+    let off = builder().exemplars(ExemplarFilter::AlwaysOff).build();
+    measure(&off);
+    let mut worker = PoolMeter::new(&off, &pool("p"), &catalog()).worker();
+    worker.started(Priority::High, Duration::ZERO, || panic!("a trace that nobody needs is looked for"));
+    let text = off.expose(Format::OpenMetrics).unwrap();
+    assert!(text.contains("lineshaft_task_duration_seconds_bucket") && !text.contains(" # {"), "{text}");
+}
+
+/// What a reader finds: the kind of each metric's points, its name and the sum of their counts or values.
+fn found_by(reader: &ManualReader) -> Vec<(&'static str, String, f64)> {
+    let mut found = ResourceMetrics::default();
+    reader.collect(&mut found).unwrap();
+    let metrics = found.scope_metrics().flat_map(|scope| scope.metrics().collect::<Vec<_>>());
+    #[expect(clippy::cast_precision_loss, reason = "few")]
+    let told = metrics.map(|metric| {
+        let (kind, count) = match metric.data() {
+            AggregatedMetrics::F64(MetricData::ExponentialHistogram(histogram)) => {
+                ("exponential", histogram.data_points().map(|point| point.count() as f64).sum())
+            }
+            AggregatedMetrics::F64(MetricData::Histogram(histogram)) => {
+                ("buckets", histogram.data_points().map(|point| point.count() as f64).sum())
+            }
+            AggregatedMetrics::U64(MetricData::Sum(sum)) => {
+                ("sum", sum.data_points().map(|point| point.value() as f64).sum())
+            }
+            AggregatedMetrics::F64(MetricData::Sum(sum)) => ("sum", sum.data_points().map(SumDataPoint::value).sum()),
+            AggregatedMetrics::F64(MetricData::Gauge(_)) => ("gauge", 0.0),
+            _ => ("another", 0.0),
+        };
+        (kind, metric.name().to_owned(), count)
+    });
+    told.collect()
+}
+
+#[test]
+fn whoever_wants_exponential_histograms_reads_the_same_counts_as_those_who_want_buckets() {
+    let [bucketed, first, second] = [(); 3].map(|()| Arc::new(ManualReader::builder().build()));
+    let metrics = builder()
+        .reader(Shown(bucketed.clone()), Histograms::Buckets)
+        .reader(Shown(first.clone()), Histograms::Exponential)
+        .reader(Shown(second.clone()), Histograms::Exponential)
+        .build();
+    let telemetry = Telemetry::new(metrics.clone());
+    measure(&telemetry.metrics);
+    let mut worker = PoolMeter::new(&metrics, &pool("p"), &catalog()).worker();
+    worker.ended(&handler("h"), AttemptResult::Completed, Duration::from_millis(5), || None);
+
+    let of_buckets = found_by(&bucketed);
+    let [attempts, ran] = ["lineshaft.task.attempts", "lineshaft.task.duration"].map(ToOwned::to_owned);
+    for expected in [("sum", attempts.clone(), 3.0), ("buckets", ran.clone(), 3.0)] {
+        assert!(of_buckets.contains(&expected), "{of_buckets:?}");
+    }
+    for reader in [&first, &second] {
+        let exponential = found_by(reader);
+        for expected in [("sum", attempts.clone(), 3.0), ("exponential", ran.clone(), 3.0)] {
+            assert!(exponential.contains(&expected), "{exponential:?}");
+        }
+        let same = |(kind, name, count): &(&'static str, String, f64)| {
+            (if *kind == "buckets" { "exponential" } else { *kind }, name.clone(), *count)
+        };
+        assert_eq!(exponential, of_buckets.iter().map(same).collect::<Vec<_>>());
+    }
+    let text = metrics.expose(Format::Prometheus).unwrap();
+    has(&text, r#"lineshaft_task_duration_seconds_bucket{handler="h",pool="p",result="completed",le="0.005"} 2"#);
+    has(&text, r#"lineshaft_task_duration_seconds_count{handler="h",pool="p",result="completed"} 3"#);
+
+    for provider in metrics.providers() {
+        provider.shutdown().unwrap();
+    }
+    let mut found = ResourceMetrics::default();
+    assert!(first.collect(&mut found).is_err() && bucketed.collect(&mut found).is_err(), "both sides are shut down");
+}
+
+#[test]
+fn exponential_histograms_are_as_fine_as_the_specification_says() {
+    let reader = Arc::new(ManualReader::builder().build());
+    let metrics = builder().reader(Shown(reader.clone()), Histograms::Exponential).build();
+    let mut worker = PoolMeter::new(&metrics, &pool("p"), &catalog()).worker();
+    let scale_and_buckets = || {
+        let mut found = ResourceMetrics::default();
+        reader.collect(&mut found).unwrap();
+        let metric =
+            found.scope_metrics().flat_map(ScopeMetrics::metrics).find(|m| m.name() == "lineshaft.task.duration");
+        let AggregatedMetrics::F64(MetricData::ExponentialHistogram(histogram)) = metric.unwrap().data() else {
+            panic!("{metric:?}")
+        };
+        let point = histogram.data_points().next().unwrap();
+        (point.scale(), point.positive_bucket().counts().count())
+    };
+    worker.ended(&handler("h"), AttemptResult::Completed, Duration::from_secs(1), || None);
+    assert_eq!(scale_and_buckets(), (20, 1));
+    for millis in 1..2_000 {
+        worker.ended(&handler("h"), AttemptResult::Completed, Duration::from_millis(millis), || None);
+    }
+    let (scale, buckets) = scale_and_buckets();
+    assert!(scale < 20 && (80..=160).contains(&buckets), "{scale} {buckets}");
+}
+
 #[test]
 fn calls_are_counted_by_method_and_status_and_one_that_is_given_up_is_cancelled() {
     let metrics = metrics();
     let meter = CallMeter::new(&metrics, vec!["a.B/C".to_owned()]);
-    meter.begin("/a.B/C", None).end(0);
-    meter.begin("/a.B/C", None).end(13);
-    drop(meter.begin("/a.B/Unheard", None));
+    meter.begin("/a.B/C", || None).end(0);
+    meter.begin("/a.B/C", || None).end(13);
+    drop(meter.begin("/a.B/Unheard", || None));
     let text = metrics.expose(Format::Prometheus).unwrap();
     let count = |rest: &str| format!("rpc_server_call_duration_seconds_count{{{rest}}} 1");
     has(&text, &count(r#"rpc_method="a.B/C",rpc_status_code="OK",rpc_system_name="grpc""#));
@@ -222,7 +353,7 @@ async fn every_sample_belongs_to_a_row_and_every_family_is_described_once() {
 #[test]
 fn off_means_off_and_the_header_decides_the_format() {
     let metrics = Metrics::off();
-    PoolMeter::new(&metrics, &pool("p"), &catalog()).worker().started(Priority::Low, Duration::ZERO, Some(TRACE));
+    PoolMeter::new(&metrics, &pool("p"), &catalog()).worker().started(Priority::Low, Duration::ZERO, || Some(TRACE));
     assert_eq!(metrics.expose(Format::Prometheus), None);
     let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
     assert_eq!(Format::accepted(prometheus), Format::OpenMetrics);

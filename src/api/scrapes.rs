@@ -1,0 +1,35 @@
+//! A port of its own for Prometheus: `/metrics`, and nothing else.
+
+use std::convert::Infallible;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::codegen::http::{Method, Request, Response, StatusCode};
+
+use crate::telemetry::metrics::Metrics;
+
+use super::aside;
+use super::http::metrics;
+
+/// Serves until `stop`. Plaintext and open to everybody, as scrapers expect it.
+pub async fn serve(listener: TcpListener, metrics: Metrics, stop: CancellationToken) {
+    aside::serve(listener, "Prometheus", stop, move |request| answer(metrics.clone(), request)).await;
+}
+
+async fn answer<B>(metrics: Metrics, request: Request<B>) -> Result<Response<Body>, Infallible> {
+    let (head, _) = request.into_parts();
+    Ok(if head.uri.path() != "/metrics" {
+        text(StatusCode::NOT_FOUND, "only /metrics is here\n")
+    } else if !matches!(head.method, Method::GET | Method::HEAD) {
+        text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are possible here\n")
+    } else {
+        metrics::page(&metrics, &head.headers).await
+    })
+}
+
+fn text(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::new(text.to_owned()));
+    *response.status_mut() = status;
+    response
+}

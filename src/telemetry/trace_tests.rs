@@ -1,0 +1,163 @@
+//! Spans and how they hang together.
+
+use opentelemetry::trace::{Link, TraceId, TracerProvider as _};
+use opentelemetry_sdk::trace::{
+    InMemorySpanExporter, Sampler, SamplingResult, SdkTracerProvider, ShouldSample, SpanData,
+};
+
+use super::*;
+use crate::model::{
+    CancelMode, CancelReceipt, CancelRequest, FailureReason, HandlerName, PoolName, Revision, TaskState,
+};
+
+fn options() -> TaskOptions {
+    TaskOptions {
+        handler: HandlerName::parse("compute").unwrap(),
+        pool: PoolName::parse("default").unwrap(),
+        priority: Priority::High,
+        ..TaskOptions::sample()
+    }
+}
+
+fn sent(mode: TraceMode) -> Arc<TraceContext> {
+    let parent = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    Arc::new(TraceContext { mode, at: Timestamp(0), ..TraceContext::parse(parent, None, Some("a=1")).unwrap() })
+}
+
+/// The span of an attempt that began so many seconds after its submission.
+fn processed(policy: TraceMode, sent: Option<&Arc<TraceContext>>, after: u64) -> SpanData {
+    let exporter = InMemorySpanExporter::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
+    let policy = Policy { mode: policy, parent_within: Duration::from_secs(60) };
+    let tracing = Tracing::new(provider.tracer("test"), policy);
+    let (task, options) = (TaskId::parse("t-1").unwrap(), options());
+    let at = Timestamp(after * 1_000_000);
+    let eligible_at = Timestamp(at.0.saturating_sub(500_000));
+    let view =
+        AttemptView { task: &task, options: &options, number: 1, worker: "default/PoolWorker-0", eligible_at, at };
+    drop(tracing.process(&view, sent));
+    exporter.get_finished_spans().unwrap().remove(0)
+}
+
+fn is_child(policy: TraceMode, said: TraceMode, after: u64) -> bool {
+    let span = processed(policy, Some(&sent(said)), after);
+    let child = span.parent_span_id == opentelemetry::trace::SpanId::from(0xb7ad_6b71_6920_3331_u64);
+    assert_eq!(span.links.len(), usize::from(!child), "a run that is no child is linked");
+    child
+}
+
+/// Remembers the names that it is told, and records everything.
+#[derive(Clone, Debug, Default)]
+struct Listening(Arc<Mutex<Vec<String>>>);
+
+impl ShouldSample for Listening {
+    fn should_sample(
+        &self,
+        parent_context: Option<&Context>,
+        trace_id: TraceId,
+        name: &str,
+        span_kind: &SpanKind,
+        attributes: &[KeyValue],
+        links: &[Link],
+    ) -> SamplingResult {
+        self.0.lock().push(name.to_owned());
+        Sampler::AlwaysOn.should_sample(parent_context, trace_id, name, span_kind, attributes, links)
+    }
+}
+
+#[test]
+fn a_sampler_is_told_names_when_it_asks_for_them_and_the_span_has_them_always() {
+    for (named, told) in [(false, ""), (true, "lineshaft.v1.TaskService/GetTask")] {
+        let (exporter, sampler) = (InMemorySpanExporter::default(), Listening::default());
+        let provider = SdkTracerProvider::builder().with_sampler(sampler.clone());
+        let provider = provider.with_simple_exporter(exporter.clone()).build();
+        let tracing = Tracing::new(provider.tracer("test"), Policy::default()).naming(named);
+        drop(tracing.call("lineshaft.v1.TaskService/GetTask", None, None));
+        assert_eq!(*sampler.0.lock(), [told]);
+        assert_eq!(exporter.get_finished_spans().unwrap()[0].name, "lineshaft.v1.TaskService/GetTask");
+    }
+}
+
+#[test]
+fn a_trace_for_debugging_stays_one_in_the_children_and_only_there() {
+    let provider = SdkTracerProvider::builder().build();
+    let tracing = Tracing::new(provider.tracer("test"), Policy::default());
+    let sent = sent(TraceMode::Unset);
+    let debug = Arc::new(TraceContext { flags: sent.flags | DEBUG, ..TraceContext::clone(&sent) });
+    let flags = |mode| {
+        let sent = Arc::new(TraceContext { mode, ..TraceContext::clone(&debug) });
+        tracing.follow(Some(&sent), Timestamp(0), || "run".to_owned(), |_| {}).place().context.flags
+    };
+    assert_eq!((flags(TraceMode::Parent) & DEBUG, flags(TraceMode::Link) & DEBUG), (DEBUG, 0));
+}
+
+#[test]
+fn a_run_is_a_child_of_a_fresh_submission_and_linked_to_an_old_one() {
+    assert!(is_child(TraceMode::Auto, TraceMode::Unset, 60));
+    assert!(!is_child(TraceMode::Auto, TraceMode::Unset, 61));
+    assert!(is_child(TraceMode::Parent, TraceMode::Unset, 61));
+    assert!(!is_child(TraceMode::Link, TraceMode::Unset, 0));
+}
+
+#[test]
+fn what_a_submission_says_wins_over_what_the_server_is_told() {
+    assert!(is_child(TraceMode::Link, TraceMode::Parent, 1_000));
+    assert!(!is_child(TraceMode::Parent, TraceMode::Link, 0));
+    assert!(is_child(TraceMode::Link, TraceMode::Auto, 0));
+}
+
+/// The span of a task's end that no attempt tells about.
+fn settled(state: TaskState, attempt: u32, change: Change) -> SpanData {
+    let exporter = InMemorySpanExporter::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
+    let tracing = Tracing::new(provider.tracer("test"), Policy::default());
+    let end = Event {
+        revision: Revision(2),
+        at: Timestamp(10_000_000),
+        task: TaskId::parse("t-1").unwrap(),
+        options: Arc::new(options()),
+        previous: TaskState::Waiting,
+        state,
+        attempt,
+        change,
+    };
+    tracing.settle(&end, &sent(TraceMode::Unset), Timestamp(4_000_000));
+    exporter.get_finished_spans().unwrap().remove(0)
+}
+
+fn waited(span: &SpanData) -> Option<opentelemetry::Value> {
+    let mut found = span.attributes.iter();
+    let waited = found.find(|attribute| attribute.key.as_str() == "lineshaft.task.wait.duration");
+    waited.map(|attribute| attribute.value.clone())
+}
+
+#[test]
+fn an_end_without_an_attempt_is_a_moment_in_the_trace_of_the_submission() {
+    let failure = Failure::new(FailureReason::Expired, "had not started after 6s");
+    let expired = Change::Failed { failure: Box::new(failure), bill: None, output: None };
+    let span = settled(TaskState::Failed, 0, expired);
+    assert_eq!((&*span.name, span.span_kind.clone()), ("settle default", SpanKind::Consumer));
+    assert_eq!(span.parent_span_id, opentelemetry::trace::SpanId::from(0xb7ad_6b71_6920_3331_u64));
+    assert_eq!((span.start_time, span.start_time), (span.end_time, UNIX_EPOCH + Duration::from_secs(10)));
+    assert_eq!((span.status.clone(), waited(&span)), (Status::error("EXPIRED"), Some(6.0.into())));
+    let request = CancelRequest {
+        requested_at: Timestamp(9),
+        reason: "".into(),
+        requested_by: "".into(),
+        mode: CancelMode::Graceful,
+        grace: Duration::ZERO,
+    };
+    let receipt = CancelReceipt { request, stopped_at: Timestamp(9), method: StopMethod::NeverStarted };
+    let cancelled = Change::Cancelled { receipt: Box::new(receipt), bill: None, output: None };
+    let span = settled(TaskState::Cancelled, 1, cancelled);
+    assert_eq!((&*span.events[0].name, span.status.clone()), ("cancelled", Status::Unset));
+    assert_eq!(waited(&span), None, "it had been at work before");
+}
+
+#[test]
+fn a_task_that_nobody_traced_begins_a_trace_and_its_wait_is_told() {
+    let span = processed(TraceMode::Auto, None, 10);
+    assert!(span.links.is_empty() && span.parent_span_id == opentelemetry::trace::SpanId::INVALID);
+    assert_eq!(waited(&span), Some(0.5.into()));
+    assert_eq!(span.start_time, UNIX_EPOCH + Duration::from_secs(10));
+}
