@@ -1,11 +1,10 @@
 //! Arguments to configuration to server; everything else is in the library.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use lineshaft::app;
-use lineshaft::cli;
+use lineshaft::cli::{self, say};
 use lineshaft::config::{self, Config, Overrides};
 use lineshaft::runners::process;
 use lineshaft::store;
@@ -174,10 +173,14 @@ struct Serve {
 }
 
 fn main() -> ExitCode {
-    let parsed = Arguments::from_arg_matches(&command_line().get_matches());
-    let Arguments { command, global } = parsed.unwrap_or_else(|error| error.exit());
-    match command {
-        Command::Serve(flags) => serve(flags),
+    let parsed = command_line().try_get_matches().and_then(|matches| Arguments::from_arg_matches(&matches));
+    let Arguments { command, global } = match parsed {
+        Ok(arguments) => arguments,
+        Err(said) => return help_or_usage(&said),
+    };
+    let code = match command {
+        Command::Serve(flags) => return serve(flags),
+        Command::Supervise { args } => return process::supervise_main(args),
         Command::Config { command } => configuration(&command),
         Command::Store { command } => look_after(&command, global.wants_json()),
         Command::Token { command } => cli::token::run(command, &global).into(),
@@ -186,7 +189,7 @@ fn main() -> ExitCode {
             Err(error) => fail(1, &error),
         },
         Command::Doctor(options) => match client_runtime() {
-            Ok(runtime) => runtime.block_on(app::doctor::run(options, global.wants_json())),
+            Ok(runtime) => runtime.block_on(app::doctor::run(options, global.wants_json(), |line| say::line(line))),
             Err(error) => fail(1, &error),
         },
         Command::Demo(options) => match client_runtime() {
@@ -200,12 +203,21 @@ fn main() -> ExitCode {
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut command_line(), "lineshaft", &mut script);
-            // A reader that has gone has seen enough.
-            let _ = std::io::stdout().write_all(&script);
+            say::bytes(&script);
             ExitCode::SUCCESS
         }
-        Command::Supervise { args } => process::supervise_main(args),
+    };
+    say::ending(code)
+}
+
+/// What was asked for goes to standard output, what is wrong with the command line to standard error.
+fn help_or_usage(said: &clap::Error) -> ExitCode {
+    let printed = said.print();
+    if said.use_stderr() {
+        return ExitCode::from(2);
     }
+    say::wrote(printed);
+    say::ending(ExitCode::SUCCESS)
 }
 
 fn client_runtime() -> std::io::Result<tokio::runtime::Runtime> {
@@ -222,7 +234,7 @@ fn configuration(command: &ConfigCommand) -> ExitCode {
     };
     match text {
         Ok(text) => {
-            print!("{text}");
+            say::bytes(text.as_bytes());
             ExitCode::SUCCESS
         }
         Err(error) => fail(2, &error),
@@ -234,7 +246,7 @@ fn look_after(command: &StoreCommand, json: bool) -> ExitCode {
         StoreCommand::Check { directory } => store::check(directory),
         StoreCommand::Rebuild { directory } => store::rebuild(directory).and_then(|notes| {
             for note in notes {
-                eprintln!("warning: {note}");
+                say::talk(format_args!("warning: {note}"));
             }
             store::check(directory)
         }),
@@ -247,8 +259,8 @@ fn look_after(command: &StoreCommand, json: bool) -> ExitCode {
         }
     };
     match found {
-        Ok(contents) if json => println!("{}", serde_json::json!(contents)),
-        Ok(contents) => print!("{contents}"),
+        Ok(contents) if json => say::line(serde_json::json!(contents)),
+        Ok(contents) => say::bytes(contents.to_string().as_bytes()),
         Err(error) => return fail(1, &error),
     }
     ExitCode::SUCCESS
@@ -315,7 +327,7 @@ fn run(
 }
 
 fn fail(code: u8, error: &(dyn std::error::Error + 'static)) -> ExitCode {
-    eprintln!("error: {error}");
+    say::talk(format_args!("error: {error}"));
     ExitCode::from(code)
 }
 

@@ -55,6 +55,9 @@ tls:
   {{- if .Values.tls.clientCaSecret }}
   client_ca: /etc/lineshaft/client-ca/ca.crt
   {{- end }}
+  {{- if .Values.tls.clientCrlKey }}
+  client_crl: /etc/lineshaft/client-ca/ca.crl
+  {{- end }}
 {{- end }}
 {{- if or .Values.auth.tokens.enabled .Values.auth.jwksSecret }}
 auth:

@@ -75,10 +75,9 @@ impl SystemService for System {
         let mut bad = InvalidFields::default();
         let limit = bad.span("limit", request.get_ref().limit.as_ref(), Duration::ZERO..=DRAIN_MAX);
         bad.check().map_err(|fields| status::of(&fields))?;
-        let running = self.handle.running().await;
-        self.handle.drain(limit);
-        audit::record(&caller, "Drain", "server", &Ok(()));
-        Ok(Response::new(v1::DrainResponse { running: count(running) }))
+        let answer = self.handle.drain_what_runs(limit).await.map_err(status::refused);
+        audit::record(&caller, "Drain", "server", &answer);
+        Ok(Response::new(v1::DrainResponse { running: count(answer?) }))
     }
 }
 

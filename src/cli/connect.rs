@@ -19,6 +19,8 @@ use crate::proto::v1::pool_service_client::PoolServiceClient;
 use crate::proto::v1::system_service_client::SystemServiceClient;
 use crate::proto::v1::task_service_client::TaskServiceClient;
 
+use super::say;
+
 /// Exit codes; 2 is a command line that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -73,7 +75,7 @@ impl Problem {
     /// Says it on standard error.
     pub fn tell(&self) {
         for line in self.lines() {
-            eprintln!("{line}");
+            say::talk(line);
         }
     }
 
@@ -246,7 +248,7 @@ impl Client {
                 "--tls-ca, --tls-cert and --tls-key need an https address; {server} is none"
             )));
         } else if bearer.is_some() && !is_near(endpoint.uri().host().unwrap_or_default()) {
-            eprintln!("warning: the token travels in the clear: {server} is not https");
+            say::talk(format_args!("warning: the token travels in the clear: {server} is not https"));
         }
         let endpoint = endpoint.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
         let caller = Caller::new(bearer, |name| std::env::var(name).ok());

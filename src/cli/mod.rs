@@ -9,6 +9,7 @@ mod connect;
 pub mod demo;
 mod filter;
 mod pool;
+pub mod say;
 mod show;
 mod submit;
 mod system;
@@ -92,7 +93,12 @@ pub async fn run(command: Command, global: Global) -> ExitCode {
             Command::System(command) => system::run(command, client, shown).await,
         }
     };
-    match done.await {
+    let ended = tokio::select! {
+        biased;
+        ended = done => ended,
+        () = say::lost() => Ok(Exit::Ok),
+    };
+    match ended {
         Ok(exit) => exit.into(),
         Err(problem) => {
             problem.tell();

@@ -9,6 +9,7 @@ use crate::proto::v1;
 
 use super::Done;
 use super::connect::{Client, Exit};
+use super::say;
 use super::show::{self, Output};
 use super::submit::wire;
 
@@ -82,7 +83,7 @@ pub async fn run(command: Command, client: Client, out: Output) -> Done {
             while let Some(reading) = readings.message().await? {
                 if redraw {
                     // Home, and clear what is below.
-                    show::bytes(b"\x1b[H\x1b[J");
+                    say::bytes(b"\x1b[H\x1b[J");
                 }
                 out.one(&reading, top);
                 if once {

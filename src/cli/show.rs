@@ -1,6 +1,5 @@
 //! How answers are shown: aligned columns, or the contract's JSON.
 
-use std::io::{self, Write};
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -8,6 +7,8 @@ use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 
 use crate::proto::{DESCRIPTORS, v1};
+
+use super::say;
 
 static CONTRACT: LazyLock<DescriptorPool> =
     LazyLock::new(|| DescriptorPool::decode(DESCRIPTORS).expect("the contract was compiled into the binary"));
@@ -32,22 +33,7 @@ impl Output {
     /// Shows one message: as a line of JSON, or what `table` makes of it.
     pub fn one<M: Message + Name>(self, message: &M, table: impl FnOnce(&M) -> String) {
         let text = if self.json { json(message) } else { table(message) };
-        line(&text);
-    }
-}
-
-/// Writes a line; a reader that has gone ends the program quietly, as a pipe to `head` does.
-pub fn line(text: &str) {
-    if writeln!(io::stdout().lock(), "{text}").is_err() {
-        std::process::exit(0);
-    }
-}
-
-/// Writes bytes as they are.
-pub fn bytes(data: &[u8]) {
-    let mut out = io::stdout().lock();
-    if out.write_all(data).and_then(|()| out.flush()).is_err() {
-        std::process::exit(0);
+        say::line(text);
     }
 }
 

@@ -13,6 +13,7 @@ use crate::proto::v1::{self, payload::Kind, run_task_response, watch_tasks_respo
 use super::Done;
 use super::connect::{Client, Exit, Problem};
 use super::filter::Filter;
+use super::say;
 use super::show::{self, Output};
 use super::submit::{self, wire};
 
@@ -152,10 +153,10 @@ pub async fn run(command: Command, client: Client, out: Output) -> Done {
 async fn submit_one(task: submit::Task, wait: bool, client: Client, out: Output) -> Done {
     let answer = client.tasks().submit_task(task.request()?).await?.into_inner();
     if answer.duplicate {
-        eprintln!("this was submitted before; nothing was added");
+        say::talk("this was submitted before; nothing was added");
     }
     if wait {
-        eprintln!("{}", answer.task_id);
+        say::talk(&answer.task_id);
         return wait_for(answer.task_id, None, client, out).await;
     }
     out.one(&answer, |answer| answer.task_id.clone());
@@ -177,7 +178,7 @@ async fn submit_many(task: submit::Task, count: u64, client: Client) -> Done {
         let tasks = (0..size).map(|_| request.clone()).collect();
         let batch = v1::BatchSubmitTasksRequest { tasks, batch_id: String::new() };
         let answer = client.tasks().batch_submit_tasks(batch).await?.into_inner();
-        show::line(&answer.batch_id);
+        say::line(&answer.batch_id);
         bar.inc(size);
         left -= size;
     }
@@ -190,8 +191,10 @@ async fn follow(task: submit::Task, client: Client, out: Output) -> Done {
     let mut steps = client.tasks().run_task(request).await?.into_inner();
     while let Some(step) = steps.message().await? {
         match step.kind {
-            Some(run_task_response::Kind::Accepted(accepted)) => eprintln!("{} accepted", accepted.task_id),
-            Some(run_task_response::Kind::Event(event)) => eprintln!("{}", event_line(&event)),
+            Some(run_task_response::Kind::Accepted(accepted)) => {
+                say::talk(format_args!("{} accepted", accepted.task_id));
+            }
+            Some(run_task_response::Kind::Event(event)) => say::talk(event_line(&event)),
             Some(run_task_response::Kind::Task(task)) => return Ok(show_result(task, out)),
             None => {}
         }
@@ -205,9 +208,9 @@ fn show_result(task: v1::Task, out: Output) -> Exit {
     if exit == Exit::Ok
         && let Some(v1::Payload { kind: Some(Kind::Data(data)), .. }) = &task.result
     {
-        show::bytes(data);
+        say::bytes(data);
         if !data.ends_with(b"\n") && !data.is_empty() {
-            show::line("");
+            say::line("");
         }
     } else {
         out.one(&task, |task| format!("{} {}", show::state(task.state), show::failure(task.failure.as_ref())));
@@ -274,7 +277,7 @@ async fn list(filter: Filter, limit: usize, client: Client, out: Output) -> Done
         show::table(["ID", "STATE", "PRIORITY", "HANDLER", "POOL", "ATTEMPT", "SUBMITTED"], &shown)
     });
     if !rows.next_page_token.is_empty() {
-        eprintln!("there are more; --all shows them");
+        say::talk("there are more; --all shows them");
     }
     Ok(Exit::Ok)
 }
@@ -305,7 +308,7 @@ async fn watch(filter: Filter, after: Option<u64>, snapshot: bool, client: Clien
             return Err(status.into());
         }
         let after = request.after_revision.unwrap_or_default();
-        eprintln!("connection lost ({}); resuming after revision {after}", status.message());
+        say::talk(format_args!("connection lost ({}); resuming after revision {after}", status.message()));
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
@@ -369,12 +372,12 @@ fn event_line(event: &v1::TaskEvent) -> String {
 async fn print_output(mut pieces: Streaming<v1::ReadOutputResponse>, out: Output) -> Done {
     while let Some(piece) = pieces.message().await? {
         if piece.skipped > 0 {
-            eprintln!("[{} bytes were not kept]", piece.skipped);
+            say::talk(format_args!("[{} bytes were not kept]", piece.skipped));
         }
         if out.is_json() {
             out.one(&piece, |_| String::new());
         } else {
-            show::bytes(&piece.data);
+            say::bytes(&piece.data);
         }
     }
     Ok(Exit::Ok)

@@ -13,9 +13,8 @@ use crate::model::id::check_name;
 use crate::model::token::{self, KeyEntry, KeyFile, KeyLimits, NewKey};
 use crate::model::{Clock, Grant, Role, SystemClock};
 
-use super::Global;
 use super::connect::{Exit, Problem};
-use super::show;
+use super::{Global, say, show};
 
 /// Where the file is.
 #[derive(Clone, Debug, Args)]
@@ -106,8 +105,8 @@ fn create(
         file.keys.push(KeyEntry { limits, ..entry });
         Ok(())
     })?;
-    show::line(&key.text);
-    eprintln!("token {name:?} is in {}; it is not shown again", path.display());
+    say::line(&key.text);
+    say::talk(format_args!("token {name:?} is in {}; it is not shown again", path.display()));
     Ok(())
 }
 
@@ -116,7 +115,7 @@ fn list(path: &Path, as_json: bool) -> Result<(), Problem> {
     if as_json {
         for entry in &file.keys {
             let text = serde_json::to_string(entry).map_err(|error| usage(error.to_string()))?;
-            show::line(&text);
+            say::line(&text);
         }
         return Ok(());
     }
@@ -130,7 +129,7 @@ fn list(path: &Path, as_json: bool) -> Result<(), Problem> {
         [entry.id.clone(), entry.name.clone(), entry.role.clone(), namespaces, entry.created_at.clone(), ends, limits]
     };
     let rows: Vec<_> = file.keys.iter().map(row).collect();
-    show::line(&show::table(["ID", "NAME", "ROLE", "NAMESPACES", "CREATED", "EXPIRES", "LIMITS"], &rows));
+    say::line(show::table(["ID", "NAME", "ROLE", "NAMESPACES", "CREATED", "EXPIRES", "LIMITS"], &rows));
     Ok(())
 }
 
@@ -143,7 +142,7 @@ fn revoke(path: &Path, token: &str) -> Result<(), Problem> {
         }
         Ok(())
     })?;
-    eprintln!("revoked; a running server refuses it within two seconds");
+    say::talk("revoked; a running server refuses it within two seconds");
     Ok(())
 }
 

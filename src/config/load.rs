@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use config::{Environment, File, FileFormat};
 
+use super::advice::{advise, meant_by};
 use super::error::{ConfigError, Problem, Problems};
 use super::place::{Places, place};
 use super::{Config, LogFormat};
@@ -45,7 +46,7 @@ pub fn load(
     env: impl Iterator<Item = (String, String)>,
     overrides: Overrides,
 ) -> Result<Config, ConfigError> {
-    let (from_variable, env) = split(env);
+    let (from_variable, env, others) = split(env);
     let path = path.map(Path::to_owned).or(from_variable);
     let (text, mut places) = match &path {
         Some(path) => read(path)?,
@@ -58,6 +59,7 @@ pub fn load(
             Err(problem) => problems.0.push(problem),
         }
     }
+    problems.0.extend(others.iter().filter_map(|(variable, value)| misspelt(variable, value)));
     if !problems.0.is_empty() {
         return Err(ConfigError::Invalid(problems.0));
     }
@@ -99,10 +101,12 @@ impl Overrides {
     }
 }
 
-/// The file that the environment names, and the variables that are settings.
-fn split(env: impl Iterator<Item = (String, String)>) -> (Option<PathBuf>, Vec<(String, String)>) {
+type Variables = Vec<(String, String)>;
+
+/// The file that the environment names, the variables that are settings, and the others that are ours.
+fn split(env: impl Iterator<Item = (String, String)>) -> (Option<PathBuf>, Variables, Variables) {
     let mut path = None;
-    let mut settings = Vec::new();
+    let (mut settings, mut others) = (Vec::new(), Vec::new());
     for (variable, value) in env {
         if variable == CONFIG_VARIABLE {
             path = Some(PathBuf::from(value)).filter(|path| !path.as_os_str().is_empty());
@@ -110,10 +114,25 @@ fn split(env: impl Iterator<Item = (String, String)>) -> (Option<PathBuf>, Vec<(
             && (rest.contains(SEPARATOR) || rest == "BUILTINS")
         {
             settings.push((variable, value));
+        } else if variable.starts_with("LINESHAFT_") {
+            others.push((variable, value));
         }
     }
     settings.sort();
-    (path, settings)
+    others.sort();
+    (path, settings, others)
+}
+
+/// A variable that is no setting but for an underscore.
+fn misspelt(variable: &str, value: &str) -> Option<Problem> {
+    let field = meant_by(variable)?;
+    let right = field.replace('.', SEPARATOR).to_uppercase();
+    Some(Problem {
+        description: format!("two underscores stand between names: write {PREFIX}_{right}"),
+        field,
+        value: format!("{value:?}"),
+        place: format!("environment variable {variable}"),
+    })
 }
 
 /// Reads the file and checks it by itself, because only here lines are known.
@@ -127,14 +146,25 @@ fn read(path: &Path) -> Result<(String, Places), ConfigError> {
         Err(error) => {
             let span = error.span();
             let field = span.as_ref().map(|span| places.field_at(span)).unwrap_or_default();
+            let line = span.as_ref().map_or("", |span| line_at(&text, span.start));
+            // The value of a heading is the heading.
+            let heading = line.trim_start().starts_with('[');
             Err(ConfigError::Invalid(vec![Problem {
-                value: places.value_of(&field, &text),
+                value: if heading { String::new() } else { places.value_of(&field, &text) },
+                description: advise(&field, line, error.message()),
                 field,
-                description: error.message().to_owned(),
                 place: span.map_or(name.clone(), |span| place(&name, &text, span.start)),
             }]))
         }
     }
+}
+
+/// The line that has this byte of the text.
+fn line_at(text: &str, offset: usize) -> &str {
+    let (before, after) = text.split_at_checked(offset).unwrap_or((text, ""));
+    let begin = before.rfind('\n').map_or(0, |end| end + 1);
+    let end = offset + after.find('\n').unwrap_or(after.len());
+    text.get(begin..end).unwrap_or_default()
 }
 
 fn environment(env: impl IntoIterator<Item = (String, String)>) -> Environment {
@@ -161,7 +191,7 @@ fn check_variable(variable: &str, value: &str) -> Result<String, Problem> {
         .add_source(source)
         .build()
         .and_then(config::Config::try_deserialize::<Config>)
-        .map_err(|error| problem(message(error)))?;
+        .map_err(|error| problem(advise(&field, "", &message(error))))?;
     Ok(field)
 }
 
@@ -182,7 +212,9 @@ fn merge(text: &str, env: Vec<(String, String)>) -> Result<Config, ConfigError> 
 fn message(error: config::ConfigError) -> String {
     match error {
         config::ConfigError::At { error, .. } => message(*error),
-        config::ConfigError::Type { unexpected, expected, .. } => format!("expected {expected}, found {unexpected}"),
+        config::ConfigError::Type { unexpected, expected, .. } => {
+            format!("invalid type: {unexpected}, expected {expected}")
+        }
         other => other.to_string(),
     }
 }

@@ -6,6 +6,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+mod advice;
 mod auth;
 mod builtin;
 mod error;

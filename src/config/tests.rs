@@ -126,9 +126,47 @@ fn a_malformed_value_is_named_with_its_file_and_line() {
         assert_eq!(problems(from_file(text)), [(field.to_owned(), line)], "{text}");
     }
     let text = from_file("[server]\nlisten = \"here\"\n").unwrap_err().to_string();
-    assert!(text.contains(":2: server.listen = \"here\": invalid socket address"), "{text}");
+    assert!(text.contains(":2: server.listen = \"here\": must be an address and a port, such as"), "{text}");
     let broken = from_file("[server]\nlisten = \n").unwrap_err();
     assert!(broken.problems()[0].place.ends_with(":2"), "{broken}");
+}
+
+#[test]
+fn whoever_arrives_today_is_told_what_to_write_instead() {
+    let handler = "[[handler]]\nname = \"x\"\nrunner = \"process\"\nargv = [\"/bin/true\"]\n";
+    for (text, said) in [
+        ("[pool]\nname = \"a\"\n", ":1: pool: there may be several of it: write [[pool]], and below it name ="),
+        ("\n[pool.default]\nsize = 3\n", ":2: pool: there may be several of it: write [[pool]]"),
+        ("[auth.certificate]\nsubject = \"a\"\n", ": write [[auth.certificate]], and below it subject ="),
+        ("[[server]]\ninsecure = true\n", ":1: server[0]: there is only one of it: write [server]"),
+        (&format!("{handler}[[handler.retry]]\nattempts = 3\n"), ":5: handler[0].retry[0]: there is only one of it"),
+        (&format!("{handler}[[handler.env]]\nA = \"b\"\n"), ": write [handler.env]"),
+        ("[[pools]]\nname = \"a\"\n", "unknown field `pools`; did you mean `pool`?"),
+        ("[server]\nlistn = \"127.0.0.1:1\"\n", "; did you mean `listen`?"),
+        ("[server]\nmax-in-flight = 3\n", "; did you mean `max_in_flight`?"),
+        ("listen = \"127.0.0.1:1\"\n", "unknown field `listen`; it belongs in [server]; there are `builtins`"),
+        ("[server]\nlisten = 7070\n", "must be an address and a port, such as \"127.0.0.1:7070\", not that number"),
+        ("[server]\nlisten = localhost:7070\n", "; a text stands in quotes"),
+        (
+            "[server]\nmax_in_flight = \"9\"\n",
+            ":2: server.max_in_flight = \"9\": must be a whole number from 0 on, not a text",
+        ),
+        ("[server]\nmax_in_flight = -9\n", "= -9: must be a whole number from 0 on, not that number"),
+        ("server = 1\n", "server = 1: must be a table, not that number"),
+        ("builtins = \"no\"\n", "must be true or false, not a text"),
+        ("[[pool]]\nname = \"a\"\nkind = \"thread\"\n", "must be `threads` or `async`; did you mean `threads`?"),
+        ("[log]\n[server]\n[log]\n", ":3: log: stands here for the second time"),
+        (&handler.replace(['[', ']'], "").replacen("handler", "[[handler]]", 1), "must be a list, such as [\"one\""),
+    ] {
+        let told = from_file(text).unwrap_err().to_string();
+        assert!(told.contains(said), "{text}\n{told}\nand not: {said}");
+    }
+    let variable = from_env(&[("LINESHAFT_SERVER_LISTEN", "127.0.0.1:1")]).unwrap_err().to_string();
+    assert!(
+        variable.contains("LINESHAFT_SERVER_LISTEN: server.listen")
+            && variable.contains("write LINESHAFT_SERVER__LISTEN"),
+        "{variable}"
+    );
 }
 
 #[test]

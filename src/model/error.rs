@@ -37,6 +37,8 @@ pub enum ErrorCode {
     Draining,
     /// The store refuses writes: disk full or failing.
     StoreUnavailable,
+    /// The scheduler's loop does not answer.
+    SchedulerStalled,
     /// Too much at once.
     Overloaded,
     /// A message beyond the limit.
@@ -61,7 +63,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::InvalidField,
         Self::UnknownHandler,
         Self::UnknownPool,
@@ -76,6 +78,7 @@ impl ErrorCode {
         Self::EtagMismatch,
         Self::Draining,
         Self::StoreUnavailable,
+        Self::SchedulerStalled,
         Self::Overloaded,
         Self::MessageTooLarge,
         Self::Unsupported,
@@ -105,6 +108,7 @@ impl ErrorCode {
             Self::EtagMismatch => "ETAG_MISMATCH",
             Self::Draining => "DRAINING",
             Self::StoreUnavailable => "STORE_UNAVAILABLE",
+            Self::SchedulerStalled => "SCHEDULER_STALLED",
             Self::Overloaded => "OVERLOADED",
             Self::MessageTooLarge => "MESSAGE_TOO_LARGE",
             Self::Unsupported => "UNSUPPORTED",

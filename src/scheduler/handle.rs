@@ -3,6 +3,7 @@
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hashbrown::HashSet;
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
@@ -18,7 +19,8 @@ use crate::telemetry::vitals::Vitals;
 
 use super::core::{PoolUpdate, PoolView, Submitted};
 use super::hub::{Hub, Watch};
-use super::refusal::{AnswersHeldUp, Draining, Internal, Refusal, TaskNotFound, UnknownPool};
+use super::patience::{ANSWER_MAX, BEHIND_MAX, catch_up};
+use super::refusal::{DrainWaits, Draining, Internal, Refusal, TaskNotFound, UnknownPool};
 use super::requests::{Input, Reply, Request};
 use super::views::{Cancel, Found, OutputSource, PoolMetrics, RetentionView};
 
@@ -115,57 +117,67 @@ impl Handle {
         answer
     }
 
-    async fn call<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Refusal> {
+    /// Has something changed: waits for its commit, as long as the caller does.
+    async fn change<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Refusal> {
         self.ask(request).await.map_err(|_| Draining)?
     }
 
     /// One task as it stands.
     ///
     /// # Errors
-    /// [`TaskNotFound`].
+    /// [`TaskNotFound`], `AnswersHeldUp`.
     pub async fn get(&self, id: &TaskId) -> Result<Found, Refusal> {
-        let wanted = id.clone();
-        let (task, revision) = self.query(move |projection| projection.get(&wanted)).await?;
-        let task = task.ok_or_else(|| TaskNotFound { task: id.clone() })?;
+        let (task, revision) = self.get_within(BEHIND_MAX, id).await?;
         let mut progress = (0.0, String::new());
-        if task.status.state == TaskState::Running
-            && let Some(attempt) = self.live_attempt(id).await?
-        {
-            progress = attempt.progress();
+        if task.status.state == TaskState::Running {
+            match self.live_attempt(id).await {
+                Ok(attempt) => progress = attempt.map_or(progress, |attempt| attempt.progress()),
+                // How far it is can be left out; what is durable is known.
+                Err(Refusal::SchedulerSilent(_)) => {}
+                Err(refusal) => return Err(refusal),
+            }
         }
         Ok(Found { task, progress, revision })
+    }
+
+    /// The payload of a task whose attempt does not carry it. Waits for as long as it takes: an attempt must not
+    /// fail because a disk is slow.
+    pub(super) async fn payload(&self, id: &TaskId) -> Result<Bytes, Refusal> {
+        let (task, _) = self.get_within(Duration::MAX, id).await?;
+        Ok(TaskSpec::payload_of(&task.spec))
+    }
+
+    async fn get_within(&self, patience: Duration, id: &TaskId) -> Result<(Task, Revision), Refusal> {
+        let wanted = id.clone();
+        let (task, revision) = self.query_within(patience, move |projection| projection.get(&wanted)).await?;
+        Ok((task.ok_or_else(|| TaskNotFound { task: id.clone() })?, revision))
     }
 
     /// One page of tasks, newest submission first.
     ///
     /// # Errors
-    /// [`Internal`].
+    /// `AnswersHeldUp`, [`Internal`].
     pub async fn list(&self, filter: TaskFilter, size: PageSize, after: Option<PageCursor>) -> Result<Page, Refusal> {
         let (page, _) = self.query(move |projection| projection.list(&filter, size, after)).await?;
         Ok(page)
     }
 
-    /// Asks the projection, once it has caught up with what is durable now.
     async fn query<T: Send + 'static>(
         &self,
         question: impl FnOnce(&dyn Projection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<(T, Revision), Refusal> {
+        self.query_within(BEHIND_MAX, question).await
+    }
+
+    /// Asks the projection, once it has caught up with what is durable now.
+    async fn query_within<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        question: impl FnOnce(&dyn Projection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<(T, Revision), Refusal> {
         let wanted = self.shared.hub.revision();
         let projection = self.shared.store.projection.clone();
-        let mut reached = projection.reached();
-        if *reached.borrow() < wanted {
-            projection.hurry();
-        }
-        let gone = |_| Internal { cause: "the projection has stopped".to_owned() };
-        let mut trouble = projection.trouble();
-        tokio::select! {
-            biased;
-            found = reached.wait_for(|reached| *reached >= wanted) => drop(found.map_err(gone)?),
-            Ok(trouble) = trouble.wait_for(Option::is_some) => {
-                let cause = trouble.as_ref().map(ToString::to_string).unwrap_or_default();
-                return Err(AnswersHeldUp { cause }.into());
-            }
-        }
+        catch_up(&*projection, wanted, patience).await?;
         let asked = tokio::task::spawn_blocking(move || question(&*projection)).await;
         let answer = asked.map_err(|error| Internal { cause: error.to_string() })?;
         Ok((answer.map_err(|error| Internal { cause: error.to_string() })?, wanted))
@@ -226,7 +238,7 @@ impl Handle {
     /// # Errors
     /// [`TaskNotFound`], `TaskFinished`, `StoreUnavailable`.
     pub async fn cancel(&self, cancel: Cancel) -> Result<(TaskState, Revision), Refusal> {
-        self.call(|reply| Request::Cancel { cancel, reply }).await
+        self.change(|reply| Request::Cancel { cancel, reply }).await
     }
 
     /// Forgets finished tasks that match; answers how many.
@@ -234,13 +246,13 @@ impl Handle {
     /// # Errors
     /// `StoreUnavailable`.
     pub async fn delete(&self, filter: TaskFilter) -> Result<(u64, Revision), Refusal> {
-        self.call(|reply| Request::Delete { filter, reply }).await
+        self.change(|reply| Request::Delete { filter, reply }).await
     }
 
     /// What an attempt wrote; 0: the current or last.
     ///
     /// # Errors
-    /// [`TaskNotFound`].
+    /// [`TaskNotFound`], `SchedulerSilent`.
     pub async fn output(&self, id: &TaskId, attempt: u32) -> Result<OutputSource, Refusal> {
         if let Some(live) = self.live_attempt(id).await?
             && (attempt == 0 || attempt == live.number())
@@ -256,7 +268,7 @@ impl Handle {
 
     async fn live_attempt(&self, id: &TaskId) -> Result<Option<Arc<Attempt>>, Refusal> {
         let task = id.clone();
-        self.call(|reply| Request::LiveAttempt { task, reply }).await
+        self.ask_within(ANSWER_MAX, |reply| Request::LiveAttempt { task, reply }).await
     }
 
     /// The newest durable revision.
@@ -272,9 +284,9 @@ impl Handle {
     /// All pools.
     ///
     /// # Errors
-    /// [`Draining`].
+    /// [`Draining`], `SchedulerSilent`.
     pub async fn pools(&self) -> Result<(Vec<PoolView>, Revision), Refusal> {
-        self.call(|reply| Request::Pools { reply }).await
+        self.ask_within(ANSWER_MAX, |reply| Request::Pools { reply }).await
     }
 
     /// Resizes, pauses, resumes or bounds a pool, also for the servers after this one.
@@ -282,25 +294,25 @@ impl Handle {
     /// # Errors
     /// `UnknownPool`, `EtagMismatch`, `StoreUnavailable`, [`Internal`] when workers cannot be started.
     pub async fn update_pool(&self, update: PoolUpdate) -> Result<(PoolView, Revision), Refusal> {
-        self.call(|reply| Request::UpdatePool { update, reply }).await
+        self.change(|reply| Request::UpdatePool { update, reply }).await
     }
 
     /// How pools do; none named: all.
     ///
     /// # Errors
-    /// `UnknownPool`.
+    /// `UnknownPool`, `SchedulerSilent`.
     pub async fn pool_metrics(
         &self,
         pools: Vec<PoolName>,
         workers: bool,
     ) -> Result<(Vec<PoolMetrics>, Revision), Refusal> {
-        self.call(|reply| Request::ReadPools { pools, workers, reply }).await
+        self.ask_within(ANSWER_MAX, |reply| Request::ReadPools { pools, workers, reply }).await
     }
 
     /// How one pool does.
     ///
     /// # Errors
-    /// [`UnknownPool`].
+    /// [`UnknownPool`], `SchedulerSilent`.
     pub async fn pool_metrics_of(&self, pool: PoolName, workers: bool) -> Result<(PoolMetrics, Revision), Refusal> {
         let (metrics, revision) = self.pool_metrics(vec![pool.clone()], workers).await?;
         let metrics = metrics.into_iter().next().ok_or(UnknownPool { pool })?;
@@ -312,7 +324,7 @@ impl Handle {
     /// # Errors
     /// `UnknownPool`.
     pub async fn reset_counters(&self, pool: PoolName) -> Result<Revision, Refusal> {
-        self.call(|reply| Request::ResetCounters { pool, reply }).await
+        self.change(|reply| Request::ResetCounters { pool, reply }).await
     }
 
     /// Begins a graceful shutdown; `None`: the configured limit. Idempotent.
@@ -322,9 +334,18 @@ impl Handle {
         let _ = self.shared.inbox.send(Input::Request(Request::Drain { limit }));
     }
 
-    /// Tasks that are running.
-    pub async fn running(&self) -> u64 {
-        self.call(|reply| Request::Running { reply }).await.unwrap_or(0)
+    /// The same, and how many tasks were running then.
+    ///
+    /// # Errors
+    /// [`DrainWaits`]: it begins later.
+    pub async fn drain_what_runs(&self, limit: Option<Duration>) -> Result<u64, Refusal> {
+        let running = self.ask_within(ANSWER_MAX, |reply| Request::Running { reply });
+        self.drain(limit);
+        match running.await {
+            Err(Refusal::SchedulerSilent(silent)) => Err(DrainWaits(silent).into()),
+            Err(Refusal::Draining(_)) => Ok(0),
+            answer => answer,
+        }
     }
 
     /// Cancelled when a drain begins.

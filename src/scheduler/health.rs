@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use crate::telemetry::vitals::{Part, Unready};
-
 use super::handle::Handle;
-use super::refusal::{Draining, Refusal};
+use super::refusal::Refusal;
 use super::requests::Request;
 
-/// How long the scheduler's loop may take to say how it is.
+/// How long the scheduler's loop may take to say how it is: less than those wait who ask for it.
 const WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Whether one part does its work.
@@ -56,19 +54,10 @@ impl Handle {
 
     /// Why the store refuses writes, if it does; or why the loop cannot be asked.
     async fn ask_loop(&self) -> Result<Option<String>, String> {
-        let vitals = &self.shared.vitals;
-        // It is known to hang: nobody needs to wait for it, and its inbox need not grow.
-        if vitals.unready().contains(&Unready::Stalled(Part::Scheduler)) {
-            let (silence, _) = vitals.of_part(Part::Scheduler);
-            return Err(format!("has shown no sign of life for {} s", silence.as_secs()));
-        }
-        let answer = self.ask(|reply| Request::StoreFault { reply });
-        match tokio::time::timeout(WAIT_MAX, answer).await {
-            Ok(answer) => {
-                answer.unwrap_or_else(|_| Err(Draining.into())).map_err(|refusal: Refusal| refusal.to_string())
-            }
-            Err(_) => Err(format!("has not answered for {} s", WAIT_MAX.as_secs())),
-        }
+        self.ask_within(WAIT_MAX, |reply| Request::StoreFault { reply }).await.map_err(|refusal| match refusal {
+            Refusal::SchedulerSilent(silent) => silent.how(),
+            other => other.to_string(),
+        })
     }
 }
 
@@ -82,7 +71,7 @@ mod tests {
     use crate::scheduler::{CoreOptions, Options, Service};
     use crate::store;
     use crate::telemetry::Telemetry;
-    use crate::telemetry::vitals::{Phase, Watchdog};
+    use crate::telemetry::vitals::{Part, Phase, Unready, Watchdog};
 
     /// A service whose loop does not run yet.
     fn service(telemetry: &Telemetry) -> Service {

@@ -2,7 +2,7 @@
 //! that the rest of the house holds.
 //!
 //! `core` decides, `service` commits and only then lets effects out, `hub` tells watchers, `handle`
-//! is what callers hold, `views` what it shows them, `keeper` trims the journal behind the projection.
+//! is what callers hold, `patience` how long they wait for it, `views` what it shows them, `keeper` trims the journal behind the projection.
 
 mod core;
 mod handle;
@@ -10,6 +10,7 @@ mod health;
 mod hub;
 mod keeper;
 mod observer;
+mod patience;
 mod refusal;
 mod requests;
 mod service;

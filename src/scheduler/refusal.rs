@@ -55,6 +55,10 @@ refusals! {
     StoreUnavailable,
     /// The store cannot be asked.
     AnswersHeldUp,
+    /// The scheduler's loop does not answer.
+    SchedulerSilent,
+    /// The same, said to who wants the server to end.
+    DrainWaits,
     /// Our fault.
     Internal,
 }
@@ -353,6 +357,53 @@ impl Coded for AnswersHeldUp {
 
     fn details(&self) -> Details {
         Details { retry_after: Some(Duration::from_secs(1)), ..Details::default() }
+    }
+}
+
+/// The scheduler's loop does not answer.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the scheduler {}, as when a disk hangs; `lineshaft system health` and the server's log tell more", self.how())]
+pub struct SchedulerSilent {
+    /// The watchdog knows that it hangs; otherwise it only has not answered so far.
+    pub stalled: bool,
+    /// For how long.
+    pub silence: Duration,
+}
+
+impl SchedulerSilent {
+    /// What follows after its name.
+    pub fn how(&self) -> String {
+        let what = if self.stalled { "shown no sign of life" } else { "not answered" };
+        format!("has {what} for {} s", self.silence.as_secs())
+    }
+}
+
+impl Coded for SchedulerSilent {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::SchedulerStalled
+    }
+
+    fn details(&self) -> Details {
+        Details {
+            metadata: vec![("part", "scheduler".to_owned()), ("silent_seconds", self.silence.as_secs().to_string())],
+            retry_after: Some(Duration::from_secs(1)),
+            ..Details::default()
+        }
+    }
+}
+
+/// The scheduler's loop does not answer; it will drain when it gets on.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the server was asked to end and will as soon as its scheduler gets on: {0}")]
+pub struct DrainWaits(pub SchedulerSilent);
+
+impl Coded for DrainWaits {
+    fn code(&self) -> ErrorCode {
+        self.0.code()
+    }
+
+    fn details(&self) -> Details {
+        self.0.details()
     }
 }
 

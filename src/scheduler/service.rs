@@ -16,7 +16,7 @@ use bytes::Bytes;
 use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{Catalog, Clock, PoolSpec, Revision, TaskId, TaskSpec, Timestamp};
+use crate::model::{Catalog, Clock, PoolSpec, Revision, TaskId, Timestamp};
 use crate::pool::{Attempt, Pool, Report, Surroundings};
 use crate::runners::{Registry, StopCause};
 use crate::store::{Commit, KeptPool, PoolBounds, Recovery, Store, StoreError};
@@ -305,7 +305,7 @@ fn surroundings(
 
 /// The payload of a task whose attempt does not carry it.
 async fn payload(handle: Handle, id: TaskId) -> Result<Bytes, String> {
-    handle.get(&id).await.map(|found| TaskSpec::payload_of(&found.task.spec)).map_err(|refusal| refusal.to_string())
+    handle.payload(&id).await.map_err(|refusal| refusal.to_string())
 }
 
 /// Pools come up as they were changed, except where the configuration has changed since.

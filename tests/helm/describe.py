@@ -86,6 +86,7 @@ BOUNDS = {
     "service.port": whole(1, 65535),
     "service.annotations": STRINGS,
     "auth.tokens.key": text(minLength=1),
+    "tls.clientCrlKey": text(pattern="^[-._A-Za-z0-9]*$", maxLength=253),
     "tls.certManager.issuerKind": {"enum": ["Issuer", "ClusterIssuer"]},
     "tls.certManager.dnsNames": items_of(text(minLength=1)),
     "tls.certManager.duration": text(pattern=SPAN),
@@ -163,6 +164,8 @@ RULES = [
         at("tls.existingSecret", EMPTY), at("tls.clientCaSecret", EMPTY), at("tls.certManager.enabled", IS_FALSE))),
     when(both(at("tls.enabled", IS_TRUE), at("tls.certManager.enabled", IS_FALSE)), at("tls.existingSecret", GIVEN)),
     when(at("tls.certManager.enabled", IS_TRUE), both(at("tls.existingSecret", EMPTY), at("tls.certManager.issuer", GIVEN))),
+    when(at("tls.clientCrlKey", GIVEN), both(
+        at("tls.clientCaSecret", GIVEN), {"not": at("config.tls.client_crl", GIVEN)})),
     when(at("persistence.enabled", IS_FALSE), at("persistence.existingClaim", EMPTY)),
     when(at("ingress.enabled", IS_TRUE), both(at("ingress.host", GIVEN), at("ingress.tlsSecret", GIVEN))),
     when(at("grpcRoute.enabled", IS_TRUE), at("grpcRoute.parentRefs", {"minItems": 1})),

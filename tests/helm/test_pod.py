@@ -5,6 +5,7 @@ gives users a namespace of their own.
 """
 
 import base64
+import datetime
 import json
 import os
 import pathlib
@@ -18,6 +19,8 @@ import time
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 
 import bare
 import chart
@@ -262,6 +265,45 @@ def test_helm_test_passes_over_tls_with_a_certificate_of_its_own(machine):
     assert done.returncode == 0, done.stdout + done.stderr + machine.said()
     stranger = machine.client("task", "list", "--server", "http://localhost:7070")
     assert stranger.returncode == 4, stranger.stdout + stranger.stderr
+
+
+def test_who_is_on_the_list_of_the_secret_is_refused_and_others_are_not(machine, tmp_path):
+    authority, callers = trustme.CA(), trustme.CA()
+    served = authority.issue_cert("localhost")
+    known, revoked = (callers.issue_cert(common_name=name) for name in ("known", "revoked"))
+    machine.secrets = {
+        "cert": pair(served),
+        "callers": {"ca.crt": callers.cert_pem.bytes().decode(), "lists.pem": revocation_list(callers, revoked)},
+    }
+    grant = {"subject": "*", "role": "submitter", "namespaces": ["*"]}
+    install(machine, {
+        "auth": {"tokens": {"enabled": False}},
+        "tls": {"enabled": True, "existingSecret": "cert", "clientCaSecret": "callers", "clientCrlKey": "lists.pem"},
+        "config": {"auth": {"certificate": [grant]}},
+    })
+    for caller, code in ((known, 0), (revoked, 4)):
+        files = {"ca.pem": authority.cert_pem.bytes(), "me.pem": caller.cert_chain_pems[0].bytes(),
+                 "me.key": caller.private_key_pem.bytes()}
+        for name, text in files.items():
+            (tmp_path / name).write_bytes(text)
+        shown = ("--tls-ca", tmp_path / "ca.pem", "--tls-cert", tmp_path / "me.pem", "--tls-key", tmp_path / "me.key")
+        done = machine.client("task", "list", "--server", "https://localhost:7070", *shown)
+        assert done.returncode == code, done.stdout + done.stderr + machine.said()
+
+
+def revocation_list(authority, *certificates):
+    issuer = x509.load_pem_x509_certificate(authority.cert_pem.bytes())
+    key = serialization.load_pem_private_key(authority.private_key_pem.bytes(), None)
+    now = datetime.datetime.now(datetime.timezone.utc)
+    made = x509.CertificateRevocationListBuilder().issuer_name(issuer.subject)
+    made = made.last_update(now - datetime.timedelta(days=1)).next_update(now + datetime.timedelta(days=1))
+    for certificate in certificates:
+        number = x509.load_pem_x509_certificate(certificate.cert_chain_pems[0].bytes()).serial_number
+        entry = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(now - datetime.timedelta(hours=1))
+        made = made.add_revoked_certificate(entry.build())
+    made = made.add_extension(x509.CRLNumber(1), critical=False).add_extension(
+        x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
+    return made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
 
 
 def pair(certificate):

@@ -24,6 +24,9 @@ REFUSED = {
     "TLS without a certificate": ({"tls": {"enabled": True}}, "existingSecret"),
     "a certificate that is not used": ({"tls": {"existingSecret": "cert"}}, "existingSecret"),
     "callers' certificates without TLS": ({"tls": {"clientCaSecret": "ca"}}, "clientCaSecret"),
+    "revocation lists of no CA": (laid_over(TLS, {"tls": {"clientCrlKey": "ca.crl"}}), "clientCaSecret"),
+    "revocation lists from two places": (
+        laid_over(KNOWN, {"tls": {"clientCrlKey": "ca.crl"}, "config": {"tls": {"client_crl": "/x"}}}), "not"),
     "two certificates": (laid_over(CERT, TLS), "existingSecret"),
     "cert-manager without an issuer": ({"tls": {"enabled": True, "certManager": {"enabled": True}}}, "issuer"),
     "a claim that is not mounted": ({"persistence": {"enabled": False, "existingClaim": "kept"}}, "existingClaim"),

@@ -63,6 +63,7 @@ FLIPS = {
     "tls.enabled": (True, {}, {"tls": {"existingSecret": "cert"}}),
     "tls.existingSecret": ("other", TLS),
     "tls.clientCaSecret": ("ca", TLS),
+    "tls.clientCrlKey": ("lists.pem", KNOWN),
     "tls.certManager.enabled": (True, laid_over(TLS, {"tls": {"certManager": {"issuer": "ca"}}}), tree("tls.existingSecret", "")),
     "tls.certManager.issuer": ("other", CERT),
     "tls.certManager.issuerKind": ("Issuer", CERT),

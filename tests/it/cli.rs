@@ -131,3 +131,71 @@ async fn a_watch_that_has_seen_nothing_yet_goes_on_after_a_drain() {
     let expected = [1, 2, 3].map(|revision| (id.clone().into(), revision.into()));
     assert_eq!(events, expected);
 }
+
+/// A command whose standard output goes there, and what it said on standard error.
+fn run_into(address: &str, arguments: &[&str], out: impl Into<Stdio>) -> (Option<i32>, String) {
+    #[expect(clippy::disallowed_methods, reason = "the command line itself")]
+    let mut command = Command::new(BINARY);
+    let output = command.args(arguments).env("LINESHAFT_SERVER", address).stdout(out).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+/// A pipe that nobody reads.
+fn closed() -> std::io::PipeWriter {
+    std::io::pipe().unwrap().1
+}
+
+/// A disk that is full.
+fn full() -> std::fs::File {
+    std::fs::File::options().write(true).open("/dev/full").unwrap()
+}
+
+#[test]
+fn a_reader_that_has_gone_ends_a_command_quietly_and_a_full_disk_is_an_error() {
+    let server = Server::start("");
+    let address = &*server.address;
+    assert_eq!(run(&server, &["task", "run", "compute", "--json", "10", "--id", "one"]).0, Some(0));
+    let (tokens, data) = (server.path("tokens.toml"), server.path("data"));
+    let (tokens, data) = (tokens.to_str().unwrap(), data.to_str().unwrap());
+    let create = ["token", "create", "ci", "--role", "viewer", "--namespace", "*", "--file", tokens];
+    assert_eq!(run(&server, &create).0, Some(0));
+    for arguments in [
+        &["--help"][..],
+        &["--version"],
+        &["completion", "bash"],
+        &["config", "dump"],
+        &["config", "schema"],
+        &["store", "check", data],
+        &["store", "check", data, "-o", "json"],
+        &["token", "list", "--file", tokens],
+        &["task", "run", "compute", "--json", "10"],
+        &["task", "submit", "compute", "--json", "0", "--count", "3000"],
+        &["task", "list"],
+        &["task", "get", "one"],
+        &["task", "wait", "one"],
+        // It would go on for ever.
+        &["task", "watch", "--snapshot"],
+        &["pool", "list"],
+        &["pool", "top"],
+        &["handler", "list"],
+        &["system", "info"],
+    ] {
+        let (code, said) = run_into(address, arguments, closed());
+        assert!(
+            code == Some(0) && !said.contains("error") && !said.contains("panicked"),
+            "{arguments:?}: {code:?} {said}"
+        );
+        let (code, said) = run_into(address, arguments, full());
+        let told = said.contains("error: standard output cannot be written: No space left on device");
+        assert!(code == Some(1) && told, "{arguments:?}: {code:?} {said}");
+    }
+}
+
+#[test]
+fn a_verdict_is_reached_although_nobody_reads_on_and_not_kept_back_when_the_disk_is_full() {
+    let bench = ["bench", "--quick", "--scenario", "cancel", "--seconds", "0.1"];
+    let (code, said) = run_into("", &bench, closed());
+    assert!(code == Some(0) && !said.contains("panicked"), "{said}");
+    let (code, said) = run_into("", &bench, full());
+    assert!(code == Some(1) && said.contains("error: standard output cannot be written"), "{said}");
+}

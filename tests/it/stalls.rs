@@ -11,11 +11,13 @@ use lineshaft::proto::v1::{self, TaskState};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tonic::transport::Endpoint;
+use tonic::{Code, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic_types::StatusExt;
 
 use crate::observed::{get, probes, samples};
-use crate::support::{BINARY, Mortal, PATIENCE, Server, noop, run};
+use crate::support::{BINARY, Mortal, PATIENCE, Server, noop, reason, run, seconds, task};
 
 const CONFIG: &str = "[server]\nhealth_listen = \"127.0.0.1:0\"\nstall_limit = \"2s\"\n";
 /// What makes a thread hang that reads it.
@@ -129,6 +131,57 @@ async fn a_disk_that_hangs_ends_readiness_until_it_answers_and_nothing_is_lost()
     assert_eq!(server.ended(&id).await.state(), TaskState::Completed);
     let log = server.log();
     assert!(log.contains("has stalled") && log.contains("gets on again"), "{log}");
+}
+
+/// What a call is refused with that must not wait for a disk.
+async fn refusal<T>(call: impl Future<Output = Result<T, Status>>) -> Status {
+    tokio::time::timeout(PATIENCE, call).await.expect("it is answered although the disk hangs").err().expect("refused")
+}
+
+/// It says what hangs, since when, where to look, and when to come back.
+fn assert_tells_that_the_scheduler_hangs(status: &Status) {
+    assert_eq!((status.code(), reason(status)), (Code::Unavailable, "SCHEDULER_STALLED".to_owned()), "{status:?}");
+    let details = status.get_error_details();
+    let metadata = &details.error_info().unwrap().metadata;
+    assert_eq!(metadata["part"], "scheduler");
+    assert!(metadata["silent_seconds"].parse::<u64>().unwrap() >= 2, "{status:?}");
+    assert!(details.retry_info().unwrap().retry_delay.is_some());
+    assert!(status.message().contains("system health"), "{status:?}");
+}
+
+#[tokio::test]
+async fn while_the_disk_hangs_questions_are_refused_and_a_drain_begins_afterwards() {
+    let hanging = Hanging::new();
+    let mut server = hanging.serve();
+    let probes = probes(&server);
+    let running = server.submit(task("io", "3600")).await;
+    server.until(&running, TaskState::Running).await;
+    hanging.begin("syncs");
+    let mut client = server.tasks();
+    let waiting = tokio::spawn(async move { client.submit_task(noop()).await });
+    until(&probes, Some("scheduler_stalled")).await;
+    let (mut pools, mut tasks) = (server.pools(), server.tasks());
+    let name = "default".to_owned();
+    let asked = v1::GetPoolMetricsRequest { name: name.clone(), include_workers: true };
+    let read = v1::ReadOutputRequest { task_id: running.clone(), ..Default::default() };
+    let refusals = [
+        refusal(pools.get_pool_metrics(asked)).await,
+        refusal(pools.stream_pool_metrics(v1::StreamPoolMetricsRequest::default())).await,
+        refusal(pools.list_pools(v1::ListPoolsRequest {})).await,
+        refusal(pools.get_pool(v1::GetPoolRequest { name: name.clone() })).await,
+        refusal(pools.list_workers(v1::ListWorkersRequest { pool: name })).await,
+        refusal(async { tasks.read_output(read).await?.into_inner().message().await }).await,
+        refusal(server.system().drain(v1::DrainRequest { limit: seconds(0) })).await,
+    ];
+    refusals.iter().for_each(assert_tells_that_the_scheduler_hangs);
+    assert!(refusals[6].message().contains("as soon as its scheduler gets on"), "{:?}", refusals[6]);
+    let page = get(&server.address, "/api/stats", "");
+    assert_eq!((page.status, String::from_utf8_lossy(&page.body).contains("SCHEDULER_STALLED")), (503, true));
+    assert_eq!(server.get(&running).await.state(), TaskState::Running, "what is durable is known");
+    assert!(!waiting.is_finished(), "a change waits as long as its caller");
+    hanging.end("syncs");
+    waiting.await.unwrap().expect("it was asked for before the drain");
+    assert!(server.wait_exit().success(), "{}", server.log());
 }
 
 #[tokio::test]

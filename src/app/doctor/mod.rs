@@ -31,9 +31,9 @@ pub struct Options {
 }
 
 /// Looks at everything, and fails when a server could not start or would not keep its promises. As JSON each
-/// finding is a document of its own.
-pub async fn run(options: Options, json: bool) -> ExitCode {
-    let mut report = Report::new(json);
+/// finding is a document of its own. `say` is given each line.
+pub async fn run(options: Options, json: bool, say: fn(&str)) -> ExitCode {
+    let mut report = Report::new(json, say);
     let overrides = Overrides { data_dir: options.data_dir, ..Overrides::default() };
     match config::load(options.config.as_deref(), std::env::vars(), overrides) {
         Ok(config) => {

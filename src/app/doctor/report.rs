@@ -1,7 +1,5 @@
 //! Findings, and how they are told.
 
-use std::fmt;
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -50,12 +48,13 @@ impl Finding {
 /// Tells each finding as it is made; some take a second.
 pub(super) struct Report {
     json: bool,
+    say: fn(&str),
     counts: [usize; 3],
 }
 
 impl Report {
-    pub fn new(json: bool) -> Self {
-        Self { json, counts: [0; 3] }
+    pub fn new(json: bool, say: fn(&str)) -> Self {
+        Self { json, say, counts: [0; 3] }
     }
 
     pub fn extend(&mut self, findings: impl IntoIterator<Item = Finding>) {
@@ -67,16 +66,16 @@ impl Report {
     pub fn add(&mut self, finding: Finding) {
         self.counts[finding.state as usize] += 1;
         if self.json {
-            return say(&serde_json::to_string(&finding).expect("texts are JSON"));
+            return (self.say)(&serde_json::to_string(&finding).expect("texts are JSON"));
         }
         let state = match finding.state {
             State::Ok => "ok",
             State::Warn => "WARN",
             State::Fail => "FAIL",
         };
-        say(&format_args!("{state:<5} {:<14} {}", finding.check, finding.text));
+        (self.say)(&format!("{state:<5} {:<14} {}", finding.check, finding.text));
         if let Some(advice) = finding.advice {
-            say(&format_args!("{:<20} → {advice}", ""));
+            (self.say)(&format!("{:<20} → {advice}", ""));
         }
     }
 
@@ -84,13 +83,8 @@ impl Report {
     pub fn finish(self) -> ExitCode {
         let [well, doubtful, bad] = self.counts;
         if !self.json {
-            say(&format_args!("\n{well} well, {doubtful} doubtful, {bad} bad"));
+            (self.say)(&format!("\n{well} well, {doubtful} doubtful, {bad} bad"));
         }
         ExitCode::from(u8::from(bad > 0))
     }
-}
-
-/// Whoever has closed the pipe has read enough.
-fn say(line: &dyn fmt::Display) {
-    let _ = writeln!(io::stdout(), "{line}");
 }

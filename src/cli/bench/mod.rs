@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::cli::child::Result;
+use crate::cli::say;
 
 mod ceiling;
 mod echo;
@@ -132,26 +133,26 @@ async fn measure_all(options: Options) -> ExitCode {
     };
     let scenarios = if options.scenarios.is_empty() { ALL.to_vec() } else { options.scenarios.clone() };
     let mut report = Report::new(&plan);
-    eprintln!("{}", report.machine());
+    say::talk(report.machine());
     if let Err(error) = ceiling::bare_append(&plan, &mut report) {
         report.failed("bare-append", &*error);
     }
     for scenario in scenarios {
-        eprint!("{} ... ", scenario.name());
+        say::begin_to_talk(format_args!("{} ... ", scenario.name()));
         let began = Instant::now();
         match measure(scenario, &plan, &mut report).await {
-            Ok(()) => eprintln!("{:.1} s", began.elapsed().as_secs_f64()),
+            Ok(()) => say::talk(format_args!("{:.1} s", began.elapsed().as_secs_f64())),
             Err(error) => {
-                eprintln!("failed: {error}");
+                say::talk(format_args!("failed: {error}"));
                 report.failed(&scenario.name(), &*error);
             }
         }
     }
-    println!("{report}");
+    say::line(&report);
     if let Some(path) = &options.json
         && let Err(error) = std::fs::write(path, report.json())
     {
-        eprintln!("failed to write {}: {error}", path.display());
+        say::talk(format_args!("failed to write {}: {error}", path.display()));
         return ExitCode::FAILURE;
     }
     if report.complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tonic::Code;
 
 use crate::cli::child::{Child, Result, Scratch, span, tasks};
+use crate::cli::say;
 use crate::proto::v1::system_service_client::SystemServiceClient;
 use crate::proto::v1::watch_tasks_response::Kind;
 use crate::proto::v1::{CancelTaskRequest, DrainRequest, GetServerInfoRequest, TaskState, WatchTasksRequest};
@@ -54,7 +55,7 @@ pub async fn run(options: Options) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("the demo failed: {error}");
+            say::talk(format_args!("the demo failed: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -66,9 +67,13 @@ async fn show(options: &Options) -> Result<bool> {
     let parent = options.directory.clone().unwrap_or_else(std::env::temp_dir);
     let scratch = Scratch::new(&parent, options.keep)?;
     let child = Child::start(scratch.path(), plan::CONFIG).await?;
-    println!("A server of its own listens on {}; its store is {}.", child.address(), scratch.path().display());
+    say::line(format_args!(
+        "A server of its own listens on {}; its store is {}.",
+        child.address(),
+        scratch.path().display()
+    ));
     let (files, whose) = files::find()?;
-    println!("Files for the processes: {} from {}.", files.len(), whose.display());
+    say::line(format_args!("Files for the processes: {} from {}.", files.len(), whose.display()));
 
     let plan = Plan::new(&files);
     let mut verdict = Verdict::default();
@@ -77,13 +82,13 @@ async fn show(options: &Options) -> Result<bool> {
     verify::story(&story, &mut verdict);
     leave(child, &mut verdict).await?;
 
-    println!("{verdict}");
+    say::line(&verdict);
     let seconds = began.elapsed().as_secs_f64();
     let count = plan.tasks.len();
     if verdict.is_clean() {
-        println!("All right: {count} tasks, {} events, {seconds:.1} s.", story.events());
+        say::line(format_args!("All right: {count} tasks, {} events, {seconds:.1} s.", story.events()));
     } else {
-        println!("NOT all right; see above. {count} tasks, {} events, {seconds:.1} s.", story.events());
+        say::line(format_args!("NOT all right; see above. {count} tasks, {} events, {seconds:.1} s.", story.events()));
     }
     tell_what_is_kept(options.keep, scratch.path());
     Ok(verdict.is_clean())
@@ -147,6 +152,6 @@ async fn leave(child: Child, verdict: &mut Verdict) -> Result<()> {
 fn tell_what_is_kept(keep: bool, path: &Path) {
     if keep {
         let data = path.join("data");
-        println!("Kept: {}. Go on with: lineshaft serve --data-dir {}", path.display(), data.display());
+        say::line(format_args!("Kept: {}. Go on with: lineshaft serve --data-dir {}", path.display(), data.display()));
     }
 }

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use super::plan::{End, Plan};
 use super::story::{Story, is_terminal};
 use crate::cli::child::{Child, Result, micros, span};
+use crate::cli::say;
 use crate::proto::v1::pool_service_client::PoolServiceClient;
 use crate::proto::v1::{PoolMetrics, StopMethod, StreamPoolMetricsRequest, TaskEvent, TaskState};
 
@@ -54,7 +55,7 @@ impl Screen {
     pub fn line(&self, text: &str) {
         match &self.bars {
             Some(bars) => drop(bars.all.println(text)),
-            None => println!("{text}"),
+            None => say::line(text),
         }
     }
 
@@ -120,7 +121,7 @@ fn show_pool(all: Option<&MultiProgress>, lines: &mut BTreeMap<String, (Progress
     match all {
         Some(_) => bar.set_message(text),
         None if *last != text => {
-            println!("{text}");
+            say::line(&text);
             *last = text;
         }
         None => {}
