@@ -90,7 +90,7 @@ impl Formats {
 
     /// In their order.
     pub fn iter(&self) -> impl Iterator<Item = Format> {
-        self.0.into_iter().flatten()
+        self.0.into_iter().map_while(|format| format)
     }
 
     /// The place that a call's headers name; `header` has the first value of a name in lower case.
@@ -112,6 +112,9 @@ impl Formats {
                 span = found;
                 state = if format == Format::TraceContext { header(TRACESTATE.header) } else { None };
             }
+        }
+        if span.is_none() && baggage.is_none() {
+            return None;
         }
         TraceContext::new(span, state, baggage)
     }
