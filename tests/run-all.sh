@@ -3,6 +3,7 @@
 # Rust toolchain, a C compiler, Python 3, and for the clients Node 20, Go 1.26, a JDK 17 and Maven is enough.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source tests/tools.sh
 
 step() { printf '\n== %s\n' "$*"; }
 
@@ -16,12 +17,8 @@ step "tests"
 cargo test --locked --no-fail-fast
 
 step "contract: buf lint"
-tools="${TMPDIR:-/tmp}/lineshaft-test-tools"
-if [ ! -x "$tools/bin/buf" ]; then
-  python3 -m venv "$tools"
-  "$tools/bin/pip" install --quiet --disable-pip-version-check buf-bin==1.75.0
-fi
-"$tools/bin/buf" lint
+need_buf
+"$tools_root/bin/buf" lint
 
 step "contract: no breaking change"
 # Against the commit before: what has landed is in the hands of clients.
@@ -31,7 +28,7 @@ if git rev-parse --quiet --verify HEAD~1:buf.yaml >/dev/null; then
   base="$(git rev-parse --quiet --verify origin/main || true)"
   if [ -z "$base" ] || [ "$base" = "$(git rev-parse HEAD)" ]; then base="HEAD~1"; fi
   git archive "$base" proto buf.yaml | tar -x -C "$before"
-  "$tools/bin/buf" breaking --against "$before"
+  "$tools_root/bin/buf" breaking --against "$before"
 else
   echo "the first commit with a contract: nothing to compare with"
 fi

@@ -16,7 +16,8 @@ use super::propagation::Formats;
 use super::scope::{self, Place};
 use crate::model::trace::DEBUG;
 use crate::model::{
-    Change, Event, Failure, Priority, StopMethod, TaskId, TaskOptions, Timestamp, TraceContext, TraceMode,
+    Change, Event, Failure, FailureReason, InterruptCause, Priority, StopMethod, TaskId, TaskOptions, Timestamp,
+    TraceContext, TraceMode,
 };
 
 /// Value of `messaging.system`.
@@ -143,15 +144,17 @@ impl Tracing {
         })
     }
 
-    /// The span of a task's end that no attempt tells about: it was cancelled or expired while it waited,
-    /// or lost its attempt in a crash. It takes no time.
+    /// The span of what became of a task and no attempt tells about: it was cancelled or expired while it
+    /// waited, or lost its attempt in a crash. It takes no time.
     pub fn settle(&self, end: &Event, sent: &Arc<TraceContext>, submitted_at: Timestamp) {
         let name = || format!("settle {}", end.options.pool);
+        // An interruption gives back the attempt that it was about.
+        let attempt = end.attempt + u32::from(matches!(end.change, Change::Interrupted { .. }));
         let span = self.follow(Some(sent), end.at, name, |span| {
             span.set_attributes(messaging(&end.options, "settle", "settle"));
             span.set_attribute(KeyValue::new("messaging.message.id", end.task.to_string()));
-            span.set_attribute(KeyValue::new("lineshaft.attempt", i64::from(end.attempt)));
-            if end.attempt == 0 {
+            span.set_attribute(KeyValue::new("lineshaft.attempt", i64::from(attempt)));
+            if attempt == 0 {
                 let waited = end.at.since(submitted_at);
                 span.set_attribute(KeyValue::new("lineshaft.task.wait.duration", waited.as_secs_f64()));
             }
@@ -323,7 +326,14 @@ impl Span {
                 let attributes = vec![KeyValue::new("lineshaft.stop.method", method(receipt.method))];
                 span.add_event_with_timestamp("cancelled", at, attributes);
             }
-            Change::Interrupted { .. } => span.add_event_with_timestamp("interrupted", at, Vec::new()),
+            Change::Interrupted { cause } => {
+                if *cause == InterruptCause::Crash {
+                    let reason = FailureReason::WorkerLost.name();
+                    span.set_attribute(KeyValue::new("error.type", reason));
+                    span.set_status(Status::error(reason));
+                }
+                span.add_event_with_timestamp("interrupted", at, Vec::new());
+            }
             _ => {}
         }
         span.end_with_timestamp(at);

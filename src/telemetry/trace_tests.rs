@@ -155,6 +155,15 @@ fn an_end_without_an_attempt_is_a_moment_in_the_trace_of_the_submission() {
 }
 
 #[test]
+fn an_attempt_that_died_with_the_server_is_a_moment_with_its_number_and_an_error() {
+    let span = settled(TaskState::Queued, 1, Change::Interrupted { cause: InterruptCause::Crash });
+    assert_eq!((&*span.events[0].name, span.status.clone()), ("interrupted", Status::error("WORKER_LOST")));
+    let attempt = span.attributes.iter().find(|attribute| attribute.key.as_str() == "lineshaft.attempt");
+    assert_eq!(attempt.map(|attribute| attribute.value.clone()), Some(2.into()), "the first had failed");
+    assert_eq!(waited(&span), None);
+}
+
+#[test]
 fn a_task_that_nobody_traced_begins_a_trace_and_its_wait_is_told() {
     let span = processed(TraceMode::Auto, None, 10);
     assert!(span.links.is_empty() && span.parent_span_id == opentelemetry::trace::SpanId::INVALID);

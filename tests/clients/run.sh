@@ -3,6 +3,7 @@
 # `tests/clients/run.sh python go` runs only those.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+source tests/tools.sh
 
 languages=("$@")
 if [ "$#" -eq 0 ]; then languages=(java browser go node-connect node-grpc python); fi
@@ -17,12 +18,8 @@ done
 python3 tests/clients/docs.py
 
 # Everything that is fetched stays in one directory, so that a second run is fast.
-tools="${TMPDIR:-/tmp}/lineshaft-test-tools"
-mkdir -p "$tools"
-if [ ! -x "$tools/bin/buf" ]; then
-  python3 -m venv "$tools"
-  "$tools/bin/pip" install --quiet --disable-pip-version-check buf-bin==1.75.0
-fi
+tools="$tools_root"
+need_buf
 export PATH="$tools/bin:$PATH"
 export GOPATH="$tools/go" GOCACHE="$tools/go-build" GOTOOLCHAIN=local GOFLAGS="${GOFLAGS:-} -modcacherw"
 export MAVEN_OPTS="${MAVEN_OPTS:-} -Dmaven.repo.local=$tools/maven"
@@ -38,6 +35,6 @@ esac
 
 scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
-cargo build --locked --quiet
-cp "${CARGO_TARGET_DIR:-target}/debug/lineshaft" "$scratch/lineshaft"
+need_binary
+cp "$LINESHAFT_BINARY" "$scratch/lineshaft"
 python3 tests/clients/harness.py --binary "$scratch/lineshaft" --scratch "$scratch/clients" "${languages[@]}"

@@ -3,36 +3,27 @@
 # gives users namespaces. With --write it makes the generated files anew instead of comparing them.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+source tests/tools.sh
 here="$PWD/tests/helm"
 
-tools="${TMPDIR:-/tmp}/lineshaft-test-tools/helm"
-wanted="$(cat "$here"/requirements*.txt "$here/package.json" "$here/tools.py" | sha256sum)"
-if [ "$(cat "$tools/installed" 2>/dev/null)" != "$wanted" ]; then
-  echo "-- installing tools"
-  rm -rf "$tools"
+tools="$tools_root/helm"
+if outdated "$tools" "$here"/requirements*.txt "$here/package.json" "$here/tools.py"; then
   mkdir -p "$tools/crds"
-  python3 -m venv "$tools/venv"
-  "$tools/venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements.txt"
+  environment "$tools/venv" "$here/requirements.txt"
   # By itself: it insists on older versions of what the others use.
-  python3 -m venv "$tools/policy"
-  "$tools/policy/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements-policy.txt"
+  environment "$tools/policy" "$here/requirements-policy.txt"
   cp "$here/package.json" "$tools/crds/"
   npm install --prefix "$tools/crds" --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
   python3 "$here/tools.py" "$tools"
-  echo "$wanted" > "$tools/installed"
+  filled "$tools"
 fi
 # Modules are looked for beside the script.
 cp "$here/crds.mjs" "$tools/crds/"
 export HELM3="$tools/helm3/helm" HELM4="$tools/helm4/helm" KUBECTL="$tools/kubectl/kubectl" CRD_CHECKER="$tools/crds/crds.mjs"
-export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$here"
+export PYTHONPATH="$here"
 bin="$tools/venv/bin"
 
-if [ -z "${LINESHAFT_BINARY:-}" ]; then
-  cargo build --quiet --locked --bin lineshaft
-  LINESHAFT_BINARY="$(cargo metadata --locked --no-deps --format-version 1 |
-    "$bin/python" -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')/debug/lineshaft"
-fi
-export LINESHAFT_BINARY
+need_binary
 
 if [ "${1:-}" = --write ]; then
   cp docs/observability/dashboard.json docs/observability/alerts.yaml helm/files/

@@ -3,17 +3,14 @@
 # and gRPC.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+source tests/tools.sh
 
-tools="${TMPDIR:-/tmp}/lineshaft-test-tools"
-if [ ! -x "$tools/bin/buf" ]; then
-  python3 -m venv "$tools"
-  "$tools/bin/pip" install --quiet --disable-pip-version-check buf-bin==1.75.0
-fi
+need_buf
 if ! command -v curl >/dev/null; then
   apt-get update -qq && apt-get install -y -qq curl
 fi
 
-cargo build --locked --quiet
+need_binary
 directory="$(mktemp -d)"
 server=""
 finish() {
@@ -24,7 +21,7 @@ trap finish EXIT
 
 start() { # flags of serve; sets server and address
   rm -f "$directory/ready"
-  "${CARGO_TARGET_DIR:-target}/debug/lineshaft" serve --listen 127.0.0.1:0 --ready-file "$directory/ready" "$@" \
+  "$LINESHAFT_BINARY" serve --listen 127.0.0.1:0 --ready-file "$directory/ready" "$@" \
     >"$directory/log" 2>&1 &
   server=$!
   for _ in $(seq 600); do
@@ -44,7 +41,7 @@ start --memory
 call() { # protocol, method, message
   local flags=(--protocol "$1" --schema proto)
   [ "$1" != grpc ] || flags+=(--http2-prior-knowledge)
-  "$tools/bin/buf" curl "${flags[@]}" -d "$3" "http://$address/lineshaft.v1.$2" 2>&1
+  "$tools_root/bin/buf" curl "${flags[@]}" -d "$3" "http://$address/lineshaft.v1.$2" 2>&1
 }
 expect() { # what, pattern, text
   grep -q "$2" <<<"$3" || { printf 'FAILED: %s: no %s in:\n%s\n' "$1" "$2" "$3"; exit 1; }

@@ -29,6 +29,7 @@ mod serving;
 mod stalls;
 mod support;
 mod telemetry;
+mod telemetry_lost;
 mod telemetry_tls;
 mod upgrade;
 mod watch;

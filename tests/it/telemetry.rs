@@ -1,22 +1,19 @@
-//! Traces and logs over OTLP, and a collector that is in nobody's way.
-
-use std::time::{Duration, Instant};
+//! Traces, logs and metrics over OTLP, as a collector gets them.
 
 use lineshaft::proto::v1::{self, TaskState};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-use tokio::net::TcpListener;
 use tonic::Request;
 
 use crate::collector::{Collector, Over, body, hex, text};
-use crate::support::{BINARY, PATIENCE, Server, bytes, millis, noop, seconds, task};
+use crate::support::{BINARY, Server, bytes, millis, noop, seconds, task};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
 
-const CONFIG: &str = r#"
+pub const CONFIG: &str = r#"
 [[pool]]
 name = "default"
 [[pool]]
@@ -41,7 +38,7 @@ pool = "waiting"
 "#;
 
 /// Starts a server that has one core, as in a small pod: it inherits what this thread may use.
-fn start_on_one_core(config: &str, variables: &[(&str, &str)]) -> Server {
+pub fn start_on_one_core(config: &str, variables: &[(&str, &str)]) -> Server {
     let all = sched_getaffinity(None).unwrap();
     let mut one = CpuSet::new();
     one.set((0..CpuSet::MAX_CPU).find(|core| all.is_set(*core)).unwrap());
@@ -253,6 +250,38 @@ async fn a_task_that_is_lost_in_a_crash_is_seen_to_end_in_its_trace() {
 }
 
 #[tokio::test]
+async fn an_attempt_that_dies_with_the_server_is_seen_in_the_trace_when_its_task_starts_again() {
+    let collector = Collector::start().await;
+    let mut server = Server::start_with(
+        CONFIG,
+        &[
+            ("OTEL_BSP_SCHEDULE_DELAY", "1"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &*collector.endpoint),
+        ],
+    );
+    let request = v1::SubmitTaskRequest { pool: "waiting".to_owned(), ..task("wait", "3600") };
+    let id = server.tasks().submit_task(traced(request)).await.unwrap().into_inner().task_id;
+    let before = server.until(&id, TaskState::Running).await;
+    let send = collector.span("send waiting", &id).await;
+    server.kill9();
+    server.start_again();
+    server.changed_to(&id, before.revision, &[TaskState::Running]).await;
+    let lost = collector.span("settle waiting", &id).await;
+    assert_eq!((hex(&lost.trace_id).as_str(), &lost.parent_span_id), (TRACE, &send.span_id));
+    let of = |key: &str| text(&lost.attributes, key);
+    assert_eq!((of("lineshaft.attempt").as_deref(), of("error.type").as_deref()), (Some("1"), Some("WORKER_LOST")));
+    assert_eq!(of("lineshaft.task.state").as_deref(), Some("QUEUED"));
+    assert_eq!(lost.events[0].name, "interrupted");
+    assert_eq!(lost.status.as_ref().unwrap().code(), StatusCode::Error);
+    let cancel = v1::CancelTaskRequest { task_id: id.clone(), ..v1::CancelTaskRequest::default() };
+    server.tasks().cancel_task(cancel).await.unwrap();
+    let again = collector.span("process waiting", &id).await;
+    assert_eq!(text(&again.attributes, "lineshaft.attempt").as_deref(), Some("1"), "an interruption spends none");
+    assert_eq!(collector.spans("process waiting", &id).len(), 1);
+}
+
+#[tokio::test]
 async fn a_script_hands_its_place_in_a_trace_on_through_the_command_line() {
     let collector = Collector::start().await;
     let config = format!(
@@ -450,74 +479,4 @@ async fn metrics_arrive(over: Over<'_>, protocol: &str) {
     let resource = collector.read(|told| told.resources[0].clone());
     assert_eq!(text(&resource.attributes, "service.name").as_deref(), Some("lineshaft"));
     assert!(collector.read(|told| told.spans.is_empty() && told.logs.is_empty()), "nobody asked for others");
-}
-
-/// Runs tasks against a collector at this endpoint; how long the server then waits for the collector, when
-/// everything else has ended, and the log.
-async fn under_load(endpoint: &str, protocol: &str) -> (Duration, String) {
-    let variables = [
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
-        ("OTEL_METRICS_EXPORTER", "none"),
-        ("OTEL_BSP_SCHEDULE_DELAY", "10"),
-        ("OTEL_BSP_MAX_QUEUE_SIZE", "64"),
-    ];
-    let mut server = start_on_one_core(CONFIG, &variables);
-    let tasks = || v1::BatchSubmitTasksRequest { tasks: vec![noop(); 500], batch_id: String::new() };
-    let mut client = server.tasks();
-    let mut last = String::new();
-    for _ in 0..4 {
-        let submitted = client.batch_submit_tasks(tasks()).await.unwrap().into_inner();
-        last.clone_from(&submitted.task_ids[499]);
-    }
-    server.ended(&last).await;
-    let filter = v1::TaskFilter { states: vec![TaskState::Completed as i32], ..v1::TaskFilter::default() };
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let request = v1::DeleteTasksRequest { filter: Some(filter.clone()) };
-        client.delete_tasks(request).await.unwrap();
-        let left = v1::ListTasksRequest::default();
-        if client.list_tasks(left).await.unwrap().into_inner().tasks.is_empty() {
-            break;
-        }
-        assert!(Instant::now() < until, "tasks do not end");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    server.signal(rustix::process::Signal::TERM);
-    let until = Instant::now() + PATIENCE;
-    while !server.log().contains("\"stopped\"") {
-        assert!(Instant::now() < until, "{}", server.log());
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let stopped = Instant::now();
-    assert!(server.wait_exit().success(), "{}", server.log());
-    (stopped.elapsed(), server.log())
-}
-
-#[tokio::test]
-async fn a_dead_or_slow_collector_costs_no_task_little_time_at_the_end_and_is_told_of() {
-    // Nobody is there any more.
-    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let nobody = format!("http://{}", dead.local_addr().unwrap());
-    drop(dead);
-    // Somebody takes calls and never answers.
-    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let slow = format!("http://{}", silent.local_addr().unwrap());
-    let hold = move || silent.incoming().collect::<Vec<_>>();
-    std::thread::Builder::new().name("silent".to_owned()).spawn(hold).unwrap();
-    for (endpoint, protocol) in
-        [(&nobody, "grpc"), (&slow, "grpc"), (&nobody, "http/protobuf"), (&slow, "http/protobuf")]
-    {
-        let (took, log) = under_load(endpoint, protocol).await;
-        // Three seconds, and a busy machine.
-        assert!(took < Duration::from_millis(4_500), "{protocol}: {took:?}");
-        assert!(log.contains("telemetry was lost") && log.contains("queue_full"), "{protocol}: {log}");
-    }
-}
-
-#[tokio::test]
-async fn what_cannot_be_understood_is_said_once_at_the_start() {
-    let server = Server::start_with(CONFIG, &[("OTEL_TRACES_SAMPLER", "nonsense"), ("OTEL_SDK_DISABLED", "true")]);
-    let log = server.log();
-    assert!(log.contains("OTEL_TRACES_SAMPLER is ignored"), "{log}");
 }

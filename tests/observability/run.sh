@@ -4,6 +4,7 @@
 # LINESHAFT_BINARY=PATH uses that binary instead of building one.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+source tests/tools.sh
 
 if ! command -v promtool >/dev/null || ! command -v prometheus >/dev/null; then
   export DEBIAN_FRONTEND=noninteractive
@@ -11,12 +12,7 @@ if ! command -v promtool >/dev/null || ! command -v prometheus >/dev/null; then
   apt-get install -y -qq --no-install-recommends prometheus >/dev/null
 fi
 
-if [ -z "${LINESHAFT_BINARY:-}" ]; then
-  cargo build --quiet --locked --bin lineshaft
-  LINESHAFT_BINARY="$(cargo metadata --locked --no-deps --format-version 1 |
-    python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')/debug/lineshaft"
-fi
-export LINESHAFT_BINARY PYTHONDONTWRITEBYTECODE=1
+need_binary
 
 echo "-- rules"
 promtool check rules docs/observability/alerts.yaml

@@ -67,10 +67,10 @@ pub struct Dispatch {
     pub held_back: [bool; 4],
 }
 
-/// A traced task has ended, and no attempt of this server can tell.
+/// A traced task has ended or lost its attempt, and no attempt of this server can tell.
 #[derive(Debug)]
 pub struct Unattempted {
-    /// Place of its end in [`Output::events`].
+    /// Place of that in [`Output::events`].
     pub event: usize,
     /// Where it comes from.
     pub trace: Arc<TraceContext>,
@@ -198,7 +198,10 @@ impl Core {
         out: &mut Output,
     ) {
         let Some(task) = self.tasks.get(slot) else { return };
-        let untold = state.is_terminal() && (task.state != TaskState::Running || task.fence == 0);
+        // It ends without an attempt, or had one that died with the server before.
+        let ends = state.is_terminal() && task.state != TaskState::Running;
+        let lost = task.fence == 0 && (state.is_terminal() || matches!(change, Change::Interrupted { .. }));
+        let untold = ends || lost;
         if let Some(trace) = task.spec.extras().trace.as_ref().filter(|_| untold) {
             let (event, submitted_at) = (out.events.len(), task.submitted_at);
             out.unattempted.push(Unattempted { event, trace: trace.clone(), submitted_at });

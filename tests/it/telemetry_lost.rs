@@ -1,0 +1,79 @@
+//! Telemetry that cannot get out, or is not understood, is in nobody's way.
+
+use std::time::{Duration, Instant};
+
+use lineshaft::proto::v1::{self, TaskState};
+use tokio::net::TcpListener;
+
+use crate::support::{PATIENCE, Server, noop};
+use crate::telemetry::{CONFIG, start_on_one_core};
+
+/// Runs tasks against a collector at this endpoint; how long the server then waits for the collector, when
+/// everything else has ended, and the log.
+async fn under_load(endpoint: &str, protocol: &str) -> (Duration, String) {
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+        ("OTEL_METRICS_EXPORTER", "none"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "10"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "64"),
+    ];
+    let mut server = start_on_one_core(CONFIG, &variables);
+    let tasks = || v1::BatchSubmitTasksRequest { tasks: vec![noop(); 500], batch_id: String::new() };
+    let mut client = server.tasks();
+    let mut last = String::new();
+    for _ in 0..4 {
+        let submitted = client.batch_submit_tasks(tasks()).await.unwrap().into_inner();
+        last.clone_from(&submitted.task_ids[499]);
+    }
+    server.ended(&last).await;
+    let filter = v1::TaskFilter { states: vec![TaskState::Completed as i32], ..v1::TaskFilter::default() };
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let request = v1::DeleteTasksRequest { filter: Some(filter.clone()) };
+        client.delete_tasks(request).await.unwrap();
+        let left = v1::ListTasksRequest::default();
+        if client.list_tasks(left).await.unwrap().into_inner().tasks.is_empty() {
+            break;
+        }
+        assert!(Instant::now() < until, "tasks do not end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    server.signal(rustix::process::Signal::TERM);
+    let until = Instant::now() + PATIENCE;
+    while !server.log().contains("\"stopped\"") {
+        assert!(Instant::now() < until, "{}", server.log());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let stopped = Instant::now();
+    assert!(server.wait_exit().success(), "{}", server.log());
+    (stopped.elapsed(), server.log())
+}
+
+#[tokio::test]
+async fn a_dead_or_slow_collector_costs_no_task_little_time_at_the_end_and_is_told_of() {
+    // Nobody is there any more.
+    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody = format!("http://{}", dead.local_addr().unwrap());
+    drop(dead);
+    // Somebody takes calls and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let slow = format!("http://{}", silent.local_addr().unwrap());
+    let hold = move || silent.incoming().collect::<Vec<_>>();
+    std::thread::Builder::new().name("silent".to_owned()).spawn(hold).unwrap();
+    for (endpoint, protocol) in
+        [(&nobody, "grpc"), (&slow, "grpc"), (&nobody, "http/protobuf"), (&slow, "http/protobuf")]
+    {
+        let (took, log) = under_load(endpoint, protocol).await;
+        // Three seconds, and a busy machine.
+        assert!(took < Duration::from_millis(4_500), "{protocol}: {took:?}");
+        assert!(log.contains("telemetry was lost") && log.contains("queue_full"), "{protocol}: {log}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_understood_is_said_once_at_the_start() {
+    let server = Server::start_with(CONFIG, &[("OTEL_TRACES_SAMPLER", "nonsense"), ("OTEL_SDK_DISABLED", "true")]);
+    let log = server.log();
+    assert!(log.contains("OTEL_TRACES_SAMPLER is ignored"), "{log}");
+}
