@@ -134,7 +134,12 @@ fn http2(options: &Options) -> auto::Builder<TokioExecutor> {
 async fn accepted<E: Edge>(shared: Arc<Shared<E>>, stream: TcpStream, _place: Place) {
     let Ok(peer) = peer(&stream) else { return };
     let Some(tls) = shared.tls.clone() else { return connection(shared, stream, peer, None).await };
-    match tls.accept(stream).await {
+    let shaken = tokio::select! {
+        shaken = tls.accept(stream) => shaken,
+        // It has no call under way that could be waited for.
+        () = shared.stop.cancelled() => return,
+    };
+    match shaken {
         Ok(Shaken { stream, names, mut standing }) => {
             let address = peer.remote_addr;
             tokio::select! {

@@ -27,20 +27,27 @@ pub type Later = Arc<OnceLock<Handle>>;
 /// Serves until `stop`.
 pub(super) async fn serve(listener: TcpListener, view: View, scheduler: Later, stop: CancellationToken) {
     let probe = Probe::new(view.telemetry.vitals.clone(), stop.clone());
-    let routes = Routes::new(HealthServer::new(probe));
-    let answer = move |request| answer(view.clone(), with_scaler(routes.clone(), &scheduler), request);
-    aside::serve(listener, "probes", stop, answer).await;
+    let services = Arc::new(Services { early: Routes::new(HealthServer::new(probe)), all: OnceLock::new(), scheduler });
+    aside::serve(listener, "probes", stop, move |request| answer(view.clone(), services.clone(), request)).await;
 }
 
-/// The services, with KEDA's once there is a scheduler to ask.
-fn with_scaler(routes: Routes, scheduler: &Later) -> Routes {
-    match scheduler.get() {
-        Some(handle) => routes.add_service(super::keda::service(handle.clone())),
-        None => routes,
+/// What is answered over gRPC.
+struct Services {
+    early: Routes,
+    /// With KEDA's scaler, made once there is a scheduler to ask.
+    all: OnceLock<Routes>,
+    scheduler: Later,
+}
+
+impl Services {
+    fn now(&self) -> Routes {
+        let Some(handle) = self.scheduler.get() else { return self.early.clone() };
+        let make = || self.early.clone().add_service(super::keda::service(handle.clone())).prepare();
+        self.all.get_or_init(make).clone()
     }
 }
 
-async fn answer<B>(view: View, routes: Routes, request: Request<B>) -> Result<Response<Body>, Infallible>
+async fn answer<B>(view: View, services: Arc<Services>, request: Request<B>) -> Result<Response<Body>, Infallible>
 where
     B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -50,7 +57,7 @@ where
     }
     let content = request.headers().get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
     if content.starts_with(b"application/grpc") {
-        return routes.oneshot(request.map(Body::new)).await;
+        return services.now().oneshot(request.map(Body::new)).await;
     }
     let text = "/health, /health/live, /health/ready, /metrics, grpc.health.v1 and KEDA's scaler are here\n";
     let mut response = Response::new(Body::new(text.to_owned()));

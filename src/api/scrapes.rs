@@ -5,7 +5,8 @@ use std::convert::Infallible;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
-use tonic::codegen::http::{Method, Request, Response, StatusCode};
+use tonic::codegen::http::header::ALLOW;
+use tonic::codegen::http::{HeaderValue, Method, Request, Response, StatusCode};
 
 use crate::telemetry::metrics::Metrics;
 
@@ -22,7 +23,9 @@ async fn answer<B>(metrics: Metrics, request: Request<B>) -> Result<Response<Bod
     Ok(if head.uri.path() != "/metrics" {
         text(StatusCode::NOT_FOUND, "only /metrics is here\n")
     } else if !matches!(head.method, Method::GET | Method::HEAD) {
-        text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are possible here\n")
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are possible here\n");
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        response
     } else {
         metrics::page(&metrics, &head.headers).await
     })

@@ -9,12 +9,12 @@ use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
-use tokio_rustls::rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use tokio_rustls::rustls::server::{Acceptor, VerifierBuilderError, WebPkiClientVerifier};
 use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
@@ -39,7 +39,7 @@ pub struct TlsOptions {
     pub client_required: bool,
     /// Time that a handshake may take, waiting for its turn included.
     pub handshake_timeout: Duration,
-    /// Handshakes at a time; more wait.
+    /// Handshakes at a time, from a client's first message on; more wait.
     pub handshakes_max: usize,
 }
 
@@ -166,9 +166,11 @@ impl Tls {
         let changes = self.changes.subscribe();
         let until = Instant::now() + self.options.handshake_timeout;
         let shaken = timeout_at(until, async {
+            // Whoever says nothing costs nothing, and takes nobody's turn.
+            let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
             // The semaphore is never closed.
             let _place = self.places.acquire().await;
-            TlsAcceptor::from(self.loaded.load().config.clone()).accept(stream).await
+            begun.into_stream(self.loaded.load().config.clone()).await
         });
         let stream =
             shaken.await.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long"))??;

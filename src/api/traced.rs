@@ -1,5 +1,6 @@
 //! A call's place in a trace: taken from its headers, told to what runs for it, and ended as a span.
 
+use std::cell::OnceCell;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use futures_util::future::{BoxFuture, FutureExt};
 use http_body::{Frame, SizeHint};
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::http::{HeaderMap, Request, Response};
+use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response};
 
 use crate::model::TraceContext;
 use crate::telemetry::scope::{self, Place, Scope};
@@ -121,7 +122,27 @@ fn code(headers: &HeaderMap) -> Option<i32> {
 
 /// What the caller says about its place, as far as the operator lets it travel.
 fn caller(headers: &HeaderMap) -> Option<TraceContext> {
-    trace::propagated().read(|name| headers.get(name)?.to_str().ok())
+    let (states, baggages) = (OnceCell::new(), OnceCell::new());
+    trace::propagated().read(|name| {
+        let mut lines = headers.get_all(name).iter();
+        let first = lines.next()?;
+        let several = match name {
+            "tracestate" => &states,
+            "baggage" => &baggages,
+            _ => return first.to_str().ok(),
+        };
+        if lines.next().is_none() {
+            first.to_str().ok()
+        } else {
+            several.get_or_init(|| joined(headers, name)).as_deref()
+        }
+    })
+}
+
+/// The lines of a list, which mean the same as one line with commas; `None` when one of them is malformed.
+fn joined(headers: &HeaderMap, name: &str) -> Option<String> {
+    let lines: Result<Vec<_>, _> = headers.get_all(name).iter().map(HeaderValue::to_str).collect();
+    lines.ok().map(|lines| lines.join(","))
 }
 
 #[cfg(test)]
@@ -134,7 +155,7 @@ mod tests {
         let mut request = Request::new(());
         *request.uri_mut() = path.parse().unwrap();
         for (name, value) in headers {
-            request.headers_mut().insert(*name, value.parse().unwrap());
+            request.headers_mut().append(*name, value.parse().unwrap());
         }
         request
     }
@@ -151,6 +172,21 @@ mod tests {
         };
         assert!(traced.follow(inner.boxed()).await.is_ok());
         assert!(scope::current_place().is_none());
+    }
+
+    #[test]
+    fn a_list_may_come_in_several_lines() {
+        let of = |more: &[(&'static str, &'static str)]| {
+            let headers = [&[("traceparent", PARENT)][..], more].concat();
+            let place = Traced::begin(&call("/lineshaft.v1.TaskService/GetTask", &headers), None).unwrap();
+            let context = place.place().unwrap().context.clone();
+            (context.state.to_string(), context.baggage.to_string())
+        };
+        let lines = [("tracestate", "a=1"), ("baggage", "user=7"), ("tracestate", "b=2,c=3"), ("baggage", "at=8")];
+        assert_eq!(of(&lines), ("a=1,b=2,c=3".to_owned(), "user=7,at=8".to_owned()));
+        assert_eq!(of(&lines[..2]), ("a=1".to_owned(), "user=7".to_owned()));
+        let torn = [("tracestate", "a=1"), ("tracestate", "b=\u{e4}"), ("baggage", "user=7")];
+        assert_eq!(of(&torn), (String::new(), "user=7".to_owned()));
     }
 
     #[test]

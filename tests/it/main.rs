@@ -26,6 +26,7 @@ mod refusals;
 mod sampling;
 mod security;
 mod serving;
+mod silence;
 mod stalls;
 mod support;
 mod telemetry;

@@ -164,7 +164,7 @@ async fn histograms_are_exponential_for_the_collector_that_wants_them_so_and_hav
 }
 
 /// Where the log says that Prometheus is answered.
-fn scraped(server: &Server) -> Vec<String> {
+pub fn scraped(server: &Server) -> Vec<String> {
     let log = server.log();
     let lines = log.lines().filter(|line| line.contains("shows /metrics to Prometheus"));
     let address = |line: &str| {
@@ -174,7 +174,8 @@ fn scraped(server: &Server) -> Vec<String> {
     lines.map(address).collect()
 }
 
-const PROMETHEUS: [(&str, &str); 2] = [("OTEL_METRICS_EXPORTER", "prometheus"), ("OTEL_EXPORTER_PROMETHEUS_PORT", "0")];
+pub const PROMETHEUS: [(&str, &str); 2] =
+    [("OTEL_METRICS_EXPORTER", "prometheus"), ("OTEL_EXPORTER_PROMETHEUS_PORT", "0")];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn prometheus_has_a_port_of_its_own_when_it_is_named_and_finds_nothing_else_there() {
@@ -192,7 +193,8 @@ async fn prometheus_has_a_port_of_its_own_when_it_is_named_and_finds_nothing_els
             assert_eq!(get(address, path, "").status, 404, "{path}");
         }
         let post = b"POST /metrics HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n";
-        assert_eq!(Connection::open_at(address).send(post).status, 405);
+        let refused = Connection::open_at(address).send(post);
+        assert_eq!((refused.status, refused.header("allow")), (405, "GET, HEAD"));
         let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
         let refused = HealthClient::new(channel).check(HealthCheckRequest::default()).await.unwrap_err();
         assert!(refused.message().contains("404 Not Found"), "{refused:?}");

@@ -205,9 +205,9 @@ async fn a_sampling_server_decides_what_is_recorded_from_its_first_answer_on() {
     assert_eq!(recorded(&all), [1, 1]);
     assert!(sampling.says.services.lock().iter().all(|service| service == "tasks"));
     let log = server.log();
-    for once in ["the sampling server does not answer", "the sampling server answers"] {
-        assert_eq!(log.matches(once).count(), 1, "{once}: {log}");
-    }
+    // On a busy machine it may have been too slow once more.
+    let first = |said: &str| log.find(said).unwrap_or_else(|| panic!("never {said}: {log}"));
+    assert!(first("the sampling server does not answer") < first("the sampling server answers"), "{log}");
 }
 
 #[tokio::test]

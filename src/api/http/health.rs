@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 use tonic::body::Body;
-use tonic::codegen::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use tonic::codegen::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use tonic::codegen::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use crate::api::server::HostReading;
@@ -41,7 +41,9 @@ pub(in crate::api) async fn answer(
     }
     if method != Method::GET && method != Method::HEAD {
         let body = json!({ "error": "only GET and HEAD are possible here" });
-        return Some(page(StatusCode::METHOD_NOT_ALLOWED, &body));
+        let mut response = page(StatusCode::METHOD_NOT_ALLOWED, &body);
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return Some(response);
     }
     Some(match path {
         "/health" => health(view),

@@ -1,5 +1,6 @@
 //! `/metrics`: for Prometheus.
 
+use http_body_util::Full;
 use tonic::body::Body;
 use tonic::codegen::http::header::{ACCEPT, CONTENT_TYPE};
 use tonic::codegen::http::{HeaderMap, HeaderValue, Response, StatusCode};
@@ -10,15 +11,12 @@ use crate::telemetry::metrics::{Format, Metrics};
 pub(in crate::api) async fn page(metrics: &Metrics, headers: &HeaderMap) -> Response<Body> {
     let wanted: Vec<_> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let format = Format::accepted(&wanted.join(","));
-    let metrics = metrics.clone();
-    // It reads a few files, which is no work for the runtime's own threads.
-    let text = tokio::task::spawn_blocking(move || metrics.expose(format)).await;
-    let Ok(Some(text)) = text else {
+    let Some(text) = metrics.page(format).await else {
         let mut response = Response::new(Body::new("metrics are off\n".to_owned()));
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         return response;
     };
-    let mut response = Response::new(Body::new(text));
+    let mut response = Response::new(Body::new(Full::new(text)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     response
 }

@@ -287,7 +287,14 @@ mod tests {
             let workers: Vec<_> = (0..WORKERS).map(|_| meter.worker()).collect();
             let workers: Vec<_> = workers.into_iter().map(|worker| scope.spawn(move || work(worker))).collect();
             // Somebody else looks too, at the other provider.
-            scope.spawn(|| (0..200).for_each(|_| assert!(exponential() <= all)));
+            scope.spawn(|| {
+                let mut before = 0;
+                for _ in 0..200 {
+                    let seen = exponential();
+                    assert!(before <= seen && seen <= all, "{before} and then {seen}");
+                    before = seen;
+                }
+            });
             let mut before = 0;
             while !workers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
                 let seen = count(&text(), "lineshaft_task_wait_duration_seconds_count");

@@ -1,7 +1,7 @@
 //! Metrics: one table, the instruments made from it, and how they are read.
 //!
 //! `table` declares, `instruments` makes, `tasks`, `attempts`, `pools`, `calls` and `host` count,
-//! `exposition` shows them to Prometheus, `exemplar` leads from a bucket to a trace. OTLP and `/metrics`
+//! `exposition` shows them to Prometheus, `page` does so for many at once, `exemplar` leads from a bucket to a trace. OTLP and `/metrics`
 //! read the same counts. On the way of a task nobody waits and nothing is allocated: workers note in a
 //! `ring` of their own, the scheduler adds up a commit, and the SDK is told later. What can be read from
 //! elsewhere is read when somebody looks.
@@ -13,6 +13,7 @@ mod exports;
 mod exposition;
 mod host;
 mod instruments;
+mod page;
 mod pools;
 mod ring;
 pub mod table;
@@ -43,6 +44,7 @@ pub use tasks::CommitMeter;
 
 use super::export::settings::ExemplarFilter;
 use instruments::Instruments;
+use page::Pages;
 
 /// Name of the instrumentation scope.
 const SCOPE: &str = "lineshaft";
@@ -57,6 +59,7 @@ struct Shared {
     providers: Vec<SdkMeterProvider>,
     reader: Option<Arc<ManualReader>>,
     instruments: Instruments,
+    pages: Pages,
 }
 
 impl fmt::Debug for Metrics {
@@ -145,7 +148,7 @@ impl Metrics {
         let meter = |provider: &SdkMeterProvider| provider.meter(SCOPE);
         let instruments = Instruments::new(meter(&buckets), exponential.as_ref().map(meter), exemplars);
         let providers = [buckets].into_iter().chain(exponential).collect();
-        Self { shared: Arc::new(Shared { providers, reader, instruments }) }
+        Self { shared: Arc::new(Shared { providers, reader, instruments, pages: Pages::default() }) }
     }
 
     /// To flush and shut down all of them, for the readers that were added; do so off the runtime. One that waits
@@ -163,7 +166,7 @@ impl Metrics {
     }
 
     /// Everything as text for Prometheus; `None` when metrics are off or have been shut down. Reads a
-    /// few files: call it from a blocking context.
+    /// few files: call it from a blocking context, or ask for a [`Metrics::page`].
     pub fn expose(&self, format: Format) -> Option<String> {
         let reader = self.shared.reader.as_ref()?;
         let mut found = ResourceMetrics::default();

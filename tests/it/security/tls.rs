@@ -243,3 +243,26 @@ fn handshakes_that_never_end_are_cut_and_do_not_stop_others() {
         }
     }
 }
+
+#[test]
+fn callers_who_do_not_begin_a_handshake_take_nobodys_turn_and_hold_no_stop_up() {
+    let (tokens, authority) = (Tokens::new(), Authority::new());
+    let token = tokens.create("ci", "viewer", "default", &[]);
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("ca.pem"), authority.pem()).unwrap();
+    let tls = authority.install(directory.path());
+    let mut server = tokens.serve(&format!("{tls}handshake_timeout = \"5m\"\nmax_handshakes = 2\n"));
+    let dial = |said: &[u8]| {
+        let mut stream = TcpStream::connect(&server.address).unwrap();
+        stream.write_all(said).unwrap();
+        stream
+    };
+    let _silent: Vec<_> = (0..20).map(|_| dial(b"")).collect();
+    let _slow: Vec<_> = (0..20).map(|_| dial(&[0x16, 3, 1, 2, 0, 1])).collect();
+    let (ca, url) = (directory.path().join("ca.pem").display().to_string(), format!("https://{}", server.address));
+    let output = lineshaft(&["system", "info", "--server", &url, "--tls-ca", &ca, "--token", &token]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    server.signal(rustix::process::Signal::TERM);
+    assert!(server.wait_exit().success(), "{}", server.log());
+    assert!(!server.log().contains("are cut"), "nobody had a call under way: {}", server.log());
+}
