@@ -312,7 +312,7 @@ mod tests {
         let line = exporters.summary();
         assert_eq!(
             line,
-            "exporting traces to http://127.0.0.1:9/base (http/protobuf), logs to http://127.0.0.1:4317 (grpc)"
+            "exporting traces to http://127.0.0.1:9/base/v1/traces (http/protobuf), logs to http://127.0.0.1:4317 (grpc)"
         );
         exporters.stop();
     }
