@@ -10,6 +10,8 @@ mod substitution;
 #[cfg(test)]
 mod tests;
 
+use std::io;
+
 use serde_json::Value;
 use serde_path_to_error::Segment;
 
@@ -18,11 +20,22 @@ use crate::telemetry::propagation::Formats;
 
 use document::{Document, Propagator};
 
+/// Bytes of a file. The longest example of the project OpenTelemetry has 60 kB, most of them comments.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
 /// Reads the file. Variables count only where it refers to them.
 pub(super) fn read(path: &str, from: &Variables) -> Result<Settings, SettingsError> {
-    let text = std::fs::read_to_string(path);
-    let text = text.map_err(|source| SettingsError::Unreadable { path: path.to_owned(), source })?;
+    let text = text_of(path).map_err(|source| SettingsError::Unreadable { path: path.to_owned(), source })?;
     parse(&text, from).map_err(|reason| SettingsError::Malformed { path: path.to_owned(), reason })
+}
+
+/// Neither a device, which may have no end, nor a pipe, which may have no writer.
+fn text_of(path: &str) -> io::Result<String> {
+    let file = std::fs::metadata(path)?;
+    if !file.is_file() || file.len() > FILE_BYTES_MAX {
+        return Err(io::Error::other(format!("expected a file of at most {FILE_BYTES_MAX} bytes")));
+    }
+    std::fs::read_to_string(path)
 }
 
 fn parse(text: &str, from: &Variables) -> Result<Settings, String> {
