@@ -52,9 +52,8 @@ pub(super) fn whole(value: &Value) -> Option<i128> {
 /// A number, as YAML writes it; not an endless one. What comes from a variable is text.
 pub(super) fn number(value: &Value) -> Option<f64> {
     let Some(text) = value.as_str() else { return value.as_f64() };
-    let based = || whole(value).filter(|_| text.starts_with("0x") || text.starts_with("0o"));
     #[expect(clippy::cast_precision_loss, reason = "so does whoever writes so many digits")]
-    let based = || based().map(|number| number as f64);
+    let based = || whole(value).map(|number| number as f64);
     text.parse().ok().filter(|number: &f64| number.is_finite()).or_else(based)
 }
 

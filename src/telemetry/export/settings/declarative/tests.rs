@@ -209,6 +209,10 @@ fn what_cannot_be_done_is_refused_by_its_place_and_shows_no_secret() {
             assert!(error.contains(place) && !error.contains("hush"), "{text}: {error}");
         }
     }
+}
+
+#[test]
+fn of_a_list_of_propagators_it_is_not_shown_which_one_is_not_known() {
     let warned = parsed("{file_format: '1.0', propagator: {composite_list: 'b3,${S}'}}", &[("S", "hush")]).unwrap();
     let [warning] = &warned.warnings[..] else { panic!("{:?}", warned.warnings) };
     assert!(warning.contains("composite_list") && !warning.contains("hush"), "{warning}");
