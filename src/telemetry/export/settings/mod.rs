@@ -31,7 +31,7 @@ pub type Variables = HashMap<String, String>;
 /// What the specification calls no limit, in its own words "a very long time". Longer ones are as good as this.
 const NO_LIMIT: Duration = Duration::from_millis(u32::MAX as u64);
 
-/// What a queue of spans or log records may hold; its memory is taken at the start.
+/// What a queue of spans or log records may hold: more would be gigabytes when a collector is dead.
 const QUEUE_MAX: u64 = 1 << 20;
 
 /// One kind of telemetry.
