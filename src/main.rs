@@ -8,7 +8,7 @@ use lineshaft::cli::{self, say};
 use lineshaft::config::{self, Config, Overrides};
 use lineshaft::runners::process;
 use lineshaft::store;
-use lineshaft::telemetry::export::Exporters;
+use lineshaft::telemetry::export::{self, Exporters};
 use lineshaft::telemetry::{self, log, trace};
 
 #[global_allocator]
@@ -285,7 +285,13 @@ fn serve(flags: Serve) -> ExitCode {
     let instance = uuid::Uuid::new_v4().to_string();
     let variables =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let mut exporters = match telemetry::start(telemetry_options(&config), &variables.collect(), &instance) {
+    let variables = variables.collect();
+    #[expect(unsafe_code, reason = "no other thread runs yet")]
+    // SAFETY: no other thread runs yet.
+    unsafe {
+        export::forget_variables();
+    }
+    let mut exporters = match telemetry::start(telemetry_options(&config), &variables, &instance) {
         Ok(exporters) => exporters,
         Err(error) => return fail(2, &error),
     };

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use crate::model::{Bill, Failure, FailureReason, PoolKind, StopMethod, TaskSpec, Timestamp, limits};
-use crate::runners::{Ended, Outcome, Run, StopCause};
+use crate::runners::{Ended, Outcome, Run, Stop, StopCause};
 use crate::telemetry::metrics::{AttemptMeter, AttemptResult};
 use crate::telemetry::{scope, tasklog};
 
@@ -18,7 +19,7 @@ use super::attempt::Attempt;
 use super::idle::Bed;
 use super::lanes::{Local, Taken};
 use super::stats::Counters;
-use super::{Report, Shared};
+use super::{PayloadSource, Report, Shared};
 
 /// Attempts moved to the own deque at a time, when attempts are short.
 const BATCH: usize = 16;
@@ -166,18 +167,11 @@ impl Worker {
             let text = format!("handler `{}` is not registered", options.handler);
             return Ended::Failed(Failure::new(FailureReason::HandlerError, text)).into();
         };
-        let payload = if attempt.payload_is_stored() {
-            match (self.shared.around.payloads)(spec.id.clone()).await {
-                Ok(payload) => payload,
-                Err(why) => {
-                    let text = format!("the payload could not be read from the store: {why}");
-                    return Ended::Failed(Failure::new(FailureReason::HandlerError, text)).into();
-                }
-            }
-        } else {
-            TaskSpec::payload_of(spec)
-        };
         let stop = attempt.stop_signal().clone();
+        let payload = match payload(&self.shared.around.payloads, attempt, &stop).await {
+            Ok(payload) => payload,
+            Err(ended) => return ended.into(),
+        };
         stop.arm(options.timeout);
         let progress = attempt.clone();
         let run = Run {
@@ -231,6 +225,23 @@ impl Worker {
             bill,
             output,
         });
+    }
+}
+
+/// What the handler is given; or how the attempt ends without it.
+async fn payload(stored: &PayloadSource, attempt: &Attempt, stop: &Stop) -> Result<Bytes, Ended> {
+    let spec = attempt.spec();
+    if !attempt.payload_is_stored() {
+        return Ok(TaskSpec::payload_of(spec));
+    }
+    tokio::select! {
+        biased;
+        // A store that is in trouble is waited for; whoever wants the attempt to end need not wait with it.
+        _ = stop.wait(StopCause::Timeout) => Err(Ended::Stopped(StopMethod::NeverStarted)),
+        found = stored(spec.id.clone()) => found.map_err(|why| {
+            let text = format!("the payload could not be read from the store: {why}");
+            Ended::Failed(Failure::new(FailureReason::HandlerError, text))
+        }),
     }
 }
 

@@ -19,7 +19,7 @@ use crate::telemetry::vitals::Vitals;
 
 use super::core::{PoolUpdate, PoolView, Submitted};
 use super::hub::{Hub, Watch};
-use super::patience::{ANSWER_MAX, BEHIND_MAX, catch_up};
+use super::patience::{ANSWER_MAX, BEHIND_MAX, catch_up, mended};
 use super::refusal::{DrainWaits, Draining, Internal, Refusal, TaskNotFound, UnknownPool};
 use super::requests::{Input, Reply, Request};
 use super::views::{Cancel, Found, OutputSource, PoolMetrics, RetentionView};
@@ -141,10 +141,19 @@ impl Handle {
     }
 
     /// The payload of a task whose attempt does not carry it. Waits for as long as it takes: an attempt must not
-    /// fail because a disk is slow.
+    /// fail because a disk is slow or full.
     pub(super) async fn payload(&self, id: &TaskId) -> Result<Bytes, Refusal> {
-        let (task, _) = self.get_within(Duration::MAX, id).await?;
-        Ok(TaskSpec::payload_of(&task.spec))
+        // A payload never changes: tables that are behind have it as well, if they have the task.
+        let wanted = id.clone();
+        if let Some(task) = self.look_up(move |projection| projection.get(&wanted)).await? {
+            return Ok(TaskSpec::payload_of(&task.spec));
+        }
+        loop {
+            match self.get_within(Duration::MAX, id).await {
+                Err(Refusal::AnswersHeldUp(_)) => mended(&*self.shared.store.projection).await,
+                found => return Ok(TaskSpec::payload_of(&found?.0.spec)),
+            }
+        }
     }
 
     async fn get_within(&self, patience: Duration, id: &TaskId) -> Result<(Task, Revision), Refusal> {
@@ -176,11 +185,19 @@ impl Handle {
         question: impl FnOnce(&dyn Projection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<(T, Revision), Refusal> {
         let wanted = self.shared.hub.revision();
+        catch_up(&*self.shared.store.projection, wanted, patience).await?;
+        Ok((self.look_up(question).await?, wanted))
+    }
+
+    /// Asks the projection as it is.
+    async fn look_up<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&dyn Projection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Refusal> {
         let projection = self.shared.store.projection.clone();
-        catch_up(&*projection, wanted, patience).await?;
         let asked = tokio::task::spawn_blocking(move || question(&*projection)).await;
         let answer = asked.map_err(|error| Internal { cause: error.to_string() })?;
-        Ok((answer.map_err(|error| Internal { cause: error.to_string() })?, wanted))
+        answer.map_err(|error| Internal { cause: error.to_string() }.into())
     }
 
     /// Waits until a task has ended, or until `timeout`; answers how it stands then.

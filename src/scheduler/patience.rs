@@ -82,6 +82,13 @@ pub(super) async fn catch_up(tables: &dyn Projection, wanted: Revision, patience
     }
 }
 
+/// Waits until the tables are written again, or are given up for good.
+pub(super) async fn mended(tables: &dyn Projection) {
+    if tables.trouble().wait_for(Option::is_none).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::sync::watch;

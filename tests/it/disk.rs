@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use lineshaft::proto::v1::{self, payload::Kind};
+use lineshaft::proto::v1::{self, TaskState, payload::Kind};
 use tempfile::TempDir;
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::support::{PATIENCE, Server, isolated, noop, reason, run};
+use crate::support::{PATIENCE, Server, bytes, isolated, noop, reason, run};
 
 /// A pool that runs nothing, so that only submissions write.
 const PAUSED: &str = "[[pool]]\nname = \"default\"\npaused = true\n";
@@ -61,6 +61,32 @@ async fn fill(server: &Server) -> (Vec<String>, Status) {
         }
     }
     panic!("the disk is never full");
+}
+
+/// The projection has a disk of its own, half of which is taken.
+fn small_disk_for_answers() -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let (data, small) = (directory.path().join("data"), directory.path().join("small"));
+    std::fs::create_dir(&data).unwrap();
+    mount_small(&small, 4);
+    let ballast = ballast(&small, 2 << 20);
+    std::os::unix::fs::symlink(small.join("projection.db"), data.join("projection.db")).unwrap();
+    (directory, ballast)
+}
+
+/// Submits large tasks until one cannot be asked about.
+async fn fill_answers(server: &Server, handler: &str) -> (Vec<String>, Status) {
+    let mut accepted = Vec::new();
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let request = v1::SubmitTaskRequest { handler: handler.to_owned(), ..large(accepted.len()) };
+        accepted.push(server.submit(request).await);
+        let request = v1::GetTaskRequest { task_id: accepted[accepted.len() - 1].clone(), include_payload: false };
+        if let Err(refused) = server.tasks().get_task(request).await {
+            return (accepted, refused);
+        }
+        assert!(Instant::now() < until, "the disk is never full");
+    }
 }
 
 async fn health(server: &Server, service: &str) -> ServingStatus {
@@ -135,25 +161,9 @@ async fn answers_that_the_full_disk_of_the_projection_holds_up_are_refused_and_n
     if !isolated(name, &["mount"]) {
         return;
     }
-    let directory = tempfile::tempdir().unwrap();
-    let (data, small) = (directory.path().join("data"), directory.path().join("small"));
-    std::fs::create_dir(&data).unwrap();
-    mount_small(&small, 4);
-    let ballast = ballast(&small, 2 << 20);
-    std::os::unix::fs::symlink(small.join("projection.db"), data.join("projection.db")).unwrap();
+    let (directory, ballast) = small_disk_for_answers();
     let mut server = Server::start_in(directory, PAUSED);
-    let mut accepted = Vec::new();
-    let until = Instant::now() + PATIENCE;
-    let refused = loop {
-        let request = large(accepted.len());
-        let id = server.tasks().submit_task(request).await.unwrap().into_inner().task_id;
-        accepted.push(id.clone());
-        let request = v1::GetTaskRequest { task_id: id, include_payload: false };
-        if let Err(refused) = server.tasks().get_task(request).await {
-            break refused;
-        }
-        assert!(Instant::now() < until, "the disk is never full");
-    };
+    let (accepted, refused) = fill_answers(&server, "compute").await;
     assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, "STORE_UNAVAILABLE".to_owned()), "{refused:?}");
     assert!(refused.message().contains("projection.db"), "{refused:?}");
     assert_eq!(health(&server, "readiness").await, ServingStatus::NotServing);
@@ -163,6 +173,53 @@ async fn answers_that_the_full_disk_of_the_projection_holds_up_are_refused_and_n
     server.kill9();
     server.start_again();
     assert_there(&server, &accepted).await;
+}
+
+#[tokio::test]
+async fn attempts_wait_for_payloads_that_a_full_disk_keeps_from_them_and_can_be_cancelled_meanwhile() {
+    let name = "disk::attempts_wait_for_payloads_that_a_full_disk_keeps_from_them_and_can_be_cancelled_meanwhile";
+    if !isolated(name, &["mount"]) {
+        return;
+    }
+    let (directory, ballast) = small_disk_for_answers();
+    // No payload is kept in memory.
+    let handler = "[[handler]]\nname = \"size\"\nrunner = \"process\"\nargv = [\"/usr/bin/wc\", \"-c\"]\n";
+    let config = format!("[limits]\nqueued_payload_bytes = 0\n{PAUSED}size = 4\n{handler}");
+    let server = Server::start_in(directory, &config);
+    let (mut accepted, _) = fill_answers(&server, "size").await;
+    let request = v1::WatchTasksRequest { after_revision: Some(0), ..Default::default() };
+    let mut steps = server.tasks().watch_tasks(request).await.unwrap().into_inner();
+    server.pause("default", false).await;
+    // The tables lack the last one only: its payload is in the journal.
+    let cancelled = accepted.pop().unwrap();
+    until_it(&mut steps, &cancelled, TaskState::Running).await;
+    let request = v1::CancelTaskRequest { task_id: cancelled.clone(), ..Default::default() };
+    server.tasks().cancel_task(request).await.unwrap();
+    until_it(&mut steps, &cancelled, TaskState::Cancelled).await;
+    let last = server.submit(v1::SubmitTaskRequest { handler: "size".to_owned(), ..large(7) }).await;
+    until_it(&mut steps, &last, TaskState::Running).await;
+    std::fs::remove_file(ballast).unwrap();
+    until_it(&mut steps, &last, TaskState::Completed).await;
+    for id in accepted.iter().chain([&last]) {
+        let task = server.ended(id).await;
+        assert_eq!((task.state(), bytes(task.result.as_ref())), (TaskState::Completed, format!("{PAYLOAD_BYTES}\n")));
+    }
+}
+
+/// Waits until the task has come to the state.
+async fn until_it(steps: &mut Streaming<v1::WatchTasksResponse>, id: &str, state: TaskState) {
+    let comes = async {
+        loop {
+            let step = steps.message().await.unwrap().unwrap();
+            if let Some(v1::watch_tasks_response::Kind::Event(event)) = step.kind
+                && event.task_id == id
+                && event.state() == state
+            {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, comes).await.unwrap_or_else(|_| panic!("{id} is never {state:?}"));
 }
 
 #[tokio::test]

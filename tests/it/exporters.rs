@@ -92,6 +92,9 @@ meter_provider:
             ("OTEL_TRACES_EXPORTER", "none"),
             ("OTEL_LOGS_EXPORTER", "otlp"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "x-team=variable,x-other=secret"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+            ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "1"),
+            ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "no endpoint"),
         ],
     );
     run_one(&server).await;

@@ -255,12 +255,15 @@ pub fn isolated(test: &str, namespaces: &[&str]) -> bool {
     // Without root a user namespace does as well, where the system has them.
     let flags = if may(&kinds) { kinds } else { [&user[..], &kinds[..]].concat() };
     assert!(may(&flags), "this test needs root, or user namespaces: `unshare {}`", flags.join(" "));
+    // What is mounted in there can only be removed out here.
+    let scratch = tempfile::tempdir().unwrap();
     #[expect(clippy::disallowed_methods, reason = "the test itself")]
     let status = Command::new("unshare")
         .args(&flags)
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
         .env(INSIDE, "1")
+        .env("TMPDIR", scratch.path())
         .status()
         .unwrap();
     assert!(status.success(), "{test} failed in its namespaces");

@@ -267,6 +267,7 @@ def main():
         folder = pathlib.Path(temporary)
         one_tree(folder / "grpc", "grpc")
         one_tree(folder / "http", "http/protobuf")
+        one_tree(folder / "json", "http/json")
         one_tree(folder / "grpc-tls", "grpc", private=True)
         one_tree(folder / "http-tls", "http/protobuf", private=True)
         from_a_python_program(folder / "python")

@@ -1,5 +1,7 @@
 //! Whether somebody listens where telemetry goes, and speaks what is configured.
 
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,10 +12,13 @@ use tonic::transport::Endpoint;
 use tonic_prost::ProstCodec;
 
 use crate::telemetry::export::settings::{Protocol, Target};
-use crate::telemetry::export::{Settings, SettingsError, Signal};
+use crate::telemetry::export::{Destination, Settings, SettingsError, Signal, open_lines, without_secrets};
 
 use super::report::Finding;
 
+/// What to do about a collector that is not reached, or not understood.
+const NOT_EXPORTED: &str = "tasks run all the same, but nothing is exported: check name, port (4317 for grpc, 4318 for \
+                            http/protobuf), protocol (telemetry.protocol, OTEL_EXPORTER_OTLP_PROTOCOL) and network policies";
 /// How long the collector may take.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -35,7 +40,9 @@ pub(super) async fn examine(settings: &Result<Settings, SettingsError>) -> Vec<F
             return vec![Finding::bad("otlp", error.to_string()).advise(advice)];
         }
     };
-    let ignored = |warning: &String| Finding::doubtful("otlp", warning).advise("correct the variable, or unset it");
+    let ignored = |warning: &String| {
+        Finding::doubtful("otlp", warning).advise("correct the variable or the place in the file, or take it away")
+    };
     let mut findings: Vec<Finding> = settings.warnings.iter().map(ignored).collect();
     let mut asked: Vec<(Protocol, String)> = Vec::new();
     for signal in Signal::ALL {
@@ -49,11 +56,64 @@ pub(super) async fn examine(settings: &Result<Settings, SettingsError>) -> Vec<F
             }
         }
     }
+    findings.extend(written(settings));
+    if let Some(zipkin) = &settings.zipkin {
+        findings.push(ask_zipkin(&zipkin.endpoint).await);
+    }
     if settings.is_silent() {
-        let text = "nothing is exported: neither telemetry.endpoint nor OTEL_EXPORTER_OTLP_ENDPOINT names a collector";
+        let text = if settings.disabled {
+            "nothing is exported: OTEL_SDK_DISABLED, or `disabled` in OTEL_CONFIG_FILE, turns everything off"
+        } else {
+            "nothing is exported: neither telemetry.endpoint nor OTEL_EXPORTER_OTLP_ENDPOINT names a collector"
+        };
         findings.push(Finding::well("otlp", text));
     }
     findings
+}
+
+/// What is told of lines on standard output and in files, each once.
+fn written(settings: &Settings) -> Vec<Finding> {
+    let mut told = Vec::new();
+    for signal in Signal::ALL {
+        for destination in settings.destinations(signal) {
+            let Destination::Lines(file) = destination else { continue };
+            let finding = match file.as_deref().map(|path| (path, can_be_opened(path))) {
+                None => Finding::well("otlp", "lines of telemetry stand on standard output, beside the log"),
+                Some((path, Ok(()))) => {
+                    Finding::well("otlp", format!("lines of telemetry are added to {}", path.display()))
+                }
+                Some((path, Err(error))) => {
+                    Finding::bad("otlp", format!("{} cannot be written: {error}", path.display()))
+                        .advise("a server would not start: correct output_stream in OTEL_CONFIG_FILE")
+                }
+            };
+            if !told.contains(&finding) {
+                told.push(finding);
+            }
+        }
+    }
+    told
+}
+
+/// Makes no file: whoever only looks leaves nothing behind.
+fn can_be_opened(path: &Path) -> io::Result<()> {
+    if path.exists() {
+        return open_lines(path).map(drop);
+    }
+    std::fs::read_dir(path.parent().unwrap_or(Path::new("/"))).map(drop)
+}
+
+async fn ask_zipkin(endpoint: &str) -> Finding {
+    let shown = without_secrets(endpoint);
+    let Some(uri) = endpoint.parse::<Uri>().ok().filter(|uri| uri.scheme().is_some()) else {
+        return Finding::bad("otlp", format!("{shown:?} is no URL"))
+            .advise("write it like http://zipkin:9411/api/v2/spans");
+    };
+    match timeout(PATIENCE, reach(&uri, uri.scheme_str() == Some("https"))).await {
+        Ok(Ok(_)) => Finding::well("otlp", format!("{shown} is reached; what Zipkin takes was not asked")),
+        Ok(Err(why)) => Finding::doubtful("otlp", format!("{shown} {why}")).advise(NOT_EXPORTED),
+        Err(_) => Finding::doubtful("otlp", format!("{shown} does not answer")).advise(NOT_EXPORTED),
+    }
 }
 
 /// Certificates and keys without which the server does not start.
@@ -69,8 +129,9 @@ fn unreadable(target: &Target) -> Vec<Finding> {
 }
 
 async fn ask(signal: Signal, target: &Target) -> Finding {
-    let endpoint = &target.endpoint;
-    let parsed = endpoint
+    let endpoint = without_secrets(&target.endpoint);
+    let parsed = target
+        .endpoint
         .parse::<Uri>()
         .ok()
         .filter(|uri| uri.scheme().is_some() && uri.host().is_some_and(|host| !host.is_empty()));
@@ -90,10 +151,7 @@ async fn ask(signal: Signal, target: &Target) -> Finding {
     let answer = answer.await.unwrap_or_else(|_| Err(format!("does not answer within {} s", PATIENCE.as_secs())));
     match answer {
         Ok(text) => Finding::well("otlp", format!("{endpoint} {text}")),
-        Err(why) => Finding::doubtful("otlp", format!("{endpoint} {why}")).advise(
-            "tasks run all the same, but nothing is exported: check name, port (4317 for grpc, 4318 for \
-             http/protobuf), protocol (telemetry.protocol, OTEL_EXPORTER_OTLP_PROTOCOL) and network policies",
-        ),
+        Err(why) => Finding::doubtful("otlp", format!("{endpoint} {why}")).advise(NOT_EXPORTED),
     }
 }
 
@@ -128,7 +186,7 @@ async fn over_http(mut stream: TcpStream, uri: &Uri, signal: Signal, protocol: P
         "POST {path} HTTP/1.1\r\nHost: {authority}\r\nContent-Type: application/{kind}\r\n\
          Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     );
-    let told = |error: std::io::Error| format!("does not speak HTTP: {error}");
+    let told = |error: io::Error| format!("does not speak HTTP: {error}");
     stream.write_all(request.as_bytes()).await.map_err(told)?;
     let mut answer = [0; 12];
     stream.read_exact(&mut answer).await.map_err(told)?;
@@ -179,6 +237,28 @@ mod tests {
         assert_eq!(found(&[]).await.0, State::Ok);
         let off = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1"), ("OTEL_SDK_DISABLED", "TRUE")];
         assert_eq!(found(&off).await.0, State::Ok);
+    }
+
+    #[tokio::test]
+    async fn files_and_zipkin_are_told_of_and_no_secret() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("otel.yaml");
+        let text = |to: &str| {
+            let exporter = format!("{{otlp_file/development: {{output_stream: 'file://{to}'}}}}");
+            format!("{{file_format: '1.0', logger_provider: {{processors: [{{simple: {{exporter: {exporter}}}}}]}}}}")
+        };
+        let named = [("OTEL_CONFIG_FILE", file.to_str().unwrap())];
+        for (to, state) in [(directory.path().join("lines"), State::Ok), ("/nosuch/lines".into(), State::Fail)] {
+            std::fs::write(&file, text(to.to_str().unwrap())).unwrap();
+            let (found, said) = found(&named).await;
+            assert!(found == state && said.contains("lines"), "{said}");
+        }
+        let zipkin = nobody().replace("http://", "http://me:secret@");
+        let said = [("OTEL_TRACES_EXPORTER", "zipkin"), ("OTEL_EXPORTER_ZIPKIN_ENDPOINT", &*zipkin)];
+        let (state, text) = found(&said).await;
+        assert!(state == State::Warn && text.contains("cannot be reached") && !text.contains("secret"), "{text}");
+        let (_, text) = found(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &*zipkin)]).await;
+        assert!(text.contains("cannot be reached") && !text.contains("secret"), "{text}");
     }
 
     #[tokio::test]

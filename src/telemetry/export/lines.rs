@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
@@ -22,8 +23,7 @@ impl Lines {
     /// A file that is added to; without one, standard output.
     pub fn open(file: Option<&Path>) -> Result<Self, TransportError> {
         let Some(path) = file else { return Ok(Self::Stdout) };
-        let opened = File::options().create(true).append(true).open(path);
-        let opened = opened.map_err(|source| TransportError::File { path: path.to_owned(), source })?;
+        let opened = open(path).map_err(|source| TransportError::File { path: path.to_owned(), source })?;
         Ok(Self::File(Mutex::new(opened)))
     }
 
@@ -40,6 +40,18 @@ impl Lines {
             Self::File(file) => file.lock().write_all(&line),
         }
     }
+}
+
+/// Opens a file that lines are added to; made when there is none.
+///
+/// # Errors
+/// Those of the system, and that it is a named pipe.
+pub fn open(path: &Path) -> io::Result<File> {
+    // To open one waits for its reader, and to write waits for what he reads.
+    if std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo()) {
+        return Err(io::Error::other("it is a named pipe"));
+    }
+    File::options().create(true).append(true).open(path)
 }
 
 #[tonic::async_trait]

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::Counts;
 
-/// Exports over OTLP, and counts.
+/// Exports, and counts.
 #[derive(Debug)]
 pub struct CountedExporter {
     inner: MetricExporter,

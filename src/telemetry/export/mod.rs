@@ -1,4 +1,4 @@
-//! Telemetry on its way to a collector, over OTLP.
+//! Telemetry on its way to collectors, to Zipkin, or into lines of JSON.
 //!
 //! Exporters live on a runtime of their own, so that neither a busy server nor a server with one core
 //! keeps them from working, nor they the server. Queues are bounded, and the end takes three seconds
@@ -15,6 +15,7 @@ mod spans;
 mod transport;
 mod zipkin;
 
+use std::ffi::OsString;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use super::metrics::Histograms;
 
 pub use batch::{Counts, Tally};
+pub use lines::open as open_lines;
 pub use metrics::CountedExporter;
 pub use sampling::{Remote, Root, SamplerKind};
 pub use settings::{Destination, Settings, SettingsError, Signal, Variables};
@@ -39,6 +41,21 @@ pub use transport::TransportError;
 
 /// Reads the instruments at intervals, and exports what it finds.
 pub type MetricReader = PeriodicReader<CountedExporter>;
+
+/// Removes the variables of the specification from the environment, once they have been read: what the library
+/// found there it would add to what is said here, although a file may stand for all of them.
+///
+/// # Safety
+/// No other thread may run.
+#[expect(unsafe_code, reason = "nothing else hides a variable from a library")]
+pub unsafe fn forget_variables() {
+    let ours =
+        |(name, _): (OsString, OsString)| name.to_str().is_some_and(|name| name.starts_with("OTEL_")).then_some(name);
+    for name in std::env::vars_os().filter_map(ours) {
+        // SAFETY: as the caller has promised.
+        unsafe { std::env::remove_var(name) };
+    }
+}
 
 /// Name of the instrumentation scope of spans and log records.
 pub const SCOPE: &str = "lineshaft";
@@ -157,7 +174,7 @@ impl Exporters {
         &self.resource
     }
 
-    /// What was read from the variables.
+    /// What was said.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
@@ -269,7 +286,7 @@ impl Exporters {
 }
 
 /// A URL without user, password and query.
-fn without_secrets(url: &str) -> String {
+pub fn without_secrets(url: &str) -> String {
     let bare = url.split(['?', '#']).next().unwrap_or_default();
     match bare.split_once("://") {
         Some((scheme, rest)) => {
@@ -312,7 +329,7 @@ mod tests {
         let line = exporters.summary();
         assert_eq!(
             line,
-            "exporting traces to http://127.0.0.1:9/base (http/protobuf), logs to http://127.0.0.1:4317 (grpc)"
+            "exporting traces to http://127.0.0.1:9/base/v1/traces (http/protobuf), logs to http://127.0.0.1:4317 (grpc)"
         );
         exporters.stop();
     }

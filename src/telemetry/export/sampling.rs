@@ -169,6 +169,7 @@ mod tests {
             "endpoint=localhost:14250",
             "endpoint=ftp://localhost",
             "endpoint=http://",
+            "endpoint=http://:14250",
             "pollingIntervalMs=0",
             "pollingIntervalMs=1s",
             "initialSamplingRate=2",

@@ -1,4 +1,5 @@
-//! Exporters of OTLP, with the certificates that the library does not read by itself.
+//! Exporters of OTLP, with the certificates that the library does not read by itself. What it would read by
+//! itself it does not find: see [`forget_variables`](super::forget_variables).
 //!
 //! The library keeps the reason to itself when a call over HTTP fails; so its client notes it down.
 
@@ -20,8 +21,7 @@ use opentelemetry_sdk::metrics::Temporality;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
-use tonic::codegen::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
-use tonic::codegen::http::{HeaderMap, HeaderName};
+use tonic::codegen::http::HeaderMap;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
@@ -69,7 +69,7 @@ macro_rules! over {
         match $destination {
             Destination::Collector(target) if target.protocol == Protocol::Grpc => {
                 let builder = builder.with_tonic().with_endpoint(&target.endpoint).with_timeout(target.timeout);
-                let builder = builder.with_interceptor(metadata(target));
+                let builder = builder.with_metadata(MetadataMap::from_headers(target.headers.clone()));
                 let builder = if target.gzip { builder.with_compression(Compression::Gzip) } else { builder };
                 match grpc_tls(target)? {
                     Some(tls) => builder.with_tls_config(tls).build()?,
@@ -111,17 +111,6 @@ pub(super) fn metrics(
     Ok(over!(MetricExporter::builder().with_temporality(temporality), to, counts))
 }
 
-/// Exactly the headers that were said: the library adds those of its own variables, which a file may overrule.
-fn metadata(
-    target: &Target,
-) -> impl FnMut(tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> + Clone + use<> {
-    let headers = MetadataMap::from_headers(target.headers.clone());
-    move |mut request| {
-        request.metadata_mut().clone_from(&headers);
-        Ok(request)
-    }
-}
-
 fn read(path: &Path) -> Result<Vec<u8>, TransportError> {
     std::fs::read(path).map_err(|source| TransportError::Pem { path: path.to_owned(), source })
 }
@@ -161,15 +150,11 @@ pub(super) struct Noting {
     counts: Arc<Counts>,
 }
 
-/// What the library says of a body; other headers are those of its own variables, which a file may overrule.
-const OF_BODY: [HeaderName; 4] = [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LENGTH, USER_AGENT];
-
 #[tonic::async_trait]
 impl HttpClient for Noting {
     async fn send_bytes(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let said = std::mem::replace(request.headers_mut(), self.headers.clone());
-        let of_body = OF_BODY.into_iter().filter_map(|name| Some((said.get(&name)?.clone(), name)));
-        request.headers_mut().extend(of_body.map(|(value, name)| (name, value)));
+        // The library would decode them once more.
+        request.headers_mut().extend(self.headers.clone());
         let answer = self.client.send_bytes(request).await;
         self.counts.note(answer.as_ref().err().map(|error| with_causes(&**error)));
         answer

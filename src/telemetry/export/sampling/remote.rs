@@ -14,12 +14,12 @@ use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{Sampler, SamplingResult, ShouldSample};
 use tokio::time::{MissedTickBehavior, timeout};
 use tonic::client::Grpc;
-use tonic::codegen::http::Uri;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
+use super::super::settings::is_endpoint;
 use super::super::transport::with_causes;
 use super::super::without_secrets;
 use super::strategy::{Answer, Question, Strategy};
@@ -61,7 +61,7 @@ impl Remote {
         for part in argument.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             let (name, value) = part.split_once('=')?;
             match name.trim() {
-                "endpoint" if Self::is_endpoint(value.trim()) => value.trim().clone_into(&mut remote.endpoint),
+                "endpoint" if is_endpoint(value.trim()) => value.trim().clone_into(&mut remote.endpoint),
                 "pollingIntervalMs" => {
                     let millis = value.trim().parse().ok().filter(|millis| *millis > 0)?;
                     remote.interval = Duration::from_millis(millis);
@@ -73,12 +73,6 @@ impl Remote {
             }
         }
         Some(remote)
-    }
-
-    /// Whether it is `http://host:port`, or `https://…`.
-    pub fn is_endpoint(text: &str) -> bool {
-        let uri = text.parse::<Uri>().ok();
-        uri.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
     }
 
     /// A sampler that follows the server, and what has to be done for it, for ever.

@@ -69,7 +69,8 @@ fn entity(text: &str) -> Option<Entity<'_>> {
 fn pairs(text: &str) -> Option<Pairs> {
     let pair = |pair: &str| {
         let (key, value) = pair.split_once('=')?;
-        (is_name(key) && !value.contains(['{', '}', '[', ']', '@', '='])).then(|| (key.to_owned(), decoded(value)))
+        let is_value = !value.contains(['{', '}', '[', ']', '@', '=']);
+        if is_name(key) && is_value { Some((key.to_owned(), decoded(value)?)) } else { None }
     };
     text.split(',').filter(|pair| !pair.is_empty()).map(pair).collect()
 }
@@ -108,6 +109,7 @@ mod tests {
             ("7up{a=b};{a=b};x{a=b}tail;x[a=b];x{a=b=c};x{=b}", "", 6),
             ("s{n=a}[version=1.0];s{n=a}[version=2.0]", "version=2.0 n=a", 1),
             ("s{n=a};s{n=b}", "n=b", 1),
+            ("s{n=%ZZ};t{n=b}", "n=b", 1),
             ("s{n=a}[v=1];t{m=b}[v=2]", "v=1 n=a v=2 m=b", 1),
             ("s{n=a}@not a url", "n=a", 0),
         ] {

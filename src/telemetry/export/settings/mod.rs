@@ -1,13 +1,16 @@
 //! What is exported where: everything that the variables of the OpenTelemetry specification can say.
 //!
 //! `variables` reads the environment, `otlp` those of its variables that name a collector, `entities` the one
-//! that describes what runs here, `declarative` the file that may stand for all of them. Variables win over `[telemetry]` of the configuration, one for a signal over
+//! that describes what runs here, `declarative` the file that may stand for all of them. `endpoint` and `words`
+//! are what they have in common. Variables win over `[telemetry]` of the configuration, one for a signal over
 //! the one for all. Nothing is exported unless an endpoint or an exporter is named.
 
 mod declarative;
+mod endpoint;
 mod entities;
 mod otlp;
 mod variables;
+mod words;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -20,11 +23,16 @@ use tonic::codegen::http::HeaderMap;
 use super::sampling::SamplerKind;
 use crate::telemetry::propagation::Formats;
 
+pub(super) use endpoint::is_endpoint;
+
 /// Variables of the environment.
 pub type Variables = HashMap<String, String>;
 
-/// What the specification calls no limit, in its own words "a very long time".
+/// What the specification calls no limit, in its own words "a very long time". Longer ones are as good as this.
 const NO_LIMIT: Duration = Duration::from_millis(u32::MAX as u64);
+
+/// What a queue of spans or log records may hold: more would be gigabytes when a collector is dead.
+const QUEUE_MAX: u64 = 1 << 20;
 
 /// One kind of telemetry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

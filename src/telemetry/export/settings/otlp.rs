@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
 use tonic::codegen::http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::variables::{Reader, decoded};
-use super::{Protocol, Signal, Target};
+use super::variables::Reader;
+use super::{Protocol, Signal, Target, endpoint, words};
 
 /// Longest that an export may take when nobody says otherwise.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
@@ -17,28 +18,78 @@ pub(super) struct Otlp<'a> {
     pub protocol: &'a str,
 }
 
+/// What is said of where the collector is.
+enum Place {
+    /// For this signal only, with its path.
+    Own(String),
+    /// For all signals.
+    All(String),
+    /// Nothing.
+    Unsaid,
+}
+
 impl Otlp<'_> {
-    pub fn has_endpoint(&self, reader: &Reader<'_>, signal: Signal) -> bool {
-        !self.endpoint.is_empty() || reader.of_signal(signal, "ENDPOINT").is_some()
+    /// The collector that somebody has named.
+    pub fn named(&self, reader: &mut Reader<'_>, signal: Signal) -> Option<Target> {
+        match self.place(reader, signal)? {
+            Place::Unsaid => None,
+            place => Some(self.target(reader, signal, place)),
+        }
     }
 
-    pub fn target(&self, reader: &mut Reader<'_>, signal: Signal) -> Target {
-        let own = reader.text(&format!("{}_ENDPOINT", own_prefix(signal))).map(str::to_owned);
-        let all = reader.text("OTEL_EXPORTER_OTLP_ENDPOINT").or(Some(self.endpoint).filter(|text| !text.is_empty()));
-        let all = all.map(str::to_owned);
-        let protocol = self.protocol(reader, signal, own.as_deref().or(all.as_deref()));
-        let endpoint = match own {
-            // As it stands, the specification says.
-            Some(own) => own,
-            None if protocol == Protocol::Grpc => all.unwrap_or_else(|| GRPC.to_owned()),
-            None => {
-                let base = all.unwrap_or_else(|| HTTP.to_owned());
-                format!("{}/v1/{}", base.trim_end_matches('/'), signal.name())
+    /// The same, or one on this machine; `None` when what was named cannot be used: what is meant for another
+    /// place does not go here.
+    pub fn named_or_usual(&self, reader: &mut Reader<'_>, signal: Signal) -> Option<Target> {
+        let place = self.place(reader, signal)?;
+        Some(self.target(reader, signal, place))
+    }
+
+    /// The first that can be used; `None` when there are only others.
+    fn place(&self, reader: &mut Reader<'_>, signal: Signal) -> Option<Place> {
+        let (own, all) = (format!("{}_ENDPOINT", own_prefix(signal)), "OTEL_EXPORTER_OTLP_ENDPOINT");
+        let mut wrong = false;
+        let mut usable = |reader: &mut Reader<'_>, name: &str, said: Option<String>| {
+            let said = said?;
+            // With which of them it is completed changes nothing about that.
+            let good = endpoint::is_endpoint(&endpoint::with_scheme(&said, Protocol::Http, true));
+            if !good {
+                wrong = true;
+                reader.ignore(name, endpoint::EXPECTED);
             }
+            good.then_some(said)
+        };
+        let said = reader.text(&own).map(str::to_owned);
+        if let Some(said) = usable(reader, &own, said) {
+            return Some(Place::Own(said));
+        }
+        // A variable that cannot be used counts as unset.
+        let said = reader.text(all).map(str::to_owned);
+        let configured = Some(self.endpoint.to_owned()).filter(|endpoint| !endpoint.is_empty());
+        let found = usable(reader, all, said).or_else(|| usable(reader, "telemetry.endpoint", configured));
+        match found {
+            Some(said) => Some(Place::All(said)),
+            None if wrong => None,
+            None => Some(Place::Unsaid),
+        }
+    }
+
+    fn target(&self, reader: &mut Reader<'_>, signal: Signal, place: Place) -> Target {
+        let said = match &place {
+            Place::Own(said) | Place::All(said) => Some(said.as_str()),
+            Place::Unsaid => None,
+        };
+        let protocol = self.protocol(reader, signal, said);
+        let endpoint = match place {
+            // As it stands, the specification says.
+            Place::Own(own) => own,
+            Place::All(all) if protocol == Protocol::Grpc => all,
+            Place::All(all) => endpoint::of_signal(&all, signal),
+            Place::Unsaid if protocol == Protocol::Grpc => GRPC.to_owned(),
+            Place::Unsaid => endpoint::of_signal(HTTP, signal),
         };
         Target {
             protocol,
-            endpoint: with_scheme(endpoint, protocol, insecure(reader, signal)),
+            endpoint: endpoint::with_scheme(&endpoint, protocol, insecure(reader, signal)),
             headers: headers(reader, signal),
             gzip: gzip(reader, signal),
             timeout: timeout(reader, signal),
@@ -57,7 +108,7 @@ impl Otlp<'_> {
                 _ => reader.ignore(&name, "expected grpc, http/protobuf or http/json"),
             }
         }
-        let usual = endpoint.is_some_and(|endpoint| endpoint.trim_end_matches('/').ends_with(":4317"));
+        let usual = endpoint.is_some_and(endpoint::is_usual_of_grpc);
         match self.protocol {
             "grpc" => Protocol::Grpc,
             "" if usual => Protocol::Grpc,
@@ -83,17 +134,8 @@ impl Reader<'_> {
     }
 }
 
-/// gRPC endpoints may come without a scheme; then they are secure unless said otherwise.
-pub(super) fn with_scheme(endpoint: String, protocol: Protocol, insecure: bool) -> String {
-    if endpoint.contains("://") {
-        return endpoint;
-    }
-    let plain = insecure || protocol != Protocol::Grpc;
-    format!("{}://{endpoint}", if plain { "http" } else { "https" })
-}
-
-fn insecure(reader: &Reader<'_>, signal: Signal) -> bool {
-    reader.of_signal(signal, "INSECURE").is_some_and(|(_, value)| value.eq_ignore_ascii_case("true"))
+fn insecure(reader: &mut Reader<'_>, signal: Signal) -> bool {
+    reader.of_signal(signal, "INSECURE").is_some_and(|(name, _)| reader.flag(&name))
 }
 
 /// Those pairs that can be sent.
@@ -110,7 +152,8 @@ fn headers(reader: &mut Reader<'_>, signal: Signal) -> HeaderMap {
 pub(super) fn header_list(text: &str) -> (HeaderMap, bool) {
     let parts = text.split_terminator(',').map(|pair| {
         let (key, value) = pair.split_once('=')?;
-        header(key.trim(), &decoded(value.trim()))
+        // A `%` that begins no byte stands for itself: tokens come with such.
+        header(key.trim(), &percent_decode_str(value.trim()).decode_utf8_lossy())
     });
     let parts: Vec<_> = parts.collect();
     let all = parts.iter().all(Option::is_some);
@@ -125,15 +168,8 @@ pub(super) fn header(name: &str, value: &str) -> Option<(HeaderName, HeaderValue
 }
 
 fn gzip(reader: &mut Reader<'_>, signal: Signal) -> bool {
-    let Some((name, value)) = reader.of_signal(signal, "COMPRESSION") else { return false };
-    match value.to_ascii_lowercase().as_str() {
-        "gzip" => true,
-        "none" => false,
-        _ => {
-            reader.ignore(&name, "expected gzip or none");
-            false
-        }
-    }
+    let name = reader.of_signal(signal, "COMPRESSION").map(|(name, _)| name);
+    name.and_then(|name| reader.meaning(&name, words::COMPRESSIONS)).unwrap_or(false)
 }
 
 fn timeout(reader: &mut Reader<'_>, signal: Signal) -> Duration {

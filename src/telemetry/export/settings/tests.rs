@@ -43,6 +43,120 @@ fn one_endpoint_is_for_all_signals_and_gets_their_paths_over_http() {
 }
 
 #[test]
+fn the_paths_of_signals_come_before_a_query() {
+    let settings = read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://h/base/?key=a/b")]);
+    let paths = ["traces", "metrics", "logs"].map(|signal| format!("http://h/base/v1/{signal}?key=a/b"));
+    assert_eq!(endpoints(&settings), paths.each_ref().map(|path| Some(path.as_str())));
+    let grpc = read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://h:4317/?key=1")]);
+    assert_eq!(target(&grpc, Signal::Logs).protocol, Protocol::Grpc);
+}
+
+#[test]
+fn an_endpoint_that_cannot_be_used_is_ignored_and_not_shown() {
+    for wrong in [
+        "ftp://hush",
+        "://hush:4317",
+        "http://:4318",
+        "http://me:hush@",
+        "http://me:hush@bad host",
+        "http://hush:99999",
+    ] {
+        let named = ("OTEL_EXPORTER_OTLP_ENDPOINT", wrong);
+        let settings = read(&[named]);
+        assert!(settings.is_silent(), "{wrong}: {settings:?}");
+        let [warning] = &settings.warnings[..] else { panic!("{wrong}: {:?}", settings.warnings) };
+        assert!(warning.starts_with("OTEL_EXPORTER_OTLP_ENDPOINT is ignored: expected http://"), "{warning}");
+        assert!(!warning.contains("hush"), "{warning}");
+        // Somebody has named another place than this machine.
+        let settings = read(&[named, ("OTEL_TRACES_EXPORTER", "otlp,console")]);
+        assert_eq!(settings.destinations(Signal::Traces), [&Destination::Lines(None)], "{wrong}");
+        // What is named besides counts.
+        let settings = read(&[named, ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://c:4318/logs")]);
+        assert_eq!(endpoints(&settings), [None, None, Some("http://c:4318/logs")], "{wrong}");
+        let own = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", wrong);
+        let settings = read(&[own, ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317")]);
+        assert_eq!(endpoints(&settings), [Some("http://c:4317"); 3], "{wrong}");
+        assert_eq!(settings.warnings.len(), 1, "{wrong}");
+        let configured = configured(&[], wrong, "");
+        assert!(
+            configured.is_silent() && configured.warnings[0].starts_with("telemetry.endpoint is ignored"),
+            "{wrong}"
+        );
+    }
+    for wrong in ["nonsense", "http://", "ftp://z"] {
+        let settings = read(&[("OTEL_TRACES_EXPORTER", "zipkin"), ("OTEL_EXPORTER_ZIPKIN_ENDPOINT", wrong)]);
+        assert!(settings.is_silent(), "{wrong}");
+        assert!(
+            settings.warnings[0].starts_with("OTEL_EXPORTER_ZIPKIN_ENDPOINT is ignored"),
+            "{:?}",
+            settings.warnings
+        );
+    }
+    let fine = ["http://[::1]:4318", "https://me:word@c", "http://c:4317/path"];
+    assert!(fine.iter().all(|fine| !read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", fine)]).is_silent()));
+}
+
+#[test]
+fn a_list_of_exporters_of_which_none_is_known_is_as_none() {
+    for listed in ["otlpp", ",", "jaeger,xray"] {
+        let settings = read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317"), ("OTEL_TRACES_EXPORTER", listed)]);
+        assert_eq!(endpoints(&settings)[0], Some("http://c:4317"), "{listed}");
+        let [warning] = &settings.warnings[..] else { panic!("{listed}: {:?}", settings.warnings) };
+        assert!(warning.starts_with("OTEL_TRACES_EXPORTER is ignored: "), "{warning}");
+        assert!(read(&[("OTEL_TRACES_EXPORTER", listed)]).is_silent(), "{listed}");
+    }
+    let partly = read(&[("OTEL_LOGS_EXPORTER", "otlpp,none"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317")]);
+    assert_eq!(endpoints(&partly)[2], None);
+    assert!(partly.warnings[0].starts_with("a part of OTEL_LOGS_EXPORTER is ignored: "), "{:?}", partly.warnings);
+}
+
+#[test]
+fn numbers_out_of_range_are_told_the_range() {
+    let any = "from 0 to 18446744073709551615";
+    for (name, value, range) in [
+        ("OTEL_EXPORTER_PROMETHEUS_PORT", "70000", "from 0 to 65535"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "0", "above 0"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "99999999999999999999", "from 1 to 18446744073709551615"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "99999999999999999999", any),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "0", "above 0"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "-1", "that is not negative"),
+        ("OTEL_EXPORTER_PROMETHEUS_PORT", "http", "from 0 to 65535"),
+    ] {
+        let settings =
+            read(&[(name, value), ("OTEL_TRACES_EXPORTER", "otlp"), ("OTEL_METRICS_EXPORTER", "prometheus,otlp")]);
+        assert_eq!(settings.warnings, [format!("{name} is ignored: expected a whole number {range}")], "{value}");
+        assert_eq!(settings.metrics[0].interval, Duration::from_mins(1));
+    }
+    let large = read(&[
+        ("OTEL_SPAN_EVENT_COUNT_LIMIT", "5000000000"),
+        ("OTEL_TRACES_EXPORTER", "otlp"),
+        ("OTEL_METRICS_EXPORTER", "otlp"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "18446744073709551615"),
+    ]);
+    assert_eq!((large.span_bounds.events, &large.warnings[..]), (Some(u32::MAX), &[][..]));
+    assert_eq!(large.metrics[0].interval, NO_LIMIT);
+    let queue = read(&[("OTEL_BLRP_MAX_QUEUE_SIZE", "2000000"), ("OTEL_LOGS_EXPORTER", "otlp")]);
+    assert_eq!(queue.logs[0].batching.queue_max, 1_048_576);
+    assert_eq!(queue.warnings, ["OTEL_BLRP_MAX_QUEUE_SIZE is more than a queue may hold: it holds 1048576"]);
+}
+
+#[test]
+fn attributes_that_are_not_encoded_as_specified_are_discarded_as_a_whole() {
+    for wrong in ["a=%ZZ,b=1", "b=1,a=%4", "a=100%", "a=%FF", "%+1=a"] {
+        let settings = read(&[("OTEL_RESOURCE_ATTRIBUTES", wrong)]);
+        assert_eq!(settings.attributes, [], "{wrong}");
+        assert!(settings.warnings[0].starts_with("OTEL_RESOURCE_ATTRIBUTES is ignored"), "{:?}", settings.warnings);
+    }
+}
+
+#[test]
+fn only_true_makes_a_connection_insecure() {
+    let settings = read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "c:4317"), ("OTEL_EXPORTER_OTLP_INSECURE", "yes")]);
+    assert_eq!(endpoints(&settings), [Some("https://c:4317"); 3]);
+    assert_eq!(settings.warnings, ["OTEL_EXPORTER_OTLP_INSECURE is ignored: expected true or false"]);
+}
+
+#[test]
 fn a_signals_own_variable_wins_and_its_endpoint_stands_as_it_is() {
     let settings = read(&[
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://all:4318"),

@@ -4,17 +4,18 @@
 //! specification demands.
 
 use std::fmt::Display;
-use std::str::FromStr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::metrics::Temporality;
+use percent_encoding::percent_decode_str;
 
-use super::entities;
 use super::otlp::Otlp;
+use super::words::{self, Words};
 use super::{
-    Batching, Destination, ExemplarFilter, MetricRoute, NO_LIMIT, RecordBounds, Route, Settings, Signal, SpanBounds,
-    Variables, Zipkin,
+    Batching, Destination, MetricRoute, NO_LIMIT, QUEUE_MAX, RecordBounds, Route, Settings, Signal, SpanBounds,
+    Variables, Zipkin, endpoint, entities,
 };
 use crate::telemetry::export::sampling::SamplerKind;
 use crate::telemetry::propagation::{Format, Formats};
@@ -26,7 +27,7 @@ pub(super) fn read(from: &Variables, endpoint: &str, protocol: &str) -> Settings
         disabled: reader.flag("OTEL_SDK_DISABLED"),
         sampler: reader.sampler(),
         propagators: reader.propagators(),
-        exemplars: reader.exemplars(),
+        exemplars: reader.meaning("OTEL_METRICS_EXEMPLAR_FILTER", words::EXEMPLAR_FILTERS).unwrap_or_default(),
         span_bounds: reader.span_bounds(),
         record_bounds: reader.record_bounds(),
         log_level: reader.log_level(),
@@ -88,7 +89,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn flag(&mut self, name: &str) -> bool {
+    pub fn flag(&mut self, name: &str) -> bool {
         match self.word(name).as_deref() {
             Some("true") => true,
             None | Some("false") => false,
@@ -99,24 +100,25 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn number<T: FromStr>(&mut self, name: &str) -> Option<T> {
-        let parsed = self.text(name)?.parse().ok();
-        if parsed.is_none() {
-            self.ignore(name, "expected a whole number that is not negative");
-        }
-        parsed
+    /// What one of these words stands for.
+    pub fn meaning<T: Copy>(&mut self, name: &str, words: &Words<T>) -> Option<T> {
+        let found = words::meaning(&self.word(name)?, words);
+        found.map_err(|why| self.ignore(name, why)).ok()
     }
 
-    fn positive(&mut self, name: &str) -> Option<usize> {
-        let found = self.number(name)?;
-        if found == 0 {
-            self.ignore(name, "expected a whole number above 0");
+    fn number(&mut self, name: &str, range: RangeInclusive<u64>) -> Option<u64> {
+        let said = self.text(name)?;
+        let found = said.parse().ok().filter(|number| range.contains(number));
+        if found.is_none() {
+            let too_large = said.bytes().all(|byte| byte.is_ascii_digit()) && said.bytes().any(|byte| byte != b'0');
+            let why = expected(&range, too_large);
+            self.ignore(name, why);
         }
-        (found > 0).then_some(found)
+        found
     }
 
     fn millis(&mut self, name: &str) -> Option<Duration> {
-        self.number(name).map(Duration::from_millis)
+        self.number(name, 0..=u64::MAX).map(|millis| Duration::from_millis(millis).min(NO_LIMIT))
     }
 
     /// As [`Reader::millis`], and 0 is no limit.
@@ -125,8 +127,13 @@ impl<'a> Reader<'a> {
     }
 
     fn batching(&mut self, prefix: &str, delay: u64) -> Batching {
-        let queue_max = self.positive(&format!("{prefix}_MAX_QUEUE_SIZE")).unwrap_or(2_048).min(1 << 20);
-        let batch_max = self.positive(&format!("{prefix}_MAX_EXPORT_BATCH_SIZE")).unwrap_or(512);
+        let name = format!("{prefix}_MAX_QUEUE_SIZE");
+        let queue_max = self.number(&name, 1..=u64::MAX).unwrap_or(2_048);
+        if queue_max > QUEUE_MAX {
+            self.warn(format!("{name} is more than a queue may hold: it holds {QUEUE_MAX}"));
+        }
+        let queue_max = size(queue_max.min(QUEUE_MAX));
+        let batch_max = self.number(&format!("{prefix}_MAX_EXPORT_BATCH_SIZE"), 1..=u64::MAX).map_or(512, size);
         Batching {
             delay: self.millis(&format!("{prefix}_SCHEDULE_DELAY")).unwrap_or(Duration::from_millis(delay)),
             timeout: self.timeout(&format!("{prefix}_EXPORT_TIMEOUT")).unwrap_or(Duration::from_secs(30)),
@@ -135,41 +142,55 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A bound of a span; larger ones are none.
+    fn count(&mut self, name: &str) -> Option<u32> {
+        self.number(name, 0..=u64::MAX).map(|count| u32::try_from(count).unwrap_or(u32::MAX))
+    }
+
+    fn size(&mut self, name: &str) -> Option<usize> {
+        self.number(name, 0..=u64::MAX).map(size)
+    }
+
     fn span_bounds(&mut self) -> SpanBounds {
-        let attributes = self.number("OTEL_ATTRIBUTE_COUNT_LIMIT");
-        let value_length = self.number("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT");
+        let attributes = self.count("OTEL_ATTRIBUTE_COUNT_LIMIT");
+        let value_length = self.size("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT");
         SpanBounds {
-            attributes: self.number("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT").or(attributes),
-            events: self.number("OTEL_SPAN_EVENT_COUNT_LIMIT"),
-            links: self.number("OTEL_SPAN_LINK_COUNT_LIMIT"),
-            event_attributes: self.number("OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT").or(attributes),
-            link_attributes: self.number("OTEL_LINK_ATTRIBUTE_COUNT_LIMIT").or(attributes),
-            value_length: self.number("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT").or(value_length),
+            attributes: self.count("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT").or(attributes),
+            events: self.count("OTEL_SPAN_EVENT_COUNT_LIMIT"),
+            links: self.count("OTEL_SPAN_LINK_COUNT_LIMIT"),
+            event_attributes: self.count("OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT").or(attributes),
+            link_attributes: self.count("OTEL_LINK_ATTRIBUTE_COUNT_LIMIT").or(attributes),
+            value_length: self.size("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT").or(value_length),
         }
     }
 
     fn record_bounds(&mut self) -> RecordBounds {
-        let attributes = self.number("OTEL_ATTRIBUTE_COUNT_LIMIT");
-        let value_length = self.number("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT");
+        let attributes = self.size("OTEL_ATTRIBUTE_COUNT_LIMIT");
+        let value_length = self.size("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT");
         RecordBounds {
-            attributes: self.number("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT").or(attributes),
-            value_length: self.number("OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT").or(value_length),
+            attributes: self.size("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT").or(attributes),
+            value_length: self.size("OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT").or(value_length),
         }
     }
 
     /// Without a word about exporters, a signal goes to the collector that is named.
     fn exporters(&mut self, signal: Signal, otlp: &Otlp<'_>) -> Exporters {
         let name = format!("OTEL_{}_EXPORTER", signal.name().to_ascii_uppercase());
-        let mut found = Exporters::default();
-        let Some(listed) = self.word(&name) else {
-            if otlp.has_endpoint(self, signal) {
-                found.to.push(Destination::Collector(otlp.target(self, signal)));
-            }
-            return found;
-        };
+        self.listed_exporters(&name, signal, otlp).unwrap_or_else(|| Exporters {
+            to: otlp.named(self, signal).map(Destination::Collector).into_iter().collect(),
+            ..Exporters::default()
+        })
+    }
+
+    /// `None` when the variable names none that is known.
+    fn listed_exporters(&mut self, name: &str, signal: Signal, otlp: &Otlp<'_>) -> Option<Exporters> {
+        let listed = self.word(name)?;
+        let (mut found, mut known, mut unknown) = (Exporters::default(), false, Vec::new());
         for exporter in listed.split(',').map(str::trim).filter(|exporter| !exporter.is_empty()) {
             match (exporter, signal) {
-                ("otlp", _) => found.add(Destination::Collector(otlp.target(self, signal))),
+                ("otlp", _) => {
+                    otlp.named_or_usual(self, signal).into_iter().for_each(|to| found.add(Destination::Collector(to)));
+                }
                 ("otlp/stdout", _) | ("console", Signal::Traces | Signal::Metrics) => {
                     found.add(Destination::Lines(None));
                 }
@@ -178,73 +199,54 @@ impl<'a> Reader<'a> {
                 ("zipkin", Signal::Traces) => found.zipkin = true,
                 ("prometheus", Signal::Metrics) => found.prometheus = true,
                 (other, _) => {
-                    let own = ["zipkin, ", "prometheus, ", ""][signal as usize];
-                    let known =
-                        format_args!("{other:?} is not known; those are otlp, {own}console, otlp/stdout and none");
-                    self.ignore(&name, known);
+                    unknown.push(format!("{other:?}"));
+                    continue;
                 }
             }
+            known = true;
         }
-        found
+        if !known || !unknown.is_empty() {
+            let own = ["zipkin, ", "prometheus, ", ""][signal as usize];
+            let those = format_args!("those are otlp, {own}console, otlp/stdout and none");
+            let part = if known { "a part of " } else { "" };
+            let what = if unknown.is_empty() {
+                "it names no exporter".to_owned()
+            } else {
+                unknown.join(", ") + " is not known"
+            };
+            self.warn(format!("{part}{name} is ignored: {what}; {those}"));
+        }
+        known.then_some(found)
     }
 
+    /// Where nobody has named a place, the one on this machine.
     fn zipkin(&mut self, wanted: bool, batching: Batching) -> Option<Zipkin> {
-        let endpoint = self.text("OTEL_EXPORTER_ZIPKIN_ENDPOINT").unwrap_or("http://localhost:9411/api/v2/spans");
-        let endpoint = endpoint.to_owned();
+        let name = "OTEL_EXPORTER_ZIPKIN_ENDPOINT";
+        let endpoint = self.text(name).unwrap_or("http://localhost:9411/api/v2/spans").to_owned();
+        let usable = endpoint::is_endpoint(&endpoint);
+        if !usable {
+            self.ignore(name, endpoint::EXPECTED);
+        }
         let timeout = self.timeout("OTEL_EXPORTER_ZIPKIN_TIMEOUT").unwrap_or(Duration::from_secs(10));
-        wanted.then_some(Zipkin { endpoint, timeout, batching })
+        (wanted && usable).then_some(Zipkin { endpoint, timeout, batching })
     }
 
     fn prometheus(&mut self, wanted: bool) -> Option<(String, u16)> {
         let host = self.text("OTEL_EXPORTER_PROMETHEUS_HOST").unwrap_or("localhost").to_owned();
-        let port = self.number("OTEL_EXPORTER_PROMETHEUS_PORT").unwrap_or(9_464);
+        let port = self.number("OTEL_EXPORTER_PROMETHEUS_PORT", 0..=u16::MAX.into());
+        let port = port.and_then(|port| u16::try_from(port).ok()).unwrap_or(9_464);
         wanted.then_some((host, port))
     }
 
     fn metric_routes(&mut self, to: Vec<Destination>) -> Vec<MetricRoute> {
-        let interval = self.millis("OTEL_METRIC_EXPORT_INTERVAL").filter(|interval| !interval.is_zero());
-        let interval = interval.unwrap_or(Duration::from_mins(1));
+        let interval = self.number("OTEL_METRIC_EXPORT_INTERVAL", 1..=u64::MAX).unwrap_or(60_000);
+        let interval = Duration::from_millis(interval).min(NO_LIMIT);
         let timeout = self.timeout("OTEL_METRIC_EXPORT_TIMEOUT").unwrap_or(Duration::from_secs(30));
-        let (temporality, exponential) = (self.temporality(), self.exponential());
-        to.into_iter().map(|to| MetricRoute { to, interval, timeout, temporality, exponential }).collect()
-    }
-
-    fn temporality(&mut self) -> Temporality {
         let name = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
-        match self.word(name).as_deref() {
-            None | Some("cumulative") => Temporality::Cumulative,
-            Some("delta") => Temporality::Delta,
-            Some("lowmemory") => Temporality::LowMemory,
-            Some(_) => {
-                self.ignore(name, "expected cumulative, delta or lowmemory");
-                Temporality::Cumulative
-            }
-        }
-    }
-
-    fn exponential(&mut self) -> bool {
+        let temporality = self.meaning(name, words::TEMPORALITIES).unwrap_or(Temporality::Cumulative);
         let name = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
-        match self.word(name).as_deref() {
-            None | Some("explicit_bucket_histogram") => false,
-            Some("base2_exponential_bucket_histogram") => true,
-            Some(_) => {
-                self.ignore(name, "expected explicit_bucket_histogram or base2_exponential_bucket_histogram");
-                false
-            }
-        }
-    }
-
-    fn exemplars(&mut self) -> ExemplarFilter {
-        let name = "OTEL_METRICS_EXEMPLAR_FILTER";
-        match self.word(name).as_deref() {
-            None | Some("trace_based") => ExemplarFilter::TraceBased,
-            Some("always_on") => ExemplarFilter::AlwaysOn,
-            Some("always_off") => ExemplarFilter::AlwaysOff,
-            Some(_) => {
-                self.ignore(name, "expected trace_based, always_on or always_off");
-                ExemplarFilter::TraceBased
-            }
-        }
+        let exponential = self.meaning(name, words::AGGREGATIONS).unwrap_or(false);
+        to.into_iter().map(|to| MetricRoute { to, interval, timeout, temporality, exponential }).collect()
     }
 
     fn log_level(&mut self) -> Option<&'static str> {
@@ -287,7 +289,7 @@ impl<'a> Reader<'a> {
         let listed = self.text("OTEL_RESOURCE_ATTRIBUTES").map(pairs);
         let listed = listed.unwrap_or_else(|| Some(Vec::new())).unwrap_or_else(|| {
             // All or nothing, the specification says.
-            self.ignore("OTEL_RESOURCE_ATTRIBUTES", "expected key=value pairs with commas between them");
+            self.ignore("OTEL_RESOURCE_ATTRIBUTES", PAIRS);
             Vec::new()
         });
         let name = self.text("OTEL_SERVICE_NAME").map(|name| ("service.name".to_owned(), name.to_owned()));
@@ -315,24 +317,36 @@ pub(super) fn propagators_of(listed: &str) -> (Formats, Option<String>) {
     (found, complaint)
 }
 
+/// What [`pairs`] reads, for people.
+pub(super) const PAIRS: &str = "expected percent-encoded key=value pairs with commas between them";
+
 /// `key=value` pairs with commas between them, both percent-encoded; `None` when something else is among them.
 pub(super) fn pairs(text: &str) -> Option<Vec<(String, String)>> {
     let parts = text.split(',').map(str::trim).filter(|pair| !pair.is_empty());
     let pair = |pair: &str| {
         let (key, value) = pair.split_once('=')?;
-        (!key.trim().is_empty()).then(|| (decoded(key.trim()), decoded(value.trim())))
+        let key = key.trim();
+        if key.is_empty() { None } else { Some((decoded(key)?, decoded(value.trim())?)) }
     };
     parts.map(pair).collect()
 }
 
-pub(super) fn decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        let hex = tail.get(..2).and_then(|two| std::str::from_utf8(two).ok());
-        let byte = hex.filter(|_| *first == b'%').and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        bytes.push(byte.unwrap_or(*first));
-        rest = if byte.is_some() { &tail[2..] } else { tail };
+/// `None` when a `%` begins no byte, or the bytes are no text.
+pub(super) fn decoded(text: &str) -> Option<String> {
+    let is_byte = |after: &str| after.len() >= 2 && after.bytes().take(2).all(|digit| digit.is_ascii_hexdigit());
+    let decoded = percent_decode_str(text).decode_utf8().ok()?;
+    text.split('%').skip(1).all(is_byte).then(|| decoded.into_owned())
+}
+
+/// A whole number of this range, for people.
+pub(super) fn expected(range: &RangeInclusive<u64>, too_large: bool) -> String {
+    match (range.start(), range.end()) {
+        (0, &u64::MAX) if !too_large => "expected a whole number that is not negative".to_owned(),
+        (1, &u64::MAX) if !too_large => "expected a whole number above 0".to_owned(),
+        (least, most) => format!("expected a whole number from {least} to {most}"),
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn size(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }

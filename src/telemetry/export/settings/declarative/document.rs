@@ -25,6 +25,38 @@ pub(super) struct Number(pub f64);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Flag(pub bool);
 
+/// True or false, as YAML writes it. What comes from a variable is text.
+pub(super) fn truth(value: &Value) -> Option<bool> {
+    match value.as_str() {
+        Some(text) => text.to_ascii_lowercase().parse().ok(),
+        None => value.as_bool(),
+    }
+}
+
+/// A whole number, as YAML writes it: also hexadecimal or octal. What comes from a variable is text.
+pub(super) fn whole(value: &Value) -> Option<i128> {
+    let Some(text) = value.as_str() else {
+        return value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from));
+    };
+    let based = text.strip_prefix("0x").map(|digits| (digits, 16));
+    match based.or_else(|| text.strip_prefix("0o").map(|digits| (digits, 8))) {
+        // Digits and nothing else: no sign may stand there.
+        Some((digits, base)) if digits.bytes().all(|digit| digit.is_ascii_alphanumeric()) => {
+            i128::from_str_radix(digits, base).ok()
+        }
+        Some(_) => None,
+        None => text.parse().ok(),
+    }
+}
+
+/// A number, as YAML writes it; not an endless one. What comes from a variable is text.
+pub(super) fn number(value: &Value) -> Option<f64> {
+    let Some(text) = value.as_str() else { return value.as_f64() };
+    #[expect(clippy::cast_precision_loss, reason = "so does whoever writes so many digits")]
+    let based = || whole(value).map(|number| number as f64);
+    text.parse().ok().filter(|number: &f64| number.is_finite()).or_else(based)
+}
+
 /// What `read` makes of the value. An error does not show it: a variable may hold a secret.
 fn lenient<'de, D: Deserializer<'de>, T>(
     deserializer: D,
@@ -37,31 +69,20 @@ fn lenient<'de, D: Deserializer<'de>, T>(
 
 impl<'de> Deserialize<'de> for Whole {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let read = |value: &Value| match value {
-            Value::String(text) => match text.strip_prefix("0x") {
-                Some(digits) => u64::from_str_radix(digits, 16).ok(),
-                None => text.parse().ok(),
-            },
-            _ => value.as_u64(),
-        };
+        let read = |value: &Value| whole(value)?.try_into().ok();
         lenient(deserializer, "a whole number that is not negative", read).map(Self)
     }
 }
 
 impl<'de> Deserialize<'de> for Number {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let read = |value: &Value| value.as_str().map_or_else(|| value.as_f64(), |text| text.parse().ok());
-        lenient(deserializer, "a number", read).map(Self)
+        lenient(deserializer, "a number", number).map(Self)
     }
 }
 
 impl<'de> Deserialize<'de> for Flag {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let read = |value: &Value| match value.as_str() {
-            Some(text) => text.to_ascii_lowercase().parse().ok(),
-            None => value.as_bool(),
-        };
-        lenient(deserializer, "true or false", read).map(Self)
+        lenient(deserializer, "true or false", truth).map(Self)
     }
 }
 
@@ -197,6 +218,31 @@ pub(super) enum Exporter {
     #[serde(rename = "otlp_file/development")]
     OtlpFile(Option<OtlpFile>),
     Console(Option<Console>),
+}
+
+impl Exporter {
+    /// As the schema names it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::OtlpHttp(_) => "otlp_http",
+            Self::OtlpGrpc(_) => "otlp_grpc",
+            Self::OtlpFile(_) => "otlp_file/development",
+            Self::Console(_) => "console",
+        }
+    }
+
+    /// What it prefers of points: their temporality, and how histograms are made.
+    pub fn preferences(&self) -> (Option<&str>, Option<&str>) {
+        let (temporality, aggregation) = match self {
+            Self::OtlpHttp(Some(said)) | Self::OtlpGrpc(Some(said)) => {
+                (&said.temporality_preference, &said.default_histogram_aggregation)
+            }
+            Self::OtlpFile(Some(said)) => (&said.temporality_preference, &said.default_histogram_aggregation),
+            Self::Console(Some(said)) => (&said.temporality_preference, &said.default_histogram_aggregation),
+            Self::OtlpHttp(None) | Self::OtlpGrpc(None) | Self::OtlpFile(None) | Self::Console(None) => (&None, &None),
+        };
+        (temporality.as_deref(), aggregation.as_deref())
+    }
 }
 
 /// An exporter over HTTP or gRPC, of points or of anything else.

@@ -1,5 +1,6 @@
 //! What the file says about spans, points and log records, as settings.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,9 +11,10 @@ use super::document::{
     Processor, Prometheus, PullExporter, Ratio, Reader, Sampler, Simple, Tls, TracerProvider, Whole,
 };
 use crate::telemetry::export::sampling::{Remote, Root, SamplerKind};
+use crate::telemetry::export::settings::words::{self, Words};
 use crate::telemetry::export::settings::{
-    Batching, Destination, ExemplarFilter, MetricRoute, NO_LIMIT, Protocol, RecordBounds, Route, Settings, Signal,
-    SpanBounds, Target, otlp,
+    Batching, Destination, MetricRoute, NO_LIMIT, Protocol, QUEUE_MAX, RecordBounds, Route, Settings, Signal,
+    SpanBounds, Target, endpoint, otlp, variables,
 };
 
 /// An error, by the path of what it is about.
@@ -52,54 +54,36 @@ pub(super) fn metrics(settings: &mut Settings, said: MeterProvider) -> Result<()
             Reader::Pull(pull) => {
                 let PullExporter::Prometheus(said) = pull.exporter;
                 let Prometheus { host, port } = said.unwrap_or_default();
-                let port = port.map_or(Ok(9_464), |port| u16::try_from(port.0));
-                let port = port.map_err(|_| format!("{path}.pull.exporter.prometheus/development.port: too large"))?;
+                let path = format!("{path}.pull.exporter.prometheus/development");
+                let port = within(port, 0..=u16::MAX.into(), &path, "port")?;
+                let port = port.and_then(|port| u16::try_from(port).ok()).unwrap_or(9_464);
                 settings.prometheus = Some((host.unwrap_or_else(|| "localhost".to_owned()), port));
             }
         }
     }
-    settings.exemplars = match said.exemplar_filter.as_deref() {
-        None | Some("trace_based") => ExemplarFilter::TraceBased,
-        Some("always_on") => ExemplarFilter::AlwaysOn,
-        Some("always_off") => ExemplarFilter::AlwaysOff,
-        Some(_) => return Err("meter_provider.exemplar_filter: expected trace_based, always_on or always_off".into()),
-    };
+    let filter = meaning(said.exemplar_filter.as_deref(), words::EXEMPLAR_FILTERS, "meter_provider.exemplar_filter")?;
+    settings.exemplars = filter.unwrap_or_default();
     Ok(())
 }
 
+/// What a word stands for, if there is one.
+fn meaning<T: Copy>(said: Option<&str>, words: &Words<T>, path: &str) -> Result<Option<T>, Refused> {
+    let found = said.map(|said| words::meaning(said, words)).transpose();
+    found.map_err(|why| format!("{path}: {why}"))
+}
+
 fn metric_route(said: Periodic, path: &str) -> Result<MetricRoute, Refused> {
+    let interval = within(said.interval, 1..=u64::MAX, &format!("{path}.periodic"), "interval")?;
     let path = format!("{path}.periodic.exporter");
-    let (temporality, aggregation) = match &said.exporter {
-        Exporter::OtlpHttp(Some(otlp)) | Exporter::OtlpGrpc(Some(otlp)) => {
-            (otlp.temporality_preference.as_deref(), otlp.default_histogram_aggregation.as_deref())
-        }
-        Exporter::OtlpFile(Some(file)) => {
-            (file.temporality_preference.as_deref(), file.default_histogram_aggregation.as_deref())
-        }
-        Exporter::Console(Some(console)) => {
-            (console.temporality_preference.as_deref(), console.default_histogram_aggregation.as_deref())
-        }
-        _ => (None, None),
-    };
-    let temporality = match temporality {
-        None | Some("cumulative") => Temporality::Cumulative,
-        Some("delta") => Temporality::Delta,
-        Some("low_memory") => Temporality::LowMemory,
-        Some(_) => return Err(format!("{path}.temporality_preference: expected cumulative, delta or low_memory")),
-    };
-    let exponential = match aggregation {
-        None | Some("explicit_bucket_histogram") => false,
-        Some("base2_exponential_bucket_histogram") => true,
-        Some(_) => {
-            let known = "explicit_bucket_histogram or base2_exponential_bucket_histogram";
-            return Err(format!("{path}.default_histogram_aggregation: expected {known}"));
-        }
-    };
+    let (temporality, aggregation) = said.exporter.preferences();
+    let place = |field: &str| format!("{path}.{}.{field}", said.exporter.name());
+    let temporality = meaning(temporality, words::TEMPORALITIES, &place("temporality_preference"))?;
+    let exponential = meaning(aggregation, words::AGGREGATIONS, &place("default_histogram_aggregation"))?;
     Ok(MetricRoute {
-        interval: millis(said.interval, 60_000).max(Duration::from_millis(1)),
+        interval: Duration::from_millis(interval.unwrap_or(60_000)).min(NO_LIMIT),
         timeout: timeout(said.timeout, 30_000),
-        temporality,
-        exponential,
+        temporality: temporality.unwrap_or(Temporality::Cumulative),
+        exponential: exponential.unwrap_or(false),
         to: destination(said.exporter, Signal::Metrics, &path)?,
     })
 }
@@ -126,12 +110,12 @@ fn routes(said: Vec<Processor>, signal: Signal, delay: u64) -> Result<Vec<Route>
 }
 
 fn batching(said: &Batch, delay: u64, path: &str) -> Result<Batching, Refused> {
-    let positive = |said: Option<Whole>, usual: usize, field: &str| match size(said) {
-        Some(0) => Err(format!("{path}.batch.{field}: expected a whole number above 0")),
-        said => Ok(said.unwrap_or(usual).min(1 << 20)),
+    let path = format!("{path}.batch");
+    let items = |said: Option<Whole>, usual: usize, field: &str| {
+        within(said, 1..=QUEUE_MAX, &path, field).map(|said| size(said.map(Whole)).unwrap_or(usual))
     };
-    let queue_max = positive(said.max_queue_size, 2_048, "max_queue_size")?;
-    let batch_max = positive(said.max_export_batch_size, 512, "max_export_batch_size")?;
+    let queue_max = items(said.max_queue_size, 2_048, "max_queue_size")?;
+    let batch_max = items(said.max_export_batch_size, 512, "max_export_batch_size")?;
     Ok(Batching {
         delay: millis(said.schedule_delay, delay),
         timeout: timeout(said.export_timeout, 30_000),
@@ -150,7 +134,7 @@ fn destination(said: Exporter, signal: Signal, path: &str) -> Result<Destination
                 Some("json") => Protocol::HttpJson,
                 Some(_) => return Err(format!("{path}.encoding: expected protobuf or json")),
             };
-            let usual = format!("{}/v1/{}", otlp::HTTP, signal.name());
+            let usual = endpoint::of_signal(otlp::HTTP, signal);
             Ok(Destination::Collector(target(said, protocol, usual, &path)?))
         }
         Exporter::OtlpGrpc(said) => {
@@ -187,17 +171,17 @@ fn target(said: Otlp, protocol: Protocol, usual: String, path: &str) -> Result<T
         let (name, value) = otlp::header(&header.name, &value).ok_or_else(malformed)?;
         headers.insert(name, value);
     }
-    let gzip = match said.compression.as_deref() {
-        None | Some("none") => false,
-        Some("gzip") => true,
-        Some(_) => return Err(refused("compression", "expected gzip or none")),
-    };
+    let gzip = meaning(said.compression.as_deref(), words::COMPRESSIONS, &format!("{path}.compression"))?;
     let insecure = insecure.is_some_and(|insecure| insecure.0);
+    let endpoint = endpoint::with_scheme(&said.endpoint.unwrap_or(usual), protocol, insecure);
+    if !endpoint::is_endpoint(&endpoint) {
+        return Err(refused("endpoint", endpoint::EXPECTED));
+    }
     Ok(Target {
         protocol,
-        endpoint: otlp::with_scheme(said.endpoint.unwrap_or(usual), protocol, insecure),
+        endpoint,
         headers,
-        gzip,
+        gzip: gzip.unwrap_or(false),
         timeout: timeout(said.timeout, 10_000),
         certificate: ca_file.map(PathBuf::from),
         identity: cert_file.map(PathBuf::from).zip(key_file.map(PathBuf::from)),
@@ -237,7 +221,6 @@ fn root(said: &Sampler, path: &str) -> Result<Root, Refused> {
 }
 
 fn remote(said: &JaegerRemote, path: &str) -> Result<Root, Refused> {
-    let usual = Remote::default();
     let initial_share = match root(&said.initial_sampler, &format!("{path}.initial_sampler"))? {
         Root::On => 1.0,
         Root::Off => 0.0,
@@ -247,13 +230,11 @@ fn remote(said: &JaegerRemote, path: &str) -> Result<Root, Refused> {
         }
     };
     let endpoint = said.endpoint.clone();
-    if !Remote::is_endpoint(&endpoint) {
-        return Err(format!("{path}.endpoint: expected http://host:port or https://host:port"));
+    if !endpoint::is_endpoint(&endpoint) {
+        return Err(format!("{path}.endpoint: {}", endpoint::EXPECTED));
     }
-    let interval = said.interval.map_or(usual.interval, |millis| Duration::from_millis(millis.0));
-    if interval.is_zero() {
-        return Err(format!("{path}.interval: expected at least 1"));
-    }
+    let interval = within(said.interval, 1..=u64::MAX, path, "interval")?;
+    let interval = interval.map_or(Remote::default().interval, Duration::from_millis);
     Ok(Root::JaegerRemote(Remote { endpoint, interval, initial_share }))
 }
 
@@ -272,6 +253,16 @@ fn check_followed(said: &ParentBased) -> Result<(), &'static str> {
         }
     }
     Ok(())
+}
+
+/// A whole number of a range, if there is one.
+fn within(said: Option<Whole>, range: RangeInclusive<u64>, path: &str, field: &str) -> Result<Option<u64>, Refused> {
+    match said {
+        Some(Whole(said)) if !range.contains(&said) => {
+            Err(format!("{path}.{field}: {}", variables::expected(&range, said > *range.end())))
+        }
+        said => Ok(said.map(|said| said.0)),
+    }
 }
 
 fn millis(said: Option<Whole>, usual: u64) -> Duration {

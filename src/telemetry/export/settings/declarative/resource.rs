@@ -3,14 +3,13 @@
 use opentelemetry::{Array, KeyValue, StringValue, Value as Told};
 use serde_json::Value;
 
-use super::document::{Attribute, AttributeType, Resource};
+use super::document::{Attribute, AttributeType, Resource, number, truth, whole};
 use crate::telemetry::export::settings::variables;
 
 /// Those of the list first, so that the others win.
 pub(super) fn attributes(resource: Resource) -> Result<Vec<KeyValue>, String> {
     let listed = resource.attributes_list.as_deref().unwrap_or_default();
-    let listed = variables::pairs(listed)
-        .ok_or("resource.attributes_list: expected key=value pairs with commas between them")?;
+    let listed = variables::pairs(listed).ok_or_else(|| format!("resource.attributes_list: {}", variables::PAIRS))?;
     let mut found: Vec<_> = listed.into_iter().map(|(key, value)| KeyValue::new(key, value)).collect();
     for (at, Attribute { name, value, kind }) in resource.attributes.unwrap_or_default().into_iter().enumerate() {
         let Some(value) = value else { continue };
@@ -39,11 +38,11 @@ fn told(value: &Value, kind: AttributeType) -> Option<Told> {
     Some(match kind {
         AttributeType::String => text(value)?.into(),
         AttributeType::Bool => truth(value)?.into(),
-        AttributeType::Int => whole(value)?.into(),
+        AttributeType::Int => int(value)?.into(),
         AttributeType::Double => number(value)?.into(),
         AttributeType::StringArray => Told::Array(Array::String(all(value, text)?)),
         AttributeType::BoolArray => Told::Array(Array::Bool(all(value, truth)?)),
-        AttributeType::IntArray => Told::Array(Array::I64(all(value, whole)?)),
+        AttributeType::IntArray => Told::Array(Array::I64(all(value, int)?)),
         AttributeType::DoubleArray => Told::Array(Array::F64(all(value, number)?)),
     })
 }
@@ -56,16 +55,6 @@ fn text(value: &Value) -> Option<StringValue> {
     value.as_str().map(|text| text.to_owned().into())
 }
 
-// What comes from a variable is text.
-
-fn truth(value: &Value) -> Option<bool> {
-    value.as_str().map_or_else(|| value.as_bool(), |text| text.parse().ok())
-}
-
-fn whole(value: &Value) -> Option<i64> {
-    value.as_str().map_or_else(|| value.as_i64(), |text| text.parse().ok())
-}
-
-fn number(value: &Value) -> Option<f64> {
-    value.as_str().map_or_else(|| value.as_f64(), |text| text.parse().ok())
+fn int(value: &Value) -> Option<i64> {
+    whole(value)?.try_into().ok()
 }

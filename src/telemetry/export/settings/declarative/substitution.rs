@@ -21,23 +21,21 @@ pub(super) fn substitute(value: &mut Value, variables: &Variables) -> Result<(),
     }
 }
 
-/// From left to right; what a variable holds is not looked at again.
+/// What stands between two escapes is for itself: no reference reaches over one.
 fn substituted(text: &str, variables: &Variables) -> Result<String, String> {
+    let pieces: Result<Vec<_>, _> = text.split("$$").map(|piece| piece_of(piece, variables)).collect();
+    Ok(pieces?.join("$"))
+}
+
+/// From left to right; what a variable holds is not looked at again.
+fn piece_of(text: &str, variables: &Variables) -> Result<String, String> {
     let mut found = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some(at) = rest.find('$') {
-        let (before, after) = rest.split_at(at);
+    while let Some((before, after)) = rest.split_once("${") {
+        let Some((reference, tail)) = after.split_once('}') else { break };
         found.push_str(before);
-        if let Some(escaped) = after.strip_prefix("$$") {
-            found.push('$');
-            rest = escaped;
-        } else if let Some((reference, tail)) = after.strip_prefix("${").and_then(|after| after.split_once('}')) {
-            found.push_str(&resolved(reference, variables)?);
-            rest = tail;
-        } else {
-            found.push('$');
-            rest = &after[1..];
-        }
+        found.push_str(&resolved(reference, variables)?);
+        rest = tail;
     }
     found.push_str(rest);
     Ok(found)
@@ -63,7 +61,10 @@ mod tests {
     fn after(text: &str) -> Result<Value, String> {
         let variables = [
             ("STRING_VALUE", "value"),
+            ("BOOL_VALUE", "true"),
+            ("INT_VALUE", "1"),
             ("FLOAT_VALUE", "1.1"),
+            ("HEX_VALUE", "0xdeadbeef"),
             ("INVALID_MAP_VALUE", "value\nkey:value"),
             ("DO_NOT_REPLACE_ME", "Never use this value"),
             ("REPLACE_ME", "${DO_NOT_REPLACE_ME}"),
@@ -78,6 +79,10 @@ mod tests {
     fn references_become_what_the_table_of_the_specification_says() {
         for (input, output) in [
             ("${STRING_VALUE}", "value"),
+            ("${BOOL_VALUE}", "true"),
+            ("${INT_VALUE}", "1"),
+            ("${FLOAT_VALUE}", "1.1"),
+            ("${HEX_VALUE}", "0xdeadbeef"),
             ("${env:STRING_VALUE}", "value"),
             ("${INVALID_MAP_VALUE}", "value\nkey:value"),
             ("foo ${STRING_VALUE} ${FLOAT_VALUE}", "foo value 1.1"),
@@ -89,6 +94,8 @@ mod tests {
             ("$$$${STRING_VALUE}", "$${STRING_VALUE}"),
             ("$${STRING_VALUE:-fallback}", "${STRING_VALUE:-fallback}"),
             ("$${STRING_VALUE:-${STRING_VALUE}}", "${STRING_VALUE:-value}"),
+            ("${UNDEFINED_KEY:-$${UNDEFINED_KEY}}", "${UNDEFINED_KEY:-${UNDEFINED_KEY}}"),
+            ("$${STRING_VALUE} ${STRING_VALUE} $${FLOAT_VALUE}", "${STRING_VALUE} value ${FLOAT_VALUE}"),
             ("${VALUE_WITH_ESCAPE}", "value$$"),
             ("a $$ b", "a $ b"),
             ("a $ b", "a $ b"),

@@ -128,6 +128,7 @@ fn a_sampling_server_may_decide() {
     assert_eq!(sampled(&format!("{{parent_based: {{root: {{jaeger_remote/development: {said}}}}}}}")), Ok(expected));
     for (said, place) in [
         ("{endpoint: 'c:14250', initial_sampler: {always_on: }}", ".endpoint: expected"),
+        ("{endpoint: 'http://:14250', initial_sampler: {always_on: }}", ".endpoint: expected"),
         ("{endpoint: 'http://c', interval: 0, initial_sampler: {always_on: }}", ".interval: expected"),
         ("{endpoint: 'http://c', initial_sampler: {parent_based: }}", ".initial_sampler: a sampler that"),
         ("{endpoint: 'http://c'}", "initial_sampler"),
@@ -171,8 +172,130 @@ fn what_cannot_be_done_is_refused_by_its_place_and_shows_no_secret() {
         ("{file_format: '1.0', meter_provider: {readers: [], views: []}}", "meter_provider.views: unknown field"),
         ("{file_format: '1.0', resource: {attributes: [{name: a, value: 7}]}}", "resource.attributes[0].value"),
         ("{file_format: '1.0', resource: '${SECRET}'}", "resource: expected struct Resource"),
+        ("{file_format: '${SECRET}'}", "file_format: expected"),
+        (
+            "{file_format: '1.0', resource: {attributes: [{name: a, type: '${SECRET}'}]}}",
+            "resource.attributes[0].type: expected one of `string`",
+        ),
+        (
+            "{file_format: '1.0', tracer_provider: {processors: [{batch: {exporter: '${SECRET}'}}]}}",
+            "tracer_provider.processors[0].batch.exporter: expected one of `otlp_http`",
+        ),
+        (
+            "{file_format: '1.0', tracer_provider: {processors: ['${SECRET}']}}",
+            "tracer_provider.processors[0]: expected `batch` or `simple`",
+        ),
+        (
+            "{file_format: '1.0', tracer_provider: {processors: [], sampler: '${SECRET}'}}",
+            "tracer_provider.sampler: expected one of `always_on`",
+        ),
+        (
+            "{file_format: '1.0', tracer_provider: {processors: [], sampler: {parent_based: {root: '${SECRET}'}}}}",
+            "tracer_provider.sampler.parent_based.root: expected one of `always_on`",
+        ),
+        ("{file_format: '1.0', meter_provider: {readers: ['${SECRET}']}}", "meter_provider.readers[0]: expected"),
+        (
+            "{file_format: '1.0', meter_provider: {readers: [{pull: {exporter: '${SECRET}'}}]}}",
+            "meter_provider.readers[0].pull.exporter: expected",
+        ),
+        ("{file_format: '1.0', meter_provider: {readers: [], exemplar_filter: '${SECRET}'}}", "exemplar_filter"),
+        (
+            "{file_format: '1.0', logger_provider: {processors: [{batch: {exporter: {otlp_http: {endpoint: '${SECRET}://'}}}}]}}",
+            "logger_provider.processors[0].batch.exporter.otlp_http.endpoint: expected http://",
+        ),
     ] {
-        let error = parsed(text, &[("SECRET", "hush")]).unwrap_err();
-        assert!(error.contains(place) && !error.contains("hush"), "{text}: {error}");
+        for secret in ["hush", "a, expected hush", "`hush`, expected hush"] {
+            let error = parsed(text, &[("SECRET", secret)]).unwrap_err();
+            assert!(error.contains(place) && !error.contains("hush"), "{text}: {error}");
+        }
     }
+}
+
+#[test]
+fn of_a_list_of_propagators_it_is_not_shown_which_one_is_not_known() {
+    let warned = parsed("{file_format: '1.0', propagator: {composite_list: 'b3,${S}'}}", &[("S", "hush")]).unwrap();
+    let [warning] = &warned.warnings[..] else { panic!("{:?}", warned.warnings) };
+    assert!(warning.contains("composite_list") && !warning.contains("hush"), "{warning}");
+    assert_eq!(warned.propagators, variables::propagators_of("b3").0);
+}
+
+#[test]
+fn a_file_that_is_no_mapping_is_told_what_it_should_be() {
+    for text in ["", "# nothing", "[a, b]", "'${S}'", "7"] {
+        let error = parsed(text, &[("S", "hush")]).unwrap_err();
+        assert_eq!(error, "expected a mapping with file_format", "{text}");
+    }
+}
+
+#[test]
+fn numbers_beyond_their_range_are_refused_with_it() {
+    let reader = "meter_provider.readers[0]";
+    let batch = "tracer_provider.processors[0].batch";
+    for (text, error) in [
+        (
+            "meter_provider: {readers: [{periodic: {interval: 0, exporter: {console: }}}]}",
+            format!("{reader}.periodic.interval: expected a whole number above 0"),
+        ),
+        (
+            "meter_provider: {readers: [{pull: {exporter: {prometheus/development: {port: 70000}}}}]}",
+            format!("{reader}.pull.exporter.prometheus/development.port: expected a whole number from 0 to 65535"),
+        ),
+        (
+            "tracer_provider: {processors: [{batch: {max_queue_size: 1048577, exporter: {console: }}}]}",
+            format!("{batch}.max_queue_size: expected a whole number from 1 to 1048576"),
+        ),
+        (
+            "tracer_provider: {processors: [{batch: {max_export_batch_size: 0, exporter: {console: }}}]}",
+            format!("{batch}.max_export_batch_size: expected a whole number from 1 to 1048576"),
+        ),
+    ] {
+        assert_eq!(parsed(&format!("{{file_format: '1.0', {text}}}"), &[]), Err(error), "{text}");
+    }
+}
+
+#[test]
+fn what_a_variable_brings_is_read_as_the_value_that_it_spells() {
+    let told = |kind: &str, value: &str| {
+        let text =
+            format!("{{file_format: '1.0', resource: {{attributes: [{{name: a, type: {kind}, value: {value}}}]}}}}");
+        let variables = [("HEX", "0xdeadbeef"), ("OCTAL", "0o17"), ("TRUE", "True"), ("BELOW", "-7"), ("SHARE", "0.5")];
+        parsed(&text, &[&variables[..], &[("SIGN", "0x+1"), ("LARGE", "18446744073709551615")]].concat())
+            .map(|settings| settings.attributes[0].value.clone())
+    };
+    assert_eq!(told("int", "'${HEX}'"), Ok(3_735_928_559_i64.into()));
+    assert_eq!(told("int", "0xdeadbeef"), Ok(3_735_928_559_i64.into()));
+    assert_eq!(told("int", "'${OCTAL}'"), Ok(15.into()));
+    assert_eq!(told("int", "'${BELOW}'"), Ok((-7).into()));
+    assert_eq!(told("bool", "'${TRUE}'"), Ok(true.into()));
+    assert_eq!(told("double", "'${SHARE}'"), Ok(0.5.into()));
+    assert_eq!(told("double", "'${HEX}'"), Ok(3_735_928_559_f64.into()));
+    for (kind, value) in [("int", "'${SIGN}'"), ("int", "'${LARGE}'"), ("int", "'${SHARE}'"), ("bool", "'${HEX}'")] {
+        let error = told(kind, value).unwrap_err();
+        assert!(error.starts_with("resource.attributes[0].value: expected"), "{error}");
+    }
+}
+
+#[test]
+fn an_endpoint_that_cannot_be_used_is_refused_by_its_place() {
+    for (exporter, endpoint) in [
+        ("otlp_grpc", "ftp://x"),
+        ("otlp_grpc", "://x:4317"),
+        ("otlp_grpc", "me:hush@bad host"),
+        ("otlp_http", "http://:4318"),
+        ("otlp_http", ""),
+    ] {
+        let text = format!(
+            "{{file_format: '1.0', tracer_provider: {{processors: [{{batch: {{exporter: {{{exporter}: {{endpoint: '{endpoint}'}}}}}}}}]}}}}"
+        );
+        let error = parsed(&text, &[]).unwrap_err();
+        let place = format!("tracer_provider.processors[0].batch.exporter.{exporter}.endpoint: expected http://host");
+        assert!(error.starts_with(&place) && !error.contains("hush"), "{error}");
+    }
+}
+
+#[test]
+fn the_fields_at_the_top_are_those_of_the_document() {
+    let error = serde_json::from_str::<Document>("{\"?\": 0}").unwrap_err().to_string();
+    let listed = Document::FIELDS.map(|field| format!("`{field}`")).join(", ");
+    assert!(error.contains(&format!("expected one of {listed} at")), "{error}");
 }
