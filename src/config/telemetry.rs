@@ -7,6 +7,7 @@ use serde::de::IntoDeserializer;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::model::TraceMode;
+use crate::telemetry::export::{settings::is_endpoint, without_secrets};
 pub use crate::telemetry::tasklog::TaskLogs;
 
 use super::error::Problems;
@@ -94,10 +95,9 @@ impl Default for Telemetry {
 
 impl Telemetry {
     pub(super) fn check(&self, problems: &mut Problems) {
-        let endpoint = &self.endpoint;
-        let is_url = |scheme: &str| endpoint.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty());
-        if !endpoint.is_empty() && !is_url("http://") && !is_url("https://") {
-            problems.add("telemetry.endpoint", format!("{endpoint:?}"), "must begin with http:// or https://");
+        if !self.endpoint.is_empty() && !is_endpoint(&self.endpoint) {
+            let shown = format!("{:?}", without_secrets(&self.endpoint));
+            problems.add("telemetry.endpoint", shown, "must be http://host:port or https://host:port");
         }
         let day = Duration::from_hours(24);
         problems.within("telemetry.trace_parent_within", self.trace_parent_within, Span::default(), Span(day));

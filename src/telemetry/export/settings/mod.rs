@@ -23,7 +23,7 @@ use tonic::codegen::http::HeaderMap;
 use super::sampling::SamplerKind;
 use crate::telemetry::propagation::Formats;
 
-pub(super) use endpoint::is_endpoint;
+pub use endpoint::is_endpoint;
 
 /// Variables of the environment.
 pub type Variables = HashMap<String, String>;
