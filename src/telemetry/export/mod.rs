@@ -236,6 +236,9 @@ impl Exporters {
                 exported.push(format!("{} to {}", signal.name(), to.join(" and ")));
             }
         }
+        if exported.is_empty() && self.settings.prometheus.is_some() {
+            return "no telemetry is sent anywhere; /metrics is there for Prometheus".to_owned();
+        }
         if exported.is_empty() {
             return "no telemetry is exported; set OTEL_EXPORTER_OTLP_ENDPOINT to export it".to_owned();
         }
@@ -316,6 +319,8 @@ mod tests {
         assert!(exporters.runtime.is_none() && exporters.tracer().is_none() && exporters.logger().is_none());
         assert!(exporters.metric_readers().unwrap().is_empty());
         assert!(exporters.summary().starts_with("no telemetry is exported"));
+        let scraped = self::exporters(&[("OTEL_METRICS_EXPORTER", "prometheus")]).summary();
+        assert_eq!(scraped, "no telemetry is sent anywhere; /metrics is there for Prometheus");
         exporters.stop();
     }
 
