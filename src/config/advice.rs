@@ -1,5 +1,7 @@
 //! Turns what the parser says into what its reader can do about it.
 
+use std::sync::LazyLock;
+
 use serde_json::Value;
 
 use super::Config;
@@ -58,9 +60,9 @@ fn brackets(line: &str, message: &str) -> Option<String> {
 
 fn unknown_setting(field: &str, unknown: &str, known: &str) -> String {
     let close = closest(unknown, known);
-    let elsewhere: Vec<_> = settings().into_iter().filter(|path| path.ends_with(&format!(".{unknown}"))).collect();
+    let elsewhere: Vec<_> = SETTINGS.iter().filter(|path| path.ends_with(&format!(".{unknown}"))).collect();
     let belongs = match &elsewhere[..] {
-        [path] if close.is_empty() && path != field => {
+        [path] if close.is_empty() && path.as_str() != field => {
             let (table, _) = path.rsplit_once('.').unwrap_or_default();
             format!("; it belongs in [{table}]")
         }
@@ -122,16 +124,17 @@ fn is_bare(line: &str) -> bool {
 pub(super) fn meant_by(variable: &str) -> Option<String> {
     let name = variable.strip_prefix("LINESHAFT_")?;
     // Not those of `[tls]`: the command line has LINESHAFT_TLS_KEY and others of its own.
-    settings().into_iter().find(|path| !path.starts_with("tls.") && path.replace('.', "_").to_uppercase() == name)
+    let is_meant = |path: &&String| !path.starts_with("tls.") && path.replace('.', "_").to_uppercase() == name;
+    SETTINGS.iter().find(is_meant).cloned()
 }
 
 /// Paths of all settings that are no list of tables.
-fn settings() -> Vec<String> {
+static SETTINGS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let schema = schemars::schema_for!(Config);
     let mut found = Vec::new();
     gather(schema.as_value(), schema.as_value(), "", &mut found);
     found
-}
+});
 
 fn gather(schema: &Value, table: &Value, path: &str, found: &mut Vec<String>) {
     for (key, setting) in table["properties"].as_object().into_iter().flatten() {
@@ -155,7 +158,7 @@ mod tests {
         let schema = schemars::schema_for!(Config);
         let schema = schema.as_value();
         let mut lists = Vec::new();
-        for path in settings() {
+        for path in SETTINGS.iter() {
             let mut table = schema;
             for key in path.split('.') {
                 let setting = &table["properties"][key];

@@ -1,14 +1,15 @@
 //! What is exported where: everything that the variables of the OpenTelemetry specification can say.
 //!
 //! `variables` reads the environment, `otlp` those of its variables that name a collector, `entities` the one
-//! that describes what runs here, `declarative` the file that may stand for all of them. `endpoint` and `words`
-//! are what they have in common. Variables win over `[telemetry]` of the configuration, one for a signal over
-//! the one for all. Nothing is exported unless an endpoint or an exporter is named.
+//! that describes what runs here, `declarative` the file that may stand for all of them. `endpoint`, `usual` and
+//! `words` are what they have in common. Variables win over `[telemetry]` of the configuration, one for a signal
+//! over the one for all. Nothing is exported unless an endpoint or an exporter is named.
 
 mod declarative;
 mod endpoint;
 mod entities;
 mod otlp;
+mod usual;
 mod variables;
 mod words;
 
@@ -27,9 +28,6 @@ pub use endpoint::is_endpoint;
 
 /// Variables of the environment.
 pub type Variables = HashMap<String, String>;
-
-/// What the specification calls no limit, in its own words "a very long time". Longer ones are as good as this.
-const NO_LIMIT: Duration = Duration::from_millis(u32::MAX as u64);
 
 /// What a queue of spans or log records may hold: more would be gigabytes when a collector is dead.
 const QUEUE_MAX: u64 = 1 << 20;
@@ -256,8 +254,8 @@ impl Settings {
     /// # Errors
     /// [`SettingsError`], for the file.
     pub fn read(from: &Variables, endpoint: &str, protocol: &str) -> Result<Self, SettingsError> {
-        let said = |name: &str| from.get(name).map(|value| value.trim()).filter(|value| !value.is_empty());
-        match said("OTEL_CONFIG_FILE").or_else(|| said("OTEL_EXPERIMENTAL_CONFIG_FILE")) {
+        let reader = variables::Reader::new(from);
+        match reader.text("OTEL_CONFIG_FILE").or_else(|| reader.text("OTEL_EXPERIMENTAL_CONFIG_FILE")) {
             Some(path) => declarative::read(path, from),
             None => Ok(variables::read(from, endpoint, protocol)),
         }

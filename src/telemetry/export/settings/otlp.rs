@@ -7,10 +7,7 @@ use percent_encoding::percent_decode_str;
 use tonic::codegen::http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::variables::Reader;
-use super::{Protocol, Signal, Target, endpoint, words};
-
-/// Longest that an export may take when nobody says otherwise.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
+use super::{Protocol, Signal, Target, endpoint, usual, words};
 
 /// What the configuration says; empty for no word.
 pub(super) struct Otlp<'a> {
@@ -84,8 +81,8 @@ impl Otlp<'_> {
             Place::Own(own) => own,
             Place::All(all) if protocol == Protocol::Grpc => all,
             Place::All(all) => endpoint::of_signal(&all, signal),
-            Place::Unsaid if protocol == Protocol::Grpc => GRPC.to_owned(),
-            Place::Unsaid => endpoint::of_signal(HTTP, signal),
+            Place::Unsaid if protocol == Protocol::Grpc => usual::GRPC.to_owned(),
+            Place::Unsaid => endpoint::of_signal(usual::HTTP, signal),
         };
         Target {
             protocol,
@@ -100,27 +97,16 @@ impl Otlp<'_> {
 
     /// Without a word, port 4317 is gRPC, and everything else HTTP.
     fn protocol(&self, reader: &mut Reader<'_>, signal: Signal, endpoint: Option<&str>) -> Protocol {
-        if let Some((name, value)) = reader.of_signal(signal, "PROTOCOL") {
-            match value.to_ascii_lowercase().as_str() {
-                "grpc" => return Protocol::Grpc,
-                "http/protobuf" => return Protocol::Http,
-                "http/json" => return Protocol::HttpJson,
-                _ => reader.ignore(&name, "expected grpc, http/protobuf or http/json"),
-            }
-        }
+        let name = reader.of_signal(signal, "PROTOCOL").map(|(name, _)| name);
+        let said = name.and_then(|name| reader.meaning(&name, words::PROTOCOLS));
         let usual = endpoint.is_some_and(endpoint::is_usual_of_grpc);
-        match self.protocol {
+        said.unwrap_or(match self.protocol {
             "grpc" => Protocol::Grpc,
             "" if usual => Protocol::Grpc,
             _ => Protocol::Http,
-        }
+        })
     }
 }
-
-/// Where a collector of this machine listens.
-pub(super) const GRPC: &str = "http://localhost:4317";
-/// Where a collector of this machine listens.
-pub(super) const HTTP: &str = "http://localhost:4318";
 
 fn own_prefix(signal: Signal) -> String {
     format!("OTEL_EXPORTER_OTLP_{}", signal.name().to_ascii_uppercase())
@@ -174,7 +160,7 @@ fn gzip(reader: &mut Reader<'_>, signal: Signal) -> bool {
 
 fn timeout(reader: &mut Reader<'_>, signal: Signal) -> Duration {
     let name = reader.of_signal(signal, "TIMEOUT").map(|(name, _)| name);
-    name.and_then(|name| reader.timeout(&name)).unwrap_or(TIMEOUT)
+    name.and_then(|name| reader.timeout(&name)).unwrap_or(usual::CALL_TIMEOUT)
 }
 
 fn identity(reader: &mut Reader<'_>, signal: Signal) -> Option<(PathBuf, PathBuf)> {

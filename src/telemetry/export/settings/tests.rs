@@ -134,7 +134,7 @@ fn numbers_out_of_range_are_told_the_range() {
         ("OTEL_METRIC_EXPORT_INTERVAL", "18446744073709551615"),
     ]);
     assert_eq!((large.span_bounds.events, &large.warnings[..]), (Some(u32::MAX), &[][..]));
-    assert_eq!(large.metrics[0].interval, NO_LIMIT);
+    assert_eq!(large.metrics[0].interval, usual::NO_LIMIT);
     let queue = read(&[("OTEL_BLRP_MAX_QUEUE_SIZE", "2000000"), ("OTEL_LOGS_EXPORTER", "otlp")]);
     assert_eq!(queue.logs[0].batching.queue_max, 1_048_576);
     assert_eq!(queue.warnings, ["OTEL_BLRP_MAX_QUEUE_SIZE is more than a queue may hold: it holds 1048576"]);
@@ -332,11 +332,11 @@ fn batches_and_bounds_are_those_of_the_variables() {
     assert_eq!((bounds.attributes, bounds.events, bounds.value_length), (Some(9), Some(3), Some(20)));
     assert_eq!(settings.record_bounds, RecordBounds { attributes: Some(9), value_length: Some(5) });
     let MetricRoute { interval, timeout, temporality, exponential, .. } = settings.metrics[0];
-    assert_eq!((interval, timeout), (Duration::from_millis(250), NO_LIMIT));
+    assert_eq!((interval, timeout), (Duration::from_millis(250), usual::NO_LIMIT));
     assert_eq!((temporality, exponential), (Temporality::Delta, true));
     assert_eq!((settings.exemplars, settings.log_level), (ExemplarFilter::AlwaysOff, Some("debug")));
     let target = target(&settings, Signal::Logs);
-    assert_eq!((target.gzip, target.timeout, target.headers.len()), (true, NO_LIMIT, 2));
+    assert_eq!((target.gzip, target.timeout, target.headers.len()), (true, usual::NO_LIMIT, 2));
     assert_eq!(target.headers["api-key"], "a b");
     assert!(!format!("{target:?}").contains("a b"), "headers are secrets");
     let pairs = [("team", "a b"), ("k8s.pod.name", "p-0")];

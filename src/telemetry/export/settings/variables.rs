@@ -14,8 +14,8 @@ use percent_encoding::percent_decode_str;
 use super::otlp::Otlp;
 use super::words::{self, Words};
 use super::{
-    Batching, Destination, MetricRoute, NO_LIMIT, QUEUE_MAX, RecordBounds, Route, Settings, Signal, SpanBounds,
-    Variables, Zipkin, endpoint, entities,
+    Batching, Destination, MetricRoute, QUEUE_MAX, RecordBounds, Route, Settings, Signal, SpanBounds, Variables,
+    Zipkin, endpoint, entities, usual,
 };
 use crate::telemetry::export::sampling::SamplerKind;
 use crate::telemetry::propagation::{Format, Formats};
@@ -30,13 +30,14 @@ pub(super) fn read(from: &Variables, endpoint: &str, protocol: &str) -> Settings
         exemplars: reader.meaning("OTEL_METRICS_EXEMPLAR_FILTER", words::EXEMPLAR_FILTERS).unwrap_or_default(),
         span_bounds: reader.span_bounds(),
         record_bounds: reader.record_bounds(),
-        log_level: reader.log_level(),
+        log_level: reader.meaning("OTEL_LOG_LEVEL", words::LOG_LEVELS),
         attributes: reader.attributes(),
         ..Settings::silent()
     };
     let otlp = Otlp { endpoint, protocol };
     let [traces, metrics, logs] = Signal::ALL.map(|signal| reader.exporters(signal, &otlp));
-    let (spans, records) = (reader.batching("OTEL_BSP", 5_000), reader.batching("OTEL_BLRP", 1_000));
+    let (spans, records) =
+        (reader.batching("OTEL_BSP", usual::SPAN_DELAY), reader.batching("OTEL_BLRP", usual::RECORD_DELAY));
     let (zipkin, prometheus) = (reader.zipkin(traces.zipkin, spans), reader.prometheus(metrics.prometheus));
     if !settings.disabled {
         let routes = |to: Vec<Destination>, batching| to.into_iter().map(|to| Route { to, batching }).collect();
@@ -64,7 +65,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(variables: &'a Variables) -> Self {
+    pub fn new(variables: &'a Variables) -> Self {
         Self { variables, warnings: Vec::new() }
     }
 
@@ -118,37 +119,37 @@ impl<'a> Reader<'a> {
     }
 
     fn millis(&mut self, name: &str) -> Option<Duration> {
-        self.number(name, 0..=u64::MAX).map(|millis| Duration::from_millis(millis).min(NO_LIMIT))
+        self.number(name, 0..=u64::MAX).map(usual::millis)
     }
 
     /// As [`Reader::millis`], and 0 is no limit.
     pub fn timeout(&mut self, name: &str) -> Option<Duration> {
-        self.millis(name).map(|timeout| if timeout.is_zero() { NO_LIMIT } else { timeout })
+        self.number(name, 0..=u64::MAX).map(usual::timeout)
     }
 
-    fn batching(&mut self, prefix: &str, delay: u64) -> Batching {
+    fn batching(&mut self, prefix: &str, delay: Duration) -> Batching {
         let name = format!("{prefix}_MAX_QUEUE_SIZE");
-        let queue_max = self.number(&name, 1..=u64::MAX).unwrap_or(2_048);
-        if queue_max > QUEUE_MAX {
+        let queue_max = self.number(&name, 1..=u64::MAX);
+        if queue_max.is_some_and(|said| said > QUEUE_MAX) {
             self.warn(format!("{name} is more than a queue may hold: it holds {QUEUE_MAX}"));
         }
-        let queue_max = size(queue_max.min(QUEUE_MAX));
-        let batch_max = self.number(&format!("{prefix}_MAX_EXPORT_BATCH_SIZE"), 1..=u64::MAX).map_or(512, size);
+        let queue_max = queue_max.map_or(usual::QUEUE, |said| usual::size(said.min(QUEUE_MAX)));
+        let batch_max = self.number(&format!("{prefix}_MAX_EXPORT_BATCH_SIZE"), 1..=u64::MAX);
+        let batch_max = batch_max.map_or(usual::BATCH, usual::size);
         Batching {
-            delay: self.millis(&format!("{prefix}_SCHEDULE_DELAY")).unwrap_or(Duration::from_millis(delay)),
-            timeout: self.timeout(&format!("{prefix}_EXPORT_TIMEOUT")).unwrap_or(Duration::from_secs(30)),
+            delay: self.millis(&format!("{prefix}_SCHEDULE_DELAY")).unwrap_or(delay),
+            timeout: self.timeout(&format!("{prefix}_EXPORT_TIMEOUT")).unwrap_or(usual::BATCH_TIMEOUT),
             queue_max,
             batch_max: batch_max.min(queue_max),
         }
     }
 
-    /// A bound of a span; larger ones are none.
     fn count(&mut self, name: &str) -> Option<u32> {
-        self.number(name, 0..=u64::MAX).map(|count| u32::try_from(count).unwrap_or(u32::MAX))
+        self.number(name, 0..=u64::MAX).map(usual::count)
     }
 
     fn size(&mut self, name: &str) -> Option<usize> {
-        self.number(name, 0..=u64::MAX).map(size)
+        self.number(name, 0..=u64::MAX).map(usual::size)
     }
 
     fn span_bounds(&mut self) -> SpanBounds {
@@ -222,44 +223,30 @@ impl<'a> Reader<'a> {
     /// Where nobody has named a place, the one on this machine.
     fn zipkin(&mut self, wanted: bool, batching: Batching) -> Option<Zipkin> {
         let name = "OTEL_EXPORTER_ZIPKIN_ENDPOINT";
-        let endpoint = self.text(name).unwrap_or("http://localhost:9411/api/v2/spans").to_owned();
+        let endpoint = self.text(name).unwrap_or(usual::ZIPKIN).to_owned();
         let usable = endpoint::is_endpoint(&endpoint);
         if !usable {
             self.ignore(name, endpoint::EXPECTED);
         }
-        let timeout = self.timeout("OTEL_EXPORTER_ZIPKIN_TIMEOUT").unwrap_or(Duration::from_secs(10));
+        let timeout = self.timeout("OTEL_EXPORTER_ZIPKIN_TIMEOUT").unwrap_or(usual::CALL_TIMEOUT);
         (wanted && usable).then_some(Zipkin { endpoint, timeout, batching })
     }
 
     fn prometheus(&mut self, wanted: bool) -> Option<(String, u16)> {
-        let host = self.text("OTEL_EXPORTER_PROMETHEUS_HOST").unwrap_or("localhost").to_owned();
+        let host = self.text("OTEL_EXPORTER_PROMETHEUS_HOST").map(str::to_owned);
         let port = self.number("OTEL_EXPORTER_PROMETHEUS_PORT", 0..=u16::MAX.into());
-        let port = port.and_then(|port| u16::try_from(port).ok()).unwrap_or(9_464);
-        wanted.then_some((host, port))
+        wanted.then(|| usual::prometheus(host, port))
     }
 
     fn metric_routes(&mut self, to: Vec<Destination>) -> Vec<MetricRoute> {
-        let interval = self.number("OTEL_METRIC_EXPORT_INTERVAL", 1..=u64::MAX).unwrap_or(60_000);
-        let interval = Duration::from_millis(interval).min(NO_LIMIT);
-        let timeout = self.timeout("OTEL_METRIC_EXPORT_TIMEOUT").unwrap_or(Duration::from_secs(30));
+        let interval = self.number("OTEL_METRIC_EXPORT_INTERVAL", 1..=u64::MAX);
+        let interval = interval.map_or(usual::METRIC_INTERVAL, usual::millis);
+        let timeout = self.timeout("OTEL_METRIC_EXPORT_TIMEOUT").unwrap_or(usual::BATCH_TIMEOUT);
         let name = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
         let temporality = self.meaning(name, words::TEMPORALITIES).unwrap_or(Temporality::Cumulative);
         let name = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
         let exponential = self.meaning(name, words::AGGREGATIONS).unwrap_or(false);
         to.into_iter().map(|to| MetricRoute { to, interval, timeout, temporality, exponential }).collect()
-    }
-
-    fn log_level(&mut self) -> Option<&'static str> {
-        let known = ["error", "warn", "info", "debug", "trace"];
-        let said = self.word("OTEL_LOG_LEVEL")?;
-        let level = match said.as_str() {
-            "none" | "off" => Some("off"),
-            said => known.into_iter().find(|level| *level == said),
-        };
-        if level.is_none() {
-            self.ignore("OTEL_LOG_LEVEL", "expected none, error, warn, info, debug or trace");
-        }
-        level
     }
 
     fn sampler(&mut self) -> SamplerKind {
@@ -345,8 +332,4 @@ pub(super) fn expected(range: &RangeInclusive<u64>, too_large: bool) -> String {
         (1, &u64::MAX) if !too_large => "expected a whole number above 0".to_owned(),
         (least, most) => format!("expected a whole number from {least} to {most}"),
     }
-}
-
-fn size(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
 }

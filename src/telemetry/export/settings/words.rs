@@ -2,7 +2,7 @@
 
 use opentelemetry_sdk::metrics::Temporality;
 
-use super::ExemplarFilter;
+use super::{ExemplarFilter, Protocol};
 
 /// Words, and what each stands for.
 pub(super) type Words<T> = [(&'static str, T)];
@@ -28,6 +28,24 @@ pub(super) const EXEMPLAR_FILTERS: &Words<ExemplarFilter> = &[
 
 /// Whether exports are compressed.
 pub(super) const COMPRESSIONS: &Words<bool> = &[("gzip", true), ("none", false)];
+
+/// How OTLP is spoken, in variables.
+pub(super) const PROTOCOLS: &Words<Protocol> =
+    &[("grpc", Protocol::Grpc), ("http/protobuf", Protocol::Http), ("http/json", Protocol::HttpJson)];
+
+/// How OTLP is spoken over HTTP, in the file.
+pub(super) const ENCODINGS: &Words<Protocol> = &[("protobuf", Protocol::Http), ("json", Protocol::HttpJson)];
+
+/// What is logged of the export, in variables; `off` is what the log itself says for `none`.
+pub(super) const LOG_LEVELS: &Words<&str> = &[
+    ("none", "off"),
+    ("off", "off"),
+    ("error", "error"),
+    ("warn", "warn"),
+    ("info", "info"),
+    ("debug", "debug"),
+    ("trace", "trace"),
+];
 
 /// What a word stands for.
 ///

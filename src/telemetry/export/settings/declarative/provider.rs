@@ -13,15 +13,15 @@ use super::document::{
 use crate::telemetry::export::sampling::{Remote, Root, SamplerKind};
 use crate::telemetry::export::settings::words::{self, Words};
 use crate::telemetry::export::settings::{
-    Batching, Destination, MetricRoute, NO_LIMIT, Protocol, QUEUE_MAX, RecordBounds, Route, Settings, Signal,
-    SpanBounds, Target, endpoint, otlp, variables,
+    Batching, Destination, MetricRoute, Protocol, QUEUE_MAX, RecordBounds, Route, Settings, Signal, SpanBounds, Target,
+    endpoint, otlp, usual, variables,
 };
 
 /// An error, by the path of what it is about.
 type Refused = String;
 
 pub(super) fn traces(settings: &mut Settings, said: TracerProvider, all: Limits) -> Result<(), Refused> {
-    settings.traces = routes(said.processors, Signal::Traces, 5_000)?;
+    settings.traces = routes(said.processors, Signal::Traces, usual::SPAN_DELAY)?;
     settings.sampler = said.sampler.as_ref().map_or_else(|| Ok(SamplerKind::default()), sampler)?;
     let own = said.limits.unwrap_or_default();
     let attributes = count(own.attribute_count_limit.or(all.attribute_count_limit));
@@ -37,7 +37,7 @@ pub(super) fn traces(settings: &mut Settings, said: TracerProvider, all: Limits)
 }
 
 pub(super) fn logs(settings: &mut Settings, said: LoggerProvider, all: Limits) -> Result<(), Refused> {
-    settings.logs = routes(said.processors, Signal::Logs, 1_000)?;
+    settings.logs = routes(said.processors, Signal::Logs, usual::RECORD_DELAY)?;
     let own = said.limits.unwrap_or_default();
     settings.record_bounds = RecordBounds {
         attributes: size(own.attribute_count_limit.or(all.attribute_count_limit)),
@@ -56,8 +56,7 @@ pub(super) fn metrics(settings: &mut Settings, said: MeterProvider) -> Result<()
                 let Prometheus { host, port } = said.unwrap_or_default();
                 let path = format!("{path}.pull.exporter.prometheus/development");
                 let port = within(port, 0..=u16::MAX.into(), &path, "port")?;
-                let port = port.and_then(|port| u16::try_from(port).ok()).unwrap_or(9_464);
-                settings.prometheus = Some((host.unwrap_or_else(|| "localhost".to_owned()), port));
+                settings.prometheus = Some(usual::prometheus(host, port));
             }
         }
     }
@@ -80,16 +79,16 @@ fn metric_route(said: Periodic, path: &str) -> Result<MetricRoute, Refused> {
     let temporality = meaning(temporality, words::TEMPORALITIES, &place("temporality_preference"))?;
     let exponential = meaning(aggregation, words::AGGREGATIONS, &place("default_histogram_aggregation"))?;
     Ok(MetricRoute {
-        interval: Duration::from_millis(interval.unwrap_or(60_000)).min(NO_LIMIT),
-        timeout: timeout(said.timeout, 30_000),
+        interval: interval.map_or(usual::METRIC_INTERVAL, usual::millis),
+        timeout: timeout(said.timeout, usual::BATCH_TIMEOUT),
         temporality: temporality.unwrap_or(Temporality::Cumulative),
         exponential: exponential.unwrap_or(false),
         to: destination(said.exporter, Signal::Metrics, &path)?,
     })
 }
 
-/// `delay` is that of a batch, in milliseconds, when nobody says otherwise.
-fn routes(said: Vec<Processor>, signal: Signal, delay: u64) -> Result<Vec<Route>, Refused> {
+/// `delay` is that of a batch when nobody says otherwise.
+fn routes(said: Vec<Processor>, signal: Signal, delay: Duration) -> Result<Vec<Route>, Refused> {
     let provider = if signal == Signal::Traces { "tracer_provider" } else { "logger_provider" };
     let route = |(at, processor)| {
         let path = format!("{provider}.processors[{at}]");
@@ -100,8 +99,8 @@ fn routes(said: Vec<Processor>, signal: Signal, delay: u64) -> Result<Vec<Route>
             }
             // Nobody here waits for an export; but each is sent at once.
             Processor::Simple(Simple { exporter }) => {
-                let timeout = Duration::from_secs(30);
-                let batching = Batching { delay: Duration::ZERO, timeout, queue_max: 2_048, batch_max: 1 };
+                let (timeout, queue_max) = (usual::BATCH_TIMEOUT, usual::QUEUE);
+                let batching = Batching { delay: Duration::ZERO, timeout, queue_max, batch_max: 1 };
                 Ok(Route { to: destination(exporter, signal, &format!("{path}.simple.exporter"))?, batching })
             }
         }
@@ -109,16 +108,14 @@ fn routes(said: Vec<Processor>, signal: Signal, delay: u64) -> Result<Vec<Route>
     said.into_iter().enumerate().map(route).collect()
 }
 
-fn batching(said: &Batch, delay: u64, path: &str) -> Result<Batching, Refused> {
+fn batching(said: &Batch, delay: Duration, path: &str) -> Result<Batching, Refused> {
     let path = format!("{path}.batch");
-    let items = |said: Option<Whole>, usual: usize, field: &str| {
-        within(said, 1..=QUEUE_MAX, &path, field).map(|said| size(said.map(Whole)).unwrap_or(usual))
-    };
-    let queue_max = items(said.max_queue_size, 2_048, "max_queue_size")?;
-    let batch_max = items(said.max_export_batch_size, 512, "max_export_batch_size")?;
+    let items = |said: Option<Whole>, field: &str| within(said, 1..=QUEUE_MAX, &path, field);
+    let queue_max = items(said.max_queue_size, "max_queue_size")?.map_or(usual::QUEUE, usual::size);
+    let batch_max = items(said.max_export_batch_size, "max_export_batch_size")?.map_or(usual::BATCH, usual::size);
     Ok(Batching {
         delay: millis(said.schedule_delay, delay),
-        timeout: timeout(said.export_timeout, 30_000),
+        timeout: timeout(said.export_timeout, usual::BATCH_TIMEOUT),
         queue_max,
         batch_max: batch_max.min(queue_max),
     })
@@ -129,17 +126,13 @@ fn destination(said: Exporter, signal: Signal, path: &str) -> Result<Destination
         Exporter::OtlpHttp(said) => {
             let path = format!("{path}.otlp_http");
             let said = said.unwrap_or_default();
-            let protocol = match said.encoding.as_deref() {
-                None | Some("protobuf") => Protocol::Http,
-                Some("json") => Protocol::HttpJson,
-                Some(_) => return Err(format!("{path}.encoding: expected protobuf or json")),
-            };
-            let usual = endpoint::of_signal(otlp::HTTP, signal);
-            Ok(Destination::Collector(target(said, protocol, usual, &path)?))
+            let protocol = meaning(said.encoding.as_deref(), words::ENCODINGS, &format!("{path}.encoding"))?;
+            let otherwise = endpoint::of_signal(usual::HTTP, signal);
+            Ok(Destination::Collector(target(said, protocol.unwrap_or(Protocol::Http), otherwise, &path)?))
         }
         Exporter::OtlpGrpc(said) => {
             let path = format!("{path}.otlp_grpc");
-            let target = target(said.unwrap_or_default(), Protocol::Grpc, otlp::GRPC.to_owned(), &path)?;
+            let target = target(said.unwrap_or_default(), Protocol::Grpc, usual::GRPC.to_owned(), &path)?;
             Ok(Destination::Collector(target))
         }
         Exporter::OtlpFile(said) => match said.and_then(|OtlpFile { output_stream, .. }| output_stream).as_deref() {
@@ -154,7 +147,7 @@ fn destination(said: Exporter, signal: Signal, path: &str) -> Result<Destination
     }
 }
 
-fn target(said: Otlp, protocol: Protocol, usual: String, path: &str) -> Result<Target, Refused> {
+fn target(said: Otlp, protocol: Protocol, otherwise: String, path: &str) -> Result<Target, Refused> {
     let refused = |field: &str, why: &str| format!("{path}.{field}: {why}");
     let Tls { ca_file, key_file, cert_file, insecure } = said.tls.unwrap_or_default();
     if key_file.is_some() != cert_file.is_some() {
@@ -173,7 +166,7 @@ fn target(said: Otlp, protocol: Protocol, usual: String, path: &str) -> Result<T
     }
     let gzip = meaning(said.compression.as_deref(), words::COMPRESSIONS, &format!("{path}.compression"))?;
     let insecure = insecure.is_some_and(|insecure| insecure.0);
-    let endpoint = endpoint::with_scheme(&said.endpoint.unwrap_or(usual), protocol, insecure);
+    let endpoint = endpoint::with_scheme(&said.endpoint.unwrap_or(otherwise), protocol, insecure);
     if !endpoint::is_endpoint(&endpoint) {
         return Err(refused("endpoint", endpoint::EXPECTED));
     }
@@ -182,7 +175,7 @@ fn target(said: Otlp, protocol: Protocol, usual: String, path: &str) -> Result<T
         endpoint,
         headers,
         gzip: gzip.unwrap_or(false),
-        timeout: timeout(said.timeout, 10_000),
+        timeout: timeout(said.timeout, usual::CALL_TIMEOUT),
         certificate: ca_file.map(PathBuf::from),
         identity: cert_file.map(PathBuf::from).zip(key_file.map(PathBuf::from)),
     })
@@ -192,8 +185,8 @@ fn sampler(said: &Sampler) -> Result<SamplerKind, Refused> {
     let path = "tracer_provider.sampler";
     match said {
         Sampler::ParentBased(said) => {
-            let usual = ParentBased::default();
-            let said = said.as_deref().unwrap_or(&usual);
+            let otherwise = ParentBased::default();
+            let said = said.as_deref().unwrap_or(&otherwise);
             check_followed(said).map_err(|field| {
                 format!("{path}.parent_based.{field}: only the default is supported, which follows the parent")
             })?;
@@ -265,20 +258,19 @@ fn within(said: Option<Whole>, range: RangeInclusive<u64>, path: &str, field: &s
     }
 }
 
-fn millis(said: Option<Whole>, usual: u64) -> Duration {
-    Duration::from_millis(said.map_or(usual, |said| said.0)).min(NO_LIMIT)
+fn millis(said: Option<Whole>, otherwise: Duration) -> Duration {
+    said.map_or(otherwise, |said| usual::millis(said.0))
 }
 
 /// 0 is no limit.
-fn timeout(said: Option<Whole>, usual: u64) -> Duration {
-    let timeout = millis(said, usual);
-    if timeout.is_zero() { NO_LIMIT } else { timeout }
+fn timeout(said: Option<Whole>, otherwise: Duration) -> Duration {
+    said.map_or(otherwise, |said| usual::timeout(said.0))
 }
 
 fn count(said: Option<Whole>) -> Option<u32> {
-    said.map(|said| u32::try_from(said.0).unwrap_or(u32::MAX))
+    said.map(|said| usual::count(said.0))
 }
 
 fn size(said: Option<Whole>) -> Option<usize> {
-    said.map(|said| usize::try_from(said.0).unwrap_or(usize::MAX))
+    said.map(|said| usual::size(said.0))
 }
