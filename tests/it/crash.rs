@@ -164,9 +164,17 @@ async fn after_a_crash_the_log_tells_of_every_task_that_came_back() {
     // Its tables may have seen all of this, or nothing.
     server.kill9();
     server.start_again();
-    let log = server.log();
-    let line = log.lines().rfind(|line| line.contains("\"message\":\"serving\"")).unwrap();
-    let told: serde_json::Value = serde_json::from_str(line).unwrap();
+    // Whoever waits for the server may be faster than its log.
+    let until = std::time::Instant::now() + crate::support::PATIENCE;
+    let line = loop {
+        let log = server.log();
+        if let Some(line) = log.lines().filter(|line| line.contains("\"message\":\"serving\"")).nth(1) {
+            break line.to_owned();
+        }
+        assert!(std::time::Instant::now() < until, "{log}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    let told: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!((told["tasks"].as_u64(), told["unfinished"].as_u64()), (Some(4), Some(3)), "{told}");
     // Four were accepted, and one has at least ended.
     assert!(told["revision"].as_str().unwrap().parse::<u64>().unwrap() >= 5, "{told}");
