@@ -389,7 +389,7 @@ fn describe(task: &v1::Task) -> String {
         _ => String::new(),
     };
     let labels = task.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ");
-    let run_time = task.bill.as_ref().map(|bill| show::span(bill.run_time.as_ref())).unwrap_or_default();
+    let run_time = task.resource_usage.as_ref().map(|usage| show::span(usage.run_time.as_ref())).unwrap_or_default();
     show::fields(&[
         ("id", task.task_id.clone()),
         ("state", show::state(task.state)),

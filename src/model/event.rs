@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::clock::Timestamp;
 use super::failure::Failure;
 use super::id::{Revision, TaskId};
-use super::task::{Bill, CancelReceipt, CancelRequest, Output, Payload, TaskOptions, TaskSpec, TaskState};
+use super::task::{CancelReceipt, CancelRequest, Output, Payload, ResourceUsage, TaskOptions, TaskSpec, TaskState};
 
 /// A numbered change. Everything that the scheduler knows can be rebuilt from these.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,7 +58,7 @@ pub enum Change {
         /// What the handler returned.
         result: Payload,
         /// What it cost.
-        bill: Box<Bill>,
+        usage: Box<ResourceUsage>,
         /// What it wrote; `None` when nothing.
         output: Option<Box<Output>>,
     },
@@ -69,7 +69,7 @@ pub enum Change {
         /// When the next attempt may start.
         not_before: Timestamp,
         /// What it cost.
-        bill: Box<Bill>,
+        usage: Box<ResourceUsage>,
         /// What it wrote.
         output: Option<Box<Output>>,
     },
@@ -78,7 +78,7 @@ pub enum Change {
         /// What went wrong; `attempt` 0 when none ran.
         failure: Box<Failure>,
         /// What the last attempt cost, when this failure ended one.
-        bill: Option<Box<Bill>>,
+        usage: Option<Box<ResourceUsage>>,
         /// What it wrote.
         output: Option<Box<Output>>,
     },
@@ -97,7 +97,7 @@ pub enum Change {
         /// The proof.
         receipt: Box<CancelReceipt>,
         /// What the attempt cost, when one ran.
-        bill: Option<Box<Bill>>,
+        usage: Option<Box<ResourceUsage>>,
         /// What it wrote.
         output: Option<Box<Output>>,
     },

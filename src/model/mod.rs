@@ -31,7 +31,7 @@ pub use pool::{Durability, PoolKind, PoolSpec};
 pub use priority::Priority;
 pub use retry::RetryPolicy;
 pub use task::{
-    Bill, CancelMode, CancelReceipt, CancelRequest, Captured, Output, OutputStream, Payload, Standing, StopMethod,
-    Task, TaskExtras, TaskOptions, TaskSpec, TaskState, TaskStatus,
+    CancelMode, CancelReceipt, CancelRequest, Captured, Output, OutputStream, Payload, ResourceUsage, Standing,
+    StopMethod, Task, TaskExtras, TaskOptions, TaskSpec, TaskState, TaskStatus,
 };
 pub use trace::{RemoteSpan, TraceContext, TraceMode};

@@ -290,7 +290,7 @@ pub struct CancelReceipt {
 
 /// What one attempt cost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Bill {
+pub struct ResourceUsage {
     /// Eligible but not running, before this attempt.
     pub queue_time: Duration,
     /// From start to end.
@@ -365,7 +365,7 @@ pub struct TaskStatus {
     /// COMPLETED: the result. The scheduler's memory never holds it.
     pub result: Option<Payload>,
     /// What the last attempt cost.
-    pub bill: Option<Box<Bill>>,
+    pub usage: Option<Box<ResourceUsage>>,
     /// Bytes written to stdout by the last attempt.
     pub stdout_bytes: u64,
     /// Bytes written to stderr by the last attempt.
@@ -389,7 +389,7 @@ impl TaskStatus {
             cancel_request: None,
             cancel_receipt: None,
             result: None,
-            bill: None,
+            usage: None,
             stdout_bytes: 0,
             stderr_bytes: 0,
         }

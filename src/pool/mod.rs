@@ -29,7 +29,7 @@ use tokio::runtime;
 use tokio::sync::watch;
 
 use crate::model::limits::POOL_SIZE_MAX;
-use crate::model::{Bill, Catalog, Clock, Output, PoolKind, PoolName, PoolSpec, Priority, TaskId, Timestamp};
+use crate::model::{Catalog, Clock, Output, PoolKind, PoolName, PoolSpec, Priority, ResourceUsage, TaskId, Timestamp};
 use crate::runners::{Ended, Registry, StopCause};
 use crate::telemetry::metrics::{Metrics, PoolMeter};
 
@@ -67,7 +67,7 @@ pub enum Report {
         /// Why it had been told to stop, if it had.
         cause: Option<StopCause>,
         /// What it cost.
-        bill: Box<Bill>,
+        usage: Box<ResourceUsage>,
         /// What it wrote.
         output: Option<Box<Output>>,
     },

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
-use crate::model::{Bill, Failure, FailureReason, PoolKind, StopMethod, TaskSpec, Timestamp, limits};
+use crate::model::{Failure, FailureReason, PoolKind, ResourceUsage, StopMethod, TaskSpec, Timestamp, limits};
 use crate::runners::{Ended, Outcome, Run, Stop, StopCause};
 use crate::telemetry::metrics::{AttemptMeter, AttemptResult};
 use crate::telemetry::{scope, tasklog};
@@ -206,7 +206,7 @@ impl Worker {
             Ended::Completed(result) => result.data.len() as u64,
             _ => 0,
         };
-        let bill = Box::new(Bill {
+        let usage = Box::new(ResourceUsage {
             queue_time: started_at.since(attempt.eligible_at()),
             run_time,
             cpu_time: outcome.cpu_time,
@@ -222,7 +222,7 @@ impl Worker {
             at: self.shared.around.clock.now(),
             ended: outcome.ended,
             cause,
-            bill,
+            usage,
             output,
         });
     }

@@ -222,8 +222,8 @@ impl Service {
     fn report(&mut self, report: Report, out: &mut Output) {
         match report {
             Report::Started { ticket, worker, at } => self.core.started(ticket, at, worker, out),
-            Report::Finished { ticket, at, ended, cause, bill, output } => {
-                self.core.finished(Finished { ticket, at, ended, cause, bill, output }, out);
+            Report::Finished { ticket, at, ended, cause, usage, output } => {
+                self.core.finished(Finished { ticket, at, ended, cause, usage, output }, out);
                 if let Some(place) = self.attempts.get_mut(ticket.slot as usize)
                     && let Some(attempt) = place.take_if(|attempt| attempt.ticket() == ticket)
                 {

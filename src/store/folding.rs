@@ -1,6 +1,6 @@
 //! How one event changes one task. Pure; the same for both projections and for recovery.
 
-use crate::model::{Bill, Change, Event, InterruptCause, Output, Task, TaskStatus};
+use crate::model::{Change, Event, InterruptCause, Output, ResourceUsage, Task, TaskStatus};
 
 /// Applies an event to the task that it is about; `None` stands for a task that is not there.
 ///
@@ -40,22 +40,22 @@ pub(super) fn advance(status: &mut TaskStatus, event: &Event) {
             status.worker = Some(worker.clone());
             status.started_at = Some(event.at);
         }
-        Change::Completed { result, bill, output } => {
+        Change::Completed { result, usage, output } => {
             status.result = Some(result.clone());
             status.crashes = 0;
-            end_attempt(status, Some(&**bill), output.as_deref());
+            end_attempt(status, Some(&**usage), output.as_deref());
             finish(status, event);
         }
-        Change::Retrying { failure, not_before, bill, output } => {
+        Change::Retrying { failure, not_before, usage, output } => {
             status.failure = Some(failure.clone());
             status.crashes = 0;
             status.eligible_at = *not_before;
-            end_attempt(status, Some(&**bill), output.as_deref());
+            end_attempt(status, Some(&**usage), output.as_deref());
         }
-        Change::Failed { failure, bill, output } => {
+        Change::Failed { failure, usage, output } => {
             status.failure = Some(failure.clone());
             status.crashes = 0;
-            end_attempt(status, bill.as_deref(), output.as_deref());
+            end_attempt(status, usage.as_deref(), output.as_deref());
             finish(status, event);
         }
         Change::Interrupted { cause } => {
@@ -65,9 +65,9 @@ pub(super) fn advance(status: &mut TaskStatus, event: &Event) {
             status.eligible_at = event.at;
         }
         Change::CancelRequested { request } => status.cancel_request = Some(request.clone()),
-        Change::Cancelled { receipt, bill, output } => {
+        Change::Cancelled { receipt, usage, output } => {
             status.cancel_receipt = Some(receipt.clone());
-            end_attempt(status, bill.as_deref(), output.as_deref());
+            end_attempt(status, usage.as_deref(), output.as_deref());
             finish(status, event);
         }
     }
@@ -84,12 +84,12 @@ pub(super) fn output_of(event: &Event) -> Option<&Output> {
     }
 }
 
-/// A bill is there whenever an attempt ended; without one, the last attempt's numbers stay.
-fn end_attempt(status: &mut TaskStatus, bill: Option<&Bill>, output: Option<&Output>) {
-    if bill.is_none() && output.is_none() {
+/// A usage is there whenever an attempt ended; without one, the last attempt's numbers stay.
+fn end_attempt(status: &mut TaskStatus, usage: Option<&ResourceUsage>, output: Option<&Output>) {
+    if usage.is_none() && output.is_none() {
         return;
     }
-    status.bill = bill.map(|bill| Box::new(bill.clone()));
+    status.usage = usage.map(|usage| Box::new(usage.clone()));
     status.stdout_bytes = output.map_or(0, |output| output.stdout.total);
     status.stderr_bytes = output.map_or(0, |output| output.stderr.total);
 }

@@ -12,7 +12,7 @@ use hashbrown::HashMap;
 use prost::Message;
 
 use super::record_parts::{
-    BillRecord, FailureRecord, OptionsRecord, OutputRecord, PayloadRecord, ReceiptRecord, RequestRecord, SpecRecord,
+    FailureRecord, OptionsRecord, OutputRecord, PayloadRecord, ReceiptRecord, RequestRecord, SpecRecord, UsageRecord,
 };
 use crate::model::{Change, Event, InterruptCause, Revision, TaskId, TaskOptions, TaskState, Timestamp};
 
@@ -112,7 +112,7 @@ struct EndRecord {
     #[prost(uint64, optional, tag = "4")]
     not_before: Option<u64>,
     #[prost(message, optional, tag = "5")]
-    bill: Option<BillRecord>,
+    usage: Option<UsageRecord>,
     #[prost(message, optional, tag = "6")]
     output: Option<OutputRecord>,
 }
@@ -233,30 +233,30 @@ fn change_record(change: &Change) -> ChangeRecord {
         }
         Change::Eligible => ChangeRecord::Eligible(true),
         Change::Started { worker } => ChangeRecord::Started(worker.to_string()),
-        Change::Completed { result, bill, output } => ChangeRecord::Completed(Box::new(EndRecord {
+        Change::Completed { result, usage, output } => ChangeRecord::Completed(Box::new(EndRecord {
             result: Some(result.into()),
-            bill: Some((&**bill).into()),
+            usage: Some((&**usage).into()),
             output: output.as_deref().map(Into::into),
             ..end()
         })),
-        Change::Retrying { failure, not_before, bill, output } => ChangeRecord::Retrying(Box::new(EndRecord {
+        Change::Retrying { failure, not_before, usage, output } => ChangeRecord::Retrying(Box::new(EndRecord {
             failure: Some((&**failure).into()),
             not_before: Some(not_before.0),
-            bill: Some((&**bill).into()),
+            usage: Some((&**usage).into()),
             output: output.as_deref().map(Into::into),
             ..end()
         })),
-        Change::Failed { failure, bill, output } => ChangeRecord::Failed(Box::new(EndRecord {
+        Change::Failed { failure, usage, output } => ChangeRecord::Failed(Box::new(EndRecord {
             failure: Some((&**failure).into()),
-            bill: bill.as_deref().map(Into::into),
+            usage: usage.as_deref().map(Into::into),
             output: output.as_deref().map(Into::into),
             ..end()
         })),
         Change::Interrupted { cause } => ChangeRecord::Interrupted(*cause as u32),
         Change::CancelRequested { request } => ChangeRecord::CancelRequested(Box::new((&**request).into())),
-        Change::Cancelled { receipt, bill, output } => ChangeRecord::Cancelled(Box::new(EndRecord {
+        Change::Cancelled { receipt, usage, output } => ChangeRecord::Cancelled(Box::new(EndRecord {
             receipt: Some((&**receipt).into()),
-            bill: bill.as_deref().map(Into::into),
+            usage: usage.as_deref().map(Into::into),
             output: output.as_deref().map(Into::into),
             ..end()
         })),
@@ -309,18 +309,18 @@ fn change_model(record: ChangeRecord) -> Result<Change, Damage> {
         ChangeRecord::Started(worker) => Change::Started { worker: worker.into() },
         ChangeRecord::Completed(end) => Change::Completed {
             result: end.result.ok_or_else(|| missing("result"))?.into_model(),
-            bill: Box::new(end.bill.ok_or_else(|| missing("bill"))?.into_model()),
+            usage: Box::new(end.usage.ok_or_else(|| missing("usage"))?.into_model()),
             output: end.output.map(|output| Box::new(output.into_model())),
         },
         ChangeRecord::Retrying(end) => Change::Retrying {
             failure: Box::new(end.failure.ok_or_else(|| missing("failure"))?.into_model()?),
             not_before: Timestamp(end.not_before.ok_or_else(|| missing("time"))?),
-            bill: Box::new(end.bill.ok_or_else(|| missing("bill"))?.into_model()),
+            usage: Box::new(end.usage.ok_or_else(|| missing("usage"))?.into_model()),
             output: end.output.map(|output| Box::new(output.into_model())),
         },
         ChangeRecord::Failed(end) => Change::Failed {
             failure: Box::new(end.failure.ok_or_else(|| missing("failure"))?.into_model()?),
-            bill: end.bill.map(|bill| Box::new(bill.into_model())),
+            usage: end.usage.map(|usage| Box::new(usage.into_model())),
             output: end.output.map(|output| Box::new(output.into_model())),
         },
         ChangeRecord::Interrupted(1) => Change::Interrupted { cause: InterruptCause::Drain },
@@ -329,7 +329,7 @@ fn change_model(record: ChangeRecord) -> Result<Change, Damage> {
         ChangeRecord::CancelRequested(request) => Change::CancelRequested { request: Box::new(request.into_model()?) },
         ChangeRecord::Cancelled(end) => Change::Cancelled {
             receipt: Box::new(end.receipt.ok_or_else(|| missing("receipt"))?.into_model()?),
-            bill: end.bill.map(|bill| Box::new(bill.into_model())),
+            usage: end.usage.map(|usage| Box::new(usage.into_model())),
             output: end.output.map(|output| Box::new(output.into_model())),
         },
         ChangeRecord::Deleted(_) => Change::Deleted,

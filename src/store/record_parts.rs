@@ -11,9 +11,9 @@ use prost::Message;
 use super::record::{Damage, damage, state};
 use super::record_trace::TraceRecord;
 use crate::model::{
-    BatchId, Bill, CancelMode, CancelReceipt, CancelRequest, Captured, Durability, Failure, FailureReason, HandlerName,
-    Namespace, Output, Payload, PoolName, Priority, RetryPolicy, Revision, StopMethod, TaskExtras, TaskId, TaskOptions,
-    TaskSpec, TaskStatus, Timestamp,
+    BatchId, CancelMode, CancelReceipt, CancelRequest, Captured, Durability, Failure, FailureReason, HandlerName,
+    Namespace, Output, Payload, PoolName, Priority, ResourceUsage, RetryPolicy, Revision, StopMethod, TaskExtras,
+    TaskId, TaskOptions, TaskSpec, TaskStatus, Timestamp,
 };
 
 fn nanos(span: Duration) -> u64 {
@@ -326,7 +326,7 @@ impl ReceiptRecord {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct BillRecord {
+pub(super) struct UsageRecord {
     #[prost(uint64, tag = "1")]
     queue_time: u64,
     #[prost(uint64, tag = "2")]
@@ -341,22 +341,22 @@ pub(super) struct BillRecord {
     result_bytes: u64,
 }
 
-impl From<&Bill> for BillRecord {
-    fn from(bill: &Bill) -> Self {
+impl From<&ResourceUsage> for UsageRecord {
+    fn from(usage: &ResourceUsage) -> Self {
         Self {
-            queue_time: nanos(bill.queue_time),
-            run_time: nanos(bill.run_time),
-            cpu_time: bill.cpu_time.map(nanos),
-            peak_memory_bytes: bill.peak_memory_bytes,
-            output_bytes: bill.output_bytes,
-            result_bytes: bill.result_bytes,
+            queue_time: nanos(usage.queue_time),
+            run_time: nanos(usage.run_time),
+            cpu_time: usage.cpu_time.map(nanos),
+            peak_memory_bytes: usage.peak_memory_bytes,
+            output_bytes: usage.output_bytes,
+            result_bytes: usage.result_bytes,
         }
     }
 }
 
-impl BillRecord {
-    pub(super) fn into_model(self) -> Bill {
-        Bill {
+impl UsageRecord {
+    pub(super) fn into_model(self) -> ResourceUsage {
+        ResourceUsage {
             queue_time: Duration::from_nanos(self.queue_time),
             run_time: Duration::from_nanos(self.run_time),
             cpu_time: self.cpu_time.map(Duration::from_nanos),
@@ -439,7 +439,7 @@ pub(super) struct StatusRecord {
     #[prost(message, optional, tag = "12")]
     cancel_receipt: Option<ReceiptRecord>,
     #[prost(message, optional, tag = "13")]
-    bill: Option<BillRecord>,
+    usage: Option<UsageRecord>,
     #[prost(uint64, tag = "14")]
     stdout_bytes: u64,
     #[prost(uint64, tag = "15")]
@@ -464,7 +464,7 @@ impl From<&TaskStatus> for StatusRecord {
             failure: status.failure.as_deref().map(Into::into),
             cancel_request: status.cancel_request.as_deref().map(Into::into),
             cancel_receipt: status.cancel_receipt.as_deref().map(Into::into),
-            bill: status.bill.as_deref().map(Into::into),
+            usage: status.usage.as_deref().map(Into::into),
             stdout_bytes: status.stdout_bytes,
             stderr_bytes: status.stderr_bytes,
             result: None,
@@ -488,7 +488,7 @@ impl StatusRecord {
             cancel_request: self.cancel_request.map(RequestRecord::into_model).transpose()?.map(Box::new),
             cancel_receipt: self.cancel_receipt.map(ReceiptRecord::into_model).transpose()?.map(Box::new),
             result: self.result.map(PayloadRecord::into_model),
-            bill: self.bill.map(|bill| Box::new(bill.into_model())),
+            usage: self.usage.map(|usage| Box::new(usage.into_model())),
             stdout_bytes: self.stdout_bytes,
             stderr_bytes: self.stderr_bytes,
         })

@@ -7,8 +7,8 @@ use hashbrown::HashMap;
 
 use super::Commit;
 use crate::model::{
-    Bill, CancelMode, CancelReceipt, CancelRequest, Captured, Change, Durability, Event, Failure, FailureReason,
-    HandlerName, InterruptCause, Output, Payload, PoolName, Priority, RetryPolicy, Revision, StopMethod, TaskExtras,
+    CancelMode, CancelReceipt, CancelRequest, Captured, Change, Durability, Event, Failure, FailureReason, HandlerName,
+    InterruptCause, Output, Payload, PoolName, Priority, ResourceUsage, RetryPolicy, Revision, StopMethod, TaskExtras,
     TaskId, TaskOptions, TaskSpec, TaskState, Timestamp, TraceContext, TraceMode,
 };
 
@@ -76,9 +76,14 @@ fn output(size: u8) -> Option<Box<Output>> {
     (size > 100).then(|| Box::new(Output { stdout, stderr: Captured::default() }))
 }
 
-fn bill(size: u8) -> Bill {
+fn usage(size: u8) -> ResourceUsage {
     let cpu_time = (size > 50).then_some(Duration::from_nanos(1));
-    Bill { run_time: Duration::from_micros(u64::from(size)), cpu_time, result_bytes: 3, ..Bill::default() }
+    ResourceUsage {
+        run_time: Duration::from_micros(u64::from(size)),
+        cpu_time,
+        result_bytes: 3,
+        ..ResourceUsage::default()
+    }
 }
 
 #[expect(clippy::unnecessary_box_returns, reason = "events hold boxes")]
@@ -178,27 +183,27 @@ fn number_of(task: &TaskId) -> u8 {
 fn cancelled(size: u8, method: StopMethod) -> Change {
     let receipt = Box::new(CancelReceipt { request: request(), stopped_at: Timestamp(9), method });
     let ran = method != StopMethod::NeverStarted;
-    Change::Cancelled { receipt, bill: ran.then(|| Box::new(bill(size))), output: output(size).filter(|_| ran) }
+    Change::Cancelled { receipt, usage: ran.then(|| Box::new(usage(size))), output: output(size).filter(|_| ran) }
 }
 
 fn running(action: u8, size: u8, attempt: u32) -> (TaskState, u32, Change) {
-    let cost = Box::new(bill(size));
+    let cost = Box::new(usage(size));
     match action % 8 {
         0 => (TaskState::Running, attempt, Change::CancelRequested { request: Box::new(request()) }),
         1 => (TaskState::Queued, attempt - 1, Change::Interrupted { cause: InterruptCause::Crash }),
         2 => (TaskState::Queued, attempt - 1, Change::Interrupted { cause: InterruptCause::Drain }),
         3 => (TaskState::Cancelled, attempt, cancelled(size, StopMethod::Token)),
         4 => {
-            let failed = Change::Failed { failure: failure(size, attempt), bill: Some(cost), output: output(size) };
+            let failed = Change::Failed { failure: failure(size, attempt), usage: Some(cost), output: output(size) };
             (TaskState::Failed, attempt, failed)
         }
         5 => {
             let (failure, not_before) = (failure(size, attempt), Timestamp(11));
-            (TaskState::Waiting, attempt, Change::Retrying { failure, not_before, bill: cost, output: output(size) })
+            (TaskState::Waiting, attempt, Change::Retrying { failure, not_before, usage: cost, output: output(size) })
         }
         _ => {
             let result = Payload { data: vec![size; usize::from(size) * 8].into(), content_type: "text/x".into() };
-            (TaskState::Completed, attempt, Change::Completed { result, bill: cost, output: output(size) })
+            (TaskState::Completed, attempt, Change::Completed { result, usage: cost, output: output(size) })
         }
     }
 }

@@ -134,7 +134,7 @@ fn waited(span: &SpanData) -> Option<opentelemetry::Value> {
 #[test]
 fn an_end_without_an_attempt_is_a_moment_in_the_trace_of_the_submission() {
     let failure = Failure::new(FailureReason::Expired, "had not started after 6s");
-    let expired = Change::Failed { failure: Box::new(failure), bill: None, output: None };
+    let expired = Change::Failed { failure: Box::new(failure), usage: None, output: None };
     let span = settled(TaskState::Failed, 0, expired);
     assert_eq!((&*span.name, span.span_kind.clone()), ("settle default", SpanKind::Consumer));
     assert_eq!(span.parent_span_id, opentelemetry::trace::SpanId::from(0xb7ad_6b71_6920_3331_u64));
@@ -148,7 +148,7 @@ fn an_end_without_an_attempt_is_a_moment_in_the_trace_of_the_submission() {
         grace: Duration::ZERO,
     };
     let receipt = CancelReceipt { request, stopped_at: Timestamp(9), method: StopMethod::NeverStarted };
-    let cancelled = Change::Cancelled { receipt: Box::new(receipt), bill: None, output: None };
+    let cancelled = Change::Cancelled { receipt: Box::new(receipt), usage: None, output: None };
     let span = settled(TaskState::Cancelled, 1, cancelled);
     assert_eq!((&*span.events[0].name, span.status.clone()), ("cancelled", Status::Unset));
     assert_eq!(waited(&span), None, "it had been at work before");

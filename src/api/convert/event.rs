@@ -3,7 +3,7 @@
 use crate::model::{Change, Event};
 use crate::proto::v1;
 
-use super::task::{bill, failure, priority, receipt, request, small, state};
+use super::task::{failure, priority, receipt, request, resource_usage, small, state};
 use super::time::timestamp;
 
 /// An event.
@@ -30,20 +30,20 @@ pub fn event(event: &Event) -> v1::TaskEvent {
             wire.labels = options.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
         }
         Change::Started { worker } => wire.worker = worker.to_string(),
-        Change::Completed { bill: cost, .. } => wire.bill = Some(bill(cost)),
-        Change::Retrying { failure: why, not_before, bill: cost, .. } => {
+        Change::Completed { usage: cost, .. } => wire.resource_usage = Some(resource_usage(cost)),
+        Change::Retrying { failure: why, not_before, usage: cost, .. } => {
             wire.failure = Some(failure(why));
             wire.not_before = Some(timestamp(*not_before));
-            wire.bill = Some(bill(cost));
+            wire.resource_usage = Some(resource_usage(cost));
         }
-        Change::Failed { failure: why, bill: cost, .. } => {
+        Change::Failed { failure: why, usage: cost, .. } => {
             wire.failure = Some(failure(why));
-            wire.bill = cost.as_deref().map(bill);
+            wire.resource_usage = cost.as_deref().map(resource_usage);
         }
         Change::CancelRequested { request: wish } => wire.cancel = Some(request(wish)),
-        Change::Cancelled { receipt: proof, bill: cost, .. } => {
+        Change::Cancelled { receipt: proof, usage: cost, .. } => {
             wire.cancel = Some(receipt(proof));
-            wire.bill = cost.as_deref().map(bill);
+            wire.resource_usage = cost.as_deref().map(resource_usage);
         }
         Change::Deleted => wire.deleted = true,
         Change::Eligible | Change::Interrupted { .. } => {}

@@ -1,7 +1,8 @@
 //! Tasks for the wire.
 
 use crate::model::{
-    Bill, CancelReceipt, CancelRequest, Durability, Failure, Payload, Priority, RetryPolicy, Task, TaskSpec, TaskState,
+    CancelReceipt, CancelRequest, Durability, Failure, Payload, Priority, ResourceUsage, RetryPolicy, Task, TaskSpec,
+    TaskState,
 };
 use crate::proto::v1;
 use crate::scheduler::Found;
@@ -78,7 +79,7 @@ pub fn task(task: Task, view: View) -> v1::Task {
         failure: status.failure.as_deref().map(failure),
         payload: view.payload.then(|| bytes(payload)),
         result: status.result.filter(|_| view.result).map(bytes),
-        bill: status.bill.as_deref().map(bill),
+        resource_usage: status.usage.as_deref().map(resource_usage),
         cancel: status.cancel_receipt.as_deref().map(receipt).or_else(|| status.cancel_request.as_deref().map(request)),
         progress: 0.0,
         progress_note: String::new(),
@@ -119,15 +120,15 @@ pub fn failure(failure: &Failure) -> v1::Failure {
     }
 }
 
-/// A bill.
-pub fn bill(bill: &Bill) -> v1::Bill {
-    v1::Bill {
-        queue_time: Some(duration(bill.queue_time)),
-        run_time: Some(duration(bill.run_time)),
-        cpu_time: bill.cpu_time.map(duration),
-        peak_memory_bytes: bill.peak_memory_bytes.map(count),
-        output_bytes: count(bill.output_bytes),
-        result_bytes: count(bill.result_bytes),
+/// What an attempt cost.
+pub fn resource_usage(usage: &ResourceUsage) -> v1::ResourceUsage {
+    v1::ResourceUsage {
+        queue_time: Some(duration(usage.queue_time)),
+        run_time: Some(duration(usage.run_time)),
+        cpu_time: usage.cpu_time.map(duration),
+        peak_memory_bytes: usage.peak_memory_bytes.map(count),
+        output_bytes: count(usage.output_bytes),
+        result_bytes: count(usage.result_bytes),
     }
 }
 

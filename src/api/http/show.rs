@@ -193,7 +193,7 @@ mod tests {
             revision: u64::MAX,
             progress: f64::NAN,
             payload: Some(payload("\u{0}\u{ff}", "application/octet-stream")),
-            bill: Some(v1::Bill { peak_memory_bytes: Some(-1), ..v1::Bill::default() }),
+            resource_usage: Some(v1::ResourceUsage { peak_memory_bytes: Some(-1), ..v1::ResourceUsage::default() }),
             args: vec!["x".to_owned(), String::new()],
             ..v1::Task::default()
         };

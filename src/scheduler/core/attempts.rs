@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    Bill, CancelMode, CancelReceipt, CancelRequest, Change, Failure, FailureReason, InterruptCause, Output as Written,
-    StopMethod, TaskId, TaskState, Timestamp,
+    CancelMode, CancelReceipt, CancelRequest, Change, Failure, FailureReason, InterruptCause, Output as Written,
+    ResourceUsage, StopMethod, TaskId, TaskState, Timestamp,
 };
 use crate::pool::Ticket;
 use crate::runners::{Ended, StopCause};
@@ -26,7 +26,7 @@ pub struct Finished {
     /// Why it had been told to stop, if it had.
     pub cause: Option<StopCause>,
     /// What it cost.
-    pub bill: Box<Bill>,
+    pub usage: Box<ResourceUsage>,
     /// What it wrote.
     pub output: Option<Box<Written>>,
 }
@@ -47,7 +47,7 @@ impl Core {
 
     /// An attempt has ended. Reports of attempts that are not the live one change nothing.
     pub fn finished(&mut self, finished: Finished, out: &mut Output) {
-        let Finished { ticket, at, ended, cause, bill, output } = finished;
+        let Finished { ticket, at, ended, cause, usage, output } = finished;
         let Some(task) = self.tasks.get(ticket.slot).filter(|task| task.fence == ticket.fence) else { return };
         if task.state != TaskState::Running {
             return;
@@ -59,20 +59,20 @@ impl Core {
                 Ended::Completed(_) | Ended::Failed(_) => StopMethod::Finished,
             };
             let receipt = Box::new(CancelReceipt { request: *request, stopped_at: at, method });
-            let change = Change::Cancelled { receipt, bill: Some(bill), output };
+            let change = Change::Cancelled { receipt, usage: Some(usage), output };
             return self.emit(at, slot, TaskState::Cancelled, None, change, out);
         }
         match (ended, cause) {
             (Ended::Completed(result), _) => {
-                let change = Change::Completed { result, bill, output };
+                let change = Change::Completed { result, usage, output };
                 self.emit(at, slot, TaskState::Completed, None, change, out);
             }
             (Ended::Stopped(_) | Ended::Failed(_), Some(StopCause::Timeout)) => {
                 let limit = humantime::format_duration(task.spec.options.timeout);
                 let failure = Failure::new(FailureReason::Timeout, format!("ran longer than {limit}"));
-                self.attempt_failed(at, slot, failure, bill, output, out);
+                self.attempt_failed(at, slot, failure, usage, output, out);
             }
-            (Ended::Failed(failure), None) => self.attempt_failed(at, slot, failure, bill, output, out),
+            (Ended::Failed(failure), None) => self.attempt_failed(at, slot, failure, usage, output, out),
             (Ended::Stopped(_) | Ended::Failed(_), _) => self.interrupt(at, slot, InterruptCause::Drain, out),
         }
     }
@@ -82,7 +82,7 @@ impl Core {
         at: Timestamp,
         slot: u32,
         mut failure: Failure,
-        bill: Box<Bill>,
+        usage: Box<ResourceUsage>,
         output: Option<Box<Written>>,
         out: &mut Output,
     ) {
@@ -90,12 +90,12 @@ impl Core {
         failure.attempt = task.attempt;
         let retry = &task.spec.options.retry;
         if !failure.retryable || task.attempt >= retry.attempts_max || task.spec.options.at_most_once {
-            let change = Change::Failed { failure: Box::new(failure), bill: Some(bill), output };
+            let change = Change::Failed { failure: Box::new(failure), usage: Some(usage), output };
             return self.emit(at, slot, TaskState::Failed, None, change, out);
         }
         let delay = failure.retry_after.unwrap_or_else(|| retry.delay_after(&task.spec.id, task.attempt));
         let state = if delay.is_zero() { TaskState::Queued } else { TaskState::Waiting };
-        let change = Change::Retrying { failure: Box::new(failure), not_before: at.after(delay), bill, output };
+        let change = Change::Retrying { failure: Box::new(failure), not_before: at.after(delay), usage, output };
         self.emit(at, slot, state, None, change, out);
     }
 
@@ -105,7 +105,7 @@ impl Core {
         if task.spec.options.at_most_once {
             let mut failure = Failure::new(FailureReason::WorkerLost, "was interrupted and may not be started twice");
             failure.attempt = task.attempt;
-            let change = Change::Failed { failure: Box::new(failure), bill: None, output: None };
+            let change = Change::Failed { failure: Box::new(failure), usage: None, output: None };
             return self.emit(at, slot, TaskState::Failed, None, change, out);
         }
         let unspent = task.attempt.saturating_sub(1);
@@ -139,7 +139,7 @@ impl Core {
             TaskState::Queued if task.fence != 0 && !recalled => Ok(self.stop(slot, request, out)),
             TaskState::Waiting | TaskState::Queued => {
                 let receipt = CancelReceipt { request, stopped_at: now, method: StopMethod::NeverStarted };
-                let change = Change::Cancelled { receipt: Box::new(receipt), bill: None, output: None };
+                let change = Change::Cancelled { receipt: Box::new(receipt), usage: None, output: None };
                 self.emit(now, slot, TaskState::Cancelled, None, change, out);
                 Ok(TaskState::Cancelled)
             }
@@ -184,7 +184,7 @@ impl Core {
         let waited = now.since(task.submitted_at);
         let waited = humantime::format_duration(Duration::from_millis(waited.as_millis().try_into().unwrap_or(0)));
         let failure = Failure::new(FailureReason::Expired, format!("had not started after {waited}"));
-        let change = Change::Failed { failure: Box::new(failure), bill: None, output: None };
+        let change = Change::Failed { failure: Box::new(failure), usage: None, output: None };
         self.emit(now, slot, TaskState::Failed, None, change, out);
     }
 }

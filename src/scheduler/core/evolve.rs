@@ -174,18 +174,18 @@ impl Core {
                 pool.wait_us
                     .saturating_record(event.at.since(task.eligible_at).as_micros().try_into().unwrap_or(u64::MAX));
             }
-            Change::Completed { bill, .. } => {
+            Change::Completed { usage, .. } => {
                 pool.counters.completed += 1;
-                pool.run_us.saturating_record(bill.run_time.as_micros().try_into().unwrap_or(u64::MAX));
+                pool.run_us.saturating_record(usage.run_time.as_micros().try_into().unwrap_or(u64::MAX));
             }
-            Change::Retrying { bill, .. } => {
+            Change::Retrying { usage, .. } => {
                 pool.counters.retried += 1;
-                pool.run_us.saturating_record(bill.run_time.as_micros().try_into().unwrap_or(u64::MAX));
+                pool.run_us.saturating_record(usage.run_time.as_micros().try_into().unwrap_or(u64::MAX));
             }
-            Change::Failed { bill, .. } => {
+            Change::Failed { usage, .. } => {
                 pool.counters.failed += 1;
-                if let Some(bill) = bill {
-                    pool.run_us.saturating_record(bill.run_time.as_micros().try_into().unwrap_or(u64::MAX));
+                if let Some(usage) = usage {
+                    pool.run_us.saturating_record(usage.run_time.as_micros().try_into().unwrap_or(u64::MAX));
                 }
             }
             Change::Cancelled { .. } => pool.counters.cancelled += 1,

@@ -87,7 +87,7 @@ impl Core {
             let began = task.state == TaskState::Running;
             let method = if began { StopMethod::Abort } else { StopMethod::NeverStarted };
             let receipt = Box::new(CancelReceipt { request: *request, stopped_at: now, method });
-            let change = Change::Cancelled { receipt, bill: None, output: None };
+            let change = Change::Cancelled { receipt, usage: None, output: None };
             return self.emit(now, slot, TaskState::Cancelled, None, change, out);
         }
         let crashes = u32::from(task.crashes) + 1;
@@ -95,7 +95,7 @@ impl Core {
             let text = format!("the server crashed {crashes} times in a row while it was running");
             let mut failure = Failure::new(FailureReason::WorkerLost, text);
             failure.attempt = task.attempt;
-            let change = Change::Failed { failure: Box::new(failure), bill: None, output: None };
+            let change = Change::Failed { failure: Box::new(failure), usage: None, output: None };
             return self.emit(now, slot, TaskState::Failed, None, change, out);
         }
         self.interrupt(now, slot, InterruptCause::Crash, out);

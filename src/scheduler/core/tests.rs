@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    Bill, CancelMode, CancelRequest, Change, Failure, FailureReason, Payload, PoolName, PoolSpec, Priority,
+    CancelMode, CancelRequest, Change, Failure, FailureReason, Payload, PoolName, PoolSpec, Priority, ResourceUsage,
     RetryPolicy, StopMethod, TaskExtras, TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
 };
 use crate::pool::{Assignment, Ticket};
@@ -56,7 +56,7 @@ pub(super) fn request(at: u64) -> CancelRequest {
 }
 
 pub(super) fn finished(ticket: Ticket, at: u64, ended: Ended, cause: Option<StopCause>) -> Finished {
-    Finished { ticket, at: Timestamp(at), ended, cause, bill: Box::new(Bill::default()), output: None }
+    Finished { ticket, at: Timestamp(at), ended, cause, usage: Box::new(ResourceUsage::default()), output: None }
 }
 
 pub(super) fn failed() -> Ended {

@@ -9,8 +9,8 @@ use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData, ScopeMetri
 use super::table::{Kind, Row, TABLE};
 use super::*;
 use crate::model::{
-    Bill, Catalog, Change, Event, Failure, FailureReason, HandlerName, HandlerSpec, Namespace, Payload, PoolName,
-    PoolSpec, Priority, RetryPolicy, Revision, TaskOptions, TaskSpec, TaskState, Timestamp,
+    Catalog, Change, Event, Failure, FailureReason, HandlerName, HandlerSpec, Namespace, Payload, PoolName, PoolSpec,
+    Priority, ResourceUsage, RetryPolicy, Revision, TaskOptions, TaskSpec, TaskState, Timestamp,
 };
 use crate::telemetry::Telemetry;
 use crate::telemetry::host::HostSampler;
@@ -89,11 +89,11 @@ fn submitted(options: &Arc<TaskOptions>) -> Event {
 
 fn failed(options: &Arc<TaskOptions>) -> Event {
     let failure = Box::new(Failure::new(FailureReason::Timeout, "late"));
-    event(options, TaskState::Failed, Change::Failed { failure, bill: None, output: None })
+    event(options, TaskState::Failed, Change::Failed { failure, usage: None, output: None })
 }
 
 fn completed(options: &Arc<TaskOptions>) -> Event {
-    let change = Change::Completed { result: Payload::default(), bill: Box::<Bill>::default(), output: None };
+    let change = Change::Completed { result: Payload::default(), usage: Box::<ResourceUsage>::default(), output: None };
     event(options, TaskState::Completed, change)
 }
 

@@ -174,7 +174,7 @@ fn state_name(state: v1::TaskState) -> &'static str {
 /// A task as a script wants it.
 fn task(task: &v1::Task) -> Value {
     let moment = |at: Option<&prost_types::Timestamp>| at.map(ToString::to_string);
-    let bill = task.bill.as_ref();
+    let usage = task.resource_usage.as_ref();
     let failure = task.failure.as_ref().map(|failure| {
         let reason = failure.reason().as_str_name().trim_start_matches("FAILURE_REASON_");
         json!({ "reason": reason, "message": failure.message })
@@ -193,8 +193,8 @@ fn task(task: &v1::Task) -> Value {
         "submitted_at": moment(task.submitted_at.as_ref()),
         "started_at": moment(task.started_at.as_ref()),
         "finished_at": moment(task.finished_at.as_ref()),
-        "queue_seconds": bill.and_then(|bill| bill.queue_time.as_ref()).map(seconds),
-        "run_seconds": bill.and_then(|bill| bill.run_time.as_ref()).map(seconds),
+        "queue_seconds": usage.and_then(|usage| usage.queue_time.as_ref()).map(seconds),
+        "run_seconds": usage.and_then(|usage| usage.run_time.as_ref()).map(seconds),
         "result": task.result.as_ref().map(content),
         "error": failure,
     })
