@@ -27,7 +27,7 @@ need_binary
 
 if [ "${1:-}" = --write ]; then
   cp docs/observability/dashboard.json docs/observability/alerts.yaml helm/files/
-  "$bin/python" "$here/describe.py" --write "$LINESHAFT_BINARY"
+  "$bin/python" "$here/generate_schema.py" --write "$LINESHAFT_BINARY"
   exit
 fi
 
@@ -36,7 +36,7 @@ echo "-- generated files"
 for file in dashboard.json alerts.yaml; do
   cmp "docs/observability/$file" "helm/files/$file" || { echo "run tests/helm/run.sh --write"; exit 1; }
 done
-"$bin/python" "$here/describe.py" "$LINESHAFT_BINARY"
+"$bin/python" "$here/generate_schema.py" "$LINESHAFT_BINARY"
 
 echo "-- lint"
 "$bin/hadolint" helm/Dockerfile

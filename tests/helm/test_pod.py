@@ -1,6 +1,6 @@
 """The rendered pod runs: the image's files, the pod's user, rights, mounts, arguments and variables.
 
-No cluster and no image builder is needed: `bare.py` plays the container runtime. It needs root, or a kernel that
+No cluster and no image builder is needed: `run_container.py` plays the container runtime. It needs root, or a kernel that
 gives users a namespace of their own.
 """
 
@@ -22,7 +22,7 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
-import bare
+import run_container
 import chart
 from chart import BINARY, OPEN, laid_over, only, render, server
 from guide import COMMANDS, FILES, PODS
@@ -46,7 +46,7 @@ class Machine:
         tree = self.folder / f"tree-{name}"
         shutil.rmtree(tree, ignore_errors=True)
         services = [f"{d['metadata']['name']}.work.svc" for d in documents if d["kind"] == "Service"]
-        bare.build_tree(tree, BINARY, services)
+        run_container.build_tree(tree, BINARY, services)
         security = pod["securityContext"]
         mounts = []
         for wanted in container.get("volumeMounts", []):
@@ -103,7 +103,7 @@ class Machine:
         pod, container = server(documents)
         file = self.spec(documents, pod["spec"], container)
         command = ["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", sys.executable,
-                   str(HERE / "bare.py"), str(file)]
+                   str(HERE / "run_container.py"), str(file)]
         self.log = (self.folder / "log").open("a+")
         self.serving = subprocess.Popen(command, stdout=self.log, stderr=self.log)
         return pod["spec"], container
@@ -134,7 +134,7 @@ class Machine:
         """Another pod's one container, to its end, in the same network."""
         file = self.spec(documents, pod["spec"], pod["spec"]["containers"][0])
         command = ["nsenter", f"--net=/proc/{self.init()}/ns/net", "unshare", "--mount", "--pid", "--fork",
-                   "--kill-child", sys.executable, str(HERE / "bare.py"), str(file)]
+                   "--kill-child", sys.executable, str(HERE / "run_container.py"), str(file)]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
 
     def run_with_the_tools_of_this_machine(self, pod):
@@ -155,7 +155,7 @@ class Machine:
             "tree": str(tree), "mounts": [["/usr", "/usr", True], *mounts], "directory": "/",
             "program": f"/usr/bin/{program}", "args": args, "env": {"PATH": "/usr/bin"},
             "user": security["runAsUser"], "group": security["runAsGroup"]}))
-        command = ["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", sys.executable, str(HERE / "bare.py"), str(file)]
+        command = ["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", sys.executable, str(HERE / "run_container.py"), str(file)]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
 
     def probe(self, container, name):

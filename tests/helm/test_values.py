@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 import chart
-import describe
+import generate_schema
 from chart import CHART, laid_over, tree
 
 PEER = [{"namespaceSelector": {"matchLabels": {"team": "a"}}}]
@@ -130,8 +130,8 @@ FLIPS = {
 }
 
 VALUES = (CHART / "values.yaml").read_text()
-DEFAULTS = {path: default for path, default, _ in describe.leaves(VALUES)}
-ITEM = describe.SCALED_OBJECT["properties"]
+DEFAULTS = {path: default for path, default, _ in generate_schema.leaves(VALUES)}
+ITEM = generate_schema.SCALED_OBJECT["properties"]
 SCALED_FLIPS = {
     "name": "other", "target": "other", "pool": "other", "metric": "oldest_wait", "value": 0.5, "minReplicas": 1,
     "maxReplicas": 5, "cooldownSeconds": 30,

@@ -5,7 +5,7 @@ Types come from the defaults, texts from the comments, bounds from the tables be
 `config` from `lineshaft config schema`, so that a typing error in a pool is refused before anything is
 installed. Without `--write` it only compares, and fails when something would change.
 
-    describe.py [--write] LINESHAFT
+    generate_schema.py [--write] LINESHAFT
 """
 
 import json
@@ -17,7 +17,7 @@ import sys
 import yaml
 
 CHART = pathlib.Path(__file__).resolve().parents[2] / "helm"
-BEGIN, END = "<!-- values: made by tests/helm/describe.py -->", "<!-- end of values -->"
+BEGIN, END = "<!-- values: made by tests/helm/generate_schema.py -->", "<!-- end of values -->"
 
 # Settings that hang on ports, mounts and the grace period: the chart writes them.
 OWNED = {

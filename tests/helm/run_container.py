@@ -1,6 +1,6 @@
 """Runs one container of a pod as a container runtime would, in a directory tree instead of an image.
 
-    unshare --mount --pid --net --fork --kill-child python3 bare.py SPEC.json
+    unshare --mount --pid --net --fork --kill-child python3 run_container.py SPEC.json
 
 or, to join the network of a container that runs already, `nsenter` with `--net` before it. The tree holds the binary
 and what the base image has, and nothing else; for another image the specification names its program. The process gets its own mounts, is process 1, has the user, group,
