@@ -1,7 +1,7 @@
-"""Keeps the programs that the documentation shows the same as those that are tested.
+"""Checks that the programs shown in the documentation equal the tested files.
 
-In a document, `<!-- file: PATH -->` stands before a code block that has to be the content of that file.
-Without arguments differences are reported and fail; with `--update` the documents are rewritten.
+In a document, `<!-- file: PATH -->` before a code block means that the block is the content of this file. Without
+arguments the script fails if a block differs; with `--update` it rewrites the documents.
 """
 
 import pathlib
@@ -32,10 +32,10 @@ def main():
         if update and after != before:
             document.write_text(after)
     if shown == 0:
-        sys.exit("no document shows a program: the markers are gone")
+        sys.exit("no `<!-- file: PATH -->` marker found in the documents")
     if different and not update:
-        sys.exit(f"shown differently than they are: {', '.join(different)}; run {__file__} --update")
-    print(f"{shown} programs are shown as they are")
+        sys.exit(f"the documents differ from {', '.join(different)}; run {__file__} --update")
+    print(f"{shown} programs in the documents equal their files")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,18 @@
-"""Runs the clients in other languages against the real server, side by side.
+"""Runs the clients in other languages against the real server.
 
-Each language gets a scratch directory with a copy of its files and of `proto/`, a server of its own, and
-a TCP proxy in front of it. In the directory the commands of its section in docs/clients.md are run as they
-stand there: they install, generate, build and run the first program. Then its scenario runs; it prints
-`ok NAME` for each check, and has to print every name of checks.txt.
+Each language gets a scratch directory with a copy of its files and of `proto/`, a server of its own, and a TCP proxy
+in front of this server. The harness runs the commands of the language's section in docs/clients.md in this directory:
+they install, generate, build and run the first program. Then it runs the scenario, which prints `ok NAME` for each
+check and must print every name in checks.txt.
 
-A language whose checks have `spread` gets two servers more, LINESHAFT_TWINS (their addresses with a comma
-between): it may drain one of them.
+If the checks of a language contain `spread`, it gets two more servers, which it may drain: LINESHAFT_TWINS has their
+addresses, separated by a comma.
 
-One more server, for all of them, has TLS and wants tokens: LINESHAFT_SECURE, LINESHAFT_CA (a file),
-LINESHAFT_SUBMITTER and LINESHAFT_VIEWER (tokens of those roles).
+One more server for all languages requires TLS and tokens: LINESHAFT_SECURE (address), LINESHAFT_CA (file),
+LINESHAFT_SUBMITTER and LINESHAFT_VIEWER (tokens with these roles).
 
-A scenario breaks things by writing a word to LINESHAFT_CONTROL: `cut` resets every connection of the proxy,
-`crash` kills the server (SIGKILL) and starts it again on the same directory; both answer `done`.
+A scenario sends a command to LINESHAFT_CONTROL to break something: `cut` resets every connection of the proxy, `crash`
+kills the server with SIGKILL and restarts it on the same directory. Both respond with `done`.
 """
 
 import argparse
@@ -40,7 +40,7 @@ COLOUR = re.compile("\x1b\\[[0-9;]*m")
 
 
 class Server:
-    """The real binary on a directory of its own; it can be killed and started again."""
+    """A server process with its own data directory; it can be killed and restarted."""
 
     running = set()
 
@@ -77,7 +77,7 @@ class Server:
                 self.start()
 
     def end(self):
-        """For good."""
+        """Kills the server; it cannot be restarted."""
         with self.lock:
             self.ended = True
             self.crash()
@@ -88,7 +88,7 @@ class Server:
         self.process.wait()
 
     def stop(self):
-        """Ends it as an operator would; returns its exit code."""
+        """Stops the server with SIGTERM; returns its exit code."""
         if self.process.poll() is None:
             self.process.terminate()
         try:
@@ -102,20 +102,20 @@ class Server:
 
 
 class Proxy:
-    """Forwards connections to a server, until they are cut."""
+    """Forwards connections to a server until they are cut."""
 
     def __init__(self, server):
         self.server = server
         self.pairs = set()
         self.lock = threading.Lock()
-        self.entrance = socket.create_server((LOOPBACK, 0))
+        self.listener = socket.create_server((LOOPBACK, 0))
         self.control = socket.create_server((LOOPBACK, 0))
         threading.Thread(target=self.accept, daemon=True).start()
-        threading.Thread(target=self.obey, daemon=True).start()
+        threading.Thread(target=self.serve_control, daemon=True).start()
 
     def accept(self):
         while True:
-            client, _ = self.entrance.accept()
+            client, _ = self.listener.accept()
             try:
                 upstream = socket.create_connection(self.server.address)
             except OSError:
@@ -152,21 +152,21 @@ class Proxy:
             self.forget(pair)
         return len(pairs)
 
-    def obey(self):
+    def serve_control(self):
         while True:
             caller, _ = self.control.accept()
             with caller, caller.makefile("rw") as lines:
                 word = lines.readline().strip()
                 if word == "crash":
                     self.server.crash()
-                # A check that believes to have lost its connection must have had one.
+                # Fails a check that had no connection to lose.
                 lines.write("done\n" if self.cut() or word == "crash" else "there was no connection\n")
             if word == "crash":
                 self.server.start_again()
 
 
 def reset(end):
-    """Breaks a connection the hard way: the other side gets a reset."""
+    """Closes a connection with a reset."""
     try:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         end.shutdown(socket.SHUT_RDWR)
@@ -175,34 +175,34 @@ def reset(end):
     end.close()
 
 
-def place(listening):
+def address_of(listening):
     host, port = listening.getsockname()[:2]
     return f"{host}:{port}"
 
 
 class Pages(http.server.SimpleHTTPRequestHandler):
-    """Serves files and tells nobody."""
+    """Serves files without logging."""
 
     def log_message(self, *_):
         pass
 
 
 def serve_pages(directory):
-    """A web server of another origin than the API; returns its address."""
+    """Starts a web server with another origin than the API; returns its address."""
     server = http.server.ThreadingHTTPServer((LOOPBACK, 0), functools.partial(Pages, directory=directory))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    return place(server.socket)
+    return address_of(server.socket)
 
 
 def documented_commands(language):
-    """The shell commands of a language's section of docs/clients.md, without those that copy the files."""
+    """The shell commands of a language's section in docs/clients.md, without the first, which copies the files."""
     text = (ROOT / "docs" / "clients.md").read_text()
     section = re.search(rf"<!-- client: {language} -->\n```sh\n(.*?)```", text, re.DOTALL)
     if section is None:
         raise RuntimeError(f"docs/clients.md has no commands for {language}")
     first, commands = section.group(1).split("\n", 1)
     if not first.startswith(f"cp -r tests/clients/{language} "):
-        raise RuntimeError(f"the commands for {language} in docs/clients.md have to begin by copying its files")
+        raise RuntimeError(f"the commands for {language} in docs/clients.md must start by copying its files")
     return commands
 
 
@@ -216,8 +216,8 @@ openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 
 """
 
 
-class Guarded:
-    """A server with TLS and tokens."""
+class SecureServer:
+    """A server that requires TLS and tokens."""
 
     def __init__(self, options):
         keys = options.scratch / "keys"
@@ -227,9 +227,9 @@ class Guarded:
         subprocess.run(["bash", "-euc", CERTIFICATES], **quiet)
         self.tokens = {role: self.token(options.binary, keys, role) for role in ("submitter", "viewer")}
         self.authority = keys / "ca.pem"
-        config = (HERE / "guarded.toml").read_text().replace("KEYS", str(keys))
-        shutil.rmtree(options.scratch / "guarded", ignore_errors=True)
-        self.server = Server(options.binary, options.scratch / "guarded", config)
+        config = (HERE / "secure.toml").read_text().replace("KEYS", str(keys))
+        shutil.rmtree(options.scratch / "secure", ignore_errors=True)
+        self.server = Server(options.binary, options.scratch / "secure", config)
 
     @staticmethod
     def token(binary, keys, role):
@@ -247,11 +247,11 @@ class Guarded:
 
 
 class Run:
-    """One language: its directory, its server, and what its programs printed."""
+    """One language: its directory, servers and proxy."""
 
-    def __init__(self, language, options, guarded):
+    def __init__(self, language, options, secure):
         self.language = language
-        self.guarded = guarded
+        self.secure = secure
         self.directory = options.scratch / language
         shutil.rmtree(self.directory, ignore_errors=True)
         shutil.copytree(HERE / language, self.directory)
@@ -272,42 +272,42 @@ class Run:
         return dict(
             os.environ,
             LINESHAFT_ADDRESS="{}:{}".format(*self.server.address),
-            LINESHAFT_PROXY=place(self.proxy.entrance),
-            LINESHAFT_CONTROL=place(self.proxy.control),
+            LINESHAFT_PROXY=address_of(self.proxy.listener),
+            LINESHAFT_CONTROL=address_of(self.proxy.control),
             LINESHAFT_PAGE=self.page,
             LINESHAFT_TWINS=",".join("{}:{}".format(*twin.address) for twin in self.twins),
-            **self.guarded.environment(),
+            **self.secure.environment(),
         )
 
     def command(self, what, script):
-        """Runs shell commands in the directory; returns what they printed, or fails with it."""
+        """Runs shell commands in the directory and returns their output; raises an error with it if they fail."""
         begin = time.monotonic()
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script], cwd=self.directory, env=self.environment(), text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=COMMAND_SECONDS_MAX)
-        say(f"{self.language}: {what} took {time.monotonic() - begin:.1f} s")
+        report(f"{self.language}: {what} took {time.monotonic() - begin:.1f} s")
         if done.returncode != 0:
-            raise RuntimeError(f"{what} ended with {done.returncode}:\n{done.stdout[-6000:]}")
+            raise RuntimeError(f"{what} failed with exit code {done.returncode}:\n{done.stdout[-6000:]}")
         return COLOUR.sub("", done.stdout)
 
     def all(self):
         output = self.command("install, generate, first task", documented_commands(self.language))
         look = HERE / self.language / "first.sh"
         if look.exists():
-            output += self.command("a look at the first page", look.read_text())
+            output += self.command("first page", look.read_text())
         if "TASK_STATE_COMPLETED" not in output or "348513" not in output:
-            raise RuntimeError(f"the first program did not print the end of its task:\n{output[-3000:]}")
+            raise RuntimeError(f"the first program did not print the result of its task:\n{output[-3000:]}")
         output = self.command("scenario", (HERE / self.language / "scenario.sh").read_text())
         passed = re.findall(r"^ok (\S+)", output, re.MULTILINE)
         for name in passed:
-            say(f"{self.language}: ok {name}")
+            report(f"{self.language}: ok {name}")
         missing = [name for name in self.wanted if name not in passed]
         if missing:
-            raise RuntimeError(f"checks that did not run: {', '.join(missing)}\n{output[-6000:]}")
+            raise RuntimeError(f"missing checks: {', '.join(missing)}\n{output[-6000:]}")
         for server in (self.server, *self.twins):
             code = server.stop()
             if code != 0:
-                raise RuntimeError(f"the server ended with {code}: {server.log()}")
+                raise RuntimeError(f"the server exited with {code}: {server.log()}")
         return len(passed)
 
     def end(self):
@@ -318,21 +318,21 @@ class Run:
 output_lock = threading.Lock()
 
 
-def say(line):
+def report(line):
     with output_lock:
         print(line, flush=True)
 
 
-def run(language, options, guarded):
-    """Returns how many checks passed, or None after a failure that was printed."""
+def run(language, options, secure):
+    """Returns the number of passed checks, or None after printing a failure."""
     started = None
     try:
-        started = Run(language, options, guarded)
+        started = Run(language, options, secure)
         return started.all()
-    except Exception as error:  # One language's failure must not hide those of the others.
-        say(f"{language}: FAILED: {error}")
+    except Exception as error:  # The other languages must still run.
+        report(f"{language}: FAILED: {error}")
         if started:
-            say(f"{language}: the end of the server's log:\n{started.server.log()}")
+            report(f"{language}: end of the server's log:\n{started.server.log()}")
         return None
     finally:
         if started:
@@ -340,7 +340,7 @@ def run(language, options, guarded):
 
 
 def end(*_):
-    """Asked to stop: leaves no server behind."""
+    """Signal handler: kills all servers and exits."""
     for process in list(Server.running):
         process.kill()
     os._exit(1)
@@ -355,14 +355,14 @@ def main():
     options.add_argument("--at-once", type=int, default=2)
     options.add_argument("languages", nargs="+")
     options = options.parse_args()
-    guarded = Guarded(options)
+    secure = SecureServer(options)
     try:
         with ThreadPoolExecutor(options.at_once) as threads:
-            results = list(threads.map(lambda one: run(one, options, guarded), options.languages))
+            results = list(threads.map(lambda one: run(one, options, secure), options.languages))
     finally:
-        guarded.server.end()
+        secure.server.end()
     for language, passed in zip(options.languages, results):
-        say(f"{language}: " + ("FAILED" if passed is None else f"{passed} checks passed"))
+        report(f"{language}: " + ("FAILED" if passed is None else f"{passed} checks passed"))
     return 1 if None in results else 0
 
 

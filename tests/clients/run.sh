@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The clients in other languages, generated from proto/ and run against the real server.
-# `tests/clients/run.sh python go` runs only those.
+# Tests the clients in other languages against the real server.
+# `tests/clients/run.sh python go` runs only these languages.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source tests/tools.sh
@@ -10,14 +10,14 @@ if [ "$#" -eq 0 ]; then languages=(java browser go node-connect node-grpc python
 
 for tool in python3 node npm go java mvn; do
   if ! command -v "$tool" >/dev/null; then
-    echo "tests/clients needs Python 3, Node 20, Go 1.26, a JDK 17 and Maven: there is no $tool" >&2
+    echo "tests/clients needs Python 3, Node 20, Go 1.26, a JDK 17 and Maven: $tool not found" >&2
     exit 1
   fi
 done
 
 python3 tests/clients/docs.py
 
-# Everything that is fetched stays in one directory, so that a second run is fast.
+# All downloads stay in one directory, so that the next run is fast.
 tools="$tools_root"
 need_buf
 export PATH="$tools/bin:$PATH"

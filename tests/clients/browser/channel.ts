@@ -1,10 +1,10 @@
-// A transport for pages that stay: calls that may be repeated are.
+// A transport for long-running pages, with retries.
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
 
-const ATTEMPTS = 8; // with the pauses about seven seconds: a server that starts again
+const ATTEMPTS = 8; // about seven seconds with the pauses: enough for a server to restart
 const PAUSE_MILLISECONDS_MAX = 2_000;
-// What may be repeated; a submission only with a request id.
-const REPEATABLE = /^(SubmitTask|BatchSubmitTasks|CancelTask|WaitTask|Get.*|List.*)$/;
+// Calls that may be retried; a submission only with a request id.
+const RETRYABLE = /^(SubmitTask|BatchSubmitTasks|CancelTask|WaitTask|Get.*|List.*)$/;
 
 export const pause = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
@@ -14,19 +14,19 @@ export const retry: Interceptor = (next) => async (request) => {
     try {
       return await next(request);
     } catch (error) {
-      const last = request.stream || attempt === ATTEMPTS || !REPEATABLE.test(request.method.name);
-      if (last || request.signal.aborted || !mayHelpToRepeat(error)) throw error;
+      const last = request.stream || attempt === ATTEMPTS || !RETRYABLE.test(request.method.name);
+      if (last || request.signal.aborted || !isRetryable(error)) throw error;
     }
     await pause(wait * (0.8 + 0.4 * Math.random()));
   }
 };
 
-/** The server said UNAVAILABLE, or the connection failed: of that a browser says no more than Unknown. */
-export function mayHelpToRepeat(error: unknown): boolean {
+/** True if the server returned UNAVAILABLE or the connection failed, which browsers report only as Unknown. */
+export function isRetryable(error: unknown): boolean {
   return [Code.Unavailable, Code.Unknown].includes(ConnectError.from(error).code);
 }
 
-/** Sends a token with every call; only with TLS, or everybody on the way can read it. */
+/** Sends a token with every call. Use it only with TLS: otherwise anyone on the network path can read it. */
 export const bearer = (token: string): Interceptor => (next) => (request) => {
   request.header.set("authorization", `Bearer ${token}`);
   return next(request);

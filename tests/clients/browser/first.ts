@@ -1,4 +1,4 @@
-// Submits one task, follows it to its end, and shows its result.
+// Submits one task, follows it to the end, and shows its result.
 import { fromJson, toJson } from "@bufbuild/protobuf";
 import { ValueSchema } from "@bufbuild/protobuf/wkt";
 import { createClient } from "@connectrpc/connect";
@@ -13,7 +13,7 @@ const value = fromJson(ValueSchema, { op: "primes", n: 5_000_000 });
 const task = {
   handler: "compute",
   payload: { kind: { case: "json" as const, value } },
-  requestId: crypto.randomUUID(), // with it the call is safe to repeat: a repeat gets the first task
+  requestId: crypto.randomUUID(), // makes a retry safe: it returns the first task
 };
 for await (const { kind } of tasks.runTask({ task }, { timeoutMs: 60_000 })) {
   if (kind.case === "event") {

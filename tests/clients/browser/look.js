@@ -1,4 +1,4 @@
-// Opens a page in headless Chromium, prints what it shows and logs, and waits until its title is `done`.
+// Opens a page in headless Chromium, prints its text and log, and waits until its title is `done`.
 import { once } from "node:events";
 import { connect } from "node:net";
 import { launch } from "puppeteer-core";
@@ -6,7 +6,7 @@ import { launch } from "puppeteer-core";
 const [page, server] = process.argv.slice(2);
 const browser = await launch({
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  acceptInsecureCerts: true, // the CA of the test is nobody's
+  acceptInsecureCerts: true, // the CA of the test is not trusted
   args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
 });
 try {

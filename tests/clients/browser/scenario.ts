@@ -1,5 +1,5 @@
-// What a client in a browser has to be able to do, with Connect's JSON and with gRPC-Web; run by
-// tests/clients/run.sh. A browser cannot send a stream: `SubmitTasks` is for others.
+// What a browser client must be able to do, with Connect JSON and with gRPC-Web; run by tests/clients/run.sh.
+// `SubmitTasks` is missing because a browser cannot send a request stream.
 import { fromJson, toJson, type MessageInitShape } from "@bufbuild/protobuf";
 import { durationFromMs, timestampDate, ValueSchema } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
@@ -12,7 +12,7 @@ import { type SubmitTaskRequestSchema, TaskService } from "./gen/lineshaft/v1/ta
 import { watch } from "./watch.js";
 
 declare global {
-  /** Asks the harness to break something; done when it is broken. From look.js. */
+  /** Asks the harness to break a connection or the server; resolves when this is done. Defined in look.js. */
   function control(word: string): Promise<void>;
 }
 
@@ -25,7 +25,7 @@ const nap = (seconds: number, more: Task = {}): Task =>
   Object.assign({ handler: "io", payload: payload(seconds) }, more);
 const naps = (count: number, seconds: number) => Array.from({ length: count }, () => nap(seconds));
 
-/** A result that is JSON comes as `json` in Connect's JSON, as `data` in gRPC-Web. */
+/** A JSON result arrives as `json` in Connect JSON and as `data` in gRPC-Web. */
 function isSum(result: Payload["kind"] | undefined, value: number) {
   if (result?.case === "data") return JSON.parse(new TextDecoder().decode(result.value)).value === value;
   return result?.case === "json" && (toJson(ValueSchema, result.value) as { value: number }).value === value;
@@ -132,7 +132,7 @@ function scenario(protocol: string, make: typeof createConnectTransport | typeof
     error = await refused((async () => { for await (const _ of steps); })());
     want(error.code === Code.DeadlineExceeded, error);
     want(Date.now() - begin < 5_000, "the deadlines came late");
-    // The deadline was the call's: the task goes on.
+    // The deadline ended the call, not the task.
     const { task } = await tasks.getTask({ taskId }, patient);
     want(task && task.state <= TaskState.RUNNING, task);
     await tasks.cancelTask({ taskId }, patient);
@@ -153,7 +153,7 @@ function scenario(protocol: string, make: typeof createConnectTransport | typeof
   }
 
   async function retry() {
-    // The server is gone while this is called; the transport's interceptor repeats it.
+    // The server is down during this call; the interceptor of the transport retries it.
     await control("crash");
     const first = await tasks.submitTask(nap(0, { requestId: `${protocol}-retry` }), patient);
     want(!first.duplicate, first);

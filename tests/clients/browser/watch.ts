@@ -1,13 +1,13 @@
-// A watch that survives its connection: it goes on after the last revision that it saw.
+// A watch that reconnects: it resumes after the last revision it received.
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { Client } from "@connectrpc/connect";
-import { mayHelpToRepeat, pause } from "./channel.js";
+import { isRetryable, pause } from "./channel.js";
 import type { TaskEvent, TaskFilterSchema } from "./gen/lineshaft/v1/task_pb.js";
 import type { TaskService } from "./gen/lineshaft/v1/task_service_pb.js";
 
 const PAUSE_MILLISECONDS = 200;
 
-/** Yields each event that matches, in order, each once. */
+/** Yields each matching event once and in order. */
 export async function* watch(
   tasks: Client<typeof TaskService>,
   filter: MessageInitShape<typeof TaskFilterSchema>,
@@ -24,8 +24,8 @@ export async function* watch(
         }
       }
     } catch (error) {
-      // OutOfRange means that the events are gone: begin anew with includeSnapshot.
-      if (!mayHelpToRepeat(error)) throw error;
+      // OutOfRange: the events are no longer stored; start again with includeSnapshot.
+      if (!isRetryable(error)) throw error;
     }
     await pause(PAUSE_MILLISECONDS);
   }

@@ -1,4 +1,4 @@
-// Submits one task, follows it to its end, and prints its result.
+// Submits one task, follows it to the end, and prints its result.
 import { randomUUID } from "node:crypto";
 import { fromJson } from "@bufbuild/protobuf";
 import { ValueSchema } from "@bufbuild/protobuf/wkt";
@@ -13,7 +13,7 @@ const value = fromJson(ValueSchema, { op: "primes", n: 5_000_000 });
 const task = {
   handler: "compute",
   payload: { kind: { case: "json" as const, value } },
-  requestId: randomUUID(), // with it the call is safe to repeat: a repeat gets the first task
+  requestId: randomUUID(), // makes a retry safe: it returns the first task
 };
 for await (const { kind } of tasks.runTask({ task }, { timeoutMs: 60_000 })) {
   if (kind.case === "event") {

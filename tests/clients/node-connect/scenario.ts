@@ -1,4 +1,4 @@
-// What a client on connect-es has to be able to do; run by tests/clients/run.sh.
+// What a connect-es client must be able to do; run by tests/clients/run.sh.
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
@@ -29,7 +29,7 @@ async function refused(calling: Promise<unknown>): Promise<ConnectError> {
   return error;
 }
 
-/** Asks the harness to break something; done when it is broken. */
+/** Asks the harness to break a connection or the server; resolves when this is done. */
 async function control(word: string) {
   const [host, port] = process.env.LINESHAFT_CONTROL!.split(":");
   const end = dial(Number(port), host);
@@ -163,7 +163,7 @@ async function deadline() {
   error = await refused((async () => { for await (const _ of steps); })());
   assert.equal(error.code, Code.DeadlineExceeded);
   assert(Date.now() - begin < 5_000);
-  // The deadline was the call's: the task goes on.
+  // The deadline ended the call, not the task.
   const { task } = await tasks.getTask({ taskId }, patient);
   assert(task && task.state <= TaskState.RUNNING);
   await tasks.cancelTask({ taskId }, patient);
@@ -186,7 +186,7 @@ async function metrics() {
 }
 
 async function retry() {
-  // The server is gone while this is called; the transport's interceptor repeats it.
+  // The server is down during this call; the interceptor of the transport retries it.
   await control("crash");
   const first = await tasks.submitTask(nap(0, { requestId: "connect-retry" }), patient);
   assert(!first.duplicate);

@@ -1,14 +1,14 @@
-// A watch that survives its connection: it goes on after the last revision that it saw.
+// A watch that reconnects: it resumes after the last revision it received.
 import { setTimeout } from "node:timers/promises";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { Client } from "@connectrpc/connect";
-import { mayHelpToRepeat } from "./channel.js";
+import { isRetryable } from "./channel.js";
 import type { TaskEvent, TaskFilterSchema } from "./gen/lineshaft/v1/task_pb.js";
 import type { TaskService } from "./gen/lineshaft/v1/task_service_pb.js";
 
 const PAUSE_MILLISECONDS = 200;
 
-/** Yields each event that matches, in order, each once. */
+/** Yields each matching event once and in order. */
 export async function* watch(
   tasks: Client<typeof TaskService>,
   filter: MessageInitShape<typeof TaskFilterSchema>,
@@ -25,8 +25,8 @@ export async function* watch(
         }
       }
     } catch (error) {
-      // OutOfRange means that the events are gone: begin anew with includeSnapshot.
-      if (!mayHelpToRepeat(error)) throw error;
+      // OutOfRange: the events are no longer stored; start again with includeSnapshot.
+      if (!isRetryable(error)) throw error;
     }
     await setTimeout(PAUSE_MILLISECONDS);
   }

@@ -1,4 +1,4 @@
-// Credentials and options of a channel for programs that stay: all servers, retries; private, with a token.
+// Credentials and options of a channel for long-running programs: load balancing, retries, TLS and a token.
 import { readFileSync } from "node:fs";
 import {
   type ChannelCredentials,
@@ -9,7 +9,7 @@ import {
   Metadata,
 } from "@grpc/grpc-js";
 
-// grpc-js reads `waitForReady` of a service config but does not apply it.
+// grpc-js does not apply the `waitForReady` of a service config.
 const waitForReady: Interceptor = (options, next) =>
   new InterceptingCall(next(options), {
     start(metadata, listener, start) {
@@ -25,7 +25,7 @@ export const channelOptions: ClientOptions = {
   interceptors: [waitForReady],
 };
 
-/** TLS, trusting the certificates of a PEM text, with a token in every call. */
+/** TLS credentials that trust the certificates in `ca` (PEM) and send the token with every call. */
 export function secure(ca: Buffer, token?: string): ChannelCredentials {
   const tls = credentials.createSsl(ca);
   if (!token) return tls;

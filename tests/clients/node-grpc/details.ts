@@ -1,4 +1,4 @@
-// The rich details of an error.
+// Reads the details of an error.
 import type { ServiceError } from "@grpc/grpc-js";
 import { BadRequest, ErrorInfo } from "./gen/google/rpc/error_details.js";
 import { Status } from "./gen/google/rpc/status.js";

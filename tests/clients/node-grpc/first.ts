@@ -1,4 +1,4 @@
-// Submits one task, follows it to its end, and prints its result.
+// Submits one task, follows it to the end, and prints its result.
 import { randomUUID } from "node:crypto";
 import { credentials, Metadata } from "@grpc/grpc-js";
 import { RunTaskRequest, TaskServiceClient } from "./gen/lineshaft/v1/task_service.js";
@@ -11,7 +11,7 @@ const request = RunTaskRequest.fromPartial({
   task: {
     handler: "compute",
     payload: { kind: { $case: "data", value: data }, contentType: "application/json" },
-    requestId: randomUUID(), // with it the call is safe to repeat: a repeat gets the first task
+    requestId: randomUUID(), // makes a retry safe: it returns the first task
   },
 });
 const steps = tasks.runTask(request, new Metadata(), { deadline: Date.now() + 60_000 });

@@ -1,4 +1,4 @@
-// What a client on grpc-js has to be able to do; run by tests/clients/run.sh.
+// What a grpc-js client must be able to do; run by tests/clients/run.sh.
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
@@ -54,7 +54,7 @@ async function refused(calling: Promise<unknown>): Promise<ServiceError> {
   return error;
 }
 
-/** Asks the harness to break something; done when it is broken. */
+/** Asks the harness to break a connection or the server; resolves when this is done. */
 async function control(word: string) {
   const [host, port] = process.env.LINESHAFT_CONTROL!.split(":");
   const end = connect(Number(port), host);
@@ -195,7 +195,7 @@ async function deadline() {
   error = await refused(steps.toArray());
   assert.equal(error.code, status.DEADLINE_EXCEEDED);
   assert(Date.now() - begin < 5_000);
-  // The deadline was the call's: the task goes on.
+  // The deadline ended the call, not the task.
   const { task } = await call(tasks.getTask, GetTaskRequest.fromPartial({ taskId }));
   assert(task && task.state <= TaskState.TASK_STATE_RUNNING);
   await call(tasks.cancelTask, CancelTaskRequest.fromPartial({ taskId }));
@@ -220,7 +220,7 @@ async function metrics() {
 }
 
 async function retry() {
-  // The server is gone while this is called; the channel's service config waits and repeats.
+  // The server is down during this call; the service config of the channel waits and retries.
   await control("crash");
   const first = await call(tasks.submitTask, nap(0, { requestId: "node-retry" }));
   assert(!first.duplicate);

@@ -1,4 +1,4 @@
-// A watch that survives its connection: it goes on after the last revision that it saw.
+// A watch that reconnects: it resumes after the last revision it received.
 import { setTimeout } from "node:timers/promises";
 import { type ServiceError, status } from "@grpc/grpc-js";
 import type { TaskEvent, TaskFilter } from "./gen/lineshaft/v1/task.js";
@@ -6,7 +6,7 @@ import { type TaskServiceClient, WatchTasksRequest } from "./gen/lineshaft/v1/ta
 
 const PAUSE_MILLISECONDS = 200;
 
-/** Yields each event that matches, in order, each once. */
+/** Yields each matching event once and in order. */
 export async function* watch(
   tasks: TaskServiceClient,
   filter: Partial<TaskFilter>,
@@ -24,7 +24,7 @@ export async function* watch(
         }
       }
     } catch (error) {
-      // OUT_OF_RANGE means that the events are gone: begin anew with includeSnapshot.
+      // OUT_OF_RANGE: the events are no longer stored; start again with includeSnapshot.
       if ((error as ServiceError).code !== status.UNAVAILABLE) throw error;
     } finally {
       steps.cancel();

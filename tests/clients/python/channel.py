@@ -1,4 +1,4 @@
-"""A channel for programs that stay: all servers, health checks, retries; private and with a token."""
+"""A channel for long-running programs: load balancing, health checks, retries, TLS and a token."""
 
 import pathlib
 
@@ -8,9 +8,9 @@ SERVICE_CONFIG = pathlib.Path(__file__).with_name("service-config.json").read_te
 
 
 def connect(address, ca=None, token=None):
-    """`dns:///lineshaft-headless:7070` finds all servers of that name; `127.0.0.1:7070` is one.
+    """`dns:///lineshaft-headless:7070` connects to all servers of this name, `127.0.0.1:7070` to one.
 
-    `ca` is the PEM text of the certificates to trust; without it the channel is not private.
+    `ca` is the PEM text of the certificates to trust; without it the channel is not encrypted.
     """
     options = [
         ("grpc.service_config", SERVICE_CONFIG),

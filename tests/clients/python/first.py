@@ -1,4 +1,4 @@
-"""Submits one task, follows it to its end, and prints its result."""
+"""Submits one task, follows it to the end, and prints its result."""
 
 import os
 import uuid
@@ -8,7 +8,7 @@ from lineshaft.v1 import task_pb2 as t, task_service_pb2 as s, task_service_pb2_
 
 address = os.environ.get("LINESHAFT_ADDRESS", "127.0.0.1:7070")
 payload = t.Payload(data=b'{"op": "primes", "n": 5000000}', content_type="application/json")
-# With a request id the call is safe to repeat: a repeat gets the first task.
+# The request id makes a retry safe: it returns the first task.
 task = s.SubmitTaskRequest(handler="compute", payload=payload, request_id=str(uuid.uuid4()))
 
 with grpc.insecure_channel(address) as channel:

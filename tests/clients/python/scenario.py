@@ -1,4 +1,4 @@
-"""What a client in Python has to be able to do; run by tests/clients/run.sh."""
+"""What a Python client must be able to do; run by tests/clients/run.sh."""
 
 import collections
 import concurrent.futures
@@ -32,7 +32,7 @@ def io(seconds, **more):
 
 
 def control(word):
-    """Asks the harness to break something; returns when it is broken."""
+    """Asks the harness to break a connection or the server; returns when this is done."""
     host, port = os.environ["LINESHAFT_CONTROL"].rsplit(":", 1)
     with socket.create_connection((host, int(port))) as end, end.makefile("rw") as lines:
         lines.write(word + "\n")
@@ -41,7 +41,7 @@ def control(word):
 
 
 def refusal(error):
-    """The rich details of an error, by the name of their type."""
+    """The details of an error, by the name of their type."""
     details = {}
     for detail in rpc_status.from_call(error).details:
         for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.ResourceInfo):
@@ -110,7 +110,7 @@ def run(tasks, _):
     first = next(steps).accepted
     control("cut")
     assert refused(lambda: list(steps)).code() == grpc.StatusCode.UNAVAILABLE
-    # Called again with the same request id it follows the same task.
+    # A second call with the same request id follows the same task.
     again = list(tasks.RunTask(s.RunTaskRequest(task=task), timeout=20, wait_for_ready=True))
     assert again[0].accepted.duplicate and again[0].accepted.task_id == first.task_id, again
     assert again[-1].task.state == t.TASK_STATE_COMPLETED and again[-1].task.attempt == 1, again
@@ -179,7 +179,7 @@ def deadline(tasks, _):
     error = refused(lambda: list(followed))
     assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED, error
     assert time.monotonic() - begin < 5
-    # The deadline was the call's: the task goes on.
+    # The deadline ended the call, not the task.
     task = tasks.GetTask(s.GetTaskRequest(task_id=accepted.task_id), timeout=10).task
     assert task.state in (t.TASK_STATE_QUEUED, t.TASK_STATE_RUNNING), task
     tasks.CancelTask(s.CancelTaskRequest(task_id=accepted.task_id), timeout=10)
@@ -202,7 +202,7 @@ def metrics(tasks, pools):
 
 
 def retry(tasks, _):
-    # The server is gone while this is called; the channel's service config waits and repeats.
+    # The server is down during this call; the service config of the channel waits and retries.
     control("crash")
     accepted = tasks.SubmitTask(io(0, request_id="python-retry"), timeout=30)
     assert not accepted.duplicate, accepted
@@ -210,9 +210,9 @@ def retry(tasks, _):
 
 
 def spread(*_):
-    """Two servers behind one name: both are used, one that drains is left without a failure."""
+    """Two servers behind one name: both get calls, and when one drains no call fails."""
     addresses = os.environ["LINESHAFT_TWINS"]
-    # To the first whatever its health.
+    # A channel to the first server without health checks.
     both, first = twins(), grpc.insecure_channel(addresses.split(",")[0])
     answered = collections.Counter()
     while len(answered) < 2:
@@ -235,7 +235,7 @@ def spread(*_):
 
     with concurrent.futures.ThreadPoolExecutor(1) as beside:
         calls = beside.submit(call)
-        # What runs keeps the server for a while, and its health says that it is leaving.
+        # The running task delays the end of the server, and its health service reports NOT_SERVING.
         limit = duration_pb2.Duration(seconds=60)
         system_rpc.SystemServiceStub(first).Drain(y.DrainRequest(limit=limit), timeout=10)
         others = 0
@@ -243,7 +243,7 @@ def spread(*_):
             others = 0 if instance(both) == leaving else others + 1
         stop.set()
         assert calls.result() > 0, "nothing was called while it drained"
-    # Who does not look at health meets the refusal, and the channel repeats the call on the other server.
+    # Without health checks the call is refused, and the channel retries it on the other server.
     blind = ("grpc.inhibit_health_checking", 1)
     with twins(blind, ("grpc.enable_retries", 0)) as hasty:
         met = None
@@ -266,14 +266,14 @@ def spread(*_):
 
 
 def twins(*more):
-    """A channel to both; `dns:///NAME` does the same where they have a name."""
-    # Without it a list of addresses would be the authority, and that is none.
+    """A channel to both servers, as `dns:///NAME` gives for servers with a DNS name."""
+    # Without this the list of addresses would be the authority, which is not valid.
     options = [("grpc.service_config", SERVICE_CONFIG), ("grpc.default_authority", "twins"), *more]
     return grpc.insecure_channel("ipv4:" + os.environ["LINESHAFT_TWINS"], options)
 
 
 def instance(channel):
-    """Which server answers."""
+    """The instance id of the server that responds."""
     return system_rpc.SystemServiceStub(channel).GetServerInfo(y.GetServerInfoRequest(), timeout=10).instance_id
 
 

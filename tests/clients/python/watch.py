@@ -1,4 +1,4 @@
-"""A watch that survives its connection: it goes on after the last revision that it saw."""
+"""A watch that reconnects: it resumes after the last revision it received."""
 
 import time
 
@@ -9,7 +9,7 @@ PAUSE_SECONDS = 0.2
 
 
 def watch(tasks, task_filter, after_revision):
-    """Yields each event that matches, in order, each once; ends never. `tasks` is a TaskServiceStub."""
+    """Yields each matching event once and in order, and never ends. `tasks` is a TaskServiceStub."""
     while True:
         request = s.WatchTasksRequest(filter=task_filter, after_revision=after_revision)
         try:
@@ -21,7 +21,7 @@ def watch(tasks, task_filter, after_revision):
                 elif kind == "progress":
                     after_revision = step.progress.revision
         except grpc.RpcError as error:
-            # OUT_OF_RANGE means that the events are gone: begin anew with include_snapshot.
+            # OUT_OF_RANGE: the events are no longer stored; start again with include_snapshot.
             if error.code() != grpc.StatusCode.UNAVAILABLE:
                 raise
         time.sleep(PAUSE_SECONDS)

@@ -1,4 +1,4 @@
-// Submits one task, follows it to its end, and prints its result.
+// Submits one task, follows it to the end, and prints its result.
 package main
 
 import (
@@ -33,7 +33,7 @@ func main() {
 func run(tasks lineshaftv1.TaskServiceClient) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	// With a request id the call is safe to repeat: a repeat gets the first task.
+	// The request id makes a retry safe: it returns the first task.
 	task := &lineshaftv1.SubmitTaskRequest{
 		Handler:   "compute",
 		RequestId: rand.Text(),

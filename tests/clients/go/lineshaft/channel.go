@@ -1,4 +1,4 @@
-// Package lineshaft has what programs that stay need: a channel that repeats, and a watch that resumes.
+// Package lineshaft has what long-running programs need: a channel with retries, and a watch that resumes.
 package lineshaft
 
 import (
@@ -8,11 +8,11 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
-	_ "google.golang.org/grpc/health" // client-side health checks, as the service config wants them
+	_ "google.golang.org/grpc/health" // client-side health checks, which the service config requests
 	"google.golang.org/grpc/keepalive"
 )
 
-// Connect makes a channel to all servers behind an address such as `dns:///lineshaft-headless:7070`.
+// Connect makes a channel to all servers of an address such as `dns:///lineshaft-headless:7070`.
 // The transport is insecure.NewCredentials(), or credentials.NewClientTLSFromFile(ca, "") with TLS.
 func Connect(
 	address, serviceConfig string, transport credentials.TransportCredentials, more ...grpc.DialOption,
@@ -28,7 +28,7 @@ func Connect(
 	return grpc.NewClient(address, append(options, more...)...)
 }
 
-// Token is what grpc.WithPerRPCCredentials sends with every call; never without TLS.
+// Token implements the credentials for grpc.WithPerRPCCredentials. It is never sent without TLS.
 type Token string
 
 func (token Token) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {

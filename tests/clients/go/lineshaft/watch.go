@@ -15,8 +15,8 @@ import (
 
 const pause = 200 * time.Millisecond
 
-// Watch calls `see` with each event that matches, in order, each once, until `see` answers false. It
-// survives its connection: it goes on after the last revision that it saw.
+// Watch calls `see` with each matching event once and in order, until `see` returns false. After a broken
+// connection it resumes after the last revision it received.
 func Watch(
 	ctx context.Context, tasks lineshaftv1.TaskServiceClient, filter *lineshaftv1.TaskFilter, afterRevision uint64,
 	see func(*lineshaftv1.TaskEvent) bool,
@@ -26,7 +26,7 @@ func Watch(
 		if done {
 			return nil
 		}
-		// OutOfRange means that the events are gone: begin anew with IncludeSnapshot.
+		// OutOfRange: the events are no longer stored; start again with IncludeSnapshot.
 		if status.Code(err) != codes.Unavailable && !errors.Is(err, io.EOF) {
 			return err
 		}

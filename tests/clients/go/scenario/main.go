@@ -1,4 +1,4 @@
-// What a client in Go has to be able to do; run by tests/clients/run.sh.
+// What a Go client must be able to do; run by tests/clients/run.sh.
 package main
 
 import (
@@ -35,7 +35,7 @@ type scenario struct {
 	serviceConfig string
 }
 
-// seen is what two watches of the same events have to agree on.
+// seen is the part of an event that must be equal in two watches.
 type seen struct {
 	revision uint64
 	task     string
@@ -216,7 +216,7 @@ func (s scenario) deadline(ctx context.Context) {
 	}
 	want(status.Code(err) == codes.DeadlineExceeded, err)
 	want(time.Since(begin) < 5*time.Second, time.Since(begin))
-	// The deadline was the call's: the task goes on.
+	// The deadline ended the call, not the task.
 	got, err := s.tasks.GetTask(ctx, &v1.GetTaskRequest{TaskId: accepted.TaskId})
 	must(err)
 	want(got.Task.State <= v1.TaskState_TASK_STATE_RUNNING, got)
@@ -247,7 +247,7 @@ func (s scenario) metrics(ctx context.Context) {
 }
 
 func (s scenario) retry(ctx context.Context) {
-	// The server is gone while this is called; the channel's service config waits and repeats.
+	// The server is down during this call; the service config of the channel waits and retries.
 	control("crash")
 	request := nap(0)
 	request.RequestId = "go-retry"
@@ -259,8 +259,8 @@ func (s scenario) retry(ctx context.Context) {
 	want(again.Duplicate, again)
 }
 
-// spread calls two servers behind one name: both are used, one that drains is left without a failure, and
-// a call that meets one that says UNAVAILABLE is repeated on the other.
+// spread calls two servers behind one name: both get calls, when one drains no call fails, and a call that one
+// refuses with UNAVAILABLE is retried on the other.
 func (s scenario) spread(ctx context.Context) {
 	addresses := strings.Split(os.Getenv("LINESHAFT_TWINS"), ",")
 	both := s.twins(addresses)
@@ -275,7 +275,7 @@ func (s scenario) spread(ctx context.Context) {
 	for _, calls := range answered {
 		want(calls >= 8, answered)
 	}
-	// To the first whatever its health.
+	// A channel to the first server without health checks.
 	first := s.twins(addresses[:1], grpc.WithDisableHealthCheck())
 	leaving := instance(ctx, first)
 	long, err := v1.NewTaskServiceClient(first).SubmitTask(ctx, nap(60))
@@ -299,7 +299,7 @@ func (s scenario) spread(ctx context.Context) {
 			}
 		}
 	}()
-	// What runs keeps the server for a while, and its health says that it is leaving.
+	// The running task delays the end of the server, and its health service reports NOT_SERVING.
 	_, err = v1.NewSystemServiceClient(first).Drain(ctx, &v1.DrainRequest{Limit: durationpb.New(time.Minute)})
 	must(err)
 	for others := 0; others < 20; others++ {
@@ -312,7 +312,7 @@ func (s scenario) spread(ctx context.Context) {
 	health, err := healthv1.NewHealthClient(first).Check(ctx, &healthv1.HealthCheckRequest{})
 	must(err)
 	want(health.Status == healthv1.HealthCheckResponse_NOT_SERVING, health)
-	// Who does not look at health meets the refusal.
+	// Without health checks the call is refused.
 	hasty, met := s.twins(addresses, grpc.WithDisableHealthCheck(), grpc.WithDisableRetry()), 0
 	for met == 0 {
 		_, err := v1.NewTaskServiceClient(hasty).SubmitTask(ctx, nap(0))
@@ -322,7 +322,7 @@ func (s scenario) spread(ctx context.Context) {
 		}
 	}
 	repeating := s.twins(addresses, grpc.WithDisableHealthCheck())
-	for len(answered) > 0 { // until it knows both
+	for len(answered) > 0 { // until both have responded
 		delete(answered, instance(ctx, repeating))
 	}
 	for call := range 4 {
@@ -332,7 +332,7 @@ func (s scenario) spread(ctx context.Context) {
 	must(err)
 }
 
-// twins makes a channel to servers of one name, as a resolver such as dns:/// finds them.
+// twins makes a channel to several servers of one name, as a resolver such as dns:/// returns them.
 func (s scenario) twins(addresses []string, more ...grpc.DialOption) *grpc.ClientConn {
 	found := manual.NewBuilderWithScheme("twins")
 	state := resolver.State{}
@@ -346,7 +346,7 @@ func (s scenario) twins(addresses []string, more ...grpc.DialOption) *grpc.Clien
 	return channel
 }
 
-// instance asks a server who it is.
+// instance returns the instance id of a server.
 func instance(ctx context.Context, channel *grpc.ClientConn) string {
 	info, err := v1.NewSystemServiceClient(channel).GetServerInfo(ctx, &v1.GetServerInfoRequest{})
 	must(err)
@@ -378,7 +378,7 @@ func (s scenario) tls(ctx context.Context) {
 	want(detail[*errdetails.ErrorInfo](err).Reason == "UNAUTHENTICATED", err)
 }
 
-// private makes a client of the server that has TLS and wants tokens.
+// private makes a client of the server that requires TLS and tokens.
 func (s scenario) private(more ...grpc.DialOption) v1.TaskServiceClient {
 	trusted, err := credentials.NewClientTLSFromFile(os.Getenv("LINESHAFT_CA"), "")
 	must(err)
@@ -387,7 +387,7 @@ func (s scenario) private(more ...grpc.DialOption) v1.TaskServiceClient {
 	return v1.NewTaskServiceClient(channel)
 }
 
-// detail finds one kind of rich detail in an error.
+// detail finds the details of one type in an error.
 func detail[T any](err error) T {
 	for _, detail := range status.Convert(err).Details() {
 		if found, ok := detail.(T); ok {
@@ -398,7 +398,7 @@ func detail[T any](err error) T {
 	return *new(T)
 }
 
-// control asks the harness to break something; returns when it is broken.
+// control asks the harness to break a connection or the server; returns when this is done.
 func control(word string) {
 	end, err := net.Dial("tcp", os.Getenv("LINESHAFT_CONTROL"))
 	must(err)

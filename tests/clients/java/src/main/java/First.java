@@ -8,7 +8,7 @@ import io.grpc.InsecureChannelCredentials;
 import java.util.UUID;
 import java.util.concurrent.TimeUnit;
 
-/** Submits one task, follows it to its end, and prints its result. */
+/** Submits one task, follows it to the end, and prints its result. */
 public class First {
   public static void main(String[] args) {
     var address = System.getenv().getOrDefault("LINESHAFT_ADDRESS", "127.0.0.1:7070");
@@ -18,7 +18,7 @@ public class First {
         Payload.newBuilder()
             .setData(ByteString.copyFromUtf8("{\"op\": \"primes\", \"n\": 5000000}"))
             .setContentType("application/json");
-    // With a request id the call is safe to repeat: a repeat gets the first task.
+    // The request id makes a retry safe: it returns the first task.
     var task =
         SubmitTaskRequest.newBuilder()
             .setHandler("compute")

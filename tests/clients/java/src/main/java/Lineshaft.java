@@ -11,12 +11,12 @@ import java.nio.file.Path;
 import java.util.Map;
 import java.util.concurrent.TimeUnit;
 
-/** A channel for programs that stay: all servers, health checks, retries. */
+/** A channel for long-running programs: load balancing, health checks, retries. */
 final class Lineshaft {
   private Lineshaft() {}
 
   /**
-   * {@code dns:///lineshaft-headless:7070} finds all servers of that name. The credentials are {@code
+   * {@code dns:///lineshaft-headless:7070} connects to all servers of this name. The credentials are {@code
    * InsecureChannelCredentials.create()}, or, with TLS, {@code
    * TlsChannelCredentials.newBuilder().trustManager(ca).build()}.
    */
@@ -31,7 +31,7 @@ final class Lineshaft {
         .build();
   }
 
-  /** Sends a token with every call; only with TLS, or everybody on the way can read it. */
+  /** Sends a token with every call. Use it only with TLS: otherwise anyone on the network path can read it. */
   static ClientInterceptor token(String token) {
     var headers = new Metadata();
     var authorization = Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER);

@@ -50,9 +50,9 @@ import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 
-/** What a client in Java has to be able to do; run by tests/clients/run.sh. */
+/** What a Java client must be able to do; run by tests/clients/run.sh. */
 public class Scenario {
-  /** What two watches of the same events have to agree on. */
+  /** The part of an event that must be equal in two watches. */
   private record Seen(long revision, String task, TaskState state) {}
 
   private interface Check {
@@ -267,7 +267,7 @@ public class Scenario {
     error = refused(() -> steps.forEachRemaining(step -> {}));
     want(error.getStatus().getCode() == Status.Code.DEADLINE_EXCEEDED, error);
     want(System.nanoTime() - begin < TimeUnit.SECONDS.toNanos(5), "the deadlines came late");
-    // The deadline was the call's: the task goes on.
+    // The deadline ended the call, not the task.
     var task = tasks().getTask(GetTaskRequest.newBuilder().setTaskId(id).build()).getTask();
     want(task.getStateValue() <= TaskState.TASK_STATE_RUNNING_VALUE, task);
     tasks().cancelTask(CancelTaskRequest.newBuilder().setTaskId(id).build());
@@ -302,7 +302,7 @@ public class Scenario {
   }
 
   private void retry() {
-    // The server is gone while this is called; the channel's service config waits and repeats.
+    // The server is down during this call; the service config of the channel waits and retries.
     control("crash");
     var request = nap("0").setRequestId("java-retry").build();
     var first = tasks().submitTask(request);
@@ -328,7 +328,7 @@ public class Scenario {
     want(detail(error, ErrorInfo.class).getReason().equals("UNAUTHENTICATED"), error);
   }
 
-  /** A client of the server that has TLS and wants tokens. */
+  /** A client of the server that requires TLS and tokens. */
   private static TaskServiceGrpc.TaskServiceBlockingStub secure(ClientInterceptor... more)
       throws Exception {
     var ca = new File(System.getenv("LINESHAFT_CA"));
@@ -347,7 +347,7 @@ public class Scenario {
     throw new AssertionError("the call should have been refused");
   }
 
-  /** Finds one kind of rich detail in an error. */
+  /** Finds the details of one type in an error. */
   private static <T extends Message> T detail(StatusRuntimeException error, Class<T> kind)
       throws Exception {
     for (var detail : StatusProto.fromThrowable(error).getDetailsList()) {
@@ -358,7 +358,7 @@ public class Scenario {
     throw new AssertionError("no " + kind + " in " + error);
   }
 
-  /** Asks the harness to break something; returns when it is broken. */
+  /** Asks the harness to break a connection or the server; returns when this is done. */
   private static void control(String word) {
     var place = System.getenv("LINESHAFT_CONTROL").split(":");
     try (var end = new Socket(place[0], Integer.parseInt(place[1]))) {

@@ -8,10 +8,10 @@ import io.grpc.StatusRuntimeException;
 import java.util.Set;
 import java.util.function.Predicate;
 
-/** A watch that survives its connection: it goes on after the last revision that it saw. */
+/** A watch that reconnects: it resumes after the last revision it received. */
 final class Watch {
   private static final long PAUSE_MILLISECONDS = 200;
-  // grpc-java says UNKNOWN when a connection breaks just as a call begins.
+  // grpc-java reports UNKNOWN when a connection breaks at the start of a call.
   private static final Set<Status.Code> BROKEN =
       Set.of(Status.Code.UNAVAILABLE, Status.Code.UNKNOWN);
 
@@ -25,7 +25,7 @@ final class Watch {
     this.afterRevision = afterRevision;
   }
 
-  /** Hands over each event that matches, in order, each once, until {@code goOn} answers false. */
+  /** Calls {@code goOn} with each matching event once and in order, until it returns false. */
   void run(Predicate<TaskEvent> goOn) throws Exception {
     while (true) {
       try (var call = Context.current().withCancellation()) {
@@ -33,7 +33,7 @@ final class Watch {
           return;
         }
       } catch (StatusRuntimeException error) {
-        // OUT_OF_RANGE means that the events are gone: begin anew with include_snapshot.
+        // OUT_OF_RANGE: the events are no longer stored; start again with include_snapshot.
         if (!BROKEN.contains(error.getStatus().getCode())) {
           throw error;
         }
