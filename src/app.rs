@@ -3,7 +3,7 @@
 //! Supervisor → store → scheduler and pools → edge. A drain, asked for by a signal or over the API,
 //! ends the scheduler; then the edge, the processes and the store follow.
 
-mod asides;
+mod admin_ports;
 pub mod doctor;
 mod security;
 
@@ -116,10 +116,11 @@ pub async fn serve(
     let telemetry = telemetry(&config, exporters)?;
     let watchdog = watchdog(&config, &telemetry).map_err(failed_to("start the watchdog"))?;
     let edge_options = edge_options(&config, instance.to_owned(), &telemetry);
-    let asides_stop = CancellationToken::new();
+    let admin_stop = CancellationToken::new();
     let later = Arc::new(OnceLock::new());
     let prometheus = exporters.settings().prometheus.clone();
-    let mut asides = asides::spawn(&config, prometheus, edge_options.clone(), later.clone(), &asides_stop).await?;
+    let mut admin_tasks =
+        admin_ports::spawn(&config, prometheus, edge_options.clone(), later.clone(), &admin_stop).await?;
     let state = StateDirectory::new(&config)?;
     let options = store::Options { directory: state.of_store.clone(), accept_loss: false };
     let (store, recovery) = store::open(&options)?;
@@ -155,9 +156,9 @@ pub async fn serve(
         tracing::warn!("connections were still open and have been cut");
     }
     stop_processes(host);
-    asides_stop.cancel();
+    admin_stop.cancel();
     // They end at once; a panic has been printed by its hook.
-    while asides.join_next().await.is_some() {}
+    while admin_tasks.join_next().await.is_some() {}
     drop((handle, later, watchdog));
     tracing::info!("stopped");
     Ok(())

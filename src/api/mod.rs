@@ -1,34 +1,24 @@
-//! The edge: the only module that knows tonic. Turns the contract into the model and back, and
-//! refusals into rich errors.
+//! The edge of the server: the only module that depends on tonic's server side.
+//!
+//! It converts requests of the contract into values of the model, calls the scheduler, and converts the
+//! results and errors back.
 
-mod admission;
-mod arrival;
-mod aside;
+mod admin;
 mod auth;
-mod connections;
 mod convert;
-mod deadline;
-mod guard;
-mod handlers;
-mod health;
 mod http;
-mod keda;
-mod pools;
-mod probes;
-mod reload;
-mod scrapes;
+mod listener;
+mod middleware;
 mod security;
 mod server;
-mod sniff;
+mod services;
 mod status;
-mod system;
-mod tasks;
-mod ticks;
-mod tls;
-mod traced;
+mod watched_files;
 
+pub use admin::metrics::serve as serve_scrapes;
 pub use auth::{Algorithm, AuthError, AuthOptions, CertificateRule, ClaimRule, JwtOptions, KeySource, LimitOptions};
-pub use scrapes::serve as serve_scrapes;
+pub use listener::tls::{TlsError, TlsOptions};
 pub use security::{Security, SecurityError, SecurityOptions};
-pub use server::{HostReading, Options, ServeError, serve, serve_probes};
-pub use tls::{TlsError, TlsOptions};
+pub use server::{Options, ServeError, serve, serve_probes};
+
+pub use crate::telemetry::host::HostReading;

@@ -8,10 +8,10 @@ use tokio_util::sync::CancellationToken;
 use crate::model::Clock;
 use crate::scheduler::Handle;
 
-use super::admission::Admission;
 use super::auth::{Access, AuthError, AuthOptions};
-use super::reload::{self, Reloaded};
-use super::tls::{Tls, TlsError, TlsOptions};
+use super::listener::connection_limit::Admission;
+use super::listener::tls::{Tls, TlsError, TlsOptions};
+use super::watched_files::{self, Reloaded};
 
 /// What guards the listener.
 #[derive(Clone, Debug)]
@@ -72,7 +72,7 @@ impl Security {
 
     /// Does what goes on beside calls, until `stop`.
     pub(super) fn spawn(&mut self, handle: Handle, stop: CancellationToken) {
-        tokio::spawn(reload::run(std::mem::take(&mut self.reloaded), stop.clone()));
+        tokio::spawn(watched_files::run(std::mem::take(&mut self.reloaded), stop.clone()));
         if let Some(access) = self.access.clone() {
             tokio::spawn(access.run(handle, stop));
         }

@@ -16,24 +16,21 @@ use crate::proto::v1::system_service_server::SystemServiceServer;
 use crate::proto::v1::task_service_server::TaskServiceServer;
 use crate::scheduler::Handle;
 use crate::telemetry::Telemetry;
-use crate::telemetry::host::HostHealth;
+use crate::telemetry::host::HostReading;
 use crate::telemetry::metrics::CallMeter;
 
+use super::admin;
 use super::auth::Gate;
-use super::connections;
-use super::guard::Guard;
-use super::handlers::Handlers;
-use super::health::Probe;
 use super::http::health::View;
 use super::http::{Contract, Front, Origins, Shared};
-use super::pools::Pools;
-use super::probes;
+use super::listener::accept;
+use super::middleware::guard::Guard;
 use super::security::Security;
-use super::system::System;
-use super::tasks::Tasks;
-
-/// Reads the machine's and the process's health.
-pub type HostReading = Arc<dyn Fn() -> HostHealth + Send + Sync>;
+use super::services::handlers::Handlers;
+use super::services::health::Probe;
+use super::services::pools::Pools;
+use super::services::system::System;
+use super::services::tasks::Tasks;
 
 /// Bounds of the edge.
 #[derive(Clone)]
@@ -69,8 +66,13 @@ pub struct Options {
 
 /// Serves `/health`, `/metrics` and grpc.health.v1 on a port of their own until `stop`; and KEDA's scaler
 /// once there is a scheduler.
-pub async fn serve_probes(listener: TcpListener, options: Options, scheduler: probes::Later, stop: CancellationToken) {
-    probes::serve(listener, view(&options), scheduler, stop).await;
+pub async fn serve_probes(
+    listener: TcpListener,
+    options: Options,
+    scheduler: admin::health::Later,
+    stop: CancellationToken,
+) {
+    admin::health::serve(listener, view(&options), scheduler, stop).await;
 }
 
 fn view(options: &Options) -> View {
@@ -118,7 +120,7 @@ pub async fn serve(
         .add_service(PoolServiceServer::new(pools))
         .add_service(HandlerServiceServer::new(Handlers::new(handle.clone())))
         .add_service(SystemServiceServer::new(system))
-        .add_service(super::keda::service(handle.clone()))
+        .add_service(super::services::keda::service(handle.clone()))
         .add_service(HealthServer::new(Probe::new(options.telemetry.vitals.clone(), stop.clone())))
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha);
@@ -138,7 +140,7 @@ pub async fn serve(
         body_timeout: options.body_timeout,
     };
     let front = Front::new(calls, shared);
-    connections::serve(listener, front, &security, &options, stop).await;
+    accept::serve(listener, front, &security, &options, stop).await;
     Ok(())
 }
 

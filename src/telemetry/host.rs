@@ -1,5 +1,6 @@
 //! Health of the machine and of this process, measured when somebody asks.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -33,6 +34,9 @@ pub struct HostHealth {
     /// Open files and connections of this process.
     pub process_files: u64,
 }
+
+/// Reads the health of the machine and of this process.
+pub type HostReading = Arc<dyn Fn() -> HostHealth + Send + Sync>;
 
 /// Measures at most once a second; share it between threads.
 pub struct HostSampler {

@@ -13,8 +13,8 @@ use crate::model::{Coded, Details, ErrorCode, Grant, Namespace, Reach, Role, Tas
 use crate::proto::v1;
 use crate::scheduler::{Found, Handle, Refusal, TaskNotFound};
 
-use super::failures::A_SECOND;
-use super::limits::{Hold, Limited, Usage};
+use super::failure_limiter::A_SECOND;
+use super::quota::{Hold, Limited, Usage};
 
 /// Somebody who is known.
 pub struct Identity {
@@ -339,7 +339,7 @@ impl Coded for Denied {
 
 #[cfg(test)]
 mod tests {
-    use super::super::limits::LimitOptions;
+    use super::super::quota::LimitOptions;
     use super::*;
 
     fn namespace(name: &str) -> Namespace {

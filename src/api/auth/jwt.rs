@@ -20,10 +20,10 @@ use tokio_util::sync::CancellationToken;
 use crate::model::token::KeyHash;
 use crate::model::{Grant, Timestamp};
 
-use super::access::AuthError;
-use super::failures::Failures;
+use super::authenticator::AuthError;
+use super::failure_limiter::Failures;
 use super::identity::{Identity, Unauthenticated};
-use super::ledger::Usages;
+use super::quota_tracker::Usages;
 
 pub use jsonwebtoken::Algorithm;
 

@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::token::{self, KeyEntry, KeyFile, KeyFileError, KeyHash};
 
-use super::access::AuthError;
+use super::authenticator::AuthError;
 use super::identity::{Identity, Unauthenticated};
-use super::ledger::Usages;
+use super::quota_tracker::Usages;
 
 /// The keys of a file, as it was last read.
 pub struct Keys {
@@ -97,7 +97,7 @@ fn key(entry: KeyEntry, usages: &Usages) -> Result<Key, KeyFileError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::limits::LimitOptions;
+    use super::super::quota::LimitOptions;
     use super::*;
     use crate::model::token::NewKey;
     use crate::model::{Role, Timestamp};

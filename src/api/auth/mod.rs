@@ -5,26 +5,26 @@
 //! not in it is refused. Services take the identity from the request as a [`Caller`] and hold the
 //! walls between namespaces. Without authentication nothing of this is asked, and everything allowed.
 
-mod access;
-pub(super) mod audit;
+pub mod audit;
+mod authenticate;
+mod authenticator;
 mod certificate;
-mod entry;
-mod failures;
+mod failure_limiter;
 mod identity;
 mod jwt;
 mod keys;
-mod ledger;
-mod limits;
-mod table;
+mod permissions;
+mod quota;
+mod quota_tracker;
 
-pub use access::{AuthError, AuthOptions};
+pub use authenticator::{AuthError, AuthOptions};
 pub use certificate::CertificateRule;
 pub use jwt::{Algorithm, ClaimRule, JwtOptions, KeySource};
-pub use limits::LimitOptions;
+pub use quota::LimitOptions;
 
-pub(super) use access::Access;
-pub(super) use certificate::CertificateNames;
-pub(super) use entry::Entry;
-pub(super) use identity::{Caller, Gate};
-pub(super) use limits::Hold;
-pub(super) use table::takes_stream;
+pub use authenticate::Entry;
+pub use authenticator::Access;
+pub use certificate::CertificateNames;
+pub use identity::{Caller, Gate};
+pub use permissions::takes_stream;
+pub use quota::Hold;

@@ -25,10 +25,10 @@ static USUAL: LazyLock<Usual> = LazyLock::new(|| Usual { json: JSON.into(), octe
 const FACTORS: RangeInclusive<f64> = 1.0..=10.0;
 
 /// What the submitter may wish differently from the handler.
-pub(super) struct Wishes {
-    pub(super) priority: Priority,
-    pub(super) durability: Option<Durability>,
-    pub(super) timeout: Option<Duration>,
+pub struct Wishes {
+    pub priority: Priority,
+    pub durability: Option<Durability>,
+    pub timeout: Option<Duration>,
     attempts_max: Option<u32>,
     delay: Option<Duration>,
     factor: Option<f64>,
@@ -37,7 +37,7 @@ pub(super) struct Wishes {
 }
 
 impl Wishes {
-    pub(super) fn parse(bad: &mut InvalidFields, place: Place, request: &v1::SubmitTaskRequest) -> Self {
+    pub fn parse(bad: &mut InvalidFields, place: Place, request: &v1::SubmitTaskRequest) -> Self {
         let at = |field| Field(place, field);
         let retry = request.retry.unwrap_or_default();
         let attempts_max = u32::try_from(retry.max_attempts).ok().filter(|n| *n <= limits::ATTEMPTS_MAX);
@@ -66,7 +66,7 @@ impl Wishes {
     }
 
     /// The handler's rule, with what was wished.
-    pub(super) fn retry(&self, of_handler: &RetryPolicy) -> RetryPolicy {
+    pub fn retry(&self, of_handler: &RetryPolicy) -> RetryPolicy {
         RetryPolicy {
             attempts_max: self.attempts_max.unwrap_or(of_handler.attempts_max),
             delay: self.delay.unwrap_or(of_handler.delay),
@@ -78,7 +78,7 @@ impl Wishes {
 }
 
 /// A priority; unspecified is NORMAL.
-pub(super) fn priority(bad: &mut InvalidFields, field: impl Display, number: i32) -> Priority {
+pub fn priority(bad: &mut InvalidFields, field: impl Display, number: i32) -> Priority {
     match v1::Priority::try_from(number) {
         Ok(v1::Priority::Unspecified | v1::Priority::Normal) => Priority::Normal,
         Ok(v1::Priority::Low) => Priority::Low,
@@ -92,7 +92,7 @@ pub(super) fn priority(bad: &mut InvalidFields, field: impl Display, number: i32
 }
 
 /// Where in a trace the submission stands; the same copy for all of a call that do not say more.
-pub(super) fn trace(bad: &mut InvalidFields, field: Field, number: i32, now: Timestamp) -> Option<Arc<TraceContext>> {
+pub fn trace(bad: &mut InvalidFields, field: Field, number: i32, now: Timestamp) -> Option<Arc<TraceContext>> {
     let mode = match v1::TraceMode::try_from(number) {
         Ok(v1::TraceMode::Unspecified) => TraceMode::Unset,
         Ok(v1::TraceMode::Auto) => TraceMode::Auto,
@@ -122,14 +122,14 @@ fn durability(bad: &mut InvalidFields, field: Field, number: i32) -> Option<Dura
     }
 }
 
-pub(super) fn optional_name(bad: &mut InvalidFields, field: Field, text: &str) -> Option<Box<str>> {
+pub fn optional_name(bad: &mut InvalidFields, field: Field, text: &str) -> Option<Box<str>> {
     if text.is_empty() {
         return None;
     }
     bad.take(field, id::check_name(text)).map(|()| text.into())
 }
 
-pub(super) fn payload(bad: &mut InvalidFields, place: Place, payload: Option<v1::Payload>) -> (Box<[u8]>, Arc<str>) {
+pub fn payload(bad: &mut InvalidFields, place: Place, payload: Option<v1::Payload>) -> (Box<[u8]>, Arc<str>) {
     let Some(v1::Payload { kind, content_type }) = payload else { return (Box::default(), USUAL.octets.clone()) };
     let (data, usual) = match kind {
         None => (Box::default(), &USUAL.octets),
@@ -157,7 +157,7 @@ fn content_type_of(bad: &mut InvalidFields, field: Field, given: String, usual: 
     if given.is_empty() || *given == **usual { usual.clone() } else { given.into() }
 }
 
-pub(super) fn check_args(bad: &mut InvalidFields, place: Place, args: &[String]) {
+pub fn check_args(bad: &mut InvalidFields, place: Place, args: &[String]) {
     bad.at_most(Field(place, "args"), args.len(), limits::ARGS_MAX, "values");
     for (index, arg) in args.iter().enumerate().take(limits::ARGS_MAX) {
         let field = format_args!("{place}args[{index}]");
@@ -168,9 +168,9 @@ pub(super) fn check_args(bad: &mut InvalidFields, place: Place, args: &[String])
     }
 }
 
-pub(super) type Labels = Box<[(Box<str>, Box<str>)]>;
+pub type Labels = Box<[(Box<str>, Box<str>)]>;
 
-pub(super) fn labels(bad: &mut InvalidFields, place: Place, labels: BTreeMap<String, String>) -> Labels {
+pub fn labels(bad: &mut InvalidFields, place: Place, labels: BTreeMap<String, String>) -> Labels {
     bad.at_most(Field(place, "labels"), labels.len(), limits::LABELS_MAX, "labels");
     for (key, value) in labels.iter().take(limits::LABELS_MAX) {
         let shown: &str = &key[..key.floor_char_boundary(limits::LABEL_KEY_BYTES_MAX)];

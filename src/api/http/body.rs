@@ -12,11 +12,11 @@ use tonic::codegen::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 
 use crate::model::ErrorCode;
 
-use super::answer::edge;
+use super::response::edge;
 
 /// What a body may take.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+pub struct Bounds {
     /// Bytes.
     pub bytes: usize,
     /// From its first byte to its last.
@@ -27,12 +27,7 @@ pub(super) struct Bounds {
 ///
 /// # Errors
 /// It is larger, slower, or compressed.
-pub(super) async fn read(
-    headers: &HeaderMap,
-    body: Body,
-    bounds: Bounds,
-    deadline: Option<Instant>,
-) -> Result<Bytes, Status> {
+pub async fn read(headers: &HeaderMap, body: Body, bounds: Bounds, deadline: Option<Instant>) -> Result<Bytes, Status> {
     if let Some(encoding) = headers.get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
         let message = format!("content encoding {encoding:?} is not supported, only identity is");
         return Err(edge(ErrorCode::Unsupported, message));

@@ -20,12 +20,12 @@ use tonic::{Code, Status};
 use crate::model::{ErrorCode, limits};
 use crate::scheduler::Internal;
 
-use super::super::status;
-use super::answer::{edge, refusal, refusal_as, refusal_value, wrong_method};
 use super::body::{self, Bounds};
-use super::calls::{Caller, Frames, PREFIX_BYTES, Reply, incomplete};
-use super::contract::{self, Method};
-use super::{Front, show};
+use super::descriptors::{self, Method};
+use super::loopback::{Caller, Frames, PREFIX_BYTES, Reply, incomplete};
+use super::response::{edge, refusal, refusal_as, refusal_value, wrong_method};
+use super::{Front, json_encode};
+use crate::api::status;
 
 /// Flag of an envelope: its content is compressed.
 const COMPRESSED: u8 = 1;
@@ -77,7 +77,7 @@ impl Codec {
     fn read(self, method: &Method, message: Bytes) -> Result<Bytes, Status> {
         match self {
             Self::Proto => Ok(message),
-            Self::Json => contract::read(&method.input, &message).map(Bytes::from).map_err(|bad| status::of(&bad)),
+            Self::Json => descriptors::read(&method.input, &message).map(Bytes::from).map_err(|bad| status::of(&bad)),
         }
     }
 
@@ -89,14 +89,14 @@ impl Codec {
             Self::Json => {
                 let message = DynamicMessage::decode(method.output.clone(), message);
                 let message = message.map_err(|error| fault(error.to_string()))?;
-                show::json(&message).map(Bytes::from).map_err(|error| fault(error.to_string()))
+                json_encode::json(&message).map(Bytes::from).map_err(|error| fault(error.to_string()))
             }
         }
     }
 }
 
 /// Answers a call of a method.
-pub(super) async fn answer(front: Front, method: Method, request: Request<Body>) -> Response<Body> {
+pub async fn answer(front: Front, method: Method, request: Request<Body>) -> Response<Body> {
     let contract = front.shared.contract.clone();
     if request.method() != http::Method::POST {
         return wrong_method(&contract, "POST");
@@ -184,7 +184,7 @@ fn is_metadata(name: &str) -> bool {
 }
 
 /// Checks the version that the caller speaks, and reads how long it waits.
-pub(super) fn deadline(headers: &HeaderMap) -> Result<Option<Instant>, Status> {
+pub fn deadline(headers: &HeaderMap) -> Result<Option<Instant>, Status> {
     let invalid = |message: String| edge(ErrorCode::InvalidField, message);
     if let Some(version) = headers.get("connect-protocol-version").filter(|version| *version != "1") {
         return Err(invalid(format!("connect-protocol-version is {version:?}, only 1 is spoken here")));

@@ -10,9 +10,9 @@ use tonic::body::Body;
 use tonic::codegen::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use tonic::codegen::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
-use crate::api::server::HostReading;
 use crate::model::{Clock, Priority, SystemClock, Timestamp};
 use crate::telemetry::Telemetry;
+use crate::telemetry::host::HostReading;
 use crate::telemetry::metrics::PoolReading;
 use crate::telemetry::vitals::{Part, Unready};
 
@@ -20,7 +20,7 @@ use super::metrics;
 
 /// What these routes look at. Cheap to clone.
 #[derive(Clone)]
-pub(in crate::api) struct View {
+pub struct View {
     /// What the parts publish.
     pub telemetry: Telemetry,
     /// Reads the machine's and the process's health.
@@ -30,12 +30,7 @@ pub(in crate::api) struct View {
 }
 
 /// Answers the routes of this file and `/metrics`; `None`: the path is another's.
-pub(in crate::api) async fn answer(
-    view: &View,
-    method: &Method,
-    path: &str,
-    headers: &HeaderMap,
-) -> Option<Response<Body>> {
+pub async fn answer(view: &View, method: &Method, path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
     if !matches!(path, "/health" | "/health/live" | "/health/ready" | "/metrics") {
         return None;
     }

@@ -8,7 +8,7 @@ use tonic::codegen::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use crate::telemetry::metrics::{Format, Metrics};
 
 /// All metrics, as the header `Accept` wants them.
-pub(in crate::api) async fn page(metrics: &Metrics, headers: &HeaderMap) -> Response<Body> {
+pub async fn page(metrics: &Metrics, headers: &HeaderMap) -> Response<Body> {
     let wanted: Vec<_> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let format = Format::accepted(&wanted.join(","));
     let Some(text) = metrics.page(format).await else {

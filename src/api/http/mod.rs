@@ -3,17 +3,17 @@
 //! gRPC goes to the services as it is; that path is one look at the content type. Everything else is
 //! turned into the same calls: they pass the same guard and meet the same limits.
 
-mod answer;
 mod body;
-mod calls;
-mod carry;
 mod connect;
-mod contract;
+mod descriptors;
 pub mod health;
+mod json_encode;
+mod json_payload;
+mod loopback;
 pub mod metrics;
 mod origin;
 mod plain;
-mod show;
+mod response;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -32,27 +32,27 @@ use tower::{Layer, Service};
 
 use crate::model::{ErrorCode, limits};
 
-use super::auth::CertificateNames;
-use super::connections::Edge;
-use super::guard::Guard;
+use crate::api::auth::CertificateNames;
+use crate::api::listener::accept::Edge;
+use crate::api::middleware::guard::Guard;
 
-use answer::edge;
-pub(super) use contract::Contract;
-pub(super) use origin::Origins;
+pub use descriptors::Contract;
+pub use origin::Origins;
+use response::edge;
 
 /// What somebody sees who looks at the port with a browser.
 const INDEX: &str = include_str!("index.txt");
 
 /// The whole edge as one connection sees it. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Front {
+pub struct Front {
     /// The services, behind the guard: whoever answers a request that changes anything asks here.
     calls: Guard<Routes>,
     shared: Arc<Shared>,
 }
 
 /// What the plain routes need besides the services.
-pub(super) struct Shared {
+pub struct Shared {
     /// What probes and scrapers see.
     pub view: health::View,
     /// Methods and messages.
@@ -73,7 +73,7 @@ impl Front {
         let shared = self.shared.clone();
         let allowed = match shared.origins.judge(&request) {
             Ok(allowed) => allowed,
-            Err(foreign) => return answer::refusal(&shared.contract, &foreign),
+            Err(foreign) => return response::refusal(&shared.contract, &foreign),
         };
         let mut response =
             if request.method() == Method::OPTIONS { allowed.preflight() } else { self.route(request).await };
@@ -86,7 +86,7 @@ impl Front {
         match kind(&request) {
             Kind::Grpc => {
                 let refused = edge(ErrorCode::Unsupported, "gRPC needs HTTP/2; JSON and gRPC-Web do not");
-                answer::refusal_as(StatusCode::HTTP_VERSION_NOT_SUPPORTED, &contract, &refused)
+                response::refusal_as(StatusCode::HTTP_VERSION_NOT_SUPPORTED, &contract, &refused)
             }
             Kind::GrpcWeb => self.grpc_web(request).await,
             Kind::Other => match contract.method(request.uri().path()) {
@@ -102,11 +102,11 @@ impl Front {
             let _place = self.calls.place_for(head.uri.path(), &head.headers)?;
             // Its text form takes a third more.
             let bounds = body::Bounds { bytes: 2 * limits::MESSAGE_BYTES_MAX, time: self.shared.body_timeout };
-            body::read(&head.headers, body, bounds, super::deadline::of(&head.headers)).await
+            body::read(&head.headers, body, bounds, crate::api::middleware::deadline::of(&head.headers)).await
         };
         let body = match read.await {
             Ok(body) => Body::new(Full::new(body)),
-            Err(refused) => return answer::web_refusal(refused),
+            Err(refused) => return response::web_refusal(refused),
         };
         let mut web = tonic_web::GrpcWebLayer::new().layer(self.calls);
         match web.call(Request::from_parts(head, body)).await {
@@ -119,7 +119,7 @@ impl Front {
     /// `(&Method::GET, "/x") => x::page(&self.shared).await`.
     async fn plain(self, request: Request<Body>) -> Response<Body> {
         if let Err(refused) = self.calls.may_see(request.uri().path(), request.headers()) {
-            return answer::refusal(&self.shared.contract, &refused);
+            return response::refusal(&self.shared.contract, &refused);
         }
         if let Some(response) =
             health::answer(&self.shared.view, request.method(), request.uri().path(), request.headers()).await
@@ -128,7 +128,7 @@ impl Front {
         }
         let path = request.uri().path().to_owned();
         match (request.method(), path.as_str()) {
-            (&Method::GET | &Method::HEAD, "/") => answer::text(INDEX),
+            (&Method::GET | &Method::HEAD, "/") => response::text(INDEX),
             _ => match plain::answer(&self, request).await {
                 Some(response) => response,
                 None => plain::nothing(&self, &path),

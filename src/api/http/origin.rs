@@ -16,7 +16,7 @@ use tonic::codegen::http::{Method, Request, Response, StatusCode};
 
 use crate::model::ErrorCode;
 
-use super::answer::edge;
+use super::response::edge;
 
 /// What a page may send, and read, when it is allowed to call at all.
 const METHODS: &str = "GET, POST";
@@ -30,7 +30,7 @@ const REMEMBERED: &str = "7200";
 
 /// Who may call from a browser.
 #[derive(Clone, Debug, Default)]
-pub(in crate::api) struct Origins {
+pub struct Origins {
     /// Such as `https://tasks.example.com`; `*` for all.
     pub allowed: Vec<String>,
     /// Names of this server besides `localhost` and addresses.
@@ -41,7 +41,7 @@ pub(in crate::api) struct Origins {
 
 /// What the answer to an allowed page says.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::api) struct Allowed {
+pub struct Allowed {
     origin: Option<HeaderValue>,
 }
 

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use crate::config::Config;
 
-use super::super::{asides, security};
+use super::super::{admin_ports, security};
 use super::report::Finding;
 
 /// `scrapes`: host and port where `/metrics` is shown besides. `in_use`: a server uses the store; then the
@@ -25,7 +25,7 @@ pub(super) fn examine(config: &Config, scrapes: Option<&(String, u16)>, in_use: 
         findings.extend(taken("server.listen", free(config.server.listen)));
         findings.extend(second.and_then(|address| taken("server.health_listen", free(address))));
         let setting = "OTEL_EXPORTER_PROMETHEUS_HOST or OTEL_EXPORTER_PROMETHEUS_PORT, or what OTEL_CONFIG_FILE says";
-        findings.extend(scrapes.and_then(|(host, port)| taken(setting, asides::bind(host, *port))));
+        findings.extend(scrapes.and_then(|(host, port)| taken(setting, admin_ports::bind(host, *port))));
     }
     findings
 }

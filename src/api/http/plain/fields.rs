@@ -8,16 +8,16 @@ use tonic::codegen::http::header::{CONTENT_TYPE, HeaderValue};
 
 use crate::model::ErrorCode;
 
-use super::super::super::convert::InvalidFields;
-use super::super::super::status;
-use super::super::answer::{JSON, edge};
-use super::super::contract;
+use super::super::descriptors;
+use super::super::response::{JSON, edge};
+use crate::api::convert::InvalidFields;
+use crate::api::status;
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
 /// Fields, not yet looked at.
 #[derive(Debug)]
-pub(super) enum Fields {
+pub enum Fields {
     /// Texts by name.
     Texts(Map<String, Value>),
     /// A JSON object, still as it was sent, so that what is wrong can be shown in its place.
@@ -61,7 +61,7 @@ impl Fields {
         let read = match self {
             Self::Texts(fields) => serde_json::from_value(fields.into()),
             Self::Json(text) => {
-                contract::check(&text).map_err(|bad| status::of(&bad))?;
+                descriptors::check(&text).map_err(|bad| status::of(&bad))?;
                 serde_json::from_slice(&text)
             }
         };
@@ -84,11 +84,7 @@ impl Fields {
 ///
 /// # Errors
 /// `INVALID_FIELD`, when it is none or out of range.
-pub(super) fn number(
-    field: &str,
-    said: Option<&Value>,
-    range: std::ops::RangeInclusive<u64>,
-) -> Result<Option<u64>, Status> {
+pub fn number(field: &str, said: Option<&Value>, range: std::ops::RangeInclusive<u64>) -> Result<Option<u64>, Status> {
     let read = match said {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::String(text)) if text.is_empty() => return Ok(None),

@@ -13,9 +13,9 @@ use tonic::codegen::http::{Method, Request, Response, StatusCode};
 
 use crate::model::ErrorCode;
 
-use super::answer::{edge, refusal, refusal_as, value, wrong_method};
 use super::body::{self, Bounds};
-use super::calls::Caller;
+use super::loopback::Caller;
+use super::response::{edge, refusal, refusal_as, value, wrong_method};
 use super::{Front, connect};
 
 use fields::Fields;
@@ -88,7 +88,7 @@ fn decoded(id: &str) -> String {
 }
 
 /// Answers a request, if its path is one of these.
-pub(super) async fn answer(front: &Front, request: Request<Body>) -> Option<Response<Body>> {
+pub async fn answer(front: &Front, request: Request<Body>) -> Option<Response<Body>> {
     let (head, body) = request.into_parts();
     let route = Route::of(head.uri.path())?;
     let contract = &front.shared.contract;
@@ -115,7 +115,7 @@ pub(super) async fn answer(front: &Front, request: Request<Body>) -> Option<Resp
 }
 
 /// The answer where there is nothing.
-pub(super) fn nothing(front: &Front, path: &str) -> Response<Body> {
+pub fn nothing(front: &Front, path: &str) -> Response<Body> {
     let refused = edge(ErrorCode::Unsupported, format!("there is nothing at {path}; GET / tells what there is"));
     refusal_as(StatusCode::NOT_FOUND, &front.shared.contract, &refused)
 }

@@ -7,7 +7,7 @@ use tonic::codegen::http::StatusCode;
 
 use crate::proto::v1;
 
-use super::super::calls::Caller;
+use super::super::loopback::Caller;
 use super::Answer;
 use super::fields::{Fields, number};
 use super::tasks::{seconds, urgency};
@@ -22,7 +22,7 @@ async fn reading(caller: &Caller, include_workers: bool) -> Result<v1::StreamPoo
 }
 
 /// `GET /api/tasks/stats`
-pub(super) async fn of_tasks(caller: &Caller, fields: Fields) -> Answer {
+pub async fn of_tasks(caller: &Caller, fields: Fields) -> Answer {
     fields.none()?;
     let reading = reading(caller, false).await?;
     Ok((StatusCode::OK, totals(&reading.pools)))
@@ -59,7 +59,7 @@ fn depth_of(pool: &v1::PoolMetrics, number: u8) -> i64 {
 }
 
 /// `GET /api/stats`
-pub(super) async fn of_everything(caller: &Caller, fields: Fields) -> Answer {
+pub async fn of_everything(caller: &Caller, fields: Fields) -> Answer {
     fields.none()?;
     let reading = reading(caller, true).await?;
     let pools: v1::ListPoolsResponse =
@@ -172,7 +172,7 @@ struct Shutdown {
 }
 
 /// `POST /api/shutdown`
-pub(super) async fn shutdown(caller: &Caller, fields: Fields) -> Answer {
+pub async fn shutdown(caller: &Caller, fields: Fields) -> Answer {
     let Shutdown { limit_seconds } = fields.read()?;
     let limit = number("limit_seconds", limit_seconds.as_ref(), 0..=SHUTDOWN_SECONDS_MAX)?;
     let limit = limit.and_then(|limit| i64::try_from(limit).ok());

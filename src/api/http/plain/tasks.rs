@@ -7,12 +7,12 @@ use tonic::codegen::http::StatusCode;
 use crate::model::limits;
 use crate::proto::v1::{self, payload::Kind};
 
-use super::super::super::convert::InvalidFields;
-use super::super::super::status::refused;
-use super::super::answer::JSON;
-use super::super::calls::Caller;
+use super::super::loopback::Caller;
+use super::super::response::JSON;
 use super::Answer;
 use super::fields::{Fields, number};
+use crate::api::convert::InvalidFields;
+use crate::api::status::refused;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -30,7 +30,7 @@ struct Submit {
 }
 
 /// `POST /api/submit`
-pub(super) async fn submit(caller: &Caller, fields: Fields) -> Answer {
+pub async fn submit(caller: &Caller, fields: Fields) -> Answer {
     let Submit { r#type, id, param, priority, label } = fields.read()?;
     let mut bad = InvalidFields::default();
     bad.at_most("label", label.len(), limits::DISPLAY_NAME_BYTES_MAX, "bytes");
@@ -77,7 +77,7 @@ struct Get {
 }
 
 /// `GET /api/task/{id}`
-pub(super) async fn get(caller: &Caller, fields: Fields, id: String) -> Answer {
+pub async fn get(caller: &Caller, fields: Fields, id: String) -> Answer {
     let Get { wait } = fields.read()?;
     let wait = number("wait", wait.as_ref(), 0..=limits::WAIT_MAX.as_secs())?;
     if let Some(seconds) = wait.and_then(|wait| i64::try_from(wait).ok()) {
@@ -103,12 +103,12 @@ struct List {
 }
 
 /// `GET /api/tasks`
-pub(super) async fn list(caller: &Caller, fields: Fields) -> Answer {
+pub async fn list(caller: &Caller, fields: Fields) -> Answer {
     page(caller, fields.read()?).await
 }
 
 /// `GET /api/tasks/running`
-pub(super) async fn running(caller: &Caller, fields: Fields) -> Answer {
+pub async fn running(caller: &Caller, fields: Fields) -> Answer {
     let mut wanted: List = fields.read()?;
     if !wanted.state.is_empty() {
         return Err(refused(InvalidFields::one("state", "cannot be chosen here; GET /api/tasks has all states")));
@@ -148,7 +148,7 @@ struct Cancel {
 }
 
 /// `POST /api/tasks/{id}/cancel`
-pub(super) async fn cancel(caller: &Caller, fields: Fields, id: String) -> Answer {
+pub async fn cancel(caller: &Caller, fields: Fields, id: String) -> Answer {
     let Cancel { reason } = fields.read()?;
     let request = v1::CancelTaskRequest { task_id: id.clone(), reason, ..v1::CancelTaskRequest::default() };
     let answer: v1::CancelTaskResponse = caller.rpc("/lineshaft.v1.TaskService/CancelTask", &request).await?;
@@ -157,7 +157,7 @@ pub(super) async fn cancel(caller: &Caller, fields: Fields, id: String) -> Answe
 }
 
 /// `POST /api/clear-completed`
-pub(super) async fn clear(caller: &Caller, fields: Fields) -> Answer {
+pub async fn clear(caller: &Caller, fields: Fields) -> Answer {
     fields.none()?;
     let ended = [v1::TaskState::Completed, v1::TaskState::Failed, v1::TaskState::Cancelled];
     let filter = v1::TaskFilter { states: ended.map(i32::from).to_vec(), ..v1::TaskFilter::default() };
@@ -201,7 +201,7 @@ fn task(task: &v1::Task) -> Value {
 }
 
 /// 0 is the most urgent.
-pub(super) const fn urgency(priority: v1::Priority) -> u8 {
+pub const fn urgency(priority: v1::Priority) -> u8 {
     match priority {
         v1::Priority::Critical => 0,
         v1::Priority::High => 1,
@@ -211,7 +211,7 @@ pub(super) const fn urgency(priority: v1::Priority) -> u8 {
 }
 
 /// A span as a number.
-pub(super) fn seconds(span: &prost_types::Duration) -> f64 {
+pub fn seconds(span: &prost_types::Duration) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "spans of years still have their microseconds")]
     let whole = span.seconds as f64;
     whole + f64::from(span.nanos) / 1e9

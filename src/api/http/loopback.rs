@@ -1,0 +1,246 @@
+//! Calls of the services from within: plain HTTP becomes gRPC here, and passes the same guard.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
+use prost::Message;
+use tokio::time::Instant;
+use tonic::body::Body;
+use tonic::codegen::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, TE};
+use tonic::codegen::http::{Extensions, HeaderMap, Method, Request, Response, Uri, Version, request};
+use tonic::service::Routes;
+use tonic::{Code, Status};
+use tower::Service;
+
+use crate::scheduler::Internal;
+
+use crate::api::middleware::guard::Guard;
+use crate::api::status;
+
+/// Bytes before each message: a flag and the length.
+pub const PREFIX_BYTES: usize = 5;
+
+/// Headers that belong to one connection, or to the form that the caller gave its message.
+const STAY_BEHIND: [&str; 14] = [
+    "accept",
+    "accept-encoding",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// The services, asked on behalf of one request.
+#[derive(Clone)]
+pub struct Caller {
+    calls: Guard<Routes>,
+    headers: HeaderMap,
+    extensions: Extensions,
+    deadline: Option<Instant>,
+}
+
+/// What a service answered.
+pub struct Reply {
+    /// Headers of the answer.
+    pub headers: HeaderMap,
+    /// What followed the message.
+    pub trailers: HeaderMap,
+    /// The encoded message.
+    pub message: Bytes,
+}
+
+impl Caller {
+    /// Calls carry the request's own headers, such as its credentials and its trace.
+    pub fn new(calls: Guard<Routes>, request: &request::Parts, deadline: Option<Instant>) -> Self {
+        let passed_on = |name: &HeaderName| {
+            let name = name.as_str();
+            !STAY_BEHIND.contains(&name) && !name.starts_with("grpc-") && !name.starts_with("connect-")
+        };
+        let headers = request.headers.iter().filter(|(name, _)| passed_on(name));
+        let headers = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
+        Self { calls, headers, extensions: request.extensions.clone(), deadline }
+    }
+
+    /// Begins a call with one message.
+    pub async fn open(&self, path: &str, message: &[u8]) -> Response<Body> {
+        let mut request = Request::new(Body::new(Full::new(framed(message))));
+        *request.method_mut() = Method::POST;
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = Uri::try_from(path).unwrap_or_default();
+        *request.headers_mut() = self.headers.clone();
+        *request.extensions_mut() = self.extensions.clone();
+        let headers = request.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        if let Some(deadline) = self.deadline {
+            headers.insert("grpc-timeout", timeout(deadline));
+        }
+        match self.calls.clone().call(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+
+    /// One message for one message, both encoded.
+    ///
+    /// # Errors
+    /// The service's refusal, with the headers that came with it.
+    pub async fn unary(&self, path: &str, message: &[u8]) -> Result<Reply, (Status, HeaderMap)> {
+        let (head, body) = self.open(path, message).await.into_parts();
+        if let Some(refused) = Status::from_header_map(&head.headers)
+            && refused.code() != Code::Ok
+        {
+            return Err((refused, head.headers));
+        }
+        let collected = body.collect().await.map_err(|error| (error, HeaderMap::new()))?;
+        let trailers = collected.trailers().cloned().unwrap_or_default();
+        match Status::from_header_map(&trailers) {
+            Some(status) if status.code() == Code::Ok => {}
+            Some(refused) => return Err((refused, trailers)),
+            None => return Err((incomplete(), HeaderMap::new())),
+        }
+        let mut frames = Frames::default();
+        frames.push(&collected.to_bytes());
+        let message = frames.next().ok_or_else(|| (incomplete(), HeaderMap::new()))?;
+        Ok(Reply { headers: head.headers, trailers, message })
+    }
+
+    /// One RPC with the contract's own types.
+    ///
+    /// # Errors
+    /// The service's refusal.
+    pub async fn rpc<Q: Message, A: Message + Default>(&self, path: &str, request: &Q) -> Result<A, Status> {
+        let reply = self.unary(path, &request.encode_to_vec()).await.map_err(|(refused, _)| refused)?;
+        decoded(reply.message)
+    }
+
+    /// The first message of an RPC that answers with a stream, which ends there.
+    ///
+    /// # Errors
+    /// The service's refusal.
+    pub async fn first<Q: Message, A: Message + Default>(&self, path: &str, request: &Q) -> Result<A, Status> {
+        let (head, mut body) = self.open(path, &request.encode_to_vec()).await.into_parts();
+        let mut status = Status::from_header_map(&head.headers);
+        let mut frames = Frames::default();
+        while status.is_none() {
+            let frame = body.frame().await.ok_or_else(incomplete)??;
+            match frame.into_data() {
+                Ok(piece) => frames.push(&piece),
+                Err(last) => {
+                    status = Some(last.trailers_ref().and_then(Status::from_header_map).unwrap_or_else(incomplete));
+                }
+            }
+            if let Some(message) = frames.next() {
+                return decoded(message);
+            }
+        }
+        Err(status.filter(|status| status.code() != Code::Ok).unwrap_or_else(incomplete))
+    }
+}
+
+fn decoded<A: Message + Default>(message: Bytes) -> Result<A, Status> {
+    A::decode(message).map_err(|error| status::of(&Internal { cause: error.to_string() }))
+}
+
+/// A service's answer that ends without a status; only a fault of ours can make one.
+pub fn incomplete() -> Status {
+    status::of(&Internal { cause: "a service ended its answer without a status".to_owned() })
+}
+
+fn framed(message: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(PREFIX_BYTES + message.len());
+    frame.put_u8(0);
+    // Messages are bounded far below 4 GiB before they come here.
+    frame.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    frame.put_slice(message);
+    frame.freeze()
+}
+
+/// The time that is left, in the header's words: at most eight digits and a unit.
+fn timeout(deadline: Instant) -> HeaderValue {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let (number, unit) = match left.as_millis() {
+        millis @ 0..=99_999_999 => (millis, 'm'),
+        millis => ((millis / 1_000).min(99_999_999), 'S'),
+    };
+    HeaderValue::try_from(format!("{number}{unit}")).unwrap_or(HeaderValue::from_static("0m"))
+}
+
+/// Takes messages out of a gRPC body whose pieces may end anywhere.
+#[derive(Default)]
+pub struct Frames {
+    buffer: BytesMut,
+}
+
+impl Frames {
+    /// More of the body.
+    pub fn push(&mut self, piece: &[u8]) {
+        self.buffer.extend_from_slice(piece);
+    }
+
+    /// The next message, once it is complete.
+    pub fn next(&mut self) -> Option<Bytes> {
+        let prefix: [u8; PREFIX_BYTES] = *self.buffer.first_chunk()?;
+        let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
+        if self.buffer.len() < PREFIX_BYTES + length {
+            return None;
+        }
+        let mut frame = self.buffer.split_to(PREFIX_BYTES + length);
+        Some(frame.split_off(PREFIX_BYTES).freeze())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn messages_are_found_wherever_the_pieces_end() {
+        let whole = [framed(b"one"), framed(b""), framed(b"three")].concat();
+        for size in 1..=whole.len() {
+            let mut frames = Frames::default();
+            let mut found = Vec::new();
+            for piece in whole.chunks(size) {
+                frames.push(piece);
+                while let Some(message) = frames.next() {
+                    found.push(message);
+                }
+            }
+            assert_eq!(found, [&b"one"[..], b"", b"three"], "pieces of {size}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_that_is_left_has_at_most_eight_digits() {
+        for (left, said) in [
+            (Duration::ZERO, "0m"),
+            (Duration::from_millis(1_500), "1500m"),
+            (Duration::from_secs(100_000), "100000S"),
+            (Duration::from_secs(9_999_999_999), "99999999S"),
+        ] {
+            assert_eq!(timeout(Instant::now() + left), said);
+        }
+    }
+
+    #[test]
+    fn credentials_go_with_a_call_and_what_belongs_to_the_connection_does_not() {
+        let mut request = Request::new(());
+        for name in ["authorization", "traceparent", "host", "content-length", "grpc-encoding", "connect-timeout-ms"] {
+            request.headers_mut().insert(name, HeaderValue::from_static("x"));
+        }
+        let calls = Guard::new(Routes::default(), 1);
+        let mut names: Vec<_> =
+            Caller::new(calls, &request.into_parts().0, None).headers.keys().map(ToString::to_string).collect();
+        names.sort();
+        assert_eq!(names, ["authorization", "traceparent"]);
+    }
+}

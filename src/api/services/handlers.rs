@@ -1,0 +1,59 @@
+//! HandlerService.
+
+use tonic::{Request, Response, Status};
+
+use crate::model::{HandlerName, HandlerSpec, limits};
+use crate::proto::v1::{self, handler_service_server::HandlerService};
+use crate::scheduler::{Handle, UnknownHandler};
+
+use crate::api::convert::{InvalidFields, task, time::duration};
+use crate::api::status;
+
+pub struct Handlers {
+    handle: Handle,
+}
+
+impl Handlers {
+    pub fn new(handle: Handle) -> Self {
+        Self { handle }
+    }
+
+    fn wire(&self, spec: &HandlerSpec) -> v1::Handler {
+        let of_pool = self.handle.catalog().pools.get(&spec.pool).map(|pool| pool.timeout);
+        let timeout = spec.timeout.or(of_pool).unwrap_or(limits::TIMEOUT_DEFAULT);
+        v1::Handler {
+            name: spec.name.to_string(),
+            runner: spec.runner.to_owned(),
+            description: spec.description.clone(),
+            payload_description: spec.payload_description.clone(),
+            pool: spec.pool.to_string(),
+            allowed_pools: spec.allowed_pools.iter().map(ToString::to_string).collect(),
+            timeout: Some(duration(timeout)),
+            retry: Some(task::retry(&spec.retry)),
+            accepts_args: spec.accepts_args,
+            grace: Some(duration(spec.grace)),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl HandlerService for Handlers {
+    async fn list_handlers(
+        &self,
+        _request: Request<v1::ListHandlersRequest>,
+    ) -> Result<Response<v1::ListHandlersResponse>, Status> {
+        let handlers = self.handle.catalog().handlers.values().map(|spec| self.wire(spec)).collect();
+        Ok(Response::new(v1::ListHandlersResponse { handlers }))
+    }
+
+    async fn get_handler(
+        &self,
+        request: Request<v1::GetHandlerRequest>,
+    ) -> Result<Response<v1::GetHandlerResponse>, Status> {
+        let name = HandlerName::parse(&request.into_inner().name);
+        let name = name.map_err(|error| status::of(&InvalidFields::one("name", error)))?;
+        let found = self.handle.catalog().handlers.get(&name);
+        let found = found.ok_or_else(|| status::of(&UnknownHandler { handler: name.clone() }))?;
+        Ok(Response::new(v1::GetHandlerResponse { handler: Some(self.wire(found)) }))
+    }
+}

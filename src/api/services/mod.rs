@@ -1,0 +1,9 @@
+//! The gRPC services: each file or folder implements one service of the contract.
+
+pub mod handlers;
+pub mod health;
+pub mod interval;
+pub mod keda;
+pub mod pools;
+pub mod system;
+pub mod tasks;
