@@ -1,10 +1,10 @@
-{{/* The server's TOML file from values. Helm's own toToml writes whole numbers as 4.0, which the server refuses. */}}
+{{/* Renders the server's TOML file. Helm's toToml writes integers as 4.0, which the server refuses. */}}
 
 {{- define "lineshaft.toml.key" -}}
 {{- if regexMatch "^[A-Za-z0-9_-]+$" . }}{{ . }}{{ else }}{{ toJson . }}{{ end -}}
 {{- end -}}
 
-{{/* One value: JSON's strings, numbers and booleans are TOML's. */}}
+{{/* Renders one value. JSON strings, numbers and booleans are valid TOML. */}}
 {{- define "lineshaft.toml.value" -}}
 {{- if kindIs "map" . -}}
 {{- $map := . -}}
@@ -27,7 +27,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* The lines of one table. Null means: not set. */}}
+{{/* Renders the lines of one table. Null means not set. */}}
 {{- define "lineshaft.toml.lines" -}}
 {{- $table := . -}}
 {{- range $key := keys . | sortAlpha }}
@@ -38,7 +38,7 @@
 {{- end }}
 {{- end -}}
 
-{{/* What the chart owns, because ports, mounts and the grace period hang on it. */}}
+{{/* Settings that the chart sets, because ports, mounts and the grace period depend on them. */}}
 {{- define "lineshaft.owned" -}}
 {{- $host := ternary "[::]" "0.0.0.0" (eq .Values.listenAddress "::") -}}
 server:

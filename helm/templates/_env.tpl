@@ -1,4 +1,4 @@
-{{/* Variables of the server: OpenTelemetry's own names, and what the operator adds. */}}
+{{/* Environment variables of the server: OpenTelemetry and extraEnv. */}}
 {{- define "lineshaft.env" -}}
 {{- if or .Values.otel.endpoint .Values.extraEnv -}}
 env:

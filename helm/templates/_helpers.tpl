@@ -1,10 +1,10 @@
-{{/* Names, labels and what several templates need. */}}
+{{/* Names, labels and definitions used by several templates. */}}
 
 {{- define "lineshaft.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 52 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* At most 52 characters, so that what a StatefulSet adds still fits into a label of 63. */}}
+{{/* At most 52 characters, so that the suffix of a StatefulSet fits into a label of 63 characters. */}}
 {{- define "lineshaft.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
@@ -51,7 +51,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
-{{/* The Secret of the hashed API keys: the operator's own, or the chart's. */}}
+{{/* Name of the Secret with the hashed API keys. */}}
 {{- define "lineshaft.tokensSecret" -}}
 {{ .Values.auth.tokens.existingSecret | default (printf "%s-tokens" (include "lineshaft.fullname" .)) }}
 {{- end -}}
@@ -60,14 +60,14 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{ .Values.tls.existingSecret | default (printf "%s-tls" (include "lineshaft.fullname" .)) }}
 {{- end -}}
 
-{{/* Where callers in the cluster find the server. */}}
+{{/* URL of the server within the cluster. */}}
 {{- define "lineshaft.url" -}}
 {{ ternary "https" "http" .Values.tls.enabled }}://{{ include "lineshaft.fullname" . }}.{{ .Release.Namespace }}.svc:{{ .Values.service.port }}
 {{- end -}}
 
 {{/*
-Time from the decision to end the pod to its forced end: leaving the endpoints, the drain limit, and 15 s for
-interrupted tasks (5 s), calls under way (2 s) and writing the rest.
+Grace period of the pod in seconds: the pre-stop sleep, the drain limit, and 15 s for interrupting tasks (5 s), open
+calls (2 s) and writing the journal.
 */}}
 {{- define "lineshaft.gracePeriod" -}}
 {{ add .Values.drain.preStopSeconds .Values.drain.limitSeconds 15 }}
@@ -99,14 +99,14 @@ seccompProfile:
   type: RuntimeDefault
 {{- end -}}
 
-{{/* The port of a URL: the one that it names, or that of its scheme. */}}
+{{/* Port of a URL: explicit, or the default of its scheme. */}}
 {{- define "lineshaft.urlPort" -}}
 {{- $url := urlParse . -}}
 {{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" -}}
 {{ $port | default (ternary "443" "80" (eq $url.scheme "https")) }}
 {{- end -}}
 
-{{/* The file of hashed keys, with one that may do everything. */}}
+{{/* File of hashed keys with one admin key. */}}
 {{- define "lineshaft.keyFile" -}}
 [[token]]
 id = {{ quote .id }}
