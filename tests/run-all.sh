@@ -1,9 +1,15 @@
 #!/usr/bin/env bash
-# Everything that has to pass before a change lands. Installs what it needs; a new machine with a
-# Rust toolchain, a C compiler, Python 3, and for the clients Node 20, Go 1.26, a JDK 17 and Maven is enough.
+# The tests. Without arguments: everything that has to pass before a change lands; installs the tools that it needs and
+# expects a Rust toolchain, a C compiler, Python 3, and for the clients Node 20, Go 1.26, a JDK 17, and Maven.
+# With --fast: format, lints, unit tests, and contract, for daily work.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source tests/tools.sh
+
+case "${1:-}" in
+  "" | --fast) tier="${1:-}" ;;
+  *) echo "usage: tests/run-all.sh [--fast]" >&2; exit 2 ;;
+esac
 
 step() { printf '\n== %s\n' "$*"; }
 
@@ -13,8 +19,13 @@ cargo fmt --check
 step "lints"
 cargo clippy --locked --all-targets -- -D warnings
 
-step "tests"
-cargo test --locked --no-fail-fast
+if [ "$tier" = --fast ]; then
+  step "unit tests and contract"
+  cargo test --locked --no-fail-fast --lib --test contract --test tidy
+else
+  step "tests"
+  cargo test --locked --no-fail-fast
+fi
 
 step "contract: buf lint"
 need_buf
@@ -34,6 +45,18 @@ if [ -n "$base" ]; then
     echo "no release yet: the changes above are allowed"
   fi
 fi
+
+if [ "$tier" = --fast ]; then
+  step "all of --fast passed"
+  exit
+fi
+
+step "package"
+cargo package --locked --allow-dirty --quiet
+
+step "workflows"
+need_actionlint
+"$tools_root/bin/actionlint"
 
 step "real collectors"
 tests/observability/collector.sh

@@ -29,6 +29,13 @@ need_buf() {
   fi
 }
 
+# actionlint, for the workflows: in $tools_root/bin.
+need_actionlint() {
+  if [ ! -x "$tools_root/bin/actionlint" ]; then
+    GOBIN="$tools_root/bin" go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+  fi
+}
+
 # LINESHAFT_BINARY: what it names already, or the binary built of this tree.
 need_binary() {
   if [ -z "${LINESHAFT_BINARY:-}" ]; then
