@@ -1,9 +1,9 @@
-# Sourced by the scripts in the folders beside it, at the root of the tree: tools that are kept from one run to the
-# next, and the binary under test.
+# Functions for the test scripts: tools that are kept between runs, and the binary under test. Source it in the root of
+# the repository.
 
 tools_root="${TMPDIR:-/tmp}/lineshaft-test-tools"
 
-# outdated FOLDER LIST…: empties the folder and succeeds, unless it was filled by these very lists.
+# outdated FOLDER LIST…: empties the folder and succeeds, unless it was installed from exactly these lists.
 outdated() {
   wanted="$(cat "${@:2}" | sha256sum)"
   if [ "$(cat "$1/installed" 2>/dev/null)" = "$wanted" ]; then return 1; fi
@@ -12,16 +12,16 @@ outdated() {
   mkdir -p "$1"
 }
 
-# filled FOLDER: it is complete.
+# filled FOLDER: marks the folder as completely installed.
 filled() { echo "$wanted" > "$1/installed"; }
 
-# environment FOLDER LIST: Python packages in a place of their own.
+# environment FOLDER LIST: creates a virtual environment with these Python packages.
 environment() {
   python3 -m venv "$1"
   "$1/bin/pip" install --quiet --disable-pip-version-check -r "$2"
 }
 
-# buf, for what reads or speaks the contract: in $tools_root/bin.
+# need_buf: installs buf in $tools_root/bin.
 need_buf() {
   if [ ! -x "$tools_root/bin/buf" ]; then
     python3 -m venv "$tools_root"
@@ -29,14 +29,14 @@ need_buf() {
   fi
 }
 
-# actionlint, for the workflows: in $tools_root/bin.
+# need_actionlint: installs actionlint, which checks the workflows, in $tools_root/bin.
 need_actionlint() {
   if [ ! -x "$tools_root/bin/actionlint" ]; then
     GOBIN="$tools_root/bin" go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
   fi
 }
 
-# LINESHAFT_BINARY: what it names already, or the binary built of this tree.
+# need_binary: sets LINESHAFT_BINARY, unless set, to the binary built from this tree.
 need_binary() {
   if [ -z "${LINESHAFT_BINARY:-}" ]; then
     cargo build --quiet --locked --bin lineshaft

@@ -1,4 +1,4 @@
-"""The chart under test: rendering, with each Helm that is supported, and what tests say about it."""
+"""Helpers that render the chart with each supported version of Helm."""
 
 import functools
 import json
@@ -16,7 +16,7 @@ MODES = sorted((CHART / "ci").glob("*.yaml"))
 HELMS = [os.environ["HELM3"], os.environ["HELM4"]]
 BINARY = os.environ["LINESHAFT_BINARY"]
 
-# What makes any mode render without other choices.
+# Minimal values with which the chart renders.
 OPEN = {"auth": {"insecure": True, "tokens": {"enabled": False}}}
 
 
@@ -24,17 +24,17 @@ class Refused(Exception):
     """Helm does not render these values."""
 
 
-def laid_over(base, more):
-    """`more` over `base`, tables merged, as Helm does it."""
+def merge(base, more):
+    """Merges `more` over `base` as Helm merges values."""
     merged = dict(base)
     for key, value in more.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = laid_over(merged[key], value) if both else value
+        merged[key] = merge(merged[key], value) if both else value
     return merged
 
 
 def tree(path, value):
-    """`a.b` and 1 are {a: {b: 1}}."""
+    """Turns `a.b` and 1 into {a: {b: 1}}."""
     for key in reversed(path.split(".")):
         value = {key: value}
     return value
@@ -54,7 +54,7 @@ def _render(helm, values):
 
 
 def text(values, helm=HELMS[-1]):
-    """What these values render to, without what Helm makes up anew each time."""
+    """The rendered text, with random values masked."""
     return re.sub(r"(?m)^(  [a-z-]+: )[A-Za-z0-9+/]{80,}=*$", r"\1…", _render(helm, json.dumps(values)))
 
 
@@ -63,13 +63,13 @@ def render(values, helm=HELMS[-1]):
 
 
 def fresh(values):
-    """Rendered once more, whatever was rendered before."""
+    """Renders again instead of using the cache."""
     _render.cache_clear()
     return render(values)
 
 
 def notes(values):
-    """What Helm tells after an installation."""
+    """The notes that Helm prints after an installation."""
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         file.write(json.dumps(values))
         file.flush()
@@ -79,18 +79,18 @@ def notes(values):
 
 
 def only(documents, kind, suffix=""):
-    """The one object of that kind, or of that kind and end of its name."""
+    """The only object of this kind whose name ends with `suffix`."""
     found = [d for d in documents if d["kind"] == kind and d["metadata"]["name"].endswith(suffix)]
     assert len(found) == 1, f"{len(found)} of {kind} …{suffix}"
     return found[0]
 
 
 def server(documents):
-    """Pod template and container of the server."""
+    """The pod template and container of the server."""
     pod = only(documents, "StatefulSet")["spec"]["template"]
     return pod, pod["spec"]["containers"][0]
 
 
 def normal(document):
-    """As text that does not depend on the order of keys, nor on what Helm makes up."""
+    """Serializes a document without key order and random values."""
     return json.dumps(document | {"data": None} if document["kind"] == "Secret" else document, sort_keys=True)

@@ -1,5 +1,5 @@
-// Reads an array of custom resources from standard input and checks each against its operator's schema, and, since
-// such a schema lets unknown fields pass, against the operator's types as well.
+// Reads an array of custom resources from stdin and checks each against the schema of its operator. The schemas allow
+// unknown fields, so it also checks each against the operator's TypeScript types.
 
 import { spawnSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";

@@ -1,4 +1,4 @@
-"""docs/kubernetes.md, taken apart: its commands, its values files, its pods."""
+"""The commands, values files and pods in docs/kubernetes.md."""
 
 import re
 

@@ -1,8 +1,8 @@
-"""KEDA's external-push scaler, played: `keda.py TRIGGER` asks what KEDA's own client asks, and prints one JSON line
-when it knows the trigger, and another when there is something to do.
+"""A minimal client of an external-push scaler: `keda.py TRIGGER` makes the same calls as KEDA. It prints one JSON line
+with the first readings, and a second one when the target becomes active.
 
-The trigger is a JSON document: the address, the name by which the server is called, the metadata, and of KEDA's
-parameters what a TriggerAuthentication gave. KEDA sends nothing else: no token, no header.
+TRIGGER is a JSON document: the address, the host name of the server, the metadata, and the parameters from a
+TriggerAuthentication. KEDA sends nothing else, in particular no token and no header.
 """
 
 import json
@@ -10,12 +10,12 @@ import sys
 
 import grpc
 
-PATIENCE = 60
+TIMEOUT = 60
 SERVICE = "/externalscaler.ExternalScaler/"
 
 
 def text(number, value):
-    """A field of text or of a message, as protocol buffers write it."""
+    """Encodes a string or message field in protobuf format."""
     data = value if isinstance(value, bytes) else value.encode()
     return bytes([number << 3 | 2]) + varint(len(data)) + data
 
@@ -26,7 +26,7 @@ def varint(value):
 
 
 def fields(data):
-    """Field number → last value: numbers, and bytes of everything else."""
+    """Decodes a protobuf message: field number → last value, as an integer or as bytes."""
     found, at = {}, 0
 
     def number():
@@ -52,7 +52,7 @@ def fields(data):
 
 
 def connect(trigger):
-    """As KEDA decides it: TLS when it is told to, or is given a CA or a certificate."""
+    """Connects as KEDA does: with TLS if `enableTLS` is set or a CA or certificate is given."""
     given, options = trigger["parameters"], [("grpc.default_authority", trigger["authority"])]
     wanted = trigger["metadata"].get("enableTLS") == "true" or given.get("caCert") or given.get("tlsClientCert")
     if not wanted:
@@ -69,10 +69,10 @@ def main():
     for key, value in trigger["metadata"].items():
         reference += text(3, text(1, key) + text(2, value))
     with connect(trigger) as channel:
-        ask = lambda method, request: fields(channel.unary_unary(SERVICE + method)(request, timeout=PATIENCE))
-        active = channel.unary_stream(SERVICE + "StreamIsActive")(reference, timeout=PATIENCE)
+        ask = lambda method, request: fields(channel.unary_unary(SERVICE + method)(request, timeout=TIMEOUT))
+        active = channel.unary_stream(SERVICE + "StreamIsActive")(reference, timeout=TIMEOUT)
         try:
-            next(channel.unary_stream(SERVICE + "StreamMetricSpec")(reference, timeout=PATIENCE))
+            next(channel.unary_stream(SERVICE + "StreamMetricSpec")(reference, timeout=TIMEOUT))
             changes = "OK"
         except grpc.RpcError as error:
             changes = error.code().name

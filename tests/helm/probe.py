@@ -1,10 +1,10 @@
-"""Asks grpc.health.v1 on a port of loopback, as the kubelet does: `probe.py PORT SERVICE` prints the status."""
+"""Calls grpc.health.v1 on a loopback port as the kubelet does: `probe.py PORT SERVICE` prints the status."""
 
 import sys
 
 import grpc
 
-# The two messages of the protocol, by hand: a string in field 1, and an enumeration in field 1.
+# Encoded responses of the protocol: an enum in field 1.
 STATUS = {b"": "UNKNOWN", b"\x08\x01": "SERVING", b"\x08\x02": "NOT_SERVING", b"\x08\x03": "SERVICE_UNKNOWN"}
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks of the Helm chart and the image. Installs its tools; needs Python 3, Node.js, and root or a kernel that
-# gives users namespaces. With --write it makes the generated files anew instead of comparing them.
+# Tests the Helm chart and the image. Installs its tools; needs Python 3, Node.js, and root or a kernel that allows user
+# namespaces. With --write it writes the generated files instead of comparing them.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source tests/tools.sh
@@ -10,14 +10,14 @@ tools="$tools_root/helm"
 if outdated "$tools" "$here"/requirements*.txt "$here/package.json" "$here/tools.py"; then
   mkdir -p "$tools/crds"
   environment "$tools/venv" "$here/requirements.txt"
-  # By itself: it insists on older versions of what the others use.
+  # In an environment of its own, because it needs older versions of shared packages.
   environment "$tools/policy" "$here/requirements-policy.txt"
   cp "$here/package.json" "$tools/crds/"
   npm install --prefix "$tools/crds" --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
   python3 "$here/tools.py" "$tools"
   filled "$tools"
 fi
-# Modules are looked for beside the script.
+# Node looks for modules beside the script.
 cp "$here/crds.mjs" "$tools/crds/"
 export HELM3="$tools/helm3/helm" HELM4="$tools/helm4/helm" KUBECTL="$tools/kubectl/kubectl" CRD_CHECKER="$tools/crds/crds.mjs"
 export PYTHONPATH="$here"
@@ -32,7 +32,7 @@ if [ "${1:-}" = --write ]; then
 fi
 
 echo "-- generated files"
-# A chart can only carry what lies within it.
+# A chart can only contain files of its own directory, so these are copies.
 for file in dashboard.json alerts.yaml; do
   cmp "docs/observability/$file" "helm/files/$file" || { echo "run tests/helm/run.sh --write"; exit 1; }
 done
@@ -53,5 +53,5 @@ done
 echo "-- policy"
 "$bin/python" "$here/policy.py" "$tools/policy/bin/checkov" "$rendered"
 
-echo "-- renders, refusals, schemas of Kubernetes and operators, and the pod played"
+echo "-- rendering, refused values, schemas, and the running pod"
 "$bin/python" -m pytest --quiet -p no:cacheprovider "$here"

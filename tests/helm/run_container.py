@@ -1,10 +1,11 @@
-"""Runs one container of a pod as a container runtime would, in a directory tree instead of an image.
+"""Runs one container of a pod like a container runtime, with a directory tree instead of an image.
 
     unshare --mount --pid --net --fork --kill-child python3 run_container.py SPEC.json
 
-or, to join the network of a container that runs already, `nsenter` with `--net` before it. The tree holds the binary
-and what the base image has, and nothing else; for another image the specification names its program. The process gets its own mounts, is process 1, has the user, group,
-arguments and variables of the rendered pod, no capability, no way to new ones, and a root that cannot be written.
+To join the network of a running container, use `nsenter --net` instead of `unshare --net`. The tree contains only the
+binary and the files of the base image; for another image, the specification names its program. The process is process 1
+with its own mounts, the user, group, arguments and environment of the rendered pod, no capabilities, `no_new_privs` and
+a read-only root file system.
 """
 
 import ctypes
@@ -18,8 +19,8 @@ import struct
 import subprocess
 import sys
 
-# What gcr.io/distroless/cc-debian13 has, as far as a program sees it: libc6, libgcc-s1, libstdc++6, libgomp1, libssl3t64,
-# libzstd1, zlib1g, tzdata, ca-certificates, the accounts root, nobody and nonroot, and no shell.
+# The content of gcr.io/distroless/cc-debian13: libc6, libgcc-s1, libstdc++6, libgomp1, libssl3t64, libzstd1, zlib1g,
+# tzdata, ca-certificates, and the accounts root, nobody and nonroot. It has no shell.
 LIBRARIES = [
     "ld-linux-x86-64.so.2", "libc.so.6", "libm.so.6", "libmvec.so.1", "libdl.so.2", "libpthread.so.0", "librt.so.1",
     "libresolv.so.2", "libutil.so.1", "libnss_dns.so.2", "libnss_files.so.2", "libanl.so.1", "libgcc_s.so.1",
@@ -34,7 +35,7 @@ nonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin
 
 
 def build_tree(tree, binary, hosts):
-    """Lays out the files of the image."""
+    """Creates the root file system of the image."""
     for link in ("lib", "lib64"):
         (tree / "usr" / link).mkdir(parents=True)
         (tree / link).symlink_to(f"usr/{link}")
@@ -46,10 +47,10 @@ def build_tree(tree, binary, hosts):
         if source.exists():
             shutil.copy(source, tree / LIBRARY_FOLDER[1:] / name)
         elif name in MUST:
-            raise SystemExit(f"this machine has no {source}; the image's base is Debian's for x86-64")
+            raise SystemExit(f"{source} not found; the base image is Debian for x86-64")
     shutil.copy(tree / LIBRARY_FOLDER[1:] / "ld-linux-x86-64.so.2", tree / "lib64")
     try:
-        # Nobody can write to the tree.
+        # A hard link is safe, because the tree is mounted read-only.
         os.link(binary, tree / "usr/local/bin/lineshaft")
     except OSError:
         shutil.copy(binary, tree / "usr/local/bin/lineshaft")
@@ -93,10 +94,10 @@ def mount_all(tree, mounts):
     mount("-o", "remount,bind,ro", tree)
 
 
-def give_up_rights(user, group):
+def drop_privileges(user, group):
     libc = ctypes.CDLL(None, use_errno=True)
     for capability in range(64):
-        libc.prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP; beyond the last one it fails
+        libc.prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP; fails for numbers above the last capability
     os.setgroups([group])
     os.setgid(group)
     os.setuid(user)
@@ -111,7 +112,7 @@ def main():
     os.chroot(spec["tree"])
     program = spec.get("program", "/usr/local/bin/lineshaft")
     os.chdir(spec.get("directory", "/var/lib/lineshaft"))
-    give_up_rights(spec["user"], spec["group"])
+    drop_privileges(spec["user"], spec["group"])
     os.execve(program, [pathlib.Path(program).name, *spec["args"]], spec["env"])
 
 

@@ -1,4 +1,4 @@
-"""The values files and commands of docs/kubernetes.md, and those that Helm tells, are ones that work."""
+"""The values files and commands in docs/kubernetes.md and in the notes of the chart work."""
 
 import base64
 import json
@@ -18,21 +18,21 @@ from guide import COMMANDS, FILES, GUIDE, PODS
 
 INSTALLS = [line for line in COMMANDS if re.match(r"helm (install|upgrade)", line)]
 LINKS = re.findall(r"\]\(([^)#:]+)\)", GUIDE)
-# In the text as well, such as what to do about a lost node.
+# Also commands within the text.
 CLUSTER = sorted({line for line in COMMANDS if line.startswith("kubectl ")} | set(re.findall(r"`(kubectl [^`\s]+ [^`\n]+)`", GUIDE)))
 
 
-def test_there_are_files_and_commands():
+def test_the_guide_has_files_and_commands():
     assert set(FILES) >= {"single.yaml", "secure.yaml", "observed.yaml", "keda.yaml"}
     assert len(INSTALLS) >= 4
 
 
-def test_links_lead_somewhere():
+def test_links_of_the_guide_are_valid():
     assert LINKS
     assert not [link for link in LINKS if not (ROOT / "docs" / link).exists()]
 
 
-def test_the_key_of_the_guide_can_be_made(tmp_path):
+def test_the_token_command_of_the_guide_works(tmp_path):
     command = next(line for line in COMMANDS if line.startswith("lineshaft token create"))
     done = subprocess.run([chart.BINARY, *shlex.split(command)[1:]], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -46,7 +46,7 @@ def test_a_values_file_renders(name):
 
 
 @pytest.mark.parametrize("name", PODS)
-def test_a_pod_of_the_guide_is_one(name):
+def test_a_pod_of_the_guide_is_valid(name):
     assert PODS[name]["kind"] == "Pod"
     kubernetes_validate.validate(PODS[name], "1.37", strict=True)
     claims = [volume["persistentVolumeClaim"]["claimName"] for volume in PODS[name]["spec"]["volumes"]]
@@ -56,22 +56,22 @@ def test_a_pod_of_the_guide_is_one(name):
 
 
 def kubectl(line, cwd, *more):
-    """Runs a line without a cluster."""
+    """Runs a kubectl command without a cluster."""
     words = shlex.split(line)
     command = [os.environ["KUBECTL"], "--kubeconfig=/dev/null", "--server=http://127.0.0.1:1", *more, *words[1:]]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=60)
 
 
 def notes_for_the_cluster():
-    """The `kubectl` commands that Helm tells, each up to what is done with its output."""
-    told = [chart.notes(yaml.safe_load(mode.read_text())) for mode in MODES]
-    return sorted({re.sub(r" [|>&].*", "", line) for notes in told
+    """The `kubectl` commands in the notes, without pipes and redirections."""
+    all_notes = [chart.notes(yaml.safe_load(mode.read_text())) for mode in MODES]
+    return sorted({re.sub(r" [|>&].*", "", line) for notes in all_notes
                    for line in re.findall(r"kubectl -n work [^\n]*", notes)})
 
 
 @pytest.mark.parametrize("line", CLUSTER + notes_for_the_cluster())
-def test_kubectl_understands_the_line(line, tmp_path):
-    """Wrong words and flags are refused before a cluster is asked; there is none here."""
+def test_kubectl_accepts_the_command(line, tmp_path):
+    """kubectl checks arguments before it connects; there is no cluster here, so the connection is refused."""
     for name, pod in PODS.items():
         (tmp_path / name).write_text(yaml.safe_dump(pod))
     (tmp_path / "tokens.toml").write_text("")
@@ -79,12 +79,12 @@ def test_kubectl_understands_the_line(line, tmp_path):
     assert "127.0.0.1:1" in done.stderr and "refused" in done.stderr, done.stdout + done.stderr
 
 
-def test_kubectl_does_refuse(tmp_path):
+def test_kubectl_refuses_wrong_arguments(tmp_path):
     assert "unknown flag: --cascad" in kubectl("kubectl delete statefulset x --cascad=orphan", tmp_path).stderr
     assert "unexpected path string" in kubectl("kubectl wait --for=jsonpath=x{y pod/x", tmp_path).stderr
 
 
-def test_the_secret_of_the_guide_is_one_that_the_chart_reads(tmp_path):
+def test_the_chart_reads_the_secret_of_the_guide(tmp_path):
     (tmp_path / "tokens.toml").write_text("hashes")
     line = next(line for line in COMMANDS if "create secret generic lineshaft-keys" in line)
     done = kubectl(f"{line} --dry-run=client --output=json", tmp_path)
@@ -96,23 +96,23 @@ def test_the_secret_of_the_guide_is_one_that_the_chart_reads(tmp_path):
     assert base64.b64decode(made["data"][wanted["items"][0]["key"]]) == b"hashes"
 
 
-def test_the_notes_read_the_key_that_the_chart_made(tmp_path):
-    """`-o jsonpath` has rules of its own about dots and dashes in names."""
-    told = re.search(r"(-o jsonpath='[^']+')", chart.notes({}))[1]
-    done = kubectl(f"kubectl create secret generic x --from-literal=admin-token=key --dry-run=client {told}", tmp_path)
+def test_the_notes_read_the_key_created_by_the_chart(tmp_path):
+    """Checks the escaping of dots and dashes in `-o jsonpath`."""
+    option = re.search(r"(-o jsonpath='[^']+')", chart.notes({}))[1]
+    done = kubectl(f"kubectl create secret generic x --from-literal=admin-token=key --dry-run=client {option}", tmp_path)
     assert base64.b64decode(done.stdout) == b"key", done.stderr
 
 
-def test_the_script_that_restores_swaps_the_files_and_can_be_run_again(tmp_path):
+def test_the_restore_script_swaps_the_files_and_can_be_repeated(tmp_path):
     script = PODS["restore.pod.yaml"]["spec"]["containers"][0]["command"][-1]
-    # A volume of its own has a folder that nobody may move.
+    # A volume can have a directory that the script must not move.
     (tmp_path / "data/lost+found").mkdir(parents=True)
     for name, text in {"data/journal.db": "old", "data/work/x": "old", "copies/monday/journal.db": "new"}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     for folder in ("data", "copies"):
         script = script.replace(f"/{folder}", f"{tmp_path}/{folder}")
-    # Each at another second.
+    # The script names its directory by the current second.
     for second in ("1", "2"):
         subprocess.run(["sh", "-euc", script.replace("$(date +%s)", second)], check=True)
     left = {str(path.relative_to(tmp_path / "data")): path.read_text()
@@ -123,10 +123,10 @@ def test_the_script_that_restores_swaps_the_files_and_can_be_run_again(tmp_path)
 
 
 @pytest.mark.parametrize("line", INSTALLS)
-def test_a_helm_command_would_install(line, tmp_path):
+def test_a_helm_command_of_the_guide_renders(line, tmp_path):
     for name, values in FILES.items():
         (tmp_path / name).write_text(yaml.safe_dump(values))
-    # An upgrade asks the cluster what there is; its values are checked as for a first installation.
+    # An upgrade would need a cluster, so its values are checked as for an installation.
     line = re.sub(r"^helm upgrade (--install )?", "helm install ", line)
     words = [str(chart.CHART) if word == "./helm" else word for word in shlex.split(line)]
     command = [chart.HELMS[-1], *words[1:], "--dry-run=client"]
@@ -135,14 +135,14 @@ def test_a_helm_command_would_install(line, tmp_path):
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda path: path.stem.removesuffix("-values"))
-def test_the_notes_have_a_first_task_to_copy(mode):
+def test_the_notes_contain_a_first_task(mode):
     notes = chart.notes(yaml.safe_load(mode.read_text()))
     assert "lineshaft task run compute --json" in notes
     assert "export LINESHAFT_SERVER=http" in notes
     assert ("LINESHAFT_TOKEN" in notes or "LINESHAFT_TLS_CERT" in notes) != ("auth.insecure is true" in notes)
 
 
-def test_the_notes_ask_for_what_callers_must_show():
+def test_the_notes_name_the_required_credentials():
     def shown(name):
         notes = chart.notes(yaml.safe_load((chart.CHART / f"ci/{name}-values.yaml").read_text()))
         return [word for word in ("_TOKEN", "_TLS_CERT", "_TLS_KEY", "_TLS_CA") if f"LINESHAFT{word}=" in notes]
@@ -150,6 +150,6 @@ def test_the_notes_ask_for_what_callers_must_show():
     assert shown("default") == ["_TOKEN"]
     assert shown("tls-tokens") == ["_TOKEN", "_TLS_CA"]
     assert shown("keda-mtls") == ["_TLS_CERT", "_TLS_KEY", "_TLS_CA"]
-    # Tokens or certificates: the first are there for people.
+    # Where both are accepted, the notes use tokens.
     assert shown("jwt-mtls") == ["_TOKEN", "_TLS_CA"]
     assert shown("try-it") == []

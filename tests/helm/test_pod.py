@@ -1,7 +1,8 @@
-"""The rendered pod runs: the image's files, the pod's user, rights, mounts, arguments and variables.
+"""Runs the rendered pod with the files of the image and the user, capabilities, mounts, arguments and environment of
+the pod.
 
-No cluster and no image builder is needed: `run_container.py` plays the container runtime. It needs root, or a kernel that
-gives users a namespace of their own.
+`run_container.py` acts as the container runtime, so no cluster and no image builder is needed. It needs root, or a
+kernel that allows user namespaces.
 """
 
 import base64
@@ -22,26 +23,26 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
-import run_container
 import chart
-from chart import BINARY, OPEN, laid_over, only, render, server
+import run_container
+from chart import BINARY, OPEN, merge, only, render, server
 from guide import COMMANDS, FILES, PODS
 
-PATIENCE = 60
+TIMEOUT = 60
 HERE = pathlib.Path(__file__).parent
 
 
 class Machine:
-    """A node: its folder keeps trees and volumes; one network for all containers."""
+    """A node with a directory for root file systems and volumes, and one network for all containers."""
 
     def __init__(self, folder):
         self.folder = folder
         self.serving = None
-        # Those that the chart does not make, by name.
+        # Secrets that the chart does not create, by name.
         self.secrets = {}
 
     def spec(self, documents, pod, container):
-        """What the kubelet would make of one container."""
+        """Writes the specification of one container, as the kubelet would."""
         name = container["name"]
         tree = self.folder / f"tree-{name}"
         shutil.rmtree(tree, ignore_errors=True)
@@ -86,7 +87,7 @@ class Machine:
         return folder, read_only
 
     def claim(self, name):
-        """What a claim of that name has."""
+        """The directory of a claim."""
         return self.folder / f"claim-{name}"
 
     def variables(self, container):
@@ -109,36 +110,36 @@ class Machine:
         return pod["spec"], container
 
     def init(self):
-        """Process 1 of the server's container, as this machine numbers it."""
-        until = time.monotonic() + PATIENCE
+        """The process id on this machine of process 1 in the server's container."""
+        until = time.monotonic() + TIMEOUT
         children = pathlib.Path(f"/proc/{self.serving.pid}/task/{self.serving.pid}/children")
         while not children.read_text().split():
-            assert time.monotonic() < until and self.serving.poll() is None, self.said()
+            assert time.monotonic() < until and self.serving.poll() is None, self.log_text()
             time.sleep(0.01)
         return int(children.read_text().split()[0])
 
-    def said(self):
+    def log_text(self):
         return (self.folder / "log").read_text()
 
     def client(self, *arguments, env=None):
-        """The binary, within the pod's network."""
+        """Runs the client in the network of the pod."""
         command = ["nsenter", f"--net=/proc/{self.init()}/ns/net", BINARY, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False, env=env or {}, timeout=PATIENCE)
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=env or {}, timeout=TIMEOUT)
 
     def execute(self, *command):
-        """`kubectl exec`: a process in the container, with its files, its user and its network."""
+        """Runs a process in the container, as `kubectl exec` does."""
         inside = ["nsenter", f"--target={self.init()}", "--mount", "--net", "--root", "--wd", "--setuid=65532", "--setgid=65532"]
-        return subprocess.run([*inside, *command], capture_output=True, text=True, check=False, timeout=PATIENCE, env={})
+        return subprocess.run([*inside, *command], capture_output=True, text=True, check=False, timeout=TIMEOUT, env={})
 
     def run_beside(self, documents, pod):
-        """Another pod's one container, to its end, in the same network."""
+        """Runs the container of another pod in the same network until it exits."""
         file = self.spec(documents, pod["spec"], pod["spec"]["containers"][0])
         command = ["nsenter", f"--net=/proc/{self.init()}/ns/net", "unshare", "--mount", "--pid", "--fork",
                    "--kill-child", sys.executable, str(HERE / "run_container.py"), str(file)]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT)
 
     def run_with_the_tools_of_this_machine(self, pod):
-        """A pod of an ordinary image: a shell and the usual commands, on the claims that it names."""
+        """Runs a pod with an ordinary image (a shell and the usual commands) on its claims."""
         container, security = pod["spec"]["containers"][0], pod["spec"]["securityContext"]
         tree = self.folder / "tree-tools"
         for folder in ("usr", "proc", "dev", "tmp"):
@@ -156,10 +157,10 @@ class Machine:
             "program": f"/usr/bin/{program}", "args": args, "env": {"PATH": "/usr/bin"},
             "user": security["runAsUser"], "group": security["runAsGroup"]}))
         command = ["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", sys.executable, str(HERE / "run_container.py"), str(file)]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT)
 
     def probe(self, container, name):
-        """Asks as the kubelet would: the probe's service, on the probe's port."""
+        """Runs a probe as the kubelet does: its service on its port."""
         probe = container[f"{name}Probe"]["grpc"]
         done = subprocess.run(
             ["nsenter", f"--net=/proc/{self.init()}/ns/net", sys.executable, str(HERE / "probe.py"),
@@ -167,13 +168,13 @@ class Machine:
         return done.stdout.strip() or done.stderr
 
     def until_ready(self, container):
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + TIMEOUT
         while (found := self.probe(container, "readiness")) != "SERVING":
-            assert self.serving.poll() is None and time.monotonic() < until, found + self.said()
+            assert self.serving.poll() is None and time.monotonic() < until, found + self.log_text()
             time.sleep(0.05)
 
     def stop(self, grace):
-        """As the kubelet does after preStop: SIGTERM to process 1, and no longer than the grace."""
+        """Stops the pod as the kubelet does after preStop: SIGTERM to process 1, then at most the grace period."""
         began = time.monotonic()
         os.kill(self.init(), signal.SIGTERM)
         code = self.serving.wait(timeout=grace)
@@ -181,7 +182,7 @@ class Machine:
 
     def end(self):
         if self.serving and self.serving.poll() is None:
-            # It has changed its user since, so it does not die with who started it; unshare waits for it.
+            # Process 1 changed its user, so it does not die with its parent; unshare waits for it.
             os.kill(self.init(), signal.SIGKILL)
             self.serving.wait()
 
@@ -194,29 +195,29 @@ def texts(secret):
 @pytest.fixture
 def machine(tmp_path):
     machine = Machine(tmp_path)
-    # The server's user must be able to walk to its volumes only within its own tree: root may.
+    # Root sets up the mounts, so only root must be able to reach the volumes.
     tmp_path.chmod(0o755)
     yield machine
     machine.end()
 
 
 def install(machine, values):
-    documents = render(laid_over(values, {"drain": {"limitSeconds": 5, "preStopSeconds": 0}}))
+    documents = render(merge(values, {"drain": {"limitSeconds": 5, "preStopSeconds": 0}}))
     pod, container = machine.serve(documents)
     machine.until_ready(container)
     return documents, pod
 
 
-def test_the_pod_runs_a_task_and_ends_in_time_and_keeps_it(machine):
+def test_the_pod_runs_a_task_stops_in_time_and_keeps_the_task(machine):
     documents, pod = install(machine, OPEN)
     for name in ("startup", "liveness"):
         assert machine.probe(server(documents)[1], name) == "SERVING", name
     done = machine.client("task", "run", "compute", "--json", "1000", "--id", "kept")
-    assert done.returncode == 0, done.stderr + machine.said()
+    assert done.returncode == 0, done.stderr + machine.log_text()
     code, seconds = machine.stop(pod["terminationGracePeriodSeconds"])
-    assert code == 0, machine.said()
+    assert code == 0, machine.log_text()
     assert seconds < pod["terminationGracePeriodSeconds"] - 10
-    # The next pod finds the volume of the one before.
+    # The next pod uses the same volume.
     _, container = machine.serve(documents)
     machine.until_ready(container)
     found = machine.client("task", "get", "kept")
@@ -224,7 +225,7 @@ def test_the_pod_runs_a_task_and_ends_in_time_and_keeps_it(machine):
     assert machine.stop(20)[0] == 0
 
 
-def test_the_pod_has_no_rights(machine):
+def test_the_pod_has_no_capabilities(machine):
     install(machine, OPEN)
     status = pathlib.Path(f"/proc/{machine.init()}/status").read_text()
     held = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
@@ -234,18 +235,18 @@ def test_the_pod_has_no_rights(machine):
     assert held["NoNewPrivs"].strip() == "1"
 
 
-def test_helm_test_passes_and_the_doctor_of_the_guide_finds_the_pod_well(machine):
+def test_helm_test_and_the_doctor_command_of_the_guide_pass(machine):
     documents, _ = install(machine, {})
     test = only(documents, "Pod")
     done = machine.run_beside(documents, test)
-    assert done.returncode == 0, done.stdout + done.stderr + machine.said()
+    assert done.returncode == 0, done.stdout + done.stderr + machine.log_text()
     assert done.stdout.strip()
     line = next(line for line in COMMANDS if " doctor " in line)
     done = machine.execute(*line.split(" -- ")[1].split())
     assert done.returncode == 0 and "a server uses /var/lib/lineshaft" in done.stdout, done.stdout + done.stderr
 
 
-def test_helm_test_passes_over_tls_with_a_certificate_of_its_own(machine):
+def test_helm_test_passes_over_tls_with_a_client_certificate(machine):
     authority, callers = trustme.CA(), trustme.CA()
     served = authority.issue_cert("demo-lineshaft.work.svc")
     caller = callers.issue_cert(common_name="helm-test")
@@ -262,12 +263,12 @@ def test_helm_test_passes_over_tls_with_a_certificate_of_its_own(machine):
         "test": {"certificateSecret": "me", "caSecret": "cert"},
     })
     done = machine.run_beside(documents, only(documents, "Pod"))
-    assert done.returncode == 0, done.stdout + done.stderr + machine.said()
-    stranger = machine.client("task", "list", "--server", "http://localhost:7070")
-    assert stranger.returncode == 4, stranger.stdout + stranger.stderr
+    assert done.returncode == 0, done.stdout + done.stderr + machine.log_text()
+    without_tls = machine.client("task", "list", "--server", "http://localhost:7070")
+    assert without_tls.returncode == 4, without_tls.stdout + without_tls.stderr
 
 
-def test_who_is_on_the_list_of_the_secret_is_refused_and_others_are_not(machine, tmp_path):
+def test_only_revoked_certificates_are_refused(machine, tmp_path):
     authority, callers = trustme.CA(), trustme.CA()
     served = authority.issue_cert("localhost")
     known, revoked = (callers.issue_cert(common_name=name) for name in ("known", "revoked"))
@@ -288,7 +289,7 @@ def test_who_is_on_the_list_of_the_secret_is_refused_and_others_are_not(machine,
             (tmp_path / name).write_bytes(text)
         shown = ("--tls-ca", tmp_path / "ca.pem", "--tls-cert", tmp_path / "me.pem", "--tls-key", tmp_path / "me.key")
         done = machine.client("task", "list", "--server", "https://localhost:7070", *shown)
-        assert done.returncode == code, done.stdout + done.stderr + machine.said()
+        assert done.returncode == code, done.stdout + done.stderr + machine.log_text()
 
 
 def revocation_list(authority, *certificates):
@@ -321,24 +322,24 @@ def test_the_first_task_of_the_notes_runs(machine):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_without_a_key_nobody_is_served(machine):
+def test_a_call_without_a_key_is_refused(machine):
     documents, _ = install(machine, {})
     done = machine.client("task", "run", "compute", "--json", "1", env={})
     assert done.returncode == 3, done.stdout + done.stderr
     assert "UNAUTHENTICATED" in done.stderr.upper() or "API key" in done.stderr, done.stderr
 
 
-def test_the_tree_has_nothing_else_than_the_image(machine):
-    """The proof is worth something only if the tree has no more than the base: not even a shell is found."""
+def test_the_root_file_system_has_only_the_files_of_the_image(machine):
+    """The tests are meaningful only if nothing else is there, for example no shell."""
     handler = {"name": "shell", "runner": "process", "argv": ["/bin/sh", "-c", "true"], "retry": {"attempts": 1}}
-    install(machine, laid_over(OPEN, {"config": {"handler": [handler]}}))
+    install(machine, merge(OPEN, {"config": {"handler": [handler]}}))
     done = machine.client("task", "run", "shell")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "No such file" in done.stdout + done.stderr
 
 
-def asked_by_keda(machine, documents):
-    """What KEDA makes of the ScaledObject, its TriggerAuthentication and the Service that it names."""
+def keda_trigger(machine, documents):
+    """The trigger that KEDA derives from the ScaledObject, its TriggerAuthentication and its Service."""
     [trigger] = only(documents, "ScaledObject")["spec"]["triggers"]
     parameters = {}
     if "authenticationRef" in trigger:
@@ -355,14 +356,14 @@ def asked_by_keda(machine, documents):
             "parameters": parameters}
 
 
-def played_keda(machine, trigger):
+def start_keda(machine, trigger):
     command = ["nsenter", f"--net=/proc/{machine.init()}/ns/net", sys.executable, str(HERE / "keda.py"), json.dumps(trigger)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def assert_scaled(machine, documents, env):
-    """From nothing to do, and no replica, to one task."""
-    with played_keda(machine, asked_by_keda(machine, documents)) as keda:
+    """Checks the readings before and after a task is submitted."""
+    with start_keda(machine, keda_trigger(machine, documents)) as keda:
         first = json.loads(keda.stdout.readline())
         changes = {"target": 4, "changes": "UNIMPLEMENTED"}
         assert first == {"pushed": False, "active": False, "value": 0, **changes}, first
@@ -370,16 +371,16 @@ def assert_scaled(machine, documents, env):
         assert done.returncode == 0, done.stderr
         second = json.loads(keda.stdout.readline())
         assert second == {"pushed": True, "active": True, "value": 1, **changes}, second
-        assert keda.wait(PATIENCE) == 0
+        assert keda.wait(TIMEOUT) == 0
 
 
-def test_keda_scales_by_the_trigger_of_the_guide_although_callers_need_a_key(machine):
+def test_keda_scales_with_the_values_of_the_guide(machine):
     documents, _ = install(machine, FILES["keda.yaml"])
     key = texts(only(documents, "Secret"))["admin-token"]
     assert_scaled(machine, documents, {"LINESHAFT_TOKEN": key, "LINESHAFT_SERVER": "http://localhost:7070"})
 
 
-def test_keda_scales_by_a_certificate_where_the_guide_gives_it_one(machine, tmp_path):
+def test_keda_scales_with_a_certificate_as_in_the_guide(machine, tmp_path):
     ours, callers = trustme.CA(), trustme.CA()
     name = "demo-lineshaft.work.svc"
     keda = pair(callers.issue_cert(common_name="keda-operator")) | {"ca.crt": ours.cert_pem.bytes().decode()}
@@ -394,14 +395,14 @@ def test_keda_scales_by_a_certificate_where_the_guide_gives_it_one(machine, tmp_
     (tmp_path / "ca").write_text(keda["ca.crt"])
     assert_scaled(machine, documents, {"LINESHAFT_TOKEN": made.stdout.strip(), "LINESHAFT_TLS_CA": str(tmp_path / "ca"),
                                        "LINESHAFT_SERVER": "https://localhost:7070"})
-    # Without its certificate it is nobody.
-    trigger = asked_by_keda(machine, documents)
+    # Without its certificate KEDA is not authenticated.
+    trigger = keda_trigger(machine, documents)
     trigger["parameters"] = {"caCert": keda["ca.crt"]}
-    with played_keda(machine, trigger) as nobody:
-        assert json.loads(nobody.stdout.readline()) == {"refused": "UNAUTHENTICATED"}
+    with start_keda(machine, trigger) as unauthenticated:
+        assert json.loads(unauthenticated.stdout.readline()) == {"refused": "UNAUTHENTICATED"}
 
 
-def submit_for_ever(machine, acknowledged, ended):
+def submit_until_ended(machine, acknowledged, ended):
     number = 0
     while not ended.is_set():
         done = machine.client("task", "submit", "io", "--json", "0.01", "--id", f"load-{number}")
@@ -410,22 +411,22 @@ def submit_for_ever(machine, acknowledged, ended):
         number += 1
 
 
-def test_the_back_up_and_the_restore_of_the_guide_bring_back_every_task(machine):
-    """The commands of docs/kubernetes.md in their order, on the claims that they name."""
+def test_backup_and_restore_of_the_guide_keep_every_task(machine):
+    """Runs the commands of docs/kubernetes.md in order on their claims."""
     claims = [volume["persistentVolumeClaim"]["claimName"] for volume in PODS["restore.pod.yaml"]["spec"]["volumes"]]
     data, copies = (machine.claim(claim) for claim in claims)
-    values = laid_over(laid_over(OPEN, FILES["backup.yaml"]), {"fullnameOverride": "lineshaft"})
+    values = merge(merge(OPEN, FILES["backup.yaml"]), {"fullnameOverride": "lineshaft"})
     documents, pod = install(machine, values)
-    assert (data / "journal.db").exists() and copies.exists(), "the claims of the restore are those of the chart"
+    assert (data / "journal.db").exists() and copies.exists(), "the restore must use the claims of the chart"
     kept = machine.client("task", "submit", "io", "--json", "1", "--delay", "1h", "--id", "kept")
     assert kept.returncode == 0, kept.stderr
     acknowledged, ended = [], threading.Event()
-    load = threading.Thread(target=submit_for_ever, args=(machine, acknowledged, ended))
+    load = threading.Thread(target=submit_until_ended, args=(machine, acknowledged, ended))
     load.start()
     try:
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + TIMEOUT
         while len(acknowledged) < 5:
-            assert time.monotonic() < until, machine.said()
+            assert time.monotonic() < until, machine.log_text()
             time.sleep(0.01)
         before = list(acknowledged)
         executed = [line.split(" -- ")[1] for line in COMMANDS if "store " in line and " exec " in line]
@@ -436,8 +437,8 @@ def test_the_back_up_and_the_restore_of_the_guide_bring_back_every_task(machine)
     finally:
         ended.set()
         load.join()
-    assert len(acknowledged) > len(before), "the server worked meanwhile"
-    assert machine.stop(pod["terminationGracePeriodSeconds"])[0] == 0, machine.said()
+    assert len(acknowledged) > len(before), "the server must accept tasks during the backup"
+    assert machine.stop(pod["terminationGracePeriodSeconds"])[0] == 0, machine.log_text()
 
     restored = machine.run_with_the_tools_of_this_machine(PODS["restore.pod.yaml"])
     assert restored.returncode == 0, restored.stdout + restored.stderr

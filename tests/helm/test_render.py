@@ -1,4 +1,4 @@
-"""What is installed has the properties that the documents promise."""
+"""The rendered objects have the properties that the documentation describes."""
 
 import base64
 import hashlib
@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import chart
-from chart import BINARY, MODES, OPEN, ROOT, laid_over, only, render, server
+from chart import BINARY, MODES, OPEN, ROOT, merge, only, render, server
 from test_values import CERT, JWT, KEDA, KNOWN, OTLP, PEER, SCALED, TLS
 
 DOCKERFILE = (chart.CHART / "Dockerfile").read_text()
@@ -29,7 +29,7 @@ def settings(documents):
 
 
 @modes
-def test_no_pod_has_more_rights_than_it_needs(mode):
+def test_pods_are_unprivileged(mode):
     documents = render(values(mode))
     pods = [d["spec"]["template"]["spec"] if d["kind"] == "StatefulSet" else d["spec"]
             for d in documents if d["kind"] in ("StatefulSet", "Pod")]
@@ -49,7 +49,7 @@ def test_no_pod_has_more_rights_than_it_needs(mode):
 
 
 @modes
-def test_probes_ask_over_grpc_on_the_health_port(mode):
+def test_probes_use_grpc_on_the_health_port(mode):
     documents = render(values(mode))
     _, container = server(documents)
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
@@ -62,7 +62,7 @@ def test_probes_ask_over_grpc_on_the_health_port(mode):
 
 
 @modes
-def test_every_mount_has_its_volume_and_every_volume_its_mount(mode):
+def test_mounts_and_volumes_match(mode):
     documents = render(values(mode))
     pod, container = server(documents)
     volumes = [volume["name"] for volume in pod["spec"]["volumes"]]
@@ -73,7 +73,7 @@ def test_every_mount_has_its_volume_and_every_volume_its_mount(mode):
 
 
 @modes
-def test_every_file_that_the_server_is_told_of_is_mounted(mode):
+def test_every_configured_path_is_mounted(mode):
     documents = render(values(mode))
     _, container = server(documents)
     mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
@@ -93,7 +93,7 @@ def test_every_file_that_the_server_is_told_of_is_mounted(mode):
 
 
 @modes
-def test_services_select_the_server_and_nothing_else(mode):
+def test_services_select_only_the_server(mode):
     documents = render(values(mode))
     pod, _ = server(documents)
     services = [d for d in documents if d["kind"] == "Service"]
@@ -106,20 +106,20 @@ def test_services_select_the_server_and_nothing_else(mode):
 
 
 @modes
-def test_the_binary_takes_the_configuration(mode, tmp_path):
+def test_the_binary_accepts_the_configuration(mode, tmp_path):
     text = only(render(values(mode)), "ConfigMap", "lineshaft")["data"]["lineshaft.toml"]
     file = tmp_path / "lineshaft.toml"
     file.write_text(text)
     done = subprocess.run([BINARY, "config", "dump", "--config", file], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr + text
-    # Whatever was configured is in force, whole numbers still whole.
+    # The configured pools are in effect.
     dumped = tomllib.loads(done.stdout)
     assert dumped["server"]["drain_limit"]
     for pool in tomllib.loads(text).get("pool", []):
         assert pool["name"] in [known["name"] for known in dumped["pool"]]
 
 
-def test_values_become_toml_whatever_they_hold():
+def test_any_value_becomes_valid_toml():
     config = {
         "builtins": False,
         "pool": [{"name": "default", "size": 4, "queue_limit": 100_000_000}],
@@ -143,21 +143,21 @@ def test_values_become_toml_whatever_they_hold():
 def test_the_grace_period_covers_the_drain(pre_stop, limit):
     documents = render({"drain": {"limitSeconds": limit, "preStopSeconds": pre_stop}})
     pod, container = server(documents)
-    # 5 s for interrupted tasks, 2 s for calls under way, and some to write.
+    # 15 s: 5 s for interrupted tasks, 2 s for open calls, the rest for writing.
     assert pod["spec"]["terminationGracePeriodSeconds"] == pre_stop + limit + 15
     assert settings(documents)["server"]["drain_limit"] == f"{limit}s"
     sleep = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
     assert sleep == pre_stop
 
 
-def test_a_changed_setting_is_a_new_pod_and_the_same_settings_are_not():
+def test_only_a_changed_setting_replaces_the_pod():
     checksum = lambda values: server(render(values))[0]["metadata"]["annotations"]["checksum/config"]
     assert checksum({}) == checksum({"service": {"port": 443}})
     assert checksum({}) != checksum({"config": {"log": {"filter": "debug"}}})
     assert checksum({}) != checksum({"drain": {"limitSeconds": 31}})
 
 
-def test_the_volume_is_for_one_pod_and_outlives_the_release():
+def test_the_volume_belongs_to_one_pod_and_outlives_the_release():
     spec = only(render({}), "StatefulSet")["spec"]
     assert spec["replicas"] == 1
     assert spec["volumeClaimTemplates"][0]["spec"]["accessModes"] == ["ReadWriteOncePod"]
@@ -169,7 +169,7 @@ def test_an_upgrade_replaces_a_pod_that_never_became_ready():
 
 
 @pytest.mark.parametrize("callers", [{}, {"networkPolicy": {"callersFrom": PEER}}], ids=["anyone", "named"])
-def test_the_policy_lets_in_helm_test(callers):
+def test_the_network_policy_admits_helm_test(callers):
     documents = render(callers)
     labels = only(documents, "Pod")["metadata"]["labels"]
     [rule] = [r for r in only(documents, "NetworkPolicy")["spec"]["ingress"] if r["ports"] == [{"port": "grpc"}]]
@@ -183,7 +183,7 @@ def test_only_the_hashes_of_keys_reach_the_server():
     assert tokens["secret"]["items"] == [{"key": "tokens", "path": "tokens"}]
 
 
-def test_the_key_that_is_made_is_one_that_the_server_knows_by_its_hash_and_another_each_time():
+def test_the_created_key_is_random_and_stored_as_a_hash():
     def made():
         secret = only(chart.fresh({}), "Secret")["data"]
         return {key: base64.b64decode(value).decode() for key, value in secret.items()}
@@ -199,7 +199,7 @@ def test_the_key_that_is_made_is_one_that_the_server_knows_by_its_hash_and_anoth
     assert key not in first["tokens"]
 
 
-def test_a_secret_of_ones_own_is_used_and_none_is_made():
+def test_an_existing_secret_is_used_instead_of_creating_one():
     documents = render({"auth": {"tokens": {"existingSecret": "keys"}}})
     assert not [d for d in documents if d["kind"] == "Secret"]
     pod, _ = server(documents)
@@ -207,12 +207,12 @@ def test_a_secret_of_ones_own_is_used_and_none_is_made():
     assert tokens["secret"]["secretName"] == "keys"
 
 
-def test_the_server_is_insecure_only_when_that_was_said():
+def test_the_server_is_insecure_only_if_requested():
     assert settings(render({}))["server"]["insecure"] is False
     assert settings(render(OPEN))["server"]["insecure"] is True
 
 
-def test_a_certificate_has_the_names_by_which_callers_find_the_server():
+def test_the_certificate_contains_the_names_of_the_services():
     documents = render(CERT)
     names = only(documents, "Certificate")["spec"]["dnsNames"]
     assert {"demo-lineshaft", "demo-lineshaft.work.svc", "demo-lineshaft.work.svc.cluster.local",
@@ -222,7 +222,7 @@ def test_a_certificate_has_the_names_by_which_callers_find_the_server():
     assert mounted["secret"]["secretName"] == only(documents, "Certificate")["spec"]["secretName"]
 
 
-def test_the_policy_lets_out_what_is_configured_and_no_more():
+def test_the_network_policy_allows_only_configured_egress():
     ports = lambda values: sorted(
         port["port"] for rule in only(render(values), "NetworkPolicy")["spec"]["egress"] for port in rule["ports"])
     assert ports({}) == [53, 53]
@@ -245,7 +245,7 @@ def test_the_monitor_and_scalers_find_the_health_port():
     assert trigger["metadata"]["scalerAddress"] == f"{headless['metadata']['name']}.work.svc:{ports['health']}"
 
 
-def test_keda_is_let_in_where_it_asks():
+def test_the_network_policy_admits_keda_on_its_port():
     def asked(values):
         documents = render(values)
         rules = only(documents, "NetworkPolicy")["spec"]["ingress"]
@@ -256,27 +256,27 @@ def test_keda_is_let_in_where_it_asks():
 
     home = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "keda"}}}
     assert asked(KEDA) == ("health", home, "demo-lineshaft-headless.work.svc:7071")
-    known = laid_over(laid_over(KNOWN, KEDA), {"keda": {"certificateSecret": "me"}, "service": {"port": 443}})
+    known = merge(merge(KNOWN, KEDA), {"keda": {"certificateSecret": "me"}, "service": {"port": 443}})
     assert asked(known) == ("grpc", home, "demo-lineshaft.work.svc:443")
-    assert asked(laid_over(known, {"networkPolicy": {"kedaFrom": PEER}}))[1] == PEER[0]
+    assert asked(merge(known, {"networkPolicy": {"kedaFrom": PEER}}))[1] == PEER[0]
     assert len(only(render({}), "NetworkPolicy")["spec"]["ingress"]) == 2
 
 
-def test_keda_shows_the_certificate_by_the_names_that_it_knows():
-    known = laid_over(laid_over(KNOWN, KEDA), {"keda": {"certificateSecret": "me"}})
+def test_keda_gets_the_certificate_under_its_parameter_names():
+    known = merge(merge(KNOWN, KEDA), {"keda": {"certificateSecret": "me"}})
     documents = render(known)
     authentication = only(documents, "TriggerAuthentication")
     trigger = only(documents, "ScaledObject")["spec"]["triggers"][0]
     assert trigger["authenticationRef"] == {"name": authentication["metadata"]["name"]}
     assert trigger["metadata"]["enableTLS"] == "true"
     parameters = {ref["parameter"]: (ref["name"], ref["key"]) for ref in authentication["spec"]["secretTargetRef"]}
-    # As KEDA's external scaler reads them.
+    # The parameter names of KEDA's external scaler.
     assert parameters == {
         "caCert": ("me", "ca.crt"), "tlsClientCert": ("me", "tls.crt"), "tlsClientKey": ("me", "tls.key")}
     assert not [d for d in render(KEDA) if d["kind"] == "TriggerAuthentication"]
 
 
-def test_rules_and_dashboard_reach_the_cluster_as_they_are():
+def test_rules_and_dashboard_are_installed_unchanged():
     documents = render({"metrics": {"prometheusRule": {"enabled": True}, "dashboard": {"enabled": True}}})
     rules = (ROOT / "docs/observability/alerts.yaml").read_text()
     assert only(documents, "PrometheusRule")["spec"] == yaml.safe_load(rules)
@@ -284,14 +284,14 @@ def test_rules_and_dashboard_reach_the_cluster_as_they_are():
     assert json.loads(only(documents, "ConfigMap", "-dashboard")["data"]["lineshaft.json"]) == json.loads(shown)
 
 
-def test_helm_test_submits_a_task_to_the_service_of_callers():
-    documents = render(laid_over(OPEN, {"service": {"port": 443}}))
+def test_helm_test_submits_a_task_through_the_service():
+    documents = render(merge(OPEN, {"service": {"port": 443}}))
     container = only(documents, "Pod")["spec"]["containers"][0]
     assert container["args"][:3] == ["task", "run", "compute"]
     assert container["env"] == [{"name": "LINESHAFT_SERVER", "value": "http://demo-lineshaft.work.svc:443"}]
 
 
-def test_helm_test_has_a_key_or_is_not_there():
+def test_helm_test_exists_only_with_credentials():
     def secrets(values):
         pods = [d["spec"] for d in render(values) if d["kind"] == "Pod"]
         return [volume["secret"]["secretName"] for pod in pods for volume in pod["volumes"]]
@@ -299,15 +299,15 @@ def test_helm_test_has_a_key_or_is_not_there():
     own = {"auth": {"tokens": {"existingSecret": "keys"}}}
     assert secrets({}) == ["demo-lineshaft-tokens"]
     assert secrets(own) == []
-    assert secrets(laid_over(own, {"test": {"tokenSecret": "mine"}})) == ["mine"]
+    assert secrets(merge(own, {"test": {"tokenSecret": "mine"}})) == ["mine"]
     assert secrets(CERT) == ["demo-lineshaft-tokens", "demo-lineshaft-tls"]
-    asked = laid_over(TLS, {"tls": {"clientCaSecret": "callers"}})
+    asked = merge(TLS, {"tls": {"clientCaSecret": "callers"}})
     assert secrets(asked) == []
-    assert secrets(laid_over(asked, {"config": {"tls": {"client_certificate": "optional"}}})) == ["demo-lineshaft-tokens"]
-    assert secrets(laid_over(asked, {"test": {"certificateSecret": "me"}})) == ["demo-lineshaft-tokens", "me"]
+    assert secrets(merge(asked, {"config": {"tls": {"client_certificate": "optional"}}})) == ["demo-lineshaft-tokens"]
+    assert secrets(merge(asked, {"test": {"certificateSecret": "me"}})) == ["demo-lineshaft-tokens", "me"]
 
 
-def test_long_names_still_fit():
+def test_long_names_are_truncated():
     documents = render({"fullnameOverride": "a" * 63, "keda": {"scaledObjects": [SCALED | {"name": "b" * 40}]}})
     for document in documents:
         assert len(document["metadata"]["name"]) <= 63
@@ -315,33 +315,33 @@ def test_long_names_still_fit():
             assert len(value) <= 63
 
 
-def test_the_chart_is_of_the_version_of_the_binary():
+def test_the_chart_has_the_version_of_the_binary():
     about = yaml.safe_load((chart.CHART / "Chart.yaml").read_text())
     cargo = tomllib.loads((ROOT / "Cargo.toml").read_text())
     assert about["appVersion"] == cargo["package"]["version"]
 
 
-def test_the_image_is_built_of_everything_that_the_binary_is_made_of():
-    """Files that the compiler read, against those that the Dockerfile copies and .dockerignore lets in."""
+def test_the_image_build_includes_every_source_of_the_binary():
+    """Compares the files that the compiler read with those in the Dockerfile and .dockerignore."""
     read = sources_of_the_binary()
     copied = [name for line in re.findall(r"^COPY (?!--)(.*) \S+$", DOCKERFILE, re.MULTILINE) for name in line.split()]
     ignored = (chart.CHART / "Dockerfile.dockerignore").read_text().splitlines()
     let_in = [line[1:] for line in ignored if line.startswith("!")]
-    assert "*" in ignored, "everything else stays out, such as what was built here"
+    assert "*" in ignored, "all other files must be excluded"
     assert sorted(copied) == sorted(let_in)
     assert all((ROOT / name).exists() for name in copied)
     assert len(read) > 50 and "proto" in read
-    # What cargo reads, and the compiler does not list.
+    # Also the files that cargo reads and the compiler does not list.
     for file in [*read, "Cargo.toml", "Cargo.lock", ".cargo/config.toml"]:
         assert file.split("/")[0] in copied, f"{file} is not in the image's build"
 
 
-def test_the_image_is_built_by_the_compiler_that_the_crate_wants_for_the_system_that_it_runs_on():
+def test_the_image_uses_the_required_compiler_and_a_matching_base():
     cargo = tomllib.loads((ROOT / "Cargo.toml").read_text())
     version, release = re.search(r"^FROM rust:([0-9.]+)-(\w+) AS build$", DOCKERFILE, re.MULTILINE).groups()
     assert version == cargo["package"]["rust-version"]
     base = re.search(r"^FROM gcr.io/distroless/cc-debian(\d+):nonroot$", DOCKERFILE, re.MULTILINE)[1]
-    # A binary of a newer libc would not start on an older one.
+    # A binary linked to a newer libc does not start with an older one.
     assert release == {"12": "bookworm", "13": "trixie"}[base]
     user = re.search(r"^USER (\d+):(\d+)$", DOCKERFILE, re.MULTILINE).groups()
     security = server(render({}))[0]["spec"]["securityContext"]
@@ -349,7 +349,7 @@ def test_the_image_is_built_by_the_compiler_that_the_crate_wants_for_the_system_
 
 
 def sources_of_the_binary():
-    """What the compiler listed beside the binary, relative to the top of the repository."""
+    """The files that the compiler lists beside the binary, relative to the root of the repository."""
     listed = pathlib.Path(BINARY + ".d").read_text().split(": ", 1)[1].split()
     root = next(file for file in listed if file.endswith("/build.rs")).removesuffix("build.rs")
     return [file.removeprefix(root) for file in listed if file.startswith(root) and "/target" not in file]

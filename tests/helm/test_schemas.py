@@ -1,4 +1,4 @@
-"""Every mode renders with each Helm to objects that the API servers of several versions would take."""
+"""Every mode renders with each version of Helm to objects that several versions of Kubernetes accept."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import yaml
 
 import chart
 
-# The oldest that the chart supports, one between, and the newest two.
+# The oldest supported version, one in between, and the two newest.
 VERSIONS = ["1.30", "1.33", "1.36", "1.37"]
 CUSTOM = ("cert-manager.io", "gateway.networking.k8s.io", "keda.sh", "monitoring.coreos.com")
 
@@ -25,13 +25,13 @@ def is_custom(document):
     return document["apiVersion"].split("/")[0] in CUSTOM
 
 
-def test_there_are_modes():
+def test_there_are_enough_modes():
     assert len(chart.MODES) >= 8
 
 
 @modes
 @pytest.mark.parametrize("version", VERSIONS)
-def test_kubernetes_takes_it(mode, version):
+def test_kubernetes_accepts_the_objects(mode, version):
     documents = [d for d in chart.render(values(mode)) if not is_custom(d)]
     assert documents
     for document in documents:
@@ -39,7 +39,7 @@ def test_kubernetes_takes_it(mode, version):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_schemas_do_refuse(version):
+def test_the_schemas_refuse_a_wrong_field(version):
     statefulset = chart.only(chart.render({}), "StatefulSet")
     statefulset["spec"]["template"]["spec"]["containers"][0]["imagePullPolice"] = "Always"
     with pytest.raises(kubernetes_validate.ValidationError):
@@ -51,7 +51,7 @@ def check_custom(documents):
     return subprocess.run(command, input=json.dumps(documents), capture_output=True, text=True, check=False)
 
 
-def test_operators_take_their_resources():
+def test_operators_accept_their_resources():
     documents = [d for mode in chart.MODES for d in chart.render(values(mode)) if is_custom(d)]
     kinds = {d["kind"] for d in documents}
     assert kinds == {
@@ -60,7 +60,7 @@ def test_operators_take_their_resources():
     assert done.returncode == 0, done.stderr
 
 
-def test_the_operators_schemas_do_refuse():
+def test_the_operator_schemas_refuse_wrong_fields():
     monitor = next(d for d in chart.render({"metrics": {"serviceMonitor": {"enabled": True}}}) if is_custom(d))
     monitor["spec"]["endpoints"][0]["port"] = 7071
     assert "port must be string" in check_custom([monitor]).stderr

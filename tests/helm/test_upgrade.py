@@ -1,4 +1,4 @@
-"""What an upgrade finds in the cluster stays as it is: a cluster's API is played as far as Helm asks for it."""
+"""An upgrade keeps the existing keys. A fake API server answers the requests of Helm."""
 
 import base64
 import http.server
@@ -13,7 +13,7 @@ import yaml
 import chart
 from chart import only
 
-KEYS = {"tokens": "the hashes, one added by hand", "admin-token": "the key that callers have"}
+KEYS = {"tokens": "hashes, one added by hand", "admin-token": "key of the callers"}
 
 
 def resources(group_version, *kinds):
@@ -40,7 +40,7 @@ ANSWERS = {
 
 
 class Cluster(http.server.BaseHTTPRequestHandler):
-    """Has one Secret, of the release `demo` in the namespace `work`."""
+    """A fake API server with one Secret, of the release `demo` in the namespace `work`."""
 
     protocol_version = "HTTP/1.1"
 
@@ -67,7 +67,7 @@ def cluster():
 
 @pytest.mark.parametrize("helm", chart.HELMS, ids=["helm3", "helm4"])
 @pytest.mark.parametrize(("release", "kept"), [("demo", True), ("another", False)])
-def test_the_keys_in_use_are_kept_and_only_a_first_installation_makes_some(cluster, tmp_path, helm, release, kept):
+def test_an_upgrade_keeps_the_keys_and_an_installation_creates_them(cluster, tmp_path, helm, release, kept):
     command = [helm, "template", release, str(chart.CHART), "--namespace", "work", "--dry-run=server",
                "--kube-apiserver", cluster, "--is-upgrade", "--disable-openapi-validation"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60,

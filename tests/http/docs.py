@@ -1,6 +1,6 @@
-"""Runs the lines of docs/http.md against a server and compares what it answers.
+"""Runs the commands of docs/http.md against a server and compares the responses.
 
-An `…` in an expected answer stands for anything; as a key it allows further keys.
+`…` in an expected response stands for any value; as a key it allows further keys.
 """
 
 import json
@@ -10,18 +10,18 @@ import sys
 import time
 
 ANY = "…"
-# Seconds in which a line that only reads must find what it expects.
-PATIENCE = 20
+# Seconds to retry a command that only reads until its response is as expected.
+TIMEOUT = 20
 
 
-def differences(expected, found, path="answer"):
-    """Where the found value is not what was expected."""
+def differences(expected, found, path="response"):
+    """The differences between two JSON values."""
     if expected == ANY:
         return []
     if isinstance(expected, dict) and isinstance(found, dict):
-        faults = [f"{path} lacks {key!r}" for key in expected if key not in found and key != ANY]
+        faults = [f"{path} has no {key!r}" for key in expected if key not in found and key != ANY]
         if ANY not in expected:
-            faults += [f"{path} has {key!r} unexpectedly" for key in found if key not in expected]
+            faults += [f"{path} has an unexpected {key!r}" for key in found if key not in expected]
         for key in expected.keys() & found.keys():
             faults += differences(expected[key], found[key], f"{path}.{key}")
         return faults
@@ -31,15 +31,15 @@ def differences(expected, found, path="answer"):
     return [] if same else [f"{path} is {found!r}, expected {expected!r}"]
 
 
-def check(language, expected, answer):
-    """Faults of an answer."""
+def check(language, expected, response):
+    """The differences between a response and the expected text."""
     if language == "json":
         try:
-            return differences(json.loads(expected), json.loads(answer))
+            return differences(json.loads(expected), json.loads(response))
         except ValueError as error:
-            return [f"{error}: {answer!r}"]
+            return [f"{error}: {response!r}"]
     pattern = ".*".join(re.escape(part) for part in expected.strip().split(ANY))
-    return [] if re.fullmatch(pattern, answer.strip(), re.DOTALL) else [f"{answer!r} is not like {expected!r}"]
+    return [] if re.fullmatch(pattern, response.strip(), re.DOTALL) else [f"{response!r} does not match {expected!r}"]
 
 
 def main(document, address):
@@ -50,14 +50,14 @@ def main(document, address):
             continue
         ran += 1
         if next_language not in ("json", "text"):
-            sys.exit(f"no answer is shown for:\n{text}")
+            sys.exit(f"no response is shown for:\n{text}")
         command = text.replace("127.0.0.1:7070", address)
         only_reads = " -d " not in command and " -X " not in command
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + TIMEOUT
         while True:
             run = subprocess.run(["bash", "-c", "set -o pipefail; " + command], capture_output=True, text=True, timeout=90)
             faults = [run.stderr] if run.returncode else check(next_language, expected, run.stdout)
-            # What was asked for before may still be under way.
+            # An earlier command may not have taken effect yet.
             if not faults or not only_reads or time.monotonic() > until:
                 break
             time.sleep(0.1)
@@ -66,7 +66,7 @@ def main(document, address):
         for fault in faults:
             print(f"  {fault}")
     if ran < 10:
-        sys.exit(f"only {ran} lines were found in {document}")
+        sys.exit(f"only {ran} commands found in {document}")
     sys.exit(f"{faulty} of {ran} failed" if faulty else 0)
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The port without gRPC: every line of docs/http.md, and a client of others' making over Connect, gRPC-Web
-# and gRPC.
+# Tests the port without gRPC clients: runs every command of docs/http.md, and calls the server with `buf curl` over
+# Connect, gRPC-Web and gRPC.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source tests/tools.sh
@@ -34,8 +34,8 @@ start() { # flags of serve; sets server and address
 
 start --data-dir "$directory/data"
 python3 tests/http/docs.py docs/http.md "$address"
-# Its last line ends the server.
-wait "$server" || { echo "the server did not end well"; cat "$directory/log"; exit 1; }
+# The last command of the page shuts down the server.
+wait "$server" || { echo "the server did not exit with 0"; cat "$directory/log"; exit 1; }
 
 start --memory
 call() { # protocol, method, message
@@ -44,14 +44,14 @@ call() { # protocol, method, message
   "$tools_root/bin/buf" curl "${flags[@]}" -d "$3" "http://$address/lineshaft.v1.$2" 2>&1
 }
 expect() { # what, pattern, text
-  grep -q "$2" <<<"$3" || { printf 'FAILED: %s: no %s in:\n%s\n' "$1" "$2" "$3"; exit 1; }
+  grep -q "$2" <<<"$3" || { printf 'FAILED: %s: %s not found in:\n%s\n' "$1" "$2" "$3"; exit 1; }
   echo "ok: $1"
 }
 for protocol in connect grpcweb grpc; do
   run='{"task":{"handler":"compute","payload":{"json":10}}}'
-  expect "$protocol: a stream to its end" '"TASK_STATE_COMPLETED"' "$(call $protocol TaskService/RunTask "$run")"
-  expect "$protocol: one answer" '"version"' "$(call $protocol SystemService/GetServerInfo '{}')"
+  expect "$protocol: stream" '"TASK_STATE_COMPLETED"' "$(call $protocol TaskService/RunTask "$run")"
+  expect "$protocol: unary call" '"version"' "$(call $protocol SystemService/GetServerInfo '{}')"
   refused="$(call $protocol TaskService/SubmitTask '{"handler":"nosuch"}' || true)"
-  expect "$protocol: a refusal" '"not_found"' "$refused"
-  expect "$protocol: its details" 'google.rpc.ErrorInfo' "$refused"
+  expect "$protocol: error code" '"not_found"' "$refused"
+  expect "$protocol: error details" 'google.rpc.ErrorInfo' "$refused"
 done

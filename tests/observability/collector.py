@@ -1,4 +1,4 @@
-"""Runs the server against real collectors and looks at what arrived."""
+"""Runs the server with real collectors and checks what they receive."""
 
 import asyncio
 import itertools
@@ -27,7 +27,7 @@ from opentelemetry.trace import SpanKind
 LINESHAFT = os.environ["LINESHAFT_BINARY"]
 AGENT = pathlib.Path(rotel.__file__).parent / "rotel-agent"
 OTELTAP = pathlib.Path(sys.executable).parent / "oteltap"
-PATIENCE = 60
+TIMEOUT = 60
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = "b7ad6b7169203331"
 
@@ -39,13 +39,13 @@ def free_port():
 
 
 def until(what, look):
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT
     while time.monotonic() < end:
         found = look()
         if found:
             return found
         time.sleep(0.05)
-    raise SystemExit(f"never: {what}")
+    raise SystemExit(f"timeout: {what}")
 
 
 def answers(port):
@@ -54,7 +54,7 @@ def answers(port):
 
 
 class Running:
-    """A process whose output is kept."""
+    """A process whose output is written to a file."""
 
     def __init__(self, command, log, **variables):
         self.log = log
@@ -70,7 +70,7 @@ class Running:
     def stop(self, number=signal.SIGTERM):
         began = time.monotonic()
         self.process.send_signal(number)
-        self.process.wait(PATIENCE)
+        self.process.wait(TIMEOUT)
         return time.monotonic() - began
 
 
@@ -87,7 +87,7 @@ class Server(Running):
         request = urllib.request.Request(
             f"http://{self.address}/lineshaft.v1.TaskService/{method}", json.dumps(message).encode(),
             {"content-type": "application/json", **headers})
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
             return json.load(answer)
 
 
@@ -112,8 +112,8 @@ done
 """
 
 
-class Private:
-    """TLS in front of a collector that has none, for those only who show a certificate of its authority."""
+class TlsProxy:
+    """A TLS proxy that requires client certificates, in front of a collector without TLS."""
 
     def __init__(self, folder, behind):
         subprocess.run(["bash", "-euc", CERTIFICATES], cwd=folder, check=True, capture_output=True)
@@ -142,12 +142,12 @@ class Private:
                 writer.write(piece)
                 await writer.drain()
         except OSError:
-            pass  # One of the two has gone; so does the other.
+            pass  # One side closed; close the other.
         writer.close()
 
 
 def spans(text):
-    """The spans of an agent's dump: name to fields."""
+    """Parses the spans in the debug output of the collector: name → fields."""
     found = {}
     for part in re.split(r"\n\s*(?:Span|ResourceSpans|ScopeSpans) #\d+", text):
         fields = dict(re.findall(r"^\s*(Trace ID|Parent ID|ID|Name|Kind)\s*: (.*)$", part, re.M))
@@ -156,7 +156,7 @@ def spans(text):
     return found
 
 
-def one_tree(folder, protocol, private=False):
+def one_trace(folder, protocol, private=False):
     folder.mkdir()
     grpc, http = free_port(), free_port()
     collector = agent(folder, grpc, http)
@@ -164,7 +164,7 @@ def one_tree(folder, protocol, private=False):
     where = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"}
     if private:
         where = {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": f"https://localhost:{Private(folder, port).port}",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"https://localhost:{TlsProxy(folder, port).port}",
             "OTEL_EXPORTER_OTLP_CERTIFICATE": str(folder / "ca.pem"),
             "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": str(folder / "lineshaft.pem"),
             "OTEL_EXPORTER_OTLP_CLIENT_KEY": str(folder / "lineshaft.key"),
@@ -182,13 +182,13 @@ def one_tree(folder, protocol, private=False):
     send, run = tree["send default"][0], tree["process default"][0]
     assert [span["Trace ID"] for span in (call, send, run)] == [TRACE] * 3, tree
     assert call["Parent ID"] == CALLER and send["Parent ID"] == call["ID"] and run["Parent ID"] == send["ID"], tree
-    assert "service.name" in dump and "tasks" in dump and "serving" in dump, "resource and log records"
+    assert "service.name" in dump and "tasks" in dump and "serving" in dump, "resource attributes and log records"
     assert "telemetry was lost" not in server.text(), server.text()
-    print(f"ok: one tree over {protocol}{' with TLS' if private else ''}")
+    print(f"ok: one trace over {protocol}{' with TLS' if private else ''}")
 
 
-def from_a_python_program(folder):
-    """A caller with OpenTelemetry of its own, which tells the same collector: one tree from there to the run."""
+def trace_from_python(folder):
+    """A caller with its own OpenTelemetry SDK and the same collector gets one trace from its span to the attempt."""
     folder.mkdir()
     grpc, http = free_port(), free_port()
     collector = agent(folder, grpc, http)
@@ -203,27 +203,27 @@ def from_a_python_program(folder):
     server.stop()
     provider.shutdown()
     everything = ("place an order", "process default")
-    dump = until("both have told", lambda: all(name in collector.text() for name in everything) and collector.text())
+    dump = until("spans of both programs", lambda: all(name in collector.text() for name in everything) and collector.text())
     collector.stop()
     tree = spans(dump)
     line = [tree[name][0] for name in ("place an order", "lineshaft.v1.TaskService/SubmitTask", "send default", "process default")]
     assert not line[0].get("Parent ID"), line
     for parent, child in itertools.pairwise(line):
         assert child["Parent ID"] == parent["ID"] and child["Trace ID"] == parent["Trace ID"], line
-    print("ok: one tree from a Python program to the run of its task")
+    print("ok: one trace from a Python program to the attempt of its task")
 
 
-def awaited(folder):
-    """Another collector, which takes HTTP only, waits for a span by itself."""
+def second_collector(folder):
+    """Another collector, with HTTP only, waits for a span."""
     folder.mkdir()
     port = free_port()
     collector = Running([OTELTAP, "--port", port, "--await-span", "^process default$"], folder / "oteltap.log")
     until("the collector listens", lambda: answers(port))
     server = Server(folder, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}", OTEL_BSP_SCHEDULE_DELAY="100")
     server.call("SubmitTask", {"handler": "compute", "payload": {"json": 1000}})
-    assert collector.process.wait(PATIENCE) == 0, collector.text()
+    assert collector.process.wait(TIMEOUT) == 0, collector.text()
     server.stop()
-    print("ok: a collector that waits for a span has seen it")
+    print("ok: a second collector received the span")
 
 
 def killed_under_load(folder):
@@ -258,20 +258,20 @@ def killed_under_load(folder):
     assert not left.get("tasks"), left
     assert server.stop() < 5, server.text()
     again.stop()
-    assert "telemetry was lost" in server.text(), "what was lost is counted"
-    print(f"ok: a collector killed under load cost none of {len(ids)} tasks")
+    assert "telemetry was lost" in server.text(), "the log must report lost telemetry"
+    print(f"ok: killing a collector under load lost none of {len(ids)} tasks")
 
 
 def main():
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
-        one_tree(folder / "grpc", "grpc")
-        one_tree(folder / "http", "http/protobuf")
-        one_tree(folder / "json", "http/json")
-        one_tree(folder / "grpc-tls", "grpc", private=True)
-        one_tree(folder / "http-tls", "http/protobuf", private=True)
-        from_a_python_program(folder / "python")
-        awaited(folder / "awaited")
+        one_trace(folder / "grpc", "grpc")
+        one_trace(folder / "http", "http/protobuf")
+        one_trace(folder / "json", "http/json")
+        one_trace(folder / "grpc-tls", "grpc", private=True)
+        one_trace(folder / "http-tls", "http/protobuf", private=True)
+        trace_from_python(folder / "python")
+        second_collector(folder / "awaited")
         killed_under_load(folder / "killed")
 
 

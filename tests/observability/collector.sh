@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The real binary against real collectors, over gRPC and over HTTP, with TLS and without: one task of a caller with a trace is one
-# tree there; a collector that is killed and comes back under load costs telemetry and no task.
-# Installs the collectors; needs Python 3 and openssl.
+# Tests the export to real OpenTelemetry collectors over gRPC and HTTP, with and without TLS: the spans of a task join the
+# trace of its caller, and killing a collector under load loses telemetry but no task. Installs the collectors; needs
+# Python 3 and openssl.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source tests/tools.sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Metrics, alerts and the dashboard against Prometheus itself: promtool checks the exposition, the
-# rules and their unit tests, and a Prometheus scrapes the real binary and evaluates every expression.
-# LINESHAFT_BINARY=PATH uses that binary instead of building one.
+# Tests metrics, alerts and the dashboard with Prometheus: promtool checks the exposition format, the rules and their unit
+# tests; a Prometheus scrapes the server and evaluates every expression. LINESHAFT_BINARY=PATH uses this binary instead of
+# building one.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source tests/tools.sh
@@ -18,5 +18,5 @@ echo "-- rules"
 promtool check rules docs/observability/alerts.yaml
 promtool test rules docs/observability/alerts_test.yaml
 
-echo "-- a Prometheus scrapes the server"
+echo "-- scraping with Prometheus"
 exec python3 tests/observability/scrape.py

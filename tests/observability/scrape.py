@@ -1,4 +1,4 @@
-"""Starts the server and a Prometheus, gives the server work, and asks Prometheus what it has seen."""
+"""Starts the server and a Prometheus, runs tasks, and checks what Prometheus has scraped."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 OBSERVABILITY = ROOT / "docs" / "observability"
-PATIENCE = 60
+TIMEOUT = 60
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CONFIG = """
 [server]
@@ -31,14 +31,14 @@ runner = "process"
 argv = ["/bin/false"]
 retry = { attempts = 2, delay = "10ms" }
 """
-# Every measurement is an exemplar, and Prometheus has a port of its own.
+# Exemplars for all measurements, and a separate port for Prometheus.
 EAGER = {
     "OTEL_METRICS_EXEMPLAR_FILTER": "always_on",
     "OTEL_METRICS_EXPORTER": "prometheus",
     "OTEL_EXPORTER_PROMETHEUS_HOST": "127.0.0.1",
     "OTEL_EXPORTER_PROMETHEUS_PORT": "0",
 }
-# OpenTelemetry names these so; to promtool's taste the suffix belongs to histograms.
+# Names from the semantic conventions of OpenTelemetry; promtool reserves this suffix for histograms.
 TOLERATED = re.compile(r'^\S+_count non-histogram and non-summary metrics should not have "_count" suffix$')
 
 
@@ -48,7 +48,7 @@ def get(url, headers=None):
 
 
 def call(address, method, body, headers=None):
-    """A method of the contract as JSON."""
+    """Calls an RPC with JSON."""
     url = f"http://{address}/lineshaft.v1.TaskService/{method}"
     headers = {"content-type": "application/json", **(headers or {})}
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
@@ -57,14 +57,14 @@ def call(address, method, body, headers=None):
 
 
 def until(what, question):
-    """Waits for an answer that is not empty."""
-    end = time.monotonic() + PATIENCE
+    """Waits until `question` returns a value that is not empty."""
+    end = time.monotonic() + TIMEOUT
     while True:
         answer = question()
         if answer:
             return answer
         if time.monotonic() > end:
-            raise SystemExit(f"never: {what}")
+            raise SystemExit(f"timeout: {what}")
         time.sleep(0.1)
 
 
@@ -74,8 +74,8 @@ def free_port():
         return found.getsockname()[1]
 
 
-def start_server(folder, told="answers probes", variables=None):
-    """Its process, its address, and the one that its log tells with these words."""
+def start_server(folder, message="answers probes", variables=None):
+    """Starts a server; returns its process, its address, and the address in the log line with this message."""
     folder.mkdir(exist_ok=True)
     (folder / "config.toml").write_text(CONFIG)
     ready, log = folder / "ready", folder / "server.log"
@@ -88,7 +88,7 @@ def start_server(folder, told="answers probes", variables=None):
     def addresses():
         if server.poll() is not None:
             raise SystemExit(log.read_text())
-        found = re.search(rf'"{told}","address":"([^"]+)"', log.read_text())
+        found = re.search(rf'"{message}","address":"([^"]+)"', log.read_text())
         return found and ready.exists() and (ready.read_text().strip(), found[1])
 
     return server, *until("the server is ready", addresses)
@@ -102,7 +102,7 @@ def start_prometheus(folder, targets):
             {"job_name": name, "static_configs": [{"targets": [target]}]} for name, target in targets.items()
         ],
     }
-    # JSON is YAML.
+    # JSON is valid YAML.
     (folder / "prometheus.yaml").write_text(json.dumps(config))
     port = free_port()
     arguments = [f"--config.file={folder / 'prometheus.yaml'}", f"--storage.tsdb.path={folder / 'tsdb'}"]
@@ -112,8 +112,8 @@ def start_prometheus(folder, targets):
     return prometheus, f"http://127.0.0.1:{port}/api/v1"
 
 
-class Asked:
-    """Prometheus, as one asks it."""
+class Prometheus:
+    """Client of the Prometheus API."""
 
     def __init__(self, url):
         self.url = url
@@ -122,20 +122,19 @@ class Asked:
         try:
             return json.loads(get(f"{self.url}/{path}?{urllib.parse.urlencode(query)}"))["data"]
         except urllib.error.HTTPError as error:
-            if error.code == 503:  # It is starting.
+            if error.code == 503:  # Prometheus is starting.
                 return None
             raise SystemExit(f"{path} {query}: {error.read().decode()}") from error
         except OSError:
             return None
 
     def value(self, expression):
-        """The sum of what an expression gives; nothing when it gives nothing."""
+        """The sum of an expression, or None without results."""
         found = self.ask("query", query=f"sum({expression})")
         return float(found["result"][0]["value"][1]) if found and found["result"] else None
 
-
     def traces(self, series):
-        """Those that exemplars name; None for one that names none."""
+        """The trace ids of the exemplars of a series; None for an exemplar without a trace id."""
         query = {"query": series, "start": time.time() - 300, "end": time.time() + 300}
         seen = until(f"an exemplar of {series}", lambda: self.ask("query_exemplars", **query))
         return {exemplar["labels"].get("trace_id") for found in seen for exemplar in found["exemplars"]}
@@ -159,7 +158,7 @@ def check_exposition(address, with_traces=True):
             if faults or check.returncode not in (0, 3):
                 raise SystemExit("promtool check metrics:\n" + "\n".join(faults))
         elif not text.endswith("# EOF\n") or (TRACE in text) != with_traces:
-            raise SystemExit("the OpenMetrics text has no exemplar or no end")
+            raise SystemExit("the OpenMetrics text has no exemplar or no `# EOF`")
 
 
 def expressions_of_dashboard():
@@ -173,21 +172,21 @@ def expressions_of_dashboard():
             yield panel["title"], expression
 
 
-def check_expressions(asked):
-    """Every one is valid, and shows something wherever something has happened."""
-    # What cannot be seen in a healthy server that was not paused, resized or cut off.
+def check_expressions(api):
+    """Checks that every expression is valid and, unless listed in `empty`, has results."""
+    # Panels that have no data on a healthy server that was not paused, resized or disconnected.
     empty = {"Oldest queued by pool", "Watches caught up from the journal", "Commit duration", "Failed calls"}
     count = 0
     for title, expression in expressions_of_dashboard():
-        found = asked.ask("query", query=expression)
+        found = api.ask("query", query=expression)
         count += 1
         may_be_empty = title in empty or "> 0" in expression or "== 1" in expression
         if not found["result"] and not may_be_empty:
-            raise SystemExit(f"the panel {title!r} shows nothing: {expression}")
-    rules = asked.ask("rules")["groups"][0]["rules"]
+            raise SystemExit(f"the panel {title!r} has no data: {expression}")
+    rules = api.ask("rules")["groups"][0]["rules"]
     broken = [rule["name"] for rule in rules if rule["health"] == "err"]
     if broken:
-        raise SystemExit(f"alerts that cannot be evaluated: {broken}")
+        raise SystemExit(f"alerts with evaluation errors: {broken}")
     return count, len(rules)
 
 
@@ -202,28 +201,28 @@ def main():
             processes.append(eager)
             prometheus, url = start_prometheus(folder, {"lineshaft": probes, "eager": its_port})
             processes.append(prometheus)
-            asked = Asked(url)
+            api = Prometheus(url)
             for name in ("lineshaft", "eager"):
-                until(f"the first scrape of {name}", lambda: asked.value(f'up{{job="{name}"}}') == 1)
+                until(f"the first scrape of {name}", lambda: api.value(f'up{{job="{name}"}}') == 1)
             do_work(address)
             check_exposition(address)
             check_exposition(probes)
             done = 'lineshaft_task_finished_total{result="completed"}'
-            until("20 tasks are seen", lambda: asked.value(done) == 20)
+            until("20 tasks are seen", lambda: api.value(done) == 20)
             failed = 'lineshaft_task_finished_total{result="failed",error_type="HANDLER_ERROR"}'
-            until("the failure is seen", lambda: asked.value(failed) == 1)
-            until("rates can be computed", lambda: asked.value("rate(lineshaft_task_submitted_total[1m])") is not None)
+            until("the failure is seen", lambda: api.value(failed) == 1)
+            until("rates can be computed", lambda: api.value("rate(lineshaft_task_submitted_total[1m])") is not None)
             for what in ("rpc_server_call", "lineshaft_task", "lineshaft_task_wait"):
-                traces = asked.traces(f'{what}_duration_seconds_bucket{{job="lineshaft"}}')
+                traces = api.traces(f'{what}_duration_seconds_bucket{{job="lineshaft"}}')
                 if traces != {TRACE}:
-                    raise SystemExit(f"exemplars of other traces: {what} {traces}")
-            # A call that belongs to no trace.
+                    raise SystemExit(f"exemplars with unexpected traces: {what} {traces}")
+            # A call without a trace.
             check_exposition(its_port, with_traces=False)
             call(its_address, "ListTasks", {})
-            traces = asked.traces('rpc_server_call_duration_seconds_bucket{job="eager"}')
-            if traces != {None} or asked.value('up{job="eager"}') != 1:
-                raise SystemExit(f"exemplars without a trace are not understood: {traces}")
-            panels, rules = check_expressions(asked)
+            traces = api.traces('rpc_server_call_duration_seconds_bucket{job="eager"}')
+            if traces != {None} or api.value('up{job="eager"}') != 1:
+                raise SystemExit(f"Prometheus did not accept exemplars without a trace: {traces}")
+            panels, rules = check_expressions(api)
             print(f"20 tasks, 1 failure, exemplars; {panels} expressions of the dashboard and {rules} alerts evaluated")
         finally:
             for process in processes:
