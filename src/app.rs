@@ -135,7 +135,7 @@ pub async fn serve(
     let service = scheduler::Service::start(options, store, recovery, registry, clock, &runtime);
     let service = service.map_err(failed_to("start the pools"))?;
     let handle = service.handle();
-    let (scheduler::Recovered { tasks, unfinished }, revision) = (service.recovered(), handle.revision());
+    let (scheduler::RecoveryCounts { tasks, unfinished }, revision) = (service.recovery_counts(), handle.revision());
     // Set once, here.
     let _ = later.set(handle.clone());
     let scheduler = spawn_scheduler(service, runtime)?;

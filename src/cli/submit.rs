@@ -150,7 +150,7 @@ fn payload(text: Option<String>, json: Option<String>) -> Result<Option<v1::Payl
         // Sent as it is: the handler gets the very text.
         let parsed: Result<serde_json::Value, _> = serde_json::from_str(&json);
         parsed.map_err(|error| Problem::Usage(format!("--json: {error}")))?;
-        let content_type = crate::model::task::JSON.to_owned();
+        let content_type = crate::model::spec::JSON.to_owned();
         return Ok(Some(v1::Payload { kind: Some(Kind::Data(json.into())), content_type }));
     }
     let Some(text) = text else { return Ok(None) };

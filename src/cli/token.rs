@@ -9,8 +9,9 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use rustix::fs::{FlockOperation, flock};
 
+use crate::model::api_key::GeneratedKey;
 use crate::model::id::check_name;
-use crate::model::token::{self, KeyEntry, KeyFile, KeyLimits, NewKey};
+use crate::model::key_file::{KeyEntry, KeyFile, KeyLimits};
 use crate::model::{Clock, Grant, Role, SystemClock};
 
 use super::connect::{Exit, Problem};
@@ -95,13 +96,13 @@ fn create(
     if expires.is_some_and(|span| span < Duration::from_secs(1)) {
         return Err(usage("--expires must be 1s at least".to_owned()));
     }
-    let key = NewKey::random().map_err(|error| usage(error.to_string()))?;
+    let key = GeneratedKey::random().map_err(|error| usage(error.to_string()))?;
     change(path, true, |file| {
         if file.keys.iter().any(|entry| entry.name == name) {
             return Err(usage(format!("there is a token named {name:?} already; revoke it, or choose another name")));
         }
-        let limits = limits.iter().fold(KeyLimits::default(), |all, one| all.with(one));
-        let entry = token::entry(&key, name, grant, SystemClock.now(), expires);
+        let limits = limits.iter().fold(KeyLimits::default(), |all, one| all.overridden_by(one));
+        let entry = KeyEntry::new(&key, name, grant, SystemClock.now(), expires);
         file.keys.push(KeyEntry { limits, ..entry });
         Ok(())
     })?;
@@ -121,7 +122,7 @@ fn list(path: &Path, as_json: bool) -> Result<(), Problem> {
     }
     let now = SystemClock.now();
     let row = |entry: &KeyEntry| {
-        let over = matches!(entry.ends(), Ok(Some(at)) if at <= now);
+        let over = matches!(entry.expiry(), Ok(Some(at)) if at <= now);
         let ends = entry.expires_at.clone().unwrap_or_else(|| "never".to_owned());
         let ends = if over { format!("{ends} (over)") } else { ends };
         let namespaces = entry.namespaces.join(",");
@@ -167,7 +168,7 @@ fn change(
     flock(&lock, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
     let mut file = if may_begin && !path.exists() { KeyFile::default() } else { read(path)? };
     change(&mut file)?;
-    replace(path, &file.text()).map_err(failed)
+    replace(path, &file.to_toml()).map_err(failed)
 }
 
 fn replace(path: &Path, text: &str) -> io::Result<()> {

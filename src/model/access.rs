@@ -59,36 +59,36 @@ impl fmt::Display for Role {
 
 /// Where a role holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub enum NamespaceScope {
     /// In every namespace, and for the server as a whole; written `*`.
-    Everywhere,
+    All,
     /// In this namespace only.
-    In(Namespace),
+    Only(Namespace),
 }
 
-impl Reach {
+impl NamespaceScope {
     /// Parses a namespace or `*`.
     ///
     /// # Errors
     /// [`NameError`] says what is wrong with the text.
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        if text == "*" { Ok(Self::Everywhere) } else { Namespace::parse(text).map(Self::In) }
+        if text == "*" { Ok(Self::All) } else { Namespace::parse(text).map(Self::Only) }
     }
 
     /// Whether it includes the namespace.
-    pub fn covers(&self, namespace: &Namespace) -> bool {
+    pub fn contains(&self, namespace: &Namespace) -> bool {
         match self {
-            Self::Everywhere => true,
-            Self::In(own) => own == namespace,
+            Self::All => true,
+            Self::Only(own) => own == namespace,
         }
     }
 }
 
-impl fmt::Display for Reach {
+impl fmt::Display for NamespaceScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Everywhere => f.write_str("*"),
-            Self::In(namespace) => namespace.fmt(f),
+            Self::All => f.write_str("*"),
+            Self::Only(namespace) => namespace.fmt(f),
         }
     }
 }
@@ -99,7 +99,7 @@ pub struct Grant {
     /// The role.
     pub role: Role,
     /// Where; nowhere when empty.
-    pub reaches: Vec<Reach>,
+    pub scopes: Vec<NamespaceScope>,
 }
 
 impl Grant {
@@ -115,8 +115,8 @@ impl Grant {
         if namespaces.is_empty() {
             return Err("there is no namespace; name some, or \"*\" for all".to_owned());
         }
-        let parsed = |name: &String| Reach::parse(name).map_err(|error| format!("namespace {name:?} {error}"));
-        Ok(Self { role: found, reaches: namespaces.iter().map(parsed).collect::<Result<_, _>>()? })
+        let parsed = |name: &String| NamespaceScope::parse(name).map_err(|error| format!("namespace {name:?} {error}"));
+        Ok(Self { role: found, scopes: namespaces.iter().map(parsed).collect::<Result<_, _>>()? })
     }
 }
 
@@ -144,6 +144,6 @@ mod tests {
         assert!(grant("viewer", &[]).unwrap_err().contains("no namespace"));
         assert!(grant("viewer", &["a b"]).unwrap_err().contains("\"a b\""));
         assert!(grant("viewer", &["team*"]).is_err(), "a star stands alone");
-        assert_eq!(grant("viewer", &["*"]).unwrap().reaches, [Reach::Everywhere]);
+        assert_eq!(grant("viewer", &["*"]).unwrap().scopes, [NamespaceScope::All]);
     }
 }

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use super::cancel::{CancelReceipt, CancelRequest};
 use super::clock::Timestamp;
 use super::failure::Failure;
 use super::id::{Revision, TaskId};
-use super::task::{CancelReceipt, CancelRequest, Output, Payload, ResourceUsage, TaskOptions, TaskSpec, TaskState};
+use super::output::{Output, ResourceUsage};
+use super::spec::{Payload, TaskOptions, TaskSpec};
+use super::task::TaskState;
 
 /// A numbered change. Everything that the scheduler knows can be rebuilt from these.
 #[derive(Clone, Debug, PartialEq)]

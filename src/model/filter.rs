@@ -4,7 +4,8 @@ use super::clock::Timestamp;
 use super::event::{Change, Event};
 use super::id::{BatchId, HandlerName, Namespace, PoolName, TaskId};
 use super::priority::Priority;
-use super::task::{Task, TaskOptions, TaskSpec, TaskState};
+use super::spec::{TaskOptions, TaskSpec};
+use super::task::{Task, TaskState};
 
 /// A conjunction; an empty or absent part matches everything.
 #[derive(Clone, Debug, Default, PartialEq)]

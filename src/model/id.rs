@@ -80,7 +80,7 @@ impl TaskId {
     /// [`NameError`] when a part is not 1 to 64 of `[A-Za-z0-9._:-]`.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         if let Some((namespace, name)) = text.split_once('/') {
-            return Self::chosen(&Namespace::parse(namespace)?, name);
+            return Self::named(&Namespace::parse(namespace)?, name);
         }
         if text.len() == 36
             && let Ok(uuid) = Uuid::try_parse(text)
@@ -97,7 +97,7 @@ impl TaskId {
     ///
     /// # Errors
     /// [`NameError`] when the name is not 1 to 64 of `[A-Za-z0-9._:-]`.
-    pub fn chosen(namespace: &Namespace, name: &str) -> Result<Self, NameError> {
+    pub fn named(namespace: &Namespace, name: &str) -> Result<Self, NameError> {
         check_name(name)?;
         if namespace.as_str() == DEFAULT_NAMESPACE {
             return Self::parse(name);
@@ -112,12 +112,12 @@ impl TaskId {
     ///
     /// # Errors
     /// [`NameError`] as [`TaskId::parse`].
-    pub fn meant(home: &Namespace, text: &str) -> Result<Vec<Self>, NameError> {
+    pub fn candidates(home: &Namespace, text: &str) -> Result<Vec<Self>, NameError> {
         let parsed = Self::parse(text)?;
         if text.contains('/') || home.as_str() == DEFAULT_NAMESPACE {
             return Ok(vec![parsed]);
         }
-        let chosen = Self::chosen(home, text)?;
+        let chosen = Self::named(home, text)?;
         Ok(if matches!(parsed, Self::Uuid(_)) { vec![parsed, chosen] } else { vec![chosen] })
     }
 }
@@ -241,18 +241,18 @@ mod tests {
     #[test]
     fn a_chosen_name_carries_its_namespace_unless_that_is_the_default_one() {
         let team = Namespace::parse("team").unwrap();
-        let chosen = TaskId::chosen(&team, "mine").unwrap();
+        let chosen = TaskId::named(&team, "mine").unwrap();
         assert_eq!(chosen.to_string(), "team/mine");
         assert_eq!(TaskId::parse("team/mine").unwrap(), chosen);
         assert_eq!(TaskId::parse("default/mine").unwrap(), TaskId::parse("mine").unwrap());
-        assert_eq!(TaskId::chosen(&Namespace::default(), "mine").unwrap(), TaskId::parse("mine").unwrap());
+        assert_eq!(TaskId::named(&Namespace::default(), "mine").unwrap(), TaskId::parse("mine").unwrap());
         let uuid = "01890a5d-ac96-774b-bcce-b302099a8057";
-        assert!(matches!(TaskId::chosen(&team, uuid), Ok(TaskId::Named(_))));
+        assert!(matches!(TaskId::named(&team, uuid), Ok(TaskId::Named(_))));
         assert_eq!(TaskId::parse(&format!("default/{uuid}")), TaskId::parse(uuid));
         for text in ["team/", "/mine", "a/b/c", "te am/mine"] {
             assert!(TaskId::parse(text).is_err(), "{text}");
         }
-        assert!(TaskId::chosen(&team, "a/b").is_err());
+        assert!(TaskId::named(&team, "a/b").is_err());
     }
 
     #[test]

@@ -1,9 +1,11 @@
-//! The nouns of Lineshaft, free of I/O: everything else speaks in these types.
+//! The domain types of Lineshaft, without I/O. All other modules use them.
 //!
-//! Names are those of the contract in `proto/`; a value of these types is already valid, because
-//! the edge parses instead of checking (`api::convert`).
+//! Names are those of the contract in `proto/`. A value of these types is valid: `api::convert` parses requests
+//! into them and refuses what does not fit.
 
 pub mod access;
+pub mod api_key;
+pub mod cancel;
 pub mod catalog;
 pub mod clock;
 pub mod error;
@@ -11,15 +13,18 @@ pub mod event;
 pub mod failure;
 pub mod filter;
 pub mod id;
+pub mod key_file;
 pub mod limits;
+pub mod output;
 pub mod pool;
 pub mod priority;
 pub mod retry;
+pub mod spec;
 pub mod task;
-pub mod token;
 pub mod trace;
 
-pub use access::{Grant, Reach, Role};
+pub use access::{Grant, NamespaceScope, Role};
+pub use cancel::{CancelMode, CancelReceipt, CancelRequest, StopMethod};
 pub use catalog::{Catalog, HandlerSpec};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::{Coded, Details, ErrorCode, FieldViolation};
@@ -27,11 +32,10 @@ pub use event::{Change, Event, InterruptCause};
 pub use failure::{Failure, FailureReason};
 pub use filter::TaskFilter;
 pub use id::{BatchId, HandlerName, Namespace, PoolName, Revision, TaskId};
+pub use output::{Captured, Output, OutputStream, ResourceUsage};
 pub use pool::{Durability, PoolKind, PoolSpec};
 pub use priority::Priority;
 pub use retry::RetryPolicy;
-pub use task::{
-    CancelMode, CancelReceipt, CancelRequest, Captured, Output, OutputStream, Payload, ResourceUsage, Standing,
-    StopMethod, Task, TaskExtras, TaskOptions, TaskSpec, TaskState, TaskStatus,
-};
+pub use spec::{Payload, TaskExtras, TaskOptions, TaskSpec};
+pub use task::{RecoveredTask, Task, TaskState, TaskStatus};
 pub use trace::{RemoteSpan, TraceContext, TraceMode};

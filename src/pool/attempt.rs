@@ -16,7 +16,7 @@ use super::scope::Begun;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket {
     /// Index of the task.
-    pub slot: u32,
+    pub index: u32,
     /// Unique per attempt.
     pub fence: u64,
 }

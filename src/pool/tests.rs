@@ -52,7 +52,7 @@ pub(super) fn attempt(
     };
     let spec =
         TaskSpec { id: TaskId::parse(id).unwrap(), options: Arc::new(options), payload: payload.into(), extras: None };
-    let ticket = Ticket { slot: 0, fence };
+    let ticket = Ticket { index: 0, fence };
     Attempt::new(Assignment {
         ticket,
         spec: Arc::new(spec),

@@ -43,7 +43,7 @@ impl Attempt {
             task: TaskId::parse("task-7").unwrap(),
             attempt: 2,
             payload: payload.into(),
-            content_type: Arc::from(crate::model::task::JSON),
+            content_type: Arc::from(crate::model::spec::JSON),
             args: args.iter().map(|arg| (*arg).into()).collect(),
             worker: Arc::from("PoolWorker-0"),
             trace: None,

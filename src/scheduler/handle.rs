@@ -19,10 +19,10 @@ use crate::telemetry::vitals::Vitals;
 
 use super::core::{PoolUpdate, PoolView, Submitted};
 use super::hub::{Hub, Watch};
-use super::patience::{ANSWER_MAX, BEHIND_MAX, catch_up, mended};
-use super::refusal::{DrainWaits, Draining, Internal, Refusal, TaskNotFound, UnknownPool};
-use super::requests::{Input, Reply, Request};
-use super::views::{Cancel, Found, OutputSource, PoolMetrics, RetentionView};
+use super::message::{Message, Reply, Request};
+use super::refusal::{DrainPending, Draining, Internal, Refusal, TaskNotFound, UnknownPool};
+use super::timeouts::{PROJECTION_STALL_TIMEOUT, QUERY_TIMEOUT, wait_for_revision, wait_until_writable};
+use super::views::{Cancel, OutputSource, PoolMetrics, Retention, TaskSnapshot};
 
 /// Cheap to clone; all clones speak to the same service.
 #[derive(Clone)]
@@ -31,13 +31,13 @@ pub struct Handle {
 }
 
 pub(super) struct Shared {
-    pub inbox: mpsc::Sender<Input>,
+    pub inbox: mpsc::Sender<Message>,
     pub catalog: Arc<Catalog>,
     pub clock: Arc<dyn Clock>,
     pub hub: Arc<Hub>,
     pub vitals: Arc<Vitals>,
     pub store: Store,
-    pub retention: RetentionView,
+    pub retention: Retention,
     pub draining: CancellationToken,
     pub drain_limit: Duration,
     pub options: Mutex<Interned>,
@@ -72,7 +72,7 @@ impl Handle {
     }
 
     /// How long finished tasks are kept.
-    pub fn limits(&self) -> RetentionView {
+    pub fn limits(&self) -> Retention {
         self.shared.retention
     }
 
@@ -113,7 +113,7 @@ impl Handle {
     pub(super) fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> oneshot::Receiver<Result<T, Refusal>> {
         let (reply, answer) = oneshot::channel();
         // A service that has gone drops the reply, which the receiver sees.
-        let _ = self.shared.inbox.send(Input::Request(request(reply)));
+        let _ = self.shared.inbox.send(Message::Request(request(reply)));
         answer
     }
 
@@ -125,19 +125,19 @@ impl Handle {
     /// One task as it stands.
     ///
     /// # Errors
-    /// [`TaskNotFound`], `AnswersHeldUp`.
-    pub async fn get(&self, id: &TaskId) -> Result<Found, Refusal> {
-        let (task, revision) = self.get_within(BEHIND_MAX, id).await?;
+    /// [`TaskNotFound`], `ProjectionUnavailable`.
+    pub async fn get(&self, id: &TaskId) -> Result<TaskSnapshot, Refusal> {
+        let (task, revision) = self.get_within(PROJECTION_STALL_TIMEOUT, id).await?;
         let mut progress = (0.0, String::new());
         if task.status.state == TaskState::Running {
             match self.live_attempt(id).await {
                 Ok(attempt) => progress = attempt.map_or(progress, |attempt| attempt.progress()),
                 // How far it is can be left out; what is durable is known.
-                Err(Refusal::SchedulerSilent(_)) => {}
+                Err(Refusal::SchedulerUnresponsive(_)) => {}
                 Err(refusal) => return Err(refusal),
             }
         }
-        Ok(Found { task, progress, revision })
+        Ok(TaskSnapshot { task, progress, revision })
     }
 
     /// The payload of a task whose attempt does not carry it. Waits for as long as it takes: an attempt must not
@@ -150,7 +150,7 @@ impl Handle {
         }
         loop {
             match self.get_within(Duration::MAX, id).await {
-                Err(Refusal::AnswersHeldUp(_)) => mended(&*self.shared.store.projection).await,
+                Err(Refusal::ProjectionUnavailable(_)) => wait_until_writable(&*self.shared.store.projection).await,
                 found => return Ok(TaskSpec::payload_of(&found?.0.spec)),
             }
         }
@@ -165,7 +165,7 @@ impl Handle {
     /// One page of tasks, newest submission first.
     ///
     /// # Errors
-    /// `AnswersHeldUp`, [`Internal`].
+    /// `ProjectionUnavailable`, [`Internal`].
     pub async fn list(&self, filter: TaskFilter, size: PageSize, after: Option<PageCursor>) -> Result<Page, Refusal> {
         let (page, _) = self.query(move |projection| projection.list(&filter, size, after)).await?;
         Ok(page)
@@ -175,7 +175,7 @@ impl Handle {
         &self,
         question: impl FnOnce(&dyn Projection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<(T, Revision), Refusal> {
-        self.query_within(BEHIND_MAX, question).await
+        self.query_within(PROJECTION_STALL_TIMEOUT, question).await
     }
 
     /// Asks the projection, once it has caught up with what is durable now.
@@ -185,7 +185,7 @@ impl Handle {
         question: impl FnOnce(&dyn Projection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<(T, Revision), Refusal> {
         let wanted = self.shared.hub.revision();
-        catch_up(&*self.shared.store.projection, wanted, patience).await?;
+        wait_for_revision(&*self.shared.store.projection, wanted, patience).await?;
         Ok((self.look_up(question).await?, wanted))
     }
 
@@ -204,7 +204,7 @@ impl Handle {
     ///
     /// # Errors
     /// [`TaskNotFound`], [`Draining`].
-    pub async fn wait(&self, id: &TaskId, timeout: Duration) -> Result<Found, Refusal> {
+    pub async fn wait(&self, id: &TaskId, timeout: Duration) -> Result<TaskSnapshot, Refusal> {
         let ending = self.shared.hub.ending(id);
         let found = self.get(id).await?;
         if found.task.status.state.is_terminal() {
@@ -223,7 +223,7 @@ impl Handle {
     }
 
     /// How a task that was found earlier has ended, from its events.
-    async fn end_of(&self, mut found: Found) -> Result<Found, Refusal> {
+    async fn end_of(&self, mut found: TaskSnapshot) -> Result<TaskSnapshot, Refusal> {
         let id = found.task.spec.id.clone();
         let only = TaskFilter { ids: vec![id.clone()], ..TaskFilter::default() };
         let mut watch = self.watch(only, Some(found.revision))?;
@@ -269,7 +269,7 @@ impl Handle {
     /// What an attempt wrote; 0: the current or last.
     ///
     /// # Errors
-    /// [`TaskNotFound`], `SchedulerSilent`.
+    /// [`TaskNotFound`], `SchedulerUnresponsive`.
     pub async fn output(&self, id: &TaskId, attempt: u32) -> Result<OutputSource, Refusal> {
         if let Some(live) = self.live_attempt(id).await?
             && (attempt == 0 || attempt == live.number())
@@ -285,7 +285,7 @@ impl Handle {
 
     async fn live_attempt(&self, id: &TaskId) -> Result<Option<Arc<Attempt>>, Refusal> {
         let task = id.clone();
-        self.ask_within(ANSWER_MAX, |reply| Request::LiveAttempt { task, reply }).await
+        self.ask_within(QUERY_TIMEOUT, |reply| Request::LiveAttempt { task, reply }).await
     }
 
     /// The newest durable revision.
@@ -301,9 +301,9 @@ impl Handle {
     /// All pools.
     ///
     /// # Errors
-    /// [`Draining`], `SchedulerSilent`.
+    /// [`Draining`], `SchedulerUnresponsive`.
     pub async fn pools(&self) -> Result<(Vec<PoolView>, Revision), Refusal> {
-        self.ask_within(ANSWER_MAX, |reply| Request::Pools { reply }).await
+        self.ask_within(QUERY_TIMEOUT, |reply| Request::Pools { reply }).await
     }
 
     /// Resizes, pauses, resumes or bounds a pool, also for the servers after this one.
@@ -317,19 +317,19 @@ impl Handle {
     /// How pools do; none named: all.
     ///
     /// # Errors
-    /// `UnknownPool`, `SchedulerSilent`.
+    /// `UnknownPool`, `SchedulerUnresponsive`.
     pub async fn pool_metrics(
         &self,
         pools: Vec<PoolName>,
         workers: bool,
     ) -> Result<(Vec<PoolMetrics>, Revision), Refusal> {
-        self.ask_within(ANSWER_MAX, |reply| Request::ReadPools { pools, workers, reply }).await
+        self.ask_within(QUERY_TIMEOUT, |reply| Request::ReadPools { pools, workers, reply }).await
     }
 
     /// How one pool does.
     ///
     /// # Errors
-    /// [`UnknownPool`], `SchedulerSilent`.
+    /// [`UnknownPool`], `SchedulerUnresponsive`.
     pub async fn pool_metrics_of(&self, pool: PoolName, workers: bool) -> Result<(PoolMetrics, Revision), Refusal> {
         let (metrics, revision) = self.pool_metrics(vec![pool.clone()], workers).await?;
         let metrics = metrics.into_iter().next().ok_or(UnknownPool { pool })?;
@@ -348,18 +348,18 @@ impl Handle {
     pub fn drain(&self, limit: Option<Duration>) {
         let limit = limit.unwrap_or(self.shared.drain_limit);
         // A service that has gone has drained.
-        let _ = self.shared.inbox.send(Input::Request(Request::Drain { limit }));
+        let _ = self.shared.inbox.send(Message::Request(Request::Drain { limit }));
     }
 
     /// The same, and how many tasks were running then.
     ///
     /// # Errors
-    /// [`DrainWaits`]: it begins later.
-    pub async fn drain_what_runs(&self, limit: Option<Duration>) -> Result<u64, Refusal> {
-        let running = self.ask_within(ANSWER_MAX, |reply| Request::Running { reply });
+    /// [`DrainPending`]: it begins later.
+    pub async fn drain_and_count_running(&self, limit: Option<Duration>) -> Result<u64, Refusal> {
+        let running = self.ask_within(QUERY_TIMEOUT, |reply| Request::Running { reply });
         self.drain(limit);
         match running.await {
-            Err(Refusal::SchedulerSilent(silent)) => Err(DrainWaits(silent).into()),
+            Err(Refusal::SchedulerUnresponsive(silent)) => Err(DrainPending(silent).into()),
             Err(Refusal::Draining(_)) => Ok(0),
             answer => answer,
         }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::handle::Handle;
+use super::message::Request;
 use super::refusal::Refusal;
-use super::requests::Request;
 
 /// How long the scheduler's loop may take to say how it is: less than those wait who ask for it.
 const WAIT_MAX: Duration = Duration::from_secs(2);
@@ -55,7 +55,7 @@ impl Handle {
     /// Why the store refuses writes, if it does; or why the loop cannot be asked.
     async fn ask_loop(&self) -> Result<Option<String>, String> {
         self.ask_within(WAIT_MAX, |reply| Request::StoreFault { reply }).await.map_err(|refusal| match refusal {
-            Refusal::SchedulerSilent(silent) => silent.how(),
+            Refusal::SchedulerUnresponsive(silent) => silent.how(),
             other => other.to_string(),
         })
     }

@@ -17,7 +17,7 @@ use crate::model::{Event, Revision, TaskFilter, TaskId};
 use crate::store::{Commit, Journal, StoreError};
 use crate::telemetry::metrics::WatchMeter;
 
-use super::refusal::{Internal, Refusal, RevisionCompacted, RevisionInFuture, WatchEnds};
+use super::refusal::{Internal, Refusal, RevisionCompacted, RevisionInFuture, WatchDrained};
 
 /// Events kept in memory for watchers that keep up.
 const RING_EVENTS_MAX: usize = 65_536;
@@ -179,7 +179,7 @@ impl Watch {
     /// only `reached` has moved on.
     ///
     /// # Errors
-    /// [`WatchEnds`] when the server shuts down; [`RevisionCompacted`] when the events are no longer kept.
+    /// [`WatchDrained`] when the server shuts down; [`RevisionCompacted`] when the events are no longer kept.
     pub async fn next(&mut self) -> Result<Vec<EventRef>, Refusal> {
         loop {
             if self.hub.draining.is_cancelled() {
@@ -196,8 +196,8 @@ impl Watch {
         }
     }
 
-    fn ends(&self) -> WatchEnds {
-        WatchEnds { reached: self.reached }
+    fn ends(&self) -> WatchDrained {
+        WatchDrained { reached: self.reached }
     }
 
     async fn step(&mut self) -> Result<Vec<EventRef>, Refusal> {

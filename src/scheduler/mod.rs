@@ -8,16 +8,17 @@ mod core;
 mod handle;
 mod health;
 mod hub;
-mod keeper;
+mod journal_trim;
+mod message;
 mod observer;
-mod patience;
 mod refusal;
-mod requests;
 mod service;
+mod timeouts;
 mod views;
 
 pub use self::core::{
-    Accepted, Counters, Options as CoreOptions, PoolReading, PoolUpdate, PoolView, Recovered, Submitted, Times,
+    Accepted, Counters, DurationStats, Options as CoreOptions, PoolSnapshot, PoolUpdate, PoolView, RecoveryCounts,
+    Submitted,
 };
 pub use crate::pool::{PoolStats, WorkerStats};
 pub use crate::runners::OutputBuffer;
@@ -27,4 +28,4 @@ pub use health::ComponentHealth;
 pub use hub::{EventRef, Watch};
 pub use refusal::*;
 pub use service::{Options, Service};
-pub use views::{Cancel, Found, OutputSource, PoolMetrics, RetentionView};
+pub use views::{Cancel, OutputSource, PoolMetrics, Retention, TaskSnapshot};

@@ -50,15 +50,15 @@ refusals! {
     /// Shutting down.
     Draining,
     /// Shutting down, said to a watch.
-    WatchEnds,
+    WatchDrained,
     /// The store refuses writes.
     StoreUnavailable,
     /// The store cannot be asked.
-    AnswersHeldUp,
+    ProjectionUnavailable,
     /// The scheduler's loop does not answer.
-    SchedulerSilent,
+    SchedulerUnresponsive,
     /// The same, said to who wants the server to end.
-    DrainWaits,
+    DrainPending,
     /// Our fault.
     Internal,
 }
@@ -309,12 +309,12 @@ impl Coded for Draining {
 /// Shutting down, said to a watch.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the server is shutting down; everything up to revision {reached} was told, watch on after it")]
-pub struct WatchEnds {
+pub struct WatchDrained {
     /// The revision to resume after.
     pub reached: Revision,
 }
 
-impl Coded for WatchEnds {
+impl Coded for WatchDrained {
     fn code(&self) -> ErrorCode {
         ErrorCode::Draining
     }
@@ -345,12 +345,12 @@ impl Coded for StoreUnavailable {
 /// The store's answers are behind what was acknowledged, and cannot follow.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the answer is held up: {cause}")]
-pub struct AnswersHeldUp {
+pub struct ProjectionUnavailable {
     /// The store's words.
     pub cause: String,
 }
 
-impl Coded for AnswersHeldUp {
+impl Coded for ProjectionUnavailable {
     fn code(&self) -> ErrorCode {
         ErrorCode::StoreUnavailable
     }
@@ -363,14 +363,14 @@ impl Coded for AnswersHeldUp {
 /// The scheduler's loop does not answer.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the scheduler {}, as when a disk hangs; `lineshaft system health` and the server's log tell more", self.how())]
-pub struct SchedulerSilent {
+pub struct SchedulerUnresponsive {
     /// The watchdog knows that it hangs; otherwise it only has not answered so far.
     pub stalled: bool,
     /// For how long.
     pub silence: Duration,
 }
 
-impl SchedulerSilent {
+impl SchedulerUnresponsive {
     /// What follows after its name.
     pub fn how(&self) -> String {
         let what = if self.stalled { "shown no sign of life" } else { "not answered" };
@@ -378,7 +378,7 @@ impl SchedulerSilent {
     }
 }
 
-impl Coded for SchedulerSilent {
+impl Coded for SchedulerUnresponsive {
     fn code(&self) -> ErrorCode {
         ErrorCode::SchedulerStalled
     }
@@ -395,9 +395,9 @@ impl Coded for SchedulerSilent {
 /// The scheduler's loop does not answer; it will drain when it gets on.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the server was asked to end and will as soon as its scheduler gets on: {0}")]
-pub struct DrainWaits(pub SchedulerSilent);
+pub struct DrainPending(pub SchedulerUnresponsive);
 
-impl Coded for DrainWaits {
+impl Coded for DrainPending {
     fn code(&self) -> ErrorCode {
         self.0.code()
     }

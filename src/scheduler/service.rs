@@ -25,13 +25,13 @@ use crate::telemetry::vitals::Phase;
 
 use commit::Pending;
 
-use super::core::{self, Core, Finished, Output, Recovered};
+use super::core::{self, Core, Finished, Output, RecoveryCounts};
 use super::handle::{Handle, Interned, Shared};
 use super::hub::Hub;
-use super::keeper;
+use super::journal_trim;
+use super::message::Message;
 use super::observer::Observer;
-use super::requests::Input;
-use super::views::RetentionView;
+use super::views::Retention;
 
 /// Inputs handled before effects are looked at.
 const DRAIN_MAX: usize = 4_096;
@@ -68,7 +68,7 @@ pub struct Service {
     /// Live attempts by the index of their task.
     attempts: Vec<Option<Arc<Attempt>>>,
     shared: Arc<Shared>,
-    inbox: mpsc::Receiver<Input>,
+    inbox: mpsc::Receiver<Message>,
     pending: Pending,
     in_flight: Option<(Arc<Commit>, Pending)>,
     fault: Option<(StoreError, Instant)>,
@@ -127,8 +127,8 @@ impl Service {
     }
 
     /// What it begins with: all that was recovered.
-    pub fn recovered(&self) -> Recovered {
-        self.core.recovered()
+    pub fn recovery_counts(&self) -> RecoveryCounts {
+        self.core.recovery_counts()
     }
 
     /// Serves until a drain is over: every attempt has ended, every event is durable. Blocks: for a
@@ -136,7 +136,7 @@ impl Service {
     pub fn run(mut self, runtime: &runtime::Handle) {
         let stop_keeper = CancellationToken::new();
         let (store, hub) = (self.shared.store.clone(), self.shared.hub.clone());
-        let keeper = runtime.spawn(keeper::run(store, hub, self.watch_window, stop_keeper.clone()));
+        let keeper = runtime.spawn(journal_trim::run(store, hub, self.watch_window, stop_keeper.clone()));
         let mut out = Output::default();
         self.show(self.shared.clock.now());
         while !self.is_done() {
@@ -170,12 +170,12 @@ impl Service {
     }
 
     /// What comes next; `None` when time itself is the input.
-    fn next_input(&self) -> Option<Input> {
+    fn next_input(&self) -> Option<Message> {
         let wait = self.wake_at().saturating_duration_since(Instant::now());
         if wait.is_zero() { self.inbox.try_recv().ok() } else { self.inbox.recv_timeout(wait).ok() }
     }
 
-    fn drain_inbox(&mut self, now: Timestamp, first: Option<Input>, out: &mut Output) {
+    fn drain_inbox(&mut self, now: Timestamp, first: Option<Message>, out: &mut Output) {
         let (mut next, mut taken) = (first, 0);
         while let Some(input) = next {
             self.take(now, input, out);
@@ -211,11 +211,11 @@ impl Service {
         }
     }
 
-    fn take(&mut self, now: Timestamp, input: Input, out: &mut Output) {
+    fn take(&mut self, now: Timestamp, input: Message, out: &mut Output) {
         match input {
-            Input::Report(report) => self.report(report, out),
-            Input::Committed(result) => self.committed(result),
-            Input::Request(request) => self.serve(now, request, out),
+            Message::Report(report) => self.report(report, out),
+            Message::Committed(result) => self.committed(result),
+            Message::Request(request) => self.serve(now, request, out),
         }
     }
 
@@ -224,7 +224,7 @@ impl Service {
             Report::Started { ticket, worker, at } => self.core.started(ticket, at, worker, out),
             Report::Finished { ticket, at, ended, cause, usage, output } => {
                 self.core.finished(Finished { ticket, at, ended, cause, usage, output }, out);
-                if let Some(place) = self.attempts.get_mut(ticket.slot as usize)
+                if let Some(place) = self.attempts.get_mut(ticket.index as usize)
                     && let Some(attempt) = place.take_if(|attempt| attempt.ticket() == ticket)
                 {
                     attempt.settle(out.events.last().filter(|event| event.task == attempt.spec().id));
@@ -261,7 +261,7 @@ impl Service {
 /// What all handles share.
 fn share(
     options: &Options,
-    inbox: mpsc::Sender<Input>,
+    inbox: mpsc::Sender<Message>,
     store: Store,
     clock: Arc<dyn Clock>,
     durable: Revision,
@@ -275,7 +275,7 @@ fn share(
         hub: Arc::new(Hub::new(journal, durable, draining.clone(), meter)),
         vitals: options.telemetry.vitals.clone(),
         store,
-        retention: RetentionView { count: options.core.retention_count as u64, age: options.core.retention_age },
+        retention: Retention { count: options.core.retention_count as u64, age: options.core.retention_age },
         draining,
         drain_limit: options.drain_limit,
         options: parking_lot::Mutex::new(Interned::default()),
@@ -295,7 +295,7 @@ fn surroundings(
         registry,
         clock: shared.clock.clone(),
         // A service that has gone wants no reports.
-        reports: Arc::new(move |report| drop(reports.send(Input::Report(report)))),
+        reports: Arc::new(move |report| drop(reports.send(Message::Report(report)))),
         payloads: Arc::new(move |id| Box::pin(payload(payloads.clone(), id))),
         runtime: runtime.clone(),
         metrics: telemetry.metrics.clone(),

@@ -7,7 +7,7 @@ use crate::model::{CancelMode, Output, Revision, Task, TaskId, Timestamp};
 use crate::pool::{PoolStats, WorkerStats};
 use crate::runners::OutputBuffer;
 
-use super::core::PoolReading;
+use super::core::PoolSnapshot;
 
 /// A cancel to carry out.
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ pub struct Cancel {
 
 /// A task as an answer shows it.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct TaskSnapshot {
     /// The task; with its result when it has one.
     pub task: Task,
     /// RUNNING: how far it is (0 to 1), and a note.
@@ -62,7 +62,7 @@ pub struct PoolMetrics {
     /// When.
     pub at: Timestamp,
     /// What waits in it and runs, and what was counted.
-    pub reading: PoolReading,
+    pub reading: PoolSnapshot,
     /// Its workers in numbers.
     pub stats: PoolStats,
     /// A row per worker, when asked for.
@@ -71,7 +71,7 @@ pub struct PoolMetrics {
 
 /// How long finished tasks are kept.
 #[derive(Clone, Copy, Debug)]
-pub struct RetentionView {
+pub struct Retention {
     /// Tasks per namespace.
     pub count: u64,
     /// Time since they ended.

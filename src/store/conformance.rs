@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::samples::{History, id};
 use super::{Commit, Options, PageCursor, PageSize, Recovery, Store, StoreError, fold, open, weight};
 use crate::model::{
-    BatchId, Event, PoolName, Priority, Revision, Standing, Task, TaskFilter, TaskId, TaskState, Timestamp,
+    BatchId, Event, PoolName, Priority, RecoveredTask, Revision, Task, TaskFilter, TaskId, TaskState, Timestamp,
 };
 
 pub(super) fn seed() -> impl Strategy<Value = Vec<(u8, u8, u8)>> {
@@ -176,7 +176,7 @@ proptest! {
                 drop(store);
                 let (store, recovery) = sqlite(directory.path()).unwrap();
                 prop_assert_eq!(&all(&store, Revision(0)).unwrap(), &history.events);
-                let wanted: Vec<_> = folded(&history.events).into_values().map(Standing::from).collect();
+                let wanted: Vec<_> = folded(&history.events).into_values().map(RecoveredTask::from).collect();
                 prop_assert_eq!(recovery.tasks, wanted);
                 prop_assert!(recovery.events.is_empty() && recovery.notes.is_empty());
                 answers_are_the_fold(&store, &history.events);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::conformance::{all, append, folded, listed, long, rows as page_of, scratch, sqlite, write};
 use super::journal::SqliteJournal;
 use super::{Recovery, Store, StoreError, rebuild};
-use crate::model::{Event, Revision, Standing, Task, TaskFilter};
+use crate::model::{Event, RecoveredTask, Revision, Task, TaskFilter};
 
 fn written(directory: &Path) -> Vec<Event> {
     let history = long();
@@ -16,7 +16,7 @@ fn written(directory: &Path) -> Vec<Event> {
 }
 
 fn restored(recovery: &Recovery, events: &[Event]) -> bool {
-    let wanted: Vec<Standing> = folded(events).into_values().map(Standing::from).collect();
+    let wanted: Vec<RecoveredTask> = folded(events).into_values().map(RecoveredTask::from).collect();
     recovery.events.is_empty() && recovery.tasks == wanted
 }
 

@@ -41,7 +41,7 @@ pub use pools::{KeptPool, PoolBounds};
 
 use tokio::sync::watch;
 
-use crate::model::{Durability, Event, Output, Revision, Standing, Task, TaskFilter, TaskId};
+use crate::model::{Durability, Event, Output, RecoveredTask, Revision, Task, TaskFilter, TaskId};
 
 /// Events that become durable together, in the order of their revisions and without a gap.
 #[derive(Clone, Debug, PartialEq)]
@@ -205,7 +205,7 @@ pub trait Projection: Send + Sync + 'static {
 #[derive(Clone, Debug, Default)]
 pub struct Recovery {
     /// Every task of the projection, live and finished, in the order of submission. Results are left out.
-    pub tasks: Vec<Standing>,
+    pub tasks: Vec<RecoveredTask>,
     /// The revision at which they are true.
     pub revision: Revision,
     /// Everything later, in order.

@@ -10,7 +10,7 @@ use super::journal::SqliteJournal;
 use super::memory::{MemoryJournal, MemoryProjection};
 use super::projection::SqliteProjection;
 use super::{Commit, Journal, Projection, Recovery, Store, StoreError, mark};
-use crate::model::{Change, Event, Revision, Standing};
+use crate::model::{Change, Event, RecoveredTask, Revision};
 
 /// The journal's file in the directory of a store.
 pub(super) const JOURNAL: &str = "journal.db";
@@ -114,7 +114,7 @@ fn open_projection(
     journal: &Arc<SqliteJournal>,
     lock: &Arc<File>,
     anew: bool,
-) -> Result<(SqliteProjection, Vec<Standing>, Revision), StoreError> {
+) -> Result<(SqliteProjection, Vec<RecoveredTask>, Revision), StoreError> {
     let begin = if anew { journal.oldest() } else { Revision::default() };
     let projection = SqliteProjection::open(&paths.projection, begin, journal.clone(), Some(Arc::clone(lock)))?;
     let (tasks, revision) = projection.recover()?;

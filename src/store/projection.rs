@@ -21,7 +21,7 @@ use super::projection_query as query;
 use super::projection_sql::{Meta, SCHEMA, Writer};
 use super::sqlite::{Readers, checkpoint, fault, keep_log, open_writer};
 use super::{Commit, Journal, Page, PageCursor, PageSize, Projection, StoreError};
-use crate::model::{Event, Output, Revision, Standing, Task, TaskFilter, TaskId};
+use crate::model::{Event, Output, RecoveredTask, Revision, Task, TaskFilter, TaskId};
 
 /// Events that may wait in memory; beyond, they are read back from the journal when their turn comes.
 const WAITING_MAX: usize = if cfg!(test) { 8 } else { 400_000 };
@@ -138,7 +138,7 @@ impl SqliteProjection {
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] when any row is not what was written.
-    pub(super) fn recover(&self) -> Result<(Vec<Standing>, Revision), StoreError> {
+    pub(super) fn recover(&self) -> Result<(Vec<RecoveredTask>, Revision), StoreError> {
         self.readers.with(|connection| query::recover(connection, &self.shared.path))
     }
 

@@ -14,7 +14,7 @@ use super::projection_sql::Meta;
 use super::record::{Damage, damage};
 use super::sqlite::fault;
 use super::{Page, PageCursor, PageSize, StoreError, weight};
-use crate::model::{Output, Revision, Standing, Task, TaskFilter, TaskId, TaskState, TaskStatus};
+use crate::model::{Output, RecoveredTask, Revision, Task, TaskFilter, TaskId, TaskState, TaskStatus};
 
 /// Columns of [`COLUMNS`]; those of the result follow.
 const RESULT_AT: usize = 17;
@@ -22,7 +22,7 @@ const RESULT_AT: usize = 17;
 const NOTHING: &str = "(SELECT NULL AS seq, NULL AS body, NULL AS crc WHERE FALSE)";
 
 /// Every task, in the order of submission, without results.
-pub(super) fn recover(connection: &Connection, path: &Path) -> Result<(Vec<Standing>, Revision), StoreError> {
+pub(super) fn recover(connection: &Connection, path: &Path) -> Result<(Vec<RecoveredTask>, Revision), StoreError> {
     let rows = Meta::load(connection, path)?.tasks;
     let mut tasks = Vec::with_capacity(usize::try_from(rows.min(10_000_000)).unwrap_or_default());
     let revision = each(connection, path, |task| tasks.push(task.into()))?;

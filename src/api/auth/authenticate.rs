@@ -285,7 +285,8 @@ mod tests {
 
     use super::super::authenticator::AuthOptions;
     use super::*;
-    use crate::model::token::{self, KeyFile, NewKey};
+    use crate::model::api_key::GeneratedKey;
+    use crate::model::key_file::{KeyEntry, KeyFile};
     use crate::model::{SystemClock, Timestamp};
 
     const GET: &str = "/lineshaft.v1.TaskService/GetTask";
@@ -294,9 +295,9 @@ mod tests {
     fn entry() -> (Entry, String, tempfile::TempDir) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tokens.toml");
-        let key = NewKey::random().unwrap();
-        let entry = token::entry(&key, "me", ("viewer", vec!["*".to_owned()]), Timestamp::ZERO, None);
-        std::fs::write(&path, KeyFile { keys: vec![entry] }.text()).unwrap();
+        let key = GeneratedKey::random().unwrap();
+        let entry = KeyEntry::new(&key, "me", ("viewer", vec!["*".to_owned()]), Timestamp::ZERO, None);
+        std::fs::write(&path, KeyFile { keys: vec![entry] }.to_toml()).unwrap();
         let options = AuthOptions { tokens_file: Some(path), ..AuthOptions::default() };
         let (access, _files) = Access::open(options, Arc::new(SystemClock)).unwrap();
         let peer = TcpConnectInfo { local_addr: None, remote_addr: None };

@@ -145,7 +145,7 @@ impl Access {
     /// [`Unauthenticated`].
     pub fn by_token(&self, text: &str, from: IpAddr) -> Result<Arc<Identity>, Unauthenticated> {
         let now = self.now();
-        let identity = if text.starts_with(crate::model::token::PREFIX) {
+        let identity = if text.starts_with(crate::model::api_key::KEY_PREFIX) {
             self.keys.as_ref().ok_or(Unauthenticated::Invalid)?.identify(text)?
         } else {
             self.jwt.as_ref().ok_or(Unauthenticated::Invalid)?.identify(text, from, &self.usages, now)?

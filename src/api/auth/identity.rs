@@ -9,9 +9,11 @@ use tonic::{Request, Status};
 
 use crate::api::convert::{InvalidFields, filter};
 use crate::api::status::refused;
-use crate::model::{Coded, Details, ErrorCode, Grant, Namespace, Reach, Role, TaskFilter, TaskId, TaskSpec, Timestamp};
+use crate::model::{
+    Coded, Details, ErrorCode, Grant, Namespace, NamespaceScope, Role, TaskFilter, TaskId, TaskSpec, Timestamp,
+};
 use crate::proto::v1;
-use crate::scheduler::{Found, Handle, Refusal, TaskNotFound};
+use crate::scheduler::{Handle, Refusal, TaskNotFound, TaskSnapshot};
 
 use super::failure_limiter::A_SECOND;
 use super::quota::{Hold, Limited, Usage};
@@ -49,21 +51,21 @@ impl Identity {
 
     /// Whether it has the role in some namespace.
     pub fn holds(&self, role: Role) -> bool {
-        self.grants.iter().any(|grant| grant.role.includes(role) && !grant.reaches.is_empty())
+        self.grants.iter().any(|grant| grant.role.includes(role) && !grant.scopes.is_empty())
     }
 
     /// Whether it may do anything at all.
     pub fn holds_something(&self) -> bool {
-        self.grants.iter().any(|grant| !grant.reaches.is_empty())
+        self.grants.iter().any(|grant| !grant.scopes.is_empty())
     }
 
     /// Whether it has the role for the server as a whole.
     pub fn holds_everywhere(&self, role: Role) -> bool {
-        self.grants.iter().any(|grant| grant.role.includes(role) && grant.reaches.contains(&Reach::Everywhere))
+        self.grants.iter().any(|grant| grant.role.includes(role) && grant.scopes.contains(&NamespaceScope::All))
     }
 
     fn holds_in(&self, role: Role, namespace: &Namespace) -> bool {
-        let covers = |grant: &Grant| grant.reaches.iter().any(|reach| reach.covers(namespace));
+        let covers = |grant: &Grant| grant.scopes.iter().any(|scope| scope.contains(namespace));
         self.grants.iter().any(|grant| grant.role.includes(role) && covers(grant))
     }
 
@@ -71,8 +73,8 @@ impl Identity {
     fn namespaces(&self, role: Role) -> Vec<Namespace> {
         let mut found = Vec::new();
         for grant in self.grants.iter().filter(|grant| grant.role.includes(role)) {
-            for reach in &grant.reaches {
-                if let Reach::In(namespace) = reach
+            for scope in &grant.scopes {
+                if let NamespaceScope::Only(namespace) = scope
                     && !found.contains(namespace)
                 {
                     found.push(namespace.clone());
@@ -85,13 +87,13 @@ impl Identity {
 
 /// The namespace that is meant when none is named: the only one, or `default`, or none.
 fn home(grants: &[Grant]) -> Option<Namespace> {
-    let mut reaches = grants.iter().flat_map(|grant| &grant.reaches);
+    let mut scopes = grants.iter().flat_map(|grant| &grant.scopes);
     let usual = Namespace::default();
-    if reaches.clone().any(|reach| reach.covers(&usual)) {
+    if scopes.clone().any(|scope| scope.contains(&usual)) {
         return Some(usual);
     }
-    let Reach::In(first) = reaches.next()? else { return None };
-    reaches.all(|reach| reach.covers(first)).then(|| first.clone())
+    let NamespaceScope::Only(first) = scopes.next()? else { return None };
+    scopes.all(|scope| scope.contains(first)).then(|| first.clone())
 }
 
 /// Who makes a call.
@@ -161,7 +163,7 @@ impl Caller {
     /// [`InvalidFields`] naming `task_id`.
     pub fn meant(&self, text: &str) -> Result<Vec<TaskId>, InvalidFields> {
         let home = self.home().unwrap_or(&USUAL_HOME);
-        TaskId::meant(home, text).map_err(|error| InvalidFields::one("task_id", error))
+        TaskId::candidates(home, text).map_err(|error| InvalidFields::one("task_id", error))
     }
 
     /// The filter of a request, which sees no further than the role reaches.
@@ -218,7 +220,7 @@ impl Caller {
     ///
     /// # Errors
     /// INVALID_FIELD, TASK_NOT_FOUND, PERMISSION_DENIED, and what the store says.
-    pub async fn find(&self, handle: &Handle, role: Role, text: &str) -> Result<Found, Status> {
+    pub async fn find(&self, handle: &Handle, role: Role, text: &str) -> Result<TaskSnapshot, Status> {
         let meant = self.meant(text).map_err(refused)?;
         for id in &meant {
             let found = match handle.get(id).await {

@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::token::KeyHash;
+use crate::model::api_key::KeyHash;
 use crate::model::{Grant, Timestamp};
 
 use super::authenticator::AuthError;

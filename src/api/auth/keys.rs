@@ -7,7 +7,8 @@ use arc_swap::ArcSwap;
 use hashbrown::HashMap;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::token::{self, KeyEntry, KeyFile, KeyFileError, KeyHash};
+use crate::model::api_key::{self, KeyHash};
+use crate::model::key_file::{KeyEntry, KeyFile, KeyFileError};
 
 use super::authenticator::AuthError;
 use super::identity::{Identity, Unauthenticated};
@@ -76,7 +77,7 @@ impl Keys {
     /// # Errors
     /// [`Unauthenticated`] when it is nobody's.
     pub fn identify(&self, text: &str) -> Result<Arc<Identity>, Unauthenticated> {
-        let id = token::id_of(text).ok_or(Unauthenticated::Invalid)?;
+        let id = api_key::id_of(text).ok_or(Unauthenticated::Invalid)?;
         let known = self.known.load();
         let key = known.get(id).ok_or(Unauthenticated::Invalid)?;
         // In constant time; the id only finds the entry, and is no secret.
@@ -91,7 +92,7 @@ impl Keys {
 
 fn key(entry: KeyEntry, usages: &Usages) -> Result<Key, KeyFileError> {
     let usage = usages.limited(&format!("key:{}", entry.name), &entry.limits);
-    let identity = Identity::new(vec![entry.grant()?], entry.ends()?, CancellationToken::new(), usage);
+    let identity = Identity::new(vec![entry.grant()?], entry.expiry()?, CancellationToken::new(), usage);
     Ok(Key { hash: entry.hash()?, entry, identity: Arc::new(identity) })
 }
 
@@ -99,7 +100,7 @@ fn key(entry: KeyEntry, usages: &Usages) -> Result<Key, KeyFileError> {
 mod tests {
     use super::super::quota::LimitOptions;
     use super::*;
-    use crate::model::token::NewKey;
+    use crate::model::api_key::GeneratedKey;
     use crate::model::{Role, Timestamp};
 
     #[test]
@@ -107,11 +108,11 @@ mod tests {
         let (usages, _settled) = Usages::new(LimitOptions::default());
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tokens.toml");
-        let (one, two) = (NewKey::random().unwrap(), NewKey::random().unwrap());
-        let entry = |key: &NewKey, name: &str, role: &str| {
-            token::entry(key, name, (role, vec!["*".to_owned()]), Timestamp::ZERO, None)
+        let (one, two) = (GeneratedKey::random().unwrap(), GeneratedKey::random().unwrap());
+        let entry = |key: &GeneratedKey, name: &str, role: &str| {
+            KeyEntry::new(key, name, (role, vec!["*".to_owned()]), Timestamp::ZERO, None)
         };
-        let write = |keys: Vec<KeyEntry>| std::fs::write(&path, KeyFile { keys }.text()).unwrap();
+        let write = |keys: Vec<KeyEntry>| std::fs::write(&path, KeyFile { keys }.to_toml()).unwrap();
         assert!(matches!(Keys::open(path.clone(), &usages), Err(AuthError::Unreadable { .. })));
 
         write(vec![entry(&one, "one", "viewer"), entry(&two, "two", "viewer")]);

@@ -10,7 +10,7 @@ use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::mpsc;
 
-use crate::model::token::KeyLimits;
+use crate::model::key_file::KeyLimits;
 use crate::model::{Coded, Details, ErrorCode, Revision, TaskSpec};
 
 /// Bounds of every identity; `None`: no bound.

@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
-use crate::model::token::KeyLimits;
+use crate::model::key_file::KeyLimits;
 use crate::model::{Change, Event, Revision, TaskFilter, TaskId, TaskSpec, TaskState};
 use crate::scheduler::{Handle, PageSize, Refusal, Watch};
 
@@ -98,7 +98,7 @@ impl Ledger {
             match ledger.follow(&usages, &handle, &mut settled, &mut wanted).await {
                 // More than before: what is live is looked at again.
                 Ok(()) => {}
-                Err(Refusal::Draining(_) | Refusal::WatchEnds(_)) => return,
+                Err(Refusal::Draining(_) | Refusal::WatchDrained(_)) => return,
                 Err(error) => tracing::warn!(%error, "tasks of identities are counted anew"),
             }
         }

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use crate::model::task::{JSON, OCTET_STREAM};
+use crate::model::spec::{JSON, OCTET_STREAM};
 use crate::model::{Durability, Priority, RetryPolicy, Timestamp, TraceContext, TraceMode, id, limits};
 use crate::proto::v1;
 use crate::telemetry::scope;

@@ -22,7 +22,9 @@ pub fn filter(filter: Option<v1::TaskFilter>, home: &Namespace) -> Result<TaskFi
     bad.at_most("filter.labels", filter.labels.len(), limits::LABELS_MAX, "labels");
     let mut ids = Vec::new();
     for (index, text) in filter.task_ids.iter().enumerate().take(limits::FILTER_VALUES_MAX) {
-        ids.extend(bad.take(format_args!("filter.task_ids[{index}]"), TaskId::meant(home, text)).into_iter().flatten());
+        ids.extend(
+            bad.take(format_args!("filter.task_ids[{index}]"), TaskId::candidates(home, text)).into_iter().flatten(),
+        );
     }
     let mut states = Vec::new();
     for (index, number) in filter.states.iter().enumerate().take(limits::FILTER_VALUES_MAX) {

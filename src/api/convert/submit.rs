@@ -50,7 +50,7 @@ pub fn spec(request: v1::SubmitTaskRequest, place: Place, context: &Context<'_>)
     };
     let id = match (request.task_id.as_str(), &namespace) {
         ("", _) => Some(Uuid::now_v7().into()),
-        (text, Some(namespace)) => bad.take(at("task_id"), TaskId::chosen(namespace, text)),
+        (text, Some(namespace)) => bad.take(at("task_id"), TaskId::named(namespace, text)),
         (text, None) => bad.take(at("task_id"), TaskId::parse(text)),
     };
     let delay = bad.span(at("delay"), request.delay.as_ref(), Duration::ZERO..=limits::DELAY_MAX);
@@ -128,7 +128,7 @@ mod tests {
     use prost_types::value::Kind as JsonKind;
 
     use super::*;
-    use crate::model::task::{JSON, OCTET_STREAM};
+    use crate::model::spec::{JSON, OCTET_STREAM};
     use crate::model::{Coded, Durability, Priority, RetryPolicy};
 
     fn pool(name: &str, kind: PoolKind) -> (PoolName, PoolSpec) {

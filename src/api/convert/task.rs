@@ -5,7 +5,7 @@ use crate::model::{
     TaskState,
 };
 use crate::proto::v1;
-use crate::scheduler::Found;
+use crate::scheduler::TaskSnapshot;
 
 use super::time::{duration, timestamp};
 
@@ -44,7 +44,7 @@ pub struct View {
 }
 
 /// A task with its progress.
-pub fn found(found: Found, view: View) -> v1::Task {
+pub fn found(found: TaskSnapshot, view: View) -> v1::Task {
     let progress = found.progress;
     v1::Task { progress: f64::from(progress.0), progress_note: progress.1, ..task(found.task, view) }
 }

@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 
 use crate::model::{PoolKind, PoolName, Priority, limits};
 use crate::proto::v1::{self, pool_service_server::PoolService};
-use crate::scheduler::{Handle, PoolMetrics, PoolReading, PoolUpdate, PoolView, Times, WorkerStats};
+use crate::scheduler::{DurationStats, Handle, PoolMetrics, PoolSnapshot, PoolUpdate, PoolView, WorkerStats};
 
 use super::interval::Ticks;
 use super::tasks::Body;
@@ -238,7 +238,7 @@ fn small(number: usize) -> i32 {
 fn wire_metrics(metrics: PoolMetrics, rates: Rates) -> v1::PoolMetrics {
     let PoolMetrics { at, reading, stats, workers } = metrics;
     let oldest_wait = reading.oldest_wait();
-    let PoolReading { spec, counters, .. } = reading;
+    let PoolSnapshot { spec, counters, .. } = reading;
     let judged = counters.completed + counters.failed;
     let depth = |priority_of: Priority| v1::PriorityDepth {
         priority: priority(priority_of),
@@ -281,7 +281,7 @@ fn share(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
 
-fn percentiles(times: &Times) -> v1::Percentiles {
+fn percentiles(times: &DurationStats) -> v1::Percentiles {
     v1::Percentiles {
         count: count(times.count),
         p50: Some(duration(times.p50)),

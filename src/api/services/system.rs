@@ -75,7 +75,7 @@ impl SystemService for System {
         let mut bad = InvalidFields::default();
         let limit = bad.span("limit", request.get_ref().limit.as_ref(), Duration::ZERO..=DRAIN_MAX);
         bad.check().map_err(|fields| status::of(&fields))?;
-        let answer = self.handle.drain_what_runs(limit).await.map_err(status::refused);
+        let answer = self.handle.drain_and_count_running(limit).await.map_err(status::refused);
         audit::record(&caller, "Drain", "server", &answer);
         Ok(Response::new(v1::DrainResponse { running: count(answer?) }))
     }

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::{BoxFuture, Ended, Outcome, ProgressSink, Registry, Run, Runner, Stop};
-use crate::model::task::JSON;
+use crate::model::spec::JSON;
 use crate::model::{Failure, FailureReason, HandlerName, HandlerSpec, Payload, PoolName, RetryPolicy, StopMethod};
 
 pub mod compute;

@@ -34,7 +34,7 @@ pub struct Finished {
 impl Core {
     /// A worker has begun an attempt. Reports of attempts that are not the live one change nothing.
     pub fn started(&mut self, ticket: Ticket, at: Timestamp, worker: Arc<str>, out: &mut Output) {
-        let Some(task) = self.tasks.get(ticket.slot).filter(|task| task.fence == ticket.fence) else { return };
+        let Some(task) = self.tasks.get(ticket.index).filter(|task| task.fence == ticket.fence) else { return };
         if task.state != TaskState::Queued {
             return;
         }
@@ -42,17 +42,17 @@ impl Core {
         if task.spec.options.at_most_once {
             out.confirms.push(ticket);
         }
-        self.emit(at, ticket.slot, TaskState::Running, Some(attempt), Change::Started { worker }, out);
+        self.emit(at, ticket.index, TaskState::Running, Some(attempt), Change::Started { worker }, out);
     }
 
     /// An attempt has ended. Reports of attempts that are not the live one change nothing.
     pub fn finished(&mut self, finished: Finished, out: &mut Output) {
         let Finished { ticket, at, ended, cause, usage, output } = finished;
-        let Some(task) = self.tasks.get(ticket.slot).filter(|task| task.fence == ticket.fence) else { return };
+        let Some(task) = self.tasks.get(ticket.index).filter(|task| task.fence == ticket.fence) else { return };
         if task.state != TaskState::Running {
             return;
         }
-        let slot = ticket.slot;
+        let slot = ticket.index;
         if let Some(request) = task.cancel.clone() {
             let method = match ended {
                 Ended::Stopped(method) => method,
@@ -149,7 +149,7 @@ impl Core {
     /// Tells the live attempt to end. A repeated cancel is heard when it is harder than the first.
     fn stop(&mut self, slot: u32, request: CancelRequest, out: &mut Output) -> TaskState {
         let Some(task) = self.tasks.get(slot) else { return TaskState::Running };
-        let (ticket, state) = (Ticket { slot, fence: task.fence }, task.state);
+        let (ticket, state) = (Ticket { index: slot, fence: task.fence }, task.state);
         let cause = if request.mode == CancelMode::Force { StopCause::Force } else { StopCause::Cancel };
         let harder = task.cancel.as_ref().is_none_or(|earlier| earlier.mode != request.mode);
         if harder {
@@ -166,7 +166,7 @@ impl Core {
         let Some(task) = self.tasks.get(timer.slot).filter(|task| task.incarnation == timer.stamp) else { return };
         let unstarted = matches!(task.state, TaskState::Waiting | TaskState::Queued) && task.attempt == 0;
         if unstarted && task.fence != 0 {
-            out.recalls.push(Ticket { slot: timer.slot, fence: task.fence });
+            out.recalls.push(Ticket { index: timer.slot, fence: task.fence });
         } else if unstarted {
             self.fail_expired(now, timer.slot, out);
         }
@@ -174,8 +174,8 @@ impl Core {
 
     /// The recall of an expired task's attempt came in time.
     pub fn recalled_expired(&mut self, now: Timestamp, ticket: Ticket, out: &mut Output) {
-        if self.tasks.get(ticket.slot).is_some_and(|task| task.fence == ticket.fence && task.assigned) {
-            self.fail_expired(now, ticket.slot, out);
+        if self.tasks.get(ticket.index).is_some_and(|task| task.fence == ticket.fence && task.assigned) {
+            self.fail_expired(now, ticket.index, out);
         }
     }
 

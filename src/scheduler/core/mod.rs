@@ -4,10 +4,10 @@
 //! same events, which is what recovery and the model test rest on. State changes in one place only,
 //! `evolve`, which takes an event; a command decides which events happen.
 
+mod apply;
 mod attempts;
-mod evolve;
-mod lanes;
 mod pools;
+mod ready_queue;
 mod recover;
 mod retention;
 mod submit;
@@ -31,12 +31,12 @@ use crate::pool::{Assignment, Ticket};
 use crate::runners::StopCause;
 
 pub use attempts::Finished;
-pub use pools::{Counters, PoolLoad, PoolReading, PoolUpdate, PoolView, Times};
-pub use recover::Recovered;
+pub use pools::{Counters, DurationStats, PoolLoad, PoolSnapshot, PoolUpdate, PoolView};
+pub use recover::RecoveryCounts;
 pub use submit::{Accepted, Submitted};
 
-use lanes::Entry;
 use pools::PoolState;
+use ready_queue::Entry;
 use retention::Finish;
 use table::Table;
 use timers::{Due, Timers};
@@ -171,14 +171,14 @@ impl Core {
     pub fn running_tickets(&self) -> Vec<Ticket> {
         let is_running = |slot: &table::Slot| slot.state == TaskState::Running && slot.fence != 0;
         let running = self.tasks.iter().filter(|(_, slot)| is_running(slot));
-        running.map(|(index, slot)| Ticket { slot: index, fence: slot.fence }).collect()
+        running.map(|(index, slot)| Ticket { index, fence: slot.fence }).collect()
     }
 
     /// The live attempt of a task, assigned or running.
     pub fn ticket(&self, id: &TaskId) -> Option<Ticket> {
         let slot = self.tasks.find(id)?;
         let fence = self.tasks.get(slot)?.fence;
-        (fence != 0).then_some(Ticket { slot, fence })
+        (fence != 0).then_some(Ticket { index: slot, fence })
     }
 
     /// The state of a task that is remembered.

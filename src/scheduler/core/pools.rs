@@ -9,7 +9,7 @@ use crate::model::{PoolName, PoolSpec, Priority, TaskState, Timestamp};
 use crate::pool::{Assignment, Ticket};
 use crate::scheduler::refusal::{EtagMismatch, Refusal, UnknownPool};
 
-use super::lanes::{Entry, Lanes};
+use super::ready_queue::{Entry, ReadyQueue};
 use super::{Core, Dispatch, Output};
 
 /// Attempts that a pool is given beyond two for each worker, so that workers never wait for a commit.
@@ -36,7 +36,7 @@ pub struct Counters {
 
 /// A distribution of times since the last reset.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Times {
+pub struct DurationStats {
     /// How many were measured.
     pub count: u64,
     /// Median.
@@ -75,7 +75,7 @@ pub struct PoolUpdate {
 
 /// How a pool does, as far as the core knows.
 #[derive(Clone, Debug)]
-pub struct PoolReading {
+pub struct PoolSnapshot {
     /// The pool.
     pub spec: PoolSpec,
     /// WAITING tasks.
@@ -93,12 +93,12 @@ pub struct PoolReading {
     /// What was counted.
     pub counters: Counters,
     /// Eligible to started.
-    pub wait_time: Times,
+    pub wait_time: DurationStats,
     /// Started to ended.
-    pub run_time: Times,
+    pub run_time: DurationStats,
 }
 
-impl PoolReading {
+impl PoolSnapshot {
     /// Age of the oldest QUEUED task.
     pub fn oldest_wait(&self) -> Duration {
         self.oldest_wait_by_priority.into_iter().max().unwrap_or_default()
@@ -123,7 +123,7 @@ pub struct PoolLoad {
 #[derive(Debug)]
 pub(super) struct PoolState {
     pub spec: PoolSpec,
-    pub lanes: Lanes,
+    pub lanes: ReadyQueue,
     /// Attempts handed out and not begun, by priority index.
     pub assigned: [usize; Priority::COUNT],
     /// The same in order; fronts that have begun are stale.
@@ -182,7 +182,7 @@ impl Core {
         self.pool_names.insert(spec.name.clone(), index);
         self.pools.push(PoolState {
             spec,
-            lanes: Lanes::default(),
+            lanes: ReadyQueue::default(),
             assigned: [0; Priority::COUNT],
             assigned_order: Default::default(),
             held_back: [false; Priority::COUNT],
@@ -258,7 +258,7 @@ impl Core {
         self.fence += 1;
         task.fence = self.fence;
         task.assigned = true;
-        let ticket = Ticket { slot: entry.slot, fence: self.fence };
+        let ticket = Ticket { index: entry.slot, fence: self.fence };
         let assignment = Assignment {
             ticket,
             spec: task.spec.clone(),
@@ -340,11 +340,11 @@ impl Core {
     ///
     /// # Errors
     /// [`UnknownPool`].
-    pub fn read_pool(&mut self, now: Timestamp, pool: &PoolName) -> Result<(u16, PoolReading), Refusal> {
+    pub fn read_pool(&mut self, now: Timestamp, pool: &PoolName) -> Result<(u16, PoolSnapshot), Refusal> {
         let index = self.pool_index(pool)?;
         let (queued_by_priority, oldest_wait_by_priority) = self.depths(now, usize::from(index));
         let state = &self.pools[usize::from(index)];
-        let reading = PoolReading {
+        let reading = PoolSnapshot {
             spec: state.spec.clone(),
             waiting: state.waiting,
             queued: state.queued,
@@ -362,13 +362,13 @@ impl Core {
     fn oldest_wait(&mut self, now: Timestamp, pool: usize, priority: Priority) -> Duration {
         let tasks = &self.tasks;
         let is_assigned =
-            |ticket: &Ticket| tasks.get(ticket.slot).is_some_and(|task| task.fence == ticket.fence && task.assigned);
+            |ticket: &Ticket| tasks.get(ticket.index).is_some_and(|task| task.fence == ticket.fence && task.assigned);
         let state = &mut self.pools[pool];
         let order = &mut state.assigned_order[priority.index()];
         while order.front().is_some_and(|ticket| !is_assigned(ticket)) {
             order.pop_front();
         }
-        let handed_out = order.front().map(|ticket| ticket.slot);
+        let handed_out = order.front().map(|ticket| ticket.index);
         let fronts = state.lanes.fronts(priority, |entry: Entry| Self::is_live(tasks, entry)).map(|entry| entry.slot);
         let eligible = fronts.chain(handed_out).filter_map(|slot| Some(tasks.get(slot)?.eligible_at));
         eligible.min().map_or(Duration::ZERO, |since| now.since(since))
@@ -383,16 +383,16 @@ impl Core {
         let Some(pool) = tasks.get(slot).and_then(|task| self.pools.get_mut(usize::from(task.pool))) else { return };
         pool.assigned[priority] -= 1;
         let order = &mut pool.assigned_order[priority];
-        let is_assigned = |t: &Ticket| tasks.get(t.slot).is_some_and(|task| task.fence == t.fence && task.assigned);
+        let is_assigned = |t: &Ticket| tasks.get(t.index).is_some_and(|task| task.fence == t.fence && task.assigned);
         while order.front().is_some_and(|ticket| !is_assigned(ticket)) {
             order.pop_front();
         }
     }
 }
 
-fn times(histogram: &Histogram<u64>) -> Times {
+fn times(histogram: &Histogram<u64>) -> DurationStats {
     let at = |quantile| Duration::from_micros(histogram.value_at_quantile(quantile));
-    Times {
+    DurationStats {
         count: histogram.len(),
         p50: at(0.5),
         p90: at(0.9),

@@ -4,8 +4,8 @@
 //! decisions about what was running.
 
 use crate::model::{
-    CancelReceipt, Change, Event, Failure, FailureReason, InterruptCause, Revision, Standing, StopMethod, TaskState,
-    Timestamp,
+    CancelReceipt, Change, Event, Failure, FailureReason, InterruptCause, RecoveredTask, Revision, StopMethod,
+    TaskState, Timestamp,
 };
 
 use super::table::{self, Slot};
@@ -13,7 +13,7 @@ use super::{Core, Output};
 
 /// Tasks that are remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Recovered {
+pub struct RecoveryCounts {
     /// All of them.
     pub tasks: usize,
     /// Those that have not ended.
@@ -22,15 +22,15 @@ pub struct Recovered {
 
 impl Core {
     /// Counts the tasks, one by one.
-    pub fn recovered(&self) -> Recovered {
-        self.tasks.iter().fold(Recovered { tasks: 0, unfinished: 0 }, |counted, (_, slot)| Recovered {
+    pub fn recovery_counts(&self) -> RecoveryCounts {
+        self.tasks.iter().fold(RecoveryCounts { tasks: 0, unfinished: 0 }, |counted, (_, slot)| RecoveryCounts {
             tasks: counted.tasks + 1,
             unfinished: counted.unfinished + usize::from(!slot.state.is_terminal()),
         })
     }
 
     /// Takes a task as the store knew it at `revision`. In the order of submission.
-    pub fn restore(&mut self, task: Standing, revision: Revision) {
+    pub fn restore(&mut self, task: RecoveredTask, revision: Revision) {
         let pool = self.pool_of(&task.spec.options.pool);
         let (digest, (spec, payload_stored)) = (table::digest(&task.spec), self.keep(&task.spec));
         let slot = self.tasks.insert(Slot {

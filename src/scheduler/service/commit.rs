@@ -10,8 +10,8 @@ use crate::telemetry::trace;
 
 use super::{LINGER, Service};
 use crate::scheduler::core::{Dispatch, Output, Unattempted};
+use crate::scheduler::message::{Message, PendingReply};
 use crate::scheduler::refusal::{Refusal, StoreUnavailable};
-use crate::scheduler::requests::{Answer, Input};
 
 /// Events of a commit that is written by the loop itself: to hand it over would take longer than the
 /// loop could do anything useful meanwhile. A larger one is written while the next is decided.
@@ -25,7 +25,7 @@ pub(super) struct Pending {
     pub(super) events: Vec<Event>,
     pub(super) dispatches: Vec<(u16, Vec<Arc<Attempt>>, [bool; 4])>,
     pub(super) confirms: Vec<Arc<Attempt>>,
-    pub(super) answers: Vec<Answer>,
+    pub(super) answers: Vec<PendingReply>,
     /// Somebody waits for it.
     pub(super) urgent: bool,
     pub(super) since: Option<Instant>,
@@ -67,7 +67,7 @@ impl Service {
         for Dispatch { pool, assignments, held_back } in out.dispatches.drain(..) {
             let mut attempts = Vec::with_capacity(assignments.len());
             for assignment in assignments {
-                let slot = assignment.ticket.slot as usize;
+                let slot = assignment.ticket.index as usize;
                 let attempt = Attempt::new(assignment);
                 if self.attempts.len() <= slot {
                     self.attempts.resize(slot + 1, None);
@@ -112,7 +112,7 @@ impl Service {
         }
         let inbox = self.shared.inbox.clone();
         // A service that has gone wants no answer.
-        let done = Box::new(move |result| drop(inbox.send(Input::Committed(result))));
+        let done = Box::new(move |result| drop(inbox.send(Message::Committed(result))));
         self.shared.store.journal.append(commit, done);
     }
 

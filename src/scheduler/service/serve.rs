@@ -11,8 +11,8 @@ use crate::store::{KeptPool, PoolBounds};
 
 use super::{INTERRUPT_GRACE, Service};
 use crate::scheduler::core::{Output, PoolUpdate, PoolView, Submitted};
+use crate::scheduler::message::{PendingReply, Reply, Request};
 use crate::scheduler::refusal::{Internal, Refusal, StoreUnavailable};
-use crate::scheduler::requests::{Answer, Reply, Request};
 use crate::scheduler::views::{Cancel, PoolMetrics};
 
 impl Service {
@@ -24,7 +24,7 @@ impl Service {
                     return drop(reply.send(Err(refusal)));
                 }
                 let answers = specs.into_iter().map(|spec| self.accept(now, vec![spec], out)).collect();
-                self.pending.answers.push(Answer::SubmittedEach(reply, answers));
+                self.pending.answers.push(PendingReply::SubmittedEach(reply, answers));
             }
             Request::Cancel { cancel, reply } => self.cancel(now, cancel, reply, out),
             Request::Delete { filter, reply } => {
@@ -32,7 +32,7 @@ impl Service {
                     return drop(reply.send(Err(refusal)));
                 }
                 let deleted = self.core.delete_matching(now, &filter, out);
-                self.pending.answers.push(Answer::Deleted(reply, (deleted, self.core.revision())));
+                self.pending.answers.push(PendingReply::Deleted(reply, (deleted, self.core.revision())));
             }
             Request::Pools { reply } => {
                 drop(reply.send(Ok((self.core.pool_views(), self.shared.hub.revision()))));
@@ -60,7 +60,7 @@ impl Service {
             return drop(reply.send(Err(refusal)));
         }
         match self.accept(now, specs, out) {
-            Ok(submitted) => self.pending.answers.push(Answer::Submitted(reply, submitted)),
+            Ok(submitted) => self.pending.answers.push(PendingReply::Submitted(reply, submitted)),
             Err(refusal) => drop(reply.send(Err(refusal))),
         }
     }
@@ -93,7 +93,7 @@ impl Service {
         match self.core.cancel(&cancel.id, request, recalled, out) {
             Ok(state) => {
                 let answer = (state, self.core.revision());
-                self.pending.answers.push(Answer::Cancelled(reply, answer));
+                self.pending.answers.push(PendingReply::Cancelled(reply, answer));
             }
             Err(refusal) => drop(reply.send(Err(refusal))),
         }
@@ -166,7 +166,7 @@ impl Service {
     }
 
     pub(super) fn attempt(&self, ticket: Ticket) -> Option<Arc<Attempt>> {
-        let attempt = self.attempts.get(ticket.slot as usize)?.as_ref()?;
+        let attempt = self.attempts.get(ticket.index as usize)?.as_ref()?;
         (attempt.ticket() == ticket).then(|| attempt.clone())
     }
 

@@ -166,7 +166,7 @@ impl Reader {
                 Ok(found) if found.is_empty() => {}
                 Ok(_) => return Ok(()),
                 // Output has an offset to go on at, and no revision.
-                Err(Refusal::WatchEnds(_)) => return Err(refused(Draining)),
+                Err(Refusal::WatchDrained(_)) => return Err(refused(Draining)),
                 Err(refusal) => return Err(refused(refusal)),
             }
         }

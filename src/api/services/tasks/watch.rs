@@ -89,7 +89,7 @@ fn snapshot_then_events(
 /// What ends a snapshot before it is complete: there is no revision yet that it could go on after.
 fn unfinished(refusal: Refusal) -> Status {
     match refusal {
-        Refusal::WatchEnds(_) => refused(Draining),
+        Refusal::WatchDrained(_) => refused(Draining),
         other => refused(other),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::model::{Change, Event, InterruptCause, TaskExtras, TaskSpec, TaskState};
 
 use super::Core;
-use super::lanes::Entry;
+use super::ready_queue::Entry;
 use super::retention::Finish;
 use super::table::{self, Slot};
 use super::timers::{Due, Timer};

@@ -17,7 +17,7 @@ use super::views::{Cancel, PoolMetrics};
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 
 /// One thing that wakes the service.
-pub(super) enum Input {
+pub(super) enum Message {
     Request(Request),
     Report(Report),
     Committed(Result<(), StoreError>),
@@ -40,14 +40,14 @@ pub(super) enum Request {
 }
 
 /// An answer that has to wait until its events are durable.
-pub(super) enum Answer {
+pub(super) enum PendingReply {
     Submitted(Reply<Submitted>, Submitted),
     SubmittedEach(Reply<Vec<Result<Submitted, Refusal>>>, Vec<Result<Submitted, Refusal>>),
     Cancelled(Reply<(TaskState, Revision)>, (TaskState, Revision)),
     Deleted(Reply<(u64, Revision)>, (u64, Revision)),
 }
 
-impl Answer {
+impl PendingReply {
     /// The events are durable. A caller that has gone does not mind.
     pub fn send(self) {
         match self {

@@ -22,7 +22,7 @@ pub struct Entry {
 
 /// The queue of one pool.
 #[derive(Debug, Default)]
-pub struct Lanes {
+pub struct ReadyQueue {
     bands: [Band; Priority::COUNT],
 }
 
@@ -35,7 +35,7 @@ struct Band {
     entries: usize,
 }
 
-impl Lanes {
+impl ReadyQueue {
     /// Adds a task behind its like.
     pub fn push(&mut self, priority: Priority, key: &Namespace, entry: Entry) {
         self.bands[priority.index()].lane(key).push_back(entry);
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn keys_take_turns_and_a_key_is_first_in_first_out() {
-        let mut lanes = Lanes::default();
+        let mut lanes = ReadyQueue::default();
         for slot in 0..4 {
             lanes.push(Priority::Normal, &key("loud"), entry(slot));
         }
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn stale_entries_are_passed_over_and_do_not_pile_up() {
-        let mut lanes = Lanes::default();
+        let mut lanes = ReadyQueue::default();
         for slot in 0..10_000 {
             lanes.push(Priority::Low, &key("a"), entry(slot));
             lanes.forget(Priority::Low, |_| false);

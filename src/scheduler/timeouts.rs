@@ -10,20 +10,20 @@ use crate::store::Projection;
 use crate::telemetry::vitals::{Part, Unready};
 
 use super::handle::Handle;
-use super::refusal::{AnswersHeldUp, Draining, Internal, Refusal, SchedulerSilent};
-use super::requests::{Reply, Request};
+use super::message::{Reply, Request};
+use super::refusal::{Draining, Internal, ProjectionUnavailable, Refusal, SchedulerUnresponsive};
 
 /// How long the scheduler's loop may take to answer a question. A disk that is slow for once is no reason to refuse.
-pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
+pub(super) const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the tables for questions may stand still behind what is durable. A transaction is large when much is done.
-pub(super) const BEHIND_MAX: Duration = Duration::from_secs(30);
+pub(super) const PROJECTION_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Handle {
     /// Asks the loop what changes nothing. Asks at once; not at all when the loop is known to hang, so that its
     /// inbox does not grow.
     ///
     /// # Errors
-    /// [`SchedulerSilent`], [`Draining`], and what the answer is.
+    /// [`SchedulerUnresponsive`], [`Draining`], and what the answer is.
     pub(super) fn ask_within<T: Send, R: FnOnce(Reply<T>) -> Request>(
         &self,
         patience: Duration,
@@ -36,23 +36,27 @@ impl Handle {
         async move {
             match tokio::time::timeout(patience, asked?).await {
                 Ok(answer) => answer.map_err(|_| Draining)?,
-                Err(_) => Err(SchedulerSilent { stalled: false, silence: patience }.into()),
+                Err(_) => Err(SchedulerUnresponsive { stalled: false, silence: patience }.into()),
             }
         }
     }
 
-    fn stalled(&self) -> Option<SchedulerSilent> {
+    fn stalled(&self) -> Option<SchedulerUnresponsive> {
         let vitals = &self.shared.vitals;
         let stalled = vitals.unready().contains(&Unready::Stalled(Part::Scheduler));
-        stalled.then(|| SchedulerSilent { stalled, silence: vitals.of_part(Part::Scheduler).0 })
+        stalled.then(|| SchedulerUnresponsive { stalled, silence: vitals.of_part(Part::Scheduler).0 })
     }
 }
 
 /// Waits until the tables show what is durable, and for as long as they come nearer.
 ///
 /// # Errors
-/// [`AnswersHeldUp`] when they cannot be written, or have not moved for `patience`.
-pub(super) async fn catch_up(tables: &dyn Projection, wanted: Revision, patience: Duration) -> Result<(), Refusal> {
+/// [`ProjectionUnavailable`] when they cannot be written, or have not moved for `patience`.
+pub(super) async fn wait_for_revision(
+    tables: &dyn Projection,
+    wanted: Revision,
+    patience: Duration,
+) -> Result<(), Refusal> {
     let mut reached = tables.reached();
     if *reached.borrow() < wanted {
         tables.hurry();
@@ -68,7 +72,7 @@ pub(super) async fn catch_up(tables: &dyn Projection, wanted: Revision, patience
             moved = reached.changed() => moved.map_err(|_| Internal { cause: "the projection has stopped".to_owned() })?,
             Ok(trouble) = trouble.wait_for(Option::is_some) => {
                 let cause = trouble.as_ref().map(ToString::to_string).unwrap_or_default();
-                return Err(AnswersHeldUp { cause }.into());
+                return Err(ProjectionUnavailable { cause }.into());
             }
             () = tokio::time::sleep(patience) => {
                 let (silence, missing) = (patience.as_secs(), wanted.0 - here.0);
@@ -76,14 +80,14 @@ pub(super) async fn catch_up(tables: &dyn Projection, wanted: Revision, patience
                     "the tables have not moved for {silence} s and lack {missing} revisions, as when a disk hangs; \
                      `lineshaft system health` and the server's log tell more"
                 );
-                return Err(AnswersHeldUp { cause }.into());
+                return Err(ProjectionUnavailable { cause }.into());
             }
         }
     }
 }
 
 /// Waits until the tables are written again, or are given up for good.
-pub(super) async fn mended(tables: &dyn Projection) {
+pub(super) async fn wait_until_writable(tables: &dyn Projection) {
     if tables.trouble().wait_for(Option::is_none).await.is_err() {
         std::future::pending::<()>().await;
     }
@@ -143,14 +147,14 @@ mod tests {
         let (reach, tables) = tables();
         let near = async {
             for revision in 8..=12 {
-                tokio::time::sleep(BEHIND_MAX * 3 / 4).await;
+                tokio::time::sleep(PROJECTION_STALL_TIMEOUT * 3 / 4).await;
                 reach.send_replace(Revision(revision));
             }
         };
-        let (found, ()) = tokio::join!(catch_up(&tables, Revision(12), BEHIND_MAX), near);
+        let (found, ()) = tokio::join!(wait_for_revision(&tables, Revision(12), PROJECTION_STALL_TIMEOUT), near);
         found.unwrap();
-        let refusal = catch_up(&tables, Revision(20), BEHIND_MAX).await.unwrap_err();
-        assert!(matches!(refusal, Refusal::AnswersHeldUp(_)), "{refusal:?}");
+        let refusal = wait_for_revision(&tables, Revision(20), PROJECTION_STALL_TIMEOUT).await.unwrap_err();
+        assert!(matches!(refusal, Refusal::ProjectionUnavailable(_)), "{refusal:?}");
         let said = refusal.to_string();
         assert!(said.contains("not moved for 30 s") && said.contains("lack 8 revisions"), "{said}");
     }
@@ -160,9 +164,9 @@ mod tests {
         let (_reach, tables) = tables();
         tables.trouble.send_replace(Some(StoreError::Closed));
         let before = tokio::time::Instant::now();
-        let refusal = catch_up(&tables, Revision(8), BEHIND_MAX).await.unwrap_err();
-        assert!(matches!(refusal, Refusal::AnswersHeldUp(_)), "{refusal:?}");
+        let refusal = wait_for_revision(&tables, Revision(8), PROJECTION_STALL_TIMEOUT).await.unwrap_err();
+        assert!(matches!(refusal, Refusal::ProjectionUnavailable(_)), "{refusal:?}");
         assert_eq!(before.elapsed(), Duration::ZERO);
-        catch_up(&tables, Revision(7), BEHIND_MAX).await.unwrap();
+        wait_for_revision(&tables, Revision(7), PROJECTION_STALL_TIMEOUT).await.unwrap();
     }
 }

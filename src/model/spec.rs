@@ -1,0 +1,155 @@
+//! A submitted task as the caller described it. A spec never changes after submission.
+
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::clock::Timestamp;
+use super::id::{BatchId, HandlerName, Namespace, PoolName, TaskId};
+use super::pool::Durability;
+use super::priority::Priority;
+use super::retry::RetryPolicy;
+use super::trace::TraceContext;
+
+/// Content type of JSON payloads and results.
+pub const JSON: &str = "application/json";
+/// Content type of a payload or result that does not name one.
+pub const OCTET_STREAM: &str = "application/octet-stream";
+
+/// Bytes with a content type: a payload or a result.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Payload {
+    pub data: Bytes,
+    /// MIME type, such as `application/json`.
+    pub content_type: Arc<str>,
+}
+
+/// The part of a spec that many tasks have in common. Equal options are shared between tasks, so that a
+/// queued task needs little memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TaskOptions {
+    pub namespace: Namespace,
+    pub handler: HandlerName,
+    /// The requested pool, or the handler's default.
+    pub pool: PoolName,
+    pub priority: Priority,
+    /// May be empty.
+    pub display_name: Box<str>,
+    /// Sorted by key.
+    pub labels: Box<[(Box<str>, Box<str>)]>,
+    pub batch: Option<BatchId>,
+    /// Maximum run time of each attempt.
+    pub timeout: Duration,
+    pub retry: RetryPolicy,
+    /// Never start the task a second time, even after a server crash.
+    pub at_most_once: bool,
+    /// When the submission may be acknowledged.
+    pub durability: Durability,
+    /// Content type of the payload.
+    pub content_type: Arc<str>,
+    /// Peer address or identity of the submitter.
+    pub submitted_by: Box<str>,
+}
+
+#[cfg(test)]
+impl TaskOptions {
+    /// Valid options for tests.
+    pub(crate) fn sample() -> Self {
+        Self {
+            namespace: Namespace::default(),
+            handler: HandlerName::parse("work").unwrap(),
+            pool: PoolName::parse("p").unwrap(),
+            priority: Priority::Normal,
+            display_name: "".into(),
+            labels: Box::default(),
+            batch: None,
+            timeout: Duration::from_secs(300),
+            retry: RetryPolicy::default(),
+            at_most_once: false,
+            durability: Durability::Fsync,
+            content_type: "text/plain".into(),
+            submitted_by: "test".into(),
+        }
+    }
+}
+
+// Equality is reflexive: the floating-point fields of a retry policy are validated and never NaN.
+impl Eq for TaskOptions {}
+
+impl Hash for TaskOptions {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // The fields that differ in practice; equality compares the others.
+        self.namespace.hash(state);
+        self.handler.hash(state);
+        self.pool.hash(state);
+        self.priority.hash(state);
+        self.labels.hash(state);
+        self.display_name.hash(state);
+        self.batch.hash(state);
+        self.submitted_by.hash(state);
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct TaskSpec {
+    pub id: TaskId,
+    pub options: Arc<TaskOptions>,
+    /// Input of the handler. Not `Bytes`, which would add 40 bytes to every queued task.
+    pub payload: Box<[u8]>,
+    /// Read through [`TaskSpec::extras`].
+    pub extras: Option<Box<TaskExtras>>,
+}
+
+/// Fields that few tasks use, in a separate allocation, so that all other tasks stay small.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TaskExtras {
+    /// Arguments appended to those of the registered process handler.
+    pub args: Box<[Box<str>]>,
+    /// Idempotency key of the submission.
+    pub request_id: Option<Box<str>>,
+    /// The task does not start before this time.
+    pub not_before: Option<Timestamp>,
+    /// The task fails with EXPIRED if it has not started by this time.
+    pub expires_at: Option<Timestamp>,
+    /// Trace context of the submission.
+    pub trace: Option<Arc<TraceContext>>,
+}
+
+static NO_EXTRAS: LazyLock<TaskExtras> = LazyLock::new(TaskExtras::default);
+
+impl TaskExtras {
+    /// The value for [`TaskSpec::extras`]: `None` if every field has its default.
+    pub fn boxed(self) -> Option<Box<Self>> {
+        (self != *NO_EXTRAS).then(|| Box::new(self))
+    }
+}
+
+impl TaskSpec {
+    pub fn extras(&self) -> &TaskExtras {
+        self.extras.as_deref().unwrap_or(&NO_EXTRAS)
+    }
+
+    /// A copy with an empty payload.
+    #[must_use]
+    pub fn without_payload(&self) -> Self {
+        Self {
+            id: self.id.clone(),
+            options: self.options.clone(),
+            payload: Box::default(),
+            extras: self.extras.clone(),
+        }
+    }
+
+    /// The payload as `Bytes` that keep the spec alive; does not copy.
+    pub fn payload_of(spec: &Arc<Self>) -> Bytes {
+        struct Owner(Arc<TaskSpec>);
+        impl AsRef<[u8]> for Owner {
+            fn as_ref(&self) -> &[u8] {
+                &self.0.payload
+            }
+        }
+        if spec.payload.is_empty() { Bytes::new() } else { Bytes::from_owner(Owner(Arc::clone(spec))) }
+    }
+}
