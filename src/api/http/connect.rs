@@ -21,10 +21,11 @@ use crate::model::{ErrorCode, limits};
 use crate::scheduler::Internal;
 
 use super::body::{self, Bounds};
+use super::context::Context;
 use super::descriptors::{self, Method};
-use super::loopback::{Caller, Frames, PREFIX_BYTES, Reply, incomplete};
+use super::json_encode;
+use super::loopback::{Frames, LoopbackClient, PREFIX_BYTES, Reply, incomplete};
 use super::response::{edge, refusal, refusal_as, refusal_value, wrong_method};
-use super::{Front, json_encode};
 use crate::api::status;
 
 /// Flag of an envelope: its content is compressed.
@@ -96,19 +97,19 @@ impl Codec {
 }
 
 /// Answers a call of a method.
-pub async fn answer(front: Front, method: Method, request: Request<Body>) -> Response<Body> {
-    let contract = front.shared.contract.clone();
+pub async fn answer(context: Context, method: Method, request: Request<Body>) -> Response<Body> {
+    let contract = context.contract.clone();
     if request.method() != http::Method::POST {
         return wrong_method(&contract, "POST");
     }
     let content_type = request.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     let form = Form::of(content_type).filter(|form| form.streams == method.answers_stream);
-    let Some(form) = form.filter(|_| !method.takes_stream) else { return wrong_form(&front, &method) };
+    let Some(form) = form.filter(|_| !method.takes_stream) else { return wrong_form(&context, &method) };
     let (head, body) = request.into_parts();
     if form.streams {
-        return streaming(front, method, form, head, body).await;
+        return streaming(context, method, form, head, body).await;
     }
-    match unary(&front, &method, form.codec, &head, body).await {
+    match unary(&context, &method, form.codec, &head, body).await {
         Ok(reply) => answered(form, reply),
         Err((refused, metadata)) => {
             let mut response = refusal(&contract, &refused);
@@ -119,14 +120,14 @@ pub async fn answer(front: Front, method: Method, request: Request<Body>) -> Res
 }
 
 /// The content type is none in which this method can be called.
-fn wrong_form(front: &Front, method: &Method) -> Response<Body> {
+fn wrong_form(context: &Context, method: &Method) -> Response<Body> {
     let forms = match (method.takes_stream, method.answers_stream) {
         (true, _) => "application/grpc",
         (false, true) => "application/connect+json, application/connect+proto",
         (false, false) => "application/json, application/proto",
     };
     let refused = edge(ErrorCode::Unsupported, format!("this method is called with content-type {forms}"));
-    let mut response = refusal_as(StatusCode::UNSUPPORTED_MEDIA_TYPE, &front.shared.contract, &refused);
+    let mut response = refusal_as(StatusCode::UNSUPPORTED_MEDIA_TYPE, &context.contract, &refused);
     response.headers_mut().insert("accept-post", HeaderValue::from_static(forms));
     response
 }
@@ -138,21 +139,19 @@ fn alone(refused: Status) -> Refused {
 }
 
 async fn unary(
-    front: &Front,
+    context: &Context,
     method: &Method,
     codec: Codec,
     head: &request::Parts,
     body: Body,
 ) -> Result<Reply, Refused> {
     let deadline = deadline(&head.headers).map_err(alone)?;
-    let message = {
-        let _place = front.calls.place_for(head.uri.path(), &head.headers).map_err(alone)?;
-        let bounds = Bounds { bytes: limits::MESSAGE_BYTES_MAX, time: front.shared.body_timeout };
-        let sent = body::read(&head.headers, body, bounds, deadline).await.map_err(alone)?;
-        codec.read(method, sent).map_err(alone)?
-    };
-    let caller = Caller::new(front.calls.clone(), head, deadline);
-    let mut reply = caller.unary(head.uri.path(), &message).await?;
+    let admission = context.admit(head).map_err(alone)?;
+    let bounds = Bounds { bytes: limits::MESSAGE_BYTES_MAX, time: context.body_timeout };
+    let sent = body::read(&head.headers, body, bounds, deadline).await.map_err(alone)?;
+    let message = codec.read(method, sent).map_err(alone)?;
+    let client = LoopbackClient::new(context, head, deadline, admission);
+    let mut reply = client.unary(head.uri.path(), &message).await?;
     reply.message = codec.write(method, reply.message).map_err(alone)?;
     Ok(reply)
 }
@@ -199,16 +198,16 @@ pub fn deadline(headers: &HeaderMap) -> Result<Option<Instant>, Status> {
 }
 
 /// A stream is always a success for HTTP; how it really ended is said in its last envelope.
-async fn streaming(front: Front, method: Method, form: Form, head: request::Parts, body: Body) -> Response<Body> {
-    let begun = begin(&front, &method, form.codec, &head, body).await;
+async fn streaming(context: Context, method: Method, form: Form, head: request::Parts, body: Body) -> Response<Body> {
+    let begun = begin(&context, &method, form.codec, &head, body).await;
     let (metadata, content) = match begun {
         Ok(response) => {
             let (head, body) = response.into_parts();
             let early = Status::from_header_map(&head.headers);
-            let envelopes = envelopes(front, method, form.codec, early, body);
+            let envelopes = envelopes(context, method, form.codec, early, body);
             (head.headers, Body::new(StreamBody::new(envelopes)))
         }
-        Err(refused) => (HeaderMap::new(), Body::new(Full::new(last(&front, &refused, &HeaderMap::new())))),
+        Err(refused) => (HeaderMap::new(), Body::new(Full::new(last(&context, &refused, &HeaderMap::new())))),
     };
     let mut response = Response::new(content);
     keep_metadata(response.headers_mut(), metadata, "");
@@ -217,20 +216,18 @@ async fn streaming(front: Front, method: Method, form: Form, head: request::Part
 }
 
 async fn begin(
-    front: &Front,
+    context: &Context,
     method: &Method,
     codec: Codec,
     head: &request::Parts,
     body: Body,
 ) -> Result<Response<Body>, Status> {
     let deadline = deadline(&head.headers)?;
-    let message = {
-        let _place = front.calls.place_for(head.uri.path(), &head.headers)?;
-        let bounds = Bounds { bytes: PREFIX_BYTES + limits::MESSAGE_BYTES_MAX, time: front.shared.body_timeout };
-        let sent = body::read(&head.headers, body, bounds, deadline).await?;
-        codec.read(method, only_message(sent)?)?
-    };
-    Ok(Caller::new(front.calls.clone(), head, deadline).open(head.uri.path(), &message).await)
+    let admission = context.admit(head)?;
+    let bounds = Bounds { bytes: PREFIX_BYTES + limits::MESSAGE_BYTES_MAX, time: context.body_timeout };
+    let sent = body::read(&head.headers, body, bounds, deadline).await?;
+    let message = codec.read(method, only_message(sent)?)?;
+    Ok(LoopbackClient::new(context, head, deadline, admission).open(head.uri.path(), &message).await)
 }
 
 /// The one message of a request that comes in an envelope.
@@ -251,7 +248,7 @@ fn only_message(mut sent: Bytes) -> Result<Bytes, Status> {
 
 /// The answer of a service, message by message, and how it ended.
 fn envelopes(
-    front: Front,
+    context: Context,
     method: Method,
     codec: Codec,
     early: Option<Status>,
@@ -279,7 +276,7 @@ fn envelopes(
             }
         }
         if let Some(status) = ended {
-            yield Ok(Frame::data(last(&front, &status, &trailers)));
+            yield Ok(Frame::data(last(&context, &status, &trailers)));
         }
     }
 }
@@ -294,10 +291,10 @@ fn envelope(flags: u8, content: &[u8]) -> Bytes {
 }
 
 /// How a stream ended.
-fn last(front: &Front, status: &Status, trailers: &HeaderMap) -> Bytes {
+fn last(context: &Context, status: &Status, trailers: &HeaderMap) -> Bytes {
     let mut end = json!({});
     if status.code() != Code::Ok {
-        end["error"] = refusal_value(&front.shared.contract, status);
+        end["error"] = refusal_value(&context.contract, status);
     }
     for (name, value) in trailers.iter().filter(|(name, _)| is_metadata(name.as_str())) {
         let value = Value::from(String::from_utf8_lossy(value.as_bytes()));

@@ -16,6 +16,8 @@ use crate::scheduler::Internal;
 use crate::api::middleware::guard::Guard;
 use crate::api::status;
 
+use super::context::{Admission, Context};
+
 /// Bytes before each message: a flag and the length.
 pub const PREFIX_BYTES: usize = 5;
 
@@ -39,7 +41,7 @@ const STAY_BEHIND: [&str; 14] = [
 
 /// The services, asked on behalf of one request.
 #[derive(Clone)]
-pub struct Caller {
+pub struct LoopbackClient {
     calls: Guard<Routes>,
     headers: HeaderMap,
     extensions: Extensions,
@@ -56,16 +58,16 @@ pub struct Reply {
     pub message: Bytes,
 }
 
-impl Caller {
+impl LoopbackClient {
     /// Calls carry the request's own headers, such as its credentials and its trace.
-    pub fn new(calls: Guard<Routes>, request: &request::Parts, deadline: Option<Instant>) -> Self {
+    pub fn new(context: &Context, request: &request::Parts, deadline: Option<Instant>, _admission: Admission) -> Self {
         let passed_on = |name: &HeaderName| {
             let name = name.as_str();
             !STAY_BEHIND.contains(&name) && !name.starts_with("grpc-") && !name.starts_with("connect-")
         };
         let headers = request.headers.iter().filter(|(name, _)| passed_on(name));
         let headers = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
-        Self { calls, headers, extensions: request.extensions.clone(), deadline }
+        Self { calls: context.calls.clone(), headers, extensions: request.extensions.clone(), deadline }
     }
 
     /// Begins a call with one message.
@@ -199,9 +201,11 @@ impl Frames {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
+    use crate::api::http::Contract;
 
     #[test]
     fn messages_are_found_wherever_the_pieces_end() {
@@ -237,9 +241,15 @@ mod tests {
         for name in ["authorization", "traceparent", "host", "content-length", "grpc-encoding", "connect-timeout-ms"] {
             request.headers_mut().insert(name, HeaderValue::from_static("x"));
         }
-        let calls = Guard::new(Routes::default(), 1);
-        let mut names: Vec<_> =
-            Caller::new(calls, &request.into_parts().0, None).headers.keys().map(ToString::to_string).collect();
+        let context = Context {
+            calls: Guard::new(Routes::default(), 1),
+            contract: Arc::new(Contract::new().unwrap()),
+            body_timeout: Duration::ZERO,
+        };
+        let head = request.into_parts().0;
+        let admission = context.admit(&head).unwrap();
+        let client = LoopbackClient::new(&context, &head, None, admission);
+        let mut names: Vec<_> = client.headers.keys().map(ToString::to_string).collect();
         names.sort();
         assert_eq!(names, ["authorization", "traceparent"]);
     }

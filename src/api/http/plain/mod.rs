@@ -14,9 +14,10 @@ use tonic::codegen::http::{Method, Request, Response, StatusCode};
 use crate::model::ErrorCode;
 
 use super::body::{self, Bounds};
-use super::loopback::Caller;
+use super::connect;
+use super::context::Context;
+use super::loopback::LoopbackClient;
 use super::response::{edge, refusal, refusal_as, value, wrong_method};
-use super::{Front, connect};
 
 use fields::Fields;
 
@@ -67,17 +68,17 @@ impl<'a> Route<'a> {
         }
     }
 
-    async fn answer(self, caller: &Caller, fields: Fields) -> Answer {
+    async fn answer(self, client: &LoopbackClient, fields: Fields) -> Answer {
         match self {
-            Self::Submit => tasks::submit(caller, fields).await,
-            Self::Task(id) => tasks::get(caller, fields, decoded(id)).await,
-            Self::Tasks => tasks::list(caller, fields).await,
-            Self::Running => tasks::running(caller, fields).await,
-            Self::Cancel(id) => tasks::cancel(caller, fields, decoded(id)).await,
-            Self::ClearCompleted => tasks::clear(caller, fields).await,
-            Self::TaskStats => stats::of_tasks(caller, fields).await,
-            Self::Stats => stats::of_everything(caller, fields).await,
-            Self::Shutdown => stats::shutdown(caller, fields).await,
+            Self::Submit => tasks::submit(client, fields).await,
+            Self::Task(id) => tasks::get(client, fields, decoded(id)).await,
+            Self::Tasks => tasks::list(client, fields).await,
+            Self::Running => tasks::running(client, fields).await,
+            Self::Cancel(id) => tasks::cancel(client, fields, decoded(id)).await,
+            Self::ClearCompleted => tasks::clear(client, fields).await,
+            Self::TaskStats => stats::of_tasks(client, fields).await,
+            Self::Stats => stats::of_everything(client, fields).await,
+            Self::Shutdown => stats::shutdown(client, fields).await,
         }
     }
 }
@@ -88,25 +89,25 @@ fn decoded(id: &str) -> String {
 }
 
 /// Answers a request, if its path is one of these.
-pub async fn answer(front: &Front, request: Request<Body>) -> Option<Response<Body>> {
+pub async fn answer(context: &Context, request: Request<Body>) -> Option<Response<Body>> {
     let (head, body) = request.into_parts();
     let route = Route::of(head.uri.path())?;
-    let contract = &front.shared.contract;
+    let contract = &context.contract;
     let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
     if method.as_str() != route.method() {
         return Some(wrong_method(contract, route.method()));
     }
     let answered = async {
         let deadline = connect::deadline(&head.headers)?;
+        let admission = context.admit(&head)?;
         let fields = if method == Method::GET {
             Fields::of_query(head.uri.query().unwrap_or_default())
         } else {
-            let _place = front.calls.place_for(head.uri.path(), &head.headers)?;
-            let bounds = Bounds { bytes: BODY_BYTES_MAX, time: front.shared.body_timeout };
+            let bounds = Bounds { bytes: BODY_BYTES_MAX, time: context.body_timeout };
             let body = body::read(&head.headers, body, bounds, deadline).await?;
             Fields::of_body(&head.headers, &body)?
         };
-        route.answer(&Caller::new(front.calls.clone(), &head, deadline), fields).await
+        route.answer(&LoopbackClient::new(context, &head, deadline, admission), fields).await
     };
     Some(match answered.await {
         Ok((status, content)) => value(status, &content),
@@ -115,9 +116,9 @@ pub async fn answer(front: &Front, request: Request<Body>) -> Option<Response<Bo
 }
 
 /// The answer where there is nothing.
-pub fn nothing(front: &Front, path: &str) -> Response<Body> {
+pub fn nothing(context: &Context, path: &str) -> Response<Body> {
     let refused = edge(ErrorCode::Unsupported, format!("there is nothing at {path}; GET / tells what there is"));
-    refusal_as(StatusCode::NOT_FOUND, &front.shared.contract, &refused)
+    refusal_as(StatusCode::NOT_FOUND, &context.contract, &refused)
 }
 
 #[cfg(test)]

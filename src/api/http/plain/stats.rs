@@ -7,7 +7,7 @@ use tonic::codegen::http::StatusCode;
 
 use crate::proto::v1;
 
-use super::super::loopback::Caller;
+use super::super::loopback::LoopbackClient;
 use super::Answer;
 use super::fields::{Fields, number};
 use super::tasks::{seconds, urgency};
@@ -15,16 +15,16 @@ use super::tasks::{seconds, urgency};
 /// Longest time that a shutdown may give running tasks, in seconds.
 const SHUTDOWN_SECONDS_MAX: u64 = 24 * 3_600;
 
-async fn reading(caller: &Caller, include_workers: bool) -> Result<v1::StreamPoolMetricsResponse, Status> {
+async fn reading(client: &LoopbackClient, include_workers: bool) -> Result<v1::StreamPoolMetricsResponse, Status> {
     let request = v1::StreamPoolMetricsRequest { include_workers, ..v1::StreamPoolMetricsRequest::default() };
     // The first of the stream comes at once and has everything of one moment.
-    caller.first("/lineshaft.v1.PoolService/StreamPoolMetrics", &request).await
+    client.first("/lineshaft.v1.PoolService/StreamPoolMetrics", &request).await
 }
 
 /// `GET /api/tasks/stats`
-pub async fn of_tasks(caller: &Caller, fields: Fields) -> Answer {
+pub async fn of_tasks(client: &LoopbackClient, fields: Fields) -> Answer {
     fields.none()?;
-    let reading = reading(caller, false).await?;
+    let reading = reading(client, false).await?;
     Ok((StatusCode::OK, totals(&reading.pools)))
 }
 
@@ -59,15 +59,15 @@ fn depth_of(pool: &v1::PoolMetrics, number: u8) -> i64 {
 }
 
 /// `GET /api/stats`
-pub async fn of_everything(caller: &Caller, fields: Fields) -> Answer {
+pub async fn of_everything(client: &LoopbackClient, fields: Fields) -> Answer {
     fields.none()?;
-    let reading = reading(caller, true).await?;
+    let reading = reading(client, true).await?;
     let pools: v1::ListPoolsResponse =
-        caller.rpc("/lineshaft.v1.PoolService/ListPools", &v1::ListPoolsRequest {}).await?;
+        client.rpc("/lineshaft.v1.PoolService/ListPools", &v1::ListPoolsRequest {}).await?;
     let server: v1::GetServerInfoResponse =
-        caller.rpc("/lineshaft.v1.SystemService/GetServerInfo", &v1::GetServerInfoRequest {}).await?;
+        client.rpc("/lineshaft.v1.SystemService/GetServerInfo", &v1::GetServerInfoRequest {}).await?;
     let health: v1::GetSystemHealthResponse =
-        caller.rpc("/lineshaft.v1.SystemService/GetSystemHealth", &v1::GetSystemHealthRequest {}).await?;
+        client.rpc("/lineshaft.v1.SystemService/GetSystemHealth", &v1::GetSystemHealthRequest {}).await?;
     let configured = |name: &str| pools.pools.iter().find(|pool| pool.name == name);
     let shown: Vec<_> = reading.pools.iter().map(|metrics| pool(configured(&metrics.pool), metrics)).collect();
     Ok((
@@ -172,12 +172,12 @@ struct Shutdown {
 }
 
 /// `POST /api/shutdown`
-pub async fn shutdown(caller: &Caller, fields: Fields) -> Answer {
+pub async fn shutdown(client: &LoopbackClient, fields: Fields) -> Answer {
     let Shutdown { limit_seconds } = fields.read()?;
     let limit = number("limit_seconds", limit_seconds.as_ref(), 0..=SHUTDOWN_SECONDS_MAX)?;
     let limit = limit.and_then(|limit| i64::try_from(limit).ok());
     let limit = limit.map(|seconds| prost_types::Duration { seconds, nanos: 0 });
     let answer: v1::DrainResponse =
-        caller.rpc("/lineshaft.v1.SystemService/Drain", &v1::DrainRequest { limit }).await?;
+        client.rpc("/lineshaft.v1.SystemService/Drain", &v1::DrainRequest { limit }).await?;
     Ok((StatusCode::ACCEPTED, json!({ "draining": true, "running": answer.running })))
 }

@@ -7,7 +7,7 @@ use tonic::codegen::http::StatusCode;
 use crate::model::limits;
 use crate::proto::v1::{self, payload::Kind};
 
-use super::super::loopback::Caller;
+use super::super::loopback::LoopbackClient;
 use super::super::response::JSON;
 use super::Answer;
 use super::fields::{Fields, number};
@@ -30,7 +30,7 @@ struct Submit {
 }
 
 /// `POST /api/submit`
-pub async fn submit(caller: &Caller, fields: Fields) -> Answer {
+pub async fn submit(client: &LoopbackClient, fields: Fields) -> Answer {
     let Submit { r#type, id, param, priority, label } = fields.read()?;
     let mut bad = InvalidFields::default();
     bad.at_most("label", label.len(), limits::DISPLAY_NAME_BYTES_MAX, "bytes");
@@ -44,7 +44,7 @@ pub async fn submit(caller: &Caller, fields: Fields) -> Answer {
         display_name: label,
         ..v1::SubmitTaskRequest::default()
     };
-    let answer: v1::SubmitTaskResponse = caller.rpc("/lineshaft.v1.TaskService/SubmitTask", &request).await?;
+    let answer: v1::SubmitTaskResponse = client.rpc("/lineshaft.v1.TaskService/SubmitTask", &request).await?;
     let shown = json!({ "id": answer.task_id, "state": state_name(answer.state()), "revision": answer.revision });
     Ok((StatusCode::OK, shown))
 }
@@ -77,16 +77,16 @@ struct Get {
 }
 
 /// `GET /api/task/{id}`
-pub async fn get(caller: &Caller, fields: Fields, id: String) -> Answer {
+pub async fn get(client: &LoopbackClient, fields: Fields, id: String) -> Answer {
     let Get { wait } = fields.read()?;
     let wait = number("wait", wait.as_ref(), 0..=limits::WAIT_MAX.as_secs())?;
     if let Some(seconds) = wait.and_then(|wait| i64::try_from(wait).ok()) {
         let timeout = Some(prost_types::Duration { seconds, nanos: 0 });
         let request = v1::WaitTaskRequest { task_id: id.clone(), timeout };
-        let _: v1::WaitTaskResponse = caller.rpc("/lineshaft.v1.TaskService/WaitTask", &request).await?;
+        let _: v1::WaitTaskResponse = client.rpc("/lineshaft.v1.TaskService/WaitTask", &request).await?;
     }
     let request = v1::GetTaskRequest { task_id: id, include_payload: true };
-    let answer: v1::GetTaskResponse = caller.rpc("/lineshaft.v1.TaskService/GetTask", &request).await?;
+    let answer: v1::GetTaskResponse = client.rpc("/lineshaft.v1.TaskService/GetTask", &request).await?;
     Ok((StatusCode::OK, answer.task.as_ref().map_or(Value::Null, task)))
 }
 
@@ -103,21 +103,21 @@ struct List {
 }
 
 /// `GET /api/tasks`
-pub async fn list(caller: &Caller, fields: Fields) -> Answer {
-    page(caller, fields.read()?).await
+pub async fn list(client: &LoopbackClient, fields: Fields) -> Answer {
+    page(client, fields.read()?).await
 }
 
 /// `GET /api/tasks/running`
-pub async fn running(caller: &Caller, fields: Fields) -> Answer {
+pub async fn running(client: &LoopbackClient, fields: Fields) -> Answer {
     let mut wanted: List = fields.read()?;
     if !wanted.state.is_empty() {
         return Err(refused(InvalidFields::one("state", "cannot be chosen here; GET /api/tasks has all states")));
     }
     "RUNNING".clone_into(&mut wanted.state);
-    page(caller, wanted).await
+    page(client, wanted).await
 }
 
-async fn page(caller: &Caller, wanted: List) -> Answer {
+async fn page(client: &LoopbackClient, wanted: List) -> Answer {
     let mut states = Vec::new();
     for name in wanted.state.split(',').map(str::trim).filter(|name| !name.is_empty()) {
         let state = v1::TaskState::from_str_name(&format!("TASK_STATE_{}", name.to_ascii_uppercase()));
@@ -134,7 +134,7 @@ async fn page(caller: &Caller, wanted: List) -> Answer {
         page_token: wanted.page,
         include_results: true,
     };
-    let answer: v1::ListTasksResponse = caller.rpc("/lineshaft.v1.TaskService/ListTasks", &request).await?;
+    let answer: v1::ListTasksResponse = client.rpc("/lineshaft.v1.TaskService/ListTasks", &request).await?;
     let tasks: Vec<_> = answer.tasks.iter().map(task).collect();
     let next = Some(answer.next_page_token).filter(|token| !token.is_empty());
     Ok((StatusCode::OK, json!({ "tasks": tasks, "next_page": next, "revision": answer.revision })))
@@ -148,21 +148,21 @@ struct Cancel {
 }
 
 /// `POST /api/tasks/{id}/cancel`
-pub async fn cancel(caller: &Caller, fields: Fields, id: String) -> Answer {
+pub async fn cancel(client: &LoopbackClient, fields: Fields, id: String) -> Answer {
     let Cancel { reason } = fields.read()?;
     let request = v1::CancelTaskRequest { task_id: id.clone(), reason, ..v1::CancelTaskRequest::default() };
-    let answer: v1::CancelTaskResponse = caller.rpc("/lineshaft.v1.TaskService/CancelTask", &request).await?;
+    let answer: v1::CancelTaskResponse = client.rpc("/lineshaft.v1.TaskService/CancelTask", &request).await?;
     let shown = json!({ "id": id, "state": state_name(answer.state()), "revision": answer.revision });
     Ok((StatusCode::OK, shown))
 }
 
 /// `POST /api/clear-completed`
-pub async fn clear(caller: &Caller, fields: Fields) -> Answer {
+pub async fn clear(client: &LoopbackClient, fields: Fields) -> Answer {
     fields.none()?;
     let ended = [v1::TaskState::Completed, v1::TaskState::Failed, v1::TaskState::Cancelled];
     let filter = v1::TaskFilter { states: ended.map(i32::from).to_vec(), ..v1::TaskFilter::default() };
     let request = v1::DeleteTasksRequest { filter: Some(filter) };
-    let answer: v1::DeleteTasksResponse = caller.rpc("/lineshaft.v1.TaskService/DeleteTasks", &request).await?;
+    let answer: v1::DeleteTasksResponse = client.rpc("/lineshaft.v1.TaskService/DeleteTasks", &request).await?;
     Ok((StatusCode::OK, json!({ "cleared": answer.deleted, "revision": answer.revision })))
 }
 
