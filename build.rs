@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .btree_map([".lineshaft.v1"])
         .enable_type_names();
     tonic_prost_build::configure()
-        .codec_path("crate::proto::bounded::Bounded")
+        .codec_path("crate::proto::bounded_codec::BoundedCodec")
         .compile_fds_with_config(descriptors, config)?;
     tonic_prost_build::configure().compile_fds(protox::compile([SCALER], ["proto"])?)?;
     Ok(())

@@ -21,7 +21,7 @@ use crate::api;
 use crate::config::{self, Builtin, Config, Launch};
 use crate::model::{PoolName, SystemClock};
 use crate::runners::builtin::{Compute, Expression, Heavy, Io};
-use crate::runners::process::{self, Host, ProcessOptions, ProcessRunner, ResultFrom, Supervisor};
+use crate::runners::process::{self, Host, ProcessOptions, ProcessRunner, ResultSource, Supervisor};
 use crate::runners::{Registry, Runner};
 use crate::scheduler::{self, CoreOptions, Handle};
 use crate::store::{self, StoreError};
@@ -241,7 +241,7 @@ fn process_options(process: config::Process, handler: &config::Handler) -> Proce
             file_bytes: process.limits.file_size.map(|size| size.0),
         },
         grace: handler.grace.0,
-        result: ResultFrom::default(),
+        result: ResultSource::default(),
     }
 }
 

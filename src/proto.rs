@@ -1,6 +1,6 @@
 //! The generated contract, and the codec that reads it. Its text and comments are in `proto/lineshaft/v1`.
 
-pub mod bounded;
+pub mod bounded_codec;
 
 /// `package lineshaft.v1`.
 #[expect(

@@ -1,4 +1,4 @@
-//! One try at running a task, as the scheduler and the worker that runs it share it.
+//! One try at running a task, shared by the scheduler and the worker that runs it.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -7,55 +7,54 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::model::{OutputStream, TaskSpec, Timestamp};
-use crate::runners::{OutputBuffer, Stop, StopCause};
+use crate::model::{Event, OutputStream, TaskSpec, Timestamp, TraceContext};
+use crate::runners::{OutputBuffer, StopCause, StopSignal};
+use crate::telemetry::metrics::Trace;
+use crate::telemetry::scope::{AttemptName, Place, Scope};
+use crate::telemetry::trace::AttemptView;
 
-use super::scope::Begun;
+use super::attempt_span::{self, AttemptSpan};
 
-/// Names an attempt to the scheduler: the task's place, and a fence that no other attempt has.
+/// Identifies an attempt to the scheduler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket {
-    /// Index of the task.
+    /// Index of the task in the scheduler's table.
     pub index: u32,
     /// Unique per attempt.
     pub fence: u64,
 }
 
-/// What the scheduler wants run.
+/// An attempt that the scheduler wants a pool to run.
 #[derive(Debug)]
 pub struct Assignment {
-    /// Its name.
     pub ticket: Ticket,
-    /// The task.
     pub spec: Arc<TaskSpec>,
-    /// 1 for the first try.
+    /// 1 for the first attempt.
     pub attempt: u32,
-    /// Since when it could have run.
+    /// The time from which it could have run.
     pub eligible_at: Timestamp,
-    /// After its start is reported, wait for [`Attempt::confirm`] before running.
+    /// After reporting the start, the worker waits for [`Attempt::confirm`] before it runs the handler.
     pub confirm: bool,
-    /// The payload of `spec` is missing and has to be asked for.
+    /// `spec` lacks the payload; the worker has to read it from the store.
     pub payload_stored: bool,
 }
 
 const ASSIGNED: u8 = 0;
-const BEGUN: u8 = 1;
+const STARTED: u8 = 1;
 const RECALLED: u8 = 2;
 
-/// An attempt on its way through a pool.
 #[derive(Debug)]
 pub struct Attempt {
     assignment: Assignment,
     phase: AtomicU8,
     confirmed: Notify,
-    stop: Arc<Stop>,
+    stop: Arc<StopSignal>,
     output: OnceLock<Arc<OutputBuffer>>,
     progress: Mutex<(f32, String)>,
-    begun: OnceLock<Begun>,
+    span: OnceLock<AttemptSpan>,
 }
 
 impl Attempt {
-    /// An attempt that has not begun.
     pub fn new(assignment: Assignment) -> Arc<Self> {
         Arc::new(Self {
             assignment,
@@ -64,42 +63,40 @@ impl Attempt {
             stop: Arc::default(),
             output: OnceLock::new(),
             progress: Mutex::default(),
-            begun: OnceLock::new(),
+            span: OnceLock::new(),
         })
     }
 
-    /// Its name.
     pub fn ticket(&self) -> Ticket {
         self.assignment.ticket
     }
 
-    /// The task.
     pub fn spec(&self) -> &Arc<TaskSpec> {
         &self.assignment.spec
     }
 
-    /// 1 for the first try.
+    /// 1 for the first attempt.
     pub fn number(&self) -> u32 {
         self.assignment.attempt
     }
 
-    /// Since when it could have run.
+    /// The time from which it could have run.
     pub fn eligible_at(&self) -> Timestamp {
         self.assignment.eligible_at
     }
 
-    /// Takes the attempt back. True: it will never begin and never be reported.
+    /// Takes the attempt back. If true, it will never start and never be reported.
     pub fn recall(&self) -> bool {
         let won = self.phase.compare_exchange(ASSIGNED, RECALLED, Ordering::AcqRel, Ordering::Acquire);
         won.is_ok() || won == Err(RECALLED)
     }
 
-    /// Claims the attempt for a worker. False: it was recalled.
-    pub(super) fn begin(&self) -> bool {
-        self.phase.compare_exchange(ASSIGNED, BEGUN, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    /// Claims the attempt for a worker. Returns false if it was recalled.
+    pub(super) fn claim(&self) -> bool {
+        self.phase.compare_exchange(ASSIGNED, STARTED, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// Its start is durable; see [`Assignment::confirm`].
+    /// Lets the attempt run, because its start is durable; see [`Assignment::confirm`].
     pub fn confirm(&self) {
         self.confirmed.notify_one();
     }
@@ -108,12 +105,12 @@ impl Attempt {
         self.assignment.payload_stored
     }
 
-    pub(super) fn wants_confirmation(&self) -> bool {
+    pub(super) fn needs_confirmation(&self) -> bool {
         self.assignment.confirm
     }
 
-    /// Waits for [`Attempt::confirm`] where that is wanted. False: it was told to stop meanwhile.
-    pub(super) async fn confirmed(&self) -> bool {
+    /// Waits for [`Attempt::confirm`] if the attempt needs it. Returns false if it was asked to stop first.
+    pub(super) async fn wait_for_confirmation(&self) -> bool {
         if !self.assignment.confirm {
             return true;
         }
@@ -124,21 +121,19 @@ impl Attempt {
         }
     }
 
-    /// Tells the attempt to end.
+    /// Asks the attempt to stop.
     pub fn stop(&self, cause: StopCause, grace: Duration) {
-        self.stop.tell(cause, grace);
-        self.note_stop(cause);
+        self.stop.request(cause, grace);
+        if let Some(span) = self.span.get() {
+            span.stop_requested(cause);
+        }
     }
 
-    pub(super) fn begun(&self) -> &OnceLock<Begun> {
-        &self.begun
-    }
-
-    pub(super) fn stop_signal(&self) -> &Arc<Stop> {
+    pub(super) fn stop_signal(&self) -> &Arc<StopSignal> {
         &self.stop
     }
 
-    /// What it has written, once it has begun.
+    /// The output so far; `None` before the attempt has started.
     pub fn output(&self) -> Option<Arc<OutputBuffer>> {
         self.output.get().cloned()
     }
@@ -147,15 +142,15 @@ impl Attempt {
         self.output.get_or_init(Arc::default).clone()
     }
 
-    /// How far it is, 0 to 1, and what it is doing.
+    /// The progress as a fraction, 0 to 1, and the handler's note.
     pub fn progress(&self) -> (f32, String) {
         self.progress.lock().clone()
     }
 
-    /// A note that says something new is also a line of its log.
-    pub(super) fn set_progress(&self, share: f32, note: &str) {
+    /// Records progress. A note that differs from the last one is also written to stderr.
+    pub(super) fn set_progress(&self, fraction: f32, note: &str) {
         let mut progress = self.progress.lock();
-        progress.0 = share.clamp(0.0, 1.0);
+        progress.0 = fraction.clamp(0.0, 1.0);
         if progress.1 == note {
             return;
         }
@@ -165,24 +160,111 @@ impl Attempt {
             self.open_output().write(OutputStream::Stderr, format!("{note}\n").as_bytes());
         }
     }
+
+    /// Records the worker, starts the attempt's span if traces are exported, and returns the attempt as
+    /// the scope of its log lines.
+    pub(super) fn start_span(self: &Arc<Self>, worker: &Arc<str>, at: Timestamp) -> Arc<dyn Scope> {
+        let spec = self.spec();
+        let view = AttemptView {
+            task: &spec.id,
+            options: &spec.options,
+            number: self.number(),
+            worker,
+            eligible_at: self.eligible_at(),
+            at,
+        };
+        let span = AttemptSpan::start(worker, &view, spec.extras().trace.as_ref());
+        // Cannot be set already: an attempt starts once.
+        let _ = self.span.set(span);
+        self.clone()
+    }
+
+    /// The trace context that the handler receives.
+    pub(super) fn trace_context(&self) -> Option<Arc<TraceContext>> {
+        Some(self.place()?.context.clone())
+    }
+
+    /// The sampled trace that a histogram may link to.
+    pub(super) fn exemplar(&self) -> Option<Trace> {
+        let context = self.place().map(|place| &place.context).or(self.spec().extras().trace.as_ref())?;
+        Trace::sampled(context.trace_id, context.span_id, context.flags)
+    }
+
+    /// Ends the span and logs how the attempt ended. `event` is what it did to its task; `None` if a later
+    /// attempt has replaced it.
+    pub fn record_end(&self, event: Option<&Event>) {
+        if let Some(span) = self.span.get() {
+            span.end(event);
+        }
+        if let (Some(event), Some(attempt)) = (event, self.attempt()) {
+            attempt_span::log_end(&attempt, event);
+        }
+    }
+}
+
+impl Scope for Attempt {
+    fn place(&self) -> Option<&Place> {
+        self.span.get()?.place()
+    }
+
+    fn attempt(&self) -> Option<AttemptName<'_>> {
+        let spec = self.spec();
+        Some(AttemptName {
+            task: &spec.id,
+            number: self.number(),
+            pool: spec.options.pool.as_str(),
+            worker: self.span.get()?.worker(),
+        })
+    }
+}
+
+#[cfg(test)]
+impl Attempt {
+    /// An attempt of task `id` with that fence, for tests.
+    pub(super) fn sample(
+        fence: u64,
+        handler: &str,
+        id: &str,
+        priority: crate::model::Priority,
+        payload: &'static [u8],
+        confirm: bool,
+    ) -> Arc<Self> {
+        use crate::model::{HandlerName, TaskId, TaskOptions};
+        let options = TaskOptions {
+            handler: HandlerName::parse(handler).unwrap(),
+            priority,
+            at_most_once: confirm,
+            ..TaskOptions::sample()
+        };
+        let (id, options) = (TaskId::parse(id).unwrap(), Arc::new(options));
+        let spec = TaskSpec { id, options, payload: payload.into(), extras: None };
+        Self::new(Assignment {
+            ticket: Ticket { index: 0, fence },
+            spec: Arc::new(spec),
+            attempt: 1,
+            eligible_at: Timestamp::ZERO,
+            confirm,
+            payload_stored: false,
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::Attempt;
     use crate::model::Priority;
-    use crate::pool::tests::attempt;
 
     #[test]
-    fn a_note_of_progress_is_shown_and_is_a_line_of_the_log_when_it_is_new() {
-        let attempt = attempt(1, "h", "t", Priority::Normal, b"", false);
+    fn a_new_progress_note_is_kept_and_written_to_stderr() {
+        let attempt = Attempt::sample(1, "h", "t", Priority::Normal, b"", false);
         attempt.set_progress(0.1, "");
-        assert!(attempt.output().is_none(), "nobody has said anything");
-        for (share, note) in [(0.2, "reads"), (0.4, "reads"), (7.0, "writes")] {
-            attempt.set_progress(share, note);
+        assert!(attempt.output().is_none(), "an empty note is not written");
+        for (fraction, note) in [(0.2, "reading"), (0.4, "reading"), (7.0, "writing")] {
+            attempt.set_progress(fraction, note);
         }
-        assert_eq!(attempt.progress(), (1.0, "writes".to_owned()));
+        assert_eq!(attempt.progress(), (1.0, "writing".to_owned()));
         let written = attempt.output().unwrap().captured().unwrap();
-        assert_eq!(written.stderr.head, "reads\nwrites\n");
+        assert_eq!(written.stderr.head, "reading\nwriting\n");
         assert_eq!(written.stdout.total, 0);
     }
 }

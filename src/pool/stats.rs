@@ -1,4 +1,4 @@
-//! What workers count, and how it is shown.
+//! Statistics of pools and workers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,68 +11,61 @@ use crate::model::{HandlerName, Priority, TaskId};
 
 use super::attempt::Attempt;
 
-/// One pool in numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolStats {
-    /// Workers that are there.
     pub alive: usize,
     /// Workers that run an attempt.
     pub busy: usize,
-    /// Workers that do not.
     pub idle: usize,
-    /// Attempts taken from other workers since the last reset.
+    /// Attempts that a worker took from another worker's deque since the last reset.
     pub steals: u64,
-    /// Attempts that have not begun, by priority index.
+    /// Attempts that have not started, by priority index.
     pub assigned: [usize; Priority::COUNT],
 }
 
-/// One worker in numbers, since the last reset.
+/// Counts and times are those since the last reset.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WorkerStats {
-    /// `PoolWorker-3`.
+    /// Such as `PoolWorker-3`.
     pub name: String,
-    /// Takes work; false while it leaves.
+    /// False when the worker leaves after its current attempt.
     pub alive: bool,
-    /// Runs an attempt.
     pub busy: bool,
     /// Attempts in its own deques.
     pub queue_size: usize,
-    /// What it runs.
     pub current: Option<(TaskId, HandlerName)>,
     /// Attempts that completed.
     pub completed: u64,
     /// Attempts that failed or were stopped.
     pub failed: u64,
-    /// Time running attempts.
     pub busy_time: Duration,
-    /// Time without.
     pub idle_time: Duration,
-    /// Attempts taken from other workers.
+    /// Attempts taken from other workers' deques.
     pub steals: u64,
 }
 
-/// Counted by one worker, read by others; on cache lines of its own, because all workers count at once.
+/// Written by one worker, read by others. Aligned to its own cache lines, because all workers count at once.
 #[repr(align(128))]
-pub(super) struct Counters {
+pub(super) struct WorkerCounters {
     completed: AtomicU64,
     failed: AtomicU64,
     steals: AtomicU64,
     busy_us: AtomicU64,
     current: Mutex<Option<(Arc<Attempt>, Instant)>>,
     since: Mutex<Instant>,
-    beginning: AtomicBool,
+    starting: AtomicBool,
 }
 
-/// The worker is between looking for an attempt and having reported its start.
-pub(super) struct Beginning<'a>(&'a AtomicBool);
+/// Marks a worker as starting an attempt until it is dropped.
+pub(super) struct StartingGuard<'a>(&'a AtomicBool);
 
-impl Drop for Beginning<'_> {
+impl Drop for StartingGuard<'_> {
     fn drop(&mut self) {
         self.0.store(false, Ordering::SeqCst);
     }
 }
 
-impl Default for Counters {
+impl Default for WorkerCounters {
     fn default() -> Self {
         Self {
             completed: AtomicU64::new(0),
@@ -81,40 +74,40 @@ impl Default for Counters {
             busy_us: AtomicU64::new(0),
             current: Mutex::new(None),
             since: Mutex::new(Instant::now()),
-            beginning: AtomicBool::new(false),
+            starting: AtomicBool::new(false),
         }
     }
 }
 
-fn micros(span: Duration) -> u64 {
-    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-impl Counters {
-    /// Marks the worker as about to begin; held until its attempt's start is reported.
-    pub fn beginning(&self) -> Beginning<'_> {
-        self.beginning.store(true, Ordering::SeqCst);
-        Beginning(&self.beginning)
+impl WorkerCounters {
+    /// To be held from before the worker claims an attempt until its start is reported.
+    pub fn mark_starting(&self) -> StartingGuard<'_> {
+        self.starting.store(true, Ordering::SeqCst);
+        StartingGuard(&self.starting)
     }
 
-    /// Waits, for less than it takes to report a start, while the worker is about to begin.
-    pub fn wait_while_beginning(&self) {
-        while self.beginning.load(Ordering::SeqCst) {
+    /// Spins while the worker is starting an attempt, which takes no longer than reporting a start.
+    pub fn wait_while_starting(&self) {
+        while self.starting.load(Ordering::SeqCst) {
             std::thread::yield_now();
         }
     }
 
-    pub fn begin(&self, attempt: &Arc<Attempt>, at: Instant, stolen: bool) {
+    pub fn attempt_started(&self, attempt: &Arc<Attempt>, at: Instant, stolen: bool) {
         *self.current.lock() = Some((attempt.clone(), at));
         if stolen {
             self.steals.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    pub fn end(&self, completed: bool) {
-        let Some((_, begun)) = self.current.lock().take() else { return };
-        // What ran before a reset is not counted after it.
-        let busy = begun.max(*self.since.lock()).elapsed();
+    pub fn attempt_ended(&self, completed: bool) {
+        let Some((_, started)) = self.current.lock().take() else { return };
+        // The time before the last reset is not counted.
+        let busy = started.max(*self.since.lock()).elapsed();
         self.busy_us.fetch_add(micros(busy), Ordering::Relaxed);
         let counter = if completed { &self.completed } else { &self.failed };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -128,7 +121,7 @@ impl Counters {
         self.steals.load(Ordering::Relaxed)
     }
 
-    pub fn read(&self, index: usize, alive: bool, queue_size: usize) -> WorkerStats {
+    pub fn snapshot(&self, index: usize, alive: bool, queue_size: usize) -> WorkerStats {
         let now = Instant::now();
         let since = *self.since.lock();
         let current = self.current.lock().clone();

@@ -1,4 +1,4 @@
-//! Pools by behaviour: order, stealing, pausing, resizing, and that nothing is lost or run twice.
+//! Behaviour of whole pools: order, pausing, resizing, statistics, and that every attempt runs exactly once.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,67 +10,38 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::model::{
     FailureReason, HandlerName, HandlerSpec, Payload, PoolKind, PoolName, PoolSpec, Priority, RetryPolicy, SystemClock,
-    TaskId, TaskOptions, TaskSpec, Timestamp,
 };
-use crate::runners::{BoxFuture, Ended, Outcome, Registry, Run, Runner};
+use crate::runners::{BoxFuture, Outcome, Registry, Run, RunReport, Runner};
 use crate::telemetry::metrics::Metrics;
 
-use super::{Assignment, Attempt, Pool, Report, Surroundings, Ticket};
+use super::{Attempt, Pool, Report, WorkerContext};
 
-/// Completes when the test lets it; panics for the payload `panic`.
+/// Completes once the test has added a permit; panics for the payload `panic`.
 struct Gated {
     gate: Arc<Semaphore>,
     order: Mutex<Vec<String>>,
 }
 
 impl Runner for Gated {
-    fn run(&self, run: Run) -> BoxFuture<Outcome> {
+    fn run(&self, run: Run) -> BoxFuture<RunReport> {
         self.order.lock().push(run.task.to_string());
-        assert!(&run.payload[..] != b"panic", "as it was told");
+        assert!(&run.payload[..] != b"panic", "on request");
         let gate = self.gate.clone();
         Box::pin(async move {
-            gate.acquire().await.expect("the gate stays").forget();
-            Ended::Completed(Payload::default()).into()
+            gate.acquire().await.expect("the semaphore is open").forget();
+            Outcome::Completed(Payload::default()).into()
         })
     }
 }
 
-/// An attempt with that fence.
-pub(super) fn attempt(
-    fence: u64,
-    handler: &str,
-    id: &str,
-    priority: Priority,
-    payload: &'static [u8],
-    confirm: bool,
-) -> Arc<Attempt> {
-    let options = TaskOptions {
-        handler: HandlerName::parse(handler).unwrap(),
-        priority,
-        at_most_once: confirm,
-        ..TaskOptions::sample()
-    };
-    let spec =
-        TaskSpec { id: TaskId::parse(id).unwrap(), options: Arc::new(options), payload: payload.into(), extras: None };
-    let ticket = Ticket { index: 0, fence };
-    Attempt::new(Assignment {
-        ticket,
-        spec: Arc::new(spec),
-        attempt: 1,
-        eligible_at: Timestamp::ZERO,
-        confirm,
-        payload_stored: false,
-    })
-}
-
-struct World {
+struct Fixture {
     pool: Pool,
     reports: mpsc::UnboundedReceiver<Report>,
     runner: Arc<Gated>,
-    made: u64,
+    attempts: u64,
 }
 
-impl World {
+impl Fixture {
     fn new(size: usize, kind: PoolKind, paused: bool) -> Self {
         let runner = Arc::new(Gated { gate: Arc::new(Semaphore::new(0)), order: Mutex::default() });
         let name = HandlerName::parse("gated").unwrap();
@@ -93,17 +64,17 @@ impl World {
         let pool_spec = PoolSpec { kind, size, paused, ..PoolSpec::with_defaults(PoolName::parse("p").unwrap(), 1) };
         let sink = Arc::new(move |report| drop(sender.send(report)));
         let runtime = runtime::Handle::current();
-        let around = Surroundings {
+        let context = WorkerContext {
             registry: Arc::new(registry),
             clock: Arc::new(SystemClock),
             reports: sink,
-            payloads: Arc::new(|_| Box::pin(std::future::ready(Err("there is no store".to_owned())))),
+            payloads: Arc::new(|_| Box::pin(std::future::ready(Err("no store".to_owned())))),
             runtime,
             metrics: Metrics::off(),
             catalog: Arc::default(),
         };
-        let pool = Pool::start(&pool_spec, around).unwrap();
-        Self { pool, reports, runner, made: 0 }
+        let pool = Pool::start(&pool_spec, context).unwrap();
+        Self { pool, reports, runner, attempts: 0 }
     }
 
     fn attempt(&mut self, id: &str, priority: Priority) -> Arc<Attempt> {
@@ -118,27 +89,27 @@ impl World {
         payload: &'static [u8],
         confirm: bool,
     ) -> Arc<Attempt> {
-        self.made += 1;
-        attempt(self.made, handler, id, priority, payload, confirm)
+        self.attempts += 1;
+        Attempt::sample(self.attempts, handler, id, priority, payload, confirm)
     }
 
     fn push(&self, attempts: Vec<Arc<Attempt>>) {
         self.pool.push(attempts, [false; 4]);
     }
 
-    /// Pushes attempts with these numbers.
+    /// Pushes attempts of tasks with these numbers.
     fn push_all(&mut self, numbers: Range<usize>) {
         let attempts = numbers.map(|n| self.attempt(&format!("t{n}"), Priority::Normal)).collect();
         self.push(attempts);
     }
 
-    fn open(&self, times: usize) {
-        self.runner.gate.add_permits(times);
+    fn let_complete(&self, count: usize) {
+        self.runner.gate.add_permits(count);
     }
 
     async fn report(&mut self) -> Report {
         let next = tokio::time::timeout(Duration::from_secs(30), self.reports.recv());
-        next.await.expect("a report comes").expect("the pool lives")
+        next.await.expect("a report in time").expect("the pool is alive")
     }
 
     async fn started(&mut self) -> u64 {
@@ -155,199 +126,199 @@ impl World {
         }
     }
 
-    /// Lets them go, and waits for their ends.
-    async fn all_ended(&mut self, count: usize) {
-        self.open(count);
+    /// Lets that many attempts complete and waits for their ends.
+    async fn complete(&mut self, count: usize) {
+        self.let_complete(count);
         for _ in 0..count {
             self.ended().await;
         }
     }
 
-    async fn ended(&mut self) -> (u64, Ended) {
+    async fn ended(&mut self) -> (u64, Outcome) {
         loop {
-            if let Report::Finished { ticket, ended, .. } = self.report().await {
-                return (ticket.fence, ended);
+            if let Report::Finished { ticket, outcome, .. } = self.report().await {
+                return (ticket.fence, outcome);
             }
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_most_urgent_attempt_begins_first_and_equals_keep_their_order() {
-    let mut world = World::new(1, PoolKind::Threads, true);
-    let low = world.attempt("low", Priority::Low);
-    let (first, second) = (world.attempt("n1", Priority::Normal), world.attempt("n2", Priority::Normal));
-    let top = world.attempt("top", Priority::Critical);
-    world.push(vec![low, first, second, top]);
-    world.pool.set_paused(false);
-    world.all_ended(4).await;
-    assert_eq!(*world.runner.order.lock(), ["top", "n1", "n2", "low"]);
+async fn attempts_start_by_priority_then_in_push_order() {
+    let mut fixture = Fixture::new(1, PoolKind::Threads, true);
+    let low = fixture.attempt("low", Priority::Low);
+    let (first, second) = (fixture.attempt("n1", Priority::Normal), fixture.attempt("n2", Priority::Normal));
+    let top = fixture.attempt("top", Priority::Critical);
+    fixture.push(vec![low, first, second, top]);
+    fixture.pool.set_paused(false);
+    fixture.complete(4).await;
+    assert_eq!(*fixture.runner.order.lock(), ["top", "n1", "n2", "low"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lower_priority_waits_while_a_higher_one_is_held_back() {
-    let mut world = World::new(2, PoolKind::Threads, false);
-    let low = world.attempt("low", Priority::Low);
-    world.pool.push(vec![low], [false, false, true, false]);
-    let high = world.attempt("high", Priority::High);
-    world.pool.push(vec![high], [false, false, true, false]);
-    assert_eq!(world.started().await, 2, "only the high one begins");
-    world.pool.push(Vec::new(), [false; 4]);
-    assert_eq!(world.started().await, 1, "then the low one may");
-    world.open(2);
+    let mut fixture = Fixture::new(2, PoolKind::Threads, false);
+    let low = fixture.attempt("low", Priority::Low);
+    fixture.pool.push(vec![low], [false, false, true, false]);
+    let high = fixture.attempt("high", Priority::High);
+    fixture.pool.push(vec![high], [false, false, true, false]);
+    assert_eq!(fixture.started().await, 2, "only the high one starts");
+    fixture.pool.push(Vec::new(), [false; 4]);
+    assert_eq!(fixture.started().await, 1, "then the low one starts");
+    fixture.let_complete(2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_recalled_attempt_never_begins_and_one_that_has_begun_cannot_be_recalled() {
-    let mut world = World::new(1, PoolKind::Threads, false);
+async fn a_recalled_attempt_never_starts_and_a_started_one_cannot_be_recalled() {
+    let mut fixture = Fixture::new(1, PoolKind::Threads, false);
     let (first, second, third) = (
-        world.attempt("a", Priority::Normal),
-        world.attempt("b", Priority::Normal),
-        world.attempt("c", Priority::Normal),
+        fixture.attempt("a", Priority::Normal),
+        fixture.attempt("b", Priority::Normal),
+        fixture.attempt("c", Priority::Normal),
     );
-    world.push(vec![first.clone(), second.clone(), third]);
-    world.started().await;
+    fixture.push(vec![first.clone(), second.clone(), third]);
+    fixture.started().await;
     assert!(!first.recall());
     assert!(second.recall());
-    world.open(2);
-    world.ended().await;
-    assert_eq!(world.started().await, 3);
-    world.ended().await;
-    assert_eq!(*world.runner.order.lock(), ["a", "c"]);
+    fixture.let_complete(2);
+    fixture.ended().await;
+    assert_eq!(fixture.started().await, 3);
+    fixture.ended().await;
+    assert_eq!(*fixture.runner.order.lock(), ["a", "c"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_begins_once_a_pause_has_returned() {
+async fn no_attempt_starts_after_a_pause_has_returned() {
     const ALL: usize = 3_000;
-    let mut world = World::new(4, PoolKind::Threads, true);
-    world.open(ALL);
-    world.push_all(0..ALL);
-    let (mut begun, mut ended) = (0, 0);
+    let mut fixture = Fixture::new(4, PoolKind::Threads, true);
+    fixture.let_complete(ALL);
+    fixture.push_all(0..ALL);
+    let (mut started, mut ended) = (0, 0);
     while ended < ALL {
-        world.pool.set_paused(false);
+        fixture.pool.set_paused(false);
         let mut count = |report: &Report| match report {
-            Report::Started { .. } => begun += 1,
+            Report::Started { .. } => started += 1,
             Report::Finished { .. } => ended += 1,
         };
-        count(&world.report().await);
-        world.pool.set_paused(true);
-        while let Ok(report) = world.reports.try_recv() {
+        count(&fixture.report().await);
+        fixture.pool.set_paused(true);
+        while let Ok(report) = fixture.reports.try_recv() {
             count(&report);
         }
-        assert_eq!(world.pool.stats().assigned, [0, ALL - begun, 0, 0], "every start is reported");
-        while ended < begun {
-            let report = world.report().await;
+        assert_eq!(fixture.pool.stats().assigned, [0, ALL - started, 0, 0], "every start is reported");
+        while ended < started {
+            let report = fixture.report().await;
             assert!(matches!(report, Report::Finished { .. }), "{report:?} after the pause");
             ended += 1;
         }
     }
-    assert_eq!(begun, ALL);
+    assert_eq!(started, ALL);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_panic_fails_its_attempt_alone_and_the_worker_lives_on() {
-    let mut world = World::new(1, PoolKind::Threads, false);
-    let bad = world.attempt_of("gated", "bad", Priority::Normal, b"panic", false);
-    let unknown = world.attempt_of("nobody", "unknown", Priority::Normal, b"", false);
-    let good = world.attempt("good", Priority::Normal);
-    world.push(vec![bad, unknown, good]);
-    world.open(1);
-    let (_, ended) = world.ended().await;
+async fn a_panic_or_an_unknown_handler_fails_only_its_own_attempt() {
+    let mut fixture = Fixture::new(1, PoolKind::Threads, false);
+    let bad = fixture.attempt_of("gated", "bad", Priority::Normal, b"panic", false);
+    let unknown = fixture.attempt_of("nosuch", "unknown", Priority::Normal, b"", false);
+    let good = fixture.attempt("good", Priority::Normal);
+    fixture.push(vec![bad, unknown, good]);
+    fixture.let_complete(1);
+    let (_, outcome) = fixture.ended().await;
     assert!(
-        matches!(ended, Ended::Failed(f) if f.reason == FailureReason::Panic && f.message.contains("as it was told"))
+        matches!(outcome, Outcome::Failed(f) if f.reason == FailureReason::Panic && f.message.contains("on request"))
     );
-    let (_, ended) = world.ended().await;
-    assert!(matches!(ended, Ended::Failed(f) if f.message.contains("`nobody` is not registered")));
-    assert!(matches!(world.ended().await, (3, Ended::Completed(_))));
-    let row = world.pool.workers().remove(0);
+    let (_, outcome) = fixture.ended().await;
+    assert!(matches!(outcome, Outcome::Failed(f) if f.message.contains("`nosuch` is not registered")));
+    assert!(matches!(fixture.ended().await, (3, Outcome::Completed(_))));
+    let row = fixture.pool.workers().remove(0);
     assert_eq!((row.name.as_str(), row.completed, row.failed, row.busy), ("PoolWorker-0", 1, 2, false));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_attempt_that_wants_confirmation_runs_only_after_it() {
-    let mut world = World::new(1, PoolKind::Threads, false);
-    world.open(1);
-    let careful = world.attempt_of("gated", "careful", Priority::Normal, b"", true);
-    world.push(vec![careful.clone()]);
-    world.started().await;
-    assert!(world.runner.order.lock().is_empty());
-    careful.confirm();
-    world.ended().await;
-    assert_eq!(*world.runner.order.lock(), ["careful"]);
+async fn an_attempt_that_needs_confirmation_runs_only_after_it() {
+    let mut fixture = Fixture::new(1, PoolKind::Threads, false);
+    fixture.let_complete(1);
+    let confirmed = fixture.attempt_of("gated", "confirmed", Priority::Normal, b"", true);
+    fixture.push(vec![confirmed.clone()]);
+    fixture.started().await;
+    assert!(fixture.runner.order.lock().is_empty());
+    confirmed.confirm();
+    fixture.ended().await;
+    assert_eq!(*fixture.runner.order.lock(), ["confirmed"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn workers_come_and_go_while_others_run_and_nothing_is_lost() {
-    let mut world = World::new(1, PoolKind::Threads, false);
-    world.push_all(0..50);
-    world.pool.resize(20).unwrap();
-    world.all_started(20).await;
-    assert_eq!((world.pool.stats().busy, world.pool.size()), (20, 20));
-    world.pool.resize(3).unwrap();
-    world.all_ended(50).await;
-    world.pool.resize(5).unwrap();
-    world.push_all(50..60);
-    world.all_ended(10).await;
-    let mut order = world.runner.order.lock().clone();
+async fn resizing_while_attempts_run_loses_none() {
+    let mut fixture = Fixture::new(1, PoolKind::Threads, false);
+    fixture.push_all(0..50);
+    fixture.pool.resize(20).unwrap();
+    fixture.all_started(20).await;
+    assert_eq!((fixture.pool.stats().busy, fixture.pool.size()), (20, 20));
+    fixture.pool.resize(3).unwrap();
+    fixture.complete(50).await;
+    fixture.pool.resize(5).unwrap();
+    fixture.push_all(50..60);
+    fixture.complete(10).await;
+    let mut order = fixture.runner.order.lock().clone();
     order.sort();
     order.dedup();
     assert_eq!(order.len(), 60, "each ran once");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_workers_run_at_once_and_leave() {
-    let mut world = World::new(1_000, PoolKind::Threads, false);
-    world.push_all(0..1_000);
-    world.all_started(1_000).await;
-    world.all_ended(1_000).await;
-    world.pool.stop().await;
-    assert_eq!(world.pool.stats().alive, 0);
+async fn a_thousand_workers_run_at_once_and_stop() {
+    let mut fixture = Fixture::new(1_000, PoolKind::Threads, false);
+    fixture.push_all(0..1_000);
+    fixture.all_started(1_000).await;
+    fixture.complete(1_000).await;
+    fixture.pool.stop().await;
+    assert_eq!(fixture.pool.stats().alive, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_async_pool_runs_on_the_runtime() {
-    let mut world = World::new(500, PoolKind::Async, false);
-    world.push_all(0..500);
-    world.all_started(500).await;
-    world.all_ended(500).await;
-    world.pool.stop().await;
+    let mut fixture = Fixture::new(500, PoolKind::Async, false);
+    fixture.push_all(0..500);
+    fixture.all_started(500).await;
+    fixture.complete(500).await;
+    fixture.pool.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_workers_count_adds_up_and_can_be_reset() {
-    let mut world = World::new(3, PoolKind::Threads, false);
-    world.open(40);
-    let attempts = (0..40).map(|n| world.attempt(&format!("t{n}"), Priority::High)).collect();
-    world.push(attempts);
-    let bad = world.attempt_of("gated", "bad", Priority::Low, b"panic", false);
-    world.push(vec![bad]);
+async fn worker_counters_add_up_and_can_be_reset() {
+    let mut fixture = Fixture::new(3, PoolKind::Threads, false);
+    fixture.let_complete(40);
+    let attempts = (0..40).map(|n| fixture.attempt(&format!("t{n}"), Priority::High)).collect();
+    fixture.push(attempts);
+    let bad = fixture.attempt_of("gated", "bad", Priority::Low, b"panic", false);
+    fixture.push(vec![bad]);
     for _ in 0..41 {
-        world.ended().await;
+        fixture.ended().await;
     }
-    let rows = world.pool.workers();
+    let rows = fixture.pool.workers();
     let names: Vec<_> = rows.iter().map(|row| row.name.as_str()).collect();
     assert_eq!(names, ["PoolWorker-0", "PoolWorker-1", "PoolWorker-2"]);
     assert_eq!(rows.iter().map(|row| row.completed).sum::<u64>(), 40);
     assert_eq!(rows.iter().map(|row| row.failed).sum::<u64>(), 1);
-    let stats = world.pool.stats();
+    let stats = fixture.pool.stats();
     assert_eq!((stats.alive, stats.busy, stats.idle, stats.assigned), (3, 0, 3, [0; 4]));
     assert_eq!(stats.steals, rows.iter().map(|row| row.steals).sum::<u64>());
-    world.pool.reset_counters();
-    assert!(world.pool.workers().iter().all(|row| row.completed + row.failed + row.steals == 0));
+    fixture.pool.reset_counters();
+    assert!(fixture.pool.workers().iter().all(|row| row.completed + row.failed + row.steals == 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_size_out_of_bounds_or_after_the_end_is_refused() {
-    let world = World::new(2, PoolKind::Threads, false);
-    assert!(world.pool.resize(0).is_err());
-    assert!(world.pool.resize(1_001).is_err());
-    assert_eq!(world.pool.size(), 2);
-    world.pool.stop().await;
-    assert!(world.pool.resize(2).is_err());
-    world.pool.stop().await;
+async fn resize_rejects_sizes_out_of_bounds_and_a_stopped_pool() {
+    let fixture = Fixture::new(2, PoolKind::Threads, false);
+    assert!(fixture.pool.resize(0).is_err());
+    assert!(fixture.pool.resize(1_001).is_err());
+    assert_eq!(fixture.pool.size(), 2);
+    fixture.pool.stop().await;
+    assert!(fixture.pool.resize(2).is_err());
+    fixture.pool.stop().await;
 }
 
-/// Xorshift: the same numbers for the same seed, which a failure names.
+/// Xorshift: reproducible from the seed, which a failed assertion prints.
 struct Dice(u64);
 
 impl Dice {
@@ -359,18 +330,18 @@ impl Dice {
     }
 }
 
-/// Pushes, recalls, pauses, held-back priorities and new sizes in any order.
+/// Pushes, recalls, pauses, held-back priorities and resizes in random order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_happens_nothing_is_lost_and_nothing_runs_twice() {
+async fn every_attempt_runs_exactly_once_under_random_operations() {
     for seed in 1..=12_u64 {
         let kind = if seed % 3 == 0 { PoolKind::Async } else { PoolKind::Threads };
         let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let mut world = World::new(4, kind, false);
+        let mut fixture = Fixture::new(4, kind, false);
         let (mut pushed, mut recalled) = (Vec::new(), Vec::new());
         for _ in 0..300 {
             match dice.roll(10) {
-                0 => world.pool.set_paused(dice.roll(2) == 0),
-                1 => world.pool.resize(usize::try_from(dice.roll(12)).unwrap() + 1).unwrap(),
+                0 => fixture.pool.set_paused(dice.roll(2) == 0),
+                1 => fixture.pool.resize(usize::try_from(dice.roll(12)).unwrap() + 1).unwrap(),
                 2 | 3 if !pushed.is_empty() => {
                     let attempt: &Arc<Attempt> = &pushed[usize::try_from(dice.roll(pushed.len() as u64)).unwrap()];
                     if attempt.recall() {
@@ -379,28 +350,28 @@ async fn whatever_happens_nothing_is_lost_and_nothing_runs_twice() {
                 }
                 _ => {
                     let count = dice.roll(40);
-                    world.open(usize::try_from(count).unwrap());
+                    fixture.let_complete(usize::try_from(count).unwrap());
                     let priority = Priority::DESCENDING[usize::try_from(dice.roll(4)).unwrap()];
-                    let wave: Vec<_> = (0..count).map(|_| world.attempt("t", priority)).collect();
+                    let wave: Vec<_> = (0..count).map(|_| fixture.attempt("t", priority)).collect();
                     pushed.extend(wave.iter().cloned());
-                    world.pool.push(wave, std::array::from_fn(|_| dice.roll(5) == 0));
+                    fixture.pool.push(wave, std::array::from_fn(|_| dice.roll(5) == 0));
                 }
             }
         }
-        world.pool.push(Vec::new(), [false; 4]);
-        world.pool.set_paused(false);
+        fixture.pool.push(Vec::new(), [false; 4]);
+        fixture.pool.set_paused(false);
         recalled.sort_unstable();
         recalled.dedup();
         let expected = pushed.len() - recalled.len();
         let (mut started, mut ended) = (Vec::new(), Vec::new());
         while ended.len() < expected {
-            match world.report().await {
+            match fixture.report().await {
                 Report::Started { ticket, .. } => started.push(ticket.fence),
                 Report::Finished { ticket, .. } => ended.push(ticket.fence),
             }
         }
-        world.pool.stop().await;
-        assert!(world.reports.try_recv().is_err(), "seed {seed}: more reports than attempts");
+        fixture.pool.stop().await;
+        assert!(fixture.reports.try_recv().is_err(), "seed {seed}: more reports than attempts");
         started.sort_unstable();
         ended.sort_unstable();
         let left = (1..=pushed.len() as u64).filter(|fence| recalled.binary_search(fence).is_err());

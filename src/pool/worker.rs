@@ -1,4 +1,4 @@
-//! The loop of one worker: take the most urgent attempt, run it, report it.
+//! The loop of one worker: claim the most urgent attempt, run it, report it.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -11,83 +11,86 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use crate::model::{Failure, FailureReason, PoolKind, ResourceUsage, StopMethod, TaskSpec, Timestamp, limits};
-use crate::runners::{Ended, Outcome, Run, Stop, StopCause};
+use crate::runners::{Outcome, Run, RunReport, StopCause, StopSignal};
 use crate::telemetry::metrics::{AttemptMeter, AttemptResult};
 use crate::telemetry::{scope, tasklog};
 
 use super::attempt::Attempt;
-use super::idle::Bed;
-use super::lanes::{Local, Taken};
-use super::stats::Counters;
-use super::{PayloadSource, Report, Shared};
+use super::context::PayloadSource;
+use super::idle_workers::Parker;
+use super::report::Report;
+use super::run_queue::{Claimed, LocalQueue};
+use super::state::PoolState;
+use super::stats::WorkerCounters;
 
-/// Attempts moved to the own deque at a time, when attempts are short.
+/// Attempts moved to the worker's own deque at a time, if its attempts are short.
 const BATCH: usize = 16;
-/// What counts as short: long tasks keep the order of the shared queue instead.
-const SHORT: Duration = Duration::from_micros(50);
+/// Average run time below which attempts are short. Longer ones stay in the shared queue, which keeps
+/// their order over all workers.
+const SHORT_RUN_TIME: Duration = Duration::from_micros(50);
 
 pub(super) struct Worker {
-    shared: Arc<Shared>,
-    local: Local,
+    pool: Arc<PoolState>,
+    queue: LocalQueue,
     name: Arc<str>,
     qualified_name: Arc<str>,
-    counters: Arc<Counters>,
+    counters: Arc<WorkerCounters>,
     meter: AttemptMeter,
-    bed: Arc<Bed>,
-    /// Moving average of run times.
-    usual_run_time: Duration,
+    parker: Arc<Parker>,
+    /// Exponential moving average.
+    average_run_time: Duration,
 }
 
 enum Next {
-    Run(Begun),
-    Nothing,
+    Run(Started),
+    Idle,
     Leave,
 }
 
-/// An attempt whose start is reported.
-struct Begun {
+/// An attempt whose start has been reported.
+struct Started {
     attempt: Arc<Attempt>,
     at: Timestamp,
     since: Instant,
 }
 
 impl Drop for Worker {
-    /// However a worker ends, what waits in its deques is not lost.
+    /// Runs however the worker ends, so that the attempts in its deques are not lost.
     fn drop(&mut self) {
-        self.shared.lanes.leave(&self.local);
-        if self.shared.lanes.tally.has_startable() {
-            self.shared.idle.wake(1);
+        self.pool.run_queue.remove_worker(&self.queue);
+        if self.pool.run_queue.gate.has_startable() {
+            self.pool.idle.wake(1);
         }
-        self.shared.present.send_modify(|present| *present -= 1);
+        self.pool.live.send_modify(|live| *live -= 1);
     }
 }
 
 impl Worker {
-    pub fn new(shared: Arc<Shared>, index: usize, counters: Arc<Counters>) -> Self {
+    pub fn new(pool: Arc<PoolState>, index: usize, counters: Arc<WorkerCounters>) -> Self {
         let name = format!("PoolWorker-{index}");
-        let local = shared.lanes.join(index);
-        shared.present.send_modify(|present| *present += 1);
+        let queue = pool.run_queue.add_worker(index);
+        pool.live.send_modify(|live| *live += 1);
         Self {
-            qualified_name: format!("{}/{name}", shared.name).into(),
+            qualified_name: format!("{}/{name}", pool.name).into(),
             name: name.into(),
-            local,
-            meter: shared.meter.worker(),
-            shared,
+            queue,
+            meter: pool.meter.worker(),
+            pool,
             counters,
-            bed: Arc::default(),
-            usual_run_time: SHORT,
+            parker: Arc::default(),
+            average_run_time: SHORT_RUN_TIME,
         }
     }
 
     pub async fn run(mut self) {
         loop {
             let next = match self.next() {
-                Next::Nothing => self.rest().await,
+                Next::Idle => self.park().await,
                 next => next,
             };
             match next {
-                Next::Run(begun) => self.work(begun).await,
-                Next::Nothing => {}
+                Next::Run(started) => self.run_attempt(started).await,
+                Next::Idle => {}
                 Next::Leave => return,
             }
         }
@@ -97,82 +100,85 @@ impl Worker {
         if self.should_leave() {
             return Next::Leave;
         }
-        // A pause that comes now either stops the claim or waits for the report.
-        let _beginning = self.counters.beginning();
-        let batch = if self.usual_run_time < SHORT { BATCH } else { 1 };
-        let Some(Taken { attempt, stolen }) = self.shared.lanes.take(&self.local, batch) else { return Next::Nothing };
-        let (at, begun) = (self.shared.around.clock.now(), Instant::now());
-        self.counters.begin(&attempt, begun, stolen);
+        // A pause from here on either prevents the claim or waits until the start is reported.
+        let _starting = self.counters.mark_starting();
+        let batch = if self.average_run_time < SHORT_RUN_TIME { BATCH } else { 1 };
+        let Some(Claimed { attempt, stolen }) = self.pool.run_queue.claim(&self.queue, batch) else {
+            return Next::Idle;
+        };
+        let (at, since) = (self.pool.context.clock.now(), Instant::now());
+        self.counters.attempt_started(&attempt, since, stolen);
         let worker = self.qualified_name.clone();
-        (self.shared.around.reports)(Report::Started { ticket: attempt.ticket(), worker, at });
+        (self.pool.context.reports)(Report::Started { ticket: attempt.ticket(), worker, at });
         let waited = at.since(attempt.eligible_at());
         self.meter.started(attempt.spec().options.priority, waited, || attempt.exemplar());
-        Next::Run(Begun { attempt, at, since: begun })
+        Next::Run(Started { attempt, at, since })
     }
 
-    /// Sleeps until woken, unless a second look finds something.
-    async fn rest(&mut self) -> Next {
-        self.shared.idle.announce(&self.bed);
+    /// Parks until woken, unless a second search for work succeeds.
+    async fn park(&mut self) -> Next {
+        self.pool.idle.register(&self.parker);
         let next = self.next();
-        if matches!(next, Next::Nothing) {
-            self.bed.sleep().await;
+        if matches!(next, Next::Idle) {
+            self.parker.park().await;
         } else {
-            self.shared.idle.withdraw(&self.bed);
+            self.pool.idle.unregister(&self.parker);
         }
         next
     }
 
     fn should_leave(&self) -> bool {
-        if self.local.index < self.shared.target.load(Ordering::SeqCst) {
+        if self.queue.index < self.pool.target.load(Ordering::SeqCst) {
             return false;
         }
-        let mut crew = self.shared.crew.lock();
-        if self.local.index < crew.target {
+        let mut workers = self.pool.workers.lock();
+        if self.queue.index < workers.target {
             return false;
         }
-        if let Some(member) = crew.members.get_mut(self.local.index) {
-            member.alive = false;
+        if let Some(slot) = workers.slots.get_mut(self.queue.index) {
+            slot.alive = false;
         }
         true
     }
 
-    async fn work(&mut self, Begun { attempt, at, since: mut begun }: Begun) {
-        // Whoever found work, perhaps by another's wake-up, sees to it that the rest finds a worker.
-        if self.shared.lanes.tally.has_startable() {
-            self.shared.idle.wake(1);
+    async fn run_attempt(&mut self, Started { attempt, at, mut since }: Started) {
+        // A worker that finds work wakes the next one if there is more: its own wake-up may have been meant
+        // for several.
+        if self.pool.run_queue.gate.has_startable() {
+            self.pool.idle.wake(1);
         }
-        let outcome = if attempt.confirmed().await {
-            if attempt.wants_confirmation() {
-                begun = Instant::now();
+        let report = if attempt.wait_for_confirmation().await {
+            if attempt.needs_confirmation() {
+                since = Instant::now();
             }
-            let scope = attempt.begin_scope(&self.qualified_name, at);
-            scope::within(scope, self.outcome(&attempt)).await
+            let scope = attempt.start_span(&self.qualified_name, at);
+            scope::within(scope, self.run_handler(&attempt)).await
         } else {
-            Ended::Stopped(StopMethod::NeverStarted).into()
+            Outcome::Stopped(StopMethod::NeverStarted).into()
         };
-        let run_time = begun.elapsed();
-        self.counters.end(matches!(outcome.ended, Ended::Completed(_)));
-        self.usual_run_time = (self.usual_run_time * 7 + run_time) / 8;
-        self.report(&attempt, at, outcome, run_time);
-        if self.shared.kind == PoolKind::Async {
-            // A runtime's thread is shared: many short attempts in a row must not keep it.
+        let run_time = since.elapsed();
+        self.counters.attempt_ended(matches!(report.outcome, Outcome::Completed(_)));
+        self.average_run_time = (self.average_run_time * 7 + run_time) / 8;
+        self.report(&attempt, at, report, run_time);
+        if self.pool.kind == PoolKind::Async {
+            // Threads of the runtime are shared: many short attempts in a row must not occupy one.
             tokio::task::coop::consume_budget().await;
         }
     }
 
-    async fn outcome(&mut self, attempt: &Arc<Attempt>) -> Outcome {
+    async fn run_handler(&mut self, attempt: &Arc<Attempt>) -> RunReport {
         let spec = attempt.spec();
         let options = &spec.options;
-        let Some(registered) = self.shared.around.registry.get(&options.handler) else {
+        let Some(handler) = self.pool.context.registry.get(&options.handler) else {
             let text = format!("handler `{}` is not registered", options.handler);
-            return Ended::Failed(Failure::new(FailureReason::HandlerError, text)).into();
+            return Outcome::Failed(Failure::new(FailureReason::HandlerError, text)).into();
         };
         let stop = attempt.stop_signal().clone();
-        let payload = match payload(&self.shared.around.payloads, attempt, &stop).await {
+        let payload = match payload(&self.pool.context.payloads, attempt, &stop).await {
             Ok(payload) => payload,
-            Err(ended) => return ended.into(),
+            Err(outcome) => return outcome.into(),
         };
-        stop.arm(options.timeout);
+        stop.start_timeout(options.timeout);
         let progress = attempt.clone();
         let run = Run {
             task: spec.id.clone(),
@@ -181,19 +187,20 @@ impl Worker {
             content_type: options.content_type.clone(),
             args: spec.extras().args.clone(),
             worker: self.name.clone(),
-            trace: attempt.handed_on(),
+            trace: attempt.trace_context(),
             stop,
             output: attempt.open_output(),
-            progress: Arc::new(move |share, note| progress.set_progress(share, note)),
+            progress: Arc::new(move |fraction, note| progress.set_progress(fraction, note)),
         };
-        let ran = AssertUnwindSafe(async { registered.runner.run(run).await }).catch_unwind().await;
-        let outcome = ran.unwrap_or_else(|panic| {
-            Ended::Failed(Failure::new(FailureReason::Panic, format!("panicked: {}", panic_text(&*panic)))).into()
+        let result = AssertUnwindSafe(async { handler.runner.run(run).await }).catch_unwind().await;
+        let report = result.unwrap_or_else(|panic| {
+            let text = format!("panicked: {}", panic_text(&*panic));
+            Outcome::Failed(Failure::new(FailureReason::Panic, text)).into()
         });
-        within_limit(outcome)
+        check_result_size(report)
     }
 
-    fn report(&mut self, attempt: &Arc<Attempt>, started_at: Timestamp, outcome: Outcome, run_time: Duration) {
+    fn report(&mut self, attempt: &Arc<Attempt>, started_at: Timestamp, report: RunReport, run_time: Duration) {
         let buffer = attempt.output();
         let output = buffer.as_ref().and_then(|buffer| {
             buffer.close();
@@ -202,25 +209,25 @@ impl Worker {
         if let Some(output) = &output {
             tasklog::export(attempt.clone(), output);
         }
-        let result_bytes = match &outcome.ended {
-            Ended::Completed(result) => result.data.len() as u64,
+        let result_bytes = match &report.outcome {
+            Outcome::Completed(result) => result.data.len() as u64,
             _ => 0,
         };
         let usage = Box::new(ResourceUsage {
             queue_time: started_at.since(attempt.eligible_at()),
             run_time,
-            cpu_time: outcome.cpu_time,
-            peak_memory_bytes: outcome.peak_memory_bytes,
+            cpu_time: report.cpu_time,
+            peak_memory_bytes: report.peak_memory_bytes,
             output_bytes: output.as_ref().map_or(0, |output| output.stdout.total + output.stderr.total),
             result_bytes,
         });
-        let cause = attempt.stop_signal().told_cause();
+        let cause = attempt.stop_signal().requested_cause();
         let handler = &attempt.spec().options.handler;
-        self.meter.ended(handler, result_of(&outcome.ended, cause), run_time, || attempt.exemplar());
-        (self.shared.around.reports)(Report::Finished {
+        self.meter.ended(handler, attempt_result(&report.outcome, cause), run_time, || attempt.exemplar());
+        (self.pool.context.reports)(Report::Finished {
             ticket: attempt.ticket(),
-            at: self.shared.around.clock.now(),
-            ended: outcome.ended,
+            at: self.pool.context.clock.now(),
+            outcome: report.outcome,
             cause,
             usage,
             output,
@@ -228,42 +235,43 @@ impl Worker {
     }
 }
 
-/// What the handler is given; or how the attempt ends without it.
-async fn payload(stored: &PayloadSource, attempt: &Attempt, stop: &Stop) -> Result<Bytes, Ended> {
+/// The payload of an attempt, read from the store if the attempt does not carry it. The error is how the
+/// attempt ends without one.
+async fn payload(source: &PayloadSource, attempt: &Attempt, stop: &StopSignal) -> Result<Bytes, Outcome> {
     let spec = attempt.spec();
     if !attempt.payload_is_stored() {
         return Ok(TaskSpec::payload_of(spec));
     }
     tokio::select! {
         biased;
-        // A store that is in trouble is waited for; whoever wants the attempt to end need not wait with it.
-        _ = stop.wait(StopCause::Timeout) => Err(Ended::Stopped(StopMethod::NeverStarted)),
-        found = stored(spec.id.clone()) => found.map_err(|why| {
-            let text = format!("the payload could not be read from the store: {why}");
-            Ended::Failed(Failure::new(FailureReason::HandlerError, text))
+        // Reading may take as long as the store is unavailable; a stop does not wait for it.
+        _ = stop.wait(StopCause::Timeout) => Err(Outcome::Stopped(StopMethod::NeverStarted)),
+        found = source(spec.id.clone()) => found.map_err(|error| {
+            let text = format!("failed to read the payload from the store: {error}");
+            Outcome::Failed(Failure::new(FailureReason::HandlerError, text))
         }),
     }
 }
 
-/// What the scheduler will make of it, for the metrics.
-fn result_of(ended: &Ended, cause: Option<StopCause>) -> AttemptResult {
-    match (ended, cause) {
+/// The attempt's result in the metrics; the scheduler decides the same from the report.
+fn attempt_result(outcome: &Outcome, cause: Option<StopCause>) -> AttemptResult {
+    match (outcome, cause) {
         (_, Some(StopCause::Cancel | StopCause::Force)) => AttemptResult::Cancelled,
-        (Ended::Completed(_), _) => AttemptResult::Completed,
+        (Outcome::Completed(_), _) => AttemptResult::Completed,
         (_, Some(StopCause::Timeout)) => AttemptResult::Failed(FailureReason::Timeout),
-        (Ended::Failed(failure), None) => AttemptResult::Failed(failure.reason),
-        (Ended::Failed(_) | Ended::Stopped(_), _) => AttemptResult::Interrupted,
+        (Outcome::Failed(failure), None) => AttemptResult::Failed(failure.reason),
+        (Outcome::Failed(_) | Outcome::Stopped(_), _) => AttemptResult::Interrupted,
     }
 }
 
-fn within_limit(outcome: Outcome) -> Outcome {
-    let Ended::Completed(result) = &outcome.ended else { return outcome };
+fn check_result_size(report: RunReport) -> RunReport {
+    let Outcome::Completed(result) = &report.outcome else { return report };
     let bytes = result.data.len();
     if bytes <= limits::RESULT_BYTES_MAX {
-        return outcome;
+        return report;
     }
-    let text = format!("the result has {bytes} bytes, at most {} are allowed", limits::RESULT_BYTES_MAX);
-    Outcome { ended: Ended::Failed(Failure::new(FailureReason::ResultTooLarge, text)), ..outcome }
+    let text = format!("result has {bytes} bytes, at most {} are allowed", limits::RESULT_BYTES_MAX);
+    RunReport { outcome: Outcome::Failed(Failure::new(FailureReason::ResultTooLarge, text)), ..report }
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {

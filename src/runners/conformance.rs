@@ -1,4 +1,4 @@
-//! One suite over all runners: what every one of them promises, whatever it runs.
+//! Tests that every runner must pass, and tests of the built-in handlers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,19 +10,20 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::builtin::{Compute, Expression, Heavy, Io};
 use super::process::{Host, ProcessOptions, ProcessRunner};
-use super::{Ended, Outcome, OutputBuffer, Registry, Run, Runner, Stop, StopCause, builtin};
-use crate::model::{Failure, FailureReason, HandlerName, PoolName, StopMethod, TaskId};
+use super::{Outcome, OutputBuffer, Run, RunReport, Runner, StopCause, StopSignal};
+use crate::model::{Failure, FailureReason, StopMethod, TaskId};
 
-/// Longer than anything here may take, even on a busy machine.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// Longer than any step of a test takes, even on a busy machine.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// An attempt under way on a thread of its own, as a pool of threads would run it.
+/// A running attempt on a thread of its own, as in a pool of threads.
 pub(super) struct Attempt {
-    pub(super) stop: Arc<Stop>,
+    pub(super) stop: Arc<StopSignal>,
     pub(super) output: Arc<OutputBuffer>,
     pub(super) progress: Arc<Mutex<Vec<f32>>>,
-    outcome: JoinHandle<Outcome>,
+    report: JoinHandle<RunReport>,
 }
 
 impl Attempt {
@@ -34,7 +35,7 @@ impl Attempt {
         runner: &Arc<dyn Runner>,
         payload: impl Into<Bytes>,
         args: &[&str],
-        stop: Arc<Stop>,
+        stop: Arc<StopSignal>,
     ) -> Self {
         let (runner, output) = (Arc::clone(runner), Arc::<OutputBuffer>::default());
         let progress = Arc::<Mutex<Vec<f32>>>::default();
@@ -49,56 +50,56 @@ impl Attempt {
             trace: None,
             stop: Arc::clone(&stop),
             output: Arc::clone(&output),
-            progress: Arc::new(move |share, _| reports.lock().push(share)),
+            progress: Arc::new(move |fraction, _| reports.lock().push(fraction)),
         };
         let runtime = Handle::current();
-        let outcome = tokio::task::spawn_blocking(move || runtime.block_on(runner.run(run)));
-        Self { stop, output, progress, outcome }
+        let report = tokio::task::spawn_blocking(move || runtime.block_on(runner.run(run)));
+        Self { stop, output, progress, report }
+    }
+
+    pub(super) async fn report(self) -> RunReport {
+        timeout(TIMEOUT, self.report).await.expect("the attempt ends").expect("the runner does not panic")
     }
 
     pub(super) async fn outcome(self) -> Outcome {
-        timeout(PATIENCE, self.outcome).await.expect("the attempt ends").expect("the runner does not panic")
-    }
-
-    pub(super) async fn ended(self) -> Ended {
-        self.outcome().await.ended
+        self.report().await.outcome
     }
 
     pub(super) async fn failure(self) -> Failure {
-        match self.ended().await {
-            Ended::Failed(failure) => failure,
+        match self.outcome().await {
+            Outcome::Failed(failure) => failure,
             other => panic!("expected a failure, got {other:?}"),
         }
     }
 
     pub(super) async fn result(self) -> Bytes {
-        match self.ended().await {
-            Ended::Completed(result) => result.data,
+        match self.outcome().await {
+            Outcome::Completed(result) => result.data,
             other => panic!("expected a result, got {other:?}"),
         }
     }
 }
 
-/// A runner, a payload that keeps it busy for hours, and how it says that it was stopped.
+/// A runner, a payload that keeps it busy for hours, and the stop methods that it reports.
 struct Endless {
     name: &'static str,
     runner: Arc<dyn Runner>,
     payload: &'static str,
-    asked: StopMethod,
+    requested: StopMethod,
     forced: StopMethod,
 }
 
-fn builtins() -> Registry {
-    let mut registry = Registry::default();
-    builtin::register_all(&mut registry, &PoolName::parse("default").unwrap());
-    registry
+fn builtin(name: &str) -> Arc<dyn Runner> {
+    match name {
+        "compute" => Arc::new(Compute),
+        "io" => Arc::new(Io),
+        "expression" => Arc::new(Expression::default()),
+        "heavy" => Arc::new(Heavy),
+        other => panic!("no built-in handler {other}"),
+    }
 }
 
-fn builtin_named(name: &str) -> Arc<dyn Runner> {
-    Arc::clone(&builtins().get(&HandlerName::parse(name).unwrap()).unwrap().runner)
-}
-
-/// No two alike: strays are looked for on the whole machine, where other tests run.
+/// Unique, because the processes of an instance are searched for on the whole machine, where other tests run.
 pub(super) fn new_instance() -> String {
     uuid::Uuid::now_v7().to_string()
 }
@@ -109,9 +110,9 @@ fn endless(directory: &tempfile::TempDir) -> Vec<Endless> {
     let process = ProcessRunner::new(ProcessOptions { argv, ..ProcessOptions::default() }, host).unwrap();
     let token = |name, payload| Endless {
         name,
-        runner: builtin_named(name),
+        runner: builtin(name),
         payload,
-        asked: StopMethod::Token,
+        requested: StopMethod::Token,
         forced: StopMethod::Token,
     };
     vec![
@@ -123,64 +124,68 @@ fn endless(directory: &tempfile::TempDir) -> Vec<Endless> {
             name: "process",
             runner: Arc::new(process),
             payload: "payload",
-            asked: StopMethod::SignalTerm,
+            requested: StopMethod::SignalTerm,
             forced: StopMethod::SignalKill,
         },
     ]
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_runner_obeys_its_time_out() {
+async fn every_runner_stops_on_a_requested_timeout() {
     let directory = tempfile::tempdir().unwrap();
     for case in endless(&directory) {
-        let stop = Arc::<Stop>::default();
-        stop.arm(Duration::from_millis(20));
-        stop.tell(StopCause::Timeout, PATIENCE);
-        let ended = Attempt::start_with(&case.runner, case.payload, &[], stop).ended().await;
-        assert!(matches!(ended, Ended::Stopped(method) if method == case.asked), "{}: {ended:?}", case.name);
+        let stop = Arc::<StopSignal>::default();
+        stop.start_timeout(Duration::from_millis(20));
+        stop.request(StopCause::Timeout, TIMEOUT);
+        let outcome = Attempt::start_with(&case.runner, case.payload, &[], stop).outcome().await;
+        assert!(matches!(outcome, Outcome::Stopped(method) if method == case.requested), "{}: {outcome:?}", case.name);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_runner_sees_its_deadline_by_itself() {
+async fn every_runner_stops_at_its_deadline() {
     let directory = tempfile::tempdir().unwrap();
     for case in endless(&directory) {
-        let stop = Arc::<Stop>::default();
-        stop.arm(Duration::from_millis(20));
-        let ended = Attempt::start_with(&case.runner, case.payload, &[], Arc::clone(&stop)).ended().await;
-        // Without a grace, a process may be forced before it obeys.
-        let stopped = matches!(ended, Ended::Stopped(method) if method == case.asked || method == case.forced);
-        assert!(stopped, "{}: {ended:?}", case.name);
+        let stop = Arc::<StopSignal>::default();
+        stop.start_timeout(Duration::from_millis(20));
+        let outcome = Attempt::start_with(&case.runner, case.payload, &[], Arc::clone(&stop)).outcome().await;
+        // With a grace of zero, a process may be killed before it reacts to SIGTERM.
+        let stopped = matches!(outcome, Outcome::Stopped(method) if method == case.requested || method == case.forced);
+        assert!(stopped, "{}: {outcome:?}", case.name);
         assert_eq!(stop.cause(), Some(StopCause::Timeout));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_runner_obeys_a_cancel_and_a_drain_within_the_grace() {
+async fn every_runner_stops_on_cancel_and_drain() {
     let directory = tempfile::tempdir().unwrap();
     for cause in [StopCause::Cancel, StopCause::Drain] {
         for case in endless(&directory) {
             let attempt = Attempt::start(&case.runner, case.payload);
-            attempt.stop.tell(cause, PATIENCE);
-            let ended = attempt.ended().await;
-            assert!(matches!(ended, Ended::Stopped(method) if method == case.asked), "{}: {ended:?}", case.name);
+            attempt.stop.request(cause, TIMEOUT);
+            let outcome = attempt.outcome().await;
+            assert!(
+                matches!(outcome, Outcome::Stopped(method) if method == case.requested),
+                "{}: {outcome:?}",
+                case.name
+            );
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_runner_obeys_force_at_once() {
+async fn every_runner_stops_at_once_on_force() {
     let directory = tempfile::tempdir().unwrap();
     for case in endless(&directory) {
         let attempt = Attempt::start(&case.runner, case.payload);
-        attempt.stop.tell(StopCause::Force, PATIENCE);
-        let ended = attempt.ended().await;
-        assert!(matches!(ended, Ended::Stopped(method) if method == case.forced), "{}: {ended:?}", case.name);
+        attempt.stop.request(StopCause::Force, TIMEOUT);
+        let outcome = attempt.outcome().await;
+        assert!(matches!(outcome, Outcome::Stopped(method) if method == case.forced), "{}: {outcome:?}", case.name);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn built_ins_answer_with_json() {
+async fn built_in_handlers_return_json() {
     let cases = [
         ("compute", "0", json!({"op": "sum", "n": 0, "value": 0})),
         ("compute", "100001", json!({"op": "sum", "n": 100_001, "value": 5_000_050_000_u64})),
@@ -209,20 +214,20 @@ async fn built_ins_answer_with_json() {
         ("expression", r#"{"expression": "base64.encode(b'hi')"}"#, json!("aGk=")),
     ];
     for (name, payload, expected) in cases {
-        let result = Attempt::start(&builtin_named(name), payload).result().await;
+        let result = Attempt::start(&builtin(name), payload).result().await;
         let result: Json = serde_json::from_slice(&result).unwrap();
-        assert!(same(&result, &expected), "{name} {payload}: {result} instead of {expected}");
+        assert!(same_json(&result, &expected), "{name} {payload}: got {result}, expected {expected}");
     }
 }
 
-/// Equal, where 0 and 0.0 are the same number.
-fn same(left: &Json, right: &Json) -> bool {
+/// Compares two values, treating 0 and 0.0 as the same number.
+fn same_json(left: &Json, right: &Json) -> bool {
     left == right || left.to_string().replace(".0", "") == right.to_string().replace(".0", "")
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn heavy_answers_the_same_checksum_each_time() {
-    let runner = builtin_named("heavy");
+async fn heavy_returns_the_same_checksum_for_the_same_payload() {
+    let runner = builtin("heavy");
     let payload = r#"{"megabytes": 1, "rounds": 2}"#;
     let first = Attempt::start(&runner, payload).result().await;
     assert_eq!(first, Attempt::start(&runner, payload).result().await);
@@ -230,34 +235,34 @@ async fn heavy_answers_the_same_checksum_each_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn long_work_reports_progress() {
-    let attempt = Attempt::start(&builtin_named("compute"), "1000000000000");
+async fn long_running_work_reports_progress() {
+    let attempt = Attempt::start(&builtin("compute"), "1000000000000");
     let progress = Arc::clone(&attempt.progress);
-    let reported = timeout(PATIENCE, async {
+    let reported = timeout(TIMEOUT, async {
         while progress.lock().len() < 2 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     });
-    reported.await.expect("two reports come");
-    attempt.stop.tell(StopCause::Cancel, Duration::ZERO);
-    attempt.ended().await;
-    assert!(progress.lock().is_sorted() && progress.lock().iter().all(|share| (0.0..1.0).contains(share)));
+    reported.await.expect("two reports in time");
+    attempt.stop.request(StopCause::Cancel, Duration::ZERO);
+    attempt.outcome().await;
+    assert!(progress.lock().is_sorted() && progress.lock().iter().all(|fraction| (0.0..1.0).contains(fraction)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_payload_that_cannot_be_read_names_field_and_limit() {
+async fn an_invalid_payload_fails_with_field_and_limit() {
     let deep = format!(r#"{{"expression": "{}1{}"}}"#, "[".repeat(150), "]".repeat(150));
     let chain = format!(r#"{{"expression": "1{}"}}"#, "+1".repeat(2_000));
     let long = format!(r#"{{"expression": "{}"}}"#, " ".repeat(4_097));
     let many = json!({"expression": "1", "variables": {"l": vec![0; 10_001]}}).to_string();
     let cases = [
         ("compute", "x", "payload: "),
-        ("compute", "1000000000001", "`n` is 1000000000001, allowed are 0 to 1000000000000"),
-        ("compute", r#"{"op":"primes","n":1000000001}"#, "`n` is 1000000001, allowed are 0 to 1000000000"),
-        ("io", "-1", "`seconds` is -1, allowed are 0 to 86400"),
+        ("compute", "1000000000001", "`n` is 1000000000001, must be 0 to 1000000000000"),
+        ("compute", r#"{"op":"primes","n":1000000001}"#, "`n` is 1000000001, must be 0 to 1000000000"),
+        ("io", "-1", "`seconds` is -1, must be 0 to 86400"),
         ("io", r#"{"minutes":1}"#, "`minutes`"),
-        ("heavy", r#"{"megabytes":1025}"#, "`megabytes` is 1025, allowed are 1 to 1024"),
-        ("heavy", r#"{"megabytes":1,"rounds":0}"#, "`rounds` is 0, allowed are 1 to 100000"),
+        ("heavy", r#"{"megabytes":1025}"#, "`megabytes` is 1025, must be 1 to 1024"),
+        ("heavy", r#"{"megabytes":1,"rounds":0}"#, "`rounds` is 0, must be 1 to 100000"),
         ("heavy", "", "payload: EOF"),
         ("expression", "{}", "`expression`"),
         ("expression", r#"{"expression": "1 +"}"#, "`expression`"),
@@ -268,7 +273,7 @@ async fn a_payload_that_cannot_be_read_names_field_and_limit() {
         ("expression", &deep, "`expression`"),
     ];
     for (name, payload, expected) in cases {
-        let failure = Attempt::start(&builtin_named(name), payload.to_owned()).failure().await;
+        let failure = Attempt::start(&builtin(name), payload.to_owned()).failure().await;
         assert_eq!(failure.reason, FailureReason::InvalidPayload, "{name} {payload}: {failure:?}");
         assert!(failure.message.contains(expected), "{name} {payload}: {}", failure.message);
         assert!(!failure.retryable);
@@ -276,7 +281,7 @@ async fn a_payload_that_cannot_be_read_names_field_and_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_expression_is_bounded_in_steps_and_in_memory() {
+async fn an_expression_is_limited_in_steps() {
     let list = vec![1; 9_000];
     let doubling = format!("['0123456789abcdef']{}", ".map(x, x + x)".repeat(60));
     let cases = [
@@ -292,19 +297,19 @@ async fn an_expression_is_bounded_in_steps_and_in_memory() {
     ];
     for expression in cases {
         let payload = json!({"expression": expression, "variables": {"l": list}}).to_string();
-        let failure = Attempt::start(&builtin_named("expression"), payload).failure().await;
+        let failure = Attempt::start(&builtin("expression"), payload).failure().await;
         assert_eq!(failure.reason, FailureReason::InvalidPayload, "{expression}: {failure:?}");
         assert!(failure.message.contains("more than 1000000 steps"), "{expression}: {}", failure.message);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_expression_that_fails_or_has_no_json_form_is_not_tried_again() {
+async fn an_expression_error_is_not_retryable() {
     for (expression, expected) in
         [("1 / 0", "ivision by zero"), ("missing", "missing"), ("b'x'", "base64.encode"), ("1.0 / 0.0", "JSON")]
     {
         let payload = json!({"expression": expression}).to_string();
-        let failure = Attempt::start(&builtin_named("expression"), payload).failure().await;
+        let failure = Attempt::start(&builtin("expression"), payload).failure().await;
         assert_eq!((failure.reason, failure.retryable), (FailureReason::HandlerError, false), "{failure:?}");
         assert!(failure.message.contains(expected), "{expression}: {}", failure.message);
     }
@@ -312,9 +317,9 @@ async fn an_expression_that_fails_or_has_no_json_form_is_not_tried_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expression_can_be_stopped() {
-    let stop = Arc::<Stop>::default();
-    stop.tell(StopCause::Cancel, Duration::ZERO);
+    let stop = Arc::<StopSignal>::default();
+    stop.request(StopCause::Cancel, Duration::ZERO);
     let payload = json!({"expression": "l.all(a, l.all(b, true))", "variables": {"l": vec![1; 9_000]}}).to_string();
-    let ended = Attempt::start_with(&builtin_named("expression"), payload, &[], stop).ended().await;
-    assert!(matches!(ended, Ended::Stopped(StopMethod::Token)), "{ended:?}");
+    let outcome = Attempt::start_with(&builtin("expression"), payload, &[], stop).outcome().await;
+    assert!(matches!(outcome, Outcome::Stopped(StopMethod::Token)), "{outcome:?}");
 }

@@ -1,4 +1,4 @@
-//! What an attempt writes: head and tail are kept, and can be read while it runs.
+//! The output of an attempt: head and tail of each stream are kept, and can be read while it runs.
 
 use std::collections::VecDeque;
 
@@ -9,26 +9,23 @@ use tokio::sync::Notify;
 use crate::model::limits::OUTPUT_KEPT_BYTES;
 use crate::model::{Captured, Output, OutputStream};
 
-/// Bounded memory of both streams of one running attempt.
-///
-/// Costs no allocation until something is written.
+/// Stdout and stderr of one attempt, bounded in memory. Allocates only when something is written.
 #[derive(Debug, Default)]
 pub struct OutputBuffer {
     streams: Mutex<Streams>,
     changed: Notify,
 }
 
-/// What [`OutputBuffer::read`] found.
+/// Result of [`OutputBuffer::read`].
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Chunk {
-    /// The bytes from `offset` on, as far as they were kept; empty when nothing is there yet.
+    /// The kept bytes from `offset` on; empty if there are none yet.
     pub data: Vec<u8>,
-    /// Offset of the first byte of `data`; later than asked for when bytes in between were not kept.
+    /// Offset of the first byte of `data`. Larger than requested if the bytes in between were not kept.
     pub offset: u64,
 }
 
 impl OutputBuffer {
-    /// Adds what the attempt wrote.
     pub fn write(&self, stream: OutputStream, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
@@ -37,25 +34,24 @@ impl OutputBuffer {
         self.changed.notify_waiters();
     }
 
-    /// Bytes of one stream from `offset` on.
-    ///
-    /// Where bytes were not kept, an answer ends with the head, and the next one begins with the tail.
+    /// Reads one stream from `offset` on. If bytes between head and tail were not kept, a read ends with
+    /// the head and the next one begins with the tail.
     pub fn read(&self, stream: OutputStream, offset: u64) -> Chunk {
         self.streams.lock().get(stream).read(offset)
     }
 
-    /// Bytes written to both streams so far, kept or not.
+    /// The number of bytes written to both streams, kept or not.
     pub fn total(&self) -> u64 {
         self.streams.lock().total()
     }
 
-    /// Waits until something was written after `seen` bytes in all, or the attempt has ended.
-    /// Answers false when it has ended and nothing more will come.
+    /// Waits until more than `seen` bytes have been written in total, or the buffer is closed. Returns
+    /// false if it is closed and there are no further bytes.
     pub async fn changed(&self, seen: u64) -> bool {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
-            // Listening begins before the look, so that a write in between is not missed.
+            // Enabled before the check, so that a write in between is not missed.
             changed.as_mut().enable();
             {
                 let streams = self.streams.lock();
@@ -70,19 +66,19 @@ impl OutputBuffer {
         }
     }
 
-    /// The attempt has ended; readers get what is left.
+    /// Ends the output; readers can still read the kept bytes.
     pub fn close(&self) {
         self.streams.lock().closed = true;
         self.changed.notify_waiters();
     }
 
-    /// What is kept, for the record; `None` when nothing was written.
+    /// The kept bytes of both streams; `None` if nothing was written.
     pub fn captured(&self) -> Option<Output> {
         let streams = self.streams.lock();
         (streams.total() > 0).then(|| Output { stdout: streams.stdout.captured(), stderr: streams.stderr.captured() })
     }
 
-    /// The last bytes of one stream as text, at most `bytes_max` of them; for messages.
+    /// The last `bytes_max` bytes of one stream as text, for messages.
     pub fn last_text(&self, stream: OutputStream, bytes_max: usize) -> String {
         let bytes = self.streams.lock().get(stream).last(bytes_max);
         String::from_utf8_lossy(&bytes).into_owned()
@@ -91,20 +87,20 @@ impl OutputBuffer {
 
 #[derive(Debug, Default)]
 struct Streams {
-    stdout: Kept,
-    stderr: Kept,
+    stdout: StreamBuffer,
+    stderr: StreamBuffer,
     closed: bool,
 }
 
 impl Streams {
-    fn get(&self, stream: OutputStream) -> &Kept {
+    fn get(&self, stream: OutputStream) -> &StreamBuffer {
         match stream {
             OutputStream::Stdout => &self.stdout,
             OutputStream::Stderr => &self.stderr,
         }
     }
 
-    fn get_mut(&mut self, stream: OutputStream) -> &mut Kept {
+    fn get_mut(&mut self, stream: OutputStream) -> &mut StreamBuffer {
         match stream {
             OutputStream::Stdout => &mut self.stdout,
             OutputStream::Stderr => &mut self.stderr,
@@ -116,15 +112,15 @@ impl Streams {
     }
 }
 
-/// One stream: the head fills first, then the tail moves along.
+/// One stream: the head is filled first, then the tail keeps the most recent bytes.
 #[derive(Debug, Default)]
-struct Kept {
+struct StreamBuffer {
     head: Vec<u8>,
     tail: VecDeque<u8>,
     total: u64,
 }
 
-impl Kept {
+impl StreamBuffer {
     fn push(&mut self, bytes: &[u8]) {
         self.total += bytes.len() as u64;
         let (head, rest) = bytes.split_at(bytes.len().min(OUTPUT_KEPT_BYTES - self.head.len()));
@@ -140,7 +136,7 @@ impl Kept {
         let tail_start = self.total - self.tail.len() as u64;
         let mut data = Vec::new();
         if offset < head_end {
-            data.extend_from_slice(&self.head[clamped(offset)..]);
+            data.extend_from_slice(&self.head[index(offset)..]);
             if tail_start == head_end {
                 self.copy_tail(0, &mut data);
             }
@@ -148,7 +144,7 @@ impl Kept {
         }
         let offset = offset.max(tail_start);
         if offset < self.total {
-            self.copy_tail(clamped(offset - tail_start), &mut data);
+            self.copy_tail(index(offset - tail_start), &mut data);
         }
         Chunk { data, offset }
     }
@@ -164,7 +160,7 @@ impl Kept {
     fn last(&self, bytes_max: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         let from_tail = bytes_max.min(self.tail.len());
-        // Head and tail only make one text when nothing is missing between them.
+        // Head and tail are contiguous only if nothing is missing between them.
         if self.total == (self.head.len() + self.tail.len()) as u64 {
             let from_head = (bytes_max - from_tail).min(self.head.len());
             bytes.extend_from_slice(&self.head[self.head.len() - from_head..]);
@@ -180,8 +176,8 @@ impl Kept {
     }
 }
 
-/// An offset that is known to lie within what is kept.
-fn clamped(offset: u64) -> usize {
+/// Converts an offset that lies within the kept bytes.
+fn index(offset: u64) -> usize {
     usize::try_from(offset).unwrap_or(usize::MAX)
 }
 
@@ -195,7 +191,7 @@ mod tests {
     use OutputStream::{Stderr, Stdout};
 
     #[test]
-    fn nothing_written_is_nothing_captured() {
+    fn an_unused_buffer_captures_nothing() {
         let output = OutputBuffer::default();
         output.write(Stdout, b"");
         assert_eq!(output.captured(), None);
@@ -203,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_comes_late_skips_from_the_head_to_the_tail() {
+    fn a_late_reader_skips_from_the_head_to_the_tail() {
         let output = OutputBuffer::default();
         let written: Vec<u8> = (0..300_000_u32).map(|n| u8::try_from(n % 251).unwrap()).collect();
         for part in written.chunks(7_000) {
@@ -220,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_text_crosses_from_head_to_tail() {
+    fn last_text_spans_head_and_tail() {
         let output = OutputBuffer::default();
         output.write(Stderr, &vec![b'a'; OUTPUT_KEPT_BYTES]);
         output.write(Stderr, b"bc");
@@ -229,9 +225,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_follower_is_woken_by_a_write_and_by_the_end() {
+    async fn a_reader_is_woken_by_a_write_and_by_close() {
         let output = Arc::new(OutputBuffer::default());
-        let follower = tokio::spawn({
+        let reader = tokio::spawn({
             let output = Arc::clone(&output);
             async move { (output.changed(0).await, output.changed(3).await) }
         });
@@ -239,12 +235,12 @@ mod tests {
         output.write(Stderr, b"one");
         tokio::task::yield_now().await;
         output.close();
-        assert_eq!(follower.await.unwrap(), (true, false));
+        assert_eq!(reader.await.unwrap(), (true, false));
     }
 
     proptest! {
         #[test]
-        fn following_a_stream_that_fits_gives_every_byte_once(parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..9_000), 0..12)) {
+        fn reading_a_stream_that_fits_returns_every_byte_once(parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..9_000), 0..12)) {
             let output = OutputBuffer::default();
             let (mut read, mut all) = (Vec::new(), Vec::new());
             for part in parts {

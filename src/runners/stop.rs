@@ -1,4 +1,4 @@
-//! One way to end an attempt, for every runner: a cause, a deadline, and a wake-up.
+//! The signal that asks an attempt to stop: a cause, a grace period, and the deadline of the attempt.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -7,46 +7,45 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Why an attempt has to end.
+/// Why an attempt has to stop. A later variant is stronger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum StopCause {
-    /// Its deadline has passed.
+    /// The deadline of the attempt has passed.
     Timeout = 1,
-    /// The server shuts down; the attempt is not spent.
+    /// The server is shutting down. The attempt does not count against the retry limit.
     Drain = 2,
-    /// A caller cancelled it: ask, and force after the grace.
+    /// A caller cancelled the task: the handler is asked to stop, and killed after the grace period.
     Cancel = 3,
-    /// A caller wants it gone at once.
+    /// A caller cancelled the task by force: the handler is killed at once.
     Force = 4,
 }
 
-/// Told once by whoever wants an attempt to end, watched by the runner.
 #[derive(Debug, Default)]
-pub struct Stop {
+pub struct StopSignal {
     cause: AtomicU8,
     grace: OnceLock<Duration>,
     deadline: OnceLock<Instant>,
-    told: Notify,
+    requested: Notify,
 }
 
-impl Stop {
-    /// Arms the time-out; called once, when the attempt begins.
-    pub fn arm(&self, timeout: Duration) {
+impl StopSignal {
+    /// Sets the deadline to `timeout` from now. Only the first call has an effect.
+    pub fn start_timeout(&self, timeout: Duration) {
         let _ = self.deadline.set(Instant::now() + timeout);
     }
 
-    /// Tells the runner to end. A stronger cause replaces a weaker one; `grace` is the first caller's.
-    pub fn tell(&self, cause: StopCause, grace: Duration) {
+    /// Requests a stop. A stronger cause replaces a weaker one; the grace of the first request is kept.
+    pub fn request(&self, cause: StopCause, grace: Duration) {
         let _ = self.grace.set(grace);
         self.cause.fetch_max(cause as u8, Ordering::AcqRel);
-        self.told.notify_waiters();
+        self.requested.notify_waiters();
     }
 
-    /// The cause, once there is one. Also looks at the deadline, so a loop that calls this every
-    /// millisecond or so obeys its time-out.
+    /// The cause, if a stop was requested or the deadline has passed. A loop that calls this about every
+    /// millisecond obeys its timeout.
     pub fn cause(&self) -> Option<StopCause> {
-        if let Some(cause) = self.told_cause() {
+        if let Some(cause) = self.requested_cause() {
             return Some(cause);
         }
         let deadline = self.deadline.get()?;
@@ -54,11 +53,11 @@ impl Stop {
             return None;
         }
         self.cause.fetch_max(StopCause::Timeout as u8, Ordering::AcqRel);
-        self.told_cause()
+        self.requested_cause()
     }
 
-    /// The cause without a look at the clock: one atomic load, for tight loops.
-    pub fn told_cause(&self) -> Option<StopCause> {
+    /// The cause, without checking the deadline: one atomic load, for tight loops.
+    pub fn requested_cause(&self) -> Option<StopCause> {
         match self.cause.load(Ordering::Acquire) {
             1 => Some(StopCause::Timeout),
             2 => Some(StopCause::Drain),
@@ -68,27 +67,26 @@ impl Stop {
         }
     }
 
-    /// Time between asking and forcing, once told.
+    /// The time between asking the handler to stop and killing it; `None` before the first request.
     pub fn grace(&self) -> Option<Duration> {
         self.grace.get().copied()
     }
 
-    /// Waits until there is a cause at least as strong as `at_least`; a time-out counts as soon as
-    /// the deadline passes.
+    /// Waits for a cause at least as strong as `at_least`. A passed deadline counts as [`StopCause::Timeout`].
     pub async fn wait(&self, at_least: StopCause) -> StopCause {
         loop {
-            let told = self.told.notified();
-            tokio::pin!(told);
-            told.as_mut().enable();
+            let requested = self.requested.notified();
+            tokio::pin!(requested);
+            requested.as_mut().enable();
             if let Some(cause) = self.cause().filter(|cause| *cause >= at_least) {
                 return cause;
             }
             match self.deadline.get().copied().filter(|deadline| *deadline > Instant::now()) {
                 Some(deadline) => tokio::select! {
-                    () = told => {}
+                    () = requested => {}
                     () = tokio::time::sleep_until(deadline) => {}
                 },
-                None => told.await,
+                None => requested.await,
             }
         }
     }
@@ -99,20 +97,20 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_deadline_is_a_cause_of_its_own() {
-        let stop = Stop::default();
-        stop.arm(Duration::from_secs(5));
+    async fn a_passed_deadline_is_a_timeout() {
+        let stop = StopSignal::default();
+        stop.start_timeout(Duration::from_secs(5));
         assert_eq!(stop.cause(), None);
         assert_eq!(stop.wait(StopCause::Timeout).await, StopCause::Timeout);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stronger_cause_replaces_a_weaker_one_and_never_the_reverse() {
-        let stop = Stop::default();
-        stop.tell(StopCause::Cancel, Duration::from_secs(1));
-        stop.tell(StopCause::Drain, Duration::ZERO);
+    async fn a_stronger_cause_replaces_a_weaker_one() {
+        let stop = StopSignal::default();
+        stop.request(StopCause::Cancel, Duration::from_secs(1));
+        stop.request(StopCause::Drain, Duration::ZERO);
         assert_eq!(stop.wait(StopCause::Timeout).await, StopCause::Cancel);
-        stop.tell(StopCause::Force, Duration::ZERO);
+        stop.request(StopCause::Force, Duration::ZERO);
         assert_eq!(stop.wait(StopCause::Force).await, StopCause::Force);
         assert_eq!(stop.grace(), Some(Duration::from_secs(1)));
     }

@@ -17,7 +17,7 @@ use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{Catalog, Clock, PoolSpec, Revision, TaskId, Timestamp};
-use crate::pool::{Attempt, Pool, Report, Surroundings};
+use crate::pool::{Attempt, Pool, Report, WorkerContext};
 use crate::runners::{Registry, StopCause};
 use crate::store::{Commit, KeptPool, PoolBounds, Recovery, Store, StoreError};
 use crate::telemetry::Telemetry;
@@ -100,8 +100,8 @@ impl Service {
         let shared = Arc::new(share(&options, sender, store, clock, durable));
         let trouble = shared.store.projection.trouble();
         options.telemetry.vitals.ask_projection(move || trouble.borrow().is_some());
-        let around = surroundings(&shared, registry, &options.telemetry, runtime);
-        let start = |spec| Pool::start(spec, around.clone()).map(Some);
+        let context = worker_context(&shared, registry, &options.telemetry, runtime);
+        let start = |spec| Pool::start(spec, context.clone()).map(Some);
         let pools = options.core.pools.iter().map(start).collect::<io::Result<_>>()?;
         Ok(Self {
             core,
@@ -222,12 +222,12 @@ impl Service {
     fn report(&mut self, report: Report, out: &mut Output) {
         match report {
             Report::Started { ticket, worker, at } => self.core.started(ticket, at, worker, out),
-            Report::Finished { ticket, at, ended, cause, usage, output } => {
-                self.core.finished(Finished { ticket, at, ended, cause, usage, output }, out);
+            Report::Finished { ticket, at, outcome, cause, usage, output } => {
+                self.core.finished(Finished { ticket, at, outcome, cause, usage, output }, out);
                 if let Some(place) = self.attempts.get_mut(ticket.index as usize)
                     && let Some(attempt) = place.take_if(|attempt| attempt.ticket() == ticket)
                 {
-                    attempt.settle(out.events.last().filter(|event| event.task == attempt.spec().id));
+                    attempt.record_end(out.events.last().filter(|event| event.task == attempt.spec().id));
                 }
             }
         }
@@ -283,15 +283,15 @@ fn share(
 }
 
 /// What the pools lean on.
-fn surroundings(
+fn worker_context(
     shared: &Arc<Shared>,
     registry: Arc<Registry>,
     telemetry: &Telemetry,
     runtime: &runtime::Handle,
-) -> Surroundings {
+) -> WorkerContext {
     let reports = shared.inbox.clone();
     let payloads = Handle { shared: shared.clone() };
-    Surroundings {
+    WorkerContext {
         registry,
         clock: shared.clock.clone(),
         // A service that has gone wants no reports.

@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![expect(clippy::unnecessary_wraps, reason = "optional fields of requests")]
 
-mod abuse;
 mod backup;
 mod cli;
 mod collector;
@@ -18,6 +17,7 @@ mod keda;
 mod lifecycle;
 mod log;
 mod metrics;
+mod misbehaving_handlers;
 mod observed;
 mod pools;
 mod propagation;

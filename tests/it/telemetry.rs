@@ -441,7 +441,7 @@ async fn what_is_secret_is_in_no_log_and_no_span() {
     assert_eq!(invalid.state(), TaskState::Failed);
     stop(&mut server);
     let log = server.log();
-    assert!(log.contains("the task failed") && log.contains("TRACE"), "{log}");
+    assert!(log.contains("task failed") && log.contains("TRACE"), "{log}");
     let line = log.lines().find(|line| line.contains("planted-in")).unwrap_or_default();
     assert_eq!(line, "");
     let exported = collector.read(|told| format!("{:?}{:?}", told.spans, told.logs));

@@ -4,9 +4,9 @@
 
 mod clock;
 mod disk;
-mod edge;
 mod handlers;
 mod limits;
+mod network;
 mod otlp;
 mod report;
 
@@ -44,7 +44,7 @@ pub async fn run(options: Options, json: bool, say: fn(&str)) -> ExitCode {
             report.add(configuration(&config));
             report.extend(handlers::examine(&config.handlers));
             let disk = disk::examine(&config.store);
-            report.extend(edge::examine(&config, scrapes, disk.in_use));
+            report.extend(network::examine(&config, scrapes, disk.in_use));
             report.extend(disk.findings);
             report.extend(limits::examine(&config));
             report.extend(clock::examine(&SystemClock, disk.newest).await);

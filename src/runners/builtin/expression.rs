@@ -1,8 +1,7 @@
-//! `expression`: evaluates an expression of the Common Expression Language over variables.
+//! `expression`: evaluates an expression of the Common Expression Language (CEL) over variables.
 //!
-//! The language has no loops but macros over lists, and the crate has no budget of its own;
-//! `meter` gives it one, so that an expression is bounded in time and memory and can
-//! be stopped.
+//! CEL has no loops except macros over lists, and the `cel` crate has no limit on steps. `step_budget` adds
+//! one, so that an evaluation is bounded in time and memory and can be stopped.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,38 +12,36 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use super::meter::{self, Meter, Verdict};
-use super::{Halt, compute_now, invalid, parse};
+use super::payload::{invalid, parse};
+use super::step_budget::{self, StepBudget, Verdict};
+use super::work::{WorkError, run_blocking};
 use crate::model::{Failure, FailureReason};
-use crate::runners::{BoxFuture, Outcome, Run, Runner};
-
-pub(super) const DESCRIPTION: &str = "Evaluates an expression of the Common Expression Language (CEL).";
-pub(super) const PAYLOAD: &str = r#"{"expression": "...", "variables": {...}}; at most 4096 bytes of expression, 10,000 elements in variables, 1,000,000 steps. Result: the value as JSON."#;
+use crate::runners::{BoxFuture, Run, RunReport, Runner};
 
 /// Bytes of one expression.
-pub const SOURCE_BYTES_MAX: usize = 4_096;
+const SOURCE_BYTES_MAX: usize = 4_096;
 /// Values in all variables together, nested ones included.
-pub const ELEMENTS_MAX: usize = 10_000;
-/// Depth of a variable's lists and objects.
+const ELEMENTS_MAX: usize = 10_000;
+/// Nesting depth of a variable's lists and objects.
 const DEPTH_MAX: usize = 32;
-/// Characters of an evaluation error that are shown.
+/// Characters of an error of the `cel` crate that a failure contains.
 const MESSAGE_CHARS_MAX: usize = 512;
-/// Characters that can deepen an expression, up to which any stack will do.
-const DEEPENING_MAX: usize = 64;
-/// Depth of an expression up to which it is evaluated on its worker's stack.
+/// Up to so many characters that can add a nesting level, an expression is parsed on the worker's stack.
+const NESTING_CHARS_MAX: usize = 64;
+/// Depth up to which an expression is evaluated on the worker's stack.
 const SHALLOW_DEPTH_MAX: usize = 10;
-/// Stack for the deepest expression of [`SOURCE_BYTES_MAX`]; only what is used takes memory.
+/// Stack for the deepest expression of [`SOURCE_BYTES_MAX`]; only touched pages take memory.
 const STACK_BYTES: usize = 128 << 20;
-/// Expressions kept compiled; the cache starts anew when it is full.
+/// Compiled expressions in the cache; it is cleared when it is full.
 const COMPILED_MAX: usize = 256;
 
-/// The runner of `expression`: the environment is built once, and expressions stay compiled.
+/// Builds the CEL environment once and caches compiled expressions.
 pub struct Expression {
     env: Arc<Env>,
     compiled: Arc<Mutex<HashMap<Box<str>, Arc<Compiled>>>>,
 }
 
-/// An expression that charges for its steps.
+/// An expression with calls that charge its steps to the budget.
 struct Compiled {
     expression: IdedExpr,
     depth: usize,
@@ -53,8 +50,8 @@ struct Compiled {
 impl Default for Expression {
     fn default() -> Self {
         let mut env = Env::stdlib();
-        env.add_extension(cel::extensions::encoders).expect("the standard library has no base64");
-        meter::declare(&mut env);
+        env.add_extension(cel::extensions::encoders).expect("the standard library does not declare base64");
+        step_budget::declare(&mut env);
         Self { env: Arc::new(env), compiled: Arc::default() }
     }
 }
@@ -68,14 +65,14 @@ struct Request {
 }
 
 impl Runner for Expression {
-    fn run(&self, run: Run) -> BoxFuture<Outcome> {
+    fn run(&self, run: Run) -> BoxFuture<RunReport> {
         let this = Self { env: Arc::clone(&self.env), compiled: Arc::clone(&self.compiled) };
-        compute_now(run, move |run| this.evaluate(run))
+        run_blocking(run, move |run| this.evaluate(run))
     }
 }
 
 impl Expression {
-    fn evaluate(&self, run: &Run) -> Result<String, Halt> {
+    fn evaluate(&self, run: &Run) -> Result<String, WorkError> {
         let Request { expression, variables } = parse(&run.payload)?;
         let compiled = self.compiled(&expression)?;
         let mut context = Context::with_env(Arc::clone(&self.env));
@@ -86,20 +83,20 @@ impl Expression {
             context.add_variable_from_value(name, value);
         }
         let (result, verdict) = on_stack(compiled.depth > SHALLOW_DEPTH_MAX, || {
-            let meter = Meter::start(Arc::clone(&run.stop));
+            let budget = StepBudget::start(Arc::clone(&run.stop));
             let result = Value::resolve(&compiled.expression, &context);
-            (result, meter.finish())
+            (result, budget.finish())
         })?;
         match verdict {
-            Verdict::Fine => {}
-            Verdict::Stopped => return Err(Halt::Stopped),
+            Verdict::WithinBudget => {}
+            Verdict::Stopped => return Err(WorkError::Stopped),
             Verdict::TooManySteps => {
-                let limit = meter::STEPS_MAX;
+                let limit = step_budget::STEPS_MAX;
                 return Err(invalid(format!("payload: `expression` takes more than {limit} steps")).into());
             }
         }
         let value = result.map_err(|error| handler_error(&error.to_string()))?;
-        let json = to_json(&value).map_err(|what| handler_error(&format!("the result has {what}")))?;
+        let json = to_json(&value).map_err(|part| handler_error(&format!("result contains {part}")))?;
         Ok(json.to_string())
     }
 
@@ -124,24 +121,24 @@ impl Expression {
     }
 }
 
-/// Parses and meters an expression. One that may be nested deeply is parsed on a deep stack: the parser
-/// recurses, and its own limit does not count chains such as `1 + 1 + 1 + …`.
+/// Parses an expression and instruments it. One that may be nested deeply is parsed on a large stack: the
+/// parser recurses, and its own limit does not count chains such as `1 + 1 + 1 + …`.
 fn compile(env: &Env, source: &str) -> Result<Compiled, Failure> {
-    let deepening = source.bytes().filter(|byte| !byte.is_ascii_alphanumeric() && !matches!(byte, b' ' | b',' | b'_'));
-    let deep = deepening.count() > DEEPENING_MAX;
-    on_stack(deep, || {
+    let nesting = source.bytes().filter(|byte| !byte.is_ascii_alphanumeric() && !matches!(byte, b' ' | b',' | b'_'));
+    let large_stack = nesting.count() > NESTING_CHARS_MAX;
+    on_stack(large_stack, || {
         let program =
-            env.compile(source).map_err(|error| invalid(shortened(&format!("payload: `expression`: {error}"))))?;
+            env.compile(source).map_err(|error| invalid(truncate(&format!("payload: `expression`: {error}"))))?;
         let mut expression = program.expression().clone();
-        let depth = meter::instrument(&mut expression)
+        let depth = step_budget::instrument(&mut expression)
             .map_err(|limit| invalid(format!("payload: `expression` is nested deeper than {limit} levels")))?;
         Ok(Compiled { expression, depth })
     })?
 }
 
-/// Calls `work` here, or on a thread with a deep stack.
-fn on_stack<T: Send>(deep: bool, work: impl FnOnce() -> T + Send) -> Result<T, Failure> {
-    if !deep {
+/// Calls `work` on this thread, or on a thread with a large stack.
+fn on_stack<T: Send>(large: bool, work: impl FnOnce() -> T + Send) -> Result<T, Failure> {
+    if !large {
         return Ok(work());
     }
     std::thread::scope(|scope| {
@@ -154,14 +151,14 @@ fn on_stack<T: Send>(deep: bool, work: impl FnOnce() -> T + Send) -> Result<T, F
 }
 
 fn check_name(name: &str) -> Result<(), Failure> {
-    let starts_well = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-    if starts_well && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+    let starts_with_letter = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    if starts_with_letter && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
         return Ok(());
     }
-    Err(invalid(format!("payload: `variables` has the name {name:?}, which is not an identifier")))
+    Err(invalid(format!("payload: `variables` has the name {name:?}, must be an identifier")))
 }
 
-/// JSON to CEL. Whole numbers become `int`, so that they mix with the literals of an expression.
+/// Converts JSON to CEL. Integers become `int`, so that they can be combined with integer literals.
 fn to_cel(name: &str, json: Json, depth: usize, elements: &mut usize) -> Result<Value, Failure> {
     *elements += 1;
     if *elements > ELEMENTS_MAX {
@@ -190,7 +187,7 @@ fn to_cel(name: &str, json: Json, depth: usize, elements: &mut usize) -> Result<
     })
 }
 
-/// CEL to JSON, or what in it JSON cannot say.
+/// Converts CEL to JSON. The error describes the part that JSON cannot represent.
 fn to_json(value: &Value) -> Result<Json, String> {
     Ok(match value {
         Value::Null => Json::Null,
@@ -199,7 +196,7 @@ fn to_json(value: &Value) -> Result<Json, String> {
         Value::UInt(uint) => Json::from(*uint),
         Value::Float(float) => match serde_json::Number::from_f64(*float) {
             Some(number) => Json::Number(number),
-            None => return Err(format!("the number {float}, which JSON cannot say")),
+            None => return Err(format!("the number {float}, which JSON cannot represent")),
         },
         Value::String(text) => Json::from(text.as_str()),
         Value::List(list) => Json::Array(list.iter().map(to_json).collect::<Result<_, _>>()?),
@@ -208,20 +205,20 @@ fn to_json(value: &Value) -> Result<Json, String> {
             Json::Object(entries.collect::<Result<_, String>>()?)
         }
         Value::Timestamp(time) => Json::from(time.to_rfc3339()),
-        Value::Duration(span) => Json::from(format!("{}s", span.as_seconds_f64())),
-        Value::Bytes(_) => return Err("bytes, which JSON cannot say; use base64.encode".to_owned()),
-        other => return Err(format!("a {}, which JSON cannot say", other.type_of())),
+        Value::Duration(duration) => Json::from(format!("{}s", duration.as_seconds_f64())),
+        Value::Bytes(_) => return Err("bytes, which JSON cannot represent; use base64.encode".to_owned()),
+        other => return Err(format!("a {}, which JSON cannot represent", other.type_of())),
     })
 }
 
-/// The same expression over the same variables fails the same way: no retry.
+/// Not retryable: the same expression over the same variables would fail again.
 fn handler_error(message: &str) -> Failure {
-    let mut failure = Failure::new(FailureReason::HandlerError, shortened(message));
+    let mut failure = Failure::new(FailureReason::HandlerError, truncate(message));
     failure.retryable = false;
     failure
 }
 
-fn shortened(message: &str) -> String {
+fn truncate(message: &str) -> String {
     match message.char_indices().nth(MESSAGE_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &message[..end]),
         None => message.to_owned(),

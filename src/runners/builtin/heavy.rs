@@ -1,26 +1,20 @@
-//! `heavy`: takes memory and walks through it, for trials of limits and of busy machines.
+//! `heavy`: allocates memory and mixes it repeatedly, to test limits and loaded machines.
 
 use serde::Deserialize;
 
-use super::{Halt, Pace, compute_now, in_range, parse};
+use super::payload::{in_range, parse};
+use super::work::{Progress, WorkError, run_blocking};
 use crate::model::{Failure, FailureReason};
-use crate::runners::{BoxFuture, Outcome, Run, Runner};
+use crate::runners::{BoxFuture, Run, RunReport, Runner};
 
-pub(super) const DESCRIPTION: &str = "Fills memory and mixes it, round by round, on one core.";
-pub(super) const PAYLOAD: &str =
-    r#"{"megabytes": 1 to 1024, "rounds": 1 to 100000}. Result: {"megabytes", "rounds", "checksum"}."#;
+const MEGABYTES_MAX: u64 = 1_024;
+const ROUNDS_MAX: u64 = 100_000;
 
-/// Most memory in MiB.
-pub const MEGABYTES_MAX: u64 = 1_024;
-/// Most rounds.
-pub const ROUNDS_MAX: u64 = 100_000;
-
-/// Words of one MiB.
+/// 64-bit words per MiB.
 const WORDS_PER_MEGABYTE: u64 = (1 << 20) / 8;
-/// Words between two looks at the stop: 64 KiB.
-const PIECE: usize = 8_192;
+/// Words between two checks for a stop: 64 KiB.
+const CHUNK: usize = 8_192;
 
-/// The runner of `heavy`.
 #[derive(Clone, Copy, Debug)]
 pub struct Heavy;
 
@@ -37,43 +31,43 @@ fn one() -> u64 {
 }
 
 impl Runner for Heavy {
-    fn run(&self, run: Run) -> BoxFuture<Outcome> {
-        compute_now(run, |run| {
+    fn run(&self, run: Run) -> BoxFuture<RunReport> {
+        run_blocking(run, |run| {
             let Request { megabytes, rounds } = parse(&run.payload)?;
             in_range("megabytes", megabytes, 1, MEGABYTES_MAX)?;
             in_range("rounds", rounds, 1, ROUNDS_MAX)?;
-            let checksum = walk(run, megabytes, rounds)?;
+            let checksum = fill_and_mix(run, megabytes, rounds)?;
             Ok(format!(r#"{{"megabytes":{megabytes},"rounds":{rounds},"checksum":"{checksum:016x}"}}"#))
         })
     }
 }
 
-/// Fills the memory, then mixes each word with what came before it; each word hangs on all others.
-fn walk(run: &Run, megabytes: u64, rounds: u64) -> Result<u64, Halt> {
+/// Fills the memory, then mixes each word with the checksum of all words before it. Returns the checksum.
+fn fill_and_mix(run: &Run, megabytes: u64, rounds: u64) -> Result<u64, WorkError> {
     let words = usize::try_from(megabytes * WORDS_PER_MEGABYTE).unwrap_or(usize::MAX);
-    let pieces = words.div_ceil(PIECE) as u64;
-    let all = pieces * (rounds + 1);
+    let chunks = words.div_ceil(CHUNK) as u64;
+    let total = chunks * (rounds + 1);
     let mut memory: Vec<u64> = Vec::new();
     memory
         .try_reserve_exact(words)
-        .map_err(|_| Failure::new(FailureReason::OutOfMemory, format!("the machine has no {megabytes} MiB to give")))?;
-    let mut pace = Pace::new(run);
+        .map_err(|_| Failure::new(FailureReason::OutOfMemory, format!("failed to allocate {megabytes} MiB")))?;
+    let mut progress = Progress::new(run);
     let mut done = 0;
     let mut checksum = 0;
     while memory.len() < words {
-        let end = words.min(memory.len() + PIECE);
-        memory.extend((memory.len()..end).map(|place| mix(place as u64)));
+        let end = words.min(memory.len() + CHUNK);
+        memory.extend((memory.len()..end).map(|index| mix(index as u64)));
         done += 1;
-        pace.step(done, all)?;
+        progress.step(done, total)?;
     }
     for round in 0..rounds {
-        for piece in memory.chunks_mut(PIECE) {
-            for word in piece {
+        for chunk in memory.chunks_mut(CHUNK) {
+            for word in chunk {
                 checksum = mix(*word ^ checksum ^ round);
                 *word = checksum;
             }
             done += 1;
-            pace.step(done, all)?;
+            progress.step(done, total)?;
         }
     }
     Ok(checksum)

@@ -1,33 +1,29 @@
-//! `io`: waits without using a thread, as work that talks to somebody else does.
+//! `io`: waits without using a thread, like work that waits for a network or a disk.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Halt, in_range, parse, wait_for};
+use super::payload::{in_range, parse};
+use super::work::{WorkError, run_async};
 use crate::model::Failure;
-use crate::runners::{BoxFuture, Outcome, Run, Runner, StopCause};
+use crate::runners::{BoxFuture, Run, RunReport, Runner, StopCause};
 
-pub(super) const DESCRIPTION: &str = "Waits for a number of seconds without using a thread.";
-pub(super) const PAYLOAD: &str =
-    r#"Seconds as a number, or {"seconds": number}; 0 to 86400. Result: {"waited_seconds"}."#;
+/// Longest wait: one day.
+const SECONDS_MAX: f64 = 86_400.0;
 
-/// Longest wait in seconds: a day.
-pub const SECONDS_MAX: f64 = 86_400.0;
-
-/// The runner of `io`.
 #[derive(Clone, Copy, Debug)]
 pub struct Io;
 
 impl Runner for Io {
-    fn run(&self, run: Run) -> BoxFuture<Outcome> {
-        wait_for(async move {
+    fn run(&self, run: Run) -> BoxFuture<RunReport> {
+        run_async(async move {
             let seconds = seconds(&run.payload)?;
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_secs_f64(seconds)) => {
                     Ok(format!(r#"{{"waited_seconds":{seconds}}}"#))
                 }
-                _ = run.stop.wait(StopCause::Timeout) => Err(Halt::Stopped),
+                _ = run.stop.wait(StopCause::Timeout) => Err(WorkError::Stopped),
             }
         })
     }

@@ -1,4 +1,4 @@
-//! One attempt of a process handler, from spawn to verdict.
+//! One attempt of a process handler, from spawning the process to the report.
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -11,25 +11,29 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::ChildStdin;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::spawn::{self, Child, Ends};
+use super::child::{Child, Streams, wait_for_exit};
+use super::environment::{ATTEMPT_VARIABLE, INSTANCE_VARIABLE, TASK_VARIABLE};
+use super::handler::ProcessHandler;
+use super::host::Host;
+use super::options::ResultSource;
+use super::supervisor;
 use super::sys::Exit;
-use super::{ATTEMPT_VARIABLE, Host, INSTANCE_VARIABLE, ResultFrom, Settings, TASK_VARIABLE, supervisor};
 use crate::model::limits::RESULT_BYTES_MAX;
 use crate::model::{Failure, FailureReason, OutputStream, Payload, StopMethod};
-use crate::runners::{Ended, Outcome, OutputBuffer, Run, Stop, StopCause};
+use crate::runners::{Outcome, OutputBuffer, Run, RunReport, StopCause, StopSignal};
 
-/// How long the pipes may stay open after the leader has ended, because somebody else holds them.
-const PIPES_WAIT: Duration = Duration::from_millis(200);
+/// How long to read on after the group leader has ended, in case another process holds the pipes.
+const PIPES_TIMEOUT: Duration = Duration::from_millis(200);
 /// The same after the whole group was killed.
-const KILLED_PIPES_WAIT: Duration = Duration::from_millis(50);
-/// How long the killed rest of a group may take to die.
-const GROUP_WAIT: Duration = Duration::from_millis(500);
-/// Bytes of stderr that a failure shows.
+const KILLED_PIPES_TIMEOUT: Duration = Duration::from_millis(50);
+/// How long to wait for the killed processes of a group to disappear.
+const GROUP_TIMEOUT: Duration = Duration::from_millis(500);
+/// Bytes of stderr that a failure contains.
 const DETAIL_BYTES: usize = 2_048;
-/// Bytes of the first read of a pipe, and of later ones when there is much to read.
+/// Buffer sizes of the first read of a pipe, and of later reads once the first buffer was filled.
 const READ_BYTES: (usize, usize) = (4 * 1024, 64 * 1024);
-/// What programs say when an allocation was refused.
-const MEMORY_WORDS: [&str; 6] = [
+/// Messages of common programs and runtimes when an allocation fails.
+const OUT_OF_MEMORY_MESSAGES: [&str; 6] = [
     "memory allocation of",
     "Cannot allocate memory",
     "out of memory",
@@ -38,44 +42,44 @@ const MEMORY_WORDS: [&str; 6] = [
     "MemoryError",
 ];
 
-/// Runs one attempt to its end.
-pub(super) async fn run(settings: Arc<Settings>, run: Run) -> Outcome {
-    if !run.args.is_empty() && !settings.options.accepts_args {
-        let message = format!("args: has {} arguments, but this handler accepts none", run.args.len());
-        return Ended::Failed(Failure::new(FailureReason::InvalidPayload, message)).into();
+pub(super) async fn run(handler: Arc<ProcessHandler>, run: Run) -> RunReport {
+    if !run.args.is_empty() && !handler.options.accepts_args {
+        let message = format!("`args` has {} arguments, but this handler accepts none", run.args.len());
+        return Outcome::Failed(Failure::new(FailureReason::InvalidPayload, message)).into();
     }
-    let scratch = match settings.options.working_directory {
+    let own_directory = match handler.options.working_directory {
         Some(_) => None,
-        None => match settings.host.directory() {
-            Ok(scratch) => Some(scratch),
-            Err(error) => return Ended::Failed(not_started("a working directory", &error)).into(),
+        None => match handler.host.attempt_directory() {
+            Ok(directory) => Some(directory),
+            Err(error) => return Outcome::Failed(start_failure("create a working directory", &error)).into(),
         },
     };
-    let directory = scratch.as_ref().map(|scratch| &*scratch.path).or(settings.options.working_directory.as_deref());
-    let mut command = settings.command(&run, directory.unwrap_or(&settings.host.work));
-    let (child, ends) = match Child::spawn(&mut command) {
+    let directory = own_directory.as_ref().map(|directory| &*directory.path);
+    let directory = directory.or(handler.options.working_directory.as_deref()).unwrap_or(&handler.host.work);
+    let mut command = handler.command(&run, directory);
+    let (child, streams) = match Child::spawn(&mut command) {
         Ok(spawned) => spawned,
         Err(error) => {
-            let program = format!("`{}`", settings.program.display());
-            return Ended::Failed(not_started(&program, &error)).into();
+            let action = format!("start `{}`", handler.program.display());
+            return Outcome::Failed(start_failure(&action, &error)).into();
         }
     };
     drop(command);
-    if let Some(supervisor) = &settings.host.supervisor {
+    if let Some(supervisor) = &handler.host.supervisor {
         supervisor.watch(child.pid());
     }
-    let kept = match settings.options.result {
-        ResultFrom::Stdout(_) => Some(Kept::default()),
-        ResultFrom::Nothing => None,
+    let stdout = match handler.options.result {
+        ResultSource::Stdout(_) => Some(ResultBuffer::default()),
+        ResultSource::None => None,
     };
-    let mut attempt = Attempt { settings: &settings, run: &run, child, kept, method: None };
-    attempt.follow(ends).await;
-    attempt.verdict().await
+    let mut attempt = Attempt { handler: &handler, run: &run, child, stdout, method: None };
+    attempt.drive(streams).await;
+    attempt.report().await
 }
 
-/// A process that could not be started. Another try only helps when the machine was at its limits.
-fn not_started(what: &str, error: &io::Error) -> Failure {
-    let mut failure = Failure::new(FailureReason::HandlerError, format!("failed to start {what}: {error}"));
+/// Retryable only if the machine has run out of something.
+fn start_failure(action: &str, error: &io::Error) -> Failure {
+    let mut failure = Failure::new(FailureReason::HandlerError, format!("failed to {action}: {error}"));
     failure.retryable = matches!(
         error.raw_os_error(),
         Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::ENOSPC | libc::ETXTBSY)
@@ -83,33 +87,33 @@ fn not_started(what: &str, error: &io::Error) -> Failure {
     failure
 }
 
-/// Standard output as far as it can be a result.
+/// Standard output, up to the largest size of a result.
 #[derive(Default)]
-struct Kept {
+struct ResultBuffer {
     data: Vec<u8>,
-    /// All bytes written, kept or not.
+    /// Bytes written, kept or not.
     total: usize,
 }
 
 struct Attempt<'a> {
-    settings: &'a Settings,
+    handler: &'a ProcessHandler,
     run: &'a Run,
     child: Child,
-    kept: Option<Kept>,
-    /// The strongest signal that was sent on behalf of the stop.
+    stdout: Option<ResultBuffer>,
+    /// The strongest signal sent because a stop was requested.
     method: Option<StopMethod>,
 }
 
 impl Attempt<'_> {
-    /// Feeds and reads the process until its leader has ended and the group is killed.
-    async fn follow(&mut self, ends: Ends) {
-        let Self { settings, run, child, kept, method } = self;
-        let Ends { stdin, stdout, stderr, ended } = ends;
+    /// Writes the payload and reads the output until the group leader has ended; then kills the group.
+    async fn drive(&mut self, streams: Streams) {
+        let Self { handler, run, child, stdout: result, method } = self;
+        let Streams { stdin, stdout, stderr, exit } = streams;
         let pipes = async {
             tokio::join!(
-                feed(stdin, &run.payload),
-                drain(stdout, OutputStream::Stdout, &run.output, kept.as_mut()),
-                drain(stderr, OutputStream::Stderr, &run.output, None),
+                write_payload(stdin, &run.payload),
+                read_output(stdout, OutputStream::Stdout, &run.output, result.as_mut()),
+                read_output(stderr, OutputStream::Stderr, &run.output, None),
             );
         };
         tokio::pin!(pipes);
@@ -118,93 +122,93 @@ impl Attempt<'_> {
         loop {
             tokio::select! {
                 biased;
-                () = spawn::ended(&ended) => break,
+                () = wait_for_exit(&exit) => break,
                 () = &mut pipes, if open => open = false,
                 () = next_signal(&run.stop, *method, kill_at) => {
                     let force = method.is_some() || run.stop.cause() == Some(StopCause::Force);
                     child.signal(if force { Signal::KILL } else { Signal::TERM });
                     *method = Some(if force { StopMethod::SignalKill } else { StopMethod::SignalTerm });
-                    kill_at = Some(Instant::now() + run.stop.grace().unwrap_or(settings.options.grace));
+                    kill_at = Some(Instant::now() + run.stop.grace().unwrap_or(handler.options.grace));
                 }
             }
         }
         if open {
-            open = timeout(PIPES_WAIT, &mut pipes).await.is_err();
+            open = timeout(PIPES_TIMEOUT, &mut pipes).await.is_err();
         }
         child.signal(Signal::KILL);
-        if open && timeout(KILLED_PIPES_WAIT, &mut pipes).await.is_err() {
-            // Somebody has left the group and still holds a pipe; only the environment tells who it is.
-            kill_strays(&settings.host, run).await;
+        if open && timeout(KILLED_PIPES_TIMEOUT, &mut pipes).await.is_err() {
+            // A process that has left the group still holds a pipe; it can be found by its environment only.
+            kill_escaped_processes(&handler.host, run).await;
         }
     }
 
-    /// Takes the exit status, waits until the group is empty, and judges.
-    async fn verdict(mut self) -> Outcome {
-        if let Some(supervisor) = &self.settings.host.supervisor {
-            supervisor.forget(self.child.pid());
+    /// Reaps the leader, waits until the group is empty, and decides the outcome.
+    async fn report(mut self) -> RunReport {
+        if let Some(supervisor) = &self.handler.host.supervisor {
+            supervisor.unwatch(self.child.pid());
         }
         let exit = match self.child.reap() {
             Ok(exit) => exit,
-            Err(error) => return Ended::Failed(not_started("waiting for the process", &error)).into(),
+            Err(error) => return Outcome::Failed(start_failure("wait for the process", &error)).into(),
         };
-        let give_up = Instant::now() + GROUP_WAIT;
-        while self.child.group_lives() && Instant::now() < give_up {
+        let deadline = Instant::now() + GROUP_TIMEOUT;
+        while self.child.group_exists() && Instant::now() < deadline {
             sleep(Duration::from_millis(1)).await;
         }
-        let ended = match self.method {
-            Some(method) => Ended::Stopped(method),
-            None => self.judge(&exit),
+        let outcome = match self.method {
+            Some(method) => Outcome::Stopped(method),
+            None => self.outcome(&exit),
         };
-        Outcome { ended, cpu_time: Some(exit.cpu_time), peak_memory_bytes: exit.peak_memory_bytes }
+        RunReport { outcome, cpu_time: Some(exit.cpu_time), peak_memory_bytes: exit.peak_memory_bytes }
     }
 
-    /// What an exit means that nobody here has asked for.
-    fn judge(&mut self, exit: &Exit) -> Ended {
+    /// The outcome of a process that was not stopped.
+    fn outcome(&mut self, exit: &Exit) -> Outcome {
         if exit.status.success() {
             return self.result();
         }
         let detail = self.run.output.last_text(OutputStream::Stderr, DETAIL_BYTES);
-        let (reason, message) = self.reason(exit, &detail);
+        let (reason, message) = self.failure_reason(exit, &detail);
         let mut failure = Failure::new(reason, message);
         failure.exit_code = exit.status.code();
         failure.signal = exit.status.signal();
         failure.detail = detail;
-        Ended::Failed(failure)
+        Outcome::Failed(failure)
     }
 
-    fn result(&mut self) -> Ended {
-        let kept = self.kept.take().unwrap_or_default();
-        if kept.total > RESULT_BYTES_MAX {
-            let message =
-                format!("standard output has {} bytes, a result may have {RESULT_BYTES_MAX} at most", kept.total);
-            return Ended::Failed(Failure::new(FailureReason::ResultTooLarge, message));
+    fn result(&mut self) -> Outcome {
+        let stdout = self.stdout.take().unwrap_or_default();
+        if stdout.total > RESULT_BYTES_MAX {
+            let message = format!("result has {} bytes, at most {RESULT_BYTES_MAX} are allowed", stdout.total);
+            return Outcome::Failed(Failure::new(FailureReason::ResultTooLarge, message));
         }
-        let content_type = match &self.settings.options.result {
-            ResultFrom::Stdout(content_type) => Arc::clone(content_type),
-            ResultFrom::Nothing => Arc::default(),
+        let content_type = match &self.handler.options.result {
+            ResultSource::Stdout(content_type) => Arc::clone(content_type),
+            ResultSource::None => Arc::default(),
         };
-        Ended::Completed(Payload { data: Bytes::from(kept.data), content_type })
+        Outcome::Completed(Payload { data: Bytes::from(stdout.data), content_type })
     }
 
-    fn reason(&self, exit: &Exit, stderr: &str) -> (FailureReason, String) {
-        let limits = &self.settings.options.limits;
+    fn failure_reason(&self, exit: &Exit, stderr: &str) -> (FailureReason, String) {
+        let limits = &self.handler.options.limits;
         if let Some(limit) = limits.memory_bytes
             && ran_out_of_memory(exit, limit, stderr)
         {
-            return (FailureReason::OutOfMemory, format!("the limit of {limit} bytes of memory was reached"));
+            return (FailureReason::OutOfMemory, format!("reached the memory limit of {limit} bytes"));
         }
         let Some(signal) = exit.status.signal() else {
             let code = exit.status.code().unwrap_or(-1);
             return (FailureReason::HandlerError, format!("exited with code {code}"));
         };
-        // SIGXCPU comes at the limit, give or take a tick of the kernel's clock; who ignores it is killed.
-        let spent = |limit| signal == libc::SIGXCPU || (signal == libc::SIGKILL && exit.cpu_time.as_secs() >= limit);
+        // SIGXCPU comes at the limit, plus or minus a tick of the kernel's clock; a process that ignores it is
+        // killed.
+        let used_up = |limit| signal == libc::SIGXCPU || (signal == libc::SIGKILL && exit.cpu_time.as_secs() >= limit);
         let message = match (signal, limits.cpu_seconds, limits.file_bytes) {
-            (_, Some(seconds), _) if spent(seconds) => {
-                format!("the limit of {seconds} s of processor time was reached (signal {signal})")
+            (_, Some(seconds), _) if used_up(seconds) => {
+                format!("reached the CPU time limit of {seconds} s (signal {signal})")
             }
             (libc::SIGXFSZ, _, Some(bytes)) => {
-                format!("the limit of {bytes} bytes per file was reached (signal {signal})")
+                format!("reached the file size limit of {bytes} bytes (signal {signal})")
             }
             _ => format!("killed by signal {signal}"),
         };
@@ -212,8 +216,8 @@ impl Attempt<'_> {
     }
 }
 
-/// Waits for the moment at which the next signal is due: asked first, then forced, then never.
-async fn next_signal(stop: &Stop, sent: Option<StopMethod>, kill_at: Option<Instant>) {
+/// Waits until the next signal is due: SIGTERM, then SIGKILL, then none.
+async fn next_signal(stop: &StopSignal, sent: Option<StopMethod>, kill_at: Option<Instant>) {
     match (sent, kill_at) {
         (None, _) => drop(stop.wait(StopCause::Timeout).await),
         (Some(StopMethod::SignalTerm), Some(kill_at)) => tokio::select! {
@@ -224,31 +228,35 @@ async fn next_signal(stop: &Stop, sent: Option<StopMethod>, kill_at: Option<Inst
     }
 }
 
-/// A limit of address space shows as a refused allocation: programs say so, crash, or both.
+/// A limit of the address space makes allocations fail: programs print a message, crash, or both.
 fn ran_out_of_memory(exit: &Exit, limit: u64, stderr: &str) -> bool {
     let near_limit = exit.peak_memory_bytes.is_some_and(|peak| peak >= limit / 10 * 8);
     let crashed = matches!(exit.status.signal(), Some(libc::SIGKILL | libc::SIGSEGV | libc::SIGABRT | libc::SIGBUS));
-    (crashed && near_limit) || MEMORY_WORDS.iter().any(|words| stderr.contains(words))
+    (crashed && near_limit) || OUT_OF_MEMORY_MESSAGES.iter().any(|message| stderr.contains(message))
 }
 
-/// Writes the payload. A process need not read it to the end.
-async fn feed(stdin: Option<ChildStdin>, payload: &[u8]) {
+/// Ignores errors, because a process need not read its payload.
+async fn write_payload(stdin: Option<ChildStdin>, payload: &[u8]) {
     if let Some(mut stdin) = stdin {
         let _ = stdin.write_all(payload).await;
     }
 }
 
 /// Reads one pipe to its end.
-async fn drain(mut pipe: impl AsyncRead + Unpin, stream: OutputStream, output: &OutputBuffer, kept: Option<&mut Kept>) {
+async fn read_output(
+    mut pipe: impl AsyncRead + Unpin,
+    stream: OutputStream,
+    output: &OutputBuffer,
+    mut result: Option<&mut ResultBuffer>,
+) {
     let (first, later) = READ_BYTES;
     let mut buffer = Vec::with_capacity(first);
-    let mut kept = kept;
     while let Ok(1..) = pipe.read_buf(&mut buffer).await {
         output.write(stream, &buffer);
-        if let Some(kept) = kept.as_deref_mut() {
-            kept.total += buffer.len();
-            let room = RESULT_BYTES_MAX - kept.data.len();
-            kept.data.extend_from_slice(&buffer[..room.min(buffer.len())]);
+        if let Some(result) = result.as_deref_mut() {
+            result.total += buffer.len();
+            let room = RESULT_BYTES_MAX - result.data.len();
+            result.data.extend_from_slice(&buffer[..room.min(buffer.len())]);
         }
         if buffer.len() == buffer.capacity() && buffer.capacity() < later {
             buffer = Vec::with_capacity(later);
@@ -258,12 +266,12 @@ async fn drain(mut pipe: impl AsyncRead + Unpin, stream: OutputStream, output: &
 }
 
 /// Kills the processes of this attempt that have left its group.
-async fn kill_strays(host: &Host, run: &Run) {
+async fn kill_escaped_processes(host: &Host, run: &Run) {
     let marks = [
         format!("{INSTANCE_VARIABLE}={}", host.instance),
         format!("{TASK_VARIABLE}={}", run.task),
         format!("{ATTEMPT_VARIABLE}={}", run.attempt),
     ];
-    // It looks at every process of the machine.
+    // Blocking, because it reads the environment of every process of the machine.
     let _ = tokio::task::spawn_blocking(move || supervisor::kill_marked(&marks)).await;
 }

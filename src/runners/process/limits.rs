@@ -1,4 +1,4 @@
-//! What one process may use, enforced by the kernel (`setrlimit`), not by watching.
+//! Resource limits of a process, enforced by the kernel (`setrlimit`).
 
 use std::io;
 use std::process::Command;
@@ -7,39 +7,39 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 
 use super::sys;
 
-/// Limits of every process of an attempt; `None` leaves the server's own.
+/// Limits of each process of an attempt; `None` keeps the server's limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Address space in bytes.
+    /// Address space.
     pub memory_bytes: Option<u64>,
-    /// Processor time in seconds.
+    /// CPU time.
     pub cpu_seconds: Option<u64>,
-    /// Open files.
     pub open_files: Option<u64>,
-    /// Size of each file that it writes, in bytes.
+    /// Size of each written file.
     pub file_bytes: Option<u64>,
 }
 
 impl Limits {
-    /// Whether anything is limited. Without limits a process starts on a faster path.
-    pub fn any(&self) -> bool {
+    /// Whether any limit is set. Without limits a process starts on a faster path.
+    fn any(&self) -> bool {
         *self != Self::default()
     }
 
-    /// Makes the process begin with these limits.
+    /// Starts the command with these limits.
     pub(super) fn apply_to(self, command: &mut Command) {
         if self.any() {
             sys::before_exec(command, move || self.set());
         }
     }
 
-    /// Runs between fork and exec: system calls only.
+    /// Runs between fork and exec, so it makes system calls only.
     fn set(self) -> io::Result<()> {
         if let Some(bytes) = self.memory_bytes {
             set(Resource::As, bytes, 0)?;
         }
         if let Some(seconds) = self.cpu_seconds {
-            // At the hard limit the kernel kills without saying why; a second earlier it sends SIGXCPU.
+            // The kernel sends SIGXCPU at the soft limit and SIGKILL at the hard limit, one second later. Only
+            // the first signal names the reason.
             set(Resource::Cpu, seconds, 1)?;
         }
         if let Some(files) = self.open_files {

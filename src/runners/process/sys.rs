@@ -1,4 +1,4 @@
-//! The few calls that the standard library and rustix do not have. All `unsafe` of runners is here.
+//! System calls that the standard library and rustix lack. All `unsafe` code of the runners is here.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,17 +10,17 @@ use rustix::process::Pid;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// How a process ended and what it cost, with the descendants that it waited for.
+/// How a process ended and what it used, including the descendants that it waited for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Exit {
     pub(super) status: ExitStatus,
     pub(super) cpu_time: Duration,
-    /// Largest resident size; `None` when it cannot be told from the server's own.
+    /// Largest resident set size; `None` if it cannot be distinguished from the server's own.
     pub(super) peak_memory_bytes: Option<u64>,
 }
 
-/// Takes the exit status of a child that has ended; `WouldBlock` while it has not, unless `wait`.
-#[expect(unsafe_code, reason = "only wait4 tells what a single child has cost")]
+/// Reaps a child. Unless `wait` is set, returns `WouldBlock` while the child is running.
+#[expect(unsafe_code, reason = "only wait4 returns the usage of a single child")]
 pub(super) fn reap(child: Pid, wait: bool) -> io::Result<Exit> {
     let mut status = 0;
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
@@ -54,8 +54,8 @@ fn time(time: libc::timeval) -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), micros * 1_000)
 }
 
-/// A child begins inside the server's memory, and the kernel counts that as the child's peak. So a
-/// peak only says something about the child when it is above the server's own.
+/// A child starts with the server's memory, which the kernel counts into the child's peak. So the peak
+/// describes the child only if it is above the server's own.
 #[expect(unsafe_code, reason = "rustix has no getrusage")]
 fn peak_above_own(peak_kib: libc::c_long) -> Option<u64> {
     let mut own = std::mem::MaybeUninit::<libc::rusage>::zeroed();
@@ -71,24 +71,24 @@ fn peak_above_own(peak_kib: libc::c_long) -> Option<u64> {
 ///
 /// `prepare` must make system calls only: no allocation, no locks. Callers pass rustix calls, which
 /// are bare system calls on Linux.
-#[expect(unsafe_code, reason = "the one door to code between fork and exec")]
+#[expect(unsafe_code, reason = "the only way to run code between fork and exec")]
 pub(super) fn before_exec(command: &mut Command, prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static) {
     // SAFETY: as documented, `prepare` is async-signal-safe.
     unsafe { command.pre_exec(prepare) };
 }
 
-/// Registers the handle of a process with the runtime; it becomes readable when the process ends.
-#[expect(unsafe_code, reason = "tokio leaves it to the caller that the file stays open")]
-pub(super) fn watch_end(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+/// Registers a process handle with the runtime; it becomes readable when the process exits.
+#[expect(unsafe_code, reason = "the caller must guarantee that the file stays open")]
+pub(super) fn register_pidfd(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is one open file until it is dropped, and the `AsyncFd` owns it.
-    let watched = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
-    watched.map_err(Into::into)
+    let registered = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
+    registered.map_err(Into::into)
 }
 
-/// Keeps files that the server was started with from its children; those that it opens itself are
-/// closed by the standard library.
+/// Prevents children from inheriting the files that the server was started with. The standard library
+/// already does so for the files that the server opens.
 #[expect(unsafe_code, reason = "rustix has no close_range")]
-pub(super) fn keep_open_files_to_ourselves() -> io::Result<()> {
+pub(super) fn close_inherited_files_on_exec() -> io::Result<()> {
     // SAFETY: only sets a flag on open files; nothing is closed.
     match unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) } {
         0 => Ok(()),
@@ -96,7 +96,7 @@ pub(super) fn keep_open_files_to_ourselves() -> io::Result<()> {
     }
 }
 
-/// Ignores the signals that end a server, for its supervisor.
+/// Ignores the signals that stop a server; for the supervisor.
 #[expect(unsafe_code, reason = "the standard library has no way to ignore a signal")]
 pub(super) fn ignore_stop_signals() {
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {

@@ -1,4 +1,4 @@
-//! What only processes promise: groups, environment, limits, pipes, and an end with the server.
+//! Tests of processes only: groups, environment, limits, pipes, and the supervisor.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -10,17 +10,17 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::supervisor::{SUBCOMMAND, Supervisor, supervise_main};
-use super::{Host, Limits, OptionsError, ProcessOptions, ProcessRunner, ResultFrom};
+use super::{Host, Limits, OptionsError, ProcessOptions, ProcessRunner, ResultSource};
 use crate::model::{FailureReason, OutputStream, StopMethod, limits};
-use crate::runners::conformance::{Attempt, PATIENCE, new_instance};
-use crate::runners::{Ended, Runner, StopCause};
+use crate::runners::conformance::{Attempt, TIMEOUT, new_instance};
+use crate::runners::{Outcome, Runner, StopCause};
 
-struct Bench {
+struct Fixture {
     directory: tempfile::TempDir,
     host: Arc<Host>,
 }
 
-impl Bench {
+impl Fixture {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let host = Arc::new(Host::new(directory.path(), &new_instance(), None).unwrap());
@@ -60,34 +60,34 @@ async fn wait_for_output(attempt: &Attempt, text: &str) -> String {
     panic!("the output ended without {text:?}");
 }
 
-/// Waits until the process is gone, or dead and only waiting to be collected.
+/// Waits until the process is gone or a zombie.
 async fn wait_until_dead(pid: &str) {
-    let give_up = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
-        assert!(Instant::now() < give_up, "process {pid} lives on");
+        assert!(Instant::now() < deadline, "process {pid} is still running");
         sleep(Duration::from_millis(5)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_payload_of_a_mebibyte_goes_through_and_comes_back() {
-    let bench = Bench::new();
+async fn a_payload_of_the_largest_size_passes_through_a_process() {
+    let fixture = Fixture::new();
     let payload: Vec<u8> = (0..limits::PAYLOAD_BYTES_MAX).map(|n| u8::try_from(n % 253).unwrap()).collect();
-    let result = Attempt::start(&bench.sh("cat"), payload.clone()).result().await;
+    let result = Attempt::start(&fixture.sh("cat"), payload.clone()).result().await;
     assert_eq!(result, payload);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_need_not_read_its_payload() {
-    let bench = Bench::new();
-    let result = Attempt::start(&bench.sh("exec 0<&-; echo done"), vec![b'x'; 1 << 20]).result().await;
+    let fixture = Fixture::new();
+    let result = Attempt::start(&fixture.sh("exec 0<&-; echo done"), vec![b'x'; 1 << 20]).result().await;
     assert_eq!(result, "done\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn much_output_keeps_head_and_tail_and_is_too_large_for_a_result() {
-    let bench = Bench::new();
-    let attempt = Attempt::start(&bench.sh("seq 1 1500000"), "");
+async fn output_that_is_too_large_for_a_result_keeps_head_and_tail() {
+    let fixture = Fixture::new();
+    let attempt = Attempt::start(&fixture.sh("seq 1 1500000"), "");
     let output = Arc::clone(&attempt.output);
     assert_eq!(attempt.failure().await.reason, FailureReason::ResultTooLarge);
     let kept = output.captured().unwrap().stdout;
@@ -95,169 +95,172 @@ async fn much_output_keeps_head_and_tail_and_is_too_large_for_a_result() {
     assert!(kept.head.starts_with(b"1\n2\n3\n") && kept.head.len() == limits::OUTPUT_KEPT_BYTES);
     assert!(kept.tail.ends_with(b"1499999\n1500000\n") && kept.tail.len() == limits::OUTPUT_KEPT_BYTES);
 
-    let log_only = ProcessOptions { result: ResultFrom::Nothing, ..sh("seq 1 1500000") };
-    assert_eq!(Attempt::start(&bench.runner(log_only), "").result().await, "");
+    let log_only = ProcessOptions { result: ResultSource::None, ..sh("seq 1 1500000") };
+    assert_eq!(Attempt::start(&fixture.runner(log_only), "").result().await, "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_exit_code_and_a_signal_are_failures_with_the_last_of_stderr() {
-    let bench = Bench::new();
-    let failure = Attempt::start(&bench.sh("echo first >&2; echo last >&2; exit 3"), "").failure().await;
+async fn exit_codes_and_signals_are_failures_with_the_end_of_stderr() {
+    let fixture = Fixture::new();
+    let failure = Attempt::start(&fixture.sh("echo first >&2; echo last >&2; exit 3"), "").failure().await;
     assert_eq!((failure.reason, failure.exit_code, failure.signal), (FailureReason::HandlerError, Some(3), None));
     assert_eq!((&*failure.message, &*failure.detail), ("exited with code 3", "first\nlast\n"));
     assert!(failure.retryable);
-    let failure = Attempt::start(&bench.sh("kill -9 $$"), "").failure().await;
+    let failure = Attempt::start(&fixture.sh("kill -9 $$"), "").failure().await;
     assert_eq!((failure.reason, failure.exit_code, failure.signal), (FailureReason::Killed, None, Some(9)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_program_that_does_not_exist_is_named_and_not_tried_again() {
-    let bench = Bench::new();
+async fn a_missing_program_is_named_and_not_retryable() {
+    let fixture = Fixture::new();
     let options = ProcessOptions { argv: vec!["no-such-program".to_owned()], ..ProcessOptions::default() };
-    let failure = Attempt::start(&bench.runner(options), "").failure().await;
+    let failure = Attempt::start(&fixture.runner(options), "").failure().await;
     assert_eq!((failure.reason, failure.retryable), (FailureReason::HandlerError, false));
     assert!(failure.message.contains("`no-such-program`"), "{}", failure.message);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_environment_holds_what_was_said_and_nothing_else() {
-    let bench = Bench::new();
+async fn the_environment_has_only_configured_variables() {
+    let fixture = Fixture::new();
     let mut options = ProcessOptions { argv: vec!["env".to_owned()], ..ProcessOptions::default() };
     options.env.insert("COLOUR".to_owned(), "green".to_owned());
     options.env_pass = vec!["CARGO_MANIFEST_DIR".to_owned(), "NOT_SET_ANYWHERE".to_owned()];
-    let result = Attempt::start(&bench.runner(options), "").result().await;
+    let result = Attempt::start(&fixture.runner(options), "").result().await;
     let text = String::from_utf8(result.to_vec()).unwrap();
     let mut lines: Vec<_> = text.lines().filter(|line| !line.starts_with("CARGO_MANIFEST_DIR=")).collect();
     lines.sort_unstable();
     let path = format!("PATH={}", super::DEFAULT_PATH);
-    let instance = format!("LINESHAFT_INSTANCE={}", bench.host.instance);
+    let instance = format!("LINESHAFT_INSTANCE={}", fixture.host.instance);
     assert_eq!(lines, ["COLOUR=green", "LINESHAFT_ATTEMPT=2", &instance, "LINESHAFT_TASK_ID=task-7", &path]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_file_of_the_server_is_inherited() {
-    let bench = Bench::new();
-    super::sys::keep_open_files_to_ourselves().unwrap();
+async fn no_open_file_of_the_server_is_inherited() {
+    let fixture = Fixture::new();
+    super::sys::close_inherited_files_on_exec().unwrap();
     let _open = fs::File::open("/dev/null").unwrap();
     for limits in [Limits::default(), Limits { open_files: Some(64), ..Limits::default() }] {
         let argv = ["ls", "/proc/self/fd"].map(String::from).to_vec();
         let options = ProcessOptions { argv, limits, ..ProcessOptions::default() };
-        // 3 is the directory that `ls` reads.
-        assert_eq!(Attempt::start(&bench.runner(options), "").result().await, "0\n1\n2\n3\n", "{limits:?}");
+        // 3 is the directory that `ls` is reading.
+        assert_eq!(Attempt::start(&fixture.runner(options), "").result().await, "0\n1\n2\n3\n", "{limits:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_attempt_has_a_fresh_directory_that_is_removed() {
-    let bench = Bench::new();
-    let result = Attempt::start(&bench.sh("mkdir -p a/b; touch a/b/c; pwd; ls"), "").result().await;
+async fn each_attempt_has_a_new_directory_that_is_removed() {
+    let fixture = Fixture::new();
+    let result = Attempt::start(&fixture.sh("mkdir -p a/b; touch a/b/c; pwd; ls"), "").result().await;
     let text = String::from_utf8(result.to_vec()).unwrap();
     let (directory, listing) = text.split_once('\n').unwrap();
-    assert!(Path::new(directory).starts_with(bench.directory.path().canonicalize().unwrap()), "{text}");
+    assert!(Path::new(directory).starts_with(fixture.directory.path().canonicalize().unwrap()), "{text}");
     assert_eq!(listing, "a\n");
     assert!(!Path::new(directory).exists());
 
-    // An untouched directory is used again, one with other permissions is not.
-    let first = Attempt::start(&bench.sh("pwd"), "").result().await;
-    let second = Attempt::start(&bench.sh("pwd; chmod 777 ."), "").result().await;
-    let third = Attempt::start(&bench.sh("pwd; stat -c %a ."), "").result().await;
+    // An unchanged directory is reused, one with other permissions is not.
+    let first = Attempt::start(&fixture.sh("pwd"), "").result().await;
+    let second = Attempt::start(&fixture.sh("pwd; chmod 777 ."), "").result().await;
+    let third = Attempt::start(&fixture.sh("pwd; stat -c %a ."), "").result().await;
     assert_eq!(first, second);
     assert!(!third.starts_with(&first) && third.ends_with(b"\n700\n"), "{third:?}");
 
     let fixed = ProcessOptions { working_directory: Some("/".into()), ..sh("pwd") };
-    assert_eq!(Attempt::start(&bench.runner(fixed), "").result().await, "/\n");
+    assert_eq!(Attempt::start(&fixture.runner(fixed), "").result().await, "/\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn arguments_are_added_only_where_the_operator_allows_it() {
-    let bench = Bench::new();
+async fn arguments_are_appended_only_if_the_handler_accepts_them() {
+    let fixture = Fixture::new();
     let mut options = ProcessOptions { argv: vec!["echo".to_owned()], ..ProcessOptions::default() };
-    let refused = Attempt::start_with(&bench.runner(options.clone()), "", &["a"], Arc::default()).failure().await;
+    let refused = Attempt::start_with(&fixture.runner(options.clone()), "", &["a"], Arc::default()).failure().await;
     assert_eq!(refused.reason, FailureReason::InvalidPayload);
     options.accepts_args = true;
-    let result = Attempt::start_with(&bench.runner(options), "", &["a b", "$(c)"], Arc::default()).result().await;
+    let result = Attempt::start_with(&fixture.runner(options), "", &["a b", "$(c)"], Arc::default()).result().await;
     assert_eq!(result, "a b $(c)\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_ignores_sigterm_is_killed_after_the_grace() {
-    let bench = Bench::new();
-    let attempt = Attempt::start(&bench.sh("trap '' TERM; echo ready; while :; do sleep 0.05; done"), "");
+async fn a_process_that_ignores_sigterm_is_killed_after_the_grace_period() {
+    let fixture = Fixture::new();
+    let attempt = Attempt::start(&fixture.sh("trap '' TERM; echo ready; while :; do sleep 0.05; done"), "");
     wait_for_output(&attempt, "ready").await;
-    let begun = Instant::now();
-    attempt.stop.tell(StopCause::Cancel, Duration::from_millis(150));
-    let ended = attempt.ended().await;
-    assert!(matches!(ended, Ended::Stopped(StopMethod::SignalKill)), "{ended:?}");
-    assert!(begun.elapsed() >= Duration::from_millis(150));
+    let started = Instant::now();
+    attempt.stop.request(StopCause::Cancel, Duration::from_millis(150));
+    let outcome = attempt.outcome().await;
+    assert!(matches!(outcome, Outcome::Stopped(StopMethod::SignalKill)), "{outcome:?}");
+    assert!(started.elapsed() >= Duration::from_millis(150));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn force_cuts_the_grace_short() {
-    let bench = Bench::new();
-    let attempt = Attempt::start(&bench.sh("trap '' TERM; echo ready; while :; do sleep 0.05; done"), "");
+async fn force_ends_the_grace_period() {
+    let fixture = Fixture::new();
+    let attempt = Attempt::start(&fixture.sh("trap '' TERM; echo ready; while :; do sleep 0.05; done"), "");
     wait_for_output(&attempt, "ready").await;
-    attempt.stop.tell(StopCause::Cancel, Duration::from_hours(1));
-    attempt.stop.tell(StopCause::Force, Duration::ZERO);
-    let ended = attempt.ended().await;
-    assert!(matches!(ended, Ended::Stopped(StopMethod::SignalKill)), "{ended:?}");
+    attempt.stop.request(StopCause::Cancel, Duration::from_hours(1));
+    attempt.stop.request(StopCause::Force, Duration::ZERO);
+    let outcome = attempt.outcome().await;
+    assert!(matches!(outcome, Outcome::Stopped(StopMethod::SignalKill)), "{outcome:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn grandchildren_die_with_the_attempt_and_never_hold_it_up() {
-    let bench = Bench::new();
-    // One that stays in the group, and one that leaves it; both hold the pipes.
+async fn grandchildren_are_killed_with_the_attempt_and_do_not_delay_it() {
+    let fixture = Fixture::new();
+    // The first stays in the group, the second leaves it; both hold the pipes.
     for script in ["sleep 1000 & echo $!", "setsid sleep 1000 & echo $!; sleep 0.1"] {
-        let begun = Instant::now();
-        let result = Attempt::start(&bench.sh(script), "").result().await;
+        let started = Instant::now();
+        let result = Attempt::start(&fixture.sh(script), "").result().await;
         wait_until_dead(std::str::from_utf8(&result).unwrap().trim()).await;
-        assert!(begun.elapsed() < Duration::from_secs(10), "{script} took {:?}", begun.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(10), "{script} took {:?}", started.elapsed());
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dropped_attempt_takes_its_group_along() {
-    let bench = Bench::new();
-    let runner = bench.sh("sleep 1000 & echo $!; wait");
+async fn a_forced_stop_kills_the_whole_group() {
+    let fixture = Fixture::new();
+    let runner = fixture.sh("sleep 1000 & echo $!; wait");
     let attempt = Attempt::start(&runner, "");
     let pid = wait_for_output(&attempt, "\n").await;
-    attempt.stop.tell(StopCause::Force, Duration::ZERO);
-    attempt.ended().await;
+    attempt.stop.request(StopCause::Force, Duration::ZERO);
+    attempt.outcome().await;
     wait_until_dead(pid.trim()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn limits_are_enforced_and_named() {
-    let bench = Bench::new();
+async fn limits_are_enforced_and_named_in_the_failure() {
+    let fixture = Fixture::new();
     let memory = Limits { memory_bytes: Some(64 << 20), ..Limits::default() };
     let script = "head -c 200m /dev/zero | tail -n 1 > /dev/null";
-    let failure = Attempt::start(&bench.limited(memory, script), "").failure().await;
+    let failure = Attempt::start(&fixture.limited(memory, script), "").failure().await;
     assert_eq!(failure.reason, FailureReason::OutOfMemory, "{failure:?}");
 
     let cpu = Limits { cpu_seconds: Some(1), ..Limits::default() };
-    let failure = Attempt::start(&bench.limited(cpu, "while :; do :; done"), "").failure().await;
+    let failure = Attempt::start(&fixture.limited(cpu, "while :; do :; done"), "").failure().await;
     assert_eq!(failure.reason, FailureReason::Killed, "{failure:?}");
-    assert!(failure.message.contains("1 s of processor time"), "{}", failure.message);
+    assert!(failure.message.contains("CPU time limit of 1 s"), "{}", failure.message);
 
     let file = Limits { file_bytes: Some(1_000), ..Limits::default() };
-    let failure = Attempt::start(&bench.limited(file, "exec head -c 2000 /dev/zero > file"), "").failure().await;
-    assert!(failure.reason == FailureReason::Killed && failure.message.contains("1000 bytes per file"), "{failure:?}");
+    let failure = Attempt::start(&fixture.limited(file, "exec head -c 2000 /dev/zero > file"), "").failure().await;
+    assert!(
+        failure.reason == FailureReason::Killed && failure.message.contains("file size limit of 1000 bytes"),
+        "{failure:?}"
+    );
 
     let files = Limits { open_files: Some(77), ..Limits::default() };
-    assert_eq!(Attempt::start(&bench.limited(files, "ulimit -n"), "").result().await, "77\n");
+    assert_eq!(Attempt::start(&fixture.limited(files, "ulimit -n"), "").result().await, "77\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn processor_time_is_on_the_bill() {
-    let bench = Bench::new();
+async fn cpu_time_is_reported() {
+    let fixture = Fixture::new();
     let script = "i=0; while [ $i -lt 100000 ]; do i=$((i + 1)); done";
-    let outcome = Attempt::start(&bench.sh(script), "").outcome().await;
-    assert!(outcome.cpu_time.is_some_and(|time| time > Duration::from_millis(5)), "{outcome:?}");
+    let report = Attempt::start(&fixture.sh(script), "").report().await;
+    assert!(report.cpu_time.is_some_and(|time| time > Duration::from_millis(5)), "{report:?}");
 }
 
 #[test]
-fn options_that_cannot_work_are_refused() {
-    let bench = Bench::new();
-    let refused = |options| ProcessRunner::new(options, Arc::clone(&bench.host)).unwrap_err();
+fn invalid_options_are_rejected() {
+    let fixture = Fixture::new();
+    let refused = |options| ProcessRunner::new(options, Arc::clone(&fixture.host)).unwrap_err();
     assert_eq!(refused(ProcessOptions::default()), OptionsError::NoProgram);
     let mut options = sh("true");
     options.env.insert("A=B".to_owned(), String::new());
@@ -267,8 +270,8 @@ fn options_that_cannot_work_are_refused() {
     assert_eq!(refused(options), OptionsError::ReservedVariable("LINESHAFT_INSTANCE".to_owned()));
 }
 
-/// The supervisor of the tests below: they start this test program as `… __supervise <instance> <lock>`,
-/// which the test harness takes for the names of tests to run.
+/// The supervisor in the tests below. They start this test program as `… __supervise <instance> <lock>`,
+/// which the test harness reads as names of tests to run.
 #[test]
 fn __supervise() {
     let mut args = std::env::args_os().skip(1);
@@ -277,13 +280,12 @@ fn __supervise() {
     }
 }
 
-/// A name that cannot be a part of a test's name, so that the harness runs `__supervise` only.
-/// Tells the test below that it is the server that will be killed.
+/// Set in the process that plays the server that is killed.
 const SERVER_DIRECTORY: &str = "TEST_SERVER_DIRECTORY";
 
-/// A server for the test below: three tasks, whose processes defend themselves in different ways.
+/// The server of the next test: three tasks whose processes escape signals in different ways.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_will_be_killed() {
+async fn server_to_be_killed() {
     let Some(directory) = std::env::var_os(SERVER_DIRECTORY) else { return };
     let directory = Path::new(&directory);
     let (exe, instance) = (std::env::current_exe().unwrap(), new_instance());
@@ -301,14 +303,14 @@ async fn a_server_that_will_be_killed() {
         std::mem::forget(attempt);
     }
     eprintln!("ready");
-    sleep(PATIENCE).await;
+    sleep(TIMEOUT).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::disallowed_methods, reason = "starts a server, not a handler")]
-async fn children_die_with_a_server_that_is_killed_and_the_next_server_waits_for_that() {
+async fn children_of_a_killed_server_are_killed_before_the_next_server_starts() {
     let directory = tempfile::tempdir().unwrap();
-    let test = "runners::process::tests::a_server_that_will_be_killed";
+    let test = "runners::process::tests::server_to_be_killed";
     let mut server = Command::new(std::env::current_exe().unwrap())
         .args([test, "--exact", "--nocapture"])
         .env(SERVER_DIRECTORY, directory.path())
@@ -322,7 +324,7 @@ async fn children_die_with_a_server_that_is_killed_and_the_next_server_waits_for
         lines.filter_map(|line| Some(line.strip_prefix("pid ")?.strip_suffix(" .")?.to_owned())).collect();
     assert_eq!(pids.len(), 3, "{pids:?}");
     for pid in &pids {
-        assert!(Path::new("/proc").join(pid).exists(), "process {pid} runs");
+        assert!(Path::new("/proc").join(pid).exists(), "process {pid} is running");
     }
 
     let exe = std::env::current_exe().unwrap();
@@ -334,7 +336,7 @@ async fn children_die_with_a_server_that_is_killed_and_the_next_server_waits_for
     let next = Supervisor::start(&exe, &new_instance(), &lock).unwrap();
     for pid in &pids {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
-        assert!(stat.as_ref().map_or(true, |stat| stat.contains(") Z ")), "process {pid} lives on: {stat:?}");
+        assert!(stat.as_ref().map_or(true, |stat| stat.contains(") Z ")), "process {pid} is still running: {stat:?}");
     }
     server.wait().unwrap();
     next.stop().unwrap();

@@ -8,7 +8,7 @@ use crate::model::{
     ResourceUsage, StopMethod, TaskId, TaskState, Timestamp,
 };
 use crate::pool::Ticket;
-use crate::runners::{Ended, StopCause};
+use crate::runners::{Outcome, StopCause};
 use crate::scheduler::refusal::{Refusal, TaskFinished, TaskNotFound};
 
 use super::timers::Timer;
@@ -22,7 +22,7 @@ pub struct Finished {
     /// When.
     pub at: Timestamp,
     /// How.
-    pub ended: Ended,
+    pub outcome: Outcome,
     /// Why it had been told to stop, if it had.
     pub cause: Option<StopCause>,
     /// What it cost.
@@ -47,33 +47,33 @@ impl Core {
 
     /// An attempt has ended. Reports of attempts that are not the live one change nothing.
     pub fn finished(&mut self, finished: Finished, out: &mut Output) {
-        let Finished { ticket, at, ended, cause, usage, output } = finished;
+        let Finished { ticket, at, outcome, cause, usage, output } = finished;
         let Some(task) = self.tasks.get(ticket.index).filter(|task| task.fence == ticket.fence) else { return };
         if task.state != TaskState::Running {
             return;
         }
         let slot = ticket.index;
         if let Some(request) = task.cancel.clone() {
-            let method = match ended {
-                Ended::Stopped(method) => method,
-                Ended::Completed(_) | Ended::Failed(_) => StopMethod::Finished,
+            let method = match outcome {
+                Outcome::Stopped(method) => method,
+                Outcome::Completed(_) | Outcome::Failed(_) => StopMethod::Finished,
             };
             let receipt = Box::new(CancelReceipt { request: *request, stopped_at: at, method });
             let change = Change::Cancelled { receipt, usage: Some(usage), output };
             return self.emit(at, slot, TaskState::Cancelled, None, change, out);
         }
-        match (ended, cause) {
-            (Ended::Completed(result), _) => {
+        match (outcome, cause) {
+            (Outcome::Completed(result), _) => {
                 let change = Change::Completed { result, usage, output };
                 self.emit(at, slot, TaskState::Completed, None, change, out);
             }
-            (Ended::Stopped(_) | Ended::Failed(_), Some(StopCause::Timeout)) => {
+            (Outcome::Stopped(_) | Outcome::Failed(_), Some(StopCause::Timeout)) => {
                 let limit = humantime::format_duration(task.spec.options.timeout);
                 let failure = Failure::new(FailureReason::Timeout, format!("ran longer than {limit}"));
                 self.attempt_failed(at, slot, failure, usage, output, out);
             }
-            (Ended::Failed(failure), None) => self.attempt_failed(at, slot, failure, usage, output, out),
-            (Ended::Stopped(_) | Ended::Failed(_), _) => self.interrupt(at, slot, InterruptCause::Drain, out),
+            (Outcome::Failed(failure), None) => self.attempt_failed(at, slot, failure, usage, output, out),
+            (Outcome::Stopped(_) | Outcome::Failed(_), _) => self.interrupt(at, slot, InterruptCause::Drain, out),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::model::{
     Change, Event, Payload, PoolName, Priority, StopMethod, TaskExtras, TaskId, TaskSpec, TaskState, Timestamp,
 };
 use crate::pool::{Assignment, Ticket};
-use crate::runners::{Ended, StopCause};
+use crate::runners::{Outcome, StopCause};
 
 use super::tests::{failed, finished, options, request, spec};
 use super::{Core, Output, PoolUpdate};
@@ -176,16 +176,16 @@ impl World {
             return;
         }
         let (ticket, _) = self.begun.remove(pick % self.begun.len());
-        let (ended, cause) = match how {
-            0 | 1 => (Ended::Completed(Payload::default()), None),
+        let (outcome, cause) = match how {
+            0 | 1 => (Outcome::Completed(Payload::default()), None),
             2 => (failed(), None),
-            3 => (Ended::Stopped(StopMethod::Token), Some(StopCause::Timeout)),
-            _ => (Ended::Stopped(StopMethod::Token), Some(StopCause::Drain)),
+            3 => (Outcome::Stopped(StopMethod::Token), Some(StopCause::Timeout)),
+            _ => (Outcome::Stopped(StopMethod::Token), Some(StopCause::Drain)),
         };
-        self.core.finished(finished(ticket, self.now, ended, cause), &mut self.out);
+        self.core.finished(finished(ticket, self.now, outcome, cause), &mut self.out);
         // A late twin of the report is refused.
         let events = self.out.events.len();
-        let twin = finished(ticket, self.now, Ended::Completed(Payload::default()), None);
+        let twin = finished(ticket, self.now, Outcome::Completed(Payload::default()), None);
         self.core.finished(twin, &mut self.out);
         assert_eq!(self.out.events.len(), events);
     }

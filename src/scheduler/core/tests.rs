@@ -8,7 +8,7 @@ use crate::model::{
     RetryPolicy, StopMethod, TaskExtras, TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
 };
 use crate::pool::{Assignment, Ticket};
-use crate::runners::{Ended, StopCause};
+use crate::runners::{Outcome, StopCause};
 use crate::scheduler::refusal::Refusal;
 
 use super::{Core, Finished, Options, Output, PoolUpdate};
@@ -55,12 +55,12 @@ pub(super) fn request(at: u64) -> CancelRequest {
     }
 }
 
-pub(super) fn finished(ticket: Ticket, at: u64, ended: Ended, cause: Option<StopCause>) -> Finished {
-    Finished { ticket, at: Timestamp(at), ended, cause, usage: Box::new(ResourceUsage::default()), output: None }
+pub(super) fn finished(ticket: Ticket, at: u64, outcome: Outcome, cause: Option<StopCause>) -> Finished {
+    Finished { ticket, at: Timestamp(at), outcome, cause, usage: Box::new(ResourceUsage::default()), output: None }
 }
 
-pub(super) fn failed() -> Ended {
-    Ended::Failed(Failure::new(FailureReason::HandlerError, "no luck"))
+pub(super) fn failed() -> Outcome {
+    Outcome::Failed(Failure::new(FailureReason::HandlerError, "no luck"))
 }
 
 struct Bench {
@@ -88,8 +88,8 @@ impl Bench {
         ticket
     }
 
-    fn end(&mut self, ticket: Ticket, at: u64, ended: Ended, cause: Option<StopCause>) {
-        self.core.finished(finished(ticket, at, ended, cause), &mut self.out);
+    fn end(&mut self, ticket: Ticket, at: u64, outcome: Outcome, cause: Option<StopCause>) {
+        self.core.finished(finished(ticket, at, outcome, cause), &mut self.out);
     }
 
     fn state(&self, id: &str) -> TaskState {
@@ -108,7 +108,7 @@ fn a_task_is_queued_runs_and_completes_with_consecutive_revisions() {
     assert_eq!(submitted.revision.0, 1);
     let ticket = bench.start(2);
     assert_eq!(bench.state("a"), TaskState::Running);
-    bench.end(ticket, 3, Ended::Completed(Payload::default()), None);
+    bench.end(ticket, 3, Outcome::Completed(Payload::default()), None);
     assert_eq!(bench.state("a"), TaskState::Completed);
     let revisions: Vec<u64> = bench.out.events.iter().map(|event| event.revision.0).collect();
     assert_eq!(revisions, [1, 2, 3]);
@@ -157,10 +157,10 @@ fn a_report_of_an_attempt_that_is_not_the_live_one_changes_nothing() {
     let mut bench = Bench::new();
     bench.submit(0, vec![spec("a", Priority::Normal)]).unwrap();
     let ticket = bench.start(1);
-    bench.end(ticket, 2, Ended::Stopped(StopMethod::Token), Some(StopCause::Drain));
+    bench.end(ticket, 2, Outcome::Stopped(StopMethod::Token), Some(StopCause::Drain));
     assert_eq!(bench.state("a"), TaskState::Queued, "interrupted without spending the attempt");
     let events = bench.out.events.len();
-    bench.end(ticket, 3, Ended::Completed(Payload::default()), None);
+    bench.end(ticket, 3, Outcome::Completed(Payload::default()), None);
     assert_eq!((bench.state("a"), bench.out.events.len()), (TaskState::Queued, events));
     bench.start(4);
     assert_eq!(bench.out.events.last().unwrap().attempt, 1);
@@ -174,7 +174,7 @@ fn a_cancel_ends_what_has_not_started_and_stops_what_runs_with_a_receipt() {
     assert_eq!(bench.cancel("b", 2, true).unwrap(), TaskState::Cancelled);
     assert_eq!(bench.cancel("a", 3, false).unwrap(), TaskState::Running);
     assert_eq!(bench.out.stops, [(ticket, StopCause::Cancel, Duration::from_secs(5))]);
-    bench.end(ticket, 4, Ended::Stopped(StopMethod::SignalTerm), Some(StopCause::Cancel));
+    bench.end(ticket, 4, Outcome::Stopped(StopMethod::SignalTerm), Some(StopCause::Cancel));
     let Change::Cancelled { receipt, .. } = &bench.out.events.last().unwrap().change else { panic!("not cancelled") };
     assert_eq!((receipt.method, receipt.request.requested_at), (StopMethod::SignalTerm, Timestamp(3)));
     assert_eq!(bench.cancel("a", 5, false).unwrap(), TaskState::Cancelled, "a repeated cancel is no error");
@@ -188,7 +188,7 @@ fn a_cancel_between_a_start_and_its_report_stops_the_attempt() {
     assert_eq!(bench.cancel("a", 1, false).unwrap(), TaskState::Running);
     assert_eq!(bench.out.stops.len(), 1);
     bench.core.started(ticket, Timestamp(2), "w".into(), &mut bench.out);
-    bench.end(ticket, 3, Ended::Stopped(StopMethod::Token), Some(StopCause::Cancel));
+    bench.end(ticket, 3, Outcome::Stopped(StopMethod::Token), Some(StopCause::Cancel));
     assert_eq!(bench.state("a"), TaskState::Cancelled);
     bench.core.check();
 }
@@ -198,7 +198,7 @@ fn a_finished_task_cannot_be_cancelled() {
     let mut bench = Bench::new();
     bench.submit(0, vec![spec("a", Priority::Normal)]).unwrap();
     let ticket = bench.start(1);
-    bench.end(ticket, 2, Ended::Completed(Payload::default()), None);
+    bench.end(ticket, 2, Outcome::Completed(Payload::default()), None);
     assert!(matches!(bench.cancel("a", 3, false), Err(Refusal::TaskFinished(_))));
     assert!(matches!(bench.cancel("nobody", 3, false), Err(Refusal::TaskNotFound(_))));
 }
@@ -266,7 +266,7 @@ fn finished_tasks_are_forgotten_by_count_and_by_age_and_on_request() {
     for n in 0..15 {
         bench.submit(n, vec![spec(&format!("t{n}"), Priority::Normal)]).unwrap();
         let ticket = bench.start(n);
-        bench.end(ticket, n, Ended::Completed(Payload::default()), None);
+        bench.end(ticket, n, Outcome::Completed(Payload::default()), None);
     }
     bench.core.sweep(Timestamp(100), 3, &mut bench.out);
     let deleted = |bench: &Bench| bench.out.events.iter().filter(|e| matches!(e.change, Change::Deleted)).count();
@@ -324,6 +324,6 @@ fn a_task_that_may_start_once_only_fails_when_it_is_interrupted() {
     assert!(assignment.confirm);
     bench.core.started(assignment.ticket, Timestamp(1), "w".into(), &mut bench.out);
     assert_eq!(bench.out.confirms, [assignment.ticket]);
-    bench.end(assignment.ticket, 2, Ended::Stopped(StopMethod::Token), Some(StopCause::Drain));
+    bench.end(assignment.ticket, 2, Outcome::Stopped(StopMethod::Token), Some(StopCause::Drain));
     assert_eq!(bench.state("a"), TaskState::Failed);
 }

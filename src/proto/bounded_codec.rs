@@ -26,15 +26,15 @@ const TEXT_BYTES: usize = 24;
 const NUMBER_MAX: u32 = 256;
 
 /// Writes `T` and reads `U`.
-pub struct Bounded<T, U>(PhantomData<(T, U)>);
+pub struct BoundedCodec<T, U>(PhantomData<(T, U)>);
 
-impl<T, U> Default for Bounded<T, U> {
+impl<T, U> Default for BoundedCodec<T, U> {
     fn default() -> Self {
         Self(PhantomData)
     }
 }
 
-impl<T, U> Codec for Bounded<T, U>
+impl<T, U> Codec for BoundedCodec<T, U>
 where
     T: Message + Send + 'static,
     U: Message + Name + Default + Send + 'static,
@@ -42,21 +42,21 @@ where
     type Encode = T;
     type Decode = U;
     type Encoder = <ProstCodec<T, U> as Codec>::Encoder;
-    type Decoder = Weighing<<ProstCodec<T, U> as Codec>::Decoder>;
+    type Decoder = BoundedDecoder<<ProstCodec<T, U> as Codec>::Decoder>;
 
     fn encoder(&mut self) -> Self::Encoder {
         ProstCodec::<T, U>::raw_encoder(BufferSettings::default())
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        Weighing(ProstCodec::<T, U>::raw_decoder(BufferSettings::default()))
+        BoundedDecoder(ProstCodec::<T, U>::raw_decoder(BufferSettings::default()))
     }
 }
 
 /// Weighs a message before it reads it.
-pub struct Weighing<D>(D);
+pub struct BoundedDecoder<D>(D);
 
-impl<D> Decoder for Weighing<D>
+impl<D> Decoder for BoundedDecoder<D>
 where
     D: Decoder<Item: Name, Error = Status>,
 {

@@ -1,9 +1,9 @@
-//! A budget for expressions: counts steps and values while one is evaluated, and ends it in time.
+//! A limit on the steps of an evaluation.
 //!
-//! A compiled expression is rewritten so that every turn of a macro, every element of a list or map
-//! that it builds, and every sum and comparison passes through a function of ours. That function
-//! charges by the size of the value, so that doubling a value again and again is as bounded as
-//! looping. Its name cannot be written in an expression.
+//! A compiled expression is rewritten so that every iteration of a macro, every element of a list or map
+//! that it builds, and every sum and comparison passes through a function of this module. That function
+//! charges steps by the size of the value, so that doubling a value repeatedly is bounded in the same way as
+//! looping. An expression cannot call it, because its name is not an identifier.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -13,17 +13,17 @@ use cel::common::types::{CelBytes, CelList, CelMap, CelString, DYN_TYPE};
 use cel::common::value::{CowVal, Val};
 use cel::{Env, ExecutionError};
 
-use crate::runners::Stop;
+use crate::runners::StopSignal;
 
 /// Steps of one evaluation.
-pub const STEPS_MAX: u64 = 1_000_000;
-/// Depth of an expression, so that its evaluation fits a stack.
+pub(super) const STEPS_MAX: u64 = 1_000_000;
+/// Nesting depth of an expression, so that its evaluation fits the stack.
 const DEPTH_MAX: usize = 100;
 /// Bytes of a string that count as one step.
 const BYTES_PER_STEP: usize = 16;
-/// Steps between two looks at the clock.
-const CLOCK_STEPS: u64 = 1_024;
-/// Not an identifier, so that no expression can name it.
+/// Steps between two checks of the deadline.
+const DEADLINE_CHECK_STEPS: u64 = 1_024;
+/// Not an identifier, so that no expression can call it.
 const CHARGE: &str = "@charge";
 
 thread_local! {
@@ -31,43 +31,45 @@ thread_local! {
 }
 
 struct Account {
-    stop: Arc<Stop>,
+    stop: Arc<StopSignal>,
     steps_left: u64,
-    clock_at: u64,
+    check_deadline_at: u64,
     verdict: Verdict,
 }
 
-/// How an evaluation ended, as far as the budget goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Within the budget.
-    Fine,
-    /// It was told to end.
+    WithinBudget,
+    /// A stop was requested.
     Stopped,
-    /// It took more than [`STEPS_MAX`].
+    /// More than [`STEPS_MAX`].
     TooManySteps,
 }
 
 /// The budget of the evaluation that runs on this thread.
-pub(super) struct Meter(());
+pub(super) struct StepBudget(());
 
-impl Meter {
-    /// Opens the budget; evaluation is synchronous, so a thread has one at most.
-    pub(super) fn start(stop: Arc<Stop>) -> Self {
-        let account =
-            Account { stop, steps_left: STEPS_MAX, clock_at: STEPS_MAX - CLOCK_STEPS, verdict: Verdict::Fine };
+impl StepBudget {
+    /// Starts a budget. A thread has at most one, because evaluation is synchronous.
+    pub(super) fn start(stop: Arc<StopSignal>) -> Self {
+        let account = Account {
+            stop,
+            steps_left: STEPS_MAX,
+            check_deadline_at: STEPS_MAX - DEADLINE_CHECK_STEPS,
+            verdict: Verdict::WithinBudget,
+        };
         CURRENT.set(Some(account));
         Self(())
     }
 
-    /// Closes it. What an expression answered after its budget was spent must not be used.
-    #[expect(clippy::unused_self, reason = "only who opened a budget can close it")]
+    /// Ends the budget. The value of an expression must not be used unless it stayed within the budget.
+    #[expect(clippy::unused_self, reason = "only the owner of a budget can end it")]
     pub(super) fn finish(self) -> Verdict {
-        CURRENT.take().map_or(Verdict::Fine, |account| account.verdict)
+        CURRENT.take().map_or(Verdict::WithinBudget, |account| account.verdict)
     }
 }
 
-impl Drop for Meter {
+impl Drop for StepBudget {
     fn drop(&mut self) {
         CURRENT.set(None);
     }
@@ -82,14 +84,14 @@ impl Account {
             self.spend(bytes.inner().len() / BYTES_PER_STEP);
         } else if let Some(list) = value.downcast_ref::<CelList>() {
             for element in list.inner() {
-                if self.verdict != Verdict::Fine {
+                if self.verdict != Verdict::WithinBudget {
                     return;
                 }
                 self.charge(element.as_ref());
             }
         } else if let Some(map) = value.downcast_ref::<CelMap>() {
             for element in map.inner().values() {
-                if self.verdict != Verdict::Fine {
+                if self.verdict != Verdict::WithinBudget {
                     return;
                 }
                 self.charge(element.as_ref());
@@ -102,21 +104,21 @@ impl Account {
             Some(left) => self.steps_left = left,
             None => self.verdict = Verdict::TooManySteps,
         }
-        let told = if self.steps_left <= self.clock_at {
-            self.clock_at = self.steps_left.saturating_sub(CLOCK_STEPS);
+        let cause = if self.steps_left <= self.check_deadline_at {
+            self.check_deadline_at = self.steps_left.saturating_sub(DEADLINE_CHECK_STEPS);
             self.stop.cause()
         } else {
-            self.stop.told_cause()
+            self.stop.requested_cause()
         };
-        if told.is_some() {
+        if cause.is_some() {
             self.verdict = Verdict::Stopped;
         }
     }
 }
 
-/// Adds the function that charges to an environment.
+/// Adds the charging function to an environment.
 pub(super) fn declare(env: &mut Env) {
-    env.add_overload(CHARGE, CHARGE, vec![DYN_TYPE], charge).expect("nobody else declares it");
+    env.add_overload(CHARGE, CHARGE, vec![DYN_TYPE], charge).expect("declared once");
 }
 
 fn charge<'b, 'v>(mut arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
@@ -126,16 +128,16 @@ fn charge<'b, 'v>(mut arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, 
             account.charge(value.as_ref());
             account.verdict
         }
-        None => Verdict::Fine,
+        None => Verdict::WithinBudget,
     });
     match verdict {
-        Verdict::Fine => Ok(value),
+        Verdict::WithinBudget => Ok(value),
         Verdict::Stopped => Err(ExecutionError::function_error("evaluation", "stopped")),
         Verdict::TooManySteps => Err(ExecutionError::function_error("evaluation", "too many steps")),
     }
 }
 
-/// Rewrites an expression so that it charges. Answers its depth, or the limit when it is nested too deep.
+/// Inserts charging calls into an expression. Returns its depth, or the limit if it is nested deeper.
 pub(super) fn instrument(expression: &mut IdedExpr) -> Result<usize, usize> {
     let mut deepest = 0;
     visit(expression, 0, &mut deepest)?;
@@ -188,14 +190,14 @@ fn visit_entries<'e>(
     Ok(())
 }
 
-/// Visits a call; answers whether its value can be larger than its arguments.
+/// Returns whether the value of the call can be larger than its arguments.
 fn visit_call(call: &mut CallExpr, depth: usize, deepest: &mut usize) -> Result<bool, usize> {
     for argument in call.target.as_deref_mut().into_iter().chain(&mut call.args) {
         visit(argument, depth, deepest)?;
     }
     match call.func_name.as_str() {
-        // The accumulator of a macro grows by elements that are charged already, and the evaluator
-        // recognizes its shape.
+        // The accumulator of a macro grows by elements that are already charged, and the evaluator
+        // optimizes this form of the call.
         operators::ADD => {
             Ok(!matches!(&call.args[..], [IdedExpr { expr: Expr::Ident(name), .. }, _] if name.starts_with('@')))
         }
@@ -212,7 +214,7 @@ fn visit_call(call: &mut CallExpr, depth: usize, deepest: &mut usize) -> Result<
     }
 }
 
-/// Charges each turn of a macro in a way that leaves the shapes that the evaluator knows.
+/// Charges each iteration of a macro, keeping the forms that the evaluator optimizes.
 fn visit_comprehension(comprehension: &mut ComprehensionExpr, depth: usize, deepest: &mut usize) -> Result<(), usize> {
     visit(&mut comprehension.iter_range, depth, deepest)?;
     visit(&mut comprehension.accu_init, depth, deepest)?;
@@ -228,7 +230,7 @@ fn visit_comprehension(comprehension: &mut ComprehensionExpr, depth: usize, deep
         Expr::Call(call) if call.func_name == operators::CONDITIONAL => {
             call.args.first_mut().into_iter().for_each(wrap);
         }
-        // map: `@result + [element]`, whose element is charged already unless it is a literal.
+        // map: `@result + [element]`, whose element is already charged unless it is a literal.
         Expr::Call(call) if call.func_name == operators::ADD => {
             if let Some(Expr::List(list)) = call.args.last_mut().map(|argument| &mut argument.expr) {
                 list.elements.iter_mut().filter(|element| is_literal(element)).for_each(wrap_always);
@@ -240,7 +242,7 @@ fn visit_comprehension(comprehension: &mut ComprehensionExpr, depth: usize, deep
 }
 
 fn wrap(node: &mut IdedExpr) {
-    // A literal costs what it cost to write.
+    // The size of a literal is bounded by the length of the expression.
     if !is_literal(node) {
         wrap_always(node);
     }

@@ -1,9 +1,9 @@
-//! What a pool may start next, in one word of memory.
+//! Decides which priority of a pool may start next, with one atomic word.
 //!
-//! The word holds, for each priority, how many attempts wait, and whether the scheduler holds more of
-//! them back; and whether the pool is paused. A worker claims an attempt by lowering the count of its
-//! priority with a compare-and-swap of the whole word. So in the very moment of a claim no attempt of
-//! higher priority waits, and the pool is not paused: there is no time between looking and taking.
+//! The word holds, for each priority, the number of queued attempts and whether the scheduler holds more
+//! of them back; and whether the pool is paused. A worker claims an attempt by decrementing the count of
+//! its priority with a compare-and-swap of the whole word. So at the moment of a claim no attempt of a
+//! higher priority is queued and the pool is not paused: the check and the claim are one step.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
@@ -13,9 +13,9 @@ use crate::model::Priority;
 
 /// Bits of one count.
 const COUNT_BITS: usize = 15;
-/// Attempts of one priority that the word can count; the others wait in `spilled` to be counted.
+/// The most attempts of one priority that the word can count; `spilled` counts the others.
 const COUNT_MAX: usize = (1 << COUNT_BITS) - 1;
-/// A bit for each priority but the lowest, which holds nothing back.
+/// One bit for each priority but the lowest, which has nothing below it to hold back.
 const HELD_SHIFT: usize = Priority::COUNT * COUNT_BITS;
 const HELD: u64 = 0b111 << HELD_SHIFT;
 const PAUSED: u64 = 1 << 63;
@@ -24,11 +24,11 @@ const PAUSED: u64 = 1 << 63;
 pub(super) type Counts = [usize; Priority::COUNT];
 
 #[derive(Default)]
-pub(super) struct Tally {
+pub(super) struct PriorityGate {
     word: AtomicU64,
-    /// What did not fit into the word.
+    /// Counts that do not fit into the word.
     spilled: Mutex<Counts>,
-    /// Whether anything is there, to be looked at without the lock.
+    /// Whether `spilled` is not zero; read without its lock.
     has_spilled: AtomicBool,
 }
 
@@ -42,11 +42,11 @@ const fn one(p: usize) -> u64 {
 }
 
 const fn is_held_back(word: u64, p: usize) -> bool {
-    // The bit of NORMAL comes first.
+    // The first bit is that of NORMAL.
     p > 0 && (word >> (HELD_SHIFT + p - 1)) & 1 == 1
 }
 
-/// The priority that may start.
+/// The index of the priority that may start.
 fn startable(word: u64) -> Option<usize> {
     if word & PAUSED != 0 {
         return None;
@@ -63,9 +63,9 @@ fn startable(word: u64) -> Option<usize> {
     None
 }
 
-impl Tally {
-    /// Claims one attempt of the most urgent priority that waits, and answers the priority's index.
-    /// The attempt itself is then somewhere in the lanes.
+impl PriorityGate {
+    /// Claims one attempt of the most urgent priority and returns the priority's index. The attempt itself
+    /// is then in one of the run queue's deques, or on its way between two of them.
     pub fn claim(&self) -> Option<usize> {
         let mut word = self.word.load(SeqCst);
         loop {
@@ -82,20 +82,20 @@ impl Tally {
         }
     }
 
-    /// Whether a claim would find something now.
+    /// Whether a claim would succeed now.
     pub fn has_startable(&self) -> bool {
         startable(self.word.load(SeqCst)).is_some()
     }
 
-    /// Counts attempts that are in the lanes, and says of which priorities the scheduler has more:
-    /// both in one step. Answers whether a priority is no longer held back.
+    /// Counts attempts that have been pushed, and records in the same step which priorities the scheduler
+    /// holds back. Returns true if a priority is no longer held back.
     pub fn add(&self, added: Counts, held_back: [bool; Priority::COUNT]) -> bool {
         let held = (1..Priority::COUNT).fold(0, |bits, p| bits | (u64::from(held_back[p]) << (HELD_SHIFT + p - 1)));
         let mut counted = added;
         let mut word = self.word.load(SeqCst);
         loop {
             if (0..Priority::COUNT).any(|p| count(word, p) + counted[p] > COUNT_MAX) {
-                // What was held back stays so until the attempts are counted.
+                // The held-back bits stay unchanged until the attempts are counted.
                 self.spill(std::mem::take(&mut counted));
                 word = self.word.load(SeqCst);
             }
@@ -115,10 +115,10 @@ impl Tally {
         self.refill(&mut spilled);
     }
 
-    /// Counts in the word what fits. Every claim does so while anything has spilled, so that a count
-    /// is far from zero as long as there is more of its priority.
+    /// Moves as much as fits from `spilled` to the word. Every claim does so while anything is spilled, so
+    /// the count of a priority stays far from zero as long as more of it is spilled.
     fn refill(&self, spilled: &mut Counts) {
-        // Before the word is read: a claim that comes later sees it and tries again.
+        // Set before the word is read, so that every later claim sees it and refills again.
         self.has_spilled.store(true, SeqCst);
         let mut word = self.word.load(SeqCst);
         loop {
@@ -137,7 +137,7 @@ impl Tally {
         }
     }
 
-    /// Whether claims are refused from now on.
+    /// While paused, every claim fails.
     pub fn set_paused(&self, paused: bool) {
         if paused {
             self.word.fetch_or(PAUSED, SeqCst);
@@ -146,7 +146,7 @@ impl Tally {
         }
     }
 
-    /// Attempts that have not been claimed.
+    /// The number of unclaimed attempts.
     pub fn counts(&self) -> Counts {
         let spilled = self.spilled.lock();
         let word = self.word.load(SeqCst);
@@ -163,37 +163,37 @@ mod tests {
     const NONE: [bool; 4] = [false; 4];
 
     #[test]
-    fn the_most_urgent_is_claimed_first_and_nothing_below_what_is_held_back() {
-        let tally = Tally::default();
-        tally.add([2, 0, 1, 0], [false, true, false, false]);
-        assert_eq!(tally.claim(), Some(2));
-        assert_eq!(tally.claim(), None, "NORMAL is held back");
-        assert!(tally.add([0, 1, 0, 0], NONE), "it no longer is");
-        assert_eq!([tally.claim(), tally.claim(), tally.claim(), tally.claim()], [Some(1), Some(0), Some(0), None]);
+    fn higher_priorities_are_claimed_first_and_none_below_one_held_back() {
+        let gate = PriorityGate::default();
+        gate.add([2, 0, 1, 0], [false, true, false, false]);
+        assert_eq!(gate.claim(), Some(2));
+        assert_eq!(gate.claim(), None, "NORMAL is held back");
+        assert!(gate.add([0, 1, 0, 0], NONE), "NORMAL is no longer held back");
+        assert_eq!([gate.claim(), gate.claim(), gate.claim(), gate.claim()], [Some(1), Some(0), Some(0), None]);
     }
 
     #[test]
-    fn a_paused_pool_claims_nothing_and_forgets_nothing() {
-        let tally = Tally::default();
-        tally.set_paused(true);
-        tally.add([1, 0, 0, 1], NONE);
-        assert_eq!((tally.claim(), tally.has_startable()), (None, false));
-        tally.set_paused(false);
-        assert_eq!((tally.claim(), tally.claim(), tally.claim()), (Some(3), Some(0), None));
+    fn a_paused_gate_refuses_claims_and_keeps_its_counts() {
+        let gate = PriorityGate::default();
+        gate.set_paused(true);
+        gate.add([1, 0, 0, 1], NONE);
+        assert_eq!((gate.claim(), gate.has_startable()), (None, false));
+        gate.set_paused(false);
+        assert_eq!((gate.claim(), gate.claim(), gate.claim()), (Some(3), Some(0), None));
     }
 
     #[test]
-    fn more_than_the_word_can_count_is_counted_all_the_same() {
-        let tally = Tally::default();
+    fn counts_beyond_the_word_are_kept() {
+        let gate = PriorityGate::default();
         let many = 3 * COUNT_MAX + 7;
-        tally.add([5, many, 0, 0], [false, false, true, false]);
-        assert_eq!(tally.counts(), [5, many, 0, 0]);
-        assert_eq!(tally.claim(), None, "HIGH is held back");
-        tally.add([0; 4], NONE);
+        gate.add([5, many, 0, 0], [false, false, true, false]);
+        assert_eq!(gate.counts(), [5, many, 0, 0]);
+        assert_eq!(gate.claim(), None, "HIGH is held back");
+        gate.add([0; 4], NONE);
         for _ in 0..many {
-            assert_eq!(tally.claim(), Some(1));
+            assert_eq!(gate.claim(), Some(1));
         }
-        assert_eq!((tally.claim(), tally.counts()), (Some(0), [4, 0, 0, 0]));
+        assert_eq!((gate.claim(), gate.counts()), (Some(0), [4, 0, 0, 0]));
     }
 
     #[derive(Clone, Debug)]
@@ -215,28 +215,28 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_answers_as_four_plain_counters_would(steps in prop::collection::vec(step(), 1..60)) {
-            let tally = Tally::default();
+        fn it_behaves_like_four_plain_counters(steps in prop::collection::vec(step(), 1..60)) {
+            let gate = PriorityGate::default();
             let (mut counts, mut held_back, mut paused) = ([0; 4], NONE, false);
             for step in steps {
                 match step {
                     Step::Add(added, held) => {
-                        tally.add(added, held);
+                        gate.add(added, held);
                         held_back = held;
                         (0..4).for_each(|p| counts[p] += added[p]);
                     }
                     Step::Pause(wanted) => {
-                        tally.set_paused(wanted);
+                        gate.set_paused(wanted);
                         paused = wanted;
                     }
                     Step::Claim => {
                         let first = (0..4).rev().find(|p| counts[*p] > 0 || (*p > 0 && held_back[*p]));
                         let expected = first.filter(|p| !paused && counts[*p] > 0);
-                        prop_assert_eq!(tally.claim(), expected);
+                        prop_assert_eq!(gate.claim(), expected);
                         expected.inspect(|p| counts[*p] -= 1);
                     }
                 }
-                prop_assert_eq!(tally.counts(), counts);
+                prop_assert_eq!(gate.counts(), counts);
             }
         }
     }

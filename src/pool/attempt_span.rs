@@ -1,0 +1,72 @@
+//! The trace span of one attempt, and the log line when the attempt ends.
+
+use std::sync::Arc;
+
+use crate::model::{Change, Clock, Event, SystemClock, TraceContext};
+use crate::runners::StopCause;
+use crate::telemetry::scope::{AttemptName, Place};
+use crate::telemetry::trace::{self, AttemptView, Span};
+
+/// The worker of a started attempt and its position in a trace.
+#[derive(Debug)]
+pub(super) struct AttemptSpan {
+    worker: Arc<str>,
+    span: Option<Span>,
+    /// The position of the submission, if the attempt has no span of its own.
+    submitted_at: Option<Place>,
+}
+
+impl AttemptSpan {
+    /// Starts a span if traces are exported. `submitted` is the trace context of the submission.
+    pub fn start(worker: &Arc<str>, view: &AttemptView<'_>, submitted: Option<&Arc<TraceContext>>) -> Self {
+        let span = trace::tracing().map(|tracing| tracing.process(view, submitted));
+        let submitted_at = if span.is_none() { submitted.cloned().map(Place::new) } else { None };
+        Self { worker: worker.clone(), span, submitted_at }
+    }
+
+    /// Qualified name of the worker, such as `default/PoolWorker-3`.
+    pub fn worker(&self) -> &str {
+        &self.worker
+    }
+
+    pub fn place(&self) -> Option<&Place> {
+        self.span.as_ref().map(Span::place).or(self.submitted_at.as_ref())
+    }
+
+    pub fn stop_requested(&self, cause: StopCause) {
+        if let Some(span) = &self.span {
+            let cause = match cause {
+                StopCause::Timeout => "timeout",
+                StopCause::Drain => "drain",
+                StopCause::Cancel => "cancel",
+                StopCause::Force => "force",
+            };
+            span.stop_requested(cause, SystemClock.now());
+        }
+    }
+
+    pub fn end(&self, event: Option<&Event>) {
+        if let Some(span) = &self.span {
+            span.end_process(event);
+        }
+    }
+}
+
+/// Logs how an attempt ended. Only reasons: a message may contain a part of the payload.
+pub(super) fn log_end(attempt: &AttemptName<'_>, event: &Event) {
+    let AttemptName { task, number, pool, worker } = attempt;
+    match &event.change {
+        Change::Failed { failure, .. } => {
+            let (reason, exit_code) = (failure.reason.name(), failure.exit_code);
+            tracing::warn!(%task, attempt = number, pool, worker, reason, exit_code, "task failed");
+        }
+        Change::Retrying { failure, .. } => {
+            let (reason, exit_code) = (failure.reason.name(), failure.exit_code);
+            tracing::info!(%task, attempt = number, pool, worker, reason, exit_code, "attempt failed, will be retried");
+        }
+        _ => {
+            let state = event.state.name();
+            tracing::debug!(%task, attempt = number, pool, worker, state, "attempt ended");
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! What the workers of all pools share with the rest of the server.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use tokio::runtime;
+
+use crate::model::{Catalog, Clock, TaskId};
+use crate::runners::Registry;
+use crate::telemetry::metrics::Metrics;
+
+use super::report::ReportSink;
+
+/// Reads the payload of a task whose attempt does not carry it. The error is a message for people.
+pub type PayloadSource = Arc<dyn Fn(TaskId) -> BoxFuture<'static, Result<Bytes, String>> + Send + Sync>;
+
+#[derive(Clone)]
+pub struct WorkerContext {
+    pub registry: Arc<Registry>,
+    pub clock: Arc<dyn Clock>,
+    pub reports: ReportSink,
+    pub payloads: PayloadSource,
+    pub runtime: runtime::Handle,
+    pub metrics: Metrics,
+    /// The handlers that metrics count by name.
+    pub catalog: Arc<Catalog>,
+}

@@ -1,0 +1,181 @@
+//! The pool as the scheduler sees it: push attempts, pause, resize, read statistics, stop.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+
+use crate::model::limits::POOL_SIZE_MAX;
+use crate::model::{PoolKind, PoolSpec, Priority};
+
+use super::attempt::Attempt;
+use super::context::WorkerContext;
+use super::state::{PoolState, WorkerHandle, WorkerSlot, Workers};
+use super::stats::{PoolStats, WorkerCounters, WorkerStats};
+use super::worker::Worker;
+
+/// Stack of a worker's thread. Large because expressions recurse; only touched pages become resident.
+const STACK_BYTES: usize = 2 << 20;
+
+/// A pool; cheap to clone. Its workers leave when the last clone is dropped.
+#[derive(Clone)]
+pub struct Pool {
+    owner: Arc<Owner>,
+}
+
+/// Shuts the workers down when it is dropped, so that no thread waits for work that cannot come.
+struct Owner {
+    state: Arc<PoolState>,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.state.shut_down();
+    }
+}
+
+impl Pool {
+    /// Starts the pool's workers.
+    ///
+    /// # Errors
+    /// When the size is not 1 to 1,000, or a thread cannot be started.
+    pub fn start(spec: &PoolSpec, context: WorkerContext) -> io::Result<Self> {
+        let pool = Self { owner: Arc::new(Owner { state: Arc::new(PoolState::new(spec, context)) }) };
+        pool.resize(spec.size)?;
+        Ok(pool)
+    }
+
+    fn state(&self) -> &Arc<PoolState> {
+        &self.owner.state
+    }
+
+    /// Adds attempts to the run queue. `held_back[p]` means that the scheduler has more eligible tasks of
+    /// priority `p`: until a later push clears it, no attempt of a lower priority starts.
+    pub fn push(&self, attempts: Vec<Arc<Attempt>>, held_back: [bool; Priority::COUNT]) {
+        let pushed = attempts.len();
+        let cleared = self.state().run_queue.push(attempts, held_back);
+        let gate = &self.state().run_queue.gate;
+        if gate.has_startable() {
+            self.state().idle.wake(if cleared { gate.counts().iter().sum() } else { pushed });
+        }
+    }
+
+    /// Pauses or resumes. After a pause has returned, no attempt starts, and every earlier start has been
+    /// reported.
+    pub fn set_paused(&self, paused: bool) {
+        self.state().run_queue.gate.set_paused(paused);
+        if paused {
+            let workers = self.state().workers.lock();
+            let counters: Vec<_> = workers.slots.iter().map(|slot| slot.counters.clone()).collect();
+            drop(workers);
+            for counters in counters {
+                counters.wait_while_starting();
+            }
+        } else {
+            self.state().idle.wake(self.state().run_queue.gate.counts().iter().sum());
+        }
+    }
+
+    /// Changes the number of workers, 1 to 1,000. Growing starts workers; when shrinking, those with the
+    /// highest numbers finish their current attempt and leave.
+    ///
+    /// # Errors
+    /// When the size is out of bounds, the pool has stopped, or a thread cannot be started. In the last
+    /// case the pool keeps the size that it could reach.
+    pub fn resize(&self, size: usize) -> io::Result<()> {
+        if !(1..=POOL_SIZE_MAX).contains(&size) {
+            let text = format!("pool size is {size}, must be 1 to {POOL_SIZE_MAX}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let mut workers = self.state().workers.lock();
+        if workers.stopped {
+            return Err(io::Error::other("the pool has stopped"));
+        }
+        workers.leaving.retain(|handle| !handle.is_finished());
+        let before = workers.target;
+        self.state().set_target(&mut workers, size);
+        for index in 0..size {
+            if workers.slots.get(index).is_none_or(|slot| !slot.is_alive())
+                && let Err(error) = self.spawn(&mut workers, index)
+            {
+                self.state().set_target(&mut workers, index.max(before.min(size)));
+                return Err(error);
+            }
+        }
+        drop(workers);
+        self.state().idle.wake(usize::MAX);
+        Ok(())
+    }
+
+    fn spawn(&self, workers: &mut Workers, index: usize) -> io::Result<()> {
+        let counters = Arc::new(WorkerCounters::default());
+        let worker = Worker::new(self.state().clone(), index, counters.clone());
+        let runtime = self.state().context.runtime.clone();
+        let handle = match self.state().kind {
+            PoolKind::Async => WorkerHandle::Task(runtime.spawn(worker.run())),
+            PoolKind::Threads => {
+                let thread = thread::Builder::new().name(format!("PoolWorker-{index}")).stack_size(STACK_BYTES);
+                WorkerHandle::Thread(thread.spawn(move || runtime.block_on(worker.run()))?)
+            }
+        };
+        let slot = WorkerSlot { alive: true, counters, handle };
+        if index < workers.slots.len() {
+            let replaced = std::mem::replace(&mut workers.slots[index], slot);
+            workers.past_steals += replaced.counters.steals();
+            workers.leaving.push(replaced.handle);
+        } else {
+            workers.slots.push(slot);
+        }
+        Ok(())
+    }
+
+    /// The configured number of workers.
+    pub fn size(&self) -> usize {
+        self.state().workers.lock().target
+    }
+
+    pub fn stats(&self) -> PoolStats {
+        let workers = self.state().workers.lock();
+        let alive = workers.slots.iter().filter(|slot| slot.is_alive());
+        let busy = alive.clone().filter(|slot| slot.counters.is_busy()).count();
+        let alive = alive.count();
+        PoolStats {
+            alive,
+            busy,
+            idle: alive - busy,
+            steals: workers.past_steals + workers.slots.iter().map(|slot| slot.counters.steals()).sum::<u64>(),
+            assigned: self.state().run_queue.gate.counts(),
+        }
+    }
+
+    /// One row per live worker, by number.
+    pub fn workers(&self) -> Vec<WorkerStats> {
+        let workers = self.state().workers.lock();
+        let queue_sizes = self.state().run_queue.queue_sizes(workers.slots.len());
+        let alive = workers.slots.iter().zip(queue_sizes).enumerate().filter(|(_, (slot, _))| slot.is_alive());
+        alive.map(|(index, (slot, queued))| slot.counters.snapshot(index, index < workers.target, queued)).collect()
+    }
+
+    pub fn reset_counters(&self) {
+        let mut workers = self.state().workers.lock();
+        workers.past_steals = 0;
+        for slot in &workers.slots {
+            slot.counters.reset();
+        }
+    }
+
+    /// Lets every worker finish its current attempt and leave, and waits for all of them. Attempts that
+    /// have not started never start.
+    pub async fn stop(&self) {
+        self.state().shut_down();
+        let mut live = self.state().live.subscribe();
+        // The sender lives as long as this handle, so this cannot fail.
+        let _ = live.wait_for(|live| *live == 0).await;
+        for handle in self.state().take_handles() {
+            // All workers have left their loop, so joining takes no time. The panic hook has printed any panic.
+            match handle {
+                WorkerHandle::Task(task) => drop(task.await),
+                WorkerHandle::Thread(thread) => drop(thread.join()),
+            }
+        }
+    }
+}

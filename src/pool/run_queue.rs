@@ -1,0 +1,278 @@
+//! Where attempts wait for a worker.
+//!
+//! Each priority has one shared queue and one deque per worker. A worker looks into its own deque, then
+//! into the shared queue, then steals from the other deques (Blumofe & Leiserson, 1999; crossbeam-deque).
+//!
+//! The queues do not tell which priority may start, because an attempt may be on its way from one queue to
+//! another. `priority_gate` decides: a worker first claims *any* attempt of the most urgent priority, then
+//! searches for one. The search always succeeds, because attempts are counted only after they were pushed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_deque::{Injector, Steal, Stealer, Worker as Deque};
+use parking_lot::RwLock;
+
+use crate::model::Priority;
+
+use super::attempt::Attempt;
+use super::priority_gate::{Counts, PriorityGate};
+
+/// Failed searches for a claimed attempt before the thread yields. Most attempts are found at once; the
+/// others are being moved between two queues by a thread that may need this processor.
+const SPINS_BEFORE_YIELD: u32 = 16;
+
+/// The deques of one worker; only their owner pushes to them.
+pub(super) struct LocalQueue {
+    pub index: usize,
+    /// Never reused, unlike the index.
+    id: u64,
+    deques: [Deque<Arc<Attempt>>; Priority::COUNT],
+}
+
+/// The stealing ends of one worker's deques.
+struct StealTarget {
+    id: u64,
+    index: usize,
+    deques: [Stealer<Arc<Attempt>>; Priority::COUNT],
+}
+
+/// An attempt that the caller has claimed and must run.
+pub(super) struct Claimed {
+    pub attempt: Arc<Attempt>,
+    /// Whether it came from another worker's deque.
+    pub stolen: bool,
+}
+
+#[derive(Default)]
+pub(super) struct RunQueue {
+    pub gate: PriorityGate,
+    shared: [Injector<Arc<Attempt>>; Priority::COUNT],
+    steal_targets: RwLock<Vec<StealTarget>>,
+    ids: AtomicU64,
+}
+
+impl RunQueue {
+    /// Creates the deques of a new worker.
+    pub fn add_worker(&self, index: usize) -> LocalQueue {
+        let id = self.ids.fetch_add(1, Ordering::Relaxed);
+        let local = LocalQueue { index, id, deques: std::array::from_fn(|_| Deque::new_fifo()) };
+        let deques = std::array::from_fn(|p| local.deques[p].stealer());
+        self.steal_targets.write().push(StealTarget { id, index, deques });
+        local
+    }
+
+    /// Removes a worker and moves the attempts in its deques back to the shared queues.
+    pub fn remove_worker(&self, local: &LocalQueue) {
+        self.steal_targets.write().retain(|target| target.id != local.id);
+        for (deque, shared) in local.deques.iter().zip(&self.shared) {
+            while let Some(attempt) = deque.pop() {
+                shared.push(attempt);
+            }
+        }
+    }
+
+    /// Adds attempts to the shared queues. Returns true if a priority is no longer held back.
+    pub fn push(&self, attempts: Vec<Arc<Attempt>>, held_back: [bool; Priority::COUNT]) -> bool {
+        let mut added: Counts = [0; Priority::COUNT];
+        for attempt in attempts {
+            let p = attempt.spec().options.priority.index();
+            added[p] += 1;
+            self.shared[p].push(attempt);
+        }
+        self.gate.add(added, held_back)
+    }
+
+    /// The number of attempts in the deques of the first `workers` workers, by worker number.
+    pub fn queue_sizes(&self, workers: usize) -> Vec<usize> {
+        let mut sizes = vec![0; workers];
+        for target in &*self.steal_targets.read() {
+            if let Some(size) = sizes.get_mut(target.index) {
+                *size += target.deques.iter().map(Stealer::len).sum::<usize>();
+            }
+        }
+        sizes
+    }
+
+    /// Claims the most urgent attempt. Up to `batch` attempts may be moved from the shared queue to the
+    /// caller's deque on the way.
+    pub fn claim(&self, local: &LocalQueue, batch: usize) -> Option<Claimed> {
+        loop {
+            let p = self.gate.claim()?;
+            let claimed = self.find(p, local, batch);
+            // A recalled attempt uses up its claim of the gate.
+            if claimed.attempt.claim() {
+                return Some(claimed);
+            }
+        }
+    }
+
+    fn find(&self, p: usize, local: &LocalQueue, batch: usize) -> Claimed {
+        let mut spins = 0;
+        loop {
+            if let Some(claimed) = self.try_find(p, local, batch) {
+                return claimed;
+            }
+            spins += 1;
+            if spins < SPINS_BEFORE_YIELD {
+                std::hint::spin_loop();
+            } else {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    fn try_find(&self, p: usize, local: &LocalQueue, batch: usize) -> Option<Claimed> {
+        if let Some(attempt) = local.deques[p].pop() {
+            return Some(Claimed { attempt, stolen: false });
+        }
+        let shared = || {
+            if batch > 1 {
+                self.shared[p].steal_batch_with_limit_and_pop(&local.deques[p], batch)
+            } else {
+                self.shared[p].steal()
+            }
+        };
+        if let Some(attempt) = retry(shared) {
+            return Some(Claimed { attempt, stolen: false });
+        }
+        let targets = self.steal_targets.read();
+        // Every worker starts at a different deque, so that they do not all contend for the same one.
+        let (before, after) = targets.split_at(local.index.min(targets.len()));
+        for target in after.iter().chain(before).filter(|target| target.id != local.id) {
+            if let Some(attempt) = retry(|| target.deques[p].steal()) {
+                return Some(Claimed { attempt, stolen: true });
+            }
+        }
+        None
+    }
+}
+
+fn retry(mut steal: impl FnMut() -> Steal<Arc<Attempt>>) -> Option<Arc<Attempt>> {
+    loop {
+        match steal() {
+            Steal::Success(attempt) => return Some(attempt),
+            Steal::Empty => return None,
+            Steal::Retry => std::hint::spin_loop(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::SeqCst;
+
+    use super::*;
+
+    fn attempt(fence: u64, priority: Priority) -> Arc<Attempt> {
+        Attempt::sample(fence, "h", "t", priority, b"", false)
+    }
+
+    fn fence(claimed: &Claimed) -> u64 {
+        claimed.attempt.ticket().fence
+    }
+
+    fn fences(claimed: &[Claimed]) -> Vec<u64> {
+        claimed.iter().map(fence).collect()
+    }
+
+    /// Worker 0 has started attempt 0 of 32 and holds 1 to 15 in its deque.
+    fn half_moved_to_a_deque() -> (RunQueue, LocalQueue, LocalQueue) {
+        let queue = RunQueue::default();
+        let (owner, thief) = (queue.add_worker(0), queue.add_worker(1));
+        queue.push((0..32).map(|n| attempt(n, Priority::Normal)).collect(), [false; 4]);
+        assert_eq!(queue.claim(&owner, 16).map(|claimed| fence(&claimed)), Some(0));
+        assert_eq!(queue.queue_sizes(2), [15, 0]);
+        (queue, owner, thief)
+    }
+
+    #[test]
+    fn an_idle_worker_takes_from_the_shared_queue_then_steals_from_another_deque() {
+        let (queue, _owner, thief) = half_moved_to_a_deque();
+        let claimed: Vec<_> = (0..20).filter_map(|_| queue.claim(&thief, 1)).collect();
+        assert_eq!(fences(&claimed), (16..32).chain(1..5).collect::<Vec<_>>());
+        assert!(claimed.iter().map(|claimed| claimed.stolen).eq((0..20).map(|n| n >= 16)));
+    }
+
+    #[test]
+    fn a_leaving_worker_returns_its_attempts() {
+        let (queue, owner, thief) = half_moved_to_a_deque();
+        queue.remove_worker(&owner);
+        let claimed: Vec<_> = std::iter::from_fn(|| queue.claim(&thief, 1)).collect();
+        assert_eq!(fences(&claimed), (16..32).chain(1..16).collect::<Vec<_>>());
+        assert!(claimed.iter().all(|claimed| !claimed.stolen));
+    }
+
+    /// A start, with the logical time before and after the claim that made it.
+    struct Start {
+        fence: u64,
+        p: usize,
+        before: u64,
+        after: u64,
+    }
+
+    /// Workers claim everything that two threads push meanwhile, in all priorities. Returns the starts, and
+    /// for each fence the time at which its push had returned.
+    fn push_and_claim_concurrently(workers: usize, total: u64) -> (Vec<Start>, Vec<u64>) {
+        let (queue, clock, left) = (RunQueue::default(), AtomicU64::new(1), AtomicU64::new(total));
+        let pushed: Vec<AtomicU64> = (0..total).map(|_| AtomicU64::new(0)).collect();
+        let push = |pusher: u64| {
+            for first in (pusher * 8..total).step_by(16) {
+                let fences = first..(first + 8).min(total);
+                let priority = Priority::DESCENDING[usize::try_from(first / 8 % 7 % 4).unwrap_or(0)];
+                queue.push(fences.clone().map(|n| attempt(n, priority)).collect(), [false; 4]);
+                let at = clock.fetch_add(1, SeqCst);
+                fences.for_each(|n| pushed[usize::try_from(n).unwrap_or(0)].store(at, SeqCst));
+            }
+        };
+        let start = |index: usize| {
+            let (local, mut starts) = (queue.add_worker(index), Vec::new());
+            while left.load(SeqCst) > 0 {
+                let before = clock.fetch_add(1, SeqCst);
+                let batch = if index.is_multiple_of(2) { 16 } else { 1 };
+                let Some(claimed) = queue.claim(&local, batch) else {
+                    std::thread::yield_now();
+                    continue;
+                };
+                let after = clock.fetch_add(1, SeqCst);
+                left.fetch_sub(1, SeqCst);
+                let p = claimed.attempt.spec().options.priority.index();
+                starts.push(Start { fence: fence(&claimed), p, before, after });
+            }
+            queue.remove_worker(&local);
+            starts
+        };
+        let starts = std::thread::scope(|scope| {
+            let (push, start) = (&push, &start);
+            let threads: Vec<_> = (0..workers).map(|index| scope.spawn(move || start(index))).collect();
+            (0..2).for_each(|pusher| drop(scope.spawn(move || push(pusher))));
+            threads.into_iter().flat_map(|thread| thread.join().expect("no worker panics")).collect()
+        });
+        (starts, pushed.into_iter().map(AtomicU64::into_inner).collect())
+    }
+
+    #[test]
+    fn no_attempt_starts_while_a_more_urgent_one_pushed_earlier_is_unclaimed() {
+        const TOTAL: u64 = 20_000;
+        let (starts, pushed) = push_and_claim_concurrently(6, TOTAL);
+        let mut fences: Vec<_> = starts.iter().map(|start| start.fence).collect();
+        fences.sort_unstable();
+        assert_eq!(fences, (0..TOTAL).collect::<Vec<_>>(), "each starts once");
+        // A claim is for any attempt of its priority, so attempts are counted instead of compared one by
+        // one: of each higher priority, at least as many claims must have begun as attempts were pushed.
+        for urgent in 1..Priority::COUNT {
+            let urgent_starts = || starts.iter().filter(|start| start.p == urgent);
+            let mut pushed: Vec<_> =
+                urgent_starts().map(|start| pushed[usize::try_from(start.fence).unwrap_or(0)]).collect();
+            let mut claimed: Vec<_> = urgent_starts().map(|start| start.before).collect();
+            pushed.sort_unstable();
+            claimed.sort_unstable();
+            for start in starts.iter().filter(|start| start.p < urgent) {
+                let waiting = pushed.partition_point(|at| *at < start.before);
+                let claimed = claimed.partition_point(|at| *at < start.after);
+                let fence = start.fence;
+                assert!(waiting <= claimed, "{fence} started before {} of priority {urgent}", waiting - claimed);
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The state that a pool's handle and its workers share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::model::{PoolKind, PoolName, PoolSpec};
+use crate::telemetry::metrics::PoolMeter;
+
+use super::context::WorkerContext;
+use super::idle_workers::IdleWorkers;
+use super::run_queue::RunQueue;
+use super::stats::WorkerCounters;
+
+pub(super) struct PoolState {
+    pub name: PoolName,
+    pub kind: PoolKind,
+    pub context: WorkerContext,
+    pub meter: PoolMeter,
+    pub run_queue: RunQueue,
+    pub idle: IdleWorkers,
+    pub workers: Mutex<Workers>,
+    /// A copy of `Workers::target` that every worker reads before each attempt without the lock.
+    pub target: AtomicUsize,
+    /// Number of workers that have not ended.
+    pub live: watch::Sender<usize>,
+}
+
+/// The workers of a pool, and how many there should be.
+#[derive(Default)]
+pub(super) struct Workers {
+    pub target: usize,
+    pub stopped: bool,
+    /// By worker number.
+    pub slots: Vec<WorkerSlot>,
+    /// Replaced workers that may not have ended yet.
+    pub leaving: Vec<WorkerHandle>,
+    /// Steals by workers that have been replaced.
+    pub past_steals: u64,
+}
+
+pub(super) struct WorkerSlot {
+    /// Cleared by the worker itself when it decides to leave.
+    pub alive: bool,
+    pub counters: Arc<WorkerCounters>,
+    pub handle: WorkerHandle,
+}
+
+/// The thread or runtime task that drives a worker.
+pub(super) enum WorkerHandle {
+    Thread(thread::JoinHandle<()>),
+    Task(tokio::task::JoinHandle<()>),
+}
+
+impl WorkerSlot {
+    pub fn is_alive(&self) -> bool {
+        self.alive && !self.handle.is_finished()
+    }
+}
+
+impl WorkerHandle {
+    pub fn is_finished(&self) -> bool {
+        match self {
+            Self::Thread(thread) => thread.is_finished(),
+            Self::Task(task) => task.is_finished(),
+        }
+    }
+}
+
+impl PoolState {
+    pub fn new(spec: &PoolSpec, context: WorkerContext) -> Self {
+        let state = Self {
+            name: spec.name.clone(),
+            kind: spec.kind,
+            meter: PoolMeter::new(&context.metrics, &spec.name, &context.catalog),
+            context,
+            run_queue: RunQueue::default(),
+            idle: IdleWorkers::default(),
+            workers: Mutex::default(),
+            target: AtomicUsize::new(0),
+            live: watch::Sender::new(0),
+        };
+        state.run_queue.gate.set_paused(spec.paused);
+        state
+    }
+
+    pub fn set_target(&self, workers: &mut Workers, size: usize) {
+        workers.target = size;
+        self.target.store(size, Ordering::SeqCst);
+    }
+
+    /// Lets every worker leave after its current attempt; no further attempt starts.
+    pub fn shut_down(&self) {
+        self.run_queue.gate.set_paused(true);
+        let mut workers = self.workers.lock();
+        workers.stopped = true;
+        self.set_target(&mut workers, 0);
+        drop(workers);
+        self.idle.wake(usize::MAX);
+    }
+
+    /// Removes all workers from the table and returns their handles.
+    pub fn take_handles(&self) -> Vec<WorkerHandle> {
+        let mut workers = self.workers.lock();
+        let slots = std::mem::take(&mut workers.slots);
+        workers.past_steals += slots.iter().map(|slot| slot.counters.steals()).sum::<u64>();
+        let mut handles = std::mem::take(&mut workers.leaving);
+        handles.extend(slots.into_iter().map(|slot| slot.handle));
+        handles
+    }
+}

@@ -1,0 +1,46 @@
+//! The environment of a process, and where its program is found.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::options::{OptionsError, ProcessOptions};
+
+/// Marks every process of one server run.
+pub(super) const INSTANCE_VARIABLE: &str = "LINESHAFT_INSTANCE";
+pub(super) const TASK_VARIABLE: &str = "LINESHAFT_TASK_ID";
+/// 1 for the first attempt.
+pub(super) const ATTEMPT_VARIABLE: &str = "LINESHAFT_ATTEMPT";
+/// Search path for programs, and `PATH` of a process unless its handler sets another.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The variables that are the same for every attempt of a handler.
+pub(super) fn environment(options: &ProcessOptions) -> Result<BTreeMap<OsString, OsString>, OptionsError> {
+    let mut environment = BTreeMap::from([(OsString::from("PATH"), OsString::from(DEFAULT_PATH))]);
+    for name in options.env_pass.iter().chain(options.env.keys()) {
+        if name.is_empty() || name.contains(['=', '\0']) {
+            return Err(OptionsError::BadVariable(name.clone()));
+        }
+        if name.starts_with("LINESHAFT_") {
+            return Err(OptionsError::ReservedVariable(name.clone()));
+        }
+    }
+    for name in &options.env_pass {
+        if let Some(value) = std::env::var_os(name) {
+            environment.insert(name.into(), value);
+        }
+    }
+    environment.extend(options.env.iter().map(|(name, value)| (name.into(), value.into())));
+    Ok(environment)
+}
+
+/// Resolves a program to an absolute path if it exists in `path`; otherwise returns it unchanged.
+pub(super) fn find_program(program: &str, path: &OsStr) -> PathBuf {
+    if program.contains('/') {
+        return PathBuf::from(program);
+    }
+    let directories = path.as_bytes().split(|byte| *byte == b':').filter(|directory| directory.starts_with(b"/"));
+    let mut candidates = directories.map(|directory| Path::new(OsStr::from_bytes(directory)).join(program));
+    candidates.find(|candidate| candidate.is_file()).unwrap_or_else(|| PathBuf::from(program))
+}

@@ -1,0 +1,70 @@
+//! The interface between workers and runners.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::model::{Failure, Payload, StopMethod, TaskId, TraceContext};
+
+use super::output::OutputBuffer;
+use super::stop::StopSignal;
+
+/// Runs the attempts of one handler.
+pub trait Runner: Send + Sync + 'static {
+    /// Runs one attempt. Must return soon after `run.stop` was requested, and only when nothing of the
+    /// attempt runs any more. May block its thread only if the handler's spec has `blocking`. The caller
+    /// catches panics.
+    fn run(&self, run: Run) -> BoxFuture<RunReport>;
+}
+
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Everything that a runner gets for one attempt.
+pub struct Run {
+    pub task: TaskId,
+    /// 1 for the first attempt.
+    pub attempt: u32,
+    pub payload: Bytes,
+    pub content_type: Arc<str>,
+    /// Arguments from the submitter; empty unless the handler accepts them.
+    pub args: Box<[Box<str>]>,
+    /// Such as `PoolWorker-3`.
+    pub worker: Arc<str>,
+    /// The trace context to pass on to the handler.
+    pub trace: Option<Arc<TraceContext>>,
+    /// Requests to stop (cancel, drain) and the deadline.
+    pub stop: Arc<StopSignal>,
+    pub output: Arc<OutputBuffer>,
+    pub progress: ProgressSink,
+}
+
+/// Receives the progress as a fraction, 0 to 1, and a note. Only the latest report is kept.
+pub type ProgressSink = Arc<dyn Fn(f32, &str) + Send + Sync>;
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It returned a result.
+    Completed(Payload),
+    Failed(Failure),
+    /// It ended because a stop was requested; the cause is in [`StopSignal`].
+    Stopped(StopMethod),
+}
+
+/// How an attempt ended and what it used, as far as the runner knows.
+#[derive(Debug)]
+pub struct RunReport {
+    pub outcome: Outcome,
+    pub cpu_time: Option<Duration>,
+    /// Largest resident set size.
+    pub peak_memory_bytes: Option<u64>,
+}
+
+impl From<Outcome> for RunReport {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, cpu_time: None, peak_memory_bytes: None }
+    }
+}
