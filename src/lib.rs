@@ -4,6 +4,7 @@
 pub mod api;
 pub mod app;
 pub mod cli;
+mod command_line;
 pub mod config;
 pub mod model;
 pub mod pool;
@@ -12,3 +13,5 @@ pub mod runners;
 pub mod scheduler;
 pub mod store;
 pub mod telemetry;
+
+pub use command_line::run;

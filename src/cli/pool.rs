@@ -1,4 +1,4 @@
-//! `lineshaft pool …`.
+//! `lineshaft pool`.
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;
@@ -7,133 +7,115 @@ use clap::Subcommand;
 
 use crate::proto::v1;
 
-use super::Done;
-use super::connect::{Client, Exit};
-use super::say;
-use super::show::{self, Output};
-use super::submit::wire;
+use super::client::Client;
+use super::error::{CommandResult, Exit};
+use super::format::{self, Printer};
+use super::output;
+use super::time::to_proto;
 
-/// What can be done with pools.
+/// Moves the cursor to the top left and clears the terminal below it.
+const CLEAR_SCREEN: &[u8] = b"\x1b[H\x1b[J";
+
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// List pools.
+    /// List pools
     List,
-    /// Show one pool.
+    /// Show one pool
     Get {
-        /// Its name.
+        /// Pool name
         name: String,
     },
-    /// Resize, pause, resume or bound a pool; kept over restarts until the configuration changes it.
+    /// Resize, pause or resume a pool, or set its queue limit
+    ///
+    /// Changes survive restarts until the server's configuration file gives the setting a new value.
     Update {
-        /// Its name.
+        /// Pool name
         name: String,
-        /// Workers, 1 to 1,000.
-        #[arg(long)]
+        /// Number of workers, 1 to 1000
+        #[arg(long, value_name = "N")]
         size: Option<i32>,
-        /// Start nothing.
+        /// Start no more tasks; running tasks continue
         #[arg(long, conflicts_with = "resume")]
         pause: bool,
-        /// Start tasks again.
+        /// Start tasks again
         #[arg(long)]
         resume: bool,
-        /// Tasks that may wait.
-        #[arg(long)]
+        /// Maximum number of queued tasks, 1 to 100000000; more submissions are refused
+        #[arg(long, value_name = "N")]
         queue_limit: Option<i64>,
-        /// Refuse unless the pool still has this etag.
+        /// Change the pool only if it still has this etag (from `pool get`)
         #[arg(long, default_value = "", hide_default_value = true)]
         etag: String,
     },
-    /// Show live how pools do.
+    /// Live pool activity
     Top {
-        /// Their names; none: all.
+        /// Pool names [default: all pools]
         names: Vec<String>,
-        /// Time between readings, 100ms to 1m.
-        #[arg(long, default_value = "1s", value_name = "SPAN", value_parser = humantime::parse_duration)]
+        /// Refresh interval, 100ms to 1m
+        #[arg(long, default_value = "1s", value_name = "DURATION", value_parser = humantime::parse_duration)]
         interval: Duration,
-        /// One reading, and no more.
+        /// Print once and exit
         #[arg(long)]
         once: bool,
-        /// A row per worker.
+        /// Also show each worker
         #[arg(long)]
         workers: bool,
     },
 }
 
-pub async fn run(command: Command, client: Client, out: Output) -> Done {
+pub async fn run(command: Command, client: Client, printer: Printer) -> CommandResult {
     match command {
         Command::List => {
-            let answer = client.pools().list_pools(v1::ListPoolsRequest {}).await?.into_inner();
-            out.one(&answer, |answer| pools(&answer.pools));
+            let response = client.pools().list_pools(v1::ListPoolsRequest {}).await?.into_inner();
+            printer.print(&response, |response| pool_table(&response.pools));
         }
         Command::Get { name } => {
-            let answer = client.pools().get_pool(v1::GetPoolRequest { name }).await?.into_inner();
-            out.one(&answer.pool.unwrap_or_default(), |pool| pools(std::slice::from_ref(pool)));
+            let response = client.pools().get_pool(v1::GetPoolRequest { name }).await?.into_inner();
+            printer.print(&response.pool.unwrap_or_default(), |pool| pool_table(std::slice::from_ref(pool)));
         }
         Command::Update { name, size, pause, resume, queue_limit, etag } => {
             let paused = (pause || resume).then_some(pause);
             let request = v1::UpdatePoolRequest { name, size, paused, queue_limit, etag };
-            let answer = client.pools().update_pool(request).await?.into_inner();
-            out.one(&answer.pool.unwrap_or_default(), |pool| pools(std::slice::from_ref(pool)));
+            let response = client.pools().update_pool(request).await?.into_inner();
+            printer.print(&response.pool.unwrap_or_default(), |pool| pool_table(std::slice::from_ref(pool)));
         }
         Command::Top { names, interval, once, workers } => {
-            let request =
-                v1::StreamPoolMetricsRequest { pools: names, interval: Some(wire(interval)), include_workers: workers };
-            let mut readings = client.pools().stream_pool_metrics(request).await?.into_inner();
-            let redraw = io::stdout().is_terminal() && !once && !out.is_json();
-            while let Some(reading) = readings.message().await? {
+            let interval = Some(to_proto(interval));
+            let request = v1::StreamPoolMetricsRequest { pools: names, interval, include_workers: workers };
+            let mut samples = client.pools().stream_pool_metrics(request).await?.into_inner();
+            let redraw = io::stdout().is_terminal() && !once && !printer.is_json();
+            while let Some(sample) = samples.message().await? {
                 if redraw {
-                    // Home, and clear what is below.
-                    say::bytes(b"\x1b[H\x1b[J");
+                    output::stdout_bytes(CLEAR_SCREEN);
                 }
-                out.one(&reading, top);
+                printer.print(&sample, activity);
                 if once {
                     break;
                 }
             }
         }
     }
-    Ok(Exit::Ok)
+    Ok(Exit::Success)
 }
 
-fn pools(pools: &[v1::Pool]) -> String {
+fn pool_table(pools: &[v1::Pool]) -> String {
     let row = |pool: &v1::Pool| {
-        let kind = v1::PoolKind::try_from(pool.kind).map_or("UNKNOWN", |kind| kind.as_str_name());
         [
             pool.name.clone(),
-            kind.trim_start_matches("POOL_KIND_").to_owned(),
+            format::pool_kind(pool.kind),
             pool.size.to_string(),
-            if pool.paused { "paused" } else { "runs" }.to_owned(),
+            if pool.paused { "paused" } else { "active" }.to_owned(),
             pool.queue_limit.to_string(),
             pool.etag.clone(),
             pool.description.clone(),
         ]
     };
     let rows: Vec<_> = pools.iter().map(row).collect();
-    show::table(["NAME", "KIND", "SIZE", "STATE", "QUEUE LIMIT", "ETAG", "DESCRIPTION"], &rows)
+    format::table(["NAME", "KIND", "SIZE", "STATE", "QUEUE LIMIT", "ETAG", "DESCRIPTION"], &rows)
 }
 
-fn top(reading: &v1::StreamPoolMetricsResponse) -> String {
-    let row = |pool: &v1::PoolMetrics| {
-        let depths: Vec<_> = pool.priorities.iter().map(|depth| depth.queued.to_string()).collect();
-        let p99 = |times: &Option<v1::Percentiles>| {
-            times.as_ref().map(|times| show::span(times.p99.as_ref())).unwrap_or_default()
-        };
-        [
-            pool.pool.clone(),
-            format!("{}/{}", pool.busy, pool.size),
-            depths.join("/"),
-            pool.waiting.to_string(),
-            pool.completed.to_string(),
-            pool.failed.to_string(),
-            pool.cancelled.to_string(),
-            format!("{:.0}/s", pool.submit_rate),
-            format!("{:.0}/s", pool.finish_rate),
-            p99(&pool.wait_time),
-            p99(&pool.run_time),
-            pool.steals.to_string(),
-        ]
-    };
-    let rows: Vec<_> = reading.pools.iter().map(row).collect();
+/// Tables of pools and workers, and a line about the machine.
+fn activity(sample: &v1::StreamPoolMetricsResponse) -> String {
     let headings = [
         "POOL",
         "BUSY",
@@ -148,20 +130,42 @@ fn top(reading: &v1::StreamPoolMetricsResponse) -> String {
         "RUN P99",
         "STEALS",
     ];
-    let mut text = show::table(headings, &rows);
-    let workers: Vec<_> = reading.pools.iter().flat_map(|pool| &pool.workers).map(worker_row).collect();
+    let pools: Vec<_> = sample.pools.iter().map(pool_row).collect();
+    let mut text = format::table(headings, &pools);
+    let workers: Vec<_> = sample.pools.iter().flat_map(|pool| &pool.workers).map(worker_row).collect();
     if !workers.is_empty() {
         let headings = ["WORKER", "QUEUE", "TASK", "HANDLER", "COMPLETED", "FAILED", "BUSY", "IDLE", "STEALS"];
-        text = format!("{text}\n\n{}", show::table(headings, &workers));
+        text = format!("{text}\n\n{}", format::table(headings, &workers));
     }
-    let system = reading.system.unwrap_or_default();
+    let system = sample.system.unwrap_or_default();
     format!(
-        "{text}\n\ncpu {:.0} %, memory {:.0} %, server {} MiB in {} threads",
+        "{text}\n\nCPU {:.0}%, memory {:.0}%; server: {} MiB, {} threads",
         system.cpu_percent,
         system.memory_percent,
         system.process_memory_bytes >> 20,
         system.process_threads
     )
+}
+
+fn pool_row(pool: &v1::PoolMetrics) -> [String; 12] {
+    let depths: Vec<_> = pool.priorities.iter().map(|depth| depth.queued.to_string()).collect();
+    let p99 = |times: &Option<v1::Percentiles>| {
+        times.as_ref().map(|times| format::duration(times.p99.as_ref())).unwrap_or_default()
+    };
+    [
+        pool.pool.clone(),
+        format!("{}/{}", pool.busy, pool.size),
+        depths.join("/"),
+        pool.waiting.to_string(),
+        pool.completed.to_string(),
+        pool.failed.to_string(),
+        pool.cancelled.to_string(),
+        format!("{:.0}/s", pool.submit_rate),
+        format!("{:.0}/s", pool.finish_rate),
+        p99(&pool.wait_time),
+        p99(&pool.run_time),
+        pool.steals.to_string(),
+    ]
 }
 
 fn worker_row(worker: &v1::Worker) -> [String; 9] {
@@ -172,8 +176,8 @@ fn worker_row(worker: &v1::Worker) -> [String; 9] {
         worker.current_handler.clone(),
         worker.completed.to_string(),
         worker.failed.to_string(),
-        show::span(worker.busy_time.as_ref()),
-        show::span(worker.idle_time.as_ref()),
+        format::duration(worker.busy_time.as_ref()),
+        format::duration(worker.idle_time.as_ref()),
         worker.steals.to_string(),
     ]
 }

@@ -1,4 +1,4 @@
-//! `lineshaft token …`: the file of API keys. Works on the file itself; a running server sees the change.
+//! `lineshaft token`: edits the file of API keys directly. A running server reloads the file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -14,73 +14,67 @@ use crate::model::id::check_name;
 use crate::model::key_file::{KeyEntry, KeyFile, KeyLimits};
 use crate::model::{Clock, Grant, Role, SystemClock};
 
-use super::connect::{Exit, Problem};
-use super::{Global, say, show};
+use super::error::{CliError, Exit};
+use super::options::GlobalOptions;
+use super::{format, output};
 
-/// Where the file is.
 #[derive(Clone, Debug, Args)]
-pub struct Place {
-    /// The file of tokens, as `auth.tokens_file` of the server's configuration names it.
-    #[arg(long, env = "LINESHAFT_AUTH__TOKENS_FILE", default_value = "tokens.toml", value_name = "PATH")]
-    file: PathBuf,
+pub struct TokenFile {
+    /// File of tokens: the server's `auth.tokens_file`
+    #[arg(long = "file", env = "LINESHAFT_AUTH__TOKENS_FILE", default_value = "tokens.toml", value_name = "PATH")]
+    path: PathBuf,
 }
 
-/// What can be done with tokens.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make a token and print it; it is not shown again.
+    /// Create a token and print it; it cannot be shown again
     Create {
-        /// Whose it is; shown in tasks and in the audit log.
+        /// Name of the owner, unique in the file; appears in tasks and in the audit log
         name: String,
-        /// What it may do.
+        /// Role, which decides the permitted calls
         #[arg(long, value_parser = Role::ALL.map(Role::name))]
         role: String,
-        /// Where; repeat it for several, "*" is everywhere.
+        /// Namespace in which the role applies; "*" for all namespaces. Can be repeated
         #[arg(long = "namespace", required = true, value_name = "NAMESPACE")]
         namespaces: Vec<String>,
-        /// How long it is good for, such as 90d; default: until it is revoked.
-        #[arg(long, value_parser = humantime::parse_duration, value_name = "SPAN")]
+        /// Lifetime, such as 90d, at least 1s [default: no limit]
+        #[arg(long, value_parser = humantime::parse_duration, value_name = "DURATION")]
         expires: Option<Duration>,
-        /// A bound of its own in the place of the one in [auth.limits], such as live_tasks=500; repeat it for
-        /// several: submit_rate, submit_burst, live_tasks, live_payload_bytes, open_streams.
+        /// Limit that replaces the one in [auth.limits], such as live_tasks=500. Can be repeated
+        ///
+        /// Names: submit_rate (tasks per second), submit_burst (tasks), live_tasks (tasks), live_payload_bytes (bytes),
+        /// open_streams (streams).
         #[arg(long = "limit", value_name = "NAME=NUMBER")]
         limits: Vec<KeyLimits>,
-        /// Where the file is.
         #[command(flatten)]
-        place: Place,
+        file: TokenFile,
     },
-    /// List tokens; the tokens themselves are known to nobody.
+    /// List tokens: names, roles and expiry; the tokens themselves are not stored
     List {
-        /// Where the file is.
         #[command(flatten)]
-        place: Place,
+        file: TokenFile,
     },
-    /// End a token at once.
+    /// Revoke a token; running servers refuse it within two seconds
     Revoke {
-        /// Its name or id.
+        /// Name or ID of the token
         #[arg(value_name = "TOKEN")]
-        which: String,
-        /// Where the file is.
+        name_or_id: String,
         #[command(flatten)]
-        place: Place,
+        file: TokenFile,
     },
 }
 
-/// Carries out a command.
-pub fn run(command: Command, global: &Global) -> Exit {
-    let done = match command {
-        Command::Create { name, role, namespaces, expires, limits, place } => {
-            create(&place.file, &name, (&role, namespaces), expires, &limits)
+pub fn run(command: Command, options: &GlobalOptions) -> Exit {
+    let result = match command {
+        Command::Create { name, role, namespaces, expires, limits, file } => {
+            create(&file.path, &name, (&role, namespaces), expires, &limits)
         }
-        Command::List { place } => list(&place.file, global.wants_json()),
-        Command::Revoke { which, place } => revoke(&place.file, &which),
+        Command::List { file } => list(&file.path, options.json()),
+        Command::Revoke { name_or_id, file } => revoke(&file.path, &name_or_id),
     };
-    match done {
-        Ok(()) => Exit::Ok,
-        Err(problem) => {
-            problem.tell();
-            problem.exit()
-        }
+    match result {
+        Ok(()) => Exit::Success,
+        Err(error) => error.report(),
     }
 }
 
@@ -90,99 +84,107 @@ fn create(
     grant: (&str, Vec<String>),
     expires: Option<Duration>,
     limits: &[KeyLimits],
-) -> Result<(), Problem> {
+) -> Result<(), CliError> {
     check_name(name).map_err(|error| usage(format!("the name {name:?} {error}")))?;
     Grant::parse(grant.0, &grant.1).map_err(usage)?;
-    if expires.is_some_and(|span| span < Duration::from_secs(1)) {
-        return Err(usage("--expires must be 1s at least".to_owned()));
+    if expires.is_some_and(|lifetime| lifetime < Duration::from_secs(1)) {
+        return Err(usage("--expires must be at least 1s".to_owned()));
     }
     let key = GeneratedKey::random().map_err(|error| usage(error.to_string()))?;
-    change(path, true, |file| {
+    edit(path, true, |file| {
         if file.keys.iter().any(|entry| entry.name == name) {
-            return Err(usage(format!("there is a token named {name:?} already; revoke it, or choose another name")));
+            return Err(usage(format!("a token named {name:?} already exists; revoke it or choose another name")));
         }
         let limits = limits.iter().fold(KeyLimits::default(), |all, one| all.overridden_by(one));
         let entry = KeyEntry::new(&key, name, grant, SystemClock.now(), expires);
         file.keys.push(KeyEntry { limits, ..entry });
         Ok(())
     })?;
-    say::line(&key.text);
-    say::talk(format_args!("token {name:?} is in {}; it is not shown again", path.display()));
+    output::stdout_line(&key.text);
+    output::status(format_args!("Token {name:?} created in {}; copy it now, it cannot be shown again", path.display()));
     Ok(())
 }
 
-fn list(path: &Path, as_json: bool) -> Result<(), Problem> {
+fn list(path: &Path, json: bool) -> Result<(), CliError> {
     let file = read(path)?;
-    if as_json {
+    if json {
         for entry in &file.keys {
             let text = serde_json::to_string(entry).map_err(|error| usage(error.to_string()))?;
-            say::line(&text);
+            output::stdout_line(&text);
         }
         return Ok(());
     }
     let now = SystemClock.now();
     let row = |entry: &KeyEntry| {
-        let over = matches!(entry.expiry(), Ok(Some(at)) if at <= now);
-        let ends = entry.expires_at.clone().unwrap_or_else(|| "never".to_owned());
-        let ends = if over { format!("{ends} (over)") } else { ends };
+        let expired = matches!(entry.expiry(), Ok(Some(at)) if at <= now);
+        let expires = entry.expires_at.clone().unwrap_or_else(|| "never".to_owned());
+        let expires = if expired { format!("{expires} (expired)") } else { expires };
         let namespaces = entry.namespaces.join(",");
         let limits = entry.limits.to_string();
-        [entry.id.clone(), entry.name.clone(), entry.role.clone(), namespaces, entry.created_at.clone(), ends, limits]
+        [
+            entry.id.clone(),
+            entry.name.clone(),
+            entry.role.clone(),
+            namespaces,
+            entry.created_at.clone(),
+            expires,
+            limits,
+        ]
     };
     let rows: Vec<_> = file.keys.iter().map(row).collect();
-    say::line(show::table(["ID", "NAME", "ROLE", "NAMESPACES", "CREATED", "EXPIRES", "LIMITS"], &rows));
+    output::stdout_line(format::table(["ID", "NAME", "ROLE", "NAMESPACES", "CREATED", "EXPIRES", "LIMITS"], &rows));
     Ok(())
 }
 
-fn revoke(path: &Path, token: &str) -> Result<(), Problem> {
-    change(path, false, |file| {
+fn revoke(path: &Path, name_or_id: &str) -> Result<(), CliError> {
+    edit(path, false, |file| {
         let before = file.keys.len();
-        file.keys.retain(|entry| entry.name != token && entry.id != token);
+        file.keys.retain(|entry| entry.name != name_or_id && entry.id != name_or_id);
         if file.keys.len() == before {
-            return Err(usage(format!("there is no token with the name or id {token:?}")));
+            return Err(usage(format!("no token has the name or ID {name_or_id:?}; run `lineshaft token list`")));
         }
         Ok(())
     })?;
-    say::talk("revoked; a running server refuses it within two seconds");
+    output::status("Token revoked; running servers refuse it within two seconds");
     Ok(())
 }
 
-fn usage(text: String) -> Problem {
-    Problem::Usage(text)
+fn usage(text: String) -> CliError {
+    CliError::Usage(text)
 }
 
-fn read(path: &Path) -> Result<KeyFile, Problem> {
+fn read(path: &Path) -> Result<KeyFile, CliError> {
     let text = std::fs::read_to_string(path).map_err(|error| usage(format!("{}: {error}", path.display())))?;
     KeyFile::parse(&text).map_err(|error| usage(format!("{}: {error}", path.display())))
 }
 
-/// Changes the file: alone, and so that a reader sees the old one or the new one.
-fn change(
+/// Edits the file under a lock and replaces it atomically.
+fn edit(
     path: &Path,
-    may_begin: bool,
-    change: impl FnOnce(&mut KeyFile) -> Result<(), Problem>,
-) -> Result<(), Problem> {
+    create_missing: bool,
+    change: impl FnOnce(&mut KeyFile) -> Result<(), CliError>,
+) -> Result<(), CliError> {
     let failed = |error: io::Error| usage(format!("{}: {error}", path.display()));
     let lock = path.with_extension("lock");
     let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(lock).map_err(failed)?;
     flock(&lock, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
-    let mut file = if may_begin && !path.exists() { KeyFile::default() } else { read(path)? };
+    let mut file = if create_missing && !path.exists() { KeyFile::default() } else { read(path)? };
     change(&mut file)?;
     replace(path, &file.to_toml()).map_err(failed)
 }
 
 fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let draft = path.with_extension("draft");
+    let temporary = path.with_extension("draft");
     let permissions = std::fs::metadata(path).map(|found| found.permissions()).ok();
-    // A draft that was left behind may have another mode.
-    let _ = std::fs::remove_file(&draft);
-    let mut written = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&draft)?;
+    // A file that a crash left behind may have another mode.
+    let _ = std::fs::remove_file(&temporary);
+    let mut written = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&temporary)?;
     written.write_all(text.as_bytes())?;
     if let Some(permissions) = permissions {
         written.set_permissions(permissions)?;
     }
     written.sync_all()?;
-    std::fs::rename(&draft, path)?;
+    std::fs::rename(&temporary, path)?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(directory)?.sync_all()
 }
@@ -194,23 +196,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_are_made_and_revoked_in_a_file_that_only_its_owner_reads() {
+    fn tokens_are_created_and_revoked_in_a_file_with_mode_600() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tokens.toml");
-        let everywhere = || vec!["*".to_owned()];
-        assert!(revoke(&path, "ci").is_err(), "there is no file yet");
-        create(&path, "ci", ("submitter", everywhere()), None, &[]).unwrap();
+        let all_namespaces = || vec!["*".to_owned()];
+        assert!(revoke(&path, "ci").is_err(), "the file does not exist");
+        create(&path, "ci", ("submitter", all_namespaces()), None, &[]).unwrap();
         let limits = ["live_tasks=5", "submit_rate=1", "live_tasks=7"].map(|limit| limit.parse().unwrap());
-        create(&path, "ops", ("admin", everywhere()), Some(Duration::from_secs(60)), &limits).unwrap();
-        assert!(create(&path, "ci", ("viewer", everywhere()), None, &[]).is_err(), "the name is taken");
-        assert!(create(&path, "c i", ("viewer", everywhere()), None, &[]).is_err());
+        create(&path, "ops", ("admin", all_namespaces()), Some(Duration::from_secs(60)), &limits).unwrap();
+        assert!(create(&path, "ci", ("viewer", all_namespaces()), None, &[]).is_err(), "the name is taken");
+        assert!(create(&path, "c i", ("viewer", all_namespaces()), None, &[]).is_err());
         assert!(create(&path, "x", ("viewer", vec!["a b".to_owned()]), None, &[]).is_err());
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let file = read(&path).unwrap();
         assert_eq!(file.keys.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>(), ["ci", "ops"]);
         assert_eq!(file.keys[1].limits.to_string(), "submit_rate=1,live_tasks=7");
         revoke(&path, &file.keys[1].id).unwrap();
-        assert!(revoke(&path, "ops").is_err(), "it has gone");
+        assert!(revoke(&path, "ops").is_err(), "it is already revoked");
         assert_eq!(read(&path).unwrap().keys.len(), 1);
     }
 }

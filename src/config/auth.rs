@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::Grant;
 
 use super::error::Problems;
-use super::units::{ByteSize, Span};
+use super::units::{ByteSize, HumanDuration};
 
 /// `[auth]`: who may call. On when there is a file of tokens, `[auth.jwt]` or an `[[auth.certificate]]`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -43,7 +43,7 @@ pub struct Jwt {
     /// Algorithms that are accepted. Default: RS256, ES256 and EdDSA.
     pub algorithms: Vec<JwtAlgorithm>,
     /// Difference between clocks that is forgiven, 0 to 10m. Default 30s.
-    pub leeway: Span,
+    pub leeway: HumanDuration,
     /// What claims give; all that fit count. Must have one at least.
     #[serde(rename = "grant")]
     pub grants: Vec<ClaimGrant>,
@@ -58,7 +58,7 @@ impl Default for Jwt {
             jwks_url: None,
             jwks_ca: None,
             algorithms: vec![JwtAlgorithm::Rs256, JwtAlgorithm::Es256, JwtAlgorithm::EdDsa],
-            leeway: Span(Duration::from_secs(30)),
+            leeway: HumanDuration(Duration::from_secs(30)),
             grants: Vec::new(),
         }
     }
@@ -173,7 +173,12 @@ impl Jwt {
         if self.algorithms.is_empty() {
             problems.add("auth.jwt.algorithms", "[]", "must name one at least");
         }
-        problems.within("auth.jwt.leeway", self.leeway, Span::default(), Span(Duration::from_mins(10)));
+        problems.within(
+            "auth.jwt.leeway",
+            self.leeway,
+            HumanDuration::default(),
+            HumanDuration(Duration::from_mins(10)),
+        );
         if self.grants.is_empty() {
             problems.add("auth.jwt.grant", "", "must be one at least: a token without a grant may do nothing");
         }

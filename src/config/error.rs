@@ -13,13 +13,13 @@ pub struct Problem {
     /// What is wrong with it, with the limit and the remedy.
     pub description: String,
     /// Where the value came from: `lineshaft.toml:12`, a variable of the environment, or empty.
-    pub place: String,
+    pub location: String,
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.place.is_empty() {
-            write!(f, "{}: ", self.place)?;
+        if !self.location.is_empty() {
+            write!(f, "{}: ", self.location)?;
         }
         if !self.field.is_empty() {
             f.write_str(&self.field)?;
@@ -80,7 +80,7 @@ impl Problems {
             field: field.into(),
             value: value.to_string(),
             description: description.into(),
-            place: String::new(),
+            location: String::new(),
         });
     }
 

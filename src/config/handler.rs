@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::builtin::Builtin;
 use super::error::Problems;
-use super::units::{ByteSize, Span};
+use super::units::{ByteSize, HumanDuration};
 use crate::model::{HandlerName, HandlerSpec, PoolName, RetryPolicy, id, limits};
 
 /// Grace of a handler that does not say.
@@ -37,10 +37,10 @@ pub struct Handler {
     pub allowed_pools: Vec<String>,
     /// Time-out of an attempt, 1ms to 24h. Default: that of the pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<Span>,
+    pub timeout: Option<HumanDuration>,
     /// Time between asking an attempt to stop and forcing it, 0 to 5m. Default 5s.
     #[serde(default = "default_grace")]
-    pub grace: Span,
+    pub grace: HumanDuration,
     /// For runner = "builtin": which of them. Must be given there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub builtin: Option<Builtin>,
@@ -84,11 +84,11 @@ pub struct Retry {
     /// Attempts in all, the first included; 1 to 100. Default 3.
     pub attempts: u32,
     /// Delay before the second attempt, 0 to 1 year. Default 10s.
-    pub delay: Span,
+    pub delay: HumanDuration,
     /// What each further delay is multiplied with, 1 to 10. Default 2.
     pub factor: f64,
     /// Longest delay, before jitter; from `delay` to 1 year. Default 10m.
-    pub max_delay: Span,
+    pub max_delay: HumanDuration,
     /// Share of the delay that is added at most by chance, 0 to 1. Default 0.2.
     pub jitter: f64,
 }
@@ -96,7 +96,13 @@ pub struct Retry {
 impl Default for Retry {
     fn default() -> Self {
         let RetryPolicy { attempts_max, delay, factor, delay_max, jitter } = RetryPolicy::default();
-        Self { attempts: attempts_max, delay: Span(delay), factor, max_delay: Span(delay_max), jitter }
+        Self {
+            attempts: attempts_max,
+            delay: HumanDuration(delay),
+            factor,
+            max_delay: HumanDuration(delay_max),
+            jitter,
+        }
     }
 }
 
@@ -112,9 +118,9 @@ impl Retry {
     }
 
     fn check(&self, path: &str, problems: &mut Problems) {
-        let year = Span(limits::DELAY_MAX);
+        let year = HumanDuration(limits::DELAY_MAX);
         problems.within(format!("{path}.attempts"), self.attempts, 1, limits::ATTEMPTS_MAX);
-        problems.within(format!("{path}.delay"), self.delay, Span::default(), year);
+        problems.within(format!("{path}.delay"), self.delay, HumanDuration::default(), year);
         problems.within(format!("{path}.factor"), self.factor, 1.0, 10.0);
         problems.within(format!("{path}.max_delay"), self.max_delay, self.delay.min(year), year);
         problems.within(format!("{path}.jitter"), self.jitter, 0.0, 1.0);
@@ -130,7 +136,7 @@ pub struct ProcessLimits {
     pub memory: Option<ByteSize>,
     /// Processor time of each process, at least 1s, counted in whole seconds. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpu: Option<Span>,
+    pub cpu: Option<HumanDuration>,
     /// Files open at a time, at least 8. Default: that of the server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub open_files: Option<u64>,
@@ -149,7 +155,7 @@ impl ProcessLimits {
             problems.within(format!("{path}.memory"), memory, ByteSize(1 << 20), ByteSize(1 << 50));
         }
         if let Some(cpu) = self.cpu {
-            let (min, max) = (Span(Duration::from_secs(1)), Span(Duration::from_hours(365 * 24)));
+            let (min, max) = (HumanDuration(Duration::from_secs(1)), HumanDuration(Duration::from_hours(365 * 24)));
             problems.within(format!("{path}.cpu"), cpu, min, max);
         }
         if let Some(open_files) = self.open_files {
@@ -267,10 +273,15 @@ impl Handler {
             problems.add(format!("{path}.name"), format!("{:?}", self.name), error.to_string());
         }
         if let Some(timeout) = self.timeout {
-            let (min, max) = (Span(limits::TIMEOUT_MIN), Span(limits::TIMEOUT_MAX));
+            let (min, max) = (HumanDuration(limits::TIMEOUT_MIN), HumanDuration(limits::TIMEOUT_MAX));
             problems.within(format!("{path}.timeout"), timeout, min, max);
         }
-        problems.within(format!("{path}.grace"), self.grace, Span::default(), Span(limits::GRACE_MAX));
+        problems.within(
+            format!("{path}.grace"),
+            self.grace,
+            HumanDuration::default(),
+            HumanDuration(limits::GRACE_MAX),
+        );
         self.retry.check(&format!("{path}.retry"), problems);
         match self.runner {
             RunnerKind::Builtin => self.check_builtin(path, problems),
@@ -331,6 +342,6 @@ impl Handler {
     }
 }
 
-fn default_grace() -> Span {
-    Span(GRACE_DEFAULT)
+fn default_grace() -> HumanDuration {
+    HumanDuration(GRACE_DEFAULT)
 }

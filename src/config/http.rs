@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::error::Problems;
-use super::units::Span;
+use super::units::HumanDuration;
 
 /// `[http]`: JSON, browsers and plain routes on the same port.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -14,10 +14,10 @@ use super::units::Span;
 pub struct Http {
     /// Time in which a connection must say what it speaks and send the headers of an HTTP/1.1 call, and
     /// for which such a connection may be idle, 100ms to 1h. Default 15s.
-    pub header_timeout: Span,
+    pub header_timeout: HumanDuration,
     /// Time in which the body of a call must be complete, of gRPC too unless it is a stream, 100ms to 1h.
     /// Default 30s.
-    pub body_timeout: Span,
+    pub body_timeout: HumanDuration,
     /// Origins of web pages that may call (CORS), such as `https://tasks.example.com`; "*" lets every page
     /// call. In the environment with commas between. Default: none.
     #[serde(deserialize_with = "list")]
@@ -31,8 +31,8 @@ pub struct Http {
 impl Default for Http {
     fn default() -> Self {
         Self {
-            header_timeout: Span(Duration::from_secs(15)),
-            body_timeout: Span(Duration::from_secs(30)),
+            header_timeout: HumanDuration(Duration::from_secs(15)),
+            body_timeout: HumanDuration(Duration::from_secs(30)),
             allowed_origins: Vec::new(),
             hosts: Vec::new(),
         }
@@ -41,7 +41,7 @@ impl Default for Http {
 
 impl Http {
     pub(super) fn check(&self, problems: &mut Problems) {
-        let (least, most) = (Span(Duration::from_millis(100)), Span(Duration::from_hours(1)));
+        let (least, most) = (HumanDuration(Duration::from_millis(100)), HumanDuration(Duration::from_hours(1)));
         problems.within("http.header_timeout", self.header_timeout, least, most);
         problems.within("http.body_timeout", self.body_timeout, least, most);
         for (index, origin) in self.allowed_origins.iter().enumerate() {
@@ -109,7 +109,7 @@ mod tests {
         let bad = Http {
             allowed_origins: vec!["*".to_owned(), "example.com".to_owned()],
             hosts: vec!["http://a".to_owned()],
-            body_timeout: Span(Duration::ZERO),
+            body_timeout: HumanDuration(Duration::ZERO),
             ..Http::default()
         };
         bad.check(&mut problems);

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use config::{Environment, File, FileFormat};
 
-use super::advice::{advise, meant_by};
+use super::diagnostics::{explain, intended_setting};
 use super::error::{ConfigError, Problem, Problems};
-use super::place::{Places, place};
+use super::provenance::{Provenance, file_line};
 use super::{Config, LogFormat};
 
 /// Names the file when the caller names none.
@@ -48,14 +48,14 @@ pub fn load(
 ) -> Result<Config, ConfigError> {
     let (from_variable, env, others) = split(env);
     let path = path.map(Path::to_owned).or(from_variable);
-    let (text, mut places) = match &path {
+    let (text, mut provenance) = match &path {
         Some(path) => read(path)?,
-        None => (String::new(), Places::default()),
+        None => (String::new(), Provenance::default()),
     };
     let mut problems = Problems::default();
     for (variable, value) in &env {
         match check_variable(variable, value) {
-            Ok(field) => places.set(&field, format!("environment variable {variable}")),
+            Ok(field) => provenance.set(&field, format!("environment variable {variable}")),
             Err(problem) => problems.0.push(problem),
         }
     }
@@ -64,15 +64,15 @@ pub fn load(
         return Err(ConfigError::Invalid(problems.0));
     }
     let mut config = merge(&text, env)?;
-    overrides.apply(&mut config, &mut places);
+    overrides.apply(&mut config, &mut provenance);
     config.complete();
-    config.validate().map_err(|error| located(error, &places))?;
+    config.validate().map_err(|error| located(error, &provenance))?;
     Ok(config)
 }
 
 impl Overrides {
-    fn apply(self, config: &mut Config, places: &mut Places) {
-        let mut laid = |field: &str| places.set(field, "command line");
+    fn apply(self, config: &mut Config, provenance: &mut Provenance) {
+        let mut laid = |field: &str| provenance.set(field, "command line");
         if let Some(listen) = self.listen {
             config.server.listen = listen;
             laid("server.listen");
@@ -125,35 +125,35 @@ fn split(env: impl Iterator<Item = (String, String)>) -> (Option<PathBuf>, Varia
 
 /// A variable that is no setting but for an underscore.
 fn misspelt(variable: &str, value: &str) -> Option<Problem> {
-    let field = meant_by(variable)?;
+    let field = intended_setting(variable)?;
     let right = field.replace('.', SEPARATOR).to_uppercase();
     Some(Problem {
         description: format!("two underscores stand between names: write {PREFIX}_{right}"),
         field,
         value: format!("{value:?}"),
-        place: format!("environment variable {variable}"),
+        location: format!("environment variable {variable}"),
     })
 }
 
 /// Reads the file and checks it by itself, because only here lines are known.
-fn read(path: &Path) -> Result<(String, Places), ConfigError> {
+fn read(path: &Path) -> Result<(String, Provenance), ConfigError> {
     let text =
         std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
     let name = path.display().to_string();
-    let places = Places::of_file(&name, &text);
+    let provenance = Provenance::of_file(&name, &text);
     match toml::from_str::<Config>(&text) {
-        Ok(_) => Ok((text, places)),
+        Ok(_) => Ok((text, provenance)),
         Err(error) => {
             let span = error.span();
-            let field = span.as_ref().map(|span| places.field_at(span)).unwrap_or_default();
+            let field = span.as_ref().map(|span| provenance.field_at(span)).unwrap_or_default();
             let line = span.as_ref().map_or("", |span| line_at(&text, span.start));
             // The value of a heading is the heading.
             let heading = line.trim_start().starts_with('[');
             Err(ConfigError::Invalid(vec![Problem {
-                value: if heading { String::new() } else { places.value_of(&field, &text) },
-                description: advise(&field, line, error.message()),
+                value: if heading { String::new() } else { provenance.value_of(&field, &text) },
+                description: explain(&field, line, error.message()),
                 field,
-                place: span.map_or(name.clone(), |span| place(&name, &text, span.start)),
+                location: span.map_or(name.clone(), |span| file_line(&name, &text, span.start)),
             }]))
         }
     }
@@ -181,7 +181,7 @@ fn check_variable(variable: &str, value: &str) -> Result<String, Problem> {
         field: field.clone(),
         value: format!("{value:?}"),
         description,
-        place: format!("environment variable {variable}"),
+        location: format!("environment variable {variable}"),
     };
     if field.starts_with("pool.") || field.starts_with("handler.") {
         return Err(problem("pools and handlers are set in the configuration file only".to_owned()));
@@ -191,7 +191,7 @@ fn check_variable(variable: &str, value: &str) -> Result<String, Problem> {
         .add_source(source)
         .build()
         .and_then(config::Config::try_deserialize::<Config>)
-        .map_err(|error| problem(advise(&field, "", &message(error))))?;
+        .map_err(|error| problem(explain(&field, "", &message(error))))?;
     Ok(field)
 }
 
@@ -219,11 +219,11 @@ fn message(error: config::ConfigError) -> String {
     }
 }
 
-fn located(error: ConfigError, places: &Places) -> ConfigError {
+fn located(error: ConfigError, provenance: &Provenance) -> ConfigError {
     match error {
         ConfigError::Invalid(mut problems) => {
             for problem in &mut problems {
-                problem.place = places.find(&problem.field);
+                problem.location = provenance.location_of(&problem.field);
             }
             ConfigError::Invalid(problems)
         }

@@ -6,15 +6,15 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-mod advice;
 mod auth;
 mod builtin;
+mod diagnostics;
 mod error;
 mod handler;
 mod http;
 mod load;
-mod place;
 mod pool;
+mod provenance;
 mod server;
 mod telemetry;
 mod tls;
@@ -26,9 +26,9 @@ pub use error::{ConfigError, Problem};
 pub use handler::{Handler, Launch, Process, ProcessLimits, Retry, RunnerKind};
 pub use http::Http;
 pub use load::{CONFIG_VARIABLE, Overrides, load};
-pub use pool::{Kind, Pool, Promise};
+pub use pool::{Durability, Pool, PoolKind};
 pub use server::{Limits, Log, Retention, Server, Store};
-pub use telemetry::{Follows, OtlpProtocol, TaskLogs, Telemetry};
+pub use telemetry::{OtlpProtocol, TaskLogs, Telemetry, TraceMode};
 pub use tls::{ClientCertificate, Tls};
 
 pub use crate::telemetry::log::LogFormat;
@@ -188,7 +188,7 @@ impl Config {
 
     /// A built-in that nobody configured: in the first pool that suits it, allowed in all others that do.
     fn registered(&self, builtin: Builtin) -> Handler {
-        let suits = |pool: &&Pool| pool.kind == Kind::Threads || !builtin.blocking();
+        let suits = |pool: &&Pool| pool.kind == PoolKind::Threads || !builtin.blocking();
         let mut pools = self.pools.iter().filter(suits).map(|pool| pool.name.clone());
         let pool = pools.next();
         Handler { pool, allowed_pools: pools.collect(), ..Handler::for_builtin(builtin) }
@@ -205,7 +205,7 @@ impl Config {
                     let known: Vec<_> = self.pools.iter().map(|pool| pool.name.as_str()).collect();
                     problems.add(field, value, format!("is not a pool; there are: {}", known.join(", ")));
                 }
-                Some(pool) if pool.kind == Kind::Async && handler.blocking() => problems.add(
+                Some(pool) if pool.kind == PoolKind::Async && handler.blocking() => problems.add(
                     field,
                     value,
                     format!(

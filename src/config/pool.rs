@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error::Problems;
-use super::units::Span;
-use crate::model::{Durability, PoolKind, PoolName, PoolSpec, id, limits};
+use super::units::HumanDuration;
+use crate::model::{self, PoolName, PoolSpec, id, limits};
 
 /// Name of the pool that exists when none is configured.
 pub const DEFAULT_NAME: &str = "default";
@@ -23,7 +23,7 @@ pub struct Pool {
     pub description: String,
     /// What drives its workers. Default "threads".
     #[serde(default)]
-    pub kind: Kind,
+    pub kind: PoolKind,
     /// Workers, 1 to 1,000. Default: twice the cores, at most 32.
     #[serde(default = "default_size")]
     pub size: usize,
@@ -32,10 +32,10 @@ pub struct Pool {
     pub queue_limit: usize,
     /// Time-out of an attempt when neither task nor handler says, 1ms to 24h. Default 300s.
     #[serde(default = "default_timeout")]
-    pub timeout: Span,
+    pub timeout: HumanDuration,
     /// When a submission is acknowledged if the task does not say. Default "fsync".
     #[serde(default)]
-    pub durability: Promise,
+    pub durability: Durability,
     /// Starts no task until it is resumed. Default false.
     #[serde(default)]
     pub paused: bool,
@@ -44,7 +44,7 @@ pub struct Pool {
 /// What drives the workers of a pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum PoolKind {
     /// An operating-system thread each; for anything that computes.
     #[default]
     Threads,
@@ -55,7 +55,7 @@ pub enum Kind {
 /// When a submission is acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Promise {
+pub enum Durability {
     /// When it is on disk.
     #[default]
     Fsync,
@@ -69,11 +69,11 @@ impl Pool {
         Self {
             name: name.to_owned(),
             description: String::new(),
-            kind: Kind::Threads,
+            kind: PoolKind::Threads,
             size: default_size(),
             queue_limit: default_queue_limit(),
             timeout: default_timeout(),
-            durability: Promise::Fsync,
+            durability: Durability::Fsync,
             paused: false,
         }
     }
@@ -84,15 +84,15 @@ impl Pool {
             name: PoolName::parse(&self.name).ok()?,
             description: self.description.clone(),
             kind: match self.kind {
-                Kind::Threads => PoolKind::Threads,
-                Kind::Async => PoolKind::Async,
+                PoolKind::Threads => model::PoolKind::Threads,
+                PoolKind::Async => model::PoolKind::Async,
             },
             size: self.size,
             queue_limit: self.queue_limit,
             timeout: self.timeout.0,
             durability: match self.durability {
-                Promise::Fsync => Durability::Fsync,
-                Promise::Memory => Durability::Memory,
+                Durability::Fsync => model::Durability::Fsync,
+                Durability::Memory => model::Durability::Memory,
             },
             paused: self.paused,
         })
@@ -104,7 +104,7 @@ impl Pool {
         }
         problems.within(format!("{path}.size"), self.size, 1, limits::POOL_SIZE_MAX);
         problems.within(format!("{path}.queue_limit"), self.queue_limit, 1, QUEUE_LIMIT_MAX);
-        let (min, max) = (Span(limits::TIMEOUT_MIN), Span(limits::TIMEOUT_MAX));
+        let (min, max) = (HumanDuration(limits::TIMEOUT_MIN), HumanDuration(limits::TIMEOUT_MAX));
         problems.within(format!("{path}.timeout"), self.timeout, min, max);
     }
 }
@@ -123,6 +123,6 @@ fn default_queue_limit() -> usize {
     defaults().queue_limit
 }
 
-fn default_timeout() -> Span {
-    Span(limits::TIMEOUT_DEFAULT)
+fn default_timeout() -> HumanDuration {
+    HumanDuration(limits::TIMEOUT_DEFAULT)
 }

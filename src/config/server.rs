@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::telemetry::log::LogFormat;
 
 use super::error::Problems;
-use super::units::{ByteSize, Span};
+use super::units::{ByteSize, HumanDuration};
 
 /// `[server]`: where callers connect and how many of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -25,22 +25,22 @@ pub struct Server {
     /// Allows to listen beyond loopback although callers are not authenticated. Default false.
     pub insecure: bool,
     /// How long running tasks may go on after the server was asked to end, 0 to 24 hours. Default 30s.
-    pub drain_limit: Span,
+    pub drain_limit: HumanDuration,
     /// Calls that one connection may have open at a time, 1 to 1,000,000. Default 256.
     pub max_concurrent_streams: u32,
     /// Silence after which a connection is probed, at least 1s. Default 30s.
-    pub keepalive_interval: Span,
+    pub keepalive_interval: HumanDuration,
     /// How long the answer to a probe may take before the connection is dropped, at least 1s. Default 10s.
-    pub keepalive_timeout: Span,
+    pub keepalive_timeout: HumanDuration,
     /// Age at which a connection is asked to reconnect, so that load spreads, at least 1s. Default 5m.
-    pub connection_age: Span,
+    pub connection_age: HumanDuration,
     /// How long the calls of such a connection may go on. Default 60s.
-    pub connection_age_grace: Span,
+    pub connection_age_grace: HumanDuration,
     /// Calls in work at a time over all connections; more are refused as overload, 1 to 1,000,000. Default 4096.
     pub max_in_flight: usize,
     /// Silence of the scheduler's loop or of a thread of the runtime after which the server says that it is not ready,
     /// 2s to 1 hour. Default 10s.
-    pub stall_limit: Span,
+    pub stall_limit: HumanDuration,
     /// Connections at a time; more are closed at once, 1 to 1,000,000. Default 10,000.
     pub max_connections: usize,
     /// Connections at a time from one address (IPv6: from one /64 network), 1 to 1,000,000. Default 1,000.
@@ -53,14 +53,14 @@ impl Default for Server {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7070)),
             health_listen: None,
             insecure: false,
-            drain_limit: Span(Duration::from_secs(30)),
+            drain_limit: HumanDuration(Duration::from_secs(30)),
             max_concurrent_streams: 256,
-            keepalive_interval: Span(Duration::from_secs(30)),
-            keepalive_timeout: Span(Duration::from_secs(10)),
-            connection_age: Span(Duration::from_mins(5)),
-            connection_age_grace: Span(Duration::from_mins(1)),
+            keepalive_interval: HumanDuration(Duration::from_secs(30)),
+            keepalive_timeout: HumanDuration(Duration::from_secs(10)),
+            connection_age: HumanDuration(Duration::from_mins(5)),
+            connection_age_grace: HumanDuration(Duration::from_mins(1)),
             max_in_flight: 4096,
-            stall_limit: Span(Duration::from_secs(10)),
+            stall_limit: HumanDuration(Duration::from_secs(10)),
             max_connections: 10_000,
             max_connections_per_address: 1_000,
         }
@@ -79,12 +79,27 @@ impl Server {
             );
         }
         let (second, day) = (Duration::from_secs(1), Duration::from_hours(24));
-        problems.within("server.drain_limit", self.drain_limit, Span::default(), Span(day));
-        problems.within("server.keepalive_interval", self.keepalive_interval, Span(second), Span(day));
-        problems.within("server.keepalive_timeout", self.keepalive_timeout, Span(second), Span(day));
-        problems.within("server.connection_age", self.connection_age, Span(second), Span(365 * day));
-        problems.within("server.connection_age_grace", self.connection_age_grace, Span::default(), Span(day));
-        problems.within("server.stall_limit", self.stall_limit, Span(2 * second), Span(Duration::from_hours(1)));
+        problems.within("server.drain_limit", self.drain_limit, HumanDuration::default(), HumanDuration(day));
+        problems.within(
+            "server.keepalive_interval",
+            self.keepalive_interval,
+            HumanDuration(second),
+            HumanDuration(day),
+        );
+        problems.within("server.keepalive_timeout", self.keepalive_timeout, HumanDuration(second), HumanDuration(day));
+        problems.within("server.connection_age", self.connection_age, HumanDuration(second), HumanDuration(365 * day));
+        problems.within(
+            "server.connection_age_grace",
+            self.connection_age_grace,
+            HumanDuration::default(),
+            HumanDuration(day),
+        );
+        problems.within(
+            "server.stall_limit",
+            self.stall_limit,
+            HumanDuration(2 * second),
+            HumanDuration(Duration::from_hours(1)),
+        );
         problems.within("server.max_concurrent_streams", self.max_concurrent_streams, 1, 1_000_000);
         problems.within("server.max_connections", self.max_connections, 1, 1_000_000);
         let per_address = self.max_connections_per_address;
@@ -127,12 +142,12 @@ pub struct Retention {
     /// Ended tasks that are kept at most in each namespace, 0 to 1,000,000,000. Default 10,000.
     pub count: u64,
     /// Time since its end for which a task is kept at most, 1s to 10 years. Default 7d.
-    pub age: Span,
+    pub age: HumanDuration,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { count: 10_000, age: Span(Duration::from_hours(7 * 24)) }
+        Self { count: 10_000, age: HumanDuration(Duration::from_hours(7 * 24)) }
     }
 }
 
@@ -140,7 +155,7 @@ impl Retention {
     pub(super) fn check(&self, problems: &mut Problems) {
         problems.within("retention.count", self.count, 0, 1_000_000_000);
         let age_max = Duration::from_hours(10 * 365 * 24);
-        problems.within("retention.age", self.age, Span(Duration::from_secs(1)), Span(age_max));
+        problems.within("retention.age", self.age, HumanDuration(Duration::from_secs(1)), HumanDuration(age_max));
     }
 }
 

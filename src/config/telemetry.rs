@@ -6,12 +6,12 @@ use schemars::JsonSchema;
 use serde::de::IntoDeserializer;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::model::TraceMode;
+use crate::model;
 use crate::telemetry::export::{settings::is_endpoint, without_secrets};
 pub use crate::telemetry::tasklog::TaskLogs;
 
 use super::error::Problems;
-use super::units::Span;
+use super::units::HumanDuration;
 
 /// How OTLP is spoken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -42,7 +42,7 @@ impl OtlpProtocol {
 /// How the run of a task hangs together with its submission.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Follows {
+pub enum TraceMode {
     /// In its trace while that is fresh; batches, and what begins later, in traces of their own.
     #[default]
     Auto,
@@ -52,12 +52,12 @@ pub enum Follows {
     Link,
 }
 
-impl From<Follows> for TraceMode {
-    fn from(follows: Follows) -> Self {
-        match follows {
-            Follows::Auto => Self::Auto,
-            Follows::Parent => Self::Parent,
-            Follows::Link => Self::Link,
+impl From<TraceMode> for model::TraceMode {
+    fn from(mode: TraceMode) -> Self {
+        match mode {
+            TraceMode::Auto => Self::Auto,
+            TraceMode::Parent => Self::Parent,
+            TraceMode::Link => Self::Link,
         }
     }
 }
@@ -73,9 +73,9 @@ pub struct Telemetry {
     pub protocol: OtlpProtocol,
     /// Traces of runs: "parent", "link", or "auto". Default "auto".
     #[serde(deserialize_with = "by_way_of_a_string")]
-    pub trace_mode: Follows,
+    pub trace_mode: TraceMode,
     /// Age of a submission up to which "auto" keeps a run in its trace, 0 to 24 hours. Default 5m.
-    pub trace_parent_within: Span,
+    pub trace_parent_within: HumanDuration,
     /// What tasks write, as log records: "none", "stderr", or "all"; their words may be secret. Default "none".
     #[serde(deserialize_with = "by_way_of_a_string")]
     pub task_logs: TaskLogs,
@@ -86,8 +86,8 @@ impl Default for Telemetry {
         Self {
             endpoint: String::new(),
             protocol: OtlpProtocol::Auto,
-            trace_mode: Follows::Auto,
-            trace_parent_within: Span(Duration::from_mins(5)),
+            trace_mode: TraceMode::Auto,
+            trace_parent_within: HumanDuration(Duration::from_mins(5)),
             task_logs: TaskLogs::None,
         }
     }
@@ -100,7 +100,12 @@ impl Telemetry {
             problems.add("telemetry.endpoint", shown, "must be http://host:port or https://host:port");
         }
         let day = Duration::from_hours(24);
-        problems.within("telemetry.trace_parent_within", self.trace_parent_within, Span::default(), Span(day));
+        problems.within(
+            "telemetry.trace_parent_within",
+            self.trace_parent_within,
+            HumanDuration::default(),
+            HumanDuration(day),
+        );
     }
 }
 

@@ -3,9 +3,9 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use super::units::{ByteSize, Span};
+use super::units::{ByteSize, HumanDuration};
 use super::*;
-use crate::model::{HandlerName, PoolKind, PoolName};
+use crate::model::{self, HandlerName, PoolName};
 
 fn file(text: &str) -> tempfile::NamedTempFile {
     let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
@@ -28,8 +28,8 @@ fn from_env(env: &[(&str, &str)]) -> Result<Config, ConfigError> {
 /// Field and line (0 for none) of each problem.
 fn problems(result: Result<Config, ConfigError>) -> Vec<(String, u32)> {
     let error = result.expect_err("the configuration is wrong");
-    let line = |place: &str| place.rsplit(':').next().and_then(|line| line.parse().ok()).unwrap_or(0);
-    error.problems().iter().map(|problem| (problem.field.clone(), line(&problem.place))).collect()
+    let line = |location: &str| location.rsplit(':').next().and_then(|line| line.parse().ok()).unwrap_or(0);
+    error.problems().iter().map(|problem| (problem.field.clone(), line(&problem.location))).collect()
 }
 
 fn handler(name: &str) -> HandlerName {
@@ -78,7 +78,7 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
     };
     let config = load(Some(file.path()), variables(&env), overrides).unwrap();
     assert_eq!(config.server.listen.port(), 3);
-    assert_eq!(config.server.drain_limit, Span(Duration::from_secs(2)));
+    assert_eq!(config.server.drain_limit, HumanDuration(Duration::from_secs(2)));
     assert_eq!(config.server.max_in_flight, 5);
     assert_eq!(config.limits.queued_payload_bytes, ByteSize(2 << 20));
     assert_eq!((config.store.directory.to_str(), config.store.memory), (Some("/flag"), false));
@@ -128,7 +128,7 @@ fn a_malformed_value_is_named_with_its_file_and_line() {
     let text = from_file("[server]\nlisten = \"here\"\n").unwrap_err().to_string();
     assert!(text.contains(":2: server.listen = \"here\": must be an address and a port, such as"), "{text}");
     let broken = from_file("[server]\nlisten = \n").unwrap_err();
-    assert!(broken.problems()[0].place.ends_with(":2"), "{broken}");
+    assert!(broken.problems()[0].location.ends_with(":2"), "{broken}");
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn a_wrong_variable_is_blamed_by_name() {
     let error = from_env(&env).unwrap_err();
     for (variable, value) in &env[..5] {
         let place = format!("environment variable {variable}");
-        let problem = error.problems().iter().find(|problem| problem.place == place);
+        let problem = error.problems().iter().find(|problem| problem.location == place);
         let problem = problem.unwrap_or_else(|| panic!("{variable} is not in: {error}"));
         assert_eq!(problem.value, format!("{value:?}"));
     }
@@ -260,7 +260,7 @@ fn every_setting_of_pools_and_handlers_reaches_the_catalog() {
     let config = from_file(FULL).unwrap();
     let catalog = config.catalog();
     let web = &catalog.pools[&pool("web")];
-    assert_eq!((web.kind, web.size, web.durability), (PoolKind::Async, 200, crate::model::Durability::Memory));
+    assert_eq!((web.kind, web.size, web.durability), (model::PoolKind::Async, 200, model::Durability::Memory));
     let cpu = &catalog.pools[&pool("cpu")];
     assert_eq!((cpu.timeout, cpu.queue_limit, cpu.paused), (Duration::from_mins(1), 5, true));
     let sort = &catalog.handlers[&handler("sort")];

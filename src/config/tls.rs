@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error::Problems;
-use super::units::Span;
+use super::units::HumanDuration;
 
 /// `[tls]`: private connections. On when there is a certificate; files are read again when they change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -25,7 +25,7 @@ pub struct Tls {
     /// With client_ca: whether clients need a certificate. Default "required".
     pub client_certificate: ClientCertificate,
     /// Time that a handshake may take, its wait for a turn included, 100ms to 5m. Default 10s.
-    pub handshake_timeout: Span,
+    pub handshake_timeout: HumanDuration,
     /// Handshakes at a time; more wait, 1 to 100,000. Default 128.
     pub max_handshakes: usize,
 }
@@ -49,7 +49,7 @@ impl Default for Tls {
             client_ca: None,
             client_crl: None,
             client_certificate: ClientCertificate::default(),
-            handshake_timeout: Span(Duration::from_secs(10)),
+            handshake_timeout: HumanDuration(Duration::from_secs(10)),
             max_handshakes: 128,
         }
     }
@@ -67,7 +67,7 @@ impl Tls {
         if self.client_crl.is_some() && self.client_ca.is_none() {
             problems.add("tls.client_crl", "", "needs tls.client_ca: without it no client has a certificate");
         }
-        let bounds = (Span(Duration::from_millis(100)), Span(Duration::from_mins(5)));
+        let bounds = (HumanDuration(Duration::from_millis(100)), HumanDuration(Duration::from_mins(5)));
         problems.within("tls.handshake_timeout", self.handshake_timeout, bounds.0, bounds.1);
         problems.within("tls.max_handshakes", self.max_handshakes, 1, 100_000);
     }

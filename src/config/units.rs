@@ -10,9 +10,9 @@ use serde::{Serialize, Serializer};
 
 /// A length of time: `"5m"`, `"1h 30m"`, or a number of seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Span(pub Duration);
+pub struct HumanDuration(pub Duration);
 
-impl Span {
+impl HumanDuration {
     /// Parses the text form.
     ///
     /// # Errors
@@ -32,7 +32,7 @@ impl Span {
     }
 }
 
-impl fmt::Display for Span {
+impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not humantime's own: its months and years turn 40 days into fractions.
         let (seconds, nanos) = (self.0.as_secs(), u64::from(self.0.subsec_nanos()));
@@ -98,46 +98,46 @@ impl fmt::Display for ByteSize {
     }
 }
 
-struct SpanVisitor;
+struct DurationVisitor;
 
-impl Visitor<'_> for SpanVisitor {
-    type Value = Span;
+impl Visitor<'_> for DurationVisitor {
+    type Value = HumanDuration;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a duration such as \"30s\" or a number of seconds")
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Span, E> {
-        Span::parse(text).map_err(E::custom)
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<HumanDuration, E> {
+        HumanDuration::parse(text).map_err(E::custom)
     }
 
-    fn visit_u64<E: de::Error>(self, seconds: u64) -> Result<Span, E> {
-        Ok(Span(Duration::from_secs(seconds)))
+    fn visit_u64<E: de::Error>(self, seconds: u64) -> Result<HumanDuration, E> {
+        Ok(HumanDuration(Duration::from_secs(seconds)))
     }
 
-    fn visit_i64<E: de::Error>(self, seconds: i64) -> Result<Span, E> {
+    fn visit_i64<E: de::Error>(self, seconds: i64) -> Result<HumanDuration, E> {
         let seconds = u64::try_from(seconds).map_err(|_| E::custom(format!("{seconds} seconds: negative")))?;
         self.visit_u64(seconds)
     }
 
-    fn visit_f64<E: de::Error>(self, seconds: f64) -> Result<Span, E> {
-        Span::from_seconds(seconds).map_err(E::custom)
+    fn visit_f64<E: de::Error>(self, seconds: f64) -> Result<HumanDuration, E> {
+        HumanDuration::from_seconds(seconds).map_err(E::custom)
     }
 }
 
-impl<'de> Deserialize<'de> for Span {
+impl<'de> Deserialize<'de> for HumanDuration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(SpanVisitor)
+        deserializer.deserialize_any(DurationVisitor)
     }
 }
 
-impl Serialize for Span {
+impl Serialize for HumanDuration {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl JsonSchema for Span {
+impl JsonSchema for HumanDuration {
     fn schema_name() -> Cow<'static, str> {
         "Duration".into()
     }
@@ -208,10 +208,10 @@ mod tests {
     fn durations_are_humantime_or_plain_seconds() {
         for (text, millis) in [("30s", 30_000), ("1h 30m", 5_400_000), ("7d", 604_800_000), ("2", 2_000), ("0.5", 500)]
         {
-            assert_eq!(Span::parse(text), Ok(Span(Duration::from_millis(millis))), "{text}");
+            assert_eq!(HumanDuration::parse(text), Ok(HumanDuration(Duration::from_millis(millis))), "{text}");
         }
         for text in ["", "soon", "-1", "5 parsecs", "nan", "inf"] {
-            assert!(Span::parse(text).is_err(), "{text}");
+            assert!(HumanDuration::parse(text).is_err(), "{text}");
         }
     }
 
@@ -229,8 +229,8 @@ mod tests {
         #[test]
         fn any_size_and_duration_survives_being_written_and_read(bytes: u64, millis in 0_u64..1 << 50) {
             prop_assert_eq!(ByteSize::parse(&ByteSize(bytes).to_string()), Ok(ByteSize(bytes)));
-            let span = Span(Duration::from_millis(millis));
-            prop_assert_eq!(Span::parse(&span.to_string()), Ok(span));
+            let span = HumanDuration(Duration::from_millis(millis));
+            prop_assert_eq!(HumanDuration::parse(&span.to_string()), Ok(span));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, getrlimit};
 
-use crate::config::{Config, Kind};
+use crate::config::{Config, PoolKind};
 use crate::telemetry::host::HostSampler;
 
 use super::report::Finding;
@@ -17,11 +17,11 @@ const MEMORY_OWN: u64 = 64 << 20;
 const MEMORY_THREAD: u64 = 128 << 10;
 
 pub(super) fn examine(config: &Config) -> Vec<Finding> {
-    let sizes = |kind: &Kind| -> u64 {
+    let sizes = |kind: &PoolKind| -> u64 {
         config.pools.iter().filter(|pool| pool.kind == *kind).map(|pool| pool.size as u64).sum()
     };
-    let threads = sizes(&Kind::Threads);
-    let workers = threads + sizes(&Kind::Async);
+    let threads = sizes(&PoolKind::Threads);
+    let workers = threads + sizes(&PoolKind::Async);
     let memory = HostSampler::new().health().memory_total_bytes;
     // The supervisor starts a process for each worker at most.
     let wanted = threads + workers + THREADS_OWN;

@@ -12,7 +12,7 @@ use super::Plan;
 use super::load::Window;
 use super::report::{Report, Row};
 use super::server::{self, BATCH, Server, Tasks};
-use crate::cli::child::Result;
+use crate::cli::server_process::Result;
 use crate::proto::v1::watch_tasks_response::Kind;
 use crate::proto::v1::{
     BatchSubmitTasksRequest, SubmitTaskRequest, TaskEvent, TaskFilter, TaskState, WatchTasksRequest, WatchTasksResponse,
@@ -143,7 +143,7 @@ pub async fn completions(client: Tasks, handler: &str) -> Result<Completions> {
 pub async fn watch(mut client: Tasks, filter: TaskFilter) -> Result<Completions> {
     let request = WatchTasksRequest {
         filter: Some(filter),
-        progress_interval: crate::cli::child::span(Duration::from_millis(100)),
+        progress_interval: Some(crate::cli::time::to_proto(Duration::from_millis(100))),
         ..WatchTasksRequest::default()
     };
     Ok(Completions(client.watch_tasks(request).await?.into_inner()))

@@ -7,12 +7,13 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Plan;
-use super::ceiling::bare;
+use super::baseline::bare;
 use super::end_to_end::{Completions, completions, watch};
 use super::load::{self, Tally, Window, closed_loop};
 use super::report::{Report, Row};
 use super::server::{self, Server, Tasks};
-use crate::cli::child::{Result, micros};
+use crate::cli::server_process::Result;
+use crate::cli::time::unix_micros;
 use crate::proto::v1::submit_tasks_response::Outcome;
 use crate::proto::v1::{
     CancelTaskRequest, StopMethod, SubmitTaskRequest, SubmitTasksRequest, TaskEvent, TaskFilter, TaskState,
@@ -142,7 +143,7 @@ async fn follow(mut events: Completions, count: u64) -> Result<(Tally, Tally)> {
         if event.deleted {
             continue;
         }
-        let at = micros(event.time.as_ref());
+        let at = unix_micros(event.time.as_ref());
         let state = event.state();
         if state == TaskState::Queued && event.attempt == 0 {
             submitted.insert(event.task_id, at);
@@ -177,7 +178,7 @@ pub async fn cancel(plan: &Plan, report: &mut Report) -> Result<()> {
         if receipt.method() != StopMethod::Token {
             return Err(format!("a computing task was stopped by {}", receipt.method().as_str_name()).into());
         }
-        let span = micros(receipt.stopped_at.as_ref()) - micros(receipt.requested_at.as_ref());
+        let span = unix_micros(receipt.stopped_at.as_ref()) - unix_micros(receipt.requested_at.as_ref());
         stop.add(1, Duration::from_micros(u64::try_from(span)?));
     }
     let what = "computing task, asked → stopped";

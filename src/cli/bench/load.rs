@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
 use tonic::Status;
 
-use crate::cli::child::Result;
+use crate::cli::server_process::Result;
 
 /// Time before the window in which the load is already there: connections and caches get warm.
 const WARM_UP: Duration = Duration::from_millis(300);

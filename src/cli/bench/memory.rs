@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::Plan;
 use super::report::{Report, Row};
 use super::server::{self, PAYLOAD_BYTES, Server, config};
-use crate::cli::child::{Child, Result};
+use crate::cli::server_process::{Result, ServerProcess};
 
 /// Tasks before the first reading: they fill what is allocated once, such as the recent events for watchers.
 const WARM_UP_TASKS: usize = 70_000;
@@ -52,7 +52,7 @@ fn per(before: u64, after: u64, count: usize) -> f64 {
 }
 
 /// The resident memory once it has stopped moving: the store may still be writing.
-async fn settled(child: &Child) -> Result<u64> {
+async fn settled(child: &ServerProcess) -> Result<u64> {
     let began = Instant::now();
     let mut last = child.resident_bytes()?;
     loop {

@@ -9,20 +9,20 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use crate::cli::child::Result;
-use crate::cli::say;
+use crate::cli::output;
+use crate::cli::server_process::Result;
 
-mod ceiling;
-mod echo;
+mod baseline;
+mod collector;
 mod end_to_end;
 mod latency;
 mod load;
 mod memory;
+mod minimal_server;
 mod process;
 mod report;
 mod restart;
 mod server;
-mod sink;
 mod submit;
 mod telemetry;
 
@@ -133,26 +133,26 @@ async fn measure_all(options: Options) -> ExitCode {
     };
     let scenarios = if options.scenarios.is_empty() { ALL.to_vec() } else { options.scenarios.clone() };
     let mut report = Report::new(&plan);
-    say::talk(report.machine());
-    if let Err(error) = ceiling::bare_append(&plan, &mut report) {
+    output::status(report.machine());
+    if let Err(error) = baseline::bare_append(&plan, &mut report) {
         report.failed("bare-append", &*error);
     }
     for scenario in scenarios {
-        say::begin_to_talk(format_args!("{} ... ", scenario.name()));
+        output::status_start(format_args!("{} ... ", scenario.name()));
         let began = Instant::now();
         match measure(scenario, &plan, &mut report).await {
-            Ok(()) => say::talk(format_args!("{:.1} s", began.elapsed().as_secs_f64())),
+            Ok(()) => output::status(format_args!("{:.1} s", began.elapsed().as_secs_f64())),
             Err(error) => {
-                say::talk(format_args!("failed: {error}"));
+                output::status(format_args!("failed: {error}"));
                 report.failed(&scenario.name(), &*error);
             }
         }
     }
-    say::line(&report);
+    output::stdout_line(&report);
     if let Some(path) = &options.json
         && let Err(error) = std::fs::write(path, report.json())
     {
-        say::talk(format_args!("failed to write {}: {error}", path.display()));
+        output::status(format_args!("failed to write {}: {error}", path.display()));
         return ExitCode::FAILURE;
     }
     if report.complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

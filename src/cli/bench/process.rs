@@ -10,7 +10,7 @@ use super::end_to_end::Flow;
 use super::load::{Window, closed_loop};
 use super::report::{Report, Row};
 use super::server::{self, PROCESS_WORKERS, Server};
-use crate::cli::child::Result;
+use crate::cli::server_process::Result;
 
 /// `/bin/true`, eight at a time: bare, through the server, and bare again.
 pub async fn run(plan: &Plan, report: &mut Report) -> Result<()> {

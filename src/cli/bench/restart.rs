@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use super::Plan;
 use super::report::{Report, Row};
 use super::server::{self, PARKED, Server, config};
-use crate::cli::child::{self, Child, Result, micros};
+use crate::cli::server_process::{Result, ServerProcess, task_client};
+use crate::cli::time::unix_micros;
 use crate::proto::v1::watch_tasks_response::Kind;
 use crate::proto::v1::{TaskFilter, TaskState, WatchTasksRequest};
 
@@ -16,13 +17,13 @@ const START_WITHIN: Duration = Duration::from_mins(1);
 pub async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     let count = if plan.quick { 100_000 } else { 1_000_000 };
     let Server { child, scratch } = Server::start(plan).await?;
-    let mut client = child::tasks(child.connect().await?);
+    let mut client = task_client(child.connect().await?);
     let began = Instant::now();
     let revision = server::queue(&mut client, &server::parked(), count).await?;
     let filling = began.elapsed().as_secs_f64();
     child.kill().await?;
 
-    let child = Child::start(scratch.path(), &config(false, None)).await?;
+    let child = ServerProcess::start(scratch.path(), &config(false, None)).await?;
     let spawned_at = i64::try_from(child.spawned_at().as_micros())?;
     let started_at = first_start(&child, revision).await?;
     #[expect(clippy::cast_precision_loss, reason = "microseconds of a restart are far below 2^52")]
@@ -36,8 +37,8 @@ pub async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
 }
 
 /// Wall time of the first start after a revision, in microseconds.
-async fn first_start(child: &Child, revision: u64) -> Result<i64> {
-    let mut client = child::tasks(child.connect().await?);
+async fn first_start(child: &ServerProcess, revision: u64) -> Result<i64> {
+    let mut client = task_client(child.connect().await?);
     let filter =
         TaskFilter { pool: PARKED.to_owned(), states: vec![TaskState::Running.into()], ..TaskFilter::default() };
     let request = WatchTasksRequest { filter: Some(filter), after_revision: Some(revision), ..Default::default() };
@@ -45,7 +46,7 @@ async fn first_start(child: &Child, revision: u64) -> Result<i64> {
     let found = async {
         loop {
             if let Some(Kind::Event(event)) = events.message().await?.ok_or("the watch has ended")?.kind {
-                return Result::Ok(micros(event.time.as_ref()));
+                return Result::Ok(unix_micros(event.time.as_ref()));
             }
         }
     };

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::cli::child::{self, Child, Result, Scratch};
+use crate::cli::server_process::{Result, ScratchDir, ServerProcess, task_client};
 use crate::proto::v1::task_service_client::TaskServiceClient;
 use crate::proto::v1::{BatchSubmitTasksRequest, Payload, SubmitTaskRequest, payload};
 
@@ -26,9 +26,9 @@ pub const BATCH: usize = 1_000;
 /// A server with a store of its own.
 pub struct Server {
     /// The process.
-    pub child: Child,
+    pub child: ServerProcess,
     /// Its directory, removed at the end.
-    pub scratch: Scratch,
+    pub scratch: ScratchDir,
 }
 
 impl Server {
@@ -39,21 +39,21 @@ impl Server {
 
     /// Starts one with an empty store and this configuration.
     pub async fn with(plan: &Plan, config: &str) -> Result<Self> {
-        let scratch = Scratch::new(&plan.directory, false)?;
-        let child = Child::start(scratch.path(), config).await?;
+        let scratch = ScratchDir::new(&plan.directory, false)?;
+        let child = ServerProcess::start(scratch.path(), config).await?;
         Ok(Self { child, scratch })
     }
 
     /// Starts one with an empty store and these variables for its telemetry, and no other.
     pub async fn telling(plan: &Plan, variables: &[(&str, String)]) -> Result<Self> {
-        let scratch = Scratch::new(&plan.directory, false)?;
-        let child = Child::start_telling(scratch.path(), &config(true, None), variables).await?;
+        let scratch = ScratchDir::new(&plan.directory, false)?;
+        let child = ServerProcess::start_with_telemetry(scratch.path(), &config(true, None), variables).await?;
         Ok(Self { child, scratch })
     }
 
     /// A client on a connection of its own.
     pub async fn tasks(&self) -> Result<Tasks> {
-        Ok(child::tasks(self.child.connect().await?))
+        Ok(task_client(self.child.connect().await?))
     }
 }
 

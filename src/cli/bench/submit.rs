@@ -8,11 +8,11 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Plan;
-use super::ceiling::bare;
+use super::baseline::bare;
 use super::load::{self, Tally, Window, closed_loop};
 use super::report::{Report, Row};
 use super::server::{self, BATCH, Server, Tasks};
-use crate::cli::child::Result;
+use crate::cli::server_process::Result;
 use crate::proto::v1::SubmitTasksRequest;
 use crate::proto::v1::submit_tasks_response::Outcome;
 

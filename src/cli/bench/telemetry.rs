@@ -6,11 +6,11 @@
 use std::time::Duration;
 
 use super::Plan;
+use super::collector::Collector;
 use super::end_to_end::{BACKLOG, Flow};
 use super::report::{Report, Row};
 use super::server::{self, BATCH, Server};
-use super::sink::Sink;
-use crate::cli::child::Result;
+use crate::cli::server_process::Result;
 use crate::proto::v1::ListTasksRequest;
 
 /// Share of the completions without telemetry that there must be with metrics.
@@ -39,7 +39,7 @@ struct Turn {
 pub async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     let rounds = if plan.quick { 3 } else { 11 };
     let turn = Plan { span: (plan.span / 3).max(Duration::from_millis(300)), ..plan.clone() };
-    let sink = Sink::start()?;
+    let sink = Collector::start()?;
     let mut ways = ways(&sink);
     for round in 0..rounds {
         let count = ways.len();
@@ -60,7 +60,7 @@ pub async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn ways(sink: &Sink) -> Vec<Way> {
+fn ways(sink: &Collector) -> Vec<Way> {
     let way = |name: &str, variables| Way { name: name.to_owned(), variables, turns: Vec::new() };
     let to_sink = |more: &[(&'static str, String)]| {
         let own = [("OTEL_EXPORTER_OTLP_ENDPOINT", sink.url()), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc".to_owned())];
@@ -78,12 +78,12 @@ fn ways(sink: &Sink) -> Vec<Way> {
 
 async fn measure(plan: &Plan, variables: &[(&str, String)]) -> Result<Turn> {
     let server = Server::telling(plan, variables).await?;
-    let before = server.child.processor_time()?;
+    let before = server.child.cpu_time()?;
     let flow = Flow { task: server::no_op(), batch: BATCH, backlog: BACKLOG };
     let (rate, tasks) = flow.count(plan, &server).await?;
     // An answer about tasks waits for the tables, so that what is left to write is counted too.
     server.tasks().await?.list_tasks(ListTasksRequest { page_size: 1, ..ListTasksRequest::default() }).await?;
-    let spent = server.child.processor_time()?.saturating_sub(before);
+    let spent = server.child.cpu_time()?.saturating_sub(before);
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
     let micros = spent.as_secs_f64() * 1e6 / tasks.max(1) as f64;
     Ok(Turn { rate, micros })

@@ -1,50 +1,44 @@
-//! Real files to work on, and what is known about them without asking anybody.
+//! Files for the process tasks, and their expected results.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::cli::child::Result;
+use crate::cli::server_process::Result;
 
-/// Files that are used at most.
 const FILES_MAX: usize = 24;
-/// Larger files would only take time.
+/// Larger files are skipped: they would only make the demo slower.
 const FILE_BYTES_MAX: u64 = 64 << 20;
-/// Folders of a checkout that have files of ours.
+/// Folders of the source tree in which files are searched, and how deep.
 const FOLDERS: [&str; 2] = ["proto", "src"];
+const DEPTH_MAX: usize = 4;
 
-/// Files of the checkout that this is run in or was built in; without one, those beside the program.
-/// Answers the files, sorted, and the directory that they are from.
-pub fn find() -> Result<(Vec<PathBuf>, PathBuf)> {
-    let program = std::env::current_exe()?;
-    let here = std::env::current_dir().unwrap_or_default();
-    let checkout = here.ancestors().chain(program.ancestors()).find(|path| path.join("proto/lineshaft/v1").is_dir());
+/// Finds up to 24 files, sorted: source files of this project if the current directory or the binary is inside its
+/// tree, otherwise the files beside the binary.
+pub fn find() -> Result<Vec<PathBuf>> {
+    let binary = std::env::current_exe()?;
+    let current = std::env::current_dir().unwrap_or_default();
+    let tree = current.ancestors().chain(binary.ancestors()).find(|path| path.join("proto/lineshaft/v1").is_dir());
     let mut files = Vec::new();
-    let whose = if let Some(checkout) = checkout {
-        for folder in FOLDERS {
-            collect(&checkout.join(folder), 4, &mut files);
-        }
-        checkout.to_owned()
-    } else {
-        let beside = program.parent().unwrap_or(Path::new("/")).to_owned();
-        collect(&beside, 0, &mut files);
-        beside
-    };
+    match tree {
+        Some(tree) => FOLDERS.iter().for_each(|folder| collect(&tree.join(folder), DEPTH_MAX, &mut files)),
+        None => collect(binary.parent().unwrap_or(Path::new("/")), 0, &mut files),
+    }
     files.sort();
     files.truncate(FILES_MAX);
     if files.is_empty() {
-        files.push(program);
+        files.push(binary);
     }
-    Ok((files, whose))
+    Ok(files)
 }
 
-/// Adds the plain files of a directory and of those below it, down to a depth.
+/// Adds the regular files of a directory and of its subdirectories up to `depth` levels below.
 fn collect(directory: &Path, depth: usize, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let Ok(kind) = entry.file_type() else { continue };
         let path = entry.path();
-        // Arguments are text; a file with another name is left out.
+        // Task arguments are UTF-8.
         if kind.is_file() && path.to_str().is_some() {
-            // Only what can be read: the processes run as the same user.
+            // The processes run as the same user, so they can open the same files.
             let small = fs::metadata(&path).is_ok_and(|found| found.len() <= FILE_BYTES_MAX);
             if small && fs::File::open(&path).is_ok() {
                 files.push(path);
@@ -62,13 +56,13 @@ pub fn lines_and_bytes(path: &Path) -> Result<[u64; 2]> {
     Ok([lines as u64, content.len() as u64])
 }
 
-/// Checksum and bytes of a file, as `cksum` of POSIX prints them.
+/// Checksum and bytes of a file, as `cksum` prints them.
 pub fn checksum_and_bytes(path: &Path) -> Result<[u64; 2]> {
     let content = fs::read(path)?;
     Ok([posix_crc(&content).into(), content.len() as u64])
 }
 
-/// CRC-32 of POSIX: polynomial 0x04C11DB7, most significant bit first, the length appended.
+/// CRC-32 of POSIX `cksum`: polynomial 0x04C11DB7, most significant bit first, the length appended.
 fn posix_crc(content: &[u8]) -> u32 {
     let table: [u32; 256] = std::array::from_fn(|index| {
         let mut word = u32::try_from(index).unwrap_or_default() << 24;
@@ -92,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_checksum_is_that_of_posix() {
+    fn the_checksum_equals_that_of_cksum() {
         // `printf '' | cksum`, `printf 123456789 | cksum`.
         assert_eq!(posix_crc(b""), 4_294_967_295);
         assert_eq!(posix_crc(b"123456789"), 930_766_865);

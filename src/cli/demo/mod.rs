@@ -1,157 +1,172 @@
-//! `lineshaft demo`: real work through the real port, every result checked; the README's first command.
+//! `lineshaft demo`: runs tasks on a temporary server and checks every result.
 //!
-//! It starts a server of its own as a child process, watches everything from the first revision on, submits
-//! sums, prime counts, expressions, processes over real files, a task that fails and one that is cancelled,
-//! and holds what comes back against its own computation. Exit status 0 means that all of it was right.
+//! The demo starts a server as a child process, submits sums, prime counts, expressions, processes over real files, a
+//! task that fails and two that are cancelled, watches all state changes, and compares each result with its own
+//! computation. The exit code is 0 only if every check passed.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use tonic::Code;
+use tonic::transport::Channel;
 
-use crate::cli::child::{Child, Result, Scratch, span, tasks};
-use crate::cli::say;
+use super::output;
+use super::server_process::{Result, ScratchDir, ServerProcess, task_client};
+use super::time::{format_duration, to_proto};
 use crate::proto::v1::system_service_client::SystemServiceClient;
+use crate::proto::v1::task_service_client::TaskServiceClient;
 use crate::proto::v1::watch_tasks_response::Kind;
-use crate::proto::v1::{CancelTaskRequest, DrainRequest, GetServerInfoRequest, TaskState, WatchTasksRequest};
+use crate::proto::v1::{
+    CancelTaskRequest, DrainRequest, GetServerInfoRequest, TaskEvent, TaskState, WatchTasksRequest,
+};
 
+mod event_log;
 mod files;
 mod plan;
-mod screen;
-mod story;
+mod progress;
 mod verify;
 
-use plan::Plan;
-use screen::Screen;
-use story::Story;
-use verify::Verdict;
+use event_log::EventLog;
+use plan::{CANCEL_REASON, Plan};
+use progress::Progress;
+use verify::Checks;
 
-/// Everything has to be over by then.
-const OVER_WITHIN: Duration = Duration::from_mins(2);
-/// How long the server may take to end when nothing runs any more.
-const END_WITHIN: Duration = Duration::from_secs(20);
-/// What the cancelled tasks are cancelled for.
-const CANCEL_REASON: &str = "the demo shows a cancel";
+/// Time limit for all tasks.
+const TASKS_TIMEOUT: Duration = Duration::from_mins(2);
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+/// Time limit for the server's exit after the drain.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Runs real work through a server of its own and checks every result.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// Keeps the store and the server's log.
+    /// Keep the temporary directory with the data and the log of the server
     #[arg(long)]
     pub keep: bool,
-    /// Where the temporary store is made. Default: the system's temporary directory.
+    /// Where to create the temporary directory [default: the system's temporary directory]
     #[arg(long, value_name = "DIR")]
     pub directory: Option<PathBuf>,
 }
 
-/// Runs the demo; succeeds only if all was right.
 pub async fn run(options: Options) -> ExitCode {
-    let ended = tokio::select! {
-        ended = show(&options) => ended,
+    let result = tokio::select! {
+        result = run_demo(&options) => result,
         _ = tokio::signal::ctrl_c() => return ExitCode::from(130),
     };
-    match ended {
+    match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            say::talk(format_args!("the demo failed: {error}"));
+            output::status(format_args!("error: demo failed: {error}"));
             ExitCode::FAILURE
         }
     }
 }
 
-/// The whole demo; whether all was right.
-async fn show(options: &Options) -> Result<bool> {
-    let began = Instant::now();
+/// Returns whether every check passed.
+async fn run_demo(options: &Options) -> Result<bool> {
+    let started = Instant::now();
     let parent = options.directory.clone().unwrap_or_else(std::env::temp_dir);
-    let scratch = Scratch::new(&parent, options.keep)?;
-    let child = Child::start(scratch.path(), plan::CONFIG).await?;
-    say::line(format_args!(
-        "A server of its own listens on {}; its store is {}.",
-        child.address(),
+    let scratch = ScratchDir::new(&parent, options.keep)?;
+    let server = ServerProcess::start(scratch.path(), plan::CONFIG).await?;
+    output::stdout_line(format_args!(
+        "Started a server on {}, with its data in {}",
+        server.address(),
         scratch.path().display()
     ));
-    let (files, whose) = files::find()?;
-    say::line(format_args!("Files for the processes: {} from {}.", files.len(), whose.display()));
+    let plan = Plan::new(&files::find()?);
 
-    let plan = Plan::new(&files);
-    let mut verdict = Verdict::default();
-    let story = live(&child, &plan).await?;
-    verify::results(&story, &plan, &mut tasks(child.connect().await?), &mut verdict).await?;
-    verify::story(&story, &mut verdict);
-    leave(child, &mut verdict).await?;
+    let mut checks = Checks::default();
+    let log = run_tasks(&server, &plan).await?;
+    verify::check_results(&log, &plan, &mut task_client(server.connect().await?), &mut checks).await?;
+    verify::check_events(&log, &mut checks);
+    drain(server, &mut checks).await?;
 
-    say::line(&verdict);
-    let seconds = began.elapsed().as_secs_f64();
-    let count = plan.tasks.len();
-    if verdict.is_clean() {
-        say::line(format_args!("All right: {count} tasks, {} events, {seconds:.1} s.", story.events()));
-    } else {
-        say::line(format_args!("NOT all right; see above. {count} tasks, {} events, {seconds:.1} s.", story.events()));
-    }
-    tell_what_is_kept(options.keep, scratch.path());
-    Ok(verdict.is_clean())
+    output::stdout_line(format_args!("\n{checks}"));
+    let verdict = if checks.all_passed() { "All checks passed" } else { "Some checks FAILED" };
+    output::stdout_line(format_args!(
+        "{verdict}: {} tasks, {} events, {}",
+        plan.tasks.len(),
+        log.event_count(),
+        format_duration(started.elapsed())
+    ));
+    print_next_steps(options.keep, scratch.path());
+    Ok(checks.all_passed())
 }
 
-/// Opens the watch, submits everything, and follows it to the last end.
-async fn live(child: &Child, plan: &Plan) -> Result<Story> {
-    let mut system = SystemServiceClient::new(child.connect().await?);
+/// Starts the watch, submits all tasks, and returns when the last one has ended.
+async fn run_tasks(server: &ServerProcess, plan: &Plan) -> Result<EventLog> {
+    let mut system = SystemServiceClient::new(server.connect().await?);
     let info = system.get_server_info(GetServerInfoRequest {}).await?.into_inner();
-    let mut client = tasks(child.connect().await?);
+    let mut client = task_client(server.connect().await?);
     let request = WatchTasksRequest { after_revision: Some(info.revision), ..WatchTasksRequest::default() };
-    let mut events = client.watch_tasks(request).await?.into_inner();
-    let screen = Screen::new(child, plan.tasks.len()).await?;
+    let mut responses = client.watch_tasks(request).await?.into_inner();
+    let progress = Progress::new(server, plan.tasks.len()).await?;
 
     let ids = plan::submit(&mut client, plan).await?;
-    screen.line(&format!("{} tasks were accepted; each acknowledgement means that they are on disk.", ids.len()));
-    let mut story = Story::new(ids);
+    progress.line(&format!("Submitted {} tasks in one batch; all of them are on disk:", ids.len()));
+    for (count, kind) in plan.counts() {
+        progress.line(&format!("  {count:>5}  {kind}"));
+    }
+    progress.line("\nPool activity, and the events of the tasks that fail or are cancelled:");
+    let mut log = EventLog::new(ids);
     let follow = async {
-        while !story.is_over() {
-            let answer = events.message().await?.ok_or("the watch ended before the tasks did")?;
-            let Some(Kind::Event(event)) = answer.kind else { continue };
-            screen.show(&event, plan, &story);
-            let begins = event.state() == TaskState::Running && event.cancel.is_none();
-            if begins && story.number(&event.task_id).is_some_and(|number| plan.tasks[number].is_cancelled()) {
-                let reason = CANCEL_REASON.to_owned();
-                let task_id = event.task_id.clone();
-                client.cancel_task(CancelTaskRequest { task_id, reason, ..CancelTaskRequest::default() }).await?;
+        while log.unfinished() > 0 {
+            let response = responses.message().await?.ok_or("the watch ended before the tasks did")?;
+            let Some(Kind::Event(event)) = response.kind else { continue };
+            progress.event(&event, plan, &log);
+            if must_cancel(&event, plan, &log) {
+                cancel(&mut client, event.task_id.clone()).await?;
             }
-            story.add(event);
+            log.add(event);
         }
         Result::<()>::Ok(())
     };
-    let followed = tokio::time::timeout(OVER_WITHIN, follow).await;
-    screen.close();
-    followed.map_err(|_| format!("{} tasks had not ended within {OVER_WITHIN:?}", story.open()))??;
-    Ok(story)
+    let followed = tokio::time::timeout(TASKS_TIMEOUT, follow).await;
+    progress.close();
+    followed.map_err(|_| format!("{} tasks did not end within {TASKS_TIMEOUT:?}", log.unfinished()))??;
+    Ok(log)
 }
 
-/// Drains the server: a watch ends with UNAVAILABLE, and the process ends with status 0.
-async fn leave(child: Child, verdict: &mut Verdict) -> Result<()> {
-    let mut watch = tasks(child.connect().await?).watch_tasks(WatchTasksRequest::default()).await?.into_inner();
-    let mut system = SystemServiceClient::new(child.connect().await?);
-    let limit = span(Duration::from_secs(5));
-    let running = system.drain(DrainRequest { limit }).await?.into_inner().running;
-    verdict.check("drain", running == 0, || format!("{running} tasks were still running at the drain"));
-    let end = loop {
-        match tokio::time::timeout(END_WITHIN, watch.message()).await {
+/// Whether an event is the start of a task that the demo cancels.
+fn must_cancel(event: &TaskEvent, plan: &Plan, log: &EventLog) -> bool {
+    let starts = event.state() == TaskState::Running && event.cancel.is_none();
+    starts && log.index(&event.task_id).is_some_and(|index| plan.tasks[index].is_cancelled())
+}
+
+async fn cancel(client: &mut TaskServiceClient<Channel>, task_id: String) -> Result<()> {
+    let reason = CANCEL_REASON.to_owned();
+    client.cancel_task(CancelTaskRequest { task_id, reason, ..CancelTaskRequest::default() }).await?;
+    Ok(())
+}
+
+/// Drains the server. An open watch must end with UNAVAILABLE, and the process with status 0.
+async fn drain(server: ServerProcess, checks: &mut Checks) -> Result<()> {
+    let mut watch = task_client(server.connect().await?).watch_tasks(WatchTasksRequest::default()).await?.into_inner();
+    let mut system = SystemServiceClient::new(server.connect().await?);
+    let running = system.drain(DrainRequest { limit: Some(to_proto(DRAIN_LIMIT)) }).await?.into_inner().running;
+    checks.add("drain", running == 0, || format!("{running} tasks were still running"));
+    let code = loop {
+        match tokio::time::timeout(EXIT_TIMEOUT, watch.message()).await {
             Err(_) | Ok(Ok(None)) => break None,
             Ok(Ok(Some(_))) => {}
             Ok(Err(status)) => break Some(status.code()),
         }
     };
-    verdict.check("drain", end == Some(Code::Unavailable), || format!("the open watch ended with {end:?}"));
-    // A server waits for its connections; ours are not needed any more.
+    checks.add("drain", code == Some(Code::Unavailable), || format!("the open watch ended with {code:?}"));
+    // The server waits for its connections before it exits.
     drop((watch, system));
-    let status = child.ended(END_WITHIN).await?;
-    verdict.check("drain", status.success(), || format!("the server ended with {status}"));
+    let status = server.wait(EXIT_TIMEOUT).await?;
+    checks.add("drain", status.success(), || format!("the server exited with {status}"));
     Ok(())
 }
 
-fn tell_what_is_kept(keep: bool, path: &Path) {
+fn print_next_steps(keep: bool, directory: &Path) {
     if keep {
-        let data = path.join("data");
-        say::line(format_args!("Kept: {}. Go on with: lineshaft serve --data-dir {}", path.display(), data.display()));
+        output::stdout_line(format_args!(
+            "\nKept {}. To start a server with this data:\n  lineshaft serve --data-dir {}",
+            directory.display(),
+            directory.join("data").display()
+        ));
     }
 }

@@ -1,4 +1,4 @@
-//! What is submitted, and what has to come back.
+//! The tasks of the demo and their expected results.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,13 +8,14 @@ use serde_json::{Value, json};
 use tonic::transport::Channel;
 
 use super::files;
-use crate::cli::child::{Result, span};
+use crate::cli::server_process::Result;
+use crate::cli::time::to_proto;
 use crate::proto::v1::task_service_client::TaskServiceClient;
 use crate::proto::v1::{
     BatchSubmitTasksRequest, Payload, Priority, RetryPolicy, StopMethod, SubmitTaskRequest, payload,
 };
 
-/// The server's configuration: built-ins in the first pool, programs in the second.
+/// Configuration of the server: built-in handlers run in the first pool, processes in the second.
 pub const CONFIG: &str = r#"
 [log]
 filter = "warn"
@@ -28,7 +29,7 @@ size = 4
 
 [[handler]]
 name = "count"
-description = "Counts lines and bytes of a file."
+description = "Counts the lines and bytes of a file"
 runner = "process"
 argv = ["wc", "-lc"]
 accepts_args = true
@@ -36,7 +37,7 @@ pool = "processes"
 
 [[handler]]
 name = "checksum"
-description = "CRC of a file."
+description = "Computes the CRC of a file"
 runner = "process"
 argv = ["cksum"]
 accepts_args = true
@@ -44,9 +45,9 @@ pool = "processes"
 
 [[handler]]
 name = "exit-3"
-description = "Says why on stderr and fails."
+description = "Writes a message to stderr and fails"
 runner = "process"
-argv = ["/bin/sh", "-c", "echo the shaft is broken >&2; exit 3"]
+argv = ["/bin/sh", "-c", "echo this handler always fails >&2; exit 3"]
 pool = "processes"
 
 [[handler]]
@@ -56,90 +57,114 @@ argv = ["sleep", "600"]
 pool = "processes"
 "#;
 
-/// Computing tasks of the batch.
+/// Sums and prime counts together.
 const COMPUTE_TASKS: u64 = 200;
-/// What the sums count up to at most is a hundred of these.
+/// The sums have the bounds 1, 2, … 100 times this.
 const SUM_STEP: u64 = 800_000;
-/// What the primes count up to at most is a hundred of these.
+/// The prime counts have the bounds 1, 2, … 100 times this.
 const PRIME_STEP: u64 = 120_011;
-/// Delay before the failing task is tried again.
+/// Retry delay of the failing task.
 pub const RETRY_DELAY: Duration = Duration::from_millis(200);
 /// Attempts of the failing task.
 pub const ATTEMPTS: i32 = 2;
+/// What the failing task writes to stderr.
+pub const FAILURE_OUTPUT: &str = "this handler always fails\n";
+/// Reason that the demo gives when it cancels a task.
+pub const CANCEL_REASON: &str = "the demo cancels this task";
 
-/// Everything that is submitted.
 pub struct Plan {
     /// In the order of the submission.
-    pub tasks: Vec<Planned>,
+    pub tasks: Vec<PlannedTask>,
 }
 
-/// One task and its right end.
-pub struct Planned {
-    /// The submission.
+pub struct PlannedTask {
     pub request: SubmitTaskRequest,
-    /// The right end.
-    pub end: End,
-    /// Its kind, for people.
+    pub expected: Outcome,
+    /// Description for people.
     pub kind: &'static str,
 }
 
-/// How a task has to end.
-pub enum End {
+/// How a task must end.
+pub enum Outcome {
     /// COMPLETED with this JSON.
     Json(Value),
-    /// COMPLETED with two numbers and then this path.
+    /// COMPLETED with a line of these two numbers and the path of the file.
     Numbers([u64; 2]),
     /// FAILED with this exit code after all attempts.
-    Exit(i32),
-    /// CANCELLED while it was running, by this means.
+    ExitCode(i32),
+    /// CANCELLED while running, stopped by this method.
     Stopped(StopMethod),
 }
 
-impl Planned {
-    /// Whether it is cancelled as soon as it runs.
+impl PlannedTask {
+    /// Whether the demo cancels the task when it starts.
     pub fn is_cancelled(&self) -> bool {
-        matches!(self.end, End::Stopped(_))
+        matches!(self.expected, Outcome::Stopped(_))
+    }
+
+    /// Whether the task must complete with a result.
+    pub fn completes(&self) -> bool {
+        matches!(self.expected, Outcome::Json(_) | Outcome::Numbers(_))
     }
 }
 
 impl Plan {
-    /// The plan over these files; the right results are computed here.
+    /// Plans the tasks and computes their expected results.
     pub fn new(files: &[PathBuf]) -> Self {
-        let mut tasks = computed();
+        let mut tasks = computations();
         tasks.extend(expressions());
         for path in files {
-            tasks.extend(over_file("count lines", "count", path, files::lines_and_bytes(path)));
-            tasks.extend(over_file("checksum", "checksum", path, files::checksum_and_bytes(path)));
+            tasks.extend(file_task("count the lines of a file (process)", "count", path, files::lines_and_bytes(path)));
+            tasks.extend(file_task(
+                "compute the checksum of a file (process)",
+                "checksum",
+                path,
+                files::checksum_and_bytes(path),
+            ));
         }
-        tasks.push(Planned { request: failing(), end: End::Exit(3), kind: "fails twice" });
-        // CRITICAL, so that they are really running while the others are under way.
+        tasks.push(PlannedTask { request: failing(), expected: Outcome::ExitCode(3), kind: "fail twice (process)" });
+        // CRITICAL, so that they run while other tasks do.
         let spinning = urgent(compute(&json!(1_000_000_000_000_u64)));
-        tasks.push(Planned { request: spinning, end: End::Stopped(StopMethod::Token), kind: "cancel compute" });
+        let expected = Outcome::Stopped(StopMethod::Token);
+        tasks.push(PlannedTask { request: spinning, expected, kind: "cancel a running computation" });
         let sleeping = urgent(SubmitTaskRequest { handler: "sleep".to_owned(), ..SubmitTaskRequest::default() });
-        tasks.push(Planned { request: sleeping, end: End::Stopped(StopMethod::SignalTerm), kind: "cancel process" });
+        let expected = Outcome::Stopped(StopMethod::SignalTerm);
+        tasks.push(PlannedTask { request: sleeping, expected, kind: "cancel a running process" });
         Self { tasks }
+    }
+
+    /// The number of tasks of each kind, in the order of the submission.
+    pub fn counts(&self) -> Vec<(usize, &'static str)> {
+        let mut counts: Vec<(usize, &'static str)> = Vec::new();
+        for task in &self.tasks {
+            match counts.iter_mut().find(|(_, kind)| *kind == task.kind) {
+                Some((count, _)) => *count += 1,
+                None => counts.push((1, task.kind)),
+            }
+        }
+        counts
     }
 }
 
-/// Submits everything in one batch, so that priority alone decides the order. Answers the ids.
+/// Submits all tasks in one batch, so that only their priorities decide the order. Returns the IDs.
 pub async fn submit(client: &mut TaskServiceClient<Channel>, plan: &Plan) -> Result<Vec<String>> {
     let tasks = plan.tasks.iter().map(|planned| planned.request.clone()).collect();
     let request = BatchSubmitTasksRequest { tasks, batch_id: "demo".to_owned() };
-    let answer = client.batch_submit_tasks(request).await?.into_inner();
-    if answer.task_ids.len() != plan.tasks.len() {
-        return Err(format!("{} tasks were sent, {} accepted", plan.tasks.len(), answer.task_ids.len()).into());
+    let response = client.batch_submit_tasks(request).await?.into_inner();
+    if response.task_ids.len() != plan.tasks.len() {
+        return Err(format!("{} tasks were sent, {} accepted", plan.tasks.len(), response.task_ids.len()).into());
     }
-    Ok(answer.task_ids)
+    Ok(response.task_ids)
 }
 
-/// Sums and prime counts of all priorities.
-fn computed() -> Vec<Planned> {
+/// Sums and prime counts with all priorities.
+fn computations() -> Vec<PlannedTask> {
     let priorities = [Priority::Low, Priority::Normal, Priority::High, Priority::Critical];
     let primes = Primes::up_to(COMPUTE_TASKS / 2 * PRIME_STEP);
     let one = |index: u64| {
         let (kind, op, n, value) = if index.is_multiple_of(2) {
             let n = (index + 1) * SUM_STEP / 2;
-            ("sum", "sum", n, n * (n - 1) / 2)
+            ("compute a sum", "sum", n, n * (n - 1) / 2)
         } else {
             let n = index.div_ceil(2) * PRIME_STEP;
             ("count primes", "primes", n, primes.count(n))
@@ -149,18 +174,18 @@ fn computed() -> Vec<Planned> {
             display_name: format!("{op} {n}"),
             ..compute(&json!({ "op": op, "n": n }))
         };
-        Planned { request, end: End::Json(json!({ "op": op, "n": n, "value": value })), kind }
+        PlannedTask { request, expected: Outcome::Json(json!({ "op": op, "n": n, "value": value })), kind }
     };
     (0..COMPUTE_TASKS).map(one).collect()
 }
 
-/// Expressions over variables, with their values by our own hands.
-fn expressions() -> Vec<Planned> {
+/// CEL expressions over variables.
+fn expressions() -> Vec<PlannedTask> {
     let mut tasks = Vec::new();
     for seed in 1..=8_i64 {
         let numbers: Vec<i64> = (1..=20).map(|step| step * seed % 17).collect();
         let large: Vec<i64> = numbers.iter().copied().filter(|number| *number > 8).collect();
-        let name = format!("shaft-{seed}");
+        let name = format!("worker-{seed}");
         let greeting = format!("hello {name}");
         let cases = [
             ("numbers.filter(n, n > 8)", json!({ "numbers": numbers }), json!(large)),
@@ -175,25 +200,29 @@ fn expressions() -> Vec<Planned> {
         for (expression, variables, value) in cases {
             let data = json!({ "expression": expression, "variables": variables });
             let request = SubmitTaskRequest { handler: "expression".to_owned(), ..with_json(&data) };
-            tasks.push(Planned { request, end: End::Json(value), kind: "expression" });
+            tasks.push(PlannedTask { request, expected: Outcome::Json(value), kind: "evaluate an expression" });
         }
     }
     tasks
 }
 
-/// A program over one file; nothing when the file has gone.
-fn over_file(kind: &'static str, handler: &str, path: &Path, numbers: Result<[u64; 2]>) -> Option<Planned> {
+/// A task that runs a program on a file; `None` if the file could not be read.
+fn file_task(kind: &'static str, handler: &str, path: &Path, numbers: Result<[u64; 2]>) -> Option<PlannedTask> {
     let request = SubmitTaskRequest {
         handler: handler.to_owned(),
         args: vec![path.to_str()?.to_owned()],
         ..SubmitTaskRequest::default()
     };
-    Some(Planned { request, end: End::Numbers(numbers.ok()?), kind })
+    Some(PlannedTask { request, expected: Outcome::Numbers(numbers.ok()?), kind })
 }
 
 fn failing() -> SubmitTaskRequest {
-    let retry =
-        RetryPolicy { max_attempts: ATTEMPTS, delay: span(RETRY_DELAY), jitter: Some(0.0), ..RetryPolicy::default() };
+    let retry = RetryPolicy {
+        max_attempts: ATTEMPTS,
+        delay: Some(to_proto(RETRY_DELAY)),
+        jitter: Some(0.0),
+        ..RetryPolicy::default()
+    };
     urgent(SubmitTaskRequest { handler: "exit-3".to_owned(), retry: Some(retry), ..SubmitTaskRequest::default() })
 }
 
@@ -213,7 +242,7 @@ fn with_json(data: &Value) -> SubmitTaskRequest {
     SubmitTaskRequest { payload: Some(payload), ..SubmitTaskRequest::default() }
 }
 
-/// The primes up to a bound, by the plainest sieve: not the one that is checked with it.
+/// The primes up to a bound, by a simple sieve that is independent of the handler's implementation.
 struct Primes(Vec<u64>);
 
 impl Primes {
@@ -241,17 +270,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_plain_sieve_counts_primes() {
+    fn the_sieve_counts_primes() {
         let primes = Primes::up_to(1_000_000);
         assert_eq!([1, 2, 10, 1_000, 1_000_000].map(|n| primes.count(n)), [0, 1, 4, 168, 78_498]);
     }
 
     #[test]
-    fn the_plan_fits_in_one_batch_and_has_every_kind_of_end() {
+    fn the_plan_fits_in_one_batch_and_has_every_outcome() {
         let plan = Plan::new(&[std::env::current_exe().unwrap()]);
         assert!(plan.tasks.len() < crate::model::limits::BATCH_TASKS_MAX);
         assert_eq!(plan.tasks.iter().filter(|task| task.is_cancelled()).count(), 2);
-        assert!(plan.tasks.iter().any(|task| matches!(task.end, End::Exit(3))));
-        assert!(plan.tasks.iter().any(|task| matches!(task.end, End::Numbers(_))));
+        assert!(plan.tasks.iter().any(|task| matches!(task.expected, Outcome::ExitCode(3))));
+        assert!(plan.tasks.iter().any(|task| matches!(task.expected, Outcome::Numbers(_))));
     }
 }

@@ -1,4 +1,4 @@
-//! Holds what came back against what is right.
+//! Checks the results and the events of the demo.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,127 +6,137 @@ use std::fmt;
 use serde_json::Value;
 use tonic::transport::Channel;
 
-use super::CANCEL_REASON;
-use super::plan::{ATTEMPTS, End, Plan, Planned, RETRY_DELAY};
-use super::screen::short;
-use super::story::{Story, is_terminal};
-use crate::cli::child::{Result, micros};
+use super::event_log::{EventLog, is_terminal};
+use super::plan::{ATTEMPTS, CANCEL_REASON, FAILURE_OUTPUT, Outcome, Plan, PlannedTask, RETRY_DELAY};
+use crate::cli::format::task_state;
+use crate::cli::server_process::Result;
+use crate::cli::time::unix_micros;
 use crate::proto::v1::task_service_client::TaskServiceClient;
 use crate::proto::v1::{
     CancelReceipt, FailureReason, GetTaskRequest, OutputStream, ReadOutputRequest, StopMethod, Task, TaskEvent,
     TaskState, payload,
 };
 
-/// Wrong answers that are shown; there may be one for each task.
-const SHOWN_MAX: usize = 20;
+/// Maximum number of failed checks that are listed.
+const LISTED_MAX: usize = 20;
 
-/// What was checked and what was wrong.
+/// Counts of passed checks by kind, and descriptions of the failed ones.
 #[derive(Debug, Default)]
-pub struct Verdict {
-    checks: BTreeMap<&'static str, [usize; 2]>,
-    wrong: Vec<String>,
+pub struct Checks {
+    counts: BTreeMap<&'static str, Count>,
+    failures: Vec<String>,
 }
 
-impl Verdict {
-    /// Notes one check of a kind; the words are asked for when it is wrong.
-    pub fn check(&mut self, kind: &'static str, right: bool, words: impl FnOnce() -> String) {
-        let [all, good] = self.checks.entry(kind).or_default();
-        *all += 1;
-        if right {
-            *good += 1;
+#[derive(Debug, Default)]
+struct Count {
+    total: usize,
+    passed: usize,
+}
+
+impl Checks {
+    /// Adds a check. `describe` is called if it failed.
+    pub fn add(&mut self, kind: &'static str, passed: bool, describe: impl FnOnce() -> String) {
+        let count = self.counts.entry(kind).or_default();
+        count.total += 1;
+        if passed {
+            count.passed += 1;
         } else {
-            self.wrong.push(format!("{kind}: {}", words()));
+            self.failures.push(format!("{kind}: {}", describe()));
         }
     }
 
-    /// Whether nothing was wrong.
-    pub fn is_clean(&self) -> bool {
-        self.wrong.is_empty()
+    pub fn all_passed(&self) -> bool {
+        self.failures.is_empty()
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for Checks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\n{:<16} {:>7} {:>7}", "checked", "checks", "right")?;
-        for (kind, [all, good]) in &self.checks {
-            let mark = if all == good { "" } else { "  WRONG" };
-            writeln!(f, "{kind:<16} {all:>7} {good:>7}{mark}")?;
+        let width = self.counts.keys().map(|kind| kind.len()).max().unwrap_or_default();
+        writeln!(f, "{:<width$}  {:>6}  {:>6}", "CHECK", "TOTAL", "PASSED")?;
+        for (kind, Count { total, passed }) in &self.counts {
+            let mark = if total == passed { "" } else { "  FAILED" };
+            writeln!(f, "{kind:<width$}  {total:>6}  {passed:>6}{mark}")?;
         }
-        for wrong in self.wrong.iter().take(SHOWN_MAX) {
-            writeln!(f, "wrong: {wrong}")?;
+        for failure in self.failures.iter().take(LISTED_MAX) {
+            writeln!(f, "failed: {failure}")?;
         }
-        if self.wrong.len() > SHOWN_MAX {
-            writeln!(f, "and {} more", self.wrong.len() - SHOWN_MAX)?;
+        if self.failures.len() > LISTED_MAX {
+            writeln!(f, "and {} more", self.failures.len() - LISTED_MAX)?;
         }
         Ok(())
     }
 }
 
-/// Asks for every task and checks its end.
-pub async fn results(
-    story: &Story,
+/// Gets every task and compares it with its expected outcome and with the last event of the watch.
+pub async fn check_results(
+    log: &EventLog,
     plan: &Plan,
     client: &mut TaskServiceClient<Channel>,
-    verdict: &mut Verdict,
+    checks: &mut Checks,
 ) -> Result<()> {
-    for (number, planned) in plan.tasks.iter().enumerate() {
-        let task_id = story.id(number).to_owned();
-        let request = GetTaskRequest { task_id: task_id.clone(), include_payload: false };
-        let task = client.get_task(request).await?.into_inner().task.ok_or("an answer without its task")?;
-        let found = end_of(planned, &task);
-        verdict.check(planned.kind, found.is_ok(), || format!("{task_id}: {}", found.err().unwrap_or_default()));
-        let told = story.of(number).last().map(TaskEvent::state);
-        verdict.check("last event", told == Some(task.state()), || format!("{task_id}: the watch ended with {told:?}"));
-        if let End::Exit(_) = planned.end {
-            let stderr = stderr_of(client, &task_id).await?;
-            verdict.check("output", stderr == "the shaft is broken\n", || format!("{task_id}: stderr is {stderr:?}"));
-            verdict.check("retry", waited(story.of(number)), || format!("{task_id}: {:#?}", story.of(number)));
+    for (index, planned) in plan.tasks.iter().enumerate() {
+        let id = log.id(index);
+        let request = GetTaskRequest { task_id: id.to_owned(), include_payload: false };
+        let task = client.get_task(request).await?.into_inner().task.ok_or("a response without a task")?;
+        let result = compare_outcome(planned, &task);
+        checks.add(planned.kind, result.is_ok(), || format!("{id}: {}", result.err().unwrap_or_default()));
+        let events = log.events_of(index);
+        let last = events.last().map(TaskEvent::state);
+        checks
+            .add("last event", last == Some(task.state()), || format!("{id}: the last event of the watch is {last:?}"));
+        if let Outcome::ExitCode(_) = planned.expected {
+            let stderr = stderr_of(client, id).await?;
+            checks.add("stderr", stderr == FAILURE_OUTPUT, || format!("{id}: stderr is {stderr:?}"));
+            checks.add("retry delay", waited_for_retry(events), || format!("{id}: {events:#?}"));
         }
     }
     Ok(())
 }
 
-/// Whether a task ended as planned, or what is wrong with it.
-fn end_of(planned: &Planned, task: &Task) -> Result<(), String> {
+/// Returns how the task differs from the expected outcome.
+fn compare_outcome(planned: &PlannedTask, task: &Task) -> Result<(), String> {
     let state = task.state();
-    let expect = |wanted: TaskState| match &task.failure {
-        _ if state == wanted => Ok(()),
-        Some(failure) => Err(format!("is {}: {}", short(state), failure.message)),
-        None => Err(format!("is {}", short(state))),
+    let expect = |expected: TaskState| match &task.failure {
+        _ if state == expected => Ok(()),
+        Some(failure) => Err(format!("is {}: {}", name(state), failure.message)),
+        None => Err(format!("is {}", name(state))),
     };
-    match &planned.end {
-        End::Json(wanted) => {
+    match &planned.expected {
+        Outcome::Json(expected) => {
             expect(TaskState::Completed)?;
             let found: Value = serde_json::from_slice(result_of(task)).map_err(|error| error.to_string())?;
-            equal(&found, wanted)
+            equal(&found, expected)
         }
-        End::Numbers(wanted) => {
+        Outcome::Numbers(expected) => {
             expect(TaskState::Completed)?;
             let text = String::from_utf8_lossy(result_of(task));
             let numbers: Vec<u64> = text.split_whitespace().take(2).filter_map(|word| word.parse().ok()).collect();
             let names_file = task.args.first().is_some_and(|path| text.trim_end().ends_with(path.as_str()));
-            if names_file { equal(&numbers, &wanted.to_vec()) } else { Err(format!("says {text:?}")) }
+            if names_file { equal(&numbers, &expected.to_vec()) } else { Err(format!("the result is {text:?}")) }
         }
-        End::Exit(code) => {
+        Outcome::ExitCode(code) => {
             expect(TaskState::Failed)?;
             let failure = task.failure.as_ref().ok_or("has no failure")?;
             equal(&failure.reason(), &FailureReason::HandlerError)?;
             equal(&failure.exit_code, &Some(*code))?;
             equal(&task.attempt, &ATTEMPTS)
         }
-        End::Stopped(method) => {
+        Outcome::Stopped(method) => {
             expect(TaskState::Cancelled)?;
-            let receipt = task.cancel.as_ref().ok_or("has no receipt")?;
+            let receipt = task.cancel.as_ref().ok_or("has no cancel receipt")?;
             equal(&receipt.method(), method)?;
             equal(&receipt.reason.as_str(), &CANCEL_REASON)?;
-            let (asked, stopped) = (micros(receipt.requested_at.as_ref()), micros(receipt.stopped_at.as_ref()));
-            if 0 < asked && asked <= stopped { Ok(()) } else { Err(format!("asked {asked}, stopped {stopped}")) }
+            let requested = unix_micros(receipt.requested_at.as_ref());
+            let stopped = unix_micros(receipt.stopped_at.as_ref());
+            let ordered = 0 < requested && requested <= stopped;
+            if ordered { Ok(()) } else { Err(format!("requested at {requested}, stopped at {stopped}")) }
         }
     }
 }
 
-fn equal<T: PartialEq + fmt::Debug>(found: &T, wanted: &T) -> Result<(), String> {
-    if found == wanted { Ok(()) } else { Err(format!("{found:?} instead of {wanted:?}")) }
+fn equal<T: PartialEq + fmt::Debug>(found: &T, expected: &T) -> Result<(), String> {
+    if found == expected { Ok(()) } else { Err(format!("{found:?} instead of {expected:?}")) }
 }
 
 fn result_of(task: &Task) -> &[u8] {
@@ -150,61 +160,66 @@ async fn stderr_of(client: &mut TaskServiceClient<Channel>, task_id: &str) -> Re
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Whether there were two attempts with one wait of at least the delay in between.
-fn waited(events: &[TaskEvent]) -> bool {
+/// Whether there were two attempts with a wait of at least the retry delay in between.
+fn waited_for_retry(events: &[TaskEvent]) -> bool {
     let times = |state: TaskState| {
         let of_state = events.iter().filter(move |event| event.state() == state && event.cancel.is_none());
-        of_state.map(|event| micros(event.time.as_ref())).collect::<Vec<_>>()
+        of_state.map(|event| unix_micros(event.time.as_ref())).collect::<Vec<_>>()
     };
     let (starts, waits) = (times(TaskState::Running), times(TaskState::Waiting));
     let delay = i64::try_from(RETRY_DELAY.as_micros()).unwrap_or(i64::MAX);
     matches!((&starts[..], &waits[..]), ([_, second], [wait]) if second - wait >= delay)
 }
 
-/// Checks what the watch told: the sequence as a whole, and the steps of each task.
-pub fn story(story: &Story, verdict: &mut Verdict) {
-    let increasing = story.revisions().windows(2).all(|pair| pair[0] < pair[1]);
-    verdict.check("watch order", increasing, || "revisions did not increase".to_owned());
-    let strangers = story.strangers();
-    verdict.check("watch order", strangers.is_empty(), || format!("events of others: {strangers:?}"));
-    for number in 0..story.tasks() {
-        let found = steps(story.of(number));
-        verdict.check("watch steps", found.is_ok(), || {
-            format!("{}: {}", story.id(number), found.err().unwrap_or_default())
+/// Checks the order of the revisions and the state changes of each task.
+pub fn check_events(log: &EventLog, checks: &mut Checks) {
+    let increasing = log.revisions().windows(2).all(|pair| pair[0] < pair[1]);
+    checks.add("event order", increasing, || "the revisions do not increase".to_owned());
+    let unknown = log.unknown();
+    checks.add("event order", unknown.is_empty(), || format!("events of unknown tasks: {unknown:?}"));
+    for index in 0..log.task_count() {
+        let result = check_states(log.events_of(index));
+        checks.add("state changes", result.is_ok(), || {
+            format!("{}: {}", log.id(index), result.err().unwrap_or_default())
         });
     }
 }
 
-/// Whether each event follows from the one before it, and exactly the last one is terminal.
-fn steps(events: &[TaskEvent]) -> Result<(), String> {
+/// Checks that each event follows from the one before it, and that only the last one is terminal.
+fn check_states(events: &[TaskEvent]) -> Result<(), String> {
     let mut before = TaskState::Unspecified;
     for event in events {
         let state = event.state();
         if event.previous_state() != before {
-            let from = short(event.previous_state());
-            return Err(format!("{} after {}, but the event says after {from}", short(state), short(before)));
+            let previous = name(event.previous_state());
+            let (state, before) = (name(state), name(before));
+            return Err(format!("{state} after {before}, but the event's previous state is {previous}"));
         }
         let fits = match before {
             TaskState::Unspecified => matches!(state, TaskState::Queued | TaskState::Waiting),
             TaskState::Waiting => state == TaskState::Queued,
             TaskState::Queued => state == TaskState::Running,
-            // RUNNING again: a cancel was asked for.
+            // RUNNING again: a cancel was requested.
             TaskState::Running => state != TaskState::Queued,
             _ => false,
         };
         if !fits {
-            return Err(format!("{} after {}", short(state), short(before)));
+            return Err(format!("{} after {}", name(state), name(before)));
         }
         before = state;
     }
     let stopped = events.last().and_then(|event| event.cancel.as_ref()).map(CancelReceipt::method);
     match before {
-        state if !is_terminal(state) => Err(format!("ends with {}", short(state))),
+        state if !is_terminal(state) => Err(format!("ends with {}", name(state))),
         TaskState::Cancelled if matches!(stopped, None | Some(StopMethod::Unspecified)) => {
             Err("is cancelled without a receipt".to_owned())
         }
         _ => Ok(()),
     }
+}
+
+fn name(state: TaskState) -> String {
+    task_state(state.into())
 }
 
 #[cfg(test)]
@@ -216,23 +231,23 @@ mod tests {
     }
 
     #[test]
-    fn steps_follow_from_each_other_and_end_once() {
+    fn each_state_follows_from_the_one_before_and_one_is_terminal() {
         use TaskState::{Completed, Queued, Running, Unspecified, Waiting};
         let good = [event(Unspecified, Queued), event(Queued, Running), event(Running, Completed)];
-        assert_eq!(steps(&good), Ok(()));
-        assert!(steps(&good[..2]).is_err_and(|why| why == "ends with RUNNING"));
-        assert!(steps(&good[1..]).is_err());
+        assert_eq!(check_states(&good), Ok(()));
+        assert!(check_states(&good[..2]).is_err_and(|why| why == "ends with RUNNING"));
+        assert!(check_states(&good[1..]).is_err());
         let twice = [good.as_slice(), &[event(Completed, Waiting)]].concat();
-        assert!(steps(&twice).is_err_and(|why| why == "WAITING after COMPLETED"));
+        assert!(check_states(&twice).is_err_and(|why| why == "WAITING after COMPLETED"));
     }
 
     #[test]
-    fn one_wrong_check_spoils_the_verdict_and_is_shown() {
-        let mut verdict = Verdict::default();
-        verdict.check("sum", true, String::new);
-        assert!(verdict.is_clean());
-        verdict.check("sum", false, || "41 instead of 42".to_owned());
-        assert!(!verdict.is_clean());
-        assert!(verdict.to_string().contains("wrong: sum: 41 instead of 42"));
+    fn a_failed_check_is_listed() {
+        let mut checks = Checks::default();
+        checks.add("sum", true, String::new);
+        assert!(checks.all_passed());
+        checks.add("sum", false, || "41 instead of 42".to_owned());
+        assert!(!checks.all_passed());
+        assert!(checks.to_string().contains("failed: sum: 41 instead of 42"));
     }
 }

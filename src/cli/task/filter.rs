@@ -1,43 +1,43 @@
-//! Which tasks a command means.
+//! Filter options of `task list`, `watch` and `delete`.
 
 use clap::Args;
 
 use crate::proto::v1;
 
-use super::submit::Priority;
+use super::args::{Priority, label};
 
-/// A conjunction; what is not given matches everything.
+/// A task must match every option that is given; an option given more than once matches any of its values, except
+/// labels, which must all match.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Filter {
-    /// Only these tasks.
+    /// Only the task with this ID. Can be repeated
     #[arg(long = "id", value_name = "ID")]
     ids: Vec<String>,
-    /// Only tasks of this batch.
+    /// Only tasks of this batch
     #[arg(long, value_name = "ID")]
     batch: Option<String>,
-    /// Only tasks with this label.
+    /// Only tasks with this label. Can be repeated: all labels must match
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
-    /// Only tasks in these states.
+    /// Only tasks in this state. Can be repeated
     #[arg(long = "state", value_enum, ignore_case = true)]
-    states: Vec<State>,
-    /// Only tasks of this pool.
+    states: Vec<TaskState>,
+    /// Only tasks of this pool
     #[arg(long)]
     pool: Option<String>,
-    /// Only tasks of this handler.
+    /// Only tasks of this handler
     #[arg(long)]
     handler: Option<String>,
-    /// Only tasks of this tenant.
+    /// Only tasks of this namespace
     #[arg(long)]
     namespace: Option<String>,
-    /// Only tasks of these priorities.
+    /// Only tasks with this priority. Can be repeated
     #[arg(long = "priority", value_enum)]
     priorities: Vec<Priority>,
 }
 
-/// Where a task stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum State {
+enum TaskState {
     Waiting = 1,
     Queued = 2,
     Running = 3,
@@ -47,7 +47,7 @@ enum State {
 }
 
 impl Filter {
-    /// Whether it matches everything.
+    /// Whether it matches every task.
     pub fn is_empty(&self) -> bool {
         v1::TaskFilter::from(self.clone()) == v1::TaskFilter::default()
     }
@@ -68,10 +68,4 @@ impl From<Filter> for v1::TaskFilter {
             submitted_before: None,
         }
     }
-}
-
-/// Parses `key=value`.
-pub fn label(text: &str) -> Result<(String, String), String> {
-    let parts = text.split_once('=').ok_or_else(|| "a label is KEY=VALUE".to_owned())?;
-    Ok((parts.0.to_owned(), parts.1.to_owned()))
 }

@@ -1,110 +1,107 @@
-//! A task, as the command line describes it.
+//! Options that describe a task.
 
 use std::io::Read;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use crate::cli::error::CliError;
+use crate::cli::time::to_proto;
 use crate::proto::v1::{self, payload::Kind};
 
-use super::connect::Problem;
-use super::filter::label;
-
-/// How urgent a task is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Priority {
-    /// Runs when nothing else waits.
+    /// Starts when no task of a higher priority can start
     Low = 1,
-    /// The default.
+    /// Default
     #[default]
     Normal = 2,
-    /// Before normal work.
+    /// Starts before NORMAL
     High = 3,
-    /// Before everything.
+    /// Starts before all others
     Critical = 4,
 }
 
-/// When a submission is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Durability {
-    /// When it is on disk.
+    /// After the task is on disk
     Fsync = 1,
-    /// At once; may be lost by a crash.
+    /// Immediately; a crash of the server can lose the task
     Memory = 2,
 }
 
-/// The task.
 #[derive(Clone, Debug, Args)]
-pub struct Task {
-    /// Registered name of what runs.
+pub struct TaskArgs {
+    /// Handler name; `lineshaft handler list` lists the handlers
     handler: String,
-    /// The input: a text, @FILE, or - for standard input.
+    /// Payload: a text, @FILE for the contents of a file, or - for stdin
     #[arg(long, value_name = "TEXT|@FILE|-", conflicts_with = "json")]
     payload: Option<String>,
-    /// The input as JSON.
+    /// Payload as JSON
     #[arg(long, value_name = "JSON")]
     json: Option<String>,
-    /// How urgent it is.
+    /// Priority
     #[arg(long, value_enum, default_value_t)]
     priority: Priority,
-    /// Chosen identity; a repeat with it is the same task.
+    /// Task ID; submitting the same task again with the same ID does not create another [default: generated]
     #[arg(long)]
     id: Option<String>,
-    /// Idempotency key: a repeat gets the first answer.
+    /// Idempotency key: a repeated submission returns the first response
     #[arg(long)]
     request_id: Option<String>,
-    /// Pool, when the handler allows another than its own.
+    /// Pool, one of those that the handler allows [default: the handler's pool]
     #[arg(long)]
     pool: Option<String>,
-    /// A name for people.
+    /// Display name
     #[arg(long)]
     name: Option<String>,
-    /// A label; may be repeated.
+    /// Label. Can be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
-    /// Time-out of each attempt, such as 30s.
-    #[arg(long, value_name = "SPAN", value_parser = humantime::parse_duration)]
+    /// Timeout of each attempt, 1ms to 24h [default: the handler's timeout]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
-    /// Attempts in all, the first included; 1: no retry.
+    /// Maximum number of attempts, 1 to 100; 1 means no retry [default: the handler's setting]
     #[arg(long, value_name = "N")]
     attempts: Option<i32>,
-    /// Delay before the second attempt, such as 500ms.
-    #[arg(long, value_name = "SPAN", value_parser = humantime::parse_duration)]
+    /// Delay before the second attempt, such as 500ms [default: the handler's setting]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     retry_delay: Option<Duration>,
-    /// What each further delay is multiplied with.
-    #[arg(long)]
+    /// Factor by which the delay grows with each further attempt, 1 to 10 [default: the handler's setting]
+    #[arg(long, value_name = "FACTOR")]
     retry_factor: Option<f64>,
-    /// No delay is longer than this.
-    #[arg(long, value_name = "SPAN", value_parser = humantime::parse_duration)]
+    /// Upper limit of the delay, before jitter [default: the handler's setting]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     retry_max_delay: Option<Duration>,
-    /// Share of the delay that is added at most at random, 0 to 1.
-    #[arg(long)]
+    /// Maximum random addition to the delay, as a fraction of it, 0 to 1 [default: the handler's setting]
+    #[arg(long, value_name = "FRACTION")]
     jitter: Option<f64>,
-    /// Argument for a process handler; may be repeated.
+    /// Argument for a process handler. Can be repeated
     #[arg(long = "arg", value_name = "ARG", allow_hyphen_values = true)]
     args: Vec<String>,
-    /// Does not start earlier than this after submission, such as 1h.
-    #[arg(long, value_name = "SPAN", value_parser = humantime::parse_duration)]
+    /// Earliest start, counted from the submission, such as 1h [default: no delay]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     delay: Option<Duration>,
-    /// Fails with EXPIRED when it has not started this long after submission, such as 1h.
-    #[arg(long, value_name = "SPAN", value_parser = humantime::parse_duration)]
+    /// Latest start, counted from the submission, such as 1h; a task that has not started by then fails with EXPIRED
+    /// [default: no limit]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     expires_after: Option<Duration>,
-    /// Never started twice, even when the server crashes.
+    /// Never start the task twice, even if the server crashes while it runs
     #[arg(long)]
     at_most_once: bool,
-    /// When the submission is acknowledged.
+    /// When the server acknowledges the submission [default: the pool's setting]
     #[arg(long, value_enum)]
     durability: Option<Durability>,
-    /// Tenant.
+    /// Namespace [default: the only namespace of the token, or "default"]
     #[arg(long)]
     namespace: Option<String>,
 }
 
-impl Task {
-    /// The request; reads the payload's file.
-    pub fn request(self) -> Result<v1::SubmitTaskRequest, Problem> {
+impl TaskArgs {
+    /// Builds the request. Reads the payload from its file or from stdin.
+    pub fn request(self) -> Result<v1::SubmitTaskRequest, CliError> {
         let payload = payload(self.payload, self.json)?;
-        let wishes = self.attempts.is_some()
+        let overrides_retry = self.attempts.is_some()
             || self.retry_delay.is_some()
             || self.retry_factor.is_some()
             || self.retry_max_delay.is_some()
@@ -118,50 +115,42 @@ impl Task {
             pool: self.pool.unwrap_or_default(),
             display_name: self.name.unwrap_or_default(),
             labels: self.labels.into_iter().collect(),
-            timeout: self.timeout.map(wire),
-            retry: wishes.then(|| v1::RetryPolicy {
+            timeout: self.timeout.map(to_proto),
+            retry: overrides_retry.then(|| v1::RetryPolicy {
                 max_attempts: self.attempts.unwrap_or_default(),
-                delay: self.retry_delay.map(wire),
+                delay: self.retry_delay.map(to_proto),
                 factor: self.retry_factor.unwrap_or_default(),
-                max_delay: self.retry_max_delay.map(wire),
+                max_delay: self.retry_max_delay.map(to_proto),
                 jitter: self.jitter,
             }),
             args: self.args,
-            delay: self.delay.map(wire),
+            delay: self.delay.map(to_proto),
             at_most_once: self.at_most_once,
             durability: self.durability.map_or(0, |durability| durability as i32),
             namespace: self.namespace.unwrap_or_default(),
-            expires_after: self.expires_after.map(wire),
+            expires_after: self.expires_after.map(to_proto),
             ..v1::SubmitTaskRequest::default()
         })
     }
 }
 
-/// A span for the wire; what is too long is for the server to refuse.
-pub fn wire(span: Duration) -> prost_types::Duration {
-    prost_types::Duration {
-        seconds: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
-        nanos: i32::try_from(span.subsec_nanos()).unwrap_or(0),
-    }
-}
-
-fn payload(text: Option<String>, json: Option<String>) -> Result<Option<v1::Payload>, Problem> {
+fn payload(text: Option<String>, json: Option<String>) -> Result<Option<v1::Payload>, CliError> {
     if let Some(json) = json {
-        // Sent as it is: the handler gets the very text.
+        // Sent unchanged: the handler receives this text.
         let parsed: Result<serde_json::Value, _> = serde_json::from_str(&json);
-        parsed.map_err(|error| Problem::Usage(format!("--json: {error}")))?;
+        parsed.map_err(|error| CliError::Usage(format!("--json: {error}")))?;
         let content_type = crate::model::spec::JSON.to_owned();
         return Ok(Some(v1::Payload { kind: Some(Kind::Data(json.into())), content_type }));
     }
     let Some(text) = text else { return Ok(None) };
     let data = match text.strip_prefix('@') {
         Some(path) => {
-            std::fs::read(path).map_err(|error| Problem::Usage(format!("failed to read `{path}`: {error}")))?
+            std::fs::read(path).map_err(|error| CliError::Usage(format!("failed to read `{path}`: {error}")))?
         }
         None if text == "-" => {
             let mut data = Vec::new();
             let read = std::io::stdin().lock().read_to_end(&mut data);
-            read.map_err(|error| Problem::Usage(format!("failed to read standard input: {error}")))?;
+            read.map_err(|error| CliError::Usage(format!("failed to read stdin: {error}")))?;
             data
         }
         None => text.into_bytes(),
@@ -169,12 +158,18 @@ fn payload(text: Option<String>, json: Option<String>) -> Result<Option<v1::Payl
     Ok(Some(v1::Payload { kind: Some(Kind::Data(data.into())), content_type: String::new() }))
 }
 
+/// Parses `KEY=VALUE`.
+pub fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| "must be KEY=VALUE".to_owned())?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_payload_is_a_text_or_the_content_of_a_file_and_json_is_checked() {
+    fn a_payload_is_a_text_a_file_or_valid_json() {
         let data = |payload: Option<v1::Payload>| match payload.unwrap().kind.unwrap() {
             Kind::Data(data) => data,
             Kind::Json(_) => panic!("not bytes"),
@@ -184,7 +179,7 @@ mod tests {
         std::fs::write(file.path(), b"from a file").unwrap();
         let named = format!("@{}", file.path().display());
         assert_eq!(data(payload(Some(named), None).unwrap()), "from a file");
-        assert!(matches!(payload(None, Some("{".to_owned())), Err(Problem::Usage(_))));
-        assert!(matches!(payload(Some("@/does/not/exist".to_owned()), None), Err(Problem::Usage(_))));
+        assert!(matches!(payload(None, Some("{".to_owned())), Err(CliError::Usage(_))));
+        assert!(matches!(payload(Some("@/does/not/exist".to_owned()), None), Err(CliError::Usage(_))));
     }
 }

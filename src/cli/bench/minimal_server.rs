@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::server::Tasks;
-use crate::cli::child::{self, Result};
+use crate::cli::server_process::{Result, connect, task_client};
 use crate::proto::v1::submit_tasks_response::Outcome;
 use crate::proto::v1::task_service_server::{TaskService, TaskServiceServer};
 #[cfg_attr(not(test), expect(clippy::wildcard_imports, reason = "every message of one service"))]
@@ -27,12 +27,12 @@ const WAITING_MAX: usize = 100_000;
 const ANSWERS_MAX: usize = 1_024;
 
 /// The running bare server; ends when dropped.
-pub struct Echo {
+pub struct MinimalServer {
     address: String,
     runtime: Option<Runtime>,
 }
 
-impl Echo {
+impl MinimalServer {
     /// Starts one that answers at once, or, with a directory, when a bare append there is durable.
     pub fn start(journal: Option<&Path>) -> Result<Self> {
         let service = Service { journal: journal.map(Journal::open).transpose()? };
@@ -52,11 +52,11 @@ impl Echo {
 
     /// A client on a connection of its own.
     pub async fn tasks(&self) -> Result<Tasks> {
-        Ok(child::tasks(child::connect(&self.address).await?))
+        Ok(task_client(connect(&self.address).await?))
     }
 }
 
-impl Drop for Echo {
+impl Drop for MinimalServer {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();

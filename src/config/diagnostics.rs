@@ -15,7 +15,7 @@ const ADDRESS: &str = "an address and a port, such as \"127.0.0.1:7070\"";
 
 /// What is wrong, and what to write instead. `field` has the setting's path, `line` the line that it stands in
 /// (empty: it is no file), `message` what the parser says.
-pub(super) fn advise(field: &str, line: &str, message: &str) -> String {
+pub(super) fn explain(field: &str, line: &str, message: &str) -> String {
     let line = line.trim();
     if let Some(advice) = brackets(line, message) {
         return advice;
@@ -121,7 +121,7 @@ fn is_bare(line: &str) -> bool {
 }
 
 /// The setting that a variable was meant for which has one underscore where two belong.
-pub(super) fn meant_by(variable: &str) -> Option<String> {
+pub(super) fn intended_setting(variable: &str) -> Option<String> {
     let name = variable.strip_prefix("LINESHAFT_")?;
     // Not those of `[tls]`: the command line has LINESHAFT_TLS_KEY and others of its own.
     let is_meant = |path: &&String| !path.starts_with("tls.") && path.replace('.', "_").to_uppercase() == name;
@@ -179,10 +179,10 @@ mod tests {
 
     #[test]
     fn a_variable_with_one_underscore_is_known_for_what_it_was_meant() {
-        assert_eq!(meant_by("LINESHAFT_SERVER_LISTEN").as_deref(), Some("server.listen"));
-        assert_eq!(meant_by("LINESHAFT_AUTH_JWT_JWKS_URL").as_deref(), Some("auth.jwt.jwks_url"));
+        assert_eq!(intended_setting("LINESHAFT_SERVER_LISTEN").as_deref(), Some("server.listen"));
+        assert_eq!(intended_setting("LINESHAFT_AUTH_JWT_JWKS_URL").as_deref(), Some("auth.jwt.jwks_url"));
         for other in ["LINESHAFT_SERVER", "LINESHAFT_TOKEN", "LINESHAFT_TLS_KEY", "LINESHAFT_PORT_7070_TCP"] {
-            assert_eq!(meant_by(other), None, "{other}");
+            assert_eq!(intended_setting(other), None, "{other}");
         }
     }
 

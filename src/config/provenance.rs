@@ -1,4 +1,4 @@
-//! Where each setting came from: a line of the file, a variable, a flag.
+//! Where each setting comes from: a line of the file, an environment variable, or the command line.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -6,44 +6,46 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// Bytes of a value that are worth showing beside its field.
+/// Longer values are not shown in messages.
 const SHOWN_BYTES_MAX: usize = 80;
 
-/// Paths such as `pool[0].size`, each with where its value stands.
+/// The location of each setting, by its path, such as `pool[0].size`.
 #[derive(Default)]
-pub(super) struct Places {
-    by_field: BTreeMap<String, String>,
+pub(super) struct Provenance {
+    locations: BTreeMap<String, String>,
+    /// Spans of the keys in the file.
     keys: Vec<(Range<usize>, String)>,
+    /// Spans of the values in the file.
     values: Vec<(Range<usize>, String)>,
 }
 
-impl Places {
-    /// Those of a TOML text; of a text that cannot be parsed, those of the part that can.
+impl Provenance {
+    /// Locates the settings of a TOML text. Of a malformed text, it locates the part that can be parsed.
     pub(super) fn of_file(name: &str, text: &str) -> Self {
-        let mut places = Self::default();
+        let mut provenance = Self::default();
         let (table, _) = DeTable::parse_recoverable(text);
-        places.visit_table(name, text, "", table.get_ref());
-        places
+        provenance.visit_table(name, text, "", table.get_ref());
+        provenance
     }
 
-    /// Notes that the value of `field` comes from `place` and from nowhere else.
-    pub(super) fn set(&mut self, field: &str, place: impl Into<String>) {
-        self.by_field.insert(field.to_owned(), place.into());
+    /// Replaces the location of `field`.
+    pub(super) fn set(&mut self, field: &str, location: impl Into<String>) {
+        self.locations.insert(field.to_owned(), location.into());
     }
 
-    /// Where `field`, or the nearest table around it, stands; empty when it is a default.
-    pub(super) fn find(&self, field: &str) -> String {
+    /// The location of `field`, or of the innermost table around it that has one; empty for a default.
+    pub(super) fn location_of(&self, field: &str) -> String {
         let mut path = field;
         loop {
-            if let Some(place) = self.by_field.get(path) {
-                return place.clone();
+            if let Some(location) = self.locations.get(path) {
+                return location.clone();
             }
             let Some(end) = path.rfind(['.', '[']) else { return String::new() };
             path = &path[..end];
         }
     }
 
-    /// The field whose key or value covers the span; the innermost when there are several.
+    /// The field whose key covers the span, or else the innermost field whose value covers it.
     pub(super) fn field_at(&self, span: &Range<usize>) -> String {
         let covers = |(range, _): &&(Range<usize>, String)| range.start <= span.start && span.end <= range.end;
         let key = self.keys.iter().find(covers);
@@ -51,9 +53,9 @@ impl Places {
         key.or_else(innermost).map(|(_, path)| path.clone()).unwrap_or_default()
     }
 
-    /// The value of `field` as it stands in the text; empty when it is a table, long, or not there.
+    /// The value of `field` as written in the text; empty if it is a table, long, secret, or missing.
     pub(super) fn value_of(&self, field: &str, text: &str) -> String {
-        // What handlers get in their environment may be secret.
+        // Environment variables of handlers may be secret.
         let secret = field.split('.').any(|part| part == "env");
         let value = self.values.iter().find(|(_, path)| path == field && !secret);
         let shown = value.and_then(|(range, _)| text.get(range.clone())).unwrap_or_default();
@@ -65,7 +67,7 @@ impl Places {
         for (key, value) in table {
             let path =
                 if prefix.is_empty() { key.get_ref().to_string() } else { format!("{prefix}.{}", key.get_ref()) };
-            self.by_field.insert(path.clone(), place(name, text, key.span().start));
+            self.locations.insert(path.clone(), file_line(name, text, key.span().start));
             self.keys.push((key.span(), path.clone()));
             self.visit(name, text, path, value);
         }
@@ -77,7 +79,7 @@ impl Places {
             DeValue::Array(array) => {
                 for (index, item) in array.iter().enumerate() {
                     let path = format!("{path}[{index}]");
-                    self.by_field.insert(path.clone(), place(name, text, item.span().start));
+                    self.locations.insert(path.clone(), file_line(name, text, item.span().start));
                     self.visit(name, text, path, item);
                 }
             }
@@ -87,8 +89,8 @@ impl Places {
     }
 }
 
-/// `file:line`.
-pub(super) fn place(name: &str, text: &str, offset: usize) -> String {
+/// `file:line` of a byte offset.
+pub(super) fn file_line(name: &str, text: &str, offset: usize) -> String {
     let before = text.get(..offset).unwrap_or(text);
     format!("{name}:{}", 1 + before.matches('\n').count())
 }

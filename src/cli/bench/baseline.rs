@@ -6,18 +6,18 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use super::Plan;
-use super::echo::Echo;
 use super::load::{self, Tally};
+use super::minimal_server::MinimalServer;
 use super::report::{Report, Row};
 use super::server::Tasks;
-use crate::cli::child::{Result, Scratch};
+use crate::cli::server_process::{Result, ScratchDir};
 
 /// Bytes of one bare append.
 const APPEND_BYTES: usize = 4_096;
 
 /// Appends of 4 KiB, each made durable before the next, on the disk of the stores.
 pub fn bare_append(plan: &Plan, report: &mut Report) -> Result<()> {
-    let scratch = Scratch::new(&plan.directory, false)?;
+    let scratch = ScratchDir::new(&plan.directory, false)?;
     let mut file = File::create(scratch.path().join("appends"))?;
     let block = [7; APPEND_BYTES];
     let mut tally = Tally::new();
@@ -52,16 +52,16 @@ where
     F: Fn(Vec<Tasks>) -> Fut,
     Fut: Future<Output = Result<T>>,
 {
-    let scratch = Scratch::new(&plan.directory, false)?;
-    let echo = Echo::start(Some(scratch.path()))?;
+    let scratch = ScratchDir::new(&plan.directory, false)?;
+    let echo = MinimalServer::start(Some(scratch.path()))?;
     let durable = load(clients(&echo, connections).await?).await?;
     drop(echo);
-    let echo = Echo::start(None)?;
+    let echo = MinimalServer::start(None)?;
     let at_once = load(clients(&echo, connections).await?).await?;
     Ok(Bare { durable, at_once })
 }
 
-async fn clients(echo: &Echo, connections: usize) -> Result<Vec<Tasks>> {
+async fn clients(echo: &MinimalServer, connections: usize) -> Result<Vec<Tasks>> {
     let mut clients = Vec::with_capacity(connections);
     for _ in 0..connections {
         clients.push(echo.tasks().await?);

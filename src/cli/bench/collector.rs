@@ -12,15 +12,15 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::runtime::Runtime;
 
-use crate::cli::child::Result;
+use crate::cli::server_process::Result;
 
 /// The running collector; ends when dropped.
-pub struct Sink {
+pub struct Collector {
     address: String,
     runtime: Option<Runtime>,
 }
 
-impl Sink {
+impl Collector {
     /// Starts one on a free port, with a thread of its own.
     pub fn start() -> Result<Self> {
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
@@ -51,7 +51,7 @@ impl Sink {
     }
 }
 
-impl Drop for Sink {
+impl Drop for Collector {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
@@ -83,7 +83,7 @@ mod tests {
 
     #[tokio::test]
     async fn whatever_is_exported_is_taken() {
-        let sink = Sink::start().unwrap();
+        let sink = Collector::start().unwrap();
         let mut client = TraceServiceClient::connect(sink.url()).await.unwrap();
         for _ in 0..2 {
             let taken = client.export(ExportTraceServiceRequest::default()).await.unwrap().into_inner();

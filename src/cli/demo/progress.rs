@@ -1,4 +1,4 @@
-//! What people see while it happens: bars on a terminal, lines otherwise.
+//! Progress of the demo: bars on a terminal, lines otherwise.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -7,20 +7,20 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::task::JoinHandle;
 
-use super::plan::{End, Plan};
-use super::story::{Story, is_terminal};
-use crate::cli::child::{Child, Result, micros, span};
-use crate::cli::say;
+use super::event_log::{EventLog, is_terminal};
+use super::plan::Plan;
+use crate::cli::format::{stop_method, task_state};
+use crate::cli::output;
+use crate::cli::server_process::{Result, ServerProcess};
+use crate::cli::time::{format_duration, to_proto, unix_micros};
 use crate::proto::v1::pool_service_client::PoolServiceClient;
-use crate::proto::v1::{PoolMetrics, StopMethod, StreamPoolMetricsRequest, TaskEvent, TaskState};
+use crate::proto::v1::{CancelReceipt, PoolMetrics, StopMethod, StreamPoolMetricsRequest, TaskEvent, TaskState};
 
-/// Between two readings of the pools on a terminal.
+/// Intervals of the pool metrics with bars and with lines.
 const BAR_INTERVAL: Duration = Duration::from_millis(100);
-/// Between two readings of the pools in lines.
 const LINE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Where the demo shows what happens.
-pub struct Screen {
+pub struct Progress {
     bars: Option<Bars>,
     pools: JoinHandle<()>,
 }
@@ -31,19 +31,19 @@ struct Bars {
     tasks: ProgressBar,
 }
 
-impl Screen {
-    /// Begins to show the pools of a server, and how many of so many tasks have ended.
-    pub async fn new(child: &Child, tasks: usize) -> Result<Self> {
-        let bars = std::io::stderr().is_terminal().then(|| Bars::new(tasks));
-        let interval = span(if bars.is_some() { BAR_INTERVAL } else { LINE_INTERVAL });
-        let mut client = PoolServiceClient::new(child.connect().await?);
+impl Progress {
+    /// Starts to show the metrics of the pools, and how many of the tasks have ended.
+    pub async fn new(server: &ServerProcess, task_count: usize) -> Result<Self> {
+        let bars = std::io::stderr().is_terminal().then(|| Bars::new(task_count));
+        let interval = Some(to_proto(if bars.is_some() { BAR_INTERVAL } else { LINE_INTERVAL }));
+        let mut client = PoolServiceClient::new(server.connect().await?);
         let request = StreamPoolMetricsRequest { interval, ..StreamPoolMetricsRequest::default() };
-        let mut readings = client.stream_pool_metrics(request).await?.into_inner();
+        let mut samples = client.stream_pool_metrics(request).await?.into_inner();
         let all = bars.as_ref().map(|bars| bars.all.clone());
         let pools = tokio::spawn(async move {
             let mut lines = BTreeMap::new();
-            while let Ok(Some(reading)) = readings.message().await {
-                for pool in &reading.pools {
+            while let Ok(Some(sample)) = samples.message().await {
+                for pool in &sample.pools {
                     show_pool(all.as_ref(), &mut lines, pool);
                 }
             }
@@ -51,34 +51,33 @@ impl Screen {
         Ok(Self { bars, pools })
     }
 
-    /// Shows a line.
     pub fn line(&self, text: &str) {
         match &self.bars {
             Some(bars) => drop(bars.all.println(text)),
-            None => say::line(text),
+            None => output::stdout_line(text),
         }
     }
 
-    /// Shows an event; each that is not plain success gets a line.
-    pub fn show(&self, event: &TaskEvent, plan: &Plan, story: &Story) {
+    /// Counts an event, and prints it unless its task is one that completes.
+    pub fn event(&self, event: &TaskEvent, plan: &Plan, log: &EventLog) {
         if let Some(bars) = &self.bars
             && is_terminal(event.state())
         {
             bars.tasks.inc(1);
         }
-        let Some(planned) = story.number(&event.task_id).map(|number| &plan.tasks[number]) else { return };
-        if matches!(planned.end, End::Json(_) | End::Numbers(_)) && event.failure.is_none() {
+        let Some(planned) = log.index(&event.task_id).map(|index| &plan.tasks[index]) else { return };
+        if planned.completes() && event.failure.is_none() {
             return;
         }
         let from = match event.previous_state() {
             TaskState::Unspecified => String::new(),
-            state => format!("{} → ", short(state)),
+            state => format!("{} → ", task_state(state.into())),
         };
-        let (handler, to, note) = (&event.handler, short(event.state()), note(event));
-        self.line(&format!("  {handler:<10} {from}{to}{note}"));
+        let (handler, to, notes) = (&event.handler, task_state(event.state), notes(event));
+        self.line(&format!("  {handler:<10} {from}{to}{notes}"));
     }
 
-    /// Takes the bars away.
+    /// Stops the updates and removes the bars.
     pub fn close(&self) {
         self.pools.abort();
         if let Some(bars) = &self.bars {
@@ -87,22 +86,23 @@ impl Screen {
     }
 }
 
-impl Drop for Screen {
+impl Drop for Progress {
     fn drop(&mut self) {
         self.close();
     }
 }
 
 impl Bars {
-    fn new(tasks: usize) -> Self {
+    fn new(task_count: usize) -> Self {
         let all = MultiProgress::new();
         let style = ProgressStyle::with_template("  tasks      [{bar:40}] {pos}/{len} {elapsed}");
-        let bar = ProgressBar::new(tasks as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let bar =
+            ProgressBar::new(task_count as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         Self { tasks: all.add(bar), all }
     }
 }
 
-/// One line for each pool: on a terminal always the same, otherwise a new one when something changed.
+/// Updates the pool's line on a terminal; without one, prints a line if the values have changed.
 fn show_pool(all: Option<&MultiProgress>, lines: &mut BTreeMap<String, (ProgressBar, String)>, pool: &PoolMetrics) {
     let PoolMetrics { pool: name, busy, size, queued, waiting, completed, failed, cancelled, .. } = pool;
     let text = format!(
@@ -121,35 +121,26 @@ fn show_pool(all: Option<&MultiProgress>, lines: &mut BTreeMap<String, (Progress
     match all {
         Some(_) => bar.set_message(text),
         None if *last != text => {
-            say::line(&text);
+            output::stdout_line(&text);
             *last = text;
         }
         None => {}
     }
 }
 
-fn note(event: &TaskEvent) -> String {
+fn notes(event: &TaskEvent) -> String {
     let attempt = (event.attempt > 0).then(|| format!("attempt {}", event.attempt));
     let failure = event.failure.as_ref().map(|failure| failure.message.clone());
-    let cancel = event.cancel.as_ref().map(|receipt| match receipt.method() {
-        StopMethod::Unspecified => "asked to stop".to_owned(),
-        method => {
-            let span = micros(receipt.stopped_at.as_ref()) - micros(receipt.requested_at.as_ref());
-            let (whole, part) = (span / 1_000, span % 1_000);
-            format!("stopped by {} after {whole}.{part:03} ms", method_name(method))
-        }
-    });
+    let cancel = event.cancel.as_ref().map(cancel_note);
     let notes = [attempt, failure, cancel].into_iter().flatten();
     notes.fold(String::new(), |line, note| line + "  " + &note)
 }
 
-/// The state without the prefix of its enum.
-pub fn short(state: TaskState) -> &'static str {
-    let name = state.as_str_name();
-    name.strip_prefix("TASK_STATE_").unwrap_or(name)
-}
-
-fn method_name(method: StopMethod) -> &'static str {
-    let name = method.as_str_name();
-    name.strip_prefix("STOP_METHOD_").unwrap_or(name)
+fn cancel_note(receipt: &CancelReceipt) -> String {
+    if receipt.method() == StopMethod::Unspecified {
+        return "asked to stop".to_owned();
+    }
+    let micros = unix_micros(receipt.stopped_at.as_ref()) - unix_micros(receipt.requested_at.as_ref());
+    let elapsed = Duration::from_micros(u64::try_from(micros).unwrap_or_default());
+    format!("stopped by {} after {}", stop_method(receipt.method), format_duration(elapsed))
 }

@@ -1,0 +1,96 @@
+//! Prints tasks, their events and their output.
+
+use tonic::Streaming;
+
+use crate::cli::error::{CommandResult, Exit};
+use crate::cli::format::{self, Printer};
+use crate::cli::output;
+use crate::proto::v1::{self, payload::Kind};
+
+/// Every field of a task, one per line.
+pub fn details(task: &v1::Task) -> String {
+    let result = data_of(task.result.as_ref()).map(String::from_utf8_lossy).unwrap_or_default();
+    let labels = task.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ");
+    let run_time = task.resource_usage.as_ref().map(|usage| format::duration(usage.run_time.as_ref()));
+    format::fields(&[
+        ("id", task.task_id.clone()),
+        ("state", format::task_state(task.state)),
+        ("handler", task.handler.clone()),
+        ("pool", task.pool.clone()),
+        ("priority", format::priority(task.priority)),
+        ("name", task.display_name.clone()),
+        ("labels", labels),
+        ("batch", task.batch_id.clone()),
+        ("attempt", task.attempt.to_string()),
+        ("submitted", format::timestamp(task.submitted_at.as_ref())),
+        ("started", format::timestamp(task.started_at.as_ref())),
+        ("finished", format::timestamp(task.finished_at.as_ref())),
+        ("run time", run_time.unwrap_or_default()),
+        ("worker", task.worker.clone()),
+        ("failure", format::failure(task.failure.as_ref())),
+        ("detail", task.failure.as_ref().map(|failure| failure.detail.clone()).unwrap_or_default()),
+        ("result", result.into_owned()),
+    ])
+}
+
+/// One line: revision, task, state, and what is special about the event.
+pub fn event(event: &v1::TaskEvent) -> String {
+    let mut line = format!("{:>8} {} {}", event.revision, event.task_id, format::task_state(event.state));
+    let stopping = event.cancel.as_ref().is_some_and(|cancel| cancel.stopped_at.is_none());
+    let stopping = if stopping { "asked to stop" } else { "" };
+    for extra in [event.worker.clone(), format::failure(event.failure.as_ref()), stopping.to_owned()] {
+        if !extra.is_empty() {
+            line = format!("{line} {extra}");
+        }
+    }
+    if event.deleted { format!("{line} deleted") } else { line }
+}
+
+/// Prints the result's bytes, or the state and the failure of a task without a result. Returns the exit code for the
+/// state.
+pub fn result(task: &v1::Task, printer: Printer) -> Exit {
+    let exit = exit_of(task.state);
+    match data_of(task.result.as_ref()) {
+        Some(data) if exit == Exit::Success => {
+            output::stdout_bytes(data);
+            if !data.ends_with(b"\n") && !data.is_empty() {
+                output::stdout_line("");
+            }
+        }
+        _ => printer.print(task, |task| {
+            format!("{} {}", format::task_state(task.state), format::failure(task.failure.as_ref()))
+        }),
+    }
+    exit
+}
+
+/// Prints the pieces of a task's output.
+pub async fn task_output(mut pieces: Streaming<v1::ReadOutputResponse>, printer: Printer) -> CommandResult {
+    while let Some(piece) = pieces.message().await? {
+        if piece.skipped > 0 {
+            output::status(format_args!("[{} bytes were not stored]", piece.skipped));
+        }
+        if printer.is_json() {
+            printer.print(&piece, |_| String::new());
+        } else {
+            output::stdout_bytes(&piece.data);
+        }
+    }
+    Ok(Exit::Success)
+}
+
+pub fn exit_of(state: i32) -> Exit {
+    match v1::TaskState::try_from(state) {
+        Ok(v1::TaskState::Completed) => Exit::Success,
+        Ok(v1::TaskState::Failed) => Exit::TaskFailed,
+        Ok(v1::TaskState::Cancelled) => Exit::TaskCancelled,
+        _ => Exit::TaskNotFinished,
+    }
+}
+
+fn data_of(payload: Option<&v1::Payload>) -> Option<&[u8]> {
+    match payload?.kind.as_ref()? {
+        Kind::Data(data) => Some(data),
+        Kind::Json(_) => None,
+    }
+}

@@ -1,0 +1,82 @@
+//! `lineshaft serve`: configuration, telemetry and the runtime of the server.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::app;
+use crate::config::{self, Config, Overrides};
+use crate::runners::process;
+use crate::telemetry::export::{self, Exporters};
+use crate::telemetry::{self, log, trace};
+
+use super::arguments::ServeArgs;
+use super::local::fail;
+
+/// Time for blocking work that is left on the runtime when the server has stopped.
+const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+
+pub fn run(args: ServeArgs) -> ExitCode {
+    let overrides = Overrides {
+        listen: args.listen,
+        insecure: args.insecure.then_some(true),
+        data_dir: args.data_dir,
+        memory: args.memory.then_some(true),
+        ..Overrides::default()
+    };
+    let config = match config::load(args.config.as_deref(), std::env::vars(), overrides) {
+        Ok(config) => config,
+        Err(error) => return fail(2, &error),
+    };
+    // Before any thread is started: child processes inherit the attributes of the thread that spawns them.
+    if let Err(error) = process::harden_process() {
+        return fail(1, &error);
+    }
+    let instance = uuid::Uuid::new_v4().to_string();
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let variables = variables.collect();
+    #[expect(unsafe_code, reason = "no other thread runs yet")]
+    // SAFETY: no other thread runs yet.
+    unsafe {
+        export::forget_variables();
+    }
+    let mut exporters = match telemetry::start(telemetry_options(&config), &variables, &instance) {
+        Ok(exporters) => exporters,
+        Err(error) => return fail(2, &error),
+    };
+    let result = serve(config, args.ready_file, &instance, &mut exporters);
+    exporters.stop();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(1, &*error),
+    }
+}
+
+fn telemetry_options(config: &Config) -> telemetry::Options {
+    let settings = &config.telemetry;
+    telemetry::Options {
+        endpoint: settings.endpoint.clone(),
+        protocol: settings.protocol.name(),
+        policy: trace::Policy { mode: settings.trace_mode.into(), parent_within: settings.trace_parent_within.0 },
+        task_logs: settings.task_logs,
+        log: log::Options {
+            format: config.log.format,
+            export_level: None,
+            filter: config.log.filter.clone(),
+            repeats_max: config.log.repeats_max,
+        },
+    }
+}
+
+fn serve(
+    config: Config,
+    ready_file: Option<PathBuf>,
+    instance: &str,
+    exporters: &mut Exporters,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(app::serve(config, ready_file, instance, exporters))?;
+    runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
+    Ok(())
+}
