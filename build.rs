@@ -1,4 +1,4 @@
-//! Compiles the contract in `proto/` with a pure-Rust compiler: nobody needs `protoc`.
+//! Compiles the contract in `proto/` with a compiler in Rust, so that `protoc` is not needed.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ const SERVICES: [&str; 4] = [
     "lineshaft/v1/system_service.proto",
 ];
 
-/// KEDA's protocol; apart from the contract, so that neither reflection nor the JSON side offers it.
+/// KEDA's protocol. It is separate from the contract, so that reflection and JSON do not expose it.
 const SCALER: &str = "externalscaler/externalscaler.proto";
 
 fn main() -> Result<(), Box<dyn Error>> {
