@@ -8,10 +8,10 @@ use tokio_util::sync::CancellationToken;
 use crate::model::Clock;
 use crate::scheduler::Handle;
 
-use super::auth::{Access, AuthError, AuthOptions};
-use super::listener::connection_limit::Admission;
+use super::auth::{AuthError, AuthOptions, Authenticator};
+use super::listener::connection_limit::ConnectionLimit;
 use super::listener::tls::{Tls, TlsError, TlsOptions};
-use super::watched_files::{self, Reloaded};
+use super::watched_files::{self, WatchedFiles};
 
 /// What guards the listener.
 #[derive(Clone, Debug)]
@@ -40,9 +40,9 @@ pub enum SecurityError {
 /// The guards of a listener.
 pub struct Security {
     pub(super) tls: Option<Arc<Tls>>,
-    pub(super) access: Option<Arc<Access>>,
-    pub(super) admission: Arc<Admission>,
-    reloaded: Vec<Reloaded>,
+    pub(super) access: Option<Arc<Authenticator>>,
+    pub(super) admission: Arc<ConnectionLimit>,
+    reloaded: Vec<WatchedFiles>,
 }
 
 impl Security {
@@ -59,14 +59,14 @@ impl Security {
                 Some(tls)
             }
         };
-        let access = match options.auth.map(|auth| Access::open(auth, clock)).transpose()? {
+        let access = match options.auth.map(|auth| Authenticator::open(auth, clock)).transpose()? {
             None => None,
             Some((access, files)) => {
                 reloaded.extend(files);
                 Some(access)
             }
         };
-        let admission = Admission::new(options.connections_max, options.connections_per_address_max);
+        let admission = ConnectionLimit::new(options.connections_max, options.connections_per_address_max);
         Ok(Self { tls, access, admission, reloaded })
     }
 

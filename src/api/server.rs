@@ -20,7 +20,7 @@ use crate::telemetry::host::HostReading;
 use crate::telemetry::metrics::CallMeter;
 
 use super::admin;
-use super::auth::Gate;
+use super::auth::CallerExtractor;
 use super::http::health::View;
 use super::http::{Contract, Front, Origins, Shared};
 use super::listener::accept;
@@ -111,11 +111,11 @@ pub async fn serve(
     };
     let (reflection_v1, reflection_v1alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
     security.spawn(handle.clone(), stop.clone());
-    let gate = Gate::new(security.access.is_some());
-    let tasks =
-        TaskServiceServer::new(Tasks::new(handle.clone(), gate)).max_decoding_message_size(limits::MESSAGE_BYTES_MAX);
-    let pools = Pools::new(handle.clone(), options.host.clone(), gate);
-    let system = System::new(handle.clone(), options.host.clone(), options.instance.clone(), gate);
+    let callers = CallerExtractor::new(security.access.is_some());
+    let tasks = TaskServiceServer::new(Tasks::new(handle.clone(), callers))
+        .max_decoding_message_size(limits::MESSAGE_BYTES_MAX);
+    let pools = Pools::new(handle.clone(), options.host.clone(), callers);
+    let system = System::new(handle.clone(), options.host.clone(), options.instance.clone(), callers);
     let routes = Routes::new(tasks)
         .add_service(PoolServiceServer::new(pools))
         .add_service(HandlerServiceServer::new(Handlers::new(handle.clone())))

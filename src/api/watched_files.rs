@@ -15,7 +15,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 type Stamp = Option<(SystemTime, u64, u64)>;
 
 /// What is read from files, and how it is read again.
-pub struct Reloaded {
+pub struct WatchedFiles {
     /// For the log.
     name: &'static str,
     paths: Vec<PathBuf>,
@@ -26,12 +26,12 @@ pub struct Reloaded {
     fault: Option<String>,
 }
 
-impl Reloaded {
+impl WatchedFiles {
     /// Loads for the first time.
     ///
     /// # Errors
     /// Those of `load`.
-    pub fn first<E: std::fmt::Display>(
+    pub fn open<E: std::fmt::Display>(
         name: &'static str,
         paths: Vec<PathBuf>,
         load: impl Fn() -> Result<(), E> + Send + Sync + 'static,
@@ -45,7 +45,7 @@ impl Reloaded {
 
     /// Loads again when a file has changed. Files that do not fit each other (yet) are tried again, and
     /// what was loaded before stays.
-    fn look(&mut self) {
+    fn poll(&mut self) {
         let now = stamps(&self.paths);
         if now == self.stamps && self.fault.is_none() {
             return;
@@ -75,7 +75,7 @@ fn stamps(paths: &[PathBuf]) -> Vec<Stamp> {
 }
 
 /// Looks at all files until `stop`.
-pub async fn run(mut all: Vec<Reloaded>, stop: CancellationToken) {
+pub async fn run(mut all: Vec<WatchedFiles>, stop: CancellationToken) {
     if all.is_empty() {
         return;
     }
@@ -87,7 +87,7 @@ pub async fn run(mut all: Vec<Reloaded>, stop: CancellationToken) {
             _ = ticks.tick() => {}
         }
         let looked = tokio::task::spawn_blocking(move || {
-            all.iter_mut().for_each(Reloaded::look);
+            all.iter_mut().for_each(WatchedFiles::poll);
             all
         });
         match looked.await {
@@ -118,19 +118,19 @@ mod tests {
             sink.lock().push(number);
             Ok::<_, String>(())
         };
-        let mut reloaded = Reloaded::first("a number", vec![path.clone()], load).unwrap();
-        reloaded.look();
+        let mut reloaded = WatchedFiles::open("a number", vec![path.clone()], load).unwrap();
+        reloaded.poll();
         std::fs::write(&path, "22").unwrap();
-        reloaded.look();
+        reloaded.poll();
         std::fs::write(&path, "half").unwrap();
-        reloaded.look();
+        reloaded.poll();
         std::fs::remove_file(&path).unwrap();
-        reloaded.look();
+        reloaded.poll();
         assert!(reloaded.fault.is_some());
         std::fs::write(&path, "333").unwrap();
-        reloaded.look();
-        reloaded.look();
+        reloaded.poll();
+        reloaded.poll();
         assert_eq!(*seen.lock(), [1, 22, 333]);
-        assert!(Reloaded::first("nothing", Vec::new(), || Err::<(), _>("no")).is_err());
+        assert!(WatchedFiles::open("nothing", Vec::new(), || Err::<(), _>("no")).is_err());
     }
 }

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
 
-use crate::api::listener::detect::{self, Version};
+use crate::api::listener::detect::{self, Protocol};
 
 /// Connections at a time; one more takes the place of another.
 const CONNECTIONS_MAX: usize = 64;
@@ -152,11 +152,11 @@ where
     });
     let served = async {
         // Under a time limit of ours: hyper's begins with the first byte.
-        let sniffed = tokio::time::timeout(HEADER_TIMEOUT, detect::version(stream)).await;
+        let sniffed = tokio::time::timeout(HEADER_TIMEOUT, detect::protocol(stream)).await;
         let Ok(Ok((version, stream))) = sniffed else { return };
         let builder = match version {
-            Version::Http1 => &protocols.http1,
-            Version::Http2 => &protocols.http2,
+            Protocol::Http1 => &protocols.http1,
+            Protocol::Http2 => &protocols.http2,
         };
         // Whoever has gone is not missed.
         let _ = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).await;

@@ -24,16 +24,16 @@ use crate::api::listener::connection_limit::network;
 use crate::api::status::{self, refused};
 
 use super::audit;
-use super::authenticator::Access;
+use super::authenticator::Authenticator;
 use super::certificate::CertificateNames;
 use super::identity::{Denied, Identity, Unauthenticated};
-use super::permissions::{self, Need, Span};
-use super::quota::{StreamPlace, Usage};
+use super::permissions::{self, CallKind, Permission};
+use super::quota::{StreamSlot, Usage};
 
 /// Where calls come in. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Entry {
-    access: Option<Arc<Access>>,
+pub struct AccessControl {
+    access: Option<Arc<Authenticator>>,
     connection: Arc<Connection>,
 }
 
@@ -42,19 +42,19 @@ pub struct Entry {
 struct Connection {
     peer: Option<TcpConnectInfo>,
     certificate: Option<CertificateNames>,
-    seen: Mutex<Option<Seen>>,
+    seen: Mutex<Option<CachedIdentity>>,
 }
 
 /// The last header of a connection, and whose it was.
-struct Seen {
+struct CachedIdentity {
     header: Option<HeaderValue>,
     generation: u64,
     identity: Arc<Identity>,
 }
 
-impl Entry {
+impl AccessControl {
     /// An entry; `None`: nobody is asked.
-    pub fn new(access: Option<Arc<Access>>) -> Self {
+    pub fn new(access: Option<Arc<Authenticator>>) -> Self {
         Self { access, connection: Arc::default() }
     }
 
@@ -74,7 +74,7 @@ impl Entry {
     pub fn know(&self, path: &str, headers: &HeaderMap) -> Result<(), Status> {
         match &self.access {
             None => Ok(()),
-            Some(_) if matches!(permissions::need(path), Some((Need::Nothing, _))) => Ok(()),
+            Some(_) if matches!(permissions::need(path), Some((Permission::Public, _))) => Ok(()),
             Some(access) => self.connection.known(access, path, headers).map(|_| ()).map_err(|status| *status),
         }
     }
@@ -86,7 +86,7 @@ impl Entry {
     /// UNAUTHENTICATED, PERMISSION_DENIED.
     pub fn may_see(&self, path: &str, headers: &HeaderMap) -> Result<(), Box<Status>> {
         match (&self.access, permissions::need(path)) {
-            (None, _) | (_, None | Some((Need::Nothing, _))) => Ok(()),
+            (None, _) | (_, None | Some((Permission::Public, _))) => Ok(()),
             (Some(access), need) => {
                 let identity = self.connection.known(access, path, headers)?;
                 self.connection.judge(access, need, path, &identity).map(|_| ())
@@ -98,11 +98,11 @@ impl Entry {
     ///
     /// # Errors
     /// UNAUTHENTICATED, PERMISSION_DENIED, QUOTA_EXCEEDED.
-    pub fn admit<B>(&self, request: &mut Request<B>) -> Result<Option<Stay>, Box<Status>> {
+    pub fn admit<B>(&self, request: &mut Request<B>) -> Result<Option<StreamLease>, Box<Status>> {
         let Some(access) = &self.access else { return Ok(None) };
         let need = permissions::need(request.uri().path());
         let known = match need {
-            Some((Need::Nothing, _)) => None,
+            Some((Permission::Public, _)) => None,
             _ => Some(self.connection.known(access, request.uri().path(), request.headers())?),
         };
         // Nobody behind this needs it, so nobody can show it.
@@ -115,7 +115,7 @@ impl Entry {
 }
 
 impl Connection {
-    fn known(&self, access: &Access, path: &str, headers: &HeaderMap) -> Result<Arc<Identity>, Box<Status>> {
+    fn known(&self, access: &Authenticator, path: &str, headers: &HeaderMap) -> Result<Arc<Identity>, Box<Status>> {
         self.identify(access, headers).map_err(|error| {
             let status = refused(error);
             audit::refusal("nobody", &self.address(), path, &status);
@@ -123,14 +123,14 @@ impl Connection {
         })
     }
 
-    fn identify(&self, access: &Access, headers: &HeaderMap) -> Result<Arc<Identity>, Unauthenticated> {
+    fn identify(&self, access: &Authenticator, headers: &HeaderMap) -> Result<Arc<Identity>, Unauthenticated> {
         let mut headers = headers.get_all(AUTHORIZATION).iter();
         let (header, None) = (headers.next(), headers.next()) else { return Err(Unauthenticated::Invalid) };
         let generation = access.generation();
-        let same = |seen: &&Seen| seen.generation == generation && matches(seen.header.as_ref(), header);
+        let same = |seen: &&CachedIdentity| seen.generation == generation && matches(seen.header.as_ref(), header);
         if let Some(seen) = self.seen.lock().as_ref().filter(same) {
-            return if seen.identity.over(access.now()) {
-                Err(Unauthenticated::Over)
+            return if seen.identity.is_expired(access.now()) {
+                Err(Unauthenticated::Expired)
             } else {
                 Ok(seen.identity.clone())
             };
@@ -141,7 +141,7 @@ impl Connection {
             (None, None) => return Err(Unauthenticated::Missing),
         };
         let header = header.cloned();
-        *self.seen.lock() = Some(Seen { header, generation, identity: identity.clone() });
+        *self.seen.lock() = Some(CachedIdentity { header, generation, identity: identity.clone() });
         Ok(identity)
     }
 
@@ -160,31 +160,31 @@ impl Connection {
 
     fn judge(
         &self,
-        access: &Access,
-        need: Option<(Need, Span)>,
+        access: &Authenticator,
+        need: Option<(Permission, CallKind)>,
         path: &str,
         identity: &Arc<Identity>,
-    ) -> Result<Option<Stay>, Box<Status>> {
+    ) -> Result<Option<StreamLease>, Box<Status>> {
         let refuse = |status: Status| {
             audit::refusal(&identity.name, &self.address(), path, &status);
             Box::new(status)
         };
         let (enough, role) = match need {
-            Some((Need::Somewhere(role), _)) => (identity.holds(role), Some(role)),
-            Some((Need::Everywhere(role), _)) => (identity.holds_everywhere(role), Some(role)),
-            Some((Need::Known, _)) => (identity.holds_something(), None),
-            Some((Need::Nothing, _)) | None => (false, None),
+            Some((Permission::AnyNamespace(role), _)) => (identity.holds(role), Some(role)),
+            Some((Permission::AllNamespaces(role), _)) => (identity.holds_everywhere(role), Some(role)),
+            Some((Permission::Authenticated, _)) => (identity.holds_something(), None),
+            Some((Permission::Public, _)) | None => (false, None),
         };
         if !enough {
             let denied = Denied { identity: identity.name.to_string(), role, namespace: None };
             return Err(refuse(status::of(&denied)));
         }
-        if need.is_none_or(|(_, span)| span == Span::Short) {
+        if need.is_none_or(|(_, span)| span == CallKind::Unary) {
             return Ok(None);
         }
         let place = Usage::stream(&identity.usage).map_err(|error| refuse(refused(error)))?;
         let left = identity.expires_at.map(|at| at.since(access.now()));
-        Ok(Some(Stay { identity: identity.clone(), left, place }))
+        Ok(Some(StreamLease { identity: identity.clone(), left, place }))
     }
 }
 
@@ -203,23 +203,23 @@ fn bearer(header: &HeaderValue) -> Option<&str> {
 }
 
 /// A call that lasts: its identity, and its place among those of the identity.
-pub struct Stay {
+pub struct StreamLease {
     identity: Arc<Identity>,
     /// Time that the identity had left when the call began.
     left: Option<Duration>,
-    place: StreamPlace,
+    place: StreamSlot,
 }
 
-impl Stay {
+impl StreamLease {
     /// A body that ends with its identity.
     pub fn bound(self, inner: Body) -> Body {
         let Self { identity, left, place } = self;
-        Body::new(Lasting { inner, identity, left, ends: None, over: false, _place: place })
+        Body::new(LeasedBody { inner, identity, left, ends: None, over: false, _place: place })
     }
 }
 
 /// A body that ends with its identity.
-struct Lasting {
+struct LeasedBody {
     inner: Body,
     identity: Arc<Identity>,
     /// Time that the identity had left when the call began.
@@ -227,10 +227,10 @@ struct Lasting {
     /// Made when the body is first asked.
     ends: Option<BoxFuture<'static, ()>>,
     over: bool,
-    _place: StreamPlace,
+    _place: StreamSlot,
 }
 
-impl Lasting {
+impl LeasedBody {
     fn ended(&mut self, context: &mut Context<'_>) -> bool {
         let (identity, left) = (&self.identity, self.left);
         let ends = self.ends.get_or_insert_with(|| {
@@ -247,7 +247,7 @@ impl Lasting {
     }
 }
 
-impl http_body::Body for Lasting {
+impl http_body::Body for LeasedBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -266,7 +266,7 @@ impl http_body::Body for Lasting {
         }
         self.over = true;
         let mut last = HeaderMap::new();
-        refused(Unauthenticated::Over).add_header(&mut last)?;
+        refused(Unauthenticated::Expired).add_header(&mut last)?;
         Poll::Ready(Some(Ok(Frame::trailers(last))))
     }
 
@@ -292,19 +292,19 @@ mod tests {
     const GET: &str = "/lineshaft.v1.TaskService/GetTask";
 
     /// An entry that knows one viewer, whose key is given.
-    fn entry() -> (Entry, String, tempfile::TempDir) {
+    fn entry() -> (AccessControl, String, tempfile::TempDir) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tokens.toml");
         let key = GeneratedKey::random().unwrap();
         let entry = KeyEntry::new(&key, "me", ("viewer", vec!["*".to_owned()]), Timestamp::ZERO, None);
         std::fs::write(&path, KeyFile { keys: vec![entry] }.to_toml()).unwrap();
         let options = AuthOptions { tokens_file: Some(path), ..AuthOptions::default() };
-        let (access, _files) = Access::open(options, Arc::new(SystemClock)).unwrap();
+        let (access, _files) = Authenticator::open(options, Arc::new(SystemClock)).unwrap();
         let peer = TcpConnectInfo { local_addr: None, remote_addr: None };
-        (Entry::new(Some(access)).facing(peer, None), key.text, directory)
+        (AccessControl::new(Some(access)).facing(peer, None), key.text, directory)
     }
 
-    fn call(entry: &Entry, path: &str, headers: &[&str]) -> Result<Request<()>, Code> {
+    fn call(entry: &AccessControl, path: &str, headers: &[&str]) -> Result<Request<()>, Code> {
         let mut request = Request::new(());
         *request.uri_mut() = path.parse().unwrap();
         for header in headers {
@@ -339,8 +339,8 @@ mod tests {
 
     #[test]
     fn without_authentication_nobody_is_asked_and_nothing_is_taken_away() {
-        let request = call(&Entry::default(), "/whatever", &["Bearer x"]).unwrap();
+        let request = call(&AccessControl::default(), "/whatever", &["Bearer x"]).unwrap();
         assert!(request.headers().contains_key(AUTHORIZATION));
-        assert!(Entry::default().know("/whatever", &HeaderMap::new()).is_ok());
+        assert!(AccessControl::default().know("/whatever", &HeaderMap::new()).is_ok());
     }
 }

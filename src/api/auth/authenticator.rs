@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::watched_files::Reloaded;
+use crate::api::watched_files::WatchedFiles;
 use crate::model::{Clock, Timestamp};
 use crate::scheduler::Handle;
 
@@ -17,8 +17,8 @@ use super::certificate::{CertificateNames, CertificateRule};
 use super::identity::{Identity, Unauthenticated};
 use super::jwt::{Jwt, JwtOptions};
 use super::keys::Keys;
-use super::quota::{LimitOptions, Settled};
-use super::quota_tracker::{Ledger, Usages};
+use super::quota::{CommittedReservation, LimitOptions};
+use super::quota_tracker::{QuotaTracker, UsageRegistry};
 
 /// How callers are known.
 #[derive(Clone, Debug, Default)]
@@ -55,25 +55,25 @@ pub enum AuthError {
 }
 
 /// Knows identities.
-pub struct Access {
+pub struct Authenticator {
     keys: Option<Keys>,
     jwt: Option<Arc<Jwt>>,
     certificates: Vec<CertificateRule>,
-    usages: Arc<Usages>,
+    usages: Arc<UsageRegistry>,
     clock: Arc<dyn Clock>,
     /// Changes with every reload: what a connection remembers is then looked up again.
     generation: AtomicU64,
     /// Taken by the ledger.
-    settled: Mutex<Option<mpsc::UnboundedReceiver<Settled>>>,
+    committed: Mutex<Option<mpsc::UnboundedReceiver<CommittedReservation>>>,
 }
 
-impl Access {
+impl Authenticator {
     /// Reads all files; gives what reads them again.
     ///
     /// # Errors
     /// [`AuthError`].
-    pub fn open(options: AuthOptions, clock: Arc<dyn Clock>) -> Result<(Arc<Self>, Vec<Reloaded>), AuthError> {
-        let (usages, settled) = Usages::new(options.limits);
+    pub fn open(options: AuthOptions, clock: Arc<dyn Clock>) -> Result<(Arc<Self>, Vec<WatchedFiles>), AuthError> {
+        let (usages, committed) = UsageRegistry::new(options.limits);
         let usages = Arc::new(usages);
         let keys = options.tokens_file.map(|path| Keys::open(path, &usages)).transpose()?;
         let access = Arc::new(Self {
@@ -83,17 +83,17 @@ impl Access {
             usages,
             clock,
             generation: AtomicU64::new(0),
-            settled: Mutex::new(Some(settled)),
+            committed: Mutex::new(Some(committed)),
         });
         let mut reloaded = Vec::new();
         if let Some(keys) = &access.keys {
             let (paths, part) = (vec![keys.path().clone()], access.clone());
-            reloaded.push(Reloaded::first("API keys", paths, move || part.reload_keys())?);
+            reloaded.push(WatchedFiles::open("API keys", paths, move || part.reload_keys())?);
             tracing::info!(tokens = keys.count(), file = %keys.path().display(), "API keys are known");
         }
         if let Some(path) = access.jwt.as_ref().and_then(|jwt| jwt.path()) {
             let (paths, part) = (vec![path.to_owned()], access.clone());
-            reloaded.push(Reloaded::first("keys of JWTs", paths, move || part.reload_jwt())?);
+            reloaded.push(WatchedFiles::open("keys of JWTs", paths, move || part.reload_jwt())?);
         }
         Ok((access, reloaded))
     }
@@ -113,9 +113,9 @@ impl Access {
     /// Does what goes on beside calls, until `stop`: fetches keys, counts tasks.
     pub async fn run(self: Arc<Self>, handle: Handle, stop: CancellationToken) {
         let counting = async {
-            let settled = self.settled.lock().take();
-            if let Some(settled) = settled {
-                Ledger::run(self.usages.clone(), handle, settled).await;
+            let committed = self.committed.lock().take();
+            if let Some(committed) = committed {
+                QuotaTracker::run(self.usages.clone(), handle, committed).await;
             }
         };
         let fetching = async {
@@ -150,7 +150,7 @@ impl Access {
         } else {
             self.jwt.as_ref().ok_or(Unauthenticated::Invalid)?.identify(text, from, &self.usages, now)?
         };
-        if identity.over(now) { Err(Unauthenticated::Over) } else { Ok(identity) }
+        if identity.is_expired(now) { Err(Unauthenticated::Expired) } else { Ok(identity) }
     }
 
     /// Whose certificate that is. The handshake has proved it.
@@ -161,6 +161,6 @@ impl Access {
         let (name, grant) = names.granted(&self.certificates).ok_or(Unauthenticated::Missing)?;
         let usage = self.usages.of(&format!("cert:{name}"));
         let identity = Identity::new(vec![grant.clone()], Some(names.ends), CancellationToken::new(), usage);
-        if identity.over(self.now()) { Err(Unauthenticated::Over) } else { Ok(Arc::new(identity)) }
+        if identity.is_expired(self.now()) { Err(Unauthenticated::Expired) } else { Ok(Arc::new(identity)) }
     }
 }

@@ -20,11 +20,11 @@ const ADDRESSES_MAX: usize = 10_000;
 
 /// Counts checks that failed.
 #[derive(Default)]
-pub struct Failures {
+pub struct FailureLimiter {
     addresses: Mutex<HashMap<IpAddr, Level>>,
 }
 
-/// Failures of an address; they are forgiven as time passes.
+/// FailureLimiter of an address; they are forgiven as time passes.
 #[derive(Clone, Copy)]
 struct Level {
     failed: f64,
@@ -38,7 +38,7 @@ impl Level {
     }
 }
 
-impl Failures {
+impl FailureLimiter {
     /// How long that address has to wait before a token of it is checked; `None`: not at all.
     pub fn wait(&self, address: IpAddr) -> Option<Duration> {
         let level = *self.addresses.lock().get(&address)?;
@@ -67,7 +67,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_forges_too_often_has_to_wait_and_nobody_else() {
-        let failures = Failures::default();
+        let failures = FailureLimiter::default();
         let (forger, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
         failures.note(forger, 199);
         assert_eq!(failures.wait(forger), None);
@@ -85,7 +85,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn addresses_are_forgotten_before_memory_is() {
-        let failures = Failures::default();
+        let failures = FailureLimiter::default();
         for number in 0..25_000_u32 {
             failures.note(IpAddr::from(number.to_be_bytes()), 1);
         }

@@ -16,7 +16,7 @@ use crate::proto::v1;
 use crate::scheduler::{Handle, Refusal, TaskNotFound, TaskSnapshot};
 
 use super::failure_limiter::A_SECOND;
-use super::quota::{Hold, Limited, Usage};
+use super::quota::{QuotaExceeded, Reservation, Usage};
 
 /// Somebody who is known.
 pub struct Identity {
@@ -45,7 +45,7 @@ impl Identity {
     }
 
     /// Whether it has ended.
-    pub fn over(&self, now: Timestamp) -> bool {
+    pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|at| now >= at) || self.revoked.is_cancelled()
     }
 
@@ -109,11 +109,11 @@ static USUAL_HOME: LazyLock<Namespace> = LazyLock::new(Namespace::default);
 
 /// Gives services their callers.
 #[derive(Clone, Copy)]
-pub struct Gate {
+pub struct CallerExtractor {
     authenticates: bool,
 }
 
-impl Gate {
+impl CallerExtractor {
     /// A gate; one that does not authenticate lets everybody do everything.
     pub fn new(authenticates: bool) -> Self {
         Self { authenticates }
@@ -123,7 +123,7 @@ impl Gate {
     ///
     /// # Errors
     /// UNAUTHENTICATED when nobody is known who should be: a call that came past the layer.
-    pub fn caller<T>(self, request: &Request<T>) -> Result<Caller, Status> {
+    pub fn extract<T>(self, request: &Request<T>) -> Result<Caller, Status> {
         let identity = request.extensions().get::<Arc<Identity>>().filter(|_| self.authenticates).cloned();
         if self.authenticates && identity.is_none() {
             return Err(refused(Unauthenticated::Missing));
@@ -161,7 +161,7 @@ impl Caller {
     ///
     /// # Errors
     /// [`InvalidFields`] naming `task_id`.
-    pub fn meant(&self, text: &str) -> Result<Vec<TaskId>, InvalidFields> {
+    pub fn task_id_candidates(&self, text: &str) -> Result<Vec<TaskId>, InvalidFields> {
         let home = self.home().unwrap_or(&USUAL_HOME);
         TaskId::candidates(home, text).map_err(|error| InvalidFields::one("task_id", error))
     }
@@ -210,8 +210,8 @@ impl Caller {
     /// Reserves what these tasks take from the caller's limits.
     ///
     /// # Errors
-    /// [`Limited`].
-    pub fn reserve(&self, specs: &[TaskSpec]) -> Result<Option<Hold>, Limited> {
+    /// [`QuotaExceeded`].
+    pub fn reserve(&self, specs: &[TaskSpec]) -> Result<Option<Reservation>, QuotaExceeded> {
         self.identity.as_ref().map_or(Ok(None), |identity| Usage::reserve(&identity.usage, specs))
     }
 
@@ -221,7 +221,7 @@ impl Caller {
     /// # Errors
     /// INVALID_FIELD, TASK_NOT_FOUND, PERMISSION_DENIED, and what the store says.
     pub async fn find(&self, handle: &Handle, role: Role, text: &str) -> Result<TaskSnapshot, Status> {
-        let meant = self.meant(text).map_err(refused)?;
+        let meant = self.task_id_candidates(text).map_err(refused)?;
         for id in &meant {
             let found = match handle.get(id).await {
                 Ok(found) => found,
@@ -247,7 +247,7 @@ impl Caller {
     /// As [`Caller::find`].
     pub async fn resolve(&self, handle: &Handle, role: Role, text: &str) -> Result<TaskId, Status> {
         let unbound = self.identity.as_ref().is_none_or(|identity| identity.holds_everywhere(role));
-        match <[TaskId; 1]>::try_from(self.meant(text).map_err(refused)?) {
+        match <[TaskId; 1]>::try_from(self.task_id_candidates(text).map_err(refused)?) {
             Ok([id]) if unbound => Ok(id),
             _ => Ok(self.find(handle, role, text).await?.task.spec.id.clone()),
         }
@@ -269,10 +269,10 @@ pub enum Unauthenticated {
     Invalid,
     /// It was one.
     #[error("the token has expired or was revoked")]
-    Over,
+    Expired,
     /// It was not looked at: too many from that address were not valid.
     #[error("too many tokens from your address were not valid")]
-    TooOften {
+    RateLimited {
         /// Time after which it would be.
         wait: Duration,
     },
@@ -281,13 +281,13 @@ pub enum Unauthenticated {
 impl Coded for Unauthenticated {
     fn code(&self) -> ErrorCode {
         match self {
-            Self::TooOften { .. } => ErrorCode::RateLimited,
-            Self::Missing | Self::Invalid | Self::Over => ErrorCode::Unauthenticated,
+            Self::RateLimited { .. } => ErrorCode::RateLimited,
+            Self::Missing | Self::Invalid | Self::Expired => ErrorCode::Unauthenticated,
         }
     }
 
     fn details(&self) -> Details {
-        let Self::TooOften { wait } = self else { return Details::default() };
+        let Self::RateLimited { wait } = self else { return Details::default() };
         let what = format!("at most {A_SECOND} tokens a second that are not valid");
         Details {
             metadata: vec![("limit", A_SECOND.to_string())],
@@ -384,20 +384,21 @@ mod tests {
 
     #[test]
     fn a_call_that_came_past_the_layer_is_nobodys() {
-        assert!(Gate::new(true).caller(&Request::new(())).is_err());
-        assert!(!Gate::new(false).caller(&Request::new(())).unwrap().is_known());
+        assert!(CallerExtractor::new(true).extract(&Request::new(())).is_err());
+        assert!(!CallerExtractor::new(false).extract(&Request::new(())).unwrap().is_known());
     }
 
     #[test]
     fn a_bare_name_is_looked_for_where_the_caller_is_at_home() {
         let uuid = "01890a5d-ac96-774b-bcce-b302099a8057";
         let team = caller(&[("viewer", &["team"])]);
-        let texts =
-            |caller: &Caller, text| caller.meant(text).unwrap().iter().map(ToString::to_string).collect::<Vec<_>>();
+        let texts = |caller: &Caller, text| {
+            caller.task_id_candidates(text).unwrap().iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
         assert_eq!(texts(&team, "mine"), ["team/mine"]);
         assert_eq!(texts(&team, uuid), [uuid.to_owned(), format!("team/{uuid}")]);
         assert_eq!(texts(&team, "other/x"), ["other/x"]);
         assert_eq!(texts(&caller(&[("viewer", &["*"])]), "mine"), ["mine"]);
-        assert!(team.meant("a b").is_err());
+        assert!(team.task_id_candidates("a b").is_err());
     }
 }

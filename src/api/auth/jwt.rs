@@ -21,9 +21,9 @@ use crate::model::api_key::KeyHash;
 use crate::model::{Grant, Timestamp};
 
 use super::authenticator::AuthError;
-use super::failure_limiter::Failures;
+use super::failure_limiter::FailureLimiter;
 use super::identity::{Identity, Unauthenticated};
-use super::quota_tracker::Usages;
+use super::quota_tracker::UsageRegistry;
 
 pub use jsonwebtoken::Algorithm;
 
@@ -113,7 +113,7 @@ pub struct Jwt {
     keys: ArcSwap<Vec<PublicKey>>,
     verified: Mutex<hashbrown::HashMap<[u8; 32], Arc<Identity>>>,
     unknown_key: Notify,
-    failures: Failures,
+    failures: FailureLimiter,
 }
 
 impl Jwt {
@@ -132,7 +132,7 @@ impl Jwt {
             keys: ArcSwap::default(),
             verified: Mutex::default(),
             unknown_key: Notify::new(),
-            failures: Failures::default(),
+            failures: FailureLimiter::default(),
         }
     }
 
@@ -207,7 +207,7 @@ impl Jwt {
         &self,
         text: &str,
         from: IpAddr,
-        usages: &Usages,
+        usages: &UsageRegistry,
         now: Timestamp,
     ) -> Result<Arc<Identity>, Unauthenticated> {
         if text.len() > TOKEN_BYTES_MAX {
@@ -218,14 +218,14 @@ impl Jwt {
             return Ok(identity.clone());
         }
         if let Some(wait) = self.failures.wait(from) {
-            return Err(Unauthenticated::TooOften { wait });
+            return Err(Unauthenticated::RateLimited { wait });
         }
         let mut checks = 0;
         let identity = self.verify(text, usages, &mut checks).inspect_err(|_| self.failures.note(from, checks))?;
         let identity = Arc::new(identity);
         let mut verified = self.verified.lock();
         if verified.len() >= VERIFIED_MAX {
-            verified.retain(|_, identity| !identity.over(now));
+            verified.retain(|_, identity| !identity.is_expired(now));
             if verified.len() >= VERIFIED_MAX {
                 verified.clear();
             }
@@ -235,7 +235,7 @@ impl Jwt {
     }
 
     /// `checks` counts signatures that were checked.
-    fn verify(&self, text: &str, usages: &Usages, checks: &mut u32) -> Result<Identity, Unauthenticated> {
+    fn verify(&self, text: &str, usages: &UsageRegistry, checks: &mut u32) -> Result<Identity, Unauthenticated> {
         let header = jsonwebtoken::decode_header(text).map_err(|_| Unauthenticated::Invalid)?;
         if !self.options.algorithms.contains(&header.alg) {
             return Err(Unauthenticated::Invalid);
@@ -256,7 +256,7 @@ impl Jwt {
                 Ok(token) => return self.identity(&token.claims, usages).ok_or(Unauthenticated::Invalid),
                 // The signature is looked at first: who hears this had a token.
                 Err(error) if *error.kind() == jsonwebtoken::errors::ErrorKind::ExpiredSignature => {
-                    why = Unauthenticated::Over;
+                    why = Unauthenticated::Expired;
                 }
                 Err(_) => {}
             }
@@ -264,7 +264,7 @@ impl Jwt {
         Err(why)
     }
 
-    fn identity(&self, claims: &Claims, usages: &Usages) -> Option<Identity> {
+    fn identity(&self, claims: &Claims, usages: &UsageRegistry) -> Option<Identity> {
         let subject = claims.get("sub")?.as_str()?;
         // It ends up in the log and in tasks.
         if subject.is_empty() || subject.len() > 128 || !subject.chars().all(|c| matches!(c, '!'..='~')) {

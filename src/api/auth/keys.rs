@@ -12,7 +12,7 @@ use crate::model::key_file::{KeyEntry, KeyFile, KeyFileError};
 
 use super::authenticator::AuthError;
 use super::identity::{Identity, Unauthenticated};
-use super::quota_tracker::Usages;
+use super::quota_tracker::UsageRegistry;
 
 /// The keys of a file, as it was last read.
 pub struct Keys {
@@ -32,7 +32,7 @@ impl Keys {
     ///
     /// # Errors
     /// [`AuthError`] when it cannot be read or used.
-    pub fn open(path: PathBuf, usages: &Usages) -> Result<Self, AuthError> {
+    pub fn open(path: PathBuf, usages: &UsageRegistry) -> Result<Self, AuthError> {
         let keys = Self { path, known: ArcSwap::default() };
         keys.reload(usages)?;
         Ok(keys)
@@ -47,7 +47,7 @@ impl Keys {
     ///
     /// # Errors
     /// [`AuthError`]; then the keys stay as they were.
-    pub fn reload(&self, usages: &Usages) -> Result<(), AuthError> {
+    pub fn reload(&self, usages: &UsageRegistry) -> Result<(), AuthError> {
         let text = std::fs::read_to_string(&self.path)
             .map_err(|source| AuthError::Unreadable { path: self.path.clone(), source })?;
         let broken = |error: KeyFileError| AuthError::Broken { path: self.path.clone(), why: error.to_string() };
@@ -90,7 +90,7 @@ impl Keys {
     }
 }
 
-fn key(entry: KeyEntry, usages: &Usages) -> Result<Key, KeyFileError> {
+fn key(entry: KeyEntry, usages: &UsageRegistry) -> Result<Key, KeyFileError> {
     let usage = usages.limited(&format!("key:{}", entry.name), &entry.limits);
     let identity = Identity::new(vec![entry.grant()?], entry.expiry()?, CancellationToken::new(), usage);
     Ok(Key { hash: entry.hash()?, entry, identity: Arc::new(identity) })
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn keys_come_change_and_go_with_the_file_and_a_broken_file_changes_nothing() {
-        let (usages, _settled) = Usages::new(LimitOptions::default());
+        let (usages, _settled) = UsageRegistry::new(LimitOptions::default());
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tokens.toml");
         let (one, two) = (GeneratedKey::random().unwrap(), GeneratedKey::random().unwrap());

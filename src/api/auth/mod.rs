@@ -22,9 +22,9 @@ pub use certificate::CertificateRule;
 pub use jwt::{Algorithm, ClaimRule, JwtOptions, KeySource};
 pub use quota::LimitOptions;
 
-pub use authenticate::Entry;
-pub use authenticator::Access;
+pub use authenticate::AccessControl;
+pub use authenticator::Authenticator;
 pub use certificate::CertificateNames;
-pub use identity::{Caller, Gate};
+pub use identity::{Caller, CallerExtractor};
 pub use permissions::takes_stream;
-pub use quota::Hold;
+pub use quota::Reservation;

@@ -4,75 +4,75 @@ use crate::model::Role;
 
 /// What a call needs of its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Need {
-    /// Nothing: probes have no tokens.
-    Nothing,
+pub enum Permission {
+    /// Public: probes have no tokens.
+    Public,
     /// To be known.
-    Known,
+    Authenticated,
     /// The role in some namespace; the service looks which.
-    Somewhere(Role),
+    AnyNamespace(Role),
     /// The role in all namespaces: it is about the server as a whole, or tells of all tenants at once.
-    Everywhere(Role),
+    AllNamespaces(Role),
 }
 
 /// How long a call goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Span {
+pub enum CallKind {
     /// As long as an answer takes.
-    Short,
+    Unary,
     /// As long as the caller likes: counted, and ended when the identity ends.
-    Lasting,
+    Streaming,
 }
 
-use Need::{Everywhere, Known, Nothing, Somewhere};
+use CallKind::{Streaming, Unary};
+use Permission::{AllNamespaces, AnyNamespace, Authenticated, Public};
 use Role::{Admin, Operator, Submitter, Viewer};
-use Span::{Lasting, Short};
 
-const TABLE: [(&str, Need, Span); 36] = [
-    ("/lineshaft.v1.TaskService/SubmitTask", Somewhere(Submitter), Short),
-    ("/lineshaft.v1.TaskService/BatchSubmitTasks", Somewhere(Submitter), Short),
-    ("/lineshaft.v1.TaskService/SubmitTasks", Somewhere(Submitter), Lasting),
-    ("/lineshaft.v1.TaskService/RunTask", Somewhere(Submitter), Lasting),
-    ("/lineshaft.v1.TaskService/GetTask", Somewhere(Viewer), Short),
-    ("/lineshaft.v1.TaskService/ListTasks", Somewhere(Viewer), Short),
-    ("/lineshaft.v1.TaskService/WaitTask", Somewhere(Viewer), Lasting),
-    ("/lineshaft.v1.TaskService/WatchTasks", Somewhere(Viewer), Lasting),
-    ("/lineshaft.v1.TaskService/CancelTask", Somewhere(Submitter), Short),
-    ("/lineshaft.v1.TaskService/DeleteTasks", Somewhere(Operator), Short),
-    ("/lineshaft.v1.TaskService/ReadOutput", Somewhere(Viewer), Lasting),
+const TABLE: [(&str, Permission, CallKind); 36] = [
+    ("/lineshaft.v1.TaskService/SubmitTask", AnyNamespace(Submitter), Unary),
+    ("/lineshaft.v1.TaskService/BatchSubmitTasks", AnyNamespace(Submitter), Unary),
+    ("/lineshaft.v1.TaskService/SubmitTasks", AnyNamespace(Submitter), Streaming),
+    ("/lineshaft.v1.TaskService/RunTask", AnyNamespace(Submitter), Streaming),
+    ("/lineshaft.v1.TaskService/GetTask", AnyNamespace(Viewer), Unary),
+    ("/lineshaft.v1.TaskService/ListTasks", AnyNamespace(Viewer), Unary),
+    ("/lineshaft.v1.TaskService/WaitTask", AnyNamespace(Viewer), Streaming),
+    ("/lineshaft.v1.TaskService/WatchTasks", AnyNamespace(Viewer), Streaming),
+    ("/lineshaft.v1.TaskService/CancelTask", AnyNamespace(Submitter), Unary),
+    ("/lineshaft.v1.TaskService/DeleteTasks", AnyNamespace(Operator), Unary),
+    ("/lineshaft.v1.TaskService/ReadOutput", AnyNamespace(Viewer), Streaming),
     // What pools are is the operator's word to all; how they do tells of all tenants at once.
-    ("/lineshaft.v1.PoolService/ListPools", Somewhere(Viewer), Short),
-    ("/lineshaft.v1.PoolService/GetPool", Somewhere(Viewer), Short),
-    ("/lineshaft.v1.PoolService/UpdatePool", Everywhere(Operator), Short),
-    ("/lineshaft.v1.PoolService/GetPoolMetrics", Everywhere(Viewer), Short),
-    ("/lineshaft.v1.PoolService/StreamPoolMetrics", Everywhere(Viewer), Lasting),
-    ("/lineshaft.v1.PoolService/ListWorkers", Everywhere(Viewer), Short),
-    ("/lineshaft.v1.PoolService/ResetPoolCounters", Everywhere(Operator), Short),
-    ("/lineshaft.v1.HandlerService/ListHandlers", Somewhere(Viewer), Short),
-    ("/lineshaft.v1.HandlerService/GetHandler", Somewhere(Viewer), Short),
-    ("/lineshaft.v1.SystemService/GetServerInfo", Known, Short),
-    ("/lineshaft.v1.SystemService/GetSystemHealth", Everywhere(Viewer), Short),
-    ("/lineshaft.v1.SystemService/Drain", Everywhere(Admin), Short),
+    ("/lineshaft.v1.PoolService/ListPools", AnyNamespace(Viewer), Unary),
+    ("/lineshaft.v1.PoolService/GetPool", AnyNamespace(Viewer), Unary),
+    ("/lineshaft.v1.PoolService/UpdatePool", AllNamespaces(Operator), Unary),
+    ("/lineshaft.v1.PoolService/GetPoolMetrics", AllNamespaces(Viewer), Unary),
+    ("/lineshaft.v1.PoolService/StreamPoolMetrics", AllNamespaces(Viewer), Streaming),
+    ("/lineshaft.v1.PoolService/ListWorkers", AllNamespaces(Viewer), Unary),
+    ("/lineshaft.v1.PoolService/ResetPoolCounters", AllNamespaces(Operator), Unary),
+    ("/lineshaft.v1.HandlerService/ListHandlers", AnyNamespace(Viewer), Unary),
+    ("/lineshaft.v1.HandlerService/GetHandler", AnyNamespace(Viewer), Unary),
+    ("/lineshaft.v1.SystemService/GetServerInfo", Authenticated, Unary),
+    ("/lineshaft.v1.SystemService/GetSystemHealth", AllNamespaces(Viewer), Unary),
+    ("/lineshaft.v1.SystemService/Drain", AllNamespaces(Admin), Unary),
     // KEDA has no tokens; it shows a certificate.
-    ("/externalscaler.ExternalScaler/IsActive", Everywhere(Viewer), Short),
-    ("/externalscaler.ExternalScaler/StreamIsActive", Everywhere(Viewer), Lasting),
-    ("/externalscaler.ExternalScaler/GetMetricSpec", Everywhere(Viewer), Short),
-    ("/externalscaler.ExternalScaler/GetMetrics", Everywhere(Viewer), Short),
-    ("/externalscaler.ExternalScaler/StreamMetricSpec", Everywhere(Viewer), Short),
-    ("/grpc.health.v1.Health/Check", Nothing, Short),
-    ("/grpc.health.v1.Health/Watch", Nothing, Short),
+    ("/externalscaler.ExternalScaler/IsActive", AllNamespaces(Viewer), Unary),
+    ("/externalscaler.ExternalScaler/StreamIsActive", AllNamespaces(Viewer), Streaming),
+    ("/externalscaler.ExternalScaler/GetMetricSpec", AllNamespaces(Viewer), Unary),
+    ("/externalscaler.ExternalScaler/GetMetrics", AllNamespaces(Viewer), Unary),
+    ("/externalscaler.ExternalScaler/StreamMetricSpec", AllNamespaces(Viewer), Unary),
+    ("/grpc.health.v1.Health/Check", Public, Unary),
+    ("/grpc.health.v1.Health/Watch", Public, Unary),
     // Pages that are no RPCs.
-    ("/health", Everywhere(Viewer), Short),
-    ("/health/live", Nothing, Short),
-    ("/health/ready", Nothing, Short),
-    ("/metrics", Everywhere(Viewer), Short),
+    ("/health", AllNamespaces(Viewer), Unary),
+    ("/health/live", Public, Unary),
+    ("/health/ready", Public, Unary),
+    ("/metrics", AllNamespaces(Viewer), Unary),
     // The contract is no secret, but who may not call has no use for it.
-    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Known, Lasting),
-    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Known, Lasting),
+    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Authenticated, Streaming),
+    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Authenticated, Streaming),
 ];
 
 /// What the call needs; `None` when it is not in the list.
-pub fn need(path: &str) -> Option<(Need, Span)> {
+pub fn need(path: &str) -> Option<(Permission, CallKind)> {
     TABLE.iter().find(|(listed, ..)| *listed == path).map(|(_, need, span)| (*need, *span))
 }
 
@@ -146,7 +146,7 @@ mod tests {
     fn only_probes_need_nothing_and_what_is_not_listed_is_refused() {
         for (path, need, _) in TABLE {
             let is_probe = path.starts_with("/grpc.health.v1.Health/") || path.starts_with("/health/");
-            assert_eq!(need == Nothing, is_probe, "{path}");
+            assert_eq!(need == Public, is_probe, "{path}");
         }
         for path in ["", "/", "/lineshaft.v1.TaskService/", "/lineshaft.v1.TaskService/submittask", "/metrics/"] {
             assert_eq!(need(path), None, "{path}");
@@ -159,10 +159,10 @@ mod tests {
         for (path, need, _) in TABLE.iter().filter(|(path, ..)| path.starts_with("/lineshaft.v1.")) {
             let name = path.rsplit('/').next().unwrap();
             let words = match need {
-                Nothing => "nothing".to_owned(),
-                Known => "any token".to_owned(),
-                Somewhere(role) => format!("{role}"),
-                Everywhere(role) => format!("{role} in `*`"),
+                Public => "nothing".to_owned(),
+                Authenticated => "any token".to_owned(),
+                AnyNamespace(role) => format!("{role}"),
+                AllNamespaces(role) => format!("{role} in `*`"),
             };
             let row = format!("| `{name}` | {words} |");
             assert!(text.contains(&row), "docs/security.md has no row {row}");
@@ -175,7 +175,7 @@ mod tests {
             for service in &file.service {
                 for method in service.method.iter().filter(|m| m.server_streaming() || m.client_streaming()) {
                     let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
-                    assert_eq!(need(&path).unwrap().1, Lasting, "{path}");
+                    assert_eq!(need(&path).unwrap().1, Streaming, "{path}");
                 }
             }
         }

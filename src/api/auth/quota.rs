@@ -55,7 +55,7 @@ pub struct Usage {
     tasks: AtomicU64,
     bytes: AtomicU64,
     streams: AtomicUsize,
-    settled: Option<mpsc::UnboundedSender<Settled>>,
+    committed: Option<mpsc::UnboundedSender<CommittedReservation>>,
 }
 
 /// Limits, and what the rate has left.
@@ -75,32 +75,36 @@ impl Bounds {
 }
 
 /// The place of a call that lasts; given back when it is dropped.
-pub struct StreamPlace(Arc<Usage>);
+pub struct StreamSlot(Arc<Usage>);
 
-impl Drop for StreamPlace {
+impl Drop for StreamSlot {
     fn drop(&mut self) {
         self.0.streams.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// A reservation whose tasks are accepted; the ledger gives it back when it counts the tasks themselves.
-pub struct Settled {
+pub struct CommittedReservation {
     /// When the tasks are durable.
     pub at: Revision,
     /// What is reserved.
-    pub _hold: Hold,
+    pub _hold: Reservation,
 }
 
 impl Usage {
-    /// Nothing is under way. `settled` leads to the ledger, if there is one.
-    pub fn new(name: &str, limits: &LimitOptions, settled: Option<mpsc::UnboundedSender<Settled>>) -> Self {
+    /// Public is under way. `committed` leads to the ledger, if there is one.
+    pub fn new(
+        name: &str,
+        limits: &LimitOptions,
+        committed: Option<mpsc::UnboundedSender<CommittedReservation>>,
+    ) -> Self {
         Self {
             name: name.into(),
             bounds: ArcSwap::from_pointee(Bounds::new(*limits)),
             tasks: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             streams: AtomicUsize::new(0),
-            settled,
+            committed,
         }
     }
 
@@ -119,11 +123,11 @@ impl Usage {
     /// A place for a call that lasts.
     ///
     /// # Errors
-    /// [`Limited`] when there is none.
-    pub fn stream(this: &Arc<Self>) -> Result<StreamPlace, Limited> {
+    /// [`QuotaExceeded`] when there is none.
+    pub fn stream(this: &Arc<Self>) -> Result<StreamSlot, QuotaExceeded> {
         let open = this.streams.fetch_add(1, Ordering::Relaxed) + 1;
         // Gives it back when the bound is passed.
-        let place = StreamPlace(this.clone());
+        let place = StreamSlot(this.clone());
         match this.bounds.load().limits.open_streams {
             Some(limit) if open > limit => Err(this.exceeded("streams that are open", limit as u64)),
             _ => Ok(place),
@@ -133,8 +137,8 @@ impl Usage {
     /// Takes what these tasks need, all or nothing; `None` when nothing of it is bounded.
     ///
     /// # Errors
-    /// [`Limited`].
-    pub fn reserve(this: &Arc<Self>, specs: &[TaskSpec]) -> Result<Option<Hold>, Limited> {
+    /// [`QuotaExceeded`].
+    pub fn reserve(this: &Arc<Self>, specs: &[TaskSpec]) -> Result<Option<Reservation>, QuotaExceeded> {
         let bounds = this.bounds.load();
         this.check_rate(&bounds, specs.len())?;
         let limits = &bounds.limits;
@@ -144,7 +148,7 @@ impl Usage {
         let (tasks, bytes) = (specs.len() as u64, specs.iter().map(|spec| spec.payload.len() as u64).sum());
         this.add(tasks, bytes);
         // Gives it back when the bound is passed.
-        let hold = Hold { usage: this.clone(), tasks, bytes };
+        let hold = Reservation { usage: this.clone(), tasks, bytes };
         let over = |limit: Option<u64>, now: &AtomicU64| limit.filter(|limit| now.load(Ordering::Relaxed) > *limit);
         if let Some(limit) = over(limits.live_tasks, &this.tasks) {
             return Err(this.exceeded("tasks that have not ended", limit));
@@ -172,7 +176,7 @@ impl Usage {
         (self.tasks.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
     }
 
-    fn check_rate(&self, bounds: &Bounds, tasks: usize) -> Result<(), Limited> {
+    fn check_rate(&self, bounds: &Bounds, tasks: usize) -> Result<(), QuotaExceeded> {
         let Some((rate, burst)) = &bounds.rate else { return Ok(()) };
         let Some(tasks) = u32::try_from(tasks).ok().and_then(NonZeroU32::new) else { return Ok(()) };
         let limit = u64::from(bounds.limits.submit_rate.map_or(0, NonZeroU32::get));
@@ -181,7 +185,7 @@ impl Usage {
             Ok(Err(early)) => {
                 let wait = early.wait_time_from(DefaultClock::default().now()).max(Duration::from_millis(1));
                 let what = "tasks submitted a second";
-                Err(Limited {
+                Err(QuotaExceeded {
                     code: ErrorCode::RateLimited,
                     identity: self.name.clone(),
                     what,
@@ -192,35 +196,41 @@ impl Usage {
             // Waiting does not help.
             Err(_) => {
                 let (what, limit) = ("tasks submitted at once", u64::from(burst.get()));
-                Err(Limited { code: ErrorCode::RateLimited, identity: self.name.clone(), what, limit, wait: None })
+                Err(QuotaExceeded {
+                    code: ErrorCode::RateLimited,
+                    identity: self.name.clone(),
+                    what,
+                    limit,
+                    wait: None,
+                })
             }
         }
     }
 
-    fn exceeded(&self, what: &'static str, limit: u64) -> Limited {
+    fn exceeded(&self, what: &'static str, limit: u64) -> QuotaExceeded {
         let wait = Some(Duration::from_secs(1));
-        Limited { code: ErrorCode::QuotaExceeded, identity: self.name.clone(), what, limit, wait }
+        QuotaExceeded { code: ErrorCode::QuotaExceeded, identity: self.name.clone(), what, limit, wait }
     }
 }
 
 /// What a submission has reserved; given back when it is dropped.
-pub struct Hold {
+pub struct Reservation {
     usage: Arc<Usage>,
     tasks: u64,
     bytes: u64,
 }
 
-impl Hold {
+impl Reservation {
     /// The tasks are accepted and durable at that revision: the ledger takes over.
-    pub fn settle(self, at: Revision) {
-        if let Some(ledger) = self.usage.settled.clone() {
+    pub fn commit(self, at: Revision) {
+        if let Some(ledger) = self.usage.committed.clone() {
             // A ledger that has gone counts nothing any more.
-            let _ = ledger.send(Settled { at, _hold: self });
+            let _ = ledger.send(CommittedReservation { at, _hold: self });
         }
     }
 }
 
-impl Drop for Hold {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.usage.remove(self.tasks, self.bytes);
     }
@@ -229,7 +239,7 @@ impl Drop for Hold {
 /// The caller has too much under way, or does too much a second.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{identity} is at its limit: at most {limit} {what}")]
-pub struct Limited {
+pub struct QuotaExceeded {
     code: ErrorCode,
     identity: Box<str>,
     what: &'static str,
@@ -237,7 +247,7 @@ pub struct Limited {
     wait: Option<Duration>,
 }
 
-impl Coded for Limited {
+impl Coded for QuotaExceeded {
     fn code(&self) -> ErrorCode {
         self.code
     }
@@ -299,7 +309,7 @@ pub mod tests {
         let limited = Usage::reserve(&usage, &[spec("c", "key:ci", 0), spec("d", "key:ci", 0)]).err().unwrap();
         assert_eq!((limited.code(), limited.limit), (ErrorCode::QuotaExceeded, 3));
         assert_eq!(usage.live(), (2, 60));
-        hold.settle(Revision(7));
+        hold.commit(Revision(7));
         assert_eq!(usage.live(), (2, 60), "held until the ledger counts the tasks themselves");
         assert_eq!(ledger.try_recv().unwrap().at, Revision(7));
         assert_eq!(usage.live(), (0, 0));

@@ -13,7 +13,7 @@ use crate::model::key_file::KeyLimits;
 use crate::model::{Change, Event, Revision, TaskFilter, TaskId, TaskSpec, TaskState};
 use crate::scheduler::{Handle, PageSize, Refusal, Watch};
 
-use super::quota::{LimitOptions, Settled, Usage};
+use super::quota::{CommittedReservation, LimitOptions, Usage};
 
 /// Names of identities that are remembered beyond those in use.
 const NAMES_MAX: usize = 10_000;
@@ -21,9 +21,9 @@ const NAMES_MAX: usize = 10_000;
 const PAGE: PageSize = PageSize { rows: 500, bytes: 8 << 20, results: false };
 
 /// The usage of every identity, by its name.
-pub struct Usages {
+pub struct UsageRegistry {
     limits: LimitOptions,
-    settled: mpsc::UnboundedSender<Settled>,
+    committed: mpsc::UnboundedSender<CommittedReservation>,
     known: Mutex<HashMap<Box<str>, Arc<Usage>>>,
     wanted: watch::Sender<Wanted>,
 }
@@ -42,12 +42,12 @@ impl Wanted {
     }
 }
 
-impl Usages {
-    /// Nobody is known yet. The receiver is for [`Ledger::run`].
-    pub fn new(limits: LimitOptions) -> (Self, mpsc::UnboundedReceiver<Settled>) {
+impl UsageRegistry {
+    /// Nobody is known yet. The receiver is for [`QuotaTracker::run`].
+    pub fn new(limits: LimitOptions) -> (Self, mpsc::UnboundedReceiver<CommittedReservation>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let wanted = watch::Sender::new(Wanted::default().and(&limits));
-        (Self { limits, settled: sender, known: Mutex::default(), wanted }, receiver)
+        (Self { limits, committed: sender, known: Mutex::default(), wanted }, receiver)
     }
 
     /// What that identity has under way.
@@ -59,7 +59,7 @@ impl Usages {
         if known.len() >= NAMES_MAX {
             known.retain(|_, usage| Arc::strong_count(usage) > 1 || usage.live() != (0, 0));
         }
-        let usage = Arc::new(Usage::new(name, &self.limits, Some(self.settled.clone())));
+        let usage = Arc::new(Usage::new(name, &self.limits, Some(self.committed.clone())));
         known.insert(name.into(), usage.clone());
         usage
     }
@@ -78,15 +78,19 @@ impl Usages {
 
 /// Every task of an identity that has not ended.
 #[derive(Default)]
-pub struct Ledger {
+pub struct QuotaTracker {
     live: HashMap<TaskId, (Arc<Usage>, u64)>,
     reached: Revision,
-    waiting: Vec<Settled>,
+    waiting: Vec<CommittedReservation>,
 }
 
-impl Ledger {
+impl QuotaTracker {
     /// Counts until the server drains; begins when something is to be counted.
-    pub async fn run(usages: Arc<Usages>, handle: Handle, mut settled: mpsc::UnboundedReceiver<Settled>) {
+    pub async fn run(
+        usages: Arc<UsageRegistry>,
+        handle: Handle,
+        mut committed: mpsc::UnboundedReceiver<CommittedReservation>,
+    ) {
         let mut ledger = Self::default();
         let mut wanted = usages.wanted.subscribe();
         let begin = async { wanted.wait_for(|wanted| wanted.tasks).await.is_ok() };
@@ -95,7 +99,7 @@ impl Ledger {
             _ = begin => {}
         }
         loop {
-            match ledger.follow(&usages, &handle, &mut settled, &mut wanted).await {
+            match ledger.follow(&usages, &handle, &mut committed, &mut wanted).await {
                 // More than before: what is live is looked at again.
                 Ok(()) => {}
                 Err(Refusal::Draining(_) | Refusal::WatchDrained(_)) => return,
@@ -106,9 +110,9 @@ impl Ledger {
 
     async fn follow(
         &mut self,
-        usages: &Usages,
+        usages: &UsageRegistry,
         handle: &Handle,
-        settled: &mut mpsc::UnboundedReceiver<Settled>,
+        committed: &mut mpsc::UnboundedReceiver<CommittedReservation>,
         wanted: &mut watch::Receiver<Wanted>,
     ) -> Result<(), Refusal> {
         wanted.mark_unchanged();
@@ -123,7 +127,7 @@ impl Ledger {
                     self.reach(watch.reached());
                 }
                 Ok(()) = wanted.changed() => return Ok(()),
-                Some(submission) = settled.recv() => {
+                Some(submission) = committed.recv() => {
                     self.waiting.push(submission);
                     self.reach(watch.reached());
                 }
@@ -132,7 +136,7 @@ impl Ledger {
     }
 
     /// Counts what is live as the watch begins; what follows is told by events, some of it again.
-    async fn recount(&mut self, usages: &Usages, handle: &Handle, watch: &Watch) -> Result<(), Refusal> {
+    async fn recount(&mut self, usages: &UsageRegistry, handle: &Handle, watch: &Watch) -> Result<(), Refusal> {
         for (_, (usage, bytes)) in self.live.drain() {
             usage.remove(1, bytes);
         }
@@ -161,7 +165,7 @@ impl Ledger {
         }
     }
 
-    fn apply(&mut self, usages: &Usages, event: &Event) {
+    fn apply(&mut self, usages: &UsageRegistry, event: &Event) {
         match &event.change {
             Change::Submitted { spec } => self.begin(usages, spec),
             _ if event.state.is_terminal() => {
@@ -173,7 +177,7 @@ impl Ledger {
         }
     }
 
-    fn begin(&mut self, usages: &Usages, spec: &TaskSpec) {
+    fn begin(&mut self, usages: &UsageRegistry, spec: &TaskSpec) {
         let by = &spec.options.submitted_by;
         if !is_identity(by) || self.live.contains_key(&spec.id) {
             return;
@@ -186,7 +190,7 @@ impl Ledger {
     /// Gives reservations back whose tasks are counted now.
     fn reach(&mut self, revision: Revision) {
         self.reached = self.reached.max(revision);
-        self.waiting.retain(|settled| settled.at > self.reached);
+        self.waiting.retain(|committed| committed.at > self.reached);
     }
 }
 
@@ -217,8 +221,8 @@ mod tests {
     #[test]
     fn tasks_count_once_from_their_submission_to_their_end() {
         let limits = LimitOptions { live_tasks: Some(9), ..LimitOptions::default() };
-        let (usages, mut settled) = Usages::new(limits);
-        let mut ledger = Ledger::default();
+        let (usages, mut committed) = UsageRegistry::new(limits);
+        let mut ledger = QuotaTracker::default();
         let (mine, open) = (spec("a", "key:ci", 5), spec("b", "127.0.0.1:5", 5));
         let usage = usages.of("key:ci");
         let hold = Usage::reserve(&usage, std::slice::from_ref(&mine)).unwrap().unwrap();
@@ -226,8 +230,8 @@ mod tests {
         ledger.apply(&usages, &event(1, &mine, submitted(&mine), TaskState::Queued));
         ledger.apply(&usages, &event(1, &mine, submitted(&mine), TaskState::Queued));
         ledger.apply(&usages, &event(2, &open, submitted(&open), TaskState::Queued));
-        hold.settle(Revision(2));
-        ledger.waiting.push(settled.try_recv().unwrap());
+        hold.commit(Revision(2));
+        ledger.waiting.push(committed.try_recv().unwrap());
         ledger.reach(Revision(1));
         assert_eq!(usage.live(), (2, 10), "reserved and counted, never neither");
         ledger.reach(Revision(2));
@@ -240,7 +244,7 @@ mod tests {
 
     #[test]
     fn identities_that_nobody_uses_are_forgotten_before_memory_is() {
-        let (usages, _settled) = Usages::new(LimitOptions::default());
+        let (usages, _settled) = UsageRegistry::new(LimitOptions::default());
         let kept = usages.of("jwt:kept");
         for number in 0..2 * NAMES_MAX {
             usages.of(&format!("jwt:{number}"));

@@ -24,9 +24,9 @@ use tonic::codegen::http::{Request, Response};
 use tonic::transport::server::TcpConnectInfo;
 use tower::Service;
 
-use super::connection_limit::Place;
-use super::detect::{self, Version};
-use super::tls::{Shaken, Tls};
+use super::connection_limit::ConnectionPermit;
+use super::detect::{self, Protocol};
+use super::tls::{Tls, TlsConnection};
 use crate::api::auth::CertificateNames;
 use crate::api::security::Security;
 use crate::api::server::Options;
@@ -131,7 +131,7 @@ fn http2(options: &Options) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-async fn accepted<E: Edge>(shared: Arc<Shared<E>>, stream: TcpStream, _place: Place) {
+async fn accepted<E: Edge>(shared: Arc<Shared<E>>, stream: TcpStream, _place: ConnectionPermit) {
     let Ok(peer) = peer(&stream) else { return };
     let Some(tls) = shared.tls.clone() else { return connection(shared, stream, peer, None).await };
     let shaken = tokio::select! {
@@ -140,12 +140,12 @@ async fn accepted<E: Edge>(shared: Arc<Shared<E>>, stream: TcpStream, _place: Pl
         () = shared.stop.cancelled() => return,
     };
     match shaken {
-        Ok(Shaken { stream, names, mut standing }) => {
+        Ok(TlsConnection { stream, names, mut certificate }) => {
             let address = peer.remote_addr;
             tokio::select! {
                 () = connection(shared, stream, peer, names) => {}
                 // Its calls end with it: they are of somebody who is not believed.
-                () = standing.lost() => tracing::info!(peer = ?address, "cut: its certificate is not believed any more"),
+                () = certificate.revoked() => tracing::info!(peer = ?address, "cut: its certificate is not believed any more"),
             }
         }
         Err(error) => tracing::debug!(%error, peer = ?peer.remote_addr, "a handshake failed"),
@@ -163,7 +163,7 @@ async fn connection<E, T>(
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let sniffed = tokio::select! {
-        sniffed = tokio::time::timeout(shared.header_timeout, detect::version(stream)) => sniffed,
+        sniffed = tokio::time::timeout(shared.header_timeout, detect::protocol(stream)) => sniffed,
         // It has no call under way that could be waited for.
         () = shared.stop.cancelled() => return,
     };
@@ -171,8 +171,8 @@ async fn connection<E, T>(
         return tracing::debug!("a connection did not say what it speaks");
     };
     let builder = match version {
-        Version::Http1 => &shared.http1,
-        Version::Http2 => &shared.http2,
+        Protocol::Http1 => &shared.http1,
+        Protocol::Http2 => &shared.http2,
     };
     let service = TowerToHyperService::new(shared.edge.facing(peer, certificate));
     let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));

@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 /// Counts connections.
-pub struct Admission {
+pub struct ConnectionLimit {
     max: usize,
     max_per_address: usize,
     open: Mutex<Open>,
@@ -20,14 +20,14 @@ struct Open {
     refused: u64,
 }
 
-impl Admission {
+impl ConnectionLimit {
     /// Nobody is connected.
     pub fn new(max: usize, max_per_address: usize) -> Arc<Self> {
         Arc::new(Self { max, max_per_address, open: Mutex::default() })
     }
 
     /// A place for a connection from that address; `None` when there is none. Held until dropped.
-    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionPermit> {
         let address = network(address);
         let mut open = self.open.lock();
         let mine = open.by_address.get(&address).copied().unwrap_or_default();
@@ -42,7 +42,7 @@ impl Admission {
         }
         open.all += 1;
         *open.by_address.entry(address).or_default() += 1;
-        Some(Place { admission: self.clone(), address })
+        Some(ConnectionPermit { admission: self.clone(), address })
     }
 }
 
@@ -58,12 +58,12 @@ pub fn network(address: IpAddr) -> IpAddr {
 }
 
 /// The place of one connection.
-pub struct Place {
-    admission: Arc<Admission>,
+pub struct ConnectionPermit {
+    admission: Arc<ConnectionLimit>,
     address: IpAddr,
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut open = self.admission.open.lock();
         open.all -= 1;
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn one_address_cannot_take_the_places_of_all() {
-        let admission = Admission::new(3, 2);
+        let admission = ConnectionLimit::new(3, 2);
         let at = |text: &str| admission.admit(text.parse().unwrap());
         let (first, _second) = (at("10.0.0.1").unwrap(), at("::ffff:10.0.0.1").unwrap());
         assert!(at("10.0.0.1").is_none());
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_network_of_ipv6_counts_as_one() {
-        let admission = Admission::new(9, 1);
+        let admission = ConnectionLimit::new(9, 1);
         let _first = admission.admit("2001:db8:1:2::1".parse().unwrap()).unwrap();
         assert!(admission.admit("2001:db8:1:2:ffff::9".parse().unwrap()).is_none());
         assert!(admission.admit("2001:db8:1:3::1".parse().unwrap()).is_some());

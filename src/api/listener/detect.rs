@@ -14,7 +14,7 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Version {
+pub enum Protocol {
     /// HTTP/1.0 or 1.1, or something else, which its parser will refuse.
     Http1,
     /// HTTP/2, with or without TLS.
@@ -25,7 +25,7 @@ pub enum Version {
 ///
 /// # Errors
 /// Those of reading; `UnexpectedEof` when the caller has gone before.
-pub async fn version<T: AsyncRead + Unpin>(mut stream: T) -> io::Result<(Version, Rewound<T>)> {
+pub async fn protocol<T: AsyncRead + Unpin>(mut stream: T) -> io::Result<(Protocol, PrefixedIo<T>)> {
     let mut seen = [0; PREFACE.len()];
     let mut length = 0;
     while length < PREFACE.len() && seen[..length] == PREFACE[..length] {
@@ -34,18 +34,18 @@ pub async fn version<T: AsyncRead + Unpin>(mut stream: T) -> io::Result<(Version
             more => length += more,
         }
     }
-    let version = if seen == *PREFACE { Version::Http2 } else { Version::Http1 };
-    Ok((version, Rewound { stream, seen, unread: 0..length }))
+    let version = if seen == *PREFACE { Protocol::Http2 } else { Protocol::Http1 };
+    Ok((version, PrefixedIo { stream, seen, unread: 0..length }))
 }
 
 /// The connection with what was read of it put back.
-pub struct Rewound<T> {
+pub struct PrefixedIo<T> {
     stream: T,
     seen: [u8; PREFACE.len()],
     unread: std::ops::Range<usize>,
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Rewound<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for PrefixedIo<T> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.unread.is_empty() {
             return Pin::new(&mut self.stream).poll_read(context, into);
@@ -58,7 +58,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Rewound<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Rewound<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for PrefixedIo<T> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
@@ -94,19 +94,19 @@ mod tests {
     async fn the_version_is_known_from_the_first_bytes_and_nothing_is_lost() {
         let after = |text: &[u8]| [&PREFACE[..], text].concat();
         for (said, expected) in [
-            (after(b"\0\0\0\x04\0\0\0\0\0"), Version::Http2),
-            (after(b""), Version::Http2),
-            (b"GET / HTTP/1.1\r\n\r\n".to_vec(), Version::Http1),
-            (b"POST / HTTP/1.1\r\n\r\n".to_vec(), Version::Http1),
-            (b"PRI * HTTP/2.0\r\n\r\nXX".to_vec(), Version::Http1),
-            (b"\x16\x03\x01".to_vec(), Version::Http1),
+            (after(b"\0\0\0\x04\0\0\0\0\0"), Protocol::Http2),
+            (after(b""), Protocol::Http2),
+            (b"GET / HTTP/1.1\r\n\r\n".to_vec(), Protocol::Http1),
+            (b"POST / HTTP/1.1\r\n\r\n".to_vec(), Protocol::Http1),
+            (b"PRI * HTTP/2.0\r\n\r\nXX".to_vec(), Protocol::Http1),
+            (b"\x16\x03\x01".to_vec(), Protocol::Http1),
         ] {
             let (mut client, server) = tokio::io::duplex(3);
             let whole = said.clone();
             tokio::spawn(async move {
                 client.write_all(&whole).await.unwrap();
             });
-            let (found, mut rewound) = version(server).await.unwrap();
+            let (found, mut rewound) = protocol(server).await.unwrap();
             let mut read = Vec::new();
             rewound.read_to_end(&mut read).await.unwrap();
             assert_eq!((found, read), (expected, said));
@@ -118,6 +118,6 @@ mod tests {
         let (mut client, server) = tokio::io::duplex(64);
         client.write_all(&PREFACE[..10]).await.unwrap();
         drop(client);
-        assert_eq!(version(server).await.err().map(|error| error.kind()), Some(io::ErrorKind::UnexpectedEof));
+        assert_eq!(protocol(server).await.err().map(|error| error.kind()), Some(io::ErrorKind::UnexpectedEof));
     }
 }

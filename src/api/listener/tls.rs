@@ -19,7 +19,7 @@ use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
 use crate::api::auth::CertificateNames;
-use crate::api::watched_files::Reloaded;
+use crate::api::watched_files::WatchedFiles;
 
 /// What a client may choose to speak.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -64,7 +64,7 @@ pub enum TlsError {
     },
     /// Certificate and key cannot be used together.
     #[error("certificate `{certificate}` and key `{key}`: {source}", certificate = certificate.display(), key = key.display())]
-    Unfit {
+    KeyMismatch {
         /// The certificate.
         certificate: PathBuf,
         /// The key.
@@ -99,26 +99,26 @@ struct Loaded {
 }
 
 /// Somebody who has shaken hands.
-pub struct Shaken {
+pub struct TlsConnection {
     /// The private connection.
     pub stream: TlsStream<TcpStream>,
     /// Whom the client's certificate names.
     pub names: Option<CertificateNames>,
     /// Whether that certificate is believed still.
-    pub standing: Believed,
+    pub certificate: CertificateWatch,
 }
 
 /// A certificate that was believed at its handshake.
-pub struct Believed {
+pub struct CertificateWatch {
     tls: Arc<Tls>,
     /// The client's own first; empty when it showed none.
     chain: Vec<CertificateDer<'static>>,
     changes: watch::Receiver<()>,
 }
 
-impl Believed {
+impl CertificateWatch {
     /// Resolves when the certificate is believed no more: it is on a revocation list, or its CA has gone.
-    pub async fn lost(&mut self) {
+    pub async fn revoked(&mut self) {
         let Some((own, between)) = self.chain.split_first() else { return std::future::pending().await };
         while self.changes.changed().await.is_ok() {
             let loaded = self.tls.loaded.load();
@@ -138,7 +138,7 @@ impl Tls {
     ///
     /// # Errors
     /// [`TlsError`].
-    pub fn open(options: TlsOptions) -> Result<(Arc<Self>, Reloaded), TlsError> {
+    pub fn open(options: TlsOptions) -> Result<(Arc<Self>, WatchedFiles), TlsError> {
         let mut paths = vec![options.certificate.clone(), options.key.clone()];
         paths.extend(options.client_ca.clone());
         paths.extend(options.client_crl.clone());
@@ -149,7 +149,7 @@ impl Tls {
             options,
         });
         let part = tls.clone();
-        let reloaded = Reloaded::first("certificates", paths, move || {
+        let reloaded = WatchedFiles::open("certificates", paths, move || {
             part.loaded.store(Arc::new(load(&part.options)?));
             part.changes.send_replace(());
             Ok::<_, TlsError>(())
@@ -161,7 +161,7 @@ impl Tls {
     ///
     /// # Errors
     /// When the client does not follow the protocol, is not whom it should be, or takes too long.
-    pub async fn accept(self: &Arc<Self>, stream: TcpStream) -> io::Result<Shaken> {
+    pub async fn accept(self: &Arc<Self>, stream: TcpStream) -> io::Result<TlsConnection> {
         // Before the files are looked at: no change is missed.
         let changes = self.changes.subscribe();
         let until = Instant::now() + self.options.handshake_timeout;
@@ -176,8 +176,8 @@ impl Tls {
             shaken.await.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long"))??;
         let chain = stream.get_ref().1.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
         let names = chain.first().and_then(CertificateNames::of);
-        let standing = Believed { tls: self.clone(), chain, changes };
-        Ok(Shaken { stream, names, standing })
+        let certificate = CertificateWatch { tls: self.clone(), chain, changes };
+        Ok(TlsConnection { stream, names, certificate })
     }
 }
 
@@ -186,15 +186,16 @@ fn load(options: &TlsOptions) -> Result<Loaded, TlsError> {
     let key = PrivateKeyDer::from_pem_file(&options.key)
         .map_err(|source| TlsError::File { path: options.key.clone(), source })?;
     let provider = Arc::new(ring::default_provider());
-    let unfit = |source| TlsError::Unfit { certificate: options.certificate.clone(), key: options.key.clone(), source };
+    let mismatch =
+        |source| TlsError::KeyMismatch { certificate: options.certificate.clone(), key: options.key.clone(), source };
     let builder = ServerConfig::builder_with_provider(provider.clone());
-    let builder = builder.with_safe_default_protocol_versions().map_err(unfit)?;
+    let builder = builder.with_safe_default_protocol_versions().map_err(mismatch)?;
     let clients = options.client_ca.as_ref().map(|path| clients(path, options)).transpose()?;
     let builder = match clients.clone() {
         None => builder.with_no_client_auth(),
         Some(clients) => builder.with_client_cert_verifier(clients),
     };
-    let mut config = builder.with_single_cert(chain, key).map_err(unfit)?;
+    let mut config = builder.with_single_cert(chain, key).map_err(mismatch)?;
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
     Ok(Loaded { config: Arc::new(config), clients })
 }

@@ -15,7 +15,7 @@ use crate::model::ErrorCode;
 use crate::api::status::{self, EdgeError};
 
 /// A body that fails when it is not complete in time.
-pub struct Arriving<B> {
+pub struct TimeoutBody<B> {
     inner: B,
     /// `None`: whenever it likes.
     until: Option<Instant>,
@@ -23,14 +23,14 @@ pub struct Arriving<B> {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl<B> Arriving<B> {
+impl<B> TimeoutBody<B> {
     /// The same body; `None`: without a bound.
     pub fn within(time: Option<Duration>, inner: B) -> Self {
         Self { inner, until: time.map(|time| Instant::now() + time), timer: None }
     }
 }
 
-impl<B> Body for Arriving<B>
+impl<B> Body for TimeoutBody<B>
 where
     B: Body + Unpin,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -79,7 +79,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_does_not_end_fails_in_time_and_says_why() {
         let begun = Instant::now();
-        let body = Arriving::within(Some(Duration::from_secs(3)), endless());
+        let body = TimeoutBody::within(Some(Duration::from_secs(3)), endless());
         let error = body.collect().await.err().unwrap();
         assert_eq!(Status::from_error(error).code(), Code::DeadlineExceeded);
         assert_eq!(begun.elapsed().as_secs(), 3);
@@ -87,9 +87,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_that_is_there_or_has_no_bound_is_left_alone() {
-        let there = Arriving::within(Some(Duration::ZERO), Full::new(Bytes::from_static(b"all of it")));
+        let there = TimeoutBody::within(Some(Duration::ZERO), Full::new(Bytes::from_static(b"all of it")));
         assert_eq!(there.collect().await.unwrap().to_bytes(), "all of it");
-        let unbound = Arriving::within(None, endless()).collect();
+        let unbound = TimeoutBody::within(None, endless()).collect();
         assert!(tokio::time::timeout(Duration::from_hours(1), unbound).await.is_err());
     }
 }

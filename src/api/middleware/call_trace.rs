@@ -62,7 +62,7 @@ impl Traced {
             let mut call = Call { traced: self.clone(), code: None };
             let response = scope::within(self.clone(), answer).await?;
             call.code = code(response.headers());
-            Ok(response.map(|inner| Body::new(Following { inner, call })))
+            Ok(response.map(|inner| Body::new(TracedBody { inner, call })))
         }
         .boxed()
     }
@@ -83,12 +83,12 @@ impl Drop for Call {
 }
 
 /// A body that is made in the scope of its call, and looks for its status.
-struct Following {
+struct TracedBody {
     inner: Body,
     call: Call,
 }
 
-impl http_body::Body for Following {
+impl http_body::Body for TracedBody {
     type Data = Bytes;
     type Error = Status;
 

@@ -31,10 +31,10 @@ use crate::scheduler::Internal;
 use crate::telemetry::metrics::{Call, CallMeter, Trace};
 use crate::telemetry::scope::{self, Place};
 
-use super::body_timeout::Arriving;
+use super::body_timeout::TimeoutBody;
 use super::call_trace::Traced;
 use super::deadline;
-use crate::api::auth::{Access, CertificateNames, Entry, takes_stream};
+use crate::api::auth::{AccessControl, Authenticator, CertificateNames, takes_stream};
 use crate::api::listener::accept::Edge;
 use crate::api::status::{self, EdgeError};
 
@@ -45,14 +45,14 @@ pub struct Guard<S> {
     places: Arc<Semaphore>,
     peer: Option<TcpConnectInfo>,
     meter: Option<Arc<CallMeter>>,
-    entry: Entry,
+    entry: AccessControl,
     body_timeout: Option<Duration>,
 }
 
 impl<S> Guard<S> {
     pub fn new(inner: S, max_in_flight: usize) -> Self {
         let places = Arc::new(Semaphore::new(max_in_flight.min(Semaphore::MAX_PERMITS)));
-        Self { inner, places, peer: None, meter: None, entry: Entry::default(), body_timeout: None }
+        Self { inner, places, peer: None, meter: None, entry: AccessControl::default(), body_timeout: None }
     }
 
     /// The same guard, which counts its calls there.
@@ -61,8 +61,8 @@ impl<S> Guard<S> {
     }
 
     /// The same guard, which asks callers who they are; `None`: nobody is asked.
-    pub fn asking(self, access: Option<Arc<Access>>) -> Self {
-        Self { entry: Entry::new(access), ..self }
+    pub fn asking(self, access: Option<Arc<Authenticator>>) -> Self {
+        Self { entry: AccessControl::new(access), ..self }
     }
 
     /// The same guard, for which a message that does not come within that time does not come at all.
@@ -101,7 +101,7 @@ impl<S> Guard<S> {
 
 impl<S> Edge for Guard<S>
 where
-    S: Service<Request<Arriving<Incoming>>, Response = Response<Body>, Future: Send>,
+    S: Service<Request<TimeoutBody<Incoming>>, Response = Response<Body>, Future: Send>,
     S::Error: std::fmt::Display + Send,
     S: Clone + Send + Sync + 'static,
 {
@@ -113,7 +113,7 @@ where
 
 impl<S, B> Service<Request<B>> for Guard<S>
 where
-    S: Service<Request<Arriving<B>>, Response = Response<Body>>,
+    S: Service<Request<TimeoutBody<B>>, Response = Response<Body>>,
     S::Future: Send + 'static,
     S::Error: std::fmt::Display + Send + 'static,
 {
@@ -144,7 +144,7 @@ where
 impl<S> Guard<S> {
     fn answer<B>(&mut self, mut request: Request<B>) -> BoxFuture<'static, Result<Response<Body>, Infallible>>
     where
-        S: Service<Request<Arriving<B>>, Response = Response<Body>>,
+        S: Service<Request<TimeoutBody<B>>, Response = Response<Body>>,
         S::Future: Send + 'static,
         S::Error: std::fmt::Display + Send + 'static,
     {
@@ -162,7 +162,7 @@ impl<S> Guard<S> {
             request.extensions_mut().insert(peer.clone());
         }
         let bound = self.body_timeout.filter(|_| !takes_stream(request.uri().path()));
-        let request = request.map(|body| Arriving::within(bound, body));
+        let request = request.map(|body| TimeoutBody::within(bound, body));
         let answer = match catch_unwind(AssertUnwindSafe(|| self.inner.call(request))) {
             Ok(answer) => AssertUnwindSafe(answer).catch_unwind(),
             Err(panic) => return answered(&panicked(&*panic), counted),
@@ -222,19 +222,19 @@ fn guarded(response: Response<Body>, deadline: Option<Instant>, mut counted: Opt
     note_end(&mut counted, response.headers());
     response.map(|inner| {
         let deadline = deadline.map(|at| Box::pin(sleep_until(at)));
-        Body::new(Guarded { inner, deadline, ended: false, counted })
+        Body::new(DeadlineBody { inner, deadline, ended: false, counted })
     })
 }
 
 /// A body that ends with a status at the deadline, and after a panic.
-struct Guarded {
+struct DeadlineBody {
     inner: Body,
     deadline: Option<Pin<Box<Sleep>>>,
     ended: bool,
     counted: Option<Call>,
 }
 
-impl Guarded {
+impl DeadlineBody {
     fn end_with(&mut self, status: &Status) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         self.ended = true;
         if let Some(call) = &mut self.counted {
@@ -248,7 +248,7 @@ impl Guarded {
     }
 }
 
-impl http_body::Body for Guarded {
+impl http_body::Body for DeadlineBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -341,11 +341,11 @@ mod tests {
 
     fn guard<F>(
         answer: impl Fn() -> F + Clone,
-    ) -> Guard<impl Service<Request<Arriving<()>>, Response = Response<Body>, Error = Infallible, Future = F> + Clone>
+    ) -> Guard<impl Service<Request<TimeoutBody<()>>, Response = Response<Body>, Error = Infallible, Future = F> + Clone>
     where
         F: Future<Output = Answer> + Send + 'static,
     {
-        Guard::new(tower::service_fn(move |_: Request<Arriving<()>>| answer()), 1)
+        Guard::new(tower::service_fn(move |_: Request<TimeoutBody<()>>| answer()), 1)
     }
 
     fn status_of(headers: &HeaderMap) -> (Code, String) {

@@ -11,7 +11,7 @@ use crate::scheduler::{DurationStats, Handle, PoolMetrics, PoolSnapshot, PoolUpd
 
 use super::interval::Ticks;
 use super::tasks::Body;
-use crate::api::auth::{Gate, audit};
+use crate::api::auth::{CallerExtractor, audit};
 use crate::api::convert::task::{count, durability, priority};
 use crate::api::convert::time::{duration, timestamp};
 use crate::api::convert::{self, InvalidFields};
@@ -26,12 +26,12 @@ const QUEUE_LIMIT_MAX: i64 = 100_000_000;
 pub struct Pools {
     handle: Handle,
     host: HostReading,
-    gate: Gate,
+    callers: CallerExtractor,
 }
 
 impl Pools {
-    pub fn new(handle: Handle, host: HostReading, gate: Gate) -> Self {
-        Self { handle, host, gate }
+    pub fn new(handle: Handle, host: HostReading, callers: CallerExtractor) -> Self {
+        Self { handle, host, callers }
     }
 
     async fn metrics(&self, name: &str, workers: bool) -> Result<(v1::PoolMetrics, u64), Status> {
@@ -67,7 +67,7 @@ impl PoolService for Pools {
         &self,
         request: Request<v1::UpdatePoolRequest>,
     ) -> Result<Response<v1::UpdatePoolResponse>, Status> {
-        let caller = self.gate.caller(&request)?;
+        let caller = self.callers.extract(&request)?;
         let request = request.into_inner();
         let what = audit::name(&request.name);
         let answer = match pool_update(request) {
@@ -122,7 +122,7 @@ impl PoolService for Pools {
         &self,
         request: Request<v1::ResetPoolCountersRequest>,
     ) -> Result<Response<v1::ResetPoolCountersResponse>, Status> {
-        let caller = self.gate.caller(&request)?;
+        let caller = self.callers.extract(&request)?;
         let pool = convert::pool_name("name", &request.into_inner().name).map_err(refused)?;
         let answer = self.handle.reset_counters(pool.clone()).await.map_err(refused);
         audit::record(&caller, "ResetPoolCounters", &pool, &answer);

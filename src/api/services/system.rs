@@ -9,7 +9,7 @@ use crate::proto::v1::{self, system_service_server::SystemService};
 use crate::scheduler::Handle;
 use crate::telemetry::host::HostHealth;
 
-use crate::api::auth::{Gate, audit};
+use crate::api::auth::{CallerExtractor, audit};
 use crate::api::convert::InvalidFields;
 use crate::api::convert::task::{count, small};
 use crate::api::convert::time::{duration, timestamp};
@@ -24,13 +24,13 @@ pub struct System {
     host: HostReading,
     instance: String,
     started_at: Timestamp,
-    gate: Gate,
+    callers: CallerExtractor,
 }
 
 impl System {
-    pub fn new(handle: Handle, host: HostReading, instance: String, gate: Gate) -> Self {
+    pub fn new(handle: Handle, host: HostReading, instance: String, callers: CallerExtractor) -> Self {
         let started_at = handle.now();
-        Self { handle, host, instance, started_at, gate }
+        Self { handle, host, instance, started_at, callers }
     }
 }
 
@@ -71,7 +71,7 @@ impl SystemService for System {
     }
 
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::DrainResponse>, Status> {
-        let caller = self.gate.caller(&request)?;
+        let caller = self.callers.extract(&request)?;
         let mut bad = InvalidFields::default();
         let limit = bad.span("limit", request.get_ref().limit.as_ref(), Duration::ZERO..=DRAIN_MAX);
         bad.check().map_err(|fields| status::of(&fields))?;

@@ -17,7 +17,7 @@ use crate::model::{CancelMode, Role, limits};
 use crate::proto::v1::{self, task_service_server::TaskService};
 use crate::scheduler::{Cancel, Handle};
 
-use crate::api::auth::{Caller, Gate, audit};
+use crate::api::auth::{Caller, CallerExtractor, audit};
 use crate::api::convert::{InvalidFields, Place, task};
 use crate::api::status::refused;
 
@@ -26,12 +26,12 @@ pub type Body<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 pub struct Tasks {
     handle: Handle,
-    gate: Gate,
+    callers: CallerExtractor,
 }
 
 impl Tasks {
-    pub fn new(handle: Handle, gate: Gate) -> Self {
-        Self { handle, gate }
+    pub fn new(handle: Handle, callers: CallerExtractor) -> Self {
+        Self { handle, callers }
     }
 
     async fn cancel(&self, request: v1::CancelTaskRequest, caller: &Caller) -> Result<v1::CancelTaskResponse, Status> {
@@ -46,7 +46,7 @@ impl Tasks {
                 CancelMode::Graceful
             }
         };
-        caller.meant(&request.task_id).map_err(refused)?;
+        caller.task_id_candidates(&request.task_id).map_err(refused)?;
         bad.check().map_err(refused)?;
         let id = caller.resolve(&self.handle, Role::Submitter, &request.task_id).await?;
         let cancel = Cancel { id, reason: request.reason.into(), by: caller.name().into(), mode, grace };
@@ -76,7 +76,7 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::SubmitTaskRequest>,
     ) -> Result<Response<v1::SubmitTaskResponse>, Status> {
-        let caller = self.gate.caller(&request)?;
+        let caller = self.callers.extract(&request)?;
         let answer = match submit::one(&self.handle, request.into_inner(), Place::Whole, &caller) {
             Ok(answer) => answer.await,
             Err(status) => Err(status),
@@ -89,7 +89,7 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::BatchSubmitTasksRequest>,
     ) -> Result<Response<v1::BatchSubmitTasksResponse>, Status> {
-        let caller = self.gate.caller(&request)?;
+        let caller = self.callers.extract(&request)?;
         let answer = submit::batch(&self.handle, request.into_inner(), &caller).await;
         let what = |batch: &v1::BatchSubmitTasksResponse| {
             format!("batch {} of {} tasks", batch.batch_id, batch.task_ids.len())
@@ -102,13 +102,13 @@ impl TaskService for Tasks {
         &self,
         request: Request<Streaming<v1::SubmitTasksRequest>>,
     ) -> Result<Response<Self::SubmitTasksStream>, Status> {
-        let caller = self.gate.caller(&request)?;
+        let caller = self.callers.extract(&request)?;
         let answers = submit_stream::answers(self.handle.clone(), request.into_inner(), caller);
         Ok(Response::new(answers))
     }
 
     async fn run_task(&self, request: Request<v1::RunTaskRequest>) -> Result<Response<Self::RunTaskStream>, Status> {
-        let caller = self.gate.caller(&request)?;
+        let caller = self.callers.extract(&request)?;
         let task = request.into_inner().task;
         let task = task.ok_or_else(|| refused(InvalidFields::one("task", "is missing")))?;
         let answer = match submit::one(&self.handle, task, Place::Task, &caller) {
@@ -120,7 +120,7 @@ impl TaskService for Tasks {
     }
 
     async fn get_task(&self, request: Request<v1::GetTaskRequest>) -> Result<Response<v1::GetTaskResponse>, Status> {
-        let caller = self.gate.caller(&request)?;
+        let caller = self.callers.extract(&request)?;
         let request = request.into_inner();
         let found = caller.find(&self.handle, Role::Viewer, &request.task_id).await?;
         let revision = found.revision.0;
@@ -132,14 +132,14 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::ListTasksRequest>,
     ) -> Result<Response<v1::ListTasksResponse>, Status> {
-        let caller = self.gate.caller(&request)?;
+        let caller = self.callers.extract(&request)?;
         list::list(&self.handle, request.into_inner(), &caller).await.map(Response::new)
     }
 
     async fn wait_task(&self, request: Request<v1::WaitTaskRequest>) -> Result<Response<v1::WaitTaskResponse>, Status> {
-        let caller = self.gate.caller(&request)?;
+        let caller = self.callers.extract(&request)?;
         let request = request.into_inner();
-        caller.meant(&request.task_id).map_err(refused)?;
+        caller.task_id_candidates(&request.task_id).map_err(refused)?;
         let mut bad = InvalidFields::default();
         let timeout = bad.span("timeout", request.timeout.as_ref(), Duration::ZERO..=limits::WAIT_MAX);
         bad.check().map_err(refused)?;
@@ -154,7 +154,7 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::WatchTasksRequest>,
     ) -> Result<Response<Self::WatchTasksStream>, Status> {
-        let caller = self.gate.caller(&request)?;
+        let caller = self.callers.extract(&request)?;
         let steps = watch::watch(self.handle.clone(), request.into_inner(), &caller)?;
         Ok(Response::new(steps))
     }
@@ -163,7 +163,7 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::CancelTaskRequest>,
     ) -> Result<Response<v1::CancelTaskResponse>, Status> {
-        let caller = self.gate.caller(&request)?;
+        let caller = self.callers.extract(&request)?;
         let request = request.into_inner();
         let what = request.task_id.clone();
         let answer = self.cancel(request, &caller).await;
@@ -175,7 +175,7 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::DeleteTasksRequest>,
     ) -> Result<Response<v1::DeleteTasksResponse>, Status> {
-        let caller = self.gate.caller(&request)?;
+        let caller = self.callers.extract(&request)?;
         let answer = self.delete(request.into_inner(), &caller).await;
         let what = answer.as_ref().map_or_else(|_| String::new(), |answer| format!("{} tasks", answer.deleted));
         audit::record(&caller, "DeleteTasks", what, &answer);
@@ -186,7 +186,7 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::ReadOutputRequest>,
     ) -> Result<Response<Self::ReadOutputStream>, Status> {
-        let caller = self.gate.caller(&request)?;
+        let caller = self.callers.extract(&request)?;
         let pieces = output::read(self.handle.clone(), request.into_inner(), &caller).await?;
         Ok(Response::new(pieces))
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tonic::Status;
 
-use crate::api::auth::{Caller, Hold};
+use crate::api::auth::{Caller, Reservation};
 use crate::api::convert::{InvalidFields, Place, Unresolved, submit, task};
 use crate::api::status;
 use crate::model::{BatchId, Coded, TaskOptions, TaskSpec, Timestamp, limits};
@@ -59,7 +59,7 @@ impl<'a> Submitter<'a> {
 ///
 /// # Errors
 /// `Denied`, `Limited`.
-pub fn admit(caller: &Caller, specs: &[TaskSpec]) -> Result<Option<Hold>, Box<dyn Coded>> {
+pub fn admit(caller: &Caller, specs: &[TaskSpec]) -> Result<Option<Reservation>, Box<dyn Coded>> {
     caller.may_submit(specs).map_err(|denied| Box::new(denied) as Box<dyn Coded>)?;
     caller.reserve(specs).map_err(|limited| Box::new(limited) as Box<dyn Coded>)
 }
@@ -70,14 +70,14 @@ fn send(
     mut specs: Vec<TaskSpec>,
     caller: &Caller,
 ) -> Result<impl Future<Output = Result<Submitted, Refusal>> + Send + use<>, Status> {
-    let hold = admit(caller, &specs).map_err(|error| status::of(&*error))?;
+    let reservation = admit(caller, &specs).map_err(|error| status::of(&*error))?;
     let sending = send_span::begin(&mut specs, handle.now());
     let answer = handle.submit(specs);
     Ok(async move {
         let answer = answer.await;
         sending.end(&answer);
-        if let (Some(hold), Ok(submitted)) = (hold, &answer) {
-            hold.settle(submitted.revision);
+        if let (Some(reservation), Ok(submitted)) = (reservation, &answer) {
+            reservation.commit(submitted.revision);
         }
         answer
     })

@@ -3,7 +3,7 @@
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tonic::Streaming;
 
-use crate::api::auth::{Caller, Hold, audit};
+use crate::api::auth::{Caller, Reservation, audit};
 use crate::api::convert::{InvalidFields, Place};
 use crate::api::status;
 use crate::model::Coded;
@@ -98,8 +98,8 @@ fn submit(
             }
         };
         match super::submit::admit(caller, std::slice::from_ref(&spec)) {
-            Ok(hold) => {
-                sequences.push((sequence, hold));
+            Ok(reservation) => {
+                sequences.push((sequence, reservation));
                 specs.push(spec);
             }
             Err(error) => answers.push(rejected(sequence, &*error)),
@@ -118,9 +118,12 @@ fn submit(
     }
 }
 
-fn answer((sequence, hold): (u64, Option<Hold>), submitted: Result<Submitted, Refusal>) -> v1::SubmitTasksResponse {
-    if let (Some(hold), Ok(submitted)) = (hold, &submitted) {
-        hold.settle(submitted.revision);
+fn answer(
+    (sequence, reservation): (u64, Option<Reservation>),
+    submitted: Result<Submitted, Refusal>,
+) -> v1::SubmitTasksResponse {
+    if let (Some(reservation), Ok(submitted)) = (reservation, &submitted) {
+        reservation.commit(submitted.revision);
     }
     match submitted.map(super::submit::accepted) {
         Ok(Ok(accepted)) => v1::SubmitTasksResponse { sequence, outcome: Some(Outcome::Accepted(accepted)) },
