@@ -27,7 +27,7 @@ use crate::scheduler::{self, CoreOptions, Handle};
 use crate::store::{self, StoreError};
 use crate::telemetry::export::{Exporters, TransportError};
 use crate::telemetry::host::HostSampler;
-use crate::telemetry::vitals::{Phase, Watchdog};
+use crate::telemetry::liveness::{Phase, Watchdog};
 use crate::telemetry::{Telemetry, metrics};
 
 /// Time that calls under way get once everything else has stopped.
@@ -142,7 +142,7 @@ pub async fn serve(
 
     let edge_stop = CancellationToken::new();
     let edge = tokio::spawn(api::serve(listener, edge_options, guards, handle.clone(), edge_stop.clone()));
-    telemetry.vitals.enter(Phase::Serving);
+    telemetry.liveness.enter(Phase::Serving);
     spawn_signals(handle.clone()).map_err(failed_to("listen for signals"))?;
     if let Some(path) = &ready_file {
         announce(path, address).map_err(failed_to("write the ready file"))?;
@@ -289,7 +289,7 @@ fn telemetry(config: &Config, exporters: &mut Exporters) -> Result<Telemetry, St
 
 fn watchdog(config: &Config, telemetry: &Telemetry) -> io::Result<Watchdog> {
     let runtime = tokio::runtime::Handle::current().metrics();
-    Watchdog::start(telemetry.vitals.clone(), runtime, config.server.stall_limit.0)
+    Watchdog::start(telemetry.liveness.clone(), runtime, config.server.stall_limit.0)
 }
 
 fn edge_options(config: &Config, instance: String, telemetry: &Telemetry) -> api::Options {

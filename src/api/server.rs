@@ -121,7 +121,7 @@ pub async fn serve(
         .add_service(HandlerServiceServer::new(Handlers::new(handle.clone())))
         .add_service(SystemServiceServer::new(system))
         .add_service(super::services::keda::service(handle.clone()))
-        .add_service(HealthServer::new(Probe::new(options.telemetry.vitals.clone(), stop.clone())))
+        .add_service(HealthServer::new(Probe::new(options.telemetry.liveness.clone(), stop.clone())))
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha);
     let meter = CallMeter::new(&options.telemetry.metrics, methods());

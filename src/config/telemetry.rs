@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::model;
 use crate::telemetry::export::{settings::is_endpoint, without_secrets};
-pub use crate::telemetry::tasklog::TaskLogs;
+pub use crate::telemetry::task_log::TaskLogs;
 
 use super::error::Problems;
 use super::units::HumanDuration;

@@ -9,8 +9,8 @@ use tokio::sync::Notify;
 
 use crate::model::{Event, OutputStream, TaskSpec, Timestamp, TraceContext};
 use crate::runners::{OutputBuffer, StopCause, StopSignal};
-use crate::telemetry::metrics::Trace;
-use crate::telemetry::scope::{AttemptName, Place, Scope};
+use crate::telemetry::metrics::SampledSpan;
+use crate::telemetry::scope::{ActiveContext, AttemptName, Scope};
 use crate::telemetry::trace::AttemptView;
 
 use super::attempt_span::{self, AttemptSpan};
@@ -181,13 +181,13 @@ impl Attempt {
 
     /// The trace context that the handler receives.
     pub(super) fn trace_context(&self) -> Option<Arc<TraceContext>> {
-        Some(self.place()?.context.clone())
+        Some(self.active_context()?.context.clone())
     }
 
     /// The sampled trace that a histogram may link to.
-    pub(super) fn exemplar(&self) -> Option<Trace> {
-        let context = self.place().map(|place| &place.context).or(self.spec().extras().trace.as_ref())?;
-        Trace::sampled(context.trace_id, context.span_id, context.flags)
+    pub(super) fn exemplar(&self) -> Option<SampledSpan> {
+        let context = self.active_context().map(|place| &place.context).or(self.spec().extras().trace.as_ref())?;
+        SampledSpan::sampled(context.trace_id, context.span_id, context.flags)
     }
 
     /// Ends the span and logs how the attempt ended. `event` is what it did to its task; `None` if a later
@@ -203,8 +203,8 @@ impl Attempt {
 }
 
 impl Scope for Attempt {
-    fn place(&self) -> Option<&Place> {
-        self.span.get()?.place()
+    fn active_context(&self) -> Option<&ActiveContext> {
+        self.span.get()?.active_context()
     }
 
     fn attempt(&self) -> Option<AttemptName<'_>> {

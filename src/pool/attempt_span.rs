@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::model::{Change, Clock, Event, SystemClock, TraceContext};
 use crate::runners::StopCause;
-use crate::telemetry::scope::{AttemptName, Place};
+use crate::telemetry::scope::{ActiveContext, AttemptName};
 use crate::telemetry::trace::{self, AttemptView, Span};
 
 /// The worker of a started attempt and its position in a trace.
@@ -13,14 +13,14 @@ pub(super) struct AttemptSpan {
     worker: Arc<str>,
     span: Option<Span>,
     /// The position of the submission, if the attempt has no span of its own.
-    submitted_at: Option<Place>,
+    submitted_at: Option<ActiveContext>,
 }
 
 impl AttemptSpan {
     /// Starts a span if traces are exported. `submitted` is the trace context of the submission.
     pub fn start(worker: &Arc<str>, view: &AttemptView<'_>, submitted: Option<&Arc<TraceContext>>) -> Self {
-        let span = trace::tracing().map(|tracing| tracing.process(view, submitted));
-        let submitted_at = if span.is_none() { submitted.cloned().map(Place::new) } else { None };
+        let span = trace::tracer().map(|tracer| tracer.process(view, submitted));
+        let submitted_at = if span.is_none() { submitted.cloned().map(ActiveContext::new) } else { None };
         Self { worker: worker.clone(), span, submitted_at }
     }
 
@@ -29,8 +29,8 @@ impl AttemptSpan {
         &self.worker
     }
 
-    pub fn place(&self) -> Option<&Place> {
-        self.span.as_ref().map(Span::place).or(self.submitted_at.as_ref())
+    pub fn active_context(&self) -> Option<&ActiveContext> {
+        self.span.as_ref().map(Span::active_context).or(self.submitted_at.as_ref())
     }
 
     pub fn stop_requested(&self, cause: StopCause) {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::model::{Failure, FailureReason, PoolKind, ResourceUsage, StopMethod, TaskSpec, Timestamp, limits};
 use crate::runners::{Outcome, Run, RunReport, StopCause, StopSignal};
 use crate::telemetry::metrics::{AttemptMeter, AttemptResult};
-use crate::telemetry::{scope, tasklog};
+use crate::telemetry::{scope, task_log};
 
 use super::attempt::Attempt;
 use super::context::PayloadSource;
@@ -207,7 +207,7 @@ impl Worker {
             buffer.captured().map(Box::new)
         });
         if let Some(output) = &output {
-            tasklog::export(attempt.clone(), output);
+            task_log::export(attempt.clone(), output);
         }
         let result_bytes = match &report.outcome {
             Outcome::Completed(result) => result.data.len() as u64,

@@ -15,7 +15,7 @@ use crate::model::{
 };
 use crate::pool::Attempt;
 use crate::store::{Page, PageCursor, PageSize, Projection, Store, StoreError, fold};
-use crate::telemetry::vitals::Vitals;
+use crate::telemetry::liveness::Liveness;
 
 use super::core::{PoolUpdate, PoolView, Submitted};
 use super::hub::{Hub, Watch};
@@ -35,7 +35,7 @@ pub(super) struct Shared {
     pub catalog: Arc<Catalog>,
     pub clock: Arc<dyn Clock>,
     pub hub: Arc<Hub>,
-    pub vitals: Arc<Vitals>,
+    pub liveness: Arc<Liveness>,
     pub store: Store,
     pub retention: Retention,
     pub draining: CancellationToken,

@@ -44,7 +44,7 @@ impl Handle {
         let (healthy, detail) = match told {
             Ok(None) => (true, format!("{kind}: accepts writes")),
             Ok(Some(fault)) => (false, fault),
-            Err(_) if self.shared.vitals.store_refuses() => {
+            Err(_) if self.shared.liveness.store_refuses() => {
                 (false, format!("{kind}: refused writes when last heard of"))
             }
             Err(_) => (true, format!("{kind}: accepted writes when last heard of")),
@@ -71,7 +71,7 @@ mod tests {
     use crate::scheduler::{CoreOptions, Options, Service};
     use crate::store;
     use crate::telemetry::Telemetry;
-    use crate::telemetry::vitals::{Part, Phase, Unready, Watchdog};
+    use crate::telemetry::liveness::{Component, NotReady, Phase, Watchdog};
 
     /// A service whose loop does not run yet.
     fn service(telemetry: &Telemetry) -> Service {
@@ -111,7 +111,7 @@ mod tests {
                 ("projection", true, "follows"),
             ]
         );
-        telemetry.vitals.beat(true);
+        telemetry.liveness.heartbeat(true);
         let health = service.handle().health().await;
         assert_eq!(rows(&health)[1], ("store", false, "memory: refused writes when last heard of"));
     }
@@ -120,11 +120,11 @@ mod tests {
     async fn a_scheduler_that_is_known_to_hang_is_not_even_asked() {
         let telemetry = Telemetry::off();
         let service = service(&telemetry);
-        telemetry.vitals.enter(Phase::Serving);
-        telemetry.vitals.beat(false);
+        telemetry.liveness.enter(Phase::Serving);
+        telemetry.liveness.heartbeat(false);
         let runtime = tokio::runtime::Handle::current().metrics();
-        let _watchdog = Watchdog::start(telemetry.vitals.clone(), runtime, Duration::from_millis(40)).unwrap();
-        while !telemetry.vitals.unready().contains(&Unready::Stalled(Part::Scheduler)) {
+        let _watchdog = Watchdog::start(telemetry.liveness.clone(), runtime, Duration::from_millis(40)).unwrap();
+        while !telemetry.liveness.not_ready_reasons().contains(&NotReady::Stalled(Component::Scheduler)) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let health = service.handle().health().await;

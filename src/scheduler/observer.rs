@@ -51,13 +51,13 @@ impl Observer {
     }
 
     /// The loop gets on.
-    pub fn beat(&self, store_refuses: bool) {
-        self.telemetry.vitals.beat(store_refuses);
+    pub fn heartbeat(&self, store_refuses: bool) {
+        self.telemetry.liveness.heartbeat(store_refuses);
     }
 
     /// The loop ends.
-    pub fn rest(&self) {
-        self.telemetry.vitals.rest();
+    pub fn stop_heartbeat(&self) {
+        self.telemetry.liveness.stop_heartbeat();
     }
 
     /// Publishes how the pools stand, if it was not done just now.

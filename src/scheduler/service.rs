@@ -21,7 +21,7 @@ use crate::pool::{Attempt, Pool, Report, WorkerContext};
 use crate::runners::{Registry, StopCause};
 use crate::store::{Commit, KeptPool, PoolBounds, Recovery, Store, StoreError};
 use crate::telemetry::Telemetry;
-use crate::telemetry::vitals::Phase;
+use crate::telemetry::liveness::Phase;
 
 use commit::Pending;
 
@@ -99,7 +99,7 @@ impl Service {
         let durable = Revision(core.revision().0 - pending.events.len() as u64);
         let shared = Arc::new(share(&options, sender, store, clock, durable));
         let trouble = shared.store.projection.trouble();
-        options.telemetry.vitals.ask_projection(move || trouble.borrow().is_some());
+        options.telemetry.liveness.set_projection_fault_check(move || trouble.borrow().is_some());
         let context = worker_context(&shared, registry, &options.telemetry, runtime);
         let start = |spec| Pool::start(spec, context.clone()).map(Some);
         let pools = options.core.pools.iter().map(start).collect::<io::Result<_>>()?;
@@ -151,7 +151,7 @@ impl Service {
             self.commit();
             self.show(now);
         }
-        self.observer.rest();
+        self.observer.stop_heartbeat();
         stop_keeper.cancel();
         runtime.block_on(async {
             // It only sleeps or trims; either way it ends soon.
@@ -164,7 +164,7 @@ impl Service {
 
     /// Tells that the loop gets on, and how the pools stand.
     fn show(&mut self, now: Timestamp) {
-        self.observer.beat(self.fault.is_some());
+        self.observer.heartbeat(self.fault.is_some());
         let tables = &*self.shared.store.projection;
         self.observer.look(now, &mut self.core, &self.pools, &self.shared.hub, tables);
     }
@@ -240,7 +240,7 @@ impl Service {
         for pool in self.pools.iter().flatten() {
             pool.set_paused(true);
         }
-        self.telemetry.vitals.enter(Phase::Draining);
+        self.telemetry.liveness.enter(Phase::Draining);
         self.shared.draining.cancel();
     }
 
@@ -273,7 +273,7 @@ fn share(
         catalog: options.catalog.clone(),
         clock,
         hub: Arc::new(Hub::new(journal, durable, draining.clone(), meter)),
-        vitals: options.telemetry.vitals.clone(),
+        liveness: options.telemetry.liveness.clone(),
         store,
         retention: Retention { count: options.core.retention_count as u64, age: options.core.retention_age },
         draining,

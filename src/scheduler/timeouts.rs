@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::model::Revision;
 use crate::store::Projection;
-use crate::telemetry::vitals::{Part, Unready};
+use crate::telemetry::liveness::{Component, NotReady};
 
 use super::handle::Handle;
 use super::message::{Reply, Request};
@@ -42,9 +42,9 @@ impl Handle {
     }
 
     fn stalled(&self) -> Option<SchedulerUnresponsive> {
-        let vitals = &self.shared.vitals;
-        let stalled = vitals.unready().contains(&Unready::Stalled(Part::Scheduler));
-        stalled.then(|| SchedulerUnresponsive { stalled, silence: vitals.of_part(Part::Scheduler).0 })
+        let liveness = &self.shared.liveness;
+        let stalled = liveness.not_ready_reasons().contains(&NotReady::Stalled(Component::Scheduler));
+        stalled.then(|| SchedulerUnresponsive { stalled, silence: liveness.stall_status(Component::Scheduler).0 })
     }
 }
 

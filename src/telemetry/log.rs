@@ -15,7 +15,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, MakeWriter};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::repeats::{self, Repeats};
+use super::log_throttle::{self, LogThrottle};
 use super::scope;
 use crate::model::{Clock, SystemClock};
 
@@ -128,7 +128,8 @@ where
         let told = |metadata: &Metadata<'_>| !OWN.iter().any(|target| metadata.target().starts_with(target));
         OpenTelemetryTracingBridge::new(logger).with_filter(filter_fn(told))
     });
-    let registry = tracing_subscriber::registry().with(filter).with(Repeats::new(options.repeats_max)).with(exported);
+    let registry =
+        tracing_subscriber::registry().with(filter).with(LogThrottle::new(options.repeats_max)).with(exported);
     // To complain about a reader that has gone would be a panic where nobody reads complaints either.
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).log_internal_errors(false);
     Ok(if json {
@@ -204,7 +205,7 @@ fn on_behalf() -> Vec<(&'static str, String)> {
     let mut found = Vec::new();
     let text = |text: &str| serde_json::Value::from(text).to_string();
     if let Some(scope) = scope::current() {
-        if let Some(place) = scope.place().filter(|place| place.context.has_span()) {
+        if let Some(place) = scope.active_context().filter(|place| place.context.has_span()) {
             found.push(("trace_id", format!("\"{:032x}\"", place.context.trace_id)));
             found.push(("span_id", format!("\"{:016x}\"", place.context.span_id)));
         }
@@ -215,7 +216,7 @@ fn on_behalf() -> Vec<(&'static str, String)> {
             found.push(("worker", text(attempt.worker)));
         }
     }
-    let left_out = repeats::left_out();
+    let left_out = log_throttle::left_out();
     if left_out > 0 {
         found.push(("left_out", left_out.to_string()));
     }
@@ -240,7 +241,7 @@ mod tests {
 
     use super::*;
     use crate::model::{TaskId, TraceContext};
-    use crate::telemetry::scope::{AttemptName, Entered, Place, Scope};
+    use crate::telemetry::scope::{ActiveContext, AttemptName, Entered, Scope};
 
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -276,10 +277,10 @@ mod tests {
         })
     }
 
-    struct OnBehalf(TaskId, Place);
+    struct OnBehalf(TaskId, ActiveContext);
 
     impl Scope for OnBehalf {
-        fn place(&self) -> Option<&Place> {
+        fn active_context(&self) -> Option<&ActiveContext> {
             Some(&self.1)
         }
 
@@ -290,7 +291,7 @@ mod tests {
 
     fn on_behalf_of_a_task() -> Entered {
         let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        let place = Place::new(Arc::new(TraceContext::parse(Some(parent), None, None).unwrap()));
+        let place = ActiveContext::new(Arc::new(TraceContext::parse(Some(parent), None, None).unwrap()));
         scope::enter(Arc::new(OnBehalf(TaskId::parse("t-7").unwrap(), place)))
     }
 

@@ -2,20 +2,20 @@
 
 pub mod export;
 pub mod host;
+pub mod liveness;
 pub mod log;
+mod log_throttle;
 pub mod metrics;
 pub mod propagation;
-mod repeats;
 pub mod scope;
 mod start;
-pub mod tasklog;
+pub mod task_log;
 pub mod trace;
-pub mod vitals;
 
 use std::sync::Arc;
 
+use liveness::Liveness;
 use metrics::{Metrics, ServerGauges};
-use vitals::Vitals;
 
 pub use start::{Options, StartError, start};
 
@@ -25,7 +25,7 @@ pub struct Telemetry {
     /// Counts.
     pub metrics: Metrics,
     /// Signs of life.
-    pub vitals: Arc<Vitals>,
+    pub liveness: Arc<Liveness>,
     /// How the parts stand.
     pub gauges: Arc<ServerGauges>,
 }
@@ -33,10 +33,10 @@ pub struct Telemetry {
 impl Telemetry {
     /// Shows the parts in these metrics.
     pub fn new(metrics: Metrics) -> Self {
-        let (vitals, gauges) = (Arc::<Vitals>::default(), Arc::<ServerGauges>::default());
+        let (liveness, gauges) = (Arc::<Liveness>::default(), Arc::<ServerGauges>::default());
         metrics.observe_server(&gauges);
-        metrics.observe_vitals(&vitals);
-        Self { metrics, vitals, gauges }
+        metrics.observe_liveness(&liveness);
+        Self { metrics, liveness, gauges }
     }
 
     /// Counts nothing.

@@ -15,7 +15,7 @@ use crate::model::{TaskId, TraceContext};
 /// What may be worked for.
 pub trait Scope: Send + Sync {
     /// The place in a trace, when there is one.
-    fn place(&self) -> Option<&Place>;
+    fn active_context(&self) -> Option<&ActiveContext>;
 
     /// The attempt that runs, when one does.
     fn attempt(&self) -> Option<AttemptName<'_>> {
@@ -38,13 +38,13 @@ pub struct AttemptName<'a> {
 
 /// A place in a trace, ready to be handed on and to be attached.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct ActiveContext {
     /// As it is stored and handed on.
     pub context: Arc<TraceContext>,
     attached: opentelemetry::Context,
 }
 
-impl Place {
+impl ActiveContext {
     /// The place that a context names.
     pub fn new(context: Arc<TraceContext>) -> Self {
         let mut attached = match span_context(&context) {
@@ -95,13 +95,13 @@ pub fn current() -> Option<Arc<dyn Scope>> {
 }
 
 /// The place in a trace that the innermost scope has.
-pub fn current_place() -> Option<Place> {
-    CURRENT.with_borrow(|scope| scope.as_ref()?.place().cloned())
+pub fn current_context() -> Option<ActiveContext> {
+    CURRENT.with_borrow(|scope| scope.as_ref()?.active_context().cloned())
 }
 
 /// Makes a scope the innermost one until the guard is dropped.
 pub fn enter(scope: Arc<dyn Scope>) -> Entered {
-    let attached = scope.place().map(|place| place.attached.clone().attach());
+    let attached = scope.active_context().map(|place| place.attached.clone().attach());
     let outer = CURRENT.replace(Some(scope));
     Entered { outer, _attached: attached }
 }
@@ -132,16 +132,16 @@ pub async fn within<F: Future>(scope: Arc<dyn Scope>, future: F) -> F::Output {
 mod tests {
     use super::*;
 
-    struct Caller(Place);
+    struct Caller(ActiveContext);
 
     impl Scope for Caller {
-        fn place(&self) -> Option<&Place> {
+        fn active_context(&self) -> Option<&ActiveContext> {
             Some(&self.0)
         }
     }
 
     fn caller(span_id: u64) -> Arc<dyn Scope> {
-        Arc::new(Caller(Place::new(Arc::new(TraceContext {
+        Arc::new(Caller(ActiveContext::new(Arc::new(TraceContext {
             trace_id: 1,
             span_id,
             flags: 1,
@@ -150,7 +150,7 @@ mod tests {
     }
 
     fn seen() -> Option<u64> {
-        current_place().map(|place| place.context.span_id)
+        current_context().map(|place| place.context.span_id)
     }
 
     #[tokio::test]

@@ -4,8 +4,8 @@ use opentelemetry::logs::LoggerProvider as _;
 
 use super::export::{Exporters, SCOPE, Settings, SettingsError, TransportError, Variables};
 use super::log::{self, LogError};
-use super::tasklog::{self, TaskLogs};
-use super::trace::{self, Policy, Tracing};
+use super::task_log::{self, TaskLogs};
+use super::trace::{self, Policy, Tracer};
 
 /// What the configuration says.
 #[derive(Clone, Debug)]
@@ -49,10 +49,10 @@ pub fn start(mut options: Options, variables: &Variables, instance: &str) -> Res
     trace::propagate(exporters.settings().propagators);
     if let Some(tracer) = exporters.tracer() {
         let named = exporters.settings().sampler.asks_for_names();
-        trace::install(Tracing::new(tracer, options.policy).naming(named));
+        trace::install(Tracer::new(tracer, options.policy).naming(named));
     }
     if let Some(logger) = exporters.logger() {
-        tasklog::install(logger.logger(SCOPE), options.task_logs);
+        task_log::install(logger.logger(SCOPE), options.task_logs);
     }
     for warning in &exporters.settings().warnings {
         tracing::warn!("{warning}");

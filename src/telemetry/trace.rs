@@ -13,7 +13,7 @@ use opentelemetry_sdk::trace::{SdkTracer, Span as SdkSpan};
 use parking_lot::Mutex;
 
 use super::propagation::Formats;
-use super::scope::{self, Place};
+use super::scope::{self, ActiveContext};
 use crate::model::trace::DEBUG;
 use crate::model::{
     Change, Event, Failure, FailureReason, InterruptCause, Priority, StopMethod, TaskId, TaskOptions, Timestamp,
@@ -39,12 +39,12 @@ impl Default for Policy {
     }
 }
 
-static TRACING: OnceLock<Tracing> = OnceLock::new();
+static TRACER: OnceLock<Tracer> = OnceLock::new();
 static FORMATS: OnceLock<Formats> = OnceLock::new();
 
 /// Spans are made from now on, for the rest of the process. A second call changes nothing.
-pub fn install(tracing: Tracing) {
-    let _ = TRACING.set(tracing);
+pub fn install(tracing: Tracer) {
+    let _ = TRACER.set(tracing);
 }
 
 /// What travels from callers to processes: those of the specification until somebody says otherwise.
@@ -58,13 +58,13 @@ pub fn propagated() -> Formats {
 }
 
 /// Who makes spans, when traces are exported.
-pub fn tracing() -> Option<&'static Tracing> {
-    TRACING.get()
+pub fn tracer() -> Option<&'static Tracer> {
+    TRACER.get()
 }
 
 /// Makes spans.
 #[derive(Debug)]
-pub struct Tracing {
+pub struct Tracer {
     tracer: SdkTracer,
     policy: Policy,
     named: bool,
@@ -87,7 +87,7 @@ pub struct AttemptView<'a> {
     pub at: Timestamp,
 }
 
-impl Tracing {
+impl Tracer {
     /// Makes spans with this tracer.
     pub fn new(tracer: SdkTracer, policy: Policy) -> Self {
         Self { tracer, policy, named: false }
@@ -105,7 +105,7 @@ impl Tracing {
     }
 
     /// The span of a call to `method`, such as `lineshaft.v1.TaskService/SubmitTask`.
-    pub fn call(&self, method: &str, caller: Option<&Place>, peer: Option<SocketAddr>) -> Span {
+    pub fn call(&self, method: &str, caller: Option<&ActiveContext>, peer: Option<SocketAddr>) -> Span {
         let name = || method.to_owned();
         self.begin(SpanKind::Server, None, caller, None, name, |span| {
             span.set_attribute(KeyValue::new("rpc.system.name", "grpc"));
@@ -119,7 +119,7 @@ impl Tracing {
     }
 
     /// The span of sending `count` tasks, of which the first is `task`.
-    pub fn send(&self, task: &TaskId, options: &TaskOptions, count: usize, parent: Option<&Place>) -> Span {
+    pub fn send(&self, task: &TaskId, options: &TaskOptions, count: usize, parent: Option<&ActiveContext>) -> Span {
         let name = || format!("send {}", options.pool);
         self.begin(SpanKind::Producer, None, parent, None, name, |span| {
             span.set_attributes(messaging(options, "send", "send"));
@@ -172,7 +172,7 @@ impl Tracing {
     ) -> Span {
         match sent.filter(|sent| sent.has_span()) {
             Some(sent) if self.is_child(sent, at) => {
-                let parent = Place::new(sent.clone());
+                let parent = ActiveContext::new(sent.clone());
                 self.begin(SpanKind::Consumer, Some(at), Some(&parent), None, name, describe)
             }
             sent => self.begin(SpanKind::Consumer, Some(at), None, sent, name, describe),
@@ -194,7 +194,7 @@ impl Tracing {
         &self,
         kind: SpanKind,
         at: Option<Timestamp>,
-        parent: Option<&Place>,
+        parent: Option<&ActiveContext>,
         linked: Option<&Arc<TraceContext>>,
         name: impl Fn() -> String,
         describe: impl FnOnce(&mut SdkSpan),
@@ -203,7 +203,7 @@ impl Tracing {
         let mut builder = builder.with_kind(kind);
         builder.start_time = at.map(system_time);
         let root = Context::new();
-        let mut span = self.tracer.build_with_context(builder, parent.map_or(&root, Place::as_parent));
+        let mut span = self.tracer.build_with_context(builder, parent.map_or(&root, ActiveContext::as_parent));
         if span.is_recording() {
             if !self.named {
                 span.update_name(name());
@@ -224,7 +224,7 @@ impl Tracing {
             baggage: from.map(|from| from.baggage.clone()).unwrap_or_default(),
             ..TraceContext::default()
         };
-        Span { place: Place::local(Arc::new(context), own.clone()), inner: Mutex::new(span) }
+        Span { place: ActiveContext::local(Arc::new(context), own.clone()), inner: Mutex::new(span) }
     }
 }
 
@@ -263,13 +263,13 @@ fn system_time(at: Timestamp) -> SystemTime {
 /// A span that has begun; it ends when it is told to, or dropped.
 #[derive(Debug)]
 pub struct Span {
-    place: Place,
+    place: ActiveContext,
     inner: Mutex<SdkSpan>,
 }
 
 impl Span {
     /// Its place in the trace.
-    pub fn place(&self) -> &Place {
+    pub fn active_context(&self) -> &ActiveContext {
         &self.place
     }
 

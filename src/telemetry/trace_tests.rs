@@ -29,7 +29,7 @@ fn processed(policy: TraceMode, sent: Option<&Arc<TraceContext>>, after: u64) ->
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
     let policy = Policy { mode: policy, parent_within: Duration::from_secs(60) };
-    let tracing = Tracing::new(provider.tracer("test"), policy);
+    let tracing = Tracer::new(provider.tracer("test"), policy);
     let (task, options) = (TaskId::parse("t-1").unwrap(), options());
     let at = Timestamp(after * 1_000_000);
     let eligible_at = Timestamp(at.0.saturating_sub(500_000));
@@ -71,7 +71,7 @@ fn a_sampler_is_told_names_when_it_asks_for_them_and_the_span_has_them_always() 
         let (exporter, sampler) = (InMemorySpanExporter::default(), Listening::default());
         let provider = SdkTracerProvider::builder().with_sampler(sampler.clone());
         let provider = provider.with_simple_exporter(exporter.clone()).build();
-        let tracing = Tracing::new(provider.tracer("test"), Policy::default()).naming(named);
+        let tracing = Tracer::new(provider.tracer("test"), Policy::default()).naming(named);
         drop(tracing.call("lineshaft.v1.TaskService/GetTask", None, None));
         assert_eq!(*sampler.0.lock(), [told]);
         assert_eq!(exporter.get_finished_spans().unwrap()[0].name, "lineshaft.v1.TaskService/GetTask");
@@ -81,12 +81,12 @@ fn a_sampler_is_told_names_when_it_asks_for_them_and_the_span_has_them_always() 
 #[test]
 fn a_trace_for_debugging_stays_one_in_the_children_and_only_there() {
     let provider = SdkTracerProvider::builder().build();
-    let tracing = Tracing::new(provider.tracer("test"), Policy::default());
+    let tracing = Tracer::new(provider.tracer("test"), Policy::default());
     let sent = sent(TraceMode::Unset);
     let debug = Arc::new(TraceContext { flags: sent.flags | DEBUG, ..TraceContext::clone(&sent) });
     let flags = |mode| {
         let sent = Arc::new(TraceContext { mode, ..TraceContext::clone(&debug) });
-        tracing.follow(Some(&sent), Timestamp(0), || "run".to_owned(), |_| {}).place().context.flags
+        tracing.follow(Some(&sent), Timestamp(0), || "run".to_owned(), |_| {}).active_context().context.flags
     };
     assert_eq!((flags(TraceMode::Parent) & DEBUG, flags(TraceMode::Link) & DEBUG), (DEBUG, 0));
 }
@@ -110,7 +110,7 @@ fn what_a_submission_says_wins_over_what_the_server_is_told() {
 fn settled(state: TaskState, attempt: u32, change: Change) -> SpanData {
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
-    let tracing = Tracing::new(provider.tracer("test"), Policy::default());
+    let tracing = Tracer::new(provider.tracer("test"), Policy::default());
     let end = Event {
         revision: Revision(2),
         at: Timestamp(10_000_000),

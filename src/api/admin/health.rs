@@ -26,7 +26,7 @@ pub type Later = Arc<OnceLock<Handle>>;
 
 /// Serves until `stop`.
 pub async fn serve(listener: TcpListener, view: View, scheduler: Later, stop: CancellationToken) {
-    let probe = Probe::new(view.telemetry.vitals.clone(), stop.clone());
+    let probe = Probe::new(view.telemetry.liveness.clone(), stop.clone());
     let services = Arc::new(Services { early: Routes::new(HealthServer::new(probe)), all: OnceLock::new(), scheduler });
     listener::serve(listener, "probes", stop, move |request| answer(view.clone(), services.clone(), request)).await;
 }

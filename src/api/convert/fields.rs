@@ -103,7 +103,7 @@ pub fn trace(bad: &mut InvalidFields, field: Field, number: i32, now: Timestamp)
             return None;
         }
     };
-    let found = scope::current_place()?.context;
+    let found = scope::current_context()?.context;
     if mode == TraceMode::Unset && found.at != Timestamp::ZERO {
         return Some(found);
     }

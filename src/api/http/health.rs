@@ -13,8 +13,8 @@ use tonic::codegen::http::{HeaderMap, HeaderValue, Method, Response, StatusCode}
 use crate::model::{Clock, Priority, SystemClock, Timestamp};
 use crate::telemetry::Telemetry;
 use crate::telemetry::host::HostReading;
+use crate::telemetry::liveness::{Component, NotReady};
 use crate::telemetry::metrics::PoolReading;
-use crate::telemetry::vitals::{Part, Unready};
 
 use super::metrics;
 
@@ -49,18 +49,18 @@ pub async fn answer(view: &View, method: &Method, path: &str, headers: &HeaderMa
 }
 
 fn ready(view: &View) -> Response<Body> {
-    let reasons = view.telemetry.vitals.unready();
+    let reasons = view.telemetry.liveness.not_ready_reasons();
     page(status(&reasons), &json!({ "status": word(&reasons), "reasons": names(&reasons) }))
 }
 
 fn health(view: &View) -> Response<Body> {
-    let vitals = &view.telemetry.vitals;
-    let reasons = vitals.unready();
+    let liveness = &view.telemetry.liveness;
+    let reasons = liveness.not_ready_reasons();
     let host = (view.host)();
     let now = SystemClock.now();
-    let part = |part: Part| {
-        let (silence, stalls) = vitals.of_part(part);
-        let healthy = !reasons.contains(&Unready::Stalled(part));
+    let part = |part: Component| {
+        let (silence, stalls) = liveness.stall_status(part);
+        let healthy = !reasons.contains(&NotReady::Stalled(part));
         LoopHealth { healthy, silence_seconds: seconds(silence), stalls }
     };
     let report = Report {
@@ -68,12 +68,12 @@ fn health(view: &View) -> Response<Body> {
         reasons: names(&reasons),
         version: env!("CARGO_PKG_VERSION"),
         instance: &view.instance,
-        uptime_seconds: seconds(vitals.uptime()),
+        uptime_seconds: seconds(liveness.uptime()),
         parts: Parts {
-            store: StoreHealth { healthy: !vitals.store_refuses() },
-            projection: StoreHealth { healthy: !vitals.projection_refuses() },
-            scheduler: part(Part::Scheduler),
-            runtime: part(Part::Runtime),
+            store: StoreHealth { healthy: !liveness.store_refuses() },
+            projection: StoreHealth { healthy: !liveness.projection_refuses() },
+            scheduler: part(Component::Scheduler),
+            runtime: part(Component::Runtime),
         },
         pools: view.telemetry.gauges.pools.read().iter().map(|reading| PoolHealth::of(reading, now)).collect(),
         system: SystemHealth {
@@ -202,15 +202,15 @@ impl PoolHealth {
     }
 }
 
-fn word(reasons: &[Unready]) -> &'static str {
+fn word(reasons: &[NotReady]) -> &'static str {
     if reasons.is_empty() { "ready" } else { "not_ready" }
 }
 
-fn names(reasons: &[Unready]) -> Vec<&'static str> {
+fn names(reasons: &[NotReady]) -> Vec<&'static str> {
     reasons.iter().map(|reason| reason.name()).collect()
 }
 
-fn status(reasons: &[Unready]) -> StatusCode {
+fn status(reasons: &[NotReady]) -> StatusCode {
     if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 

@@ -14,7 +14,7 @@ use tonic::body::Body;
 use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response};
 
 use crate::model::TraceContext;
-use crate::telemetry::scope::{self, Place, Scope};
+use crate::telemetry::scope::{self, ActiveContext, Scope};
 use crate::telemetry::trace::{self, Span};
 
 /// Calls to the house's own services; checks of health and reflection would drown them.
@@ -27,12 +27,12 @@ pub struct Traced {
     /// When spans are exported.
     span: Option<Span>,
     /// The caller's, otherwise.
-    place: Option<Place>,
+    place: Option<ActiveContext>,
 }
 
 impl Scope for Traced {
-    fn place(&self) -> Option<&Place> {
-        self.span.as_ref().map(Span::place).or(self.place.as_ref())
+    fn active_context(&self) -> Option<&ActiveContext> {
+        self.span.as_ref().map(Span::active_context).or(self.place.as_ref())
     }
 }
 
@@ -43,10 +43,10 @@ impl Traced {
         if !method.starts_with(SERVICES) {
             return None;
         }
-        let place = caller(request.headers()).map(|context| Place::new(Arc::new(context)));
-        match trace::tracing() {
-            Some(tracing) => {
-                let span = tracing.call(&method[1..], place.as_ref(), peer);
+        let place = caller(request.headers()).map(|context| ActiveContext::new(Arc::new(context)));
+        match trace::tracer() {
+            Some(tracer) => {
+                let span = tracer.call(&method[1..], place.as_ref(), peer);
                 Some(Arc::new(Self { span: Some(span), place: None }))
             }
             None => place.map(|place| Arc::new(Self { span: None, place: Some(place) })),
@@ -164,14 +164,14 @@ mod tests {
     async fn the_callers_place_is_that_of_what_runs_for_the_call() {
         let request = call("/lineshaft.v1.TaskService/SubmitTask", &[("traceparent", PARENT), ("baggage", "user=7")]);
         let traced = Traced::begin(&request, None).unwrap();
-        let seen = async { Ok::<_, ()>(scope::current_place().map(|place| place.context)) };
+        let seen = async { Ok::<_, ()>(scope::current_context().map(|place| place.context)) };
         let inner = async {
             let context = seen.await?.ok_or(())?;
             assert_eq!((context.traceparent().as_deref(), &*context.baggage), (Some(PARENT), "user=7"));
             Ok::<_, ()>(Response::new(Body::empty()))
         };
         assert!(traced.follow(inner.boxed()).await.is_ok());
-        assert!(scope::current_place().is_none());
+        assert!(scope::current_context().is_none());
     }
 
     #[test]
@@ -179,7 +179,7 @@ mod tests {
         let of = |more: &[(&'static str, &'static str)]| {
             let headers = [&[("traceparent", PARENT)][..], more].concat();
             let place = Traced::begin(&call("/lineshaft.v1.TaskService/GetTask", &headers), None).unwrap();
-            let context = place.place().unwrap().context.clone();
+            let context = place.active_context().unwrap().context.clone();
             (context.state.to_string(), context.baggage.to_string())
         };
         let lines = [("tracestate", "a=1"), ("baggage", "user=7"), ("tracestate", "b=2,c=3"), ("baggage", "at=8")];

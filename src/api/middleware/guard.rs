@@ -28,8 +28,8 @@ use tower::Service;
 
 use crate::model::ErrorCode;
 use crate::scheduler::Internal;
-use crate::telemetry::metrics::{Call, CallMeter, Trace};
-use crate::telemetry::scope::{self, Place};
+use crate::telemetry::metrics::{Call, CallMeter, SampledSpan};
+use crate::telemetry::scope::{self, ActiveContext};
 
 use super::body_timeout::TimeoutBody;
 use super::call_trace::Traced;
@@ -210,9 +210,9 @@ fn note_end(counted: &mut Option<Call>, headers: &HeaderMap) {
 }
 
 /// The sampled span of the call, or the one that it comes from.
-fn trace() -> Option<Trace> {
-    let Place { context, .. } = scope::current_place()?;
-    Trace::sampled(context.trace_id, context.span_id, context.flags)
+fn trace() -> Option<SampledSpan> {
+    let ActiveContext { context, .. } = scope::current_context()?;
+    SampledSpan::sampled(context.trace_id, context.span_id, context.flags)
 }
 
 fn guarded(response: Response<Body>, deadline: Option<Instant>, mut counted: Option<Call>) -> Response<Body> {

@@ -9,7 +9,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use crate::telemetry::vitals::{Phase, Vitals};
+use crate::telemetry::liveness::{Liveness, Phase};
 
 use super::tasks::Body;
 
@@ -31,20 +31,20 @@ const SERVICES: [&str; 9] = [
 
 #[derive(Clone)]
 pub struct Probe {
-    vitals: Arc<Vitals>,
+    liveness: Arc<Liveness>,
     stop: CancellationToken,
 }
 
 impl Probe {
     /// Watches end at `stop`; until then they tell that a drain has begun.
-    pub fn new(vitals: Arc<Vitals>, stop: CancellationToken) -> Self {
-        Self { vitals, stop }
+    pub fn new(liveness: Arc<Liveness>, stop: CancellationToken) -> Self {
+        Self { liveness, stop }
     }
 
     fn status(&self, service: &str) -> ServingStatus {
         let serves = match service {
-            "startup" => self.vitals.phase() != Phase::Recovering,
-            _ => self.vitals.is_ready(),
+            "startup" => self.liveness.phase() != Phase::Recovering,
+            _ => self.liveness.is_ready(),
         };
         let found = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
         fixed(service).unwrap_or(found)
@@ -76,7 +76,7 @@ impl Health for Probe {
         let service = request.into_inner().service;
         let probe = self.clone();
         Ok(Response::new(Box::pin(async_stream::stream! {
-            let mut phases = probe.vitals.phases();
+            let mut phases = probe.liveness.subscribe_phase();
             let mut told = None;
             loop {
                 let status = probe.status(&service);
@@ -84,7 +84,7 @@ impl Health for Probe {
                     told = Some(status);
                     yield Ok(HealthCheckResponse { status: status.into() });
                 }
-                let settled = fixed(&service).is_some() || probe.vitals.phase() == Phase::Draining;
+                let settled = fixed(&service).is_some() || probe.liveness.phase() == Phase::Draining;
                 tokio::select! {
                     () = probe.stop.cancelled() => break,
                     _ = phases.changed(), if !settled => {}
@@ -122,16 +122,16 @@ mod tests {
 
     #[test]
     fn while_recovering_it_lives_has_not_started_and_is_not_ready() {
-        let vitals = Arc::new(Vitals::default());
-        let probe = Probe::new(vitals.clone(), CancellationToken::new());
+        let liveness = Arc::new(Liveness::default());
+        let probe = Probe::new(liveness.clone(), CancellationToken::new());
         let statuses = || ["liveness", "startup", "readiness", ""].map(|service| probe.status(service));
         let (serving, not) = (ServingStatus::Serving, ServingStatus::NotServing);
         assert_eq!(statuses(), [serving, not, not, not]);
-        vitals.enter(Phase::Serving);
+        liveness.enter(Phase::Serving);
         assert_eq!(statuses(), [serving; 4]);
-        vitals.beat(true);
+        liveness.heartbeat(true);
         assert_eq!(statuses(), [serving, serving, not, not], "the store refuses");
-        vitals.enter(Phase::Draining);
+        liveness.enter(Phase::Draining);
         assert_eq!(statuses(), [serving, serving, not, not]);
     }
 }

@@ -40,8 +40,8 @@ impl Pending {
 /// Shows in their traces how tasks ended that no attempt tells about.
 pub(super) fn tell(out: &mut Output) {
     for Unattempted { event, trace, submitted_at } in out.unattempted.drain(..) {
-        if let (Some(tracing), Some(event)) = (trace::tracing(), out.events.get(event)) {
-            tracing.settle(event, &trace, submitted_at);
+        if let (Some(tracer), Some(event)) = (trace::tracer(), out.events.get(event)) {
+            tracer.settle(event, &trace, submitted_at);
         }
     }
 }

@@ -85,7 +85,7 @@ fn bounded<'a>(record: &'a SdkLogRecord, bounds: RecordBounds, blank: &SdkLogger
 
 /// Says on whose behalf the record was made.
 fn describe(record: &mut SdkLogRecord, current: &dyn Scope) {
-    if let Some(place) = current.place().filter(|place| place.context.has_span()) {
+    if let Some(place) = current.active_context().filter(|place| place.context.has_span()) {
         let context = &place.context;
         let (trace, span) = (TraceId::from(context.trace_id), SpanId::from(context.span_id));
         record.set_trace_context(trace, span, Some(TraceFlags::new(context.flags)));

@@ -138,7 +138,7 @@ mod tests {
 
     use opentelemetry_sdk::trace::SamplingDecision;
 
-    use super::super::super::scope::Place;
+    use super::super::super::scope::ActiveContext;
     use super::*;
     use crate::model::trace::{DEBUG, SAMPLED, UNDECIDED};
     use crate::model::{RemoteSpan, TraceContext};
@@ -185,7 +185,7 @@ mod tests {
     /// Whether a span below this caller is recorded.
     fn is_recorded(root: Sampler, caller: Option<u8>) -> bool {
         let span = caller.map(|flags| RemoteSpan { trace_id: 7, span_id: 9, flags });
-        let place = TraceContext::new(span, None, None).map(|context| Place::new(Arc::new(context)));
+        let place = TraceContext::new(span, None, None).map(|context| ActiveContext::new(Arc::new(context)));
         let parent = place.as_ref().map_or_else(Context::new, |place| place.as_parent().clone());
         let sampler = ParentBased(Box::new(root));
         let result = sampler.should_sample(Some(&parent), TraceId::from(7_u128), "", &SpanKind::Internal, &[], &[]);

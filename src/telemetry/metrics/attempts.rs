@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::model::{Catalog, FailureReason, HandlerName, PoolName, Priority};
 
-use super::exemplar::Trace;
+use super::exemplar::SampledSpan;
 use super::instruments::{Counter, Distribution, Untold};
 use super::ring::{Note, Pen, Ring};
 use super::tasks::{OTHER, REASONS, label};
@@ -189,7 +189,7 @@ struct Counting {
 
 impl AttemptMeter {
     /// An attempt has begun, so long after it could have. `trace` is asked when an exemplar may name it.
-    pub fn started(&mut self, priority: Priority, waited: Duration, trace: impl FnOnce() -> Option<Trace>) {
+    pub fn started(&mut self, priority: Priority, waited: Duration, trace: impl FnOnce() -> Option<SampledSpan>) {
         let Some(counting) = &mut self.0 else { return };
         counting.series.wait(priority).remember(waited, trace);
         counting.note(priority.index(), waited);
@@ -201,7 +201,7 @@ impl AttemptMeter {
         handler: &HandlerName,
         result: AttemptResult,
         ran: Duration,
-        trace: impl FnOnce() -> Option<Trace>,
+        trace: impl FnOnce() -> Option<SampledSpan>,
     ) {
         let Some(counting) = &mut self.0 else { return };
         let handler = counting.place_of(handler);

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use hashbrown::HashMap;
 use tokio::time::Instant;
 
-use super::exemplar::Trace;
+use super::exemplar::SampledSpan;
 use super::instruments::Distribution;
 use super::{Metrics, table};
 
@@ -57,7 +57,7 @@ impl CallMeter {
     }
 
     /// A call has come in, for the path `/package.Service/Method`. `trace` is asked when an exemplar may name it.
-    pub fn begin(self: &Arc<Self>, path: &str, trace: impl FnOnce() -> Option<Trace>) -> Call {
+    pub fn begin(self: &Arc<Self>, path: &str, trace: impl FnOnce() -> Option<SampledSpan>) -> Call {
         let method = self.methods.get(path.strip_prefix('/').unwrap_or(path)).copied();
         let method = method.unwrap_or(self.series.len() - 1);
         let trace = if self.metrics.instruments().exemplars().any() { trace() } else { None };
@@ -70,7 +70,7 @@ pub struct Call {
     meter: Arc<CallMeter>,
     method: usize,
     began: Instant,
-    trace: Option<Trace>,
+    trace: Option<SampledSpan>,
     ended: bool,
 }
 

@@ -16,14 +16,14 @@ use crate::telemetry::export::settings::ExemplarFilter;
 
 /// A sampled span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Trace {
+pub struct SampledSpan {
     /// As in W3C trace context.
     pub trace_id: [u8; 16],
     /// As in W3C trace context.
     pub span_id: [u8; 8],
 }
 
-impl Trace {
+impl SampledSpan {
     /// A span by its numbers, when they name one that is sampled.
     pub fn sampled(trace_id: u128, span_id: u64, flags: u8) -> Option<Self> {
         let is_one = trace_id != 0 && span_id != 0 && flags & 1 == 1;
@@ -35,7 +35,7 @@ impl Trace {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Exemplar {
     /// Of a measurement in a sampled trace.
-    pub trace: Option<Trace>,
+    pub trace: Option<SampledSpan>,
     pub value: f64,
     pub at: Timestamp,
 }
@@ -54,7 +54,7 @@ impl Exemplars {
         Self { bounds, untraced, places: (0..=bounds.len()).map(|_| Mutex::default()).collect() }
     }
 
-    pub fn offer(&self, value: f64, trace: Option<Trace>) {
+    pub fn offer(&self, value: f64, trace: Option<SampledSpan>) {
         if trace.is_none() && !self.untraced {
             return;
         }
@@ -125,7 +125,7 @@ pub(super) fn unix_seconds(at: Timestamp) -> f64 {
 mod tests {
     use super::*;
 
-    const TRACE: Trace = Trace { trace_id: [7; 16], span_id: [9; 8] };
+    const TRACE: SampledSpan = SampledSpan { trace_id: [7; 16], span_id: [9; 8] };
 
     #[test]
     fn each_bucket_remembers_the_last_trace_that_fell_into_it() {
@@ -156,9 +156,9 @@ mod tests {
 
     #[test]
     fn only_a_sampled_span_leads_anywhere() {
-        assert_eq!(Trace::sampled(7, 9, 1).map(|trace| (trace.trace_id[15], trace.span_id[7])), Some((7, 9)));
+        assert_eq!(SampledSpan::sampled(7, 9, 1).map(|trace| (trace.trace_id[15], trace.span_id[7])), Some((7, 9)));
         for (trace, span, flags) in [(7, 9, 0), (0, 9, 1), (7, 0, 1)] {
-            assert_eq!(Trace::sampled(trace, span, flags), None);
+            assert_eq!(SampledSpan::sampled(trace, span, flags), None);
         }
     }
 }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::telemetry::export::settings::ExemplarFilter;
 
-use super::exemplar::{Exemplars, Known, Trace};
+use super::exemplar::{Exemplars, Known, SampledSpan};
 use super::table::{Kind, Row};
 
 /// Makes each instrument once for each provider, and its series when they are first needed.
@@ -194,7 +194,7 @@ impl Distribution {
     }
 
     /// Offers what is recorded now or soon as an exemplar; `trace` is asked when there are any.
-    pub fn remember(&self, span: Duration, trace: impl FnOnce() -> Option<Trace>) {
+    pub fn remember(&self, span: Duration, trace: impl FnOnce() -> Option<SampledSpan>) {
         if let Some(exemplars) = &self.exemplars {
             exemplars.offer(span.as_secs_f64(), trace());
         }

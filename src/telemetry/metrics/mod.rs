@@ -36,7 +36,7 @@ use opentelemetry_sdk::metrics::{
 
 pub use attempts::{AttemptMeter, AttemptResult, PoolMeter};
 pub use calls::{Call, CallMeter};
-pub use exemplar::Trace;
+pub use exemplar::SampledSpan;
 pub use exposition::Format;
 pub use host::DiskUse;
 pub use pools::{PoolGauges, PoolReading, ServerGauges, WatchMeter};

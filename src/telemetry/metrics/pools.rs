@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 
 use crate::model::{Clock, PoolName, Priority, SystemClock, Timestamp};
 
-use crate::telemetry::vitals::{Part, Vitals};
+use crate::telemetry::liveness::{Component, Liveness};
 
 use super::instruments::Observed;
 use super::{Metrics, table};
@@ -115,23 +115,23 @@ impl Metrics {
     }
 
     /// Shows whether the server is ready, and what the watchdog sees.
-    pub fn observe_vitals(&self, vitals: &Arc<Vitals>) {
-        let read = vitals.clone();
+    pub fn observe_liveness(&self, liveness: &Arc<Liveness>) {
+        let read = liveness.clone();
         let ready = move |o: &mut Observed<'_>| o.count(read.is_ready().into(), &[]);
         self.instruments().observe(&table::SERVER_READY, ready);
-        let read = vitals.clone();
+        let read = liveness.clone();
         let refuses = move |o: &mut Observed<'_>| o.count(read.store_refuses().into(), &[]);
         self.instruments().observe(&table::STORE_REFUSES, refuses);
-        let read = vitals.clone();
+        let read = liveness.clone();
         self.instruments().observe(&table::SILENCE, move |o| {
-            for part in Part::ALL {
-                o.tell(read.of_part(part).0.as_secs_f64(), &[("part", part.name())]);
+            for part in Component::ALL {
+                o.tell(read.stall_status(part).0.as_secs_f64(), &[("part", part.name())]);
             }
         });
-        let read = vitals.clone();
+        let read = liveness.clone();
         self.instruments().observe(&table::STALLS, move |o| {
-            for part in Part::ALL {
-                o.count(read.of_part(part).1, &[("part", part.name())]);
+            for part in Component::ALL {
+                o.count(read.stall_status(part).1, &[("part", part.name())]);
             }
         });
     }

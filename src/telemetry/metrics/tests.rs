@@ -14,9 +14,9 @@ use crate::model::{
 };
 use crate::telemetry::Telemetry;
 use crate::telemetry::host::HostSampler;
-use crate::telemetry::vitals::Phase;
+use crate::telemetry::liveness::Phase;
 
-const TRACE: Trace = Trace { trace_id: [0xab; 16], span_id: [0xcd; 8] };
+const TRACE: SampledSpan = SampledSpan { trace_id: [0xab; 16], span_id: [0xcd; 8] };
 
 fn metrics() -> Metrics {
     builder().build()
@@ -314,7 +314,7 @@ fn what_the_parts_publish_is_shown_as_it_is_at_that_moment() {
         steals: 7,
     };
     telemetry.gauges.pools.publish(vec![reading]);
-    telemetry.vitals.enter(Phase::Serving);
+    telemetry.liveness.enter(Phase::Serving);
     let text = metrics.expose(Format::Prometheus).unwrap();
     has(&text, r#"lineshaft_task_active{pool="p",state="queued"} 5"#);
     has(&text, r#"lineshaft_queue_length{pool="p",priority="normal"} 5"#);
@@ -323,7 +323,7 @@ fn what_the_parts_publish_is_shown_as_it_is_at_that_moment() {
     has(&text, r#"lineshaft_pool_utilization_ratio{pool="p"} 0.25"#);
     has(&text, r#"lineshaft_pool_steals_total{pool="p"} 7"#);
     has(&text, "lineshaft_server_ready 1");
-    telemetry.vitals.beat(true);
+    telemetry.liveness.heartbeat(true);
     has(&metrics.expose(Format::Prometheus).unwrap(), "lineshaft_server_ready 0");
 }
 

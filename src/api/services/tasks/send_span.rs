@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::model::{Coded, TaskSpec, Timestamp, TraceContext, TraceMode};
 use crate::scheduler::Refusal;
 use crate::telemetry::scope;
-use crate::telemetry::trace::{Span, tracing};
+use crate::telemetry::trace::{Span, tracer};
 
 /// A submission on its way; a span only where traces are exported.
 pub struct Sending(Option<Span>);
@@ -13,10 +13,10 @@ pub struct Sending(Option<Span>);
 /// Begins the submission of one task, or of tasks together. Sent together, runs are traces of their own
 /// unless somebody says otherwise: one tree of thousands helps nobody.
 pub fn begin(specs: &mut [TaskSpec], at: Timestamp) -> Sending {
-    let (Some(tracing), Some(first)) = (tracing(), specs.first()) else { return Sending(None) };
-    let parent = scope::current_place();
-    let span = tracing.send(&first.id, &first.options, specs.len(), parent.as_ref());
-    let apart = specs.len() > 1 && tracing.policy().mode != TraceMode::Parent;
+    let (Some(tracer), Some(first)) = (tracer(), specs.first()) else { return Sending(None) };
+    let parent = scope::current_context();
+    let span = tracer.send(&first.id, &first.options, specs.len(), parent.as_ref());
+    let apart = specs.len() > 1 && tracer.policy().mode != TraceMode::Parent;
     let mut shared: Option<Arc<TraceContext>> = None;
     for spec in specs {
         let said = spec.extras().trace.as_ref().map(|trace| trace.mode).unwrap_or_default();
@@ -26,7 +26,7 @@ pub fn begin(specs: &mut [TaskSpec], at: Timestamp) -> Sending {
         };
         let own = match shared.take() {
             Some(own) if own.mode == mode => own,
-            _ => Arc::new(TraceContext { mode, at, ..TraceContext::clone(&span.place().context) }),
+            _ => Arc::new(TraceContext { mode, at, ..TraceContext::clone(&span.active_context().context) }),
         };
         spec.extras.get_or_insert_default().trace = Some(own.clone());
         shared = Some(own);

@@ -19,7 +19,7 @@ const AUDIT: &str = "audit";
 
 /// Lets so many lines of one place in the program pass within ten seconds.
 #[derive(Debug)]
-pub(super) struct Repeats {
+pub(super) struct LogThrottle {
     most: u32,
     places: Mutex<HashMap<Identifier, Window>>,
 }
@@ -40,7 +40,7 @@ pub(super) fn left_out() -> u64 {
     LEFT_OUT.get()
 }
 
-impl Repeats {
+impl LogThrottle {
     /// 0: every line passes.
     pub fn new(most: u32) -> Self {
         Self { most, places: Mutex::default() }
@@ -62,7 +62,7 @@ impl Repeats {
     }
 }
 
-impl<S: Subscriber> Layer<S> for Repeats {
+impl<S: Subscriber> Layer<S> for LogThrottle {
     fn event_enabled(&self, event: &Event<'_>, _context: Context<'_, S>) -> bool {
         LEFT_OUT.set(0);
         let metadata = event.metadata();

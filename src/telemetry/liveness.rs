@@ -18,14 +18,14 @@ use tokio::time::Instant;
 
 /// What the watchdog watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum Component {
     /// The scheduler's loop.
     Scheduler,
     /// The threads of the asynchronous runtime; the one that has stood still longest counts.
     Runtime,
 }
 
-impl Part {
+impl Component {
     /// All of them.
     pub const ALL: [Self; 2] = [Self::Scheduler, Self::Runtime];
 
@@ -51,7 +51,7 @@ pub enum Phase {
 
 /// Why the server should get no work now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unready {
+pub enum NotReady {
     /// The store is being read.
     Recovering,
     /// The server is ending.
@@ -61,10 +61,10 @@ pub enum Unready {
     /// The tables for questions cannot be written; what asks them is refused.
     ProjectionRefuses,
     /// A part has shown no sign of life for longer than the limit.
-    Stalled(Part),
+    Stalled(Component),
 }
 
-impl Unready {
+impl NotReady {
     /// A word for programs.
     pub const fn name(self) -> &'static str {
         match self {
@@ -72,29 +72,32 @@ impl Unready {
             Self::Draining => "draining",
             Self::StoreRefuses => "store_refuses_writes",
             Self::ProjectionRefuses => "projection_refuses_writes",
-            Self::Stalled(Part::Scheduler) => "scheduler_stalled",
-            Self::Stalled(Part::Runtime) => "runtime_stalled",
+            Self::Stalled(Component::Scheduler) => "scheduler_stalled",
+            Self::Stalled(Component::Runtime) => "runtime_stalled",
         }
     }
 }
 
 /// Signs of life, told by the parts and read by probes. Nobody waits for anybody.
-pub struct Vitals {
+pub struct Liveness {
     origin: Instant,
     phase: watch::Sender<Phase>,
     store_refuses: AtomicBool,
     /// Milliseconds after `origin` of the scheduler's last beat, plus one; 0: it has not begun, or has ended.
     beat: AtomicU64,
     projection: OnceLock<Trouble>,
-    parts: [PartState; Part::ALL.len()],
+    parts: [PartState; Component::ALL.len()],
 }
 
 /// Says whether a part is in trouble, at once.
 type Trouble = Box<dyn Fn() -> bool + Send + Sync>;
 
-impl fmt::Debug for Vitals {
+impl fmt::Debug for Liveness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Vitals").field("phase", &self.phase()).field("unready", &self.unready()).finish_non_exhaustive()
+        f.debug_struct("Liveness")
+            .field("phase", &self.phase())
+            .field("unready", &self.not_ready_reasons())
+            .finish_non_exhaustive()
     }
 }
 
@@ -105,7 +108,7 @@ struct PartState {
     stalls: AtomicU64,
 }
 
-impl Default for Vitals {
+impl Default for Liveness {
     fn default() -> Self {
         Self {
             origin: Instant::now(),
@@ -118,7 +121,7 @@ impl Default for Vitals {
     }
 }
 
-impl Vitals {
+impl Liveness {
     /// The server has come so far; it never goes back.
     pub fn enter(&self, phase: Phase) {
         self.phase.send_if_modified(|now| std::mem::replace(now, phase.max(*now)) != *now);
@@ -130,18 +133,18 @@ impl Vitals {
     }
 
     /// To wait for the next phase.
-    pub fn phases(&self) -> watch::Receiver<Phase> {
+    pub fn subscribe_phase(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
     }
 
     /// The scheduler's loop gets on; and whether the store refuses writes.
-    pub fn beat(&self, store_refuses: bool) {
+    pub fn heartbeat(&self, store_refuses: bool) {
         self.beat.store(1 + millis(self.origin.elapsed()), Ordering::Release);
         self.store_refuses.store(store_refuses, Ordering::Release);
     }
 
     /// The scheduler's loop has ended in an orderly way: it is not missed.
-    pub fn rest(&self) {
+    pub fn stop_heartbeat(&self) {
         self.beat.store(0, Ordering::Release);
     }
 
@@ -151,7 +154,7 @@ impl Vitals {
     }
 
     /// How to learn whether the tables for questions are in trouble; only the first one told is asked.
-    pub fn ask_projection(&self, trouble: impl Fn() -> bool + Send + Sync + 'static) {
+    pub fn set_projection_fault_check(&self, trouble: impl Fn() -> bool + Send + Sync + 'static) {
         // A server has one projection.
         let _ = self.projection.set(Box::new(trouble));
     }
@@ -167,38 +170,39 @@ impl Vitals {
     }
 
     /// Every reason to get no work now; none: ready.
-    pub fn unready(&self) -> Vec<Unready> {
+    pub fn not_ready_reasons(&self) -> Vec<NotReady> {
         let mut reasons = Vec::new();
         match self.phase() {
-            Phase::Recovering => reasons.push(Unready::Recovering),
+            Phase::Recovering => reasons.push(NotReady::Recovering),
             Phase::Serving => {}
-            Phase::Draining => reasons.push(Unready::Draining),
+            Phase::Draining => reasons.push(NotReady::Draining),
         }
         if self.store_refuses() {
-            reasons.push(Unready::StoreRefuses);
+            reasons.push(NotReady::StoreRefuses);
         }
         if self.projection_refuses() {
-            reasons.push(Unready::ProjectionRefuses);
+            reasons.push(NotReady::ProjectionRefuses);
         }
-        let stalled = Part::ALL.into_iter().filter(|part| self.parts[*part as usize].stalled.load(Ordering::Acquire));
-        reasons.extend(stalled.map(Unready::Stalled));
+        let stalled =
+            Component::ALL.into_iter().filter(|part| self.parts[*part as usize].stalled.load(Ordering::Acquire));
+        reasons.extend(stalled.map(NotReady::Stalled));
         reasons
     }
 
     /// Whether the server should get work.
     pub fn is_ready(&self) -> bool {
-        self.unready().is_empty()
+        self.not_ready_reasons().is_empty()
     }
 
     /// Time since a part showed a sign of life when the watchdog last looked, and how often it stalled.
-    pub fn of_part(&self, part: Part) -> (Duration, u64) {
+    pub fn stall_status(&self, part: Component) -> (Duration, u64) {
         let state = &self.parts[part as usize];
         let silence = Duration::from_millis(state.silence_ms.load(Ordering::Acquire));
         (silence, state.stalls.load(Ordering::Acquire))
     }
 
     /// Notes how long a part has been silent; says when that begins or ceases to be too long.
-    fn judge(&self, part: Part, silence: Duration, limit: Duration) {
+    fn judge(&self, part: Component, silence: Duration, limit: Duration) {
         let state = &self.parts[part as usize];
         state.silence_ms.store(millis(silence), Ordering::Release);
         let stalled = silence > limit;
@@ -270,7 +274,7 @@ impl Watchdog {
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn start(vitals: Arc<Vitals>, runtime: RuntimeMetrics, limit: Duration) -> io::Result<Self> {
+    pub fn start(liveness: Arc<Liveness>, runtime: RuntimeMetrics, limit: Duration) -> io::Result<Self> {
         let (stop, stopped) = channel::<()>();
         let interval = (limit / 8).clamp(Duration::from_millis(5), Duration::from_millis(500));
         let watch = move || {
@@ -290,8 +294,8 @@ impl Watchdog {
                     busy: runtime.worker_total_busy_duration(w),
                 };
                 let silence = threads.silence(now, (0..runtime.num_workers()).map(sign));
-                vitals.judge(Part::Runtime, silence, limit);
-                vitals.judge(Part::Scheduler, vitals.scheduler_silence(now), limit);
+                liveness.judge(Component::Runtime, silence, limit);
+                liveness.judge(Component::Scheduler, liveness.scheduler_silence(now), limit);
             }
         };
         let thread = std::thread::Builder::new().name("watchdog".to_owned()).spawn(watch)?;
@@ -331,36 +335,36 @@ mod tests {
 
     #[test]
     fn a_loop_that_stops_beating_makes_the_server_unready_until_it_beats_again() {
-        let (runtime, vitals) = (runtime(), Arc::new(Vitals::default()));
-        vitals.enter(Phase::Serving);
-        vitals.beat(false);
-        let _watchdog = Watchdog::start(vitals.clone(), runtime.metrics(), LIMIT).unwrap();
-        assert_eq!(vitals.unready(), []);
-        until("stalled", || vitals.unready() == [Unready::Stalled(Part::Scheduler)]);
-        assert_eq!(vitals.of_part(Part::Scheduler).1, 1);
+        let (runtime, liveness) = (runtime(), Arc::new(Liveness::default()));
+        liveness.enter(Phase::Serving);
+        liveness.heartbeat(false);
+        let _watchdog = Watchdog::start(liveness.clone(), runtime.metrics(), LIMIT).unwrap();
+        assert_eq!(liveness.not_ready_reasons(), []);
+        until("stalled", || liveness.not_ready_reasons() == [NotReady::Stalled(Component::Scheduler)]);
+        assert_eq!(liveness.stall_status(Component::Scheduler).1, 1);
         until("ready", || {
-            vitals.beat(false);
-            vitals.is_ready()
+            liveness.heartbeat(false);
+            liveness.is_ready()
         });
-        assert_eq!(vitals.of_part(Part::Scheduler).1, 1, "one stall is counted once");
-        vitals.rest();
+        assert_eq!(liveness.stall_status(Component::Scheduler).1, 1, "one stall is counted once");
+        liveness.stop_heartbeat();
         std::thread::sleep(2 * LIMIT);
-        assert!(vitals.is_ready(), "a loop that has ended is not missed");
+        assert!(liveness.is_ready(), "a loop that has ended is not missed");
     }
 
     #[test]
     fn one_blocked_thread_of_the_runtime_is_noticed_and_idle_ones_are_not() {
-        let (runtime, vitals) = (runtime(), Arc::new(Vitals::default()));
-        vitals.enter(Phase::Serving);
-        let _watchdog = Watchdog::start(vitals.clone(), runtime.metrics(), LIMIT).unwrap();
+        let (runtime, liveness) = (runtime(), Arc::new(Liveness::default()));
+        liveness.enter(Phase::Serving);
+        let _watchdog = Watchdog::start(liveness.clone(), runtime.metrics(), LIMIT).unwrap();
         std::thread::sleep(2 * LIMIT);
-        assert!(vitals.is_ready(), "idle threads are well: {:?}", vitals.unready());
+        assert!(liveness.is_ready(), "idle threads are well: {:?}", liveness.not_ready_reasons());
         let (release, released) = sync_channel::<()>(0);
         let blocked = runtime.spawn(async move { released.recv() });
-        until("stalled", || vitals.unready() == [Unready::Stalled(Part::Runtime)]);
+        until("stalled", || liveness.not_ready_reasons() == [NotReady::Stalled(Component::Runtime)]);
         release.send(()).unwrap();
         runtime.block_on(blocked).unwrap().unwrap();
-        until("ready", || vitals.is_ready());
+        until("ready", || liveness.is_ready());
     }
 
     #[test]
@@ -379,14 +383,14 @@ mod tests {
 
     #[test]
     fn reasons_are_all_named_and_a_phase_never_goes_back() {
-        let vitals = Vitals::default();
-        assert_eq!(vitals.unready(), [Unready::Recovering]);
-        vitals.enter(Phase::Serving);
-        assert!(vitals.is_ready());
-        vitals.beat(true);
-        vitals.enter(Phase::Draining);
-        vitals.enter(Phase::Serving);
-        assert_eq!(vitals.unready(), [Unready::Draining, Unready::StoreRefuses]);
-        assert_eq!(Unready::StoreRefuses.name(), "store_refuses_writes");
+        let liveness = Liveness::default();
+        assert_eq!(liveness.not_ready_reasons(), [NotReady::Recovering]);
+        liveness.enter(Phase::Serving);
+        assert!(liveness.is_ready());
+        liveness.heartbeat(true);
+        liveness.enter(Phase::Draining);
+        liveness.enter(Phase::Serving);
+        assert_eq!(liveness.not_ready_reasons(), [NotReady::Draining, NotReady::StoreRefuses]);
+        assert_eq!(NotReady::StoreRefuses.name(), "store_refuses_writes");
     }
 }
