@@ -377,6 +377,6 @@ impl Handle {
 
     /// How far the projection is, for tests and health.
     pub fn projection_reached(&self) -> watch::Receiver<Revision> {
-        self.shared.store.projection.reached()
+        self.shared.store.projection.revision()
     }
 }

@@ -29,7 +29,7 @@ impl Handle {
             Err(silence) => (false, silence.clone()),
         };
         let scheduler = ComponentHealth { name: "scheduler", healthy, detail };
-        let trouble = self.shared.store.projection.trouble().borrow().as_ref().map(ToString::to_string);
+        let trouble = self.shared.store.projection.fault().borrow().as_ref().map(ToString::to_string);
         let projection = ComponentHealth {
             name: "projection",
             healthy: trouble.is_none(),

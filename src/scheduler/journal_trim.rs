@@ -22,7 +22,7 @@ pub(super) async fn run(store: Store, hub: Arc<Hub>, window: u64, stop: Cancella
             () = tokio::time::sleep(INTERVAL) => {}
         }
         hub.forget_closed();
-        let reached = store.projection.reached().borrow().0;
+        let reached = store.projection.revision().borrow().0;
         let oldest = store.journal.oldest().0;
         // Trimming by a quarter of the window at a time keeps the work small and rare.
         if reached.saturating_sub(oldest) < window + window / 4 {

@@ -75,7 +75,7 @@ impl Observer {
         }
         self.look_at = instant + INTERVAL;
         let gauges = self.telemetry.gauges.clone();
-        let reached = tables.reached().borrow().0;
+        let reached = tables.revision().borrow().0;
         gauges.projection_lag.store(hub.revision().0.saturating_sub(reached), Ordering::Relaxed);
         let loads = core.loads(now);
         let readings = loads.into_iter().filter_map(|(index, load)| {

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::model::{Catalog, Clock, PoolSpec, Revision, TaskId, Timestamp};
 use crate::pool::{Attempt, Pool, Report, WorkerContext};
 use crate::runners::{Registry, StopCause};
-use crate::store::{Commit, KeptPool, PoolBounds, Recovery, Store, StoreError};
+use crate::store::{Commit, PoolOverride, PoolSettings, Recovery, Store, StoreError};
 use crate::telemetry::Telemetry;
 use crate::telemetry::liveness::Phase;
 
@@ -64,7 +64,7 @@ pub struct Service {
     core: Core,
     pools: Vec<Option<Pool>>,
     /// By pool, what the configuration says.
-    configured: Vec<PoolBounds>,
+    configured: Vec<PoolSettings>,
     /// Live attempts by the index of their task.
     attempts: Vec<Option<Arc<Attempt>>>,
     shared: Arc<Shared>,
@@ -93,13 +93,13 @@ impl Service {
         runtime: &runtime::Handle,
     ) -> io::Result<Self> {
         let (sender, inbox) = mpsc::channel();
-        let configured = options.core.pools.iter().map(PoolBounds::of).collect();
+        let configured = options.core.pools.iter().map(PoolSettings::of).collect();
         restore_pools(&mut options.core.pools, &recovery.pools);
         let (core, pending) = recover(options.core.clone(), recovery, clock.now());
         let durable = Revision(core.revision().0 - pending.events.len() as u64);
         let shared = Arc::new(share(&options, sender, store, clock, durable));
-        let trouble = shared.store.projection.trouble();
-        options.telemetry.liveness.set_projection_fault_check(move || trouble.borrow().is_some());
+        let fault = shared.store.projection.fault();
+        options.telemetry.liveness.set_projection_fault_check(move || fault.borrow().is_some());
         let context = worker_context(&shared, registry, &options.telemetry, runtime);
         let start = |spec| Pool::start(spec, context.clone()).map(Some);
         let pools = options.core.pools.iter().map(start).collect::<io::Result<_>>()?;
@@ -309,11 +309,11 @@ async fn payload(handle: Handle, id: TaskId) -> Result<Bytes, String> {
 }
 
 /// Pools come up as they were changed, except where the configuration has changed since.
-fn restore_pools(configured: &mut [PoolSpec], kept: &[KeptPool]) {
+fn restore_pools(configured: &mut [PoolSpec], kept: &[PoolOverride]) {
     for kept in kept {
         let Some(spec) = configured.iter_mut().find(|spec| spec.name == kept.name) else { continue };
         let overruled = kept.apply(spec);
-        let bounds = PoolBounds::of(spec);
+        let bounds = PoolSettings::of(spec);
         if !overruled.is_empty() {
             let settings = overruled.join(", ");
             tracing::warn!(pool = %kept.name, settings, "the configuration has changed and overrules what was set");

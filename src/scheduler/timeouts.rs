@@ -57,11 +57,11 @@ pub(super) async fn wait_for_revision(
     wanted: Revision,
     patience: Duration,
 ) -> Result<(), Refusal> {
-    let mut reached = tables.reached();
+    let mut reached = tables.revision();
     if *reached.borrow() < wanted {
-        tables.hurry();
+        tables.flush();
     }
-    let mut trouble = tables.trouble();
+    let mut trouble = tables.fault();
     loop {
         let here = *reached.borrow_and_update();
         if here >= wanted {
@@ -88,7 +88,7 @@ pub(super) async fn wait_for_revision(
 
 /// Waits until the tables are written again, or are given up for good.
 pub(super) async fn wait_until_writable(tables: &dyn Projection) {
-    if tables.trouble().wait_for(Option::is_none).await.is_err() {
+    if tables.fault().wait_for(Option::is_none).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
@@ -108,15 +108,15 @@ mod tests {
     }
 
     impl Projection for Tables {
-        fn feed(&self, _: std::sync::Arc<Commit>) {}
+        fn apply(&self, _: std::sync::Arc<Commit>) {}
 
-        fn hurry(&self) {}
+        fn flush(&self) {}
 
-        fn reached(&self) -> watch::Receiver<Revision> {
+        fn revision(&self) -> watch::Receiver<Revision> {
             self.reached.clone()
         }
 
-        fn trouble(&self) -> watch::Receiver<Option<StoreError>> {
+        fn fault(&self) -> watch::Receiver<Option<StoreError>> {
             self.trouble.subscribe()
         }
 

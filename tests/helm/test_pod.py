@@ -433,7 +433,7 @@ def test_backup_and_restore_of_the_guide_keep_every_task(machine):
         assert [words.split()[2] for words in executed] == ["backup", "check"]
         for words in executed:
             done = machine.execute(*words.split())
-            assert done.returncode == 0 and "every checksum fits" in done.stdout, done.stdout + done.stderr
+            assert done.returncode == 0 and "all checksums match" in done.stdout, done.stdout + done.stderr
     finally:
         ended.set()
         load.join()
@@ -450,5 +450,5 @@ def test_backup_and_restore_of_the_guide_keep_every_task(machine):
         assert done.returncode == 0, done.stdout + done.stderr
     assert "WAITING" in machine.client("task", "get", "kept").stdout
     checked = machine.execute("/usr/local/bin/lineshaft", "store", "check", "/var/lib/lineshaft")
-    assert checked.returncode == 0 and "a server is using it" in checked.stdout, checked.stdout + checked.stderr
+    assert checked.returncode == 0 and "a server is using the store" in checked.stdout, checked.stdout + checked.stderr
     assert machine.stop(20)[0] == 0

@@ -105,26 +105,32 @@ impl Service {
         let sync = events.iter().any(|event| event.options.durability == Durability::Fsync);
         let commit = Arc::new(Commit { events, sync });
         self.observer.commit_begins();
-        self.in_flight = Some((commit.clone(), pending));
         if commit.events.len() <= WRITTEN_HERE_MAX {
-            let result = self.shared.store.journal.append_now(commit);
-            return self.committed(result);
+            let result = self.shared.store.journal.append(&commit);
+            return self.finish_commit(commit, pending, result);
         }
+        self.in_flight = Some((commit.clone(), pending));
         let inbox = self.shared.inbox.clone();
-        // A service that has gone wants no answer.
+        // The receiver is gone only after the service has ended.
         let done = Box::new(move |result| drop(inbox.send(Message::Committed(result))));
-        self.shared.store.journal.append(commit, done);
+        self.shared.store.journal.append_in_background(commit, done);
     }
 
+    /// The commit in flight is durable, or has failed.
     pub(super) fn committed(&mut self, result: Result<(), StoreError>) {
-        let Some((commit, pending)) = self.in_flight.take() else { return };
+        if let Some((commit, pending)) = self.in_flight.take() {
+            self.finish_commit(commit, pending, result);
+        }
+    }
+
+    fn finish_commit(&mut self, commit: Arc<Commit>, pending: Pending, result: Result<(), StoreError>) {
         match result {
             Ok(()) => {
                 if self.fault.take().is_some() {
                     tracing::info!("the store accepts writes again");
                 }
                 self.observer.durable(&commit.events);
-                self.shared.store.projection.feed(commit.clone());
+                self.shared.store.projection.apply(commit.clone());
                 self.shared.hub.publish(&commit);
                 self.release(pending);
             }

@@ -7,7 +7,7 @@ use crate::model::{
     CancelMode, CancelRequest, Durability, PoolName, PoolSpec, Revision, TaskId, TaskSpec, TaskState, Timestamp,
 };
 use crate::pool::{Attempt, Ticket};
-use crate::store::{KeptPool, PoolBounds};
+use crate::store::{PoolOverride, PoolSettings};
 
 use super::{INTERRUPT_GRACE, Service};
 use crate::scheduler::core::{Output, PoolUpdate, PoolView, Submitted};
@@ -68,7 +68,7 @@ impl Service {
     /// Submits, and names the durability that will be reached.
     fn accept(&mut self, now: Timestamp, specs: Vec<TaskSpec>, out: &mut Output) -> Result<Submitted, Refusal> {
         let submitted = self.core.submit(now, specs, out)?;
-        let durability = match self.shared.store.journal.reaches() {
+        let durability = match self.shared.store.journal.durability() {
             Durability::Memory => Durability::Memory,
             Durability::Fsync => submitted.durability,
         };
@@ -132,8 +132,8 @@ impl Service {
     /// Waits for the disk: operators do this, and seldom.
     fn keep_pool(&self, index: u16, spec: &PoolSpec) -> Result<(), Refusal> {
         let Some(configured) = self.configured.get(usize::from(index)).copied() else { return Ok(()) };
-        let kept = KeptPool { name: spec.name.clone(), configured, set: PoolBounds::of(spec) };
-        let written = self.shared.store.journal.keep_pool(&kept);
+        let kept = PoolOverride { name: spec.name.clone(), configured, set: PoolSettings::of(spec) };
+        let written = self.shared.store.journal.save_pool_override(&kept);
         written.map_err(|error| StoreUnavailable { cause: error.to_string() }.into())
     }
 

@@ -1,0 +1,20 @@
+//! The journal in SQLite, the file `journal.db`: one row per commit.
+//!
+//! A small commit is written by its caller's thread. A larger one is handed to the journal's thread, which writes all
+//! waiting commits in one transaction with one sync. A third thread runs checkpoints beside both, so that a writer
+//! only has to do the short last part of one.
+
+mod bounds;
+mod checkpointer;
+mod handle;
+mod pool_table;
+mod rows;
+mod schema;
+mod state;
+mod writer;
+
+pub use bounds::Bounds;
+pub use handle::SqliteJournal;
+pub use pool_table::load as load_pool_overrides;
+pub use rows::verify;
+pub use schema::SCHEMA;

@@ -1,0 +1,104 @@
+//! Reads the journal's rows and verifies them: their checksums, and that no revision is missing.
+
+use std::fmt::Display;
+use std::path::Path;
+
+use rusqlite::{Connection, Row};
+
+use super::bounds::Bounds;
+use crate::model::{Event, Revision};
+use crate::store::error::StoreError;
+use crate::store::record::{commit_checksum, decode_commit};
+use crate::store::sqlite::sqlite_error;
+
+/// Bytes after which a read ends, whatever its limit of events.
+const READ_BYTES_MAX: usize = 32 << 20;
+
+/// A row whose checksum matches.
+struct CommitRow<'a> {
+    first: u64,
+    count: u64,
+    body: &'a [u8],
+}
+
+fn corrupt_commit(path: &Path, first: u64, detail: impl Display) -> StoreError {
+    StoreError::corrupt(path, format!("commit {first}"), detail)
+}
+
+fn missing_commit(path: &Path, first: u64) -> StoreError {
+    corrupt_commit(path, first, "the commit is missing")
+}
+
+/// Reads and verifies the columns `first, count, checksum, body`.
+fn commit_row<'a>(row: &'a Row<'_>, path: &Path) -> Result<CommitRow<'a>, StoreError> {
+    let failed = |error| sqlite_error("read", path, &error);
+    let first = row.get::<_, i64>(0).map_err(failed)?.cast_unsigned();
+    let wrong_type = |_| corrupt_commit(path, first, "a column has an unexpected type");
+    let count = row.get::<_, i64>(1).map_err(wrong_type)?.cast_unsigned();
+    let written: u32 = row.get(2).map_err(wrong_type)?;
+    let body = row.get_ref(3).map_err(failed)?.as_blob();
+    let body = body.map_err(|_| corrupt_commit(path, first, "a column has an unexpected type"))?;
+    if commit_checksum(first, count, body) != written || count == 0 || first == 0 {
+        return Err(corrupt_commit(path, first, "checksum mismatch"));
+    }
+    Ok(CommitRow { first, count, body })
+}
+
+/// Verifies every commit and returns which revisions there are.
+pub fn verify(connection: &Connection, path: &Path) -> Result<Bounds, StoreError> {
+    let failed = |error| sqlite_error("read", path, &error);
+    let recorded = Bounds::load(connection, path)?;
+    let mut statement =
+        connection.prepare("SELECT first, count, checksum, body FROM commits ORDER BY first").map_err(failed)?;
+    let mut rows = statement.query([]).map_err(failed)?;
+    let mut end = recorded.trimmed;
+    while let Some(row) = rows.next().map_err(failed)? {
+        let commit = commit_row(row, path)?;
+        if commit.first != end + 1 {
+            return Err(missing_commit(path, end + 1));
+        }
+        end += commit.count;
+    }
+    if end < recorded.end {
+        return Err(missing_commit(path, end + 1));
+    }
+    Ok(Bounds { end, ..recorded })
+}
+
+/// Whole commits after `after`, about `limit` events. There must be later events.
+pub(super) fn read(
+    connection: &Connection,
+    path: &Path,
+    after: Revision,
+    limit: usize,
+) -> Result<Vec<Event>, StoreError> {
+    let failed = |error| sqlite_error("read", path, &error);
+    let sql = "SELECT first, count, checksum, body FROM commits
+        WHERE first >= (SELECT max(first) FROM commits WHERE first <= ?1) ORDER BY first";
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let mut rows = statement.query([after.0.wrapping_add(1).cast_signed()]).map_err(failed)?;
+    let mut events = Vec::new();
+    let (mut next, mut bytes) = (None, 0);
+    while events.len() < limit.max(1)
+        && bytes < READ_BYTES_MAX
+        && let Some(row) = rows.next().map_err(failed)?
+    {
+        let commit = commit_row(row, path)?;
+        if let Some(next) = next.filter(|next| *next != commit.first) {
+            return Err(missing_commit(path, next));
+        }
+        let decoded = decode_commit(Revision(commit.first), commit.body);
+        let decoded = decoded.map_err(|corruption| corrupt_commit(path, commit.first, corruption))?;
+        if decoded.len() as u64 != commit.count {
+            let detail = format!("{} events instead of {}", decoded.len(), commit.count);
+            return Err(corrupt_commit(path, commit.first, detail));
+        }
+        next = Some(commit.first + commit.count);
+        bytes += commit.body.len();
+        events.extend(decoded.into_iter().filter(|event| event.revision > after));
+    }
+    match events.first() {
+        Some(first) if first.revision == after.next() => Ok(events),
+        _ => Err(missing_commit(path, after.next().0)),
+    }
+}

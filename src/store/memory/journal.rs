@@ -1,0 +1,82 @@
+//! A journal that lives as long as its handle.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::model::{Durability, Event, Revision};
+use crate::store::error::StoreError;
+use crate::store::pool_override::PoolOverride;
+use crate::store::traits::{AppendDone, Commit, Journal};
+
+#[derive(Default)]
+pub struct MemoryJournal(Mutex<Log>);
+
+#[derive(Default)]
+struct Log {
+    commits: VecDeque<Arc<Commit>>,
+    trimmed: Revision,
+    end: Revision,
+}
+
+impl Journal for MemoryJournal {
+    fn append(&self, commit: &Arc<Commit>) -> Result<(), StoreError> {
+        let mut log = self.0.lock();
+        if commit.first() != log.end.next() {
+            return Err(StoreError::Io {
+                action: "append to",
+                path: "memory".into(),
+                detail: format!("revision {} does not follow {}; report this as a bug", commit.first(), log.end),
+            });
+        }
+        log.end = commit.last();
+        log.commits.push_back(Arc::clone(commit));
+        Ok(())
+    }
+
+    /// Needs no thread: an append to memory does not block.
+    fn append_in_background(&self, commit: Arc<Commit>, done: AppendDone) {
+        done(self.append(&commit));
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::Memory
+    }
+
+    fn read(&self, after: Revision, limit: usize) -> Result<Vec<Event>, StoreError> {
+        let log = self.0.lock();
+        if after < log.trimmed {
+            return Err(StoreError::Compacted { oldest: log.trimmed });
+        }
+        let mut events = Vec::new();
+        let start = log.commits.partition_point(|commit| commit.last() <= after);
+        for commit in log.commits.range(start..) {
+            if events.len() >= limit.max(1) {
+                break;
+            }
+            events.extend(commit.events.iter().filter(|event| event.revision > after).cloned());
+        }
+        Ok(events)
+    }
+
+    fn oldest(&self) -> Revision {
+        self.0.lock().trimmed
+    }
+
+    /// Stores nothing, because no later start could read it.
+    fn save_pool_override(&self, _pool: &PoolOverride) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn trim(&self, up_to: Revision) -> Result<(), StoreError> {
+        let mut log = self.0.lock();
+        while let Some(commit) = log.commits.front()
+            && commit.last() <= up_to
+        {
+            log.trimmed = commit.last();
+            log.commits.pop_front();
+        }
+        Ok(())
+    }
+}

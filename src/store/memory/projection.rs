@@ -1,0 +1,136 @@
+//! A projection that applies each commit at once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use crate::model::{Change, Event, Output, Revision, Task, TaskFilter, TaskId};
+use crate::store::error::StoreError;
+use crate::store::page::{Page, PageBuilder, PageCursor, PageSize};
+use crate::store::record::{ended_attempt, fold, output_of};
+use crate::store::traits::{Commit, Projection};
+
+pub struct MemoryProjection {
+    rows: RwLock<Rows>,
+    revision: watch::Sender<Revision>,
+    /// Always `None`.
+    fault: watch::Sender<Option<StoreError>>,
+}
+
+/// Tasks are numbered by the revision of their submission.
+#[derive(Default)]
+struct Rows {
+    tasks: BTreeMap<u64, Task>,
+    outputs: BTreeMap<(u64, u32), Output>,
+    by_id: HashMap<TaskId, u64>,
+    revision: Revision,
+}
+
+impl Default for MemoryProjection {
+    fn default() -> Self {
+        Self {
+            rows: RwLock::default(),
+            revision: watch::Sender::new(Revision::default()),
+            fault: watch::Sender::new(None),
+        }
+    }
+}
+
+impl Rows {
+    fn apply(&mut self, event: &Event) {
+        if event.revision <= self.revision {
+            return;
+        }
+        self.revision = event.revision;
+        let seq = match &event.change {
+            Change::Submitted { .. } => event.revision.0,
+            _ => match self.by_id.get(&event.task) {
+                Some(seq) => *seq,
+                None => return,
+            },
+        };
+        let mut task = self.tasks.remove(&seq);
+        fold(&mut task, event);
+        if let Some(task) = task {
+            if let Change::Submitted { .. } = event.change {
+                self.by_id.insert(event.task.clone(), seq);
+            }
+            self.tasks.insert(seq, task);
+            if let Some(output) = output_of(event) {
+                self.outputs.insert((seq, event.attempt), output.clone());
+            }
+        } else {
+            self.by_id.remove(&event.task);
+            // By range, so that deleting many tasks does not visit all outputs for each.
+            let outputs: Vec<_> = self.outputs.range((seq, 0)..=(seq, u32::MAX)).map(|(key, _)| *key).collect();
+            for key in outputs {
+                self.outputs.remove(&key);
+            }
+        }
+    }
+
+    fn find(&self, id: &TaskId) -> Option<(u64, &Task)> {
+        let seq = *self.by_id.get(id)?;
+        self.tasks.get(&seq).map(|task| (seq, task))
+    }
+}
+
+/// A task as a page contains it. Shares the bytes of the result.
+fn listed(task: &Task, with_result: bool) -> Task {
+    let mut task = task.clone();
+    if !task.spec.payload.is_empty() {
+        task.spec = Arc::new(task.spec.without_payload());
+    }
+    if !with_result {
+        task.status.result = None;
+    }
+    task
+}
+
+impl Projection for MemoryProjection {
+    fn apply(&self, commit: Arc<Commit>) {
+        let mut rows = self.rows.write();
+        for event in &commit.events {
+            rows.apply(event);
+        }
+        self.revision.send_replace(rows.revision);
+    }
+
+    fn revision(&self) -> watch::Receiver<Revision> {
+        self.revision.subscribe()
+    }
+
+    fn fault(&self) -> watch::Receiver<Option<StoreError>> {
+        self.fault.subscribe()
+    }
+
+    fn get(&self, id: &TaskId) -> Result<Option<Task>, StoreError> {
+        Ok(self.rows.read().find(id).map(|(_, task)| task.clone()))
+    }
+
+    fn output(&self, id: &TaskId, attempt: u32) -> Result<Option<(u32, Output)>, StoreError> {
+        let rows = self.rows.read();
+        let Some((seq, task)) = rows.find(id) else { return Ok(None) };
+        let Some(attempt) = ended_attempt(&task.status, attempt) else { return Ok(None) };
+        Ok(Some((attempt, rows.outputs.get(&(seq, attempt)).cloned().unwrap_or_default())))
+    }
+
+    fn list(&self, filter: &TaskFilter, size: PageSize, after: Option<PageCursor>) -> Result<Page, StoreError> {
+        let rows = self.rows.read();
+        let mut page = PageBuilder::new(size, rows.revision);
+        let before = after.map_or(u64::MAX, |cursor| cursor.0);
+        for (seq, task) in rows.tasks.range(..before).rev().filter(|(_, task)| filter.matches_task(task)) {
+            if !page.push(*seq, listed(task, size.results)) {
+                break;
+            }
+        }
+        Ok(page.finish())
+    }
+
+    fn checkpoint(&self) -> Result<Revision, StoreError> {
+        Ok(self.rows.read().revision)
+    }
+}

@@ -1,0 +1,124 @@
+//! The handle of the projection.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::query;
+use super::queue::CommitQueue;
+use super::schema::{Meta, SCHEMA};
+use super::worker::{Shared, Worker};
+use super::writer::Writer;
+use crate::model::{Output, RecoveredTask, Revision, Task, TaskFilter, TaskId};
+use crate::store::error::StoreError;
+use crate::store::journal::SqliteJournal;
+use crate::store::page::{Page, PageCursor, PageSize};
+use crate::store::sqlite::{Readers, keep_wal_on_close, open_writer, sqlite_error};
+use crate::store::threads::{OwnedThread, lower_priority};
+use crate::store::traits::{Commit, Projection};
+use crate::store::watermark::{Watermark, WatermarkRecord};
+
+/// Memory for the pages that a transaction changes. A larger transaction writes pages early and reads them again.
+const CACHE_KIB: u32 = 32 << 10;
+
+// The thread is joined before the readers are closed.
+pub struct SqliteProjection {
+    _thread: OwnedThread,
+    shared: Arc<Shared>,
+    revision: watch::Receiver<Revision>,
+    readers: Readers,
+    _lock: Option<Arc<File>>,
+}
+
+impl SqliteProjection {
+    /// Opens or creates the file and starts its thread. A new file starts after the revision `start`.
+    pub fn open(
+        path: &Path,
+        start: Revision,
+        journal: Arc<SqliteJournal>,
+        lock: Option<Arc<File>>,
+    ) -> Result<Self, StoreError> {
+        let watermark = WatermarkRecord::read(path)?;
+        let connection = open_writer(path, &SCHEMA)?;
+        let failed = |error| sqlite_error("open", path, &error);
+        let settings =
+            format!("PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -{CACHE_KIB};");
+        connection.execute_batch(&settings).map_err(failed)?;
+        let mut meta = Meta::load(&connection, path)?;
+        if meta == Meta::default() && start > meta.revision {
+            meta.revision = start;
+            meta.store(&connection).map_err(failed)?;
+        }
+        watermark.check(path, meta.revision.0)?;
+        keep_wal_on_close(&connection, false).map_err(failed)?;
+        let watermark = Watermark::create(path, meta.revision.0, watermark)?;
+        let shared = Arc::new(Shared {
+            path: path.to_owned(),
+            queue: CommitQueue::new(meta.revision),
+            fault: watch::Sender::new(None),
+            journal,
+        });
+        let (written, revision) = watch::channel(meta.revision);
+        let writer = Writer::new(connection, path, meta);
+        let worker = Worker::new(Arc::clone(&shared), writer, watermark, written).map_err(failed)?;
+        let thread = OwnedThread::spawn("projection", path, move || {
+            lower_priority();
+            worker.run();
+        })?;
+        Ok(Self { _thread: thread, shared, revision, readers: Readers::new(path), _lock: lock })
+    }
+
+    /// All tasks in the order of submission, without results, and the revision whose state they show.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] when any row or index entry differs from what was written.
+    pub fn recover(&self) -> Result<(Vec<RecoveredTask>, Revision), StoreError> {
+        self.readers.with(|connection| query::recover(connection, &self.shared.path))
+    }
+}
+
+impl Projection for SqliteProjection {
+    fn apply(&self, commit: Arc<Commit>) {
+        self.shared.queue.push(commit);
+    }
+
+    fn flush(&self) {
+        self.shared.queue.flush();
+    }
+
+    fn revision(&self) -> watch::Receiver<Revision> {
+        self.revision.clone()
+    }
+
+    fn fault(&self) -> watch::Receiver<Option<StoreError>> {
+        self.shared.fault.subscribe()
+    }
+
+    fn get(&self, id: &TaskId) -> Result<Option<Task>, StoreError> {
+        self.shared.queue.check_failure()?;
+        self.readers.with(|connection| query::get(connection, &self.shared.path, id))
+    }
+
+    fn output(&self, id: &TaskId, attempt: u32) -> Result<Option<(u32, Output)>, StoreError> {
+        self.shared.queue.check_failure()?;
+        self.readers.with(|connection| query::output(connection, &self.shared.path, id, attempt))
+    }
+
+    fn list(&self, filter: &TaskFilter, size: PageSize, after: Option<PageCursor>) -> Result<Page, StoreError> {
+        self.shared.queue.check_failure()?;
+        self.readers.with(|connection| query::list(connection, &self.shared.path, filter, size, after))
+    }
+
+    fn checkpoint(&self) -> Result<Revision, StoreError> {
+        let done = self.shared.queue.request_checkpoint()?;
+        done.recv().map_err(|_| StoreError::Closed)?
+    }
+}
+
+impl Drop for SqliteProjection {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+    }
+}

@@ -1,0 +1,120 @@
+//! Compares the projection's indexes with its rows.
+//!
+//! SQLite notices a corrupt page only when its structure breaks. A changed key in an index would silently make a task
+//! impossible to find. At the start every index is therefore read in order, and its entries are compared with the
+//! entries that the rows require: by their number and by the sum of their checksums.
+
+use std::path::Path;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Row};
+
+use crate::model::{Task, TaskState};
+use crate::store::error::StoreError;
+use crate::store::record::checksum;
+use crate::store::sqlite::sqlite_error;
+
+/// Each index with the query that reads it in order.
+const INDEXES: [(&str, &str); 4] = [
+    ("ids", "SELECT id, seq FROM tasks INDEXED BY sqlite_autoindex_tasks_1 ORDER BY id, seq"),
+    ("labels", "SELECT key, value, seq FROM labels ORDER BY key, value, seq"),
+    ("batches", "SELECT batch, seq FROM tasks INDEXED BY tasks_batch WHERE batch IS NOT NULL ORDER BY batch, seq"),
+    ("states", "SELECT state, seq FROM tasks INDEXED BY tasks_seldom WHERE state IN (3, 5, 6) ORDER BY state, seq"),
+];
+
+/// The entries that the indexes must contain.
+#[derive(Default)]
+pub(super) struct ExpectedEntries {
+    sums: [Sum; INDEXES.len()],
+}
+
+#[derive(Clone, Copy, Default, PartialEq)]
+struct Sum {
+    entries: u64,
+    checksums: u64,
+}
+
+impl Sum {
+    fn add(&mut self, seq: u64, texts: &[&[u8]]) {
+        let key = seq.to_le_bytes();
+        let crc = match texts {
+            [one] => checksum(&[&key, one]),
+            [one, two] => checksum(&[&key, one, b"\0", two]),
+            _ => checksum(&[&key]),
+        };
+        self.entries += 1;
+        self.checksums = self.checksums.wrapping_add(crc.into());
+    }
+}
+
+impl ExpectedEntries {
+    /// Adds the entries of a task; `id` is the text of its column.
+    pub(super) fn add(&mut self, seq: u64, id: &str, task: &Task) {
+        let [ids, labels, batches, states] = &mut self.sums;
+        ids.add(seq, &[id.as_bytes()]);
+        for (key, value) in &task.spec.options.labels {
+            labels.add(seq, &[key.as_bytes(), value.as_bytes()]);
+        }
+        if let Some(batch) = &task.spec.options.batch {
+            batches.add(seq, &[batch.as_str().as_bytes()]);
+        }
+        let state = task.status.state;
+        if matches!(state, TaskState::Running | TaskState::Failed | TaskState::Cancelled) {
+            states.add(seq, &[&i64::from(state as u8).to_le_bytes()]);
+        }
+    }
+
+    /// Compares every index with the expected entries.
+    pub(super) fn verify(&self, connection: &Connection, path: &Path) -> Result<(), StoreError> {
+        for ((name, sql), expected) in INDEXES.iter().zip(self.sums) {
+            let failed = |error| sqlite_error("read", path, &error);
+            let corrupt = |detail: &str| StoreError::corrupt(path, format!("the index of {name}"), detail);
+            let mut statement = connection.prepare(sql).map_err(failed)?;
+            let columns = statement.column_count();
+            let mut rows = statement.query([]).map_err(failed)?;
+            let mut found = Sum::default();
+            let (mut previous, mut current) = (Vec::new(), Vec::new());
+            while let Some(row) = rows.next().map_err(failed)? {
+                current.clear();
+                let seq = add_entry(row, columns, &mut found, &mut current);
+                let seq = seq.ok_or_else(|| corrupt("an entry has an unexpected type"))?;
+                current.extend(seq.to_be_bytes());
+                if current <= previous && found.entries > 1 {
+                    return Err(corrupt("entries are out of order"));
+                }
+                std::mem::swap(&mut previous, &mut current);
+            }
+            if found != expected {
+                return Err(corrupt("entries do not match the rows"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Adds one entry to `sum`, and its key to `order`. Returns its row, or `None` when a column has an unexpected type.
+fn add_entry(row: &Row<'_>, columns: usize, sum: &mut Sum, order: &mut Vec<u8>) -> Option<u64> {
+    let ValueRef::Integer(seq) = row.get_ref(columns - 1).ok()? else { return None };
+    let seq = seq.cast_unsigned();
+    let number;
+    let first: &[u8] = match row.get_ref(0).ok()? {
+        ValueRef::Text(text) => text,
+        ValueRef::Integer(state) => {
+            number = state.to_le_bytes();
+            &number
+        }
+        _ => return None,
+    };
+    order.extend(first);
+    // The end of a text sorts before every character.
+    order.push(0);
+    if columns == 3 {
+        let ValueRef::Text(second) = row.get_ref(1).ok()? else { return None };
+        order.extend(second);
+        order.push(0);
+        sum.add(seq, &[first, second]);
+    } else {
+        sum.add(seq, &[first]);
+    }
+    Some(seq)
+}

@@ -1,0 +1,18 @@
+//! The projection in SQLite, the file `projection.db`: one row per task.
+//!
+//! Durable commits wait in a queue in memory. A thread folds them to the last state of each task and writes only that,
+//! in one transaction, so a task that is submitted and deleted within one interval is never written. Commits that do
+//! not fit into the queue are read back from the journal.
+
+mod handle;
+mod index_check;
+mod query;
+mod queue;
+mod rows;
+mod schema;
+mod worker;
+mod writer;
+
+pub use handle::SqliteProjection;
+pub use query::{for_each_task, verify_bodies};
+pub use schema::{Meta, SCHEMA};

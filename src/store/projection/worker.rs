@@ -1,0 +1,153 @@
+//! The thread that writes the projection.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rusqlite::hooks::Wal;
+use tokio::sync::watch;
+
+use super::queue::CommitQueue;
+use super::writer::Writer;
+use crate::model::Revision;
+use crate::store::error::StoreError;
+use crate::store::journal::SqliteJournal;
+use crate::store::sqlite::{checkpoint, sqlite_error};
+use crate::store::traits::{Commit, Journal};
+use crate::store::watermark::Watermark;
+
+/// Events read back from the journal at a time.
+const READ_BACK_EVENTS: usize = if cfg!(test) { 16 } else { 50_000 };
+/// Delay between attempts to write after a failure.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
+/// Pages in the write-ahead log after which they are copied into the file: 32 MiB.
+const CHECKPOINT_PAGES: i32 = 8192;
+
+/// What the handle and the thread share.
+pub(super) struct Shared {
+    pub(super) path: PathBuf,
+    pub(super) queue: CommitQueue,
+    /// Why the last transaction failed.
+    pub(super) fault: watch::Sender<Option<StoreError>>,
+    /// Has the commits that did not fit into the queue.
+    pub(super) journal: Arc<SqliteJournal>,
+}
+
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    writer: Writer,
+    watermark: Watermark,
+    /// The last revision that is written. Receivers learn from its drop that the thread has ended.
+    written: watch::Sender<Revision>,
+    /// Set by SQLite after a transaction when the log has become long.
+    wal_is_long: Arc<AtomicBool>,
+}
+
+impl Worker {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        mut writer: Writer,
+        watermark: Watermark,
+        written: watch::Sender<Revision>,
+    ) -> rusqlite::Result<Self> {
+        let wal_is_long = Arc::new(AtomicBool::new(false));
+        let is_long = Arc::clone(&wal_is_long);
+        writer.connection.wal_hook(Some(move |_: &mut Wal, pages: i32| {
+            is_long.store(pages >= CHECKPOINT_PAGES, Ordering::Relaxed);
+            Ok(())
+        }))?;
+        Ok(Self { shared, writer, watermark, written, wal_is_long })
+    }
+
+    /// Returns when the queue is closed, or when the file is corrupt.
+    pub(super) fn run(mut self) {
+        let mut group: Vec<Arc<Commit>> = Vec::new();
+        loop {
+            if group.is_empty() && self.shared.queue.wait_until_idle() {
+                group = Vec::new();
+                self.writer.release_memory();
+            }
+            let closed = self.shared.queue.take(&mut group);
+            let written = if group.is_empty() && !closed {
+                self.write_skipped()
+            } else {
+                self.write(&group).map(|()| group.clear())
+            };
+            match written {
+                Ok(()) => self.report_success(),
+                Err(error) => {
+                    let permanent = matches!(error, StoreError::Corrupt { .. } | StoreError::Incompatible { .. });
+                    self.report_failure(error, permanent);
+                    // The next start reads from the journal what was not written.
+                    if permanent || closed {
+                        return;
+                    }
+                    self.shared.queue.wait(RETRY_DELAY);
+                }
+            }
+            self.serve_checkpoints();
+            if closed && group.is_empty() && self.shared.queue.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn write(&mut self, commits: &[Arc<Commit>]) -> Result<(), StoreError> {
+        // SQLite may sync the projection at any time, and the projection must never be ahead of the journal.
+        let synced = self.shared.journal.sync();
+        synced.map_err(|error| StoreError::io("sync the journal for", &self.shared.path, &error))?;
+        self.writer.write(commits)
+    }
+
+    /// Writes some of the commits that did not fit into the queue, if there are any.
+    fn write_skipped(&mut self) -> Result<(), StoreError> {
+        let Some(end) = self.shared.queue.skipped_to() else { return Ok(()) };
+        if self.writer.meta.revision < end {
+            let events = self.shared.journal.read(self.writer.meta.revision, READ_BACK_EVENTS)?;
+            self.write(&[Arc::new(Commit { events, sync: true })])?;
+        }
+        self.shared.queue.end_skip(self.writer.meta.revision);
+        Ok(())
+    }
+
+    fn report_success(&self) {
+        let revision = self.writer.meta.revision;
+        self.watermark.set_written(revision.0);
+        self.written.send_replace(revision);
+        if self.shared.fault.send_if_modified(|fault| fault.take().is_some()) {
+            tracing::info!("writing the projection succeeds again");
+        }
+        if self.wal_is_long.load(Ordering::Relaxed)
+            && let Err(error) = self.checkpoint()
+        {
+            tracing::warn!(%error, "failed to checkpoint the projection's log");
+        }
+    }
+
+    fn report_failure(&self, error: StoreError, permanent: bool) {
+        if self.shared.fault.borrow().is_none() {
+            tracing::error!(%error, "failed to write the projection; retrying");
+        }
+        self.shared.queue.fail(&error, permanent);
+        self.shared.fault.send_replace(Some(error));
+    }
+
+    fn serve_checkpoints(&self) {
+        let revision = self.writer.meta.revision;
+        let replies = self.shared.queue.take_checkpoints(revision);
+        if replies.is_empty() {
+            return;
+        }
+        let result = self.checkpoint().map(|()| revision);
+        for reply in replies {
+            let _ = reply.send(result.clone());
+        }
+    }
+
+    /// Makes everything written durable, and copies it from the log into the file, as far as readers allow.
+    fn checkpoint(&self) -> Result<(), StoreError> {
+        self.watermark.sync().map_err(|error| StoreError::io("sync", &self.shared.path, &error))?;
+        checkpoint(&self.writer.connection).map_err(|error| sqlite_error("sync", &self.shared.path, &error))
+    }
+}

@@ -1,0 +1,317 @@
+//! The transactions that write the projection: the events of many commits, folded to the last state of each task.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use rusqlite::{Connection, Transaction, params};
+
+use super::rows::{
+    SpecRow, body_checksum, corrupt_task, is_inline, options_bytes, output_bytes, output_key, result_bytes, status_of,
+    status_row,
+};
+use super::schema::Meta;
+use crate::model::{BatchId, Change, Event, Output, TaskId, TaskOptions, TaskSpec, TaskStatus};
+use crate::store::error::StoreError;
+use crate::store::record::{advance, output_of, submitted};
+use crate::store::sqlite::sqlite_error;
+use crate::store::traits::Commit;
+
+/// Size of one generation of a [`RecentTasks`].
+const GENERATION_MAX: usize = 16_384;
+/// About the number of rows in one transaction: few enough that its pages fit into the cache and the log.
+const ROWS_MAX: usize = 32_768;
+
+pub(super) struct Writer {
+    pub(super) connection: Connection,
+    pub(super) meta: Meta,
+    path: PathBuf,
+    /// Row and status of recently written tasks that have not ended.
+    unfinished: RecentTasks<(u64, TaskStatus)>,
+    /// Row of recently written tasks that have ended; needed only to delete them.
+    ended: RecentTasks<u64>,
+}
+
+/// A cache that drops its older half when it is full.
+struct RecentTasks<T> {
+    young: HashMap<TaskId, T>,
+    old: HashMap<TaskId, T>,
+}
+
+impl<T> RecentTasks<T> {
+    fn new() -> Self {
+        Self { young: HashMap::new(), old: HashMap::new() }
+    }
+
+    fn insert(&mut self, id: TaskId, value: T) {
+        if self.young.len() >= GENERATION_MAX {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(id, value);
+    }
+
+    fn remove(&mut self, id: &TaskId) -> Option<T> {
+        self.young.remove(id).or_else(|| self.old.remove(id))
+    }
+}
+
+/// The tasks that one transaction changes, in the order of their first event.
+#[derive(Default)]
+struct Changes {
+    index: HashMap<TaskId, usize>,
+    tasks: Vec<TaskChange>,
+    /// Number of tasks with a row to write.
+    rows: usize,
+}
+
+#[derive(Default)]
+struct TaskChange {
+    /// The row to delete, and the options with its labels.
+    deleted: Option<(u64, Arc<TaskOptions>)>,
+    row: Option<Box<PendingRow>>,
+}
+
+struct PendingRow {
+    seq: u64,
+    /// Set when the row must be inserted.
+    new_spec: Option<Arc<TaskSpec>>,
+    status: TaskStatus,
+    outputs: Vec<(u32, Output)>,
+}
+
+impl Writer {
+    pub(super) fn new(connection: Connection, path: &Path, meta: Meta) -> Self {
+        let path = path.to_owned();
+        Self { connection, meta, path, unfinished: RecentTasks::new(), ended: RecentTasks::new() }
+    }
+
+    /// Writes the events after [`Meta::revision`]. A transaction that fails changes nothing.
+    pub(super) fn write(&mut self, commits: &[Arc<Commit>]) -> Result<(), StoreError> {
+        let written = self.try_write(commits);
+        if written.is_err() {
+            // The caches may be ahead of the tables.
+            self.clear_caches();
+        }
+        written
+    }
+
+    fn clear_caches(&mut self) {
+        self.unfinished = RecentTasks::new();
+        self.ended = RecentTasks::new();
+    }
+
+    /// Frees the memory that only speeds up writing.
+    pub(super) fn release_memory(&mut self) {
+        self.clear_caches();
+        if let Err(error) = self.connection.execute_batch("PRAGMA shrink_memory") {
+            tracing::debug!(%error, "failed to shrink the projection's page cache");
+        }
+    }
+
+    fn try_write(&mut self, commits: &[Arc<Commit>]) -> Result<(), StoreError> {
+        let mut changes = Changes::default();
+        let mut meta = self.meta;
+        for commit in commits {
+            for event in &commit.events {
+                if event.revision <= meta.revision {
+                    continue;
+                }
+                if event.revision != meta.revision.next() {
+                    let detail = format!("revision {} does not follow {}", event.revision, meta.revision);
+                    return Err(corrupt_task(&self.path, "tasks", &event.task, detail));
+                }
+                meta.revision = event.revision;
+                self.fold(&mut changes, event)?;
+            }
+            if changes.rows >= ROWS_MAX {
+                meta = self.store(std::mem::take(&mut changes), meta)?;
+            }
+        }
+        self.store(changes, meta).map(|_| ())
+    }
+
+    /// Writes one transaction.
+    fn store(&mut self, changes: Changes, mut meta: Meta) -> Result<Meta, StoreError> {
+        let transact = || -> rusqlite::Result<Meta> {
+            let transaction = self.connection.unchecked_transaction()?;
+            store_tasks(&transaction, &changes.tasks, &mut meta)?;
+            meta.store(&transaction)?;
+            transaction.commit()?;
+            Ok(meta)
+        };
+        let stored = { transact }();
+        self.meta = stored.map_err(|error| sqlite_error("write to", &self.path, &error))?;
+        self.remember(changes);
+        Ok(self.meta)
+    }
+
+    fn fold(&mut self, changes: &mut Changes, event: &Event) -> Result<(), StoreError> {
+        let index = if let Some(index) = changes.index.get(&event.task) {
+            *index
+        } else {
+            let change = self.load(event)?;
+            changes.rows += usize::from(change.row.is_some());
+            changes.tasks.push(change);
+            changes.index.insert(event.task.clone(), changes.tasks.len() - 1);
+            changes.tasks.len() - 1
+        };
+        let task = &mut changes.tasks[index];
+        match &event.change {
+            Change::Submitted { spec } => {
+                let (seq, status) = (event.revision.0, submitted(event));
+                let new_spec = Some(Arc::clone(spec));
+                task.row = Some(Box::new(PendingRow { seq, new_spec, status, outputs: Vec::new() }));
+                changes.rows += 1;
+            }
+            Change::Deleted => {
+                let Some(row) = task.row.take() else { return Ok(()) };
+                changes.rows -= 1;
+                if row.new_spec.is_none() {
+                    task.deleted = Some((row.seq, Arc::clone(&event.options)));
+                }
+            }
+            _ => {
+                // After a rebuild from a trimmed journal, the submission may be missing.
+                let Some(row) = &mut task.row else { return Ok(()) };
+                advance(&mut row.status, event);
+                if let Some(output) = output_of(event) {
+                    row.outputs.push((event.attempt, output.clone()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The task of the event as last written.
+    fn load(&mut self, event: &Event) -> Result<TaskChange, StoreError> {
+        let id = &event.task;
+        match &event.change {
+            Change::Submitted { .. } => return Ok(TaskChange::default()),
+            Change::Deleted => {
+                if let Some(seq) = self.ended.remove(id) {
+                    return Ok(TaskChange { deleted: Some((seq, Arc::clone(&event.options))), row: None });
+                }
+            }
+            _ => {}
+        }
+        let found = match self.unfinished.remove(id) {
+            Some(found) => Some(found),
+            None => status_of(&self.connection, &self.path, id)?,
+        };
+        let row = |(seq, status)| Box::new(PendingRow { seq, new_spec: None, status, outputs: Vec::new() });
+        Ok(TaskChange { deleted: None, row: found.map(row) })
+    }
+
+    fn remember(&mut self, mut changes: Changes) {
+        for (id, index) in changes.index {
+            let Some(row) = changes.tasks[index].row.take() else { continue };
+            if row.status.state.is_terminal() {
+                self.ended.insert(id, row.seq);
+            } else {
+                self.unfinished.insert(id, (row.seq, row.status));
+            }
+        }
+    }
+}
+
+fn store_tasks(transaction: &Transaction<'_>, tasks: &[TaskChange], meta: &mut Meta) -> rusqlite::Result<()> {
+    let deleted: Vec<_> = tasks.iter().filter_map(|task| task.deleted.as_ref()).collect();
+    delete(transaction, &deleted)?;
+    let mut rows: Vec<&PendingRow> = tasks.iter().filter_map(|task| task.row.as_deref()).collect();
+    // In the order of the table, so that each page is visited once.
+    rows.sort_unstable_by_key(|row| row.seq);
+    let inserted = insert(transaction, &rows)?;
+    meta.tasks = meta.tasks + inserted - deleted.len() as u64;
+    update(transaction, &rows)?;
+    store_bodies(transaction, &rows)
+}
+
+fn delete(transaction: &Transaction<'_>, deleted: &[&(u64, Arc<TaskOptions>)]) -> rusqlite::Result<()> {
+    for table in ["tasks", "payloads", "results", "outputs"] {
+        let mut statement = transaction.prepare_cached(&format!("DELETE FROM {table} WHERE seq = ?1"))?;
+        for (seq, _) in deleted {
+            statement.execute([seq.cast_signed()])?;
+        }
+    }
+    let mut statement = transaction.prepare_cached("DELETE FROM labels WHERE key = ?1 AND value = ?2 AND seq = ?3")?;
+    for (seq, options) in deleted {
+        for (key, value) in &options.labels {
+            statement.execute(params![key, value, seq.cast_signed()])?;
+        }
+    }
+    Ok(())
+}
+
+/// Inserts the new rows and returns their number.
+fn insert(transaction: &Transaction<'_>, rows: &[&PendingRow]) -> rusqlite::Result<u64> {
+    let mut task = transaction.prepare_cached(
+        "INSERT INTO tasks(seq, id, namespace, state, priority, pool, handler, batch, submitted_at, finished_at,
+            spec_crc, status_crc, status, options, spec)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+    )?;
+    let mut label = transaction.prepare_cached("INSERT OR REPLACE INTO labels VALUES (?1, ?2, ?3)")?;
+    let mut payload = transaction.prepare_cached("INSERT INTO payloads VALUES (?1, ?2, ?3)")?;
+    let mut encoded: HashMap<*const TaskOptions, Vec<u8>> = HashMap::new();
+    let mut inserted = 0;
+    for pending in rows {
+        let Some(spec) = &pending.new_spec else { continue };
+        let (options, at, key) = (&spec.options, pending.status.submitted_at.0, pending.seq.cast_signed());
+        let bytes = encoded.entry(Arc::as_ptr(options)).or_insert_with(|| options_bytes(options));
+        let row = SpecRow::new(pending.seq, spec, at, bytes);
+        let (status, status_crc) = status_row(pending.seq, &pending.status);
+        task.execute(params![
+            key,
+            row.id,
+            options.namespace.as_str(),
+            pending.status.state as u8,
+            options.priority as u8,
+            options.pool.as_str(),
+            options.handler.as_str(),
+            options.batch.as_ref().map(BatchId::as_str),
+            at.cast_signed(),
+            pending.status.finished_at.map(|at| at.0.cast_signed()),
+            row.crc,
+            status_crc,
+            status,
+            &bytes[..],
+            row.spec,
+        ])?;
+        for (name, value) in &options.labels {
+            label.execute(params![name, value, key])?;
+        }
+        if let Some((body, crc)) = &row.payload {
+            payload.execute(params![key, crc, &body[..]])?;
+        }
+        inserted += 1;
+    }
+    Ok(inserted)
+}
+
+fn update(transaction: &Transaction<'_>, rows: &[&PendingRow]) -> rusqlite::Result<()> {
+    let mut statement = transaction
+        .prepare_cached("UPDATE tasks SET state = ?2, finished_at = ?3, status = ?4, status_crc = ?5 WHERE seq = ?1")?;
+    for row in rows.iter().filter(|row| row.new_spec.is_none()) {
+        let (status, crc) = status_row(row.seq, &row.status);
+        let finished_at = row.status.finished_at.map(|at| at.0.cast_signed());
+        statement.execute(params![row.seq.cast_signed(), row.status.state as u8, finished_at, status, crc])?;
+    }
+    Ok(())
+}
+
+/// Stores large results, and outputs.
+fn store_bodies(transaction: &Transaction<'_>, rows: &[&PendingRow]) -> rusqlite::Result<()> {
+    let mut result = transaction.prepare_cached("INSERT OR REPLACE INTO results VALUES (?1, ?2, ?3)")?;
+    let mut output = transaction.prepare_cached("INSERT OR REPLACE INTO outputs VALUES (?1, ?2, ?3, ?4)")?;
+    for row in rows {
+        let key = row.seq.cast_signed();
+        if let Some(payload) = row.status.result.as_ref().filter(|result| !is_inline(result)) {
+            let body = result_bytes(payload);
+            result.execute(params![key, body_checksum(row.seq, &body), body])?;
+        }
+        for (attempt, written) in &row.outputs {
+            let body = output_bytes(written);
+            output.execute(params![key, attempt, body_checksum(output_key(row.seq, *attempt), &body), body])?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,315 @@
+//! The bytes of a commit: a format byte and a [`CommitRecord`].
+//!
+//! The record holds the distinct task options once, and the events with an index into them. Revisions are not stored:
+//! the first is the commit's key, and the rest follow it.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use prost::Message;
+
+use super::corruption::{Corruption, checksum};
+use super::task::{OptionsRecord, SpecRecord};
+use super::values::{
+    FailureRecord, OutputRecord, PayloadRecord, ReceiptRecord, RequestRecord, UsageRecord, unknown, variant,
+};
+use crate::model::{Change, Event, InterruptCause, Revision, TaskId, TaskOptions, TaskState, Timestamp};
+
+/// First byte of every encoded commit.
+const FORMAT: u8 = 1;
+
+#[derive(Clone, PartialEq, Message)]
+struct CommitRecord {
+    #[prost(message, repeated, tag = "1")]
+    options: Vec<OptionsRecord>,
+    /// Time of the first event; the times of the events are relative to it.
+    #[prost(uint64, tag = "2")]
+    at: u64,
+    #[prost(message, repeated, tag = "3")]
+    events: Vec<EventRecord>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct EventRecord {
+    #[prost(sint64, tag = "1")]
+    at: i64,
+    #[prost(fixed64, optional, tag = "2")]
+    uuid_high: Option<u64>,
+    #[prost(fixed64, optional, tag = "3")]
+    uuid_low: Option<u64>,
+    #[prost(string, tag = "4")]
+    name: String,
+    #[prost(uint32, tag = "5")]
+    options: u32,
+    #[prost(uint32, tag = "6")]
+    previous: u32,
+    #[prost(uint32, tag = "7")]
+    state: u32,
+    #[prost(uint32, tag = "8")]
+    attempt: u32,
+    #[prost(oneof = "ChangeRecord", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
+    change: Option<ChangeRecord>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum ChangeRecord {
+    #[prost(message, tag = "10")]
+    Submitted(Box<SubmittedRecord>),
+    #[prost(bool, tag = "11")]
+    Eligible(bool),
+    #[prost(string, tag = "12")]
+    Started(String),
+    #[prost(message, tag = "13")]
+    Completed(Box<EndRecord>),
+    #[prost(message, tag = "14")]
+    Retrying(Box<EndRecord>),
+    #[prost(message, tag = "15")]
+    Failed(Box<EndRecord>),
+    #[prost(uint32, tag = "16")]
+    Interrupted(u32),
+    #[prost(message, tag = "17")]
+    CancelRequested(Box<RequestRecord>),
+    #[prost(message, tag = "18")]
+    Cancelled(Box<EndRecord>),
+    #[prost(bool, tag = "19")]
+    Deleted(bool),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct SubmittedRecord {
+    #[prost(message, optional, tag = "1")]
+    spec: Option<SpecRecord>,
+    /// Set only when they differ from the options of the event.
+    #[prost(uint32, optional, tag = "2")]
+    options: Option<u32>,
+}
+
+/// The end of an attempt; which fields are set depends on how it ended.
+#[derive(Clone, PartialEq, Message)]
+struct EndRecord {
+    #[prost(message, optional, tag = "1")]
+    result: Option<PayloadRecord>,
+    #[prost(message, optional, tag = "2")]
+    failure: Option<FailureRecord>,
+    #[prost(message, optional, tag = "3")]
+    receipt: Option<ReceiptRecord>,
+    #[prost(uint64, optional, tag = "4")]
+    not_before: Option<u64>,
+    #[prost(message, optional, tag = "5")]
+    usage: Option<UsageRecord>,
+    #[prost(message, optional, tag = "6")]
+    output: Option<OutputRecord>,
+}
+
+/// Encodes events with consecutive revisions.
+pub fn encode_commit(events: &[Event]) -> Vec<u8> {
+    let mut dictionary = Dictionary::default();
+    let at = events.first().map_or(0, |event| event.at.0);
+    let records = events.iter().map(|event| event_record(event, at, &mut dictionary)).collect();
+    let options = dictionary.entries.iter().map(|options| OptionsRecord::from(&***options)).collect();
+    let record = CommitRecord { options, at, events: records };
+    let mut bytes = Vec::with_capacity(record.encoded_len() + 1);
+    bytes.push(FORMAT);
+    record.encode_raw(&mut bytes);
+    bytes
+}
+
+/// Decodes a commit whose first event has the revision `first`.
+pub fn decode_commit(first: Revision, bytes: &[u8]) -> Result<Vec<Event>, Corruption> {
+    let body = match bytes.split_first() {
+        Some((&FORMAT, body)) => body,
+        Some((format, _)) => {
+            return Err(Corruption::new(format!("unknown format {format}; a later version may have written it")));
+        }
+        None => return Err(Corruption::new("empty record")),
+    };
+    let record = CommitRecord::decode(body)?;
+    let options: Vec<Arc<TaskOptions>> =
+        record.options.into_iter().map(|options| options.into_model().map(Arc::new)).collect::<Result<_, _>>()?;
+    let at = record.at;
+    let decode = |(index, record)| event_model(Revision(first.0 + index), record, at, &options);
+    (0_u64..).zip(record.events).map(decode).collect()
+}
+
+/// The checksum of a commit covers its bytes and its position.
+pub fn commit_checksum(first: u64, count: u64, body: &[u8]) -> u32 {
+    checksum(&[&first.to_le_bytes(), &count.to_le_bytes(), body])
+}
+
+/// The distinct options of a commit, found by address first and then by value.
+#[derive(Default)]
+struct Dictionary<'a> {
+    entries: Vec<&'a Arc<TaskOptions>>,
+    by_address: HashMap<*const TaskOptions, u32>,
+    last: Option<(*const TaskOptions, u32)>,
+}
+
+impl<'a> Dictionary<'a> {
+    /// Number of recent entries that a new address is compared with by value. Options that equal an older entry are
+    /// stored again.
+    const COMPARED_MAX: usize = 16;
+
+    fn index(&mut self, options: &'a Arc<TaskOptions>) -> u32 {
+        let address = Arc::as_ptr(options);
+        if let Some((last, index)) = self.last
+            && last == address
+        {
+            return index;
+        }
+        let entries = &mut self.entries;
+        let index = *self.by_address.entry(address).or_insert_with(|| {
+            let equal = entries.iter().rev().take(Self::COMPARED_MAX).position(|entry| ***entry == **options);
+            let index = if let Some(from_end) = equal {
+                entries.len() - 1 - from_end
+            } else {
+                entries.push(options);
+                entries.len() - 1
+            };
+            u32::try_from(index).unwrap_or(u32::MAX)
+        });
+        self.last = Some((address, index));
+        index
+    }
+}
+
+fn event_record<'a>(event: &'a Event, at: u64, dictionary: &mut Dictionary<'a>) -> EventRecord {
+    let (uuid_high, uuid_low, name) = match &event.task {
+        TaskId::Uuid(bytes) => {
+            let number = u128::from_be_bytes(*bytes);
+            let low = u64::try_from(number & u128::from(u64::MAX)).unwrap_or_default();
+            (u64::try_from(number >> 64).ok(), Some(low), String::new())
+        }
+        TaskId::Named(name) => (None, None, name.to_string()),
+    };
+    let options = dictionary.index(&event.options);
+    let change = match &event.change {
+        Change::Submitted { spec } => {
+            let spec_options = dictionary.index(&spec.options);
+            let options = (spec_options != options).then_some(spec_options);
+            ChangeRecord::Submitted(Box::new(SubmittedRecord { spec: Some(SpecRecord::from(spec)), options }))
+        }
+        other => change_record(other),
+    };
+    EventRecord {
+        at: event.at.0.wrapping_sub(at).cast_signed(),
+        uuid_high,
+        uuid_low,
+        name,
+        options,
+        previous: event.previous as u32,
+        state: event.state as u32,
+        attempt: event.attempt,
+        change: Some(change),
+    }
+}
+
+fn change_record(change: &Change) -> ChangeRecord {
+    let end = EndRecord::default;
+    match change {
+        Change::Submitted { spec } => {
+            ChangeRecord::Submitted(Box::new(SubmittedRecord { spec: Some(SpecRecord::from(spec)), options: None }))
+        }
+        Change::Eligible => ChangeRecord::Eligible(true),
+        Change::Started { worker } => ChangeRecord::Started(worker.to_string()),
+        Change::Completed { result, usage, output } => ChangeRecord::Completed(Box::new(EndRecord {
+            result: Some(result.into()),
+            usage: Some((&**usage).into()),
+            output: output.as_deref().map(Into::into),
+            ..end()
+        })),
+        Change::Retrying { failure, not_before, usage, output } => ChangeRecord::Retrying(Box::new(EndRecord {
+            failure: Some((&**failure).into()),
+            not_before: Some(not_before.0),
+            usage: Some((&**usage).into()),
+            output: output.as_deref().map(Into::into),
+            ..end()
+        })),
+        Change::Failed { failure, usage, output } => ChangeRecord::Failed(Box::new(EndRecord {
+            failure: Some((&**failure).into()),
+            usage: usage.as_deref().map(Into::into),
+            output: output.as_deref().map(Into::into),
+            ..end()
+        })),
+        Change::Interrupted { cause } => ChangeRecord::Interrupted(*cause as u32),
+        Change::CancelRequested { request } => ChangeRecord::CancelRequested(Box::new((&**request).into())),
+        Change::Cancelled { receipt, usage, output } => ChangeRecord::Cancelled(Box::new(EndRecord {
+            receipt: Some((&**receipt).into()),
+            usage: usage.as_deref().map(Into::into),
+            output: output.as_deref().map(Into::into),
+            ..end()
+        })),
+        Change::Deleted => ChangeRecord::Deleted(true),
+    }
+}
+
+fn event_model(
+    revision: Revision,
+    record: EventRecord,
+    at: u64,
+    dictionary: &[Arc<TaskOptions>],
+) -> Result<Event, Corruption> {
+    let find = |index: u32| {
+        let entry = usize::try_from(index).ok().and_then(|index| dictionary.get(index));
+        entry.cloned().ok_or_else(|| Corruption::new(format!("task options {index} are missing")))
+    };
+    let task = match (record.uuid_high, record.uuid_low) {
+        (Some(high), Some(low)) => TaskId::Uuid((u128::from(high) << 64 | u128::from(low)).to_be_bytes()),
+        _ if record.name.is_empty() => return Err(Corruption::new("event without task id")),
+        _ => TaskId::Named(record.name.into()),
+    };
+    let options = find(record.options)?;
+    let change = match record.change {
+        None => return Err(Corruption::new("event without a known change; a later version may have written it")),
+        Some(ChangeRecord::Submitted(submitted)) => {
+            let spec_options = submitted.options.map_or_else(|| Ok(Arc::clone(&options)), find)?;
+            let spec = submitted.spec.ok_or_else(|| Corruption::new("submission without spec"))?;
+            Change::Submitted { spec: Arc::new(spec.into_model(task.clone(), spec_options)) }
+        }
+        Some(other) => change_model(other)?,
+    };
+    Ok(Event {
+        revision,
+        at: Timestamp(at.wrapping_add_signed(record.at)),
+        task,
+        options,
+        previous: variant("task state", record.previous, TaskState::from_number)?,
+        state: variant("task state", record.state, TaskState::from_number)?,
+        attempt: record.attempt,
+        change,
+    })
+}
+
+fn change_model(record: ChangeRecord) -> Result<Change, Corruption> {
+    let missing = |what: &str| Corruption::new(format!("event without {what}"));
+    Ok(match record {
+        ChangeRecord::Submitted(_) => return Err(missing("options")),
+        ChangeRecord::Eligible(_) => Change::Eligible,
+        ChangeRecord::Started(worker) => Change::Started { worker: worker.into() },
+        ChangeRecord::Completed(end) => Change::Completed {
+            result: end.result.ok_or_else(|| missing("result"))?.into_model(),
+            usage: Box::new(end.usage.ok_or_else(|| missing("usage"))?.into_model()),
+            output: end.output.map(|output| Box::new(output.into_model())),
+        },
+        ChangeRecord::Retrying(end) => Change::Retrying {
+            failure: Box::new(end.failure.ok_or_else(|| missing("failure"))?.into_model()?),
+            not_before: Timestamp(end.not_before.ok_or_else(|| missing("time"))?),
+            usage: Box::new(end.usage.ok_or_else(|| missing("usage"))?.into_model()),
+            output: end.output.map(|output| Box::new(output.into_model())),
+        },
+        ChangeRecord::Failed(end) => Change::Failed {
+            failure: Box::new(end.failure.ok_or_else(|| missing("failure"))?.into_model()?),
+            usage: end.usage.map(|usage| Box::new(usage.into_model())),
+            output: end.output.map(|output| Box::new(output.into_model())),
+        },
+        ChangeRecord::Interrupted(1) => Change::Interrupted { cause: InterruptCause::Drain },
+        ChangeRecord::Interrupted(2) => Change::Interrupted { cause: InterruptCause::Crash },
+        ChangeRecord::Interrupted(other) => return Err(unknown("interrupt cause", other)),
+        ChangeRecord::CancelRequested(request) => Change::CancelRequested { request: Box::new(request.into_model()?) },
+        ChangeRecord::Cancelled(end) => Change::Cancelled {
+            receipt: Box::new(end.receipt.ok_or_else(|| missing("receipt"))?.into_model()?),
+            usage: end.usage.map(|usage| Box::new(usage.into_model())),
+            output: end.output.map(|output| Box::new(output.into_model())),
+        },
+        ChangeRecord::Deleted(_) => Change::Deleted,
+    })
+}

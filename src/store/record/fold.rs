@@ -1,0 +1,107 @@
+//! How an event changes a task. Pure functions, shared by both projections and by recovery.
+
+use crate::model::{Change, Event, InterruptCause, Output, ResourceUsage, Task, TaskState, TaskStatus};
+
+/// Applies an event to its task; `None` is a task that does not exist. Apart from `Submitted`, an event of a task that
+/// does not exist changes nothing.
+pub fn fold(task: &mut Option<Task>, event: &Event) {
+    match &event.change {
+        Change::Submitted { spec } => *task = Some(Task { spec: spec.clone(), status: submitted(event) }),
+        Change::Deleted => *task = None,
+        _ => {
+            if let Some(task) = task {
+                advance(&mut task.status, event);
+            }
+        }
+    }
+}
+
+/// The status after a `Submitted` event.
+pub fn submitted(event: &Event) -> TaskStatus {
+    let not_before = match &event.change {
+        Change::Submitted { spec } => spec.extras().not_before,
+        _ => None,
+    };
+    let mut status = TaskStatus::submitted(event.state, event.revision, event.at, not_before.unwrap_or(event.at));
+    status.attempt = event.attempt;
+    status
+}
+
+/// Applies an event other than `Submitted` and `Deleted` to the status of its task.
+pub fn advance(status: &mut TaskStatus, event: &Event) {
+    status.state = event.state;
+    status.revision = event.revision;
+    status.attempt = event.attempt;
+    match &event.change {
+        Change::Submitted { .. } | Change::Deleted => {}
+        Change::Eligible => status.eligible_at = event.at,
+        Change::Started { worker } => {
+            status.worker = Some(worker.clone());
+            status.started_at = Some(event.at);
+        }
+        Change::Completed { result, usage, output } => {
+            status.result = Some(result.clone());
+            status.crashes = 0;
+            end_attempt(status, Some(&**usage), output.as_deref());
+            finish(status, event);
+        }
+        Change::Retrying { failure, not_before, usage, output } => {
+            status.failure = Some(failure.clone());
+            status.crashes = 0;
+            status.eligible_at = *not_before;
+            end_attempt(status, Some(&**usage), output.as_deref());
+        }
+        Change::Failed { failure, usage, output } => {
+            status.failure = Some(failure.clone());
+            status.crashes = 0;
+            end_attempt(status, usage.as_deref(), output.as_deref());
+            finish(status, event);
+        }
+        Change::Interrupted { cause } => {
+            if *cause == InterruptCause::Crash {
+                status.crashes += 1;
+            }
+            status.eligible_at = event.at;
+        }
+        Change::CancelRequested { request } => status.cancel_request = Some(request.clone()),
+        Change::Cancelled { receipt, usage, output } => {
+            status.cancel_receipt = Some(receipt.clone());
+            end_attempt(status, usage.as_deref(), output.as_deref());
+            finish(status, event);
+        }
+    }
+}
+
+/// The output of the attempt that the event ended.
+pub fn output_of(event: &Event) -> Option<&Output> {
+    match &event.change {
+        Change::Completed { output, .. }
+        | Change::Retrying { output, .. }
+        | Change::Failed { output, .. }
+        | Change::Cancelled { output, .. } => output.as_deref(),
+        _ => None,
+    }
+}
+
+fn end_attempt(status: &mut TaskStatus, usage: Option<&ResourceUsage>, output: Option<&Output>) {
+    // No attempt was running: keep the numbers of the last one.
+    if usage.is_none() && output.is_none() {
+        return;
+    }
+    status.usage = usage.map(|usage| Box::new(usage.clone()));
+    status.stdout_bytes = output.map_or(0, |output| output.stdout.total);
+    status.stderr_bytes = output.map_or(0, |output| output.stderr.total);
+}
+
+/// Resolves the number of an attempt that has ended; `attempt` 0 means the last one.
+pub fn ended_attempt(status: &TaskStatus, attempt: u32) -> Option<u32> {
+    let running = u32::from(status.state == TaskState::Running);
+    let last = status.attempt.saturating_sub(running);
+    let wanted = if attempt == 0 { last } else { attempt };
+    (1..=last).contains(&wanted).then_some(wanted)
+}
+
+fn finish(status: &mut TaskStatus, event: &Event) {
+    status.finished_at = Some(event.at);
+    status.cancel_request = None;
+}

@@ -1,0 +1,255 @@
+//! Records of task options, task specs and task statuses.
+
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::corruption::Corruption;
+use super::trace::TraceRecord;
+use super::values::{FailureRecord, PayloadRecord, ReceiptRecord, RequestRecord, UsageRecord, nanos, unknown, variant};
+use crate::model::{
+    BatchId, Durability, HandlerName, Namespace, PoolName, Priority, RetryPolicy, Revision, TaskExtras, TaskId,
+    TaskOptions, TaskSpec, TaskState, TaskStatus, Timestamp,
+};
+
+fn name<T, E: Display>(text: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T, Corruption> {
+    parse(text).map_err(|error| Corruption::new(format!("invalid name {text:?}: {error}")))
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct LabelRecord {
+    #[prost(string, tag = "1")]
+    key: String,
+    #[prost(string, tag = "2")]
+    value: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct OptionsRecord {
+    #[prost(string, tag = "1")]
+    namespace: String,
+    #[prost(string, tag = "2")]
+    handler: String,
+    #[prost(string, tag = "3")]
+    pool: String,
+    #[prost(uint32, tag = "4")]
+    priority: u32,
+    #[prost(string, tag = "5")]
+    display_name: String,
+    #[prost(message, repeated, tag = "6")]
+    labels: Vec<LabelRecord>,
+    #[prost(string, optional, tag = "7")]
+    batch: Option<String>,
+    #[prost(uint64, tag = "8")]
+    timeout: u64,
+    #[prost(uint32, tag = "9")]
+    attempts_max: u32,
+    #[prost(uint64, tag = "10")]
+    delay: u64,
+    #[prost(double, tag = "11")]
+    factor: f64,
+    #[prost(uint64, tag = "12")]
+    delay_max: u64,
+    #[prost(double, tag = "13")]
+    jitter: f64,
+    #[prost(bool, tag = "14")]
+    at_most_once: bool,
+    #[prost(uint32, tag = "15")]
+    durability: u32,
+    #[prost(string, tag = "16")]
+    content_type: String,
+    #[prost(string, tag = "17")]
+    submitted_by: String,
+}
+
+impl From<&TaskOptions> for OptionsRecord {
+    fn from(options: &TaskOptions) -> Self {
+        let label =
+            |(key, value): &(Box<str>, Box<str>)| LabelRecord { key: key.to_string(), value: value.to_string() };
+        Self {
+            namespace: options.namespace.to_string(),
+            handler: options.handler.to_string(),
+            pool: options.pool.to_string(),
+            priority: options.priority as u32,
+            display_name: options.display_name.to_string(),
+            labels: options.labels.iter().map(label).collect(),
+            batch: options.batch.as_ref().map(ToString::to_string),
+            timeout: nanos(options.timeout),
+            attempts_max: options.retry.attempts_max,
+            delay: nanos(options.retry.delay),
+            factor: options.retry.factor,
+            delay_max: nanos(options.retry.delay_max),
+            jitter: options.retry.jitter,
+            at_most_once: options.at_most_once,
+            durability: options.durability as u32,
+            content_type: options.content_type.to_string(),
+            submitted_by: options.submitted_by.to_string(),
+        }
+    }
+}
+
+impl OptionsRecord {
+    pub fn into_model(self) -> Result<TaskOptions, Corruption> {
+        Ok(TaskOptions {
+            namespace: name(&self.namespace, Namespace::parse)?,
+            handler: name(&self.handler, HandlerName::parse)?,
+            pool: name(&self.pool, PoolName::parse)?,
+            priority: variant("priority", self.priority, |number| Priority::from_index(number.into()))?,
+            display_name: self.display_name.into(),
+            labels: self.labels.into_iter().map(|label| (label.key.into(), label.value.into())).collect(),
+            batch: self.batch.as_deref().map(|batch| name(batch, BatchId::parse)).transpose()?,
+            timeout: Duration::from_nanos(self.timeout),
+            retry: RetryPolicy {
+                attempts_max: self.attempts_max,
+                delay: Duration::from_nanos(self.delay),
+                factor: self.factor,
+                delay_max: Duration::from_nanos(self.delay_max),
+                jitter: self.jitter,
+            },
+            at_most_once: self.at_most_once,
+            durability: match self.durability {
+                1 => Durability::Fsync,
+                2 => Durability::Memory,
+                other => return Err(unknown("durability", other)),
+            },
+            content_type: self.content_type.into(),
+            submitted_by: self.submitted_by.into(),
+        })
+    }
+}
+
+/// A task spec without its id and its options, which are stored separately.
+#[derive(Clone, PartialEq, Message)]
+pub struct SpecRecord {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub payload: Bytes,
+    #[prost(string, repeated, tag = "2")]
+    args: Vec<String>,
+    #[prost(string, optional, tag = "3")]
+    request_id: Option<String>,
+    #[prost(uint64, optional, tag = "4")]
+    not_before: Option<u64>,
+    #[prost(uint64, optional, tag = "5")]
+    expires_at: Option<u64>,
+    /// The payload is stored separately because of its size.
+    #[prost(bool, tag = "6")]
+    pub payload_separate: bool,
+    /// Older versions do not write it.
+    #[prost(message, optional, tag = "7")]
+    trace: Option<TraceRecord>,
+}
+
+impl From<&Arc<TaskSpec>> for SpecRecord {
+    fn from(spec: &Arc<TaskSpec>) -> Self {
+        let extras = spec.extras();
+        Self {
+            payload: TaskSpec::payload_of(spec),
+            args: extras.args.iter().map(ToString::to_string).collect(),
+            request_id: extras.request_id.as_deref().map(str::to_owned),
+            not_before: extras.not_before.map(|at| at.0),
+            expires_at: extras.expires_at.map(|at| at.0),
+            payload_separate: false,
+            trace: extras.trace.as_deref().map(Into::into),
+        }
+    }
+}
+
+impl SpecRecord {
+    pub fn into_model(self, id: TaskId, options: Arc<TaskOptions>) -> TaskSpec {
+        let extras = TaskExtras {
+            args: self.args.into_iter().map(String::into_boxed_str).collect(),
+            request_id: self.request_id.map(String::into_boxed_str),
+            not_before: self.not_before.map(Timestamp),
+            expires_at: self.expires_at.map(Timestamp),
+            trace: self.trace.map(|trace| Arc::new(trace.into_model())),
+        };
+        TaskSpec { id, options, payload: Vec::from(self.payload).into(), extras: extras.boxed() }
+    }
+}
+
+/// A task status; the result only when it is small.
+#[derive(Clone, PartialEq, Message)]
+pub struct StatusRecord {
+    #[prost(uint32, tag = "1")]
+    state: u32,
+    #[prost(uint64, tag = "2")]
+    revision: u64,
+    #[prost(uint32, tag = "3")]
+    attempt: u32,
+    #[prost(uint32, tag = "4")]
+    crashes: u32,
+    #[prost(uint64, tag = "5")]
+    submitted_at: u64,
+    #[prost(uint64, tag = "6")]
+    eligible_at: u64,
+    #[prost(uint64, optional, tag = "7")]
+    started_at: Option<u64>,
+    #[prost(uint64, optional, tag = "8")]
+    finished_at: Option<u64>,
+    #[prost(string, optional, tag = "9")]
+    worker: Option<String>,
+    #[prost(message, optional, tag = "10")]
+    failure: Option<FailureRecord>,
+    #[prost(message, optional, tag = "11")]
+    cancel_request: Option<RequestRecord>,
+    #[prost(message, optional, tag = "12")]
+    cancel_receipt: Option<ReceiptRecord>,
+    #[prost(message, optional, tag = "13")]
+    usage: Option<UsageRecord>,
+    #[prost(uint64, tag = "14")]
+    stdout_bytes: u64,
+    #[prost(uint64, tag = "15")]
+    stderr_bytes: u64,
+    /// A large result is stored separately.
+    #[prost(message, optional, tag = "16")]
+    pub result: Option<PayloadRecord>,
+}
+
+impl From<&TaskStatus> for StatusRecord {
+    fn from(status: &TaskStatus) -> Self {
+        Self {
+            state: status.state as u32,
+            revision: status.revision.0,
+            attempt: status.attempt,
+            crashes: status.crashes,
+            submitted_at: status.submitted_at.0,
+            eligible_at: status.eligible_at.0,
+            started_at: status.started_at.map(|at| at.0),
+            finished_at: status.finished_at.map(|at| at.0),
+            worker: status.worker.as_deref().map(str::to_owned),
+            failure: status.failure.as_deref().map(Into::into),
+            cancel_request: status.cancel_request.as_deref().map(Into::into),
+            cancel_receipt: status.cancel_receipt.as_deref().map(Into::into),
+            usage: status.usage.as_deref().map(Into::into),
+            stdout_bytes: status.stdout_bytes,
+            stderr_bytes: status.stderr_bytes,
+            result: None,
+        }
+    }
+}
+
+impl StatusRecord {
+    pub fn into_model(self) -> Result<TaskStatus, Corruption> {
+        Ok(TaskStatus {
+            state: variant("task state", self.state, TaskState::from_number)?,
+            revision: Revision(self.revision),
+            attempt: self.attempt,
+            crashes: self.crashes,
+            submitted_at: Timestamp(self.submitted_at),
+            eligible_at: Timestamp(self.eligible_at),
+            started_at: self.started_at.map(Timestamp),
+            finished_at: self.finished_at.map(Timestamp),
+            worker: self.worker.map(Into::into),
+            failure: self.failure.map(FailureRecord::into_model).transpose()?.map(Box::new),
+            cancel_request: self.cancel_request.map(RequestRecord::into_model).transpose()?.map(Box::new),
+            cancel_receipt: self.cancel_receipt.map(ReceiptRecord::into_model).transpose()?.map(Box::new),
+            result: self.result.map(PayloadRecord::into_model),
+            usage: self.usage.map(|usage| Box::new(usage.into_model())),
+            stdout_bytes: self.stdout_bytes,
+            stderr_bytes: self.stderr_bytes,
+        })
+    }
+}

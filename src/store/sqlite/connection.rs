@@ -1,0 +1,85 @@
+//! Opens a database file for writing and migrates it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+
+use super::error::sqlite_error;
+use crate::store::error::StoreError;
+use crate::store::paths::wal_path;
+
+/// How long a statement waits for the lock of another connection.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Number of prepared statements that a connection keeps.
+pub(super) const STATEMENT_CACHE: usize = 64;
+
+pub struct Schema {
+    /// `PRAGMA application_id`: distinguishes our files from those of other programs.
+    pub application_id: i32,
+    /// Step N migrates version N to version N + 1; `PRAGMA user_version` is the version. Append only.
+    pub migrations: &'static [&'static str],
+}
+
+/// Opens the writing connection of a file, creates the file if necessary, and migrates it to the current version.
+/// Leaves a file of another program unchanged. The write-ahead log is kept until [`keep_wal_on_close`] turns that off.
+pub fn open_writer(path: &Path, schema: &Schema) -> Result<Connection, StoreError> {
+    let failed = |error| sqlite_error("open", path, &error);
+    let mut connection = Connection::open(path).map_err(failed)?;
+    keep_wal_on_close(&connection, true).map_err(failed)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+    let (version, is_new) = schema_version(&connection, path, schema)?;
+    // A new file has one page; more pages arrive from the log, together with the tables.
+    let page_size: i64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(failed)?;
+    if is_new && std::fs::metadata(path).is_ok_and(|file| file.len() > page_size.cast_unsigned()) {
+        let detail = format!("it is incomplete without its log `{}`", wal_path(path).display());
+        return Err(StoreError::corrupt(path, "its start", detail));
+    }
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
+    connection.pragma_update(None, "cell_size_check", true).map_err(failed)?;
+    for (step, sql) in schema.migrations.iter().enumerate().skip(usize::try_from(version).unwrap_or_default()) {
+        let transaction = connection.transaction().map_err(failed)?;
+        transaction.execute_batch(sql).map_err(failed)?;
+        transaction.pragma_update(None, "application_id", schema.application_id).map_err(failed)?;
+        transaction.pragma_update(None, "user_version", i64::try_from(step + 1).unwrap_or(i64::MAX)).map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+    }
+    Ok(connection)
+}
+
+/// The version of a file, and whether it has no tables yet.
+///
+/// # Errors
+/// [`StoreError::Incompatible`] when it belongs to another program or to a later version.
+pub fn schema_version(connection: &Connection, path: &Path, schema: &Schema) -> Result<(i64, bool), StoreError> {
+    let number = |sql: &str| {
+        let result = connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+        result.map_err(|error| sqlite_error("open", path, &error))
+    };
+    let incompatible = |detail: String| StoreError::Incompatible { path: path.to_owned(), detail };
+    let is_new = number("SELECT count(*) FROM sqlite_schema")? == 0;
+    if !is_new && number("PRAGMA application_id")? != i64::from(schema.application_id) {
+        let detail = "it belongs to another program; move it away or choose another data directory";
+        return Err(incompatible(detail.to_owned()));
+    }
+    let version = number("PRAGMA user_version")?;
+    let newest = i64::try_from(schema.migrations.len()).unwrap_or(i64::MAX);
+    if version > newest {
+        let detail = format!("it has format {version}, but this version supports formats up to {newest}; upgrade");
+        return Err(incompatible(detail));
+    }
+    Ok((version, is_new))
+}
+
+/// Whether the write-ahead log stays when the last connection closes. It must stay until it has been verified, since
+/// it is the only evidence of corruption.
+pub fn keep_wal_on_close(connection: &Connection, keep: bool) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep).map(|_| ())
+}
+
+/// Copies pages from the write-ahead log into the database file, as far as readers allow.
+pub fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+}

@@ -1,0 +1,9 @@
+//! What the journal and the projection share: connections, migrations and error mapping.
+
+mod connection;
+mod error;
+mod readers;
+
+pub use connection::{Schema, checkpoint, keep_wal_on_close, open_writer, schema_version};
+pub use error::sqlite_error;
+pub use readers::Readers;

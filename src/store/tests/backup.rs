@@ -1,0 +1,89 @@
+//! Backups and checks of a store.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::stores::{fold_all, listed, long_history, open_sqlite, page_of, read_all, temp_dir, write};
+use crate::model::{Revision, TaskFilter};
+use crate::store::backup::{backup, check};
+use crate::store::paths::{JOURNAL, PROJECTION};
+
+#[test]
+fn a_backup_during_writes_and_trims_is_consistent() {
+    let directory = temp_dir();
+    let data = directory.path().join("data %20?");
+    let (store, _) = open_sqlite(&data).unwrap();
+    let history = long_history();
+    let ended = Arc::new(AtomicBool::new(false));
+    let writing = {
+        let (store, ended, commits) = (store.clone(), Arc::clone(&ended), history.commits(9));
+        move || {
+            for commits in commits.chunks(5) {
+                write(&store, commits);
+                let keep = commits.last().unwrap().last().0.saturating_sub(100);
+                store.journal.trim(Revision(keep)).unwrap();
+            }
+            ended.store(true, Ordering::Release);
+        }
+    };
+    let writer = std::thread::Builder::new().spawn(writing).unwrap();
+    let mut copies = Vec::new();
+    while copies.is_empty() || (!ended.load(Ordering::Acquire) && copies.len() < 8) {
+        let to = directory.path().join(format!("copy-{}", copies.len()));
+        copies.push((backup(&data, &to).unwrap(), to));
+    }
+    writer.join().unwrap();
+    for (report, to) in copies {
+        assert!(!report.in_use);
+        assert_eq!(check(&to).unwrap(), report);
+        let (store, recovery) = open_sqlite(&to).unwrap();
+        assert!(recovery.notes.is_empty(), "{:?}", recovery.notes);
+        let until = usize::try_from(report.end).unwrap();
+        let trimmed = usize::try_from(report.trimmed).unwrap();
+        assert_eq!(read_all(&store, store.journal.oldest()).unwrap(), history.events[trimmed..until]);
+        store.projection.checkpoint().unwrap();
+        let wanted: Vec<_> = fold_all(&history.events[..until]).values().rev().map(listed).collect();
+        assert_eq!(store.projection.list(&TaskFilter::default(), page_of(1000), None).unwrap().tasks, wanted);
+    }
+    assert!(check(&data).unwrap().in_use);
+    drop(store);
+    let report = check(&data).unwrap();
+    assert!(!report.in_use);
+    assert_eq!(report.end, history.events.len() as u64);
+}
+
+#[test]
+fn a_flipped_byte_of_a_backup_is_reported_or_harmless() {
+    let directory = temp_dir();
+    let (data, to) = (directory.path().join("data"), directory.path().join("copy"));
+    let (store, _) = open_sqlite(&data).unwrap();
+    write(&store, &long_history().commits(9));
+    let whole = backup(&data, &to).unwrap();
+    for file in [JOURNAL, PROJECTION] {
+        let clean = std::fs::read(to.join(file)).unwrap();
+        for place in (0..100).step_by(9).chain((100..clean.len()).step_by(4_999)) {
+            let mut bytes = clean.clone();
+            bytes[place] ^= 0x41;
+            std::fs::write(to.join(file), &bytes).unwrap();
+            match check(&to) {
+                Ok(found) => assert_eq!(found, whole, "{file} byte {place}"),
+                Err(error) => assert!(error.to_string().contains(file), "{file} byte {place}: {error}"),
+            }
+        }
+        std::fs::write(to.join(file), &clean).unwrap();
+    }
+    assert_eq!(check(&to).unwrap(), whole, "a check changes nothing");
+}
+
+#[test]
+fn a_copy_never_replaces_anything_and_what_is_no_store_is_said() {
+    let directory = temp_dir();
+    let data = directory.path().join("data");
+    drop(open_sqlite(&data).unwrap());
+    let error = backup(&data, &data).unwrap_err().to_string();
+    assert!(error.contains("it already exists"), "{error}");
+    let nothing = directory.path().join("nothing");
+    let error = backup(&nothing, &directory.path().join("copy")).unwrap_err().to_string();
+    assert!(error.contains("nothing/journal.db") && error.contains("there is no store"), "{error}");
+    assert!(!directory.path().join("copy").exists() && !directory.path().join("copy.partial").exists());
+}

@@ -1,0 +1,209 @@
+//! Random but valid histories of events.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use crate::model::{
+    BatchId, CancelMode, CancelReceipt, CancelRequest, Captured, Change, Durability, Event, Failure, FailureReason,
+    HandlerName, InterruptCause, Namespace, Output, Payload, PoolName, Priority, ResourceUsage, RetryPolicy, Revision,
+    StopMethod, TaskExtras, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp, TraceContext, TraceMode,
+};
+use crate::store::traits::Commit;
+
+/// Makes events that the scheduler could produce, one after another.
+#[derive(Default)]
+pub(super) struct History {
+    pub(super) events: Vec<Event>,
+    /// State and attempt of the existing tasks.
+    tasks: HashMap<TaskId, (TaskState, u32)>,
+    options: HashMap<u8, Arc<TaskOptions>>,
+}
+
+pub(super) fn id(number: u8) -> TaskId {
+    if number.is_multiple_of(2) {
+        TaskId::Uuid([number; 16])
+    } else {
+        TaskId::parse(&format!("named-{number}")).unwrap()
+    }
+}
+
+pub fn options(kind: u8) -> TaskOptions {
+    let label = |key: &str, value: u8| (key.into(), value.to_string().into());
+    TaskOptions {
+        namespace: Namespace::parse(if kind.is_multiple_of(5) { "other" } else { "default" }).unwrap(),
+        handler: HandlerName::parse(&format!("handler-{}", kind % 3)).unwrap(),
+        pool: PoolName::parse(&format!("pool-{}", kind % 2)).unwrap(),
+        priority: Priority::from_index(usize::from(kind % 4)).unwrap(),
+        display_name: format!("kind {kind}").into(),
+        labels: [label("a", kind % 2), label("b", kind % 3)].into(),
+        batch: (kind % 3 == 1).then(|| BatchId::parse("batch-1").unwrap()),
+        timeout: Duration::from_secs(u64::from(kind) + 1),
+        retry: RetryPolicy::default(),
+        at_most_once: kind.is_multiple_of(7),
+        durability: if kind.is_multiple_of(2) { Durability::Fsync } else { Durability::Memory },
+        content_type: "application/json".into(),
+        submitted_by: "127.0.0.1:4000".into(),
+    }
+}
+
+fn trace(size: u8) -> TraceContext {
+    let baggage_only = size.is_multiple_of(3);
+    TraceContext {
+        trace_id: if baggage_only { 0 } else { u128::from(size) << 100 },
+        span_id: if baggage_only { 0 } else { u64::from(size) << 50 },
+        flags: u8::from(!baggage_only),
+        mode: TraceMode::Link,
+        at: Timestamp(8),
+        state: if baggage_only { "".into() } else { "vendor=1".into() },
+        baggage: "user=7".into(),
+    }
+}
+
+fn request() -> CancelRequest {
+    CancelRequest {
+        requested_at: Timestamp(7),
+        reason: "enough".into(),
+        requested_by: "me".into(),
+        mode: CancelMode::Force,
+        grace: Duration::from_millis(5),
+    }
+}
+
+fn output(size: u8) -> Option<Box<Output>> {
+    let stdout = Captured { head: vec![size; size.into()].into(), tail: "end".into(), total: 3 + u64::from(size) };
+    (size > 100).then(|| Box::new(Output { stdout, stderr: Captured::default() }))
+}
+
+fn usage(size: u8) -> ResourceUsage {
+    let cpu_time = (size > 50).then_some(Duration::from_nanos(1));
+    ResourceUsage {
+        run_time: Duration::from_micros(u64::from(size)),
+        cpu_time,
+        result_bytes: 3,
+        ..ResourceUsage::default()
+    }
+}
+
+#[expect(clippy::unnecessary_box_returns, reason = "events hold boxes")]
+fn failure(size: u8, attempt: u32) -> Box<Failure> {
+    let mut failure = Failure::new(FailureReason::from_number(size % 10 + 1).unwrap(), "it failed");
+    failure.attempt = attempt;
+    failure.exit_code = Some(-1);
+    failure.retry_after = (size > 9).then_some(Duration::from_secs(1));
+    Box::new(failure)
+}
+
+impl History {
+    /// Makes a history from a seed of `(task, action, size)`.
+    pub(super) fn of(seed: &[(u8, u8, u8)]) -> Self {
+        let mut history = Self::default();
+        for (task, action, size) in seed {
+            history.step(*task % 24, *action, *size);
+        }
+        history
+    }
+
+    /// Adds an event that is valid for the task's state, if there is one for `action`.
+    pub(super) fn step(&mut self, number: u8, action: u8, size: u8) {
+        let task = id(number);
+        let found = self.tasks.get(&task).copied();
+        let (previous, attempt) = found.unwrap_or((TaskState::Queued, 0));
+        let (state, attempt, change) = match found {
+            None => self.submission(&task, size),
+            Some((TaskState::Waiting, attempt)) if action.is_multiple_of(2) => {
+                (TaskState::Queued, attempt, Change::Eligible)
+            }
+            Some((TaskState::Waiting | TaskState::Queued, _)) if action > 230 => {
+                (TaskState::Cancelled, attempt, cancelled(size, StopMethod::NeverStarted))
+            }
+            Some((TaskState::Waiting, _)) => return,
+            Some((TaskState::Queued, _)) => {
+                (TaskState::Running, attempt + 1, Change::Started { worker: format!("p/PoolWorker-{size}").into() })
+            }
+            Some((TaskState::Running, _)) => running(action, size, attempt),
+            Some(_) if action < 128 => (previous, attempt, Change::Deleted),
+            Some(_) => return,
+        };
+        let options = match &change {
+            Change::Submitted { spec } => Arc::clone(&spec.options),
+            _ => self.options[&number_of(&task)].clone(),
+        };
+        if matches!(change, Change::Deleted) {
+            self.tasks.remove(&task);
+        } else {
+            self.tasks.insert(task.clone(), (state, attempt));
+        }
+        let previous = if found.is_none() { state } else { previous };
+        let revision = Revision(self.events.len() as u64 + 1);
+        let at = Timestamp(1_700_000_000_000_000 + revision.0 * 10);
+        self.events.push(Event { revision, at, task, options, previous, state, attempt, change });
+    }
+
+    fn submission(&mut self, task: &TaskId, size: u8) -> (TaskState, u32, Change) {
+        let shared = Arc::new(options(size));
+        self.options.insert(number_of(task), Arc::clone(&shared));
+        let waits = size.is_multiple_of(4);
+        let extras = TaskExtras {
+            args: (0..size % 3).map(|arg| arg.to_string().into()).collect(),
+            request_id: (size > 128).then(|| "request".into()),
+            not_before: waits.then_some(Timestamp(1_800_000_000_000_000)),
+            expires_at: None,
+            trace: (size % 4 == 1).then(|| Arc::new(trace(size))),
+        };
+        let spec = TaskSpec {
+            id: task.clone(),
+            options: shared,
+            payload: vec![size; usize::from(size) * 16].into(),
+            extras: extras.boxed(),
+        };
+        let state = if waits { TaskState::Waiting } else { TaskState::Queued };
+        (state, 0, Change::Submitted { spec: Arc::new(spec) })
+    }
+
+    /// The events in commits of one to `events_max` events.
+    pub(super) fn commits(&self, events_max: usize) -> Vec<Arc<Commit>> {
+        let mut commits = Vec::new();
+        let mut rest = &self.events[..];
+        while !rest.is_empty() {
+            let length = (commits.len() * 7 % events_max + 1).min(rest.len());
+            let (events, later) = rest.split_at(length);
+            commits.push(Arc::new(Commit { events: events.to_vec(), sync: commits.len() % 3 != 0 }));
+            rest = later;
+        }
+        commits
+    }
+}
+
+fn number_of(task: &TaskId) -> u8 {
+    (0..=255).find(|number| id(*number) == *task).unwrap()
+}
+
+fn cancelled(size: u8, method: StopMethod) -> Change {
+    let receipt = Box::new(CancelReceipt { request: request(), stopped_at: Timestamp(9), method });
+    let ran = method != StopMethod::NeverStarted;
+    Change::Cancelled { receipt, usage: ran.then(|| Box::new(usage(size))), output: output(size).filter(|_| ran) }
+}
+
+fn running(action: u8, size: u8, attempt: u32) -> (TaskState, u32, Change) {
+    let cost = Box::new(usage(size));
+    match action % 8 {
+        0 => (TaskState::Running, attempt, Change::CancelRequested { request: Box::new(request()) }),
+        1 => (TaskState::Queued, attempt - 1, Change::Interrupted { cause: InterruptCause::Crash }),
+        2 => (TaskState::Queued, attempt - 1, Change::Interrupted { cause: InterruptCause::Drain }),
+        3 => (TaskState::Cancelled, attempt, cancelled(size, StopMethod::Token)),
+        4 => {
+            let failed = Change::Failed { failure: failure(size, attempt), usage: Some(cost), output: output(size) };
+            (TaskState::Failed, attempt, failed)
+        }
+        5 => {
+            let (failure, not_before) = (failure(size, attempt), Timestamp(11));
+            (TaskState::Waiting, attempt, Change::Retrying { failure, not_before, usage: cost, output: output(size) })
+        }
+        _ => {
+            let result = Payload { data: vec![size; usize::from(size) * 8].into(), content_type: "text/x".into() };
+            (TaskState::Completed, attempt, Change::Completed { result, usage: cost, output: output(size) })
+        }
+    }
+}

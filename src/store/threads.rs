@@ -1,0 +1,42 @@
+//! The store's own threads.
+
+use std::path::Path;
+use std::thread::{Builder, JoinHandle};
+
+use super::error::StoreError;
+
+/// Niceness of background threads. With all cores busy they still get about a fifth of one.
+const BACKGROUND_NICENESS: i32 = 6;
+
+/// A named thread that is joined on drop. Its owner must first drop whatever keeps the thread running.
+pub(super) struct OwnedThread(Option<JoinHandle<()>>);
+
+impl OwnedThread {
+    /// Starts a thread that works on the file at `path`.
+    pub(super) fn spawn(name: &str, path: &Path, run: impl FnOnce() + Send + 'static) -> Result<Self, StoreError> {
+        let spawned = Builder::new().name(name.to_owned()).spawn(run);
+        spawned.map(|thread| Self(Some(thread))).map_err(|error| StoreError::Io {
+            action: "start a thread for",
+            path: path.to_owned(),
+            detail: format!("{error}; raise the limit on threads"),
+        })
+    }
+}
+
+impl Drop for OwnedThread {
+    fn drop(&mut self) {
+        // The thread itself may drop the last handle of the store.
+        if let Some(thread) = self.0.take()
+            && thread.thread().id() != std::thread::current().id()
+        {
+            // The panic hook has already reported a panic of the thread.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Lets threads that serve callers run before the calling thread when all cores are busy.
+pub(super) fn lower_priority() {
+    // Where the system does not allow it, calls are slower under load and nothing else changes.
+    let _ = rustix::process::setpriority_process(None, BACKGROUND_NICENESS);
+}

@@ -1,0 +1,119 @@
+//! What every journal and every projection does.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::error::StoreError;
+use super::page::{Page, PageCursor, PageSize};
+use super::pool_override::PoolOverride;
+use crate::model::{Durability, Event, Output, Revision, Task, TaskFilter, TaskId};
+
+/// Events that become durable together. Their revisions are consecutive.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Commit {
+    /// At least one.
+    pub events: Vec<Event>,
+    /// Whether the commit must be on the disk before it counts as appended. False only when every event belongs to
+    /// a task with durability MEMORY.
+    pub sync: bool,
+}
+
+impl Commit {
+    /// Revision of the first event.
+    pub fn first(&self) -> Revision {
+        self.events.first().map_or_else(Revision::default, |event| event.revision)
+    }
+
+    /// Revision of the last event.
+    pub fn last(&self) -> Revision {
+        self.events.last().map_or_else(Revision::default, |event| event.revision)
+    }
+}
+
+/// Called once with the result of [`Journal::append_in_background`]. Runs on the journal's thread: it must not block.
+pub type AppendDone = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+/// The source of truth: an append-only, checksummed sequence of commits.
+///
+/// A commit whose append failed leaves no trace: its revisions may be appended again.
+pub trait Journal: Send + Sync + 'static {
+    /// Appends on the calling thread. Blocks on the disk.
+    ///
+    /// # Errors
+    /// Any of [`StoreError`].
+    fn append(&self, commit: &Arc<Commit>) -> Result<(), StoreError>;
+
+    /// Hands the commit to the journal's thread without blocking. Commits that wait there are appended in order and
+    /// may share one sync.
+    fn append_in_background(&self, commit: Arc<Commit>, done: AppendDone);
+
+    /// The strongest durability that an append can reach.
+    fn durability(&self) -> Durability {
+        Durability::Fsync
+    }
+
+    /// Whole commits after `after`, in order: at least one, and about `limit` events. Empty only when there are no
+    /// later events. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`] when events after `after` were trimmed; [`StoreError::Corrupt`].
+    fn read(&self, after: Revision, limit: usize) -> Result<Vec<Event>, StoreError>;
+
+    /// The smallest revision that [`Journal::read`] accepts as `after`.
+    fn oldest(&self) -> Revision;
+
+    /// Replaces the stored override of a pool. Durable on return. Blocks on the disk.
+    ///
+    /// # Errors
+    /// Any of [`StoreError`].
+    fn save_pool_override(&self, pool: &PoolOverride) -> Result<(), StoreError>;
+
+    /// Deletes the commits that end at `up_to` or before. Their events must be durable in the projection.
+    /// Blocks on the disk.
+    ///
+    /// # Errors
+    /// Any of [`StoreError`].
+    fn trim(&self, up_to: Revision) -> Result<(), StoreError>;
+}
+
+/// One row per task, derived from the journal; answers queries. Queries block on the disk: call them from a thread
+/// that may block.
+pub trait Projection: Send + Sync + 'static {
+    /// Applies a durable commit; commits must arrive in order. Never blocks: a commit that does not fit into memory
+    /// is read back from the journal later.
+    fn apply(&self, commit: Arc<Commit>);
+
+    /// Makes queries see everything applied so far without the usual delay. Does not wait.
+    fn flush(&self) {}
+
+    /// The revision that queries see. Without [`Projection::flush`] it may lag by about half a second.
+    fn revision(&self) -> watch::Receiver<Revision>;
+
+    /// Why the projection cannot be written at present, such as a full disk.
+    fn fault(&self) -> watch::Receiver<Option<StoreError>>;
+
+    /// One task with payload and result.
+    ///
+    /// # Errors
+    /// Any of [`StoreError`].
+    fn get(&self, id: &TaskId) -> Result<Option<Task>, StoreError>;
+
+    /// The output of an attempt, with the attempt's number. `attempt` 0 means the last attempt that ended.
+    ///
+    /// # Errors
+    /// Any of [`StoreError`].
+    fn output(&self, id: &TaskId, attempt: u32) -> Result<Option<(u32, Output)>, StoreError>;
+
+    /// One page, newest submission first. Uses no more memory than the page may.
+    ///
+    /// # Errors
+    /// Any of [`StoreError`].
+    fn list(&self, filter: &TaskFilter, size: PageSize, after: Option<PageCursor>) -> Result<Page, StoreError>;
+
+    /// Makes everything applied so far durable and returns its revision. The journal may be trimmed up to there.
+    ///
+    /// # Errors
+    /// Any of [`StoreError`].
+    fn checkpoint(&self) -> Result<Revision, StoreError>;
+}
