@@ -1,4 +1,4 @@
-//! Back-ups taken from a server that is working, looked at, and restored.
+//! Backup, check, restore and rebuild of a store with the binary.
 
 use std::path::Path;
 
@@ -15,11 +15,11 @@ fn text(path: &Path) -> &str {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_back_up_taken_under_load_is_restored_with_all_that_was_acknowledged_before_it() {
+async fn a_backup_under_load_contains_everything_acknowledged_before_it() {
     let mut server = Server::start("[[pool]]\nname = \"default\"\nsize = 2\n");
-    let kept = v1::SubmitTaskRequest { delay: crate::support::seconds(3_600), ..noop() };
-    let waiting = server.submit(kept).await;
-    // Once it is answered, the tables have it: a check counts what they have, and they may lag behind.
+    let delayed = v1::SubmitTaskRequest { delay: crate::support::seconds(3_600), ..noop() };
+    let waiting = server.submit(delayed).await;
+    // A check counts the tasks in the projection, which may lag; after this call it has the task.
     server.get(&waiting).await;
     let (sender, mut accepted) = tokio::sync::mpsc::unbounded_channel();
     let mut tasks = server.tasks();
@@ -37,20 +37,20 @@ async fn a_back_up_taken_under_load_is_restored_with_all_that_was_acknowledged_b
             before.push(accepted.recv().await.unwrap());
         }
         copy = copies.path().join(format!("copy-{n}"));
-        let (done, said) = store(&["backup", "--data-dir", text(&data), "--to", text(&copy)]);
-        assert!(done && said.contains("every checksum fits"), "{said}");
+        let (ok, output) = store(&["backup", "--data-dir", text(&data), "--to", text(&copy)]);
+        assert!(ok && output.contains("all checksums match"), "{output}");
     }
-    let (done, said) = store(&["check", text(&data)]);
-    assert!(done && said.contains("a server is using it"), "{said}");
-    let (done, said) = store(&["check", text(&copy), "-o", "json"]);
-    let found: serde_json::Value = serde_json::from_str(&said).unwrap();
-    assert!(done && found["tasks"]["WAITING"] == 1 && found["in_use"] == false, "{said}");
-    let (done, said) = store(&["backup", "--data-dir", text(&data), "--to", text(&copy)]);
-    assert!(!done && said.contains("is there already"), "{said}");
+    let (ok, output) = store(&["check", text(&data)]);
+    assert!(ok && output.contains("a server is using the store"), "{output}");
+    let (ok, output) = store(&["check", text(&copy), "-o", "json"]);
+    let found: serde_json::Value = serde_json::from_str(&output).unwrap();
+    assert!(ok && found["tasks"]["WAITING"] == 1 && found["in_use"] == false, "{output}");
+    let (ok, output) = store(&["backup", "--data-dir", text(&data), "--to", text(&copy)]);
+    assert!(!ok && output.contains("already exists"), "{output}");
     server.kill9();
     load.await.unwrap();
 
-    // The way back that the manual describes.
+    // Restore as documented in docs/operations.md.
     std::fs::rename(&data, server.path("data-lost")).unwrap();
     std::fs::rename(&copy, &data).unwrap();
     server.start_again();
@@ -64,14 +64,14 @@ async fn a_back_up_taken_under_load_is_restored_with_all_that_was_acknowledged_b
 }
 
 #[tokio::test]
-async fn tables_that_the_trimmed_journal_cannot_bring_back_keep_the_server_from_starting_until_that_is_accepted() {
+async fn a_projection_that_a_trimmed_journal_cannot_restore_prevents_the_start_until_it_is_rebuilt() {
     let mut server = Server::start("[store]\nwatch_window_events = 1000\n");
-    let waits = v1::SubmitTaskRequest { delay: crate::support::seconds(3_600), ..noop() };
-    let early = server.submit(waits.clone()).await;
+    let delayed = v1::SubmitTaskRequest { delay: crate::support::seconds(3_600), ..noop() };
+    let early = server.submit(delayed.clone()).await;
     let data = server.path("data");
     let trimmed = || {
-        let (_, said) = store(&["check", text(&data), "-o", "json"]);
-        serde_json::from_str::<serde_json::Value>(&said).is_ok_and(|found| found["trimmed"].as_u64() > Some(0))
+        let (_, output) = store(&["check", text(&data), "-o", "json"]);
+        serde_json::from_str::<serde_json::Value>(&output).is_ok_and(|found| found["trimmed"].as_u64() > Some(0))
     };
     let many = v1::BatchSubmitTasksRequest { tasks: vec![noop(); 1_000], batch_id: String::new() };
     server.tasks().batch_submit_tasks(many).await.unwrap();
@@ -80,51 +80,54 @@ async fn tables_that_the_trimmed_journal_cannot_bring_back_keep_the_server_from_
         assert!(begun.elapsed() < PATIENCE, "the journal is not trimmed");
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
-    let late = server.submit(waits).await;
+    let late = server.submit(delayed).await;
     server.kill9();
-    let tables = data.join("projection.db");
-    let length = usize::try_from(std::fs::metadata(&tables).unwrap().len()).unwrap();
-    std::fs::write(&tables, vec![0x41; length]).unwrap();
-    // The log alone may have every page.
+    let projection = data.join("projection.db");
+    let length = usize::try_from(std::fs::metadata(&projection).unwrap().len()).unwrap();
+    std::fs::write(&projection, vec![0x41; length]).unwrap();
+    // The log alone may contain every page.
     for end in ["wal", "shm"] {
         std::fs::remove_file(data.join(format!("projection.db-{end}"))).unwrap();
     }
 
     for _ in 0..2 {
-        let said = server.fail_to_start_again();
-        assert!(said.contains("projection.db` is not whole") && said.contains("live ones too"), "{said}");
-        assert!(said.contains("restore a back-up"), "{said}");
-        assert!(said.contains(&format!("lineshaft store rebuild {}", text(&data))), "{said}");
+        let output = server.fail_to_start_again();
+        assert!(
+            output.contains("projection.db` cannot be read") && output.contains("including unfinished ones"),
+            "{output}"
+        );
+        assert!(output.contains("restore a backup"), "{output}");
+        assert!(output.contains(&format!("lineshaft store rebuild {}", text(&data))), "{output}");
     }
-    let (done, said) = store(&["rebuild", text(&data)]);
-    assert!(done && said.contains("projection.db.damaged-1") && said.contains("every checksum fits"), "{said}");
+    let (ok, output) = store(&["rebuild", text(&data)]);
+    assert!(ok && output.contains("projection.db.damaged-1") && output.contains("all checksums match"), "{output}");
     server.start_again();
     assert_eq!(server.get(&late).await.state(), TaskState::Waiting);
     let request = v1::GetTaskRequest { task_id: early, include_payload: false };
     assert_eq!(server.tasks().get_task(request).await.unwrap_err().code(), tonic::Code::NotFound);
     let new = server.submit(noop()).await;
     assert_eq!(server.ended(&new).await.state(), TaskState::Completed);
-    let (done, said) = store(&["rebuild", text(&data)]);
-    assert!(!done && said.contains("in use by another server"), "{said}");
+    let (ok, output) = store(&["rebuild", text(&data)]);
+    assert!(!ok && output.contains("in use by another server"), "{output}");
 }
 
 #[tokio::test]
-async fn a_stopped_store_is_copied_too_and_damage_is_named() {
+async fn the_store_of_a_stopped_server_can_be_backed_up_and_checked() {
     let mut server = Server::start("");
     let id = server.submit(noop()).await;
     server.ended(&id).await;
     server.kill9();
     let (data, copies) = (server.path("data"), tempfile::tempdir().unwrap());
     let copy = copies.path().join("copy");
-    let (done, said) = store(&["backup", "--data-dir", text(&data), "--to", text(&copy)]);
-    assert!(done && said.contains("1 COMPLETED"), "{said}");
+    let (ok, output) = store(&["backup", "--data-dir", text(&data), "--to", text(&copy)]);
+    assert!(ok && output.contains("1 COMPLETED"), "{output}");
     let journal = copy.join("journal.db");
     let mut bytes = std::fs::read(&journal).unwrap();
-    let place = bytes.windows(7).position(|window| window == b"compute").unwrap();
-    bytes[place] ^= 0x41;
+    let offset = bytes.windows(7).position(|window| window == b"compute").unwrap();
+    bytes[offset] ^= 0x41;
     std::fs::write(&journal, bytes).unwrap();
-    let (done, said) = store(&["check", text(&copy)]);
-    assert!(!done && said.contains("journal.db` is damaged at commit"), "{said}");
-    let (done, said) = store(&["check", text(copies.path())]);
-    assert!(!done && said.contains("there is no store"), "{said}");
+    let (ok, output) = store(&["check", text(&copy)]);
+    assert!(!ok && output.contains("journal.db` is corrupt at commit"), "{output}");
+    let (ok, output) = store(&["check", text(copies.path())]);
+    assert!(!ok && output.contains("there is no store"), "{output}");
 }

@@ -1,4 +1,4 @@
-//! kill -9 at random moments: nothing acknowledged is lost, nothing runs twice at once.
+//! Crashes of the server, mostly with SIGKILL at random moments.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::support::{BINARY, Server, noop, run, task};
 
 const ROUNDS: usize = 10;
 
-/// A handler that writes when it begins and ends into a journal of its own, in single appends.
+/// A handler that appends a line to `journal` when an attempt starts and when it ends, each in a single write.
 fn config(journal: &str) -> String {
     format!(
         r#"
@@ -31,7 +31,7 @@ fn witness(n: usize) -> v1::SubmitTaskRequest {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_acknowledged_is_lost_and_nothing_runs_twice_at_once() {
+async fn acknowledged_tasks_survive_crashes_and_never_run_twice_at_once() {
     let seed: u64 = rand::random();
     println!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
@@ -67,27 +67,26 @@ async fn nothing_acknowledged_is_lost_and_nothing_runs_twice_at_once() {
     assert_one_at_a_time(&text, seed);
 }
 
-/// A begin after a begin without an end is a second run; allowed only when the first was killed,
-/// which the process id of a living process would disprove.
+/// An attempt may start before the last one has ended only if that one was killed; then it never ends.
 fn assert_one_at_a_time(journal: &str, seed: u64) {
     let mut open: HashMap<&str, &str> = HashMap::new();
     let mut closed: HashSet<(&str, &str)> = HashSet::new();
     for line in journal.lines() {
         let mut words = line.split(' ');
         let (Some(what), Some(id), Some(pid)) = (words.next(), words.next(), words.next()) else {
-            panic!("seed {seed}: {line:?} is torn");
+            panic!("seed {seed}: incomplete line {line:?}");
         };
         if what == "begin" {
             open.insert(id, pid);
         } else {
-            assert_eq!(open.get(id), Some(&pid), "seed {seed}: {id} ended in a run that a later one had replaced");
+            assert_eq!(open.get(id), Some(&pid), "seed {seed}: {id} ended after a later attempt had started");
             assert!(closed.insert((id, pid)), "seed {seed}: {id} ended twice");
         }
     }
 }
 
 #[tokio::test]
-async fn a_flipped_byte_in_the_log_after_a_kill_is_named_or_hides_nothing() {
+async fn after_a_kill_a_flipped_byte_of_the_journals_log_is_reported_or_harmless() {
     const ROUNDS: usize = 8;
     let seed: u64 = rand::random();
     println!("seed {seed}");
@@ -102,22 +101,22 @@ async fn a_flipped_byte_in_the_log_after_a_kill_is_named_or_hides_nothing() {
     std::fs::rename(&data, &crashed).unwrap();
     let log = std::fs::read(crashed.join("journal.db-wal")).unwrap();
     let used = log.iter().rposition(|byte| *byte != 0).unwrap() + 1;
-    let mut named = 0;
+    let mut reported = 0;
     for round in 0..ROUNDS {
-        // The first two are in the header and in the last commit.
-        let place = [10, used - 100].get(round).copied().unwrap_or_else(|| random.random_range(0..used));
+        // The first two bytes are in the header and in the last commit.
+        let offset = [10, used - 100].get(round).copied().unwrap_or_else(|| random.random_range(0..used));
         let _ = std::fs::remove_dir_all(&data);
-        let (copied, said) = run("cp", ["-r", crashed.to_str().unwrap(), data.to_str().unwrap()]);
-        assert!(copied, "{said}");
+        let (copied, output) = run("cp", ["-r", crashed.to_str().unwrap(), data.to_str().unwrap()]);
+        assert!(copied, "{output}");
         let mut flipped = log.clone();
-        flipped[place] ^= 0x41;
+        flipped[offset] ^= 0x41;
         std::fs::write(data.join("journal.db-wal"), &flipped).unwrap();
-        let (whole, said) = run(BINARY, ["store", "check", data.to_str().unwrap()]);
-        if !whole {
-            assert!(said.contains("journal.db"), "seed {seed}, byte {place}: {said}");
+        let (intact, output) = run(BINARY, ["store", "check", data.to_str().unwrap()]);
+        if !intact {
+            assert!(output.contains("journal.db"), "seed {seed}, byte {offset}: {output}");
             let refused = server.fail_to_start_again();
-            assert!(refused.contains("journal.db"), "seed {seed}, byte {place}: {refused}");
-            named += 1;
+            assert!(refused.contains("journal.db"), "seed {seed}, byte {offset}: {refused}");
+            reported += 1;
             continue;
         }
         server.start_again();
@@ -126,11 +125,11 @@ async fn a_flipped_byte_in_the_log_after_a_kill_is_named_or_hides_nothing() {
         }
         server.kill9();
     }
-    assert!(named >= 2, "{named} of {ROUNDS} were named");
+    assert!(reported >= 2, "{reported} of {ROUNDS} were reported");
 }
 
 #[tokio::test]
-async fn children_do_not_survive_the_server() {
+async fn processes_do_not_survive_the_server() {
     let mut server = Server::start(
         "[[handler]]\nname = \"sleeper\"\nrunner = \"process\"\nargv = [\"/bin/sleep\", \"4242.4242\"]\n",
     );
@@ -143,17 +142,17 @@ async fn children_do_not_survive_the_server() {
     };
     let until = std::time::Instant::now() + crate::support::PATIENCE;
     while !alive() {
-        assert!(std::time::Instant::now() < until, "the child never came");
+        assert!(std::time::Instant::now() < until, "the process does not start");
     }
     server.kill9();
     while alive() {
-        assert!(std::time::Instant::now() < until, "the child outlives the server");
+        assert!(std::time::Instant::now() < until, "the process outlives the server");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
 #[tokio::test]
-async fn after_a_crash_the_log_tells_of_every_task_that_came_back() {
+async fn the_log_reports_the_number_of_recovered_tasks() {
     let mut server = Server::start("");
     let later = v1::SubmitTaskRequest { delay: crate::support::seconds(3_600), ..noop() };
     for _ in 0..3 {
@@ -161,10 +160,10 @@ async fn after_a_crash_the_log_tells_of_every_task_that_came_back() {
     }
     let ended = server.submit(noop()).await;
     server.ended(&ended).await;
-    // Its tables may have seen all of this, or nothing.
+    // The projection may contain all of this, or nothing.
     server.kill9();
     server.start_again();
-    // Whoever waits for the server may be faster than its log.
+    // The server may accept calls before it writes the line.
     let until = std::time::Instant::now() + crate::support::PATIENCE;
     let line = loop {
         let log = server.log();
@@ -174,14 +173,14 @@ async fn after_a_crash_the_log_tells_of_every_task_that_came_back() {
         assert!(std::time::Instant::now() < until, "{log}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     };
-    let told: serde_json::Value = serde_json::from_str(&line).unwrap();
-    assert_eq!((told["tasks"].as_u64(), told["unfinished"].as_u64()), (Some(4), Some(3)), "{told}");
-    // Four were accepted, and one has at least ended.
-    assert!(told["revision"].as_str().unwrap().parse::<u64>().unwrap() >= 5, "{told}");
+    let fields: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((fields["tasks"].as_u64(), fields["unfinished"].as_u64()), (Some(4), Some(3)), "{fields}");
+    // Four submissions and at least the end of one task.
+    assert!(fields["revision"].as_str().unwrap().parse::<u64>().unwrap() >= 5, "{fields}");
 }
 
 #[tokio::test]
-async fn what_was_running_at_a_crash_runs_again_without_spending_an_attempt() {
+async fn a_task_that_was_running_at_a_crash_runs_again_as_the_same_attempt() {
     let mut server = Server::start("");
     let again = server.submit(task("io", "0.5")).await;
     let once = server.submit(v1::SubmitTaskRequest { at_most_once: true, ..task("io", "60") }).await;
@@ -196,7 +195,7 @@ async fn what_was_running_at_a_crash_runs_again_without_spending_an_attempt() {
 }
 
 #[tokio::test]
-async fn a_drain_interrupts_what_does_not_end_in_time_and_it_runs_again() {
+async fn a_task_that_outlasts_the_drain_runs_again() {
     let mut server = Server::start("[server]\ndrain_limit = \"200ms\"\n");
     let long = server.submit(task("io", "2")).await;
     let waiting = server.submit(v1::SubmitTaskRequest { delay: crate::support::seconds(3_600), ..noop() }).await;

@@ -1,4 +1,4 @@
-//! Disks that are full or may not be written: said clearly, survived, and nothing acknowledged is lost.
+//! Full and read-only disks: errors are clear, the server recovers, and nothing acknowledged is lost.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -16,29 +16,29 @@ use crate::support::{PATIENCE, Server, bytes, isolated, noop, reason, run};
 const PAUSED: &str = "[[pool]]\nname = \"default\"\npaused = true\n";
 const PAYLOAD_BYTES: usize = 256 << 10;
 
-/// A directory whose part `data` is a disk of its own.
+/// A directory whose subdirectory `data` is a file system of its own.
 fn small_disk(megabytes: usize) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     mount_small(&directory.path().join("data"), megabytes);
     directory
 }
 
-fn mount_small(place: &Path, megabytes: usize) {
-    std::fs::create_dir_all(place).unwrap();
+fn mount_small(directory: &Path, megabytes: usize) {
+    std::fs::create_dir_all(directory).unwrap();
     let size = format!("size={megabytes}m");
-    let (mounted, said) = run("mount", ["-t", "tmpfs", "-o", &size, "none", place.to_str().unwrap()]);
-    assert!(mounted, "{said}");
+    let (mounted, output) = run("mount", ["-t", "tmpfs", "-o", &size, "none", directory.to_str().unwrap()]);
+    assert!(mounted, "{output}");
 }
 
-/// Takes up space until it is removed.
-fn ballast(place: &Path, bytes: usize) -> PathBuf {
-    let path = place.join("ballast");
+/// Writes a file that takes up space.
+fn ballast(directory: &Path, bytes: usize) -> PathBuf {
+    let path = directory.join("ballast");
     std::fs::write(&path, vec![1; bytes]).unwrap();
     path
 }
 
-/// Most of the disk is taken: what the journal can hold meanwhile goes into its file and into the
-/// projection's log and file when there is space.
+/// A disk that is mostly full. Once the ballast is removed, it has space for the journal's log, its file, and the
+/// projection's log and file.
 fn disk_with_ballast() -> (TempDir, PathBuf) {
     let directory = small_disk(128);
     let path = ballast(&directory.path().join("data"), 104 << 20);
@@ -63,8 +63,8 @@ async fn fill(server: &Server) -> (Vec<String>, Status) {
     panic!("the disk is never full");
 }
 
-/// The projection has a disk of its own, half of which is taken.
-fn small_disk_for_answers() -> (TempDir, PathBuf) {
+/// Puts the projection on a file system of its own that is half full.
+fn small_disk_for_projection() -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let (data, small) = (directory.path().join("data"), directory.path().join("small"));
     std::fs::create_dir(&data).unwrap();
@@ -74,8 +74,8 @@ fn small_disk_for_answers() -> (TempDir, PathBuf) {
     (directory, ballast)
 }
 
-/// Submits large tasks until one cannot be asked about.
-async fn fill_answers(server: &Server, handler: &str) -> (Vec<String>, Status) {
+/// Submits large tasks until `GetTask` fails.
+async fn fill_projection(server: &Server, handler: &str) -> (Vec<String>, Status) {
     let mut accepted = Vec::new();
     let until = Instant::now() + PATIENCE;
     loop {
@@ -97,22 +97,22 @@ async fn health(server: &Server, service: &str) -> ServingStatus {
 async fn until_ready(server: &Server) {
     let until = Instant::now() + PATIENCE;
     while health(server, "readiness").await != ServingStatus::Serving {
-        assert!(Instant::now() < until, "it is never ready again: {}", server.log());
+        assert!(Instant::now() < until, "the server is not ready again: {}", server.log());
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 }
 
-async fn assert_there(server: &Server, accepted: &[String]) {
+async fn assert_stored(server: &Server, accepted: &[String]) {
     for (n, id) in accepted.iter().enumerate() {
         let task = server.get(id).await;
-        let Some(Kind::Data(data)) = task.payload.unwrap().kind else { panic!("{id} has no bytes") };
-        assert!(data.len() == PAYLOAD_BYTES && data[0] == u8::try_from(n % 251).unwrap(), "{id} is not what was sent");
+        let Some(Kind::Data(data)) = task.payload.unwrap().kind else { panic!("{id} has no payload") };
+        assert!(data.len() == PAYLOAD_BYTES && data[0] == u8::try_from(n % 251).unwrap(), "{id} has another payload");
     }
 }
 
 #[tokio::test]
-async fn a_full_disk_stops_submissions_until_there_is_space_and_loses_nothing() {
-    if !isolated("disk::a_full_disk_stops_submissions_until_there_is_space_and_loses_nothing", &["mount"]) {
+async fn a_full_disk_fails_submissions_until_there_is_space() {
+    if !isolated("disk::a_full_disk_fails_submissions_until_there_is_space", &["mount"]) {
         return;
     }
     let (directory, ballast) = disk_with_ballast();
@@ -120,30 +120,30 @@ async fn a_full_disk_stops_submissions_until_there_is_space_and_loses_nothing() 
     let (accepted, refused) = fill(&server).await;
     assert!(accepted.len() > 10, "{} accepted", accepted.len());
     assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, "STORE_UNAVAILABLE".to_owned()), "{refused:?}");
-    assert!(refused.message().contains("no space is left"), "{refused:?}");
+    assert!(refused.message().contains("no space left"), "{refused:?}");
     assert_eq!(health(&server, "readiness").await, ServingStatus::NotServing);
     assert_eq!(health(&server, "").await, ServingStatus::NotServing);
     assert_eq!(health(&server, "liveness").await, ServingStatus::Serving, "a restart would not help");
     let again = server.tasks().submit_task(noop()).await.unwrap_err();
-    assert_eq!(reason(&again), "STORE_UNAVAILABLE", "small ones are refused as well");
+    assert_eq!(reason(&again), "STORE_UNAVAILABLE", "small submissions fail as well");
 
     let update = v1::UpdatePoolRequest { name: "default".to_owned(), size: Some(3), ..Default::default() };
     let refused = server.pools().update_pool(update).await.unwrap_err();
-    assert_eq!(reason(&refused), "STORE_UNAVAILABLE", "it could not be kept: {refused:?}");
+    assert_eq!(reason(&refused), "STORE_UNAVAILABLE", "the change cannot be stored: {refused:?}");
 
     std::fs::remove_file(ballast).unwrap();
     until_ready(&server).await;
     let after = server.submit(noop()).await;
-    assert_there(&server, &accepted).await;
+    assert_stored(&server, &accepted).await;
     server.kill9();
     server.start_again();
-    assert_there(&server, &accepted).await;
+    assert_stored(&server, &accepted).await;
     server.get(&after).await;
 }
 
 #[tokio::test]
-async fn what_was_accepted_before_a_crash_on_a_full_disk_is_there_when_there_is_space() {
-    if !isolated("disk::what_was_accepted_before_a_crash_on_a_full_disk_is_there_when_there_is_space", &["mount"]) {
+async fn accepted_tasks_survive_a_crash_on_a_full_disk() {
+    if !isolated("disk::accepted_tasks_survive_a_crash_on_a_full_disk", &["mount"]) {
         return;
     }
     let (directory, ballast) = disk_with_ballast();
@@ -152,63 +152,63 @@ async fn what_was_accepted_before_a_crash_on_a_full_disk_is_there_when_there_is_
     server.kill9();
     std::fs::remove_file(ballast).unwrap();
     server.start_again();
-    assert_there(&server, &accepted).await;
+    assert_stored(&server, &accepted).await;
 }
 
 #[tokio::test]
-async fn answers_that_the_full_disk_of_the_projection_holds_up_are_refused_and_not_awaited_for_ever() {
-    let name = "disk::answers_that_the_full_disk_of_the_projection_holds_up_are_refused_and_not_awaited_for_ever";
+async fn queries_fail_while_the_disk_of_the_projection_is_full() {
+    let name = "disk::queries_fail_while_the_disk_of_the_projection_is_full";
     if !isolated(name, &["mount"]) {
         return;
     }
-    let (directory, ballast) = small_disk_for_answers();
+    let (directory, ballast) = small_disk_for_projection();
     let mut server = Server::start_in(directory, PAUSED);
-    let (accepted, refused) = fill_answers(&server, "compute").await;
+    let (accepted, refused) = fill_projection(&server, "compute").await;
     assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, "STORE_UNAVAILABLE".to_owned()), "{refused:?}");
     assert!(refused.message().contains("projection.db"), "{refused:?}");
     assert_eq!(health(&server, "readiness").await, ServingStatus::NotServing);
     std::fs::remove_file(ballast).unwrap();
     until_ready(&server).await;
-    assert_there(&server, &accepted).await;
+    assert_stored(&server, &accepted).await;
     server.kill9();
     server.start_again();
-    assert_there(&server, &accepted).await;
+    assert_stored(&server, &accepted).await;
 }
 
 #[tokio::test]
-async fn attempts_wait_for_payloads_that_a_full_disk_keeps_from_them_and_can_be_cancelled_meanwhile() {
-    let name = "disk::attempts_wait_for_payloads_that_a_full_disk_keeps_from_them_and_can_be_cancelled_meanwhile";
+async fn attempts_wait_for_payloads_while_the_disk_of_the_projection_is_full() {
+    let name = "disk::attempts_wait_for_payloads_while_the_disk_of_the_projection_is_full";
     if !isolated(name, &["mount"]) {
         return;
     }
-    let (directory, ballast) = small_disk_for_answers();
+    let (directory, ballast) = small_disk_for_projection();
     // No payload is kept in memory.
     let handler = "[[handler]]\nname = \"size\"\nrunner = \"process\"\nargv = [\"/usr/bin/wc\", \"-c\"]\n";
     let config = format!("[limits]\nqueued_payload_bytes = 0\n{PAUSED}size = 4\n{handler}");
     let server = Server::start_in(directory, &config);
-    let (mut accepted, _) = fill_answers(&server, "size").await;
+    let (mut accepted, _) = fill_projection(&server, "size").await;
     let request = v1::WatchTasksRequest { after_revision: Some(0), ..Default::default() };
     let mut steps = server.tasks().watch_tasks(request).await.unwrap().into_inner();
     server.pause("default", false).await;
-    // The tables lack the last one only: its payload is in the journal.
+    // Only the last task is missing in the projection; its payload is in the journal.
     let cancelled = accepted.pop().unwrap();
-    until_it(&mut steps, &cancelled, TaskState::Running).await;
+    wait_for_state(&mut steps, &cancelled, TaskState::Running).await;
     let request = v1::CancelTaskRequest { task_id: cancelled.clone(), ..Default::default() };
     server.tasks().cancel_task(request).await.unwrap();
-    until_it(&mut steps, &cancelled, TaskState::Cancelled).await;
+    wait_for_state(&mut steps, &cancelled, TaskState::Cancelled).await;
     let last = server.submit(v1::SubmitTaskRequest { handler: "size".to_owned(), ..large(7) }).await;
-    until_it(&mut steps, &last, TaskState::Running).await;
+    wait_for_state(&mut steps, &last, TaskState::Running).await;
     std::fs::remove_file(ballast).unwrap();
-    until_it(&mut steps, &last, TaskState::Completed).await;
+    wait_for_state(&mut steps, &last, TaskState::Completed).await;
     for id in accepted.iter().chain([&last]) {
         let task = server.ended(id).await;
         assert_eq!((task.state(), bytes(task.result.as_ref())), (TaskState::Completed, format!("{PAYLOAD_BYTES}\n")));
     }
 }
 
-/// Waits until the task has come to the state.
-async fn until_it(steps: &mut Streaming<v1::WatchTasksResponse>, id: &str, state: TaskState) {
-    let comes = async {
+/// Waits for an event that moves the task to the state.
+async fn wait_for_state(steps: &mut Streaming<v1::WatchTasksResponse>, id: &str, state: TaskState) {
+    let reached = async {
         loop {
             let step = steps.message().await.unwrap().unwrap();
             if let Some(v1::watch_tasks_response::Kind::Event(event)) = step.kind
@@ -219,12 +219,12 @@ async fn until_it(steps: &mut Streaming<v1::WatchTasksResponse>, id: &str, state
             }
         }
     };
-    tokio::time::timeout(PATIENCE, comes).await.unwrap_or_else(|_| panic!("{id} is never {state:?}"));
+    tokio::time::timeout(PATIENCE, reached).await.unwrap_or_else(|_| panic!("{id} is never {state:?}"));
 }
 
 #[tokio::test]
-async fn a_full_disk_at_the_start_is_named_with_the_remedy() {
-    if !isolated("disk::a_full_disk_at_the_start_is_named_with_the_remedy", &["mount"]) {
+async fn a_full_disk_at_the_start_is_reported() {
+    if !isolated("disk::a_full_disk_at_the_start_is_reported", &["mount"]) {
         return;
     }
     let mut server = Server::start("");
@@ -233,32 +233,32 @@ async fn a_full_disk_at_the_start_is_named_with_the_remedy() {
     let data = server.path("data");
     std::fs::remove_dir_all(&data).unwrap();
     mount_small(&data, 1);
-    let all = ballast(&data, 1 << 20);
-    let said = server.fail_to_start_again();
-    assert!(said.contains("no space is left for") && said.contains("data/") && said.contains("free some"), "{said}");
-    std::fs::remove_file(all).unwrap();
-    // Now there is a little space, and less than the log would like to have.
+    let ballast = ballast(&data, 1 << 20);
+    let output = server.fail_to_start_again();
+    assert!(output.contains("no space left") && output.contains("data/") && output.contains("free some"), "{output}");
+    std::fs::remove_file(ballast).unwrap();
+    // There is some space now, but too little to preallocate the journal's log.
     server.start_again();
     server.submit(noop()).await;
 }
 
 #[tokio::test]
-async fn a_directory_that_may_only_be_read_is_named_with_the_remedy() {
-    if !isolated("disk::a_directory_that_may_only_be_read_is_named_with_the_remedy", &["mount"]) {
+async fn a_read_only_directory_is_reported() {
+    if !isolated("disk::a_read_only_directory_is_reported", &["mount"]) {
         return;
     }
     let mut server = Server::start_in(small_disk(48), PAUSED);
     let id = server.submit(large(0)).await;
     server.kill9();
     let data = server.path("data");
-    let remount = |how: &str| {
-        let (done, said) = run("mount", ["-o", &format!("remount,{how}"), data.to_str().unwrap()]);
-        assert!(done, "{said}");
+    let remount = |option: &str| {
+        let (done, output) = run("mount", ["-o", &format!("remount,{option}"), data.to_str().unwrap()]);
+        assert!(done, "{output}");
     };
     remount("ro");
-    let said = server.fail_to_start_again();
-    assert!(said.contains("data/") && said.contains("write access"), "{said}");
+    let output = server.fail_to_start_again();
+    assert!(output.contains("data/") && output.contains("write access"), "{output}");
     remount("rw");
     server.start_again();
-    assert_there(&server, &[id]).await;
+    assert_stored(&server, &[id]).await;
 }

@@ -1,5 +1,5 @@
-//! A rolling upgrade, played on one machine: the server is under load, gets SIGTERM as the kubelet sends it after
-//! preStop, and the next one starts on the same volume.
+//! A rolling upgrade on one machine: a server under load gets SIGTERM, as the kubelet sends it after preStop, and the
+//! next server starts with the same data directory.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use crate::support::{PATIENCE, Server, noop, task};
 
 const UPGRADES: usize = 3;
 const SUBMITTERS: usize = 4;
-/// Tasks that are acknowledged between two upgrades.
+/// Tasks acknowledged between two upgrades.
 const BETWEEN: usize = 150;
-/// What the chart gives on top of the drain's limit.
+/// The time that the chart allows in addition to the drain limit.
 const GRACE: Duration = Duration::from_secs(15);
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
-/// Naps last longer than the drain may: they are interrupted, and start again with the next server.
+/// Naps outlast the drain limit, so they are interrupted and start again on the next server.
 const CONFIG: &str = "
 [server]
 drain_limit = \"1s\"
@@ -37,7 +37,7 @@ builtin = \"io\"
 pool = \"naps\"
 ";
 
-/// Where the server is: what a Service's name is in a cluster.
+/// The current address of the server, like the name of a Service in a cluster.
 type Address = watch::Receiver<String>;
 
 fn tasks(address: &Address) -> TaskServiceClient<tonic::transport::Channel> {
@@ -45,7 +45,7 @@ fn tasks(address: &Address) -> TaskServiceClient<tonic::transport::Channel> {
     TaskServiceClient::new(endpoint.connect_lazy())
 }
 
-/// Submits until the address is gone; repeats with the same request id whatever gets no answer.
+/// Submits until the sender of the address is dropped. Repeats a failed call with the same request id.
 async fn submit_all(address: Address, submitter: usize, acknowledged: mpsc::UnboundedSender<String>) {
     for n in 0.. {
         let request = if n % 20 == 0 { task("nap", "3") } else { noop() };
@@ -65,30 +65,30 @@ async fn submit_all(address: Address, submitter: usize, acknowledged: mpsc::Unbo
     }
 }
 
-/// What one watcher saw over all servers.
+/// The events that one watcher received from all servers.
 #[derive(Default)]
-struct Seen {
+struct Watcher {
     revision: u64,
     resumed: usize,
     interrupted: usize,
     ends: HashMap<String, TaskState>,
 }
 
-impl Seen {
-    fn take(&mut self, event: v1::TaskEvent) {
-        assert_eq!(event.revision, self.revision + 1, "an event is missing or came twice");
+impl Watcher {
+    fn add(&mut self, event: v1::TaskEvent) {
+        assert_eq!(event.revision, self.revision + 1, "an event is missing or was sent twice");
         self.revision = event.revision;
         if event.previous_state() == TaskState::Running && event.state() == TaskState::Queued {
             self.interrupted += 1;
         }
         if matches!(event.state(), TaskState::Completed | TaskState::Failed | TaskState::Cancelled) {
-            let twin = self.ends.insert(event.task_id.clone(), event.state());
-            assert_eq!(twin, None, "{} ended twice", event.task_id);
+            let duplicate = self.ends.insert(event.task_id.clone(), event.state());
+            assert_eq!(duplicate, None, "{} ended twice", event.task_id);
         }
     }
 
-    /// Watches everything until all of these have ended.
-    async fn follow(mut self, address: Address, mut all: watch::Receiver<Option<Arc<HashSet<String>>>>) -> Self {
+    /// Watches all events until every task of `all` has ended.
+    async fn run(mut self, address: Address, mut all: watch::Receiver<Option<Arc<HashSet<String>>>>) -> Self {
         loop {
             let request = v1::WatchTasksRequest { after_revision: Some(self.revision), ..Default::default() };
             let Ok(stream) = tasks(&address).watch_tasks(request).await else {
@@ -103,7 +103,7 @@ impl Seen {
                 }
                 tokio::select! {
                     step = stream.message() => match step {
-                        Ok(Some(v1::WatchTasksResponse { kind: Some(Kind::Event(event)) })) => self.take(event),
+                        Ok(Some(v1::WatchTasksResponse { kind: Some(Kind::Event(event)) })) => self.add(event),
                         Ok(Some(_)) => {}
                         Ok(None) | Err(_) => break,
                     },
@@ -115,11 +115,11 @@ impl Seen {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn an_upgrade_under_load_loses_no_task_and_no_event_and_is_over_within_the_grace() {
+async fn an_upgrade_under_load_loses_no_task_and_no_event() {
     let mut server = Server::start(CONFIG);
-    let (told, address) = watch::channel(server.address.clone());
-    let (all, everything) = watch::channel(None);
-    let watcher = tokio::spawn(Seen::default().follow(address.clone(), everything));
+    let (address_sender, address) = watch::channel(server.address.clone());
+    let (all, expected) = watch::channel(None);
+    let watcher = tokio::spawn(Watcher::default().run(address.clone(), expected));
     let (sender, mut accepted) = mpsc::unbounded_channel();
     let load: Vec<_> =
         (0..SUBMITTERS).map(|one| tokio::spawn(submit_all(address.clone(), one, sender.clone()))).collect();
@@ -129,8 +129,11 @@ async fn an_upgrade_under_load_loses_no_task_and_no_event_and_is_over_within_the
     for upgrade in 0..UPGRADES {
         let enough = acknowledged.len() + BETWEEN;
         while acknowledged.len() < enough {
-            let id = tokio::time::timeout(PATIENCE, accepted.recv()).await.expect("load in time").unwrap();
-            assert!(acknowledged.insert(id), "two tasks were given one id");
+            let id = tokio::time::timeout(PATIENCE, accepted.recv())
+                .await
+                .expect("a submission within the timeout")
+                .unwrap();
+            assert!(acknowledged.insert(id), "two tasks have the same id");
         }
         let began = Instant::now();
         server.signal(rustix::process::Signal::TERM);
@@ -139,10 +142,10 @@ async fn an_upgrade_under_load_loses_no_task_and_no_event_and_is_over_within_the
         assert!(status.success(), "upgrade {upgrade}: {status}: {}", server.log());
         assert!(took < DRAIN_LIMIT + GRACE, "upgrade {upgrade} took {took:?}");
         server.start_again();
-        told.send_replace(server.address.clone());
+        address_sender.send_replace(server.address.clone());
         println!("upgrade {upgrade}: {} acknowledged, {took:?}", acknowledged.len());
     }
-    // The last server serves as the ones before.
+    // The last server also accepts tasks.
     let enough = acknowledged.len() + BETWEEN;
     while let Ok(Some(id)) = tokio::time::timeout(PATIENCE, accepted.recv()).await {
         acknowledged.insert(id);
@@ -154,12 +157,12 @@ async fn an_upgrade_under_load_loses_no_task_and_no_event_and_is_over_within_the
         one.await.unwrap();
     }
     all.send_replace(Some(Arc::new(acknowledged.clone())));
-    let seen = tokio::time::timeout(2 * PATIENCE, watcher).await.expect("everything ends").unwrap();
-    assert!(seen.resumed > UPGRADES, "the watcher was never cut off");
-    assert!(seen.interrupted > 0, "nothing ran when the servers ended");
+    let watcher = tokio::time::timeout(2 * PATIENCE, watcher).await.expect("all tasks end").unwrap();
+    assert!(watcher.resumed > UPGRADES, "no watch was interrupted");
+    assert!(watcher.interrupted > 0, "no task was interrupted");
     for id in &acknowledged {
-        assert_eq!(seen.ends[id], TaskState::Completed, "{id}");
+        assert_eq!(watcher.ends[id], TaskState::Completed, "{id}");
         assert_eq!(server.get(id).await.state(), TaskState::Completed);
     }
-    println!("{} events, {} tasks", seen.revision, seen.ends.len());
+    println!("{} events, {} tasks", watcher.revision, watcher.ends.len());
 }
