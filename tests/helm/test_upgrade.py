@@ -1,4 +1,4 @@
-"""An upgrade keeps the existing keys. A fake API server answers the requests of Helm."""
+"""An upgrade keeps the existing keys. A fake API server responses the requests of Helm."""
 
 import base64
 import http.server
@@ -26,7 +26,7 @@ def group(name):
     return {"name": name, "versions": [version], "preferredVersion": version}
 
 
-ANSWERS = {
+RESPONSES = {
     "/version": {"major": "1", "minor": "37", "gitVersion": "v1.37.0"},
     "/api": {"kind": "APIVersions", "versions": ["v1"]},
     "/api/v1": resources("v1", "ConfigMap", "Pod", "Secret", "Service", "ServiceAccount"),
@@ -45,9 +45,9 @@ class Cluster(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        answer = ANSWERS.get(self.path.split("?")[0])
-        body = json.dumps(answer or {"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404}).encode()
-        self.send_response(200 if answer else 404)
+        response = RESPONSES.get(self.path.split("?")[0])
+        body = json.dumps(response or {"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404}).encode()
+        self.send_response(200 if response else 404)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -48,7 +48,7 @@ def until(what, look):
     raise SystemExit(f"timeout: {what}")
 
 
-def answers(port):
+def is_listening(port):
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
@@ -87,8 +87,8 @@ class Server(Running):
         request = urllib.request.Request(
             f"http://{self.address}/lineshaft.v1.TaskService/{method}", json.dumps(message).encode(),
             {"content-type": "application/json", **headers})
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-            return json.load(answer)
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+            return json.load(response)
 
 
 def agent(folder, grpc, http):
@@ -96,7 +96,7 @@ def agent(folder, grpc, http):
                "--debug-log", "traces", "--debug-log", "logs", "--debug-log-verbosity", "detailed",
                "--exporter", "blackhole"]
     started = Running(command, folder / "agent.log")
-    until("the collector listens", lambda: answers(grpc) and answers(http))
+    until("the collector listens", lambda: is_listening(grpc) and is_listening(http))
     return started
 
 
@@ -125,7 +125,7 @@ class TlsProxy:
         self.behind = behind
         self.port = free_port()
         threading.Thread(target=lambda: asyncio.run(self.serve()), daemon=True).start()
-        until("TLS listens", lambda: answers(self.port))
+        until("TLS listens", lambda: is_listening(self.port))
 
     async def serve(self):
         server = await asyncio.start_server(self.connected, "127.0.0.1", self.port, ssl=self.context)
@@ -218,7 +218,7 @@ def second_collector(folder):
     folder.mkdir()
     port = free_port()
     collector = Running([OTELTAP, "--port", port, "--await-span", "^process default$"], folder / "oteltap.log")
-    until("the collector listens", lambda: answers(port))
+    until("the collector listens", lambda: is_listening(port))
     server = Server(folder, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}", OTEL_BSP_SCHEDULE_DELAY="100")
     server.call("SubmitTask", {"handler": "compute", "payload": {"json": 1000}})
     assert collector.process.wait(TIMEOUT) == 0, collector.text()

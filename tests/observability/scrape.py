@@ -43,8 +43,8 @@ TOLERATED = re.compile(r'^\S+_count non-histogram and non-summary metrics should
 
 
 def get(url, headers=None):
-    with urllib.request.urlopen(urllib.request.Request(url, headers=headers or {}), timeout=10) as answer:
-        return answer.read().decode()
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers or {}), timeout=10) as response:
+        return response.read().decode()
 
 
 def call(address, method, body, headers=None):
@@ -52,17 +52,17 @@ def call(address, method, body, headers=None):
     url = f"http://{address}/lineshaft.v1.TaskService/{method}"
     headers = {"content-type": "application/json", **(headers or {})}
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=90) as answer:
-        return json.load(answer)
+    with urllib.request.urlopen(request, timeout=90) as response:
+        return json.load(response)
 
 
 def until(what, question):
     """Waits until `question` returns a value that is not empty."""
     end = time.monotonic() + TIMEOUT
     while True:
-        answer = question()
-        if answer:
-            return answer
+        response = question()
+        if response:
+            return response
         if time.monotonic() > end:
             raise SystemExit(f"timeout: {what}")
         time.sleep(0.1)

@@ -17,9 +17,9 @@ try {
     const [host, port] = process.env.LINESHAFT_CONTROL.split(":");
     const end = connect(Number(port), host);
     end.write(`${word}\n`);
-    const [answer] = await once(end, "data");
+    const [response] = await once(end, "data");
     end.destroy();
-    if (String(answer) !== "done\n") throw new Error(String(answer));
+    if (String(response) !== "done\n") throw new Error(String(response));
   });
   const given = new URLSearchParams({
     server: `http://${server}`,

@@ -19,7 +19,7 @@ declare global {
 type Task = MessageInitShape<typeof SubmitTaskRequestSchema>;
 
 const given = new URLSearchParams(location.search);
-const patient = { timeoutMs: 30_000 };
+const withDeadline = { timeoutMs: 30_000 };
 const payload = (value: number) => ({ kind: { case: "json" as const, value: fromJson(ValueSchema, value) } });
 const nap = (seconds: number, more: Task = {}): Task =>
   Object.assign({ handler: "io", payload: payload(seconds) }, more);
@@ -31,14 +31,14 @@ function isSum(result: Payload["kind"] | undefined, value: number) {
   return result?.case === "json" && (toJson(ValueSchema, result.value) as { value: number }).value === value;
 }
 
-function want(holds: unknown, what: unknown): asserts holds {
+function check(holds: unknown, what: unknown): asserts holds {
   const show = (_: string, value: unknown) => (typeof value === "bigint" ? String(value) : value);
   if (!holds) throw new Error(`not as it should be: ${JSON.stringify(what, show)} ${what}`);
 }
 
 async function refused(calling: Promise<unknown>): Promise<ConnectError> {
   const error = await calling.then(() => undefined, ConnectError.from);
-  want(error, "the call should have been refused");
+  check(error, "the call should have been refused");
   return error;
 }
 
@@ -49,36 +49,36 @@ function scenario(protocol: string, make: typeof createConnectTransport | typeof
 
   async function submit() {
     const request: Task = { handler: "compute", payload: payload(100), requestId: `${protocol}-submit` };
-    const first = await tasks.submitTask(request, patient);
-    want(first.taskId && !first.duplicate && first.durability === Durability.FSYNC, first);
-    const done = await tasks.waitTask({ taskId: first.taskId }, patient);
-    want(done.finished && done.task?.state === TaskState.COMPLETED, done);
-    want(isSum(done.task.result?.kind, 4950), done);
-    const again = await tasks.submitTask(request, patient);
-    want(again.duplicate && again.taskId === first.taskId, again);
+    const first = await tasks.submitTask(request, withDeadline);
+    check(first.taskId && !first.duplicate && first.durability === Durability.FSYNC, first);
+    const done = await tasks.waitTask({ taskId: first.taskId }, withDeadline);
+    check(done.finished && done.task?.state === TaskState.COMPLETED, done);
+    check(isSum(done.task.result?.kind, 4950), done);
+    const again = await tasks.submitTask(request, withDeadline);
+    check(again.duplicate && again.taskId === first.taskId, again);
   }
 
   async function batch() {
-    const { batchId, taskIds } = await tasks.batchSubmitTasks({ tasks: naps(20, 0) }, patient);
+    const { batchId, taskIds } = await tasks.batchSubmitTasks({ tasks: naps(20, 0) }, withDeadline);
     const listed: string[] = [];
     let pageToken = "";
     do {
-      const page = await tasks.listTasks({ filter: { batchId }, pageSize: 7, pageToken }, patient);
+      const page = await tasks.listTasks({ filter: { batchId }, pageSize: 7, pageToken }, withDeadline);
       listed.push(...page.tasks.map((task) => task.taskId));
       pageToken = page.nextPageToken;
     } while (pageToken);
-    want(listed.length === 20 && listed.reverse().join() === taskIds.join(), listed);
+    check(listed.length === 20 && listed.reverse().join() === taskIds.join(), listed);
   }
 
   async function resumedWatch() {
-    const { batchId, afterRevision } = await tasks.batchSubmitTasks({ tasks: naps(40, 0.05) }, patient);
+    const { batchId, afterRevision } = await tasks.batchSubmitTasks({ tasks: naps(40, 0.05) }, withDeadline);
     const states = new Map<string, TaskState>();
     const seen: string[] = [];
     let last = afterRevision;
     let completed = 0;
     for await (const event of watch(tasks, { batchId }, afterRevision)) {
-      want(event.previousState === (states.get(event.taskId) ?? TaskState.UNSPECIFIED), event);
-      want(event.revision > last, event);
+      check(event.previousState === (states.get(event.taskId) ?? TaskState.UNSPECIFIED), event);
+      check(event.revision > last, event);
       last = event.revision;
       states.set(event.taskId, event.state);
       seen.push(`${event.revision} ${event.taskId} ${event.state}`);
@@ -91,73 +91,73 @@ function scenario(protocol: string, make: typeof createConnectTransport | typeof
       replayed.push(`${event.revision} ${event.taskId} ${event.state}`);
       if (event.revision === last) break;
     }
-    want(seen.join() === replayed.join(), "events that were missed or came twice");
+    check(seen.join() === replayed.join(), "events were lost or repeated");
   }
 
   async function cancel() {
-    const { taskId, afterRevision } = await tasks.submitTask(nap(60), patient);
+    const { taskId, afterRevision } = await tasks.submitTask(nap(60), withDeadline);
     for await (const event of watch(tasks, { taskIds: [taskId] }, afterRevision)) {
       if (event.state === TaskState.RUNNING && !event.cancel) {
-        const answer = await tasks.cancelTask({ taskId, reason: "not needed" }, patient);
-        want(answer.state === TaskState.RUNNING, answer);
+        const response = await tasks.cancelTask({ taskId, reason: "not needed" }, withDeadline);
+        check(response.state === TaskState.RUNNING, response);
       }
       if (event.state > TaskState.RUNNING) {
-        want(event.state === TaskState.CANCELLED && event.cancel?.reason === "not needed", event);
-        want(event.cancel.method === StopMethod.TOKEN && event.cancel.stoppedAt, event);
+        check(event.state === TaskState.CANCELLED && event.cancel?.reason === "not needed", event);
+        check(event.cancel.method === StopMethod.TOKEN && event.cancel.stoppedAt, event);
         return;
       }
     }
   }
 
   async function errors() {
-    let error = await refused(tasks.submitTask({ handler: "nosuch" }, patient));
-    want(error.code === Code.NotFound, error);
+    let error = await refused(tasks.submitTask({ handler: "nosuch" }, withDeadline));
+    check(error.code === Code.NotFound, error);
     const [info] = error.findDetails(ErrorInfoSchema);
-    want(info?.reason === "UNKNOWN_HANDLER" && info.domain === "lineshaft.dev", error);
-    want(info.metadata.handler === "nosuch", info);
+    check(info?.reason === "UNKNOWN_HANDLER" && info.domain === "lineshaft.dev", error);
+    check(info.metadata.handler === "nosuch", info);
     const bad = { tasks: [nap(0), nap(0, { displayName: "x".repeat(200) })] };
-    error = await refused(tasks.batchSubmitTasks(bad, patient));
-    want(error.code === Code.InvalidArgument, error);
-    want(error.findDetails(ErrorInfoSchema)[0]?.reason === "INVALID_FIELD", error);
+    error = await refused(tasks.batchSubmitTasks(bad, withDeadline));
+    check(error.code === Code.InvalidArgument, error);
+    check(error.findDetails(ErrorInfoSchema)[0]?.reason === "INVALID_FIELD", error);
     const [badRequest] = error.findDetails(BadRequestSchema);
-    want(badRequest?.fieldViolations[0]?.field === "tasks[1].display_name", badRequest);
+    check(badRequest?.fieldViolations[0]?.field === "tasks[1].display_name", badRequest);
   }
 
   async function deadline() {
-    const { taskId } = await tasks.submitTask(nap(60), patient);
+    const { taskId } = await tasks.submitTask(nap(60), withDeadline);
     const begin = Date.now();
     let error = await refused(tasks.waitTask({ taskId }, { timeoutMs: 300 }));
-    want(error.code === Code.DeadlineExceeded, error);
+    check(error.code === Code.DeadlineExceeded, error);
     const steps = tasks.watchTasks({}, { timeoutMs: 300 });
     error = await refused((async () => { for await (const _ of steps); })());
-    want(error.code === Code.DeadlineExceeded, error);
-    want(Date.now() - begin < 5_000, "the deadlines came late");
+    check(error.code === Code.DeadlineExceeded, error);
+    check(Date.now() - begin < 5_000, "the deadlines came late");
     // The deadline ended the call, not the task.
-    const { task } = await tasks.getTask({ taskId }, patient);
-    want(task && task.state <= TaskState.RUNNING, task);
-    await tasks.cancelTask({ taskId }, patient);
+    const { task } = await tasks.getTask({ taskId }, withDeadline);
+    check(task && task.state <= TaskState.RUNNING, task);
+    await tasks.cancelTask({ taskId }, withDeadline);
   }
 
   async function metrics() {
     const readings = [];
     const request = { pools: ["default"], interval: durationFromMs(100), includeWorkers: true };
-    for await (const reading of pools.streamPoolMetrics(request, patient)) {
+    for await (const reading of pools.streamPoolMetrics(request, withDeadline)) {
       readings.push(reading);
-      if (readings.length === 1) await tasks.submitTask(nap(0), patient);
+      if (readings.length === 1) await tasks.submitTask(nap(0), withDeadline);
       if (readings.length === 5) break;
     }
     const [first, last] = [readings[0]!.pools[0]!, readings[4]!.pools[0]!];
-    want(first.pool === "default" && first.size === 4 && first.workers.length === 4, first);
-    want(last.submitted > first.submitted && timestampDate(last.time!) > timestampDate(first.time!), last);
-    want(readings[4]!.system!.cores > 0, readings[4]);
+    check(first.pool === "default" && first.size === 4 && first.workers.length === 4, first);
+    check(last.submitted > first.submitted && timestampDate(last.time!) > timestampDate(first.time!), last);
+    check(readings[4]!.system!.cores > 0, readings[4]);
   }
 
   async function retry() {
     // The server is down during this call; the interceptor of the transport retries it.
     await control("crash");
-    const first = await tasks.submitTask(nap(0, { requestId: `${protocol}-retry` }), patient);
-    want(!first.duplicate, first);
-    want((await tasks.submitTask(nap(0, { requestId: `${protocol}-retry` }), patient)).duplicate, first);
+    const first = await tasks.submitTask(nap(0, { requestId: `${protocol}-retry` }), withDeadline);
+    check(!first.duplicate, first);
+    check((await tasks.submitTask(nap(0, { requestId: `${protocol}-retry` }), withDeadline)).duplicate, first);
   }
 
   async function tls() {
@@ -166,16 +166,16 @@ function scenario(protocol: string, make: typeof createConnectTransport | typeof
       return createClient(TaskService, make({ baseUrl: given.get("secure")!, interceptors }));
     };
     const submitter = secured(given.get("submitter")!);
-    const { taskId } = await submitter.submitTask(nap(0), patient);
-    const { task } = await submitter.waitTask({ taskId }, patient);
-    want(task?.state === TaskState.COMPLETED && task.submittedBy.includes("submitter"), task);
-    let error = await refused(secured(given.get("viewer")!).submitTask(nap(0), patient));
-    want(error.code === Code.PermissionDenied, error);
+    const { taskId } = await submitter.submitTask(nap(0), withDeadline);
+    const { task } = await submitter.waitTask({ taskId }, withDeadline);
+    check(task?.state === TaskState.COMPLETED && task.submittedBy.includes("submitter"), task);
+    let error = await refused(secured(given.get("viewer")!).submitTask(nap(0), withDeadline));
+    check(error.code === Code.PermissionDenied, error);
     const [info] = error.findDetails(ErrorInfoSchema);
-    want(info?.reason === "PERMISSION_DENIED" && info.metadata.role === "submitter", info);
-    error = await refused(secured().submitTask(nap(0), patient));
-    want(error.code === Code.Unauthenticated, error);
-    want(error.findDetails(ErrorInfoSchema)[0]?.reason === "UNAUTHENTICATED", error);
+    check(info?.reason === "PERMISSION_DENIED" && info.metadata.role === "submitter", info);
+    error = await refused(secured().submitTask(nap(0), withDeadline));
+    check(error.code === Code.Unauthenticated, error);
+    check(error.findDetails(ErrorInfoSchema)[0]?.reason === "UNAUTHENTICATED", error);
   }
 
   return { submit, batch, watch: resumedWatch, cancel, errors, deadline, metrics, retry, tls };

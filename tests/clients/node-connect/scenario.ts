@@ -21,7 +21,7 @@ import { watch } from "./watch.js";
 const transport = connect(`http://${process.env.LINESHAFT_PROXY}`);
 const tasks = createClient(TaskService, transport);
 const pools = createClient(PoolService, transport);
-const patient = { timeoutMs: 30_000 };
+const withDeadline = { timeoutMs: 30_000 };
 
 async function refused(calling: Promise<unknown>): Promise<ConnectError> {
   const error = await calling.then(() => undefined, ConnectError.from);
@@ -34,8 +34,8 @@ async function control(word: string) {
   const [host, port] = process.env.LINESHAFT_CONTROL!.split(":");
   const end = dial(Number(port), host);
   end.write(`${word}\n`);
-  const [answer] = await once(end, "data");
-  assert.equal(String(answer), "done\n");
+  const [response] = await once(end, "data");
+  assert.equal(String(response), "done\n");
   end.destroy();
 }
 
@@ -54,26 +54,26 @@ async function submit() {
     priority: Priority.HIGH,
     labels: { from: "connect" },
   };
-  const first = await tasks.submitTask(request, patient);
+  const first = await tasks.submitTask(request, withDeadline);
   assert(first.taskId && !first.duplicate && first.durability === Durability.FSYNC);
-  const done = await tasks.waitTask({ taskId: first.taskId }, patient);
+  const done = await tasks.waitTask({ taskId: first.taskId }, withDeadline);
   assert(done.finished && done.task?.state === TaskState.COMPLETED);
   assert(done.task.result?.kind.case === "data");
   assert.equal(JSON.parse(new TextDecoder().decode(done.task.result.kind.value)).value, 4950);
-  const again = await tasks.submitTask(request, patient);
+  const again = await tasks.submitTask(request, withDeadline);
   assert(again.duplicate && again.taskId === first.taskId);
-  const { task } = await tasks.getTask({ taskId: first.taskId, includePayload: true }, patient);
+  const { task } = await tasks.getTask({ taskId: first.taskId, includePayload: true }, withDeadline);
   assert.equal(task?.labels.from, "connect");
   assert(task.payload?.kind.case === "data" && new TextDecoder().decode(task.payload.kind.value) === "100");
   assert(timestampDate(task.finishedAt!) >= timestampDate(task.submittedAt!));
 }
 
 async function batch() {
-  const { batchId, taskIds } = await tasks.batchSubmitTasks({ tasks: naps(20, 0) }, patient);
+  const { batchId, taskIds } = await tasks.batchSubmitTasks({ tasks: naps(20, 0) }, withDeadline);
   const listed: string[] = [];
   let pageToken = "";
   do {
-    const page = await tasks.listTasks({ filter: { batchId }, pageSize: 7, pageToken }, patient);
+    const page = await tasks.listTasks({ filter: { batchId }, pageSize: 7, pageToken }, withDeadline);
     listed.push(...page.tasks.map((task) => task.taskId));
     pageToken = page.nextPageToken;
   } while (pageToken);
@@ -88,20 +88,20 @@ async function stream() {
       yield create(SubmitTasksRequestSchema, { sequence, task });
     }
   }
-  const answers = new Map<bigint, SubmitTasksResponse["outcome"]>();
-  for await (const answer of tasks.submitTasks(requests(), patient)) answers.set(answer.sequence, answer.outcome);
-  assert.equal(answers.size, 50);
-  const rejected = answers.get(7n);
+  const responses = new Map<bigint, SubmitTasksResponse["outcome"]>();
+  for await (const response of tasks.submitTasks(requests(), withDeadline)) responses.set(response.sequence, response.outcome);
+  assert.equal(responses.size, 50);
+  const rejected = responses.get(7n);
   assert(rejected?.case === "rejected");
   assert.equal(rejected.value.reason, "INVALID_FIELD");
   assert.equal(rejected.value.field, 'task.labels[""]');
   assert.equal(rejected.value.code, Code.InvalidArgument);
-  answers.delete(7n);
-  for (const outcome of answers.values()) assert(outcome.case === "accepted");
+  responses.delete(7n);
+  for (const outcome of responses.values()) assert(outcome.case === "accepted");
 }
 
 async function resumedWatch() {
-  const { batchId, afterRevision } = await tasks.batchSubmitTasks({ tasks: naps(40, 0.05) }, patient);
+  const { batchId, afterRevision } = await tasks.batchSubmitTasks({ tasks: naps(40, 0.05) }, withDeadline);
   const states = new Map<string, TaskState>();
   const seen: [bigint, string, TaskState][] = [];
   let completed = 0;
@@ -119,15 +119,15 @@ async function resumedWatch() {
     replayed.push([event.revision, event.taskId, event.state]);
     if (event.revision === seen.at(-1)![0]) break;
   }
-  assert.deepEqual(seen, replayed, "nothing was missed and nothing came twice");
+  assert.deepEqual(seen, replayed, "events were lost or repeated");
 }
 
 async function cancel() {
-  const { taskId, afterRevision } = await tasks.submitTask(nap(60), patient);
+  const { taskId, afterRevision } = await tasks.submitTask(nap(60), withDeadline);
   for await (const event of watch(tasks, { taskIds: [taskId] }, afterRevision)) {
     if (event.state === TaskState.RUNNING && !event.cancel) {
-      const answer = await tasks.cancelTask({ taskId, reason: "not needed" }, patient);
-      assert.equal(answer.state, TaskState.RUNNING);
+      const response = await tasks.cancelTask({ taskId, reason: "not needed" }, withDeadline);
+      assert.equal(response.state, TaskState.RUNNING);
     }
     if (event.state > TaskState.RUNNING) {
       assert.equal(event.state, TaskState.CANCELLED);
@@ -140,14 +140,14 @@ async function cancel() {
 }
 
 async function errors() {
-  let error = await refused(tasks.submitTask({ handler: "nosuch" }, patient));
+  let error = await refused(tasks.submitTask({ handler: "nosuch" }, withDeadline));
   assert.equal(error.code, Code.NotFound);
   const [info] = error.findDetails(ErrorInfoSchema);
   assert.equal(info?.reason, "UNKNOWN_HANDLER");
   assert.equal(info.domain, "lineshaft.dev");
   assert.equal(info.metadata.handler, "nosuch");
   const bad = { tasks: [nap(0), nap(0, { displayName: "x".repeat(200) })] };
-  error = await refused(tasks.batchSubmitTasks(bad, patient));
+  error = await refused(tasks.batchSubmitTasks(bad, withDeadline));
   assert.equal(error.code, Code.InvalidArgument);
   assert.equal(error.findDetails(ErrorInfoSchema)[0]?.reason, "INVALID_FIELD");
   const [badRequest] = error.findDetails(BadRequestSchema);
@@ -155,7 +155,7 @@ async function errors() {
 }
 
 async function deadline() {
-  const { taskId } = await tasks.submitTask(nap(60), patient);
+  const { taskId } = await tasks.submitTask(nap(60), withDeadline);
   const begin = Date.now();
   let error = await refused(tasks.waitTask({ taskId }, { timeoutMs: 300 }));
   assert.equal(error.code, Code.DeadlineExceeded);
@@ -164,17 +164,17 @@ async function deadline() {
   assert.equal(error.code, Code.DeadlineExceeded);
   assert(Date.now() - begin < 5_000);
   // The deadline ended the call, not the task.
-  const { task } = await tasks.getTask({ taskId }, patient);
+  const { task } = await tasks.getTask({ taskId }, withDeadline);
   assert(task && task.state <= TaskState.RUNNING);
-  await tasks.cancelTask({ taskId }, patient);
+  await tasks.cancelTask({ taskId }, withDeadline);
 }
 
 async function metrics() {
   const readings = [];
   const request = { pools: ["default"], interval: durationFromMs(100), includeWorkers: true };
-  for await (const reading of pools.streamPoolMetrics(request, patient)) {
+  for await (const reading of pools.streamPoolMetrics(request, withDeadline)) {
     readings.push(reading);
-    if (readings.length === 1) await tasks.submitTask(nap(0), patient);
+    if (readings.length === 1) await tasks.submitTask(nap(0), withDeadline);
     if (readings.length === 5) break;
   }
   const [first, last] = [readings[0]!.pools[0]!, readings[4]!.pools[0]!];
@@ -188,9 +188,9 @@ async function metrics() {
 async function retry() {
   // The server is down during this call; the interceptor of the transport retries it.
   await control("crash");
-  const first = await tasks.submitTask(nap(0, { requestId: "connect-retry" }), patient);
+  const first = await tasks.submitTask(nap(0, { requestId: "connect-retry" }), withDeadline);
   assert(!first.duplicate);
-  assert((await tasks.submitTask(nap(0, { requestId: "connect-retry" }), patient)).duplicate);
+  assert((await tasks.submitTask(nap(0, { requestId: "connect-retry" }), withDeadline)).duplicate);
 }
 
 async function tls() {
@@ -198,16 +198,16 @@ async function tls() {
   const secured = (token?: string) =>
     createClient(TaskService, connect(`https://${process.env.LINESHAFT_SECURE}`, ca, token));
   const submitter = secured(process.env.LINESHAFT_SUBMITTER);
-  const { taskId } = await submitter.submitTask(nap(0), patient);
-  const { task } = await submitter.waitTask({ taskId }, patient);
+  const { taskId } = await submitter.submitTask(nap(0), withDeadline);
+  const { task } = await submitter.waitTask({ taskId }, withDeadline);
   assert.equal(task?.state, TaskState.COMPLETED);
   assert.match(task.submittedBy, /submitter/);
-  let error = await refused(secured(process.env.LINESHAFT_VIEWER).submitTask(nap(0), patient));
+  let error = await refused(secured(process.env.LINESHAFT_VIEWER).submitTask(nap(0), withDeadline));
   assert.equal(error.code, Code.PermissionDenied);
   const [info] = error.findDetails(ErrorInfoSchema);
   assert.equal(info?.reason, "PERMISSION_DENIED");
   assert.equal(info.metadata.role, "submitter");
-  error = await refused(secured().submitTask(nap(0), patient));
+  error = await refused(secured().submitTask(nap(0), withDeadline));
   assert.equal(error.code, Code.Unauthenticated);
   assert.equal(error.findDetails(ErrorInfoSchema)[0]?.reason, "UNAUTHENTICATED");
 }

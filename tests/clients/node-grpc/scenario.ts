@@ -59,8 +59,8 @@ async function control(word: string) {
   const [host, port] = process.env.LINESHAFT_CONTROL!.split(":");
   const end = connect(Number(port), host);
   end.write(`${word}\n`);
-  const [answer] = await once(end, "data");
-  assert.equal(String(answer), "done\n");
+  const [response] = await once(end, "data");
+  assert.equal(String(response), "done\n");
   end.destroy();
 }
 
@@ -119,16 +119,16 @@ async function stream() {
     both.write(SubmitTasksRequest.fromPartial({ sequence, task }));
   }
   both.end();
-  const answers = new Map<bigint, SubmitTasksResponse["outcome"]>();
-  for await (const answer of both) answers.set(answer.sequence, answer.outcome);
-  assert.equal(answers.size, 50);
-  const rejected = answers.get(7n);
+  const responses = new Map<bigint, SubmitTasksResponse["outcome"]>();
+  for await (const response of both) responses.set(response.sequence, response.outcome);
+  assert.equal(responses.size, 50);
+  const rejected = responses.get(7n);
   assert(rejected?.$case === "rejected");
   assert.equal(rejected.value.reason, "INVALID_FIELD");
   assert.equal(rejected.value.field, 'task.labels[""]');
   assert.equal(rejected.value.code, status.INVALID_ARGUMENT);
-  answers.delete(7n);
-  for (const outcome of answers.values()) assert(outcome?.$case === "accepted");
+  responses.delete(7n);
+  for (const outcome of responses.values()) assert(outcome?.$case === "accepted");
 }
 
 async function resumedWatch() {
@@ -152,7 +152,7 @@ async function resumedWatch() {
     replayed.push([event.revision, event.taskId, event.state]);
     if (event.revision === seen.at(-1)![0]) break;
   }
-  assert.deepEqual(seen, replayed, "nothing was missed and nothing came twice");
+  assert.deepEqual(seen, replayed, "events were lost or repeated");
 }
 
 async function cancel() {
@@ -160,8 +160,8 @@ async function cancel() {
   for await (const event of watch(tasks, { taskIds: [taskId] }, afterRevision)) {
     if (event.state === TaskState.TASK_STATE_RUNNING && !event.cancel) {
       const request = CancelTaskRequest.fromPartial({ taskId, reason: "not needed" });
-      const answer = await call(tasks.cancelTask, request);
-      assert.equal(answer.state, TaskState.TASK_STATE_RUNNING);
+      const response = await call(tasks.cancelTask, request);
+      assert.equal(response.state, TaskState.TASK_STATE_RUNNING);
     }
     if (event.state > TaskState.TASK_STATE_RUNNING) {
       assert.equal(event.state, TaskState.TASK_STATE_CANCELLED);
@@ -241,11 +241,11 @@ async function tls() {
   assert.equal(error.code, status.PERMISSION_DENIED);
   assert.equal(details(error).info?.reason, "PERMISSION_DENIED");
   assert.equal(details(error).info?.metadata.role, "submitter");
-  const nobody = secured();
-  error = await refused(call(nobody.submitTask, nap(0), 30_000, nobody));
+  const anonymous = secured();
+  error = await refused(call(anonymous.submitTask, nap(0), 30_000, anonymous));
   assert.equal(error.code, status.UNAUTHENTICATED);
   assert.equal(details(error).info?.reason, "UNAUTHENTICATED");
-  for (const client of [submitter, viewer, nobody]) client.close();
+  for (const client of [submitter, viewer, anonymous]) client.close();
 }
 
 const checks = { submit, batch, stream, watch: resumedWatch, cancel, errors, deadline, metrics, retry, tls };

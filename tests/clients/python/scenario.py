@@ -96,12 +96,12 @@ def stream(tasks, _):
             task = io(0) if sequence != 7 else s.SubmitTaskRequest(handler="io", labels={"": "x"})
             yield s.SubmitTasksRequest(sequence=sequence, task=task)
 
-    answers = {answer.sequence: answer for answer in tasks.SubmitTasks(requests(), timeout=20)}
-    assert sorted(answers) == list(range(50)), sorted(answers)
-    rejected = answers.pop(7).rejected
+    responses = {response.sequence: response for response in tasks.SubmitTasks(requests(), timeout=20)}
+    assert sorted(responses) == list(range(50)), sorted(responses)
+    rejected = responses.pop(7).rejected
     assert rejected.reason == "INVALID_FIELD" and rejected.field == 'task.labels[""]', rejected
     assert rejected.code == grpc.StatusCode.INVALID_ARGUMENT.value[0], rejected
-    assert all(answer.accepted.task_id for answer in answers.values()), answers
+    assert all(response.accepted.task_id for response in responses.values()), responses
 
 
 def run(tasks, _):
@@ -137,16 +137,16 @@ def resumed_watch(tasks, _):
         replayed.append((event.revision, event.task_id, event.state))
         if event.revision == seen[-1][0]:
             break
-    assert seen == replayed, "nothing was missed and nothing came twice"
+    assert seen == replayed, "events were lost or repeated"
 
 
 def cancel(tasks, _):
     accepted = tasks.SubmitTask(io(60, request_id="python-cancel"), timeout=10)
     for event in watch(tasks, t.TaskFilter(task_ids=[accepted.task_id]), accepted.after_revision):
         if event.state == t.TASK_STATE_RUNNING and not event.HasField("cancel"):
-            answer = tasks.CancelTask(
+            response = tasks.CancelTask(
                 s.CancelTaskRequest(task_id=accepted.task_id, reason="not needed any more"), timeout=10)
-            assert answer.state == t.TASK_STATE_RUNNING, answer
+            assert response.state == t.TASK_STATE_RUNNING, response
         if event.state in ENDED:
             break
     assert event.state == t.TASK_STATE_CANCELLED, event
@@ -242,7 +242,7 @@ def spread(*_):
         while others < 20:
             others = 0 if instance(both) == leaving else others + 1
         stop.set()
-        assert calls.result() > 0, "nothing was called while it drained"
+        assert calls.result() > 0, "no call was made during the drain"
     # Without health checks the call is refused, and the channel retries it on the other server.
     blind = ("grpc.inhibit_health_checking", 1)
     with twins(blind, ("grpc.enable_retries", 0)) as hasty:

@@ -52,7 +52,7 @@ func main() {
 	serving, err := healthv1.NewHealthClient(channel).Check(ctx, &healthv1.HealthCheckRequest{})
 	cancel()
 	must(err)
-	want(serving.Status == healthv1.HealthCheckResponse_SERVING, serving)
+	check(serving.Status == healthv1.HealthCheckResponse_SERVING, serving)
 	s := scenario{v1.NewTaskServiceClient(channel), v1.NewPoolServiceClient(channel), string(serviceConfig)}
 	for _, check := range []struct {
 		name string
@@ -76,26 +76,26 @@ func (s scenario) submit(ctx context.Context) {
 	}
 	first, err := s.tasks.SubmitTask(ctx, request)
 	must(err)
-	want(first.TaskId != "" && !first.Duplicate && first.Durability == v1.Durability_DURABILITY_FSYNC, first)
+	check(first.TaskId != "" && !first.Duplicate && first.Durability == v1.Durability_DURABILITY_FSYNC, first)
 	done, err := s.tasks.WaitTask(ctx, &v1.WaitTaskRequest{TaskId: first.TaskId})
 	must(err)
-	want(done.Finished && done.Task.State == v1.TaskState_TASK_STATE_COMPLETED, done)
+	check(done.Finished && done.Task.State == v1.TaskState_TASK_STATE_COMPLETED, done)
 	var result struct{ Value int }
 	must(json.Unmarshal(done.Task.Result.GetData(), &result))
-	want(result.Value == 4950, done)
+	check(result.Value == 4950, done)
 	again, err := s.tasks.SubmitTask(ctx, request)
 	must(err)
-	want(again.Duplicate && again.TaskId == first.TaskId, again)
+	check(again.Duplicate && again.TaskId == first.TaskId, again)
 	got, err := s.tasks.GetTask(ctx, &v1.GetTaskRequest{TaskId: first.TaskId, IncludePayload: true})
 	must(err)
-	want(string(got.Task.Payload.GetData()) == "100" && got.Task.Labels["from"] == "go", got)
-	want(!got.Task.FinishedAt.AsTime().Before(got.Task.SubmittedAt.AsTime()), got)
+	check(string(got.Task.Payload.GetData()) == "100" && got.Task.Labels["from"] == "go", got)
+	check(!got.Task.FinishedAt.AsTime().Before(got.Task.SubmittedAt.AsTime()), got)
 }
 
 func (s scenario) batch(ctx context.Context) {
 	accepted, err := s.tasks.BatchSubmitTasks(ctx, &v1.BatchSubmitTasksRequest{Tasks: naps(20, 0)})
 	must(err)
-	want(len(accepted.TaskIds) == 20, accepted)
+	check(len(accepted.TaskIds) == 20, accepted)
 	var listed []string
 	list := &v1.ListTasksRequest{Filter: &v1.TaskFilter{BatchId: accepted.BatchId}, PageSize: 7}
 	for {
@@ -109,7 +109,7 @@ func (s scenario) batch(ctx context.Context) {
 		}
 	}
 	slices.Reverse(listed)
-	want(slices.Equal(listed, accepted.TaskIds), listed)
+	check(slices.Equal(listed, accepted.TaskIds), listed)
 }
 
 func (s scenario) stream(ctx context.Context) {
@@ -123,18 +123,18 @@ func (s scenario) stream(ctx context.Context) {
 		must(stream.Send(&v1.SubmitTasksRequest{Sequence: sequence, Task: task}))
 	}
 	must(stream.CloseSend())
-	answers := map[uint64]*v1.SubmitTasksResponse{}
-	for len(answers) < 50 {
-		answer, err := stream.Recv()
+	responses := map[uint64]*v1.SubmitTasksResponse{}
+	for len(responses) < 50 {
+		response, err := stream.Recv()
 		must(err)
-		answers[answer.Sequence] = answer
+		responses[response.Sequence] = response
 	}
-	rejected := answers[7].GetRejected()
-	want(rejected.GetReason() == "INVALID_FIELD" && rejected.Field == `task.labels[""]`, answers[7])
-	want(codes.Code(rejected.Code) == codes.InvalidArgument, rejected)
-	delete(answers, 7)
-	for _, answer := range answers {
-		want(answer.GetAccepted().GetTaskId() != "", answer)
+	rejected := responses[7].GetRejected()
+	check(rejected.GetReason() == "INVALID_FIELD" && rejected.Field == `task.labels[""]`, responses[7])
+	check(codes.Code(rejected.Code) == codes.InvalidArgument, rejected)
+	delete(responses, 7)
+	for _, response := range responses {
+		check(response.GetAccepted().GetTaskId() != "", response)
 	}
 }
 
@@ -145,8 +145,8 @@ func (s scenario) resumedWatch(ctx context.Context) {
 	var events, replayed []seen
 	states, completed := map[string]v1.TaskState{}, 0
 	must(lineshaft.Watch(ctx, s.tasks, filter, accepted.AfterRevision, func(event *v1.TaskEvent) bool {
-		want(event.PreviousState == states[event.TaskId], event)
-		want(len(events) == 0 || events[len(events)-1].revision < event.Revision, event)
+		check(event.PreviousState == states[event.TaskId], event)
+		check(len(events) == 0 || events[len(events)-1].revision < event.Revision, event)
 		states[event.TaskId] = event.State
 		events = append(events, seen{event.Revision, event.TaskId, event.State})
 		switch len(events) {
@@ -164,7 +164,7 @@ func (s scenario) resumedWatch(ctx context.Context) {
 		replayed = append(replayed, seen{event.Revision, event.TaskId, event.State})
 		return event.Revision < events[len(events)-1].revision
 	}))
-	want(slices.Equal(events, replayed), "events that were missed or came twice")
+	check(slices.Equal(events, replayed), "events were lost or repeated")
 }
 
 func (s scenario) cancel(ctx context.Context) {
@@ -174,30 +174,30 @@ func (s scenario) cancel(ctx context.Context) {
 	filter := &v1.TaskFilter{TaskIds: []string{accepted.TaskId}}
 	must(lineshaft.Watch(ctx, s.tasks, filter, accepted.AfterRevision, func(event *v1.TaskEvent) bool {
 		if event.State == v1.TaskState_TASK_STATE_RUNNING && event.Cancel == nil {
-			answer, err := s.tasks.CancelTask(ctx, &v1.CancelTaskRequest{TaskId: event.TaskId, Reason: "not needed"})
+			response, err := s.tasks.CancelTask(ctx, &v1.CancelTaskRequest{TaskId: event.TaskId, Reason: "not needed"})
 			must(err)
-			want(answer.State == v1.TaskState_TASK_STATE_RUNNING, answer)
+			check(response.State == v1.TaskState_TASK_STATE_RUNNING, response)
 		}
 		end = event
 		return event.State <= v1.TaskState_TASK_STATE_RUNNING
 	}))
-	want(end.State == v1.TaskState_TASK_STATE_CANCELLED && end.Cancel.Reason == "not needed", end)
-	want(end.Cancel.Method == v1.StopMethod_STOP_METHOD_TOKEN && end.Cancel.StoppedAt.IsValid(), end)
+	check(end.State == v1.TaskState_TASK_STATE_CANCELLED && end.Cancel.Reason == "not needed", end)
+	check(end.Cancel.Method == v1.StopMethod_STOP_METHOD_TOKEN && end.Cancel.StoppedAt.IsValid(), end)
 }
 
 func (s scenario) errors(ctx context.Context) {
 	_, err := s.tasks.SubmitTask(ctx, &v1.SubmitTaskRequest{Handler: "nosuch"})
-	want(status.Code(err) == codes.NotFound, err)
+	check(status.Code(err) == codes.NotFound, err)
 	info := detail[*errdetails.ErrorInfo](err)
-	want(info.Reason == "UNKNOWN_HANDLER" && info.Domain == "lineshaft.dev", info)
-	want(info.Metadata["handler"] == "nosuch", info)
-	want(detail[*errdetails.ResourceInfo](err).ResourceType == "handler", err)
+	check(info.Reason == "UNKNOWN_HANDLER" && info.Domain == "lineshaft.dev", info)
+	check(info.Metadata["handler"] == "nosuch", info)
+	check(detail[*errdetails.ResourceInfo](err).ResourceType == "handler", err)
 	bad := naps(2, 0)
 	bad[1].DisplayName = string(make([]byte, 200))
 	_, err = s.tasks.BatchSubmitTasks(ctx, &v1.BatchSubmitTasksRequest{Tasks: bad})
-	want(status.Code(err) == codes.InvalidArgument, err)
-	want(detail[*errdetails.ErrorInfo](err).Reason == "INVALID_FIELD", err)
-	want(detail[*errdetails.BadRequest](err).FieldViolations[0].Field == "tasks[1].display_name", err)
+	check(status.Code(err) == codes.InvalidArgument, err)
+	check(detail[*errdetails.ErrorInfo](err).Reason == "INVALID_FIELD", err)
+	check(detail[*errdetails.BadRequest](err).FieldViolations[0].Field == "tasks[1].display_name", err)
 }
 
 func (s scenario) deadline(ctx context.Context) {
@@ -207,19 +207,19 @@ func (s scenario) deadline(ctx context.Context) {
 	short, cancel := within(300 * time.Millisecond)
 	defer cancel()
 	_, err = s.tasks.WaitTask(short, &v1.WaitTaskRequest{TaskId: accepted.TaskId})
-	want(status.Code(err) == codes.DeadlineExceeded, err)
+	check(status.Code(err) == codes.DeadlineExceeded, err)
 	short, cancel = within(300 * time.Millisecond)
 	defer cancel()
 	steps, err := s.tasks.WatchTasks(short, &v1.WatchTasksRequest{})
 	for err == nil {
 		_, err = steps.Recv()
 	}
-	want(status.Code(err) == codes.DeadlineExceeded, err)
-	want(time.Since(begin) < 5*time.Second, time.Since(begin))
+	check(status.Code(err) == codes.DeadlineExceeded, err)
+	check(time.Since(begin) < 5*time.Second, time.Since(begin))
 	// The deadline ended the call, not the task.
 	got, err := s.tasks.GetTask(ctx, &v1.GetTaskRequest{TaskId: accepted.TaskId})
 	must(err)
-	want(got.Task.State <= v1.TaskState_TASK_STATE_RUNNING, got)
+	check(got.Task.State <= v1.TaskState_TASK_STATE_RUNNING, got)
 	_, err = s.tasks.CancelTask(ctx, &v1.CancelTaskRequest{TaskId: accepted.TaskId})
 	must(err)
 }
@@ -234,7 +234,7 @@ func (s scenario) metrics(ctx context.Context) {
 	reading, err := stream.Recv()
 	must(err)
 	first := reading.Pools[0]
-	want(first.Pool == "default" && first.Size == 4 && len(first.Workers) == 4, first)
+	check(first.Pool == "default" && first.Size == 4 && len(first.Workers) == 4, first)
 	_, err = s.tasks.SubmitTask(ctx, nap(0))
 	must(err)
 	for range 4 {
@@ -242,8 +242,8 @@ func (s scenario) metrics(ctx context.Context) {
 		must(err)
 	}
 	last := reading.Pools[0]
-	want(last.Submitted > first.Submitted && last.Time.AsTime().After(first.Time.AsTime()), last)
-	want(reading.System.Cores > 0, reading.System)
+	check(last.Submitted > first.Submitted && last.Time.AsTime().After(first.Time.AsTime()), last)
+	check(reading.System.Cores > 0, reading.System)
 }
 
 func (s scenario) retry(ctx context.Context) {
@@ -253,10 +253,10 @@ func (s scenario) retry(ctx context.Context) {
 	request.RequestId = "go-retry"
 	first, err := s.tasks.SubmitTask(ctx, request)
 	must(err)
-	want(!first.Duplicate, first)
+	check(!first.Duplicate, first)
 	again, err := s.tasks.SubmitTask(ctx, request)
 	must(err)
-	want(again.Duplicate, again)
+	check(again.Duplicate, again)
 }
 
 // spread calls two servers behind one name: both get calls, when one drains no call fails, and a call that one
@@ -273,7 +273,7 @@ func (s scenario) spread(ctx context.Context) {
 		answered[instance(ctx, both)]++
 	}
 	for _, calls := range answered {
-		want(calls >= 8, answered)
+		check(calls >= 8, answered)
 	}
 	// A channel to the first server without health checks.
 	first := s.twins(addresses[:1], grpc.WithDisableHealthCheck())
@@ -308,16 +308,16 @@ func (s scenario) spread(ctx context.Context) {
 		}
 	}
 	close(stop)
-	want(<-stopped > 0, "nothing was called while it drained")
+	check(<-stopped > 0, "no call was made during the drain")
 	health, err := healthv1.NewHealthClient(first).Check(ctx, &healthv1.HealthCheckRequest{})
 	must(err)
-	want(health.Status == healthv1.HealthCheckResponse_NOT_SERVING, health)
+	check(health.Status == healthv1.HealthCheckResponse_NOT_SERVING, health)
 	// Without health checks the call is refused.
 	hasty, met := s.twins(addresses, grpc.WithDisableHealthCheck(), grpc.WithDisableRetry()), 0
 	for met == 0 {
 		_, err := v1.NewTaskServiceClient(hasty).SubmitTask(ctx, nap(0))
 		if err != nil {
-			want(status.Code(err) == codes.Unavailable && detail[*errdetails.ErrorInfo](err).Reason == "DRAINING", err)
+			check(status.Code(err) == codes.Unavailable && detail[*errdetails.ErrorInfo](err).Reason == "DRAINING", err)
 			met++
 		}
 	}
@@ -366,16 +366,16 @@ func (s scenario) tls(ctx context.Context) {
 	must(err)
 	done, err := submitter.WaitTask(ctx, &v1.WaitTaskRequest{TaskId: accepted.TaskId})
 	must(err)
-	want(done.Task.State == v1.TaskState_TASK_STATE_COMPLETED, done)
-	want(strings.Contains(done.Task.SubmittedBy, "submitter"), done)
+	check(done.Task.State == v1.TaskState_TASK_STATE_COMPLETED, done)
+	check(strings.Contains(done.Task.SubmittedBy, "submitter"), done)
 	viewer := s.private(grpc.WithPerRPCCredentials(lineshaft.Token(os.Getenv("LINESHAFT_VIEWER"))))
 	_, err = viewer.SubmitTask(ctx, nap(0))
-	want(status.Code(err) == codes.PermissionDenied, err)
+	check(status.Code(err) == codes.PermissionDenied, err)
 	info := detail[*errdetails.ErrorInfo](err)
-	want(info.Reason == "PERMISSION_DENIED" && info.Metadata["role"] == "submitter", info)
+	check(info.Reason == "PERMISSION_DENIED" && info.Metadata["role"] == "submitter", info)
 	_, err = s.private().SubmitTask(ctx, nap(0))
-	want(status.Code(err) == codes.Unauthenticated, err)
-	want(detail[*errdetails.ErrorInfo](err).Reason == "UNAUTHENTICATED", err)
+	check(status.Code(err) == codes.Unauthenticated, err)
+	check(detail[*errdetails.ErrorInfo](err).Reason == "UNAUTHENTICATED", err)
 }
 
 // private makes a client of the server that requires TLS and tokens.
@@ -405,9 +405,9 @@ func control(word string) {
 	defer end.Close()
 	_, err = fmt.Fprintln(end, word)
 	must(err)
-	answer, err := bufio.NewReader(end).ReadString('\n')
+	response, err := bufio.NewReader(end).ReadString('\n')
 	must(err)
-	want(answer == "done\n", answer)
+	check(response == "done\n", response)
 }
 
 func payload(value any) *v1.Payload {
@@ -438,7 +438,7 @@ func must(err error) {
 	}
 }
 
-func want(holds bool, what any) {
+func check(holds bool, what any) {
 	if !holds {
 		log.Panicf("not as it should be: %v", what)
 	}

@@ -74,7 +74,7 @@ public class Scenario {
         Lineshaft.connect(
             System.getenv("LINESHAFT_PROXY"), InsecureChannelCredentials.create(), SERVICE_CONFIG);
     var health = HealthGrpc.newBlockingStub(channel).check(HealthCheckRequest.getDefaultInstance());
-    want(health.getStatus() == ServingStatus.SERVING, health);
+    check(health.getStatus() == ServingStatus.SERVING, health);
     var scenario = new Scenario(channel);
     check("submit", scenario::submit);
     check("batch", scenario::batch);
@@ -108,18 +108,18 @@ public class Scenario {
             .putLabels("from", "java")
             .build();
     var first = tasks().submitTask(request);
-    want(!first.getTaskId().isEmpty() && !first.getDuplicate(), first);
-    want(first.getDurability() == Durability.DURABILITY_FSYNC, first);
+    check(!first.getTaskId().isEmpty() && !first.getDuplicate(), first);
+    check(first.getDurability() == Durability.DURABILITY_FSYNC, first);
     var done = tasks().waitTask(WaitTaskRequest.newBuilder().setTaskId(first.getTaskId()).build());
-    want(done.getFinished() && done.getTask().getState() == TaskState.TASK_STATE_COMPLETED, done);
-    want(done.getTask().getResult().getData().toStringUtf8().contains("\"value\":4950"), done);
+    check(done.getFinished() && done.getTask().getState() == TaskState.TASK_STATE_COMPLETED, done);
+    check(done.getTask().getResult().getData().toStringUtf8().contains("\"value\":4950"), done);
     var again = tasks().submitTask(request);
-    want(again.getDuplicate() && again.getTaskId().equals(first.getTaskId()), again);
+    check(again.getDuplicate() && again.getTaskId().equals(first.getTaskId()), again);
     var get = GetTaskRequest.newBuilder().setTaskId(first.getTaskId()).setIncludePayload(true);
     var task = tasks().getTask(get.build()).getTask();
-    want(task.getPayload().getData().toStringUtf8().equals("100"), task);
-    want(task.getLabelsOrThrow("from").equals("java"), task);
-    want(Timestamps.compare(task.getSubmittedAt(), task.getFinishedAt()) <= 0, task);
+    check(task.getPayload().getData().toStringUtf8().equals("100"), task);
+    check(task.getLabelsOrThrow("from").equals("java"), task);
+    check(Timestamps.compare(task.getSubmittedAt(), task.getFinishedAt()) <= 0, task);
   }
 
   private void batch() {
@@ -135,11 +135,11 @@ public class Scenario {
       list.setPageToken(page.getNextPageToken());
     } while (!list.getPageToken().isEmpty());
     Collections.reverse(listed);
-    want(listed.size() == 20 && listed.equals(accepted.getTaskIdsList()), listed);
+    check(listed.size() == 20 && listed.equals(accepted.getTaskIdsList()), listed);
   }
 
   private void stream() throws InterruptedException {
-    Map<Long, SubmitTasksResponse> answers = new ConcurrentHashMap<>();
+    Map<Long, SubmitTasksResponse> responses = new ConcurrentHashMap<>();
     var ended = new CountDownLatch(1);
     var failures = Collections.synchronizedList(new ArrayList<Throwable>());
     var requests =
@@ -148,8 +148,8 @@ public class Scenario {
             .submitTasks(
                 new StreamObserver<SubmitTasksResponse>() {
                   @Override
-                  public void onNext(SubmitTasksResponse answer) {
-                    answers.put(answer.getSequence(), answer);
+                  public void onNext(SubmitTasksResponse response) {
+                    responses.put(response.getSequence(), response);
                   }
 
                   @Override
@@ -172,13 +172,13 @@ public class Scenario {
           SubmitTasksRequest.newBuilder().setSequence(sequence).setTask(task).build());
     }
     requests.onCompleted();
-    want(ended.await(30, TimeUnit.SECONDS) && failures.isEmpty(), failures);
-    want(answers.size() == 50, answers.keySet());
-    var rejected = answers.remove(7L).getRejected();
-    want(rejected.getReason().equals("INVALID_FIELD"), rejected);
-    want(rejected.getField().equals("task.labels[\"\"]"), rejected);
-    want(rejected.getCode() == Status.Code.INVALID_ARGUMENT.value(), rejected);
-    answers.values().forEach(answer -> want(answer.hasAccepted(), answer));
+    check(ended.await(30, TimeUnit.SECONDS) && failures.isEmpty(), failures);
+    check(responses.size() == 50, responses.keySet());
+    var rejected = responses.remove(7L).getRejected();
+    check(rejected.getReason().equals("INVALID_FIELD"), rejected);
+    check(rejected.getField().equals("task.labels[\"\"]"), rejected);
+    check(rejected.getCode() == Status.Code.INVALID_ARGUMENT.value(), rejected);
+    responses.values().forEach(response -> check(response.hasAccepted(), response));
   }
 
   private void watch() throws Exception {
@@ -190,10 +190,10 @@ public class Scenario {
         .run(
             event -> {
               var last = states.put(event.getTaskId(), event.getState());
-              want(
+              check(
                   event.getPreviousState() == (last == null ? TaskState.TASK_STATE_UNSPECIFIED : last),
                   event);
-              want(seen.isEmpty() || last(seen).revision < event.getRevision(), event);
+              check(seen.isEmpty() || last(seen).revision < event.getRevision(), event);
               seen.add(new Seen(event.getRevision(), event.getTaskId(), event.getState()));
               events++;
               if (events == 15) {
@@ -213,7 +213,7 @@ public class Scenario {
               replayed.add(new Seen(event.getRevision(), event.getTaskId(), event.getState()));
               return event.getRevision() < last(seen).revision;
             });
-    want(seen.equals(replayed), "events that were missed or came twice");
+    check(seen.equals(replayed), "events were lost or repeated");
   }
 
   private void cancel() throws Exception {
@@ -226,32 +226,32 @@ public class Scenario {
               seen.add(event);
               if (event.getState() == TaskState.TASK_STATE_RUNNING && !event.hasCancel()) {
                 var cancel = CancelTaskRequest.newBuilder().setTaskId(event.getTaskId());
-                var answer = tasks().cancelTask(cancel.setReason("not needed").build());
-                want(answer.getState() == TaskState.TASK_STATE_RUNNING, answer);
+                var response = tasks().cancelTask(cancel.setReason("not needed").build());
+                check(response.getState() == TaskState.TASK_STATE_RUNNING, response);
               }
               return event.getStateValue() <= TaskState.TASK_STATE_RUNNING_VALUE;
             });
     var end = last(seen);
-    want(end.getState() == TaskState.TASK_STATE_CANCELLED, end);
-    want(end.getCancel().getReason().equals("not needed") && end.getCancel().hasStoppedAt(), end);
-    want(end.getCancel().getMethod() == StopMethod.STOP_METHOD_TOKEN, end);
+    check(end.getState() == TaskState.TASK_STATE_CANCELLED, end);
+    check(end.getCancel().getReason().equals("not needed") && end.getCancel().hasStoppedAt(), end);
+    check(end.getCancel().getMethod() == StopMethod.STOP_METHOD_TOKEN, end);
   }
 
   private void errors() throws Exception {
     var error =
         refused(() -> tasks().submitTask(SubmitTaskRequest.newBuilder().setHandler("nosuch").build()));
-    want(error.getStatus().getCode() == Status.Code.NOT_FOUND, error);
+    check(error.getStatus().getCode() == Status.Code.NOT_FOUND, error);
     var info = detail(error, ErrorInfo.class);
-    want(info.getReason().equals("UNKNOWN_HANDLER"), info);
-    want(info.getDomain().equals("lineshaft.dev"), info);
-    want(info.getMetadataOrThrow("handler").equals("nosuch"), info);
-    want(detail(error, ResourceInfo.class).getResourceType().equals("handler"), error);
+    check(info.getReason().equals("UNKNOWN_HANDLER"), info);
+    check(info.getDomain().equals("lineshaft.dev"), info);
+    check(info.getMetadataOrThrow("handler").equals("nosuch"), info);
+    check(detail(error, ResourceInfo.class).getResourceType().equals("handler"), error);
     var bad = naps(1, "0").toBuilder().addTasks(nap("0").setDisplayName("x".repeat(200))).build();
     error = refused(() -> tasks().batchSubmitTasks(bad));
-    want(error.getStatus().getCode() == Status.Code.INVALID_ARGUMENT, error);
-    want(detail(error, ErrorInfo.class).getReason().equals("INVALID_FIELD"), error);
+    check(error.getStatus().getCode() == Status.Code.INVALID_ARGUMENT, error);
+    check(detail(error, ErrorInfo.class).getReason().equals("INVALID_FIELD"), error);
     var violation = detail(error, BadRequest.class).getFieldViolations(0);
-    want(violation.getField().equals("tasks[1].display_name"), violation);
+    check(violation.getField().equals("tasks[1].display_name"), violation);
   }
 
   private void deadline() throws Exception {
@@ -259,17 +259,17 @@ public class Scenario {
     var begin = System.nanoTime();
     var wait = WaitTaskRequest.newBuilder().setTaskId(id).build();
     var error = refused(() -> tasks().withDeadlineAfter(300, TimeUnit.MILLISECONDS).waitTask(wait));
-    want(error.getStatus().getCode() == Status.Code.DEADLINE_EXCEEDED, error);
+    check(error.getStatus().getCode() == Status.Code.DEADLINE_EXCEEDED, error);
     var steps =
         tasks()
             .withDeadlineAfter(300, TimeUnit.MILLISECONDS)
             .watchTasks(WatchTasksRequest.getDefaultInstance());
     error = refused(() -> steps.forEachRemaining(step -> {}));
-    want(error.getStatus().getCode() == Status.Code.DEADLINE_EXCEEDED, error);
-    want(System.nanoTime() - begin < TimeUnit.SECONDS.toNanos(5), "the deadlines came late");
+    check(error.getStatus().getCode() == Status.Code.DEADLINE_EXCEEDED, error);
+    check(System.nanoTime() - begin < TimeUnit.SECONDS.toNanos(5), "the deadlines came late");
     // The deadline ended the call, not the task.
     var task = tasks().getTask(GetTaskRequest.newBuilder().setTaskId(id).build()).getTask();
-    want(task.getStateValue() <= TaskState.TASK_STATE_RUNNING_VALUE, task);
+    check(task.getStateValue() <= TaskState.TASK_STATE_RUNNING_VALUE, task);
     tasks().cancelTask(CancelTaskRequest.newBuilder().setTaskId(id).build());
   }
 
@@ -285,17 +285,17 @@ public class Scenario {
           () -> {
             var readings = PoolServiceGrpc.newBlockingStub(channel).streamPoolMetrics(request);
             var first = readings.next().getPools(0);
-            want(first.getPool().equals("default") && first.getSize() == 4, first);
-            want(first.getWorkersCount() == 4, first);
+            check(first.getPool().equals("default") && first.getSize() == 4, first);
+            check(first.getWorkersCount() == 4, first);
             tasks().submitTask(nap("0").build());
             for (int skipped = 0; skipped < 3; skipped++) {
               readings.next();
             }
             var reading = readings.next();
             var last = reading.getPools(0);
-            want(last.getSubmitted() > first.getSubmitted(), last);
-            want(Timestamps.compare(first.getTime(), last.getTime()) < 0, last);
-            want(reading.getSystem().getCores() > 0, reading.getSystem());
+            check(last.getSubmitted() > first.getSubmitted(), last);
+            check(Timestamps.compare(first.getTime(), last.getTime()) < 0, last);
+            check(reading.getSystem().getCores() > 0, reading.getSystem());
             return null;
           });
     }
@@ -306,26 +306,26 @@ public class Scenario {
     control("crash");
     var request = nap("0").setRequestId("java-retry").build();
     var first = tasks().submitTask(request);
-    want(!first.getDuplicate(), first);
-    want(tasks().submitTask(request).getDuplicate(), first);
+    check(!first.getDuplicate(), first);
+    check(tasks().submitTask(request).getDuplicate(), first);
   }
 
   private static void tls() throws Exception {
     var submitter = secure(Lineshaft.token(System.getenv("LINESHAFT_SUBMITTER")));
     var id = submitter.submitTask(nap("0").build()).getTaskId();
     var done = submitter.waitTask(WaitTaskRequest.newBuilder().setTaskId(id).build()).getTask();
-    want(done.getState() == TaskState.TASK_STATE_COMPLETED, done);
-    want(done.getSubmittedBy().contains("submitter"), done);
+    check(done.getState() == TaskState.TASK_STATE_COMPLETED, done);
+    check(done.getSubmittedBy().contains("submitter"), done);
     var viewer = secure(Lineshaft.token(System.getenv("LINESHAFT_VIEWER")));
     var error = refused(() -> viewer.submitTask(nap("0").build()));
-    want(error.getStatus().getCode() == Status.Code.PERMISSION_DENIED, error);
+    check(error.getStatus().getCode() == Status.Code.PERMISSION_DENIED, error);
     var info = detail(error, ErrorInfo.class);
-    want(info.getReason().equals("PERMISSION_DENIED"), info);
-    want(info.getMetadataOrThrow("role").equals("submitter"), info);
-    var nobody = secure();
-    error = refused(() -> nobody.submitTask(nap("0").build()));
-    want(error.getStatus().getCode() == Status.Code.UNAUTHENTICATED, error);
-    want(detail(error, ErrorInfo.class).getReason().equals("UNAUTHENTICATED"), error);
+    check(info.getReason().equals("PERMISSION_DENIED"), info);
+    check(info.getMetadataOrThrow("role").equals("submitter"), info);
+    var anonymous = secure();
+    error = refused(() -> anonymous.submitTask(nap("0").build()));
+    check(error.getStatus().getCode() == Status.Code.UNAUTHENTICATED, error);
+    check(detail(error, ErrorInfo.class).getReason().equals("UNAUTHENTICATED"), error);
   }
 
   /** A client of the server that requires TLS and tokens. */
@@ -363,8 +363,8 @@ public class Scenario {
     var place = System.getenv("LINESHAFT_CONTROL").split(":");
     try (var end = new Socket(place[0], Integer.parseInt(place[1]))) {
       end.getOutputStream().write((word + "\n").getBytes());
-      var answer = new BufferedReader(new InputStreamReader(end.getInputStream())).readLine();
-      want("done".equals(answer), answer);
+      var response = new BufferedReader(new InputStreamReader(end.getInputStream())).readLine();
+      check("done".equals(response), response);
     } catch (java.io.IOException error) {
       throw new AssertionError(error);
     }
@@ -391,7 +391,7 @@ public class Scenario {
     return list.get(list.size() - 1);
   }
 
-  private static void want(boolean holds, Object what) {
+  private static void check(boolean holds, Object what) {
     if (!holds) {
       throw new AssertionError("not as it should be: " + what);
     }
