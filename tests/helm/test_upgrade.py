@@ -1,4 +1,4 @@
-"""An upgrade keeps the existing keys. A fake API server responses the requests of Helm."""
+"""An upgrade keeps the existing keys. A fake API server answers the requests of Helm."""
 
 import base64
 import http.server
