@@ -51,7 +51,7 @@ pub(super) struct Interned {
 }
 
 impl Interned {
-    fn intern(&mut self, options: TaskOptions) -> Arc<TaskOptions> {
+    fn intern(&mut self, options: Arc<TaskOptions>) -> Arc<TaskOptions> {
         if let Some(known) = self.known.get(&options) {
             return known.clone();
         }
@@ -59,7 +59,6 @@ impl Interned {
             self.known.retain(|options| Arc::strong_count(options) > 1);
             self.sweep_at = 1_024 + 2 * self.known.len();
         }
-        let options = Arc::new(options);
         self.known.insert(options.clone());
         options
     }
@@ -87,7 +86,7 @@ impl Handle {
     }
 
     /// The shared copy of these options.
-    pub fn intern(&self, options: TaskOptions) -> Arc<TaskOptions> {
+    pub fn intern(&self, options: Arc<TaskOptions>) -> Arc<TaskOptions> {
         self.shared.options.lock().intern(options)
     }
 

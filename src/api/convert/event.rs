@@ -1,21 +1,21 @@
-//! Events for the wire.
+//! Task events.
 
 use crate::model::{Change, Event};
 use crate::proto::v1;
 
-use super::task::{failure, priority, receipt, request, resource_usage, small, state};
+use super::numbers::to_i32;
+use super::task::{cancel_receipt, cancel_request, failure, priority, resource_usage, state};
 use super::time::timestamp;
 
-/// An event.
 pub fn event(event: &Event) -> v1::TaskEvent {
     let options = &event.options;
-    let mut wire = v1::TaskEvent {
+    let mut converted = v1::TaskEvent {
         revision: event.revision.0,
         time: Some(timestamp(event.at)),
         task_id: event.task.to_string(),
         state: state(event.state),
         previous_state: state(event.previous),
-        attempt: small(event.attempt),
+        attempt: to_i32(event.attempt),
         handler: options.handler.to_string(),
         pool: options.pool.to_string(),
         priority: priority(options.priority),
@@ -25,28 +25,28 @@ pub fn event(event: &Event) -> v1::TaskEvent {
     };
     match &event.change {
         Change::Submitted { spec } => {
-            wire.previous_state = 0;
-            wire.not_before = spec.extras().not_before.map(timestamp);
-            wire.labels = options.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+            converted.previous_state = 0;
+            converted.not_before = spec.extras().not_before.map(timestamp);
+            converted.labels = options.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
         }
-        Change::Started { worker } => wire.worker = worker.to_string(),
-        Change::Completed { usage: cost, .. } => wire.resource_usage = Some(resource_usage(cost)),
-        Change::Retrying { failure: why, not_before, usage: cost, .. } => {
-            wire.failure = Some(failure(why));
-            wire.not_before = Some(timestamp(*not_before));
-            wire.resource_usage = Some(resource_usage(cost));
+        Change::Started { worker } => converted.worker = worker.to_string(),
+        Change::Completed { usage, .. } => converted.resource_usage = Some(resource_usage(usage)),
+        Change::Retrying { failure: error, not_before, usage, .. } => {
+            converted.failure = Some(failure(error));
+            converted.not_before = Some(timestamp(*not_before));
+            converted.resource_usage = Some(resource_usage(usage));
         }
-        Change::Failed { failure: why, usage: cost, .. } => {
-            wire.failure = Some(failure(why));
-            wire.resource_usage = cost.as_deref().map(resource_usage);
+        Change::Failed { failure: error, usage, .. } => {
+            converted.failure = Some(failure(error));
+            converted.resource_usage = usage.as_deref().map(resource_usage);
         }
-        Change::CancelRequested { request: wish } => wire.cancel = Some(request(wish)),
-        Change::Cancelled { receipt: proof, usage: cost, .. } => {
-            wire.cancel = Some(receipt(proof));
-            wire.resource_usage = cost.as_deref().map(resource_usage);
+        Change::CancelRequested { request } => converted.cancel = Some(cancel_request(request)),
+        Change::Cancelled { receipt, usage, .. } => {
+            converted.cancel = Some(cancel_receipt(receipt));
+            converted.resource_usage = usage.as_deref().map(resource_usage);
         }
-        Change::Deleted => wire.deleted = true,
+        Change::Deleted => converted.deleted = true,
         Change::Eligible | Change::Interrupted { .. } => {}
     }
-    wire
+    converted
 }

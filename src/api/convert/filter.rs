@@ -1,102 +1,122 @@
-//! Filters and pages.
+//! Task filters, page sizes and page tokens.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::model::id::NameError;
-use crate::model::{BatchId, HandlerName, Namespace, PoolName, TaskFilter, TaskId, TaskState, limits};
+use crate::model::{BatchId, HandlerName, Namespace, PoolName, Priority, TaskFilter, TaskId, TaskState, limits};
 use crate::proto::v1;
 use crate::scheduler::PageCursor;
 
-use super::{InvalidFields, fields, time};
+use super::invalid_fields::InvalidFields;
+use super::submit_fields::priority;
+use super::time;
 
-/// A filter of the contract, of a caller who is at home in that namespace.
+/// Converts a filter. Task ids without a namespace are looked up in `default_namespace`.
 ///
 /// # Errors
-/// [`InvalidFields`], with every bad field.
-pub fn filter(filter: Option<v1::TaskFilter>, home: &Namespace) -> Result<TaskFilter, InvalidFields> {
+/// [`InvalidFields`], with every invalid field.
+pub fn filter(filter: Option<v1::TaskFilter>, default_namespace: &Namespace) -> Result<TaskFilter, InvalidFields> {
     let Some(filter) = filter else { return Ok(TaskFilter::default()) };
-    let mut bad = InvalidFields::default();
-    bad.at_most("filter.task_ids", filter.task_ids.len(), limits::FILTER_VALUES_MAX, "values");
-    bad.at_most("filter.states", filter.states.len(), limits::FILTER_VALUES_MAX, "values");
-    bad.at_most("filter.priorities", filter.priorities.len(), limits::FILTER_VALUES_MAX, "values");
-    bad.at_most("filter.labels", filter.labels.len(), limits::LABELS_MAX, "labels");
-    let mut ids = Vec::new();
-    for (index, text) in filter.task_ids.iter().enumerate().take(limits::FILTER_VALUES_MAX) {
-        ids.extend(
-            bad.take(format_args!("filter.task_ids[{index}]"), TaskId::candidates(home, text)).into_iter().flatten(),
-        );
-    }
-    let mut states = Vec::new();
-    for (index, number) in filter.states.iter().enumerate().take(limits::FILTER_VALUES_MAX) {
-        match u8::try_from(*number).ok().and_then(TaskState::from_number) {
-            Some(state) => states.push(state),
-            None => bad.add(format_args!("filter.states[{index}]"), format_args!("is {number}, states are 1 to 6")),
-        }
-    }
-    let mut priorities = Vec::new();
-    for (index, number) in filter.priorities.iter().enumerate().take(limits::FILTER_VALUES_MAX) {
-        let field = format!("filter.priorities[{index}]");
-        if *number == 0 {
-            bad.add(field, "is unspecified");
-        } else {
-            priorities.push(fields::priority(&mut bad, field, *number));
-        }
-    }
-    let mut moment = |field: &str, at: Option<prost_types::Timestamp>| {
+    let mut invalid = InvalidFields::default();
+    let ids = task_ids(&mut invalid, &filter.task_ids, default_namespace);
+    let states = states(&mut invalid, &filter.states);
+    let priorities = priorities(&mut invalid, &filter.priorities);
+    invalid.check_length("filter.labels", filter.labels.len(), limits::LABELS_MAX, "labels");
+    let mut timestamp = |field: &str, at: Option<prost_types::Timestamp>| {
         let at = at?;
-        let parsed = time::moment(&at);
+        let parsed = time::parse_timestamp(&at);
         if parsed.is_none() {
-            bad.add(field, format!("is {} s {} ns, which is not a time since 1970", at.seconds, at.nanos));
+            invalid.add(field, format!("is {} s {} ns, must be a time since 1970", at.seconds, at.nanos));
         }
         parsed
     };
-    let submitted_from = moment("filter.submitted_after", filter.submitted_after);
-    let submitted_until = moment("filter.submitted_before", filter.submitted_before);
+    let submitted_from = timestamp("filter.submitted_after", filter.submitted_after);
+    let submitted_until = timestamp("filter.submitted_before", filter.submitted_before);
+    let namespace = name(&mut invalid, "filter.namespace", &filter.namespace, Namespace::parse);
     let parsed = TaskFilter {
         ids,
-        batch: name(&mut bad, "filter.batch_id", &filter.batch_id, BatchId::parse),
+        batch: name(&mut invalid, "filter.batch_id", &filter.batch_id, BatchId::parse),
         labels: filter.labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect(),
         states,
-        pool: name(&mut bad, "filter.pool", &filter.pool, PoolName::parse),
-        handler: name(&mut bad, "filter.handler", &filter.handler, HandlerName::parse),
-        namespaces: name(&mut bad, "filter.namespace", &filter.namespace, Namespace::parse).into_iter().collect(),
+        pool: name(&mut invalid, "filter.pool", &filter.pool, PoolName::parse),
+        handler: name(&mut invalid, "filter.handler", &filter.handler, HandlerName::parse),
+        namespaces: namespace.into_iter().collect(),
         priorities,
         submitted_from,
         submitted_until,
     };
-    bad.check().map(|()| parsed)
+    invalid.check().map(|()| parsed)
+}
+
+fn task_ids(invalid: &mut InvalidFields, texts: &[String], default_namespace: &Namespace) -> Vec<TaskId> {
+    invalid.check_length("filter.task_ids", texts.len(), limits::FILTER_VALUES_MAX, "values");
+    let mut ids = Vec::new();
+    for (index, text) in texts.iter().enumerate().take(limits::FILTER_VALUES_MAX) {
+        let candidates = TaskId::candidates(default_namespace, text);
+        ids.extend(invalid.parsed(format_args!("filter.task_ids[{index}]"), candidates).into_iter().flatten());
+    }
+    ids
+}
+
+fn states(invalid: &mut InvalidFields, numbers: &[i32]) -> Vec<TaskState> {
+    invalid.check_length("filter.states", numbers.len(), limits::FILTER_VALUES_MAX, "values");
+    let mut states = Vec::new();
+    for (index, number) in numbers.iter().enumerate().take(limits::FILTER_VALUES_MAX) {
+        match u8::try_from(*number).ok().and_then(TaskState::from_number) {
+            Some(state) => states.push(state),
+            None => {
+                let field = format_args!("filter.states[{index}]");
+                invalid.add(field, format_args!("is {number}, must be from 1 to 6"));
+            }
+        }
+    }
+    states
+}
+
+fn priorities(invalid: &mut InvalidFields, numbers: &[i32]) -> Vec<Priority> {
+    invalid.check_length("filter.priorities", numbers.len(), limits::FILTER_VALUES_MAX, "values");
+    let mut priorities = Vec::new();
+    for (index, number) in numbers.iter().enumerate().take(limits::FILTER_VALUES_MAX) {
+        let field = format_args!("filter.priorities[{index}]");
+        if *number == 0 {
+            invalid.add(field, "is 0, must be from 1 to 4");
+        } else {
+            priorities.push(priority(invalid, field, *number));
+        }
+    }
+    priorities
 }
 
 fn name<T>(
-    bad: &mut InvalidFields,
+    invalid: &mut InvalidFields,
     field: &str,
     text: &str,
     parse: impl FnOnce(&str) -> Result<T, NameError>,
 ) -> Option<T> {
-    if text.is_empty() { None } else { bad.take(field, parse(text)) }
+    if text.is_empty() { None } else { invalid.parsed(field, parse(text)) }
 }
 
-/// Rows of a page.
+/// Returns the number of rows of a page: 0 stands for the default, and larger sizes than the limit are reduced to it.
 ///
 /// # Errors
-/// [`InvalidFields`] when it is negative.
+/// [`InvalidFields`] if it is negative.
 pub fn page_size(size: i32) -> Result<usize, InvalidFields> {
     match usize::try_from(size) {
         Ok(0) => Ok(limits::PAGE_SIZE_DEFAULT),
         Ok(size) => Ok(size.min(limits::PAGE_SIZE_MAX)),
-        Err(_) => Err(InvalidFields::one("page_size", format!("is {size}, it must not be negative"))),
+        Err(_) => Err(InvalidFields::one("page_size", format!("is {size}, must not be negative"))),
     }
 }
 
-/// The token of the next page: a position, bound to its filter.
+/// Returns the token of the next page: its position, and a checksum over the position and the filter.
 pub fn page_token(cursor: Option<PageCursor>, filter: &v1::TaskFilter) -> String {
-    cursor.map_or_else(String::new, |PageCursor(at)| format!("{at:x}-{:x}", binding(at, filter)))
+    cursor.map_or_else(String::new, |PageCursor(at)| format!("{at:x}-{:x}", checksum(at, filter)))
 }
 
-/// The position of a token.
+/// Returns the position in a page token; `None` for an empty token, which stands for the first page.
 ///
 /// # Errors
-/// [`InvalidFields`] when it is not a token of this filter.
+/// [`InvalidFields`] if the token was not made for this filter.
 pub fn page_cursor(token: &str, filter: &v1::TaskFilter) -> Result<Option<PageCursor>, InvalidFields> {
     if token.is_empty() {
         return Ok(None);
@@ -104,11 +124,14 @@ pub fn page_cursor(token: &str, filter: &v1::TaskFilter) -> Result<Option<PageCu
     let at = token.split_once('-').and_then(|(at, _)| u64::from_str_radix(at, 16).ok());
     match at.map(PageCursor) {
         Some(cursor) if page_token(Some(cursor), filter) == token => Ok(Some(cursor)),
-        _ => Err(InvalidFields::one("page_token", "is not a token of this listing; was the filter changed?")),
+        _ => {
+            let description = "is not valid for this filter; pass next_page_token of the previous page unchanged";
+            Err(InvalidFields::one("page_token", description))
+        }
     }
 }
 
-fn binding(at: u64, filter: &v1::TaskFilter) -> u64 {
+fn checksum(at: u64, filter: &v1::TaskFilter) -> u64 {
     let mut hasher = DefaultHasher::new();
     at.hash(&mut hasher);
     prost::Message::encode_to_vec(filter).hash(&mut hasher);
@@ -120,21 +143,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_bad_value_is_named() {
-        let garbage = v1::TaskFilter {
+    fn every_invalid_value_is_reported() {
+        let invalid = v1::TaskFilter {
             task_ids: vec!["ok".into(), "not ok".into()],
             states: vec![1, 99],
             pool: "p/q".into(),
             ..v1::TaskFilter::default()
         };
         assert_eq!(
-            filter(Some(garbage), &Namespace::default()).unwrap_err().paths(),
+            filter(Some(invalid), &Namespace::default()).unwrap_err().paths(),
             ["filter.task_ids[1]", "filter.states[1]", "filter.pool"]
         );
     }
 
     #[test]
-    fn a_full_filter_keeps_all_of_its_parts() {
+    fn every_field_of_a_filter_is_converted() {
         let full = v1::TaskFilter {
             task_ids: vec!["t".into()],
             batch_id: "b".into(),
@@ -155,7 +178,7 @@ mod tests {
             pool: Some(PoolName::parse("p").unwrap()),
             handler: Some(HandlerName::parse("h").unwrap()),
             namespaces: vec![Namespace::parse("n").unwrap()],
-            priorities: vec![crate::model::Priority::High],
+            priorities: vec![Priority::High],
             submitted_from: Some(crate::model::Timestamp(1_000_000)),
             submitted_until: Some(crate::model::Timestamp(2_000_000)),
         };
@@ -164,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_of_lists_and_times_hold() {
+    fn lists_and_times_are_limited() {
         let bad = v1::TaskFilter {
             task_ids: vec!["t".into(); limits::FILTER_VALUES_MAX + 1],
             labels: (0..=limits::LABELS_MAX).map(|n| (n.to_string(), String::new())).collect(),
@@ -174,16 +197,16 @@ mod tests {
         };
         let paths = [
             "filter.task_ids",
-            "filter.labels",
             "filter.priorities[0]",
             "filter.priorities[1]",
+            "filter.labels",
             "filter.submitted_after",
         ];
         assert_eq!(filter(Some(bad), &Namespace::default()).unwrap_err().paths(), paths);
     }
 
     #[test]
-    fn a_page_size_is_reduced_to_the_limit_and_never_negative() {
+    fn a_page_size_is_reduced_to_the_limit() {
         assert_eq!(page_size(0).unwrap(), limits::PAGE_SIZE_DEFAULT);
         assert_eq!(page_size(7).unwrap(), 7);
         assert_eq!(page_size(i32::MAX).unwrap(), limits::PAGE_SIZE_MAX);
@@ -191,19 +214,19 @@ mod tests {
     }
 
     #[test]
-    fn a_page_token_cannot_be_bent_and_fits_into_an_address() {
+    fn an_altered_page_token_is_rejected() {
         let filter = v1::TaskFilter::default();
         let token = page_token(Some(PageCursor(u64::MAX)), &filter);
         assert!(token.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'));
-        for foreign in ["-", "0-0", "1", "\u{e4}-1", &token[1..], &format!("{token}0"), &format!("+{token}")] {
-            assert!(page_cursor(foreign, &filter).is_err(), "{foreign}");
+        for altered in ["-", "0-0", "1", "\u{e4}-1", &token[1..], &format!("{token}0"), &format!("+{token}")] {
+            assert!(page_cursor(altered, &filter).is_err(), "{altered}");
         }
         assert_eq!(page_cursor("", &filter).unwrap(), None);
         assert_eq!(page_token(None, &filter), "");
     }
 
     #[test]
-    fn a_page_token_belongs_to_its_filter() {
+    fn a_page_token_is_only_valid_for_its_filter() {
         let (one, other) = (v1::TaskFilter::default(), v1::TaskFilter { pool: "p".into(), ..Default::default() });
         let token = page_token(Some(PageCursor(42)), &one);
         assert_eq!(page_cursor(&token, &one).unwrap(), Some(PageCursor(42)));

@@ -1,89 +1,131 @@
-//! A submission: fields to a spec, resolved against what the operator registered.
+//! Converts a submission to a [`TaskSpec`] and resolves it against the registered handlers and pools.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use uuid::Uuid;
-
 use crate::model::{
-    BatchId, Catalog, HandlerName, HandlerSpec, Namespace, PoolKind, PoolName, PoolSpec, TaskExtras, TaskId,
-    TaskOptions, TaskSpec, Timestamp, limits,
+    BatchId, Catalog, Coded, Details, ErrorCode, FieldViolation, HandlerName, HandlerSpec, Namespace, PoolKind,
+    PoolName, PoolSpec, TaskExtras, TaskId, TaskOptions, TaskSpec, Timestamp, TraceContext, limits,
 };
 use crate::proto::v1;
 
-use super::fields::{Wishes, check_args, labels, optional_name, payload, trace};
-use super::{Field, InvalidFields, Place, Unresolved};
+use super::invalid_fields::{FieldPath, InvalidFields, MessagePath};
+use super::submit_fields::{Overrides, check_args, labels, optional_name, payload, trace};
 
-/// What a submission takes from its surroundings.
-pub struct Context<'a> {
-    /// What can run, and where.
+/// What the conversion needs besides the submission itself.
+pub struct SubmitContext<'a> {
     pub catalog: &'a Catalog,
-    /// The shared copy of options.
-    pub intern: &'a dyn Fn(TaskOptions) -> Arc<TaskOptions>,
-    /// The server's time.
     pub now: Timestamp,
-    /// Peer address or identity.
+    /// Identity or peer address of the caller.
     pub submitted_by: &'a str,
-    /// The namespace of tasks that name none; `None` when they have to.
-    pub home: Option<&'a Namespace>,
-    /// The batch it belongs to.
+    /// Namespace of tasks that name none; `None` if they must name one.
+    pub default_namespace: Option<&'a Namespace>,
     pub batch: Option<&'a BatchId>,
+    /// Trace context of the call.
+    pub trace: Option<Arc<TraceContext>>,
 }
 
-/// The spec of a submission.
+/// Why a submission cannot be converted.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    #[error(transparent)]
+    InvalidFields(#[from] InvalidFields),
+    #[error("handler `{handler}` is not registered; run `lineshaft handler list`")]
+    UnknownHandler { field: FieldPath, handler: HandlerName },
+    #[error("pool `{pool}` is not configured; run `lineshaft pool list`")]
+    UnknownPool { field: FieldPath, pool: PoolName },
+    #[error("handler `{handler}` cannot run in pool `{pool}`: {reason}")]
+    PoolNotAllowed { field: FieldPath, handler: HandlerName, pool: PoolName, reason: &'static str },
+}
+
+impl Coded for SubmitError {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::InvalidFields(_) => ErrorCode::InvalidField,
+            Self::UnknownHandler { .. } => ErrorCode::UnknownHandler,
+            Self::UnknownPool { .. } => ErrorCode::UnknownPool,
+            Self::PoolNotAllowed { .. } => ErrorCode::PoolNotAllowed,
+        }
+    }
+
+    fn details(&self) -> Details {
+        match self {
+            Self::InvalidFields(fields) => fields.details(),
+            Self::UnknownHandler { field, handler } => Details {
+                metadata: vec![("handler", handler.to_string()), ("field", field.to_string())],
+                resource: Some(("handler", handler.to_string())),
+                ..Details::default()
+            },
+            Self::UnknownPool { field, pool } => Details {
+                metadata: vec![("pool", pool.to_string()), ("field", field.to_string())],
+                resource: Some(("pool", pool.to_string())),
+                ..Details::default()
+            },
+            Self::PoolNotAllowed { field, handler, pool, reason } => Details {
+                metadata: vec![("handler", handler.to_string()), ("pool", pool.to_string())],
+                violations: vec![FieldViolation {
+                    field: field.to_string(),
+                    description: format!("is `{pool}`, in which handler `{handler}` cannot run: {reason}"),
+                }],
+                ..Details::default()
+            },
+        }
+    }
+}
+
+/// Converts a submission. `new_id` becomes the id of the task if the submission does not choose one.
 ///
 /// # Errors
-/// [`Unresolved`], with every bad field.
-pub fn spec(request: v1::SubmitTaskRequest, place: Place, context: &Context<'_>) -> Result<TaskSpec, Unresolved> {
-    let mut bad = InvalidFields::default();
-    let at = |field| Field(place, field);
-    let handler = bad.take(at("handler"), HandlerName::parse(&request.handler));
-    let pool = (!request.pool.is_empty()).then(|| bad.take(at("pool"), PoolName::parse(&request.pool)));
-    let request_id = optional_name(&mut bad, at("request_id"), &request.request_id);
-    let namespace = match (request.namespace.as_str(), context.home) {
-        ("", Some(home)) => Some(home.clone()),
-        ("", None) => {
-            bad.add(at("namespace"), "is empty; you have several, so one must be named");
-            None
-        }
-        (text, _) => bad.take(at("namespace"), Namespace::parse(text)),
-    };
+/// [`SubmitError`], with every invalid field.
+pub fn task_spec(
+    request: v1::SubmitTaskRequest,
+    new_id: TaskId,
+    path: MessagePath,
+    context: &SubmitContext<'_>,
+) -> Result<TaskSpec, SubmitError> {
+    let mut invalid = InvalidFields::default();
+    let handler = invalid.parsed(path.field("handler"), HandlerName::parse(&request.handler));
+    let pool = (!request.pool.is_empty()).then(|| invalid.parsed(path.field("pool"), PoolName::parse(&request.pool)));
+    let request_id = optional_name(&mut invalid, path.field("request_id"), &request.request_id);
+    let namespace = namespace(&mut invalid, path, &request.namespace, context.default_namespace);
     let id = match (request.task_id.as_str(), &namespace) {
-        ("", _) => Some(Uuid::now_v7().into()),
-        (text, Some(namespace)) => bad.take(at("task_id"), TaskId::named(namespace, text)),
-        (text, None) => bad.take(at("task_id"), TaskId::parse(text)),
+        ("", _) => Some(new_id),
+        (text, Some(namespace)) => invalid.parsed(path.field("task_id"), TaskId::named(namespace, text)),
+        (text, None) => invalid.parsed(path.field("task_id"), TaskId::parse(text)),
     };
-    let delay = bad.span(at("delay"), request.delay.as_ref(), Duration::ZERO..=limits::DELAY_MAX);
+    let delay = invalid.duration(path.field("delay"), request.delay.as_ref(), Duration::ZERO..=limits::DELAY_MAX);
     let expiry_bounds = limits::TIMEOUT_MIN..=limits::DELAY_MAX;
-    let expires_after = bad.span(at("expires_after"), request.expires_after.as_ref(), expiry_bounds);
-    check_args(&mut bad, place, &request.args);
-    let wishes = Wishes::parse(&mut bad, place, &request);
-    let (payload, content_type) = payload(&mut bad, place, request.payload);
-    let labels = labels(&mut bad, place, request.labels);
-    let trace = trace(&mut bad, at("trace_mode"), request.trace_mode, context.now);
-    bad.at_most(at("display_name"), request.display_name.len(), limits::DISPLAY_NAME_BYTES_MAX, "bytes");
-    bad.check()?;
+    let expires_after = invalid.duration(path.field("expires_after"), request.expires_after.as_ref(), expiry_bounds);
+    check_args(&mut invalid, path, &request.args);
+    let overrides = Overrides::parse(&mut invalid, path, &request);
+    let (payload, content_type) = payload(&mut invalid, path, request.payload);
+    let labels = labels(&mut invalid, path, request.labels);
+    let trace_field = path.field("trace_mode");
+    let trace = trace(&mut invalid, trace_field, request.trace_mode, context.trace.as_ref(), context.now);
+    let name_length = request.display_name.len();
+    invalid.check_length(path.field("display_name"), name_length, limits::DISPLAY_NAME_BYTES_MAX, "bytes");
+    invalid.check()?;
     let (Some(handler), Some(id), Some(namespace)) = (handler, id, namespace) else {
-        return Err(InvalidFields::one(at("handler"), "cannot be read").into());
+        return Err(InvalidFields::one(path.field("handler"), "is invalid").into());
     };
 
-    let (handler, pool) = resolve(context.catalog, place, &handler, pool.flatten().as_ref())?;
+    let (handler, pool) = resolve(context.catalog, path, &handler, pool.flatten().as_ref())?;
     if !request.args.is_empty() && !handler.accepts_args {
-        let text = format_args!("has {} values, handler `{}` accepts none", request.args.len(), handler.name);
-        return Err(InvalidFields::one(at("args"), text).into());
+        let description = format_args!("has {} values, handler `{}` accepts none", request.args.len(), handler.name);
+        return Err(InvalidFields::one(path.field("args"), description).into());
     }
     let options = TaskOptions {
         namespace,
         handler: handler.name.clone(),
         pool: pool.name.clone(),
-        priority: wishes.priority,
+        priority: overrides.priority,
         display_name: request.display_name.into(),
         labels,
         batch: context.batch.cloned(),
-        timeout: wishes.timeout.or(handler.timeout).unwrap_or(pool.timeout),
-        retry: wishes.retry(&handler.retry),
+        timeout: overrides.timeout.or(handler.timeout).unwrap_or(pool.timeout),
+        retry: overrides.retry(&handler.retry),
         at_most_once: request.at_most_once,
-        durability: wishes.durability.unwrap_or(pool.durability),
+        durability: overrides.durability.unwrap_or(pool.durability),
         content_type,
         submitted_by: context.submitted_by.into(),
     };
@@ -91,33 +133,50 @@ pub fn spec(request: v1::SubmitTaskRequest, place: Place, context: &Context<'_>)
         args: request.args.into_iter().map(Into::into).collect(),
         request_id,
         not_before: delay.filter(|delay| !delay.is_zero()).map(|delay| context.now.after(delay)),
-        expires_at: expires_after.map(|span| context.now.after(span)),
+        expires_at: expires_after.map(|duration| context.now.after(duration)),
         trace,
     };
-    Ok(TaskSpec { id, options: (context.intern)(options), payload, extras: extras.boxed() })
+    Ok(TaskSpec { id, options: Arc::new(options), payload, extras: extras.boxed() })
 }
 
-/// Handler and pool of a task.
+fn namespace(
+    invalid: &mut InvalidFields,
+    path: MessagePath,
+    text: &str,
+    default: Option<&Namespace>,
+) -> Option<Namespace> {
+    match (text, default) {
+        ("", Some(default)) => Some(default.clone()),
+        ("", None) => {
+            invalid.add(path.field("namespace"), "must not be empty, because you have access to several namespaces");
+            None
+        }
+        (text, _) => invalid.parsed(path.field("namespace"), Namespace::parse(text)),
+    }
+}
+
+/// Finds the handler and the pool of a task; `pool`: the pool that the submission names.
 fn resolve<'a>(
     catalog: &'a Catalog,
-    place: Place,
+    path: MessagePath,
     handler: &HandlerName,
     pool: Option<&PoolName>,
-) -> Result<(&'a HandlerSpec, &'a PoolSpec), Unresolved> {
-    let unknown = || Unresolved::Handler(Field(place, "handler"), handler.clone());
-    let handler = catalog.handlers.get(handler).ok_or_else(unknown)?;
-    let field = Field(place, "pool");
-    let wanted = pool.unwrap_or(&handler.pool);
-    let spec = catalog.pools.get(wanted).ok_or_else(|| Unresolved::Pool(field, wanted.clone()))?;
-    let refused = |why| {
-        let (handler, pool) = (handler.name.clone(), wanted.clone());
-        Err(Unresolved::NotAllowed { field, handler, pool, why })
+) -> Result<(&'a HandlerSpec, &'a PoolSpec), SubmitError> {
+    let unknown_handler = || SubmitError::UnknownHandler { field: path.field("handler"), handler: handler.clone() };
+    let handler = catalog.handlers.get(handler).ok_or_else(unknown_handler)?;
+    let field = path.field("pool");
+    let pool = pool.unwrap_or(&handler.pool);
+    let unknown_pool = || SubmitError::UnknownPool { field, pool: pool.clone() };
+    let spec = catalog.pools.get(pool).ok_or_else(unknown_pool)?;
+    let not_allowed = |reason| {
+        let (handler, pool) = (handler.name.clone(), pool.clone());
+        Err(SubmitError::PoolNotAllowed { field, handler, pool, reason })
     };
-    if *wanted != handler.pool && !handler.allowed_pools.contains(wanted) {
-        return refused("it is not among the handler's pools");
+    if *pool != handler.pool && !handler.allowed_pools.contains(pool) {
+        return not_allowed("the pool is not in `allowed_pools` of the handler");
     }
     if handler.blocking && spec.kind == PoolKind::Async {
-        return refused("the handler computes on its worker, and the pool is for work that waits");
+        return not_allowed("the handler blocks its worker, which a pool of kind `async` does not allow");
     }
     Ok((handler, spec))
 }
@@ -129,7 +188,7 @@ mod tests {
 
     use super::*;
     use crate::model::spec::{JSON, OCTET_STREAM};
-    use crate::model::{Coded, Durability, Priority, RetryPolicy};
+    use crate::model::{Durability, Priority, RetryPolicy};
 
     fn pool(name: &str, kind: PoolKind) -> (PoolName, PoolSpec) {
         let name = PoolName::parse(name).unwrap();
@@ -180,24 +239,29 @@ mod tests {
         }
     }
 
-    fn parse(request: v1::SubmitTaskRequest) -> Result<TaskSpec, Unresolved> {
-        let now = Timestamp(1_000_000);
-        let (catalog, home) = (catalog(), Namespace::default());
-        let (intern, submitted_by, home) = (&Arc::new, "127.0.0.1:7", Some(&home));
-        let context = Context { catalog: &catalog, intern, now, submitted_by, home, batch: None };
-        spec(request, Place::Item(3), &context)
+    fn parse(request: v1::SubmitTaskRequest) -> Result<TaskSpec, SubmitError> {
+        let (catalog, namespace) = (catalog(), Namespace::default());
+        let context = SubmitContext {
+            catalog: &catalog,
+            now: Timestamp(1_000_000),
+            submitted_by: "127.0.0.1:7",
+            default_namespace: Some(&namespace),
+            batch: None,
+            trace: None,
+        };
+        task_spec(request, TaskId::Uuid([7; 16]), MessagePath::BatchItem(3), &context)
     }
 
     fn request(handler: &str) -> v1::SubmitTaskRequest {
         v1::SubmitTaskRequest { handler: handler.to_owned(), ..v1::SubmitTaskRequest::default() }
     }
 
-    fn span(seconds: i64, nanos: i32) -> prost_types::Duration {
+    fn duration(seconds: i64, nanos: i32) -> prost_types::Duration {
         prost_types::Duration { seconds, nanos }
     }
 
     #[test]
-    fn what_a_submitter_leaves_out_comes_from_the_handler_and_then_from_the_pool() {
+    fn defaults_come_from_the_handler_and_then_from_the_pool() {
         let spec = parse(request("compute")).unwrap();
         assert!(matches!(spec.id, TaskId::Uuid(_)));
         let options = &spec.options;
@@ -212,23 +276,23 @@ mod tests {
     }
 
     #[test]
-    fn what_a_submitter_says_goes_before_the_handler() {
-        let wished = v1::SubmitTaskRequest {
+    fn a_submission_overrides_the_handler() {
+        let overrides = v1::SubmitTaskRequest {
             pool: "waiting".to_owned(),
             task_id: "mine".to_owned(),
             request_id: "once".to_owned(),
             namespace: "team".to_owned(),
             priority: v1::Priority::Critical.into(),
-            timeout: Some(span(0, 1_000_000)),
+            timeout: Some(duration(0, 1_000_000)),
             retry: Some(v1::RetryPolicy { factor: 3.0, jitter: Some(0.0), ..v1::RetryPolicy::default() }),
-            delay: Some(span(2, 0)),
-            expires_after: Some(span(9, 0)),
+            delay: Some(duration(2, 0)),
+            expires_after: Some(duration(9, 0)),
             args: vec!["-v".to_owned()],
             durability: v1::Durability::Memory.into(),
             at_most_once: true,
             ..request("waits")
         };
-        let spec = parse(wished).unwrap();
+        let spec = parse(overrides).unwrap();
         let options = &spec.options;
         assert_eq!((spec.id.to_string().as_str(), spec.extras().request_id.as_deref()), ("team/mine", Some("once")));
         assert_eq!((options.pool.as_str(), options.namespace.as_str()), ("waiting", "team"));
@@ -243,23 +307,23 @@ mod tests {
     }
 
     #[test]
-    fn every_bad_field_is_named_with_its_path_all_at_once() {
+    fn all_invalid_fields_are_reported_at_once() {
         let bad = v1::SubmitTaskRequest {
             handler: String::new(),
             pool: "p/q".to_owned(),
             task_id: "has space".to_owned(),
             request_id: "x".repeat(65),
             namespace: "ä".to_owned(),
-            delay: Some(span(-1, 0)),
-            expires_after: Some(span(0, 0)),
+            delay: Some(duration(-1, 0)),
+            expires_after: Some(duration(0, 0)),
             args: vec!["a\0b".to_owned(), "y".repeat(limits::ARG_BYTES_MAX + 1)],
             priority: 5,
-            timeout: Some(span(86_400, 1)),
+            timeout: Some(duration(86_400, 1)),
             retry: Some(v1::RetryPolicy {
                 max_attempts: 101,
-                delay: Some(span(0, -1)),
+                delay: Some(duration(0, -1)),
                 factor: f64::NAN,
-                max_delay: Some(span(i64::MAX, 0)),
+                max_delay: Some(duration(i64::MAX, 0)),
                 jitter: Some(1.5),
             }),
             durability: -1,
@@ -267,7 +331,7 @@ mod tests {
             display_name: "n".repeat(limits::DISPLAY_NAME_BYTES_MAX + 1),
             ..v1::SubmitTaskRequest::default()
         };
-        let Err(Unresolved::Fields(fields)) = parse(bad) else { panic!("it was accepted") };
+        let Err(SubmitError::InvalidFields(fields)) = parse(bad) else { panic!("accepted") };
         let mut paths = fields.paths();
         paths.sort_unstable();
         let names = [
@@ -295,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_and_payloads_have_their_limits() {
+    fn lists_and_payloads_are_limited() {
         let large = v1::SubmitTaskRequest {
             payload: Some(v1::Payload {
                 kind: Some(v1::payload::Kind::Data(vec![0; limits::PAYLOAD_BYTES_MAX + 1].into())),
@@ -305,7 +369,7 @@ mod tests {
             args: vec![String::new(); limits::ARGS_MAX + 1],
             ..request("waits")
         };
-        let Err(Unresolved::Fields(fields)) = parse(large) else { panic!("it was accepted") };
+        let Err(SubmitError::InvalidFields(fields)) = parse(large) else { panic!("accepted") };
         let key = "k".repeat(63);
         let label = format!("tasks[3].labels[{key:?}]");
         let args = "tasks[3].args";
@@ -327,12 +391,14 @@ mod tests {
         let spec = with(kind).unwrap();
         assert_eq!((&spec.payload[..], &*spec.options.content_type), (&b"5000000"[..], JSON));
         let nan = prost_types::Value { kind: Some(JsonKind::NumberValue(f64::NAN)) };
-        let Err(Unresolved::Fields(fields)) = with(Some(v1::payload::Kind::Json(nan))) else { panic!("accepted") };
+        let Err(SubmitError::InvalidFields(fields)) = with(Some(v1::payload::Kind::Json(nan))) else {
+            panic!("accepted")
+        };
         assert_eq!(fields.paths(), ["tasks[3].payload.json"]);
     }
 
     #[test]
-    fn a_payload_does_not_pin_the_buffer_that_it_came_in() {
+    fn a_payload_does_not_keep_the_request_buffer_alive() {
         let buffer = Bytes::from(vec![7; 4_096]);
         let kind = Some(v1::payload::Kind::Data(buffer.slice(10..20)));
         let payload = Some(v1::Payload { kind, content_type: String::new() });
@@ -342,21 +408,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_registered_is_a_condition_of_its_own() {
+    fn unknown_handlers_and_pools_have_their_own_error_codes() {
         let code = |handler: &str, pool: &str| {
             parse(v1::SubmitTaskRequest { pool: pool.to_owned(), ..request(handler) }).unwrap_err().code()
         };
-        assert_eq!(code("nobody", ""), crate::model::ErrorCode::UnknownHandler);
-        assert_eq!(code("compute", "nowhere"), crate::model::ErrorCode::UnknownPool);
-        assert_eq!(code("waits", "gone"), crate::model::ErrorCode::UnknownPool);
-        assert_eq!(code("compute", "other"), crate::model::ErrorCode::PoolNotAllowed);
-        assert_eq!(code("spins", "waiting"), crate::model::ErrorCode::PoolNotAllowed);
-        let details = parse(request("nobody")).unwrap_err().details();
+        assert_eq!(code("unknown", ""), ErrorCode::UnknownHandler);
+        assert_eq!(code("compute", "unknown"), ErrorCode::UnknownPool);
+        assert_eq!(code("waits", "gone"), ErrorCode::UnknownPool);
+        assert_eq!(code("compute", "other"), ErrorCode::PoolNotAllowed);
+        assert_eq!(code("spins", "waiting"), ErrorCode::PoolNotAllowed);
+        let details = parse(request("unknown")).unwrap_err().details();
         assert!(details.metadata.contains(&("field", "tasks[3].handler".to_owned())));
     }
 
     #[test]
-    fn arguments_need_a_handler_that_takes_them() {
+    fn arguments_are_rejected_if_the_handler_does_not_accept_them() {
         let args = vec!["rm".to_owned()];
         let Err(error) = parse(v1::SubmitTaskRequest { args, ..request("compute") }) else { panic!("accepted") };
         assert_eq!(error.to_string(), "`tasks[3].args` has 1 values, handler `compute` accepts none");

@@ -1,4 +1,4 @@
-//! HandlerService.
+//! HandlerService: list the registered handlers.
 
 use tonic::{Request, Response, Status};
 
@@ -18,9 +18,9 @@ impl Handlers {
         Self { handle }
     }
 
-    fn wire(&self, spec: &HandlerSpec) -> v1::Handler {
-        let of_pool = self.handle.catalog().pools.get(&spec.pool).map(|pool| pool.timeout);
-        let timeout = spec.timeout.or(of_pool).unwrap_or(limits::TIMEOUT_DEFAULT);
+    fn message(&self, spec: &HandlerSpec) -> v1::Handler {
+        let pool_timeout = self.handle.catalog().pools.get(&spec.pool).map(|pool| pool.timeout);
+        let timeout = spec.timeout.or(pool_timeout).unwrap_or(limits::TIMEOUT_DEFAULT);
         v1::Handler {
             name: spec.name.to_string(),
             runner: spec.runner.to_owned(),
@@ -42,7 +42,7 @@ impl HandlerService for Handlers {
         &self,
         _request: Request<v1::ListHandlersRequest>,
     ) -> Result<Response<v1::ListHandlersResponse>, Status> {
-        let handlers = self.handle.catalog().handlers.values().map(|spec| self.wire(spec)).collect();
+        let handlers = self.handle.catalog().handlers.values().map(|spec| self.message(spec)).collect();
         Ok(Response::new(v1::ListHandlersResponse { handlers }))
     }
 
@@ -54,6 +54,6 @@ impl HandlerService for Handlers {
         let name = name.map_err(|error| status::of(&InvalidFields::one("name", error)))?;
         let found = self.handle.catalog().handlers.get(&name);
         let found = found.ok_or_else(|| status::of(&UnknownHandler { handler: name.clone() }))?;
-        Ok(Response::new(v1::GetHandlerResponse { handler: Some(self.wire(found)) }))
+        Ok(Response::new(v1::GetHandlerResponse { handler: Some(self.message(found)) }))
     }
 }

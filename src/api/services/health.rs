@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use crate::telemetry::liveness::{Liveness, Phase};
-
-use super::tasks::Body;
 
 /// How often a watch looks whether the store or the scheduler have failed.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -62,7 +61,7 @@ fn fixed(service: &str) -> Option<ServingStatus> {
 
 #[tonic::async_trait]
 impl Health for Probe {
-    type WatchStream = Body<HealthCheckResponse>;
+    type WatchStream = BoxStream<HealthCheckResponse>;
 
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         let service = request.into_inner().service;

@@ -1,4 +1,4 @@
-//! The beat of streams that tell something at intervals.
+//! The interval of streams that send a message periodically.
 
 use std::time::Duration;
 
@@ -10,24 +10,22 @@ use crate::scheduler::{Draining, Handle};
 
 use crate::api::status::refused;
 
-/// Ticks at once and then at intervals, until the server drains.
-pub struct Ticks {
+/// Ticks immediately and then at intervals, until the server drains.
+pub struct Ticker {
     interval: Interval,
     draining: CancellationToken,
 }
 
-impl Ticks {
+impl Ticker {
     pub fn new(handle: &Handle, every: Duration) -> Self {
         let mut interval = interval(every);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { interval, draining: handle.draining() }
     }
 
-    /// Waits for the next one.
-    ///
     /// # Errors
-    /// `DRAINING`, as soon as a drain begins.
-    pub async fn next(&mut self) -> Result<(), Status> {
+    /// `DRAINING`, as soon as a drain starts.
+    pub async fn tick(&mut self) -> Result<(), Status> {
         tokio::select! {
             _ = self.interval.tick() => Ok(()),
             () = self.draining.cancelled() => Err(refused(Draining)),

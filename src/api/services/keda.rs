@@ -1,28 +1,29 @@
-//! KEDA's external scaler: Deployments grow and shrink with what waits in a pool.
+//! KEDA's external scaler: lets KEDA scale Deployments by the load of a pool.
 //!
-//! A trigger names a pool, what is measured of it, and how much of that one replica should have. KEDA shows no token,
-//! so this is served where metrics are, not where tasks are submitted.
+//! A trigger names a pool, a metric, and the target value per replica. KEDA sends no token, so the admin port serves this
+//! service too.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
+use crate::api::convert::InvalidFields;
+use crate::api::status::{EdgeError, refused};
 use crate::model::{ErrorCode, PoolName};
+use crate::proto::externalscaler::external_scaler_server::{ExternalScaler, ExternalScalerServer};
 use crate::proto::externalscaler::{
-    self as wire, external_scaler_server::ExternalScaler, external_scaler_server::ExternalScalerServer,
+    GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricSpec, MetricValue,
+    ScaledObjectRef,
 };
 use crate::scheduler::{Handle, PoolMetrics};
 
-use super::interval::Ticks;
-use super::tasks::Body;
-use crate::api::convert::InvalidFields;
-use crate::api::status::{EdgeError, refused};
+use super::interval::Ticker;
 
-/// How often a stream looks whether there is anything to do.
+/// Interval at which StreamIsActive reads the load of the pool.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The service.
 pub fn service(handle: Handle) -> ExternalScalerServer<Scaler> {
     ExternalScalerServer::new(Scaler { handle })
 }
@@ -32,20 +33,20 @@ pub struct Scaler {
     handle: Handle,
 }
 
-/// What is measured of a pool.
+/// The metric of a trigger. While a pool is paused, its queued tasks do not count: more replicas would not start them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Measure {
-    /// Tasks that are queued or run: what replicas share among them, and have until it is done.
+enum Metric {
+    /// Number of QUEUED and RUNNING tasks.
     Load,
-    /// Tasks that are queued.
+    /// Number of QUEUED tasks.
     Queued,
-    /// Seconds that the oldest of them has been eligible.
+    /// Time in seconds for which the oldest QUEUED task has been eligible.
     OldestWait,
-    /// Share of the workers that run an attempt, 0 to 1.
+    /// Fraction of the workers that run an attempt, 0 to 1.
     Utilization,
 }
 
-impl Measure {
+impl Metric {
     const ALL: [(&str, Self); 4] = [
         ("load", Self::Load),
         ("queued", Self::Queued),
@@ -53,12 +54,11 @@ impl Measure {
         ("utilization", Self::Utilization),
     ];
 
-    fn of(self, pool: &PoolMetrics) -> f64 {
-        // What a paused pool holds waits for nobody but its operator.
+    fn value(self, pool: &PoolMetrics) -> f64 {
         let reading = &pool.reading;
         let paused = reading.spec.paused;
         let (queued, oldest) = if paused { (0, Duration::ZERO) } else { (reading.queued, reading.oldest_wait()) };
-        #[expect(clippy::cast_precision_loss, reason = "a measure needs no more than 53 bits")]
+        #[expect(clippy::cast_precision_loss, reason = "a metric needs at most 53 bits")]
         match self {
             Self::Load => (queued + reading.running) as f64,
             Self::Queued => queued as f64,
@@ -68,88 +68,88 @@ impl Measure {
     }
 }
 
-/// A trigger that can be measured.
+/// A parsed trigger.
 #[derive(Clone, Debug, PartialEq)]
 struct Trigger {
     pool: PoolName,
-    measure: Measure,
+    metric: Metric,
+    /// Name of the metric in KEDA.
     name: String,
+    /// Target value per replica.
     target: f64,
 }
 
 impl Trigger {
-    fn parse(said: &HashMap<String, String>) -> Result<Self, InvalidFields> {
-        let mut bad = InvalidFields::default();
-        let text = |key: &str| said.get(key).map_or("", String::as_str);
-        let pool = bad.take("scalerMetadata.pool", PoolName::parse(text("pool")));
-        let (label, measure) = match text("metric") {
-            "" => Measure::ALL[0],
-            wanted => Measure::ALL.into_iter().find(|(name, _)| *name == wanted).unwrap_or_else(|| {
-                let known = Measure::ALL.map(|(name, _)| name).join(", ");
-                bad.add("scalerMetadata.metric", format_args!("is {wanted:?}, it must be one of {known}"));
-                Measure::ALL[0]
+    fn parse(metadata: &HashMap<String, String>) -> Result<Self, InvalidFields> {
+        let mut invalid = InvalidFields::default();
+        let text = |key: &str| metadata.get(key).map_or("", String::as_str);
+        let pool = invalid.parsed("scalerMetadata.pool", PoolName::parse(text("pool")));
+        let (label, metric) = match text("metric") {
+            "" => Metric::ALL[0],
+            text => Metric::ALL.into_iter().find(|(name, _)| *name == text).unwrap_or_else(|| {
+                let names = Metric::ALL.map(|(name, _)| name).join(", ");
+                invalid.add("scalerMetadata.metric", format_args!("is {text:?}, must be one of {names}"));
+                Metric::ALL[0]
             }),
         };
         let target = text("value").parse().ok().filter(|value: &f64| value.is_finite() && *value > 0.0);
         if target.is_none() {
-            bad.add("scalerMetadata.value", format_args!("is {:?}, it must be a number above 0", text("value")));
+            invalid.add("scalerMetadata.value", format_args!("is {:?}, must be a number above 0", text("value")));
         }
-        let (Some(pool), Some(target)) = (pool, target) else { return Err(bad) };
-        bad.check()?;
-        // Part of a path in the cluster's metrics API.
-        let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
-        let name = format!("lineshaft-{pool}-{label}").chars().map(plain).collect();
-        Ok(Self { pool, measure, name, target })
+        let (Some(pool), Some(target)) = (pool, target) else { return Err(invalid) };
+        invalid.check()?;
+        // The name is part of a path in the metrics API of the cluster.
+        let path_character = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+        let name = format!("lineshaft-{pool}-{label}").chars().map(path_character).collect();
+        Ok(Self { pool, metric, name, target })
     }
 
-    fn of(reference: Option<&wire::ScaledObjectRef>) -> Result<Self, Status> {
-        let said = reference.map(|reference| &reference.scaler_metadata);
-        said.map_or_else(|| Self::parse(&HashMap::new()), Self::parse).map_err(refused)
+    fn from_reference(reference: Option<&ScaledObjectRef>) -> Result<Self, Status> {
+        let metadata = reference.map(|reference| &reference.scaler_metadata);
+        metadata.map_or_else(|| Self::parse(&HashMap::new()), Self::parse).map_err(refused)
     }
 }
 
 impl Scaler {
-    async fn read(&self, pool: &PoolName) -> Result<PoolMetrics, Status> {
+    async fn pool_metrics(&self, pool: &PoolName) -> Result<PoolMetrics, Status> {
         let (metrics, _) = self.handle.pool_metrics_of(pool.clone(), false).await.map_err(refused)?;
         Ok(metrics)
     }
 
-    /// Whatever is measured, work that runs keeps what it leans on.
-    async fn active(&self, pool: &PoolName) -> Result<bool, Status> {
-        Ok(Measure::Load.of(&self.read(pool).await?) > 0.0)
+    /// A pool with running tasks is active whatever the metric of the trigger, so that KEDA does not stop the server
+    /// that runs them.
+    async fn is_pool_active(&self, pool: &PoolName) -> Result<bool, Status> {
+        Ok(Metric::Load.value(&self.pool_metrics(pool).await?) > 0.0)
     }
 }
 
 #[tonic::async_trait]
 impl ExternalScaler for Scaler {
-    type StreamIsActiveStream = Body<wire::IsActiveResponse>;
-    type StreamMetricSpecStream = Body<wire::GetMetricSpecResponse>;
+    type StreamIsActiveStream = BoxStream<IsActiveResponse>;
+    type StreamMetricSpecStream = BoxStream<GetMetricSpecResponse>;
 
-    async fn is_active(
-        &self,
-        request: Request<wire::ScaledObjectRef>,
-    ) -> Result<Response<wire::IsActiveResponse>, Status> {
-        let trigger = Trigger::of(Some(request.get_ref()))?;
-        let result = self.active(&trigger.pool).await?;
-        Ok(Response::new(wire::IsActiveResponse { result }))
+    async fn is_active(&self, request: Request<ScaledObjectRef>) -> Result<Response<IsActiveResponse>, Status> {
+        let trigger = Trigger::from_reference(Some(request.get_ref()))?;
+        let result = self.is_pool_active(&trigger.pool).await?;
+        Ok(Response::new(IsActiveResponse { result }))
     }
 
     async fn stream_is_active(
         &self,
-        request: Request<wire::ScaledObjectRef>,
+        request: Request<ScaledObjectRef>,
     ) -> Result<Response<Self::StreamIsActiveStream>, Status> {
-        let trigger = Trigger::of(Some(request.get_ref()))?;
-        // An unknown pool is refused before the stream begins.
-        self.read(&trigger.pool).await?;
+        let trigger = Trigger::from_reference(Some(request.get_ref()))?;
+        // Checks that the pool exists before the stream starts.
+        self.pool_metrics(&trigger.pool).await?;
         let scaler = self.clone();
         Ok(Response::new(Box::pin(async_stream::try_stream! {
-            let mut ticks = Ticks::new(&scaler.handle, INTERVAL);
-            let mut told = None;
+            let mut ticker = Ticker::new(&scaler.handle, INTERVAL);
+            let mut sent = None;
             loop {
-                ticks.next().await?;
-                let result = scaler.active(&trigger.pool).await?;
-                if told.replace(result) != Some(result) {
-                    yield wire::IsActiveResponse { result };
+                ticker.tick().await?;
+                let result = scaler.is_pool_active(&trigger.pool).await?;
+                if sent.replace(result) != Some(result) {
+                    yield IsActiveResponse { result };
                 }
             }
         })))
@@ -157,73 +157,69 @@ impl ExternalScaler for Scaler {
 
     async fn get_metric_spec(
         &self,
-        request: Request<wire::ScaledObjectRef>,
-    ) -> Result<Response<wire::GetMetricSpecResponse>, Status> {
-        let trigger = Trigger::of(Some(request.get_ref()))?;
-        let (target_size, target_size_float) = (whole(trigger.target), trigger.target);
-        let spec = wire::MetricSpec { metric_name: trigger.name, target_size, target_size_float };
-        Ok(Response::new(wire::GetMetricSpecResponse { metric_specs: vec![spec] }))
+        request: Request<ScaledObjectRef>,
+    ) -> Result<Response<GetMetricSpecResponse>, Status> {
+        let trigger = Trigger::from_reference(Some(request.get_ref()))?;
+        let (target_size, target_size_float) = (round_up(trigger.target), trigger.target);
+        let spec = MetricSpec { metric_name: trigger.name, target_size, target_size_float };
+        Ok(Response::new(GetMetricSpecResponse { metric_specs: vec![spec] }))
     }
 
-    /// Newer KEDAs ask for changes of what a trigger measures, and do not ask again when there can be none.
+    /// KEDA does not call this again after UNIMPLEMENTED.
     async fn stream_metric_spec(
         &self,
-        _: Request<wire::ScaledObjectRef>,
+        _: Request<ScaledObjectRef>,
     ) -> Result<Response<Self::StreamMetricSpecStream>, Status> {
-        let message = "what a trigger measures changes with the trigger only".to_owned();
+        let message = "the metric specification of a trigger never changes".to_owned();
         Err(refused(EdgeError { code: ErrorCode::Unsupported, message }))
     }
 
-    async fn get_metrics(
-        &self,
-        request: Request<wire::GetMetricsRequest>,
-    ) -> Result<Response<wire::GetMetricsResponse>, Status> {
-        let trigger = Trigger::of(request.get_ref().scaled_object_ref.as_ref())?;
-        let asked = &request.get_ref().metric_name;
-        if !asked.is_empty() && *asked != trigger.name {
-            let other = format!("is {asked:?}, this trigger has {:?}", trigger.name);
-            return Err(refused(InvalidFields::one("metricName", other)));
+    async fn get_metrics(&self, request: Request<GetMetricsRequest>) -> Result<Response<GetMetricsResponse>, Status> {
+        let trigger = Trigger::from_reference(request.get_ref().scaled_object_ref.as_ref())?;
+        let name = &request.get_ref().metric_name;
+        if !name.is_empty() && *name != trigger.name {
+            let description = format!("is {name:?}, must be {:?} for this trigger", trigger.name);
+            return Err(refused(InvalidFields::one("metricName", description)));
         }
-        let reading = trigger.measure.of(&self.read(&trigger.pool).await?);
-        let value =
-            wire::MetricValue { metric_name: trigger.name, metric_value: whole(reading), metric_value_float: reading };
-        Ok(Response::new(wire::GetMetricsResponse { metric_values: vec![value] }))
+        let value = trigger.metric.value(&self.pool_metrics(&trigger.pool).await?);
+        let value = MetricValue { metric_name: trigger.name, metric_value: round_up(value), metric_value_float: value };
+        Ok(Response::new(GetMetricsResponse { metric_values: vec![value] }))
     }
 }
 
-/// Rounded up, so that a little is never nothing.
-fn whole(value: f64) -> i64 {
-    #[expect(clippy::cast_possible_truncation, reason = "counts, seconds and shares, far below 2^53")]
-    let whole = value.ceil() as i64;
-    whole
+/// Rounds up, so that a value above 0 never becomes 0.
+fn round_up(value: f64) -> i64 {
+    #[expect(clippy::cast_possible_truncation, reason = "counts, seconds and ratios, far below 2^53")]
+    let rounded = value.ceil() as i64;
+    rounded
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn said(pairs: &[(&str, &str)]) -> HashMap<String, String> {
+    fn metadata(pairs: &[(&str, &str)]) -> HashMap<String, String> {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     }
 
     #[test]
-    fn a_trigger_says_pool_measure_and_target() {
+    fn a_trigger_is_parsed() {
         let trigger =
-            Trigger::parse(&said(&[("pool", "Big_pool"), ("metric", "oldest_wait"), ("value", "2.5")])).unwrap();
-        assert_eq!((trigger.pool.as_str(), trigger.measure), ("Big_pool", Measure::OldestWait));
-        assert_eq!((trigger.name.as_str(), whole(trigger.target)), ("lineshaft-big-pool-oldest-wait", 3));
-        let trigger = Trigger::parse(&said(&[("pool", "a"), ("value", "10"), ("scalerAddress", "x:1")])).unwrap();
-        assert_eq!(trigger.measure, Measure::Load);
+            Trigger::parse(&metadata(&[("pool", "Big_pool"), ("metric", "oldest_wait"), ("value", "2.5")])).unwrap();
+        assert_eq!((trigger.pool.as_str(), trigger.metric), ("Big_pool", Metric::OldestWait));
+        assert_eq!((trigger.name.as_str(), round_up(trigger.target)), ("lineshaft-big-pool-oldest-wait", 3));
+        let trigger = Trigger::parse(&metadata(&[("pool", "a"), ("value", "10"), ("scalerAddress", "x:1")])).unwrap();
+        assert_eq!(trigger.metric, Metric::Load);
     }
 
     #[test]
-    fn a_bad_trigger_is_refused_with_every_field_at_once() {
-        let refused = Trigger::parse(&said(&[("pool", ""), ("metric", "mood"), ("value", "-1")])).unwrap_err();
-        let text = refused.to_string();
+    fn all_invalid_fields_of_a_trigger_are_reported_at_once() {
+        let error = Trigger::parse(&metadata(&[("pool", ""), ("metric", "mood"), ("value", "-1")])).unwrap_err();
+        let text = error.to_string();
         assert!(text.contains("scalerMetadata.pool") && text.contains("2 more"), "{text}");
         for value in ["", "0", "NaN", "inf", "many"] {
-            let refused = Trigger::parse(&said(&[("pool", "a"), ("value", value)])).unwrap_err().to_string();
-            assert!(refused.contains("scalerMetadata.value"), "{refused}");
+            let error = Trigger::parse(&metadata(&[("pool", "a"), ("value", value)])).unwrap_err().to_string();
+            assert!(error.contains("scalerMetadata.value"), "{error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! SystemService.
+//! SystemService: server info, health, and drain.
 
 use std::time::Duration;
 
@@ -6,18 +6,17 @@ use tonic::{Request, Response, Status};
 
 use crate::model::{Timestamp, limits};
 use crate::proto::v1::{self, system_service_server::SystemService};
-use crate::scheduler::Handle;
+use crate::scheduler::{ComponentHealth, Handle};
 use crate::telemetry::host::HostHealth;
 
 use crate::api::auth::{CallerExtractor, audit};
 use crate::api::convert::InvalidFields;
-use crate::api::convert::task::{count, small};
+use crate::api::convert::numbers::{to_i32, to_i64};
 use crate::api::convert::time::{duration, timestamp};
-use crate::api::status;
+use crate::api::status::refused;
 use crate::telemetry::host::HostReading;
 
-/// Longest time that a drain may give running tasks.
-const DRAIN_MAX: Duration = Duration::from_hours(24);
+const DRAIN_LIMIT_MAX: Duration = Duration::from_hours(24);
 
 pub struct System {
     handle: Handle,
@@ -45,7 +44,7 @@ impl SystemService for System {
             instance_id: self.instance.clone(),
             started_at: Some(timestamp(self.started_at)),
             uptime: Some(duration(self.handle.now().since(self.started_at))),
-            limits: Some(wire_limits(&self.handle)),
+            limits: Some(limits_message(&self.handle)),
             capabilities: ["runner.builtin", "runner.process", "watch.resume"].map(str::to_owned).to_vec(),
             store: self.handle.store_kind().to_owned(),
             revision: self.handle.revision().0,
@@ -57,67 +56,66 @@ impl SystemService for System {
         &self,
         _request: Request<v1::GetSystemHealthRequest>,
     ) -> Result<Response<v1::GetSystemHealthResponse>, Status> {
-        let parts = self.handle.health().await;
-        let wire = |part: crate::scheduler::ComponentHealth| v1::ComponentHealth {
-            name: part.name.to_owned(),
-            healthy: part.healthy,
-            detail: part.detail,
+        let components = self.handle.health().await;
+        let message = |component: ComponentHealth| v1::ComponentHealth {
+            name: component.name.to_owned(),
+            healthy: component.healthy,
+            detail: component.detail,
         };
         Ok(Response::new(v1::GetSystemHealthResponse {
-            system: Some(wire_health(&(self.host)())),
-            components: parts.into_iter().map(wire).collect(),
+            system: Some(health_message(&(self.host)())),
+            components: components.into_iter().map(message).collect(),
             draining: self.handle.draining().is_cancelled(),
         }))
     }
 
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::DrainResponse>, Status> {
         let caller = self.callers.extract(&request)?;
-        let mut bad = InvalidFields::default();
-        let limit = bad.span("limit", request.get_ref().limit.as_ref(), Duration::ZERO..=DRAIN_MAX);
-        bad.check().map_err(|fields| status::of(&fields))?;
-        let answer = self.handle.drain_and_count_running(limit).await.map_err(status::refused);
-        audit::record(&caller, "Drain", "server", &answer);
-        Ok(Response::new(v1::DrainResponse { running: count(answer?) }))
+        let mut invalid = InvalidFields::default();
+        let limit = invalid.duration("limit", request.get_ref().limit.as_ref(), Duration::ZERO..=DRAIN_LIMIT_MAX);
+        invalid.check().map_err(refused)?;
+        let running = self.handle.drain_and_count_running(limit).await.map_err(refused);
+        audit::record(&caller, "Drain", "server", &running);
+        Ok(Response::new(v1::DrainResponse { running: to_i64(running?) }))
     }
 }
 
-pub fn wire_health(health: &HostHealth) -> v1::SystemHealth {
+pub fn health_message(health: &HostHealth) -> v1::SystemHealth {
     v1::SystemHealth {
         cpu_percent: health.cpu_percent,
-        memory_used_bytes: count(health.memory_used_bytes),
-        memory_total_bytes: count(health.memory_total_bytes),
+        memory_used_bytes: to_i64(health.memory_used_bytes),
+        memory_total_bytes: to_i64(health.memory_total_bytes),
         memory_percent: health.memory_percent,
-        process_memory_bytes: count(health.process_memory_bytes),
-        process_threads: i32::try_from(health.process_threads).unwrap_or(i32::MAX),
+        process_memory_bytes: to_i64(health.process_memory_bytes),
+        process_threads: to_i32(health.process_threads),
         process_cpu_percent: health.process_cpu_percent,
-        cores: i32::try_from(health.cores).unwrap_or(i32::MAX),
+        cores: to_i32(health.cores),
     }
 }
 
-fn wire_limits(handle: &Handle) -> v1::Limits {
-    let small_size = |size: usize| i32::try_from(size).unwrap_or(i32::MAX);
+fn limits_message(handle: &Handle) -> v1::Limits {
     let retention = handle.limits();
     v1::Limits {
-        payload_bytes: count(limits::PAYLOAD_BYTES_MAX as u64),
-        result_bytes: count(limits::RESULT_BYTES_MAX as u64),
-        batch_tasks: small_size(limits::BATCH_TASKS_MAX),
-        labels: small_size(limits::LABELS_MAX),
-        label_key_bytes: small_size(limits::LABEL_KEY_BYTES_MAX),
-        label_value_bytes: small_size(limits::LABEL_VALUE_BYTES_MAX),
-        display_name_bytes: small_size(limits::DISPLAY_NAME_BYTES_MAX),
-        name_bytes: small_size(limits::NAME_BYTES_MAX),
-        args: small_size(limits::ARGS_MAX),
-        arg_bytes: small_size(limits::ARG_BYTES_MAX),
-        page_size: small_size(limits::PAGE_SIZE_MAX),
-        filter_values: small_size(limits::FILTER_VALUES_MAX),
+        payload_bytes: to_i64(limits::PAYLOAD_BYTES_MAX),
+        result_bytes: to_i64(limits::RESULT_BYTES_MAX),
+        batch_tasks: to_i32(limits::BATCH_TASKS_MAX),
+        labels: to_i32(limits::LABELS_MAX),
+        label_key_bytes: to_i32(limits::LABEL_KEY_BYTES_MAX),
+        label_value_bytes: to_i32(limits::LABEL_VALUE_BYTES_MAX),
+        display_name_bytes: to_i32(limits::DISPLAY_NAME_BYTES_MAX),
+        name_bytes: to_i32(limits::NAME_BYTES_MAX),
+        args: to_i32(limits::ARGS_MAX),
+        arg_bytes: to_i32(limits::ARG_BYTES_MAX),
+        page_size: to_i32(limits::PAGE_SIZE_MAX),
+        filter_values: to_i32(limits::FILTER_VALUES_MAX),
         timeout: Some(duration(limits::TIMEOUT_MAX)),
         delay: Some(duration(limits::DELAY_MAX)),
-        attempts: small(limits::ATTEMPTS_MAX),
+        attempts: to_i32(limits::ATTEMPTS_MAX),
         grace: Some(duration(limits::GRACE_MAX)),
         wait: Some(duration(limits::WAIT_MAX)),
-        message_bytes: count(limits::MESSAGE_BYTES_MAX as u64),
-        output_bytes: count(limits::OUTPUT_KEPT_BYTES as u64),
-        retained_tasks: count(retention.count),
+        message_bytes: to_i64(limits::MESSAGE_BYTES_MAX),
+        output_bytes: to_i64(limits::OUTPUT_KEPT_BYTES),
+        retained_tasks: to_i64(retention.count),
         retained_age: Some(duration(retention.age)),
     }
 }

@@ -33,7 +33,7 @@ struct Submit {
 pub async fn submit(client: &LoopbackClient, fields: Fields) -> Answer {
     let Submit { r#type, id, param, priority, label } = fields.read()?;
     let mut bad = InvalidFields::default();
-    bad.at_most("label", label.len(), limits::DISPLAY_NAME_BYTES_MAX, "bytes");
+    bad.check_length("label", label.len(), limits::DISPLAY_NAME_BYTES_MAX, "bytes");
     bad.check().map_err(refused)?;
     let urgency = number("priority", priority.as_ref(), 0..=3)?;
     let request = v1::SubmitTaskRequest {

@@ -1,45 +1,48 @@
-//! ReadOutput: what an attempt wrote, kept or live.
+//! ReadOutput: streams the stored or live output of an attempt.
 
 use bytes::Bytes;
+use futures_util::Stream;
 use tonic::Status;
+use tonic::codegen::BoxStream;
 
 use crate::api::auth::Caller;
-use crate::api::convert::{InvalidFields, task};
+use crate::api::convert::InvalidFields;
+use crate::api::convert::numbers::{to_i32, to_i64};
+use crate::api::status::refused;
 use crate::model::{Captured, OutputStream, Role, TaskFilter, TaskId};
 use crate::proto::v1;
 use crate::scheduler::{Draining, Handle, OutputBuffer, OutputSource, Refusal, Watch};
 
-use super::{Body, refused};
+/// Maximum number of output bytes in one message.
+const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Bytes of one message.
-const PIECE_BYTES: usize = 64 * 1024;
-
-/// The pieces of one stream of one attempt, from an offset on.
+/// Streams one output stream of one attempt, starting at an offset.
 pub async fn read(
     handle: Handle,
     request: v1::ReadOutputRequest,
     caller: &Caller,
-) -> Result<Body<v1::ReadOutputResponse>, Status> {
-    let mut bad = InvalidFields::default();
+) -> Result<BoxStream<v1::ReadOutputResponse>, Status> {
+    let mut invalid = InvalidFields::default();
     let offset = u64::try_from(request.offset).unwrap_or_else(|_| {
-        bad.add("offset", format!("is {}, it must not be negative", request.offset));
+        invalid.add("offset", format!("is {}, must not be negative", request.offset));
         0
     });
     let attempt = u32::try_from(request.attempt).unwrap_or_else(|_| {
-        bad.add("attempt", format!("is {}, it must not be negative", request.attempt));
+        invalid.add("attempt", format!("is {}, must not be negative", request.attempt));
         0
     });
     let stream = match v1::OutputStream::try_from(request.stream) {
         Ok(v1::OutputStream::Stderr) => OutputStream::Stderr,
         Ok(_) => OutputStream::Stdout,
         Err(_) => {
-            bad.add("stream", format!("is {}, which is not a stream; those are 0 to 2", request.stream));
+            invalid.add("stream", format!("is {}, must be from 0 to 2", request.stream));
             OutputStream::Stdout
         }
     };
-    bad.check().map_err(refused)?;
+    invalid.check().map_err(refused)?;
     let id = caller.find(&handle, Role::Viewer, &request.task_id).await?.task.spec.id.clone();
-    Ok(Box::pin(pieces(Reader { handle, id, stream, offset, attempt, follow: request.follow, read: 0 })))
+    let follow = request.follow;
+    Ok(Box::pin(chunks(Reader { handle, id, stream, offset, attempt, follow, last_read: 0 })))
 }
 
 struct Reader {
@@ -47,99 +50,100 @@ struct Reader {
     id: TaskId,
     stream: OutputStream,
     offset: u64,
-    /// The attempt asked for; 0: the current or last.
+    /// The requested attempt; 0: the current or last one.
     attempt: u32,
     follow: bool,
-    /// The last attempt that was read to its end; 0: none yet.
-    read: u32,
+    /// The last attempt that was read to its end; 0: none.
+    last_read: u32,
 }
 
-fn pieces(mut reader: Reader) -> impl futures_util::Stream<Item = Result<v1::ReadOutputResponse, Status>> {
+fn chunks(mut reader: Reader) -> impl Stream<Item = Result<v1::ReadOutputResponse, Status>> {
     async_stream::try_stream! {
         loop {
-            // Older than the look at the output, so that no change after it is missed.
-            let changes = reader.changes()?;
+            // Started before the output is read, so that no later change is missed.
+            let watch = reader.watch()?;
             match reader.handle.output(&reader.id, reader.attempt).await.map_err(refused)? {
-                OutputSource::Live { attempt, buffer } if attempt > reader.read => {
-                    let mut more = true;
-                    while more {
+                OutputSource::Live { attempt, buffer } if attempt > reader.last_read => {
+                    let mut running = true;
+                    while running {
                         let seen = buffer.total();
-                        for piece in reader.live(&buffer, attempt) {
-                            yield piece;
+                        for chunk in reader.read_live(&buffer, attempt) {
+                            yield chunk;
                         }
-                        more = reader.follow && reader.changed(&buffer, seen).await?;
+                        running = reader.follow && reader.wait_for_output(&buffer, seen).await?;
                     }
-                    for piece in reader.live(&buffer, attempt) {
-                        yield piece;
+                    for chunk in reader.read_live(&buffer, attempt) {
+                        yield chunk;
                     }
-                    reader.ended(attempt);
+                    reader.finish_attempt(attempt);
                 }
-                OutputSource::Kept { attempt, output } if attempt > reader.read => {
+                OutputSource::Kept { attempt, output } if attempt > reader.last_read => {
                     let kept = match reader.stream {
                         OutputStream::Stdout => output.stdout,
                         OutputStream::Stderr => output.stderr,
                     };
-                    for piece in reader.kept(&kept, attempt) {
-                        yield piece;
+                    for chunk in reader.read_kept(&kept, attempt) {
+                        yield chunk;
                     }
-                    reader.ended(attempt);
+                    reader.finish_attempt(attempt);
                 }
                 _ => {}
             }
-            if !reader.follow || !reader.more_may_come().await? {
+            if !reader.follow || !reader.expects_output().await? {
                 break;
             }
-            Reader::change(changes).await?;
+            Reader::wait_for_event(watch).await?;
         }
     }
 }
 
 impl Reader {
-    fn live(&mut self, buffer: &OutputBuffer, attempt: u32) -> Vec<v1::ReadOutputResponse> {
-        let mut pieces = Vec::new();
-        // Where bytes were not kept, the first read ends with the head, the second begins with the tail.
+    fn read_live(&mut self, buffer: &OutputBuffer, attempt: u32) -> Vec<v1::ReadOutputResponse> {
+        let mut chunks = Vec::new();
+        // If bytes in the middle were not kept, the first read returns the head and the second one the tail.
         for _ in 0..2 {
-            let chunk = buffer.read(self.stream, self.offset);
-            pieces.extend(self.cut(Bytes::from(chunk.data), chunk.offset, attempt));
+            let read = buffer.read(self.stream, self.offset);
+            chunks.extend(self.split(Bytes::from(read.data), read.offset, attempt));
         }
-        pieces
+        chunks
     }
 
     /// The next attempt is read from its beginning.
-    fn ended(&mut self, attempt: u32) {
-        self.read = attempt;
+    fn finish_attempt(&mut self, attempt: u32) {
+        self.last_read = attempt;
         self.offset = 0;
     }
 
-    fn kept(&mut self, kept: &Captured, attempt: u32) -> Vec<v1::ReadOutputResponse> {
-        let mut pieces = Vec::new();
+    fn read_kept(&mut self, kept: &Captured, attempt: u32) -> Vec<v1::ReadOutputResponse> {
+        let mut chunks = Vec::new();
         let tail_at = kept.total - kept.tail.len() as u64;
         for (bytes, at) in [(&kept.head, 0), (&kept.tail, tail_at)] {
             let end = at + bytes.len() as u64;
             if self.offset < end {
                 let from = self.offset.max(at);
                 let skip = usize::try_from(from - at).unwrap_or(bytes.len());
-                pieces.extend(self.cut(bytes.slice(skip..), from, attempt));
+                chunks.extend(self.split(bytes.slice(skip..), from, attempt));
             }
         }
-        pieces
+        chunks
     }
 
-    /// Messages of a bounded size; the first tells how many bytes before it were not kept.
-    fn cut(&mut self, mut data: Bytes, mut at: u64, attempt: u32) -> Vec<v1::ReadOutputResponse> {
-        let mut pieces = Vec::new();
+    /// Splits bytes at an offset into messages. The first message has the number of bytes before it that were not kept.
+    fn split(&mut self, mut data: Bytes, mut offset: u64, attempt: u32) -> Vec<v1::ReadOutputResponse> {
+        let mut chunks = Vec::new();
         while !data.is_empty() {
-            let piece = data.split_to(data.len().min(PIECE_BYTES));
-            let skipped = task::count(at.saturating_sub(self.offset));
-            self.offset = at + piece.len() as u64;
-            let attempt = task::small(attempt);
-            pieces.push(v1::ReadOutputResponse { offset: task::count(at), skipped, attempt, data: piece });
-            at = self.offset;
+            let chunk = data.split_to(data.len().min(CHUNK_BYTES));
+            let skipped = to_i64(offset.saturating_sub(self.offset));
+            self.offset = offset + chunk.len() as u64;
+            let (at, attempt) = (to_i64(offset), to_i32(attempt));
+            chunks.push(v1::ReadOutputResponse { data: chunk, offset: at, skipped, attempt });
+            offset = self.offset;
         }
-        pieces
+        chunks
     }
 
-    async fn changed(&self, buffer: &OutputBuffer, seen: u64) -> Result<bool, Status> {
+    /// Waits for more output than `seen` bytes; returns false if the attempt has ended.
+    async fn wait_for_output(&self, buffer: &OutputBuffer, seen: u64) -> Result<bool, Status> {
         let draining = self.handle.draining();
         tokio::select! {
             changed = buffer.changed(seen) => Ok(changed),
@@ -147,25 +151,25 @@ impl Reader {
         }
     }
 
-    /// Whether an attempt that was asked for may still write: the task has not ended, and the attempt
-    /// is still to come or any will do.
-    async fn more_may_come(&self) -> Result<bool, Status> {
+    /// Whether a requested attempt can still write: the task is not finished, and either every attempt is requested or
+    /// the requested one has not ended.
+    async fn expects_output(&self) -> Result<bool, Status> {
         let status = self.handle.get(&self.id).await.map_err(refused)?.task.status;
-        let wanted = self.attempt == 0 || (self.read == 0 && self.attempt >= status.attempt);
-        Ok(wanted && !status.state.is_terminal())
+        let requested = self.attempt == 0 || (self.last_read == 0 && self.attempt >= status.attempt);
+        Ok(requested && !status.state.is_terminal())
     }
 
-    fn changes(&self) -> Result<Watch, Status> {
-        let only = TaskFilter { ids: vec![self.id.clone()], ..TaskFilter::default() };
-        self.handle.watch(only, None).map_err(refused)
+    fn watch(&self) -> Result<Watch, Status> {
+        let filter = TaskFilter { ids: vec![self.id.clone()], ..TaskFilter::default() };
+        self.handle.watch(filter, None).map_err(refused)
     }
 
-    async fn change(mut changes: Watch) -> Result<(), Status> {
+    async fn wait_for_event(mut watch: Watch) -> Result<(), Status> {
         loop {
-            match changes.next().await {
-                Ok(found) if found.is_empty() => {}
+            match watch.next().await {
+                Ok(events) if events.is_empty() => {}
                 Ok(_) => return Ok(()),
-                // Output has an offset to go on at, and no revision.
+                // A reader resumes at an offset, not after a revision.
                 Err(Refusal::WatchDrained(_)) => return Err(refused(Draining)),
                 Err(refusal) => return Err(refused(refusal)),
             }

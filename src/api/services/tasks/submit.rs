@@ -1,132 +1,128 @@
-//! Submitting one task or a batch.
+//! Submits one task or a batch: convert, authorize, reserve the quota, send to the scheduler.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 
 use tonic::Status;
 
 use crate::api::auth::{Caller, Reservation};
-use crate::api::convert::{InvalidFields, Place, Unresolved, submit, task};
-use crate::api::status;
-use crate::model::{BatchId, Coded, TaskOptions, TaskSpec, Timestamp, limits};
+use crate::api::convert::submit::{SubmitContext, SubmitError, task_spec};
+use crate::api::convert::{InvalidFields, MessagePath, task};
+use crate::api::status::{self, refused};
+use crate::model::{BatchId, Coded, Durability, Revision, TaskId, TaskOptions, TaskSpec, TaskState, limits};
 use crate::proto::v1;
 use crate::scheduler::{Accepted, Handle, Internal, Refusal, Submitted};
+use crate::telemetry::scope;
 
-use super::{refused, send_span};
+use super::send_span::SendSpan;
 
-/// Turns submissions of one caller into what the scheduler is asked to accept.
-pub struct Submitter<'a> {
-    handle: &'a Handle,
-    caller: &'a Caller,
-    batch: Option<&'a BatchId>,
-    now: Timestamp,
-    /// Neighbours often ask for the same: the last options are looked at before all that are shared.
-    last: RefCell<Option<Arc<TaskOptions>>>,
+/// The result of submitting one task.
+pub struct SubmittedTask {
+    pub id: TaskId,
+    pub state: TaskState,
+    pub duplicate: bool,
+    /// Revision at which the result is true.
+    pub revision: Revision,
+    /// Events of a new task come after this revision.
+    pub after: Revision,
+    pub durability: Durability,
 }
 
-impl<'a> Submitter<'a> {
-    pub fn new(handle: &'a Handle, caller: &'a Caller) -> Self {
-        Self { handle, caller, batch: None, now: handle.now(), last: RefCell::default() }
-    }
+impl TryFrom<Submitted> for SubmittedTask {
+    type Error = Internal;
 
-    /// The spec of one submission.
-    ///
-    /// # Errors
-    /// [`Unresolved`], with every bad field.
-    pub fn spec(&self, request: v1::SubmitTaskRequest, place: Place) -> Result<TaskSpec, Unresolved> {
-        let intern = |options| self.intern(options);
-        let context = submit::Context {
-            catalog: self.handle.catalog(),
-            intern: &intern,
-            now: self.now,
-            submitted_by: self.caller.name(),
-            home: self.caller.home(),
-            batch: self.batch,
+    fn try_from(submitted: Submitted) -> Result<Self, Internal> {
+        let Submitted { accepted, after, revision, durability } = submitted;
+        let Some(Accepted { id, state, duplicate }) = accepted.into_iter().next() else {
+            return Err(Internal { cause: "the scheduler returned no result for a submitted task".to_owned() });
         };
-        submit::spec(request, place, &context)
+        Ok(Self { id, state, duplicate, revision, after, durability })
     }
+}
 
-    fn intern(&self, options: TaskOptions) -> Arc<TaskOptions> {
-        let mut last = self.last.borrow_mut();
-        match &*last {
-            Some(last) if **last == options => last.clone(),
-            _ => last.insert(self.handle.intern(options)).clone(),
+impl From<SubmittedTask> for v1::SubmitTaskResponse {
+    fn from(submitted: SubmittedTask) -> Self {
+        Self {
+            task_id: submitted.id.to_string(),
+            state: task::state(submitted.state),
+            revision: submitted.revision.0,
+            duplicate: submitted.duplicate,
+            durability: task::durability(submitted.durability),
+            after_revision: submitted.after.0,
         }
     }
 }
 
-/// Whether the caller may submit these, and what they take from its limits.
+/// Converts the submissions of one call. Tasks with equal options share one copy of them.
+pub struct Converter<'a> {
+    handle: &'a Handle,
+    context: SubmitContext<'a>,
+    previous: Option<Arc<TaskOptions>>,
+}
+
+impl<'a> Converter<'a> {
+    pub fn new(handle: &'a Handle, caller: &'a Caller, batch: Option<&'a BatchId>) -> Self {
+        let context = SubmitContext {
+            catalog: handle.catalog(),
+            now: handle.now(),
+            submitted_by: caller.name(),
+            default_namespace: caller.home(),
+            batch,
+            trace: scope::current_context().map(|active| active.context),
+        };
+        Self { handle, context, previous: None }
+    }
+
+    pub fn convert(&mut self, request: v1::SubmitTaskRequest, path: MessagePath) -> Result<TaskSpec, SubmitError> {
+        let spec = task_spec(request, self.handle.new_task_id(), path, &self.context)?;
+        // Submissions of one call often have equal options. Comparing with the previous ones saves the lookup.
+        let options = match self.previous.take() {
+            Some(previous) if previous == spec.options => previous,
+            _ => self.handle.intern(spec.options),
+        };
+        self.previous = Some(options.clone());
+        Ok(TaskSpec { options, ..spec })
+    }
+}
+
+/// Checks the caller's permission for these tasks and reserves its quota.
 ///
 /// # Errors
-/// `Denied`, `Limited`.
-pub fn admit(caller: &Caller, specs: &[TaskSpec]) -> Result<Option<Reservation>, Box<dyn Coded>> {
-    caller.may_submit(specs).map_err(|denied| Box::new(denied) as Box<dyn Coded>)?;
-    caller.reserve(specs).map_err(|limited| Box::new(limited) as Box<dyn Coded>)
+/// PERMISSION_DENIED, RATE_LIMITED, QUOTA_EXCEEDED.
+pub fn authorize(caller: &Caller, specs: &[TaskSpec]) -> Result<Option<Reservation>, Box<dyn Coded>> {
+    caller.may_submit(specs).map_err(|error| Box::new(error) as Box<dyn Coded>)?;
+    caller.reserve(specs).map_err(|error| Box::new(error) as Box<dyn Coded>)
 }
 
-/// Sends tasks that the caller may submit, all or none. The future resolves when they are durable.
-fn send(
-    handle: &Handle,
-    mut specs: Vec<TaskSpec>,
-    caller: &Caller,
-) -> Result<impl Future<Output = Result<Submitted, Refusal>> + Send + use<>, Status> {
-    let reservation = admit(caller, &specs).map_err(|error| status::of(&*error))?;
-    let sending = send_span::begin(&mut specs, handle.now());
-    let answer = handle.submit(specs);
-    Ok(async move {
-        let answer = answer.await;
-        sending.end(&answer);
-        if let (Some(reservation), Ok(submitted)) = (reservation, &answer) {
-            reservation.commit(submitted.revision);
-        }
-        answer
-    })
-}
-
-/// Sends one task at once; the future resolves when it is durable.
-pub fn one(
+/// Submits one task and waits until it is durable.
+pub async fn one(
     handle: &Handle,
     request: v1::SubmitTaskRequest,
-    place: Place,
+    path: MessagePath,
     caller: &Caller,
-) -> Result<impl Future<Output = Result<v1::SubmitTaskResponse, Status>> + Send + use<>, Status> {
-    let spec = Submitter::new(handle, caller).spec(request, place).map_err(refused)?;
-    let answer = send(handle, vec![spec], caller)?;
-    Ok(async move { answer.await.map_err(refused).and_then(|submitted| accepted(submitted).map_err(refused)) })
+) -> Result<SubmittedTask, Status> {
+    let spec = Converter::new(handle, caller, None).convert(request, path).map_err(refused)?;
+    let submitted = submit(handle, vec![spec], caller).await?;
+    SubmittedTask::try_from(submitted).map_err(refused)
 }
 
-/// The answer to a submission of one task.
-///
-/// # Errors
-/// [`Internal`] when there is none.
-pub fn accepted(submitted: Submitted) -> Result<v1::SubmitTaskResponse, Internal> {
-    let (revision, after_revision) = (submitted.revision.0, submitted.after.0);
-    let durability = task::durability(submitted.durability);
-    let Some(Accepted { id, state, duplicate }) = submitted.accepted.into_iter().next() else {
-        return Err(Internal { cause: "a submission without an answer".to_owned() });
-    };
-    let (task_id, state) = (id.to_string(), task::state(state));
-    Ok(v1::SubmitTaskResponse { task_id, state, revision, duplicate, durability, after_revision })
-}
-
-/// Submits all tasks of a batch or none.
+/// Submits all tasks of a batch, or none, and waits until they are durable.
 pub async fn batch(
     handle: &Handle,
     request: v1::BatchSubmitTasksRequest,
     caller: &Caller,
 ) -> Result<v1::BatchSubmitTasksResponse, Status> {
-    let mut bad = InvalidFields::default();
+    let mut invalid = InvalidFields::default();
     let batch = match request.batch_id.as_str() {
-        "" => bad.take("batch_id", BatchId::parse(&handle.new_task_id().to_string())),
-        text => bad.take("batch_id", BatchId::parse(text)),
+        "" => invalid.parsed("batch_id", BatchId::parse(&handle.new_task_id().to_string())),
+        text => invalid.parsed("batch_id", BatchId::parse(text)),
     };
     if request.tasks.is_empty() {
-        bad.add("tasks", "is empty, at least 1 task is wanted");
+        invalid.add("tasks", "must not be empty");
     }
-    bad.at_most("tasks", request.tasks.len(), limits::BATCH_TASKS_MAX, "tasks");
-    bad.check().map_err(refused)?;
-    let specs = specs(handle, request.tasks, batch.as_ref(), caller).map_err(refused)?;
-    let submitted = send(handle, specs, caller)?.await.map_err(refused)?;
+    invalid.check_length("tasks", request.tasks.len(), limits::BATCH_TASKS_MAX, "tasks");
+    invalid.check().map_err(refused)?;
+    let specs = batch_specs(handle, request.tasks, batch.as_ref(), caller).map_err(refused)?;
+    let submitted = submit(handle, specs, caller).await?;
     Ok(v1::BatchSubmitTasksResponse {
         batch_id: batch.as_ref().map(ToString::to_string).unwrap_or_default(),
         task_ids: submitted.accepted.iter().map(|accepted| accepted.id.to_string()).collect(),
@@ -136,25 +132,37 @@ pub async fn batch(
     })
 }
 
-/// All of them, or the bad fields of all.
-fn specs(
+/// Converts all tasks of a batch, or returns the invalid fields of all of them.
+fn batch_specs(
     handle: &Handle,
     requests: Vec<v1::SubmitTaskRequest>,
     batch: Option<&BatchId>,
     caller: &Caller,
-) -> Result<Vec<TaskSpec>, Unresolved> {
-    let submitter = Submitter { batch, ..Submitter::new(handle, caller) };
+) -> Result<Vec<TaskSpec>, SubmitError> {
+    let mut converter = Converter::new(handle, caller, batch);
     let mut specs = Vec::with_capacity(requests.len());
-    let (mut bad, mut unresolved) = (InvalidFields::default(), None);
+    let (mut invalid, mut other_error) = (InvalidFields::default(), None);
     for (index, request) in requests.into_iter().enumerate() {
-        match submitter.spec(request, Place::Item(index)) {
+        match converter.convert(request, MessagePath::BatchItem(index)) {
             Ok(spec) => specs.push(spec),
-            Err(Unresolved::Fields(fields)) => bad.extend(fields),
-            Err(other) => {
-                unresolved.get_or_insert(other);
+            Err(SubmitError::InvalidFields(fields)) => invalid.extend(fields),
+            Err(error) => {
+                other_error.get_or_insert(error);
             }
         }
     }
-    bad.check()?;
-    unresolved.map_or(Ok(specs), Err)
+    invalid.check()?;
+    other_error.map_or(Ok(specs), Err)
+}
+
+/// Submits all of these tasks, or none, and waits until they are durable.
+async fn submit(handle: &Handle, mut specs: Vec<TaskSpec>, caller: &Caller) -> Result<Submitted, Status> {
+    let reservation = authorize(caller, &specs).map_err(|error| status::of(&*error))?;
+    let span = SendSpan::start(&mut specs, handle.now());
+    let submitted: Result<_, Refusal> = handle.submit(specs).await;
+    span.end(&submitted);
+    if let (Some(reservation), Ok(submitted)) = (reservation, &submitted) {
+        reservation.commit(submitted.revision);
+    }
+    submitted.map_err(refused)
 }

@@ -1,54 +1,56 @@
-//! SubmitTasks: tasks as they come, answers as they become durable.
+//! SubmitTasks: submits the tasks of a stream in chunks, and responds to each task when it is durable.
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tonic::Streaming;
+use tonic::codegen::BoxStream;
 
 use crate::api::auth::{Caller, Reservation, audit};
-use crate::api::convert::{InvalidFields, Place};
-use crate::api::status;
+use crate::api::convert::{InvalidFields, MessagePath};
+use crate::api::status::{self, refused};
 use crate::model::Coded;
 use crate::proto::v1::{self, submit_tasks_response::Outcome};
 use crate::scheduler::{Draining, Handle, Refusal, Submitted};
 
-use super::{Body, refused};
+use super::send_span::SendSpan;
+use super::submit::{Converter, SubmittedTask, authorize};
 
-/// Tasks of one stream whose answers are still to come; beyond, no more are read.
+/// Maximum number of tasks of one stream without a response; at the limit no further requests are read.
 const IN_FLIGHT_MAX: usize = 1_024;
-/// Tasks that are handed over at once, when so many have come already.
+/// Maximum number of tasks sent to the scheduler at once.
 const CHUNK_MAX: usize = 256;
 
-type Answers = Vec<v1::SubmitTasksResponse>;
+type Responses = Vec<v1::SubmitTasksResponse>;
 
-/// Answers in the order in which they become known.
-pub fn answers(
+/// Streams the responses in the order in which the tasks become durable.
+pub fn responses(
     handle: Handle,
     requests: Streaming<v1::SubmitTasksRequest>,
     caller: Caller,
-) -> Body<v1::SubmitTasksResponse> {
+) -> BoxStream<v1::SubmitTasksResponse> {
     Box::pin(async_stream::stream! {
         let draining = handle.draining();
         tokio::pin! {
             let drained = draining.cancelled();
             let requests = requests.ready_chunks(CHUNK_MAX);
         }
-        let mut under_way = FuturesUnordered::new();
+        let mut chunks = FuturesUnordered::new();
         let mut in_flight = 0;
         let mut more = true;
         let mut end = None;
         let mut accepted = 0_u64;
-        while more || !under_way.is_empty() {
+        while more || !chunks.is_empty() {
             tokio::select! {
                 biased;
                 () = &mut drained, if more => {
                     more = false;
                     end = Some(refused(Draining));
                 }
-                Some(answers) = under_way.next() => {
-                    let answers: Answers = answers;
-                    in_flight -= answers.len();
-                    for answer in answers {
-                        accepted += u64::from(matches!(answer.outcome, Some(Outcome::Accepted(_))));
-                        yield Ok(answer);
+                Some(responses) = chunks.next() => {
+                    let responses: Responses = responses;
+                    in_flight -= responses.len();
+                    for response in responses {
+                        accepted += u64::from(matches!(response.outcome, Some(Outcome::Accepted(_))));
+                        yield Ok(response);
                     }
                 }
                 chunk = requests.next(), if more && in_flight <= IN_FLIGHT_MAX - CHUNK_MAX => {
@@ -56,15 +58,15 @@ pub fn answers(
                     for request in chunk.into_iter().flatten() {
                         match request {
                             Ok(request) => tasks.push(request),
-                            // The caller sent garbage or has gone: what was accepted stays accepted, and
-                            // is answered while somebody listens.
+                            // A malformed message, or the caller is gone. Accepted tasks stay accepted and still get
+                            // their responses.
                             Err(error) => end = Some(error),
                         }
                     }
                     more = end.is_none() && !tasks.is_empty();
                     if !tasks.is_empty() {
                         in_flight += tasks.len();
-                        under_way.push(submit(&handle, tasks, &caller));
+                        chunks.push(submit(&handle, tasks, &caller));
                     }
                 }
             }
@@ -76,62 +78,67 @@ pub fn answers(
     })
 }
 
-/// Sends the tasks at once; the future resolves, with an answer for each, when they are durable.
+/// Sends the tasks to the scheduler before it returns. The future resolves, with a response for each task, when they are
+/// durable.
 fn submit(
     handle: &Handle,
     requests: Vec<v1::SubmitTasksRequest>,
     caller: &Caller,
-) -> impl Future<Output = Answers> + Send + use<> {
-    let mut answers = Vec::with_capacity(requests.len());
+) -> impl Future<Output = Responses> + Send + use<> {
+    let mut responses = Vec::with_capacity(requests.len());
     let (mut sequences, mut specs) = (Vec::with_capacity(requests.len()), Vec::with_capacity(requests.len()));
-    let context = super::submit::Submitter::new(handle, caller);
+    let mut converter = Converter::new(handle, caller, None);
     for v1::SubmitTasksRequest { sequence, task } in requests {
         let Some(task) = task else {
-            answers.push(rejected(sequence, &InvalidFields::one("task", "is missing")));
+            responses.push(rejected(sequence, &InvalidFields::one("task", "is required")));
             continue;
         };
-        let spec = match context.spec(task, Place::Task) {
+        let spec = match converter.convert(task, MessagePath::Task) {
             Ok(spec) => spec,
             Err(error) => {
-                answers.push(rejected(sequence, &error));
+                responses.push(rejected(sequence, &error));
                 continue;
             }
         };
-        match super::submit::admit(caller, std::slice::from_ref(&spec)) {
+        match authorize(caller, std::slice::from_ref(&spec)) {
             Ok(reservation) => {
                 sequences.push((sequence, reservation));
                 specs.push(spec);
             }
-            Err(error) => answers.push(rejected(sequence, &*error)),
+            Err(error) => responses.push(rejected(sequence, &*error)),
         }
     }
-    let sending = super::send_span::begin(&mut specs, handle.now());
+    let span = SendSpan::start(&mut specs, handle.now());
     let submitted = handle.submit_each(specs);
     async move {
         let submitted = submitted.await;
-        sending.end(&submitted);
+        span.end(&submitted);
         match submitted {
-            Ok(each) => answers.extend(sequences.into_iter().zip(each).map(|(of, one)| answer(of, one))),
-            Err(refusal) => answers.extend(sequences.into_iter().map(|(sequence, _)| rejected(sequence, &refusal))),
+            Ok(each) => {
+                let each = sequences.into_iter().zip(each);
+                responses.extend(each.map(|((sequence, reservation), result)| response(sequence, reservation, result)));
+            }
+            Err(refusal) => responses.extend(sequences.into_iter().map(|(sequence, _)| rejected(sequence, &refusal))),
         }
-        answers
+        responses
     }
 }
 
-fn answer(
-    (sequence, reservation): (u64, Option<Reservation>),
-    submitted: Result<Submitted, Refusal>,
+fn response(
+    sequence: u64,
+    reservation: Option<Reservation>,
+    result: Result<Submitted, Refusal>,
 ) -> v1::SubmitTasksResponse {
-    if let (Some(reservation), Ok(submitted)) = (reservation, &submitted) {
+    if let (Some(reservation), Ok(submitted)) = (reservation, &result) {
         reservation.commit(submitted.revision);
     }
-    match submitted.map(super::submit::accepted) {
-        Ok(Ok(accepted)) => v1::SubmitTasksResponse { sequence, outcome: Some(Outcome::Accepted(accepted)) },
+    match result.map(SubmittedTask::try_from) {
+        Ok(Ok(task)) => v1::SubmitTasksResponse { sequence, outcome: Some(Outcome::Accepted(task.into())) },
         Ok(Err(error)) => rejected(sequence, &error),
         Err(refusal) => rejected(sequence, &refusal),
     }
 }
 
-fn rejected(sequence: u64, condition: &dyn Coded) -> v1::SubmitTasksResponse {
-    v1::SubmitTasksResponse { sequence, outcome: Some(Outcome::Rejected(status::rejection(condition))) }
+fn rejected(sequence: u64, error: &dyn Coded) -> v1::SubmitTasksResponse {
+    v1::SubmitTasksResponse { sequence, outcome: Some(Outcome::Rejected(status::rejection(error))) }
 }

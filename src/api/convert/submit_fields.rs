@@ -1,0 +1,200 @@
+//! Parses the fields of a submission one by one. `submit` combines them.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use crate::model::spec::{JSON, OCTET_STREAM};
+use crate::model::{Durability, Priority, RetryPolicy, Timestamp, TraceContext, TraceMode, id, limits};
+use crate::proto::v1;
+
+use super::invalid_fields::{FieldPath, InvalidFields, MessagePath};
+use super::json;
+
+/// Default content types, allocated once because a submission should need few allocations.
+struct Defaults {
+    json: Arc<str>,
+    octet_stream: Arc<str>,
+}
+
+static DEFAULTS: LazyLock<Defaults> =
+    LazyLock::new(|| Defaults { json: JSON.into(), octet_stream: OCTET_STREAM.into() });
+
+const RETRY_FACTORS: RangeInclusive<f64> = 1.0..=10.0;
+
+/// Settings of the submission that override those of the handler or the pool.
+pub(super) struct Overrides {
+    pub(super) priority: Priority,
+    pub(super) durability: Option<Durability>,
+    pub(super) timeout: Option<Duration>,
+    attempts_max: Option<u32>,
+    delay: Option<Duration>,
+    factor: Option<f64>,
+    delay_max: Option<Duration>,
+    jitter: Option<f64>,
+}
+
+impl Overrides {
+    pub(super) fn parse(invalid: &mut InvalidFields, path: MessagePath, request: &v1::SubmitTaskRequest) -> Self {
+        let retry = request.retry.unwrap_or_default();
+        let attempts_max = u32::try_from(retry.max_attempts).ok().filter(|n| *n <= limits::ATTEMPTS_MAX);
+        if attempts_max.is_none() {
+            let description = format_args!("is {}, must be from 1 to {}", retry.max_attempts, limits::ATTEMPTS_MAX);
+            invalid.add(path.field("retry.max_attempts"), description);
+        }
+        if !(retry.factor == 0.0 || RETRY_FACTORS.contains(&retry.factor)) {
+            invalid.add(path.field("retry.factor"), format_args!("is {}, must be from 1 to 10", retry.factor));
+        }
+        if let Some(jitter) = retry.jitter.filter(|jitter| !(0.0..=1.0).contains(jitter)) {
+            invalid.add(path.field("retry.jitter"), format_args!("is {jitter}, must be from 0 to 1"));
+        }
+        let delays = Duration::ZERO..=limits::DELAY_MAX;
+        let timeouts = limits::TIMEOUT_MIN..=limits::TIMEOUT_MAX;
+        Self {
+            priority: priority(invalid, path.field("priority"), request.priority),
+            durability: durability(invalid, path.field("durability"), request.durability),
+            timeout: invalid.duration(path.field("timeout"), request.timeout.as_ref(), timeouts),
+            attempts_max: attempts_max.filter(|n| *n > 0),
+            delay: invalid.duration(path.field("retry.delay"), retry.delay.as_ref(), delays.clone()),
+            factor: (retry.factor != 0.0).then_some(retry.factor),
+            delay_max: invalid.duration(path.field("retry.max_delay"), retry.max_delay.as_ref(), delays),
+            jitter: retry.jitter,
+        }
+    }
+
+    pub(super) fn retry(&self, handler: &RetryPolicy) -> RetryPolicy {
+        RetryPolicy {
+            attempts_max: self.attempts_max.unwrap_or(handler.attempts_max),
+            delay: self.delay.unwrap_or(handler.delay),
+            factor: self.factor.unwrap_or(handler.factor),
+            delay_max: self.delay_max.unwrap_or(handler.delay_max),
+            jitter: self.jitter.unwrap_or(handler.jitter),
+        }
+    }
+}
+
+pub(super) fn priority(invalid: &mut InvalidFields, field: impl Display, number: i32) -> Priority {
+    match v1::Priority::try_from(number) {
+        Ok(v1::Priority::Unspecified | v1::Priority::Normal) => Priority::Normal,
+        Ok(v1::Priority::Low) => Priority::Low,
+        Ok(v1::Priority::High) => Priority::High,
+        Ok(v1::Priority::Critical) => Priority::Critical,
+        Err(_) => {
+            invalid.add(field, format_args!("is {number}, must be from 0 to 4"));
+            Priority::Normal
+        }
+    }
+}
+
+/// Combines the trace context of the call with the trace mode of the submission. Submissions of one call that set no
+/// mode share one copy.
+pub(super) fn trace(
+    invalid: &mut InvalidFields,
+    field: FieldPath,
+    number: i32,
+    call: Option<&Arc<TraceContext>>,
+    now: Timestamp,
+) -> Option<Arc<TraceContext>> {
+    let mode = match v1::TraceMode::try_from(number) {
+        Ok(v1::TraceMode::Unspecified) => TraceMode::Unset,
+        Ok(v1::TraceMode::Auto) => TraceMode::Auto,
+        Ok(v1::TraceMode::Parent) => TraceMode::Parent,
+        Ok(v1::TraceMode::Link) => TraceMode::Link,
+        Err(_) => {
+            invalid.add(field, format_args!("is {number}, must be from 0 to 3"));
+            return None;
+        }
+    };
+    let call = call?;
+    if mode == TraceMode::Unset && call.at != Timestamp::ZERO {
+        return Some(call.clone());
+    }
+    Some(Arc::new(TraceContext { mode, at: now, ..TraceContext::clone(call) }))
+}
+
+fn durability(invalid: &mut InvalidFields, field: FieldPath, number: i32) -> Option<Durability> {
+    match v1::Durability::try_from(number) {
+        Ok(v1::Durability::Unspecified) => None,
+        Ok(v1::Durability::Fsync) => Some(Durability::Fsync),
+        Ok(v1::Durability::Memory) => Some(Durability::Memory),
+        Err(_) => {
+            invalid.add(field, format_args!("is {number}, must be from 0 to 2"));
+            None
+        }
+    }
+}
+
+pub(super) fn optional_name(invalid: &mut InvalidFields, field: FieldPath, text: &str) -> Option<Box<str>> {
+    if text.is_empty() {
+        return None;
+    }
+    invalid.parsed(field, id::check_name(text)).map(|()| text.into())
+}
+
+pub(super) fn payload(
+    invalid: &mut InvalidFields,
+    path: MessagePath,
+    payload: Option<v1::Payload>,
+) -> (Box<[u8]>, Arc<str>) {
+    let Some(v1::Payload { kind, content_type }) = payload else {
+        return (Box::default(), DEFAULTS.octet_stream.clone());
+    };
+    let (data, default_type) = match kind {
+        None => (Box::default(), &DEFAULTS.octet_stream),
+        Some(v1::payload::Kind::Data(data)) => {
+            invalid.check_length(path.field("payload"), data.len(), limits::PAYLOAD_BYTES_MAX, "bytes");
+            // Copied, because a slice would keep the whole buffer of the request alive as long as the task.
+            (data[..data.len().min(limits::PAYLOAD_BYTES_MAX)].into(), &DEFAULTS.octet_stream)
+        }
+        Some(v1::payload::Kind::Json(value)) => {
+            let text = json::to_text(&value).map_err(|error| invalid.add(path.field("payload.json"), error));
+            let text = text.unwrap_or_default();
+            invalid.check_length(path.field("payload"), text.len(), limits::PAYLOAD_BYTES_MAX, "bytes");
+            (text.into(), &DEFAULTS.json)
+        }
+    };
+    (data, parse_content_type(invalid, path.field("payload.content_type"), content_type, default_type))
+}
+
+fn parse_content_type(
+    invalid: &mut InvalidFields,
+    field: FieldPath,
+    content_type: String,
+    default_type: &Arc<str>,
+) -> Arc<str> {
+    invalid.check_length(field, content_type.len(), limits::DISPLAY_NAME_BYTES_MAX, "bytes");
+    // The content type is copied into HTTP headers and environment variables.
+    if let Some(found) = content_type.chars().find(|c| !matches!(c, ' '..='~')) {
+        invalid.add(field, format_args!("contains the character {found:?}, must be printable ASCII"));
+    }
+    if content_type.is_empty() || *content_type == **default_type { default_type.clone() } else { content_type.into() }
+}
+
+pub(super) fn check_args(invalid: &mut InvalidFields, path: MessagePath, args: &[String]) {
+    invalid.check_length(path.field("args"), args.len(), limits::ARGS_MAX, "values");
+    for (index, arg) in args.iter().enumerate().take(limits::ARGS_MAX) {
+        let field = format_args!("{path}args[{index}]");
+        invalid.check_length(field, arg.len(), limits::ARG_BYTES_MAX, "bytes");
+        if arg.contains('\0') {
+            invalid.add(field, "must not contain a NUL byte");
+        }
+    }
+}
+
+pub(super) type Labels = Box<[(Box<str>, Box<str>)]>;
+
+pub(super) fn labels(invalid: &mut InvalidFields, path: MessagePath, labels: BTreeMap<String, String>) -> Labels {
+    invalid.check_length(path.field("labels"), labels.len(), limits::LABELS_MAX, "labels");
+    for (key, value) in labels.iter().take(limits::LABELS_MAX) {
+        let shortened = &key[..key.floor_char_boundary(limits::LABEL_KEY_BYTES_MAX)];
+        let field = format_args!("{path}labels[{shortened:?}]");
+        if key.is_empty() {
+            invalid.add(field, "has an empty key");
+        }
+        invalid.check_length(field, key.len(), limits::LABEL_KEY_BYTES_MAX, "bytes in its key");
+        invalid.check_length(field, value.len(), limits::LABEL_VALUE_BYTES_MAX, "bytes in its value");
+    }
+    labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect()
+}

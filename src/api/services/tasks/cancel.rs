@@ -1,0 +1,36 @@
+//! CancelTask.
+
+use std::time::Duration;
+
+use tonic::Status;
+
+use crate::api::auth::Caller;
+use crate::api::convert::{InvalidFields, task};
+use crate::api::status::refused;
+use crate::model::{CancelMode, Role, limits};
+use crate::proto::v1;
+use crate::scheduler::{Cancel, Handle};
+
+pub async fn cancel(
+    handle: &Handle,
+    request: v1::CancelTaskRequest,
+    caller: &Caller,
+) -> Result<v1::CancelTaskResponse, Status> {
+    let mut invalid = InvalidFields::default();
+    invalid.check_length("reason", request.reason.len(), limits::REASON_BYTES_MAX, "bytes");
+    let grace = invalid.duration("grace", request.grace.as_ref(), Duration::ZERO..=limits::GRACE_MAX);
+    let mode = match v1::CancelMode::try_from(request.mode) {
+        Ok(v1::CancelMode::Force) => CancelMode::Force,
+        Ok(_) => CancelMode::Graceful,
+        Err(_) => {
+            invalid.add("mode", format!("is {}, must be from 0 to 2", request.mode));
+            CancelMode::Graceful
+        }
+    };
+    caller.task_id_candidates(&request.task_id).map_err(refused)?;
+    invalid.check().map_err(refused)?;
+    let id = caller.resolve(handle, Role::Submitter, &request.task_id).await?;
+    let cancel = Cancel { id, reason: request.reason.into(), by: caller.name().into(), mode, grace };
+    let (state, revision) = handle.cancel(cancel).await.map_err(refused)?;
+    Ok(v1::CancelTaskResponse { state: task::state(state), revision: revision.0 })
+}
