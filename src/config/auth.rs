@@ -1,4 +1,4 @@
-//! Settings of authentication: who may call, and what for.
+//! Section `[auth]`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,40 +11,41 @@ use crate::model::Grant;
 use super::error::Problems;
 use super::units::{ByteSize, HumanDuration};
 
-/// `[auth]`: who may call. On when there is a file of tokens, `[auth.jwt]` or an `[[auth.certificate]]`.
+/// `[auth]`: authentication is on if `tokens_file`, `[auth.jwt]` or an `[[auth.certificate]]` is set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Auth {
-    /// File of API keys, made by `lineshaft token create`; read again when it changes. Default: none.
+    /// File of API keys, created by `lineshaft token create`; reloaded when it changes. Default: none.
     pub tokens_file: Option<PathBuf>,
-    /// Which JWTs are believed. Default: none.
+    /// Accepted JWTs. Default: none.
     pub jwt: Option<Jwt>,
-    /// What client certificates may do; the first that fits counts. Default: nothing.
+    /// Roles of client certificates; the first match applies. Default: none.
     #[serde(rename = "certificate")]
     pub certificates: Vec<Certificate>,
-    /// Bounds of every identity.
+    /// Limits for each identity.
     pub limits: AuthLimits,
 }
 
-/// `[auth.jwt]`: tokens that somebody else signs.
+/// `[auth.jwt]`: tokens of an identity provider.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Jwt {
-    /// The `iss` that a token must have. Must be given.
+    /// Required value of the claim `iss`. Required.
     pub issuer: String,
-    /// The `aud` that a token must have. Must be given.
+    /// Required value of the claim `aud`. Required.
     pub audience: String,
-    /// File with the public keys: a JWK set, or one key as PEM; read again when it changes.
+    /// File with the public keys: a JWK set, or one PEM key; reloaded when it changes. Either this or `jwks_url` is
+    /// required.
     pub keys_file: Option<PathBuf>,
-    /// Address of the JWK set instead, https; fetched every 5 minutes, and when a token names an unknown key.
+    /// https URL of the JWK set; fetched every 5 minutes, and when a token names an unknown key.
     pub jwks_url: Option<String>,
-    /// With jwks_url: file with the CA of that address, PEM. Default: the public CAs.
+    /// With `jwks_url`: PEM file with the CA of that server. Default: the public CAs.
     pub jwks_ca: Option<PathBuf>,
-    /// Algorithms that are accepted. Default: RS256, ES256 and EdDSA.
+    /// Accepted signature algorithms. Default: RS256, ES256 and EdDSA.
     pub algorithms: Vec<JwtAlgorithm>,
-    /// Difference between clocks that is forgiven, 0 to 10m. Default 30s.
+    /// Accepted difference between the clocks of the issuer and of this server, 0 to 10m. Default: 30s.
     pub leeway: HumanDuration,
-    /// What claims give; all that fit count. Must have one at least.
+    /// Roles by claim; all matches apply. At least one is required.
     #[serde(rename = "grant")]
     pub grants: Vec<ClaimGrant>,
 }
@@ -64,7 +65,7 @@ impl Default for Jwt {
     }
 }
 
-/// How a JWT may be signed: by a private key, never by a shared secret.
+/// Signature algorithm of a JWT. Algorithms with a shared secret are not supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum JwtAlgorithm {
@@ -89,45 +90,45 @@ pub enum JwtAlgorithm {
     EdDsa,
 }
 
-/// `[[auth.jwt.grant]]`: what a claim gives.
+/// `[[auth.jwt.grant]]`: the role that a claim grants.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClaimGrant {
-    /// Name of the claim; dots lead into objects, such as "realm_access.roles". Must be given.
+    /// Name of the claim; dots select a field of an object, such as "realm_access.roles". Required.
     pub claim: String,
-    /// What it must be, or have as an item of its list or as a word. Must be given.
+    /// Value to match: the claim itself, an item of a list, or a word of a space-separated string. Required.
     pub value: String,
-    /// Role that it gives: viewer, submitter, worker, operator or admin. Must be given.
+    /// Granted role: "viewer", "submitter", "worker", "operator" or "admin". Required.
     pub role: String,
-    /// Where; "*" is everywhere. Must be given.
+    /// Namespaces in which the role applies; "*" means all. Required.
     pub namespaces: Vec<String>,
 }
 
-/// `[[auth.certificate]]`: what holders of a client certificate may do.
+/// `[[auth.certificate]]`: the role of a client certificate.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Certificate {
-    /// Its common name or an alternative name (DNS, URI, e-mail); "*" is any of the CA. Must be given.
+    /// Common name or alternative name (DNS, URI, e-mail) of the certificate; "*" matches all of the CA. Required.
     pub subject: String,
-    /// Role of its holders: viewer, submitter, worker, operator or admin. Must be given.
+    /// Granted role: "viewer", "submitter", "worker", "operator" or "admin". Required.
     pub role: String,
-    /// Where; "*" is everywhere. Must be given.
+    /// Namespaces in which the role applies; "*" means all. Required.
     pub namespaces: Vec<String>,
 }
 
-/// `[auth.limits]`: bounds of every identity; beyond them RESOURCE_EXHAUSTED tells when to come back.
+/// `[auth.limits]`: limits for each identity. A call that exceeds one fails with QUOTA_EXCEEDED and a retry delay.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthLimits {
-    /// Tasks a second that it may submit, averaged, 1 to 1,000,000. Default: no limit.
+    /// Submitted tasks per second on average, 1 to 1,000,000. Default: no limit.
     pub submit_rate: Option<u32>,
-    /// With submit_rate: tasks at once, such as the largest batch, 1 to 10,000,000. Default: ten seconds' worth.
+    /// With `submit_rate`: tasks submitted at once, for example in a batch, 1 to 10,000,000. Default: 10 seconds' worth.
     pub submit_burst: Option<u32>,
-    /// Tasks of it that have not ended, at least 1. Default: no limit.
+    /// Unfinished tasks, at least 1. Default: no limit.
     pub live_tasks: Option<u64>,
-    /// Bytes of the payloads of those tasks, at least 1MiB. Default: no limit.
+    /// Total payload size of the unfinished tasks, 1MiB to 1TiB. Default: no limit.
     pub live_payload_bytes: Option<ByteSize>,
-    /// Watches, waits and streams that it has open, 1 to 1,000,000. Default: no limit.
+    /// Open watches, waits and streams, 1 to 1,000,000. Default: no limit.
     pub open_streams: Option<usize>,
 }
 
@@ -144,9 +145,9 @@ impl Auth {
         for (index, certificate) in self.certificates.iter().enumerate() {
             let path = format!("auth.certificate[{index}]");
             if !has_client_ca {
-                problems.add(&path, "", "needs tls.client_ca: without it no client has a certificate");
+                problems.add(&path, "", "requires tls.client_ca, because without it there are no client certificates");
             }
-            must(&format!("{path}.subject"), &certificate.subject, problems);
+            check_present(&format!("{path}.subject"), &certificate.subject, problems);
             check_grant(&path, &certificate.role, &certificate.namespaces, problems);
         }
         self.limits.check(problems);
@@ -155,37 +156,45 @@ impl Auth {
 
 impl Jwt {
     fn check(&self, problems: &mut Problems) {
-        must("auth.jwt.issuer", &self.issuer, problems);
-        must("auth.jwt.audience", &self.audience, problems);
+        check_present("auth.jwt.issuer", &self.issuer, problems);
+        check_present("auth.jwt.audience", &self.audience, problems);
         if self.keys_file.is_some() == self.jwks_url.is_some() {
-            problems.add("auth.jwt", "", "one of keys_file and jwks_url must be given, and not both");
+            problems.add("auth.jwt", "", "must have either keys_file or jwks_url");
         }
         if let Some(url) = &self.jwks_url {
-            // Whoever can change the keys on their way can be anybody.
-            let near = ["http://127.0.0.1:", "http://[::1]:", "http://localhost:"];
-            if !url.starts_with("https://") && !near.iter().any(|start| url.starts_with(start)) {
-                problems.add("auth.jwt.jwks_url", format!("{url:?}"), "must be https, or on this machine");
+            // Keys that are changed in transit would let an attacker sign tokens.
+            let loopback = ["http://127.0.0.1:", "http://[::1]:", "http://localhost:"];
+            if !url.starts_with("https://") && !loopback.iter().any(|start| url.starts_with(start)) {
+                problems.add(
+                    "auth.jwt.jwks_url",
+                    format!("{url:?}"),
+                    "must be an https URL; http is allowed for loopback addresses only",
+                );
             }
         }
         if self.jwks_ca.is_some() && self.jwks_url.is_none() {
-            problems.add("auth.jwt.jwks_ca", "", "needs auth.jwt.jwks_url");
+            problems.add("auth.jwt.jwks_ca", "", "requires auth.jwt.jwks_url");
         }
         if self.algorithms.is_empty() {
-            problems.add("auth.jwt.algorithms", "[]", "must name one at least");
+            problems.add("auth.jwt.algorithms", "[]", "must contain at least one algorithm");
         }
-        problems.within(
+        problems.check_range(
             "auth.jwt.leeway",
             self.leeway,
             HumanDuration::default(),
             HumanDuration(Duration::from_mins(10)),
         );
         if self.grants.is_empty() {
-            problems.add("auth.jwt.grant", "", "must be one at least: a token without a grant may do nothing");
+            problems.add(
+                "auth.jwt.grant",
+                "",
+                "requires at least one, because a token without a grant has no permissions",
+            );
         }
         for (index, grant) in self.grants.iter().enumerate() {
             let path = format!("auth.jwt.grant[{index}]");
-            must(&format!("{path}.claim"), &grant.claim, problems);
-            must(&format!("{path}.value"), &grant.value, problems);
+            check_present(&format!("{path}.claim"), &grant.claim, problems);
+            check_present(&format!("{path}.value"), &grant.value, problems);
             check_grant(&path, &grant.role, &grant.namespaces, problems);
         }
     }
@@ -194,30 +203,30 @@ impl Jwt {
 impl AuthLimits {
     fn check(&self, problems: &mut Problems) {
         if let Some(rate) = self.submit_rate {
-            problems.within("auth.limits.submit_rate", rate, 1, 1_000_000);
+            problems.check_range("auth.limits.submit_rate", rate, 1, 1_000_000);
         }
         if let Some(burst) = self.submit_burst {
-            problems.within("auth.limits.submit_burst", burst, 1, 10_000_000);
+            problems.check_range("auth.limits.submit_burst", burst, 1, 10_000_000);
             if self.submit_rate.is_none() {
-                problems.add("auth.limits.submit_burst", burst, "needs auth.limits.submit_rate");
+                problems.add("auth.limits.submit_burst", burst, "requires auth.limits.submit_rate");
             }
         }
         if let Some(tasks) = self.live_tasks {
-            problems.within("auth.limits.live_tasks", tasks, 1, u64::MAX);
+            problems.check_range("auth.limits.live_tasks", tasks, 1, u64::MAX);
         }
         if let Some(bytes) = self.live_payload_bytes {
             let payload = ByteSize(crate::model::limits::PAYLOAD_BYTES_MAX as u64);
-            problems.within("auth.limits.live_payload_bytes", bytes, payload, ByteSize(1 << 40));
+            problems.check_range("auth.limits.live_payload_bytes", bytes, payload, ByteSize(1 << 40));
         }
         if let Some(streams) = self.open_streams {
-            problems.within("auth.limits.open_streams", streams, 1, 1_000_000);
+            problems.check_range("auth.limits.open_streams", streams, 1, 1_000_000);
         }
     }
 }
 
-fn must(field: &str, text: &str, problems: &mut Problems) {
+fn check_present(field: &str, text: &str, problems: &mut Problems) {
     if text.is_empty() {
-        problems.add(field, "", "must be given");
+        problems.add(field, "", "is required");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Turns what the parser says into what its reader can do about it.
+//! Rewrites parser errors so that they say what to change.
 
 use std::sync::LazyLock;
 
@@ -6,19 +6,18 @@ use serde_json::Value;
 
 use super::Config;
 
-/// Tables that may be there several times, each with the setting that tells it from the others.
+/// Lists of tables, each with the setting that distinguishes its entries.
 const LISTS: [(&str, &str); 4] =
     [("pool", "name"), ("handler", "name"), ("auth.certificate", "subject"), ("auth.jwt.grant", "claim")];
 
-/// What an address and a port look like.
 const ADDRESS: &str = "an address and a port, such as \"127.0.0.1:7070\"";
 
-/// What is wrong, and what to write instead. `field` has the setting's path, `line` the line that it stands in
-/// (empty: it is no file), `message` what the parser says.
+/// Describes a parser error and how to correct it. `field` is the path of the setting, `line` the line of the file that
+/// contains it (empty for an environment variable), `message` the text of the parser.
 pub(super) fn explain(field: &str, line: &str, message: &str) -> String {
     let line = line.trim();
-    if let Some(advice) = brackets(line, message) {
-        return advice;
+    if let Some(text) = wrong_brackets(line, message) {
+        return text;
     }
     if let Some((unknown, known)) = cut(message, "unknown field `", "`, expected ") {
         return unknown_setting(field, unknown, known);
@@ -26,42 +25,43 @@ pub(super) fn explain(field: &str, line: &str, message: &str) -> String {
     if let Some((unknown, known)) = cut(message, "unknown variant `", "`, expected ") {
         return format!("must be {known}{}", closest(unknown, known));
     }
-    let mistaken =
+    let mismatch =
         cut(message, "invalid type: ", ", expected ").or_else(|| cut(message, "invalid value: ", ", expected "));
-    if let Some((found, expected)) = mistaken {
-        return format!("must be {}, not {}", wanted(expected), given(found));
+    if let Some((found, expected)) = mismatch {
+        return format!("must be {}, not {}", expected_value(expected), found_value(found));
     }
     if message.starts_with("invalid socket address") {
-        return format!("must be {ADDRESS}; a name is no address");
+        return format!("must be {ADDRESS}; host names are not allowed");
     }
     if message == "duplicate key" {
-        return "stands here for the second time; write all of it in one place".to_owned();
+        return "is defined twice; merge the two definitions".to_owned();
     }
-    if is_bare(line) {
-        return format!("{message}; a text stands in quotes");
+    if lacks_quotes(line) {
+        return format!("{message}; strings need quotes");
     }
     message.to_owned()
 }
 
-/// One bracket too few or too many.
-fn brackets(line: &str, message: &str) -> Option<String> {
+/// `[name]` instead of `[[name]]`, or the reverse.
+fn wrong_brackets(line: &str, message: &str) -> Option<String> {
     if !message.starts_with("invalid type: ") {
         return None;
     }
     if let Some((name, _)) = line.strip_prefix("[[").and_then(|rest| rest.split_once("]]")) {
-        let once = LISTS.iter().all(|(list, _)| *list != name.trim());
-        return once.then(|| format!("there is only one of it: write [{}]", name.trim()));
+        let is_single = LISTS.iter().all(|(list, _)| *list != name.trim());
+        return is_single.then(|| format!("is a single table: write [{}]", name.trim()));
     }
     let (name, _) = line.strip_prefix('[')?.split_once(']')?;
-    let of = |list: &str| name.trim().strip_prefix(list).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-    let (list, key) = LISTS.iter().find(|(list, _)| of(list))?;
-    Some(format!("there may be several of it: write [[{list}]], and below it {key} = \"…\""))
+    let belongs_to =
+        |list: &str| name.trim().strip_prefix(list).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    let (list, key) = LISTS.iter().find(|(list, _)| belongs_to(list))?;
+    Some(format!("is a list of tables: write [[{list}]] and set {key} = \"…\" in it"))
 }
 
 fn unknown_setting(field: &str, unknown: &str, known: &str) -> String {
     let close = closest(unknown, known);
     let elsewhere: Vec<_> = SETTINGS.iter().filter(|path| path.ends_with(&format!(".{unknown}"))).collect();
-    let belongs = match &elsewhere[..] {
+    let section = match &elsewhere[..] {
         [path] if close.is_empty() && path.as_str() != field => {
             let (table, _) = path.rsplit_once('.').unwrap_or_default();
             format!("; it belongs in [{table}]")
@@ -69,10 +69,10 @@ fn unknown_setting(field: &str, unknown: &str, known: &str) -> String {
         _ => String::new(),
     };
     let known = known.trim_start_matches("one of ");
-    format!("unknown field `{unknown}`{close}{belongs}; there are {known}")
+    format!("unknown setting `{unknown}`{close}{section}; the settings are {known}")
 }
 
-/// A question for the known name that was probably meant.
+/// `; did you mean …?` with the most similar known name, if there is one.
 fn closest(unknown: &str, known: &str) -> String {
     let plain = |name: &str| name.to_lowercase().replace('-', "_").trim_end_matches('s').to_owned();
     let known = known.split('`').skip(1).step_by(2);
@@ -85,13 +85,13 @@ fn cut<'a>(message: &'a str, begin: &str, middle: &str) -> Option<(&'a str, &'a 
     message.strip_prefix(begin)?.split_once(middle)
 }
 
-/// What the parser expected, in words of the documentation.
-fn wanted(expected: &str) -> &str {
+/// The expected type, in the terms of the documentation.
+fn expected_value(expected: &str) -> &str {
     match expected {
-        "usize" | "u16" | "u32" | "u64" | "i64" => "a whole number from 0 on",
+        "usize" | "u16" | "u32" | "u64" | "i64" => "a whole number, 0 or more",
         "f64" => "a number",
         "a boolean" => "true or false",
-        "a string" => "a text in quotes",
+        "a string" => "a string in quotes",
         "a sequence" => "a list, such as [\"one\", \"two\"]",
         "a map" => "a table",
         "socket address" => ADDRESS,
@@ -100,50 +100,50 @@ fn wanted(expected: &str) -> &str {
     }
 }
 
-/// What it found: the value itself stands beside it.
-fn given(found: &str) -> &str {
+/// The type of the value that was found. The message already contains the value itself.
+fn found_value(found: &str) -> &str {
     let kinds = [
-        ("string", "a text"),
-        ("integer", "that number"),
-        ("floating point", "that number"),
-        ("boolean", "true or false"),
+        ("string", "a string"),
+        ("integer", "this number"),
+        ("floating point", "this number"),
+        ("boolean", "a boolean"),
         ("map", "a table"),
         ("sequence", "a list"),
     ];
-    kinds.iter().find(|(kind, _)| found.starts_with(kind)).map_or(found, |(_, words)| words)
+    kinds.iter().find(|(kind, _)| found.starts_with(kind)).map_or(found, |(_, name)| name)
 }
 
-/// Whether the value in this line is a text without quotes.
-fn is_bare(line: &str) -> bool {
+/// Whether the value in this line is a string without quotes.
+fn lacks_quotes(line: &str) -> bool {
     let value = line.split_once('=').map(|(_, value)| value.trim()).unwrap_or_default();
     let plain = value.starts_with(['"', '\'', '[', '{']) || value.is_empty();
     !plain && !["true", "false"].contains(&value) && value.parse::<f64>().is_err()
 }
 
-/// The setting that a variable was meant for which has one underscore where two belong.
+/// The setting that a variable with one underscore between section and key was probably meant for.
 pub(super) fn intended_setting(variable: &str) -> Option<String> {
     let name = variable.strip_prefix("LINESHAFT_")?;
-    // Not those of `[tls]`: the command line has LINESHAFT_TLS_KEY and others of its own.
-    let is_meant = |path: &&String| !path.starts_with("tls.") && path.replace('.', "_").to_uppercase() == name;
-    SETTINGS.iter().find(is_meant).cloned()
+    // Not for `[tls]`: LINESHAFT_TLS_KEY and similar variables belong to the client commands.
+    let matches = |path: &&String| !path.starts_with("tls.") && path.replace('.', "_").to_uppercase() == name;
+    SETTINGS.iter().find(matches).cloned()
 }
 
-/// Paths of all settings that are no list of tables.
+/// Paths of all settings outside of lists of tables.
 static SETTINGS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let schema = schemars::schema_for!(Config);
     let mut found = Vec::new();
-    gather(schema.as_value(), schema.as_value(), "", &mut found);
+    collect_paths(schema.as_value(), schema.as_value(), "", &mut found);
     found
 });
 
-fn gather(schema: &Value, table: &Value, path: &str, found: &mut Vec<String>) {
+fn collect_paths(schema: &Value, table: &Value, path: &str, found: &mut Vec<String>) {
     for (key, setting) in table["properties"].as_object().into_iter().flatten() {
         let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-        // A table that need not be there is one of two.
+        // An optional table is an `anyOf` of the table and null.
         let name = [&setting["$ref"], &setting["anyOf"][0]["$ref"]].into_iter().find_map(Value::as_str);
         let inner = name.and_then(|name| name.strip_prefix("#/$defs/")).map(|name| &schema["$defs"][name]);
         match inner.filter(|inner| inner["properties"].is_object()) {
-            Some(inner) => gather(schema, inner, &path, found),
+            Some(inner) => collect_paths(schema, inner, &path, found),
             None => found.push(path),
         }
     }
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_list_of_tables_is_known_with_what_names_its_rows() {
+    fn every_list_of_tables_is_known() {
         let schema = schemars::schema_for!(Config);
         let schema = schema.as_value();
         let mut lists = Vec::new();
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_with_one_underscore_is_known_for_what_it_was_meant() {
+    fn a_variable_with_one_underscore_is_recognized() {
         assert_eq!(intended_setting("LINESHAFT_SERVER_LISTEN").as_deref(), Some("server.listen"));
         assert_eq!(intended_setting("LINESHAFT_AUTH_JWT_JWKS_URL").as_deref(), Some("auth.jwt.jwks_url"));
         for other in ["LINESHAFT_SERVER", "LINESHAFT_TOKEN", "LINESHAFT_TLS_KEY", "LINESHAFT_PORT_7070_TCP"] {
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_nearly_known_is_guessed_and_no_other() {
+    fn similar_names_are_suggested() {
         assert_eq!(closest("Max-In-Flight", "`max_in_flight` or `other`"), "; did you mean `max_in_flight`?");
         assert_eq!(closest("colour", "`builtins`, `server`, `log`"), "");
     }

@@ -1,18 +1,18 @@
-//! What is wrong with a configuration: every problem with its field, value, limit and place.
+//! Errors of a configuration: each problem with its field, value, limit and location.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// One thing that is wrong.
+/// One invalid setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Path of the setting such as `pool[0].size`; empty when the text as a whole is broken.
+    /// Path of the setting, such as `pool[0].size`; empty if the file as a whole is malformed.
     pub field: String,
-    /// The value as given; empty when there is none.
+    /// The value as written; empty if there is none or if it may be secret.
     pub value: String,
-    /// What is wrong with it, with the limit and the remedy.
+    /// The rule that the value breaks, and how to correct it.
     pub description: String,
-    /// Where the value came from: `lineshaft.toml:12`, a variable of the environment, or empty.
+    /// Where the value is set: `lineshaft.toml:12`, an environment variable, or the command line; empty for a default.
     pub location: String,
 }
 
@@ -32,25 +32,21 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file cannot be read.
     #[error("failed to read the configuration file `{path}`: {source}", path = path.display())]
     Unreadable {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: std::io::Error,
     },
-    /// Settings are unknown, malformed, out of range or at odds with each other.
+    /// Settings are unknown, malformed, out of range, or contradict each other.
     #[error("{} in the configuration:\n{}", count(.0), lines(.0))]
     Invalid(Vec<Problem>),
 }
 
 impl ConfigError {
-    /// The problems, when it is about settings.
+    /// The invalid settings; empty if the file cannot be read.
     pub fn problems(&self) -> &[Problem] {
         match self {
             Self::Unreadable { .. } => &[],
@@ -70,7 +66,7 @@ fn lines(problems: &[Problem]) -> String {
     problems.iter().map(|problem| format!("  {problem}")).collect::<Vec<_>>().join("\n")
 }
 
-/// Collects problems, so that the operator learns all of them at once.
+/// Collects problems, so that all of them are reported together.
 #[derive(Debug, Default)]
 pub(super) struct Problems(pub(super) Vec<Problem>);
 
@@ -84,15 +80,15 @@ impl Problems {
         });
     }
 
-    /// A value out of `min..=max` is a problem.
-    pub(super) fn within<T: PartialOrd + fmt::Display + Copy>(
+    /// Adds a problem if the value is not in `min..=max`.
+    pub(super) fn check_range<T: PartialOrd + fmt::Display + Copy>(
         &mut self,
         field: impl Into<String>,
         value: T,
         min: T,
         max: T,
     ) {
-        // Written so that NaN, which is nowhere, is a problem.
+        // Written so that NaN is a problem.
         if !(min <= value && value <= max) {
             self.add(field, value, format!("must be {min} to {max}"));
         }

@@ -1,4 +1,4 @@
-//! `[[handler]]`: what submitters may run, and how.
+//! Section `[[handler]]`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,84 +12,84 @@ use super::error::Problems;
 use super::units::{ByteSize, HumanDuration};
 use crate::model::{HandlerName, HandlerSpec, PoolName, RetryPolicy, id, limits};
 
-/// Grace of a handler that does not say.
 const GRACE_DEFAULT: Duration = Duration::from_secs(5);
 
-/// `[[handler]]`: one registered handler.
+/// `[[handler]]`: a handler that submitters can name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Handler {
-    /// Its name: 1 to 64 of letters, digits and . _ : -. Must be given.
+    /// Name: 1 to 64 letters, digits or . _ : - characters. Required.
     pub name: String,
-    /// What kind of work it is. Must be given.
+    /// How the handler runs: "builtin" or "process". Required.
     pub runner: RunnerKind,
-    /// What it does, for people. Default: that of the built-in, or "".
+    /// Description for people. Default: that of the built-in handler, or "".
     #[serde(default)]
     pub description: String,
-    /// What its payload looks like, for people. Default: that of the built-in, or "".
+    /// Description of the payload, for people. Default: that of the built-in handler, or "".
     #[serde(default)]
     pub payload_description: String,
-    /// The pool it belongs to. Default: the first pool.
+    /// Pool in which its tasks run. Default: the first pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
-    /// Other pools that a task may name. Default: none.
+    /// Other pools that a task can choose. Default: none.
     #[serde(default)]
     pub allowed_pools: Vec<String>,
-    /// Time-out of an attempt, 1ms to 24h. Default: that of the pool.
+    /// Timeout of an attempt, 1ms to 24h. Default: the timeout of the pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<HumanDuration>,
-    /// Time between asking an attempt to stop and forcing it, 0 to 5m. Default 5s.
+    /// Time between asking an attempt to stop and killing it, 0 to 5m. Default: 5s.
     #[serde(default = "default_grace")]
     pub grace: HumanDuration,
-    /// For runner = "builtin": which of them. Must be given there.
+    /// For runner = "builtin": "compute", "io", "expression" or "heavy". Required there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub builtin: Option<Builtin>,
-    /// For runner = "process": the program and its arguments, no shell. Must be given there.
+    /// For runner = "process": program and arguments; no shell is used. Required there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub argv: Vec<String>,
-    /// For runner = "process": whether submitters may add arguments. Default false.
+    /// For runner = "process": whether tasks can add arguments; only for programs that are safe with any arguments.
+    /// Default: false.
     #[serde(default)]
     pub accepts_args: bool,
-    /// For runner = "process": names of variables that it gets from the server's environment. Default: none.
+    /// For runner = "process": names of environment variables that are passed on from the server. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env_pass: Vec<String>,
-    /// For runner = "process": where it runs. Default: a fresh directory for each attempt.
+    /// For runner = "process": working directory. Default: a new directory for each attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_directory: Option<PathBuf>,
-    /// When a failed attempt is tried again.
+    /// Retries of failed attempts.
     #[serde(default)]
     pub retry: Retry,
-    /// For runner = "process": variables of its environment. Default: none.
+    /// For runner = "process": environment variables. Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// For runner = "process": what one attempt may use.
+    /// For runner = "process": resource limits.
     #[serde(default, skip_serializing_if = "ProcessLimits::is_empty")]
     pub limits: ProcessLimits,
 }
 
-/// Kind of work.
+/// How a handler runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RunnerKind {
-    /// Comes with the server.
+    /// A built-in handler.
     Builtin,
     /// A program.
     Process,
 }
 
-/// `[handler.retry]`: exponential back-off with a cap and jitter.
+/// `[handler.retry]`: exponential back-off with an upper limit and jitter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retry {
-    /// Attempts in all, the first included; 1 to 100. Default 3.
+    /// Maximum number of attempts, including the first, 1 to 100. Default: 3.
     pub attempts: u32,
-    /// Delay before the second attempt, 0 to 1 year. Default 10s.
+    /// Delay before the second attempt, 0 to 365d. Default: 10s.
     pub delay: HumanDuration,
-    /// What each further delay is multiplied with, 1 to 10. Default 2.
+    /// Factor by which the delay grows with each further attempt, 1 to 10. Default: 2.
     pub factor: f64,
-    /// Longest delay, before jitter; from `delay` to 1 year. Default 10m.
+    /// Upper limit of the delay, before jitter, from `delay` to 365d. Default: 10m.
     pub max_delay: HumanDuration,
-    /// Share of the delay that is added at most by chance, 0 to 1. Default 0.2.
+    /// Maximum random addition to the delay, as a fraction of it, 0 to 1. Default: 0.2.
     pub jitter: f64,
 }
 
@@ -119,28 +119,28 @@ impl Retry {
 
     fn check(&self, path: &str, problems: &mut Problems) {
         let year = HumanDuration(limits::DELAY_MAX);
-        problems.within(format!("{path}.attempts"), self.attempts, 1, limits::ATTEMPTS_MAX);
-        problems.within(format!("{path}.delay"), self.delay, HumanDuration::default(), year);
-        problems.within(format!("{path}.factor"), self.factor, 1.0, 10.0);
-        problems.within(format!("{path}.max_delay"), self.max_delay, self.delay.min(year), year);
-        problems.within(format!("{path}.jitter"), self.jitter, 0.0, 1.0);
+        problems.check_range(format!("{path}.attempts"), self.attempts, 1, limits::ATTEMPTS_MAX);
+        problems.check_range(format!("{path}.delay"), self.delay, HumanDuration::default(), year);
+        problems.check_range(format!("{path}.factor"), self.factor, 1.0, 10.0);
+        problems.check_range(format!("{path}.max_delay"), self.max_delay, self.delay.min(year), year);
+        problems.check_range(format!("{path}.jitter"), self.jitter, 0.0, 1.0);
     }
 }
 
-/// `[handler.limits]`: what one attempt of a process may use; what is not given is not limited.
+/// `[handler.limits]`: resource limits of each process of an attempt.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProcessLimits {
-    /// Memory of each process, at least 1MiB. Default: no limit.
+    /// Address space of each process, at least 1MiB. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<ByteSize>,
-    /// Processor time of each process, at least 1s, counted in whole seconds. Default: no limit.
+    /// CPU time of each process in whole seconds, 1s to 365d. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu: Option<HumanDuration>,
-    /// Files open at a time, at least 8. Default: that of the server.
+    /// Maximum number of open files of each process, 8 to 1,048,576. Default: the limit of the server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub open_files: Option<u64>,
-    /// Size of any file that it writes. Default: no limit.
+    /// Maximum size of a file that a process writes. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file_size: Option<ByteSize>,
 }
@@ -152,44 +152,39 @@ impl ProcessLimits {
 
     fn check(&self, path: &str, problems: &mut Problems) {
         if let Some(memory) = self.memory {
-            problems.within(format!("{path}.memory"), memory, ByteSize(1 << 20), ByteSize(1 << 50));
+            problems.check_range(format!("{path}.memory"), memory, ByteSize(1 << 20), ByteSize(1 << 50));
         }
         if let Some(cpu) = self.cpu {
             let (min, max) = (HumanDuration(Duration::from_secs(1)), HumanDuration(Duration::from_hours(365 * 24)));
-            problems.within(format!("{path}.cpu"), cpu, min, max);
+            problems.check_range(format!("{path}.cpu"), cpu, min, max);
         }
         if let Some(open_files) = self.open_files {
-            problems.within(format!("{path}.open_files"), open_files, 8, 1 << 20);
+            problems.check_range(format!("{path}.open_files"), open_files, 8, 1 << 20);
         }
     }
 }
 
-/// What runs a handler, with the settings of that kind only.
+/// The settings of a handler that belong to its runner.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Launch {
-    /// A built-in.
     Builtin(Builtin),
-    /// A program.
     Process(Process),
 }
 
-/// How a program is started.
+/// How a process is started.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Process {
-    /// Program and arguments; not empty.
+    /// Program and arguments. Not empty.
     pub argv: Vec<String>,
-    /// Variables of its environment.
     pub env: BTreeMap<String, String>,
-    /// Names of variables that it gets from the server's environment.
     pub env_pass: Vec<String>,
-    /// Where it runs; `None` for a fresh directory.
+    /// `None`: a new directory for each attempt.
     pub working_directory: Option<PathBuf>,
-    /// What one attempt may use.
     pub limits: ProcessLimits,
 }
 
 impl Handler {
-    /// A handler of that kind with every other setting at its default.
+    /// A handler with default settings.
     fn new(name: &str, runner: RunnerKind) -> Self {
         Self {
             name: name.to_owned(),
@@ -211,12 +206,12 @@ impl Handler {
         }
     }
 
-    /// A built-in under its own name.
+    /// A built-in handler with its own name.
     pub fn for_builtin(builtin: Builtin) -> Self {
         Self { builtin: Some(builtin), ..Self::new(builtin.name(), RunnerKind::Builtin) }
     }
 
-    /// What runs it; `None` when the settings of its kind are missing.
+    /// `None` if settings that the runner requires are missing.
     pub fn launch(&self) -> Option<Launch> {
         match self.runner {
             RunnerKind::Builtin => self.builtin.map(Launch::Builtin),
@@ -231,13 +226,13 @@ impl Handler {
         }
     }
 
-    /// Whether it computes on its worker, so that it may not run in an async pool.
+    /// Whether it uses the CPU of its worker, so that it cannot run in an async pool.
     pub fn blocking(&self) -> bool {
         self.runner == RunnerKind::Builtin && self.builtin.is_some_and(Builtin::blocking)
     }
 
-    /// Fills in the texts of the built-in.
-    pub(super) fn complete(&mut self) {
+    /// Adds the descriptions of the built-in handler where none are set.
+    pub(super) fn add_descriptions(&mut self) {
         let Some(builtin) = self.builtin else { return };
         if self.description.is_empty() {
             builtin.description().clone_into(&mut self.description);
@@ -247,7 +242,7 @@ impl Handler {
         }
     }
 
-    /// The same for submitters; `None` when a name is not valid.
+    /// Converts to the model; `None` if a name is invalid.
     pub(super) fn spec(&self) -> Option<HandlerSpec> {
         Some(HandlerSpec {
             name: HandlerName::parse(&self.name).ok()?,
@@ -267,16 +262,16 @@ impl Handler {
         })
     }
 
-    /// Checks what needs no look at the pools.
+    /// Checks everything but the names of the pools.
     pub(super) fn check(&self, path: &str, problems: &mut Problems) {
         if let Err(error) = id::check_name(&self.name) {
             problems.add(format!("{path}.name"), format!("{:?}", self.name), error.to_string());
         }
         if let Some(timeout) = self.timeout {
             let (min, max) = (HumanDuration(limits::TIMEOUT_MIN), HumanDuration(limits::TIMEOUT_MAX));
-            problems.within(format!("{path}.timeout"), timeout, min, max);
+            problems.check_range(format!("{path}.timeout"), timeout, min, max);
         }
-        problems.within(
+        problems.check_range(
             format!("{path}.grace"),
             self.grace,
             HumanDuration::default(),
@@ -295,10 +290,10 @@ impl Handler {
             problems.add(
                 format!("{path}.builtin"),
                 "",
-                format!("must be given for runner = \"builtin\": one of {names}"),
+                format!("is required for runner = \"builtin\"; one of {names}"),
             );
         }
-        let strangers = [
+        let process_only = [
             ("argv", !self.argv.is_empty()),
             ("accepts_args", self.accepts_args),
             ("env", !self.env.is_empty()),
@@ -306,34 +301,38 @@ impl Handler {
             ("working_directory", self.working_directory.is_some()),
             ("limits", !self.limits.is_empty()),
         ];
-        for (field, _) in strangers.iter().filter(|(_, given)| *given) {
-            problems.add(format!("{path}.{field}"), "", "is only for runner = \"process\"");
+        for (field, _) in process_only.iter().filter(|(_, given)| *given) {
+            problems.add(format!("{path}.{field}"), "", "is only allowed for runner = \"process\"");
         }
     }
 
     fn check_process(&self, path: &str, problems: &mut Problems) {
         if self.builtin.is_some() {
-            problems.add(format!("{path}.builtin"), "", "is only for runner = \"builtin\"");
+            problems.add(format!("{path}.builtin"), "", "is only allowed for runner = \"builtin\"");
         }
         if self.argv.first().is_none_or(String::is_empty) {
-            let description = "must name a program for runner = \"process\", such as [\"/usr/bin/sort\", \"-n\"]";
+            let description = "must contain a program for runner = \"process\", such as [\"/usr/bin/sort\", \"-n\"]";
             problems.add(format!("{path}.argv"), format!("{:?}", self.argv), description);
         }
         for (index, arg) in self.argv.iter().enumerate().filter(|(_, arg)| arg.contains('\0')) {
-            problems.add(format!("{path}.argv[{index}]"), format!("{arg:?}"), "must not contain a NUL");
+            problems.add(format!("{path}.argv[{index}]"), format!("{arg:?}"), "must not contain a NUL character");
         }
         let given =
             self.env.keys().map(|name| ("env", name)).chain(self.env_pass.iter().map(|name| ("env_pass", name)));
         for (field, name) in given.filter(|(_, name)| name.is_empty() || name.contains(['=', '\0'])) {
-            let description = "must be the name of a variable: not empty, without = and NUL";
+            let description = "must be the name of an environment variable: not empty, without = and NUL";
             problems.add(format!("{path}.{field}"), format!("{name:?}"), description);
         }
-        // Values may be secret, and are not shown.
+        // The values may be secret and are not shown.
         for (name, _) in self.env.iter().filter(|(_, value)| *value == super::MASK) {
-            problems.add(format!("{path}.env.{name}"), "", "is what `config dump` shows instead of the value");
+            problems.add(
+                format!("{path}.env.{name}"),
+                "",
+                "is the mask that `config dump` prints instead of the value; set the value itself",
+            );
         }
         for (name, _) in self.env.iter().filter(|(_, value)| value.contains('\0')) {
-            problems.add(format!("{path}.env.{name}"), "", "must not contain a NUL");
+            problems.add(format!("{path}.env.{name}"), "", "must not contain a NUL character");
         }
         if self.working_directory.as_ref().is_some_and(|directory| directory.as_os_str().is_empty()) {
             problems.add(format!("{path}.working_directory"), "\"\"", "must not be empty");

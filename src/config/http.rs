@@ -1,4 +1,4 @@
-//! `[http]`: callers that are no gRPC clients.
+//! Section `[http]`.
 
 use std::time::Duration;
 
@@ -8,22 +8,22 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::error::Problems;
 use super::units::HumanDuration;
 
-/// `[http]`: JSON, browsers and plain routes on the same port.
+/// `[http]`: JSON calls, browsers and plain routes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
-    /// Time in which a connection must say what it speaks and send the headers of an HTTP/1.1 call, and
-    /// for which such a connection may be idle, 100ms to 1h. Default 15s.
+    /// Time limit for the first bytes of a connection and for the headers of an HTTP/1.1 request; also the idle timeout
+    /// of HTTP/1.1 connections; 100ms to 1h. Default: 15s.
     pub header_timeout: HumanDuration,
-    /// Time in which the body of a call must be complete, of gRPC too unless it is a stream, 100ms to 1h.
-    /// Default 30s.
+    /// Time limit for receiving the body of a request, for gRPC too except client streams, 100ms to 1h. Default: 30s.
     pub body_timeout: HumanDuration,
-    /// Origins of web pages that may call (CORS), such as `https://tasks.example.com`; "*" lets every page
-    /// call. In the environment with commas between. Default: none.
+    /// Origins of web pages that may call the server (CORS), such as `https://tasks.example.com`; "*" allows all. In an
+    /// environment variable, separate them with commas. Default: none.
     #[serde(deserialize_with = "list")]
     pub allowed_origins: Vec<String>,
-    /// Names of this server besides localhost and addresses; on a loopback address, and wherever some are
-    /// given, calls by other names are refused. gRPC is not asked. Default: none.
+    /// Host names of this server, in addition to localhost and IP addresses. HTTP requests for another host name are
+    /// refused if this list is not empty or the server listens on a loopback address; gRPC calls are not checked.
+    /// Default: none.
     #[serde(deserialize_with = "list")]
     pub hosts: Vec<String>,
 }
@@ -41,20 +41,20 @@ impl Default for Http {
 
 impl Http {
     pub(super) fn check(&self, problems: &mut Problems) {
-        let (least, most) = (HumanDuration(Duration::from_millis(100)), HumanDuration(Duration::from_hours(1)));
-        problems.within("http.header_timeout", self.header_timeout, least, most);
-        problems.within("http.body_timeout", self.body_timeout, least, most);
+        let (min, max) = (HumanDuration(Duration::from_millis(100)), HumanDuration(Duration::from_hours(1)));
+        problems.check_range("http.header_timeout", self.header_timeout, min, max);
+        problems.check_range("http.body_timeout", self.body_timeout, min, max);
         for (index, origin) in self.allowed_origins.iter().enumerate() {
             if !is_origin(origin) {
-                let wanted =
-                    "must be a scheme, a name and perhaps a port, without a path: \"https://tasks.example.com\"";
-                problems.add(format!("http.allowed_origins[{index}]"), format!("{origin:?}"), wanted);
+                let expected =
+                    "must be an origin: scheme, host and optional port, such as \"https://tasks.example.com\"";
+                problems.add(format!("http.allowed_origins[{index}]"), format!("{origin:?}"), expected);
             }
         }
         for (index, host) in self.hosts.iter().enumerate() {
             if host.is_empty() || !host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)) {
-                let wanted = "must be a name without scheme and port: \"tasks.example.com\"";
-                problems.add(format!("http.hosts[{index}]"), format!("{host:?}"), wanted);
+                let expected = "must be a host name without scheme and port, such as \"tasks.example.com\"";
+                problems.add(format!("http.hosts[{index}]"), format!("{host:?}"), expected);
             }
         }
     }
@@ -65,10 +65,10 @@ fn is_origin(text: &str) -> bool {
     text == "*" || rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(['/', '?', '#', '@', '*', ' ']))
 }
 
-/// A list, or a text with commas, which is all that the environment can say.
+/// A list, or a string with commas, which is the form for environment variables.
 fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged, expecting = "a list of texts, or one text with commas")]
+    #[serde(untagged, expecting = "a list of strings, or one string with commas")]
     enum Either {
         List(Vec<String>),
         Text(String),
@@ -96,15 +96,15 @@ mod tests {
     }
 
     #[test]
-    fn a_list_may_be_one_text_with_commas() {
+    fn a_list_can_be_one_string_with_commas() {
         let of = |text: &str| toml::from_str::<Http>(text).map(|http| http.hosts);
         assert_eq!(of("hosts = [\"a\", \"b\"]"), Ok(vec!["a".to_owned(), "b".to_owned()]));
         assert_eq!(of("hosts = \"a, b,\""), Ok(vec!["a".to_owned(), "b".to_owned()]));
-        assert!(of("hosts = 1").unwrap_err().to_string().contains("a list of texts"));
+        assert!(of("hosts = 1").unwrap_err().to_string().contains("a list of strings"));
     }
 
     #[test]
-    fn what_is_no_origin_and_what_is_no_name_is_named() {
+    fn invalid_origins_and_host_names_are_reported() {
         let mut problems = Problems::default();
         let bad = Http {
             allowed_origins: vec!["*".to_owned(), "example.com".to_owned()],

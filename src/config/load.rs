@@ -1,4 +1,4 @@
-//! Reads the sources and lays them over each other.
+//! Loads the configuration from its sources.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -11,19 +11,18 @@ use super::error::{ConfigError, Problem, Problems};
 use super::provenance::{Provenance, file_line};
 use super::{Config, LogFormat};
 
-/// Names the file when the caller names none.
+/// Environment variable with the path of the configuration file.
 pub const CONFIG_VARIABLE: &str = "LINESHAFT_CONFIG";
 const PREFIX: &str = "LINESHAFT";
 const SEPARATOR: &str = "__";
 
-/// What flags say; `None` leaves a setting as it is.
+/// Settings from the command line. `None` does not change a setting.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
-    /// `server.listen`.
     pub listen: Option<SocketAddr>,
     /// `server.insecure`.
     pub insecure: Option<bool>,
-    /// `store.directory`; also switches `store.memory` off unless `memory` is given.
+    /// `store.directory`; also sets `store.memory` to false unless `memory` is set.
     pub data_dir: Option<PathBuf>,
     /// `store.memory`.
     pub memory: Option<bool>,
@@ -33,21 +32,17 @@ pub struct Overrides {
     pub log_filter: Option<String>,
 }
 
-/// Loads the configuration: defaults, then the file, then the environment, then the flags.
+/// Loads the configuration: defaults, then the file, then the environment, then the command line.
 ///
-/// The file is `path`, or the one that `LINESHAFT_CONFIG` names, or none. Of the environment count
-/// `LINESHAFT_SECTION__KEY` and `LINESHAFT_BUILTINS`; pools and handlers are set in the file only.
-///
-/// # Errors
-/// [`ConfigError`] when the file cannot be read or any setting is unknown, malformed, out of range
-/// or at odds with another.
+/// The file is `path`, or the value of `LINESHAFT_CONFIG`, or none. Of the environment, `LINESHAFT_SECTION__KEY` and
+/// `LINESHAFT_BUILTINS` are settings. Pools and handlers can only be set in the file.
 pub fn load(
     path: Option<&Path>,
     env: impl Iterator<Item = (String, String)>,
     overrides: Overrides,
 ) -> Result<Config, ConfigError> {
-    let (from_variable, env, others) = split(env);
-    let path = path.map(Path::to_owned).or(from_variable);
+    let (file_from_env, env, others) = split(env);
+    let path = path.map(Path::to_owned).or(file_from_env);
     let (text, mut provenance) = match &path {
         Some(path) => read(path)?,
         None => (String::new(), Provenance::default()),
@@ -59,51 +54,51 @@ pub fn load(
             Err(problem) => problems.0.push(problem),
         }
     }
-    problems.0.extend(others.iter().filter_map(|(variable, value)| misspelt(variable, value)));
+    problems.0.extend(others.iter().filter_map(|(variable, value)| single_underscore(variable, value)));
     if !problems.0.is_empty() {
         return Err(ConfigError::Invalid(problems.0));
     }
     let mut config = merge(&text, env)?;
     overrides.apply(&mut config, &mut provenance);
-    config.complete();
+    config.add_defaults();
     config.validate().map_err(|error| located(error, &provenance))?;
     Ok(config)
 }
 
 impl Overrides {
     fn apply(self, config: &mut Config, provenance: &mut Provenance) {
-        let mut laid = |field: &str| provenance.set(field, "command line");
+        let mut set = |field: &str| provenance.set(field, "command line");
         if let Some(listen) = self.listen {
             config.server.listen = listen;
-            laid("server.listen");
+            set("server.listen");
         }
         if let Some(insecure) = self.insecure {
             config.server.insecure = insecure;
-            laid("server.insecure");
+            set("server.insecure");
         }
         if let Some(directory) = self.data_dir {
             config.store.directory = directory;
             config.store.memory = false;
-            laid("store.directory");
+            set("store.directory");
         }
         if let Some(memory) = self.memory {
             config.store.memory = memory;
-            laid("store.memory");
+            set("store.memory");
         }
         if let Some(format) = self.log_format {
             config.log.format = format;
-            laid("log.format");
+            set("log.format");
         }
         if let Some(filter) = self.log_filter {
             config.log.filter = filter;
-            laid("log.filter");
+            set("log.filter");
         }
     }
 }
 
 type Variables = Vec<(String, String)>;
 
-/// The file that the environment names, the variables that are settings, and the others that are ours.
+/// Splits the environment: the path of the file, the variables that are settings, and other `LINESHAFT_` variables.
 fn split(env: impl Iterator<Item = (String, String)>) -> (Option<PathBuf>, Variables, Variables) {
     let mut path = None;
     let (mut settings, mut others) = (Vec::new(), Vec::new());
@@ -123,19 +118,19 @@ fn split(env: impl Iterator<Item = (String, String)>) -> (Option<PathBuf>, Varia
     (path, settings, others)
 }
 
-/// A variable that is no setting but for an underscore.
-fn misspelt(variable: &str, value: &str) -> Option<Problem> {
+/// Reports a variable that has one underscore between section and key instead of two.
+fn single_underscore(variable: &str, value: &str) -> Option<Problem> {
     let field = intended_setting(variable)?;
-    let right = field.replace('.', SEPARATOR).to_uppercase();
+    let corrected = field.replace('.', SEPARATOR).to_uppercase();
     Some(Problem {
-        description: format!("two underscores stand between names: write {PREFIX}_{right}"),
+        description: format!("section and key must be separated by two underscores: write {PREFIX}_{corrected}"),
         field,
         value: format!("{value:?}"),
         location: format!("environment variable {variable}"),
     })
 }
 
-/// Reads the file and checks it by itself, because only here lines are known.
+/// Reads the file, and parses it separately from the other sources, because only here the line numbers are known.
 fn read(path: &Path) -> Result<(String, Provenance), ConfigError> {
     let text =
         std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
@@ -147,7 +142,7 @@ fn read(path: &Path) -> Result<(String, Provenance), ConfigError> {
             let span = error.span();
             let field = span.as_ref().map(|span| provenance.field_at(span)).unwrap_or_default();
             let line = span.as_ref().map_or("", |span| line_at(&text, span.start));
-            // The value of a heading is the heading.
+            // The value of a table is its heading.
             let heading = line.trim_start().starts_with('[');
             Err(ConfigError::Invalid(vec![Problem {
                 value: if heading { String::new() } else { provenance.value_of(&field, &text) },
@@ -159,12 +154,12 @@ fn read(path: &Path) -> Result<(String, Provenance), ConfigError> {
     }
 }
 
-/// The line that has this byte of the text.
+/// The line that contains the byte offset.
 fn line_at(text: &str, offset: usize) -> &str {
     let (before, after) = text.split_at_checked(offset).unwrap_or((text, ""));
-    let begin = before.rfind('\n').map_or(0, |end| end + 1);
+    let start = before.rfind('\n').map_or(0, |end| end + 1);
     let end = offset + after.find('\n').unwrap_or(after.len());
-    text.get(begin..end).unwrap_or_default()
+    text.get(start..end).unwrap_or_default()
 }
 
 fn environment(env: impl IntoIterator<Item = (String, String)>) -> Environment {
@@ -174,7 +169,7 @@ fn environment(env: impl IntoIterator<Item = (String, String)>) -> Environment {
         .source(Some(env.into_iter().collect::<HashMap<_, _>>()))
 }
 
-/// Tries one variable alone, so that whatever is wrong with it is blamed on it; gives its field.
+/// Parses one variable alone, so that an error can name it. Returns its field.
 fn check_variable(variable: &str, value: &str) -> Result<String, Problem> {
     let field = variable["LINESHAFT_".len()..].to_lowercase().replace(SEPARATOR, ".");
     let problem = |description: String| Problem {
@@ -184,7 +179,7 @@ fn check_variable(variable: &str, value: &str) -> Result<String, Problem> {
         location: format!("environment variable {variable}"),
     };
     if field.starts_with("pool.") || field.starts_with("handler.") {
-        return Err(problem("pools and handlers are set in the configuration file only".to_owned()));
+        return Err(problem("pools and handlers can only be set in the configuration file".to_owned()));
     }
     let source = environment([(variable.to_owned(), value.to_owned())]);
     config::Config::builder()
@@ -208,7 +203,7 @@ fn merge(text: &str, env: Vec<(String, String)>) -> Result<Config, ConfigError> 
         })
 }
 
-/// The text without the field and the source, which the problem names itself.
+/// The text of the error without field and source, which the problem contains itself.
 fn message(error: config::ConfigError) -> String {
     match error {
         config::ConfigError::At { error, .. } => message(*error),

@@ -1,7 +1,7 @@
-//! Every setting of the server: from the file, the environment and the flags to one checked [`Config`].
+//! The server's configuration: command line, environment and file make one validated [`Config`].
 //!
-//! Flags win over the environment, the environment over the file, the file over the defaults.
-//! Nothing unknown is ignored; every problem is reported with its field, value, limit and place.
+//! The command line overrides the environment, the environment overrides the file, and the file overrides the defaults.
+//! An unknown setting is an error. Each problem is reported with its field, value, limit and location.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -36,55 +36,53 @@ pub use crate::telemetry::log::LogFormat;
 use crate::model::Catalog;
 use error::Problems;
 
-/// What stands for a value that is not shown; refused where a value is wanted.
+/// Replaces secret values in a dump; refused as a value, so that a dump is not loaded by mistake.
 pub(crate) const MASK: &str = "(hidden)";
 
-/// The configuration of a server.
+/// The configuration of a Lineshaft server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default = "Config::bare", deny_unknown_fields)]
+#[serde(default = "Config::without_pools_and_handlers", deny_unknown_fields)]
 #[schemars(title = "Lineshaft configuration")]
 pub struct Config {
-    /// Registers compute, io, expression and heavy unless a handler has that name. Default true.
+    /// Registers the built-in handlers compute, io, expression and heavy, except those whose name is configured.
+    /// Default: true.
     pub builtins: bool,
-    /// Where callers connect and how many of them.
+    /// Addresses, connection limits and shutdown.
     pub server: Server,
-    /// JSON, browsers and plain routes on the same port.
+    /// JSON calls, browsers and plain routes.
     pub http: Http,
-    /// Private connections: certificates.
+    /// TLS certificates and handshakes.
     pub tls: Tls,
-    /// Who may call, and what for.
+    /// Authentication, roles and limits for each identity.
     pub auth: Auth,
-    /// Where tasks are kept.
+    /// Where tasks are stored.
     pub store: Store,
-    /// How long ended tasks are kept.
+    /// How long finished tasks are kept.
     pub retention: Retention,
-    /// Bounds that hold over all pools.
+    /// Limits of the whole server.
     pub limits: Limits,
-    /// What is logged, and how.
+    /// The server's log.
     pub log: Log,
-    /// What a collector is told.
+    /// Export of traces, metrics and logs.
     pub telemetry: Telemetry,
-    /// The pools; the first is that of handlers that name none. Default: one named "default".
+    /// Pools; the first is the default for handlers. Default: one pool named "default".
     #[serde(rename = "pool")]
     pub pools: Vec<Pool>,
-    /// The handlers. Default: the built-ins.
+    /// Handlers. Default: the built-in handlers.
     #[serde(rename = "handler")]
     pub handlers: Vec<Handler>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        let mut config = Self::bare();
-        config.complete();
+        let mut config = Self::without_pools_and_handlers();
+        config.add_defaults();
         config
     }
 }
 
 impl Config {
-    /// Checks every setting.
-    ///
-    /// # Errors
-    /// [`ConfigError::Invalid`] with all problems at once.
+    /// Checks every setting, and returns all problems together.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let mut problems = Problems::default();
         self.http.check(&mut problems);
@@ -97,28 +95,32 @@ impl Config {
         self.log.check(&mut problems);
         self.telemetry.check(&mut problems);
         if self.pools.is_empty() {
-            problems.add("pool", "", "must be at least one");
+            problems.add("pool", "", "must contain at least one pool");
         }
         for (index, pool) in self.pools.iter().enumerate() {
             let path = format!("pool[{index}]");
             pool.check(&path, &mut problems);
             if self.pools[..index].iter().any(|other| other.name == pool.name) {
-                problems.add(format!("{path}.name"), format!("{:?}", pool.name), "is the name of another pool");
+                problems.add(format!("{path}.name"), format!("{:?}", pool.name), "is already the name of another pool");
             }
         }
         for (index, handler) in self.handlers.iter().enumerate() {
             let path = format!("handler[{index}]");
             handler.check(&path, &mut problems);
             if self.handlers[..index].iter().any(|other| other.name == handler.name) {
-                problems.add(format!("{path}.name"), format!("{:?}", handler.name), "is the name of another handler");
+                problems.add(
+                    format!("{path}.name"),
+                    format!("{:?}", handler.name),
+                    "is already the name of another handler",
+                );
             }
             self.check_pools_of(handler, &path, &mut problems);
         }
         if problems.0.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems.0)) }
     }
 
-    /// Handlers and pools as submissions are resolved against them; call it on a configuration that
-    /// [`load()`] returned or [`Config::validate`] accepted: what has no valid name is left out.
+    /// The handlers and pools that submissions can name. Entries with invalid names are left out, so call it on a valid
+    /// configuration.
     pub fn catalog(&self) -> Catalog {
         Catalog {
             handlers: self
@@ -131,12 +133,12 @@ impl Config {
         }
     }
 
-    /// The configuration as TOML with every default shown; loading it gives the same configuration.
+    /// The configuration as TOML, with all defaults. Loading it returns the same configuration.
     pub fn dump(&self) -> String {
-        toml::to_string_pretty(self).expect("a configuration is tables of plain values")
+        toml::to_string_pretty(self).expect("a configuration can be written as TOML")
     }
 
-    /// The same for eyes that may see less: what handlers get in their environment may be secret.
+    /// Like [`dump`](Self::dump), with the environment variables of handlers masked: they may be secret.
     pub fn dump_masked(&self) -> String {
         let mut masked = self.clone();
         for handler in &mut masked.handlers {
@@ -145,13 +147,13 @@ impl Config {
         masked.dump()
     }
 
-    /// The JSON schema of the file, for editors.
+    /// The JSON schema of the configuration file.
     pub fn schema() -> String {
         format!("{:#}\n", schemars::schema_for!(Self).as_value())
     }
 
-    /// Defaults without the default pool and the built-ins: what a file adds to.
-    fn bare() -> Self {
+    /// The defaults to which a file adds its own pools and handlers.
+    fn without_pools_and_handlers() -> Self {
         Self {
             builtins: true,
             server: Server::default(),
@@ -168,49 +170,49 @@ impl Config {
         }
     }
 
-    /// Adds the default pool and the built-ins, and the pools that handlers leave open.
-    fn complete(&mut self) {
+    /// Adds the default pool if there is none, the built-in handlers, and the pools of handlers that name none.
+    fn add_defaults(&mut self) {
         if self.pools.is_empty() {
             self.pools.push(Pool::named(pool::DEFAULT_NAME));
         }
         if self.builtins {
             for builtin in Builtin::ALL {
                 if self.handlers.iter().all(|handler| handler.name != builtin.name()) {
-                    self.handlers.push(self.registered(builtin));
+                    self.handlers.push(self.default_handler(builtin));
                 }
             }
         }
         for handler in &mut self.handlers {
             handler.pool.get_or_insert_with(|| self.pools[0].name.clone());
-            handler.complete();
+            handler.add_descriptions();
         }
     }
 
-    /// A built-in that nobody configured: in the first pool that suits it, allowed in all others that do.
-    fn registered(&self, builtin: Builtin) -> Handler {
-        let suits = |pool: &&Pool| pool.kind == PoolKind::Threads || !builtin.blocking();
-        let mut pools = self.pools.iter().filter(suits).map(|pool| pool.name.clone());
+    /// A built-in handler that is not configured: it uses the first suitable pool, and can use the other suitable ones.
+    fn default_handler(&self, builtin: Builtin) -> Handler {
+        let is_suitable = |pool: &&Pool| pool.kind == PoolKind::Threads || !builtin.blocking();
+        let mut pools = self.pools.iter().filter(is_suitable).map(|pool| pool.name.clone());
         let pool = pools.next();
         Handler { pool, allowed_pools: pools.collect(), ..Handler::for_builtin(builtin) }
     }
 
     fn check_pools_of(&self, handler: &Handler, path: &str, problems: &mut Problems) {
-        let own = handler.pool.iter().map(|pool| (format!("{path}.pool"), pool));
+        let main = handler.pool.iter().map(|pool| (format!("{path}.pool"), pool));
         let allowed = handler.allowed_pools.iter().enumerate();
         let allowed = allowed.map(|(index, pool)| (format!("{path}.allowed_pools[{index}]"), pool));
-        for (field, name) in own.chain(allowed) {
+        for (field, name) in main.chain(allowed) {
             let value = format!("{name:?}");
             match self.pools.iter().find(|pool| pool.name == *name) {
                 None => {
                     let known: Vec<_> = self.pools.iter().map(|pool| pool.name.as_str()).collect();
-                    problems.add(field, value, format!("is not a pool; there are: {}", known.join(", ")));
+                    problems.add(field, value, format!("is not a pool; the pools are: {}", known.join(", ")));
                 }
                 Some(pool) if pool.kind == PoolKind::Async && handler.blocking() => problems.add(
                     field,
                     value,
                     format!(
-                        "handler `{}` computes on its worker and may not run in `{name}`, an async pool; \
-                         use a pool of kind \"threads\", or builtins = false if nobody needs it",
+                        "is an async pool, but handler `{}` uses the CPU of its worker; \
+                         use a pool of kind \"threads\", or set builtins = false if the handler is not needed",
                         handler.name
                     ),
                 ),

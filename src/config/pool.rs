@@ -1,4 +1,4 @@
-//! `[[pool]]`: named sets of workers.
+//! Section `[[pool]]`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -7,48 +7,47 @@ use super::error::Problems;
 use super::units::HumanDuration;
 use crate::model::{self, PoolName, PoolSpec, id, limits};
 
-/// Name of the pool that exists when none is configured.
+/// Name of the pool that exists if none is configured.
 pub const DEFAULT_NAME: &str = "default";
-/// Most tasks that may wait in one pool.
 pub const QUEUE_LIMIT_MAX: usize = 100_000_000;
 
-/// `[[pool]]`: one set of workers.
+/// `[[pool]]`: a named set of workers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pool {
-    /// Its name: 1 to 64 of letters, digits and . _ : -. Must be given.
+    /// Name: 1 to 64 letters, digits or . _ : - characters. Required.
     pub name: String,
-    /// What it is for, for people. Default "".
+    /// Description for people. Default: "".
     #[serde(default)]
     pub description: String,
-    /// What drives its workers. Default "threads".
+    /// Kind of worker: "threads" or "async". Default: "threads".
     #[serde(default)]
     pub kind: PoolKind,
-    /// Workers, 1 to 1,000. Default: twice the cores, at most 32.
+    /// Number of workers, 1 to 1,000. Default: twice the number of CPU cores, at most 32.
     #[serde(default = "default_size")]
     pub size: usize,
-    /// Tasks that may wait in it; beyond, submits are refused; 1 to 100,000,000. Default 1,000,000.
+    /// Maximum number of queued tasks, 1 to 100,000,000; further submissions fail with QUEUE_FULL. Default: 1,000,000.
     #[serde(default = "default_queue_limit")]
     pub queue_limit: usize,
-    /// Time-out of an attempt when neither task nor handler says, 1ms to 24h. Default 300s.
+    /// Timeout of an attempt if neither the task nor its handler sets one, 1ms to 24h. Default: 5m.
     #[serde(default = "default_timeout")]
     pub timeout: HumanDuration,
-    /// When a submission is acknowledged if the task does not say. Default "fsync".
+    /// When a submission is acknowledged if the task does not choose: "fsync" or "memory". Default: "fsync".
     #[serde(default)]
     pub durability: Durability,
-    /// Starts no task until it is resumed. Default false.
+    /// Starts no tasks until the pool is resumed. Default: false.
     #[serde(default)]
     pub paused: bool,
 }
 
-/// What drives the workers of a pool.
+/// Kind of worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PoolKind {
-    /// An operating-system thread each; for anything that computes.
+    /// A thread per worker, for handlers that use the CPU.
     #[default]
     Threads,
-    /// A task on the runtime each; for work that only waits.
+    /// An async task per worker, for handlers that only wait.
     Async,
 }
 
@@ -56,15 +55,15 @@ pub enum PoolKind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
-    /// When it is on disk.
+    /// After the task is on disk.
     #[default]
     Fsync,
-    /// At once; may be lost by a crash.
+    /// Immediately; a crash of the server can lose the task.
     Memory,
 }
 
 impl Pool {
-    /// A pool of that name with every setting at its default.
+    /// A pool with default settings.
     pub fn named(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -78,7 +77,7 @@ impl Pool {
         }
     }
 
-    /// The same for the scheduler; `None` when the name is not valid.
+    /// Converts to the model; `None` if the name is invalid.
     pub(super) fn spec(&self) -> Option<PoolSpec> {
         Some(PoolSpec {
             name: PoolName::parse(&self.name).ok()?,
@@ -102,10 +101,10 @@ impl Pool {
         if let Err(error) = id::check_name(&self.name) {
             problems.add(format!("{path}.name"), format!("{:?}", self.name), error.to_string());
         }
-        problems.within(format!("{path}.size"), self.size, 1, limits::POOL_SIZE_MAX);
-        problems.within(format!("{path}.queue_limit"), self.queue_limit, 1, QUEUE_LIMIT_MAX);
+        problems.check_range(format!("{path}.size"), self.size, 1, limits::POOL_SIZE_MAX);
+        problems.check_range(format!("{path}.queue_limit"), self.queue_limit, 1, QUEUE_LIMIT_MAX);
         let (min, max) = (HumanDuration(limits::TIMEOUT_MIN), HumanDuration(limits::TIMEOUT_MAX));
-        problems.within(format!("{path}.timeout"), self.timeout, min, max);
+        problems.check_range(format!("{path}.timeout"), self.timeout, min, max);
     }
 }
 

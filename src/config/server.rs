@@ -1,4 +1,4 @@
-//! Settings of the server as a whole: listener, store, retention, limits, log.
+//! Sections `[server]`, `[store]`, `[retention]`, `[limits]` and `[log]`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -13,37 +13,38 @@ use crate::telemetry::log::LogFormat;
 use super::error::Problems;
 use super::units::{ByteSize, HumanDuration};
 
-/// `[server]`: where callers connect and how many of them.
+/// `[server]`: addresses, connection limits and shutdown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Server {
-    /// Address and port to listen on; port 0 takes any free one. Default "127.0.0.1:7070".
+    /// Address and port to listen on; port 0 selects a free port. Default: "127.0.0.1:7070".
     pub listen: SocketAddr,
-    /// Second address, plaintext, for probes and scrapers only: `/health`, `/metrics`, grpc.health.v1. Any address is
-    /// allowed, since nothing can be changed there. Default: none.
+    /// Second address for health checks and metrics only: `/health`, `/metrics` and grpc.health.v1, without TLS and
+    /// authentication. It is read-only, so any address is allowed. Default: none.
     pub health_listen: Option<SocketAddr>,
-    /// Allows to listen beyond loopback although callers are not authenticated. Default false.
+    /// Allows other machines to connect without authentication. Default: false.
     pub insecure: bool,
-    /// How long running tasks may go on after the server was asked to end, 0 to 24 hours. Default 30s.
+    /// Time that running tasks have to end when the server shuts down, 0 to 24h. Default: 30s.
     pub drain_limit: HumanDuration,
-    /// Calls that one connection may have open at a time, 1 to 1,000,000. Default 256.
+    /// Maximum number of concurrent calls per connection, 1 to 1,000,000. Default: 256.
     pub max_concurrent_streams: u32,
-    /// Silence after which a connection is probed, at least 1s. Default 30s.
+    /// Idle time after which the server sends a ping on a connection, 1s to 24h. Default: 30s.
     pub keepalive_interval: HumanDuration,
-    /// How long the answer to a probe may take before the connection is dropped, at least 1s. Default 10s.
+    /// Time to wait for the response to a ping before the connection is closed, 1s to 24h. Default: 10s.
     pub keepalive_timeout: HumanDuration,
-    /// Age at which a connection is asked to reconnect, so that load spreads, at least 1s. Default 5m.
+    /// Age at which the server asks a client to reconnect, which spreads load, 1s to 365d. Default: 5m.
     pub connection_age: HumanDuration,
-    /// How long the calls of such a connection may go on. Default 60s.
+    /// Time that open calls have to end after the server has asked the client to reconnect, 0 to 24h. Default: 1m.
     pub connection_age_grace: HumanDuration,
-    /// Calls in work at a time over all connections; more are refused as overload, 1 to 1,000,000. Default 4096.
+    /// Maximum number of concurrent calls over all connections, 1 to 1,000,000; further calls fail with OVERLOADED.
+    /// Default: 4096.
     pub max_in_flight: usize,
-    /// Silence of the scheduler's loop or of a thread of the runtime after which the server says that it is not ready,
-    /// 2s to 1 hour. Default 10s.
+    /// Time for which the scheduler or a runtime thread may be unresponsive before the server reports that it is not
+    /// ready, 2s to 1h. Default: 10s.
     pub stall_limit: HumanDuration,
-    /// Connections at a time; more are closed at once, 1 to 1,000,000. Default 10,000.
+    /// Maximum number of open connections, 1 to 1,000,000; further connections are closed immediately. Default: 10,000.
     pub max_connections: usize,
-    /// Connections at a time from one address (IPv6: from one /64 network), 1 to 1,000,000. Default 1,000.
+    /// Maximum number of open connections from one IP address (IPv6: one /64 network), 1 to 1,000,000. Default: 1,000.
     pub max_connections_per_address: usize,
 }
 
@@ -69,54 +70,64 @@ impl Default for Server {
 
 impl Server {
     pub(super) fn check(&self, authenticated: bool, problems: &mut Problems) {
-        // An IPv4 address in IPv6 clothes is judged as what it is.
+        // `to_canonical` treats an IPv4-mapped IPv6 address as its IPv4 address.
         if !self.insecure && !authenticated && !self.listen.ip().to_canonical().is_loopback() {
             problems.add(
                 "server.listen",
                 self.listen,
-                "is reachable from other machines, and callers are not authenticated; \
-                 set [auth], listen on 127.0.0.1 or [::1], or set server.insecure = true",
+                "is reachable from other machines without authentication; \
+                 configure [auth], listen on 127.0.0.1 or [::1], or set server.insecure = true",
             );
         }
         let (second, day) = (Duration::from_secs(1), Duration::from_hours(24));
-        problems.within("server.drain_limit", self.drain_limit, HumanDuration::default(), HumanDuration(day));
-        problems.within(
+        problems.check_range("server.drain_limit", self.drain_limit, HumanDuration::default(), HumanDuration(day));
+        problems.check_range(
             "server.keepalive_interval",
             self.keepalive_interval,
             HumanDuration(second),
             HumanDuration(day),
         );
-        problems.within("server.keepalive_timeout", self.keepalive_timeout, HumanDuration(second), HumanDuration(day));
-        problems.within("server.connection_age", self.connection_age, HumanDuration(second), HumanDuration(365 * day));
-        problems.within(
+        problems.check_range(
+            "server.keepalive_timeout",
+            self.keepalive_timeout,
+            HumanDuration(second),
+            HumanDuration(day),
+        );
+        problems.check_range(
+            "server.connection_age",
+            self.connection_age,
+            HumanDuration(second),
+            HumanDuration(365 * day),
+        );
+        problems.check_range(
             "server.connection_age_grace",
             self.connection_age_grace,
             HumanDuration::default(),
             HumanDuration(day),
         );
-        problems.within(
+        problems.check_range(
             "server.stall_limit",
             self.stall_limit,
             HumanDuration(2 * second),
             HumanDuration(Duration::from_hours(1)),
         );
-        problems.within("server.max_concurrent_streams", self.max_concurrent_streams, 1, 1_000_000);
-        problems.within("server.max_connections", self.max_connections, 1, 1_000_000);
+        problems.check_range("server.max_concurrent_streams", self.max_concurrent_streams, 1, 1_000_000);
+        problems.check_range("server.max_connections", self.max_connections, 1, 1_000_000);
         let per_address = self.max_connections_per_address;
-        problems.within("server.max_connections_per_address", per_address, 1, 1_000_000);
-        problems.within("server.max_in_flight", self.max_in_flight, 1, 1_000_000);
+        problems.check_range("server.max_connections_per_address", per_address, 1, 1_000_000);
+        problems.check_range("server.max_in_flight", self.max_in_flight, 1, 1_000_000);
     }
 }
 
-/// `[store]`: where tasks are kept.
+/// `[store]`: where tasks are stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
-    /// Directory of the journal and the tables; made when it is missing. Default "./lineshaft-data".
+    /// Data directory; created if it does not exist. Default: "./lineshaft-data".
     pub directory: PathBuf,
-    /// Keeps everything in memory and nothing on disk. Default false.
+    /// Keeps all data in memory and nothing on disk. Default: false.
     pub memory: bool,
-    /// Events at least that are kept for watchers that fell behind, 1,000 to 1,000,000,000. Default 1,000,000.
+    /// Minimum number of events kept for clients that resume a watch, 1,000 to 1,000,000,000. Default: 1,000,000.
     pub watch_window_events: u64,
 }
 
@@ -129,19 +140,23 @@ impl Default for Store {
 impl Store {
     pub(super) fn check(&self, problems: &mut Problems) {
         if !self.memory && self.directory.as_os_str().is_empty() {
-            problems.add("store.directory", "\"\"", "must not be empty unless store.memory = true");
+            problems.add(
+                "store.directory",
+                "\"\"",
+                "must not be empty; to store nothing on disk, set store.memory = true",
+            );
         }
-        problems.within("store.watch_window_events", self.watch_window_events, 1_000, 1_000_000_000);
+        problems.check_range("store.watch_window_events", self.watch_window_events, 1_000, 1_000_000_000);
     }
 }
 
-/// `[retention]`: how long ended tasks are kept; whichever bound is met first removes the oldest.
+/// `[retention]`: how long finished tasks are kept. A task is deleted when it exceeds either limit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retention {
-    /// Ended tasks that are kept at most in each namespace, 0 to 1,000,000,000. Default 10,000.
+    /// Maximum number of finished tasks per namespace, 0 to 1,000,000,000; the oldest are deleted. Default: 10,000.
     pub count: u64,
-    /// Time since its end for which a task is kept at most, 1s to 10 years. Default 7d.
+    /// Maximum time for which a task is kept after it has finished, 1s to 3650d. Default: 7d.
     pub age: HumanDuration,
 }
 
@@ -153,20 +168,20 @@ impl Default for Retention {
 
 impl Retention {
     pub(super) fn check(&self, problems: &mut Problems) {
-        problems.within("retention.count", self.count, 0, 1_000_000_000);
+        problems.check_range("retention.count", self.count, 0, 1_000_000_000);
         let age_max = Duration::from_hours(10 * 365 * 24);
-        problems.within("retention.age", self.age, HumanDuration(Duration::from_secs(1)), HumanDuration(age_max));
+        problems.check_range("retention.age", self.age, HumanDuration(Duration::from_secs(1)), HumanDuration(age_max));
     }
 }
 
-/// `[limits]`: bounds that hold over all pools.
+/// `[limits]`: limits of the whole server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Memory for the payloads of tasks that have not ended; those beyond it are read back from the store when their
-    /// task starts; 0 to 1TiB. Default "256MiB".
+    /// Memory for the payloads of unfinished tasks, 0 to 1TiB; further payloads are read from the store when their
+    /// task starts. Default: "256MiB".
     pub queued_payload_bytes: ByteSize,
-    /// A task that was running at this many crashes of the server in a row is failed. 1 to 100. Default 3.
+    /// Number of consecutive server crashes during a task after which the task fails, 1 to 100. Default: 3.
     pub crashes_max: u32,
 }
 
@@ -178,21 +193,22 @@ impl Default for Limits {
 
 impl Limits {
     pub(super) fn check(&self, problems: &mut Problems) {
-        problems.within("limits.queued_payload_bytes", self.queued_payload_bytes, ByteSize(0), ByteSize(1 << 40));
-        problems.within("limits.crashes_max", self.crashes_max, 1, 100);
+        problems.check_range("limits.queued_payload_bytes", self.queued_payload_bytes, ByteSize(0), ByteSize(1 << 40));
+        problems.check_range("limits.crashes_max", self.crashes_max, 1, 100);
     }
 }
 
-/// `[log]`: what is logged, and how.
+/// `[log]`: the server's log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
-    /// Shape of a line. Default "auto".
+    /// Format of a line: "pretty", "json", or "auto": pretty on a terminal, otherwise JSON. Default: "auto".
     #[serde(deserialize_with = "log_format")]
     pub format: LogFormat,
-    /// Level, or levels by module: "info", "warn,lineshaft=debug". Default "info".
+    /// Log level, optionally per module, such as "info" or "warn,lineshaft=debug". Default: "info".
     pub filter: String,
-    /// Lines of one warning or error within 10 seconds; more are only counted. 0: no bound. Default 20.
+    /// Maximum number of lines in 10 seconds for the same warning or error; further lines are counted and not written.
+    /// 0 means no limit. Default: 20.
     pub repeats_max: u32,
 }
 
@@ -210,7 +226,7 @@ impl Log {
     }
 }
 
-/// By way of a string, because the variable's own error would not list the choices.
+/// Deserializes by way of a string: the error for an environment variable then lists the choices.
 fn log_format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LogFormat, D::Error> {
     LogFormat::deserialize(String::deserialize(deserializer)?.into_deserializer())
 }

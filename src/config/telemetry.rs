@@ -100,7 +100,7 @@ impl Telemetry {
             problems.add("telemetry.endpoint", shown, "must be http://host:port or https://host:port");
         }
         let day = Duration::from_hours(24);
-        problems.within(
+        problems.check_range(
             "telemetry.trace_parent_within",
             self.trace_parent_within,
             HumanDuration::default(),

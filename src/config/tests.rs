@@ -1,6 +1,8 @@
-//! The sources, their order, and what is refused.
+//! Tests of loading, validation, schema and documentation.
 
+use std::fs;
 use std::io::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use super::units::{ByteSize, HumanDuration};
@@ -27,7 +29,7 @@ fn from_env(env: &[(&str, &str)]) -> Result<Config, ConfigError> {
 
 /// Field and line (0 for none) of each problem.
 fn problems(result: Result<Config, ConfigError>) -> Vec<(String, u32)> {
-    let error = result.expect_err("the configuration is wrong");
+    let error = result.expect_err("the configuration is invalid");
     let line = |location: &str| location.rsplit(':').next().and_then(|line| line.parse().ok()).unwrap_or(0);
     error.problems().iter().map(|problem| (problem.field.clone(), line(&problem.location))).collect()
 }
@@ -41,7 +43,7 @@ fn pool(name: &str) -> PoolName {
 }
 
 #[test]
-fn without_any_source_there_is_one_pool_with_the_four_built_ins() {
+fn the_default_configuration_has_one_pool_and_four_built_in_handlers() {
     let config = from_env(&[]).unwrap();
     assert_eq!(config, Config::default());
     let catalog = config.catalog();
@@ -58,7 +60,7 @@ fn without_any_source_there_is_one_pool_with_the_four_built_ins() {
 }
 
 #[test]
-fn flags_win_over_the_environment_and_that_over_the_file() {
+fn command_line_overrides_environment_overrides_file() {
     let file = file(
         "[server]\nlisten = \"127.0.0.1:1\"\ndrain_limit = \"1s\"\nmax_in_flight = 5\n[store]\ndirectory = \"/f\"\n",
     );
@@ -67,7 +69,7 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
         ("LINESHAFT_SERVER__DRAIN_LIMIT", "2"),
         ("LINESHAFT_LIMITS__QUEUED_PAYLOAD_BYTES", "2MiB"),
         ("LINESHAFT_STORE__MEMORY", "true"),
-        ("LINESHAFT_ADDRESS", "http://elsewhere, and none of our business"),
+        ("LINESHAFT_ADDRESS", "http://not-a-server-setting"),
         ("PATH", "/bin"),
     ];
     let overrides = Overrides {
@@ -86,7 +88,7 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
 }
 
 #[test]
-fn the_environment_may_name_the_file_and_an_explicit_path_wins_over_it() {
+fn an_explicit_path_overrides_the_variable_with_the_path() {
     let (named, explicit) = (file("[retention]\ncount = 1"), file("[retention]\ncount = 2"));
     let env = [(CONFIG_VARIABLE, named.path().to_str().unwrap())];
     assert_eq!(from_env(&env).unwrap().retention.count, 1);
@@ -97,7 +99,7 @@ fn the_environment_may_name_the_file_and_an_explicit_path_wins_over_it() {
 }
 
 #[test]
-fn an_unknown_key_is_named_with_its_file_and_line() {
+fn an_unknown_setting_is_reported_with_file_and_line() {
     for (text, field, line) in [
         ("\n[server]\nlisten = \"127.0.0.1:1\"\nlissen = 5\n", "server.lissen", 4),
         ("colour = 1\n", "colour", 1),
@@ -109,13 +111,13 @@ fn an_unknown_key_is_named_with_its_file_and_line() {
         ),
     ] {
         let error = from_file(text).unwrap_err();
-        assert!(error.to_string().contains("unknown field"), "{error}");
+        assert!(error.to_string().contains("unknown setting"), "{error}");
         assert_eq!(problems(Err(error)), [(field.to_owned(), line)]);
     }
 }
 
 #[test]
-fn a_malformed_value_is_named_with_its_file_and_line() {
+fn a_malformed_value_is_reported_with_file_and_line() {
     for (text, field, line) in [
         ("[retention]\n\nage = \"soon\"\n", "retention.age", 3),
         ("[server]\nlisten = \"here\"\n", "server.listen", 2),
@@ -132,34 +134,34 @@ fn a_malformed_value_is_named_with_its_file_and_line() {
 }
 
 #[test]
-fn whoever_arrives_today_is_told_what_to_write_instead() {
+fn errors_say_what_to_write_instead() {
     let handler = "[[handler]]\nname = \"x\"\nrunner = \"process\"\nargv = [\"/bin/true\"]\n";
-    for (text, said) in [
-        ("[pool]\nname = \"a\"\n", ":1: pool: there may be several of it: write [[pool]], and below it name ="),
-        ("\n[pool.default]\nsize = 3\n", ":2: pool: there may be several of it: write [[pool]]"),
-        ("[auth.certificate]\nsubject = \"a\"\n", ": write [[auth.certificate]], and below it subject ="),
-        ("[[server]]\ninsecure = true\n", ":1: server[0]: there is only one of it: write [server]"),
-        (&format!("{handler}[[handler.retry]]\nattempts = 3\n"), ":5: handler[0].retry[0]: there is only one of it"),
+    for (text, expected) in [
+        ("[pool]\nname = \"a\"\n", ":1: pool: is a list of tables: write [[pool]] and set name ="),
+        ("\n[pool.default]\nsize = 3\n", ":2: pool: is a list of tables: write [[pool]]"),
+        ("[auth.certificate]\nsubject = \"a\"\n", ": write [[auth.certificate]] and set subject ="),
+        ("[[server]]\ninsecure = true\n", ":1: server[0]: is a single table: write [server]"),
+        (&format!("{handler}[[handler.retry]]\nattempts = 3\n"), ":5: handler[0].retry[0]: is a single table"),
         (&format!("{handler}[[handler.env]]\nA = \"b\"\n"), ": write [handler.env]"),
-        ("[[pools]]\nname = \"a\"\n", "unknown field `pools`; did you mean `pool`?"),
+        ("[[pools]]\nname = \"a\"\n", "unknown setting `pools`; did you mean `pool`?"),
         ("[server]\nlistn = \"127.0.0.1:1\"\n", "; did you mean `listen`?"),
         ("[server]\nmax-in-flight = 3\n", "; did you mean `max_in_flight`?"),
-        ("listen = \"127.0.0.1:1\"\n", "unknown field `listen`; it belongs in [server]; there are `builtins`"),
-        ("[server]\nlisten = 7070\n", "must be an address and a port, such as \"127.0.0.1:7070\", not that number"),
-        ("[server]\nlisten = localhost:7070\n", "; a text stands in quotes"),
+        ("listen = \"127.0.0.1:1\"\n", "unknown setting `listen`; it belongs in [server]; the settings are `builtins`"),
+        ("[server]\nlisten = 7070\n", "must be an address and a port, such as \"127.0.0.1:7070\", not this number"),
+        ("[server]\nlisten = localhost:7070\n", "; strings need quotes"),
         (
             "[server]\nmax_in_flight = \"9\"\n",
-            ":2: server.max_in_flight = \"9\": must be a whole number from 0 on, not a text",
+            ":2: server.max_in_flight = \"9\": must be a whole number, 0 or more, not a string",
         ),
-        ("[server]\nmax_in_flight = -9\n", "= -9: must be a whole number from 0 on, not that number"),
-        ("server = 1\n", "server = 1: must be a table, not that number"),
-        ("builtins = \"no\"\n", "must be true or false, not a text"),
+        ("[server]\nmax_in_flight = -9\n", "= -9: must be a whole number, 0 or more, not this number"),
+        ("server = 1\n", "server = 1: must be a table, not this number"),
+        ("builtins = \"no\"\n", "must be true or false, not a string"),
         ("[[pool]]\nname = \"a\"\nkind = \"thread\"\n", "must be `threads` or `async`; did you mean `threads`?"),
-        ("[log]\n[server]\n[log]\n", ":3: log: stands here for the second time"),
+        ("[log]\n[server]\n[log]\n", ":3: log: is defined twice"),
         (&handler.replace(['[', ']'], "").replacen("handler", "[[handler]]", 1), "must be a list, such as [\"one\""),
     ] {
-        let told = from_file(text).unwrap_err().to_string();
-        assert!(told.contains(said), "{text}\n{told}\nand not: {said}");
+        let message = from_file(text).unwrap_err().to_string();
+        assert!(message.contains(expected), "{text}\n{message}\nexpected: {expected}");
     }
     let variable = from_env(&[("LINESHAFT_SERVER_LISTEN", "127.0.0.1:1")]).unwrap_err().to_string();
     assert!(
@@ -170,7 +172,7 @@ fn whoever_arrives_today_is_told_what_to_write_instead() {
 }
 
 #[test]
-fn a_wrong_variable_is_blamed_by_name() {
+fn an_invalid_variable_is_reported_by_name() {
     let env = [
         ("LINESHAFT_SERVER__LISTEN", "here"),
         ("LINESHAFT_SERVER__PORT", "1"),
@@ -181,8 +183,8 @@ fn a_wrong_variable_is_blamed_by_name() {
     ];
     let error = from_env(&env).unwrap_err();
     for (variable, value) in &env[..5] {
-        let place = format!("environment variable {variable}");
-        let problem = error.problems().iter().find(|problem| problem.location == place);
+        let location = format!("environment variable {variable}");
+        let problem = error.problems().iter().find(|problem| problem.location == location);
         let problem = problem.unwrap_or_else(|| panic!("{variable} is not in: {error}"));
         assert_eq!(problem.value, format!("{value:?}"));
     }
@@ -192,7 +194,7 @@ fn a_wrong_variable_is_blamed_by_name() {
 }
 
 #[test]
-fn a_value_out_of_range_names_value_limit_and_where_it_came_from() {
+fn a_value_out_of_range_is_reported_with_value_limit_and_location() {
     let file = file("[retention]\nage = \"0s\"\n");
     let env = [("LINESHAFT_SERVER__MAX_IN_FLIGHT", "0")];
     let overrides = Overrides { log_filter: Some("lineshaft=loud".into()), ..Overrides::default() };
@@ -207,7 +209,7 @@ fn a_value_out_of_range_names_value_limit_and_where_it_came_from() {
 }
 
 #[test]
-fn listening_beyond_loopback_needs_the_word_insecure() {
+fn listening_on_other_addresses_requires_authentication_or_insecure() {
     let listen = |listen: &str| from_env(&[("LINESHAFT_SERVER__LISTEN", listen)]);
     for address in ["127.0.0.1:0", "[::1]:7070", "127.1.2.3:1", "[::ffff:127.0.0.1]:1"] {
         assert!(listen(address).is_ok(), "{address}");
@@ -276,7 +278,7 @@ fn every_setting_of_pools_and_handlers_reaches_the_catalog() {
 }
 
 #[test]
-fn built_ins_join_configured_handlers_in_the_first_pools_that_suit_them() {
+fn built_in_handlers_use_the_first_suitable_pool() {
     let config = from_file(FULL).unwrap();
     let catalog = config.catalog();
     assert_eq!(catalog.handlers.len(), 5);
@@ -289,20 +291,20 @@ fn built_ins_join_configured_handlers_in_the_first_pools_that_suit_them() {
 }
 
 #[test]
-fn a_handler_that_computes_may_not_run_in_an_async_pool() {
+fn a_handler_that_uses_the_cpu_cannot_run_in_an_async_pool() {
     let text = "[[pool]]\nname = \"web\"\nkind = \"async\"\n[[handler]]\nname = \"sum\"\nrunner = \"builtin\"\n\
                 builtin = \"compute\"\npool = \"web\"\n[[handler]]\nname = \"wait\"\nrunner = \"builtin\"\n\
                 builtin = \"io\"\n";
     let error = from_file(&format!("builtins = false\n{text}")).unwrap_err();
     let message = error.to_string();
-    assert!(message.contains("`sum`") && message.contains("`web`"), "{message}");
+    assert!(message.contains("`sum`") && message.contains("\"web\""), "{message}");
     assert_eq!(problems(Err(error)), [("handler[0].pool".to_owned(), 9)]);
     let implied = from_file(text).unwrap_err();
     assert_eq!(implied.problems().len(), 4, "{implied}");
 }
 
 #[test]
-fn all_problems_of_pools_and_handlers_are_told_at_once() {
+fn all_problems_of_pools_and_handlers_are_reported_together() {
     let text = r#"
 [[pool]]
 name = "a b"
@@ -355,7 +357,7 @@ argv = ["a"]
 }
 
 #[test]
-fn a_dump_shows_every_default_and_loads_to_the_same_configuration() {
+fn a_dump_contains_every_default_and_loads_as_the_same_configuration() {
     for config in [Config::default(), from_file(FULL).unwrap()] {
         let text = config.dump();
         assert_eq!(from_file(&text).unwrap(), config, "{text}");
@@ -367,12 +369,12 @@ fn a_dump_shows_every_default_and_loads_to_the_same_configuration() {
 }
 
 #[test]
-fn what_handlers_get_in_their_environment_is_neither_dumped_nor_told_in_errors() {
+fn environment_variables_of_handlers_are_masked_in_dumps_and_errors() {
     let text = FULL.replace("kept.as.is", "s3cret");
     let config = from_file(&text).unwrap();
     let masked = config.dump_masked();
     assert!(!masked.contains("s3cret") && masked.contains("mixedCase = \"(hidden)\""), "{masked}");
-    assert!(from_file(&masked).unwrap_err().to_string().contains("instead of the value"));
+    assert!(from_file(&masked).unwrap_err().to_string().contains("the mask that `config dump` prints"));
     for wrong in [text.replace("\"s3cret\"", "[\"s3cret\"]"), text.replace("s3cret", "s3cret\\u0000")] {
         let error = from_file(&wrong).unwrap_err().to_string();
         assert!(error.contains("env") && !error.contains("s3cret"), "{error}");
@@ -380,21 +382,21 @@ fn what_handlers_get_in_their_environment_is_neither_dumped_nor_told_in_errors()
 }
 
 #[test]
-fn callers_that_are_authenticated_may_come_from_anywhere() {
+fn with_authentication_every_address_is_allowed() {
     let listen = "[server]\nlisten = \"0.0.0.0:7070\"\n";
     assert!(from_file(listen).is_err());
     assert!(from_file(&format!("{listen}[auth]\ntokens_file = \"tokens.toml\"")).is_ok());
     let limits = format!("{listen}[auth.limits]\nsubmit_rate = 5");
-    assert!(from_file(&limits).is_err(), "limits alone know nobody");
+    assert!(from_file(&limits).is_err(), "limits do not authenticate");
     let tls = format!("{listen}[tls]\ncertificate = \"a\"\nkey = \"b\"\nclient_ca = \"c\"");
-    assert!(from_file(&tls).is_err(), "a private connection does not say who calls");
+    assert!(from_file(&tls).is_err(), "TLS alone does not authenticate");
     let certificate = "[[auth.certificate]]\nsubject = \"*\"\nrole = \"viewer\"\nnamespaces = [\"*\"]";
     assert!(from_file(&format!("{tls}\n{certificate}")).is_ok());
     assert!(from_file(&format!("{listen}{certificate}")).is_err());
 }
 
 #[test]
-fn every_problem_of_tls_and_authentication_is_told_with_its_field() {
+fn all_problems_of_tls_and_authentication_are_reported() {
     let wrong = r#"
 [tls]
 certificate = "a.pem"
@@ -440,13 +442,13 @@ open_streams = 0
         "tls.max_handshakes",
     ];
     assert_eq!(fields, expected);
-    // A shared secret would let the server, and whoever reads its files, sign tokens.
+    // With a shared secret, everyone who can read the server's files could sign tokens.
     let shared = "[auth.jwt]\nalgorithms = [\"HS256\"]";
     assert!(from_file(shared).unwrap_err().to_string().contains("HS256"));
 }
 
 #[test]
-fn the_schema_describes_every_setting() {
+fn the_schema_has_a_description_for_every_setting() {
     let schema: serde_json::Value = serde_json::from_str(&Config::schema()).unwrap();
     let check = |name: &str, properties: &serde_json::Value| {
         for (key, property) in properties.as_object().unwrap() {
@@ -462,10 +464,12 @@ fn the_schema_describes_every_setting() {
     }
 }
 
+/// `LINESHAFT_WRITE_DOCS=1 cargo test --lib row_for_every_setting` replaces the rows that differ.
 #[test]
-fn every_setting_has_its_row_in_the_documentation() {
+fn the_documentation_has_a_row_for_every_setting() {
     let schema: serde_json::Value = serde_json::from_str(&Config::schema()).unwrap();
-    let text = include_str!("../../docs/configuration.md");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let mut lines: Vec<_> = fs::read_to_string(&page).unwrap().lines().map(str::to_owned).collect();
     let sections = [
         ("server.", "Server"),
         ("http.", "Http"),
@@ -486,14 +490,23 @@ fn every_setting_has_its_row_in_the_documentation() {
         ("handler.limits.", "ProcessLimits"),
     ];
     let tables = schema["$defs"].as_object().unwrap().values().filter(|table| table["properties"].is_object());
-    assert_eq!(tables.count(), sections.len(), "a section is not looked at here");
+    assert_eq!(tables.count(), sections.len(), "a section of the schema is missing in this test");
     let sections = sections.iter().map(|(path, name)| (*path, &schema["$defs"][name]));
+    let mut missing = Vec::new();
     for (path, section) in sections.chain([("", &schema)]) {
         for (key, setting) in section["properties"].as_object().unwrap() {
             let meaning = setting["description"].as_str().unwrap();
             let meaning = meaning.split_whitespace().collect::<Vec<_>>().join(" ");
             let row = format!("| `{path}{key}` | {meaning} |");
-            assert!(text.contains(&row), "docs/configuration.md has no row {row}");
+            match lines.iter_mut().find(|line| line.starts_with(&format!("| `{path}{key}` |"))) {
+                Some(line) if *line == row => {}
+                Some(line) if std::env::var_os("LINESHAFT_WRITE_DOCS").is_some() => *line = row,
+                _ => missing.push(row),
+            }
         }
+    }
+    assert!(missing.is_empty(), "docs/configuration.md does not have these rows:\n{}", missing.join("\n"));
+    if std::env::var_os("LINESHAFT_WRITE_DOCS").is_some() {
+        fs::write(&page, lines.join("\n") + "\n").unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! Settings of TLS.
+//! Section `[tls]`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,24 +9,24 @@ use serde::{Deserialize, Serialize};
 use super::error::Problems;
 use super::units::HumanDuration;
 
-/// `[tls]`: private connections. On when there is a certificate; files are read again when they change.
+/// `[tls]`: TLS is on if `certificate` is set. The files are reloaded when they change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
-    /// File with the server's certificate and those between it and its CA, PEM. Default: no TLS.
+    /// PEM file with the server's certificate, followed by intermediate certificates. Default: no TLS.
     pub certificate: Option<PathBuf>,
-    /// File with the certificate's private key, PEM. Must be given with it.
+    /// PEM file with the private key of the certificate. Required with `certificate`.
     pub key: Option<PathBuf>,
-    /// File with the CAs of client certificates, PEM. Default: clients are asked for none.
+    /// PEM file with the CAs of client certificates. Default: no client certificates.
     pub client_ca: Option<PathBuf>,
-    /// File with the revocation lists (CRL) of those CAs, PEM, one of each: who is on them, or of a CA without one,
-    /// is refused, and open connections are cut. Default: nobody is asked for.
+    /// PEM file with one revocation list (CRL) for each of those CAs. Revoked certificates, and those of a CA without a
+    /// list, are refused, and their open connections are closed. Default: no check for revocation.
     pub client_crl: Option<PathBuf>,
-    /// With client_ca: whether clients need a certificate. Default "required".
+    /// With `client_ca`: whether clients need a certificate, "required" or "optional". Default: "required".
     pub client_certificate: ClientCertificate,
-    /// Time that a handshake may take, its wait for a turn included, 100ms to 5m. Default 10s.
+    /// Time limit for a TLS handshake, including the wait for a free handshake slot, 100ms to 5m. Default: 10s.
     pub handshake_timeout: HumanDuration,
-    /// Handshakes at a time; more wait, 1 to 100,000. Default 128.
+    /// Maximum number of concurrent TLS handshakes, 1 to 100,000; further connections wait. Default: 128.
     pub max_handshakes: usize,
 }
 
@@ -34,10 +34,10 @@ pub struct Tls {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientCertificate {
-    /// Who has none is refused.
+    /// Clients without a certificate are refused.
     #[default]
     Required,
-    /// Who has none may have a token.
+    /// Clients without a certificate can use a token.
     Optional,
 }
 
@@ -59,16 +59,20 @@ impl Tls {
     pub(super) fn check(&self, problems: &mut Problems) {
         if self.certificate.is_some() != self.key.is_some() {
             let (given, missing) = if self.key.is_some() { ("key", "certificate") } else { ("certificate", "key") };
-            problems.add(format!("tls.{missing}"), "", format!("must be given with tls.{given}"));
+            problems.add(format!("tls.{missing}"), "", format!("is required because tls.{given} is set"));
         }
         if self.client_ca.is_some() && self.certificate.is_none() {
-            problems.add("tls.client_ca", "", "needs tls.certificate and tls.key: there is no TLS without them");
+            problems.add("tls.client_ca", "", "requires tls.certificate and tls.key, because TLS is off without them");
         }
         if self.client_crl.is_some() && self.client_ca.is_none() {
-            problems.add("tls.client_crl", "", "needs tls.client_ca: without it no client has a certificate");
+            problems.add(
+                "tls.client_crl",
+                "",
+                "requires tls.client_ca, because without it there are no client certificates",
+            );
         }
-        let bounds = (HumanDuration(Duration::from_millis(100)), HumanDuration(Duration::from_mins(5)));
-        problems.within("tls.handshake_timeout", self.handshake_timeout, bounds.0, bounds.1);
-        problems.within("tls.max_handshakes", self.max_handshakes, 1, 100_000);
+        let (min, max) = (HumanDuration(Duration::from_millis(100)), HumanDuration(Duration::from_mins(5)));
+        problems.check_range("tls.handshake_timeout", self.handshake_timeout, min, max);
+        problems.check_range("tls.max_handshakes", self.max_handshakes, 1, 100_000);
     }
 }

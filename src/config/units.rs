@@ -1,4 +1,4 @@
-//! Durations and byte sizes as people write them: `"30s"`, `"256MiB"`, or plain numbers.
+//! Durations and byte sizes in their written form: `"30s"`, `"256MiB"`, or plain numbers.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,22 +8,19 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::{Serialize, Serializer};
 
-/// A length of time: `"5m"`, `"1h 30m"`, or a number of seconds.
+/// A duration: `"5m"`, `"1h30m"`, or a number of seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HumanDuration(pub Duration);
 
 impl HumanDuration {
-    /// Parses the text form.
-    ///
-    /// # Errors
-    /// Says what is wrong with the text.
+    /// Parses the written form. The error describes what is wrong with the text.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
         if let Ok(seconds) = text.parse::<f64>() {
             return Self::from_seconds(seconds);
         }
         humantime::parse_duration(text).map(Self).map_err(|error| {
-            format!("{text:?} is not a duration ({error}); write it like \"30s\", \"5m\" or a number of seconds")
+            format!("{text:?} is not a duration ({error}); write \"30s\", \"5m\" or a number of seconds")
         })
     }
 
@@ -34,7 +31,7 @@ impl HumanDuration {
 
 impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not humantime's own: its months and years turn 40 days into fractions.
+        // Exact, so that a dumped configuration has the same values. humantime would write 40 days with fractional months.
         let (seconds, nanos) = (self.0.as_secs(), u64::from(self.0.subsec_nanos()));
         let parts = [
             (seconds / 86_400, "d"),
@@ -45,20 +42,18 @@ impl fmt::Display for HumanDuration {
             (nanos / 1_000 % 1_000, "us"),
             (nanos % 1_000, "ns"),
         ];
-        let mut gap = "";
-        for (amount, unit) in parts.into_iter().filter(|(amount, _)| *amount > 0) {
-            write!(f, "{gap}{amount}{unit}")?;
-            gap = " ";
+        if self.0.is_zero() {
+            return f.write_str("0s");
         }
-        if gap.is_empty() { f.write_str("0s") } else { Ok(()) }
+        parts.into_iter().filter(|(amount, _)| *amount > 0).try_for_each(|(amount, unit)| write!(f, "{amount}{unit}"))
     }
 }
 
-/// An amount of memory or disk: `"64MiB"`, `"1GB"`, or a number of bytes.
+/// A size in bytes: `"64MiB"`, `"1GB"`, or a number of bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
 
-/// Names and factors, largest binary unit first, so that output takes the largest that divides.
+/// Names and factors. `Display` uses the first unit that divides the size.
 const UNITS: [(&str, u64); 9] = [
     ("TiB", 1 << 40),
     ("GiB", 1 << 30),
@@ -72,19 +67,17 @@ const UNITS: [(&str, u64); 9] = [
 ];
 
 impl ByteSize {
-    /// Parses the text form; units are those of `KiB` (1024) and of `KB` (1000), in any case.
-    ///
-    /// # Errors
-    /// Says what is wrong with the text.
+    /// Parses the written form. Units are binary (`KiB`) or decimal (`KB`), in upper or lower case. The error
+    /// describes what is wrong with the text.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
         let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
         let (number, unit) = (&text[..digits], text[digits..].trim());
-        let bad = || format!("{text:?} is not a size; write it like \"64MiB\", \"1GB\" or a number of bytes");
+        let bad = || format!("{text:?} is not a size; write \"64MiB\", \"1GB\" or a number of bytes");
         let number: u64 = number.parse().map_err(|_| bad())?;
         let unit = if unit.is_empty() { "B" } else { unit };
         let (_, factor) = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).ok_or_else(bad)?;
-        number.checked_mul(*factor).map(Self).ok_or_else(|| format!("{text:?} is more than {} bytes", u64::MAX))
+        number.checked_mul(*factor).map(Self).ok_or_else(|| format!("{text:?} is larger than {} bytes", u64::MAX))
     }
 }
 
@@ -116,7 +109,7 @@ impl Visitor<'_> for DurationVisitor {
     }
 
     fn visit_i64<E: de::Error>(self, seconds: i64) -> Result<HumanDuration, E> {
-        let seconds = u64::try_from(seconds).map_err(|_| E::custom(format!("{seconds} seconds: negative")))?;
+        let seconds = u64::try_from(seconds).map_err(|_| E::custom(format!("{seconds} seconds is negative")))?;
         self.visit_u64(seconds)
     }
 
@@ -144,7 +137,7 @@ impl JsonSchema for HumanDuration {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "A duration such as \"30s\", \"5m\" or \"1h 30m\", or a number of seconds.",
+            "description": "A duration such as \"30s\", \"5m\" or \"1h30m\", or a number of seconds.",
             "type": ["string", "number"],
             "minimum": 0
         })
@@ -169,7 +162,7 @@ impl Visitor<'_> for ByteSizeVisitor {
     }
 
     fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<ByteSize, E> {
-        u64::try_from(bytes).map(ByteSize).map_err(|_| E::custom(format!("{bytes} bytes: negative")))
+        u64::try_from(bytes).map(ByteSize).map_err(|_| E::custom(format!("{bytes} bytes is negative")))
     }
 }
 
@@ -205,7 +198,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn durations_are_humantime_or_plain_seconds() {
+    fn durations_have_units_or_are_seconds() {
         for (text, millis) in [("30s", 30_000), ("1h 30m", 5_400_000), ("7d", 604_800_000), ("2", 2_000), ("0.5", 500)]
         {
             assert_eq!(HumanDuration::parse(text), Ok(HumanDuration(Duration::from_millis(millis))), "{text}");
@@ -216,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_know_binary_and_decimal_units_in_any_case() {
+    fn sizes_have_binary_or_decimal_units_in_any_case() {
         for (text, bytes) in [("64MiB", 64 << 20), ("1 gb", 1_000_000_000), ("7", 7), ("0B", 0), ("2kib", 2048)] {
             assert_eq!(ByteSize::parse(text), Ok(ByteSize(bytes)), "{text}");
         }
@@ -227,7 +220,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_size_and_duration_survives_being_written_and_read(bytes: u64, millis in 0_u64..1 << 50) {
+        fn every_size_and_duration_is_parsed_from_its_own_text(bytes: u64, millis in 0_u64..1 << 50) {
             prop_assert_eq!(ByteSize::parse(&ByteSize(bytes).to_string()), Ok(ByteSize(bytes)));
             let span = HumanDuration(Duration::from_millis(millis));
             prop_assert_eq!(HumanDuration::parse(&span.to_string()), Ok(span));

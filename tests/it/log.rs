@@ -1,4 +1,4 @@
-//! Where the server's log goes.
+//! The server's log on stdout.
 
 use std::io::Read;
 use std::path::Path;
@@ -9,10 +9,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{BINARY, Mortal, PATIENCE, run};
 
-/// A server whose standard output and standard error can be told apart; its address once it is ready.
+/// Starts a server with separate pipes for stdout and stderr. Returns its address when it is ready.
 fn serve(directory: &Path, format: &str) -> (Mortal, String) {
     let ready = directory.join("ready");
-    #[expect(clippy::disallowed_methods, reason = "the server itself")]
+    #[expect(clippy::disallowed_methods, reason = "starts the binary under test")]
     let child = Command::new(BINARY)
         .args(["serve", "--memory", "--listen", "127.0.0.1:0", "--ready-file"])
         .arg(&ready)
@@ -33,45 +33,45 @@ fn serve(directory: &Path, format: &str) -> (Mortal, String) {
     }
 }
 
-/// What it said on standard output and standard error, when it has ended.
-fn ended(mut server: Mortal) -> (String, String) {
+/// Stops the server and returns its stdout and stderr.
+fn stop(mut server: Mortal) -> (String, String) {
     let child = &mut server.0;
     kill_process(Pid::from_child(child), Signal::TERM).unwrap();
-    let (mut log, mut talk) = (String::new(), String::new());
+    let (mut log, mut err) = (String::new(), String::new());
     child.stdout.take().unwrap().read_to_string(&mut log).unwrap();
-    child.stderr.take().unwrap().read_to_string(&mut talk).unwrap();
-    assert!(child.wait().unwrap().success(), "{log}{talk}");
-    (log, talk)
+    child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+    assert!(child.wait().unwrap().success(), "{log}{err}");
+    (log, err)
 }
 
 #[test]
-fn what_a_server_says_is_one_json_object_a_line_on_standard_output_and_nothing_else_is_there() {
+fn the_log_is_one_json_object_per_line_on_stdout() {
     let (directory, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (log, talk) = ended(serve(directory.path(), "auto").0);
+    let (log, err) = stop(serve(directory.path(), "auto").0);
     let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let says = |what: &str| lines.iter().filter(|line| line["message"] == what).count();
-    assert_eq!((says("serving"), says("stopped"), talk.as_str()), (1, 1, ""), "{log}");
+    let count = |what: &str| lines.iter().filter(|line| line["message"] == what).count();
+    assert_eq!((count("serving"), count("stopped"), err.as_str()), (1, 1, ""), "{log}");
     let exported =
         |line: &&serde_json::Value| line["message"].as_str().unwrap().starts_with("no telemetry is exported");
     assert_eq!(lines.iter().filter(exported).count(), 1, "{log}");
-    let (log, talk) = ended(serve(other.path(), "pretty").0);
-    assert!(log.contains(" INFO ") && !log.contains('{') && talk.is_empty(), "{log}{talk}");
+    let (log, err) = stop(serve(other.path(), "pretty").0);
+    assert!(log.contains(" INFO ") && !log.contains('{') && err.is_empty(), "{log}{err}");
 }
 
 #[test]
-fn a_server_whose_log_nobody_reads_any_more_goes_on() {
+fn a_server_continues_when_its_log_pipe_is_closed() {
     let directory = tempfile::tempdir().unwrap();
     let (mut server, address) = serve(directory.path(), "json");
     drop((server.0.stdout.take(), server.0.stderr.take()));
     let url = format!("http://{address}");
-    // It has something to say about each that fails.
+    // The server writes a log line for each failed task.
     for _ in 0..3 {
-        let (_, said) =
+        let (_, output) =
             run(BINARY, ["task", "run", "expression", "--json", "{\"expression\": \"1 +\"}", "--server", &url]);
-        assert!(said.contains("FAILED") || said.contains("INVALID_PAYLOAD"), "{said}");
+        assert!(output.contains("FAILED") || output.contains("INVALID_PAYLOAD"), "{output}");
     }
-    let (well, said) = run(BINARY, ["task", "run", "compute", "--json", "10", "--server", &url]);
-    assert!(well && said.contains("45"), "{said}");
+    let (succeeded, output) = run(BINARY, ["task", "run", "compute", "--json", "10", "--server", &url]);
+    assert!(succeeded && output.contains("45"), "{output}");
     kill_process(Pid::from_child(&server.0), Signal::TERM).unwrap();
     assert!(server.0.wait().unwrap().success());
 }

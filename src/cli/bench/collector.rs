@@ -1,4 +1,4 @@
-//! A collector that takes everything and looks at nothing, so that its own work is as little as can be.
+//! An OTLP collector that accepts and discards everything, so that it uses little CPU itself.
 
 use std::convert::Infallible;
 
@@ -14,38 +14,41 @@ use tokio::runtime::Runtime;
 
 use crate::cli::server_process::Result;
 
-/// The running collector; ends when dropped.
+/// A running collector. It is stopped when this is dropped.
 pub struct Collector {
     address: String,
     runtime: Option<Runtime>,
 }
 
 impl Collector {
-    /// Starts one on a free port, with a thread of its own.
+    /// Starts a collector on a free port, with a thread of its own.
     pub fn start() -> Result<Self> {
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?.to_string();
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("sink").enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("collector")
+            .enable_all()
+            .build()?;
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             loop {
                 let (connection, _) = listener.accept().await?;
                 tokio::spawn(async move {
                     let builder = auto::Builder::new(TokioExecutor::new());
-                    // Whoever breaks off is gone.
+                    // A broken connection is not an error here.
                     let _ =
-                        builder.serve_connection(TokioIo::new(connection), hyper::service::service_fn(swallow)).await;
+                        builder.serve_connection(TokioIo::new(connection), hyper::service::service_fn(discard)).await;
                 });
             }
-            #[expect(unreachable_code, reason = "says what errors there are")]
+            #[expect(unreachable_code, reason = "gives the block its error type")]
             Ok::<_, std::io::Error>(())
         });
         Ok(Self { address, runtime: Some(runtime) })
     }
 
-    /// Where it listens, for gRPC.
+    /// The endpoint for OTLP over gRPC.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -59,16 +62,16 @@ impl Drop for Collector {
     }
 }
 
-type Answer = StreamBody<futures_util::stream::Iter<std::array::IntoIter<Result<Frame<Bytes>, Infallible>, 2>>>;
+type EmptyResponse = StreamBody<futures_util::stream::Iter<std::array::IntoIter<Result<Frame<Bytes>, Infallible>, 2>>>;
 
-/// Reads the message to its end and answers with an empty one and OK.
-async fn swallow(request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
+/// Reads the request to its end and responds with an empty message and OK.
+async fn discard(request: Request<Incoming>) -> Result<Response<EmptyResponse>, Infallible> {
     let mut body = request.into_body();
-    // A body that breaks off has ended too.
+    // An error ends the body too.
     while let Some(Ok(_)) = body.frame().await {}
-    let mut last = HeaderMap::new();
-    last.insert("grpc-status", HeaderValue::from_static("0"));
-    let frames = [Ok(Frame::data(Bytes::from_static(&[0; 5]))), Ok(Frame::trailers(last))];
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    let frames = [Ok(Frame::data(Bytes::from_static(&[0; 5]))), Ok(Frame::trailers(trailers))];
     let mut response = Response::new(StreamBody::new(futures_util::stream::iter(frames)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     Ok(response)
@@ -82,12 +85,12 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn whatever_is_exported_is_taken() {
-        let sink = Collector::start().unwrap();
-        let mut client = TraceServiceClient::connect(sink.url()).await.unwrap();
+    async fn every_export_is_accepted() {
+        let collector = Collector::start().unwrap();
+        let mut client = TraceServiceClient::connect(collector.url()).await.unwrap();
         for _ in 0..2 {
-            let taken = client.export(ExportTraceServiceRequest::default()).await.unwrap().into_inner();
-            assert!(taken.partial_success.is_none());
+            let response = client.export(ExportTraceServiceRequest::default()).await.unwrap().into_inner();
+            assert!(response.partial_success.is_none());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Times of single tasks: submission to completion, submission to start at a fixed rate, and to stop.
+//! Scenarios `latency`, `open-loop` and `cancel`: the times of single tasks.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::Plan;
-use super::baseline::bare;
-use super::end_to_end::{Completions, completions, watch};
-use super::load::{self, Tally, Window, closed_loop};
+use super::baseline;
+use super::end_to_end::{TaskEvents, watch, watch_completions};
+use super::load::{Samples, Window, closed_loop};
 use super::report::{Report, Row};
-use super::server::{self, Server, Tasks};
+use super::server::{self, Server, TaskClient};
+use super::settings::Settings;
 use crate::cli::server_process::Result;
 use crate::cli::time::unix_micros;
 use crate::proto::v1::submit_tasks_response::Outcome;
@@ -19,127 +19,131 @@ use crate::proto::v1::{
     CancelTaskRequest, StopMethod, SubmitTaskRequest, SubmitTasksRequest, TaskEvent, TaskFilter, TaskState,
 };
 
-/// Tasks per second of the open loop.
+/// Tasks per second of `open-loop`.
 const OPEN_LOOP_RATE: u32 = 5_000;
-/// Ticks per second of the open loop.
+/// Sends per second of `open-loop`.
 const TICKS: u32 = 1_000;
-/// How long the last events of a scenario may take.
-const SETTLE_WITHIN: Duration = Duration::from_secs(30);
+/// Time limit for the last events of a scenario.
+const EVENT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// One task at a time: submit, see it completed on a watch that is always open.
-pub async fn one_at_a_time(plan: &Plan, report: &mut Report) -> Result<()> {
-    let server = Server::start(plan).await?;
-    let mut client = server.tasks().await?;
-    let mut seen = completions(server.tasks().await?, "compute").await?;
-    let window = Window::soon(plan.span);
-    let mut tally = Tally::new();
-    while !window.is_over() {
-        let began = Instant::now();
-        let id = client.submit_task(server::no_op()).await?.into_inner().task_id;
-        event_of(&mut seen, &id, |_| true).await?;
+/// Submits one task at a time and waits for its completion on an open watch.
+pub async fn one_at_a_time(settings: &Settings, report: &mut Report) -> Result<()> {
+    let server = Server::start(settings).await?;
+    let mut client = server.client().await?;
+    let mut events = watch_completions(server.client().await?, "compute").await?;
+    let window = Window::after_warm_up(settings.duration);
+    let mut samples = Samples::new();
+    while !window.has_ended() {
+        let started = Instant::now();
+        let id = submit(&mut client, server::no_op_task()).await?;
+        wait_for_event(&mut events, &id, |_| true).await?;
         if window.is_open() {
-            tally.add(1, began.elapsed());
+            samples.record(1, started.elapsed());
         }
     }
     drop(server);
-    compare(plan, report, &tally).await
+    add_latency_rows(settings, report, &samples).await
 }
 
-/// The rows, beside the bare durable round trip of the same shape.
-async fn compare(plan: &Plan, report: &mut Report, tally: &Tally) -> Result<()> {
-    let bare = bare(plan, 1, |clients| async move {
-        let window = Window::soon(plan.span.min(Duration::from_secs(1)));
+/// The baseline is one durable round trip to the minimal server.
+async fn add_latency_rows(settings: &Settings, report: &mut Report, samples: &Samples) -> Result<()> {
+    let baselines = baseline::measure(settings, 1, |clients| async move {
+        let window = Window::after_warm_up(settings.duration.min(Duration::from_secs(1)));
         let client = clients.into_iter().next().ok_or("no connection")?;
-        let slot = move || {
+        let caller = move || {
             let mut client = client.clone();
-            async move { client.submit_task(server::no_op()).await.map(|_| 1) }
+            async move { client.submit_task(server::no_op_task()).await.map(|_| 1) }
         };
-        closed_loop(window, vec![slot]).await
+        closed_loop(window, vec![caller]).await
     });
-    let bare = bare.await?;
+    let baseline = baselines.await?.group_commit;
     for (name, quantile, target) in [("p50", 0.5, 0.5), ("p99", 0.99, 1.5)] {
         report.add(
-            Row::new("latency", name, load::millis(&tally.latency, quantile), "ms")
+            Row::new("latency", name, samples.millis(quantile), "ms")
                 .at_most(target)
-                .ceiling(load::millis(&bare.durable.latency, quantile), "one durable round trip"),
+                .baseline(baseline.millis(quantile), "one durable round trip"),
         );
     }
     Ok(())
 }
 
-/// The next event of a task that is the wanted one; events of others are passed over.
-async fn event_of(events: &mut Completions, id: &str, wanted: impl Fn(&TaskEvent) -> bool) -> Result<TaskEvent> {
+/// Waits for an event of a task that fulfils the condition.
+async fn wait_for_event(
+    events: &mut TaskEvents,
+    id: &str,
+    condition: impl Fn(&TaskEvent) -> bool,
+) -> Result<TaskEvent> {
     let found = async {
         loop {
             if let Some(event) = events.next().await?
                 && event.task_id == id
-                && wanted(&event)
+                && condition(&event)
             {
                 return Result::Ok(event);
             }
         }
     };
-    let found = tokio::time::timeout(SETTLE_WITHIN, found).await;
-    found.map_err(|_| format!("an event of {id} did not come within {SETTLE_WITHIN:?}"))?
+    let found = tokio::time::timeout(EVENT_TIMEOUT, found).await;
+    found.map_err(|_| format!("no event of task {id} within {EVENT_TIMEOUT:?}"))?
 }
 
-/// Tasks that come at a fixed rate whether or not the server keeps up.
-pub async fn open_loop(plan: &Plan, report: &mut Report) -> Result<()> {
-    let server = Server::start(plan).await?;
+/// Tasks that are sent at a fixed rate, whether or not the server keeps up.
+pub async fn open_loop(settings: &Settings, report: &mut Report) -> Result<()> {
+    let server = Server::start(settings).await?;
     let filter = TaskFilter { handler: "compute".to_owned(), ..TaskFilter::default() };
-    let events = watch(server.tasks().await?, filter).await?;
+    let events = watch(server.client().await?, filter).await?;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most an hour of ticks")]
-    let ticks = (plan.span.as_secs_f64() * f64::from(TICKS)) as u32;
+    let ticks = (settings.duration.as_secs_f64() * f64::from(TICKS)) as u32;
     let count = u64::from(ticks) * u64::from(OPEN_LOOP_RATE / TICKS);
-    let waits = tokio::spawn(follow(events, count));
-    let late = offer(server.tasks().await?, ticks).await?;
-    let waits = tokio::time::timeout(SETTLE_WITHIN, waits).await;
-    let (start, end) = waits.map_err(|_| format!("not all tasks had ended within {SETTLE_WITHIN:?}"))???;
+    let times = tokio::spawn(measure_times(events, count));
+    let delays = send_at_fixed_rate(server.client().await?, ticks).await?;
+    let times = tokio::time::timeout(EVENT_TIMEOUT, times).await;
+    let (start, end) = times.map_err(|_| format!("not every task ended within {EVENT_TIMEOUT:?}"))???;
     let what = format!("submit → start at {OPEN_LOOP_RATE} tasks/s");
-    report.add(Row::new("open-loop", &format!("{what}, p50"), load::millis(&start.latency, 0.5), "ms").lower());
-    report.add(Row::new("open-loop", &format!("{what}, p99"), load::millis(&start.latency, 0.99), "ms").at_most(5.0));
-    let end = load::millis(&end.latency, 0.99);
-    report.add(Row::new("open-loop", "submit → completed, p99", end, "ms").lower());
-    report.add(Row::new("open-loop", "load generator late, p99", load::millis(&late.latency, 0.99), "ms").lower());
+    let row = |what: &str, value| Row::new("open-loop", what, value, "ms");
+    report.add(row(&format!("{what}, p50"), start.millis(0.5)).lower_is_better());
+    report.add(row(&format!("{what}, p99"), start.millis(0.99)).at_most(5.0));
+    report.add(row("submit → completed, p99", end.millis(0.99)).lower_is_better());
+    report.add(row("delay of the load generator, p99", delays.millis(0.99)).lower_is_better());
     Ok(())
 }
 
-/// Sends a few tasks each tick on one stream; answers how late the ticks were.
-async fn offer(mut client: Tasks, ticks: u32) -> Result<Tally> {
+/// Sends a few tasks per tick on one stream. Returns the delays of the ticks.
+async fn send_at_fixed_rate(mut client: TaskClient, ticks: u32) -> Result<Samples> {
     let per_tick = OPEN_LOOP_RATE / TICKS;
     let (sender, requests) = mpsc::channel(OPEN_LOOP_RATE as usize);
-    let mut answers = client.submit_tasks(ReceiverStream::new(requests)).await?.into_inner();
+    let mut responses = client.submit_tasks(ReceiverStream::new(requests)).await?.into_inner();
     let reader = tokio::spawn(async move {
         for _ in 0..ticks * per_tick {
-            let answer = answers.message().await?.ok_or("the stream ended before all was answered")?;
-            if let Some(Outcome::Rejected(rejection)) = answer.outcome {
+            let response = responses.message().await?.ok_or("the stream ended before all tasks were acknowledged")?;
+            if let Some(Outcome::Rejected(rejection)) = response.outcome {
                 return Err(format!("a task was rejected: {}", rejection.message).into());
             }
         }
         Result::<()>::Ok(())
     });
-    let mut late = Tally::new();
+    let mut delays = Samples::new();
     let mut clock = tokio::time::interval(Duration::from_secs(1) / TICKS);
     let mut sequence = 0;
     for _ in 0..ticks {
         let due = clock.tick().await;
-        late.add(1, due.elapsed());
+        delays.record(1, due.elapsed());
         for _ in 0..per_tick {
-            sender.send(SubmitTasksRequest { sequence, task: Some(server::no_op()) }).await?;
+            sender.send(SubmitTasksRequest { sequence, task: Some(server::no_op_task()) }).await?;
             sequence += 1;
         }
     }
     reader.await??;
-    Ok(late)
+    Ok(delays)
 }
 
-/// Waits from submission to start and from submission to end of each task, by the times of its events.
-async fn follow(mut events: Completions, count: u64) -> Result<(Tally, Tally)> {
+/// The times from submission to start and from submission to end of each task, by the timestamps of its events.
+async fn measure_times(mut events: TaskEvents, count: u64) -> Result<(Samples, Samples)> {
     let mut submitted = HashMap::new();
-    let (mut start, mut end) = (Tally::new(), Tally::new());
+    let (mut start, mut end) = (Samples::new(), Samples::new());
     while end.count < count {
         let Some(event) = events.next().await? else { continue };
-        // Retention forgets early tasks while later ones still run.
+        // Retention deletes early tasks while later ones still run.
         if event.deleted {
             continue;
         }
@@ -150,44 +154,44 @@ async fn follow(mut events: Completions, count: u64) -> Result<(Tally, Tally)> {
             continue;
         }
         let since = submitted.get(&event.task_id).ok_or("a task started before it was submitted")?;
-        let span = Duration::from_micros(u64::try_from(at - since).unwrap_or_default());
+        let elapsed = Duration::from_micros(u64::try_from(at - since).unwrap_or_default());
         match state {
-            TaskState::Running => start.add(1, span),
-            TaskState::Completed => end.add(1, span),
+            TaskState::Running => start.record(1, elapsed),
+            TaskState::Completed => end.record(1, elapsed),
             other => return Err(format!("a no-op task became {}", other.as_str_name()).into()),
         }
     }
     Ok((start, end))
 }
 
-/// Stops tasks that compute, one after the other, by the times of their receipts.
-pub async fn cancel(plan: &Plan, report: &mut Report) -> Result<()> {
-    let server = Server::start(plan).await?;
-    let mut client = server.tasks().await?;
+/// Cancels running computations, one after the other. The times are those of the cancel receipts.
+pub async fn cancel(settings: &Settings, report: &mut Report) -> Result<()> {
+    let server = Server::start(settings).await?;
+    let mut client = server.client().await?;
     let filter = TaskFilter { handler: "compute".to_owned(), ..TaskFilter::default() };
-    let mut events = watch(server.tasks().await?, filter).await?;
-    let (mut stop, mut seen) = (Tally::new(), Tally::new());
-    for _ in 0..if plan.quick { 20 } else { 200 } {
-        let id = submitted(&mut client, server::spinning()).await?;
-        event_of(&mut events, &id, |event| event.state() == TaskState::Running).await?;
-        let began = Instant::now();
+    let mut events = watch(server.client().await?, filter).await?;
+    let (mut stop, mut received) = (Samples::new(), Samples::new());
+    for _ in 0..if settings.quick { 20 } else { 200 } {
+        let id = submit(&mut client, server::endless_task()).await?;
+        wait_for_event(&mut events, &id, |event| event.state() == TaskState::Running).await?;
+        let started = Instant::now();
         client.cancel_task(CancelTaskRequest { task_id: id.clone(), ..CancelTaskRequest::default() }).await?;
-        let end = event_of(&mut events, &id, |event| event.state() == TaskState::Cancelled).await?;
-        seen.add(1, began.elapsed());
-        let receipt = end.cancel.ok_or("a cancelled task without a receipt")?;
+        let end = wait_for_event(&mut events, &id, |event| event.state() == TaskState::Cancelled).await?;
+        received.record(1, started.elapsed());
+        let receipt = end.cancel.ok_or("a cancelled task has no receipt")?;
         if receipt.method() != StopMethod::Token {
-            return Err(format!("a computing task was stopped by {}", receipt.method().as_str_name()).into());
+            return Err(format!("a computation was stopped by {}", receipt.method().as_str_name()).into());
         }
-        let span = unix_micros(receipt.stopped_at.as_ref()) - unix_micros(receipt.requested_at.as_ref());
-        stop.add(1, Duration::from_micros(u64::try_from(span)?));
+        let micros = unix_micros(receipt.stopped_at.as_ref()) - unix_micros(receipt.requested_at.as_ref());
+        stop.record(1, Duration::from_micros(u64::try_from(micros)?));
     }
-    let what = "computing task, asked → stopped";
-    report.add(Row::new("cancel", &format!("{what}, p50"), load::millis(&stop.latency, 0.5), "ms").lower());
-    report.add(Row::new("cancel", &format!("{what}, worst"), load::millis(&stop.latency, 1.0), "ms").at_most(10.0));
-    report.add(Row::new("cancel", "asked → end seen, p99", load::millis(&seen.latency, 0.99), "ms").lower());
+    let row = |what: &str, value| Row::new("cancel", what, value, "ms");
+    report.add(row("computation, cancel → stopped, p50", stop.millis(0.5)).lower_is_better());
+    report.add(row("computation, cancel → stopped, maximum", stop.millis(1.0)).at_most(10.0));
+    report.add(row("cancel → event received, p99", received.millis(0.99)).lower_is_better());
     Ok(())
 }
 
-async fn submitted(client: &mut Tasks, task: SubmitTaskRequest) -> Result<String> {
+async fn submit(client: &mut TaskClient, task: SubmitTaskRequest) -> Result<String> {
     Ok(client.submit_task(task).await?.into_inner().task_id)
 }

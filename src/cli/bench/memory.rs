@@ -1,65 +1,61 @@
-//! Resident memory of the server for each queued task and for each idle worker.
+//! Scenario `memory`: resident memory of the server per queued task and per idle worker.
 
 use std::time::{Duration, Instant};
 
-use super::Plan;
 use super::report::{Report, Row};
 use super::server::{self, PAYLOAD_BYTES, Server, config};
+use super::settings::Settings;
 use crate::cli::server_process::{Result, ServerProcess};
 
-/// Tasks before the first reading: they fill what is allocated once, such as the recent events for watchers.
+/// Tasks before the first reading. They fill what is allocated once, such as the buffer of recent events.
 const WARM_UP_TASKS: usize = 70_000;
-/// Memory is settled when it has not changed by more than this between two readings.
-const STEADY_BYTES: u64 = 256 * 1024;
-/// Between two readings; longer than the projection's pause between transactions.
-const READING_EVERY: Duration = Duration::from_secs(1);
-/// Readings stop being compared after this.
-const SETTLE_WITHIN: Duration = Duration::from_secs(20);
-/// Workers of the large pool.
+/// Memory is stable if two readings differ by at most this.
+const STABLE_BYTES: u64 = 256 * 1024;
+/// Longer than the projection's pause between transactions.
+const READING_INTERVAL: Duration = Duration::from_secs(1);
+/// Time after which the last reading is used even if memory is not stable.
+const STABLE_TIMEOUT: Duration = Duration::from_secs(20);
 const WORKERS: usize = 1_000;
 
-/// Queued tasks, then idle workers.
-pub async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
-    let count = if plan.quick { 100_000 } else { 500_000 };
-    let server = Server::start(plan).await?;
-    let mut client = server.tasks().await?;
-    server::queue(&mut client, &server::parked(), WARM_UP_TASKS).await?;
-    let before = settled(&server.child).await?;
-    server::queue(&mut client, &server::parked(), count).await?;
-    let after = settled(&server.child).await?;
+pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
+    let count = if settings.quick { 100_000 } else { 500_000 };
+    let server = Server::start(settings).await?;
+    let mut client = server.client().await?;
+    server::submit_many(&mut client, &server::queued_task(), WARM_UP_TASKS).await?;
+    let before = stable_memory(&server.process).await?;
+    server::submit_many(&mut client, &server::queued_task(), count).await?;
+    let after = stable_memory(&server.process).await?;
     drop(server);
-    let what = format!("{count} queued tasks of {PAYLOAD_BYTES} bytes, each");
-    let each = per(before, after, count);
+    let what = format!("per queued task, payload {PAYLOAD_BYTES} bytes ({count} tasks)");
     #[expect(clippy::cast_precision_loss, reason = "a hundred")]
     let target = 295.0 + PAYLOAD_BYTES as f64;
-    report.add(Row::new("memory", &what, each, "bytes").at_most(target));
+    report.add(Row::new("memory", &what, difference_per(before, after, count), "bytes").at_most(target));
 
-    let few = idle(plan, 1).await?;
-    let many = idle(plan, WORKERS).await?;
-    let each = per(few, many, WORKERS - 1) / 1_000.0;
-    report.add(Row::new("memory", &format!("{WORKERS} idle worker threads, each"), each, "kB").at_most(100.0));
+    let few = idle_memory(settings, 1).await?;
+    let many = idle_memory(settings, WORKERS).await?;
+    let kilobytes = difference_per(few, many, WORKERS - 1) / 1_000.0;
+    report.add(Row::new("memory", &format!("per idle worker ({WORKERS} threads)"), kilobytes, "kB").at_most(100.0));
     Ok(())
 }
 
-async fn idle(plan: &Plan, workers: usize) -> Result<u64> {
-    let server = Server::with(plan, &config(true, Some(workers))).await?;
-    settled(&server.child).await
+async fn idle_memory(settings: &Settings, workers: usize) -> Result<u64> {
+    let server = Server::start_with_config(settings, &config(true, Some(workers))).await?;
+    stable_memory(&server.process).await
 }
 
 #[expect(clippy::cast_precision_loss, reason = "memory and counts are far below 2^52")]
-fn per(before: u64, after: u64, count: usize) -> f64 {
+fn difference_per(before: u64, after: u64, count: usize) -> f64 {
     (after as f64 - before as f64) / count as f64
 }
 
-/// The resident memory once it has stopped moving: the store may still be writing.
-async fn settled(child: &ServerProcess) -> Result<u64> {
-    let began = Instant::now();
-    let mut last = child.resident_bytes()?;
+/// Waits until the resident memory is stable: the store may still be writing.
+async fn stable_memory(process: &ServerProcess) -> Result<u64> {
+    let started = Instant::now();
+    let mut last = process.resident_bytes()?;
     loop {
-        // There is no event for this: the system tells the memory only when asked.
-        tokio::time::sleep(READING_EVERY).await;
-        let now = child.resident_bytes()?;
-        if now.abs_diff(last) <= STEADY_BYTES || began.elapsed() > SETTLE_WITHIN {
+        tokio::time::sleep(READING_INTERVAL).await;
+        let now = process.resident_bytes()?;
+        if now.abs_diff(last) <= STABLE_BYTES || started.elapsed() > STABLE_TIMEOUT {
             return Ok(now);
         }
         last = now;

@@ -1,5 +1,5 @@
-//! The least that any server of this contract does: answers submissions at once, or after one bare group
-//! commit. It lives in this process on a runtime of its own, so it shares the cores as a server would.
+//! A minimal server of the contract: it accepts submissions and responds immediately, or after a group commit. It runs in
+//! this process on its own runtime and shares the CPU cores with the load generator, as the real server does.
 
 use std::fs::File;
 use std::io::Write;
@@ -12,34 +12,34 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::server::Tasks;
+use super::server::TaskClient;
 use crate::cli::server_process::{Result, connect, task_client};
 use crate::proto::v1::submit_tasks_response::Outcome;
 use crate::proto::v1::task_service_server::{TaskService, TaskServiceServer};
 #[cfg_attr(not(test), expect(clippy::wildcard_imports, reason = "every message of one service"))]
 use crate::proto::v1::*;
 
-/// Bytes that one task takes in the bare journal: as many as a queued task has for its spec and payload.
+/// Bytes of one task in the journal: the size of the specification and payload of a queued task.
 const ENTRY_BYTES: usize = 256;
-/// Entries that wait for the journal; then callers wait.
-const WAITING_MAX: usize = 100_000;
-/// Answers of one stream that are not sent yet.
-const ANSWERS_MAX: usize = 1_024;
+/// Entries in the journal's queue; further callers wait.
+const QUEUE_MAX: usize = 100_000;
+/// Buffered responses per stream.
+const RESPONSES_MAX: usize = 1_024;
 
-/// The running bare server; ends when dropped.
+/// A running server. It is stopped when this is dropped.
 pub struct MinimalServer {
     address: String,
     runtime: Option<Runtime>,
 }
 
 impl MinimalServer {
-    /// Starts one that answers at once, or, with a directory, when a bare append there is durable.
+    /// Starts a server that responds immediately, or after a durable append in the directory.
     pub fn start(journal: Option<&Path>) -> Result<Self> {
         let service = Service { journal: journal.map(Journal::open).transpose()? };
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?.to_string();
-        let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("echo").enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("minimal-server").enable_all().build()?;
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -50,8 +50,8 @@ impl MinimalServer {
         Ok(Self { address, runtime: Some(runtime) })
     }
 
-    /// A client on a connection of its own.
-    pub async fn tasks(&self) -> Result<Tasks> {
+    /// A client with a connection of its own.
+    pub async fn client(&self) -> Result<TaskClient> {
         Ok(task_client(connect(&self.address).await?))
     }
 }
@@ -64,17 +64,17 @@ impl Drop for MinimalServer {
     }
 }
 
-/// One file, one thread: everything that waits is written at once, made durable, and answered.
+/// One file and one thread. All waiting entries are written together, made durable, and acknowledged.
 #[derive(Clone)]
 struct Journal(mpsc::Sender<(usize, oneshot::Sender<()>)>);
 
 impl Journal {
     fn open(directory: &Path) -> Result<Self> {
-        let mut file = File::create(directory.join("bare-journal"))?;
-        let (sender, mut waiting) = mpsc::channel::<(usize, oneshot::Sender<()>)>(WAITING_MAX);
-        std::thread::Builder::new().name("bare-journal".to_owned()).spawn(move || {
+        let mut file = File::create(directory.join("journal"))?;
+        let (sender, mut queue) = mpsc::channel::<(usize, oneshot::Sender<()>)>(QUEUE_MAX);
+        std::thread::Builder::new().name("minimal-journal".to_owned()).spawn(move || {
             let mut drained = Vec::new();
-            while waiting.blocking_recv_many(&mut drained, WAITING_MAX) > 0 {
+            while queue.blocking_recv_many(&mut drained, QUEUE_MAX) > 0 {
                 let tasks: usize = drained.iter().map(|(tasks, _)| tasks).sum();
                 if file.write_all(&vec![1; tasks * ENTRY_BYTES]).and_then(|()| file.sync_data()).is_err() {
                     return;
@@ -95,14 +95,14 @@ struct Service {
 impl Service {
     async fn commit(journal: Option<&Journal>, tasks: usize) -> Result<(), Status> {
         let Some(journal) = journal else { return Ok(()) };
-        let (done, durable) = oneshot::channel();
-        let sent = journal.0.send((tasks, done)).await;
-        sent.map_err(|_| Status::unavailable("the bare journal has ended"))?;
-        durable.await.map_err(|_| Status::unavailable("the bare journal has ended"))
+        let (acknowledge, durable) = oneshot::channel();
+        let sent = journal.0.send((tasks, acknowledge)).await;
+        sent.map_err(|_| Status::unavailable("the journal thread has ended"))?;
+        durable.await.map_err(|_| Status::unavailable("the journal thread has ended"))
     }
 }
 
-/// An answer of the size of a real one.
+/// A response of the same size as a real one.
 fn accepted() -> SubmitTaskResponse {
     SubmitTaskResponse {
         task_id: new_id(),
@@ -118,18 +118,18 @@ fn new_id() -> String {
     uuid::Uuid::now_v7().to_string()
 }
 
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-fn not_here<T>() -> Result<T, Status> {
-    Err(Status::unimplemented("the bare service only takes submissions"))
+fn unsupported<T>() -> Result<T, Status> {
+    Err(Status::unimplemented("the minimal server only accepts submissions"))
 }
 
 #[tonic::async_trait]
 impl TaskService for Service {
-    type SubmitTasksStream = Answers<SubmitTasksResponse>;
-    type RunTaskStream = Answers<RunTaskResponse>;
-    type WatchTasksStream = Answers<WatchTasksResponse>;
-    type ReadOutputStream = Answers<ReadOutputResponse>;
+    type SubmitTasksStream = ResponseStream<SubmitTasksResponse>;
+    type RunTaskStream = ResponseStream<RunTaskResponse>;
+    type WatchTasksStream = ResponseStream<WatchTasksResponse>;
+    type ReadOutputStream = ResponseStream<ReadOutputResponse>;
 
     async fn submit_task(&self, _: Request<SubmitTaskRequest>) -> Result<Response<SubmitTaskResponse>, Status> {
         Self::commit(self.journal.as_ref(), 1).await?;
@@ -155,10 +155,10 @@ impl TaskService for Service {
         &self,
         request: Request<Streaming<SubmitTasksRequest>>,
     ) -> Result<Response<Self::SubmitTasksStream>, Status> {
-        // What is at hand is committed together, as the real service does for a stream.
-        let mut ready = request.into_inner().ready_chunks(ANSWERS_MAX);
+        // All received requests are committed together, as the real server does.
+        let mut ready = request.into_inner().ready_chunks(RESPONSES_MAX);
         let journal = self.journal.clone();
-        let (answers, stream) = mpsc::channel(ANSWERS_MAX);
+        let (responses, stream) = mpsc::channel(RESPONSES_MAX);
         tokio::spawn(async move {
             while let Some(items) = ready.next().await {
                 if Self::commit(journal.as_ref(), items.len()).await.is_err() {
@@ -167,7 +167,7 @@ impl TaskService for Service {
                 for item in items {
                     let Ok(item) = item else { return };
                     let outcome = Some(Outcome::Accepted(accepted()));
-                    if answers.send(Ok(SubmitTasksResponse { sequence: item.sequence, outcome })).await.is_err() {
+                    if responses.send(Ok(SubmitTasksResponse { sequence: item.sequence, outcome })).await.is_err() {
                         return;
                     }
                 }
@@ -177,34 +177,34 @@ impl TaskService for Service {
     }
 
     async fn run_task(&self, _: Request<RunTaskRequest>) -> Result<Response<Self::RunTaskStream>, Status> {
-        not_here()
+        unsupported()
     }
 
     async fn get_task(&self, _: Request<GetTaskRequest>) -> Result<Response<GetTaskResponse>, Status> {
-        not_here()
+        unsupported()
     }
 
     async fn list_tasks(&self, _: Request<ListTasksRequest>) -> Result<Response<ListTasksResponse>, Status> {
-        not_here()
+        unsupported()
     }
 
     async fn wait_task(&self, _: Request<WaitTaskRequest>) -> Result<Response<WaitTaskResponse>, Status> {
-        not_here()
+        unsupported()
     }
 
     async fn watch_tasks(&self, _: Request<WatchTasksRequest>) -> Result<Response<Self::WatchTasksStream>, Status> {
-        not_here()
+        unsupported()
     }
 
     async fn cancel_task(&self, _: Request<CancelTaskRequest>) -> Result<Response<CancelTaskResponse>, Status> {
-        not_here()
+        unsupported()
     }
 
     async fn delete_tasks(&self, _: Request<DeleteTasksRequest>) -> Result<Response<DeleteTasksResponse>, Status> {
-        not_here()
+        unsupported()
     }
 
     async fn read_output(&self, _: Request<ReadOutputRequest>) -> Result<Response<Self::ReadOutputStream>, Status> {
-        not_here()
+        unsupported()
     }
 }

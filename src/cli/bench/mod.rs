@@ -1,9 +1,8 @@
-//! `lineshaft bench`: how fast this server is on this machine, beside what the machine allows.
+//! `lineshaft bench`: measures a temporary server and compares it with the limits of this machine.
 //!
-//! Every scenario has a fresh server as a child process and speaks to it through its port; load generator
-//! and server share the cores. Ceilings are measured in the same run: an RPC that is answered at once, the
-//! same after a bare group commit, and a bare durable append. The bare services live in this process, on a
-//! runtime of their own.
+//! Every scenario starts a new server as a child process and calls it through its port; load generator and server share
+//! the CPU cores. Baselines are measured in the same run: a minimal server that responds immediately, the same after a
+//! group commit, and appends to a file.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,63 +22,63 @@ mod process;
 mod report;
 mod restart;
 mod server;
+mod settings;
 mod submit;
 mod telemetry;
 
 use report::Report;
+use settings::Settings;
 
-/// Measures this server on this machine.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// Which scenarios, separated by commas. Default: all.
-    #[arg(long = "scenario", value_enum, value_delimiter = ',')]
-    pub scenarios: Vec<Scenario>,
-    /// How long each rate is measured, in seconds.
-    #[arg(long, default_value_t = 3.0, value_parser = seconds)]
-    pub seconds: f64,
-    /// Connections of the load generator.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1_000))]
-    pub connections: u16,
-    /// Calls in flight on each connection.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub in_flight: u16,
-    /// Where to write the figures as JSON.
+    /// Scenarios to run, separated by commas [default: all]
+    #[arg(long = "scenario", value_enum, value_delimiter = ',', value_name = "SCENARIO")]
+    scenarios: Vec<Scenario>,
+    /// Time for which each rate is measured, in seconds, 0.1 to 3600
+    #[arg(long, default_value_t = 3.0, value_parser = seconds, value_name = "SECONDS")]
+    seconds: f64,
+    /// Connections of the load generator, 1 to 1000
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1_000), value_name = "N")]
+    connections: u16,
+    /// Concurrent calls per connection, 1 to 256
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=256), value_name = "N")]
+    in_flight: u16,
+    /// Also write the results to this file as JSON
     #[arg(long, value_name = "PATH")]
-    pub json: Option<PathBuf>,
-    /// Smaller amounts and one second each: a look, not a measurement.
+    json: Option<PathBuf>,
+    /// Smaller amounts and at most one second per rate: fast, but imprecise
     #[arg(long)]
-    pub quick: bool,
-    /// Where the stores are made; the disk that is measured. Default: the system's temporary directory.
+    quick: bool,
+    /// Where to create the temporary stores; this disk is measured [default: the system's temporary directory]
     #[arg(long, value_name = "DIR")]
-    pub directory: Option<PathBuf>,
+    directory: Option<PathBuf>,
 }
 
-/// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Scenario {
-    /// Durable SubmitTask calls, one task each.
+enum Scenario {
+    /// Durable SubmitTask calls
     SubmitUnary,
-    /// Durable batches of 1,000 tasks.
+    /// Durable batches of 1000 tasks
     SubmitBatch,
-    /// Durable submissions on a stream.
+    /// Durable submissions on streams
     SubmitStream,
-    /// No-op tasks from submission to completion seen on a watch.
+    /// No-op tasks from submission to completion, seen by a watch
     EndToEnd,
-    /// One task at a time, from submission to completion seen.
+    /// One task at a time, from submission to completion
     Latency,
-    /// Wait of tasks that come at a fixed rate.
+    /// Queueing time of tasks that arrive at a fixed rate
     OpenLoop,
-    /// Processes against bare spawning.
+    /// Process tasks compared with direct spawning
     Process,
-    /// Many watchers of the same tasks.
+    /// Events for 50 watches of the same tasks
     WatchFanOut,
-    /// Memory of queued tasks and of idle workers.
+    /// Memory per queued task and per idle worker
     Memory,
-    /// Crash and restart with a long queue.
+    /// Restart after a crash with a long queue
     Restart,
-    /// Stopping a task that computes.
+    /// Time to stop a running task
     Cancel,
-    /// No-op tasks with and without telemetry, by turns.
+    /// No-op tasks with and without telemetry
     Telemetry,
 }
 
@@ -104,18 +103,8 @@ impl Scenario {
     }
 }
 
-/// What all scenarios are given.
-#[derive(Clone, Debug)]
-struct Plan {
-    directory: PathBuf,
-    span: Duration,
-    connections: usize,
-    in_flight: usize,
-    quick: bool,
-}
-
-/// Measures, prints the table, writes the JSON. Succeeds when every scenario could be measured, whether or
-/// not its figure reached the target.
+/// Runs the scenarios, prints the results, and writes the JSON file. The exit code is 0 if every scenario could be
+/// measured, whether or not it reached its target.
 pub async fn run(options: Options) -> ExitCode {
     tokio::select! {
         code = measure_all(options) => code,
@@ -124,27 +113,27 @@ pub async fn run(options: Options) -> ExitCode {
 }
 
 async fn measure_all(options: Options) -> ExitCode {
-    let plan = Plan {
+    let settings = Settings {
         directory: options.directory.clone().unwrap_or_else(std::env::temp_dir),
-        span: Duration::from_secs_f64(if options.quick { options.seconds.min(1.0) } else { options.seconds }),
+        duration: Duration::from_secs_f64(if options.quick { options.seconds.min(1.0) } else { options.seconds }),
         connections: options.connections.into(),
         in_flight: options.in_flight.into(),
         quick: options.quick,
     };
     let scenarios = if options.scenarios.is_empty() { ALL.to_vec() } else { options.scenarios.clone() };
-    let mut report = Report::new(&plan);
+    let mut report = Report::new(&settings);
     output::status(report.machine());
-    if let Err(error) = baseline::bare_append(&plan, &mut report) {
-        report.failed("bare-append", &*error);
+    if let Err(error) = baseline::append(&settings, &mut report) {
+        report.add_failure("bare-append", &*error);
     }
     for scenario in scenarios {
         output::status_start(format_args!("{} ... ", scenario.name()));
-        let began = Instant::now();
-        match measure(scenario, &plan, &mut report).await {
-            Ok(()) => output::status(format_args!("{:.1} s", began.elapsed().as_secs_f64())),
+        let started = Instant::now();
+        match measure(scenario, &settings, &mut report).await {
+            Ok(()) => output::status(format_args!("{:.1}s", started.elapsed().as_secs_f64())),
             Err(error) => {
                 output::status(format_args!("failed: {error}"));
-                report.failed(&scenario.name(), &*error);
+                report.add_failure(&scenario.name(), &*error);
             }
         }
     }
@@ -152,26 +141,26 @@ async fn measure_all(options: Options) -> ExitCode {
     if let Some(path) = &options.json
         && let Err(error) = std::fs::write(path, report.json())
     {
-        output::status(format_args!("failed to write {}: {error}", path.display()));
+        output::status(format_args!("error: failed to write {}: {error}", path.display()));
         return ExitCode::FAILURE;
     }
-    if report.complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if report.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-async fn measure(scenario: Scenario, plan: &Plan, report: &mut Report) -> Result<()> {
+async fn measure(scenario: Scenario, settings: &Settings, report: &mut Report) -> Result<()> {
     match scenario {
-        Scenario::SubmitUnary => submit::unary(plan, report).await,
-        Scenario::SubmitBatch => submit::batch(plan, report).await,
-        Scenario::SubmitStream => submit::stream(plan, report).await,
-        Scenario::EndToEnd => end_to_end::run(plan, report).await,
-        Scenario::WatchFanOut => end_to_end::fan_out(plan, report).await,
-        Scenario::Latency => latency::one_at_a_time(plan, report).await,
-        Scenario::OpenLoop => latency::open_loop(plan, report).await,
-        Scenario::Cancel => latency::cancel(plan, report).await,
-        Scenario::Process => process::run(plan, report).await,
-        Scenario::Memory => memory::run(plan, report).await,
-        Scenario::Restart => restart::run(plan, report).await,
-        Scenario::Telemetry => telemetry::run(plan, report).await,
+        Scenario::SubmitUnary => submit::unary(settings, report).await,
+        Scenario::SubmitBatch => submit::batch(settings, report).await,
+        Scenario::SubmitStream => submit::stream(settings, report).await,
+        Scenario::EndToEnd => end_to_end::run(settings, report).await,
+        Scenario::WatchFanOut => end_to_end::fan_out(settings, report).await,
+        Scenario::Latency => latency::one_at_a_time(settings, report).await,
+        Scenario::OpenLoop => latency::open_loop(settings, report).await,
+        Scenario::Cancel => latency::cancel(settings, report).await,
+        Scenario::Process => process::run(settings, report).await,
+        Scenario::Memory => memory::run(settings, report).await,
+        Scenario::Restart => restart::run(settings, report).await,
+        Scenario::Telemetry => telemetry::run(settings, report).await,
     }
 }
 

@@ -1,41 +1,43 @@
-//! Processes through the server against bare spawning, in turns.
+//! Scenario `process`: processes run by the server, compared with direct spawning.
 
 use std::process::Stdio;
 
 use tokio::process::Command;
 use tonic::Status;
 
-use super::Plan;
-use super::end_to_end::Flow;
+use super::end_to_end::BatchLoad;
 use super::load::{Window, closed_loop};
 use super::report::{Report, Row};
 use super::server::{self, PROCESS_WORKERS, Server};
+use super::settings::Settings;
 use crate::cli::server_process::Result;
 
-/// `/bin/true`, eight at a time: bare, through the server, and bare again.
-pub async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
-    let before = bare(plan).await?;
-    let server = Server::start(plan).await?;
-    let flow = Flow { task: server::process(), batch: 50, backlog: 1_000 };
-    let rate = flow.run(plan, &server).await?;
+/// Runs `/bin/true`, eight at a time: spawned directly, by the server, and directly again.
+pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
+    let before = spawn_rate(settings).await?;
+    let server = Server::start(settings).await?;
+    let load = BatchLoad { task: server::process_task(), batch: 50, backlog: 1_000 };
+    let rate = load.run(settings, &server).await?.rate;
     drop(server);
-    let after = bare(plan).await?;
-    let bare = f64::midpoint(before, after);
+    let after = spawn_rate(settings).await?;
+    let baseline = f64::midpoint(before, after);
     let what = format!("/bin/true, {PROCESS_WORKERS} workers");
-    report.add(Row::new("process", &what, rate, "/s").at_least(0.9 * bare).ceiling(bare, "bare spawning"));
+    let row = Row::new("process", &what, rate, "/s");
+    report.add(row.at_least(0.9 * baseline).baseline(baseline, "direct spawning"));
     Ok(())
 }
 
-async fn bare(plan: &Plan) -> Result<f64> {
-    let window = Window::soon(plan.span / 2);
-    let slot = || {
+/// Processes per second without a server.
+async fn spawn_rate(settings: &Settings) -> Result<f64> {
+    let window = Window::after_warm_up(settings.duration / 2);
+    let caller = || {
         || async {
             let spawned = Command::new("/bin/true").stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-            let ended = async { spawned?.wait().await }.await;
-            ended.map(|_| 1).map_err(|error| Status::internal(error.to_string()))
+            let exited = async { spawned?.wait().await }.await;
+            exited.map(|_| 1).map_err(|error| Status::internal(error.to_string()))
         }
     };
-    let slots = (0..PROCESS_WORKERS).map(|_| slot()).collect();
-    let tally = closed_loop(window, slots).await?;
-    Ok(window.rate(tally.count))
+    let callers = (0..PROCESS_WORKERS).map(|_| caller()).collect();
+    let samples = closed_loop(window, callers).await?;
+    Ok(window.rate(samples.count))
 }

@@ -1,104 +1,104 @@
-//! What telemetry costs: the same load on servers that differ in nothing else, by turns.
+//! Scenario `telemetry`: the cost of telemetry, measured with the same load on servers that differ in nothing else.
 //!
-//! Each round has a fresh server for each way of telling, in an order that changes from round to
-//! round; a way is compared with `off` of its own round, so that what slows a whole round down cancels out.
+//! Each round starts a new server for each variant, in an order that changes from round to round. A variant is compared
+//! with `off` of the same round, so that influences on a whole round cancel out.
 
 use std::time::Duration;
 
-use super::Plan;
 use super::collector::Collector;
-use super::end_to_end::{BACKLOG, Flow};
+use super::end_to_end::{BACKLOG, BatchLoad};
 use super::report::{Report, Row};
 use super::server::{self, BATCH, Server};
+use super::settings::Settings;
 use crate::cli::server_process::Result;
 use crate::proto::v1::ListTasksRequest;
 
-/// Share of the completions without telemetry that there must be with metrics.
+/// Minimum rate with metrics, relative to the rate without telemetry.
 const TARGET: f64 = 0.97;
-/// Share of traces that are sampled where not all are.
-const RATIO: f64 = 0.01;
+/// Sampled fraction of the traces in the variant with sampling.
+const SAMPLING_RATIO: f64 = 0.01;
 
-/// A way of telling.
-struct Way {
+struct Variant {
     name: String,
     variables: Vec<(&'static str, String)>,
     /// By round.
-    turns: Vec<Turn>,
+    measurements: Vec<Measurement>,
 }
 
-/// One measurement.
 #[derive(Clone, Copy)]
-struct Turn {
+struct Measurement {
     /// Completions per second.
     rate: f64,
-    /// The server's processor time per task, in microseconds.
-    micros: f64,
+    /// CPU time of the server per task, in microseconds.
+    cpu_micros: f64,
 }
 
-/// Off, metrics, metrics and traces.
-pub async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
-    let rounds = if plan.quick { 3 } else { 11 };
-    let turn = Plan { span: (plan.span / 3).max(Duration::from_millis(300)), ..plan.clone() };
-    let sink = Collector::start()?;
-    let mut ways = ways(&sink);
+/// Measures without telemetry, with metrics, and with two amounts of traces.
+pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
+    let rounds = if settings.quick { 3 } else { 11 };
+    let duration = (settings.duration / 3).max(Duration::from_millis(300));
+    let settings = Settings { duration, ..settings.clone() };
+    let collector = Collector::start()?;
+    let mut variants = variants(&collector);
     for round in 0..rounds {
-        let count = ways.len();
-        for place in 0..count {
-            let next = if round % 2 == 0 { place } else { count - 1 - place };
-            let way = &mut ways[(next + round / 2) % count];
-            way.turns.push(measure(&turn, &way.variables).await?);
+        let count = variants.len();
+        for position in 0..count {
+            let next = if round % 2 == 0 { position } else { count - 1 - position };
+            let variant = &mut variants[(next + round / 2) % count];
+            variant.measurements.push(measure(&settings, &variant.variables).await?);
         }
     }
-    let [off, told @ ..] = &ways[..] else { return Err("nothing to compare with".into()) };
-    let rate = median(off.turns.iter().map(|turn| turn.rate));
+    let [off, others @ ..] = &variants[..] else { return Err("no variant to compare".into()) };
+    let rate = median(off.measurements.iter().map(|measurement| measurement.rate));
     report.add(Row::new("telemetry", &format!("off: no-op tasks, median of {rounds}"), rate, "tasks/s"));
-    let micros = median(off.turns.iter().map(|turn| turn.micros));
-    report.add(Row::new("telemetry", "off: server's processor time for a task", micros, "µs").lower());
-    for way in told {
-        compare(way, off, report);
+    let cpu = median(off.measurements.iter().map(|measurement| measurement.cpu_micros));
+    report.add(Row::new("telemetry", "off: CPU time of the server per task", cpu, "µs").lower_is_better());
+    for variant in others {
+        compare(variant, off, report);
     }
     Ok(())
 }
 
-fn ways(sink: &Collector) -> Vec<Way> {
-    let way = |name: &str, variables| Way { name: name.to_owned(), variables, turns: Vec::new() };
-    let to_sink = |more: &[(&'static str, String)]| {
-        let own = [("OTEL_EXPORTER_OTLP_ENDPOINT", sink.url()), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc".to_owned())];
-        own.into_iter().chain(more.iter().cloned()).collect()
+fn variants(collector: &Collector) -> Vec<Variant> {
+    let variant = |name: &str, variables| Variant { name: name.to_owned(), variables, measurements: Vec::new() };
+    let exported = |more: &[(&'static str, String)]| {
+        let endpoint =
+            [("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url()), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc".to_owned())];
+        endpoint.into_iter().chain(more.iter().cloned()).collect()
     };
     let sampler = "parentbased_traceidratio".to_owned();
-    let few = [("OTEL_TRACES_SAMPLER", sampler), ("OTEL_TRACES_SAMPLER_ARG", RATIO.to_string())];
+    let sampled = [("OTEL_TRACES_SAMPLER", sampler), ("OTEL_TRACES_SAMPLER_ARG", SAMPLING_RATIO.to_string())];
     vec![
-        way("off", vec![("OTEL_SDK_DISABLED", "true".to_owned())]),
-        way("metrics", Vec::new()),
-        way(&format!("metrics, logs, traces of {RATIO}"), to_sink(&few)),
-        way("metrics, logs, every trace", to_sink(&[])),
+        variant("off", vec![("OTEL_SDK_DISABLED", "true".to_owned())]),
+        variant("metrics", Vec::new()),
+        variant(&format!("metrics, logs, traces of {SAMPLING_RATIO}"), exported(&sampled)),
+        variant("metrics, logs, every trace", exported(&[])),
     ]
 }
 
-async fn measure(plan: &Plan, variables: &[(&str, String)]) -> Result<Turn> {
-    let server = Server::telling(plan, variables).await?;
-    let before = server.child.cpu_time()?;
-    let flow = Flow { task: server::no_op(), batch: BATCH, backlog: BACKLOG };
-    let (rate, tasks) = flow.count(plan, &server).await?;
-    // An answer about tasks waits for the tables, so that what is left to write is counted too.
-    server.tasks().await?.list_tasks(ListTasksRequest { page_size: 1, ..ListTasksRequest::default() }).await?;
-    let spent = server.child.cpu_time()?.saturating_sub(before);
+async fn measure(settings: &Settings, variables: &[(&str, String)]) -> Result<Measurement> {
+    let server = Server::start_with_telemetry(settings, variables).await?;
+    let before = server.process.cpu_time()?;
+    let load = BatchLoad { task: server::no_op_task(), batch: BATCH, backlog: BACKLOG };
+    let completed = load.run(settings, &server).await?;
+    // The response waits for the projection, so that the CPU time includes its outstanding writes.
+    server.client().await?.list_tasks(ListTasksRequest { page_size: 1, ..ListTasksRequest::default() }).await?;
+    let cpu = server.process.cpu_time()?.saturating_sub(before);
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-    let micros = spent.as_secs_f64() * 1e6 / tasks.max(1) as f64;
-    Ok(Turn { rate, micros })
+    let cpu_micros = cpu.as_secs_f64() * 1e6 / completed.total.max(1) as f64;
+    Ok(Measurement { rate: completed.rate, cpu_micros })
 }
 
-/// The rows of one way, as ratios to the turns without.
-fn compare(Way { name, turns, .. }: &Way, off: &Way, report: &mut Report) {
-    let pairs = || turns.iter().zip(&off.turns);
+/// Adds the rows of a variant, relative to the measurements without telemetry.
+fn compare(Variant { name, measurements, .. }: &Variant, off: &Variant, report: &mut Report) {
+    let pairs = || measurements.iter().zip(&off.measurements);
     let rates = sorted(pairs().map(|(with, without)| with.rate / without.rate));
-    let what = format!("{name}: completions against off ({})", spread(&rates));
+    let what = format!("{name}: completions relative to off ({})", spread(&rates));
     let row = Row::new("telemetry", &what, quantile(&rates, 0.5), "×");
     report.add(if name == "metrics" { row.at_least(TARGET) } else { row });
-    let costs = sorted(pairs().map(|(with, without)| with.micros / without.micros));
-    let what = format!("{name}: processor time against off ({})", spread(&costs));
-    report.add(Row::new("telemetry", &what, quantile(&costs, 0.5), "×").lower());
+    let costs = sorted(pairs().map(|(with, without)| with.cpu_micros / without.cpu_micros));
+    let what = format!("{name}: CPU time relative to off ({})", spread(&costs));
+    report.add(Row::new("telemetry", &what, quantile(&costs, 0.5), "×").lower_is_better());
 }
 
 fn spread(sorted: &[f64]) -> String {
@@ -115,18 +115,18 @@ fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
     values
 }
 
-/// Between two values, in proportion.
+/// Linear interpolation between the two nearest values.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "places in a short list"
+    reason = "positions in a short list"
 )]
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
-    let place = share * last as f64;
-    let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
-    below + (above - below) * place.fract()
+    let position = share * last as f64;
+    let (below, above) = (sorted[position.floor() as usize], sorted[position.ceil() as usize]);
+    below + (above - below) * position.fract()
 }
 
 #[cfg(test)]
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quantile_lies_between_its_neighbours() {
+    fn a_quantile_is_interpolated() {
         let values = sorted([4.0, 1.0, 3.0, 2.0].into_iter());
         assert!((quantile(&values, 0.5) - 2.5).abs() < 1e-9);
         assert!((quantile(&values, 0.25) - 1.75).abs() < 1e-9);
@@ -143,18 +143,22 @@ mod tests {
     }
 
     #[test]
-    fn a_way_is_compared_with_off_of_its_own_round() {
-        let turns = |rates: &[f64]| rates.iter().map(|rate| Turn { rate: *rate, micros: 1.0 / rate }).collect();
-        let off = Way { name: "off".to_owned(), variables: Vec::new(), turns: turns(&[100.0, 50.0, 10.0]) };
-        let with = Way { name: "metrics".to_owned(), variables: Vec::new(), turns: turns(&[99.0, 49.0, 9.0]) };
-        let plan = Plan {
+    fn a_variant_is_compared_with_off_of_the_same_round() {
+        let variant = |name: &str, rates: &[f64]| Variant {
+            name: name.to_owned(),
+            variables: Vec::new(),
+            measurements: rates.iter().map(|rate| Measurement { rate: *rate, cpu_micros: 1.0 / rate }).collect(),
+        };
+        let off = variant("off", &[100.0, 50.0, 10.0]);
+        let with = variant("metrics", &[99.0, 49.0, 9.0]);
+        let settings = Settings {
             directory: std::env::temp_dir(),
-            span: Duration::from_secs(1),
+            duration: Duration::from_secs(1),
             connections: 1,
             in_flight: 1,
             quick: true,
         };
-        let mut report = Report::new(&plan);
+        let mut report = Report::new(&settings);
         compare(&with, &off, &mut report);
         let text = report.to_string();
         assert!(text.contains("0.980") && text.contains("reached"), "{text}");
