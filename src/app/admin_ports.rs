@@ -14,7 +14,7 @@ use crate::api;
 use crate::config::Config;
 use crate::scheduler::Handle;
 
-use super::{StartError, failed_to};
+use super::error::{StartError, failed_to};
 
 /// Opens all that is asked for: the port for probes, and `prometheus`, which is a host and a port. What is
 /// returned ends after `stop`.

@@ -1,4 +1,4 @@
-//! From settings to the guards of the listener.
+//! Maps the configuration to TLS, authentication and connection limits.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -10,14 +10,16 @@ use crate::api::{
 use crate::config::{Auth, ClientCertificate, Config, Jwt, JwtAlgorithm, Tls};
 use crate::model::{Grant, SystemClock};
 
-/// Opens the guards, and warns of what is allowed but unwise.
+/// Loads certificates, keys and tokens, and warns of settings that are allowed but unsafe.
 pub fn open(config: &Config) -> Result<Security, SecurityError> {
     let (tls, auth) = (tls(&config.tls), config.auth.on().then(|| auth(&config.auth)));
-    let beyond = !config.server.listen.ip().to_canonical().is_loopback();
+    let public = !config.server.listen.ip().to_canonical().is_loopback();
     match (&auth, &tls) {
-        (None, _) if beyond => tracing::warn!("everybody who can reach this server may do everything: no [auth]"),
-        (Some(_), None) if beyond => {
-            tracing::warn!("tokens travel in the clear: set [tls], or make sure that the network is private");
+        (None, _) if public => tracing::warn!("[auth] is not set: anyone who can reach this server has full access"),
+        (Some(_), None) if public => {
+            tracing::warn!(
+                "[tls] is not set: tokens are sent unencrypted; set it, or make sure that the network is private"
+            );
         }
         _ => {}
     }
@@ -51,7 +53,7 @@ fn auth(auth: &Auth) -> AuthOptions {
             .certificates
             .iter()
             .filter_map(|rule| {
-                // Checked when it was loaded.
+                // Validated when the configuration was loaded.
                 let grant = Grant::parse(&rule.role, &rule.namespaces).ok()?;
                 Some(CertificateRule { subject: rule.subject.clone(), grant })
             })
@@ -78,7 +80,7 @@ fn jwt(jwt: &Jwt) -> Option<JwtOptions> {
     });
     Some(JwtOptions {
         keys,
-        algorithms: jwt.algorithms.iter().map(|algorithm| wire(*algorithm)).collect(),
+        algorithms: jwt.algorithms.iter().map(|algorithm| jwt_algorithm(*algorithm)).collect(),
         issuer: jwt.issuer.clone(),
         audience: jwt.audience.clone(),
         leeway: jwt.leeway.0,
@@ -86,7 +88,7 @@ fn jwt(jwt: &Jwt) -> Option<JwtOptions> {
     })
 }
 
-fn wire(algorithm: JwtAlgorithm) -> Algorithm {
+fn jwt_algorithm(algorithm: JwtAlgorithm) -> Algorithm {
     match algorithm {
         JwtAlgorithm::Rs256 => Algorithm::RS256,
         JwtAlgorithm::Rs384 => Algorithm::RS384,

@@ -186,7 +186,7 @@ impl Attempt {
 
     /// The sampled trace that a histogram may link to.
     pub(super) fn exemplar(&self) -> Option<SampledSpan> {
-        let context = self.active_context().map(|place| &place.context).or(self.spec().extras().trace.as_ref())?;
+        let context = self.active_context().map(|active| &active.context).or(self.spec().extras().trace.as_ref())?;
         SampledSpan::sampled(context.trace_id, context.span_id, context.flags)
     }
 

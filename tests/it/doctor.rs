@@ -1,4 +1,4 @@
-//! `lineshaft doctor`: what is well is said so, what is not is named, with what to do.
+//! `lineshaft doctor`: checks that pass, checks that fail, and the advice for them.
 
 use std::path::Path;
 use std::process::Output;
@@ -9,7 +9,7 @@ const ANY_PORT: &str = "[server]\nlisten = \"127.0.0.1:0\"\n";
 
 fn doctor(config: &str, directory: &Path, variables: &[(&str, &str)]) -> Output {
     let file = directory.join("doctor.toml");
-    // Whatever else listens on this machine.
+    // Port 0, so that no other program on this machine can use the port.
     let config = if config.contains("[server]") { config.to_owned() } else { format!("{config}\n{ANY_PORT}") };
     std::fs::write(&file, config).unwrap();
     #[expect(clippy::disallowed_methods, reason = "the program itself")]
@@ -23,51 +23,51 @@ fn text(output: &Output) -> String {
 }
 
 #[test]
-fn a_machine_that_will_do_is_well_and_stays_as_it_was() {
+fn a_suitable_machine_passes_and_no_file_is_created() {
     let directory = tempfile::tempdir().unwrap();
     let output = doctor("[[pool]]\nname = \"default\"\nsize = 2\n", directory.path(), &[]);
-    let said = text(&output);
-    assert!(output.status.success(), "{said}");
+    let printed = text(&output);
+    assert!(output.status.success(), "{printed}");
     for check in ["configuration", "store", "disk", "limits", "clock", "otlp"] {
-        assert!(said.lines().any(|line| line[5..].trim_start().starts_with(check)), "{check}: {said}");
+        assert!(printed.lines().any(|line| line[5..].trim_start().starts_with(check)), "{check}: {printed}");
     }
-    assert!(said.contains("one durable write takes"), "{said}");
+    assert!(printed.contains("a durable write takes"), "{printed}");
     assert!(!directory.path().join("data").exists());
 }
 
 #[test]
-fn a_running_server_is_seen_and_left_alone() {
+fn a_running_server_is_detected() {
     let server = Server::start("");
     let output = doctor("", server.directory.path(), &[]);
     assert!(output.status.success(), "{}", text(&output));
-    assert!(text(&output).contains("a server uses"), "{}", text(&output));
+    assert!(text(&output).contains("is in use by a server"), "{}", text(&output));
 }
 
 #[test]
-fn what_would_not_work_is_told_with_what_to_do() {
+fn failures_are_reported_with_advice() {
     let directory = tempfile::tempdir().unwrap();
     let config = "[[handler]]\nname = \"render\"\nrunner = \"process\"\nargv = [\"/opt/nosuch\"]\n";
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let endpoint = format!("http://{free}");
     let output = doctor(config, directory.path(), &[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)]);
-    let said = text(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("FAIL  handlers"), "{said}");
-    assert!(said.contains("/opt/nosuch does not exist") && said.contains("→ install the program"), "{said}");
-    assert!(said.contains("WARN  otlp") && said.contains("cannot be reached"), "{said}");
+    let printed = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert!(printed.contains("FAIL  handlers"), "{printed}");
+    assert!(printed.contains("/opt/nosuch does not exist") && printed.contains("→ install the program"), "{printed}");
+    assert!(printed.contains("WARN  otlp") && printed.contains("is unreachable"), "{printed}");
 }
 
 #[test]
-fn a_configuration_that_cannot_be_used_is_told_with_every_problem() {
+fn an_invalid_configuration_is_reported_with_every_problem() {
     let directory = tempfile::tempdir().unwrap();
     let output = doctor("[server]\nmax_in_flight = 0\n[retention]\nage = \"0s\"\n", directory.path(), &[]);
-    let said = text(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("server.max_in_flight") && said.contains("retention.age"), "{said}");
+    let printed = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert!(printed.contains("server.max_in_flight") && printed.contains("retention.age"), "{printed}");
 }
 
 #[test]
-fn what_keeps_a_server_from_starting_is_found_before_it_is_started() {
+fn failures_that_prevent_a_start_are_reported() {
     let directory = tempfile::tempdir().unwrap();
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let config = format!(
@@ -76,24 +76,31 @@ fn what_keeps_a_server_from_starting_is_found_before_it_is_started() {
         std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap(),
     );
     let output = doctor(&config, directory.path(), &[]);
-    let said = text(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("FAIL  security") && said.contains("/nosuch/tokens"), "{said}");
-    assert!(said.contains("FAIL  listen") && said.contains("choose another server.listen"), "{said}");
-    assert!(said.contains("WARN  otlp") && said.contains("cannot be reached"), "the file's own collector: {said}");
+    let printed = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert!(printed.contains("FAIL  security") && printed.contains("/nosuch/tokens"), "{printed}");
+    assert!(printed.contains("FAIL  listen") && printed.contains("choose another server.listen"), "{printed}");
+    assert!(
+        printed.contains("WARN  otlp") && printed.contains("is unreachable"),
+        "the collector of the file: {printed}"
+    );
 }
 
 #[test]
-fn a_configuration_that_is_not_there_is_told_with_the_reason() {
-    let (done, said) = crate::support::run(BINARY, ["doctor", "--config", "/nosuch/lineshaft.toml"]);
-    assert!(!done && said.contains("`/nosuch/lineshaft.toml`: No such file") && said.contains("--config"), "{said}");
-    let (done, said) = crate::support::run(BINARY, ["doctor", "-o", "json", "--config", "/nosuch/lineshaft.toml"]);
-    let first: serde_json::Value = serde_json::from_str(said.lines().next().unwrap()).unwrap();
-    assert!(!done && first["check"] == "configuration" && first["state"] == "fail", "{said}");
+fn a_missing_configuration_file_is_reported() {
+    let (success, printed) = crate::support::run(BINARY, ["doctor", "--config", "/nosuch/lineshaft.toml"]);
+    assert!(
+        !success && printed.contains("`/nosuch/lineshaft.toml`: No such file") && printed.contains("--config"),
+        "{printed}"
+    );
+    let (success, printed) =
+        crate::support::run(BINARY, ["doctor", "-o", "json", "--config", "/nosuch/lineshaft.toml"]);
+    let first: serde_json::Value = serde_json::from_str(printed.lines().next().unwrap()).unwrap();
+    assert!(!success && first["check"] == "configuration" && first["state"] == "fail", "{printed}");
 }
 
 #[test]
-fn who_has_read_enough_may_go() {
+fn a_closed_output_pipe_is_no_error() {
     let directory = tempfile::tempdir().unwrap();
     #[expect(clippy::disallowed_methods, reason = "the program itself")]
     let mut command = std::process::Command::new(BINARY);

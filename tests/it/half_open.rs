@@ -1,4 +1,4 @@
-//! Clients that vanish without a word: no FIN, no RST, nothing.
+//! Clients that disappear without closing their connection: no FIN and no RST is sent.
 
 use std::time::{Duration, Instant};
 
@@ -13,35 +13,35 @@ fn sockets(server: &Server) -> usize {
     links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
 }
 
-/// Switches the loopback device, as `ip link set lo up` does.
+/// Switches the loopback interface on or off, like `ip link set lo up`.
 fn network(up: bool) {
     const SWITCH: &str = "import fcntl, socket, struct, sys\n\
         flags = struct.pack('16sh14x', b'lo', int(sys.argv[1]))\n\
         fcntl.ioctl(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), 0x8914, flags)";
-    let (done, said) = run("python3", ["-c", SWITCH, if up { "1" } else { "0" }]);
-    assert!(done, "{said}");
+    let (success, output) = run("python3", ["-c", SWITCH, if up { "1" } else { "0" }]);
+    assert!(success, "{output}");
 }
 
 #[tokio::test]
-async fn a_client_that_vanishes_is_dropped_after_the_keepalive_and_its_watch_ends() {
-    if !isolated("half_open::a_client_that_vanishes_is_dropped_after_the_keepalive_and_its_watch_ends", &["net"]) {
+async fn a_vanished_client_is_disconnected_after_the_keepalive_timeout() {
+    if !isolated("half_open::a_vanished_client_is_disconnected_after_the_keepalive_timeout", &["net"]) {
         return;
     }
     network(true);
     let mut server = Server::start("[server]\nkeepalive_interval = \"1s\"\nkeepalive_timeout = \"1s\"\n");
     let before = sockets(&server);
-    // Clients of one connection each, that never ask whether the server is there.
+    // One connection per client; none of them sends keepalive pings itself.
     let mut watches = Vec::new();
     for _ in 0..5 {
         let mut tasks = server.tasks();
         watches.push(tasks.watch_tasks(v1::WatchTasksRequest::default()).await.unwrap().into_inner());
     }
     assert_eq!(sockets(&server), before + 5);
-    // A quiet client that answers stays, however long.
+    // An idle client that answers pings stays connected.
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(sockets(&server), before + 5, "{}", server.log());
 
-    // All the ways are cut at once: whatever either side sends is lost.
+    // Everything that either side sends from here on is lost.
     network(false);
     let cut = Instant::now();
     while sockets(&server) > before {
@@ -49,14 +49,14 @@ async fn a_client_that_vanishes_is_dropped_after_the_keepalive_and_its_watch_end
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let took = cut.elapsed();
-    assert!(took < Duration::from_secs(10), "dropped after {took:?}");
+    assert!(took < Duration::from_secs(10), "disconnected after {took:?}");
 
     network(true);
     server.tasks().submit_task(noop()).await.expect("new clients are served");
-    // The body of a watch is dropped with its connection: a drain has nobody to wait for.
-    let began = Instant::now();
+    // The watch ended with its connection, so the drain does not wait for it.
+    let started = Instant::now();
     server.signal(rustix::process::Signal::TERM);
     assert!(server.wait_exit().success(), "{}", server.log());
-    assert!(began.elapsed() < Duration::from_secs(5), "the drain took {:?}", began.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(5), "the drain took {:?}", started.elapsed());
     drop(watches);
 }

@@ -1,4 +1,4 @@
-//! Handlers and programs that misbehave cost their own task and nothing else.
+//! Handlers and programs that misbehave affect only their own task.
 
 use lineshaft::proto::v1::{self, FailureReason, TaskState};
 
@@ -38,7 +38,7 @@ fn handler(name: &str) -> v1::SubmitTaskRequest {
 }
 
 #[tokio::test]
-async fn a_payload_that_makes_no_sense_fails_its_task_at_once() {
+async fn an_invalid_payload_fails_its_task_at_the_first_attempt() {
     let server = Server::start("");
     let deep = format!("{{\"expression\":\"{}1{}\"}}", "(".repeat(7_000), ")".repeat(7_000));
     let chain = format!("{{\"expression\":\"{}1\"}}", "1+".repeat(7_500));
@@ -66,22 +66,22 @@ async fn a_payload_that_makes_no_sense_fails_its_task_at_once() {
         let id = server.submit(task(name, payload)).await;
         let ended = server.ended(&id).await;
         let shown = &payload[..payload.len().min(60)];
-        // A deep nest that can be computed after all may be; it must not harm the server.
+        // Deeply nested expressions may also succeed; they must not harm the server.
         if ended.state() == TaskState::Completed && payload.len() > 10_000 {
             continue;
         }
         let failure = ended.failure.unwrap_or_else(|| panic!("{name} {shown}: no failure"));
         assert_eq!(failure.reason(), FailureReason::InvalidPayload, "{name} {shown}: {failure:?}");
-        assert_eq!(ended.attempt, 1, "{name} {shown} is not tried again");
+        assert_eq!(ended.attempt, 1, "{name} {shown} is not retried");
     }
     let id = server.submit(task("expression", &chain)).await;
     server.ended(&id).await;
     let id = server.submit(noop()).await;
-    assert_eq!(server.ended(&id).await.state(), TaskState::Completed, "the server goes on");
+    assert_eq!(server.ended(&id).await.state(), TaskState::Completed, "the server still runs tasks");
 }
 
 #[tokio::test]
-async fn an_expression_that_would_run_for_ever_is_stopped() {
+async fn an_expression_that_would_run_for_days_can_be_cancelled() {
     let server = Server::start("");
     let list: Vec<_> = (0..1_000).map(|n| n.to_string()).collect();
     let source = "l.map(a, l.map(b, l.map(c, l.map(d, a + b + c + d))))";
@@ -89,14 +89,14 @@ async fn an_expression_that_would_run_for_ever_is_stopped() {
     let id = server.submit(task("expression", &payload)).await;
     server.until_begun(&id).await;
     let cancel = v1::CancelTaskRequest { task_id: id.clone(), ..Default::default() };
-    // It may have met the limit of steps before.
+    // It may have reached the limit of steps before.
     let _ = server.tasks().cancel_task(cancel).await;
     let ended = server.ended(&id).await;
     assert!(matches!(ended.state(), TaskState::Cancelled | TaskState::Failed), "{ended:?}");
 }
 
 #[tokio::test]
-async fn the_end_of_a_process_says_why() {
+async fn a_failed_process_has_a_reason_exit_code_and_signal() {
     let server = Server::start(SHELL);
     for (request, reason, code, signal) in [
         (shell("exit 7"), FailureReason::HandlerError, Some(7), None),
@@ -115,7 +115,7 @@ async fn the_end_of_a_process_says_why() {
 }
 
 #[tokio::test]
-async fn what_a_process_leaves_behind_does_not_outlive_its_attempt() {
+async fn child_processes_do_not_outlive_their_attempt() {
     let server = Server::start(SHELL);
     for (mark, script) in [
         ("3131.31", "sleep 3131.31 & echo done"),
@@ -126,31 +126,31 @@ async fn what_a_process_leaves_behind_does_not_outlive_its_attempt() {
         let ended = server.ended(&id).await;
         assert_eq!(bytes(ended.result.as_ref()), "done\n", "{script}: {ended:?}");
         let until = std::time::Instant::now() + PATIENCE;
-        while runs(mark) {
-            assert!(std::time::Instant::now() < until, "{script}: the child outlives its attempt");
+        while is_running(mark) {
+            assert!(std::time::Instant::now() < until, "{script}: the child is still running after its attempt");
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     }
 }
 
-fn runs(mark: &str) -> bool {
+fn is_running(mark: &str) -> bool {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let command = |entry: std::fs::DirEntry| std::fs::read(entry.path().join("cmdline")).ok();
     processes.filter_map(command).any(|line| String::from_utf8_lossy(&line).contains(mark))
 }
 
 #[tokio::test]
-async fn a_process_reads_its_payload_or_not_and_sees_nothing_of_the_server() {
+async fn a_process_inherits_no_variables_or_files_of_the_server() {
     let server = Server::start(SHELL);
     let payload = v1::Payload { kind: Some(v1::payload::Kind::Data(vec![b'x'; 1 << 20].into())), ..Default::default() };
     let with = |script: &str| v1::SubmitTaskRequest { payload: Some(payload.clone()), ..shell(script) };
     let id = server.submit(with("wc -c")).await;
     assert_eq!(bytes(server.ended(&id).await.result.as_ref()).trim(), "1048576");
     let id = server.submit(with("true")).await;
-    assert_eq!(server.ended(&id).await.state(), TaskState::Completed, "a payload need not be read");
+    assert_eq!(server.ended(&id).await.state(), TaskState::Completed, "an unread payload is no failure");
     let id = server.submit(shell("env | cut -d= -f1 | sort; ls /proc/self/fd | wc -l")).await;
-    let said = bytes(server.ended(&id).await.result.as_ref());
-    assert!(!said.contains("CARGO") && !said.contains("HOME"), "the environment is clean: {said}");
-    let open: usize = said.lines().last().unwrap().trim().parse().unwrap();
-    assert!(open <= 5, "{open} descriptors are open in a child: {said}");
+    let output = bytes(server.ended(&id).await.result.as_ref());
+    assert!(!output.contains("CARGO") && !output.contains("HOME"), "the environment is clean: {output}");
+    let open: usize = output.lines().last().unwrap().trim().parse().unwrap();
+    assert!(open <= 5, "{open} file descriptors are open in a child: {output}");
 }

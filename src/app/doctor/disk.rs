@@ -1,4 +1,4 @@
-//! The store's directory: whether it can be written, how much room there is, and what one durable write costs.
+//! The store's directory: whether it is writable, how much space is free, and how long a durable write takes.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -11,20 +11,20 @@ use crate::model::Timestamp;
 use super::clock;
 use super::report::Finding;
 
-/// Durable writes that are measured at most, and for how long.
-const WRITES: usize = 500;
-const SPAN: Duration = Duration::from_secs(1);
-/// Bytes of one.
+/// Limits of the measurement: durable writes and time.
+const WRITES_MAX: usize = 500;
+const MEASURE_TIME: Duration = Duration::from_secs(1);
+/// Bytes per write.
 const BLOCK: usize = 4_096;
-/// A durable write that takes longer is felt by everyone who waits for an acknowledgement.
+/// A durable write that takes longer delays every acknowledgement noticeably.
 const SLOW: Duration = Duration::from_millis(10);
-/// One that is quicker never reached a disk.
-const SUSPICIOUS: Duration = Duration::from_micros(15);
-/// Room below which trouble is near, and below which it is there.
-const ROOM_LOW: u64 = 1 << 30;
-const ROOM_NONE: u64 = 64 << 20;
+/// A write that is faster cannot have reached a disk.
+const TOO_FAST: Duration = Duration::from_micros(15);
+/// Free bytes below which a check warns, and below which it fails.
+const FREE_WARN: u64 = 1 << 30;
+const FREE_FAIL: u64 = 64 << 20;
 
-/// What a server has to write, as far as it is there.
+/// Files that a server must be able to write, if they exist.
 const FILES: [&str; 10] = [
     "lock",
     "runs.lock",
@@ -38,117 +38,124 @@ const FILES: [&str; 10] = [
     "projection.mark",
 ];
 
-/// Kinds of file system that do not keep what is written, or do not promise when.
-const UNFIT: [(i64, &str); 6] = [
-    (0x0102_1994, "tmpfs, which is memory"),
-    (0x8584_58f6, "ramfs, which is memory"),
+/// File systems that lose data on a restart, or whose locks and syncs are not reliable.
+const UNSUITABLE: [(i64, &str); 6] = [
+    (0x0102_1994, "tmpfs, which is in memory"),
+    (0x8584_58f6, "ramfs, which is in memory"),
     (0x6969, "NFS"),
     (0xff53_4d42, "CIFS"),
     (0xfe53_4d42, "SMB"),
     (0x6573_5546, "FUSE"),
 ];
 
-/// What was found, and the newest time of any file there.
-pub(super) struct Examined {
+pub(super) struct DiskCheck {
     pub findings: Vec<Finding>,
+    /// Newest modification time of a file in the store.
     pub newest: Option<Timestamp>,
-    /// Whether a server uses the store.
+    /// Whether a server is using the store.
     pub in_use: bool,
 }
 
-pub(super) fn examine(store: &Store) -> Examined {
+pub(super) fn check(store: &Store) -> DiskCheck {
     if store.memory {
-        let text = "in memory: every task is lost when the server ends";
-        let finding = Finding::doubtful("store", text).advise("set store.directory, and store.memory = false");
-        return Examined { findings: vec![finding], newest: None, in_use: false };
+        let text = "in memory; all tasks are lost when the server stops";
+        let finding = Finding::warning("store", text).with_advice("set store.directory and store.memory = false");
+        return DiskCheck { findings: vec![finding], newest: None, in_use: false };
     }
     let directory = &store.directory;
-    let (finding, in_use) = used(directory);
+    let (finding, in_use) = usage(directory);
     let mut findings = vec![finding];
-    findings.extend(foreign(directory));
-    let place = existing(directory);
-    findings.push(room(&place));
-    findings.extend(kind(&place));
-    findings.push(match measure(&place) {
-        Ok(times) => judge(&place, &times),
-        Err(error) => Finding::bad("disk", format!("{} cannot be written: {error}", place.display()))
-            .advise("give the server's user this directory, or choose another with store.directory"),
+    findings.extend(permissions(directory));
+    let existing = nearest_existing(directory);
+    findings.push(free_space(&existing));
+    findings.extend(file_system(&existing));
+    findings.push(match measure(&existing) {
+        Ok(times) => write_speed(&existing, &times),
+        Err(error) => Finding::failure("disk", format!("{} is not writable: {error}", existing.display()))
+            .with_advice("give the server's user write access, or choose another directory with store.directory"),
     });
-    Examined { findings, newest: clock::newest(directory), in_use }
+    DiskCheck { findings, newest: clock::newest(directory), in_use }
 }
 
-/// The directory, or the nearest above it that is there: the server would make what is missing.
-fn existing(directory: &Path) -> PathBuf {
+/// The directory, or its nearest existing ancestor: the server creates missing directories.
+fn nearest_existing(directory: &Path) -> PathBuf {
     let above = directory.ancestors().find(|path| path.is_dir());
     above.filter(|path| !path.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), Path::to_owned)
 }
 
-/// And whether it is in use.
-fn used(directory: &Path) -> (Finding, bool) {
+/// Also returns whether a server is using the store.
+fn usage(directory: &Path) -> (Finding, bool) {
     let shown = directory.display();
     let Ok(lock) = File::open(directory.join("lock")) else {
         let text = if directory.join("journal.db").exists() {
-            "has a store that no server has used yet, such as a back-up"
+            "has a store that no server has used yet, such as a backup"
         } else if directory.is_dir() {
             "has no store yet"
         } else {
-            "does not exist yet, and will be made"
+            "does not exist yet; the server will create it"
         };
-        return (Finding::well("store", format!("{shown} {text}")), false);
+        return (Finding::ok("store", format!("{shown} {text}")), false);
     };
     match lock.try_lock() {
-        Ok(()) => (Finding::well("store", format!("{shown} is there, and no server uses it")), false),
-        Err(std::fs::TryLockError::WouldBlock) => (Finding::well("store", format!("a server uses {shown}")), true),
+        Ok(()) => (Finding::ok("store", format!("{shown} has a store, not in use")), false),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            (Finding::ok("store", format!("{shown} is in use by a server")), true)
+        }
         Err(std::fs::TryLockError::Error(error)) => {
-            let advice = "use a local file system: the lock keeps two servers from one store";
-            (Finding::bad("store", format!("{shown} cannot be locked: {error}")).advise(advice), false)
+            let advice = "use a local file system; the lock prevents two servers from using one store";
+            (Finding::failure("store", format!("failed to lock {shown}: {error}")).with_advice(advice), false)
         }
     }
 }
 
-/// Files of the store that this user may not write, as after a restoration by another user.
-fn foreign(directory: &Path) -> Option<Finding> {
+/// Reports files of the store that this user may not write, such as after a restore by another user.
+fn permissions(directory: &Path) -> Option<Finding> {
     let writable = rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK;
-    let there = FILES.iter().filter(|name| directory.join(name).exists());
+    let existing = FILES.iter().filter(|name| directory.join(name).exists());
     let names: Vec<&str> =
-        there.filter(|name| rustix::fs::access(directory.join(name), writable).is_err()).copied().collect();
+        existing.filter(|name| rustix::fs::access(directory.join(name), writable).is_err()).copied().collect();
     let shown = directory.display();
-    let text = format!("this user may not read and write, in {shown}: {}", names.join(", "));
-    let advice = format!("run it as the server's user; else give that user the files: chown -R USER {shown}");
-    (!names.is_empty()).then(|| Finding::bad("store", text).advise(advice))
+    let text = format!("this user may not read and write {} in {shown}", names.join(", "));
+    let advice = format!("run this command as the server's user, or change the owner: chown -R USER {shown}");
+    (!names.is_empty()).then(|| Finding::failure("store", text).with_advice(advice))
 }
 
-fn room(place: &Path) -> Finding {
-    let about = match rustix::fs::statvfs(place) {
-        Ok(about) => about,
-        Err(error) => return Finding::bad("disk", format!("{}: {error}", place.display())),
+fn free_space(directory: &Path) -> Finding {
+    let stat = match rustix::fs::statvfs(directory) {
+        Ok(stat) => stat,
+        Err(error) => {
+            return Finding::failure(
+                "disk",
+                format!("failed to read the free space of {}: {error}", directory.display()),
+            );
+        }
     };
-    let free = about.f_bavail.saturating_mul(about.f_frsize);
-    let text = format!("{} MiB are free on the disk of {}", free >> 20, place.display());
-    let advice = "free space or enlarge the volume: on a full disk submissions get STORE_UNAVAILABLE";
-    if free < ROOM_NONE {
-        Finding::bad("disk", text).advise(advice)
-    } else if free < ROOM_LOW {
-        Finding::doubtful("disk", text).advise(advice)
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    let text = format!("{} MiB free on the disk of {}", free >> 20, directory.display());
+    let advice = "free space or enlarge the volume; on a full disk submissions fail with STORE_UNAVAILABLE";
+    if free < FREE_FAIL {
+        Finding::failure("disk", text).with_advice(advice)
+    } else if free < FREE_WARN {
+        Finding::warning("disk", text).with_advice(advice)
     } else {
-        Finding::well("disk", text)
+        Finding::ok("disk", text)
     }
 }
 
-fn kind(place: &Path) -> Option<Finding> {
-    let magic = rustix::fs::statfs(place).ok()?.f_type;
-    let (_, name) = UNFIT.iter().find(|(known, _)| *known == magic)?;
-    let advice = "use a disk of this machine or a block volume: the store needs locks and syncs that hold";
-    Some(Finding::doubtful("disk", format!("{} is on {name}", place.display())).advise(advice))
+fn file_system(directory: &Path) -> Option<Finding> {
+    let magic = rustix::fs::statfs(directory).ok()?.f_type;
+    let (_, name) = UNSUITABLE.iter().find(|(known, _)| *known == magic)?;
+    let advice = "use a local disk or a block volume; the store needs reliable locks and syncs";
+    Some(Finding::warning("disk", format!("{} is on {name}", directory.display())).with_advice(advice))
 }
 
-/// Appends that are each made durable, in a file without a name.
-fn measure(place: &Path) -> io::Result<Vec<Duration>> {
-    let mut file = nameless(place)?;
+/// Times durable appends to an unnamed file. The result is sorted.
+fn measure(directory: &Path) -> io::Result<Vec<Duration>> {
+    let mut file = unnamed_file(directory)?;
     let block = [0x5a; BLOCK];
-    let began = Instant::now();
-    let mut times = Vec::with_capacity(WRITES);
-    while times.len() < WRITES && began.elapsed() < SPAN {
+    let started = Instant::now();
+    let mut times = Vec::with_capacity(WRITES_MAX);
+    while times.len() < WRITES_MAX && started.elapsed() < MEASURE_TIME {
         let before = Instant::now();
         file.write_all(&block)?;
         file.sync_data()?;
@@ -158,14 +165,14 @@ fn measure(place: &Path) -> io::Result<Vec<Duration>> {
     Ok(times)
 }
 
-fn nameless(place: &Path) -> io::Result<File> {
+fn unnamed_file(directory: &Path) -> io::Result<File> {
     use rustix::fs::{Mode, OFlags};
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    match rustix::fs::open(place, flags, Mode::RUSR | Mode::WUSR) {
+    match rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR) {
         Ok(file) => Ok(file.into()),
-        // Some file systems know no files without a name: it loses its name at once.
+        // Some file systems have no unnamed files: create a named one and unlink it at once.
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR) => {
-            let path = place.join(format!(".doctor-{}", uuid::Uuid::new_v4()));
+            let path = directory.join(format!(".doctor-{}", uuid::Uuid::new_v4()));
             let file = File::options().create_new(true).read(true).write(true).open(&path)?;
             std::fs::remove_file(&path)?;
             Ok(file)
@@ -174,19 +181,19 @@ fn nameless(place: &Path) -> io::Result<File> {
     }
 }
 
-fn judge(place: &Path, times: &[Duration]) -> Finding {
-    let at = |share: usize| times[(times.len() - 1) * share / 100];
-    let (half, most) = (at(50), at(99));
-    let text = format!("one durable write takes {half:.1?}, 1 in 100 takes {most:.1?} ({})", place.display());
-    if half >= SLOW {
-        let advice = "expect that long for each acknowledgement; use a faster disk, submit in batches, or give \
-                      durability = \"memory\" to pools whose newest tasks may be lost with the power";
-        Finding::doubtful("disk", text).advise(advice)
-    } else if half <= SUSPICIOUS {
-        let advice = "no disk is that quick: a cache answers. Make sure that it survives a loss of power";
-        Finding::doubtful("disk", text).advise(advice)
+fn write_speed(directory: &Path, times: &[Duration]) -> Finding {
+    let percentile = |percent: usize| times[(times.len() - 1) * percent / 100];
+    let (median, p99) = (percentile(50), percentile(99));
+    let text = format!("a durable write takes {median:.1?} (median), {p99:.1?} (p99) in {}", directory.display());
+    if median >= SLOW {
+        let advice = "each acknowledgement takes that long; use a faster disk, submit in batches, or set \
+                      durability = \"memory\" for pools whose newest tasks may be lost on a power failure";
+        Finding::warning("disk", text).with_advice(advice)
+    } else if median <= TOO_FAST {
+        let advice = "faster than any disk; make sure that the cache that answers survives a power failure";
+        Finding::warning("disk", text).with_advice(advice)
     } else {
-        Finding::well("disk", text)
+        Finding::ok("disk", text)
     }
 }
 
@@ -195,35 +202,35 @@ mod tests {
     use super::super::report::State;
     use super::*;
 
-    fn judged(micros: u64) -> State {
-        judge(Path::new("/x"), &[Duration::from_micros(micros); 10]).state
+    fn speed(micros: u64) -> State {
+        write_speed(Path::new("/x"), &[Duration::from_micros(micros); 10]).state
     }
 
     #[test]
-    fn a_slow_disk_and_one_too_quick_are_doubtful() {
-        assert_eq!(judged(5), State::Warn);
-        assert_eq!(judged(300), State::Ok);
-        assert_eq!(judged(20_000), State::Warn);
+    fn slow_and_implausibly_fast_disks_get_a_warning() {
+        assert_eq!(speed(5), State::Warn);
+        assert_eq!(speed(300), State::Ok);
+        assert_eq!(speed(20_000), State::Warn);
     }
 
     #[test]
-    fn a_back_up_that_was_put_in_place_is_seen_as_a_store() {
+    fn a_restored_backup_is_recognized_as_a_store() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("journal.db"), "").unwrap();
-        let (finding, in_use) = used(directory.path());
-        assert!(finding.text.contains("such as a back-up") && !in_use, "{}", finding.text);
-        assert!(foreign(directory.path()).is_none());
+        let (finding, in_use) = usage(directory.path());
+        assert!(finding.text.contains("such as a backup") && !in_use, "{}", finding.text);
+        assert!(permissions(directory.path()).is_none());
     }
 
     #[test]
-    fn what_does_not_exist_is_judged_by_what_is_above_it() {
+    fn a_missing_directory_is_checked_by_its_nearest_ancestor() {
         let directory = tempfile::tempdir().unwrap();
-        assert_eq!(existing(&directory.path().join("a/b")), directory.path());
-        assert_eq!(existing(Path::new("nosuch-folder")), Path::new("."));
+        assert_eq!(nearest_existing(&directory.path().join("a/b")), directory.path());
+        assert_eq!(nearest_existing(Path::new("nosuch-folder")), Path::new("."));
     }
 
     #[test]
-    fn measuring_leaves_nothing_behind() {
+    fn measuring_leaves_no_file() {
         let directory = tempfile::tempdir().unwrap();
         let times = measure(directory.path()).unwrap();
         assert!(!times.is_empty() && times.is_sorted());

@@ -1,6 +1,6 @@
-//! `lineshaft doctor`: looks at what a server here would lean on, and says what to do about what is not well.
+//! `lineshaft doctor`: checks the environment a server would run in and suggests fixes.
 //!
-//! It starts nothing and changes nothing: the one file that it writes, to learn how fast the disk is, has no name.
+//! It starts nothing and changes nothing. The one file that it writes, to measure the disk, has no name.
 
 mod clock;
 mod disk;
@@ -19,7 +19,6 @@ use crate::telemetry::export::Settings;
 
 use report::{Finding, Report};
 
-/// What to look at.
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// Configuration file (TOML).
@@ -30,43 +29,45 @@ pub struct Options {
     data_dir: Option<PathBuf>,
 }
 
-/// Looks at everything, and fails when a server could not start or would not keep its promises. As JSON each
-/// finding is a document of its own. `say` is given each line.
-pub async fn run(options: Options, json: bool, say: fn(&str)) -> ExitCode {
-    let mut report = Report::new(json, say);
+/// Runs all checks. Fails if a server could not start or could not keep its guarantees. `print` receives each
+/// line of output; with `json`, each line is one finding.
+pub async fn run(options: Options, json: bool, print: fn(&str)) -> ExitCode {
+    let mut report = Report::new(json, print);
     let overrides = Overrides { data_dir: options.data_dir, ..Overrides::default() };
     match config::load(options.config.as_deref(), std::env::vars(), overrides) {
-        Ok(config) => {
-            let telemetry = &config.telemetry;
-            let variables = std::env::vars().collect();
-            let settings = Settings::read(&variables, &telemetry.endpoint, telemetry.protocol.name());
-            let scrapes = settings.as_ref().ok().and_then(|settings| settings.prometheus.as_ref());
-            report.add(configuration(&config));
-            report.extend(handlers::examine(&config.handlers));
-            let disk = disk::examine(&config.store);
-            report.extend(network::examine(&config, scrapes, disk.in_use));
-            report.extend(disk.findings);
-            report.extend(limits::examine(&config));
-            report.extend(clock::examine(&SystemClock, disk.newest).await);
-            report.extend(otlp::examine(&settings).await);
-        }
+        Ok(config) => check_all(&config, &mut report).await,
         Err(error) => {
             let advice = match &error {
-                ConfigError::Unreadable { .. } => "name a file that this user may read: --config, or LINESHAFT_CONFIG",
-                ConfigError::Invalid(_) => "correct each of them; `lineshaft config schema` knows every setting",
+                ConfigError::Unreadable { .. } => "name a readable file with --config or LINESHAFT_CONFIG",
+                ConfigError::Invalid(_) => "correct each setting; `lineshaft config schema` lists all of them",
             };
-            report.add(Finding::bad("configuration", error.to_string()).advise(advice));
+            report.add(Finding::failure("configuration", error.to_string()).with_advice(advice));
         }
     }
     report.finish()
+}
+
+async fn check_all(config: &Config, report: &mut Report) {
+    let variables = std::env::vars().collect();
+    let settings = Settings::read(&variables, &config.telemetry.endpoint, config.telemetry.protocol.name());
+    let prometheus = settings.as_ref().ok().and_then(|settings| settings.prometheus.as_ref());
+    report.add(configuration(config));
+    report.extend(handlers::check(&config.handlers));
+    let disk = disk::check(&config.store);
+    report.extend(network::check(config, prometheus, disk.in_use));
+    report.extend(disk.findings);
+    report.extend(limits::check(config));
+    report.extend(clock::check(&SystemClock, disk.newest).await);
+    report.extend(otlp::check(&settings).await);
 }
 
 fn configuration(config: &Config) -> Finding {
     let (pools, handlers) = (config.pools.len(), config.handlers.len());
     let text = format!("pools: {pools}, handlers: {handlers}, listens on {}", config.server.listen);
     if config.server.insecure {
-        let advice = "leave server.insecure off, or make sure that nobody else reaches this address";
-        return Finding::doubtful("configuration", format!("{text}; serves anyone who can reach it")).advise(advice);
+        let advice = "unset server.insecure, or make sure that only trusted clients can reach this address";
+        return Finding::warning("configuration", format!("{text}; serves anyone who can reach it"))
+            .with_advice(advice);
     }
-    Finding::well("configuration", text)
+    Finding::ok("configuration", text)
 }

@@ -1,4 +1,4 @@
-//! Whether callers can be served: certificates, keys and tokens that can be used, and addresses that are free.
+//! Whether the server can accept callers: usable certificates, keys and tokens, and free addresses.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -8,51 +8,52 @@ use crate::config::Config;
 use super::super::{admin_ports, security};
 use super::report::Finding;
 
-/// `scrapes`: host and port where `/metrics` is shown besides. `in_use`: a server uses the store; then the
-/// addresses are probably its own.
-pub(super) fn examine(config: &Config, scrapes: Option<&(String, u16)>, in_use: bool) -> Vec<Finding> {
+/// `prometheus`: host and port of the port for Prometheus. `in_use`: a server is using the store, so the
+/// addresses are probably in use by that server and are not checked.
+pub(super) fn check(config: &Config, prometheus: Option<&(String, u16)>, in_use: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     match security::open(config) {
         Err(error) => {
-            let advice = "a server would not start: correct the paths of [tls] and [auth], or what the files hold";
-            findings.push(Finding::bad("security", error.to_string()).advise(advice));
+            let advice =
+                "the server would not start; correct the paths in [tls] and [auth], or the contents of the files";
+            findings.push(Finding::failure("security", error.to_string()).with_advice(advice));
         }
-        Ok(_) => findings.extend(guarded(config)),
+        Ok(_) => findings.extend(security_summary(config)),
     }
     if !in_use {
-        let second = config.server.health_listen;
-        let free = |address: SocketAddr| TcpListener::bind(address).map_err(|error| (address.to_string(), error));
-        findings.extend(taken("server.listen", free(config.server.listen)));
-        findings.extend(second.and_then(|address| taken("server.health_listen", free(address))));
-        let setting = "OTEL_EXPORTER_PROMETHEUS_HOST or OTEL_EXPORTER_PROMETHEUS_PORT, or what OTEL_CONFIG_FILE says";
-        findings.extend(scrapes.and_then(|(host, port)| taken(setting, admin_ports::bind(host, *port))));
+        let bind = |address: SocketAddr| TcpListener::bind(address).map_err(|error| (address.to_string(), error));
+        findings.extend(bind_failure("server.listen", bind(config.server.listen)));
+        let health = config.server.health_listen;
+        findings.extend(health.and_then(|address| bind_failure("server.health_listen", bind(address))));
+        let setting = "OTEL_EXPORTER_PROMETHEUS_HOST or OTEL_EXPORTER_PROMETHEUS_PORT";
+        findings.extend(prometheus.and_then(|(host, port)| bind_failure(setting, admin_ports::bind(host, *port))));
     }
     findings
 }
 
-/// What is said of guards that can be used.
-fn guarded(config: &Config) -> Option<Finding> {
+/// Describes certificates and tokens that have been loaded.
+fn security_summary(config: &Config) -> Option<Finding> {
     let (tls, auth) = (config.tls.certificate.is_some(), config.auth.on());
-    let beyond = !config.server.listen.ip().to_canonical().is_loopback();
+    let public = !config.server.listen.ip().to_canonical().is_loopback();
     match (tls, auth) {
-        (true, true) => Some(Finding::well("security", "certificates and tokens can be used")),
-        (true, false) => Some(Finding::well("security", "certificates can be used")),
-        (false, true) if beyond => {
-            let text = "tokens can be used, but travel in the clear";
+        (true, true) => Some(Finding::ok("security", "certificates and tokens loaded")),
+        (true, false) => Some(Finding::ok("security", "certificates loaded")),
+        (false, true) if public => {
+            let text = "tokens loaded, but sent unencrypted";
             let advice = "set [tls], or make sure that the network is private";
-            Some(Finding::doubtful("security", text).advise(advice))
+            Some(Finding::warning("security", text).with_advice(advice))
         }
-        (false, true) => Some(Finding::well("security", "tokens can be used")),
+        (false, true) => Some(Finding::ok("security", "tokens loaded")),
         (false, false) => None,
     }
 }
 
-/// `bound`: what came of listening there; the error is with its address.
-fn taken<T>(setting: &str, bound: Result<T, (String, io::Error)>) -> Option<Finding> {
+/// `bound` is the result of listening there, with the address in the error.
+fn bind_failure<T>(setting: &str, bound: Result<T, (String, io::Error)>) -> Option<Finding> {
     let (address, error) = bound.err()?;
-    let text = format!("{address} cannot be listened on: {error}");
-    let advice = format!("end the program that listens there (ss -ltnp), or choose another {setting}");
-    Some(Finding::bad("listen", text).advise(advice))
+    let text = format!("failed to listen on {address}: {error}");
+    let advice = format!("stop the program that listens there (find it with ss -ltnp), or choose another {setting}");
+    Some(Finding::failure("listen", text).with_advice(advice))
 }
 
 #[cfg(test)]
@@ -61,26 +62,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_that_is_taken_is_told_unless_it_is_the_servers_own() {
+    fn an_address_in_use_is_reported_unless_a_server_is_running() {
         let other = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut config = Config::default();
         config.server.listen = other.local_addr().unwrap();
-        let findings = examine(&config, None, false);
-        assert!(findings[0].state == State::Fail && findings[0].text.contains("cannot be listened on"), "{findings:?}");
-        assert!(examine(&config, None, true).is_empty());
+        let findings = check(&config, None, false);
+        assert!(findings[0].state == State::Fail && findings[0].text.contains("failed to listen on"), "{findings:?}");
+        assert!(check(&config, None, true).is_empty());
         config.server.listen = ([127, 0, 0, 1], 0).into();
-        let scrapes = ("localhost".to_owned(), other.local_addr().unwrap().port());
-        let findings = examine(&config, Some(&scrapes), false);
-        assert!(findings[0].text.contains("cannot be listened on"), "{findings:?}");
-        assert!(examine(&config, Some(&("localhost".to_owned(), 0)), false).is_empty());
+        let prometheus = ("localhost".to_owned(), other.local_addr().unwrap().port());
+        let findings = check(&config, Some(&prometheus), false);
+        assert!(findings[0].text.contains("failed to listen on"), "{findings:?}");
+        assert!(check(&config, Some(&("localhost".to_owned(), 0)), false).is_empty());
     }
 
     #[test]
-    fn a_certificate_that_is_not_there_is_told() {
+    fn a_missing_certificate_is_reported() {
         let mut config = Config::default();
         config.server.listen = ([127, 0, 0, 1], 0).into();
         (config.tls.certificate, config.tls.key) = (Some("/nosuch.pem".into()), Some("/nosuch.key".into()));
-        let findings = examine(&config, None, false);
+        let findings = check(&config, None, false);
         assert!(findings[0].state == State::Fail && findings[0].text.contains("/nosuch.pem"), "{findings:?}");
     }
 }

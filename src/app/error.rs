@@ -1,0 +1,42 @@
+//! Why the server does not start.
+
+use std::io;
+use std::net::SocketAddr;
+
+use crate::api;
+use crate::runners::process;
+use crate::store::StoreError;
+use crate::telemetry::export::TransportError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("failed to open the store: {0}")]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Security(#[from] api::SecurityError),
+    #[error("failed to listen on {address}: {source}; choose another address with --listen")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("failed to listen on {address}: {source}; choose another `server.health_listen`")]
+    ListenForProbes { address: SocketAddr, source: io::Error },
+    #[error(
+        "failed to listen on {address} for Prometheus: {source}; choose another host or port \
+         (OTEL_EXPORTER_PROMETHEUS_HOST, OTEL_EXPORTER_PROMETHEUS_PORT)"
+    )]
+    ListenForScrapes {
+        /// Host and port, or the address that the host has resolved to.
+        address: String,
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Export(#[from] TransportError),
+    #[error("handler `{handler}`: {source}")]
+    Handler { handler: String, source: process::OptionsError },
+    /// An operating-system call failed.
+    #[error("failed to {action}: {source}")]
+    Io { action: &'static str, source: io::Error },
+}
+
+/// For `map_err`: wraps an I/O error with the action that failed.
+pub(super) fn failed_to(action: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    move |source| StartError::Io { action, source }
+}

@@ -1,0 +1,73 @@
+//! Maps the configuration to the options of each part of the server.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::config::{Config, Handler, Process};
+use crate::model::PoolName;
+use crate::runners::process::{Limits, ProcessOptions, ResultSource};
+use crate::telemetry::Telemetry;
+use crate::telemetry::host::HostSampler;
+use crate::{api, scheduler, store};
+
+/// `directory` is `None` for a store in memory.
+pub(super) fn store(directory: Option<PathBuf>) -> store::Options {
+    store::Options { directory, accept_loss: false }
+}
+
+pub(super) fn scheduler(config: &Config, telemetry: &Telemetry) -> scheduler::Options {
+    let catalog = Arc::new(config.catalog());
+    // In the order of the file, because the first pool is the default pool.
+    let spec = |name: &String| PoolName::parse(name).ok().and_then(|name| catalog.pools.get(&name)).cloned();
+    scheduler::Options {
+        core: scheduler::CoreOptions {
+            pools: config.pools.iter().filter_map(|pool| spec(&pool.name)).collect(),
+            retention_count: usize::try_from(config.retention.count).unwrap_or(usize::MAX),
+            retention_age: config.retention.age.0,
+            payload_bytes_max: config.limits.queued_payload_bytes.0,
+            crashes_max: config.limits.crashes_max,
+        },
+        catalog: catalog.clone(),
+        drain_limit: config.server.drain_limit.0,
+        watch_window: config.store.watch_window_events,
+        telemetry: telemetry.clone(),
+    }
+}
+
+pub(super) fn server(config: &Config, instance: &str, telemetry: &Telemetry) -> api::Options {
+    let sampler = Arc::new(HostSampler::new());
+    telemetry.metrics.observe_host(&sampler);
+    api::Options {
+        max_concurrent_streams: config.server.max_concurrent_streams,
+        keepalive_interval: config.server.keepalive_interval.0,
+        keepalive_timeout: config.server.keepalive_timeout.0,
+        connection_age: config.server.connection_age.0,
+        connection_age_grace: config.server.connection_age_grace.0,
+        header_timeout: config.http.header_timeout.0,
+        body_timeout: config.http.body_timeout.0,
+        allowed_origins: config.http.allowed_origins.clone(),
+        hosts: config.http.hosts.clone(),
+        max_in_flight: config.server.max_in_flight,
+        instance: instance.to_owned(),
+        host: Arc::new(move || sampler.health()),
+        telemetry: telemetry.clone(),
+    }
+}
+
+pub(super) fn process(process: Process, handler: &Handler) -> ProcessOptions {
+    ProcessOptions {
+        argv: process.argv,
+        accepts_args: handler.accepts_args,
+        env: process.env,
+        env_pass: process.env_pass,
+        working_directory: process.working_directory,
+        limits: Limits {
+            memory_bytes: process.limits.memory.map(|size| size.0),
+            cpu_seconds: process.limits.cpu.map(|time| time.0.as_secs().max(1)),
+            open_files: process.limits.open_files,
+            file_bytes: process.limits.file_size.map(|size| size.0),
+        },
+        grace: handler.grace.0,
+        result: ResultSource::default(),
+    }
+}

@@ -1,0 +1,37 @@
+//! Builds the runner of each configured handler.
+
+use std::sync::Arc;
+
+use super::error::StartError;
+use super::options;
+use crate::config::{Builtin, Config, Launch};
+use crate::runners::builtin::{Compute, Expression, Heavy, Io};
+use crate::runners::process::{Host, ProcessRunner};
+use crate::runners::{Registry, Runner};
+
+pub(super) fn build(config: &Config, host: &Arc<Host>) -> Result<Registry, StartError> {
+    let catalog = config.catalog();
+    let mut registry = Registry::default();
+    for handler in &config.handlers {
+        let spec = catalog.handlers.values().find(|spec| spec.name.as_str() == handler.name);
+        let (Some(spec), Some(launch)) = (spec, handler.launch()) else { continue };
+        let runner = match launch {
+            Launch::Builtin(builtin) => builtin_runner(builtin),
+            Launch::Process(process) => {
+                let runner = ProcessRunner::new(options::process(process, handler), host.clone());
+                Arc::new(runner.map_err(|source| StartError::Handler { handler: handler.name.clone(), source })?)
+            }
+        };
+        registry.register(spec.clone(), runner);
+    }
+    Ok(registry)
+}
+
+fn builtin_runner(builtin: Builtin) -> Arc<dyn Runner> {
+    match builtin {
+        Builtin::Compute => Arc::new(Compute),
+        Builtin::Io => Arc::new(Io),
+        Builtin::Expression => Arc::new(Expression::default()),
+        Builtin::Heavy => Arc::new(Heavy),
+    }
+}

@@ -1,0 +1,30 @@
+//! Drains the server on SIGTERM and SIGINT.
+
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::error::{StartError, failed_to};
+use crate::scheduler::Handle;
+
+/// The first signal starts a drain; a second one ends the drain at once.
+pub(super) fn drain_on_signals(handle: Handle) -> Result<(), StartError> {
+    let listen = |kind| signal(kind).map_err(failed_to("listen for signals"));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        let mut limit = None;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            match limit {
+                None => tracing::info!("draining; signal again to stop immediately"),
+                Some(_) => tracing::info!("stopping immediately"),
+            }
+            handle.drain(limit);
+            limit = Some(Duration::ZERO);
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,49 @@
+//! The directory where a server keeps its store, and its processes their working directories.
+
+use std::path::PathBuf;
+
+use super::error::{StartError, failed_to};
+use crate::config::{Config, Launch};
+use crate::runners::process::{Host, Supervisor};
+
+pub(super) struct StateDirectory {
+    /// `None` for a store in memory.
+    pub store: Option<PathBuf>,
+    path: PathBuf,
+    /// Removed when the server ends.
+    _temporary: Option<TemporaryDirectory>,
+}
+
+struct TemporaryDirectory(PathBuf);
+
+impl Drop for TemporaryDirectory {
+    fn drop(&mut self) {
+        // Files that cannot be removed are in the system's temporary directory, which is cleaned up.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl StateDirectory {
+    pub fn new(config: &Config) -> Result<Self, StartError> {
+        if !config.store.memory {
+            let path = config.store.directory.clone();
+            return Ok(Self { store: Some(path.clone()), path, _temporary: None });
+        }
+        let path = std::env::temp_dir().join(format!("lineshaft-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir_all(&path).map_err(failed_to("create a temporary directory"))?;
+        Ok(Self { store: None, path: path.clone(), _temporary: Some(TemporaryDirectory(path)) })
+    }
+
+    /// Prepares the working directories of processes. A supervisor is started only if a handler runs processes.
+    pub fn process_host(&self, config: &Config, instance: &str) -> Result<Host, StartError> {
+        let is_process = |launch: Option<Launch>| matches!(launch, Some(Launch::Process(_)));
+        let supervisor = if config.handlers.iter().any(|handler| is_process(handler.launch())) {
+            let exe = std::env::current_exe().map_err(failed_to("find the server's own binary"))?;
+            let lock = self.path.join("runs.lock");
+            Some(Supervisor::start(&exe, instance, &lock).map_err(failed_to("start the supervisor"))?)
+        } else {
+            None
+        };
+        Host::new(&self.path, instance, supervisor).map_err(failed_to("prepare the working directory"))
+    }
+}

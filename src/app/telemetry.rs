@@ -1,0 +1,37 @@
+//! Builds the metrics, with what can be observed from outside the other parts, and the watchdog.
+
+use tokio::runtime::Handle;
+
+use super::error::{StartError, failed_to};
+use crate::config::Config;
+use crate::telemetry::export::Exporters;
+use crate::telemetry::liveness::Watchdog;
+use crate::telemetry::{Telemetry, metrics};
+
+pub(super) fn build(config: &Config, exporters: &mut Exporters) -> Result<Telemetry, StartError> {
+    if exporters.settings().disabled {
+        return Ok(Telemetry::off());
+    }
+    let builder = metrics::Builder::new(exporters.resource().clone()).exemplars(exporters.settings().exemplars);
+    let add = |builder: metrics::Builder, (reader, histograms)| builder.reader(reader, histograms);
+    let metrics = exporters.metric_readers()?.into_iter().fold(builder, add).build();
+    metrics.observe_exports(exporters.counts());
+    for provider in metrics.providers() {
+        let provider = provider.clone();
+        exporters.at_stop(move || {
+            // Exports for the last time; the result is counted elsewhere.
+            let _ = provider.shutdown();
+        });
+    }
+    metrics.observe_runtime(&Handle::current().metrics());
+    if !config.store.memory {
+        metrics.observe_files(config.store.directory.clone());
+    }
+    Ok(Telemetry::new(metrics))
+}
+
+pub(super) fn start_watchdog(config: &Config, telemetry: &Telemetry) -> Result<Watchdog, StartError> {
+    let runtime = Handle::current().metrics();
+    let watchdog = Watchdog::start(telemetry.liveness.clone(), runtime, config.server.stall_limit.0);
+    watchdog.map_err(failed_to("start the watchdog"))
+}
