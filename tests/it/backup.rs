@@ -4,7 +4,7 @@ use std::path::Path;
 
 use lineshaft::proto::v1::{self, TaskState};
 
-use crate::support::{BINARY, PATIENCE, Server, noop, run, task};
+use crate::support::{BINARY, Server, TIMEOUT, noop, run, task};
 
 fn store(arguments: &[&str]) -> (bool, String) {
     run(BINARY, [&["store"], arguments].concat())
@@ -77,7 +77,7 @@ async fn a_projection_that_a_trimmed_journal_cannot_restore_prevents_the_start_u
     server.tasks().batch_submit_tasks(many).await.unwrap();
     let begun = std::time::Instant::now();
     while !trimmed() {
-        assert!(begun.elapsed() < PATIENCE, "the journal is not trimmed");
+        assert!(begun.elapsed() < TIMEOUT, "the journal is not trimmed");
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     let late = server.submit(delayed).await;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use lineshaft::proto::v1;
 
 use crate::raw::Connection;
-use crate::support::{BINARY, PATIENCE, Server, noop};
+use crate::support::{BINARY, Server, TIMEOUT, noop};
 
 fn run(server: &Server, arguments: &[&str]) -> (Option<i32>, String, String) {
     #[expect(clippy::disallowed_methods, reason = "starts the binary under test")]
@@ -109,7 +109,7 @@ async fn a_watch_without_events_resumes_after_a_drain() {
         .unwrap();
     let begun = std::time::Instant::now();
     while !has_watch(&server) {
-        assert!(begun.elapsed() < PATIENCE, "the watch is not open");
+        assert!(begun.elapsed() < TIMEOUT, "the watch is not open");
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     server.system().drain(v1::DrainRequest::default()).await.unwrap();
@@ -123,7 +123,7 @@ async fn a_watch_without_events_resumes_after_a_drain() {
     let output = BufReader::new(watch.stdout.take().unwrap());
     let read = move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line));
     std::thread::Builder::new().name("output".to_owned()).spawn(read).unwrap();
-    let events = (0..3).map(|_| lines.recv_timeout(PATIENCE).expect("the watch resumes"));
+    let events = (0..3).map(|_| lines.recv_timeout(TIMEOUT).expect("the watch resumes"));
     let events = events.map(|line| serde_json::from_str::<serde_json::Value>(&line).unwrap());
     let events: Vec<_> = events.map(|event| (event["taskId"].clone(), event["revision"].clone())).collect();
     watch.kill().unwrap();

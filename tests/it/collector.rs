@@ -37,7 +37,7 @@ use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
 use crate::security::tls::Authority;
-use crate::support::PATIENCE;
+use crate::support::TIMEOUT;
 
 /// What was told.
 #[derive(Default)]
@@ -175,7 +175,7 @@ impl Collector {
 
     /// What was told, once it is enough.
     pub async fn once<T>(&self, enough: impl Fn(&Told) -> Option<T>) -> T {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TIMEOUT;
         loop {
             if let Some(found) = enough(&self.told.lock()) {
                 return found;

@@ -140,7 +140,7 @@ async fn processes_do_not_survive_the_server() {
         let command = |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path().join("cmdline")).ok();
         processes.filter_map(command).any(|command| command.contains("4242.4242"))
     };
-    let until = std::time::Instant::now() + crate::support::PATIENCE;
+    let until = std::time::Instant::now() + crate::support::TIMEOUT;
     while !alive() {
         assert!(std::time::Instant::now() < until, "the process does not start");
     }
@@ -164,7 +164,7 @@ async fn the_log_reports_the_number_of_recovered_tasks() {
     server.kill9();
     server.start_again();
     // The server may accept calls before it writes the line.
-    let until = std::time::Instant::now() + crate::support::PATIENCE;
+    let until = std::time::Instant::now() + crate::support::TIMEOUT;
     let line = loop {
         let log = server.log();
         if let Some(line) = log.lines().filter(|line| line.contains("\"message\":\"serving\"")).nth(1) {

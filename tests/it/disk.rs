@@ -10,7 +10,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::support::{PATIENCE, Server, bytes, isolated, noop, reason, run};
+use crate::support::{Server, TIMEOUT, bytes, isolated, noop, reason, run};
 
 /// A pool that runs nothing, so that only submissions write.
 const PAUSED: &str = "[[pool]]\nname = \"default\"\npaused = true\n";
@@ -77,7 +77,7 @@ fn small_disk_for_projection() -> (TempDir, PathBuf) {
 /// Submits large tasks until `GetTask` fails.
 async fn fill_projection(server: &Server, handler: &str) -> (Vec<String>, Status) {
     let mut accepted = Vec::new();
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TIMEOUT;
     loop {
         let request = v1::SubmitTaskRequest { handler: handler.to_owned(), ..large(accepted.len()) };
         accepted.push(server.submit(request).await);
@@ -95,7 +95,7 @@ async fn health(server: &Server, service: &str) -> ServingStatus {
 }
 
 async fn until_ready(server: &Server) {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TIMEOUT;
     while health(server, "readiness").await != ServingStatus::Serving {
         assert!(Instant::now() < until, "the server is not ready again: {}", server.log());
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -219,7 +219,7 @@ async fn wait_for_state(steps: &mut Streaming<v1::WatchTasksResponse>, id: &str,
             }
         }
     };
-    tokio::time::timeout(PATIENCE, reached).await.unwrap_or_else(|_| panic!("{id} is never {state:?}"));
+    tokio::time::timeout(TIMEOUT, reached).await.unwrap_or_else(|_| panic!("{id} is never {state:?}"));
 }
 
 #[tokio::test]

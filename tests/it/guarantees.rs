@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use lineshaft::proto::v1::{self, Priority, StopMethod, TaskState, run_task_response};
 use tonic_types::StatusExt;
 
-use crate::support::{IN_MEMORY, PATIENCE, Server, millis, noop, reason, seconds, task};
+use crate::support::{IN_MEMORY, Server, TIMEOUT, millis, noop, reason, seconds, task};
 
 fn micros(at: prost_types::Timestamp) -> i128 {
     i128::from(at.seconds) * 1_000_000 + i128::from(at.nanos) / 1_000
@@ -256,7 +256,7 @@ async fn revisions_that_are_no_longer_kept_are_refused_with_the_oldest_that_is()
         let batch = v1::BatchSubmitTasksRequest { tasks: vec![noop(); 1_000], batch_id: String::new() };
         server.tasks().batch_submit_tasks(batch).await.unwrap();
     }
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TIMEOUT;
     let info = loop {
         let info = server.system().get_server_info(v1::GetServerInfoRequest {}).await.unwrap().into_inner();
         if info.oldest_revision > 0 && info.revision == 12_000 {
@@ -356,7 +356,7 @@ async fn a_snapshot_taken_under_load_and_its_events_tell_one_story() {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, read).await.expect("every task is seen to its end");
+    tokio::time::timeout(TIMEOUT, read).await.expect("every task is seen to its end");
     load.await.unwrap();
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use lineshaft::proto::v1;
 
-use crate::support::{PATIENCE, Server, isolated, noop, run};
+use crate::support::{Server, TIMEOUT, isolated, noop, run};
 
 /// Connections that the server's process holds open, in every state.
 fn sockets(server: &Server) -> usize {
@@ -45,7 +45,7 @@ async fn a_vanished_client_is_disconnected_after_the_keepalive_timeout() {
     network(false);
     let cut = Instant::now();
     while sockets(&server) > before {
-        assert!(cut.elapsed() < PATIENCE, "{} sockets are still open", sockets(&server));
+        assert!(cut.elapsed() < TIMEOUT, "{} sockets are still open", sockets(&server));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let took = cut.elapsed();

@@ -354,7 +354,7 @@ async fn a_flood_of_half_calls_holds_nobody_up() {
         half.write(format!("{head}content-length: 10\r\n\r\n{{").as_bytes());
     }
     // Each has a place until its time is over; whoever comes meanwhile is told so at once, and then served.
-    let until = tokio::time::Instant::now() + crate::support::PATIENCE;
+    let until = tokio::time::Instant::now() + crate::support::TIMEOUT;
     loop {
         match server.tasks().submit_task(noop()).await {
             Ok(_) => break,

@@ -8,7 +8,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
 
-use crate::support::{PATIENCE, Server, fields, noop, reason, task};
+use crate::support::{Server, TIMEOUT, fields, noop, reason, task};
 
 const CONFIG: &str = "
 [[pool]]
@@ -87,7 +87,7 @@ async fn a_deployment_scales_with_what_waits_and_to_zero_when_all_is_done() {
     assert_eq!(keda.value(&queued).await, (3.0, 3.0));
     assert_eq!(keda.value(&busy).await, (1.0, 0.8));
     let (waited, _) = keda.value(&oldest).await;
-    assert!(waited > 0.0 && waited < PATIENCE.as_secs_f64(), "{waited}");
+    assert!(waited > 0.0 && waited < TIMEOUT.as_secs_f64(), "{waited}");
 
     // What a paused pool holds is no reason to scale; what runs still is.
     server.pause("render", true).await;
@@ -109,7 +109,7 @@ async fn activity_is_pushed_at_once_with_each_change_and_ends_with_a_drain() {
     let mut keda = Keda::of(&server);
     let load = trigger(&[("pool", "render"), ("value", "3")]);
     let mut stream = keda.0.stream_is_active(load).await.unwrap().into_inner();
-    let mut next = async || tokio::time::timeout(PATIENCE, stream.message()).await.expect("an answer in time");
+    let mut next = async || tokio::time::timeout(TIMEOUT, stream.message()).await.expect("an answer in time");
     assert!(!next().await.unwrap().unwrap().result);
     server.submit(nap("nap", "60")).await;
     assert!(next().await.unwrap().unwrap().result);
@@ -150,7 +150,7 @@ async fn the_health_port_has_room_for_many_triggers_on_one_connection() {
     let load = trigger(&[("pool", "render"), ("value", "3")]);
     let mut streams = Vec::new();
     for _ in 0..40 {
-        let opened = tokio::time::timeout(PATIENCE, keda.stream_is_active(load.clone())).await;
+        let opened = tokio::time::timeout(TIMEOUT, keda.stream_is_active(load.clone())).await;
         streams.push(opened.expect("a stream in time").unwrap().into_inner());
     }
     assert!(!keda.is_active(load).await.unwrap().into_inner().result);

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{BINARY, Mortal, PATIENCE, run};
+use crate::support::{BINARY, KillOnDrop, TIMEOUT, run};
 
 /// Starts a server with separate pipes for stdout and stderr. Returns its address when it is ready.
-fn serve(directory: &Path, format: &str) -> (Mortal, String) {
+fn serve(directory: &Path, format: &str) -> (KillOnDrop, String) {
     let ready = directory.join("ready");
     #[expect(clippy::disallowed_methods, reason = "starts the binary under test")]
     let child = Command::new(BINARY)
@@ -22,8 +22,8 @@ fn serve(directory: &Path, format: &str) -> (Mortal, String) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let child = Mortal(child);
-    let until = Instant::now() + PATIENCE;
+    let child = KillOnDrop(child);
+    let until = Instant::now() + TIMEOUT;
     loop {
         if let Ok(address) = std::fs::read_to_string(&ready) {
             return (child, address.trim().to_owned());
@@ -34,7 +34,7 @@ fn serve(directory: &Path, format: &str) -> (Mortal, String) {
 }
 
 /// Stops the server and returns its stdout and stderr.
-fn stop(mut server: Mortal) -> (String, String) {
+fn stop(mut server: KillOnDrop) -> (String, String) {
     let child = &mut server.0;
     kill_process(Pid::from_child(child), Signal::TERM).unwrap();
     let (mut log, mut err) = (String::new(), String::new());

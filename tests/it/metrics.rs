@@ -11,7 +11,7 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use crate::collector::Collector;
 use crate::observed::{get, samples, until};
 use crate::raw::Connection;
-use crate::support::{PATIENCE, Server, noop};
+use crate::support::{Server, TIMEOUT, noop};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const DURATIONS: &str = r#"lineshaft_task_duration_seconds_count{handler="compute",pool="default",result="completed"}"#;
@@ -68,7 +68,7 @@ async fn every_measurement_is_an_exemplar_when_that_is_asked_for() {
 
 /// Waits for a page that will do.
 fn until_text(address: &str, will_do: impl Fn(&str) -> bool) -> String {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     loop {
         let text = open_metrics(address);
         if will_do(&text) {

@@ -2,7 +2,7 @@
 
 use lineshaft::proto::v1::{self, FailureReason, TaskState};
 
-use crate::support::{PATIENCE, Server, bytes, noop, task};
+use crate::support::{Server, TIMEOUT, bytes, noop, task};
 
 const SHELL: &str = r#"
 [[handler]]
@@ -87,7 +87,7 @@ async fn an_expression_that_would_run_for_days_can_be_cancelled() {
     let source = "l.map(a, l.map(b, l.map(c, l.map(d, a + b + c + d))))";
     let payload = format!("{{\"expression\":\"{source}\",\"variables\":{{\"l\":[{}]}}}}", list.join(","));
     let id = server.submit(task("expression", &payload)).await;
-    server.until_begun(&id).await;
+    server.until_started(&id).await;
     let cancel = v1::CancelTaskRequest { task_id: id.clone(), ..Default::default() };
     // It may have reached the limit of steps before.
     let _ = server.tasks().cancel_task(cancel).await;
@@ -125,7 +125,7 @@ async fn child_processes_do_not_outlive_their_attempt() {
         let id = server.submit(shell(script)).await;
         let ended = server.ended(&id).await;
         assert_eq!(bytes(ended.result.as_ref()), "done\n", "{script}: {ended:?}");
-        let until = std::time::Instant::now() + PATIENCE;
+        let until = std::time::Instant::now() + TIMEOUT;
         while is_running(mark) {
             assert!(std::time::Instant::now() < until, "{script}: the child is still running after its attempt");
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;

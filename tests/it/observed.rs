@@ -11,7 +11,7 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::collector::Collector;
 use crate::raw::{Answer, Connection};
-use crate::support::{PATIENCE, Server, noop, task};
+use crate::support::{Server, TIMEOUT, noop, task};
 
 const CONFIG: &str = r#"
 [server]
@@ -57,7 +57,7 @@ pub fn samples(address: &str) -> HashMap<String, String> {
 
 /// Waits until a sample has the value.
 pub fn until(address: &str, name: &str, value: &str) -> HashMap<String, String> {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     loop {
         let found = samples(address);
         if found.get(name).is_some_and(|found| found == value) {
@@ -117,7 +117,7 @@ async fn a_bucket_of_a_call_leads_to_the_callers_trace() {
 
 /// Waits for the exemplar of a series, and answers the span that it names.
 fn exemplar(address: &str, series: &str, trace: &str) -> String {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     loop {
         let answer = get(address, "/metrics", "accept: application/openmetrics-text;version=1.0.0\r\n");
         let text = String::from_utf8(answer.body).unwrap();
@@ -192,7 +192,7 @@ async fn health_shows_the_pools_and_a_drain_ends_readiness_and_not_life() {
         assert_eq!(get(address, "/health/live", "").status, 200);
     }
     server.system().drain(v1::DrainRequest { limit: crate::support::seconds(600) }).await.unwrap();
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     while get(&probes, "/health/ready", "").status != 503 {
         assert!(Instant::now() < end, "a draining server is never unready");
         std::thread::sleep(Duration::from_millis(10));

@@ -46,13 +46,13 @@ async fn a_smaller_pool_lets_its_workers_finish() {
         ids.push(server.submit(task("io", "0.5")).await);
     }
     for id in &ids {
-        server.until_begun(id).await;
+        server.until_started(id).await;
     }
     resize(&server, 1).await;
     for id in &ids {
         assert_eq!(server.ended(id).await.state(), TaskState::Completed);
     }
-    let until = std::time::Instant::now() + crate::support::PATIENCE;
+    let until = std::time::Instant::now() + crate::support::TIMEOUT;
     while metrics(&server).await.workers.len() != 1 {
         assert!(std::time::Instant::now() < until, "{:?}", metrics(&server).await.workers);
     }
@@ -68,7 +68,7 @@ async fn a_pause_that_was_acknowledged_starts_nothing() {
     for _ in 0..20 {
         server.pause("default", true).await;
         // What had begun may still be reported; after that nothing moves.
-        let until = std::time::Instant::now() + crate::support::PATIENCE;
+        let until = std::time::Instant::now() + crate::support::TIMEOUT;
         while metrics(&server).await.running > 0 {
             assert!(std::time::Instant::now() < until, "what runs does not end");
         }
@@ -119,7 +119,7 @@ async fn a_metrics_stream_comes_at_its_interval_with_rates_and_refuses_nonsense(
     let first = readings.next().await.unwrap().unwrap();
     assert!(first.pools[0].submit_rate.abs() < f64::EPSILON);
     server.submit(noop()).await;
-    let until = std::time::Instant::now() + crate::support::PATIENCE;
+    let until = std::time::Instant::now() + crate::support::TIMEOUT;
     while readings.next().await.unwrap().unwrap().pools[0].submit_rate <= 0.0 {
         assert!(std::time::Instant::now() < until, "no rate is ever seen");
     }
@@ -155,7 +155,7 @@ fn a_pool_for_waiting_is_no_place_for_computing() {
             running.push(server.submit(task("compute", "1000000000000")).await);
         }
         for id in &running {
-            server.until_begun(id).await;
+            server.until_started(id).await;
             server
                 .tasks()
                 .cancel_task(v1::CancelTaskRequest { task_id: id.clone(), ..Default::default() })

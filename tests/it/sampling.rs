@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 
 use crate::collector::Collector;
-use crate::support::{PATIENCE, Server, noop};
+use crate::support::{Server, TIMEOUT, noop};
 
 /// `jaeger.api_v2.SamplingStrategyParameters`
 #[derive(Clone, PartialEq, prost::Message)]
@@ -146,7 +146,7 @@ impl Sampling {
 
     async fn asked_twice(&self) {
         let mut asked = self.says.asked.subscribe();
-        tokio::time::timeout(PATIENCE, asked.wait_for(|asked| *asked >= 2)).await.expect("it asks").unwrap();
+        tokio::time::timeout(TIMEOUT, asked.wait_for(|asked| *asked >= 2)).await.expect("it asks").unwrap();
     }
 }
 

@@ -17,7 +17,7 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt;
 
 use crate::observed::{get, probes, samples};
-use crate::support::{BINARY, Mortal, PATIENCE, Server, noop, reason, run, seconds, task};
+use crate::support::{BINARY, KillOnDrop, Server, TIMEOUT, noop, reason, run, seconds, task};
 
 const CONFIG: &str = "[server]\nhealth_listen = \"127.0.0.1:0\"\nstall_limit = \"2s\"\n";
 /// What makes a thread hang that reads it.
@@ -73,7 +73,7 @@ impl Hanging {
 
 /// Waits until the server is ready, or is not for this reason.
 async fn until(probes: &str, reason: Option<&str>) {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     loop {
         let answer = get(probes, "/health/ready", "");
         let said = String::from_utf8_lossy(&answer.body).into_owned();
@@ -120,7 +120,7 @@ async fn a_disk_that_hangs_ends_readiness_until_it_answers_and_nothing_is_lost()
     assert_eq!(asked_over_grpc(&probes).await, [ServingStatus::NotServing, ServingStatus::Serving]);
     assert_eq!(stalls(&probes, "scheduler"), before + 1);
     let mut system = server.system();
-    let asked = tokio::time::timeout(PATIENCE, system.get_system_health(v1::GetSystemHealthRequest {}));
+    let asked = tokio::time::timeout(TIMEOUT, system.get_system_health(v1::GetSystemHealthRequest {}));
     let parts = asked.await.expect("it answers although the loop hangs").unwrap().into_inner().components;
     let scheduler = parts.iter().find(|part| part.name == "scheduler").unwrap();
     assert!(!scheduler.healthy && scheduler.detail.contains("no sign of life"), "{parts:?}");
@@ -135,7 +135,7 @@ async fn a_disk_that_hangs_ends_readiness_until_it_answers_and_nothing_is_lost()
 
 /// What a call is refused with that must not wait for a disk.
 async fn refusal<T>(call: impl Future<Output = Result<T, Status>>) -> Status {
-    tokio::time::timeout(PATIENCE, call).await.expect("it is answered although the disk hangs").err().expect("refused")
+    tokio::time::timeout(TIMEOUT, call).await.expect("it is answered although the disk hangs").err().expect("refused")
 }
 
 /// It says what hangs, since when, where to look, and when to come back.
@@ -217,9 +217,9 @@ async fn a_server_that_reads_its_store_lives_and_is_not_ready_before_it_has_read
         .stdout(File::create(&log).unwrap())
         .spawn()
         .unwrap();
-    let mut server = Mortal(child);
+    let mut server = KillOnDrop(child);
     let said = || std::fs::read_to_string(&log).unwrap();
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     while !said().contains("answers probes") {
         assert!(Instant::now() < end, "nobody answers probes: {}", said());
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use lineshaft::proto::v1::{self, TaskState};
 use tokio::net::TcpListener;
 
-use crate::support::{PATIENCE, Server, noop};
+use crate::support::{Server, TIMEOUT, noop};
 use crate::telemetry::{CONFIG, start_on_one_core};
 
 /// Runs tasks against a collector at this endpoint; how long the server then waits for the collector, when
@@ -28,7 +28,7 @@ async fn under_load(endpoint: &str, protocol: &str) -> (Duration, String) {
     }
     server.ended(&last).await;
     let filter = v1::TaskFilter { states: vec![TaskState::Completed as i32], ..v1::TaskFilter::default() };
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TIMEOUT;
     loop {
         let request = v1::DeleteTasksRequest { filter: Some(filter.clone()) };
         client.delete_tasks(request).await.unwrap();
@@ -40,7 +40,7 @@ async fn under_load(endpoint: &str, protocol: &str) -> (Duration, String) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     server.signal(rustix::process::Signal::TERM);
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TIMEOUT;
     while !server.log().contains("\"stopped\"") {
         assert!(Instant::now() < until, "{}", server.log());
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::collector::{Collector, Over, Told, body};
 use crate::observed::samples;
 use crate::security::tls::Authority;
-use crate::support::{PATIENCE, Server, noop};
+use crate::support::{Server, TIMEOUT, noop};
 
 /// Files with certificates, as an operator has them.
 struct Files(TempDir);
@@ -48,7 +48,7 @@ fn serve(collector: &Collector, protocol: &str, files: &Files, certificates: &[(
 /// Runs a task, and waits until telemetry has ended in this way.
 async fn run(server: &Server, signal: &str, outcome: &str) {
     let name = format!("lineshaft_telemetry_items_total{{outcome=\"{outcome}\",signal=\"{signal}\"}}");
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TIMEOUT;
     loop {
         let id = server.submit(noop()).await;
         assert_eq!(server.ended(&id).await.state(), TaskState::Completed);

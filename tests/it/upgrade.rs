@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use lineshaft::proto::v1::{self, TaskState, task_service_client::TaskServiceClient, watch_tasks_response::Kind};
 use tokio::sync::{mpsc, watch};
 
-use crate::support::{PATIENCE, Server, noop, task};
+use crate::support::{Server, TIMEOUT, noop, task};
 
 const UPGRADES: usize = 3;
 const SUBMITTERS: usize = 4;
@@ -129,10 +129,8 @@ async fn an_upgrade_under_load_loses_no_task_and_no_event() {
     for upgrade in 0..UPGRADES {
         let enough = acknowledged.len() + BETWEEN;
         while acknowledged.len() < enough {
-            let id = tokio::time::timeout(PATIENCE, accepted.recv())
-                .await
-                .expect("a submission within the timeout")
-                .unwrap();
+            let id =
+                tokio::time::timeout(TIMEOUT, accepted.recv()).await.expect("a submission within the timeout").unwrap();
             assert!(acknowledged.insert(id), "two tasks have the same id");
         }
         let began = Instant::now();
@@ -147,7 +145,7 @@ async fn an_upgrade_under_load_loses_no_task_and_no_event() {
     }
     // The last server also accepts tasks.
     let enough = acknowledged.len() + BETWEEN;
-    while let Ok(Some(id)) = tokio::time::timeout(PATIENCE, accepted.recv()).await {
+    while let Ok(Some(id)) = tokio::time::timeout(TIMEOUT, accepted.recv()).await {
         acknowledged.insert(id);
         if acknowledged.len() == enough {
             accepted.close();
@@ -157,7 +155,7 @@ async fn an_upgrade_under_load_loses_no_task_and_no_event() {
         one.await.unwrap();
     }
     all.send_replace(Some(Arc::new(acknowledged.clone())));
-    let watcher = tokio::time::timeout(2 * PATIENCE, watcher).await.expect("all tasks end").unwrap();
+    let watcher = tokio::time::timeout(2 * TIMEOUT, watcher).await.expect("all tasks end").unwrap();
     assert!(watcher.resumed > UPGRADES, "no watch was interrupted");
     assert!(watcher.interrupted > 0, "no task was interrupted");
     for id in &acknowledged {

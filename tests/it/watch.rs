@@ -5,7 +5,7 @@ use lineshaft::proto::v1::{self, TaskState, watch_tasks_response::Kind};
 use tonic::Streaming;
 use tonic_types::StatusExt;
 
-use crate::support::{PATIENCE, Server, fields, noop, reason, task};
+use crate::support::{Server, TIMEOUT, fields, noop, reason, task};
 
 async fn watch(server: &Server, request: v1::WatchTasksRequest) -> Streaming<v1::WatchTasksResponse> {
     server.tasks().watch_tasks(request).await.unwrap().into_inner()
@@ -27,7 +27,7 @@ async fn events(steps: &mut Streaming<v1::WatchTasksResponse>, last: u64) -> Vec
             }
         }
     };
-    tokio::time::timeout(PATIENCE, read).await.expect("the events come");
+    tokio::time::timeout(TIMEOUT, read).await.expect("the events come");
     seen
 }
 
@@ -204,7 +204,7 @@ async fn watches_end_at_once_when_the_server_drains() {
 async fn until_drained(steps: &mut Streaming<v1::WatchTasksResponse>) -> (Vec<u64>, u64) {
     let mut seen = Vec::new();
     let end = loop {
-        match tokio::time::timeout(PATIENCE, steps.next()).await.expect("the drain ends the watch") {
+        match tokio::time::timeout(TIMEOUT, steps.next()).await.expect("the drain ends the watch") {
             Some(Ok(v1::WatchTasksResponse { kind: Some(Kind::Event(event)) })) => seen.push(event.revision),
             Some(Ok(_)) => {}
             Some(Err(status)) => break status,
@@ -226,7 +226,7 @@ async fn a_watch_that_a_drain_ends_is_told_where_to_resume_on_the_next_server() 
     }
     // It runs on while the server drains, so that there are events after the watches have ended.
     let long = server.submit(task("io", "1")).await;
-    server.until_begun(&long).await;
+    server.until_started(&long).await;
     let quiet = v1::TaskFilter { states: vec![TaskState::Failed.into()], ..Default::default() };
     let quiet = v1::WatchTasksRequest { filter: Some(quiet), ..Default::default() };
     let (mut all, mut quiet) = (watch(&server, after(0)).await, watch(&server, quiet).await);

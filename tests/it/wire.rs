@@ -7,7 +7,7 @@ use std::time::Duration;
 use lineshaft::proto::v1::{self, TaskState, submit_tasks_response::Outcome};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use crate::support::{PATIENCE, Server, noop, task};
+use crate::support::{Server, TIMEOUT, noop, task};
 
 async fn still_serves(server: &Server) {
     let id = server.submit(noop()).await;
@@ -23,7 +23,7 @@ async fn nonsense_on_the_wire_harms_nobody() {
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     for round in 0..60 {
         let mut stream = TcpStream::connect(&server.address).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(TIMEOUT)).unwrap();
         let mut garbage = vec![0; 4_096];
         random.fill_bytes(&mut garbage);
         if round % 2 == 0 {
@@ -33,7 +33,7 @@ async fn nonsense_on_the_wire_harms_nobody() {
         let _ = stream.write_all(&garbage);
     }
     let mut stream = TcpStream::connect(&server.address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
     // Any answer or a hang-up will do.
     let _ = stream.read(&mut [0; 64]);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tonic::Code;
 
 use super::{Tokens, lineshaft, text};
-use crate::support::{PATIENCE, Server, noop, reason};
+use crate::support::{Server, TIMEOUT, noop, reason};
 use crate::wire::Bytes;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -54,8 +54,8 @@ fn post(more: &[(&str, &str)]) -> Vec<u8> {
 
 fn dial(server: &Server) -> TcpStream {
     let mut stream = TcpStream::connect(&server.address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    stream.set_write_timeout(Some(TIMEOUT)).unwrap();
     stream.write_all(PREFACE).unwrap();
     stream.write_all(&frame(SETTINGS, 0, 0, &[])).unwrap();
     stream
@@ -276,7 +276,7 @@ async fn one_connection_too_many_is_closed_and_those_that_are_open_stay() {
     drop(open);
     let begun = std::time::Instant::now();
     while server.tasks().submit_task(noop()).await.is_err() {
-        assert!(begun.elapsed() < PATIENCE, "places are not given back");
+        assert!(begun.elapsed() < TIMEOUT, "places are not given back");
     }
     assert!(server.log().contains("too many connections"));
 }

@@ -19,7 +19,7 @@ use tonic_types::StatusExt;
 
 use super::Known;
 use super::tls::Authority;
-use crate::support::{PATIENCE, Server, noop, reason};
+use crate::support::{Server, TIMEOUT, noop, reason};
 
 /// Somebody who signs.
 struct Signer {
@@ -142,7 +142,7 @@ async fn a_token_of_the_issuer_is_believed_and_every_forgery_is_not() {
     assert_eq!(greets(&server, &short).await, Ok(()));
     let begun = Instant::now();
     while greets(&server, &short).await.is_ok() {
-        assert!(begun.elapsed() < PATIENCE, "it was verified once, and is believed for ever");
+        assert!(begun.elapsed() < TIMEOUT, "it was verified once, and is believed for ever");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(!server.log().contains(body), "a token is in the log");
@@ -151,7 +151,7 @@ async fn a_token_of_the_issuer_is_believed_and_every_forgery_is_not() {
     std::fs::write(&keys, json!({"keys": [stranger.public()]}).to_string()).unwrap();
     let begun = Instant::now();
     while greets(&server, &good).await.is_ok() {
-        assert!(begun.elapsed() < PATIENCE, "the old key is still believed");
+        assert!(begun.elapsed() < TIMEOUT, "the old key is still believed");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(greets(&server, &stranger.sign(&claims(|_| ()))).await, Ok(()));
@@ -188,7 +188,7 @@ async fn keys_are_fetched_from_their_address() {
     let token = issuer.sign(&claims(|_| ()));
     let begun = Instant::now();
     while greets(&server, &token).await.is_err() {
-        assert!(begun.elapsed() < PATIENCE, "the keys are not fetched: {}", server.log());
+        assert!(begun.elapsed() < TIMEOUT, "the keys are not fetched: {}", server.log());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     // Tokens with keys that nobody has do not make the server ask again and again.
@@ -238,11 +238,11 @@ async fn keys_are_fetched_over_tls_from_whom_the_configuration_believes_and_nobo
     let token = issuer.sign(&claims(|_| ()));
     let begun = Instant::now();
     while greets(&believing, &token).await.is_err() {
-        assert!(begun.elapsed() < PATIENCE, "the keys are not fetched: {}", believing.log());
+        assert!(begun.elapsed() < TIMEOUT, "the keys are not fetched: {}", believing.log());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     while !doubting.log().contains("failed to fetch keys") {
-        assert!(begun.elapsed() < PATIENCE, "{}", doubting.log());
+        assert!(begun.elapsed() < TIMEOUT, "{}", doubting.log());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(greets(&doubting, &token).await, Err(Code::Unauthenticated), "a CA that is not a public one");
@@ -255,7 +255,7 @@ fn an_address_that_answers_nonsense_or_too_much_does_not_stop_the_server() {
         let server = Server::start(&format!("[auth.jwt]\njwks_url = {url:?}{RULES}"));
         let begun = Instant::now();
         while !server.log().contains("failed to fetch keys") {
-            assert!(begun.elapsed() < PATIENCE, "{} asked: {}", asked.load(Ordering::SeqCst), server.log());
+            assert!(begun.elapsed() < TIMEOUT, "{} asked: {}", asked.load(Ordering::SeqCst), server.log());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -288,7 +288,7 @@ async fn who_shows_forged_tokens_again_and_again_has_to_wait_and_who_is_known_do
         if refused.code() != Code::Unauthenticated {
             break refused;
         }
-        assert!(begun.elapsed() < PATIENCE, "every forgery is checked");
+        assert!(begun.elapsed() < TIMEOUT, "every forgery is checked");
     };
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::ResourceExhausted, "RATE_LIMITED"));
     let details = refused.get_error_details();
@@ -300,7 +300,7 @@ async fn who_shows_forged_tokens_again_and_again_has_to_wait_and_who_is_known_do
     let begun = Instant::now();
     while let Err(code) = greets(&server, &new).await {
         assert_eq!(code, Code::ResourceExhausted, "not looked at, and not called wrong");
-        assert!(begun.elapsed() < PATIENCE, "it is never looked at");
+        assert!(begun.elapsed() < TIMEOUT, "it is never looked at");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

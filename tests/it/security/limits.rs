@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::{Known, Tokens};
-use crate::support::{PATIENCE, noop, reason, seconds, task};
+use crate::support::{TIMEOUT, noop, reason, seconds, task};
 
 async fn submit(known: &Known, request: v1::SubmitTaskRequest) -> Result<String, Status> {
     known.tasks().submit_task(request).await.map(|answer| answer.into_inner().task_id)
@@ -45,7 +45,7 @@ async fn who_submits_too_fast_is_told_when_to_come_back_and_nobody_else_notices(
     let begun = std::time::Instant::now();
     while let Err(status) = submit(&free, noop()).await {
         assert_eq!(status.code(), Code::Unauthenticated, "the new token is not known yet");
-        assert!(begun.elapsed() < PATIENCE);
+        assert!(begun.elapsed() < TIMEOUT);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -71,7 +71,7 @@ async fn tasks_and_their_payloads_count_until_they_end_over_a_restart_too() {
     known.tasks().cancel_task(cancel).await.unwrap();
     let begun = std::time::Instant::now();
     while submit(&known, noop()).await.is_err() {
-        assert!(begun.elapsed() < PATIENCE, "the place is not given back");
+        assert!(begun.elapsed() < TIMEOUT, "the place is not given back");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let large = v1::SubmitTaskRequest { payload: bytes(1 << 20), ..task("io", "") };
@@ -97,7 +97,7 @@ async fn until_limited(known: &Known) {
                 known.tasks().wait_task(request).await.unwrap();
             }
         }
-        assert!(begun.elapsed() < PATIENCE, "tasks of the run before do not count");
+        assert!(begun.elapsed() < TIMEOUT, "tasks of the run before do not count");
     }
 }
 
@@ -118,7 +118,7 @@ async fn watches_and_waits_of_one_identity_do_not_take_the_places_of_all() {
     drop(first);
     let begun = std::time::Instant::now();
     while known.tasks().wait_task(wait()).await.is_err() {
-        assert!(begun.elapsed() < PATIENCE, "the place of a watch that has gone is not given back");
+        assert!(begun.elapsed() < TIMEOUT, "the place of a watch that has gone is not given back");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -140,7 +140,7 @@ async fn a_token_has_its_own_limits_where_it_was_given_some() {
                 assert_eq!(status.code(), Code::Unauthenticated, "the new token is not known yet: {status:?}");
             }
         }
-        assert!(begun.elapsed() < PATIENCE);
+        assert!(begun.elapsed() < TIMEOUT);
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     submit(&nightly, task("io", "3600")).await.unwrap();
@@ -159,7 +159,7 @@ async fn a_token_has_its_own_limits_where_it_was_given_some() {
     nightly.tasks().cancel_task(cancel).await.unwrap();
     let begun = std::time::Instant::now();
     while submit(&nightly, task("io", "3600")).await.is_err() {
-        assert!(begun.elapsed() < PATIENCE, "the place is not given back");
+        assert!(begun.elapsed() < TIMEOUT, "the place is not given back");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

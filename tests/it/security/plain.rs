@@ -4,12 +4,12 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use super::Tokens;
-use crate::support::{PATIENCE, Server};
+use crate::support::{Server, TIMEOUT};
 
 /// Status and text of an answer to one HTTP/1.1 request.
 fn ask(server: &Server, method: &str, path: &str, token: Option<&str>, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(&server.address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     let token = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
     let length = body.len();
     let head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{token}");
@@ -88,7 +88,7 @@ fn strangers_do_not_make_the_server_read_what_they_send() {
     let server = tokens.serve("");
     for path in [SUBMIT, "/api/submit"] {
         let mut stream = TcpStream::connect(&server.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         // The body never comes; the answer does.
         let head = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n");
         stream.write_all(format!("{head}content-length: 1000000\r\n\r\n").as_bytes()).unwrap();

@@ -9,7 +9,7 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Code, Request, Status};
 
 use super::{Known, Tokens, Wire, lineshaft, text};
-use crate::support::{PATIENCE, Server, noop, reason, seconds, task};
+use crate::support::{Server, TIMEOUT, noop, reason, seconds, task};
 
 /// Every RPC of the contract: path, and whether the caller streams.
 fn contract() -> Vec<(String, bool)> {
@@ -184,7 +184,7 @@ async fn server_task(known: &Known, id: &str) -> v1::Task {
 async fn until(mut asked: impl AsyncFnMut() -> bool, what: &str) {
     let begun = Instant::now();
     while !asked().await {
-        assert!(begun.elapsed() < PATIENCE, "{what}");
+        assert!(begun.elapsed() < TIMEOUT, "{what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

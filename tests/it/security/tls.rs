@@ -13,7 +13,7 @@ use rcgen::{
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use super::{Known, Tokens, lineshaft, text};
-use crate::support::{PATIENCE, Server};
+use crate::support::{Server, TIMEOUT};
 
 /// A CA and what it signs.
 pub struct Authority {
@@ -93,7 +93,7 @@ async fn greets(known: &Known) -> bool {
 async fn until(mut asked: impl AsyncFnMut() -> bool, what: &str) {
     let begun = Instant::now();
     while !asked().await {
-        assert!(begun.elapsed() < PATIENCE, "{what}");
+        assert!(begun.elapsed() < TIMEOUT, "{what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -207,12 +207,12 @@ async fn a_revoked_certificate_ends_its_connections_and_gets_no_new_one() {
 
     std::fs::write(&lists, authority.revoke(&[8, 9])).unwrap();
     let end = async { while let Ok(Some(_)) = ends.message().await {} };
-    tokio::time::timeout(PATIENCE, end).await.expect("the watch of a revoked certificate ends");
+    tokio::time::timeout(TIMEOUT, end).await.expect("the watch of a revoked certificate ends");
     assert!(!greets(&before).await, "nor does it connect again");
     assert!(!greets(&with(&lost)).await);
     assert!(greets(&known).await && greets(&with(&good)).await, "others are not troubled");
     // A watch tells how far it is every few seconds, so one that was cut would end here.
-    assert!(tokio::time::timeout(PATIENCE, stays.message()).await.unwrap().unwrap().is_some());
+    assert!(tokio::time::timeout(TIMEOUT, stays.message()).await.unwrap().unwrap().is_some());
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn handshakes_that_never_end_are_cut_and_do_not_stop_others() {
     let mut slow: Vec<TcpStream> = (0..40)
         .map(|_| {
             let mut stream = TcpStream::connect(&server.address).unwrap();
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.set_read_timeout(Some(TIMEOUT)).unwrap();
             stream.write_all(&[0x16, 3, 1, 2, 0, 1]).unwrap();
             stream
         })

@@ -6,7 +6,7 @@ use lineshaft::proto::v1::{self, TaskState, submit_tasks_response::Outcome, watc
 use tonic::{Code, Status};
 
 use super::{Known, Tokens};
-use crate::support::{PATIENCE, Server, noop, reason, seconds, task};
+use crate::support::{Server, TIMEOUT, noop, reason, seconds, task};
 
 const UNKNOWN: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
@@ -184,7 +184,7 @@ async fn watch(known: &Known, filter: v1::TaskFilter) -> Result<BTreeSet<String>
         };
         let mut steps = known.tasks().watch_tasks(request).await?.into_inner();
         loop {
-            let step = tokio::time::timeout(PATIENCE, steps.message()).await.expect("a step")?;
+            let step = tokio::time::timeout(TIMEOUT, steps.message()).await.expect("a step")?;
             match step.and_then(|step| step.kind) {
                 Some(watch_tasks_response::Kind::SnapshotEntry(task)) => _ = namespaces.insert(task.namespace),
                 Some(watch_tasks_response::Kind::Event(event)) => _ = namespaces.insert(event.namespace),

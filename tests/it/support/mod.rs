@@ -1,0 +1,11 @@
+//! Shared by the black-box tests: the server under test, waiting, requests, and processes.
+
+mod eventually;
+mod messages;
+mod process;
+mod server;
+
+pub use eventually::{TIMEOUT, check, eventually, eventually_blocking};
+pub use messages::{bytes, fields, millis, noop, reason, seconds, task};
+pub use process::{KillOnDrop, isolated, run};
+pub use server::{BINARY, IN_MEMORY, Server};

@@ -1,0 +1,49 @@
+//! Processes that tests start, and namespaces of their own.
+
+use std::process::{Child, Command};
+
+/// A process that is killed when dropped.
+pub struct KillOnDrop(pub Child);
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        // The process may have exited already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs the calling test again in a process with its own namespaces (`mount`, `net`), where it has root privileges.
+/// Returns true in that process; in the outer process the test has then passed.
+pub fn isolated(test: &str, namespaces: &[&str]) -> bool {
+    const INSIDE: &str = "LINESHAFT_TEST_ISOLATED";
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let kinds: Vec<String> = namespaces.iter().map(|kind| format!("--{kind}")).collect();
+    let user = ["--user".to_owned(), "--map-root-user".to_owned()];
+    let allowed = |flags: &[String]| run("unshare", flags.iter().map(String::as_str).chain(["true"])).0;
+    // Without root, a user namespace is enough where the kernel allows it.
+    let flags = if allowed(&kinds) { kinds } else { [&user[..], &kinds[..]].concat() };
+    assert!(allowed(&flags), "this test needs root, or user namespaces: `unshare {}`", flags.join(" "));
+    // Mount points inside the namespace can only be removed from outside.
+    let scratch = tempfile::tempdir().unwrap();
+    #[expect(clippy::disallowed_methods, reason = "the test itself")]
+    let status = Command::new("unshare")
+        .args(&flags)
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(INSIDE, "1")
+        .env("TMPDIR", scratch.path())
+        .status()
+        .unwrap();
+    assert!(status.success(), "{test} failed in its namespaces");
+    false
+}
+
+/// Runs a program; returns whether it succeeded, and its output (stdout, then stderr).
+pub fn run<'a>(program: &str, args: impl IntoIterator<Item = &'a str>) -> (bool, String) {
+    #[expect(clippy::disallowed_methods, reason = "tools of the system")]
+    let output = Command::new(program).args(args).output().unwrap();
+    (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+}

@@ -1,0 +1,225 @@
+//! The server under test.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+
+use lineshaft::proto::v1::{
+    self, handler_service_client::HandlerServiceClient, pool_service_client::PoolServiceClient,
+    system_service_client::SystemServiceClient, task_service_client::TaskServiceClient,
+};
+use tempfile::TempDir;
+use tonic::transport::{Channel, Endpoint};
+
+use super::{check, eventually, eventually_blocking};
+
+pub const BINARY: &str = env!("CARGO_BIN_EXE_lineshaft");
+
+/// A server process with its data directory; killed when dropped.
+pub struct Server {
+    child: Child,
+    pub address: String,
+    pub directory: TempDir,
+    /// Shared by the short calls of the helpers; watches get their own connections.
+    channel: OnceLock<Channel>,
+    variables: Vec<(String, String)>,
+}
+
+/// Variable that makes a server keep its data in memory.
+pub const IN_MEMORY: (&str, &str) = ("LINESHAFT_STORE__MEMORY", "true");
+
+fn launch(directory: &Path, variables: &[(String, String)]) -> Child {
+    let log = std::fs::File::options().create(true).append(true).open(directory.join("log")).unwrap();
+    #[expect(clippy::disallowed_methods, reason = "the server itself")]
+    let mut command = Command::new(BINARY);
+    command.args(["serve", "--listen", "127.0.0.1:0"]);
+    if !variables.iter().any(|(name, _)| name == IN_MEMORY.0) {
+        command.arg("--data-dir").arg(directory.join("data"));
+    }
+    command
+        .arg("--config")
+        .arg(directory.join("config.toml"))
+        .arg("--ready-file")
+        .arg(directory.join("ready"))
+        .stdin(Stdio::null())
+        .envs(variables.iter().map(|(name, value)| (name, value)))
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
+/// Starts the server and waits for its address.
+fn spawn(directory: &Path, variables: &[(String, String)]) -> (Child, String) {
+    let ready = directory.join("ready");
+    // A previous server may have left it.
+    let _ = std::fs::remove_file(&ready);
+    let mut child = launch(directory, variables);
+    let address = eventually_blocking(|| {
+        if let Ok(address) = std::fs::read_to_string(&ready) {
+            return Ok(address.trim().to_owned());
+        }
+        let log = std::fs::read_to_string(directory.join("log")).unwrap_or_default();
+        assert!(child.try_wait().unwrap().is_none(), "the server exited during its start: {log}");
+        Err(format!("the server is not ready: {log}"))
+    });
+    (child, address)
+}
+
+impl Server {
+    pub fn start(config: &str) -> Self {
+        Self::start_with(config, &[])
+    }
+
+    /// Starts a server with environment variables.
+    pub fn start_with(config: &str, variables: &[(&str, &str)]) -> Self {
+        Self::launch_in(tempfile::tempdir().unwrap(), config, variables)
+    }
+
+    /// Starts a server on an existing directory.
+    pub fn start_in(directory: TempDir, config: &str) -> Self {
+        Self::launch_in(directory, config, &[])
+    }
+
+    fn launch_in(directory: TempDir, config: &str, variables: &[(&str, &str)]) -> Self {
+        let variables: Vec<_> = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        std::fs::write(directory.path().join("config.toml"), config).unwrap();
+        let (child, address) = spawn(directory.path(), &variables);
+        Self { child, address, directory, channel: OnceLock::new(), variables }
+    }
+
+    /// The log of a server that fails to start.
+    pub fn refused(config: &str, variables: &[(&str, &str)]) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("config.toml"), config).unwrap();
+        let variables: Vec<_> = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let child = launch(directory.path(), &variables);
+        let mut server = Self { child, address: String::new(), directory, channel: OnceLock::new(), variables };
+        let status = server.wait_exit();
+        assert!(matches!(status.code(), Some(1 | 2)), "{status}: {}", server.log());
+        server.log()
+    }
+
+    pub fn kill9(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts the server again, expects that it fails, and returns what it logged.
+    pub fn fail_to_start_again(&mut self) -> String {
+        let before = self.log().len();
+        self.child = launch(self.directory.path(), &self.variables);
+        let status = self.wait_exit();
+        assert_eq!(status.code(), Some(1), "{}", self.log());
+        self.log().split_off(before)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Starts the server again on the same directory.
+    pub fn start_again(&mut self) {
+        (self.child, self.address) = spawn(self.directory.path(), &self.variables);
+        self.channel = OnceLock::new();
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    pub fn wait_exit(&mut self) -> ExitStatus {
+        eventually_blocking(|| {
+            let status = self.child.try_wait().unwrap();
+            status.ok_or_else(|| format!("the server does not exit: {}", self.log()))
+        })
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn channel(&self) -> Channel {
+        Endpoint::from_shared(format!("http://{}", self.address)).unwrap().connect_lazy()
+    }
+
+    pub fn tasks(&self) -> TaskServiceClient<Channel> {
+        TaskServiceClient::new(self.channel()).max_encoding_message_size(64 << 20).max_decoding_message_size(64 << 20)
+    }
+
+    fn helper(&self) -> TaskServiceClient<Channel> {
+        let channel = self.channel.get_or_init(|| self.channel()).clone();
+        TaskServiceClient::new(channel).max_decoding_message_size(64 << 20)
+    }
+
+    pub fn pools(&self) -> PoolServiceClient<Channel> {
+        PoolServiceClient::new(self.channel())
+    }
+
+    pub fn handlers(&self) -> HandlerServiceClient<Channel> {
+        HandlerServiceClient::new(self.channel())
+    }
+
+    pub fn system(&self) -> SystemServiceClient<Channel> {
+        SystemServiceClient::new(self.channel())
+    }
+
+    pub async fn submit(&self, request: v1::SubmitTaskRequest) -> String {
+        self.helper().submit_task(request).await.unwrap().into_inner().task_id
+    }
+
+    pub async fn get(&self, id: &str) -> v1::Task {
+        let request = v1::GetTaskRequest { task_id: id.to_owned(), include_payload: true };
+        self.helper().get_task(request).await.unwrap().into_inner().task.unwrap()
+    }
+
+    /// Waits until the task is in a terminal state.
+    pub async fn ended(&self, id: &str) -> v1::Task {
+        eventually(async || {
+            let request = v1::WaitTaskRequest { task_id: id.to_owned(), timeout: None };
+            let answer = self.helper().wait_task(request).await.unwrap().into_inner();
+            let task = answer.task.unwrap();
+            if answer.finished { Ok(task) } else { Err(format!("{id} is still {:?}", task.state())) }
+        })
+        .await
+    }
+
+    /// Waits until the task is in the state.
+    pub async fn until(&self, id: &str, state: v1::TaskState) -> v1::Task {
+        self.changed_to(id, 0, &[state]).await
+    }
+
+    /// Waits until the task has changed after a revision and is in one of the states.
+    pub async fn changed_to(&self, id: &str, after: u64, states: &[v1::TaskState]) -> v1::Task {
+        eventually(async || {
+            let task = self.get(id).await;
+            let reached = task.revision > after && states.contains(&task.state());
+            if reached { Ok(task) } else { Err(format!("{id} is not one of {states:?}: {task:?}")) }
+        })
+        .await
+    }
+
+    /// Waits until the task has started at least once.
+    pub async fn until_started(&self, id: &str) {
+        eventually(async || check(self.get(id).await.started_at.is_some(), || format!("{id} has not started"))).await;
+    }
+
+    pub async fn pause(&self, pool: &str, paused: bool) -> v1::Pool {
+        let request =
+            v1::UpdatePoolRequest { name: pool.to_owned(), paused: Some(paused), ..v1::UpdatePoolRequest::default() };
+        self.pools().update_pool(request).await.unwrap().into_inner().pool.unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The process may have exited already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
