@@ -29,7 +29,6 @@ const PAGES: i32 = 1024;
 /// The content of a store whose checksums all match.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CheckReport {
-    /// Whether a server is using the store.
     pub in_use: bool,
     /// Revisions up to here have been trimmed from the journal.
     pub trimmed: u64,
@@ -64,9 +63,7 @@ impl fmt::Display for CheckReport {
 }
 
 /// Copies the store in `data` to the new directory `to`, and checks the copy. Blocks on the disk.
-///
-/// # Errors
-/// Any of [`StoreError`]; then `to` has not been created.
+/// On an error, `to` has not been created.
 pub fn backup(data: &Path, to: &Path) -> Result<CheckReport, StoreError> {
     let name = to.file_name().ok_or_else(|| already_exists(to))?;
     // This drops a trailing slash.
@@ -96,9 +93,6 @@ pub fn backup(data: &Path, to: &Path) -> Result<CheckReport, StoreError> {
 }
 
 /// Verifies every checksum and every index of a store or backup. Blocks on the disk.
-///
-/// # Errors
-/// Any of [`StoreError`].
 pub fn check(directory: &Path) -> Result<CheckReport, StoreError> {
     examine(&Source::open(directory)?)
 }

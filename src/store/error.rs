@@ -12,11 +12,9 @@ pub enum StoreError {
     /// Stored bytes differ from what was written.
     #[error("`{}` is corrupt at {location}: {detail}; restore it from a backup", path.display())]
     Corrupt {
-        /// The corrupt file.
         path: PathBuf,
         /// Commit, row or byte offset.
         location: String,
-        /// What was expected or found.
         detail: String,
     },
     /// The projection is missing or corrupt, and the journal has been trimmed, so it cannot restore every task.
@@ -27,7 +25,6 @@ pub enum StoreError {
         path.display(), path.parent().unwrap_or(path).display()
     )]
     ProjectionLost {
-        /// The projection's file.
         path: PathBuf,
         /// Such as `is missing`.
         problem: String,
@@ -37,29 +34,21 @@ pub enum StoreError {
     /// The file belongs to another program, or to a later version of this one.
     #[error("`{}` cannot be used: {detail}", path.display())]
     Incompatible {
-        /// The file.
         path: PathBuf,
         /// What was found and what to do.
         detail: String,
     },
     /// Another process holds the lock of the directory.
     #[error("`{}` is in use by another server; stop it or choose another data directory", path.display())]
-    Locked {
-        /// The lock file.
-        path: PathBuf,
-    },
+    Locked { path: PathBuf },
     /// The disk is full.
     #[error("no space left on the disk for `{}`; free some space, then writing resumes by itself", path.display())]
-    Full {
-        /// The file that could not grow.
-        path: PathBuf,
-    },
+    Full { path: PathBuf },
     /// An operating-system or SQLite call failed.
     #[error("failed to {action} `{}`: {detail}", path.display())]
     Io {
         /// Such as `open` or `append to`.
         action: &'static str,
-        /// The file or directory.
         path: PathBuf,
         /// The cause and what to do.
         detail: String,

@@ -81,7 +81,7 @@ pub fn open(options: &Options) -> Result<(Store, Recovery), StoreError> {
         if !may_rebuild {
             return Err(lost("is missing".to_owned()));
         }
-        // It belongs to the projection that is gone.
+        // The watermark describes the missing file.
         remove_if_present(&watermark_path(&paths.projection))?;
     }
     let mut notes = Vec::new();
@@ -113,9 +113,6 @@ pub fn open(options: &Options) -> Result<(Store, Recovery), StoreError> {
 
 /// Rebuilds a missing or corrupt projection from the journal, even if tasks are lost. Returns notes for the operator;
 /// none when the projection was intact. Blocks on the disk.
-///
-/// # Errors
-/// Any of [`StoreError`].
 pub fn rebuild(directory: &Path) -> Result<Vec<String>, StoreError> {
     require_file(&directory.join(JOURNAL), "there is no store in this directory")?;
     let (store, recovery) = open(&Options { directory: Some(directory.to_owned()), accept_loss: true })?;
@@ -164,7 +161,7 @@ fn is_sqlite_file(path: &Path) -> bool {
     read.is_ok() && magic == *b"SQLite format 3\0"
 }
 
-/// Moves the projection and its log out of the way, to the first free name, and returns that name.
+/// Renames the projection and its log to the first free `.damaged-N`, and returns that path.
 fn quarantine(path: &Path) -> Result<PathBuf, StoreError> {
     let mut number = 1;
     let target = loop {

@@ -5,7 +5,6 @@ use crate::model::{PoolName, PoolSpec};
 /// The settings of a pool that can be changed while the server runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolSettings {
-    /// Number of slots.
     pub size: usize,
     /// Maximum number of queued tasks.
     pub queue_limit: usize,
@@ -14,7 +13,6 @@ pub struct PoolSettings {
 }
 
 impl PoolSettings {
-    /// The settings of a pool.
     pub fn of(spec: &PoolSpec) -> Self {
         Self { size: spec.size, queue_limit: spec.queue_limit, paused: spec.paused }
     }
@@ -23,7 +21,6 @@ impl PoolSettings {
 /// A change of a pool's settings that survives restarts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolOverride {
-    /// The pool.
     pub name: PoolName,
     /// The settings in the configuration when the pool was changed.
     pub configured: PoolSettings,

@@ -20,12 +20,10 @@ pub struct Commit {
 }
 
 impl Commit {
-    /// Revision of the first event.
     pub fn first(&self) -> Revision {
         self.events.first().map_or_else(Revision::default, |event| event.revision)
     }
 
-    /// Revision of the last event.
     pub fn last(&self) -> Revision {
         self.events.last().map_or_else(Revision::default, |event| event.revision)
     }
@@ -39,9 +37,6 @@ pub type AppendDone = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 /// A commit whose append failed leaves no trace: its revisions may be appended again.
 pub trait Journal: Send + Sync + 'static {
     /// Appends on the calling thread. Blocks on the disk.
-    ///
-    /// # Errors
-    /// Any of [`StoreError`].
     fn append(&self, commit: &Arc<Commit>) -> Result<(), StoreError>;
 
     /// Hands the commit to the journal's thread without blocking. Commits that wait there are appended in order and
@@ -64,16 +59,10 @@ pub trait Journal: Send + Sync + 'static {
     fn oldest(&self) -> Revision;
 
     /// Replaces the stored override of a pool. Durable on return. Blocks on the disk.
-    ///
-    /// # Errors
-    /// Any of [`StoreError`].
     fn save_pool_override(&self, pool: &PoolOverride) -> Result<(), StoreError>;
 
     /// Deletes the commits that end at `up_to` or before. Their events must be durable in the projection.
     /// Blocks on the disk.
-    ///
-    /// # Errors
-    /// Any of [`StoreError`].
     fn trim(&self, up_to: Revision) -> Result<(), StoreError>;
 }
 
@@ -94,26 +83,14 @@ pub trait Projection: Send + Sync + 'static {
     fn fault(&self) -> watch::Receiver<Option<StoreError>>;
 
     /// One task with payload and result.
-    ///
-    /// # Errors
-    /// Any of [`StoreError`].
     fn get(&self, id: &TaskId) -> Result<Option<Task>, StoreError>;
 
     /// The output of an attempt, with the attempt's number. `attempt` 0 means the last attempt that ended.
-    ///
-    /// # Errors
-    /// Any of [`StoreError`].
     fn output(&self, id: &TaskId, attempt: u32) -> Result<Option<(u32, Output)>, StoreError>;
 
     /// One page, newest submission first. Uses no more memory than the page may.
-    ///
-    /// # Errors
-    /// Any of [`StoreError`].
     fn list(&self, filter: &TaskFilter, size: PageSize, after: Option<PageCursor>) -> Result<Page, StoreError>;
 
     /// Makes everything applied so far durable and returns its revision. The journal may be trimmed up to there.
-    ///
-    /// # Errors
-    /// Any of [`StoreError`].
     fn checkpoint(&self) -> Result<Revision, StoreError>;
 }

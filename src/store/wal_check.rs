@@ -22,9 +22,6 @@ const BUFFER: usize = 1 << 20;
 
 /// Looks for corruption in the log of a database file. `unsynced` allows several torn commits at the end: commits
 /// that were not synced can all be torn by a power failure.
-///
-/// # Errors
-/// [`StoreError::Corrupt`], [`StoreError::Io`].
 pub(super) fn check(database: &Path, unsynced: bool) -> Result<(), StoreError> {
     let path = wal_path(database);
     let file = match File::open(&path) {
@@ -69,7 +66,7 @@ fn find_mismatch(log: &mut impl Read, unsynced: bool) -> io::Result<Option<Misma
             return Ok(hidden.then_some(Mismatch { offset, detail }));
         }
         if frame.salts() != header.salts {
-            // The checksum chain says that the frame belongs to this log, so the salt was altered.
+            // The checksum proves that the frame belongs to this log, so its salt was altered.
             return Ok(Some(Mismatch { offset, detail: "frame salt differs from the header" }));
         }
         sums = expected;

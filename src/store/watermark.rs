@@ -64,7 +64,7 @@ impl WatermarkRecord {
         }
         let watermark = watermark_path(file);
         let detail = format!(
-            "the file ends before this revision, but `{}` says that it contained revision {least}: the end of the file \
+            "the file ends before this revision, but according to `{}` it contained revision {least}: the end of the file \
              or of its log is lost (if you have just restored a backup here, remove the watermark)",
             watermark.display()
         );
@@ -113,9 +113,6 @@ pub(super) struct Watermark {
 impl Watermark {
     /// Syncs the log of a file whose last revision is `end`, and writes a watermark for it. `previous` is the record
     /// that was found.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`], [`StoreError::Full`].
     pub(super) fn create(database: &Path, end: u64, previous: WatermarkRecord) -> Result<Self, StoreError> {
         let (path, wal) = (watermark_path(database), wal_path(database));
         let has_log = std::fs::metadata(&wal).is_ok_and(|log| log.len() > 0);

@@ -40,9 +40,6 @@ pub struct SqliteJournal {
 
 impl SqliteJournal {
     /// Opens or creates the file, verifies every commit in it, and starts the threads.
-    ///
-    /// # Errors
-    /// Any of [`StoreError`].
     pub fn open(path: &Path, lock: Option<Arc<File>>) -> Result<Self, StoreError> {
         let watermark = WatermarkRecord::read(path)?;
         wal_check::check(path, watermark.unsynced)?;

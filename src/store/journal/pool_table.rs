@@ -12,11 +12,20 @@ use crate::store::sqlite::sqlite_error;
 
 /// Replaces the stored override of the pool.
 pub(super) fn store(connection: &Connection, pool: &PoolOverride) -> rusqlite::Result<()> {
-    let [a, b, c] = numbers(pool.configured).map(u64::cast_signed);
-    let [d, e, f] = numbers(pool.set).map(u64::cast_signed);
+    let (configured, set) = (numbers(pool.configured).map(u64::cast_signed), numbers(pool.set).map(u64::cast_signed));
+    let sql = "INSERT OR REPLACE INTO pools VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
     connection
-        .prepare_cached("INSERT OR REPLACE INTO pools VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?
-        .execute(params![pool.name.as_str(), a, b, c, d, e, f, row_checksum(pool)])
+        .prepare_cached(sql)?
+        .execute(params![
+            pool.name.as_str(),
+            configured[0],
+            configured[1],
+            configured[2],
+            set[0],
+            set[1],
+            set[2],
+            row_checksum(pool)
+        ])
         .map(|_| ())
 }
 

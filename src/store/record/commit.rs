@@ -13,7 +13,9 @@ use super::task::{OptionsRecord, SpecRecord};
 use super::values::{
     FailureRecord, OutputRecord, PayloadRecord, ReceiptRecord, RequestRecord, UsageRecord, unknown, variant,
 };
-use crate::model::{Change, Event, InterruptCause, Revision, TaskId, TaskOptions, TaskState, Timestamp};
+use crate::model::{
+    Change, Event, Failure, InterruptCause, Output, ResourceUsage, Revision, TaskId, TaskOptions, TaskState, Timestamp,
+};
 
 /// First byte of every encoded commit.
 const FORMAT: u8 = 1;
@@ -182,14 +184,6 @@ fn event_record<'a>(event: &'a Event, at: u64, dictionary: &mut Dictionary<'a>) 
         TaskId::Named(name) => (None, None, name.to_string()),
     };
     let options = dictionary.index(&event.options);
-    let change = match &event.change {
-        Change::Submitted { spec } => {
-            let spec_options = dictionary.index(&spec.options);
-            let options = (spec_options != options).then_some(spec_options);
-            ChangeRecord::Submitted(Box::new(SubmittedRecord { spec: Some(SpecRecord::from(spec)), options }))
-        }
-        other => change_record(other),
-    };
     EventRecord {
         at: event.at.0.wrapping_sub(at).cast_signed(),
         uuid_high,
@@ -199,47 +193,62 @@ fn event_record<'a>(event: &'a Event, at: u64, dictionary: &mut Dictionary<'a>) 
         previous: event.previous as u32,
         state: event.state as u32,
         attempt: event.attempt,
-        change: Some(change),
+        change: Some(change_record(&event.change, options, dictionary)),
     }
 }
 
-fn change_record(change: &Change) -> ChangeRecord {
-    let end = EndRecord::default;
+fn change_record<'a>(change: &'a Change, event_options: u32, dictionary: &mut Dictionary<'a>) -> ChangeRecord {
     match change {
         Change::Submitted { spec } => {
-            ChangeRecord::Submitted(Box::new(SubmittedRecord { spec: Some(SpecRecord::from(spec)), options: None }))
+            let options = dictionary.index(&spec.options);
+            let options = (options != event_options).then_some(options);
+            ChangeRecord::Submitted(Box::new(SubmittedRecord { spec: Some(spec.into()), options }))
         }
         Change::Eligible => ChangeRecord::Eligible(true),
         Change::Started { worker } => ChangeRecord::Started(worker.to_string()),
         Change::Completed { result, usage, output } => ChangeRecord::Completed(Box::new(EndRecord {
             result: Some(result.into()),
-            usage: Some((&**usage).into()),
-            output: output.as_deref().map(Into::into),
-            ..end()
+            ..EndRecord::new(Some(usage), output.as_deref())
         })),
         Change::Retrying { failure, not_before, usage, output } => ChangeRecord::Retrying(Box::new(EndRecord {
             failure: Some((&**failure).into()),
             not_before: Some(not_before.0),
-            usage: Some((&**usage).into()),
-            output: output.as_deref().map(Into::into),
-            ..end()
+            ..EndRecord::new(Some(usage), output.as_deref())
         })),
         Change::Failed { failure, usage, output } => ChangeRecord::Failed(Box::new(EndRecord {
             failure: Some((&**failure).into()),
-            usage: usage.as_deref().map(Into::into),
-            output: output.as_deref().map(Into::into),
-            ..end()
+            ..EndRecord::new(usage.as_deref(), output.as_deref())
         })),
         Change::Interrupted { cause } => ChangeRecord::Interrupted(*cause as u32),
         Change::CancelRequested { request } => ChangeRecord::CancelRequested(Box::new((&**request).into())),
         Change::Cancelled { receipt, usage, output } => ChangeRecord::Cancelled(Box::new(EndRecord {
             receipt: Some((&**receipt).into()),
-            usage: usage.as_deref().map(Into::into),
-            output: output.as_deref().map(Into::into),
-            ..end()
+            ..EndRecord::new(usage.as_deref(), output.as_deref())
         })),
         Change::Deleted => ChangeRecord::Deleted(true),
     }
+}
+
+impl EndRecord {
+    fn new(usage: Option<&ResourceUsage>, output: Option<&Output>) -> Self {
+        Self { usage: usage.map(Into::into), output: output.map(Into::into), ..Self::default() }
+    }
+
+    fn take_failure(&mut self) -> Result<Box<Failure>, Corruption> {
+        self.failure.take().ok_or_else(|| missing("failure"))?.into_model().map(Box::new)
+    }
+
+    fn take_usage(&mut self) -> Option<Box<ResourceUsage>> {
+        self.usage.take().map(|usage| Box::new(usage.into_model()))
+    }
+
+    fn take_output(&mut self) -> Option<Box<Output>> {
+        self.output.take().map(|output| Box::new(output.into_model()))
+    }
+}
+
+fn missing(what: &str) -> Corruption {
+    Corruption::new(format!("event without {what}"))
 }
 
 fn event_model(
@@ -254,16 +263,16 @@ fn event_model(
     };
     let task = match (record.uuid_high, record.uuid_low) {
         (Some(high), Some(low)) => TaskId::Uuid((u128::from(high) << 64 | u128::from(low)).to_be_bytes()),
-        _ if record.name.is_empty() => return Err(Corruption::new("event without task id")),
+        _ if record.name.is_empty() => return Err(missing("task id")),
         _ => TaskId::Named(record.name.into()),
     };
     let options = find(record.options)?;
     let change = match record.change {
-        None => return Err(Corruption::new("event without a known change; a later version may have written it")),
+        None => return Err(Corruption::new("missing or unknown change; a later version may have written it")),
         Some(ChangeRecord::Submitted(submitted)) => {
-            let spec_options = submitted.options.map_or_else(|| Ok(Arc::clone(&options)), find)?;
-            let spec = submitted.spec.ok_or_else(|| Corruption::new("submission without spec"))?;
-            Change::Submitted { spec: Arc::new(spec.into_model(task.clone(), spec_options)) }
+            let options = submitted.options.map_or_else(|| Ok(Arc::clone(&options)), find)?;
+            let spec = submitted.spec.ok_or_else(|| missing("task spec"))?;
+            Change::Submitted { spec: Arc::new(spec.into_model(task.clone(), options)) }
         }
         Some(other) => change_model(other)?,
     };
@@ -279,36 +288,34 @@ fn event_model(
     })
 }
 
+/// Decodes any change except a submission.
 fn change_model(record: ChangeRecord) -> Result<Change, Corruption> {
-    let missing = |what: &str| Corruption::new(format!("event without {what}"));
     Ok(match record {
-        ChangeRecord::Submitted(_) => return Err(missing("options")),
+        ChangeRecord::Submitted(_) => return Err(missing("task options")),
         ChangeRecord::Eligible(_) => Change::Eligible,
         ChangeRecord::Started(worker) => Change::Started { worker: worker.into() },
-        ChangeRecord::Completed(end) => Change::Completed {
-            result: end.result.ok_or_else(|| missing("result"))?.into_model(),
-            usage: Box::new(end.usage.ok_or_else(|| missing("usage"))?.into_model()),
-            output: end.output.map(|output| Box::new(output.into_model())),
+        ChangeRecord::Completed(mut end) => Change::Completed {
+            result: end.result.take().ok_or_else(|| missing("result"))?.into_model(),
+            usage: end.take_usage().ok_or_else(|| missing("resource usage"))?,
+            output: end.take_output(),
         },
-        ChangeRecord::Retrying(end) => Change::Retrying {
-            failure: Box::new(end.failure.ok_or_else(|| missing("failure"))?.into_model()?),
-            not_before: Timestamp(end.not_before.ok_or_else(|| missing("time"))?),
-            usage: Box::new(end.usage.ok_or_else(|| missing("usage"))?.into_model()),
-            output: end.output.map(|output| Box::new(output.into_model())),
+        ChangeRecord::Retrying(mut end) => Change::Retrying {
+            failure: end.take_failure()?,
+            not_before: Timestamp(end.not_before.ok_or_else(|| missing("retry time"))?),
+            usage: end.take_usage().ok_or_else(|| missing("resource usage"))?,
+            output: end.take_output(),
         },
-        ChangeRecord::Failed(end) => Change::Failed {
-            failure: Box::new(end.failure.ok_or_else(|| missing("failure"))?.into_model()?),
-            usage: end.usage.map(|usage| Box::new(usage.into_model())),
-            output: end.output.map(|output| Box::new(output.into_model())),
-        },
+        ChangeRecord::Failed(mut end) => {
+            Change::Failed { failure: end.take_failure()?, usage: end.take_usage(), output: end.take_output() }
+        }
         ChangeRecord::Interrupted(1) => Change::Interrupted { cause: InterruptCause::Drain },
         ChangeRecord::Interrupted(2) => Change::Interrupted { cause: InterruptCause::Crash },
         ChangeRecord::Interrupted(other) => return Err(unknown("interrupt cause", other)),
         ChangeRecord::CancelRequested(request) => Change::CancelRequested { request: Box::new(request.into_model()?) },
-        ChangeRecord::Cancelled(end) => Change::Cancelled {
-            receipt: Box::new(end.receipt.ok_or_else(|| missing("receipt"))?.into_model()?),
-            usage: end.usage.map(|usage| Box::new(usage.into_model())),
-            output: end.output.map(|output| Box::new(output.into_model())),
+        ChangeRecord::Cancelled(mut end) => Change::Cancelled {
+            receipt: Box::new(end.receipt.take().ok_or_else(|| missing("cancel receipt"))?.into_model()?),
+            usage: end.take_usage(),
+            output: end.take_output(),
         },
         ChangeRecord::Deleted(_) => Change::Deleted,
     })

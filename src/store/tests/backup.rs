@@ -42,8 +42,8 @@ fn a_backup_during_writes_and_trims_is_consistent() {
         let trimmed = usize::try_from(report.trimmed).unwrap();
         assert_eq!(read_all(&store, store.journal.oldest()).unwrap(), history.events[trimmed..until]);
         store.projection.checkpoint().unwrap();
-        let wanted: Vec<_> = fold_all(&history.events[..until]).values().rev().map(listed).collect();
-        assert_eq!(store.projection.list(&TaskFilter::default(), page_of(1000), None).unwrap().tasks, wanted);
+        let expected: Vec<_> = fold_all(&history.events[..until]).values().rev().map(listed).collect();
+        assert_eq!(store.projection.list(&TaskFilter::default(), page_of(1000), None).unwrap().tasks, expected);
     }
     assert!(check(&data).unwrap().in_use);
     drop(store);
@@ -61,13 +61,13 @@ fn a_flipped_byte_of_a_backup_is_reported_or_harmless() {
     let whole = backup(&data, &to).unwrap();
     for file in [JOURNAL, PROJECTION] {
         let clean = std::fs::read(to.join(file)).unwrap();
-        for place in (0..100).step_by(9).chain((100..clean.len()).step_by(4_999)) {
+        for offset in (0..100).step_by(9).chain((100..clean.len()).step_by(4_999)) {
             let mut bytes = clean.clone();
-            bytes[place] ^= 0x41;
+            bytes[offset] ^= 0x41;
             std::fs::write(to.join(file), &bytes).unwrap();
             match check(&to) {
-                Ok(found) => assert_eq!(found, whole, "{file} byte {place}"),
-                Err(error) => assert!(error.to_string().contains(file), "{file} byte {place}: {error}"),
+                Ok(found) => assert_eq!(found, whole, "{file} byte {offset}"),
+                Err(error) => assert!(error.to_string().contains(file), "{file} byte {offset}: {error}"),
             }
         }
         std::fs::write(to.join(file), &clean).unwrap();

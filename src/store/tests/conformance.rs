@@ -70,10 +70,10 @@ fn assert_queries_match(store: &Store, events: &[Event]) {
     let tasks = fold_all(events);
     let newest: Vec<&Task> = tasks.values().rev().collect();
     for filter in filters() {
-        let wanted: Vec<Task> =
+        let expected: Vec<Task> =
             newest.iter().filter(|task| filter.matches_task(task)).map(|task| listed(task)).collect();
-        assert_eq!(pages(store, &filter, page_of(3)), wanted, "{filter:?}");
-        assert_eq!(pages(store, &filter, page_of(1000)), wanted, "{filter:?}");
+        assert_eq!(pages(store, &filter, page_of(3)), expected, "{filter:?}");
+        assert_eq!(pages(store, &filter, page_of(1000)), expected, "{filter:?}");
     }
     for task in tasks.values() {
         assert_eq!(store.projection.get(&task.spec.id).unwrap().as_ref(), Some(task));
@@ -98,8 +98,8 @@ proptest! {
                 drop(store);
                 let (store, recovery) = open_sqlite(directory.path()).unwrap();
                 prop_assert_eq!(&read_all(&store, Revision(0)).unwrap(), &history.events);
-                let wanted: Vec<_> = fold_all(&history.events).into_values().map(RecoveredTask::from).collect();
-                prop_assert_eq!(recovery.tasks, wanted);
+                let expected: Vec<_> = fold_all(&history.events).into_values().map(RecoveredTask::from).collect();
+                prop_assert_eq!(recovery.tasks, expected);
                 prop_assert!(recovery.events.is_empty() && recovery.notes.is_empty());
                 assert_queries_match(&store, &history.events);
             }
@@ -202,17 +202,17 @@ fn output_is_stored_per_attempt_and_0_means_the_last_ended_attempt() {
 #[test]
 fn a_page_respects_its_byte_limit() {
     let history = long_history();
-    let wanted: Vec<Task> = fold_all(&history.events).values().rev().map(listed).collect();
+    let expected: Vec<Task> = fold_all(&history.events).values().rev().map(listed).collect();
     for (store, _directory) in stores() {
         write(&store, &history.commits(9));
         // Smaller than any task, about three tasks, and unlimited.
         for bytes in [1, 4_000, usize::MAX] {
             let size = PageSize { bytes, ..page_of(1_000) };
-            assert_eq!(pages(&store, &TaskFilter::default(), size), wanted, "{} with {bytes}", store.kind);
+            assert_eq!(pages(&store, &TaskFilter::default(), size), expected, "{} with {bytes}", store.kind);
         }
         let first = store.projection.list(&TaskFilter::default(), PageSize { bytes: 4_000, ..page_of(1_000) }, None);
         let first = first.unwrap();
-        assert!((2..wanted.len()).contains(&first.tasks.len()) && first.next.is_some(), "{}", first.tasks.len());
+        assert!((2..expected.len()).contains(&first.tasks.len()) && first.next.is_some(), "{}", first.tasks.len());
     }
 }
 

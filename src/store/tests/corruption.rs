@@ -19,8 +19,8 @@ fn filled(directory: &Path) -> Vec<Event> {
 }
 
 fn restored(recovery: &Recovery, events: &[Event]) -> bool {
-    let wanted: Vec<RecoveredTask> = fold_all(events).into_values().map(RecoveredTask::from).collect();
-    recovery.events.is_empty() && recovery.tasks == wanted
+    let expected: Vec<RecoveredTask> = fold_all(events).into_values().map(RecoveredTask::from).collect();
+    recovery.events.is_empty() && recovery.tasks == expected
 }
 
 /// Runs the check on a copy of the store with one flipped byte in `file`, for many bytes.
@@ -28,8 +28,8 @@ fn with_flips(directory: &Path, file: &str, check: impl Fn(usize)) {
     let names = ["journal.db", "projection.db"];
     let clean: Vec<Vec<u8>> = names.iter().map(|name| std::fs::read(directory.join(name)).unwrap()).collect();
     let length = std::fs::metadata(directory.join(file)).unwrap().len();
-    let places = (0..100).chain((100..usize::try_from(length).unwrap()).step_by(997));
-    for place in places {
+    let offsets = (0..100).chain((100..usize::try_from(length).unwrap()).step_by(997));
+    for offset in offsets {
         for entry in std::fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
             if path.file_name().is_some_and(|name| name != "lock") {
@@ -39,11 +39,11 @@ fn with_flips(directory: &Path, file: &str, check: impl Fn(usize)) {
         for (name, bytes) in names.iter().zip(&clean) {
             let mut bytes = bytes.clone();
             if *name == file {
-                bytes[place] ^= 0x41;
+                bytes[offset] ^= 0x41;
             }
             std::fs::write(directory.join(name), bytes).unwrap();
         }
-        check(place);
+        check(offset);
     }
 }
 
@@ -55,11 +55,11 @@ fn mentions(error: &StoreError, file: &str) -> bool {
 fn a_flipped_byte_of_the_journal_is_reported_or_harmless() {
     let directory = temp_dir();
     let events = filled(directory.path());
-    with_flips(directory.path(), "journal.db", |place| {
+    with_flips(directory.path(), "journal.db", |offset| {
         let read = open_sqlite(directory.path()).and_then(|(store, _)| read_all(&store, Revision(0)));
         match read {
-            Ok(read) => assert!(read == events, "byte {place}: {} of {} events", read.len(), events.len()),
-            Err(error) => assert!(mentions(&error, "journal.db"), "byte {place}: {error}"),
+            Ok(read) => assert!(read == events, "byte {offset}: {} of {} events", read.len(), events.len()),
+            Err(error) => assert!(mentions(&error, "journal.db"), "byte {offset}: {error}"),
         }
     });
 }
@@ -70,26 +70,26 @@ fn a_flipped_byte_of_the_projection_is_reported_or_harmless() {
     let events = filled(directory.path());
     let rows = fold_all(&events);
     let newest: Vec<Task> = rows.values().rev().map(listed).collect();
-    with_flips(directory.path(), "projection.db", |place| {
+    with_flips(directory.path(), "projection.db", |offset| {
         let (store, recovery) = match open_sqlite(directory.path()) {
             Ok(opened) => opened,
-            Err(error) => return assert!(mentions(&error, "projection.db"), "byte {place}: {error}"),
+            Err(error) => return assert!(mentions(&error, "projection.db"), "byte {offset}: {error}"),
         };
         if recovery.notes.is_empty() {
-            assert!(restored(&recovery, &events), "byte {place}");
+            assert!(restored(&recovery, &events), "byte {offset}");
         } else {
             assert!(recovery.notes[0].contains("projection.db.damaged-1"), "{:?}", recovery.notes);
-            assert_eq!(recovery.events, events, "byte {place}");
+            assert_eq!(recovery.events, events, "byte {offset}");
             store.projection.checkpoint().unwrap();
         }
         match store.projection.list(&TaskFilter::default(), page_of(1000), None) {
-            Ok(page) => assert_eq!(page.tasks, newest, "byte {place}"),
-            Err(error) => assert!(mentions(&error, "projection.db"), "byte {place}: {error}"),
+            Ok(page) => assert_eq!(page.tasks, newest, "byte {offset}"),
+            Err(error) => assert!(mentions(&error, "projection.db"), "byte {offset}: {error}"),
         }
         for task in rows.values() {
             match store.projection.get(&task.spec.id) {
-                Ok(found) => assert!(found.as_ref() == Some(task), "byte {place}: {}", task.spec.id),
-                Err(error) => assert!(mentions(&error, "projection.db"), "byte {place}: {error}"),
+                Ok(found) => assert!(found.as_ref() == Some(task), "byte {offset}: {}", task.spec.id),
+                Err(error) => assert!(mentions(&error, "projection.db"), "byte {offset}: {error}"),
             }
         }
     });
@@ -131,7 +131,7 @@ fn a_projection_that_cannot_be_rebuilt_fully_is_rebuilt_only_on_request() {
         let (store, _) = open_sqlite(directory.path()).unwrap();
         let half = Revision(events.len() as u64 / 2);
         store.journal.trim(half).unwrap();
-        let begin = store.journal.oldest();
+        let oldest = store.journal.oldest();
         drop(store);
         let path = directory.path().join("projection.db");
         damage(&path);
@@ -139,19 +139,19 @@ fn a_projection_that_cannot_be_rebuilt_fully_is_rebuilt_only_on_request() {
         let _ = std::fs::remove_file(directory.path().join("projection.mark"));
         for _ in 0..2 {
             let error = open_sqlite(directory.path()).err().unwrap();
-            assert!(matches!(error, StoreError::ProjectionLost { trimmed, .. } if trimmed == begin), "{error}");
+            assert!(matches!(error, StoreError::ProjectionLost { trimmed, .. } if trimmed == oldest), "{error}");
             let text = error.to_string();
             assert!(mentions(&error, "projection.db") && text.contains(problem), "{text}");
             assert!(text.contains("restore a backup") && text.contains("lineshaft store rebuild"), "{text}");
         }
-        assert!(!directory.path().join("projection.db.damaged-1").exists(), "nothing is moved");
+        assert!(!directory.path().join("projection.db.damaged-1").exists(), "no file is moved");
 
         let notes = rebuild(directory.path()).unwrap();
         assert!(notes[0].contains("are lost"), "{notes:?}");
         assert!(notes[1].contains("have events but no submission"), "{notes:?}");
         let (store, recovery) = open_sqlite(directory.path()).unwrap();
         assert!(recovery.notes.is_empty() && recovery.events.is_empty(), "{:?}", recovery.notes);
-        assert_eq!(read_all(&store, begin).unwrap(), events[usize::try_from(begin.0).unwrap()..]);
+        assert_eq!(read_all(&store, oldest).unwrap(), events[usize::try_from(oldest.0).unwrap()..]);
         drop(store);
         assert_eq!(rebuild(directory.path()).unwrap(), Vec::<String>::new(), "nothing is left to do");
     }

@@ -55,10 +55,10 @@ enum Crash {
 
 impl CrashedStore {
     /// The first third of the journal's log is copied into the database file before the crash.
-    fn new(history: History, most: usize, sync: bool) -> Self {
+    fn new(history: History, events_max: usize, sync: bool) -> Self {
         let directory = temp_dir();
         let (store, _) = open_sqlite(directory.path()).unwrap();
-        let mut commits = history.commits(most);
+        let mut commits = history.commits(events_max);
         for commit in &mut commits {
             Arc::make_mut(commit).sync |= sync;
         }
@@ -112,42 +112,30 @@ impl CrashedStore {
     }
 }
 
-#[derive(Debug)]
-enum Reopened {
-    /// Number of events; they are the first ones that were written.
-    Events(usize),
-    Failed(StoreError),
-}
-
-fn reopen(directory: &Path, events: &[Event]) -> Reopened {
-    let read = open_sqlite(directory).and_then(|(store, recovery)| {
-        let read = read_all(&store, Revision(0))?;
-        let wanted: Vec<_> = fold_all(&read).into_values().rev().map(|task| listed(&task)).collect();
-        store.projection.checkpoint()?;
-        let listed = store.projection.list(&TaskFilter::default(), page_of(1000), None)?;
-        assert_eq!(listed.tasks, wanted, "query results differ from the journal; {:?}", recovery.notes);
-        Ok(read)
-    });
-    match read {
-        Ok(read) => {
-            assert_eq!(read[..], events[..read.len()]);
-            Reopened::Events(read.len())
-        }
-        Err(error) => Reopened::Failed(error),
-    }
+/// Opens the store and compares its query results with its events. Returns the number of events, which must be the
+/// first of `events`.
+fn reopen(directory: &Path, events: &[Event]) -> Result<usize, StoreError> {
+    let (store, recovery) = open_sqlite(directory)?;
+    let read = read_all(&store, Revision(0))?;
+    let expected: Vec<_> = fold_all(&read).into_values().rev().map(|task| listed(&task)).collect();
+    store.projection.checkpoint()?;
+    let listed = store.projection.list(&TaskFilter::default(), page_of(1000), None)?;
+    assert_eq!(listed.tasks, expected, "query results differ from the journal; {:?}", recovery.notes);
+    assert_eq!(read[..], events[..read.len()]);
+    Ok(read.len())
 }
 
 /// Opens the store with one flipped byte in `file`: in the header, at both ends, and at many random offsets.
-fn with_flips(crashed: &CrashedStore, crash: Crash, file: &str, check: impl Fn(usize, Reopened)) {
+fn with_flips(crashed: &CrashedStore, crash: Crash, file: &str, check: impl Fn(usize, Result<usize, StoreError>)) {
     let seed: u64 = rand::random();
     println!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let length = crashed.length(file);
     let random = (0..FLIPS).map(|_| random.random_range(0..length));
-    for place in (0..56).step_by(3).chain(length - 4..length).chain(random) {
+    for offset in (0..56).step_by(3).chain(length - 4..length).chain(random) {
         let directory = temp_dir();
-        crashed.write_to(directory.path(), crash, file, |bytes| bytes[place] ^= 0x41);
-        check(place, reopen(directory.path(), &crashed.events));
+        crashed.write_to(directory.path(), crash, file, |bytes| bytes[offset] ^= 0x41);
+        check(offset, reopen(directory.path(), &crashed.events));
     }
 }
 
@@ -155,9 +143,9 @@ fn with_flips(crashed: &CrashedStore, crash: Crash, file: &str, check: impl Fn(u
 fn after_a_kill_a_flipped_byte_of_the_journals_log_hides_no_commit() {
     for sync in [true, false] {
         let crashed = CrashedStore::new(medium_history(), 9, sync);
-        with_flips(&crashed, Crash::Killed, "journal.db-wal", |place, found| match found {
-            Reopened::Events(count) => assert_eq!(count, crashed.events.len(), "byte {place}"),
-            Reopened::Failed(error) => assert!(error.to_string().contains("journal.db"), "byte {place}: {error}"),
+        with_flips(&crashed, Crash::Killed, "journal.db-wal", |offset, reopened| match reopened {
+            Ok(count) => assert_eq!(count, crashed.events.len(), "byte {offset}"),
+            Err(error) => assert!(error.to_string().contains("journal.db"), "byte {offset}: {error}"),
         });
     }
 }
@@ -166,13 +154,13 @@ fn after_a_kill_a_flipped_byte_of_the_journals_log_hides_no_commit() {
 fn after_a_power_failure_a_flipped_byte_of_the_journals_log_hides_at_most_the_last_commit() {
     let crashed = CrashedStore::new(medium_history(), 9, true);
     let last = crashed.last_commit("journal.db-wal");
-    with_flips(&crashed, Crash::PowerLost, "journal.db-wal", |place, found| match found {
+    with_flips(&crashed, Crash::PowerLost, "journal.db-wal", |offset, reopened| match reopened {
         // Nothing shows whether the last commit had been acknowledged.
-        Reopened::Events(count) if count < crashed.events.len() => {
-            assert!(place >= last, "byte {place}: {count} events")
+        Ok(count) if count < crashed.events.len() => {
+            assert!(offset >= last, "byte {offset}: {count} events");
         }
-        Reopened::Events(_) => {}
-        Reopened::Failed(error) => assert!(error.to_string().contains("journal.db"), "byte {place}: {error}"),
+        Ok(_) => {}
+        Err(error) => assert!(error.to_string().contains("journal.db"), "byte {offset}: {error}"),
     });
 }
 
@@ -180,9 +168,9 @@ fn after_a_power_failure_a_flipped_byte_of_the_journals_log_hides_at_most_the_la
 fn a_flipped_byte_of_the_projections_log_is_repaired_from_the_journal() {
     let crashed = CrashedStore::new(medium_history(), 9, true);
     for crash in [Crash::Killed, Crash::PowerLost] {
-        with_flips(&crashed, crash, "projection.db-wal", |place, found| match found {
-            Reopened::Events(count) => assert_eq!(count, crashed.events.len(), "byte {place}"),
-            Reopened::Failed(error) => panic!("byte {place}: {error}"),
+        with_flips(&crashed, crash, "projection.db-wal", |offset, reopened| match reopened {
+            Ok(count) => assert_eq!(count, crashed.events.len(), "byte {offset}"),
+            Err(error) => panic!("byte {offset}: {error}"),
         });
     }
 }
@@ -191,14 +179,11 @@ fn a_flipped_byte_of_the_projections_log_is_repaired_from_the_journal() {
 fn a_flipped_byte_of_a_watermark_is_harmless() {
     let crashed = CrashedStore::new(History::of(&[(1, 0, 9), (2, 0, 9), (1, 1, 1)]), 3, false);
     for file in ["journal.mark", "projection.mark"] {
-        for place in 0..crashed.length(file) {
+        for offset in 0..crashed.length(file) {
             let directory = temp_dir();
-            crashed.write_to(directory.path(), Crash::Killed, file, |bytes| bytes[place] ^= 0x41);
-            let found = reopen(directory.path(), &crashed.events);
-            assert!(
-                matches!(found, Reopened::Events(count) if count == crashed.events.len()),
-                "{file} {place}: {found:?}"
-            );
+            crashed.write_to(directory.path(), Crash::Killed, file, |bytes| bytes[offset] ^= 0x41);
+            let reopened = reopen(directory.path(), &crashed.events);
+            assert!(matches!(reopened, Ok(count) if count == crashed.events.len()), "{file} {offset}: {reopened:?}");
         }
     }
 }
@@ -210,7 +195,7 @@ fn a_lost_end_of_the_journal_is_reported() {
         let directory = temp_dir();
         crashed.write_to(directory.path(), Crash::Killed, "journal.db-wal", |bytes| bytes.truncate(keep));
         match reopen(directory.path(), &crashed.events) {
-            Reopened::Failed(StoreError::Corrupt { path, detail, .. }) => {
+            Err(StoreError::Corrupt { path, detail, .. }) => {
                 let reason = if keep <= 32 { "without its log" } else { "journal.mark" };
                 assert!(path.ends_with("journal.db") && detail.contains(reason), "{keep}: {detail}");
             }
@@ -231,10 +216,10 @@ fn the_watermark_may_be_removed_after_a_backup_is_restored() {
     for file in ["projection.db", "projection.db-wal"] {
         std::fs::remove_file(directory.path().join(file)).unwrap();
     }
-    assert!(matches!(reopen(directory.path(), &crashed.events), Reopened::Failed(_)));
+    reopen(directory.path(), &crashed.events).unwrap_err();
     std::fs::remove_file(watermark_path(&directory.path().join("journal.db"))).unwrap();
-    let found = reopen(directory.path(), &crashed.events);
-    assert!(matches!(found, Reopened::Events(count) if count > 0), "{found:?}");
+    let reopened = reopen(directory.path(), &crashed.events);
+    assert!(matches!(reopened, Ok(count) if count > 0), "{reopened:?}");
 }
 
 #[test]
@@ -276,7 +261,7 @@ proptest! {
         for file in ["projection.db", "projection.db-wal"] {
             std::fs::remove_file(directory.path().join(file)).unwrap();
         }
-        let found = reopen(directory.path(), &crashed.events);
-        prop_assert!(matches!(found, Reopened::Events(_)), "{:?}", found);
+        let reopened = reopen(directory.path(), &crashed.events);
+        prop_assert!(reopened.is_ok(), "{:?}", reopened);
     }
 }
