@@ -27,7 +27,7 @@ use crate::api::middleware::guard::Guard;
 use super::context::Context;
 use super::descriptors::Contract;
 use super::origin::Origins;
-use super::response::{self, edge};
+use super::response::{self, edge_error};
 use super::{body, connect, health, plain};
 
 /// What somebody sees who looks at the port with a browser.
@@ -63,7 +63,7 @@ impl Front {
         let shared = self.shared.clone();
         let allowed = match shared.origins.judge(&request) {
             Ok(allowed) => allowed,
-            Err(foreign) => return response::refusal(&shared.contract, &foreign),
+            Err(foreign) => return response::error(&shared.contract, &foreign),
         };
         let mut response =
             if request.method() == Method::OPTIONS { allowed.preflight() } else { self.route(request).await };
@@ -75,12 +75,12 @@ impl Front {
         let contract = self.shared.contract.clone();
         match kind(&request) {
             Kind::Grpc => {
-                let refused = edge(ErrorCode::Unsupported, "gRPC needs HTTP/2; JSON and gRPC-Web do not");
-                response::refusal_as(StatusCode::HTTP_VERSION_NOT_SUPPORTED, &contract, &refused)
+                let refused = edge_error(ErrorCode::Unsupported, "gRPC needs HTTP/2; JSON and gRPC-Web do not");
+                response::error_with_status(StatusCode::HTTP_VERSION_NOT_SUPPORTED, &contract, &refused)
             }
             Kind::GrpcWeb => self.grpc_web(request).await,
             Kind::Other => match contract.method(request.uri().path()) {
-                Some(method) => connect::answer(self.context, method.clone(), request).await,
+                Some(method) => connect::handle(self.context, method.clone(), request).await,
                 None => self.plain(request).await,
             },
         }
@@ -91,12 +91,12 @@ impl Front {
         let read = async {
             let _admission = self.context.admit(&head)?;
             // Its text form takes a third more.
-            let bounds = body::Bounds { bytes: 2 * limits::MESSAGE_BYTES_MAX, time: self.shared.body_timeout };
+            let bounds = body::BodyLimits { bytes: 2 * limits::MESSAGE_BYTES_MAX, timeout: self.shared.body_timeout };
             body::read(&head.headers, body, bounds, crate::api::middleware::deadline::of(&head.headers)).await
         };
         let body = match read.await {
             Ok(body) => Body::new(Full::new(body)),
-            Err(refused) => return response::web_refusal(refused),
+            Err(refused) => return response::grpc_web_error(refused),
         };
         let mut web = tonic_web::GrpcWebLayer::new().layer(self.context.calls);
         match web.call(Request::from_parts(head, body)).await {
@@ -109,20 +109,16 @@ impl Front {
     /// `(&Method::GET, "/x") => x::page(&self.shared).await`.
     async fn plain(self, request: Request<Body>) -> Response<Body> {
         if let Err(refused) = self.context.calls.may_see(request.uri().path(), request.headers()) {
-            return response::refusal(&self.shared.contract, &refused);
+            return response::error(&self.shared.contract, &refused);
         }
         if let Some(response) =
             health::answer(&self.shared.view, request.method(), request.uri().path(), request.headers()).await
         {
             return response;
         }
-        let path = request.uri().path().to_owned();
-        match (request.method(), path.as_str()) {
+        match (request.method(), request.uri().path()) {
             (&Method::GET | &Method::HEAD, "/") => response::text(INDEX),
-            _ => match plain::answer(&self.context, request).await {
-                Some(response) => response,
-                None => plain::nothing(&self.context, &path),
-            },
+            _ => plain::handle(&self.context, request).await,
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Messages as JSON for people and programs, as the protobuf JSON mapping has it, defaults included.
+//! Encodes messages as JSON by the JSON mapping of protobuf. Fields with default values are included.
 //!
-//! One thing more: bytes that say they are JSON, and are, are shown as the JSON value that they are. The
-//! text goes through as it came, so no number loses a digit and no object its order.
+//! One addition: the data of a payload with a JSON content type is written as a JSON value in the field `json`, if it
+//! is valid JSON. Its exact text is copied, so that numbers keep all digits and objects their order.
 
 use prost_reflect::{DynamicMessage, Kind, MapKey, ReflectMessage, SerializeOptions, Value};
 use serde::de::IgnoredAny;
@@ -9,11 +9,9 @@ use serde_json::Error;
 
 use super::json_payload::PAYLOAD;
 
-/// The JSON text of a message.
-///
 /// # Errors
-/// It has a moment or a span that the mapping cannot say.
-pub fn json(message: &DynamicMessage) -> Result<Vec<u8>, Error> {
+/// A timestamp or duration is outside the range of the JSON mapping.
+pub fn encode(message: &DynamicMessage) -> Result<Vec<u8>, Error> {
     let mut out = Vec::with_capacity(256);
     write_message(&mut out, message)?;
     Ok(out)
@@ -25,7 +23,7 @@ fn write_message(out: &mut Vec<u8>, message: &DynamicMessage) -> Result<(), Erro
         let options = SerializeOptions::new().skip_default_fields(false);
         return message.serialize_with_options(&mut serde_json::Serializer::new(out), &options);
     }
-    let inside = if descriptor.full_name() == PAYLOAD { json_inside(message) } else { None };
+    let json_text = if descriptor.full_name() == PAYLOAD { json_text(message) } else { None };
     let mut separator = b'{';
     for field in descriptor.fields() {
         if field.supports_presence() && !message.has_field(&field) {
@@ -33,12 +31,12 @@ fn write_message(out: &mut Vec<u8>, message: &DynamicMessage) -> Result<(), Erro
         }
         out.push(separator);
         separator = b',';
-        if let (Some(text), "data") = (&inside, field.name()) {
+        if let (Some(text), "data") = (&json_text, field.name()) {
             out.extend_from_slice(b"\"json\":");
             out.extend_from_slice(text);
             continue;
         }
-        write_text(out, field.json_name())?;
+        write_string(out, field.json_name())?;
         out.push(b':');
         write_value(out, &message.get_field(&field), &field.kind())?;
     }
@@ -49,8 +47,8 @@ fn write_message(out: &mut Vec<u8>, message: &DynamicMessage) -> Result<(), Erro
     Ok(())
 }
 
-/// The text of a payload that is what it says: JSON.
-fn json_inside(message: &DynamicMessage) -> Option<Vec<u8>> {
+/// Returns the data of a payload if its content type is JSON and the data is valid JSON.
+fn json_text(message: &DynamicMessage) -> Option<Vec<u8>> {
     let content_type = message.get_field_by_name("content_type")?;
     let data = message.get_field_by_name("data")?;
     let (Value::String(content_type), Value::Bytes(data)) = (&*content_type, &*data) else { return None };
@@ -85,7 +83,7 @@ fn write_value(out: &mut Vec<u8>, value: &Value, kind: &Kind) -> Result<(), Erro
             for (key, value) in &entries {
                 out.push(separator);
                 separator = b',';
-                write_text(out, key)?;
+                write_string(out, key)?;
                 out.push(b':');
                 write_value(out, value, kind_of_value.as_ref().unwrap_or(kind))?;
             }
@@ -98,22 +96,22 @@ fn write_value(out: &mut Vec<u8>, value: &Value, kind: &Kind) -> Result<(), Erro
         Value::EnumNumber(number) => {
             let name = kind.as_enum().and_then(|kind| kind.get_value(*number));
             match name {
-                Some(name) => write_text(out, name.name())?,
+                Some(name) => write_string(out, name.name())?,
                 None => out.extend_from_slice(number.to_string().as_bytes()),
             }
         }
         Value::Bool(flag) => out.extend_from_slice(if *flag { b"true" } else { b"false" }),
         Value::I32(number) => out.extend_from_slice(number.to_string().as_bytes()),
         Value::U32(number) => out.extend_from_slice(number.to_string().as_bytes()),
-        // Texts, because a double, which is what many JSON parsers read, cannot hold all of them.
-        Value::I64(number) => write_text(out, &number.to_string())?,
-        Value::U64(number) => write_text(out, &number.to_string())?,
+        // Strings, because many JSON parsers read numbers as doubles, which cannot represent all 64-bit integers.
+        Value::I64(number) => write_string(out, &number.to_string())?,
+        Value::U64(number) => write_string(out, &number.to_string())?,
         Value::F32(number) => write_number(out, f64::from(*number))?,
         Value::F64(number) => write_number(out, *number)?,
-        Value::String(text) => write_text(out, text)?,
+        Value::String(text) => write_string(out, text)?,
         Value::Bytes(bytes) => {
             use base64::prelude::{BASE64_STANDARD, Engine};
-            write_text(out, &BASE64_STANDARD.encode(bytes))?;
+            write_string(out, &BASE64_STANDARD.encode(bytes))?;
         }
     }
     Ok(())
@@ -130,11 +128,11 @@ fn key_text(key: &MapKey) -> String {
     }
 }
 
-fn write_text(out: &mut Vec<u8>, text: &str) -> Result<(), Error> {
+fn write_string(out: &mut Vec<u8>, text: &str) -> Result<(), Error> {
     serde_json::to_writer(out, text)
 }
 
-/// Whole numbers without a fraction.
+/// Writes whole numbers without a fraction.
 fn write_number(out: &mut Vec<u8>, number: f64) -> Result<(), Error> {
     #[expect(clippy::cast_possible_truncation, reason = "whole and within 53 bits")]
     match number {
@@ -158,11 +156,11 @@ mod tests {
     use super::*;
     use crate::proto::v1;
 
-    fn shown(name: &str, message: &impl Message) -> (String, DynamicMessage) {
+    fn encoded(name: &str, message: &impl Message) -> (String, DynamicMessage) {
         let pool = DescriptorPool::decode(crate::proto::DESCRIPTORS).unwrap();
         let descriptor = pool.get_message_by_name(name).unwrap();
         let message = DynamicMessage::decode(descriptor, &message.encode_to_vec()[..]).unwrap();
-        (String::from_utf8(json(&message).unwrap()).unwrap(), message)
+        (String::from_utf8(encode(&message).unwrap()).unwrap(), message)
     }
 
     fn payload(data: &str, content_type: &str) -> v1::Payload {
@@ -171,17 +169,17 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_shown_and_what_is_unset_is_not() {
-        let (text, _) = shown("lineshaft.v1.PoolMetrics", &v1::PoolMetrics::default());
-        let shown: Json = serde_json::from_str(&text).unwrap();
-        assert_eq!((&shown["busy"], &shown["queued"], &shown["workers"]), (&value!(0), &value!("0"), &value!([])));
-        assert_eq!((&shown["paused"], &shown["successRate"]), (&value!(false), &value!(0)));
-        assert!(shown.get("oldestWait").is_none(), "a message that is unset");
+    fn default_values_are_included_and_unset_messages_are_not() {
+        let (text, _) = encoded("lineshaft.v1.PoolMetrics", &v1::PoolMetrics::default());
+        let json: Json = serde_json::from_str(&text).unwrap();
+        assert_eq!((&json["busy"], &json["queued"], &json["workers"]), (&value!(0), &value!("0"), &value!([])));
+        assert_eq!((&json["paused"], &json["successRate"]), (&value!(false), &value!(0)));
+        assert!(json.get("oldestWait").is_none());
     }
 
-    /// The library's own writer is slower and knows nothing of payloads; in all else both agree.
+    /// The serializer of prost-reflect is slower and does not know payloads. For everything else both must agree.
     #[test]
-    fn every_kind_of_value_is_written_as_the_mapping_has_it() {
+    fn every_kind_of_value_is_encoded_like_prost_reflect_does() {
         let task = v1::Task {
             task_id: "a\"b\n\u{1}ä".to_owned(),
             priority: v1::Priority::High.into(),
@@ -197,25 +195,25 @@ mod tests {
             args: vec!["x".to_owned(), String::new()],
             ..v1::Task::default()
         };
-        let (text, message) = shown("lineshaft.v1.Task", &task);
+        let (text, message) = encoded("lineshaft.v1.Task", &task);
         let ours: Json = serde_json::from_str(&text).unwrap();
         let options = SerializeOptions::new().skip_default_fields(false);
         let theirs = message.serialize_with_options(serde_json::value::Serializer, &options).unwrap();
-        // 0 and 0.0 are one number to JSON, two to this library.
+        // serde_json distinguishes 0 and 0.0, which are the same number in JSON.
         assert_eq!(ours.to_string(), theirs.to_string().replace(".0,", ",").replace(".0}", "}"));
     }
 
     #[test]
-    fn bytes_that_are_json_are_shown_as_json_to_the_last_digit() {
+    fn json_data_is_encoded_as_json_with_all_digits() {
         let exact = r#" {"z":12345678901234567890.5,"a":[1, 2]} "#;
-        let (text, _) = shown("lineshaft.v1.Payload", &payload(exact, "application/json; charset=utf-8"));
+        let (text, _) = encoded("lineshaft.v1.Payload", &payload(exact, "application/json; charset=utf-8"));
         let expected =
             r#"{"json":{"z":12345678901234567890.5,"a":[1, 2]},"contentType":"application/json; charset=utf-8"}"#;
         assert_eq!(text, expected);
     }
 
     #[test]
-    fn bytes_that_only_claim_to_be_json_stay_bytes() {
+    fn invalid_json_data_is_encoded_as_base64() {
         for (data, content_type) in [
             ("{\"a\":", "application/json"),
             ("1 2", "application/json"),
@@ -223,10 +221,10 @@ mod tests {
             ("1", "application/octet-stream"),
             (&"[".repeat(100_000), "application/json"),
         ] {
-            let (text, _) = shown("lineshaft.v1.Payload", &payload(data, content_type));
+            let (text, _) = encoded("lineshaft.v1.Payload", &payload(data, content_type));
             assert!(text.starts_with("{\"data\":\""), "{text}");
         }
         let raw = v1::Payload { kind: None, content_type: "application/json".to_owned() };
-        assert_eq!(shown("lineshaft.v1.Payload", &raw).0, r#"{"contentType":"application/json"}"#);
+        assert_eq!(encoded("lineshaft.v1.Payload", &raw).0, r#"{"contentType":"application/json"}"#);
     }
 }

@@ -1,8 +1,8 @@
-//! Carries the JSON of payloads through, byte for byte.
+//! Preserves the exact text of JSON payloads when a message is decoded from JSON.
 //!
-//! In a payload, `"json": …` may be any JSON value. Read as the contract's message for such values it
-//! would lose digits and its order, and take a thousand bytes for each number. So its text is put into
-//! `data` before the message is read: `{"json":5}` becomes `{"data":"NQ==","contentType":"application/json"}`.
+//! The field `json` of a payload can be any JSON value. Decoded as `google.protobuf.Value`, it would lose digits and the
+//! order of its fields, and take about a thousand bytes of memory for each number. So its text is moved to the field
+//! `data` first: `{"json":5}` becomes `{"data":"NQ==","contentType":"application/json"}`.
 
 use std::ops::Range;
 
@@ -10,36 +10,34 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use prost_reflect::{Kind, MessageDescriptor};
 use serde::de::IgnoredAny;
 
-/// The message with bytes and a content type.
 pub const PAYLOAD: &str = "lineshaft.v1.Payload";
 
-/// A JSON text of a message with its payloads as bytes.
-pub struct Carried {
-    /// The text.
+/// The JSON text of a message in which payloads have `data` instead of `json`.
+pub struct RewrittenJson {
     pub text: Vec<u8>,
-    /// Pieces taken over as they were: where they begin now, and where they began.
-    pieces: Vec<(usize, usize)>,
+    /// Copied ranges: their offset in `text`, and in the original text.
+    copies: Vec<(usize, usize)>,
 }
 
-impl Carried {
-    /// The message's text; what is no JSON of its shape stays as it is, for the reader to refuse.
+impl RewrittenJson {
+    /// Rewrites the JSON text of a message. Text that does not match the message is copied; decoding it then fails.
     pub fn new(input: &MessageDescriptor, json: &str) -> Self {
-        let carried = Self { text: Vec::with_capacity(json.len()), pieces: Vec::new() };
-        let mut walk = Walk { json: json.as_bytes(), at: 0, taken: 0, carried };
-        // Whatever does not fit ends the walk.
-        let _ = walk.value(input, Shape::One);
-        walk.take(json.len());
-        walk.carried
+        let output = Self { text: Vec::with_capacity(json.len()), copies: Vec::new() };
+        let mut rewriter = Rewriter { json: json.as_bytes(), at: 0, copied: 0, output };
+        // `None`: the text does not match the message from here on.
+        let _ = rewriter.value(input, Shape::One);
+        rewriter.copy_to(json.len());
+        rewriter.output
     }
 
-    /// Where a byte of this text was in the original.
-    pub fn origin(&self, at: usize) -> usize {
-        let piece = self.pieces.iter().rev().find(|(now, _)| *now <= at);
-        piece.map_or(at, |(now, then)| then + (at - now))
+    /// Returns the offset in the original text for an offset in `text`.
+    pub fn original_offset(&self, offset: usize) -> usize {
+        let copy = self.copies.iter().rev().find(|(new, _)| *new <= offset);
+        copy.map_or(offset, |(new, original)| original + (offset - new))
     }
 }
 
-/// What JSON makes of a field.
+/// How a message field is written in JSON.
 #[derive(Clone, Copy)]
 enum Shape {
     One,
@@ -47,46 +45,48 @@ enum Shape {
     Map,
 }
 
-struct Walk<'a> {
+/// A parser over the original text. Its methods return `None` where the text is not valid.
+struct Rewriter<'a> {
     json: &'a [u8],
     at: usize,
-    /// The original up to here is in the new text.
-    taken: usize,
-    carried: Carried,
+    /// The original text before this offset is already in the output.
+    copied: usize,
+    output: RewrittenJson,
 }
 
-impl Walk<'_> {
-    fn next(&mut self) -> Option<u8> {
+impl Rewriter<'_> {
+    /// Skips whitespace and returns the next byte.
+    fn peek(&mut self) -> Option<u8> {
         self.at += self.json[self.at..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
         self.json.get(self.at).copied()
     }
 
-    fn expect(&mut self, wanted: u8) -> Option<()> {
-        (self.next()? == wanted).then(|| self.at += 1)
+    fn expect(&mut self, byte: u8) -> Option<()> {
+        (self.peek()? == byte).then(|| self.at += 1)
     }
 
-    /// Takes the original over, up to here.
-    fn take(&mut self, to: usize) {
-        self.copy(self.taken..to);
-        self.taken = to;
+    /// Copies the original text up to this offset.
+    fn copy_to(&mut self, offset: usize) {
+        self.copy(self.copied..offset);
+        self.copied = offset;
     }
 
     fn copy(&mut self, range: Range<usize>) {
-        self.carried.pieces.push((self.carried.text.len(), range.start));
-        self.carried.text.extend_from_slice(&self.json[range]);
+        self.output.copies.push((self.output.text.len(), range.start));
+        self.output.text.extend_from_slice(&self.json[range]);
     }
 
     fn value(&mut self, message: &MessageDescriptor, shape: Shape) -> Option<()> {
-        match (self.next()?, shape) {
+        match (self.peek()?, shape) {
             (b'{', Shape::One) if message.full_name() == PAYLOAD => self.payload(),
-            (b'{', Shape::One) => self.object(|walk, key| match field(message, key) {
-                Some((message, shape)) => walk.value(&message, shape),
-                None => walk.skip().map(drop),
+            (b'{', Shape::One) => self.object(|rewriter, key| match field(message, key) {
+                Some((message, shape)) => rewriter.value(&message, shape),
+                None => rewriter.skip().map(drop),
             }),
-            (b'{', Shape::Map) => self.object(|walk, _| walk.value(message, Shape::One)),
+            (b'{', Shape::Map) => self.object(|rewriter, _| rewriter.value(message, Shape::One)),
             (b'[', Shape::List) => {
                 self.at += 1;
-                while self.next()? != b']' {
+                while self.peek()? != b']' {
                     self.value(message, Shape::One)?;
                     self.comma(b']')?;
                 }
@@ -96,13 +96,13 @@ impl Walk<'_> {
         }
     }
 
-    /// Every member, at its value.
+    /// Parses an object. Calls `member` at the value of each member, with the key in its quotes.
     fn object(&mut self, mut member: impl FnMut(&mut Self, &[u8]) -> Option<()>) -> Option<()> {
         self.expect(b'{')?;
-        while self.next()? != b'}' {
+        while self.peek()? != b'}' {
             let key = self.skip()?;
             self.expect(b':')?;
-            self.next()?;
+            self.peek()?;
             let json = self.json;
             member(self, json.get(key)?)?;
             self.comma(b'}')?;
@@ -111,37 +111,37 @@ impl Walk<'_> {
     }
 
     fn comma(&mut self, end: u8) -> Option<()> {
-        if self.next()? == end { Some(()) } else { self.expect(b',') }
+        if self.peek()? == end { Some(()) } else { self.expect(b',') }
     }
 
-    /// One value, whatever it is; answers where it is.
+    /// Skips one value and returns its range.
     fn skip(&mut self) -> Option<Range<usize>> {
-        let start = { self.next().map(|_| self.at)? };
+        let start = { self.peek().map(|_| self.at)? };
         let mut depth = 0_usize;
         loop {
             match self.json.get(self.at)? {
-                b'"' => self.at += text_length(&self.json[self.at..]),
+                b'"' => self.at += string_length(&self.json[self.at..]),
                 b'[' | b'{' => (depth, self.at) = (depth + 1, self.at + 1),
                 b']' | b'}' if depth > 0 => (depth, self.at) = (depth - 1, self.at + 1),
                 b',' | b':' | b']' | b'}' if depth == 0 => break,
                 _ => self.at += 1,
             }
-            let over = self.json.get(self.at).is_none_or(|next| b",:]}".contains(next) || next.is_ascii_whitespace());
-            if depth == 0 && over {
+            let ended = self.json.get(self.at).is_none_or(|next| b",:]}".contains(next) || next.is_ascii_whitespace());
+            if depth == 0 && ended {
                 break;
             }
         }
         Some(start..self.at)
     }
 
-    /// A payload with `json` is written anew, all others stay.
+    /// Rewrites a payload if it has the field `json`.
     fn payload(&mut self) -> Option<()> {
         let start = self.at;
         let mut members = Vec::new();
         let mut before = self.at + 1;
-        self.object(|walk, key| {
+        self.object(|rewriter, key| {
             let name = key.to_vec();
-            let value = walk.skip()?;
+            let value = rewriter.skip()?;
             members.push((name, before..value.start, value.clone()));
             before = value.end + 1;
             Some(())
@@ -151,36 +151,36 @@ impl Walk<'_> {
         if !members.iter().any(|(name, _, value)| name == b"\"json\"" && is_json(value)) {
             return Some(());
         }
-        self.take(start + 1);
-        let mut typed = false;
+        self.copy_to(start + 1);
+        let mut has_content_type = false;
         for (name, before, value) in members {
-            let said = &json[value.clone()];
+            let text = &json[value.clone()];
             match name.as_slice() {
                 b"\"json\"" if is_json(&value) => {
-                    let data = BASE64_STANDARD.encode(said);
-                    self.carried.text.extend_from_slice(format!("\"data\":\"{data}\",").as_bytes());
+                    let data = BASE64_STANDARD.encode(text);
+                    self.output.text.extend_from_slice(format!("\"data\":\"{data}\",").as_bytes());
                     continue;
                 }
-                // The default is that of JSON.
-                b"\"contentType\"" | b"\"content_type\"" if said == b"\"\"" || said == b"null" => continue,
-                b"\"contentType\"" | b"\"content_type\"" => typed = true,
+                // An empty content type stands for the default, which is the one of JSON here.
+                b"\"contentType\"" | b"\"content_type\"" if text == b"\"\"" || text == b"null" => continue,
+                b"\"contentType\"" | b"\"content_type\"" => has_content_type = true,
                 _ => {}
             }
             self.copy(before.start..value.end);
-            self.carried.text.push(b',');
+            self.output.text.push(b',');
         }
-        if typed {
-            // The comma after the last member.
-            self.carried.text.pop();
+        if has_content_type {
+            // Removes the comma after the last member.
+            self.output.text.pop();
         } else {
-            self.carried.text.extend_from_slice(b"\"contentType\":\"application/json\"");
+            self.output.text.extend_from_slice(b"\"contentType\":\"application/json\"");
         }
-        self.taken = self.at - 1;
+        self.copied = self.at - 1;
         Some(())
     }
 }
 
-/// The message that a field holds, if it can have a payload in it.
+/// Returns the message type of a field, if a payload can be inside it.
 fn field(message: &MessageDescriptor, key: &[u8]) -> Option<(MessageDescriptor, Shape)> {
     let key = std::str::from_utf8(key).ok()?.strip_prefix('"')?.strip_suffix('"')?;
     let field = message.get_field_by_json_name(key).or_else(|| message.get_field_by_name(key))?;
@@ -194,8 +194,8 @@ fn field(message: &MessageDescriptor, key: &[u8]) -> Option<(MessageDescriptor, 
     (inner.package_name() != "google.protobuf").then_some((inner, shape))
 }
 
-/// Bytes of the text that these begin with, quotes included.
-pub fn text_length(json: &[u8]) -> usize {
+/// Returns the length of the string at the start of `json`, including its quotes.
+pub fn string_length(json: &[u8]) -> usize {
     let mut length = 1;
     while let Some(byte) = json.get(length) {
         length += match byte {
@@ -213,18 +213,18 @@ mod tests {
 
     use super::*;
 
-    fn carried(name: &str, json: &str) -> Carried {
+    fn rewritten(name: &str, json: &str) -> RewrittenJson {
         let pool = DescriptorPool::decode(crate::proto::DESCRIPTORS).unwrap();
-        Carried::new(&pool.get_message_by_name(&format!("lineshaft.v1.{name}")).unwrap(), json)
+        RewrittenJson::new(&pool.get_message_by_name(&format!("lineshaft.v1.{name}")).unwrap(), json)
     }
 
     fn text(name: &str, json: &str) -> String {
-        String::from_utf8(carried(name, json).text).unwrap()
+        String::from_utf8(rewritten(name, json).text).unwrap()
     }
 
     #[test]
-    fn the_json_of_a_payload_becomes_its_bytes_wherever_the_payload_is() {
-        let data = |said: &str| format!("\"data\":\"{}\"", BASE64_STANDARD.encode(said));
+    fn the_json_of_a_payload_is_moved_to_data() {
+        let data = |json: &str| format!("\"data\":\"{}\"", BASE64_STANDARD.encode(json));
         let typed = "\"contentType\":\"application/json\"";
         let exact = r#"{ "z": 9007199254740993, "a": [1e400, "}\"]"] }"#;
         for (name, json, expected) in [
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn all_else_stays_as_it_is() {
+    fn all_other_text_is_copied() {
         for json in [
             r#"{"handler":"x","labels":{"json":"y"},"displayName":"{\"json\":1}"}"#,
             r#"{"payload":{"data":"AA=="}}"#,
@@ -279,19 +279,19 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_found_again_in_the_original() {
+    fn offsets_are_mapped_to_the_original_text() {
         let json = r#"{"payload":{"json":[1,2,3],"tusk":1},"tusk":2}"#;
-        let carried = carried("SubmitTaskRequest", json);
-        let new = String::from_utf8(carried.text.clone()).unwrap();
-        for (now, then) in new.match_indices("tusk").zip(json.match_indices("tusk")) {
-            assert_eq!(carried.origin(now.0), then.0);
+        let rewritten = rewritten("SubmitTaskRequest", json);
+        let text = String::from_utf8(rewritten.text.clone()).unwrap();
+        for (new, original) in text.match_indices("tusk").zip(json.match_indices("tusk")) {
+            assert_eq!(rewritten.original_offset(new.0), original.0);
         }
-        assert_eq!(new.matches("tusk").count(), 2);
+        assert_eq!(text.matches("tusk").count(), 2);
     }
 
     proptest::proptest! {
         #[test]
-        fn no_text_confuses_the_walk(json in r#"(\{|\}|\[|\]|,|:|"payload"|"json"|"tasks"|1|"|\\| |null){0,24}"#) {
+        fn valid_json_stays_valid_and_invalid_json_stays_invalid(json in r#"(\{|\}|\[|\]|,|:|"payload"|"json"|"tasks"|1|"|\\| |null){0,24}"#) {
             for name in ["SubmitTaskRequest", "BatchSubmitTasksRequest", "Payload"] {
                 let before = serde_json::from_str::<IgnoredAny>(&json).is_ok();
                 proptest::prop_assert_eq!(serde_json::from_str::<IgnoredAny>(&text(name, &json)).is_ok(), before);

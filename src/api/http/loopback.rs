@@ -22,7 +22,7 @@ use super::context::{Admission, Context};
 pub const PREFIX_BYTES: usize = 5;
 
 /// Headers that belong to one connection, or to the form that the caller gave its message.
-const STAY_BEHIND: [&str; 14] = [
+const HOP_BY_HOP_HEADERS: [&str; 14] = [
     "accept",
     "accept-encoding",
     "connection",
@@ -63,7 +63,7 @@ impl LoopbackClient {
     pub fn new(context: &Context, request: &request::Parts, deadline: Option<Instant>, _admission: Admission) -> Self {
         let passed_on = |name: &HeaderName| {
             let name = name.as_str();
-            !STAY_BEHIND.contains(&name) && !name.starts_with("grpc-") && !name.starts_with("connect-")
+            !HOP_BY_HOP_HEADERS.contains(&name) && !name.starts_with("grpc-") && !name.starts_with("connect-")
         };
         let headers = request.headers.iter().filter(|(name, _)| passed_on(name));
         let headers = headers.map(|(name, value)| (name.clone(), value.clone())).collect();

@@ -8,6 +8,7 @@ mod context;
 mod descriptors;
 mod front;
 pub mod health;
+mod json_decode;
 mod json_encode;
 mod json_payload;
 mod loopback;

@@ -16,7 +16,7 @@ use tonic::codegen::http::{Method, Request, Response, StatusCode};
 
 use crate::model::ErrorCode;
 
-use super::response::edge;
+use super::response::edge_error;
 
 /// What a page may send, and read, when it is allowed to call at all.
 const METHODS: &str = "GET, POST";
@@ -124,7 +124,7 @@ impl Allowed {
 }
 
 fn foreign(message: String) -> Status {
-    edge(ErrorCode::ForeignOrigin, message)
+    edge_error(ErrorCode::ForeignOrigin, message)
 }
 
 /// The name that the caller used for this server.

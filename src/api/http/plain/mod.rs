@@ -1,11 +1,12 @@
-//! Plain routes for simple scripts: forms or JSON in, small JSON out. `docs/http.md` is their manual.
+//! Plain routes for simple scripts: a form or JSON in, short JSON out. `docs/http.md` documents them.
 //!
-//! Each is a thin adapter over RPCs, asked through the same guard as everybody's.
+//! Each route calls RPCs with the credentials of its caller and maps parameters and responses.
 
-mod fields;
-mod stats;
+mod call;
+mod server;
 mod tasks;
 
+use futures_util::future::{BoxFuture, FutureExt};
 use serde_json::Value;
 use tonic::Status;
 use tonic::body::Body;
@@ -13,112 +14,91 @@ use tonic::codegen::http::{Method, Request, Response, StatusCode};
 
 use crate::model::ErrorCode;
 
-use super::body::{self, Bounds};
+use super::body::{self, BodyLimits};
 use super::connect;
 use super::context::Context;
 use super::loopback::LoopbackClient;
-use super::response::{edge, refusal, refusal_as, value, wrong_method};
+use super::response::{self, edge_error, error_with_status, method_not_allowed};
 
-use fields::Fields;
+use call::{Call, Params};
 
-/// Bytes of a request's body: the largest payload, escaped to the last byte, and the rest.
+/// Maximum size of a request body in bytes: the largest payload with every byte escaped, and the other parameters.
 const BODY_BYTES_MAX: usize = 8 << 20;
 
-/// What an adapter makes of a request.
-type Answer = Result<(StatusCode, Value), Status>;
-
-/// What is at a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Route<'a> {
-    Submit,
-    Task(&'a str),
-    Tasks,
-    Running,
-    TaskStats,
-    Cancel(&'a str),
-    ClearCompleted,
-    Stats,
-    Shutdown,
+struct Route {
+    method: &'static str,
+    /// `{id}` matches one non-empty segment.
+    path: &'static str,
+    /// HTTP status of a success.
+    status: StatusCode,
+    handler: fn(Call) -> BoxFuture<'static, Result<Value, Status>>,
 }
 
-impl<'a> Route<'a> {
-    /// The table.
-    fn of(path: &'a str) -> Option<Self> {
-        let mut parts = path.strip_prefix("/api/")?.split('/');
-        let parts = [parts.next(), parts.next(), parts.next(), parts.next()];
-        Some(match parts {
-            [Some("submit"), None, ..] => Self::Submit,
-            [Some("task"), Some(id), None, _] if !id.is_empty() => Self::Task(id),
-            [Some("tasks"), None, ..] => Self::Tasks,
-            [Some("tasks"), Some("running"), None, _] => Self::Running,
-            [Some("tasks"), Some("stats"), None, _] => Self::TaskStats,
-            [Some("tasks"), Some(id), Some("cancel"), None] if !id.is_empty() => Self::Cancel(id),
-            [Some("clear-completed"), None, ..] => Self::ClearCompleted,
-            [Some("stats"), None, ..] => Self::Stats,
-            [Some("shutdown"), None, ..] => Self::Shutdown,
-            _ => return None,
-        })
-    }
-
-    /// The one method that it answers.
-    const fn method(self) -> &'static str {
-        match self {
-            Self::Task(_) | Self::Tasks | Self::Running | Self::TaskStats | Self::Stats => "GET",
-            Self::Submit | Self::Cancel(_) | Self::ClearCompleted | Self::Shutdown => "POST",
-        }
-    }
-
-    async fn answer(self, client: &LoopbackClient, fields: Fields) -> Answer {
-        match self {
-            Self::Submit => tasks::submit(client, fields).await,
-            Self::Task(id) => tasks::get(client, fields, decoded(id)).await,
-            Self::Tasks => tasks::list(client, fields).await,
-            Self::Running => tasks::running(client, fields).await,
-            Self::Cancel(id) => tasks::cancel(client, fields, decoded(id)).await,
-            Self::ClearCompleted => tasks::clear(client, fields).await,
-            Self::TaskStats => stats::of_tasks(client, fields).await,
-            Self::Stats => stats::of_everything(client, fields).await,
-            Self::Shutdown => stats::shutdown(client, fields).await,
-        }
-    }
+macro_rules! route {
+    ($method:literal, $path:literal, $status:ident, $handler:path) => {
+        Route { method: $method, path: $path, status: StatusCode::$status, handler: |call| $handler(call).boxed() }
+    };
 }
 
-/// An id as it stands in a path.
-fn decoded(id: &str) -> String {
-    percent_encoding::percent_decode_str(id).decode_utf8_lossy().into_owned()
-}
+const ROUTES: [Route; 9] = [
+    route!("POST", "/api/submit", OK, tasks::submit),
+    route!("GET", "/api/task/{id}", OK, tasks::get),
+    route!("GET", "/api/tasks", OK, tasks::list),
+    route!("GET", "/api/tasks/running", OK, tasks::list_running),
+    route!("GET", "/api/tasks/stats", OK, server::task_stats),
+    route!("POST", "/api/tasks/{id}/cancel", OK, tasks::cancel),
+    route!("POST", "/api/clear-completed", OK, tasks::clear_completed),
+    route!("GET", "/api/stats", OK, server::stats),
+    route!("POST", "/api/shutdown", ACCEPTED, server::shutdown),
+];
 
-/// Answers a request, if its path is one of these.
-pub async fn answer(context: &Context, request: Request<Body>) -> Option<Response<Body>> {
-    let (head, body) = request.into_parts();
-    let route = Route::of(head.uri.path())?;
-    let contract = &context.contract;
-    let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
-    if method.as_str() != route.method() {
-        return Some(wrong_method(contract, route.method()));
+impl Route {
+    /// Finds the route of a path, and the `{id}` in the path.
+    fn find(path: &str) -> Option<(&'static Self, String)> {
+        ROUTES.iter().find_map(|route| Some((route, route.match_path(path)?)))
     }
-    let answered = async {
+
+    fn match_path(&self, path: &str) -> Option<String> {
+        let Some((prefix, suffix)) = self.path.split_once("{id}") else {
+            return (self.path == path).then(String::new);
+        };
+        let id = path.strip_prefix(prefix)?.strip_suffix(suffix)?;
+        let id = Some(id).filter(|id| !id.is_empty() && !id.contains('/'))?;
+        Some(percent_encoding::percent_decode_str(id).decode_utf8_lossy().into_owned())
+    }
+
+    async fn handle(&self, context: &Context, id: String, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let (head, body) = request.into_parts();
         let deadline = connect::deadline(&head.headers)?;
         let admission = context.admit(&head)?;
-        let fields = if method == Method::GET {
-            Fields::of_query(head.uri.query().unwrap_or_default())
+        let params = if self.method == "GET" {
+            Params::from_query(head.uri.query().unwrap_or_default())
         } else {
-            let bounds = Bounds { bytes: BODY_BYTES_MAX, time: context.body_timeout };
-            let body = body::read(&head.headers, body, bounds, deadline).await?;
-            Fields::of_body(&head.headers, &body)?
+            let limits = BodyLimits { bytes: BODY_BYTES_MAX, timeout: context.body_timeout };
+            let body = body::read(&head.headers, body, limits, deadline).await?;
+            Params::from_body(&head.headers, &body)?
         };
-        route.answer(&LoopbackClient::new(context, &head, deadline, admission), fields).await
-    };
-    Some(match answered.await {
-        Ok((status, content)) => value(status, &content),
-        Err(refused) => refusal(contract, &refused),
-    })
+        let client = LoopbackClient::new(context, &head, deadline, admission);
+        let value = (self.handler)(Call { client, params, id }).await?;
+        Ok(response::json(self.status, &value))
+    }
 }
 
-/// The answer where there is nothing.
-pub fn nothing(context: &Context, path: &str) -> Response<Body> {
-    let refused = edge(ErrorCode::Unsupported, format!("there is nothing at {path}; GET / tells what there is"));
-    refusal_as(StatusCode::NOT_FOUND, &context.contract, &refused)
+/// Handles a request to any path. Responds with 404 if it is not the path of a plain route.
+pub async fn handle(context: &Context, request: Request<Body>) -> Response<Body> {
+    let contract = &context.contract;
+    let Some((route, id)) = Route::find(request.uri().path()) else {
+        let status = edge_error(ErrorCode::Unsupported, "not found; `GET /` lists the routes");
+        return error_with_status(StatusCode::NOT_FOUND, contract, &status);
+    };
+    let method = if *request.method() == Method::HEAD { &Method::GET } else { request.method() };
+    if method.as_str() != route.method {
+        return method_not_allowed(contract, route.method);
+    }
+    match route.handle(context, id, request).await {
+        Ok(response) => response,
+        Err(status) => response::error(contract, &status),
+    }
 }
 
 #[cfg(test)]
@@ -126,25 +106,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_route_has_its_path_and_no_other() {
-        for (path, route, method) in [
-            ("/api/submit", Route::Submit, "POST"),
-            ("/api/task/a:1", Route::Task("a:1"), "GET"),
-            ("/api/tasks", Route::Tasks, "GET"),
-            ("/api/tasks/running", Route::Running, "GET"),
-            ("/api/tasks/stats", Route::TaskStats, "GET"),
-            ("/api/tasks/running/cancel", Route::Cancel("running"), "POST"),
-            ("/api/clear-completed", Route::ClearCompleted, "POST"),
-            ("/api/stats", Route::Stats, "GET"),
-            ("/api/shutdown", Route::Shutdown, "POST"),
+    fn routes_are_found_by_path() {
+        for (path, expected, id, method) in [
+            ("/api/submit", "/api/submit", "", "POST"),
+            ("/api/task/a:1", "/api/task/{id}", "a:1", "GET"),
+            ("/api/task/a%2F1", "/api/task/{id}", "a/1", "GET"),
+            ("/api/tasks", "/api/tasks", "", "GET"),
+            ("/api/tasks/running", "/api/tasks/running", "", "GET"),
+            ("/api/tasks/stats", "/api/tasks/stats", "", "GET"),
+            ("/api/tasks/running/cancel", "/api/tasks/{id}/cancel", "running", "POST"),
+            ("/api/clear-completed", "/api/clear-completed", "", "POST"),
+            ("/api/stats", "/api/stats", "", "GET"),
+            ("/api/shutdown", "/api/shutdown", "", "POST"),
         ] {
-            assert_eq!(Route::of(path), Some(route));
-            assert_eq!(route.method(), method);
+            let (route, found_id) = Route::find(path).unwrap();
+            assert_eq!((route.path, found_id.as_str(), route.method), (expected, id, method));
         }
-        for nowhere in
-            ["/api", "/api/", "/api/task", "/api/task/", "/api/submit/", "/api/tasks/x", "/api/tasks/x/y", "/x"]
-        {
-            assert_eq!(Route::of(nowhere), None, "{nowhere}");
+        for unknown in [
+            "/api",
+            "/api/",
+            "/api/task",
+            "/api/task/",
+            "/api/task/a/b",
+            "/api/submit/",
+            "/api/tasks/x",
+            "/api/tasks/x/y",
+            "/api/tasks//cancel",
+            "/x",
+        ] {
+            assert!(Route::find(unknown).is_none(), "{unknown}");
         }
     }
 }

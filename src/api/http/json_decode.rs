@@ -1,0 +1,143 @@
+//! Decodes JSON to messages of the contract, by the JSON mapping of protobuf. Unknown fields are errors.
+
+use prost::Message;
+use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor};
+
+use crate::model::{Coded, Details, ErrorCode};
+
+use super::json_payload::{RewrittenJson, string_length};
+
+/// Maximum nesting of lists and objects, about that of protobuf decoders.
+const DEPTH_MAX: usize = 100;
+/// Maximum number of values in a message. A few bytes of JSON can take a hundred times as much memory once decoded.
+const VALUES_MAX: usize = 200_000;
+
+/// JSON that cannot be decoded, with the position of the error.
+#[derive(Debug, thiserror::Error)]
+#[error("invalid JSON: {problem} at line {line} column {column}")]
+pub struct JsonError {
+    problem: String,
+    line: usize,
+    column: usize,
+}
+
+impl JsonError {
+    fn at(json: &[u8], offset: usize, problem: &str) -> Self {
+        let lines = || json[..offset.min(json.len())].split(|byte| *byte == b'\n');
+        let (line, column) = (lines().count(), 1 + lines().next_back().map_or(0, <[u8]>::len));
+        Self { problem: problem.to_owned(), line, column }
+    }
+}
+
+impl Coded for JsonError {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::InvalidField
+    }
+
+    fn details(&self) -> Details {
+        let metadata = vec![("line", self.line.to_string()), ("column", self.column.to_string())];
+        Details { metadata, ..Details::default() }
+    }
+}
+
+/// Returns the protobuf encoding of a message in JSON.
+pub fn decode(input: &MessageDescriptor, json: &[u8]) -> Result<Vec<u8>, JsonError> {
+    let json = std::str::from_utf8(json).map_err(|error| JsonError::at(json, error.valid_up_to(), "not UTF-8"))?;
+    let rewritten = RewrittenJson::new(input, json);
+    let error_at = |offset, problem: &str| JsonError::at(json.as_bytes(), rewritten.original_offset(offset), problem);
+    let syntax_error = |error: serde_json::Error| {
+        let lines = rewritten.text.split_inclusive(|byte| *byte == b'\n');
+        let line_start: usize = lines.take(error.line().saturating_sub(1)).map(<[u8]>::len).sum();
+        // serde_json counts the bytes that it has read of the line.
+        let offset = (line_start + error.column()).saturating_sub(1);
+        let problem = error.to_string();
+        error_at(offset, problem.rsplit_once(" at line ").map_or(&*problem, |(problem, _)| problem))
+    };
+    if let Some((offset, problem)) = find_complexity(&rewritten.text) {
+        return Err(error_at(offset, &problem));
+    }
+    let mut deserializer = serde_json::Deserializer::from_slice(&rewritten.text);
+    let options = DeserializeOptions::new().deny_unknown_fields(true);
+    let message = DynamicMessage::deserialize_with_options(input.clone(), &mut deserializer, &options);
+    let message = message.and_then(|message| deserializer.end().map(|()| message)).map_err(syntax_error)?;
+    Ok(message.encode_to_vec())
+}
+
+/// Rejects JSON that would take far more memory than its length once decoded.
+pub fn check_complexity(json: &[u8]) -> Result<(), JsonError> {
+    find_complexity(json).map_or(Ok(()), |(offset, problem)| Err(JsonError::at(json, offset, &problem)))
+}
+
+/// Returns where a JSON text exceeds [`DEPTH_MAX`] or [`VALUES_MAX`].
+fn find_complexity(json: &[u8]) -> Option<(usize, String)> {
+    let (mut depth, mut values, mut at) = (0_usize, 1_usize, 0);
+    while let Some(byte) = json.get(at) {
+        match byte {
+            b'[' | b'{' => (depth, values) = (depth + 1, values + 1),
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b',' => values += 1,
+            _ => {}
+        }
+        if depth > DEPTH_MAX {
+            return Some((at, format!("nested more than {DEPTH_MAX} levels deep")));
+        }
+        if values > VALUES_MAX {
+            return Some((at, format!("more than {VALUES_MAX} values")));
+        }
+        at += if *byte == b'"' { string_length(&json[at..]) } else { 1 };
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::http::descriptors::Contract;
+    use crate::proto::v1;
+
+    fn read_submit(json: &str) -> Result<v1::SubmitTaskRequest, String> {
+        let contract = Contract::new().unwrap();
+        let method = contract.method("/lineshaft.v1.TaskService/SubmitTask").unwrap();
+        let encoded = decode(&method.input, json.as_bytes()).map_err(|error| error.to_string())?;
+        Ok(v1::SubmitTaskRequest::decode(&encoded[..]).unwrap())
+    }
+
+    #[test]
+    fn a_submission_is_decoded() {
+        let request = read_submit(r#"{"handler":"compute","payload":{"json":5000000},"timeout":"1.5s"}"#).unwrap();
+        assert_eq!(request.handler, "compute");
+        assert_eq!(request.timeout, Some(prost_types::Duration { seconds: 1, nanos: 500_000_000 }));
+        let payload = request.payload.unwrap();
+        assert_eq!(payload.kind, Some(v1::payload::Kind::Data("5000000".into())));
+        assert_eq!(payload.content_type, "application/json");
+    }
+
+    #[test]
+    fn errors_have_a_line_and_a_column() {
+        for (json, expected) in [
+            ("{\"tusk\":1}", "unrecognized field name 'tusk' at line 1 column 7"),
+            ("{\n \"priority\": \"PRIORITY_HUGE\"}", "line 2"),
+            ("{\"handler\":1}", "line 1 column 12"),
+            ("{\"handler\":\"x\"} {}", "trailing characters at line 1 column 17"),
+            ("", "line 1 column 1"),
+            ("{\"payload\":{\"json\":[1,2,3]},\n\"tusk\":1}", "'tusk' at line 2 column 6"),
+            ("{\"payload\":{\"json\":[1,2,3],\"tusk\":1}}", "'tusk' at line 1 column 33"),
+            ("{\"payload\":{\"json\":[1,2,3}}", "line 1 column 26"),
+        ] {
+            let error = read_submit(json).unwrap_err();
+            assert!(error.contains(expected), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn complex_json_is_rejected_before_it_is_decoded() {
+        let deep = format!("{{\"payload\":{{\"json\":{}}}}}", "[".repeat(100_000));
+        assert!(read_submit(&deep).unwrap_err().contains("nested more than 100 levels deep at line 1 column 118"));
+        let many = format!("{{\"args\":[{}\"\"]}}", "\"\",".repeat(VALUES_MAX));
+        assert!(read_submit(&many).unwrap_err().contains("more than 200000 values"));
+        let large = format!("{{\"payload\":{{\"json\":[{}0]}}}}", "0,".repeat(VALUES_MAX));
+        assert!(read_submit(&large).is_ok(), "the json of a payload is not decoded");
+        let text = format!("{{\"displayName\":\"{}\\\"[[[\"}}", "[{,".repeat(VALUES_MAX));
+        assert!(read_submit(&text).is_ok(), "a string is one value");
+    }
+}
