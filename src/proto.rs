@@ -1,6 +1,11 @@
-//! The generated contract, and the codec that reads it. Its text and comments are in `proto/lineshaft/v1`.
+//! The generated code of the API, its descriptors, and the codec that decodes requests. The API is documented
+//! in `proto/lineshaft/v1`.
 
 pub mod bounded_codec;
+mod descriptors;
+mod memory_limit;
+
+pub use descriptors::DESCRIPTORS;
 
 /// `package lineshaft.v1`.
 #[expect(
@@ -15,7 +20,7 @@ pub mod v1 {
     tonic::include_proto!("lineshaft.v1");
 }
 
-/// KEDA's protocol for external scalers; its text and comments are in `proto/externalscaler`.
+/// KEDA's protocol for external scalers, documented in `proto/externalscaler`.
 #[expect(
     unused_qualifications,
     clippy::pedantic,
@@ -26,6 +31,3 @@ pub mod v1 {
 pub mod externalscaler {
     tonic::include_proto!("externalscaler");
 }
-
-/// The encoded `google.protobuf.FileDescriptorSet` of the contract and its imports.
-pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

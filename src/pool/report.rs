@@ -29,5 +29,5 @@ pub enum Report {
 }
 
 /// Receives reports. Must neither block nor call the pool: a worker calls it while it starts an attempt,
-/// and [`Pool::set_paused`](super::Pool::set_paused) waits for that.
+/// and `Pool::set_paused` waits for that.
 pub type ReportSink = Arc<dyn Fn(Report) + Send + Sync>;
