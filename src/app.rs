@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::model::SystemClock;
 use crate::runners::process::Host;
-use crate::telemetry::export::Exporters;
+use crate::telemetry::export::pipeline::Pipeline;
 use crate::telemetry::liveness::Phase;
 use crate::{api, scheduler, store};
 
@@ -50,7 +50,7 @@ pub async fn serve(
     config: Config,
     ready_file: Option<PathBuf>,
     instance: &str,
-    exporters: &mut Exporters,
+    pipeline: &mut Pipeline,
 ) -> Result<(), StartError> {
     let runtime = runtime::Handle::current();
 
@@ -58,14 +58,14 @@ pub async fn serve(
     let security = security::open(&config)?;
     let (listener, address) = listen(config.server.listen).await?;
 
-    let telemetry = telemetry::build(&config, exporters)?;
+    let telemetry = telemetry::build(&config, pipeline)?;
     let watchdog = telemetry::start_watchdog(&config, &telemetry)?;
     let server_options = options::server(&config, instance, &telemetry);
 
     // The admin ports serve during recovery, when there is no scheduler yet, and until the very end.
     let scheduler_handle = Arc::new(OnceLock::new());
     let admin_stop = CancellationToken::new();
-    let prometheus = exporters.settings().prometheus.clone();
+    let prometheus = pipeline.settings().prometheus.clone();
     let (admin_options, admin_scheduler) = (server_options.clone(), scheduler_handle.clone());
     let mut admin_tasks = admin_ports::spawn(&config, prometheus, admin_options, admin_scheduler, &admin_stop).await?;
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use crate::api;
 use crate::runners::process;
 use crate::store::StoreError;
-use crate::telemetry::export::TransportError;
+use crate::telemetry::export::otlp::ExportError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -28,7 +28,7 @@ pub enum StartError {
         source: io::Error,
     },
     #[error(transparent)]
-    Export(#[from] TransportError),
+    Export(#[from] ExportError),
     #[error("handler `{handler}`: {source}")]
     Handler { handler: String, source: process::OptionsError },
     /// An operating-system call failed.

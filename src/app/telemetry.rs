@@ -4,21 +4,20 @@ use tokio::runtime::Handle;
 
 use super::error::{StartError, failed_to};
 use crate::config::Config;
-use crate::telemetry::export::Exporters;
+use crate::telemetry::export::pipeline::Pipeline;
 use crate::telemetry::liveness::Watchdog;
 use crate::telemetry::{Telemetry, metrics};
 
-pub(super) fn build(config: &Config, exporters: &mut Exporters) -> Result<Telemetry, StartError> {
-    if exporters.settings().disabled {
+pub(super) fn build(config: &Config, pipeline: &mut Pipeline) -> Result<Telemetry, StartError> {
+    if pipeline.settings().disabled {
         return Ok(Telemetry::off());
     }
-    let builder = metrics::Builder::new(exporters.resource().clone()).exemplars(exporters.settings().exemplars);
-    let add = |builder: metrics::Builder, (reader, histograms)| builder.reader(reader, histograms);
-    let metrics = exporters.metric_readers()?.into_iter().fold(builder, add).build();
-    metrics.observe_exports(exporters.counts());
+    let builder = metrics::Builder::new(pipeline.resource().clone()).exemplars(pipeline.settings().exemplars);
+    let metrics = pipeline.add_metric_readers(builder)?.build();
+    metrics.observe_exports(pipeline.counts());
     for provider in metrics.providers() {
         let provider = provider.clone();
-        exporters.at_stop(move || {
+        pipeline.at_shutdown(move || {
             // Exports for the last time; the result is counted elsewhere.
             let _ = provider.shutdown();
         });

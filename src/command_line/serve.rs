@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::app;
 use crate::config::{self, Config, Overrides};
 use crate::runners::process;
-use crate::telemetry::export::{self, Exporters};
+use crate::telemetry::export::pipeline::Pipeline;
 use crate::telemetry::{self, log, trace};
 
 use super::arguments::ServeArgs;
@@ -36,17 +36,12 @@ pub fn run(args: ServeArgs) -> ExitCode {
     let variables =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let variables = variables.collect();
-    #[expect(unsafe_code, reason = "no other thread runs yet")]
-    // SAFETY: no other thread runs yet.
-    unsafe {
-        export::forget_variables();
-    }
-    let mut exporters = match telemetry::start(telemetry_options(&config), &variables, &instance) {
-        Ok(exporters) => exporters,
+    let mut pipeline = match telemetry::start(telemetry_options(&config), &variables, &instance) {
+        Ok(pipeline) => pipeline,
         Err(error) => return fail(2, &error),
     };
-    let result = serve(config, args.ready_file, &instance, &mut exporters);
-    exporters.stop();
+    let result = serve(config, args.ready_file, &instance, &mut pipeline);
+    pipeline.shutdown();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(1, &*error),
@@ -73,10 +68,10 @@ fn serve(
     config: Config,
     ready_file: Option<PathBuf>,
     instance: &str,
-    exporters: &mut Exporters,
+    pipeline: &mut Pipeline,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(app::serve(config, ready_file, instance, exporters))?;
+    runtime.block_on(app::serve(config, ready_file, instance, pipeline))?;
     runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
     Ok(())
 }

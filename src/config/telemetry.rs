@@ -7,7 +7,7 @@ use serde::de::IntoDeserializer;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::model;
-use crate::telemetry::export::{settings::is_endpoint, without_secrets};
+use crate::telemetry::export::endpoint::{is_endpoint, without_secrets};
 pub use crate::telemetry::task_log::TaskLogs;
 
 use super::error::Problems;

@@ -36,13 +36,7 @@ impl TraceMode {
 }
 
 /// Of [`TraceContext::flags`]: the span is recorded.
-pub const SAMPLED: u8 = 0x01;
-/// Of [`TraceContext::flags`]: recorded whatever samplers on the way think of it. Some formats know it; W3C
-/// Trace Context does not.
-pub const DEBUG: u8 = 0x40;
-/// Of [`TraceContext::flags`]: whoever takes it on decides whether spans are recorded. Some formats know it;
-/// W3C Trace Context does not.
-pub const UNDECIDED: u8 = 0x80;
+const SAMPLED: u8 = 0x01;
 /// The flags that W3C Trace Context knows: sampled, and a trace id that is random.
 const W3C_FLAGS: u8 = 0x03;
 
@@ -86,7 +80,7 @@ pub struct TraceContext {
     pub trace_id: u128,
     /// Names the span; zero when there is only baggage.
     pub span_id: u64,
-    /// [`SAMPLED`], [`DEBUG`], [`UNDECIDED`], and bit 1 as in W3C Trace Context.
+    /// As in W3C Trace Context.
     pub flags: u8,
     /// How a run follows.
     pub mode: TraceMode,
@@ -135,11 +129,6 @@ impl TraceContext {
         self.flags & SAMPLED != 0
     }
 
-    /// Whether that is left to whoever takes it on.
-    pub fn is_undecided(&self) -> bool {
-        self.flags & UNDECIDED != 0
-    }
-
     /// The flags as W3C Trace Context has them.
     pub fn w3c_flags(&self) -> u8 {
         self.flags & W3C_FLAGS
@@ -165,17 +154,6 @@ mod tests {
         assert_eq!((&*context.state, &*context.baggage), ("vendor=1", "user=7"));
         let later = format!("01{}-more", &PARENT[2..]);
         assert_eq!(TraceContext::parse(Some(&later), None, None).unwrap().trace_id, context.trace_id);
-    }
-
-    #[test]
-    fn what_w3c_does_not_know_is_not_in_a_traceparent() {
-        let place = TraceContext::parse(Some(PARENT), None, None).unwrap();
-        let debug = TraceContext { flags: place.flags | DEBUG, ..place.clone() };
-        assert_eq!(debug.traceparent().as_deref(), Some(PARENT));
-        assert!(debug.is_sampled() && !debug.is_undecided());
-        let undecided = TraceContext { flags: UNDECIDED, ..place };
-        assert_eq!(undecided.traceparent().unwrap().strip_suffix("-00"), PARENT.strip_suffix("-01"));
-        assert!(undecided.is_undecided() && !undecided.is_sampled());
     }
 
     #[test]

@@ -321,7 +321,7 @@ mod tests {
         let options = options(LogFormat::Json, "info");
         let subscriber = subscriber(&options, Some(&logger), false, move || writer.clone()).unwrap();
         tracing::subscriber::with_default(subscriber, || {
-            tracing::warn!(target: "lineshaft::telemetry::export::batch", "telemetry is dropped");
+            tracing::warn!(target: "lineshaft::telemetry::export::counts", "telemetry dropped");
             tracing::warn!("something else");
         });
         assert_eq!(String::from_utf8(lines.0.lock().clone()).unwrap().lines().count(), 2);

@@ -45,35 +45,24 @@ pub struct ActiveContext {
 }
 
 impl ActiveContext {
-    /// The place that a context names.
+    /// Of a span elsewhere, or of baggage only.
     pub fn new(context: Arc<TraceContext>) -> Self {
-        let mut attached = match span_context(&context) {
+        let attached = match span_context(&context) {
             Some(span) => opentelemetry::Context::new().with_remote_span_context(span),
             None => opentelemetry::Context::new(),
         };
-        if context.is_undecided() {
-            attached = attached.with_value(Undecided);
-        }
         Self { context, attached }
     }
 
-    /// The place of a span of this process.
+    /// Of a span of this process.
     pub(super) fn local(context: Arc<TraceContext>, span: SpanContext) -> Self {
         Self { context, attached: opentelemetry::Context::new().with_remote_span_context(span) }
     }
 
-    /// For the makers of spans: what a child of this place takes as its parent.
+    /// The parent of child spans.
     pub(super) fn as_parent(&self) -> &opentelemetry::Context {
         &self.attached
     }
-}
-
-/// In the library's form of a place: whoever takes it on decides whether spans are recorded.
-struct Undecided;
-
-/// For samplers: whether a parent leaves the decision to them.
-pub(super) fn is_undecided(parent: &opentelemetry::Context) -> bool {
-    parent.get::<Undecided>().is_some()
 }
 
 /// The library's form of a context; `None` when it names no span.

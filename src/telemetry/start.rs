@@ -1,62 +1,56 @@
-//! Starts what tells: exporters, spans, the log.
+//! Starts the exporters, the log and the tracer of the process.
 
 use opentelemetry::logs::LoggerProvider as _;
+use opentelemetry::trace::TracerProvider as _;
 
-use super::export::{Exporters, SCOPE, Settings, SettingsError, TransportError, Variables};
+use super::export::otlp::ExportError;
+use super::export::pipeline::{Pipeline, SCOPE};
+use super::export::settings::{Settings, Variables};
 use super::log::{self, LogError};
+use super::propagation;
 use super::task_log::{self, TaskLogs};
 use super::trace::{self, Policy, Tracer};
 
-/// What the configuration says.
+/// Telemetry settings of the configuration.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The collector; empty for none.
     pub endpoint: String,
-    /// `grpc`, `http/protobuf`, or empty for no word.
+    /// `grpc`, `http/protobuf`, or empty to choose by the port.
     pub protocol: &'static str,
-    /// How runs hang together with their submissions.
     pub policy: Policy,
-    /// What of the tasks' output is exported.
     pub task_logs: TaskLogs,
-    /// The log.
     pub log: log::Options,
 }
 
-/// Why nothing is told.
+/// Why telemetry cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// What is exported where.
     #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// The exporters.
-    #[error(transparent)]
-    Export(#[from] TransportError),
-    /// The log.
+    Export(#[from] ExportError),
     #[error(transparent)]
     Log(#[from] LogError),
 }
 
-/// Starts everything for the rest of the process, and says in the log what is exported where.
+/// Starts telemetry for the rest of the process and logs what is exported where.
 ///
 /// # Errors
-/// [`StartError`], for what cannot work. That a collector cannot be reached is none.
-pub fn start(mut options: Options, variables: &Variables, instance: &str) -> Result<Exporters, StartError> {
-    let settings = Settings::read(variables, &options.endpoint, options.protocol)?;
-    let mut exporters = Exporters::start(settings, variables, instance)?;
-    options.log.export_level = exporters.settings().log_level;
-    log::init(&options.log, exporters.logger())?;
-    exporters.begin();
-    trace::propagate(exporters.settings().propagators);
-    if let Some(tracer) = exporters.tracer() {
-        let named = exporters.settings().sampler.asks_for_names();
-        trace::install(Tracer::new(tracer, options.policy).naming(named));
+/// [`StartError`] for unusable settings. An unreachable collector is no error.
+pub fn start(mut options: Options, variables: &Variables, instance: &str) -> Result<Pipeline, StartError> {
+    let settings = Settings::read(variables, &options.endpoint, options.protocol);
+    let pipeline = Pipeline::start(settings, variables, instance)?;
+    options.log.export_level = pipeline.settings().log_level;
+    log::init(&options.log, pipeline.logger_provider())?;
+    propagation::install(pipeline.settings().propagators);
+    if let Some(provider) = pipeline.tracer_provider() {
+        trace::install(Tracer::new(provider.tracer(SCOPE), options.policy));
     }
-    if let Some(logger) = exporters.logger() {
-        task_log::install(logger.logger(SCOPE), options.task_logs);
+    if let Some(provider) = pipeline.logger_provider() {
+        task_log::install(provider.logger(SCOPE), options.task_logs);
     }
-    for warning in &exporters.settings().warnings {
+    for warning in &pipeline.settings().warnings {
         tracing::warn!("{warning}");
     }
-    tracing::info!("{}", exporters.summary());
-    Ok(exporters)
+    tracing::info!("{}", pipeline.summary());
+    Ok(pipeline)
 }

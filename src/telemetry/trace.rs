@@ -12,9 +12,7 @@ use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SdkTracer, Span as SdkSpan};
 use parking_lot::Mutex;
 
-use super::propagation::Formats;
 use super::scope::{self, ActiveContext};
-use crate::model::trace::DEBUG;
 use crate::model::{
     Change, Event, Failure, FailureReason, InterruptCause, Priority, StopMethod, TaskId, TaskOptions, Timestamp,
     TraceContext, TraceMode,
@@ -40,21 +38,10 @@ impl Default for Policy {
 }
 
 static TRACER: OnceLock<Tracer> = OnceLock::new();
-static FORMATS: OnceLock<Formats> = OnceLock::new();
 
 /// Spans are made from now on, for the rest of the process. A second call changes nothing.
 pub fn install(tracing: Tracer) {
     let _ = TRACER.set(tracing);
-}
-
-/// What travels from callers to processes: those of the specification until somebody says otherwise.
-pub fn propagate(formats: Formats) {
-    let _ = FORMATS.set(formats);
-}
-
-/// What travels from callers to processes.
-pub fn propagated() -> Formats {
-    FORMATS.get().copied().unwrap_or_default()
 }
 
 /// Who makes spans, when traces are exported.
@@ -67,7 +54,6 @@ pub fn tracer() -> Option<&'static Tracer> {
 pub struct Tracer {
     tracer: SdkTracer,
     policy: Policy,
-    named: bool,
 }
 
 /// What a `process` span tells about its attempt.
@@ -90,13 +76,7 @@ pub struct AttemptView<'a> {
 impl Tracer {
     /// Makes spans with this tracer.
     pub fn new(tracer: SdkTracer, policy: Policy) -> Self {
-        Self { tracer, policy, named: false }
-    }
-
-    /// The same, for a sampler that decides by the names of spans.
-    #[must_use]
-    pub fn naming(self, named: bool) -> Self {
-        Self { named, ..self }
+        Self { tracer, policy }
     }
 
     /// How runs hang together with their submissions.
@@ -199,15 +179,12 @@ impl Tracer {
         name: impl Fn() -> String,
         describe: impl FnOnce(&mut SdkSpan),
     ) -> Span {
-        let builder = if self.named { self.tracer.span_builder(name()) } else { self.tracer.span_builder("") };
-        let mut builder = builder.with_kind(kind);
+        let mut builder = self.tracer.span_builder("").with_kind(kind);
         builder.start_time = at.map(system_time);
         let root = Context::new();
         let mut span = self.tracer.build_with_context(builder, parent.map_or(&root, ActiveContext::as_parent));
         if span.is_recording() {
-            if !self.named {
-                span.update_name(name());
-            }
+            span.update_name(name());
             describe(&mut span);
             if let Some(link) = linked.and_then(|linked| scope::span_context(linked)) {
                 span.add_link(link, Vec::new());
@@ -218,8 +195,7 @@ impl Tracer {
         let context = TraceContext {
             trace_id: u128::from_be_bytes(own.trace_id().to_bytes()),
             span_id: u64::from_be_bytes(own.span_id().to_bytes()),
-            // That a trace is for debugging is to be handed on, although the library does not know it.
-            flags: own.trace_flags().to_u8() | parent.map_or(0, |place| place.context.flags & DEBUG),
+            flags: own.trace_flags().to_u8(),
             state: own.trace_state().header().into(),
             baggage: from.map(|from| from.baggage.clone()).unwrap_or_default(),
             ..TraceContext::default()

@@ -1,9 +1,7 @@
 //! Spans and how they hang together.
 
-use opentelemetry::trace::{Link, TraceId, TracerProvider as _};
-use opentelemetry_sdk::trace::{
-    InMemorySpanExporter, Sampler, SamplingResult, SdkTracerProvider, ShouldSample, SpanData,
-};
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
 
 use super::*;
 use crate::model::{
@@ -44,51 +42,6 @@ fn is_child(policy: TraceMode, said: TraceMode, after: u64) -> bool {
     let child = span.parent_span_id == opentelemetry::trace::SpanId::from(0xb7ad_6b71_6920_3331_u64);
     assert_eq!(span.links.len(), usize::from(!child), "a run that is no child is linked");
     child
-}
-
-/// Remembers the names that it is told, and records everything.
-#[derive(Clone, Debug, Default)]
-struct Listening(Arc<Mutex<Vec<String>>>);
-
-impl ShouldSample for Listening {
-    fn should_sample(
-        &self,
-        parent_context: Option<&Context>,
-        trace_id: TraceId,
-        name: &str,
-        span_kind: &SpanKind,
-        attributes: &[KeyValue],
-        links: &[Link],
-    ) -> SamplingResult {
-        self.0.lock().push(name.to_owned());
-        Sampler::AlwaysOn.should_sample(parent_context, trace_id, name, span_kind, attributes, links)
-    }
-}
-
-#[test]
-fn a_sampler_is_told_names_when_it_asks_for_them_and_the_span_has_them_always() {
-    for (named, told) in [(false, ""), (true, "lineshaft.v1.TaskService/GetTask")] {
-        let (exporter, sampler) = (InMemorySpanExporter::default(), Listening::default());
-        let provider = SdkTracerProvider::builder().with_sampler(sampler.clone());
-        let provider = provider.with_simple_exporter(exporter.clone()).build();
-        let tracing = Tracer::new(provider.tracer("test"), Policy::default()).naming(named);
-        drop(tracing.call("lineshaft.v1.TaskService/GetTask", None, None));
-        assert_eq!(*sampler.0.lock(), [told]);
-        assert_eq!(exporter.get_finished_spans().unwrap()[0].name, "lineshaft.v1.TaskService/GetTask");
-    }
-}
-
-#[test]
-fn a_trace_for_debugging_stays_one_in_the_children_and_only_there() {
-    let provider = SdkTracerProvider::builder().build();
-    let tracing = Tracer::new(provider.tracer("test"), Policy::default());
-    let sent = sent(TraceMode::Unset);
-    let debug = Arc::new(TraceContext { flags: sent.flags | DEBUG, ..TraceContext::clone(&sent) });
-    let flags = |mode| {
-        let sent = Arc::new(TraceContext { mode, ..TraceContext::clone(&debug) });
-        tracing.follow(Some(&sent), Timestamp(0), || "run".to_owned(), |_| {}).active_context().context.flags
-    };
-    assert_eq!((flags(TraceMode::Parent) & DEBUG, flags(TraceMode::Link) & DEBUG), (DEBUG, 0));
 }
 
 #[test]

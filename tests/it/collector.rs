@@ -28,7 +28,6 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -51,8 +50,6 @@ pub struct Told {
     pub resources: Vec<Resource>,
     /// Values of the header `x-team`.
     pub teams: Vec<String>,
-    /// Spans in the form of Zipkin.
-    pub zipkin: Vec<serde_json::Value>,
 }
 
 impl Told {
@@ -256,28 +253,21 @@ async fn take(
 ) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path().to_owned();
     let header = |name: &str| Some(request.headers().get(name)?.to_str().ok()?.to_owned());
-    let (team, json) = (header("x-team"), header("content-type").as_deref() == Some("application/json"));
+    let team = header("x-team");
     let body = request.into_body().collect().await.unwrap().to_bytes();
     let mut told = told.lock();
-    // What is said for OTLP is none of Zipkin's business.
-    assert!(team.is_none() || path != "/api/v2/spans");
     told.teams.extend(team);
     match &*path {
-        "/v1/traces" => told.take_spans(decoded(&body, json)),
-        "/v1/logs" => told.take_logs(decoded(&body, json)),
-        "/v1/metrics" => told.take_metrics(decoded(&body, json)),
-        "/api/v2/spans" => told.zipkin.extend(decode_json::<Vec<_>>(&body)),
-        _ => panic!("{path} is no path of OTLP or Zipkin"),
+        "/v1/traces" => told.take_spans(decoded(&body)),
+        "/v1/logs" => told.take_logs(decoded(&body)),
+        "/v1/metrics" => told.take_metrics(decoded(&body)),
+        _ => panic!("{path} is no path of OTLP"),
     }
     Ok(hyper::Response::new(Full::default()))
 }
 
-fn decoded<T: Message + Default + DeserializeOwned>(body: &[u8], json: bool) -> T {
-    if json { decode_json(body) } else { T::decode(body).unwrap() }
-}
-
-fn decode_json<T: DeserializeOwned>(body: &[u8]) -> T {
-    serde_json::from_slice(body).unwrap()
+fn decoded<T: Message + Default>(body: &[u8]) -> T {
+    T::decode(body).unwrap()
 }
 
 fn is_about(span: &Span, task: &str) -> bool {

@@ -94,7 +94,7 @@ async fn a_task_is_one_tree_from_its_caller_to_its_run() {
     let ended = server.ended(&id).await;
     stop(&mut server);
     // On one core the last exports still end by themselves.
-    assert!(!server.log().contains("too slow") && !server.log().contains("lost"), "{}", server.log());
+    assert!(!server.log().contains("gave up") && !server.log().contains("lost"), "{}", server.log());
 
     let call = collector
         .once(|told| told.spans.iter().find(|span| span.name == "lineshaft.v1.TaskService/SubmitTask").cloned())
@@ -396,6 +396,18 @@ async fn callers_decide_what_is_recorded_and_the_sampler_about_the_rest() {
     stop(&mut server);
     collector.span("process default", &heard).await;
     assert_eq!(collector.spans("process default", &silent).len(), 0);
+}
+
+#[tokio::test]
+async fn the_console_exporter_writes_spans_and_metrics_to_standard_output() {
+    let exported = [("OTEL_TRACES_EXPORTER", "console"), ("OTEL_METRICS_EXPORTER", "console")];
+    let mut server = Server::start_with(CONFIG, &exported);
+    let id = server.submit(noop()).await;
+    server.ended(&id).await;
+    stop(&mut server);
+    let log = server.log();
+    assert!(log.contains("exporting traces to standard output, metrics to standard output"), "{log}");
+    assert!(log.contains("process default") && log.contains("lineshaft.task.submitted"), "{log}");
 }
 
 #[tokio::test]

@@ -71,9 +71,11 @@ async fn a_dead_or_slow_collector_costs_no_task_little_time_at_the_end_and_is_to
     }
 }
 
-#[tokio::test]
-async fn what_cannot_be_understood_is_said_once_at_the_start() {
-    let server = Server::start_with(CONFIG, &[("OTEL_TRACES_SAMPLER", "nonsense"), ("OTEL_SDK_DISABLED", "true")]);
-    let log = server.log();
+#[test]
+fn ignored_and_unsupported_variables_are_named_at_the_start() {
+    let variables =
+        [("OTEL_TRACES_SAMPLER", "nonsense"), ("OTEL_CONFIG_FILE", "/etc/otel.yaml"), ("OTEL_ENTITIES", "x")];
+    let log = Server::start_with(CONFIG, &variables).log();
     assert!(log.contains("OTEL_TRACES_SAMPLER is ignored"), "{log}");
+    assert_eq!(log.matches("have no effect: OTEL_CONFIG_FILE, OTEL_ENTITIES\"").count(), 1, "{log}");
 }

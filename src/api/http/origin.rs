@@ -20,10 +20,8 @@ use super::response::edge_error;
 
 /// What a page may send, and read, when it is allowed to call at all.
 const METHODS: &str = "GET, POST";
-const SENT: &str = "authorization, b3, baggage, connect-protocol-version, connect-timeout-ms, content-type, \
-                    grpc-timeout, ot-tracer-sampled, ot-tracer-spanid, ot-tracer-traceid, traceparent, tracestate, \
-                    uber-trace-id, x-amzn-trace-id, x-b3-flags, x-b3-parentspanid, x-b3-sampled, x-b3-spanid, \
-                    x-b3-traceid, x-grpc-web, x-user-agent";
+const SENT: &str = "authorization, baggage, connect-protocol-version, connect-timeout-ms, content-type, \
+                    grpc-timeout, traceparent, tracestate, x-grpc-web, x-user-agent";
 const READ: &str = "grpc-message, grpc-status, grpc-status-details-bin, retry-after";
 /// Seconds for which a browser need not ask again.
 const REMEMBERED: &str = "7200";

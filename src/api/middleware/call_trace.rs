@@ -14,6 +14,7 @@ use tonic::body::Body;
 use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response};
 
 use crate::model::TraceContext;
+use crate::telemetry::propagation;
 use crate::telemetry::scope::{self, ActiveContext, Scope};
 use crate::telemetry::trace::{self, Span};
 
@@ -123,7 +124,7 @@ fn code(headers: &HeaderMap) -> Option<i32> {
 /// What the caller says about its place, as far as the operator lets it travel.
 fn caller(headers: &HeaderMap) -> Option<TraceContext> {
     let (states, baggages) = (OnceCell::new(), OnceCell::new());
-    trace::propagated().read(|name| {
+    propagation::installed().extract(|name| {
         let mut lines = headers.get_all(name).iter();
         let first = lines.next()?;
         let several = match name {

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use crate::config::{self, Config, ConfigError, Overrides};
 use crate::model::SystemClock;
-use crate::telemetry::export::Settings;
+use crate::telemetry::export::settings::Settings;
 
 use report::{Finding, Report};
 
@@ -50,7 +50,7 @@ pub async fn run(options: Options, json: bool, print: fn(&str)) -> ExitCode {
 async fn check_all(config: &Config, report: &mut Report) {
     let variables = std::env::vars().collect();
     let settings = Settings::read(&variables, &config.telemetry.endpoint, config.telemetry.protocol.name());
-    let prometheus = settings.as_ref().ok().and_then(|settings| settings.prometheus.as_ref());
+    let prometheus = settings.prometheus.as_ref();
     report.add(configuration(config));
     report.extend(handlers::check(&config.handlers));
     let disk = disk::check(&config.store);

@@ -1,7 +1,6 @@
 //! Whether each configured collector is reachable and accepts the configured protocol.
 
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,8 +10,8 @@ use tonic::codegen::http::{Uri, uri::PathAndQuery};
 use tonic::transport::Endpoint;
 use tonic_prost::ProstCodec;
 
-use crate::telemetry::export::settings::{Protocol, Target};
-use crate::telemetry::export::{Destination, Settings, SettingsError, Signal, open_lines, without_secrets};
+use crate::telemetry::export::endpoint::without_secrets;
+use crate::telemetry::export::settings::{Collector, Protocol, Settings, Signal};
 
 use super::report::Finding;
 
@@ -31,36 +30,27 @@ const fn export_path(signal: Signal) -> &'static str {
 }
 
 /// Probes each collector once, even if several signals are sent to it.
-pub(super) async fn check(settings: &Result<Settings, SettingsError>) -> Vec<Finding> {
-    let settings = match settings {
-        Ok(settings) => settings,
-        Err(error) => {
-            let advice = "correct the file; docs/observability.md tells what may stand in it";
-            return vec![Finding::failure("otlp", error.to_string()).with_advice(advice)];
-        }
-    };
-    let ignored = |warning: &String| {
-        Finding::warning("otlp", warning).with_advice("correct the variable or the place in the file, or take it away")
-    };
+pub(super) async fn check(settings: &Settings) -> Vec<Finding> {
+    let ignored = |warning: &String| Finding::warning("otlp", warning).with_advice("correct or remove the variable");
     let mut findings: Vec<Finding> = settings.warnings.iter().map(ignored).collect();
     let mut probed: Vec<(Protocol, String)> = Vec::new();
     for signal in Signal::ALL {
-        for target in settings.targets(signal) {
-            findings.extend(unreadable(target));
-            let collector = (target.protocol, target.endpoint.replacen(&format!("/v1/{}", signal.name()), "", 1));
-            if !probed.contains(&collector) {
-                probed.push(collector);
-                findings.push(probe(signal, target).await);
+        let to = settings.destinations(signal);
+        if let Some(collector) = &to.collector {
+            findings.extend(unreadable(collector));
+            let address = collector.endpoint.replacen(&format!("/v1/{}", signal.name()), "", 1);
+            if !probed.contains(&(collector.protocol, address.clone())) {
+                probed.push((collector.protocol, address));
+                findings.push(probe(signal, collector).await);
             }
         }
-    }
-    findings.extend(written(settings));
-    if let Some(zipkin) = &settings.zipkin {
-        findings.push(ask_zipkin(&zipkin.endpoint).await);
+        if to.console {
+            findings.push(Finding::ok("otlp", format!("{} are written to stdout", signal.name())));
+        }
     }
     if settings.is_silent() {
         let text = if settings.disabled {
-            "nothing is exported: OTEL_SDK_DISABLED, or `disabled` in OTEL_CONFIG_FILE, turns everything off"
+            "nothing is exported; OTEL_SDK_DISABLED is true"
         } else {
             "nothing is exported; neither telemetry.endpoint nor OTEL_EXPORTER_OTLP_ENDPOINT is set"
         };
@@ -69,54 +59,10 @@ pub(super) async fn check(settings: &Result<Settings, SettingsError>) -> Vec<Fin
     findings
 }
 
-/// What is told of lines on standard output and in files, each once.
-fn written(settings: &Settings) -> Vec<Finding> {
-    let mut told = Vec::new();
-    for signal in Signal::ALL {
-        for destination in settings.destinations(signal) {
-            let Destination::Lines(file) = destination else { continue };
-            let finding = match file.as_deref().map(|path| (path, can_be_opened(path))) {
-                None => Finding::ok("otlp", "lines of telemetry stand on standard output, beside the log"),
-                Some((path, Ok(()))) => {
-                    Finding::ok("otlp", format!("lines of telemetry are added to {}", path.display()))
-                }
-                Some((path, Err(error))) => {
-                    Finding::failure("otlp", format!("{} cannot be written: {error}", path.display()))
-                        .with_advice("a server would not start: correct output_stream in OTEL_CONFIG_FILE")
-                }
-            };
-            if !told.contains(&finding) {
-                told.push(finding);
-            }
-        }
-    }
-    told
-}
-
-/// Makes no file: whoever only looks leaves nothing behind.
-fn can_be_opened(path: &Path) -> io::Result<()> {
-    if path.exists() {
-        return open_lines(path).map(drop);
-    }
-    std::fs::read_dir(path.parent().unwrap_or(Path::new("/"))).map(drop)
-}
-
-async fn ask_zipkin(endpoint: &str) -> Finding {
-    let shown = without_secrets(endpoint);
-    let Ok(uri) = endpoint.parse::<Uri>() else {
-        return Finding::failure("otlp", format!("{shown:?} is no URL")).with_advice(NOT_EXPORTED);
-    };
-    match timeout(TIMEOUT, connect(&uri, uri.scheme_str() == Some("https"))).await {
-        Ok(Ok(_)) => Finding::ok("otlp", format!("{shown} is reached; what Zipkin takes was not asked")),
-        Ok(Err(why)) => Finding::warning("otlp", format!("{shown} {why}")).with_advice(NOT_EXPORTED),
-        Err(_) => Finding::warning("otlp", format!("{shown} does not answer")).with_advice(NOT_EXPORTED),
-    }
-}
-
 /// Reports unreadable certificates and keys, without which the server does not start.
-fn unreadable(target: &Target) -> Vec<Finding> {
-    let (certificate, key) = target.identity.clone().unzip();
-    let files = [target.certificate.clone(), certificate, key].into_iter().flatten();
+fn unreadable(collector: &Collector) -> Vec<Finding> {
+    let (certificate, key) = collector.identity.clone().unzip();
+    let files = [collector.certificate.clone(), certificate, key].into_iter().flatten();
     let failed = files.filter_map(|path| Some((std::fs::read(&path).err()?, path)));
     let found = failed.map(|(error, path)| {
         Finding::failure("otlp", format!("failed to read {}: {error}", path.display()))
@@ -125,18 +71,18 @@ fn unreadable(target: &Target) -> Vec<Finding> {
     found.collect()
 }
 
-async fn probe(signal: Signal, target: &Target) -> Finding {
-    let endpoint = without_secrets(&target.endpoint);
+async fn probe(signal: Signal, collector: &Collector) -> Finding {
+    let endpoint = without_secrets(&collector.endpoint);
     // The settings contain only endpoints that are URLs.
-    let Ok(uri) = target.endpoint.parse::<Uri>() else {
+    let Ok(uri) = collector.endpoint.parse::<Uri>() else {
         return Finding::failure("otlp", format!("{endpoint:?} is not a URL")).with_advice(NOT_EXPORTED);
     };
     let secure = uri.scheme_str() == Some("https");
     let result = timeout(TIMEOUT, async {
         let stream = connect(&uri, secure).await?;
-        match (secure, target.protocol) {
+        match (secure, collector.protocol) {
             (true, _) => Ok("is reachable; not checked further, because it uses TLS".to_owned()),
-            (false, Protocol::Http | Protocol::HttpJson) => probe_http(stream, &uri, signal, target.protocol).await,
+            (false, Protocol::Http) => probe_http(stream, &uri, signal).await,
             (false, Protocol::Grpc) => probe_grpc(&uri, signal).await,
         }
     });
@@ -169,13 +115,12 @@ async fn probe_grpc(uri: &Uri, signal: Signal) -> Result<String, String> {
     }
 }
 
-async fn probe_http(mut stream: TcpStream, uri: &Uri, signal: Signal, protocol: Protocol) -> Result<String, String> {
-    let (kind, body) = if protocol == Protocol::HttpJson { ("json", "{}") } else { ("x-protobuf", "") };
-    let (path, length) = (uri.path(), body.len());
+async fn probe_http(mut stream: TcpStream, uri: &Uri, signal: Signal) -> Result<String, String> {
+    let path = uri.path();
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let request = format!(
-        "POST {path} HTTP/1.1\r\nHost: {authority}\r\nContent-Type: application/{kind}\r\n\
-         Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        "POST {path} HTTP/1.1\r\nHost: {authority}\r\nContent-Type: application/x-protobuf\r\n\
+         Content-Length: 0\r\nConnection: close\r\n\r\n"
     );
     let no_http = |error: io::Error| format!("does not speak HTTP: {error}");
     stream.write_all(request.as_bytes()).await.map_err(no_http)?;
@@ -231,24 +176,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn files_and_zipkin_are_told_of_and_no_secret() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("otel.yaml");
-        let text = |to: &str| {
-            let exporter = format!("{{otlp_file/development: {{output_stream: 'file://{to}'}}}}");
-            format!("{{file_format: '1.0', logger_provider: {{processors: [{{simple: {{exporter: {exporter}}}}}]}}}}")
-        };
-        let named = [("OTEL_CONFIG_FILE", file.to_str().unwrap())];
-        for (to, state) in [(directory.path().join("lines"), State::Ok), ("/nosuch/lines".into(), State::Fail)] {
-            std::fs::write(&file, text(to.to_str().unwrap())).unwrap();
-            let (found, said) = found(&named).await;
-            assert!(found == state && said.contains("lines"), "{said}");
-        }
-        let zipkin = unused_endpoint().replace("http://", "http://me:secret@");
-        let said = [("OTEL_TRACES_EXPORTER", "zipkin"), ("OTEL_EXPORTER_ZIPKIN_ENDPOINT", &*zipkin)];
-        let (state, text) = found(&said).await;
-        assert!(state == State::Warn && text.contains("is unreachable") && !text.contains("secret"), "{text}");
-        let (_, text) = found(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &*zipkin)]).await;
+    async fn the_console_is_reported_and_secrets_of_an_endpoint_are_not_shown() {
+        let (state, text) = found(&[("OTEL_TRACES_EXPORTER", "console")]).await;
+        assert_eq!((state, &*text), (State::Ok, "traces are written to stdout"));
+        let endpoint = unused_endpoint().replace("http://", "http://me:secret@");
+        let (_, text) = found(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint)]).await;
         assert!(text.contains("is unreachable") && !text.contains("secret"), "{text}");
     }
 
@@ -279,7 +211,7 @@ mod tests {
     #[tokio::test]
     async fn ignored_variables_and_missing_files_are_reported() {
         let (state, text) = found(&[("OTEL_CONFIG_FILE", "/nosuch.yaml")]).await;
-        assert!(state == State::Fail && text.contains("failed to read /nosuch.yaml"), "{text}");
+        assert!(state == State::Warn && text.ends_with("have no effect: OTEL_CONFIG_FILE"), "{text}");
         assert_eq!(found(&[("OTEL_TRACES_EXPORTER", "carrier-pigeon")]).await.0, State::Warn);
         let endpoint = unused_endpoint();
         let said = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint), ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nosuch.pem")];

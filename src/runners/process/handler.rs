@@ -11,7 +11,7 @@ use super::environment::{ATTEMPT_VARIABLE, DEFAULT_PATH, INSTANCE_VARIABLE, TASK
 use super::host::Host;
 use super::options::{OptionsError, ProcessOptions};
 use crate::runners::Run;
-use crate::telemetry::trace;
+use crate::telemetry::propagation;
 
 #[derive(Debug)]
 pub(super) struct ProcessHandler {
@@ -40,7 +40,7 @@ impl ProcessHandler {
         command.env(INSTANCE_VARIABLE, &*self.host.instance);
         command.env(TASK_VARIABLE, run.task.to_string()).env(ATTEMPT_VARIABLE, run.attempt.to_string());
         if let Some(context) = &run.trace {
-            command.envs(trace::propagated().variables(context));
+            command.envs(propagation::installed().variables(context));
         }
         command.current_dir(directory);
         command.stdin(if run.payload.is_empty() { Stdio::null() } else { Stdio::piped() });

@@ -1,47 +1,51 @@
-//! Who tells: the attributes that every export of this server carries.
+//! The resource: attributes that every export of this server carries.
 
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::resource::{ResourceDetector, TelemetryResourceDetector};
+use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector};
+use opentelemetry_semantic_conventions::attribute as semconv;
 
-use super::settings::{Settings, Variables};
+use super::settings::Variables;
 
-/// Attributes of Kubernetes, and the variables that a pod is usually given them by.
-const KUBERNETES: [(&str, [&str; 4]); 5] = [
-    ("k8s.pod.name", ["LINESHAFT_POD_NAME", "K8S_POD_NAME", "POD_NAME", ""]),
-    ("k8s.pod.uid", ["LINESHAFT_POD_UID", "K8S_POD_UID", "POD_UID", ""]),
-    ("k8s.namespace.name", ["LINESHAFT_POD_NAMESPACE", "K8S_NAMESPACE_NAME", "K8S_NAMESPACE", "POD_NAMESPACE"]),
-    ("k8s.node.name", ["LINESHAFT_NODE_NAME", "K8S_NODE_NAME", "NODE_NAME", ""]),
-    ("k8s.container.name", ["LINESHAFT_CONTAINER_NAME", "K8S_CONTAINER_NAME", "CONTAINER_NAME", ""]),
+/// Attributes of Kubernetes and the variables that usually contain them.
+const KUBERNETES: [(&str, &[&str]); 5] = [
+    (semconv::K8S_POD_NAME, &["LINESHAFT_POD_NAME", "K8S_POD_NAME", "POD_NAME"]),
+    (semconv::K8S_POD_UID, &["LINESHAFT_POD_UID", "K8S_POD_UID", "POD_UID"]),
+    (semconv::K8S_NAMESPACE_NAME, &["LINESHAFT_POD_NAMESPACE", "K8S_NAMESPACE_NAME", "K8S_NAMESPACE", "POD_NAMESPACE"]),
+    (semconv::K8S_NODE_NAME, &["LINESHAFT_NODE_NAME", "K8S_NODE_NAME", "NODE_NAME"]),
+    (semconv::K8S_CONTAINER_NAME, &["LINESHAFT_CONTAINER_NAME", "K8S_CONTAINER_NAME", "CONTAINER_NAME"]),
 ];
 
-/// The resource of this process. What `OTEL_RESOURCE_ATTRIBUTES` says wins over what was found out,
-/// and `OTEL_SERVICE_NAME` over both.
-pub(super) fn resource(settings: &Settings, variables: &Variables, instance: &str) -> Resource {
-    let mut found = vec![
-        KeyValue::new("service.name", "lineshaft"),
-        KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-        KeyValue::new("service.instance.id", instance.to_owned()),
-        KeyValue::new("host.arch", arch()),
-        KeyValue::new("os.type", std::env::consts::OS),
-        KeyValue::new("process.pid", i64::from(std::process::id())),
-        KeyValue::new("process.runtime.name", "rust"),
+/// `OTEL_RESOURCE_ATTRIBUTES` wins over detected attributes, and `OTEL_SERVICE_NAME` over both.
+pub(super) fn resource(variables: &Variables, instance: &str) -> Resource {
+    let mut detected = vec![
+        KeyValue::new(semconv::SERVICE_NAME, "lineshaft"),
+        KeyValue::new(semconv::SERVICE_VERSION, env!("CARGO_PKG_VERSION")),
+        KeyValue::new(semconv::SERVICE_INSTANCE_ID, instance.to_owned()),
+        KeyValue::new(semconv::HOST_ARCH, arch()),
+        KeyValue::new(semconv::OS_TYPE, std::env::consts::OS),
+        KeyValue::new(semconv::PROCESS_PID, i64::from(std::process::id())),
+        KeyValue::new(semconv::PROCESS_RUNTIME_NAME, "rust"),
     ];
     if let Ok(name) = sysinfo::System::host_name() {
-        found.push(KeyValue::new("host.name", name));
+        detected.push(KeyValue::new(semconv::HOST_NAME, name));
     }
     if let Ok(version) = sysinfo::System::kernel_version() {
-        found.push(KeyValue::new("os.version", version));
+        detected.push(KeyValue::new(semconv::OS_VERSION, version));
     }
     if let Some(name) = std::env::current_exe().ok().and_then(|path| Some(path.file_name()?.to_str()?.to_owned())) {
-        found.push(KeyValue::new("process.executable.name", name));
+        detected.push(KeyValue::new(semconv::PROCESS_EXECUTABLE_NAME, name));
     }
-    found.extend(kubernetes(variables));
-    found.extend(settings.attributes.iter().cloned());
-    let sdk = TelemetryResourceDetector.detect();
-    let sdk = sdk.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
     // A later attribute replaces an earlier one of the same key.
-    Resource::builder_empty().with_attributes(sdk).with_attributes(found).build()
+    let resource = Resource::builder_empty()
+        .with_detector(Box::new(TelemetryResourceDetector))
+        .with_attributes(detected)
+        .with_attributes(kubernetes(variables))
+        .with_detector(Box::new(EnvResourceDetector::new()));
+    match variables.get("OTEL_SERVICE_NAME").filter(|name| !name.is_empty()) {
+        Some(name) => resource.with_service_name(name.clone()).build(),
+        None => resource.build(),
+    }
 }
 
 fn arch() -> &'static str {
@@ -54,13 +58,12 @@ fn arch() -> &'static str {
 
 fn kubernetes(variables: &Variables) -> Vec<KeyValue> {
     let in_cluster = variables.contains_key("KUBERNETES_SERVICE_HOST");
-    let known = |name: &&str| variables.get(*name).filter(|value| !value.is_empty());
+    let set = |name: &&str| variables.get(*name).filter(|value| !value.is_empty());
     let mut found = Vec::new();
     for (attribute, names) in KUBERNETES {
-        let value = names.iter().find_map(known);
-        // A pod's host name is its name, unless somebody has chosen another.
-        let value = value.or_else(|| variables.get("HOSTNAME").filter(|_| in_cluster && attribute == "k8s.pod.name"));
-        found.extend(value.map(|value| KeyValue::new(attribute, value.clone())));
+        // The host name of a pod is its name unless its specification sets another one.
+        let host = || variables.get("HOSTNAME").filter(|_| in_cluster && attribute == semconv::K8S_POD_NAME);
+        found.extend(names.iter().find_map(set).or_else(host).map(|value| KeyValue::new(attribute, value.clone())));
     }
     found
 }
@@ -71,50 +74,31 @@ mod tests {
 
     use super::*;
 
-    fn resource_of(variables: &[(&str, &str)]) -> Resource {
-        let variables: Variables =
-            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let settings = Settings::read(&variables, "", "").unwrap();
-        resource(&settings, &variables, "i-1")
-    }
-
-    fn get(resource: &Resource, key: &'static str) -> Option<String> {
-        resource.get(&Key::from_static_str(key)).map(|value| value.to_string())
-    }
-
     #[test]
-    fn a_server_says_who_it_is() {
-        let plain = resource_of(&[]);
-        assert_eq!(get(&plain, "service.name").as_deref(), Some("lineshaft"));
-        assert_eq!(get(&plain, "service.version").as_deref(), Some(env!("CARGO_PKG_VERSION")));
-        assert_eq!(get(&plain, "service.instance.id").as_deref(), Some("i-1"));
-        assert_eq!(get(&plain, "process.pid"), Some(std::process::id().to_string()));
-        assert_eq!(get(&plain, "telemetry.sdk.language").as_deref(), Some("rust"));
-        assert_eq!(get(&plain, "k8s.pod.name"), None);
-    }
-
-    #[test]
-    fn the_variables_win_and_the_service_name_most_of_all() {
-        let named = resource_of(&[
-            ("OTEL_RESOURCE_ATTRIBUTES", "service.name=a,service.instance.id=stable,team=x"),
-            ("OTEL_SERVICE_NAME", "b"),
-        ]);
-        assert_eq!(get(&named, "service.name").as_deref(), Some("b"));
-        assert_eq!(get(&named, "service.instance.id").as_deref(), Some("stable"));
-        assert_eq!(get(&named, "team").as_deref(), Some("x"));
-    }
-
-    #[test]
-    fn a_pod_is_known_by_the_variables_that_it_is_given() {
-        let pod = resource_of(&[
+    fn a_resource_names_service_process_and_pod() {
+        let variables = [
+            ("OTEL_SERVICE_NAME", "tasks"),
             ("KUBERNETES_SERVICE_HOST", "10.0.0.1"),
             ("HOSTNAME", "lineshaft-0"),
             ("POD_NAMESPACE", "tools"),
             ("LINESHAFT_NODE_NAME", "node-7"),
             ("NODE_NAME", "other"),
-        ]);
-        assert_eq!(get(&pod, "k8s.pod.name").as_deref(), Some("lineshaft-0"));
-        assert_eq!(get(&pod, "k8s.namespace.name").as_deref(), Some("tools"));
-        assert_eq!(get(&pod, "k8s.node.name").as_deref(), Some("node-7"));
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let resource = resource(&variables, "i-1");
+        let pid = std::process::id().to_string();
+        for (key, value) in [
+            ("service.name", "tasks"),
+            ("service.version", env!("CARGO_PKG_VERSION")),
+            ("service.instance.id", "i-1"),
+            ("process.pid", &pid),
+            ("telemetry.sdk.language", "rust"),
+            ("k8s.pod.name", "lineshaft-0"),
+            ("k8s.namespace.name", "tools"),
+            ("k8s.node.name", "node-7"),
+        ] {
+            assert_eq!(resource.get(&Key::from_static_str(key)).map(|value| value.to_string()).as_deref(), Some(value));
+        }
+        assert!(kubernetes(&Variables::new()).is_empty());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::telemetry::export::{Counts, Tally};
+use crate::telemetry::export::counts::{Counts, Totals};
 
 use super::{Metrics, table};
 
@@ -13,7 +13,7 @@ impl Metrics {
         self.instruments().observe(&table::TELEMETRY_ITEMS, move |o| {
             for each in &counts {
                 let signal = ("signal", each.signal.name());
-                let Tally { exported, queue_full, failed } = each.tally();
+                let Totals { exported, queue_full, failed } = each.totals();
                 for (outcome, items) in [("exported", exported), ("queue_full", queue_full), ("failed", failed)] {
                     o.count(items, &[signal, ("outcome", outcome)]);
                 }

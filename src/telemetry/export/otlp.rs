@@ -1,0 +1,170 @@
+//! OTLP exporters, with the TLS files and the HTTP client that the library does not set up by itself.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use opentelemetry_http::{Bytes, HttpError, Request, Response};
+use opentelemetry_otlp::{
+    ExporterBuildError, LogExporter, MetricExporter, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tonic::transport::{Certificate, ClientTlsConfig, Identity};
+use ureq::tls::{ClientCert, PrivateKey, RootCerts, TlsConfig};
+
+use super::counts::Counts;
+use super::settings::{Collector, Protocol};
+
+/// Bytes of a collector's answer that are read.
+const ANSWER_BYTES_MAX: u64 = 4 << 20;
+
+/// Why an exporter cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    #[error("failed to read {path}: {source}", path = path.display())]
+    Pem { path: PathBuf, source: io::Error },
+    #[error("failed to build the OTLP exporter: {0}")]
+    Build(#[from] ExporterBuildError),
+    #[error("failed to start the runtime of the exporters: {0}")]
+    Runtime(#[source] io::Error),
+}
+
+/// The three builders have the same methods but no common trait.
+macro_rules! build {
+    ($builder:expr, $collector:expr, $counts:expr) => {{
+        let collector: &Collector = $collector;
+        match collector.protocol {
+            Protocol::Grpc => {
+                let builder = $builder.with_tonic();
+                let builder = match grpc_tls(collector)? {
+                    Some(tls) => builder.with_tls_config(tls),
+                    None => builder,
+                };
+                match &collector.endpoint_override {
+                    Some(endpoint) => builder.with_endpoint(endpoint).build()?,
+                    None => builder.build()?,
+                }
+            }
+            Protocol::Http => {
+                let builder = $builder.with_http().with_protocol(opentelemetry_otlp::Protocol::HttpBinary);
+                let builder = builder.with_http_client(HttpClient::new(collector, $counts)?);
+                match &collector.endpoint_override {
+                    Some(endpoint) => builder.with_endpoint(endpoint).build()?,
+                    None => builder.build()?,
+                }
+            }
+        }
+    }};
+}
+
+/// Call it inside the runtime of the exporters, which drives gRPC connections.
+pub(super) fn spans(collector: &Collector, counts: &Arc<Counts>) -> Result<SpanExporter, ExportError> {
+    Ok(build!(SpanExporter::builder(), collector, counts))
+}
+
+/// Call it inside the runtime of the exporters.
+pub(super) fn logs(collector: &Collector, counts: &Arc<Counts>) -> Result<LogExporter, ExportError> {
+    Ok(build!(LogExporter::builder(), collector, counts))
+}
+
+/// Call it inside the runtime of the exporters.
+pub(super) fn metrics(collector: &Collector, counts: &Arc<Counts>) -> Result<MetricExporter, ExportError> {
+    Ok(build!(MetricExporter::builder(), collector, counts))
+}
+
+fn grpc_tls(collector: &Collector) -> Result<Option<ClientTlsConfig>, ExportError> {
+    if !collector.is_secure() {
+        return Ok(None);
+    }
+    let mut tls = match &collector.certificate {
+        Some(path) => {
+            certificates(path)?;
+            ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(path)?))
+        }
+        None => ClientTlsConfig::new().with_native_roots(),
+    };
+    if let Some((certificate, key)) = &collector.identity {
+        certificates(certificate)?;
+        private_key(key)?;
+        tls = tls.identity(Identity::from_pem(read(certificate)?, read(key)?));
+    }
+    Ok(Some(tls))
+}
+
+/// A blocking client: the SDK exports on threads of its own.
+#[derive(Debug)]
+struct HttpClient {
+    agent: ureq::Agent,
+    counts: Arc<Counts>,
+}
+
+impl HttpClient {
+    fn new(collector: &Collector, counts: &Arc<Counts>) -> Result<Self, ExportError> {
+        let timeout = Some(collector.timeout).filter(|timeout| *timeout > Duration::ZERO);
+        let config = ureq::Agent::config_builder()
+            .timeout_global(timeout)
+            .max_redirects(0)
+            .http_status_as_error(false)
+            .proxy(None)
+            .tls_config(http_tls(collector)?);
+        Ok(Self { agent: config.build().into(), counts: counts.clone() })
+    }
+
+    fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, ureq::Error> {
+        let (parts, mut body) = self.agent.run(request.map(|body| body.to_vec()))?.into_parts();
+        let body = body.with_config().limit(ANSWER_BYTES_MAX).read_to_vec()?;
+        Ok(Response::from_parts(parts, body.into()))
+    }
+}
+
+#[tonic::async_trait]
+impl opentelemetry_http::HttpClient for HttpClient {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let result = self.send(request);
+        self.counts.set_http_error(result.as_ref().err().map(ToString::to_string));
+        result.map_err(Into::into)
+    }
+}
+
+fn http_tls(collector: &Collector) -> Result<TlsConfig, ExportError> {
+    let owned = |certificates: Vec<CertificateDer<'static>>| {
+        certificates.iter().map(|der| ureq::tls::Certificate::from_der(der).to_owned()).collect::<Vec<_>>()
+    };
+    let mut tls = TlsConfig::builder();
+    if let Some(path) = &collector.certificate {
+        tls = tls.root_certs(RootCerts::new_with_certs(&owned(certificates(path)?)));
+    } else if collector.is_secure() {
+        // Certificates of the system that cannot be read are left out.
+        tls = tls.root_certs(RootCerts::new_with_certs(&owned(rustls_native_certs::load_native_certs().certs)));
+    }
+    if let Some((certificate, key)) = &collector.identity {
+        private_key(key)?;
+        let pem = |error: ureq::Error| ExportError::Pem { path: key.clone(), source: io::Error::other(error) };
+        let private = PrivateKey::from_pem(&read(key)?).map_err(pem)?;
+        tls = tls.client_cert(Some(ClientCert::new_with_certs(&owned(certificates(certificate)?), private)));
+    }
+    Ok(tls.build())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ExportError> {
+    std::fs::read(path).map_err(|source| ExportError::Pem { path: path.to_owned(), source })
+}
+
+fn malformed(path: &Path) -> impl FnOnce(rustls::pki_types::pem::Error) -> ExportError {
+    move |error| ExportError::Pem { path: path.to_owned(), source: io::Error::other(error.to_string()) }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ExportError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
+    let found = found.map_err(malformed(path))?;
+    if found.is_empty() {
+        return Err(ExportError::Pem { path: path.to_owned(), source: io::Error::other("it holds no certificate") });
+    }
+    Ok(found)
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, ExportError> {
+    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(malformed(path))
+}

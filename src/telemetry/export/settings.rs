@@ -1,0 +1,420 @@
+//! What is exported and where, from `[telemetry]` and the `OTEL_*` variables.
+//!
+//! The SDK and the OTLP library read their own variables: sampler, batches, limits of spans, resource, headers,
+//! compression, temporality. This file reads the rest: which exporters run, where the collector is (to know
+//! whether there is one), its certificates, propagators, and a few that the SDK does not know.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::telemetry::propagation::Propagators;
+
+use super::endpoint;
+
+/// Variables of the environment.
+pub type Variables = HashMap<String, String>;
+
+/// Variables of the specification that nothing here supports.
+const UNSUPPORTED: [&str; 15] = [
+    "OTEL_CONFIG_FILE",
+    "OTEL_EXPERIMENTAL_CONFIG_FILE",
+    "OTEL_ENTITIES",
+    "OTEL_EXPORTER_ZIPKIN_ENDPOINT",
+    "OTEL_EXPORTER_ZIPKIN_TIMEOUT",
+    "OTEL_BSP_EXPORT_TIMEOUT",
+    "OTEL_BLRP_EXPORT_TIMEOUT",
+    "OTEL_METRIC_EXPORT_TIMEOUT",
+    "OTEL_ATTRIBUTE_COUNT_LIMIT",
+    "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+    "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+    "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT",
+    "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT",
+    "OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT",
+    "OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+];
+
+/// Items that a queue of spans or log records may hold; more would be gigabytes when a collector is down.
+const QUEUE_MAX: usize = 1 << 20;
+const QUEUE_DEFAULT: usize = 2_048;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    Traces,
+    Metrics,
+    Logs,
+}
+
+impl Signal {
+    pub const ALL: [Self; 3] = [Self::Traces, Self::Metrics, Self::Logs];
+
+    /// As in paths and variables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Traces => "traces",
+            Self::Metrics => "metrics",
+            Self::Logs => "logs",
+        }
+    }
+}
+
+/// Transport of OTLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Grpc,
+    /// Protocol buffers over HTTP POST.
+    Http,
+}
+
+impl Protocol {
+    /// As in `OTEL_EXPORTER_OTLP_PROTOCOL`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc",
+            Self::Http => "http/protobuf",
+        }
+    }
+}
+
+/// The collector of one signal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collector {
+    pub protocol: Protocol,
+    /// With the path of the signal where that is HTTP.
+    pub endpoint: String,
+    /// The endpoint if no variable names one, which the library reads by itself.
+    pub endpoint_override: Option<String>,
+    /// Longest HTTP call; zero: no limit.
+    pub timeout: Duration,
+    /// Authorities that may sign the collector's certificate (PEM); the system's when unset.
+    pub certificate: Option<PathBuf>,
+    /// Client certificate and key (PEM).
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+impl Collector {
+    pub fn is_secure(&self) -> bool {
+        self.endpoint.starts_with("https://")
+    }
+}
+
+/// Where one signal goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Destinations {
+    pub collector: Option<Collector>,
+    /// Standard output, for people.
+    pub console: bool,
+}
+
+/// Which measurements become exemplars.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExemplarFilter {
+    /// Those in a sampled trace.
+    #[default]
+    TraceBased,
+    AlwaysOn,
+    AlwaysOff,
+}
+
+/// The settings of the export.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Nothing is counted or exported.
+    pub disabled: bool,
+    pub traces: Destinations,
+    pub metrics: Destinations,
+    pub logs: Destinations,
+    /// Host and port of an additional listener for `/metrics`.
+    pub prometheus: Option<(String, u16)>,
+    pub propagators: Propagators,
+    pub exemplars: ExemplarFilter,
+    /// Exported histograms have exponential buckets instead of those of the table.
+    pub exponential_histograms: bool,
+    pub span_queue_max: usize,
+    pub log_queue_max: usize,
+    /// Level of the log of the export itself: `off`, `error`, `warn`, `info`, `debug` or `trace`.
+    pub log_level: Option<&'static str>,
+    /// One for each variable that is ignored.
+    pub warnings: Vec<String>,
+}
+
+impl Settings {
+    /// `endpoint` and `protocol` are those of the configuration, empty when unset. Variables win.
+    pub fn read(variables: &Variables, endpoint: &str, protocol: &str) -> Self {
+        let mut reader = Reader { variables, endpoint, protocol, warnings: Vec::new() };
+        reader.check_library_values();
+        let (disabled, [traces, metrics, logs]) =
+            (reader.flag("OTEL_SDK_DISABLED"), Signal::ALL.map(|signal| reader.exporters(signal)));
+        let prometheus = reader.prometheus().filter(|_| metrics.prometheus && !disabled);
+        let enabled = |exporters: Exporters| if disabled { Destinations::default() } else { exporters.to };
+        let settings = Self {
+            disabled,
+            traces: enabled(traces),
+            metrics: enabled(metrics),
+            logs: enabled(logs),
+            prometheus,
+            propagators: reader.propagators(),
+            exemplars: reader.choice("OTEL_METRICS_EXEMPLAR_FILTER", EXEMPLAR_FILTERS).unwrap_or_default(),
+            exponential_histograms: reader.choice(HISTOGRAMS, AGGREGATIONS).unwrap_or(false),
+            span_queue_max: reader.queue_max("OTEL_BSP_MAX_QUEUE_SIZE"),
+            log_queue_max: reader.queue_max("OTEL_BLRP_MAX_QUEUE_SIZE"),
+            log_level: reader.choice("OTEL_LOG_LEVEL", LOG_LEVELS),
+            warnings: Vec::new(),
+        };
+        reader.check_unsupported();
+        Self { warnings: reader.warnings, ..settings }
+    }
+
+    pub fn destinations(&self, signal: Signal) -> &Destinations {
+        match signal {
+            Signal::Traces => &self.traces,
+            Signal::Metrics => &self.metrics,
+            Signal::Logs => &self.logs,
+        }
+    }
+
+    /// Whether nothing is sent anywhere.
+    pub fn is_silent(&self) -> bool {
+        Signal::ALL.iter().all(|signal| *self.destinations(*signal) == Destinations::default())
+    }
+}
+
+/// Values of a variable and what they stand for.
+type Choices<T> = [(&'static str, T)];
+
+const EXEMPLAR_FILTERS: &Choices<ExemplarFilter> = &[
+    ("trace_based", ExemplarFilter::TraceBased),
+    ("always_on", ExemplarFilter::AlwaysOn),
+    ("always_off", ExemplarFilter::AlwaysOff),
+];
+const HISTOGRAMS: &str = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
+const AGGREGATIONS: &Choices<bool> =
+    &[("explicit_bucket_histogram", false), ("base2_exponential_bucket_histogram", true)];
+const PROTOCOLS: &Choices<Protocol> = &[("grpc", Protocol::Grpc), ("http/protobuf", Protocol::Http)];
+const LOG_LEVELS: &Choices<&str> = &[
+    ("none", "off"),
+    ("off", "off"),
+    ("error", "error"),
+    ("warn", "warn"),
+    ("info", "info"),
+    ("debug", "debug"),
+    ("trace", "trace"),
+];
+/// What the SDK reads from `OTEL_TRACES_SAMPLER`.
+const SAMPLERS: &Choices<()> = &[
+    ("always_on", ()),
+    ("always_off", ()),
+    ("traceidratio", ()),
+    ("parentbased_always_on", ()),
+    ("parentbased_always_off", ()),
+    ("parentbased_traceidratio", ()),
+];
+
+const TEMPORALITIES: &Choices<()> = &[("cumulative", ()), ("delta", ()), ("lowmemory", ())];
+const COMPRESSIONS: &Choices<()> = &[("gzip", ()), ("none", ())];
+
+/// What `OTEL_*_EXPORTER` lists.
+#[derive(Default)]
+struct Exporters {
+    to: Destinations,
+    prometheus: bool,
+}
+
+/// Reads variables and collects warnings. An empty variable counts as unset.
+struct Reader<'a> {
+    variables: &'a Variables,
+    endpoint: &'a str,
+    protocol: &'a str,
+    warnings: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn text(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
+    }
+
+    /// The warning never shows the value, which may be a secret. Three signals may give the same one.
+    fn warn(&mut self, warning: String) {
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
+    }
+
+    fn ignore(&mut self, name: &str, reason: impl Display) {
+        self.warn(format!("{name} is ignored: {reason}"));
+    }
+
+    fn flag(&mut self, name: &str) -> bool {
+        self.choice(name, &[("true", true), ("false", false)]).unwrap_or(false)
+    }
+
+    fn choice<T: Copy>(&mut self, name: &str, choices: &Choices<T>) -> Option<T> {
+        let value = self.text(name)?.to_ascii_lowercase();
+        let found = choices.iter().find(|(choice, _)| *choice == value);
+        if found.is_none() {
+            let names: Vec<&str> = choices.iter().map(|(choice, _)| *choice).collect();
+            self.ignore(name, format_args!("expected one of {}", names.join(", ")));
+        }
+        found.map(|(_, meaning)| *meaning)
+    }
+
+    fn number(&mut self, name: &str, least: u64, most: u64) -> Option<u64> {
+        let found = self.text(name)?.parse().ok().filter(|number| (least..=most).contains(number));
+        if found.is_none() {
+            self.ignore(name, format_args!("expected a whole number from {least} to {most}"));
+        }
+        found
+    }
+
+    fn queue_max(&mut self, name: &str) -> usize {
+        let found = self.number(name, 1, QUEUE_MAX as u64);
+        found.and_then(|number| usize::try_from(number).ok()).unwrap_or(QUEUE_DEFAULT)
+    }
+
+    /// The libraries ignore wrong values without a word that reaches the log.
+    fn check_library_values(&mut self) {
+        self.choice("OTEL_TRACES_SAMPLER", SAMPLERS);
+        self.choice("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", TEMPORALITIES);
+        for prefix in ["", "TRACES_", "METRICS_", "LOGS_"] {
+            self.choice(&format!("OTEL_EXPORTER_OTLP_{prefix}COMPRESSION"), COMPRESSIONS);
+            self.number(&format!("OTEL_EXPORTER_OTLP_{prefix}TIMEOUT"), 0, u64::MAX);
+        }
+        let argument = self.text("OTEL_TRACES_SAMPLER_ARG").map(str::parse::<f64>);
+        if argument.is_some_and(|ratio| !ratio.is_ok_and(|ratio| (0.0..=1.0).contains(&ratio))) {
+            self.ignore("OTEL_TRACES_SAMPLER_ARG", "expected a number from 0 to 1");
+        }
+    }
+
+    fn check_unsupported(&mut self) {
+        let set: Vec<&str> = UNSUPPORTED.into_iter().filter(|name| self.text(name).is_some()).collect();
+        if !set.is_empty() {
+            self.warn(format!("these variables are not supported and have no effect: {}", set.join(", ")));
+        }
+    }
+
+    fn propagators(&mut self) -> Propagators {
+        let Some(list) = self.text("OTEL_PROPAGATORS") else { return Propagators::default() };
+        let (found, unknown) = Propagators::parse(list);
+        if !unknown.is_empty() {
+            let unknown = unknown.join(", ");
+            self.warn(format!(
+                "a part of OTEL_PROPAGATORS is ignored: {unknown:?} is not supported; expected tracecontext, baggage or none"
+            ));
+        }
+        found
+    }
+
+    fn prometheus(&mut self) -> Option<(String, u16)> {
+        let host = self.text("OTEL_EXPORTER_PROMETHEUS_HOST").unwrap_or("localhost").to_owned();
+        let port = self.number("OTEL_EXPORTER_PROMETHEUS_PORT", 0, u16::MAX.into()).unwrap_or(9_464);
+        Some((host, u16::try_from(port).ok()?))
+    }
+
+    /// Without a supported name in `OTEL_*_EXPORTER`, a signal goes to the collector if one is named.
+    fn exporters(&mut self, signal: Signal) -> Exporters {
+        let name = format!("OTEL_{}_EXPORTER", signal.name().to_ascii_uppercase());
+        let list = self.text(&name).map(str::to_ascii_lowercase).unwrap_or_default();
+        let (mut found, mut supported, mut unknown) = (Exporters::default(), false, Vec::new());
+        for exporter in list.split(',').map(str::trim).filter(|exporter| !exporter.is_empty()) {
+            match (exporter, signal) {
+                ("otlp", _) => found.to.collector = self.collector(signal, true),
+                // The log is written to standard output anyway.
+                ("none", _) | ("console", Signal::Logs) => {}
+                ("console", _) => found.to.console = true,
+                ("prometheus", Signal::Metrics) => found.prometheus = true,
+                (other, _) => {
+                    unknown.push(other);
+                    continue;
+                }
+            }
+            supported = true;
+        }
+        if !unknown.is_empty() {
+            let prometheus = if signal == Signal::Metrics { "prometheus, " } else { "" };
+            let (part, unknown) = (if supported { "a part of " } else { "" }, unknown.join(", "));
+            self.warn(format!(
+                "{part}{name} is ignored: {unknown:?} is not supported; expected otlp, console, {prometheus}or none"
+            ));
+        }
+        if !supported {
+            found.to.collector = self.collector(signal, false);
+        }
+        found
+    }
+
+    /// `by_default`: if no endpoint is named, the collector on this machine. `None` if the endpoint that is named
+    /// cannot be used: telemetry for another machine does not go to this one.
+    fn collector(&mut self, signal: Signal, by_default: bool) -> Option<Collector> {
+        let own = format!("OTEL_EXPORTER_OTLP_{}_ENDPOINT", signal.name().to_ascii_uppercase());
+        let sources = [&own, "OTEL_EXPORTER_OTLP_ENDPOINT", "telemetry.endpoint"];
+        let named = sources.into_iter().find_map(|source| {
+            let configured = Some(self.endpoint).filter(|text| source == "telemetry.endpoint" && !text.is_empty());
+            self.text(source).or(configured).map(|text| (source, text.to_owned()))
+        });
+        let protocol = self.of_signal(signal, "PROTOCOL").and_then(|(name, _)| self.choice(&name, PROTOCOLS));
+        let protocol = protocol.unwrap_or(match (self.protocol, &named) {
+            ("grpc", _) => Protocol::Grpc,
+            ("", Some((_, text))) if endpoint::has_grpc_port(text) => Protocol::Grpc,
+            _ => Protocol::Http,
+        });
+        let of_signal = |base: &str| match protocol {
+            Protocol::Grpc => base.to_owned(),
+            Protocol::Http => endpoint::with_signal_path(base, signal.name()),
+        };
+        let (endpoint, endpoint_override) = match named {
+            None if !by_default => return None,
+            None => {
+                let port = if protocol == Protocol::Grpc { 4_317 } else { 4_318 };
+                let endpoint = of_signal(&format!("http://localhost:{port}"));
+                (endpoint.clone(), Some(endpoint))
+            }
+            Some((source, text)) => {
+                let insecure = self.of_signal(signal, "INSECURE").is_some_and(|(name, _)| self.flag(&name));
+                let with_scheme = match protocol {
+                    Protocol::Grpc => endpoint::with_scheme(&text, insecure),
+                    Protocol::Http => text,
+                };
+                if !endpoint::is_endpoint(&with_scheme) {
+                    self.ignore(source, endpoint::EXPECTED);
+                    return None;
+                }
+                // The endpoint of one signal is used unchanged.
+                let endpoint = if source == own { with_scheme } else { of_signal(&with_scheme) };
+                let configured = (source == "telemetry.endpoint").then(|| endpoint.clone());
+                (endpoint, configured)
+            }
+        };
+        let path = |reader: &Self, rest| reader.of_signal(signal, rest).map(|(_, path)| PathBuf::from(path));
+        let timeout = self.of_signal(signal, "TIMEOUT").and_then(|(_, text)| text.parse().ok());
+        Some(Collector {
+            protocol,
+            endpoint,
+            endpoint_override,
+            timeout: timeout.map_or(opentelemetry_otlp::OTEL_EXPORTER_OTLP_TIMEOUT_DEFAULT, Duration::from_millis),
+            certificate: path(self, "CERTIFICATE"),
+            identity: self.identity(path(self, "CLIENT_CERTIFICATE"), path(self, "CLIENT_KEY")),
+        })
+    }
+
+    fn identity(&mut self, certificate: Option<PathBuf>, key: Option<PathBuf>) -> Option<(PathBuf, PathBuf)> {
+        if certificate.is_some() != key.is_some() {
+            self.ignore(
+                "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
+                "it needs OTEL_EXPORTER_OTLP_CLIENT_KEY, and vice versa",
+            );
+        }
+        certificate.zip(key)
+    }
+
+    /// The variable of one signal or the one for all: its name and value.
+    fn of_signal(&self, signal: Signal, rest: &str) -> Option<(String, String)> {
+        let own = format!("OTEL_EXPORTER_OTLP_{}_{rest}", signal.name().to_ascii_uppercase());
+        let names = [own, format!("OTEL_EXPORTER_OTLP_{rest}")];
+        names.into_iter().find_map(|name| self.text(&name).map(str::to_owned).map(|value| (name, value)))
+    }
+}
+
+#[cfg(test)]
+#[path = "settings_tests.rs"]
+mod tests;
