@@ -1,68 +1,61 @@
-//! What every refusal tells: a code that programs branch on, and details that name field, value and limit.
+//! Errors that callers can meet: a code that programs branch on, and details.
 //!
-//! A condition is a struct of its own that implements [`Coded`]; `api::status` holds the only table
-//! from [`ErrorCode`] to gRPC.
+//! Each condition is a struct that implements [`Coded`]. `api::status` maps [`ErrorCode`] to gRPC status codes.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// Machine-readable reason of a refusal, `ErrorInfo.reason` on the wire.
+/// `ErrorInfo.reason` of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
     /// A field is missing, malformed or out of range.
     InvalidField,
-    /// No such handler is registered.
     UnknownHandler,
-    /// No such pool is configured.
     UnknownPool,
-    /// The handler may not run in that pool.
+    /// The handler may not run in this pool.
     PoolNotAllowed,
-    /// No such task, or it was deleted.
+    /// The task does not exist or was deleted.
     TaskNotFound,
-    /// The chosen task id is taken.
+    /// The chosen task ID is used by a task with different content.
     TaskExists,
-    /// The request id was used with another content.
+    /// The request ID was used for a task with different content.
     RequestIdReused,
-    /// The pool's queue is at its bound.
+    /// The pool has reached its queue limit.
     QueueFull,
-    /// The task has ended already.
+    /// The task has already ended.
     TaskFinished,
-    /// The wanted revision is no longer kept.
+    /// The events after the revision were deleted.
     RevisionCompacted,
-    /// The wanted revision has not happened yet.
     RevisionInFuture,
-    /// Somebody else changed it in between.
+    /// The resource was changed since the caller read it.
     EtagMismatch,
     /// The server is shutting down.
     Draining,
-    /// The store refuses writes: disk full or failing.
+    /// The store refuses writes, or its projection is behind.
     StoreUnavailable,
     /// The scheduler's loop does not answer.
     SchedulerStalled,
-    /// Too much at once.
+    /// The server has too many calls in progress.
     Overloaded,
-    /// A message beyond the limit.
     MessageTooLarge,
-    /// Such a call, or such a form of it, is not served here.
+    /// The server does not implement the call or this form of it.
     Unsupported,
-    /// A web page of another site may not do this.
+    /// A web page of another origin may not make this request.
     ForeignOrigin,
-    /// The caller's deadline has passed.
     DeadlineExceeded,
-    /// Nobody who is known calls: no token, or one that is not valid.
+    /// The call has no valid credentials.
     Unauthenticated,
-    /// The caller may not do that.
+    /// The caller lacks the required role.
     PermissionDenied,
-    /// The caller does too much a second.
+    /// The caller exceeds its rate limit.
     RateLimited,
-    /// The caller has too much under way.
+    /// The caller has too many unfinished tasks, payload bytes or open streams.
     QuotaExceeded,
-    /// Our fault; the caller learns an incident id, the log the rest.
+    /// A bug or an unexpected failure. The caller receives an incident ID; the cause is in the log.
     Internal,
 }
 
 impl ErrorCode {
-    /// All of them.
     pub const ALL: [Self; 25] = [
         Self::InvalidField,
         Self::UnknownHandler,
@@ -123,43 +116,56 @@ impl ErrorCode {
     }
 }
 
-/// One bad field: where and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldViolation {
-    /// Path as in the contract, such as `tasks[3].retry.factor`.
+    /// Path in the request, such as `tasks[3].retry.factor`.
     pub field: String,
-    /// What is wrong, with the value and the limit.
+    /// Why it is invalid, with the value and the limit.
     pub description: String,
 }
 
-/// What goes with a refusal besides its text.
+/// Machine-readable parts of an error.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Details {
-    /// Anything dynamic in the text, again for programs.
+    /// Values that appear in the message.
     pub metadata: Vec<(&'static str, String)>,
-    /// The bad fields.
     pub violations: Vec<FieldViolation>,
-    /// When it makes sense to try again.
+    /// How long to wait before retrying.
     pub retry_after: Option<Duration>,
-    /// What quota is used up: subject and description.
+    /// Exceeded quota: subject and description.
     pub quota: Option<(String, String)>,
-    /// What precondition is not met: subject and description.
+    /// Precondition that is not met: subject and description.
     pub precondition: Option<(String, String)>,
-    /// What it is about: type (such as `task`) and name.
+    /// Resource that the error is about: type (such as `task`) and name.
     pub resource: Option<(&'static str, String)>,
 }
 
-/// A condition that reaches callers.
+impl Details {
+    pub fn retry_after(delay: Duration) -> Self {
+        Self { retry_after: Some(delay), ..Self::default() }
+    }
+
+    #[must_use]
+    pub fn with_metadata(mut self, key: &'static str, value: impl ToString) -> Self {
+        self.metadata.push((key, value.to_string()));
+        self
+    }
+
+    #[must_use]
+    pub fn with_resource(self, kind: &'static str, name: impl ToString) -> Self {
+        Self { resource: Some((kind, name.to_string())), ..self }
+    }
+}
+
+/// An error with a code.
 pub trait Coded: std::error::Error + Send + Sync + 'static {
-    /// Its code.
     fn code(&self) -> ErrorCode;
 
-    /// Its details; none by default.
     fn details(&self) -> Details {
         Details::default()
     }
 
-    /// Text for the caller; the error's own by default.
+    /// Message for the caller.
     fn public_message(&self) -> Cow<'static, str> {
         Cow::Owned(self.to_string())
     }

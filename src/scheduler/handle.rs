@@ -1,36 +1,35 @@
-//! What the rest of the house holds of the scheduler.
+//! The handle to the scheduler: commands, and queries that the scheduler's loop answers.
 
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use bytes::Bytes;
-use hashbrown::HashSet;
 use parking_lot::Mutex;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::model::{
-    Catalog, Clock, PoolName, Revision, Task, TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
+    Catalog, Clock, PoolName, Revision, TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
 };
 use crate::pool::Attempt;
-use crate::store::{Page, PageCursor, PageSize, Projection, Store, StoreError, fold};
-use crate::telemetry::liveness::Liveness;
+use crate::store::Store;
+use crate::telemetry::liveness::{Component, Liveness, NotReady};
 
 use super::core::{PoolUpdate, PoolView, Submitted};
-use super::hub::{Hub, Watch};
+use super::hub::Hub;
+use super::interner::OptionsInterner;
 use super::message::{Message, Reply, Request};
-use super::refusal::{DrainPending, Draining, Internal, Refusal, TaskNotFound, UnknownPool};
-use super::timeouts::{PROJECTION_STALL_TIMEOUT, QUERY_TIMEOUT, wait_for_revision, wait_until_writable};
-use super::views::{Cancel, OutputSource, PoolMetrics, Retention, TaskSnapshot};
+use super::refusal::{DrainPending, Draining, Refusal, SchedulerUnresponsive, UnknownPool};
+use super::timeouts::QUERY_TIMEOUT;
+use super::views::{CancelCommand, PoolMetrics, Retention};
 
-/// Cheap to clone; all clones speak to the same service.
+/// Cheap to clone; all clones refer to the same scheduler.
 #[derive(Clone)]
 pub struct Handle {
-    pub(super) shared: Arc<Shared>,
+    pub(super) inner: Arc<HandleInner>,
 }
 
-pub(super) struct Shared {
+pub(super) struct HandleInner {
     pub inbox: mpsc::Sender<Message>,
     pub catalog: Arc<Catalog>,
     pub clock: Arc<dyn Clock>,
@@ -40,44 +39,22 @@ pub(super) struct Shared {
     pub retention: Retention,
     pub draining: CancellationToken,
     pub drain_limit: Duration,
-    pub options: Mutex<Interned>,
-}
-
-/// Options that tasks share, so that a queued task costs little memory.
-#[derive(Default)]
-pub(super) struct Interned {
-    known: HashSet<Arc<TaskOptions>, hashbrown::DefaultHashBuilder>,
-    sweep_at: usize,
-}
-
-impl Interned {
-    fn intern(&mut self, options: Arc<TaskOptions>) -> Arc<TaskOptions> {
-        if let Some(known) = self.known.get(&options) {
-            return known.clone();
-        }
-        if self.known.len() >= self.sweep_at {
-            self.known.retain(|options| Arc::strong_count(options) > 1);
-            self.sweep_at = 1_024 + 2 * self.known.len();
-        }
-        self.known.insert(options.clone());
-        options
-    }
+    pub options: Mutex<OptionsInterner>,
 }
 
 impl Handle {
-    /// What the operator registered.
+    /// The registered handlers and pools.
     pub fn catalog(&self) -> &Arc<Catalog> {
-        &self.shared.catalog
+        &self.inner.catalog
     }
 
-    /// How long finished tasks are kept.
-    pub fn limits(&self) -> Retention {
-        self.shared.retention
+    pub fn retention(&self) -> Retention {
+        self.inner.retention
     }
 
-    /// The present moment by the server's clock.
+    /// Time of the server's clock.
     pub fn now(&self) -> Timestamp {
-        self.shared.clock.now()
+        self.inner.clock.now()
     }
 
     /// A new UUIDv7.
@@ -85,297 +62,165 @@ impl Handle {
         Uuid::now_v7().into()
     }
 
-    /// The shared copy of these options.
-    pub fn intern(&self, options: Arc<TaskOptions>) -> Arc<TaskOptions> {
-        self.shared.options.lock().intern(options)
+    /// `sqlite` or `memory`.
+    pub fn store_kind(&self) -> &'static str {
+        self.inner.store.kind
     }
 
-    /// Submits all of these tasks or none. Sends at once; the future resolves when they are durable.
+    /// The shared copy of these options.
+    pub fn intern(&self, options: Arc<TaskOptions>) -> Arc<TaskOptions> {
+        self.inner.options.lock().intern(options)
+    }
+
+    /// Submits all of these tasks or none. Sends the request at once; the future resolves when they are durable.
     pub fn submit(
         &self,
         specs: Vec<TaskSpec>,
     ) -> impl Future<Output = Result<Submitted, Refusal>> + Send + 'static + use<> {
-        let answer = self.ask(|reply| Request::Submit { specs, reply });
-        async move { answer.await.map_err(|_| Draining)? }
+        let reply = self.send(|reply| Request::Submit { specs, reply });
+        async move { reply.await.map_err(|_| Draining)? }
     }
 
-    /// Submits each of these tasks by itself. Sends at once; the future resolves, with an answer for each,
-    /// when all that were accepted are durable.
+    /// Submits each of these tasks by itself. Sends the request at once; the future resolves to one result per
+    /// task when all accepted tasks are durable.
     pub fn submit_each(
         &self,
         specs: Vec<TaskSpec>,
     ) -> impl Future<Output = Result<Vec<Result<Submitted, Refusal>>, Refusal>> + Send + 'static + use<> {
-        let answer = self.ask(|reply| Request::SubmitEach { specs, reply });
-        async move { answer.await.map_err(|_| Draining)? }
+        let reply = self.send(|reply| Request::SubmitEach { specs, reply });
+        async move { reply.await.map_err(|_| Draining)? }
     }
 
-    pub(super) fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> oneshot::Receiver<Result<T, Refusal>> {
-        let (reply, answer) = oneshot::channel();
-        // A service that has gone drops the reply, which the receiver sees.
-        let _ = self.shared.inbox.send(Message::Request(request(reply)));
-        answer
-    }
-
-    /// Has something changed: waits for its commit, as long as the caller does.
-    async fn change<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Refusal> {
-        self.ask(request).await.map_err(|_| Draining)?
-    }
-
-    /// One task as it stands.
+    /// Cancels a task and returns its new state.
     ///
     /// # Errors
-    /// [`TaskNotFound`], `ProjectionUnavailable`.
-    pub async fn get(&self, id: &TaskId) -> Result<TaskSnapshot, Refusal> {
-        let (task, revision) = self.get_within(PROJECTION_STALL_TIMEOUT, id).await?;
-        let mut progress = (0.0, String::new());
-        if task.status.state == TaskState::Running {
-            match self.live_attempt(id).await {
-                Ok(attempt) => progress = attempt.map_or(progress, |attempt| attempt.progress()),
-                // How far it is can be left out; what is durable is known.
-                Err(Refusal::SchedulerUnresponsive(_)) => {}
-                Err(refusal) => return Err(refusal),
-            }
-        }
-        Ok(TaskSnapshot { task, progress, revision })
+    /// `TaskNotFound`, `TaskFinished`, `StoreUnavailable`.
+    pub async fn cancel(&self, cancel: CancelCommand) -> Result<(TaskState, Revision), Refusal> {
+        self.execute(|reply| Request::Cancel { cancel, reply }).await
     }
 
-    /// The payload of a task whose attempt does not carry it. Waits for as long as it takes: an attempt must not
-    /// fail because a disk is slow or full.
-    pub(super) async fn payload(&self, id: &TaskId) -> Result<Bytes, Refusal> {
-        // A payload never changes: tables that are behind have it as well, if they have the task.
-        let wanted = id.clone();
-        if let Some(task) = self.look_up(move |projection| projection.get(&wanted)).await? {
-            return Ok(TaskSpec::payload_of(&task.spec));
-        }
-        loop {
-            match self.get_within(Duration::MAX, id).await {
-                Err(Refusal::ProjectionUnavailable(_)) => wait_until_writable(&*self.shared.store.projection).await,
-                found => return Ok(TaskSpec::payload_of(&found?.0.spec)),
-            }
-        }
-    }
-
-    async fn get_within(&self, patience: Duration, id: &TaskId) -> Result<(Task, Revision), Refusal> {
-        let wanted = id.clone();
-        let (task, revision) = self.query_within(patience, move |projection| projection.get(&wanted)).await?;
-        Ok((task.ok_or_else(|| TaskNotFound { task: id.clone() })?, revision))
-    }
-
-    /// One page of tasks, newest submission first.
-    ///
-    /// # Errors
-    /// `ProjectionUnavailable`, [`Internal`].
-    pub async fn list(&self, filter: TaskFilter, size: PageSize, after: Option<PageCursor>) -> Result<Page, Refusal> {
-        let (page, _) = self.query(move |projection| projection.list(&filter, size, after)).await?;
-        Ok(page)
-    }
-
-    async fn query<T: Send + 'static>(
-        &self,
-        question: impl FnOnce(&dyn Projection) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<(T, Revision), Refusal> {
-        self.query_within(PROJECTION_STALL_TIMEOUT, question).await
-    }
-
-    /// Asks the projection, once it has caught up with what is durable now.
-    async fn query_within<T: Send + 'static>(
-        &self,
-        patience: Duration,
-        question: impl FnOnce(&dyn Projection) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<(T, Revision), Refusal> {
-        let wanted = self.shared.hub.revision();
-        wait_for_revision(&*self.shared.store.projection, wanted, patience).await?;
-        Ok((self.look_up(question).await?, wanted))
-    }
-
-    /// Asks the projection as it is.
-    async fn look_up<T: Send + 'static>(
-        &self,
-        question: impl FnOnce(&dyn Projection) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, Refusal> {
-        let projection = self.shared.store.projection.clone();
-        let asked = tokio::task::spawn_blocking(move || question(&*projection)).await;
-        let answer = asked.map_err(|error| Internal { cause: error.to_string() })?;
-        answer.map_err(|error| Internal { cause: error.to_string() }.into())
-    }
-
-    /// Waits until a task has ended, or until `timeout`; answers how it stands then.
-    ///
-    /// # Errors
-    /// [`TaskNotFound`], [`Draining`].
-    pub async fn wait(&self, id: &TaskId, timeout: Duration) -> Result<TaskSnapshot, Refusal> {
-        let ending = self.shared.hub.ending(id);
-        let found = self.get(id).await?;
-        if found.task.status.state.is_terminal() {
-            return Ok(found);
-        }
-        tokio::select! {
-            _ = ending => {}
-            () = tokio::time::sleep(timeout) => {}
-            () = self.shared.draining.cancelled() => return Err(Draining.into()),
-        }
-        match self.get(id).await {
-            // It has ended and was forgotten at once: its events still tell how.
-            Err(Refusal::TaskNotFound(_)) => self.end_of(found).await,
-            answer => answer,
-        }
-    }
-
-    /// How a task that was found earlier has ended, from its events.
-    async fn end_of(&self, mut found: TaskSnapshot) -> Result<TaskSnapshot, Refusal> {
-        let id = found.task.spec.id.clone();
-        let only = TaskFilter { ids: vec![id.clone()], ..TaskFilter::default() };
-        let mut watch = self.watch(only, Some(found.revision))?;
-        let mut task = Some(found.task);
-        let runs = |task: &Option<Task>| task.as_ref().is_some_and(|task| !task.status.state.is_terminal());
-        while runs(&task) {
-            for event in watch.next().await? {
-                if runs(&task) {
-                    fold(&mut task, &event);
-                }
-            }
-        }
-        found.task = task.ok_or(TaskNotFound { task: id })?;
-        found.progress = (0.0, String::new());
-        found.revision = found.task.status.revision;
-        Ok(found)
-    }
-
-    /// Follows events that match, after a revision or from now on.
-    ///
-    /// # Errors
-    /// `RevisionInFuture`.
-    pub fn watch(&self, filter: TaskFilter, after: Option<Revision>) -> Result<Watch, Refusal> {
-        Watch::new(self.shared.hub.clone(), filter, after)
-    }
-
-    /// Ends a task; answers the state reached.
-    ///
-    /// # Errors
-    /// [`TaskNotFound`], `TaskFinished`, `StoreUnavailable`.
-    pub async fn cancel(&self, cancel: Cancel) -> Result<(TaskState, Revision), Refusal> {
-        self.change(|reply| Request::Cancel { cancel, reply }).await
-    }
-
-    /// Forgets finished tasks that match; answers how many.
+    /// Deletes the finished tasks that match and returns their number.
     ///
     /// # Errors
     /// `StoreUnavailable`.
     pub async fn delete(&self, filter: TaskFilter) -> Result<(u64, Revision), Refusal> {
-        self.change(|reply| Request::Delete { filter, reply }).await
+        self.execute(|reply| Request::Delete { filter, reply }).await
     }
 
-    /// What an attempt wrote; 0: the current or last.
+    /// All configured pools.
     ///
     /// # Errors
-    /// [`TaskNotFound`], `SchedulerUnresponsive`.
-    pub async fn output(&self, id: &TaskId, attempt: u32) -> Result<OutputSource, Refusal> {
-        if let Some(live) = self.live_attempt(id).await?
-            && (attempt == 0 || attempt == live.number())
-            && let Some(buffer) = live.output()
-        {
-            return Ok(OutputSource::Live { attempt: live.number(), buffer });
-        }
-        self.get(id).await?;
-        let wanted = id.clone();
-        let (kept, _) = self.query(move |projection| projection.output(&wanted, attempt)).await?;
-        Ok(kept.map_or(OutputSource::Empty, |(attempt, output)| OutputSource::Kept { attempt, output }))
-    }
-
-    async fn live_attempt(&self, id: &TaskId) -> Result<Option<Arc<Attempt>>, Refusal> {
-        let task = id.clone();
-        self.ask_within(QUERY_TIMEOUT, |reply| Request::LiveAttempt { task, reply }).await
-    }
-
-    /// The newest durable revision.
-    pub fn revision(&self) -> Revision {
-        self.shared.hub.revision()
-    }
-
-    /// The oldest revision that a watch can be resumed at.
-    pub fn oldest_revision(&self) -> Revision {
-        self.shared.store.journal.oldest()
-    }
-
-    /// All pools.
-    ///
-    /// # Errors
-    /// [`Draining`], `SchedulerUnresponsive`.
+    /// [`Draining`], [`SchedulerUnresponsive`].
     pub async fn pools(&self) -> Result<(Vec<PoolView>, Revision), Refusal> {
-        self.ask_within(QUERY_TIMEOUT, |reply| Request::Pools { reply }).await
+        self.query_loop(QUERY_TIMEOUT, |reply| Request::Pools { reply }).await
     }
 
-    /// Resizes, pauses, resumes or bounds a pool, also for the servers after this one.
+    /// Changes the settings of a pool. They survive a restart of the server.
     ///
     /// # Errors
-    /// `UnknownPool`, `EtagMismatch`, `StoreUnavailable`, [`Internal`] when workers cannot be started.
+    /// `UnknownPool`, `EtagMismatch`, `StoreUnavailable`; `Internal` if workers cannot be started.
     pub async fn update_pool(&self, update: PoolUpdate) -> Result<(PoolView, Revision), Refusal> {
-        self.change(|reply| Request::UpdatePool { update, reply }).await
+        self.execute(|reply| Request::UpdatePool { update, reply }).await
     }
 
-    /// How pools do; none named: all.
+    /// Metrics of the named pools; of all pools if `pools` is empty.
     ///
     /// # Errors
-    /// `UnknownPool`, `SchedulerUnresponsive`.
+    /// `UnknownPool`, [`SchedulerUnresponsive`].
     pub async fn pool_metrics(
         &self,
         pools: Vec<PoolName>,
         workers: bool,
     ) -> Result<(Vec<PoolMetrics>, Revision), Refusal> {
-        self.ask_within(QUERY_TIMEOUT, |reply| Request::ReadPools { pools, workers, reply }).await
+        self.query_loop(QUERY_TIMEOUT, |reply| Request::PoolMetrics { pools, workers, reply }).await
     }
 
-    /// How one pool does.
+    /// Metrics of one pool.
     ///
     /// # Errors
-    /// [`UnknownPool`], `SchedulerUnresponsive`.
+    /// [`UnknownPool`], [`SchedulerUnresponsive`].
     pub async fn pool_metrics_of(&self, pool: PoolName, workers: bool) -> Result<(PoolMetrics, Revision), Refusal> {
         let (metrics, revision) = self.pool_metrics(vec![pool.clone()], workers).await?;
         let metrics = metrics.into_iter().next().ok_or(UnknownPool { pool })?;
         Ok((metrics, revision))
     }
 
-    /// Counting begins anew.
+    /// Sets the counters of a pool to zero.
     ///
     /// # Errors
     /// `UnknownPool`.
     pub async fn reset_counters(&self, pool: PoolName) -> Result<Revision, Refusal> {
-        self.change(|reply| Request::ResetCounters { pool, reply }).await
+        self.execute(|reply| Request::ResetCounters { pool, reply }).await
     }
 
-    /// Begins a graceful shutdown; `None`: the configured limit. Idempotent.
+    /// Starts a drain; `None` uses the configured time limit. May be called repeatedly.
     pub fn drain(&self, limit: Option<Duration>) {
-        let limit = limit.unwrap_or(self.shared.drain_limit);
-        // A service that has gone has drained.
-        let _ = self.shared.inbox.send(Message::Request(Request::Drain { limit }));
+        let limit = limit.unwrap_or(self.inner.drain_limit);
+        // Fails only if the service has already drained.
+        let _ = self.inner.inbox.send(Message::Request(Request::Drain { limit }));
     }
 
-    /// The same, and how many tasks were running then.
+    /// Starts a drain and returns the number of running tasks.
     ///
     /// # Errors
-    /// [`DrainPending`]: it begins later.
+    /// [`DrainPending`]: the scheduler does not answer, so that the drain starts later.
     pub async fn drain_and_count_running(&self, limit: Option<Duration>) -> Result<u64, Refusal> {
-        let running = self.ask_within(QUERY_TIMEOUT, |reply| Request::Running { reply });
+        let running = self.query_loop(QUERY_TIMEOUT, |reply| Request::RunningCount { reply });
         self.drain(limit);
         match running.await {
-            Err(Refusal::SchedulerUnresponsive(silent)) => Err(DrainPending(silent).into()),
+            Err(Refusal::SchedulerUnresponsive(unresponsive)) => Err(DrainPending(unresponsive).into()),
             Err(Refusal::Draining(_)) => Ok(0),
-            answer => answer,
+            result => result,
         }
     }
 
-    /// Cancelled when a drain begins.
+    /// Cancelled when a drain starts.
     pub fn draining(&self) -> CancellationToken {
-        self.shared.draining.clone()
+        self.inner.draining.clone()
     }
 
-    /// `sqlite` or `memory`.
-    pub fn store_kind(&self) -> &'static str {
-        self.shared.store.kind
+    pub(super) async fn live_attempt(&self, id: &TaskId) -> Result<Option<Arc<Attempt>>, Refusal> {
+        let task = id.clone();
+        self.query_loop(QUERY_TIMEOUT, |reply| Request::LiveAttempt { task, reply }).await
     }
 
-    /// How far the projection is, for tests and health.
-    pub fn projection_reached(&self) -> watch::Receiver<Revision> {
-        self.shared.store.projection.revision()
+    /// Sends a request that changes something and waits for the commit without a time limit.
+    async fn execute<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Refusal> {
+        self.send(request).await.map_err(|_| Draining)?
+    }
+
+    /// Sends a request that changes nothing and waits for the reply at most `timeout`. The request is sent at
+    /// once, but not if the loop is known to hang, so that its inbox does not grow.
+    ///
+    /// # Errors
+    /// [`SchedulerUnresponsive`], [`Draining`], and those of the request.
+    pub(super) fn query_loop<T: Send, R: FnOnce(Reply<T>) -> Request>(
+        &self,
+        timeout: Duration,
+        request: R,
+    ) -> impl Future<Output = Result<T, Refusal>> + Send + use<T, R> {
+        let reply = match self.stall() {
+            Some(unresponsive) => Err(unresponsive),
+            None => Ok(self.send(request)),
+        };
+        async move {
+            match tokio::time::timeout(timeout, reply?).await {
+                Ok(result) => result.map_err(|_| Draining)?,
+                Err(_) => Err(SchedulerUnresponsive { stalled: false, silence: timeout }.into()),
+            }
+        }
+    }
+
+    fn stall(&self) -> Option<SchedulerUnresponsive> {
+        let liveness = &self.inner.liveness;
+        let stalled = liveness.not_ready_reasons().contains(&NotReady::Stalled(Component::Scheduler));
+        stalled.then(|| SchedulerUnresponsive { stalled, silence: liveness.stall_status(Component::Scheduler).0 })
+    }
+
+    fn send<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> oneshot::Receiver<Result<T, Refusal>> {
+        let (reply, receiver) = oneshot::channel();
+        // If the service has ended, the reply is dropped and the receiver sees that.
+        let _ = self.inner.inbox.send(Message::Request(request(reply)));
+        receiver
     }
 }

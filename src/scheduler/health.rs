@@ -1,4 +1,4 @@
-//! Whether each part does its work, told within a bounded time even when the scheduler's loop hangs.
+//! Health of the scheduler, the store and the projection, within a bounded time even if the loop hangs.
 
 use std::time::Duration;
 
@@ -6,56 +6,55 @@ use super::handle::Handle;
 use super::message::Request;
 use super::refusal::Refusal;
 
-/// How long the scheduler's loop may take to say how it is: less than those wait who ask for it.
-const WAIT_MAX: Duration = Duration::from_secs(2);
+/// How long the scheduler's loop may take to answer. Shorter than the timeouts of the callers.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Whether one part does its work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ComponentHealth {
     /// `scheduler`, `store`, `projection`.
     pub name: &'static str,
-    /// Whether it does.
     pub healthy: bool,
-    /// What is wrong, or how it is.
+    /// The fault, or a short status.
     pub detail: String,
 }
 
 impl Handle {
-    /// Whether each part does its work; at the latest after two seconds.
+    /// Health of each component, after two seconds at most.
     pub async fn health(&self) -> Vec<ComponentHealth> {
-        let told = self.ask_loop().await;
-        let (healthy, detail) = match &told {
-            Ok(_) => (true, "answers".to_owned()),
-            Err(silence) => (false, silence.clone()),
+        let fault = self.store_fault().await;
+        let (healthy, detail) = match &fault {
+            Ok(_) => (true, "responding".to_owned()),
+            Err(reason) => (false, reason.clone()),
         };
         let scheduler = ComponentHealth { name: "scheduler", healthy, detail };
-        let trouble = self.shared.store.projection.fault().borrow().as_ref().map(ToString::to_string);
+        let store = self.store_health(fault);
+        let fault = self.inner.store.projection.fault().borrow().as_ref().map(ToString::to_string);
         let projection = ComponentHealth {
             name: "projection",
-            healthy: trouble.is_none(),
-            detail: trouble.unwrap_or_else(|| "follows".to_owned()),
+            healthy: fault.is_none(),
+            detail: fault.unwrap_or_else(|| "writable".to_owned()),
         };
-        vec![scheduler, self.store_health(told), projection]
+        vec![scheduler, store, projection]
     }
 
-    /// What the loop says of the store, when it says anything; otherwise what it last published.
-    fn store_health(&self, told: Result<Option<String>, String>) -> ComponentHealth {
-        let kind = self.shared.store.kind;
-        let (healthy, detail) = match told {
+    /// From the answer of the loop, or from the last heartbeat if the loop does not answer.
+    fn store_health(&self, fault: Result<Option<String>, String>) -> ComponentHealth {
+        let kind = self.inner.store.kind;
+        let (healthy, detail) = match fault {
             Ok(None) => (true, format!("{kind}: accepts writes")),
             Ok(Some(fault)) => (false, fault),
-            Err(_) if self.shared.liveness.store_refuses() => {
-                (false, format!("{kind}: refused writes when last heard of"))
+            Err(_) if self.inner.liveness.store_refuses() => {
+                (false, format!("{kind}: refused writes at the last heartbeat of the scheduler"))
             }
-            Err(_) => (true, format!("{kind}: accepted writes when last heard of")),
+            Err(_) => (true, format!("{kind}: accepted writes at the last heartbeat of the scheduler")),
         };
         ComponentHealth { name: "store", healthy, detail }
     }
 
-    /// Why the store refuses writes, if it does; or why the loop cannot be asked.
-    async fn ask_loop(&self) -> Result<Option<String>, String> {
-        self.ask_within(WAIT_MAX, |reply| Request::StoreFault { reply }).await.map_err(|refusal| match refusal {
-            Refusal::SchedulerUnresponsive(silent) => silent.how(),
+    /// Why the store refuses writes, if it does; the error is why the loop did not answer.
+    async fn store_fault(&self) -> Result<Option<String>, String> {
+        self.query_loop(TIMEOUT, |reply| Request::StoreFault { reply }).await.map_err(|refusal| match refusal {
+            Refusal::SchedulerUnresponsive(unresponsive) => unresponsive.description(),
             other => other.to_string(),
         })
     }
@@ -68,12 +67,13 @@ mod tests {
 
     use super::*;
     use crate::model::{Catalog, SystemClock};
-    use crate::scheduler::{CoreOptions, Options, Service};
+    use crate::scheduler::core::CoreOptions;
+    use crate::scheduler::service::{Options, Service};
     use crate::store;
     use crate::telemetry::Telemetry;
     use crate::telemetry::liveness::{Component, NotReady, Phase, Watchdog};
 
-    /// A service whose loop does not run yet.
+    /// A service whose loop is not running.
     fn service(telemetry: &Telemetry) -> Service {
         let core = CoreOptions {
             pools: Vec::new(),
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_scheduler_that_does_not_answer_is_said_to_be_silent_and_not_waited_for() {
+    async fn a_scheduler_that_does_not_answer_is_reported_after_the_timeout() {
         let telemetry = Telemetry::off();
         let service = service(&telemetry);
         let health = service.handle().health().await;
@@ -107,17 +107,17 @@ mod tests {
             rows(&health),
             [
                 ("scheduler", false, "has not answered for 2 s"),
-                ("store", true, "memory: accepted writes when last heard of"),
-                ("projection", true, "follows"),
+                ("store", true, "memory: accepted writes at the last heartbeat of the scheduler"),
+                ("projection", true, "writable"),
             ]
         );
         telemetry.liveness.heartbeat(true);
         let health = service.handle().health().await;
-        assert_eq!(rows(&health)[1], ("store", false, "memory: refused writes when last heard of"));
+        assert_eq!(rows(&health)[1], ("store", false, "memory: refused writes at the last heartbeat of the scheduler"));
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_scheduler_that_is_known_to_hang_is_not_even_asked() {
+    async fn a_stalled_scheduler_is_reported_without_a_query() {
         let telemetry = Telemetry::off();
         let service = service(&telemetry);
         telemetry.liveness.enter(Phase::Serving);
@@ -129,11 +129,11 @@ mod tests {
         }
         let health = service.handle().health().await;
         let (name, healthy, detail) = rows(&health)[0];
-        assert!(name == "scheduler" && !healthy && detail.starts_with("has shown no sign of life for"), "{detail}");
+        assert!(name == "scheduler" && !healthy && detail.starts_with("has not made progress for"), "{detail}");
     }
 
     #[tokio::test]
-    async fn a_loop_that_runs_answers() {
+    async fn a_running_scheduler_reports_its_health_until_it_has_drained() {
         let service = service(&Telemetry::off());
         let (handle, runtime) = (service.handle(), tokio::runtime::Handle::current());
         let thread = std::thread::Builder::new().name("scheduler".to_owned());

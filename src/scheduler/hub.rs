@@ -1,7 +1,7 @@
-//! Telling watchers what has become durable.
+//! Delivery of durable events to watchers.
 //!
-//! A watcher is a cursor over one shared, bounded ring of recent commits, and owns no buffer: one
-//! that never reads costs nothing. A cursor that has fallen behind the ring reads the journal.
+//! A watcher is a cursor over one shared, bounded ring of recent commits. It has no buffer, so a watcher that
+//! never reads costs nothing. A cursor that has fallen behind the ring reads the journal.
 
 use std::collections::VecDeque;
 use std::ops::Deref;
@@ -21,16 +21,17 @@ use super::refusal::{Internal, Refusal, RevisionCompacted, RevisionInFuture, Wat
 
 /// Events kept in memory for watchers that keep up.
 const RING_EVENTS_MAX: usize = 65_536;
-/// Bytes of payloads, results and outputs that those events may hold.
+/// Bytes of payloads, results and outputs in these events.
 const RING_BYTES_MAX: usize = 64 << 20;
-/// Events looked at in one step of a watch.
+/// Events filtered in one step of a watch.
 const STEP_EVENTS: usize = 4_096;
 
-/// Everything about watching that watchers and the service share.
+/// Shared by the watchers and the service.
 pub(super) struct Hub {
     ring: Mutex<Ring>,
     durable: watch::Sender<Revision>,
-    endings: Mutex<HashMap<TaskId, Vec<oneshot::Sender<()>>>>,
+    /// Callers that wait for the end of a task.
+    waiters: Mutex<HashMap<TaskId, Vec<oneshot::Sender<()>>>>,
     journal: Arc<dyn Journal>,
     draining: CancellationToken,
     meter: Arc<WatchMeter>,
@@ -43,7 +44,7 @@ struct Ring {
     bytes: usize,
 }
 
-/// An event that has become durable; shares its commit.
+/// A durable event; keeps its commit alive.
 #[derive(Clone, Debug)]
 pub struct EventRef {
     commit: Arc<Commit>,
@@ -68,25 +69,25 @@ impl Hub {
         Self {
             ring: Mutex::default(),
             durable: watch::Sender::new(revision),
-            endings: Mutex::default(),
+            waiters: Mutex::default(),
             journal,
             draining,
             meter,
         }
     }
 
-    /// Makes a durable commit visible.
+    /// Delivers a durable commit.
     pub fn publish(&self, commit: &Arc<Commit>) {
         let last = commit.last();
         self.ring.lock().push(commit.clone());
         self.durable.send_replace(last);
-        let mut endings = self.endings.lock();
-        if endings.is_empty() {
+        let mut waiters = self.waiters.lock();
+        if waiters.is_empty() {
             return;
         }
         for event in commit.events.iter().filter(|event| event.state.is_terminal()) {
-            for waiter in endings.remove(&event.task).into_iter().flatten() {
-                // A waiter that has gone does not mind.
+            for waiter in waiters.remove(&event.task).into_iter().flatten() {
+                // Fails if the caller no longer waits.
                 let _ = waiter.send(());
             }
         }
@@ -97,21 +98,21 @@ impl Hub {
         *self.durable.borrow()
     }
 
-    /// Resolves when the task reaches a terminal state from now on.
-    pub fn ending(&self, task: &TaskId) -> oneshot::Receiver<()> {
+    /// Resolves when the task next reaches a terminal state.
+    pub fn ended(&self, task: &TaskId) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
-        let mut endings = self.endings.lock();
-        let waiters = endings.entry_ref(task).or_default();
-        waiters.retain(|waiter| !waiter.is_closed());
-        waiters.push(sender);
+        let mut waiters = self.waiters.lock();
+        let of_task = waiters.entry_ref(task).or_default();
+        of_task.retain(|waiter| !waiter.is_closed());
+        of_task.push(sender);
         receiver
     }
 
-    /// Forgets waiters that have gone.
-    pub fn forget_closed(&self) {
-        self.endings.lock().retain(|_, waiters| {
-            waiters.retain(|waiter| !waiter.is_closed());
-            !waiters.is_empty()
+    /// Removes waiters whose callers no longer wait.
+    pub fn remove_closed_waiters(&self) {
+        self.waiters.lock().retain(|_, of_task| {
+            of_task.retain(|waiter| !waiter.is_closed());
+            !of_task.is_empty()
         });
     }
 }
@@ -130,7 +131,7 @@ impl Ring {
         }
     }
 
-    /// Commits with events after `after`; `None` when the ring no longer reaches back that far.
+    /// Commits with events after `after`; `None` if the ring no longer contains all of them.
     fn after(&self, after: Revision) -> Option<Vec<Arc<Commit>>> {
         let oldest = self.commits.front()?.0.first();
         if after.next() < oldest {
@@ -150,7 +151,7 @@ impl Ring {
     }
 }
 
-/// One watcher.
+/// A watcher: a filter and a position in the event log.
 pub struct Watch {
     hub: Arc<Hub>,
     filter: TaskFilter,
@@ -170,39 +171,39 @@ impl Watch {
         Ok(Self { hub, filter, reached, durable })
     }
 
-    /// Everything up to here was given, or did not match.
+    /// All matching events up to this revision were returned.
     pub fn reached(&self) -> Revision {
         self.reached
     }
 
-    /// Waits for events after [`Watch::reached`] and answers those that match, in order; none when
-    /// only `reached` has moved on.
+    /// Waits for events after [`Watch::reached`] and returns the matching ones in order. The result is empty if
+    /// none of the new events match.
     ///
     /// # Errors
-    /// [`WatchDrained`] when the server shuts down; [`RevisionCompacted`] when the events are no longer kept.
+    /// [`WatchDrained`] when the server shuts down; [`RevisionCompacted`] if the events were deleted.
     pub async fn next(&mut self) -> Result<Vec<EventRef>, Refusal> {
         loop {
             if self.hub.draining.is_cancelled() {
-                return Err(self.ends().into());
+                return Err(self.drained().into());
             }
             if self.reached < *self.durable.borrow_and_update() {
                 return self.step().await;
             }
             tokio::select! {
                 biased;
-                changed = self.durable.changed() => changed.map_err(|_| self.ends())?,
+                changed = self.durable.changed() => changed.map_err(|_| self.drained())?,
                 () = self.hub.draining.cancelled() => {}
             }
         }
     }
 
-    fn ends(&self) -> WatchDrained {
+    fn drained(&self) -> WatchDrained {
         WatchDrained { reached: self.reached }
     }
 
     async fn step(&mut self) -> Result<Vec<EventRef>, Refusal> {
-        let near = self.hub.ring.lock().after(self.reached);
-        let commits = match near {
+        let recent = self.hub.ring.lock().after(self.reached);
+        let commits = match recent {
             Some(commits) => commits,
             None => self.read_journal().await?,
         };
@@ -223,12 +224,12 @@ impl Watch {
         self.hub.meter.catch_ups.fetch_add(1, Ordering::Relaxed);
         let (journal, after) = (self.hub.journal.clone(), self.reached);
         let read = tokio::task::spawn_blocking(move || journal.read(after, STEP_EVENTS));
-        let events = read.await.map_err(|error| Internal { cause: error.to_string() })?;
+        let events = read.await.map_err(Internal::from_error)?;
         match events {
             Ok(events) if events.is_empty() => Ok(Vec::new()),
             Ok(events) => Ok(vec![Arc::new(Commit { events, sync: true })]),
             Err(StoreError::Compacted { oldest }) => Err(RevisionCompacted { oldest }.into()),
-            Err(error) => Err(Internal { cause: error.to_string() }.into()),
+            Err(error) => Err(Internal::from_error(error).into()),
         }
     }
 }

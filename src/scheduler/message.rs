@@ -1,4 +1,4 @@
-//! What callers ask of the service, and how the answers go back.
+//! Messages to the scheduler's loop, and how it replies.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,60 +11,48 @@ use crate::store::StoreError;
 
 use super::core::{PoolUpdate, PoolView, Submitted};
 use super::refusal::Refusal;
-use super::views::{Cancel, PoolMetrics};
+use super::views::{CancelCommand, PoolMetrics};
 
-/// Where an answer goes.
-pub(super) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
-
-/// One thing that wakes the service.
 pub(super) enum Message {
     Request(Request),
+    /// From a pool.
     Report(Report),
+    /// From the journal: the append in flight has ended.
     Committed(Result<(), StoreError>),
 }
 
-/// What callers ask.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+
 pub(super) enum Request {
     Submit { specs: Vec<TaskSpec>, reply: Reply<Submitted> },
     SubmitEach { specs: Vec<TaskSpec>, reply: Reply<Vec<Result<Submitted, Refusal>>> },
-    Cancel { cancel: Cancel, reply: Reply<(TaskState, Revision)> },
+    Cancel { cancel: CancelCommand, reply: Reply<(TaskState, Revision)> },
     Delete { filter: TaskFilter, reply: Reply<(u64, Revision)> },
     Pools { reply: Reply<(Vec<PoolView>, Revision)> },
     UpdatePool { update: PoolUpdate, reply: Reply<(PoolView, Revision)> },
-    ReadPools { pools: Vec<PoolName>, workers: bool, reply: Reply<(Vec<PoolMetrics>, Revision)> },
+    PoolMetrics { pools: Vec<PoolName>, workers: bool, reply: Reply<(Vec<PoolMetrics>, Revision)> },
     ResetCounters { pool: PoolName, reply: Reply<Revision> },
     LiveAttempt { task: TaskId, reply: Reply<Option<Arc<Attempt>>> },
-    Running { reply: Reply<u64> },
+    RunningCount { reply: Reply<u64> },
     StoreFault { reply: Reply<Option<String>> },
     Drain { limit: Duration },
 }
 
-/// An answer that has to wait until its events are durable.
-pub(super) enum PendingReply {
-    Submitted(Reply<Submitted>, Submitted),
-    SubmittedEach(Reply<Vec<Result<Submitted, Refusal>>>, Vec<Result<Submitted, Refusal>>),
-    Cancelled(Reply<(TaskState, Revision)>, (TaskState, Revision)),
-    Deleted(Reply<(u64, Revision)>, (u64, Revision)),
-}
+/// A reply that waits for its events to become durable.
+pub(super) struct PendingReply(Box<dyn FnOnce(Result<(), Refusal>) + Send>);
 
 impl PendingReply {
-    /// The events are durable. A caller that has gone does not mind.
-    pub fn send(self) {
-        match self {
-            Self::Submitted(reply, answer) => drop(reply.send(Ok(answer))),
-            Self::SubmittedEach(reply, answers) => drop(reply.send(Ok(answers))),
-            Self::Cancelled(reply, answer) => drop(reply.send(Ok(answer))),
-            Self::Deleted(reply, answer) => drop(reply.send(Ok(answer))),
-        }
+    pub fn new<T: Send + 'static>(reply: Reply<T>, value: T) -> Self {
+        Self(Box::new(move |committed| send(reply, committed.map(|()| value))))
     }
 
-    /// The events cannot be made durable for now.
-    pub fn refuse(self, refusal: Refusal) {
-        match self {
-            Self::Submitted(reply, _) => drop(reply.send(Err(refusal))),
-            Self::SubmittedEach(reply, _) => drop(reply.send(Err(refusal))),
-            Self::Cancelled(reply, _) => drop(reply.send(Err(refusal))),
-            Self::Deleted(reply, _) => drop(reply.send(Err(refusal))),
-        }
+    /// Sends the value, or the refusal if the events did not become durable.
+    pub fn resolve(self, committed: Result<(), Refusal>) {
+        (self.0)(committed);
     }
+}
+
+/// Sends a result; does nothing if the caller no longer waits for it.
+pub(super) fn send<T>(reply: Reply<T>, result: Result<T, Refusal>) {
+    let _ = reply.send(result);
 }

@@ -1,24 +1,26 @@
-//! Decides what runs when: the pure core, the loop that makes its decisions durable, and the handle
-//! that the rest of the house holds.
+//! Decides which task runs when.
 //!
-//! `core` decides, `service` commits and only then lets effects out, `hub` tells watchers, `handle`
-//! is what callers hold, `patience` how long they wait for it, `views` what it shows them, `keeper` trims the journal behind the projection.
+//! `core` makes the decisions and is pure. `service` is the loop around it: it makes the events of the core
+//! durable and only then releases effects. Callers use a [`Handle`]: its commands and some queries are messages
+//! to the loop (`message`), other queries read the projection (`queries`) within time limits (`timeouts`).
+//! `hub` delivers durable events to watchers, and `journal_trim` deletes old ones.
 
 mod core;
 mod handle;
 mod health;
 mod hub;
+mod interner;
 mod journal_trim;
 mod message;
 mod observer;
+mod queries;
 mod refusal;
 mod service;
 mod timeouts;
 mod views;
 
 pub use self::core::{
-    Accepted, Counters, DurationStats, Options as CoreOptions, PoolSnapshot, PoolUpdate, PoolView, RecoveryCounts,
-    Submitted,
+    Accepted, CoreOptions, Counters, DurationStats, PoolSnapshot, PoolUpdate, PoolView, RecoveryCounts, Submitted,
 };
 pub use crate::pool::{PoolStats, WorkerStats};
 pub use crate::runners::OutputBuffer;
@@ -28,4 +30,4 @@ pub use health::ComponentHealth;
 pub use hub::{EventRef, Watch};
 pub use refusal::*;
 pub use service::{Options, Service};
-pub use views::{Cancel, OutputSource, PoolMetrics, Retention, TaskSnapshot};
+pub use views::{CancelCommand, OutputSource, PoolMetrics, Retention, TaskSnapshot};

@@ -1,84 +1,53 @@
-//! How long callers wait for the scheduler, so that none waits for ever when a disk hangs.
+//! Time limits for callers, so that no call waits forever when a disk hangs.
 //!
-//! A question gets an answer or a refusal within a bounded time. A change waits for its commit as long as its
-//! caller does: a refusal could not tell whether it took place.
+//! A query is answered or refused within a bounded time. A change waits for its commit as long as the caller
+//! does, because a refusal could not state whether the change took place.
 
 use std::time::Duration;
 
 use crate::model::Revision;
 use crate::store::Projection;
-use crate::telemetry::liveness::{Component, NotReady};
 
-use super::handle::Handle;
-use super::message::{Reply, Request};
-use super::refusal::{Draining, Internal, ProjectionUnavailable, Refusal, SchedulerUnresponsive};
+use super::refusal::{Internal, ProjectionUnavailable, Refusal};
 
-/// How long the scheduler's loop may take to answer a question. A disk that is slow for once is no reason to refuse.
+/// How long the scheduler's loop may take to answer a query. Long enough for a single slow sync.
 pub(super) const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the tables for questions may stand still behind what is durable. A transaction is large when much is done.
+/// How long the projection may make no progress while it is behind. Long enough for a large transaction.
 pub(super) const PROJECTION_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-impl Handle {
-    /// Asks the loop what changes nothing. Asks at once; not at all when the loop is known to hang, so that its
-    /// inbox does not grow.
-    ///
-    /// # Errors
-    /// [`SchedulerUnresponsive`], [`Draining`], and what the answer is.
-    pub(super) fn ask_within<T: Send, R: FnOnce(Reply<T>) -> Request>(
-        &self,
-        patience: Duration,
-        request: R,
-    ) -> impl Future<Output = Result<T, Refusal>> + Send + use<T, R> {
-        let asked = match self.stalled() {
-            Some(silent) => Err(silent),
-            None => Ok(self.ask(request)),
-        };
-        async move {
-            match tokio::time::timeout(patience, asked?).await {
-                Ok(answer) => answer.map_err(|_| Draining)?,
-                Err(_) => Err(SchedulerUnresponsive { stalled: false, silence: patience }.into()),
-            }
-        }
-    }
-
-    fn stalled(&self) -> Option<SchedulerUnresponsive> {
-        let liveness = &self.shared.liveness;
-        let stalled = liveness.not_ready_reasons().contains(&NotReady::Stalled(Component::Scheduler));
-        stalled.then(|| SchedulerUnresponsive { stalled, silence: liveness.stall_status(Component::Scheduler).0 })
-    }
-}
-
-/// Waits until the tables show what is durable, and for as long as they come nearer.
+/// Waits until the projection has reached `wanted`, as long as it makes progress.
 ///
 /// # Errors
-/// [`ProjectionUnavailable`] when they cannot be written, or have not moved for `patience`.
+/// [`ProjectionUnavailable`] if the projection cannot be written or has made no progress for `stall_timeout`.
 pub(super) async fn wait_for_revision(
-    tables: &dyn Projection,
+    projection: &dyn Projection,
     wanted: Revision,
-    patience: Duration,
+    stall_timeout: Duration,
 ) -> Result<(), Refusal> {
-    let mut reached = tables.revision();
+    let mut reached = projection.revision();
     if *reached.borrow() < wanted {
-        tables.flush();
+        projection.flush();
     }
-    let mut trouble = tables.fault();
+    let mut fault = projection.fault();
     loop {
-        let here = *reached.borrow_and_update();
-        if here >= wanted {
+        let current = *reached.borrow_and_update();
+        if current >= wanted {
             return Ok(());
         }
         tokio::select! {
             biased;
-            moved = reached.changed() => moved.map_err(|_| Internal { cause: "the projection has stopped".to_owned() })?,
-            Ok(trouble) = trouble.wait_for(Option::is_some) => {
-                let cause = trouble.as_ref().map(ToString::to_string).unwrap_or_default();
+            changed = reached.changed() => {
+                changed.map_err(|_| Internal { cause: "the projection has stopped".to_owned() })?;
+            }
+            Ok(fault) = fault.wait_for(Option::is_some) => {
+                let cause = fault.as_ref().map(ToString::to_string).unwrap_or_default();
                 return Err(ProjectionUnavailable { cause }.into());
             }
-            () = tokio::time::sleep(patience) => {
-                let (silence, missing) = (patience.as_secs(), wanted.0 - here.0);
+            () = tokio::time::sleep(stall_timeout) => {
+                let (seconds, missing) = (stall_timeout.as_secs(), wanted.0 - current.0);
                 let cause = format!(
-                    "the tables have not moved for {silence} s and lack {missing} revisions, as when a disk hangs; \
-                     `lineshaft system health` and the server's log tell more"
+                    "no progress for {seconds} s, {missing} revisions missing, for example because a disk hangs; \
+                     see `lineshaft system health` and the server's log"
                 );
                 return Err(ProjectionUnavailable { cause }.into());
             }
@@ -86,9 +55,9 @@ pub(super) async fn wait_for_revision(
     }
 }
 
-/// Waits until the tables are written again, or are given up for good.
-pub(super) async fn wait_until_writable(tables: &dyn Projection) {
-    if tables.fault().wait_for(Option::is_none).await.is_err() {
+/// Waits until writing the projection succeeds again. Never returns if the projection was closed.
+pub(super) async fn wait_until_writable(projection: &dyn Projection) {
+    if projection.fault().wait_for(Option::is_none).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
@@ -101,13 +70,13 @@ mod tests {
     use crate::model::{Output, Task, TaskFilter, TaskId};
     use crate::store::{Commit, Page, PageCursor, PageSize, StoreError};
 
-    /// Tables that get as far as they are told.
-    struct Tables {
+    /// A projection whose progress the test controls.
+    struct ControlledProjection {
         reached: watch::Receiver<Revision>,
-        trouble: watch::Sender<Option<StoreError>>,
+        fault: watch::Sender<Option<StoreError>>,
     }
 
-    impl Projection for Tables {
+    impl Projection for ControlledProjection {
         fn apply(&self, _: std::sync::Arc<Commit>) {}
 
         fn flush(&self) {}
@@ -117,7 +86,7 @@ mod tests {
         }
 
         fn fault(&self) -> watch::Receiver<Option<StoreError>> {
-            self.trouble.subscribe()
+            self.fault.subscribe()
         }
 
         fn get(&self, _: &TaskId) -> Result<Option<Task>, StoreError> {
@@ -137,36 +106,44 @@ mod tests {
         }
     }
 
-    fn tables() -> (watch::Sender<Revision>, Tables) {
-        let (reach, reached) = watch::channel(Revision(7));
-        (reach, Tables { reached, trouble: watch::Sender::new(None) })
+    fn projection() -> (watch::Sender<Revision>, ControlledProjection) {
+        let (progress, reached) = watch::channel(Revision(7));
+        (progress, ControlledProjection { reached, fault: watch::Sender::new(None) })
     }
 
     #[tokio::test(start_paused = true)]
-    async fn tables_that_stand_still_are_given_up_and_those_that_come_nearer_are_not() {
-        let (reach, tables) = tables();
-        let near = async {
+    async fn a_projection_that_makes_progress_is_waited_for() {
+        let (progress, projection) = projection();
+        let advance = async {
             for revision in 8..=12 {
                 tokio::time::sleep(PROJECTION_STALL_TIMEOUT * 3 / 4).await;
-                reach.send_replace(Revision(revision));
+                progress.send_replace(Revision(revision));
             }
         };
-        let (found, ()) = tokio::join!(wait_for_revision(&tables, Revision(12), PROJECTION_STALL_TIMEOUT), near);
-        found.unwrap();
-        let refusal = wait_for_revision(&tables, Revision(20), PROJECTION_STALL_TIMEOUT).await.unwrap_err();
-        assert!(matches!(refusal, Refusal::ProjectionUnavailable(_)), "{refusal:?}");
-        let said = refusal.to_string();
-        assert!(said.contains("not moved for 30 s") && said.contains("lack 8 revisions"), "{said}");
+        let wait = wait_for_revision(&projection, Revision(12), PROJECTION_STALL_TIMEOUT);
+        let (result, ()) = tokio::join!(wait, advance);
+        result.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn tables_that_cannot_be_written_are_not_waited_for() {
-        let (_reach, tables) = tables();
-        tables.trouble.send_replace(Some(StoreError::Closed));
+    async fn a_projection_without_progress_is_refused_after_the_timeout() {
+        let (_progress, projection) = projection();
+        let wait = wait_for_revision(&projection, Revision(15), PROJECTION_STALL_TIMEOUT);
+        let refusal = wait.await.unwrap_err();
+        assert!(matches!(refusal, Refusal::ProjectionUnavailable(_)), "{refusal:?}");
+        let text = refusal.to_string();
+        assert!(text.contains("no progress for 30 s") && text.contains("8 revisions missing"), "{text}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_projection_that_cannot_be_written_is_refused_at_once() {
+        let (_progress, projection) = projection();
+        projection.fault.send_replace(Some(StoreError::Closed));
         let before = tokio::time::Instant::now();
-        let refusal = wait_for_revision(&tables, Revision(8), PROJECTION_STALL_TIMEOUT).await.unwrap_err();
+        let wait = wait_for_revision(&projection, Revision(8), PROJECTION_STALL_TIMEOUT);
+        let refusal = wait.await.unwrap_err();
         assert!(matches!(refusal, Refusal::ProjectionUnavailable(_)), "{refusal:?}");
         assert_eq!(before.elapsed(), Duration::ZERO);
-        wait_for_revision(&tables, Revision(7), PROJECTION_STALL_TIMEOUT).await.unwrap();
+        wait_for_revision(&projection, Revision(7), PROJECTION_STALL_TIMEOUT).await.unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! What callers hand in, and what answers show.
+//! Arguments and results of `Handle`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,63 +9,44 @@ use crate::runners::OutputBuffer;
 
 use super::core::PoolSnapshot;
 
-/// A cancel to carry out.
 #[derive(Clone, Debug)]
-pub struct Cancel {
-    /// Which task.
+pub struct CancelCommand {
     pub id: TaskId,
-    /// For the receipt.
+    /// Free text for the receipt.
     pub reason: Box<str>,
-    /// Peer address or identity.
+    /// Peer address or identity of the caller.
     pub by: Box<str>,
-    /// Ask or force.
     pub mode: CancelMode,
-    /// Time between asking and forcing; `None`: the handler's.
+    /// Time between the request to stop and the kill; `None`: the grace period of the handler.
     pub grace: Option<Duration>,
 }
 
-/// A task as an answer shows it.
+/// A task at a revision.
 #[derive(Clone, Debug)]
 pub struct TaskSnapshot {
-    /// The task; with its result when it has one.
     pub task: Task,
-    /// RUNNING: how far it is (0 to 1), and a note.
+    /// Progress of a RUNNING task, 0 to 1, and a note of the handler.
     pub progress: (f32, String),
-    /// Revision at which this is true.
     pub revision: Revision,
 }
 
-/// Where the output of an attempt is to be had.
+/// Where the output of an attempt can be read.
 #[derive(Clone, Debug)]
 pub enum OutputSource {
-    /// It runs and can be followed.
-    Live {
-        /// Which attempt.
-        attempt: u32,
-        /// What it has written.
-        buffer: Arc<OutputBuffer>,
-    },
-    /// It has ended.
-    Kept {
-        /// Which attempt.
-        attempt: u32,
-        /// What was kept.
-        output: Output,
-    },
-    /// Nothing was written, or nothing ran.
+    /// The attempt is running.
+    Live { attempt: u32, buffer: Arc<OutputBuffer> },
+    /// The attempt has ended.
+    Stored { attempt: u32, output: Output },
+    /// There is no output.
     Empty,
 }
 
-/// How a pool does.
 #[derive(Clone, Debug)]
 pub struct PoolMetrics {
-    /// When.
     pub at: Timestamp,
-    /// What waits in it and runs, and what was counted.
-    pub reading: PoolSnapshot,
-    /// Its workers in numbers.
+    pub snapshot: PoolSnapshot,
     pub stats: PoolStats,
-    /// A row per worker, when asked for.
+    /// Empty unless workers were requested.
     pub workers: Vec<WorkerStats>,
 }
 
@@ -74,6 +55,6 @@ pub struct PoolMetrics {
 pub struct Retention {
     /// Tasks per namespace.
     pub count: u64,
-    /// Time since they ended.
+    /// Time since the end of the task.
     pub age: Duration,
 }

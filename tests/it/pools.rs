@@ -198,7 +198,7 @@ async fn what_was_changed_of_a_pool_survives_a_crash_until_the_configuration_cha
     server.start_again();
     let pool = get(&server).await;
     assert_eq!((pool.size, pool.queue_limit, pool.paused), (5, 3, true), "only the size has changed in the file");
-    assert!(server.log().contains("overrules"), "{}", server.log());
+    assert!(server.log().contains("replaces pool settings"), "{}", server.log());
     server.pause("default", false).await;
     assert_eq!(server.ended(&id).await.state(), TaskState::Completed);
 }

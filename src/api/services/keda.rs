@@ -55,7 +55,7 @@ impl Metric {
     ];
 
     fn value(self, pool: &PoolMetrics) -> f64 {
-        let reading = &pool.reading;
+        let reading = &pool.snapshot;
         let paused = reading.spec.paused;
         let (queued, oldest) = if paused { (0, Duration::ZERO) } else { (reading.queued, reading.oldest_wait()) };
         #[expect(clippy::cast_precision_loss, reason = "a metric needs at most 53 bits")]

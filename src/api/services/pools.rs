@@ -147,7 +147,7 @@ fn metrics_messages(
             ticker.tick().await?;
             let (metrics, revision) = handle.pool_metrics(names.clone(), workers).await.map_err(refused)?;
             let pools = metrics.into_iter().map(|now| {
-                let name = now.reading.spec.name.clone();
+                let name = now.snapshot.spec.name.clone();
                 let rates = Rates::between(previous.get(&name), &now);
                 previous.insert(name, Counts::of(&now));
                 metrics_message(now, rates)
@@ -168,7 +168,7 @@ struct Counts {
 
 impl Counts {
     fn of(metrics: &PoolMetrics) -> Self {
-        let counters = &metrics.reading.counters;
+        let counters = &metrics.snapshot.counters;
         let finished = counters.completed + counters.failed + counters.cancelled;
         Self { at: metrics.at, submitted: counters.submitted, finished }
     }
@@ -238,7 +238,7 @@ fn pool_message(view: PoolView) -> v1::Pool {
 }
 
 fn metrics_message(metrics: PoolMetrics, rates: Rates) -> v1::PoolMetrics {
-    let PoolMetrics { at, reading, stats, workers } = metrics;
+    let PoolMetrics { at, snapshot: reading, stats, workers } = metrics;
     let oldest_wait = reading.oldest_wait();
     let PoolSnapshot { spec, counters, .. } = reading;
     let ended = counters.completed + counters.failed;

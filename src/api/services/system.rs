@@ -94,7 +94,7 @@ pub fn health_message(health: &HostHealth) -> v1::SystemHealth {
 }
 
 fn limits_message(handle: &Handle) -> v1::Limits {
-    let retention = handle.limits();
+    let retention = handle.retention();
     v1::Limits {
         payload_bytes: to_i64(limits::PAYLOAD_BYTES_MAX),
         result_bytes: to_i64(limits::RESULT_BYTES_MAX),

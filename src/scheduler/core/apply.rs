@@ -1,26 +1,26 @@
-//! The one place where tasks change: an event happens.
+//! The only place where tasks change: applying an event.
 
 use std::sync::Arc;
 
 use crate::model::{Change, Event, InterruptCause, TaskExtras, TaskSpec, TaskState};
 
-use super::Core;
-use super::ready_queue::Entry;
-use super::retention::Finish;
-use super::table::{self, Slot};
-use super::timers::{Due, Timer};
+use super::ready_queue::QueueEntry;
+use super::state::{Core, FinishedTask};
+use super::table::{self, TaskEntry};
+use super::timers::{Timer, TimerKind};
 
 impl Core {
-    /// A task comes into being.
-    pub(super) fn insert(&mut self, event: &Event) {
+    /// Applies a `Submitted` event: adds the task.
+    pub(super) fn apply_submitted(&mut self, event: &Event) {
         let Change::Submitted { spec } = &event.change else { return };
         let pool = self.pool_of(&spec.options.pool);
-        let (digest, (spec, payload_stored)) = (table::digest(spec), self.keep(spec));
-        let expected = spec.extras().not_before.filter(|at| *at > event.at).unwrap_or(event.at);
-        let slot = self.tasks.insert(Slot {
+        let digest = table::digest(spec);
+        let (spec, payload_stored) = self.retain_payload(spec);
+        let eligible_at = spec.extras().not_before.filter(|at| *at > event.at).unwrap_or(event.at);
+        let index = self.tasks.insert(TaskEntry {
             spec,
             submitted_at: event.at,
-            eligible_at: expected,
+            eligible_at,
             fence: 0,
             cancel: None,
             generation: 0,
@@ -35,40 +35,24 @@ impl Core {
         });
         self.revision = event.revision;
         self.pools[usize::from(pool)].counters.submitted += 1;
-        self.add_expiry(slot);
-        self.enter(slot, false);
+        self.add_expiry_timer(index);
+        self.enter_state(index, false);
     }
 
-    /// What is kept of a task in memory, and whether its payload is not: there is a budget for payloads.
-    pub(super) fn keep(&mut self, spec: &Arc<TaskSpec>) -> (Arc<TaskSpec>, bool) {
-        let bytes = spec.payload.len() as u64;
-        if bytes > 0 && self.payload_bytes + bytes > self.options.payload_bytes_max {
-            return (Arc::new(spec.without_payload()), true);
-        }
-        self.payload_bytes += bytes;
-        (spec.clone(), false)
-    }
-
-    pub(super) fn add_expiry(&mut self, slot: u32) {
-        if let Some(task) = self.tasks.get(slot)
-            && let Some(at) = task.spec.extras().expires_at
-        {
-            self.timers.add(Timer { at, slot, stamp: task.incarnation, due: Due::Expiry });
-        }
-    }
-
-    /// A task changes.
-    pub(super) fn evolve(&mut self, slot: u32, event: &Event) {
+    /// Applies any other event to an existing task.
+    pub(super) fn apply(&mut self, index: u32, event: &Event) {
         self.revision = event.revision;
         if matches!(event.change, Change::Deleted) {
-            self.forget(slot);
+            if let Some(task) = self.tasks.remove(index) {
+                self.pools[usize::from(task.pool)].counters.deleted += 1;
+            }
             return;
         }
-        let moved = self.tasks.get(slot).is_some_and(|task| task.state != event.state);
-        if moved {
-            self.leave(slot);
+        let changes_state = self.tasks.get(index).is_some_and(|task| task.state != event.state);
+        if changes_state {
+            self.leave_state(index);
         }
-        let Some(task) = self.tasks.get_mut(slot) else { return };
+        let Some(task) = self.tasks.get_mut(index) else { return };
         task.state = event.state;
         task.attempt = event.attempt;
         match &event.change {
@@ -86,68 +70,84 @@ impl Core {
             }
             Change::Submitted { .. } | Change::Started { .. } | Change::Deleted => {}
         }
-        if moved {
-            self.count(slot, event);
-            self.enter(slot, matches!(event.change, Change::Interrupted { .. }));
+        if changes_state {
+            self.count(index, event);
+            self.enter_state(index, matches!(event.change, Change::Interrupted { .. }));
         }
     }
 
-    /// Takes the task out of what counts or holds it in its present state.
-    fn leave(&mut self, slot: u32) {
-        let Some(task) = self.tasks.get(slot) else { return };
+    /// The spec to keep in memory, and whether its payload was left out because the payload budget is used up.
+    pub(super) fn retain_payload(&mut self, spec: &Arc<TaskSpec>) -> (Arc<TaskSpec>, bool) {
+        let bytes = spec.payload.len() as u64;
+        if bytes > 0 && self.payload_bytes + bytes > self.options.payload_bytes_max {
+            return (Arc::new(spec.without_payload()), true);
+        }
+        self.payload_bytes += bytes;
+        (spec.clone(), false)
+    }
+
+    pub(super) fn add_expiry_timer(&mut self, index: u32) {
+        if let Some(task) = self.tasks.get(index)
+            && let Some(at) = task.spec.extras().expires_at
+        {
+            self.timers.add(Timer { at, index, stamp: task.incarnation, kind: TimerKind::Expiry });
+        }
+    }
+
+    /// Removes the task from the counts and queues of its present state.
+    fn leave_state(&mut self, index: u32) {
+        let Some(task) = self.tasks.get_mut(index) else { return };
         let pool = usize::from(task.pool);
-        let (state, assigned, priority) = (task.state, task.assigned, task.spec.options.priority);
-        if let Some(count) = self.pools[pool].count(state) {
+        if let Some(count) = self.pools[pool].count_mut(task.state) {
             *count -= 1;
         }
-        if state != TaskState::Queued {
+        if task.state != TaskState::Queued {
             return;
         }
-        if let Some(task) = self.tasks.get_mut(slot) {
-            task.generation = task.generation.wrapping_add(1);
-        }
+        task.generation = task.generation.wrapping_add(1);
+        let (assigned, priority) = (task.assigned, task.spec.options.priority);
         if assigned {
-            self.unassign(slot);
+            self.unassign(index);
         } else {
             let tasks = &self.tasks;
-            self.pools[pool].lanes.forget(priority, |entry| Self::is_live(tasks, entry));
+            self.pools[pool].ready.mark_stale(priority, |entry| Self::is_live(tasks, entry));
         }
     }
 
-    /// Puts the task where its state belongs.
-    pub(super) fn enter(&mut self, slot: u32, first: bool) {
-        let Some(task) = self.tasks.get_mut(slot) else { return };
-        let pool = usize::from(task.pool);
+    /// Adds the task to the counts and queues of its state; `first` puts it at the front of its queue.
+    pub(super) fn enter_state(&mut self, index: u32, first: bool) {
+        let Some(task) = self.tasks.get_mut(index) else { return };
+        let pool = &mut self.pools[usize::from(task.pool)];
         if task.state != TaskState::Running {
             task.fence = 0;
         }
-        if let Some(count) = self.pools[pool].count(task.state) {
+        if let Some(count) = pool.count_mut(task.state) {
             *count += 1;
         }
         match task.state {
             TaskState::Waiting => {
                 task.generation = task.generation.wrapping_add(1);
-                let timer = Timer { at: task.eligible_at, slot, stamp: task.generation, due: Due::Eligible };
-                self.timers.add(timer);
+                let (at, stamp) = (task.eligible_at, task.generation);
+                self.timers.add(Timer { at, index, stamp, kind: TimerKind::Eligible });
             }
             TaskState::Queued => {
                 task.generation = task.generation.wrapping_add(1);
-                let entry = Entry { slot, generation: task.generation };
+                let entry = QueueEntry { index, generation: task.generation };
                 let (priority, key) = (task.spec.options.priority, &task.spec.options.namespace);
-                let lanes = &mut self.pools[pool].lanes;
                 if first {
-                    lanes.push_front(priority, key, entry);
+                    pool.ready.push_front(priority, key, entry);
                 } else {
-                    lanes.push(priority, key, entry);
+                    pool.ready.push(priority, key, entry);
                 }
             }
             TaskState::Running => {}
-            TaskState::Completed | TaskState::Failed | TaskState::Cancelled => self.finish(slot),
+            TaskState::Completed | TaskState::Failed | TaskState::Cancelled => self.release_memory(index),
         }
     }
 
-    fn finish(&mut self, slot: u32) {
-        let Some(task) = self.tasks.get_mut(slot) else { return };
+    /// Drops what a finished task does not need, and queues the task for retention.
+    fn release_memory(&mut self, index: u32) {
+        let Some(task) = self.tasks.get_mut(index) else { return };
         task.cancel = None;
         self.payload_bytes -= task.spec.payload.len() as u64;
         let extras = task.spec.extras();
@@ -155,41 +155,40 @@ impl Core {
             let extras = TaskExtras { args: Box::default(), trace: None, ..extras.clone() }.boxed();
             task.spec = Arc::new(TaskSpec { extras, ..task.spec.without_payload() });
         }
-        let finish = Finish { slot, incarnation: task.incarnation };
-        self.finished.entry_ref(&task.spec.options.namespace).or_default().push_back(finish);
+        let finished = FinishedTask { index, incarnation: task.incarnation };
+        self.finished.entry_ref(&task.spec.options.namespace).or_default().push_back(finished);
     }
 
-    fn forget(&mut self, slot: u32) {
-        if let Some(task) = self.tasks.remove(slot) {
-            self.pools[usize::from(task.pool)].counters.deleted += 1;
-        }
-    }
-
-    fn count(&mut self, slot: u32, event: &Event) {
-        let Some(task) = self.tasks.get(slot) else { return };
+    fn count(&mut self, index: u32, event: &Event) {
+        let Some(task) = self.tasks.get(index) else { return };
         let pool = &mut self.pools[usize::from(task.pool)];
-        match &event.change {
+        let usage = match &event.change {
             Change::Started { .. } => {
                 pool.counters.attempts += 1;
-                pool.wait_us
-                    .saturating_record(event.at.since(task.eligible_at).as_micros().try_into().unwrap_or(u64::MAX));
+                let waited = event.at.since(task.eligible_at);
+                pool.wait_us.saturating_record(waited.as_micros().try_into().unwrap_or(u64::MAX));
+                None
             }
             Change::Completed { usage, .. } => {
                 pool.counters.completed += 1;
-                pool.run_us.saturating_record(usage.run_time.as_micros().try_into().unwrap_or(u64::MAX));
+                Some(usage)
             }
             Change::Retrying { usage, .. } => {
                 pool.counters.retried += 1;
-                pool.run_us.saturating_record(usage.run_time.as_micros().try_into().unwrap_or(u64::MAX));
+                Some(usage)
             }
             Change::Failed { usage, .. } => {
                 pool.counters.failed += 1;
-                if let Some(usage) = usage {
-                    pool.run_us.saturating_record(usage.run_time.as_micros().try_into().unwrap_or(u64::MAX));
-                }
+                usage.as_ref()
             }
-            Change::Cancelled { .. } => pool.counters.cancelled += 1,
-            _ => {}
+            Change::Cancelled { .. } => {
+                pool.counters.cancelled += 1;
+                None
+            }
+            _ => None,
+        };
+        if let Some(usage) = usage {
+            pool.run_us.saturating_record(usage.run_time.as_micros().try_into().unwrap_or(u64::MAX));
         }
     }
 }

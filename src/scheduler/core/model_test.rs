@@ -1,5 +1,5 @@
-//! The core against a naive model: random commands, crashes and replays included, and the invariants
-//! of the house plan after every step. A failing case is shrunk and its seed printed by proptest.
+//! Compares the core with a naive model over random commands, crashes and replays, and checks the invariants
+//! after every step. proptest shrinks a failing case and prints its seed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use crate::model::{
 use crate::pool::{Assignment, Ticket};
 use crate::runners::{Outcome, StopCause};
 
-use super::tests::{failed, finished, options, request, spec};
-use super::{Core, Output, PoolUpdate};
+use super::tests::{attempt_end, failed, options, request, spec};
+use super::{Core, Decisions, PoolUpdate};
 
 #[derive(Clone, Debug)]
 enum Step {
     Submit { priority: usize, delay_ms: u64, expires_ms: Option<u64>, once: bool },
-    Begin,
+    Start,
     End { pick: usize, how: u8 },
     Cancel { pick: usize },
     Advance { ms: u64 },
@@ -32,7 +32,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0..4_usize, prop_oneof![4 => Just(0_u64), 1 => 1..2_000_u64], proptest::option::weighted(0.1, 1..500_u64),
             proptest::bool::weighted(0.1))
             .prop_map(|(priority, delay_ms, expires_ms, once)| Step::Submit { priority, delay_ms, expires_ms, once }),
-        8 => Just(Step::Begin),
+        8 => Just(Step::Start),
         8 => (any::<usize>(), 0..5_u8).prop_map(|(pick, how)| Step::End { pick, how }),
         2 => any::<usize>().prop_map(|pick| Step::Cancel { pick }),
         3 => (1..30_000_u64).prop_map(|ms| Step::Advance { ms }),
@@ -42,7 +42,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a reader of the events would believe, by the simplest means.
+/// The state that follows from the events alone.
 #[derive(Default)]
 struct Naive {
     states: BTreeMap<TaskId, TaskState>,
@@ -51,15 +51,15 @@ struct Naive {
 }
 
 impl Naive {
-    fn see(&mut self, event: &Event) {
+    fn observe(&mut self, event: &Event) {
         self.revision += 1;
-        assert_eq!(event.revision.0, self.revision, "revisions have no gap");
-        let known = self.states.get(&event.task).copied();
+        assert_eq!(event.revision.0, self.revision, "revisions have no gaps");
+        let previous = self.states.get(&event.task).copied();
         match &event.change {
-            Change::Submitted { .. } => assert_eq!(known, None, "a task is submitted once"),
-            Change::Deleted => assert!(known.is_some_and(TaskState::is_terminal), "only finished tasks are forgotten"),
+            Change::Submitted { .. } => assert_eq!(previous, None, "a task is submitted once"),
+            Change::Deleted => assert!(previous.is_some_and(TaskState::is_terminal), "only finished tasks are deleted"),
             _ => {
-                assert_eq!(known, Some(event.previous), "an event knows the state before it");
+                assert_eq!(previous, Some(event.previous), "an event contains the previous state");
                 assert!(!event.previous.is_terminal(), "{:?} is final: {event:?}", event.previous);
             }
         }
@@ -77,13 +77,13 @@ impl Naive {
 
 struct World {
     core: Core,
-    out: Output,
+    out: Decisions,
     now: u64,
     naive: Naive,
     journal: Vec<Event>,
-    /// What the pool holds: handed out, and begun.
+    /// Attempts that were dispatched and have not started.
     assigned: Vec<Assignment>,
-    begun: Vec<(Ticket, TaskId)>,
+    running: Vec<(Ticket, TaskId)>,
     held_back: [bool; 4],
     paused: bool,
     submitted: usize,
@@ -95,20 +95,20 @@ impl World {
         options.payload_bytes_max = u64::MAX;
         Self {
             core: Core::new(options),
-            out: Output::default(),
+            out: Decisions::default(),
             now: 1_000_000,
             naive: Naive::default(),
             journal: Vec::new(),
             assigned: Vec::new(),
-            begun: Vec::new(),
+            running: Vec::new(),
             held_back: [false; 4],
             paused: false,
             submitted: 0,
         }
     }
 
-    /// What the service does after every drain, with a pool that holds what it is given.
-    fn settle(&mut self) {
+    /// Does what the service does after every drain of its inbox.
+    fn release(&mut self) {
         self.core.advance(Timestamp(self.now), &mut self.out);
         for ticket in std::mem::take(&mut self.out.recalls) {
             if let Some(at) = self.assigned.iter().position(|a| a.ticket == ticket) {
@@ -118,19 +118,19 @@ impl World {
         }
         self.core.dispatch(&mut self.out);
         for dispatch in self.out.dispatches.drain(..) {
-            assert!(!self.paused, "a paused pool is given nothing");
+            assert!(!self.paused, "a paused pool is given no attempts");
             self.assigned.extend(dispatch.assignments);
             self.held_back = dispatch.held_back;
         }
         self.out.stops.clear();
         self.out.confirms.clear();
         for event in self.out.events.drain(..) {
-            self.naive.see(&event);
+            self.naive.observe(&event);
             self.journal.push(event);
         }
         self.core.check();
         for (id, state) in &self.naive.states {
-            assert_eq!(self.core.state(id), Some(*state), "core and events agree about {id}");
+            assert_eq!(self.core.state(id), Some(*state), "state of {id} in the core and in the events");
         }
     }
 
@@ -150,43 +150,40 @@ impl World {
         self.core.submit(Timestamp(self.now), vec![spec], &mut self.out).unwrap();
     }
 
-    /// The one worker takes the most urgent attempt, unless something more urgent is held back.
-    fn begin(&mut self) {
+    /// The only worker starts the most urgent attempt, unless the core holds back a more urgent one.
+    fn start(&mut self) {
         let urgency = |a: &Assignment| (a.spec.options.priority, std::cmp::Reverse(a.ticket.fence));
         let Some(at) = (0..self.assigned.len()).max_by_key(|at| urgency(&self.assigned[*at])) else { return };
         let priority = self.assigned[at].spec.options.priority;
         if self.paused || self.held_back[priority.index() + 1..].contains(&true) {
             return;
         }
-        let higher = |id: &TaskId| {
-            self.assigned.iter().any(|a| a.spec.id == *id && a.spec.options.priority <= priority)
-                || self.core.state(id) != Some(TaskState::Queued)
-        };
         for event in self.journal.iter().filter(|e| e.options.priority > priority) {
-            assert!(higher(&event.task), "{} waits while {priority:?} starts", event.task);
+            let state = self.core.state(&event.task);
+            assert_ne!(state, Some(TaskState::Queued), "{} waits while {priority:?} starts", event.task);
         }
         let assignment = self.assigned.remove(at);
-        assert!(!self.begun.iter().any(|(_, id)| *id == assignment.spec.id), "one live attempt per task");
-        self.begun.push((assignment.ticket, assignment.spec.id.clone()));
+        assert!(!self.running.iter().any(|(_, id)| *id == assignment.spec.id), "one live attempt per task");
+        self.running.push((assignment.ticket, assignment.spec.id.clone()));
         self.core.started(assignment.ticket, Timestamp(self.now), "w".into(), &mut self.out);
     }
 
     fn end(&mut self, pick: usize, how: u8) {
-        if self.begun.is_empty() {
+        if self.running.is_empty() {
             return;
         }
-        let (ticket, _) = self.begun.remove(pick % self.begun.len());
+        let (ticket, _) = self.running.remove(pick % self.running.len());
         let (outcome, cause) = match how {
             0 | 1 => (Outcome::Completed(Payload::default()), None),
             2 => (failed(), None),
             3 => (Outcome::Stopped(StopMethod::Token), Some(StopCause::Timeout)),
             _ => (Outcome::Stopped(StopMethod::Token), Some(StopCause::Drain)),
         };
-        self.core.finished(finished(ticket, self.now, outcome, cause), &mut self.out);
-        // A late twin of the report is refused.
+        self.core.ended(attempt_end(ticket, self.now, outcome, cause), &mut self.out);
+        // A second report of the same attempt has no effect.
         let events = self.out.events.len();
-        let twin = finished(ticket, self.now, Outcome::Completed(Payload::default()), None);
-        self.core.finished(twin, &mut self.out);
+        let repeated = attempt_end(ticket, self.now, Outcome::Completed(Payload::default()), None);
+        self.core.ended(repeated, &mut self.out);
         assert_eq!(self.out.events.len(), events);
     }
 
@@ -194,20 +191,20 @@ impl World {
         let Some(id) = self.naive.states.keys().nth(pick % self.naive.states.len().max(1)).cloned() else { return };
         let at = self.assigned.iter().position(|a| a.spec.id == id);
         let recalled = at.map(|at| self.assigned.remove(at)).is_some();
-        let was = self.naive.states[&id];
-        if self.core.cancel(&id, request(self.now), recalled, &mut self.out).is_ok() && was != TaskState::Running {
+        let previous = self.naive.states[&id];
+        if self.core.cancel(&id, request(self.now), recalled, &mut self.out).is_ok() && previous != TaskState::Running {
             self.naive.cancelled.insert(id, true);
         }
     }
 
-    /// kill -9: memory is gone, the journal is not.
+    /// Loses the memory of the core but not the journal.
     fn crash(&mut self) {
         let mut fresh = World::new();
         for event in &self.journal {
             fresh.core.replay(event);
-            fresh.naive.see(event);
+            fresh.naive.observe(event);
         }
-        assert_eq!(fresh.naive.states, self.naive.states, "a replay comes to the same state");
+        assert_eq!(fresh.naive.states, self.naive.states, "a replay produces the same state");
         fresh.naive.cancelled = std::mem::take(&mut self.naive.cancelled);
         (fresh.now, fresh.submitted) = (self.now + 1, self.submitted);
         fresh.journal = std::mem::take(&mut self.journal);
@@ -222,10 +219,10 @@ impl World {
         self.core.update_pool(&update).unwrap();
     }
 
-    fn take(&mut self, step: Step) {
+    fn execute(&mut self, step: Step) {
         match step {
             Step::Submit { priority, delay_ms, expires_ms, once } => self.submit(priority, delay_ms, expires_ms, once),
-            Step::Begin => self.begin(),
+            Step::Start => self.start(),
             Step::End { pick, how } => self.end(pick, how),
             Step::Cancel { pick } => self.cancel(pick),
             Step::Advance { ms } => self.now += ms * 1_000,
@@ -233,22 +230,22 @@ impl World {
             Step::Crash => self.crash(),
             Step::Sweep => drop(self.core.sweep(Timestamp(self.now), 2, &mut self.out)),
         }
-        self.settle();
+        self.release();
     }
 
-    /// Faults have stopped: everything that was accepted ends.
-    fn run_dry(&mut self) {
+    /// Runs without faults until every accepted task has ended.
+    fn run_to_end(&mut self) {
         self.pause(false);
         for _ in 0..10_000 {
-            self.settle();
+            self.release();
             if self.naive.states.values().all(|state| state.is_terminal()) {
                 return;
             }
-            self.begin();
+            self.start();
             self.end(0, 0);
             self.now += 100_000;
         }
-        panic!("some task never ends: {:?}", self.naive.states);
+        panic!("a task has not outcome: {:?}", self.naive.states);
     }
 }
 
@@ -256,11 +253,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_invariants_hold_after_every_step_and_everything_ends(steps in proptest::collection::vec(step(), 1..120)) {
+    fn invariants_hold_after_every_step_and_every_task_ends(steps in proptest::collection::vec(step(), 1..120)) {
         let mut world = World::new();
         for step in steps {
-            world.take(step);
+            world.execute(step);
         }
-        world.run_dry();
+        world.run_to_end();
     }
 }

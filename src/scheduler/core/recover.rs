@@ -1,39 +1,38 @@
-//! Coming back after a stop or a crash.
-//!
-//! Rows of the projection first, then the journal's later events through the same `evolve`, then
-//! decisions about what was running.
+//! Recovery after a stop or a crash: first the tasks of the projection, then the later events of the journal,
+//! then decisions about the tasks that were running.
 
 use crate::model::{
     CancelReceipt, Change, Event, Failure, FailureReason, InterruptCause, RecoveredTask, Revision, StopMethod,
     TaskState, Timestamp,
 };
 
-use super::table::{self, Slot};
-use super::{Core, Output};
+use super::decisions::Decisions;
+use super::state::Core;
+use super::table::{self, TaskEntry};
 
-/// Tasks that are remembered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Number of tasks in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RecoveryCounts {
-    /// All of them.
     pub tasks: usize,
-    /// Those that have not ended.
+    /// Tasks that have not ended.
     pub unfinished: usize,
 }
 
 impl Core {
-    /// Counts the tasks, one by one.
+    /// Counts the tasks by iterating over all of them.
     pub fn recovery_counts(&self) -> RecoveryCounts {
-        self.tasks.iter().fold(RecoveryCounts { tasks: 0, unfinished: 0 }, |counted, (_, slot)| RecoveryCounts {
-            tasks: counted.tasks + 1,
-            unfinished: counted.unfinished + usize::from(!slot.state.is_terminal()),
+        self.tasks.iter().fold(RecoveryCounts::default(), |counts, (_, task)| RecoveryCounts {
+            tasks: counts.tasks + 1,
+            unfinished: counts.unfinished + usize::from(!task.state.is_terminal()),
         })
     }
 
-    /// Takes a task as the store knew it at `revision`. In the order of submission.
+    /// Adds a task from the store, whose projection is at `revision`. Call it in the order of submission.
     pub fn restore(&mut self, task: RecoveredTask, revision: Revision) {
         let pool = self.pool_of(&task.spec.options.pool);
-        let (digest, (spec, payload_stored)) = (table::digest(&task.spec), self.keep(&task.spec));
-        let slot = self.tasks.insert(Slot {
+        let digest = table::digest(&task.spec);
+        let (spec, payload_stored) = self.retain_payload(&task.spec);
+        let index = self.tasks.insert(TaskEntry {
             spec,
             submitted_at: task.submitted_at,
             eligible_at: task.eligible_at,
@@ -51,53 +50,54 @@ impl Core {
         });
         self.revision = revision;
         if !task.state.is_terminal() {
-            self.add_expiry(slot);
+            self.add_expiry_timer(index);
         }
-        self.enter(slot, false);
+        self.enter_state(index, false);
     }
 
-    /// Lets an event of the journal happen again.
+    /// Applies an event of the journal.
     pub fn replay(&mut self, event: &Event) {
         if matches!(event.change, Change::Submitted { .. }) {
-            self.insert(event);
-        } else if let Some(slot) = self.tasks.find(&event.task) {
-            self.evolve(slot, event);
+            self.apply_submitted(event);
+        } else if let Some(index) = self.tasks.find(&event.task) {
+            self.apply(index, event);
         } else {
             self.revision = event.revision;
         }
     }
 
-    /// Decides about tasks that were running when the server went away. To be called once, after
-    /// everything was restored and replayed.
-    pub fn recover(&mut self, now: Timestamp, out: &mut Output) {
-        let live = |slot: &Slot| {
-            slot.state == TaskState::Running || (slot.state == TaskState::Queued && slot.cancel.is_some())
+    /// Decides about the tasks that were running when the previous server ended. Call it once, after all tasks
+    /// were restored and all events replayed.
+    pub fn recover(&mut self, now: Timestamp, out: &mut Decisions) {
+        let had_attempt = |task: &TaskEntry| {
+            task.state == TaskState::Running || (task.state == TaskState::Queued && task.cancel.is_some())
         };
-        let mut slots: Vec<u32> = self.tasks.iter().filter(|(_, slot)| live(slot)).map(|(index, _)| index).collect();
-        // Interrupted tasks go to the front of their lane: backwards, so that they keep their order.
-        slots.reverse();
-        for slot in slots {
-            self.recover_one(now, slot, out);
+        let interrupted = self.tasks.iter().filter(|(_, task)| had_attempt(task));
+        let mut indices: Vec<u32> = interrupted.map(|(index, _)| index).collect();
+        // Interrupted tasks go to the front of their queue. In reverse, so that they keep their order.
+        indices.reverse();
+        for index in indices {
+            self.recover_one(now, index, out);
         }
     }
 
-    fn recover_one(&mut self, now: Timestamp, slot: u32, out: &mut Output) {
-        let Some(task) = self.tasks.get(slot) else { return };
+    fn recover_one(&mut self, now: Timestamp, index: u32, out: &mut Decisions) {
+        let Some(task) = self.tasks.get(index) else { return };
         if let Some(request) = task.cancel.clone() {
-            let began = task.state == TaskState::Running;
-            let method = if began { StopMethod::Abort } else { StopMethod::NeverStarted };
+            let started = task.state == TaskState::Running;
+            let method = if started { StopMethod::Abort } else { StopMethod::NeverStarted };
             let receipt = Box::new(CancelReceipt { request: *request, stopped_at: now, method });
             let change = Change::Cancelled { receipt, usage: None, output: None };
-            return self.emit(now, slot, TaskState::Cancelled, None, change, out);
+            return self.emit(now, index, TaskState::Cancelled, None, change, out);
         }
         let crashes = u32::from(task.crashes) + 1;
         if crashes >= self.options.crashes_max && !task.spec.options.at_most_once {
-            let text = format!("the server crashed {crashes} times in a row while it was running");
+            let text = format!("the server crashed {crashes} times in a row while the task was running");
             let mut failure = Failure::new(FailureReason::WorkerLost, text);
             failure.attempt = task.attempt;
             let change = Change::Failed { failure: Box::new(failure), usage: None, output: None };
-            return self.emit(now, slot, TaskState::Failed, None, change, out);
+            return self.emit(now, index, TaskState::Failed, None, change, out);
         }
-        self.interrupt(now, slot, InterruptCause::Crash, out);
+        self.interrupt(now, index, InterruptCause::Crash, out);
     }
 }

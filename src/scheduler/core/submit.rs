@@ -1,4 +1,4 @@
-//! Accepting tasks: all or none, each once.
+//! Accepting submissions: all tasks of a submission or none, and each task once.
 
 use std::sync::Arc;
 
@@ -7,89 +7,84 @@ use hashbrown::{HashMap, HashSet};
 use crate::model::{Change, Durability, Event, PoolName, Revision, TaskId, TaskSpec, TaskState, Timestamp};
 use crate::scheduler::refusal::{BadField, Draining, QueueFull, Refusal, RequestIdReused, TaskExists};
 
-use super::table::{self, Slot};
-use super::{Core, Output};
+use super::decisions::Decisions;
+use super::state::Core;
+use super::table::{self, TaskEntry};
 
-/// One accepted task.
+/// An accepted task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accepted {
-    /// Its id; for a duplicate that of the first submission.
+    /// ID of the task; for a duplicate that of the first submission.
     pub id: TaskId,
-    /// WAITING or QUEUED; for a duplicate how the first submission stands.
+    /// WAITING or QUEUED; for a duplicate the present state of the task.
     pub state: TaskState,
-    /// Nothing was added.
+    /// Whether the submission repeats an earlier one, so that no task was added.
     pub duplicate: bool,
 }
 
-/// The answer to a submission.
+/// An accepted submission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Submitted {
     /// In the order of the submission.
     pub accepted: Vec<Accepted>,
-    /// Events of what was added come after this revision.
+    /// Events of the added tasks have later revisions.
     pub after: Revision,
-    /// Revision at which this is true.
+    /// Revision of the last `Submitted` event.
     pub revision: Revision,
-    /// The weakest promise among them.
+    /// When the submission may be acknowledged: `Fsync` if any of the tasks requires it.
     pub durability: Durability,
 }
 
 impl Core {
-    /// Accepts all of these tasks or none. The pool of each must exist.
+    /// Accepts all of these tasks or none.
     ///
     /// # Errors
-    /// [`Draining`], [`QueueFull`], [`TaskExists`], [`RequestIdReused`], [`BadField`]
-    /// for an id that appears twice, and `UnknownPool`.
-    pub fn submit(&mut self, now: Timestamp, specs: Vec<TaskSpec>, out: &mut Output) -> Result<Submitted, Refusal> {
+    /// [`Draining`], [`QueueFull`], `UnknownPool`, [`TaskExists`], [`RequestIdReused`], and [`BadField`] for an
+    /// ID that appears twice in the submission.
+    pub fn submit(&mut self, now: Timestamp, specs: Vec<TaskSpec>, out: &mut Decisions) -> Result<Submitted, Refusal> {
         if self.draining {
             return Err(Draining.into());
         }
-        let twins = self.find_twins(&specs)?;
-        self.check_bounds(&specs, &twins)?;
+        let accepted = self.deduplicate(now, &specs)?;
+        self.check_queue_limits(&specs, &accepted)?;
         let after = self.revision;
         let mut durability = Durability::Memory;
-        let mut accepted = Vec::with_capacity(specs.len());
-        for (spec, twin) in specs.into_iter().zip(twins) {
+        for (spec, accepted) in specs.into_iter().zip(&accepted) {
             if spec.options.durability == Durability::Fsync {
                 durability = Durability::Fsync;
             }
-            accepted.push(match twin {
-                Some(twin) => twin,
-                None => self.accept(now, spec, out),
-            });
+            if !accepted.duplicate {
+                self.add(now, spec, accepted.state, out);
+            }
         }
         Ok(Submitted { accepted, after, revision: self.revision, durability })
     }
 
-    fn accept(&mut self, now: Timestamp, spec: TaskSpec, out: &mut Output) -> Accepted {
-        let waits = spec.extras().not_before.is_some_and(|at| at > now);
-        let state = if waits { TaskState::Waiting } else { TaskState::Queued };
-        let id = spec.id.clone();
+    fn add(&mut self, now: Timestamp, spec: TaskSpec, state: TaskState, out: &mut Decisions) {
         let event = Event {
             revision: self.revision.next(),
             at: now,
-            task: id.clone(),
+            task: spec.id.clone(),
             options: spec.options.clone(),
             previous: state,
             state,
             attempt: 0,
             change: Change::Submitted { spec: Arc::new(spec) },
         };
-        self.insert(&event);
+        self.apply_submitted(&event);
         out.events.push(event);
-        Accepted { id, state, duplicate: false }
     }
 
-    /// For each spec the task that it repeats, if any.
-    fn find_twins(&self, specs: &[TaskSpec]) -> Result<Vec<Option<Accepted>>, Refusal> {
+    /// Finds the tasks that are submitted again.
+    fn deduplicate(&self, now: Timestamp, specs: &[TaskSpec]) -> Result<Vec<Accepted>, Refusal> {
         let (mut ids, mut request_ids) = (HashSet::new(), HashSet::new());
-        let mut twins = Vec::with_capacity(specs.len());
+        let mut accepted = Vec::with_capacity(specs.len());
         for (index, spec) in specs.iter().enumerate() {
-            twins.push(self.find_twin(spec)?);
+            accepted.push(self.find_duplicate(spec)?.unwrap_or_else(|| accept_new(now, spec)));
             if specs.len() == 1 {
                 break;
             }
-            let twice = if !ids.insert(&spec.id) {
+            let field = if !ids.insert(&spec.id) {
                 "task_id"
             } else if spec.extras().request_id.as_deref().is_some_and(|key| !request_ids.insert(key)) {
                 "request_id"
@@ -97,33 +92,33 @@ impl Core {
                 continue;
             };
             let description = "appears twice in this batch".to_owned();
-            return Err(BadField { field: format!("tasks[{index}].{twice}"), description }.into());
+            return Err(BadField { field: format!("tasks[{index}].{field}"), description }.into());
         }
-        Ok(twins)
+        Ok(accepted)
     }
 
-    fn find_twin(&self, spec: &TaskSpec) -> Result<Option<Accepted>, Refusal> {
+    fn find_duplicate(&self, spec: &TaskSpec) -> Result<Option<Accepted>, Refusal> {
         if let Some(key) = spec.extras().request_id.as_deref()
-            && let Some(twin) = self.tasks.find_request(&spec.options.namespace, key).and_then(|s| self.tasks.get(s))
+            && let Some(task) = self.tasks.find_request(&spec.options.namespace, key).and_then(|i| self.tasks.get(i))
         {
-            return if repeats(twin, spec) {
-                Ok(Some(duplicate(twin)))
+            return if is_repeated(task, spec) {
+                Ok(Some(accept_duplicate(task)))
             } else {
-                Err(RequestIdReused { request_id: key.into(), task: twin.spec.id.clone() }.into())
+                Err(RequestIdReused { request_id: key.into(), task: task.spec.id.clone() }.into())
             };
         }
-        match self.tasks.find(&spec.id).and_then(|slot| self.tasks.get(slot)) {
-            Some(twin) if repeats(twin, spec) && twin.spec.extras().request_id == spec.extras().request_id => {
-                Ok(Some(duplicate(twin)))
+        match self.tasks.find(&spec.id).and_then(|index| self.tasks.get(index)) {
+            Some(task) if is_repeated(task, spec) && task.spec.extras().request_id == spec.extras().request_id => {
+                Ok(Some(accept_duplicate(task)))
             }
-            Some(twin) => Err(TaskExists { task: twin.spec.id.clone() }.into()),
+            Some(task) => Err(TaskExists { task: task.spec.id.clone() }.into()),
             None => Ok(None),
         }
     }
 
-    fn check_bounds(&self, specs: &[TaskSpec], twins: &[Option<Accepted>]) -> Result<(), Refusal> {
+    fn check_queue_limits(&self, specs: &[TaskSpec], accepted: &[Accepted]) -> Result<(), Refusal> {
         let mut added: HashMap<&PoolName, u64> = HashMap::new();
-        for (spec, _) in specs.iter().zip(twins).filter(|(_, twin)| twin.is_none()) {
+        for (spec, _) in specs.iter().zip(accepted).filter(|(_, accepted)| !accepted.duplicate) {
             *added.entry(&spec.options.pool).or_default() += 1;
         }
         for (name, count) in added {
@@ -138,13 +133,19 @@ impl Core {
     }
 }
 
-fn duplicate(twin: &Slot) -> Accepted {
-    Accepted { id: twin.spec.id.clone(), state: twin.state, duplicate: true }
+fn accept_new(now: Timestamp, spec: &TaskSpec) -> Accepted {
+    let waits = spec.extras().not_before.is_some_and(|at| at > now);
+    let state = if waits { TaskState::Waiting } else { TaskState::Queued };
+    Accepted { id: spec.id.clone(), state, duplicate: false }
 }
 
-/// Whether a submission asks for the same as an earlier one; who asks and when does not matter.
-fn repeats(twin: &Slot, spec: &TaskSpec) -> bool {
-    let (a, b) = (&twin.spec.options, &spec.options);
+fn accept_duplicate(task: &TaskEntry) -> Accepted {
+    Accepted { id: task.spec.id.clone(), state: task.state, duplicate: true }
+}
+
+/// Whether a submission asks for the same as the earlier one of `task`. Submitter and time may differ.
+fn is_repeated(task: &TaskEntry, spec: &TaskSpec) -> bool {
+    let (a, b) = (&task.spec.options, &spec.options);
     a.handler == b.handler
         && a.pool == b.pool
         && a.namespace == b.namespace
@@ -155,5 +156,5 @@ fn repeats(twin: &Slot, spec: &TaskSpec) -> bool {
         && a.retry == b.retry
         && a.content_type == b.content_type
         && a.at_most_once == b.at_most_once
-        && twin.digest == table::digest(spec)
+        && task.digest == table::digest(spec)
 }

@@ -1,4 +1,4 @@
-//! The core by examples.
+//! Unit tests of the core.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use crate::pool::{Assignment, Ticket};
 use crate::runners::{Outcome, StopCause};
 use crate::scheduler::refusal::Refusal;
 
-use super::{Core, Finished, Options, Output, PoolUpdate};
+use super::{AttemptEnd, Core, CoreOptions, Decisions, PoolUpdate, Submitted};
 
 pub(super) const SECOND: u64 = 1_000_000;
 
-pub(super) fn options() -> Options {
+pub(super) fn options() -> CoreOptions {
     let pool = PoolSpec { size: 1, ..PoolSpec::with_defaults(PoolName::parse("default").unwrap(), 1) };
-    Options {
+    CoreOptions {
         pools: vec![pool],
         retention_count: 10,
         retention_age: Duration::from_hours(1),
@@ -55,25 +55,25 @@ pub(super) fn request(at: u64) -> CancelRequest {
     }
 }
 
-pub(super) fn finished(ticket: Ticket, at: u64, outcome: Outcome, cause: Option<StopCause>) -> Finished {
-    Finished { ticket, at: Timestamp(at), outcome, cause, usage: Box::new(ResourceUsage::default()), output: None }
+pub(super) fn attempt_end(ticket: Ticket, at: u64, outcome: Outcome, cause: Option<StopCause>) -> AttemptEnd {
+    AttemptEnd { ticket, at: Timestamp(at), outcome, cause, usage: Box::new(ResourceUsage::default()), output: None }
 }
 
 pub(super) fn failed() -> Outcome {
-    Outcome::Failed(Failure::new(FailureReason::HandlerError, "no luck"))
+    Outcome::Failed(Failure::new(FailureReason::HandlerError, "failed"))
 }
 
-struct Bench {
+struct Fixture {
     core: Core,
-    out: Output,
+    out: Decisions,
 }
 
-impl Bench {
+impl Fixture {
     fn new() -> Self {
-        Self { core: Core::new(options()), out: Output::default() }
+        Self { core: Core::new(options()), out: Decisions::default() }
     }
 
-    fn submit(&mut self, at: u64, specs: Vec<TaskSpec>) -> Result<super::Submitted, Refusal> {
+    fn submit(&mut self, at: u64, specs: Vec<TaskSpec>) -> Result<Submitted, Refusal> {
         self.core.submit(Timestamp(at), specs, &mut self.out)
     }
 
@@ -89,7 +89,7 @@ impl Bench {
     }
 
     fn end(&mut self, ticket: Ticket, at: u64, outcome: Outcome, cause: Option<StopCause>) {
-        self.core.finished(finished(ticket, at, outcome, cause), &mut self.out);
+        self.core.ended(attempt_end(ticket, at, outcome, cause), &mut self.out);
     }
 
     fn state(&self, id: &str) -> TaskState {
@@ -103,125 +103,125 @@ impl Bench {
 
 #[test]
 fn a_task_is_queued_runs_and_completes_with_consecutive_revisions() {
-    let mut bench = Bench::new();
-    let submitted = bench.submit(1, vec![spec("a", Priority::Normal)]).unwrap();
+    let mut fixture = Fixture::new();
+    let submitted = fixture.submit(1, vec![spec("a", Priority::Normal)]).unwrap();
     assert_eq!(submitted.revision.0, 1);
-    let ticket = bench.start(2);
-    assert_eq!(bench.state("a"), TaskState::Running);
-    bench.end(ticket, 3, Outcome::Completed(Payload::default()), None);
-    assert_eq!(bench.state("a"), TaskState::Completed);
-    let revisions: Vec<u64> = bench.out.events.iter().map(|event| event.revision.0).collect();
+    let ticket = fixture.start(2);
+    assert_eq!(fixture.state("a"), TaskState::Running);
+    fixture.end(ticket, 3, Outcome::Completed(Payload::default()), None);
+    assert_eq!(fixture.state("a"), TaskState::Completed);
+    let revisions: Vec<u64> = fixture.out.events.iter().map(|event| event.revision.0).collect();
     assert_eq!(revisions, [1, 2, 3]);
 }
 
 #[test]
-fn urgent_tasks_are_handed_out_although_the_window_is_full_of_others() {
-    let mut bench = Bench::new();
-    bench.core.options.payload_bytes_max = u64::MAX;
+fn an_urgent_task_is_dispatched_even_if_the_window_is_full() {
+    let mut fixture = Fixture::new();
+    fixture.core.options.payload_bytes_max = u64::MAX;
     let many = (0..2_000).map(|n| spec(&format!("low{n}"), Priority::Low)).collect();
-    bench.submit(1, many).unwrap();
-    let first = bench.assigned();
+    fixture.submit(1, many).unwrap();
+    let first = fixture.assigned();
     assert!(first.len() < 2_000, "the window is bounded");
-    bench.submit(2, vec![spec("now", Priority::Critical)]).unwrap();
-    bench.core.dispatch(&mut bench.out);
-    let dispatch = bench.out.dispatches.pop().unwrap();
+    fixture.submit(2, vec![spec("now", Priority::Critical)]).unwrap();
+    fixture.core.dispatch(&mut fixture.out);
+    let dispatch = fixture.out.dispatches.pop().unwrap();
     assert_eq!(dispatch.assignments.len(), 1);
     assert_eq!(dispatch.assignments[0].spec.id.to_string(), "now");
     assert_eq!(dispatch.held_back, [true, false, false, false]);
 }
 
 #[test]
-fn a_failed_attempt_waits_for_its_back_off_and_the_last_one_fails_the_task() {
-    let mut bench = Bench::new();
-    bench.submit(0, vec![spec("a", Priority::Normal)]).unwrap();
+fn a_failed_attempt_backs_off_and_the_last_one_fails_the_task() {
+    let mut fixture = Fixture::new();
+    fixture.submit(0, vec![spec("a", Priority::Normal)]).unwrap();
     let mut now = 0;
     for delay in [10, 20] {
-        let ticket = bench.start(now);
-        bench.end(ticket, now, failed(), None);
-        assert_eq!(bench.state("a"), TaskState::Waiting);
-        bench.core.advance(Timestamp(now + delay * SECOND - 1), &mut bench.out);
-        assert_eq!(bench.state("a"), TaskState::Waiting);
+        let ticket = fixture.start(now);
+        fixture.end(ticket, now, failed(), None);
+        assert_eq!(fixture.state("a"), TaskState::Waiting);
+        fixture.core.advance(Timestamp(now + delay * SECOND - 1), &mut fixture.out);
+        assert_eq!(fixture.state("a"), TaskState::Waiting);
         now += delay * SECOND;
-        bench.core.advance(Timestamp(now), &mut bench.out);
-        assert_eq!(bench.state("a"), TaskState::Queued);
+        fixture.core.advance(Timestamp(now), &mut fixture.out);
+        assert_eq!(fixture.state("a"), TaskState::Queued);
     }
-    let ticket = bench.start(now);
-    bench.end(ticket, now, failed(), None);
-    assert_eq!(bench.state("a"), TaskState::Failed);
-    let Change::Failed { failure, .. } = &bench.out.events.last().unwrap().change else { panic!("not failed") };
+    let ticket = fixture.start(now);
+    fixture.end(ticket, now, failed(), None);
+    assert_eq!(fixture.state("a"), TaskState::Failed);
+    let Change::Failed { failure, .. } = &fixture.out.events.last().unwrap().change else { panic!("not failed") };
     assert_eq!((failure.attempt, failure.reason), (3, FailureReason::HandlerError));
 }
 
 #[test]
-fn a_report_of_an_attempt_that_is_not_the_live_one_changes_nothing() {
-    let mut bench = Bench::new();
-    bench.submit(0, vec![spec("a", Priority::Normal)]).unwrap();
-    let ticket = bench.start(1);
-    bench.end(ticket, 2, Outcome::Stopped(StopMethod::Token), Some(StopCause::Drain));
-    assert_eq!(bench.state("a"), TaskState::Queued, "interrupted without spending the attempt");
-    let events = bench.out.events.len();
-    bench.end(ticket, 3, Outcome::Completed(Payload::default()), None);
-    assert_eq!((bench.state("a"), bench.out.events.len()), (TaskState::Queued, events));
-    bench.start(4);
-    assert_eq!(bench.out.events.last().unwrap().attempt, 1);
+fn a_report_of_an_outdated_attempt_has_no_effect() {
+    let mut fixture = Fixture::new();
+    fixture.submit(0, vec![spec("a", Priority::Normal)]).unwrap();
+    let ticket = fixture.start(1);
+    fixture.end(ticket, 2, Outcome::Stopped(StopMethod::Token), Some(StopCause::Drain));
+    assert_eq!(fixture.state("a"), TaskState::Queued, "the interrupted attempt does not count");
+    let events = fixture.out.events.len();
+    fixture.end(ticket, 3, Outcome::Completed(Payload::default()), None);
+    assert_eq!((fixture.state("a"), fixture.out.events.len()), (TaskState::Queued, events));
+    fixture.start(4);
+    assert_eq!(fixture.out.events.last().unwrap().attempt, 1);
 }
 
 #[test]
-fn a_cancel_ends_what_has_not_started_and_stops_what_runs_with_a_receipt() {
-    let mut bench = Bench::new();
-    bench.submit(0, vec![spec("a", Priority::Normal), spec("b", Priority::Normal)]).unwrap();
-    let ticket = bench.start(1);
-    assert_eq!(bench.cancel("b", 2, true).unwrap(), TaskState::Cancelled);
-    assert_eq!(bench.cancel("a", 3, false).unwrap(), TaskState::Running);
-    assert_eq!(bench.out.stops, [(ticket, StopCause::Cancel, Duration::from_secs(5))]);
-    bench.end(ticket, 4, Outcome::Stopped(StopMethod::SignalTerm), Some(StopCause::Cancel));
-    let Change::Cancelled { receipt, .. } = &bench.out.events.last().unwrap().change else { panic!("not cancelled") };
+fn a_cancel_ends_a_queued_task_and_stops_a_running_one() {
+    let mut fixture = Fixture::new();
+    fixture.submit(0, vec![spec("a", Priority::Normal), spec("b", Priority::Normal)]).unwrap();
+    let ticket = fixture.start(1);
+    assert_eq!(fixture.cancel("b", 2, true).unwrap(), TaskState::Cancelled);
+    assert_eq!(fixture.cancel("a", 3, false).unwrap(), TaskState::Running);
+    assert_eq!(fixture.out.stops, [(ticket, StopCause::Cancel, Duration::from_secs(5))]);
+    fixture.end(ticket, 4, Outcome::Stopped(StopMethod::SignalTerm), Some(StopCause::Cancel));
+    let Change::Cancelled { receipt, .. } = &fixture.out.events.last().unwrap().change else { panic!("not cancelled") };
     assert_eq!((receipt.method, receipt.request.requested_at), (StopMethod::SignalTerm, Timestamp(3)));
-    assert_eq!(bench.cancel("a", 5, false).unwrap(), TaskState::Cancelled, "a repeated cancel is no error");
+    assert_eq!(fixture.cancel("a", 5, false).unwrap(), TaskState::Cancelled, "a repeated cancel is not an error");
 }
 
 #[test]
 fn a_cancel_between_a_start_and_its_report_stops_the_attempt() {
-    let mut bench = Bench::new();
-    bench.submit(0, vec![spec("a", Priority::Normal)]).unwrap();
-    let ticket = bench.assigned()[0].ticket;
-    assert_eq!(bench.cancel("a", 1, false).unwrap(), TaskState::Running);
-    assert_eq!(bench.out.stops.len(), 1);
-    bench.core.started(ticket, Timestamp(2), "w".into(), &mut bench.out);
-    bench.end(ticket, 3, Outcome::Stopped(StopMethod::Token), Some(StopCause::Cancel));
-    assert_eq!(bench.state("a"), TaskState::Cancelled);
-    bench.core.check();
+    let mut fixture = Fixture::new();
+    fixture.submit(0, vec![spec("a", Priority::Normal)]).unwrap();
+    let ticket = fixture.assigned()[0].ticket;
+    assert_eq!(fixture.cancel("a", 1, false).unwrap(), TaskState::Running);
+    assert_eq!(fixture.out.stops.len(), 1);
+    fixture.core.started(ticket, Timestamp(2), "w".into(), &mut fixture.out);
+    fixture.end(ticket, 3, Outcome::Stopped(StopMethod::Token), Some(StopCause::Cancel));
+    assert_eq!(fixture.state("a"), TaskState::Cancelled);
+    fixture.core.check();
 }
 
 #[test]
 fn a_finished_task_cannot_be_cancelled() {
-    let mut bench = Bench::new();
-    bench.submit(0, vec![spec("a", Priority::Normal)]).unwrap();
-    let ticket = bench.start(1);
-    bench.end(ticket, 2, Outcome::Completed(Payload::default()), None);
-    assert!(matches!(bench.cancel("a", 3, false), Err(Refusal::TaskFinished(_))));
-    assert!(matches!(bench.cancel("nobody", 3, false), Err(Refusal::TaskNotFound(_))));
+    let mut fixture = Fixture::new();
+    fixture.submit(0, vec![spec("a", Priority::Normal)]).unwrap();
+    let ticket = fixture.start(1);
+    fixture.end(ticket, 2, Outcome::Completed(Payload::default()), None);
+    assert!(matches!(fixture.cancel("a", 3, false), Err(Refusal::TaskFinished(_))));
+    assert!(matches!(fixture.cancel("missing", 3, false), Err(Refusal::TaskNotFound(_))));
 }
 
 #[test]
-fn a_repeated_submission_gets_the_first_answer_and_another_content_is_refused() {
-    let mut bench = Bench::new();
+fn a_repeated_submission_adds_nothing_and_different_content_is_refused() {
+    let mut fixture = Fixture::new();
     let keyed = |id: &str| TaskSpec { extras: extras(Some("key"), None), ..spec(id, Priority::Normal) };
-    bench.submit(0, vec![keyed("a")]).unwrap();
-    let again = bench.submit(1, vec![keyed("b")]).unwrap();
+    fixture.submit(0, vec![keyed("a")]).unwrap();
+    let again = fixture.submit(1, vec![keyed("b")]).unwrap();
     assert_eq!((again.accepted[0].id.to_string(), again.accepted[0].duplicate), ("a".to_owned(), true));
     let other = TaskSpec { payload: Box::from(*b"other"), ..keyed("c") };
-    assert!(matches!(bench.submit(2, vec![other.clone()]), Err(Refusal::RequestIdReused(_))));
+    assert!(matches!(fixture.submit(2, vec![other.clone()]), Err(Refusal::RequestIdReused(_))));
     let same_id = spec("a", Priority::High);
-    assert!(matches!(bench.submit(3, vec![same_id]), Err(Refusal::TaskExists(_))));
+    assert!(matches!(fixture.submit(3, vec![same_id]), Err(Refusal::TaskExists(_))));
     let twice = vec![spec("x", Priority::Normal), spec("x", Priority::Normal)];
-    assert!(matches!(bench.submit(4, twice), Err(Refusal::BadField(_))));
-    assert_eq!(bench.out.events.len(), 1, "nothing of a refused submission is kept");
+    assert!(matches!(fixture.submit(4, twice), Err(Refusal::BadField(_))));
+    assert_eq!(fixture.out.events.len(), 1, "a refused submission adds no event");
 }
 
 #[test]
-fn bounds_refuse_the_whole_submission_and_say_when_to_come_back() {
-    let mut bench = Bench::new();
+fn a_full_queue_refuses_the_whole_submission() {
+    let mut fixture = Fixture::new();
     let update = PoolUpdate {
         name: PoolName::parse("default").unwrap(),
         size: None,
@@ -229,101 +229,104 @@ fn bounds_refuse_the_whole_submission_and_say_when_to_come_back() {
         queue_limit: Some(2),
         etag: None,
     };
-    bench.core.update_pool(&update).unwrap();
+    fixture.core.update_pool(&update).unwrap();
     let three = (0..3).map(|n| spec(&format!("t{n}"), Priority::Normal)).collect();
-    assert!(matches!(bench.submit(0, three), Err(Refusal::QueueFull(_))));
-    assert!(bench.out.events.is_empty());
+    assert!(matches!(fixture.submit(0, three), Err(Refusal::QueueFull(_))));
+    assert!(fixture.out.events.is_empty());
 }
 
 #[test]
 fn payloads_beyond_the_budget_are_left_to_the_store() {
-    let mut bench = Bench::new();
+    let mut fixture = Fixture::new();
     let of = |id: &str, bytes| TaskSpec { payload: vec![0; bytes].into(), ..spec(id, Priority::Normal) };
-    bench.submit(0, vec![of("fits", 900), of("fat", 101), of("small", 100)]).unwrap();
-    let assigned = bench.assigned();
+    fixture.submit(0, vec![of("fits", 900), of("fat", 101), of("small", 100)]).unwrap();
+    let assigned = fixture.assigned();
     let kept: Vec<_> = assigned.iter().map(|one| (one.spec.payload.len(), one.payload_stored)).collect();
     assert_eq!(kept, [(900, false), (0, true), (100, false)]);
-    assert!(bench.submit(1, vec![of("fat", 101)]).unwrap().accepted[0].duplicate, "a repetition is still known");
-    bench.core.check();
+    assert!(
+        fixture.submit(1, vec![of("fat", 101)]).unwrap().accepted[0].duplicate,
+        "the digest still recognises a repeated submission"
+    );
+    fixture.core.check();
 }
 
 #[test]
 fn a_task_that_has_not_started_in_time_expires() {
-    let mut bench = Bench::new();
-    let hasty = TaskSpec { extras: extras(None, Some(Timestamp(5))), ..spec("a", Priority::Normal) };
-    bench.submit(0, vec![hasty]).unwrap();
-    let ticket = bench.assigned()[0].ticket;
-    bench.core.advance(Timestamp(5), &mut bench.out);
-    assert_eq!(bench.out.recalls, [ticket], "an assigned attempt is recalled first");
-    bench.core.recalled_expired(Timestamp(5), ticket, &mut bench.out);
-    assert_eq!(bench.state("a"), TaskState::Failed);
-    bench.core.check();
+    let mut fixture = Fixture::new();
+    let expiring = TaskSpec { extras: extras(None, Some(Timestamp(5))), ..spec("a", Priority::Normal) };
+    fixture.submit(0, vec![expiring]).unwrap();
+    let ticket = fixture.assigned()[0].ticket;
+    fixture.core.advance(Timestamp(5), &mut fixture.out);
+    assert_eq!(fixture.out.recalls, [ticket], "a dispatched attempt is recalled first");
+    fixture.core.recalled_expired(Timestamp(5), ticket, &mut fixture.out);
+    assert_eq!(fixture.state("a"), TaskState::Failed);
+    fixture.core.check();
 }
 
 #[test]
-fn finished_tasks_are_forgotten_by_count_and_by_age_and_on_request() {
-    let mut bench = Bench::new();
+fn finished_tasks_are_deleted_by_count_age_and_request() {
+    let mut fixture = Fixture::new();
     for n in 0..15 {
-        bench.submit(n, vec![spec(&format!("t{n}"), Priority::Normal)]).unwrap();
-        let ticket = bench.start(n);
-        bench.end(ticket, n, Outcome::Completed(Payload::default()), None);
+        fixture.submit(n, vec![spec(&format!("t{n}"), Priority::Normal)]).unwrap();
+        let ticket = fixture.start(n);
+        fixture.end(ticket, n, Outcome::Completed(Payload::default()), None);
     }
-    bench.core.sweep(Timestamp(100), 3, &mut bench.out);
-    let deleted = |bench: &Bench| bench.out.events.iter().filter(|e| matches!(e.change, Change::Deleted)).count();
-    assert_eq!(deleted(&bench), 3, "in small steps");
-    bench.core.sweep(Timestamp(100), 100, &mut bench.out);
-    assert_eq!(deleted(&bench), 5, "ten are kept");
+    fixture.core.sweep(Timestamp(100), 3, &mut fixture.out);
+    let deleted = |fixture: &Fixture| fixture.out.events.iter().filter(|e| matches!(e.change, Change::Deleted)).count();
+    assert_eq!(deleted(&fixture), 3, "at most the limit");
+    fixture.core.sweep(Timestamp(100), 100, &mut fixture.out);
+    assert_eq!(deleted(&fixture), 5, "retention_count are kept");
     let one = TaskFilter { ids: vec![TaskId::parse("t9").unwrap()], ..TaskFilter::default() };
-    assert_eq!(bench.core.delete_matching(Timestamp(100), &one, &mut bench.out), 1);
-    bench.core.sweep(Timestamp(3_700 * SECOND), 100, &mut bench.out);
-    assert_eq!(deleted(&bench), 15, "none is kept beyond the age");
-    bench.core.check();
+    assert_eq!(fixture.core.delete_matching(Timestamp(100), &one, &mut fixture.out), 1);
+    fixture.core.sweep(Timestamp(3_700 * SECOND), 100, &mut fixture.out);
+    assert_eq!(deleted(&fixture), 15, "all exceed retention_age");
+    fixture.core.check();
 }
 
 #[test]
-fn a_paused_pool_is_given_nothing() {
-    let mut bench = Bench::new();
+fn a_paused_pool_is_given_no_attempts() {
+    let mut fixture = Fixture::new();
     let name = PoolName::parse("default").unwrap();
     let pause =
         |paused| PoolUpdate { name: name.clone(), size: None, paused: Some(paused), queue_limit: None, etag: None };
-    let (_, view) = bench.core.update_pool(&pause(true)).unwrap();
-    bench.submit(0, vec![spec("a", Priority::Critical)]).unwrap();
-    assert!(bench.assigned().is_empty());
+    let (_, view) = fixture.core.update_pool(&pause(true)).unwrap();
+    fixture.submit(0, vec![spec("a", Priority::Critical)]).unwrap();
+    assert!(fixture.assigned().is_empty());
     let stale = PoolUpdate { etag: Some("0".to_owned()), ..pause(false) };
-    assert!(matches!(bench.core.update_pool(&stale), Err(Refusal::EtagMismatch(_))));
-    bench.core.update_pool(&PoolUpdate { etag: Some(view.etag), ..pause(false) }).unwrap();
-    assert_eq!(bench.assigned().len(), 1);
+    assert!(matches!(fixture.core.update_pool(&stale), Err(Refusal::EtagMismatch(_))));
+    fixture.core.update_pool(&PoolUpdate { etag: Some(view.etag), ..pause(false) }).unwrap();
+    assert_eq!(fixture.assigned().len(), 1);
 }
 
 #[test]
-fn a_task_that_was_running_at_three_crashes_in_a_row_is_given_up() {
-    let mut bench = Bench::new();
-    bench.submit(0, vec![spec("a", Priority::Normal)]).unwrap();
-    let mut journal = std::mem::take(&mut bench.out.events);
+fn a_task_that_was_running_at_three_consecutive_crashes_fails() {
+    let mut fixture = Fixture::new();
+    fixture.submit(0, vec![spec("a", Priority::Normal)]).unwrap();
+    let mut journal = std::mem::take(&mut fixture.out.events);
     for crash in 1..=3 {
-        bench.start(crash);
-        journal.append(&mut bench.out.events);
-        bench = Bench::new();
+        fixture.start(crash);
+        journal.append(&mut fixture.out.events);
+        fixture = Fixture::new();
         for event in &journal {
-            bench.core.replay(event);
+            fixture.core.replay(event);
         }
-        bench.core.recover(Timestamp(crash), &mut bench.out);
-        journal.append(&mut bench.out.events);
+        fixture.core.recover(Timestamp(crash), &mut fixture.out);
+        journal.append(&mut fixture.out.events);
         let expected = if crash < 3 { TaskState::Queued } else { TaskState::Failed };
-        assert_eq!(bench.state("a"), expected, "after crash {crash}");
+        assert_eq!(fixture.state("a"), expected, "after crash {crash}");
     }
 }
 
 #[test]
-fn a_task_that_may_start_once_only_fails_when_it_is_interrupted() {
-    let mut bench = Bench::new();
+fn an_at_most_once_task_fails_when_it_is_interrupted() {
+    let mut fixture = Fixture::new();
     let mut once = spec("a", Priority::Normal);
     once.options = Arc::new(TaskOptions { at_most_once: true, ..(*once.options).clone() });
-    bench.submit(0, vec![once]).unwrap();
-    let assignment = bench.assigned().remove(0);
+    fixture.submit(0, vec![once]).unwrap();
+    let assignment = fixture.assigned().remove(0);
     assert!(assignment.confirm);
-    bench.core.started(assignment.ticket, Timestamp(1), "w".into(), &mut bench.out);
-    assert_eq!(bench.out.confirms, [assignment.ticket]);
-    bench.end(assignment.ticket, 2, Outcome::Stopped(StopMethod::Token), Some(StopCause::Drain));
-    assert_eq!(bench.state("a"), TaskState::Failed);
+    fixture.core.started(assignment.ticket, Timestamp(1), "w".into(), &mut fixture.out);
+    assert_eq!(fixture.out.confirms, [assignment.ticket]);
+    fixture.end(assignment.ticket, 2, Outcome::Stopped(StopMethod::Token), Some(StopCause::Drain));
+    assert_eq!(fixture.state("a"), TaskState::Failed);
 }

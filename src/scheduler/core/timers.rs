@@ -1,54 +1,47 @@
-//! Everything that has to happen at a time, in one ordered structure.
+//! Deadlines of tasks, in one heap.
 //!
-//! Timers are never removed: one that is no longer wanted is recognised by its task's generation
-//! when it fires.
+//! Timers are never removed. When one fires, its stamp shows whether it still applies to the task.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::model::Timestamp;
 
-/// What has to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Due {
+pub enum TimerKind {
     /// A WAITING task becomes eligible.
     Eligible,
     /// A task that has not started expires.
     Expiry,
 }
 
-/// A due thing and its task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timer {
-    /// When.
     pub at: Timestamp,
     /// Index of the task.
-    pub slot: u32,
-    /// `Eligible`: the task's generation; `Expiry`: the incarnation of its slot.
+    pub index: u32,
+    /// `Eligible`: the generation of the table entry; `Expiry`: its incarnation.
     pub stamp: u32,
-    /// What.
-    pub due: Due,
+    pub kind: TimerKind,
 }
 
-/// The timers of a core.
 #[derive(Debug, Default)]
 pub struct Timers {
     heap: BinaryHeap<Reverse<Timer>>,
 }
 
 impl Timers {
-    /// Adds one.
     pub fn add(&mut self, timer: Timer) {
         self.heap.push(Reverse(timer));
     }
 
-    /// Takes the earliest that is due.
+    /// Removes and returns the earliest timer that is due.
     pub fn pop(&mut self, now: Timestamp) -> Option<Timer> {
         self.heap.peek().filter(|next| next.0.at <= now)?;
         self.heap.pop().map(|next| next.0)
     }
 
-    /// When the next one is due.
+    /// When the earliest timer is due.
     pub fn next(&self) -> Option<Timestamp> {
         self.heap.peek().map(|next| next.0.at)
     }

@@ -9,7 +9,7 @@ use crate::api::convert::{InvalidFields, task};
 use crate::api::status::refused;
 use crate::model::{CancelMode, Role, limits};
 use crate::proto::v1;
-use crate::scheduler::{Cancel, Handle};
+use crate::scheduler::{CancelCommand, Handle};
 
 pub async fn cancel(
     handle: &Handle,
@@ -30,7 +30,7 @@ pub async fn cancel(
     caller.task_id_candidates(&request.task_id).map_err(refused)?;
     invalid.check().map_err(refused)?;
     let id = caller.resolve(handle, Role::Submitter, &request.task_id).await?;
-    let cancel = Cancel { id, reason: request.reason.into(), by: caller.name().into(), mode, grace };
+    let cancel = CancelCommand { id, reason: request.reason.into(), by: caller.name().into(), mode, grace };
     let (state, revision) = handle.cancel(cancel).await.map_err(refused)?;
     Ok(v1::CancelTaskResponse { state: task::state(state), revision: revision.0 })
 }

@@ -77,7 +77,7 @@ fn chunks(mut reader: Reader) -> impl Stream<Item = Result<v1::ReadOutputRespons
                     }
                     reader.finish_attempt(attempt);
                 }
-                OutputSource::Kept { attempt, output } if attempt > reader.last_read => {
+                OutputSource::Stored { attempt, output } if attempt > reader.last_read => {
                     let kept = match reader.stream {
                         OutputStream::Stdout => output.stdout,
                         OutputStream::Stderr => output.stderr,

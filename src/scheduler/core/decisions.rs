@@ -1,0 +1,44 @@
+//! The output of the core: events to make durable, and effects to release afterwards.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::{Event, Priority, Timestamp, TraceContext};
+use crate::pool::{Assignment, Ticket};
+use crate::runners::StopCause;
+
+#[derive(Debug, Default)]
+pub struct Decisions {
+    /// In the order of their revisions.
+    pub events: Vec<Event>,
+    pub dispatches: Vec<Dispatch>,
+    /// Running attempts to stop: with what cause, and how long after the request to kill them.
+    pub stops: Vec<(Ticket, StopCause, Duration)>,
+    /// Started attempts that may run once their `Started` event is durable.
+    pub confirms: Vec<Ticket>,
+    /// Dispatched attempts whose task has expired. If the recall succeeds, call `Core::recalled_expired`.
+    pub recalls: Vec<Ticket>,
+    /// Events to report to tracing.
+    pub unattempted: Vec<Unattempted>,
+}
+
+/// Attempts for one pool.
+#[derive(Debug)]
+pub struct Dispatch {
+    /// Index of the pool: in the order of `CoreOptions::pools`.
+    pub pool: u16,
+    /// In the order in which they should start.
+    pub assignments: Vec<Assignment>,
+    /// By priority index: whether eligible tasks remain that were not dispatched.
+    pub held_back: [bool; Priority::COUNT],
+}
+
+/// A traced task has ended or lost its attempt while this server has no attempt that could record the span.
+#[derive(Debug)]
+pub struct Unattempted {
+    /// Index in [`Decisions::events`].
+    pub event: usize,
+    /// Trace context of the submission.
+    pub trace: Arc<TraceContext>,
+    pub submitted_at: Timestamp,
+}

@@ -1,0 +1,130 @@
+//! Figures of the pools, for metrics and API responses.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::model::{PoolName, PoolSpec, Priority, Timestamp};
+use crate::scheduler::refusal::Refusal;
+
+use super::pool_state::{Counters, PoolState};
+use super::state::Core;
+
+/// Distribution of durations since the last reset.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DurationStats {
+    /// Number of durations.
+    pub count: u64,
+    pub p50: Duration,
+    pub p90: Duration,
+    pub p99: Duration,
+    pub max: Duration,
+}
+
+/// All figures of a pool that the core has.
+#[derive(Clone, Debug)]
+pub struct PoolSnapshot {
+    pub spec: PoolSpec,
+    /// WAITING tasks.
+    pub waiting: u64,
+    /// QUEUED tasks.
+    pub queued: u64,
+    /// RUNNING tasks.
+    pub running: u64,
+    /// QUEUED tasks by priority index.
+    pub queued_by_priority: [u64; Priority::COUNT],
+    /// Time since the oldest of them became eligible; zero if there is none.
+    pub oldest_wait_by_priority: [Duration; Priority::COUNT],
+    /// Time of the last reset.
+    pub counters_since: Timestamp,
+    pub counters: Counters,
+    /// Time between becoming eligible and starting.
+    pub wait_time: DurationStats,
+    /// Time between starting and ending.
+    pub run_time: DurationStats,
+}
+
+impl PoolSnapshot {
+    /// Time since the oldest QUEUED task became eligible.
+    pub fn oldest_wait(&self) -> Duration {
+        self.oldest_wait_by_priority.into_iter().max().unwrap_or_default()
+    }
+}
+
+/// The figures of a pool that are cheap to read.
+#[derive(Clone, Debug)]
+pub struct PoolLoad {
+    pub spec: PoolSpec,
+    /// WAITING tasks.
+    pub waiting: u64,
+    /// RUNNING tasks.
+    pub running: u64,
+    /// QUEUED tasks by priority index.
+    pub queued_by_priority: [u64; Priority::COUNT],
+    /// Time since the oldest of them became eligible; zero if there is none.
+    pub oldest_wait_by_priority: [Duration; Priority::COUNT],
+}
+
+impl Core {
+    /// The load of every configured pool, with the pool's index.
+    pub fn loads(&mut self, now: Timestamp) -> Vec<(usize, PoolLoad)> {
+        let configured: Vec<_> = (0..self.pools.len()).filter(|index| self.pools[*index].configured).collect();
+        configured.into_iter().map(|index| (index, self.load(now, index))).collect()
+    }
+
+    fn load(&mut self, now: Timestamp, pool: usize) -> PoolLoad {
+        let mut queued_by_priority = [0; Priority::COUNT];
+        let mut oldest_wait_by_priority = [Duration::ZERO; Priority::COUNT];
+        for priority in Priority::DESCENDING {
+            let (state, p) = (&self.pools[pool], priority.index());
+            queued_by_priority[p] = (state.ready.len(priority) + state.assigned[p]) as u64;
+            oldest_wait_by_priority[p] = self.oldest_wait(now, pool, priority);
+        }
+        let PoolState { spec, waiting, running, .. } = &self.pools[pool];
+        let (spec, waiting, running) = (spec.clone(), *waiting, *running);
+        PoolLoad { spec, waiting, running, queued_by_priority, oldest_wait_by_priority }
+    }
+
+    /// Index and snapshot of a configured pool.
+    ///
+    /// # Errors
+    /// `UnknownPool`.
+    pub fn pool_snapshot(&mut self, now: Timestamp, pool: &PoolName) -> Result<(u16, PoolSnapshot), Refusal> {
+        let index = self.pool_index(pool)?;
+        let load = self.load(now, usize::from(index));
+        let state = &self.pools[usize::from(index)];
+        let snapshot = PoolSnapshot {
+            spec: load.spec,
+            waiting: load.waiting,
+            queued: state.queued,
+            running: load.running,
+            queued_by_priority: load.queued_by_priority,
+            oldest_wait_by_priority: load.oldest_wait_by_priority,
+            counters_since: state.counters_since,
+            counters: state.counters.clone(),
+            wait_time: duration_stats(&state.wait_us),
+            run_time: duration_stats(&state.run_us),
+        };
+        Ok((index, snapshot))
+    }
+
+    fn oldest_wait(&mut self, now: Timestamp, pool: usize, priority: Priority) -> Duration {
+        let assigned = self.oldest_assigned(pool, priority).map(|ticket| ticket.index);
+        let tasks = &self.tasks;
+        let ready = self.pools[pool].ready.fronts(priority, |entry| Self::is_live(tasks, entry));
+        let oldest = ready.map(|entry| entry.index).chain(assigned);
+        let eligible_at = oldest.filter_map(|index| Some(tasks.get(index)?.eligible_at)).min();
+        eligible_at.map_or(Duration::ZERO, |since| now.since(since))
+    }
+}
+
+fn duration_stats(histogram: &Histogram<u64>) -> DurationStats {
+    let at = |quantile| Duration::from_micros(histogram.value_at_quantile(quantile));
+    DurationStats {
+        count: histogram.len(),
+        p50: at(0.5),
+        p90: at(0.9),
+        p99: at(0.99),
+        max: Duration::from_micros(histogram.max()),
+    }
+}

@@ -1,0 +1,192 @@
+//! The state of the core, and how an event comes about.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use crate::model::{Change, Event, Namespace, PoolName, PoolSpec, Revision, TaskId, TaskState, Timestamp};
+use crate::pool::Ticket;
+
+use super::decisions::{Decisions, Unattempted};
+use super::pool_state::PoolState;
+use super::ready_queue::QueueEntry;
+use super::table::{TaskEntry, TaskTable};
+use super::timers::{TimerKind, Timers};
+
+#[derive(Clone, Debug)]
+pub struct CoreOptions {
+    pub pools: Vec<PoolSpec>,
+    /// Finished tasks kept per namespace.
+    pub retention_count: usize,
+    /// How long finished tasks are kept.
+    pub retention_age: Duration,
+    /// Bytes of payloads of unfinished tasks that are kept in memory.
+    pub payload_bytes_max: u64,
+    /// Consecutive server crashes after which a task that was running fails.
+    pub crashes_max: u32,
+}
+
+#[derive(Debug)]
+pub struct Core {
+    pub(super) options: CoreOptions,
+    pub(super) tasks: TaskTable,
+    pub(super) timers: Timers,
+    /// Configured pools first, in the order of the options.
+    pub(super) pools: Vec<PoolState>,
+    pub(super) pool_names: HashMap<PoolName, u16>,
+    /// Finished tasks, in the order in which they ended.
+    pub(super) finished: HashMap<Namespace, VecDeque<FinishedTask>>,
+    pub(super) revision: Revision,
+    /// Fence of the newest attempt.
+    pub(super) fence: u64,
+    pub(super) payload_bytes: u64,
+    pub(super) draining: bool,
+}
+
+/// A finished task. Stale if the incarnation of the table entry has changed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FinishedTask {
+    pub index: u32,
+    pub incarnation: u32,
+}
+
+impl Core {
+    pub fn new(options: CoreOptions) -> Self {
+        let mut core = Self {
+            tasks: TaskTable::default(),
+            timers: Timers::default(),
+            pools: Vec::new(),
+            pool_names: HashMap::new(),
+            finished: HashMap::new(),
+            revision: Revision::default(),
+            fence: 0,
+            payload_bytes: 0,
+            draining: false,
+            options,
+        };
+        for spec in core.options.pools.clone() {
+            core.add_pool(spec, true);
+        }
+        core
+    }
+
+    /// Revision of the newest event, durable or not.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Fires the timers that are due at `now`. Call it before the commands of that time.
+    pub fn advance(&mut self, now: Timestamp, out: &mut Decisions) {
+        while let Some(timer) = self.timers.pop(now) {
+            match timer.kind {
+                TimerKind::Eligible => {
+                    let is_current =
+                        |task: &TaskEntry| task.state == TaskState::Waiting && task.generation == timer.stamp;
+                    if self.tasks.get(timer.index).is_some_and(is_current) {
+                        self.emit(now, timer.index, TaskState::Queued, None, Change::Eligible, out);
+                    }
+                }
+                TimerKind::Expiry => self.expire(now, timer, out),
+            }
+        }
+    }
+
+    /// When [`Core::advance`] has to be called next.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.timers.next()
+    }
+
+    /// Refuses submissions and dispatches nothing from now on.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Number of RUNNING tasks.
+    pub fn running(&self) -> u64 {
+        self.pools.iter().map(|pool| pool.running).sum()
+    }
+
+    /// Tickets of all attempts whose start was reported.
+    pub fn running_tickets(&self) -> Vec<Ticket> {
+        let is_running = |task: &TaskEntry| task.state == TaskState::Running && task.fence != 0;
+        let running = self.tasks.iter().filter(|(_, task)| is_running(task));
+        running.map(|(index, task)| Ticket { index, fence: task.fence }).collect()
+    }
+
+    /// The live attempt of a task, dispatched or running.
+    pub fn ticket(&self, id: &TaskId) -> Option<Ticket> {
+        let index = self.tasks.find(id)?;
+        let fence = self.tasks.get(index)?.fence;
+        (fence != 0).then_some(Ticket { index, fence })
+    }
+
+    /// Creates an event and applies it.
+    pub(super) fn emit(
+        &mut self,
+        at: Timestamp,
+        index: u32,
+        state: TaskState,
+        attempt: Option<u32>,
+        change: Change,
+        out: &mut Decisions,
+    ) {
+        let Some(task) = self.tasks.get(index) else { return };
+        let ends_without_attempt = state.is_terminal() && task.state != TaskState::Running;
+        // The attempt belonged to the server before a restart.
+        let lost_attempt = task.fence == 0 && (state.is_terminal() || matches!(change, Change::Interrupted { .. }));
+        if (ends_without_attempt || lost_attempt)
+            && let Some(trace) = &task.spec.extras().trace
+        {
+            let (event, submitted_at) = (out.events.len(), task.submitted_at);
+            out.unattempted.push(Unattempted { event, trace: trace.clone(), submitted_at });
+        }
+        let event = Event {
+            revision: self.revision.next(),
+            at,
+            task: task.spec.id.clone(),
+            options: task.spec.options.clone(),
+            previous: task.state,
+            state,
+            attempt: attempt.unwrap_or(task.attempt),
+            change,
+        };
+        self.apply(index, &event);
+        out.events.push(event);
+    }
+
+    /// Whether an entry of a ready queue is not stale.
+    pub(super) fn is_live(tasks: &TaskTable, entry: QueueEntry) -> bool {
+        tasks.get(entry.index).is_some_and(|task| {
+            task.generation == entry.generation && task.state == TaskState::Queued && !task.assigned
+        })
+    }
+
+    #[cfg(test)]
+    pub fn state(&self, id: &TaskId) -> Option<TaskState> {
+        Some(self.tasks.get(self.tasks.find(id)?)?.state)
+    }
+
+    /// Compares all counters with the tasks.
+    ///
+    /// # Panics
+    /// If an invariant is violated, which is a bug of the core.
+    #[cfg(test)]
+    pub fn check(&self) {
+        for (index, pool) in self.pools.iter().enumerate() {
+            let own = || self.tasks.iter().filter(|(_, task)| usize::from(task.pool) == index);
+            let count = |state| own().filter(|(_, task)| task.state == state).count() as u64;
+            assert_eq!(pool.waiting, count(TaskState::Waiting), "number of waiting tasks");
+            assert_eq!(pool.queued, count(TaskState::Queued), "number of queued tasks");
+            assert_eq!(pool.running, count(TaskState::Running), "number of running tasks");
+            let placed: usize = crate::model::Priority::DESCENDING
+                .iter()
+                .map(|priority| pool.ready.len(*priority) + pool.assigned[priority.index()])
+                .sum();
+            assert_eq!(placed as u64, pool.queued, "every queued task is in the ready queue or assigned");
+        }
+        let live = self.tasks.iter().filter(|(_, task)| !task.state.is_terminal());
+        let bytes: u64 = live.map(|(_, task)| task.spec.payload.len() as u64).sum();
+        assert_eq!(self.payload_bytes, bytes, "bytes of payloads in memory");
+    }
+}

@@ -1,0 +1,164 @@
+//! Queries that the projection and the event hub answer: get, list, wait, watch, output.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::model::{Revision, Task, TaskFilter, TaskId, TaskSpec, TaskState};
+use crate::store::{Page, PageCursor, PageSize, Projection, StoreError, fold};
+
+use super::handle::Handle;
+use super::hub::Watch;
+use super::refusal::{Draining, Internal, Refusal, TaskNotFound};
+use super::timeouts::{PROJECTION_STALL_TIMEOUT, wait_for_revision, wait_until_writable};
+use super::views::{OutputSource, TaskSnapshot};
+
+impl Handle {
+    /// The newest durable revision.
+    pub fn revision(&self) -> Revision {
+        self.inner.hub.revision()
+    }
+
+    /// The oldest revision after which a watch can start.
+    pub fn oldest_revision(&self) -> Revision {
+        self.inner.store.journal.oldest()
+    }
+
+    /// # Errors
+    /// [`TaskNotFound`], `ProjectionUnavailable`.
+    pub async fn get(&self, id: &TaskId) -> Result<TaskSnapshot, Refusal> {
+        let (task, revision) = self.get_within(PROJECTION_STALL_TIMEOUT, id).await?;
+        let mut progress = (0.0, String::new());
+        if task.status.state == TaskState::Running {
+            match self.live_attempt(id).await {
+                Ok(attempt) => progress = attempt.map_or(progress, |attempt| attempt.progress()),
+                // The durable part of the snapshot is still correct without the progress.
+                Err(Refusal::SchedulerUnresponsive(_)) => {}
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        Ok(TaskSnapshot { task, progress, revision })
+    }
+
+    /// One page of tasks, newest submission first.
+    ///
+    /// # Errors
+    /// `ProjectionUnavailable`, [`Internal`].
+    pub async fn list(&self, filter: TaskFilter, size: PageSize, after: Option<PageCursor>) -> Result<Page, Refusal> {
+        let query = move |projection: &dyn Projection| projection.list(&filter, size, after);
+        let (page, _) = self.read_current(PROJECTION_STALL_TIMEOUT, query).await?;
+        Ok(page)
+    }
+
+    /// Waits until a task has ended or `timeout` has passed, and returns its snapshot.
+    ///
+    /// # Errors
+    /// [`TaskNotFound`], [`Draining`].
+    pub async fn wait(&self, id: &TaskId, timeout: Duration) -> Result<TaskSnapshot, Refusal> {
+        let ended = self.inner.hub.ended(id);
+        let snapshot = self.get(id).await?;
+        if snapshot.task.status.state.is_terminal() {
+            return Ok(snapshot);
+        }
+        tokio::select! {
+            _ = ended => {}
+            () = tokio::time::sleep(timeout) => {}
+            () = self.inner.draining.cancelled() => return Err(Draining.into()),
+        }
+        match self.get(id).await {
+            // Retention deleted the task as soon as it ended: its events still contain the result.
+            Err(Refusal::TaskNotFound(_)) => self.final_snapshot(snapshot).await,
+            result => result,
+        }
+    }
+
+    /// The snapshot of a task at its end, computed from an earlier snapshot and the events after it.
+    async fn final_snapshot(&self, mut snapshot: TaskSnapshot) -> Result<TaskSnapshot, Refusal> {
+        let id = snapshot.task.spec.id.clone();
+        let only_this = TaskFilter { ids: vec![id.clone()], ..TaskFilter::default() };
+        let mut watch = self.watch(only_this, Some(snapshot.revision))?;
+        let mut task = Some(snapshot.task);
+        let is_live = |task: &Option<Task>| task.as_ref().is_some_and(|task| !task.status.state.is_terminal());
+        while is_live(&task) {
+            for event in watch.next().await? {
+                if is_live(&task) {
+                    fold(&mut task, &event);
+                }
+            }
+        }
+        snapshot.task = task.ok_or(TaskNotFound { task: id })?;
+        snapshot.progress = (0.0, String::new());
+        snapshot.revision = snapshot.task.status.revision;
+        Ok(snapshot)
+    }
+
+    /// Watches matching events after a revision, or from now on.
+    ///
+    /// # Errors
+    /// `RevisionInFuture`.
+    pub fn watch(&self, filter: TaskFilter, after: Option<Revision>) -> Result<Watch, Refusal> {
+        Watch::new(self.inner.hub.clone(), filter, after)
+    }
+
+    /// Output of an attempt; of the current or last one if `attempt` is 0.
+    ///
+    /// # Errors
+    /// [`TaskNotFound`], `SchedulerUnresponsive`.
+    pub async fn output(&self, id: &TaskId, attempt: u32) -> Result<OutputSource, Refusal> {
+        if let Some(live) = self.live_attempt(id).await?
+            && (attempt == 0 || attempt == live.number())
+            && let Some(buffer) = live.output()
+        {
+            return Ok(OutputSource::Live { attempt: live.number(), buffer });
+        }
+        self.get(id).await?;
+        let id = id.clone();
+        let query = move |projection: &dyn Projection| projection.output(&id, attempt);
+        let (stored, _) = self.read_current(PROJECTION_STALL_TIMEOUT, query).await?;
+        Ok(stored.map_or(OutputSource::Empty, |(attempt, output)| OutputSource::Stored { attempt, output }))
+    }
+
+    /// The payload of a task whose attempt does not carry it. Waits without a time limit: an attempt must not fail
+    /// because a disk is slow or full.
+    pub(super) async fn payload(&self, id: &TaskId) -> Result<Bytes, Refusal> {
+        // A payload never changes, so a projection that is behind has the right one if it has the task.
+        let wanted = id.clone();
+        if let Some(task) = self.read(move |projection| projection.get(&wanted)).await? {
+            return Ok(TaskSpec::payload_of(&task.spec));
+        }
+        loop {
+            match self.get_within(Duration::MAX, id).await {
+                Err(Refusal::ProjectionUnavailable(_)) => wait_until_writable(&*self.inner.store.projection).await,
+                result => return Ok(TaskSpec::payload_of(&result?.0.spec)),
+            }
+        }
+    }
+
+    async fn get_within(&self, stall_timeout: Duration, id: &TaskId) -> Result<(Task, Revision), Refusal> {
+        let wanted = id.clone();
+        let (task, revision) = self.read_current(stall_timeout, move |projection| projection.get(&wanted)).await?;
+        Ok((task.ok_or_else(|| TaskNotFound { task: id.clone() })?, revision))
+    }
+
+    /// Reads the projection once it has reached the present revision, which is returned too.
+    async fn read_current<T: Send + 'static>(
+        &self,
+        stall_timeout: Duration,
+        query: impl FnOnce(&dyn Projection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<(T, Revision), Refusal> {
+        let revision = self.inner.hub.revision();
+        wait_for_revision(&*self.inner.store.projection, revision, stall_timeout).await?;
+        Ok((self.read(query).await?, revision))
+    }
+
+    /// Reads the projection, which may be behind.
+    async fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&dyn Projection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let projection = Arc::clone(&self.inner.store.projection);
+        let result = tokio::task::spawn_blocking(move || query(&*projection)).await;
+        Ok(result.map_err(Internal::from_error)?.map_err(Internal::from_error)?)
+    }
+}

@@ -1,0 +1,63 @@
+//! Conditions of a pool.
+
+use std::time::Duration;
+
+use crate::model::{Coded, Details, ErrorCode, PoolName};
+
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("pool `{pool}` is not configured; run `lineshaft pool list`")]
+pub struct UnknownPool {
+    pub pool: PoolName,
+}
+
+impl Coded for UnknownPool {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::UnknownPool
+    }
+
+    fn details(&self) -> Details {
+        Details::default().with_resource("pool", &self.pool)
+    }
+}
+
+/// The submission would exceed the queue limit of the pool.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("pool `{pool}` is full: {waiting} tasks are waiting, the limit is {limit}; retry later")]
+pub struct QueueFull {
+    pub pool: PoolName,
+    /// Number of WAITING and QUEUED tasks.
+    pub waiting: u64,
+    pub limit: u64,
+}
+
+impl Coded for QueueFull {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::QueueFull
+    }
+
+    fn details(&self) -> Details {
+        let quota = (format!("pool:{}", self.pool), format!("at most {} tasks may wait", self.limit));
+        Details { quota: Some(quota), ..Details::retry_after(Duration::from_secs(1)) }
+            .with_metadata("pool", &self.pool)
+            .with_metadata("limit", self.limit)
+    }
+}
+
+/// The pool was changed since the caller read it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("pool `{pool}` has changed: its etag is `{current}`, not `{given}`; read it again")]
+pub struct EtagMismatch {
+    pub pool: PoolName,
+    pub given: String,
+    pub current: String,
+}
+
+impl Coded for EtagMismatch {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::EtagMismatch
+    }
+
+    fn details(&self) -> Details {
+        Details::default().with_metadata("etag", &self.current)
+    }
+}

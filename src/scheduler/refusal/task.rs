@@ -1,0 +1,109 @@
+//! Conditions of one task or one submission.
+
+use crate::model::{Coded, Details, ErrorCode, FieldViolation, HandlerName, TaskId, TaskState};
+
+/// A field of a submission is invalid in combination with others or with the state of the scheduler.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("`{field}` {description}")]
+pub struct BadField {
+    /// Path of the field in the request.
+    pub field: String,
+    pub description: String,
+}
+
+impl Coded for BadField {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::InvalidField
+    }
+
+    fn details(&self) -> Details {
+        let violation = FieldViolation { field: self.field.clone(), description: self.description.clone() };
+        Details { violations: vec![violation], ..Details::default() }
+    }
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("handler `{handler}` is not registered; run `lineshaft handler list`")]
+pub struct UnknownHandler {
+    pub handler: HandlerName,
+}
+
+impl Coded for UnknownHandler {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::UnknownHandler
+    }
+
+    fn details(&self) -> Details {
+        Details::default().with_resource("handler", &self.handler)
+    }
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("task `{task}` does not exist or was deleted")]
+pub struct TaskNotFound {
+    pub task: TaskId,
+}
+
+impl Coded for TaskNotFound {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::TaskNotFound
+    }
+
+    fn details(&self) -> Details {
+        Details::default().with_resource("task", &self.task)
+    }
+}
+
+/// The chosen task ID is used by a task with different content.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("task `{task}` already exists with different content")]
+pub struct TaskExists {
+    pub task: TaskId,
+}
+
+impl Coded for TaskExists {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::TaskExists
+    }
+
+    fn details(&self) -> Details {
+        Details::default().with_metadata("existing_task", &self.task).with_resource("task", &self.task)
+    }
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("request ID `{request_id}` was already used for task `{task}` with different content")]
+pub struct RequestIdReused {
+    pub request_id: Box<str>,
+    /// The task that was created with this request ID.
+    pub task: TaskId,
+}
+
+impl Coded for RequestIdReused {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::RequestIdReused
+    }
+
+    fn details(&self) -> Details {
+        Details::default().with_metadata("existing_task", &self.task)
+    }
+}
+
+/// The task has ended, so that it cannot be cancelled.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("task `{task}` has already ended in state {}", state.name())]
+pub struct TaskFinished {
+    pub task: TaskId,
+    pub state: TaskState,
+}
+
+impl Coded for TaskFinished {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::TaskFinished
+    }
+
+    fn details(&self) -> Details {
+        let precondition = (format!("task:{}", self.task), format!("must not be {}", self.state.name()));
+        Details { precondition: Some(precondition), ..Details::default() }.with_metadata("state", self.state.name())
+    }
+}

@@ -1,0 +1,168 @@
+//! Serving the requests of callers.
+
+use std::time::Duration;
+
+use crate::model::{
+    CancelMode, CancelRequest, Durability, PoolName, PoolSpec, Revision, TaskSpec, TaskState, Timestamp,
+};
+use crate::scheduler::core::{Decisions, PoolUpdate, PoolView, Submitted};
+use crate::scheduler::message::{PendingReply, Reply, Request, send};
+use crate::scheduler::refusal::{Internal, Refusal, StoreUnavailable};
+use crate::scheduler::views::{CancelCommand, PoolMetrics};
+use crate::store::{PoolOverride, PoolSettings};
+
+use super::state::Service;
+
+/// How long an interrupted attempt may take to stop before it is killed.
+pub(super) const INTERRUPT_GRACE: Duration = Duration::from_secs(5);
+
+impl Service {
+    pub(super) fn serve(&mut self, now: Timestamp, request: Request, out: &mut Decisions) {
+        match request {
+            Request::Submit { specs, reply } => {
+                let result = self.check_store().and_then(|()| self.submit(now, specs, out));
+                self.reply_when_durable(reply, result);
+            }
+            Request::SubmitEach { specs, reply } => {
+                let result = self.check_store();
+                let result = result.map(|()| specs.into_iter().map(|spec| self.submit(now, vec![spec], out)).collect());
+                self.reply_when_durable(reply, result);
+            }
+            Request::Cancel { cancel, reply } => {
+                let result = self.check_store().and_then(|()| self.cancel(now, cancel, out));
+                self.reply_when_durable(reply, result);
+            }
+            Request::Delete { filter, reply } => {
+                let result = self.check_store().map(|()| self.core.delete_matching(now, &filter, out));
+                let result = result.map(|deleted| (deleted, self.core.revision()));
+                self.reply_when_durable(reply, result);
+            }
+            Request::UpdatePool { update, reply } => {
+                let result = self.check_store().and_then(|()| self.update_pool(&update));
+                send(reply, result.map(|view| (view, self.shared.hub.revision())));
+            }
+            Request::ResetCounters { pool, reply } => send(reply, self.reset_counters(now, &pool)),
+            Request::Pools { reply } => send(reply, Ok((self.core.pool_views(), self.shared.hub.revision()))),
+            Request::PoolMetrics { pools, workers, reply } => {
+                let result = self.pool_metrics(now, pools, workers);
+                send(reply, result.map(|metrics| (metrics, self.shared.hub.revision())));
+            }
+            Request::LiveAttempt { task, reply } => send(reply, Ok(self.live_attempt(&task))),
+            Request::RunningCount { reply } => send(reply, Ok(self.core.running())),
+            Request::StoreFault { reply } => send(reply, Ok(self.fault.as_ref().map(|(error, _)| error.to_string()))),
+            Request::Drain { limit } => self.drain(limit),
+        }
+    }
+
+    /// Sends a refusal at once and a value when the events so far are durable.
+    fn reply_when_durable<T: Send + 'static>(&mut self, reply: Reply<T>, result: Result<T, Refusal>) {
+        match result {
+            Ok(value) => self.pending.replies.push(PendingReply::new(reply, value)),
+            Err(refusal) => send(reply, Err(refusal)),
+        }
+    }
+
+    /// Refuses changes while the store refuses writes.
+    fn check_store(&self) -> Result<(), Refusal> {
+        match &self.fault {
+            Some((error, _)) => Err(StoreUnavailable { cause: error.to_string() }.into()),
+            None => Ok(()),
+        }
+    }
+
+    fn submit(&mut self, now: Timestamp, specs: Vec<TaskSpec>, out: &mut Decisions) -> Result<Submitted, Refusal> {
+        let submitted = self.core.submit(now, specs, out)?;
+        // A store in memory reaches less than the tasks require.
+        let durability = match self.shared.store.journal.durability() {
+            Durability::Memory => Durability::Memory,
+            Durability::Fsync => submitted.durability,
+        };
+        Ok(Submitted { durability, ..submitted })
+    }
+
+    fn cancel(
+        &mut self,
+        now: Timestamp,
+        cancel: CancelCommand,
+        out: &mut Decisions,
+    ) -> Result<(TaskState, Revision), Refusal> {
+        let attempt = self.live_attempt(&cancel.id);
+        let recalled = attempt.as_ref().is_some_and(|attempt| attempt.recall());
+        let registered = attempt.as_ref().and_then(|a| self.shared.catalog.handlers.get(&a.spec().options.handler));
+        let grace = cancel.grace.or_else(|| registered.map(|handler| handler.grace)).unwrap_or(INTERRUPT_GRACE);
+        let request = CancelRequest {
+            requested_at: now,
+            reason: cancel.reason,
+            requested_by: cancel.by,
+            mode: cancel.mode,
+            grace: if cancel.mode == CancelMode::Force { Duration::ZERO } else { grace },
+        };
+        let state = self.core.cancel(&cancel.id, request, recalled, out)?;
+        Ok((state, self.core.revision()))
+    }
+
+    /// Changes a pool in the core, its workers and the store. Undoes the first two if a later step fails.
+    fn update_pool(&mut self, update: &PoolUpdate) -> Result<PoolView, Refusal> {
+        let before = self.core.pool_views().into_iter().find(|view| view.spec.name == update.name);
+        let (index, view) = self.core.update_pool(update)?;
+        let changed = self.resize(index, view.spec.size).and_then(|()| self.store_pool(index, &view.spec));
+        if let (Err(_), Some(PoolView { spec, .. })) = (&changed, before) {
+            let undo = PoolUpdate {
+                name: spec.name,
+                size: Some(spec.size),
+                paused: Some(spec.paused),
+                queue_limit: Some(spec.queue_limit),
+                etag: None,
+            };
+            self.core.update_pool(&undo)?;
+            self.resize(index, spec.size)?;
+        }
+        changed?;
+        if let Some(pool) = self.pools.get(usize::from(index)) {
+            pool.set_paused(view.spec.paused);
+        }
+        Ok(view)
+    }
+
+    fn resize(&self, index: u16, size: usize) -> Result<(), Refusal> {
+        let Some(pool) = self.pools.get(usize::from(index)) else { return Ok(()) };
+        pool.resize(size).map_err(|error| Internal::from_error(error).into())
+    }
+
+    /// Writes the settings of a pool. Blocks on the disk, which is acceptable because updates are rare.
+    fn store_pool(&self, index: u16, spec: &PoolSpec) -> Result<(), Refusal> {
+        let Some(configured) = self.configured.get(usize::from(index)).copied() else { return Ok(()) };
+        let pool_override = PoolOverride { name: spec.name.clone(), configured, set: PoolSettings::of(spec) };
+        let written = self.shared.store.journal.save_pool_override(&pool_override);
+        written.map_err(|error| StoreUnavailable { cause: error.to_string() }.into())
+    }
+
+    fn pool_metrics(
+        &mut self,
+        now: Timestamp,
+        pools: Vec<PoolName>,
+        workers: bool,
+    ) -> Result<Vec<PoolMetrics>, Refusal> {
+        let names = if pools.is_empty() {
+            self.core.pool_views().into_iter().map(|view| view.spec.name).collect()
+        } else {
+            pools
+        };
+        let mut metrics = Vec::new();
+        for name in names {
+            let (index, snapshot) = self.core.pool_snapshot(now, &name)?;
+            let Some(pool) = self.pools.get(usize::from(index)) else { continue };
+            let workers = if workers { pool.workers() } else { Vec::new() };
+            metrics.push(PoolMetrics { at: now, snapshot, stats: pool.stats(), workers });
+        }
+        Ok(metrics)
+    }
+
+    fn reset_counters(&mut self, now: Timestamp, pool: &PoolName) -> Result<Revision, Refusal> {
+        let index = self.core.reset_counters(now, pool)?;
+        if let Some(pool) = self.pools.get(usize::from(index)) {
+            pool.reset_counters();
+        }
+        Ok(self.shared.hub.revision())
+    }
+}

@@ -1,0 +1,153 @@
+//! The loop: messages, timers, and the drain.
+
+use std::time::{Duration, Instant};
+
+use tokio::runtime;
+use tokio_util::sync::CancellationToken;
+
+use crate::model::Timestamp;
+use crate::pool::Report;
+use crate::runners::StopCause;
+use crate::scheduler::core::{AttemptEnd, Decisions};
+use crate::scheduler::journal_trim;
+use crate::scheduler::message::Message;
+use crate::telemetry::liveness::Phase;
+
+use super::commit::LINGER;
+use super::requests::INTERRUPT_GRACE;
+use super::state::Service;
+
+/// Messages handled before a commit.
+const DRAIN_MAX: usize = 4_096;
+/// Maximum time between two iterations of the loop.
+const IDLE_TICK: Duration = Duration::from_secs(1);
+/// Finished tasks deleted in one iteration; more if the iteration had more events.
+const SWEEP_LIMIT: usize = 256;
+
+impl Service {
+    /// Runs until the server has drained: every attempt has ended and every event is durable. Blocks; use a
+    /// dedicated thread, so that a busy runtime cannot delay the scheduler.
+    pub fn run(mut self, runtime: &runtime::Handle) {
+        let stop_trim = CancellationToken::new();
+        let (store, hub) = (self.shared.store.clone(), self.shared.hub.clone());
+        let trim = runtime.spawn(journal_trim::run(store, hub, self.watch_window, stop_trim.clone()));
+        let mut out = Decisions::default();
+        self.publish_status(self.shared.clock.now());
+        while !self.is_drained() {
+            let first = self.next_message();
+            let now = self.shared.clock.now();
+            self.core.advance(now, &mut out);
+            self.drain_inbox(now, first, &mut out);
+            self.core.sweep(now, SWEEP_LIMIT.max(2 * out.events.len()), &mut out);
+            self.core.dispatch(&mut out);
+            self.stage(now, &mut out);
+            self.enforce_drain_deadline();
+            self.commit();
+            self.publish_status(now);
+        }
+        self.observer.stop();
+        stop_trim.cancel();
+        runtime.block_on(async {
+            // Ends soon: it sleeps or trims.
+            let _ = trim.await;
+            for pool in &self.pools {
+                pool.stop().await;
+            }
+        });
+    }
+
+    fn publish_status(&mut self, now: Timestamp) {
+        self.observer.heartbeat(self.fault.is_some());
+        let projection = &*self.shared.store.projection;
+        self.observer.publish_loads(now, &mut self.core, &self.pools, &self.shared.hub, projection);
+    }
+
+    /// Waits for a message; `None` if a deadline comes first.
+    fn next_message(&self) -> Option<Message> {
+        let wait = self.wake_at().saturating_duration_since(Instant::now());
+        if wait.is_zero() { self.inbox.try_recv().ok() } else { self.inbox.recv_timeout(wait).ok() }
+    }
+
+    fn drain_inbox(&mut self, now: Timestamp, first: Option<Message>, out: &mut Decisions) {
+        let (mut next, mut handled) = (first, 0);
+        while let Some(message) = next {
+            self.handle_message(now, message, out);
+            self.stage(now, out);
+            handled += 1;
+            next = if handled < DRAIN_MAX { self.inbox.try_recv().ok() } else { None };
+        }
+        self.stage(now, out);
+    }
+
+    fn is_drained(&self) -> bool {
+        self.shared.draining.is_cancelled()
+            && self.core.running() == 0
+            && self.in_flight.is_none()
+            && (self.pending.is_empty() || self.fault.is_some())
+    }
+
+    fn wake_at(&self) -> Instant {
+        let now = Instant::now();
+        let mut wake = now + IDLE_TICK;
+        if let Some(due) = self.core.next_due() {
+            wake = wake.min(now + due.since(self.shared.clock.now()) + Duration::from_micros(1));
+        }
+        if self.fault.is_none() && self.in_flight.is_none() && !self.pending.is_empty() {
+            wake = wake.min(self.pending.since.map_or(now, |since| since + LINGER));
+        }
+        if let Some((_, retry_at)) = self.fault {
+            wake = wake.min(retry_at.max(now));
+        }
+        match self.drain_deadline.filter(|_| !self.drain_deadline_enforced) {
+            Some(deadline) => wake.min(deadline),
+            None => wake,
+        }
+    }
+
+    fn handle_message(&mut self, now: Timestamp, message: Message, out: &mut Decisions) {
+        match message {
+            Message::Report(report) => self.handle_report(report, out),
+            Message::Committed(result) => self.committed(result),
+            Message::Request(request) => self.serve(now, request, out),
+        }
+    }
+
+    fn handle_report(&mut self, report: Report, out: &mut Decisions) {
+        match report {
+            Report::Started { ticket, worker, at } => self.core.started(ticket, at, worker, out),
+            Report::Finished { ticket, at, outcome, cause, usage, output } => {
+                self.core.ended(AttemptEnd { ticket, at, outcome, cause, usage, output }, out);
+                if let Some(entry) = self.attempts.get_mut(ticket.index as usize)
+                    && let Some(attempt) = entry.take_if(|attempt| attempt.ticket() == ticket)
+                {
+                    attempt.record_end(out.events.last().filter(|event| event.task == attempt.spec().id));
+                }
+            }
+        }
+    }
+
+    /// Starts a drain. A second drain can only bring the deadline forward.
+    pub(super) fn drain(&mut self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        self.drain_deadline = Some(self.drain_deadline.map_or(deadline, |earlier| earlier.min(deadline)));
+        self.core.drain();
+        for pool in &self.pools {
+            pool.set_paused(true);
+        }
+        self.telemetry.liveness.enter(Phase::Draining);
+        self.shared.draining.cancel();
+    }
+
+    /// Interrupts the running attempts once the drain deadline has passed.
+    fn enforce_drain_deadline(&mut self) {
+        if self.drain_deadline_enforced || self.drain_deadline.is_none_or(|deadline| Instant::now() < deadline) {
+            return;
+        }
+        self.drain_deadline_enforced = true;
+        for ticket in self.core.running_tickets() {
+            if let Some(attempt) = self.attempt(ticket) {
+                attempt.stop(StopCause::Drain, INTERRUPT_GRACE);
+            }
+        }
+    }
+}

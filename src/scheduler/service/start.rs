@@ -1,0 +1,156 @@
+//! Building the service: recovery, pools, and what the handles share.
+
+use std::io;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::runtime;
+use tokio_util::sync::CancellationToken;
+
+use crate::model::{Catalog, Clock, PoolSpec, Revision, TaskId, Timestamp};
+use crate::pool::{Pool, WorkerContext};
+use crate::runners::Registry;
+use crate::scheduler::core::{Core, CoreOptions, Decisions};
+use crate::scheduler::handle::{Handle, HandleInner};
+use crate::scheduler::hub::Hub;
+use crate::scheduler::message::Message;
+use crate::scheduler::observer::Observer;
+use crate::scheduler::views::Retention;
+use crate::store::{PoolOverride, PoolSettings, Recovery, Store};
+use crate::telemetry::Telemetry;
+
+use super::commit::record_unattempted;
+use super::state::{Pending, Service};
+
+#[derive(Clone)]
+pub struct Options {
+    pub core: CoreOptions,
+    /// The registered handlers and pools.
+    pub catalog: Arc<Catalog>,
+    /// Time that running tasks have to end during a drain, unless the drain request sets another.
+    pub drain_limit: Duration,
+    /// Events that the journal keeps for watchers.
+    pub watch_window: u64,
+    pub telemetry: Telemetry,
+}
+
+impl Service {
+    /// Recovers the tasks of the store and starts the pools. No task starts before [`Service::run`].
+    ///
+    /// # Errors
+    /// If the threads of a pool cannot be started.
+    pub fn start(
+        mut options: Options,
+        store: Store,
+        recovery: Recovery,
+        registry: Arc<Registry>,
+        clock: Arc<dyn Clock>,
+        runtime: &runtime::Handle,
+    ) -> io::Result<Self> {
+        let (sender, inbox) = mpsc::channel();
+        let configured = options.core.pools.iter().map(PoolSettings::of).collect();
+        restore_pools(&mut options.core.pools, &recovery.pools);
+        let (core, pending) = recover(options.core.clone(), recovery, clock.now());
+        let durable = Revision(core.revision().0 - pending.events.len() as u64);
+        let shared = Arc::new(handle_inner(&options, sender, store, clock, durable));
+        let fault = shared.store.projection.fault();
+        options.telemetry.liveness.set_projection_fault_check(move || fault.borrow().is_some());
+        let context = worker_context(&shared, registry, &options.telemetry, runtime);
+        let start_pool = |spec| Pool::start(spec, context.clone());
+        let pools = options.core.pools.iter().map(start_pool).collect::<io::Result<_>>()?;
+        Ok(Self {
+            core,
+            pools,
+            configured,
+            attempts: Vec::new(),
+            shared,
+            inbox,
+            pending,
+            in_flight: None,
+            fault: None,
+            drain_deadline: None,
+            drain_deadline_enforced: false,
+            watch_window: options.watch_window,
+            observer: Observer::new(options.telemetry.clone(), options.catalog),
+            telemetry: options.telemetry,
+        })
+    }
+}
+
+fn handle_inner(
+    options: &Options,
+    inbox: mpsc::Sender<Message>,
+    store: Store,
+    clock: Arc<dyn Clock>,
+    durable: Revision,
+) -> HandleInner {
+    let draining = CancellationToken::new();
+    let (journal, meter) = (store.journal.clone(), options.telemetry.gauges.watches.clone());
+    HandleInner {
+        inbox,
+        catalog: options.catalog.clone(),
+        clock,
+        hub: Arc::new(Hub::new(journal, durable, draining.clone(), meter)),
+        liveness: options.telemetry.liveness.clone(),
+        store,
+        retention: Retention { count: options.core.retention_count as u64, age: options.core.retention_age },
+        draining,
+        drain_limit: options.drain_limit,
+        options: Default::default(),
+    }
+}
+
+fn worker_context(
+    shared: &Arc<HandleInner>,
+    registry: Arc<Registry>,
+    telemetry: &Telemetry,
+    runtime: &runtime::Handle,
+) -> WorkerContext {
+    let inbox = shared.inbox.clone();
+    let handle = Handle { inner: shared.clone() };
+    WorkerContext {
+        registry,
+        clock: shared.clock.clone(),
+        // Fails only if the service has ended; then no report is needed.
+        reports: Arc::new(move |report| drop(inbox.send(Message::Report(report)))),
+        payloads: Arc::new(move |id| Box::pin(payload(handle.clone(), id))),
+        runtime: runtime.clone(),
+        metrics: telemetry.metrics.clone(),
+        catalog: shared.catalog.clone(),
+    }
+}
+
+async fn payload(handle: Handle, id: TaskId) -> Result<Bytes, String> {
+    handle.payload(&id).await.map_err(|refusal| refusal.to_string())
+}
+
+/// Applies the pool settings of the last run, except those that the configuration has changed since.
+fn restore_pools(configured: &mut [PoolSpec], overrides: &[PoolOverride]) {
+    for pool_override in overrides {
+        let name = &pool_override.name;
+        let Some(spec) = configured.iter_mut().find(|spec| spec.name == *name) else { continue };
+        let replaced = pool_override.apply(spec);
+        let settings = PoolSettings::of(spec);
+        if !replaced.is_empty() {
+            let replaced = replaced.join(", ");
+            tracing::warn!(pool = %name, replaced, "the changed configuration replaces pool settings made at run time");
+        }
+        tracing::info!(pool = %name, ?settings, "restored pool settings made at run time");
+    }
+}
+
+fn recover(options: CoreOptions, recovery: Recovery, now: Timestamp) -> (Core, Pending) {
+    let mut core = Core::new(options);
+    for task in recovery.tasks {
+        core.restore(task, recovery.revision);
+    }
+    for event in &recovery.events {
+        core.replay(event);
+    }
+    core.reset_all_counters(now);
+    let mut out = Decisions::default();
+    core.recover(now, &mut out);
+    record_unattempted(&mut out);
+    (core, Pending { events: out.events, urgent: true, ..Pending::default() })
+}

@@ -1,0 +1,82 @@
+//! The state of the service.
+
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
+
+use crate::model::{Change, Event, Priority, TaskId};
+use crate::pool::{Attempt, Pool, Ticket};
+use crate::scheduler::core::{Core, RecoveryCounts};
+use crate::scheduler::handle::{Handle, HandleInner};
+use crate::scheduler::message::{Message, PendingReply};
+use crate::scheduler::observer::Observer;
+use crate::store::{Commit, PoolSettings, StoreError};
+use crate::telemetry::Telemetry;
+
+/// The scheduler. `start` builds it; `run` blocks a thread until the server has drained.
+pub struct Service {
+    pub(super) core: Core,
+    /// By index in the core. Pools that only recovered tasks name are missing.
+    pub(super) pools: Vec<Pool>,
+    /// Settings of the pools in the configuration.
+    pub(super) configured: Vec<PoolSettings>,
+    /// Live attempts by the index of their task.
+    pub(super) attempts: Vec<Option<Arc<Attempt>>>,
+    pub(super) shared: Arc<HandleInner>,
+    pub(super) inbox: mpsc::Receiver<Message>,
+    /// Waits for the commit in flight.
+    pub(super) pending: Pending,
+    pub(super) in_flight: Option<(Arc<Commit>, Pending)>,
+    /// Why the store refuses writes, and when to try again.
+    pub(super) fault: Option<(StoreError, Instant)>,
+    /// When running attempts are interrupted.
+    pub(super) drain_deadline: Option<Instant>,
+    pub(super) drain_deadline_enforced: bool,
+    pub(super) watch_window: u64,
+    pub(super) telemetry: Telemetry,
+    pub(super) observer: Observer,
+}
+
+/// Decisions that are not durable yet, and the effects that wait for them.
+#[derive(Default)]
+pub(super) struct Pending {
+    pub events: Vec<Event>,
+    /// By index of the pool: attempts, and by priority whether others are held back.
+    pub dispatches: Vec<(u16, Vec<Arc<Attempt>>, [bool; Priority::COUNT])>,
+    pub confirms: Vec<Arc<Attempt>>,
+    pub replies: Vec<PendingReply>,
+    /// Whether an event other than `Started` is among them.
+    pub urgent: bool,
+    /// When events that are not urgent were first seen.
+    pub since: Option<Instant>,
+}
+
+impl Pending {
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.dispatches.is_empty() && self.replies.is_empty()
+    }
+
+    pub fn append_events(&mut self, events: &mut Vec<Event>) {
+        self.urgent |= events.iter().any(|event| !matches!(event.change, Change::Started { .. }));
+        self.events.append(events);
+    }
+}
+
+impl Service {
+    pub fn handle(&self) -> Handle {
+        Handle { inner: self.shared.clone() }
+    }
+
+    /// Number of recovered tasks.
+    pub fn recovery_counts(&self) -> RecoveryCounts {
+        self.core.recovery_counts()
+    }
+
+    pub(super) fn live_attempt(&self, task: &TaskId) -> Option<Arc<Attempt>> {
+        self.attempt(self.core.ticket(task)?)
+    }
+
+    pub(super) fn attempt(&self, ticket: Ticket) -> Option<Arc<Attempt>> {
+        let attempt = self.attempts.get(ticket.index as usize)?.as_ref()?;
+        (attempt.ticket() == ticket).then(|| attempt.clone())
+    }
+}
