@@ -4,7 +4,7 @@ use std::path::Path;
 
 use lineshaft::proto::v1::{self, TaskState};
 
-use crate::support::{BINARY, Server, TIMEOUT, noop, run, task};
+use crate::support::{BINARY, Server, check, eventually, noop, run, seconds, task};
 
 fn store(arguments: &[&str]) -> (bool, String) {
     run(BINARY, [&["store"], arguments].concat())
@@ -17,7 +17,7 @@ fn text(path: &Path) -> &str {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_under_load_contains_everything_acknowledged_before_it() {
     let mut server = Server::start("[[pool]]\nname = \"default\"\nsize = 2\n");
-    let delayed = v1::SubmitTaskRequest { delay: crate::support::seconds(3_600), ..noop() };
+    let delayed = v1::SubmitTaskRequest { delay: seconds(3_600), ..noop() };
     let waiting = server.submit(delayed).await;
     // A check counts the tasks in the projection, which may lag; after this call it has the task.
     server.get(&waiting).await;
@@ -66,7 +66,7 @@ async fn a_backup_under_load_contains_everything_acknowledged_before_it() {
 #[tokio::test]
 async fn a_projection_that_a_trimmed_journal_cannot_restore_prevents_the_start_until_it_is_rebuilt() {
     let mut server = Server::start("[store]\nwatch_window_events = 1000\n");
-    let delayed = v1::SubmitTaskRequest { delay: crate::support::seconds(3_600), ..noop() };
+    let delayed = v1::SubmitTaskRequest { delay: seconds(3_600), ..noop() };
     let early = server.submit(delayed.clone()).await;
     let data = server.path("data");
     let trimmed = || {
@@ -75,11 +75,7 @@ async fn a_projection_that_a_trimmed_journal_cannot_restore_prevents_the_start_u
     };
     let many = v1::BatchSubmitTasksRequest { tasks: vec![noop(); 1_000], batch_id: String::new() };
     server.tasks().batch_submit_tasks(many).await.unwrap();
-    let begun = std::time::Instant::now();
-    while !trimmed() {
-        assert!(begun.elapsed() < TIMEOUT, "the journal is not trimmed");
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
+    eventually(async || check(trimmed(), || "the journal is not trimmed".to_owned())).await;
     let late = server.submit(delayed).await;
     server.kill9();
     let projection = data.join("projection.db");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use lineshaft::proto::v1::{self, TaskState};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use crate::support::{BINARY, Server, noop, run, task};
+use crate::support::{BINARY, Server, check, eventually, noop, run, seconds, task};
 
 const ROUNDS: usize = 10;
 
@@ -140,21 +140,15 @@ async fn processes_do_not_survive_the_server() {
         let command = |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path().join("cmdline")).ok();
         processes.filter_map(command).any(|command| command.contains("4242.4242"))
     };
-    let until = std::time::Instant::now() + crate::support::TIMEOUT;
-    while !alive() {
-        assert!(std::time::Instant::now() < until, "the process does not start");
-    }
+    eventually(async || check(alive(), || "the process has not started".to_owned())).await;
     server.kill9();
-    while alive() {
-        assert!(std::time::Instant::now() < until, "the process outlives the server");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    eventually(async || check(!alive(), || "the process outlives the server".to_owned())).await;
 }
 
 #[tokio::test]
 async fn the_log_reports_the_number_of_recovered_tasks() {
     let mut server = Server::start("");
-    let later = v1::SubmitTaskRequest { delay: crate::support::seconds(3_600), ..noop() };
+    let later = v1::SubmitTaskRequest { delay: seconds(3_600), ..noop() };
     for _ in 0..3 {
         server.submit(later.clone()).await;
     }
@@ -164,15 +158,12 @@ async fn the_log_reports_the_number_of_recovered_tasks() {
     server.kill9();
     server.start_again();
     // The server may accept calls before it writes the line.
-    let until = std::time::Instant::now() + crate::support::TIMEOUT;
-    let line = loop {
+    let line = eventually(async || {
         let log = server.log();
-        if let Some(line) = log.lines().filter(|line| line.contains("\"message\":\"serving\"")).nth(1) {
-            break line.to_owned();
-        }
-        assert!(std::time::Instant::now() < until, "{log}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    };
+        let line = log.lines().filter(|line| line.contains("\"message\":\"serving\"")).nth(1).map(str::to_owned);
+        line.ok_or(log)
+    })
+    .await;
     let fields: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!((fields["tasks"].as_u64(), fields["unfinished"].as_u64()), (Some(4), Some(3)), "{fields}");
     // Four submissions and at least the end of one task.
@@ -198,7 +189,7 @@ async fn a_task_that_was_running_at_a_crash_runs_again_as_the_same_attempt() {
 async fn a_task_that_outlasts_the_drain_runs_again() {
     let mut server = Server::start("[server]\ndrain_limit = \"200ms\"\n");
     let long = server.submit(task("io", "2")).await;
-    let waiting = server.submit(v1::SubmitTaskRequest { delay: crate::support::seconds(3_600), ..noop() }).await;
+    let waiting = server.submit(v1::SubmitTaskRequest { delay: seconds(3_600), ..noop() }).await;
     server.until(&long, TaskState::Running).await;
     server.signal(rustix::process::Signal::TERM);
     assert!(server.wait_exit().success(), "{}", server.log());

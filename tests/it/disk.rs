@@ -1,7 +1,6 @@
 //! Full and read-only disks: errors are clear, the server recovers, and nothing acknowledged is lost.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use lineshaft::proto::v1::{self, TaskState, payload::Kind};
 use tempfile::TempDir;
@@ -10,7 +9,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::support::{Server, TIMEOUT, bytes, isolated, noop, reason, run};
+use crate::support::{Server, TIMEOUT, bytes, check, eventually, isolated, noop, reason, run};
 
 /// A pool that runs nothing, so that only submissions write.
 const PAUSED: &str = "[[pool]]\nname = \"default\"\npaused = true\n";
@@ -77,16 +76,15 @@ fn small_disk_for_projection() -> (TempDir, PathBuf) {
 /// Submits large tasks until `GetTask` fails.
 async fn fill_projection(server: &Server, handler: &str) -> (Vec<String>, Status) {
     let mut accepted = Vec::new();
-    let until = Instant::now() + TIMEOUT;
-    loop {
+    let refused = eventually(async || {
         let request = v1::SubmitTaskRequest { handler: handler.to_owned(), ..large(accepted.len()) };
-        accepted.push(server.submit(request).await);
-        let request = v1::GetTaskRequest { task_id: accepted[accepted.len() - 1].clone(), include_payload: false };
-        if let Err(refused) = server.tasks().get_task(request).await {
-            return (accepted, refused);
-        }
-        assert!(Instant::now() < until, "the disk is never full");
-    }
+        let id = server.submit(request).await;
+        accepted.push(id.clone());
+        let found = server.tasks().get_task(v1::GetTaskRequest { task_id: id, include_payload: false }).await;
+        found.err().ok_or("the disk is not full".to_owned())
+    })
+    .await;
+    (accepted, refused)
 }
 
 async fn health(server: &Server, service: &str) -> ServingStatus {
@@ -95,11 +93,8 @@ async fn health(server: &Server, service: &str) -> ServingStatus {
 }
 
 async fn until_ready(server: &Server) {
-    let until = Instant::now() + TIMEOUT;
-    while health(server, "readiness").await != ServingStatus::Serving {
-        assert!(Instant::now() < until, "the server is not ready again: {}", server.log());
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    let poll = async || check(health(server, "readiness").await == ServingStatus::Serving, || server.log());
+    eventually(poll).await;
 }
 
 async fn assert_stored(server: &Server, accepted: &[String]) {

@@ -126,12 +126,7 @@ fn page(
             task.status.result = None;
         }
         if !filter.matches_task(&task) {
-            return Err(corrupt_task(
-                path,
-                "tasks",
-                &task.spec.id,
-                "found through an index that it does not belong to",
-            ));
+            return Err(corrupt_task(path, "tasks", &task.spec.id, "the index entry does not match the row"));
         }
         if !page.push(seq, task) {
             break;

@@ -253,3 +253,21 @@ impl StatusRecord {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::fixtures;
+
+    /// Payload `abc` and the argument `-v`, as written by versions without traces.
+    const WITHOUT_TRACE: &[u8] = b"\x0a\x03abc\x12\x02-v";
+
+    #[test]
+    fn a_spec_without_a_trace_has_the_older_format() {
+        let id = TaskId::parse("t").unwrap();
+        let spec = SpecRecord::decode(WITHOUT_TRACE).unwrap().into_model(id, Arc::new(fixtures::options(0)));
+        let extras = spec.extras();
+        assert_eq!((&spec.payload[..], &*extras.args, &extras.trace), (&b"abc"[..], &["-v".into()][..], &None));
+        assert_eq!(SpecRecord::from(&Arc::new(spec)).encode_to_vec(), WITHOUT_TRACE);
+    }
+}

@@ -55,27 +55,7 @@ impl TraceRecord {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use super::super::task::SpecRecord;
     use super::*;
-    use crate::model::TaskId;
-    use crate::store::tests::fixtures;
-
-    /// Payload `abc` and the argument `-v`, as written by versions without traces.
-    const WITHOUT_TRACE: &[u8] = b"\x0a\x03abc\x12\x02-v";
-
-    #[test]
-    fn records_without_a_trace_keep_the_older_format() {
-        let id = TaskId::parse("t").unwrap();
-        let spec = SpecRecord::decode(WITHOUT_TRACE).unwrap().into_model(id, Arc::new(fixtures::options(0)));
-        let spec = Arc::new(spec);
-        assert_eq!(
-            (&spec.payload[..], &*spec.extras().args, &spec.extras().trace),
-            (&b"abc"[..], &["-v".into()][..], &None)
-        );
-        assert_eq!(SpecRecord::from(&spec).encode_to_vec(), WITHOUT_TRACE);
-    }
 
     #[test]
     fn an_invalid_trace_is_ignored() {

@@ -110,8 +110,8 @@ fn a_missing_projection_is_rebuilt() {
 
 #[test]
 fn a_projection_that_cannot_be_rebuilt_fully_is_rebuilt_only_on_request() {
-    type Damage = fn(&Path);
-    let cases: [(Damage, &str); 4] = [
+    type Corrupt = fn(&Path);
+    let cases: [(Corrupt, &str); 4] = [
         (|path| std::fs::remove_file(path).unwrap(), "is missing"),
         (|path| std::fs::write(path, "").unwrap(), "cannot be read"),
         (|path| std::fs::write(path, "not a database at all, but long enough").unwrap(), "cannot be read"),
@@ -125,7 +125,7 @@ fn a_projection_that_cannot_be_rebuilt_fully_is_rebuilt_only_on_request() {
             "cannot be read",
         ),
     ];
-    for (damage, problem) in cases {
+    for (corrupt, problem) in cases {
         let directory = temp_dir();
         let events = filled(directory.path());
         let (store, _) = open_sqlite(directory.path()).unwrap();
@@ -134,7 +134,7 @@ fn a_projection_that_cannot_be_rebuilt_fully_is_rebuilt_only_on_request() {
         let oldest = store.journal.oldest();
         drop(store);
         let path = directory.path().join("projection.db");
-        damage(&path);
+        corrupt(&path);
         // The watermark may be lost as well.
         let _ = std::fs::remove_file(directory.path().join("projection.mark"));
         for _ in 0..2 {
