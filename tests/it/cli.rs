@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use lineshaft::proto::v1;
 
-use crate::raw::Connection;
+use crate::http1_client::Connection;
 use crate::support::{BINARY, Server, TIMEOUT, noop};
 
 fn run(server: &Server, arguments: &[&str]) -> (Option<i32>, String, String) {

@@ -6,7 +6,7 @@ use lineshaft::proto::v1::{self, TaskState};
 use prost::Message;
 use serde_json::{Value, json};
 
-use crate::raw::{Answer, Connection, envelope, envelopes, post};
+use crate::http1_client::{Answer, Connection, envelope, envelopes, post};
 use crate::support::{Server, noop, task};
 
 const SUBMIT: &str = "/lineshaft.v1.TaskService/SubmitTask";

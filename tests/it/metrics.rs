@@ -9,8 +9,8 @@ use tonic::transport::Endpoint;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::collector::Collector;
-use crate::observed::{get, samples, until};
-use crate::raw::Connection;
+use crate::health_endpoints::{get, samples, until};
+use crate::http1_client::Connection;
 use crate::support::{Server, TIMEOUT, noop};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";

@@ -16,7 +16,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt;
 
-use crate::observed::{get, probes, samples};
+use crate::health_endpoints::{get, probes, samples};
 use crate::support::{BINARY, KillOnDrop, Server, TIMEOUT, noop, reason, run, seconds, task};
 
 const CONFIG: &str = "[server]\nhealth_listen = \"127.0.0.1:0\"\nstall_limit = \"2s\"\n";
@@ -224,7 +224,7 @@ async fn a_server_that_reads_its_store_lives_and_is_not_ready_before_it_has_read
         assert!(Instant::now() < end, "nobody answers probes: {}", said());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let probes = crate::observed::probes_of(&said());
+    let probes = crate::health_endpoints::probes_of(&said());
     until(&probes, Some("recovering")).await;
     assert_eq!(get(&probes, "/health/live", "").status, 200);
     assert_eq!(asked_over_grpc(&probes).await, [ServingStatus::NotServing, ServingStatus::Serving]);

@@ -7,7 +7,7 @@ use lineshaft::proto::v1::TaskState;
 use tempfile::TempDir;
 
 use crate::collector::{Collector, Over, Told, body};
-use crate::observed::samples;
+use crate::health_endpoints::samples;
 use crate::security::tls::Authority;
 use crate::support::{Server, TIMEOUT, noop};
 

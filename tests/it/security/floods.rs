@@ -7,8 +7,8 @@ use std::time::Duration;
 use tonic::Code;
 
 use super::{Tokens, lineshaft, text};
+use crate::malformed_requests::Bytes;
 use crate::support::{Server, TIMEOUT, noop, reason};
-use crate::wire::Bytes;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const DATA: u8 = 0;

@@ -10,7 +10,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::collector::Collector;
-use crate::raw::{Answer, Connection};
+use crate::http1_client::{Answer, Connection};
 use crate::support::{Server, TIMEOUT, noop, task};
 
 const CONFIG: &str = r#"

@@ -4,9 +4,9 @@ use std::net::TcpStream;
 
 use rustix::process::Signal;
 
+use crate::health_endpoints::{get, probes};
+use crate::http1_client::Connection;
 use crate::metrics::{PROMETHEUS, scraped};
-use crate::observed::{get, probes};
-use crate::raw::Connection;
 use crate::support::Server;
 
 /// More than the ports beside the server's own serve at a time.
