@@ -35,6 +35,6 @@ enum OutputFormat {
     /// Aligned columns
     #[default]
     Table,
-    /// One JSON document per line, in the proto3 JSON format
+    /// One JSON document per line
     Json,
 }

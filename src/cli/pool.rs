@@ -40,7 +40,7 @@ pub enum Command {
         /// Start tasks again
         #[arg(long)]
         resume: bool,
-        /// Maximum number of queued tasks, 1 to 100000000; more submissions are refused
+        /// Maximum number of queued tasks, 1 to 100000000; further submissions are refused
         #[arg(long, value_name = "N")]
         queue_limit: Option<i64>,
         /// Change the pool only if it still has this etag (from `pool get`)

@@ -154,7 +154,9 @@ fn usage(text: String) -> CliError {
 }
 
 fn read(path: &Path) -> Result<KeyFile, CliError> {
-    let text = std::fs::read_to_string(path).map_err(|error| usage(format!("{}: {error}", path.display())))?;
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        usage(format!("failed to read the token file `{}`: {error}; pass its path with --file", path.display()))
+    })?;
     KeyFile::parse(&text).map_err(|error| usage(format!("{}: {error}", path.display())))
 }
 

@@ -23,14 +23,14 @@ pub struct Arguments {
 
 const AFTER_HELP: &str = "\
 Examples:
-  lineshaft serve                            # listen on 127.0.0.1:7070, store data in ./lineshaft-data
+  lineshaft serve                            # start a server on 127.0.0.1:7070
   lineshaft task run compute --json 5000000  # submit a task, follow it, print its result
   lineshaft task watch --label team=red      # follow state changes
   lineshaft pool update default --size 8     # resize a pool while the server runs
 
 Exit codes:
   0  success
-  1  task failed, or the command itself failed
+  1  task failed, or the server could not start
   2  invalid command line or configuration
   3  refused by the server
   4  server unreachable
@@ -48,7 +48,7 @@ pub enum Command {
     /// Back up, check or repair the files of a store
     #[command(subcommand)]
     Store(StoreCommand),
-    /// Create, list and revoke API keys
+    /// Create, list and revoke tokens (API keys)
     #[command(subcommand)]
     Token(cli::token::Command),
     #[command(flatten)]

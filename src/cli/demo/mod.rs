@@ -70,7 +70,7 @@ async fn run_demo(options: &Options) -> Result<bool> {
     let scratch = ScratchDir::new(&parent, options.keep)?;
     let server = ServerProcess::start(scratch.path(), plan::CONFIG).await?;
     output::stdout_line(format_args!(
-        "Started a server on {}, with its data in {}",
+        "Started a temporary server on {}; its data is in {}",
         server.address(),
         scratch.path().display()
     ));
@@ -101,14 +101,14 @@ async fn run_tasks(server: &ServerProcess, plan: &Plan) -> Result<EventLog> {
     let mut client = task_client(server.connect().await?);
     let request = WatchTasksRequest { after_revision: Some(info.revision), ..WatchTasksRequest::default() };
     let mut responses = client.watch_tasks(request).await?.into_inner();
-    let progress = Progress::new(server, plan.tasks.len()).await?;
 
     let ids = plan::submit(&mut client, plan).await?;
-    progress.line(&format!("Submitted {} tasks in one batch; all of them are on disk:", ids.len()));
+    output::stdout_line(format_args!("Submitted {} tasks in one batch; all of them are on disk:", ids.len()));
     for (count, kind) in plan.counts() {
-        progress.line(&format!("  {count:>5}  {kind}"));
+        output::stdout_line(format_args!("  {count:>5}  {kind}"));
     }
-    progress.line("\nPool activity, and the events of the tasks that fail or are cancelled:");
+    output::stdout_line("\nPool activity, and the events of the tasks that fail or are cancelled:");
+    let progress = Progress::new(server, plan.tasks.len()).await?;
     let mut log = EventLog::new(ids);
     let follow = async {
         while log.unfinished() > 0 {

@@ -18,7 +18,7 @@ use crate::proto::v1::{CancelReceipt, PoolMetrics, StopMethod, StreamPoolMetrics
 
 /// Intervals of the pool metrics with bars and with lines.
 const BAR_INTERVAL: Duration = Duration::from_millis(100);
-const LINE_INTERVAL: Duration = Duration::from_millis(500);
+const LINE_INTERVAL: Duration = Duration::from_secs(1);
 
 pub struct Progress {
     bars: Option<Bars>,
@@ -51,7 +51,7 @@ impl Progress {
         Ok(Self { bars, pools })
     }
 
-    pub fn line(&self, text: &str) {
+    fn line(&self, text: &str) {
         match &self.bars {
             Some(bars) => drop(bars.all.println(text)),
             None => output::stdout_line(text),
@@ -106,8 +106,8 @@ impl Bars {
 fn show_pool(all: Option<&MultiProgress>, lines: &mut BTreeMap<String, (ProgressBar, String)>, pool: &PoolMetrics) {
     let PoolMetrics { pool: name, busy, size, queued, waiting, completed, failed, cancelled, .. } = pool;
     let text = format!(
-        "  {name:<10} {busy}/{size} busy  {queued} queued  {waiting} waiting  \
-         {completed} completed  {failed} failed  {cancelled} cancelled"
+        "  {name:<10} {busy}/{size} busy  {queued:>3} queued  {waiting} waiting  \
+         {completed:>3} completed  {failed} failed  {cancelled} cancelled"
     );
     let (bar, last) = lines.entry(name.clone()).or_insert_with(|| {
         let bar = ProgressBar::new_spinner();

@@ -1,6 +1,5 @@
 //! Checks the results and the events of the demo.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::Value;
@@ -23,12 +22,14 @@ const LISTED_MAX: usize = 20;
 /// Counts of passed checks by kind, and descriptions of the failed ones.
 #[derive(Debug, Default)]
 pub struct Checks {
-    counts: BTreeMap<&'static str, Count>,
+    /// In the order of the first check of each kind.
+    counts: Vec<Count>,
     failures: Vec<String>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Count {
+    kind: &'static str,
     total: usize,
     passed: usize,
 }
@@ -36,7 +37,11 @@ struct Count {
 impl Checks {
     /// Adds a check. `describe` is called if it failed.
     pub fn add(&mut self, kind: &'static str, passed: bool, describe: impl FnOnce() -> String) {
-        let count = self.counts.entry(kind).or_default();
+        let index = self.counts.iter().position(|count| count.kind == kind).unwrap_or_else(|| {
+            self.counts.push(Count { kind, total: 0, passed: 0 });
+            self.counts.len() - 1
+        });
+        let count = &mut self.counts[index];
         count.total += 1;
         if passed {
             count.passed += 1;
@@ -52,9 +57,9 @@ impl Checks {
 
 impl fmt::Display for Checks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = self.counts.keys().map(|kind| kind.len()).max().unwrap_or_default();
+        let width = self.counts.iter().map(|count| count.kind.len()).max().unwrap_or_default();
         writeln!(f, "{:<width$}  {:>6}  {:>6}", "CHECK", "TOTAL", "PASSED")?;
-        for (kind, Count { total, passed }) in &self.counts {
+        for Count { kind, total, passed } in &self.counts {
             let mark = if total == passed { "" } else { "  FAILED" };
             writeln!(f, "{kind:<width$}  {total:>6}  {passed:>6}{mark}")?;
         }

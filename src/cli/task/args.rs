@@ -11,14 +11,14 @@ use crate::proto::v1::{self, payload::Kind};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Priority {
-    /// Starts when no task of a higher priority can start
+    /// Starts only when no task of a higher priority can start
     Low = 1,
-    /// Default
+    /// Starts before low priority
     #[default]
     Normal = 2,
-    /// Starts before NORMAL
+    /// Starts before normal and low priority
     High = 3,
-    /// Starts before all others
+    /// Starts before all other priorities
     Critical = 4,
 }
 
@@ -40,25 +40,25 @@ pub struct TaskArgs {
     /// Payload as JSON
     #[arg(long, value_name = "JSON")]
     json: Option<String>,
-    /// Priority
+    /// Order in which the tasks of a pool start
     #[arg(long, value_enum, default_value_t)]
     priority: Priority,
     /// Task ID; submitting the same task again with the same ID does not create another [default: generated]
     #[arg(long)]
     id: Option<String>,
-    /// Idempotency key: a repeated submission returns the first response
+    /// Idempotency key: a repeated submission with the same key returns the first response
     #[arg(long)]
     request_id: Option<String>,
     /// Pool, one of those that the handler allows [default: the handler's pool]
     #[arg(long)]
     pool: Option<String>,
-    /// Display name
+    /// Display name, for people
     #[arg(long)]
     name: Option<String>,
-    /// Label. Can be repeated
+    /// Label, for filters. Can be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
-    /// Timeout of each attempt, 1ms to 24h [default: the handler's timeout]
+    /// Timeout of each attempt, such as 30s or 1h30m, 1ms to 24h [default: the handler's timeout]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
     /// Maximum number of attempts, 1 to 100; 1 means no retry [default: the handler's setting]

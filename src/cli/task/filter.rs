@@ -20,7 +20,7 @@ pub struct Filter {
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
     /// Only tasks in this state. Can be repeated
-    #[arg(long = "state", value_enum, ignore_case = true)]
+    #[arg(long = "state", value_name = "STATE", value_enum, ignore_case = true)]
     states: Vec<TaskState>,
     /// Only tasks of this pool
     #[arg(long)]
@@ -32,7 +32,7 @@ pub struct Filter {
     #[arg(long)]
     namespace: Option<String>,
     /// Only tasks with this priority. Can be repeated
-    #[arg(long = "priority", value_enum)]
+    #[arg(long = "priority", value_name = "PRIORITY", value_enum)]
     priorities: Vec<Priority>,
 }
 

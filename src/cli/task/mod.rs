@@ -15,7 +15,7 @@ use crate::proto::v1;
 
 use super::client::Client;
 use super::error::{CliError, CommandResult, Exit};
-use super::format::{self, Printer};
+use super::format::Printer;
 use super::time::to_proto;
 use args::TaskArgs;
 use filter::Filter;
@@ -134,7 +134,7 @@ pub async fn run(command: Command, client: Client, printer: Printer) -> CommandR
             let mode = if force { v1::CancelMode::Force } else { v1::CancelMode::Graceful }.into();
             let request = v1::CancelTaskRequest { task_id: id, reason, mode, grace: grace.map(to_proto) };
             let response = client.tasks().cancel_task(request).await?.into_inner();
-            printer.print(&response, |response| format::task_state(response.state));
+            printer.print(&response, print::cancel);
             Ok(Exit::Success)
         }
         Command::Output { id, stderr, follow, offset, attempt } => {

@@ -46,6 +46,12 @@ pub fn event(event: &v1::TaskEvent) -> String {
     if event.deleted { format!("{line} deleted") } else { line }
 }
 
+/// The state after a cancel: a running task has only been asked to stop.
+pub fn cancel(response: &v1::CancelTaskResponse) -> String {
+    let stopping = response.state == v1::TaskState::Running as i32;
+    format!("{}{}", format::task_state(response.state), if stopping { ", asked to stop" } else { "" })
+}
+
 /// Prints the result's bytes, or the state and the failure of a task without a result. Returns the exit code for the
 /// state.
 pub fn result(task: &v1::Task, printer: Printer) -> Exit {
