@@ -1,17 +1,19 @@
 //! Lineshaft: a gRPC task-execution service.
-#![doc = include_str!("README.md")]
+//!
+//! Programs call a server through the types and clients in [`proto`]. [`run`] is the `lineshaft` command itself. The
+//! other modules are internal; `src/README.md` describes them.
 
-pub mod api;
-pub mod app;
-pub mod cli;
+mod api;
+mod app;
+mod cli;
 mod command_line;
-pub mod config;
-pub mod model;
-pub mod pool;
+mod config;
+mod model;
+mod pool;
 pub mod proto;
-pub mod runners;
-pub mod scheduler;
-pub mod store;
-pub mod telemetry;
+mod runners;
+mod scheduler;
+mod store;
+mod telemetry;
 
 pub use command_line::run;

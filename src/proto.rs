@@ -1,7 +1,7 @@
 //! The generated code of the API, its descriptors, and the codec that decodes requests. The API is documented
 //! in `proto/lineshaft/v1`.
 
-pub mod bounded_codec;
+pub(crate) mod bounded_codec;
 mod descriptors;
 mod memory_limit;
 

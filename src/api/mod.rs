@@ -16,9 +16,7 @@ mod status;
 mod watched_files;
 
 pub use admin::metrics::serve as serve_scrapes;
-pub use auth::{Algorithm, AuthError, AuthOptions, CertificateRule, ClaimRule, JwtOptions, KeySource, LimitOptions};
-pub use listener::tls::{TlsError, TlsOptions};
+pub use auth::{Algorithm, AuthOptions, CertificateRule, ClaimRule, JwtOptions, KeySource, LimitOptions};
+pub use listener::tls::TlsOptions;
 pub use security::{Security, SecurityError, SecurityOptions};
-pub use server::{Options, ServeError, serve, serve_probes};
-
-pub use crate::telemetry::host::HostReading;
+pub use server::{Options, serve, serve_probes};

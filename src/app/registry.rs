@@ -22,7 +22,7 @@ pub(super) fn build(config: &Config, host: &Arc<Host>) -> Result<Registry, Start
                 Arc::new(runner.map_err(|source| StartError::Handler { handler: handler.name.clone(), source })?)
             }
         };
-        registry.register(spec.clone(), runner);
+        registry.register(spec.name.clone(), runner);
     }
     Ok(registry)
 }

@@ -47,6 +47,7 @@ pub enum ConfigError {
 
 impl ConfigError {
     /// The invalid settings; empty if the file cannot be read.
+    #[cfg(test)]
     pub fn problems(&self) -> &[Problem] {
         match self {
             Self::Unreadable { .. } => &[],

@@ -20,15 +20,15 @@ mod telemetry;
 mod tls;
 pub mod units;
 
-pub use auth::{Auth, AuthLimits, Certificate, ClaimGrant, Jwt, JwtAlgorithm};
+pub use auth::{Auth, Jwt, JwtAlgorithm};
 pub use builtin::Builtin;
-pub use error::{ConfigError, Problem};
-pub use handler::{Handler, Launch, Process, ProcessLimits, Retry, RunnerKind};
+pub use error::ConfigError;
+pub use handler::{Handler, Launch, Process};
 pub use http::Http;
-pub use load::{CONFIG_VARIABLE, Overrides, load};
-pub use pool::{Durability, Pool, PoolKind};
+pub use load::{Overrides, load};
+pub use pool::{Pool, PoolKind};
 pub use server::{Limits, Log, Retention, Server, Store};
-pub use telemetry::{OtlpProtocol, TaskLogs, Telemetry, TraceMode};
+pub use telemetry::Telemetry;
 pub use tls::{ClientCertificate, Tls};
 
 pub use crate::telemetry::log::LogFormat;

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use super::load::CONFIG_VARIABLE;
 use super::units::{ByteSize, HumanDuration};
 use super::*;
 use crate::model::{self, HandlerName, PoolName};

@@ -56,6 +56,7 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    #[cfg(test)]
     pub const ALL: [Self; 25] = [
         Self::InvalidField,
         Self::UnknownHandler,

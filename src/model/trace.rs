@@ -35,7 +35,8 @@ impl TraceMode {
     }
 }
 
-/// Of [`TraceContext::flags`]: the span is recorded.
+/// Bit of [`TraceContext::flags`]: the span is recorded.
+#[cfg(test)]
 const SAMPLED: u8 = 0x01;
 /// The flags that W3C Trace Context knows: sampled, and a trace id that is random.
 const W3C_FLAGS: u8 = 0x03;
@@ -124,7 +125,7 @@ impl TraceContext {
         self.trace_id != 0 && self.span_id != 0
     }
 
-    /// Whether that span is recorded.
+    #[cfg(test)]
     pub fn is_sampled(&self) -> bool {
         self.flags & SAMPLED != 0
     }

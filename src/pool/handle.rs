@@ -129,6 +129,7 @@ impl Pool {
     }
 
     /// The configured number of workers.
+    #[cfg(test)]
     pub fn size(&self) -> usize {
         self.state().workers.lock().target
     }

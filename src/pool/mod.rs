@@ -23,7 +23,7 @@ mod tests;
 mod worker;
 
 pub use attempt::{Assignment, Attempt, Ticket};
-pub use context::{PayloadSource, WorkerContext};
+pub use context::WorkerContext;
 pub use handle::Pool;
-pub use report::{Report, ReportSink};
+pub use report::Report;
 pub use stats::{PoolStats, WorkerStats};

@@ -59,7 +59,7 @@ impl Fixture {
             blocking: false,
         };
         let mut registry = Registry::default();
-        registry.register(spec, runner.clone());
+        registry.register(spec.name, runner.clone());
         let (sender, reports) = mpsc::unbounded_channel();
         let pool_spec = PoolSpec { kind, size, paused, ..PoolSpec::with_defaults(PoolName::parse("p").unwrap(), 1) };
         let sink = Arc::new(move |report| drop(sender.send(report)));

@@ -32,7 +32,6 @@ const SHORT_RUN_TIME: Duration = Duration::from_micros(50);
 pub(super) struct Worker {
     pool: Arc<PoolState>,
     queue: LocalQueue,
-    name: Arc<str>,
     qualified_name: Arc<str>,
     counters: Arc<WorkerCounters>,
     meter: AttemptMeter,
@@ -67,12 +66,10 @@ impl Drop for Worker {
 
 impl Worker {
     pub fn new(pool: Arc<PoolState>, index: usize, counters: Arc<WorkerCounters>) -> Self {
-        let name = format!("PoolWorker-{index}");
         let queue = pool.run_queue.add_worker(index);
         pool.live.send_modify(|live| *live += 1);
         Self {
-            qualified_name: format!("{}/{name}", pool.name).into(),
-            name: name.into(),
+            qualified_name: format!("{}/PoolWorker-{index}", pool.name).into(),
             queue,
             meter: pool.meter.worker(),
             pool,
@@ -169,7 +166,7 @@ impl Worker {
     async fn run_handler(&mut self, attempt: &Arc<Attempt>) -> RunReport {
         let spec = attempt.spec();
         let options = &spec.options;
-        let Some(handler) = self.pool.context.registry.get(&options.handler) else {
+        let Some(runner) = self.pool.context.registry.get(&options.handler) else {
             let text = format!("handler `{}` is not registered", options.handler);
             return Outcome::Failed(Failure::new(FailureReason::HandlerError, text)).into();
         };
@@ -184,15 +181,13 @@ impl Worker {
             task: spec.id.clone(),
             attempt: attempt.number(),
             payload,
-            content_type: options.content_type.clone(),
             args: spec.extras().args.clone(),
-            worker: self.name.clone(),
             trace: attempt.trace_context(),
             stop,
             output: attempt.open_output(),
             progress: Arc::new(move |fraction, note| progress.set_progress(fraction, note)),
         };
-        let result = AssertUnwindSafe(async { handler.runner.run(run).await }).catch_unwind().await;
+        let result = AssertUnwindSafe(async { runner.run(run).await }).catch_unwind().await;
         let report = result.unwrap_or_else(|panic| {
             let text = format!("panicked: {}", panic_text(&*panic));
             Outcome::Failed(Failure::new(FailureReason::Panic, text)).into()

@@ -12,7 +12,7 @@ mod registry;
 mod runner;
 mod stop;
 
-pub use output::{Chunk, OutputBuffer};
-pub use registry::{RegisteredHandler, Registry};
+pub use output::OutputBuffer;
+pub use registry::Registry;
 pub use runner::{BoxFuture, Outcome, ProgressSink, Run, RunReport, Runner};
 pub use stop::{StopCause, StopSignal};

@@ -3,27 +3,22 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::{HandlerName, HandlerSpec};
+use crate::model::HandlerName;
 
 use super::runner::Runner;
 
-pub struct RegisteredHandler {
-    pub spec: HandlerSpec,
-    pub runner: Arc<dyn Runner>,
-}
-
 #[derive(Default)]
 pub struct Registry {
-    handlers: BTreeMap<HandlerName, RegisteredHandler>,
+    handlers: BTreeMap<HandlerName, Arc<dyn Runner>>,
 }
 
 impl Registry {
     /// Adds a handler, replacing an earlier one of the same name.
-    pub fn register(&mut self, spec: HandlerSpec, runner: Arc<dyn Runner>) {
-        self.handlers.insert(spec.name.clone(), RegisteredHandler { spec, runner });
+    pub fn register(&mut self, name: HandlerName, runner: Arc<dyn Runner>) {
+        self.handlers.insert(name, runner);
     }
 
-    pub fn get(&self, name: &HandlerName) -> Option<&RegisteredHandler> {
+    pub fn get(&self, name: &HandlerName) -> Option<&Arc<dyn Runner>> {
         self.handlers.get(name)
     }
 }

@@ -28,11 +28,8 @@ pub struct Run {
     /// 1 for the first attempt.
     pub attempt: u32,
     pub payload: Bytes,
-    pub content_type: Arc<str>,
     /// Arguments from the submitter; empty unless the handler accepts them.
     pub args: Box<[Box<str>]>,
-    /// Such as `PoolWorker-3`.
-    pub worker: Arc<str>,
     /// The trace context to pass on to the handler.
     pub trace: Option<Arc<TraceContext>>,
     /// Requests to stop (cancel, drain) and the deadline.

@@ -20,14 +20,14 @@ mod timeouts;
 mod views;
 
 pub use self::core::{
-    Accepted, CoreOptions, Counters, DurationStats, PoolSnapshot, PoolUpdate, PoolView, RecoveryCounts, Submitted,
+    Accepted, CoreOptions, DurationStats, PoolSnapshot, PoolUpdate, PoolView, RecoveryCounts, Submitted,
 };
-pub use crate::pool::{PoolStats, WorkerStats};
+pub use crate::pool::WorkerStats;
 pub use crate::runners::OutputBuffer;
 pub use crate::store::{Page, PageCursor, PageSize, fold};
 pub use handle::Handle;
 pub use health::ComponentHealth;
-pub use hub::{EventRef, Watch};
+pub use hub::Watch;
 pub use refusal::*;
 pub use service::{Options, Service};
-pub use views::{CancelCommand, OutputSource, PoolMetrics, Retention, TaskSnapshot};
+pub use views::{CancelCommand, OutputSource, PoolMetrics, TaskSnapshot};

@@ -35,10 +35,10 @@ mod traits;
 mod wal_check;
 mod watermark;
 
-pub use backup::{CheckReport, backup, check};
+pub use backup::{backup, check};
 pub use error::StoreError;
 pub use open::{Options, Recovery, Store, open, rebuild};
 pub use page::{Page, PageCursor, PageSize};
 pub use pool_override::{PoolOverride, PoolSettings};
 pub use record::fold;
-pub use traits::{AppendDone, Commit, Journal, Projection};
+pub use traits::{Commit, Journal, Projection};

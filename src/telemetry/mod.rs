@@ -17,7 +17,7 @@ use std::sync::Arc;
 use liveness::Liveness;
 use metrics::{Metrics, ServerGauges};
 
-pub use start::{Options, StartError, start};
+pub use start::{Options, start};
 
 /// What every part is handed to tell about itself. Cheap to clone.
 #[derive(Clone, Debug)]

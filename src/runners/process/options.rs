@@ -30,6 +30,7 @@ pub enum ResultSource {
     /// Standard output, with this content type.
     Stdout(Arc<str>),
     /// Nothing; standard output is a log only.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no setting selects it yet"))]
     None,
 }
 

@@ -27,7 +27,7 @@ mod tests;
 pub use attempts::AttemptEnd;
 pub use decisions::{Decisions, Dispatch, Unattempted};
 pub use pool_metrics::{DurationStats, PoolLoad, PoolSnapshot};
-pub use pool_state::{Counters, PoolView};
+pub use pool_state::PoolView;
 pub use pools::PoolUpdate;
 pub use recover::RecoveryCounts;
 pub use state::{Core, CoreOptions};

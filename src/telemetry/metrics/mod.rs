@@ -38,8 +38,7 @@ pub use attempts::{AttemptMeter, AttemptResult, PoolMeter};
 pub use calls::{Call, CallMeter};
 pub use exemplar::SampledSpan;
 pub use exposition::Format;
-pub use host::DiskUse;
-pub use pools::{PoolGauges, PoolReading, ServerGauges, WatchMeter};
+pub use pools::{PoolReading, ServerGauges, WatchMeter};
 pub use tasks::CommitMeter;
 
 use super::export::settings::ExemplarFilter;
