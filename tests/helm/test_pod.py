@@ -243,7 +243,7 @@ def test_helm_test_and_the_doctor_command_of_the_guide_pass(machine):
     assert done.stdout.strip()
     line = next(line for line in COMMANDS if " doctor " in line)
     done = machine.execute(*line.split(" -- ")[1].split())
-    assert done.returncode == 0 and "a server uses /var/lib/lineshaft" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and "/var/lib/lineshaft is in use by a server" in done.stdout, done.stdout + done.stderr
 
 
 def test_helm_test_passes_over_tls_with_a_client_certificate(machine):

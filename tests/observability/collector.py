@@ -267,7 +267,6 @@ def main():
         folder = pathlib.Path(temporary)
         one_trace(folder / "grpc", "grpc")
         one_trace(folder / "http", "http/protobuf")
-        one_trace(folder / "json", "http/json")
         one_trace(folder / "grpc-tls", "grpc", private=True)
         one_trace(folder / "http-tls", "http/protobuf", private=True)
         trace_from_python(folder / "python")
