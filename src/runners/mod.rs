@@ -6,6 +6,8 @@
 pub mod builtin;
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod fixtures;
 mod output;
 pub mod process;
 mod registry;

@@ -9,6 +9,8 @@ mod heavy;
 mod io;
 mod payload;
 mod step_budget;
+#[cfg(test)]
+mod tests;
 mod work;
 
 pub use compute::Compute;

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::supervisor::{SUBCOMMAND, Supervisor, supervise_main};
 use super::{Host, Limits, OptionsError, ProcessOptions, ProcessRunner, ResultSource};
 use crate::model::{FailureReason, OutputStream, StopMethod, limits};
-use crate::runners::conformance::{Attempt, TIMEOUT, new_instance};
+use crate::runners::fixtures::{Attempt, TIMEOUT, new_instance};
 use crate::runners::{Outcome, Runner, StopCause};
 
 struct Fixture {

@@ -1,0 +1,81 @@
+//! A running attempt and other fixtures for the tests of runners.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::{Outcome, OutputBuffer, Run, RunReport, Runner, StopSignal};
+use crate::model::{Failure, TaskId};
+
+/// Longer than any step of a test takes, even on a busy machine.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A running attempt on a thread of its own, as in a pool of threads.
+pub(super) struct Attempt {
+    pub(super) stop: Arc<StopSignal>,
+    pub(super) output: Arc<OutputBuffer>,
+    pub(super) progress: Arc<Mutex<Vec<f32>>>,
+    report: JoinHandle<RunReport>,
+}
+
+impl Attempt {
+    pub(super) fn start(runner: &Arc<dyn Runner>, payload: impl Into<Bytes>) -> Self {
+        Self::start_with(runner, payload, &[], Arc::default())
+    }
+
+    pub(super) fn start_with(
+        runner: &Arc<dyn Runner>,
+        payload: impl Into<Bytes>,
+        args: &[&str],
+        stop: Arc<StopSignal>,
+    ) -> Self {
+        let (runner, output) = (Arc::clone(runner), Arc::<OutputBuffer>::default());
+        let progress = Arc::<Mutex<Vec<f32>>>::default();
+        let reports = Arc::clone(&progress);
+        let run = Run {
+            task: TaskId::parse("task-7").unwrap(),
+            attempt: 2,
+            payload: payload.into(),
+            args: args.iter().map(|arg| (*arg).into()).collect(),
+            trace: None,
+            stop: Arc::clone(&stop),
+            output: Arc::clone(&output),
+            progress: Arc::new(move |fraction, _| reports.lock().push(fraction)),
+        };
+        let runtime = Handle::current();
+        let report = tokio::task::spawn_blocking(move || runtime.block_on(runner.run(run)));
+        Self { stop, output, progress, report }
+    }
+
+    pub(super) async fn report(self) -> RunReport {
+        timeout(TIMEOUT, self.report).await.expect("the attempt ends").expect("the runner does not panic")
+    }
+
+    pub(super) async fn outcome(self) -> Outcome {
+        self.report().await.outcome
+    }
+
+    pub(super) async fn failure(self) -> Failure {
+        match self.outcome().await {
+            Outcome::Failed(failure) => failure,
+            other => panic!("expected a failure, got {other:?}"),
+        }
+    }
+
+    pub(super) async fn result(self) -> Bytes {
+        match self.outcome().await {
+            Outcome::Completed(result) => result.data,
+            other => panic!("expected a result, got {other:?}"),
+        }
+    }
+}
+
+/// Unique, because the processes of an instance are searched for on the whole machine, where other tests run.
+pub(super) fn new_instance() -> String {
+    uuid::Uuid::now_v7().to_string()
+}
