@@ -18,9 +18,10 @@ pub(super) fn drain_on_signals(handle: Handle) -> Result<(), StartError> {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            match limit {
-                None => tracing::info!("draining; signal again to stop immediately"),
-                Some(_) => tracing::info!("stopping immediately"),
+            if limit.is_none() {
+                tracing::info!("draining; signal again to stop immediately");
+            } else {
+                tracing::info!("stopping immediately");
             }
             handle.drain(limit);
             limit = Some(Duration::ZERO);
