@@ -1,4 +1,4 @@
-//! The one table from conditions to gRPC, and the rich details that go with them.
+//! Converts errors to gRPC statuses with rich details. The only mapping from [`ErrorCode`] to gRPC codes.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -12,10 +12,9 @@ use crate::proto::v1;
 
 use super::convert::time;
 
-/// `ErrorInfo.domain` of everything that this server says.
+/// `ErrorInfo.domain` of every error.
 pub const DOMAIN: &str = "lineshaft.dev";
 
-/// The gRPC code of a condition.
 pub const fn grpc_code(code: ErrorCode) -> Code {
     match code {
         ErrorCode::InvalidField | ErrorCode::PoolNotAllowed => Code::InvalidArgument,
@@ -38,9 +37,10 @@ pub const fn grpc_code(code: ErrorCode) -> Code {
     }
 }
 
-/// What the caller is told. Of our own faults only an incident id; the log has the rest.
-pub fn of(condition: &dyn Coded) -> Status {
-    let Told { code, message, details } = told(condition);
+/// Converts an error to a status. For an internal error, the status has only an incident id, and the error is logged
+/// with the same id.
+pub fn to_status(error: &dyn Coded) -> Status {
+    let ErrorParts { code, message, details } = error_parts(error);
     let metadata: HashMap<_, _> = details.metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     let mut rich = ErrorDetails::with_error_info(code.reason(), DOMAIN, metadata);
     for violation in details.violations {
@@ -61,45 +61,48 @@ pub fn of(condition: &dyn Coded) -> Status {
     Status::with_error_details(grpc_code(code), message, rich)
 }
 
-/// The same, for `map_err`.
-#[expect(clippy::needless_pass_by_value, reason = "takes what an `Err` holds")]
-pub fn refused(condition: impl Coded) -> Status {
-    of(&condition)
+/// [`to_status`] for `map_err`.
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` passes the error by value")]
+pub fn into_status(error: impl Coded) -> Status {
+    to_status(&error)
 }
 
-/// The same for one item of a stream.
-pub fn rejection(condition: &dyn Coded) -> v1::Rejection {
-    let Told { code, message, details } = told(condition);
-    let blamed = details.violations.first().map(|violation| violation.field.clone());
-    let named = details.metadata.iter().find(|(key, _)| *key == "field").map(|(_, field)| field.clone());
+// Names used by files that are being rewritten.
+pub use self::{into_status as refused, to_status as of};
+
+/// Converts an error of one item of a stream. It has the same content as [`to_status`].
+pub fn to_rejection(error: &dyn Coded) -> v1::Rejection {
+    let ErrorParts { code, message, details } = error_parts(error);
+    let violation = details.violations.first().map(|violation| violation.field.clone());
+    let metadata = details.metadata.iter().find(|(key, _)| *key == "field").map(|(_, field)| field.clone());
     v1::Rejection {
         code: grpc_code(code).into(),
         reason: code.reason().to_owned(),
         message,
-        field: blamed.or(named).unwrap_or_default(),
+        field: violation.or(metadata).unwrap_or_default(),
         retry_after: details.retry_after.map(time::duration),
         metadata: details.metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
     }
 }
 
-struct Told {
+struct ErrorParts {
     code: ErrorCode,
     message: String,
     details: Details,
 }
 
-fn told(condition: &dyn Coded) -> Told {
-    let code = condition.code();
+fn error_parts(error: &dyn Coded) -> ErrorParts {
+    let code = error.code();
     if code != ErrorCode::Internal {
-        return Told { code, message: condition.public_message().into_owned(), details: condition.details() };
+        return ErrorParts { code, message: error.public_message().into_owned(), details: error.details() };
     }
     let incident = uuid::Uuid::new_v4().to_string();
-    tracing::error!(%incident, error = chain(condition), "internal error");
-    let message = format!("internal error; the server's log tells more about incident {incident}");
-    Told { code, message, details: Details { metadata: vec![("incident", incident)], ..Details::default() } }
+    tracing::error!(%incident, error = chain(error), "internal error");
+    let message = format!("internal error; the server log has details for incident {incident}");
+    ErrorParts { code, message, details: Details { metadata: vec![("incident", incident)], ..Details::default() } }
 }
 
-/// The error and its sources, for the log.
+/// Returns the texts of the error and its sources.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -111,13 +114,11 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// A condition of the edge itself.
+/// An error that the edge itself detects.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct EdgeError {
-    /// Which.
     pub code: ErrorCode,
-    /// For people.
     pub message: String,
 }
 
@@ -127,8 +128,8 @@ impl Coded for EdgeError {
     }
 
     fn details(&self) -> Details {
-        let busy = self.code == ErrorCode::Overloaded;
-        Details { retry_after: busy.then(|| Duration::from_millis(100)), ..Details::default() }
+        let overloaded = self.code == ErrorCode::Overloaded;
+        Details { retry_after: overloaded.then(|| Duration::from_millis(100)), ..Details::default() }
     }
 }
 
@@ -139,7 +140,7 @@ mod tests {
     use crate::scheduler::{Internal, QueueFull};
 
     #[test]
-    fn every_reason_is_upper_snake_case_and_short_enough_and_none_means_ok() {
+    fn every_reason_is_upper_snake_case_and_no_code_is_ok() {
         for code in ErrorCode::ALL {
             let reason = code.reason();
             assert!(reason.len() <= 63 && reason.chars().all(|c| c.is_ascii_uppercase() || c == '_'), "{reason}");
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_has_its_row_in_the_documentation() {
+    fn every_reason_is_documented() {
         let text = include_str!("../../docs/errors.md");
         for code in ErrorCode::ALL {
             let mut name = String::new();
@@ -159,14 +160,14 @@ mod tests {
                 name.push(letter.to_ascii_uppercase());
             }
             let row = format!("| `{}` | {name} |", code.reason());
-            assert!(text.contains(&row), "docs/errors.md has no row that begins with {row}");
+            assert!(text.contains(&row), "docs/errors.md has no row that starts with {row}");
         }
     }
 
     #[test]
-    fn a_full_queue_tells_the_client_which_quota_and_when_to_come_back() {
+    fn a_full_queue_has_a_quota_failure_and_a_retry_delay() {
         let pool = crate::model::PoolName::parse("p").unwrap();
-        let status = of(&QueueFull { pool, waiting: 5, limit: 5 });
+        let status = to_status(&QueueFull { pool, waiting: 5, limit: 5 });
         assert_eq!(status.code(), Code::ResourceExhausted);
         let details = status.get_error_details();
         assert_eq!(details.error_info().unwrap().reason, "QUEUE_FULL");
@@ -176,27 +177,27 @@ mod tests {
     }
 
     #[test]
-    fn of_our_own_faults_only_an_incident_id_goes_out() {
-        let fault = Internal { cause: "secret path".to_owned() };
-        let status = of(&fault);
+    fn internal_errors_reach_the_client_as_an_incident_id_only() {
+        let error = Internal { cause: "secret path".to_owned() };
+        let status = to_status(&error);
         assert!(!format!("{status:?}").contains("secret"));
         assert!(status.get_error_details().error_info().unwrap().metadata.contains_key("incident"));
-        let rejection = rejection(&fault);
+        let rejection = to_rejection(&error);
         assert!(!format!("{rejection:?}").contains("secret"));
         assert!(rejection.message.contains(&rejection.metadata["incident"]));
     }
 
     #[test]
-    fn the_item_of_a_stream_is_told_the_same_as_a_call() {
+    fn a_rejection_has_the_same_content_as_a_status() {
         let full = QueueFull { pool: crate::model::PoolName::parse("p").unwrap(), waiting: 5, limit: 5 };
-        let (status, rejection) = (of(&full), rejection(&full));
+        let (status, rejection) = (to_status(&full), to_rejection(&full));
         assert_eq!((rejection.code, rejection.message.as_str()), (status.code().into(), status.message()));
         assert_eq!(rejection.metadata["limit"], "5");
         assert!(rejection.retry_after.is_some());
     }
 
     #[test]
-    fn the_log_gets_the_error_with_its_sources() {
+    fn the_log_contains_the_sources_of_an_error() {
         #[derive(Debug, thiserror::Error)]
         #[error("failed to read")]
         struct Outer(#[source] std::io::Error);
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_detail_reaches_the_wire() {
+    fn every_kind_of_detail_is_converted() {
         #[derive(Debug, thiserror::Error)]
         #[error("everything at once")]
         struct Everything;
@@ -224,7 +225,7 @@ mod tests {
                 }
             }
         }
-        let details = of(&Everything).get_error_details();
+        let details = to_status(&Everything).get_error_details();
         let info = details.error_info().unwrap();
         assert_eq!((info.reason.as_str(), info.domain.as_str()), ("TASK_FINISHED", DOMAIN));
         assert_eq!(info.metadata["key"], "value");

@@ -8,8 +8,10 @@ pub mod filter;
 mod invalid_fields;
 mod json;
 pub mod numbers;
+pub mod pool;
 pub mod submit;
 mod submit_fields;
+pub mod system;
 pub mod task;
 pub mod time;
 

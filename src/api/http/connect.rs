@@ -16,7 +16,7 @@ use tonic::codegen::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use tonic::codegen::http::{self, HeaderMap, Request, Response, StatusCode, request};
 use tonic::{Code, Status};
 
-use crate::api::status::refused;
+use crate::api::status::into_status;
 use crate::model::{ErrorCode, limits};
 use crate::scheduler::Internal;
 
@@ -76,13 +76,13 @@ impl Codec {
     fn decode(self, method: &Method, message: Bytes) -> Result<Bytes, Status> {
         match self {
             Self::Proto => Ok(message),
-            Self::Json => json_decode::decode(&method.input, &message).map(Bytes::from).map_err(refused),
+            Self::Json => json_decode::decode(&method.input, &message).map(Bytes::from).map_err(into_status),
         }
     }
 
     /// Converts a response message from protobuf.
     fn encode(self, method: &Method, message: Bytes) -> Result<Bytes, Status> {
-        let internal = |cause: String| refused(Internal { cause });
+        let internal = |cause: String| into_status(Internal { cause });
         match self {
             Self::Proto => Ok(message),
             Self::Json => {
@@ -312,7 +312,7 @@ fn end_of_stream(context: &Context, status: &Status, trailers: &HeaderMap) -> By
         let value = Value::from(String::from_utf8_lossy(value.as_bytes()));
         match &mut end["metadata"][name.as_str()] {
             Value::Array(values) => values.push(value),
-            none => *none = json!([value]),
+            missing => *missing = json!([value]),
         }
     }
     envelope(END_OF_STREAM, end.to_string().as_bytes())

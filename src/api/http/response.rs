@@ -42,7 +42,7 @@ pub fn with_content_type(status: StatusCode, content_type: &'static str, content
 
 /// Builds the status of an error that the HTTP layer itself detects.
 pub fn edge_error(code: ErrorCode, message: impl Into<String>) -> Status {
-    status::of(&EdgeError { code, message: message.into() })
+    status::to_status(&EdgeError { code, message: message.into() })
 }
 
 /// Builds an error response with the HTTP status that the Connect protocol assigns to the gRPC code.

@@ -2,12 +2,11 @@
 
 use tonic::{Request, Response, Status};
 
+use crate::api::convert::{InvalidFields, task, time::duration};
+use crate::api::status::into_status;
 use crate::model::{HandlerName, HandlerSpec, limits};
 use crate::proto::v1::{self, handler_service_server::HandlerService};
 use crate::scheduler::{Handle, UnknownHandler};
-
-use crate::api::convert::{InvalidFields, task, time::duration};
-use crate::api::status;
 
 pub struct Handlers {
     handle: Handle,
@@ -51,9 +50,9 @@ impl HandlerService for Handlers {
         request: Request<v1::GetHandlerRequest>,
     ) -> Result<Response<v1::GetHandlerResponse>, Status> {
         let name = HandlerName::parse(&request.into_inner().name);
-        let name = name.map_err(|error| status::of(&InvalidFields::one("name", error)))?;
+        let name = name.map_err(|error| into_status(InvalidFields::one("name", error)))?;
         let found = self.handle.catalog().handlers.get(&name);
-        let found = found.ok_or_else(|| status::of(&UnknownHandler { handler: name.clone() }))?;
+        let found = found.ok_or_else(|| into_status(UnknownHandler { handler: name.clone() }))?;
         Ok(Response::new(v1::GetHandlerResponse { handler: Some(self.message(found)) }))
     }
 }

@@ -6,9 +6,8 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use crate::api::status::into_status;
 use crate::scheduler::{Draining, Handle};
-
-use crate::api::status::refused;
 
 /// Ticks immediately and then at intervals, until the server drains.
 pub struct Ticker {
@@ -28,7 +27,7 @@ impl Ticker {
     pub async fn tick(&mut self) -> Result<(), Status> {
         tokio::select! {
             _ = self.interval.tick() => Ok(()),
-            () = self.draining.cancelled() => Err(refused(Draining)),
+            () = self.draining.cancelled() => Err(into_status(Draining)),
         }
     }
 }

@@ -10,7 +10,7 @@ use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
 use crate::api::convert::InvalidFields;
-use crate::api::status::{EdgeError, refused};
+use crate::api::status::{EdgeError, into_status};
 use crate::model::{ErrorCode, PoolName};
 use crate::proto::externalscaler::external_scaler_server::{ExternalScaler, ExternalScalerServer};
 use crate::proto::externalscaler::{
@@ -106,13 +106,13 @@ impl Trigger {
 
     fn from_reference(reference: Option<&ScaledObjectRef>) -> Result<Self, Status> {
         let metadata = reference.map(|reference| &reference.scaler_metadata);
-        metadata.map_or_else(|| Self::parse(&HashMap::new()), Self::parse).map_err(refused)
+        metadata.map_or_else(|| Self::parse(&HashMap::new()), Self::parse).map_err(into_status)
     }
 }
 
 impl Scaler {
     async fn pool_metrics(&self, pool: &PoolName) -> Result<PoolMetrics, Status> {
-        let (metrics, _) = self.handle.pool_metrics_of(pool.clone(), false).await.map_err(refused)?;
+        let (metrics, _) = self.handle.pool_metrics_of(pool.clone(), false).await.map_err(into_status)?;
         Ok(metrics)
     }
 
@@ -171,7 +171,7 @@ impl ExternalScaler for Scaler {
         _: Request<ScaledObjectRef>,
     ) -> Result<Response<Self::StreamMetricSpecStream>, Status> {
         let message = "the metric specification of a trigger never changes".to_owned();
-        Err(refused(EdgeError { code: ErrorCode::Unsupported, message }))
+        Err(into_status(EdgeError { code: ErrorCode::Unsupported, message }))
     }
 
     async fn get_metrics(&self, request: Request<GetMetricsRequest>) -> Result<Response<GetMetricsResponse>, Status> {
@@ -179,7 +179,7 @@ impl ExternalScaler for Scaler {
         let name = &request.get_ref().metric_name;
         if !name.is_empty() && *name != trigger.name {
             let description = format!("is {name:?}, must be {:?} for this trigger", trigger.name);
-            return Err(refused(InvalidFields::one("metricName", description)));
+            return Err(into_status(InvalidFields::one("metricName", description)));
         }
         let value = trigger.metric.value(&self.pool_metrics(&trigger.pool).await?);
         let value = MetricValue { metric_name: trigger.name, metric_value: round_up(value), metric_value_float: value };

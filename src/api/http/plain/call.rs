@@ -9,7 +9,7 @@ use tonic::codegen::http::HeaderMap;
 use tonic::codegen::http::header::{CONTENT_TYPE, HeaderValue};
 
 use crate::api::convert::InvalidFields;
-use crate::api::status::refused;
+use crate::api::status::into_status;
 use crate::model::ErrorCode;
 
 use super::super::json_decode;
@@ -74,7 +74,7 @@ impl Params {
         let parsed = match self {
             Self::Strings(fields) => serde_json::from_value(fields.into()),
             Self::Json(text) => {
-                json_decode::check_complexity(&text).map_err(refused)?;
+                json_decode::check_complexity(&text).map_err(into_status)?;
                 serde_json::from_slice(&text)
             }
         };
@@ -104,7 +104,7 @@ pub fn number(field: &str, value: Option<&Value>, range: RangeInclusive<u64>) ->
         return Ok(Some(number));
     }
     let (min, max) = (range.start(), range.end());
-    Err(refused(InvalidFields::one(field, format!("is {value}, must be a whole number from {min} to {max}"))))
+    Err(into_status(InvalidFields::one(field, format!("is {value}, must be a whole number from {min} to {max}"))))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tonic::Status;
 
 use crate::api::convert::InvalidFields;
-use crate::api::status::refused;
+use crate::api::status::into_status;
 use crate::model::limits;
 use crate::proto::v1::{self, payload::Kind};
 
@@ -32,7 +32,7 @@ pub async fn submit(call: Call) -> Result<Value, Status> {
     let Submit { r#type, id, param, priority, label } = call.params.parse()?;
     let mut invalid = InvalidFields::default();
     invalid.check_length("label", label.len(), limits::DISPLAY_NAME_BYTES_MAX, "bytes");
-    invalid.check().map_err(refused)?;
+    invalid.check().map_err(into_status)?;
     let priority = number("priority", priority.as_ref(), 0..=3)?;
     let request = v1::SubmitTaskRequest {
         handler: r#type,
@@ -116,7 +116,7 @@ pub async fn list_running(call: Call) -> Result<Value, Status> {
     let list: List = call.params.parse()?;
     if !list.state.is_empty() {
         let description = "is not supported by /api/tasks/running; use GET /api/tasks";
-        return Err(refused(InvalidFields::one("state", description)));
+        return Err(into_status(InvalidFields::one("state", description)));
     }
     list_tasks(&call.client, List { state: "RUNNING".to_owned(), ..list }).await
 }
@@ -143,7 +143,7 @@ fn parse_states(text: &str) -> Result<Vec<i32>, Status> {
         let state = v1::TaskState::from_str_name(&format!("TASK_STATE_{}", name.to_ascii_uppercase()));
         let state = state.filter(|state| *state != v1::TaskState::Unspecified).ok_or_else(|| {
             let allowed = "WAITING, QUEUED, RUNNING, COMPLETED, FAILED, CANCELLED";
-            refused(InvalidFields::one("state", format!("is `{name}`, must be one of {allowed}")))
+            into_status(InvalidFields::one("state", format!("is `{name}`, must be one of {allowed}")))
         });
         state.map(i32::from)
     });

@@ -6,7 +6,7 @@ use tonic::Status;
 
 use crate::api::auth::Caller;
 use crate::api::convert::{InvalidFields, task};
-use crate::api::status::refused;
+use crate::api::status::into_status;
 use crate::model::{CancelMode, Role, limits};
 use crate::proto::v1;
 use crate::scheduler::{CancelCommand, Handle};
@@ -27,10 +27,10 @@ pub async fn cancel(
             CancelMode::Graceful
         }
     };
-    caller.task_id_candidates(&request.task_id).map_err(refused)?;
-    invalid.check().map_err(refused)?;
+    caller.task_id_candidates(&request.task_id).map_err(into_status)?;
+    invalid.check().map_err(into_status)?;
     let id = caller.resolve(handle, Role::Submitter, &request.task_id).await?;
     let cancel = CancelCommand { id, reason: request.reason.into(), by: caller.name().into(), mode, grace };
-    let (state, revision) = handle.cancel(cancel).await.map_err(refused)?;
+    let (state, revision) = handle.cancel(cancel).await.map_err(into_status)?;
     Ok(v1::CancelTaskResponse { state: task::state(state), revision: revision.0 })
 }

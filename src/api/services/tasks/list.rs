@@ -5,7 +5,7 @@ use tonic::Status;
 
 use crate::api::auth::Caller;
 use crate::api::convert::{filter, task};
-use crate::api::status::refused;
+use crate::api::status::into_status;
 use crate::model::Role;
 use crate::proto::v1;
 use crate::scheduler::{Handle, Page, PageSize};
@@ -20,18 +20,18 @@ pub async fn list(
     caller: &Caller,
 ) -> Result<v1::ListTasksResponse, Status> {
     let wire_filter = request.filter.unwrap_or_default();
-    let rows = filter::page_size(request.page_size).map_err(refused)?;
-    let cursor = filter::page_cursor(&request.page_token, &wire_filter).map_err(refused)?;
+    let rows = filter::page_size(request.page_size).map_err(into_status)?;
+    let cursor = filter::page_cursor(&request.page_token, &wire_filter).map_err(into_status)?;
     let filter = caller.filter(Role::Viewer, Some(wire_filter.clone()))?;
     let include = task::Include { payload: false, result: request.include_results };
     let size = PageSize { rows, bytes: PAGE_BYTES_MAX, results: request.include_results };
-    let mut page = handle.list(filter.clone(), size, cursor).await.map_err(refused)?;
+    let mut page = handle.list(filter.clone(), size, cursor).await.map_err(into_status)?;
     let mut tasks = convert(&mut page, include);
     let fitting = fitting(tasks.iter().map(Message::encoded_len));
     if fitting < tasks.len() {
         // The store estimates the size of a row. Only the store knows the cursor of a row, so the page is read again
         // with the number of rows that fit.
-        page = handle.list(filter, PageSize { rows: fitting, ..size }, cursor).await.map_err(refused)?;
+        page = handle.list(filter, PageSize { rows: fitting, ..size }, cursor).await.map_err(into_status)?;
         tasks = convert(&mut page, include);
     }
     let next_page_token = filter::page_token(page.next, &wire_filter);

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::api::auth::{CallerExtractor, audit};
 use crate::api::convert::numbers::to_i64;
 use crate::api::convert::{InvalidFields, MessagePath, task};
-use crate::api::status::refused;
+use crate::api::status::into_status;
 use crate::model::{Role, limits};
 use crate::proto::v1::{self, task_service_server::TaskService};
 use crate::scheduler::Handle;
@@ -73,7 +73,7 @@ impl TaskService for Tasks {
     async fn run_task(&self, request: Request<v1::RunTaskRequest>) -> Result<Response<Self::RunTaskStream>, Status> {
         let caller = self.callers.extract(&request)?;
         let task = request.into_inner().task;
-        let task = task.ok_or_else(|| refused(InvalidFields::one("task", "is required")))?;
+        let task = task.ok_or_else(|| into_status(InvalidFields::one("task", "is required")))?;
         let submitted = submit::one(&self.handle, task, MessagePath::Task, &caller).await;
         audit::submission(&caller, "RunTask", |task| task.id.to_string(), &submitted);
         Ok(Response::new(watch::run(self.handle.clone(), submitted?)?))
@@ -99,12 +99,12 @@ impl TaskService for Tasks {
     async fn wait_task(&self, request: Request<v1::WaitTaskRequest>) -> Result<Response<v1::WaitTaskResponse>, Status> {
         let caller = self.callers.extract(&request)?;
         let request = request.into_inner();
-        caller.task_id_candidates(&request.task_id).map_err(refused)?;
+        caller.task_id_candidates(&request.task_id).map_err(into_status)?;
         let mut invalid = InvalidFields::default();
         let timeout = invalid.duration("timeout", request.timeout.as_ref(), Duration::ZERO..=limits::WAIT_MAX);
-        invalid.check().map_err(refused)?;
+        invalid.check().map_err(into_status)?;
         let id = caller.resolve(&self.handle, Role::Viewer, &request.task_id).await?;
-        let snapshot = self.handle.wait(&id, timeout.unwrap_or(limits::WAIT_DEFAULT)).await.map_err(refused)?;
+        let snapshot = self.handle.wait(&id, timeout.unwrap_or(limits::WAIT_DEFAULT)).await.map_err(into_status)?;
         let (finished, revision) = (snapshot.task.status.state.is_terminal(), snapshot.revision.0);
         let include = task::Include { payload: false, result: true };
         let task = Some(task::snapshot(snapshot, include));
@@ -137,7 +137,7 @@ impl TaskService for Tasks {
     ) -> Result<Response<v1::DeleteTasksResponse>, Status> {
         let caller = self.callers.extract(&request)?;
         let deleted = match caller.filter(Role::Operator, request.into_inner().filter) {
-            Ok(filter) => self.handle.delete(filter).await.map_err(refused),
+            Ok(filter) => self.handle.delete(filter).await.map_err(into_status),
             Err(status) => Err(status),
         };
         let subject = deleted.as_ref().map_or_else(|_| String::new(), |(count, _)| format!("{count} tasks"));

@@ -8,7 +8,7 @@ use tonic::codegen::BoxStream;
 use crate::api::auth::Caller;
 use crate::api::convert::InvalidFields;
 use crate::api::convert::numbers::{to_i32, to_i64};
-use crate::api::status::refused;
+use crate::api::status::into_status;
 use crate::model::{Captured, OutputStream, Role, TaskFilter, TaskId};
 use crate::proto::v1;
 use crate::scheduler::{Draining, Handle, OutputBuffer, OutputSource, Refusal, Watch};
@@ -39,7 +39,7 @@ pub async fn read(
             OutputStream::Stdout
         }
     };
-    invalid.check().map_err(refused)?;
+    invalid.check().map_err(into_status)?;
     let id = caller.find(&handle, Role::Viewer, &request.task_id).await?.task.spec.id.clone();
     let follow = request.follow;
     Ok(Box::pin(chunks(Reader { handle, id, stream, offset, attempt, follow, last_read: 0 })))
@@ -62,7 +62,7 @@ fn chunks(mut reader: Reader) -> impl Stream<Item = Result<v1::ReadOutputRespons
         loop {
             // Started before the output is read, so that no later change is missed.
             let watch = reader.watch()?;
-            match reader.handle.output(&reader.id, reader.attempt).await.map_err(refused)? {
+            match reader.handle.output(&reader.id, reader.attempt).await.map_err(into_status)? {
                 OutputSource::Live { attempt, buffer } if attempt > reader.last_read => {
                     let mut running = true;
                     while running {
@@ -147,21 +147,21 @@ impl Reader {
         let draining = self.handle.draining();
         tokio::select! {
             changed = buffer.changed(seen) => Ok(changed),
-            () = draining.cancelled() => Err(refused(Draining)),
+            () = draining.cancelled() => Err(into_status(Draining)),
         }
     }
 
     /// Whether a requested attempt can still write: the task is not finished, and either every attempt is requested or
     /// the requested one has not ended.
     async fn expects_output(&self) -> Result<bool, Status> {
-        let status = self.handle.get(&self.id).await.map_err(refused)?.task.status;
+        let status = self.handle.get(&self.id).await.map_err(into_status)?.task.status;
         let requested = self.attempt == 0 || (self.last_read == 0 && self.attempt >= status.attempt);
         Ok(requested && !status.state.is_terminal())
     }
 
     fn watch(&self) -> Result<Watch, Status> {
         let filter = TaskFilter { ids: vec![self.id.clone()], ..TaskFilter::default() };
-        self.handle.watch(filter, None).map_err(refused)
+        self.handle.watch(filter, None).map_err(into_status)
     }
 
     async fn wait_for_event(mut watch: Watch) -> Result<(), Status> {
@@ -170,8 +170,8 @@ impl Reader {
                 Ok(events) if events.is_empty() => {}
                 Ok(_) => return Ok(()),
                 // A reader resumes at an offset, not after a revision.
-                Err(Refusal::WatchDrained(_)) => return Err(refused(Draining)),
-                Err(refusal) => return Err(refused(refusal)),
+                Err(Refusal::WatchDrained(_)) => return Err(into_status(Draining)),
+                Err(refusal) => return Err(into_status(refusal)),
             }
         }
     }

@@ -7,7 +7,7 @@ use tonic::Status;
 use crate::api::auth::{Caller, Reservation};
 use crate::api::convert::submit::{SubmitContext, SubmitError, task_spec};
 use crate::api::convert::{InvalidFields, MessagePath, task};
-use crate::api::status::{self, refused};
+use crate::api::status::{self, into_status};
 use crate::model::{BatchId, Coded, Durability, Revision, TaskId, TaskOptions, TaskSpec, TaskState, limits};
 use crate::proto::v1;
 use crate::scheduler::{Accepted, Handle, Internal, Refusal, Submitted};
@@ -100,9 +100,9 @@ pub async fn one(
     path: MessagePath,
     caller: &Caller,
 ) -> Result<SubmittedTask, Status> {
-    let spec = Converter::new(handle, caller, None).convert(request, path).map_err(refused)?;
+    let spec = Converter::new(handle, caller, None).convert(request, path).map_err(into_status)?;
     let submitted = submit(handle, vec![spec], caller).await?;
-    SubmittedTask::try_from(submitted).map_err(refused)
+    SubmittedTask::try_from(submitted).map_err(into_status)
 }
 
 /// Submits all tasks of a batch, or none, and waits until they are durable.
@@ -120,8 +120,8 @@ pub async fn batch(
         invalid.add("tasks", "must not be empty");
     }
     invalid.check_length("tasks", request.tasks.len(), limits::BATCH_TASKS_MAX, "tasks");
-    invalid.check().map_err(refused)?;
-    let specs = batch_specs(handle, request.tasks, batch.as_ref(), caller).map_err(refused)?;
+    invalid.check().map_err(into_status)?;
+    let specs = batch_specs(handle, request.tasks, batch.as_ref(), caller).map_err(into_status)?;
     let submitted = submit(handle, specs, caller).await?;
     Ok(v1::BatchSubmitTasksResponse {
         batch_id: batch.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -157,12 +157,12 @@ fn batch_specs(
 
 /// Submits all of these tasks, or none, and waits until they are durable.
 async fn submit(handle: &Handle, mut specs: Vec<TaskSpec>, caller: &Caller) -> Result<Submitted, Status> {
-    let reservation = authorize(caller, &specs).map_err(|error| status::of(&*error))?;
+    let reservation = authorize(caller, &specs).map_err(|error| status::to_status(&*error))?;
     let span = SendSpan::start(&mut specs, handle.now());
     let submitted: Result<_, Refusal> = handle.submit(specs).await;
     span.end(&submitted);
     if let (Some(reservation), Ok(submitted)) = (reservation, &submitted) {
         reservation.commit(submitted.revision);
     }
-    submitted.map_err(refused)
+    submitted.map_err(into_status)
 }

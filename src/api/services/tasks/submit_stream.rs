@@ -6,7 +6,7 @@ use tonic::codegen::BoxStream;
 
 use crate::api::auth::{Caller, Reservation, audit};
 use crate::api::convert::{InvalidFields, MessagePath};
-use crate::api::status::{self, refused};
+use crate::api::status::{self, into_status};
 use crate::model::Coded;
 use crate::proto::v1::{self, submit_tasks_response::Outcome};
 use crate::scheduler::{Draining, Handle, Refusal, Submitted};
@@ -43,7 +43,7 @@ pub fn responses(
                 biased;
                 () = &mut drained, if more => {
                     more = false;
-                    end = Some(refused(Draining));
+                    end = Some(into_status(Draining));
                 }
                 Some(responses) = chunks.next() => {
                     let responses: Responses = responses;
@@ -140,5 +140,5 @@ fn response(
 }
 
 fn rejected(sequence: u64, error: &dyn Coded) -> v1::SubmitTasksResponse {
-    v1::SubmitTasksResponse { sequence, outcome: Some(Outcome::Rejected(status::rejection(error))) }
+    v1::SubmitTasksResponse { sequence, outcome: Some(Outcome::Rejected(status::to_rejection(error))) }
 }

@@ -10,7 +10,7 @@ use tonic::codegen::BoxStream;
 
 use crate::api::auth::Caller;
 use crate::api::convert::{InvalidFields, event, task};
-use crate::api::status::refused;
+use crate::api::status::into_status;
 use crate::model::{Revision, Role, Task, TaskFilter, TaskId, limits};
 use crate::proto::v1::{self, run_task_response, watch_tasks_response};
 use crate::scheduler::{Draining, Handle, PageSize, Refusal, Watch, fold};
@@ -38,10 +38,10 @@ pub fn watch(
     if request.include_snapshot && request.after_revision.is_some() {
         invalid.add("after_revision", "must not be set together with include_snapshot");
     }
-    invalid.check().map_err(refused)?;
+    invalid.check().map_err(into_status)?;
     let filter = caller.filter(Role::Viewer, request.filter)?;
     let after = request.after_revision.map(Revision);
-    let watch = handle.watch(filter.clone(), after).map_err(refused)?;
+    let watch = handle.watch(filter.clone(), after).map_err(into_status)?;
     let interval = interval.unwrap_or(PROGRESS_INTERVAL_DEFAULT);
     if request.include_snapshot {
         return Ok(Box::pin(snapshot_then_events(handle, filter, watch, interval)));
@@ -63,7 +63,7 @@ fn snapshot_then_events(
     async_stream::try_stream! {
         let mut cursor = None;
         loop {
-            let page = handle.list(filter.clone(), SNAPSHOT_PAGE, cursor).await.map_err(refused)?;
+            let page = handle.list(filter.clone(), SNAPSHOT_PAGE, cursor).await.map_err(into_status)?;
             cursor = page.next;
             let included = changed_since(&page.tasks, watch.reached());
             for row in page.tasks {
@@ -92,8 +92,8 @@ fn snapshot_then_events(
 /// The error of a watch with an incomplete snapshot has no revision to resume after.
 fn snapshot_error(refusal: Refusal) -> Status {
     match refusal {
-        Refusal::WatchDrained(_) => refused(Draining),
-        other => refused(other),
+        Refusal::WatchDrained(_) => into_status(Draining),
+        other => into_status(other),
     }
 }
 
@@ -114,7 +114,7 @@ fn events(mut watch: Watch, interval: Duration) -> impl Stream<Item = Result<v1:
                 tokio::pin! { let next = watch.next(); }
                 loop {
                     match tokio::time::timeout_at(sent_at + interval, next.as_mut()).await {
-                        Ok(events) => break events.map_err(refused)?,
+                        Ok(events) => break events.map_err(into_status)?,
                         Err(_) => {
                             sent_at = Instant::now();
                             yield progress(reached);
@@ -143,7 +143,7 @@ fn progress(Revision(revision): Revision) -> v1::WatchTasksResponse {
 /// Starts the stream of RunTask for a submitted task.
 pub fn run(handle: Handle, submitted: SubmittedTask) -> Result<BoxStream<v1::RunTaskResponse>, Status> {
     let filter = TaskFilter { ids: vec![submitted.id.clone()], ..TaskFilter::default() };
-    let watch = handle.watch(filter, Some(submitted.after)).map_err(refused)?;
+    let watch = handle.watch(filter, Some(submitted.after)).map_err(into_status)?;
     Ok(Box::pin(run_messages(handle, watch, submitted)))
 }
 
@@ -156,11 +156,11 @@ fn run_messages(
     async_stream::try_stream! {
         let (id, duplicate) = (submitted.id.clone(), submitted.duplicate);
         yield message(run_task_response::Kind::Accepted(submitted.into()));
-        let mut finished = duplicate && handle.get(&id).await.map_err(refused)?.task.status.state.is_terminal();
+        let mut finished = duplicate && handle.get(&id).await.map_err(into_status)?.task.status.state.is_terminal();
         // Built from the events of the task, because retention can delete the task as soon as it is finished.
         let mut folded = None;
         while !finished {
-            for event in watch.next().await.map_err(refused)? {
+            for event in watch.next().await.map_err(into_status)? {
                 if !finished {
                     fold(&mut folded, &event);
                     finished = event.state.is_terminal();
@@ -171,7 +171,7 @@ fn run_messages(
         let include = task::Include { payload: false, result: true };
         let task = match folded {
             Some(folded) => task::task(folded, include),
-            None => task::snapshot(handle.get(&id).await.map_err(refused)?, include),
+            None => task::snapshot(handle.get(&id).await.map_err(into_status)?, include),
         };
         yield message(run_task_response::Kind::Task(task));
     }
