@@ -53,7 +53,7 @@ import java.util.concurrent.TimeUnit;
 /** What a Java client must be able to do; run by tests/clients/run.sh. */
 public class Scenario {
   /** The part of an event that must be equal in two watches. */
-  private record Seen(long revision, String task, TaskState state) {}
+  private record EventKey(long revision, String task, TaskState state) {}
 
   private interface Check {
     void run() throws Exception;
@@ -185,7 +185,7 @@ public class Scenario {
     var accepted = tasks().batchSubmitTasks(naps(40, "0.05"));
     var filter = TaskFilter.newBuilder().setBatchId(accepted.getBatchId()).build();
     var states = new HashMap<String, TaskState>();
-    List<Seen> seen = new ArrayList<>();
+    List<EventKey> seen = new ArrayList<>();
     new Watch(tasks(), filter, accepted.getAfterRevision())
         .run(
             event -> {
@@ -194,7 +194,7 @@ public class Scenario {
                   event.getPreviousState() == (last == null ? TaskState.TASK_STATE_UNSPECIFIED : last),
                   event);
               check(seen.isEmpty() || last(seen).revision < event.getRevision(), event);
-              seen.add(new Seen(event.getRevision(), event.getTaskId(), event.getState()));
+              seen.add(new EventKey(event.getRevision(), event.getTaskId(), event.getState()));
               events++;
               if (events == 15) {
                 control("cut");
@@ -206,11 +206,11 @@ public class Scenario {
               }
               return completed < 40;
             });
-    List<Seen> replayed = new ArrayList<>();
+    List<EventKey> replayed = new ArrayList<>();
     new Watch(tasks(), filter, accepted.getAfterRevision())
         .run(
             event -> {
-              replayed.add(new Seen(event.getRevision(), event.getTaskId(), event.getState()));
+              replayed.add(new EventKey(event.getRevision(), event.getTaskId(), event.getState()));
               return event.getRevision() < last(seen).revision;
             });
     check(seen.equals(replayed), "events were lost or repeated");
