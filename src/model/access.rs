@@ -1,29 +1,29 @@
-//! Who may do what: roles, and the namespaces in which they hold.
+//! Access control: roles, and the namespaces in which they apply.
 
 use std::fmt;
 
 use super::id::{NameError, Namespace};
 
-/// What somebody may do in a namespace.
+/// What a caller may do in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// Reads tasks, events, results and output.
+    /// May read tasks, events, results and output.
     Viewer,
-    /// Viewer; also submits and cancels tasks.
+    /// Viewer; may also submit and cancel tasks.
     Submitter,
-    /// Takes work for handlers; neither submits nor reads tasks.
+    /// May take work for handlers; may neither submit nor read tasks.
     Worker,
-    /// Submitter; also deletes finished tasks and, where it holds everywhere, changes pools.
+    /// Submitter; may also delete finished tasks and, with the scope `*`, change pools.
     Operator,
-    /// Everything, such as ending the server where it holds everywhere.
+    /// May do everything; with the scope `*` also shut the server down.
     Admin,
 }
 
 impl Role {
-    /// All of them, the least first.
+    /// In the order of their declaration.
     pub const ALL: [Self; 5] = [Self::Viewer, Self::Submitter, Self::Worker, Self::Operator, Self::Admin];
 
-    /// As configurations and tokens name it.
+    /// Name in configuration files and tokens.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",
@@ -34,12 +34,12 @@ impl Role {
         }
     }
 
-    /// Reverses [`Role::name`].
+    /// Inverse of [`Role::name`].
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|role| role.name() == text)
     }
 
-    /// Whether who has this role may do what `wanted` may.
+    /// Whether this role permits everything that `wanted` permits.
     pub const fn includes(self, wanted: Self) -> bool {
         match wanted {
             Self::Viewer => !matches!(self, Self::Worker),
@@ -57,12 +57,11 @@ impl fmt::Display for Role {
     }
 }
 
-/// Where a role holds.
+/// Where a role applies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NamespaceScope {
-    /// In every namespace, and for the server as a whole; written `*`.
+    /// In all namespaces and for the server as a whole; written `*`.
     All,
-    /// In this namespace only.
     Only(Namespace),
 }
 
@@ -70,12 +69,11 @@ impl NamespaceScope {
     /// Parses a namespace or `*`.
     ///
     /// # Errors
-    /// [`NameError`] says what is wrong with the text.
+    /// [`NameError`].
     pub fn parse(text: &str) -> Result<Self, NameError> {
         if text == "*" { Ok(Self::All) } else { Namespace::parse(text).map(Self::Only) }
     }
 
-    /// Whether it includes the namespace.
     pub fn contains(&self, namespace: &Namespace) -> bool {
         match self {
             Self::All => true,
@@ -93,27 +91,26 @@ impl fmt::Display for NamespaceScope {
     }
 }
 
-/// A role, and where it holds.
+/// A role and where it applies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// The role.
     pub role: Role,
-    /// Where; nowhere when empty.
+    /// If empty, the role applies nowhere.
     pub scopes: Vec<NamespaceScope>,
 }
 
 impl Grant {
-    /// Parses the names of a role and of namespaces (or `*`).
+    /// Parses the name of a role and the names of namespaces (or `*`).
     ///
     /// # Errors
-    /// Says which name is wrong, and what would be right.
+    /// Names the invalid value and the valid ones.
     pub fn parse(role: &str, namespaces: &[String]) -> Result<Self, String> {
         let found = Role::parse(role).ok_or_else(|| {
-            let known = Role::ALL.map(Role::name).join(", ");
-            format!("role {role:?} is not known, roles are: {known}")
+            let valid = Role::ALL.map(Role::name).join(", ");
+            format!("role {role:?} does not exist; use one of {valid}")
         })?;
         if namespaces.is_empty() {
-            return Err("there is no namespace; name some, or \"*\" for all".to_owned());
+            return Err("no namespace is given; list at least one, or \"*\" for all".to_owned());
         }
         let parsed = |name: &String| NamespaceScope::parse(name).map_err(|error| format!("namespace {name:?} {error}"));
         Ok(Self { role: found, scopes: namespaces.iter().map(parsed).collect::<Result<_, _>>()? })
@@ -125,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn roles_build_on_each_other_and_a_worker_stands_aside() {
+    fn each_role_includes_the_lower_ones_except_worker() {
         use Role::{Admin, Operator, Submitter, Viewer, Worker};
         let may = |role: Role| Role::ALL.into_iter().filter(|wanted| role.includes(*wanted)).collect::<Vec<_>>();
         assert_eq!(may(Viewer), [Viewer]);
@@ -136,14 +133,14 @@ mod tests {
     }
 
     #[test]
-    fn a_grant_names_what_is_wrong_with_it() {
+    fn an_invalid_grant_is_refused_with_the_invalid_name() {
         let grant = |role: &str, namespaces: &[&str]| {
             Grant::parse(role, &namespaces.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
         };
         assert!(grant("root", &["*"]).unwrap_err().contains("viewer, submitter, worker, operator, admin"));
         assert!(grant("viewer", &[]).unwrap_err().contains("no namespace"));
         assert!(grant("viewer", &["a b"]).unwrap_err().contains("\"a b\""));
-        assert!(grant("viewer", &["team*"]).is_err(), "a star stands alone");
+        assert!(grant("viewer", &["team*"]).is_err(), "a star is only valid by itself");
         assert_eq!(grant("viewer", &["*"]).unwrap().scopes, [NamespaceScope::All]);
     }
 }

@@ -1,4 +1,4 @@
-//! What the operator registered: handlers and pools, as submissions are resolved against them.
+//! The configured handlers and pools.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,38 +7,33 @@ use super::id::{HandlerName, PoolName};
 use super::pool::PoolSpec;
 use super::retry::RetryPolicy;
 
-/// A registered handler, as submitters see it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HandlerSpec {
-    /// Its name.
     pub name: HandlerName,
-    /// `builtin`, `process`, … .
+    /// `builtin` or `process`.
     pub runner: &'static str,
-    /// For people.
     pub description: String,
-    /// What its payload looks like, for people.
+    /// Expected format of the payload, as text for submitters.
     pub payload_description: String,
-    /// The pool it belongs to.
+    /// Pool of tasks that do not name one.
     pub pool: PoolName,
     /// Other pools that a task may name.
     pub allowed_pools: Vec<PoolName>,
-    /// Time-out of an attempt; `None` takes the pool's.
+    /// Default timeout of an attempt; `None`: that of the pool.
     pub timeout: Option<Duration>,
-    /// When a failed attempt is tried again.
+    /// Default retry policy.
     pub retry: RetryPolicy,
     /// Whether submitters may add arguments.
     pub accepts_args: bool,
-    /// Time between asking a task to stop and forcing it.
+    /// Time between the request to stop and the kill.
     pub grace: Duration,
-    /// Whether it computes on its worker, so that it may not run in an async pool.
+    /// Whether the handler uses the CPU of its worker, so that it may not run in an async pool.
     pub blocking: bool,
 }
 
-/// Everything registered, by name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Catalog {
-    /// The handlers.
     pub handlers: BTreeMap<HandlerName, HandlerSpec>,
-    /// The pools as configured; what changed since is the scheduler's to say.
+    /// As configured; the scheduler has the present settings.
     pub pools: BTreeMap<PoolName, PoolSpec>,
 }

@@ -1,4 +1,4 @@
-//! Wall-clock time, handed in so that tests own it.
+//! Wall-clock time, injected so that tests can control it.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,21 +8,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
-    /// The epoch itself, used where a time is not known.
+    /// The Unix epoch; also stands for an unknown time.
     pub const ZERO: Self = Self(0);
 
-    /// Microseconds since the epoch.
     pub const fn as_micros(self) -> u64 {
         self.0
     }
 
-    /// This time moved forward, saturating at the end of time.
+    /// This time plus `delay`, saturating.
     #[must_use]
-    pub fn after(self, span: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(span.as_micros()).unwrap_or(u64::MAX)))
+    pub fn after(self, delay: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX)))
     }
 
-    /// The span from `earlier` to this time; zero when `earlier` is later.
+    /// Time since `earlier`; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
@@ -35,18 +34,16 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Where wall time comes from. Monotonic time is `tokio::time`.
+/// Source of wall-clock time. Monotonic time is `tokio::time`.
 pub trait Clock: Send + Sync + 'static {
-    /// The present moment.
     fn now(&self) -> Timestamp;
 }
 
-/// The clock of the machine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
+    #[expect(clippy::disallowed_methods, reason = "the only place that reads the system clock")]
     fn now(&self) -> Timestamp {
         let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX))

@@ -1,4 +1,4 @@
-//! One state change of one task: the unit of truth, of the journal, and of every watch.
+//! Events: the state changes of tasks, as the journal stores them and watches deliver them.
 
 use std::sync::Arc;
 
@@ -10,46 +10,39 @@ use super::output::{Output, ResourceUsage};
 use super::spec::{Payload, TaskOptions, TaskSpec};
 use super::task::TaskState;
 
-/// A numbered change. Everything that the scheduler knows can be rebuilt from these.
+/// A numbered state change of one task. The state of the scheduler can be rebuilt from all events.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
-    /// Its place in the one sequence of the server; no number is left out.
+    /// Position in the server's event log, without gaps.
     pub revision: Revision,
-    /// When it happened.
     pub at: Timestamp,
-    /// The task that changed.
     pub task: TaskId,
-    /// What filters look at, so that a watch needs no look-up.
+    /// Options of the task, so that filters need no look-up.
     pub options: Arc<TaskOptions>,
-    /// State before; equal to `state` when only a detail changed, and for `Submitted`.
+    /// State before the event; equal to `state` for `Submitted` and if only a detail has changed.
     pub previous: TaskState,
-    /// State after.
+    /// State after the event.
     pub state: TaskState,
-    /// Current attempt after the change; 0 before the first.
+    /// Current attempt after the event; 0 before the first.
     pub attempt: u32,
-    /// The change.
     pub change: Change,
 }
 
-/// Why a running attempt was taken back without spending it.
+/// Why a running attempt was interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum InterruptCause {
-    /// The server was shut down in an orderly way.
+    /// The server was drained.
     Drain = 1,
-    /// The server was found to have crashed.
+    /// The server crashed.
     Crash = 2,
 }
 
-/// What happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
-    /// Accepted, as WAITING or QUEUED.
-    Submitted {
-        /// What was asked for.
-        spec: Arc<TaskSpec>,
-    },
-    /// WAITING → QUEUED: its time has come.
+    /// Accepted as WAITING or QUEUED.
+    Submitted { spec: Arc<TaskSpec> },
+    /// WAITING → QUEUED.
     Eligible,
     /// QUEUED → RUNNING.
     Started {
@@ -58,69 +51,54 @@ pub enum Change {
     },
     /// RUNNING → COMPLETED.
     Completed {
-        /// What the handler returned.
         result: Payload,
-        /// What it cost.
         usage: Box<ResourceUsage>,
-        /// What it wrote; `None` when nothing.
+        /// `None` if nothing was written.
         output: Option<Box<Output>>,
     },
-    /// RUNNING → WAITING (or QUEUED when there is no delay): the attempt failed, another follows.
+    /// RUNNING → WAITING, or QUEUED without a delay: the attempt failed and the task is retried.
     Retrying {
-        /// What went wrong.
         failure: Box<Failure>,
         /// When the next attempt may start.
         not_before: Timestamp,
-        /// What it cost.
         usage: Box<ResourceUsage>,
-        /// What it wrote.
         output: Option<Box<Output>>,
     },
     /// → FAILED.
     Failed {
-        /// What went wrong; `attempt` 0 when none ran.
         failure: Box<Failure>,
-        /// What the last attempt cost, when this failure ended one.
+        /// Usage of the last attempt, if the task failed with it.
         usage: Option<Box<ResourceUsage>>,
-        /// What it wrote.
         output: Option<Box<Output>>,
     },
-    /// RUNNING → QUEUED, the attempt is not spent.
-    Interrupted {
-        /// Why.
-        cause: InterruptCause,
-    },
-    /// A running task was asked to stop; the state stays RUNNING.
-    CancelRequested {
-        /// Who, when and how.
-        request: Box<CancelRequest>,
-    },
+    /// RUNNING → QUEUED; the attempt does not count.
+    Interrupted { cause: InterruptCause },
+    /// A cancel of a running task was accepted; the state stays RUNNING.
+    CancelRequested { request: Box<CancelRequest> },
     /// → CANCELLED.
     Cancelled {
-        /// The proof.
         receipt: Box<CancelReceipt>,
-        /// What the attempt cost, when one ran.
+        /// Usage of the attempt, if one ran.
         usage: Option<Box<ResourceUsage>>,
-        /// What it wrote.
         output: Option<Box<Output>>,
     },
-    /// A finished task was forgotten: retention, or `DeleteTasks`. The state stays what it was.
+    /// A finished task was deleted, by retention or `DeleteTasks`. The state does not change.
     Deleted,
 }
 
 impl Event {
-    /// Bytes of payload, result and output that it holds.
+    /// Bytes of payload, result and output.
     pub fn weight(&self) -> usize {
-        let written = |output: &Option<Box<Output>>| {
+        let output_bytes = |output: &Option<Box<Output>>| {
             output.as_ref().map_or(0, |output| {
                 [&output.stdout, &output.stderr].iter().map(|kept| kept.head.len() + kept.tail.len()).sum()
             })
         };
         match &self.change {
             Change::Submitted { spec } => spec.payload.len(),
-            Change::Completed { result, output, .. } => result.data.len() + written(output),
+            Change::Completed { result, output, .. } => result.data.len() + output_bytes(output),
             Change::Retrying { output, .. } | Change::Failed { output, .. } | Change::Cancelled { output, .. } => {
-                written(output)
+                output_bytes(output)
             }
             _ => 0,
         }

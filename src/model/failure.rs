@@ -2,34 +2,32 @@
 
 use std::time::Duration;
 
-/// The kinds of failure that a caller can act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum FailureReason {
-    /// The handler said so: an error value, a non-zero exit code.
+    /// The handler returned an error, or its process a non-zero exit code.
     HandlerError = 1,
-    /// The attempt ran longer than its time-out.
+    /// The attempt exceeded its timeout.
     Timeout = 2,
-    /// The handler panicked.
     Panic = 3,
-    /// A signal that nobody here sent ended the process.
+    /// The process was ended by a signal that the server did not send.
     Killed = 4,
-    /// The memory limit was reached.
+    /// The process exceeded its memory limit.
     OutOfMemory = 5,
-    /// The server or worker went away and the task may not be run again.
+    /// The server or worker failed and the task may not be started again.
     WorkerLost = 6,
-    /// It had not started by its expiry.
+    /// The task had not started when it expired.
     Expired = 7,
-    /// A task that it depends on failed.
+    /// A dependency failed.
     DependencyFailed = 8,
-    /// The result is larger than the limit.
+    /// The result exceeds the size limit.
     ResultTooLarge = 9,
-    /// The handler cannot read its payload; never retried.
+    /// The handler could not parse the payload; never retried.
     InvalidPayload = 10,
 }
 
 impl FailureReason {
-    /// Name as in the contract, without its prefix.
+    /// Name in the contract, without the prefix.
     pub const fn name(self) -> &'static str {
         match self {
             Self::HandlerError => "HANDLER_ERROR",
@@ -45,7 +43,7 @@ impl FailureReason {
         }
     }
 
-    /// Reverses `as u8`.
+    /// Inverse of `as u8`.
     pub const fn from_number(number: u8) -> Option<Self> {
         Some(match number {
             1 => Self::HandlerError,
@@ -63,29 +61,27 @@ impl FailureReason {
     }
 }
 
-/// What went wrong with one attempt.
+/// Failure of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// The kind.
     pub reason: FailureReason,
-    /// One line for people.
+    /// One line.
     pub message: String,
-    /// More for people, such as the last lines of stderr; may be empty.
+    /// For example the last lines of stderr; may be empty.
     pub detail: String,
     /// The attempt that failed; 0 when none ran.
     pub attempt: u32,
-    /// Exit code of a process.
     pub exit_code: Option<i32>,
-    /// Signal that ended a process.
+    /// Signal that ended the process.
     pub signal: Option<i32>,
-    /// Whether another attempt may help.
+    /// Whether another attempt could succeed.
     pub retryable: bool,
-    /// The handler's own wish for the delay before the next attempt.
+    /// Delay before the next attempt, if the handler sets it.
     pub retry_after: Option<Duration>,
 }
 
 impl Failure {
-    /// A failure of the given kind; retryable unless the kind says that another try cannot help.
+    /// Retryable unless the reason implies that another attempt would fail too.
     pub fn new(reason: FailureReason, message: impl Into<String>) -> Self {
         let retryable = !matches!(
             reason,

@@ -1,4 +1,4 @@
-//! Which tasks a caller means.
+//! Filters for tasks and events.
 
 use super::clock::Timestamp;
 use super::event::{Change, Event};
@@ -7,47 +7,42 @@ use super::priority::Priority;
 use super::spec::{TaskOptions, TaskSpec};
 use super::task::{Task, TaskState};
 
-/// A conjunction; an empty or absent part matches everything.
+/// Matches if all conditions match; an empty or absent condition matches everything.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TaskFilter {
     /// Any of these ids.
     pub ids: Vec<TaskId>,
-    /// This batch.
     pub batch: Option<BatchId>,
     /// All of these labels.
     pub labels: Vec<(Box<str>, Box<str>)>,
     /// Any of these states.
     pub states: Vec<TaskState>,
-    /// This pool.
     pub pool: Option<PoolName>,
-    /// This handler.
     pub handler: Option<HandlerName>,
-    /// Any of these tenants.
+    /// Any of these namespaces.
     pub namespaces: Vec<Namespace>,
     /// Any of these priorities.
     pub priorities: Vec<Priority>,
-    /// Submitted at this time or later. Not looked at for events.
+    /// Submitted at this time or later. Ignored for events.
     pub submitted_from: Option<Timestamp>,
-    /// Submitted before this time. Not looked at for events.
+    /// Submitted before this time. Ignored for events.
     pub submitted_until: Option<Timestamp>,
 }
 
 impl TaskFilter {
-    /// Whether the event's task, in the state after the event, is meant. That a task is forgotten is
-    /// no change of its state: only a filter without states matches it.
+    /// Compares the task in its state after the event. A `Deleted` event changes no state, so it matches only a
+    /// filter without states.
     pub fn matches_event(&self, event: &Event) -> bool {
-        let reaches = || self.states.contains(&event.state) && !matches!(event.change, Change::Deleted);
-        (self.states.is_empty() || reaches())
+        let state_matches = || self.states.contains(&event.state) && !matches!(event.change, Change::Deleted);
+        (self.states.is_empty() || state_matches())
             && (self.ids.is_empty() || self.ids.contains(&event.task))
             && self.matches_options(&event.options)
     }
 
-    /// Whether the task, as it stands, is meant.
     pub fn matches_task(&self, task: &Task) -> bool {
         self.matches(&task.spec, task.status.state, task.status.submitted_at)
     }
 
-    /// Whether a task of that spec in that state is meant.
     pub fn matches(&self, spec: &TaskSpec, state: TaskState, submitted_at: Timestamp) -> bool {
         (self.states.is_empty() || self.states.contains(&state))
             && (self.ids.is_empty() || self.ids.contains(&spec.id))

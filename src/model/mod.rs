@@ -38,4 +38,4 @@ pub use priority::Priority;
 pub use retry::RetryPolicy;
 pub use spec::{Payload, TaskExtras, TaskOptions, TaskSpec};
 pub use task::{RecoveredTask, Task, TaskState, TaskStatus};
-pub use trace::{RemoteSpan, TraceContext, TraceMode};
+pub use trace::{TraceContext, TraceMode};

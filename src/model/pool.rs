@@ -1,16 +1,16 @@
-//! A pool as the operator described it.
+//! Pool settings.
 
 use std::time::Duration;
 
 use super::id::PoolName;
 
-/// What drives the workers of a pool.
+/// What the workers of a pool are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PoolKind {
-    /// An operating-system thread each; for anything that computes.
+    /// Operating-system threads; for handlers that use the CPU.
     #[default]
     Threads,
-    /// A task on the runtime each; for work that only waits.
+    /// Tasks of the async runtime; for handlers that only wait.
     Async,
 }
 
@@ -18,36 +18,32 @@ pub enum PoolKind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Durability {
-    /// When it is on disk.
+    /// When it is on the disk.
     #[default]
     Fsync = 1,
-    /// At once; may be lost by a crash.
+    /// At once; a crash can lose it.
     Memory = 2,
 }
 
-/// A named set of workers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PoolSpec {
-    /// Its name.
     pub name: PoolName,
-    /// For people.
     pub description: String,
-    /// What drives its workers.
     pub kind: PoolKind,
     /// Workers, 1 to 1,000.
     pub size: usize,
-    /// Tasks that may wait in it (WAITING and QUEUED); beyond, submits are refused.
+    /// Maximum number of WAITING and QUEUED tasks; further submissions are refused.
     pub queue_limit: usize,
-    /// Time-out of an attempt when neither task nor handler says.
+    /// Timeout of an attempt if neither the task nor the handler sets one.
     pub timeout: Duration,
-    /// Promise of an acknowledgement when the task does not say.
+    /// Durability of tasks that do not set one.
     pub durability: Durability,
-    /// Starts nothing while true.
+    /// A paused pool starts no attempts.
     pub paused: bool,
 }
 
 impl PoolSpec {
-    /// A pool of that name with the defaults: `min(32, 2 × cores)` threads, 1,000,000 waiting tasks.
+    /// Defaults: `min(32, 2 × cores)` threads, 1,000,000 waiting tasks.
     pub fn with_defaults(name: PoolName, cores: usize) -> Self {
         Self {
             name,

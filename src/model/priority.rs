@@ -1,32 +1,27 @@
-//! How urgent a task is.
+//! Task priorities.
 
-/// Higher runs sooner: no worker starts a task while one of higher priority waits in its pool.
+/// No worker starts a task while an eligible task of higher priority waits in the same pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Priority {
-    /// Runs when nothing else waits.
     Low = 0,
-    /// The default.
     #[default]
     Normal = 1,
-    /// Before normal work.
     High = 2,
-    /// Before everything.
     Critical = 3,
 }
 
 impl Priority {
-    /// How many priorities there are.
     pub const COUNT: usize = 4;
-    /// Most urgent first, the order in which bands are served.
+    /// Most urgent first.
     pub const DESCENDING: [Self; Self::COUNT] = [Self::Critical, Self::High, Self::Normal, Self::Low];
 
-    /// Position in tables of length [`Priority::COUNT`]; LOW is 0.
+    /// Index in arrays of length [`Priority::COUNT`]; LOW is 0.
     pub const fn index(self) -> usize {
         self as usize
     }
 
-    /// Reverses [`Priority::index`].
+    /// Inverse of [`Priority::index`].
     pub const fn from_index(index: usize) -> Option<Self> {
         match index {
             0 => Some(Self::Low),

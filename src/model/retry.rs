@@ -1,22 +1,22 @@
-//! When a failed attempt is tried again.
+//! Retry policy of a task.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::time::Duration;
 
 use super::id::TaskId;
 
-/// Retry rule of a task: exponential back-off with a cap and jitter.
+/// Exponential back-off with a cap and jitter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RetryPolicy {
-    /// Attempts in all, the first included; 1 means no retry. 1 to 100.
+    /// Maximum number of attempts, including the first. 1 to 100; 1 means no retry.
     pub attempts_max: u32,
     /// Delay before the second attempt.
     pub delay: Duration,
-    /// What each further delay is multiplied with. 1 to 10.
+    /// Factor between one delay and the next. 1 to 10.
     pub factor: f64,
-    /// No delay is longer than this (before jitter).
+    /// Maximum delay, before jitter.
     pub delay_max: Duration,
-    /// Share of the delay, 0 to 1, that is added at most by jitter.
+    /// Maximum jitter as a fraction of the delay. 0 to 1.
     pub jitter: f64,
 }
 
@@ -33,16 +33,16 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// The delay after the given failed attempt (1 for the first).
+    /// Delay after a failed attempt; `attempt` is 1 for the first.
     ///
-    /// Jitter is derived from the task's id and the attempt, so that the scheduler core needs no
-    /// randomness and a replay waits just as long.
+    /// The jitter is a hash of the task ID and the attempt, so that the scheduler core needs no randomness and a
+    /// replay computes the same delay.
     pub fn delay_after(&self, task: &TaskId, attempt: u32) -> Duration {
         let exponent = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
         let grown = self.delay.as_secs_f64() * self.factor.powi(exponent);
         let capped = grown.min(self.delay_max.as_secs_f64());
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one((task, attempt));
-        #[expect(clippy::cast_precision_loss, reason = "53 bits of jitter are plenty")]
+        #[expect(clippy::cast_precision_loss, reason = "53 bits of jitter are sufficient")]
         let share = (hash >> 11) as f64 / (1_u64 << 53) as f64;
         Duration::try_from_secs_f64(capped * (1.0 + self.jitter * share)).unwrap_or(self.delay_max)
     }
@@ -53,14 +53,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn delays_grow_by_the_factor_up_to_the_cap_and_jitter_only_adds_its_share() {
+    fn delays_grow_by_the_factor_up_to_the_cap_plus_jitter() {
         let policy = RetryPolicy { delay_max: Duration::from_secs(30), ..RetryPolicy::default() };
         let task = TaskId::parse("t").unwrap();
         for (attempt, base) in [(1, 10.0), (2, 20.0), (3, 30.0), (50, 30.0)] {
             let delay = policy.delay_after(&task, attempt);
             let seconds = delay.as_secs_f64();
             assert!((base..=base * 1.2).contains(&seconds), "attempt {attempt} waits {seconds}");
-            assert_eq!(policy.delay_after(&task, attempt), delay, "a replay waits just as long");
+            assert_eq!(policy.delay_after(&task, attempt), delay, "the delay is deterministic");
         }
     }
 }

@@ -1,29 +1,29 @@
-//! Where a task comes from, in the terms of W3C Trace Context: what ties its run to its submission.
+//! Trace context of a submission (W3C Trace Context and W3C Baggage), which connects the run of a task to it.
 
 use super::clock::Timestamp;
 
-/// Bytes of a `tracestate` that are kept; a longer one is left out.
+/// Bytes of a `tracestate`; a longer one is dropped.
 pub const STATE_BYTES_MAX: usize = 512;
-/// Bytes of a `baggage` that are kept; a longer one is left out.
+/// Bytes of a `baggage`; a longer one is dropped.
 pub const BAGGAGE_BYTES_MAX: usize = 1_024;
 
-/// How the run of a task hangs together with its submission.
+/// How the span of a run is connected to the span of its submission.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum TraceMode {
-    /// As the server is configured.
+    /// As configured for the server.
     #[default]
     Unset = 0,
-    /// A child of the submission while that is fresh, otherwise a trace of its own.
+    /// A child if the submission is recent, otherwise a trace of its own.
     Auto = 1,
-    /// A child of the submission, always.
+    /// Always a child.
     Parent = 2,
     /// A trace of its own, with a link to the submission.
     Link = 3,
 }
 
 impl TraceMode {
-    /// Reverses `as u8`.
+    /// Inverse of `as u8`.
     pub const fn from_number(number: u8) -> Option<Self> {
         Some(match number {
             0 => Self::Unset,
@@ -35,110 +35,78 @@ impl TraceMode {
     }
 }
 
-/// Bit of [`TraceContext::flags`]: the span is recorded.
-#[cfg(test)]
-const SAMPLED: u8 = 0x01;
-/// The flags that W3C Trace Context knows: sampled, and a trace id that is random.
+/// The flags that W3C Trace Context defines: sampled, and random trace ID.
 const W3C_FLAGS: u8 = 0x03;
 
-/// A span of somebody else, by its numbers. Neither id is zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RemoteSpan {
-    /// Names the trace.
-    pub trace_id: u128,
-    /// Names the span.
-    pub span_id: u64,
-    /// As [`TraceContext::flags`].
-    pub flags: u8,
-}
-
-impl RemoteSpan {
-    /// Reads a `traceparent`; `None` when it is malformed.
-    pub fn parse(traceparent: &str) -> Option<Self> {
-        let mut parts = traceparent.trim().split('-');
-        let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let hex = |part: &str, length: usize| {
-            part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-        };
-        if !(hex(version, 2) && hex(trace, 32) && hex(span, 16) && hex(flags, 2)) || version == "ff" {
-            return None;
-        }
-        // Version 0 ends here; later ones may say more.
-        if version == "00" && parts.next().is_some() {
-            return None;
-        }
-        let trace_id = u128::from_str_radix(trace, 16).ok().filter(|id| *id != 0)?;
-        let span_id = u64::from_str_radix(span, 16).ok().filter(|id| *id != 0)?;
-        let flags = u8::from_str_radix(flags, 16).ok()?;
-        Some(Self { trace_id, span_id, flags: flags & W3C_FLAGS })
-    }
-}
-
-/// A place in a trace, and what travels with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TraceContext {
-    /// Names the trace; zero when there is only baggage.
+    /// Zero if there is only baggage.
     pub trace_id: u128,
-    /// Names the span; zero when there is only baggage.
+    /// Zero if there is only baggage.
     pub span_id: u64,
-    /// As in W3C Trace Context.
     pub flags: u8,
-    /// How a run follows.
     pub mode: TraceMode,
-    /// When this place was passed.
+    /// When the span was active.
     pub at: Timestamp,
-    /// `tracestate` as it came.
+    /// `tracestate` as received.
     pub state: Box<str>,
-    /// `baggage` as it came.
+    /// `baggage` as received.
     pub baggage: Box<str>,
 }
 
 impl TraceContext {
-    /// Reads the text forms; `None` when they say nothing. What is malformed or too long is left out,
-    /// as the specification demands.
+    /// Parses the headers; `None` if there is neither a valid `traceparent` nor baggage. A `tracestate` or
+    /// `baggage` that is too long or not printable is dropped, as the specification requires.
     pub fn parse(traceparent: Option<&str>, tracestate: Option<&str>, baggage: Option<&str>) -> Option<Self> {
-        Self::new(traceparent.and_then(RemoteSpan::parse), tracestate, baggage)
-    }
-
-    /// The place of that span; `None` when there is neither a span nor baggage. What is too long or is no
-    /// printable text is left out.
-    pub fn new(span: Option<RemoteSpan>, tracestate: Option<&str>, baggage: Option<&str>) -> Option<Self> {
-        let printable = |text: &&str| text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
-        let fits = |text: Option<&str>, most: usize| {
-            text.filter(printable).filter(|text| text.len() <= most).unwrap_or_default().into()
+        let span = traceparent.and_then(parse_traceparent);
+        let is_printable = |text: &&str| text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
+        let bounded = |text: Option<&str>, bytes_max: usize| {
+            text.filter(is_printable).filter(|text| text.len() <= bytes_max).unwrap_or_default().into()
         };
-        let baggage: Box<str> = fits(baggage, BAGGAGE_BYTES_MAX);
+        let baggage: Box<str> = bounded(baggage, BAGGAGE_BYTES_MAX);
         if span.is_none() && baggage.is_empty() {
             return None;
         }
-        // A state without a parent means nothing.
-        let state = fits(tracestate.filter(|_| span.is_some()), STATE_BYTES_MAX);
-        let context = Self { state, baggage, ..Self::default() };
-        Some(match span {
-            Some(RemoteSpan { trace_id, span_id, flags }) => Self { trace_id, span_id, flags, ..context },
-            None => context,
-        })
+        // A state without a parent has no meaning.
+        let state = bounded(tracestate.filter(|_| span.is_some()), STATE_BYTES_MAX);
+        let (trace_id, span_id, flags) = span.unwrap_or_default();
+        Some(Self { trace_id, span_id, flags, state, baggage, ..Self::default() })
     }
 
-    /// Whether it names a span, and not only baggage.
+    /// Whether there is a span, and not only baggage.
     pub fn has_span(&self) -> bool {
         self.trace_id != 0 && self.span_id != 0
     }
 
-    #[cfg(test)]
-    pub fn is_sampled(&self) -> bool {
-        self.flags & SAMPLED != 0
-    }
-
-    /// The flags as W3C Trace Context has them.
+    /// The flags that W3C Trace Context defines.
     pub fn w3c_flags(&self) -> u8 {
         self.flags & W3C_FLAGS
     }
 
-    /// The text form, `00-<32 hex>-<16 hex>-<2 hex>`; `None` when it names no span.
+    /// `00-<32 hex>-<16 hex>-<2 hex>`; `None` if there is no span.
     pub fn traceparent(&self) -> Option<String> {
         self.has_span().then(|| format!("00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, self.w3c_flags()))
     }
+}
+
+/// Trace ID, span ID and flags of a `traceparent`; `None` if it is malformed.
+fn parse_traceparent(text: &str) -> Option<(u128, u64, u8)> {
+    let mut parts = text.trim().split('-');
+    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let is_hex = |part: &str, length: usize| {
+        part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    if !(is_hex(version, 2) && is_hex(trace, 32) && is_hex(span, 16) && is_hex(flags, 2)) || version == "ff" {
+        return None;
+    }
+    // Only later versions may have more parts.
+    if version == "00" && parts.next().is_some() {
+        return None;
+    }
+    let trace_id = u128::from_str_radix(trace, 16).ok().filter(|id| *id != 0)?;
+    let span_id = u64::from_str_radix(span, 16).ok().filter(|id| *id != 0)?;
+    let flags = u8::from_str_radix(flags, 16).ok()?;
+    Some((trace_id, span_id, flags & W3C_FLAGS))
 }
 
 #[cfg(test)]
@@ -148,18 +116,29 @@ mod tests {
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
     #[test]
-    fn a_traceparent_is_read_and_written_as_it_came() {
+    fn a_traceparent_is_written_as_it_was_read() {
         let context = TraceContext::parse(Some(PARENT), Some("vendor=1"), Some("user=7")).unwrap();
         assert_eq!(context.traceparent().as_deref(), Some(PARENT));
-        assert!(context.is_sampled());
         assert_eq!((&*context.state, &*context.baggage), ("vendor=1", "user=7"));
-        let later = format!("01{}-more", &PARENT[2..]);
-        assert_eq!(TraceContext::parse(Some(&later), None, None).unwrap().trace_id, context.trace_id);
     }
 
     #[test]
-    fn what_is_malformed_is_as_if_it_were_not_there() {
-        for bad in [
+    fn a_traceparent_of_a_later_version_may_have_more_parts() {
+        let later = format!("01{}-more", &PARENT[2..]);
+        let context = TraceContext::parse(Some(&later), None, None).unwrap();
+        assert_eq!(context.traceparent().as_deref(), Some(PARENT));
+    }
+
+    #[test]
+    fn flags_that_w3c_does_not_define_are_not_written() {
+        let context = TraceContext::parse(Some(PARENT), None, None).unwrap();
+        let flagged = TraceContext { flags: context.flags | 0xf0, ..context };
+        assert_eq!(flagged.traceparent().as_deref(), Some(PARENT));
+    }
+
+    #[test]
+    fn a_malformed_traceparent_counts_as_absent() {
+        for malformed in [
             "",
             "00-00000000000000000000000000000000-b7ad6b7169203331-01",
             "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
@@ -168,12 +147,12 @@ mod tests {
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x",
             "00-+af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         ] {
-            assert_eq!(TraceContext::parse(Some(bad), Some("a=1"), None), None, "{bad}");
+            assert_eq!(TraceContext::parse(Some(malformed), Some("a=1"), None), None, "{malformed}");
         }
     }
 
     #[test]
-    fn baggage_may_come_alone_and_too_much_of_it_is_left_out() {
+    fn baggage_can_come_alone_and_is_dropped_if_it_is_too_long() {
         let alone = TraceContext::parse(None, Some("a=1"), Some("user=7")).unwrap();
         assert_eq!((alone.traceparent(), &*alone.state, &*alone.baggage), (None, "", "user=7"));
         let long = "x".repeat(BAGGAGE_BYTES_MAX + 1);

@@ -4,7 +4,7 @@
 
 use std::sync::OnceLock;
 
-use crate::model::{RemoteSpan, TraceContext};
+use crate::model::TraceContext;
 
 static PROPAGATORS: OnceLock<Propagators> = OnceLock::new();
 
@@ -49,8 +49,8 @@ impl Propagators {
 
     /// The trace context in a call's headers. `header` returns the first value of a lower-case name.
     pub fn extract<'h>(&self, header: impl Fn(&'static str) -> Option<&'h str>) -> Option<TraceContext> {
-        let parent = header("traceparent").filter(|_| self.trace_context).and_then(RemoteSpan::parse);
-        TraceContext::new(parent, header("tracestate"), header("baggage").filter(|_| self.baggage))
+        let parent = header("traceparent").filter(|_| self.trace_context);
+        TraceContext::parse(parent, header("tracestate"), header("baggage").filter(|_| self.baggage))
     }
 
     /// Variables that pass the trace context to a process.
