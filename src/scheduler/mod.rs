@@ -30,4 +30,4 @@ pub use health::ComponentHealth;
 pub use hub::Watch;
 pub use refusal::*;
 pub use service::{Options, Service};
-pub use views::{CancelCommand, OutputSource, PoolMetrics, TaskSnapshot};
+pub use views::{CancelCommand, OutputSource, PoolMetrics, Retention, TaskSnapshot};
