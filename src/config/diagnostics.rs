@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
-use super::Config;
+use super::settings::Config;
 
 /// Lists of tables, each with the setting that distinguishes its entries.
 const LISTS: [(&str, &str); 4] =

@@ -12,6 +12,8 @@ use super::error::Problems;
 use super::units::{ByteSize, HumanDuration};
 use crate::model::{HandlerName, HandlerSpec, PoolName, RetryPolicy, id, limits};
 
+/// Replaces secret values in a dump; refused as a value, so that a dump is not loaded by mistake.
+pub(super) const MASK: &str = "(hidden)";
 const GRACE_DEFAULT: Duration = Duration::from_secs(5);
 
 /// `[[handler]]`: a handler that submitters can name.
@@ -324,7 +326,7 @@ impl Handler {
             problems.add(format!("{path}.{field}"), format!("{name:?}"), description);
         }
         // The values may be secret and are not shown.
-        for (name, _) in self.env.iter().filter(|(_, value)| *value == super::MASK) {
+        for (name, _) in self.env.iter().filter(|(_, value)| *value == MASK) {
             problems.add(
                 format!("{path}.env.{name}"),
                 "",

@@ -9,7 +9,8 @@ use config::{Environment, File, FileFormat};
 use super::diagnostics::{explain, intended_setting};
 use super::error::{ConfigError, Problem, Problems};
 use super::provenance::{Provenance, file_line};
-use super::{Config, LogFormat};
+use super::settings::Config;
+use crate::telemetry::log::LogFormat;
 
 /// Environment variable with the path of the configuration file.
 pub const CONFIG_VARIABLE: &str = "LINESHAFT_CONFIG";

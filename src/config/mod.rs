@@ -3,9 +3,6 @@
 //! The command line overrides the environment, the environment overrides the file, and the file overrides the defaults.
 //! An unknown setting is an error. Each problem is reported with its field, value, limit and location.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 mod auth;
 mod builtin;
 mod diagnostics;
@@ -16,211 +13,20 @@ mod load;
 mod pool;
 mod provenance;
 mod server;
+mod settings;
 mod telemetry;
 mod tls;
-pub mod units;
+mod units;
 
 pub use auth::{Auth, Jwt, JwtAlgorithm};
 pub use builtin::Builtin;
 pub use error::ConfigError;
 pub use handler::{Handler, Launch, Process};
-pub use http::Http;
 pub use load::{Overrides, load};
-pub use pool::{Pool, PoolKind};
-pub use server::{Limits, Log, Retention, Server, Store};
-pub use telemetry::Telemetry;
+pub use pool::PoolKind;
+pub use server::Store;
+pub use settings::Config;
 pub use tls::{ClientCertificate, Tls};
-
-pub use crate::telemetry::log::LogFormat;
-
-use crate::model::Catalog;
-use error::Problems;
-
-/// Replaces secret values in a dump; refused as a value, so that a dump is not loaded by mistake.
-pub(crate) const MASK: &str = "(hidden)";
-
-/// The configuration of a Lineshaft server.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default = "Config::without_pools_and_handlers", deny_unknown_fields)]
-#[schemars(title = "Lineshaft configuration")]
-pub struct Config {
-    /// Registers the built-in handlers compute, io, expression and heavy, except those whose name is configured.
-    /// Default: true.
-    pub builtins: bool,
-    /// Addresses, connection limits and shutdown.
-    pub server: Server,
-    /// JSON calls, browsers and plain routes.
-    pub http: Http,
-    /// TLS certificates and handshakes.
-    pub tls: Tls,
-    /// Authentication, roles and limits for each identity.
-    pub auth: Auth,
-    /// Where tasks are stored.
-    pub store: Store,
-    /// How long finished tasks are kept.
-    pub retention: Retention,
-    /// Limits of the whole server.
-    pub limits: Limits,
-    /// The server's log.
-    pub log: Log,
-    /// Export of traces, metrics and logs.
-    pub telemetry: Telemetry,
-    /// Pools; the first is the default for handlers. Default: one pool named "default".
-    #[serde(rename = "pool")]
-    pub pools: Vec<Pool>,
-    /// Handlers. Default: the built-in handlers.
-    #[serde(rename = "handler")]
-    pub handlers: Vec<Handler>,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        let mut config = Self::without_pools_and_handlers();
-        config.add_defaults();
-        config
-    }
-}
-
-impl Config {
-    /// Checks every setting, and returns all problems together.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        let mut problems = Problems::default();
-        self.http.check(&mut problems);
-        self.server.check(self.auth.on(), &mut problems);
-        self.tls.check(&mut problems);
-        self.auth.check(self.tls.client_ca.is_some(), &mut problems);
-        self.store.check(&mut problems);
-        self.retention.check(&mut problems);
-        self.limits.check(&mut problems);
-        self.log.check(&mut problems);
-        self.telemetry.check(&mut problems);
-        if self.pools.is_empty() {
-            problems.add("pool", "", "must contain at least one pool");
-        }
-        for (index, pool) in self.pools.iter().enumerate() {
-            let path = format!("pool[{index}]");
-            pool.check(&path, &mut problems);
-            if self.pools[..index].iter().any(|other| other.name == pool.name) {
-                problems.add(format!("{path}.name"), format!("{:?}", pool.name), "is already the name of another pool");
-            }
-        }
-        for (index, handler) in self.handlers.iter().enumerate() {
-            let path = format!("handler[{index}]");
-            handler.check(&path, &mut problems);
-            if self.handlers[..index].iter().any(|other| other.name == handler.name) {
-                problems.add(
-                    format!("{path}.name"),
-                    format!("{:?}", handler.name),
-                    "is already the name of another handler",
-                );
-            }
-            self.check_pools_of(handler, &path, &mut problems);
-        }
-        if problems.0.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems.0)) }
-    }
-
-    /// The handlers and pools that submissions can name. Entries with invalid names are left out, so call it on a valid
-    /// configuration.
-    pub fn catalog(&self) -> Catalog {
-        Catalog {
-            handlers: self
-                .handlers
-                .iter()
-                .filter_map(Handler::spec)
-                .map(|handler| (handler.name.clone(), handler))
-                .collect(),
-            pools: self.pools.iter().filter_map(Pool::spec).map(|pool| (pool.name.clone(), pool)).collect(),
-        }
-    }
-
-    /// The configuration as TOML, with all defaults. Loading it returns the same configuration.
-    pub fn dump(&self) -> String {
-        toml::to_string_pretty(self).expect("a configuration can be written as TOML")
-    }
-
-    /// Like [`dump`](Self::dump), with the environment variables of handlers masked: they may be secret.
-    pub fn dump_masked(&self) -> String {
-        let mut masked = self.clone();
-        for handler in &mut masked.handlers {
-            handler.env.values_mut().for_each(|value| MASK.clone_into(value));
-        }
-        masked.dump()
-    }
-
-    /// The JSON schema of the configuration file.
-    pub fn schema() -> String {
-        format!("{:#}\n", schemars::schema_for!(Self).as_value())
-    }
-
-    /// The defaults to which a file adds its own pools and handlers.
-    fn without_pools_and_handlers() -> Self {
-        Self {
-            builtins: true,
-            server: Server::default(),
-            http: Http::default(),
-            tls: Tls::default(),
-            auth: Auth::default(),
-            store: Store::default(),
-            retention: Retention::default(),
-            limits: Limits::default(),
-            log: Log::default(),
-            telemetry: Telemetry::default(),
-            pools: Vec::new(),
-            handlers: Vec::new(),
-        }
-    }
-
-    /// Adds the default pool if there is none, the built-in handlers, and the pools of handlers that name none.
-    fn add_defaults(&mut self) {
-        if self.pools.is_empty() {
-            self.pools.push(Pool::named(pool::DEFAULT_NAME));
-        }
-        if self.builtins {
-            for builtin in Builtin::ALL {
-                if self.handlers.iter().all(|handler| handler.name != builtin.name()) {
-                    self.handlers.push(self.default_handler(builtin));
-                }
-            }
-        }
-        for handler in &mut self.handlers {
-            handler.pool.get_or_insert_with(|| self.pools[0].name.clone());
-            handler.add_descriptions();
-        }
-    }
-
-    /// A built-in handler that is not configured: it uses the first suitable pool, and can use the other suitable ones.
-    fn default_handler(&self, builtin: Builtin) -> Handler {
-        let is_suitable = |pool: &&Pool| pool.kind == PoolKind::Threads || !builtin.blocking();
-        let mut pools = self.pools.iter().filter(is_suitable).map(|pool| pool.name.clone());
-        let pool = pools.next();
-        Handler { pool, allowed_pools: pools.collect(), ..Handler::for_builtin(builtin) }
-    }
-
-    fn check_pools_of(&self, handler: &Handler, path: &str, problems: &mut Problems) {
-        let main = handler.pool.iter().map(|pool| (format!("{path}.pool"), pool));
-        let allowed = handler.allowed_pools.iter().enumerate();
-        let allowed = allowed.map(|(index, pool)| (format!("{path}.allowed_pools[{index}]"), pool));
-        for (field, name) in main.chain(allowed) {
-            let value = format!("{name:?}");
-            match self.pools.iter().find(|pool| pool.name == *name) {
-                None => {
-                    let known: Vec<_> = self.pools.iter().map(|pool| pool.name.as_str()).collect();
-                    problems.add(field, value, format!("is not a pool; the pools are: {}", known.join(", ")));
-                }
-                Some(pool) if pool.kind == PoolKind::Async && handler.blocking() => problems.add(
-                    field,
-                    value,
-                    format!(
-                        "is an async pool, but handler `{}` uses the CPU of its worker; \
-                         use a pool of kind \"threads\", or set builtins = false if the handler is not needed",
-                        handler.name
-                    ),
-                ),
-                Some(_) => {}
-            }
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests;

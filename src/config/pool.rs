@@ -8,7 +8,7 @@ use super::units::HumanDuration;
 use crate::model::{self, PoolName, PoolSpec, id, limits};
 
 /// Name of the pool that exists if none is configured.
-pub const DEFAULT_NAME: &str = "default";
+pub const DEFAULT_POOL: &str = "default";
 pub const QUEUE_LIMIT_MAX: usize = 100_000_000;
 
 /// `[[pool]]`: a named set of workers.
@@ -110,7 +110,7 @@ impl Pool {
 
 fn defaults() -> PoolSpec {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let name = PoolName::parse(DEFAULT_NAME).expect("the default name is valid");
+    let name = PoolName::parse(DEFAULT_POOL).expect("the default name is valid");
     PoolSpec::with_defaults(name, cores)
 }
 

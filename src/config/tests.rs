@@ -9,6 +9,7 @@ use super::load::CONFIG_VARIABLE;
 use super::units::{ByteSize, HumanDuration};
 use super::*;
 use crate::model::{self, HandlerName, PoolName};
+use crate::telemetry::log::LogFormat;
 
 fn file(text: &str) -> tempfile::NamedTempFile {
     let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
