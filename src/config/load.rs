@@ -10,7 +10,6 @@ use super::diagnostics::{explain, intended_setting};
 use super::error::{ConfigError, Problem, Problems};
 use super::provenance::{Provenance, file_line};
 use super::settings::Config;
-use crate::telemetry::log::LogFormat;
 
 /// Environment variable with the path of the configuration file.
 pub const CONFIG_VARIABLE: &str = "LINESHAFT_CONFIG";
@@ -21,16 +20,10 @@ const SEPARATOR: &str = "__";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
     pub listen: Option<SocketAddr>,
-    /// `server.insecure`.
     pub insecure: Option<bool>,
     /// `store.directory`; also sets `store.memory` to false unless `memory` is set.
     pub data_dir: Option<PathBuf>,
-    /// `store.memory`.
     pub memory: Option<bool>,
-    /// `log.format`.
-    pub log_format: Option<LogFormat>,
-    /// `log.filter`.
-    pub log_filter: Option<String>,
 }
 
 /// Loads the configuration: defaults, then the file, then the environment, then the command line.
@@ -85,14 +78,6 @@ impl Overrides {
         if let Some(memory) = self.memory {
             config.store.memory = memory;
             set("store.memory");
-        }
-        if let Some(format) = self.log_format {
-            config.log.format = format;
-            set("log.format");
-        }
-        if let Some(filter) = self.log_filter {
-            config.log.filter = filter;
-            set("log.filter");
         }
     }
 }

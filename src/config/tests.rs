@@ -9,7 +9,6 @@ use super::load::CONFIG_VARIABLE;
 use super::units::{ByteSize, HumanDuration};
 use super::*;
 use crate::model::{self, HandlerName, PoolName};
-use crate::telemetry::log::LogFormat;
 
 fn file(text: &str) -> tempfile::NamedTempFile {
     let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
@@ -77,7 +76,6 @@ fn command_line_overrides_environment_overrides_file() {
     let overrides = Overrides {
         listen: Some("127.0.0.1:3".parse().unwrap()),
         data_dir: Some("/flag".into()),
-        log_format: Some(LogFormat::Json),
         ..Overrides::default()
     };
     let config = load(Some(file.path()), variables(&env), overrides).unwrap();
@@ -86,7 +84,6 @@ fn command_line_overrides_environment_overrides_file() {
     assert_eq!(config.server.max_in_flight, 5);
     assert_eq!(config.limits.queued_payload_bytes, ByteSize(2 << 20));
     assert_eq!((config.store.directory.to_str(), config.store.memory), (Some("/flag"), false));
-    assert_eq!(config.log.format, LogFormat::Json);
 }
 
 #[test]
@@ -197,17 +194,18 @@ fn an_invalid_variable_is_reported_by_name() {
 
 #[test]
 fn a_value_out_of_range_is_reported_with_value_limit_and_location() {
-    let file = file("[retention]\nage = \"0s\"\n");
+    let file = file("[retention]\nage = \"0s\"\n[log]\nfilter = \"lineshaft=loud\"\n");
     let env = [("LINESHAFT_SERVER__MAX_IN_FLIGHT", "0")];
-    let overrides = Overrides { log_filter: Some("lineshaft=loud".into()), ..Overrides::default() };
+    let overrides = Overrides { listen: Some("0.0.0.0:1".parse().unwrap()), ..Overrides::default() };
     let error = load(Some(file.path()), variables(&env), overrides).unwrap_err();
     let text = error.to_string();
-    assert!(text.starts_with("3 problems"), "{text}");
+    assert!(text.starts_with("4 problems"), "{text}");
     let variable =
         "environment variable LINESHAFT_SERVER__MAX_IN_FLIGHT: server.max_in_flight = 0: must be 1 to 1000000";
     assert!(text.contains(variable), "{text}");
     assert!(text.contains(".toml:2: retention.age = 0s: must be 1s to 3650d"), "{text}");
-    assert!(text.contains("command line: log.filter"), "{text}");
+    assert!(text.contains(".toml:4: log.filter = \"lineshaft=loud\": "), "{text}");
+    assert!(text.contains("command line: server.listen = 0.0.0.0:1: "), "{text}");
 }
 
 #[test]
