@@ -9,11 +9,11 @@ use super::report::Finding;
 
 /// 2026-01-01, before this program existed: an earlier time is wrong.
 const EARLIEST: Timestamp = Timestamp(1_767_225_600_000_000);
-/// How long the clock is compared with the monotonic clock.
+/// How long the system clock is compared with the monotonic clock.
 const MEASURE_TIME: Duration = Duration::from_millis(200);
-/// The largest difference of the two in that time.
+/// The largest accepted difference between the two in that time.
 const DRIFT_MAX: Duration = Duration::from_millis(20);
-/// How far the modification time of a file may be in the future.
+/// The largest accepted distance of a file's modification time in the future.
 const AHEAD_MAX: Duration = Duration::from_secs(2);
 
 const ADVICE: &str = "synchronize the clock by NTP (chrony or systemd-timesyncd); a pod uses the clock of its node";
@@ -26,9 +26,9 @@ pub(super) fn newest(directory: &Path) -> Option<Timestamp> {
 }
 
 pub(super) async fn check(clock: &impl Clock, newest: Option<Timestamp>) -> Vec<Finding> {
-    let (wall, began) = (clock.now(), tokio::time::Instant::now());
+    let (wall, started) = (clock.now(), tokio::time::Instant::now());
     tokio::time::sleep(MEASURE_TIME).await;
-    let (passed, by_wall) = (began.elapsed(), clock.now().since(wall));
+    let (passed, by_wall) = (started.elapsed(), clock.now().since(wall));
     let mut findings = vec![judge(wall, newest, passed.abs_diff(by_wall))];
     if !synchronized() {
         findings.push(Finding::warning("clock", "clock not synchronized").with_advice(ADVICE));
@@ -38,7 +38,7 @@ pub(super) async fn check(clock: &impl Clock, newest: Option<Timestamp>) -> Vec<
 
 fn judge(wall: Timestamp, newest: Option<Timestamp>, drift: Duration) -> Finding {
     if wall < EARLIEST {
-        return Finding::failure("clock", format!("system time is {wall}, which is in the past")).with_advice(ADVICE);
+        return Finding::failure("clock", format!("system time is {wall}, which is too early")).with_advice(ADVICE);
     }
     if let Some(newest) = newest
         && newest.since(wall) > AHEAD_MAX
