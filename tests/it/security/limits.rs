@@ -1,4 +1,4 @@
-//! What one identity may have under way.
+//! Quotas of one identity.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use lineshaft::proto::v1;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use super::{Known, Tokens};
-use crate::support::{TIMEOUT, noop, reason, seconds, task};
+use super::{Caller, Tokens};
+use crate::support::{eventually, noop, reason, seconds, task};
 
-async fn submit(known: &Known, request: v1::SubmitTaskRequest) -> Result<String, Status> {
-    known.tasks().submit_task(request).await.map(|answer| answer.into_inner().task_id)
+async fn submit(caller: &Caller, request: v1::SubmitTaskRequest) -> Result<String, Status> {
+    caller.tasks().submit_task(request).await.map(|answer| answer.into_inner().task_id)
 }
 
 fn batch(tasks: usize) -> v1::BatchSubmitTasksRequest {
@@ -25,57 +25,48 @@ fn limited(status: &Status, why: &str) -> Duration {
 }
 
 #[tokio::test]
-async fn who_submits_too_fast_is_told_when_to_come_back_and_nobody_else_notices() {
+async fn the_submit_rate_is_limited_per_identity() {
     let tokens = Tokens::new();
     let (ci, other) = (tokens.create("ci", "submitter", "default", &[]), tokens.create("other", "viewer", "*", &[]));
-    let other = Known::new(&tokens.serve(""), &other);
+    let other = Caller::new(&tokens.serve(""), &other);
     drop(other);
     let server = tokens.serve("[auth.limits]\nsubmit_rate = 1\nsubmit_burst = 5\n");
-    let known = Known::new(&server, &ci);
-    known.tasks().batch_submit_tasks(batch(5)).await.unwrap();
-    let refused = submit(&known, noop()).await.unwrap_err();
+    let caller = Caller::new(&server, &ci);
+    caller.tasks().batch_submit_tasks(batch(5)).await.unwrap();
+    let refused = submit(&caller, noop()).await.unwrap_err();
     assert!(limited(&refused, "RATE_LIMITED") <= Duration::from_secs(1));
-    // Another connection is no way around.
-    let refused = submit(&Known::new(&server, &ci), noop()).await.unwrap_err();
+    // A new connection does not reset the limit.
+    let refused = submit(&Caller::new(&server, &ci), noop()).await.unwrap_err();
     limited(&refused, "RATE_LIMITED");
-    let too_many = known.tasks().batch_submit_tasks(batch(6)).await.unwrap_err();
+    let too_many = caller.tasks().batch_submit_tasks(batch(6)).await.unwrap_err();
     assert_eq!(reason(&too_many), "RATE_LIMITED");
-    assert!(too_many.get_error_details().retry_info().is_none(), "waiting does not help");
-    let free = Known::new(&server, &tokens.create("free", "submitter", "default", &[]));
-    let begun = std::time::Instant::now();
-    while let Err(status) = submit(&free, noop()).await {
-        assert_eq!(status.code(), Code::Unauthenticated, "the new token is not known yet");
-        assert!(begun.elapsed() < TIMEOUT);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    assert!(too_many.get_error_details().retry_info().is_none(), "a retry cannot succeed");
+    let free = Caller::new(&server, &tokens.create("free", "submitter", "default", &[]));
+    submit_when_accepted(&free, noop()).await;
 }
 
 #[tokio::test]
-async fn tasks_and_their_payloads_count_until_they_end_over_a_restart_too() {
+async fn tasks_and_payloads_count_until_they_end_and_after_a_restart() {
     let tokens = Tokens::new();
     let ci = tokens.create("ci", "submitter", "default", &[]);
     let mut server = tokens.serve("[auth.limits]\nlive_tasks = 3\nlive_payload_bytes = \"1MiB\"\n");
-    let known = Known::new(&server, &ci);
+    let caller = Caller::new(&server, &ci);
     let mut ids = Vec::new();
     for _ in 0..3 {
-        ids.push(submit(&known, task("io", "3600")).await.unwrap());
+        ids.push(submit(&caller, task("io", "3600")).await.unwrap());
     }
-    limited(&submit(&known, noop()).await.unwrap_err(), "QUOTA_EXCEEDED");
-    limited(&known.tasks().batch_submit_tasks(batch(1)).await.unwrap_err(), "QUOTA_EXCEEDED");
+    limited(&submit(&caller, noop()).await.unwrap_err(), "QUOTA_EXCEEDED");
+    limited(&caller.tasks().batch_submit_tasks(batch(1)).await.unwrap_err(), "QUOTA_EXCEEDED");
     server.kill9();
     server.start_again();
-    let known = Known::new(&server, &ci);
-    until_limited(&known).await;
-    // A task that ends gives its place back.
+    let caller = Caller::new(&server, &ci);
+    until_limited(&caller).await;
+    // A task that ends no longer counts.
     let cancel = v1::CancelTaskRequest { task_id: ids[0].clone(), ..v1::CancelTaskRequest::default() };
-    known.tasks().cancel_task(cancel).await.unwrap();
-    let begun = std::time::Instant::now();
-    while submit(&known, noop()).await.is_err() {
-        assert!(begun.elapsed() < TIMEOUT, "the place is not given back");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    caller.tasks().cancel_task(cancel).await.unwrap();
+    eventually(async || submit(&caller, noop()).await.map_err(|status| status.to_string())).await;
     let large = v1::SubmitTaskRequest { payload: bytes(1 << 20), ..task("io", "") };
-    limited(&submit(&known, large).await.unwrap_err(), "QUOTA_EXCEEDED");
+    limited(&submit(&caller, large).await.unwrap_err(), "QUOTA_EXCEEDED");
 }
 
 fn bytes(count: usize) -> Option<v1::Payload> {
@@ -83,83 +74,75 @@ fn bytes(count: usize) -> Option<v1::Payload> {
     Some(v1::Payload { kind, content_type: String::new() })
 }
 
-/// The tasks of the run before are counted soon after the start.
-async fn until_limited(known: &Known) {
-    let begun = std::time::Instant::now();
-    loop {
-        match submit(known, noop()).await {
-            Err(refused) => {
-                limited(&refused, "QUOTA_EXCEEDED");
-                return;
-            }
-            Ok(id) => {
-                let request = v1::WaitTaskRequest { task_id: id, timeout: seconds(10) };
-                known.tasks().wait_task(request).await.unwrap();
-            }
+/// Submits with a new token, which the server accepts after the next reload.
+async fn submit_when_accepted(caller: &Caller, request: v1::SubmitTaskRequest) -> String {
+    eventually(async || {
+        let submitted = submit(caller, request.clone()).await;
+        submitted.map_err(|status| {
+            assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
+            status.to_string()
+        })
+    })
+    .await
+}
+
+/// Waits until the tasks from before the restart are counted.
+async fn until_limited(caller: &Caller) {
+    eventually(async || match submit(caller, noop()).await {
+        Err(refused) => {
+            limited(&refused, "QUOTA_EXCEEDED");
+            Ok(())
         }
-        assert!(begun.elapsed() < TIMEOUT, "tasks of the run before do not count");
-    }
+        Ok(id) => {
+            let request = v1::WaitTaskRequest { task_id: id, timeout: seconds(10) };
+            caller.tasks().wait_task(request).await.unwrap();
+            Err("tasks from before the restart are not counted".to_owned())
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn watches_and_waits_of_one_identity_do_not_take_the_places_of_all() {
+async fn open_streams_are_limited_per_identity() {
     let tokens = Tokens::new();
     let (ci, other) = (tokens.create("ci", "submitter", "default", &[]), tokens.create("other", "submitter", "*", &[]));
     let server = tokens.serve("[auth.limits]\nopen_streams = 2\n");
-    let (known, other) = (Known::new(&server, &ci), Known::new(&server, &other));
-    let first = known.tasks().watch_tasks(v1::WatchTasksRequest::default()).await.unwrap();
-    let _second = known.tasks().watch_tasks(v1::WatchTasksRequest::default()).await.unwrap();
-    let refused = known.tasks().watch_tasks(v1::WatchTasksRequest::default()).await.unwrap_err();
+    let (caller, other) = (Caller::new(&server, &ci), Caller::new(&server, &other));
+    let first = caller.tasks().watch_tasks(v1::WatchTasksRequest::default()).await.unwrap();
+    let _second = caller.tasks().watch_tasks(v1::WatchTasksRequest::default()).await.unwrap();
+    let refused = caller.tasks().watch_tasks(v1::WatchTasksRequest::default()).await.unwrap_err();
     limited(&refused, "QUOTA_EXCEEDED");
-    let id = submit(&known, noop()).await.unwrap();
+    let id = submit(&caller, noop()).await.unwrap();
     let wait = || v1::WaitTaskRequest { task_id: id.clone(), timeout: seconds(10) };
-    limited(&known.tasks().wait_task(wait()).await.unwrap_err(), "QUOTA_EXCEEDED");
+    limited(&caller.tasks().wait_task(wait()).await.unwrap_err(), "QUOTA_EXCEEDED");
     other.tasks().wait_task(wait()).await.unwrap();
     drop(first);
-    let begun = std::time::Instant::now();
-    while known.tasks().wait_task(wait()).await.is_err() {
-        assert!(begun.elapsed() < TIMEOUT, "the place of a watch that has gone is not given back");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    eventually(async || caller.tasks().wait_task(wait()).await.map_err(|status| status.to_string())).await;
 }
 
 #[tokio::test]
-async fn a_token_has_its_own_limits_where_it_was_given_some() {
+async fn the_limits_of_a_token_replace_the_general_ones() {
     let tokens = Tokens::new();
     let ci = tokens.create("ci", "submitter", "default", &[]);
     let server = tokens.serve("[auth.limits]\nsubmit_rate = 1\nsubmit_burst = 1\nopen_streams = 1\n");
-    // Made while the server runs: nobody was bounded by what is counted until now.
+    // Created while the server runs: until now no identity had this limit, so tasks were not counted.
     let nightly =
         tokens.create("nightly", "submitter", "default", &["--limit", "submit_rate=100", "--limit", "live_tasks=2"]);
-    let (known, nightly) = (Known::new(&server, &ci), Known::new(&server, &nightly));
-    let begun = std::time::Instant::now();
-    let first = loop {
-        match submit(&nightly, task("io", "3600")).await {
-            Ok(id) => break id,
-            Err(status) => {
-                assert_eq!(status.code(), Code::Unauthenticated, "the new token is not known yet: {status:?}");
-            }
-        }
-        assert!(begun.elapsed() < TIMEOUT);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
+    let (caller, nightly) = (Caller::new(&server, &ci), Caller::new(&server, &nightly));
+    let first = submit_when_accepted(&nightly, task("io", "3600")).await;
     submit(&nightly, task("io", "3600")).await.unwrap();
     let refused = submit(&nightly, noop()).await.unwrap_err();
     assert_eq!(reason(&refused), "QUOTA_EXCEEDED");
     assert_eq!(refused.get_error_details().error_info().unwrap().metadata["limit"], "2");
-    // What it was given nothing of its own for is as for all.
+    // The general limit applies where the token has none of its own.
     let _watch = nightly.tasks().watch_tasks(v1::WatchTasksRequest::default()).await.unwrap();
     let refused = nightly.tasks().watch_tasks(v1::WatchTasksRequest::default()).await.unwrap_err();
     assert_eq!(reason(&refused), "QUOTA_EXCEEDED");
-    // And for others nothing has changed: as many tasks as they like, one a second.
-    known.tasks().batch_submit_tasks(batch(1)).await.unwrap();
-    let too_many = known.tasks().batch_submit_tasks(batch(2)).await.unwrap_err();
+    // The limits of other tokens are unchanged.
+    caller.tasks().batch_submit_tasks(batch(1)).await.unwrap();
+    let too_many = caller.tasks().batch_submit_tasks(batch(2)).await.unwrap_err();
     assert_eq!(reason(&too_many), "RATE_LIMITED");
     let cancel = v1::CancelTaskRequest { task_id: first, ..v1::CancelTaskRequest::default() };
     nightly.tasks().cancel_task(cancel).await.unwrap();
-    let begun = std::time::Instant::now();
-    while submit(&nightly, task("io", "3600")).await.is_err() {
-        assert!(begun.elapsed() < TIMEOUT, "the place is not given back");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    eventually(async || submit(&nightly, task("io", "3600")).await.map_err(|status| status.to_string())).await;
 }

@@ -1,12 +1,12 @@
-//! Strangers, tenants and those who try to be more than they are.
+//! Authentication, permissions, isolation of namespaces, and limits on hostile clients.
 
-mod floods;
+mod connection_limits;
+mod http_auth;
 mod jwt;
 mod limits;
-mod plain;
+mod namespace_isolation;
 mod roles;
 pub mod tls;
-mod walls;
 
 use std::process::{Command, Output};
 
@@ -22,7 +22,7 @@ use tonic::{Request, Status};
 
 use crate::support::{BINARY, Server};
 
-/// The command line.
+/// Runs the command line.
 fn lineshaft(arguments: &[&str]) -> Output {
     #[expect(clippy::disallowed_methods, reason = "the command line itself")]
     Command::new(BINARY).args(arguments).output().unwrap()
@@ -32,7 +32,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// A file of tokens.
+/// A token file.
 struct Tokens {
     directory: TempDir,
 }
@@ -46,7 +46,7 @@ impl Tokens {
         self.directory.path().join("tokens.toml").display().to_string()
     }
 
-    /// Makes a token as a person would.
+    /// Creates a token with the command line.
     fn create(&self, name: &str, role: &str, namespace: &str, more: &[&str]) -> String {
         let path = self.path();
         let made = ["token", "create", name, "--role", role, "--namespace", namespace, "--file", &path];
@@ -60,17 +60,17 @@ impl Tokens {
         assert!(output.status.success(), "{}", text(&output.stderr));
     }
 
-    /// A server that knows them.
+    /// Starts a server that accepts the tokens.
     fn serve(&self, more: &str) -> Server {
         Server::start(&format!("[auth]\ntokens_file = {:?}\n{more}", self.path()))
     }
 }
 
-/// Calls with a token, or with none.
+/// Adds a token to each call.
 #[derive(Clone)]
-struct As(Option<String>);
+struct WithToken(Option<String>);
 
-impl Interceptor for As {
+impl Interceptor for WithToken {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(token) = &self.0 {
             request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
@@ -79,36 +79,36 @@ impl Interceptor for As {
     }
 }
 
-type Wire = InterceptedService<Channel, As>;
+type Transport = InterceptedService<Channel, WithToken>;
 
-/// The services of a server, for one caller.
+/// Clients of one caller.
 #[derive(Clone)]
-struct Known {
-    wire: Wire,
+struct Caller {
+    transport: Transport,
 }
 
-impl Known {
+impl Caller {
     fn new(server: &Server, token: &str) -> Self {
         Self::over(server.channel(), Some(token))
     }
 
     fn over(channel: Channel, token: Option<&str>) -> Self {
-        Self { wire: InterceptedService::new(channel, As(token.map(str::to_owned))) }
+        Self { transport: InterceptedService::new(channel, WithToken(token.map(str::to_owned))) }
     }
 
-    fn tasks(&self) -> TaskServiceClient<Wire> {
-        TaskServiceClient::new(self.wire.clone())
+    fn tasks(&self) -> TaskServiceClient<Transport> {
+        TaskServiceClient::new(self.transport.clone())
     }
 
-    fn pools(&self) -> PoolServiceClient<Wire> {
-        PoolServiceClient::new(self.wire.clone())
+    fn pools(&self) -> PoolServiceClient<Transport> {
+        PoolServiceClient::new(self.transport.clone())
     }
 
-    fn handlers(&self) -> HandlerServiceClient<Wire> {
-        HandlerServiceClient::new(self.wire.clone())
+    fn handlers(&self) -> HandlerServiceClient<Transport> {
+        HandlerServiceClient::new(self.transport.clone())
     }
 
-    fn system(&self) -> SystemServiceClient<Wire> {
-        SystemServiceClient::new(self.wire.clone())
+    fn system(&self) -> SystemServiceClient<Transport> {
+        SystemServiceClient::new(self.transport.clone())
     }
 }

@@ -1,6 +1,6 @@
-//! Who may call what: every RPC of the contract, asked by everybody.
+//! Permissions: every RPC of the contract, called with every role.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lineshaft::proto::v1;
 use prost::Message;
@@ -8,10 +8,10 @@ use prost_types::FileDescriptorSet;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Code, Request, Status};
 
-use super::{Known, Tokens, Wire, lineshaft, text};
-use crate::support::{Server, TIMEOUT, noop, reason, seconds, task};
+use super::{Caller, Tokens, Transport, lineshaft, text};
+use crate::support::{Server, check, eventually, noop, reason, seconds, task};
 
-/// Every RPC of the contract: path, and whether the caller streams.
+/// Every RPC of the contract: its path, and whether its request is a stream.
 fn contract() -> Vec<(String, bool)> {
     let set = FileDescriptorSet::decode(lineshaft::proto::DESCRIPTORS).unwrap();
     let mut paths = Vec::new();
@@ -27,9 +27,9 @@ fn contract() -> Vec<(String, bool)> {
     paths
 }
 
-/// What an RPC says to an empty message; what a stream says before it has begun.
-async fn empty(wire: &Wire, path: &str) -> Result<(), Status> {
-    let mut raw = tonic::client::Grpc::new(wire.clone());
+/// Calls an RPC with an empty message. Returns its status, or for a stream the one before its first message.
+async fn call_empty(transport: &Transport, path: &str) -> Result<(), Status> {
+    let mut raw = tonic::client::Grpc::new(transport.clone());
     raw.ready().await.unwrap();
     let codec = tonic_prost::ProstCodec::<(), ()>::default();
     let mut request = Request::new(());
@@ -39,7 +39,7 @@ async fn empty(wire: &Wire, path: &str) -> Result<(), Status> {
 }
 
 #[tokio::test]
-async fn nobody_calls_anything_without_a_token_that_is_good() {
+async fn every_rpc_requires_a_valid_token() {
     let tokens = Tokens::new();
     let good = tokens.create("good", "admin", "*", &[]);
     let server = tokens.serve("");
@@ -48,16 +48,16 @@ async fn nobody_calls_anything_without_a_token_that_is_good() {
     paths.push("/lineshaft.v1.TaskService/Nothing".to_owned());
     let other = format!("{}{}", &good[..good.len() - 4], "0000");
     for token in [None, Some("x"), Some(""), Some(other.as_str()), Some("a.b.c"), Some(&good[1..])] {
-        let known = Known::over(server.channel(), token);
+        let caller = Caller::over(server.channel(), token);
         for path in &paths {
-            let refused = empty(&known.wire, path).await.expect_err(path);
+            let refused = call_empty(&caller.transport, path).await.expect_err(path);
             assert_eq!(refused.code(), Code::Unauthenticated, "{path} with {token:?}: {refused:?}");
             assert_eq!(reason(&refused), "UNAUTHENTICATED");
         }
     }
-    // What is not in the table is refused even to those who may do everything.
-    let admin = Known::new(&server, &good);
-    let refused = empty(&admin.wire, "/lineshaft.v1.TaskService/Nothing").await.unwrap_err();
+    // A call that is not in the permission table is denied even to an admin.
+    let admin = Caller::new(&server, &good);
+    let refused = call_empty(&admin.transport, "/lineshaft.v1.TaskService/Nothing").await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     // Probes have no tokens.
     let mut health = tonic_health::pb::health_client::HealthClient::new(server.channel());
@@ -65,11 +65,11 @@ async fn nobody_calls_anything_without_a_token_that_is_good() {
     let log = server.log();
     assert!(log.contains("\"target\":\"audit\"") && log.contains("UNAUTHENTICATED"), "{log}");
     for secret in [&good[..], &good[23..], &other[23..]] {
-        assert!(!log.contains(secret), "a token is in the log");
+        assert!(!log.contains(secret), "the log contains a token");
     }
 }
 
-/// What each role may do in its namespace; written down again, so that the table cannot change unseen.
+/// What each role may call. A copy of the permission table, so that a change of the table is noticed.
 const VIEWER: [&str; 9] = [
     "GetTask",
     "ListTasks",
@@ -100,7 +100,7 @@ fn may(role: &str, everywhere: bool, call: &str) -> bool {
 }
 
 #[tokio::test]
-async fn every_role_may_do_what_is_written_down_and_nothing_else() {
+async fn each_role_may_call_exactly_what_it_is_granted() {
     let tokens = Tokens::new();
     let roles = ["viewer", "submitter", "worker", "operator", "admin"];
     let mut callers = Vec::new();
@@ -112,27 +112,27 @@ async fn every_role_may_do_what_is_written_down_and_nothing_else() {
     }
     let server = tokens.serve("");
     for (role, everywhere, token) in callers {
-        let known = Known::new(&server, &token);
+        let caller = Caller::new(&server, &token);
         for (path, _) in contract() {
             let call = path.rsplit('/').next().unwrap();
             if call == "Drain" && may(role, everywhere, call) {
                 continue;
             }
-            let answer = empty(&known.wire, &path).await;
+            let answer = call_empty(&caller.transport, &path).await;
             let denied = answer.as_ref().is_err_and(|status| status.code() == Code::PermissionDenied);
-            let wanted = may(role, everywhere, call);
-            assert_eq!(denied, !wanted, "{role} (everywhere: {everywhere}) {call}: {answer:?}");
+            let is_allowed = may(role, everywhere, call);
+            assert_eq!(denied, !is_allowed, "{role} (everywhere: {everywhere}) {call}: {answer:?}");
             assert!(!matches!(&answer, Err(status) if status.code() == Code::Unauthenticated), "{answer:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn an_admin_may_end_the_server_and_the_audit_log_tells_who_did_what() {
+async fn the_audit_log_contains_each_state_change_with_its_caller() {
     let tokens = Tokens::new();
     let (ci, boss) = (tokens.create("ci", "operator", "default", &[]), tokens.create("boss", "admin", "*", &[]));
     let mut server = tokens.serve("");
-    let (operator, admin) = (Known::new(&server, &ci), Known::new(&server, &boss));
+    let (operator, admin) = (Caller::new(&server, &ci), Caller::new(&server, &boss));
     let labelled = v1::SubmitTaskRequest {
         task_id: "noted".into(),
         labels: [("secret-label".to_owned(), "x".to_owned())].into(),
@@ -143,7 +143,7 @@ async fn an_admin_may_end_the_server_and_the_audit_log_tells_who_did_what() {
     operator.tasks().batch_submit_tasks(batch).await.unwrap();
     let cancel = v1::CancelTaskRequest { task_id: "noted".into(), ..v1::CancelTaskRequest::default() };
     operator.tasks().cancel_task(cancel).await.unwrap();
-    let task = server_task(&admin, "noted").await;
+    let task = get_task(&admin, "noted").await;
     assert_eq!((task.submitted_by.as_str(), task.cancel.unwrap().requested_by.as_str()), ("key:ci", "key:ci"));
     operator.tasks().delete_tasks(v1::DeleteTasksRequest::default()).await.unwrap();
     let size = v1::UpdatePoolRequest { name: "default".into(), size: Some(3), ..v1::UpdatePoolRequest::default() };
@@ -151,7 +151,7 @@ async fn an_admin_may_end_the_server_and_the_audit_log_tells_who_did_what() {
     admin.pools().update_pool(size).await.unwrap();
     let reset = v1::ResetPoolCountersRequest { name: "default".into() };
     admin.pools().reset_pool_counters(reset).await.unwrap();
-    operator.system().drain(v1::DrainRequest { limit: seconds(0) }).await.expect_err("an operator is no admin");
+    operator.system().drain(v1::DrainRequest { limit: seconds(0) }).await.expect_err("an operator is not an admin");
     admin.system().drain(v1::DrainRequest { limit: seconds(0) }).await.unwrap();
     assert!(server.wait_exit().success());
     let log = server.log();
@@ -167,26 +167,22 @@ async fn an_admin_may_end_the_server_and_the_audit_log_tells_who_did_what() {
         ("key:ci", "Drain", "", "PERMISSION_DENIED"),
         ("key:boss", "Drain", "server", "OK"),
     ] {
-        let tells = |line: &&&str| [who, call, what, outcome].iter().all(|part| line.contains(part));
-        assert!(audited.iter().any(|line| tells(&line)), "{who} {call} {what} {outcome} is not in {audited:#?}");
+        let matches = |line: &&&str| [who, call, what, outcome].iter().all(|part| line.contains(part));
+        assert!(audited.iter().any(|line| matches(&line)), "{who} {call} {what} {outcome} is not in {audited:#?}");
     }
     for secret in [&ci[23..], &boss[23..], "secret-label", "3599.125"] {
-        assert!(!log.contains(secret), "{secret} is in the log");
+        assert!(!log.contains(secret), "the log contains {secret}");
     }
 }
 
-async fn server_task(known: &Known, id: &str) -> v1::Task {
+async fn get_task(caller: &Caller, id: &str) -> v1::Task {
     let request = v1::GetTaskRequest { task_id: id.into(), include_payload: false };
-    known.tasks().get_task(request).await.unwrap().into_inner().task.unwrap()
+    caller.tasks().get_task(request).await.unwrap().into_inner().task.unwrap()
 }
 
-/// Asks until the answer is what is awaited: the server looks at its files every second.
-async fn until(mut asked: impl AsyncFnMut() -> bool, what: &str) {
-    let begun = Instant::now();
-    while !asked().await {
-        assert!(begun.elapsed() < TIMEOUT, "{what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+/// The server polls its files every second.
+async fn until(mut condition: impl AsyncFnMut() -> bool, problem: &str) {
+    eventually(async || check(condition().await, || problem.to_owned())).await;
 }
 
 fn info() -> v1::GetServerInfoRequest {
@@ -194,12 +190,12 @@ fn info() -> v1::GetServerInfoRequest {
 }
 
 #[tokio::test]
-async fn tokens_come_and_go_while_the_server_runs_and_a_watch_ends_with_its_token() {
+async fn tokens_are_reloaded_and_a_watch_ends_with_its_token() {
     let tokens = Tokens::new();
     tokens.create("first", "viewer", "*", &[]);
     let server = tokens.serve("");
-    let late = Known::new(&server, &tokens.create("late", "viewer", "*", &[]));
-    until(async || late.system().get_server_info(info()).await.is_ok(), "the new token is not known").await;
+    let late = Caller::new(&server, &tokens.create("late", "viewer", "*", &[]));
+    until(async || late.system().get_server_info(info()).await.is_ok(), "the new token is refused").await;
     let mut watch = late.tasks().watch_tasks(v1::WatchTasksRequest::default()).await.unwrap().into_inner();
     tokens.revoke("late");
     let ended = loop {
@@ -208,13 +204,13 @@ async fn tokens_come_and_go_while_the_server_runs_and_a_watch_ends_with_its_toke
             other => break other,
         }
     };
-    let ended = ended.expect_err("a watch without its token");
+    let ended = ended.expect_err("a watch with a revoked token");
     assert_eq!((ended.code(), reason(&ended).as_str()), (Code::Unauthenticated, "UNAUTHENTICATED"));
     let refused = late.system().get_server_info(info()).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated, "on the same connection");
 
-    let short = Known::new(&server, &tokens.create("short", "viewer", "*", &["--expires", "4s"]));
-    until(async || short.system().get_server_info(info()).await.is_ok(), "the short token is not known").await;
+    let short = Caller::new(&server, &tokens.create("short", "viewer", "*", &["--expires", "4s"]));
+    until(async || short.system().get_server_info(info()).await.is_ok(), "the short-lived token is refused").await;
     let mut watch = short.tasks().watch_tasks(v1::WatchTasksRequest::default()).await.unwrap().into_inner();
     while let Ok(Some(_)) = watch.message().await {}
     let refused = short.system().get_server_info(info()).await.unwrap_err();
@@ -222,7 +218,7 @@ async fn tokens_come_and_go_while_the_server_runs_and_a_watch_ends_with_its_toke
 }
 
 #[test]
-fn a_server_whose_tokens_cannot_be_read_does_not_start() {
+fn a_server_with_an_invalid_token_file_does_not_start() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).display().to_string();
     std::fs::write(path("config.toml"), format!("[auth]\ntokens_file = {:?}\n", path("tokens.toml"))).unwrap();
@@ -232,19 +228,19 @@ fn a_server_whose_tokens_cannot_be_read_does_not_start() {
             std::fs::write(path("tokens.toml"), content).unwrap();
         }
         let output = lineshaft(&[&serve[..], &[&path("config.toml")]].concat());
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{said}");
-        assert!(said.contains("tokens.toml") && !said.contains("s3cret"), "{said}");
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert!(message.contains("tokens.toml") && !message.contains("s3cret"), "{message}");
     }
 }
 
 #[tokio::test]
-async fn without_authentication_everybody_may_do_everything_as_before() {
+async fn without_authentication_every_call_is_allowed() {
     let server = Server::start("");
-    let known = Known::over(server.channel(), Some("whatever"));
-    known.system().get_server_info(info()).await.unwrap();
+    let caller = Caller::over(server.channel(), Some("anything"));
+    caller.system().get_server_info(info()).await.unwrap();
     assert_eq!(
-        known.handlers().list_handlers(v1::ListHandlersRequest {}).await.unwrap().into_inner().handlers.len(),
+        caller.handlers().list_handlers(v1::ListHandlersRequest {}).await.unwrap().into_inner().handlers.len(),
         4
     );
 }

@@ -1,9 +1,8 @@
-//! Private connections, from the command line as a user has it and from other clients.
+//! TLS and client certificates, with the command line and with other clients.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use lineshaft::proto::v1;
 use rcgen::{
@@ -12,10 +11,10 @@ use rcgen::{
 };
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use super::{Known, Tokens, lineshaft, text};
-use crate::support::{Server, TIMEOUT};
+use super::{Caller, Tokens, lineshaft, text};
+use crate::support::{Server, TIMEOUT, check, eventually};
 
-/// A CA and what it signs.
+/// A CA.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
@@ -32,12 +31,12 @@ impl Authority {
         self.issuer.pem()
     }
 
-    /// Certificate and key.
+    /// Returns a certificate and its key.
     pub fn sign(&self, common_name: &str, names: &[&str]) -> (String, String) {
         self.sign_numbered(1, common_name, names)
     }
 
-    /// The same, with a number to be revoked by.
+    /// As [`Authority::sign`], with a serial number for revocation.
     fn sign_numbered(&self, number: u64, common_name: &str, names: &[&str]) -> (String, String) {
         let names = names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let mut params = CertificateParams::new(names).unwrap();
@@ -48,7 +47,7 @@ impl Authority {
         (certificate.pem(), key.serialize_pem())
     }
 
-    /// The list of certificates that are not to be believed any more.
+    /// Returns a revocation list with these serial numbers.
     fn revoke(&self, numbers: &[u64]) -> String {
         let revoked = |number: &u64| RevokedCertParams {
             serial_number: SerialNumber::from(*number),
@@ -67,7 +66,7 @@ impl Authority {
         list.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 
-    /// Writes a certificate of a server into the directory, and tells what to configure.
+    /// Writes a server certificate into the directory. Returns the configuration for it.
     fn install(&self, directory: &Path) -> String {
         let (certificate, key) = self.sign("server", &["localhost", "127.0.0.1"]);
         let (at, key_at) = (directory.join("server.pem"), directory.join("server.key"));
@@ -86,20 +85,16 @@ impl Authority {
     }
 }
 
-async fn greets(known: &Known) -> bool {
-    known.system().get_server_info(v1::GetServerInfoRequest::default()).await.is_ok()
+async fn can_call(caller: &Caller) -> bool {
+    caller.system().get_server_info(v1::GetServerInfoRequest::default()).await.is_ok()
 }
 
-async fn until(mut asked: impl AsyncFnMut() -> bool, what: &str) {
-    let begun = Instant::now();
-    while !asked().await {
-        assert!(begun.elapsed() < TIMEOUT, "{what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+async fn until(mut condition: impl AsyncFnMut() -> bool, problem: &str) {
+    eventually(async || check(condition().await, || problem.to_owned())).await;
 }
 
 #[test]
-fn a_user_with_a_token_and_the_ca_submits_from_the_command_line() {
+fn the_command_line_submits_with_a_token_and_a_ca() {
     let (tokens, authority) = (Tokens::new(), Authority::new());
     let token = tokens.create("ci", "submitter", "default", &["--expires", "90d"]);
     let directory = tempfile::tempdir().unwrap();
@@ -112,22 +107,22 @@ fn a_user_with_a_token_and_the_ca_submits_from_the_command_line() {
         let output = lineshaft(&[&["task", "run", "compute", "--json", "10", "--server", &url], more].concat());
         (output.status.code(), text(&output.stdout), text(&output.stderr))
     };
-    let (code, out, said) = with(&["--tls-ca", &path("ca.pem"), "--token-file", &path("token")]);
-    assert_eq!((code, out.as_str()), (Some(0), "{\"op\":\"sum\",\"n\":10,\"value\":45}\n"), "{said}");
-    let (code, _, said) = with(&["--tls-ca", &path("ca.pem"), "--token", &token]);
-    assert_eq!(code, Some(0), "{said}");
-    let (code, _, said) = with(&["--tls-ca", &path("ca.pem")]);
-    assert_eq!(code, Some(3), "{said}");
-    assert!(said.contains("reason: UNAUTHENTICATED") && said.contains("--token-file"), "{said}");
-    let (code, _, said) = with(&["--token", &token]);
-    assert_eq!(code, Some(4), "a CA that the system does not know");
-    assert!(said.contains("certificate"), "{said}");
+    let (code, out, err) = with(&["--tls-ca", &path("ca.pem"), "--token-file", &path("token")]);
+    assert_eq!((code, out.as_str()), (Some(0), "{\"op\":\"sum\",\"n\":10,\"value\":45}\n"), "{err}");
+    let (code, _, err) = with(&["--tls-ca", &path("ca.pem"), "--token", &token]);
+    assert_eq!(code, Some(0), "{err}");
+    let (code, _, err) = with(&["--tls-ca", &path("ca.pem")]);
+    assert_eq!(code, Some(3), "{err}");
+    assert!(err.contains("reason: UNAUTHENTICATED") && err.contains("--token-file"), "{err}");
+    let (code, _, err) = with(&["--token", &token]);
+    assert_eq!(code, Some(4), "the CA is not known to the system");
+    assert!(err.contains("certificate"), "{err}");
     let plain = ["task", "list", "--server", &format!("http://{}", server.address), "--token", &token];
     let output = lineshaft(&plain);
     assert_eq!(output.status.code(), Some(4), "TLS only: {}", text(&output.stderr));
-    let (code, _, said) = with(&["--tls-ca", &path("ca.pem"), "--token", "two words\nlines"]);
-    assert_eq!(code, Some(2), "{said}");
-    assert!(!said.contains("two words"), "{said}");
+    let (code, _, err) = with(&["--tls-ca", &path("ca.pem"), "--token", "two words\nlines"]);
+    assert_eq!(code, Some(2), "{err}");
+    assert!(!err.contains("two words"), "{err}");
     let list = lineshaft(&["token", "list", "--file", &tokens.path()]);
     let list = text(&list.stdout);
     assert!(list.contains("ci") && list.contains("submitter") && !list.contains(&token[23..]), "{list}");
@@ -135,28 +130,32 @@ fn a_user_with_a_token_and_the_ca_submits_from_the_command_line() {
 }
 
 #[tokio::test]
-async fn a_new_certificate_is_taken_without_a_restart_and_open_connections_stay() {
+async fn a_new_certificate_is_used_without_a_restart() {
     let (tokens, old, new) = (Tokens::new(), Authority::new(), Authority::new());
     let token = tokens.create("ci", "viewer", "default", &[]);
     let directory = tempfile::tempdir().unwrap();
     let server = tokens.serve(&old.install(directory.path()));
-    let before = Known::over(old.channel(&server, None), Some(&token));
-    assert!(greets(&before).await);
-    assert!(!greets(&Known::over(new.channel(&server, None), Some(&token))).await);
-    // Half of a change: the key does not fit, and what was there stays.
+    let before = Caller::over(old.channel(&server, None), Some(&token));
+    assert!(can_call(&before).await);
+    assert!(!can_call(&Caller::over(new.channel(&server, None), Some(&token))).await);
+    // Only the key is replaced, so certificate and key do not match, and the old ones stay in use.
     let (_, other_key) = new.sign("server", &["localhost"]);
     std::fs::write(directory.path().join("server.key"), other_key).unwrap();
-    until(async || server.log().contains("cannot be loaded again"), "the half change is not told").await;
-    assert!(greets(&Known::over(old.channel(&server, None), Some(&token))).await);
+    until(async || server.log().contains("failed to reload"), "the mismatch is not logged").await;
+    assert!(can_call(&Caller::over(old.channel(&server, None), Some(&token))).await);
     new.install(directory.path());
-    until(async || greets(&Known::over(new.channel(&server, None), Some(&token))).await, "no new certificate").await;
-    assert!(greets(&before).await, "the connection of before");
+    until(
+        async || can_call(&Caller::over(new.channel(&server, None), Some(&token))).await,
+        "the new certificate is not used",
+    )
+    .await;
+    assert!(can_call(&before).await, "an open connection stays open");
 }
 
 #[tokio::test]
-async fn a_client_certificate_says_who_calls() {
+async fn a_client_certificate_identifies_the_caller() {
     let authority = Authority::new();
-    let strangers = Authority::new();
+    let other_authority = Authority::new();
     let directory = tempfile::tempdir().unwrap();
     let ca = directory.path().join("clients.pem");
     std::fs::write(&ca, authority.pem()).unwrap();
@@ -164,11 +163,11 @@ async fn a_client_certificate_says_who_calls() {
                  [[auth.certificate]]\nsubject = \"ci.team-a.svc\"\nrole = \"submitter\"\nnamespaces = [\"team-a\"]\n";
     let config = format!("{}client_ca = {ca:?}\n{rules}", authority.install(directory.path()));
     let server = Server::start(&config);
-    let with = |identity| Known::over(authority.channel(&server, identity), None);
-    let (scaler, ci) = (authority.sign("scaler", &[]), authority.sign("whoever", &["ci.team-a.svc"]));
-    let (nobody, forged) = (authority.sign("nobody", &[]), strangers.sign("scaler", &[]));
+    let with = |identity| Caller::over(authority.channel(&server, identity), None);
+    let (scaler, ci) = (authority.sign("scaler", &[]), authority.sign("other", &["ci.team-a.svc"]));
+    let (unlisted, forged) = (authority.sign("unlisted", &[]), other_authority.sign("scaler", &[]));
     let (scaler, ci) = (with(Some(&scaler)), with(Some(&ci)));
-    assert!(greets(&scaler).await);
+    assert!(can_call(&scaler).await);
     let submit = || v1::SubmitTaskRequest { handler: "compute".into(), ..v1::SubmitTaskRequest::default() };
     let refused = scaler.tasks().submit_task(submit()).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::PermissionDenied);
@@ -176,14 +175,14 @@ async fn a_client_certificate_says_who_calls() {
     let request = v1::GetTaskRequest { task_id: id, include_payload: false };
     let task = scaler.tasks().get_task(request).await.unwrap().into_inner().task.unwrap();
     assert_eq!((task.submitted_by.as_str(), task.namespace.as_str()), ("cert:ci.team-a.svc", "team-a"));
-    let refused = with(Some(&nobody)).tasks().submit_task(submit()).await.unwrap_err();
-    assert_eq!(refused.code(), tonic::Code::Unauthenticated, "known to the CA, but not to us");
-    assert!(!greets(&with(Some(&forged))).await, "of another CA");
-    assert!(!greets(&with(None)).await, "none at all");
+    let refused = with(Some(&unlisted)).tasks().submit_task(submit()).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unauthenticated, "no rule grants it a role");
+    assert!(!can_call(&with(Some(&forged))).await, "signed by another CA");
+    assert!(!can_call(&with(None)).await, "no certificate");
 }
 
 #[tokio::test]
-async fn a_revoked_certificate_ends_its_connections_and_gets_no_new_one() {
+async fn a_revoked_certificate_closes_its_connections() {
     let authority = Authority::new();
     let directory = tempfile::tempdir().unwrap();
     let (ca, lists) = (directory.path().join("clients.pem"), directory.path().join("clients.crl"));
@@ -192,38 +191,39 @@ async fn a_revoked_certificate_ends_its_connections_and_gets_no_new_one() {
     let rules = "[[auth.certificate]]\nsubject = \"*\"\nrole = \"viewer\"\nnamespaces = [\"*\"]\n";
     let install = authority.install(directory.path());
     let server = Server::start(&format!("{install}client_ca = {ca:?}\nclient_crl = {lists:?}\n{rules}"));
-    let with = |identity| Known::over(authority.channel(&server, Some(identity)), None);
+    let with = |identity| Caller::over(authority.channel(&server, Some(identity)), None);
     let (good, lost) = (authority.sign_numbered(7, "good", &[]), authority.sign_numbered(8, "lost", &[]));
     let long_gone = authority.sign_numbered(9, "gone", &[]);
-    assert!(!greets(&with(&long_gone)).await, "revoked before the start");
-    let watch =
-        async |known: &Known| known.tasks().watch_tasks(v1::WatchTasksRequest::default()).await.unwrap().into_inner();
-    let (known, before) = (with(&good), with(&lost));
-    let (mut stays, mut ends) = (watch(&known).await, watch(&before).await);
+    assert!(!can_call(&with(&long_gone)).await, "revoked before the start");
+    let watch = async |caller: &Caller| {
+        caller.tasks().watch_tasks(v1::WatchTasksRequest::default()).await.unwrap().into_inner()
+    };
+    let (caller, before) = (with(&good), with(&lost));
+    let (mut stays, mut ends) = (watch(&caller).await, watch(&before).await);
 
     std::fs::write(&lists, "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n").unwrap();
-    until(async || server.log().contains("cannot be loaded again"), "the broken list is not told").await;
-    assert!(greets(&with(&lost)).await, "a broken list changes nothing");
+    until(async || server.log().contains("failed to reload"), "the invalid list is not logged").await;
+    assert!(can_call(&with(&lost)).await, "the old list stays in use");
 
     std::fs::write(&lists, authority.revoke(&[8, 9])).unwrap();
     let end = async { while let Ok(Some(_)) = ends.message().await {} };
     tokio::time::timeout(TIMEOUT, end).await.expect("the watch of a revoked certificate ends");
-    assert!(!greets(&before).await, "nor does it connect again");
-    assert!(!greets(&with(&lost)).await);
-    assert!(greets(&known).await && greets(&with(&good)).await, "others are not troubled");
-    // A watch tells how far it is every few seconds, so one that was cut would end here.
+    assert!(!can_call(&before).await, "a new connection is refused");
+    assert!(!can_call(&with(&lost)).await);
+    assert!(can_call(&caller).await && can_call(&with(&good)).await, "other certificates stay valid");
+    // A watch sends its progress every few seconds, so a closed one would end here.
     assert!(tokio::time::timeout(TIMEOUT, stays.message()).await.unwrap().unwrap().is_some());
 }
 
 #[test]
-fn handshakes_that_never_end_are_cut_and_do_not_stop_others() {
+fn an_incomplete_handshake_times_out_and_does_not_block_others() {
     let (tokens, authority) = (Tokens::new(), Authority::new());
     let token = tokens.create("ci", "viewer", "default", &[]);
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("ca.pem"), authority.pem()).unwrap();
     let tls = authority.install(directory.path());
     let server = tokens.serve(&format!("{tls}handshake_timeout = \"2s\"\nmax_handshakes = 64\n"));
-    // The beginning of a ClientHello, and then nothing; fewer than there are places.
+    // The start of a ClientHello and nothing more, on fewer connections than the limit of handshakes.
     let mut slow: Vec<TcpStream> = (0..40)
         .map(|_| {
             let mut stream = TcpStream::connect(&server.address).unwrap();
@@ -237,7 +237,7 @@ fn handshakes_that_never_end_are_cut_and_do_not_stop_others() {
     assert!(output.status.success(), "{}", text(&output.stderr));
     for stream in &mut slow {
         let read = stream.read(&mut [0; 64]);
-        assert!(matches!(read, Ok(0) | Err(_)), "it was answered: {read:?}");
+        assert!(matches!(read, Ok(0) | Err(_)), "unexpected response: {read:?}");
         if let Err(error) = read {
             assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
         }
@@ -245,24 +245,24 @@ fn handshakes_that_never_end_are_cut_and_do_not_stop_others() {
 }
 
 #[test]
-fn callers_who_do_not_begin_a_handshake_take_nobodys_turn_and_hold_no_stop_up() {
+fn a_silent_client_takes_no_handshake_slot_and_does_not_delay_the_stop() {
     let (tokens, authority) = (Tokens::new(), Authority::new());
     let token = tokens.create("ci", "viewer", "default", &[]);
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("ca.pem"), authority.pem()).unwrap();
     let tls = authority.install(directory.path());
     let mut server = tokens.serve(&format!("{tls}handshake_timeout = \"5m\"\nmax_handshakes = 2\n"));
-    let dial = |said: &[u8]| {
+    let connect = |bytes: &[u8]| {
         let mut stream = TcpStream::connect(&server.address).unwrap();
-        stream.write_all(said).unwrap();
+        stream.write_all(bytes).unwrap();
         stream
     };
-    let _silent: Vec<_> = (0..20).map(|_| dial(b"")).collect();
-    let _slow: Vec<_> = (0..20).map(|_| dial(&[0x16, 3, 1, 2, 0, 1])).collect();
+    let _silent: Vec<_> = (0..20).map(|_| connect(b"")).collect();
+    let _slow: Vec<_> = (0..20).map(|_| connect(&[0x16, 3, 1, 2, 0, 1])).collect();
     let (ca, url) = (directory.path().join("ca.pem").display().to_string(), format!("https://{}", server.address));
     let output = lineshaft(&["system", "info", "--server", &url, "--tls-ca", &ca, "--token", &token]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     server.signal(rustix::process::Signal::TERM);
     assert!(server.wait_exit().success(), "{}", server.log());
-    assert!(!server.log().contains("are cut"), "nobody had a call under way: {}", server.log());
+    assert!(!server.log().contains("calls in flight"), "no call was in flight: {}", server.log());
 }

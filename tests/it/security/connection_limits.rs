@@ -1,4 +1,5 @@
-//! Too many connections, too fast, too large: each bounded, and others are served meanwhile.
+//! Limits on hostile clients: floods of connections, streams, headers and large messages. Other clients are
+//! served meanwhile.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -8,7 +9,7 @@ use tonic::Code;
 
 use super::{Tokens, lineshaft, text};
 use crate::malformed_requests::Bytes;
-use crate::support::{Server, TIMEOUT, noop, reason};
+use crate::support::{Server, TIMEOUT, eventually, noop, reason};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const DATA: u8 = 0;
@@ -43,8 +44,8 @@ fn post(more: &[(&str, &str)]) -> Vec<u8> {
     };
     block.push(0x04);
     literal(&mut block, "/lineshaft.v1.TaskService/SubmitTask");
-    let usual = [("content-type", "application/grpc"), ("te", "trailers")];
-    for (name, value) in usual.iter().chain(more) {
+    let required = [("content-type", "application/grpc"), ("te", "trailers")];
+    for (name, value) in required.iter().chain(more) {
         block.push(0);
         literal(&mut block, name);
         literal(&mut block, value);
@@ -52,7 +53,7 @@ fn post(more: &[(&str, &str)]) -> Vec<u8> {
     block
 }
 
-fn dial(server: &Server) -> TcpStream {
+fn connect(server: &Server) -> TcpStream {
     let mut stream = TcpStream::connect(&server.address).unwrap();
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream.set_write_timeout(Some(TIMEOUT)).unwrap();
@@ -61,8 +62,8 @@ fn dial(server: &Server) -> TcpStream {
     stream
 }
 
-/// Reads until the server closes; the code of its GOAWAY, if it said one.
-fn ended(stream: &mut TcpStream) -> Option<u32> {
+/// Reads until the server closes the connection. Returns the code of its GOAWAY, if it sent one.
+fn goaway_code(stream: &mut TcpStream) -> Option<u32> {
     let mut code = None;
     let mut head = [0; 9];
     while stream.read_exact(&mut head).is_ok() {
@@ -77,7 +78,7 @@ fn ended(stream: &mut TcpStream) -> Option<u32> {
     code
 }
 
-async fn still_serves(server: &Server) {
+async fn assert_serves(server: &Server) {
     server.submit(noop()).await;
 }
 
@@ -88,82 +89,82 @@ fn resident(server: &Server) -> u64 {
 }
 
 #[tokio::test]
-async fn streams_that_are_opened_and_reset_at_once_end_their_connection() {
+async fn a_flood_of_reset_streams_closes_the_connection() {
     let server = Server::start("");
-    let mut stream = dial(&server);
+    let mut stream = connect(&server);
     let block = post(&[]);
     for number in 0..20_000_u32 {
         let id = 2 * number + 1;
         let both = [frame(HEADERS, END_HEADERS, id, &block), frame(RST_STREAM, 0, id, &8_u32.to_be_bytes())].concat();
-        // The server hangs up at some of them.
+        // The server closes the connection at some point.
         if stream.write_all(&both).is_err() {
             break;
         }
     }
-    // ENHANCE_YOUR_CALM, unless the reset of the connection has overtaken it.
-    assert!(matches!(ended(&mut stream), Some(11) | None));
+    // ENHANCE_YOUR_CALM, unless the connection is reset first.
+    assert!(matches!(goaway_code(&mut stream), Some(11) | None));
     assert!(stream.write_all(&frame(PING, 0, 0, &[0; 8])).is_err() || stream.read(&mut [0; 1]).is_ok_and(|n| n == 0));
-    still_serves(&server).await;
+    assert_serves(&server).await;
 }
 
 #[tokio::test]
-async fn headers_without_end_end_their_connection() {
+async fn endless_headers_close_the_connection() {
     let server = Server::start("");
     let before = resident(&server);
-    let mut stream = dial(&server);
+    let mut stream = connect(&server);
     stream.write_all(&frame(HEADERS, 0, 1, &post(&[]))).unwrap();
     let mut more = Vec::new();
     while more.len() < 16_000 {
         more.extend([&[0, 1, b'x', 100][..], &[b'y'; 100]].concat());
     }
-    let cut = (0..4_000).any(|_| stream.write_all(&frame(CONTINUATION, 0, 1, &more)).is_err());
-    assert!(cut, "64 MB of headers were taken");
-    still_serves(&server).await;
+    let is_closed = (0..4_000).any(|_| stream.write_all(&frame(CONTINUATION, 0, 1, &more)).is_err());
+    assert!(is_closed, "the server accepted 64 MB of headers");
+    assert_serves(&server).await;
     let grown = resident(&server).saturating_sub(before);
     assert!(grown < 32 << 20, "{grown} bytes were kept");
 }
 
 #[tokio::test]
-async fn one_call_with_large_headers_is_refused_and_the_next_one_is_not() {
+async fn a_call_with_large_headers_is_refused() {
     let server = Server::start("");
     let mut client = server.tasks();
     let mut request = tonic::Request::new(noop());
     request.metadata_mut().insert("x-large", "y".repeat(60 << 10).parse().unwrap());
     client.submit_task(request).await.expect_err("60 KiB of headers");
-    still_serves(&server).await;
+    assert_serves(&server).await;
 }
 
 #[tokio::test]
-async fn what_is_packed_is_not_unpacked() {
+async fn a_compressed_message_is_refused_without_decompression() {
     let server = Server::start("");
     let before = resident(&server);
-    for packing in ["gzip", "deflate", "zstd", "br"] {
+    for encoding in ["gzip", "deflate", "zstd", "br"] {
         let mut request = tonic::Request::new(noop());
-        request.metadata_mut().insert("grpc-encoding", packing.parse().unwrap());
+        request.metadata_mut().insert("grpc-encoding", encoding.parse().unwrap());
         let refused = server.tasks().submit_task(request).await.unwrap_err();
-        assert_eq!(refused.code(), Code::Unimplemented, "{packing}: {refused:?}");
+        assert_eq!(refused.code(), Code::Unimplemented, "{encoding}: {refused:?}");
     }
-    // A gigabyte, says the head of a message that says it is packed, with and without saying how.
+    // A prefix that announces a compressed message of a gigabyte, with and without an encoding.
     for more in [&[("grpc-encoding", "gzip")][..], &[]] {
-        let mut stream = dial(&server);
+        let mut stream = connect(&server);
         stream.write_all(&frame(HEADERS, END_HEADERS, 1, &post(more))).unwrap();
         stream.write_all(&frame(DATA, 0, 1, &[&[1, 0x40, 0, 0, 0][..], &[0x1f, 0x8b, 8, 0]].concat())).unwrap();
         stream.write_all(&frame(DATA, 0, 1, &[0; 16_000])).unwrap();
-        still_serves(&server).await;
+        assert_serves(&server).await;
     }
     let grown = resident(&server).saturating_sub(before);
     assert!(grown < 16 << 20, "{grown} bytes were kept");
 }
 
 #[test]
-fn floods_of_settings_and_pings_keep_nothing_in_memory() {
+fn floods_of_settings_and_pings_use_no_memory() {
     let server = Server::start("");
     let before = resident(&server);
-    let mut stream = dial(&server);
+    let mut stream = connect(&server);
     stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
     let flood: Vec<u8> =
         (0..1_000).flat_map(|_| [frame(SETTINGS, 0, 0, &[]), frame(PING, 0, 0, &[7; 8])].concat()).collect();
-    // The answers are not read: the server stops reading, or hangs up.
+    // The replies are not read, so the server stops reading or closes the connection.
     for _ in 0..1_000 {
         if let Err(error) = stream.write_all(&flood) {
             assert!(
@@ -177,27 +178,27 @@ fn floods_of_settings_and_pings_keep_nothing_in_memory() {
     assert!(grown < 32 << 20, "{grown} bytes were kept");
 }
 
-/// Frames of a message: its prefix, and as much of it as is given.
+/// A DATA frame with the prefix of a message of `length` bytes, and its first bytes.
 fn message(stream: u32, flags: u8, length: u32, content: &[u8]) -> Vec<u8> {
     frame(DATA, flags, stream, &[&[0], &length.to_be_bytes()[..], content].concat())
 }
 
 #[tokio::test]
-async fn a_message_that_never_comes_gives_its_place_back() {
+async fn an_incomplete_message_releases_its_slot_after_the_timeout() {
     let server = Server::start("[server]\nmax_in_flight = 3\n[http]\nbody_timeout = \"500ms\"\n");
-    let mut stream = dial(&server);
+    let mut stream = connect(&server);
     let mut slow = Vec::new();
     for id in [1, 3, 5] {
         slow.extend(frame(HEADERS, END_HEADERS, id, &post(&[])));
     }
-    // Nothing at all, half a message, a message whose call does not end. All places are taken.
+    // No message, half a message, and a message without the end of the request. All slots are taken.
     slow.extend(message(3, 0, 100, &[0; 10]));
     slow.extend(message(5, 0, 9, b"\x0a\x07compute"));
     stream.write_all(&slow).unwrap();
     let mut answered = std::collections::BTreeSet::new();
     let mut head = [0; 9];
     while answered.len() < 3 {
-        stream.read_exact(&mut head).expect("it is answered and not cut");
+        stream.read_exact(&mut head).expect("a response instead of a closed connection");
         let mut content = vec![0; usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])];
         stream.read_exact(&mut content).unwrap();
         if head[3] == HEADERS && head[4] & END_STREAM != 0 {
@@ -205,7 +206,7 @@ async fn a_message_that_never_comes_gives_its_place_back() {
         }
     }
     assert_eq!(answered.into_iter().collect::<Vec<_>>(), [1, 3, 5]);
-    still_serves(&server).await;
+    assert_serves(&server).await;
 }
 
 /// One field of a message: number, length, content.
@@ -216,7 +217,7 @@ fn field(number: u8, content: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_message_that_grows_a_hundred_times_when_it_is_read_is_refused_unread() {
+async fn a_message_that_would_decode_to_a_hundred_times_its_size_is_refused() {
     let server = Server::start("");
     let before = resident(&server);
     let bytes = (16 << 20) - 64;
@@ -242,13 +243,13 @@ async fn a_message_that_grows_a_hundred_times_when_it_is_read_is_refused_unread(
             "{what}"
         );
     }
-    // The messages themselves, and nothing that was made of them.
+    // The memory of the messages, but not of decoded ones.
     let grown = peak(&server).saturating_sub(before);
-    assert!(grown < 128 << 20, "{grown} bytes at the worst moment");
-    still_serves(&server).await;
+    assert!(grown < 128 << 20, "{grown} bytes at the peak");
+    assert_serves(&server).await;
 }
 
-/// The most memory that the server ever had.
+/// The peak of the server's resident memory.
 fn peak(server: &Server) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -256,14 +257,14 @@ fn peak(server: &Server) -> u64 {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_is_closed_and_those_that_are_open_stay() {
+async fn a_connection_beyond_the_limit_is_closed_and_open_ones_stay() {
     let server = Server::start("[server]\nmax_connections = 20\nmax_connections_per_address = 8\n");
     let mut client = server.tasks();
     client.submit_task(noop()).await.unwrap();
-    let mut open: Vec<TcpStream> = (0..30).map(|_| dial_or_closed(&server)).collect();
+    let mut open: Vec<TcpStream> = (0..30).map(|_| connect_or_closed(&server)).collect();
     let closed = open.iter_mut().filter_map(|stream| {
         stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-        // Settings from those that are served, the end from those that are not.
+        // Accepted connections send SETTINGS.
         match stream.read(&mut [0; 9]) {
             Ok(0) => Some(()),
             Err(error) if error.kind() == ErrorKind::ConnectionReset => Some(()),
@@ -271,41 +272,38 @@ async fn one_connection_too_many_is_closed_and_those_that_are_open_stay() {
         }
     });
     let closed = closed.count();
-    assert_eq!(closed, 30 - 7, "eight in all, one of them the client's");
+    assert_eq!(closed, 30 - 7, "eight are allowed, and one of them is the client's");
     client.submit_task(noop()).await.unwrap();
     drop(open);
-    let begun = std::time::Instant::now();
-    while server.tasks().submit_task(noop()).await.is_err() {
-        assert!(begun.elapsed() < TIMEOUT, "places are not given back");
-    }
+    eventually(async || server.tasks().submit_task(noop()).await.map_err(|status| status.to_string())).await;
     assert!(server.log().contains("too many connections"));
 }
 
-fn dial_or_closed(server: &Server) -> TcpStream {
+fn connect_or_closed(server: &Server) -> TcpStream {
     let mut stream = TcpStream::connect(&server.address).unwrap();
-    // It may be closed already.
+    // Fails if the server has already closed the connection.
     let _ = stream.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat());
     stream
 }
 
 #[tokio::test]
-async fn guessing_costs_the_log_little() {
+async fn refusals_are_rate_limited_in_the_log() {
     let tokens = Tokens::new();
     tokens.create("ci", "viewer", "*", &[]);
     let server = tokens.serve("");
     let mut client = server.tasks();
-    let mut cut = 0;
+    let mut closed = 0;
     for _ in 0..2_000 {
         let refused = client.submit_task(noop()).await.unwrap_err();
-        // A thousand calls that are refused before their message came are HTTP/2's own bound for one
-        // connection: it is cut, without a word of ours, and the client dials again.
+        // After a thousand calls that were refused before their message arrived, the HTTP/2 implementation
+        // closes the connection, and the client opens a new one.
         if refused.code() != Code::Unauthenticated && refused.details().is_empty() {
-            cut += 1;
+            closed += 1;
             continue;
         }
         assert_eq!(refused.code(), Code::Unauthenticated, "{refused:?}");
     }
-    assert!(cut < 10, "{cut} calls met a connection that was cut");
-    let told = server.log().lines().filter(|line| line.contains("UNAUTHENTICATED")).count();
-    assert!(told < 1_000, "{told} lines");
+    assert!(closed < 10, "{closed} calls failed on closed connections");
+    let lines = server.log().lines().filter(|line| line.contains("UNAUTHENTICATED")).count();
+    assert!(lines < 1_000, "{lines} lines");
 }

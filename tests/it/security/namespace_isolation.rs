@@ -1,11 +1,11 @@
-//! Namespaces are walls: what one tenant has, another can neither see nor guess nor disturb.
+//! Isolation of namespaces: a tenant can neither see nor guess nor change the tasks of another tenant.
 
 use std::collections::BTreeSet;
 
 use lineshaft::proto::v1::{self, TaskState, submit_tasks_response::Outcome, watch_tasks_response};
 use tonic::{Code, Status};
 
-use super::{Known, Tokens};
+use super::{Caller, Tokens};
 use crate::support::{Server, TIMEOUT, noop, reason, seconds, task};
 
 const UNKNOWN: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
@@ -13,10 +13,10 @@ const UNKNOWN: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 struct Tenants {
     _tokens: Tokens,
     server: Server,
-    a: Known,
-    b: Known,
-    all: Known,
-    /// Of A: one with a name, one with an id of the server's, one that has ended.
+    a: Caller,
+    b: Caller,
+    all: Caller,
+    /// Tasks of A: one with a chosen id, one with a generated id, one that has ended.
     ids: [String; 3],
 }
 
@@ -26,7 +26,7 @@ async fn tenants() -> Tenants {
     let b = tokens.create("b", "operator", "team-b", &[]);
     let all = tokens.create("all", "admin", "*", &[]);
     let server = tokens.serve("");
-    let [a, b, all] = [a, b, all].map(|token| Known::new(&server, &token));
+    let [a, b, all] = [a, b, all].map(|token| Caller::new(&server, &token));
     let named = v1::SubmitTaskRequest {
         task_id: "nightly".into(),
         request_id: "once".into(),
@@ -40,47 +40,47 @@ async fn tenants() -> Tenants {
     Tenants { _tokens: tokens, server, a, b, all, ids: [named, plain, ended] }
 }
 
-async fn submit(known: &Known, request: v1::SubmitTaskRequest) -> Result<String, Status> {
-    known.tasks().submit_task(request).await.map(|answer| answer.into_inner().task_id)
+async fn submit(caller: &Caller, request: v1::SubmitTaskRequest) -> Result<String, Status> {
+    caller.tasks().submit_task(request).await.map(|answer| answer.into_inner().task_id)
 }
 
-async fn get(known: &Known, id: &str) -> Result<v1::Task, Status> {
+async fn get(caller: &Caller, id: &str) -> Result<v1::Task, Status> {
     let request = v1::GetTaskRequest { task_id: id.into(), include_payload: true };
-    known.tasks().get_task(request).await.map(|answer| answer.into_inner().task.unwrap())
+    caller.tasks().get_task(request).await.map(|answer| answer.into_inner().task.unwrap())
 }
 
-async fn wait(known: &Known, id: &str) -> Result<v1::WaitTaskResponse, Status> {
+async fn wait(caller: &Caller, id: &str) -> Result<v1::WaitTaskResponse, Status> {
     let request = v1::WaitTaskRequest { task_id: id.into(), timeout: seconds(60) };
-    known.tasks().wait_task(request).await.map(tonic::Response::into_inner)
+    caller.tasks().wait_task(request).await.map(tonic::Response::into_inner)
 }
 
-async fn cancel(known: &Known, id: &str) -> Result<v1::CancelTaskResponse, Status> {
+async fn cancel(caller: &Caller, id: &str) -> Result<v1::CancelTaskResponse, Status> {
     let request = v1::CancelTaskRequest { task_id: id.into(), ..v1::CancelTaskRequest::default() };
-    known.tasks().cancel_task(request).await.map(tonic::Response::into_inner)
+    caller.tasks().cancel_task(request).await.map(tonic::Response::into_inner)
 }
 
-async fn output(known: &Known, id: &str) -> Result<(), Status> {
+async fn output(caller: &Caller, id: &str) -> Result<(), Status> {
     let request = v1::ReadOutputRequest { task_id: id.into(), ..v1::ReadOutputRequest::default() };
-    known.tasks().read_output(request).await.map(|_| ())
+    caller.tasks().read_output(request).await.map(|_| ())
 }
 
-async fn list(known: &Known, filter: v1::TaskFilter) -> Result<Vec<v1::Task>, Status> {
+async fn list(caller: &Caller, filter: v1::TaskFilter) -> Result<Vec<v1::Task>, Status> {
     let request = v1::ListTasksRequest { filter: Some(filter), ..v1::ListTasksRequest::default() };
-    known.tasks().list_tasks(request).await.map(|answer| answer.into_inner().tasks)
+    caller.tasks().list_tasks(request).await.map(|answer| answer.into_inner().tasks)
 }
 
 fn in_namespace(name: &str) -> v1::TaskFilter {
     v1::TaskFilter { namespace: name.into(), ..v1::TaskFilter::default() }
 }
 
-/// Everything of a refusal that a caller sees, with the id that it was asked about left out.
-fn told(status: &Status, id: &str) -> String {
+/// Everything of an error that a caller sees, without the id in the request.
+fn visible(status: &Status, id: &str) -> String {
     let text = format!("{:?} {} {}", status.code(), status.message(), reason(status));
     text.replace(id, "ID")
 }
 
 #[tokio::test]
-async fn a_foreign_task_is_told_from_one_that_does_not_exist_by_nothing() {
+async fn a_foreign_task_looks_like_one_that_does_not_exist() {
     let Tenants { b, ids, a, .. } = &tenants().await;
     assert_eq!(ids[0], "team-a/nightly");
     for id in ids {
@@ -93,45 +93,45 @@ async fn a_foreign_task_is_told_from_one_that_does_not_exist_by_nothing() {
         ];
         for (foreign, missing) in pairs {
             assert_eq!((foreign.code(), reason(&foreign).as_str()), (Code::NotFound, "TASK_NOT_FOUND"), "{foreign:?}");
-            assert_eq!(told(&foreign, id), told(&missing, unknown));
+            assert_eq!(visible(&foreign, id), visible(&missing, unknown));
         }
     }
     for (id, state) in [(&ids[0], TaskState::Running), (&ids[1], TaskState::Running), (&ids[2], TaskState::Completed)] {
         let task = get(a, id).await.unwrap();
         assert!(task.state() == state || task.state() == TaskState::Queued, "{task:?}");
-        assert!(task.cancel.is_none(), "nobody has touched it");
+        assert!(task.cancel.is_none(), "the task is unchanged");
     }
 }
 
 #[tokio::test]
-async fn the_same_names_may_be_used_by_every_tenant() {
+async fn tenants_may_use_the_same_ids() {
     let Tenants { a, b, all, .. } = &tenants().await;
     let same =
         || v1::SubmitTaskRequest { task_id: "nightly".into(), request_id: "once".into(), ..task("compute", "7") };
     let answer = b.tasks().submit_task(same()).await.unwrap().into_inner();
     assert_eq!((answer.task_id.as_str(), answer.duplicate), ("team-b/nightly", false));
-    // The same again is a repeat, in its own namespace only.
+    // A repeated request is a duplicate in its own namespace only.
     assert!(b.tasks().submit_task(same()).await.unwrap().into_inner().duplicate);
     let other = v1::SubmitTaskRequest { priority: v1::Priority::High.into(), ..same() };
     let refused = submit(b, other).await.unwrap_err();
     assert!(!refused.message().contains("team-a"), "{refused:?}");
-    // The bare name means one's own.
+    // An id without a namespace refers to the caller's own.
     assert_eq!(get(a, "nightly").await.unwrap().handler, "io");
     assert_eq!(get(b, "nightly").await.unwrap().handler, "compute");
     assert_eq!(get(all, "team-a/nightly").await.unwrap().namespace, "team-a");
     assert_eq!(get(all, "nightly").await.unwrap_err().code(), Code::NotFound, "there is none in `default`");
-    // A chosen UUID is a name as any other.
+    // A chosen UUID is an id like any other.
     let chosen = || v1::SubmitTaskRequest { task_id: UNKNOWN.into(), ..noop() };
     assert_eq!(submit(a, chosen()).await.unwrap(), format!("team-a/{UNKNOWN}"));
     assert_eq!(submit(b, chosen()).await.unwrap(), format!("team-b/{UNKNOWN}"));
-    for (known, namespace) in [(a, "team-a"), (b, "team-b")] {
-        assert_eq!(get(known, UNKNOWN).await.unwrap().namespace, namespace);
-        wait(known, UNKNOWN).await.unwrap();
+    for (caller, namespace) in [(a, "team-a"), (b, "team-b")] {
+        assert_eq!(get(caller, UNKNOWN).await.unwrap().namespace, namespace);
+        wait(caller, UNKNOWN).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn lists_watches_and_deletes_end_at_the_wall() {
+async fn lists_watches_and_deletes_are_limited_to_the_own_namespace() {
     let Tenants { a, b, all, ids, .. } = &tenants().await;
     let mine = submit(b, noop()).await.unwrap();
     wait(b, &mine).await.unwrap();
@@ -146,20 +146,20 @@ async fn lists_watches_and_deletes_end_at_the_wall() {
     }
     let owner = [("owner".to_owned(), "a".to_owned())].into();
     assert!(list(b, v1::TaskFilter { labels: owner, ..v1::TaskFilter::default() }).await.unwrap().is_empty());
-    // A page token of somebody else leads nowhere new.
+    // A page token of another tenant gives no access.
     let first = v1::ListTasksRequest { page_size: 1, ..v1::ListTasksRequest::default() };
     let page = a.tasks().list_tasks(first).await.unwrap().into_inner();
     let stolen = v1::ListTasksRequest { page_token: page.next_page_token, ..v1::ListTasksRequest::default() };
     let found = b.tasks().list_tasks(stolen).await.unwrap().into_inner().tasks;
     assert!(found.iter().all(|task| task.namespace == "team-b"), "{found:?}");
-    // A namespace that exists is refused as one that does not.
+    // An existing foreign namespace looks like one that does not exist.
     for (foreign, missing) in [
         (list(b, in_namespace("team-a")).await.unwrap_err(), list(b, in_namespace("team-x")).await.unwrap_err()),
         (watch(b, in_namespace("team-a")).await.unwrap_err(), watch(b, in_namespace("team-x")).await.unwrap_err()),
         (delete(b, in_namespace("team-a")).await.unwrap_err(), delete(b, in_namespace("team-x")).await.unwrap_err()),
     ] {
         assert_eq!(foreign.code(), Code::PermissionDenied);
-        assert_eq!(told(&foreign, "team-a"), told(&missing, "team-x"));
+        assert_eq!(visible(&foreign, "team-a"), visible(&missing, "team-x"));
     }
     assert_eq!(watch(b, v1::TaskFilter::default()).await.unwrap(), ["team-b".to_owned()].into());
     assert_eq!(watch(all, v1::TaskFilter::default()).await.unwrap().len(), 2);
@@ -167,13 +167,13 @@ async fn lists_watches_and_deletes_end_at_the_wall() {
     assert_eq!(get(a, &ids[2]).await.unwrap().state(), TaskState::Completed);
 }
 
-async fn delete(known: &Known, filter: v1::TaskFilter) -> Result<i64, Status> {
+async fn delete(caller: &Caller, filter: v1::TaskFilter) -> Result<i64, Status> {
     let request = v1::DeleteTasksRequest { filter: Some(filter) };
-    known.tasks().delete_tasks(request).await.map(|answer| answer.into_inner().deleted)
+    caller.tasks().delete_tasks(request).await.map(|answer| answer.into_inner().deleted)
 }
 
-/// The namespaces that a watch from the beginning and a snapshot tell of.
-async fn watch(known: &Known, filter: v1::TaskFilter) -> Result<BTreeSet<String>, Status> {
+/// The namespaces in a watch from the beginning and in a snapshot.
+async fn watch(caller: &Caller, filter: v1::TaskFilter) -> Result<BTreeSet<String>, Status> {
     let mut namespaces = BTreeSet::new();
     for include_snapshot in [true, false] {
         let request = v1::WatchTasksRequest {
@@ -182,14 +182,14 @@ async fn watch(known: &Known, filter: v1::TaskFilter) -> Result<BTreeSet<String>
             include_snapshot,
             progress_interval: Some(prost_types::Duration { seconds: 0, nanos: 100_000_000 }),
         };
-        let mut steps = known.tasks().watch_tasks(request).await?.into_inner();
+        let mut steps = caller.tasks().watch_tasks(request).await?.into_inner();
         loop {
             let step = tokio::time::timeout(TIMEOUT, steps.message()).await.expect("a step")?;
             match step.and_then(|step| step.kind) {
                 Some(watch_tasks_response::Kind::SnapshotEntry(task)) => _ = namespaces.insert(task.namespace),
                 Some(watch_tasks_response::Kind::Event(event)) => _ = namespaces.insert(event.namespace),
                 Some(watch_tasks_response::Kind::SnapshotComplete(_)) => {}
-                // Nothing more is to come.
+                // No further events.
                 Some(watch_tasks_response::Kind::Progress(_)) | None => break,
             }
         }
@@ -198,7 +198,7 @@ async fn watch(known: &Known, filter: v1::TaskFilter) -> Result<BTreeSet<String>
 }
 
 #[tokio::test]
-async fn nothing_is_submitted_into_a_foreign_namespace_by_any_way() {
+async fn no_rpc_submits_into_a_foreign_namespace() {
     let Tenants { b, all, .. } = &tenants().await;
     let foreign = || v1::SubmitTaskRequest { namespace: "team-a".into(), ..noop() };
     let own = || v1::SubmitTaskRequest { namespace: "team-b".into(), ..noop() };
@@ -224,7 +224,7 @@ async fn nothing_is_submitted_into_a_foreign_namespace_by_any_way() {
 }
 
 #[tokio::test]
-async fn what_tells_of_all_tenants_at_once_is_for_those_who_may_see_all() {
+async fn data_of_all_tenants_requires_a_role_in_all_namespaces() {
     let Tenants { a, all, server, .. } = &tenants().await;
     let name = "default".to_owned();
     let metrics = v1::GetPoolMetricsRequest { name: name.clone(), include_workers: true };
@@ -242,7 +242,7 @@ async fn what_tells_of_all_tenants_at_once_is_for_those_who_may_see_all() {
     assert!(shown.iter().any(|worker| worker.current_task_id == "team-a/nightly"), "{shown:?}");
     all.pools().get_pool_metrics(metrics).await.unwrap();
     all.pools().stream_pool_metrics(stream).await.unwrap();
-    // What the operator configured is for all.
+    // The configuration of pools is visible to every caller.
     assert_eq!(a.pools().list_pools(v1::ListPoolsRequest {}).await.unwrap().into_inner().pools.len(), 1);
     assert_eq!(
         a.pools().get_pool(v1::GetPoolRequest { name }).await.unwrap().into_inner().pool.unwrap().name,
