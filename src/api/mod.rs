@@ -15,8 +15,9 @@ mod services;
 mod status;
 mod watched_files;
 
-pub use admin::metrics::serve as serve_scrapes;
+pub use admin::metrics::serve as serve_metrics;
 pub use auth::{Algorithm, AuthOptions, CertificateRule, ClaimRule, JwtOptions, KeySource, LimitOptions};
+pub use listener::connection::ConnectionOptions;
 pub use listener::tls::TlsOptions;
 pub use security::{Security, SecurityError, SecurityOptions};
-pub use server::{Options, serve, serve_probes};
+pub use server::{Options, serve, serve_health};

@@ -1,5 +1,5 @@
-//! What guards the listener: connections, TLS, callers. Opened before anything is served, so that a
-//! server with a wrong certificate or token file does not start.
+//! What protects the main port: connection limits, TLS and authentication. Opened before the port is served,
+//! so that a server with an invalid certificate or key file does not start.
 
 use std::sync::Arc;
 
@@ -13,68 +13,68 @@ use super::listener::connection_limit::ConnectionLimit;
 use super::listener::tls::{Tls, TlsError, TlsOptions};
 use super::watched_files::{self, WatchedFiles};
 
-/// What guards the listener.
+/// What protects the main port.
 #[derive(Clone, Debug)]
 pub struct SecurityOptions {
-    /// TLS; `None`: everything travels in the clear.
+    /// `None`: connections are not encrypted.
     pub tls: Option<TlsOptions>,
-    /// How callers are known; `None`: nobody is asked, and everybody may do everything.
+    /// `None`: callers are not authenticated, and everything is allowed.
     pub auth: Option<AuthOptions>,
-    /// Connections at a time.
+    /// Open connections.
     pub connections_max: usize,
-    /// Connections at a time from one address.
+    /// Open connections from one address.
     pub connections_per_address_max: usize,
 }
 
-/// Why the server cannot be guarded as it should.
+/// Why the main port cannot be protected as configured.
 #[derive(Debug, thiserror::Error)]
 pub enum SecurityError {
-    /// The certificates.
+    /// The certificate files cannot be used.
     #[error("TLS: {0}")]
     Tls(#[from] TlsError),
-    /// The tokens or keys.
+    /// The key files cannot be used.
     #[error("authentication: {0}")]
     Auth(#[from] AuthError),
 }
 
-/// The guards of a listener.
+/// Protection of the main port, with all files read.
 pub struct Security {
     pub(super) tls: Option<Arc<Tls>>,
-    pub(super) access: Option<Arc<Authenticator>>,
-    pub(super) admission: Arc<ConnectionLimit>,
-    reloaded: Vec<WatchedFiles>,
+    pub(super) authenticator: Option<Arc<Authenticator>>,
+    pub(super) connection_limit: Arc<ConnectionLimit>,
+    watched: Vec<WatchedFiles>,
 }
 
 impl Security {
-    /// Reads every file.
+    /// Reads all files.
     ///
     /// # Errors
     /// [`SecurityError`].
     pub fn open(options: SecurityOptions, clock: Arc<dyn Clock>) -> Result<Self, SecurityError> {
-        let mut reloaded = Vec::new();
+        let mut watched = Vec::new();
         let tls = match options.tls.map(Tls::open).transpose()? {
             None => None,
             Some((tls, files)) => {
-                reloaded.push(files);
+                watched.push(files);
                 Some(tls)
             }
         };
-        let access = match options.auth.map(|auth| Authenticator::open(auth, clock)).transpose()? {
+        let authenticator = match options.auth.map(|auth| Authenticator::open(auth, clock)).transpose()? {
             None => None,
-            Some((access, files)) => {
-                reloaded.extend(files);
-                Some(access)
+            Some((authenticator, files)) => {
+                watched.extend(files);
+                Some(authenticator)
             }
         };
-        let admission = ConnectionLimit::new(options.connections_max, options.connections_per_address_max);
-        Ok(Self { tls, access, admission, reloaded })
+        let connection_limit = ConnectionLimit::new(options.connections_max, options.connections_per_address_max);
+        Ok(Self { tls, authenticator, connection_limit, watched })
     }
 
-    /// Does what goes on beside calls, until `stop`.
+    /// Starts the background work: reloading files, fetching keys, counting tasks. It ends at `stop`.
     pub(super) fn spawn(&mut self, handle: Handle, stop: CancellationToken) {
-        tokio::spawn(watched_files::run(std::mem::take(&mut self.reloaded), stop.clone()));
-        if let Some(access) = self.access.clone() {
-            tokio::spawn(access.run(handle, stop));
+        tokio::spawn(watched_files::run(std::mem::take(&mut self.watched), stop.clone()));
+        if let Some(authenticator) = self.authenticator.clone() {
+            tokio::spawn(authenticator.run(handle, stop));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! All services behind one listener.
+//! The server: every layer between a connection and the gRPC services, in order.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,8 +6,11 @@ use std::time::Duration;
 use prost::Message;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::codegen::http::Request;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
+use tower::{ServiceBuilder, ServiceExt};
 
 use crate::model::limits;
 use crate::proto::v1::handler_service_server::HandlerServiceServer;
@@ -20,80 +23,74 @@ use crate::telemetry::host::HostReading;
 use crate::telemetry::metrics::CallMeter;
 
 use super::admin;
-use super::auth::CallerExtractor;
-use super::http::health::View;
-use super::http::{Contract, Front, Origins, Shared};
-use super::listener::accept;
-use super::middleware::guard::Guard;
+use super::auth::{AccessControl, CallerExtractor};
+use super::http::{self, Calls, Contract, Front, Origins};
+use super::listener::accept::{self, ListenerOptions};
+use super::listener::admission::AdmissionPolicy;
+use super::listener::connection::ConnectionOptions;
+use super::middleware::admission::AdmissionControl;
+use super::middleware::authentication::AuthenticationLayer;
+use super::middleware::body_timeout::BodyTimeoutLayer;
+use super::middleware::call_metrics::CallMetricsLayer;
+use super::middleware::call_slots::CallSlots;
+use super::middleware::call_trace::CallTraceLayer;
+use super::middleware::catch_panic::CatchPanicLayer;
+use super::middleware::deadline::DeadlineLayer;
+use super::middleware::error_mapping::ErrorMappingLayer;
+use super::middleware::load_shed::LoadShedLayer;
 use super::security::Security;
 use super::services::handlers::Handlers;
-use super::services::health::Probe;
+use super::services::health::HealthService;
+use super::services::keda;
 use super::services::pools::Pools;
 use super::services::system::System;
 use super::services::tasks::Tasks;
 
-/// Bounds of the edge.
+/// Settings of the server.
 #[derive(Clone)]
 pub struct Options {
-    /// Streams of one connection.
-    pub max_concurrent_streams: u32,
-    /// Time between pings on a quiet connection.
-    pub keepalive_interval: Duration,
-    /// Time that a ping's answer may take.
-    pub keepalive_timeout: Duration,
-    /// Age at which a connection is sent away, ± 10 %, so that clients spread over replicas.
-    pub connection_age: Duration,
-    /// Time that its calls then get.
-    pub connection_age_grace: Duration,
-    /// Time in which a connection must say what it speaks, in which the headers of an HTTP/1.1 call
-    /// must be complete, and for which such a connection may be idle.
-    pub header_timeout: Duration,
-    /// Time in which the body of a call must be complete, unless the call takes a stream.
+    /// Limits of each connection.
+    pub connections: ConnectionOptions,
+    /// Limit for receiving the body of a request that is not a stream.
     pub body_timeout: Duration,
-    /// Origins of web pages that may call, such as `https://tasks.example.com`; `*` for all.
+    /// Origins of web pages that may call, such as `https://tasks.example.com`; `*` allows all.
     pub allowed_origins: Vec<String>,
-    /// Names of this server that callers may use besides `localhost` and addresses.
+    /// Names of this server that clients may use besides `localhost` and IP addresses.
     pub hosts: Vec<String>,
-    /// Calls under way in the whole server; beyond, callers get OVERLOADED.
+    /// Calls in flight in the whole server. A call beyond it is refused with OVERLOADED.
     pub max_in_flight: usize,
-    /// Identity of this run of the server.
+    /// Identifies this run of the server.
     pub instance: String,
-    /// Reads the machine's and the process's health.
+    /// Reads the health of the machine and of the process.
     pub host: HostReading,
-    /// What the parts publish.
+    /// Metrics, liveness and traces.
     pub telemetry: Telemetry,
 }
 
-/// Serves `/health`, `/metrics` and grpc.health.v1 on a port of their own until `stop`; and KEDA's scaler
-/// once there is a scheduler.
-pub async fn serve_probes(
-    listener: TcpListener,
-    options: Options,
-    scheduler: admin::health::Later,
-    stop: CancellationToken,
-) {
-    admin::health::serve(listener, view(&options), scheduler, stop).await;
-}
-
-fn view(options: &Options) -> View {
-    let Options { telemetry, host, instance, .. } = options.clone();
-    View { telemetry, host, instance }
-}
-
-/// Why the edge ended.
+/// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The reflection service cannot read the contract.
-    #[error("failed to build reflection: {0}")]
+    /// The reflection service cannot read the descriptors.
+    #[error("failed to build the reflection service: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// The JSON side cannot read the contract.
-    #[error("failed to read the contract: {0}")]
+    /// The JSON mapping cannot read the descriptors.
+    #[error("failed to read the descriptors: {0}")]
     Contract(#[from] prost_reflect::DescriptorError),
 }
 
-/// Serves until `stop`; returns at most a few seconds later, when no connection is open any more.
+/// Serves the health port until `stop`.
+pub async fn serve_health(
+    listener: TcpListener,
+    options: Options,
+    scheduler: admin::health::SchedulerCell,
+    stop: CancellationToken,
+) {
+    admin::health::serve(listener, sources(&options), scheduler, stop).await;
+}
+
+/// Serves the main port until `stop`, and at most a few seconds longer.
 ///
-/// Streams end by themselves when a drain begins, so it should have begun before.
+/// A drain ends all streams, so it should start before `stop`.
 ///
 /// # Errors
 /// [`ServeError`].
@@ -104,58 +101,101 @@ pub async fn serve(
     handle: Handle,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
+    security.spawn(handle.clone(), stop.clone());
+    let access = AccessControl::new(security.authenticator.clone());
+    let slots = CallSlots::new(options.max_in_flight);
+    // From the outermost layer to the innermost.
+    let calls = ServiceBuilder::new()
+        // First, so that the log messages and metrics of all other layers belong to the trace of the call.
+        .layer(CallTraceLayer)
+        // Before all layers that refuse calls or end them, so that it counts the status that the caller gets.
+        .layer(CallMetricsLayer::new(CallMeter::new(&options.telemetry.metrics, methods())))
+        // Before load shedding, so that callers without permission take no slots.
+        .layer(AuthenticationLayer::new(access.clone()))
+        // Before all layers that wait, so that a call beyond the limit is refused at once.
+        .layer(LoadShedLayer::new(slots.clone()))
+        // Around everything that takes time: receiving the request, the service, and the response body.
+        .layer(DeadlineLayer)
+        // Inside the deadline, because the shorter of the two applies.
+        .layer(BodyTimeoutLayer::new(options.body_timeout))
+        // Around all code of the services. The layers above see INTERNAL and clean up as after any other error.
+        .layer(CatchPanicLayer)
+        // Last, so that it sees the errors of tonic only. All layers above return errors of the contract.
+        .layer(ErrorMappingLayer)
+        .service(services(&options, &handle, security.authenticator.is_some(), &stop)?);
+    // JSON, gRPC-Web and the plain routes become calls of the same stack.
+    let loopback = ServiceExt::<Request<Body>>::map_response(calls.clone(), |response| response.map(Body::new));
+    let is_loopback = listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
+    let routes = http::Routes {
+        context: http::Context {
+            calls: Calls::new(loopback),
+            admission: AdmissionControl::new(access, slots),
+            contract: Arc::new(Contract::new()?),
+            body_timeout: options.body_timeout,
+        },
+        origins: Origins {
+            allowed: options.allowed_origins.clone(),
+            // A server that the network can reach has names that it does not know, unless they are configured.
+            check_host: is_loopback || !options.hosts.is_empty(),
+            hosts: options.hosts.clone(),
+        },
+        health: sources(&options),
+    };
+    let listener_options = ListenerOptions {
+        name: "main",
+        admission: AdmissionPolicy::Refuse(security.connection_limit.clone()),
+        tls: security.tls.clone(),
+        connections: options.connections,
+    };
+    accept::serve(listener, listener_options, Front::new(calls, routes), stop).await;
+    Ok(())
+}
+
+fn services(
+    options: &Options,
+    handle: &Handle,
+    requires_identity: bool,
+    stop: &CancellationToken,
+) -> Result<Routes, tonic_reflection::server::Error> {
     let reflection = || {
         let builder = tonic_reflection::server::Builder::configure();
         let builder = builder.register_encoded_file_descriptor_set(crate::proto::DESCRIPTORS);
         builder.register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let (reflection_v1, reflection_v1alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
-    security.spawn(handle.clone(), stop.clone());
-    let callers = CallerExtractor::new(security.access.is_some());
-    let tasks = TaskServiceServer::new(Tasks::new(handle.clone(), callers))
-        .max_decoding_message_size(limits::MESSAGE_BYTES_MAX);
+    let callers = CallerExtractor::new(requires_identity);
+    let tasks = TaskServiceServer::new(Tasks::new(handle.clone(), callers));
     let pools = Pools::new(handle.clone(), options.host.clone(), callers);
     let system = System::new(handle.clone(), options.host.clone(), options.instance.clone(), callers);
-    let routes = Routes::new(tasks)
+    let health = HealthService::new(options.telemetry.liveness.clone(), stop.clone());
+    Ok(Routes::new(tasks.max_decoding_message_size(limits::MESSAGE_BYTES_MAX))
         .add_service(PoolServiceServer::new(pools))
         .add_service(HandlerServiceServer::new(Handlers::new(handle.clone())))
         .add_service(SystemServiceServer::new(system))
-        .add_service(super::services::keda::service(handle.clone()))
-        .add_service(HealthServer::new(Probe::new(options.telemetry.liveness.clone(), stop.clone())))
-        .add_service(reflection_v1)
-        .add_service(reflection_v1alpha);
-    let meter = CallMeter::new(&options.telemetry.metrics, methods());
-    let calls = Guard::new(routes.prepare(), options.max_in_flight).counting(meter);
-    let calls = calls.asking(security.access.clone()).patient(options.body_timeout);
-    // Whoever can be reached by a name of the network has other walls: see the module.
-    let is_loopback = listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
-    let shared = Shared {
-        view: view(&options),
-        contract: Arc::new(Contract::new()?),
-        origins: Origins {
-            allowed: options.allowed_origins.clone(),
-            check_host: is_loopback || !options.hosts.is_empty(),
-            hosts: options.hosts.clone(),
-        },
-        body_timeout: options.body_timeout,
-    };
-    let front = Front::new(calls, shared);
-    accept::serve(listener, front, &security, &options, stop).await;
-    Ok(())
+        .add_service(keda::service(handle.clone()))
+        .add_service(HealthServer::new(health))
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .prepare())
 }
 
-/// Every method that is served, as `package.Service/Method`.
+/// What the health pages show.
+fn sources(options: &Options) -> http::health::Sources {
+    let Options { telemetry, host, instance, .. } = options.clone();
+    http::health::Sources { telemetry, host, instance }
+}
+
+/// All methods with metrics, as `package.Service/Method`.
 fn methods() -> Vec<String> {
     let sets = [crate::proto::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
     let sets = sets.map(|bytes| prost_types::FileDescriptorSet::decode(bytes).unwrap_or_default());
-    let mut found = Vec::new();
+    let mut methods = Vec::new();
     for file in sets.iter().flat_map(|set| &set.file) {
         for service in &file.service {
-            let of_service = |method: &prost_types::MethodDescriptorProto| {
+            let name = |method: &prost_types::MethodDescriptorProto| {
                 format!("{}.{}/{}", file.package(), service.name(), method.name())
             };
-            found.extend(service.method.iter().map(of_service));
+            methods.extend(service.method.iter().map(name));
         }
     }
-    found
+    methods
 }

@@ -1,33 +1,32 @@
-//! Files that are read again when they change: certificates, keys and tokens.
+//! Files that are reloaded when they change: certificates, keys and tokens.
 //!
-//! Asked for by their stamps every second, because that works on every file system and with the
-//! symbolic links that Kubernetes turns over.
+//! The files are polled once a second, because that works on every file system and with the symbolic links
+//! that Kubernetes replaces.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
-/// How often files are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Modification time, size and inode of a file; `None` when it cannot be asked.
+/// Modification time, size and inode of a file; `None` if they cannot be read.
 type Stamp = Option<(SystemTime, u64, u64)>;
 
-/// What is read from files, and how it is read again.
+/// Files that are loaded together.
 pub struct WatchedFiles {
-    /// For the log.
+    /// For log messages.
     name: &'static str,
     paths: Vec<PathBuf>,
-    /// Of the files when they were last read well.
+    /// Stamps of the files at the last successful load.
     stamps: Vec<Stamp>,
     load: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
-    /// What was wrong at the last try.
+    /// Error of the last load, if it failed.
     fault: Option<String>,
 }
 
 impl WatchedFiles {
-    /// Loads for the first time.
+    /// Loads the files for the first time.
     ///
     /// # Errors
     /// Those of `load`.
@@ -36,28 +35,28 @@ impl WatchedFiles {
         paths: Vec<PathBuf>,
         load: impl Fn() -> Result<(), E> + Send + Sync + 'static,
     ) -> Result<Self, E> {
-        // Before the files are read: a change in between is seen at the next look.
+        // Before the files are read, so that the next poll sees a change in between.
         let stamps = stamps(&paths);
         load()?;
         let load = Box::new(move || load().map_err(|error| error.to_string()));
         Ok(Self { name, paths, stamps, load, fault: None })
     }
 
-    /// Loads again when a file has changed. Files that do not fit each other (yet) are tried again, and
-    /// what was loaded before stays.
+    /// Loads the files again if one has changed. After a failure the old content stays in use and every poll
+    /// tries again, because files that belong together may be replaced one after the other.
     fn poll(&mut self) {
-        let now = stamps(&self.paths);
-        if now == self.stamps && self.fault.is_none() {
+        let stamps = stamps(&self.paths);
+        if stamps == self.stamps && self.fault.is_none() {
             return;
         }
         match (self.load)() {
             Ok(()) => {
-                (self.stamps, self.fault) = (now, None);
-                tracing::info!(what = self.name, "loaded again after a change");
+                (self.stamps, self.fault) = (stamps, None);
+                tracing::info!(what = self.name, "reloaded after a change");
             }
             Err(error) => {
                 if self.fault.as_ref() != Some(&error) {
-                    tracing::error!(what = self.name, %error, "cannot be loaded again; what was loaded before stays");
+                    tracing::error!(what = self.name, %error, "failed to reload; the previous content stays in use");
                 }
                 self.fault = Some(error);
             }
@@ -74,7 +73,7 @@ fn stamps(paths: &[PathBuf]) -> Vec<Stamp> {
     paths.iter().map(stamp).collect()
 }
 
-/// Looks at all files until `stop`.
+/// Polls all files until `stop`.
 pub async fn run(mut all: Vec<WatchedFiles>, stop: CancellationToken) {
     if all.is_empty() {
         return;
@@ -86,51 +85,69 @@ pub async fn run(mut all: Vec<WatchedFiles>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let looked = tokio::task::spawn_blocking(move || {
+        let polled = tokio::task::spawn_blocking(move || {
             all.iter_mut().for_each(WatchedFiles::poll);
             all
         });
-        match looked.await {
-            Ok(back) => all = back,
-            Err(error) => return tracing::error!(%error, "files are no longer looked at"),
+        match polled.await {
+            Ok(returned) => all = returned,
+            Err(error) => return tracing::error!(%error, "certificates and keys are no longer reloaded"),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::Arc;
 
     use parking_lot::Mutex;
 
     use super::*;
 
+    /// Watches a file that contains a number, and collects the numbers.
+    fn numbers(path: &Path) -> (WatchedFiles, Arc<Mutex<Vec<u32>>>) {
+        let (loaded, source) = (Arc::new(Mutex::new(Vec::new())), path.to_owned());
+        let sink = loaded.clone();
+        let load = move || {
+            let text = std::fs::read_to_string(&source).map_err(|error| error.to_string())?;
+            sink.lock().push(text.parse().map_err(|_| format!("{text:?} is not a number"))?);
+            Ok::<_, String>(())
+        };
+        (WatchedFiles::open("a number", vec![path.to_owned()], load).unwrap(), loaded)
+    }
+
     #[test]
-    fn a_change_is_seen_and_a_broken_file_is_tried_until_it_is_whole() {
+    fn only_a_changed_file_is_loaded_again() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");
         std::fs::write(&path, "1").unwrap();
-        let (seen, from) = (Arc::new(Mutex::new(Vec::new())), path.clone());
-        let sink = seen.clone();
-        let load = move || {
-            let text = std::fs::read_to_string(&from).map_err(|error| error.to_string())?;
-            let number: u32 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
-            sink.lock().push(number);
-            Ok::<_, String>(())
-        };
-        let mut reloaded = WatchedFiles::open("a number", vec![path.clone()], load).unwrap();
-        reloaded.poll();
+        let (mut watched, loaded) = numbers(&path);
+        watched.poll();
         std::fs::write(&path, "22").unwrap();
-        reloaded.poll();
+        watched.poll();
+        watched.poll();
+        assert_eq!(*loaded.lock(), [1, 22]);
+    }
+
+    #[test]
+    fn an_invalid_or_missing_file_is_retried_until_it_loads() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        std::fs::write(&path, "1").unwrap();
+        let (mut watched, loaded) = numbers(&path);
         std::fs::write(&path, "half").unwrap();
-        reloaded.poll();
+        watched.poll();
         std::fs::remove_file(&path).unwrap();
-        reloaded.poll();
-        assert!(reloaded.fault.is_some());
+        watched.poll();
+        assert!(watched.fault.is_some());
         std::fs::write(&path, "333").unwrap();
-        reloaded.poll();
-        reloaded.poll();
-        assert_eq!(*seen.lock(), [1, 22, 333]);
+        watched.poll();
+        assert_eq!(*loaded.lock(), [1, 333]);
+    }
+
+    #[test]
+    fn a_failed_first_load_is_returned() {
         assert!(WatchedFiles::open("nothing", Vec::new(), || Err::<(), _>("no")).is_err());
     }
 }

@@ -1,5 +1,5 @@
-//! Ports beside the server's own. They are open before the store is, and until the very end: that it recovers
-//! or drains can be seen there.
+//! The admin ports: health and Prometheus. They are open before the store is recovered and until the very end,
+//! so that a recovery and a drain are visible there.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -16,8 +16,7 @@ use crate::scheduler::Handle;
 
 use super::error::{StartError, failed_to};
 
-/// Opens all that is asked for: the port for probes, and `prometheus`, which is a host and a port. What is
-/// returned ends after `stop`.
+/// Opens the configured ports. `prometheus` is a host and a port. The returned tasks end after `stop`.
 pub(super) async fn spawn(
     config: &Config,
     prometheus: Option<(String, u16)>,
@@ -27,57 +26,56 @@ pub(super) async fn spawn(
 ) -> Result<JoinSet<()>, StartError> {
     let mut open = JoinSet::new();
     if let Some((host, port)) = prometheus {
-        for listener in listen_for_scrapes(host, port).await? {
-            open.spawn(api::serve_scrapes(listener, options.telemetry.metrics.clone(), stop.clone()));
+        for listener in listen_for_prometheus(host, port).await? {
+            open.spawn(api::serve_metrics(listener, options.telemetry.metrics.clone(), stop.clone()));
         }
     }
     if let Some(address) = config.server.health_listen {
-        let listener = listen_for_probes(address).await?;
-        open.spawn(api::serve_probes(listener, options, scheduler, stop.clone()));
+        let listener = listen_for_health(address).await?;
+        open.spawn(api::serve_health(listener, options, scheduler, stop.clone()));
     }
     Ok(open)
 }
 
-async fn listen_for_probes(address: SocketAddr) -> Result<TcpListener, StartError> {
+async fn listen_for_health(address: SocketAddr) -> Result<TcpListener, StartError> {
     let listener = TcpListener::bind(address).await;
     let listener = listener.map_err(|source| StartError::ListenForProbes { address, source })?;
     let address = listener.local_addr().map_err(failed_to("learn the address"))?;
-    tracing::info!(%address, "answers probes");
+    tracing::info!(%address, "health endpoint listening");
     Ok(listener)
 }
 
-async fn listen_for_scrapes(host: String, port: u16) -> Result<Vec<TcpListener>, StartError> {
-    let told = host.clone();
-    // Names are looked up, which may take its time.
+async fn listen_for_prometheus(host: String, port: u16) -> Result<Vec<TcpListener>, StartError> {
+    let name = host.clone();
+    // Blocks while the name is resolved.
     let bound = tokio::task::spawn_blocking(move || bind(&host, port)).await;
-    let bound = bound.unwrap_or_else(|error| Err((told, io::Error::other(error))));
+    let bound = bound.unwrap_or_else(|error| Err((name, io::Error::other(error))));
     let bound = bound.map_err(|(address, source)| StartError::ListenForScrapes { address, source })?;
     let mut listeners = Vec::new();
     for listener in bound {
         let listener = listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener));
         let listener = listener.map_err(failed_to("listen for Prometheus"))?;
         let address = listener.local_addr().map_err(failed_to("learn the address"))?;
-        tracing::info!(%address, "shows /metrics to Prometheus");
+        tracing::info!(%address, "Prometheus endpoint listening");
         if !address.ip().to_canonical().is_loopback() {
-            let what =
-                "everybody who can reach this address may read the metrics: names of pools, handlers, namespaces";
-            tracing::warn!(%address, "{what}");
+            let warning = "anyone who can reach this address can read the metrics, with the names of pools, handlers and namespaces";
+            tracing::warn!(%address, "{warning}");
         }
         listeners.push(listener);
     }
     Ok(listeners)
 }
 
-/// Listens on every address of a host; `localhost` is both loopback addresses. An address that this machine
-/// does not have is left out, as `::1` without IPv6, if there is another one.
+/// Listens on all addresses of a host; `localhost` means both loopback addresses. An address that this machine
+/// does not have, such as `::1` without IPv6, is skipped if there is another one.
 ///
 /// # Errors
-/// Where it failed, and the system's words: there is no such host, or a program listens there.
+/// The address and the error of the operating system: the host is unknown, or the port is in use.
 pub(super) fn bind(host: &str, port: u16) -> Result<Vec<std::net::TcpListener>, (String, io::Error)> {
-    let named = |error| (format!("{host}:{port}"), error);
+    let with_name = |error| (format!("{host}:{port}"), error);
     let mut bound = Vec::new();
     let mut missing = None;
-    for address in addresses(host, port).map_err(named)? {
+    for address in addresses(host, port).map_err(with_name)? {
         match std::net::TcpListener::bind(address) {
             Ok(listener) => bound.push(listener),
             Err(error) => {
@@ -103,7 +101,7 @@ fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let mut found: Vec<_> = (host, port).to_socket_addrs()?.collect();
     found.sort_unstable();
     found.dedup();
-    if found.is_empty() { Err(io::Error::other("the name has no address")) } else { Ok(found) }
+    if found.is_empty() { Err(io::Error::other("the host has no address")) } else { Ok(found) }
 }
 
 #[cfg(test)]
@@ -111,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn localhost_is_every_loopback_address_that_there_is() {
+    fn localhost_means_all_loopback_addresses_of_the_machine() {
         let bound = bind("LocalHost", 0).unwrap();
         let found: Vec<_> = bound.iter().map(|listener| listener.local_addr().unwrap().ip()).collect();
         assert_eq!(found[0], Ipv4Addr::LOCALHOST);
@@ -120,20 +118,20 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_understood_with_and_without_brackets() {
+    fn an_ipv6_address_may_have_brackets() {
         assert_eq!(addresses("[::1]", 7).unwrap(), addresses("::1", 7).unwrap());
         assert_eq!(addresses("0.0.0.0", 7).unwrap(), ["0.0.0.0:7".parse().unwrap()]);
     }
 
     #[test]
-    fn a_port_that_is_taken_and_a_host_that_is_none_are_named() {
+    fn an_error_names_the_address() {
         let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let taken = other.local_addr().unwrap();
         let (address, error) = bind("localhost", taken.port()).unwrap_err();
         assert_eq!((address, error.kind()), (taken.to_string(), io::ErrorKind::AddrInUse));
         let (address, _) = bind("no host at all", 9_464).unwrap_err();
         assert_eq!(address, "no host at all:9464");
-        // An address for documentation: nobody has it.
+        // An address for documentation, which no machine has.
         let (address, error) = bind("192.0.2.1", 9_464).unwrap_err();
         assert_eq!((&*address, error.kind()), ("192.0.2.1:9464", io::ErrorKind::AddrNotAvailable));
     }

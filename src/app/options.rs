@@ -38,12 +38,14 @@ pub(super) fn server(config: &Config, instance: &str, telemetry: &Telemetry) -> 
     let sampler = Arc::new(HostSampler::new());
     telemetry.metrics.observe_host(&sampler);
     api::Options {
-        max_concurrent_streams: config.server.max_concurrent_streams,
-        keepalive_interval: config.server.keepalive_interval.0,
-        keepalive_timeout: config.server.keepalive_timeout.0,
-        connection_age: config.server.connection_age.0,
-        connection_age_grace: config.server.connection_age_grace.0,
-        header_timeout: config.http.header_timeout.0,
+        connections: api::ConnectionOptions {
+            max_concurrent_streams: config.server.max_concurrent_streams,
+            keepalive_interval: config.server.keepalive_interval.0,
+            keepalive_timeout: config.server.keepalive_timeout.0,
+            header_timeout: config.http.header_timeout.0,
+            age: config.server.connection_age.0,
+            age_grace: config.server.connection_age_grace.0,
+        },
         body_timeout: config.http.body_timeout.0,
         allowed_origins: config.http.allowed_origins.clone(),
         hosts: config.http.hosts.clone(),

@@ -36,7 +36,8 @@ pub fn probes(server: &Server) -> String {
 
 /// The same, from a log.
 pub fn probes_of(log: &str) -> String {
-    let line = log.lines().find(|line| line.contains("answers probes")).expect("the port for probes is announced");
+    let line =
+        log.lines().find(|line| line.contains("health endpoint listening")).expect("the port for probes is announced");
     let line: serde_json::Value = serde_json::from_str(line).unwrap();
     line["address"].as_str().unwrap().to_owned()
 }

@@ -24,7 +24,7 @@ const HEALTH: &str = "[server]\nhealth_listen = \"127.0.0.1:0\"\n";
 /// The plaintext port for probes, metrics and scalers.
 fn health_port(server: &Server) -> Endpoint {
     let log = server.log();
-    let line = log.lines().find(|line| line.contains("answers probes")).expect("the port is announced");
+    let line = log.lines().find(|line| line.contains("health endpoint listening")).expect("the port is announced");
     let line: serde_json::Value = serde_json::from_str(line).unwrap();
     Endpoint::from_shared(format!("http://{}", line["address"].as_str().unwrap())).unwrap()
 }

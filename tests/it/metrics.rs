@@ -166,7 +166,7 @@ async fn histograms_are_exponential_for_the_collector_that_wants_them_so_and_hav
 /// Where the log says that Prometheus is answered.
 pub fn scraped(server: &Server) -> Vec<String> {
     let log = server.log();
-    let lines = log.lines().filter(|line| line.contains("shows /metrics to Prometheus"));
+    let lines = log.lines().filter(|line| line.contains("Prometheus endpoint listening"));
     let address = |line: &str| {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         line["address"].as_str().unwrap().to_owned()

@@ -220,7 +220,7 @@ async fn a_server_that_reads_its_store_lives_and_is_not_ready_before_it_has_read
     let mut server = KillOnDrop(child);
     let said = || std::fs::read_to_string(&log).unwrap();
     let end = Instant::now() + TIMEOUT;
-    while !said().contains("answers probes") {
+    while !said().contains("health endpoint listening") {
         assert!(Instant::now() < end, "nobody answers probes: {}", said());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -74,7 +74,7 @@ def free_port():
         return found.getsockname()[1]
 
 
-def start_server(folder, message="answers probes", variables=None):
+def start_server(folder, message="health endpoint listening", variables=None):
     """Starts a server; returns its process, its address, and the address in the log line with this message."""
     folder.mkdir(exist_ok=True)
     (folder / "config.toml").write_text(CONFIG)
@@ -197,7 +197,7 @@ def main():
         try:
             server, address, probes = start_server(folder)
             processes.append(server)
-            eager, its_address, its_port = start_server(folder / "eager", "shows /metrics to Prometheus", EAGER)
+            eager, its_address, its_port = start_server(folder / "eager", "Prometheus endpoint listening", EAGER)
             processes.append(eager)
             prometheus, url = start_prometheus(folder, {"lineshaft": probes, "eager": its_port})
             processes.append(prometheus)

@@ -1,7 +1,7 @@
-//! A port of its own for probes, scrapers and scalers: plaintext, always open, and nothing can be changed there.
+//! The health port: health and metrics pages, grpc.health.v1 and KEDA's scaler. Nothing can be changed there.
 //!
-//! It answers before the store is recovered and until the very end, so that an orchestrator sees a
-//! server that recovers or drains, and does not take it for dead.
+//! It responds before the store is recovered and until the very end, so that an orchestrator sees a server
+//! that recovers or drains and does not restart it.
 
 use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
@@ -15,51 +15,58 @@ use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 use tower::ServiceExt;
 
+use crate::api::http::health::{self, Sources};
+use crate::api::services::health::HealthService;
+use crate::api::services::keda;
 use crate::scheduler::Handle;
 
 use super::listener;
-use crate::api::http::health::{self, View};
-use crate::api::services::health::Probe;
 
-/// The scheduler, once the store is recovered.
-pub type Later = Arc<OnceLock<Handle>>;
+/// The handle of the scheduler, once the store is recovered.
+pub type SchedulerCell = Arc<OnceLock<Handle>>;
 
 /// Serves until `stop`.
-pub async fn serve(listener: TcpListener, view: View, scheduler: Later, stop: CancellationToken) {
-    let probe = Probe::new(view.telemetry.liveness.clone(), stop.clone());
-    let services = Arc::new(Services { early: Routes::new(HealthServer::new(probe)), all: OnceLock::new(), scheduler });
-    listener::serve(listener, "probes", stop, move |request| answer(view.clone(), services.clone(), request)).await;
+pub async fn serve(listener: TcpListener, sources: Sources, scheduler: SchedulerCell, stop: CancellationToken) {
+    let health = HealthService::new(sources.telemetry.liveness.clone(), stop.clone());
+    let recovering = Routes::new(HealthServer::new(health));
+    let services = Arc::new(Services { recovering, ready: OnceLock::new(), scheduler });
+    let service = tower::service_fn(move |request| respond(sources.clone(), services.clone(), request));
+    listener::serve(listener, "health", service, stop).await;
 }
 
-/// What is answered over gRPC.
+/// The gRPC services of the port.
 struct Services {
-    early: Routes,
-    /// With KEDA's scaler, made once there is a scheduler to ask.
-    all: OnceLock<Routes>,
-    scheduler: Later,
+    recovering: Routes,
+    /// With KEDA's scaler, which needs the scheduler.
+    ready: OnceLock<Routes>,
+    scheduler: SchedulerCell,
 }
 
 impl Services {
-    fn now(&self) -> Routes {
-        let Some(handle) = self.scheduler.get() else { return self.early.clone() };
-        let make = || self.early.clone().add_service(crate::api::services::keda::service(handle.clone())).prepare();
-        self.all.get_or_init(make).clone()
+    fn current(&self) -> Routes {
+        let Some(handle) = self.scheduler.get() else { return self.recovering.clone() };
+        let with_scaler = || self.recovering.clone().add_service(keda::service(handle.clone())).prepare();
+        self.ready.get_or_init(with_scaler).clone()
     }
 }
 
-async fn answer<B>(view: View, services: Arc<Services>, request: Request<B>) -> Result<Response<Body>, Infallible>
+async fn respond<B>(
+    sources: Sources,
+    services: Arc<Services>,
+    request: Request<B>,
+) -> Result<Response<Body>, Infallible>
 where
-    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: http_body::Body<Data = bytes::Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
 {
-    if let Some(response) = health::answer(&view, request.method(), request.uri().path(), request.headers()).await {
+    if let Some(response) = health::respond(&sources, request.method(), request.uri().path(), request.headers()).await {
         return Ok(response);
     }
-    let content = request.headers().get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
-    if content.starts_with(b"application/grpc") {
-        return services.now().oneshot(request.map(Body::new)).await;
+    let content_type = request.headers().get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    if content_type.starts_with(b"application/grpc") {
+        return services.current().oneshot(request.map(Body::new)).await;
     }
-    let text = "/health, /health/live, /health/ready, /metrics, grpc.health.v1 and KEDA's scaler are here\n";
+    let text = "not found; this port serves /health, /health/live, /health/ready, /metrics, grpc.health.v1 and the \
+                KEDA external scaler\n";
     let mut response = Response::new(Body::new(text.to_owned()));
     *response.status_mut() = StatusCode::NOT_FOUND;
     Ok(response)

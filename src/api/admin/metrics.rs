@@ -1,4 +1,4 @@
-//! A port of its own for Prometheus: `/metrics`, and nothing else.
+//! The Prometheus port: `/metrics` and nothing else.
 
 use std::convert::Infallible;
 
@@ -8,22 +8,23 @@ use tonic::body::Body;
 use tonic::codegen::http::header::ALLOW;
 use tonic::codegen::http::{HeaderValue, Method, Request, Response, StatusCode};
 
+use crate::api::http::metrics;
 use crate::telemetry::metrics::Metrics;
 
 use super::listener;
-use crate::api::http::metrics;
 
-/// Serves until `stop`. Plaintext and open to everybody, as scrapers expect it.
+/// Serves until `stop`. Plaintext and without authentication, as Prometheus expects it.
 pub async fn serve(listener: TcpListener, metrics: Metrics, stop: CancellationToken) {
-    listener::serve(listener, "Prometheus", stop, move |request| answer(metrics.clone(), request)).await;
+    let service = tower::service_fn(move |request| respond(metrics.clone(), request));
+    listener::serve(listener, "Prometheus", service, stop).await;
 }
 
-async fn answer<B>(metrics: Metrics, request: Request<B>) -> Result<Response<Body>, Infallible> {
+async fn respond<B>(metrics: Metrics, request: Request<B>) -> Result<Response<Body>, Infallible> {
     let (head, _) = request.into_parts();
     Ok(if head.uri.path() != "/metrics" {
-        text(StatusCode::NOT_FOUND, "only /metrics is here\n")
+        text(StatusCode::NOT_FOUND, "not found; this port serves /metrics\n")
     } else if !matches!(head.method, Method::GET | Method::HEAD) {
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are possible here\n");
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "this path supports GET and HEAD only\n");
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         response
     } else {

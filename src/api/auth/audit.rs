@@ -1,7 +1,6 @@
-//! The audit log: who did what to what, and what came of it. Target `audit`.
+//! The audit log (log target `audit`): state-changing calls with their outcome, and refused calls.
 //!
-//! State-changing calls, and calls that were refused for want of a right. Never a payload, a label or
-//! a token.
+//! It never contains a payload, a label or a token.
 
 use std::num::NonZeroU32;
 use std::sync::LazyLock;
@@ -11,47 +10,46 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tonic::Status;
 use tonic_types::StatusExt;
 
-use super::identity::Caller;
+use super::caller::Caller;
 
-/// Refusals that are logged a second; whoever knocks more often is counted.
-const REFUSALS_A_SECOND: NonZeroU32 = NonZeroU32::new(20).unwrap();
+/// Refusals beyond this rate are counted instead of logged.
+const REFUSALS_PER_SECOND: NonZeroU32 = NonZeroU32::new(20).unwrap();
 
 static REFUSALS: LazyLock<DefaultDirectRateLimiter> =
-    LazyLock::new(|| RateLimiter::direct(Quota::per_second(REFUSALS_A_SECOND)));
-static UNTOLD: AtomicU64 = AtomicU64::new(0);
+    LazyLock::new(|| RateLimiter::direct(Quota::per_second(REFUSALS_PER_SECOND)));
+static SUPPRESSED: AtomicU64 = AtomicU64::new(0);
 
-/// Tells what became of a state-changing call; `what` names what it was about.
+/// Logs the outcome of a state-changing call; `what` names the object of the call.
 pub fn record<T>(caller: &Caller, call: &'static str, what: impl std::fmt::Display, outcome: &Result<T, Status>) {
     let outcome = outcome.as_ref().err().map_or_else(|| "OK".to_owned(), reason);
     tracing::info!(target: "audit", who = caller.name(), peer = caller.address(), call, %what, outcome);
 }
 
-/// The same for a submission. Without authentication it is left out: the task itself tells as much.
+/// Logs a submission; not if authentication is off, because the task itself then records as much.
 pub fn submission<T>(
     caller: &Caller,
     call: &'static str,
     what: impl FnOnce(&T) -> String,
     outcome: &Result<T, Status>,
 ) {
-    if caller.is_known() {
-        let told = outcome.as_ref().map_or_else(|_| String::new(), what);
-        record(caller, call, told, outcome);
+    if caller.is_authenticated() {
+        record(caller, call, outcome.as_ref().map_or_else(|_| String::new(), what), outcome);
     }
 }
 
-/// A name that the caller gave, as far as it is one: bounded, and without what would break a line.
+/// A name from a request, made safe for the log: bounded, and printable ASCII only.
 pub fn name(text: &str) -> String {
     text.chars().take(2 * crate::model::limits::NAME_BYTES_MAX).filter(|c| matches!(c, '!'..='~')).collect()
 }
 
-/// Tells that a call was refused before it reached its service.
+/// Logs a call that was refused before it reached its service.
 pub fn refusal(who: &str, peer: &str, call: &str, status: &Status) {
     if REFUSALS.check().is_err() {
-        UNTOLD.fetch_add(1, Ordering::Relaxed);
+        SUPPRESSED.fetch_add(1, Ordering::Relaxed);
         return;
     }
-    let untold = UNTOLD.swap(0, Ordering::Relaxed);
-    tracing::warn!(target: "audit", who, peer, call = name(call), outcome = reason(status), untold, "refused");
+    let suppressed = SUPPRESSED.swap(0, Ordering::Relaxed);
+    tracing::warn!(target: "audit", who, peer, call = name(call), outcome = reason(status), suppressed, "refused");
 }
 
 fn reason(status: &Status) -> String {

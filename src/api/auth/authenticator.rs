@@ -1,4 +1,4 @@
-//! Everything that knows identities: one for the server.
+//! Identifies callers by API key, JWT or client certificate. One for the server.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -14,61 +14,40 @@ use crate::model::{Clock, Timestamp};
 use crate::scheduler::Handle;
 
 use super::certificate::{CertificateNames, CertificateRule};
-use super::identity::{Identity, Unauthenticated};
+use super::error::AuthError;
+use super::identity::Identity;
 use super::jwt::{Jwt, JwtOptions};
 use super::keys::Keys;
 use super::quota::{CommittedReservation, LimitOptions};
 use super::quota_tracker::{QuotaTracker, UsageRegistry};
+use super::refusal::Unauthenticated;
 
-/// How callers are known.
+/// How callers are authenticated.
 #[derive(Clone, Debug, Default)]
 pub struct AuthOptions {
     /// The file of API keys.
     pub tokens_file: Option<PathBuf>,
-    /// Which JWTs are believed.
+    /// Which JWTs are accepted.
     pub jwt: Option<JwtOptions>,
-    /// What client certificates may do, the first rule that fits counts.
+    /// Grants for client certificates; the first rule that matches applies.
     pub certificates: Vec<CertificateRule>,
-    /// Bounds of every identity.
+    /// Limits of each identity.
     pub limits: LimitOptions,
 }
 
-/// Why a file that says who may call cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum AuthError {
-    /// It cannot be read.
-    #[error("failed to read `{path}`: {source}", path = path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The system's words.
-        source: std::io::Error,
-    },
-    /// Its content is wrong; the text never shows the content.
-    #[error("`{path}` cannot be used: {why}", path = path.display())]
-    Broken {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
-}
-
-/// Knows identities.
 pub struct Authenticator {
     keys: Option<Keys>,
     jwt: Option<Arc<Jwt>>,
     certificates: Vec<CertificateRule>,
     usages: Arc<UsageRegistry>,
     clock: Arc<dyn Clock>,
-    /// Changes with every reload: what a connection remembers is then looked up again.
     generation: AtomicU64,
-    /// Taken by the ledger.
+    /// Taken by the quota tracker.
     committed: Mutex<Option<mpsc::UnboundedReceiver<CommittedReservation>>>,
 }
 
 impl Authenticator {
-    /// Reads all files; gives what reads them again.
+    /// Reads all files. The returned [`WatchedFiles`] reload them after a change.
     ///
     /// # Errors
     /// [`AuthError`].
@@ -76,7 +55,7 @@ impl Authenticator {
         let (usages, committed) = UsageRegistry::new(options.limits);
         let usages = Arc::new(usages);
         let keys = options.tokens_file.map(|path| Keys::open(path, &usages)).transpose()?;
-        let access = Arc::new(Self {
+        let authenticator = Arc::new(Self {
             keys,
             jwt: options.jwt.map(|options| Arc::new(Jwt::new(options))),
             certificates: options.certificates,
@@ -85,17 +64,17 @@ impl Authenticator {
             generation: AtomicU64::new(0),
             committed: Mutex::new(Some(committed)),
         });
-        let mut reloaded = Vec::new();
-        if let Some(keys) = &access.keys {
-            let (paths, part) = (vec![keys.path().clone()], access.clone());
-            reloaded.push(WatchedFiles::open("API keys", paths, move || part.reload_keys())?);
-            tracing::info!(tokens = keys.count(), file = %keys.path().display(), "API keys are known");
+        let mut watched = Vec::new();
+        if let Some(keys) = &authenticator.keys {
+            let (paths, target) = (vec![keys.path().clone()], authenticator.clone());
+            watched.push(WatchedFiles::open("API keys", paths, move || target.reload_keys())?);
+            tracing::info!(count = keys.count(), file = %keys.path().display(), "API keys loaded");
         }
-        if let Some(path) = access.jwt.as_ref().and_then(|jwt| jwt.path()) {
-            let (paths, part) = (vec![path.to_owned()], access.clone());
-            reloaded.push(WatchedFiles::open("keys of JWTs", paths, move || part.reload_jwt())?);
+        if let Some(path) = authenticator.jwt.as_ref().and_then(|jwt| jwt.path()) {
+            let (paths, target) = (vec![path.to_owned()], authenticator.clone());
+            watched.push(WatchedFiles::open("JWT keys", paths, move || target.reload_jwt())?);
         }
-        Ok((access, reloaded))
+        Ok((authenticator, watched))
     }
 
     fn reload_keys(&self) -> Result<(), AuthError> {
@@ -110,36 +89,36 @@ impl Authenticator {
         Ok(())
     }
 
-    /// Does what goes on beside calls, until `stop`: fetches keys, counts tasks.
+    /// Runs the background work until `stop`: fetches JWT keys and counts unfinished tasks.
     pub async fn run(self: Arc<Self>, handle: Handle, stop: CancellationToken) {
-        let counting = async {
+        let track_quotas = async {
             let committed = self.committed.lock().take();
             if let Some(committed) = committed {
                 QuotaTracker::run(self.usages.clone(), handle, committed).await;
             }
         };
-        let fetching = async {
+        let fetch_keys = async {
             if let Some(jwt) = self.jwt.clone() {
-                let changed = || {
+                let on_change = || {
                     self.generation.fetch_add(1, Ordering::Release);
                 };
-                jwt.fetch(stop, changed).await;
+                jwt.fetch(stop, on_change).await;
             }
         };
-        tokio::join!(counting, fetching);
+        tokio::join!(track_quotas, fetch_keys);
     }
 
-    /// Changes with every reload.
+    /// Increases with every reload, so that connections look up a cached identity again.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// The time that tokens end by.
+    /// The time against which expiry is checked.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// Whose token that is, which came from that address.
+    /// Identifies the holder of a token that came from the address `from`.
     ///
     /// # Errors
     /// [`Unauthenticated`].
@@ -153,14 +132,14 @@ impl Authenticator {
         if identity.is_expired(now) { Err(Unauthenticated::Expired) } else { Ok(identity) }
     }
 
-    /// Whose certificate that is. The handshake has proved it.
+    /// Identifies the holder of a client certificate that the TLS handshake verified.
     ///
     /// # Errors
     /// [`Unauthenticated`].
     pub fn by_certificate(&self, names: &CertificateNames) -> Result<Arc<Identity>, Unauthenticated> {
         let (name, grant) = names.granted(&self.certificates).ok_or(Unauthenticated::Missing)?;
         let usage = self.usages.of(&format!("cert:{name}"));
-        let identity = Identity::new(vec![grant.clone()], Some(names.ends), CancellationToken::new(), usage);
+        let identity = Identity::new(vec![grant.clone()], Some(names.expires_at), CancellationToken::new(), usage);
         if identity.is_expired(self.now()) { Err(Unauthenticated::Expired) } else { Ok(Arc::new(identity)) }
     }
 }

@@ -1,4 +1,4 @@
-//! Client certificates: whom they name, and what those may do.
+//! Client certificates: the names in them, and the grants that these names get.
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
@@ -6,26 +6,25 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::model::{Grant, Timestamp};
 
-/// What holders of certificates with a subject may do.
+/// Grants a role to holders of certificates with a subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateRule {
-    /// The common name, or an alternative name (DNS, URI or e-mail); `*` for any certificate of the CA.
+    /// The common name or an alternative name (DNS, URI or e-mail); `*` matches any certificate of the CA.
     pub subject: String,
-    /// What they may do.
+    /// The granted role and its namespaces.
     pub grant: Grant,
 }
 
-/// Whom a certificate names. The handshake has proved it.
+/// The names in a certificate that the TLS handshake verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateNames {
-    /// Common name first, then alternative names.
+    /// The common name first, then the alternative names.
     pub names: Vec<String>,
-    /// When it ends.
-    pub ends: Timestamp,
+    pub expires_at: Timestamp,
 }
 
 impl CertificateNames {
-    /// The names of a certificate; `None` when it has none that can be read.
+    /// `None` if the certificate contains no usable name.
     pub fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
         let common = parsed.subject().iter_common_name().filter_map(|name| name.as_str().ok().map(str::to_owned));
@@ -38,17 +37,17 @@ impl CertificateNames {
                 _ => None,
             }));
         }
-        // It ends up in the log and in tasks.
+        // The name is stored in tasks and written to the log.
         names.retain(|name| name.len() <= 128 && name.chars().all(|c| matches!(c, '!'..='~')));
-        let ends = u64::try_from(parsed.validity().not_after.timestamp()).ok()?;
-        (!names.is_empty()).then(|| Self { names, ends: Timestamp(ends.saturating_mul(1_000_000)) })
+        let expires_at = u64::try_from(parsed.validity().not_after.timestamp()).ok()?;
+        (!names.is_empty()).then(|| Self { names, expires_at: Timestamp(expires_at.saturating_mul(1_000_000)) })
     }
 
-    /// The name that is known, and what it may do; the first rule that fits counts.
+    /// The name and the grant of the first rule that matches.
     pub fn granted<'a>(&self, rules: &'a [CertificateRule]) -> Option<(&str, &'a Grant)> {
         rules.iter().find_map(|rule| {
-            let any = rule.subject == "*";
-            let name = self.names.iter().find(|name| any || **name == rule.subject)?;
+            let matches_any = rule.subject == "*";
+            let name = self.names.iter().find(|name| matches_any || **name == rule.subject)?;
             Some((name.as_str(), &rule.grant))
         })
     }
@@ -59,14 +58,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_certificate_is_known_by_its_common_name_or_an_alternative_one() {
+    fn a_rule_matches_the_common_name_or_an_alternative_name() {
         let mut params = rcgen::CertificateParams::new(vec!["scaler.lineshaft.svc".to_owned()]).unwrap();
         params.distinguished_name.push(rcgen::DnType::CommonName, "scaler");
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
         let names = CertificateNames::of(certificate.der()).unwrap();
         assert_eq!(names.names, ["scaler", "scaler.lineshaft.svc"]);
-        assert!(names.ends > Timestamp(1_000_000));
+        assert!(names.expires_at > Timestamp(1_000_000));
         let rule = |subject: &str, role: &str| CertificateRule {
             subject: subject.to_owned(),
             grant: Grant::parse(role, &["*".to_owned()]).unwrap(),

@@ -1,7 +1,7 @@
-//! JWTs: tokens that somebody else signs.
+//! JWTs: tokens that an identity provider signs.
 //!
-//! Only algorithms with public keys, and of those only the ones that the operator lists: a server that
-//! verifies needs nothing that could sign. Issuer, audience, subject and expiry must be there and fit.
+//! Only the listed algorithms are accepted, and all of them use public keys: the server never holds a key
+//! that can sign. Issuer, audience, subject and expiry are required and checked.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -20,72 +20,69 @@ use tokio_util::sync::CancellationToken;
 use crate::model::api_key::KeyHash;
 use crate::model::{Grant, Timestamp};
 
-use super::authenticator::AuthError;
+use super::error::AuthError;
 use super::failure_limiter::FailureLimiter;
-use super::identity::{Identity, Unauthenticated};
+use super::identity::Identity;
 use super::quota_tracker::UsageRegistry;
+use super::refusal::Unauthenticated;
 
 pub use jsonwebtoken::Algorithm;
 
-/// Bytes of a token.
 const TOKEN_BYTES_MAX: usize = 8 << 10;
-/// Bytes of a set of keys.
-const SET_BYTES_MAX: u64 = 1 << 20;
-/// Keys of a set.
+const KEY_SET_BYTES_MAX: u64 = 1 << 20;
+/// Keys of one key set; further keys are ignored.
 const KEYS_MAX: usize = 64;
-/// Verified tokens that are remembered.
+/// Size of the cache of verified tokens.
 const VERIFIED_MAX: usize = 10_000;
-/// How often a set is fetched.
 const FETCH_INTERVAL: Duration = Duration::from_secs(300);
-/// How soon it is fetched again after a failure, or when a token names a key that is not in it.
-const FETCH_AGAIN: Duration = Duration::from_secs(30);
-/// Time that fetching may take.
-const FETCH_TIME_MAX: Duration = Duration::from_secs(10);
+/// Shortest time until the next fetch after a failure, or if a token names a key that is not in the set.
+const REFETCH_DELAY: Duration = Duration::from_secs(30);
+const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Which JWTs are believed, and what they may do.
+/// Which JWTs are accepted, and the grants for their claims.
 #[derive(Clone, Debug)]
 pub struct JwtOptions {
-    /// Where the public keys are.
+    /// Source of the public keys.
     pub keys: KeySource,
-    /// Algorithms that are accepted; none with a shared secret.
+    /// Accepted algorithms; none with a shared secret.
     pub algorithms: Vec<Algorithm>,
-    /// `iss` that a token must have.
+    /// Required value of `iss`.
     pub issuer: String,
-    /// `aud` that a token must have.
+    /// Required value of `aud`.
     pub audience: String,
-    /// Difference between clocks that is forgiven.
+    /// Tolerated difference between the clocks of the issuer and the server.
     pub leeway: Duration,
-    /// What claims give.
+    /// Grants for claims; all that match apply.
     pub rules: Vec<ClaimRule>,
 }
 
-/// Where public keys are.
+/// Source of public keys.
 #[derive(Clone, Debug)]
 pub enum KeySource {
     /// A file: a JWK set, or a public key as PEM.
     File(PathBuf),
-    /// An address of a JWK set.
+    /// A JWK set that is fetched over HTTP.
     Address {
-        /// Its URL.
+        /// URL of the JWK set.
         url: String,
-        /// The CA of its certificate, when that is not a public one.
+        /// CA of the server's certificate; `None`: the public CAs.
         ca: Option<PathBuf>,
     },
 }
 
-/// What a claim gives.
+/// Grants a role to tokens with a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimRule {
-    /// Its name; dots lead into objects.
+    /// Name of the claim; `a.b` is the member `b` of the object `a`.
     pub claim: String,
-    /// What it must be, or contain as an item of a list or a word.
+    /// Required value: a word of a string claim or an item of a list claim.
     pub value: String,
-    /// What it gives.
+    /// The granted role and its namespaces.
     pub grant: Grant,
 }
 
 impl ClaimRule {
-    fn fits(&self, claims: &Claims) -> bool {
+    fn matches(&self, claims: &Claims) -> bool {
         let nested = || {
             let mut parts = self.claim.split('.');
             let first = claims.get(parts.next()?)?;
@@ -106,18 +103,20 @@ struct PublicKey {
     key: DecodingKey,
 }
 
-/// Verifies tokens.
+/// Verifies JWTs.
 pub struct Jwt {
     options: JwtOptions,
     validation: Validation,
     keys: ArcSwap<Vec<PublicKey>>,
+    /// Cache of verified tokens, by hash.
     verified: Mutex<hashbrown::HashMap<[u8; 32], Arc<Identity>>>,
+    /// Notified when a token names a key that is not in the set.
     unknown_key: Notify,
     failures: FailureLimiter,
 }
 
 impl Jwt {
-    /// Knows no keys yet.
+    /// Starts without keys.
     pub fn new(options: JwtOptions) -> Self {
         let first = options.algorithms.first().copied().unwrap_or(Algorithm::ES256);
         let mut validation = Validation::new(first);
@@ -136,7 +135,7 @@ impl Jwt {
         }
     }
 
-    /// The file of keys, when they are in one.
+    /// The key file; `None` if the keys are fetched.
     pub fn path(&self) -> Option<&Path> {
         match &self.options.keys {
             KeySource::File(path) => Some(path),
@@ -144,18 +143,18 @@ impl Jwt {
         }
     }
 
-    /// Reads the file of keys.
+    /// Reads the key file.
     ///
     /// # Errors
-    /// [`AuthError`]; then the keys stay as they were.
+    /// [`AuthError`]; the keys stay as they were.
     pub fn reload(&self) -> Result<(), AuthError> {
         let Some(path) = self.path() else { return Ok(()) };
         let text =
             std::fs::read_to_string(path).map_err(|source| AuthError::Unreadable { path: path.to_owned(), source })?;
-        self.install(&text).map_err(|why| AuthError::Broken { path: path.to_owned(), why })
+        self.install(&text).map_err(|why| AuthError::Invalid { path: path.to_owned(), why })
     }
 
-    /// Takes new keys; whoever was verified with the old ones is asked again.
+    /// Replaces the keys and revokes all verified tokens, so that they are verified again.
     fn install(&self, text: &str) -> Result<(), String> {
         let keys = parse(text)?;
         self.keys.store(Arc::new(keys));
@@ -165,26 +164,26 @@ impl Jwt {
         Ok(())
     }
 
-    /// Fetches the keys again and again, when they have an address. `changed` is called after a change.
-    pub async fn fetch(self: Arc<Self>, stop: CancellationToken, changed: impl Fn() + Send) {
+    /// Fetches the keys at intervals until `stop`, if they have an address. Calls `on_change` after a change.
+    pub async fn fetch(self: Arc<Self>, stop: CancellationToken, on_change: impl Fn() + Send) {
         let KeySource::Address { url, ca } = self.options.keys.clone() else { return };
-        let mut before = String::new();
+        let mut current = String::new();
         loop {
             let (address, root) = (url.clone(), ca.clone());
-            let fetched = tokio::task::spawn_blocking(move || fetched(&address, root.as_deref())).await;
+            let fetched = tokio::task::spawn_blocking(move || get(&address, root.as_deref())).await;
             let fetched = fetched.unwrap_or_else(|error| Err(error.to_string()));
             let installed = match fetched {
-                Ok(text) if text == before => Ok(()),
+                Ok(text) if text == current => Ok(()),
                 Ok(text) => self.install(&text).map(|()| {
-                    tracing::info!(url, keys = self.keys.load().len(), "fetched keys of JWTs");
-                    before = text;
-                    changed();
+                    tracing::info!(url, keys = self.keys.load().len(), "fetched JWT keys");
+                    current = text;
+                    on_change();
                 }),
                 Err(error) => Err(error),
             };
             let pause = if let Err(error) = &installed {
-                tracing::error!(url, error, "failed to fetch keys of JWTs; those that are known stay");
-                FETCH_AGAIN
+                tracing::error!(url, error, "failed to fetch JWT keys; the previous keys stay in use");
+                REFETCH_DELAY
             } else {
                 FETCH_INTERVAL
             };
@@ -192,17 +191,17 @@ impl Jwt {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
                 () = async {
-                    tokio::time::sleep(FETCH_AGAIN).await;
+                    tokio::time::sleep(REFETCH_DELAY).await;
                     self.unknown_key.notified().await;
                 } => {}
             }
         }
     }
 
-    /// Whose token that is, which came from that address.
+    /// Identifies the holder of a token that came from the address `from`.
     ///
     /// # Errors
-    /// [`Unauthenticated`] when it is not to be believed.
+    /// [`Unauthenticated`].
     pub fn identify(
         &self,
         text: &str,
@@ -221,7 +220,7 @@ impl Jwt {
             return Err(Unauthenticated::RateLimited { wait });
         }
         let mut checks = 0;
-        let identity = self.verify(text, usages, &mut checks).inspect_err(|_| self.failures.note(from, checks))?;
+        let identity = self.verify(text, usages, &mut checks).inspect_err(|_| self.failures.record(from, checks))?;
         let identity = Arc::new(identity);
         let mut verified = self.verified.lock();
         if verified.len() >= VERIFIED_MAX {
@@ -234,47 +233,47 @@ impl Jwt {
         Ok(identity)
     }
 
-    /// `checks` counts signatures that were checked.
+    /// `checks` counts the signatures that were checked.
     fn verify(&self, text: &str, usages: &UsageRegistry, checks: &mut u32) -> Result<Identity, Unauthenticated> {
         let header = jsonwebtoken::decode_header(text).map_err(|_| Unauthenticated::Invalid)?;
         if !self.options.algorithms.contains(&header.alg) {
             return Err(Unauthenticated::Invalid);
         }
         let keys = self.keys.load();
-        let named = |key: &&PublicKey| header.kid.is_none() || key.id.is_none() || key.id == header.kid;
-        let fits = |key: &&PublicKey| named(key) && key.key.family().algorithms().contains(&header.alg);
-        let mut candidates = keys.iter().filter(fits).peekable();
+        let has_id = |key: &&PublicKey| header.kid.is_none() || key.id.is_none() || key.id == header.kid;
+        let matches = |key: &&PublicKey| has_id(key) && key.key.family().algorithms().contains(&header.alg);
+        let mut candidates = keys.iter().filter(matches).peekable();
         if candidates.peek().is_none() {
             self.unknown_key.notify_one();
         }
         let mut validation = self.validation.clone();
         validation.algorithms = vec![header.alg];
-        let mut why = Unauthenticated::Invalid;
+        let mut error = Unauthenticated::Invalid;
         for key in candidates {
             *checks += 1;
             match jsonwebtoken::decode::<Claims>(text, &key.key, &validation) {
                 Ok(token) => return self.identity(&token.claims, usages).ok_or(Unauthenticated::Invalid),
-                // The signature is looked at first: who hears this had a token.
-                Err(error) if *error.kind() == jsonwebtoken::errors::ErrorKind::ExpiredSignature => {
-                    why = Unauthenticated::Expired;
+                // The signature is checked first, so only the holder of a real token gets this answer.
+                Err(invalid) if *invalid.kind() == jsonwebtoken::errors::ErrorKind::ExpiredSignature => {
+                    error = Unauthenticated::Expired;
                 }
                 Err(_) => {}
             }
         }
-        Err(why)
+        Err(error)
     }
 
     fn identity(&self, claims: &Claims, usages: &UsageRegistry) -> Option<Identity> {
         let subject = claims.get("sub")?.as_str()?;
-        // It ends up in the log and in tasks.
+        // The subject is stored in tasks and written to the log.
         if subject.is_empty() || subject.len() > 128 || !subject.chars().all(|c| matches!(c, '!'..='~')) {
             return None;
         }
-        let ends = claims.get("exp")?.as_f64().map(|at| at + self.options.leeway.as_secs_f64())?;
-        let ends = Timestamp::ZERO.after(Duration::try_from_secs_f64(ends).ok()?);
-        let grants = self.options.rules.iter().filter(|rule| rule.fits(claims)).map(|rule| rule.grant.clone());
+        let expiry = claims.get("exp")?.as_f64().map(|at| at + self.options.leeway.as_secs_f64())?;
+        let expires_at = Timestamp::ZERO.after(Duration::try_from_secs_f64(expiry).ok()?);
+        let grants = self.options.rules.iter().filter(|rule| rule.matches(claims)).map(|rule| rule.grant.clone());
         let usage = usages.of(&format!("jwt:{subject}"));
-        Some(Identity::new(grants.collect(), Some(ends), CancellationToken::new(), usage))
+        Some(Identity::new(grants.collect(), Some(expires_at), CancellationToken::new(), usage))
     }
 }
 
@@ -282,20 +281,20 @@ impl Jwt {
 fn parse(text: &str) -> Result<Vec<PublicKey>, String> {
     if text.contains("-----BEGIN") {
         if text.contains("PRIVATE KEY") {
-            return Err("it has a private key; a public one is wanted, and nothing else should be here".to_owned());
+            return Err("contains a private key; use a file with the public key only".to_owned());
         }
         let bytes = text.as_bytes();
         let key = DecodingKey::from_rsa_pem(bytes)
             .or_else(|_| DecodingKey::from_ec_pem(bytes))
             .or_else(|_| DecodingKey::from_ed_pem(bytes))
-            .map_err(|_| "it has no RSA, EC or Ed25519 public key as PEM".to_owned())?;
+            .map_err(|_| "no RSA, EC or Ed25519 public key in PEM".to_owned())?;
         return Ok(vec![PublicKey { id: None, key }]);
     }
-    // Keys of a kind that is not known are left out: other users of the set may need them.
-    let set: Value = serde_json::from_str(text).map_err(|_| "it is no JWK set and no PEM".to_owned())?;
-    let all = set.get("keys").and_then(Value::as_array).ok_or("it has no list of `keys`")?;
+    // Keys of unknown kinds are ignored: other users of the set may need them.
+    let set: Value = serde_json::from_str(text).map_err(|_| "neither a JWK set nor PEM".to_owned())?;
+    let all = set.get("keys").and_then(Value::as_array).ok_or("no list `keys`")?;
     let keys: Vec<PublicKey> = all.iter().filter_map(public_key).take(KEYS_MAX).collect();
-    if keys.is_empty() { Err("it has no public key for signatures".to_owned()) } else { Ok(keys) }
+    if keys.is_empty() { Err("no public key for signatures".to_owned()) } else { Ok(keys) }
 }
 
 fn public_key(value: &Value) -> Option<PublicKey> {
@@ -306,8 +305,8 @@ fn public_key(value: &Value) -> Option<PublicKey> {
     (signs && !shared).then_some(PublicKey { id: jwk.common.key_id, key })
 }
 
-/// The text at an address. Blocks.
-fn fetched(url: &str, ca: Option<&Path>) -> Result<String, String> {
+/// Gets the text at a URL. Blocks.
+fn get(url: &str, ca: Option<&Path>) -> Result<String, String> {
     use ureq::tls::{Certificate, RootCerts, TlsConfig};
     let mut tls = TlsConfig::builder();
     if let Some(path) = ca {
@@ -316,14 +315,14 @@ fn fetched(url: &str, ca: Option<&Path>) -> Result<String, String> {
         tls = tls.root_certs(RootCerts::new_with_certs(&[root]));
     }
     let agent: ureq::Agent = ureq::Agent::config_builder()
-        .timeout_global(Some(FETCH_TIME_MAX))
+        .timeout_global(Some(FETCH_TIMEOUT))
         .max_redirects(0)
         .tls_config(tls.build())
         .build()
         .into();
-    let mut answer = agent.get(url).call().map_err(|error| error.to_string())?;
-    if answer.status().as_u16() != 200 {
-        return Err(format!("answered {}", answer.status()));
+    let mut response = agent.get(url).call().map_err(|error| error.to_string())?;
+    if response.status().as_u16() != 200 {
+        return Err(format!("unexpected HTTP status {}", response.status()));
     }
-    answer.body_mut().with_config().limit(SET_BYTES_MAX).read_to_string().map_err(|error| error.to_string())
+    response.body_mut().with_config().limit(KEY_SET_BYTES_MAX).read_to_string().map_err(|error| error.to_string())
 }

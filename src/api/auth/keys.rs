@@ -1,4 +1,4 @@
-//! API keys: the file that knows them by their hashes.
+//! API keys. The key file contains their hashes.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,14 +10,15 @@ use tokio_util::sync::CancellationToken;
 use crate::model::api_key::{self, KeyHash};
 use crate::model::key_file::{KeyEntry, KeyFile, KeyFileError};
 
-use super::authenticator::AuthError;
-use super::identity::{Identity, Unauthenticated};
+use super::error::AuthError;
+use super::identity::Identity;
 use super::quota_tracker::UsageRegistry;
+use super::refusal::Unauthenticated;
 
-/// The keys of a file, as it was last read.
+/// The keys of a file as it was last read, by key id.
 pub struct Keys {
     path: PathBuf,
-    known: ArcSwap<HashMap<Box<str>, Key>>,
+    by_id: ArcSwap<HashMap<Box<str>, Key>>,
 }
 
 #[derive(Clone)]
@@ -27,73 +28,73 @@ struct Key {
     identity: Arc<Identity>,
 }
 
+impl Key {
+    fn new(entry: KeyEntry, usages: &UsageRegistry) -> Result<Self, KeyFileError> {
+        let usage = usages.limited(&format!("key:{}", entry.name), &entry.limits);
+        let identity = Identity::new(vec![entry.grant()?], entry.expiry()?, CancellationToken::new(), usage);
+        Ok(Self { hash: entry.hash()?, entry, identity: Arc::new(identity) })
+    }
+}
+
 impl Keys {
     /// Reads the file.
     ///
     /// # Errors
-    /// [`AuthError`] when it cannot be read or used.
+    /// [`AuthError`].
     pub fn open(path: PathBuf, usages: &UsageRegistry) -> Result<Self, AuthError> {
-        let keys = Self { path, known: ArcSwap::default() };
+        let keys = Self { path, by_id: ArcSwap::default() };
         keys.reload(usages)?;
         Ok(keys)
     }
 
-    /// The file.
     pub fn path(&self) -> &PathBuf {
         &self.path
     }
 
-    /// Reads the file again. What is no longer in it, or says something else, is over at once.
+    /// Reads the file again. Keys that were removed or changed are revoked at once.
     ///
     /// # Errors
-    /// [`AuthError`]; then the keys stay as they were.
+    /// [`AuthError`]; the keys stay as they were.
     pub fn reload(&self, usages: &UsageRegistry) -> Result<(), AuthError> {
         let text = std::fs::read_to_string(&self.path)
             .map_err(|source| AuthError::Unreadable { path: self.path.clone(), source })?;
-        let broken = |error: KeyFileError| AuthError::Broken { path: self.path.clone(), why: error.to_string() };
-        let file = KeyFile::parse(&text).map_err(broken)?;
-        let before = self.known.load();
-        let mut known = HashMap::with_capacity(file.keys.len());
+        let invalid = |error: KeyFileError| AuthError::Invalid { path: self.path.clone(), why: error.to_string() };
+        let file = KeyFile::parse(&text).map_err(invalid)?;
+        let old = self.by_id.load();
+        let mut new = HashMap::with_capacity(file.keys.len());
         for entry in file.keys {
-            let same = before.get(entry.id.as_str()).filter(|key| key.entry == entry);
-            let key = match same {
+            let unchanged = old.get(entry.id.as_str()).filter(|key| key.entry == entry);
+            let key = match unchanged {
                 Some(key) => key.clone(),
-                None => key(entry, usages).map_err(broken)?,
+                None => Key::new(entry, usages).map_err(invalid)?,
             };
-            known.insert(key.entry.id.as_str().into(), key);
+            new.insert(key.entry.id.as_str().into(), key);
         }
-        let known = Arc::new(known);
-        self.known.store(known.clone());
-        for (id, key) in before.iter() {
-            if known.get(id).is_none_or(|now| !Arc::ptr_eq(&now.identity, &key.identity)) {
+        let new = Arc::new(new);
+        self.by_id.store(new.clone());
+        for (id, key) in old.iter() {
+            if new.get(id).is_none_or(|now| !Arc::ptr_eq(&now.identity, &key.identity)) {
                 key.identity.revoked.cancel();
             }
         }
         Ok(())
     }
 
-    /// Whose key that is.
+    /// Identifies the holder of a key.
     ///
     /// # Errors
-    /// [`Unauthenticated`] when it is nobody's.
+    /// [`Unauthenticated`] if the file does not contain the key.
     pub fn identify(&self, text: &str) -> Result<Arc<Identity>, Unauthenticated> {
         let id = api_key::id_of(text).ok_or(Unauthenticated::Invalid)?;
-        let known = self.known.load();
-        let key = known.get(id).ok_or(Unauthenticated::Invalid)?;
-        // In constant time; the id only finds the entry, and is no secret.
+        let keys = self.by_id.load();
+        let key = keys.get(id).ok_or(Unauthenticated::Invalid)?;
+        // The hashes are compared in constant time. The id only finds the entry and is not secret.
         if key.hash == KeyHash::of(text) { Ok(key.identity.clone()) } else { Err(Unauthenticated::Invalid) }
     }
 
-    /// How many there are.
     pub fn count(&self) -> usize {
-        self.known.load().len()
+        self.by_id.load().len()
     }
-}
-
-fn key(entry: KeyEntry, usages: &UsageRegistry) -> Result<Key, KeyFileError> {
-    let usage = usages.limited(&format!("key:{}", entry.name), &entry.limits);
-    let identity = Identity::new(vec![entry.grant()?], entry.expiry()?, CancellationToken::new(), usage);
-    Ok(Key { hash: entry.hash()?, entry, identity: Arc::new(identity) })
 }
 
 #[cfg(test)]
@@ -103,39 +104,78 @@ mod tests {
     use crate::model::api_key::GeneratedKey;
     use crate::model::{Role, Timestamp};
 
-    #[test]
-    fn keys_come_change_and_go_with_the_file_and_a_broken_file_changes_nothing() {
-        let (usages, _settled) = UsageRegistry::new(LimitOptions::default());
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("tokens.toml");
-        let (one, two) = (GeneratedKey::random().unwrap(), GeneratedKey::random().unwrap());
-        let entry = |key: &GeneratedKey, name: &str, role: &str| {
-            KeyEntry::new(key, name, (role, vec!["*".to_owned()]), Timestamp::ZERO, None)
-        };
-        let write = |keys: Vec<KeyEntry>| std::fs::write(&path, KeyFile { keys }.to_toml()).unwrap();
-        assert!(matches!(Keys::open(path.clone(), &usages), Err(AuthError::Unreadable { .. })));
+    struct Fixture {
+        usages: UsageRegistry,
+        path: PathBuf,
+        _directory: tempfile::TempDir,
+    }
 
-        write(vec![entry(&one, "one", "viewer"), entry(&two, "two", "viewer")]);
-        let keys = Keys::open(path.clone(), &usages).unwrap();
-        let (first, second) = (keys.identify(&one.text).unwrap(), keys.identify(&two.text).unwrap());
-        assert_eq!(&*first.name, "key:one");
+    impl Fixture {
+        fn new() -> Self {
+            let (usages, _committed) = UsageRegistry::new(LimitOptions::default());
+            let directory = tempfile::tempdir().unwrap();
+            Self { usages, path: directory.path().join("tokens.toml"), _directory: directory }
+        }
+
+        fn write(&self, entries: &[(&GeneratedKey, &str, &str)]) {
+            let entry = |(key, name, role): &(&GeneratedKey, &str, &str)| {
+                KeyEntry::new(key, name, (role, vec!["*".to_owned()]), Timestamp::ZERO, None)
+            };
+            std::fs::write(&self.path, KeyFile { keys: entries.iter().map(entry).collect() }.to_toml()).unwrap();
+        }
+
+        fn open(&self) -> Keys {
+            Keys::open(self.path.clone(), &self.usages).unwrap()
+        }
+    }
+
+    fn key() -> GeneratedKey {
+        GeneratedKey::random().unwrap()
+    }
+
+    #[test]
+    fn a_missing_file_is_an_error() {
+        let fixture = Fixture::new();
+        assert!(matches!(Keys::open(fixture.path.clone(), &fixture.usages), Err(AuthError::Unreadable { .. })));
+    }
+
+    #[test]
+    fn a_key_identifies_its_holder_and_a_forged_one_does_not() {
+        let (fixture, one, two) = (Fixture::new(), key(), key());
+        fixture.write(&[(&one, "one", "viewer")]);
+        let keys = fixture.open();
+        assert_eq!(&*keys.identify(&one.text).unwrap().name, "key:one");
         let forged = format!("{}{}", &one.text[..one.text.len() - 64], &two.text[two.text.len() - 64..]);
         assert_eq!(keys.identify(&forged).err(), Some(Unauthenticated::Invalid));
+    }
 
-        write(vec![entry(&one, "one", "viewer"), entry(&two, "two", "operator")]);
-        keys.reload(&usages).unwrap();
+    #[test]
+    fn a_reload_revokes_changed_and_removed_keys_only() {
+        let (fixture, one, two) = (Fixture::new(), key(), key());
+        fixture.write(&[(&one, "one", "viewer"), (&two, "two", "viewer")]);
+        let keys = fixture.open();
+        let (first, second) = (keys.identify(&one.text).unwrap(), keys.identify(&two.text).unwrap());
+
+        fixture.write(&[(&one, "one", "viewer"), (&two, "two", "operator")]);
+        keys.reload(&fixture.usages).unwrap();
         assert!(!first.revoked.is_cancelled() && second.revoked.is_cancelled());
         let changed = keys.identify(&two.text).unwrap();
-        assert!(changed.holds(Role::Operator));
-        assert!(Arc::ptr_eq(&changed.usage, &second.usage), "limits are of the name, not of the token");
+        assert!(changed.has_role(Role::Operator));
+        assert!(Arc::ptr_eq(&changed.usage, &second.usage), "a quota belongs to the name, not to the key");
 
-        std::fs::write(&path, "nonsense").unwrap();
-        assert!(matches!(keys.reload(&usages), Err(AuthError::Broken { .. })));
-        assert!(keys.identify(&one.text).is_ok());
-
-        write(Vec::new());
-        keys.reload(&usages).unwrap();
+        fixture.write(&[]);
+        keys.reload(&fixture.usages).unwrap();
         assert!(first.revoked.is_cancelled());
         assert_eq!((keys.identify(&one.text).err(), keys.count()), (Some(Unauthenticated::Invalid), 0));
+    }
+
+    #[test]
+    fn an_invalid_file_leaves_the_keys_as_they_were() {
+        let (fixture, one) = (Fixture::new(), key());
+        fixture.write(&[(&one, "one", "viewer")]);
+        let keys = fixture.open();
+        std::fs::write(&fixture.path, "nonsense").unwrap();
+        assert!(matches!(keys.reload(&fixture.usages), Err(AuthError::Invalid { .. })));
+        assert!(keys.identify(&one.text).is_ok());
     }
 }

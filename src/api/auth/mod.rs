@@ -1,14 +1,17 @@
-//! Who calls, and what that caller may do.
+//! Authentication, permissions and quotas.
 //!
-//! The guard around all routes asks at the entry (`entry`) for the caller's identity: an API key (`keys`), a JWT (`jwt`)
-//! or a client certificate (`certificate`). One table (`table`) says what role each RPC needs; what is
-//! not in it is refused. Services take the identity from the request as a [`Caller`] and hold the
-//! walls between namespaces. Without authentication nothing of this is asked, and everything allowed.
+//! A caller is identified by an API key (`keys`), a JWT (`jwt`) or a client certificate (`certificate`).
+//! One table (`permissions`) lists the role that each RPC requires; a call that is not listed is denied. The
+//! services read the identity of a request as a [`Caller`] and keep namespaces apart. Without
+//! authentication nothing is checked and everything is allowed.
 
 pub mod audit;
 mod authenticate;
 mod authenticator;
+mod caller;
 mod certificate;
+mod connection_info;
+mod error;
 mod failure_limiter;
 mod identity;
 mod jwt;
@@ -16,15 +19,24 @@ mod keys;
 mod permissions;
 mod quota;
 mod quota_tracker;
+mod refusal;
+mod stream_lease;
+#[cfg(test)]
+pub mod test_support;
 
-pub use authenticator::{AuthError, AuthOptions};
+pub use authenticator::AuthOptions;
 pub use certificate::CertificateRule;
+pub use error::AuthError;
 pub use jwt::{Algorithm, ClaimRule, JwtOptions, KeySource};
 pub use quota::LimitOptions;
 
 pub use authenticate::AccessControl;
 pub use authenticator::Authenticator;
+pub use caller::{Caller, CallerExtractor};
 pub use certificate::CertificateNames;
-pub use identity::{Caller, CallerExtractor};
+pub use connection_info::ConnectionInfo;
+pub use identity::Identity;
 pub use permissions::takes_stream;
 pub use quota::Reservation;
+pub use refusal::Unauthenticated;
+pub use stream_lease::StreamLease;

@@ -1,26 +1,25 @@
-//! What each RPC needs: the only list, and what is not in it is refused.
+//! The permission table: what each RPC and page requires of its caller. A call that is not listed is denied.
 
 use crate::model::Role;
 
-/// What a call needs of its caller.
+/// What a call requires of its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Permission {
-    /// Public: probes have no tokens.
+    /// Nothing: health probes have no tokens.
     Public,
-    /// To be known.
+    /// Any role in any namespace.
     Authenticated,
-    /// The role in some namespace; the service looks which.
+    /// The role in at least one namespace. The service checks the namespace of the request.
     AnyNamespace(Role),
-    /// The role in all namespaces: it is about the server as a whole, or tells of all tenants at once.
+    /// The role in all namespaces: the call concerns the whole server, or shows data of all tenants.
     AllNamespaces(Role),
 }
 
-/// How long a call goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallKind {
-    /// As long as an answer takes.
+    /// Ends by itself.
     Unary,
-    /// As long as the caller likes: counted, and ended when the identity ends.
+    /// Lasts as long as the caller likes. Counted, and ended when the identity expires or is revoked.
     Streaming,
 }
 
@@ -40,7 +39,7 @@ const TABLE: [(&str, Permission, CallKind); 36] = [
     ("/lineshaft.v1.TaskService/CancelTask", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/DeleteTasks", AnyNamespace(Operator), Unary),
     ("/lineshaft.v1.TaskService/ReadOutput", AnyNamespace(Viewer), Streaming),
-    // What pools are is the operator's word to all; how they do tells of all tenants at once.
+    // The configuration of pools is visible to every caller; their activity shows data of all tenants.
     ("/lineshaft.v1.PoolService/ListPools", AnyNamespace(Viewer), Unary),
     ("/lineshaft.v1.PoolService/GetPool", AnyNamespace(Viewer), Unary),
     ("/lineshaft.v1.PoolService/UpdatePool", AllNamespaces(Operator), Unary),
@@ -53,7 +52,7 @@ const TABLE: [(&str, Permission, CallKind); 36] = [
     ("/lineshaft.v1.SystemService/GetServerInfo", Authenticated, Unary),
     ("/lineshaft.v1.SystemService/GetSystemHealth", AllNamespaces(Viewer), Unary),
     ("/lineshaft.v1.SystemService/Drain", AllNamespaces(Admin), Unary),
-    // KEDA has no tokens; it shows a certificate.
+    // KEDA cannot send tokens; it has a client certificate.
     ("/externalscaler.ExternalScaler/IsActive", AllNamespaces(Viewer), Unary),
     ("/externalscaler.ExternalScaler/StreamIsActive", AllNamespaces(Viewer), Streaming),
     ("/externalscaler.ExternalScaler/GetMetricSpec", AllNamespaces(Viewer), Unary),
@@ -61,29 +60,29 @@ const TABLE: [(&str, Permission, CallKind); 36] = [
     ("/externalscaler.ExternalScaler/StreamMetricSpec", AllNamespaces(Viewer), Unary),
     ("/grpc.health.v1.Health/Check", Public, Unary),
     ("/grpc.health.v1.Health/Watch", Public, Unary),
-    // Pages that are no RPCs.
+    // Pages, which are not RPCs.
     ("/health", AllNamespaces(Viewer), Unary),
     ("/health/live", Public, Unary),
     ("/health/ready", Public, Unary),
     ("/metrics", AllNamespaces(Viewer), Unary),
-    // The contract is no secret, but who may not call has no use for it.
+    // The contract is not secret, but only callers need it.
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Authenticated, Streaming),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Authenticated, Streaming),
 ];
 
-/// What the call needs; `None` when it is not in the list.
-pub fn need(path: &str) -> Option<(Permission, CallKind)> {
-    TABLE.iter().find(|(listed, ..)| *listed == path).map(|(_, need, span)| (*need, *span))
+/// What a call requires; `None` if it is not listed.
+pub fn required(path: &str) -> Option<(Permission, CallKind)> {
+    TABLE.iter().find(|(listed, ..)| *listed == path).map(|(_, permission, kind)| (*permission, *kind))
 }
 
-/// Calls whose callers send as many messages as they like, as long as they like.
+/// Calls whose request is a stream of messages.
 const TAKES_STREAM: [&str; 3] = [
     "/lineshaft.v1.TaskService/SubmitTasks",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ];
 
-/// Whether the call takes a stream of messages, and not one.
+/// Whether the request of the call is a stream of messages.
 pub fn takes_stream(path: &str) -> bool {
     TAKES_STREAM.contains(&path)
 }
@@ -104,7 +103,7 @@ mod tests {
         tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
     ];
 
-    /// Every RPC that is served, from what the contract and the standard services say of themselves.
+    /// Every RPC of the server, from the descriptors of the contract and of the standard services.
     fn served() -> BTreeSet<String> {
         let mut paths = BTreeSet::new();
         for set in SERVED {
@@ -122,16 +121,16 @@ mod tests {
     }
 
     #[test]
-    fn every_rpc_has_its_row_and_every_row_its_rpc() {
+    fn the_table_lists_every_rpc_and_no_other() {
         let listed: BTreeSet<String> = TABLE.iter().map(|(path, ..)| (*path).to_owned()).collect();
-        assert_eq!(listed.len(), TABLE.len(), "a row is there twice");
+        assert_eq!(listed.len(), TABLE.len(), "duplicate row");
         // Paths of RPCs have a service and a method.
         let is_page = |path: &String| path.starts_with("/health") || path == "/metrics";
         assert_eq!(listed.into_iter().filter(|path| !is_page(path)).collect::<BTreeSet<_>>(), served());
     }
 
     #[test]
-    fn calls_that_take_a_stream_are_known_by_name() {
+    fn the_list_of_streaming_requests_matches_the_descriptors() {
         let mut found = BTreeSet::new();
         for file in SERVED.into_iter().flat_map(|set| FileDescriptorSet::decode(set).unwrap().file) {
             for service in &file.service {
@@ -143,39 +142,43 @@ mod tests {
     }
 
     #[test]
-    fn only_probes_need_nothing_and_what_is_not_listed_is_refused() {
-        for (path, need, _) in TABLE {
+    fn only_probes_are_public() {
+        for (path, permission, _) in TABLE {
             let is_probe = path.starts_with("/grpc.health.v1.Health/") || path.starts_with("/health/");
-            assert_eq!(need == Public, is_probe, "{path}");
-        }
-        for path in ["", "/", "/lineshaft.v1.TaskService/", "/lineshaft.v1.TaskService/submittask", "/metrics/"] {
-            assert_eq!(need(path), None, "{path}");
+            assert_eq!(permission == Public, is_probe, "{path}");
         }
     }
 
     #[test]
-    fn the_documentation_has_the_table() {
+    fn a_path_that_is_not_listed_has_no_permission() {
+        for path in ["", "/", "/lineshaft.v1.TaskService/", "/lineshaft.v1.TaskService/submittask", "/metrics/"] {
+            assert_eq!(required(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_documentation_contains_the_table() {
         let text = include_str!("../../../docs/security.md");
-        for (path, need, _) in TABLE.iter().filter(|(path, ..)| path.starts_with("/lineshaft.v1.")) {
+        for (path, permission, _) in TABLE.iter().filter(|(path, ..)| path.starts_with("/lineshaft.v1.")) {
             let name = path.rsplit('/').next().unwrap();
-            let words = match need {
+            let words = match permission {
                 Public => "nothing".to_owned(),
                 Authenticated => "any token".to_owned(),
                 AnyNamespace(role) => format!("{role}"),
                 AllNamespaces(role) => format!("{role} in `*`"),
             };
             let row = format!("| `{name}` | {words} |");
-            assert!(text.contains(&row), "docs/security.md has no row {row}");
+            assert!(text.contains(&row), "docs/security.md lacks the row {row}");
         }
     }
 
     #[test]
-    fn every_stream_of_the_contract_is_counted() {
+    fn every_stream_of_the_contract_is_listed_as_streaming() {
         for file in FileDescriptorSet::decode(crate::proto::DESCRIPTORS).unwrap().file {
             for service in &file.service {
                 for method in service.method.iter().filter(|m| m.server_streaming() || m.client_streaming()) {
                     let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
-                    assert_eq!(need(&path).unwrap().1, Streaming, "{path}");
+                    assert_eq!(required(&path).unwrap().1, Streaming, "{path}");
                 }
             }
         }

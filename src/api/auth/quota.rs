@@ -1,4 +1,4 @@
-//! What one identity may have under way, and how much of it a second.
+//! Quotas: what one identity may have in progress, and how fast it may submit.
 
 use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
@@ -13,33 +13,33 @@ use tokio::sync::mpsc;
 use crate::model::key_file::KeyLimits;
 use crate::model::{Coded, Details, ErrorCode, Revision, TaskSpec};
 
-/// Bounds of every identity; `None`: no bound.
+/// Limits of each identity; `None`: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LimitOptions {
-    /// Tasks a second that it may submit, averaged.
+    /// Average number of tasks submitted per second.
     pub submit_rate: Option<NonZeroU32>,
-    /// Tasks at once, such as the largest batch; `None`: ten seconds' worth.
+    /// Tasks submitted at once, such as the largest batch; `None`: ten seconds' worth of `submit_rate`.
     pub submit_burst: Option<NonZeroU32>,
-    /// Tasks that have not ended.
+    /// Unfinished tasks.
     pub live_tasks: Option<u64>,
-    /// Bytes of their payloads.
+    /// Bytes of the payloads of unfinished tasks.
     pub live_payload_bytes: Option<u64>,
-    /// Watches, waits and streams that are open.
+    /// Open watches, waits and streams.
     pub open_streams: Option<usize>,
 }
 
 impl LimitOptions {
-    /// Whether somebody has to count tasks until they end.
+    /// Whether unfinished tasks have to be counted.
     pub fn counts_tasks(&self) -> bool {
         self.live_tasks.is_some() || self.live_payload_bytes.is_some()
     }
 
-    /// These, and in their place those of a key.
+    /// These limits, replaced by those of a key where it has its own.
     #[must_use]
     pub fn with(&self, own: &KeyLimits) -> Self {
         Self {
             submit_rate: own.submit_rate.or(self.submit_rate),
-            // The general burst may be far from a rate of its own.
+            // The general burst may not fit the key's own rate.
             submit_burst: own.submit_burst.or(self.submit_burst.filter(|_| own.submit_rate.is_none())),
             live_tasks: own.live_tasks.map(|tasks| tasks.get().into()).or(self.live_tasks),
             live_payload_bytes: own.live_payload_bytes.map(NonZeroU64::get).or(self.live_payload_bytes),
@@ -48,7 +48,7 @@ impl LimitOptions {
     }
 }
 
-/// What one identity has under way. Shared by all its tokens and connections.
+/// What one identity has in progress. Shared by all its tokens and connections.
 pub struct Usage {
     name: Box<str>,
     bounds: ArcSwap<Bounds>,
@@ -58,9 +58,9 @@ pub struct Usage {
     committed: Option<mpsc::UnboundedSender<CommittedReservation>>,
 }
 
-/// Limits, and what the rate has left.
 struct Bounds {
     limits: LimitOptions,
+    /// The rate limiter and its burst.
     rate: Option<(DefaultDirectRateLimiter, NonZeroU32)>,
 }
 
@@ -74,7 +74,7 @@ impl Bounds {
     }
 }
 
-/// The place of a call that lasts; given back when it is dropped.
+/// One open stream; counted until it is dropped.
 pub struct StreamSlot(Arc<Usage>);
 
 impl Drop for StreamSlot {
@@ -83,16 +83,15 @@ impl Drop for StreamSlot {
     }
 }
 
-/// A reservation whose tasks are accepted; the ledger gives it back when it counts the tasks themselves.
+/// A reservation whose tasks are durable. The quota tracker drops it once it counts the tasks themselves.
 pub struct CommittedReservation {
-    /// When the tasks are durable.
-    pub at: Revision,
-    /// What is reserved.
-    pub _hold: Reservation,
+    /// The revision that contains the tasks.
+    pub revision: Revision,
+    pub _reservation: Reservation,
 }
 
 impl Usage {
-    /// Public is under way. `committed` leads to the ledger, if there is one.
+    /// `committed` is the channel to the quota tracker, if there is one.
     pub fn new(
         name: &str,
         limits: &LimitOptions,
@@ -108,33 +107,31 @@ impl Usage {
         }
     }
 
-    /// From now on these hold.
-    pub fn bound(&self, limits: LimitOptions) {
+    pub fn set_limits(&self, limits: LimitOptions) {
         if self.bounds.load().limits != limits {
             self.bounds.store(Arc::new(Bounds::new(limits)));
         }
     }
 
-    /// The identity's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// A place for a call that lasts.
+    /// Counts one more open stream.
     ///
     /// # Errors
-    /// [`QuotaExceeded`] when there is none.
-    pub fn stream(this: &Arc<Self>) -> Result<StreamSlot, QuotaExceeded> {
+    /// [`QuotaExceeded`].
+    pub fn open_stream(this: &Arc<Self>) -> Result<StreamSlot, QuotaExceeded> {
         let open = this.streams.fetch_add(1, Ordering::Relaxed) + 1;
-        // Gives it back when the bound is passed.
-        let place = StreamSlot(this.clone());
+        // Dropped, and so not counted, if the limit is exceeded.
+        let slot = StreamSlot(this.clone());
         match this.bounds.load().limits.open_streams {
-            Some(limit) if open > limit => Err(this.exceeded("streams that are open", limit as u64)),
-            _ => Ok(place),
+            Some(limit) if open > limit => Err(this.exceeded("open streams", limit as u64)),
+            _ => Ok(slot),
         }
     }
 
-    /// Takes what these tasks need, all or nothing; `None` when nothing of it is bounded.
+    /// Reserves quota for these tasks, all or nothing; `None` if tasks are not limited.
     ///
     /// # Errors
     /// [`QuotaExceeded`].
@@ -147,31 +144,30 @@ impl Usage {
         }
         let (tasks, bytes) = (specs.len() as u64, specs.iter().map(|spec| spec.payload.len() as u64).sum());
         this.add(tasks, bytes);
-        // Gives it back when the bound is passed.
-        let hold = Reservation { usage: this.clone(), tasks, bytes };
-        let over = |limit: Option<u64>, now: &AtomicU64| limit.filter(|limit| now.load(Ordering::Relaxed) > *limit);
-        if let Some(limit) = over(limits.live_tasks, &this.tasks) {
-            return Err(this.exceeded("tasks that have not ended", limit));
+        // Dropped, and so released, if a limit is exceeded.
+        let reservation = Reservation { usage: this.clone(), tasks, bytes };
+        let exceeded =
+            |limit: Option<u64>, count: &AtomicU64| limit.filter(|limit| count.load(Ordering::Relaxed) > *limit);
+        if let Some(limit) = exceeded(limits.live_tasks, &this.tasks) {
+            return Err(this.exceeded("unfinished tasks", limit));
         }
-        if let Some(limit) = over(limits.live_payload_bytes, &this.bytes).filter(|_| bytes > 0) {
-            return Err(this.exceeded("bytes of payloads of tasks that have not ended", limit));
+        if let Some(limit) = exceeded(limits.live_payload_bytes, &this.bytes).filter(|_| bytes > 0) {
+            return Err(this.exceeded("payload bytes of unfinished tasks", limit));
         }
-        Ok(Some(hold))
+        Ok(Some(reservation))
     }
 
-    /// Counts more.
     pub fn add(&self, tasks: u64, bytes: u64) {
         self.tasks.fetch_add(tasks, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Counts less.
     pub fn remove(&self, tasks: u64, bytes: u64) {
         self.tasks.fetch_sub(tasks, Ordering::Relaxed);
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Tasks and bytes that count now.
+    /// Unfinished and reserved tasks, and their payload bytes.
     pub fn live(&self) -> (u64, u64) {
         (self.tasks.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
     }
@@ -184,7 +180,7 @@ impl Usage {
             Ok(Ok(())) => Ok(()),
             Ok(Err(early)) => {
                 let wait = early.wait_time_from(DefaultClock::default().now()).max(Duration::from_millis(1));
-                let what = "tasks submitted a second";
+                let what = "tasks submitted per second";
                 Err(QuotaExceeded {
                     code: ErrorCode::RateLimited,
                     identity: self.name.clone(),
@@ -193,7 +189,7 @@ impl Usage {
                     wait: Some(wait),
                 })
             }
-            // Waiting does not help.
+            // Larger than the burst: a retry cannot succeed.
             Err(_) => {
                 let (what, limit) = ("tasks submitted at once", u64::from(burst.get()));
                 Err(QuotaExceeded {
@@ -213,7 +209,7 @@ impl Usage {
     }
 }
 
-/// What a submission has reserved; given back when it is dropped.
+/// Quota that a submission has reserved; released when it is dropped.
 pub struct Reservation {
     usage: Arc<Usage>,
     tasks: u64,
@@ -221,11 +217,11 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// The tasks are accepted and durable at that revision: the ledger takes over.
-    pub fn commit(self, at: Revision) {
-        if let Some(ledger) = self.usage.committed.clone() {
-            // A ledger that has gone counts nothing any more.
-            let _ = ledger.send(CommittedReservation { at, _hold: self });
+    /// The tasks are durable at `revision`. Hands the reservation to the quota tracker.
+    pub fn commit(self, revision: Revision) {
+        if let Some(tracker) = self.usage.committed.clone() {
+            // Fails only if the tracker has ended, and then quotas no longer matter.
+            let _ = tracker.send(CommittedReservation { revision, _reservation: self });
         }
     }
 }
@@ -236,14 +232,15 @@ impl Drop for Reservation {
     }
 }
 
-/// The caller has too much under way, or does too much a second.
+/// The caller has reached one of its limits.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{identity} is at its limit: at most {limit} {what}")]
+#[error("quota of {identity} exceeded: at most {limit} {what}")]
 pub struct QuotaExceeded {
     code: ErrorCode,
     identity: Box<str>,
     what: &'static str,
     limit: u64,
+    /// Delay after which a retry can succeed; `None`: never.
     wait: Option<Duration>,
 }
 
@@ -263,26 +260,16 @@ impl Coded for QuotaExceeded {
 }
 
 #[cfg(test)]
-pub mod tests {
-
+mod tests {
+    use super::super::test_support::spec;
     use super::*;
-    use crate::model::{TaskId, TaskOptions};
-
-    pub fn spec(id: &str, by: &str, payload: usize) -> TaskSpec {
-        TaskSpec {
-            id: TaskId::parse(id).unwrap(),
-            options: Arc::new(TaskOptions { submitted_by: by.into(), ..TaskOptions::sample() }),
-            payload: vec![0; payload].into(),
-            extras: None,
-        }
-    }
 
     fn some(number: u32) -> Option<NonZeroU32> {
         NonZeroU32::new(number)
     }
 
     #[test]
-    fn more_a_second_than_allowed_is_told_when_to_come_back_and_a_batch_beyond_the_burst_never_to() {
+    fn exceeding_the_rate_returns_a_retry_delay() {
         let limits = LimitOptions { submit_rate: some(1), submit_burst: some(2), ..LimitOptions::default() };
         let usage = Arc::new(Usage::new("key:ci", &limits, None));
         let specs = [spec("a", "key:ci", 0), spec("b", "key:ci", 0)];
@@ -291,6 +278,12 @@ pub mod tests {
         assert_eq!(limited.code(), ErrorCode::RateLimited);
         assert!(limited.details().retry_after.is_some_and(|wait| wait <= Duration::from_secs(1)));
         assert_eq!(limited.details().quota.unwrap().0, "identity:key:ci");
+    }
+
+    #[test]
+    fn a_batch_above_the_burst_returns_no_retry_delay() {
+        let limits = LimitOptions { submit_rate: some(1), submit_burst: some(2), ..LimitOptions::default() };
+        let usage = Arc::new(Usage::new("key:ci", &limits, None));
         let three = [spec("a", "key:ci", 0), spec("b", "key:ci", 0), spec("c", "key:ci", 0)];
         let limited = Usage::reserve(&usage, &three).err().unwrap();
         assert_eq!(limited.details().retry_after, None);
@@ -298,38 +291,38 @@ pub mod tests {
     }
 
     #[test]
-    fn a_submission_takes_all_it_needs_or_nothing_and_gives_back_what_was_refused() {
-        let (sender, mut ledger) = mpsc::unbounded_channel();
+    fn a_reservation_is_all_or_nothing() {
+        let (sender, mut tracker) = mpsc::unbounded_channel();
         let limits = LimitOptions { live_tasks: Some(3), live_payload_bytes: Some(100), ..LimitOptions::default() };
         let usage = Arc::new(Usage::new("key:ci", &limits, Some(sender)));
-        let hold = Usage::reserve(&usage, &[spec("a", "key:ci", 60), spec("b", "key:ci", 0)]).unwrap().unwrap();
+        let reservation = Usage::reserve(&usage, &[spec("a", "key:ci", 60), spec("b", "key:ci", 0)]).unwrap().unwrap();
         assert_eq!(usage.live(), (2, 60));
         let limited = Usage::reserve(&usage, &[spec("c", "key:ci", 41)]).err().unwrap();
-        assert!(limited.to_string().contains("at most 100 bytes"), "{limited}");
+        assert!(limited.to_string().contains("at most 100 payload bytes"), "{limited}");
         let limited = Usage::reserve(&usage, &[spec("c", "key:ci", 0), spec("d", "key:ci", 0)]).err().unwrap();
         assert_eq!((limited.code(), limited.limit), (ErrorCode::QuotaExceeded, 3));
         assert_eq!(usage.live(), (2, 60));
-        hold.commit(Revision(7));
-        assert_eq!(usage.live(), (2, 60), "held until the ledger counts the tasks themselves");
-        assert_eq!(ledger.try_recv().unwrap().at, Revision(7));
+        reservation.commit(Revision(7));
+        assert_eq!(usage.live(), (2, 60), "reserved until the tracker counts the tasks themselves");
+        assert_eq!(tracker.try_recv().unwrap().revision, Revision(7));
         assert_eq!(usage.live(), (0, 0));
     }
 
     #[test]
-    fn streams_are_counted_until_they_end() {
+    fn a_stream_counts_until_it_is_dropped() {
         let limits = LimitOptions { open_streams: Some(1), ..LimitOptions::default() };
         let usage = Arc::new(Usage::new("key:ci", &limits, None));
-        let first = Usage::stream(&usage).unwrap();
-        assert!(Usage::stream(&usage).is_err());
+        let first = Usage::open_stream(&usage).unwrap();
+        assert!(Usage::open_stream(&usage).is_err());
         drop(first);
-        let _first = Usage::stream(&usage).ok().unwrap();
-        assert!(Usage::stream(&usage).is_err());
-        usage.bound(LimitOptions::default());
-        assert!(Usage::stream(&usage).is_ok());
+        let _first = Usage::open_stream(&usage).ok().unwrap();
+        assert!(Usage::open_stream(&usage).is_err());
+        usage.set_limits(LimitOptions::default());
+        assert!(Usage::open_stream(&usage).is_ok());
     }
 
     #[test]
-    fn the_limits_of_a_key_take_the_place_of_the_general_ones() {
+    fn the_limits_of_a_key_replace_the_general_ones() {
         let general = LimitOptions {
             submit_rate: some(5),
             submit_burst: some(9),
@@ -340,11 +333,11 @@ pub mod tests {
         assert_eq!(general.with(&KeyLimits::default()), general);
         let own = KeyLimits { submit_rate: some(100), live_tasks: some(7), ..KeyLimits::default() };
         let limits = general.with(&own);
-        assert_eq!((limits.submit_rate, limits.submit_burst), (some(100), None), "its own ten seconds' worth");
+        assert_eq!((limits.submit_rate, limits.submit_burst), (some(100), None), "the default burst of its own rate");
         assert_eq!((limits.live_tasks, limits.open_streams), (Some(7), Some(1)));
         let usage = Arc::new(Usage::new("key:ci", &general, None));
         assert!(Usage::reserve(&usage, &vec![spec("a", "key:ci", 0); 10]).is_err());
-        usage.bound(LimitOptions { live_tasks: Some(20), ..limits });
+        usage.set_limits(LimitOptions { live_tasks: Some(20), ..limits });
         assert!(Usage::reserve(&usage, &vec![spec("a", "key:ci", 0); 10]).is_ok());
     }
 }

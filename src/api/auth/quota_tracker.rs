@@ -1,7 +1,7 @@
-//! Counts, for each identity, the tasks that have not ended.
+//! Counts the unfinished tasks of each identity.
 //!
-//! It follows the events as any watcher does, so the scheduler knows nothing of it. A submission stays
-//! reserved until the ledger has seen its tasks: an identity never has more than its limit.
+//! The tracker watches events as a client would, so the scheduler does not depend on it. A submission stays
+//! reserved until the tracker has seen its tasks, so an identity never exceeds its limit.
 
 use std::sync::Arc;
 
@@ -15,27 +15,27 @@ use crate::scheduler::{Handle, PageSize, Refusal, Watch};
 
 use super::quota::{CommittedReservation, LimitOptions, Usage};
 
-/// Names of identities that are remembered beyond those in use.
+/// Entries of the registry; entries that are not in use are removed beyond this number.
 const NAMES_MAX: usize = 10_000;
-/// One page when tasks are counted anew.
+/// One page of a recount.
 const PAGE: PageSize = PageSize { rows: 500, bytes: 8 << 20, results: false };
 
 /// The usage of every identity, by its name.
 pub struct UsageRegistry {
     limits: LimitOptions,
     committed: mpsc::UnboundedSender<CommittedReservation>,
-    known: Mutex<HashMap<Box<str>, Arc<Usage>>>,
-    wanted: watch::Sender<Wanted>,
+    by_name: Mutex<HashMap<Box<str>, Arc<Usage>>>,
+    counted: watch::Sender<Counted>,
 }
 
-/// What has to be counted, because some identity is bounded by it. It never becomes less.
+/// What has to be counted because an identity has a limit on it. A count that was needed once stays needed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Wanted {
+struct Counted {
     tasks: bool,
     bytes: bool,
 }
 
-impl Wanted {
+impl Counted {
     fn and(self, limits: &LimitOptions) -> Self {
         let bytes = self.bytes || limits.live_payload_bytes.is_some();
         Self { tasks: self.tasks || limits.counts_tasks(), bytes }
@@ -43,67 +43,68 @@ impl Wanted {
 }
 
 impl UsageRegistry {
-    /// Nobody is known yet. The receiver is for [`QuotaTracker::run`].
+    /// The receiver is for [`QuotaTracker::run`].
     pub fn new(limits: LimitOptions) -> (Self, mpsc::UnboundedReceiver<CommittedReservation>) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let wanted = watch::Sender::new(Wanted::default().and(&limits));
-        (Self { limits, committed: sender, known: Mutex::default(), wanted }, receiver)
+        let counted = watch::Sender::new(Counted::default().and(&limits));
+        (Self { limits, committed: sender, by_name: Mutex::default(), counted }, receiver)
     }
 
-    /// What that identity has under way.
     pub fn of(&self, name: &str) -> Arc<Usage> {
-        let mut known = self.known.lock();
-        if let Some(usage) = known.get(name) {
+        let mut by_name = self.by_name.lock();
+        if let Some(usage) = by_name.get(name) {
             return usage.clone();
         }
-        if known.len() >= NAMES_MAX {
-            known.retain(|_, usage| Arc::strong_count(usage) > 1 || usage.live() != (0, 0));
+        if by_name.len() >= NAMES_MAX {
+            by_name.retain(|_, usage| Arc::strong_count(usage) > 1 || usage.live() != (0, 0));
         }
         let usage = Arc::new(Usage::new(name, &self.limits, Some(self.committed.clone())));
-        known.insert(name.into(), usage.clone());
+        by_name.insert(name.into(), usage.clone());
         usage
     }
 
-    /// The same, bounded by limits of its own from now on.
+    /// As [`UsageRegistry::of`], and sets limits of the identity's own.
     pub fn limited(&self, name: &str, own: &KeyLimits) -> Arc<Usage> {
         let (usage, limits) = (self.of(name), self.limits.with(own));
-        usage.bound(limits);
-        self.wanted.send_if_modified(|wanted| {
-            let before = std::mem::replace(wanted, wanted.and(&limits));
-            *wanted != before
+        usage.set_limits(limits);
+        self.counted.send_if_modified(|counted| {
+            let before = std::mem::replace(counted, counted.and(&limits));
+            *counted != before
         });
         usage
     }
 }
 
-/// Every task of an identity that has not ended.
 #[derive(Default)]
 pub struct QuotaTracker {
+    /// Unfinished tasks of identities, with their payload bytes.
     live: HashMap<TaskId, (Arc<Usage>, u64)>,
-    reached: Revision,
-    waiting: Vec<CommittedReservation>,
+    /// Events up to this revision are counted.
+    revision: Revision,
+    /// Reservations of tasks whose events have not arrived.
+    pending: Vec<CommittedReservation>,
 }
 
 impl QuotaTracker {
-    /// Counts until the server drains; begins when something is to be counted.
+    /// Counts until the server drains. Starts when the first identity has a limit.
     pub async fn run(
         usages: Arc<UsageRegistry>,
         handle: Handle,
         mut committed: mpsc::UnboundedReceiver<CommittedReservation>,
     ) {
-        let mut ledger = Self::default();
-        let mut wanted = usages.wanted.subscribe();
-        let begin = async { wanted.wait_for(|wanted| wanted.tasks).await.is_ok() };
+        let mut tracker = Self::default();
+        let mut counted = usages.counted.subscribe();
+        let begin = async { counted.wait_for(|counted| counted.tasks).await.is_ok() };
         tokio::select! {
             () = handle.draining().cancelled_owned() => return,
             _ = begin => {}
         }
         loop {
-            match ledger.follow(&usages, &handle, &mut committed, &mut wanted).await {
-                // More than before: what is live is looked at again.
+            match tracker.follow(&usages, &handle, &mut committed, &mut counted).await {
+                // More has to be counted than before: recount.
                 Ok(()) => {}
                 Err(Refusal::Draining(_) | Refusal::WatchDrained(_)) => return,
-                Err(error) => tracing::warn!(%error, "tasks of identities are counted anew"),
+                Err(error) => tracing::warn!(%error, "lost the watch on events; recounting unfinished tasks"),
             }
         }
     }
@@ -113,9 +114,9 @@ impl QuotaTracker {
         usages: &UsageRegistry,
         handle: &Handle,
         committed: &mut mpsc::UnboundedReceiver<CommittedReservation>,
-        wanted: &mut watch::Receiver<Wanted>,
+        counted: &mut watch::Receiver<Counted>,
     ) -> Result<(), Refusal> {
-        wanted.mark_unchanged();
+        counted.mark_unchanged();
         let mut watch = handle.watch(TaskFilter::default(), None)?;
         self.recount(usages, handle, &watch).await?;
         loop {
@@ -124,18 +125,18 @@ impl QuotaTracker {
                     for event in found? {
                         self.apply(usages, &event);
                     }
-                    self.reach(watch.reached());
+                    self.advance(watch.reached());
                 }
-                Ok(()) = wanted.changed() => return Ok(()),
+                Ok(()) = counted.changed() => return Ok(()),
                 Some(submission) = committed.recv() => {
-                    self.waiting.push(submission);
-                    self.reach(watch.reached());
+                    self.pending.push(submission);
+                    self.advance(watch.reached());
                 }
             }
         }
     }
 
-    /// Counts what is live as the watch begins; what follows is told by events, some of it again.
+    /// Counts the unfinished tasks at the start of a watch. Events may report some of them again.
     async fn recount(&mut self, usages: &UsageRegistry, handle: &Handle, watch: &Watch) -> Result<(), Refusal> {
         for (_, (usage, bytes)) in self.live.drain() {
             usage.remove(1, bytes);
@@ -146,11 +147,11 @@ impl QuotaTracker {
         loop {
             let page = handle.list(filter.clone(), PAGE, after).await?;
             for task in &page.tasks {
-                if !usages.wanted.borrow().bytes || !is_identity(&task.spec.options.submitted_by) {
+                if !usages.counted.borrow().bytes || !is_identity(&task.spec.options.submitted_by) {
                     self.begin(usages, &task.spec);
                     continue;
                 }
-                // Pages have no payloads. A task that has gone meanwhile does not count.
+                // Pages contain no payloads. A task that was deleted meanwhile does not count.
                 match handle.get(&task.spec.id).await {
                     Ok(found) if !found.task.status.state.is_terminal() => self.begin(usages, &found.task.spec),
                     Ok(_) | Err(Refusal::TaskNotFound(_)) => {}
@@ -159,7 +160,7 @@ impl QuotaTracker {
             }
             after = page.next;
             if after.is_none() {
-                self.reach(watch.reached());
+                self.advance(watch.reached());
                 return Ok(());
             }
         }
@@ -187,21 +188,21 @@ impl QuotaTracker {
         self.live.insert(spec.id.clone(), (usage, bytes));
     }
 
-    /// Gives reservations back whose tasks are counted now.
-    fn reach(&mut self, revision: Revision) {
-        self.reached = self.reached.max(revision);
-        self.waiting.retain(|committed| committed.at > self.reached);
+    /// Releases the reservations of tasks that are now counted.
+    fn advance(&mut self, revision: Revision) {
+        self.revision = self.revision.max(revision);
+        self.pending.retain(|reservation| reservation.revision > self.revision);
     }
 }
 
-/// Whether somebody who is known has that name, and not an address.
+/// Whether the name is that of an identity and not a network address.
 fn is_identity(name: &str) -> bool {
     ["key:", "jwt:", "cert:"].iter().any(|kind| name.starts_with(kind))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::quota::tests::spec;
+    use super::super::test_support::spec;
     use super::*;
     use crate::model::Timestamp;
 
@@ -219,37 +220,37 @@ mod tests {
     }
 
     #[test]
-    fn tasks_count_once_from_their_submission_to_their_end() {
+    fn a_task_counts_once_from_its_submission_to_its_end() {
         let limits = LimitOptions { live_tasks: Some(9), ..LimitOptions::default() };
         let (usages, mut committed) = UsageRegistry::new(limits);
-        let mut ledger = QuotaTracker::default();
+        let mut tracker = QuotaTracker::default();
         let (mine, open) = (spec("a", "key:ci", 5), spec("b", "127.0.0.1:5", 5));
         let usage = usages.of("key:ci");
-        let hold = Usage::reserve(&usage, std::slice::from_ref(&mine)).unwrap().unwrap();
+        let reservation = Usage::reserve(&usage, std::slice::from_ref(&mine)).unwrap().unwrap();
         let submitted = |spec: &TaskSpec| Change::Submitted { spec: Arc::new(spec.clone()) };
-        ledger.apply(&usages, &event(1, &mine, submitted(&mine), TaskState::Queued));
-        ledger.apply(&usages, &event(1, &mine, submitted(&mine), TaskState::Queued));
-        ledger.apply(&usages, &event(2, &open, submitted(&open), TaskState::Queued));
-        hold.commit(Revision(2));
-        ledger.waiting.push(committed.try_recv().unwrap());
-        ledger.reach(Revision(1));
-        assert_eq!(usage.live(), (2, 10), "reserved and counted, never neither");
-        ledger.reach(Revision(2));
+        tracker.apply(&usages, &event(1, &mine, submitted(&mine), TaskState::Queued));
+        tracker.apply(&usages, &event(1, &mine, submitted(&mine), TaskState::Queued));
+        tracker.apply(&usages, &event(2, &open, submitted(&open), TaskState::Queued));
+        reservation.commit(Revision(2));
+        tracker.pending.push(committed.try_recv().unwrap());
+        tracker.advance(Revision(1));
+        assert_eq!(usage.live(), (2, 10), "reserved and counted at the same time");
+        tracker.advance(Revision(2));
         assert_eq!(usage.live(), (1, 5));
-        ledger.apply(&usages, &event(3, &mine, Change::Eligible, TaskState::Queued));
-        ledger.apply(&usages, &event(4, &mine, Change::Deleted, TaskState::Completed));
-        ledger.apply(&usages, &event(5, &mine, Change::Deleted, TaskState::Completed));
+        tracker.apply(&usages, &event(3, &mine, Change::Eligible, TaskState::Queued));
+        tracker.apply(&usages, &event(4, &mine, Change::Deleted, TaskState::Completed));
+        tracker.apply(&usages, &event(5, &mine, Change::Deleted, TaskState::Completed));
         assert_eq!(usage.live(), (0, 0));
     }
 
     #[test]
-    fn identities_that_nobody_uses_are_forgotten_before_memory_is() {
-        let (usages, _settled) = UsageRegistry::new(LimitOptions::default());
+    fn the_number_of_unused_entries_is_bounded() {
+        let (usages, _committed) = UsageRegistry::new(LimitOptions::default());
         let kept = usages.of("jwt:kept");
         for number in 0..2 * NAMES_MAX {
             usages.of(&format!("jwt:{number}"));
         }
-        assert!(usages.known.lock().len() <= NAMES_MAX + 1);
+        assert!(usages.by_name.lock().len() <= NAMES_MAX + 1);
         assert!(Arc::ptr_eq(&kept, &usages.of("jwt:kept")));
     }
 }

@@ -1,28 +1,30 @@
-//! What every handler of an HTTP request uses: the contract, the calls of the services, and admission.
+//! What every handler of an HTTP request uses: the contract, the gRPC services, and admission.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
-use tonic::codegen::http::request;
-use tonic::service::Routes;
+use tonic::body::Body;
+use tonic::codegen::http::{Request, Response, request};
+use tower::util::BoxCloneSyncService;
 
-use crate::api::middleware::guard::Guard;
+use crate::api::middleware::admission::{Admission, AdmissionControl};
 
 use super::descriptors::Contract;
+
+/// The gRPC services behind all layers.
+pub type Calls = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Context {
-    pub calls: Guard<Routes>,
+    pub calls: Calls,
+    pub admission: AdmissionControl,
     pub contract: Arc<Contract>,
     /// Limit for receiving the body of a request that is not gRPC.
     pub body_timeout: Duration,
 }
-
-/// A caller that was authenticated, and its slot among the calls in flight.
-pub struct Admission(#[expect(dead_code, reason = "held until it is dropped")] OwnedSemaphorePermit);
 
 impl Context {
     /// Authenticates the caller and takes a slot among the calls in flight. Done before the body is read.
@@ -30,6 +32,6 @@ impl Context {
     /// # Errors
     /// UNAUTHENTICATED, OVERLOADED.
     pub fn admit(&self, head: &request::Parts) -> Result<Admission, Status> {
-        self.calls.place_for(head.uri.path(), &head.headers).map(Admission)
+        self.admission.admit(head)
     }
 }

@@ -1,6 +1,6 @@
-//! `/health`, `/health/live`, `/health/ready`: for people, load balancers and probes that speak HTTP.
+//! The pages `/health`, `/health/live` and `/health/ready`, for people, load balancers and HTTP probes.
 //!
-//! Answers are made of what the parts have published, so they come at once even when a part hangs.
+//! They show what the components have published, so they respond at once even if a component hangs.
 
 use std::time::Duration;
 
@@ -18,64 +18,62 @@ use crate::telemetry::metrics::PoolReading;
 
 use super::metrics;
 
-/// What these routes look at. Cheap to clone.
+/// What the pages show. Cheap to clone.
 #[derive(Clone)]
-pub struct View {
-    /// What the parts publish.
+pub struct Sources {
     pub telemetry: Telemetry,
-    /// Reads the machine's and the process's health.
     pub host: HostReading,
-    /// Identity of this run of the server.
+    /// Identifies this run of the server.
     pub instance: String,
 }
 
-/// Answers the routes of this file and `/metrics`; `None`: the path is another's.
-pub async fn answer(view: &View, method: &Method, path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
+/// Responds to requests for the pages of this file and for `/metrics`; `None` for other paths.
+pub async fn respond(sources: &Sources, method: &Method, path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
     if !matches!(path, "/health" | "/health/live" | "/health/ready" | "/metrics") {
         return None;
     }
     if method != Method::GET && method != Method::HEAD {
-        let body = json!({ "error": "only GET and HEAD are possible here" });
+        let body = json!({ "error": "this path supports GET and HEAD only" });
         let mut response = page(StatusCode::METHOD_NOT_ALLOWED, &body);
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return Some(response);
     }
     Some(match path {
-        "/health" => health(view),
+        "/health" => health(sources),
         "/health/live" => page(StatusCode::OK, &json!({ "status": "alive" })),
-        "/health/ready" => ready(view),
-        _ => metrics::page(&view.telemetry.metrics, headers).await,
+        "/health/ready" => ready(sources),
+        _ => metrics::page(&sources.telemetry.metrics, headers).await,
     })
 }
 
-fn ready(view: &View) -> Response<Body> {
-    let reasons = view.telemetry.liveness.not_ready_reasons();
-    page(status(&reasons), &json!({ "status": word(&reasons), "reasons": names(&reasons) }))
+fn ready(sources: &Sources) -> Response<Body> {
+    let reasons = sources.telemetry.liveness.not_ready_reasons();
+    page(http_status(&reasons), &json!({ "status": status_text(&reasons), "reasons": names(&reasons) }))
 }
 
-fn health(view: &View) -> Response<Body> {
-    let liveness = &view.telemetry.liveness;
+fn health(sources: &Sources) -> Response<Body> {
+    let liveness = &sources.telemetry.liveness;
     let reasons = liveness.not_ready_reasons();
-    let host = (view.host)();
+    let host = (sources.host)();
     let now = SystemClock.now();
-    let part = |part: Component| {
-        let (silence, stalls) = liveness.stall_status(part);
-        let healthy = !reasons.contains(&NotReady::Stalled(part));
+    let component = |component: Component| {
+        let (silence, stalls) = liveness.stall_status(component);
+        let healthy = !reasons.contains(&NotReady::Stalled(component));
         LoopHealth { healthy, silence_seconds: seconds(silence), stalls }
     };
     let report = Report {
-        status: word(&reasons),
+        status: status_text(&reasons),
         reasons: names(&reasons),
         version: env!("CARGO_PKG_VERSION"),
-        instance: &view.instance,
+        instance: &sources.instance,
         uptime_seconds: seconds(liveness.uptime()),
         parts: Parts {
             store: StoreHealth { healthy: !liveness.store_refuses() },
             projection: StoreHealth { healthy: !liveness.projection_refuses() },
-            scheduler: part(Component::Scheduler),
-            runtime: part(Component::Runtime),
+            scheduler: component(Component::Scheduler),
+            runtime: component(Component::Runtime),
         },
-        pools: view.telemetry.gauges.pools.read().iter().map(|reading| PoolHealth::of(reading, now)).collect(),
+        pools: sources.telemetry.gauges.pools.read().iter().map(|reading| PoolHealth::of(reading, now)).collect(),
         system: SystemHealth {
             cores: host.cores,
             cpu_percent: tenths(host.cpu_percent),
@@ -90,10 +88,10 @@ fn health(view: &View) -> Response<Body> {
             open_files: host.process_files,
         },
     };
-    page(status(&reasons), &report)
+    page(http_status(&reasons), &report)
 }
 
-/// The answer of `/health`, in the order in which it is read.
+/// The content of `/health`, in the order of the JSON members.
 #[derive(Serialize)]
 struct Report<'a> {
     status: &'static str,
@@ -147,7 +145,7 @@ struct ProcessHealth {
 #[derive(Serialize)]
 struct PoolHealth {
     name: String,
-    /// `ok`, `busy` (all workers at work and more waits), `full` (submissions are refused), `paused`.
+    /// `ok`, `busy` (no idle worker and a non-empty queue), `full` (submissions are refused) or `paused`.
     status: &'static str,
     workers: Workers,
     running: u64,
@@ -202,7 +200,7 @@ impl PoolHealth {
     }
 }
 
-fn word(reasons: &[NotReady]) -> &'static str {
+fn status_text(reasons: &[NotReady]) -> &'static str {
     if reasons.is_empty() { "ready" } else { "not_ready" }
 }
 
@@ -210,13 +208,13 @@ fn names(reasons: &[NotReady]) -> Vec<&'static str> {
     reasons.iter().map(|reason| reason.name()).collect()
 }
 
-fn status(reasons: &[NotReady]) -> StatusCode {
+fn http_status(reasons: &[NotReady]) -> StatusCode {
     if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
-/// With milliseconds.
-fn seconds(span: Duration) -> f64 {
-    (span.as_secs_f64() * 1_000.0).round() / 1_000.0
+/// Rounded to milliseconds.
+fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1_000.0).round() / 1_000.0
 }
 
 fn tenths(percent: f64) -> f64 {
@@ -224,7 +222,7 @@ fn tenths(percent: f64) -> f64 {
 }
 
 fn page(status: StatusCode, body: &impl Serialize) -> Response<Body> {
-    // Plain numbers and names: nothing in it can fail to be written.
+    // Cannot fail: the content is numbers and names.
     let text = serde_json::to_string_pretty(body).unwrap_or_default();
     let mut response = Response::new(Body::new(text + "\n"));
     *response.status_mut() = status;

@@ -1,4 +1,7 @@
-//! Calls of the services from within: plain HTTP becomes gRPC here, and passes the same guard.
+//! Calls of the gRPC services from inside the server, on behalf of an HTTP request.
+//!
+//! They pass the same layers as calls from the network. They carry the identity of the admitted request, so
+//! that the caller is authenticated and admitted once.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
@@ -7,24 +10,24 @@ use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::codegen::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, TE};
 use tonic::codegen::http::{Extensions, HeaderMap, Method, Request, Response, Uri, Version, request};
-use tonic::service::Routes;
 use tonic::{Code, Status};
-use tower::Service;
+use tower::ServiceExt;
 
+use crate::api::middleware::admission::Admission;
+use crate::api::status;
 use crate::scheduler::Internal;
 
-use crate::api::middleware::guard::Guard;
-use crate::api::status;
+use super::context::{Calls, Context};
 
-use super::context::{Admission, Context};
-
-/// Bytes before each message: a flag and the length.
+/// Bytes before each message: one byte of flags, four of length.
 pub const PREFIX_BYTES: usize = 5;
 
-/// Headers that belong to one connection, or to the form that the caller gave its message.
-const HOP_BY_HOP_HEADERS: [&str; 14] = [
+/// Headers of one connection or of one encoding, which are not forwarded; nor are the credentials, because the
+/// call carries the identity that they proved.
+const HOP_BY_HOP_HEADERS: [&str; 15] = [
     "accept",
     "accept-encoding",
+    "authorization",
     "connection",
     "content-encoding",
     "content-length",
@@ -39,38 +42,38 @@ const HOP_BY_HOP_HEADERS: [&str; 14] = [
     "upgrade",
 ];
 
-/// The services, asked on behalf of one request.
-#[derive(Clone)]
+/// Calls the services on behalf of one admitted request. Holds the slot of the request.
 pub struct LoopbackClient {
-    calls: Guard<Routes>,
+    calls: Calls,
     headers: HeaderMap,
     extensions: Extensions,
     deadline: Option<Instant>,
+    _admission: Admission,
 }
 
-/// What a service answered.
+/// The response of a unary call.
 pub struct Reply {
-    /// Headers of the answer.
     pub headers: HeaderMap,
-    /// What followed the message.
     pub trailers: HeaderMap,
     /// The encoded message.
     pub message: Bytes,
 }
 
 impl LoopbackClient {
-    /// Calls carry the request's own headers, such as its credentials and its trace.
-    pub fn new(context: &Context, request: &request::Parts, deadline: Option<Instant>, _admission: Admission) -> Self {
-        let passed_on = |name: &HeaderName| {
+    /// Calls carry the other headers of the request, such as its trace context.
+    pub fn new(context: &Context, request: &request::Parts, deadline: Option<Instant>, admission: Admission) -> Self {
+        let is_forwarded = |name: &HeaderName| {
             let name = name.as_str();
             !HOP_BY_HOP_HEADERS.contains(&name) && !name.starts_with("grpc-") && !name.starts_with("connect-")
         };
-        let headers = request.headers.iter().filter(|(name, _)| passed_on(name));
+        let headers = request.headers.iter().filter(|(name, _)| is_forwarded(name));
         let headers = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
-        Self { calls: context.calls.clone(), headers, extensions: request.extensions.clone(), deadline }
+        let mut extensions = request.extensions.clone();
+        extensions.insert(admission.admitted.clone());
+        Self { calls: context.calls.clone(), headers, extensions, deadline, _admission: admission }
     }
 
-    /// Begins a call with one message.
+    /// Starts a call with one message.
     pub async fn open(&self, path: &str, message: &[u8]) -> Response<Body> {
         let mut request = Request::new(Body::new(Full::new(framed(message))));
         *request.method_mut() = Method::POST;
@@ -84,16 +87,16 @@ impl LoopbackClient {
         if let Some(deadline) = self.deadline {
             headers.insert("grpc-timeout", timeout(deadline));
         }
-        match self.calls.clone().call(request).await {
+        match self.calls.clone().oneshot(request).await {
             Ok(response) => response,
             Err(never) => match never {},
         }
     }
 
-    /// One message for one message, both encoded.
+    /// Makes a unary call with encoded messages.
     ///
     /// # Errors
-    /// The service's refusal, with the headers that came with it.
+    /// The status of the service, with the headers or trailers that contained it.
     pub async fn unary(&self, path: &str, message: &[u8]) -> Result<Reply, (Status, HeaderMap)> {
         let (head, body) = self.open(path, message).await.into_parts();
         if let Some(refused) = Status::from_header_map(&head.headers)
@@ -114,19 +117,19 @@ impl LoopbackClient {
         Ok(Reply { headers: head.headers, trailers, message })
     }
 
-    /// One RPC with the contract's own types.
+    /// Makes a unary call with messages of the contract.
     ///
     /// # Errors
-    /// The service's refusal.
+    /// The status of the service.
     pub async fn rpc<Q: Message, A: Message + Default>(&self, path: &str, request: &Q) -> Result<A, Status> {
         let reply = self.unary(path, &request.encode_to_vec()).await.map_err(|(refused, _)| refused)?;
         decoded(reply.message)
     }
 
-    /// The first message of an RPC that answers with a stream, which ends there.
+    /// Makes a streaming call, and ends it after the first message.
     ///
     /// # Errors
-    /// The service's refusal.
+    /// The status of the service.
     pub async fn first<Q: Message, A: Message + Default>(&self, path: &str, request: &Q) -> Result<A, Status> {
         let (head, mut body) = self.open(path, &request.encode_to_vec()).await.into_parts();
         let mut status = Status::from_header_map(&head.headers);
@@ -151,43 +154,42 @@ fn decoded<A: Message + Default>(message: Bytes) -> Result<A, Status> {
     A::decode(message).map_err(|error| status::of(&Internal { cause: error.to_string() }))
 }
 
-/// A service's answer that ends without a status; only a fault of ours can make one.
+/// The error for a response without a status, which only a defect of the server can cause.
 pub fn incomplete() -> Status {
-    status::of(&Internal { cause: "a service ended its answer without a status".to_owned() })
+    status::of(&Internal { cause: "a service ended its response without a status".to_owned() })
 }
 
 fn framed(message: &[u8]) -> Bytes {
     let mut frame = BytesMut::with_capacity(PREFIX_BYTES + message.len());
     frame.put_u8(0);
-    // Messages are bounded far below 4 GiB before they come here.
+    // Messages are limited far below 4 GiB before.
     frame.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
     frame.put_slice(message);
     frame.freeze()
 }
 
-/// The time that is left, in the header's words: at most eight digits and a unit.
+/// The remaining time as a `grpc-timeout` value: at most eight digits and a unit.
 fn timeout(deadline: Instant) -> HeaderValue {
-    let left = deadline.saturating_duration_since(Instant::now());
-    let (number, unit) = match left.as_millis() {
+    let remaining = deadline.saturating_duration_since(Instant::now());
+    let (number, unit) = match remaining.as_millis() {
         millis @ 0..=99_999_999 => (millis, 'm'),
         millis => ((millis / 1_000).min(99_999_999), 'S'),
     };
     HeaderValue::try_from(format!("{number}{unit}")).unwrap_or(HeaderValue::from_static("0m"))
 }
 
-/// Takes messages out of a gRPC body whose pieces may end anywhere.
+/// Splits a gRPC body into messages. The pieces of the body may end anywhere.
 #[derive(Default)]
 pub struct Frames {
     buffer: BytesMut,
 }
 
 impl Frames {
-    /// More of the body.
     pub fn push(&mut self, piece: &[u8]) {
         self.buffer.extend_from_slice(piece);
     }
 
-    /// The next message, once it is complete.
+    /// The next complete message.
     pub fn next(&mut self) -> Option<Bytes> {
         let prefix: [u8; PREFIX_BYTES] = *self.buffer.first_chunk()?;
         let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
@@ -205,10 +207,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::api::http::Contract;
+    use crate::api::auth::AccessControl;
+    use crate::api::http::descriptors::Contract;
+    use crate::api::middleware::admission::AdmissionControl;
+    use crate::api::middleware::call_slots::CallSlots;
 
     #[test]
-    fn messages_are_found_wherever_the_pieces_end() {
+    fn messages_are_split_wherever_the_pieces_end() {
         let whole = [framed(b"one"), framed(b""), framed(b"three")].concat();
         for size in 1..=whole.len() {
             let mut frames = Frames::default();
@@ -224,25 +229,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_time_that_is_left_has_at_most_eight_digits() {
-        for (left, said) in [
+    async fn the_remaining_time_has_at_most_eight_digits() {
+        for (remaining, expected) in [
             (Duration::ZERO, "0m"),
             (Duration::from_millis(1_500), "1500m"),
             (Duration::from_secs(100_000), "100000S"),
             (Duration::from_secs(9_999_999_999), "99999999S"),
         ] {
-            assert_eq!(timeout(Instant::now() + left), said);
+            assert_eq!(timeout(Instant::now() + remaining), expected);
         }
     }
 
     #[test]
-    fn credentials_go_with_a_call_and_what_belongs_to_the_connection_does_not() {
+    fn the_trace_is_forwarded_and_credentials_and_headers_of_the_connection_are_not() {
         let mut request = Request::new(());
         for name in ["authorization", "traceparent", "host", "content-length", "grpc-encoding", "connect-timeout-ms"] {
             request.headers_mut().insert(name, HeaderValue::from_static("x"));
         }
         let context = Context {
-            calls: Guard::new(Routes::default(), 1),
+            calls: Calls::new(tower::service_fn(|_| async { Ok(Response::default()) })),
+            admission: AdmissionControl::new(AccessControl::default(), CallSlots::new(1)),
             contract: Arc::new(Contract::new().unwrap()),
             body_timeout: Duration::ZERO,
         };
@@ -251,6 +257,6 @@ mod tests {
         let client = LoopbackClient::new(&context, &head, None, admission);
         let mut names: Vec<_> = client.headers.keys().map(ToString::to_string).collect();
         names.sort();
-        assert_eq!(names, ["authorization", "traceparent"]);
+        assert_eq!(names, ["traceparent"]);
     }
 }

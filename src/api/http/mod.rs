@@ -16,7 +16,10 @@ pub mod metrics;
 mod origin;
 mod plain;
 mod response;
+mod routes;
 
+pub use context::{Calls, Context};
 pub use descriptors::Contract;
-pub use front::{Front, Shared};
+pub use front::Front;
 pub use origin::Origins;
+pub use routes::Routes;

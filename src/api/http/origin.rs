@@ -1,9 +1,9 @@
-//! Web pages: which of them may call, and that none calls under another's name.
+//! Which web pages may call the server (CORS), and protection against DNS rebinding.
 //!
-//! A browser lets any page send requests to any address, this server's included. So a request that
-//! says it comes from a foreign page may change nothing, unless the configuration allows that page
-//! (CORS). On a loopback address the name that the caller used counts as well: a page can point its own
-//! name at 127.0.0.1 (DNS rebinding), and then its requests look like our own.
+//! A browser lets any page send requests to any address. A request from a page of another origin may
+//! therefore not change anything unless the configuration allows that origin. On a loopback address the
+//! `host` header is checked too: a page can resolve its own name to 127.0.0.1 (DNS rebinding), and then its
+//! requests look like same-origin requests.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -18,61 +18,62 @@ use crate::model::ErrorCode;
 
 use super::response::edge_error;
 
-/// What a page may send, and read, when it is allowed to call at all.
+/// Methods and headers that an allowed page may send, and headers that it may read.
 const METHODS: &str = "GET, POST";
-const SENT: &str = "authorization, baggage, connect-protocol-version, connect-timeout-ms, content-type, \
-                    grpc-timeout, traceparent, tracestate, x-grpc-web, x-user-agent";
-const READ: &str = "grpc-message, grpc-status, grpc-status-details-bin, retry-after";
-/// Seconds for which a browser need not ask again.
-const REMEMBERED: &str = "7200";
+const REQUEST_HEADERS: &str = "authorization, baggage, connect-protocol-version, connect-timeout-ms, content-type, \
+                               grpc-timeout, traceparent, tracestate, x-grpc-web, x-user-agent";
+const RESPONSE_HEADERS: &str = "grpc-message, grpc-status, grpc-status-details-bin, retry-after";
+/// Seconds for which a browser caches the result of a preflight request.
+const MAX_AGE: &str = "7200";
 
-/// Who may call from a browser.
+/// Which pages may call from a browser.
 #[derive(Clone, Debug, Default)]
 pub struct Origins {
-    /// Such as `https://tasks.example.com`; `*` for all.
+    /// For example `https://tasks.example.com`; `*` allows all.
     pub allowed: Vec<String>,
-    /// Names of this server besides `localhost` and addresses.
+    /// Names of this server besides `localhost` and IP addresses.
     pub hosts: Vec<String>,
-    /// Whether a request must use one of its names.
+    /// Whether the `host` of a request must be one of these names.
     pub check_host: bool,
 }
 
-/// What the answer to an allowed page says.
+/// A request that may be served.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Allowed {
+    /// The origin of an allowed page, which may read the response.
     origin: Option<HeaderValue>,
 }
 
 impl Origins {
-    /// Judges by host and origin whether this request may be answered.
+    /// Checks the host and the origin of a request.
     ///
     /// # Errors
-    /// `FOREIGN_ORIGIN`.
-    pub fn judge<B>(&self, request: &Request<B>) -> Result<Allowed, Status> {
+    /// FOREIGN_ORIGIN.
+    pub fn check<B>(&self, request: &Request<B>) -> Result<Allowed, Status> {
         let host = authority(request);
         if self.check_host && host.as_ref().is_some_and(|host| !self.is_ours(host.host())) {
             let host = host.map(|host| host.to_string()).unwrap_or_default();
             return Err(foreign(format!(
-                "`{host}` is not a name of this server; use localhost or an address, or add it to http.hosts"
+                "`{host}` is not a name of this server; use localhost or an IP address, or add it to http.hosts"
             )));
         }
         let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
         let Some(origin) = request.headers().get(header::ORIGIN) else {
-            // A browser that does not say which page it is at says at least that it is another's.
+            // A browser that sends no origin may still report that the page is of another site.
             let site = request.headers().get("sec-fetch-site").map(HeaderValue::as_bytes);
             if changes && matches!(site, Some(b"cross-site" | b"same-site")) {
-                return Err(foreign("a page of another site may not call".to_owned()));
+                return Err(foreign("requests from pages of other sites are not allowed".to_owned()));
             }
             return Ok(Allowed { origin: None });
         };
         if self.allows(origin) {
             return Ok(Allowed { origin: Some(origin.clone()) });
         }
-        if changes && !is_same(origin, host.as_ref()) {
+        if changes && !is_same_origin(origin, host.as_ref()) {
             let origin = origin.to_str().unwrap_or("?");
-            return Err(foreign(format!("pages of `{origin}` may not call; http.allowed_origins could allow them")));
+            return Err(foreign(format!("origin `{origin}` is not allowed; add it to http.allowed_origins")));
         }
-        // A page elsewhere cannot read the answer: it carries no permission.
+        // Without CORS headers the page cannot read the response.
         Ok(Allowed { origin: None })
     }
 
@@ -81,7 +82,7 @@ impl Origins {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let is_local = host.eq_ignore_ascii_case("localhost")
             || host.len() > 10 && host[host.len() - 10..].eq_ignore_ascii_case(".localhost");
-        // Nobody can point an address elsewhere.
+        // An IP address cannot be rebound.
         is_local || IpAddr::from_str(bare).is_ok() || self.hosts.iter().any(|ours| ours.eq_ignore_ascii_case(host))
     }
 
@@ -91,32 +92,32 @@ impl Origins {
 }
 
 impl Allowed {
-    /// Whether a page of another origin calls, and may.
+    /// Whether the request comes from an allowed page of another origin.
     pub fn is_page(&self) -> bool {
         self.origin.is_some()
     }
 
-    /// The answer to a browser that asks before it calls.
+    /// The response to a preflight request.
     pub fn preflight(&self) -> Response<Body> {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
-        let mut say = |name: HeaderName, value| response.headers_mut().insert(name, HeaderValue::from_static(value));
+        let mut set = |name: HeaderName, value| response.headers_mut().insert(name, HeaderValue::from_static(value));
         if self.is_page() {
-            say(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
-            say(header::ACCESS_CONTROL_ALLOW_HEADERS, SENT);
-            say(header::ACCESS_CONTROL_MAX_AGE, REMEMBERED);
+            set(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
+            set(header::ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_HEADERS);
+            set(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
         }
-        say(header::ALLOW, "GET, POST, OPTIONS");
+        set(header::ALLOW, "GET, POST, OPTIONS");
         response
     }
 
-    /// Tells the browser that the page may read the answer.
-    pub fn mark(&self, response: &mut Response<Body>) {
+    /// Adds the CORS headers that let the page read the response.
+    pub fn add_headers(&self, response: &mut Response<Body>) {
         let headers = response.headers_mut();
         headers.append(header::VARY, HeaderValue::from_static("origin"));
         if let Some(origin) = &self.origin {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(READ));
+            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(RESPONSE_HEADERS));
         }
     }
 }
@@ -125,21 +126,21 @@ fn foreign(message: String) -> Status {
     edge_error(ErrorCode::ForeignOrigin, message)
 }
 
-/// The name that the caller used for this server.
+/// The name that the client used for this server.
 fn authority<B>(request: &Request<B>) -> Option<Authority> {
-    let said = request.headers().get(header::HOST).map(|host| Authority::try_from(host.as_bytes()));
-    match (request.uri().authority(), said) {
+    let host = request.headers().get(header::HOST).map(|host| Authority::try_from(host.as_bytes()));
+    match (request.uri().authority(), host) {
         (Some(authority), _) => Some(authority.clone()),
         (None, Some(Ok(host))) => Some(host),
-        // No name that could be ours.
+        // A malformed name, which cannot be one of this server.
         (None, Some(Err(_))) => Some(Authority::from_static("invalid.")),
         (None, None) => None,
     }
 }
 
-/// Whether a page is one of this very server. Only its name and port count: behind something that ends
-/// TLS the scheme differs.
-fn is_same(origin: &HeaderValue, host: Option<&Authority>) -> bool {
+/// Whether the page has the origin of this server. The scheme is ignored, because it differs behind a proxy
+/// that terminates TLS.
+fn is_same_origin(origin: &HeaderValue, host: Option<&Authority>) -> bool {
     let page = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
     page.zip(host).is_some_and(|(page, host)| page.eq_ignore_ascii_case(host.as_str()))
 }
@@ -162,53 +163,56 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_points_its_own_name_at_us_gets_nothing() {
-        let may = |host: &str| loopback().judge(&request(Method::GET, &[("host", host)])).is_ok();
+    fn a_foreign_host_is_refused_on_a_loopback_address() {
+        let is_allowed = |host: &str| loopback().check(&request(Method::GET, &[("host", host)])).is_ok();
         for ours in ["127.0.0.1:7070", "localhost", "LOCALHOST:1", "x.localhost:80", "[::1]:7070", "tasks.example.com"]
         {
-            assert!(may(ours), "{ours}");
+            assert!(is_allowed(ours), "{ours}");
         }
         for foreign in
             ["evil.example:7070", "localhost.evil.example", "evillocalhost", "127.0.0.1.evil.example", "a@b@c", ""]
         {
-            assert!(!may(foreign), "{foreign}");
+            assert!(!is_allowed(foreign), "{foreign}");
         }
-        assert!(loopback().judge(&request(Method::GET, &[])).is_ok(), "HTTP/1.0 has no host, and no browser speaks it");
-        assert!(Origins::default().judge(&request(Method::GET, &[("host", "evil.example")])).is_ok());
+        assert!(
+            loopback().check(&request(Method::GET, &[])).is_ok(),
+            "HTTP/1.0 has no host, and browsers do not use it"
+        );
+        assert!(Origins::default().check(&request(Method::GET, &[("host", "evil.example")])).is_ok());
     }
 
     #[test]
-    fn a_foreign_page_changes_nothing() {
+    fn a_foreign_page_may_not_change_anything() {
         let post = |headers: &[(&'static str, &str)]| {
             let mut all = vec![("host", "localhost:7070")];
             all.extend_from_slice(headers);
-            loopback().judge(&request(Method::POST, &all)).map_err(|refused| refused.code())
+            loopback().check(&request(Method::POST, &all)).map_err(|refused| refused.code())
         };
         let refused = Err(tonic::Code::PermissionDenied);
-        assert_eq!(post(&[]), Ok(Allowed { origin: None }), "no browser");
-        assert_eq!(post(&[("origin", "http://localhost:7070")]), Ok(Allowed { origin: None }), "our own page");
+        assert_eq!(post(&[]), Ok(Allowed { origin: None }), "not a browser");
+        assert_eq!(post(&[("origin", "http://localhost:7070")]), Ok(Allowed { origin: None }), "same origin");
         assert_eq!(post(&[("origin", "http://evil.example")]), refused);
         assert_eq!(post(&[("origin", "http://localhost:7071")]), refused);
         assert_eq!(post(&[("origin", "null")]), refused);
         assert_eq!(post(&[("sec-fetch-site", "cross-site")]), refused);
         assert_eq!(post(&[("sec-fetch-site", "same-origin")]), Ok(Allowed { origin: None }));
         let get = request(Method::GET, &[("host", "localhost"), ("origin", "http://evil.example")]);
-        assert_eq!(loopback().judge(&get).unwrap(), Allowed { origin: None }, "it cannot read what it gets");
+        assert_eq!(loopback().check(&get).unwrap(), Allowed { origin: None }, "the page cannot read the response");
     }
 
     #[test]
-    fn an_allowed_page_may_call_and_read() {
+    fn an_allowed_page_may_call_and_read_the_response() {
         let origins = Origins { allowed: vec!["https://ui.example".to_owned()], ..Origins::default() };
-        let from = |origin: &str| origins.judge(&request(Method::POST, &[("host", "h"), ("origin", origin)]));
+        let from = |origin: &str| origins.check(&request(Method::POST, &[("host", "h"), ("origin", origin)]));
         let allowed = from("https://ui.example").unwrap();
         let mut response = allowed.preflight();
         assert_eq!(response.headers()[header::ACCESS_CONTROL_ALLOW_METHODS], METHODS);
-        allowed.mark(&mut response);
+        allowed.add_headers(&mut response);
         assert_eq!(response.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "https://ui.example");
         for other in ["https://ui.example.evil", "http://ui.example", "null"] {
             assert!(from(other).is_err(), "{other}");
         }
         let all = Origins { allowed: vec!["*".to_owned()], ..Origins::default() };
-        assert!(all.judge(&request(Method::POST, &[("origin", "http://anybody.example")])).unwrap().is_page());
+        assert!(all.check(&request(Method::POST, &[("origin", "http://other.example")])).unwrap().is_page());
     }
 }

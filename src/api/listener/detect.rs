@@ -1,7 +1,7 @@
-//! Finds out which HTTP a connection speaks, before anything else reads from it.
+//! Detects the HTTP version of a connection before anything else reads from it.
 //!
-//! A client of HTTP/2 says so with its first 24 bytes. They are read here, under a time limit of ours:
-//! neither version's own code bounds the time that a caller may take for them.
+//! An HTTP/2 client starts with a fixed preface of 24 bytes. It is read here, so that our own timeout covers
+//! it: neither of hyper's protocol implementations limits the time for these bytes.
 
 use std::io;
 use std::pin::Pin;
@@ -9,39 +9,36 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
-/// What a client of HTTP/2 says first.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// What a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// HTTP/1.0 or 1.1, or something else, which its parser will refuse.
+    /// HTTP/1.0 or 1.1, or bytes that the HTTP/1 parser will refuse.
     Http1,
-    /// HTTP/2, with or without TLS.
     Http2,
 }
 
-/// Reads as much as it takes to know the version.
+/// Reads as many bytes as it takes to detect the protocol.
 ///
 /// # Errors
-/// Those of reading; `UnexpectedEof` when the caller has gone before.
+/// Those of reading; `UnexpectedEof` if the client closes the connection before.
 pub async fn protocol<T: AsyncRead + Unpin>(mut stream: T) -> io::Result<(Protocol, PrefixedIo<T>)> {
-    let mut seen = [0; PREFACE.len()];
+    let mut prefix = [0; PREFACE.len()];
     let mut length = 0;
-    while length < PREFACE.len() && seen[..length] == PREFACE[..length] {
-        match stream.read(&mut seen[length..]).await? {
+    while length < PREFACE.len() && prefix[..length] == PREFACE[..length] {
+        match stream.read(&mut prefix[length..]).await? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             more => length += more,
         }
     }
-    let version = if seen == *PREFACE { Protocol::Http2 } else { Protocol::Http1 };
-    Ok((version, PrefixedIo { stream, seen, unread: 0..length }))
+    let protocol = if prefix == *PREFACE { Protocol::Http2 } else { Protocol::Http1 };
+    Ok((protocol, PrefixedIo { stream, prefix, unread: 0..length }))
 }
 
-/// The connection with what was read of it put back.
+/// A stream that first returns the bytes that were read for detection.
 pub struct PrefixedIo<T> {
     stream: T,
-    seen: [u8; PREFACE.len()],
+    prefix: [u8; PREFACE.len()],
     unread: std::ops::Range<usize>,
 }
 
@@ -52,7 +49,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for PrefixedIo<T> {
         }
         let from = self.unread.start;
         let to = self.unread.end.min(from + into.remaining());
-        into.put_slice(&self.seen[from..to]);
+        into.put_slice(&self.prefix[from..to]);
         self.unread.start = to;
         Poll::Ready(Ok(()))
     }
@@ -91,9 +88,9 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_version_is_known_from_the_first_bytes_and_nothing_is_lost() {
+    async fn the_first_bytes_determine_the_protocol_and_are_not_lost() {
         let after = |text: &[u8]| [&PREFACE[..], text].concat();
-        for (said, expected) in [
+        for (sent, expected) in [
             (after(b"\0\0\0\x04\0\0\0\0\0"), Protocol::Http2),
             (after(b""), Protocol::Http2),
             (b"GET / HTTP/1.1\r\n\r\n".to_vec(), Protocol::Http1),
@@ -102,19 +99,19 @@ mod tests {
             (b"\x16\x03\x01".to_vec(), Protocol::Http1),
         ] {
             let (mut client, server) = tokio::io::duplex(3);
-            let whole = said.clone();
+            let whole = sent.clone();
             tokio::spawn(async move {
                 client.write_all(&whole).await.unwrap();
             });
-            let (found, mut rewound) = protocol(server).await.unwrap();
+            let (found, mut stream) = protocol(server).await.unwrap();
             let mut read = Vec::new();
-            rewound.read_to_end(&mut read).await.unwrap();
-            assert_eq!((found, read), (expected, said));
+            stream.read_to_end(&mut read).await.unwrap();
+            assert_eq!((found, read), (expected, sent));
         }
     }
 
     #[tokio::test]
-    async fn a_caller_that_leaves_before_it_is_known_is_an_error() {
+    async fn a_close_before_detection_is_an_error() {
         let (mut client, server) = tokio::io::duplex(64);
         client.write_all(&PREFACE[..10]).await.unwrap();
         drop(client);

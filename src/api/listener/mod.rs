@@ -1,6 +1,9 @@
-//! Connections: accepting them, limiting their number, TLS, and detecting their protocol.
+//! Listening ports: accepting connections, limiting their number, TLS, and detecting the protocol.
 
 pub mod accept;
+pub mod admission;
+pub mod connection;
 pub mod connection_limit;
-pub mod detect;
+mod detect;
+pub mod idle_eviction;
 pub mod tls;

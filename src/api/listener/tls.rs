@@ -1,4 +1,4 @@
-//! TLS: certificates from files, read again when these change, and bounds on handshakes.
+//! TLS: certificates from files that are reloaded after a change, and limits on handshakes.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,111 +21,107 @@ use tokio_rustls::server::TlsStream;
 use crate::api::auth::CertificateNames;
 use crate::api::watched_files::WatchedFiles;
 
-/// What a client may choose to speak.
+/// Protocols for ALPN, preferred first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// Where certificates are, and bounds of handshakes.
+/// Certificate files, and limits on handshakes.
 #[derive(Clone, Debug)]
 pub struct TlsOptions {
-    /// The server's certificate and those between it and its CA, PEM.
+    /// The server's certificate and the intermediate certificates, PEM.
     pub certificate: PathBuf,
-    /// Its private key, PEM.
+    /// The private key of the certificate, PEM.
     pub key: PathBuf,
-    /// CAs of client certificates, PEM; `None`: clients are not asked for any.
+    /// CAs of client certificates, PEM; `None`: client certificates are not requested.
     pub client_ca: Option<PathBuf>,
-    /// Their revocation lists, PEM; `None`: nobody is looked up.
+    /// Revocation lists of these CAs, PEM; `None`: revocation is not checked.
     pub client_crl: Option<PathBuf>,
     /// Whether clients without a certificate are refused.
     pub client_required: bool,
-    /// Time that a handshake may take, waiting for its turn included.
+    /// Limit for one handshake, including the wait for its turn.
     pub handshake_timeout: Duration,
-    /// Handshakes at a time, from a client's first message on; more wait.
+    /// Concurrent handshakes, counted from the client's first message; further ones wait.
     pub handshakes_max: usize,
 }
 
-/// Why certificates cannot be used.
+/// Why the certificate files cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file cannot be read, or is no PEM of what it should be.
+    /// A file cannot be read, or is not valid PEM.
     #[error("failed to read `{path}`: {source}", path = path.display())]
     File {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong.
+        /// The defect.
         source: pem::Error,
     },
-    /// A file has none of what is wanted.
-    #[error("`{path}` has no {what}", path = path.display())]
+    /// A file contains no PEM object of the required kind.
+    #[error("`{path}` contains no {what}", path = path.display())]
     Empty {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wanted.
+        /// The required kind.
         what: &'static str,
     },
-    /// Certificate and key cannot be used together.
-    #[error("certificate `{certificate}` and key `{key}`: {source}", certificate = certificate.display(), key = key.display())]
+    /// The certificate and the key cannot be used together.
+    #[error("certificate `{certificate}` does not fit key `{key}`: {source}", certificate = certificate.display(), key = key.display())]
     KeyMismatch {
-        /// The certificate.
+        /// Path of the certificate.
         certificate: PathBuf,
-        /// The key.
+        /// Path of the key.
         key: PathBuf,
-        /// What is wrong.
+        /// The defect.
         source: rustls::Error,
     },
-    /// The CAs of clients, or their revocation lists, cannot be used.
-    #[error("client CAs and their revocation lists `{path}`: {source}", path = path.display())]
+    /// The CAs of client certificates, or their revocation lists, cannot be used.
+    #[error("invalid client CAs or revocation lists `{path}`: {source}", path = path.display())]
     ClientCa {
-        /// The file.
+        /// Path of the CAs.
         path: PathBuf,
-        /// What is wrong.
+        /// The defect.
         source: VerifierBuilderError,
     },
 }
 
-/// Makes connections private.
 pub struct Tls {
     options: TlsOptions,
     loaded: ArcSwap<Loaded>,
-    /// Told when the files were loaded again.
-    changes: watch::Sender<()>,
-    places: Semaphore,
+    /// Notified after each reload.
+    reloads: watch::Sender<()>,
+    handshakes: Semaphore,
 }
 
-/// What the files say.
 struct Loaded {
     config: Arc<ServerConfig>,
-    /// Asks clients for certificates; `None`: they are not asked.
+    /// `None`: client certificates are not requested.
     clients: Option<Arc<dyn ClientCertVerifier>>,
 }
 
-/// Somebody who has shaken hands.
+/// A connection after its handshake.
 pub struct TlsConnection {
-    /// The private connection.
     pub stream: TlsStream<TcpStream>,
-    /// Whom the client's certificate names.
+    /// Names in the client certificate.
     pub names: Option<CertificateNames>,
-    /// Whether that certificate is believed still.
     pub certificate: CertificateWatch,
 }
 
-/// A certificate that was believed at its handshake.
+/// Checks the client certificate again after each reload.
 pub struct CertificateWatch {
     tls: Arc<Tls>,
-    /// The client's own first; empty when it showed none.
+    /// The client's own certificate first; empty without a client certificate.
     chain: Vec<CertificateDer<'static>>,
-    changes: watch::Receiver<()>,
+    reloads: watch::Receiver<()>,
 }
 
 impl CertificateWatch {
-    /// Resolves when the certificate is believed no more: it is on a revocation list, or its CA has gone.
+    /// Completes when the certificate is no longer trusted: it is on a revocation list, or its CA was removed.
     pub async fn revoked(&mut self) {
-        let Some((own, between)) = self.chain.split_first() else { return std::future::pending().await };
-        while self.changes.changed().await.is_ok() {
+        let Some((own, intermediates)) = self.chain.split_first() else { return std::future::pending().await };
+        while self.reloads.changed().await.is_ok() {
             let loaded = self.tls.loaded.load();
-            let believed = |clients: &Arc<dyn ClientCertVerifier>| {
-                clients.verify_client_cert(own, between, UnixTime::now()).is_ok()
+            let is_trusted = |clients: &Arc<dyn ClientCertVerifier>| {
+                clients.verify_client_cert(own, intermediates, UnixTime::now()).is_ok()
             };
-            if !loaded.clients.as_ref().is_some_and(believed) {
+            if !loaded.clients.as_ref().is_some_and(is_trusted) {
                 return;
             }
         }
@@ -134,7 +130,7 @@ impl CertificateWatch {
 }
 
 impl Tls {
-    /// Reads the files; gives what reads them again.
+    /// Reads the files. The returned [`WatchedFiles`] reload them after a change.
     ///
     /// # Errors
     /// [`TlsError`].
@@ -144,39 +140,39 @@ impl Tls {
         paths.extend(options.client_crl.clone());
         let tls = Arc::new(Self {
             loaded: ArcSwap::from_pointee(load(&options)?),
-            changes: watch::Sender::new(()),
-            places: Semaphore::new(options.handshakes_max.min(Semaphore::MAX_PERMITS)),
+            reloads: watch::Sender::new(()),
+            handshakes: Semaphore::new(options.handshakes_max.min(Semaphore::MAX_PERMITS)),
             options,
         });
-        let part = tls.clone();
-        let reloaded = WatchedFiles::open("certificates", paths, move || {
-            part.loaded.store(Arc::new(load(&part.options)?));
-            part.changes.send_replace(());
+        let target = tls.clone();
+        let watched = WatchedFiles::open("certificates", paths, move || {
+            target.loaded.store(Arc::new(load(&target.options)?));
+            target.reloads.send_replace(());
             Ok::<_, TlsError>(())
         })?;
-        Ok((tls, reloaded))
+        Ok((tls, watched))
     }
 
-    /// Shakes hands.
+    /// Performs the handshake.
     ///
     /// # Errors
-    /// When the client does not follow the protocol, is not whom it should be, or takes too long.
+    /// The client violates the protocol, has no trusted certificate although one is required, or is too slow.
     pub async fn accept(self: &Arc<Self>, stream: TcpStream) -> io::Result<TlsConnection> {
-        // Before the files are looked at: no change is missed.
-        let changes = self.changes.subscribe();
+        // Before the configuration is loaded, so that no reload is missed.
+        let reloads = self.reloads.subscribe();
         let until = Instant::now() + self.options.handshake_timeout;
-        let shaken = timeout_at(until, async {
-            // Whoever says nothing costs nothing, and takes nobody's turn.
-            let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let handshake = timeout_at(until, async {
+            // A silent client does not occupy one of the concurrent handshakes.
+            let started = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
             // The semaphore is never closed.
-            let _place = self.places.acquire().await;
-            begun.into_stream(self.loaded.load().config.clone()).await
+            let _permit = self.handshakes.acquire().await;
+            started.into_stream(self.loaded.load().config.clone()).await
         });
-        let stream =
-            shaken.await.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long"))??;
+        let timed_out = |_| io::Error::new(io::ErrorKind::TimedOut, "handshake timed out");
+        let stream = handshake.await.map_err(timed_out)??;
         let chain = stream.get_ref().1.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
         let names = chain.first().and_then(CertificateNames::of);
-        let certificate = CertificateWatch { tls: self.clone(), chain, changes };
+        let certificate = CertificateWatch { tls: self.clone(), chain, reloads };
         Ok(TlsConnection { stream, names, certificate })
     }
 }
@@ -190,7 +186,7 @@ fn load(options: &TlsOptions) -> Result<Loaded, TlsError> {
         |source| TlsError::KeyMismatch { certificate: options.certificate.clone(), key: options.key.clone(), source };
     let builder = ServerConfig::builder_with_provider(provider.clone());
     let builder = builder.with_safe_default_protocol_versions().map_err(mismatch)?;
-    let clients = options.client_ca.as_ref().map(|path| clients(path, options)).transpose()?;
+    let clients = options.client_ca.as_ref().map(|path| client_verifier(path, options)).transpose()?;
     let builder = match clients.clone() {
         None => builder.with_no_client_auth(),
         Some(clients) => builder.with_client_cert_verifier(clients),
@@ -200,12 +196,12 @@ fn load(options: &TlsOptions) -> Result<Loaded, TlsError> {
     Ok(Loaded { config: Arc::new(config), clients })
 }
 
-/// Who asks clients for certificates of those CAs.
-fn clients(path: &Path, options: &TlsOptions) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    let wrong = |source| TlsError::ClientCa { path: path.to_owned(), source };
+/// Verifies client certificates of the CAs in the file `path`.
+fn client_verifier(path: &Path, options: &TlsOptions) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let invalid = |source| TlsError::ClientCa { path: path.to_owned(), source };
     let mut roots = RootCertStore::empty();
     for root in certificates(path)? {
-        roots.add(root).map_err(|_| wrong(VerifierBuilderError::NoRootAnchors))?;
+        roots.add(root).map_err(|_| invalid(VerifierBuilderError::NoRootAnchors))?;
     }
     let provider = Arc::new(ring::default_provider());
     let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
@@ -213,17 +209,17 @@ fn clients(path: &Path, options: &TlsOptions) -> Result<Arc<dyn ClientCertVerifi
         verifier = verifier.with_crls(all::<CertificateRevocationListDer<'static>>(path, "revocation list")?);
     }
     let verifier = if options.client_required { verifier } else { verifier.allow_unauthenticated() };
-    verifier.build().map_err(wrong)
+    verifier.build().map_err(invalid)
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     all(path, "certificate")
 }
 
-/// All of that kind in a file, one at least.
+/// All PEM objects of one kind in a file, at least one.
 fn all<T: PemObject>(path: &Path, what: &'static str) -> Result<Vec<T>, TlsError> {
-    let wrong = |source| TlsError::File { path: path.to_owned(), source };
-    let found: Vec<T> = T::pem_file_iter(path).map_err(wrong)?.collect::<Result<_, _>>().map_err(wrong)?;
+    let invalid = |source| TlsError::File { path: path.to_owned(), source };
+    let found: Vec<T> = T::pem_file_iter(path).map_err(invalid)?.collect::<Result<_, _>>().map_err(invalid)?;
     if found.is_empty() { Err(TlsError::Empty { path: path.to_owned(), what }) } else { Ok(found) }
 }
 
@@ -250,14 +246,14 @@ mod tests {
     }
 
     #[test]
-    fn files_that_cannot_be_used_are_told_by_name_and_never_by_content() {
+    fn an_error_names_the_file_and_does_not_contain_its_content() {
         let directory = tempfile::tempdir().unwrap();
         let (one, two) = (pair(directory.path(), "one"), pair(directory.path(), "two"));
         assert!(Tls::open(one.clone()).is_ok());
         let empty = directory.path().join("empty.pem");
         std::fs::write(&empty, "nothing here").unwrap();
         let missing = directory.path().join("missing.pem");
-        for (wrong, told) in [
+        for (options, expected) in [
             (TlsOptions { key: two.key.clone(), ..one.clone() }, "two.key"),
             (TlsOptions { key: one.certificate.clone(), ..one.clone() }, "one.pem"),
             (TlsOptions { certificate: empty.clone(), ..one.clone() }, "empty.pem"),
@@ -266,27 +262,27 @@ mod tests {
             (TlsOptions { client_ca: Some(empty.clone()), ..one.clone() }, "empty.pem"),
             (
                 TlsOptions { client_ca: Some(one.certificate.clone()), client_crl: Some(empty), ..one.clone() },
-                "empty.pem` has no revocation list",
+                "empty.pem` contains no revocation list",
             ),
         ] {
-            let error = Tls::open(wrong).err().unwrap().to_string();
-            assert!(error.contains(told), "{told}: {error}");
+            let error = Tls::open(options).err().unwrap().to_string();
+            assert!(error.contains(expected), "{expected}: {error}");
             assert!(!error.contains("BEGIN"), "{error}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_handshake_that_does_not_come_to_an_end_is_cut_and_those_behind_it_get_no_more_time() {
+    async fn a_handshake_times_out_also_while_it_waits_for_its_turn() {
         let directory = tempfile::tempdir().unwrap();
-        let (tls, _reloaded) = Tls::open(pair(directory.path(), "one")).unwrap();
+        let (tls, _watched) = Tls::open(pair(directory.path(), "one")).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let begun = Instant::now();
+        let started = Instant::now();
         let _clients = [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
         let (first, second) = (listener.accept().await.unwrap().0, listener.accept().await.unwrap().0);
         let (first, second) = tokio::join!(tls.accept(first), tls.accept(second));
         assert_eq!(first.err().unwrap().kind(), io::ErrorKind::TimedOut);
         assert_eq!(second.err().unwrap().kind(), io::ErrorKind::TimedOut);
-        assert!(begun.elapsed() < Duration::from_millis(200), "{:?}", begun.elapsed());
+        assert!(started.elapsed() < Duration::from_millis(200), "{:?}", started.elapsed());
     }
 }

@@ -1,4 +1,4 @@
-//! grpc.health.v1, as its specification says: a watch on an unknown service stays open.
+//! grpc.health.v1. As its specification requires, a watch on an unknown service stays open.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use crate::telemetry::liveness::{Liveness, Phase};
 
-/// How often a watch looks whether the store or the scheduler have failed.
+/// How often a watch checks whether the store or the scheduler has failed.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Every name that has a status; `liveness`, `readiness` and `startup` are for probes.
+/// All services with a status; `liveness`, `readiness` and `startup` are for probes.
 const SERVICES: [&str; 9] = [
     "",
     "lineshaft.v1.TaskService",
@@ -29,65 +29,65 @@ const SERVICES: [&str; 9] = [
 ];
 
 #[derive(Clone)]
-pub struct Probe {
+pub struct HealthService {
     liveness: Arc<Liveness>,
     stop: CancellationToken,
 }
 
-impl Probe {
-    /// Watches end at `stop`; until then they tell that a drain has begun.
+impl HealthService {
+    /// Watches end at `stop`. During a drain before, they send NOT_SERVING.
     pub fn new(liveness: Arc<Liveness>, stop: CancellationToken) -> Self {
         Self { liveness, stop }
     }
 
     fn status(&self, service: &str) -> ServingStatus {
-        let serves = match service {
+        let is_serving = match service {
             "startup" => self.liveness.phase() != Phase::Recovering,
             _ => self.liveness.is_ready(),
         };
-        let found = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
-        fixed(service).unwrap_or(found)
+        let status = if is_serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+        constant(service).unwrap_or(status)
     }
 }
 
-/// The status that does not depend on how the parts do.
-fn fixed(service: &str) -> Option<ServingStatus> {
+/// The status of services that do not depend on the state of the server.
+fn constant(service: &str) -> Option<ServingStatus> {
     if !SERVICES.contains(&service) {
         return Some(ServingStatus::ServiceUnknown);
     }
-    // Alive as long as it answers at all: a full disk is no reason for a restart.
+    // Live as long as it responds at all: a restart does not help against a full disk.
     (service == "liveness").then_some(ServingStatus::Serving)
 }
 
 #[tonic::async_trait]
-impl Health for Probe {
+impl Health for HealthService {
     type WatchStream = BoxStream<HealthCheckResponse>;
 
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         let service = request.into_inner().service;
         match self.status(&service) {
-            ServingStatus::ServiceUnknown => Err(Status::not_found(format!("service `{service}` is not known"))),
+            ServingStatus::ServiceUnknown => Err(Status::not_found(format!("unknown service `{service}`"))),
             status => Ok(Response::new(HealthCheckResponse { status: status.into() })),
         }
     }
 
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let service = request.into_inner().service;
-        let probe = self.clone();
+        let health = self.clone();
         Ok(Response::new(Box::pin(async_stream::stream! {
-            let mut phases = probe.liveness.subscribe_phase();
-            let mut told = None;
+            let mut phases = health.liveness.subscribe_phase();
+            let mut sent = None;
             loop {
-                let status = probe.status(&service);
-                if told != Some(status) {
-                    told = Some(status);
+                let status = health.status(&service);
+                if sent != Some(status) {
+                    sent = Some(status);
                     yield Ok(HealthCheckResponse { status: status.into() });
                 }
-                let settled = fixed(&service).is_some() || probe.liveness.phase() == Phase::Draining;
+                let is_final = constant(&service).is_some() || health.liveness.phase() == Phase::Draining;
                 tokio::select! {
-                    () = probe.stop.cancelled() => break,
-                    _ = phases.changed(), if !settled => {}
-                    () = tokio::time::sleep(INTERVAL), if !settled => {}
+                    () = health.stop.cancelled() => break,
+                    _ = phases.changed(), if !is_final => {}
+                    () = tokio::time::sleep(INTERVAL), if !is_final => {}
                 }
             }
         })))
@@ -112,24 +112,24 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_no_reason_for_a_restart_and_an_unknown_service_is_unknown() {
-        assert_eq!(fixed("liveness"), Some(ServingStatus::Serving));
-        assert_eq!(fixed("readiness"), None);
-        assert_eq!(fixed(""), None);
-        assert_eq!(fixed("lineshaft.v1.NoSuchService"), Some(ServingStatus::ServiceUnknown));
+    fn liveness_and_unknown_services_have_a_constant_status() {
+        assert_eq!(constant("liveness"), Some(ServingStatus::Serving));
+        assert_eq!(constant("readiness"), None);
+        assert_eq!(constant(""), None);
+        assert_eq!(constant("lineshaft.v1.NoSuchService"), Some(ServingStatus::ServiceUnknown));
     }
 
     #[test]
-    fn while_recovering_it_lives_has_not_started_and_is_not_ready() {
+    fn the_status_follows_the_phase_of_the_server() {
         let liveness = Arc::new(Liveness::default());
-        let probe = Probe::new(liveness.clone(), CancellationToken::new());
-        let statuses = || ["liveness", "startup", "readiness", ""].map(|service| probe.status(service));
+        let health = HealthService::new(liveness.clone(), CancellationToken::new());
+        let statuses = || ["liveness", "startup", "readiness", ""].map(|service| health.status(service));
         let (serving, not) = (ServingStatus::Serving, ServingStatus::NotServing);
         assert_eq!(statuses(), [serving, not, not, not]);
         liveness.enter(Phase::Serving);
         assert_eq!(statuses(), [serving; 4]);
         liveness.heartbeat(true);
-        assert_eq!(statuses(), [serving, serving, not, not], "the store refuses");
+        assert_eq!(statuses(), [serving, serving, not, not], "the store refuses appends");
         liveness.enter(Phase::Draining);
         assert_eq!(statuses(), [serving, serving, not, not]);
     }

@@ -65,7 +65,7 @@ impl<'a> Converter<'a> {
             catalog: handle.catalog(),
             now: handle.now(),
             submitted_by: caller.name(),
-            default_namespace: caller.home(),
+            default_namespace: caller.default_namespace(),
             batch,
             trace: scope::current_context().map(|active| active.context),
         };

@@ -1,0 +1,243 @@
+//! The caller of a service method, and what that caller may see and do.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, LazyLock, OnceLock};
+
+use tonic::{Request, Status};
+
+use crate::api::convert::{InvalidFields, filter};
+use crate::api::status::refused;
+use crate::model::{Namespace, Role, TaskFilter, TaskId, TaskSpec};
+use crate::proto::v1;
+use crate::scheduler::{Handle, Refusal, TaskNotFound, TaskSnapshot};
+
+use super::connection_info::ConnectionInfo;
+use super::identity::Identity;
+use super::quota::{QuotaExceeded, Reservation, Usage};
+use super::refusal::{PermissionDenied, Unauthenticated};
+
+#[derive(Clone)]
+pub struct Caller {
+    /// `None` if authentication is off: everything is allowed.
+    identity: Option<Arc<Identity>>,
+    peer: Option<SocketAddr>,
+    /// Text of `peer`, formatted on first use.
+    address: OnceLock<Box<str>>,
+}
+
+static DEFAULT_NAMESPACE: LazyLock<Namespace> = LazyLock::new(Namespace::default);
+
+/// Reads the caller of a request from the request's extensions.
+#[derive(Clone, Copy)]
+pub struct CallerExtractor {
+    requires_identity: bool,
+}
+
+impl CallerExtractor {
+    pub fn new(requires_identity: bool) -> Self {
+        Self { requires_identity }
+    }
+
+    /// # Errors
+    /// UNAUTHENTICATED if an identity is required and the request did not pass the authentication layer.
+    pub fn extract<T>(self, request: &Request<T>) -> Result<Caller, Status> {
+        let identity = request.extensions().get::<Arc<Identity>>().filter(|_| self.requires_identity).cloned();
+        if self.requires_identity && identity.is_none() {
+            return Err(refused(Unauthenticated::Missing));
+        }
+        let peer = request.extensions().get::<Arc<ConnectionInfo>>().and_then(|connection| connection.peer);
+        Ok(Caller { identity, peer, address: OnceLock::new() })
+    }
+}
+
+impl Caller {
+    /// The name of the identity, or the address of the peer if authentication is off.
+    pub fn name(&self) -> &str {
+        self.identity.as_ref().map_or_else(|| self.address(), |identity| &identity.name)
+    }
+
+    /// The address of the peer.
+    pub fn address(&self) -> &str {
+        let text = || self.peer.map_or_else(|| "unknown".into(), |address| address.to_string().into());
+        self.address.get_or_init(text)
+    }
+
+    pub fn is_authenticated(&self) -> bool {
+        self.identity.is_some()
+    }
+
+    /// The namespace of a request that names none; `None` if the request has to name one.
+    pub fn default_namespace(&self) -> Option<&Namespace> {
+        match &self.identity {
+            Some(identity) => identity.default_namespace(),
+            None => Some(&DEFAULT_NAMESPACE),
+        }
+    }
+
+    /// The task ids that a text can stand for, the most likely one first.
+    ///
+    /// # Errors
+    /// [`InvalidFields`] naming `task_id`.
+    pub fn task_id_candidates(&self, text: &str) -> Result<Vec<TaskId>, InvalidFields> {
+        let namespace = self.default_namespace().unwrap_or(&DEFAULT_NAMESPACE);
+        TaskId::candidates(namespace, text).map_err(|error| InvalidFields::one("task_id", error))
+    }
+
+    /// Converts the filter of a request and limits it to the namespaces in which the caller has `role`.
+    ///
+    /// # Errors
+    /// INVALID_FIELD, PERMISSION_DENIED.
+    pub fn filter(&self, role: Role, wire: Option<v1::TaskFilter>) -> Result<TaskFilter, Status> {
+        let namespace = self.default_namespace().unwrap_or(&DEFAULT_NAMESPACE);
+        let mut parsed = filter::filter(wire, namespace).map_err(refused)?;
+        parsed.namespaces = self.limit_namespaces(role, parsed.namespaces).map_err(refused)?;
+        Ok(parsed)
+    }
+
+    /// The namespaces to search if `requested` are requested; empty: all.
+    ///
+    /// # Errors
+    /// [`PermissionDenied`] if the caller lacks the role in one of them.
+    fn limit_namespaces(&self, role: Role, requested: Vec<Namespace>) -> Result<Vec<Namespace>, PermissionDenied> {
+        let Some(identity) = self.identity.as_ref().filter(|identity| !identity.has_role_everywhere(role)) else {
+            return Ok(requested);
+        };
+        let allowed = identity.namespaces(role);
+        if requested.is_empty() && !allowed.is_empty() {
+            return Ok(allowed);
+        }
+        match requested.iter().find(|namespace| !allowed.contains(namespace)) {
+            None if !requested.is_empty() => Ok(requested),
+            foreign => Err(self.denied(role, foreign.cloned())),
+        }
+    }
+
+    /// Checks whether the caller may submit these tasks.
+    ///
+    /// # Errors
+    /// [`PermissionDenied`] naming the first namespace in which the caller is not a submitter.
+    pub fn may_submit(&self, specs: &[TaskSpec]) -> Result<(), PermissionDenied> {
+        let Some(identity) = &self.identity else { return Ok(()) };
+        let is_foreign = |spec: &&TaskSpec| !identity.has_role_in(Role::Submitter, &spec.options.namespace);
+        match specs.iter().find(is_foreign) {
+            None => Ok(()),
+            Some(spec) => Err(self.denied(Role::Submitter, Some(spec.options.namespace.clone()))),
+        }
+    }
+
+    /// Reserves the caller's quota for these tasks.
+    ///
+    /// # Errors
+    /// [`QuotaExceeded`].
+    pub fn reserve(&self, specs: &[TaskSpec]) -> Result<Option<Reservation>, QuotaExceeded> {
+        self.identity.as_ref().map_or(Ok(None), |identity| Usage::reserve(&identity.usage, specs))
+    }
+
+    /// Finds a task in which the caller has `role`. A task that the caller may not see does not exist for it.
+    ///
+    /// # Errors
+    /// INVALID_FIELD, TASK_NOT_FOUND, PERMISSION_DENIED, and the errors of the store.
+    pub async fn find(&self, handle: &Handle, role: Role, text: &str) -> Result<TaskSnapshot, Status> {
+        let candidates = self.task_id_candidates(text).map_err(refused)?;
+        for id in &candidates {
+            let found = match handle.get(id).await {
+                Ok(found) => found,
+                Err(Refusal::TaskNotFound(_)) => continue,
+                Err(refusal) => return Err(refused(refusal)),
+            };
+            let namespace = &found.task.spec.options.namespace;
+            let Some(identity) = &self.identity else { return Ok(found) };
+            if identity.has_role_in(role, namespace) {
+                return Ok(found);
+            }
+            if identity.has_role_in(Role::Viewer, namespace) {
+                return Err(refused(self.denied(role, Some(namespace.clone()))));
+            }
+        }
+        let task = candidates.into_iter().next().ok_or_else(|| refused(InvalidFields::one("task_id", "is missing")))?;
+        Err(refused(TaskNotFound { task }))
+    }
+
+    /// The id of a task. Reads the task only if its namespace is needed to decide.
+    ///
+    /// # Errors
+    /// As [`Caller::find`].
+    pub async fn resolve(&self, handle: &Handle, role: Role, text: &str) -> Result<TaskId, Status> {
+        let is_allowed = self.identity.as_ref().is_none_or(|identity| identity.has_role_everywhere(role));
+        match <[TaskId; 1]>::try_from(self.task_id_candidates(text).map_err(refused)?) {
+            Ok([id]) if is_allowed => Ok(id),
+            _ => Ok(self.find(handle, role, text).await?.task.spec.id.clone()),
+        }
+    }
+
+    fn denied(&self, role: Role, namespace: Option<Namespace>) -> PermissionDenied {
+        PermissionDenied { identity: self.name().to_owned(), role: Some(role), namespace }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::super::quota::LimitOptions;
+    use super::*;
+    use crate::model::Grant;
+
+    fn namespace(name: &str) -> Namespace {
+        Namespace::parse(name).unwrap()
+    }
+
+    fn caller(grants: &[(&str, &[&str])]) -> Caller {
+        let grant = |(role, names): &(&str, &[&str])| {
+            Grant::parse(role, &names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap()
+        };
+        let grants = grants.iter().map(grant).collect();
+        let usage = Arc::new(Usage::new("key:x", &LimitOptions::default(), None));
+        let identity = Identity::new(grants, None, CancellationToken::new(), usage);
+        Caller { identity: Some(Arc::new(identity)), peer: None, address: OnceLock::new() }
+    }
+
+    #[test]
+    fn the_default_namespace_is_the_only_granted_one_or_the_one_named_default() {
+        assert_eq!(caller(&[("viewer", &["team"])]).default_namespace(), Some(&namespace("team")));
+        assert_eq!(caller(&[("viewer", &["*"])]).default_namespace(), Some(&Namespace::default()));
+        assert_eq!(caller(&[("viewer", &["a", "default"])]).default_namespace(), Some(&Namespace::default()));
+        assert_eq!(caller(&[("viewer", &["a"]), ("submitter", &["a"])]).default_namespace(), Some(&namespace("a")));
+        assert_eq!(caller(&[("viewer", &["a", "b"])]).default_namespace(), None);
+    }
+
+    #[test]
+    fn a_filter_is_limited_to_the_namespaces_of_the_role() {
+        let mixed = caller(&[("viewer", &["a"]), ("operator", &["b", "c"])]);
+        let names = |names: &[&str]| names.iter().map(|name| namespace(name)).collect::<Vec<_>>();
+        assert_eq!(mixed.limit_namespaces(Role::Viewer, Vec::new()).unwrap(), names(&["a", "b", "c"]));
+        assert_eq!(mixed.limit_namespaces(Role::Operator, Vec::new()).unwrap(), names(&["b", "c"]));
+        assert_eq!(mixed.limit_namespaces(Role::Operator, names(&["c"])).unwrap(), names(&["c"]));
+        let denied = mixed.limit_namespaces(Role::Operator, names(&["b", "a"])).unwrap_err();
+        assert_eq!(denied.namespace, Some(namespace("a")));
+        assert!(mixed.limit_namespaces(Role::Admin, Vec::new()).is_err(), "an empty list would mean all namespaces");
+        let all = caller(&[("viewer", &["*"])]);
+        assert_eq!(all.limit_namespaces(Role::Viewer, Vec::new()).unwrap(), Vec::new());
+        assert!(all.limit_namespaces(Role::Operator, Vec::new()).is_err());
+    }
+
+    #[test]
+    fn a_request_that_bypassed_the_authentication_layer_is_refused() {
+        assert!(CallerExtractor::new(true).extract(&Request::new(())).is_err());
+        assert!(!CallerExtractor::new(false).extract(&Request::new(())).unwrap().is_authenticated());
+    }
+
+    #[test]
+    fn a_task_id_without_a_namespace_is_searched_in_the_default_namespace() {
+        let uuid = "01890a5d-ac96-774b-bcce-b302099a8057";
+        let team = caller(&[("viewer", &["team"])]);
+        let texts = |caller: &Caller, text| {
+            caller.task_id_candidates(text).unwrap().iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(texts(&team, "mine"), ["team/mine"]);
+        assert_eq!(texts(&team, uuid), [uuid.to_owned(), format!("team/{uuid}")]);
+        assert_eq!(texts(&team, "other/x"), ["other/x"]);
+        assert_eq!(texts(&caller(&[("viewer", &["*"])]), "mine"), ["mine"]);
+        assert!(team.task_id_candidates("a b").is_err());
+    }
+}

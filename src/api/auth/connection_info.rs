@@ -1,0 +1,69 @@
+//! Facts about one connection. The listener adds them to every request of the connection as an extension.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use subtle::ConstantTimeEq;
+use tonic::codegen::http::{Extensions, HeaderValue};
+
+use crate::api::listener::connection_limit::network;
+
+use super::certificate::CertificateNames;
+use super::identity::Identity;
+
+#[derive(Default)]
+pub struct ConnectionInfo {
+    pub peer: Option<SocketAddr>,
+    /// Names in the client certificate that the TLS handshake verified.
+    pub certificate: Option<CertificateNames>,
+    cached: Mutex<Option<CachedIdentity>>,
+}
+
+/// The last `authorization` header of the connection and the identity that it proved.
+struct CachedIdentity {
+    header: Option<HeaderValue>,
+    /// Of the authenticator. A reload of keys changes it and so invalidates the entry.
+    generation: u64,
+    identity: Arc<Identity>,
+}
+
+impl ConnectionInfo {
+    pub fn new(peer: SocketAddr, certificate: Option<CertificateNames>) -> Arc<Self> {
+        Arc::new(Self { peer: Some(peer), certificate, cached: Mutex::default() })
+    }
+
+    /// The facts in a request's extensions; those of an unknown peer if the listener added none.
+    pub fn of(extensions: &Extensions) -> Arc<Self> {
+        extensions.get::<Arc<Self>>().cloned().unwrap_or_default()
+    }
+
+    /// The identity that this header proved before.
+    pub fn cached(&self, header: Option<&HeaderValue>, generation: u64) -> Option<Arc<Identity>> {
+        let cached = self.cached.lock();
+        let entry = cached.as_ref().filter(|entry| entry.generation == generation)?;
+        equal(entry.header.as_ref(), header).then(|| entry.identity.clone())
+    }
+
+    pub fn cache(&self, header: Option<HeaderValue>, generation: u64, identity: Arc<Identity>) {
+        *self.cached.lock() = Some(CachedIdentity { header, generation, identity });
+    }
+
+    /// The network of the peer, for limits per address.
+    pub fn network(&self) -> IpAddr {
+        self.peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| network(peer.ip()))
+    }
+
+    /// The address of the peer for log messages.
+    pub fn address(&self) -> String {
+        self.peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string())
+    }
+}
+
+/// Compares in constant time: behind a proxy, many callers share a connection.
+fn equal(cached: Option<&HeaderValue>, header: Option<&HeaderValue>) -> bool {
+    match (cached, header) {
+        (Some(cached), Some(header)) => cached.as_bytes().ct_eq(header.as_bytes()).into(),
+        (cached, header) => cached.is_none() && header.is_none(),
+    }
+}

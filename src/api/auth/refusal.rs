@@ -1,0 +1,81 @@
+//! Why a call is refused before it reaches its service.
+
+use std::time::Duration;
+
+use crate::model::{Coded, Details, ErrorCode, Namespace, Role};
+
+use super::failure_limiter::FAILURES_PER_SECOND;
+
+/// The call has no valid credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unauthenticated {
+    #[error("no token; send the header `authorization: Bearer TOKEN`")]
+    Missing,
+    /// The token is malformed, unknown or revoked, or its signature is not trusted.
+    #[error("invalid token")]
+    Invalid,
+    #[error("the token has expired or was revoked")]
+    Expired,
+    /// The token was not checked, because too many invalid tokens came from the same address.
+    #[error("too many invalid tokens from your address; retry later")]
+    RateLimited { wait: Duration },
+}
+
+impl Coded for Unauthenticated {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::RateLimited { .. } => ErrorCode::RateLimited,
+            Self::Missing | Self::Invalid | Self::Expired => ErrorCode::Unauthenticated,
+        }
+    }
+
+    fn details(&self) -> Details {
+        let Self::RateLimited { wait } = self else { return Details::default() };
+        let description = format!("at most {FAILURES_PER_SECOND} invalid tokens per second");
+        Details {
+            metadata: vec![("limit", FAILURES_PER_SECOND.to_string())],
+            retry_after: Some(*wait),
+            quota: Some(("address".to_owned(), description)),
+            ..Details::default()
+        }
+    }
+}
+
+/// The caller lacks a role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PermissionDenied {
+    pub identity: String,
+    /// The required role; `None` if no role allows the call.
+    pub role: Option<Role>,
+    /// Where the role is required; `None`: in all namespaces.
+    pub namespace: Option<Namespace>,
+}
+
+impl std::fmt::Display for PermissionDenied {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { identity, role, namespace } = self;
+        write!(f, "permission denied for {identity}: ")?;
+        match (role, namespace) {
+            (None, _) => write!(f, "no role allows this call"),
+            (Some(role), None) => write!(f, "requires role {role} in all namespaces"),
+            (Some(role), Some(namespace)) => write!(f, "requires role {role} in namespace `{namespace}`"),
+        }
+    }
+}
+
+impl std::error::Error for PermissionDenied {}
+
+impl Coded for PermissionDenied {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::PermissionDenied
+    }
+
+    fn details(&self) -> Details {
+        let mut metadata = vec![("identity", self.identity.clone())];
+        metadata.extend(self.role.map(|role| ("role", role.to_string())));
+        let everywhere = self.role.map(|_| "*".to_owned());
+        let namespace = self.namespace.as_ref().map(ToString::to_string).or(everywhere);
+        metadata.extend(namespace.map(|namespace| ("namespace", namespace)));
+        Details { metadata, ..Details::default() }
+    }
+}
