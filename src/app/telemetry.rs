@@ -4,16 +4,15 @@ use tokio::runtime::Handle;
 
 use super::error::{StartError, failed_to};
 use crate::config::Config;
+use crate::telemetry::Telemetry;
 use crate::telemetry::export::pipeline::Pipeline;
 use crate::telemetry::liveness::Watchdog;
-use crate::telemetry::{Telemetry, metrics};
 
 pub(super) fn build(config: &Config, pipeline: &mut Pipeline) -> Result<Telemetry, StartError> {
     if pipeline.settings().disabled {
         return Ok(Telemetry::off());
     }
-    let builder = metrics::Builder::new(pipeline.resource().clone()).exemplars(pipeline.settings().exemplars);
-    let metrics = pipeline.add_metric_readers(builder)?.build();
+    let metrics = pipeline.metrics()?.build();
     metrics.observe_exports(pipeline.counts());
     for provider in metrics.providers() {
         let provider = provider.clone();

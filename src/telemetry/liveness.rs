@@ -1,9 +1,8 @@
-//! Whether the server gets on: signs of life of its parts, and a watchdog that misses them.
+//! Liveness and readiness of the server, and a watchdog that detects stalls.
 //!
-//! The scheduler's loop beats with every round, at least once a second. A thread of the runtime that
-//! runs something for too long is seen by its counters: one that is at work and has neither parked nor
-//! finished a stretch of work stands still. The watchdog has a thread of its own, so nothing that it
-//! watches can hold it up.
+//! The scheduler's loop sends a heartbeat with every round, at least once a second. A runtime thread that blocks is
+//! detected by its counters: it is awake, but has neither parked nor finished polling a task. The watchdog has a
+//! thread of its own, so a stalled component cannot stall it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -16,20 +15,17 @@ use tokio::runtime::RuntimeMetrics;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// What the watchdog watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Component {
-    /// The scheduler's loop.
     Scheduler,
-    /// The threads of the asynchronous runtime; the one that has stood still longest counts.
+    /// The threads of the asynchronous runtime; the one that is stalled longest counts.
     Runtime,
 }
 
 impl Component {
-    /// All of them.
     pub const ALL: [Self; 2] = [Self::Scheduler, Self::Runtime];
 
-    /// Its name in metrics and answers.
+    /// As in metrics and health responses.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Scheduler => "scheduler",
@@ -38,34 +34,30 @@ impl Component {
     }
 }
 
-/// Where the server stands between its start and its end.
+/// Phases follow each other in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// The store is read; nothing is accepted yet.
+    /// The store is being read; no connections are accepted.
     Recovering,
-    /// It takes work.
     Serving,
-    /// It ends what runs and takes nothing new.
+    /// Ends running tasks and accepts no new ones.
     Draining,
 }
 
-/// Why the server should get no work now.
+/// A reason why the server should get no work now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotReady {
-    /// The store is being read.
     Recovering,
-    /// The server is ending.
     Draining,
-    /// The store refuses writes.
     StoreRefuses,
-    /// The tables for questions cannot be written; what asks them is refused.
+    /// The projection cannot be written; queries are refused.
     ProjectionRefuses,
-    /// A part has shown no sign of life for longer than the limit.
+    /// The component has made no progress for longer than the limit.
     Stalled(Component),
 }
 
 impl NotReady {
-    /// A word for programs.
+    /// As in health responses.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Recovering => "recovering",
@@ -78,31 +70,30 @@ impl NotReady {
     }
 }
 
-/// Signs of life, told by the parts and read by probes. Nobody waits for anybody.
+/// Written by the components and read by probes, without waiting.
 pub struct Liveness {
     origin: Instant,
     phase: watch::Sender<Phase>,
     store_refuses: AtomicBool,
-    /// Milliseconds after `origin` of the scheduler's last beat, plus one; 0: it has not begun, or has ended.
-    beat: AtomicU64,
-    projection: OnceLock<Trouble>,
-    parts: [PartState; Component::ALL.len()],
+    /// Milliseconds between `origin` and the last heartbeat of the scheduler, plus one; 0: not running.
+    heartbeat: AtomicU64,
+    projection_fault: OnceLock<FaultCheck>,
+    components: [ComponentState; Component::ALL.len()],
 }
 
-/// Says whether a part is in trouble, at once.
-type Trouble = Box<dyn Fn() -> bool + Send + Sync>;
+type FaultCheck = Box<dyn Fn() -> bool + Send + Sync>;
 
 impl fmt::Debug for Liveness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Liveness")
             .field("phase", &self.phase())
-            .field("unready", &self.not_ready_reasons())
+            .field("not_ready", &self.not_ready_reasons())
             .finish_non_exhaustive()
     }
 }
 
 #[derive(Debug, Default)]
-struct PartState {
+struct ComponentState {
     silence_ms: AtomicU64,
     stalled: AtomicBool,
     stalls: AtomicU64,
@@ -114,62 +105,58 @@ impl Default for Liveness {
             origin: Instant::now(),
             phase: watch::Sender::new(Phase::Recovering),
             store_refuses: AtomicBool::new(false),
-            beat: AtomicU64::new(0),
-            projection: OnceLock::new(),
-            parts: Default::default(),
+            heartbeat: AtomicU64::new(0),
+            projection_fault: OnceLock::new(),
+            components: Default::default(),
         }
     }
 }
 
 impl Liveness {
-    /// The server has come so far; it never goes back.
+    /// Enters a phase. An earlier phase than the current one is ignored.
     pub fn enter(&self, phase: Phase) {
         self.phase.send_if_modified(|now| std::mem::replace(now, phase.max(*now)) != *now);
     }
 
-    /// Where it stands.
     pub fn phase(&self) -> Phase {
         *self.phase.borrow()
     }
 
-    /// To wait for the next phase.
     pub fn subscribe_phase(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
     }
 
-    /// The scheduler's loop gets on; and whether the store refuses writes.
+    /// The scheduler made progress.
     pub fn heartbeat(&self, store_refuses: bool) {
-        self.beat.store(1 + millis(self.origin.elapsed()), Ordering::Release);
+        self.heartbeat.store(1 + millis(self.origin.elapsed()), Ordering::Release);
         self.store_refuses.store(store_refuses, Ordering::Release);
     }
 
-    /// The scheduler's loop has ended in an orderly way: it is not missed.
+    /// The scheduler has ended and is no longer watched.
     pub fn stop_heartbeat(&self) {
-        self.beat.store(0, Ordering::Release);
+        self.heartbeat.store(0, Ordering::Release);
     }
 
-    /// Whether the store refuses writes.
     pub fn store_refuses(&self) -> bool {
         self.store_refuses.load(Ordering::Acquire)
     }
 
-    /// How to learn whether the tables for questions are in trouble; only the first one told is asked.
-    pub fn set_projection_fault_check(&self, trouble: impl Fn() -> bool + Send + Sync + 'static) {
+    /// Sets how to find out whether the projection cannot be written. Only the first call counts.
+    pub fn set_projection_fault_check(&self, check: impl Fn() -> bool + Send + Sync + 'static) {
         // A server has one projection.
-        let _ = self.projection.set(Box::new(trouble));
+        let _ = self.projection_fault.set(Box::new(check));
     }
 
-    /// Whether the tables for questions cannot be written.
     pub fn projection_refuses(&self) -> bool {
-        self.projection.get().is_some_and(|trouble| trouble())
+        self.projection_fault.get().is_some_and(|check| check())
     }
 
-    /// Time since the server was started.
+    /// Time since the start of the server.
     pub fn uptime(&self) -> Duration {
         self.origin.elapsed()
     }
 
-    /// Every reason to get no work now; none: ready.
+    /// All reasons; none if the server is ready.
     pub fn not_ready_reasons(&self) -> Vec<NotReady> {
         let mut reasons = Vec::new();
         match self.phase() {
@@ -183,45 +170,43 @@ impl Liveness {
         if self.projection_refuses() {
             reasons.push(NotReady::ProjectionRefuses);
         }
-        let stalled =
-            Component::ALL.into_iter().filter(|part| self.parts[*part as usize].stalled.load(Ordering::Acquire));
-        reasons.extend(stalled.map(NotReady::Stalled));
+        let stalled = |component: &Component| self.components[*component as usize].stalled.load(Ordering::Acquire);
+        reasons.extend(Component::ALL.into_iter().filter(stalled).map(NotReady::Stalled));
         reasons
     }
 
-    /// Whether the server should get work.
     pub fn is_ready(&self) -> bool {
         self.not_ready_reasons().is_empty()
     }
 
-    /// Time since a part showed a sign of life when the watchdog last looked, and how often it stalled.
-    pub fn stall_status(&self, part: Component) -> (Duration, u64) {
-        let state = &self.parts[part as usize];
+    /// Time without progress at the last check of the watchdog, and the number of stalls since the start.
+    pub fn stall_status(&self, component: Component) -> (Duration, u64) {
+        let state = &self.components[component as usize];
         let silence = Duration::from_millis(state.silence_ms.load(Ordering::Acquire));
         (silence, state.stalls.load(Ordering::Acquire))
     }
 
-    /// Notes how long a part has been silent; says when that begins or ceases to be too long.
-    fn judge(&self, part: Component, silence: Duration, limit: Duration) {
-        let state = &self.parts[part as usize];
+    /// Records the time without progress, and logs when a stall begins or ends.
+    fn update(&self, component: Component, silence: Duration, limit: Duration) {
+        let state = &self.components[component as usize];
         state.silence_ms.store(millis(silence), Ordering::Release);
         let stalled = silence > limit;
         if state.stalled.swap(stalled, Ordering::AcqRel) == stalled {
             return;
         }
-        let name = part.name();
+        let name = component.name();
         if stalled {
             state.stalls.fetch_add(1, Ordering::AcqRel);
-            tracing::error!(part = name, ?silence, ?limit, "a part of the server has stalled; the server is not ready");
+            tracing::error!(part = name, ?silence, ?limit, "a component has stalled; the server is not ready");
         } else {
-            tracing::info!(part = name, "a part of the server that had stalled gets on again");
+            tracing::info!(part = name, "a stalled component makes progress again");
         }
     }
 
     fn scheduler_silence(&self, now: Instant) -> Duration {
-        match self.beat.load(Ordering::Acquire) {
+        match self.heartbeat.load(Ordering::Acquire) {
             0 => Duration::ZERO,
-            beat => now.saturating_duration_since(self.origin + Duration::from_millis(beat - 1)),
+            heartbeat => now.saturating_duration_since(self.origin + Duration::from_millis(heartbeat - 1)),
         }
     }
 }
@@ -230,30 +215,29 @@ fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// What one thread of the runtime looked like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct ThreadSign {
-    /// Goes up when it parks, and when it is woken: odd while it sleeps.
+struct ThreadCounters {
+    /// Incremented when the thread parks and when it wakes: odd while it is parked.
     parks: u64,
-    /// Goes up after a stretch of work.
+    /// Increases after each stretch of work.
     busy: Duration,
 }
 
-/// Remembers since when each thread of the runtime has looked the same.
+/// The last counters of each runtime thread, and since when they have been the same.
 #[derive(Default)]
-struct Threads(Vec<(ThreadSign, Instant)>);
+struct ThreadHistory(Vec<(ThreadCounters, Instant)>);
 
-impl Threads {
-    /// How long the one that has stood still longest has done so.
-    fn silence(&mut self, now: Instant, signs: impl Iterator<Item = ThreadSign>) -> Duration {
+impl ThreadHistory {
+    /// The longest time without progress of any thread.
+    fn silence(&mut self, now: Instant, counters: impl Iterator<Item = ThreadCounters>) -> Duration {
         let mut longest = Duration::ZERO;
-        for (index, sign) in signs.enumerate() {
+        for (index, current) in counters.enumerate() {
             match self.0.get_mut(index) {
-                None => self.0.push((sign, now)),
+                None => self.0.push((current, now)),
                 Some((before, since)) => {
-                    let sleeps = sign.parks % 2 == 1;
-                    if *before != sign || sleeps {
-                        (*before, *since) = (sign, now);
+                    let parked = current.parks % 2 == 1;
+                    if *before != current || parked {
+                        (*before, *since) = (current, now);
                     }
                     longest = longest.max(now.saturating_duration_since(*since));
                 }
@@ -263,39 +247,39 @@ impl Threads {
     }
 }
 
-/// The watchdog's own thread; ends when this is dropped.
+/// The thread of the watchdog; ends when this is dropped.
 pub struct Watchdog {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Watchdog {
-    /// Watches until it is dropped. A part that is silent for longer than `limit` makes the server unready.
+    /// A component without progress for longer than `limit` makes the server not ready.
     ///
     /// # Errors
-    /// When the thread cannot be started.
+    /// If the thread cannot be started.
     pub fn start(liveness: Arc<Liveness>, runtime: RuntimeMetrics, limit: Duration) -> io::Result<Self> {
         let (stop, stopped) = channel::<()>();
         let interval = (limit / 8).clamp(Duration::from_millis(5), Duration::from_millis(500));
         let watch = move || {
-            let mut threads = Threads::default();
-            let mut looked = Instant::now();
+            let mut threads = ThreadHistory::default();
+            let mut checked = Instant::now();
             while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
                 let now = Instant::now();
-                // The whole process was held up, such as by a paused machine: nobody had a chance.
-                let held_up = now.duration_since(looked) > interval + limit / 2;
-                looked = now;
-                if held_up {
-                    threads = Threads::default();
+                // The whole process was suspended, such as with the machine: no component could make progress.
+                let suspended = now.duration_since(checked) > interval + limit / 2;
+                checked = now;
+                if suspended {
+                    threads = ThreadHistory::default();
                     continue;
                 }
-                let sign = |w| ThreadSign {
+                let counters = |w| ThreadCounters {
                     parks: runtime.worker_park_unpark_count(w),
                     busy: runtime.worker_total_busy_duration(w),
                 };
-                let silence = threads.silence(now, (0..runtime.num_workers()).map(sign));
-                liveness.judge(Component::Runtime, silence, limit);
-                liveness.judge(Component::Scheduler, liveness.scheduler_silence(now), limit);
+                let silence = threads.silence(now, (0..runtime.num_workers()).map(counters));
+                liveness.update(Component::Runtime, silence, limit);
+                liveness.update(Component::Scheduler, liveness.scheduler_silence(now), limit);
             }
         };
         let thread = std::thread::Builder::new().name("watchdog".to_owned()).spawn(watch)?;
@@ -307,7 +291,7 @@ impl Drop for Watchdog {
     fn drop(&mut self) {
         self.stop = None;
         if let Some(thread) = self.thread.take() {
-            // A panic has been printed by its hook.
+            // The panic hook has printed a panic.
             let _ = thread.join();
         }
     }
@@ -321,9 +305,9 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_millis(200);
 
-    fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         let end = Instant::now() + Duration::from_secs(60);
-        while !is_so() {
+        while !condition() {
             assert!(Instant::now() < end, "never {what}");
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -334,55 +318,55 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_that_stops_beating_makes_the_server_unready_until_it_beats_again() {
+    fn missing_heartbeats_make_the_server_not_ready_until_the_next_heartbeat() {
         let (runtime, liveness) = (runtime(), Arc::new(Liveness::default()));
         liveness.enter(Phase::Serving);
         liveness.heartbeat(false);
         let _watchdog = Watchdog::start(liveness.clone(), runtime.metrics(), LIMIT).unwrap();
         assert_eq!(liveness.not_ready_reasons(), []);
-        until("stalled", || liveness.not_ready_reasons() == [NotReady::Stalled(Component::Scheduler)]);
+        eventually("stalled", || liveness.not_ready_reasons() == [NotReady::Stalled(Component::Scheduler)]);
         assert_eq!(liveness.stall_status(Component::Scheduler).1, 1);
-        until("ready", || {
+        eventually("ready", || {
             liveness.heartbeat(false);
             liveness.is_ready()
         });
         assert_eq!(liveness.stall_status(Component::Scheduler).1, 1, "one stall is counted once");
         liveness.stop_heartbeat();
         std::thread::sleep(2 * LIMIT);
-        assert!(liveness.is_ready(), "a loop that has ended is not missed");
+        assert!(liveness.is_ready(), "a scheduler that has ended is not watched");
     }
 
     #[test]
-    fn one_blocked_thread_of_the_runtime_is_noticed_and_idle_ones_are_not() {
+    fn a_blocked_runtime_thread_is_detected_and_idle_threads_are_not() {
         let (runtime, liveness) = (runtime(), Arc::new(Liveness::default()));
         liveness.enter(Phase::Serving);
         let _watchdog = Watchdog::start(liveness.clone(), runtime.metrics(), LIMIT).unwrap();
         std::thread::sleep(2 * LIMIT);
-        assert!(liveness.is_ready(), "idle threads are well: {:?}", liveness.not_ready_reasons());
+        assert!(liveness.is_ready(), "idle threads are stalled: {:?}", liveness.not_ready_reasons());
         let (release, released) = sync_channel::<()>(0);
         let blocked = runtime.spawn(async move { released.recv() });
-        until("stalled", || liveness.not_ready_reasons() == [NotReady::Stalled(Component::Runtime)]);
+        eventually("stalled", || liveness.not_ready_reasons() == [NotReady::Stalled(Component::Runtime)]);
         release.send(()).unwrap();
         runtime.block_on(blocked).unwrap().unwrap();
-        until("ready", || liveness.is_ready());
+        eventually("ready", || liveness.is_ready());
     }
 
     #[test]
-    fn a_busy_thread_that_finishes_stretches_of_work_is_well() {
+    fn a_busy_thread_that_finishes_stretches_of_work_is_not_stalled() {
         let now = Instant::now();
-        let mut threads = Threads::default();
-        let sign = |parks, busy| [ThreadSign { parks, busy: Duration::from_millis(busy) }].into_iter();
-        assert_eq!(threads.silence(now, sign(2, 10)), Duration::ZERO);
+        let mut threads = ThreadHistory::default();
+        let counters = |parks, busy| [ThreadCounters { parks, busy: Duration::from_millis(busy) }].into_iter();
+        assert_eq!(threads.silence(now, counters(2, 10)), Duration::ZERO);
         let later = |seconds| now + Duration::from_secs(seconds);
-        assert_eq!(threads.silence(later(5), sign(2, 4_000)), Duration::ZERO, "it worked");
-        assert_eq!(threads.silence(later(15), sign(2, 4_000)), Duration::from_secs(10), "it stood still");
-        assert_eq!(threads.silence(later(16), sign(3, 4_000)), Duration::ZERO, "it sleeps");
-        assert_eq!(threads.silence(later(60), sign(3, 4_000)), Duration::ZERO, "it still sleeps");
-        assert_eq!(threads.silence(later(63), sign(4, 4_000)), Duration::ZERO, "it has just been woken");
+        assert_eq!(threads.silence(later(5), counters(2, 4_000)), Duration::ZERO, "it worked");
+        assert_eq!(threads.silence(later(15), counters(2, 4_000)), Duration::from_secs(10), "no progress");
+        assert_eq!(threads.silence(later(16), counters(3, 4_000)), Duration::ZERO, "parked");
+        assert_eq!(threads.silence(later(60), counters(3, 4_000)), Duration::ZERO, "still parked");
+        assert_eq!(threads.silence(later(63), counters(4, 4_000)), Duration::ZERO, "just woken");
     }
 
     #[test]
-    fn reasons_are_all_named_and_a_phase_never_goes_back() {
+    fn all_reasons_are_returned_and_a_phase_is_never_entered_again() {
         let liveness = Liveness::default();
         assert_eq!(liveness.not_ready_reasons(), [NotReady::Recovering]);
         liveness.enter(Phase::Serving);

@@ -1,6 +1,7 @@
-//! What the server tells about itself: its log, its metrics, its traces, and the health of its host.
+//! Log, metrics, traces, liveness, and health of the host.
 
 pub mod export;
+mod grpc_status;
 pub mod host;
 pub mod liveness;
 pub mod log;
@@ -19,19 +20,15 @@ use metrics::{Metrics, ServerGauges};
 
 pub use start::{Options, start};
 
-/// What every part is handed to tell about itself. Cheap to clone.
+/// Metrics and liveness, for every component of the server. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Telemetry {
-    /// Counts.
     pub metrics: Metrics,
-    /// Signs of life.
     pub liveness: Arc<Liveness>,
-    /// How the parts stand.
     pub gauges: Arc<ServerGauges>,
 }
 
 impl Telemetry {
-    /// Shows the parts in these metrics.
     pub fn new(metrics: Metrics) -> Self {
         let (liveness, gauges) = (Arc::<Liveness>::default(), Arc::<ServerGauges>::default());
         metrics.observe_server(&gauges);
@@ -39,7 +36,7 @@ impl Telemetry {
         Self { metrics, liveness, gauges }
     }
 
-    /// Counts nothing.
+    /// Measures nothing.
     pub fn off() -> Self {
         Self::new(Metrics::off())
     }

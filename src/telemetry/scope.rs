@@ -1,7 +1,7 @@
-//! On whose behalf this thread works just now: the place in a trace, and the attempt.
+//! The current scope of a thread: the trace context and the attempt that it works for.
 //!
-//! Log lines take their ids from here, submissions their parent. Entering costs two pointer moves, so
-//! that every attempt can be in a scope whether anybody logs or not.
+//! Log lines get their ids from here, submissions their parent. Entering a scope costs two pointer moves, so every
+//! attempt runs in one.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -12,34 +12,29 @@ use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, Tra
 
 use crate::model::{TaskId, TraceContext};
 
-/// What may be worked for.
+/// A call or an attempt.
 pub trait Scope: Send + Sync {
-    /// The place in a trace, when there is one.
     fn active_context(&self) -> Option<&ActiveContext>;
 
-    /// The attempt that runs, when one does.
     fn attempt(&self) -> Option<AttemptName<'_>> {
         None
     }
 }
 
-/// Names an attempt to people.
+/// Identifies an attempt in log lines.
 #[derive(Clone, Copy, Debug)]
 pub struct AttemptName<'a> {
-    /// Its task.
     pub task: &'a TaskId,
-    /// 1 for the first try.
+    /// 1 for the first attempt.
     pub number: u32,
-    /// Its pool.
     pub pool: &'a str,
-    /// `default/PoolWorker-0`.
+    /// Such as `default/PoolWorker-0`.
     pub worker: &'a str,
 }
 
-/// A place in a trace, ready to be handed on and to be attached.
+/// A trace context together with its form for the SDK.
 #[derive(Clone, Debug)]
 pub struct ActiveContext {
-    /// As it is stored and handed on.
     pub context: Arc<TraceContext>,
     attached: opentelemetry::Context,
 }
@@ -65,7 +60,7 @@ impl ActiveContext {
     }
 }
 
-/// The library's form of a context; `None` when it names no span.
+/// `None` for a context with baggage only.
 pub(super) fn span_context(context: &TraceContext) -> Option<SpanContext> {
     context.has_span().then(|| {
         let state = context.state.parse::<TraceState>().unwrap_or_default();
@@ -83,19 +78,18 @@ pub fn current() -> Option<Arc<dyn Scope>> {
     CURRENT.with_borrow(Clone::clone)
 }
 
-/// The place in a trace that the innermost scope has.
+/// The trace context of the innermost scope.
 pub fn current_context() -> Option<ActiveContext> {
     CURRENT.with_borrow(|scope| scope.as_ref()?.active_context().cloned())
 }
 
-/// Makes a scope the innermost one until the guard is dropped.
+/// Enters a scope until the guard is dropped.
 pub fn enter(scope: Arc<dyn Scope>) -> Entered {
-    let attached = scope.active_context().map(|place| place.attached.clone().attach());
+    let attached = scope.active_context().map(|active| active.attached.clone().attach());
     let outer = CURRENT.replace(Some(scope));
     Entered { outer, _attached: attached }
 }
 
-/// Ends a scope when it is dropped.
 pub struct Entered {
     outer: Option<Arc<dyn Scope>>,
     _attached: Option<opentelemetry::ContextGuard>,
@@ -139,11 +133,11 @@ mod tests {
     }
 
     fn seen() -> Option<u64> {
-        current_context().map(|place| place.context.span_id)
+        current_context().map(|active| active.context.span_id)
     }
 
     #[tokio::test]
-    async fn a_future_is_in_its_scope_and_nobody_else_is() {
+    async fn a_future_runs_in_its_scope_and_other_code_does_not() {
         let inner = within(caller(2), async {
             let before = seen();
             tokio::task::yield_now().await;

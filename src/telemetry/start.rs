@@ -23,7 +23,6 @@ pub struct Options {
     pub log: log::Options,
 }
 
-/// Why telemetry cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
@@ -39,7 +38,7 @@ pub enum StartError {
 pub fn start(mut options: Options, variables: &Variables, instance: &str) -> Result<Pipeline, StartError> {
     let settings = Settings::read(variables, &options.endpoint, options.protocol);
     let pipeline = Pipeline::start(settings, variables, instance)?;
-    options.log.export_level = pipeline.settings().log_level;
+    options.log.export_level = pipeline.settings().log_level.clone();
     log::init(&options.log, pipeline.logger_provider())?;
     propagation::install(pipeline.settings().propagators);
     if let Some(provider) = pipeline.tracer_provider() {

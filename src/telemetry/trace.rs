@@ -1,7 +1,7 @@
-//! Spans of the server: a call, the sending of tasks, the processing of an attempt, an end without one.
+//! Spans of the server: a call, the submission of tasks, an attempt, the end of a task without an attempt.
 //!
-//! Names and attributes are those of the semantic conventions for RPC and for messaging. Installed once,
-//! when traces are exported; as long as they are not, asking for a span is one load.
+//! Names and attributes follow the semantic conventions for RPC and messaging. If traces are not exported, no tracer
+//! is installed, and looking for it is one load.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -10,24 +10,23 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use opentelemetry::trace::{Span as _, SpanKind, Status, Tracer as _};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SdkTracer, Span as SdkSpan};
+use opentelemetry_semantic_conventions::attribute as semconv;
 use parking_lot::Mutex;
 
+use super::grpc_status::{self, RPC_STATUS_CODE};
+use super::metrics::priority_label;
 use super::scope::{self, ActiveContext};
 use crate::model::{
-    Change, Event, Failure, FailureReason, InterruptCause, Priority, StopMethod, TaskId, TaskOptions, Timestamp,
-    TraceContext, TraceMode,
+    Change, Event, Failure, FailureReason, InterruptCause, StopMethod, TaskId, TaskOptions, Timestamp, TraceContext,
+    TraceMode,
 };
 
-/// Value of `messaging.system`.
-const SYSTEM: &str = "lineshaft";
-
-/// How runs hang together with their submissions.
+/// How attempts are connected with their submissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// For submissions that do not say.
+    /// For submissions without a mode.
     pub mode: TraceMode,
-    /// [`TraceMode::Auto`]: an attempt that begins later than this after the submission is a trace of
-    /// its own.
+    /// With [`TraceMode::Auto`], an attempt that begins later than this after its submission starts a trace.
     pub parent_within: Duration,
 }
 
@@ -39,47 +38,42 @@ impl Default for Policy {
 
 static TRACER: OnceLock<Tracer> = OnceLock::new();
 
-/// Spans are made from now on, for the rest of the process. A second call changes nothing.
+/// Makes spans for the rest of the process. A second call changes nothing.
 pub fn install(tracing: Tracer) {
     let _ = TRACER.set(tracing);
 }
 
-/// Who makes spans, when traces are exported.
+/// `None` if traces are not exported.
 pub fn tracer() -> Option<&'static Tracer> {
     TRACER.get()
 }
 
-/// Makes spans.
+/// Makes the spans of the server.
 #[derive(Debug)]
 pub struct Tracer {
     tracer: SdkTracer,
     policy: Policy,
 }
 
-/// What a `process` span tells about its attempt.
+/// An attempt, for its `process` span.
 #[derive(Clone, Copy, Debug)]
 pub struct AttemptView<'a> {
-    /// Its task.
     pub task: &'a TaskId,
-    /// What was asked for.
     pub options: &'a TaskOptions,
-    /// 1 for the first try.
+    /// 1 for the first attempt.
     pub number: u32,
-    /// `default/PoolWorker-0`.
+    /// Such as `default/PoolWorker-0`.
     pub worker: &'a str,
-    /// Since when it could have run.
     pub eligible_at: Timestamp,
-    /// When it began.
+    /// Start of the attempt.
     pub at: Timestamp,
 }
 
 impl Tracer {
-    /// Makes spans with this tracer.
     pub fn new(tracer: SdkTracer, policy: Policy) -> Self {
         Self { tracer, policy }
     }
 
-    /// How runs hang together with their submissions.
     pub fn policy(&self) -> Policy {
         self.policy
     }
@@ -88,35 +82,35 @@ impl Tracer {
     pub fn call(&self, method: &str, caller: Option<&ActiveContext>, peer: Option<SocketAddr>) -> Span {
         let name = || method.to_owned();
         self.begin(SpanKind::Server, None, caller, None, name, |span| {
-            span.set_attribute(KeyValue::new("rpc.system.name", "grpc"));
-            span.set_attribute(KeyValue::new("rpc.method", method.to_owned()));
+            span.set_attribute(KeyValue::new(semconv::RPC_SYSTEM_NAME, "grpc"));
+            span.set_attribute(KeyValue::new(semconv::RPC_METHOD, method.to_owned()));
             if let Some(peer) = peer {
-                span.set_attribute(KeyValue::new("network.peer.address", peer.ip().to_string()));
-                span.set_attribute(KeyValue::new("network.peer.port", i64::from(peer.port())));
-                span.set_attribute(KeyValue::new("network.transport", "tcp"));
+                span.set_attribute(KeyValue::new(semconv::NETWORK_PEER_ADDRESS, peer.ip().to_string()));
+                span.set_attribute(KeyValue::new(semconv::NETWORK_PEER_PORT, i64::from(peer.port())));
+                span.set_attribute(KeyValue::new(semconv::NETWORK_TRANSPORT, "tcp"));
             }
         })
     }
 
-    /// The span of sending `count` tasks, of which the first is `task`.
+    /// The span of submitting `count` tasks, of which the first is `task`.
     pub fn send(&self, task: &TaskId, options: &TaskOptions, count: usize, parent: Option<&ActiveContext>) -> Span {
         let name = || format!("send {}", options.pool);
         self.begin(SpanKind::Producer, None, parent, None, name, |span| {
             span.set_attributes(messaging(options, "send", "send"));
             if count == 1 {
-                span.set_attribute(KeyValue::new("messaging.message.id", task.to_string()));
+                span.set_attribute(KeyValue::new(semconv::MESSAGING_MESSAGE_ID, task.to_string()));
             } else {
-                span.set_attribute(KeyValue::new("messaging.batch.message_count", number(count)));
+                span.set_attribute(KeyValue::new(semconv::MESSAGING_BATCH_MESSAGE_COUNT, number(count)));
             }
         })
     }
 
-    /// The span of one attempt at a task that was sent from `sent`.
+    /// The span of an attempt. `sent` is the context of the submission.
     pub fn process(&self, attempt: &AttemptView<'_>, sent: Option<&Arc<TraceContext>>) -> Span {
         let name = || format!("process {}", attempt.options.pool);
-        self.follow(sent, attempt.at, name, |span| {
+        self.consume(sent, attempt.at, name, |span| {
             span.set_attributes(messaging(attempt.options, "process", "process"));
-            span.set_attribute(KeyValue::new("messaging.message.id", attempt.task.to_string()));
+            span.set_attribute(KeyValue::new(semconv::MESSAGING_MESSAGE_ID, attempt.task.to_string()));
             span.set_attribute(KeyValue::new("lineshaft.attempt", i64::from(attempt.number)));
             span.set_attribute(KeyValue::new("lineshaft.worker", attempt.worker.to_owned()));
             let waited = attempt.at.since(attempt.eligible_at);
@@ -124,15 +118,15 @@ impl Tracer {
         })
     }
 
-    /// The span of what became of a task and no attempt tells about: it was cancelled or expired while it
-    /// waited, or lost its attempt in a crash. It takes no time.
+    /// The span of an end that no `process` span covers: the task was cancelled or expired while it waited, or lost
+    /// its attempt in a crash. It has no duration.
     pub fn settle(&self, end: &Event, sent: &Arc<TraceContext>, submitted_at: Timestamp) {
         let name = || format!("settle {}", end.options.pool);
-        // An interruption gives back the attempt that it was about.
+        // An interruption does not count the attempt.
         let attempt = end.attempt + u32::from(matches!(end.change, Change::Interrupted { .. }));
-        let span = self.follow(Some(sent), end.at, name, |span| {
+        let span = self.consume(Some(sent), end.at, name, |span| {
             span.set_attributes(messaging(&end.options, "settle", "settle"));
-            span.set_attribute(KeyValue::new("messaging.message.id", end.task.to_string()));
+            span.set_attribute(KeyValue::new(semconv::MESSAGING_MESSAGE_ID, end.task.to_string()));
             span.set_attribute(KeyValue::new("lineshaft.attempt", i64::from(attempt)));
             if attempt == 0 {
                 let waited = end.at.since(submitted_at);
@@ -142,8 +136,8 @@ impl Tracer {
         span.end_process(Some(end));
     }
 
-    /// A span of what became of a task: a child of its submission, or linked to it.
-    fn follow(
+    /// A consumer span that is a child of the submission or linked to it.
+    fn consume(
         &self,
         sent: Option<&Arc<TraceContext>>,
         at: Timestamp,
@@ -168,8 +162,7 @@ impl Tracer {
         }
     }
 
-    /// `name` and `describe` are only asked when the span is recorded: most samplers look at traces and not at
-    /// words.
+    /// `name` and `describe` are called only if the span is recorded: no sampler uses the name.
     fn begin(
         &self,
         kind: SpanKind,
@@ -191,7 +184,7 @@ impl Tracer {
             }
         }
         let own = span.span_context();
-        let from = parent.map(|place| &place.context).or(linked);
+        let from = parent.map(|parent| &parent.context).or(linked);
         let context = TraceContext {
             trace_id: u128::from_be_bytes(own.trace_id().to_bytes()),
             span_id: u64::from_be_bytes(own.span_id().to_bytes()),
@@ -200,32 +193,23 @@ impl Tracer {
             baggage: from.map(|from| from.baggage.clone()).unwrap_or_default(),
             ..TraceContext::default()
         };
-        Span { place: ActiveContext::local(Arc::new(context), own.clone()), inner: Mutex::new(span) }
+        Span { context: ActiveContext::local(Arc::new(context), own.clone()), inner: Mutex::new(span) }
     }
 }
 
 fn messaging(options: &TaskOptions, kind: &'static str, name: &'static str) -> Vec<KeyValue> {
     let mut attributes = Vec::with_capacity(8);
-    attributes.push(KeyValue::new("messaging.system", SYSTEM));
-    attributes.push(KeyValue::new("messaging.operation.type", kind));
-    attributes.push(KeyValue::new("messaging.operation.name", name));
-    attributes.push(KeyValue::new("messaging.destination.name", options.pool.to_string()));
+    attributes.push(KeyValue::new(semconv::MESSAGING_SYSTEM, "lineshaft"));
+    attributes.push(KeyValue::new(semconv::MESSAGING_OPERATION_TYPE, kind));
+    attributes.push(KeyValue::new(semconv::MESSAGING_OPERATION_NAME, name));
+    attributes.push(KeyValue::new(semconv::MESSAGING_DESTINATION_NAME, options.pool.to_string()));
     attributes.push(KeyValue::new("lineshaft.handler", options.handler.to_string()));
-    attributes.push(KeyValue::new("lineshaft.priority", priority(options.priority)));
+    attributes.push(KeyValue::new("lineshaft.priority", priority_label(options.priority)));
     attributes.push(KeyValue::new("lineshaft.namespace", options.namespace.to_string()));
     if let Some(batch) = &options.batch {
-        attributes.push(KeyValue::new("messaging.message.conversation_id", batch.to_string()));
+        attributes.push(KeyValue::new(semconv::MESSAGING_MESSAGE_CONVERSATION_ID, batch.to_string()));
     }
     attributes
-}
-
-fn priority(priority: Priority) -> &'static str {
-    match priority {
-        Priority::Low => "low",
-        Priority::Normal => "normal",
-        Priority::High => "high",
-        Priority::Critical => "critical",
-    }
 }
 
 fn number(count: usize) -> i64 {
@@ -236,52 +220,51 @@ fn system_time(at: Timestamp) -> SystemTime {
     UNIX_EPOCH + Duration::from_micros(at.0)
 }
 
-/// A span that has begun; it ends when it is told to, or dropped.
+/// An open span; it ends at the latest when it is dropped.
 #[derive(Debug)]
 pub struct Span {
-    place: ActiveContext,
+    context: ActiveContext,
     inner: Mutex<SdkSpan>,
 }
 
 impl Span {
-    /// Its place in the trace.
+    /// The parent of child spans.
     pub fn active_context(&self) -> &ActiveContext {
-        &self.place
+        &self.context
     }
 
-    /// Ends the span of a call. `code` is that of gRPC, 0 for OK.
+    /// Ends the span of a call with a gRPC status code.
     pub fn end_call(&self, code: i32) {
-        let name = code_name(code);
+        let status = grpc_status::index(code);
+        let name = grpc_status::name(status);
         let mut span = self.inner.lock();
-        span.set_attribute(KeyValue::new("rpc.status_code", name));
+        span.set_attribute(KeyValue::new(RPC_STATUS_CODE, name));
         if code != 0 {
-            span.set_attribute(KeyValue::new("error.type", name));
+            span.set_attribute(KeyValue::new(semconv::ERROR_TYPE, name));
         }
-        // The others are the caller's doing: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL,
-        // UNAVAILABLE, DATA_LOSS.
-        if matches!(code, 2 | 4 | 12 | 13 | 14 | 15) {
+        if grpc_status::is_server_error(status) {
             span.set_status(Status::error(name));
         }
         span.end();
     }
 
-    /// Ends the span of a submission; `refused` names why there is none.
+    /// Ends the span of a submission. `refused` is the reason of a refusal.
     pub fn end_send(&self, refused: Option<&'static str>) {
         let mut span = self.inner.lock();
         if let Some(reason) = refused {
-            span.set_attribute(KeyValue::new("error.type", reason));
+            span.set_attribute(KeyValue::new(semconv::ERROR_TYPE, reason));
             span.set_status(Status::error(reason));
         }
         span.end();
     }
 
-    /// The attempt was told to stop.
+    /// A stop of the attempt was requested.
     pub fn stop_requested(&self, cause: &'static str, at: Timestamp) {
         let attributes = vec![KeyValue::new("lineshaft.stop.cause", cause)];
         self.inner.lock().add_event_with_timestamp("stop requested", system_time(at), attributes);
     }
 
-    /// Ends the span of an attempt, or of an end without one, by what became of the task; `None`: nobody waits for it any more.
+    /// Ends a consumer span with the resulting event of the task; `None` if a later attempt has replaced this one.
     pub fn end_process(&self, event: Option<&Event>) {
         let mut span = self.inner.lock();
         let Some(event) = event else {
@@ -305,7 +288,7 @@ impl Span {
             Change::Interrupted { cause } => {
                 if *cause == InterruptCause::Crash {
                     let reason = FailureReason::WorkerLost.name();
-                    span.set_attribute(KeyValue::new("error.type", reason));
+                    span.set_attribute(KeyValue::new(semconv::ERROR_TYPE, reason));
                     span.set_status(Status::error(reason));
                 }
                 span.add_event_with_timestamp("interrupted", at, Vec::new());
@@ -316,12 +299,12 @@ impl Span {
     }
 }
 
-/// Only the reason: a message may show a part of the payload.
+/// Only the reason: the message may contain a part of the payload.
 fn failed(span: &mut SdkSpan, failure: &Failure) {
     let reason = failure.reason.name();
-    span.set_attribute(KeyValue::new("error.type", reason));
+    span.set_attribute(KeyValue::new(semconv::ERROR_TYPE, reason));
     if let Some(code) = failure.exit_code {
-        span.set_attribute(KeyValue::new("process.exit.code", i64::from(code)));
+        span.set_attribute(KeyValue::new(semconv::PROCESS_EXIT_CODE, i64::from(code)));
     }
     span.set_status(Status::error(reason));
 }
@@ -334,28 +317,6 @@ fn method(method: StopMethod) -> &'static str {
         StopMethod::SignalKill => "SIGNAL_KILL",
         StopMethod::Abort => "ABORT",
         StopMethod::Finished => "FINISHED",
-    }
-}
-
-fn code_name(code: i32) -> &'static str {
-    match code {
-        0 => "OK",
-        1 => "CANCELLED",
-        3 => "INVALID_ARGUMENT",
-        4 => "DEADLINE_EXCEEDED",
-        5 => "NOT_FOUND",
-        6 => "ALREADY_EXISTS",
-        7 => "PERMISSION_DENIED",
-        8 => "RESOURCE_EXHAUSTED",
-        9 => "FAILED_PRECONDITION",
-        10 => "ABORTED",
-        11 => "OUT_OF_RANGE",
-        12 => "UNIMPLEMENTED",
-        13 => "INTERNAL",
-        14 => "UNAVAILABLE",
-        15 => "DATA_LOSS",
-        16 => "UNAUTHENTICATED",
-        _ => "UNKNOWN",
     }
 }
 

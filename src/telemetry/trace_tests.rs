@@ -1,11 +1,11 @@
-//! Spans and how they hang together.
+//! Spans and their parents and links.
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
 
 use super::*;
 use crate::model::{
-    CancelMode, CancelReceipt, CancelRequest, FailureReason, HandlerName, PoolName, Revision, TaskState,
+    CancelMode, CancelReceipt, CancelRequest, FailureReason, HandlerName, PoolName, Priority, Revision, TaskState,
 };
 
 fn options() -> TaskOptions {
@@ -22,7 +22,7 @@ fn sent(mode: TraceMode) -> Arc<TraceContext> {
     Arc::new(TraceContext { mode, at: Timestamp(0), ..TraceContext::parse(parent, None, Some("a=1")).unwrap() })
 }
 
-/// The span of an attempt that began so many seconds after its submission.
+/// The span of an attempt that began `after` seconds after its submission.
 fn processed(policy: TraceMode, sent: Option<&Arc<TraceContext>>, after: u64) -> SpanData {
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
@@ -40,12 +40,12 @@ fn processed(policy: TraceMode, sent: Option<&Arc<TraceContext>>, after: u64) ->
 fn is_child(policy: TraceMode, said: TraceMode, after: u64) -> bool {
     let span = processed(policy, Some(&sent(said)), after);
     let child = span.parent_span_id == opentelemetry::trace::SpanId::from(0xb7ad_6b71_6920_3331_u64);
-    assert_eq!(span.links.len(), usize::from(!child), "a run that is no child is linked");
+    assert_eq!(span.links.len(), usize::from(!child), "an attempt that is no child has a link");
     child
 }
 
 #[test]
-fn a_run_is_a_child_of_a_fresh_submission_and_linked_to_an_old_one() {
+fn an_attempt_is_a_child_of_a_recent_submission_and_linked_to_an_old_one() {
     assert!(is_child(TraceMode::Auto, TraceMode::Unset, 60));
     assert!(!is_child(TraceMode::Auto, TraceMode::Unset, 61));
     assert!(is_child(TraceMode::Parent, TraceMode::Unset, 61));
@@ -53,13 +53,13 @@ fn a_run_is_a_child_of_a_fresh_submission_and_linked_to_an_old_one() {
 }
 
 #[test]
-fn what_a_submission_says_wins_over_what_the_server_is_told() {
+fn the_mode_of_a_submission_wins_over_the_policy() {
     assert!(is_child(TraceMode::Link, TraceMode::Parent, 1_000));
     assert!(!is_child(TraceMode::Parent, TraceMode::Link, 0));
     assert!(is_child(TraceMode::Link, TraceMode::Auto, 0));
 }
 
-/// The span of a task's end that no attempt tells about.
+/// The `settle` span of a task.
 fn settled(state: TaskState, attempt: u32, change: Change) -> SpanData {
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
@@ -85,7 +85,7 @@ fn waited(span: &SpanData) -> Option<opentelemetry::Value> {
 }
 
 #[test]
-fn an_end_without_an_attempt_is_a_moment_in_the_trace_of_the_submission() {
+fn a_settle_span_has_no_duration_and_is_in_the_trace_of_the_submission() {
     let failure = Failure::new(FailureReason::Expired, "had not started after 6s");
     let expired = Change::Failed { failure: Box::new(failure), usage: None, output: None };
     let span = settled(TaskState::Failed, 0, expired);
@@ -104,11 +104,11 @@ fn an_end_without_an_attempt_is_a_moment_in_the_trace_of_the_submission() {
     let cancelled = Change::Cancelled { receipt: Box::new(receipt), usage: None, output: None };
     let span = settled(TaskState::Cancelled, 1, cancelled);
     assert_eq!((&*span.events[0].name, span.status.clone()), ("cancelled", Status::Unset));
-    assert_eq!(waited(&span), None, "it had been at work before");
+    assert_eq!(waited(&span), None, "an attempt had begun before");
 }
 
 #[test]
-fn an_attempt_that_died_with_the_server_is_a_moment_with_its_number_and_an_error() {
+fn an_attempt_lost_in_a_crash_has_a_settle_span_with_its_number_and_an_error() {
     let span = settled(TaskState::Queued, 1, Change::Interrupted { cause: InterruptCause::Crash });
     assert_eq!((&*span.events[0].name, span.status.clone()), ("interrupted", Status::error("WORKER_LOST")));
     let attempt = span.attributes.iter().find(|attribute| attribute.key.as_str() == "lineshaft.attempt");
@@ -117,7 +117,7 @@ fn an_attempt_that_died_with_the_server_is_a_moment_with_its_number_and_an_error
 }
 
 #[test]
-fn a_task_that_nobody_traced_begins_a_trace_and_its_wait_is_told() {
+fn an_untraced_task_starts_a_trace_with_its_waiting_time() {
     let span = processed(TraceMode::Auto, None, 10);
     assert!(span.links.is_empty() && span.parent_span_id == opentelemetry::trace::SpanId::INVALID);
     assert_eq!(waited(&span), Some(0.5.into()));

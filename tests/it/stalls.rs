@@ -130,7 +130,7 @@ async fn a_disk_that_hangs_ends_readiness_until_it_answers_and_nothing_is_lost()
     until(&probes, None).await;
     assert_eq!(server.ended(&id).await.state(), TaskState::Completed);
     let log = server.log();
-    assert!(log.contains("has stalled") && log.contains("gets on again"), "{log}");
+    assert!(log.contains("has stalled") && log.contains("makes progress again"), "{log}");
 }
 
 /// What a call is refused with that must not wait for a disk.

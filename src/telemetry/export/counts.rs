@@ -60,7 +60,7 @@ impl Counts {
         self.queued.load(Ordering::Relaxed)
     }
 
-    /// Reserves a place in a queue of `queue_max` items; counts the item as dropped if there is none.
+    /// Reserves a slot in a queue of `queue_max` items; counts the item as dropped if there is none.
     fn enqueue(&self, queue_max: u64) -> bool {
         if self.queued.fetch_add(1, Ordering::Relaxed) < queue_max {
             return true;
@@ -97,9 +97,29 @@ impl Counts {
     }
 }
 
+/// Methods that only call the same method of `self.inner`.
+macro_rules! forward {
+    ($($method:ident)+) => { $(forward!(@$method);)+ };
+    (@force_flush) => {
+        fn force_flush(&self) -> OTelSdkResult {
+            self.inner.force_flush()
+        }
+    };
+    (@shutdown_with_timeout) => {
+        fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+            self.inner.shutdown_with_timeout(timeout)
+        }
+    };
+    (@set_resource) => {
+        fn set_resource(&mut self, resource: &Resource) {
+            self.inner.set_resource(resource);
+        }
+    };
+}
+
 /// A processor that gets at most `queue_max` items that are not exported yet.
 ///
-/// The batch processors of the SDK drop what exceeds their queue and do not say how much that is.
+/// The batch processors of the SDK drop what exceeds their queue and do not report how much that is.
 #[derive(Debug)]
 pub(super) struct Bounded<P> {
     inner: P,
@@ -123,17 +143,7 @@ impl<P: SpanProcessor> SpanProcessor for Bounded<P> {
         }
     }
 
-    fn force_flush(&self) -> OTelSdkResult {
-        self.inner.force_flush()
-    }
-
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.inner.shutdown_with_timeout(timeout)
-    }
-
-    fn set_resource(&mut self, resource: &Resource) {
-        self.inner.set_resource(resource);
-    }
+    forward!(force_flush shutdown_with_timeout set_resource);
 }
 
 impl<P: LogProcessor> LogProcessor for Bounded<P> {
@@ -143,20 +153,9 @@ impl<P: LogProcessor> LogProcessor for Bounded<P> {
         }
     }
 
-    fn force_flush(&self) -> OTelSdkResult {
-        self.inner.force_flush()
-    }
-
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.inner.shutdown_with_timeout(timeout)
-    }
-
-    fn set_resource(&mut self, resource: &Resource) {
-        self.inner.set_resource(resource);
-    }
+    forward!(force_flush shutdown_with_timeout set_resource);
 }
 
-/// An exporter whose exports are counted.
 #[derive(Debug)]
 pub(super) struct Counted<E> {
     inner: E,
@@ -167,58 +166,39 @@ impl<E> Counted<E> {
     pub fn new(inner: E, counts: Arc<Counts>) -> Self {
         Self { inner, counts }
     }
+
+    fn finish(&self, items: u64, result: OTelSdkResult) -> OTelSdkResult {
+        self.counts.finish_export(items, &result);
+        result
+    }
 }
 
 impl<E: SpanExporter> SpanExporter for Counted<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let items = batch.len() as u64;
         self.counts.dequeue(items);
-        let result = self.inner.export(batch).await;
-        self.counts.finish_export(items, &result);
-        result
+        self.finish(items, self.inner.export(batch).await)
     }
 
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.inner.shutdown_with_timeout(timeout)
-    }
-
-    fn set_resource(&mut self, resource: &Resource) {
-        self.inner.set_resource(resource);
-    }
+    forward!(shutdown_with_timeout set_resource);
 }
 
 impl<E: LogExporter> LogExporter for Counted<E> {
     async fn export(&self, batch: LogBatch<'_>) -> OTelSdkResult {
         let items = batch.iter().count() as u64;
         self.counts.dequeue(items);
-        let result = self.inner.export(batch).await;
-        self.counts.finish_export(items, &result);
-        result
+        self.finish(items, self.inner.export(batch).await)
     }
 
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.inner.shutdown_with_timeout(timeout)
-    }
-
-    fn set_resource(&mut self, resource: &Resource) {
-        self.inner.set_resource(resource);
-    }
+    forward!(shutdown_with_timeout set_resource);
 }
 
 impl<E: PushMetricExporter> PushMetricExporter for Counted<E> {
     async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
-        let result = self.inner.export(metrics).await;
-        self.counts.finish_export(1, &result);
-        result
+        self.finish(1, self.inner.export(metrics).await)
     }
 
-    fn force_flush(&self) -> OTelSdkResult {
-        self.inner.force_flush()
-    }
-
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.inner.shutdown_with_timeout(timeout)
-    }
+    forward!(force_flush shutdown_with_timeout);
 
     fn temporality(&self) -> Temporality {
         self.inner.temporality()

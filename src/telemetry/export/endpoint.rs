@@ -17,7 +17,7 @@ pub fn is_endpoint(text: &str) -> bool {
     has_scheme && !host.is_empty() && address.strip_prefix(host).is_some_and(|port| port.is_empty() || is_port(port))
 }
 
-/// A gRPC endpoint may lack a scheme; the OTLP library then uses TLS unless told otherwise.
+/// A gRPC endpoint may lack a scheme; the OTLP library then uses TLS unless `insecure`.
 pub(super) fn with_scheme(endpoint: &str, insecure: bool) -> String {
     if endpoint.contains("://") {
         return endpoint.to_owned();

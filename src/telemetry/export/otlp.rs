@@ -20,7 +20,6 @@ use super::settings::{Collector, Protocol};
 /// Bytes of a collector's answer that are read.
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
 
-/// Why an exporter cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     #[error("failed to read {path}: {source}", path = path.display())]
@@ -64,12 +63,10 @@ pub(super) fn spans(collector: &Collector, counts: &Arc<Counts>) -> Result<SpanE
     Ok(build!(SpanExporter::builder(), collector, counts))
 }
 
-/// Call it inside the runtime of the exporters.
 pub(super) fn logs(collector: &Collector, counts: &Arc<Counts>) -> Result<LogExporter, ExportError> {
     Ok(build!(LogExporter::builder(), collector, counts))
 }
 
-/// Call it inside the runtime of the exporters.
 pub(super) fn metrics(collector: &Collector, counts: &Arc<Counts>) -> Result<MetricExporter, ExportError> {
     Ok(build!(MetricExporter::builder(), collector, counts))
 }
@@ -79,16 +76,11 @@ fn grpc_tls(collector: &Collector) -> Result<Option<ClientTlsConfig>, ExportErro
         return Ok(None);
     }
     let mut tls = match &collector.certificate {
-        Some(path) => {
-            certificates(path)?;
-            ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(path)?))
-        }
+        Some(path) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(certificates(path)?.0)),
         None => ClientTlsConfig::new().with_native_roots(),
     };
     if let Some((certificate, key)) = &collector.identity {
-        certificates(certificate)?;
-        private_key(key)?;
-        tls = tls.identity(Identity::from_pem(read(certificate)?, read(key)?));
+        tls = tls.identity(Identity::from_pem(certificates(certificate)?.0, private_key(key)?));
     }
     Ok(Some(tls))
 }
@@ -134,16 +126,14 @@ fn http_tls(collector: &Collector) -> Result<TlsConfig, ExportError> {
     };
     let mut tls = TlsConfig::builder();
     if let Some(path) = &collector.certificate {
-        tls = tls.root_certs(RootCerts::new_with_certs(&owned(certificates(path)?)));
+        tls = tls.root_certs(RootCerts::new_with_certs(&owned(certificates(path)?.1)));
     } else if collector.is_secure() {
         // Certificates of the system that cannot be read are left out.
         tls = tls.root_certs(RootCerts::new_with_certs(&owned(rustls_native_certs::load_native_certs().certs)));
     }
     if let Some((certificate, key)) = &collector.identity {
-        private_key(key)?;
-        let pem = |error: ureq::Error| ExportError::Pem { path: key.clone(), source: io::Error::other(error) };
-        let private = PrivateKey::from_pem(&read(key)?).map_err(pem)?;
-        tls = tls.client_cert(Some(ClientCert::new_with_certs(&owned(certificates(certificate)?), private)));
+        let private = PrivateKey::from_pem(&private_key(key)?).map_err(|error| unusable(key, error))?;
+        tls = tls.client_cert(Some(ClientCert::new_with_certs(&owned(certificates(certificate)?.1), private)));
     }
     Ok(tls.build())
 }
@@ -152,19 +142,21 @@ fn read(path: &Path) -> Result<Vec<u8>, ExportError> {
     std::fs::read(path).map_err(|source| ExportError::Pem { path: path.to_owned(), source })
 }
 
-fn malformed(path: &Path) -> impl FnOnce(rustls::pki_types::pem::Error) -> ExportError {
-    move |error| ExportError::Pem { path: path.to_owned(), source: io::Error::other(error.to_string()) }
+fn unusable(path: &Path, error: impl ToString) -> ExportError {
+    ExportError::Pem { path: path.to_owned(), source: io::Error::other(error.to_string()) }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ExportError> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
-    let found = found.map_err(malformed(path))?;
-    if found.is_empty() {
-        return Err(ExportError::Pem { path: path.to_owned(), source: io::Error::other("it holds no certificate") });
-    }
-    Ok(found)
+/// The certificates of a file, as PEM and decoded.
+fn certificates(path: &Path) -> Result<(Vec<u8>, Vec<CertificateDer<'static>>), ExportError> {
+    let pem = read(path)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let found = found.map_err(|error| unusable(path, error))?;
+    if found.is_empty() { Err(unusable(path, "it contains no certificate")) } else { Ok((pem, found)) }
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, ExportError> {
-    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(malformed(path))
+/// A file with a private key, as PEM.
+fn private_key(path: &Path) -> Result<Vec<u8>, ExportError> {
+    let pem = read(path)?;
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|error| unusable(path, error))?;
+    Ok(pem)
 }

@@ -24,7 +24,6 @@ pub const SCOPE: &str = "lineshaft";
 /// Longest duration of the last exports at shutdown.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Exporters of all signals.
 pub struct Pipeline {
     settings: Settings,
     resource: Resource,
@@ -65,7 +64,7 @@ impl Pipeline {
     }
 
     fn open_traces(&mut self) -> Result<(), ExportError> {
-        let to = &self.settings.traces;
+        let to = self.settings.destinations(Signal::Traces);
         if to.collector.is_none() && !to.console {
             return Ok(());
         }
@@ -87,7 +86,7 @@ impl Pipeline {
     }
 
     fn open_logs(&mut self) -> Result<(), ExportError> {
-        let Some(collector) = &self.settings.logs.collector else { return Ok(()) };
+        let Some(collector) = &self.settings.destinations(Signal::Logs).collector else { return Ok(()) };
         let (counts, queue_max) = (&self.counts[Signal::Logs as usize], self.settings.log_queue_max);
         let exporter = Counted::new(otlp::logs(collector, counts)?, counts.clone());
         let config = sdk_logs::BatchConfigBuilder::default().with_max_queue_size(queue_max).build();
@@ -100,13 +99,14 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Adds the readers that export metrics. Pass the shutdown of the meter providers to
+    /// Metrics with the readers that export them. Pass the shutdown of their providers to
     /// [`Pipeline::at_shutdown`].
     ///
     /// # Errors
     /// [`ExportError`] for unusable certificates.
-    pub fn add_metric_readers(&self, mut builder: Builder) -> Result<Builder, ExportError> {
-        let (to, counts) = (&self.settings.metrics, &self.counts[Signal::Metrics as usize]);
+    pub fn metrics(&self) -> Result<Builder, ExportError> {
+        let mut builder = Builder::new(self.resource.clone()).exemplars(self.settings.exemplars);
+        let (to, counts) = (self.settings.destinations(Signal::Metrics), &self.counts[Signal::Metrics as usize]);
         if let (Some(collector), Some(runtime)) = (&to.collector, &self.runtime) {
             let _inside = runtime.enter();
             let exporter = Counted::new(otlp::metrics(collector, counts)?, counts.clone());
@@ -119,10 +119,6 @@ impl Pipeline {
             builder = builder.reader(PeriodicReader::builder(exporter).build(), Histograms::Buckets);
         }
         Ok(builder)
-    }
-
-    pub fn resource(&self) -> &Resource {
-        &self.resource
     }
 
     pub fn settings(&self) -> &Settings {
@@ -176,6 +172,7 @@ impl Pipeline {
     /// Exports what is left, for three seconds at most. Blocks; must not be called on a runtime.
     pub fn shutdown(self) {
         let (done, ended) = mpsc::channel();
+        let hooks = self.shutdown_hooks.len();
         for hook in self.shutdown_hooks {
             let done = done.clone();
             let thread = std::thread::Builder::new().name("telemetry-stop".to_owned());
@@ -186,16 +183,12 @@ impl Pipeline {
             });
         }
         drop(done);
-        let began = Instant::now();
-        loop {
-            match ended.recv_timeout(SHUTDOWN_TIMEOUT.saturating_sub(began.elapsed())) {
-                Ok(()) => {}
-                Err(mpsc::RecvTimeoutError::Disconnected) => break,
-                Err(mpsc::RecvTimeoutError::Timeout) => {
-                    let timeout = SHUTDOWN_TIMEOUT;
-                    tracing::warn!(?timeout, "gave up on the last exports of telemetry: the collector is too slow");
-                    break;
-                }
+        let (began, timeout) = (Instant::now(), SHUTDOWN_TIMEOUT);
+        for _ in 0..hooks {
+            let result = ended.recv_timeout(timeout.saturating_sub(began.elapsed()));
+            if result == Err(mpsc::RecvTimeoutError::Timeout) {
+                tracing::warn!(?timeout, "gave up on the last exports of telemetry: the collector is too slow");
+                break;
             }
         }
         if let Some(runtime) = self.runtime {

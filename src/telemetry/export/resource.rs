@@ -27,15 +27,13 @@ pub(super) fn resource(variables: &Variables, instance: &str) -> Resource {
         KeyValue::new(semconv::PROCESS_PID, i64::from(std::process::id())),
         KeyValue::new(semconv::PROCESS_RUNTIME_NAME, "rust"),
     ];
-    if let Ok(name) = sysinfo::System::host_name() {
-        detected.push(KeyValue::new(semconv::HOST_NAME, name));
-    }
-    if let Ok(version) = sysinfo::System::kernel_version() {
-        detected.push(KeyValue::new(semconv::OS_VERSION, version));
-    }
-    if let Some(name) = std::env::current_exe().ok().and_then(|path| Some(path.file_name()?.to_str()?.to_owned())) {
-        detected.push(KeyValue::new(semconv::PROCESS_EXECUTABLE_NAME, name));
-    }
+    let executable = std::env::current_exe().ok().and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
+    let optional = [
+        (semconv::HOST_NAME, sysinfo::System::host_name().ok()),
+        (semconv::OS_VERSION, sysinfo::System::kernel_version().ok()),
+        (semconv::PROCESS_EXECUTABLE_NAME, executable),
+    ];
+    detected.extend(optional.into_iter().filter_map(|(key, value)| Some(KeyValue::new(key, value?))));
     // A later attribute replaces an earlier one of the same key.
     let resource = Resource::builder_empty()
         .with_detector(Box::new(TelemetryResourceDetector))

@@ -1,8 +1,8 @@
 //! What is exported and where, from `[telemetry]` and the `OTEL_*` variables.
 //!
 //! The SDK and the OTLP library read their own variables: sampler, batches, limits of spans, resource, headers,
-//! compression, temporality. This file reads the rest: which exporters run, where the collector is (to know
-//! whether there is one), its certificates, propagators, and a few that the SDK does not know.
+//! compression, temporality. This file reads the rest: the exporters, the endpoint (to find out whether there is a
+//! collector), its certificates, propagators, and a few variables that the SDK does not support.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -17,23 +17,12 @@ use super::endpoint;
 pub type Variables = HashMap<String, String>;
 
 /// Variables of the specification that nothing here supports.
-const UNSUPPORTED: [&str; 15] = [
-    "OTEL_CONFIG_FILE",
-    "OTEL_EXPERIMENTAL_CONFIG_FILE",
-    "OTEL_ENTITIES",
-    "OTEL_EXPORTER_ZIPKIN_ENDPOINT",
-    "OTEL_EXPORTER_ZIPKIN_TIMEOUT",
-    "OTEL_BSP_EXPORT_TIMEOUT",
-    "OTEL_BLRP_EXPORT_TIMEOUT",
-    "OTEL_METRIC_EXPORT_TIMEOUT",
-    "OTEL_ATTRIBUTE_COUNT_LIMIT",
-    "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",
-    "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",
-    "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT",
-    "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT",
-    "OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT",
-    "OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT",
-];
+const UNSUPPORTED: &str = "OTEL_CONFIG_FILE OTEL_EXPERIMENTAL_CONFIG_FILE OTEL_ENTITIES \
+    OTEL_EXPORTER_ZIPKIN_ENDPOINT OTEL_EXPORTER_ZIPKIN_TIMEOUT \
+    OTEL_BSP_EXPORT_TIMEOUT OTEL_BLRP_EXPORT_TIMEOUT OTEL_METRIC_EXPORT_TIMEOUT \
+    OTEL_ATTRIBUTE_COUNT_LIMIT OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT \
+    OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT OTEL_LINK_ATTRIBUTE_COUNT_LIMIT \
+    OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT";
 
 /// Items that a queue of spans or log records may hold; more would be gigabytes when a collector is down.
 const QUEUE_MAX: usize = 1 << 20;
@@ -59,7 +48,6 @@ impl Signal {
     }
 }
 
-/// Transport of OTLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     Grpc,
@@ -99,7 +87,6 @@ impl Collector {
     }
 }
 
-/// Where one signal goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Destinations {
     pub collector: Option<Collector>,
@@ -117,14 +104,12 @@ pub enum ExemplarFilter {
     AlwaysOff,
 }
 
-/// The settings of the export.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Nothing is counted or exported.
     pub disabled: bool,
-    pub traces: Destinations,
-    pub metrics: Destinations,
-    pub logs: Destinations,
+    /// By [`Signal`].
+    destinations: [Destinations; 3],
     /// Host and port of an additional listener for `/metrics`.
     pub prometheus: Option<(String, u16)>,
     pub propagators: Propagators,
@@ -134,7 +119,7 @@ pub struct Settings {
     pub span_queue_max: usize,
     pub log_queue_max: usize,
     /// Level of the log of the export itself: `off`, `error`, `warn`, `info`, `debug` or `trace`.
-    pub log_level: Option<&'static str>,
+    pub log_level: Option<String>,
     /// One for each variable that is ignored.
     pub warnings: Vec<String>,
 }
@@ -144,22 +129,20 @@ impl Settings {
     pub fn read(variables: &Variables, endpoint: &str, protocol: &str) -> Self {
         let mut reader = Reader { variables, endpoint, protocol, warnings: Vec::new() };
         reader.check_library_values();
-        let (disabled, [traces, metrics, logs]) =
-            (reader.flag("OTEL_SDK_DISABLED"), Signal::ALL.map(|signal| reader.exporters(signal)));
-        let prometheus = reader.prometheus().filter(|_| metrics.prometheus && !disabled);
-        let enabled = |exporters: Exporters| if disabled { Destinations::default() } else { exporters.to };
+        let disabled = reader.flag("OTEL_SDK_DISABLED");
+        let exporters = Signal::ALL.map(|signal| reader.exporters(signal));
+        let to_prometheus = exporters.iter().any(|exporters| exporters.prometheus) && !disabled;
+        let prometheus = reader.prometheus().filter(|_| to_prometheus);
         let settings = Self {
             disabled,
-            traces: enabled(traces),
-            metrics: enabled(metrics),
-            logs: enabled(logs),
+            destinations: exporters.map(|exporters| if disabled { Destinations::default() } else { exporters.to }),
             prometheus,
             propagators: reader.propagators(),
             exemplars: reader.choice("OTEL_METRICS_EXEMPLAR_FILTER", EXEMPLAR_FILTERS).unwrap_or_default(),
             exponential_histograms: reader.choice(HISTOGRAMS, AGGREGATIONS).unwrap_or(false),
             span_queue_max: reader.queue_max("OTEL_BSP_MAX_QUEUE_SIZE"),
             log_queue_max: reader.queue_max("OTEL_BLRP_MAX_QUEUE_SIZE"),
-            log_level: reader.choice("OTEL_LOG_LEVEL", LOG_LEVELS),
+            log_level: reader.one_of("OTEL_LOG_LEVEL", LOG_LEVELS).map(|level| level.replace("none", "off")),
             warnings: Vec::new(),
         };
         reader.check_unsupported();
@@ -167,16 +150,12 @@ impl Settings {
     }
 
     pub fn destinations(&self, signal: Signal) -> &Destinations {
-        match signal {
-            Signal::Traces => &self.traces,
-            Signal::Metrics => &self.metrics,
-            Signal::Logs => &self.logs,
-        }
+        &self.destinations[signal as usize]
     }
 
     /// Whether nothing is sent anywhere.
     pub fn is_silent(&self) -> bool {
-        Signal::ALL.iter().all(|signal| *self.destinations(*signal) == Destinations::default())
+        self.destinations.iter().all(|to| *to == Destinations::default())
     }
 }
 
@@ -192,27 +171,12 @@ const HISTOGRAMS: &str = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATI
 const AGGREGATIONS: &Choices<bool> =
     &[("explicit_bucket_histogram", false), ("base2_exponential_bucket_histogram", true)];
 const PROTOCOLS: &Choices<Protocol> = &[("grpc", Protocol::Grpc), ("http/protobuf", Protocol::Http)];
-const LOG_LEVELS: &Choices<&str> = &[
-    ("none", "off"),
-    ("off", "off"),
-    ("error", "error"),
-    ("warn", "warn"),
-    ("info", "info"),
-    ("debug", "debug"),
-    ("trace", "trace"),
-];
-/// What the SDK reads from `OTEL_TRACES_SAMPLER`.
-const SAMPLERS: &Choices<()> = &[
-    ("always_on", ()),
-    ("always_off", ()),
-    ("traceidratio", ()),
-    ("parentbased_always_on", ()),
-    ("parentbased_always_off", ()),
-    ("parentbased_traceidratio", ()),
-];
-
-const TEMPORALITIES: &Choices<()> = &[("cumulative", ()), ("delta", ()), ("lowmemory", ())];
-const COMPRESSIONS: &Choices<()> = &[("gzip", ()), ("none", ())];
+const LOG_LEVELS: &str = "none off error warn info debug trace";
+/// Values that the libraries support.
+const SAMPLERS: &str = "always_on always_off traceidratio parentbased_always_on parentbased_always_off \
+                        parentbased_traceidratio";
+const TEMPORALITIES: &str = "cumulative delta lowmemory";
+const COMPRESSIONS: &str = "gzip none";
 
 /// What `OTEL_*_EXPORTER` lists.
 #[derive(Default)]
@@ -249,14 +213,20 @@ impl Reader<'_> {
         self.choice(name, &[("true", true), ("false", false)]).unwrap_or(false)
     }
 
-    fn choice<T: Copy>(&mut self, name: &str, choices: &Choices<T>) -> Option<T> {
+    /// `values` are separated by spaces.
+    fn one_of(&mut self, name: &str, values: &str) -> Option<String> {
         let value = self.text(name)?.to_ascii_lowercase();
-        let found = choices.iter().find(|(choice, _)| *choice == value);
-        if found.is_none() {
-            let names: Vec<&str> = choices.iter().map(|(choice, _)| *choice).collect();
-            self.ignore(name, format_args!("expected one of {}", names.join(", ")));
+        let value = Some(value).filter(|value| values.split(' ').any(|known| known == value));
+        if value.is_none() {
+            self.ignore(name, format_args!("expected one of {}", values.replace(' ', ", ")));
         }
-        found.map(|(_, meaning)| *meaning)
+        value
+    }
+
+    fn choice<T: Copy>(&mut self, name: &str, choices: &Choices<T>) -> Option<T> {
+        let values: Vec<&str> = choices.iter().map(|(value, _)| *value).collect();
+        let value = self.one_of(name, &values.join(" "))?;
+        choices.iter().find(|(choice, _)| *choice == value).map(|(_, meaning)| *meaning)
     }
 
     fn number(&mut self, name: &str, least: u64, most: u64) -> Option<u64> {
@@ -272,12 +242,12 @@ impl Reader<'_> {
         found.and_then(|number| usize::try_from(number).ok()).unwrap_or(QUEUE_DEFAULT)
     }
 
-    /// The libraries ignore wrong values without a word that reaches the log.
+    /// Warnings of the libraries about their variables do not reach the log.
     fn check_library_values(&mut self) {
-        self.choice("OTEL_TRACES_SAMPLER", SAMPLERS);
-        self.choice("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", TEMPORALITIES);
+        self.one_of("OTEL_TRACES_SAMPLER", SAMPLERS);
+        self.one_of("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", TEMPORALITIES);
         for prefix in ["", "TRACES_", "METRICS_", "LOGS_"] {
-            self.choice(&format!("OTEL_EXPORTER_OTLP_{prefix}COMPRESSION"), COMPRESSIONS);
+            self.one_of(&format!("OTEL_EXPORTER_OTLP_{prefix}COMPRESSION"), COMPRESSIONS);
             self.number(&format!("OTEL_EXPORTER_OTLP_{prefix}TIMEOUT"), 0, u64::MAX);
         }
         let argument = self.text("OTEL_TRACES_SAMPLER_ARG").map(str::parse::<f64>);
@@ -287,7 +257,7 @@ impl Reader<'_> {
     }
 
     fn check_unsupported(&mut self) {
-        let set: Vec<&str> = UNSUPPORTED.into_iter().filter(|name| self.text(name).is_some()).collect();
+        let set: Vec<&str> = UNSUPPORTED.split(' ').filter(|name| self.text(name).is_some()).collect();
         if !set.is_empty() {
             self.warn(format!("these variables are not supported and have no effect: {}", set.join(", ")));
         }

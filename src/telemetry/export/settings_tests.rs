@@ -44,7 +44,7 @@ fn an_unusable_endpoint_is_ignored_and_not_shown() {
         let named = ("OTEL_EXPORTER_OTLP_ENDPOINT", wrong);
         let settings = read(&[named, ("OTEL_TRACES_EXPORTER", "otlp,console")]);
         assert_eq!(endpoints(&settings), [None; 3], "{wrong}");
-        assert!(settings.traces.console);
+        assert!(settings.destinations(Signal::Traces).console);
         let [warning] = &settings.warnings[..] else { panic!("{wrong}: {:?}", settings.warnings) };
         assert!(warning.starts_with("OTEL_EXPORTER_OTLP_ENDPOINT is ignored: expected http://"), "{warning}");
         assert!(!warning.contains("hush"), "{warning}");
@@ -86,7 +86,10 @@ fn exporters_choose_signals_and_otlp_without_an_endpoint_means_this_machine() {
     let grpc = read(&[("OTEL_LOGS_EXPORTER", "otlp"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]);
     assert_eq!(endpoints(&grpc), [None, None, Some("http://localhost:4317")]);
     let console = read(&[("OTEL_TRACES_EXPORTER", "console,none"), ("OTEL_LOGS_EXPORTER", "console")]);
-    assert!(console.traces.console && !console.logs.console, "the log is on standard output anyway");
+    assert!(
+        console.destinations(Signal::Traces).console && !console.destinations(Signal::Logs).console,
+        "the log is on standard output anyway"
+    );
     let most = read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318"), ("OTEL_METRICS_EXPORTER", "none")]);
     assert_eq!(endpoints(&most)[1], None);
 }

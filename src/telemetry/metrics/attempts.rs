@@ -1,43 +1,41 @@
-//! What becomes of attempts, counted by the worker that runs them.
+//! Attempts, measured by the worker that runs them.
 //!
-//! Handlers that are not registered count as `other`. A worker notes in its own ring; see `ring`.
+//! Handlers that are not registered count as `other`. A worker writes to a ring of its own; see `ring`.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hashbrown::HashMap;
+use opentelemetry_semantic_conventions::attribute::ERROR_TYPE;
 use parking_lot::Mutex;
 
 use crate::model::{Catalog, FailureReason, HandlerName, PoolName, Priority};
 
 use super::exemplar::SampledSpan;
-use super::instruments::{Counter, Distribution, Untold};
-use super::ring::{Note, Pen, Ring};
-use super::tasks::{OTHER, REASONS, label};
-use super::{Metrics, table};
+use super::instruments::{Buffered, CounterSeries, HistogramSeries};
+use super::registry::Metrics;
+use super::ring::{Measurement, Ring, RingWriter};
+use super::table;
+use super::tasks::{OTHER, REASONS, priority_label};
 
-/// How an attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttemptResult {
-    /// With a result.
     Completed,
-    /// Without; a time-out too.
     Failed(FailureReason),
-    /// Somebody ended it.
     Cancelled,
-    /// It was taken back without being spent.
+    /// Stopped without being counted as an attempt.
     Interrupted,
 }
 
 /// Completed, failed, cancelled, interrupted.
 const RESULTS: usize = 4;
-/// The results, of which failures are told apart by their reason.
+/// The results, with failures by reason.
 const ENDS: usize = RESULTS + REASONS;
-/// Series of a ring's notes: first the waits by priority, then the ends of each handler.
+/// Series numbers in a ring: first the waits by priority, then the ends of each handler.
 const FIRST_END: usize = Priority::COUNT;
 
 impl AttemptResult {
-    fn place(self) -> usize {
+    fn index(self) -> usize {
         match self {
             Self::Completed => 0,
             Self::Failed(_) => 1,
@@ -49,16 +47,15 @@ impl AttemptResult {
     fn end(self) -> usize {
         match self {
             Self::Failed(reason) => RESULTS + reason as usize % REASONS,
-            _ => self.place(),
+            _ => self.index(),
         }
     }
 
     fn label(self) -> &'static str {
-        ["completed", "failed", "cancelled", "interrupted"][self.place()]
+        ["completed", "failed", "cancelled", "interrupted"][self.index()]
     }
 }
 
-/// The series of one pool.
 pub struct PoolMeter {
     series: Option<Arc<PoolSeries>>,
 }
@@ -66,28 +63,29 @@ pub struct PoolMeter {
 struct PoolSeries {
     metrics: Metrics,
     pool: String,
-    waits: [OnceLock<Distribution>; Priority::COUNT],
+    waits: [OnceLock<HistogramSeries>; Priority::COUNT],
     handlers: HashMap<HandlerName, usize>,
     /// The last one is that of all other handlers.
     ends: Vec<HandlerSeries>,
     rings: Mutex<Vec<Arc<Ring>>>,
 }
 
+#[derive(Default)]
 struct HandlerSeries {
     handler: String,
     /// By [`AttemptResult::end`].
     ends: [OnceLock<EndSeries>; ENDS],
-    /// By [`AttemptResult::place`].
-    durations: [OnceLock<Arc<Distribution>>; RESULTS],
+    /// By [`AttemptResult::index`].
+    durations: [OnceLock<Arc<HistogramSeries>>; RESULTS],
 }
 
 struct EndSeries {
-    duration: Arc<Distribution>,
-    count: Counter,
+    duration: Arc<HistogramSeries>,
+    count: CounterSeries,
 }
 
 impl PoolMeter {
-    /// A meter for a pool that knows the registered handlers.
+    /// `catalog` has the registered handlers.
     pub fn new(metrics: &Metrics, pool: &PoolName, catalog: &Catalog) -> Self {
         if !metrics.is_on() {
             return Self { series: None };
@@ -98,27 +96,26 @@ impl PoolMeter {
             pool: pool.to_string(),
             waits: Default::default(),
             handlers: catalog.handlers.keys().cloned().zip(0..).collect(),
-            ends: names.map(HandlerSeries::new).collect(),
+            ends: names.map(|name| HandlerSeries { handler: name.to_owned(), ..HandlerSeries::default() }).collect(),
             rings: Mutex::default(),
         });
-        let untold: Arc<dyn Untold> = series.clone();
-        metrics.instruments().ask_before_collecting(Arc::downgrade(&untold));
+        let buffered: Arc<dyn Buffered> = series.clone();
+        metrics.instruments().flush_before_collection(Arc::downgrade(&buffered));
         Self { series: Some(series) }
     }
 
-    /// For one worker.
     pub fn worker(&self) -> AttemptMeter {
         let Some(series) = &self.series else { return AttemptMeter(None) };
-        let pen = Pen::new();
-        series.rings.lock().push(pen.ring().clone());
-        AttemptMeter(Some(Counting { series: series.clone(), pen, last: None }))
+        let writer = RingWriter::new();
+        series.rings.lock().push(writer.ring().clone());
+        AttemptMeter(Some(WorkerSeries { series: series.clone(), writer, last: None }))
     }
 }
 
 impl PoolSeries {
-    fn wait(&self, priority: Priority) -> &Distribution {
-        let labels = [("pool", &*self.pool), ("priority", label(priority))];
-        self.waits[priority.index()].get_or_init(|| self.metrics.instruments().distribution(&table::TASK_WAIT, &labels))
+    fn wait(&self, priority: Priority) -> &HistogramSeries {
+        let labels = [("pool", &*self.pool), ("priority", priority_label(priority))];
+        self.waits[priority.index()].get_or_init(|| self.metrics.instruments().histogram(&table::TASK_WAIT, &labels))
     }
 
     fn end(&self, handler: usize, result: AttemptResult) -> &EndSeries {
@@ -126,20 +123,20 @@ impl PoolSeries {
         ends[result.end()].get_or_init(|| {
             let instruments = self.metrics.instruments();
             let mut labels = vec![("pool", &*self.pool), ("handler", &**handler), ("result", result.label())];
-            let make = || Arc::new(instruments.distribution(&table::TASK_DURATION, &labels));
-            let duration = durations[result.place()].get_or_init(make).clone();
+            let make = || Arc::new(instruments.histogram(&table::TASK_DURATION, &labels));
+            let duration = durations[result.index()].get_or_init(make).clone();
             if let AttemptResult::Failed(reason) = result {
-                labels.push(("error.type", reason.name()));
+                labels.push((ERROR_TYPE, reason.name()));
             }
             EndSeries { duration, count: instruments.counter(&table::TASK_ATTEMPTS, &labels) }
         })
     }
 
-    /// Hands notes on to the SDK. Makes no series: it is called while the SDK collects.
-    fn hand_on(&self, notes: &mut dyn Iterator<Item = Note>) {
+    /// Passes measurements to the SDK. Makes no series: it runs while the SDK collects.
+    fn forward(&self, measurements: &mut dyn Iterator<Item = Measurement>) {
         // Equal ends in a row are added at once.
-        let mut row: Option<(&EndSeries, u64)> = None;
-        for Note { series, value } in notes {
+        let mut run: Option<(&EndSeries, u64)> = None;
+        for Measurement { series, value } in measurements {
             let value = Duration::from_nanos(value);
             if series < FIRST_END {
                 self.waits[series].get().into_iter().for_each(|waits| waits.record(value));
@@ -148,131 +145,108 @@ impl PoolSeries {
             let (handler, end) = ((series - FIRST_END) / ENDS, (series - FIRST_END) % ENDS);
             let Some(end) = self.ends[handler].ends[end].get() else { continue };
             end.duration.record(value);
-            match &mut row {
+            match &mut run {
                 Some((same, times)) if std::ptr::eq(*same, end) => *times += 1,
                 _ => {
-                    if let Some((before, times)) = row.replace((end, 1)) {
+                    if let Some((before, times)) = run.replace((end, 1)) {
                         before.count.add(times);
                     }
                 }
             }
         }
-        if let Some((last, times)) = row {
+        if let Some((last, times)) = run {
             last.count.add(times);
         }
     }
 }
 
-impl Untold for PoolSeries {
-    fn tell(&self) {
+impl Buffered for PoolSeries {
+    fn flush(&self) {
         for ring in &*self.rings.lock() {
-            ring.tell(|notes| self.hand_on(notes));
+            ring.drain(|measurements| self.forward(measurements));
         }
     }
 }
 
-impl HandlerSeries {
-    fn new(handler: &str) -> Self {
-        Self { handler: handler.to_owned(), ends: Default::default(), durations: Default::default() }
-    }
-}
+/// Measures the attempts of one worker; never waits.
+pub struct AttemptMeter(Option<WorkerSeries>);
 
-/// Counts the attempts of one worker; waits for nobody.
-pub struct AttemptMeter(Option<Counting>);
-
-struct Counting {
+struct WorkerSeries {
     series: Arc<PoolSeries>,
-    pen: Pen,
-    /// Place of the handler before: most attempts of a worker are alike.
+    writer: RingWriter,
+    /// Index of the previous handler: most attempts of a worker have the same one.
     last: Option<(HandlerName, usize)>,
 }
 
 impl AttemptMeter {
-    /// An attempt has begun, so long after it could have. `trace` is asked when an exemplar may name it.
-    pub fn started(&mut self, priority: Priority, waited: Duration, trace: impl FnOnce() -> Option<SampledSpan>) {
-        let Some(counting) = &mut self.0 else { return };
-        counting.series.wait(priority).remember(waited, trace);
-        counting.note(priority.index(), waited);
+    /// An attempt has begun. `span` is called only if exemplars are kept.
+    pub fn started(&mut self, priority: Priority, waited: Duration, span: impl FnOnce() -> Option<SampledSpan>) {
+        let Some(worker) = &mut self.0 else { return };
+        worker.series.wait(priority).offer_exemplar(waited, span);
+        worker.write(priority.index(), waited);
     }
 
-    /// An attempt has ended. `trace` is asked when an exemplar may name it.
+    /// An attempt has ended. `span` is called only if exemplars are kept.
     pub fn ended(
         &mut self,
         handler: &HandlerName,
         result: AttemptResult,
         ran: Duration,
-        trace: impl FnOnce() -> Option<SampledSpan>,
+        span: impl FnOnce() -> Option<SampledSpan>,
     ) {
-        let Some(counting) = &mut self.0 else { return };
-        let handler = counting.place_of(handler);
-        counting.series.end(handler, result).duration.remember(ran, trace);
-        counting.note(FIRST_END + handler * ENDS + result.end(), ran);
+        let Some(worker) = &mut self.0 else { return };
+        let handler = worker.handler_index(handler);
+        worker.series.end(handler, result).duration.offer_exemplar(ran, span);
+        worker.write(FIRST_END + handler * ENDS + result.end(), ran);
     }
 }
 
-impl Counting {
-    fn note(&mut self, series: usize, value: Duration) {
+impl WorkerSeries {
+    fn write(&mut self, series: usize, value: Duration) {
         let value = u64::try_from(value.as_nanos()).unwrap_or(u64::MAX);
-        self.pen.note(Note { series, value }, |notes| self.series.hand_on(notes));
+        self.writer.write(Measurement { series, value }, |measurements| self.series.forward(measurements));
     }
 
-    fn place_of(&mut self, handler: &HandlerName) -> usize {
-        if let Some((last, place)) = &self.last
+    fn handler_index(&mut self, handler: &HandlerName) -> usize {
+        if let Some((last, index)) = &self.last
             && last == handler
         {
-            return *place;
+            return *index;
         }
         let other = self.series.ends.len() - 1;
-        let Some(place) = self.series.handlers.get(handler).copied() else { return other };
-        self.last = Some((handler.clone(), place));
-        place
+        let Some(index) = self.series.handlers.get(handler).copied() else { return other };
+        self.last = Some((handler.clone(), index));
+        index
     }
 }
 
-impl Drop for Counting {
-    /// The worker leaves; what it noted stays.
+impl Drop for WorkerSeries {
+    /// The worker leaves; its measurements stay.
     fn drop(&mut self) {
-        let ring = self.pen.ring();
+        let ring = self.writer.ring();
         let mut rings = self.series.rings.lock();
-        ring.tell(|notes| self.series.hand_on(notes));
+        ring.drain(|measurements| self.series.forward(measurements));
         rings.retain(|other| !Arc::ptr_eq(other, ring));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry_sdk::metrics::ManualReader;
-    use opentelemetry_sdk::metrics::data::{AggregatedMetrics, Metric, MetricData, ResourceMetrics, ScopeMetrics};
-    use opentelemetry_sdk::metrics::reader::MetricReader;
-
     use super::super::exposition::Format;
-    use super::super::{Builder, Histograms, Shown};
+    use super::super::registry::Builder;
     use super::*;
 
     #[test]
-    fn what_many_workers_count_is_complete_at_every_look_and_when_they_have_left() {
+    fn measurements_of_many_workers_are_complete_at_every_collection_and_after_they_left() {
         const WORKERS: u32 = 8;
         const ATTEMPTS: u32 = 2_000;
-        let reader = Arc::new(ManualReader::builder().build());
-        let builder = Builder::new(opentelemetry_sdk::Resource::builder_empty().build());
-        let metrics = builder.reader(Shown(reader.clone()), Histograms::Exponential).build();
+        let metrics = Builder::new(opentelemetry_sdk::Resource::builder_empty().build()).build();
         let meter = PoolMeter::new(&metrics, &PoolName::parse("p").unwrap(), &Catalog::default());
         let handler = HandlerName::parse("h").unwrap();
         let text = || metrics.expose(Format::Prometheus).unwrap();
         let count = |text: &str, name: &str| -> u64 {
             let line = text.lines().find(|line| line.starts_with(name));
             line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
-        };
-        let exponential = || -> u64 {
-            let mut found = ResourceMetrics::default();
-            reader.collect(&mut found).unwrap();
-            let mut metrics = found.scope_metrics().flat_map(ScopeMetrics::metrics);
-            match metrics.find(|metric| metric.name() == table::TASK_WAIT.name).map(Metric::data) {
-                Some(AggregatedMetrics::F64(MetricData::ExponentialHistogram(histogram))) => {
-                    histogram.data_points().map(|point| point.count() as u64).sum()
-                }
-                other => other.map_or(0, |_| panic!("another kind")),
-            }
         };
         let all = u64::from(WORKERS * ATTEMPTS);
         std::thread::scope(|scope| {
@@ -286,15 +260,6 @@ mod tests {
             };
             let workers: Vec<_> = (0..WORKERS).map(|_| meter.worker()).collect();
             let workers: Vec<_> = workers.into_iter().map(|worker| scope.spawn(move || work(worker))).collect();
-            // Somebody else looks too, at the other provider.
-            scope.spawn(|| {
-                let mut before = 0;
-                for _ in 0..200 {
-                    let seen = exponential();
-                    assert!(before <= seen && seen <= all, "{before} and then {seen}");
-                    before = seen;
-                }
-            });
             let mut before = 0;
             while !workers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
                 let seen = count(&text(), "lineshaft_task_wait_duration_seconds_count");
@@ -303,7 +268,6 @@ mod tests {
             }
         });
         let text = text();
-        assert_eq!(exponential(), all);
         assert_eq!(count(&text, "lineshaft_task_wait_duration_seconds_count"), all);
         let failed = u64::from(WORKERS * ATTEMPTS.div_ceil(3));
         let attempts = r#"lineshaft_task_attempts_total{error_type="PANIC",handler="other",pool="p",result="failed"}"#;
@@ -312,11 +276,11 @@ mod tests {
         assert_eq!(count(&text, attempts), all - failed);
         let sum = r#"lineshaft_task_duration_seconds_count{handler="other",pool="p",result="failed"}"#;
         assert_eq!(count(&text, sum), failed);
-        assert!(meter.series.unwrap().rings.lock().is_empty(), "who has left leaves nothing behind");
+        assert!(meter.series.unwrap().rings.lock().is_empty(), "a ring outlives its worker");
     }
 
     #[test]
-    fn a_start_is_seen_while_the_attempt_still_runs() {
+    fn a_start_is_collected_while_the_attempt_still_runs() {
         let metrics = Builder::new(opentelemetry_sdk::Resource::builder_empty().build()).build();
         let meter = PoolMeter::new(&metrics, &PoolName::parse("p").unwrap(), &Catalog::default());
         let mut worker = meter.worker();

@@ -3,38 +3,20 @@
 use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashMap;
+use opentelemetry_semantic_conventions::attribute as semconv;
 use tokio::time::Instant;
 
-use super::exemplar::SampledSpan;
-use super::instruments::Distribution;
-use super::{Metrics, table};
+use crate::telemetry::grpc_status::{self, RPC_STATUS_CODE};
 
-/// Names of the gRPC status codes, by number.
-const STATUS: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
-const CANCELLED: i32 = 1;
-const UNKNOWN: usize = 2;
-/// What a method is called that is not in the contract.
+use super::exemplar::SampledSpan;
+use super::instruments::HistogramSeries;
+use super::registry::Metrics;
+use super::table;
+
+/// Name of methods that are not in the contract.
 const OTHER: &str = "_OTHER";
 
-/// Counts calls. Shared by all connections; waits for nobody.
+/// Measures calls. Shared by all connections; never waits.
 pub struct CallMeter {
     metrics: Metrics,
     methods: HashMap<String, usize>,
@@ -44,11 +26,11 @@ pub struct CallMeter {
 
 struct MethodSeries {
     method: String,
-    by_status: [OnceLock<Distribution>; STATUS.len()],
+    by_status: [OnceLock<HistogramSeries>; grpc_status::COUNT],
 }
 
 impl CallMeter {
-    /// A meter for these methods, such as `lineshaft.v1.TaskService/GetTask`.
+    /// `methods` are names such as `lineshaft.v1.TaskService/GetTask`.
     pub fn new(metrics: &Metrics, methods: Vec<String>) -> Arc<Self> {
         let all: Vec<String> = methods.into_iter().chain([OTHER.to_owned()]).collect();
         let by_name = all.iter().enumerate().map(|(index, name)| (name.clone(), index)).collect();
@@ -56,58 +38,52 @@ impl CallMeter {
         Arc::new(Self { metrics: metrics.clone(), methods: by_name, series: series.collect() })
     }
 
-    /// A call has come in, for the path `/package.Service/Method`. `trace` is asked when an exemplar may name it.
-    pub fn begin(self: &Arc<Self>, path: &str, trace: impl FnOnce() -> Option<SampledSpan>) -> Call {
+    /// A call of the path `/package.Service/Method` begins. `span` is called only if exemplars are kept.
+    pub fn begin(self: &Arc<Self>, path: &str, span: impl FnOnce() -> Option<SampledSpan>) -> Call {
         let method = self.methods.get(path.strip_prefix('/').unwrap_or(path)).copied();
         let method = method.unwrap_or(self.series.len() - 1);
-        let trace = if self.metrics.instruments().exemplars().any() { trace() } else { None };
-        Call { meter: self.clone(), method, began: Instant::now(), trace, ended: !self.metrics.is_on() }
+        let span = if self.metrics.instruments().exemplars().is_on() { span() } else { None };
+        Call { meter: self.clone(), method, began: Instant::now(), span, ended: !self.metrics.is_on() }
     }
 }
 
-/// A call under way. One that is dropped before it has ended was given up by its caller.
+/// A call in progress. If it is dropped before its end it counts as cancelled.
 pub struct Call {
     meter: Arc<CallMeter>,
     method: usize,
     began: Instant,
-    trace: Option<SampledSpan>,
+    span: Option<SampledSpan>,
     ended: bool,
 }
 
 impl Call {
-    /// The call has ended with this gRPC status; only the first end counts.
-    pub fn end(&mut self, status: i32) {
+    /// Counts the call with this gRPC status code. Only the first end counts.
+    pub fn end(&mut self, code: i32) {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
         let series = &self.meter.series[self.method];
-        let place = usize::try_from(status).ok().filter(|place| *place < STATUS.len()).unwrap_or(UNKNOWN);
+        let status = grpc_status::index(code);
         let make = || {
-            let name = STATUS[place];
+            let name = grpc_status::name(status);
             let labels = [
-                ("rpc.system.name", "grpc"),
-                ("rpc.method", &*series.method),
-                ("rpc.status_code", name),
-                ("error.type", name),
+                (semconv::RPC_SYSTEM_NAME, "grpc"),
+                (semconv::RPC_METHOD, &*series.method),
+                (RPC_STATUS_CODE, name),
+                (semconv::ERROR_TYPE, name),
             ];
-            // Only faults of the server are errors of the server.
-            let given = if is_fault(place) { &labels[..] } else { &labels[..3] };
-            self.meter.metrics.instruments().distribution(&table::RPC_DURATION, given)
+            let used = if grpc_status::is_server_error(status) { &labels[..] } else { &labels[..3] };
+            self.meter.metrics.instruments().histogram(&table::RPC_DURATION, used)
         };
-        let took = self.began.elapsed();
-        let series = series.by_status[place].get_or_init(make);
-        series.record(took);
-        series.remember(took, || self.trace);
+        let duration = self.began.elapsed();
+        let series = series.by_status[status].get_or_init(make);
+        series.record(duration);
+        series.offer_exemplar(duration, || self.span);
     }
-}
-
-/// Whether the convention counts the status as an error of the server.
-fn is_fault(status: usize) -> bool {
-    ["UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"].contains(&STATUS[status])
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.end(CANCELLED);
+        self.end(grpc_status::CANCELLED);
     }
 }

@@ -1,13 +1,13 @@
-//! What became of what was told to collectors.
+//! Counts of exported and lost telemetry.
 
 use std::sync::Arc;
 
 use crate::telemetry::export::counts::{Counts, Totals};
 
-use super::{Metrics, table};
+use super::registry::Metrics;
+use super::table;
 
 impl Metrics {
-    /// Shows what was exported and what was lost.
     pub fn observe_exports(&self, counts: &[Arc<Counts>; 3]) {
         let counts = counts.clone();
         self.instruments().observe(&table::TELEMETRY_ITEMS, move |o| {

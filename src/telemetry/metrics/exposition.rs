@@ -1,6 +1,6 @@
-//! The text that Prometheus reads: its own format, and OpenMetrics with exemplars.
+//! The text for Prometheus: its own format, and OpenMetrics with exemplars.
 //!
-//! Written from the SDK's data, because no library here writes exemplars.
+//! Written from the data of the SDK, because no library here writes exemplars.
 
 use std::fmt::{Display, Write};
 
@@ -10,10 +10,9 @@ use opentelemetry_sdk::metrics::data::{
     AggregatedMetrics, HistogramDataPoint, Metric, MetricData, ResourceMetrics, ScopeMetrics,
 };
 
-use super::exemplar::{Exemplar, Known, unix_seconds};
+use super::exemplar::{Exemplar, ExemplarStore, unix_seconds};
 use super::table::{Kind, Row, TABLE};
 
-/// Which text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// `text/plain; version=0.0.4`.
@@ -23,7 +22,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The best that the header `Accept` allows.
+    /// The best format that an `Accept` header allows.
     pub fn accepted(accept: &str) -> Self {
         let wants = |part: &str| {
             let mut parts = part.split(';').map(str::trim);
@@ -33,7 +32,6 @@ impl Format {
         if accept.split(',').any(wants) { Self::OpenMetrics } else { Self::Prometheus }
     }
 
-    /// The header `Content-Type`.
     pub const fn content_type(self) -> &'static str {
         match self {
             Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
@@ -42,42 +40,42 @@ impl Format {
     }
 }
 
-/// Writes everything, in the order of the table.
-pub(super) fn write(found: &ResourceMetrics, exemplars: &Known, format: Format) -> String {
-    let mut page = Page { text: String::with_capacity(32 << 10), format, exemplars };
-    page.target(found.resource());
+/// Writes all metrics, in the order of the table.
+pub(super) fn write(found: &ResourceMetrics, exemplars: &ExemplarStore, format: Format) -> String {
+    let mut writer = Writer { text: String::with_capacity(32 << 10), format, exemplars };
+    writer.target(found.resource());
     for row in TABLE {
         let own = |metric: &&Metric| metric.name() == row.name;
         if let Some(metric) = found.scope_metrics().flat_map(ScopeMetrics::metrics).find(own) {
-            page.metric(row, metric);
+            writer.metric(row, metric);
         }
     }
     if format == Format::OpenMetrics {
-        page.text.push_str("# EOF\n");
+        writer.text.push_str("# EOF\n");
     }
-    page.text
+    writer.text
 }
 
-struct Page<'a> {
+struct Writer<'a> {
     text: String,
     format: Format,
-    exemplars: &'a Known,
+    exemplars: &'a ExemplarStore,
 }
 
-impl Page<'_> {
+impl Writer<'_> {
     /// Writing to a string cannot fail.
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
         let _ = self.text.write_fmt(line);
         self.text.push('\n');
     }
 
-    /// Who this is, as attributes of a metric of its own.
+    /// The resource, as attributes of a metric.
     fn target(&mut self, resource: &Resource) {
         let (name, kind) = match self.format {
             Format::Prometheus => ("target_info", "gauge"),
             Format::OpenMetrics => ("target", "info"),
         };
-        self.line(format_args!("# HELP {name} Who is measured."));
+        self.line(format_args!("# HELP {name} The resource that is measured."));
         self.line(format_args!("# TYPE {name} {kind}"));
         let mut labels = Labels::default();
         let mut all: Vec<_> = resource.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
@@ -101,12 +99,10 @@ impl Page<'_> {
         let name = row.prometheus();
         match data {
             MetricData::Gauge(gauge) => {
-                let points = gauge.data_points().map(|point| (Labels::of(point.attributes()), point.value()));
-                self.samples(&name, points.collect());
+                self.samples(&name, gauge.data_points().map(|point| (Labels::of(point.attributes()), point.value())));
             }
             MetricData::Sum(sum) => {
-                let points = sum.data_points().map(|point| (Labels::of(point.attributes()), point.value()));
-                self.samples(&name, points.collect());
+                self.samples(&name, sum.data_points().map(|point| (Labels::of(point.attributes()), point.value())));
             }
             MetricData::Histogram(histogram) => {
                 let points = histogram.data_points().map(|point| (Labels::of(point.attributes()), point));
@@ -116,7 +112,7 @@ impl Page<'_> {
                     self.histogram(row, &name, &labels, point);
                 }
             }
-            // Made for others only: these pages show the buckets of the table.
+            // For other readers only: this text has the buckets of the table.
             MetricData::ExponentialHistogram(_) => {}
         }
     }
@@ -143,8 +139,9 @@ impl Page<'_> {
         }
     }
 
-    /// In the order of their labels, so that two pages can be compared.
-    fn samples(&mut self, name: &str, mut points: Vec<(Labels, impl Display)>) {
+    /// Sorted by labels, so that two texts can be compared.
+    fn samples(&mut self, name: &str, points: impl Iterator<Item = (Labels, impl Display)>) {
+        let mut points: Vec<_> = points.collect();
         points.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         for (labels, value) in points {
             self.line(format_args!("{name}{labels} {value}"));
@@ -166,7 +163,7 @@ impl Page<'_> {
             let labels = labels.with("le", &bound);
             let exemplar = exemplars.as_ref().filter(|_| self.format == Format::OpenMetrics);
             match exemplar.and_then(|exemplars| exemplars.of_bucket(bucket)) {
-                Some(exemplar) => self.line(format_args!("{name}_bucket{labels} {sum} # {}", Shown(exemplar))),
+                Some(exemplar) => self.line(format_args!("{name}_bucket{labels} {sum} # {}", ExemplarText(exemplar))),
                 None => self.line(format_args!("{name}_bucket{labels} {sum}")),
             }
         }
@@ -175,24 +172,24 @@ impl Page<'_> {
     }
 }
 
-struct Shown(Exemplar);
+struct ExemplarText(Exemplar);
 
-impl Display for Shown {
+impl Display for ExemplarText {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Exemplar { trace, value, at } = self.0;
+        let Exemplar { span, value, at } = self.0;
         f.write_str("{")?;
-        if let Some(trace) = trace {
+        if let Some(span) = span {
             f.write_str("trace_id=\"")?;
-            trace.trace_id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+            span.trace_id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
             f.write_str("\",span_id=\"")?;
-            trace.span_id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+            span.span_id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
             f.write_str("\"")?;
         }
         write!(f, "}} {value} {:.3}", unix_seconds(at))
     }
 }
 
-/// Labels of one sample, written and escaped.
+/// Labels of one sample, as escaped text.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Labels(String);
 

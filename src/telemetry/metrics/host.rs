@@ -1,23 +1,23 @@
-//! The process, the machine, the runtime, the disk: read when somebody looks.
+//! The process, the machine, the runtime and the disk, read at collection.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use opentelemetry_semantic_conventions::attribute as semconv;
 use tokio::runtime::RuntimeMetrics;
 use tokio::time::Instant;
 
 use crate::telemetry::host::{HostHealth, HostSampler};
 
-use super::instruments::Observed;
-use super::{Metrics, table};
+use super::instruments::Observation;
+use super::registry::Metrics;
+use super::table;
 
-/// A file system's space in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskUse {
-    /// Taken.
     pub used: u64,
-    /// To be had by this process.
+    /// Available to this process.
     pub free: u64,
 }
 
@@ -31,50 +31,48 @@ impl DiskUse {
 }
 
 impl Metrics {
-    /// Shows the process and the machine.
     pub fn observe_host(&self, sampler: &Arc<HostSampler>) {
-        let each = |row: &'static table::Row, tell: fn(&mut Observed<'_>, HostHealth)| {
+        let each = |row: &'static table::Row, record: fn(&mut Observation<'_>, HostHealth)| {
             let read = sampler.clone();
-            self.instruments().observe(row, move |o| tell(o, read.health()));
+            self.instruments().observe(row, move |o| record(o, read.health()));
         };
-        each(&table::PROCESS_CPU_TIME, |o, health| o.tell(health.process_cpu_time.as_secs_f64(), &[]));
-        each(&table::PROCESS_CPU, |o, health| o.tell(health.process_cpu_percent / 100.0 / cores(health), &[]));
+        each(&table::PROCESS_CPU_TIME, |o, health| o.record(health.process_cpu_time.as_secs_f64(), &[]));
+        each(&table::PROCESS_CPU, |o, health| o.record(health.process_cpu_percent / 100.0 / cores(health), &[]));
         each(&table::PROCESS_MEMORY, |o, health| o.count(health.process_memory_bytes, &[]));
         each(&table::PROCESS_THREADS, |o, health| o.count(health.process_threads, &[]));
         each(&table::PROCESS_FILES, |o, health| o.count(health.process_files, &[]));
-        each(&table::SYSTEM_CPU, |o, health| o.tell(health.cpu_percent / 100.0, &[]));
+        each(&table::SYSTEM_CPU, |o, health| o.record(health.cpu_percent / 100.0, &[]));
         each(&table::SYSTEM_CORES, |o, health| o.count(health.cores as u64, &[]));
         each(&table::SYSTEM_MEMORY, |o, health| {
             let free = health.memory_total_bytes.saturating_sub(health.memory_used_bytes);
             for (state, bytes) in [("used", health.memory_used_bytes), ("free", free)] {
-                o.count(bytes, &[("system.memory.state", state)]);
+                o.count(bytes, &[(semconv::SYSTEM_MEMORY_STATE, state)]);
             }
         });
         each(&table::SYSTEM_MEMORY_LIMIT, |o, health| o.count(health.memory_total_bytes, &[]));
         let began = Instant::now();
-        self.instruments().observe(&table::PROCESS_UPTIME, move |o| o.tell(began.elapsed().as_secs_f64(), &[]));
+        self.instruments().observe(&table::PROCESS_UPTIME, move |o| o.record(began.elapsed().as_secs_f64(), &[]));
         self.instruments().observe(&table::BUILD_INFO, |o| {
             let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
-            o.tell(1.0, &[("version", env!("CARGO_PKG_VERSION")), ("profile", profile)]);
+            o.record(1.0, &[("version", env!("CARGO_PKG_VERSION")), ("profile", profile)]);
         });
     }
 
-    /// Shows the asynchronous runtime.
     pub fn observe_runtime(&self, runtime: &RuntimeMetrics) {
-        let each = |row: &'static table::Row, tell: fn(&mut Observed<'_>, &RuntimeMetrics)| {
+        let each = |row: &'static table::Row, record: fn(&mut Observation<'_>, &RuntimeMetrics)| {
             let read = runtime.clone();
-            self.instruments().observe(row, move |o| tell(o, &read));
+            self.instruments().observe(row, move |o| record(o, &read));
         };
         each(&table::RUNTIME_WORKERS, |o, runtime| o.count(runtime.num_workers() as u64, &[]));
         each(&table::RUNTIME_TASKS, |o, runtime| o.count(runtime.num_alive_tasks() as u64, &[]));
         each(&table::RUNTIME_QUEUE, |o, runtime| o.count(runtime.global_queue_depth() as u64, &[]));
         each(&table::RUNTIME_BUSY, |o, runtime| {
             let busy: Duration = (0..runtime.num_workers()).map(|w| runtime.worker_total_busy_duration(w)).sum();
-            o.tell(busy.as_secs_f64(), &[]);
+            o.record(busy.as_secs_f64(), &[]);
         });
     }
 
-    /// Shows the files of the store and the space that is left for them.
+    /// The store in this directory and the space that is left for it.
     pub fn observe_files(&self, directory: PathBuf) {
         let of_store = directory.clone();
         self.instruments().observe(&table::STORE_SIZE, move |o| {
@@ -84,8 +82,8 @@ impl Metrics {
         });
         self.instruments().observe(&table::SYSTEM_DISK, move |o| {
             if let Some(DiskUse { used, free }) = DiskUse::of(&directory) {
-                o.count(used, &[("system.filesystem.state", "used")]);
-                o.count(free, &[("system.filesystem.state", "free")]);
+                o.count(used, &[(semconv::SYSTEM_FILESYSTEM_STATE, "used")]);
+                o.count(free, &[(semconv::SYSTEM_FILESYSTEM_STATE, "free")]);
             }
         });
     }
@@ -96,7 +94,7 @@ fn cores(health: HostHealth) -> f64 {
     health.cores.max(1) as f64
 }
 
-/// Bytes of the database of that name and its logs.
+/// Bytes of a database file and its write-ahead log.
 fn bytes_of(directory: &Path, name: &str) -> u64 {
     let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
     let own = entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(|file| file.starts_with(name)));
@@ -108,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_of_a_database_are_added_up_and_a_missing_directory_is_empty() {
+    fn the_size_of_a_database_includes_its_logs_and_a_missing_directory_is_empty() {
         let directory = tempfile::tempdir().unwrap();
         for (name, bytes) in [("journal.db", 10), ("journal.db-wal", 5), ("projection.db", 7), ("other", 100)] {
             std::fs::write(directory.path().join(name), vec![0; bytes]).unwrap();

@@ -10,99 +10,92 @@ use parking_lot::Mutex;
 
 use crate::telemetry::export::settings::ExemplarFilter;
 
-use super::exemplar::{Exemplars, Known, SampledSpan};
+use super::exemplar::{ExemplarStore, Exemplars, SampledSpan};
 use super::table::{Kind, Row};
 
 /// Makes each instrument once for each provider, and its series when they are first needed.
 pub(super) struct Instruments {
-    buckets: Side,
-    /// For those who want exponential histograms, if anybody does.
-    exponential: Option<Side>,
-    exemplars: Known,
-    asked: Arc<Mutex<Vec<Weak<dyn Untold>>>>,
+    buckets: ProviderInstruments,
+    /// For readers of exponential histograms, if there are any.
+    exponential: Option<ProviderInstruments>,
+    exemplars: ExemplarStore,
+    buffers: Arc<Mutex<Vec<Weak<dyn Buffered>>>>,
 }
 
-/// The instruments of one provider.
-struct Side {
+struct ProviderInstruments {
     meter: Meter,
     counters: Mutex<HashMap<&'static str, sdk::Counter<u64>>>,
     histograms: Mutex<HashMap<&'static str, sdk::Histogram<f64>>>,
 }
 
-/// Somebody who has measured more than the SDK knows.
-pub(super) trait Untold: Send + Sync {
-    /// Tells the SDK. Must not make series: it is called while the SDK collects.
-    fn tell(&self);
+/// Holds measurements that the SDK has not got yet.
+pub(super) trait Buffered: Send + Sync {
+    /// Passes them to the SDK. Must not make series: it runs while the SDK collects.
+    fn flush(&self);
 }
 
-/// Keys and values of a series.
 pub(super) type Labels<'a> = [(&'static str, &'a str)];
 
 impl Instruments {
     pub fn new(buckets: Meter, exponential: Option<Meter>, filter: ExemplarFilter) -> Self {
-        let (buckets, exponential) = (Side::new(buckets), exponential.map(Side::new));
-        let asked: Arc<Mutex<Vec<Weak<dyn Untold>>>> = Arc::default();
-        // Whoever collects asks first: what is told reaches both sides.
-        for side in [&buckets].into_iter().chain(&exponential) {
-            let ask = asked.clone();
-            // A gauge without a value is never shown; it is there to be called first of all at each collection.
-            let _registered = side
+        let (buckets, exponential) = (ProviderInstruments::new(buckets), exponential.map(ProviderInstruments::new));
+        let buffers: Arc<Mutex<Vec<Weak<dyn Buffered>>>> = Arc::default();
+        for provider in [&buckets].into_iter().chain(&exponential) {
+            let buffers = buffers.clone();
+            // The SDK calls this gauge first at each collection. It has no value, so it is never exported.
+            let _registered = provider
                 .meter
-                .f64_observable_gauge("lineshaft.untold")
+                .f64_observable_gauge("lineshaft.buffered")
                 .with_callback(move |_| {
-                    ask.lock().retain(|untold| {
-                        untold.upgrade().is_some_and(|untold| {
-                            untold.tell();
-                            true
-                        })
+                    buffers.lock().retain(|buffer| {
+                        let buffer = buffer.upgrade();
+                        buffer.iter().for_each(|buffer| buffer.flush());
+                        buffer.is_some()
                     });
                 })
                 .build();
         }
-        Self { buckets, exponential, exemplars: Known::new(filter), asked }
+        Self { buckets, exponential, exemplars: ExemplarStore::new(filter), buffers }
     }
 
-    /// Who is asked to tell what is untold before each collection, as long as there is somebody.
-    pub fn ask_before_collecting(&self, untold: Weak<dyn Untold>) {
-        self.asked.lock().push(untold);
+    /// Flushes `buffer` before each collection until it is dropped.
+    pub fn flush_before_collection(&self, buffer: Weak<dyn Buffered>) {
+        self.buffers.lock().push(buffer);
     }
 
-    pub fn exemplars(&self) -> &Known {
+    pub fn exemplars(&self) -> &ExemplarStore {
         &self.exemplars
     }
 
-    /// One series of a counter.
-    pub fn counter(&self, row: &'static Row, labels: &Labels<'_>) -> Counter {
+    pub fn counter(&self, row: &'static Row, labels: &Labels<'_>) -> CounterSeries {
         let attributes = attributes(row, labels);
-        let exponential = self.exponential.as_ref().map(|side| side.counter(row, &attributes));
-        Counter { counter: self.buckets.counter(row, &attributes), exponential }
+        let exponential = self.exponential.as_ref().map(|provider| provider.counter(row, &attributes));
+        CounterSeries { counter: self.buckets.counter(row, &attributes), exponential }
     }
 
-    /// One series of a histogram.
-    pub fn distribution(&self, row: &'static Row, labels: &Labels<'_>) -> Distribution {
+    pub fn histogram(&self, row: &'static Row, labels: &Labels<'_>) -> HistogramSeries {
         let Kind::Histogram(bounds) = row.kind else { unreachable!("{} is no histogram", row.name) };
         let attributes = attributes(row, labels);
-        Distribution {
+        HistogramSeries {
             buckets: self.buckets.histogram(row, bounds, &attributes),
-            exponential: self.exponential.as_ref().map(|side| side.histogram(row, bounds, &attributes)),
+            exponential: self.exponential.as_ref().map(|provider| provider.histogram(row, bounds, &attributes)),
             exemplars: self.exemplars.of_series(row.name, bounds, &attributes),
         }
     }
 
-    /// A metric that is read when somebody looks; `read` tells it value and labels of each series.
-    /// It must neither panic nor wait.
-    pub fn observe(&self, row: &'static Row, read: impl Fn(&mut Observed<'_>) + Send + Sync + 'static) {
+    /// A metric that is read at collection; `read` records the value of each series. It must neither panic nor wait.
+    pub fn observe(&self, row: &'static Row, read: impl Fn(&mut Observation<'_>) + Send + Sync + 'static) {
         let read: Arc<Read> = Arc::new(read);
         self.buckets.observe(row, read.clone());
-        if let Some(side) = &self.exponential {
-            side.observe(row, read);
+        if let Some(provider) = &self.exponential {
+            provider.observe(row, read);
         }
     }
 }
 
-type Read = dyn Fn(&mut Observed<'_>) + Send + Sync;
+type Read = dyn Fn(&mut Observation<'_>) + Send + Sync;
 
-impl Side {
+impl ProviderInstruments {
     fn new(meter: Meter) -> Self {
         Self { meter, counters: Mutex::default(), histograms: Mutex::default() }
     }
@@ -121,24 +114,19 @@ impl Side {
     }
 
     fn observe(&self, row: &'static Row, read: Arc<Read>) {
-        let callback = move |observer: &dyn AsyncInstrument<f64>| read(&mut Observed { row, observer });
-        let (name, help, unit) = (row.name, row.help, row.unit);
-        let meter = &self.meter;
-        // What is returned is only a marker: the callback is registered.
+        let callback = move |observer: &dyn AsyncInstrument<f64>| read(&mut Observation { row, observer });
+        let (meter, name, help, unit) = (&self.meter, row.name, row.help, row.unit);
+        // The built instruments are only markers: the callback is registered.
+        macro_rules! register {
+            ($builder:expr) => {
+                drop($builder.with_description(help).with_unit(unit).with_callback(callback).build())
+            };
+        }
         match row.kind {
-            Kind::Counter => {
-                let builder = meter.f64_observable_counter(name).with_description(help).with_unit(unit);
-                let _registered = builder.with_callback(callback).build();
-            }
-            Kind::UpDownCounter => {
-                let builder = meter.f64_observable_up_down_counter(name).with_description(help).with_unit(unit);
-                let _registered = builder.with_callback(callback).build();
-            }
-            Kind::Gauge => {
-                let builder = meter.f64_observable_gauge(name).with_description(help).with_unit(unit);
-                let _registered = builder.with_callback(callback).build();
-            }
-            Kind::Histogram(_) => unreachable!("{name} is a histogram, which is not observed"),
+            Kind::Counter => register!(meter.f64_observable_counter(name)),
+            Kind::UpDownCounter => register!(meter.f64_observable_up_down_counter(name)),
+            Kind::Gauge => register!(meter.f64_observable_gauge(name)),
+            Kind::Histogram(_) => unreachable!("{name} is a histogram, which cannot be observed"),
         }
     }
 }
@@ -148,30 +136,30 @@ fn attributes(row: &Row, labels: &Labels<'_>) -> Vec<KeyValue> {
     labels.iter().map(|(key, value)| KeyValue::new(*key, (*value).to_owned())).collect()
 }
 
-/// Where a reading is told to.
-pub(super) struct Observed<'a> {
+/// Takes the values of one metric during a collection.
+pub(super) struct Observation<'a> {
     row: &'static Row,
     observer: &'a dyn AsyncInstrument<f64>,
 }
 
-impl Observed<'_> {
-    pub fn tell(&mut self, value: f64, labels: &Labels<'_>) {
+impl Observation<'_> {
+    pub fn record(&mut self, value: f64, labels: &Labels<'_>) {
         self.observer.observe(value, &attributes(self.row, labels));
     }
 
     #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53, which no count here reaches")]
     pub fn count(&mut self, value: u64, labels: &Labels<'_>) {
-        self.tell(value as f64, labels);
+        self.record(value as f64, labels);
     }
 }
 
-/// One series of a counter: adding to it is one atomic operation for each side.
-pub(super) struct Counter {
+/// One series of a counter: adding is one atomic operation for each provider.
+pub(super) struct CounterSeries {
     counter: BoundCounter<u64>,
     exponential: Option<BoundCounter<u64>>,
 }
 
-impl Counter {
+impl CounterSeries {
     pub fn add(&self, amount: u64) {
         self.counter.add(amount);
         if let Some(counter) = &self.exponential {
@@ -181,35 +169,35 @@ impl Counter {
 }
 
 /// One series of a histogram, and its exemplars.
-pub(super) struct Distribution {
+pub(super) struct HistogramSeries {
     buckets: BoundHistogram<f64>,
     exponential: Option<BoundHistogram<f64>>,
     exemplars: Option<Arc<Exemplars>>,
 }
 
-impl Distribution {
-    /// Adds what was measured; the exemplar is another matter, see [`Distribution::remember`].
-    pub fn record(&self, span: Duration) {
-        self.tell(span.as_secs_f64());
+impl HistogramSeries {
+    /// Adds a measurement without an exemplar.
+    pub fn record(&self, duration: Duration) {
+        self.add(duration.as_secs_f64());
     }
 
-    /// Offers what is recorded now or soon as an exemplar; `trace` is asked when there are any.
-    pub fn remember(&self, span: Duration, trace: impl FnOnce() -> Option<SampledSpan>) {
+    /// Offers a measurement, recorded now or later, as an exemplar. `span` is called only if exemplars are kept.
+    pub fn offer_exemplar(&self, duration: Duration, span: impl FnOnce() -> Option<SampledSpan>) {
         if let Some(exemplars) = &self.exemplars {
-            exemplars.offer(span.as_secs_f64(), trace());
+            exemplars.offer(duration.as_secs_f64(), span());
         }
     }
 
-    /// Adds an amount that nobody traces.
+    /// Adds a number of things, with an exemplar that has no span.
     #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53, which no count here reaches")]
-    pub fn count(&self, amount: usize) {
-        self.tell(amount as f64);
+    pub fn record_count(&self, amount: usize) {
+        self.add(amount as f64);
         if let Some(exemplars) = &self.exemplars {
             exemplars.offer(amount as f64, None);
         }
     }
 
-    fn tell(&self, value: f64) {
+    fn add(&self, value: f64) {
         self.buckets.record(value);
         if let Some(histogram) = &self.exponential {
             histogram.record(value);

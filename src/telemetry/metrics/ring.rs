@@ -1,97 +1,93 @@
-//! What one worker has measured and the SDK has not been told yet.
+//! Measurements of one worker that the SDK has not got yet.
 //!
-//! The SDK keeps a distribution behind a lock, at which workers would wait for each other. So each of
-//! them notes what it measures in a ring of its own, with plain stores. Whoever collects tells the SDK
-//! first what all rings hold, and a worker whose ring is full tells what is in it.
+//! The SDK keeps a histogram behind a lock, at which workers would wait for each other. So each worker writes its
+//! measurements to a ring of its own, with plain stores. Before a collection the measurements of all rings go to the
+//! SDK; a worker whose ring is full drains it itself.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-/// Notes that a ring holds.
-const PLACES: usize = 64;
+/// Measurements that a ring holds.
+const SLOTS: usize = 64;
 
-/// One measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Note {
-    /// Which series; a number of the writer's choice.
+pub(super) struct Measurement {
+    /// Number of the series, chosen by the writer.
     pub series: usize,
-    /// What was measured.
     pub value: u64,
 }
 
 #[derive(Default)]
-struct Place {
+struct Slot {
     series: AtomicUsize,
     value: AtomicU64,
 }
 
-/// Written by one [`Pen`], read by anybody.
+/// Written by one [`RingWriter`], drained by any thread.
 #[repr(align(128))]
 pub(super) struct Ring {
-    places: [Place; PLACES],
-    /// How many notes there have been.
-    noted: AtomicU64,
+    slots: [Slot; SLOTS],
+    /// Measurements written since the start.
+    written: AtomicU64,
     reader: Reader,
 }
 
-/// On cache lines of its own: the writer looks at it and seldom finds it changed.
+/// On cache lines of its own: the writer reads them and seldom finds them changed.
 #[derive(Default)]
 #[repr(align(128))]
 struct Reader {
-    /// How many of the notes were told.
-    told: AtomicU64,
-    telling: Mutex<()>,
+    /// Measurements drained since the start.
+    drained: AtomicU64,
+    draining: Mutex<()>,
 }
 
 impl Ring {
-    /// Tells what was noted and not told yet, in order, each note once.
-    pub fn tell(&self, whom: impl FnOnce(&mut dyn Iterator<Item = Note>)) {
-        let _alone = self.reader.telling.lock();
-        let (from, to) = (self.reader.told.load(Ordering::Relaxed), self.noted.load(Ordering::Acquire));
-        whom(&mut (from..to).map(|number| {
-            let place = self.place(number);
-            Note { series: place.series.load(Ordering::Relaxed), value: place.value.load(Ordering::Relaxed) }
+    /// Passes the measurements that were not drained yet to `consume`, in order, each once.
+    pub fn drain(&self, consume: impl FnOnce(&mut dyn Iterator<Item = Measurement>)) {
+        let _exclusive = self.reader.draining.lock();
+        let (from, to) = (self.reader.drained.load(Ordering::Relaxed), self.written.load(Ordering::Acquire));
+        consume(&mut (from..to).map(|number| {
+            let slot = self.slot(number);
+            Measurement { series: slot.series.load(Ordering::Relaxed), value: slot.value.load(Ordering::Relaxed) }
         }));
-        // From here on the writer may use the places again.
-        self.reader.told.store(to, Ordering::Release);
+        // From here on the writer may reuse the slots.
+        self.reader.drained.store(to, Ordering::Release);
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "the remainder is small")]
-    fn place(&self, number: u64) -> &Place {
-        &self.places[number as usize % PLACES]
+    fn slot(&self, number: u64) -> &Slot {
+        &self.slots[number as usize % SLOTS]
     }
 }
 
 /// The only writer of a ring.
-pub(super) struct Pen {
+pub(super) struct RingWriter {
     ring: Arc<Ring>,
-    noted: u64,
+    written: u64,
 }
 
-impl Pen {
-    /// An empty ring, and who writes it.
+impl RingWriter {
     pub fn new() -> Self {
-        let places = std::array::from_fn(|_| Place::default());
-        Self { ring: Arc::new(Ring { places, noted: AtomicU64::new(0), reader: Reader::default() }), noted: 0 }
+        let slots = std::array::from_fn(|_| Slot::default());
+        Self { ring: Arc::new(Ring { slots, written: AtomicU64::new(0), reader: Reader::default() }), written: 0 }
     }
 
-    /// What it writes.
     pub fn ring(&self) -> &Arc<Ring> {
         &self.ring
     }
 
-    /// Notes. When the ring is full, `whom` is told first what is in it.
-    pub fn note(&mut self, note: Note, whom: impl FnOnce(&mut dyn Iterator<Item = Note>)) {
-        if self.noted - self.ring.reader.told.load(Ordering::Acquire) >= PLACES as u64 {
-            self.ring.tell(whom);
+    /// Writes a measurement. A full ring is drained into `consume` first.
+    pub fn write(&mut self, measurement: Measurement, consume: impl FnOnce(&mut dyn Iterator<Item = Measurement>)) {
+        if self.written - self.ring.reader.drained.load(Ordering::Acquire) >= SLOTS as u64 {
+            self.ring.drain(consume);
         }
-        let place = self.ring.place(self.noted);
-        place.series.store(note.series, Ordering::Relaxed);
-        place.value.store(note.value, Ordering::Relaxed);
-        self.noted += 1;
-        self.ring.noted.store(self.noted, Ordering::Release);
+        let slot = self.ring.slot(self.written);
+        slot.series.store(measurement.series, Ordering::Relaxed);
+        slot.value.store(measurement.value, Ordering::Relaxed);
+        self.written += 1;
+        self.ring.written.store(self.written, Ordering::Release);
     }
 }
 
@@ -99,48 +95,47 @@ impl Pen {
 mod tests {
     use super::*;
 
-    fn note(value: u64) -> Note {
-        Note { series: usize::try_from(value % 5).unwrap(), value }
+    fn measurement(value: u64) -> Measurement {
+        Measurement { series: usize::try_from(value % 5).unwrap(), value }
     }
 
     #[test]
-    fn every_note_is_told_once_and_in_order_however_often_one_looks() {
-        let mut pen = Pen::new();
-        let mut told = Vec::new();
+    fn every_measurement_is_drained_once_and_in_order() {
+        let mut writer = RingWriter::new();
+        let mut drained = Vec::new();
         for value in 0..1_000 {
-            pen.note(note(value), |notes| told.extend(notes));
+            writer.write(measurement(value), |all| drained.extend(all));
             if value % 100 == 7 {
-                pen.ring().tell(|notes| told.extend(notes));
+                writer.ring().drain(|all| drained.extend(all));
             }
         }
-        assert!(told.len() >= 1_000 - PLACES, "{} were told when the ring was full", told.len());
-        pen.ring().tell(|notes| told.extend(notes));
-        pen.ring().tell(|notes| assert_eq!(notes.next(), None, "told twice"));
-        let all: Vec<_> = (0..1_000).map(note).collect();
-        assert_eq!(told, all);
+        assert!(drained.len() >= 1_000 - SLOTS, "{} were drained when the ring was full", drained.len());
+        writer.ring().drain(|all| drained.extend(all));
+        writer.ring().drain(|all| assert_eq!(all.next(), None, "drained twice"));
+        assert_eq!(drained, (0..1_000).map(measurement).collect::<Vec<_>>());
     }
 
     #[test]
-    fn a_reader_beside_the_writer_loses_nothing_and_counts_nothing_twice() {
-        const NOTES: u64 = 200_000;
-        let mut pen = Pen::new();
-        let ring = pen.ring().clone();
+    fn draining_beside_the_writer_loses_and_repeats_nothing() {
+        const MEASUREMENTS: u64 = 200_000;
+        let mut writer = RingWriter::new();
+        let ring = writer.ring().clone();
         let seen = Mutex::new(0);
-        let look = |notes: &mut dyn Iterator<Item = Note>| {
-            for note in notes {
-                assert_eq!(note, self::note(note.value), "a note is whole");
+        let check = |all: &mut dyn Iterator<Item = Measurement>| {
+            for found in all {
+                assert_eq!(found, measurement(found.value), "a torn measurement");
                 let mut seen = seen.lock();
-                assert_eq!(note.value, *seen, "in order");
+                assert_eq!(found.value, *seen, "out of order");
                 *seen += 1;
             }
         };
         std::thread::scope(|scope| {
-            let writer = scope.spawn(|| (0..NOTES).for_each(|value| pen.note(note(value), look)));
-            while !writer.is_finished() {
-                ring.tell(look);
+            let writing = scope.spawn(|| (0..MEASUREMENTS).for_each(|value| writer.write(measurement(value), check)));
+            while !writing.is_finished() {
+                ring.drain(check);
             }
         });
-        ring.tell(look);
-        assert_eq!(*seen.lock(), NOTES);
+        ring.drain(check);
+        assert_eq!(*seen.lock(), MEASUREMENTS);
     }
 }

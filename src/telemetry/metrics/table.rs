@@ -1,86 +1,84 @@
 //! Every metric, declared once: the instruments, `/metrics` and `docs/metrics.md` are made from these rows.
 //!
-//! Names and units follow OpenTelemetry: no unit in the name, seconds, UCUM. Attributes have few
-//! values: what could grow without bound is cut off to `other`.
+//! Names and units follow OpenTelemetry: no unit in the name, seconds, UCUM units. Attributes have few values; those
+//! that could grow without bound are cut off to `other`.
 
-/// What kind of number a metric is.
+use opentelemetry_semantic_conventions::attribute::{
+    ERROR_TYPE, RPC_METHOD, RPC_SYSTEM_NAME, SYSTEM_FILESYSTEM_STATE, SYSTEM_MEMORY_STATE,
+};
+
+use crate::telemetry::grpc_status::RPC_STATUS_CODE;
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
-    /// Only grows.
     Counter,
-    /// Adds up over attributes and servers, such as tasks by state.
+    /// Can be summed over attributes and servers, such as tasks by state.
     UpDownCounter,
-    /// A reading that does not add up, such as a share.
+    /// Cannot be summed, such as a share.
     Gauge,
-    /// A distribution.
+    /// With the upper bounds of its buckets.
     Histogram(&'static [f64]),
 }
 
-/// One metric.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
-    /// Name in OpenTelemetry.
+    /// OpenTelemetry name.
     pub name: &'static str,
-    /// UCUM unit; `{things}` in braces are only a note.
+    /// UCUM unit; `{things}` in braces are annotations.
     pub unit: &'static str,
-    /// What kind of number it is.
     pub kind: Kind,
-    /// One sentence for people.
+    /// One sentence for the page of metrics.
     pub help: &'static str,
-    /// Keys of its attributes.
     pub attributes: &'static [&'static str],
 }
 
 impl Row {
-    /// Name in Prometheus without the suffix that counters have.
+    /// Prometheus name without the suffix of counters.
     pub fn family(&self) -> String {
-        let mut name = self.name.replace('.', "_");
         let suffix = match (self.unit, self.kind) {
             ("s", _) => "_seconds",
             ("By", _) => "_bytes",
             ("1", Gauge) => "_ratio",
             _ => "",
         };
-        name.push_str(suffix);
-        name
+        self.name.replace('.', "_") + suffix
     }
 
-    /// Name in Prometheus; a histogram adds `_bucket`, `_sum` and `_count`.
+    /// Prometheus name; a histogram adds `_bucket`, `_sum` and `_count`.
     pub fn prometheus(&self) -> String {
         let total = if self.kind == Counter { "_total" } else { "" };
         self.family() + total
     }
 }
 
-/// Seconds that a task waits.
+/// Waiting time of tasks in seconds.
 const WAITS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0,
     3600.0,
 ];
-/// Seconds that an attempt runs.
+/// Duration of attempts in seconds.
 const RUNS: &[f64] = &[
     0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0,
     1800.0, 3600.0,
 ];
-/// Seconds that a call takes: those of the convention, and finer ones below.
+/// Duration of calls in seconds: the bounds of the semantic conventions, and finer ones below.
 const CALLS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
-/// Seconds that a commit takes.
+/// Duration of commits in seconds.
 const COMMITS: &[f64] =
     &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-/// Events of one commit.
+/// Events of a commit.
 const COMMIT_SIZES: &[f64] =
     &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0];
 
-/// Makes a constant of each row, and the table of all of them in the order of the page.
+/// Makes a constant of each row, and the table of all rows in the order of the page.
 macro_rules! rows {
-    ($($row:ident: $name:literal, $unit:literal, $kind:expr, [$($attribute:literal),*], $help:literal;)*) => {
+    ($($row:ident: $name:literal, $unit:literal, $kind:expr, [$($attribute:expr),*], $help:literal;)*) => {
         $(
             #[doc = concat!("`", $name, "`")]
             pub const $row: Row =
                 Row { name: $name, unit: $unit, kind: $kind, help: $help, attributes: &[$($attribute),*] };
         )*
-        /// All metrics.
         pub const TABLE: &[&Row] = &[$(&$row),*];
     };
 }
@@ -90,81 +88,81 @@ use Kind::{Counter, Gauge, Histogram, UpDownCounter};
 rows! {
     TASK_SUBMITTED: "lineshaft.task.submitted", "{task}", Counter, ["pool", "handler", "priority"],
         "Tasks that were accepted and are durable.";
-    TASK_FINISHED: "lineshaft.task.finished", "{task}", Counter, ["pool", "handler", "result", "error.type"],
-        "Tasks that reached their end; `error.type` is the reason of a failed one.";
-    TASK_RETRIED: "lineshaft.task.retried", "{attempt}", Counter, ["pool", "handler", "error.type"],
-        "Attempts that failed and are followed by another.";
-    TASK_ATTEMPTS: "lineshaft.task.attempts", "{attempt}", Counter, ["pool", "handler", "result", "error.type"],
+    TASK_FINISHED: "lineshaft.task.finished", "{task}", Counter, ["pool", "handler", "result", ERROR_TYPE],
+        "Tasks that reached a terminal state; `error.type` is the reason of a failure.";
+    TASK_RETRIED: "lineshaft.task.retried", "{attempt}", Counter, ["pool", "handler", ERROR_TYPE],
+        "Failed attempts that are followed by another attempt.";
+    TASK_ATTEMPTS: "lineshaft.task.attempts", "{attempt}", Counter, ["pool", "handler", "result", ERROR_TYPE],
         "Attempts that ended.";
     TASK_WAIT: "lineshaft.task.wait.duration", "s", Histogram(WAITS), ["pool", "priority"],
-        "Time from being eligible to the start of an attempt.";
+        "Time between becoming eligible and the start of an attempt.";
     TASK_DURATION: "lineshaft.task.duration", "s", Histogram(RUNS), ["pool", "handler", "result"],
-        "Time that an attempt ran.";
+        "Duration of an attempt.";
     TASK_ACTIVE: "lineshaft.task.active", "{task}", UpDownCounter, ["pool", "state"],
-        "Tasks that have not ended, by state.";
+        "Tasks that are not in a terminal state, by state.";
     QUEUE_LENGTH: "lineshaft.queue.length", "{task}", UpDownCounter, ["pool", "priority"],
-        "Tasks that are QUEUED.";
+        "QUEUED tasks.";
     QUEUE_LIMIT: "lineshaft.queue.limit", "{task}", UpDownCounter, ["pool"],
-        "Tasks that may wait in the pool; beyond, submissions are refused.";
+        "Tasks that may wait in the pool; further submissions are refused.";
     QUEUE_OLDEST: "lineshaft.queue.oldest_task.age", "s", Gauge, ["pool", "priority"],
-        "How long the oldest QUEUED task has been eligible; 0 when none is.";
+        "Time since the oldest QUEUED task became eligible; 0 if there is none.";
     NAMESPACE_SUBMITTED: "lineshaft.namespace.task.submitted", "{task}", Counter, ["namespace"],
-        "Tasks that were accepted, by tenant: the first 64 seen since the start, the rest as `other`.";
+        "Tasks that were accepted, by namespace: the first 64 since the start, all further ones as `other`.";
     NAMESPACE_FINISHED: "lineshaft.namespace.task.finished", "{task}", Counter, ["namespace", "result"],
-        "Tasks that reached their end, by tenant.";
+        "Tasks that reached a terminal state, by namespace.";
     POOL_WORKERS: "lineshaft.pool.worker.count", "{worker}", UpDownCounter, ["pool", "state"],
-        "Workers that are there, `busy` and `idle`.";
+        "Existing workers, `busy` and `idle`.";
     POOL_LIMIT: "lineshaft.pool.worker.limit", "{worker}", UpDownCounter, ["pool"],
-        "Workers that there should be.";
+        "Configured size of the pool.";
     POOL_UTILIZATION: "lineshaft.pool.utilization", "1", Gauge, ["pool"],
         "Share of the workers that are busy.";
     POOL_PAUSED: "lineshaft.pool.paused", "{pool}", Gauge, ["pool"],
-        "1 while the pool starts nothing because it is paused.";
+        "1 while the pool is paused and starts no tasks.";
     POOL_STEALS: "lineshaft.pool.steals", "{attempt}", Counter, ["pool"],
-        "Attempts that a worker took from another.";
+        "Attempts that a worker took from the queue of another worker.";
     COMMIT_DURATION: "lineshaft.store.commit.duration", "s", Histogram(COMMITS), [],
         "Time until a commit was durable.";
     COMMIT_SIZE: "lineshaft.store.commit.size", "{event}", Histogram(COMMIT_SIZES), [],
-        "Events that became durable together.";
+        "Events in a commit.";
     COMMIT_FAILURES: "lineshaft.store.commit.failures", "{commit}", Counter, [],
-        "Commits that the store refused; they are tried again.";
+        "Commits that the store refused; they are retried.";
     STORE_REFUSES: "lineshaft.store.refuses", "{store}", Gauge, [],
-        "1 while the store refuses writes and nothing is accepted.";
+        "1 while the store refuses writes and no task is accepted.";
     STORE_SIZE: "lineshaft.store.size", "By", UpDownCounter, ["file"],
-        "Bytes of the journal and the projection, write-ahead logs included.";
+        "Size of journal and projection, including their write-ahead logs.";
     PROJECTION_LAG: "lineshaft.store.projection.lag", "{event}", Gauge, [],
-        "Durable events that the tables for questions have not taken yet.";
+        "Durable events that the projection does not contain yet.";
     WATCHERS: "lineshaft.watch.subscriber.count", "{subscriber}", UpDownCounter, [],
-        "Watches that are open.";
+        "Open watches.";
     WATCH_EVENTS: "lineshaft.watch.events", "{event}", Counter, [],
-        "Events that were given to watches.";
+        "Events sent to watches.";
     WATCH_CATCH_UPS: "lineshaft.watch.catch_ups", "{read}", Counter, [],
-        "Times that a watch had fallen behind and was caught up from the journal.";
+        "Times that a watch had fallen behind and read events from the journal.";
     RPC_DURATION: "rpc.server.call.duration", "s", Histogram(CALLS),
-        ["rpc.system.name", "rpc.method", "rpc.status_code", "error.type"],
-        "Time from a call's headers to the end of its answer; of a stream, its whole life.";
+        [RPC_SYSTEM_NAME, RPC_METHOD, RPC_STATUS_CODE, ERROR_TYPE],
+        "Time between the headers of a call and the end of its response; for a stream, its whole lifetime.";
     SERVER_READY: "lineshaft.server.ready", "{server}", Gauge, [],
-        "1 while the server takes work, as `/health/ready` says.";
+        "1 while the server accepts work, as `/health/ready` reports.";
     SILENCE: "lineshaft.watchdog.silence", "s", Gauge, ["part"],
-        "Time since the part last showed that it gets on.";
+        "Time since the last sign of progress of the component.";
     STALLS: "lineshaft.watchdog.stalls", "{stall}", Counter, ["part"],
-        "Times that the part was silent for longer than `server.stall_limit`.";
+        "Times that the component made no progress for longer than `server.stall_limit`.";
     RUNTIME_WORKERS: "lineshaft.runtime.worker.count", "{thread}", UpDownCounter, [],
         "Threads of the asynchronous runtime.";
     RUNTIME_TASKS: "lineshaft.runtime.task.count", "{task}", UpDownCounter, [],
-        "Asynchronous activities in the runtime: connections, calls, watches.";
+        "Tasks of the asynchronous runtime: connections, calls, watches.";
     RUNTIME_QUEUE: "lineshaft.runtime.queue.length", "{task}", UpDownCounter, [],
-        "Asynchronous activities that wait for a thread in the shared queue.";
+        "Tasks of the asynchronous runtime that wait for a thread in the shared queue.";
     RUNTIME_BUSY: "lineshaft.runtime.busy.time", "s", Counter, [],
-        "Time that the runtime's threads were busy, added up.";
+        "Busy time of all threads of the asynchronous runtime.";
     TELEMETRY_ITEMS: "lineshaft.telemetry.items", "{item}", Counter, ["signal", "outcome"],
         "Spans, log records and exports of metrics: `exported`, or lost as `queue_full` or `failed`.";
     BUILD_INFO: "lineshaft.build.info", "{build}", Gauge, ["version", "profile"],
-        "1, with what runs as attributes.";
+        "Always 1; the attributes describe the running program.";
     PROCESS_CPU_TIME: "process.cpu.time", "s", Counter, [],
-        "Processor time of the server, without its children.";
+        "CPU time of the server, without child processes.";
     PROCESS_CPU: "process.cpu.utilization", "1", Gauge, [],
-        "Share of all cores that the server uses.";
+        "Share of all CPU cores that the server uses.";
     PROCESS_MEMORY: "process.memory.usage", "By", UpDownCounter, [],
         "Resident memory of the server.";
     PROCESS_THREADS: "process.thread.count", "{thread}", UpDownCounter, [],
@@ -172,17 +170,17 @@ rows! {
     PROCESS_FILES: "process.unix.file_descriptor.count", "{file_descriptor}", UpDownCounter, [],
         "Open files and connections of the server.";
     PROCESS_UPTIME: "process.uptime", "s", Gauge, [],
-        "Time since the server was started.";
+        "Time since the start of the server.";
     SYSTEM_CPU: "system.cpu.utilization", "1", Gauge, [],
-        "Share of all cores that is used by anybody.";
+        "Share of all CPU cores that is in use.";
     SYSTEM_CORES: "system.cpu.logical.count", "{cpu}", UpDownCounter, [],
-        "Cores of the machine.";
-    SYSTEM_MEMORY: "system.memory.usage", "By", UpDownCounter, ["system.memory.state"],
-        "Memory of the machine, or of the container when that is less: `used` and `free`.";
+        "CPU cores of the machine.";
+    SYSTEM_MEMORY: "system.memory.usage", "By", UpDownCounter, [SYSTEM_MEMORY_STATE],
+        "Memory of the machine, or of the container if that is less: `used` and `free`.";
     SYSTEM_MEMORY_LIMIT: "system.memory.limit", "By", UpDownCounter, [],
-        "Memory that there is.";
-    SYSTEM_DISK: "system.filesystem.usage", "By", UpDownCounter, ["system.filesystem.state"],
-        "Space of the file system that holds the store: `used` and `free`.";
+        "Total memory of the machine, or of the container if that is less.";
+    SYSTEM_DISK: "system.filesystem.usage", "By", UpDownCounter, [SYSTEM_FILESYSTEM_STATE],
+        "Space of the file system that contains the store: `used` and `free`.";
 }
 
 #[cfg(test)]
@@ -195,10 +193,10 @@ mod tests {
     fn names_are_unique_well_formed_and_without_their_unit() {
         let mut seen = HashSet::new();
         for row in TABLE {
-            assert!(seen.insert(row.prometheus()), "{} is there twice", row.name);
+            assert!(seen.insert(row.prometheus()), "{} is declared twice", row.name);
             assert!(row.name.chars().all(|c| c.is_ascii_lowercase() || c == '.' || c == '_'), "{}", row.name);
             for unit in ["seconds", "bytes", "total", "ratio"] {
-                assert!(row.name.split(['.', '_']).all(|word| word != unit), "{} says its unit", row.name);
+                assert!(row.name.split(['.', '_']).all(|word| word != unit), "{} contains its unit", row.name);
             }
             assert!(row.help.ends_with('.') && row.help.len() > 12, "{}", row.name);
             let own = ["lineshaft.", "rpc.", "process.", "system."];

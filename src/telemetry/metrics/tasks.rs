@@ -1,157 +1,159 @@
-//! What becomes of tasks.
+//! Tasks and commits.
 //!
-//! They are counted when their events are durable, by the scheduler's own thread: in plain numbers, of
-//! which the SDK is told once for each commit. Handlers and pools that are not registered count as `other`.
+//! The scheduler's thread counts tasks when their events are durable: in plain numbers, which go to the SDK once for
+//! each commit. Handlers and pools that are not registered count as `other`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashMap;
+use opentelemetry_semantic_conventions::attribute::ERROR_TYPE;
 
 use crate::model::{Catalog, Change, Event, HandlerName, Namespace, PoolName, Priority, TaskOptions};
 
-use super::instruments::{Counter, Distribution};
-use super::{Metrics, table};
+use super::instruments::{CounterSeries, HistogramSeries};
+use super::registry::Metrics;
+use super::table;
 
-/// Namespaces with series of their own.
+/// Namespaces with series of their own; the others count as [`OTHER`].
 const NAMESPACES_MAX: usize = 64;
-/// What everything else is called.
 pub(super) const OTHER: &str = "other";
-/// Places for every [`FailureReason`](crate::model::FailureReason) by its number.
+/// Number of [`FailureReason`](crate::model::FailureReason)s.
 pub(super) const REASONS: usize = 11;
 
-/// Place of a counter that is bound when it is first needed.
-type Lazy = Option<usize>;
+/// Index of a counter that is made when it is first needed.
+type CounterIndex = Option<usize>;
 
-/// The counters, and what was added since the SDK was last told.
+/// Counters with the amounts that the SDK has not got yet.
 #[derive(Default)]
 struct Counters {
-    all: Vec<(Counter, u64)>,
-    /// Those that something was added to.
+    all: Vec<(CounterSeries, u64)>,
+    /// Indexes of those with an amount.
     changed: Vec<usize>,
 }
 
 impl Counters {
-    fn add(&mut self, place: &mut Lazy, make: impl FnOnce() -> Counter) {
-        let place = *place.get_or_insert_with(|| {
+    fn add(&mut self, index: &mut CounterIndex, make: impl FnOnce() -> CounterSeries) {
+        let index = *index.get_or_insert_with(|| {
             self.all.push((make(), 0));
             self.all.len() - 1
         });
-        let (_, added) = &mut self.all[place];
+        let (_, added) = &mut self.all[index];
         if *added == 0 {
-            self.changed.push(place);
+            self.changed.push(index);
         }
         *added += 1;
     }
 
-    fn tell(&mut self) {
-        for place in self.changed.drain(..) {
-            let (counter, added) = &mut self.all[place];
+    fn flush(&mut self) {
+        for index in self.changed.drain(..) {
+            let (counter, added) = &mut self.all[index];
             counter.add(std::mem::take(added));
         }
     }
 }
 
-/// Name of a priority as an attribute.
-pub(super) fn label(priority: Priority) -> &'static str {
+pub fn priority_label(priority: Priority) -> &'static str {
     ["low", "normal", "high", "critical"][priority.index()]
 }
 
-/// Counts durable commits and what is in them. Owned by the scheduler's loop.
+/// Counts durable commits and their events. Owned by the scheduler's loop.
 pub struct CommitMeter {
     metrics: Metrics,
     catalog: Arc<Catalog>,
     by_name: HashMap<PoolName, HashMap<HandlerName, usize>>,
     series: Vec<TaskSeries>,
     namespaces: HashMap<Namespace, usize>,
-    tenants: Vec<TenantSeries>,
+    namespace_series: Vec<NamespaceSeries>,
     counters: Counters,
-    /// Series of the event before: most of a commit are alike.
-    last: Option<(Arc<TaskOptions>, Place)>,
-    duration: Distribution,
-    size: Distribution,
-    failures: Counter,
+    /// Series of the previous event: most events of a commit have the same.
+    last: Option<(Arc<TaskOptions>, SeriesIndex)>,
+    duration: HistogramSeries,
+    size: HistogramSeries,
+    failures: CounterSeries,
 }
 
 #[derive(Clone, Copy)]
-struct Place {
-    series: usize,
-    tenant: usize,
+struct SeriesIndex {
+    task: usize,
+    namespace: usize,
 }
 
 /// The series of one handler in one pool.
+#[derive(Default)]
 struct TaskSeries {
     pool: String,
     handler: String,
-    submitted: [Lazy; Priority::COUNT],
-    completed: Lazy,
-    cancelled: Lazy,
-    failed: [Lazy; REASONS],
-    retried: [Lazy; REASONS],
+    submitted: [CounterIndex; Priority::COUNT],
+    completed: CounterIndex,
+    cancelled: CounterIndex,
+    failed: [CounterIndex; REASONS],
+    retried: [CounterIndex; REASONS],
 }
 
-struct TenantSeries {
+#[derive(Default)]
+struct NamespaceSeries {
     name: String,
-    accepted: Lazy,
+    accepted: CounterIndex,
     /// Completed, failed, cancelled.
-    ended: [Lazy; 3],
+    ended: [CounterIndex; 3],
 }
 
 impl CommitMeter {
-    /// A meter that knows the registered handlers and pools.
+    /// `catalog` has the registered handlers and pools.
     pub fn new(metrics: &Metrics, catalog: Arc<Catalog>) -> Self {
         let failures = metrics.instruments().counter(&table::COMMIT_FAILURES, &[]);
-        // Shown from the start, so that the first one is an increase.
+        // Exported from the start, so that the first failure is an increase.
         failures.add(0);
         Self {
             failures,
-            duration: metrics.instruments().distribution(&table::COMMIT_DURATION, &[]),
-            size: metrics.instruments().distribution(&table::COMMIT_SIZE, &[]),
+            duration: metrics.instruments().histogram(&table::COMMIT_DURATION, &[]),
+            size: metrics.instruments().histogram(&table::COMMIT_SIZE, &[]),
             metrics: metrics.clone(),
             catalog,
             by_name: HashMap::new(),
             series: Vec::new(),
             namespaces: HashMap::new(),
-            tenants: Vec::new(),
+            namespace_series: Vec::new(),
             counters: Counters::default(),
             last: None,
         }
     }
 
-    /// These events have become durable together, after `took`.
+    /// These events became durable in one commit, after `took`.
     pub fn durable(&mut self, events: &[Event], took: Duration) {
         if !self.metrics.is_on() {
             return;
         }
         self.duration.record(took);
-        self.duration.remember(took, || None);
-        self.size.count(events.len());
+        self.duration.offer_exemplar(took, || None);
+        self.size.record_count(events.len());
         for event in events {
-            if counts(&event.change) {
-                let place = self.place(&event.options);
-                self.count(place, event);
+            if is_counted(&event.change) {
+                let index = self.series_index(&event.options);
+                self.count(index, event);
             }
         }
-        self.counters.tell();
+        self.counters.flush();
     }
 
-    /// The store has refused a commit.
     pub fn refused(&mut self) {
         self.failures.add(1);
     }
 
-    fn place(&mut self, options: &Arc<TaskOptions>) -> Place {
-        if let Some((last, place)) = &self.last
+    fn series_index(&mut self, options: &Arc<TaskOptions>) -> SeriesIndex {
+        if let Some((last, index)) = &self.last
             && Arc::ptr_eq(last, options)
         {
-            return *place;
+            return *index;
         }
-        let place = Place { series: self.series_of(options), tenant: self.tenant_of(&options.namespace) };
-        self.last = Some((options.clone(), place));
-        place
+        let (task, namespace) = (self.task_index(options), self.namespace_index(&options.namespace));
+        let index = SeriesIndex { task, namespace };
+        self.last = Some((options.clone(), index));
+        index
     }
 
-    fn series_of(&mut self, options: &TaskOptions) -> usize {
+    fn task_index(&mut self, options: &TaskOptions) -> usize {
         if let Some(found) = self.by_name.get(&options.pool).and_then(|handlers| handlers.get(&options.handler)) {
             return *found;
         }
@@ -160,7 +162,11 @@ impl CommitMeter {
         let handler = if known { options.handler.as_str() } else { OTHER };
         let same = |series: &TaskSeries| series.pool == pool && series.handler == handler;
         let index = self.series.iter().position(same).unwrap_or_else(|| {
-            self.series.push(TaskSeries::new(pool, handler));
+            self.series.push(TaskSeries {
+                pool: pool.to_owned(),
+                handler: handler.to_owned(),
+                ..TaskSeries::default()
+            });
             self.series.len() - 1
         });
         if pool != OTHER && known {
@@ -169,67 +175,67 @@ impl CommitMeter {
         index
     }
 
-    fn tenant_of(&mut self, namespace: &Namespace) -> usize {
+    fn namespace_index(&mut self, namespace: &Namespace) -> usize {
         if let Some(found) = self.namespaces.get(namespace) {
             return *found;
         }
         if self.namespaces.len() < NAMESPACES_MAX {
-            self.tenants.push(TenantSeries::new(namespace.as_str()));
-            self.namespaces.insert(namespace.clone(), self.tenants.len() - 1);
-        } else if self.tenants.len() == NAMESPACES_MAX {
-            self.tenants.push(TenantSeries::new(OTHER));
+            self.namespace_series.push(NamespaceSeries { name: namespace.to_string(), ..NamespaceSeries::default() });
+            self.namespaces.insert(namespace.clone(), self.namespace_series.len() - 1);
+        } else if self.namespace_series.len() == NAMESPACES_MAX {
+            self.namespace_series.push(NamespaceSeries { name: OTHER.to_owned(), ..NamespaceSeries::default() });
         }
-        self.tenants.len() - 1
+        self.namespace_series.len() - 1
     }
 
-    fn count(&mut self, place: Place, event: &Event) {
+    fn count(&mut self, index: SeriesIndex, event: &Event) {
         let instruments = self.metrics.instruments();
         let TaskSeries { pool, handler, submitted, completed, cancelled, failed, retried } =
-            &mut self.series[place.series];
-        let TenantSeries { name, accepted, ended } = &mut self.tenants[place.tenant];
+            &mut self.series[index.task];
+        let NamespaceSeries { name, accepted, ended } = &mut self.namespace_series[index.namespace];
         let counters = &mut self.counters;
         let finished = |result: &str, reason: &str| {
-            let labels = [("pool", &**pool), ("handler", handler), ("result", result), ("error.type", reason)];
+            let labels = [("pool", &**pool), ("handler", handler), ("result", result), (ERROR_TYPE, reason)];
             let given = if reason.is_empty() { &labels[..3] } else { &labels[..] };
             instruments.counter(&table::TASK_FINISHED, given)
         };
-        let [tenant_completed, tenant_failed, tenant_cancelled] = ended;
-        let of_tenant = |result: &str| {
+        let [namespace_completed, namespace_failed, namespace_cancelled] = ended;
+        let of_namespace = |result: &str| {
             let labels = [("namespace", &**name), ("result", result)];
             instruments.counter(&table::NAMESPACE_FINISHED, &labels)
         };
         match &event.change {
             Change::Submitted { .. } => {
                 let priority = event.options.priority;
-                let labels = [("pool", &**pool), ("handler", handler), ("priority", label(priority))];
+                let labels = [("pool", &**pool), ("handler", handler), ("priority", priority_label(priority))];
                 counters.add(&mut submitted[priority.index()], || instruments.counter(&table::TASK_SUBMITTED, &labels));
                 let labels = [("namespace", &**name)];
                 counters.add(accepted, || instruments.counter(&table::NAMESPACE_SUBMITTED, &labels));
             }
             Change::Completed { .. } => {
                 counters.add(completed, || finished("completed", ""));
-                counters.add(tenant_completed, || of_tenant("completed"));
+                counters.add(namespace_completed, || of_namespace("completed"));
             }
             Change::Cancelled { .. } => {
                 counters.add(cancelled, || finished("cancelled", ""));
-                counters.add(tenant_cancelled, || of_tenant("cancelled"));
+                counters.add(namespace_cancelled, || of_namespace("cancelled"));
             }
             Change::Failed { failure, .. } => {
                 let reason = failure.reason;
                 counters.add(&mut failed[reason as usize % REASONS], || finished("failed", reason.name()));
-                counters.add(tenant_failed, || of_tenant("failed"));
+                counters.add(namespace_failed, || of_namespace("failed"));
             }
             Change::Retrying { failure, .. } => {
-                let labels = [("pool", &**pool), ("handler", handler), ("error.type", failure.reason.name())];
-                let place = &mut retried[failure.reason as usize % REASONS];
-                counters.add(place, || instruments.counter(&table::TASK_RETRIED, &labels));
+                let labels = [("pool", &**pool), ("handler", handler), (ERROR_TYPE, failure.reason.name())];
+                let index = &mut retried[failure.reason as usize % REASONS];
+                counters.add(index, || instruments.counter(&table::TASK_RETRIED, &labels));
             }
             _ => {}
         }
     }
 }
 
-fn counts(change: &Change) -> bool {
+fn is_counted(change: &Change) -> bool {
     !matches!(
         change,
         Change::Eligible
@@ -238,24 +244,4 @@ fn counts(change: &Change) -> bool {
             | Change::CancelRequested { .. }
             | Change::Deleted
     )
-}
-
-impl TaskSeries {
-    fn new(pool: &str, handler: &str) -> Self {
-        Self {
-            pool: pool.to_owned(),
-            handler: handler.to_owned(),
-            submitted: Default::default(),
-            completed: None,
-            cancelled: None,
-            failed: Default::default(),
-            retried: Default::default(),
-        }
-    }
-}
-
-impl TenantSeries {
-    fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), accepted: None, ended: Default::default() }
-    }
 }

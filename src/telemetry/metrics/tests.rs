@@ -1,11 +1,17 @@
-//! What is counted is what is shown, and the manual says what there is.
+//! What is measured is exposed, and the page of metrics is up to date.
 
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData, ScopeMetrics, SumDataPoint};
+use opentelemetry_sdk::metrics::data::{AggregatedMetrics, HistogramDataPoint, MetricData};
 
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::metrics::ManualReader;
+use opentelemetry_sdk::metrics::data::ResourceMetrics;
+use opentelemetry_sdk::metrics::reader::MetricReader;
+
+use super::registry::SharedReader;
 use super::table::{Kind, Row, TABLE};
 use super::*;
 use crate::model::{
@@ -13,10 +19,11 @@ use crate::model::{
     Priority, ResourceUsage, RetryPolicy, Revision, TaskOptions, TaskSpec, TaskState, Timestamp,
 };
 use crate::telemetry::Telemetry;
+use crate::telemetry::export::settings::ExemplarFilter;
 use crate::telemetry::host::HostSampler;
 use crate::telemetry::liveness::Phase;
 
-const TRACE: SampledSpan = SampledSpan { trace_id: [0xab; 16], span_id: [0xcd; 8] };
+const SPAN: SampledSpan = SampledSpan { trace_id: [0xab; 16], span_id: [0xcd; 8] };
 
 fn metrics() -> Metrics {
     builder().build()
@@ -103,11 +110,11 @@ fn has(text: &str, line: &str) {
 }
 
 #[test]
-fn durable_events_are_counted_and_what_is_not_registered_is_other() {
+fn durable_events_are_counted_and_unregistered_names_count_as_other() {
     let metrics = metrics();
     let mut meter = CommitMeter::new(&metrics, catalog());
-    let (known, strange) = (options("h", "default"), options("gone", "team"));
-    let events = [submitted(&known), submitted(&known), submitted(&strange), completed(&known), failed(&known)];
+    let (known, unknown) = (options("h", "default"), options("gone", "team"));
+    let events = [submitted(&known), submitted(&known), submitted(&unknown), completed(&known), failed(&known)];
     meter.durable(&events, Duration::from_millis(3));
     meter.refused();
     let text = metrics.expose(Format::Prometheus).unwrap();
@@ -123,7 +130,7 @@ fn durable_events_are_counted_and_what_is_not_registered_is_other() {
 }
 
 #[test]
-fn a_flood_of_namespaces_does_not_become_a_flood_of_series() {
+fn the_number_of_namespace_series_is_limited() {
     let metrics = metrics();
     let mut meter = CommitMeter::new(&metrics, catalog());
     for number in 0..200 {
@@ -136,12 +143,12 @@ fn a_flood_of_namespaces_does_not_become_a_flood_of_series() {
 }
 
 #[test]
-fn attempts_are_distributed_and_a_bucket_leads_to_a_trace() {
+fn attempts_are_measured_and_a_bucket_links_to_a_trace() {
     let metrics = metrics();
     let mut meter = PoolMeter::new(&metrics, &pool("p"), &catalog()).worker();
     meter.started(Priority::High, Duration::from_millis(2), || None);
-    meter.ended(&handler("h"), AttemptResult::Completed, Duration::from_millis(700), || Some(TRACE));
-    meter.ended(&handler("nobody"), AttemptResult::Failed(FailureReason::Panic), Duration::from_secs(2), || None);
+    meter.ended(&handler("h"), AttemptResult::Completed, Duration::from_millis(700), || Some(SPAN));
+    meter.ended(&handler("unknown"), AttemptResult::Failed(FailureReason::Panic), Duration::from_secs(2), || None);
     let text = metrics.expose(Format::OpenMetrics).unwrap();
     has(&text, "# TYPE lineshaft_task_duration_seconds histogram");
     has(&text, "# UNIT lineshaft_task_duration_seconds seconds");
@@ -157,18 +164,18 @@ fn attempts_are_distributed_and_a_bucket_leads_to_a_trace() {
     assert!(!plain.contains("trace_id") && !plain.contains("# EOF") && !plain.contains("# UNIT"));
 }
 
-/// Attempts in a trace and without one, a call and a commit.
+/// Measures attempts inside and outside of a trace, a call and a commit.
 fn measure(metrics: &Metrics) {
     let mut meter = PoolMeter::new(metrics, &pool("p"), &catalog()).worker();
     meter.started(Priority::High, Duration::from_millis(2), || None);
-    meter.ended(&handler("h"), AttemptResult::Completed, Duration::from_millis(700), || Some(TRACE));
+    meter.ended(&handler("h"), AttemptResult::Completed, Duration::from_millis(700), || Some(SPAN));
     meter.ended(&handler("h"), AttemptResult::Completed, Duration::ZERO, || None);
     CallMeter::new(metrics, vec!["a.B/C".to_owned()]).begin("/a.B/C", || None).end(0);
     CommitMeter::new(metrics, catalog()).durable(&[submitted(&options("h", "default"))], Duration::from_millis(3));
 }
 
 #[test]
-fn every_measurement_is_an_exemplar_when_that_is_asked_for_and_none_when_none_is() {
+fn the_exemplar_filter_can_keep_every_measurement_or_none() {
     let on = builder().exemplars(ExemplarFilter::AlwaysOn).build();
     measure(&on);
     let text = on.expose(Format::OpenMetrics).unwrap();
@@ -187,108 +194,59 @@ fn every_measurement_is_an_exemplar_when_that_is_asked_for_and_none_when_none_is
     let off = builder().exemplars(ExemplarFilter::AlwaysOff).build();
     measure(&off);
     let mut worker = PoolMeter::new(&off, &pool("p"), &catalog()).worker();
-    worker.started(Priority::High, Duration::ZERO, || panic!("a trace that nobody needs is looked for"));
+    worker.started(Priority::High, Duration::ZERO, || panic!("the span is looked up although exemplars are off"));
     let text = off.expose(Format::OpenMetrics).unwrap();
     assert!(text.contains("lineshaft_task_duration_seconds_bucket") && !text.contains(" # {"), "{text}");
 }
 
-/// What a reader finds: the kind of each metric's points, its name and the sum of their counts or values.
-fn found_by(reader: &ManualReader) -> Vec<(&'static str, String, f64)> {
+/// Name, kind and number of measurements of each metric that a reader collects; metrics that are no histograms have
+/// the number 0.
+fn collected(reader: &ManualReader) -> Vec<(String, &'static str, u64)> {
     let mut found = ResourceMetrics::default();
     reader.collect(&mut found).unwrap();
     let metrics = found.scope_metrics().flat_map(|scope| scope.metrics().collect::<Vec<_>>());
-    #[expect(clippy::cast_precision_loss, reason = "few")]
-    let told = metrics.map(|metric| {
-        let (kind, count) = match metric.data() {
-            AggregatedMetrics::F64(MetricData::ExponentialHistogram(histogram)) => {
-                ("exponential", histogram.data_points().map(|point| point.count() as f64).sum())
-            }
-            AggregatedMetrics::F64(MetricData::Histogram(histogram)) => {
-                ("buckets", histogram.data_points().map(|point| point.count() as f64).sum())
-            }
-            AggregatedMetrics::U64(MetricData::Sum(sum)) => {
-                ("sum", sum.data_points().map(|point| point.value() as f64).sum())
-            }
-            AggregatedMetrics::F64(MetricData::Sum(sum)) => ("sum", sum.data_points().map(SumDataPoint::value).sum()),
-            AggregatedMetrics::F64(MetricData::Gauge(_)) => ("gauge", 0.0),
-            _ => ("another", 0.0),
-        };
-        (kind, metric.name().to_owned(), count)
+    let summary = metrics.map(|metric| match metric.data() {
+        AggregatedMetrics::F64(MetricData::ExponentialHistogram(histogram)) => {
+            (metric.name().to_owned(), "exponential", histogram.data_points().map(|p| p.count() as u64).sum())
+        }
+        AggregatedMetrics::F64(MetricData::Histogram(histogram)) => {
+            (metric.name().to_owned(), "buckets", histogram.data_points().map(HistogramDataPoint::count).sum())
+        }
+        _ => (metric.name().to_owned(), "number", 0),
     });
-    told.collect()
+    summary.collect()
 }
 
 #[test]
-fn whoever_wants_exponential_histograms_reads_the_same_counts_as_those_who_want_buckets() {
-    let [bucketed, first, second] = [(); 3].map(|()| Arc::new(ManualReader::builder().build()));
+fn readers_of_exponential_histograms_get_the_same_counts_as_readers_of_buckets() {
+    let [buckets, exponential] = [(); 2].map(|()| Arc::new(ManualReader::builder().build()));
     let metrics = builder()
-        .reader(Shown(bucketed.clone()), Histograms::Buckets)
-        .reader(Shown(first.clone()), Histograms::Exponential)
-        .reader(Shown(second.clone()), Histograms::Exponential)
+        .reader(SharedReader(buckets.clone()), Histograms::Buckets)
+        .reader(SharedReader(exponential.clone()), Histograms::Exponential)
         .build();
     let telemetry = Telemetry::new(metrics.clone());
     measure(&telemetry.metrics);
-    let mut worker = PoolMeter::new(&metrics, &pool("p"), &catalog()).worker();
-    worker.ended(&handler("h"), AttemptResult::Completed, Duration::from_millis(5), || None);
-
-    let of_buckets = found_by(&bucketed);
-    let [attempts, ran] = ["lineshaft.task.attempts", "lineshaft.task.duration"].map(ToOwned::to_owned);
-    for expected in [("sum", attempts.clone(), 3.0), ("buckets", ran.clone(), 3.0)] {
-        assert!(of_buckets.contains(&expected), "{of_buckets:?}");
-    }
-    for reader in [&first, &second] {
-        let exponential = found_by(reader);
-        for expected in [("sum", attempts.clone(), 3.0), ("exponential", ran.clone(), 3.0)] {
-            assert!(exponential.contains(&expected), "{exponential:?}");
-        }
-        let same = |(kind, name, count): &(&'static str, String, f64)| {
-            (if *kind == "buckets" { "exponential" } else { *kind }, name.clone(), *count)
-        };
-        assert_eq!(exponential, of_buckets.iter().map(same).collect::<Vec<_>>());
-    }
-    let text = metrics.expose(Format::Prometheus).unwrap();
-    has(&text, r#"lineshaft_task_duration_seconds_bucket{handler="h",pool="p",result="completed",le="0.005"} 2"#);
-    has(&text, r#"lineshaft_task_duration_seconds_count{handler="h",pool="p",result="completed"} 3"#);
-
+    let (in_buckets, in_exponential) = (collected(&buckets), collected(&exponential));
+    assert!(in_buckets.contains(&("lineshaft.task.duration".to_owned(), "buckets", 2)), "{in_buckets:?}");
+    let renamed = in_buckets.into_iter().map(|(name, kind, count)| match kind {
+        "buckets" => (name, "exponential", count),
+        other => (name, other, count),
+    });
+    assert_eq!(in_exponential, renamed.collect::<Vec<_>>());
     for provider in metrics.providers() {
         provider.shutdown().unwrap();
     }
     let mut found = ResourceMetrics::default();
-    assert!(first.collect(&mut found).is_err() && bucketed.collect(&mut found).is_err(), "both sides are shut down");
+    assert!(buckets.collect(&mut found).is_err() && exponential.collect(&mut found).is_err(), "both are shut down");
 }
 
 #[test]
-fn exponential_histograms_are_as_fine_as_the_specification_says() {
-    let reader = Arc::new(ManualReader::builder().build());
-    let metrics = builder().reader(Shown(reader.clone()), Histograms::Exponential).build();
-    let mut worker = PoolMeter::new(&metrics, &pool("p"), &catalog()).worker();
-    let scale_and_buckets = || {
-        let mut found = ResourceMetrics::default();
-        reader.collect(&mut found).unwrap();
-        let metric =
-            found.scope_metrics().flat_map(ScopeMetrics::metrics).find(|m| m.name() == "lineshaft.task.duration");
-        let AggregatedMetrics::F64(MetricData::ExponentialHistogram(histogram)) = metric.unwrap().data() else {
-            panic!("{metric:?}")
-        };
-        let point = histogram.data_points().next().unwrap();
-        (point.scale(), point.positive_bucket().counts().count())
-    };
-    worker.ended(&handler("h"), AttemptResult::Completed, Duration::from_secs(1), || None);
-    assert_eq!(scale_and_buckets(), (20, 1));
-    for millis in 1..2_000 {
-        worker.ended(&handler("h"), AttemptResult::Completed, Duration::from_millis(millis), || None);
-    }
-    let (scale, buckets) = scale_and_buckets();
-    assert!(scale < 20 && (80..=160).contains(&buckets), "{scale} {buckets}");
-}
-
-#[test]
-fn calls_are_counted_by_method_and_status_and_one_that_is_given_up_is_cancelled() {
+fn calls_are_measured_by_method_and_status_and_a_dropped_call_is_cancelled() {
     let metrics = metrics();
     let meter = CallMeter::new(&metrics, vec!["a.B/C".to_owned()]);
     meter.begin("/a.B/C", || None).end(0);
     meter.begin("/a.B/C", || None).end(13);
-    drop(meter.begin("/a.B/Unheard", || None));
+    drop(meter.begin("/a.B/Unknown", || None));
     let text = metrics.expose(Format::Prometheus).unwrap();
     let count = |rest: &str| format!("rpc_server_call_duration_seconds_count{{{rest}}} 1");
     has(&text, &count(r#"rpc_method="a.B/C",rpc_status_code="OK",rpc_system_name="grpc""#));
@@ -297,7 +255,7 @@ fn calls_are_counted_by_method_and_status_and_one_that_is_given_up_is_cancelled(
 }
 
 #[test]
-fn what_the_parts_publish_is_shown_as_it_is_at_that_moment() {
+fn published_state_is_exposed_as_it_is_at_collection() {
     let metrics = metrics();
     let telemetry = Telemetry::new(metrics.clone());
     let reading = PoolReading {
@@ -351,9 +309,9 @@ async fn every_sample_belongs_to_a_row_and_every_family_is_described_once() {
 }
 
 #[test]
-fn off_means_off_and_the_header_decides_the_format() {
+fn metrics_can_be_off_and_the_accept_header_decides_the_format() {
     let metrics = Metrics::off();
-    PoolMeter::new(&metrics, &pool("p"), &catalog()).worker().started(Priority::Low, Duration::ZERO, || Some(TRACE));
+    PoolMeter::new(&metrics, &pool("p"), &catalog()).worker().started(Priority::Low, Duration::ZERO, || Some(SPAN));
     assert_eq!(metrics.expose(Format::Prometheus), None);
     let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
     assert_eq!(Format::accepted(prometheus), Format::OpenMetrics);
@@ -363,14 +321,14 @@ fn off_means_off_and_the_header_decides_the_format() {
     }
 }
 
-/// Words that look like metrics of this server in a text of PromQL.
+/// Names of metrics of this server in PromQL.
 fn names_in(text: &str) -> Vec<&str> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let ours = ["lineshaft_", "rpc_server_", "process_", "system_"];
     words.filter(|word| ours.iter().any(|prefix| word.starts_with(prefix))).collect()
 }
 
-/// Keys of the matchers and groupings in a text of PromQL.
+/// Keys of matchers and groupings in PromQL.
 fn labels_in(text: &str) -> Vec<&str> {
     let mut found = Vec::new();
     for matchers in text.split('{').skip(1).filter_map(|rest| rest.split('}').next()) {
@@ -402,9 +360,9 @@ fn expressions() -> Vec<String> {
 }
 
 #[test]
-fn dashboard_and_alerts_name_only_metrics_and_attributes_that_there_are() {
+fn dashboard_and_alerts_use_only_existing_metrics_and_attributes() {
     let mut names: Vec<String> = Vec::new();
-    // The first is Prometheus's word, not one of the house.
+    // The first is a label of Prometheus, not a synonym of task.
     let mut keys: Vec<String> = [concat!("jo", "b"), "instance", "le"].map(ToOwned::to_owned).to_vec();
     for row in TABLE {
         let name = row.prometheus();
@@ -417,11 +375,11 @@ fn dashboard_and_alerts_name_only_metrics_and_attributes_that_there_are() {
     let mut used = std::collections::HashSet::new();
     for expression in expressions() {
         for name in names_in(&expression).into_iter().filter(|name| !keys.iter().any(|key| key == name)) {
-            assert!(names.iter().any(|known| known == name), "there is no {name}: {expression}");
+            assert!(names.iter().any(|known| known == name), "{name} does not exist: {expression}");
             used.insert(name.to_owned());
         }
         for key in labels_in(&expression) {
-            assert!(keys.iter().any(|known| known == key), "there is no attribute {key}: {expression}");
+            assert!(keys.iter().any(|known| known == key), "the attribute {key} does not exist: {expression}");
         }
     }
     assert!(used.len() > 35, "only {} are used", used.len());
@@ -429,12 +387,11 @@ fn dashboard_and_alerts_name_only_metrics_and_attributes_that_there_are() {
 
 /// The page `docs/metrics.md`.
 fn page() -> String {
-    let mut text = "# Metrics\n\nEvery metric of the server. This page is made from the table in \
-         `src/telemetry/metrics/table.rs`, and a test compares them;\n\
-         [observability.md](observability.md) says how to use it.\n\n\
-         `GET /metrics` shows the Prometheus names, an OTLP exporter sends the OpenTelemetry names; both read the \
-         same instruments.\nIn Prometheus the dots of attributes are underscores. Handlers and pools that are not \
-         configured count as `other`.\nA series appears when it is first counted.\n\n\
+    let mut text = "# Metrics\n\nAll metrics of the server. [observability.md](observability.md) describes how to use them. This page is \
+         generated from\n`src/telemetry/metrics/table.rs`.\n\n\
+         `GET /metrics` uses the Prometheus names, OTLP the OpenTelemetry names; both read the same instruments. In \
+         Prometheus\nthe dots of attributes become underscores. Handlers and pools that are not configured count as \
+         `other`. A series appears\nwith its first measurement.\n\n\
          | OpenTelemetry | Prometheus | kind | unit | attributes | meaning |\n|---|---|---|---|---|---|\n"
         .to_owned();
     for row in TABLE {
@@ -461,11 +418,11 @@ fn page() -> String {
 }
 
 #[test]
-fn the_page_of_metrics_is_that_of_the_table() {
+fn the_page_of_metrics_matches_the_table() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
     if std::env::var_os("LINESHAFT_WRITE_DOCS").is_some() {
         std::fs::write(&path, page()).unwrap();
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(found, page(), "write it anew: LINESHAFT_WRITE_DOCS=1 cargo test --lib page_of_metrics");
+    assert_eq!(found, page(), "regenerate it: LINESHAFT_WRITE_DOCS=1 cargo test --lib page_of_metrics");
 }
