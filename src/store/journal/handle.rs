@@ -9,10 +9,9 @@ use std::sync::mpsc::{Sender, channel};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::bounds::Bounds;
 use super::pool_table;
 use super::rows;
-use super::schema::SCHEMA;
+use super::schema::{Bounds, SCHEMA};
 use super::state::JournalState;
 use super::writer::{QueuedCommit, Writer, write_queued};
 use crate::model::{Event, Revision};

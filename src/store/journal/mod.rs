@@ -4,7 +4,6 @@
 //! waiting commits in one transaction with one sync. A third thread runs checkpoints beside both, so that a writer
 //! only has to do the short last part of one.
 
-mod bounds;
 mod checkpointer;
 mod handle;
 mod pool_table;
@@ -13,8 +12,7 @@ mod schema;
 mod state;
 mod writer;
 
-pub use bounds::Bounds;
 pub use handle::SqliteJournal;
 pub use pool_table::load as load_pool_overrides;
 pub use rows::verify;
-pub use schema::SCHEMA;
+pub use schema::{Bounds, SCHEMA};

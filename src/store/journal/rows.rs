@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, Row};
 
-use super::bounds::Bounds;
+use super::schema::Bounds;
 use crate::model::{Event, Revision};
 use crate::store::error::StoreError;
 use crate::store::record::{commit_checksum, decode_commit};

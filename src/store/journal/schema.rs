@@ -1,6 +1,12 @@
-//! The tables of `journal.db`.
+//! The tables of `journal.db`, and the bounds of the journal in its meta table.
 
-use crate::store::sqlite::Schema;
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::store::error::StoreError;
+use crate::store::record::checksum;
+use crate::store::sqlite::{Schema, sqlite_error};
 
 pub const SCHEMA: Schema = Schema {
     application_id: 0x4c53_4a31,
@@ -30,3 +36,37 @@ pub const SCHEMA: Schema = Schema {
         );",
     ],
 };
+
+/// Which revisions the journal contains. Recorded at each trim and at an orderly shutdown, so the journal may continue
+/// after `end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Revisions up to here are deleted.
+    pub trimmed: u64,
+    pub end: u64,
+}
+
+impl Bounds {
+    pub fn load(connection: &Connection, path: &Path) -> Result<Self, StoreError> {
+        let corrupt = || StoreError::corrupt(path, "table meta", "checksum mismatch");
+        let columns = connection
+            .query_row("SELECT trimmed, end, checksum FROM meta WHERE id = 1", [], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, u32>(2)?))
+            })
+            .optional()
+            .map_err(|error| sqlite_error("read", path, &error))?;
+        let (trimmed, end, written) = columns.ok_or_else(corrupt)?;
+        let bounds = Self { trimmed: trimmed.cast_unsigned(), end: end.cast_unsigned() };
+        let is_new = (trimmed, end, written) == (0, 0, 0);
+        if is_new || bounds.checksum() == written { Ok(bounds) } else { Err(corrupt()) }
+    }
+
+    pub(super) fn store(self, connection: &Connection) -> rusqlite::Result<()> {
+        let mut statement = connection.prepare_cached("INSERT OR REPLACE INTO meta VALUES (1, ?1, ?2, ?3)")?;
+        statement.execute(params![self.trimmed.cast_signed(), self.end.cast_signed(), self.checksum()]).map(|_| ())
+    }
+
+    fn checksum(self) -> u32 {
+        checksum(&[&self.trimmed.to_le_bytes(), &self.end.to_le_bytes()])
+    }
+}

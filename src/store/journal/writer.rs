@@ -8,9 +8,9 @@ use std::sync::mpsc::Receiver;
 use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 
-use super::bounds::Bounds;
 use super::checkpointer::Checkpointer;
 use super::pool_table;
+use super::schema::Bounds;
 use super::state::JournalState;
 use crate::store::error::StoreError;
 use crate::store::pool_override::PoolOverride;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
+use rusqlite::Connection;
 use tokio::sync::watch;
 
 use super::query;
@@ -77,6 +78,11 @@ impl SqliteProjection {
     pub fn recover(&self) -> Result<(Vec<RecoveredTask>, Revision), StoreError> {
         self.readers.with(|connection| query::recover(connection, &self.shared.path))
     }
+
+    fn query<T>(&self, run: impl FnOnce(&Connection, &Path) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.shared.queue.check_failure()?;
+        self.readers.with(|connection| run(connection, &self.shared.path))
+    }
 }
 
 impl Projection for SqliteProjection {
@@ -97,18 +103,15 @@ impl Projection for SqliteProjection {
     }
 
     fn get(&self, id: &TaskId) -> Result<Option<Task>, StoreError> {
-        self.shared.queue.check_failure()?;
-        self.readers.with(|connection| query::get(connection, &self.shared.path, id))
+        self.query(|connection, path| query::get(connection, path, id))
     }
 
     fn output(&self, id: &TaskId, attempt: u32) -> Result<Option<(u32, Output)>, StoreError> {
-        self.shared.queue.check_failure()?;
-        self.readers.with(|connection| query::output(connection, &self.shared.path, id, attempt))
+        self.query(|connection, path| query::output(connection, path, id, attempt))
     }
 
     fn list(&self, filter: &TaskFilter, size: PageSize, after: Option<PageCursor>) -> Result<Page, StoreError> {
-        self.shared.queue.check_failure()?;
-        self.readers.with(|connection| query::list(connection, &self.shared.path, filter, size, after))
+        self.query(|connection, path| query::list(connection, path, filter, size, after))
     }
 
     fn checkpoint(&self) -> Result<Revision, StoreError> {
