@@ -1,4 +1,4 @@
-//! The same port without gRPC: JSON, gRPC-Web, plain routes, and callers that mean harm.
+//! HTTP without gRPC: JSON, gRPC-Web, plain routes, and hostile requests.
 
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ fn call(server: &Server, path: &str, body: &Value) -> Answer {
     Connection::open(server).send(&post(path, "application/json", &[], body.to_string().as_bytes()))
 }
 
-/// `ErrorInfo.reason` of a refusal.
-fn reason(refusal: &Value) -> &str {
-    let details = refusal["details"].as_array().unwrap_or_else(|| panic!("no details: {refusal}"));
+/// `ErrorInfo.reason` of an error.
+fn reason(error: &Value) -> &str {
+    let details = error["details"].as_array().unwrap_or_else(|| panic!("no details: {error}"));
     let info = details.iter().find(|detail| detail["type"] == "google.rpc.ErrorInfo").unwrap();
     info["debug"]["reason"].as_str().unwrap()
 }
@@ -31,14 +31,18 @@ async fn a_task_is_submitted_and_read_as_json() {
     let accepted = call(&server, SUBMIT, &body);
     assert_eq!((accepted.status, accepted.header("content-type")), (200, "application/json"));
     let accepted = accepted.json();
-    assert_eq!((&accepted["taskId"], &accepted["duplicate"]), (&json!("t"), &json!(false)), "defaults are shown");
+    assert_eq!(
+        (&accepted["taskId"], &accepted["duplicate"]),
+        (&json!("t"), &json!(false)),
+        "default values are included"
+    );
     let ended = call(&server, WAIT, &json!({"taskId": "t", "timeout": "60s"})).json();
     assert_eq!(ended["task"]["state"], "TASK_STATE_COMPLETED");
     assert_eq!(ended["task"]["result"]["json"]["value"], json!(12_499_997_500_000_u64), "a JSON result is JSON");
 }
 
 #[tokio::test]
-async fn the_binary_form_is_the_same_call() {
+async fn a_call_can_be_sent_as_binary_protobuf() {
     let server = Server::start("");
     let submit = v1::SubmitTaskRequest { task_id: "b".to_owned(), ..noop() };
     let headers = [("connect-protocol-version", "1")];
@@ -50,7 +54,7 @@ async fn the_binary_form_is_the_same_call() {
 }
 
 #[tokio::test]
-async fn a_json_payload_reaches_its_handler_and_comes_back_to_the_last_digit() {
+async fn a_json_payload_keeps_all_digits() {
     let echo = "[[handler]]\nname = \"cat\"\nrunner = \"process\"\nargv = [\"/bin/cat\"]\n";
     let server = Server::start(echo);
     let exact = r#"{ "z": 90071992547409931234567890, "a": 0.10000000000000000001 }"#;
@@ -66,7 +70,7 @@ async fn a_json_payload_reaches_its_handler_and_comes_back_to_the_last_digit() {
 }
 
 #[test]
-fn a_refusal_has_its_code_its_details_and_its_http_status() {
+fn an_error_has_a_code_details_and_an_http_status() {
     let server = Server::start("");
     let unknown = call(&server, SUBMIT, &json!({"handler": "nosuch"}));
     assert_eq!(unknown.status, 404);
@@ -79,7 +83,7 @@ fn a_refusal_has_its_code_its_details_and_its_http_status() {
 }
 
 #[test]
-fn what_is_not_understood_is_refused_with_its_place() {
+fn malformed_requests_are_rejected_with_line_and_column() {
     let server = Server::start("");
     let raw = |content_type: &str, headers: &[(&str, &str)], body: &str| {
         Connection::open(&server).send(&post(SUBMIT, content_type, headers, body.as_bytes()))
@@ -105,11 +109,11 @@ fn what_is_not_understood_is_refused_with_its_place() {
     let get = Connection::open(&server).send(format!("GET {SUBMIT} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes());
     assert_eq!((get.status, get.header("allow")), (405, "POST"));
     assert_eq!(call(&server, "/lineshaft.v1.TaskService/Nothing", &json!({})).status, 404);
-    assert_eq!(call(&server, "/lineshaft.v1.TaskService/SubmitTasks", &json!({})).status, 415, "takes a stream");
+    assert_eq!(call(&server, "/lineshaft.v1.TaskService/SubmitTasks", &json!({})).status, 415, "client streaming");
 }
 
 #[tokio::test]
-async fn a_call_ends_at_the_time_that_its_caller_gave() {
+async fn a_call_ends_at_its_deadline() {
     let server = Server::start("");
     let id = server.submit(task("io", "3600")).await;
     let body = json!({"taskId": id}).to_string();
@@ -121,17 +125,17 @@ async fn a_call_ends_at_the_time_that_its_caller_gave() {
     ));
     assert_eq!(late.status, 504);
     assert_eq!((late.json()["code"].as_str(), reason(&late.json())), (Some("deadline_exceeded"), "DEADLINE_EXCEEDED"));
-    // A stream as well, which is a success for HTTP.
+    // The same for a stream. Its HTTP status is 200.
     let request = post(WATCH, "application/connect+json", &[("connect-timeout-ms", "300")], &envelope(b"{}"));
     let ended = Connection::open(&server).send(&request);
     assert_eq!(ended.status, 200);
     let last = envelopes(&ended.body).pop().unwrap();
     assert_eq!((last.0, last.1["error"]["code"].as_str()), (2, Some("deadline_exceeded")));
-    assert_eq!(server.get(&id).await.state(), TaskState::Running, "the task does not care");
+    assert_eq!(server.get(&id).await.state(), TaskState::Running, "the task continues");
 }
 
 #[test]
-fn a_task_is_run_and_followed_as_json_to_its_end() {
+fn run_task_streams_json_until_the_task_is_finished() {
     let server = Server::start("");
     let body = json!({"task": {"handler": "compute", "payload": {"json": 10}}}).to_string();
     let path = "/lineshaft.v1.TaskService/RunTask";
@@ -144,7 +148,7 @@ fn a_task_is_run_and_followed_as_json_to_its_end() {
     assert_eq!((end.0, &end.1), (2, &json!({})));
     assert_eq!((&task["state"], &task["result"]["json"]["value"]), (&json!("TASK_STATE_COMPLETED"), &json!(45)));
     assert!(steps.iter().any(|(_, step)| step["event"]["state"] == "TASK_STATE_COMPLETED"));
-    // What is refused before the stream begins is told the same way.
+    // An error before the stream starts has the same format.
     let request = post(path, "application/connect+json", &[], &envelope(b"{\"tusk\":1}"));
     let refused = Connection::open(&server).send(&request);
     let steps = envelopes(&refused.body);
@@ -153,7 +157,7 @@ fn a_task_is_run_and_followed_as_json_to_its_end() {
 }
 
 #[test]
-fn a_drain_ends_streams_over_plain_http_and_the_server_ends() {
+fn a_drain_ends_http_streams() {
     let mut server = Server::start("");
     let mut idle = Connection::open(&server);
     assert_eq!(idle.send(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").status, 200);
@@ -168,7 +172,7 @@ fn a_drain_ends_streams_over_plain_http_and_the_server_ends() {
 }
 
 #[tokio::test]
-async fn a_browser_calls_with_grpc_web() {
+async fn a_task_is_submitted_with_grpc_web() {
     let server = Server::start("");
     let submit = v1::SubmitTaskRequest { task_id: "w".to_owned(), ..noop() };
     let request =
@@ -181,14 +185,14 @@ async fn a_browser_calls_with_grpc_web() {
     assert_eq!(trailers[0], 0x80, "a frame of trailers");
     assert!(String::from_utf8_lossy(trailers).contains("grpc-status:0"));
     assert_eq!(server.ended("w").await.state(), TaskState::Completed);
-    // A message that says it is compressed is refused, and not unpacked.
+    // A compressed message is rejected without decompressing it.
     let bomb = [&[1][..], &envelope(&[0; 64])[1..]].concat();
     let request = post(SUBMIT, "application/grpc-web+proto", &[("grpc-encoding", "gzip")], &bomb);
     let refused = Connection::open(&server).send(&request);
     let trailers = String::from_utf8_lossy(&refused.body).into_owned();
     let unimplemented = refused.header("grpc-status") == "12" || trailers.contains("grpc-status:12");
     assert!(unimplemented, "{refused:?} {trailers}");
-    // What is refused before it is read is told in gRPC-Web as well, with its details.
+    // An error before the body is read is returned as gRPC-Web too, with its details.
     let large = format!(
         "POST {SUBMIT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/grpc-web+proto\r\n\
          content-length: 99999999\r\n\r\n"
@@ -200,7 +204,7 @@ async fn a_browser_calls_with_grpc_web() {
 }
 
 #[tokio::test]
-async fn scripts_have_plain_routes() {
+async fn plain_routes_work_with_forms_and_json() {
     let server = Server::start("");
     let form = |path: &str, body: &str| {
         let content_type = "application/x-www-form-urlencoded";
@@ -249,7 +253,7 @@ async fn scripts_have_plain_routes() {
 }
 
 #[test]
-fn a_script_can_end_the_server() {
+fn a_plain_route_shuts_the_server_down() {
     let mut server = Server::start("");
     let ending =
         Connection::open(&server).send(&post("/api/shutdown", "application/json", &[], b"{\"limit_seconds\":5}"));
@@ -258,7 +262,7 @@ fn a_script_can_end_the_server() {
 }
 
 #[test]
-fn a_page_of_another_site_changes_nothing_and_reads_nothing() {
+fn requests_from_a_foreign_origin_or_host_are_rejected() {
     let server = Server::start("");
     let form = "application/x-www-form-urlencoded";
     let from = |origin: &str, path: &str, content_type: &str, body: &[u8]| {
@@ -273,20 +277,20 @@ fn a_page_of_another_site_changes_nothing_and_reads_nothing() {
         let refused = from("http://evil.example", path, content_type, body);
         assert_eq!((refused.status, reason(&refused.json())), (403, "FOREIGN_ORIGIN"), "{path}");
     }
-    // Sent from anywhere without being asked for: neither a form nor JSON.
+    // Browsers send text/plain without a preflight request.
     assert_eq!(from("http://localhost", "/api/submit", "text/plain", b"type=compute").status, 501);
-    // Under a name that was pointed here.
+    // A foreign host name that resolves to this address.
     for path in ["/api/stats", "/api/tasks"] {
         let request = format!("GET {path} HTTP/1.1\r\nhost: evil.example\r\n\r\n");
         let refused = Connection::open(&server).send(request.as_bytes());
         assert_eq!((refused.status, reason(&refused.json())), (403, "FOREIGN_ORIGIN"));
     }
     let tasks = call(&server, "/lineshaft.v1.TaskService/ListTasks", &json!({})).json();
-    assert_eq!(tasks["tasks"], json!([]), "nothing came through");
+    assert_eq!(tasks["tasks"], json!([]), "no task was submitted");
 }
 
 #[test]
-fn a_page_that_the_configuration_names_may_call() {
+fn an_allowed_origin_can_call() {
     let server = Server::start("[http]\nallowed_origins = [\"https://ui.example\"]\nhosts = [\"tasks.example\"]\n");
     let ask = |origin: &str| {
         let asked = format!(
@@ -317,9 +321,9 @@ fn one_connection_carries_many_calls() {
 }
 
 #[tokio::test]
-async fn headers_and_bodies_have_their_size_and_their_time() {
+async fn headers_and_bodies_have_size_and_time_limits() {
     let server = Server::start("[http]\nheader_timeout = \"300ms\"\nbody_timeout = \"300ms\"\n");
-    // Never complete.
+    // Incomplete.
     for begun in ["", "GET", "GET / HTTP/1.1\r\nhost: localhost\r\nx: "] {
         let mut slow = Connection::open(&server);
         slow.write(begun.as_bytes());
@@ -346,21 +350,21 @@ async fn headers_and_bodies_have_their_size_and_their_time() {
 }
 
 #[tokio::test]
-async fn a_flood_of_half_calls_holds_nobody_up() {
+async fn incomplete_requests_release_their_slots() {
     let server = Server::start("[http]\nbody_timeout = \"2s\"\n[server]\nmax_in_flight = 20\n");
     let head = format!("POST {SUBMIT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n");
     let mut halves: Vec<_> = (0..20).map(|_| Connection::open(&server)).collect();
     for half in &mut halves {
         half.write(format!("{head}content-length: 10\r\n\r\n{{").as_bytes());
     }
-    // Each has a place until its time is over; whoever comes meanwhile is told so at once, and then served.
+    // Each incomplete request holds a slot until its timeout; other calls fail immediately until then.
     let until = tokio::time::Instant::now() + crate::support::TIMEOUT;
     loop {
         match server.tasks().submit_task(noop()).await {
             Ok(_) => break,
             Err(busy) => assert_eq!(crate::support::reason(&busy), "OVERLOADED"),
         }
-        assert!(tokio::time::Instant::now() < until, "it never recovers");
+        assert!(tokio::time::Instant::now() < until, "the slots are never released");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

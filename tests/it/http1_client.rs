@@ -96,11 +96,11 @@ impl Connection {
         }
     }
 
-    /// The server closes the connection, at most with an answer that says why.
+    /// The server closes the connection, at most with a 4xx response.
     pub fn ends(&mut self) {
         while self.more() > 0 {}
-        let said = String::from_utf8_lossy(&self.read).into_owned();
-        assert!(said.is_empty() || said.starts_with("HTTP/1.1 4"), "{said}");
+        let received = String::from_utf8_lossy(&self.read).into_owned();
+        assert!(received.is_empty() || received.starts_with("HTTP/1.1 4"), "{received}");
     }
 
     pub fn answer(&mut self) -> Answer {

@@ -1,4 +1,4 @@
-//! KEDA's client, played: what it asks of an external scaler, in its order.
+//! Calls of the external scaler, in the order in which KEDA makes them.
 
 use lineshaft::proto::externalscaler::{
     GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient,
@@ -66,7 +66,7 @@ fn nap(id: &str, seconds: &str) -> lineshaft::proto::v1::SubmitTaskRequest {
 
 #[tokio::test]
 #[expect(clippy::float_cmp, reason = "small counts and given targets are exact")]
-async fn a_deployment_scales_with_what_waits_and_to_zero_when_all_is_done() {
+async fn metrics_follow_the_load_and_an_idle_pool_is_inactive() {
     let server = Server::start(CONFIG);
     let mut keda = Keda::of(&server);
     let load = trigger(&[("pool", "render"), ("value", "3"), ("scalerAddress", "lineshaft:7071")]);
@@ -104,7 +104,7 @@ async fn a_deployment_scales_with_what_waits_and_to_zero_when_all_is_done() {
 }
 
 #[tokio::test]
-async fn activity_is_pushed_at_once_with_each_change_and_ends_with_a_drain() {
+async fn activity_changes_are_streamed_until_a_drain() {
     let server = Server::start(CONFIG);
     let mut keda = Keda::of(&server);
     let load = trigger(&[("pool", "render"), ("value", "3")]);
@@ -122,7 +122,7 @@ async fn activity_is_pushed_at_once_with_each_change_and_ends_with_a_drain() {
 }
 
 #[tokio::test]
-async fn a_trigger_that_cannot_be_measured_is_told_why() {
+async fn invalid_triggers_are_rejected_with_their_fields() {
     let server = Server::start(CONFIG);
     let mut keda = Keda::of(&server);
     let bad = keda.refusal(&[("pool", "render"), ("metric", "mood"), ("value", "0")]).await;
@@ -143,7 +143,7 @@ async fn a_trigger_that_cannot_be_measured_is_told_why() {
 }
 
 #[tokio::test]
-async fn the_health_port_has_room_for_many_triggers_on_one_connection() {
+async fn the_health_port_accepts_many_streams_on_one_connection() {
     let server = Server::start(&format!("{HEALTH}{CONFIG}"));
     let channel = health_port(&server).connect_lazy();
     let mut keda = ExternalScalerClient::new(channel);
@@ -189,7 +189,7 @@ impl Authority {
 }
 
 #[tokio::test]
-async fn a_server_that_authenticates_is_asked_on_the_health_port_or_with_a_certificate_and_nothing_more_can_be_done() {
+async fn with_authentication_the_scaler_needs_the_health_port_or_a_certificate() {
     let (authority, directory) = (Authority::new(), tempfile::tempdir().unwrap());
     let keep = |name: &str, text: String| {
         std::fs::write(directory.path().join(name), text).unwrap();
@@ -222,7 +222,7 @@ async fn a_server_that_authenticates_is_asked_on_the_health_port_or_with_a_certi
     }
     let tenant = authority.channel(&server, &authority.sign("tenant"));
     let refused = ExternalScalerClient::new(tenant).is_active(load.clone()).await.unwrap_err();
-    assert_eq!(refused.code(), Code::PermissionDenied, "a pool tells of all tenants at once");
+    assert_eq!(refused.code(), Code::PermissionDenied, "the metrics of a pool cover all tenants");
     let forged = authority.channel(&server, &Authority::new().sign("keda-operator"));
     assert!(ExternalScalerClient::new(forged).is_active(load).await.is_err());
 }

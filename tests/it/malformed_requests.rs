@@ -15,7 +15,7 @@ async fn still_serves(server: &Server) {
 }
 
 #[tokio::test]
-async fn nonsense_on_the_wire_harms_nobody() {
+async fn random_bytes_do_not_affect_other_connections() {
     let server = Server::start("");
     let seed: u64 = rand::random();
     println!("seed {seed}");
@@ -41,7 +41,7 @@ async fn nonsense_on_the_wire_harms_nobody() {
 }
 
 #[tokio::test]
-async fn connections_that_say_nothing_hold_nobody_up() {
+async fn silent_connections_do_not_block_other_calls_or_the_shutdown() {
     let mut server = Server::start("");
     let silent: Vec<_> = (0..200).map(|_| TcpStream::connect(&server.address).unwrap()).collect();
     let halves: Vec<_> = (0..50)
@@ -58,7 +58,7 @@ async fn connections_that_say_nothing_hold_nobody_up() {
 }
 
 #[tokio::test]
-async fn raw_bytes_in_the_place_of_a_message_are_refused_with_a_status() {
+async fn bytes_that_are_not_a_message_are_rejected_with_a_status() {
     use tonic::codegen::http::{HeaderMap, Request, uri::PathAndQuery};
     let server = Server::start("");
     let _ = (HeaderMap::new(), Request::new(()));
@@ -121,7 +121,7 @@ impl tonic::codec::Decoder for Bytes {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_broken_off_keeps_what_was_accepted() {
+async fn tasks_accepted_before_a_stream_breaks_off_are_kept() {
     let server = Server::start("");
     let (sender, receiver) = tokio::sync::mpsc::channel(16);
     let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
@@ -145,7 +145,7 @@ async fn a_stream_that_is_broken_off_keeps_what_was_accepted() {
 }
 
 #[tokio::test]
-async fn an_item_without_a_task_is_rejected_and_the_stream_goes_on() {
+async fn a_rejected_item_does_not_end_the_stream() {
     let server = Server::start("");
     let item = |sequence, task| v1::SubmitTasksRequest { sequence, task };
     let requests = vec![item(1, None), item(2, Some(noop())), item(2, Some(noop())), item(3, Some(task("", "0")))];
@@ -164,7 +164,7 @@ async fn an_item_without_a_task_is_rejected_and_the_stream_goes_on() {
 }
 
 #[tokio::test]
-async fn a_run_that_nobody_follows_any_more_goes_on() {
+async fn a_task_continues_when_the_caller_of_run_task_disconnects() {
     let server = Server::start("");
     let request =
         v1::RunTaskRequest { task: Some(v1::SubmitTaskRequest { task_id: "left".into(), ..task("io", "0.3") }) };
@@ -175,7 +175,7 @@ async fn a_run_that_nobody_follows_any_more_goes_on() {
 }
 
 #[tokio::test]
-async fn callers_that_give_up_leave_nothing_behind() {
+async fn cancelled_calls_do_not_affect_the_server() {
     let server = Server::start("");
     let id = server.submit(task("io", "3600")).await;
     for _ in 0..300 {

@@ -1,4 +1,4 @@
-//! Pools that change while they work.
+//! Changing pools while they run tasks.
 
 use futures_util::StreamExt;
 use lineshaft::proto::v1::{self, TaskState};
@@ -16,7 +16,7 @@ async fn metrics(server: &Server) -> v1::PoolMetrics {
 }
 
 #[tokio::test]
-async fn no_task_is_lost_while_a_pool_grows_and_shrinks_and_rests() {
+async fn no_task_is_lost_while_a_pool_is_resized_and_paused() {
     for kind in ["threads", "async"] {
         let handler = "[[handler]]\nname = \"wait\"\nrunner = \"builtin\"\nbuiltin = \"io\"\npool = \"default\"\n";
         let other = "[[pool]]\nname = \"first\"\n[[pool]]\nname = \"default\"\nsize = 4\n";
@@ -39,7 +39,7 @@ async fn no_task_is_lost_while_a_pool_grows_and_shrinks_and_rests() {
 }
 
 #[tokio::test]
-async fn a_smaller_pool_lets_its_workers_finish() {
+async fn a_removed_worker_finishes_its_task() {
     let server = Server::start("[[pool]]\nname = \"default\"\nsize = 6\n");
     let mut ids = Vec::new();
     for _ in 0..6 {
@@ -61,7 +61,7 @@ async fn a_smaller_pool_lets_its_workers_finish() {
 }
 
 #[tokio::test]
-async fn a_pause_that_was_acknowledged_starts_nothing() {
+async fn a_paused_pool_starts_no_attempts() {
     let server = Server::start("[[pool]]\nname = \"default\"\nsize = 4\n");
     let batch = v1::BatchSubmitTasksRequest { tasks: vec![task("io", "0.001"); 2_000], batch_id: String::new() };
     server.tasks().batch_submit_tasks(batch).await.unwrap();
@@ -82,7 +82,7 @@ async fn a_pause_that_was_acknowledged_starts_nothing() {
 }
 
 #[tokio::test]
-async fn of_two_updates_on_one_etag_one_wins() {
+async fn only_one_of_several_updates_with_the_same_etag_succeeds() {
     let server = Server::start("");
     let pools = server.pools().list_pools(v1::ListPoolsRequest {}).await.unwrap().into_inner().pools;
     let mut calls = Vec::new();
@@ -103,7 +103,7 @@ async fn of_two_updates_on_one_etag_one_wins() {
 }
 
 #[tokio::test]
-async fn a_metrics_stream_comes_at_its_interval_with_rates_and_refuses_nonsense() {
+async fn a_metrics_stream_has_rates_and_validates_its_request() {
     let server = Server::start("");
     let request = |interval, pool: &str| v1::StreamPoolMetricsRequest {
         interval,
@@ -126,7 +126,7 @@ async fn a_metrics_stream_comes_at_its_interval_with_rates_and_refuses_nonsense(
 }
 
 #[tokio::test]
-async fn a_full_queue_takes_nothing_of_a_batch_and_has_room_again_later() {
+async fn a_full_queue_rejects_a_whole_batch_until_there_is_room() {
     let server = Server::start("[[pool]]\nname = \"default\"\nsize = 1\nqueue_limit = 10\npaused = true\n");
     let batch = |count| v1::BatchSubmitTasksRequest { tasks: vec![noop(); count], batch_id: String::new() };
     let refused = server.tasks().batch_submit_tasks(batch(11)).await.unwrap_err();
@@ -141,7 +141,7 @@ async fn a_full_queue_takes_nothing_of_a_batch_and_has_room_again_later() {
 }
 
 #[test]
-fn a_pool_for_waiting_is_no_place_for_computing() {
+fn blocking_handlers_do_not_stall_an_async_pool() {
     // Either it is refused at the start with the setting, or computing does not stop the server.
     let directory = tempfile::tempdir().unwrap();
     let config = directory.path().join("config.toml");
@@ -167,7 +167,7 @@ fn a_pool_for_waiting_is_no_place_for_computing() {
 }
 
 #[tokio::test]
-async fn what_was_changed_of_a_pool_survives_a_crash_until_the_configuration_changes_it() {
+async fn pool_updates_survive_a_crash_until_the_configuration_changes_the_setting() {
     let configuration = |size| format!("[[pool]]\nname = \"default\"\nsize = {size}\n");
     let mut server = Server::start(&configuration(4));
     let get = async |server: &Server| {

@@ -1,4 +1,4 @@
-//! Bad input is refused with the field, the value and the limit.
+//! Invalid requests are rejected with the field, the value and the limit.
 
 use lineshaft::proto::v1;
 use tonic::Code;
@@ -6,9 +6,9 @@ use tonic::Code;
 use crate::support::{Server, fields, noop, reason, seconds, task};
 
 #[tokio::test]
-async fn every_bad_field_of_a_submission_is_named() {
+async fn all_invalid_fields_of_a_submission_are_listed() {
     let server = Server::start("");
-    let bad = v1::SubmitTaskRequest {
+    let invalid = v1::SubmitTaskRequest {
         priority: 9,
         task_id: "no spaces".into(),
         request_id: "x".repeat(65),
@@ -29,7 +29,7 @@ async fn every_bad_field_of_a_submission_is_named() {
         args: vec!["x".repeat(4_097)],
         ..task("compute", "0")
     };
-    let status = server.tasks().submit_task(bad).await.unwrap_err();
+    let status = server.tasks().submit_task(invalid).await.unwrap_err();
     assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "INVALID_FIELD"));
     let mut named = fields(&status);
     named.sort();
@@ -55,17 +55,17 @@ async fn every_bad_field_of_a_submission_is_named() {
 }
 
 #[tokio::test]
-async fn what_is_not_registered_is_not_found() {
+async fn unknown_names_and_ids_are_not_found() {
     let server = Server::start(
         "[[pool]]\nname = \"a\"\n[[pool]]\nname = \"b\"\n[[handler]]\nname = \"c\"\nrunner = \"builtin\"\nbuiltin = \"compute\"\n",
     );
     let submit = async |request| reason(&server.tasks().submit_task(request).await.unwrap_err());
-    assert_eq!(submit(task("nobody", "0")).await, "UNKNOWN_HANDLER");
+    assert_eq!(submit(task("unknown", "0")).await, "UNKNOWN_HANDLER");
     assert_eq!(submit(v1::SubmitTaskRequest { pool: "z".into(), ..noop() }).await, "UNKNOWN_POOL");
     assert_eq!(submit(v1::SubmitTaskRequest { pool: "b".into(), ..task("c", "0") }).await, "POOL_NOT_ALLOWED");
     let args = v1::SubmitTaskRequest { args: vec!["x".into()], ..noop() };
     assert_eq!(submit(args).await, "INVALID_FIELD");
-    let get = v1::GetTaskRequest { task_id: "nobody".into(), include_payload: false };
+    let get = v1::GetTaskRequest { task_id: "unknown".into(), include_payload: false };
     assert_eq!(reason(&server.tasks().get_task(get).await.unwrap_err()), "TASK_NOT_FOUND");
     let pool = v1::GetPoolRequest { name: "z".into() };
     assert_eq!(reason(&server.pools().get_pool(pool).await.unwrap_err()), "UNKNOWN_POOL");
@@ -74,7 +74,7 @@ async fn what_is_not_registered_is_not_found() {
 }
 
 #[tokio::test]
-async fn bounds_are_kept() {
+async fn sizes_and_queues_are_limited() {
     let config =
         "[[pool]]\nname = \"default\"\nqueue_limit = 5\npaused = true\n[limits]\nqueued_payload_bytes = \"1MiB\"\n";
     let server = Server::start(config);
@@ -99,7 +99,7 @@ async fn bounds_are_kept() {
 }
 
 #[tokio::test]
-async fn filters_and_pool_updates_name_what_is_bad() {
+async fn invalid_fields_of_filters_and_pool_updates_are_listed() {
     let server = Server::start("");
     let filter =
         v1::TaskFilter { task_ids: vec!["a b".into()], states: vec![42], pool: "//".into(), ..Default::default() };

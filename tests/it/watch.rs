@@ -1,4 +1,4 @@
-//! Watches: gap-free, resumable, bounded.
+//! WatchTasks: no gaps, resumable, limited.
 
 use futures_util::StreamExt;
 use lineshaft::proto::v1::{self, TaskState, watch_tasks_response::Kind};
@@ -51,7 +51,7 @@ async fn a_watch_resumed_at_any_revision_sees_each_later_event_once() {
 }
 
 #[tokio::test]
-async fn a_watch_from_a_submission_on_sees_all_that_becomes_of_it_and_nothing_from_before() {
+async fn a_watch_after_a_submission_sees_all_its_events_and_no_earlier_ones() {
     let server = Server::start("");
     let mut tasks = server.tasks();
     let named = |name: &str| v1::SubmitTaskRequest { task_id: name.to_owned(), ..noop() };
@@ -81,7 +81,7 @@ async fn a_watch_from_a_submission_on_sees_all_that_becomes_of_it_and_nothing_fr
 }
 
 #[tokio::test]
-async fn a_watch_survives_a_crash_of_the_server_without_a_gap() {
+async fn a_watch_resumed_after_a_crash_has_no_gap() {
     let mut server = Server::start("");
     for _ in 0..5 {
         let id = server.submit(noop()).await;
@@ -96,7 +96,7 @@ async fn a_watch_survives_a_crash_of_the_server_without_a_gap() {
 }
 
 #[tokio::test]
-async fn a_snapshot_is_followed_by_what_happens_after_it() {
+async fn a_snapshot_is_followed_by_later_events() {
     let server = Server::start("");
     let old = server.submit(noop()).await;
     server.ended(&old).await;
@@ -112,7 +112,7 @@ async fn a_snapshot_is_followed_by_what_happens_after_it() {
 }
 
 #[tokio::test]
-async fn filters_choose_events_and_progress_tells_how_far_a_quiet_watch_is() {
+async fn a_watch_without_matching_events_reports_progress() {
     let server = Server::start("");
     let filter = v1::TaskFilter { states: vec![TaskState::Failed.into()], ..Default::default() };
     let interval = Some(prost_types::Duration { seconds: 0, nanos: 100_000_000 });
@@ -135,7 +135,7 @@ async fn filters_choose_events_and_progress_tells_how_far_a_quiet_watch_is() {
 }
 
 #[tokio::test]
-async fn a_watch_on_a_state_is_not_told_that_a_task_was_forgotten() {
+async fn a_watch_with_states_receives_no_deletion_events() {
     let server = Server::start("");
     let id = server.submit(noop()).await;
     server.ended(&id).await;
@@ -151,7 +151,7 @@ async fn a_watch_on_a_state_is_not_told_that_a_task_was_forgotten() {
 }
 
 #[tokio::test]
-async fn fifty_watchers_of_which_some_never_read_hold_nobody_up() {
+async fn watchers_that_do_not_read_do_not_delay_others() {
     let server = Server::start("");
     let mut watchers = Vec::new();
     for _ in 0..50 {
@@ -174,7 +174,7 @@ async fn fifty_watchers_of_which_some_never_read_hold_nobody_up() {
 }
 
 #[tokio::test]
-async fn revisions_that_have_not_happened_are_refused() {
+async fn future_revisions_are_rejected() {
     let server = Server::start("");
     let refused = server.tasks().watch_tasks(after(99)).await.unwrap_err();
     assert_eq!(reason(&refused), "REVISION_IN_FUTURE");
@@ -183,7 +183,7 @@ async fn revisions_that_have_not_happened_are_refused() {
 }
 
 #[tokio::test]
-async fn watches_end_at_once_when_the_server_drains() {
+async fn watches_end_immediately_when_the_server_drains() {
     let mut server = Server::start("");
     let mut steps = watch(&server, after(0)).await;
     let info = v1::GetServerInfoRequest {};
@@ -193,7 +193,7 @@ async fn watches_end_at_once_when_the_server_drains() {
         match steps.next().await {
             Some(Ok(_)) => {}
             Some(Err(status)) => break status,
-            None => panic!("ended without a word"),
+            None => panic!("ended without a status"),
         }
     };
     assert_eq!(reason(&end), "DRAINING");
@@ -208,7 +208,7 @@ async fn until_drained(steps: &mut Streaming<v1::WatchTasksResponse>) -> (Vec<u6
             Some(Ok(v1::WatchTasksResponse { kind: Some(Kind::Event(event)) })) => seen.push(event.revision),
             Some(Ok(_)) => {}
             Some(Err(status)) => break status,
-            None => panic!("ended without a word"),
+            None => panic!("ended without a status"),
         }
     };
     assert_eq!((end.code(), reason(&end).as_str()), (tonic::Code::Unavailable, "DRAINING"));
@@ -218,7 +218,7 @@ async fn until_drained(steps: &mut Streaming<v1::WatchTasksResponse>) -> (Vec<u6
 }
 
 #[tokio::test]
-async fn a_watch_that_a_drain_ends_is_told_where_to_resume_on_the_next_server() {
+async fn a_watch_ended_by_a_drain_can_be_resumed_on_the_next_server() {
     let mut server = Server::start("");
     for _ in 0..5 {
         let id = server.submit(noop()).await;
@@ -243,7 +243,7 @@ async fn a_watch_that_a_drain_ends_is_told_where_to_resume_on_the_next_server() 
     let later = revisions(events(&mut watch(&server, after(resume)).await, last).await);
     assert!(later.len() > 3, "the end of the long task, and all of the next: {later:?}");
     assert_eq!([seen, later].concat(), (1..=last).collect::<Vec<_>>(), "each event once");
-    // Of what a watch has not seen it is told as well where it stood.
+    // A watch without events also gets a revision to resume after.
     let later = revisions(events(&mut watch(&server, after(resume_quiet)).await, last).await);
     assert_eq!(later, (resume_quiet + 1..=last).collect::<Vec<_>>());
     assert!(resume_quiet >= 17, "five tasks of three events, and the begin of the long one: {resume_quiet}");
