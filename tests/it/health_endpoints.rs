@@ -1,7 +1,7 @@
-//! The server as probes and Prometheus see it.
+//! Health endpoints and metrics, on the main port and on the health port.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lineshaft::proto::v1::{self, TaskState};
 use rustix::process::Signal;
@@ -11,7 +11,7 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::collector::Collector;
 use crate::http1_client::{Answer, Connection};
-use crate::support::{Server, TIMEOUT, noop, task};
+use crate::support::{Server, check, eventually_blocking, noop, task};
 
 const CONFIG: &str = r#"
 [server]
@@ -29,15 +29,17 @@ argv = ["/bin/false"]
 retry = { attempts = 2, delay = "10ms" }
 "#;
 
-/// The address of the port for probes, as the log says it.
+/// The address of the health port, from the log of the server.
 pub fn probes(server: &Server) -> String {
     probes_of(&server.log())
 }
 
-/// The same, from a log.
+/// The address of the health port, from a log.
 pub fn probes_of(log: &str) -> String {
-    let line =
-        log.lines().find(|line| line.contains("health endpoint listening")).expect("the port for probes is announced");
+    let line = log
+        .lines()
+        .find(|line| line.contains("health endpoint listening"))
+        .expect("the log has the address of the health port");
     let line: serde_json::Value = serde_json::from_str(line).unwrap();
     line["address"].as_str().unwrap().to_owned()
 }
@@ -58,19 +60,17 @@ pub fn samples(address: &str) -> HashMap<String, String> {
 
 /// Waits until a sample has the value.
 pub fn until(address: &str, name: &str, value: &str) -> HashMap<String, String> {
-    let end = Instant::now() + TIMEOUT;
-    loop {
+    eventually_blocking(|| {
         let found = samples(address);
-        if found.get(name).is_some_and(|found| found == value) {
-            return found;
+        match found.get(name) {
+            Some(current) if current == value => Ok(found),
+            current => Err(format!("{name} is {current:?} instead of {value}")),
         }
-        assert!(Instant::now() < end, "{name} is {:?} and not {value}", found.get(name));
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_done_is_what_metrics_say_on_both_ports() {
+async fn metrics_on_both_ports_count_the_tasks_and_calls() {
     let server = Server::start(CONFIG);
     for _ in 0..3 {
         let id = server.submit(noop()).await;
@@ -82,7 +82,7 @@ async fn what_was_done_is_what_metrics_say_on_both_ports() {
         r#"lineshaft_task_finished_total{error_type="HANDLER_ERROR",handler="fails",pool="default",result="failed"}"#;
     for address in [server.address.clone(), probes(&server)] {
         let found = until(&address, name, "1");
-        let is = |name: &str| found.get(name).unwrap_or_else(|| panic!("there is no {name}"));
+        let is = |name: &str| found.get(name).unwrap_or_else(|| panic!("no sample {name}"));
         let of_compute = r#"{handler="compute",pool="default",result="completed"}"#;
         assert_eq!(is(&format!("lineshaft_task_finished_total{of_compute}")), "3");
         assert_eq!(is(&format!("lineshaft_task_duration_seconds_count{of_compute}")), "3");
@@ -102,7 +102,7 @@ async fn what_was_done_is_what_metrics_say_on_both_ports() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bucket_of_a_call_leads_to_the_callers_trace() {
+async fn call_duration_exemplars_name_the_trace_of_the_caller() {
     let server = Server::start("");
     let mut request = tonic::Request::new(noop());
     let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -116,10 +116,9 @@ async fn a_bucket_of_a_call_leads_to_the_callers_trace() {
     assert!(text.ends_with("# EOF\n"));
 }
 
-/// Waits for the exemplar of a series, and answers the span that it names.
+/// Waits for an exemplar of a series with the trace; returns its span ID.
 fn exemplar(address: &str, series: &str, trace: &str) -> String {
-    let end = Instant::now() + TIMEOUT;
-    loop {
+    eventually_blocking(|| {
         let answer = get(address, "/metrics", "accept: application/openmetrics-text;version=1.0.0\r\n");
         let text = String::from_utf8(answer.body).unwrap();
         let of_series = |line: &&str| line.starts_with(series) && line.contains("_bucket{");
@@ -132,16 +131,12 @@ fn exemplar(address: &str, series: &str, trace: &str) -> String {
             let span = labels.strip_prefix(&format!("trace_id=\"{trace}\",span_id=\""))?;
             Some(span.trim_end_matches('"').to_owned())
         });
-        if let Some(found) = found {
-            return found;
-        }
-        assert!(Instant::now() < end, "{series} never leads to {trace}: {text}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+        found.ok_or_else(|| format!("{series} has no exemplar of {trace}: {text}"))
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn buckets_of_waiting_and_running_lead_to_the_trace_of_the_task() {
+async fn task_duration_exemplars_name_the_trace_of_the_task() {
     const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
     const CALLER: &str = "00f067aa0ba902b7";
     let submit = async |server: &Server, flags: &str| {
@@ -151,16 +146,16 @@ async fn buckets_of_waiting_and_running_lead_to_the_trace_of_the_task() {
         server.ended(&id).await;
     };
     let series = ["lineshaft_task_wait_duration_seconds", "lineshaft_task_duration_seconds"];
-    // Nothing is exported: the caller's span is all there is.
+    // Without an exporter the only span is that of the caller.
     let server = Server::start("");
     submit(&server, "00").await;
     let text = get(&server.address, "/metrics", "accept: application/openmetrics-text\r\n").body;
-    assert!(!String::from_utf8(text).unwrap().contains(TRACE), "nobody recorded that trace");
+    assert!(!String::from_utf8(text).unwrap().contains(TRACE), "the trace is not sampled");
     submit(&server, "01").await;
     for series in series {
         assert_eq!(exemplar(&server.address, series, TRACE), CALLER);
     }
-    // Spans are exported: it is the run's own.
+    // With an exporter the exemplar names the span of the attempt.
     let collector = Collector::start().await;
     let exported =
         [("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &*collector.endpoint), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")];
@@ -173,7 +168,7 @@ async fn buckets_of_waiting_and_running_lead_to_the_trace_of_the_task() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn health_shows_the_pools_and_a_drain_ends_readiness_and_not_life() {
+async fn a_drain_ends_readiness_but_not_liveness() {
     let mut server = Server::start(CONFIG);
     let probes = probes(&server);
     for _ in 0..3 {
@@ -193,22 +188,21 @@ async fn health_shows_the_pools_and_a_drain_ends_readiness_and_not_life() {
         assert_eq!(get(address, "/health/live", "").status, 200);
     }
     server.system().drain(v1::DrainRequest { limit: crate::support::seconds(600) }).await.unwrap();
-    let end = Instant::now() + TIMEOUT;
-    while get(&probes, "/health/ready", "").status != 503 {
-        assert!(Instant::now() < end, "a draining server is never unready");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    eventually_blocking(|| {
+        let status = get(&probes, "/health/ready", "").status;
+        check(status == 503, || format!("the draining server reports {status}"))
+    });
     let health = get(&server.address, "/health", "");
     assert_eq!(health.status, 503);
     assert_eq!(health.json()["reasons"], serde_json::json!(["draining"]));
-    assert_eq!(get(&probes, "/health/live", "").status, 200, "it still ends what runs");
+    assert_eq!(get(&probes, "/health/live", "").status, 200, "tasks are still running");
     server.signal(Signal::TERM);
     server.signal(Signal::TERM);
     assert!(server.wait_exit().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_port_for_probes_speaks_grpc_and_nothing_that_changes_anything() {
+async fn the_health_port_serves_grpc_health_and_no_other_service() {
     let server = Server::start(CONFIG);
     let probes = probes(&server);
     let channel = Endpoint::from_shared(format!("http://{probes}")).unwrap().connect().await.unwrap();
@@ -226,7 +220,7 @@ async fn the_port_for_probes_speaks_grpc_and_nothing_that_changes_anything() {
 }
 
 #[test]
-fn a_disabled_sdk_counts_nothing_and_health_is_there_all_the_same() {
+fn a_disabled_sdk_disables_metrics_but_not_health() {
     let server = Server::start_with(CONFIG, &[("OTEL_SDK_DISABLED", "true")]);
     assert_eq!(get(&server.address, "/metrics", "").status, 503);
     let health = get(&server.address, "/health", "");
@@ -234,7 +228,7 @@ fn a_disabled_sdk_counts_nothing_and_health_is_there_all_the_same() {
 }
 
 #[test]
-fn a_server_that_was_paused_as_a_whole_is_not_taken_for_a_stalled_one() {
+fn a_suspended_process_is_not_reported_as_stalled() {
     let server = Server::start(CONFIG);
     let probes = probes(&server);
     server.signal(Signal::STOP);
@@ -248,4 +242,22 @@ fn a_server_that_was_paused_as_a_whole_is_not_taken_for_a_stalled_one() {
     for part in ["scheduler", "runtime"] {
         assert_eq!(found[&format!("lineshaft_watchdog_stalls_total{{part=\"{part}\"}}")], "0", "{part}");
     }
+}
+
+#[tokio::test]
+async fn health_service_follows_its_specification() {
+    let server = Server::start("");
+    let mut health = HealthClient::new(server.channel());
+    let of = |service: &str| HealthCheckRequest { service: service.to_owned() };
+    for service in ["", "lineshaft.v1.TaskService", "liveness", "readiness", "startup"] {
+        let answer = health.check(of(service)).await.unwrap().into_inner();
+        assert_eq!(answer.status(), ServingStatus::Serving, "{service:?}");
+    }
+    assert_eq!(health.check(of("unknown")).await.unwrap_err().code(), tonic::Code::NotFound);
+    let mut watch = health.watch(of("unknown")).await.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::ServiceUnknown);
+    let mut watch = health.watch(of("readiness")).await.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    server.system().drain(v1::DrainRequest::default()).await.unwrap();
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
 }

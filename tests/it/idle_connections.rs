@@ -1,4 +1,4 @@
-//! Callers that connect and say nothing, or not all of it: they keep nobody out and hold nothing up.
+//! Clients that connect and send nothing or only part of a request.
 
 use std::net::TcpStream;
 
@@ -9,23 +9,23 @@ use crate::http1_client::Connection;
 use crate::metrics::{PROMETHEUS, scraped};
 use crate::support::Server;
 
-/// More than the ports beside the server's own serve at a time.
+/// More than the connection limit of the admin ports.
 const MANY: usize = 100;
 
 fn start() -> Server {
     Server::start_with("[server]\nhealth_listen = \"127.0.0.1:0\"\n", &PROMETHEUS)
 }
 
-fn silent(address: &str) -> Vec<TcpStream> {
+fn idle(address: &str) -> Vec<TcpStream> {
     (0..MANY).map(|_| TcpStream::connect(address).unwrap()).collect()
 }
 
 #[test]
-fn probes_and_scrapes_are_answered_however_many_others_sit_there_in_silence() {
+fn idle_connections_do_not_block_probes_and_scrapes() {
     let server = start();
-    let _probes = silent(&probes(&server));
-    let _scrapes: Vec<_> = scraped(&server).iter().map(|address| silent(address)).collect();
-    // More than once: whoever is served does not take the place of the next one.
+    let _probes = idle(&probes(&server));
+    let _scrapes: Vec<_> = scraped(&server).iter().map(|address| idle(address)).collect();
+    // Repeated: a served connection must free its slot.
     for _ in 0..3 {
         assert_eq!(get(&probes(&server), "/health/live", "").status, 200);
         for address in scraped(&server) {
@@ -35,11 +35,11 @@ fn probes_and_scrapes_are_answered_however_many_others_sit_there_in_silence() {
 }
 
 #[test]
-fn the_server_ends_although_others_sit_there_in_silence() {
+fn idle_connections_do_not_delay_the_shutdown() {
     let mut server = start();
     let ports = [vec![server.address.clone(), probes(&server)], scraped(&server)].concat();
-    let _silent: Vec<_> = ports.iter().map(|address| silent(address)).collect();
-    // Nor does it wait for those who have had an answer and may ask again.
+    let _idle: Vec<_> = ports.iter().map(|address| idle(address)).collect();
+    // Kept-alive connections without a call under way do not delay it either.
     let kept = |address: &String| {
         let mut kept = Connection::open_at(address);
         assert_eq!(kept.send(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n").status, 200);
@@ -48,5 +48,5 @@ fn the_server_ends_although_others_sit_there_in_silence() {
     let _kept: Vec<_> = ports.iter().map(kept).collect();
     server.signal(Signal::TERM);
     assert!(server.wait_exit().success(), "{}", server.log());
-    assert!(!server.log().contains("calls in flight"), "nobody had a call under way: {}", server.log());
+    assert!(!server.log().contains("calls in flight"), "no call was under way: {}", server.log());
 }

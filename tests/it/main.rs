@@ -22,6 +22,7 @@ mod malformed_requests;
 mod metrics;
 mod misbehaving_handlers;
 mod pools;
+mod reflection;
 mod refusals;
 mod security;
 mod stalls;

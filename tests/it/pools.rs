@@ -3,7 +3,7 @@
 use futures_util::StreamExt;
 use lineshaft::proto::v1::{self, TaskState};
 
-use crate::support::{Server, fields, millis, noop, reason, task};
+use crate::support::{Server, TIMEOUT, check, eventually, fields, millis, noop, reason, task};
 
 async fn resize(server: &Server, size: i32) {
     let update = v1::UpdatePoolRequest { name: "default".into(), size: Some(size), ..Default::default() };
@@ -52,10 +52,11 @@ async fn a_removed_worker_finishes_its_task() {
     for id in &ids {
         assert_eq!(server.ended(id).await.state(), TaskState::Completed);
     }
-    let until = std::time::Instant::now() + crate::support::TIMEOUT;
-    while metrics(&server).await.workers.len() != 1 {
-        assert!(std::time::Instant::now() < until, "{:?}", metrics(&server).await.workers);
-    }
+    eventually(async || {
+        let workers = metrics(&server).await.workers;
+        check(workers.len() == 1, || format!("{workers:?}"))
+    })
+    .await;
     let id = server.submit(noop()).await;
     assert_eq!(server.ended(&id).await.state(), TaskState::Completed);
 }
@@ -68,10 +69,11 @@ async fn a_paused_pool_starts_no_attempts() {
     for _ in 0..20 {
         server.pause("default", true).await;
         // What had begun may still be reported; after that nothing moves.
-        let until = std::time::Instant::now() + crate::support::TIMEOUT;
-        while metrics(&server).await.running > 0 {
-            assert!(std::time::Instant::now() < until, "what runs does not end");
-        }
+        eventually(async || {
+            let running = metrics(&server).await.running;
+            check(running == 0, || format!("{running} tasks are running"))
+        })
+        .await;
         let before = metrics(&server).await.attempts;
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         let after = metrics(&server).await;
@@ -119,10 +121,8 @@ async fn a_metrics_stream_has_rates_and_validates_its_request() {
     let first = readings.next().await.unwrap().unwrap();
     assert!(first.pools[0].submit_rate.abs() < f64::EPSILON);
     server.submit(noop()).await;
-    let until = std::time::Instant::now() + crate::support::TIMEOUT;
-    while readings.next().await.unwrap().unwrap().pools[0].submit_rate <= 0.0 {
-        assert!(std::time::Instant::now() < until, "no rate is ever seen");
-    }
+    let rate_is_reported = async { while readings.next().await.unwrap().unwrap().pools[0].submit_rate <= 0.0 {} };
+    tokio::time::timeout(TIMEOUT, rate_is_reported).await.expect("a rate is reported");
 }
 
 #[tokio::test]
@@ -205,4 +205,67 @@ async fn pool_updates_survive_a_crash_until_the_configuration_changes_the_settin
 
 fn update_of(name: &str) -> v1::UpdatePoolRequest {
     v1::UpdatePoolRequest { name: name.to_owned(), ..Default::default() }
+}
+
+#[tokio::test]
+async fn pools_are_listed_resized_and_measured() {
+    let server =
+        Server::start("[[pool]]\nname = \"a\"\nsize = 2\n[[pool]]\nname = \"b\"\nkind = \"async\"\nsize = 50\n");
+    let pools = server.pools().list_pools(v1::ListPoolsRequest {}).await.unwrap().into_inner().pools;
+    let names: Vec<_> = pools.iter().map(|pool| (pool.name.as_str(), pool.size)).collect();
+    assert_eq!(names, [("a", 2), ("b", 50)]);
+    let resize =
+        v1::UpdatePoolRequest { name: "a".into(), size: Some(5), etag: pools[0].etag.clone(), ..Default::default() };
+    let changed = server.pools().update_pool(resize).await.unwrap().into_inner().pool.unwrap();
+    assert_eq!(changed.size, 5);
+    assert_ne!(changed.etag, pools[0].etag);
+    let workers = server.pools().list_workers(v1::ListWorkersRequest { pool: "a".into() }).await.unwrap().into_inner();
+    let names: Vec<_> = workers.workers.iter().map(|worker| worker.name.as_str()).collect();
+    assert_eq!(names, ["PoolWorker-0", "PoolWorker-1", "PoolWorker-2", "PoolWorker-3", "PoolWorker-4"]);
+
+    for _ in 0..10 {
+        let id = server.submit(noop()).await;
+        server.ended(&id).await;
+    }
+    let request = v1::StreamPoolMetricsRequest { pools: vec!["a".into()], include_workers: true, ..Default::default() };
+    let mut readings = server.pools().stream_pool_metrics(request).await.unwrap().into_inner();
+    let reading = readings.next().await.unwrap().unwrap();
+    let pool = &reading.pools[0];
+    assert_eq!((pool.submitted, pool.completed, pool.attempts, pool.workers.len()), (10, 10, 10, 5));
+    assert_eq!(pool.wait_time.as_ref().unwrap().count, 10);
+    assert_eq!(pool.workers.iter().map(|worker| worker.completed).sum::<i64>(), 10);
+    assert!(reading.system.unwrap().process_memory_bytes > 0);
+    let reset = v1::ResetPoolCountersRequest { name: "a".into() };
+    server.pools().reset_pool_counters(reset).await.unwrap();
+    let request = v1::GetPoolMetricsRequest { name: "a".into(), include_workers: false };
+    let metrics = server.pools().get_pool_metrics(request).await.unwrap().into_inner().metrics.unwrap();
+    assert_eq!((metrics.submitted, metrics.completed), (0, 0));
+}
+
+#[tokio::test]
+async fn a_paused_pool_starts_nothing() {
+    let server = Server::start("");
+    assert!(server.pause("default", true).await.paused);
+    let id = server.submit(noop()).await;
+    let request = v1::GetPoolMetricsRequest { name: "default".into(), include_workers: false };
+    let metrics = server.pools().get_pool_metrics(request).await.unwrap().into_inner().metrics.unwrap();
+    assert_eq!((metrics.queued, metrics.running, metrics.paused), (1, 0, true));
+    assert_eq!(server.get(&id).await.state(), TaskState::Queued);
+    server.pause("default", false).await;
+    assert_eq!(server.ended(&id).await.state(), TaskState::Completed);
+}
+
+#[tokio::test]
+async fn a_thousand_workers_run_tasks_concurrently() {
+    let server = Server::start("[[pool]]\nname = \"default\"\nsize = 1000\n");
+    let tasks = vec![task("io", "1"); 1_000];
+    let batch = v1::BatchSubmitTasksRequest { tasks, batch_id: String::new() };
+    let ids = server.tasks().batch_submit_tasks(batch).await.unwrap().into_inner().task_ids;
+    let mut workers = std::collections::HashSet::new();
+    for id in ids {
+        let ended = server.ended(&id).await;
+        assert_eq!(ended.state(), TaskState::Completed);
+        workers.insert(ended.worker);
+    }
+    assert!(workers.len() > 500, "{} workers ran tasks", workers.len());
 }

@@ -248,3 +248,21 @@ async fn a_watch_ended_by_a_drain_can_be_resumed_on_the_next_server() {
     assert_eq!(later, (resume_quiet + 1..=last).collect::<Vec<_>>());
     assert!(resume_quiet >= 17, "five tasks of three events, and the begin of the long one: {resume_quiet}");
 }
+
+#[tokio::test]
+async fn a_call_deadline_ends_the_stream_but_not_the_task() {
+    let server = Server::start("");
+    let id = server.submit(task("io", "0.6")).await;
+    let mut request = tonic::Request::new(v1::WatchTasksRequest::default());
+    request.set_timeout(std::time::Duration::from_millis(200));
+    let mut steps = server.tasks().watch_tasks(request).await.unwrap().into_inner();
+    let end = loop {
+        match steps.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("the stream ended without a status"),
+            Err(status) => break status,
+        }
+    };
+    assert!(matches!(end.code(), tonic::Code::DeadlineExceeded | tonic::Code::Cancelled), "{end:?}");
+    assert_eq!(server.ended(&id).await.state(), TaskState::Completed);
+}
