@@ -67,9 +67,6 @@ pub fn into_status(error: impl Coded) -> Status {
     to_status(&error)
 }
 
-// Names used by files that are being rewritten.
-pub use self::{into_status as refused, to_status as of};
-
 /// Converts an error of one item of a stream. It has the same content as [`to_status`].
 pub fn to_rejection(error: &dyn Coded) -> v1::Rejection {
     let ErrorParts { code, message, details } = error_parts(error);

@@ -9,7 +9,7 @@ use tonic::Status;
 use tonic::codegen::http::header::AUTHORIZATION;
 use tonic::codegen::http::{HeaderMap, HeaderValue};
 
-use crate::api::status::{self, refused};
+use crate::api::status::{self, into_status};
 
 use super::audit;
 use super::authenticator::Authenticator;
@@ -49,7 +49,7 @@ impl AccessControl {
             return Ok(None);
         }
         identify(authenticator, headers, connection).map(Some).map_err(|error| {
-            let status = refused(error);
+            let status = into_status(error);
             audit::refusal("unauthenticated", &connection.address(), path, &status);
             Box::new(status)
         })
@@ -79,12 +79,12 @@ impl AccessControl {
         };
         if !is_allowed {
             let denied = PermissionDenied { identity: identity.name.to_string(), role, namespace: None };
-            return Err(refuse(status::of(&denied)));
+            return Err(refuse(status::to_status(&denied)));
         }
         match required {
             Some((_, CallKind::Streaming)) => {
                 let lease = StreamLease::acquire(identity, authenticator.now());
-                lease.map(Some).map_err(|error| refuse(refused(error)))
+                lease.map(Some).map_err(|error| refuse(into_status(error)))
             }
             _ => Ok(None),
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use tonic::{Request, Status};
 
 use crate::api::convert::{InvalidFields, filter};
-use crate::api::status::refused;
+use crate::api::status::into_status;
 use crate::model::{Namespace, Role, TaskFilter, TaskId, TaskSpec};
 use crate::proto::v1;
 use crate::scheduler::{Handle, Refusal, TaskNotFound, TaskSnapshot};
@@ -43,7 +43,7 @@ impl CallerExtractor {
     pub fn extract<T>(self, request: &Request<T>) -> Result<Caller, Status> {
         let identity = request.extensions().get::<Arc<Identity>>().filter(|_| self.requires_identity).cloned();
         if self.requires_identity && identity.is_none() {
-            return Err(refused(Unauthenticated::Missing));
+            return Err(into_status(Unauthenticated::Missing));
         }
         let peer = request.extensions().get::<Arc<ConnectionInfo>>().and_then(|connection| connection.peer);
         Ok(Caller { identity, peer, address: OnceLock::new() })
@@ -89,8 +89,8 @@ impl Caller {
     /// INVALID_FIELD, PERMISSION_DENIED.
     pub fn filter(&self, role: Role, wire: Option<v1::TaskFilter>) -> Result<TaskFilter, Status> {
         let namespace = self.default_namespace().unwrap_or(&DEFAULT_NAMESPACE);
-        let mut parsed = filter::filter(wire, namespace).map_err(refused)?;
-        parsed.namespaces = self.limit_namespaces(role, parsed.namespaces).map_err(refused)?;
+        let mut parsed = filter::filter(wire, namespace).map_err(into_status)?;
+        parsed.namespaces = self.limit_namespaces(role, parsed.namespaces).map_err(into_status)?;
         Ok(parsed)
     }
 
@@ -138,12 +138,12 @@ impl Caller {
     /// # Errors
     /// INVALID_FIELD, TASK_NOT_FOUND, PERMISSION_DENIED, and the errors of the store.
     pub async fn find(&self, handle: &Handle, role: Role, text: &str) -> Result<TaskSnapshot, Status> {
-        let candidates = self.task_id_candidates(text).map_err(refused)?;
+        let candidates = self.task_id_candidates(text).map_err(into_status)?;
         for id in &candidates {
             let found = match handle.get(id).await {
                 Ok(found) => found,
                 Err(Refusal::TaskNotFound(_)) => continue,
-                Err(refusal) => return Err(refused(refusal)),
+                Err(refusal) => return Err(into_status(refusal)),
             };
             let namespace = &found.task.spec.options.namespace;
             let Some(identity) = &self.identity else { return Ok(found) };
@@ -151,11 +151,12 @@ impl Caller {
                 return Ok(found);
             }
             if identity.has_role_in(Role::Viewer, namespace) {
-                return Err(refused(self.denied(role, Some(namespace.clone()))));
+                return Err(into_status(self.denied(role, Some(namespace.clone()))));
             }
         }
-        let task = candidates.into_iter().next().ok_or_else(|| refused(InvalidFields::one("task_id", "is missing")))?;
-        Err(refused(TaskNotFound { task }))
+        let task =
+            candidates.into_iter().next().ok_or_else(|| into_status(InvalidFields::one("task_id", "is required")))?;
+        Err(into_status(TaskNotFound { task }))
     }
 
     /// The id of a task. Reads the task only if its namespace is needed to decide.
@@ -164,7 +165,7 @@ impl Caller {
     /// As [`Caller::find`].
     pub async fn resolve(&self, handle: &Handle, role: Role, text: &str) -> Result<TaskId, Status> {
         let is_allowed = self.identity.as_ref().is_none_or(|identity| identity.has_role_everywhere(role));
-        match <[TaskId; 1]>::try_from(self.task_id_candidates(text).map_err(refused)?) {
+        match <[TaskId; 1]>::try_from(self.task_id_candidates(text).map_err(into_status)?) {
             Ok([id]) if is_allowed => Ok(id),
             _ => Ok(self.find(handle, role, text).await?.task.spec.id.clone()),
         }

@@ -151,12 +151,12 @@ impl LoopbackClient {
 }
 
 fn decoded<A: Message + Default>(message: Bytes) -> Result<A, Status> {
-    A::decode(message).map_err(|error| status::of(&Internal { cause: error.to_string() }))
+    A::decode(message).map_err(|error| status::to_status(&Internal { cause: error.to_string() }))
 }
 
 /// The error for a response without a status, which only a defect of the server can cause.
 pub fn incomplete() -> Status {
-    status::of(&Internal { cause: "a service ended its response without a status".to_owned() })
+    status::to_status(&Internal { cause: "a service ended its response without a status".to_owned() })
 }
 
 fn framed(message: &[u8]) -> Bytes {

@@ -9,7 +9,7 @@ use tonic::codegen::http::{Request, Response};
 use tower::{Layer, Service};
 
 use crate::api::auth::{AccessControl, ConnectionInfo, StreamLease, Unauthenticated};
-use crate::api::status::refused;
+use crate::api::status::into_status;
 
 use super::admission::Admitted;
 use super::call_future::{CallFuture, MapResponse};
@@ -102,7 +102,7 @@ pub type LeasedBody<B> = LayeredBody<B, StreamLease>;
 
 impl WatchFrames for StreamLease {
     fn after_poll(&mut self, frame: &PolledFrame, context: &mut Context<'_>) -> Option<Status> {
-        (is_open(frame) && self.poll_end(context).is_ready()).then(|| refused(Unauthenticated::Expired))
+        (is_open(frame) && self.poll_end(context).is_ready()).then(|| into_status(Unauthenticated::Expired))
     }
 }
 

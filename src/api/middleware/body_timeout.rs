@@ -94,7 +94,7 @@ where
             return Poll::Pending;
         }
         let message = "the request message was not complete in time".to_owned();
-        let late = status::of(&EdgeError { code: ErrorCode::DeadlineExceeded, message });
+        let late = status::to_status(&EdgeError { code: ErrorCode::DeadlineExceeded, message });
         Poll::Ready(Some(Err(Box::new(late))))
     }
 

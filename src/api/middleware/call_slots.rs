@@ -27,7 +27,7 @@ impl CallSlots {
     pub fn acquire(&self) -> Result<CallSlot, Status> {
         self.0.clone().try_acquire_owned().map_err(|_| {
             let message = "too many calls are in flight".to_owned();
-            status::of(&EdgeError { code: ErrorCode::Overloaded, message })
+            status::to_status(&EdgeError { code: ErrorCode::Overloaded, message })
         })
     }
 

@@ -58,7 +58,7 @@ where
 fn internal(panic: &(dyn Any + Send)) -> Status {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
-    status::of(&Internal { cause: format!("a call panicked: {text}") })
+    status::to_status(&Internal { cause: format!("a call panicked: {text}") })
 }
 
 pin_project! {

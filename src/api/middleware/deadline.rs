@@ -59,7 +59,7 @@ impl Timer {
     /// DEADLINE_EXCEEDED if the deadline has passed.
     fn poll_exceeded(&mut self, context: &mut Context<'_>) -> Option<Status> {
         let message = || "the deadline of the call has passed".to_owned();
-        let exceeded = || status::of(&EdgeError { code: ErrorCode::DeadlineExceeded, message: message() });
+        let exceeded = || status::to_status(&EdgeError { code: ErrorCode::DeadlineExceeded, message: message() });
         self.0.as_mut().poll(context).is_ready().then(exceeded)
     }
 }

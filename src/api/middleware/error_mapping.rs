@@ -84,7 +84,7 @@ fn mapped(headers: &HeaderMap) -> Option<Status> {
         Code::Internal if found.message().starts_with("failed to decode Protobuf message") => ErrorCode::InvalidField,
         _ => return None,
     };
-    Some(status::of(&EdgeError { code, message: found.message().to_owned() }))
+    Some(status::to_status(&EdgeError { code, message: found.message().to_owned() }))
 }
 
 #[cfg(test)]
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn other_errors_stay_as_they_are() {
-        assert!(mapped_status(status::of(&Internal { cause: "failed".to_owned() })).is_none());
+        assert!(mapped_status(status::to_status(&Internal { cause: "failed".to_owned() })).is_none());
         assert!(mapped_status(Status::out_of_range("revision")).is_none());
     }
 }
