@@ -1,23 +1,23 @@
-//! What the README promises, where it is hard to keep.
+//! The guarantees of the documentation under crashes, races and load.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lineshaft::proto::v1::{self, Priority, StopMethod, TaskState, run_task_response};
 use tonic_types::StatusExt;
 
-use crate::support::{IN_MEMORY, Server, TIMEOUT, millis, noop, reason, seconds, task};
+use crate::support::{IN_MEMORY, Server, TIMEOUT, eventually, millis, noop, reason, seconds, task};
 
 fn micros(at: prost_types::Timestamp) -> i128 {
     i128::from(at.seconds) * 1_000_000 + i128::from(at.nanos) / 1_000
 }
 
-#[expect(clippy::disallowed_methods, reason = "compared with times that the server tells")]
+#[expect(clippy::disallowed_methods, reason = "compared with timestamps of the server")]
 fn now_micros() -> i128 {
     i128::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros()).unwrap()
 }
 
 #[tokio::test]
-async fn a_repeat_with_the_same_chosen_id_is_the_same_task_whatever_the_id_looks_like() {
+async fn a_repeated_submission_with_a_chosen_id_is_the_same_task() {
     let mut server = Server::start("");
     let ids = ["plain", "01890a5d-ac96-774b-bcce-b302099a8057", "01890A5D-AC96-774B-BCCE-B302099A8058"];
     let named = |id: &str, json: &str| v1::SubmitTaskRequest { task_id: id.to_owned(), ..task("compute", json) };
@@ -39,7 +39,7 @@ async fn a_repeat_with_the_same_chosen_id_is_the_same_task_whatever_the_id_looks
 }
 
 #[tokio::test]
-async fn one_request_id_is_one_task_however_often_it_is_sent_at_once() {
+async fn concurrent_submissions_with_one_request_id_create_one_task() {
     let server = Server::start("");
     let mut calls = Vec::new();
     for _ in 0..64 {
@@ -58,11 +58,11 @@ async fn one_request_id_is_one_task_however_often_it_is_sent_at_once() {
 }
 
 #[tokio::test]
-async fn what_is_urgent_overtakes_what_was_already_handed_out() {
+async fn an_urgent_task_starts_before_tasks_that_were_already_dispatched() {
     let server = Server::start("[[pool]]\nname = \"default\"\nsize = 1\n");
     let tasks = vec![task("io", "0.01"); 300];
-    let batch = v1::BatchSubmitTasksRequest { tasks, batch_id: "crowd".into() };
-    let crowd = server.tasks().batch_submit_tasks(batch).await.unwrap().into_inner().task_ids;
+    let batch = v1::BatchSubmitTasksRequest { tasks, batch_id: "bulk".into() };
+    let bulk = server.tasks().batch_submit_tasks(batch).await.unwrap().into_inner().task_ids;
     let mut urgent = Vec::new();
     for _ in 0..10 {
         let request = v1::SubmitTaskRequest { priority: Priority::Critical.into(), ..noop() };
@@ -71,7 +71,7 @@ async fn what_is_urgent_overtakes_what_was_already_handed_out() {
         tokio::time::sleep(Duration::from_millis(40)).await;
     }
     let mut starts = Vec::new();
-    for id in &crowd {
+    for id in &bulk {
         starts.push(micros(server.ended(id).await.started_at.unwrap()));
     }
     for (acknowledged, id) in urgent {
@@ -92,7 +92,7 @@ async fn a_cancel_right_after_the_submission_is_final() {
             let mode = if n % 2 == 0 { v1::CancelMode::Graceful } else { v1::CancelMode::Force };
             let cancel = v1::CancelTaskRequest { task_id: id.clone(), mode: mode.into(), ..Default::default() };
             let answer = tasks.cancel_task(cancel.clone()).await.unwrap().into_inner();
-            // Saying it twice changes nothing.
+            // Repeating the cancel has no effect.
             tasks.cancel_task(cancel).await.unwrap();
             (id, answer.state())
         }));
@@ -111,11 +111,11 @@ async fn a_cancel_right_after_the_submission_is_final() {
 }
 
 #[tokio::test]
-async fn a_cancel_that_was_acknowledged_survives_a_crash() {
+async fn an_acknowledged_cancel_survives_a_crash() {
     let mut server = Server::start(
-        "[[handler]]\nname = \"deaf\"\nrunner = \"process\"\nargv = [\"/bin/sh\", \"-c\", \"trap '' TERM; while :; do sleep 1; done\"]\n",
+        "[[handler]]\nname = \"stubborn\"\nrunner = \"process\"\nargv = [\"/bin/sh\", \"-c\", \"trap '' TERM; while :; do sleep 1; done\"]\n",
     );
-    let running = server.submit(v1::SubmitTaskRequest { handler: "deaf".into(), ..Default::default() }).await;
+    let running = server.submit(v1::SubmitTaskRequest { handler: "stubborn".into(), ..Default::default() }).await;
     let waiting = server.submit(v1::SubmitTaskRequest { delay: seconds(3_600), ..noop() }).await;
     server.until(&running, TaskState::Running).await;
     for id in [&running, &waiting] {
@@ -132,11 +132,11 @@ async fn a_cancel_that_was_acknowledged_survives_a_crash() {
 }
 
 #[tokio::test]
-async fn a_harder_cancel_overrides_a_patient_one() {
+async fn a_forced_cancel_overrides_a_graceful_one() {
     let server = Server::start(
-        "[[handler]]\nname = \"deaf\"\nrunner = \"process\"\nargv = [\"/bin/sh\", \"-c\", \"trap '' TERM; echo up; while :; do sleep 1; done\"]\n",
+        "[[handler]]\nname = \"stubborn\"\nrunner = \"process\"\nargv = [\"/bin/sh\", \"-c\", \"trap '' TERM; echo up; while :; do sleep 1; done\"]\n",
     );
-    let id = server.submit(v1::SubmitTaskRequest { handler: "deaf".into(), ..Default::default() }).await;
+    let id = server.submit(v1::SubmitTaskRequest { handler: "stubborn".into(), ..Default::default() }).await;
     let request = v1::ReadOutputRequest { task_id: id.clone(), follow: true, ..Default::default() };
     let mut output = server.tasks().read_output(request).await.unwrap().into_inner();
     output.message().await.unwrap().unwrap();
@@ -150,11 +150,11 @@ async fn a_harder_cancel_overrides_a_patient_one() {
     assert_eq!(server.get(&id).await.state(), TaskState::Running);
     server.tasks().cancel_task(cancel(v1::CancelMode::Force)).await.unwrap();
     assert_eq!(server.ended(&id).await.cancel.unwrap().method(), StopMethod::SignalKill);
-    assert_eq!(output.message().await.unwrap(), None, "its output ends with it");
+    assert_eq!(output.message().await.unwrap(), None, "the output ends with the task");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drain_ends_the_server_however_it_meets_the_starts() {
+async fn a_drain_during_starts_ends_the_server() {
     let mut server = Server::start("[server]\ndrain_limit = \"0s\"\n[[pool]]\nname = \"default\"\nsize = 8\n");
     let mut accepted = Vec::new();
     for round in 0..12 {
@@ -180,12 +180,12 @@ async fn a_drain_ends_the_server_however_it_meets_the_starts() {
     for id in &accepted {
         let task = server.get(id).await;
         assert!(matches!(task.state(), TaskState::Queued | TaskState::Running), "{task:?}");
-        assert!(task.attempt <= 1, "a drain spends no attempt: {task:?}");
+        assert!(task.attempt <= 1, "an interrupted attempt does not count: {task:?}");
     }
 }
 
 #[tokio::test]
-async fn while_it_drains_a_server_says_so_and_when_to_come_back() {
+async fn a_draining_server_refuses_submissions_with_a_retry_delay() {
     let server = Server::start("[server]\ndrain_limit = \"1h\"\n");
     let id = server.submit(task("io", "3600")).await;
     server.until(&id, TaskState::Running).await;
@@ -194,7 +194,7 @@ async fn while_it_drains_a_server_says_so_and_when_to_come_back() {
     let refused = server.tasks().submit_task(noop()).await.unwrap_err();
     assert_eq!((refused.code(), reason(&refused).as_str()), (tonic::Code::Unavailable, "DRAINING"));
     assert!(refused.get_error_details().retry_info().is_some());
-    assert_eq!(server.get(&id).await.state(), TaskState::Running, "what runs can still be looked at");
+    assert_eq!(server.get(&id).await.state(), TaskState::Running, "tasks can still be read");
     let health = server.system().get_system_health(v1::GetSystemHealthRequest {}).await.unwrap().into_inner();
     assert!(health.draining);
     let cancel = v1::CancelTaskRequest { task_id: id.clone(), ..Default::default() };
@@ -208,13 +208,13 @@ async fn while_it_drains_a_server_says_so_and_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_task_that_takes_the_server_down_again_and_again_is_given_up() {
+async fn a_task_that_was_running_at_repeated_crashes_fails() {
     let mut server = Server::start("[limits]\ncrashes_max = 2\n");
     let id = server.submit(task("io", "3600")).await;
     let mut crashes = 0;
     let mut seen = 0;
     loop {
-        // Only a start of this run of the server counts: what it says before it has recovered is old.
+        // Only a start by this run of the server counts; before recovery the server shows the previous one.
         let task = server.changed_to(&id, seen, &[TaskState::Running, TaskState::Failed]).await;
         if task.state() == TaskState::Failed {
             break;
@@ -223,14 +223,14 @@ async fn a_task_that_takes_the_server_down_again_and_again_is_given_up() {
         server.kill9();
         server.start_again();
         crashes += 1;
-        assert!(crashes <= 3, "it is never given up");
+        assert!(crashes <= 3, "the task has not failed after {crashes} crashes");
     }
     assert_eq!(crashes, 2);
     assert_eq!(server.get(&id).await.failure.unwrap().reason(), v1::FailureReason::WorkerLost);
 }
 
 #[tokio::test]
-async fn the_result_is_given_to_those_who_wait_even_when_nothing_is_kept() {
+async fn a_waiting_caller_receives_the_result_even_without_retention() {
     let server = Server::start("[retention]\ncount = 0\n");
     for round in 0..20 {
         let request = v1::RunTaskRequest { task: Some(task("compute", "10")) };
@@ -250,24 +250,21 @@ async fn the_result_is_given_to_those_who_wait_even_when_nothing_is_kept() {
 }
 
 #[tokio::test]
-async fn revisions_that_are_no_longer_kept_are_refused_with_the_oldest_that_is() {
+async fn a_watch_after_a_deleted_revision_is_refused_with_the_oldest_one() {
     let server = Server::start("[store]\nwatch_window_events = 1000\n");
     for _ in 0..4 {
         let batch = v1::BatchSubmitTasksRequest { tasks: vec![noop(); 1_000], batch_id: String::new() };
         server.tasks().batch_submit_tasks(batch).await.unwrap();
     }
-    let until = Instant::now() + TIMEOUT;
-    let info = loop {
+    let info = eventually(async || {
         let info = server.system().get_server_info(v1::GetServerInfoRequest {}).await.unwrap().into_inner();
-        if info.oldest_revision > 0 && info.revision == 12_000 {
-            break info;
-        }
-        assert!(Instant::now() < until, "the journal is never trimmed: {info:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
+        let trimmed = info.oldest_revision > 0 && info.revision == 12_000;
+        if trimmed { Ok(info) } else { Err(format!("the journal was not trimmed: {info:?}")) }
+    })
+    .await;
     assert!(info.revision - info.oldest_revision >= 1_000, "the window is kept: {info:?}");
     let mut server = server;
-    // What is in memory could serve more than the window; after a restart only the journal is left.
+    // The memory of the server can contain more events than the window; a restart leaves only the journal.
     server.kill9();
     server.start_again();
     let request = v1::WatchTasksRequest { after_revision: Some(0), ..Default::default() };
@@ -280,18 +277,18 @@ async fn revisions_that_are_no_longer_kept_are_refused_with_the_oldest_that_is()
     let oldest: u64 = details.error_info().unwrap().metadata["oldest_revision"].parse().unwrap();
     let request = v1::WatchTasksRequest { after_revision: Some(oldest), ..Default::default() };
     let mut steps = server.tasks().watch_tasks(request).await.unwrap().into_inner();
-    assert!(steps.message().await.unwrap().is_some(), "that one can be resumed at");
+    assert!(steps.message().await.unwrap().is_some(), "a watch after the oldest revision receives events");
 }
 
 #[tokio::test]
-async fn a_submission_is_told_which_durability_was_reached() {
+async fn a_response_contains_the_durability_that_was_reached() {
     let config = "[[pool]]\nname = \"default\"\n[[pool]]\nname = \"fast\"\ndurability = \"memory\"\n";
-    let (kept, lost) = (Server::start(config), Server::start_with(config, &[IN_MEMORY]));
-    for (server, expected) in [(kept, v1::Durability::Fsync), (lost, v1::Durability::Memory)] {
-        let usual = server.tasks().submit_task(noop()).await.unwrap().into_inner();
+    let (on_disk, in_memory) = (Server::start(config), Server::start_with(config, &[IN_MEMORY]));
+    for (server, expected) in [(on_disk, v1::Durability::Fsync), (in_memory, v1::Durability::Memory)] {
+        let default = server.tasks().submit_task(noop()).await.unwrap().into_inner();
         let fast = v1::SubmitTaskRequest { pool: "fast".into(), ..noop() };
         let fast = server.tasks().submit_task(fast).await.unwrap().into_inner();
-        assert_eq!((usual.durability(), fast.durability()), (expected, v1::Durability::Memory));
+        assert_eq!((default.durability(), fast.durability()), (expected, v1::Durability::Memory));
         let batch = v1::BatchSubmitTasksRequest { tasks: vec![noop(); 2], batch_id: String::new() };
         assert_eq!(server.tasks().batch_submit_tasks(batch).await.unwrap().into_inner().durability(), expected);
     }
@@ -303,7 +300,8 @@ async fn timers_survive_a_crash() {
         "[[handler]]\nname = \"fails\"\nrunner = \"process\"\nargv = [\"/bin/false\"]\n[handler.retry]\nattempts = 2\ndelay = \"2s\"\njitter = 0.0\n",
     );
     server.pause("default", true).await;
-    let hasty = server.submit(v1::SubmitTaskRequest { expires_after: seconds(2), delay: seconds(600), ..noop() }).await;
+    let expiring =
+        server.submit(v1::SubmitTaskRequest { expires_after: seconds(2), delay: seconds(600), ..noop() }).await;
     let delayed = server.submit(v1::SubmitTaskRequest { delay: millis(1_500), ..noop() }).await;
     server.pause("default", false).await;
     let failing = server.submit(v1::SubmitTaskRequest { handler: "fails".into(), ..Default::default() }).await;
@@ -311,23 +309,23 @@ async fn timers_survive_a_crash() {
     server.kill9();
     server.start_again();
     assert_eq!(server.ended(&delayed).await.state(), TaskState::Completed);
-    assert_eq!(server.ended(&hasty).await.failure.unwrap().reason(), v1::FailureReason::Expired);
+    assert_eq!(server.ended(&expiring).await.failure.unwrap().reason(), v1::FailureReason::Expired);
     let ended = server.ended(&failing).await;
     assert_eq!((ended.state(), ended.attempt), (TaskState::Failed, 2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_snapshot_taken_under_load_and_its_events_tell_one_story() {
+async fn a_snapshot_under_load_and_the_events_after_it_are_consistent() {
     let server = Server::start("");
     let mut tasks = server.tasks();
-    let (begun, under_load) = tokio::sync::oneshot::channel();
+    let (start, under_load) = tokio::sync::oneshot::channel();
     let load = tokio::spawn(async move {
-        let mut begun = Some(begun);
+        let mut start = Some(start);
         for nth in 0..30 {
             let batch = v1::BatchSubmitTasksRequest { tasks: vec![noop(); 200], batch_id: String::new() };
             tasks.batch_submit_tasks(batch).await.unwrap();
-            if let Some(begun) = begun.take_if(|_| nth == 5) {
-                begun.send(()).unwrap();
+            if let Some(start) = start.take_if(|_| nth == 5) {
+                start.send(()).unwrap();
             }
         }
     });
@@ -349,26 +347,26 @@ async fn a_snapshot_taken_under_load_and_its_events_tell_one_story() {
                 }
                 v1::watch_tasks_response::Kind::Event(event) => {
                     let entry = known.entry(event.task_id).or_insert((0, 0));
-                    assert!(event.revision > entry.0, "{} was told already, at {}", event.revision, entry.0);
+                    assert!(event.revision > entry.0, "{} was sent before, at {}", event.revision, entry.0);
                     *entry = (event.revision, event.state);
                 }
                 v1::watch_tasks_response::Kind::Progress(_) => {}
             }
         }
     };
-    tokio::time::timeout(TIMEOUT, read).await.expect("every task is seen to its end");
+    tokio::time::timeout(TIMEOUT, read).await.expect("every task is seen to complete");
     load.await.unwrap();
 }
 
 #[tokio::test]
-async fn payloads_beyond_the_memory_for_them_reach_their_handlers_all_the_same() {
+async fn payloads_beyond_the_memory_budget_reach_their_handlers() {
     let config = "[limits]\nqueued_payload_bytes = \"1KiB\"\n[[pool]]\nname = \"default\"\npaused = true\n\
         [[handler]]\nname = \"echo\"\nrunner = \"process\"\nargv = [\"cat\"]\n";
     let mut server = Server::start(config);
-    let said = |n: usize| format!("{n:0>600}");
+    let text = |n: usize| format!("{n:0>600}");
     let mut ids = Vec::new();
     for n in 0..6 {
-        let kind = Some(v1::payload::Kind::Data(said(n).into()));
+        let kind = Some(v1::payload::Kind::Data(text(n).into()));
         let payload = Some(v1::Payload { kind, content_type: "text/plain".into() });
         ids.push(server.submit(v1::SubmitTaskRequest { payload, ..task("echo", "null") }).await);
     }
@@ -381,6 +379,6 @@ async fn payloads_beyond_the_memory_for_them_reach_their_handlers_all_the_same()
         let Some(v1::payload::Kind::Data(data)) = ended.result.clone().and_then(|result| result.kind) else {
             panic!("{ended:?}")
         };
-        assert_eq!(data, said(n).as_bytes(), "task {n}");
+        assert_eq!(data, text(n).as_bytes(), "task {n}");
     }
 }

@@ -1,11 +1,11 @@
-//! Submitting, running, reading, cancelling, forgetting.
+//! The life of a task: submitting, running, reading, cancelling, deleting.
 
 use futures_util::StreamExt;
 use lineshaft::proto::v1::{
     self, FailureReason, Priority, StopMethod, TaskState, run_task_response, submit_tasks_response::Outcome,
 };
 
-use crate::support::{Server, bytes, fields, millis, noop, reason, seconds, task};
+use crate::support::{Server, bytes, check, eventually, fields, millis, noop, reason, seconds, task};
 
 const SHELL: &str = r#"
 [[handler]]
@@ -25,7 +25,7 @@ fn shell(script: &str) -> v1::SubmitTaskRequest {
 }
 
 #[tokio::test]
-async fn every_builtin_runs_and_its_result_is_read() {
+async fn every_built_in_handler_returns_its_result() {
     let server = Server::start("");
     for (handler, payload, result) in [
         ("compute", "100", r#""value":4950"#),
@@ -42,7 +42,7 @@ async fn every_builtin_runs_and_its_result_is_read() {
 }
 
 #[tokio::test]
-async fn a_json_value_is_given_to_the_handler_as_its_text() {
+async fn a_json_payload_reaches_the_handler_as_text() {
     let server = Server::start("");
     let number = prost_types::Value { kind: Some(prost_types::value::Kind::NumberValue(10.0)) };
     let payload = v1::Payload { kind: Some(v1::payload::Kind::Json(number)), content_type: String::new() };
@@ -51,7 +51,7 @@ async fn a_json_value_is_given_to_the_handler_as_its_text() {
 }
 
 #[tokio::test]
-async fn a_batch_is_accepted_whole_or_not_at_all() {
+async fn a_batch_is_accepted_as_a_whole_or_refused() {
     let server = Server::start("");
     let tasks = vec![noop(); 3];
     let batch = v1::BatchSubmitTasksRequest { tasks, batch_id: "b1".into() };
@@ -60,7 +60,7 @@ async fn a_batch_is_accepted_whole_or_not_at_all() {
     for id in &answer.task_ids {
         assert_eq!(server.ended(id).await.batch_id, "b1");
     }
-    let tasks = vec![noop(), task("nobody", "0")];
+    let tasks = vec![noop(), task("missing", "0")];
     let batch = v1::BatchSubmitTasksRequest { tasks, batch_id: "b2".into() };
     let refused = server.tasks().batch_submit_tasks(batch).await.unwrap_err();
     assert_eq!(reason(&refused), "UNKNOWN_HANDLER");
@@ -70,11 +70,11 @@ async fn a_batch_is_accepted_whole_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn a_stream_of_tasks_is_answered_one_by_one_whatever_becomes_of_the_others() {
+async fn each_task_of_a_stream_is_accepted_or_rejected_by_itself() {
     let server = Server::start("");
     let requests = (0..500).map(|sequence| v1::SubmitTasksRequest {
         sequence,
-        task: Some(if sequence == 250 { task("nobody", "0") } else { noop() }),
+        task: Some(if sequence == 250 { task("missing", "0") } else { noop() }),
     });
     let answers = server.tasks().submit_tasks(tokio_stream::iter(requests)).await.unwrap().into_inner();
     let answers: Vec<_> = answers.map(Result::unwrap).collect().await;
@@ -90,7 +90,7 @@ async fn a_stream_of_tasks_is_answered_one_by_one_whatever_becomes_of_the_others
 }
 
 #[tokio::test]
-async fn a_run_is_followed_to_its_result() {
+async fn run_task_streams_the_events_and_the_result() {
     let server = Server::start("");
     let request = v1::RunTaskRequest { task: Some(task("compute", "10")) };
     let steps = server.tasks().run_task(request).await.unwrap().into_inner();
@@ -125,7 +125,7 @@ async fn a_repeated_submission_adds_nothing() {
 }
 
 #[tokio::test]
-async fn a_failing_process_is_tried_again_and_its_failure_is_told() {
+async fn a_failing_process_is_retried_and_its_failure_is_reported() {
     let server = Server::start(SHELL);
     let id = server.submit(shell("echo some; echo trouble >&2; exit 3")).await;
     let ended = server.ended(&id).await;
@@ -136,7 +136,7 @@ async fn a_failing_process_is_tried_again_and_its_failure_is_told() {
 }
 
 #[tokio::test]
-async fn a_task_that_runs_too_long_is_stopped() {
+async fn a_task_that_exceeds_its_timeout_is_stopped() {
     let server = Server::start(SHELL);
     let once = Some(v1::RetryPolicy { max_attempts: 1, ..Default::default() });
     for request in [task("compute", "1000000000000"), task("io", "60"), shell("sleep 60")] {
@@ -147,7 +147,7 @@ async fn a_task_that_runs_too_long_is_stopped() {
 }
 
 #[tokio::test]
-async fn a_cancel_ends_what_waits_and_stops_what_runs_and_says_how() {
+async fn a_cancel_ends_a_waiting_task_and_stops_a_running_one() {
     let server = Server::start(SHELL);
     server.pause("default", true).await;
     let waiting = server.submit(noop()).await;
@@ -173,7 +173,7 @@ async fn a_cancel_ends_what_waits_and_stops_what_runs_and_says_how() {
     ] {
         let id = server.submit(request).await;
         server.until(&id, TaskState::Running).await;
-        // The shell's trap has to be in place.
+        // The shell has to set its trap first.
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         let answer = server.tasks().cancel_task(cancel(&id, mode)).await.unwrap().into_inner();
         assert_eq!(answer.state(), TaskState::Running);
@@ -189,7 +189,7 @@ async fn a_cancel_ends_what_waits_and_stops_what_runs_and_says_how() {
 }
 
 #[tokio::test]
-async fn output_is_followed_while_it_is_written_and_read_afterwards() {
+async fn output_can_be_read_while_the_task_runs_and_afterwards() {
     let server = Server::start(SHELL);
     let gate = server.path("gate");
     let script = format!("echo first; while [ ! -e {} ]; do sleep 0.05; done; echo second", gate.display());
@@ -209,7 +209,7 @@ async fn output_is_followed_while_it_is_written_and_read_afterwards() {
 }
 
 #[tokio::test]
-async fn of_much_output_head_and_tail_are_kept() {
+async fn only_head_and_tail_of_long_output_are_kept() {
     let server = Server::start(SHELL);
     let script = "head -c 500000 /dev/zero | tr '\\0' x; echo end";
     let id = server.submit(v1::SubmitTaskRequest { args: vec![script.into()], ..shell("") }).await;
@@ -251,7 +251,7 @@ async fn lists_are_paged_and_filtered() {
 }
 
 #[tokio::test]
-async fn finished_tasks_are_forgotten_by_count_and_on_request() {
+async fn finished_tasks_are_deleted_by_retention_and_on_request() {
     let server = Server::start("[retention]\ncount = 10\n");
     let batch = v1::BatchSubmitTasksRequest { tasks: vec![noop(); 50], batch_id: String::new() };
     let ids = server.tasks().batch_submit_tasks(batch).await.unwrap().into_inner().task_ids;
@@ -261,29 +261,30 @@ async fn finished_tasks_are_forgotten_by_count_and_on_request() {
         let page = server.tasks().list_tasks(v1::ListTasksRequest::default()).await.unwrap().into_inner();
         page.tasks.len()
     };
-    let until = std::time::Instant::now() + crate::support::TIMEOUT;
-    while count().await > 10 {
-        assert!(std::time::Instant::now() < until, "{} of {} are kept", count().await, ids.len());
-    }
+    eventually(async || {
+        let count = count().await;
+        check(count <= 10, || format!("{count} of {} tasks remain", ids.len()))
+    })
+    .await;
     let deleted = server.tasks().delete_tasks(v1::DeleteTasksRequest::default()).await.unwrap().into_inner().deleted;
     assert_eq!((deleted, count().await), (10, 0));
 }
 
 #[tokio::test]
-async fn a_delayed_task_waits_and_one_that_cannot_start_in_time_expires() {
+async fn a_delayed_task_waits_and_a_task_that_cannot_start_expires() {
     let server = Server::start("");
     let delayed = server.submit(v1::SubmitTaskRequest { delay: millis(300), ..noop() }).await;
     assert_eq!(server.get(&delayed).await.state(), TaskState::Waiting);
     let ended = server.ended(&delayed).await;
     assert_eq!(ended.state(), TaskState::Completed);
     server.pause("default", true).await;
-    let hasty = server.submit(v1::SubmitTaskRequest { expires_after: millis(100), ..noop() }).await;
-    let ended = server.ended(&hasty).await;
+    let expiring = server.submit(v1::SubmitTaskRequest { expires_after: millis(100), ..noop() }).await;
+    let ended = server.ended(&expiring).await;
     assert_eq!(ended.failure.unwrap().reason(), FailureReason::Expired);
 }
 
 #[tokio::test]
-async fn one_worker_starts_the_most_urgent_first() {
+async fn a_worker_starts_the_task_with_the_highest_priority_first() {
     let server = Server::start("[[pool]]\nname = \"default\"\nsize = 1\n");
     server.pause("default", true).await;
     let mut ids = Vec::new();
@@ -307,12 +308,12 @@ async fn one_worker_starts_the_most_urgent_first() {
 }
 
 #[tokio::test]
-async fn waiting_ends_with_the_wait_and_not_with_an_error() {
+async fn wait_task_returns_the_unfinished_task_after_its_timeout() {
     let server = Server::start("");
     let id = server.submit(task("io", "60")).await;
     let request = v1::WaitTaskRequest { task_id: id, timeout: millis(50) };
     let answer = server.tasks().wait_task(request).await.unwrap().into_inner();
     assert!(!answer.finished);
-    let absurd = v1::WaitTaskRequest { task_id: "x".into(), timeout: seconds(61) };
-    assert_eq!(fields(&server.tasks().wait_task(absurd).await.unwrap_err()), ["timeout"]);
+    let too_long = v1::WaitTaskRequest { task_id: "x".into(), timeout: seconds(61) };
+    assert_eq!(fields(&server.tasks().wait_task(too_long).await.unwrap_err()), ["timeout"]);
 }
