@@ -224,7 +224,7 @@ async fn a_recovering_server_is_live_but_not_ready() {
         .unwrap();
     let mut server = KillOnDrop(child);
     let log = || std::fs::read_to_string(&log_path).unwrap();
-    eventually(async || check(log().contains("answers probes"), log)).await;
+    eventually(async || check(log().contains("health endpoint listening"), log)).await;
     let probes = crate::health_endpoints::probes_of(&log());
     until_not_ready(&probes, "recovering").await;
     assert_eq!(get(&probes, "/health/live", "").status, 200);
