@@ -43,14 +43,14 @@ fn two_units(seconds: u64) -> String {
         _ => 3_600,
     };
     let mut rest = seconds.saturating_add(step / 2) / step * step;
-    let mut text = String::new();
+    let mut parts = Vec::new();
     for (unit, size) in UNITS {
         if rest >= size {
-            text.push_str(&format!("{}{unit}", rest / size));
+            parts.push(format!("{}{unit}", rest / size));
             rest %= size;
         }
     }
-    text
+    parts.concat()
 }
 
 /// A duration for a request. The server refuses what is too long.

@@ -116,20 +116,13 @@ fn list(path: &Path, json: bool) -> Result<(), CliError> {
     }
     let now = SystemClock.now();
     let row = |entry: &KeyEntry| {
-        let expired = matches!(entry.expiry(), Ok(Some(at)) if at <= now);
-        let expires = entry.expires_at.clone().unwrap_or_else(|| "never".to_owned());
-        let expires = if expired { format!("{expires} (expired)") } else { expires };
+        let mut expiry = entry.expires_at.clone().unwrap_or_else(|| "never".to_owned());
+        if matches!(entry.expiry(), Ok(Some(at)) if at <= now) {
+            expiry.push_str(" (expired)");
+        }
         let namespaces = entry.namespaces.join(",");
         let limits = entry.limits.to_string();
-        [
-            entry.id.clone(),
-            entry.name.clone(),
-            entry.role.clone(),
-            namespaces,
-            entry.created_at.clone(),
-            expires,
-            limits,
-        ]
+        [entry.id.clone(), entry.name.clone(), entry.role.clone(), namespaces, entry.created_at.clone(), expiry, limits]
     };
     let rows: Vec<_> = file.keys.iter().map(row).collect();
     output::stdout_line(format::table(["ID", "NAME", "ROLE", "NAMESPACES", "CREATED", "EXPIRES", "LIMITS"], &rows));

@@ -22,7 +22,6 @@ pub fn run(args: ServeArgs) -> ExitCode {
         insecure: args.insecure.then_some(true),
         data_dir: args.data_dir,
         memory: args.memory.then_some(true),
-        ..Overrides::default()
     };
     let config = match config::load(args.config.as_deref(), std::env::vars(), overrides) {
         Ok(config) => config,

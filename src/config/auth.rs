@@ -30,9 +30,9 @@ pub struct Auth {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Jwt {
-    /// Required value of the claim `iss`. Required.
+    /// Value that the claim `iss` must have. Required.
     pub issuer: String,
-    /// Required value of the claim `aud`. Required.
+    /// Value that the claim `aud` must have. Required.
     pub audience: String,
     /// File with the public keys: a JWK set, or one PEM key; reloaded when it changes. Either this or `jwks_url` is
     /// required.

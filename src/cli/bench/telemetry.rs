@@ -67,11 +67,11 @@ fn variants(collector: &Collector) -> Vec<Variant> {
         endpoint.into_iter().chain(more.iter().cloned()).collect()
     };
     let sampler = "parentbased_traceidratio".to_owned();
-    let sampled = [("OTEL_TRACES_SAMPLER", sampler), ("OTEL_TRACES_SAMPLER_ARG", SAMPLING_RATIO.to_string())];
+    let with_sampling = [("OTEL_TRACES_SAMPLER", sampler), ("OTEL_TRACES_SAMPLER_ARG", SAMPLING_RATIO.to_string())];
     vec![
         variant("off", vec![("OTEL_SDK_DISABLED", "true".to_owned())]),
         variant("metrics", Vec::new()),
-        variant(&format!("metrics, logs, traces of {SAMPLING_RATIO}"), exported(&sampled)),
+        variant(&format!("metrics, logs, traces of {SAMPLING_RATIO}"), exported(&with_sampling)),
         variant("metrics, logs, every trace", exported(&[])),
     ]
 }
