@@ -80,21 +80,26 @@ pub async fn check_results(
     client: &mut TaskServiceClient<Channel>,
     checks: &mut Checks,
 ) -> Result<()> {
+    let mut states = Vec::with_capacity(plan.tasks.len());
     for (index, planned) in plan.tasks.iter().enumerate() {
         let id = log.id(index);
         let request = GetTaskRequest { task_id: id.to_owned(), include_payload: false };
         let task = client.get_task(request).await?.into_inner().task.ok_or("a response without a task")?;
         let result = compare_outcome(planned, &task);
         checks.add(planned.kind, result.is_ok(), || format!("{id}: {}", result.err().unwrap_or_default()));
-        let events = log.events_of(index);
-        let last = events.last().map(TaskEvent::state);
-        checks
-            .add("last event", last == Some(task.state()), || format!("{id}: the last event of the watch is {last:?}"));
         if let Outcome::ExitCode(_) = planned.expected {
             let stderr = stderr_of(client, id).await?;
             checks.add("stderr", stderr == FAILURE_OUTPUT, || format!("{id}: stderr is {stderr:?}"));
+            let events = log.events_of(index);
             checks.add("retry delay", waited_for_retry(events), || format!("{id}: {events:#?}"));
         }
+        states.push(task.state());
+    }
+    for (index, state) in states.into_iter().enumerate() {
+        let last = log.events_of(index).last().map(TaskEvent::state);
+        checks.add("last event", last == Some(state), || {
+            format!("{}: is {}, but its last event is {last:?}", log.id(index), name(state))
+        });
     }
     Ok(())
 }
