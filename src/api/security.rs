@@ -29,10 +29,8 @@ pub struct SecurityOptions {
 /// Why the main port cannot be protected as configured.
 #[derive(Debug, thiserror::Error)]
 pub enum SecurityError {
-    /// The certificate files cannot be used.
     #[error("TLS: {0}")]
     Tls(#[from] TlsError),
-    /// The key files cannot be used.
     #[error("authentication: {0}")]
     Auth(#[from] AuthError),
 }

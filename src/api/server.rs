@@ -49,7 +49,6 @@ use super::services::tasks::Tasks;
 /// Settings of the server.
 #[derive(Clone)]
 pub struct Options {
-    /// Limits of each connection.
     pub connections: ConnectionOptions,
     /// Limit for receiving the body of a request that is not a stream.
     pub body_timeout: Duration,
@@ -59,11 +58,9 @@ pub struct Options {
     pub hosts: Vec<String>,
     /// Calls in flight in the whole server. A call beyond it is refused with OVERLOADED.
     pub max_in_flight: usize,
-    /// Identifies this run of the server.
     pub instance: String,
     /// Reads the health of the machine and of the process.
     pub host: HostReading,
-    /// Metrics, liveness and traces.
     pub telemetry: Telemetry,
 }
 
@@ -109,15 +106,15 @@ pub async fn serve(
         // First, so that the log messages and metrics of all other layers belong to the trace of the call.
         .layer(CallTraceLayer)
         // Before all layers that refuse calls or end them, so that it counts the status that the caller gets.
-        .layer(CallMetricsLayer::new(CallMeter::new(&options.telemetry.metrics, methods())))
+        .layer(CallMetricsLayer(CallMeter::new(&options.telemetry.metrics, methods())))
         // Before load shedding, so that callers without permission take no slots.
-        .layer(AuthenticationLayer::new(access.clone()))
+        .layer(AuthenticationLayer(access.clone()))
         // Before all layers that wait, so that a call beyond the limit is refused at once.
-        .layer(LoadShedLayer::new(slots.clone()))
+        .layer(LoadShedLayer(slots.clone()))
         // Around everything that takes time: receiving the request, the service, and the response body.
         .layer(DeadlineLayer)
         // Inside the deadline, because the shorter of the two applies.
-        .layer(BodyTimeoutLayer::new(options.body_timeout))
+        .layer(BodyTimeoutLayer(options.body_timeout))
         // Around all code of the services. The layers above see INTERNAL and clean up as after any other error.
         .layer(CatchPanicLayer)
         // Last, so that it sees the errors of tonic only. All layers above return errors of the contract.

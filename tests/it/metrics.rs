@@ -184,7 +184,7 @@ async fn prometheus_has_a_port_of_its_own_when_it_is_named_and_finds_nothing_els
     server.ended(&id).await;
     let addresses = scraped(&server);
     assert!(addresses[0].starts_with("127.0.0.1:") && addresses.len() <= 2, "{addresses:?}");
-    assert!(!server.log().contains("may read the metrics"), "{}", server.log());
+    assert!(!server.log().contains("can read the metrics"), "{}", server.log());
     for address in &addresses {
         until(address, DURATIONS, "1");
         assert!(samples(address).len() > 50);
@@ -211,7 +211,7 @@ fn a_port_for_prometheus_beyond_this_machine_is_warned_of_and_without_a_word_the
     let server = Server::start_with("", &everywhere);
     let addresses = scraped(&server);
     assert!(matches!(&addresses[..], [one] if one.starts_with("0.0.0.0:")), "{addresses:?}");
-    let warning = server.log().lines().find(|line| line.contains("may read the metrics")).map(str::to_owned);
+    let warning = server.log().lines().find(|line| line.contains("can read the metrics")).map(str::to_owned);
     assert!(warning.is_some_and(|line| line.contains("WARN") && line.contains(&addresses[0])), "{}", server.log());
     let disabled = [PROMETHEUS[0], PROMETHEUS[1], ("OTEL_SDK_DISABLED", "true")];
     assert_eq!(scraped(&Server::start_with("", &disabled)), Vec::<String>::new());

@@ -25,13 +25,10 @@ use super::refusal::Unauthenticated;
 /// How callers are authenticated.
 #[derive(Clone, Debug, Default)]
 pub struct AuthOptions {
-    /// The file of API keys.
     pub tokens_file: Option<PathBuf>,
-    /// Which JWTs are accepted.
     pub jwt: Option<JwtOptions>,
     /// Grants for client certificates; the first rule that matches applies.
     pub certificates: Vec<CertificateRule>,
-    /// Limits of each identity.
     pub limits: LimitOptions,
 }
 

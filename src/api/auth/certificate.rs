@@ -11,7 +11,6 @@ use crate::model::{Grant, Timestamp};
 pub struct CertificateRule {
     /// The common name or an alternative name (DNS, URI or e-mail); `*` matches any certificate of the CA.
     pub subject: String,
-    /// The granted role and its namespaces.
     pub grant: Grant,
 }
 

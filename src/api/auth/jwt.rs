@@ -46,9 +46,7 @@ pub struct JwtOptions {
     pub keys: KeySource,
     /// Accepted algorithms; none with a shared secret.
     pub algorithms: Vec<Algorithm>,
-    /// Required value of `iss`.
     pub issuer: String,
-    /// Required value of `aud`.
     pub audience: String,
     /// Tolerated difference between the clocks of the issuer and the server.
     pub leeway: Duration,
@@ -77,7 +75,6 @@ pub struct ClaimRule {
     pub claim: String,
     /// Required value: a word of a string claim or an item of a list claim.
     pub value: String,
-    /// The granted role and its namespaces.
     pub grant: Grant,
 }
 

@@ -39,7 +39,7 @@ impl LimitOptions {
     pub fn with(&self, own: &KeyLimits) -> Self {
         Self {
             submit_rate: own.submit_rate.or(self.submit_rate),
-            // The general burst may not fit the key's own rate.
+            // The general burst may not suit the key's own rate.
             submit_burst: own.submit_burst.or(self.submit_burst.filter(|_| own.submit_rate.is_none())),
             live_tasks: own.live_tasks.map(|tasks| tasks.get().into()).or(self.live_tasks),
             live_payload_bytes: own.live_payload_bytes.map(NonZeroU64::get).or(self.live_payload_bytes),

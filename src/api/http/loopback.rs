@@ -55,7 +55,6 @@ pub struct LoopbackClient {
 pub struct Reply {
     pub headers: HeaderMap,
     pub trailers: HeaderMap,
-    /// The encoded message.
     pub message: Bytes,
 }
 

@@ -29,7 +29,6 @@ const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 pub struct TlsOptions {
     /// The server's certificate and the intermediate certificates, PEM.
     pub certificate: PathBuf,
-    /// The private key of the certificate, PEM.
     pub key: PathBuf,
     /// CAs of client certificates, PEM; `None`: client certificates are not requested.
     pub client_ca: Option<PathBuf>,
@@ -48,38 +47,16 @@ pub struct TlsOptions {
 pub enum TlsError {
     /// A file cannot be read, or is not valid PEM.
     #[error("failed to read `{path}`: {source}", path = path.display())]
-    File {
-        /// Path of the file.
-        path: PathBuf,
-        /// The defect.
-        source: pem::Error,
-    },
+    File { path: PathBuf, source: pem::Error },
     /// A file contains no PEM object of the required kind.
     #[error("`{path}` contains no {what}", path = path.display())]
-    Empty {
-        /// Path of the file.
-        path: PathBuf,
-        /// The required kind.
-        what: &'static str,
-    },
+    Empty { path: PathBuf, what: &'static str },
     /// The certificate and the key cannot be used together.
-    #[error("certificate `{certificate}` does not fit key `{key}`: {source}", certificate = certificate.display(), key = key.display())]
-    KeyMismatch {
-        /// Path of the certificate.
-        certificate: PathBuf,
-        /// Path of the key.
-        key: PathBuf,
-        /// The defect.
-        source: rustls::Error,
-    },
+    #[error("certificate `{certificate}` does not match key `{key}`: {source}", certificate = certificate.display(), key = key.display())]
+    KeyMismatch { certificate: PathBuf, key: PathBuf, source: rustls::Error },
     /// The CAs of client certificates, or their revocation lists, cannot be used.
     #[error("invalid client CAs or revocation lists `{path}`: {source}", path = path.display())]
-    ClientCa {
-        /// Path of the CAs.
-        path: PathBuf,
-        /// The defect.
-        source: VerifierBuilderError,
-    },
+    ClientCa { path: PathBuf, source: VerifierBuilderError },
 }
 
 pub struct Tls {

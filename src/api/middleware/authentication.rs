@@ -16,21 +16,13 @@ use super::call_future::{CallFuture, MapResponse};
 use super::layered_body::{LayeredBody, PolledFrame, WatchFrames, is_open};
 
 #[derive(Clone)]
-pub struct AuthenticationLayer {
-    access: AccessControl,
-}
-
-impl AuthenticationLayer {
-    pub fn new(access: AccessControl) -> Self {
-        Self { access }
-    }
-}
+pub struct AuthenticationLayer(pub AccessControl);
 
 impl<S> Layer<S> for AuthenticationLayer {
     type Service = Authentication<S>;
 
     fn layer(&self, inner: S) -> Authentication<S> {
-        Authentication { inner, access: self.access.clone() }
+        Authentication { inner, access: self.0.clone() }
     }
 }
 
@@ -130,7 +122,7 @@ mod tests {
     #[test]
     fn the_service_gets_the_identity_and_not_the_token() {
         let (access, key, _directory) = access();
-        let layered = AuthenticationLayer::new(access).layer(());
+        let layered = AuthenticationLayer(access).layer(());
         let mut request = request(Some(format!("Bearer {key}")));
         assert!(layered.check(&mut request).unwrap().is_none());
         assert_eq!(&*request.extensions().get::<Arc<Identity>>().unwrap().name, "key:me");
@@ -143,7 +135,7 @@ mod tests {
         let connection = ConnectionInfo::default();
         let headers = request(Some(format!("Bearer {key}"))).headers().clone();
         let identity = access.authenticate("/", &headers, &connection).unwrap();
-        let mut layered = AuthenticationLayer::new(access).layer(service(|| async { Ok(Response::default()) }));
+        let mut layered = AuthenticationLayer(access).layer(service(|| async { Ok(Response::default()) }));
         let refused = layered.call(request(None)).await.unwrap();
         assert_eq!(status(refused.headers()).code(), Code::Unauthenticated);
         let mut admitted = request(None);

@@ -18,21 +18,13 @@ use crate::api::status::{self, EdgeError};
 use crate::model::ErrorCode;
 
 #[derive(Clone)]
-pub struct BodyTimeoutLayer {
-    timeout: Duration,
-}
-
-impl BodyTimeoutLayer {
-    pub fn new(timeout: Duration) -> Self {
-        Self { timeout }
-    }
-}
+pub struct BodyTimeoutLayer(pub Duration);
 
 impl<S> Layer<S> for BodyTimeoutLayer {
     type Service = BodyTimeout<S>;
 
     fn layer(&self, inner: S) -> BodyTimeout<S> {
-        BodyTimeout { inner, timeout: self.timeout }
+        BodyTimeout { inner, timeout: self.0 }
     }
 }
 

@@ -15,21 +15,13 @@ use super::call_future::{CallFuture, MapResponse};
 use super::layered_body::{LayeredBody, PolledFrame, WatchFrames, grpc_status, trailers};
 
 #[derive(Clone)]
-pub struct CallMetricsLayer {
-    meter: Arc<CallMeter>,
-}
-
-impl CallMetricsLayer {
-    pub fn new(meter: Arc<CallMeter>) -> Self {
-        Self { meter }
-    }
-}
+pub struct CallMetricsLayer(pub Arc<CallMeter>);
 
 impl<S> Layer<S> for CallMetricsLayer {
     type Service = CallMetrics<S>;
 
     fn layer(&self, inner: S) -> CallMetrics<S> {
-        CallMetrics { inner, meter: self.meter.clone() }
+        CallMetrics { inner, meter: self.0.clone() }
     }
 }
 

@@ -11,21 +11,13 @@ use super::call_future::{CallFuture, MapResponse};
 use super::call_slots::{CallSlot, CallSlots};
 
 #[derive(Clone)]
-pub struct LoadShedLayer {
-    slots: CallSlots,
-}
-
-impl LoadShedLayer {
-    pub fn new(slots: CallSlots) -> Self {
-        Self { slots }
-    }
-}
+pub struct LoadShedLayer(pub CallSlots);
 
 impl<S> Layer<S> for LoadShedLayer {
     type Service = LoadShed<S>;
 
     fn layer(&self, inner: S) -> LoadShed<S> {
-        LoadShed { inner, slots: self.slots.clone() }
+        LoadShed { inner, slots: self.0.clone() }
     }
 }
 
@@ -80,7 +72,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_beyond_the_limit_is_refused_at_once_with_a_retry_delay() {
-        let mut shed = LoadShedLayer::new(CallSlots::new(1)).layer(service(std::future::pending::<Answer>));
+        let mut shed = LoadShedLayer(CallSlots::new(1)).layer(service(std::future::pending::<Answer>));
         let _in_flight = shed.call(request(&[]));
         let refused = status(shed.call(request(&[])).await.unwrap().headers());
         assert_eq!(refused.code(), Code::ResourceExhausted);
@@ -91,14 +83,14 @@ mod tests {
     #[tokio::test]
     async fn a_dropped_call_returns_its_slot() {
         let slots = CallSlots::new(1);
-        let mut shed = LoadShedLayer::new(slots.clone()).layer(service(std::future::pending::<Answer>));
+        let mut shed = LoadShedLayer(slots.clone()).layer(service(std::future::pending::<Answer>));
         drop(shed.call(request(&[])));
         assert_eq!(slots.available(), 1);
     }
 
     #[tokio::test]
     async fn an_admitted_call_needs_no_slot() {
-        let mut shed = LoadShedLayer::new(CallSlots::new(0)).layer(service(|| async { Ok(Response::default()) }));
+        let mut shed = LoadShedLayer(CallSlots::new(0)).layer(service(|| async { Ok(Response::default()) }));
         let mut admitted = request(&[]);
         admitted.extensions_mut().insert(Admitted { identity: None });
         assert!(shed.call(admitted).await.unwrap().headers().is_empty());
