@@ -60,7 +60,8 @@ pub async fn serve(
 
     let telemetry = telemetry::build(&config, pipeline)?;
     let watchdog = telemetry::start_watchdog(&config, &telemetry)?;
-    let server_options = options::server(&config, instance, &telemetry);
+    let sampler = telemetry::host_sampler(&telemetry);
+    let server_options = options::server(&config, instance, sampler, &telemetry);
 
     // The admin ports serve during recovery, when there is no scheduler yet, and until the very end.
     let scheduler_handle = Arc::new(OnceLock::new());

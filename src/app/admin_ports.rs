@@ -39,8 +39,8 @@ pub(super) async fn spawn(
 
 async fn listen_for_health(address: SocketAddr) -> Result<TcpListener, StartError> {
     let listener = TcpListener::bind(address).await;
-    let listener = listener.map_err(|source| StartError::ListenForProbes { address, source })?;
-    let address = listener.local_addr().map_err(failed_to("learn the address"))?;
+    let listener = listener.map_err(|source| StartError::ListenForHealth { address, source })?;
+    let address = listener.local_addr().map_err(failed_to("read the local address"))?;
     tracing::info!(%address, "health endpoint listening");
     Ok(listener)
 }
@@ -50,12 +50,12 @@ async fn listen_for_prometheus(host: String, port: u16) -> Result<Vec<TcpListene
     // Blocks while the name is resolved.
     let bound = tokio::task::spawn_blocking(move || bind(&host, port)).await;
     let bound = bound.unwrap_or_else(|error| Err((name, io::Error::other(error))));
-    let bound = bound.map_err(|(address, source)| StartError::ListenForScrapes { address, source })?;
+    let bound = bound.map_err(|(address, source)| StartError::ListenForPrometheus { address, source })?;
     let mut listeners = Vec::new();
     for listener in bound {
         let listener = listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener));
         let listener = listener.map_err(failed_to("listen for Prometheus"))?;
-        let address = listener.local_addr().map_err(failed_to("learn the address"))?;
+        let address = listener.local_addr().map_err(failed_to("read the local address"))?;
         tracing::info!(%address, "Prometheus endpoint listening");
         if !address.ip().to_canonical().is_loopback() {
             let warning = "anyone who can reach this address can read the metrics, with the names of pools, handlers and namespaces";

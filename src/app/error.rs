@@ -17,12 +17,12 @@ pub enum StartError {
     #[error("failed to listen on {address}: {source}; choose another address with --listen")]
     Listen { address: SocketAddr, source: io::Error },
     #[error("failed to listen on {address}: {source}; choose another `server.health_listen`")]
-    ListenForProbes { address: SocketAddr, source: io::Error },
+    ListenForHealth { address: SocketAddr, source: io::Error },
     #[error(
         "failed to listen on {address} for Prometheus: {source}; choose another host or port \
          (OTEL_EXPORTER_PROMETHEUS_HOST, OTEL_EXPORTER_PROMETHEUS_PORT)"
     )]
-    ListenForScrapes {
+    ListenForPrometheus {
         /// Host and port, or the address that the host has resolved to.
         address: String,
         source: io::Error,

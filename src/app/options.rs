@@ -34,9 +34,12 @@ pub(super) fn scheduler(config: &Config, telemetry: &Telemetry) -> scheduler::Op
     }
 }
 
-pub(super) fn server(config: &Config, instance: &str, telemetry: &Telemetry) -> api::Options {
-    let sampler = Arc::new(HostSampler::new());
-    telemetry.metrics.observe_host(&sampler);
+pub(super) fn server(
+    config: &Config,
+    instance: &str,
+    sampler: Arc<HostSampler>,
+    telemetry: &Telemetry,
+) -> api::Options {
     api::Options {
         connections: api::ConnectionOptions {
             max_concurrent_streams: config.server.max_concurrent_streams,

@@ -1,4 +1,6 @@
-//! Builds the metrics, with what can be observed from outside the other parts, and the watchdog.
+//! Builds the metrics, the sampler of the host, and the watchdog.
+
+use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
@@ -6,6 +8,7 @@ use super::error::{StartError, failed_to};
 use crate::config::Config;
 use crate::telemetry::Telemetry;
 use crate::telemetry::export::pipeline::Pipeline;
+use crate::telemetry::host::HostSampler;
 use crate::telemetry::liveness::Watchdog;
 
 pub(super) fn build(config: &Config, pipeline: &mut Pipeline) -> Result<Telemetry, StartError> {
@@ -26,6 +29,13 @@ pub(super) fn build(config: &Config, pipeline: &mut Pipeline) -> Result<Telemetr
         metrics.observe_files(config.store.directory.clone());
     }
     Ok(Telemetry::new(metrics))
+}
+
+/// The sampler feeds the metrics of the host, and the API's reports of its health.
+pub(super) fn host_sampler(telemetry: &Telemetry) -> Arc<HostSampler> {
+    let sampler = Arc::new(HostSampler::new());
+    telemetry.metrics.observe_host(&sampler);
+    sampler
 }
 
 pub(super) fn start_watchdog(config: &Config, telemetry: &Telemetry) -> Result<Watchdog, StartError> {
