@@ -1,4 +1,4 @@
-//! `[telemetry]`: what the server tells a collector, beside what the `OTEL_*` variables say.
+//! Section `[telemetry]`.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub use crate::telemetry::task_log::TaskLogs;
 use super::error::Problems;
 use super::units::HumanDuration;
 
-/// How OTLP is spoken.
+/// OTLP protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OtlpProtocol {
     /// gRPC for port 4317, otherwise HTTP.
@@ -29,7 +29,7 @@ pub enum OtlpProtocol {
 }
 
 impl OtlpProtocol {
-    /// As `OTEL_EXPORTER_OTLP_PROTOCOL` has it; empty for no word.
+    /// The value of `OTEL_EXPORTER_OTLP_PROTOCOL`; empty for `Auto`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Auto => "",
@@ -39,16 +39,16 @@ impl OtlpProtocol {
     }
 }
 
-/// How the run of a task hangs together with its submission.
+/// The trace of an attempt, relative to the trace of its submission.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TraceMode {
-    /// In its trace while that is fresh; batches, and what begins later, in traces of their own.
+    /// The trace of the submission if that is recent; a new trace for batches and later attempts.
     #[default]
     Auto,
-    /// In its trace.
+    /// The trace of the submission.
     Parent,
-    /// In a trace of its own, with a link.
+    /// A new trace with a link to the submission.
     Link,
 }
 
@@ -62,21 +62,24 @@ impl From<TraceMode> for model::TraceMode {
     }
 }
 
-/// `[telemetry]`: what is exported over OTLP; the variables of OpenTelemetry win.
+/// `[telemetry]`: export over OTLP. The `OTEL_*` variables override these settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Telemetry {
-    /// Collector, such as "http://localhost:4317". Default "": nothing is exported unless OTEL_* variables say so.
+    /// URL of an OTLP collector, such as "http://localhost:4317". Default: "", which exports only what OTEL_*
+    /// variables configure.
     pub endpoint: String,
-    /// How it is spoken to: "grpc", "http/protobuf", or "auto" by its port. Default "auto".
+    /// OTLP protocol: "grpc", "http/protobuf", or "auto": gRPC for port 4317, otherwise HTTP. Default: "auto".
     #[serde(deserialize_with = "by_way_of_a_string")]
     pub protocol: OtlpProtocol,
-    /// Traces of runs: "parent", "link", or "auto". Default "auto".
+    /// Trace of an attempt: "parent" for the trace of the submission, "link" for a new trace with a link to it, or
+    /// "auto". Default: "auto".
     #[serde(deserialize_with = "by_way_of_a_string")]
     pub trace_mode: TraceMode,
-    /// Age of a submission up to which "auto" keeps a run in its trace, 0 to 24 hours. Default 5m.
+    /// With `trace_mode` "auto": age of a submission up to which its attempts use its trace, 0 to 24h. Default: 5m.
     pub trace_parent_within: HumanDuration,
-    /// What tasks write, as log records: "none", "stderr", or "all"; their words may be secret. Default "none".
+    /// Output of tasks that is exported as log records: "none", "stderr" or "all". Output can contain secrets.
+    /// Default: "none".
     #[serde(deserialize_with = "by_way_of_a_string")]
     pub task_logs: TaskLogs,
 }
@@ -109,7 +112,7 @@ impl Telemetry {
     }
 }
 
-/// Because a variable's own error would not list the choices.
+/// Deserializes by way of a string: the error for an environment variable then lists the choices.
 fn by_way_of_a_string<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     T::deserialize(String::deserialize(deserializer)?.into_deserializer())
 }
