@@ -17,7 +17,7 @@ impl AdmissionPolicy {
     /// `None`: close the connection at once.
     pub async fn admit(&self, peer: IpAddr) -> Option<Permit> {
         match self {
-            Self::Refuse(limit) => limit.admit(peer).map(Permit::Limited),
+            Self::Refuse(limit) => limit.admit(peer).map(Permit::Counted),
             Self::EvictIdlest(eviction) => eviction.admit().await.map(Permit::Evictable),
         }
     }
@@ -25,7 +25,7 @@ impl AdmissionPolicy {
 
 /// Permission for one connection, held until it is closed.
 pub enum Permit {
-    Limited(#[expect(dead_code, reason = "counts until it is dropped")] ConnectionPermit),
+    Counted(#[expect(dead_code, reason = "counts until it is dropped")] ConnectionPermit),
     Evictable(EvictablePermit),
 }
 
@@ -33,7 +33,7 @@ impl Permit {
     /// Completes if the connection has to give way to another one.
     pub async fn evicted(&self) {
         match self {
-            Self::Limited(_) => std::future::pending().await,
+            Self::Counted(_) => std::future::pending().await,
             Self::Evictable(permit) => permit.evicted().await,
         }
     }
@@ -41,7 +41,7 @@ impl Permit {
     /// Where the calls of the connection are counted, if they are.
     pub fn open_connection(&self) -> Option<Arc<OpenConnection>> {
         match self {
-            Self::Limited(_) => None,
+            Self::Counted(_) => None,
             Self::Evictable(permit) => Some(permit.connection.clone()),
         }
     }
