@@ -47,12 +47,6 @@ struct State {
     health: HostHealth,
 }
 
-impl Default for HostSampler {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl HostSampler {
     /// Takes the first measurement, which the next one is compared with.
     pub fn new() -> Self {

@@ -96,7 +96,7 @@ impl Tracer {
     pub fn send(&self, task: &TaskId, options: &TaskOptions, count: usize, parent: Option<&ActiveContext>) -> Span {
         let name = || format!("send {}", options.pool);
         self.begin(SpanKind::Producer, None, parent, None, name, |span| {
-            span.set_attributes(messaging(options, "send", "send"));
+            span.set_attributes(messaging(options, "send"));
             if count == 1 {
                 span.set_attribute(KeyValue::new(semconv::MESSAGING_MESSAGE_ID, task.to_string()));
             } else {
@@ -109,7 +109,7 @@ impl Tracer {
     pub fn process(&self, attempt: &AttemptView<'_>, sent: Option<&Arc<TraceContext>>) -> Span {
         let name = || format!("process {}", attempt.options.pool);
         self.consume(sent, attempt.at, name, |span| {
-            span.set_attributes(messaging(attempt.options, "process", "process"));
+            span.set_attributes(messaging(attempt.options, "process"));
             span.set_attribute(KeyValue::new(semconv::MESSAGING_MESSAGE_ID, attempt.task.to_string()));
             span.set_attribute(KeyValue::new("lineshaft.attempt", i64::from(attempt.number)));
             span.set_attribute(KeyValue::new("lineshaft.worker", attempt.worker.to_owned()));
@@ -125,7 +125,7 @@ impl Tracer {
         // An interruption does not count the attempt.
         let attempt = end.attempt + u32::from(matches!(end.change, Change::Interrupted { .. }));
         let span = self.consume(Some(sent), end.at, name, |span| {
-            span.set_attributes(messaging(&end.options, "settle", "settle"));
+            span.set_attributes(messaging(&end.options, "settle"));
             span.set_attribute(KeyValue::new(semconv::MESSAGING_MESSAGE_ID, end.task.to_string()));
             span.set_attribute(KeyValue::new("lineshaft.attempt", i64::from(attempt)));
             if attempt == 0 {
@@ -197,15 +197,16 @@ impl Tracer {
     }
 }
 
-fn messaging(options: &TaskOptions, kind: &'static str, name: &'static str) -> Vec<KeyValue> {
-    let mut attributes = Vec::with_capacity(8);
-    attributes.push(KeyValue::new(semconv::MESSAGING_SYSTEM, "lineshaft"));
-    attributes.push(KeyValue::new(semconv::MESSAGING_OPERATION_TYPE, kind));
-    attributes.push(KeyValue::new(semconv::MESSAGING_OPERATION_NAME, name));
-    attributes.push(KeyValue::new(semconv::MESSAGING_DESTINATION_NAME, options.pool.to_string()));
-    attributes.push(KeyValue::new("lineshaft.handler", options.handler.to_string()));
-    attributes.push(KeyValue::new("lineshaft.priority", priority_label(options.priority)));
-    attributes.push(KeyValue::new("lineshaft.namespace", options.namespace.to_string()));
+fn messaging(options: &TaskOptions, operation: &'static str) -> Vec<KeyValue> {
+    let mut attributes = vec![
+        KeyValue::new(semconv::MESSAGING_SYSTEM, "lineshaft"),
+        KeyValue::new(semconv::MESSAGING_OPERATION_TYPE, operation),
+        KeyValue::new(semconv::MESSAGING_OPERATION_NAME, operation),
+        KeyValue::new(semconv::MESSAGING_DESTINATION_NAME, options.pool.to_string()),
+        KeyValue::new("lineshaft.handler", options.handler.to_string()),
+        KeyValue::new("lineshaft.priority", priority_label(options.priority)),
+        KeyValue::new("lineshaft.namespace", options.namespace.to_string()),
+    ];
     if let Some(batch) = &options.batch {
         attributes.push(KeyValue::new(semconv::MESSAGING_MESSAGE_CONVERSATION_ID, batch.to_string()));
     }

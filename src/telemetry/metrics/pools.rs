@@ -89,34 +89,31 @@ pub struct ServerGauges {
 impl Metrics {
     pub fn observe_server(&self, gauges: &Arc<ServerGauges>) {
         self.observe_pools(gauges);
-        let instruments = self.instruments();
-        let read = gauges.clone();
-        instruments.observe(&table::PROJECTION_LAG, move |o| o.count(read.projection_lag.load(Ordering::Relaxed), &[]));
-        let read = gauges.watches.clone();
-        instruments.observe(&table::WATCHERS, move |o| o.count(read.open.load(Ordering::Relaxed), &[]));
-        let read = gauges.watches.clone();
-        instruments.observe(&table::WATCH_EVENTS, move |o| o.count(read.events.load(Ordering::Relaxed), &[]));
-        let read = gauges.watches.clone();
-        instruments.observe(&table::WATCH_CATCH_UPS, move |o| o.count(read.catch_ups.load(Ordering::Relaxed), &[]));
+        let observe = |row: &'static table::Row, read: fn(&ServerGauges) -> &AtomicU64| {
+            let gauges = gauges.clone();
+            self.instruments().observe(row, move |o| o.count(read(&gauges).load(Ordering::Relaxed), &[]));
+        };
+        observe(&table::PROJECTION_LAG, |gauges| &gauges.projection_lag);
+        observe(&table::WATCHERS, |gauges| &gauges.watches.open);
+        observe(&table::WATCH_EVENTS, |gauges| &gauges.watches.events);
+        observe(&table::WATCH_CATCH_UPS, |gauges| &gauges.watches.catch_ups);
     }
 
     pub fn observe_liveness(&self, liveness: &Arc<Liveness>) {
-        let read = liveness.clone();
-        let ready = move |o: &mut Observation<'_>| o.count(read.is_ready().into(), &[]);
-        self.instruments().observe(&table::SERVER_READY, ready);
-        let read = liveness.clone();
-        let refuses = move |o: &mut Observation<'_>| o.count(read.store_refuses().into(), &[]);
-        self.instruments().observe(&table::STORE_REFUSES, refuses);
-        let read = liveness.clone();
-        self.instruments().observe(&table::SILENCE, move |o| {
+        let observe = |row: &'static table::Row, read: fn(&mut Observation<'_>, &Liveness)| {
+            let liveness = liveness.clone();
+            self.instruments().observe(row, move |o| read(o, &liveness));
+        };
+        observe(&table::SERVER_READY, |o, liveness| o.count(liveness.is_ready().into(), &[]));
+        observe(&table::STORE_REFUSES, |o, liveness| o.count(liveness.store_refuses().into(), &[]));
+        observe(&table::SILENCE, |o, liveness| {
             for part in Component::ALL {
-                o.record(read.stall_status(part).0.as_secs_f64(), &[("part", part.name())]);
+                o.record(liveness.stall_status(part).0.as_secs_f64(), &[("part", part.name())]);
             }
         });
-        let read = liveness.clone();
-        self.instruments().observe(&table::STALLS, move |o| {
+        observe(&table::STALLS, |o, liveness| {
             for part in Component::ALL {
-                o.count(read.stall_status(part).1, &[("part", part.name())]);
+                o.count(liveness.stall_status(part).1, &[("part", part.name())]);
             }
         });
     }

@@ -41,10 +41,9 @@ impl fmt::Debug for Metrics {
 }
 
 /// Buckets of the histograms that a reader gets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Histograms {
     /// Those of the table.
-    #[default]
     Buckets,
     /// At powers of two and between them, as fine as the values need.
     Exponential,
