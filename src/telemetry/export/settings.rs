@@ -6,7 +6,9 @@
 
 use std::collections::HashMap;
 use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::telemetry::propagation::Propagators;
@@ -25,7 +27,7 @@ const UNSUPPORTED: &str = "OTEL_CONFIG_FILE OTEL_EXPERIMENTAL_CONFIG_FILE OTEL_E
     OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT";
 
 /// Items that a queue of spans or log records may hold; more would be gigabytes when a collector is down.
-const QUEUE_MAX: usize = 1 << 20;
+const QUEUE: RangeInclusive<usize> = 1..=1 << 20;
 const QUEUE_DEFAULT: usize = 2_048;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,7 +134,7 @@ impl Settings {
         let disabled = reader.flag("OTEL_SDK_DISABLED");
         let exporters = Signal::ALL.map(|signal| reader.exporters(signal));
         let to_prometheus = exporters.iter().any(|exporters| exporters.prometheus) && !disabled;
-        let prometheus = reader.prometheus().filter(|_| to_prometheus);
+        let prometheus = Some(reader.prometheus()).filter(|_| to_prometheus);
         let settings = Self {
             disabled,
             destinations: exporters.map(|exporters| if disabled { Destinations::default() } else { exporters.to }),
@@ -140,8 +142,8 @@ impl Settings {
             propagators: reader.propagators(),
             exemplars: reader.choice("OTEL_METRICS_EXEMPLAR_FILTER", EXEMPLAR_FILTERS).unwrap_or_default(),
             exponential_histograms: reader.choice(HISTOGRAMS, AGGREGATIONS).unwrap_or(false),
-            span_queue_max: reader.queue_max("OTEL_BSP_MAX_QUEUE_SIZE"),
-            log_queue_max: reader.queue_max("OTEL_BLRP_MAX_QUEUE_SIZE"),
+            span_queue_max: reader.number("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE).unwrap_or(QUEUE_DEFAULT),
+            log_queue_max: reader.number("OTEL_BLRP_MAX_QUEUE_SIZE", QUEUE).unwrap_or(QUEUE_DEFAULT),
             log_level: reader.one_of("OTEL_LOG_LEVEL", LOG_LEVELS).map(|level| level.replace("none", "off")),
             warnings: Vec::new(),
         };
@@ -229,17 +231,12 @@ impl Reader<'_> {
         choices.iter().find(|(choice, _)| *choice == value).map(|(_, meaning)| *meaning)
     }
 
-    fn number(&mut self, name: &str, least: u64, most: u64) -> Option<u64> {
-        let found = self.text(name)?.parse().ok().filter(|number| (least..=most).contains(number));
+    fn number<T: FromStr + PartialOrd + Display>(&mut self, name: &str, range: RangeInclusive<T>) -> Option<T> {
+        let found = self.text(name)?.parse().ok().filter(|number| range.contains(number));
         if found.is_none() {
-            self.ignore(name, format_args!("expected a whole number from {least} to {most}"));
+            self.ignore(name, format_args!("expected a whole number from {} to {}", range.start(), range.end()));
         }
         found
-    }
-
-    fn queue_max(&mut self, name: &str) -> usize {
-        let found = self.number(name, 1, QUEUE_MAX as u64);
-        found.and_then(|number| usize::try_from(number).ok()).unwrap_or(QUEUE_DEFAULT)
     }
 
     /// Warnings of the libraries about their variables do not reach the log.
@@ -248,7 +245,7 @@ impl Reader<'_> {
         self.one_of("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", TEMPORALITIES);
         for prefix in ["", "TRACES_", "METRICS_", "LOGS_"] {
             self.one_of(&format!("OTEL_EXPORTER_OTLP_{prefix}COMPRESSION"), COMPRESSIONS);
-            self.number(&format!("OTEL_EXPORTER_OTLP_{prefix}TIMEOUT"), 0, u64::MAX);
+            self.number(&format!("OTEL_EXPORTER_OTLP_{prefix}TIMEOUT"), 0..=u64::MAX);
         }
         let argument = self.text("OTEL_TRACES_SAMPLER_ARG").map(str::parse::<f64>);
         if argument.is_some_and(|ratio| !ratio.is_ok_and(|ratio| (0.0..=1.0).contains(&ratio))) {
@@ -275,10 +272,9 @@ impl Reader<'_> {
         found
     }
 
-    fn prometheus(&mut self) -> Option<(String, u16)> {
+    fn prometheus(&mut self) -> (String, u16) {
         let host = self.text("OTEL_EXPORTER_PROMETHEUS_HOST").unwrap_or("localhost").to_owned();
-        let port = self.number("OTEL_EXPORTER_PROMETHEUS_PORT", 0, u16::MAX.into()).unwrap_or(9_464);
-        Some((host, u16::try_from(port).ok()?))
+        (host, self.number("OTEL_EXPORTER_PROMETHEUS_PORT", 0..=u16::MAX).unwrap_or(9_464))
     }
 
     /// Without a supported name in `OTEL_*_EXPORTER`, a signal goes to the collector if one is named.

@@ -20,13 +20,6 @@ fn endpoints(settings: &Settings) -> [Option<&str>; 3] {
 }
 
 #[test]
-fn nothing_is_exported_without_an_endpoint_or_exporter() {
-    let settings = read(&[("OTEL_SERVICE_NAME", "tasks"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "  ")]);
-    assert!(settings.is_silent());
-    assert_eq!(settings.warnings, [""; 0]);
-}
-
-#[test]
 fn one_endpoint_serves_all_signals_and_gets_their_paths_over_http() {
     let http = read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318/")]);
     let paths =
@@ -109,6 +102,7 @@ fn a_disabled_sdk_exports_nothing_but_trace_contexts_still_propagate() {
     let named = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317");
     let settings = read(&[("OTEL_SDK_DISABLED", "TRUE"), named, ("OTEL_METRICS_EXPORTER", "prometheus")]);
     assert!(settings.disabled && settings.is_silent() && settings.prometheus.is_none());
+    assert!(read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "  ")]).is_silent(), "an empty variable counts as unset");
     assert_eq!(settings.propagators, Propagators::default());
 }
 
