@@ -1,4 +1,4 @@
-//! A collector of the test's own: it keeps what it is told over OTLP, with gRPC or HTTP, in the clear or not.
+//! A collector that keeps the received telemetry, over gRPC or HTTP, with or without TLS.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -38,21 +38,21 @@ use tonic::{Request, Response, Status};
 use crate::security::tls::Authority;
 use crate::support::TIMEOUT;
 
-/// What was told.
+/// Received telemetry.
 #[derive(Default)]
-pub struct Told {
+pub struct Received {
     pub spans: Vec<Span>,
     pub logs: Vec<LogRecord>,
-    /// Names.
+    /// Names of metrics.
     pub metrics: Vec<String>,
-    /// What was measured, export after export.
+    /// Metrics, export after export.
     pub points: Vec<Metric>,
     pub resources: Vec<Resource>,
     /// Values of the header `x-team`.
     pub teams: Vec<String>,
 }
 
-impl Told {
+impl Received {
     fn take_spans(&mut self, request: ExportTraceServiceRequest) {
         for group in request.resource_spans {
             self.resources.extend(group.resource);
@@ -77,13 +77,13 @@ impl Told {
     }
 }
 
-/// Listens on a port of its own, as long as the test's process lives.
+/// Listens on a port of its own until the test process ends.
 pub struct Collector {
     pub endpoint: String,
-    told: Arc<Mutex<Told>>,
+    received: Arc<Mutex<Received>>,
 }
 
-struct Service(Arc<Mutex<Told>>);
+struct Service(Arc<Mutex<Received>>);
 
 #[tonic::async_trait]
 impl TraceService for Service {
@@ -91,9 +91,9 @@ impl TraceService for Service {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let mut told = self.0.lock();
-        told.teams.extend(request.metadata().get("x-team").and_then(|team| Some(team.to_str().ok()?.to_owned())));
-        told.take_spans(request.into_inner());
+        let mut received = self.0.lock();
+        received.teams.extend(request.metadata().get("x-team").and_then(|team| Some(team.to_str().ok()?.to_owned())));
+        received.take_spans(request.into_inner());
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
@@ -120,16 +120,16 @@ impl MetricsService for Service {
     }
 }
 
-/// How a collector is spoken to.
+/// Transport of a collector.
 #[derive(Clone, Copy)]
 pub enum Over<'a> {
-    /// gRPC in the clear.
+    /// gRPC without TLS.
     Grpc,
-    /// HTTP in the clear.
+    /// HTTP without TLS.
     Http,
-    /// gRPC with TLS, only to those to whom this authority has given a certificate.
+    /// gRPC with TLS for clients with a certificate of this authority.
     GrpcTls(&'a Authority),
-    /// HTTP with TLS, likewise.
+    /// HTTP with TLS for clients with a certificate of this authority.
     HttpTls(&'a Authority),
 }
 
@@ -138,11 +138,11 @@ impl Collector {
         Self::start_over(Over::Grpc).await
     }
 
-    /// On a thread of its own: a test that waits for a server's end must not keep it from listening.
+    /// Runs on a thread of its own, because a test may block while it waits for the exit of a server.
     pub async fn start_over(over: Over<'_>) -> Self {
-        let (tell, told_address) = tokio::sync::oneshot::channel();
-        let told = Arc::<Mutex<Told>>::default();
-        let kept = told.clone();
+        let (tell, address) = tokio::sync::oneshot::channel();
+        let received = Arc::<Mutex<Received>>::default();
+        let kept = received.clone();
         let identity = |authority: &Authority| authority.sign("collector", &["127.0.0.1"]);
         let grpc_tls = |authority: &Authority| {
             let (certificate, key) = identity(authority);
@@ -167,47 +167,48 @@ impl Collector {
             });
         };
         std::thread::Builder::new().name("collector".to_owned()).spawn(serve).unwrap();
-        Self { endpoint: format!("{scheme}://{}", told_address.await.unwrap()), told }
+        Self { endpoint: format!("{scheme}://{}", address.await.unwrap()), received }
     }
 
-    /// What was told, once it is enough.
-    pub async fn once<T>(&self, enough: impl Fn(&Told) -> Option<T>) -> T {
+    /// Waits until `enough` finds something in the received telemetry.
+    pub async fn once<T>(&self, enough: impl Fn(&Received) -> Option<T>) -> T {
         let until = Instant::now() + TIMEOUT;
         loop {
-            if let Some(found) = enough(&self.told.lock()) {
+            if let Some(found) = enough(&self.received.lock()) {
                 return found;
             }
-            let names = || self.told.lock().spans.iter().map(|span| span.name.clone()).collect::<Vec<_>>();
-            assert!(Instant::now() < until, "it was never told: {:?}", names());
+            let names = || self.received.lock().spans.iter().map(|span| span.name.clone()).collect::<Vec<_>>();
+            assert!(Instant::now() < until, "not received; there are {:?}", names());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
-    /// The span of that name that tells about the task, once it has ended.
+    /// Waits for the span of a task by its name.
     pub async fn span(&self, name: &str, task: &str) -> Span {
-        self.once(|told| told.spans.iter().find(|span| span.name == name && is_about(span, task)).cloned()).await
+        self.once(|received| received.spans.iter().find(|span| span.name == name && is_of_task(span, task)).cloned())
+            .await
     }
 
-    /// All spans of that name that tell about the task.
+    /// All spans of a task with this name.
     pub fn spans(&self, name: &str, task: &str) -> Vec<Span> {
-        let told = self.told.lock();
-        told.spans.iter().filter(|span| span.name == name && is_about(span, task)).cloned().collect()
+        let received = self.received.lock();
+        received.spans.iter().filter(|span| span.name == name && is_of_task(span, task)).cloned().collect()
     }
 
-    pub fn read<T>(&self, look: impl FnOnce(&Told) -> T) -> T {
-        look(&self.told.lock())
+    pub fn read<T>(&self, look: impl FnOnce(&Received) -> T) -> T {
+        look(&self.received.lock())
     }
 }
 
-async fn over_grpc(listener: TcpListener, tls: Option<ServerTlsConfig>, told: Arc<Mutex<Told>>) {
+async fn over_grpc(listener: TcpListener, tls: Option<ServerTlsConfig>, received: Arc<Mutex<Received>>) {
     let mut server = tonic::transport::Server::builder();
     if let Some(tls) = tls {
         server = server.tls_config(tls).unwrap();
     }
     let router = server
-        .add_service(TraceServiceServer::new(Service(told.clone())))
-        .add_service(LogsServiceServer::new(Service(told.clone())))
-        .add_service(MetricsServiceServer::new(Service(told)));
+        .add_service(TraceServiceServer::new(Service(received.clone())))
+        .add_service(LogsServiceServer::new(Service(received.clone())))
+        .add_service(MetricsServiceServer::new(Service(received)));
     router.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
 }
 
@@ -223,17 +224,17 @@ fn acceptor(authority: &Authority, (certificate, key): &(String, String)) -> Tls
     TlsAcceptor::from(Arc::new(config))
 }
 
-async fn over_http(listener: TcpListener, acceptor: Option<TlsAcceptor>, told: Arc<Mutex<Told>>) {
+async fn over_http(listener: TcpListener, acceptor: Option<TlsAcceptor>, received: Arc<Mutex<Received>>) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        let (acceptor, told) = (acceptor.clone(), told.clone());
+        let (acceptor, received) = (acceptor.clone(), received.clone());
         tokio::spawn(async move {
             match acceptor {
-                None => listen(stream, told).await,
-                // Those who are not let in are what some tests are about.
+                None => listen(stream, received).await,
+                // Some tests expect refused connections.
                 Some(acceptor) => {
                     if let Ok(stream) = acceptor.accept(stream).await {
-                        listen(stream, told).await;
+                        listen(stream, received).await;
                     }
                 }
             }
@@ -241,26 +242,26 @@ async fn over_http(listener: TcpListener, acceptor: Option<TlsAcceptor>, told: A
     }
 }
 
-async fn listen(stream: impl AsyncRead + AsyncWrite + Unpin, told: Arc<Mutex<Told>>) {
-    let service = hyper::service::service_fn(move |request| take(request, told.clone()));
-    // A connection that breaks off has told what it has told.
+async fn listen(stream: impl AsyncRead + AsyncWrite + Unpin, received: Arc<Mutex<Received>>) {
+    let service = hyper::service::service_fn(move |request| take(request, received.clone()));
+    // What was received before a connection breaks is kept.
     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
 async fn take(
     request: hyper::Request<Incoming>,
-    told: Arc<Mutex<Told>>,
+    received: Arc<Mutex<Received>>,
 ) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path().to_owned();
     let header = |name: &str| Some(request.headers().get(name)?.to_str().ok()?.to_owned());
     let team = header("x-team");
     let body = request.into_body().collect().await.unwrap().to_bytes();
-    let mut told = told.lock();
-    told.teams.extend(team);
+    let mut received = received.lock();
+    received.teams.extend(team);
     match &*path {
-        "/v1/traces" => told.take_spans(decoded(&body)),
-        "/v1/logs" => told.take_logs(decoded(&body)),
-        "/v1/metrics" => told.take_metrics(decoded(&body)),
+        "/v1/traces" => received.take_spans(decoded(&body)),
+        "/v1/logs" => received.take_logs(decoded(&body)),
+        "/v1/metrics" => received.take_metrics(decoded(&body)),
         _ => panic!("{path} is no path of OTLP"),
     }
     Ok(hyper::Response::new(Full::default()))
@@ -270,11 +271,11 @@ fn decoded<T: Message + Default>(body: &[u8]) -> T {
     T::decode(body).unwrap()
 }
 
-fn is_about(span: &Span, task: &str) -> bool {
+fn is_of_task(span: &Span, task: &str) -> bool {
     text(&span.attributes, "messaging.message.id").as_deref() == Some(task)
 }
 
-/// The value of an attribute, as a text.
+/// The value of an attribute as text.
 pub fn text(attributes: &[KeyValue], key: &str) -> Option<String> {
     let found = attributes.iter().find(|attribute| attribute.key == key)?;
     Some(match found.value.as_ref()?.value.as_ref()? {

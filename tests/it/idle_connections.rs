@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::health_endpoints::{get, probes};
 use crate::http1_client::Connection;
-use crate::metrics::{PROMETHEUS, scraped};
+use crate::metrics::{PROMETHEUS, prometheus_addresses};
 use crate::support::Server;
 
 /// More than the connection limit of the admin ports.
@@ -24,11 +24,11 @@ fn idle(address: &str) -> Vec<TcpStream> {
 fn idle_connections_do_not_block_probes_and_scrapes() {
     let server = start();
     let _probes = idle(&probes(&server));
-    let _scrapes: Vec<_> = scraped(&server).iter().map(|address| idle(address)).collect();
+    let _scrapes: Vec<_> = prometheus_addresses(&server).iter().map(|address| idle(address)).collect();
     // Repeated: a served connection must free its slot.
     for _ in 0..3 {
         assert_eq!(get(&probes(&server), "/health/live", "").status, 200);
-        for address in scraped(&server) {
+        for address in prometheus_addresses(&server) {
             assert_eq!(get(&address, "/metrics", "").status, 200);
         }
     }
@@ -37,7 +37,7 @@ fn idle_connections_do_not_block_probes_and_scrapes() {
 #[test]
 fn idle_connections_do_not_delay_the_shutdown() {
     let mut server = start();
-    let ports = [vec![server.address.clone(), probes(&server)], scraped(&server)].concat();
+    let ports = [vec![server.address.clone(), probes(&server)], prometheus_addresses(&server)].concat();
     let _idle: Vec<_> = ports.iter().map(|address| idle(address)).collect();
     // Kept-alive connections without a call under way do not delay it either.
     let kept = |address: &String| {

@@ -21,7 +21,7 @@ fn open_metrics(address: &str) -> String {
     String::from_utf8(answer.body).unwrap()
 }
 
-/// Runs a task for a caller whose trace is recorded.
+/// Runs a task for a caller with a sampled trace.
 async fn run_traced(server: &Server) {
     let mut request = tonic::Request::new(noop());
     request.metadata_mut().insert("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-01").parse().unwrap());
@@ -43,7 +43,7 @@ fn exemplars(text: &str, histogram: &str) -> Vec<(String, f64)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_measurement_is_an_exemplar_when_that_is_asked_for() {
+async fn the_filter_always_on_keeps_every_measurement_as_an_exemplar() {
     let server = Server::start_with("", &[("OTEL_METRICS_EXEMPLAR_FILTER", "Always_On")]);
     let id = server.submit(noop()).await;
     server.ended(&id).await;
@@ -66,12 +66,12 @@ async fn every_measurement_is_an_exemplar_when_that_is_asked_for() {
     assert!(exemplars(&text, "rpc_server_call_duration_seconds").iter().any(|(labels, _)| labels.contains(TRACE)));
 }
 
-/// Waits for a page that will do.
-fn until_text(address: &str, will_do: impl Fn(&str) -> bool) -> String {
+/// Waits for a page that fulfils the condition.
+fn until_text(address: &str, condition: impl Fn(&str) -> bool) -> String {
     let end = Instant::now() + TIMEOUT;
     loop {
         let text = open_metrics(address);
-        if will_do(&text) {
+        if condition(&text) {
             return text;
         }
         assert!(Instant::now() < end, "{text}");
@@ -80,7 +80,7 @@ fn until_text(address: &str, will_do: impl Fn(&str) -> bool) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_an_exemplar_when_none_is_asked_for() {
+async fn the_filter_always_off_keeps_no_exemplars() {
     let server = Server::start_with("", &[("OTEL_METRICS_EXEMPLAR_FILTER", "always_off")]);
     run_traced(&server).await;
     until(&server.address, DURATIONS, "1");
@@ -88,12 +88,12 @@ async fn nothing_is_an_exemplar_when_none_is_asked_for() {
     assert!(text.ends_with("# EOF\n") && !text.contains(" # {") && !text.contains(TRACE), "{text}");
 }
 
-/// The points of a metric that have come last.
+/// The last received points of a metric.
 fn last<'a>(points: &'a [Metric], name: &str) -> Option<&'a Data> {
     points.iter().rev().find(|metric| metric.name == name)?.data.as_ref()
 }
 
-/// Counts of all points of a histogram, and the sum over their buckets; whether it is exponential.
+/// Count of all points of a histogram, sum of their buckets, and whether it is exponential.
 fn counted(data: &Data) -> (u64, u64, bool) {
     match data {
         Data::Histogram(histogram) => {
@@ -114,7 +114,7 @@ fn counted(data: &Data) -> (u64, u64, bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn histograms_are_exponential_for_the_collector_that_wants_them_so_and_have_buckets_for_prometheus() {
+async fn exported_histograms_can_be_exponential_while_metrics_pages_keep_their_buckets() {
     for (aggregation, exponential) in
         [("base2_exponential_bucket_histogram", true), ("explicit_bucket_histogram", false)]
     {
@@ -138,21 +138,21 @@ async fn histograms_are_exponential_for_the_collector_that_wants_them_so_and_hav
         assert_eq!(shown[&bucket], "3");
         assert_eq!(shown[&format!(r#"lineshaft_task_submitted_total{{{rest},priority="normal"}}"#)], "3");
         let workers = &shown[r#"lineshaft_pool_worker_limit{pool="default"}"#];
-        // The interval is a minute: this is the last export.
+        // The interval is one minute: this is the export at shutdown.
         server.signal(Signal::TERM);
         assert!(server.wait_exit().success(), "{}", server.log());
-        let points = collector.read(|told| told.points.clone());
+        let points = collector.read(|received| received.points.clone());
         let ran = last(&points, "lineshaft.task.duration").unwrap_or_else(|| panic!("{}", server.log()));
         assert_eq!(counted(ran), (3, 3, exponential), "{ran:?}");
         let (commits, in_buckets, _) = counted(last(&points, "lineshaft.store.commit.duration").unwrap());
         assert!(commits >= 3 && commits == in_buckets);
-        for (name, told) in [("lineshaft.task.submitted", "3"), ("lineshaft.pool.worker.limit", workers)] {
+        for (name, received) in [("lineshaft.task.submitted", "3"), ("lineshaft.pool.worker.limit", workers)] {
             let Some(Data::Sum(sum)) = last(&points, name) else { panic!("{name} is no sum") };
             let value = match sum.data_points[0].value.unwrap() {
                 Value::AsInt(value) => value.to_string(),
                 Value::AsDouble(value) => value.to_string(),
             };
-            assert_eq!(&value, told, "{name}");
+            assert_eq!(&value, received, "{name}");
         }
         let kinds = points.iter().filter_map(|metric| metric.data.as_ref()).filter_map(|data| match data {
             Data::Histogram(_) => Some(false),
@@ -163,8 +163,8 @@ async fn histograms_are_exponential_for_the_collector_that_wants_them_so_and_hav
     }
 }
 
-/// Where the log says that Prometheus is answered.
-pub fn scraped(server: &Server) -> Vec<String> {
+/// Addresses of the Prometheus port, from the log.
+pub fn prometheus_addresses(server: &Server) -> Vec<String> {
     let log = server.log();
     let lines = log.lines().filter(|line| line.contains("Prometheus endpoint listening"));
     let address = |line: &str| {
@@ -178,11 +178,11 @@ pub const PROMETHEUS: [(&str, &str); 2] =
     [("OTEL_METRICS_EXPORTER", "prometheus"), ("OTEL_EXPORTER_PROMETHEUS_PORT", "0")];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn prometheus_has_a_port_of_its_own_when_it_is_named_and_finds_nothing_else_there() {
+async fn the_prometheus_exporter_opens_a_port_that_serves_only_metrics() {
     let mut server = Server::start_with("", &PROMETHEUS);
     let id = server.submit(noop()).await;
     server.ended(&id).await;
-    let addresses = scraped(&server);
+    let addresses = prometheus_addresses(&server);
     assert!(addresses[0].starts_with("127.0.0.1:") && addresses.len() <= 2, "{addresses:?}");
     assert!(!server.log().contains("can read the metrics"), "{}", server.log());
     for address in &addresses {
@@ -204,28 +204,28 @@ async fn prometheus_has_a_port_of_its_own_when_it_is_named_and_finds_nothing_els
 }
 
 #[test]
-fn a_port_for_prometheus_beyond_this_machine_is_warned_of_and_without_a_word_there_is_none() {
+fn a_public_prometheus_port_gets_a_warning_and_none_is_open_by_default() {
     let server = Server::start_with("", &[PROMETHEUS[1]]);
-    assert_eq!(scraped(&server), Vec::<String>::new(), "nobody named Prometheus");
+    assert_eq!(prometheus_addresses(&server), Vec::<String>::new(), "open although Prometheus is not an exporter");
     let everywhere = [PROMETHEUS[0], PROMETHEUS[1], ("OTEL_EXPORTER_PROMETHEUS_HOST", "0.0.0.0")];
     let server = Server::start_with("", &everywhere);
-    let addresses = scraped(&server);
+    let addresses = prometheus_addresses(&server);
     assert!(matches!(&addresses[..], [one] if one.starts_with("0.0.0.0:")), "{addresses:?}");
     let warning = server.log().lines().find(|line| line.contains("can read the metrics")).map(str::to_owned);
     assert!(warning.is_some_and(|line| line.contains("WARN") && line.contains(&addresses[0])), "{}", server.log());
     let disabled = [PROMETHEUS[0], PROMETHEUS[1], ("OTEL_SDK_DISABLED", "true")];
-    assert_eq!(scraped(&Server::start_with("", &disabled)), Vec::<String>::new());
+    assert_eq!(prometheus_addresses(&Server::start_with("", &disabled)), Vec::<String>::new());
 }
 
 #[test]
-fn a_server_does_not_start_when_the_port_for_prometheus_is_taken() {
+fn the_server_does_not_start_if_the_prometheus_port_is_in_use() {
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = other.local_addr().unwrap();
     let port = taken.port().to_string();
-    let said = Server::refused("", &[PROMETHEUS[0], ("OTEL_EXPORTER_PROMETHEUS_PORT", &port)]);
-    assert!(said.contains(&format!("failed to listen on {taken} for Prometheus")), "{said}");
-    assert!(said.contains("OTEL_EXPORTER_PROMETHEUS_PORT") && !said.contains("serving"), "{said}");
+    let error = Server::refused("", &[PROMETHEUS[0], ("OTEL_EXPORTER_PROMETHEUS_PORT", &port)]);
+    assert!(error.contains(&format!("failed to listen on {taken} for Prometheus")), "{error}");
+    assert!(error.contains("OTEL_EXPORTER_PROMETHEUS_PORT") && !error.contains("serving"), "{error}");
     let nowhere = [PROMETHEUS[0], PROMETHEUS[1], ("OTEL_EXPORTER_PROMETHEUS_HOST", "no host at all")];
-    let said = Server::refused("", &nowhere);
-    assert!(said.contains("no host at all") && said.contains("OTEL_EXPORTER_PROMETHEUS_HOST"), "{said}");
+    let error = Server::refused("", &nowhere);
+    assert!(error.contains("no host at all") && error.contains("OTEL_EXPORTER_PROMETHEUS_HOST"), "{error}");
 }

@@ -37,7 +37,7 @@ builtin = "io"
 pool = "waiting"
 "#;
 
-/// Starts a server that has one core, as in a small pod: it inherits what this thread may use.
+/// Starts a server with one core, as in a small pod: it inherits the CPU affinity of this thread.
 pub fn start_on_one_core(config: &str, variables: &[(&str, &str)]) -> Server {
     let all = sched_getaffinity(None).unwrap();
     let mut one = CpuSet::new();
@@ -51,7 +51,7 @@ pub fn start_on_one_core(config: &str, variables: &[(&str, &str)]) -> Server {
     server
 }
 
-/// Batches that are only sent at the end.
+/// Batches are sent only at shutdown.
 fn variables(collector: &Collector) -> Vec<(&str, &str)> {
     vec![
         ("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint),
@@ -77,7 +77,7 @@ fn stop(server: &mut Server) {
 }
 
 #[tokio::test]
-async fn a_task_is_one_tree_from_its_caller_to_its_run() {
+async fn a_trace_leads_from_the_caller_to_the_attempt() {
     let collector = Collector::start().await;
     let mut variables = variables(&collector);
     variables.extend([
@@ -93,11 +93,11 @@ async fn a_task_is_one_tree_from_its_caller_to_its_run() {
     let id = server.tasks().submit_task(traced(task("where", ""))).await.unwrap().into_inner().task_id;
     let ended = server.ended(&id).await;
     stop(&mut server);
-    // On one core the last exports still end by themselves.
+    // Also on one core the last exports end in time.
     assert!(!server.log().contains("gave up") && !server.log().contains("lost"), "{}", server.log());
 
     let call = collector
-        .once(|told| told.spans.iter().find(|span| span.name == "lineshaft.v1.TaskService/SubmitTask").cloned())
+        .once(|received| received.spans.iter().find(|span| span.name == "lineshaft.v1.TaskService/SubmitTask").cloned())
         .await;
     let (send, process) = (collector.span("send default", &id).await, collector.span("process default", &id).await);
     assert_eq!((call.kind(), send.kind(), process.kind()), (SpanKind::Server, SpanKind::Producer, SpanKind::Consumer));
@@ -112,20 +112,20 @@ async fn a_task_is_one_tree_from_its_caller_to_its_run() {
     assert_eq!(text(&process.attributes, "messaging.operation.type").as_deref(), Some("process"));
     let waited: f64 = text(&process.attributes, "lineshaft.task.wait.duration").unwrap().parse().unwrap();
     assert!((0.0..60.0).contains(&waited), "{waited}");
-    // The program can go on where the server stands.
-    let told = bytes(ended.result.as_ref());
-    assert_eq!(told.trim(), format!("00-{TRACE}-{}-01 vendor=1 user=7", hex(&process.span_id)));
+    // The process gets the context of the attempt.
+    let received = bytes(ended.result.as_ref());
+    assert_eq!(received.trim(), format!("00-{TRACE}-{}-01 vendor=1 user=7", hex(&process.span_id)));
 
-    let resource = collector.read(|told| told.resources[0].clone());
+    let resource = collector.read(|received| received.resources[0].clone());
     let of = |key: &str| text(&resource.attributes, key);
     assert_eq!((of("service.name").as_deref(), of("service.instance.id").as_deref()), (Some("tasks"), Some("me")));
     assert_eq!(of("deployment.environment.name").as_deref(), Some("test"));
     assert!(of("service.version").is_some() && of("host.name").is_some() && of("process.pid").is_some());
-    assert_eq!(collector.read(|told| told.teams[0].clone()), "blue sky");
+    assert_eq!(collector.read(|received| received.teams[0].clone()), "blue sky");
 }
 
 #[tokio::test]
-async fn tasks_sent_together_run_in_traces_of_their_own_unless_they_say_otherwise() {
+async fn tasks_of_a_batch_start_traces_of_their_own_by_default() {
     let collector = Collector::start().await;
     let mut server = Server::start_with(CONFIG, &variables(&collector));
     let child = v1::SubmitTaskRequest { trace_mode: v1::TraceMode::Parent as i32, ..noop() };
@@ -139,9 +139,9 @@ async fn tasks_sent_together_run_in_traces_of_their_own_unless_they_say_otherwis
     stop(&mut server);
 
     let send = collector
-        .once(|told| {
+        .once(|received| {
             let counts = |span: &&Span| text(&span.attributes, "messaging.batch.message_count").as_deref() == Some("3");
-            told.spans.iter().find(counts).cloned()
+            received.spans.iter().find(counts).cloned()
         })
         .await;
     let mut traces = Vec::new();
@@ -158,7 +158,7 @@ async fn tasks_sent_together_run_in_traces_of_their_own_unless_they_say_otherwis
 }
 
 #[tokio::test]
-async fn failures_retries_and_cancels_are_seen_in_the_spans() {
+async fn spans_show_failures_retries_and_cancellations() {
     let collector = Collector::start().await;
     let mut server = Server::start_with(CONFIG, &variables(&collector));
     let retry =
@@ -192,7 +192,7 @@ async fn failures_retries_and_cancels_are_seen_in_the_spans() {
 }
 
 #[tokio::test]
-async fn a_task_that_ends_before_it_begins_is_seen_to_end_in_its_trace() {
+async fn a_task_that_ends_without_an_attempt_has_a_settle_span() {
     let collector = Collector::start().await;
     let mut server = Server::start_with(CONFIG, &variables(&collector));
     server.pause("default", true).await;
@@ -229,7 +229,7 @@ async fn a_task_that_ends_before_it_begins_is_seen_to_end_in_its_trace() {
 }
 
 #[tokio::test]
-async fn a_task_that_is_lost_in_a_crash_is_seen_to_end_in_its_trace() {
+async fn a_task_lost_in_a_crash_has_a_settle_span() {
     let collector = Collector::start().await;
     let exported =
         [("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &*collector.endpoint), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")];
@@ -250,7 +250,7 @@ async fn a_task_that_is_lost_in_a_crash_is_seen_to_end_in_its_trace() {
 }
 
 #[tokio::test]
-async fn an_attempt_that_dies_with_the_server_is_seen_in_the_trace_when_its_task_starts_again() {
+async fn an_attempt_interrupted_by_a_crash_has_a_settle_span() {
     let collector = Collector::start().await;
     let mut server = Server::start_with(
         CONFIG,
@@ -282,7 +282,7 @@ async fn an_attempt_that_dies_with_the_server_is_seen_in_the_trace_when_its_task
 }
 
 #[tokio::test]
-async fn a_script_hands_its_place_in_a_trace_on_through_the_command_line() {
+async fn the_command_line_propagates_the_trace_context_of_its_environment() {
     let collector = Collector::start().await;
     let config = format!(
         "{CONFIG}[[handler]]\nname = \"script\"\nrunner = \"process\"\n\
@@ -303,17 +303,20 @@ async fn a_script_hands_its_place_in_a_trace_on_through_the_command_line() {
     };
     let parent = format!("00-{TRACE}-{CALLER}-01");
     let place = [("TRACEPARENT", &*parent), ("TRACESTATE", "vendor=1"), ("BAGGAGE", "user=7")];
-    let told = run(&place, &["task", "run", "where", "--id", "traced"]);
-    assert!(told.starts_with(&format!("00-{TRACE}-")) && told.trim_end().ends_with("vendor=1 user=7"), "{told}");
+    let received = run(&place, &["task", "run", "where", "--id", "traced"]);
+    assert!(
+        received.starts_with(&format!("00-{TRACE}-")) && received.trim_end().ends_with("vendor=1 user=7"),
+        "{received}"
+    );
     // A task that is a script goes on from its own run.
     run(&place, &["task", "run", "script", "--id", "outer", "--payload", &server.address]);
-    for nobody in ["", "nonsense", "00-0-0-00"] {
-        run(&[("TRACEPARENT", nobody)], &["task", "run", "where"]);
+    for invalid in ["", "nonsense", "00-0-0-00"] {
+        run(&[("TRACEPARENT", invalid)], &["task", "run", "where"]);
     }
     stop(&mut server);
     let calls = |method: &str| {
         let name = format!("lineshaft.v1.TaskService/{method}");
-        collector.read(|told| told.spans.iter().filter(|span| span.name == name).cloned().collect::<Vec<_>>())
+        collector.read(|received| received.spans.iter().filter(|span| span.name == name).cloned().collect::<Vec<_>>())
     };
     let of_caller = |call: &&Span| hex(&call.trace_id) == TRACE && hex(&call.parent_span_id) == CALLER;
     assert_eq!((calls("RunTask").len(), calls("RunTask").iter().filter(of_caller).count()), (5, 2));
@@ -324,17 +327,17 @@ async fn a_script_hands_its_place_in_a_trace_on_through_the_command_line() {
 }
 
 #[tokio::test]
-async fn a_refused_call_has_its_code_and_a_watch_ends_with_its_caller() {
+async fn the_span_of_a_refused_call_has_its_code_and_that_of_a_watch_ends_with_the_caller() {
     let collector = Collector::start().await;
     let mut server = Server::start_with(CONFIG, &variables(&collector));
-    server.tasks().submit_task(traced(task("nobody", ""))).await.unwrap_err();
+    server.tasks().submit_task(traced(task("unknown", ""))).await.unwrap_err();
     let watch = v1::WatchTasksRequest { progress_interval: millis(100), ..v1::WatchTasksRequest::default() };
     let mut steps = server.tasks().watch_tasks(traced(watch)).await.unwrap().into_inner();
     steps.message().await.unwrap();
     drop(steps);
     stop(&mut server);
     let find = |name: &'static str| {
-        move |told: &crate::collector::Told| told.spans.iter().find(|span| span.name == name).cloned()
+        move |received: &crate::collector::Received| received.spans.iter().find(|span| span.name == name).cloned()
     };
     let refused = collector.once(find("lineshaft.v1.TaskService/SubmitTask")).await;
     assert_eq!(text(&refused.attributes, "rpc.status_code").as_deref(), Some("NOT_FOUND"));
@@ -346,7 +349,7 @@ async fn a_refused_call_has_its_code_and_a_watch_ends_with_its_caller() {
 }
 
 #[tokio::test]
-async fn a_task_keeps_its_place_in_the_trace_over_a_crash() {
+async fn the_trace_context_of_a_task_survives_a_crash() {
     let collector = Collector::start().await;
     let mut server = Server::start_with(
         CONFIG,
@@ -369,11 +372,11 @@ async fn a_task_keeps_its_place_in_the_trace_over_a_crash() {
 }
 
 #[tokio::test]
-async fn a_callers_place_travels_to_the_program_although_nothing_is_exported() {
+async fn the_trace_context_reaches_the_process_even_if_nothing_is_exported() {
     let server = Server::start(CONFIG);
     let id = server.tasks().submit_task(traced(task("where", ""))).await.unwrap().into_inner().task_id;
-    let told = bytes(server.ended(&id).await.result.as_ref());
-    assert_eq!(told.trim(), format!("00-{TRACE}-{CALLER}-01 vendor=1 user=7"));
+    let received = bytes(server.ended(&id).await.result.as_ref());
+    assert_eq!(received.trim(), format!("00-{TRACE}-{CALLER}-01 vendor=1 user=7"));
     assert!(server.log().contains("no telemetry is exported"), "{}", server.log());
     let untraced = server.submit(task("where", "")).await;
     assert_eq!(bytes(server.ended(&untraced).await.result.as_ref()).trim(), "");
@@ -384,7 +387,7 @@ async fn a_callers_place_travels_to_the_program_although_nothing_is_exported() {
 }
 
 #[tokio::test]
-async fn callers_decide_what_is_recorded_and_the_sampler_about_the_rest() {
+async fn a_parent_based_sampler_follows_the_caller() {
     let collector = Collector::start().await;
     let mut variables = variables(&collector);
     variables.push(("OTEL_TRACES_SAMPLER", "parentbased_always_off"));
@@ -411,14 +414,14 @@ async fn the_console_exporter_writes_spans_and_metrics_to_standard_output() {
 }
 
 #[tokio::test]
-async fn log_records_tell_their_task_and_what_it_wrote_when_that_is_wanted() {
+async fn log_records_have_task_attributes_and_can_include_task_output() {
     let collector = Collector::start().await;
     let config = format!("[telemetry]\ntask_logs = \"stderr\"\n{CONFIG}");
     let mut server = Server::start_with(&config, &variables(&collector));
     let id = server.tasks().submit_task(traced(task("where", ""))).await.unwrap().into_inner().task_id;
     server.ended(&id).await;
     stop(&mut server);
-    let record = collector.once(|told| told.logs.iter().find(|log| body(log) == "to the log").cloned()).await;
+    let record = collector.once(|received| received.logs.iter().find(|log| body(log) == "to the log").cloned()).await;
     assert_eq!(hex(&record.trace_id), TRACE);
     assert_eq!(record.span_id, collector.span("process default", &id).await.span_id);
     assert_eq!(text(&record.attributes, "lineshaft.task.id").as_deref(), Some(id.as_str()));
@@ -427,13 +430,13 @@ async fn log_records_tell_their_task_and_what_it_wrote_when_that_is_wanted() {
         text(&record.attributes, "lineshaft.worker").is_some_and(|worker| worker.starts_with("default/PoolWorker-"))
     );
     assert_eq!(text(&record.attributes, "log.iostream").as_deref(), Some("stderr"));
-    let own = collector.read(|told| told.logs.iter().map(body).collect::<Vec<_>>());
+    let own = collector.read(|received| received.logs.iter().map(body).collect::<Vec<_>>());
     assert!(own.iter().any(|line| line == "serving"), "{own:?}");
     assert!(!own.iter().any(|line| line.contains(TRACE)), "standard output is not asked for: {own:?}");
 }
 
 #[tokio::test]
-async fn what_is_secret_is_in_no_log_and_no_span() {
+async fn secrets_are_neither_logged_nor_exported() {
     let collector = Collector::start().await;
     let config = format!("[log]\nfilter = \"trace\"\n{CONFIG}");
     let mut server = Server::start_with(&config, &variables(&collector));
@@ -456,17 +459,17 @@ async fn what_is_secret_is_in_no_log_and_no_span() {
     assert!(log.contains("task failed") && log.contains("TRACE"), "{log}");
     let line = log.lines().find(|line| line.contains("planted-in")).unwrap_or_default();
     assert_eq!(line, "");
-    let exported = collector.read(|told| format!("{:?}{:?}", told.spans, told.logs));
+    let exported = collector.read(|received| format!("{:?}{:?}", received.spans, received.logs));
     assert!(exported.contains("HANDLER_ERROR") && !exported.contains("planted-in"));
 }
 
 #[tokio::test]
-async fn metrics_are_exported_as_well_and_for_the_last_time_at_the_end() {
+async fn metrics_are_exported_at_shutdown_over_grpc() {
     metrics_arrive(Over::Grpc, "grpc").await;
 }
 
 #[tokio::test]
-async fn metrics_are_exported_over_http_as_well() {
+async fn metrics_are_exported_at_shutdown_over_http() {
     metrics_arrive(Over::Http, "http/protobuf").await;
 }
 
@@ -482,13 +485,16 @@ async fn metrics_arrive(over: Over<'_>, protocol: &str) {
     let mut server = start_on_one_core(CONFIG, &exported);
     let id = server.submit(noop()).await;
     server.ended(&id).await;
-    // The interval is a minute: this is the last export.
+    // The interval is one minute: this is the export at shutdown.
     stop(&mut server);
-    let of_tasks = |told: &crate::collector::Told| {
-        told.metrics.iter().any(|name| name == "lineshaft.task.submitted").then_some(())
+    let of_tasks = |received: &crate::collector::Received| {
+        received.metrics.iter().any(|name| name == "lineshaft.task.submitted").then_some(())
     };
     collector.once(of_tasks).await;
-    let resource = collector.read(|told| told.resources[0].clone());
+    let resource = collector.read(|received| received.resources[0].clone());
     assert_eq!(text(&resource.attributes, "service.name").as_deref(), Some("lineshaft"));
-    assert!(collector.read(|told| told.spans.is_empty() && told.logs.is_empty()), "nobody asked for others");
+    assert!(
+        collector.read(|received| received.spans.is_empty() && received.logs.is_empty()),
+        "other signals are not exported"
+    );
 }

@@ -1,4 +1,4 @@
-//! Telemetry that cannot get out, or is not understood, is in nobody's way.
+//! Unreachable collectors and invalid variables do not affect tasks.
 
 use std::time::{Duration, Instant};
 
@@ -8,8 +8,8 @@ use tokio::net::TcpListener;
 use crate::support::{Server, TIMEOUT, noop};
 use crate::telemetry::{CONFIG, start_on_one_core};
 
-/// Runs tasks against a collector at this endpoint; how long the server then waits for the collector, when
-/// everything else has ended, and the log.
+/// Runs tasks with a collector at this endpoint. Returns how long the server waits for the collector after
+/// everything else has stopped, and its log.
 async fn under_load(endpoint: &str, protocol: &str) -> (Duration, String) {
     let variables = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
@@ -51,18 +51,18 @@ async fn under_load(endpoint: &str, protocol: &str) -> (Duration, String) {
 }
 
 #[tokio::test]
-async fn a_dead_or_slow_collector_costs_no_task_little_time_at_the_end_and_is_told_of() {
-    // Nobody is there any more.
+async fn a_dead_or_slow_collector_costs_no_task_and_little_time_at_shutdown() {
+    // Its port is closed.
     let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let nobody = format!("http://{}", dead.local_addr().unwrap());
+    let unreachable = format!("http://{}", dead.local_addr().unwrap());
     drop(dead);
-    // Somebody takes calls and never answers.
+    // Accepts connections and never responds.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let slow = format!("http://{}", silent.local_addr().unwrap());
     let hold = move || silent.incoming().collect::<Vec<_>>();
     std::thread::Builder::new().name("silent".to_owned()).spawn(hold).unwrap();
     for (endpoint, protocol) in
-        [(&nobody, "grpc"), (&slow, "grpc"), (&nobody, "http/protobuf"), (&slow, "http/protobuf")]
+        [(&unreachable, "grpc"), (&slow, "grpc"), (&unreachable, "http/protobuf"), (&slow, "http/protobuf")]
     {
         let (took, log) = under_load(endpoint, protocol).await;
         // Three seconds, and a busy machine.

@@ -1,4 +1,4 @@
-//! A collector that is spoken to in private, and what becomes of telemetry when it is the wrong one.
+//! Export over TLS, and the wrong certificates.
 
 use std::path::Path;
 use std::time::Instant;
@@ -6,19 +6,19 @@ use std::time::Instant;
 use lineshaft::proto::v1::TaskState;
 use tempfile::TempDir;
 
-use crate::collector::{Collector, Over, Told, body};
+use crate::collector::{Collector, Over, Received, body};
 use crate::health_endpoints::samples;
 use crate::security::tls::Authority;
 use crate::support::{Server, TIMEOUT, noop};
 
-/// Files with certificates, as an operator has them.
+/// Certificate files of an operator.
 struct Files(TempDir);
 
 impl Files {
-    fn new(authority: &Authority, stranger: &Authority) -> Self {
+    fn new(authority: &Authority, other: &Authority) -> Self {
         let files = Self(tempfile::tempdir().unwrap());
         let (certificate, key) = authority.sign("lineshaft", &[]);
-        let texts = [("ca", authority.pem()), ("strangers-ca", stranger.pem()), ("own", certificate), ("key", key)];
+        let texts = [("ca", authority.pem()), ("other-ca", other.pem()), ("own", certificate), ("key", key)];
         for (name, text) in texts {
             std::fs::write(files.path(name), text).unwrap();
         }
@@ -30,7 +30,7 @@ impl Files {
     }
 }
 
-/// A server that exports at once, and gives up soon.
+/// A server that exports at once, with a short timeout.
 fn serve(collector: &Collector, protocol: &str, files: &Files, certificates: &[(&str, &str)]) -> Server {
     let own = certificates.iter().map(|(variable, name)| ((*variable).to_owned(), files.path(name)));
     let own: Vec<_> = own.collect();
@@ -45,7 +45,7 @@ fn serve(collector: &Collector, protocol: &str, files: &Files, certificates: &[(
     Server::start_with("", &variables)
 }
 
-/// Runs a task, and waits until telemetry has ended in this way.
+/// Runs tasks until telemetry of this signal has this outcome.
 async fn run(server: &Server, signal: &str, outcome: &str) {
     let name = format!("lineshaft_telemetry_items_total{{outcome=\"{outcome}\",signal=\"{signal}\"}}");
     let until = Instant::now() + TIMEOUT;
@@ -64,12 +64,12 @@ fn stop(server: &mut Server) {
     assert!(server.wait_exit().success(), "{}", server.log());
 }
 
-fn has_span(told: &Told) -> Option<()> {
-    told.spans.iter().any(|span| span.name == "process default").then_some(())
+fn has_span(received: &Received) -> Option<()> {
+    received.spans.iter().any(|span| span.name == "process default").then_some(())
 }
 
-fn says_serving(told: &Told) -> Option<()> {
-    told.logs.iter().any(|record| body(record) == "serving").then_some(())
+fn has_serving_record(received: &Received) -> Option<()> {
+    received.logs.iter().any(|record| body(record) == "serving").then_some(())
 }
 
 const FOR_ALL: [(&str, &str); 3] = [
@@ -84,16 +84,18 @@ async fn everything_arrives(over: Over<'_>, protocol: &str, files: &Files) {
     run(&server, "traces", "exported").await;
     stop(&mut server);
     collector.once(has_span).await;
-    collector.once(says_serving).await;
-    collector.once(|told| told.metrics.iter().any(|name| name == "lineshaft.task.submitted").then_some(())).await;
+    collector.once(has_serving_record).await;
+    collector
+        .once(|received| received.metrics.iter().any(|name| name == "lineshaft.task.submitted").then_some(()))
+        .await;
     assert!(!server.log().contains("telemetry was lost"), "{protocol}: {}", server.log());
 }
 
-/// For spans all is well; for everything else the variables name an authority that did not sign.
+/// The certificates are right for traces and wrong for the other signals.
 async fn spans_only_arrive(over: Over<'_>, protocol: &str, files: &Files) {
     let collector = Collector::start_over(over).await;
     let mixed = [
-        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "strangers-ca"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "other-ca"),
         ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "own"),
         ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "key"),
         ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "ca"),
@@ -105,37 +107,38 @@ async fn spans_only_arrive(over: Over<'_>, protocol: &str, files: &Files) {
     run(&server, "traces", "exported").await;
     stop(&mut server);
     collector.once(has_span).await;
-    assert!(collector.read(|told| told.logs.is_empty() && told.metrics.is_empty()), "{protocol}");
+    assert!(collector.read(|received| received.logs.is_empty() && received.metrics.is_empty()), "{protocol}");
     let log = server.log();
     let warned = log.lines().find(|line| line.contains("telemetry dropped: the export failed"));
     assert!(warned.is_some_and(|line| line.contains("certificate")), "{protocol}: {log}");
     assert!(log.contains("telemetry was lost"), "{protocol}: {log}");
 }
 
-/// Who shows no certificate is not listened to.
-async fn nothing_arrives_from_strangers(over: Over<'_>, protocol: &str, files: &Files) {
+/// The collector refuses a client without a certificate.
+async fn nothing_arrives_without_a_client_certificate(over: Over<'_>, protocol: &str, files: &Files) {
     let collector = Collector::start_over(over).await;
     let server = serve(&collector, protocol, files, &FOR_ALL[..1]);
     run(&server, "traces", "failed").await;
-    let nothing = |told: &Told| told.spans.is_empty() && told.logs.is_empty() && told.metrics.is_empty();
+    let nothing =
+        |received: &Received| received.spans.is_empty() && received.logs.is_empty() && received.metrics.is_empty();
     assert!(collector.read(nothing), "{protocol}");
     assert!(server.log().contains("telemetry dropped"), "{protocol}: {}", server.log());
 }
 
 #[tokio::test]
-async fn a_collector_behind_tls_is_told_over_grpc_by_those_it_knows_and_who_know_it() {
-    let (authority, stranger) = (Authority::new(), Authority::new());
-    let (files, over) = (Files::new(&authority, &stranger), Over::GrpcTls(&authority));
+async fn grpc_exports_verify_the_collector_and_show_a_client_certificate() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let (files, over) = (Files::new(&authority, &other), Over::GrpcTls(&authority));
     everything_arrives(over, "grpc", &files).await;
     spans_only_arrive(over, "grpc", &files).await;
-    nothing_arrives_from_strangers(over, "grpc", &files).await;
+    nothing_arrives_without_a_client_certificate(over, "grpc", &files).await;
 }
 
 #[tokio::test]
-async fn a_collector_behind_tls_is_told_over_http_by_those_it_knows_and_who_know_it() {
-    let (authority, stranger) = (Authority::new(), Authority::new());
-    let (files, over) = (Files::new(&authority, &stranger), Over::HttpTls(&authority));
+async fn http_exports_verify_the_collector_and_show_a_client_certificate() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let (files, over) = (Files::new(&authority, &other), Over::HttpTls(&authority));
     everything_arrives(over, "http/protobuf", &files).await;
     spans_only_arrive(over, "http/protobuf", &files).await;
-    nothing_arrives_from_strangers(over, "http/protobuf", &files).await;
+    nothing_arrives_without_a_client_certificate(over, "http/protobuf", &files).await;
 }
