@@ -62,12 +62,10 @@ fn states(invalid: &mut InvalidFields, numbers: &[i32]) -> Vec<TaskState> {
     invalid.check_length("filter.states", numbers.len(), limits::FILTER_VALUES_MAX, "values");
     let mut states = Vec::new();
     for (index, number) in numbers.iter().enumerate().take(limits::FILTER_VALUES_MAX) {
-        match u8::try_from(*number).ok().and_then(TaskState::from_number) {
-            Some(state) => states.push(state),
-            None => {
-                let field = format_args!("filter.states[{index}]");
-                invalid.add(field, format_args!("is {number}, must be from 1 to 6"));
-            }
+        if let Some(state) = u8::try_from(*number).ok().and_then(TaskState::from_number) {
+            states.push(state);
+        } else {
+            invalid.add(format_args!("filter.states[{index}]"), format_args!("is {number}, must be from 1 to 6"));
         }
     }
     states

@@ -207,7 +207,7 @@ async fn server_streaming(
     body: Body,
 ) -> Response<Body> {
     let started = start(&context, &method, encoding.codec, &head, body).await;
-    let (metadata, content) = match started {
+    let (metadata, stream) = match started {
         Ok(response) => {
             let (head, body) = response.into_parts();
             let status = Status::from_header_map(&head.headers);
@@ -219,7 +219,7 @@ async fn server_streaming(
             (HeaderMap::new(), Body::new(Full::new(end)))
         }
     };
-    let mut response = Response::new(content);
+    let mut response = Response::new(stream);
     copy_metadata(response.headers_mut(), metadata, "");
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(encoding.content_type()));
     response
