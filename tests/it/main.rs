@@ -1,6 +1,6 @@
-//! Black-box tests: the real binary, spoken to through its real port.
+//! Black-box tests: they start the binary and call it over its ports.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 #![expect(clippy::unnecessary_wraps, reason = "optional fields of requests")]
 
 mod backup;
@@ -14,6 +14,7 @@ mod half_open;
 mod health_endpoints;
 mod http;
 mod http1_client;
+mod http2_client;
 mod idle_connections;
 mod keda;
 mod lifecycle;

@@ -8,31 +8,17 @@ use std::time::Duration;
 use tonic::Code;
 
 use super::{Tokens, lineshaft, text};
+use crate::http2_client::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, connect, frame,
+    read_frame,
+};
 use crate::malformed_requests::Bytes;
-use crate::support::{Server, TIMEOUT, eventually, noop, reason};
+use crate::support::{Server, eventually, noop, reason};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const CONTINUATION: u8 = 9;
-const END_HEADERS: u8 = 4;
-const END_STREAM: u8 = 1;
 /// Fields of a submission.
 const PAYLOAD: u8 = 2;
 const JSON: u8 = 2;
 const ARGS: u8 = 11;
-
-fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(content.len()).unwrap().to_be_bytes();
-    let mut bytes = vec![length[1], length[2], length[3], kind, flags];
-    bytes.extend(stream.to_be_bytes());
-    bytes.extend(content);
-    bytes
-}
 
 /// POST of an RPC, with headers as HPACK literals.
 fn post(more: &[(&str, &str)]) -> Vec<u8> {
@@ -53,26 +39,12 @@ fn post(more: &[(&str, &str)]) -> Vec<u8> {
     block
 }
 
-fn connect(server: &Server) -> TcpStream {
-    let mut stream = TcpStream::connect(&server.address).unwrap();
-    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
-    stream.set_write_timeout(Some(TIMEOUT)).unwrap();
-    stream.write_all(PREFACE).unwrap();
-    stream.write_all(&frame(SETTINGS, 0, 0, &[])).unwrap();
-    stream
-}
-
 /// Reads until the server closes the connection. Returns the code of its GOAWAY, if it sent one.
 fn goaway_code(stream: &mut TcpStream) -> Option<u32> {
     let mut code = None;
-    let mut head = [0; 9];
-    while stream.read_exact(&mut head).is_ok() {
-        let mut content = vec![0; usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])];
-        if stream.read_exact(&mut content).is_err() {
-            break;
-        }
-        if head[3] == GOAWAY {
-            code = Some(u32::from_be_bytes(content[4..8].try_into().unwrap()));
+    while let Ok(frame) = read_frame(stream) {
+        if frame.kind == GOAWAY {
+            code = Some(u32::from_be_bytes(frame.content[4..8].try_into().unwrap()));
         }
     }
     code
@@ -196,13 +168,10 @@ async fn an_incomplete_message_releases_its_slot_after_the_timeout() {
     slow.extend(message(5, 0, 9, b"\x0a\x07compute"));
     stream.write_all(&slow).unwrap();
     let mut answered = std::collections::BTreeSet::new();
-    let mut head = [0; 9];
     while answered.len() < 3 {
-        stream.read_exact(&mut head).expect("a response instead of a closed connection");
-        let mut content = vec![0; usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])];
-        stream.read_exact(&mut content).unwrap();
-        if head[3] == HEADERS && head[4] & END_STREAM != 0 {
-            answered.insert(u32::from_be_bytes(head[5..9].try_into().unwrap()));
+        let frame = read_frame(&mut stream).expect("a response instead of a closed connection");
+        if frame.kind == HEADERS && frame.flags & END_STREAM != 0 {
+            answered.insert(frame.stream);
         }
     }
     assert_eq!(answered.into_iter().collect::<Vec<_>>(), [1, 3, 5]);
@@ -225,7 +194,7 @@ async fn a_message_that_would_decode_to_a_hundred_times_its_size_is_refused() {
     let json = |value: &[u8]| [field(1, b"compute"), field(PAYLOAD, &field(JSON, value))].concat();
     let deep =
         (0..1_000_000_u32).flat_map(|n| field(1, &[field(1, format!("{n:x}").as_bytes()), field(2, &[])].concat()));
-    for (what, call, body) in [
+    for (about, call, body) in [
         ("tasks of two bytes", "BatchSubmitTasks", many(&field(1, &[]))),
         ("values of two bytes", "SubmitTask", json(&field(6, &many(&field(1, &[]))))),
         ("fields of an object", "SubmitTask", json(&field(5, &deep.collect::<Vec<_>>()))),
@@ -240,7 +209,7 @@ async fn a_message_that_would_decode_to_a_hundred_times_its_size_is_refused() {
         assert_eq!(
             (refused.code(), reason(&refused).as_str()),
             (Code::ResourceExhausted, "MESSAGE_TOO_LARGE"),
-            "{what}"
+            "{about}"
         );
     }
     // The memory of the messages, but not of decoded ones.
