@@ -1,13 +1,11 @@
 //! HTTP without gRPC: JSON, gRPC-Web, plain routes, and hostile requests.
 
-use std::time::Duration;
-
 use lineshaft::proto::v1::{self, TaskState};
 use prost::Message;
 use serde_json::{Value, json};
 
 use crate::http1_client::{Answer, Connection, envelope, envelopes, post};
-use crate::support::{Server, noop, task};
+use crate::support::{Server, eventually, noop, task};
 
 const SUBMIT: &str = "/lineshaft.v1.TaskService/SubmitTask";
 const WAIT: &str = "/lineshaft.v1.TaskService/WaitTask";
@@ -47,9 +45,9 @@ async fn a_call_can_be_sent_as_binary_protobuf() {
     let submit = v1::SubmitTaskRequest { task_id: "b".to_owned(), ..noop() };
     let headers = [("connect-protocol-version", "1")];
     let request = post(SUBMIT, "application/proto", &headers, &submit.encode_to_vec());
-    let answer = Connection::open(&server).send(&request);
-    assert_eq!((answer.status, answer.header("content-type")), (200, "application/proto"));
-    assert_eq!(v1::SubmitTaskResponse::decode(&answer.body[..]).unwrap().task_id, "b");
+    let response = Connection::open(&server).send(&request);
+    assert_eq!((response.status, response.header("content-type")), (200, "application/proto"));
+    assert_eq!(v1::SubmitTaskResponse::decode(&response.body[..]).unwrap().task_id, "b");
     assert_eq!(server.ended("b").await.state(), TaskState::Completed);
 }
 
@@ -103,8 +101,8 @@ fn malformed_requests_are_rejected_with_line_and_column() {
         ("application/json", &[("connect-timeout-ms", "soon")], 400),
         ("application/grpc", &[], 505),
     ] {
-        let answer = raw(content_type, headers, "{}");
-        assert_eq!(answer.status, status, "{content_type} {headers:?}: {:?}", answer.json());
+        let response = raw(content_type, headers, "{}");
+        assert_eq!(response.status, status, "{content_type} {headers:?}: {:?}", response.json());
     }
     let get = Connection::open(&server).send(format!("GET {SUBMIT} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes());
     assert_eq!((get.status, get.header("allow")), (405, "POST"));
@@ -140,9 +138,9 @@ fn run_task_streams_json_until_the_task_is_finished() {
     let body = json!({"task": {"handler": "compute", "payload": {"json": 10}}}).to_string();
     let path = "/lineshaft.v1.TaskService/RunTask";
     let request = post(path, "application/connect+json", &[], &envelope(body.as_bytes()));
-    let answer = Connection::open(&server).send(&request);
-    assert_eq!((answer.status, answer.header("content-type")), (200, "application/connect+json"));
-    let steps = envelopes(&answer.body);
+    let response = Connection::open(&server).send(&request);
+    assert_eq!((response.status, response.header("content-type")), (200, "application/connect+json"));
+    let steps = envelopes(&response.body);
     assert!(steps[0].1["accepted"]["taskId"].is_string(), "{steps:?}");
     let (end, task) = (&steps[steps.len() - 1], &steps[steps.len() - 2].1["task"]);
     assert_eq!((end.0, &end.1), (2, &json!({})));
@@ -166,7 +164,7 @@ fn a_drain_ends_http_streams() {
     watch.write(&post(WATCH, "application/connect+json", &[], &body));
     watch.read_until(b"snapshotComplete");
     server.signal(rustix::process::Signal::TERM);
-    let (flags, end) = envelopes(&watch.answer().body).pop().unwrap();
+    let (flags, end) = envelopes(&watch.read_response().body).pop().unwrap();
     assert_eq!((flags, end["error"]["code"].as_str(), reason(&end["error"])), (2, Some("unavailable"), "DRAINING"));
     assert!(server.wait_exit().success(), "{}", server.log());
 }
@@ -177,10 +175,10 @@ async fn a_task_is_submitted_with_grpc_web() {
     let submit = v1::SubmitTaskRequest { task_id: "w".to_owned(), ..noop() };
     let request =
         post(SUBMIT, "application/grpc-web+proto", &[("x-grpc-web", "1")], &envelope(&submit.encode_to_vec()));
-    let answer = Connection::open(&server).send(&request);
-    assert_eq!((answer.status, answer.header("content-type")), (200, "application/grpc-web+proto"));
-    let length = usize::try_from(u32::from_be_bytes(answer.body[1..5].try_into().unwrap())).unwrap();
-    let (message, trailers) = answer.body[5..].split_at(length);
+    let response = Connection::open(&server).send(&request);
+    assert_eq!((response.status, response.header("content-type")), (200, "application/grpc-web+proto"));
+    let length = usize::try_from(u32::from_be_bytes(response.body[1..5].try_into().unwrap())).unwrap();
+    let (message, trailers) = response.body[5..].split_at(length);
     assert_eq!(v1::SubmitTaskResponse::decode(message).unwrap().task_id, "w");
     assert_eq!(trailers[0], 0x80, "a frame of trailers");
     assert!(String::from_utf8_lossy(trailers).contains("grpc-status:0"));
@@ -255,9 +253,9 @@ async fn plain_routes_work_with_forms_and_json() {
 #[test]
 fn a_plain_route_shuts_the_server_down() {
     let mut server = Server::start("");
-    let ending =
+    let response =
         Connection::open(&server).send(&post("/api/shutdown", "application/json", &[], b"{\"limit_seconds\":5}"));
-    assert_eq!((ending.status, &ending.json()["draining"]), (202, &json!(true)));
+    assert_eq!((response.status, &response.json()["draining"]), (202, &json!(true)));
     assert!(server.wait_exit().success(), "{}", server.log());
 }
 
@@ -292,17 +290,17 @@ fn requests_from_a_foreign_origin_or_host_are_rejected() {
 #[test]
 fn an_allowed_origin_can_call() {
     let server = Server::start("[http]\nallowed_origins = [\"https://ui.example\"]\nhosts = [\"tasks.example\"]\n");
-    let ask = |origin: &str| {
-        let asked = format!(
+    let preflight = |origin: &str| {
+        let request = format!(
             "OPTIONS {SUBMIT} HTTP/1.1\r\nhost: tasks.example\r\norigin: {origin}\r\n\
              access-control-request-method: POST\r\naccess-control-request-headers: content-type\r\n\r\n"
         );
-        Connection::open(&server).send(asked.as_bytes())
+        Connection::open(&server).send(request.as_bytes())
     };
-    let allowed = ask("https://ui.example");
+    let allowed = preflight("https://ui.example");
     assert_eq!((allowed.status, allowed.header("access-control-allow-origin")), (204, "https://ui.example"));
     assert!(allowed.header("access-control-allow-headers").contains("content-type"));
-    assert_eq!(ask("https://other.example").status, 403);
+    assert_eq!(preflight("https://other.example").status, 403);
     let body = json!({"handler": "compute", "payload": {"json": 1}}).to_string();
     let headers = [("origin", "https://ui.example")];
     let called = Connection::open(&server).send(&post(SUBMIT, "application/json", &headers, body.as_bytes()));
@@ -315,34 +313,34 @@ fn one_connection_carries_many_calls() {
     let server = Server::start("");
     let mut connection = Connection::open(&server);
     for _ in 0..20 {
-        let answer = connection.send(&post(SUBMIT, "application/json", &[], b"{\"handler\":\"compute\"}"));
-        assert_eq!(answer.status, 200);
+        let response = connection.send(&post(SUBMIT, "application/json", &[], b"{\"handler\":\"compute\"}"));
+        assert_eq!(response.status, 200);
     }
 }
 
 #[tokio::test]
 async fn headers_and_bodies_have_size_and_time_limits() {
     let server = Server::start("[http]\nheader_timeout = \"300ms\"\nbody_timeout = \"300ms\"\n");
-    // Incomplete.
-    for begun in ["", "GET", "GET / HTTP/1.1\r\nhost: localhost\r\nx: "] {
+    // Incomplete requests.
+    for incomplete in ["", "GET", "GET / HTTP/1.1\r\nhost: localhost\r\nx: "] {
         let mut slow = Connection::open(&server);
-        slow.write(begun.as_bytes());
-        slow.ends();
+        slow.write(incomplete.as_bytes());
+        slow.assert_closed();
     }
     let mut idle = Connection::open(&server);
     assert_eq!(idle.send(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").status, 200);
-    idle.ends();
+    idle.assert_closed();
     let head = format!("POST {SUBMIT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n");
     let slow = Connection::open(&server).send(format!("{head}content-length: 10\r\n\r\n{{").as_bytes());
     assert_eq!((slow.status, reason(&slow.json())), (504, "DEADLINE_EXCEEDED"));
-    // Too large.
+    // Too large requests.
     let long = format!("GET / HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "y".repeat(100_000));
     assert_eq!(Connection::open(&server).send(long.as_bytes()).status, 431);
     let many = format!("GET / HTTP/1.1\r\nhost: localhost\r\n{}\r\n", "x: y\r\n".repeat(200));
     assert_eq!(Connection::open(&server).send(many.as_bytes()).status, 431);
     let large = Connection::open(&server).send(format!("{head}content-length: 99999999\r\n\r\n").as_bytes());
     assert_eq!((large.status, reason(&large.json())), (429, "MESSAGE_TOO_LARGE"));
-    // And gRPC.
+    // gRPC.
     let mut request = tonic::Request::new(v1::GetServerInfoRequest {});
     request.metadata_mut().insert("x", "y".repeat(40_000).parse().unwrap());
     assert!(server.system().get_server_info(request).await.is_err());
@@ -358,13 +356,12 @@ async fn incomplete_requests_release_their_slots() {
         half.write(format!("{head}content-length: 10\r\n\r\n{{").as_bytes());
     }
     // Each incomplete request holds a slot until its timeout; other calls fail immediately until then.
-    let until = tokio::time::Instant::now() + crate::support::TIMEOUT;
-    loop {
-        match server.tasks().submit_task(noop()).await {
-            Ok(_) => break,
-            Err(busy) => assert_eq!(crate::support::reason(&busy), "OVERLOADED"),
-        }
-        assert!(tokio::time::Instant::now() < until, "the slots are never released");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    eventually(async || {
+        let submitted = server.tasks().submit_task(noop()).await;
+        submitted.map_err(|busy| {
+            assert_eq!(crate::support::reason(&busy), "OVERLOADED");
+            "the slots are not released".to_owned()
+        })
+    })
+    .await;
 }

@@ -1,4 +1,4 @@
-//! HTTP/1.1 by hand: what a test sends is what goes over the wire.
+//! An HTTP/1.1 client that sends exactly the bytes of the test, so that malformed requests are possible.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -7,13 +7,11 @@ use serde_json::Value;
 
 use crate::support::{Server, TIMEOUT};
 
-/// A connection of one test.
 pub struct Connection {
     stream: TcpStream,
-    read: Vec<u8>,
+    buffer: Vec<u8>,
 }
 
-/// What came back.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -22,7 +20,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The header; empty when there is none.
+    /// The value of a header; empty if it is missing.
     pub fn header(&self, name: &str) -> &str {
         self.headers.iter().find(|(found, _)| found == name).map_or("", |(_, value)| value)
     }
@@ -32,7 +30,7 @@ impl Answer {
     }
 }
 
-/// A POST, ready to be sent.
+/// The bytes of a POST request.
 pub fn post(path: &str, content_type: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let host = if headers.iter().any(|(name, _)| *name == "host") { "" } else { "host: localhost\r\n" };
     let headers: Vec<_> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
@@ -43,7 +41,7 @@ pub fn post(path: &str, content_type: &str, headers: &[(&str, &str)], body: &[u8
     [head.as_bytes(), body].concat()
 }
 
-/// A message in its envelope: flags, length, content.
+/// A message of Connect and gRPC-Web: flags, length, content.
 pub fn envelope(message: &[u8]) -> Vec<u8> {
     [&[0], &u32::try_from(message.len()).unwrap().to_be_bytes()[..], message].concat()
 }
@@ -56,7 +54,7 @@ pub fn envelopes(mut body: &[u8]) -> Vec<(u8, Value)> {
         found.push((head[0], serde_json::from_slice(&rest[..length]).unwrap()));
         body = &rest[length..];
     }
-    assert!(body.is_empty(), "half an envelope: {body:?}");
+    assert!(body.is_empty(), "incomplete envelope: {body:?}");
     found
 }
 
@@ -69,73 +67,73 @@ impl Connection {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         stream.set_write_timeout(Some(TIMEOUT)).unwrap();
-        Self { stream, read: Vec::new() }
+        Self { stream, buffer: Vec::new() }
     }
 
     pub fn send(&mut self, request: &[u8]) -> Answer {
         self.write(request);
-        self.answer()
+        self.read_response()
     }
 
     pub fn write(&mut self, request: &[u8]) {
-        // The server may have refused already what it is still being sent.
+        // Fails if the server has already responded and closed the connection.
         let _ = self.stream.write_all(request);
     }
 
-    fn more(&mut self) -> usize {
+    /// Reads more bytes into the buffer. Returns 0 at the end of the stream or after a reset.
+    fn fill(&mut self) -> usize {
         let mut piece = [0; 16_384];
-        // A reset is an end as well.
         let length = self.stream.read(&mut piece).unwrap_or(0);
-        self.read.extend_from_slice(&piece[..length]);
+        self.buffer.extend_from_slice(&piece[..length]);
         length
     }
 
     pub fn read_until(&mut self, wanted: &[u8]) {
-        while !self.read.windows(wanted.len()).any(|window| window == wanted) {
-            assert_ne!(self.more(), 0, "it ended: {:?}", String::from_utf8_lossy(&self.read));
+        while !self.buffer.windows(wanted.len()).any(|window| window == wanted) {
+            assert_ne!(self.fill(), 0, "the connection was closed after {:?}", String::from_utf8_lossy(&self.buffer));
         }
     }
 
-    /// The server closes the connection, at most with a 4xx response.
-    pub fn ends(&mut self) {
-        while self.more() > 0 {}
-        let received = String::from_utf8_lossy(&self.read).into_owned();
+    /// Waits until the server closes the connection. At most a 4xx response may come before.
+    pub fn assert_closed(&mut self) {
+        while self.fill() > 0 {}
+        let received = String::from_utf8_lossy(&self.buffer).into_owned();
         assert!(received.is_empty() || received.starts_with("HTTP/1.1 4"), "{received}");
     }
 
-    pub fn answer(&mut self) -> Answer {
+    pub fn read_response(&mut self) -> Answer {
         self.read_until(b"\r\n\r\n");
-        let end = self.read.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
-        let head = String::from_utf8(self.read.drain(..end).collect()).unwrap();
+        let end = self.buffer.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+        let head = String::from_utf8(self.buffer.drain(..end).collect()).unwrap();
         let mut lines = head.lines();
         let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
         let headers = lines.filter_map(|line| line.split_once(": "));
         let headers = headers.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
-        let mut answer = Answer { status, headers, body: Vec::new() };
-        answer.body = if answer.header("transfer-encoding") == "chunked" {
-            self.chunks()
+        let mut response = Answer { status, headers, body: Vec::new() };
+        response.body = if response.header("transfer-encoding") == "chunked" {
+            self.read_chunks()
         } else {
-            let length = answer.header("content-length").parse().unwrap_or(0);
-            self.take(length)
+            let length = response.header("content-length").parse().unwrap_or(0);
+            self.read_exact(length)
         };
-        answer
+        response
     }
 
-    fn take(&mut self, length: usize) -> Vec<u8> {
-        while self.read.len() < length {
-            assert_ne!(self.more(), 0, "it ended within a body");
+    fn read_exact(&mut self, length: usize) -> Vec<u8> {
+        while self.buffer.len() < length {
+            assert_ne!(self.fill(), 0, "the connection was closed within a body");
         }
-        self.read.drain(..length).collect()
+        self.buffer.drain(..length).collect()
     }
 
-    fn chunks(&mut self) -> Vec<u8> {
+    fn read_chunks(&mut self) -> Vec<u8> {
         let mut body = Vec::new();
         loop {
             self.read_until(b"\r\n");
-            let end = self.read.windows(2).position(|window| window == b"\r\n").unwrap() + 2;
-            let line = String::from_utf8(self.read.drain(..end).collect()).unwrap();
+            let end = self.buffer.windows(2).position(|window| window == b"\r\n").unwrap() + 2;
+            let line = String::from_utf8(self.buffer.drain(..end).collect()).unwrap();
             let length = usize::from_str_radix(line.trim(), 16).unwrap();
-            let chunk = self.take(length + 2);
+            let chunk = self.read_exact(length + 2);
             body.extend_from_slice(&chunk[..length]);
             if length == 0 {
                 return body;
