@@ -1,11 +1,11 @@
-//! What is built in: licences that may be, and crates that must not be.
+//! Dependencies: their licences, banned crates, and their source.
 
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
-/// Licences that ask for no more than a notice.
+/// Accepted licences: they require no more than a notice.
 const LICENCES: [&str; 11] = [
     "0BSD",
     "Apache-2.0",
@@ -20,19 +20,20 @@ const LICENCES: [&str; 11] = [
     "Zlib",
 ];
 
-/// Crates that would change what a machine needs, or what has to be trusted; with the reason.
+/// Crates that must not be dependencies, with the reason.
 const BANNED: [(&str, &str); 8] = [
-    ("openssl", "TLS is rustls with ring: nothing of the system is linked"),
-    ("openssl-sys", "TLS is rustls with ring: nothing of the system is linked"),
-    ("native-tls", "TLS is rustls with ring: nothing of the system is linked"),
-    ("aws-lc-rs", "a second cryptographic library, and a build that needs cmake"),
-    ("aws-lc-sys", "a second cryptographic library, and a build that needs cmake"),
+    ("openssl", "TLS uses rustls with ring; no library of the system is linked"),
+    ("openssl-sys", "TLS uses rustls with ring; no library of the system is linked"),
+    ("native-tls", "TLS uses rustls with ring; no library of the system is linked"),
+    ("aws-lc-rs", "a second cryptographic library, and its build requires cmake"),
+    ("aws-lc-sys", "a second cryptographic library, and its build requires cmake"),
     ("protobuf-src", "the contract is compiled without protoc"),
-    ("async-std", "one runtime, and one that is maintained"),
-    ("serde_yaml", "no longer maintained"),
+    ("async-std", "a second asynchronous runtime, and unmaintained"),
+    ("serde_yaml", "unmaintained"),
 ];
 
-#[expect(clippy::disallowed_methods, reason = "cargo knows what is built")]
+/// The packages that `cargo metadata` lists for this platform.
+#[expect(clippy::disallowed_methods, reason = "cargo lists the dependencies")]
 fn packages() -> Vec<Value> {
     let cargo = |arguments: &[&str]| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -47,7 +48,7 @@ fn packages() -> Vec<Value> {
     found["packages"].as_array().expect("packages").clone()
 }
 
-/// Whether an SPDX expression can be met by what is allowed.
+/// Whether the accepted licences satisfy an SPDX expression.
 fn is_allowed(expression: &str) -> bool {
     let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
     let words: Vec<&str> = spaced.split_whitespace().collect();
@@ -55,33 +56,33 @@ fn is_allowed(expression: &str) -> bool {
     any_of(&mut rest) == Some(true) && rest.is_empty()
 }
 
-/// `None`: not an expression.
+/// Evaluates alternatives with `OR` and removes them from `words`; `None` if they are no valid expression.
 fn any_of(words: &mut &[&str]) -> Option<bool> {
-    let mut met = all_of(words)?;
+    let mut satisfied = all_of(words)?;
     while let ["OR", rest @ ..] = words {
         *words = rest;
-        met |= all_of(words)?;
+        satisfied |= all_of(words)?;
     }
-    Some(met)
+    Some(satisfied)
 }
 
 fn all_of(words: &mut &[&str]) -> Option<bool> {
-    let mut met = one(words)?;
+    let mut satisfied = one(words)?;
     while let ["AND", rest @ ..] = words {
         *words = rest;
-        met &= one(words)?;
+        satisfied &= one(words)?;
     }
-    Some(met)
+    Some(satisfied)
 }
 
 fn one(words: &mut &[&str]) -> Option<bool> {
     match words {
         ["(", rest @ ..] => {
             *words = rest;
-            let met = any_of(words)?;
+            let satisfied = any_of(words)?;
             let [")", rest @ ..] = words else { return None };
             *words = rest;
-            Some(met)
+            Some(satisfied)
         }
         [licence, "WITH", exception, rest @ ..] => {
             *words = rest;
@@ -96,7 +97,7 @@ fn one(words: &mut &[&str]) -> Option<bool> {
 }
 
 #[test]
-fn every_licence_is_one_that_may_be() {
+fn all_licences_are_accepted() {
     let mut faults = Vec::new();
     for package in packages() {
         let licence = package["license"].as_str().unwrap_or_default();
@@ -104,21 +105,21 @@ fn every_licence_is_one_that_may_be() {
             faults.push(format!("{} {}: {licence:?}", package["name"], package["version"]));
         }
     }
-    assert!(faults.is_empty(), "licences that nobody has agreed to:\n{}", faults.join("\n"));
+    assert!(faults.is_empty(), "licences that are not accepted:\n{}", faults.join("\n"));
 }
 
 #[test]
-fn no_crate_is_built_in_that_must_not_be() {
+fn no_banned_crate_is_a_dependency() {
     let found: Vec<String> =
         packages().iter().filter_map(|package| Some(package["name"].as_str()?.to_owned())).collect();
-    assert!(found.iter().any(|name| name == "tonic"), "the list is not that of this crate");
+    assert!(found.iter().any(|name| name == "tonic"), "the list does not belong to this crate");
     for (name, reason) in BANNED {
-        assert!(!found.iter().any(|found| found == name), "{name} is built in: {reason}");
+        assert!(!found.iter().any(|found| found == name), "{name} is a dependency: {reason}");
     }
 }
 
 #[test]
-fn every_crate_comes_from_the_public_registry() {
+fn all_crates_come_from_the_public_registry() {
     for package in packages() {
         let (name, source) = (&package["name"], package["source"].as_str());
         let registry = source.is_some_and(|source| source.starts_with("registry+https://github.com/rust-lang/"));
@@ -127,7 +128,7 @@ fn every_crate_comes_from_the_public_registry() {
 }
 
 #[test]
-fn expressions_of_licences_are_read_as_they_are_meant() {
+fn licence_expressions_are_evaluated() {
     for allowed in ["MIT", "GPL-3.0 OR MIT", "MIT/Apache-2.0", "(MIT OR GPL-3.0) AND Unicode-3.0"] {
         assert!(is_allowed(allowed), "{allowed}");
     }

@@ -1,9 +1,9 @@
-//! The rules of the house that a compiler does not know.
+//! Rules for the source code that the compiler and clippy do not check.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Modules in the order of the house plan, each with those that it may import.
+/// The modules of `src/` from bottom to top, each with the modules that it may import.
 const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("proto", &[]),
     ("model", &[]),
@@ -19,7 +19,7 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("command_line", &["app", "cli", "config", "runners", "store", "telemetry"]),
 ];
 
-/// Words that others use for what has a name here.
+/// Synonyms of terms of the vocabulary, such as task and worker. Use the term instead.
 const SYNONYMS: [&str; 6] = ["job", "jobs", "executor", "executors", "queue item", "queue-item"];
 
 const LINES_MAX: usize = 700;
@@ -75,34 +75,34 @@ fn modules_import_downwards_only() {
 }
 
 #[test]
-fn every_module_of_the_house_is_in_the_plan() {
+fn every_module_is_listed_with_its_imports() {
     let mut faults = Vec::new();
     for (path, _) in all(&["src"]) {
         let module = path.strip_prefix("src/").and_then(|rest| rest.split(['/', '.']).next()).unwrap_or_default();
         if !["lib", "main"].contains(&module) && !MAY_IMPORT.iter().any(|(name, _)| *name == module) {
-            faults.push(format!("{path}: {module} has no place in MAY_IMPORT"));
+            faults.push(format!("{path}: {module} is missing in MAY_IMPORT"));
         }
     }
     fail_with(&faults);
 }
 
 #[test]
-fn every_file_opens_with_what_it_is_for_and_is_no_giant() {
+fn every_file_starts_with_module_docs_and_has_limited_length() {
     let mut faults = Vec::new();
     for (path, text) in all(&["src", "tests"]) {
         if !text.starts_with("//! ") && path != "src/lib.rs" {
-            faults.push(format!("{path}: does not open with `//!`"));
+            faults.push(format!("{path}: does not start with `//!`"));
         }
         let lines = text.lines().count();
         if lines > LINES_MAX {
-            faults.push(format!("{path}: has {lines} lines"));
+            faults.push(format!("{path}: has {lines} lines, more than {LINES_MAX}"));
         }
     }
     fail_with(&faults);
 }
 
 #[test]
-fn words_are_those_of_the_house() {
+fn no_synonym_or_unfinished_work_marker_is_used() {
     let mut faults = Vec::new();
     for (path, text) in all(&["src"]) {
         for (number, line) in text.lines().enumerate() {
@@ -110,13 +110,13 @@ fn words_are_those_of_the_house() {
             let words: Vec<&str> = lower.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').collect();
             for synonym in SYNONYMS {
                 if words.contains(&synonym) || (synonym.contains(' ') && lower.contains(synonym)) {
-                    faults.push(format!("{path}:{}: says {synonym}", number + 1));
+                    faults.push(format!("{path}:{}: contains the synonym {synonym:?}", number + 1));
                 }
             }
-            // Put together here, so that this file does not find itself.
+            // Concatenated so that a search for these markers does not find this file.
             for mark in [concat!("FIX", "ME"), concat!("TO", "DO"), concat!("XX", "X")] {
                 if line.contains(mark) {
-                    faults.push(format!("{path}:{}: says {mark}", number + 1));
+                    faults.push(format!("{path}:{}: contains {mark}", number + 1));
                 }
             }
         }
@@ -125,7 +125,7 @@ fn words_are_those_of_the_house() {
 }
 
 #[test]
-fn the_lock_file_has_one_version_of_what_must_be_one() {
+fn the_lock_file_has_one_version_of_each_network_crate() {
     let lock = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).expect("a lock file");
     for name in ["tonic", "prost", "tokio", "hyper", "h2"] {
         let count = lock.matches(&format!("\nname = \"{name}\"\n")).count();
