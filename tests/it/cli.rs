@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use lineshaft::proto::v1;
 
 use crate::http1_client::Connection;
-use crate::support::{BINARY, Server, TIMEOUT, noop};
+use crate::support::{BINARY, Server, TIMEOUT, check, eventually, noop};
 
 fn run(server: &Server, arguments: &[&str]) -> (Option<i32>, String, String) {
     #[expect(clippy::disallowed_methods, reason = "starts the binary under test")]
@@ -107,11 +107,7 @@ async fn a_watch_without_events_resumes_after_a_drain() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let begun = std::time::Instant::now();
-    while !has_watch(&server) {
-        assert!(begun.elapsed() < TIMEOUT, "the watch is not open");
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    eventually(async || check(has_watch(&server), || "the watch is not open".to_owned())).await;
     server.system().drain(v1::DrainRequest::default()).await.unwrap();
     assert!(server.wait_exit().success());
     server.start_again();

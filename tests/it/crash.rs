@@ -6,7 +6,7 @@ use std::time::Duration;
 use lineshaft::proto::v1::{self, TaskState};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use crate::support::{BINARY, Server, check, eventually, noop, run, seconds, task};
+use crate::support::{BINARY, Server, check, eventually, is_running, noop, run, seconds, task};
 
 const ROUNDS: usize = 10;
 
@@ -48,6 +48,7 @@ async fn acknowledged_tasks_survive_crashes_and_never_run_twice_at_once() {
                 let _ = sender.send(answer.into_inner().task_id);
             }
         });
+        // The moment of the crash is random.
         tokio::time::sleep(Duration::from_millis(random.random_range(20..600))).await;
         server.kill9();
         load.await.unwrap();
@@ -73,10 +74,10 @@ fn assert_one_at_a_time(journal: &str, seed: u64) {
     let mut closed: HashSet<(&str, &str)> = HashSet::new();
     for line in journal.lines() {
         let mut words = line.split(' ');
-        let (Some(what), Some(id), Some(pid)) = (words.next(), words.next(), words.next()) else {
+        let (Some(kind), Some(id), Some(pid)) = (words.next(), words.next(), words.next()) else {
             panic!("seed {seed}: incomplete line {line:?}");
         };
-        if what == "begin" {
+        if kind == "begin" {
             open.insert(id, pid);
         } else {
             assert_eq!(open.get(id), Some(&pid), "seed {seed}: {id} ended after a later attempt had started");
@@ -135,11 +136,7 @@ async fn processes_do_not_survive_the_server() {
     );
     let id = server.submit(v1::SubmitTaskRequest { handler: "sleeper".into(), ..Default::default() }).await;
     server.until(&id, TaskState::Running).await;
-    let alive = || {
-        let processes = std::fs::read_dir("/proc").unwrap().flatten();
-        let command = |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path().join("cmdline")).ok();
-        processes.filter_map(command).any(|command| command.contains("4242.4242"))
-    };
+    let alive = || is_running("4242.4242");
     eventually(async || check(alive(), || "the process has not started".to_owned())).await;
     server.kill9();
     eventually(async || check(!alive(), || "the process outlives the server".to_owned())).await;

@@ -45,7 +45,7 @@ impl Keda {
         self.0.is_active(trigger.clone()).await.unwrap().into_inner().result
     }
 
-    /// As KEDA does it: the specification once, then the value by the name that it gave.
+    /// As KEDA does it: gets the specification, then the value of the metric that it names. Returns value and target.
     async fn value(&mut self, trigger: &ScaledObjectRef) -> (f64, f64) {
         let spec = self.0.get_metric_spec(trigger.clone()).await.unwrap().into_inner().metric_specs.remove(0);
         let request =
@@ -89,7 +89,7 @@ async fn metrics_follow_the_load_and_an_idle_pool_is_inactive() {
     let (waited, _) = keda.value(&oldest).await;
     assert!(waited > 0.0 && waited < TIMEOUT.as_secs_f64(), "{waited}");
 
-    // What a paused pool holds is no reason to scale; what runs still is.
+    // Queued tasks of a paused pool are no reason to scale; running ones are.
     server.pause("render", true).await;
     assert_eq!(keda.value(&queued).await.0, 0.0);
     assert_eq!(keda.value(&load).await.0, 2.0);
@@ -109,7 +109,7 @@ async fn activity_changes_are_streamed_until_a_drain() {
     let mut keda = Keda::of(&server);
     let load = trigger(&[("pool", "render"), ("value", "3")]);
     let mut stream = keda.0.stream_is_active(load).await.unwrap().into_inner();
-    let mut next = async || tokio::time::timeout(TIMEOUT, stream.message()).await.expect("an answer in time");
+    let mut next = async || tokio::time::timeout(TIMEOUT, stream.message()).await.expect("a message in time");
     assert!(!next().await.unwrap().unwrap().result);
     server.submit(nap("nap", "60")).await;
     assert!(next().await.unwrap().unwrap().result);
@@ -128,10 +128,10 @@ async fn invalid_triggers_are_rejected_with_their_fields() {
     let bad = keda.refusal(&[("pool", "render"), ("metric", "mood"), ("value", "0")]).await;
     assert_eq!(bad.code(), Code::InvalidArgument);
     assert_eq!(fields(&bad), ["scalerMetadata.metric", "scalerMetadata.value"]);
-    let nowhere = trigger(&[("pool", "nosuch"), ("value", "1")]);
+    let unknown_pool = trigger(&[("pool", "nosuch"), ("value", "1")]);
     for status in [
-        keda.0.is_active(nowhere.clone()).await.unwrap_err(),
-        keda.0.stream_is_active(nowhere.clone()).await.unwrap_err(),
+        keda.0.is_active(unknown_pool.clone()).await.unwrap_err(),
+        keda.0.stream_is_active(unknown_pool.clone()).await.unwrap_err(),
     ] {
         assert_eq!((status.code(), reason(&status).as_str()), (Code::NotFound, "UNKNOWN_POOL"));
     }
@@ -158,7 +158,7 @@ async fn the_health_port_accepts_many_streams_on_one_connection() {
 
 const NAME: &str = "demo-lineshaft.work.svc";
 
-/// A CA; what it signs is PEM: certificate and key.
+/// A CA. It signs certificates in PEM.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -168,6 +168,7 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
+    /// Returns a certificate and its key.
     fn sign(&self, name: &str) -> (String, String) {
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -206,15 +207,15 @@ async fn with_authentication_the_scaler_needs_the_health_port_or_a_certificate()
     );
     let server = Server::start(&config);
     let load = trigger(&[("pool", "render"), ("value", "3")]);
-    let known = authority.channel(&server, &authority.sign("keda-operator"));
+    let authenticated = authority.channel(&server, &authority.sign("keda-operator"));
     let open = health_port(&server).connect_lazy();
-    for channel in [known.clone(), open.clone()] {
+    for channel in [authenticated.clone(), open.clone()] {
         let mut keda = Keda(ExternalScalerClient::new(channel.clone()));
         assert!(!keda.active(&load).await);
         assert_eq!(keda.value(&load).await.1.to_bits(), 3.0_f64.to_bits());
         let mut stream = keda.0.stream_is_active(load.clone()).await.unwrap().into_inner();
         assert!(!stream.message().await.unwrap().unwrap().result);
-        // Any other answer would make newer KEDAs ask again for ever.
+        // Newer versions of KEDA would repeat the call forever after any other error.
         let none = keda.0.stream_metric_spec(load.clone()).await.unwrap_err();
         assert_eq!(none.code(), Code::Unimplemented);
         let refused = TaskServiceClient::new(channel).submit_task(noop()).await.unwrap_err();

@@ -55,9 +55,9 @@ async fn a_batch_is_accepted_as_a_whole_or_refused() {
     let server = Server::start("");
     let tasks = vec![noop(); 3];
     let batch = v1::BatchSubmitTasksRequest { tasks, batch_id: "b1".into() };
-    let answer = server.tasks().batch_submit_tasks(batch).await.unwrap().into_inner();
-    assert_eq!((answer.batch_id.as_str(), answer.task_ids.len()), ("b1", 3));
-    for id in &answer.task_ids {
+    let response = server.tasks().batch_submit_tasks(batch).await.unwrap().into_inner();
+    assert_eq!((response.batch_id.as_str(), response.task_ids.len()), ("b1", 3));
+    for id in &response.task_ids {
         assert_eq!(server.ended(id).await.batch_id, "b1");
     }
     let tasks = vec![noop(), task("missing", "0")];
@@ -76,14 +76,14 @@ async fn each_task_of_a_stream_is_accepted_or_rejected_by_itself() {
         sequence,
         task: Some(if sequence == 250 { task("missing", "0") } else { noop() }),
     });
-    let answers = server.tasks().submit_tasks(tokio_stream::iter(requests)).await.unwrap().into_inner();
-    let answers: Vec<_> = answers.map(Result::unwrap).collect().await;
-    assert_eq!(answers.len(), 500);
-    for answer in answers {
-        match answer.outcome.unwrap() {
+    let responses = server.tasks().submit_tasks(tokio_stream::iter(requests)).await.unwrap().into_inner();
+    let responses: Vec<_> = responses.map(Result::unwrap).collect().await;
+    assert_eq!(responses.len(), 500);
+    for response in responses {
+        match response.outcome.unwrap() {
             Outcome::Accepted(accepted) => assert!(!accepted.task_id.is_empty()),
             Outcome::Rejected(rejected) => {
-                assert_eq!((answer.sequence, rejected.reason.as_str()), (250, "UNKNOWN_HANDLER"));
+                assert_eq!((response.sequence, rejected.reason.as_str()), (250, "UNKNOWN_HANDLER"));
             }
         }
     }
@@ -157,8 +157,8 @@ async fn a_cancel_ends_a_waiting_task_and_stops_a_running_one() {
         mode: mode.into(),
         grace: None,
     };
-    let answer = server.tasks().cancel_task(cancel(&waiting, v1::CancelMode::Graceful)).await.unwrap().into_inner();
-    assert_eq!(answer.state(), TaskState::Cancelled);
+    let response = server.tasks().cancel_task(cancel(&waiting, v1::CancelMode::Graceful)).await.unwrap().into_inner();
+    assert_eq!(response.state(), TaskState::Cancelled);
     server.pause("default", false).await;
     let ended = server.get(&waiting).await;
     assert_eq!(ended.cancel.unwrap().method(), StopMethod::NeverStarted);
@@ -167,16 +167,21 @@ async fn a_cancel_ends_a_waiting_task_and_stops_a_running_one() {
     for (request, mode, method) in [
         (task("compute", "1000000000000"), graceful, StopMethod::Token),
         (task("io", "60"), graceful, StopMethod::Token),
-        (shell("sleep 60"), graceful, StopMethod::SignalTerm),
-        (shell("trap '' TERM; while :; do sleep 1; done"), graceful, StopMethod::SignalKill),
-        (shell("sleep 60"), force, StopMethod::SignalKill),
+        (shell("echo ready; sleep 60"), graceful, StopMethod::SignalTerm),
+        (shell("trap '' TERM; echo ready; while :; do sleep 1; done"), graceful, StopMethod::SignalKill),
+        (shell("echo ready; sleep 60"), force, StopMethod::SignalKill),
     ] {
+        let is_process = request.handler == "sh";
         let id = server.submit(request).await;
         server.until(&id, TaskState::Running).await;
-        // The shell has to set its trap first.
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        let answer = server.tasks().cancel_task(cancel(&id, mode)).await.unwrap().into_inner();
-        assert_eq!(answer.state(), TaskState::Running);
+        if is_process {
+            // The shell has set its trap when it writes the first line.
+            let request = v1::ReadOutputRequest { task_id: id.clone(), follow: true, ..Default::default() };
+            let mut output = server.tasks().read_output(request).await.unwrap().into_inner();
+            assert_eq!(output.message().await.unwrap().unwrap().data.as_ref(), b"ready\n");
+        }
+        let response = server.tasks().cancel_task(cancel(&id, mode)).await.unwrap().into_inner();
+        assert_eq!(response.state(), TaskState::Running);
         let ended = server.ended(&id).await;
         let receipt = ended.cancel.unwrap();
         assert_eq!((ended.state, receipt.method()), (TaskState::Cancelled.into(), method));
@@ -312,8 +317,8 @@ async fn wait_task_returns_the_unfinished_task_after_its_timeout() {
     let server = Server::start("");
     let id = server.submit(task("io", "60")).await;
     let request = v1::WaitTaskRequest { task_id: id, timeout: millis(50) };
-    let answer = server.tasks().wait_task(request).await.unwrap().into_inner();
-    assert!(!answer.finished);
+    let response = server.tasks().wait_task(request).await.unwrap().into_inner();
+    assert!(!response.finished);
     let too_long = v1::WaitTaskRequest { task_id: "x".into(), timeout: seconds(61) };
     assert_eq!(fields(&server.tasks().wait_task(too_long).await.unwrap_err()), ["timeout"]);
 }

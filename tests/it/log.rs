@@ -3,11 +3,10 @@
 use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{BINARY, KillOnDrop, TIMEOUT, run};
+use crate::support::{BINARY, KillOnDrop, eventually_blocking, run};
 
 /// Starts a server with separate pipes for stdout and stderr. Returns its address when it is ready.
 fn serve(directory: &Path, format: &str) -> (KillOnDrop, String) {
@@ -23,14 +22,10 @@ fn serve(directory: &Path, format: &str) -> (KillOnDrop, String) {
         .spawn()
         .unwrap();
     let child = KillOnDrop(child);
-    let until = Instant::now() + TIMEOUT;
-    loop {
-        if let Ok(address) = std::fs::read_to_string(&ready) {
-            return (child, address.trim().to_owned());
-        }
-        assert!(Instant::now() < until, "the server is not ready");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let address = eventually_blocking(|| {
+        std::fs::read_to_string(&ready).map_err(|error| format!("the server is not ready: {error}"))
+    });
+    (child, address.trim().to_owned())
 }
 
 /// Stops the server and returns its stdout and stderr.

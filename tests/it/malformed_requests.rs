@@ -1,4 +1,4 @@
-//! Callers that break off, stall, or speak nonsense.
+//! Callers that disconnect, stall, or send malformed bytes.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::support::{Server, TIMEOUT, noop, task};
 
-async fn still_serves(server: &Server) {
+async fn assert_serves(server: &Server) {
     let id = server.submit(noop()).await;
     assert_eq!(server.ended(&id).await.state(), TaskState::Completed);
 }
@@ -27,7 +27,7 @@ async fn random_bytes_do_not_affect_other_connections() {
         let mut garbage = vec![0; 4_096];
         random.fill_bytes(&mut garbage);
         if round % 2 == 0 {
-            // The server may hang up at any byte.
+            // The server may close the connection at any byte.
             let _ = stream.write_all(preface);
         }
         let _ = stream.write_all(&garbage);
@@ -35,9 +35,9 @@ async fn random_bytes_do_not_affect_other_connections() {
     let mut stream = TcpStream::connect(&server.address).unwrap();
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-    // Any answer or a hang-up will do.
+    // A response and a closed connection are both correct.
     let _ = stream.read(&mut [0; 64]);
-    still_serves(&server).await;
+    assert_serves(&server).await;
 }
 
 #[tokio::test]
@@ -51,9 +51,9 @@ async fn silent_connections_do_not_block_other_calls_or_the_shutdown() {
             stream
         })
         .collect();
-    still_serves(&server).await;
+    assert_serves(&server).await;
     server.signal(rustix::process::Signal::TERM);
-    assert!(server.wait_exit().success(), "neither do they hold up the end: {}", server.log());
+    assert!(server.wait_exit().success(), "{}", server.log());
     drop((silent, halves));
 }
 
@@ -79,10 +79,10 @@ async fn bytes_that_are_not_a_message_are_rejected_with_a_status() {
     let path = PathAndQuery::from_static("/lineshaft.v1.TaskService/Nothing");
     let answer: Result<tonic::Response<Vec<u8>>, _> = raw.unary(tonic::Request::new(Vec::new()), path, Bytes).await;
     assert_eq!(answer.unwrap_err().code(), tonic::Code::Unimplemented);
-    still_serves(&server).await;
+    assert_serves(&server).await;
 }
 
-/// Bytes as they are.
+/// A codec that passes bytes through, so that a message need not be valid.
 pub struct Bytes;
 
 impl tonic::codec::Codec for Bytes {
@@ -121,7 +121,7 @@ impl tonic::codec::Decoder for Bytes {
 }
 
 #[tokio::test]
-async fn tasks_accepted_before_a_stream_breaks_off_are_kept() {
+async fn tasks_accepted_before_a_stream_breaks_are_kept() {
     let server = Server::start("");
     let (sender, receiver) = tokio::sync::mpsc::channel(16);
     let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
@@ -150,28 +150,28 @@ async fn a_rejected_item_does_not_end_the_stream() {
     let item = |sequence, task| v1::SubmitTasksRequest { sequence, task };
     let requests = vec![item(1, None), item(2, Some(noop())), item(2, Some(noop())), item(3, Some(task("", "0")))];
     let mut answers = server.tasks().submit_tasks(tokio_stream::iter(requests)).await.unwrap().into_inner();
-    let mut fates = Vec::new();
+    let mut outcomes = Vec::new();
     while let Some(answer) = answers.message().await.unwrap() {
-        fates.push(match answer.outcome.unwrap() {
+        outcomes.push(match answer.outcome.unwrap() {
             Outcome::Accepted(_) => (answer.sequence, String::new()),
             Outcome::Rejected(rejected) => (answer.sequence, format!("{} {}", rejected.reason, rejected.field)),
         });
     }
-    fates.sort();
+    outcomes.sort();
     let invalid = |field: &str| format!("INVALID_FIELD {field}");
     let expected = [(1, invalid("task")), (2, String::new()), (2, String::new()), (3, invalid("task.handler"))];
-    assert_eq!(fates, expected);
+    assert_eq!(outcomes, expected);
 }
 
 #[tokio::test]
 async fn a_task_continues_when_the_caller_of_run_task_disconnects() {
     let server = Server::start("");
     let request =
-        v1::RunTaskRequest { task: Some(v1::SubmitTaskRequest { task_id: "left".into(), ..task("io", "0.3") }) };
+        v1::RunTaskRequest { task: Some(v1::SubmitTaskRequest { task_id: "abandoned".into(), ..task("io", "0.3") }) };
     let mut steps = server.tasks().run_task(request).await.unwrap().into_inner();
     steps.message().await.unwrap().unwrap();
     drop(steps);
-    assert_eq!(server.ended("left").await.state(), TaskState::Completed);
+    assert_eq!(server.ended("abandoned").await.state(), TaskState::Completed);
 }
 
 #[tokio::test]
@@ -181,8 +181,8 @@ async fn cancelled_calls_do_not_affect_the_server() {
     for _ in 0..300 {
         let mut tasks = server.tasks();
         let wait = v1::WaitTaskRequest { task_id: id.clone(), timeout: None };
-        // Dropped while it waits.
+        // The call is dropped while it waits.
         let _ = tokio::time::timeout(Duration::from_millis(3), tasks.wait_task(wait)).await;
     }
-    still_serves(&server).await;
+    assert_serves(&server).await;
 }

@@ -68,12 +68,13 @@ async fn a_paused_pool_starts_no_attempts() {
     server.tasks().batch_submit_tasks(batch).await.unwrap();
     for _ in 0..20 {
         server.pause("default", true).await;
-        // What had begun may still be reported; after that nothing moves.
+        // Attempts that had started before the pause still end.
         eventually(async || {
             let running = metrics(&server).await.running;
             check(running == 0, || format!("{running} tasks are running"))
         })
         .await;
+        // No attempt may start while time passes; 20 ms are enough for twenty attempts.
         let before = metrics(&server).await.attempts;
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         let after = metrics(&server).await;
@@ -142,7 +143,7 @@ async fn a_full_queue_rejects_a_whole_batch_until_there_is_room() {
 
 #[test]
 fn blocking_handlers_do_not_stall_an_async_pool() {
-    // Either it is refused at the start with the setting, or computing does not stop the server.
+    // Either the server rejects the setting, or computing tasks do not stop it.
     let directory = tempfile::tempdir().unwrap();
     let config = directory.path().join("config.toml");
     let text = "[[pool]]\nname = \"default\"\nkind = \"async\"\nsize = 8\n";
@@ -187,10 +188,10 @@ async fn pool_updates_survive_a_crash_until_the_configuration_changes_the_settin
     server.start_again();
     let pool = get(&server).await;
     assert_eq!((pool.size, pool.queue_limit, pool.paused), (7, 3, true));
-    assert_eq!(metrics(&server).await.size, 7, "there are as many workers");
+    assert_eq!(metrics(&server).await.size, 7, "the number of workers");
     let stale = v1::UpdatePoolRequest { etag: before.etag, ..update_of("default") };
     assert_eq!(reason(&server.pools().update_pool(stale).await.unwrap_err()), "ETAG_MISMATCH");
-    // It is still paused in deed.
+    // The pool starts no task.
     let id = server.submit(task("compute", "0")).await;
     assert_eq!(server.get(&id).await.state(), TaskState::Queued);
     server.kill9();

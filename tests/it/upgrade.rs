@@ -14,6 +14,8 @@ const UPGRADES: usize = 3;
 const SUBMITTERS: usize = 4;
 /// Tasks acknowledged between two upgrades.
 const BETWEEN: usize = 150;
+/// Time before a client repeats a failed call.
+const RETRY_DELAY: Duration = Duration::from_millis(20);
 /// The time that the chart allows in addition to the drain limit.
 const GRACE: Duration = Duration::from_secs(15);
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
@@ -56,7 +58,7 @@ async fn submit_all(address: Address, submitter: usize, acknowledged: mpsc::Unbo
             }
             match tasks(&address).submit_task(request.clone()).await {
                 Ok(answer) => break answer.into_inner().task_id,
-                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(_) => tokio::time::sleep(RETRY_DELAY).await,
             }
         };
         if acknowledged.send(id).is_err() {
@@ -92,7 +94,7 @@ impl Watcher {
         loop {
             let request = v1::WatchTasksRequest { after_revision: Some(self.revision), ..Default::default() };
             let Ok(stream) = tasks(&address).watch_tasks(request).await else {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::time::sleep(RETRY_DELAY).await;
                 continue;
             };
             self.resumed += 1;

@@ -1,4 +1,4 @@
-//! WatchTasks: no gaps, resumable, limited.
+//! WatchTasks: watches have no gaps and can be resumed.
 
 use futures_util::StreamExt;
 use lineshaft::proto::v1::{self, TaskState, watch_tasks_response::Kind};
@@ -20,14 +20,14 @@ async fn events(steps: &mut Streaming<v1::WatchTasksResponse>, last: u64) -> Vec
     let mut seen = Vec::new();
     let read = async {
         while seen.last().is_none_or(|event: &v1::TaskEvent| event.revision < last) {
-            match steps.message().await.unwrap().expect("the watch goes on").kind {
+            match steps.message().await.unwrap().expect("the watch ended").kind {
                 Some(Kind::Event(event)) => seen.push(event),
                 Some(Kind::Progress(_)) => {}
                 other => panic!("unexpected {other:?}"),
             }
         }
     };
-    tokio::time::timeout(TIMEOUT, read).await.expect("the events come");
+    tokio::time::timeout(TIMEOUT, read).await.expect("all events");
     seen
 }
 
@@ -70,14 +70,14 @@ async fn a_watch_after_a_submission_sees_all_its_events_and_no_earlier_ones() {
     for id in ["a", "b", "c"] {
         assert_eq!(of(id), [TaskState::Queued, TaskState::Running, TaskState::Completed], "{id}");
     }
-    assert_eq!(of("first"), [], "a duplicate was there before");
-    assert_eq!(seen[2].revision, batch.revision, "the last event of the submission itself");
+    assert_eq!(of("first"), [], "a duplicate has no new events");
+    assert_eq!(seen[2].revision, batch.revision, "the revision of the last submitted task");
 
     let seen = events(&mut watch(&server, after(first.after_revision)).await, first.revision).await;
     assert_eq!((seen.len(), &*seen[0].task_id, seen[0].previous_state()), (1, "first", TaskState::Unspecified));
     let again = tasks.submit_task(named("first")).await.unwrap().into_inner();
     assert_eq!((again.duplicate, again.state()), (true, TaskState::Completed));
-    assert_eq!((again.after_revision, again.revision), (last, last), "nothing was added");
+    assert_eq!((again.after_revision, again.revision), (last, last), "no event was added");
 }
 
 #[tokio::test]
@@ -169,7 +169,7 @@ async fn watchers_that_do_not_read_do_not_delay_others() {
         assert_eq!(reader.await.unwrap(), 15_000);
     }
     for mut late in watchers {
-        assert_eq!(events(&mut late, 15_000).await.len(), 15_000, "even the late ones miss nothing");
+        assert_eq!(events(&mut late, 15_000).await.len(), 15_000, "late readers miss no event");
     }
 }
 
@@ -224,7 +224,7 @@ async fn a_watch_ended_by_a_drain_can_be_resumed_on_the_next_server() {
         let id = server.submit(noop()).await;
         server.ended(&id).await;
     }
-    // It runs on while the server drains, so that there are events after the watches have ended.
+    // Still running while the server drains, so that there are events after the watches have ended.
     let long = server.submit(task("io", "1")).await;
     server.until_started(&long).await;
     let quiet = v1::TaskFilter { states: vec![TaskState::Failed.into()], ..Default::default() };
@@ -241,12 +241,12 @@ async fn a_watch_ended_by_a_drain_can_be_resumed_on_the_next_server() {
     let last = server.get(&next).await.revision;
     let revisions = |events: Vec<v1::TaskEvent>| events.iter().map(|event| event.revision).collect::<Vec<_>>();
     let later = revisions(events(&mut watch(&server, after(resume)).await, last).await);
-    assert!(later.len() > 3, "the end of the long task, and all of the next: {later:?}");
+    assert!(later.len() > 3, "the end of the long task and all events of the next: {later:?}");
     assert_eq!([seen, later].concat(), (1..=last).collect::<Vec<_>>(), "each event once");
     // A watch without events also gets a revision to resume after.
     let later = revisions(events(&mut watch(&server, after(resume_quiet)).await, last).await);
     assert_eq!(later, (resume_quiet + 1..=last).collect::<Vec<_>>());
-    assert!(resume_quiet >= 17, "five tasks of three events, and the begin of the long one: {resume_quiet}");
+    assert!(resume_quiet >= 17, "five tasks of three events, and the start of the long one: {resume_quiet}");
 }
 
 #[tokio::test]

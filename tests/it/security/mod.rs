@@ -20,16 +20,21 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
-use crate::support::{BINARY, Server};
+use crate::support::{BINARY, Server, check, eventually};
 
 /// Runs the command line.
 fn lineshaft(arguments: &[&str]) -> Output {
-    #[expect(clippy::disallowed_methods, reason = "the command line itself")]
+    #[expect(clippy::disallowed_methods, reason = "starts the binary under test")]
     Command::new(BINARY).args(arguments).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Waits until the condition holds, such as after a changed file: the server polls its files every second.
+async fn until(mut condition: impl AsyncFnMut() -> bool, problem: &str) {
+    eventually(async || check(condition().await, || problem.to_owned())).await;
 }
 
 /// A token file.

@@ -8,8 +8,8 @@ use prost_types::FileDescriptorSet;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Code, Request, Status};
 
-use super::{Caller, Tokens, Transport, lineshaft, text};
-use crate::support::{Server, check, eventually, noop, reason, seconds, task};
+use super::{Caller, Tokens, Transport, lineshaft, text, until};
+use crate::support::{Server, noop, reason, seconds, task};
 
 /// Every RPC of the contract: its path, and whether its request is a stream.
 fn contract() -> Vec<(String, bool)> {
@@ -69,7 +69,7 @@ async fn every_rpc_requires_a_valid_token() {
     }
 }
 
-/// What each role may call. A copy of the permission table, so that a change of the table is noticed.
+/// The calls that each role may make. A copy of the permission table, so that a change of the table is noticed.
 const VIEWER: [&str; 9] = [
     "GetTask",
     "ListTasks",
@@ -156,7 +156,7 @@ async fn the_audit_log_contains_each_state_change_with_its_caller() {
     assert!(server.wait_exit().success());
     let log = server.log();
     let audited: Vec<&str> = log.lines().filter(|line| line.contains("\"target\":\"audit\"")).collect();
-    for (who, call, what, outcome) in [
+    for (caller, call, object, outcome) in [
         ("key:ci", "SubmitTask", "noted", "OK"),
         ("key:ci", "BatchSubmitTasks", "nightly", "OK"),
         ("key:ci", "CancelTask", "noted", "OK"),
@@ -167,8 +167,8 @@ async fn the_audit_log_contains_each_state_change_with_its_caller() {
         ("key:ci", "Drain", "", "PERMISSION_DENIED"),
         ("key:boss", "Drain", "server", "OK"),
     ] {
-        let matches = |line: &&&str| [who, call, what, outcome].iter().all(|part| line.contains(part));
-        assert!(audited.iter().any(|line| matches(&line)), "{who} {call} {what} {outcome} is not in {audited:#?}");
+        let matches = |line: &&&str| [caller, call, object, outcome].iter().all(|part| line.contains(part));
+        assert!(audited.iter().any(|line| matches(&line)), "{caller} {call} {object} {outcome} is not in {audited:#?}");
     }
     for secret in [&ci[23..], &boss[23..], "secret-label", "3599.125"] {
         assert!(!log.contains(secret), "the log contains {secret}");
@@ -178,11 +178,6 @@ async fn the_audit_log_contains_each_state_change_with_its_caller() {
 async fn get_task(caller: &Caller, id: &str) -> v1::Task {
     let request = v1::GetTaskRequest { task_id: id.into(), include_payload: false };
     caller.tasks().get_task(request).await.unwrap().into_inner().task.unwrap()
-}
-
-/// The server polls its files every second.
-async fn until(mut condition: impl AsyncFnMut() -> bool, problem: &str) {
-    eventually(async || check(condition().await, || problem.to_owned())).await;
 }
 
 fn info() -> v1::GetServerInfoRequest {

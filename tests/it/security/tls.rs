@@ -11,8 +11,8 @@ use rcgen::{
 };
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use super::{Caller, Tokens, lineshaft, text};
-use crate::support::{Server, TIMEOUT, check, eventually};
+use super::{Caller, Tokens, lineshaft, text, until};
+use crate::support::{Server, TIMEOUT};
 
 /// A CA.
 pub struct Authority {
@@ -89,10 +89,6 @@ async fn can_call(caller: &Caller) -> bool {
     caller.system().get_server_info(v1::GetServerInfoRequest::default()).await.is_ok()
 }
 
-async fn until(mut condition: impl AsyncFnMut() -> bool, problem: &str) {
-    eventually(async || check(condition().await, || problem.to_owned())).await;
-}
-
 #[test]
 fn the_command_line_submits_with_a_token_and_a_ca() {
     let (tokens, authority) = (Tokens::new(), Authority::new());
@@ -115,7 +111,7 @@ fn the_command_line_submits_with_a_token_and_a_ca() {
     assert_eq!(code, Some(3), "{err}");
     assert!(err.contains("reason: UNAUTHENTICATED") && err.contains("--token-file"), "{err}");
     let (code, _, err) = with(&["--token", &token]);
-    assert_eq!(code, Some(4), "the CA is not known to the system");
+    assert_eq!(code, Some(4), "the CA is not one of the system");
     assert!(err.contains("certificate"), "{err}");
     let plain = ["task", "list", "--server", &format!("http://{}", server.address), "--token", &token];
     let output = lineshaft(&plain);
@@ -141,7 +137,7 @@ async fn a_new_certificate_is_used_without_a_restart() {
     // Only the key is replaced, so certificate and key do not match, and the old ones stay in use.
     let (_, other_key) = new.sign("server", &["localhost"]);
     std::fs::write(directory.path().join("server.key"), other_key).unwrap();
-    until(async || server.log().contains("failed to reload"), "the mismatch is not logged").await;
+    server.until_logged("failed to reload").await;
     assert!(can_call(&Caller::over(old.channel(&server, None), Some(&token))).await);
     new.install(directory.path());
     until(
@@ -192,24 +188,24 @@ async fn a_revoked_certificate_closes_its_connections() {
     let install = authority.install(directory.path());
     let server = Server::start(&format!("{install}client_ca = {ca:?}\nclient_crl = {lists:?}\n{rules}"));
     let with = |identity| Caller::over(authority.channel(&server, Some(identity)), None);
-    let (good, lost) = (authority.sign_numbered(7, "good", &[]), authority.sign_numbered(8, "lost", &[]));
-    let long_gone = authority.sign_numbered(9, "gone", &[]);
-    assert!(!can_call(&with(&long_gone)).await, "revoked before the start");
+    let (good, revoked) = (authority.sign_numbered(7, "good", &[]), authority.sign_numbered(8, "revoked", &[]));
+    let revoked_before = authority.sign_numbered(9, "revoked-before", &[]);
+    assert!(!can_call(&with(&revoked_before)).await, "revoked before the start");
     let watch = async |caller: &Caller| {
         caller.tasks().watch_tasks(v1::WatchTasksRequest::default()).await.unwrap().into_inner()
     };
-    let (caller, before) = (with(&good), with(&lost));
+    let (caller, before) = (with(&good), with(&revoked));
     let (mut stays, mut ends) = (watch(&caller).await, watch(&before).await);
 
     std::fs::write(&lists, "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n").unwrap();
-    until(async || server.log().contains("failed to reload"), "the invalid list is not logged").await;
-    assert!(can_call(&with(&lost)).await, "the old list stays in use");
+    server.until_logged("failed to reload").await;
+    assert!(can_call(&with(&revoked)).await, "the old list stays in use");
 
     std::fs::write(&lists, authority.revoke(&[8, 9])).unwrap();
     let end = async { while let Ok(Some(_)) = ends.message().await {} };
     tokio::time::timeout(TIMEOUT, end).await.expect("the watch of a revoked certificate ends");
     assert!(!can_call(&before).await, "a new connection is refused");
-    assert!(!can_call(&with(&lost)).await);
+    assert!(!can_call(&with(&revoked)).await);
     assert!(can_call(&caller).await && can_call(&with(&good)).await, "other certificates stay valid");
     // A watch sends its progress every few seconds, so a closed one would end here.
     assert!(tokio::time::timeout(TIMEOUT, stays.message()).await.unwrap().unwrap().is_some());

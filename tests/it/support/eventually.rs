@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Deadline of everything that a test waits for; generous, because the machines of the tests are shared.
+/// Deadline of everything that a test waits for; generous, because test machines may be heavily loaded.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(10);

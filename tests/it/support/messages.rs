@@ -1,10 +1,10 @@
-//! Requests of the contract, and the parts of its answers that tests compare.
+//! Requests, and the parts of responses that tests compare.
 
 use lineshaft::proto::v1::{self, payload::Kind};
 use tonic::Status;
 use tonic_types::StatusExt;
 
-/// A task with a JSON payload.
+/// A submission with a JSON payload.
 pub fn task(handler: &str, json: &str) -> v1::SubmitTaskRequest {
     let kind = Some(Kind::Data(json.to_owned().into()));
     let payload = Some(v1::Payload { kind, content_type: "application/json".to_owned() });

@@ -1,4 +1,4 @@
-//! Shared by the black-box tests: the server under test, waiting, requests, and processes.
+//! Shared by the black-box tests: the server under test, waiting for conditions, requests, and processes.
 
 mod eventually;
 mod messages;
@@ -7,5 +7,5 @@ mod server;
 
 pub use eventually::{TIMEOUT, check, eventually, eventually_blocking};
 pub use messages::{bytes, fields, millis, noop, reason, seconds, task};
-pub use process::{KillOnDrop, isolated, run};
+pub use process::{KillOnDrop, is_running, isolated, run};
 pub use server::{BINARY, IN_MEMORY, Server};

@@ -1,4 +1,4 @@
-//! Processes that tests start, and namespaces of their own.
+//! Processes that tests start, and Linux namespaces for tests that change the machine.
 
 use std::process::{Child, Command};
 
@@ -28,7 +28,7 @@ pub fn isolated(test: &str, namespaces: &[&str]) -> bool {
     assert!(allowed(&flags), "this test needs root, or user namespaces: `unshare {}`", flags.join(" "));
     // Mount points inside the namespace can only be removed from outside.
     let scratch = tempfile::tempdir().unwrap();
-    #[expect(clippy::disallowed_methods, reason = "the test itself")]
+    #[expect(clippy::disallowed_methods, reason = "starts this test again")]
     let status = Command::new("unshare")
         .args(&flags)
         .arg(std::env::current_exe().unwrap())
@@ -41,9 +41,16 @@ pub fn isolated(test: &str, namespaces: &[&str]) -> bool {
     false
 }
 
+/// Whether a process of this machine has the text in its command line.
+pub fn is_running(text: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let command = |entry: std::fs::DirEntry| std::fs::read(entry.path().join("cmdline")).ok();
+    processes.filter_map(command).any(|command| String::from_utf8_lossy(&command).contains(text))
+}
+
 /// Runs a program; returns whether it succeeded, and its output (stdout, then stderr).
 pub fn run<'a>(program: &str, args: impl IntoIterator<Item = &'a str>) -> (bool, String) {
-    #[expect(clippy::disallowed_methods, reason = "tools of the system")]
+    #[expect(clippy::disallowed_methods, reason = "starts tools of the system")]
     let output = Command::new(program).args(args).output().unwrap();
     (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }

@@ -30,7 +30,7 @@ pub const IN_MEMORY: (&str, &str) = ("LINESHAFT_STORE__MEMORY", "true");
 
 fn launch(directory: &Path, variables: &[(String, String)]) -> Child {
     let log = std::fs::File::options().create(true).append(true).open(directory.join("log")).unwrap();
-    #[expect(clippy::disallowed_methods, reason = "the server itself")]
+    #[expect(clippy::disallowed_methods, reason = "starts the binary under test")]
     let mut command = Command::new(BINARY);
     command.args(["serve", "--listen", "127.0.0.1:0"]);
     if !variables.iter().any(|(name, _)| name == IN_MEMORY.0) {
@@ -52,7 +52,7 @@ fn launch(directory: &Path, variables: &[(String, String)]) -> Child {
 /// Starts the server and waits for its address.
 fn spawn(directory: &Path, variables: &[(String, String)]) -> (Child, String) {
     let ready = directory.join("ready");
-    // A previous server may have left it.
+    // Left over from a previous server.
     let _ = std::fs::remove_file(&ready);
     let mut child = launch(directory, variables);
     let address = eventually_blocking(|| {
@@ -140,6 +140,12 @@ impl Server {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 
+    /// Waits until the log contains the text.
+    pub async fn until_logged(&self, text: &str) {
+        eventually(async || check(self.log().contains(text), || format!("{text:?} is not logged: {}", self.log())))
+            .await;
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
@@ -182,9 +188,9 @@ impl Server {
     pub async fn ended(&self, id: &str) -> v1::Task {
         eventually(async || {
             let request = v1::WaitTaskRequest { task_id: id.to_owned(), timeout: None };
-            let answer = self.helper().wait_task(request).await.unwrap().into_inner();
-            let task = answer.task.unwrap();
-            if answer.finished { Ok(task) } else { Err(format!("{id} is still {:?}", task.state())) }
+            let response = self.helper().wait_task(request).await.unwrap().into_inner();
+            let task = response.task.unwrap();
+            if response.finished { Ok(task) } else { Err(format!("{id} is still {:?}", task.state())) }
         })
         .await
     }
