@@ -36,7 +36,7 @@ use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
 use crate::security::tls::Authority;
-use crate::support::TIMEOUT;
+use crate::support::eventually;
 
 /// Received telemetry.
 #[derive(Default)]
@@ -140,9 +140,9 @@ impl Collector {
 
     /// Runs on a thread of its own, because a test may block while it waits for the exit of a server.
     pub async fn start_over(over: Over<'_>) -> Self {
-        let (tell, address) = tokio::sync::oneshot::channel();
+        let (address_sender, address) = tokio::sync::oneshot::channel();
         let received = Arc::<Mutex<Received>>::default();
-        let kept = received.clone();
+        let shared = received.clone();
         let identity = |authority: &Authority| authority.sign("collector", &["127.0.0.1"]);
         let grpc_tls = |authority: &Authority| {
             let (certificate, key) = identity(authority);
@@ -159,10 +159,10 @@ impl Collector {
         let serve = move || {
             runtime.block_on(async move {
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-                tell.send(listener.local_addr().unwrap()).unwrap();
+                address_sender.send(listener.local_addr().unwrap()).unwrap();
                 match http {
-                    Some(acceptor) => over_http(listener, acceptor, kept).await,
-                    None => over_grpc(listener, grpc, kept).await,
+                    Some(acceptor) => over_http(listener, acceptor, shared).await,
+                    None => over_grpc(listener, grpc, shared).await,
                 }
             });
         };
@@ -170,23 +170,22 @@ impl Collector {
         Self { endpoint: format!("{scheme}://{}", address.await.unwrap()), received }
     }
 
-    /// Waits until `enough` finds something in the received telemetry.
-    pub async fn once<T>(&self, enough: impl Fn(&Received) -> Option<T>) -> T {
-        let until = Instant::now() + TIMEOUT;
-        loop {
-            if let Some(found) = enough(&self.received.lock()) {
-                return found;
-            }
-            let names = || self.received.lock().spans.iter().map(|span| span.name.clone()).collect::<Vec<_>>();
-            assert!(Instant::now() < until, "not received; there are {:?}", names());
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+    /// Waits until `find` returns something from the received telemetry.
+    pub async fn wait_for<T>(&self, find: impl Fn(&Received) -> Option<T>) -> T {
+        eventually(async || {
+            let received = self.received.lock();
+            let names = || received.spans.iter().map(|span| &*span.name).collect::<Vec<_>>();
+            find(&received).ok_or_else(|| format!("not received; the spans are {:?}", names()))
+        })
+        .await
     }
 
     /// Waits for the span of a task by its name.
     pub async fn span(&self, name: &str, task: &str) -> Span {
-        self.once(|received| received.spans.iter().find(|span| span.name == name && is_of_task(span, task)).cloned())
-            .await
+        self.wait_for(|received| {
+            received.spans.iter().find(|span| span.name == name && is_of_task(span, task)).cloned()
+        })
+        .await
     }
 
     /// All spans of a task with this name.

@@ -10,7 +10,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::collector::Collector;
-use crate::http1_client::{Answer, Connection};
+use crate::http1_client::{Connection, Response};
 use crate::support::{Server, check, eventually_blocking, noop, task};
 
 const CONFIG: &str = r#"
@@ -30,12 +30,12 @@ retry = { attempts = 2, delay = "10ms" }
 "#;
 
 /// The address of the health port, from the log of the server.
-pub fn probes(server: &Server) -> String {
-    probes_of(&server.log())
+pub fn health_address(server: &Server) -> String {
+    health_address_in(&server.log())
 }
 
 /// The address of the health port, from a log.
-pub fn probes_of(log: &str) -> String {
+pub fn health_address_in(log: &str) -> String {
     let line = log
         .lines()
         .find(|line| line.contains("health endpoint listening"))
@@ -44,22 +44,22 @@ pub fn probes_of(log: &str) -> String {
     line["address"].as_str().unwrap().to_owned()
 }
 
-pub fn get(address: &str, path: &str, headers: &str) -> Answer {
+pub fn get(address: &str, path: &str, headers: &str) -> Response {
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
     Connection::open_at(address).send(request.as_bytes())
 }
 
 /// Name and labels of each sample, and its value.
 pub fn samples(address: &str) -> HashMap<String, String> {
-    let answer = get(address, "/metrics", "");
-    assert_eq!((answer.status, answer.header("content-type")), (200, "text/plain; version=0.0.4; charset=utf-8"));
-    let text = String::from_utf8(answer.body).unwrap();
+    let response = get(address, "/metrics", "");
+    assert_eq!((response.status, response.header("content-type")), (200, "text/plain; version=0.0.4; charset=utf-8"));
+    let text = String::from_utf8(response.body).unwrap();
     let sample = |line: &str| line.rsplit_once(' ').map(|(name, value)| (name.to_owned(), value.to_owned()));
     text.lines().filter(|line| !line.starts_with('#')).filter_map(sample).collect()
 }
 
 /// Waits until a sample has the value.
-pub fn until(address: &str, name: &str, value: &str) -> HashMap<String, String> {
+pub fn until_sample(address: &str, name: &str, value: &str) -> HashMap<String, String> {
     eventually_blocking(|| {
         let found = samples(address);
         match found.get(name) {
@@ -80,8 +80,8 @@ async fn metrics_on_both_ports_count_the_tasks_and_calls() {
     assert_eq!(server.ended(&failed).await.state(), TaskState::Failed);
     let name =
         r#"lineshaft_task_finished_total{error_type="HANDLER_ERROR",handler="fails",pool="default",result="failed"}"#;
-    for address in [server.address.clone(), probes(&server)] {
-        let found = until(&address, name, "1");
+    for address in [server.address.clone(), health_address(&server)] {
+        let found = until_sample(&address, name, "1");
         let is = |name: &str| found.get(name).unwrap_or_else(|| panic!("no sample {name}"));
         let of_compute = r#"{handler="compute",pool="default",result="completed"}"#;
         assert_eq!(is(&format!("lineshaft_task_finished_total{of_compute}")), "3");
@@ -108,9 +108,9 @@ async fn call_duration_exemplars_name_the_trace_of_the_caller() {
     let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     request.metadata_mut().insert("traceparent", parent.parse().unwrap());
     server.tasks().submit_task(request).await.unwrap();
-    let answer = get(&server.address, "/metrics", "accept: application/openmetrics-text;version=1.0.0\r\n");
-    assert_eq!(answer.header("content-type"), "application/openmetrics-text; version=1.0.0; charset=utf-8");
-    let text = String::from_utf8(answer.body).unwrap();
+    let response = get(&server.address, "/metrics", "accept: application/openmetrics-text;version=1.0.0\r\n");
+    assert_eq!(response.header("content-type"), "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    let text = String::from_utf8(response.body).unwrap();
     let exemplars: Vec<_> = text.lines().filter(|line| line.contains("4bf92f3577b34da6a3ce929d0e0e4736")).collect();
     assert!(exemplars.iter().any(|line| line.contains("SubmitTask")), "{exemplars:?}");
     assert!(text.ends_with("# EOF\n"));
@@ -119,8 +119,8 @@ async fn call_duration_exemplars_name_the_trace_of_the_caller() {
 /// Waits for an exemplar of a series with the trace; returns its span ID.
 fn exemplar(address: &str, series: &str, trace: &str) -> String {
     eventually_blocking(|| {
-        let answer = get(address, "/metrics", "accept: application/openmetrics-text;version=1.0.0\r\n");
-        let text = String::from_utf8(answer.body).unwrap();
+        let response = get(address, "/metrics", "accept: application/openmetrics-text;version=1.0.0\r\n");
+        let text = String::from_utf8(response.body).unwrap();
         let of_series = |line: &&str| line.starts_with(series) && line.contains("_bucket{");
         let found = text.lines().filter(of_series).find_map(|line| {
             let (bucket, exemplar) = line.split_once(" # {")?;
@@ -170,15 +170,15 @@ async fn task_duration_exemplars_name_the_trace_of_the_task() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_ends_readiness_but_not_liveness() {
     let mut server = Server::start(CONFIG);
-    let probes = probes(&server);
+    let probes = health_address(&server);
     for _ in 0..3 {
         server.submit(task("io", "600")).await;
     }
-    until(&probes, r#"lineshaft_task_active{pool="default",state="running"}"#, "2");
+    until_sample(&probes, r#"lineshaft_task_active{pool="default",state="running"}"#, "2");
     for address in [&server.address, &probes] {
-        let answer = get(address, "/health", "");
-        assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
-        let health = answer.json();
+        let response = get(address, "/health", "");
+        assert_eq!((response.status, response.header("content-type")), (200, "application/json"));
+        let health = response.json();
         assert_eq!((health["status"].as_str(), health["reasons"].as_array().map(Vec::len)), (Some("ready"), Some(0)));
         let pool = &health["pools"][0];
         assert_eq!((pool["name"].as_str(), pool["status"].as_str()), (Some("default"), Some("busy")));
@@ -204,7 +204,7 @@ async fn a_drain_ends_readiness_but_not_liveness() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_health_port_serves_grpc_health_and_no_other_service() {
     let server = Server::start(CONFIG);
-    let probes = probes(&server);
+    let probes = health_address(&server);
     let channel = Endpoint::from_shared(format!("http://{probes}")).unwrap().connect().await.unwrap();
     let mut health = HealthClient::new(channel.clone());
     for service in ["", "liveness", "readiness", "startup"] {
@@ -230,14 +230,22 @@ fn a_disabled_sdk_disables_metrics_but_not_health() {
 #[test]
 fn a_suspended_process_is_not_reported_as_stalled() {
     let server = Server::start(CONFIG);
-    let probes = probes(&server);
+    let probes = health_address(&server);
     server.signal(Signal::STOP);
-    std::thread::sleep(Duration::from_secs(5));
+    // Longer than `stall_limit`, whose minimum is two seconds, plus the interval of the watchdog.
+    std::thread::sleep(Duration::from_millis(2_500));
     server.signal(Signal::CONT);
-    for _ in 0..50 {
+    // Each check of the watchdog updates the time without progress. Three changes show that it has checked the
+    // components since then.
+    let (mut last, mut changes) = (String::new(), 0);
+    eventually_blocking(|| {
         assert_eq!(get(&probes, "/health/ready", "").status, 200);
-        std::thread::sleep(Duration::from_millis(20));
-    }
+        let silence = samples(&probes)["lineshaft_watchdog_silence_seconds{part=\"scheduler\"}"].clone();
+        if silence != last {
+            (last, changes) = (silence, changes + 1);
+        }
+        check(changes > 3, || format!("the watchdog does not check: {last}"))
+    });
     let found = samples(&probes);
     for part in ["scheduler", "runtime"] {
         assert_eq!(found[&format!("lineshaft_watchdog_stalls_total{{part=\"{part}\"}}")], "0", "{part}");
@@ -250,8 +258,8 @@ async fn health_service_follows_its_specification() {
     let mut health = HealthClient::new(server.channel());
     let of = |service: &str| HealthCheckRequest { service: service.to_owned() };
     for service in ["", "lineshaft.v1.TaskService", "liveness", "readiness", "startup"] {
-        let answer = health.check(of(service)).await.unwrap().into_inner();
-        assert_eq!(answer.status(), ServingStatus::Serving, "{service:?}");
+        let response = health.check(of(service)).await.unwrap().into_inner();
+        assert_eq!(response.status(), ServingStatus::Serving, "{service:?}");
     }
     assert_eq!(health.check(of("unknown")).await.unwrap_err().code(), tonic::Code::NotFound);
     let mut watch = health.watch(of("unknown")).await.unwrap().into_inner();

@@ -4,14 +4,14 @@ use lineshaft::proto::v1::{self, TaskState};
 use prost::Message;
 use serde_json::{Value, json};
 
-use crate::http1_client::{Answer, Connection, envelope, envelopes, post};
+use crate::http1_client::{Connection, Response, envelope, envelopes, post};
 use crate::support::{Server, eventually, noop, task};
 
 const SUBMIT: &str = "/lineshaft.v1.TaskService/SubmitTask";
 const WAIT: &str = "/lineshaft.v1.TaskService/WaitTask";
 const WATCH: &str = "/lineshaft.v1.TaskService/WatchTasks";
 
-fn call(server: &Server, path: &str, body: &Value) -> Answer {
+fn call(server: &Server, path: &str, body: &Value) -> Response {
     Connection::open(server).send(&post(path, "application/json", &[], body.to_string().as_bytes()))
 }
 

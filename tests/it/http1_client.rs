@@ -13,13 +13,13 @@ pub struct Connection {
 }
 
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     headers: Vec<(String, String)>,
     pub body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     /// The value of a header; empty if it is missing.
     pub fn header(&self, name: &str) -> &str {
         self.headers.iter().find(|(found, _)| found == name).map_or("", |(_, value)| value)
@@ -70,7 +70,7 @@ impl Connection {
         Self { stream, buffer: Vec::new() }
     }
 
-    pub fn send(&mut self, request: &[u8]) -> Answer {
+    pub fn send(&mut self, request: &[u8]) -> Response {
         self.write(request);
         self.read_response()
     }
@@ -101,7 +101,7 @@ impl Connection {
         assert!(received.is_empty() || received.starts_with("HTTP/1.1 4"), "{received}");
     }
 
-    pub fn read_response(&mut self) -> Answer {
+    pub fn read_response(&mut self) -> Response {
         self.read_until(b"\r\n\r\n");
         let end = self.buffer.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
         let head = String::from_utf8(self.buffer.drain(..end).collect()).unwrap();
@@ -109,7 +109,7 @@ impl Connection {
         let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
         let headers = lines.filter_map(|line| line.split_once(": "));
         let headers = headers.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
-        let mut response = Answer { status, headers, body: Vec::new() };
+        let mut response = Response { status, headers, body: Vec::new() };
         response.body = if response.header("transfer-encoding") == "chunked" {
             self.read_chunks()
         } else {

@@ -4,10 +4,11 @@ use lineshaft::proto::externalscaler::{
     GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient,
 };
 use lineshaft::proto::v1::task_service_client::TaskServiceClient;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
 
+use crate::health_endpoints::health_address;
+use crate::security::tls::Authority;
 use crate::support::{Server, TIMEOUT, fields, noop, reason, task};
 
 const CONFIG: &str = "
@@ -23,10 +24,7 @@ const HEALTH: &str = "[server]\nhealth_listen = \"127.0.0.1:0\"\n";
 
 /// The plaintext port for probes, metrics and scalers.
 fn health_port(server: &Server) -> Endpoint {
-    let log = server.log();
-    let line = log.lines().find(|line| line.contains("health endpoint listening")).expect("the port is announced");
-    let line: serde_json::Value = serde_json::from_str(line).unwrap();
-    Endpoint::from_shared(format!("http://{}", line["address"].as_str().unwrap())).unwrap()
+    Endpoint::from_shared(format!("http://{}", health_address(server))).unwrap()
 }
 
 fn trigger(pairs: &[(&str, &str)]) -> ScaledObjectRef {
@@ -158,35 +156,17 @@ async fn the_health_port_accepts_many_streams_on_one_connection() {
 
 const NAME: &str = "demo-lineshaft.work.svc";
 
-/// A CA. It signs certificates in PEM.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    /// Returns a certificate and its key.
-    fn sign(&self, name: &str) -> (String, String) {
-        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate().unwrap();
-        (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
-    }
-
-    /// A connection as KEDA makes it from `caCert`, `tlsClientCert` and `tlsClientKey`: by the server's name in the
-    /// cluster, and without any other credentials.
-    fn channel(&self, server: &Server, (certificate, key): &(String, String)) -> Channel {
-        let tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(self.0.pem()))
-            .identity(Identity::from_pem(certificate, key))
-            .domain_name(NAME);
-        let endpoint = Endpoint::from_shared(format!("https://{}", server.address)).unwrap();
-        let endpoint = endpoint.origin(format!("https://{NAME}:7070").parse().unwrap());
-        endpoint.tls_config(tls).unwrap().connect_lazy()
-    }
+/// A connection as KEDA makes it from `caCert`, `tlsClientCert` and `tlsClientKey`: by the server's name in the cluster,
+/// and without any other credentials. `signer` signs the client certificate of that name.
+fn keda_channel(server: &Server, authority: &Authority, signer: &Authority, client: &str) -> Channel {
+    let (certificate, key) = signer.sign(client, &[client]);
+    let tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(authority.pem()))
+        .identity(Identity::from_pem(certificate, key))
+        .domain_name(NAME);
+    let endpoint = Endpoint::from_shared(format!("https://{}", server.address)).unwrap();
+    let endpoint = endpoint.origin(format!("https://{NAME}:7070").parse().unwrap());
+    endpoint.tls_config(tls).unwrap().connect_lazy()
 }
 
 #[tokio::test]
@@ -196,18 +176,18 @@ async fn with_authentication_the_scaler_needs_the_health_port_or_a_certificate()
         std::fs::write(directory.path().join(name), text).unwrap();
         directory.path().join(name).display().to_string()
     };
-    let (certificate, key) = authority.sign(NAME);
+    let (certificate, key) = authority.sign(NAME, &[NAME]);
     let config = format!(
         "{HEALTH}[tls]\ncertificate = {:?}\nkey = {:?}\nclient_ca = {:?}\n\
          [[auth.certificate]]\nsubject = \"keda-operator\"\nrole = \"viewer\"\nnamespaces = [\"*\"]\n\
          [[auth.certificate]]\nsubject = \"tenant\"\nrole = \"viewer\"\nnamespaces = [\"team-a\"]\n{CONFIG}",
         keep("tls.crt", certificate),
         keep("tls.key", key),
-        keep("ca.crt", authority.0.pem()),
+        keep("ca.crt", authority.pem()),
     );
     let server = Server::start(&config);
     let load = trigger(&[("pool", "render"), ("value", "3")]);
-    let authenticated = authority.channel(&server, &authority.sign("keda-operator"));
+    let authenticated = keda_channel(&server, &authority, &authority, "keda-operator");
     let open = health_port(&server).connect_lazy();
     for channel in [authenticated.clone(), open.clone()] {
         let mut keda = Keda(ExternalScalerClient::new(channel.clone()));
@@ -221,9 +201,9 @@ async fn with_authentication_the_scaler_needs_the_health_port_or_a_certificate()
         let refused = TaskServiceClient::new(channel).submit_task(noop()).await.unwrap_err();
         assert!(matches!(refused.code(), Code::PermissionDenied | Code::Unimplemented), "{refused:?}");
     }
-    let tenant = authority.channel(&server, &authority.sign("tenant"));
+    let tenant = keda_channel(&server, &authority, &authority, "tenant");
     let refused = ExternalScalerClient::new(tenant).is_active(load.clone()).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied, "the metrics of a pool cover all tenants");
-    let forged = authority.channel(&server, &Authority::new().sign("keda-operator"));
+    let forged = keda_channel(&server, &authority, &Authority::new(), "keda-operator");
     assert!(ExternalScalerClient::new(forged).is_active(load).await.is_err());
 }

@@ -1,6 +1,4 @@
-//! What the variables of OpenTelemetry decide about metrics: exemplars, histograms, a port for Prometheus.
-
-use std::time::{Duration, Instant};
+//! Metrics settings of OpenTelemetry variables: exemplars, histograms, and the Prometheus port.
 
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::{Metric, number_data_point::Value};
@@ -9,16 +7,16 @@ use tonic::transport::Endpoint;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::collector::Collector;
-use crate::health_endpoints::{get, samples, until};
+use crate::health_endpoints::{get, samples, until_sample};
 use crate::http1_client::Connection;
-use crate::support::{Server, TIMEOUT, noop};
+use crate::support::{Server, eventually_blocking, noop};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const DURATIONS: &str = r#"lineshaft_task_duration_seconds_count{handler="compute",pool="default",result="completed"}"#;
 
 fn open_metrics(address: &str) -> String {
-    let answer = get(address, "/metrics", "accept: application/openmetrics-text;version=1.0.0\r\n");
-    String::from_utf8(answer.body).unwrap()
+    let response = get(address, "/metrics", "accept: application/openmetrics-text;version=1.0.0\r\n");
+    String::from_utf8(response.body).unwrap()
 }
 
 /// Runs a task for a caller with a sampled trace.
@@ -47,10 +45,9 @@ async fn the_filter_always_on_keeps_every_measurement_as_an_exemplar() {
     let server = Server::start_with("", &[("OTEL_METRICS_EXEMPLAR_FILTER", "Always_On")]);
     let id = server.submit(noop()).await;
     server.ended(&id).await;
-    until(&server.address, DURATIONS, "1");
+    until_sample(&server.address, DURATIONS, "1");
     let text = open_metrics(&server.address);
-    let of_house = ["lineshaft_task_wait_duration_seconds", "lineshaft_task_duration_seconds"];
-    for histogram in of_house {
+    for histogram in ["lineshaft_task_wait_duration_seconds", "lineshaft_task_duration_seconds"] {
         let found = exemplars(&text, histogram);
         assert!(
             matches!(&found[..], [(labels, value)] if labels.is_empty() && *value >= 0.0),
@@ -68,22 +65,17 @@ async fn the_filter_always_on_keeps_every_measurement_as_an_exemplar() {
 
 /// Waits for a page that fulfils the condition.
 fn until_text(address: &str, condition: impl Fn(&str) -> bool) -> String {
-    let end = Instant::now() + TIMEOUT;
-    loop {
+    eventually_blocking(|| {
         let text = open_metrics(address);
-        if condition(&text) {
-            return text;
-        }
-        assert!(Instant::now() < end, "{text}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+        if condition(&text) { Ok(text) } else { Err(text) }
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_filter_always_off_keeps_no_exemplars() {
     let server = Server::start_with("", &[("OTEL_METRICS_EXEMPLAR_FILTER", "always_off")]);
     run_traced(&server).await;
-    until(&server.address, DURATIONS, "1");
+    until_sample(&server.address, DURATIONS, "1");
     let text = open_metrics(&server.address);
     assert!(text.ends_with("# EOF\n") && !text.contains(" # {") && !text.contains(TRACE), "{text}");
 }
@@ -132,7 +124,7 @@ async fn exported_histograms_can_be_exponential_while_metrics_pages_keep_their_b
             let id = server.submit(noop()).await;
             server.ended(&id).await;
         }
-        let shown = until(&server.address, DURATIONS, "3");
+        let shown = until_sample(&server.address, DURATIONS, "3");
         let rest = r#"handler="compute",pool="default""#;
         let bucket = format!(r#"lineshaft_task_duration_seconds_bucket{{{rest},result="completed",le="3600.0"}}"#);
         assert_eq!(shown[&bucket], "3");
@@ -146,13 +138,13 @@ async fn exported_histograms_can_be_exponential_while_metrics_pages_keep_their_b
         assert_eq!(counted(ran), (3, 3, exponential), "{ran:?}");
         let (commits, in_buckets, _) = counted(last(&points, "lineshaft.store.commit.duration").unwrap());
         assert!(commits >= 3 && commits == in_buckets);
-        for (name, received) in [("lineshaft.task.submitted", "3"), ("lineshaft.pool.worker.limit", workers)] {
+        for (name, expected) in [("lineshaft.task.submitted", "3"), ("lineshaft.pool.worker.limit", workers)] {
             let Some(Data::Sum(sum)) = last(&points, name) else { panic!("{name} is no sum") };
             let value = match sum.data_points[0].value.unwrap() {
                 Value::AsInt(value) => value.to_string(),
                 Value::AsDouble(value) => value.to_string(),
             };
-            assert_eq!(&value, received, "{name}");
+            assert_eq!(&value, expected, "{name}");
         }
         let kinds = points.iter().filter_map(|metric| metric.data.as_ref()).filter_map(|data| match data {
             Data::Histogram(_) => Some(false),
@@ -186,7 +178,7 @@ async fn the_prometheus_exporter_opens_a_port_that_serves_only_metrics() {
     assert!(addresses[0].starts_with("127.0.0.1:") && addresses.len() <= 2, "{addresses:?}");
     assert!(!server.log().contains("can read the metrics"), "{}", server.log());
     for address in &addresses {
-        until(address, DURATIONS, "1");
+        until_sample(address, DURATIONS, "1");
         assert!(samples(address).len() > 50);
         assert!(open_metrics(address).ends_with("# EOF\n"));
         for path in ["/", "/metrics/", "/health", "/health/ready", "/api/stats"] {

@@ -15,7 +15,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt;
 
-use crate::health_endpoints::{get, probes, samples};
+use crate::health_endpoints::{get, health_address, health_address_in, samples};
 use crate::support::{BINARY, KillOnDrop, Server, TIMEOUT, check, eventually, noop, reason, run, seconds, task};
 
 const CONFIG: &str = "[server]\nhealth_listen = \"127.0.0.1:0\"\nstall_limit = \"2s\"\n";
@@ -110,7 +110,7 @@ fn stall_count(address: &str, part: &str) -> u64 {
 async fn a_hanging_disk_makes_the_server_not_ready_until_it_responds() {
     let hanging = HangingCalls::new();
     let server = hanging.start_server();
-    let probes = probes(&server);
+    let probes = health_address(&server);
     until_ready(&probes).await;
     let before = stall_count(&probes, "scheduler");
     hanging.start("syncs");
@@ -158,7 +158,7 @@ fn assert_scheduler_stalled(status: &Status) {
 async fn while_the_disk_hangs_queries_are_refused_and_a_drain_starts_later() {
     let hanging = HangingCalls::new();
     let mut server = hanging.start_server();
-    let probes = probes(&server);
+    let probes = health_address(&server);
     let running = server.submit(task("io", "3600")).await;
     server.until(&running, TaskState::Running).await;
     hanging.start("syncs");
@@ -193,7 +193,7 @@ async fn while_the_disk_hangs_queries_are_refused_and_a_drain_starts_later() {
 async fn a_blocked_runtime_thread_makes_the_server_not_ready_but_tasks_run() {
     let hanging = HangingCalls::new();
     let server = hanging.start_server();
-    let probes = probes(&server);
+    let probes = health_address(&server);
     until_ready(&probes).await;
     hanging.start("reads");
     let mut stream = TcpStream::connect(&server.address).unwrap();
@@ -225,7 +225,7 @@ async fn a_recovering_server_is_live_but_not_ready() {
     let mut server = KillOnDrop(child);
     let log = || std::fs::read_to_string(&log_path).unwrap();
     eventually(async || check(log().contains("health endpoint listening"), log)).await;
-    let probes = crate::health_endpoints::probes_of(&log());
+    let probes = health_address_in(&log());
     until_not_ready(&probes, "recovering").await;
     assert_eq!(get(&probes, "/health/live", "").status, 200);
     assert_eq!(grpc_health(&probes).await, [ServingStatus::NotServing, ServingStatus::Serving]);

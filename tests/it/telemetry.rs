@@ -1,4 +1,4 @@
-//! Traces, logs and metrics over OTLP, as a collector gets them.
+//! Traces, logs and metrics as a collector receives them over OTLP.
 
 use lineshaft::proto::v1::{self, TaskState};
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -97,7 +97,9 @@ async fn a_trace_leads_from_the_caller_to_the_attempt() {
     assert!(!server.log().contains("gave up") && !server.log().contains("lost"), "{}", server.log());
 
     let call = collector
-        .once(|received| received.spans.iter().find(|span| span.name == "lineshaft.v1.TaskService/SubmitTask").cloned())
+        .wait_for(|received| {
+            received.spans.iter().find(|span| span.name == "lineshaft.v1.TaskService/SubmitTask").cloned()
+        })
         .await;
     let (send, process) = (collector.span("send default", &id).await, collector.span("process default", &id).await);
     assert_eq!((call.kind(), send.kind(), process.kind()), (SpanKind::Server, SpanKind::Producer, SpanKind::Consumer));
@@ -139,7 +141,7 @@ async fn tasks_of_a_batch_start_traces_of_their_own_by_default() {
     stop(&mut server);
 
     let send = collector
-        .once(|received| {
+        .wait_for(|received| {
             let counts = |span: &&Span| text(&span.attributes, "messaging.batch.message_count").as_deref() == Some("3");
             received.spans.iter().find(counts).cloned()
         })
@@ -277,7 +279,11 @@ async fn an_attempt_interrupted_by_a_crash_has_a_settle_span() {
     let cancel = v1::CancelTaskRequest { task_id: id.clone(), ..v1::CancelTaskRequest::default() };
     server.tasks().cancel_task(cancel).await.unwrap();
     let again = collector.span("process waiting", &id).await;
-    assert_eq!(text(&again.attributes, "lineshaft.attempt").as_deref(), Some("1"), "an interruption spends none");
+    assert_eq!(
+        text(&again.attributes, "lineshaft.attempt").as_deref(),
+        Some("1"),
+        "an interrupted attempt is not counted"
+    );
     assert_eq!(collector.spans("process waiting", &id).len(), 1);
 }
 
@@ -289,7 +295,7 @@ async fn the_command_line_propagates_the_trace_context_of_its_environment() {
          argv = [\"/bin/sh\", \"-c\", \"exec {BINARY} task submit where --wait --server http://$(cat)\"]\n"
     );
     let mut server = Server::start_with(&config, &variables(&collector));
-    #[expect(clippy::disallowed_methods, reason = "the command line itself")]
+    #[expect(clippy::disallowed_methods, reason = "starts the binary under test")]
     let run = |variables: &[(&str, &str)], arguments: &[&str]| {
         let output = std::process::Command::new(BINARY)
             .args(arguments)
@@ -302,14 +308,11 @@ async fn the_command_line_propagates_the_trace_context_of_its_environment() {
         String::from_utf8(output.stdout).unwrap()
     };
     let parent = format!("00-{TRACE}-{CALLER}-01");
-    let place = [("TRACEPARENT", &*parent), ("TRACESTATE", "vendor=1"), ("BAGGAGE", "user=7")];
-    let received = run(&place, &["task", "run", "where", "--id", "traced"]);
-    assert!(
-        received.starts_with(&format!("00-{TRACE}-")) && received.trim_end().ends_with("vendor=1 user=7"),
-        "{received}"
-    );
-    // A task that is a script goes on from its own run.
-    run(&place, &["task", "run", "script", "--id", "outer", "--payload", &server.address]);
+    let context = [("TRACEPARENT", &*parent), ("TRACESTATE", "vendor=1"), ("BAGGAGE", "user=7")];
+    let output = run(&context, &["task", "run", "where", "--id", "traced"]);
+    assert!(output.starts_with(&format!("00-{TRACE}-")) && output.trim_end().ends_with("vendor=1 user=7"), "{output}");
+    // The attempt of a script is the parent of the tasks that the script submits.
+    run(&context, &["task", "run", "script", "--id", "outer", "--payload", &server.address]);
     for invalid in ["", "nonsense", "00-0-0-00"] {
         run(&[("TRACEPARENT", invalid)], &["task", "run", "where"]);
     }
@@ -339,11 +342,11 @@ async fn the_span_of_a_refused_call_has_its_code_and_that_of_a_watch_ends_with_t
     let find = |name: &'static str| {
         move |received: &crate::collector::Received| received.spans.iter().find(|span| span.name == name).cloned()
     };
-    let refused = collector.once(find("lineshaft.v1.TaskService/SubmitTask")).await;
+    let refused = collector.wait_for(find("lineshaft.v1.TaskService/SubmitTask")).await;
     assert_eq!(text(&refused.attributes, "rpc.status_code").as_deref(), Some("NOT_FOUND"));
     assert_eq!(text(&refused.attributes, "error.type").as_deref(), Some("NOT_FOUND"));
     assert_eq!(refused.status.unwrap_or_default().code(), StatusCode::Unset);
-    let watched = collector.once(find("lineshaft.v1.TaskService/WatchTasks")).await;
+    let watched = collector.wait_for(find("lineshaft.v1.TaskService/WatchTasks")).await;
     let code = text(&watched.attributes, "rpc.status_code");
     assert!(matches!(code.as_deref(), Some("CANCELLED" | "UNAVAILABLE")), "{code:?}");
 }
@@ -392,13 +395,13 @@ async fn a_parent_based_sampler_follows_the_caller() {
     let mut variables = variables(&collector);
     variables.push(("OTEL_TRACES_SAMPLER", "parentbased_always_off"));
     let mut server = Server::start_with(CONFIG, &variables);
-    let silent = server.submit(noop()).await;
-    server.ended(&silent).await;
-    let heard = server.tasks().submit_task(traced(noop())).await.unwrap().into_inner().task_id;
-    server.ended(&heard).await;
+    let unsampled = server.submit(noop()).await;
+    server.ended(&unsampled).await;
+    let sampled = server.tasks().submit_task(traced(noop())).await.unwrap().into_inner().task_id;
+    server.ended(&sampled).await;
     stop(&mut server);
-    collector.span("process default", &heard).await;
-    assert_eq!(collector.spans("process default", &silent).len(), 0);
+    collector.span("process default", &sampled).await;
+    assert_eq!(collector.spans("process default", &unsampled).len(), 0);
 }
 
 #[tokio::test]
@@ -421,7 +424,8 @@ async fn log_records_have_task_attributes_and_can_include_task_output() {
     let id = server.tasks().submit_task(traced(task("where", ""))).await.unwrap().into_inner().task_id;
     server.ended(&id).await;
     stop(&mut server);
-    let record = collector.once(|received| received.logs.iter().find(|log| body(log) == "to the log").cloned()).await;
+    let record =
+        collector.wait_for(|received| received.logs.iter().find(|log| body(log) == "to the log").cloned()).await;
     assert_eq!(hex(&record.trace_id), TRACE);
     assert_eq!(record.span_id, collector.span("process default", &id).await.span_id);
     assert_eq!(text(&record.attributes, "lineshaft.task.id").as_deref(), Some(id.as_str()));
@@ -432,7 +436,7 @@ async fn log_records_have_task_attributes_and_can_include_task_output() {
     assert_eq!(text(&record.attributes, "log.iostream").as_deref(), Some("stderr"));
     let own = collector.read(|received| received.logs.iter().map(body).collect::<Vec<_>>());
     assert!(own.iter().any(|line| line == "serving"), "{own:?}");
-    assert!(!own.iter().any(|line| line.contains(TRACE)), "standard output is not asked for: {own:?}");
+    assert!(!own.iter().any(|line| line.contains(TRACE)), "only stderr is exported: {own:?}");
 }
 
 #[tokio::test]
@@ -490,7 +494,7 @@ async fn metrics_arrive(over: Over<'_>, protocol: &str) {
     let of_tasks = |received: &crate::collector::Received| {
         received.metrics.iter().any(|name| name == "lineshaft.task.submitted").then_some(())
     };
-    collector.once(of_tasks).await;
+    collector.wait_for(of_tasks).await;
     let resource = collector.read(|received| received.resources[0].clone());
     assert_eq!(text(&resource.attributes, "service.name").as_deref(), Some("lineshaft"));
     assert!(

@@ -1,7 +1,6 @@
-//! Export over TLS, and the wrong certificates.
+//! Export over TLS, with right and wrong certificates.
 
 use std::path::Path;
-use std::time::Instant;
 
 use lineshaft::proto::v1::TaskState;
 use tempfile::TempDir;
@@ -9,9 +8,9 @@ use tempfile::TempDir;
 use crate::collector::{Collector, Over, Received, body};
 use crate::health_endpoints::samples;
 use crate::security::tls::Authority;
-use crate::support::{Server, TIMEOUT, noop};
+use crate::support::{Server, check, eventually, noop};
 
-/// Certificate files of an operator.
+/// Certificate files for the exporter.
 struct Files(TempDir);
 
 impl Files {
@@ -48,15 +47,13 @@ fn serve(collector: &Collector, protocol: &str, files: &Files, certificates: &[(
 /// Runs tasks until telemetry of this signal has this outcome.
 async fn run(server: &Server, signal: &str, outcome: &str) {
     let name = format!("lineshaft_telemetry_items_total{{outcome=\"{outcome}\",signal=\"{signal}\"}}");
-    let until = Instant::now() + TIMEOUT;
-    loop {
+    eventually(async || {
         let id = server.submit(noop()).await;
         assert_eq!(server.ended(&id).await.state(), TaskState::Completed);
-        if samples(&server.address).get(&name).is_some_and(|items| items != "0") {
-            return;
-        }
-        assert!(Instant::now() < until, "{signal} are never {outcome}: {}", server.log());
-    }
+        let counted = samples(&server.address).get(&name).is_some_and(|items| items != "0");
+        check(counted, || format!("no {signal} are {outcome}: {}", server.log()))
+    })
+    .await;
 }
 
 fn stop(server: &mut Server) {
@@ -83,10 +80,10 @@ async fn everything_arrives(over: Over<'_>, protocol: &str, files: &Files) {
     let mut server = serve(&collector, protocol, files, &FOR_ALL);
     run(&server, "traces", "exported").await;
     stop(&mut server);
-    collector.once(has_span).await;
-    collector.once(has_serving_record).await;
+    collector.wait_for(has_span).await;
+    collector.wait_for(has_serving_record).await;
     collector
-        .once(|received| received.metrics.iter().any(|name| name == "lineshaft.task.submitted").then_some(()))
+        .wait_for(|received| received.metrics.iter().any(|name| name == "lineshaft.task.submitted").then_some(()))
         .await;
     assert!(!server.log().contains("telemetry was lost"), "{protocol}: {}", server.log());
 }
@@ -106,7 +103,7 @@ async fn spans_only_arrive(over: Over<'_>, protocol: &str, files: &Files) {
     run(&server, "logs", "failed").await;
     run(&server, "traces", "exported").await;
     stop(&mut server);
-    collector.once(has_span).await;
+    collector.wait_for(has_span).await;
     assert!(collector.read(|received| received.logs.is_empty() && received.metrics.is_empty()), "{protocol}");
     let log = server.log();
     let warned = log.lines().find(|line| line.contains("telemetry dropped: the export failed"));
