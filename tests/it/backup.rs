@@ -57,10 +57,10 @@ async fn a_backup_under_load_contains_everything_acknowledged_before_it() {
     assert!(!server.log().contains("rebuilt"), "{}", server.log());
     assert_eq!(server.get(&waiting).await.state(), TaskState::Waiting);
     for id in &before[1..] {
-        assert_eq!(server.ended(id).await.state(), TaskState::Completed, "{id}");
+        assert_eq!(server.wait_finished(id).await.state(), TaskState::Completed, "{id}");
     }
     let new = server.submit(noop()).await;
-    assert_eq!(server.ended(&new).await.state(), TaskState::Completed);
+    assert_eq!(server.wait_finished(&new).await.state(), TaskState::Completed);
 }
 
 #[tokio::test]
@@ -102,7 +102,7 @@ async fn a_projection_that_a_trimmed_journal_cannot_restore_prevents_the_start_u
     let request = v1::GetTaskRequest { task_id: early, include_payload: false };
     assert_eq!(server.tasks().get_task(request).await.unwrap_err().code(), tonic::Code::NotFound);
     let new = server.submit(noop()).await;
-    assert_eq!(server.ended(&new).await.state(), TaskState::Completed);
+    assert_eq!(server.wait_finished(&new).await.state(), TaskState::Completed);
     let (ok, output) = store(&["rebuild", text(&data)]);
     assert!(!ok && output.contains("in use by another server"), "{output}");
 }
@@ -111,7 +111,7 @@ async fn a_projection_that_a_trimmed_journal_cannot_restore_prevents_the_start_u
 async fn the_store_of_a_stopped_server_can_be_backed_up_and_checked() {
     let mut server = Server::start("");
     let id = server.submit(noop()).await;
-    server.ended(&id).await;
+    server.wait_finished(&id).await;
     server.kill9();
     let (data, copies) = (server.path("data"), tempfile::tempdir().unwrap());
     let copy = copies.path().join("copy");

@@ -113,7 +113,7 @@ async fn a_watch_without_events_resumes_after_a_drain() {
     server.start_again();
     // Before the watch reconnects: only the revision in the drain error makes it receive this task.
     let id = server.submit(noop()).await;
-    server.ended(&id).await;
+    server.wait_finished(&id).await;
     target.lock().unwrap().clone_from(&server.address);
     let (sender, lines) = std::sync::mpsc::channel();
     let output = BufReader::new(watch.stdout.take().unwrap());

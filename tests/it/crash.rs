@@ -60,7 +60,7 @@ async fn acknowledged_tasks_survive_crashes_and_never_run_twice_at_once() {
     }
     assert!(!acknowledged.is_empty());
     for id in &acknowledged {
-        let ended = server.ended(id).await;
+        let ended = server.wait_finished(id).await;
         let expected = matches!(ended.state(), TaskState::Completed | TaskState::Failed);
         assert!(expected, "seed {seed}: {id} is {:?}", ended.state());
     }
@@ -135,7 +135,7 @@ async fn processes_do_not_survive_the_server() {
         "[[handler]]\nname = \"sleeper\"\nrunner = \"process\"\nargv = [\"/bin/sleep\", \"4242.4242\"]\n",
     );
     let id = server.submit(v1::SubmitTaskRequest { handler: "sleeper".into(), ..Default::default() }).await;
-    server.until(&id, TaskState::Running).await;
+    server.wait_for_state(&id, TaskState::Running).await;
     let alive = || is_running("4242.4242");
     eventually(async || check(alive(), || "the process has not started".to_owned())).await;
     server.kill9();
@@ -150,7 +150,7 @@ async fn the_log_reports_the_number_of_recovered_tasks() {
         server.submit(later.clone()).await;
     }
     let ended = server.submit(noop()).await;
-    server.ended(&ended).await;
+    server.wait_finished(&ended).await;
     // The projection may contain all of this, or nothing.
     server.kill9();
     server.start_again();
@@ -172,13 +172,13 @@ async fn a_task_that_was_running_at_a_crash_runs_again_as_the_same_attempt() {
     let mut server = Server::start("");
     let again = server.submit(task("io", "0.5")).await;
     let once = server.submit(v1::SubmitTaskRequest { at_most_once: true, ..task("io", "60") }).await;
-    server.until(&again, TaskState::Running).await;
-    server.until(&once, TaskState::Running).await;
+    server.wait_for_state(&again, TaskState::Running).await;
+    server.wait_for_state(&once, TaskState::Running).await;
     server.kill9();
     server.start_again();
-    let ended = server.ended(&again).await;
+    let ended = server.wait_finished(&again).await;
     assert_eq!((ended.state(), ended.attempt), (TaskState::Completed, 1));
-    let ended = server.ended(&once).await;
+    let ended = server.wait_finished(&once).await;
     assert_eq!(ended.failure.unwrap().reason(), v1::FailureReason::WorkerLost);
 }
 
@@ -187,11 +187,11 @@ async fn a_task_that_outlasts_the_drain_runs_again() {
     let mut server = Server::start("[server]\ndrain_limit = \"200ms\"\n");
     let long = server.submit(task("io", "2")).await;
     let waiting = server.submit(v1::SubmitTaskRequest { delay: seconds(3_600), ..noop() }).await;
-    server.until(&long, TaskState::Running).await;
+    server.wait_for_state(&long, TaskState::Running).await;
     server.signal(rustix::process::Signal::TERM);
     assert!(server.wait_exit().success(), "{}", server.log());
     server.start_again();
-    let ended = server.ended(&long).await;
+    let ended = server.wait_finished(&long).await;
     assert_eq!((ended.state(), ended.attempt), (TaskState::Completed, 1));
     assert_eq!(server.get(&waiting).await.state(), TaskState::Waiting);
 }

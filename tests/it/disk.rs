@@ -92,7 +92,7 @@ async fn health(server: &Server, service: &str) -> ServingStatus {
     HealthClient::new(server.channel()).check(request).await.unwrap().into_inner().status()
 }
 
-async fn until_ready(server: &Server) {
+async fn wait_until_ready(server: &Server) {
     let poll = async || check(health(server, "readiness").await == ServingStatus::Serving, || server.log());
     eventually(poll).await;
 }
@@ -127,7 +127,7 @@ async fn a_full_disk_fails_submissions_until_there_is_space() {
     assert_eq!(reason(&refused), "STORE_UNAVAILABLE", "the change cannot be stored: {refused:?}");
 
     std::fs::remove_file(ballast).unwrap();
-    until_ready(&server).await;
+    wait_until_ready(&server).await;
     let after = server.submit(noop()).await;
     assert_stored(&server, &accepted).await;
     server.kill9();
@@ -163,7 +163,7 @@ async fn queries_fail_while_the_disk_of_the_projection_is_full() {
     assert!(refused.message().contains("projection.db"), "{refused:?}");
     assert_eq!(health(&server, "readiness").await, ServingStatus::NotServing);
     std::fs::remove_file(ballast).unwrap();
-    until_ready(&server).await;
+    wait_until_ready(&server).await;
     assert_stored(&server, &accepted).await;
     server.kill9();
     server.start_again();
@@ -184,7 +184,7 @@ async fn attempts_wait_for_payloads_while_the_disk_of_the_projection_is_full() {
     let (mut accepted, _) = fill_projection(&server, "size").await;
     let request = v1::WatchTasksRequest { after_revision: Some(0), ..Default::default() };
     let mut steps = server.tasks().watch_tasks(request).await.unwrap().into_inner();
-    server.pause("default", false).await;
+    server.set_paused("default", false).await;
     // Only the last task is missing in the projection; its payload is in the journal.
     let cancelled = accepted.pop().unwrap();
     wait_for_state(&mut steps, &cancelled, TaskState::Running).await;
@@ -196,7 +196,7 @@ async fn attempts_wait_for_payloads_while_the_disk_of_the_projection_is_full() {
     std::fs::remove_file(ballast).unwrap();
     wait_for_state(&mut steps, &last, TaskState::Completed).await;
     for id in accepted.iter().chain([&last]) {
-        let task = server.ended(id).await;
+        let task = server.wait_finished(id).await;
         assert_eq!((task.state(), bytes(task.result.as_ref())), (TaskState::Completed, format!("{PAYLOAD_BYTES}\n")));
     }
 }

@@ -23,7 +23,7 @@ async fn a_repeated_submission_with_a_chosen_id_is_the_same_task() {
     let named = |id: &str, json: &str| v1::SubmitTaskRequest { task_id: id.to_owned(), ..task("compute", json) };
     for id in ids {
         assert_eq!(server.submit(named(id, "5")).await, id);
-        server.ended(id).await;
+        server.wait_finished(id).await;
     }
     for round in ["before a crash", "after a crash"] {
         for id in ids {
@@ -73,10 +73,10 @@ async fn an_urgent_task_starts_before_tasks_that_were_already_dispatched() {
     }
     let mut starts = Vec::new();
     for id in &bulk {
-        starts.push(micros(server.ended(id).await.started_at.unwrap()));
+        starts.push(micros(server.wait_finished(id).await.started_at.unwrap()));
     }
     for (acknowledged, id) in urgent {
-        let started = micros(server.ended(&id).await.started_at.unwrap());
+        let started = micros(server.wait_finished(&id).await.started_at.unwrap());
         let overtaken = starts.iter().filter(|at| **at > acknowledged && **at < started).count();
         assert_eq!(overtaken, 0, "{id} was acknowledged at {acknowledged} and started at {started}");
     }
@@ -101,7 +101,7 @@ async fn a_cancel_right_after_the_submission_is_final() {
     for call in calls {
         let (id, state) = call.await.unwrap();
         assert!(matches!(state, TaskState::Cancelled | TaskState::Running), "{id} is {state:?}");
-        let ended = server.ended(&id).await;
+        let ended = server.wait_finished(&id).await;
         let receipt = ended.cancel.clone().unwrap();
         assert_eq!(ended.state(), TaskState::Cancelled);
         assert_eq!(receipt.method() == StopMethod::NeverStarted, ended.started_at.is_none(), "{ended:?}");
@@ -118,7 +118,7 @@ async fn an_acknowledged_cancel_survives_a_crash() {
     );
     let running = server.submit(v1::SubmitTaskRequest { handler: "stubborn".into(), ..Default::default() }).await;
     let waiting = server.submit(v1::SubmitTaskRequest { delay: seconds(3_600), ..noop() }).await;
-    server.until(&running, TaskState::Running).await;
+    server.wait_for_state(&running, TaskState::Running).await;
     for id in [&running, &waiting] {
         let cancel = v1::CancelTaskRequest { task_id: id.clone(), grace: seconds(300), ..Default::default() };
         server.tasks().cancel_task(cancel).await.unwrap();
@@ -126,7 +126,7 @@ async fn an_acknowledged_cancel_survives_a_crash() {
     server.kill9();
     server.start_again();
     for id in [&running, &waiting] {
-        let ended = server.ended(id).await;
+        let ended = server.wait_finished(id).await;
         assert_eq!(ended.state(), TaskState::Cancelled);
         assert!(ended.cancel.unwrap().stopped_at.is_some());
     }
@@ -150,7 +150,7 @@ async fn a_forced_cancel_overrides_a_graceful_one() {
     server.tasks().cancel_task(cancel(v1::CancelMode::Graceful)).await.unwrap();
     assert_eq!(server.get(&id).await.state(), TaskState::Running);
     server.tasks().cancel_task(cancel(v1::CancelMode::Force)).await.unwrap();
-    assert_eq!(server.ended(&id).await.cancel.unwrap().method(), StopMethod::SignalKill);
+    assert_eq!(server.wait_finished(&id).await.cancel.unwrap().method(), StopMethod::SignalKill);
     assert_eq!(output.message().await.unwrap(), None, "the output ends with the task");
 }
 
@@ -190,7 +190,7 @@ async fn a_drain_during_starts_ends_the_server() {
 async fn a_draining_server_refuses_submissions_with_a_retry_delay() {
     let server = Server::start("[server]\ndrain_limit = \"1h\"\n");
     let id = server.submit(task("io", "3600")).await;
-    server.until(&id, TaskState::Running).await;
+    server.wait_for_state(&id, TaskState::Running).await;
     let answer = server.system().drain(v1::DrainRequest::default()).await.unwrap().into_inner();
     assert_eq!(answer.running, 1);
     let refused = server.tasks().submit_task(noop()).await.unwrap_err();
@@ -217,7 +217,7 @@ async fn a_task_that_was_running_at_repeated_crashes_fails() {
     let mut seen = 0;
     loop {
         // Only a start by this run of the server counts; before recovery the server shows the previous one.
-        let task = server.changed_to(&id, seen, &[TaskState::Running, TaskState::Failed]).await;
+        let task = server.wait_for_change(&id, seen, &[TaskState::Running, TaskState::Failed]).await;
         if task.state() == TaskState::Failed {
             break;
         }
@@ -246,7 +246,7 @@ async fn a_waiting_caller_receives_the_result_even_without_retention() {
         assert!(run.result.is_some() && run.started_at.is_some() && run.attempt == 1, "{run:?}");
     }
     let id = server.submit(task("io", "0.2")).await;
-    let waited = server.ended(&id).await;
+    let waited = server.wait_finished(&id).await;
     assert_eq!(waited.state(), TaskState::Completed);
     assert!(waited.result.is_some() && waited.started_at.is_some() && waited.attempt == 1, "{waited:?}");
 }
@@ -301,18 +301,18 @@ async fn timers_survive_a_crash() {
     let mut server = Server::start(
         "[[handler]]\nname = \"fails\"\nrunner = \"process\"\nargv = [\"/bin/false\"]\n[handler.retry]\nattempts = 2\ndelay = \"2s\"\njitter = 0.0\n",
     );
-    server.pause("default", true).await;
+    server.set_paused("default", true).await;
     let expiring =
         server.submit(v1::SubmitTaskRequest { expires_after: seconds(2), delay: seconds(600), ..noop() }).await;
     let delayed = server.submit(v1::SubmitTaskRequest { delay: millis(1_500), ..noop() }).await;
-    server.pause("default", false).await;
+    server.set_paused("default", false).await;
     let failing = server.submit(v1::SubmitTaskRequest { handler: "fails".into(), ..Default::default() }).await;
-    server.until(&failing, TaskState::Waiting).await;
+    server.wait_for_state(&failing, TaskState::Waiting).await;
     server.kill9();
     server.start_again();
-    assert_eq!(server.ended(&delayed).await.state(), TaskState::Completed);
-    assert_eq!(server.ended(&expiring).await.failure.unwrap().reason(), v1::FailureReason::Expired);
-    let ended = server.ended(&failing).await;
+    assert_eq!(server.wait_finished(&delayed).await.state(), TaskState::Completed);
+    assert_eq!(server.wait_finished(&expiring).await.failure.unwrap().reason(), v1::FailureReason::Expired);
+    let ended = server.wait_finished(&failing).await;
     assert_eq!((ended.state(), ended.attempt), (TaskState::Failed, 2));
 }
 
@@ -377,7 +377,7 @@ async fn payloads_beyond_the_memory_budget_reach_their_handlers() {
     let resume = v1::UpdatePoolRequest { name: "default".into(), paused: Some(false), ..Default::default() };
     server.pools().update_pool(resume).await.unwrap();
     for (n, id) in ids.iter().enumerate() {
-        let ended = server.ended(id).await;
+        let ended = server.wait_finished(id).await;
         assert_eq!(bytes(ended.result.as_ref()), text(n), "task {n}: {ended:?}");
     }
 }

@@ -59,7 +59,7 @@ pub fn samples(address: &str) -> HashMap<String, String> {
 }
 
 /// Waits until a sample has the value.
-pub fn until_sample(address: &str, name: &str, value: &str) -> HashMap<String, String> {
+pub fn wait_for_sample(address: &str, name: &str, value: &str) -> HashMap<String, String> {
     eventually_blocking(|| {
         let found = samples(address);
         match found.get(name) {
@@ -74,14 +74,14 @@ async fn metrics_on_both_ports_count_the_tasks_and_calls() {
     let server = Server::start(CONFIG);
     for _ in 0..3 {
         let id = server.submit(noop()).await;
-        server.ended(&id).await;
+        server.wait_finished(&id).await;
     }
     let failed = server.submit(v1::SubmitTaskRequest { handler: "fails".to_owned(), ..Default::default() }).await;
-    assert_eq!(server.ended(&failed).await.state(), TaskState::Failed);
+    assert_eq!(server.wait_finished(&failed).await.state(), TaskState::Failed);
     let name =
         r#"lineshaft_task_finished_total{error_type="HANDLER_ERROR",handler="fails",pool="default",result="failed"}"#;
     for address in [server.address.clone(), health_address(&server)] {
-        let found = until_sample(&address, name, "1");
+        let found = wait_for_sample(&address, name, "1");
         let is = |name: &str| found.get(name).unwrap_or_else(|| panic!("no sample {name}"));
         let of_compute = r#"{handler="compute",pool="default",result="completed"}"#;
         assert_eq!(is(&format!("lineshaft_task_finished_total{of_compute}")), "3");
@@ -143,7 +143,7 @@ async fn task_duration_exemplars_name_the_trace_of_the_task() {
         let mut request = tonic::Request::new(noop());
         request.metadata_mut().insert("traceparent", format!("00-{TRACE}-{CALLER}-{flags}").parse().unwrap());
         let id = server.tasks().submit_task(request).await.unwrap().into_inner().task_id;
-        server.ended(&id).await;
+        server.wait_finished(&id).await;
     };
     let series = ["lineshaft_task_wait_duration_seconds", "lineshaft_task_duration_seconds"];
     // Without an exporter the only span is that of the caller.
@@ -174,7 +174,7 @@ async fn a_drain_ends_readiness_but_not_liveness() {
     for _ in 0..3 {
         server.submit(task("io", "600")).await;
     }
-    until_sample(&probes, r#"lineshaft_task_active{pool="default",state="running"}"#, "2");
+    wait_for_sample(&probes, r#"lineshaft_task_active{pool="default",state="running"}"#, "2");
     for address in [&server.address, &probes] {
         let response = get(address, "/health", "");
         assert_eq!((response.status, response.header("content-type")), (200, "application/json"));

@@ -48,7 +48,7 @@ async fn a_call_can_be_sent_as_binary_protobuf() {
     let response = Connection::open(&server).send(&request);
     assert_eq!((response.status, response.header("content-type")), (200, "application/proto"));
     assert_eq!(v1::SubmitTaskResponse::decode(&response.body[..]).unwrap().task_id, "b");
-    assert_eq!(server.ended("b").await.state(), TaskState::Completed);
+    assert_eq!(server.wait_finished("b").await.state(), TaskState::Completed);
 }
 
 #[tokio::test]
@@ -59,7 +59,7 @@ async fn a_json_payload_keeps_all_digits() {
     let body = format!(r#"{{"handler":"cat","taskId":"x","payload":{{"json":{exact}}}}}"#);
     let accepted = Connection::open(&server).send(&post(SUBMIT, "application/json", &[], body.as_bytes()));
     assert_eq!(accepted.status, 200, "{accepted:?}");
-    let ended = server.ended("x").await;
+    let ended = server.wait_finished("x").await;
     assert_eq!(crate::support::bytes(ended.result.as_ref()), exact);
     let get = json!({"taskId": "x", "includePayload": true});
     let shown = call(&server, "/lineshaft.v1.TaskService/GetTask", &get);
@@ -182,7 +182,7 @@ async fn a_task_is_submitted_with_grpc_web() {
     assert_eq!(v1::SubmitTaskResponse::decode(message).unwrap().task_id, "w");
     assert_eq!(trailers[0], 0x80, "a frame of trailers");
     assert!(String::from_utf8_lossy(trailers).contains("grpc-status:0"));
-    assert_eq!(server.ended("w").await.state(), TaskState::Completed);
+    assert_eq!(server.wait_finished("w").await.state(), TaskState::Completed);
     // A compressed message is rejected without decompressing it.
     let bomb = [&[1][..], &envelope(&[0; 64])[1..]].concat();
     let request = post(SUBMIT, "application/grpc-web+proto", &[("grpc-encoding", "gzip")], &bomb);
@@ -221,7 +221,7 @@ async fn plain_routes_work_with_forms_and_json() {
 
     let running = call(&server, "/api/submit", &json!({"type": "io", "param": 3600})).json();
     let running = running["id"].as_str().unwrap();
-    server.until(running, TaskState::Running).await;
+    server.wait_for_state(running, TaskState::Running).await;
     assert_eq!(get("/api/tasks").json()["tasks"].as_array().unwrap().len(), 2);
     let listed = get("/api/tasks/running").json();
     assert_eq!((listed["tasks"].as_array().unwrap().len(), &listed["tasks"][0]["id"]), (1, &json!(running)));
@@ -234,7 +234,7 @@ async fn plain_routes_work_with_forms_and_json() {
 
     let cancelled = form(&format!("/api/tasks/{running}/cancel"), "reason=enough");
     assert_eq!(cancelled.status, 200, "{:?}", cancelled.json());
-    assert_eq!(server.ended(running).await.state(), TaskState::Cancelled);
+    assert_eq!(server.wait_finished(running).await.state(), TaskState::Cancelled);
     assert_eq!(form("/api/clear-completed", "").json()["cleared"], 2);
     assert_eq!(get("/api/task/p").status, 404);
     for (path, body, status) in [

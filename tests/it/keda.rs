@@ -78,7 +78,7 @@ async fn metrics_follow_the_load_and_an_idle_pool_is_inactive() {
         server.submit(nap(&format!("nap-{n}"), "60")).await;
     }
     for n in 0..2 {
-        server.until(&format!("nap-{n}"), lineshaft::proto::v1::TaskState::Running).await;
+        server.wait_for_state(&format!("nap-{n}"), lineshaft::proto::v1::TaskState::Running).await;
     }
     assert!(keda.active(&load).await && keda.active(&busy).await);
     assert_eq!(keda.value(&load).await, (5.0, 3.0));
@@ -88,14 +88,14 @@ async fn metrics_follow_the_load_and_an_idle_pool_is_inactive() {
     assert!(waited > 0.0 && waited < TIMEOUT.as_secs_f64(), "{waited}");
 
     // Queued tasks of a paused pool are no reason to scale; running ones are.
-    server.pause("render", true).await;
+    server.set_paused("render", true).await;
     assert_eq!(keda.value(&queued).await.0, 0.0);
     assert_eq!(keda.value(&load).await.0, 2.0);
-    server.pause("render", false).await;
+    server.set_paused("render", false).await;
     for n in 0..5 {
         let request = lineshaft::proto::v1::CancelTaskRequest { task_id: format!("nap-{n}"), ..Default::default() };
         server.tasks().cancel_task(request).await.unwrap();
-        server.ended(&format!("nap-{n}")).await;
+        server.wait_finished(&format!("nap-{n}")).await;
     }
     assert_eq!(keda.value(&load).await.0, 0.0);
     assert!(!keda.active(&load).await);

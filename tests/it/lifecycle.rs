@@ -35,7 +35,7 @@ async fn every_built_in_handler_returns_its_result() {
         ("heavy", r#"{"megabytes":1,"rounds":1}"#, "checksum"),
     ] {
         let id = server.submit(task(handler, payload)).await;
-        let ended = server.ended(&id).await;
+        let ended = server.wait_finished(&id).await;
         assert_eq!(ended.state(), TaskState::Completed, "{handler}: {ended:?}");
         assert!(bytes(ended.result.as_ref()).contains(result), "{handler}: {ended:?}");
     }
@@ -47,7 +47,7 @@ async fn a_json_payload_reaches_the_handler_as_text() {
     let number = prost_types::Value { kind: Some(prost_types::value::Kind::NumberValue(10.0)) };
     let payload = v1::Payload { kind: Some(v1::payload::Kind::Json(number)), content_type: String::new() };
     let id = server.submit(v1::SubmitTaskRequest { payload: Some(payload), ..noop() }).await;
-    assert!(bytes(server.ended(&id).await.result.as_ref()).contains(r#""value":45"#));
+    assert!(bytes(server.wait_finished(&id).await.result.as_ref()).contains(r#""value":45"#));
 }
 
 #[tokio::test]
@@ -58,7 +58,7 @@ async fn a_batch_is_accepted_as_a_whole_or_refused() {
     let response = server.tasks().batch_submit_tasks(batch).await.unwrap().into_inner();
     assert_eq!((response.batch_id.as_str(), response.task_ids.len()), ("b1", 3));
     for id in &response.task_ids {
-        assert_eq!(server.ended(id).await.batch_id, "b1");
+        assert_eq!(server.wait_finished(id).await.batch_id, "b1");
     }
     let tasks = vec![noop(), task("missing", "0")];
     let batch = v1::BatchSubmitTasksRequest { tasks, batch_id: "b2".into() };
@@ -128,7 +128,7 @@ async fn a_repeated_submission_adds_nothing() {
 async fn a_failing_process_is_retried_and_its_failure_is_reported() {
     let server = Server::start(SHELL);
     let id = server.submit(shell("echo some; echo trouble >&2; exit 3")).await;
-    let ended = server.ended(&id).await;
+    let ended = server.wait_finished(&id).await;
     assert_eq!((ended.state(), ended.attempt), (TaskState::Failed, 2));
     let failure = ended.failure.unwrap();
     assert_eq!((failure.reason(), failure.exit_code, failure.attempt), (FailureReason::HandlerError, Some(3), 2));
@@ -141,7 +141,7 @@ async fn a_task_that_exceeds_its_timeout_is_stopped() {
     let once = Some(v1::RetryPolicy { max_attempts: 1, ..Default::default() });
     for request in [task("compute", "1000000000000"), task("io", "60"), shell("sleep 60")] {
         let id = server.submit(v1::SubmitTaskRequest { timeout: millis(100), retry: once, ..request }).await;
-        let ended = server.ended(&id).await;
+        let ended = server.wait_finished(&id).await;
         assert_eq!(ended.failure.as_ref().unwrap().reason(), FailureReason::Timeout, "{ended:?}");
     }
 }
@@ -149,7 +149,7 @@ async fn a_task_that_exceeds_its_timeout_is_stopped() {
 #[tokio::test]
 async fn a_cancel_ends_a_waiting_task_and_stops_a_running_one() {
     let server = Server::start(SHELL);
-    server.pause("default", true).await;
+    server.set_paused("default", true).await;
     let waiting = server.submit(noop()).await;
     let cancel = |id: &str, mode: v1::CancelMode| v1::CancelTaskRequest {
         task_id: id.to_owned(),
@@ -159,7 +159,7 @@ async fn a_cancel_ends_a_waiting_task_and_stops_a_running_one() {
     };
     let response = server.tasks().cancel_task(cancel(&waiting, v1::CancelMode::Graceful)).await.unwrap().into_inner();
     assert_eq!(response.state(), TaskState::Cancelled);
-    server.pause("default", false).await;
+    server.set_paused("default", false).await;
     let ended = server.get(&waiting).await;
     assert_eq!(ended.cancel.unwrap().method(), StopMethod::NeverStarted);
 
@@ -173,7 +173,7 @@ async fn a_cancel_ends_a_waiting_task_and_stops_a_running_one() {
     ] {
         let is_process = request.handler == "sh";
         let id = server.submit(request).await;
-        server.until(&id, TaskState::Running).await;
+        server.wait_for_state(&id, TaskState::Running).await;
         if is_process {
             // The shell has set its trap when it writes the first line.
             let request = v1::ReadOutputRequest { task_id: id.clone(), follow: true, ..Default::default() };
@@ -182,13 +182,13 @@ async fn a_cancel_ends_a_waiting_task_and_stops_a_running_one() {
         }
         let response = server.tasks().cancel_task(cancel(&id, mode)).await.unwrap().into_inner();
         assert_eq!(response.state(), TaskState::Running);
-        let ended = server.ended(&id).await;
+        let ended = server.wait_finished(&id).await;
         let receipt = ended.cancel.unwrap();
         assert_eq!((ended.state, receipt.method()), (TaskState::Cancelled.into(), method));
         assert_eq!((receipt.reason.as_str(), receipt.stopped_at.is_some()), ("enough", true));
     }
     let done = server.submit(noop()).await;
-    server.ended(&done).await;
+    server.wait_finished(&done).await;
     let refused = server.tasks().cancel_task(cancel(&done, graceful)).await.unwrap_err();
     assert_eq!(reason(&refused), "TASK_FINISHED");
 }
@@ -207,7 +207,7 @@ async fn output_can_be_read_while_the_task_runs_and_afterwards() {
     let second = pieces.message().await.unwrap().unwrap();
     assert_eq!((second.data.as_ref(), second.offset), (&b"second\n"[..], 6));
     assert_eq!(pieces.message().await.unwrap(), None);
-    server.ended(&id).await;
+    server.wait_finished(&id).await;
     let again = v1::ReadOutputRequest { task_id: id, offset: 6, ..Default::default() };
     let mut pieces = server.tasks().read_output(again).await.unwrap().into_inner();
     assert_eq!(pieces.message().await.unwrap().unwrap().data.as_ref(), b"second\n");
@@ -218,7 +218,7 @@ async fn only_head_and_tail_of_long_output_are_kept() {
     let server = Server::start(SHELL);
     let script = "head -c 500000 /dev/zero | tr '\\0' x; echo end";
     let id = server.submit(v1::SubmitTaskRequest { args: vec![script.into()], ..shell("") }).await;
-    server.ended(&id).await;
+    server.wait_finished(&id).await;
     let request = v1::ReadOutputRequest { task_id: id, ..Default::default() };
     let pieces = server.tasks().read_output(request).await.unwrap().into_inner();
     let pieces: Vec<_> = pieces.map(Result::unwrap).collect().await;
@@ -261,7 +261,7 @@ async fn finished_tasks_are_deleted_by_retention_and_on_request() {
     let batch = v1::BatchSubmitTasksRequest { tasks: vec![noop(); 50], batch_id: String::new() };
     let ids = server.tasks().batch_submit_tasks(batch).await.unwrap().into_inner().task_ids;
     let last = server.submit(v1::SubmitTaskRequest { priority: Priority::Low.into(), ..noop() }).await;
-    server.ended(&last).await;
+    server.wait_finished(&last).await;
     let count = async || {
         let page = server.tasks().list_tasks(v1::ListTasksRequest::default()).await.unwrap().into_inner();
         page.tasks.len()
@@ -280,18 +280,18 @@ async fn a_delayed_task_waits_and_a_task_that_cannot_start_expires() {
     let server = Server::start("");
     let delayed = server.submit(v1::SubmitTaskRequest { delay: millis(300), ..noop() }).await;
     assert_eq!(server.get(&delayed).await.state(), TaskState::Waiting);
-    let ended = server.ended(&delayed).await;
+    let ended = server.wait_finished(&delayed).await;
     assert_eq!(ended.state(), TaskState::Completed);
-    server.pause("default", true).await;
+    server.set_paused("default", true).await;
     let expiring = server.submit(v1::SubmitTaskRequest { expires_after: millis(100), ..noop() }).await;
-    let ended = server.ended(&expiring).await;
+    let ended = server.wait_finished(&expiring).await;
     assert_eq!(ended.failure.unwrap().reason(), FailureReason::Expired);
 }
 
 #[tokio::test]
 async fn a_worker_starts_the_task_with_the_highest_priority_first() {
     let server = Server::start("[[pool]]\nname = \"default\"\nsize = 1\n");
-    server.pause("default", true).await;
+    server.set_paused("default", true).await;
     let mut ids = Vec::new();
     for round in 0..3 {
         for priority in [Priority::Low, Priority::Normal, Priority::High, Priority::Critical] {
@@ -299,10 +299,10 @@ async fn a_worker_starts_the_task_with_the_highest_priority_first() {
             ids.push((std::cmp::Reverse(priority as i32), round, server.submit(request).await));
         }
     }
-    server.pause("default", false).await;
+    server.set_paused("default", false).await;
     let mut started = Vec::new();
     for (_, _, id) in &ids {
-        let at = server.ended(id).await.started_at.unwrap();
+        let at = server.wait_finished(id).await.started_at.unwrap();
         started.push(((at.seconds, at.nanos), id.clone()));
     }
     started.sort();

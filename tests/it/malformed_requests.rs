@@ -11,7 +11,7 @@ use crate::support::{Server, TIMEOUT, noop, task};
 
 async fn assert_serves(server: &Server) {
     let id = server.submit(noop()).await;
-    assert_eq!(server.ended(&id).await.state(), TaskState::Completed);
+    assert_eq!(server.wait_finished(&id).await.state(), TaskState::Completed);
 }
 
 #[tokio::test]
@@ -140,7 +140,7 @@ async fn tasks_accepted_before_a_stream_breaks_are_kept() {
     drop(sender);
     assert!(!accepted.is_empty());
     for id in accepted {
-        assert_eq!(server.ended(&id).await.state(), TaskState::Completed);
+        assert_eq!(server.wait_finished(&id).await.state(), TaskState::Completed);
     }
 }
 
@@ -171,7 +171,7 @@ async fn a_task_continues_when_the_caller_of_run_task_disconnects() {
     let mut steps = server.tasks().run_task(request).await.unwrap().into_inner();
     steps.message().await.unwrap().unwrap();
     drop(steps);
-    assert_eq!(server.ended("abandoned").await.state(), TaskState::Completed);
+    assert_eq!(server.wait_finished("abandoned").await.state(), TaskState::Completed);
 }
 
 #[tokio::test]

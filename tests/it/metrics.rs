@@ -7,7 +7,7 @@ use tonic::transport::Endpoint;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::collector::Collector;
-use crate::health_endpoints::{get, samples, until_sample};
+use crate::health_endpoints::{get, samples, wait_for_sample};
 use crate::http1_client::Connection;
 use crate::support::{Server, eventually_blocking, noop};
 
@@ -24,7 +24,7 @@ async fn run_traced(server: &Server) {
     let mut request = tonic::Request::new(noop());
     request.metadata_mut().insert("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-01").parse().unwrap());
     let id = server.tasks().submit_task(request).await.unwrap().into_inner().task_id;
-    server.ended(&id).await;
+    server.wait_finished(&id).await;
 }
 
 /// Labels and value of each exemplar of a histogram.
@@ -44,8 +44,8 @@ fn exemplars(text: &str, histogram: &str) -> Vec<(String, f64)> {
 async fn the_filter_always_on_keeps_every_measurement_as_an_exemplar() {
     let server = Server::start_with("", &[("OTEL_METRICS_EXEMPLAR_FILTER", "Always_On")]);
     let id = server.submit(noop()).await;
-    server.ended(&id).await;
-    until_sample(&server.address, DURATIONS, "1");
+    server.wait_finished(&id).await;
+    wait_for_sample(&server.address, DURATIONS, "1");
     let text = open_metrics(&server.address);
     for histogram in ["lineshaft_task_wait_duration_seconds", "lineshaft_task_duration_seconds"] {
         let found = exemplars(&text, histogram);
@@ -59,12 +59,12 @@ async fn the_filter_always_on_keeps_every_measurement_as_an_exemplar() {
     }
     assert!(!text.contains("trace_id"), "{text}");
     run_traced(&server).await;
-    let text = until_text(&server.address, |text| text.contains(TRACE));
+    let text = wait_for_text(&server.address, |text| text.contains(TRACE));
     assert!(exemplars(&text, "rpc_server_call_duration_seconds").iter().any(|(labels, _)| labels.contains(TRACE)));
 }
 
 /// Waits for a page that fulfils the condition.
-fn until_text(address: &str, condition: impl Fn(&str) -> bool) -> String {
+fn wait_for_text(address: &str, condition: impl Fn(&str) -> bool) -> String {
     eventually_blocking(|| {
         let text = open_metrics(address);
         if condition(&text) { Ok(text) } else { Err(text) }
@@ -75,7 +75,7 @@ fn until_text(address: &str, condition: impl Fn(&str) -> bool) -> String {
 async fn the_filter_always_off_keeps_no_exemplars() {
     let server = Server::start_with("", &[("OTEL_METRICS_EXEMPLAR_FILTER", "always_off")]);
     run_traced(&server).await;
-    until_sample(&server.address, DURATIONS, "1");
+    wait_for_sample(&server.address, DURATIONS, "1");
     let text = open_metrics(&server.address);
     assert!(text.ends_with("# EOF\n") && !text.contains(" # {") && !text.contains(TRACE), "{text}");
 }
@@ -122,9 +122,9 @@ async fn exported_histograms_can_be_exponential_while_metrics_pages_keep_their_b
         let mut server = Server::start_with("", &variables);
         for _ in 0..3 {
             let id = server.submit(noop()).await;
-            server.ended(&id).await;
+            server.wait_finished(&id).await;
         }
-        let shown = until_sample(&server.address, DURATIONS, "3");
+        let shown = wait_for_sample(&server.address, DURATIONS, "3");
         let rest = r#"handler="compute",pool="default""#;
         let bucket = format!(r#"lineshaft_task_duration_seconds_bucket{{{rest},result="completed",le="3600.0"}}"#);
         assert_eq!(shown[&bucket], "3");
@@ -173,12 +173,12 @@ pub const PROMETHEUS: [(&str, &str); 2] =
 async fn the_prometheus_exporter_opens_a_port_that_serves_only_metrics() {
     let mut server = Server::start_with("", &PROMETHEUS);
     let id = server.submit(noop()).await;
-    server.ended(&id).await;
+    server.wait_finished(&id).await;
     let addresses = prometheus_addresses(&server);
     assert!(addresses[0].starts_with("127.0.0.1:") && addresses.len() <= 2, "{addresses:?}");
     assert!(!server.log().contains("can read the metrics"), "{}", server.log());
     for address in &addresses {
-        until_sample(address, DURATIONS, "1");
+        wait_for_sample(address, DURATIONS, "1");
         assert!(samples(address).len() > 50);
         assert!(open_metrics(address).ends_with("# EOF\n"));
         for path in ["/", "/metrics/", "/health", "/health/ready", "/api/stats"] {
@@ -214,10 +214,10 @@ fn the_server_does_not_start_if_the_prometheus_port_is_in_use() {
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = other.local_addr().unwrap();
     let port = taken.port().to_string();
-    let error = Server::refused("", &[PROMETHEUS[0], ("OTEL_EXPORTER_PROMETHEUS_PORT", &port)]);
+    let error = Server::fail_to_start("", &[PROMETHEUS[0], ("OTEL_EXPORTER_PROMETHEUS_PORT", &port)]);
     assert!(error.contains(&format!("failed to listen on {taken} for Prometheus")), "{error}");
     assert!(error.contains("OTEL_EXPORTER_PROMETHEUS_PORT") && !error.contains("serving"), "{error}");
     let nowhere = [PROMETHEUS[0], PROMETHEUS[1], ("OTEL_EXPORTER_PROMETHEUS_HOST", "no host at all")];
-    let error = Server::refused("", &nowhere);
+    let error = Server::fail_to_start("", &nowhere);
     assert!(error.contains("no host at all") && error.contains("OTEL_EXPORTER_PROMETHEUS_HOST"), "{error}");
 }

@@ -64,7 +64,7 @@ async fn an_invalid_payload_fails_its_task_at_the_first_attempt() {
         ("expression", &nested),
     ] {
         let id = server.submit(task(name, payload)).await;
-        let ended = server.ended(&id).await;
+        let ended = server.wait_finished(&id).await;
         let shown = &payload[..payload.len().min(60)];
         // Deeply nested expressions may also succeed; they must not harm the server.
         if ended.state() == TaskState::Completed && payload.len() > 10_000 {
@@ -75,9 +75,9 @@ async fn an_invalid_payload_fails_its_task_at_the_first_attempt() {
         assert_eq!(ended.attempt, 1, "{name} {shown} is not retried");
     }
     let id = server.submit(task("expression", &chain)).await;
-    server.ended(&id).await;
+    server.wait_finished(&id).await;
     let id = server.submit(noop()).await;
-    assert_eq!(server.ended(&id).await.state(), TaskState::Completed, "the server still runs tasks");
+    assert_eq!(server.wait_finished(&id).await.state(), TaskState::Completed, "the server still runs tasks");
 }
 
 #[tokio::test]
@@ -87,11 +87,11 @@ async fn an_expression_that_would_run_for_days_can_be_cancelled() {
     let source = "l.map(a, l.map(b, l.map(c, l.map(d, a + b + c + d))))";
     let payload = format!("{{\"expression\":\"{source}\",\"variables\":{{\"l\":[{}]}}}}", list.join(","));
     let id = server.submit(task("expression", &payload)).await;
-    server.until_started(&id).await;
+    server.wait_started(&id).await;
     let cancel = v1::CancelTaskRequest { task_id: id.clone(), ..Default::default() };
     // Fails if the task has already ended at the limit of steps.
     let _ = server.tasks().cancel_task(cancel).await;
-    let ended = server.ended(&id).await;
+    let ended = server.wait_finished(&id).await;
     assert!(matches!(ended.state(), TaskState::Cancelled | TaskState::Failed), "{ended:?}");
 }
 
@@ -108,7 +108,7 @@ async fn a_failed_process_has_a_reason_exit_code_and_signal() {
     ] {
         let about = format!("{} {:?}", request.handler, request.args);
         let id = server.submit(request).await;
-        let failure = server.ended(&id).await.failure.unwrap_or_else(|| panic!("{about}: no failure"));
+        let failure = server.wait_finished(&id).await.failure.unwrap_or_else(|| panic!("{about}: no failure"));
         assert_eq!(failure.reason(), reason, "{about}: {failure:?}");
         assert_eq!((failure.exit_code, failure.signal), (code, signal), "{about}: {failure:?}");
     }
@@ -123,7 +123,7 @@ async fn child_processes_do_not_outlive_their_attempt() {
         ("3333.33", "(trap '' TERM HUP; sleep 3333.33) & disown 2>/dev/null; echo done"),
     ] {
         let id = server.submit(shell(script)).await;
-        let ended = server.ended(&id).await;
+        let ended = server.wait_finished(&id).await;
         assert_eq!(bytes(ended.result.as_ref()), "done\n", "{script}: {ended:?}");
         let state = || format!("{script}: the child is still running after its attempt");
         eventually(async || check(!is_running(mark), state)).await;
@@ -136,11 +136,11 @@ async fn a_process_inherits_no_variables_or_files_of_the_server() {
     let payload = v1::Payload { kind: Some(v1::payload::Kind::Data(vec![b'x'; 1 << 20].into())), ..Default::default() };
     let with = |script: &str| v1::SubmitTaskRequest { payload: Some(payload.clone()), ..shell(script) };
     let id = server.submit(with("wc -c")).await;
-    assert_eq!(bytes(server.ended(&id).await.result.as_ref()).trim(), "1048576");
+    assert_eq!(bytes(server.wait_finished(&id).await.result.as_ref()).trim(), "1048576");
     let id = server.submit(with("true")).await;
-    assert_eq!(server.ended(&id).await.state(), TaskState::Completed, "an unread payload is no failure");
+    assert_eq!(server.wait_finished(&id).await.state(), TaskState::Completed, "an unread payload is no failure");
     let id = server.submit(shell("env | cut -d= -f1 | sort; ls /proc/self/fd | wc -l")).await;
-    let output = bytes(server.ended(&id).await.result.as_ref());
+    let output = bytes(server.wait_finished(&id).await.result.as_ref());
     assert!(!output.contains("CARGO") && !output.contains("HOME"), "the environment is clean: {output}");
     let open: usize = output.lines().last().unwrap().trim().parse().unwrap();
     assert!(open <= 5, "{open} file descriptors are open in a child: {output}");

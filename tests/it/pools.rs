@@ -25,11 +25,11 @@ async fn no_task_is_lost_while_a_pool_is_resized_and_paused() {
         let ids = server.tasks().batch_submit_tasks(batch).await.unwrap().into_inner().task_ids;
         for size in [1, 200, 3, 1_000, 1, 64] {
             resize(&server, size).await;
-            server.pause("default", true).await;
-            server.pause("default", false).await;
+            server.set_paused("default", true).await;
+            server.set_paused("default", false).await;
         }
         for id in &ids {
-            let ended = server.ended(id).await;
+            let ended = server.wait_finished(id).await;
             assert_eq!((ended.state(), ended.attempt), (TaskState::Completed, 1), "{kind}");
         }
         let now = metrics(&server).await;
@@ -46,11 +46,11 @@ async fn a_removed_worker_finishes_its_task() {
         ids.push(server.submit(task("io", "0.5")).await);
     }
     for id in &ids {
-        server.until_started(id).await;
+        server.wait_started(id).await;
     }
     resize(&server, 1).await;
     for id in &ids {
-        assert_eq!(server.ended(id).await.state(), TaskState::Completed);
+        assert_eq!(server.wait_finished(id).await.state(), TaskState::Completed);
     }
     eventually(async || {
         let workers = metrics(&server).await.workers;
@@ -58,7 +58,7 @@ async fn a_removed_worker_finishes_its_task() {
     })
     .await;
     let id = server.submit(noop()).await;
-    assert_eq!(server.ended(&id).await.state(), TaskState::Completed);
+    assert_eq!(server.wait_finished(&id).await.state(), TaskState::Completed);
 }
 
 #[tokio::test]
@@ -67,7 +67,7 @@ async fn a_paused_pool_starts_no_attempts() {
     let batch = v1::BatchSubmitTasksRequest { tasks: vec![task("io", "0.001"); 2_000], batch_id: String::new() };
     server.tasks().batch_submit_tasks(batch).await.unwrap();
     for _ in 0..20 {
-        server.pause("default", true).await;
+        server.set_paused("default", true).await;
         // Attempts that had started before the pause still end.
         eventually(async || {
             let running = metrics(&server).await.running;
@@ -80,7 +80,7 @@ async fn a_paused_pool_starts_no_attempts() {
         let after = metrics(&server).await;
         assert!(after.paused);
         assert_eq!((before, after.running), (after.attempts, 0));
-        server.pause("default", false).await;
+        server.set_paused("default", false).await;
     }
 }
 
@@ -134,9 +134,9 @@ async fn a_full_queue_rejects_a_whole_batch_until_there_is_room() {
     assert_eq!(reason(&refused), "QUEUE_FULL");
     let ids = server.tasks().batch_submit_tasks(batch(10)).await.unwrap().into_inner().task_ids;
     assert_eq!(reason(&server.tasks().submit_task(noop()).await.unwrap_err()), "QUEUE_FULL");
-    server.pause("default", false).await;
+    server.set_paused("default", false).await;
     for id in ids {
-        server.ended(&id).await;
+        server.wait_finished(&id).await;
     }
     server.submit(noop()).await;
 }
@@ -156,13 +156,13 @@ fn blocking_handlers_do_not_stall_an_async_pool() {
             running.push(server.submit(task("compute", "1000000000000")).await);
         }
         for id in &running {
-            server.until_started(id).await;
+            server.wait_started(id).await;
             server
                 .tasks()
                 .cancel_task(v1::CancelTaskRequest { task_id: id.clone(), ..Default::default() })
                 .await
                 .unwrap();
-            assert_eq!(server.ended(id).await.state(), TaskState::Cancelled);
+            assert_eq!(server.wait_finished(id).await.state(), TaskState::Cancelled);
         }
     });
 }
@@ -200,8 +200,8 @@ async fn pool_updates_survive_a_crash_until_the_configuration_changes_the_settin
     let pool = get(&server).await;
     assert_eq!((pool.size, pool.queue_limit, pool.paused), (5, 3, true), "only the size has changed in the file");
     assert!(server.log().contains("replaces pool settings"), "{}", server.log());
-    server.pause("default", false).await;
-    assert_eq!(server.ended(&id).await.state(), TaskState::Completed);
+    server.set_paused("default", false).await;
+    assert_eq!(server.wait_finished(&id).await.state(), TaskState::Completed);
 }
 
 fn update_of(name: &str) -> v1::UpdatePoolRequest {
@@ -226,7 +226,7 @@ async fn pools_are_listed_resized_and_measured() {
 
     for _ in 0..10 {
         let id = server.submit(noop()).await;
-        server.ended(&id).await;
+        server.wait_finished(&id).await;
     }
     let request = v1::StreamPoolMetricsRequest { pools: vec!["a".into()], include_workers: true, ..Default::default() };
     let mut readings = server.pools().stream_pool_metrics(request).await.unwrap().into_inner();
@@ -246,14 +246,14 @@ async fn pools_are_listed_resized_and_measured() {
 #[tokio::test]
 async fn a_paused_pool_starts_nothing() {
     let server = Server::start("");
-    assert!(server.pause("default", true).await.paused);
+    assert!(server.set_paused("default", true).await.paused);
     let id = server.submit(noop()).await;
     let request = v1::GetPoolMetricsRequest { name: "default".into(), include_workers: false };
     let metrics = server.pools().get_pool_metrics(request).await.unwrap().into_inner().metrics.unwrap();
     assert_eq!((metrics.queued, metrics.running, metrics.paused), (1, 0, true));
     assert_eq!(server.get(&id).await.state(), TaskState::Queued);
-    server.pause("default", false).await;
-    assert_eq!(server.ended(&id).await.state(), TaskState::Completed);
+    server.set_paused("default", false).await;
+    assert_eq!(server.wait_finished(&id).await.state(), TaskState::Completed);
 }
 
 #[tokio::test]
@@ -264,7 +264,7 @@ async fn a_thousand_workers_run_tasks_concurrently() {
     let ids = server.tasks().batch_submit_tasks(batch).await.unwrap().into_inner().task_ids;
     let mut workers = std::collections::HashSet::new();
     for id in ids {
-        let ended = server.ended(&id).await;
+        let ended = server.wait_finished(&id).await;
         assert_eq!(ended.state(), TaskState::Completed);
         workers.insert(ended.worker);
     }

@@ -71,7 +71,7 @@ impl HangingCalls {
 }
 
 /// Waits until the server is ready.
-async fn until_ready(address: &str) {
+async fn wait_until_ready(address: &str) {
     eventually(async || {
         let response = get(address, "/health/ready", "");
         check(response.status == 200, || String::from_utf8_lossy(&response.body).into_owned())
@@ -80,7 +80,7 @@ async fn until_ready(address: &str) {
 }
 
 /// Waits until the server is not ready for this reason.
-async fn until_not_ready(address: &str, reason: &str) {
+async fn wait_until_not_ready(address: &str, reason: &str) {
     eventually(async || {
         let response = get(address, "/health/ready", "");
         let body = String::from_utf8_lossy(&response.body);
@@ -111,12 +111,12 @@ async fn a_hanging_disk_makes_the_server_not_ready_until_it_responds() {
     let hanging = HangingCalls::new();
     let server = hanging.start_server();
     let probes = health_address(&server);
-    until_ready(&probes).await;
+    wait_until_ready(&probes).await;
     let before = stall_count(&probes, "scheduler");
     hanging.start("syncs");
     let mut client = server.tasks();
     let waiting = tokio::spawn(async move { client.submit_task(noop()).await });
-    until_not_ready(&probes, "scheduler_stalled").await;
+    wait_until_not_ready(&probes, "scheduler_stalled").await;
     assert_eq!(get(&probes, "/health/live", "").status, 200, "a restart would not help");
     assert_eq!(grpc_health(&probes).await, [ServingStatus::NotServing, ServingStatus::Serving]);
     assert_eq!(stall_count(&probes, "scheduler"), before + 1);
@@ -128,8 +128,8 @@ async fn a_hanging_disk_makes_the_server_not_ready_until_it_responds() {
     assert!(!waiting.is_finished(), "the submission is not acknowledged before it is durable");
     hanging.stop("syncs");
     let id = waiting.await.unwrap().unwrap().into_inner().task_id;
-    until_ready(&probes).await;
-    assert_eq!(server.ended(&id).await.state(), TaskState::Completed);
+    wait_until_ready(&probes).await;
+    assert_eq!(server.wait_finished(&id).await.state(), TaskState::Completed);
     let log = server.log();
     assert!(log.contains("has stalled") && log.contains("makes progress again"), "{log}");
 }
@@ -160,11 +160,11 @@ async fn while_the_disk_hangs_queries_are_refused_and_a_drain_starts_later() {
     let mut server = hanging.start_server();
     let probes = health_address(&server);
     let running = server.submit(task("io", "3600")).await;
-    server.until(&running, TaskState::Running).await;
+    server.wait_for_state(&running, TaskState::Running).await;
     hanging.start("syncs");
     let mut client = server.tasks();
     let waiting = tokio::spawn(async move { client.submit_task(noop()).await });
-    until_not_ready(&probes, "scheduler_stalled").await;
+    wait_until_not_ready(&probes, "scheduler_stalled").await;
     let (mut pools, mut tasks) = (server.pools(), server.tasks());
     let name = "default".to_owned();
     let metrics = v1::GetPoolMetricsRequest { name: name.clone(), include_workers: true };
@@ -194,18 +194,18 @@ async fn a_blocked_runtime_thread_makes_the_server_not_ready_but_tasks_run() {
     let hanging = HangingCalls::new();
     let server = hanging.start_server();
     let probes = health_address(&server);
-    until_ready(&probes).await;
+    wait_until_ready(&probes).await;
     hanging.start("reads");
     let mut stream = TcpStream::connect(&server.address).unwrap();
     write!(stream, "GET /health/live HTTP/1.1\r\nhost: localhost\r\nx-words: {WORDS}\r\n\r\n").unwrap();
-    until_not_ready(&probes, "runtime_stalled").await;
+    wait_until_not_ready(&probes, "runtime_stalled").await;
     assert_eq!(get(&probes, "/health/live", "").status, 200);
     assert_eq!(grpc_health(&probes).await, [ServingStatus::NotServing, ServingStatus::Serving]);
     assert!(stall_count(&probes, "runtime") >= 1);
     let id = server.submit(noop()).await;
-    assert_eq!(server.ended(&id).await.state(), TaskState::Completed);
+    assert_eq!(server.wait_finished(&id).await.state(), TaskState::Completed);
     hanging.stop("reads");
-    until_ready(&probes).await;
+    wait_until_ready(&probes).await;
 }
 
 #[tokio::test]
@@ -226,12 +226,12 @@ async fn a_recovering_server_is_live_but_not_ready() {
     let log = || std::fs::read_to_string(&log_path).unwrap();
     eventually(async || check(log().contains("health endpoint listening"), log)).await;
     let probes = health_address_in(&log());
-    until_not_ready(&probes, "recovering").await;
+    wait_until_not_ready(&probes, "recovering").await;
     assert_eq!(get(&probes, "/health/live", "").status, 200);
     assert_eq!(grpc_health(&probes).await, [ServingStatus::NotServing, ServingStatus::Serving]);
     assert!(!log().contains("\"serving\""), "{}", log());
     hanging.stop("syncs");
-    until_ready(&probes).await;
+    wait_until_ready(&probes).await;
     kill_process(Pid::from_child(&server.0), Signal::TERM).unwrap();
     assert!(server.0.wait().unwrap().success(), "{}", log());
 }

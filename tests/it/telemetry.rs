@@ -91,7 +91,7 @@ async fn a_trace_leads_from_the_caller_to_the_attempt() {
     let line = format!("\"message\":\"exporting traces to {at} (grpc), logs to {at} (grpc)\"");
     assert_eq!(server.log().matches(&line).count(), 1, "{}", server.log());
     let id = server.tasks().submit_task(traced(task("where", ""))).await.unwrap().into_inner().task_id;
-    let ended = server.ended(&id).await;
+    let ended = server.wait_finished(&id).await;
     stop(&mut server);
     // Also on one core the last exports end in time.
     assert!(!server.log().contains("gave up") && !server.log().contains("lost"), "{}", server.log());
@@ -136,7 +136,7 @@ async fn tasks_of_a_batch_start_traces_of_their_own_by_default() {
     let alone = v1::SubmitTaskRequest { trace_mode: v1::TraceMode::Link as i32, ..noop() };
     let alone = server.tasks().submit_task(traced(alone)).await.unwrap().into_inner().task_id;
     for id in ids.iter().chain([&alone]) {
-        server.ended(id).await;
+        server.wait_finished(id).await;
     }
     stop(&mut server);
 
@@ -166,12 +166,12 @@ async fn spans_show_failures_retries_and_cancellations() {
     let retry =
         Some(v1::RetryPolicy { max_attempts: 2, delay: millis(1), jitter: Some(0.0), ..v1::RetryPolicy::default() });
     let failing = server.submit(v1::SubmitTaskRequest { retry, ..task("fails", "") }).await;
-    server.ended(&failing).await;
+    server.wait_finished(&failing).await;
     let cancelled = server.submit(v1::SubmitTaskRequest { pool: "waiting".to_owned(), ..task("wait", "60") }).await;
-    server.until(&cancelled, TaskState::Running).await;
+    server.wait_for_state(&cancelled, TaskState::Running).await;
     let request = v1::CancelTaskRequest { task_id: cancelled.clone(), ..v1::CancelTaskRequest::default() };
     server.tasks().cancel_task(request).await.unwrap();
-    server.ended(&cancelled).await;
+    server.wait_finished(&cancelled).await;
     stop(&mut server);
 
     let mut attempts = collector.spans("process default", &failing);
@@ -197,7 +197,7 @@ async fn spans_show_failures_retries_and_cancellations() {
 async fn a_task_that_ends_without_an_attempt_has_a_settle_span() {
     let collector = Collector::start().await;
     let mut server = Server::start_with(CONFIG, &variables(&collector));
-    server.pause("default", true).await;
+    server.set_paused("default", true).await;
     let submit = async |request| server.tasks().submit_task(traced(request)).await.unwrap().into_inner().task_id;
     let queued = submit(noop()).await;
     let delayed = submit(v1::SubmitTaskRequest { delay: seconds(3_600), ..noop() }).await;
@@ -206,7 +206,7 @@ async fn a_task_that_ends_without_an_attempt_has_a_settle_span() {
         let request = v1::CancelTaskRequest { task_id: id.clone(), ..v1::CancelTaskRequest::default() };
         server.tasks().cancel_task(request).await.unwrap();
     }
-    assert_eq!(server.ended(&late).await.state(), TaskState::Failed);
+    assert_eq!(server.wait_finished(&late).await.state(), TaskState::Failed);
     stop(&mut server);
     for id in [&queued, &delayed, &late] {
         let (send, end) = (collector.span("send default", id).await, collector.span("settle default", id).await);
@@ -238,10 +238,10 @@ async fn a_task_lost_in_a_crash_has_a_settle_span() {
     let mut server = Server::start_with(CONFIG, &exported);
     let once = v1::SubmitTaskRequest { pool: "waiting".to_owned(), at_most_once: true, ..task("wait", "60") };
     let id = server.tasks().submit_task(traced(once)).await.unwrap().into_inner().task_id;
-    server.until(&id, TaskState::Running).await;
+    server.wait_for_state(&id, TaskState::Running).await;
     server.kill9();
     server.start_again();
-    assert_eq!(server.ended(&id).await.state(), TaskState::Failed);
+    assert_eq!(server.wait_finished(&id).await.state(), TaskState::Failed);
     stop(&mut server);
     let end = collector.span("settle waiting", &id).await;
     assert_eq!(
@@ -264,11 +264,11 @@ async fn an_attempt_interrupted_by_a_crash_has_a_settle_span() {
     );
     let request = v1::SubmitTaskRequest { pool: "waiting".to_owned(), ..task("wait", "3600") };
     let id = server.tasks().submit_task(traced(request)).await.unwrap().into_inner().task_id;
-    let before = server.until(&id, TaskState::Running).await;
+    let before = server.wait_for_state(&id, TaskState::Running).await;
     let send = collector.span("send waiting", &id).await;
     server.kill9();
     server.start_again();
-    server.changed_to(&id, before.revision, &[TaskState::Running]).await;
+    server.wait_for_change(&id, before.revision, &[TaskState::Running]).await;
     let lost = collector.span("settle waiting", &id).await;
     assert_eq!((hex(&lost.trace_id).as_str(), &lost.parent_span_id), (TRACE, &send.span_id));
     let of = |key: &str| text(&lost.attributes, key);
@@ -363,13 +363,13 @@ async fn the_trace_context_of_a_task_survives_a_crash() {
             ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &collector.endpoint),
         ],
     );
-    server.pause("default", true).await;
+    server.set_paused("default", true).await;
     let id = server.tasks().submit_task(traced(noop())).await.unwrap().into_inner().task_id;
     let send = collector.span("send default", &id).await;
     server.kill9();
     server.start_again();
-    server.pause("default", false).await;
-    server.ended(&id).await;
+    server.set_paused("default", false).await;
+    server.wait_finished(&id).await;
     let process = collector.span("process default", &id).await;
     assert_eq!((hex(&process.trace_id).as_str(), process.parent_span_id), (TRACE, send.span_id));
 }
@@ -378,15 +378,15 @@ async fn the_trace_context_of_a_task_survives_a_crash() {
 async fn the_trace_context_reaches_the_process_even_if_nothing_is_exported() {
     let server = Server::start(CONFIG);
     let id = server.tasks().submit_task(traced(task("where", ""))).await.unwrap().into_inner().task_id;
-    let received = bytes(server.ended(&id).await.result.as_ref());
+    let received = bytes(server.wait_finished(&id).await.result.as_ref());
     assert_eq!(received.trim(), format!("00-{TRACE}-{CALLER}-01 vendor=1 user=7"));
     assert!(server.log().contains("no telemetry is exported"), "{}", server.log());
     let untraced = server.submit(task("where", "")).await;
-    assert_eq!(bytes(server.ended(&untraced).await.result.as_ref()).trim(), "");
+    assert_eq!(bytes(server.wait_finished(&untraced).await.result.as_ref()).trim(), "");
 
     let none = Server::start_with(CONFIG, &[("OTEL_PROPAGATORS", "baggage")]);
     let id = none.tasks().submit_task(traced(task("where", ""))).await.unwrap().into_inner().task_id;
-    assert_eq!(bytes(none.ended(&id).await.result.as_ref()).trim(), "user=7");
+    assert_eq!(bytes(none.wait_finished(&id).await.result.as_ref()).trim(), "user=7");
 }
 
 #[tokio::test]
@@ -396,9 +396,9 @@ async fn a_parent_based_sampler_follows_the_caller() {
     variables.push(("OTEL_TRACES_SAMPLER", "parentbased_always_off"));
     let mut server = Server::start_with(CONFIG, &variables);
     let unsampled = server.submit(noop()).await;
-    server.ended(&unsampled).await;
+    server.wait_finished(&unsampled).await;
     let sampled = server.tasks().submit_task(traced(noop())).await.unwrap().into_inner().task_id;
-    server.ended(&sampled).await;
+    server.wait_finished(&sampled).await;
     stop(&mut server);
     collector.span("process default", &sampled).await;
     assert_eq!(collector.spans("process default", &unsampled).len(), 0);
@@ -409,7 +409,7 @@ async fn the_console_exporter_writes_spans_and_metrics_to_standard_output() {
     let exported = [("OTEL_TRACES_EXPORTER", "console"), ("OTEL_METRICS_EXPORTER", "console")];
     let mut server = Server::start_with(CONFIG, &exported);
     let id = server.submit(noop()).await;
-    server.ended(&id).await;
+    server.wait_finished(&id).await;
     stop(&mut server);
     let log = server.log();
     assert!(log.contains("exporting traces to standard output, metrics to standard output"), "{log}");
@@ -422,7 +422,7 @@ async fn log_records_have_task_attributes_and_can_include_task_output() {
     let config = format!("[telemetry]\ntask_logs = \"stderr\"\n{CONFIG}");
     let mut server = Server::start_with(&config, &variables(&collector));
     let id = server.tasks().submit_task(traced(task("where", ""))).await.unwrap().into_inner().task_id;
-    server.ended(&id).await;
+    server.wait_finished(&id).await;
     stop(&mut server);
     let record =
         collector.wait_for(|received| received.logs.iter().find(|log| body(log) == "to the log").cloned()).await;
@@ -455,7 +455,7 @@ async fn secrets_are_neither_logged_nor_exported() {
     request.metadata_mut().insert("authorization", format!("Bearer {}", secret("header")).parse().unwrap());
     let failing = server.tasks().submit_task(request).await.unwrap().into_inner().task_id;
     let invalid = server.submit(invalid).await;
-    let (failing, invalid) = (server.ended(&failing).await, server.ended(&invalid).await);
+    let (failing, invalid) = (server.wait_finished(&failing).await, server.wait_finished(&invalid).await);
     assert!(failing.failure.unwrap().detail.contains("planted-in-env"));
     assert_eq!(invalid.state(), TaskState::Failed);
     stop(&mut server);
@@ -488,7 +488,7 @@ async fn metrics_arrive(over: Over<'_>, protocol: &str) {
     ];
     let mut server = start_on_one_core(CONFIG, &exported);
     let id = server.submit(noop()).await;
-    server.ended(&id).await;
+    server.wait_finished(&id).await;
     // The interval is one minute: this is the export at shutdown.
     stop(&mut server);
     let of_tasks = |received: &crate::collector::Received| {

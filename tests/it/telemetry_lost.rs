@@ -26,7 +26,7 @@ async fn under_load(endpoint: &str, protocol: &str) -> (Duration, String) {
         let submitted = client.batch_submit_tasks(tasks()).await.unwrap().into_inner();
         last.clone_from(&submitted.task_ids[499]);
     }
-    server.ended(&last).await;
+    server.wait_finished(&last).await;
     let filter = v1::TaskFilter { states: vec![TaskState::Completed as i32], ..v1::TaskFilter::default() };
     eventually(async || {
         let request = v1::DeleteTasksRequest { filter: Some(filter.clone()) };
@@ -36,7 +36,7 @@ async fn under_load(endpoint: &str, protocol: &str) -> (Duration, String) {
     })
     .await;
     server.signal(rustix::process::Signal::TERM);
-    server.until_logged("\"stopped\"").await;
+    server.wait_logged("\"stopped\"").await;
     let stopped = Instant::now();
     assert!(server.wait_exit().success(), "{}", server.log());
     (stopped.elapsed(), server.log())

@@ -49,7 +49,7 @@ async fn run(server: &Server, signal: &str, outcome: &str) {
     let name = format!("lineshaft_telemetry_items_total{{outcome=\"{outcome}\",signal=\"{signal}\"}}");
     eventually(async || {
         let id = server.submit(noop()).await;
-        assert_eq!(server.ended(&id).await.state(), TaskState::Completed);
+        assert_eq!(server.wait_finished(&id).await.state(), TaskState::Completed);
         let counted = samples(&server.address).get(&name).is_some_and(|items| items != "0");
         check(counted, || format!("no {signal} are {outcome}: {}", server.log()))
     })

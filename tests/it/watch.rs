@@ -38,7 +38,7 @@ async fn a_watch_resumed_at_any_revision_sees_each_later_event_once() {
     let batch = v1::BatchSubmitTasksRequest { tasks, batch_id: String::new() };
     let ids = server.tasks().batch_submit_tasks(batch).await.unwrap().into_inner().task_ids;
     for id in &ids {
-        server.ended(id).await;
+        server.wait_finished(id).await;
     }
     let all = events(&mut watch(&server, after(0)).await, 60).await;
     let revisions: Vec<_> = all.iter().map(|event| event.revision).collect();
@@ -56,13 +56,13 @@ async fn a_watch_after_a_submission_sees_all_its_events_and_no_earlier_ones() {
     let mut tasks = server.tasks();
     let named = |name: &str| v1::SubmitTaskRequest { task_id: name.to_owned(), ..noop() };
     let first = tasks.submit_task(named("first")).await.unwrap().into_inner();
-    server.ended("first").await;
+    server.wait_finished("first").await;
 
     let request =
         v1::BatchSubmitTasksRequest { tasks: ["a", "first", "b", "c"].map(named).to_vec(), batch_id: String::new() };
     let batch = tasks.batch_submit_tasks(request).await.unwrap().into_inner();
     for id in &batch.task_ids {
-        server.ended(id).await;
+        server.wait_finished(id).await;
     }
     let last = server.get("c").await.revision.max(server.get("a").await.revision).max(server.get("b").await.revision);
     let seen = events(&mut watch(&server, after(batch.after_revision)).await, last).await;
@@ -85,7 +85,7 @@ async fn a_watch_resumed_after_a_crash_has_no_gap() {
     let mut server = Server::start("");
     for _ in 0..5 {
         let id = server.submit(noop()).await;
-        server.ended(&id).await;
+        server.wait_finished(&id).await;
     }
     let before = events(&mut watch(&server, after(0)).await, 7).await;
     server.kill9();
@@ -99,7 +99,7 @@ async fn a_watch_resumed_after_a_crash_has_no_gap() {
 async fn a_snapshot_is_followed_by_later_events() {
     let server = Server::start("");
     let old = server.submit(noop()).await;
-    server.ended(&old).await;
+    server.wait_finished(&old).await;
     let request = v1::WatchTasksRequest { include_snapshot: true, ..Default::default() };
     let mut steps = watch(&server, request).await;
     let Some(Kind::SnapshotEntry(entry)) = steps.message().await.unwrap().unwrap().kind else { panic!("no entry") };
@@ -124,7 +124,7 @@ async fn a_watch_without_matching_events_reports_progress() {
     };
     let mut steps = watch(&server, request).await;
     let id = server.submit(noop()).await;
-    server.ended(&id).await;
+    server.wait_finished(&id).await;
     loop {
         match steps.message().await.unwrap().unwrap().kind {
             Some(Kind::Progress(progress)) if progress.revision == 3 => break,
@@ -138,10 +138,10 @@ async fn a_watch_without_matching_events_reports_progress() {
 async fn a_watch_with_states_receives_no_deletion_events() {
     let server = Server::start("");
     let id = server.submit(noop()).await;
-    server.ended(&id).await;
+    server.wait_finished(&id).await;
     server.tasks().delete_tasks(v1::DeleteTasksRequest::default()).await.unwrap();
     let next = server.submit(noop()).await;
-    server.ended(&next).await;
+    server.wait_finished(&next).await;
     let filter = v1::TaskFilter { states: vec![TaskState::Completed.into()], ..Default::default() };
     let seen = events(&mut watch(&server, v1::WatchTasksRequest { filter: Some(filter), ..after(0) }).await, 7).await;
     let seen: Vec<_> = seen.iter().map(|event| (event.revision, event.deleted)).collect();
@@ -201,7 +201,7 @@ async fn watches_end_immediately_when_the_server_drains() {
 }
 
 /// Reads a watch until the drain ends it: the revisions of its events, and the revision to resume after.
-async fn until_drained(steps: &mut Streaming<v1::WatchTasksResponse>) -> (Vec<u64>, u64) {
+async fn read_until_drained(steps: &mut Streaming<v1::WatchTasksResponse>) -> (Vec<u64>, u64) {
     let mut seen = Vec::new();
     let end = loop {
         match tokio::time::timeout(TIMEOUT, steps.next()).await.expect("the drain ends the watch") {
@@ -222,22 +222,22 @@ async fn a_watch_ended_by_a_drain_can_be_resumed_on_the_next_server() {
     let mut server = Server::start("");
     for _ in 0..5 {
         let id = server.submit(noop()).await;
-        server.ended(&id).await;
+        server.wait_finished(&id).await;
     }
     // Still running while the server drains, so that there are events after the watches have ended.
     let long = server.submit(task("io", "1")).await;
-    server.until_started(&long).await;
+    server.wait_started(&long).await;
     let quiet = v1::TaskFilter { states: vec![TaskState::Failed.into()], ..Default::default() };
     let quiet = v1::WatchTasksRequest { filter: Some(quiet), ..Default::default() };
     let (mut all, mut quiet) = (watch(&server, after(0)).await, watch(&server, quiet).await);
     server.system().drain(v1::DrainRequest::default()).await.unwrap();
-    let (seen, resume) = until_drained(&mut all).await;
-    let (nothing, resume_quiet) = until_drained(&mut quiet).await;
+    let (seen, resume) = read_until_drained(&mut all).await;
+    let (nothing, resume_quiet) = read_until_drained(&mut quiet).await;
     assert!(nothing.is_empty());
     assert!(server.wait_exit().success());
     server.start_again();
     let next = server.submit(noop()).await;
-    server.ended(&next).await;
+    server.wait_finished(&next).await;
     let last = server.get(&next).await.revision;
     let revisions = |events: Vec<v1::TaskEvent>| events.iter().map(|event| event.revision).collect::<Vec<_>>();
     let later = revisions(events(&mut watch(&server, after(resume)).await, last).await);
@@ -264,5 +264,5 @@ async fn a_call_deadline_ends_the_stream_but_not_the_task() {
         }
     };
     assert!(matches!(end.code(), tonic::Code::DeadlineExceeded | tonic::Code::Cancelled), "{end:?}");
-    assert_eq!(server.ended(&id).await.state(), TaskState::Completed);
+    assert_eq!(server.wait_finished(&id).await.state(), TaskState::Completed);
 }

@@ -226,7 +226,7 @@ async fn keys_are_fetched_over_tls_from_servers_of_the_configured_ca_only() {
     let other = Server::start(&format!("[auth.jwt]\njwks_url = {url:?}{RULES}"));
     let token = issuer.sign(&claims(|_| ()));
     eventually(async || check(get_info(&trusting, &token).await.is_ok(), || trusting.log())).await;
-    other.until_logged("failed to fetch JWT keys").await;
+    other.wait_logged("failed to fetch JWT keys").await;
     assert_eq!(get_info(&other, &token).await, Err(Code::Unauthenticated), "the CA is not a public one");
 }
 
@@ -235,7 +235,7 @@ async fn an_invalid_or_too_large_key_set_does_not_stop_the_server() {
     for nonsense in ["{".repeat(1_000), " ".repeat(2 << 20), "{\"keys\":[]}".to_owned()] {
         let (url, requests) = key_server(Arc::new(Mutex::new(nonsense)));
         let server = Server::start(&format!("[auth.jwt]\njwks_url = {url:?}{RULES}"));
-        server.until_logged("failed to fetch JWT keys").await;
+        server.wait_logged("failed to fetch JWT keys").await;
         assert!(requests.load(Ordering::SeqCst) >= 1);
     }
 }

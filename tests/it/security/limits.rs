@@ -60,7 +60,7 @@ async fn tasks_and_payloads_count_until_they_end_and_after_a_restart() {
     server.kill9();
     server.start_again();
     let caller = Caller::new(&server, &ci);
-    until_limited(&caller).await;
+    wait_until_limited(&caller).await;
     // A task that ends no longer counts.
     let cancel = v1::CancelTaskRequest { task_id: ids[0].clone(), ..v1::CancelTaskRequest::default() };
     caller.tasks().cancel_task(cancel).await.unwrap();
@@ -87,7 +87,7 @@ async fn submit_when_accepted(caller: &Caller, request: v1::SubmitTaskRequest) -
 }
 
 /// Waits until the tasks from before the restart are counted.
-async fn until_limited(caller: &Caller) {
+async fn wait_until_limited(caller: &Caller) {
     eventually(async || match submit(caller, noop()).await {
         Err(refused) => {
             limited(&refused, "QUOTA_EXCEEDED");

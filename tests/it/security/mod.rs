@@ -33,7 +33,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// Waits until the condition holds, such as after a changed file: the server polls its files every second.
-async fn until(mut condition: impl AsyncFnMut() -> bool, problem: &str) {
+async fn wait_until(mut condition: impl AsyncFnMut() -> bool, problem: &str) {
     eventually(async || check(condition().await, || problem.to_owned())).await;
 }
 

@@ -8,7 +8,7 @@ use prost_types::FileDescriptorSet;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Code, Request, Status};
 
-use super::{Caller, Tokens, Transport, lineshaft, text, until};
+use super::{Caller, Tokens, Transport, lineshaft, text, wait_until};
 use crate::support::{Server, noop, reason, seconds, task};
 
 /// Every RPC of the contract: its path, and whether its request is a stream.
@@ -190,7 +190,7 @@ async fn tokens_are_reloaded_and_a_watch_ends_with_its_token() {
     tokens.create("first", "viewer", "*", &[]);
     let server = tokens.serve("");
     let late = Caller::new(&server, &tokens.create("late", "viewer", "*", &[]));
-    until(async || late.system().get_server_info(info()).await.is_ok(), "the new token is refused").await;
+    wait_until(async || late.system().get_server_info(info()).await.is_ok(), "the new token is refused").await;
     let mut watch = late.tasks().watch_tasks(v1::WatchTasksRequest::default()).await.unwrap().into_inner();
     tokens.revoke("late");
     let ended = loop {
@@ -205,7 +205,7 @@ async fn tokens_are_reloaded_and_a_watch_ends_with_its_token() {
     assert_eq!(refused.code(), Code::Unauthenticated, "on the same connection");
 
     let short = Caller::new(&server, &tokens.create("short", "viewer", "*", &["--expires", "4s"]));
-    until(async || short.system().get_server_info(info()).await.is_ok(), "the short-lived token is refused").await;
+    wait_until(async || short.system().get_server_info(info()).await.is_ok(), "the short-lived token is refused").await;
     let mut watch = short.tasks().watch_tasks(v1::WatchTasksRequest::default()).await.unwrap().into_inner();
     while let Ok(Some(_)) = watch.message().await {}
     let refused = short.system().get_server_info(info()).await.unwrap_err();

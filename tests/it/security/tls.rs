@@ -11,7 +11,7 @@ use rcgen::{
 };
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use super::{Caller, Tokens, lineshaft, text, until};
+use super::{Caller, Tokens, lineshaft, text, wait_until};
 use crate::support::{Server, TIMEOUT};
 
 /// A CA.
@@ -137,10 +137,10 @@ async fn a_new_certificate_is_used_without_a_restart() {
     // Only the key is replaced, so certificate and key do not match, and the old ones stay in use.
     let (_, other_key) = new.sign("server", &["localhost"]);
     std::fs::write(directory.path().join("server.key"), other_key).unwrap();
-    server.until_logged("failed to reload").await;
+    server.wait_logged("failed to reload").await;
     assert!(can_call(&Caller::over(old.channel(&server, None), Some(&token))).await);
     new.install(directory.path());
-    until(
+    wait_until(
         async || can_call(&Caller::over(new.channel(&server, None), Some(&token))).await,
         "the new certificate is not used",
     )
@@ -198,7 +198,7 @@ async fn a_revoked_certificate_closes_its_connections() {
     let (mut stays, mut ends) = (watch(&caller).await, watch(&before).await);
 
     std::fs::write(&lists, "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n").unwrap();
-    server.until_logged("failed to reload").await;
+    server.wait_logged("failed to reload").await;
     assert!(can_call(&with(&revoked)).await, "the old list stays in use");
 
     std::fs::write(&lists, authority.revoke(&[8, 9])).unwrap();

@@ -89,7 +89,7 @@ impl Server {
     }
 
     /// The log of a server that fails to start.
-    pub fn refused(config: &str, variables: &[(&str, &str)]) -> String {
+    pub fn fail_to_start(config: &str, variables: &[(&str, &str)]) -> String {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("config.toml"), config).unwrap();
         let variables: Vec<_> = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
@@ -141,7 +141,7 @@ impl Server {
     }
 
     /// Waits until the log contains the text.
-    pub async fn until_logged(&self, text: &str) {
+    pub async fn wait_logged(&self, text: &str) {
         eventually(async || check(self.log().contains(text), || format!("{text:?} is not logged: {}", self.log())))
             .await;
     }
@@ -185,7 +185,7 @@ impl Server {
     }
 
     /// Waits until the task is in a terminal state.
-    pub async fn ended(&self, id: &str) -> v1::Task {
+    pub async fn wait_finished(&self, id: &str) -> v1::Task {
         eventually(async || {
             let request = v1::WaitTaskRequest { task_id: id.to_owned(), timeout: None };
             let response = self.helper().wait_task(request).await.unwrap().into_inner();
@@ -196,12 +196,12 @@ impl Server {
     }
 
     /// Waits until the task is in the state.
-    pub async fn until(&self, id: &str, state: v1::TaskState) -> v1::Task {
-        self.changed_to(id, 0, &[state]).await
+    pub async fn wait_for_state(&self, id: &str, state: v1::TaskState) -> v1::Task {
+        self.wait_for_change(id, 0, &[state]).await
     }
 
     /// Waits until the task has changed after a revision and is in one of the states.
-    pub async fn changed_to(&self, id: &str, after: u64, states: &[v1::TaskState]) -> v1::Task {
+    pub async fn wait_for_change(&self, id: &str, after: u64, states: &[v1::TaskState]) -> v1::Task {
         eventually(async || {
             let task = self.get(id).await;
             let reached = task.revision > after && states.contains(&task.state());
@@ -211,11 +211,11 @@ impl Server {
     }
 
     /// Waits until the task has started at least once.
-    pub async fn until_started(&self, id: &str) {
+    pub async fn wait_started(&self, id: &str) {
         eventually(async || check(self.get(id).await.started_at.is_some(), || format!("{id} has not started"))).await;
     }
 
-    pub async fn pause(&self, pool: &str, paused: bool) -> v1::Pool {
+    pub async fn set_paused(&self, pool: &str, paused: bool) -> v1::Pool {
         let request =
             v1::UpdatePoolRequest { name: pool.to_owned(), paused: Some(paused), ..v1::UpdatePoolRequest::default() };
         self.pools().update_pool(request).await.unwrap().into_inner().pool.unwrap()
