@@ -58,7 +58,7 @@ impl Handle {
     }
 
     /// A new UUIDv7.
-    pub fn new_task_id(&self) -> TaskId {
+    pub fn new_task_id() -> TaskId {
         Uuid::now_v7().into()
     }
 

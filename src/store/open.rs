@@ -105,7 +105,7 @@ pub fn open(options: &Options) -> Result<(Store, Recovery), StoreError> {
     };
     let pools = journal.pool_overrides().to_vec();
     let mut recovery = Recovery { tasks, revision, events: Vec::new(), pools, notes };
-    catch_up(&journal, &projection, &mut recovery)?;
+    replay_journal(&journal, &projection, &mut recovery)?;
     note_lost_submissions(&mut recovery);
     let store = Store { journal, projection: Arc::new(projection), kind: "sqlite" };
     Ok((store, recovery))
@@ -195,7 +195,11 @@ fn rebuild_note(path: &Path, why: &str, trimmed: Revision) -> String {
 }
 
 /// Reads the events that the projection lacks, and applies them.
-fn catch_up(journal: &SqliteJournal, projection: &SqliteProjection, recovery: &mut Recovery) -> Result<(), StoreError> {
+fn replay_journal(
+    journal: &SqliteJournal,
+    projection: &SqliteProjection,
+    recovery: &mut Recovery,
+) -> Result<(), StoreError> {
     let end = journal.end();
     let mut at = recovery.revision;
     let mut fold = false;

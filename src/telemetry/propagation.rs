@@ -48,13 +48,13 @@ impl Propagators {
     }
 
     /// The trace context in a call's headers. `header` returns the first value of a lower-case name.
-    pub fn extract<'h>(&self, header: impl Fn(&'static str) -> Option<&'h str>) -> Option<TraceContext> {
+    pub fn extract<'h>(self, header: impl Fn(&'static str) -> Option<&'h str>) -> Option<TraceContext> {
         let parent = header("traceparent").filter(|_| self.trace_context);
         TraceContext::parse(parent, header("tracestate"), header("baggage").filter(|_| self.baggage))
     }
 
     /// Variables that pass the trace context to a process.
-    pub fn variables(&self, context: &TraceContext) -> Vec<(&'static str, String)> {
+    pub fn variables(self, context: &TraceContext) -> Vec<(&'static str, String)> {
         let parent = context.traceparent().filter(|_| self.trace_context);
         let state = Some(context.state.to_string()).filter(|_| parent.is_some());
         let baggage = Some(context.baggage.to_string()).filter(|_| self.baggage);

@@ -38,7 +38,7 @@ pub enum StartError {
 pub fn start(mut options: Options, variables: &Variables, instance: &str) -> Result<Pipeline, StartError> {
     let settings = Settings::read(variables, &options.endpoint, options.protocol);
     let pipeline = Pipeline::start(settings, variables, instance)?;
-    options.log.export_level = pipeline.settings().log_level.clone();
+    options.log.export_level.clone_from(&pipeline.settings().log_level);
     log::init(&options.log, pipeline.logger_provider())?;
     propagation::install(pipeline.settings().propagators);
     if let Some(provider) = pipeline.tracer_provider() {

@@ -97,7 +97,7 @@ fn handle_inner(
         retention: Retention { count: options.core.retention_count as u64, age: options.core.retention_age },
         draining,
         drain_limit: options.drain_limit,
-        options: Default::default(),
+        options: parking_lot::Mutex::default(),
     }
 }
 

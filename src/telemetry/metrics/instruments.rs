@@ -48,9 +48,9 @@ impl Instruments {
                 .f64_observable_gauge("lineshaft.buffered")
                 .with_callback(move |_| {
                     buffers.lock().retain(|buffer| {
-                        let buffer = buffer.upgrade();
-                        buffer.iter().for_each(|buffer| buffer.flush());
-                        buffer.is_some()
+                        let Some(buffer) = buffer.upgrade() else { return false };
+                        buffer.flush();
+                        true
                     });
                 })
                 .build();

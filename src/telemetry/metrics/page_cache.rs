@@ -11,9 +11,12 @@ use tokio::time::Instant;
 
 use super::exposition::Format;
 
-/// The last page of each format, and when it was begun. The holder of the lock makes the next page.
+/// The last page of each format. The holder of the lock makes the next page.
 #[derive(Clone, Default)]
-pub(super) struct PageCache(Arc<Mutex<[Option<(Instant, Bytes)>; 2]>>);
+pub(super) struct PageCache(Arc<Mutex<[Option<Page>; 2]>>);
+
+/// A page, and when its making began.
+type Page = (Instant, Bytes);
 
 impl PageCache {
     /// `None` if `make` returns none.

@@ -255,14 +255,14 @@ async fn an_address_with_many_forged_tokens_has_to_wait() {
         Server::start(&format!("[auth]\ntokens_file = {:?}\n[auth.jwt]\nkeys_file = {path:?}{RULES}", tokens.path()));
     let caller = issuer.sign(&claims(|_| ()));
     assert_eq!(get_info(&server, &caller).await, Ok(()));
-    let forged = |number: u32| {
+    let sign_forgery = |number: u32| {
         let claims = claims(|claims| claims["sub"] = json!(format!("mallory-{number}")));
         jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, &forger.key).unwrap()
     };
     let mut numbers = 0..;
     let refused = eventually(async || {
-        let forged = Caller::new(&server, &forged(numbers.next().unwrap()));
-        let refused = forged.system().get_server_info(v1::GetServerInfoRequest::default()).await.unwrap_err();
+        let client = Caller::new(&server, &sign_forgery(numbers.next().unwrap()));
+        let refused = client.system().get_server_info(v1::GetServerInfoRequest::default()).await.unwrap_err();
         if refused.code() == Code::Unauthenticated { Err("each forgery is checked".to_owned()) } else { Ok(refused) }
     })
     .await;

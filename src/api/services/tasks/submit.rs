@@ -73,7 +73,7 @@ impl<'a> Converter<'a> {
     }
 
     pub fn convert(&mut self, request: v1::SubmitTaskRequest, path: MessagePath) -> Result<TaskSpec, SubmitError> {
-        let spec = task_spec(request, self.handle.new_task_id(), path, &self.context)?;
+        let spec = task_spec(request, Handle::new_task_id(), path, &self.context)?;
         // Submissions of one call often have equal options. Comparing with the previous ones saves the lookup.
         let options = match self.previous.take() {
             Some(previous) if previous == spec.options => previous,
@@ -113,7 +113,7 @@ pub async fn batch(
 ) -> Result<v1::BatchSubmitTasksResponse, Status> {
     let mut invalid = InvalidFields::default();
     let batch = match request.batch_id.as_str() {
-        "" => invalid.parsed("batch_id", BatchId::parse(&handle.new_task_id().to_string())),
+        "" => invalid.parsed("batch_id", BatchId::parse(&Handle::new_task_id().to_string())),
         text => invalid.parsed("batch_id", BatchId::parse(text)),
     };
     if request.tasks.is_empty() {
