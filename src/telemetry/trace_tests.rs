@@ -37,8 +37,8 @@ fn processed(policy: TraceMode, sent: Option<&Arc<TraceContext>>, after: u64) ->
     exporter.get_finished_spans().unwrap().remove(0)
 }
 
-fn is_child(policy: TraceMode, said: TraceMode, after: u64) -> bool {
-    let span = processed(policy, Some(&sent(said)), after);
+fn is_child(policy: TraceMode, caller: TraceMode, after: u64) -> bool {
+    let span = processed(policy, Some(&sent(caller)), after);
     let child = span.parent_span_id == opentelemetry::trace::SpanId::from(0xb7ad_6b71_6920_3331_u64);
     assert_eq!(span.links.len(), usize::from(!child), "an attempt that is no child has a link");
     child

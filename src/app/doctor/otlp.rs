@@ -214,8 +214,9 @@ mod tests {
         assert!(state == State::Warn && text.ends_with("have no effect: OTEL_CONFIG_FILE"), "{text}");
         assert_eq!(found(&[("OTEL_TRACES_EXPORTER", "carrier-pigeon")]).await.0, State::Warn);
         let endpoint = unused_endpoint();
-        let said = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint), ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nosuch.pem")];
-        let (state, text) = found(&said).await;
+        let variables =
+            [("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint), ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nosuch.pem")];
+        let (state, text) = found(&variables).await;
         assert!(state == State::Fail && text.contains("failed to read /nosuch.pem"), "{text}");
     }
 
@@ -228,8 +229,9 @@ mod tests {
             (b"SSH-2.0-OpenSSH_9.2\r\n", State::Warn),
         ] {
             let endpoint = collector(answer).await;
-            let said = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")];
-            let (found, text) = found(&said).await;
+            let variables =
+                [("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")];
+            let (found, text) = found(&variables).await;
             assert_eq!(found, state, "{text}");
         }
     }
@@ -237,8 +239,8 @@ mod tests {
     #[tokio::test]
     async fn an_http_server_is_not_a_grpc_collector() {
         let endpoint = collector(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
-        let said = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")];
-        let (state, text) = found(&said).await;
+        let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")];
+        let (state, text) = found(&variables).await;
         assert_eq!(state, State::Warn, "{text}");
     }
 }
