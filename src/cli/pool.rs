@@ -48,6 +48,10 @@ pub enum Command {
         etag: String,
     },
     /// Live pool activity
+    ///
+    /// BUSY: busy workers and pool size. QUEUED: tasks by priority (critical, high, normal, low). IN and OUT: tasks
+    /// submitted and finished per second. WAIT and RUN P99: 99th percentiles of the time in the queue and of the run
+    /// time. STEALS: attempts that a worker took from the queue of another worker.
     Top {
         /// Pool names [default: all pools]
         names: Vec<String>,

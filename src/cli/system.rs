@@ -19,7 +19,7 @@ pub enum Command {
     Health,
     /// Start a graceful shutdown: refuse new tasks, wait for running tasks, then exit
     Drain {
-        /// Time for running tasks to end, such as 1m [default: server.drain_limit of the server's configuration]
+        /// Time for running tasks to end, such as 1m, 0s to 24h [default: server.drain_limit of the server]
         #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
         limit: Option<Duration>,
     },

@@ -123,7 +123,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "PATH")]
     pub config: Option<PathBuf>,
     /// Address to listen on [default: 127.0.0.1:7070]
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "IP:PORT")]
     pub listen: Option<SocketAddr>,
     /// Data directory [default: ./lineshaft-data]
     #[arg(long, value_name = "DIR", conflicts_with = "memory")]

@@ -1,6 +1,6 @@
 //! `lineshaft doctor`: checks the environment a server would run in and suggests fixes.
 //!
-//! It starts nothing and changes nothing. The one file that it writes, to measure the disk, has no name.
+//! It starts nothing and changes nothing. To measure the disk it writes one temporary file without a name (`O_TMPFILE`).
 
 mod clock;
 mod disk;
@@ -21,10 +21,10 @@ use report::{Finding, Report};
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Configuration file (TOML).
+    /// Configuration file (TOML) [default: $LINESHAFT_CONFIG, or none]
     #[arg(long, value_name = "PATH")]
     config: Option<PathBuf>,
-    /// Directory of the store.
+    /// Data directory [default: store.directory of the configuration]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 }

@@ -64,13 +64,13 @@ pub struct TaskArgs {
     /// Maximum number of attempts, 1 to 100; 1 means no retry [default: the handler's setting]
     #[arg(long, value_name = "N")]
     attempts: Option<i32>,
-    /// Delay before the second attempt, such as 500ms [default: the handler's setting]
+    /// Delay before the second attempt, such as 500ms, 0s to 365d [default: the handler's setting]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     retry_delay: Option<Duration>,
     /// Factor by which the delay grows with each further attempt, 1 to 10 [default: the handler's setting]
     #[arg(long, value_name = "FACTOR")]
     retry_factor: Option<f64>,
-    /// Upper limit of the delay, before jitter [default: the handler's setting]
+    /// Upper limit of the delay, before jitter, from the delay to 365d [default: the handler's setting]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     retry_max_delay: Option<Duration>,
     /// Maximum random addition to the delay, as a fraction of it, 0 to 1 [default: the handler's setting]
@@ -79,10 +79,10 @@ pub struct TaskArgs {
     /// Argument for a process handler. Can be repeated
     #[arg(long = "arg", value_name = "ARG", allow_hyphen_values = true)]
     args: Vec<String>,
-    /// Earliest start, counted from the submission, such as 1h [default: no delay]
+    /// Earliest start, counted from the submission, such as 1h, 0s to 365d [default: no delay]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     delay: Option<Duration>,
-    /// Latest start, counted from the submission, such as 1h; a task that has not started by then fails with EXPIRED
+    /// Latest start, counted from the submission, such as 1h, 1ms to 365d; a task that has not started by then fails with EXPIRED
     /// [default: no limit]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     expires_after: Option<Duration>,

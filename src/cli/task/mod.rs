@@ -47,7 +47,7 @@ pub enum Command {
     List {
         #[command(flatten)]
         filter: Filter,
-        /// Maximum number of tasks
+        /// Maximum number of tasks, at least 1
         #[arg(long, default_value_t = 50, value_name = "N")]
         limit: usize,
         /// List all matching tasks
@@ -83,7 +83,8 @@ pub enum Command {
         /// Kill a running task at once instead of asking it to stop first
         #[arg(long)]
         force: bool,
-        /// Time between asking a running task to stop and killing it, such as 5s [default: the handler's grace]
+        /// Time between asking a running task to stop and killing it, such as 5s, 0s to 5m [default: the
+        /// handler's grace]
         #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
         grace: Option<Duration>,
     },
