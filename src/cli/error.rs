@@ -72,7 +72,8 @@ impl CliError {
                 let cause = cause.unwrap_or_else(|| status.message().to_owned());
                 vec![
                     format!("error: server unreachable: {cause}"),
-                    "hint: start a server with `lineshaft serve`, or pass its address with --server".to_owned(),
+                    "hint: start a server with `lineshaft serve`, or correct --server (address, http:// or https://)"
+                        .to_owned(),
                 ]
             }
             Self::Status(status) => refusal_lines(status),

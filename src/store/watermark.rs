@@ -198,7 +198,7 @@ impl Watermark {
         if let Err(error) = &stored
             && !self.write_failure_logged.swap(true, Ordering::Relaxed)
         {
-            tracing::warn!(path = %self.path.display(), %error, "failed to write the watermark; it stays behind");
+            tracing::warn!(path = %self.path.display(), %error, "failed to write the watermark; the next write retries");
         }
         stored.is_ok()
     }
