@@ -21,7 +21,7 @@ pub(super) fn drain_on_signals(handle: Handle) -> Result<(), StartError> {
             if limit.is_none() {
                 tracing::info!("draining; signal again to stop immediately");
             } else {
-                tracing::info!("stopping immediately");
+                tracing::info!("interrupting running tasks; each has its grace period to stop");
             }
             handle.drain(limit);
             limit = Some(Duration::ZERO);

@@ -19,21 +19,21 @@ static REFUSALS: LazyLock<DefaultDirectRateLimiter> =
     LazyLock::new(|| RateLimiter::direct(Quota::per_second(REFUSALS_PER_SECOND)));
 static SUPPRESSED: AtomicU64 = AtomicU64::new(0);
 
-/// Logs the outcome of a state-changing call; `what` names the object of the call.
-pub fn record<T>(caller: &Caller, call: &'static str, what: impl std::fmt::Display, outcome: &Result<T, Status>) {
+/// Logs the outcome of a state-changing call; `resource` is the object of the call.
+pub fn record<T>(caller: &Caller, call: &'static str, resource: impl std::fmt::Display, outcome: &Result<T, Status>) {
     let outcome = outcome.as_ref().err().map_or_else(|| "OK".to_owned(), reason);
-    tracing::info!(target: "audit", who = caller.name(), peer = caller.address(), call, %what, outcome);
+    tracing::info!(target: "audit", identity = caller.name(), peer = caller.address(), call, %resource, outcome);
 }
 
 /// Logs a submission; not if authentication is off, because the task itself then records as much.
 pub fn submission<T>(
     caller: &Caller,
     call: &'static str,
-    what: impl FnOnce(&T) -> String,
+    resource: impl FnOnce(&T) -> String,
     outcome: &Result<T, Status>,
 ) {
     if caller.is_authenticated() {
-        record(caller, call, outcome.as_ref().map_or_else(|_| String::new(), what), outcome);
+        record(caller, call, outcome.as_ref().map_or_else(|_| String::new(), resource), outcome);
     }
 }
 
@@ -43,13 +43,13 @@ pub fn name(text: &str) -> String {
 }
 
 /// Logs a call that was refused before it reached its service.
-pub fn refusal(who: &str, peer: &str, call: &str, status: &Status) {
+pub fn refusal(identity: &str, peer: &str, call: &str, status: &Status) {
     if REFUSALS.check().is_err() {
         SUPPRESSED.fetch_add(1, Ordering::Relaxed);
         return;
     }
     let suppressed = SUPPRESSED.swap(0, Ordering::Relaxed);
-    tracing::warn!(target: "audit", who, peer, call = name(call), outcome = reason(status), suppressed, "refused");
+    tracing::warn!(target: "audit", identity, peer, call = name(call), outcome = reason(status), suppressed, "refused");
 }
 
 fn reason(status: &Status) -> String {

@@ -1,4 +1,4 @@
-//! Decides about a call: who makes it, and whether the permission table allows it.
+//! Authenticates the caller of each call and checks the permission table.
 //!
 //! The connection caches its last `authorization` header with the identity that it proved, so that a
 //! repeated header costs one comparison instead of a hash or a signature check.

@@ -131,12 +131,12 @@ fn restore_pools(configured: &mut [PoolSpec], overrides: &[PoolOverride]) {
         let name = &pool_override.name;
         let Some(spec) = configured.iter_mut().find(|spec| spec.name == *name) else { continue };
         let replaced = pool_override.apply(spec);
-        let settings = PoolSettings::of(spec);
         if !replaced.is_empty() {
             let replaced = replaced.join(", ");
             tracing::warn!(pool = %name, replaced, "the changed configuration replaces pool settings made at run time");
         }
-        tracing::info!(pool = %name, ?settings, "restored pool settings made at run time");
+        let PoolSettings { size, queue_limit, paused } = PoolSettings::of(spec);
+        tracing::info!(pool = %name, size, queue_limit, paused, "restored pool settings made at run time");
     }
 }
 
