@@ -7,18 +7,18 @@ pub const STATE_BYTES_MAX: usize = 512;
 /// Bytes of a `baggage`; a longer one is dropped.
 pub const BAGGAGE_BYTES_MAX: usize = 1_024;
 
-/// How the span of a run is connected to the span of its submission.
+/// How the span of an attempt is connected to the span of its submission.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum TraceMode {
     /// As configured for the server.
     #[default]
     Unset = 0,
-    /// A child if the submission is recent, otherwise a trace of its own.
+    /// A child if the submission is recent, otherwise a new trace with a link to it.
     Auto = 1,
     /// Always a child.
     Parent = 2,
-    /// A trace of its own, with a link to the submission.
+    /// A new trace with a link to the submission.
     Link = 3,
 }
 

@@ -12,7 +12,7 @@ use crate::telemetry::trace::{self, AttemptView, Span};
 pub(super) struct AttemptSpan {
     worker: Arc<str>,
     span: Option<Span>,
-    /// The position of the submission, if the attempt has no span of its own.
+    /// The position of the submission, if the attempt has no span.
     submitted_at: Option<ActiveContext>,
 }
 

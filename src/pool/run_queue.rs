@@ -3,8 +3,8 @@
 //! Each priority has one shared queue and one deque per worker. A worker looks into its own deque, then
 //! into the shared queue, then steals from the other deques (Blumofe & Leiserson, 1999; crossbeam-deque).
 //!
-//! The queues do not tell which priority may start, because an attempt may be on its way from one queue to
-//! another. `priority_gate` decides: a worker first claims *any* attempt of the most urgent priority, then
+//! The lengths of the queues do not show which priority may start, because a worker may be moving an attempt from
+//! one queue to another. `priority_gate` decides: a worker first claims *any* attempt of the most urgent priority, then
 //! searches for one. The search always succeeds, because attempts are counted only after they were pushed.
 
 use std::sync::Arc;

@@ -139,8 +139,8 @@ impl Worker {
     }
 
     async fn run_attempt(&mut self, Started { attempt, at, mut since }: Started) {
-        // A worker that finds work wakes the next one if there is more: its own wake-up may have been meant
-        // for several.
+        // A worker that finds work wakes the next one if there is more: several enqueued attempts
+        // may have caused only one wake-up.
         if self.pool.run_queue.gate.has_startable() {
             self.pool.idle.wake(1);
         }

@@ -1,8 +1,8 @@
 //! The loop around the core: it drains its inbox, lets the core decide, makes the events durable in one append,
 //! and only then releases effects.
 //!
-//! One commit is in flight at a time; what the core decides meanwhile goes into the next one. So under load more
-//! requests share a sync (group commit).
+//! One commit is in flight at a time; the decisions that the core makes meanwhile are part of the next commit. So
+//! under load more requests share a sync (group commit).
 //!
 //! `start` builds the service, `run` is the loop, `requests` serves callers, `commit` makes events durable.
 

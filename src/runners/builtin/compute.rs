@@ -1,4 +1,4 @@
-//! `compute`: sums and prime counts that keep one core busy for as long as the caller chooses.
+//! `compute`: sums and prime counts that keep one core busy for a time that depends on `n`.
 
 use std::hint::black_box;
 

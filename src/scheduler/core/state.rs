@@ -1,4 +1,4 @@
-//! The state of the core, and how an event comes about.
+//! The state of the core, and how it emits events.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -11,7 +11,7 @@ use crate::store::error::StoreError;
 use crate::store::record::{commit_checksum, decode_commit};
 use crate::store::sqlite::sqlite_error;
 
-/// Bytes after which a read ends, whatever its limit of events.
+/// Bytes after which a read ends, even if its limit of events is not reached.
 const READ_BYTES_MAX: usize = 32 << 20;
 
 /// A row whose checksum matches.

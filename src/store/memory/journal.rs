@@ -1,4 +1,4 @@
-//! A journal that lives as long as its handle.
+//! A journal in memory; its content is lost when the handle is dropped.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

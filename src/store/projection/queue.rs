@@ -11,7 +11,7 @@ use crate::model::{Event, Revision};
 use crate::store::error::StoreError;
 use crate::store::traits::Commit;
 
-/// Events that may wait in memory. Further commits are read back from the journal when their turn comes.
+/// Events that may wait in memory. Further commits are dropped from the queue and read from the journal later.
 const QUEUED_EVENTS_MAX: usize = if cfg!(test) { 8 } else { 400_000 };
 /// Bytes of payloads, results and outputs that the waiting events may hold.
 const QUEUED_BYTES_MAX: usize = 128 << 20;
@@ -22,7 +22,7 @@ const WRITE_DELAY: Duration = Duration::from_millis(500);
 /// How long the queue must be empty to count as idle.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Where the result of a checkpoint goes.
+/// Receives the result of a checkpoint.
 pub(super) type CheckpointReply = SyncSender<Result<Revision, StoreError>>;
 
 pub(super) struct CommitQueue {
@@ -47,7 +47,7 @@ struct State {
     /// Each waits until the revision is written.
     checkpoints: Vec<(Revision, CheckpointReply)>,
     closed: bool,
-    /// Set for good when the file is corrupt.
+    /// Set permanently when the file is corrupt.
     failure: Option<StoreError>,
 }
 
@@ -88,7 +88,7 @@ impl CommitQueue {
         }
     }
 
-    /// The reply comes once everything that has arrived is durable.
+    /// The reply is sent once every commit received so far is durable.
     pub(super) fn request_checkpoint(&self) -> Result<Receiver<Result<Revision, StoreError>>, StoreError> {
         let (reply, done) = sync_channel(1);
         {

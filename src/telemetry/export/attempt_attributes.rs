@@ -9,7 +9,7 @@ use opentelemetry_sdk::logs::{LogProcessor, SdkLogRecord};
 
 use crate::telemetry::scope;
 
-/// Stands before the processor that exports; the SDK itself adds the trace context.
+/// Runs before the exporting processor; the SDK itself adds the trace context.
 #[derive(Debug)]
 pub(super) struct AttemptAttributes;
 

@@ -1,7 +1,7 @@
-//! Counts what becomes of spans, log records and exports of metrics on their way to a collector.
+//! Counts exported and lost spans, log records and metric exports.
 //!
-//! [`Bounded`] stands before a batch processor of the SDK and counts what does not fit into its queue;
-//! [`Counted`] stands before an exporter and counts how exports end.
+//! [`Bounded`] wraps a batch processor of the SDK and counts the items that do not fit into its queue;
+//! [`Counted`] wraps an exporter and counts exported and failed items.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -32,7 +32,7 @@ impl PageCache {
         {
             return Some(page.clone());
         }
-        // The lock moves into the work, which goes on when the caller has gone.
+        // The closure owns the lock guard, because it keeps running if the caller drops this future.
         let make = move || {
             let begun = Instant::now();
             let page = make().map(Bytes::from);
