@@ -44,7 +44,7 @@ enum Op {
 }
 
 #[derive(Debug, Deserialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with `n` and optional `op`")]
 struct Request {
     #[serde(default)]
     op: Op,

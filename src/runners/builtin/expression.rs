@@ -57,7 +57,7 @@ impl Default for Expression {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with `expression` and optional `variables`")]
 struct Request {
     expression: String,
     #[serde(default)]

@@ -19,7 +19,7 @@ const CHUNK: usize = 8_192;
 pub struct Heavy;
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with `megabytes` and optional `rounds`")]
 struct Request {
     megabytes: u64,
     #[serde(default = "one")]

@@ -31,7 +31,7 @@ impl Runner for Io {
 
 fn seconds(payload: &[u8]) -> Result<f64, Failure> {
     #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
+    #[serde(deny_unknown_fields, expecting = "an object with `seconds`")]
     struct Request {
         seconds: f64,
     }
