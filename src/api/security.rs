@@ -1,4 +1,4 @@
-//! What protects the main port: connection limits, TLS and authentication. Opened before the port is served,
+//! Protection of the main port: connection limits, TLS and authentication. Opened before the port is served,
 //! so that a server with an invalid certificate or key file does not start.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::listener::connection_limit::ConnectionLimit;
 use super::listener::tls::{Tls, TlsError, TlsOptions};
 use super::watched_files::{self, WatchedFiles};
 
-/// What protects the main port.
+/// Settings of connection limits, TLS and authentication.
 #[derive(Clone, Debug)]
 pub struct SecurityOptions {
     /// `None`: connections are not encrypted.

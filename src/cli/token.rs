@@ -20,7 +20,7 @@ use super::{format, output};
 
 #[derive(Clone, Debug, Args)]
 pub struct TokenFile {
-    /// Token file; the server reads the one that its setting `auth.tokens_file` names
+    /// Token file, the same as in the server's setting `auth.tokens_file`
     #[arg(long = "file", env = "LINESHAFT_AUTH__TOKENS_FILE", default_value = "tokens.toml", value_name = "PATH")]
     path: PathBuf,
 }

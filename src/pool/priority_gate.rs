@@ -65,7 +65,7 @@ fn startable(word: u64) -> Option<usize> {
 
 impl PriorityGate {
     /// Claims one attempt of the most urgent priority and returns the priority's index. The attempt itself
-    /// is then in one of the run queue's deques, or on its way between two of them.
+    /// is then in one of the run queue's deques, or a worker is moving it between two of them.
     pub fn claim(&self) -> Option<usize> {
         let mut word = self.word.load(SeqCst);
         loop {

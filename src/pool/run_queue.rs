@@ -211,7 +211,7 @@ mod tests {
         after: u64,
     }
 
-    /// Workers claim everything that two threads push meanwhile, in all priorities. Returns the starts, and
+    /// Two threads push attempts of all priorities while workers claim them. Returns the starts, and
     /// for each fence the time at which its push had returned.
     fn push_and_claim_concurrently(workers: usize, total: u64) -> (Vec<Start>, Vec<u64>) {
         let (queue, clock, left) = (RunQueue::default(), AtomicU64::new(1), AtomicU64::new(total));

@@ -1,4 +1,4 @@
-//! Trace context of callers and for processes: W3C Trace Context and W3C Baggage.
+//! Reads the trace context of calls and passes it to processes, as W3C Trace Context and W3C Baggage.
 //!
 //! Malformed headers count as absent.
 
@@ -18,7 +18,7 @@ pub fn installed() -> Propagators {
     PROPAGATORS.get().copied().unwrap_or_default()
 }
 
-/// Those that `OTEL_PROPAGATORS` lists.
+/// The formats that `OTEL_PROPAGATORS` lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Propagators {
     pub trace_context: bool,

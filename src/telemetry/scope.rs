@@ -1,7 +1,7 @@
-//! The current scope of a thread: the trace context and the attempt that it works for.
+//! The current scope of a thread: the trace context and, if the thread runs an attempt, the attempt.
 //!
-//! Log lines get their ids from here, submissions their parent. Entering a scope costs two pointer moves, so every
-//! attempt runs in one.
+//! Log lines take their trace and task ids from the scope, submissions their parent span. Entering a scope costs two
+//! pointer moves, so every attempt runs in one.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -40,7 +40,7 @@ pub struct ActiveContext {
 }
 
 impl ActiveContext {
-    /// Of a span elsewhere, or of baggage only.
+    /// For a span of another process, or for a context with baggage only.
     pub fn new(context: Arc<TraceContext>) -> Self {
         let attached = match span_context(&context) {
             Some(span) => opentelemetry::Context::new().with_remote_span_context(span),
@@ -49,7 +49,7 @@ impl ActiveContext {
         Self { context, attached }
     }
 
-    /// Of a span of this process.
+    /// For a span of this process.
     pub(super) fn local(context: Arc<TraceContext>, span: SpanContext) -> Self {
         Self { context, attached: opentelemetry::Context::new().with_remote_span_context(span) }
     }

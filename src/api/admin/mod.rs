@@ -1,4 +1,4 @@
-//! The admin ports: health checks and metrics on listeners of their own.
+//! The admin ports: separate listeners for health checks and metrics.
 
 pub mod health;
 pub mod listener;

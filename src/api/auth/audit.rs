@@ -25,7 +25,7 @@ pub fn record<T>(caller: &Caller, call: &'static str, resource: impl std::fmt::D
     tracing::info!(target: "audit", identity = caller.name(), peer = caller.address(), call, %resource, outcome);
 }
 
-/// Logs a submission; not if authentication is off, because the task itself then records as much.
+/// Logs a submission if authentication is on. Otherwise the task itself already records the caller's address.
 pub fn submission<T>(
     caller: &Caller,
     call: &'static str,

@@ -17,9 +17,10 @@ pub enum Permission {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallKind {
-    /// Ends by itself.
+    /// The server decides when the call ends.
     Unary,
-    /// Lasts as long as the caller likes. Counted, and ended when the identity expires or is revoked.
+    /// The caller decides when the call ends. It counts toward the stream limit of the identity, and the server ends
+    /// it when the identity expires or is revoked.
     Streaming,
 }
 

@@ -1,4 +1,4 @@
-//! What the tests of several files use.
+//! Helpers for the tests of several files.
 
 use std::sync::Arc;
 

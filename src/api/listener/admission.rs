@@ -30,7 +30,7 @@ pub enum Permit {
 }
 
 impl Permit {
-    /// Completes if the connection has to give way to another one.
+    /// Completes if the connection must be closed to make room for another one.
     pub async fn evicted(&self) {
         match self {
             Self::Counted(_) => std::future::pending().await,
@@ -38,7 +38,7 @@ impl Permit {
         }
     }
 
-    /// Where the calls of the connection are counted, if they are.
+    /// Counter of the connection's calls in flight, if calls are counted.
     pub fn open_connection(&self) -> Option<Arc<OpenConnection>> {
         match self {
             Self::Counted(_) => None,

@@ -1,4 +1,4 @@
-//! Serves one connection: TLS handshake, protocol detection, HTTP, and the notice when it gets old.
+//! Serves one connection: TLS handshake, protocol detection, HTTP, and the request to reconnect when it reaches its maximum age.
 
 use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};
@@ -25,7 +25,7 @@ use super::detect::{self, Protocol};
 use super::idle_eviction::{ActiveCall, OpenConnection};
 use super::tls::{Tls, TlsConnection};
 
-/// Time for the calls in flight after the stop. Their streams have ended before, with the drain.
+/// Time for the calls in flight after the stop. The drain has already ended their streams.
 pub const STOP_GRACE: Duration = Duration::from_secs(2);
 /// Bytes of all headers of one request. Beyond it, HTTP/1.1 returns 431 and HTTP/2 refuses the stream.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
@@ -52,7 +52,7 @@ pub struct ConnectionOptions {
     pub age_grace: Duration,
 }
 
-/// What serves the requests of all connections.
+/// A service that handles the requests of all connections.
 pub trait RequestService:
     Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
 {
@@ -119,7 +119,7 @@ impl<S: RequestService> ConnectionServer<S> {
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let detected = tokio::select! {
-            // With a timeout of its own, because hyper's starts with the first byte.
+            // A separate timeout, because hyper's starts with the first byte.
             detected = tokio::time::timeout(self.options.header_timeout, detect::protocol(stream)) => detected,
             // No call is in flight that the stop would have to wait for.
             () = self.stop.cancelled() => return,

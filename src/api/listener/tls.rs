@@ -36,7 +36,7 @@ pub struct TlsOptions {
     pub client_crl: Option<PathBuf>,
     /// Whether clients without a certificate are refused.
     pub client_required: bool,
-    /// Limit for one handshake, including the wait for its turn.
+    /// Time limit for one handshake, including the wait for a free handshake slot.
     pub handshake_timeout: Duration,
     /// Concurrent handshakes, counted from the client's first message; further ones wait.
     pub handshakes_max: usize,

@@ -17,7 +17,7 @@ pub trait MapResponse<B> {
 }
 
 pin_project! {
-    /// Either a refusal, or the call of the service below with what to do with its response.
+    /// Either a refusal, or the call of the service below and the handling of its response.
     #[project = Projected]
     pub enum CallFuture<F, M> {
         Refused { status: Option<Box<Status>> },

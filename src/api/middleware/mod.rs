@@ -1,5 +1,5 @@
-//! Middleware between a connection and the gRPC services. Each file is one tower layer, or what several of
-//! them share. `server.rs` lists the layers in order.
+//! Middleware between a connection and the gRPC services. Each file is one tower layer, or code that several
+//! layers share. `server.rs` lists the layers in order.
 
 pub mod admission;
 pub mod authentication;

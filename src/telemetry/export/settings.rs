@@ -71,11 +71,11 @@ impl Protocol {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Collector {
     pub protocol: Protocol,
-    /// With the path of the signal where that is HTTP.
+    /// URL; over HTTP it includes the path of the signal.
     pub endpoint: String,
-    /// The endpoint if no variable names one, which the library reads by itself.
+    /// The endpoint, unless a variable contains it: the exporter library reads the variables itself.
     pub endpoint_override: Option<String>,
-    /// Longest HTTP call; zero: no limit.
+    /// Timeout of an HTTP call; zero means no limit.
     pub timeout: Duration,
     /// Authorities that may sign the collector's certificate (PEM); the system's when unset.
     pub certificate: Option<PathBuf>,

@@ -1,7 +1,7 @@
-//! Makes one page of metrics at a time, however many scrapers ask.
+//! Renders one page of metrics at a time, independently of the number of scrapers.
 //!
-//! Making a page takes a thread for blocking work, and a disk that hangs may hold it. Requests that arrive meanwhile
-//! wait without a thread and share the next page: none gets a page that was begun before the request.
+//! Rendering occupies a blocking thread, and a disk that hangs can block this thread. Requests that arrive during that
+//! time wait without a thread and share the next page. A request never gets a page that was begun before it arrived.
 
 use std::sync::Arc;
 

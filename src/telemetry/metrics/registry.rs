@@ -43,7 +43,7 @@ impl fmt::Debug for Metrics {
 /// Buckets of the histograms that a reader gets.
 #[derive(Clone, Copy, Debug)]
 pub enum Histograms {
-    /// Those of the table.
+    /// The buckets in the table of metrics.
     Buckets,
     /// At powers of two and between them, as fine as the values need.
     Exponential,
@@ -119,7 +119,7 @@ impl Metrics {
         Self(Arc::new(Registry { providers, reader, instruments, pages: PageCache::default() }))
     }
 
-    /// The providers to shut down, each on a thread of its own: one that waits for its collector must not delay
+    /// The providers to shut down, each on its own thread, so that a provider that waits for its collector does not delay
     /// the other.
     pub fn providers(&self) -> &[SdkMeterProvider] {
         &self.0.providers
@@ -149,7 +149,7 @@ impl Metrics {
     }
 }
 
-/// A reader that is also owned by its user.
+/// A reader that is shared between a provider and the caller.
 #[derive(Debug)]
 pub(super) struct SharedReader(pub Arc<ManualReader>);
 
