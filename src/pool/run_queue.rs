@@ -1,4 +1,4 @@
-//! Where attempts wait for a worker.
+//! The queues in which attempts wait for a worker.
 //!
 //! Each priority has one shared queue and one deque per worker. A worker looks into its own deque, then
 //! into the shared queue, then steals from the other deques (Blumofe & Leiserson, 1999; crossbeam-deque).

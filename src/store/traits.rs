@@ -1,4 +1,4 @@
-//! What every journal and every projection does.
+//! The interfaces of journals and projections.
 
 use std::sync::Arc;
 

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 
 use super::settings::Signal;
 
-/// What became of one signal since the start.
+/// Exported, dropped and queued items of one signal since the start.
 #[derive(Debug)]
 pub struct Counts {
     pub signal: Signal,
