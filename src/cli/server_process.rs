@@ -1,5 +1,5 @@
-//! A server that runs as a child process of `demo` or `bench`: the same binary, with a store of its own, called
-//! through its port.
+//! A server that runs as a child process of `demo` or `bench`: the same binary with a separate store. The
+//! parent process calls it through its port.
 
 use std::error::Error;
 use std::fs::{self, File};

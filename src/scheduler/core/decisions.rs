@@ -12,7 +12,7 @@ pub struct Decisions {
     /// In the order of their revisions.
     pub events: Vec<Event>,
     pub dispatches: Vec<Dispatch>,
-    /// Running attempts to stop: with what cause, and how long after the request to kill them.
+    /// Running attempts to stop, with the cause and the time between the request and the kill.
     pub stops: Vec<(Ticket, StopCause, Duration)>,
     /// Started attempts that may run once their `Started` event is durable.
     pub confirms: Vec<Ticket>,

@@ -1,7 +1,7 @@
 //! The projection in SQLite, the file `projection.db`: one row per task.
 //!
-//! Durable commits wait in a queue in memory. A thread folds them to the last state of each task and writes only that,
-//! in one transaction, so a task that is submitted and deleted within one interval is never written. Commits that do
+//! Durable commits wait in a queue in memory. A thread folds them to the last state of each task and writes only this
+//! state, in one transaction, so a task that is submitted and deleted within one interval is never written. Commits that do
 //! not fit into the queue are read back from the journal.
 
 mod handle;

@@ -1,7 +1,7 @@
-//! Measurements of one worker that the SDK has not got yet.
+//! Measurements of one worker that have not been passed to the SDK yet.
 //!
 //! The SDK keeps a histogram behind a lock, at which workers would wait for each other. So each worker writes its
-//! measurements to a ring of its own, with plain stores. Before a collection the measurements of all rings go to the
+//! measurements to its own ring, with plain stores. Before a collection the measurements of all rings go to the
 //! SDK; a worker whose ring is full drains it itself.
 
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub(super) struct Ring {
     reader: Reader,
 }
 
-/// On cache lines of its own: the writer reads them and seldom finds them changed.
+/// On separate cache lines: the writer reads this counter often, and it changes seldom.
 #[derive(Default)]
 #[repr(align(128))]
 struct Reader {
