@@ -1,4 +1,4 @@
-//! Client commands, and `demo` and `bench`, which run a server of their own. All of them use the public contract only.
+//! Client commands, and `demo` and `bench`, which start a temporary server. All of them use the public contract only.
 
 pub mod bench;
 mod client;

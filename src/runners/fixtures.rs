@@ -15,7 +15,7 @@ use crate::model::{Failure, TaskId};
 /// Longer than any step of a test takes, even on a busy machine.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A running attempt on a thread of its own, as in a pool of threads.
+/// A running attempt on a separate thread, as in a pool of threads.
 pub(super) struct Attempt {
     pub(super) stop: Arc<StopSignal>,
     pub(super) output: Arc<OutputBuffer>,

@@ -176,7 +176,7 @@ impl StreamBuffer {
     }
 }
 
-/// Converts an offset that lies within the kept bytes.
+/// Converts an offset within the kept bytes.
 fn index(offset: u64) -> usize {
     usize::try_from(offset).unwrap_or(usize::MAX)
 }

@@ -14,7 +14,7 @@ use tracing_subscriber::layer::{Context, Layer};
 const WINDOW: Duration = Duration::from_secs(10);
 /// The pool logs results of tasks at level INFO, as often as tasks end.
 const POOL: &str = "lineshaft::pool";
-/// The audit log has a limit of its own.
+/// The audit log has a separate limit.
 const AUDIT: &str = "audit";
 
 /// Limits the lines of each log statement within ten seconds.

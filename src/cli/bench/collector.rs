@@ -21,7 +21,7 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Starts a collector on a free port, with a thread of its own.
+    /// Starts a collector on a free port, in a separate thread.
     pub fn start() -> Result<Self> {
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;

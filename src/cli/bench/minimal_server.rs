@@ -50,7 +50,7 @@ impl MinimalServer {
         Ok(Self { address, runtime: Some(runtime) })
     }
 
-    /// A client with a connection of its own.
+    /// A client with a new connection.
     pub async fn client(&self) -> Result<TaskClient> {
         Ok(task_client(connect(&self.address).await?))
     }

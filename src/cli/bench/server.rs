@@ -45,7 +45,7 @@ impl Server {
         Ok(Self { process, scratch })
     }
 
-    /// A client with a connection of its own.
+    /// A client with a new connection.
     pub async fn client(&self) -> Result<TaskClient> {
         Ok(task_client(self.process.connect().await?))
     }

@@ -62,7 +62,7 @@ impl Supervisor {
         command.env_clear().current_dir("/");
         // The lock belongs to the open file, which the child inherits, so it is held without a gap.
         command.stdin(Stdio::piped()).stdout(lock);
-        // A session of its own, so that signals from the server's terminal do not reach it.
+        // A separate session, so that signals from the server's terminal do not reach it.
         sys::before_exec(&mut command, || Ok(setsid().map(drop)?));
         let mut process = command.spawn()?;
         let pipe = process.stdin.take().map(OwnedFd::from).ok_or(io::ErrorKind::BrokenPipe)?;

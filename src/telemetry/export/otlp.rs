@@ -85,7 +85,7 @@ fn grpc_tls(collector: &Collector) -> Result<Option<ClientTlsConfig>, ExportErro
     Ok(Some(tls))
 }
 
-/// A blocking client: the SDK exports on threads of its own.
+/// A blocking client, because the SDK exports in its own threads.
 #[derive(Debug)]
 struct HttpClient {
     agent: ureq::Agent,
