@@ -1,8 +1,8 @@
 //! Liveness and readiness of the server, and a watchdog that detects stalls.
 //!
 //! The scheduler's loop sends a heartbeat with every round, at least once a second. A runtime thread that blocks is
-//! detected by its counters: it is awake, but has neither parked nor finished polling a task. The watchdog has a
-//! thread of its own, so a stalled component cannot stall it.
+//! detected by its counters: it is awake, but has neither parked nor finished polling a task. The watchdog has
+//! a separate thread, so a stalled component cannot stall it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};

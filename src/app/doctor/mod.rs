@@ -1,6 +1,7 @@
 //! `lineshaft doctor`: checks the environment a server would run in and suggests fixes.
 //!
-//! It starts nothing and changes nothing. To measure the disk it writes one temporary file without a name (`O_TMPFILE`).
+//! It starts nothing and changes nothing. To measure the disk it writes one temporary file without a name
+//! (`O_TMPFILE`).
 
 mod clock;
 mod disk;

@@ -82,8 +82,8 @@ pub struct TaskArgs {
     /// Earliest start, counted from the submission, such as 1h, 0s to 365d [default: no delay]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     delay: Option<Duration>,
-    /// Latest start, counted from the submission, such as 1h, 1ms to 365d; a task that has not started by then fails with EXPIRED
-    /// [default: no limit]
+    /// Latest start, counted from the submission, such as 1h, 1ms to 365d; a task that has not started by then
+    /// fails with EXPIRED [default: no limit]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     expires_after: Option<Duration>,
     /// Never start the task twice, even if the server crashes while it runs

@@ -28,7 +28,7 @@ struct ProviderInstruments {
     histograms: Mutex<HashMap<&'static str, sdk::Histogram<f64>>>,
 }
 
-/// Holds measurements that the SDK has not got yet.
+/// Holds measurements that have not been passed to the SDK yet.
 pub(super) trait Buffered: Send + Sync {
     /// Passes them to the SDK. Must not make series: it runs while the SDK collects.
     fn flush(&self);

@@ -24,7 +24,7 @@ pub(super) const REASONS: usize = 11;
 /// Index of a counter that is made when it is first needed.
 type CounterIndex = Option<usize>;
 
-/// Counters with the amounts that the SDK has not got yet.
+/// Counters with the amounts that have not been passed to the SDK yet.
 #[derive(Default)]
 struct Counters {
     all: Vec<(CounterSeries, u64)>,
