@@ -51,9 +51,6 @@ if [ "$tier" = --fast ]; then
   exit
 fi
 
-step "package"
-cargo package --locked --allow-dirty --quiet
-
 step "workflows"
 need_actionlint
 "$tools_root/bin/actionlint"
@@ -72,5 +69,9 @@ tests/http/run.sh
 
 step "metrics, alerts and dashboard with Prometheus"
 tests/observability/run.sh
+
+# Last, because it puts its own build of the binary into the target directory.
+step "package"
+cargo package --locked --allow-dirty --quiet
 
 step "all passed"
