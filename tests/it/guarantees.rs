@@ -214,14 +214,14 @@ async fn a_task_that_was_running_at_repeated_crashes_fails() {
     let mut server = Server::start("[limits]\ncrashes_max = 2\n");
     let id = server.submit(task("io", "3600")).await;
     let mut crashes = 0;
-    let mut seen = 0;
+    let mut revision = 0;
     loop {
         // Only a start by this run of the server counts; before recovery the server shows the previous one.
-        let task = server.wait_for_change(&id, seen, &[TaskState::Running, TaskState::Failed]).await;
+        let task = server.wait_for_change(&id, revision, &[TaskState::Running, TaskState::Failed]).await;
         if task.state() == TaskState::Failed {
             break;
         }
-        seen = task.revision;
+        revision = task.revision;
         server.kill9();
         server.start_again();
         crashes += 1;
@@ -356,7 +356,7 @@ async fn a_snapshot_under_load_and_the_events_after_it_are_consistent() {
             }
         }
     };
-    tokio::time::timeout(TIMEOUT, read).await.expect("every task is seen to complete");
+    tokio::time::timeout(TIMEOUT, read).await.expect("the watch reports the end of every task");
     load.await.unwrap();
 }
 

@@ -1,4 +1,4 @@
-//! The life of a task: submitting, running, reading, cancelling, deleting.
+//! Tasks from submission to deletion: running, retrying, reading, cancelling.
 
 use futures_util::StreamExt;
 use lineshaft::proto::v1::{
