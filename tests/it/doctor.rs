@@ -12,7 +12,7 @@ fn doctor(config: &str, directory: &Path, variables: &[(&str, &str)]) -> Output 
     // Port 0, so that no other program on this machine can use the port.
     let config = if config.contains("[server]") { config.to_owned() } else { format!("{config}\n{ANY_PORT}") };
     std::fs::write(&file, config).unwrap();
-    #[expect(clippy::disallowed_methods, reason = "the program itself")]
+    #[expect(clippy::disallowed_methods, reason = "starts the binary under test")]
     let mut command = std::process::Command::new(BINARY);
     command.arg("doctor").arg("--config").arg(file).arg("--data-dir").arg(directory.join("data"));
     command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").envs(variables.iter().copied()).output().unwrap()
@@ -102,7 +102,7 @@ fn a_missing_configuration_file_is_reported() {
 #[test]
 fn a_closed_output_pipe_is_no_error() {
     let directory = tempfile::tempdir().unwrap();
-    #[expect(clippy::disallowed_methods, reason = "the program itself")]
+    #[expect(clippy::disallowed_methods, reason = "starts the binary under test")]
     let mut command = std::process::Command::new(BINARY);
     command.arg("doctor").arg("--data-dir").arg(directory.path()).env("LINESHAFT_SERVER__LISTEN", "127.0.0.1:0");
     let (reader, writer) = std::io::pipe().unwrap();

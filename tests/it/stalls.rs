@@ -214,7 +214,7 @@ async fn a_recovering_server_is_live_but_not_ready() {
     hanging.start("syncs");
     let (config, log_path) = (hanging.path("config.toml"), hanging.path("log"));
     std::fs::write(&config, CONFIG).unwrap();
-    #[expect(clippy::disallowed_methods, reason = "starts the server")]
+    #[expect(clippy::disallowed_methods, reason = "starts the binary under test")]
     let child = Command::new(BINARY)
         .args(["serve", "--listen", "127.0.0.1:0"])
         .args([Path::new("--data-dir"), &hanging.path("data"), Path::new("--config"), &config])

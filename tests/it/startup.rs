@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::support::{BINARY, Server};
 
 fn serve(arguments: &[&str]) -> (Option<i32>, String) {
-    #[expect(clippy::disallowed_methods, reason = "the server itself")]
+    #[expect(clippy::disallowed_methods, reason = "starts the binary under test")]
     let output = Command::new(BINARY).arg("serve").args(arguments).output().unwrap();
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
