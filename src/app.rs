@@ -103,7 +103,7 @@ pub async fn serve(
     }
     stop_processes(host);
     admin_stop.cancel();
-    // They end at once; the panic hook has logged any panic.
+    // They end within two seconds; the panic hook has logged any panic.
     while admin_tasks.join_next().await.is_some() {}
     drop((handle, scheduler_handle, watchdog));
     tracing::info!("stopped");
