@@ -68,7 +68,7 @@ impl Handle {
     }
 
     /// The shared copy of these options.
-    pub fn intern(&self, options: Arc<TaskOptions>) -> Arc<TaskOptions> {
+    pub fn intern(&self, options: TaskOptions) -> Arc<TaskOptions> {
         self.inner.options.lock().intern(options)
     }
 

@@ -14,7 +14,7 @@ pub(super) struct OptionsInterner {
 }
 
 impl OptionsInterner {
-    pub fn intern(&mut self, options: Arc<TaskOptions>) -> Arc<TaskOptions> {
+    pub fn intern(&mut self, options: TaskOptions) -> Arc<TaskOptions> {
         if let Some(shared) = self.options.get(&options) {
             return shared.clone();
         }
@@ -22,6 +22,7 @@ impl OptionsInterner {
             self.options.retain(|options| Arc::strong_count(options) > 1);
             self.sweep_at = 1_024 + 2 * self.options.len();
         }
+        let options = Arc::new(options);
         self.options.insert(options.clone());
         options
     }

@@ -1,11 +1,11 @@
-//! Converts a submission to a [`TaskSpec`] and resolves it against the registered handlers and pools.
+//! Converts a submission to the parts of a task and resolves it against the registered handlers and pools.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
     BatchId, Catalog, Coded, Details, ErrorCode, FieldViolation, HandlerName, HandlerSpec, Namespace, PoolKind,
-    PoolName, PoolSpec, TaskExtras, TaskId, TaskOptions, TaskSpec, Timestamp, TraceContext, limits,
+    PoolName, PoolSpec, TaskExtras, TaskId, TaskOptions, Timestamp, TraceContext, limits,
 };
 use crate::proto::v1;
 
@@ -73,23 +73,32 @@ impl Coded for SubmitError {
     }
 }
 
-/// Converts a submission. `new_id` becomes the id of the task if the submission does not choose one.
+/// A task whose options are not shared with other tasks yet.
+#[derive(Debug)]
+pub struct ConvertedTask {
+    pub id: TaskId,
+    pub options: TaskOptions,
+    pub payload: Box<[u8]>,
+    pub extras: Option<Box<TaskExtras>>,
+}
+
+/// Converts a submission. `new_id` makes the id of the task if the submission does not choose one.
 ///
 /// # Errors
 /// [`SubmitError`], with every invalid field.
-pub fn task_spec(
+pub fn convert(
     request: v1::SubmitTaskRequest,
-    new_id: TaskId,
+    new_id: impl FnOnce() -> TaskId,
     path: MessagePath,
     context: &SubmitContext<'_>,
-) -> Result<TaskSpec, SubmitError> {
+) -> Result<ConvertedTask, SubmitError> {
     let mut invalid = InvalidFields::default();
     let handler = invalid.parsed(path.field("handler"), HandlerName::parse(&request.handler));
     let pool = (!request.pool.is_empty()).then(|| invalid.parsed(path.field("pool"), PoolName::parse(&request.pool)));
     let request_id = optional_name(&mut invalid, path.field("request_id"), &request.request_id);
     let namespace = namespace(&mut invalid, path, &request.namespace, context.default_namespace);
     let id = match (request.task_id.as_str(), &namespace) {
-        ("", _) => Some(new_id),
+        ("", _) => Some(new_id()),
         (text, Some(namespace)) => invalid.parsed(path.field("task_id"), TaskId::named(namespace, text)),
         (text, None) => invalid.parsed(path.field("task_id"), TaskId::parse(text)),
     };
@@ -136,7 +145,7 @@ pub fn task_spec(
         expires_at: expires_after.map(|duration| context.now.after(duration)),
         trace,
     };
-    Ok(TaskSpec { id, options: Arc::new(options), payload, extras: extras.boxed() })
+    Ok(ConvertedTask { id, options, payload, extras: extras.boxed() })
 }
 
 fn namespace(
@@ -239,7 +248,7 @@ mod tests {
         }
     }
 
-    fn parse(request: v1::SubmitTaskRequest) -> Result<TaskSpec, SubmitError> {
+    fn parse(request: v1::SubmitTaskRequest) -> Result<ConvertedTask, SubmitError> {
         let (catalog, namespace) = (catalog(), Namespace::default());
         let context = SubmitContext {
             catalog: &catalog,
@@ -249,7 +258,7 @@ mod tests {
             batch: None,
             trace: None,
         };
-        task_spec(request, TaskId::Uuid([7; 16]), MessagePath::BatchItem(3), &context)
+        convert(request, || TaskId::Uuid([7; 16]), MessagePath::BatchItem(3), &context)
     }
 
     fn request(handler: &str) -> v1::SubmitTaskRequest {
@@ -294,16 +303,14 @@ mod tests {
         };
         let spec = parse(overrides).unwrap();
         let options = &spec.options;
-        assert_eq!((spec.id.to_string().as_str(), spec.extras().request_id.as_deref()), ("team/mine", Some("once")));
+        let extras = spec.extras.unwrap();
+        assert_eq!((spec.id.to_string().as_str(), extras.request_id.as_deref()), ("team/mine", Some("once")));
         assert_eq!((options.pool.as_str(), options.namespace.as_str()), ("waiting", "team"));
         assert_eq!((options.priority, options.timeout), (Priority::Critical, Duration::from_millis(1)));
         assert_eq!((options.retry.factor, options.retry.jitter, options.retry.attempts_max), (3.0, 0.0, 7));
-        assert_eq!(
-            (spec.extras().not_before, spec.extras().expires_at),
-            (Some(Timestamp(3_000_000)), Some(Timestamp(10_000_000)))
-        );
+        assert_eq!((extras.not_before, extras.expires_at), (Some(Timestamp(3_000_000)), Some(Timestamp(10_000_000))));
         assert_eq!((options.durability, options.at_most_once), (Durability::Memory, true));
-        assert_eq!(&*spec.extras().args, &["-v".into()]);
+        assert_eq!(&*extras.args, &["-v".into()]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::Status;
 
 use crate::api::auth::{Caller, Reservation};
-use crate::api::convert::submit::{SubmitContext, SubmitError, task_spec};
+use crate::api::convert::submit::{self, ConvertedTask, SubmitContext, SubmitError};
 use crate::api::convert::{InvalidFields, MessagePath, task};
 use crate::api::status::{self, into_status};
 use crate::model::{BatchId, Coded, Durability, Revision, TaskId, TaskOptions, TaskSpec, TaskState, limits};
@@ -73,14 +73,15 @@ impl<'a> Converter<'a> {
     }
 
     pub fn convert(&mut self, request: v1::SubmitTaskRequest, path: MessagePath) -> Result<TaskSpec, SubmitError> {
-        let spec = task_spec(request, Handle::new_task_id(), path, &self.context)?;
+        let converted = submit::convert(request, Handle::new_task_id, path, &self.context)?;
+        let ConvertedTask { id, options, payload, extras } = converted;
         // Submissions of one call often have equal options. Comparing with the previous ones saves the lookup.
         let options = match self.previous.take() {
-            Some(previous) if previous == spec.options => previous,
-            _ => self.handle.intern(spec.options),
+            Some(previous) if *previous == options => previous,
+            _ => self.handle.intern(options),
         };
         self.previous = Some(options.clone());
-        Ok(TaskSpec { options, ..spec })
+        Ok(TaskSpec { id, options, payload, extras })
     }
 }
 
