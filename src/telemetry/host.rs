@@ -31,7 +31,6 @@ pub struct HostHealth {
     pub process_files: u64,
 }
 
-/// Reads the health of the machine and of this process.
 pub type HostReading = Arc<dyn Fn() -> HostHealth + Send + Sync>;
 
 /// Measures at most once a second; share it between threads.
@@ -162,5 +161,11 @@ mod tests {
         tokio::time::advance(REFRESH_INTERVAL).await;
         sampler.health();
         assert!(sampler.state.lock().measured > first);
+    }
+    #[test]
+    fn several_threads_can_measure_at_once() {
+        let sampler = HostSampler::new();
+        let measure = || assert!((0..100).all(|_| sampler.health().cores >= 1));
+        std::thread::scope(|scope| (0..8).for_each(|_| drop(scope.spawn(measure))));
     }
 }
