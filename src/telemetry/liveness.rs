@@ -126,7 +126,6 @@ impl Liveness {
         self.phase.subscribe()
     }
 
-    /// The scheduler made progress.
     pub fn heartbeat(&self, store_refuses: bool) {
         self.heartbeat.store(1 + millis(self.origin.elapsed()), Ordering::Release);
         self.store_refuses.store(store_refuses, Ordering::Release);
@@ -151,7 +150,6 @@ impl Liveness {
         self.projection_fault.get().is_some_and(|check| check())
     }
 
-    /// Time since the start of the server.
     pub fn uptime(&self) -> Duration {
         self.origin.elapsed()
     }

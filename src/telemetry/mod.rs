@@ -36,7 +36,6 @@ impl Telemetry {
         Self { metrics, liveness, gauges }
     }
 
-    /// Measures nothing.
     pub fn off() -> Self {
         Self::new(Metrics::off())
     }

@@ -13,7 +13,6 @@ pub fn install(propagators: Propagators) {
     let _ = PROPAGATORS.set(propagators);
 }
 
-/// The installed propagators, or the default.
 pub fn installed() -> Propagators {
     PROPAGATORS.get().copied().unwrap_or_default()
 }

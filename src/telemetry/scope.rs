@@ -54,7 +54,6 @@ impl ActiveContext {
         Self { context, attached: opentelemetry::Context::new().with_remote_span_context(span) }
     }
 
-    /// The parent of child spans.
     pub(super) fn as_parent(&self) -> &opentelemetry::Context {
         &self.attached
     }
@@ -78,12 +77,10 @@ pub fn current() -> Option<Arc<dyn Scope>> {
     CURRENT.with_borrow(Clone::clone)
 }
 
-/// The trace context of the innermost scope.
 pub fn current_context() -> Option<ActiveContext> {
     CURRENT.with_borrow(|scope| scope.as_ref()?.active_context().cloned())
 }
 
-/// Enters a scope until the guard is dropped.
 pub fn enter(scope: Arc<dyn Scope>) -> Entered {
     let attached = scope.active_context().map(|active| active.attached.clone().attach());
     let outer = CURRENT.replace(Some(scope));
@@ -101,7 +98,6 @@ impl Drop for Entered {
     }
 }
 
-/// Runs a future in a scope.
 pub async fn within<F: Future>(scope: Arc<dyn Scope>, future: F) -> F::Output {
     let mut future = pin!(future);
     poll_fn(move |context| {

@@ -11,7 +11,6 @@ use super::propagation;
 use super::task_log::{self, TaskLogs};
 use super::trace::{self, Policy, Tracer};
 
-/// Telemetry settings of the configuration.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The collector; empty for none.

@@ -37,7 +37,6 @@ pub fn install(logger: SdkLogger, which: TaskLogs) {
     }
 }
 
-/// Exports the captured output of an attempt.
 pub fn export(attempt: Arc<dyn Scope>, output: &Output) {
     let Some((logger, which)) = LOGGER.get() else { return };
     let _entered = scope::enter(attempt);

@@ -48,7 +48,6 @@ pub fn tracer() -> Option<&'static Tracer> {
     TRACER.get()
 }
 
-/// Makes the spans of the server.
 #[derive(Debug)]
 pub struct Tracer {
     tracer: SdkTracer,
@@ -65,7 +64,6 @@ pub struct AttemptView<'a> {
     /// Such as `default/PoolWorker-0`.
     pub worker: &'a str,
     pub eligible_at: Timestamp,
-    /// Start of the attempt.
     pub at: Timestamp,
 }
 
@@ -229,7 +227,6 @@ pub struct Span {
 }
 
 impl Span {
-    /// The parent of child spans.
     pub fn active_context(&self) -> &ActiveContext {
         &self.context
     }
@@ -259,7 +256,6 @@ impl Span {
         span.end();
     }
 
-    /// A stop of the attempt was requested.
     pub fn stop_requested(&self, cause: &'static str, at: Timestamp) {
         let attributes = vec![KeyValue::new("lineshaft.stop.cause", cause)];
         self.inner.lock().add_event_with_timestamp("stop requested", system_time(at), attributes);

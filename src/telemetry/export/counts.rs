@@ -23,7 +23,6 @@ use super::settings::Signal;
 #[derive(Debug)]
 pub struct Counts {
     pub signal: Signal,
-    /// Items in the queue of the batch processor.
     queued: AtomicU64,
     exported: AtomicU64,
     queue_full: AtomicU64,
@@ -37,7 +36,6 @@ pub struct Counts {
 pub struct Totals {
     /// Accepted by the collector.
     pub exported: u64,
-    /// Dropped because the queue was full.
     pub queue_full: u64,
     /// Dropped because the export failed or timed out.
     pub failed: u64,
@@ -76,7 +74,6 @@ impl Counts {
         self.queued.fetch_sub(items, Ordering::Relaxed);
     }
 
-    /// Records the outcome of an HTTP call.
     pub(super) fn set_http_error(&self, error: Option<String>) {
         *self.http_error.lock() = error;
     }

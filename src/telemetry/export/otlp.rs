@@ -3,7 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use opentelemetry_http::{Bytes, HttpError, Request, Response};
 use opentelemetry_otlp::{
@@ -36,7 +35,7 @@ macro_rules! build {
         let collector: &Collector = $collector;
         match collector.protocol {
             Protocol::Grpc => {
-                let builder = $builder.with_tonic();
+                let builder = $builder.with_tonic().with_timeout(collector.timeout);
                 let builder = match grpc_tls(collector)? {
                     Some(tls) => builder.with_tls_config(tls),
                     None => builder,
@@ -47,7 +46,8 @@ macro_rules! build {
                 }
             }
             Protocol::Http => {
-                let builder = $builder.with_http().with_protocol(opentelemetry_otlp::Protocol::HttpBinary);
+                let builder = $builder.with_http().with_timeout(collector.timeout);
+                let builder = builder.with_protocol(opentelemetry_otlp::Protocol::HttpBinary);
                 let builder = builder.with_http_client(HttpClient::new(collector, $counts)?);
                 match &collector.endpoint_override {
                     Some(endpoint) => builder.with_endpoint(endpoint).build()?,
@@ -94,9 +94,8 @@ struct HttpClient {
 
 impl HttpClient {
     fn new(collector: &Collector, counts: &Arc<Counts>) -> Result<Self, ExportError> {
-        let timeout = Some(collector.timeout).filter(|timeout| *timeout > Duration::ZERO);
         let config = ureq::Agent::config_builder()
-            .timeout_global(timeout)
+            .timeout_global(Some(collector.timeout))
             .max_redirects(0)
             .http_status_as_error(false)
             .proxy(None)

@@ -21,7 +21,6 @@ use super::settings::{Settings, Signal, Variables};
 /// Name of the instrumentation scope of spans and log records.
 pub const SCOPE: &str = "lineshaft";
 
-/// Longest duration of the last exports at shutdown.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
 pub struct Pipeline {
@@ -72,7 +71,8 @@ impl Pipeline {
         if let Some(collector) = &to.collector {
             let (counts, queue_max) = (&self.counts[Signal::Traces as usize], self.settings.span_queue_max);
             let exporter = Counted::new(otlp::spans(collector, counts)?, counts.clone());
-            let config = sdk_trace::BatchConfigBuilder::default().with_max_queue_size(queue_max).build();
+            let config = sdk_trace::BatchConfigBuilder::default().with_max_queue_size(queue_max);
+            let config = config.with_scheduled_delay(self.settings.span_delay).build();
             let processor = BatchSpanProcessor::builder(exporter).with_batch_config(config).build();
             builder = builder.with_span_processor(Bounded::new(processor, counts.clone(), queue_max));
         }
@@ -89,7 +89,8 @@ impl Pipeline {
         let Some(collector) = &self.settings.destinations(Signal::Logs).collector else { return Ok(()) };
         let (counts, queue_max) = (&self.counts[Signal::Logs as usize], self.settings.log_queue_max);
         let exporter = Counted::new(otlp::logs(collector, counts)?, counts.clone());
-        let config = sdk_logs::BatchConfigBuilder::default().with_max_queue_size(queue_max).build();
+        let config = sdk_logs::BatchConfigBuilder::default().with_max_queue_size(queue_max);
+        let config = config.with_scheduled_delay(self.settings.log_delay).build();
         let processor = BatchLogProcessor::builder(exporter).with_batch_config(config).build();
         let builder = SdkLoggerProvider::builder().with_resource(self.resource.clone());
         let builder = builder.with_log_processor(AttemptAttributes);
@@ -101,22 +102,21 @@ impl Pipeline {
 
     /// Metrics with the readers that export them. Pass the shutdown of their providers to
     /// [`Pipeline::at_shutdown`].
-    ///
-    /// # Errors
-    /// [`ExportError`] for unusable certificates.
     pub fn metrics(&self) -> Result<Builder, ExportError> {
         let mut builder = Builder::new(self.resource.clone()).exemplars(self.settings.exemplars);
         let (to, counts) = (self.settings.destinations(Signal::Metrics), &self.counts[Signal::Metrics as usize]);
+        let interval = self.settings.metric_interval;
         if let (Some(collector), Some(runtime)) = (&to.collector, &self.runtime) {
             let _inside = runtime.enter();
             let exporter = Counted::new(otlp::metrics(collector, counts)?, counts.clone());
             let exponential = self.settings.exponential_histograms;
             let histograms = if exponential { Histograms::Exponential } else { Histograms::Buckets };
-            builder = builder.reader(PeriodicReader::builder(exporter).build(), histograms);
+            builder = builder.reader(PeriodicReader::builder(exporter).with_interval(interval).build(), histograms);
         }
         if to.console {
             let exporter = opentelemetry_stdout::MetricExporter::default();
-            builder = builder.reader(PeriodicReader::builder(exporter).build(), Histograms::Buckets);
+            let reader = PeriodicReader::builder(exporter).with_interval(interval).build();
+            builder = builder.reader(reader, Histograms::Buckets);
         }
         Ok(builder)
     }
@@ -145,7 +145,6 @@ impl Pipeline {
         self.shutdown_hooks.push(Box::new(hook));
     }
 
-    /// One line for the log.
     pub fn summary(&self) -> String {
         let mut exported = Vec::new();
         for signal in Signal::ALL {

@@ -15,7 +15,6 @@ use crate::telemetry::propagation::Propagators;
 
 use super::endpoint;
 
-/// Variables of the environment.
 pub type Variables = HashMap<String, String>;
 
 /// Variables of the specification that nothing here supports.
@@ -29,6 +28,8 @@ const UNSUPPORTED: &str = "OTEL_CONFIG_FILE OTEL_EXPERIMENTAL_CONFIG_FILE OTEL_E
 /// Items that a queue of spans or log records may hold; more would be gigabytes when a collector is down.
 const QUEUE: RangeInclusive<usize> = 1..=1 << 20;
 const QUEUE_DEFAULT: usize = 2_048;
+/// Milliseconds of the longest delay and timeout.
+const NO_LIMIT: u64 = u32::MAX as u64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
@@ -40,7 +41,6 @@ pub enum Signal {
 impl Signal {
     pub const ALL: [Self; 3] = [Self::Traces, Self::Metrics, Self::Logs];
 
-    /// As in paths and variables.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Traces => "traces",
@@ -58,7 +58,6 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// As in `OTEL_EXPORTER_OTLP_PROTOCOL`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Grpc => "grpc",
@@ -67,7 +66,6 @@ impl Protocol {
     }
 }
 
-/// The collector of one signal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Collector {
     pub protocol: Protocol,
@@ -75,7 +73,6 @@ pub struct Collector {
     pub endpoint: String,
     /// The endpoint, unless a variable contains it: the exporter library reads the variables itself.
     pub endpoint_override: Option<String>,
-    /// Timeout of an HTTP call; zero means no limit.
     pub timeout: Duration,
     /// Authorities that may sign the collector's certificate (PEM); the system's when unset.
     pub certificate: Option<PathBuf>,
@@ -96,7 +93,6 @@ pub struct Destinations {
     pub console: bool,
 }
 
-/// Which measurements become exemplars.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ExemplarFilter {
     /// Those in a sampled trace.
@@ -120,6 +116,9 @@ pub struct Settings {
     pub exponential_histograms: bool,
     pub span_queue_max: usize,
     pub log_queue_max: usize,
+    pub span_delay: Duration,
+    pub log_delay: Duration,
+    pub metric_interval: Duration,
     /// Level of the log of the export itself: `off`, `error`, `warn`, `info`, `debug` or `trace`.
     pub log_level: Option<String>,
     /// One for each variable that is ignored.
@@ -142,6 +141,9 @@ impl Settings {
             propagators: reader.propagators(),
             exemplars: reader.choice("OTEL_METRICS_EXEMPLAR_FILTER", EXEMPLAR_FILTERS).unwrap_or_default(),
             exponential_histograms: reader.choice(HISTOGRAMS, AGGREGATIONS).unwrap_or(false),
+            metric_interval: reader.interval("OTEL_METRIC_EXPORT_INTERVAL", 60_000),
+            span_delay: reader.interval("OTEL_BSP_SCHEDULE_DELAY", 5_000),
+            log_delay: reader.interval("OTEL_BLRP_SCHEDULE_DELAY", 1_000),
             span_queue_max: reader.number("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE).unwrap_or(QUEUE_DEFAULT),
             log_queue_max: reader.number("OTEL_BLRP_MAX_QUEUE_SIZE", QUEUE).unwrap_or(QUEUE_DEFAULT),
             log_level: reader.one_of("OTEL_LOG_LEVEL", LOG_LEVELS).map(|level| level.replace("none", "off")),
@@ -155,7 +157,6 @@ impl Settings {
         &self.destinations[signal as usize]
     }
 
-    /// Whether nothing is sent anywhere.
     pub fn is_silent(&self) -> bool {
         self.destinations.iter().all(|to| *to == Destinations::default())
     }
@@ -180,7 +181,6 @@ const SAMPLERS: &str = "always_on always_off traceidratio parentbased_always_on 
 const TEMPORALITIES: &str = "cumulative delta lowmemory";
 const COMPRESSIONS: &str = "gzip none";
 
-/// What `OTEL_*_EXPORTER` lists.
 #[derive(Default)]
 struct Exporters {
     to: Destinations,
@@ -239,6 +239,11 @@ impl Reader<'_> {
         found
     }
 
+    /// In milliseconds. Without this check the SDK accepts 0, and then exports without a pause.
+    fn interval(&mut self, name: &str, default: u64) -> Duration {
+        Duration::from_millis(self.number(name, 1..=u64::MAX).unwrap_or(default).min(NO_LIMIT))
+    }
+
     /// Warnings of the libraries about their variables do not reach the log.
     fn check_library_values(&mut self) {
         self.one_of("OTEL_TRACES_SAMPLER", SAMPLERS);
@@ -246,6 +251,12 @@ impl Reader<'_> {
         for prefix in ["", "TRACES_", "METRICS_", "LOGS_"] {
             self.one_of(&format!("OTEL_EXPORTER_OTLP_{prefix}COMPRESSION"), COMPRESSIONS);
             self.number(&format!("OTEL_EXPORTER_OTLP_{prefix}TIMEOUT"), 0..=u64::MAX);
+        }
+        for name in ["SPAN_ATTRIBUTE_COUNT_LIMIT", "SPAN_EVENT_COUNT_LIMIT", "SPAN_LINK_COUNT_LIMIT"] {
+            self.number(&format!("OTEL_{name}"), 0..=u32::MAX);
+        }
+        for prefix in ["BSP", "BLRP"] {
+            self.number(&format!("OTEL_{prefix}_MAX_EXPORT_BATCH_SIZE"), 1..=usize::MAX);
         }
         let argument = self.text("OTEL_TRACES_SAMPLER_ARG").map(str::parse::<f64>);
         if argument.is_some_and(|ratio| !ratio.is_ok_and(|ratio| (0.0..=1.0).contains(&ratio))) {
@@ -352,12 +363,12 @@ impl Reader<'_> {
             }
         };
         let path = |reader: &Self, rest| reader.of_signal(signal, rest).map(|(_, path)| PathBuf::from(path));
-        let timeout = self.of_signal(signal, "TIMEOUT").and_then(|(_, text)| text.parse().ok());
+        let timeout = self.of_signal(signal, "TIMEOUT").and_then(|(_, text)| text.parse().ok()).unwrap_or(10_000);
         Some(Collector {
             protocol,
             endpoint,
             endpoint_override,
-            timeout: timeout.map_or(opentelemetry_otlp::OTEL_EXPORTER_OTLP_TIMEOUT_DEFAULT, Duration::from_millis),
+            timeout: Duration::from_millis(if timeout == 0 { NO_LIMIT } else { timeout.min(NO_LIMIT) }),
             certificate: path(self, "CERTIFICATE"),
             identity: self.identity(path(self, "CLIENT_CERTIFICATE"), path(self, "CLIENT_KEY")),
         })

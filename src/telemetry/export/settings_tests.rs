@@ -134,6 +134,8 @@ fn a_malformed_value_is_ignored_with_one_warning_that_does_not_show_it() {
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "secret"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "-1"),
         ("OTEL_BLRP_MAX_QUEUE_SIZE", "2000000"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "0"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "0"),
         ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
         ("OTEL_TRACES_SAMPLER_ARG", "2"),
         ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/only.key"),
@@ -146,12 +148,21 @@ fn a_malformed_value_is_ignored_with_one_warning_that_does_not_show_it() {
         (HISTOGRAMS, "secret"),
     ]);
     assert_eq!((settings.span_queue_max, settings.log_queue_max), (QUEUE_DEFAULT, QUEUE_DEFAULT));
+    assert_eq!((settings.span_delay, settings.metric_interval), (Duration::from_secs(5), Duration::from_mins(1)));
     let all = settings.warnings.join("\n");
-    let names = "DISABLED PROTOCOL BSP BLRP SAMPLER_ARG _PORT LEVEL FILTER AGGREG COMPRESSION LOGS_TIMEOUT TEMPORALITY";
+    let names = "DISABLED PROTOCOL BSP_MAX BSP_SCHEDULE BLRP METRIC_EXPORT SAMPLER_ARG _PORT LEVEL FILTER AGGREG \
+                 COMPRESSION LOGS_TIMEOUT TEMPORALITY";
     for name in names.split(' ').chain(["SAMPLER "]) {
         assert_eq!(all.matches(name).count(), 1, "{name}: {all}");
     }
     assert!(all.contains("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE") && !all.contains("secret"), "{all}");
+}
+
+#[test]
+fn a_timeout_of_zero_is_no_limit() {
+    let settings = read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317"), ("OTEL_EXPORTER_OTLP_TIMEOUT", "0")]);
+    assert_eq!(collector(&settings, Signal::Traces).timeout, Duration::from_millis(NO_LIMIT));
+    assert!(settings.warnings.is_empty());
 }
 
 #[test]

@@ -13,7 +13,6 @@ use super::instruments::HistogramSeries;
 use super::registry::Metrics;
 use super::table;
 
-/// Name of methods that are not in the contract.
 const OTHER: &str = "_OTHER";
 
 /// Measures calls. Shared by all connections; never waits.

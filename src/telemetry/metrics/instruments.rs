@@ -176,7 +176,6 @@ pub(super) struct HistogramSeries {
 }
 
 impl HistogramSeries {
-    /// Adds a measurement without an exemplar.
     pub fn record(&self, duration: Duration) {
         self.add(duration.as_secs_f64());
     }

@@ -71,7 +71,6 @@ impl PoolGauges {
 #[derive(Debug, Default)]
 pub struct WatchMeter {
     pub open: AtomicU64,
-    /// Events sent to watches.
     pub events: AtomicU64,
     /// Reads of the journal for watches that had fallen behind.
     pub catch_ups: AtomicU64,

@@ -20,7 +20,6 @@ use super::exposition::{self, Format};
 use super::instruments::Instruments;
 use super::page_cache::PageCache;
 
-/// Name of the instrumentation scope.
 const SCOPE: &str = "lineshaft";
 
 /// The server's metrics. Cheap to clone; all clones count into the same instruments.
@@ -74,7 +73,6 @@ impl Builder {
         self
     }
 
-    /// Adds a reader, such as an exporter's.
     pub fn reader(mut self, reader: impl MetricReader, histograms: Histograms) -> Self {
         match histograms {
             Histograms::Buckets => self.buckets = self.buckets.with_reader(reader),
@@ -102,7 +100,6 @@ fn exponential(instrument: &Instrument) -> Option<Stream> {
 }
 
 impl Metrics {
-    /// Counts and exposes nothing.
     pub fn off() -> Self {
         Self::new(SdkMeterProvider::builder().build(), None, None, ExemplarFilter::AlwaysOff)
     }

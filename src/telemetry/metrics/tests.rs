@@ -342,7 +342,6 @@ fn labels_in(text: &str) -> Vec<&str> {
     found
 }
 
-/// The expressions of the dashboard and of the alerts.
 fn expressions() -> Vec<String> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/observability");
     let dashboard = std::fs::read_to_string(root.join("dashboard.json")).unwrap();
@@ -385,7 +384,6 @@ fn dashboard_and_alerts_use_only_existing_metrics_and_attributes() {
     assert!(used.len() > 35, "only {} are used", used.len());
 }
 
-/// The page `docs/metrics.md`.
 fn page() -> String {
     let mut text = "# Metrics\n\nAll metrics of the server. [observability.md](observability.md) describes how to use them. This page is \
          generated from\n`src/telemetry/metrics/table.rs`.\n\n\
