@@ -5,7 +5,7 @@ use prost::Message;
 use serde_json::{Value, json};
 
 use crate::http1_client::{Connection, Response, envelope, envelopes, post};
-use crate::support::{Server, eventually, noop, task};
+use crate::support::{Server, check, eventually, noop, task};
 
 const SUBMIT: &str = "/lineshaft.v1.TaskService/SubmitTask";
 const WAIT: &str = "/lineshaft.v1.TaskService/WaitTask";
@@ -364,4 +364,26 @@ async fn incomplete_requests_release_their_slots() {
         })
     })
     .await;
+}
+
+#[tokio::test]
+async fn pages_are_served_when_all_call_slots_are_taken() {
+    let server = Server::start("[server]\nmax_in_flight = 1\n");
+    let head = format!("POST {SUBMIT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n");
+    let get = |path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+        Connection::open(&server).send(request.as_bytes()).status
+    };
+    let mut halves = Vec::new();
+    // An incomplete request is refused if it arrives while the page before has the slot; the next one takes it.
+    eventually(async || {
+        let mut half = Connection::open(&server);
+        half.write(format!("{head}content-length: 10\r\n\r\n{{").as_bytes());
+        halves.push(half);
+        check(get("/api/stats") == 429, || "the slot is still free".to_owned())
+    })
+    .await;
+    for page in ["/health", "/health/live", "/health/ready", "/metrics", "/"] {
+        assert_eq!(get(page), 200, "{page}");
+    }
 }
