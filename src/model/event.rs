@@ -1,19 +1,30 @@
-//! Events: the state changes of tasks, as the journal stores them and watches deliver them.
+//! Events: the state changes of tasks and pools, as the journal stores them and watches deliver them.
 
 use std::sync::Arc;
 
 use super::cancel::{CancelReceipt, CancelRequest};
 use super::clock::Timestamp;
 use super::failure::Failure;
-use super::id::{Revision, TaskId};
+use super::id::{PoolName, Revision, TaskId};
 use super::output::{Output, ResourceUsage};
+use super::pool::PoolSettings;
 use super::spec::{Payload, TaskOptions, TaskSpec};
 use super::task::TaskState;
 
-/// A numbered state change of one task. The state of the scheduler can be rebuilt from all events.
+/// An entry of the server's event log: a numbered state change of one subject. The log numbers the events of all
+/// subjects together and without gaps. The state of the scheduler can be rebuilt from all events.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Event {
-    /// Position in the server's event log, without gaps.
+pub enum Event {
+    Task(TaskEvent),
+    Pool(PoolEvent),
+}
+
+// Millions of events are of tasks: other subjects must not make them larger.
+const _: () = assert!(size_of::<Event>() == size_of::<TaskEvent>());
+
+/// A state change of a task.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TaskEvent {
     pub revision: Revision,
     pub at: Timestamp,
     pub task: TaskId,
@@ -25,7 +36,27 @@ pub struct Event {
     pub state: TaskState,
     /// Current attempt after the event; 0 before the first.
     pub attempt: u32,
-    pub change: Change,
+    pub change: TaskChange,
+}
+
+/// A change of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolEvent {
+    pub revision: Revision,
+    pub at: Timestamp,
+    pub pool: PoolName,
+    pub change: PoolChange,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolChange {
+    /// The settings were changed while the server ran.
+    Updated {
+        /// The settings in the configuration at that time.
+        configured: PoolSettings,
+        /// The settings after the change.
+        set: PoolSettings,
+    },
 }
 
 /// Why a running attempt was interrupted.
@@ -39,7 +70,7 @@ pub enum InterruptCause {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Change {
+pub enum TaskChange {
     /// Accepted as WAITING or QUEUED.
     Submitted { spec: Arc<TaskSpec> },
     /// WAITING → QUEUED.
@@ -87,6 +118,36 @@ pub enum Change {
 }
 
 impl Event {
+    /// Position in the server's event log.
+    pub fn revision(&self) -> Revision {
+        match self {
+            Self::Task(event) => event.revision,
+            Self::Pool(event) => event.revision,
+        }
+    }
+
+    pub fn at(&self) -> Timestamp {
+        match self {
+            Self::Task(event) => event.at,
+            Self::Pool(event) => event.at,
+        }
+    }
+
+    /// The event of a task; `None` for other subjects.
+    pub fn task(&self) -> Option<&TaskEvent> {
+        match self {
+            Self::Task(event) => Some(event),
+            Self::Pool(_) => None,
+        }
+    }
+
+    /// Bytes of payload, result and output.
+    pub fn weight(&self) -> usize {
+        self.task().map_or(0, TaskEvent::weight)
+    }
+}
+
+impl TaskEvent {
     /// Bytes of payload, result and output.
     pub fn weight(&self) -> usize {
         let output_bytes = |output: &Option<Box<Output>>| {
@@ -95,11 +156,11 @@ impl Event {
             })
         };
         match &self.change {
-            Change::Submitted { spec } => spec.payload.len(),
-            Change::Completed { result, output, .. } => result.data.len() + output_bytes(output),
-            Change::Retrying { output, .. } | Change::Failed { output, .. } | Change::Cancelled { output, .. } => {
-                output_bytes(output)
-            }
+            TaskChange::Submitted { spec } => spec.payload.len(),
+            TaskChange::Completed { result, output, .. } => result.data.len() + output_bytes(output),
+            TaskChange::Retrying { output, .. }
+            | TaskChange::Failed { output, .. }
+            | TaskChange::Cancelled { output, .. } => output_bytes(output),
             _ => 0,
         }
     }

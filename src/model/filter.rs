@@ -1,7 +1,7 @@
 //! Filters for tasks and events.
 
 use super::clock::Timestamp;
-use super::event::{Change, Event};
+use super::event::{TaskChange, TaskEvent};
 use super::id::{BatchId, HandlerName, Namespace, PoolName, TaskId};
 use super::priority::Priority;
 use super::spec::{TaskOptions, TaskSpec};
@@ -32,8 +32,8 @@ pub struct TaskFilter {
 impl TaskFilter {
     /// Compares the task in its state after the event. A `Deleted` event changes no state, so it matches only a
     /// filter without states.
-    pub fn matches_event(&self, event: &Event) -> bool {
-        let state_matches = || self.states.contains(&event.state) && !matches!(event.change, Change::Deleted);
+    pub fn matches_event(&self, event: &TaskEvent) -> bool {
+        let state_matches = || self.states.contains(&event.state) && !matches!(event.change, TaskChange::Deleted);
         (self.states.is_empty() || state_matches())
             && (self.ids.is_empty() || self.ids.contains(&event.task))
             && self.matches_options(&event.options)

@@ -42,6 +42,20 @@ pub struct PoolSpec {
     pub paused: bool,
 }
 
+/// The settings of a pool that can be changed while the server runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolSettings {
+    pub size: usize,
+    pub queue_limit: usize,
+    pub paused: bool,
+}
+
+impl PoolSettings {
+    pub fn of(spec: &PoolSpec) -> Self {
+        Self { size: spec.size, queue_limit: spec.queue_limit, paused: spec.paused }
+    }
+}
+
 impl PoolSpec {
     /// Defaults: `min(32, 2 × cores)` threads, 1,000,000 waiting tasks.
     pub fn with_defaults(name: PoolName, cores: usize) -> Self {

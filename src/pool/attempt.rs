@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::model::{Event, OutputStream, TaskSpec, Timestamp, TraceContext};
+use crate::model::{OutputStream, TaskEvent, TaskSpec, Timestamp, TraceContext};
 use crate::runners::{OutputBuffer, StopCause, StopSignal};
 use crate::telemetry::metrics::SampledSpan;
 use crate::telemetry::scope::{ActiveContext, AttemptName, Scope};
@@ -192,7 +192,7 @@ impl Attempt {
 
     /// Ends the span and logs how the attempt ended. `event` is what it did to its task; `None` if a later
     /// attempt has replaced it.
-    pub fn record_end(&self, event: Option<&Event>) {
+    pub fn record_end(&self, event: Option<&TaskEvent>) {
         if let Some(span) = self.span.get() {
             span.end(event);
         }

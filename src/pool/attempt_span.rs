@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{Change, Clock, Event, SystemClock, TraceContext};
+use crate::model::{Clock, SystemClock, TaskChange, TaskEvent, TraceContext};
 use crate::runners::StopCause;
 use crate::telemetry::scope::{ActiveContext, AttemptName};
 use crate::telemetry::trace::{self, AttemptView, Span};
@@ -45,7 +45,7 @@ impl AttemptSpan {
         }
     }
 
-    pub fn end(&self, event: Option<&Event>) {
+    pub fn end(&self, event: Option<&TaskEvent>) {
         if let Some(span) = &self.span {
             span.end_process(event);
         }
@@ -53,14 +53,14 @@ impl AttemptSpan {
 }
 
 /// Logs how an attempt ended. Only reasons: a message may contain a part of the payload.
-pub(super) fn log_end(attempt: &AttemptName<'_>, event: &Event) {
+pub(super) fn log_end(attempt: &AttemptName<'_>, event: &TaskEvent) {
     let AttemptName { task, number, pool, worker } = attempt;
     match &event.change {
-        Change::Failed { failure, .. } => {
+        TaskChange::Failed { failure, .. } => {
             let (reason, exit_code) = (failure.reason.name(), failure.exit_code);
             tracing::warn!(%task, attempt = number, pool, worker, reason, exit_code, "task failed");
         }
-        Change::Retrying { failure, .. } => {
+        TaskChange::Retrying { failure, .. } => {
             let (reason, exit_code) = (failure.reason.name(), failure.exit_code);
             tracing::info!(%task, attempt = number, pool, worker, reason, exit_code, "attempt failed, will be retried");
         }

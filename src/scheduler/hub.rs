@@ -85,7 +85,7 @@ impl Hub {
         if waiters.is_empty() {
             return;
         }
-        for event in commit.events.iter().filter(|event| event.state.is_terminal()) {
+        for event in commit.events.iter().filter_map(Event::task).filter(|event| event.state.is_terminal()) {
             for waiter in waiters.remove(&event.task).into_iter().flatten() {
                 // Fails if the caller no longer waits.
                 let _ = waiter.send(());
@@ -210,7 +210,8 @@ impl Watch {
         let mut found = Vec::new();
         for commit in commits {
             for (index, event) in commit.events.iter().enumerate() {
-                if event.revision > self.reached && self.filter.matches_event(event) {
+                if event.revision() > self.reached && event.task().is_some_and(|event| self.filter.matches_event(event))
+                {
                     found.push(EventRef { commit: commit.clone(), index });
                 }
             }

@@ -81,9 +81,9 @@ impl Handle {
         let mut task = Some(snapshot.task);
         let is_live = |task: &Option<Task>| task.as_ref().is_some_and(|task| !task.status.state.is_terminal());
         while is_live(&task) {
-            for event in watch.next().await? {
+            for event in watch.next().await?.iter().filter_map(|event| event.task()) {
                 if is_live(&task) {
-                    fold(&mut task, &event);
+                    fold(&mut task, event);
                 }
             }
         }

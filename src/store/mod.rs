@@ -39,6 +39,6 @@ pub use backup::{backup, check};
 pub use error::StoreError;
 pub use open::{Options, Recovery, Store, open, rebuild};
 pub use page::{Page, PageCursor, PageSize};
-pub use pool_override::{PoolOverride, PoolSettings};
+pub use pool_override::PoolOverride;
 pub use record::fold;
 pub use traits::{Commit, Journal, Projection};

@@ -12,7 +12,7 @@ use super::paths::{JOURNAL, LOCK, PROJECTION, remove_if_present, require_file, t
 use super::pool_override::PoolOverride;
 use super::projection::SqliteProjection;
 use super::traits::{Commit, Journal, Projection};
-use crate::model::{Change, Event, RecoveredTask, Revision};
+use crate::model::{Event, RecoveredTask, Revision, TaskChange, TaskEvent};
 
 /// Events read from the journal at a time.
 const READ_EVENTS: usize = 50_000;
@@ -205,7 +205,7 @@ fn replay_journal(
     let mut fold = false;
     while at < end {
         let events = journal.read(at, READ_EVENTS)?;
-        at = events.last().map_or(end, |event| event.revision);
+        at = events.last().map_or(end, Event::revision);
         projection.apply(Arc::new(Commit { events: events.clone(), sync: true }));
         recovery.events.extend(events);
         if recovery.events.len() > EVENTS_MAX {
@@ -225,8 +225,11 @@ fn replay_journal(
 
 /// Adds a note about tasks that have events but no submission.
 fn note_lost_submissions(recovery: &mut Recovery) {
-    let (submissions, changes): (Vec<&Event>, Vec<&Event>) =
-        recovery.events.iter().partition(|event| matches!(event.change, Change::Submitted { .. }));
+    let (submissions, changes): (Vec<&TaskEvent>, Vec<&TaskEvent>) = recovery
+        .events
+        .iter()
+        .filter_map(Event::task)
+        .partition(|event| matches!(event.change, TaskChange::Submitted { .. }));
     // The first change of each task. Only changes are stored here, since most events after a crash are submissions.
     let mut lost = BTreeMap::new();
     for event in changes {

@@ -1,22 +1,6 @@
 //! Pool settings that were changed while a server ran.
 
-use crate::model::{PoolName, PoolSpec};
-
-/// The settings of a pool that can be changed while the server runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PoolSettings {
-    pub size: usize,
-    /// Maximum number of queued tasks.
-    pub queue_limit: usize,
-    /// A paused pool starts no attempts.
-    pub paused: bool,
-}
-
-impl PoolSettings {
-    pub fn of(spec: &PoolSpec) -> Self {
-        Self { size: spec.size, queue_limit: spec.queue_limit, paused: spec.paused }
-    }
-}
+use crate::model::{PoolName, PoolSettings, PoolSpec};
 
 /// A change of a pool's settings that survives restarts.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -21,11 +21,11 @@ pub struct Commit {
 
 impl Commit {
     pub fn first(&self) -> Revision {
-        self.events.first().map_or_else(Revision::default, |event| event.revision)
+        self.events.first().map_or_else(Revision::default, Event::revision)
     }
 
     pub fn last(&self) -> Revision {
-        self.events.last().map_or_else(Revision::default, |event| event.revision)
+        self.events.last().map_or_else(Revision::default, Event::revision)
     }
 }
 

@@ -17,8 +17,8 @@ use super::grpc_status::{self, RPC_STATUS_CODE};
 use super::metrics::priority_label;
 use super::scope::{self, ActiveContext};
 use crate::model::{
-    Change, Event, Failure, FailureReason, InterruptCause, StopMethod, TaskId, TaskOptions, Timestamp, TraceContext,
-    TraceMode,
+    Failure, FailureReason, InterruptCause, StopMethod, TaskChange, TaskEvent, TaskId, TaskOptions, Timestamp,
+    TraceContext, TraceMode,
 };
 
 /// How attempts are connected with their submissions.
@@ -118,10 +118,10 @@ impl Tracer {
 
     /// The span of an end that no `process` span covers: the task was cancelled or expired while it waited, or lost
     /// its attempt in a crash. It has no duration.
-    pub fn settle(&self, end: &Event, sent: &Arc<TraceContext>, submitted_at: Timestamp) {
+    pub fn settle(&self, end: &TaskEvent, sent: &Arc<TraceContext>, submitted_at: Timestamp) {
         let name = || format!("settle {}", end.options.pool);
         // An interruption does not count the attempt.
-        let attempt = end.attempt + u32::from(matches!(end.change, Change::Interrupted { .. }));
+        let attempt = end.attempt + u32::from(matches!(end.change, TaskChange::Interrupted { .. }));
         let span = self.consume(Some(sent), end.at, name, |span| {
             span.set_attributes(messaging(&end.options, "settle"));
             span.set_attribute(KeyValue::new(semconv::MESSAGING_MESSAGE_ID, end.task.to_string()));
@@ -262,7 +262,7 @@ impl Span {
     }
 
     /// Ends a consumer span with the resulting event of the task; `None` if a later attempt has replaced this one.
-    pub fn end_process(&self, event: Option<&Event>) {
+    pub fn end_process(&self, event: Option<&TaskEvent>) {
         let mut span = self.inner.lock();
         let Some(event) = event else {
             span.set_status(Status::error("fenced"));
@@ -271,18 +271,18 @@ impl Span {
         span.set_attribute(KeyValue::new("lineshaft.task.state", event.state.name()));
         let at = system_time(event.at);
         match &event.change {
-            Change::Retrying { failure, not_before, .. } => {
+            TaskChange::Retrying { failure, not_before, .. } => {
                 failed(&mut span, failure);
                 let delay = not_before.since(event.at).as_secs_f64();
                 let attributes = vec![KeyValue::new("lineshaft.retry.delay", delay)];
                 span.add_event_with_timestamp("retry scheduled", at, attributes);
             }
-            Change::Failed { failure, .. } => failed(&mut span, failure),
-            Change::Cancelled { receipt, .. } => {
+            TaskChange::Failed { failure, .. } => failed(&mut span, failure),
+            TaskChange::Cancelled { receipt, .. } => {
                 let attributes = vec![KeyValue::new("lineshaft.stop.method", method(receipt.method))];
                 span.add_event_with_timestamp("cancelled", at, attributes);
             }
-            Change::Interrupted { cause } => {
+            TaskChange::Interrupted { cause } => {
                 if *cause == InterruptCause::Crash {
                     let reason = FailureReason::WorkerLost.name();
                     span.set_attribute(KeyValue::new(semconv::ERROR_TYPE, reason));

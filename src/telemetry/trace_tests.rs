@@ -60,11 +60,11 @@ fn the_mode_of_a_submission_wins_over_the_policy() {
 }
 
 /// The `settle` span of a task.
-fn settled(state: TaskState, attempt: u32, change: Change) -> SpanData {
+fn settled(state: TaskState, attempt: u32, change: TaskChange) -> SpanData {
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
     let tracing = Tracer::new(provider.tracer("test"), Policy::default());
-    let end = Event {
+    let end = TaskEvent {
         revision: Revision(2),
         at: Timestamp(10_000_000),
         task: TaskId::parse("t-1").unwrap(),
@@ -87,7 +87,7 @@ fn waited(span: &SpanData) -> Option<opentelemetry::Value> {
 #[test]
 fn a_settle_span_has_no_duration_and_is_in_the_trace_of_the_submission() {
     let failure = Failure::new(FailureReason::Expired, "had not started after 6s");
-    let expired = Change::Failed { failure: Box::new(failure), usage: None, output: None };
+    let expired = TaskChange::Failed { failure: Box::new(failure), usage: None, output: None };
     let span = settled(TaskState::Failed, 0, expired);
     assert_eq!((&*span.name, span.span_kind.clone()), ("settle default", SpanKind::Consumer));
     assert_eq!(span.parent_span_id, opentelemetry::trace::SpanId::from(0xb7ad_6b71_6920_3331_u64));
@@ -101,7 +101,7 @@ fn a_settle_span_has_no_duration_and_is_in_the_trace_of_the_submission() {
         grace: Duration::ZERO,
     };
     let receipt = CancelReceipt { request, stopped_at: Timestamp(9), method: StopMethod::NeverStarted };
-    let cancelled = Change::Cancelled { receipt: Box::new(receipt), usage: None, output: None };
+    let cancelled = TaskChange::Cancelled { receipt: Box::new(receipt), usage: None, output: None };
     let span = settled(TaskState::Cancelled, 1, cancelled);
     assert_eq!((&*span.events[0].name, span.status.clone()), ("cancelled", Status::Unset));
     assert_eq!(waited(&span), None, "an attempt had begun before");
@@ -109,7 +109,7 @@ fn a_settle_span_has_no_duration_and_is_in_the_trace_of_the_submission() {
 
 #[test]
 fn an_attempt_lost_in_a_crash_has_a_settle_span_with_its_number_and_an_error() {
-    let span = settled(TaskState::Queued, 1, Change::Interrupted { cause: InterruptCause::Crash });
+    let span = settled(TaskState::Queued, 1, TaskChange::Interrupted { cause: InterruptCause::Crash });
     assert_eq!((&*span.events[0].name, span.status.clone()), ("interrupted", Status::error("WORKER_LOST")));
     let attempt = span.attributes.iter().find(|attribute| attribute.key.as_str() == "lineshaft.attempt");
     assert_eq!(attempt.map(|attribute| attribute.value.clone()), Some(2.into()), "the first had failed");

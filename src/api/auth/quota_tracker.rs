@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 use crate::model::key_file::KeyLimits;
-use crate::model::{Change, Event, Revision, TaskFilter, TaskId, TaskSpec, TaskState};
+use crate::model::{Revision, TaskChange, TaskEvent, TaskFilter, TaskId, TaskSpec, TaskState};
 use crate::scheduler::{Handle, PageSize, Refusal, Watch};
 
 use super::quota::{CommittedReservation, LimitOptions, Usage};
@@ -122,8 +122,8 @@ impl QuotaTracker {
         loop {
             tokio::select! {
                 found = watch.next() => {
-                    for event in found? {
-                        self.apply(usages, &event);
+                    for event in found?.iter().filter_map(|event| event.task()) {
+                        self.apply(usages, event);
                     }
                     self.advance(watch.reached());
                 }
@@ -166,9 +166,9 @@ impl QuotaTracker {
         }
     }
 
-    fn apply(&mut self, usages: &UsageRegistry, event: &Event) {
+    fn apply(&mut self, usages: &UsageRegistry, event: &TaskEvent) {
         match &event.change {
-            Change::Submitted { spec } => self.begin(usages, spec),
+            TaskChange::Submitted { spec } => self.begin(usages, spec),
             _ if event.state.is_terminal() => {
                 if let Some((usage, bytes)) = self.live.remove(&event.task) {
                     usage.remove(1, bytes);
@@ -206,8 +206,8 @@ mod tests {
     use super::*;
     use crate::model::Timestamp;
 
-    fn event(revision: u64, spec: &TaskSpec, change: Change, state: TaskState) -> Event {
-        Event {
+    fn event(revision: u64, spec: &TaskSpec, change: TaskChange, state: TaskState) -> TaskEvent {
+        TaskEvent {
             revision: Revision(revision),
             at: Timestamp::ZERO,
             task: spec.id.clone(),
@@ -227,7 +227,7 @@ mod tests {
         let (mine, open) = (spec("a", "key:ci", 5), spec("b", "127.0.0.1:5", 5));
         let usage = usages.of("key:ci");
         let reservation = Usage::reserve(&usage, std::slice::from_ref(&mine)).unwrap().unwrap();
-        let submitted = |spec: &TaskSpec| Change::Submitted { spec: Arc::new(spec.clone()) };
+        let submitted = |spec: &TaskSpec| TaskChange::Submitted { spec: Arc::new(spec.clone()) };
         tracker.apply(&usages, &event(1, &mine, submitted(&mine), TaskState::Queued));
         tracker.apply(&usages, &event(1, &mine, submitted(&mine), TaskState::Queued));
         tracker.apply(&usages, &event(2, &open, submitted(&open), TaskState::Queued));
@@ -237,9 +237,9 @@ mod tests {
         assert_eq!(usage.live(), (2, 10), "reserved and counted at the same time");
         tracker.advance(Revision(2));
         assert_eq!(usage.live(), (1, 5));
-        tracker.apply(&usages, &event(3, &mine, Change::Eligible, TaskState::Queued));
-        tracker.apply(&usages, &event(4, &mine, Change::Deleted, TaskState::Completed));
-        tracker.apply(&usages, &event(5, &mine, Change::Deleted, TaskState::Completed));
+        tracker.apply(&usages, &event(3, &mine, TaskChange::Eligible, TaskState::Queued));
+        tracker.apply(&usages, &event(4, &mine, TaskChange::Deleted, TaskState::Completed));
+        tracker.apply(&usages, &event(5, &mine, TaskChange::Deleted, TaskState::Completed));
         assert_eq!(usage.live(), (0, 0));
     }
 

@@ -1,13 +1,13 @@
 //! Task events.
 
-use crate::model::{Change, Event};
+use crate::model::{TaskChange, TaskEvent};
 use crate::proto::v1;
 
 use super::numbers::to_i32;
 use super::task::{cancel_receipt, cancel_request, failure, priority, resource_usage, state};
 use super::time::timestamp;
 
-pub fn event(event: &Event) -> v1::TaskEvent {
+pub fn event(event: &TaskEvent) -> v1::TaskEvent {
     let options = &event.options;
     let mut converted = v1::TaskEvent {
         revision: event.revision.0,
@@ -24,29 +24,29 @@ pub fn event(event: &Event) -> v1::TaskEvent {
         ..v1::TaskEvent::default()
     };
     match &event.change {
-        Change::Submitted { spec } => {
+        TaskChange::Submitted { spec } => {
             converted.previous_state = 0;
             converted.not_before = spec.extras().not_before.map(timestamp);
             converted.labels = options.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
         }
-        Change::Started { worker } => converted.worker = worker.to_string(),
-        Change::Completed { usage, .. } => converted.resource_usage = Some(resource_usage(usage)),
-        Change::Retrying { failure: error, not_before, usage, .. } => {
+        TaskChange::Started { worker } => converted.worker = worker.to_string(),
+        TaskChange::Completed { usage, .. } => converted.resource_usage = Some(resource_usage(usage)),
+        TaskChange::Retrying { failure: error, not_before, usage, .. } => {
             converted.failure = Some(failure(error));
             converted.not_before = Some(timestamp(*not_before));
             converted.resource_usage = Some(resource_usage(usage));
         }
-        Change::Failed { failure: error, usage, .. } => {
+        TaskChange::Failed { failure: error, usage, .. } => {
             converted.failure = Some(failure(error));
             converted.resource_usage = usage.as_deref().map(resource_usage);
         }
-        Change::CancelRequested { request } => converted.cancel = Some(cancel_request(request)),
-        Change::Cancelled { receipt, usage, .. } => {
+        TaskChange::CancelRequested { request } => converted.cancel = Some(cancel_request(request)),
+        TaskChange::Cancelled { receipt, usage, .. } => {
             converted.cancel = Some(cancel_receipt(receipt));
             converted.resource_usage = usage.as_deref().map(resource_usage);
         }
-        Change::Deleted => converted.deleted = true,
-        Change::Eligible | Change::Interrupted { .. } => {}
+        TaskChange::Deleted => converted.deleted = true,
+        TaskChange::Eligible | TaskChange::Interrupted { .. } => {}
     }
     converted
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{Change, Event, InterruptCause, TaskExtras, TaskSpec, TaskState};
+use crate::model::{InterruptCause, TaskChange, TaskEvent, TaskExtras, TaskSpec, TaskState};
 
 use super::ready_queue::QueueEntry;
 use super::state::{Core, FinishedTask};
@@ -11,8 +11,8 @@ use super::timers::{Timer, TimerKind};
 
 impl Core {
     /// Applies a `Submitted` event: adds the task.
-    pub(super) fn apply_submitted(&mut self, event: &Event) {
-        let Change::Submitted { spec } = &event.change else { return };
+    pub(super) fn apply_submitted(&mut self, event: &TaskEvent) {
+        let TaskChange::Submitted { spec } = &event.change else { return };
         let pool = self.pool_of(&spec.options.pool);
         let digest = table::digest(spec);
         let (spec, payload_stored) = self.retain_payload(spec);
@@ -40,9 +40,9 @@ impl Core {
     }
 
     /// Applies any other event to an existing task.
-    pub(super) fn apply(&mut self, index: u32, event: &Event) {
+    pub(super) fn apply(&mut self, index: u32, event: &TaskEvent) {
         self.revision = event.revision;
-        if matches!(event.change, Change::Deleted) {
+        if matches!(event.change, TaskChange::Deleted) {
             if let Some(task) = self.tasks.remove(index) {
                 self.pools[usize::from(task.pool)].counters.deleted += 1;
             }
@@ -56,23 +56,26 @@ impl Core {
         task.state = event.state;
         task.attempt = event.attempt;
         match &event.change {
-            Change::Retrying { not_before, .. } => {
+            TaskChange::Retrying { not_before, .. } => {
                 task.eligible_at = *not_before;
                 task.crashes = 0;
             }
-            Change::Interrupted { cause } => {
+            TaskChange::Interrupted { cause } => {
                 task.eligible_at = event.at;
                 task.crashes += u16::from(*cause == InterruptCause::Crash);
             }
-            Change::CancelRequested { request } => task.cancel = Some(request.clone()),
-            Change::Eligible | Change::Completed { .. } | Change::Failed { .. } | Change::Cancelled { .. } => {
+            TaskChange::CancelRequested { request } => task.cancel = Some(request.clone()),
+            TaskChange::Eligible
+            | TaskChange::Completed { .. }
+            | TaskChange::Failed { .. }
+            | TaskChange::Cancelled { .. } => {
                 task.eligible_at = event.at;
             }
-            Change::Submitted { .. } | Change::Started { .. } | Change::Deleted => {}
+            TaskChange::Submitted { .. } | TaskChange::Started { .. } | TaskChange::Deleted => {}
         }
         if changes_state {
             self.count(index, event);
-            self.enter_state(index, matches!(event.change, Change::Interrupted { .. }));
+            self.enter_state(index, matches!(event.change, TaskChange::Interrupted { .. }));
         }
     }
 
@@ -159,29 +162,29 @@ impl Core {
         self.finished.entry_ref(&task.spec.options.namespace).or_default().push_back(finished);
     }
 
-    fn count(&mut self, index: u32, event: &Event) {
+    fn count(&mut self, index: u32, event: &TaskEvent) {
         let Some(task) = self.tasks.get(index) else { return };
         let pool = &mut self.pools[usize::from(task.pool)];
         let usage = match &event.change {
-            Change::Started { .. } => {
+            TaskChange::Started { .. } => {
                 pool.counters.attempts += 1;
                 let waited = event.at.since(task.eligible_at);
                 pool.wait_us.saturating_record(waited.as_micros().try_into().unwrap_or(u64::MAX));
                 None
             }
-            Change::Completed { usage, .. } => {
+            TaskChange::Completed { usage, .. } => {
                 pool.counters.completed += 1;
                 Some(usage)
             }
-            Change::Retrying { usage, .. } => {
+            TaskChange::Retrying { usage, .. } => {
                 pool.counters.retried += 1;
                 Some(usage)
             }
-            Change::Failed { usage, .. } => {
+            TaskChange::Failed { usage, .. } => {
                 pool.counters.failed += 1;
                 usage.as_ref()
             }
-            Change::Cancelled { .. } => {
+            TaskChange::Cancelled { .. } => {
                 pool.counters.cancelled += 1;
                 None
             }

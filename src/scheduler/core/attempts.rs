@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    CancelMode, CancelReceipt, CancelRequest, Change, Failure, FailureReason, InterruptCause, Output, ResourceUsage,
-    StopMethod, TaskId, TaskState, Timestamp,
+    CancelMode, CancelReceipt, CancelRequest, Failure, FailureReason, InterruptCause, Output, ResourceUsage,
+    StopMethod, TaskChange, TaskId, TaskState, Timestamp,
 };
 use crate::pool::Ticket;
 use crate::runners::{Outcome, StopCause};
@@ -38,7 +38,7 @@ impl Core {
         if task.spec.options.at_most_once {
             out.confirms.push(ticket);
         }
-        self.emit(at, ticket.index, TaskState::Running, Some(attempt), Change::Started { worker }, out);
+        self.emit(at, ticket.index, TaskState::Running, Some(attempt), TaskChange::Started { worker }, out);
     }
 
     /// An attempt has ended. Does nothing if it is not the live attempt of its task.
@@ -55,12 +55,12 @@ impl Core {
                 Outcome::Completed(_) | Outcome::Failed(_) => StopMethod::Finished,
             };
             let receipt = Box::new(CancelReceipt { request: *request, stopped_at: at, method });
-            let change = Change::Cancelled { receipt, usage: Some(usage), output };
+            let change = TaskChange::Cancelled { receipt, usage: Some(usage), output };
             return self.emit(at, index, TaskState::Cancelled, None, change, out);
         }
         match (outcome, cause) {
             (Outcome::Completed(result), _) => {
-                let change = Change::Completed { result, usage, output };
+                let change = TaskChange::Completed { result, usage, output };
                 self.emit(at, index, TaskState::Completed, None, change, out);
             }
             (Outcome::Stopped(_) | Outcome::Failed(_), Some(StopCause::Timeout)) => {
@@ -87,12 +87,12 @@ impl Core {
         failure.attempt = task.attempt;
         let retry = &task.spec.options.retry;
         if !failure.retryable || task.attempt >= retry.attempts_max || task.spec.options.at_most_once {
-            let change = Change::Failed { failure: Box::new(failure), usage: Some(usage), output };
+            let change = TaskChange::Failed { failure: Box::new(failure), usage: Some(usage), output };
             return self.emit(at, index, TaskState::Failed, None, change, out);
         }
         let delay = failure.retry_after.unwrap_or_else(|| retry.delay_after(&task.spec.id, task.attempt));
         let state = if delay.is_zero() { TaskState::Queued } else { TaskState::Waiting };
-        let change = Change::Retrying { failure: Box::new(failure), not_before: at.after(delay), usage, output };
+        let change = TaskChange::Retrying { failure: Box::new(failure), not_before: at.after(delay), usage, output };
         self.emit(at, index, state, None, change, out);
     }
 
@@ -102,11 +102,11 @@ impl Core {
         if task.spec.options.at_most_once {
             let mut failure = Failure::new(FailureReason::WorkerLost, "was interrupted and may not be started twice");
             failure.attempt = task.attempt;
-            let change = Change::Failed { failure: Box::new(failure), usage: None, output: None };
+            let change = TaskChange::Failed { failure: Box::new(failure), usage: None, output: None };
             return self.emit(at, index, TaskState::Failed, None, change, out);
         }
         let attempt = task.attempt.saturating_sub(1);
-        self.emit(at, index, TaskState::Queued, Some(attempt), Change::Interrupted { cause }, out);
+        self.emit(at, index, TaskState::Queued, Some(attempt), TaskChange::Interrupted { cause }, out);
     }
 
     /// Cancels a task. If its attempt is dispatched, the caller must have tried to recall it before; `recalled`
@@ -137,7 +137,7 @@ impl Core {
             TaskState::Queued if task.fence != 0 && !recalled => Ok(self.request_stop(index, request, out)),
             TaskState::Waiting | TaskState::Queued => {
                 let receipt = CancelReceipt { request, stopped_at: now, method: StopMethod::NeverStarted };
-                let change = Change::Cancelled { receipt: Box::new(receipt), usage: None, output: None };
+                let change = TaskChange::Cancelled { receipt: Box::new(receipt), usage: None, output: None };
                 self.emit(now, index, TaskState::Cancelled, None, change, out);
                 Ok(TaskState::Cancelled)
             }
@@ -153,7 +153,7 @@ impl Core {
         if is_new {
             out.stops.push((ticket, cause, request.grace));
             let at = request.requested_at;
-            self.emit(at, index, state, None, Change::CancelRequested { request: Box::new(request) }, out);
+            self.emit(at, index, state, None, TaskChange::CancelRequested { request: Box::new(request) }, out);
         }
         // The start may not be reported yet; to the caller the task is running.
         TaskState::Running
@@ -182,7 +182,7 @@ impl Core {
         let waited = now.since(task.submitted_at);
         let waited = humantime::format_duration(Duration::from_millis(waited.as_millis().try_into().unwrap_or(0)));
         let failure = Failure::new(FailureReason::Expired, format!("had not started after {waited}"));
-        let change = Change::Failed { failure: Box::new(failure), usage: None, output: None };
+        let change = TaskChange::Failed { failure: Box::new(failure), usage: None, output: None };
         self.emit(now, index, TaskState::Failed, None, change, out);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::model::{
-    Change, Event, Payload, PoolName, Priority, StopMethod, TaskExtras, TaskId, TaskSpec, TaskState, Timestamp,
+    Event, Payload, PoolName, Priority, StopMethod, TaskChange, TaskExtras, TaskId, TaskSpec, TaskState, Timestamp,
 };
 use crate::pool::{Assignment, Ticket};
 use crate::runners::{Outcome, StopCause};
@@ -53,21 +53,24 @@ struct Naive {
 impl Naive {
     fn observe(&mut self, event: &Event) {
         self.revision += 1;
-        assert_eq!(event.revision.0, self.revision, "revisions have no gaps");
+        assert_eq!(event.revision().0, self.revision, "revisions have no gaps");
+        let Event::Task(event) = event else { return };
         let previous = self.states.get(&event.task).copied();
         match &event.change {
-            Change::Submitted { .. } => assert_eq!(previous, None, "a task is submitted once"),
-            Change::Deleted => assert!(previous.is_some_and(TaskState::is_terminal), "only finished tasks are deleted"),
+            TaskChange::Submitted { .. } => assert_eq!(previous, None, "a task is submitted once"),
+            TaskChange::Deleted => {
+                assert!(previous.is_some_and(TaskState::is_terminal), "only finished tasks are deleted");
+            }
             _ => {
                 assert_eq!(previous, Some(event.previous), "an event contains the previous state");
                 assert!(!event.previous.is_terminal(), "{:?} is final: {event:?}", event.previous);
             }
         }
-        if matches!(event.change, Change::Started { .. }) {
+        if matches!(event.change, TaskChange::Started { .. }) {
             assert_eq!(event.previous, TaskState::Queued);
             assert!(!self.cancelled.contains_key(&event.task), "nothing starts after its cancel was acknowledged");
         }
-        if matches!(event.change, Change::Deleted) {
+        if matches!(event.change, TaskChange::Deleted) {
             self.states.remove(&event.task);
         } else {
             self.states.insert(event.task.clone(), event.state);
@@ -158,7 +161,7 @@ impl World {
         if self.paused || self.held_back[priority.index() + 1..].contains(&true) {
             return;
         }
-        for event in self.journal.iter().filter(|e| e.options.priority > priority) {
+        for event in self.journal.iter().filter_map(Event::task).filter(|e| e.options.priority > priority) {
             let state = self.core.state(&event.task);
             assert_ne!(state, Some(TaskState::Queued), "{} waits while {priority:?} starts", event.task);
         }

@@ -2,7 +2,7 @@
 //! then decisions about the tasks that were running.
 
 use crate::model::{
-    CancelReceipt, Change, Event, Failure, FailureReason, InterruptCause, RecoveredTask, Revision, StopMethod,
+    CancelReceipt, Event, Failure, FailureReason, InterruptCause, RecoveredTask, Revision, StopMethod, TaskChange,
     TaskState, Timestamp,
 };
 
@@ -57,7 +57,11 @@ impl Core {
 
     /// Applies an event of the journal.
     pub fn replay(&mut self, event: &Event) {
-        if matches!(event.change, Change::Submitted { .. }) {
+        let Event::Task(event) = event else {
+            self.revision = event.revision();
+            return;
+        };
+        if matches!(event.change, TaskChange::Submitted { .. }) {
             self.apply_submitted(event);
         } else if let Some(index) = self.tasks.find(&event.task) {
             self.apply(index, event);
@@ -87,7 +91,7 @@ impl Core {
             let started = task.state == TaskState::Running;
             let method = if started { StopMethod::Abort } else { StopMethod::NeverStarted };
             let receipt = Box::new(CancelReceipt { request: *request, stopped_at: now, method });
-            let change = Change::Cancelled { receipt, usage: None, output: None };
+            let change = TaskChange::Cancelled { receipt, usage: None, output: None };
             return self.emit(now, index, TaskState::Cancelled, None, change, out);
         }
         let crashes = u32::from(task.crashes) + 1;
@@ -95,7 +99,7 @@ impl Core {
             let text = format!("the server crashed {crashes} times in a row while the task was running");
             let mut failure = Failure::new(FailureReason::WorkerLost, text);
             failure.attempt = task.attempt;
-            let change = Change::Failed { failure: Box::new(failure), usage: None, output: None };
+            let change = TaskChange::Failed { failure: Box::new(failure), usage: None, output: None };
             return self.emit(now, index, TaskState::Failed, None, change, out);
         }
         self.interrupt(now, index, InterruptCause::Crash, out);

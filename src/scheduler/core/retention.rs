@@ -1,6 +1,6 @@
 //! Deleting finished tasks: by count and age, and on request.
 
-use crate::model::{Change, TaskFilter, Timestamp};
+use crate::model::{TaskChange, TaskFilter, Timestamp};
 
 use super::decisions::Decisions;
 use super::state::Core;
@@ -48,7 +48,7 @@ impl Core {
 
     fn delete(&mut self, now: Timestamp, index: u32, out: &mut Decisions) {
         if let Some(state) = self.tasks.get(index).map(|task| task.state) {
-            self.emit(now, index, state, None, Change::Deleted, out);
+            self.emit(now, index, state, None, TaskChange::Deleted, out);
         }
     }
 }

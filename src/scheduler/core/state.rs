@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use crate::model::{Change, Event, Namespace, PoolName, PoolSpec, Revision, TaskId, TaskState, Timestamp};
+use crate::model::{
+    Event, Namespace, PoolName, PoolSpec, Revision, TaskChange, TaskEvent, TaskId, TaskState, Timestamp,
+};
 use crate::pool::Ticket;
 
 use super::decisions::{Decisions, Unattempted};
@@ -84,7 +86,7 @@ impl Core {
                     let is_current =
                         |task: &TaskEntry| task.state == TaskState::Waiting && task.generation == timer.stamp;
                     if self.tasks.get(timer.index).is_some_and(is_current) {
-                        self.emit(now, timer.index, TaskState::Queued, None, Change::Eligible, out);
+                        self.emit(now, timer.index, TaskState::Queued, None, TaskChange::Eligible, out);
                     }
                 }
                 TimerKind::Expiry => self.expire(now, timer, out),
@@ -128,20 +130,20 @@ impl Core {
         index: u32,
         state: TaskState,
         attempt: Option<u32>,
-        change: Change,
+        change: TaskChange,
         out: &mut Decisions,
     ) {
         let Some(task) = self.tasks.get(index) else { return };
         let ends_without_attempt = state.is_terminal() && task.state != TaskState::Running;
         // The attempt belonged to the server before a restart.
-        let lost_attempt = task.fence == 0 && (state.is_terminal() || matches!(change, Change::Interrupted { .. }));
+        let lost_attempt = task.fence == 0 && (state.is_terminal() || matches!(change, TaskChange::Interrupted { .. }));
         if (ends_without_attempt || lost_attempt)
             && let Some(trace) = &task.spec.extras().trace
         {
             let (event, submitted_at) = (out.events.len(), task.submitted_at);
             out.unattempted.push(Unattempted { event, trace: trace.clone(), submitted_at });
         }
-        let event = Event {
+        let event = TaskEvent {
             revision: self.revision.next(),
             at,
             task: task.spec.id.clone(),
@@ -152,7 +154,7 @@ impl Core {
             change,
         };
         self.apply(index, &event);
-        out.events.push(event);
+        out.events.push(Event::Task(event));
     }
 
     /// Whether an entry of a ready queue is not stale.

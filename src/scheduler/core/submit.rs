@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
-use crate::model::{Change, Durability, Event, PoolName, Revision, TaskId, TaskSpec, TaskState, Timestamp};
+use crate::model::{
+    Durability, Event, PoolName, Revision, TaskChange, TaskEvent, TaskId, TaskSpec, TaskState, Timestamp,
+};
 use crate::scheduler::refusal::{BadField, Draining, QueueFull, Refusal, RequestIdReused, TaskExists};
 
 use super::decisions::Decisions;
@@ -61,7 +63,7 @@ impl Core {
     }
 
     fn add(&mut self, now: Timestamp, spec: TaskSpec, state: TaskState, out: &mut Decisions) {
-        let event = Event {
+        let event = TaskEvent {
             revision: self.revision.next(),
             at: now,
             task: spec.id.clone(),
@@ -69,10 +71,10 @@ impl Core {
             previous: state,
             state,
             attempt: 0,
-            change: Change::Submitted { spec: Arc::new(spec) },
+            change: TaskChange::Submitted { spec: Arc::new(spec) },
         };
         self.apply_submitted(&event);
-        out.events.push(event);
+        out.events.push(Event::Task(event));
     }
 
     /// Finds the tasks that are submitted again.

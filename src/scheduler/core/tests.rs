@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    CancelMode, CancelRequest, Change, Failure, FailureReason, Payload, PoolName, PoolSpec, Priority, ResourceUsage,
-    RetryPolicy, StopMethod, TaskExtras, TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
+    CancelMode, CancelRequest, Event, Failure, FailureReason, Payload, PoolName, PoolSpec, Priority, ResourceUsage,
+    RetryPolicy, StopMethod, TaskChange, TaskEvent, TaskExtras, TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState,
+    Timestamp,
 };
 use crate::pool::{Assignment, Ticket};
 use crate::runners::{Outcome, StopCause};
@@ -96,6 +97,10 @@ impl Fixture {
         self.core.state(&TaskId::parse(id).unwrap()).unwrap()
     }
 
+    fn last_event(&self) -> &TaskEvent {
+        self.out.events.last().unwrap().task().unwrap()
+    }
+
     fn cancel(&mut self, id: &str, at: u64, recalled: bool) -> Result<TaskState, Refusal> {
         self.core.cancel(&TaskId::parse(id).unwrap(), request(at), recalled, &mut self.out)
     }
@@ -110,7 +115,7 @@ fn a_task_is_queued_runs_and_completes_with_consecutive_revisions() {
     assert_eq!(fixture.state("a"), TaskState::Running);
     fixture.end(ticket, 3, Outcome::Completed(Payload::default()), None);
     assert_eq!(fixture.state("a"), TaskState::Completed);
-    let revisions: Vec<u64> = fixture.out.events.iter().map(|event| event.revision.0).collect();
+    let revisions: Vec<u64> = fixture.out.events.iter().map(|event| event.revision().0).collect();
     assert_eq!(revisions, [1, 2, 3]);
 }
 
@@ -148,7 +153,7 @@ fn a_failed_attempt_backs_off_and_the_last_one_fails_the_task() {
     let ticket = fixture.start(now);
     fixture.end(ticket, now, failed(), None);
     assert_eq!(fixture.state("a"), TaskState::Failed);
-    let Change::Failed { failure, .. } = &fixture.out.events.last().unwrap().change else { panic!("not failed") };
+    let TaskChange::Failed { failure, .. } = &fixture.last_event().change else { panic!("not failed") };
     assert_eq!((failure.attempt, failure.reason), (3, FailureReason::HandlerError));
 }
 
@@ -163,7 +168,7 @@ fn a_report_of_an_outdated_attempt_has_no_effect() {
     fixture.end(ticket, 3, Outcome::Completed(Payload::default()), None);
     assert_eq!((fixture.state("a"), fixture.out.events.len()), (TaskState::Queued, events));
     fixture.start(4);
-    assert_eq!(fixture.out.events.last().unwrap().attempt, 1);
+    assert_eq!(fixture.last_event().attempt, 1);
 }
 
 #[test]
@@ -175,7 +180,7 @@ fn a_cancel_ends_a_queued_task_and_stops_a_running_one() {
     assert_eq!(fixture.cancel("a", 3, false).unwrap(), TaskState::Running);
     assert_eq!(fixture.out.stops, [(ticket, StopCause::Cancel, Duration::from_secs(5))]);
     fixture.end(ticket, 4, Outcome::Stopped(StopMethod::SignalTerm), Some(StopCause::Cancel));
-    let Change::Cancelled { receipt, .. } = &fixture.out.events.last().unwrap().change else { panic!("not cancelled") };
+    let TaskChange::Cancelled { receipt, .. } = &fixture.last_event().change else { panic!("not cancelled") };
     assert_eq!((receipt.method, receipt.request.requested_at), (StopMethod::SignalTerm, Timestamp(3)));
     assert_eq!(fixture.cancel("a", 5, false).unwrap(), TaskState::Cancelled, "a repeated cancel is not an error");
 }
@@ -272,7 +277,9 @@ fn finished_tasks_are_deleted_by_count_age_and_request() {
         fixture.end(ticket, n, Outcome::Completed(Payload::default()), None);
     }
     fixture.core.sweep(Timestamp(100), 3, &mut fixture.out);
-    let deleted = |fixture: &Fixture| fixture.out.events.iter().filter(|e| matches!(e.change, Change::Deleted)).count();
+    let deleted = |fixture: &Fixture| {
+        fixture.out.events.iter().filter_map(Event::task).filter(|e| matches!(e.change, TaskChange::Deleted)).count()
+    };
     assert_eq!(deleted(&fixture), 3, "at most the limit");
     fixture.core.sweep(Timestamp(100), 100, &mut fixture.out);
     assert_eq!(deleted(&fixture), 5, "retention_count are kept");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::model::{Durability, Timestamp};
+use crate::model::{Durability, Event, Timestamp};
 use crate::pool::Attempt;
 use crate::scheduler::core::{Decisions, Dispatch, Unattempted};
 use crate::scheduler::message::Message;
@@ -24,10 +24,14 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// Records spans for tasks that ended without an attempt that could record them.
 pub(super) fn record_unattempted(out: &mut Decisions) {
     for Unattempted { event, trace, submitted_at } in out.unattempted.drain(..) {
-        if let (Some(tracer), Some(event)) = (trace::tracer(), out.events.get(event)) {
+        if let (Some(tracer), Some(event)) = (trace::tracer(), out.events.get(event).and_then(Event::task)) {
             tracer.settle(event, &trace, submitted_at);
         }
     }
+}
+
+fn requires_sync(event: &Event) -> bool {
+    event.task().is_none_or(|event| event.options.durability == Durability::Fsync)
 }
 
 impl Service {
@@ -91,7 +95,7 @@ impl Service {
         }
         let mut pending = std::mem::take(&mut self.pending);
         let events = std::mem::take(&mut pending.events);
-        let sync = events.iter().any(|event| event.options.durability == Durability::Fsync);
+        let sync = events.iter().any(requires_sync);
         let commit = Arc::new(Commit { events, sync });
         self.observer.commit_started();
         if commit.events.len() <= DIRECT_APPEND_MAX {

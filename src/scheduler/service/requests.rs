@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use crate::model::{
-    CancelMode, CancelRequest, Durability, PoolName, PoolSpec, Revision, TaskSpec, TaskState, Timestamp,
+    CancelMode, CancelRequest, Durability, PoolName, PoolSettings, PoolSpec, Revision, TaskSpec, TaskState, Timestamp,
 };
 use crate::scheduler::core::{Decisions, PoolUpdate, PoolView, Submitted};
 use crate::scheduler::message::{PendingReply, Reply, Request, send};
 use crate::scheduler::refusal::{Internal, Refusal, StoreUnavailable};
 use crate::scheduler::views::{CancelCommand, PoolMetrics};
-use crate::store::{PoolOverride, PoolSettings};
+use crate::store::PoolOverride;
 
 use super::state::Service;
 

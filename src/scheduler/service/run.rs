@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::Timestamp;
+use crate::model::{Event, Timestamp};
 use crate::pool::Report;
 use crate::runners::StopCause;
 use crate::scheduler::core::{AttemptEnd, Decisions};
@@ -120,7 +120,9 @@ impl Service {
                 if let Some(entry) = self.attempts.get_mut(ticket.index as usize)
                     && let Some(attempt) = entry.take_if(|attempt| attempt.ticket() == ticket)
                 {
-                    attempt.record_end(out.events.last().filter(|event| event.task == attempt.spec().id));
+                    attempt.record_end(
+                        out.events.last().and_then(Event::task).filter(|event| event.task == attempt.spec().id),
+                    );
                 }
             }
         }

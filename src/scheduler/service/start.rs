@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{Catalog, Clock, PoolSpec, Revision, TaskId, Timestamp};
+use crate::model::{Catalog, Clock, PoolSettings, PoolSpec, Revision, TaskId, Timestamp};
 use crate::pool::{Pool, WorkerContext};
 use crate::runners::Registry;
 use crate::scheduler::core::{Core, CoreOptions, Decisions};
@@ -17,7 +17,7 @@ use crate::scheduler::hub::Hub;
 use crate::scheduler::message::Message;
 use crate::scheduler::observer::Observer;
 use crate::scheduler::views::Retention;
-use crate::store::{PoolOverride, PoolSettings, Recovery, Store};
+use crate::store::{PoolOverride, Recovery, Store};
 use crate::telemetry::Telemetry;
 
 use super::commit::record_unattempted;

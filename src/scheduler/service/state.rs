@@ -3,13 +3,13 @@
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use crate::model::{Change, Event, Priority, TaskId};
+use crate::model::{Event, PoolSettings, Priority, TaskChange, TaskId};
 use crate::pool::{Attempt, Pool, Ticket};
 use crate::scheduler::core::{Core, RecoveryCounts};
 use crate::scheduler::handle::{Handle, HandleInner};
 use crate::scheduler::message::{Message, PendingReply};
 use crate::scheduler::observer::Observer;
-use crate::store::{Commit, PoolSettings, StoreError};
+use crate::store::{Commit, StoreError};
 use crate::telemetry::Telemetry;
 
 /// The scheduler. `start` builds it; `run` blocks a thread until the server has drained.
@@ -56,9 +56,13 @@ impl Pending {
     }
 
     pub fn append_events(&mut self, events: &mut Vec<Event>) {
-        self.urgent |= events.iter().any(|event| !matches!(event.change, Change::Started { .. }));
+        self.urgent |= events.iter().any(|event| !is_start(event));
         self.events.append(events);
     }
+}
+
+fn is_start(event: &Event) -> bool {
+    event.task().is_some_and(|event| matches!(event.change, TaskChange::Started { .. }))
 }
 
 impl Service {

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use rusqlite::{Connection, Row, params};
 
-use crate::model::PoolName;
+use crate::model::{PoolName, PoolSettings};
 use crate::store::error::StoreError;
-use crate::store::pool_override::{PoolOverride, PoolSettings};
+use crate::store::pool_override::PoolOverride;
 use crate::store::record::checksum;
 use crate::store::sqlite::sqlite_error;
 

@@ -95,10 +95,10 @@ pub(super) fn read(
         }
         next = Some(commit.first + commit.count);
         bytes += commit.body.len();
-        events.extend(decoded.into_iter().filter(|event| event.revision > after));
+        events.extend(decoded.into_iter().filter(|event| event.revision() > after));
     }
     match events.first() {
-        Some(first) if first.revision == after.next() => Ok(events),
+        Some(first) if first.revision() == after.next() => Ok(events),
         _ => Err(missing_commit(path, after.next().0)),
     }
 }

@@ -55,7 +55,7 @@ impl Journal for MemoryJournal {
             if events.len() >= limit.max(1) {
                 break;
             }
-            events.extend(commit.events.iter().filter(|event| event.revision > after).cloned());
+            events.extend(commit.events.iter().filter(|event| event.revision() > after).cloned());
         }
         Ok(events)
     }

@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use crate::model::{Change, Event, Output, Revision, Task, TaskFilter, TaskId};
+use crate::model::{Event, Output, Revision, Task, TaskChange, TaskEvent, TaskFilter, TaskId};
 use crate::store::error::StoreError;
 use crate::store::page::{Page, PageBuilder, PageCursor, PageSize};
 use crate::store::record::{ended_attempt, fold, output_of};
@@ -41,12 +41,19 @@ impl Default for MemoryProjection {
 
 impl Rows {
     fn apply(&mut self, event: &Event) {
-        if event.revision <= self.revision {
+        if event.revision() <= self.revision {
             return;
         }
-        self.revision = event.revision;
+        self.revision = event.revision();
+        match event {
+            Event::Task(event) => self.apply_task(event),
+            Event::Pool(_) => {}
+        }
+    }
+
+    fn apply_task(&mut self, event: &TaskEvent) {
         let seq = match &event.change {
-            Change::Submitted { .. } => event.revision.0,
+            TaskChange::Submitted { .. } => event.revision.0,
             _ => match self.by_id.get(&event.task) {
                 Some(seq) => *seq,
                 None => return,
@@ -55,7 +62,7 @@ impl Rows {
         let mut task = self.tasks.remove(&seq);
         fold(&mut task, event);
         if let Some(task) = task {
-            if let Change::Submitted { .. } = event.change {
+            if let TaskChange::Submitted { .. } = event.change {
                 self.by_id.insert(event.task.clone(), seq);
             }
             self.tasks.insert(seq, task);

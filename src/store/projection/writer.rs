@@ -7,11 +7,10 @@ use hashbrown::HashMap;
 use rusqlite::{Connection, Transaction, params};
 
 use super::rows::{
-    SpecRow, body_checksum, corrupt_task, is_inline, options_bytes, output_bytes, output_key, result_bytes, status_of,
-    status_row,
+    SpecRow, body_checksum, is_inline, options_bytes, output_bytes, output_key, result_bytes, status_of, status_row,
 };
 use super::schema::Meta;
-use crate::model::{BatchId, Change, Event, Output, TaskId, TaskOptions, TaskSpec, TaskStatus};
+use crate::model::{BatchId, Event, Output, TaskChange, TaskEvent, TaskId, TaskOptions, TaskSpec, TaskStatus};
 use crate::store::error::StoreError;
 use crate::store::record::{advance, output_of, submitted};
 use crate::store::sqlite::sqlite_error;
@@ -59,13 +58,13 @@ impl<T> RecentTasks<T> {
 #[derive(Default)]
 struct Changes {
     index: HashMap<TaskId, usize>,
-    tasks: Vec<TaskChange>,
+    tasks: Vec<PendingTask>,
     /// Number of tasks with a row to write.
     rows: usize,
 }
 
 #[derive(Default)]
-struct TaskChange {
+struct PendingTask {
     /// The row to delete, and the options with its labels.
     deleted: Option<(u64, Arc<TaskOptions>)>,
     row: Option<Box<PendingRow>>,
@@ -113,15 +112,19 @@ impl Writer {
         let mut meta = self.meta;
         for commit in commits {
             for event in &commit.events {
-                if event.revision <= meta.revision {
+                let revision = event.revision();
+                if revision <= meta.revision {
                     continue;
                 }
-                if event.revision != meta.revision.next() {
-                    let detail = format!("revision {} does not follow {}", event.revision, meta.revision);
-                    return Err(corrupt_task(&self.path, "tasks", &event.task, detail));
+                if revision != meta.revision.next() {
+                    let detail = format!("revision {revision} does not follow {}", meta.revision);
+                    return Err(StoreError::corrupt(&self.path, "table tasks", detail));
                 }
-                meta.revision = event.revision;
-                self.fold(&mut changes, event)?;
+                meta.revision = revision;
+                match event {
+                    Event::Task(event) => self.fold(&mut changes, event)?,
+                    Event::Pool(_) => {}
+                }
             }
             if changes.rows >= ROWS_MAX {
                 meta = self.store(std::mem::take(&mut changes), meta)?;
@@ -145,7 +148,7 @@ impl Writer {
         Ok(self.meta)
     }
 
-    fn fold(&mut self, changes: &mut Changes, event: &Event) -> Result<(), StoreError> {
+    fn fold(&mut self, changes: &mut Changes, event: &TaskEvent) -> Result<(), StoreError> {
         let index = if let Some(index) = changes.index.get(&event.task) {
             *index
         } else {
@@ -157,13 +160,13 @@ impl Writer {
         };
         let task = &mut changes.tasks[index];
         match &event.change {
-            Change::Submitted { spec } => {
+            TaskChange::Submitted { spec } => {
                 let (seq, status) = (event.revision.0, submitted(event));
                 let new_spec = Some(Arc::clone(spec));
                 task.row = Some(Box::new(PendingRow { seq, new_spec, status, outputs: Vec::new() }));
                 changes.rows += 1;
             }
-            Change::Deleted => {
+            TaskChange::Deleted => {
                 let Some(row) = task.row.take() else { return Ok(()) };
                 changes.rows -= 1;
                 if row.new_spec.is_none() {
@@ -183,13 +186,13 @@ impl Writer {
     }
 
     /// The task of the event as last written.
-    fn load(&mut self, event: &Event) -> Result<TaskChange, StoreError> {
+    fn load(&mut self, event: &TaskEvent) -> Result<PendingTask, StoreError> {
         let id = &event.task;
         match &event.change {
-            Change::Submitted { .. } => return Ok(TaskChange::default()),
-            Change::Deleted => {
+            TaskChange::Submitted { .. } => return Ok(PendingTask::default()),
+            TaskChange::Deleted => {
                 if let Some(seq) = self.ended.remove(id) {
-                    return Ok(TaskChange { deleted: Some((seq, Arc::clone(&event.options))), row: None });
+                    return Ok(PendingTask { deleted: Some((seq, Arc::clone(&event.options))), row: None });
                 }
             }
             _ => {}
@@ -199,7 +202,7 @@ impl Writer {
             None => status_of(&self.connection, &self.path, id)?,
         };
         let row = |(seq, status)| Box::new(PendingRow { seq, new_spec: None, status, outputs: Vec::new() });
-        Ok(TaskChange { deleted: None, row: found.map(row) })
+        Ok(PendingTask { deleted: None, row: found.map(row) })
     }
 
     fn remember(&mut self, mut changes: Changes) {
@@ -214,7 +217,7 @@ impl Writer {
     }
 }
 
-fn store_tasks(transaction: &Transaction<'_>, tasks: &[TaskChange], meta: &mut Meta) -> rusqlite::Result<()> {
+fn store_tasks(transaction: &Transaction<'_>, tasks: &[PendingTask], meta: &mut Meta) -> rusqlite::Result<()> {
     let deleted: Vec<_> = tasks.iter().filter_map(|task| task.deleted.as_ref()).collect();
     delete(transaction, &deleted)?;
     let mut rows: Vec<&PendingRow> = tasks.iter().filter_map(|task| task.row.as_deref()).collect();

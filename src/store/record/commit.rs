@@ -14,7 +14,8 @@ use super::values::{
     FailureRecord, OutputRecord, PayloadRecord, ReceiptRecord, RequestRecord, UsageRecord, unknown, variant,
 };
 use crate::model::{
-    Change, Event, Failure, InterruptCause, Output, ResourceUsage, Revision, TaskId, TaskOptions, TaskState, Timestamp,
+    Event, Failure, InterruptCause, Output, PoolChange, PoolEvent, PoolName, PoolSettings, ResourceUsage, Revision,
+    TaskChange, TaskEvent, TaskId, TaskOptions, TaskState, Timestamp,
 };
 
 /// First byte of every encoded commit.
@@ -31,6 +32,7 @@ struct CommitRecord {
     events: Vec<EventRecord>,
 }
 
+/// An event of a task, unless the subject is set.
 #[derive(Clone, PartialEq, Message)]
 struct EventRecord {
     #[prost(sint64, tag = "1")]
@@ -51,6 +53,36 @@ struct EventRecord {
     attempt: u32,
     #[prost(oneof = "ChangeRecord", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
     change: Option<ChangeRecord>,
+    /// What has changed, if not a task. Tags from 30 on.
+    #[prost(oneof = "SubjectRecord", tags = "30")]
+    subject: Option<SubjectRecord>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum SubjectRecord {
+    #[prost(message, tag = "30")]
+    Pool(PoolRecord),
+}
+
+/// Changed settings of a pool.
+#[derive(Clone, PartialEq, Message)]
+struct PoolRecord {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(message, optional, tag = "2")]
+    configured: Option<PoolSettingsRecord>,
+    #[prost(message, optional, tag = "3")]
+    set: Option<PoolSettingsRecord>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct PoolSettingsRecord {
+    #[prost(uint64, tag = "1")]
+    size: u64,
+    #[prost(uint64, tag = "2")]
+    queue_limit: u64,
+    #[prost(bool, tag = "3")]
+    paused: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
@@ -106,7 +138,7 @@ struct EndRecord {
 /// Encodes events with consecutive revisions.
 pub fn encode_commit(events: &[Event]) -> Vec<u8> {
     let mut dictionary = Dictionary::default();
-    let at = events.first().map_or(0, |event| event.at.0);
+    let at = events.first().map_or(0, |event| event.at().0);
     let records = events.iter().map(|event| event_record(event, at, &mut dictionary)).collect();
     let options = dictionary.entries.iter().map(|options| OptionsRecord::from(&***options)).collect();
     let record = CommitRecord { options, at, events: records };
@@ -175,6 +207,17 @@ impl<'a> Dictionary<'a> {
 }
 
 fn event_record<'a>(event: &'a Event, at: u64, dictionary: &mut Dictionary<'a>) -> EventRecord {
+    match event {
+        Event::Task(event) => task_record(event, at, dictionary),
+        Event::Pool(event) => EventRecord {
+            at: event.at.0.wrapping_sub(at).cast_signed(),
+            subject: Some(SubjectRecord::Pool(event.into())),
+            ..EventRecord::default()
+        },
+    }
+}
+
+fn task_record<'a>(event: &'a TaskEvent, at: u64, dictionary: &mut Dictionary<'a>) -> EventRecord {
     let (uuid_high, uuid_low, name) = match &event.task {
         TaskId::Uuid(bytes) => {
             let number = u128::from_be_bytes(*bytes);
@@ -194,38 +237,39 @@ fn event_record<'a>(event: &'a Event, at: u64, dictionary: &mut Dictionary<'a>) 
         state: event.state as u32,
         attempt: event.attempt,
         change: Some(change_record(&event.change, options, dictionary)),
+        subject: None,
     }
 }
 
-fn change_record<'a>(change: &'a Change, event_options: u32, dictionary: &mut Dictionary<'a>) -> ChangeRecord {
+fn change_record<'a>(change: &'a TaskChange, event_options: u32, dictionary: &mut Dictionary<'a>) -> ChangeRecord {
     match change {
-        Change::Submitted { spec } => {
+        TaskChange::Submitted { spec } => {
             let options = dictionary.index(&spec.options);
             let options = (options != event_options).then_some(options);
             ChangeRecord::Submitted(Box::new(SubmittedRecord { spec: Some(spec.into()), options }))
         }
-        Change::Eligible => ChangeRecord::Eligible(true),
-        Change::Started { worker } => ChangeRecord::Started(worker.to_string()),
-        Change::Completed { result, usage, output } => ChangeRecord::Completed(Box::new(EndRecord {
+        TaskChange::Eligible => ChangeRecord::Eligible(true),
+        TaskChange::Started { worker } => ChangeRecord::Started(worker.to_string()),
+        TaskChange::Completed { result, usage, output } => ChangeRecord::Completed(Box::new(EndRecord {
             result: Some(result.into()),
             ..EndRecord::new(Some(usage), output.as_deref())
         })),
-        Change::Retrying { failure, not_before, usage, output } => ChangeRecord::Retrying(Box::new(EndRecord {
+        TaskChange::Retrying { failure, not_before, usage, output } => ChangeRecord::Retrying(Box::new(EndRecord {
             failure: Some((&**failure).into()),
             not_before: Some(not_before.0),
             ..EndRecord::new(Some(usage), output.as_deref())
         })),
-        Change::Failed { failure, usage, output } => ChangeRecord::Failed(Box::new(EndRecord {
+        TaskChange::Failed { failure, usage, output } => ChangeRecord::Failed(Box::new(EndRecord {
             failure: Some((&**failure).into()),
             ..EndRecord::new(usage.as_deref(), output.as_deref())
         })),
-        Change::Interrupted { cause } => ChangeRecord::Interrupted(*cause as u32),
-        Change::CancelRequested { request } => ChangeRecord::CancelRequested(Box::new((&**request).into())),
-        Change::Cancelled { receipt, usage, output } => ChangeRecord::Cancelled(Box::new(EndRecord {
+        TaskChange::Interrupted { cause } => ChangeRecord::Interrupted(*cause as u32),
+        TaskChange::CancelRequested { request } => ChangeRecord::CancelRequested(Box::new((&**request).into())),
+        TaskChange::Cancelled { receipt, usage, output } => ChangeRecord::Cancelled(Box::new(EndRecord {
             receipt: Some((&**receipt).into()),
             ..EndRecord::new(usage.as_deref(), output.as_deref())
         })),
-        Change::Deleted => ChangeRecord::Deleted(true),
+        TaskChange::Deleted => ChangeRecord::Deleted(true),
     }
 }
 
@@ -251,12 +295,55 @@ fn missing(what: &str) -> Corruption {
     Corruption::new(format!("event without {what}"))
 }
 
+impl From<&PoolEvent> for PoolRecord {
+    fn from(event: &PoolEvent) -> Self {
+        let PoolChange::Updated { configured, set } = event.change;
+        Self { name: event.pool.to_string(), configured: Some(configured.into()), set: Some(set.into()) }
+    }
+}
+
+impl PoolRecord {
+    fn into_model(self, revision: Revision, at: Timestamp) -> Result<PoolEvent, Corruption> {
+        let pool = PoolName::parse(&self.name).map_err(|error| Corruption::new(format!("pool name {error}")))?;
+        let settings =
+            |record: Option<PoolSettingsRecord>| record.ok_or_else(|| missing("pool settings"))?.into_model();
+        let change = PoolChange::Updated { configured: settings(self.configured)?, set: settings(self.set)? };
+        Ok(PoolEvent { revision, at, pool, change })
+    }
+}
+
+impl From<PoolSettings> for PoolSettingsRecord {
+    fn from(PoolSettings { size, queue_limit, paused }: PoolSettings) -> Self {
+        Self { size: size as u64, queue_limit: queue_limit as u64, paused }
+    }
+}
+
+impl PoolSettingsRecord {
+    fn into_model(self) -> Result<PoolSettings, Corruption> {
+        let number = |number: u64| usize::try_from(number).map_err(|_| Corruption::new("pool setting is too large"));
+        Ok(PoolSettings { size: number(self.size)?, queue_limit: number(self.queue_limit)?, paused: self.paused })
+    }
+}
+
 fn event_model(
     revision: Revision,
     record: EventRecord,
     at: u64,
     dictionary: &[Arc<TaskOptions>],
 ) -> Result<Event, Corruption> {
+    let time = Timestamp(at.wrapping_add_signed(record.at));
+    match record.subject {
+        Some(SubjectRecord::Pool(pool)) => pool.into_model(revision, time).map(Event::Pool),
+        None => task_model(revision, record, time, dictionary).map(Event::Task),
+    }
+}
+
+fn task_model(
+    revision: Revision,
+    record: EventRecord,
+    at: Timestamp,
+    dictionary: &[Arc<TaskOptions>],
+) -> Result<TaskEvent, Corruption> {
     let find = |index: u32| {
         let entry = usize::try_from(index).ok().and_then(|index| dictionary.get(index));
         entry.cloned().ok_or_else(|| Corruption::new(format!("task options {index} are missing")))
@@ -272,13 +359,13 @@ fn event_model(
         Some(ChangeRecord::Submitted(submitted)) => {
             let options = submitted.options.map_or_else(|| Ok(Arc::clone(&options)), find)?;
             let spec = submitted.spec.ok_or_else(|| missing("task spec"))?;
-            Change::Submitted { spec: Arc::new(spec.into_model(task.clone(), options)) }
+            TaskChange::Submitted { spec: Arc::new(spec.into_model(task.clone(), options)) }
         }
         Some(other) => change_model(other)?,
     };
-    Ok(Event {
+    Ok(TaskEvent {
         revision,
-        at: Timestamp(at.wrapping_add_signed(record.at)),
+        at,
         task,
         options,
         previous: variant("task state", record.previous, TaskState::from_number)?,
@@ -289,34 +376,36 @@ fn event_model(
 }
 
 /// Decodes any change except a submission.
-fn change_model(record: ChangeRecord) -> Result<Change, Corruption> {
+fn change_model(record: ChangeRecord) -> Result<TaskChange, Corruption> {
     Ok(match record {
         ChangeRecord::Submitted(_) => return Err(missing("task options")),
-        ChangeRecord::Eligible(_) => Change::Eligible,
-        ChangeRecord::Started(worker) => Change::Started { worker: worker.into() },
-        ChangeRecord::Completed(mut end) => Change::Completed {
+        ChangeRecord::Eligible(_) => TaskChange::Eligible,
+        ChangeRecord::Started(worker) => TaskChange::Started { worker: worker.into() },
+        ChangeRecord::Completed(mut end) => TaskChange::Completed {
             result: end.result.take().ok_or_else(|| missing("result"))?.into_model(),
             usage: end.take_usage().ok_or_else(|| missing("resource usage"))?,
             output: end.take_output(),
         },
-        ChangeRecord::Retrying(mut end) => Change::Retrying {
+        ChangeRecord::Retrying(mut end) => TaskChange::Retrying {
             failure: end.take_failure()?,
             not_before: Timestamp(end.not_before.ok_or_else(|| missing("retry time"))?),
             usage: end.take_usage().ok_or_else(|| missing("resource usage"))?,
             output: end.take_output(),
         },
         ChangeRecord::Failed(mut end) => {
-            Change::Failed { failure: end.take_failure()?, usage: end.take_usage(), output: end.take_output() }
+            TaskChange::Failed { failure: end.take_failure()?, usage: end.take_usage(), output: end.take_output() }
         }
-        ChangeRecord::Interrupted(1) => Change::Interrupted { cause: InterruptCause::Drain },
-        ChangeRecord::Interrupted(2) => Change::Interrupted { cause: InterruptCause::Crash },
+        ChangeRecord::Interrupted(1) => TaskChange::Interrupted { cause: InterruptCause::Drain },
+        ChangeRecord::Interrupted(2) => TaskChange::Interrupted { cause: InterruptCause::Crash },
         ChangeRecord::Interrupted(other) => return Err(unknown("interrupt cause", other)),
-        ChangeRecord::CancelRequested(request) => Change::CancelRequested { request: Box::new(request.into_model()?) },
-        ChangeRecord::Cancelled(mut end) => Change::Cancelled {
+        ChangeRecord::CancelRequested(request) => {
+            TaskChange::CancelRequested { request: Box::new(request.into_model()?) }
+        }
+        ChangeRecord::Cancelled(mut end) => TaskChange::Cancelled {
             receipt: Box::new(end.receipt.take().ok_or_else(|| missing("cancel receipt"))?.into_model()?),
             usage: end.take_usage(),
             output: end.take_output(),
         },
-        ChangeRecord::Deleted(_) => Change::Deleted,
+        ChangeRecord::Deleted(_) => TaskChange::Deleted,
     })
 }

@@ -1,13 +1,13 @@
 //! How an event changes a task. Pure functions, shared by both projections and by recovery.
 
-use crate::model::{Change, Event, InterruptCause, Output, ResourceUsage, Task, TaskState, TaskStatus};
+use crate::model::{InterruptCause, Output, ResourceUsage, Task, TaskChange, TaskEvent, TaskState, TaskStatus};
 
 /// Applies an event to its task; `None` is a task that does not exist. Apart from `Submitted`, an event of a task that
 /// does not exist changes nothing.
-pub fn fold(task: &mut Option<Task>, event: &Event) {
+pub fn fold(task: &mut Option<Task>, event: &TaskEvent) {
     match &event.change {
-        Change::Submitted { spec } => *task = Some(Task { spec: spec.clone(), status: submitted(event) }),
-        Change::Deleted => *task = None,
+        TaskChange::Submitted { spec } => *task = Some(Task { spec: spec.clone(), status: submitted(event) }),
+        TaskChange::Deleted => *task = None,
         _ => {
             if let Some(task) = task {
                 advance(&mut task.status, event);
@@ -17,9 +17,9 @@ pub fn fold(task: &mut Option<Task>, event: &Event) {
 }
 
 /// The status after a `Submitted` event.
-pub fn submitted(event: &Event) -> TaskStatus {
+pub fn submitted(event: &TaskEvent) -> TaskStatus {
     let not_before = match &event.change {
-        Change::Submitted { spec } => spec.extras().not_before,
+        TaskChange::Submitted { spec } => spec.extras().not_before,
         _ => None,
     };
     let mut status = TaskStatus::submitted(event.state, event.revision, event.at, not_before.unwrap_or(event.at));
@@ -28,43 +28,43 @@ pub fn submitted(event: &Event) -> TaskStatus {
 }
 
 /// Applies an event other than `Submitted` and `Deleted` to the status of its task.
-pub fn advance(status: &mut TaskStatus, event: &Event) {
+pub fn advance(status: &mut TaskStatus, event: &TaskEvent) {
     status.state = event.state;
     status.revision = event.revision;
     status.attempt = event.attempt;
     match &event.change {
-        Change::Submitted { .. } | Change::Deleted => {}
-        Change::Eligible => status.eligible_at = event.at,
-        Change::Started { worker } => {
+        TaskChange::Submitted { .. } | TaskChange::Deleted => {}
+        TaskChange::Eligible => status.eligible_at = event.at,
+        TaskChange::Started { worker } => {
             status.worker = Some(worker.clone());
             status.started_at = Some(event.at);
         }
-        Change::Completed { result, usage, output } => {
+        TaskChange::Completed { result, usage, output } => {
             status.result = Some(result.clone());
             status.crashes = 0;
             end_attempt(status, Some(&**usage), output.as_deref());
             finish(status, event);
         }
-        Change::Retrying { failure, not_before, usage, output } => {
+        TaskChange::Retrying { failure, not_before, usage, output } => {
             status.failure = Some(failure.clone());
             status.crashes = 0;
             status.eligible_at = *not_before;
             end_attempt(status, Some(&**usage), output.as_deref());
         }
-        Change::Failed { failure, usage, output } => {
+        TaskChange::Failed { failure, usage, output } => {
             status.failure = Some(failure.clone());
             status.crashes = 0;
             end_attempt(status, usage.as_deref(), output.as_deref());
             finish(status, event);
         }
-        Change::Interrupted { cause } => {
+        TaskChange::Interrupted { cause } => {
             if *cause == InterruptCause::Crash {
                 status.crashes += 1;
             }
             status.eligible_at = event.at;
         }
-        Change::CancelRequested { request } => status.cancel_request = Some(request.clone()),
-        Change::Cancelled { receipt, usage, output } => {
+        TaskChange::CancelRequested { request } => status.cancel_request = Some(request.clone()),
+        TaskChange::Cancelled { receipt, usage, output } => {
             status.cancel_receipt = Some(receipt.clone());
             end_attempt(status, usage.as_deref(), output.as_deref());
             finish(status, event);
@@ -73,12 +73,12 @@ pub fn advance(status: &mut TaskStatus, event: &Event) {
 }
 
 /// The output of the attempt that the event ended.
-pub fn output_of(event: &Event) -> Option<&Output> {
+pub fn output_of(event: &TaskEvent) -> Option<&Output> {
     match &event.change {
-        Change::Completed { output, .. }
-        | Change::Retrying { output, .. }
-        | Change::Failed { output, .. }
-        | Change::Cancelled { output, .. } => output.as_deref(),
+        TaskChange::Completed { output, .. }
+        | TaskChange::Retrying { output, .. }
+        | TaskChange::Failed { output, .. }
+        | TaskChange::Cancelled { output, .. } => output.as_deref(),
         _ => None,
     }
 }
@@ -101,7 +101,7 @@ pub fn ended_attempt(status: &TaskStatus, attempt: u32) -> Option<u32> {
     (1..=last).contains(&wanted).then_some(wanted)
 }
 
-fn finish(status: &mut TaskStatus, event: &Event) {
+fn finish(status: &mut TaskStatus, event: &TaskEvent) {
     status.finished_at = Some(event.at);
     status.cancel_request = None;
 }

@@ -80,7 +80,7 @@ fn assert_queries_match(store: &Store, events: &[Event]) {
     }
     assert_eq!(store.projection.get(&id(77)).unwrap(), None);
     let revision = *store.projection.revision().borrow();
-    assert_eq!(revision, events.last().map_or(Revision(0), |event| event.revision));
+    assert_eq!(revision, events.last().map_or(Revision(0), Event::revision));
     assert_eq!(store.projection.list(&TaskFilter::default(), page_of(1), None).unwrap().revision, revision);
 }
 
@@ -156,9 +156,8 @@ fn trimmed_events_cannot_be_read_and_appends_continue() {
         assert!(matches!(refused, StoreError::Compacted { oldest: reported } if reported == oldest));
         assert_eq!(read_all(&store, oldest).unwrap()[..], history.events[usize::try_from(oldest.0).unwrap()..]);
         store.journal.trim(commits.last().unwrap().last()).unwrap();
-        let mut next = History::default();
+        let mut next = History::after(commits.last().unwrap().last());
         next.step(3, 0, 5);
-        next.events[0].revision = commits.last().unwrap().last().next();
         append(&store, &next.commits(1)[0]).unwrap();
         assert_eq!(read_all(&store, store.journal.oldest()).unwrap(), next.events);
     }

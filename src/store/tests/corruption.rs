@@ -231,7 +231,7 @@ fn a_full_disk_fails_whole_commits_until_there_is_space() {
         "it follows a failed commit"
     );
     let kept = commits[refused].first().0 - 1;
-    assert_eq!(read_all(&store, Revision(0)).unwrap().last().unwrap().revision.0, kept);
+    assert_eq!(read_all(&store, Revision(0)).unwrap().last().unwrap().revision().0, kept);
     journal.limit_pages(1 << 30);
     for commit in &commits[refused..] {
         append(&store, commit).unwrap();

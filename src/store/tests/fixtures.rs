@@ -6,9 +6,10 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use crate::model::{
-    BatchId, CancelMode, CancelReceipt, CancelRequest, Captured, Change, Durability, Event, Failure, FailureReason,
-    HandlerName, InterruptCause, Namespace, Output, Payload, PoolName, Priority, ResourceUsage, RetryPolicy, Revision,
-    StopMethod, TaskExtras, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp, TraceContext, TraceMode,
+    BatchId, CancelMode, CancelReceipt, CancelRequest, Captured, Durability, Event, Failure, FailureReason,
+    HandlerName, InterruptCause, Namespace, Output, Payload, PoolChange, PoolEvent, PoolName, PoolSettings, Priority,
+    ResourceUsage, RetryPolicy, Revision, StopMethod, TaskChange, TaskEvent, TaskExtras, TaskId, TaskOptions, TaskSpec,
+    TaskState, Timestamp, TraceContext, TraceMode,
 };
 use crate::store::traits::Commit;
 
@@ -16,6 +17,8 @@ use crate::store::traits::Commit;
 #[derive(Default)]
 pub(super) struct History {
     pub(super) events: Vec<Event>,
+    /// The events have later revisions.
+    after: Revision,
     /// State and attempt of the existing tasks.
     tasks: HashMap<TaskId, (TaskState, u32)>,
     options: HashMap<u8, Arc<TaskOptions>>,
@@ -96,11 +99,19 @@ fn failure(size: u8, attempt: u32) -> Box<Failure> {
 }
 
 impl History {
+    /// An empty history that continues after a revision.
+    pub(super) fn after(after: Revision) -> Self {
+        Self { after, ..Self::default() }
+    }
+
     /// Makes a history from a seed of `(task, action, size)`.
     pub(super) fn of(seed: &[(u8, u8, u8)]) -> Self {
         let mut history = Self::default();
         for (task, action, size) in seed {
-            history.step(*task % 24, *action, *size);
+            match *task % 25 {
+                24 => history.update_pool(*action, *size),
+                task => history.step(task, *action, *size),
+            }
         }
         history
     }
@@ -113,35 +124,52 @@ impl History {
         let (state, attempt, change) = match found {
             None => self.submission(&task, size),
             Some((TaskState::Waiting, attempt)) if action.is_multiple_of(2) => {
-                (TaskState::Queued, attempt, Change::Eligible)
+                (TaskState::Queued, attempt, TaskChange::Eligible)
             }
             Some((TaskState::Waiting | TaskState::Queued, _)) if action > 230 => {
                 (TaskState::Cancelled, attempt, cancelled(size, StopMethod::NeverStarted))
             }
             Some((TaskState::Waiting, _)) => return,
             Some((TaskState::Queued, _)) => {
-                (TaskState::Running, attempt + 1, Change::Started { worker: format!("p/PoolWorker-{size}").into() })
+                (TaskState::Running, attempt + 1, TaskChange::Started { worker: format!("p/PoolWorker-{size}").into() })
             }
             Some((TaskState::Running, _)) => running(action, size, attempt),
-            Some(_) if action < 128 => (previous, attempt, Change::Deleted),
+            Some(_) if action < 128 => (previous, attempt, TaskChange::Deleted),
             Some(_) => return,
         };
         let options = match &change {
-            Change::Submitted { spec } => Arc::clone(&spec.options),
+            TaskChange::Submitted { spec } => Arc::clone(&spec.options),
             _ => self.options[&number_of(&task)].clone(),
         };
-        if matches!(change, Change::Deleted) {
+        if matches!(change, TaskChange::Deleted) {
             self.tasks.remove(&task);
         } else {
             self.tasks.insert(task.clone(), (state, attempt));
         }
         let previous = if found.is_none() { state } else { previous };
-        let revision = Revision(self.events.len() as u64 + 1);
-        let at = Timestamp(1_700_000_000_000_000 + revision.0 * 10);
-        self.events.push(Event { revision, at, task, options, previous, state, attempt, change });
+        let (revision, at) = self.next();
+        self.events.push(Event::Task(TaskEvent { revision, at, task, options, previous, state, attempt, change }));
     }
 
-    fn submission(&mut self, task: &TaskId, size: u8) -> (TaskState, u32, Change) {
+    fn update_pool(&mut self, pool: u8, size: u8) {
+        let (revision, at) = self.next();
+        let pool = PoolName::parse(&format!("pool-{}", pool % 2)).unwrap();
+        let configured = PoolSettings { size: 4, queue_limit: 1_000, paused: false };
+        let set = PoolSettings { size: size.into(), queue_limit: 1 << (size % 60), paused: size.is_multiple_of(2) };
+        self.events.push(Event::Pool(PoolEvent {
+            revision,
+            at,
+            pool,
+            change: PoolChange::Updated { configured, set },
+        }));
+    }
+
+    fn next(&self) -> (Revision, Timestamp) {
+        let revision = self.events.last().map_or(self.after, Event::revision).next();
+        (revision, Timestamp(1_700_000_000_000_000 + revision.0 * 10))
+    }
+
+    fn submission(&mut self, task: &TaskId, size: u8) -> (TaskState, u32, TaskChange) {
         let shared = Arc::new(options(size));
         self.options.insert(number_of(task), Arc::clone(&shared));
         let waits = size.is_multiple_of(4);
@@ -159,7 +187,7 @@ impl History {
             extras: extras.boxed(),
         };
         let state = if waits { TaskState::Waiting } else { TaskState::Queued };
-        (state, 0, Change::Submitted { spec: Arc::new(spec) })
+        (state, 0, TaskChange::Submitted { spec: Arc::new(spec) })
     }
 
     /// The events in commits of one to `events_max` events.
@@ -180,30 +208,35 @@ fn number_of(task: &TaskId) -> u8 {
     (0..=255).find(|number| id(*number) == *task).unwrap()
 }
 
-fn cancelled(size: u8, method: StopMethod) -> Change {
+fn cancelled(size: u8, method: StopMethod) -> TaskChange {
     let receipt = Box::new(CancelReceipt { request: request(), stopped_at: Timestamp(9), method });
     let ran = method != StopMethod::NeverStarted;
-    Change::Cancelled { receipt, usage: ran.then(|| Box::new(usage(size))), output: output(size).filter(|_| ran) }
+    TaskChange::Cancelled { receipt, usage: ran.then(|| Box::new(usage(size))), output: output(size).filter(|_| ran) }
 }
 
-fn running(action: u8, size: u8, attempt: u32) -> (TaskState, u32, Change) {
+fn running(action: u8, size: u8, attempt: u32) -> (TaskState, u32, TaskChange) {
     let cost = Box::new(usage(size));
     match action % 8 {
-        0 => (TaskState::Running, attempt, Change::CancelRequested { request: Box::new(request()) }),
-        1 => (TaskState::Queued, attempt - 1, Change::Interrupted { cause: InterruptCause::Crash }),
-        2 => (TaskState::Queued, attempt - 1, Change::Interrupted { cause: InterruptCause::Drain }),
+        0 => (TaskState::Running, attempt, TaskChange::CancelRequested { request: Box::new(request()) }),
+        1 => (TaskState::Queued, attempt - 1, TaskChange::Interrupted { cause: InterruptCause::Crash }),
+        2 => (TaskState::Queued, attempt - 1, TaskChange::Interrupted { cause: InterruptCause::Drain }),
         3 => (TaskState::Cancelled, attempt, cancelled(size, StopMethod::Token)),
         4 => {
-            let failed = Change::Failed { failure: failure(size, attempt), usage: Some(cost), output: output(size) };
+            let failed =
+                TaskChange::Failed { failure: failure(size, attempt), usage: Some(cost), output: output(size) };
             (TaskState::Failed, attempt, failed)
         }
         5 => {
             let (failure, not_before) = (failure(size, attempt), Timestamp(11));
-            (TaskState::Waiting, attempt, Change::Retrying { failure, not_before, usage: cost, output: output(size) })
+            (
+                TaskState::Waiting,
+                attempt,
+                TaskChange::Retrying { failure, not_before, usage: cost, output: output(size) },
+            )
         }
         _ => {
             let result = Payload { data: vec![size; usize::from(size) * 8].into(), content_type: "text/x".into() };
-            (TaskState::Completed, attempt, Change::Completed { result, usage: cost, output: output(size) })
+            (TaskState::Completed, attempt, TaskChange::Completed { result, usage: cost, output: output(size) })
         }
     }
 }

@@ -3,8 +3,8 @@
 use rusqlite::Connection;
 
 use super::stores::open_sqlite;
-use crate::model::PoolName;
-use crate::store::pool_override::{PoolOverride, PoolSettings};
+use crate::model::{PoolName, PoolSettings};
+use crate::store::pool_override::PoolOverride;
 
 fn saved() -> PoolOverride {
     PoolOverride {

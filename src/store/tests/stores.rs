@@ -55,7 +55,7 @@ pub(super) fn write(store: &Store, commits: &[Arc<Commit>]) {
 pub(super) fn fold_all(events: &[Event]) -> BTreeMap<u64, Task> {
     let mut by_id: BTreeMap<TaskId, (u64, Option<Task>)> = BTreeMap::new();
     let mut rows = BTreeMap::new();
-    for event in events {
+    for event in events.iter().filter_map(Event::task) {
         let entry = by_id.entry(event.task.clone()).or_default();
         if entry.1.is_none() {
             entry.0 = event.revision.0;
@@ -76,7 +76,7 @@ pub(super) fn read_all(store: &Store, from: Revision) -> Result<Vec<Event>, Stor
     loop {
         let more = store.journal.read(at, 10)?;
         let Some(last) = more.last() else { return Ok(events) };
-        at = last.revision;
+        at = last.revision();
         events.extend(more);
     }
 }

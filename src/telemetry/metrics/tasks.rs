@@ -9,7 +9,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use opentelemetry_semantic_conventions::attribute::ERROR_TYPE;
 
-use crate::model::{Catalog, Change, Event, HandlerName, Namespace, PoolName, Priority, TaskOptions};
+use crate::model::{Catalog, Event, HandlerName, Namespace, PoolName, Priority, TaskChange, TaskEvent, TaskOptions};
 
 use super::instruments::{CounterSeries, HistogramSeries};
 use super::registry::Metrics;
@@ -128,7 +128,7 @@ impl CommitMeter {
         self.duration.record(took);
         self.duration.offer_exemplar(took, || None);
         self.size.record_count(events.len());
-        for event in events {
+        for event in events.iter().filter_map(Event::task) {
             if is_counted(&event.change) {
                 let index = self.series_index(&event.options);
                 self.count(index, event);
@@ -188,7 +188,7 @@ impl CommitMeter {
         self.namespace_series.len() - 1
     }
 
-    fn count(&mut self, index: SeriesIndex, event: &Event) {
+    fn count(&mut self, index: SeriesIndex, event: &TaskEvent) {
         let instruments = self.metrics.instruments();
         let TaskSeries { pool, handler, submitted, completed, cancelled, failed, retried } =
             &mut self.series[index.task];
@@ -205,27 +205,27 @@ impl CommitMeter {
             instruments.counter(&table::NAMESPACE_FINISHED, &labels)
         };
         match &event.change {
-            Change::Submitted { .. } => {
+            TaskChange::Submitted { .. } => {
                 let priority = event.options.priority;
                 let labels = [("pool", &**pool), ("handler", handler), ("priority", priority_label(priority))];
                 counters.add(&mut submitted[priority.index()], || instruments.counter(&table::TASK_SUBMITTED, &labels));
                 let labels = [("namespace", &**name)];
                 counters.add(accepted, || instruments.counter(&table::NAMESPACE_SUBMITTED, &labels));
             }
-            Change::Completed { .. } => {
+            TaskChange::Completed { .. } => {
                 counters.add(completed, || finished("completed", ""));
                 counters.add(namespace_completed, || of_namespace("completed"));
             }
-            Change::Cancelled { .. } => {
+            TaskChange::Cancelled { .. } => {
                 counters.add(cancelled, || finished("cancelled", ""));
                 counters.add(namespace_cancelled, || of_namespace("cancelled"));
             }
-            Change::Failed { failure, .. } => {
+            TaskChange::Failed { failure, .. } => {
                 let reason = failure.reason;
                 counters.add(&mut failed[reason as usize % REASONS], || finished("failed", reason.name()));
                 counters.add(namespace_failed, || of_namespace("failed"));
             }
-            Change::Retrying { failure, .. } => {
+            TaskChange::Retrying { failure, .. } => {
                 let labels = [("pool", &**pool), ("handler", handler), (ERROR_TYPE, failure.reason.name())];
                 let index = &mut retried[failure.reason as usize % REASONS];
                 counters.add(index, || instruments.counter(&table::TASK_RETRIED, &labels));
@@ -235,13 +235,13 @@ impl CommitMeter {
     }
 }
 
-fn is_counted(change: &Change) -> bool {
+fn is_counted(change: &TaskChange) -> bool {
     !matches!(
         change,
-        Change::Eligible
-            | Change::Started { .. }
-            | Change::Interrupted { .. }
-            | Change::CancelRequested { .. }
-            | Change::Deleted
+        TaskChange::Eligible
+            | TaskChange::Started { .. }
+            | TaskChange::Interrupted { .. }
+            | TaskChange::CancelRequested { .. }
+            | TaskChange::Deleted
     )
 }

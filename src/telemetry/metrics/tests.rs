@@ -15,8 +15,8 @@ use super::registry::SharedReader;
 use super::table::{Kind, Row, TABLE};
 use super::*;
 use crate::model::{
-    Catalog, Change, Event, Failure, FailureReason, HandlerName, HandlerSpec, Namespace, Payload, PoolName, PoolSpec,
-    Priority, ResourceUsage, RetryPolicy, Revision, TaskOptions, TaskSpec, TaskState, Timestamp,
+    Catalog, Event, Failure, FailureReason, HandlerName, HandlerSpec, Namespace, Payload, PoolName, PoolSpec, Priority,
+    ResourceUsage, RetryPolicy, Revision, TaskChange, TaskEvent, TaskOptions, TaskSpec, TaskState, Timestamp,
 };
 use crate::telemetry::Telemetry;
 use crate::telemetry::export::settings::ExemplarFilter;
@@ -71,8 +71,8 @@ fn options(handler_name: &str, namespace: &str) -> Arc<TaskOptions> {
     })
 }
 
-fn event(options: &Arc<TaskOptions>, state: TaskState, change: Change) -> Event {
-    Event {
+fn event(options: &Arc<TaskOptions>, state: TaskState, change: TaskChange) -> Event {
+    Event::Task(TaskEvent {
         revision: Revision(1),
         at: Timestamp(1),
         task: uuid::Uuid::nil().into(),
@@ -81,7 +81,7 @@ fn event(options: &Arc<TaskOptions>, state: TaskState, change: Change) -> Event 
         state,
         attempt: 1,
         change,
-    }
+    })
 }
 
 fn submitted(options: &Arc<TaskOptions>) -> Event {
@@ -91,16 +91,17 @@ fn submitted(options: &Arc<TaskOptions>) -> Event {
         payload: Box::default(),
         extras: None,
     });
-    event(options, TaskState::Queued, Change::Submitted { spec })
+    event(options, TaskState::Queued, TaskChange::Submitted { spec })
 }
 
 fn failed(options: &Arc<TaskOptions>) -> Event {
     let failure = Box::new(Failure::new(FailureReason::Timeout, "late"));
-    event(options, TaskState::Failed, Change::Failed { failure, usage: None, output: None })
+    event(options, TaskState::Failed, TaskChange::Failed { failure, usage: None, output: None })
 }
 
 fn completed(options: &Arc<TaskOptions>) -> Event {
-    let change = Change::Completed { result: Payload::default(), usage: Box::<ResourceUsage>::default(), output: None };
+    let change =
+        TaskChange::Completed { result: Payload::default(), usage: Box::<ResourceUsage>::default(), output: None };
     event(options, TaskState::Completed, change)
 }
 

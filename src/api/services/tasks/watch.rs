@@ -71,7 +71,7 @@ fn snapshot_then_events(
                 yield message(watch_tasks_response::Kind::SnapshotEntry(entry));
             }
             while watch.reached() < page.revision {
-                for event in &watch.next().await.map_err(snapshot_error)? {
+                for event in watch.next().await.map_err(snapshot_error)?.iter().filter_map(|event| event.task()) {
                     if included.get(&event.task).is_none_or(|included| event.revision > *included) {
                         yield message(watch_tasks_response::Kind::Event(event::event(event)));
                     }
@@ -122,7 +122,7 @@ fn events(mut watch: Watch, interval: Duration) -> impl Stream<Item = Result<v1:
                     }
                 }
             };
-            for event in &events {
+            for event in events.iter().filter_map(|event| event.task()) {
                 yield message(watch_tasks_response::Kind::Event(event::event(event)));
             }
             if !events.is_empty() {
@@ -160,12 +160,12 @@ fn run_messages(
         // Built from the events of the task, because retention can delete the task as soon as it is finished.
         let mut folded = None;
         while !finished {
-            for event in watch.next().await.map_err(into_status)? {
+            for event in watch.next().await.map_err(into_status)?.iter().filter_map(|event| event.task()) {
                 if !finished {
-                    fold(&mut folded, &event);
+                    fold(&mut folded, event);
                     finished = event.state.is_terminal();
                 }
-                yield message(run_task_response::Kind::Event(event::event(&event)));
+                yield message(run_task_response::Kind::Event(event::event(event)));
             }
         }
         let include = task::Include { payload: false, result: true };
