@@ -67,6 +67,8 @@ pub enum InterruptCause {
     Drain = 1,
     /// The server crashed.
     Crash = 2,
+    /// The server lacked a resource to run it; nothing of it has run.
+    Unavailable = 3,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -208,6 +208,9 @@ impl Worker {
             Outcome::Completed(result) => result.data.len() as u64,
             _ => 0,
         };
+        if let Outcome::Unavailable(cause) = &report.outcome {
+            tracing::warn!(%cause, "the server lacks a resource to start a task; the attempt is not spent");
+        }
         let usage = Box::new(ResourceUsage {
             queue_time: started_at.since(attempt.eligible_at()),
             run_time,
@@ -253,9 +256,11 @@ fn attempt_result(outcome: &Outcome, cause: Option<StopCause>) -> AttemptResult 
     match (outcome, cause) {
         (_, Some(StopCause::Cancel | StopCause::Force)) => AttemptResult::Cancelled,
         (Outcome::Completed(_), _) => AttemptResult::Completed,
-        (_, Some(StopCause::Timeout)) => AttemptResult::Failed(FailureReason::Timeout),
+        (Outcome::Failed(_) | Outcome::Stopped(_), Some(StopCause::Timeout)) => {
+            AttemptResult::Failed(FailureReason::Timeout)
+        }
         (Outcome::Failed(failure), None) => AttemptResult::Failed(failure.reason),
-        (Outcome::Failed(_) | Outcome::Stopped(_), _) => AttemptResult::Interrupted,
+        (Outcome::Failed(_) | Outcome::Stopped(_) | Outcome::Unavailable(_), _) => AttemptResult::Interrupted,
     }
 }
 

@@ -49,6 +49,9 @@ pub enum Outcome {
     Failed(Failure),
     /// It ended because a stop was requested; the cause is in [`StopSignal`].
     Stopped(StopMethod),
+    /// The server lacked a resource to start it, such as file descriptors or memory. Nothing of it has run, so the
+    /// attempt is not spent. The text names the resource.
+    Unavailable(Box<str>),
 }
 
 /// How an attempt ended and what it used, as far as the runner knows.

@@ -51,7 +51,7 @@ pub(super) async fn run(handler: Arc<ProcessHandler>, run: Run) -> RunReport {
         Some(_) => None,
         None => match handler.host.attempt_directory() {
             Ok(directory) => Some(directory),
-            Err(error) => return Outcome::Failed(start_failure("create a working directory", &error)).into(),
+            Err(error) => return start_failure("create a working directory", &error).into(),
         },
     };
     let directory = own_directory.as_ref().map(|directory| &*directory.path);
@@ -61,7 +61,7 @@ pub(super) async fn run(handler: Arc<ProcessHandler>, run: Run) -> RunReport {
         Ok(spawned) => spawned,
         Err(error) => {
             let action = format!("start `{}`", handler.program.display());
-            return Outcome::Failed(start_failure(&action, &error)).into();
+            return start_failure(&action, &error).into();
         }
     };
     drop(command);
@@ -77,14 +77,20 @@ pub(super) async fn run(handler: Arc<ProcessHandler>, run: Run) -> RunReport {
     attempt.report().await
 }
 
-/// Retryable only if the machine has run out of something.
-fn start_failure(action: &str, error: &io::Error) -> Failure {
-    let mut failure = Failure::new(FailureReason::HandlerError, format!("failed to {action}: {error}"));
-    failure.retryable = matches!(
-        error.raw_os_error(),
-        Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::ENOSPC | libc::ETXTBSY)
-    );
-    failure
+/// The attempt is not spent if the server has run out of something. Otherwise it has failed; a retry helps only if the
+/// program is being replaced.
+fn start_failure(action: &str, error: &io::Error) -> Outcome {
+    let message = format!("failed to {action}: {error}");
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::ENOSPC | libc::EDQUOT) => {
+            Outcome::Unavailable(message.into())
+        }
+        other => {
+            let mut failure = Failure::new(FailureReason::HandlerError, message);
+            failure.retryable = other == Some(libc::ETXTBSY);
+            Outcome::Failed(failure)
+        }
+    }
 }
 
 /// Standard output, up to the largest size of a result.
@@ -149,7 +155,10 @@ impl Attempt<'_> {
         }
         let exit = match self.child.reap() {
             Ok(exit) => exit,
-            Err(error) => return Outcome::Failed(start_failure("wait for the process", &error)).into(),
+            Err(error) => {
+                let message = format!("failed to wait for the process: {error}");
+                return Outcome::Failed(Failure::new(FailureReason::HandlerError, message)).into();
+            }
         };
         let deadline = Instant::now() + GROUP_TIMEOUT;
         while self.child.group_exists() && Instant::now() < deadline {

@@ -53,6 +53,7 @@ impl Core {
             let method = match outcome {
                 Outcome::Stopped(method) => method,
                 Outcome::Completed(_) | Outcome::Failed(_) => StopMethod::Finished,
+                Outcome::Unavailable(_) => StopMethod::NeverStarted,
             };
             let receipt = Box::new(CancelReceipt { request: *request, stopped_at: at, method });
             let change = TaskChange::Cancelled { receipt, usage: Some(usage), output };
@@ -69,6 +70,7 @@ impl Core {
                 self.attempt_failed(at, index, failure, usage, output, out);
             }
             (Outcome::Failed(failure), None) => self.attempt_failed(at, index, failure, usage, output, out),
+            (Outcome::Unavailable(_), _) => self.interrupt(at, index, InterruptCause::Unavailable, out),
             (Outcome::Stopped(_) | Outcome::Failed(_), _) => self.interrupt(at, index, InterruptCause::Drain, out),
         }
     }
@@ -96,10 +98,11 @@ impl Core {
         self.emit(at, index, state, None, change, out);
     }
 
-    /// Requeues a running task; the attempt does not count. A task that may not start twice fails.
+    /// Requeues a running task; the attempt does not count. A task that may not start twice fails, unless nothing
+    /// of it has run.
     pub(super) fn interrupt(&mut self, at: Timestamp, index: u32, cause: InterruptCause, out: &mut Decisions) {
         let Some(task) = self.tasks.get(index) else { return };
-        if task.spec.options.at_most_once {
+        if task.spec.options.at_most_once && cause != InterruptCause::Unavailable {
             let mut failure = Failure::new(FailureReason::WorkerLost, "was interrupted and may not be started twice");
             failure.attempt = task.attempt;
             let change = TaskChange::Failed { failure: Box::new(failure), usage: None, output: None };

@@ -33,7 +33,7 @@ fn step() -> impl Strategy<Value = Step> {
             proptest::bool::weighted(0.1))
             .prop_map(|(priority, delay_ms, expires_ms, once)| Step::Submit { priority, delay_ms, expires_ms, once }),
         8 => Just(Step::Start),
-        8 => (any::<usize>(), 0..5_u8).prop_map(|(pick, how)| Step::End { pick, how }),
+        8 => (any::<usize>(), 0..6_u8).prop_map(|(pick, how)| Step::End { pick, how }),
         2 => any::<usize>().prop_map(|pick| Step::Cancel { pick }),
         3 => (1..30_000_u64).prop_map(|ms| Step::Advance { ms }),
         1 => any::<bool>().prop_map(|paused| Step::Pause { paused }),
@@ -180,6 +180,7 @@ impl World {
             0 | 1 => (Outcome::Completed(Payload::default()), None),
             2 => (failed(), None),
             3 => (Outcome::Stopped(StopMethod::Token), Some(StopCause::Timeout)),
+            4 => (Outcome::Unavailable("no memory".into()), None),
             _ => (Outcome::Stopped(StopMethod::Token), Some(StopCause::Drain)),
         };
         self.core.ended(attempt_end(ticket, self.now, outcome, cause), &mut self.out);

@@ -172,6 +172,20 @@ fn a_report_of_an_outdated_attempt_has_no_effect() {
 }
 
 #[test]
+fn an_attempt_that_the_server_could_not_start_is_not_spent() {
+    let mut fixture = Fixture::new();
+    let mut once = spec("a", Priority::Normal);
+    once.options = Arc::new(TaskOptions { at_most_once: true, ..(*once.options).clone() });
+    fixture.submit(0, vec![once]).unwrap();
+    for at in [1, 3] {
+        let ticket = fixture.start(at);
+        assert_eq!(fixture.last_event().attempt, 1);
+        fixture.end(ticket, at + 1, Outcome::Unavailable("no file descriptors".into()), None);
+        assert_eq!(fixture.state("a"), TaskState::Queued);
+    }
+}
+
+#[test]
 fn a_cancel_ends_a_queued_task_and_stops_a_running_one() {
     let mut fixture = Fixture::new();
     fixture.submit(0, vec![spec("a", Priority::Normal), spec("b", Priority::Normal)]).unwrap();

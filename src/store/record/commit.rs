@@ -397,6 +397,7 @@ fn change_model(record: ChangeRecord) -> Result<TaskChange, Corruption> {
         }
         ChangeRecord::Interrupted(1) => TaskChange::Interrupted { cause: InterruptCause::Drain },
         ChangeRecord::Interrupted(2) => TaskChange::Interrupted { cause: InterruptCause::Crash },
+        ChangeRecord::Interrupted(3) => TaskChange::Interrupted { cause: InterruptCause::Unavailable },
         ChangeRecord::Interrupted(other) => return Err(unknown("interrupt cause", other)),
         ChangeRecord::CancelRequested(request) => {
             TaskChange::CancelRequested { request: Box::new(request.into_model()?) }

@@ -219,7 +219,10 @@ fn running(action: u8, size: u8, attempt: u32) -> (TaskState, u32, TaskChange) {
     match action % 8 {
         0 => (TaskState::Running, attempt, TaskChange::CancelRequested { request: Box::new(request()) }),
         1 => (TaskState::Queued, attempt - 1, TaskChange::Interrupted { cause: InterruptCause::Crash }),
-        2 => (TaskState::Queued, attempt - 1, TaskChange::Interrupted { cause: InterruptCause::Drain }),
+        2 => {
+            let cause = if size.is_multiple_of(2) { InterruptCause::Drain } else { InterruptCause::Unavailable };
+            (TaskState::Queued, attempt - 1, TaskChange::Interrupted { cause })
+        }
         3 => (TaskState::Cancelled, attempt, cancelled(size, StopMethod::Token)),
         4 => {
             let failed =
