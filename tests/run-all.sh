@@ -34,7 +34,8 @@ need_buf
 step "contract: changes since the last release"
 # A released contract stays compatible. Before the first release tag, breaking changes are printed; CHANGELOG.md
 # explains them.
-release="$(git tag --list 'v[0-9]*' --sort=-version:refname | head -n 1)"
+# With the suffix, a release candidate sorts before its release.
+release="$(git -c versionsort.suffix=- tag --list 'v[0-9]*' --sort=-version:refname | head -n 1)"
 base="${release:-$(git rev-parse --quiet --verify HEAD~1 || true)}"
 if [ -n "$base" ]; then
   before="$(mktemp -d)"

@@ -56,6 +56,7 @@ fn info(info: &v1::GetServerInfoResponse) -> String {
         ("store", info.store.clone()),
         ("revision", info.revision.to_string()),
         ("oldest revision", info.oldest_revision.to_string()),
+        ("oldest resume token", info.oldest_resume_token.clone()),
         ("capabilities", info.capabilities.join(" ")),
         ("payload bytes", limits.payload_bytes.to_string()),
         ("batch tasks", limits.batch_tasks.to_string()),

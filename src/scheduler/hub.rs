@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{Event, Revision, TaskFilter, TaskId};
+use crate::model::{Event, ResumeToken, Revision, TaskFilter, TaskId};
 use crate::store::{Commit, Journal, StoreError};
 use crate::telemetry::metrics::WatchMeter;
 
@@ -98,6 +98,11 @@ impl Hub {
         *self.durable.borrow()
     }
 
+    /// Token for a watch that continues after a revision.
+    pub fn resume_token(&self, revision: Revision) -> ResumeToken {
+        ResumeToken { store: self.journal.store_id(), revision }
+    }
+
     /// Resolves when the task next reaches a terminal state.
     pub fn ended(&self, task: &TaskId) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
@@ -176,6 +181,11 @@ impl Watch {
         self.reached
     }
 
+    /// Token for a watch that continues after a revision.
+    pub fn resume_token(&self, revision: Revision) -> ResumeToken {
+        self.hub.resume_token(revision)
+    }
+
     /// Waits for events after [`Watch::reached`] and returns the matching ones in order. The result is empty if
     /// none of the new events match.
     ///
@@ -198,7 +208,7 @@ impl Watch {
     }
 
     fn drained(&self) -> WatchDrained {
-        WatchDrained { reached: self.reached }
+        WatchDrained { resume: self.resume_token(self.reached) }
     }
 
     async fn step(&mut self) -> Result<Vec<EventRef>, Refusal> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::model::{Revision, Task, TaskFilter, TaskId, TaskSpec, TaskState};
+use crate::model::{ResumeToken, Revision, StoreId, Task, TaskFilter, TaskId, TaskSpec, TaskState};
 use crate::store::{Page, PageCursor, PageSize, Projection, StoreError, fold};
 
 use super::handle::Handle;
@@ -18,6 +18,16 @@ impl Handle {
     /// The newest durable revision.
     pub fn revision(&self) -> Revision {
         self.inner.hub.revision()
+    }
+
+    /// Identity of the store to which the revisions belong.
+    pub fn store_id(&self) -> StoreId {
+        self.inner.store.journal.store_id()
+    }
+
+    /// Token for a watch that continues after a revision.
+    pub fn resume_token(&self, revision: Revision) -> ResumeToken {
+        ResumeToken { store: self.store_id(), revision }
     }
 
     /// The oldest revision after which a watch can start.

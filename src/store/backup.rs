@@ -101,7 +101,10 @@ fn examine(source: &Source) -> Result<CheckReport, StoreError> {
     let (journal, projection) = (&source.journal, &source.projection);
     journal.verify_structure()?;
     let Bounds { trimmed, end } = journal::verify(&journal.connection, &journal.path)?;
-    // The table of pool overrides was added in version 2.
+    // The table of identities was added in version 3, and that of pool overrides in version 2.
+    if journal.version >= 3 {
+        journal::load_store_id(&journal.connection, &journal.path)?;
+    }
     let pools = match journal.version {
         ..2 => Vec::new(),
         _ => journal::load_pool_overrides(&journal.connection, &journal.path)?,

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::error::StoreError;
 use super::page::{Page, PageCursor, PageSize};
 use super::pool_override::PoolOverride;
-use crate::model::{Durability, Event, Output, Revision, Task, TaskFilter, TaskId};
+use crate::model::{Durability, Event, Output, Revision, StoreId, Task, TaskFilter, TaskId};
 
 /// Events that become durable together. Their revisions are consecutive.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +42,9 @@ pub trait Journal: Send + Sync + 'static {
     /// Hands the commit to the journal's thread without blocking. Commits that wait there are appended in order and
     /// may share one sync.
     fn append_in_background(&self, commit: Arc<Commit>, done: AppendDone);
+
+    /// Identity of the store to which the revisions belong.
+    fn store_id(&self) -> StoreId;
 
     /// The strongest durability that an append can reach.
     fn durability(&self) -> Durability {

@@ -182,7 +182,7 @@ async fn attempts_wait_for_payloads_while_the_disk_of_the_projection_is_full() {
     let config = format!("[limits]\nqueued_payload_bytes = 0\n{PAUSED}size = 4\n{handler}");
     let server = Server::start_in(directory, &config);
     let (mut accepted, _) = fill_projection(&server, "size").await;
-    let request = v1::WatchTasksRequest { after_revision: Some(0), ..Default::default() };
+    let request = v1::WatchTasksRequest { resume_token: server.oldest_token().await, ..Default::default() };
     let mut steps = server.tasks().watch_tasks(request).await.unwrap().into_inner();
     server.set_paused("default", false).await;
     // Only the last task is missing in the projection; its payload is in the journal.

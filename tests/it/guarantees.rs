@@ -254,6 +254,7 @@ async fn a_waiting_caller_receives_the_result_even_without_retention() {
 #[tokio::test]
 async fn a_watch_after_a_deleted_revision_is_refused_with_the_oldest_one() {
     let server = Server::start("[store]\nwatch_window_events = 1000\n");
+    let start = server.oldest_token().await;
     for _ in 0..4 {
         let batch = v1::BatchSubmitTasksRequest { tasks: vec![noop(); 1_000], batch_id: String::new() };
         server.tasks().batch_submit_tasks(batch).await.unwrap();
@@ -269,15 +270,15 @@ async fn a_watch_after_a_deleted_revision_is_refused_with_the_oldest_one() {
     // The memory of the server can contain more events than the window; a restart leaves only the journal.
     server.kill9();
     server.start_again();
-    let request = v1::WatchTasksRequest { after_revision: Some(0), ..Default::default() };
+    let request = v1::WatchTasksRequest { resume_token: start, ..Default::default() };
     let status = match server.tasks().watch_tasks(request).await {
         Err(status) => status,
         Ok(steps) => steps.into_inner().message().await.unwrap_err(),
     };
     assert_eq!((status.code(), reason(&status).as_str()), (tonic::Code::OutOfRange, "REVISION_COMPACTED"));
     let details = status.get_error_details();
-    let oldest: u64 = details.error_info().unwrap().metadata["oldest_revision"].parse().unwrap();
-    let request = v1::WatchTasksRequest { after_revision: Some(oldest), ..Default::default() };
+    assert_eq!(details.error_info().unwrap().metadata["oldest_revision"], info.oldest_revision.to_string());
+    let request = v1::WatchTasksRequest { resume_token: info.oldest_resume_token, ..Default::default() };
     let mut steps = server.tasks().watch_tasks(request).await.unwrap().into_inner();
     assert!(steps.message().await.unwrap().is_some(), "a watch after the oldest revision receives events");
 }

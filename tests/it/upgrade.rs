@@ -71,6 +71,7 @@ async fn submit_all(address: Address, submitter: usize, acknowledged: mpsc::Unbo
 #[derive(Default)]
 struct Watcher {
     revision: u64,
+    resume_token: String,
     resumed: usize,
     interrupted: usize,
     ends: HashMap<String, TaskState>,
@@ -79,20 +80,22 @@ struct Watcher {
 impl Watcher {
     fn add(&mut self, event: v1::TaskEvent) {
         assert_eq!(event.revision, self.revision + 1, "an event is missing or was sent twice");
-        self.revision = event.revision;
-        if event.previous_state() == TaskState::Running && event.state() == TaskState::Queued {
+        let state = event.state();
+        if event.previous_state() == TaskState::Running && state == TaskState::Queued {
             self.interrupted += 1;
         }
-        if matches!(event.state(), TaskState::Completed | TaskState::Failed | TaskState::Cancelled) {
-            let duplicate = self.ends.insert(event.task_id.clone(), event.state());
-            assert_eq!(duplicate, None, "{} ended twice", event.task_id);
+        self.revision = event.revision;
+        self.resume_token = event.resume_token;
+        if matches!(state, TaskState::Completed | TaskState::Failed | TaskState::Cancelled) {
+            let duplicate = self.ends.insert(event.task_id, state);
+            assert_eq!(duplicate, None, "revision {}: the task ended twice", self.revision);
         }
     }
 
     /// Watches all events until every task of `all` has ended.
     async fn run(mut self, address: Address, mut all: watch::Receiver<Option<Arc<HashSet<String>>>>) -> Self {
         loop {
-            let request = v1::WatchTasksRequest { after_revision: Some(self.revision), ..Default::default() };
+            let request = v1::WatchTasksRequest { resume_token: self.resume_token.clone(), ..Default::default() };
             let Ok(stream) = tasks(&address).watch_tasks(request).await else {
                 tokio::time::sleep(RETRY_DELAY).await;
                 continue;
@@ -121,7 +124,8 @@ async fn an_upgrade_under_load_loses_no_task_and_no_event() {
     let mut server = Server::start(CONFIG);
     let (address_sender, address) = watch::channel(server.address.clone());
     let (all, expected) = watch::channel(None);
-    let watcher = tokio::spawn(Watcher::default().run(address.clone(), expected));
+    let watcher = Watcher { resume_token: server.oldest_token().await, ..Watcher::default() };
+    let watcher = tokio::spawn(watcher.run(address.clone(), expected));
     let (sender, mut accepted) = mpsc::unbounded_channel();
     let load: Vec<_> =
         (0..SUBMITTERS).map(|one| tokio::spawn(submit_all(address.clone(), one, sender.clone()))).collect();

@@ -11,8 +11,13 @@ async fn watch(server: &Server, request: v1::WatchTasksRequest) -> Streaming<v1:
     server.tasks().watch_tasks(request).await.unwrap().into_inner()
 }
 
-fn after(revision: u64) -> v1::WatchTasksRequest {
-    v1::WatchTasksRequest { after_revision: Some(revision), ..Default::default() }
+fn after(resume_token: impl Into<String>) -> v1::WatchTasksRequest {
+    v1::WatchTasksRequest { resume_token: resume_token.into(), ..Default::default() }
+}
+
+/// A watch of every event.
+async fn watch_all(server: &Server) -> Streaming<v1::WatchTasksResponse> {
+    watch(server, after(server.oldest_token().await)).await
 }
 
 /// Events up to and including a revision.
@@ -32,7 +37,7 @@ async fn events(steps: &mut Streaming<v1::WatchTasksResponse>, last: u64) -> Vec
 }
 
 #[tokio::test]
-async fn a_watch_resumed_at_any_revision_sees_each_later_event_once() {
+async fn a_watch_resumed_with_any_token_sees_each_later_event_once() {
     let server = Server::start("");
     let tasks = vec![noop(); 20];
     let batch = v1::BatchSubmitTasksRequest { tasks, batch_id: String::new() };
@@ -40,13 +45,12 @@ async fn a_watch_resumed_at_any_revision_sees_each_later_event_once() {
     for id in &ids {
         server.wait_finished(id).await;
     }
-    let all = events(&mut watch(&server, after(0)).await, 60).await;
+    let all = events(&mut watch_all(&server).await, 60).await;
     let revisions: Vec<_> = all.iter().map(|event| event.revision).collect();
     assert_eq!(revisions, (1..=60).collect::<Vec<_>>());
-    for start in 0..60 {
-        let later = events(&mut watch(&server, after(start)).await, 60).await;
-        let start = usize::try_from(start).unwrap();
-        assert_eq!(later, all[start..], "resumed after {start}");
+    for (index, event) in all[..59].iter().enumerate() {
+        let later = events(&mut watch(&server, after(&event.resume_token)).await, 60).await;
+        assert_eq!(later, all[index + 1..], "resumed after {}", event.revision);
     }
 }
 
@@ -65,19 +69,20 @@ async fn a_watch_after_a_submission_sees_all_its_events_and_no_earlier_ones() {
         server.wait_finished(id).await;
     }
     let last = server.get("c").await.revision.max(server.get("a").await.revision).max(server.get("b").await.revision);
-    let seen = events(&mut watch(&server, after(batch.after_revision)).await, last).await;
+    let seen = events(&mut watch(&server, after(batch.resume_token)).await, last).await;
     let of = |id: &str| seen.iter().filter(|event| event.task_id == id).map(v1::TaskEvent::state).collect::<Vec<_>>();
     for id in ["a", "b", "c"] {
         assert_eq!(of(id), [TaskState::Queued, TaskState::Running, TaskState::Completed], "{id}");
     }
     assert_eq!(of("first"), [], "a duplicate has no new events");
     assert_eq!(seen[2].revision, batch.revision, "the revision of the last submitted task");
+    let seen_last = seen.into_iter().next_back().unwrap();
 
-    let seen = events(&mut watch(&server, after(first.after_revision)).await, first.revision).await;
+    let seen = events(&mut watch(&server, after(first.resume_token)).await, first.revision).await;
     assert_eq!((seen.len(), &*seen[0].task_id, seen[0].previous_state()), (1, "first", TaskState::Unspecified));
     let again = tasks.submit_task(named("first")).await.unwrap().into_inner();
     assert_eq!((again.duplicate, again.state()), (true, TaskState::Completed));
-    assert_eq!((again.after_revision, again.revision), (last, last), "no event was added");
+    assert_eq!((&again.resume_token, again.revision), (&seen_last.resume_token, last), "no event was added");
 }
 
 #[tokio::test]
@@ -87,10 +92,10 @@ async fn a_watch_resumed_after_a_crash_has_no_gap() {
         let id = server.submit(noop()).await;
         server.wait_finished(&id).await;
     }
-    let before = events(&mut watch(&server, after(0)).await, 7).await;
+    let before = events(&mut watch_all(&server).await, 7).await;
     server.kill9();
     server.start_again();
-    let rest = events(&mut watch(&server, after(7)).await, 15).await;
+    let rest = events(&mut watch(&server, after(&before[6].resume_token)).await, 15).await;
     let revisions: Vec<_> = before[..7].iter().chain(&rest).map(|event| event.revision).collect();
     assert_eq!(revisions, (1..=15).collect::<Vec<_>>());
 }
@@ -118,7 +123,7 @@ async fn a_watch_without_matching_events_reports_progress() {
     let interval = Some(prost_types::Duration { seconds: 0, nanos: 100_000_000 });
     let request = v1::WatchTasksRequest {
         filter: Some(filter),
-        after_revision: Some(0),
+        resume_token: server.oldest_token().await,
         progress_interval: interval,
         ..Default::default()
     };
@@ -143,10 +148,12 @@ async fn a_watch_with_states_receives_no_deletion_events() {
     let next = server.submit(noop()).await;
     server.wait_finished(&next).await;
     let filter = v1::TaskFilter { states: vec![TaskState::Completed.into()], ..Default::default() };
-    let seen = events(&mut watch(&server, v1::WatchTasksRequest { filter: Some(filter), ..after(0) }).await, 7).await;
+    let start = server.oldest_token().await;
+    let seen = v1::WatchTasksRequest { filter: Some(filter), ..after(start) };
+    let seen = events(&mut watch(&server, seen).await, 7).await;
     let seen: Vec<_> = seen.iter().map(|event| (event.revision, event.deleted)).collect();
     assert_eq!(seen, [(3, false), (7, false)]);
-    let all = events(&mut watch(&server, after(0)).await, 7).await;
+    let all = events(&mut watch_all(&server).await, 7).await;
     assert!(all[3].deleted, "{:?}", all[3]);
 }
 
@@ -155,7 +162,7 @@ async fn watchers_that_do_not_read_do_not_delay_others() {
     let server = Server::start("");
     let mut watchers = Vec::new();
     for _ in 0..50 {
-        watchers.push(watch(&server, after(0)).await);
+        watchers.push(watch_all(&server).await);
     }
     for _ in 0..5 {
         let batch = v1::BatchSubmitTasksRequest { tasks: vec![noop(); 1_000], batch_id: String::new() };
@@ -174,18 +181,49 @@ async fn watchers_that_do_not_read_do_not_delay_others() {
 }
 
 #[tokio::test]
-async fn future_revisions_are_rejected() {
-    let server = Server::start("");
-    let refused = server.tasks().watch_tasks(after(99)).await.unwrap_err();
+async fn a_token_of_another_store_or_an_altered_one_is_an_invalid_field() {
+    let (server, other) = (Server::start(""), Server::start(""));
+    let (own, foreign) = (server.oldest_token().await, other.oldest_token().await);
+    for text in [&foreign, "0", "garbage", &own[1..], &format!("{own}A")] {
+        let refused = server.tasks().watch_tasks(after(text)).await.unwrap_err();
+        assert_eq!((reason(&refused).as_str(), fields(&refused)), ("INVALID_FIELD", vec!["resume_token".to_owned()]));
+    }
+    let both = v1::WatchTasksRequest { include_snapshot: true, ..after(own) };
+    assert_eq!(fields(&server.tasks().watch_tasks(both).await.unwrap_err()), ["resume_token"]);
+}
+
+#[tokio::test]
+async fn a_token_is_valid_after_a_restart_but_not_on_an_older_copy_of_the_store() {
+    let mut server = Server::start("");
+    let submitted = server.tasks().submit_task(noop()).await.unwrap().into_inner();
+    let done = server.wait_finished(&submitted.task_id).await;
+    server.signal(rustix::process::Signal::TERM);
+    assert!(server.wait_exit().success());
+    let (data, copy) = (server.path("data"), server.path("copy"));
+    std::fs::create_dir(&copy).unwrap();
+    let files = std::fs::read_dir(&data).unwrap().map(Result::unwrap);
+    for file in files.filter(|file| file.path().is_file()) {
+        std::fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+    }
+    server.start_again();
+    let seen = events(&mut watch(&server, after(submitted.resume_token)).await, done.revision).await;
+    let next = server.submit(noop()).await;
+    server.wait_finished(&next).await;
+    let list = server.tasks().list_tasks(v1::ListTasksRequest::default()).await.unwrap().into_inner();
+    server.kill9();
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::rename(&copy, &data).unwrap();
+    server.start_again();
+    let refused = server.tasks().watch_tasks(after(list.resume_token)).await.unwrap_err();
     assert_eq!(reason(&refused), "REVISION_IN_FUTURE");
-    let both = v1::WatchTasksRequest { include_snapshot: true, ..after(0) };
-    assert_eq!(fields(&server.tasks().watch_tasks(both).await.unwrap_err()), ["after_revision"]);
+    let known = &seen.last().unwrap().resume_token;
+    assert!(server.tasks().watch_tasks(after(known)).await.is_ok(), "the copy has this event");
 }
 
 #[tokio::test]
 async fn watches_end_immediately_when_the_server_drains() {
     let mut server = Server::start("");
-    let mut steps = watch(&server, after(0)).await;
+    let mut steps = watch_all(&server).await;
     let info = v1::GetServerInfoRequest {};
     assert_eq!(server.system().get_server_info(info).await.unwrap().into_inner().store, "sqlite");
     server.system().drain(v1::DrainRequest::default()).await.unwrap();
@@ -200,8 +238,8 @@ async fn watches_end_immediately_when_the_server_drains() {
     assert!(server.wait_exit().success());
 }
 
-/// Reads a watch until the drain ends it: the revisions of its events, and the revision to resume after.
-async fn read_until_drained(steps: &mut Streaming<v1::WatchTasksResponse>) -> (Vec<u64>, u64) {
+/// Reads a watch until the drain ends it: the revisions of its events, and the token to resume with.
+async fn read_until_drained(steps: &mut Streaming<v1::WatchTasksResponse>) -> (Vec<u64>, String) {
     let mut seen = Vec::new();
     let end = loop {
         match tokio::time::timeout(TIMEOUT, steps.next()).await.expect("the drain ends the watch") {
@@ -214,7 +252,7 @@ async fn read_until_drained(steps: &mut Streaming<v1::WatchTasksResponse>) -> (V
     assert_eq!((end.code(), reason(&end).as_str()), (tonic::Code::Unavailable, "DRAINING"));
     let details = end.get_error_details();
     assert!(details.retry_info().unwrap().retry_delay.is_some());
-    (seen, details.error_info().unwrap().metadata["revision"].parse().unwrap())
+    (seen, details.error_info().unwrap().metadata["resume_token"].clone())
 }
 
 #[tokio::test]
@@ -229,7 +267,7 @@ async fn a_watch_ended_by_a_drain_can_be_resumed_on_the_next_server() {
     server.wait_started(&long).await;
     let quiet = v1::TaskFilter { states: vec![TaskState::Failed.into()], ..Default::default() };
     let quiet = v1::WatchTasksRequest { filter: Some(quiet), ..Default::default() };
-    let (mut all, mut quiet) = (watch(&server, after(0)).await, watch(&server, quiet).await);
+    let (mut all, mut quiet) = (watch_all(&server).await, watch(&server, quiet).await);
     server.system().drain(v1::DrainRequest::default()).await.unwrap();
     let (seen, resume) = read_until_drained(&mut all).await;
     let (nothing, resume_quiet) = read_until_drained(&mut quiet).await;
@@ -243,10 +281,10 @@ async fn a_watch_ended_by_a_drain_can_be_resumed_on_the_next_server() {
     let later = revisions(events(&mut watch(&server, after(resume)).await, last).await);
     assert!(later.len() > 3, "the end of the long task and all events of the next: {later:?}");
     assert_eq!([seen, later].concat(), (1..=last).collect::<Vec<_>>(), "each event once");
-    // A watch without events also gets a revision to resume after.
+    // A watch without events also gets a token to resume with.
     let later = revisions(events(&mut watch(&server, after(resume_quiet)).await, last).await);
-    assert_eq!(later, (resume_quiet + 1..=last).collect::<Vec<_>>());
-    assert!(resume_quiet >= 17, "five tasks of three events, and the start of the long one: {resume_quiet}");
+    assert_eq!(later, (later[0]..=last).collect::<Vec<_>>());
+    assert!(later[0] >= 18, "five tasks of three events, and the start of the long one, were skipped: {later:?}");
 }
 
 #[tokio::test]

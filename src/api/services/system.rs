@@ -37,6 +37,7 @@ impl SystemService for System {
         &self,
         _request: Request<v1::GetServerInfoRequest>,
     ) -> Result<Response<v1::GetServerInfoResponse>, Status> {
+        let oldest = self.handle.oldest_revision();
         Ok(Response::new(v1::GetServerInfoResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance_id: self.instance.clone(),
@@ -46,7 +47,8 @@ impl SystemService for System {
             capabilities: ["runner.builtin", "runner.process", "watch.resume"].map(str::to_owned).to_vec(),
             store: self.handle.store_kind().to_owned(),
             revision: self.handle.revision().0,
-            oldest_revision: self.handle.oldest_revision().0,
+            oldest_revision: oldest.0,
+            oldest_resume_token: self.handle.resume_token(oldest).encode(),
         }))
     }
 

@@ -110,7 +110,7 @@ fn accepted() -> SubmitTaskResponse {
         revision: 1,
         duplicate: false,
         durability: Durability::Fsync.into(),
-        after_revision: 1,
+        resume_token: "AQAAAAAAAAABAAAAAA".to_owned(),
     }
 }
 
@@ -147,7 +147,7 @@ impl TaskService for Service {
             task_ids: tasks.iter().map(|_| new_id()).collect(),
             revision: 1,
             durability: Durability::Fsync.into(),
-            after_revision: 1,
+            resume_token: "AQAAAAAAAAABAAAAAA".to_owned(),
         }))
     }
 

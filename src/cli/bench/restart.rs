@@ -19,13 +19,13 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let Server { process, scratch } = Server::start(settings).await?;
     let mut client = task_client(process.connect().await?);
     let started = Instant::now();
-    let revision = server::submit_many(&mut client, &server::queued_task(), count).await?;
+    let resume_token = server::submit_many(&mut client, &server::queued_task(), count).await?;
     let filling = started.elapsed().as_secs_f64();
     process.kill().await?;
 
     let process = ServerProcess::start(scratch.path(), &config(false, None)).await?;
     let spawned_at = i64::try_from(process.spawned_at().as_micros())?;
-    let started_at = first_start(&process, revision).await?;
+    let started_at = first_start(&process, resume_token).await?;
     #[expect(clippy::cast_precision_loss, reason = "microseconds of a restart are far below 2^52")]
     let seconds = (started_at - spawned_at) as f64 / 1e6;
     let row = Row::new("restart", &format!("kill -9 with {count} queued tasks → first start"), seconds, "s");
@@ -36,12 +36,12 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     process.kill().await
 }
 
-/// Wall time of the first start of a task after a revision, in microseconds.
-async fn first_start(process: &ServerProcess, revision: u64) -> Result<i64> {
+/// Wall time of the first start of a task in the events after a token, in microseconds.
+async fn first_start(process: &ServerProcess, resume_token: String) -> Result<i64> {
     let mut client = task_client(process.connect().await?);
     let filter =
         TaskFilter { pool: PAUSED_POOL.to_owned(), states: vec![TaskState::Running.into()], ..TaskFilter::default() };
-    let request = WatchTasksRequest { filter: Some(filter), after_revision: Some(revision), ..Default::default() };
+    let request = WatchTasksRequest { filter: Some(filter), resume_token, ..Default::default() };
     let mut responses = client.watch_tasks(request).await?.into_inner();
     let first = async {
         loop {

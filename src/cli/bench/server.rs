@@ -98,15 +98,15 @@ pub fn batch(task: &SubmitTaskRequest, size: usize) -> BatchSubmitTasksRequest {
     BatchSubmitTasksRequest { tasks: vec![task.clone(); size], batch_id: String::new() }
 }
 
-/// Submits copies of a task in batches of 10,000, one after the other. Returns the last revision.
-pub async fn submit_many(client: &mut TaskClient, task: &SubmitTaskRequest, count: usize) -> Result<u64> {
+/// Submits copies of a task in batches of 10,000, one after the other. Returns the resume token of the last batch.
+pub async fn submit_many(client: &mut TaskClient, task: &SubmitTaskRequest, count: usize) -> Result<String> {
     const BATCH_MAX: usize = 10_000;
     let mut left = count;
-    let mut revision = 0;
+    let mut resume_token = String::new();
     while left > 0 {
         let size = left.min(BATCH_MAX);
-        revision = client.batch_submit_tasks(batch(task, size)).await?.into_inner().revision;
+        resume_token = client.batch_submit_tasks(batch(task, size)).await?.into_inner().resume_token;
         left -= size;
     }
-    Ok(revision)
+    Ok(resume_token)
 }

@@ -17,9 +17,7 @@ use super::time::{format_duration, to_proto};
 use crate::proto::v1::system_service_client::SystemServiceClient;
 use crate::proto::v1::task_service_client::TaskServiceClient;
 use crate::proto::v1::watch_tasks_response::Kind;
-use crate::proto::v1::{
-    CancelTaskRequest, DrainRequest, GetServerInfoRequest, TaskEvent, TaskState, WatchTasksRequest,
-};
+use crate::proto::v1::{CancelTaskRequest, DrainRequest, TaskEvent, TaskState, WatchTasksRequest};
 
 mod event_log;
 mod files;
@@ -96,11 +94,9 @@ async fn run_demo(options: &Options) -> Result<bool> {
 
 /// Starts the watch, submits all tasks, and returns when the last one has ended.
 async fn run_tasks(server: &ServerProcess, plan: &Plan) -> Result<EventLog> {
-    let mut system = SystemServiceClient::new(server.connect().await?);
-    let info = system.get_server_info(GetServerInfoRequest {}).await?.into_inner();
     let mut client = task_client(server.connect().await?);
-    let request = WatchTasksRequest { after_revision: Some(info.revision), ..WatchTasksRequest::default() };
-    let mut responses = client.watch_tasks(request).await?.into_inner();
+    // Before the tasks are submitted, so that the watch receives all their events.
+    let mut responses = client.watch_tasks(WatchTasksRequest::default()).await?.into_inner();
 
     let ids = plan::submit(&mut client, plan).await?;
     output::stdout_line(format_args!("Submitted {} tasks in one batch; all of them are on disk:", ids.len()));

@@ -23,7 +23,10 @@ pub async fn run(filter: Filter, limit: usize, client: Client, printer: Printer)
         let page = client.tasks().list_tasks(request).await?.into_inner();
         list.tasks.extend(page.tasks);
         list.next_page_token = page.next_page_token;
-        list.revision = page.revision;
+        // A watch with the token of a later page would miss changes of the tasks of the first one.
+        if list.resume_token.is_empty() {
+            (list.revision, list.resume_token) = (page.revision, page.resume_token);
+        }
         if list.next_page_token.is_empty() || list.tasks.len() >= limit {
             break;
         }

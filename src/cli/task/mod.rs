@@ -58,9 +58,10 @@ pub enum Command {
     Watch {
         #[command(flatten)]
         filter: Filter,
-        /// Start after this revision [default: the current revision]
-        #[arg(long, value_name = "REVISION")]
-        after: Option<u64>,
+        /// Continue after this resume token, as an interrupted watch, `-o json` and `lineshaft system info` print
+        /// it [default: new state changes only]
+        #[arg(long, value_name = "TOKEN")]
+        after: Option<String>,
         /// Print the matching tasks first
         #[arg(long, conflicts_with = "after")]
         snapshot: bool,

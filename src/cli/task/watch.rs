@@ -20,14 +20,14 @@ const DRAINING: &str = "DRAINING";
 
 pub async fn run(
     filter: Filter,
-    after: Option<u64>,
+    after: Option<String>,
     snapshot: bool,
     client: Client,
     printer: Printer,
 ) -> CommandResult {
     let mut request = v1::WatchTasksRequest {
         filter: Some(filter.into()),
-        after_revision: after,
+        resume_token: after.unwrap_or_default(),
         include_snapshot: snapshot,
         progress_interval: None,
     };
@@ -37,18 +37,28 @@ pub async fn run(
             print_events(&mut responses, &mut request, printer).await
         };
         let result = tokio::select! {
-            result = watched => result,
-            _ = tokio::signal::ctrl_c() => return Ok(Exit::Success),
+            result = watched => Some(result),
+            _ = tokio::signal::ctrl_c() => None,
         };
-        let Err(status) = result else { continue };
-        // An incomplete snapshot is requested again from the start.
-        if let Some(revision) = drain_revision(&status).filter(|_| !request.include_snapshot) {
-            request.after_revision = Some(revision);
+        let status = match result {
+            None => {
+                if !request.resume_token.is_empty() {
+                    output::status(format_args!("to continue this watch: --after {}", request.resume_token));
+                }
+                return Ok(Exit::Success);
+            }
+            Some(Ok(())) => continue,
+            Some(Err(status)) => status,
+        };
+        if let Some(token) = drain_token(&status) {
+            request.resume_token = token;
         }
-        // Without a revision to resume after, events could be missed.
+        // Without a token to resume with, events could be missed.
         let resumable = drained(&status) || is_connection_error(&status);
-        let (true, Some(after)) = (resumable, request.after_revision) else { return Err(status.into()) };
-        output::status(format_args!("connection lost ({}); resuming after revision {after}", status.message()));
+        if !resumable || request.resume_token.is_empty() {
+            return Err(status.into());
+        }
+        output::status(format_args!("connection lost ({}); resuming", status.message()));
         tokio::time::sleep(RECONNECT_DELAY).await;
     }
 }
@@ -57,11 +67,11 @@ fn drained(status: &Status) -> bool {
     status.get_error_details().error_info().is_some_and(|info| info.reason == DRAINING)
 }
 
-/// The revision to resume after, which a draining server puts into the error.
-fn drain_revision(status: &Status) -> Option<u64> {
+/// The token to resume with, which a draining server puts into the error unless a snapshot is incomplete.
+fn drain_token(status: &Status) -> Option<String> {
     let details = status.get_error_details();
     let info = details.error_info().filter(|info| info.reason == DRAINING)?;
-    info.metadata.get("revision")?.parse().ok()
+    info.metadata.get("resume_token").cloned()
 }
 
 /// Prints until the stream ends, and keeps in `request` where to resume.
@@ -76,17 +86,15 @@ async fn print_events(
                 printer.print(&task, |task| format!("{} {}", task.task_id, format::task_state(task.state)));
             }
             Some(Kind::SnapshotComplete(complete)) => {
-                request.after_revision = Some(complete.revision);
+                request.resume_token = complete.resume_token;
                 request.include_snapshot = false;
             }
             Some(Kind::Event(event)) => {
-                // The end of the snapshot sets the revision; an event before it does not.
-                if !request.include_snapshot {
-                    request.after_revision = Some(event.revision);
-                }
+                // Empty before the end of the snapshot.
+                request.resume_token.clone_from(&event.resume_token);
                 printer.print(&event, print::event);
             }
-            Some(Kind::Progress(progress)) => request.after_revision = Some(progress.revision),
+            Some(Kind::Progress(progress)) => request.resume_token = progress.resume_token,
             None => {}
         }
     }

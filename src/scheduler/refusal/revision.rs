@@ -3,7 +3,7 @@
 use crate::model::{Coded, Details, ErrorCode, Revision};
 
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("events up to revision {oldest} were deleted; list the tasks, then watch from the revision of the list")]
+#[error("events up to revision {oldest} were deleted; start again with a snapshot")]
 pub struct RevisionCompacted {
     /// The oldest revision after which a watch can start.
     pub oldest: Revision,
@@ -20,7 +20,9 @@ impl Coded for RevisionCompacted {
 }
 
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("revision {wanted} does not exist yet, the newest is {newest}; use a revision of this server")]
+#[error(
+    "revision {wanted} does not exist yet, the newest is {newest}: the store was replaced by an older copy; start again with a snapshot"
+)]
 pub struct RevisionInFuture {
     pub wanted: Revision,
     pub newest: Revision,

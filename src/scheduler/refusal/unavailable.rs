@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Coded, Details, ErrorCode, Revision};
+use crate::model::{Coded, Details, ErrorCode, ResumeToken};
 
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -22,9 +22,10 @@ impl Coded for Draining {
 
 /// The server is shutting down, so that a watch ends.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the server is shutting down; all events up to revision {reached} were sent, resume the watch after it")]
+#[error("the server is shutting down; all events up to revision {} were sent, resume the watch with the token", .resume.revision)]
 pub struct WatchDrained {
-    pub reached: Revision,
+    /// Continues after the last event that was sent.
+    pub resume: ResumeToken,
 }
 
 impl Coded for WatchDrained {
@@ -33,7 +34,7 @@ impl Coded for WatchDrained {
     }
 
     fn details(&self) -> Details {
-        Details::retry_after(RETRY_AFTER).with_metadata("revision", self.reached)
+        Details::retry_after(RETRY_AFTER).with_metadata("resume_token", self.resume)
     }
 }
 

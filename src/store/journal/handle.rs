@@ -9,12 +9,13 @@ use std::sync::mpsc::{Sender, channel};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::identity;
 use super::pool_table;
 use super::rows;
 use super::schema::{Bounds, SCHEMA};
 use super::state::JournalState;
 use super::writer::{QueuedCommit, Writer, write_queued};
-use crate::model::{Event, Revision};
+use crate::model::{Event, Revision, StoreId};
 use crate::store::error::StoreError;
 use crate::store::paths::wal_path;
 use crate::store::pool_override::PoolOverride;
@@ -33,6 +34,7 @@ pub struct SqliteJournal {
     _thread: OwnedThread,
     writer: Arc<Mutex<Writer>>,
     pool_overrides: Vec<PoolOverride>,
+    store_id: StoreId,
     readers: Readers,
     state: Arc<JournalState>,
 }
@@ -47,6 +49,7 @@ impl SqliteJournal {
         connection.execute_batch(settings).map_err(|error| sqlite_error("open", path, &error))?;
         let Bounds { trimmed, end } = rows::verify(&connection, path)?;
         watermark.check(path, end)?;
+        let store_id = identity::load_or_create(&connection, path)?;
         let pool_overrides = pool_table::load(&connection, path)?;
         keep_wal_on_close(&connection, false).map_err(|error| sqlite_error("open", path, &error))?;
         let watermark = Watermark::create(path, end, watermark)?;
@@ -62,7 +65,7 @@ impl SqliteJournal {
         let (queue, queued) = channel();
         let thread_writer = Arc::clone(&writer);
         let thread = OwnedThread::spawn("journal", path, move || write_queued(&thread_writer, &queued))?;
-        Ok(Self { queue, _thread: thread, writer, pool_overrides, readers: Readers::new(path), state })
+        Ok(Self { queue, _thread: thread, writer, pool_overrides, store_id, readers: Readers::new(path), state })
     }
 
     /// The pool overrides that were stored when the file was opened.
@@ -114,6 +117,10 @@ impl Journal for SqliteJournal {
             let (_, done) = refused.0;
             done(Err(StoreError::Closed));
         }
+    }
+
+    fn store_id(&self) -> StoreId {
+        self.store_id
     }
 
     fn read(&self, after: Revision, limit: usize) -> Result<Vec<Event>, StoreError> {

@@ -6,6 +6,7 @@
 
 mod checkpointer;
 mod handle;
+mod identity;
 mod pool_table;
 mod rows;
 mod schema;
@@ -13,6 +14,7 @@ mod state;
 mod writer;
 
 pub use handle::SqliteJournal;
+pub use identity::load as load_store_id;
 pub use pool_table::load as load_pool_overrides;
 pub use rows::verify;
 pub use schema::{Bounds, SCHEMA};

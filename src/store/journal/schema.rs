@@ -34,6 +34,7 @@ pub const SCHEMA: Schema = Schema {
             paused INTEGER NOT NULL,
             checksum INTEGER NOT NULL
         );",
+        "CREATE TABLE identity(id INTEGER PRIMARY KEY, store INTEGER NOT NULL, checksum INTEGER NOT NULL);",
     ],
 };
 

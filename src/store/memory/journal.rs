@@ -5,13 +5,21 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::model::{Durability, Event, Revision};
+use crate::model::{Durability, Event, Revision, StoreId};
 use crate::store::error::StoreError;
 use crate::store::pool_override::PoolOverride;
 use crate::store::traits::{AppendDone, Commit, Journal};
 
-#[derive(Default)]
-pub struct MemoryJournal(Mutex<Log>);
+pub struct MemoryJournal {
+    store_id: StoreId,
+    log: Mutex<Log>,
+}
+
+impl Default for MemoryJournal {
+    fn default() -> Self {
+        Self { store_id: StoreId::random(), log: Mutex::default() }
+    }
+}
 
 #[derive(Default)]
 struct Log {
@@ -22,7 +30,7 @@ struct Log {
 
 impl Journal for MemoryJournal {
     fn append(&self, commit: &Arc<Commit>) -> Result<(), StoreError> {
-        let mut log = self.0.lock();
+        let mut log = self.log.lock();
         if commit.first() != log.end.next() {
             return Err(StoreError::Io {
                 action: "append to",
@@ -40,12 +48,16 @@ impl Journal for MemoryJournal {
         done(self.append(&commit));
     }
 
+    fn store_id(&self) -> StoreId {
+        self.store_id
+    }
+
     fn durability(&self) -> Durability {
         Durability::Memory
     }
 
     fn read(&self, after: Revision, limit: usize) -> Result<Vec<Event>, StoreError> {
-        let log = self.0.lock();
+        let log = self.log.lock();
         if after < log.trimmed {
             return Err(StoreError::Compacted { oldest: log.trimmed });
         }
@@ -61,7 +73,7 @@ impl Journal for MemoryJournal {
     }
 
     fn oldest(&self) -> Revision {
-        self.0.lock().trimmed
+        self.log.lock().trimmed
     }
 
     /// Stores nothing, because no later start could read it.
@@ -70,7 +82,7 @@ impl Journal for MemoryJournal {
     }
 
     fn trim(&self, up_to: Revision) -> Result<(), StoreError> {
-        let mut log = self.0.lock();
+        let mut log = self.log.lock();
         while let Some(commit) = log.commits.front()
             && commit.last() <= up_to
         {

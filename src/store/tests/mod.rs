@@ -4,6 +4,7 @@ mod backup;
 mod conformance;
 mod corruption;
 pub mod fixtures;
+mod identity;
 mod pool_overrides;
 mod stores;
 mod wal_corruption;

@@ -30,7 +30,7 @@ fn a_journal_of_format_1_is_migrated() {
     let directory = tempfile::tempdir().unwrap();
     drop(open_sqlite(directory.path()).unwrap());
     let file = Connection::open(directory.path().join("journal.db")).unwrap();
-    file.execute_batch("DROP TABLE pools; PRAGMA user_version = 1").unwrap();
+    file.execute_batch("DROP TABLE identity; DROP TABLE pools; PRAGMA user_version = 1").unwrap();
     drop(file);
     let (store, recovery) = open_sqlite(directory.path()).unwrap();
     assert!(recovery.pools.is_empty());

@@ -71,12 +71,12 @@ function scenario(protocol: string, make: typeof createConnectTransport | typeof
   }
 
   async function resumedWatch() {
-    const { batchId, afterRevision } = await tasks.batchSubmitTasks({ tasks: naps(40, 0.05) }, withDeadline);
+    const { batchId, resumeToken } = await tasks.batchSubmitTasks({ tasks: naps(40, 0.05) }, withDeadline);
     const states = new Map<string, TaskState>();
     const seen: string[] = [];
-    let last = afterRevision;
+    let last = 0n;
     let completed = 0;
-    for await (const event of watch(tasks, { batchId }, afterRevision)) {
+    for await (const event of watch(tasks, { batchId }, resumeToken)) {
       check(event.previousState === (states.get(event.taskId) ?? TaskState.UNSPECIFIED), event);
       check(event.revision > last, event);
       last = event.revision;
@@ -87,7 +87,7 @@ function scenario(protocol: string, make: typeof createConnectTransport | typeof
       if (event.state === TaskState.COMPLETED && ++completed === 40) break;
     }
     const replayed: string[] = [];
-    for await (const event of watch(tasks, { batchId }, afterRevision)) {
+    for await (const event of watch(tasks, { batchId }, resumeToken)) {
       replayed.push(`${event.revision} ${event.taskId} ${event.state}`);
       if (event.revision === last) break;
     }
@@ -95,8 +95,8 @@ function scenario(protocol: string, make: typeof createConnectTransport | typeof
   }
 
   async function cancel() {
-    const { taskId, afterRevision } = await tasks.submitTask(nap(60), withDeadline);
-    for await (const event of watch(tasks, { taskIds: [taskId] }, afterRevision)) {
+    const { taskId, resumeToken } = await tasks.submitTask(nap(60), withDeadline);
+    for await (const event of watch(tasks, { taskIds: [taskId] }, resumeToken)) {
       if (event.state === TaskState.RUNNING && !event.cancel) {
         const response = await tasks.cancelTask({ taskId, reason: "not needed" }, withDeadline);
         check(response.state === TaskState.RUNNING, response);

@@ -101,11 +101,11 @@ async function stream() {
 }
 
 async function resumedWatch() {
-  const { batchId, afterRevision } = await tasks.batchSubmitTasks({ tasks: naps(40, 0.05) }, withDeadline);
+  const { batchId, resumeToken } = await tasks.batchSubmitTasks({ tasks: naps(40, 0.05) }, withDeadline);
   const states = new Map<string, TaskState>();
   const seen: [bigint, string, TaskState][] = [];
   let completed = 0;
-  for await (const event of watch(tasks, { batchId }, afterRevision)) {
+  for await (const event of watch(tasks, { batchId }, resumeToken)) {
     assert.equal(event.previousState, states.get(event.taskId) ?? TaskState.UNSPECIFIED);
     assert(seen.length === 0 || seen.at(-1)![0] < event.revision, "revisions rise");
     states.set(event.taskId, event.state);
@@ -115,7 +115,7 @@ async function resumedWatch() {
     if (event.state === TaskState.COMPLETED && ++completed === 40) break;
   }
   const replayed: typeof seen = [];
-  for await (const event of watch(tasks, { batchId }, afterRevision)) {
+  for await (const event of watch(tasks, { batchId }, resumeToken)) {
     replayed.push([event.revision, event.taskId, event.state]);
     if (event.revision === seen.at(-1)![0]) break;
   }
@@ -123,8 +123,8 @@ async function resumedWatch() {
 }
 
 async function cancel() {
-  const { taskId, afterRevision } = await tasks.submitTask(nap(60), withDeadline);
-  for await (const event of watch(tasks, { taskIds: [taskId] }, afterRevision)) {
+  const { taskId, resumeToken } = await tasks.submitTask(nap(60), withDeadline);
+  for await (const event of watch(tasks, { taskIds: [taskId] }, resumeToken)) {
     if (event.state === TaskState.RUNNING && !event.cancel) {
       const response = await tasks.cancelTask({ taskId, reason: "not needed" }, withDeadline);
       assert.equal(response.state, TaskState.RUNNING);

@@ -1,4 +1,4 @@
-// A watch that reconnects: it resumes after the last revision it received.
+// A watch that reconnects: it resumes with the last token it received.
 import { setTimeout } from "node:timers/promises";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { Client } from "@connectrpc/connect";
@@ -12,16 +12,16 @@ const PAUSE_MILLISECONDS = 200;
 export async function* watch(
   tasks: Client<typeof TaskService>,
   filter: MessageInitShape<typeof TaskFilterSchema>,
-  afterRevision: bigint,
+  resumeToken: string,
 ): AsyncGenerator<TaskEvent, never> {
   for (;;) {
     try {
-      for await (const { kind } of tasks.watchTasks({ filter, afterRevision })) {
+      for await (const { kind } of tasks.watchTasks({ filter, resumeToken })) {
         if (kind.case === "event") {
-          afterRevision = kind.value.revision;
+          resumeToken = kind.value.resumeToken;
           yield kind.value;
         } else if (kind.case === "progress") {
-          afterRevision = kind.value.revision;
+          resumeToken = kind.value.resumeToken;
         }
       }
     } catch (error) {

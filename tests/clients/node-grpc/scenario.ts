@@ -133,12 +133,12 @@ async function stream() {
 
 async function resumedWatch() {
   const request = BatchSubmitTasksRequest.fromPartial({ tasks: naps(40, 0.05) });
-  const { batchId, afterRevision } = await call(tasks.batchSubmitTasks, request);
+  const { batchId, resumeToken } = await call(tasks.batchSubmitTasks, request);
   const filter = { batchId };
   const states = new Map<string, TaskState>();
   const seen: [bigint, string, TaskState][] = [];
   let completed = 0;
-  for await (const event of watch(tasks, filter, afterRevision)) {
+  for await (const event of watch(tasks, filter, resumeToken)) {
     assert.equal(event.previousState, states.get(event.taskId) ?? TaskState.TASK_STATE_UNSPECIFIED);
     assert(seen.length === 0 || seen.at(-1)![0] < event.revision, "revisions rise");
     states.set(event.taskId, event.state);
@@ -148,7 +148,7 @@ async function resumedWatch() {
     if (event.state === TaskState.TASK_STATE_COMPLETED && ++completed === 40) break;
   }
   const replayed: typeof seen = [];
-  for await (const event of watch(tasks, filter, afterRevision)) {
+  for await (const event of watch(tasks, filter, resumeToken)) {
     replayed.push([event.revision, event.taskId, event.state]);
     if (event.revision === seen.at(-1)![0]) break;
   }
@@ -156,8 +156,8 @@ async function resumedWatch() {
 }
 
 async function cancel() {
-  const { taskId, afterRevision } = await call(tasks.submitTask, nap(60));
-  for await (const event of watch(tasks, { taskIds: [taskId] }, afterRevision)) {
+  const { taskId, resumeToken } = await call(tasks.submitTask, nap(60));
+  for await (const event of watch(tasks, { taskIds: [taskId] }, resumeToken)) {
     if (event.state === TaskState.TASK_STATE_RUNNING && !event.cancel) {
       const request = CancelTaskRequest.fromPartial({ taskId, reason: "not needed" });
       const response = await call(tasks.cancelTask, request);

@@ -1,4 +1,4 @@
-// A watch that reconnects: it resumes after the last revision it received.
+// A watch that reconnects: it resumes with the last token it received.
 import { setTimeout } from "node:timers/promises";
 import { type ServiceError, status } from "@grpc/grpc-js";
 import type { TaskEvent, TaskFilter } from "./gen/lineshaft/v1/task.js";
@@ -10,17 +10,17 @@ const PAUSE_MILLISECONDS = 200;
 export async function* watch(
   tasks: TaskServiceClient,
   filter: Partial<TaskFilter>,
-  afterRevision: bigint,
+  resumeToken: string,
 ): AsyncGenerator<TaskEvent, never> {
   for (;;) {
-    const steps = tasks.watchTasks(WatchTasksRequest.fromPartial({ filter, afterRevision }));
+    const steps = tasks.watchTasks(WatchTasksRequest.fromPartial({ filter, resumeToken }));
     try {
       for await (const { kind } of steps) {
         if (kind.$case === "event") {
-          afterRevision = kind.value.revision;
+          resumeToken = kind.value.resumeToken;
           yield kind.value;
         } else if (kind.$case === "progress") {
-          afterRevision = kind.value.revision;
+          resumeToken = kind.value.resumeToken;
         }
       }
     } catch (error) {

@@ -121,7 +121,7 @@ def resumed_watch(tasks, _):
         s.BatchSubmitTasksRequest(tasks=[io(0.05) for _ in range(40)]), timeout=10)
     wanted = t.TaskFilter(batch_id=accepted.batch_id)
     seen, states = [], {}
-    for event in watch(tasks, wanted, accepted.after_revision):
+    for event in watch(tasks, wanted, accepted.resume_token):
         assert event.previous_state == states.get(event.task_id, t.TASK_STATE_UNSPECIFIED), event
         states[event.task_id] = event.state
         seen.append((event.revision, event.task_id, event.state))
@@ -133,7 +133,7 @@ def resumed_watch(tasks, _):
             break
     assert all(one[0] < next[0] for one, next in zip(seen, seen[1:])), "revisions rise"
     replayed = []
-    for event in watch(tasks, wanted, accepted.after_revision):
+    for event in watch(tasks, wanted, accepted.resume_token):
         replayed.append((event.revision, event.task_id, event.state))
         if event.revision == seen[-1][0]:
             break
@@ -142,7 +142,7 @@ def resumed_watch(tasks, _):
 
 def cancel(tasks, _):
     accepted = tasks.SubmitTask(io(60, request_id="python-cancel"), timeout=10)
-    for event in watch(tasks, t.TaskFilter(task_ids=[accepted.task_id]), accepted.after_revision):
+    for event in watch(tasks, t.TaskFilter(task_ids=[accepted.task_id]), accepted.resume_token):
         if event.state == t.TASK_STATE_RUNNING and not event.HasField("cancel"):
             response = tasks.CancelTask(
                 s.CancelTaskRequest(task_id=accepted.task_id, reason="not needed any more"), timeout=10)

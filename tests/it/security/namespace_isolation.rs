@@ -175,10 +175,12 @@ async fn delete(caller: &Caller, filter: v1::TaskFilter) -> Result<i64, Status> 
 /// The namespaces in a watch from the beginning and in a snapshot.
 async fn watch(caller: &Caller, filter: v1::TaskFilter) -> Result<BTreeSet<String>, Status> {
     let mut namespaces = BTreeSet::new();
+    let info = caller.system().get_server_info(v1::GetServerInfoRequest {}).await?.into_inner();
+    let start = info.oldest_resume_token;
     for include_snapshot in [true, false] {
         let request = v1::WatchTasksRequest {
             filter: Some(filter.clone()),
-            after_revision: (!include_snapshot).then_some(0),
+            resume_token: if include_snapshot { String::new() } else { start.clone() },
             include_snapshot,
             progress_interval: Some(prost_types::Duration { seconds: 0, nanos: 100_000_000 }),
         };

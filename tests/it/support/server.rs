@@ -175,6 +175,12 @@ impl Server {
         SystemServiceClient::new(self.channel())
     }
 
+    /// Token for a watch of every event that the server still has.
+    pub async fn oldest_token(&self) -> String {
+        let info = self.system().get_server_info(v1::GetServerInfoRequest {}).await.unwrap().into_inner();
+        info.oldest_resume_token
+    }
+
     pub async fn submit(&self, request: v1::SubmitTaskRequest) -> String {
         self.helper().submit_task(request).await.unwrap().into_inner().task_id
     }

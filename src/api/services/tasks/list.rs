@@ -35,7 +35,8 @@ pub async fn list(
         tasks = convert(&mut page, include);
     }
     let next_page_token = filter::page_token(page.next, &wire_filter);
-    Ok(v1::ListTasksResponse { tasks, next_page_token, revision: page.revision.0 })
+    let resume_token = handle.resume_token(page.revision).encode();
+    Ok(v1::ListTasksResponse { tasks, next_page_token, revision: page.revision.0, resume_token })
 }
 
 fn convert(page: &mut Page, include: task::Include) -> Vec<v1::Task> {

@@ -8,7 +8,9 @@ use crate::api::auth::{Caller, Reservation};
 use crate::api::convert::submit::{self, ConvertedTask, SubmitContext, SubmitError};
 use crate::api::convert::{InvalidFields, MessagePath, task};
 use crate::api::status::{self, into_status};
-use crate::model::{BatchId, Coded, Durability, Revision, TaskId, TaskOptions, TaskSpec, TaskState, limits};
+use crate::model::{
+    BatchId, Coded, Durability, ResumeToken, Revision, StoreId, TaskId, TaskOptions, TaskSpec, TaskState, limits,
+};
 use crate::proto::v1;
 use crate::scheduler::{Accepted, Handle, Internal, Refusal, Submitted};
 use crate::telemetry::scope;
@@ -22,20 +24,19 @@ pub struct SubmittedTask {
     pub duplicate: bool,
     /// Revision at which the result is true.
     pub revision: Revision,
-    /// Events of a new task come after this revision.
-    pub after: Revision,
+    /// Continues with the first event of a new task.
+    pub resume: ResumeToken,
     pub durability: Durability,
 }
 
-impl TryFrom<Submitted> for SubmittedTask {
-    type Error = Internal;
-
-    fn try_from(submitted: Submitted) -> Result<Self, Internal> {
+impl SubmittedTask {
+    pub fn new(submitted: Submitted, store: StoreId) -> Result<Self, Internal> {
         let Submitted { accepted, after, revision, durability } = submitted;
         let Some(Accepted { id, state, duplicate }) = accepted.into_iter().next() else {
             return Err(Internal { cause: "the scheduler returned no result for a submitted task".to_owned() });
         };
-        Ok(Self { id, state, duplicate, revision, after, durability })
+        let resume = ResumeToken { store, revision: after };
+        Ok(Self { id, state, duplicate, revision, resume, durability })
     }
 }
 
@@ -47,7 +48,7 @@ impl From<SubmittedTask> for v1::SubmitTaskResponse {
             revision: submitted.revision.0,
             duplicate: submitted.duplicate,
             durability: task::durability(submitted.durability),
-            after_revision: submitted.after.0,
+            resume_token: submitted.resume.encode(),
         }
     }
 }
@@ -103,7 +104,7 @@ pub async fn one(
 ) -> Result<SubmittedTask, Status> {
     let spec = Converter::new(handle, caller, None).convert(request, path).map_err(into_status)?;
     let submitted = submit(handle, vec![spec], caller).await?;
-    SubmittedTask::try_from(submitted).map_err(into_status)
+    SubmittedTask::new(submitted, handle.store_id()).map_err(into_status)
 }
 
 /// Submits all tasks of a batch, or none, and waits until they are durable.
@@ -129,7 +130,7 @@ pub async fn batch(
         task_ids: submitted.accepted.iter().map(|accepted| accepted.id.to_string()).collect(),
         revision: submitted.revision.0,
         durability: task::durability(submitted.durability),
-        after_revision: submitted.after.0,
+        resume_token: handle.resume_token(submitted.after).encode(),
     })
 }
 

@@ -7,7 +7,7 @@ use tonic::codegen::BoxStream;
 use crate::api::auth::{Caller, Reservation, audit};
 use crate::api::convert::{InvalidFields, MessagePath};
 use crate::api::status::{self, into_status};
-use crate::model::Coded;
+use crate::model::{Coded, StoreId};
 use crate::proto::v1::{self, submit_tasks_response::Outcome};
 use crate::scheduler::{Draining, Handle, Refusal, Submitted};
 
@@ -110,13 +110,16 @@ fn submit(
     }
     let span = SendSpan::start(&mut specs, handle.now());
     let submitted = handle.submit_each(specs);
+    let store = handle.store_id();
     async move {
         let submitted = submitted.await;
         span.end(&submitted);
         match submitted {
             Ok(each) => {
                 let each = sequences.into_iter().zip(each);
-                responses.extend(each.map(|((sequence, reservation), result)| response(sequence, reservation, result)));
+                responses.extend(
+                    each.map(|((sequence, reservation), result)| response(sequence, reservation, result, store)),
+                );
             }
             Err(refusal) => responses.extend(sequences.into_iter().map(|(sequence, _)| rejected(sequence, &refusal))),
         }
@@ -128,11 +131,12 @@ fn response(
     sequence: u64,
     reservation: Option<Reservation>,
     result: Result<Submitted, Refusal>,
+    store: StoreId,
 ) -> v1::SubmitTasksResponse {
     if let (Some(reservation), Ok(submitted)) = (reservation, &result) {
         reservation.commit(submitted.revision);
     }
-    match result.map(SubmittedTask::try_from) {
+    match result.map(|submitted| SubmittedTask::new(submitted, store)) {
         Ok(Ok(task)) => v1::SubmitTasksResponse { sequence, outcome: Some(Outcome::Accepted(task.into())) },
         Ok(Err(error)) => rejected(sequence, &error),
         Err(refusal) => rejected(sequence, &refusal),

@@ -11,7 +11,7 @@ use tonic::codegen::BoxStream;
 use crate::api::auth::Caller;
 use crate::api::convert::{InvalidFields, event, task};
 use crate::api::status::into_status;
-use crate::model::{Revision, Role, Task, TaskFilter, TaskId, limits};
+use crate::model::{ResumeToken, Revision, Role, Task, TaskFilter, TaskId, limits};
 use crate::proto::v1::{self, run_task_response, watch_tasks_response};
 use crate::scheduler::{Draining, Handle, PageSize, Refusal, Watch, fold};
 
@@ -35,12 +35,19 @@ pub fn watch(
     let mut invalid = InvalidFields::default();
     let bounds = limits::INTERVAL_MIN..=limits::INTERVAL_MAX;
     let interval = invalid.duration("progress_interval", request.progress_interval.as_ref(), bounds);
-    if request.include_snapshot && request.after_revision.is_some() {
-        invalid.add("after_revision", "must not be set together with include_snapshot");
-    }
+    let after = match request.resume_token.as_str() {
+        "" => None,
+        _ if request.include_snapshot => {
+            invalid.add("resume_token", "must not be set together with include_snapshot");
+            None
+        }
+        text => {
+            let token = ResumeToken::parse(text, handle.store_id());
+            token.map_err(|error| invalid.add("resume_token", error)).ok().map(|token| token.revision)
+        }
+    };
     invalid.check().map_err(into_status)?;
     let filter = caller.filter(Role::Viewer, request.filter)?;
-    let after = request.after_revision.map(Revision);
     let watch = handle.watch(filter.clone(), after).map_err(into_status)?;
     let interval = interval.unwrap_or(PROGRESS_INTERVAL_DEFAULT);
     if request.include_snapshot {
@@ -81,7 +88,8 @@ fn snapshot_then_events(
                 break;
             }
         }
-        let complete = v1::SnapshotComplete { revision: watch.reached().0 };
+        let at = watch.resume_token(watch.reached());
+        let complete = v1::SnapshotComplete { revision: at.revision.0, resume_token: at.encode() };
         yield message(watch_tasks_response::Kind::SnapshotComplete(complete));
         for await next in events(watch, interval) {
             yield next?;
@@ -89,7 +97,7 @@ fn snapshot_then_events(
     }
 }
 
-/// The error of a watch with an incomplete snapshot has no revision to resume after.
+/// The error of a watch with an incomplete snapshot has no token to resume with.
 fn snapshot_error(refusal: Refusal) -> Status {
     match refusal {
         Refusal::WatchDrained(_) => into_status(Draining),
@@ -108,7 +116,7 @@ fn events(mut watch: Watch, interval: Duration) -> impl Stream<Item = Result<v1:
     async_stream::try_stream! {
         let mut sent_at = Instant::now();
         loop {
-            let reached = watch.reached();
+            let reached = watch.resume_token(watch.reached());
             let events = {
                 // Not dropped after an interval: reading old events can take longer and would start again.
                 tokio::pin! { let next = watch.next(); }
@@ -123,27 +131,30 @@ fn events(mut watch: Watch, interval: Duration) -> impl Stream<Item = Result<v1:
                 }
             };
             for event in events.iter().filter_map(|event| event.task()) {
-                yield message(watch_tasks_response::Kind::Event(event::event(event)));
+                let resume_token = watch.resume_token(event.revision).encode();
+                let event = v1::TaskEvent { resume_token, ..event::event(event) };
+                yield message(watch_tasks_response::Kind::Event(event));
             }
             if !events.is_empty() {
                 sent_at = Instant::now();
             } else if sent_at.elapsed() >= interval {
                 // Events that do not match the filter arrive faster than the interval.
                 sent_at = Instant::now();
-                yield progress(watch.reached());
+                yield progress(watch.resume_token(watch.reached()));
             }
         }
     }
 }
 
-fn progress(Revision(revision): Revision) -> v1::WatchTasksResponse {
-    message(watch_tasks_response::Kind::Progress(v1::WatchProgress { revision }))
+fn progress(reached: ResumeToken) -> v1::WatchTasksResponse {
+    let progress = v1::WatchProgress { revision: reached.revision.0, resume_token: reached.encode() };
+    message(watch_tasks_response::Kind::Progress(progress))
 }
 
 /// Starts the stream of RunTask for a submitted task.
 pub fn run(handle: Handle, submitted: SubmittedTask) -> Result<BoxStream<v1::RunTaskResponse>, Status> {
     let filter = TaskFilter { ids: vec![submitted.id.clone()], ..TaskFilter::default() };
-    let watch = handle.watch(filter, Some(submitted.after)).map_err(into_status)?;
+    let watch = handle.watch(filter, Some(submitted.resume.revision)).map_err(into_status)?;
     Ok(Box::pin(run_messages(handle, watch, submitted)))
 }
 
@@ -165,7 +176,9 @@ fn run_messages(
                     fold(&mut folded, event);
                     finished = event.state.is_terminal();
                 }
-                yield message(run_task_response::Kind::Event(event::event(event)));
+                let resume_token = watch.resume_token(event.revision).encode();
+                let event = v1::TaskEvent { resume_token, ..event::event(event) };
+                yield message(run_task_response::Kind::Event(event));
             }
         }
         let include = task::Include { payload: false, result: true };

@@ -16,13 +16,13 @@ import (
 const pause = 200 * time.Millisecond
 
 // Watch calls `see` with each matching event once and in order, until `see` returns false. After a broken
-// connection it resumes after the last revision it received.
+// connection it resumes with the last token it received.
 func Watch(
-	ctx context.Context, tasks lineshaftv1.TaskServiceClient, filter *lineshaftv1.TaskFilter, afterRevision uint64,
+	ctx context.Context, tasks lineshaftv1.TaskServiceClient, filter *lineshaftv1.TaskFilter, resumeToken string,
 	see func(*lineshaftv1.TaskEvent) bool,
 ) error {
 	for {
-		done, err := watchOnce(ctx, tasks, filter, &afterRevision, see)
+		done, err := watchOnce(ctx, tasks, filter, &resumeToken, see)
 		if done {
 			return nil
 		}
@@ -35,12 +35,12 @@ func Watch(
 }
 
 func watchOnce(
-	ctx context.Context, tasks lineshaftv1.TaskServiceClient, filter *lineshaftv1.TaskFilter, afterRevision *uint64,
+	ctx context.Context, tasks lineshaftv1.TaskServiceClient, filter *lineshaftv1.TaskFilter, resumeToken *string,
 	see func(*lineshaftv1.TaskEvent) bool,
 ) (done bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	request := &lineshaftv1.WatchTasksRequest{Filter: filter, AfterRevision: afterRevision}
+	request := &lineshaftv1.WatchTasksRequest{Filter: filter, ResumeToken: *resumeToken}
 	steps, err := tasks.WatchTasks(ctx, request, grpc.WaitForReady(true))
 	if err != nil {
 		return false, err
@@ -52,12 +52,12 @@ func watchOnce(
 		}
 		switch kind := step.Kind.(type) {
 		case *lineshaftv1.WatchTasksResponse_Event:
-			*afterRevision = kind.Event.Revision
+			*resumeToken = kind.Event.ResumeToken
 			if !see(kind.Event) {
 				return true, nil
 			}
 		case *lineshaftv1.WatchTasksResponse_Progress:
-			*afterRevision = kind.Progress.Revision
+			*resumeToken = kind.Progress.ResumeToken
 		}
 	}
 }

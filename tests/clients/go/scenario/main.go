@@ -144,7 +144,7 @@ func (s scenario) resumedWatch(ctx context.Context) {
 	filter := &v1.TaskFilter{BatchId: accepted.BatchId}
 	var events, replayed []seen
 	states, completed := map[string]v1.TaskState{}, 0
-	must(lineshaft.Watch(ctx, s.tasks, filter, accepted.AfterRevision, func(event *v1.TaskEvent) bool {
+	must(lineshaft.Watch(ctx, s.tasks, filter, accepted.ResumeToken, func(event *v1.TaskEvent) bool {
 		check(event.PreviousState == states[event.TaskId], event)
 		check(len(events) == 0 || events[len(events)-1].revision < event.Revision, event)
 		states[event.TaskId] = event.State
@@ -160,7 +160,7 @@ func (s scenario) resumedWatch(ctx context.Context) {
 		}
 		return completed < 40
 	}))
-	must(lineshaft.Watch(ctx, s.tasks, filter, accepted.AfterRevision, func(event *v1.TaskEvent) bool {
+	must(lineshaft.Watch(ctx, s.tasks, filter, accepted.ResumeToken, func(event *v1.TaskEvent) bool {
 		replayed = append(replayed, seen{event.Revision, event.TaskId, event.State})
 		return event.Revision < events[len(events)-1].revision
 	}))
@@ -172,7 +172,7 @@ func (s scenario) cancel(ctx context.Context) {
 	must(err)
 	var end *v1.TaskEvent
 	filter := &v1.TaskFilter{TaskIds: []string{accepted.TaskId}}
-	must(lineshaft.Watch(ctx, s.tasks, filter, accepted.AfterRevision, func(event *v1.TaskEvent) bool {
+	must(lineshaft.Watch(ctx, s.tasks, filter, accepted.ResumeToken, func(event *v1.TaskEvent) bool {
 		if event.State == v1.TaskState_TASK_STATE_RUNNING && event.Cancel == nil {
 			response, err := s.tasks.CancelTask(ctx, &v1.CancelTaskRequest{TaskId: event.TaskId, Reason: "not needed"})
 			must(err)

@@ -186,7 +186,7 @@ public class Scenario {
     var filter = TaskFilter.newBuilder().setBatchId(accepted.getBatchId()).build();
     var states = new HashMap<String, TaskState>();
     List<EventKey> seen = new ArrayList<>();
-    new Watch(tasks(), filter, accepted.getAfterRevision())
+    new Watch(tasks(), filter, accepted.getResumeToken())
         .run(
             event -> {
               var last = states.put(event.getTaskId(), event.getState());
@@ -207,7 +207,7 @@ public class Scenario {
               return completed < 40;
             });
     List<EventKey> replayed = new ArrayList<>();
-    new Watch(tasks(), filter, accepted.getAfterRevision())
+    new Watch(tasks(), filter, accepted.getResumeToken())
         .run(
             event -> {
               replayed.add(new EventKey(event.getRevision(), event.getTaskId(), event.getState()));
@@ -220,7 +220,7 @@ public class Scenario {
     var accepted = tasks().submitTask(nap("60").build());
     var filter = TaskFilter.newBuilder().addTaskIds(accepted.getTaskId()).build();
     var seen = new ArrayList<TaskEvent>();
-    new Watch(tasks(), filter, accepted.getAfterRevision())
+    new Watch(tasks(), filter, accepted.getResumeToken())
         .run(
             event -> {
               seen.add(event);

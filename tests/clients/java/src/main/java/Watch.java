@@ -8,7 +8,7 @@ import io.grpc.StatusRuntimeException;
 import java.util.Set;
 import java.util.function.Predicate;
 
-/** A watch that reconnects: it resumes after the last revision it received. */
+/** A watch that reconnects: it resumes with the last token it received. */
 final class Watch {
   private static final long PAUSE_MILLISECONDS = 200;
   // grpc-java reports UNKNOWN when a connection breaks at the start of a call.
@@ -17,12 +17,12 @@ final class Watch {
 
   private final TaskServiceBlockingStub tasks;
   private final TaskFilter filter;
-  private long afterRevision;
+  private String resumeToken;
 
-  Watch(TaskServiceBlockingStub tasks, TaskFilter filter, long afterRevision) {
+  Watch(TaskServiceBlockingStub tasks, TaskFilter filter, String resumeToken) {
     this.tasks = tasks;
     this.filter = filter;
-    this.afterRevision = afterRevision;
+    this.resumeToken = resumeToken;
   }
 
   /** Calls {@code goOn} with each matching event once and in order, until it returns false. */
@@ -43,17 +43,17 @@ final class Watch {
   }
 
   private boolean follow(Predicate<TaskEvent> goOn) {
-    var request = WatchTasksRequest.newBuilder().setFilter(filter).setAfterRevision(afterRevision);
+    var request = WatchTasksRequest.newBuilder().setFilter(filter).setResumeToken(resumeToken);
     var steps = tasks.withWaitForReady().watchTasks(request.build());
     while (steps.hasNext()) {
       var step = steps.next();
       if (step.hasEvent()) {
-        afterRevision = step.getEvent().getRevision();
+        resumeToken = step.getEvent().getResumeToken();
         if (!goOn.test(step.getEvent())) {
           return true;
         }
       } else if (step.hasProgress()) {
-        afterRevision = step.getProgress().getRevision();
+        resumeToken = step.getProgress().getResumeToken();
       }
     }
     return false;
