@@ -15,12 +15,14 @@ use crate::telemetry::trace::AttemptView;
 
 use super::attempt_span::{self, AttemptSpan};
 
-/// Identifies an attempt to the scheduler.
+/// Identifies an attempt to the scheduler and to its pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket {
     /// Index of the task in the scheduler's table.
     pub index: u32,
-    /// Unique per attempt.
+    /// Index of the pool.
+    pub pool: u16,
+    /// Never reused. A later dispatch has a larger fence.
     pub fence: u64,
 }
 
@@ -39,9 +41,10 @@ pub struct Assignment {
     pub payload_stored: bool,
 }
 
-const ASSIGNED: u8 = 0;
-const STARTED: u8 = 1;
-const RECALLED: u8 = 2;
+const PREPARED: u8 = 0;
+const QUEUED: u8 = 1;
+const STARTED: u8 = 2;
+const RECALLED: u8 = 3;
 
 #[derive(Debug)]
 pub struct Attempt {
@@ -58,7 +61,7 @@ impl Attempt {
     pub fn new(assignment: Assignment) -> Arc<Self> {
         Arc::new(Self {
             assignment,
-            phase: AtomicU8::new(ASSIGNED),
+            phase: AtomicU8::new(PREPARED),
             confirmed: Notify::new(),
             stop: Arc::default(),
             output: OnceLock::new(),
@@ -85,19 +88,30 @@ impl Attempt {
         self.assignment.eligible_at
     }
 
-    /// Takes the attempt back. If true, it will never start and never be reported.
-    pub fn recall(&self) -> bool {
-        let won = self.phase.compare_exchange(ASSIGNED, RECALLED, Ordering::AcqRel, Ordering::Acquire);
-        won.is_ok() || won == Err(RECALLED)
+    /// Records that the attempt is in a run queue. Returns false if it was recalled.
+    pub(super) fn enqueue(&self) -> bool {
+        self.phase.compare_exchange(PREPARED, QUEUED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    pub(super) fn is_queued(&self) -> bool {
+        self.phase.load(Ordering::Acquire) == QUEUED
+    }
+
+    /// Takes the attempt back: it never starts and is never reported. Returns whether it is in a run queue;
+    /// `None` if a worker has claimed it.
+    pub(super) fn recall(&self) -> Option<bool> {
+        let recall = |phase| (phase != STARTED).then_some(RECALLED);
+        let previous = self.phase.fetch_update(Ordering::AcqRel, Ordering::Acquire, recall);
+        previous.ok().map(|phase| phase == QUEUED)
     }
 
     /// Claims the attempt for a worker. Returns false if it was recalled.
     pub(super) fn claim(&self) -> bool {
-        self.phase.compare_exchange(ASSIGNED, STARTED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.phase.compare_exchange(QUEUED, STARTED, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// Lets the attempt run, because its start is durable; see [`Assignment::confirm`].
-    pub fn confirm(&self) {
+    pub(super) fn confirm(&self) {
         self.confirmed.notify_one();
     }
 
@@ -122,7 +136,7 @@ impl Attempt {
     }
 
     /// Asks the attempt to stop.
-    pub fn stop(&self, cause: StopCause, grace: Duration) {
+    pub(super) fn stop(&self, cause: StopCause, grace: Duration) {
         self.stop.request(cause, grace);
         if let Some(span) = self.span.get() {
             span.stop_requested(cause);
@@ -219,8 +233,8 @@ impl Scope for Attempt {
 }
 
 #[cfg(test)]
-impl Attempt {
-    /// An attempt of task `id` with that fence, for tests.
+impl Assignment {
+    /// An assignment of task `id` with that fence, for tests.
     pub(super) fn sample(
         fence: u64,
         handler: &str,
@@ -228,7 +242,7 @@ impl Attempt {
         priority: crate::model::Priority,
         payload: &'static [u8],
         confirm: bool,
-    ) -> Arc<Self> {
+    ) -> Self {
         use crate::model::{HandlerName, TaskId, TaskOptions};
         let options = TaskOptions {
             handler: HandlerName::parse(handler).unwrap(),
@@ -238,25 +252,25 @@ impl Attempt {
         };
         let (id, options) = (TaskId::parse(id).unwrap(), Arc::new(options));
         let spec = TaskSpec { id, options, payload: payload.into(), extras: None };
-        Self::new(Assignment {
-            ticket: Ticket { index: 0, fence },
+        Self {
+            ticket: Ticket { index: 0, pool: 0, fence },
             spec: Arc::new(spec),
             attempt: 1,
             eligible_at: Timestamp::ZERO,
             confirm,
             payload_stored: false,
-        })
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Attempt;
+    use super::{Assignment, Attempt};
     use crate::model::Priority;
 
     #[test]
     fn a_new_progress_note_is_kept_and_written_to_stderr() {
-        let attempt = Attempt::sample(1, "h", "t", Priority::Normal, b"", false);
+        let attempt = Attempt::new(Assignment::sample(1, "h", "t", Priority::Normal, b"", false));
         attempt.set_progress(0.1, "");
         assert!(attempt.output().is_none(), "an empty note is not written");
         for (fraction, note) in [(0.2, "reading"), (0.4, "reading"), (7.0, "writing")] {

@@ -1,14 +1,17 @@
-//! The pool as the scheduler sees it: push attempts, pause, resize, read statistics, stop.
+//! The pool as the scheduler sees it: push and recall attempts, pause, resize, read statistics, stop.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread;
+use std::time::Duration;
 
 use crate::model::limits::POOL_SIZE_MAX;
 use crate::model::{PoolKind, PoolSpec, Priority};
+use crate::runners::StopCause;
 
-use super::attempt::Attempt;
+use super::attempt::{Assignment, Attempt, Ticket};
 use super::context::WorkerContext;
+use super::live::LiveAttempts;
 use super::state::{PoolState, WorkerHandle, WorkerSlot, Workers};
 use super::stats::{PoolStats, WorkerCounters, WorkerStats};
 use super::worker::Worker;
@@ -16,22 +19,23 @@ use super::worker::Worker;
 /// Stack of a worker's thread. Large because expressions recurse; only touched pages become resident.
 const STACK_BYTES: usize = 2 << 20;
 
-/// A pool; cheap to clone. Its workers leave when the last clone is dropped.
-#[derive(Clone)]
+/// A pool. Its workers leave when it is dropped, so that no thread waits for work that cannot come.
 pub struct Pool {
-    owner: Arc<Owner>,
-}
-
-/// Shuts the workers down when it is dropped, so that no thread waits for work that cannot come.
-struct Owner {
     state: Arc<PoolState>,
+    live: LiveAttempts,
+    /// As of the last push.
+    held_back: [bool; Priority::COUNT],
 }
 
-impl Drop for Owner {
+impl Drop for Pool {
     fn drop(&mut self) {
         self.state.shut_down();
     }
 }
+
+/// Attempts that a pool has accepted and that [`Pool::push`] lets it start.
+#[derive(Debug)]
+pub struct Batch(Vec<Weak<Attempt>>);
 
 impl Pool {
     /// Starts the pool's workers.
@@ -39,24 +43,69 @@ impl Pool {
     /// # Errors
     /// When the size is not 1 to 1,000, or a thread cannot be started.
     pub fn start(spec: &PoolSpec, context: WorkerContext) -> io::Result<Self> {
-        let pool = Self { owner: Arc::new(Owner { state: Arc::new(PoolState::new(spec, context)) }) };
+        let state = Arc::new(PoolState::new(spec, context));
+        let pool = Self { state, live: LiveAttempts::default(), held_back: [false; Priority::COUNT] };
         pool.resize(spec.size)?;
         Ok(pool)
     }
 
     fn state(&self) -> &Arc<PoolState> {
-        &self.owner.state
+        &self.state
     }
 
-    /// Adds attempts to the run queue. `held_back[p]` means that the scheduler has more eligible tasks of
+    /// Accepts attempts: from now on their tickets are known, and they can be recalled.
+    pub fn prepare(&mut self, assignments: Vec<Assignment>) -> Batch {
+        Batch(assignments.into_iter().map(|assignment| Arc::downgrade(self.live.insert(assignment))).collect())
+    }
+
+    /// Adds prepared attempts to the run queue. `held_back[p]` means that the scheduler has more eligible tasks of
     /// priority `p`: until a later push clears it, no attempt of a lower priority starts.
-    pub fn push(&self, attempts: Vec<Arc<Attempt>>, held_back: [bool; Priority::COUNT]) {
+    pub fn push(&mut self, Batch(attempts): Batch, held_back: [bool; Priority::COUNT]) {
         let pushed = attempts.len();
+        self.held_back = held_back;
         let cleared = self.state().run_queue.push(attempts, held_back);
         let gate = &self.state().run_queue.gate;
         if gate.has_startable() {
             self.state().idle.wake(if cleared { gate.counts().iter().sum() } else { pushed });
         }
+    }
+
+    /// Takes an attempt back, unless a worker has started it or it has ended. If true, it never starts, is never
+    /// reported, and no longer uses memory.
+    pub fn recall(&mut self, ticket: Ticket) -> bool {
+        let Some(attempt) = self.live.get(ticket) else { return false };
+        let Some(queued) = attempt.recall() else { return false };
+        let p = attempt.spec().options.priority.index();
+        self.live.remove(ticket);
+        if queued && self.state().run_queue.mark_recalled(p, self.held_back) {
+            // A worker that looked for work meanwhile may have found none.
+            self.state().idle.wake(usize::MAX);
+        }
+        true
+    }
+
+    /// Asks a live attempt to stop.
+    pub fn stop_attempt(&self, ticket: Ticket, cause: StopCause, grace: Duration) {
+        if let Some(attempt) = self.live.get(ticket) {
+            attempt.stop(cause, grace);
+        }
+    }
+
+    /// Lets a live attempt run whose start is durable; see [`Assignment::confirm`].
+    pub fn confirm(&self, ticket: Ticket) {
+        if let Some(attempt) = self.live.get(ticket) {
+            attempt.confirm();
+        }
+    }
+
+    /// A live attempt, for its progress and output.
+    pub fn attempt(&self, ticket: Ticket) -> Option<Arc<Attempt>> {
+        self.live.get(ticket).cloned()
+    }
+
+    /// Forgets an attempt whose end the scheduler has processed.
+    pub fn forget(&mut self, ticket: Ticket) {
+        self.live.remove(ticket);
     }
 
     /// Pauses or resumes. After a pause has returned, no attempt starts, and every earlier start has been

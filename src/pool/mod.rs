@@ -2,7 +2,7 @@
 //!
 //! Bottom up: `attempt` is one try at running a task (`attempt_span` traces it), `priority_gate` decides
 //! which priority may start, `run_queue` holds attempts that have not started (a shared queue and a deque
-//! per worker for each priority, with stealing), `idle_workers` parks and wakes workers, `stats` counts,
+//! per worker for each priority, with stealing), `live` finds attempts by ticket, `idle_workers` parks and wakes workers, `stats` counts,
 //! `worker` is the loop of one worker, and `handle` is the pool as the scheduler sees it.
 //!
 //! Invariant: no worker starts an attempt while one of higher priority is queued in the same pool. An
@@ -13,6 +13,7 @@ mod attempt_span;
 mod context;
 mod handle;
 mod idle_workers;
+mod live;
 mod priority_gate;
 mod report;
 mod run_queue;
@@ -24,6 +25,6 @@ mod worker;
 
 pub use attempt::{Assignment, Attempt, Ticket};
 pub use context::WorkerContext;
-pub use handle::Pool;
+pub use handle::{Batch, Pool};
 pub use report::Report;
 pub use stats::{PoolStats, WorkerStats};

@@ -82,6 +82,22 @@ impl PriorityGate {
         }
     }
 
+    /// Claims all attempts of one priority and returns their number. Until the next `add`, lower priorities are held
+    /// back.
+    pub fn claim_all(&self, p: usize) -> usize {
+        let held = if p > 0 { 1 << (HELD_SHIFT + p - 1) } else { 0 };
+        let mut spilled = self.spilled.lock();
+        let more = std::mem::take(&mut spilled[p]);
+        let mut word = self.word.load(SeqCst);
+        loop {
+            let counted = count(word, p);
+            match self.word.compare_exchange_weak(word, (word - one(p) * counted as u64) | held, SeqCst, SeqCst) {
+                Ok(_) => return counted + more,
+                Err(now) => word = now,
+            }
+        }
+    }
+
     /// Whether a claim would succeed now.
     pub fn has_startable(&self) -> bool {
         startable(self.word.load(SeqCst)).is_some()
@@ -200,6 +216,7 @@ mod tests {
     enum Step {
         Add(Counts, [bool; 4]),
         Claim,
+        ClaimAll(usize),
         Pause(bool),
     }
 
@@ -209,6 +226,7 @@ mod tests {
         prop_oneof![
             2 => (counts, held).prop_map(|(counts, held)| Step::Add(counts, held)),
             6 => Just(Step::Claim),
+            1 => (0..4_usize).prop_map(Step::ClaimAll),
             1 => any::<bool>().prop_map(Step::Pause),
         ]
     }
@@ -224,6 +242,10 @@ mod tests {
                         gate.add(added, held);
                         held_back = held;
                         (0..4).for_each(|p| counts[p] += added[p]);
+                    }
+                    Step::ClaimAll(p) => {
+                        prop_assert_eq!(gate.claim_all(p), std::mem::take(&mut counts[p]));
+                        held_back[p] = true;
                     }
                     Step::Pause(wanted) => {
                         gate.set_paused(wanted);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::model::{Output, ResourceUsage, Timestamp};
 use crate::runners::{Outcome, StopCause};
 
-use super::attempt::Ticket;
+use super::attempt::{Attempt, Ticket};
 
 #[derive(Debug)]
 pub enum Report {
@@ -18,7 +18,7 @@ pub enum Report {
     },
     /// An attempt has ended; nothing of it runs any more.
     Finished {
-        ticket: Ticket,
+        attempt: Arc<Attempt>,
         at: Timestamp,
         outcome: Outcome,
         /// Why the attempt was asked to stop, if it was.

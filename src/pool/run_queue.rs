@@ -6,9 +6,12 @@
 //! The lengths of the queues do not show which priority may start, because a worker may be moving an attempt from
 //! one queue to another. `priority_gate` decides: a worker first claims *any* attempt of the most urgent priority, then
 //! searches for one. The search always succeeds, because attempts are counted only after they were pushed.
+//!
+//! The entry of a recalled attempt stays and uses up a claim. `purge` removes such entries before they outnumber the
+//! others.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use crossbeam_deque::{Injector, Steal, Stealer, Worker as Deque};
 use parking_lot::RwLock;
@@ -21,20 +24,25 @@ use super::priority_gate::{Counts, PriorityGate};
 /// Failed searches for a claimed attempt before the thread yields. Most attempts are found at once; the
 /// others are being moved between two queues by a thread that may need this processor.
 const SPINS_BEFORE_YIELD: u32 = 16;
+/// Entries of recalled attempts that one priority may have in addition to as many as it has others.
+const RECALLED_MAX: usize = 64;
+
+/// An entry; outdated if the attempt was recalled.
+type Entry = Weak<Attempt>;
 
 /// The deques of one worker; only their owner pushes to them.
 pub(super) struct LocalQueue {
     pub index: usize,
     /// Never reused, unlike the index.
     id: u64,
-    deques: [Deque<Arc<Attempt>>; Priority::COUNT],
+    deques: [Deque<Entry>; Priority::COUNT],
 }
 
 /// The stealing ends of one worker's deques.
 struct StealTarget {
     id: u64,
     index: usize,
-    deques: [Stealer<Arc<Attempt>>; Priority::COUNT],
+    deques: [Stealer<Entry>; Priority::COUNT],
 }
 
 /// An attempt that the caller has claimed and must run.
@@ -47,7 +55,9 @@ pub(super) struct Claimed {
 #[derive(Default)]
 pub(super) struct RunQueue {
     pub gate: PriorityGate,
-    shared: [Injector<Arc<Attempt>>; Priority::COUNT],
+    shared: [Injector<Entry>; Priority::COUNT],
+    /// Number of entries of recalled attempts.
+    recalled: [AtomicUsize; Priority::COUNT],
     steal_targets: RwLock<Vec<StealTarget>>,
     ids: AtomicU64,
 }
@@ -72,15 +82,56 @@ impl RunQueue {
         }
     }
 
-    /// Adds attempts to the shared queues. Returns true if a priority is no longer held back.
-    pub fn push(&self, attempts: Vec<Arc<Attempt>>, held_back: [bool; Priority::COUNT]) -> bool {
+    /// Adds attempts to the shared queues, except those that were recalled. Returns true if a priority is no longer
+    /// held back.
+    pub fn push(&self, attempts: impl IntoIterator<Item = Weak<Attempt>>, held_back: [bool; Priority::COUNT]) -> bool {
         let mut added: Counts = [0; Priority::COUNT];
-        for attempt in attempts {
-            let p = attempt.spec().options.priority.index();
-            added[p] += 1;
-            self.shared[p].push(attempt);
+        for entry in attempts {
+            if let Some(attempt) = entry.upgrade().filter(|attempt| attempt.enqueue()) {
+                let p = attempt.spec().options.priority.index();
+                added[p] += 1;
+                self.shared[p].push(entry);
+            }
         }
         self.gate.add(added, held_back)
+    }
+
+    /// Records that an entry of priority `p` belongs to a recalled attempt. Returns true if all entries of that
+    /// priority were taken out and those of live attempts put back. Call it only from the thread that pushes;
+    /// `held_back` is that of its last push.
+    pub fn mark_recalled(&self, p: usize, held_back: [bool; Priority::COUNT]) -> bool {
+        // A worker may have met the entry, and counted it off, a moment ago.
+        let recalled = self.recalled[p].fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        let many = recalled > RECALLED_MAX && 2 * recalled > self.gate.counts()[p];
+        if many {
+            self.purge(p, held_back);
+        }
+        many
+    }
+
+    /// Claims all entries of a priority, as a worker claims one, and puts those back that were not recalled.
+    fn purge(&self, p: usize, held_back: [bool; Priority::COUNT]) {
+        let claimed = self.gate.claim_all(p);
+        let mut left = Vec::with_capacity(claimed);
+        for _ in 0..claimed {
+            let entry = find(|| self.steal_deques(p, None).or_else(|| retry(|| self.shared[p].steal())));
+            match entry.upgrade().filter(|attempt| attempt.is_queued()) {
+                Some(attempt) => left.push(attempt),
+                None => self.forget_recalled(p),
+            }
+        }
+        // The order of dispatch; the deques of several workers have none among each other.
+        left.sort_unstable_by_key(|attempt| attempt.ticket().fence);
+        let mut added: Counts = [0; Priority::COUNT];
+        added[p] = left.len();
+        for attempt in left {
+            self.shared[p].push(Arc::downgrade(&attempt));
+        }
+        self.gate.add(added, held_back);
+    }
+
+    fn forget_recalled(&self, p: usize) {
+        self.recalled[p].fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The number of attempts in the deques of the first `workers` workers, by worker number.
@@ -99,32 +150,18 @@ impl RunQueue {
     pub fn claim(&self, local: &LocalQueue, batch: usize) -> Option<Claimed> {
         loop {
             let p = self.gate.claim()?;
-            let claimed = self.find(p, local, batch);
+            let (entry, stolen) = find(|| self.try_find(p, local, batch));
+            if let Some(attempt) = entry.upgrade().filter(|attempt| attempt.claim()) {
+                return Some(Claimed { attempt, stolen });
+            }
             // A recalled attempt uses up its claim of the gate.
-            if claimed.attempt.claim() {
-                return Some(claimed);
-            }
+            self.forget_recalled(p);
         }
     }
 
-    fn find(&self, p: usize, local: &LocalQueue, batch: usize) -> Claimed {
-        let mut spins = 0;
-        loop {
-            if let Some(claimed) = self.try_find(p, local, batch) {
-                return claimed;
-            }
-            spins += 1;
-            if spins < SPINS_BEFORE_YIELD {
-                std::hint::spin_loop();
-            } else {
-                std::thread::yield_now();
-            }
-        }
-    }
-
-    fn try_find(&self, p: usize, local: &LocalQueue, batch: usize) -> Option<Claimed> {
-        if let Some(attempt) = local.deques[p].pop() {
-            return Some(Claimed { attempt, stolen: false });
+    fn try_find(&self, p: usize, local: &LocalQueue, batch: usize) -> Option<(Entry, bool)> {
+        if let Some(entry) = local.deques[p].pop() {
+            return Some((entry, false));
         }
         let shared = || {
             if batch > 1 {
@@ -133,22 +170,39 @@ impl RunQueue {
                 self.shared[p].steal()
             }
         };
-        if let Some(attempt) = retry(shared) {
-            return Some(Claimed { attempt, stolen: false });
+        if let Some(entry) = retry(shared) {
+            return Some((entry, false));
         }
+        self.steal_deques(p, Some(local)).map(|entry| (entry, true))
+    }
+
+    /// Steals from the deque of any worker but `own`.
+    fn steal_deques(&self, p: usize, own: Option<&LocalQueue>) -> Option<Entry> {
         let targets = self.steal_targets.read();
         // Every worker starts at a different deque, so that they do not all contend for the same one.
-        let (before, after) = targets.split_at(local.index.min(targets.len()));
-        for target in after.iter().chain(before).filter(|target| target.id != local.id) {
-            if let Some(attempt) = retry(|| target.deques[p].steal()) {
-                return Some(Claimed { attempt, stolen: true });
-            }
-        }
-        None
+        let (before, after) = targets.split_at(own.map_or(0, |own| own.index.min(targets.len())));
+        let mut others = after.iter().chain(before).filter(|target| own.is_none_or(|own| target.id != own.id));
+        others.find_map(|target| retry(|| target.deques[p].steal()))
     }
 }
 
-fn retry(mut steal: impl FnMut() -> Steal<Arc<Attempt>>) -> Option<Arc<Attempt>> {
+/// Repeats a search that succeeds in the end.
+fn find<T>(search: impl Fn() -> Option<T>) -> T {
+    let mut spins = 0;
+    loop {
+        if let Some(found) = search() {
+            return found;
+        }
+        spins += 1;
+        if spins < SPINS_BEFORE_YIELD {
+            std::hint::spin_loop();
+        } else {
+            std::thread::yield_now();
+        }
+    }
+}
+
+fn retry(mut steal: impl FnMut() -> Steal<Entry>) -> Option<Entry> {
     loop {
         match steal() {
             Steal::Success(attempt) => return Some(attempt),
@@ -163,9 +217,14 @@ mod tests {
     use std::sync::atomic::Ordering::SeqCst;
 
     use super::*;
+    use crate::pool::Assignment;
 
     fn attempt(fence: u64, priority: Priority) -> Arc<Attempt> {
-        Attempt::sample(fence, "h", "t", priority, b"", false)
+        Attempt::new(Assignment::sample(fence, "h", "t", priority, b"", false))
+    }
+
+    fn entries(attempts: &[Arc<Attempt>]) -> Vec<Entry> {
+        attempts.iter().map(Arc::downgrade).collect()
     }
 
     fn fence(claimed: &Claimed) -> u64 {
@@ -177,18 +236,19 @@ mod tests {
     }
 
     /// Worker 0 has started attempt 0 of 32 and holds 1 to 15 in its deque.
-    fn half_moved_to_a_deque() -> (RunQueue, LocalQueue, LocalQueue) {
+    fn half_moved_to_a_deque() -> (RunQueue, LocalQueue, LocalQueue, Vec<Arc<Attempt>>) {
         let queue = RunQueue::default();
         let (owner, thief) = (queue.add_worker(0), queue.add_worker(1));
-        queue.push((0..32).map(|n| attempt(n, Priority::Normal)).collect(), [false; 4]);
+        let attempts: Vec<_> = (0..32).map(|n| attempt(n, Priority::Normal)).collect();
+        queue.push(entries(&attempts), [false; 4]);
         assert_eq!(queue.claim(&owner, 16).map(|claimed| fence(&claimed)), Some(0));
         assert_eq!(queue.queue_sizes(2), [15, 0]);
-        (queue, owner, thief)
+        (queue, owner, thief, attempts)
     }
 
     #[test]
     fn an_idle_worker_takes_from_the_shared_queue_then_steals_from_another_deque() {
-        let (queue, _owner, thief) = half_moved_to_a_deque();
+        let (queue, _owner, thief, _attempts) = half_moved_to_a_deque();
         let claimed: Vec<_> = (0..20).filter_map(|_| queue.claim(&thief, 1)).collect();
         assert_eq!(fences(&claimed), (16..32).chain(1..5).collect::<Vec<_>>());
         assert!(claimed.iter().map(|claimed| claimed.stolen).eq((0..20).map(|n| n >= 16)));
@@ -196,11 +256,24 @@ mod tests {
 
     #[test]
     fn a_leaving_worker_returns_its_attempts() {
-        let (queue, owner, thief) = half_moved_to_a_deque();
+        let (queue, owner, thief, _attempts) = half_moved_to_a_deque();
         queue.remove_worker(&owner);
         let claimed: Vec<_> = std::iter::from_fn(|| queue.claim(&thief, 1)).collect();
         assert_eq!(fences(&claimed), (16..32).chain(1..16).collect::<Vec<_>>());
         assert!(claimed.iter().all(|claimed| !claimed.stolen));
+    }
+
+    #[test]
+    fn a_purge_keeps_the_order_of_dispatch_over_all_deques() {
+        let (queue, _owner, thief, attempts) = half_moved_to_a_deque();
+        for attempt in attempts.iter().filter(|attempt| attempt.ticket().fence % 3 == 0) {
+            queue.recalled[1].fetch_add(usize::from(attempt.recall().is_some()), SeqCst);
+        }
+        queue.purge(1, [false; 4]);
+        assert_eq!(queue.gate.counts(), [0, 21, 0, 0], "attempt 0 has started");
+        assert_eq!(queue.recalled[1].load(SeqCst), 0);
+        let claimed: Vec<_> = std::iter::from_fn(|| queue.claim(&thief, 1)).collect();
+        assert_eq!(fences(&claimed), (1..32).filter(|fence| fence % 3 != 0).collect::<Vec<_>>());
     }
 
     /// A start, with the logical time before and after the claim that made it.
@@ -216,11 +289,13 @@ mod tests {
     fn push_and_claim_concurrently(workers: usize, total: u64) -> (Vec<Start>, Vec<u64>) {
         let (queue, clock, left) = (RunQueue::default(), AtomicU64::new(1), AtomicU64::new(total));
         let pushed: Vec<AtomicU64> = (0..total).map(|_| AtomicU64::new(0)).collect();
+        let priority = |n: u64| Priority::DESCENDING[usize::try_from(n / 8 % 7 % 4).unwrap_or(0)];
+        let attempts: Vec<_> = (0..total).map(|n| attempt(n, priority(n))).collect();
         let push = |pusher: u64| {
             for first in (pusher * 8..total).step_by(16) {
                 let fences = first..(first + 8).min(total);
-                let priority = Priority::DESCENDING[usize::try_from(first / 8 % 7 % 4).unwrap_or(0)];
-                queue.push(fences.clone().map(|n| attempt(n, priority)).collect(), [false; 4]);
+                let of = |n: u64| Arc::downgrade(&attempts[usize::try_from(n).unwrap_or(0)]);
+                queue.push(fences.clone().map(of), [false; 4]);
                 let at = clock.fetch_add(1, SeqCst);
                 fences.for_each(|n| pushed[usize::try_from(n).unwrap_or(0)].store(at, SeqCst));
             }

@@ -14,7 +14,7 @@ use crate::model::{
 use crate::runners::{BoxFuture, Outcome, Registry, Run, RunReport, Runner};
 use crate::telemetry::metrics::Metrics;
 
-use super::{Attempt, Pool, Report, WorkerContext};
+use super::{Assignment, Pool, Report, Ticket, WorkerContext};
 
 /// Completes once the test has added a permit; panics for the payload `panic`.
 struct Gated {
@@ -77,7 +77,7 @@ impl Fixture {
         Self { pool, reports, runner, attempts: 0 }
     }
 
-    fn attempt(&mut self, id: &str, priority: Priority) -> Arc<Attempt> {
+    fn attempt(&mut self, id: &str, priority: Priority) -> Assignment {
         self.attempt_of("gated", id, priority, b"", false)
     }
 
@@ -88,13 +88,18 @@ impl Fixture {
         priority: Priority,
         payload: &'static [u8],
         confirm: bool,
-    ) -> Arc<Attempt> {
+    ) -> Assignment {
         self.attempts += 1;
-        Attempt::sample(self.attempts, handler, id, priority, payload, confirm)
+        Assignment::sample(self.attempts, handler, id, priority, payload, confirm)
     }
 
-    fn push(&self, attempts: Vec<Arc<Attempt>>) {
-        self.pool.push(attempts, [false; 4]);
+    fn push(&mut self, attempts: Vec<Assignment>) {
+        self.push_and_hold_back(attempts, [false; 4]);
+    }
+
+    fn push_and_hold_back(&mut self, attempts: Vec<Assignment>, held_back: [bool; 4]) {
+        let batch = self.pool.prepare(attempts);
+        self.pool.push(batch, held_back);
     }
 
     /// Pushes attempts of tasks with these numbers.
@@ -136,8 +141,9 @@ impl Fixture {
 
     async fn ended(&mut self) -> (u64, Outcome) {
         loop {
-            if let Report::Finished { ticket, outcome, .. } = self.report().await {
-                return (ticket.fence, outcome);
+            if let Report::Finished { attempt, outcome, .. } = self.report().await {
+                self.pool.forget(attempt.ticket());
+                return (attempt.ticket().fence, outcome);
             }
         }
     }
@@ -159,11 +165,11 @@ async fn attempts_start_by_priority_then_in_push_order() {
 async fn a_lower_priority_waits_while_a_higher_one_is_held_back() {
     let mut fixture = Fixture::new(2, PoolKind::Threads, false);
     let low = fixture.attempt("low", Priority::Low);
-    fixture.pool.push(vec![low], [false, false, true, false]);
+    fixture.push_and_hold_back(vec![low], [false, false, true, false]);
     let high = fixture.attempt("high", Priority::High);
-    fixture.pool.push(vec![high], [false, false, true, false]);
+    fixture.push_and_hold_back(vec![high], [false, false, true, false]);
     assert_eq!(fixture.started().await, 2, "only the high one starts");
-    fixture.pool.push(Vec::new(), [false; 4]);
+    fixture.push(Vec::new());
     assert_eq!(fixture.started().await, 1, "then the low one starts");
     fixture.let_complete(2);
 }
@@ -176,15 +182,43 @@ async fn a_recalled_attempt_never_starts_and_a_started_one_cannot_be_recalled() 
         fixture.attempt("b", Priority::Normal),
         fixture.attempt("c", Priority::Normal),
     );
-    fixture.push(vec![first.clone(), second.clone(), third]);
+    let (first_ticket, second_ticket) = (first.ticket, second.ticket);
+    fixture.push(vec![first, second, third]);
     fixture.started().await;
-    assert!(!first.recall());
-    assert!(second.recall());
+    assert!(!fixture.pool.recall(first_ticket));
+    assert!(fixture.pool.recall(second_ticket));
+    assert!(!fixture.pool.recall(second_ticket), "it is not known any more");
     fixture.let_complete(2);
     fixture.ended().await;
     assert_eq!(fixture.started().await, 3);
     fixture.ended().await;
     assert_eq!(*fixture.runner.order.lock(), ["a", "c"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recalled_attempt_is_freed_although_no_worker_is_free() {
+    let mut fixture = Fixture::new(1, PoolKind::Threads, false);
+    let running = fixture.attempt("running", Priority::Normal);
+    fixture.push(vec![running]);
+    fixture.started().await;
+    let kept = fixture.attempt("kept", Priority::Normal);
+    fixture.push(vec![kept]);
+    for n in 0..10_000 {
+        let recalled = fixture.attempt(&format!("t{n}"), Priority::Normal);
+        let (ticket, spec) = (recalled.ticket, Arc::downgrade(&recalled.spec));
+        let batch = fixture.pool.prepare(vec![recalled]);
+        if n % 3 == 0 {
+            assert!(fixture.pool.recall(ticket), "before it is queued");
+        }
+        fixture.pool.push(batch, [false; 4]);
+        assert_eq!(fixture.pool.recall(ticket), n % 3 != 0);
+        assert!(spec.upgrade().is_none(), "the spec and its payload are freed");
+        let entries = fixture.pool.stats().assigned[Priority::Normal.index()];
+        assert!(entries <= 66, "{entries} entries are in the run queue after {n} recalls");
+    }
+    fixture.complete(1).await;
+    assert_eq!(fixture.started().await, 2, "the attempt that was not recalled");
+    fixture.complete(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -239,10 +273,11 @@ async fn an_attempt_that_needs_confirmation_runs_only_after_it() {
     let mut fixture = Fixture::new(1, PoolKind::Threads, false);
     fixture.let_complete(1);
     let confirmed = fixture.attempt_of("gated", "confirmed", Priority::Normal, b"", true);
-    fixture.push(vec![confirmed.clone()]);
+    let ticket = confirmed.ticket;
+    fixture.push(vec![confirmed]);
     fixture.started().await;
     assert!(fixture.runner.order.lock().is_empty());
-    confirmed.confirm();
+    fixture.pool.confirm(ticket);
     fixture.ended().await;
     assert_eq!(*fixture.runner.order.lock(), ["confirmed"]);
 }
@@ -343,9 +378,9 @@ async fn every_attempt_runs_exactly_once_under_random_operations() {
                 0 => fixture.pool.set_paused(dice.roll(2) == 0),
                 1 => fixture.pool.resize(usize::try_from(dice.roll(12)).unwrap() + 1).unwrap(),
                 2 | 3 if !pushed.is_empty() => {
-                    let attempt: &Arc<Attempt> = &pushed[usize::try_from(dice.roll(pushed.len() as u64)).unwrap()];
-                    if attempt.recall() {
-                        recalled.push(attempt.ticket().fence);
+                    let ticket: Ticket = pushed[usize::try_from(dice.roll(pushed.len() as u64)).unwrap()];
+                    if fixture.pool.recall(ticket) {
+                        recalled.push(ticket.fence);
                     }
                 }
                 _ => {
@@ -353,21 +388,20 @@ async fn every_attempt_runs_exactly_once_under_random_operations() {
                     fixture.let_complete(usize::try_from(count).unwrap());
                     let priority = Priority::DESCENDING[usize::try_from(dice.roll(4)).unwrap()];
                     let wave: Vec<_> = (0..count).map(|_| fixture.attempt("t", priority)).collect();
-                    pushed.extend(wave.iter().cloned());
-                    fixture.pool.push(wave, std::array::from_fn(|_| dice.roll(5) == 0));
+                    pushed.extend(wave.iter().map(|assignment| assignment.ticket));
+                    fixture.push_and_hold_back(wave, std::array::from_fn(|_| dice.roll(5) == 0));
                 }
             }
         }
-        fixture.pool.push(Vec::new(), [false; 4]);
+        fixture.push(Vec::new());
         fixture.pool.set_paused(false);
         recalled.sort_unstable();
-        recalled.dedup();
         let expected = pushed.len() - recalled.len();
         let (mut started, mut ended) = (Vec::new(), Vec::new());
         while ended.len() < expected {
             match fixture.report().await {
                 Report::Started { ticket, .. } => started.push(ticket.fence),
-                Report::Finished { ticket, .. } => ended.push(ticket.fence),
+                Report::Finished { attempt, .. } => ended.push(attempt.ticket().fence),
             }
         }
         fixture.pool.stop().await;

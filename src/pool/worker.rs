@@ -156,7 +156,7 @@ impl Worker {
         let run_time = since.elapsed();
         self.counters.attempt_ended(matches!(report.outcome, Outcome::Completed(_)));
         self.average_run_time = (self.average_run_time * 7 + run_time) / 8;
-        self.report(&attempt, at, report, run_time);
+        self.report(attempt, at, report, run_time);
         if self.pool.kind == PoolKind::Async {
             // Threads of the runtime are shared: many short attempts in a row must not occupy one.
             tokio::task::coop::consume_budget().await;
@@ -195,7 +195,7 @@ impl Worker {
         check_result_size(report)
     }
 
-    fn report(&mut self, attempt: &Arc<Attempt>, started_at: Timestamp, report: RunReport, run_time: Duration) {
+    fn report(&mut self, attempt: Arc<Attempt>, started_at: Timestamp, report: RunReport, run_time: Duration) {
         let buffer = attempt.output();
         let output = buffer.as_ref().and_then(|buffer| {
             buffer.close();
@@ -223,7 +223,7 @@ impl Worker {
         let handler = &attempt.spec().options.handler;
         self.meter.ended(handler, attempt_result(&report.outcome, cause), run_time, || attempt.exemplar());
         (self.pool.context.reports)(Report::Finished {
-            ticket: attempt.ticket(),
+            attempt,
             at: self.pool.context.clock.now(),
             outcome: report.outcome,
             cause,

@@ -8,6 +8,7 @@ mod cli;
 mod collector;
 mod crash;
 mod disk;
+mod dispatch;
 mod doctor;
 mod guarantees;
 mod half_open;

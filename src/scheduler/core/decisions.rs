@@ -16,7 +16,7 @@ pub struct Decisions {
     pub stops: Vec<(Ticket, StopCause, Duration)>,
     /// Started attempts that may run once their `Started` event is durable.
     pub confirms: Vec<Ticket>,
-    /// Dispatched attempts whose task has expired. If the recall succeeds, call `Core::recalled_expired`.
+    /// Dispatched attempts to take back. Call `Core::recalled` with the pool's answer.
     pub recalls: Vec<Ticket>,
     /// Events to report to tracing.
     pub unattempted: Vec<Unattempted>,

@@ -48,7 +48,7 @@ impl Core {
         self.fence += 1;
         task.fence = self.fence;
         task.assigned = true;
-        let ticket = Ticket { index: entry.index, fence: self.fence };
+        let ticket = Ticket { index: entry.index, pool: task.pool, fence: self.fence };
         let assignment = Assignment {
             ticket,
             spec: task.spec.clone(),

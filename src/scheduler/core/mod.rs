@@ -12,6 +12,7 @@ mod pool_metrics;
 mod pool_state;
 mod pools;
 mod ready_queue;
+mod recall;
 mod recover;
 mod retention;
 mod state;

@@ -113,12 +113,7 @@ impl World {
     /// Does what the service does after every drain of its inbox.
     fn release(&mut self) {
         self.core.advance(Timestamp(self.now), &mut self.out);
-        for ticket in std::mem::take(&mut self.out.recalls) {
-            if let Some(at) = self.assigned.iter().position(|a| a.ticket == ticket) {
-                self.assigned.remove(at);
-                self.core.recalled_expired(Timestamp(self.now), ticket, &mut self.out);
-            }
-        }
+        self.answer_recalls();
         self.core.dispatch(&mut self.out);
         for dispatch in self.out.dispatches.drain(..) {
             assert!(!self.paused, "a paused pool is given no attempts");
@@ -134,6 +129,14 @@ impl World {
         self.core.check();
         for (id, state) in &self.naive.states {
             assert_eq!(self.core.state(id), Some(*state), "state of {id} in the core and in the events");
+        }
+    }
+
+    fn answer_recalls(&mut self) {
+        for ticket in std::mem::take(&mut self.out.recalls) {
+            let found = self.assigned.iter().position(|a| a.ticket == ticket);
+            let won = found.map(|at| self.assigned.remove(at)).is_some();
+            self.core.recalled(Timestamp(self.now), ticket, won, &mut self.out);
         }
     }
 
@@ -193,11 +196,12 @@ impl World {
 
     fn cancel(&mut self, pick: usize) {
         let Some(id) = self.naive.states.keys().nth(pick % self.naive.states.len().max(1)).cloned() else { return };
-        let at = self.assigned.iter().position(|a| a.spec.id == id);
-        let recalled = at.map(|at| self.assigned.remove(at)).is_some();
         let previous = self.naive.states[&id];
-        if self.core.cancel(&id, request(self.now), recalled, &mut self.out).is_ok() && previous != TaskState::Running {
-            self.naive.cancelled.insert(id, true);
+        if self.core.cancel(&id, request(self.now), &mut self.out).is_ok() {
+            self.answer_recalls();
+            if previous != TaskState::Running {
+                self.naive.cancelled.insert(id, true);
+            }
         }
     }
 

@@ -1,12 +1,14 @@
 //! The state of the core, and how it emits events.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashMap;
 
 use crate::model::{
-    Event, Namespace, PoolName, PoolSpec, Revision, TaskChange, TaskEvent, TaskId, TaskState, Timestamp,
+    CancelRequest, Event, Namespace, PoolName, PoolSpec, Revision, TaskChange, TaskEvent, TaskId, TaskOptions,
+    TaskState, Timestamp,
 };
 use crate::pool::Ticket;
 
@@ -40,6 +42,8 @@ pub struct Core {
     /// Finished tasks, in the order in which they ended.
     pub(super) finished: HashMap<Namespace, VecDeque<FinishedTask>>,
     pub(super) revision: Revision,
+    /// Recalls that the pools have not answered, by fence.
+    pub(super) recalls: HashMap<u64, Recall>,
     /// Fence of the newest attempt.
     pub(super) fence: u64,
     pub(super) payload_bytes: u64,
@@ -53,6 +57,20 @@ pub(super) struct FinishedTask {
     pub incarnation: u32,
 }
 
+/// A recall that the pool has not answered.
+#[derive(Debug)]
+pub(super) struct Recall {
+    /// The index may be that of another task by the time of the answer.
+    pub task: TaskId,
+    pub reason: RecallReason,
+}
+
+#[derive(Debug)]
+pub(super) enum RecallReason {
+    Cancel(Box<CancelRequest>),
+    Expiry,
+}
+
 impl Core {
     pub fn new(options: CoreOptions) -> Self {
         let mut core = Self {
@@ -62,6 +80,7 @@ impl Core {
             pool_names: HashMap::new(),
             finished: HashMap::new(),
             revision: Revision::default(),
+            recalls: HashMap::new(),
             fence: 0,
             payload_bytes: 0,
             draining: false,
@@ -111,16 +130,29 @@ impl Core {
 
     /// Tickets of all attempts whose start was reported.
     pub fn running_tickets(&self) -> Vec<Ticket> {
-        let is_running = |task: &TaskEntry| task.state == TaskState::Running && task.fence != 0;
-        let running = self.tasks.iter().filter(|(_, task)| is_running(task));
-        running.map(|(index, task)| Ticket { index, fence: task.fence }).collect()
+        let running = self.tasks.iter().filter(|(_, task)| task.state == TaskState::Running);
+        running.filter_map(|(index, _)| self.ticket_of(index)).collect()
     }
 
     /// The live attempt of a task, dispatched or running.
     pub fn ticket(&self, id: &TaskId) -> Option<Ticket> {
-        let index = self.tasks.find(id)?;
-        let fence = self.tasks.get(index)?.fence;
-        (fence != 0).then_some(Ticket { index, fence })
+        self.ticket_of(self.tasks.find(id)?)
+    }
+
+    pub(super) fn ticket_of(&self, index: u32) -> Option<Ticket> {
+        let task = self.tasks.get(index).filter(|task| task.fence != 0)?;
+        Some(Ticket { index, pool: task.pool, fence: task.fence })
+    }
+
+    /// Whether an attempt of the task was dispatched and no start of it was reported.
+    pub(super) fn is_dispatched(&self, index: u32) -> bool {
+        self.tasks.get(index).is_some_and(|task| task.assigned)
+    }
+
+    /// State and options of a task.
+    pub fn task(&self, id: &TaskId) -> Option<(TaskState, &Arc<TaskOptions>)> {
+        let task = self.tasks.get(self.tasks.find(id)?)?;
+        Some((task.state, &task.spec.options))
     }
 
     /// Creates an event and applies it.
@@ -166,7 +198,7 @@ impl Core {
 
     #[cfg(test)]
     pub fn state(&self, id: &TaskId) -> Option<TaskState> {
-        Some(self.tasks.get(self.tasks.find(id)?)?.state)
+        Some(self.task(id)?.0)
     }
 
     /// Compares all counters with the tasks.

@@ -101,8 +101,21 @@ impl Fixture {
         self.out.events.last().unwrap().task().unwrap()
     }
 
+    /// `recalled`: the answer of the pool if it is asked for the attempt.
     fn cancel(&mut self, id: &str, at: u64, recalled: bool) -> Result<TaskState, Refusal> {
-        self.core.cancel(&TaskId::parse(id).unwrap(), request(at), recalled, &mut self.out)
+        let id = TaskId::parse(id).unwrap();
+        if let Some(state) = self.core.cancel(&id, request(at), &mut self.out)? {
+            return Ok(state);
+        }
+        self.answer_recalls(at, recalled);
+        let is_cancelled = self.core.state(&id) == Some(TaskState::Cancelled);
+        Ok(if is_cancelled { TaskState::Cancelled } else { TaskState::Running })
+    }
+
+    fn answer_recalls(&mut self, at: u64, won: bool) {
+        for ticket in std::mem::take(&mut self.out.recalls) {
+            self.core.recalled(Timestamp(at), ticket, won, &mut self.out);
+        }
     }
 }
 
@@ -277,7 +290,7 @@ fn a_task_that_has_not_started_in_time_expires() {
     let ticket = fixture.assigned()[0].ticket;
     fixture.core.advance(Timestamp(5), &mut fixture.out);
     assert_eq!(fixture.out.recalls, [ticket], "a dispatched attempt is recalled first");
-    fixture.core.recalled_expired(Timestamp(5), ticket, &mut fixture.out);
+    fixture.answer_recalls(5, true);
     assert_eq!(fixture.state("a"), TaskState::Failed);
     fixture.core.check();
 }

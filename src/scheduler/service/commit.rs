@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::model::{Durability, Event, Timestamp};
-use crate::pool::Attempt;
 use crate::scheduler::core::{Decisions, Dispatch, Unattempted};
 use crate::scheduler::message::Message;
 use crate::scheduler::refusal::{Refusal, StoreUnavailable};
@@ -38,39 +37,28 @@ impl Service {
     /// Moves decisions to [`Service::pending`]. Stops and recalls take effect at once, since they only prevent
     /// or end work.
     pub(super) fn stage(&mut self, now: Timestamp, out: &mut Decisions) {
-        for ticket in std::mem::take(&mut out.recalls) {
-            if self.attempt(ticket).is_some_and(|attempt| attempt.recall()) {
-                self.core.recalled_expired(now, ticket, out);
-            }
-        }
+        self.recall(now, out);
         for (ticket, cause, grace) in out.stops.drain(..) {
-            if let Some(attempt) = self.attempt(ticket) {
-                attempt.stop(cause, grace);
+            if let Some(pool) = self.pool(ticket) {
+                pool.stop_attempt(ticket, cause, grace);
             }
         }
-        for ticket in out.confirms.drain(..) {
-            let attempt = self.attempt(ticket);
-            self.pending.confirms.extend(attempt);
-        }
-        for dispatch in out.dispatches.drain(..) {
-            self.stage_dispatch(dispatch);
+        self.pending.confirms.append(&mut out.confirms);
+        for Dispatch { pool: index, assignments, held_back } in out.dispatches.drain(..) {
+            if let Some(pool) = self.pools.get_mut(usize::from(index)) {
+                self.pending.dispatches.push((index, pool.prepare(assignments), held_back));
+            }
         }
         record_unattempted(out);
         self.pending.append_events(&mut out.events);
     }
 
-    fn stage_dispatch(&mut self, Dispatch { pool, assignments, held_back }: Dispatch) {
-        let mut attempts = Vec::with_capacity(assignments.len());
-        for assignment in assignments {
-            let index = assignment.ticket.index as usize;
-            let attempt = Attempt::new(assignment);
-            if self.attempts.len() <= index {
-                self.attempts.resize(index + 1, None);
-            }
-            self.attempts[index] = Some(attempt.clone());
-            attempts.push(attempt);
+    /// Asks the pools for attempts to take back, and lets the core decide.
+    pub(super) fn recall(&mut self, now: Timestamp, out: &mut Decisions) {
+        while let Some(ticket) = out.recalls.pop() {
+            let won = self.pool_mut(ticket).is_some_and(|pool| pool.recall(ticket));
+            self.core.recalled(now, ticket, won, out);
         }
-        self.pending.dispatches.push((pool, attempts, held_back));
     }
 
     /// Appends the pending events, unless a commit is in flight, the store refuses writes, or no caller waits
@@ -158,12 +146,14 @@ impl Service {
     /// Releases the effects of durable events. Dispatches before replies, so that no caller whose submission
     /// was acknowledged can see an attempt of lower priority start.
     fn release(&mut self, pending: Pending) {
-        for attempt in pending.confirms {
-            attempt.confirm();
+        for ticket in pending.confirms {
+            if let Some(pool) = self.pool(ticket) {
+                pool.confirm(ticket);
+            }
         }
-        for (index, attempts, held_back) in pending.dispatches {
-            if let Some(pool) = self.pools.get(usize::from(index)) {
-                pool.push(attempts, held_back);
+        for (index, batch, held_back) in pending.dispatches {
+            if let Some(pool) = self.pools.get_mut(usize::from(index)) {
+                pool.push(batch, held_back);
             }
         }
         for reply in pending.replies {

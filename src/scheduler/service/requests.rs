@@ -86,9 +86,8 @@ impl Service {
         cancel: CancelCommand,
         out: &mut Decisions,
     ) -> Result<(TaskState, Revision), Refusal> {
-        let attempt = self.live_attempt(&cancel.id);
-        let recalled = attempt.as_ref().is_some_and(|attempt| attempt.recall());
-        let registered = attempt.as_ref().and_then(|a| self.shared.catalog.handlers.get(&a.spec().options.handler));
+        let options = self.core.task(&cancel.id).map(|(_, options)| options);
+        let registered = options.and_then(|options| self.shared.catalog.handlers.get(&options.handler));
         let grace = cancel.grace.or_else(|| registered.map(|handler| handler.grace)).unwrap_or(INTERRUPT_GRACE);
         let request = CancelRequest {
             requested_at: now,
@@ -97,7 +96,15 @@ impl Service {
             mode: cancel.mode,
             grace: if cancel.mode == CancelMode::Force { Duration::ZERO } else { grace },
         };
-        let state = self.core.cancel(&cancel.id, request, recalled, out)?;
+        let state = self.core.cancel(&cancel.id, request, out)?;
+        let state = state.unwrap_or_else(|| {
+            self.recall(now, out);
+            match self.core.task(&cancel.id) {
+                Some((TaskState::Cancelled, _)) => TaskState::Cancelled,
+                // To the caller a task whose start is not reported yet is running.
+                _ => TaskState::Running,
+            }
+        });
         Ok((state, self.core.revision()))
     }
 

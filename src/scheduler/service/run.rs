@@ -115,15 +115,13 @@ impl Service {
     fn handle_report(&mut self, report: Report, out: &mut Decisions) {
         match report {
             Report::Started { ticket, worker, at } => self.core.started(ticket, at, worker, out),
-            Report::Finished { ticket, at, outcome, cause, usage, output } => {
+            Report::Finished { attempt, at, outcome, cause, usage, output } => {
+                let (ticket, events) = (attempt.ticket(), out.events.len());
                 self.core.ended(AttemptEnd { ticket, at, outcome, cause, usage, output }, out);
-                if let Some(entry) = self.attempts.get_mut(ticket.index as usize)
-                    && let Some(attempt) = entry.take_if(|attempt| attempt.ticket() == ticket)
-                {
-                    attempt.record_end(
-                        out.events.last().and_then(Event::task).filter(|event| event.task == attempt.spec().id),
-                    );
+                if let Some(pool) = self.pool_mut(ticket) {
+                    pool.forget(ticket);
                 }
+                attempt.record_end(out.events.get(events).and_then(Event::task));
             }
         }
     }
@@ -147,8 +145,8 @@ impl Service {
         }
         self.drain_deadline_enforced = true;
         for ticket in self.core.running_tickets() {
-            if let Some(attempt) = self.attempt(ticket) {
-                attempt.stop(StopCause::Drain, INTERRUPT_GRACE);
+            if let Some(pool) = self.pool(ticket) {
+                pool.stop_attempt(ticket, StopCause::Drain, INTERRUPT_GRACE);
             }
         }
     }

@@ -63,7 +63,6 @@ impl Service {
             core,
             pools,
             configured,
-            attempts: Vec::new(),
             shared,
             inbox,
             pending,

@@ -4,7 +4,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use crate::model::{Event, PoolSettings, Priority, TaskChange, TaskId};
-use crate::pool::{Attempt, Pool, Ticket};
+use crate::pool::{Attempt, Batch, Pool, Ticket};
 use crate::scheduler::core::{Core, RecoveryCounts};
 use crate::scheduler::handle::{Handle, HandleInner};
 use crate::scheduler::message::{Message, PendingReply};
@@ -19,8 +19,6 @@ pub struct Service {
     pub(super) pools: Vec<Pool>,
     /// Settings of the pools in the configuration.
     pub(super) configured: Vec<PoolSettings>,
-    /// Live attempts by the index of their task.
-    pub(super) attempts: Vec<Option<Arc<Attempt>>>,
     pub(super) shared: Arc<HandleInner>,
     pub(super) inbox: mpsc::Receiver<Message>,
     /// Waits for the commit in flight.
@@ -41,8 +39,8 @@ pub struct Service {
 pub(super) struct Pending {
     pub events: Vec<Event>,
     /// By index of the pool: attempts, and by priority whether others are held back.
-    pub dispatches: Vec<(u16, Vec<Arc<Attempt>>, [bool; Priority::COUNT])>,
-    pub confirms: Vec<Arc<Attempt>>,
+    pub dispatches: Vec<(u16, Batch, [bool; Priority::COUNT])>,
+    pub confirms: Vec<Ticket>,
     pub replies: Vec<PendingReply>,
     /// Whether an event other than `Started` is among them.
     pub urgent: bool,
@@ -76,11 +74,15 @@ impl Service {
     }
 
     pub(super) fn live_attempt(&self, task: &TaskId) -> Option<Arc<Attempt>> {
-        self.attempt(self.core.ticket(task)?)
+        let ticket = self.core.ticket(task)?;
+        self.pool(ticket)?.attempt(ticket)
     }
 
-    pub(super) fn attempt(&self, ticket: Ticket) -> Option<Arc<Attempt>> {
-        let attempt = self.attempts.get(ticket.index as usize)?.as_ref()?;
-        (attempt.ticket() == ticket).then(|| attempt.clone())
+    pub(super) fn pool(&self, ticket: Ticket) -> Option<&Pool> {
+        self.pools.get(usize::from(ticket.pool))
+    }
+
+    pub(super) fn pool_mut(&mut self, ticket: Ticket) -> Option<&mut Pool> {
+        self.pools.get_mut(usize::from(ticket.pool))
     }
 }

@@ -1,0 +1,139 @@
+//! Ending tasks from outside: cancel and expiry.
+//!
+//! A pool may have started a dispatched attempt without having reported it yet. So the core first asks the pool for
+//! the attempt (`Decisions::recalls`), and decides in [`Core::recalled`], which has the pool's answer. Meanwhile the
+//! task changes as if no recall were under way.
+
+use std::time::Duration;
+
+use hashbrown::hash_map::Entry;
+
+use crate::model::{
+    CancelMode, CancelReceipt, CancelRequest, Failure, FailureReason, StopMethod, TaskChange, TaskId, TaskState,
+    Timestamp,
+};
+use crate::pool::Ticket;
+use crate::runners::StopCause;
+use crate::scheduler::refusal::{Refusal, TaskFinished, TaskNotFound};
+
+use super::decisions::Decisions;
+use super::state::{Core, Recall, RecallReason};
+use super::table::TaskEntry;
+use super::timers::Timer;
+
+impl Core {
+    /// Cancels a task and returns its new state: RUNNING if its attempt has to be stopped first, `None` if a recall
+    /// decides. Cancelling a CANCELLED task again is not an error.
+    ///
+    /// # Errors
+    /// [`TaskNotFound`], [`TaskFinished`].
+    pub fn cancel(
+        &mut self,
+        id: &TaskId,
+        request: CancelRequest,
+        out: &mut Decisions,
+    ) -> Result<Option<TaskState>, Refusal> {
+        let not_found = || Refusal::from(TaskNotFound { task: id.clone() });
+        let index = self.tasks.find(id).ok_or_else(not_found)?;
+        match self.tasks.get(index).ok_or_else(not_found)?.state {
+            TaskState::Cancelled => Ok(Some(TaskState::Cancelled)),
+            state @ (TaskState::Completed | TaskState::Failed) => Err(TaskFinished { task: id.clone(), state }.into()),
+            _ => Ok(self.cancel_unfinished(index, request, out)),
+        }
+    }
+
+    fn cancel_unfinished(&mut self, index: u32, request: CancelRequest, out: &mut Decisions) -> Option<TaskState> {
+        match self.tasks.get(index)?.state {
+            TaskState::Running => Some(self.request_stop(index, request, out)),
+            TaskState::Queued if self.is_dispatched(index) => {
+                self.recall(index, RecallReason::Cancel(Box::new(request)), out);
+                None
+            }
+            _ => {
+                let at = request.requested_at;
+                self.end_cancelled(at, index, request, out);
+                Some(TaskState::Cancelled)
+            }
+        }
+    }
+
+    /// Asks the pool for a dispatched attempt.
+    fn recall(&mut self, index: u32, reason: RecallReason, out: &mut Decisions) {
+        let (Some(ticket), Some(task)) = (self.ticket_of(index), self.tasks.get(index)) else { return };
+        let recall = Recall { task: task.spec.id.clone(), reason };
+        match self.recalls.entry(ticket.fence) {
+            Entry::Vacant(entry) => {
+                entry.insert(recall);
+                out.recalls.push(ticket);
+            }
+            // A cancel also decides about a task that expires.
+            Entry::Occupied(mut entry) if matches!(recall.reason, RecallReason::Cancel(_)) => {
+                entry.insert(recall);
+            }
+            Entry::Occupied(_) => {}
+        }
+    }
+
+    /// The pool's answer to a recall. If `won`, the attempt never starts and is never reported.
+    pub fn recalled(&mut self, now: Timestamp, ticket: Ticket, won: bool, out: &mut Decisions) {
+        let Some(Recall { task, reason }) = self.recalls.remove(&ticket.fence) else { return };
+        let index = ticket.index;
+        let unfinished = |entry: &TaskEntry| entry.spec.id == task && !entry.state.is_terminal();
+        if !self.tasks.get(index).is_some_and(unfinished) {
+            return;
+        }
+        let is_current = self.ticket_of(index) == Some(ticket);
+        match reason {
+            RecallReason::Cancel(request) if won => self.end_cancelled(now, index, *request, out),
+            RecallReason::Cancel(request) if is_current => {
+                self.request_stop(index, *request, out);
+            }
+            // The attempt has ended meanwhile, and the task has not.
+            RecallReason::Cancel(request) => {
+                self.cancel_unfinished(index, *request, out);
+            }
+            RecallReason::Expiry if won => self.end_expired(now, index, out),
+            RecallReason::Expiry => {}
+        }
+    }
+
+    /// Asks the live attempt to stop. A repeated cancel has an effect only if its mode differs.
+    fn request_stop(&mut self, index: u32, request: CancelRequest, out: &mut Decisions) -> TaskState {
+        if let (Some(task), Some(ticket)) = (self.tasks.get(index), self.ticket_of(index))
+            && task.cancel.as_ref().is_none_or(|earlier| earlier.mode != request.mode)
+        {
+            let (at, state) = (request.requested_at, task.state);
+            let cause = if request.mode == CancelMode::Force { StopCause::Force } else { StopCause::Cancel };
+            out.stops.push((ticket, cause, request.grace));
+            self.emit(at, index, state, None, TaskChange::CancelRequested { request: Box::new(request) }, out);
+        }
+        // The start may not be reported yet; to the caller the task is running.
+        TaskState::Running
+    }
+
+    fn end_cancelled(&mut self, at: Timestamp, index: u32, request: CancelRequest, out: &mut Decisions) {
+        let receipt = Box::new(CancelReceipt { request, stopped_at: at, method: StopMethod::NeverStarted });
+        let change = TaskChange::Cancelled { receipt, usage: None, output: None };
+        self.emit(at, index, TaskState::Cancelled, None, change, out);
+    }
+
+    /// Handles an expiry timer.
+    pub(super) fn expire(&mut self, now: Timestamp, timer: Timer, out: &mut Decisions) {
+        let Some(task) = self.tasks.get(timer.index).filter(|task| task.incarnation == timer.stamp) else { return };
+        let not_started = matches!(task.state, TaskState::Waiting | TaskState::Queued) && task.attempt == 0;
+        if not_started && self.is_dispatched(timer.index) {
+            self.recall(timer.index, RecallReason::Expiry, out);
+        } else if not_started {
+            self.end_expired(now, timer.index, out);
+        }
+    }
+
+    fn end_expired(&mut self, now: Timestamp, index: u32, out: &mut Decisions) {
+        let Some(task) = self.tasks.get(index) else { return };
+        let waited = now.since(task.submitted_at);
+        let waited = humantime::format_duration(Duration::from_millis(waited.as_millis().try_into().unwrap_or(0)));
+        let failure = Failure::new(FailureReason::Expired, format!("had not started after {waited}"));
+        let change = TaskChange::Failed { failure: Box::new(failure), usage: None, output: None };
+        self.emit(now, index, TaskState::Failed, None, change, out);
+    }
+}
