@@ -71,14 +71,16 @@ pub async fn serve(
     let mut admin_tasks = admin_ports::spawn(&config, prometheus, admin_options, admin_scheduler, &admin_stop).await?;
 
     let state = StateDirectory::new(&config)?;
-    let (store, recovery) = store::open(&options::store(state.store.clone()))?;
-    for note in &recovery.notes {
+    let scheduler_options = options::scheduler(&config, &telemetry);
+    let mut recovery = scheduler::Recovery::new(scheduler_options.core.clone());
+    let (store, notes) = store::open(&options::store(state.store.clone()), &mut recovery)?;
+    for note in &notes {
         tracing::warn!("{note}");
     }
     let host = Arc::new(state.process_host(&config, instance)?);
     let registry = Arc::new(registry::build(&config, &host)?);
-    let options = options::scheduler(&config, &telemetry);
-    let service = scheduler::Service::start(options, store, recovery, registry, Arc::new(SystemClock), &runtime);
+    let clock = Arc::new(SystemClock);
+    let service = scheduler::Service::start(scheduler_options, store, recovery, registry, clock, &runtime);
     let service = service.map_err(failed_to("start the pools"))?;
     let handle = service.handle();
     let (scheduler::RecoveryCounts { tasks, unfinished }, revision) = (service.recovery_counts(), handle.revision());

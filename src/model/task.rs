@@ -127,10 +127,10 @@ impl TaskStatus {
     }
 }
 
-/// The part of a task that the scheduler needs after a restart. Smaller than [`Task`], since all tasks are
-/// loaded at once.
+/// The part of a task that the scheduler needs after a restart.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RecoveredTask {
+    /// Without the payload, which the store passes separately.
     pub spec: Arc<TaskSpec>,
     pub submitted_at: Timestamp,
     /// Ended: when the task ended. Otherwise when it becomes or became eligible.

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
     use crate::model::{Catalog, SystemClock};
     use crate::scheduler::core::CoreOptions;
-    use crate::scheduler::service::{Options, Service};
+    use crate::scheduler::service::{Options, Recovery, Service};
     use crate::store;
     use crate::telemetry::Telemetry;
     use crate::telemetry::liveness::{Component, NotReady, Phase, Watchdog};
@@ -89,7 +89,8 @@ mod tests {
             watch_window: 1_000,
             telemetry: telemetry.clone(),
         };
-        let (store, recovery) = store::open(&store::Options::default()).unwrap();
+        let mut recovery = Recovery::new(options.core.clone());
+        let (store, _) = store::open(&store::Options::default(), &mut recovery).unwrap();
         let runtime = tokio::runtime::Handle::current();
         Service::start(options, store, recovery, Arc::default(), Arc::new(SystemClock), &runtime).unwrap()
     }

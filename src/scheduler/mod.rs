@@ -29,5 +29,5 @@ pub use handle::Handle;
 pub use health::ComponentHealth;
 pub use hub::Watch;
 pub use refusal::*;
-pub use service::{Options, Service};
+pub use service::{Options, Recovery, Service};
 pub use views::{CancelCommand, OutputSource, PoolMetrics, Retention, TaskSnapshot};

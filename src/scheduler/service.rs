@@ -12,5 +12,5 @@ mod run;
 mod start;
 mod state;
 
-pub use start::Options;
+pub use start::{Options, Recovery};
 pub use state::Service;

@@ -111,7 +111,7 @@ fn examine(source: &Source) -> Result<CheckReport, StoreError> {
     };
     projection.verify_structure()?;
     let mut counts = [0_u64; 8];
-    let projected = projection::for_each_task(&projection.connection, &projection.path, |task: Task| {
+    let projected = projection::for_each_task(&projection.connection, &projection.path, |task: Task, _, _| {
         if let Some(count) = counts.get_mut(task.status.state as usize) {
             *count += 1;
         }

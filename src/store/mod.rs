@@ -37,8 +37,8 @@ mod watermark;
 
 pub use backup::{backup, check};
 pub use error::StoreError;
-pub use open::{Options, Recovery, Store, open, rebuild};
+pub use open::{Options, Store, open, rebuild};
 pub use page::{Page, PageCursor, PageSize};
 pub use pool_override::PoolOverride;
 pub use record::fold;
-pub use traits::{Commit, Journal, Projection};
+pub use traits::{Commit, Journal, Projection, Recover};

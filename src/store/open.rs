@@ -1,9 +1,11 @@
-//! Opens a store directory, rebuilds its projection if necessary, and reads what a restart needs.
+//! Opens a store directory, rebuilds its projection if necessary, and passes its content to a receiver.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use hashbrown::HashSet;
 
 use super::error::StoreError;
 use super::journal::SqliteJournal;
@@ -11,13 +13,11 @@ use super::memory::{MemoryJournal, MemoryProjection};
 use super::paths::{JOURNAL, LOCK, PROJECTION, remove_if_present, require_file, try_lock, watermark_path, with_suffix};
 use super::pool_override::PoolOverride;
 use super::projection::SqliteProjection;
-use super::traits::{Commit, Journal, Projection};
-use crate::model::{Event, RecoveredTask, Revision, TaskChange, TaskEvent};
+use super::traits::{Commit, Journal, Projection, Recover};
+use crate::model::{Event, RecoveredTask, Revision, Task, TaskChange, TaskEvent, TaskId};
 
 /// Events read from the journal at a time.
 const READ_EVENTS: usize = 50_000;
-/// Events that recovery returns one by one. If there are more, they are folded into the tasks first.
-const EVENTS_MAX: usize = 1_000_000;
 /// Task ids that a note lists.
 const NOTE_IDS_MAX: usize = 10;
 
@@ -41,33 +41,20 @@ pub struct Store {
     pub kind: &'static str,
 }
 
-/// What a restart needs: the rows of the projection, and the later events of the journal.
-#[derive(Clone, Debug, Default)]
-pub struct Recovery {
-    /// All tasks of the projection, finished ones too, in the order of submission and without results.
-    pub tasks: Vec<RecoveredTask>,
-    /// The revision whose state `tasks` shows.
-    pub revision: Revision,
-    /// All later events, in order.
-    pub events: Vec<Event>,
-    /// Pool settings that were changed while a server ran.
-    pub pools: Vec<PoolOverride>,
-    /// Warnings for the operator, such as a rebuilt projection.
-    pub notes: Vec<String>,
-}
-
-/// Opens the store and reads what a restart needs. Blocks on the disk.
+/// Opens the store, and passes its content to `receiver`. Returns warnings for the operator too, such as a rebuilt
+/// projection. Blocks on the disk.
 ///
-/// A missing projection is rebuilt from the journal; a corrupt one is renamed first. A note in the recovery reports it.
-/// Events that the projection lacks are applied to it.
+/// A missing projection is rebuilt from the journal; a corrupt one is renamed first. Events that the projection lacks are
+/// applied to it.
 ///
 /// # Errors
 /// Any of [`StoreError`]. [`StoreError::ProjectionLost`] when a rebuild would lose tasks and
 /// [`Options::accept_loss`] is false; then no file has been changed.
-pub fn open(options: &Options) -> Result<(Store, Recovery), StoreError> {
+pub fn open(options: &Options, receiver: &mut impl Recover) -> Result<(Store, Vec<String>), StoreError> {
     let Some(directory) = &options.directory else {
+        receiver.begin(&[]);
         let (journal, projection) = (Arc::<MemoryJournal>::default(), Arc::<MemoryProjection>::default());
-        return Ok((Store { journal, projection, kind: "memory" }, Recovery::default()));
+        return Ok((Store { journal, projection, kind: "memory" }, Vec::new()));
     };
     std::fs::create_dir_all(directory).map_err(|error| StoreError::io("create", directory, &error))?;
     let lock = Arc::new(lock(&directory.join(LOCK))?);
@@ -85,7 +72,7 @@ pub fn open(options: &Options) -> Result<(Store, Recovery), StoreError> {
         remove_if_present(&watermark_path(&paths.projection))?;
     }
     let mut notes = Vec::new();
-    let (projection, tasks, revision) = match open_projection(&paths, &journal, &lock, !had_projection) {
+    let (projection, revision) = match open_projection(&paths, &journal, &lock, !had_projection, receiver) {
         Ok(opened) => {
             if !had_projection && journal.end() > Revision::default() {
                 notes.push(rebuild_note(&paths.projection, "was missing", trimmed));
@@ -99,25 +86,48 @@ pub fn open(options: &Options) -> Result<(Store, Recovery), StoreError> {
             let moved = quarantine(&paths.projection)?;
             let why = format!("was moved to `{}` ({error})", moved.display());
             notes.push(rebuild_note(&paths.projection, &why, trimmed));
-            open_projection(&paths, &journal, &lock, true)?
+            open_projection(&paths, &journal, &lock, true, receiver)?
         }
         Err(error) => return Err(error),
     };
-    let pools = journal.pool_overrides().to_vec();
-    let mut recovery = Recovery { tasks, revision, events: Vec::new(), pools, notes };
-    replay_journal(&journal, &projection, &mut recovery)?;
-    note_lost_submissions(&mut recovery);
-    let store = Store { journal, projection: Arc::new(projection), kind: "sqlite" };
-    Ok((store, recovery))
+    notes.extend(replay_journal(&journal, &projection, revision, receiver)?);
+    Ok((Store { journal, projection: Arc::new(projection), kind: "sqlite" }, notes))
 }
 
 /// Rebuilds a missing or corrupt projection from the journal, even if tasks are lost. Returns notes for the operator;
 /// none when the projection was intact. Blocks on the disk.
 pub fn rebuild(directory: &Path) -> Result<Vec<String>, StoreError> {
     require_file(&directory.join(JOURNAL), "there is no store in this directory")?;
-    let (store, recovery) = open(&Options { directory: Some(directory.to_owned()), accept_loss: true })?;
+    let options = Options { directory: Some(directory.to_owned()), accept_loss: true };
+    let (store, notes) = open(&options, &mut KnownTasks::default())?;
     store.projection.checkpoint()?;
-    Ok(recovery.notes)
+    Ok(notes)
+}
+
+/// Notices events of unknown tasks when no scheduler receives the content.
+#[derive(Default)]
+struct KnownTasks(HashSet<TaskId>);
+
+impl Recover for KnownTasks {
+    fn begin(&mut self, _pools: &[PoolOverride]) {
+        self.0.clear();
+    }
+
+    fn restore(&mut self, task: RecoveredTask, _payload: &[u8], _revision: Revision) {
+        self.0.insert(task.spec.id.clone());
+    }
+
+    fn replay(&mut self, event: &Event) -> bool {
+        let Some(event) = event.task() else { return true };
+        match event.change {
+            TaskChange::Submitted { .. } => {
+                self.0.insert(event.task.clone());
+                true
+            }
+            TaskChange::Deleted => self.0.remove(&event.task),
+            _ => self.0.contains(&event.task),
+        }
+    }
 }
 
 struct Paths {
@@ -125,16 +135,19 @@ struct Paths {
     projection: PathBuf,
 }
 
-/// Opens and reads the projection. A new one starts where the journal does.
+/// Opens and reads the projection, and returns its revision. A new one starts where the journal does.
 fn open_projection(
     paths: &Paths,
     journal: &Arc<SqliteJournal>,
     lock: &Arc<File>,
     is_new: bool,
-) -> Result<(SqliteProjection, Vec<RecoveredTask>, Revision), StoreError> {
+    receiver: &mut impl Recover,
+) -> Result<(SqliteProjection, Revision), StoreError> {
+    receiver.begin(journal.pool_overrides());
     let start = if is_new { journal.oldest() } else { Revision::default() };
     let projection = SqliteProjection::open(&paths.projection, start, journal.clone(), Some(Arc::clone(lock)))?;
-    let (tasks, revision) = projection.recover()?;
+    let restore = |task: Task, payload: &[u8], revision| receiver.restore(task.into(), payload, revision);
+    let revision = projection.for_each_task(restore)?;
     if revision > journal.end() {
         let detail = format!("the journal ends before, but `{}` contains {revision}", paths.projection.display());
         return Err(StoreError::corrupt(&paths.journal, format!("commit {}", journal.end().next()), detail));
@@ -143,7 +156,7 @@ fn open_projection(
         let detail = format!("it ends at revision {revision}, but the journal starts after {}", journal.oldest());
         return Err(StoreError::corrupt(&paths.projection, "table meta", detail));
     }
-    Ok((projection, tasks, revision))
+    Ok((projection, revision))
 }
 
 /// Whether the projection is corrupt. A file of a later version or of another program must not be moved.
@@ -194,64 +207,38 @@ fn rebuild_note(path: &Path, why: &str, trimmed: Revision) -> String {
     format!("`{}` {why} and was rebuilt from the journal; {lost}", path.display())
 }
 
-/// Reads the events that the projection lacks, and applies them.
+/// Passes on the events that the projection lacks, and applies them to it. Returns a note if some belong to tasks without
+/// a submission.
 fn replay_journal(
     journal: &SqliteJournal,
     projection: &SqliteProjection,
-    recovery: &mut Recovery,
-) -> Result<(), StoreError> {
+    mut at: Revision,
+    receiver: &mut impl Recover,
+) -> Result<Option<String>, StoreError> {
     let end = journal.end();
-    let mut at = recovery.revision;
-    let mut fold = false;
+    let mut lost = BTreeSet::new();
     while at < end {
         let events = journal.read(at, READ_EVENTS)?;
         at = events.last().map_or(end, Event::revision);
-        projection.apply(Arc::new(Commit { events: events.clone(), sync: true }));
-        recovery.events.extend(events);
-        if recovery.events.len() > EVENTS_MAX {
-            fold = true;
-            recovery.events = Vec::new();
-            recovery.revision = at;
-            recovery.tasks = Vec::new();
+        for event in &events {
+            if !receiver.replay(event)
+                && let Some(TaskEvent { task, .. }) = event.task()
+                && !lost.contains(task)
+            {
+                lost.insert(task.clone());
+            }
         }
+        projection.apply(Arc::new(Commit { events, sync: true }));
     }
-    if fold {
-        projection.checkpoint()?;
-        (recovery.tasks, recovery.revision) = projection.recover()?;
-        recovery.events = Vec::new();
-    }
-    Ok(())
+    Ok(lost_submissions_note(&lost))
 }
 
-/// Adds a note about tasks that have events but no submission.
-fn note_lost_submissions(recovery: &mut Recovery) {
-    let (submissions, changes): (Vec<&TaskEvent>, Vec<&TaskEvent>) = recovery
-        .events
-        .iter()
-        .filter_map(Event::task)
-        .partition(|event| matches!(event.change, TaskChange::Submitted { .. }));
-    // The first change of each task. Only changes are stored here, since most events after a crash are submissions.
-    let mut lost = BTreeMap::new();
-    for event in changes {
-        lost.entry(&event.task).or_insert(event.revision);
-    }
-    let mut remove_submitted = |task, at| {
-        if lost.get(task).is_some_and(|first| at < *first) {
-            lost.remove(task);
-        }
-    };
-    for event in submissions {
-        remove_submitted(&event.task, event.revision);
-    }
-    for task in &recovery.tasks {
-        remove_submitted(&task.spec.id, Revision(0));
-    }
+fn lost_submissions_note(lost: &BTreeSet<TaskId>) -> Option<String> {
     if lost.is_empty() {
-        return;
+        return None;
     }
-    let ids: Vec<_> = lost.keys().take(NOTE_IDS_MAX).map(ToString::to_string).collect();
-    let note = format!("{} tasks have events but no submission, among them {}", lost.len(), ids.join(", "));
-    recovery.notes.push(note);
+    let ids: Vec<_> = lost.iter().take(NOTE_IDS_MAX).map(ToString::to_string).collect();
+    Some(format!("{} tasks have events but no submission, among them {}", lost.len(), ids.join(", ")))
 }
 
 fn lock(path: &Path) -> Result<File, StoreError> {

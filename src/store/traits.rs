@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::error::StoreError;
 use super::page::{Page, PageCursor, PageSize};
 use super::pool_override::PoolOverride;
-use crate::model::{Durability, Event, Output, Revision, StoreId, Task, TaskFilter, TaskId};
+use crate::model::{Durability, Event, Output, RecoveredTask, Revision, StoreId, Task, TaskFilter, TaskId};
 
 /// Events that become durable together. Their revisions are consecutive.
 #[derive(Clone, Debug, PartialEq)]
@@ -96,4 +96,20 @@ pub trait Projection: Send + Sync + 'static {
 
     /// Makes everything applied so far durable and returns its revision. The journal may be trimmed up to there.
     fn checkpoint(&self) -> Result<Revision, StoreError>;
+}
+
+/// Receives the content of a store at a start, one task and one event after another, so that the memory of a restart
+/// does not depend on the size of the store.
+pub trait Recover {
+    /// Comes first. Comes again, and everything received so far is void, if the projection turns out to be corrupt and is
+    /// rebuilt. `pools` are the settings that were changed while a server ran.
+    fn begin(&mut self, pools: &[PoolOverride]);
+
+    /// A task of the projection, finished or not, which is at `revision`. Tasks come in the order of submission. The
+    /// receiver copies the payload if it wants to keep it.
+    fn restore(&mut self, task: RecoveredTask, payload: &[u8], revision: Revision);
+
+    /// An event that the projection does not contain. Returns false if it belongs to a task that is unknown, so that it
+    /// changes nothing.
+    fn replay(&mut self, event: &Event) -> bool;
 }

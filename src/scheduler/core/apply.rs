@@ -14,7 +14,7 @@ impl Core {
     pub(super) fn apply_submitted(&mut self, event: &TaskEvent) {
         let TaskChange::Submitted { spec } = &event.change else { return };
         let pool = self.pool_of(&spec.options.pool);
-        let digest = table::digest(spec);
+        let digest = table::digest(&spec.payload, &spec.extras().args);
         let (spec, payload_stored) = self.retain_payload(spec);
         let eligible_at = spec.extras().not_before.filter(|at| *at > event.at).unwrap_or(event.at);
         let index = self.tasks.insert(TaskEntry {
@@ -79,13 +79,21 @@ impl Core {
         }
     }
 
-    /// The spec to keep in memory, and whether its payload was left out because the payload budget is used up.
-    pub(super) fn retain_payload(&mut self, spec: &Arc<TaskSpec>) -> (Arc<TaskSpec>, bool) {
-        let bytes = spec.payload.len() as u64;
+    /// Counts a payload that is kept in memory. Returns false if the payload budget has no room for it.
+    pub(super) fn reserve_payload(&mut self, bytes: usize) -> bool {
+        let bytes = bytes as u64;
         if bytes > 0 && self.payload_bytes + bytes > self.options.payload_bytes_max {
-            return (Arc::new(spec.without_payload()), true);
+            return false;
         }
         self.payload_bytes += bytes;
+        true
+    }
+
+    /// The spec to keep in memory, and whether its payload was left out because the payload budget is used up.
+    pub(super) fn retain_payload(&mut self, spec: &Arc<TaskSpec>) -> (Arc<TaskSpec>, bool) {
+        if !self.reserve_payload(spec.payload.len()) {
+            return (Arc::new(spec.without_payload()), true);
+        }
         (spec.clone(), false)
     }
 

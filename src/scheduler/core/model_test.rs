@@ -209,7 +209,7 @@ impl World {
     fn crash(&mut self) {
         let mut fresh = World::new();
         for event in &self.journal {
-            fresh.core.replay(event);
+            assert!(fresh.core.replay(event), "unknown: {event:?}");
             fresh.naive.observe(event);
         }
         assert_eq!(fresh.naive.states, self.naive.states, "a replay produces the same state");

@@ -1,6 +1,8 @@
 //! Recovery after a stop or a crash: first the tasks of the projection, then the later events of the journal,
 //! then decisions about the tasks that were running.
 
+use std::sync::Arc;
+
 use crate::model::{
     CancelReceipt, Event, Failure, FailureReason, InterruptCause, RecoveredTask, Revision, StopMethod, TaskChange,
     TaskState, Timestamp,
@@ -27,13 +29,20 @@ impl Core {
         })
     }
 
-    /// Adds a task from the store, whose projection is at `revision`. Call it in the order of submission.
-    pub fn restore(&mut self, task: RecoveredTask, revision: Revision) {
+    /// Adds a task from the store, whose projection is at `revision`. Call it in the order of submission. Copies the
+    /// payload if the task needs it and the payload budget has room.
+    pub fn restore(&mut self, mut task: RecoveredTask, payload: &[u8], revision: Revision) {
         let pool = self.pool_of(&task.spec.options.pool);
-        let digest = table::digest(&task.spec);
-        let (spec, payload_stored) = self.retain_payload(&task.spec);
+        let digest = table::digest(payload, &task.spec.extras().args);
+        let mut payload_stored = false;
+        if !task.state.is_terminal() {
+            payload_stored = !self.reserve_payload(payload.len());
+            if !payload_stored && !payload.is_empty() {
+                Arc::make_mut(&mut task.spec).payload = payload.into();
+            }
+        }
         let index = self.tasks.insert(TaskEntry {
-            spec,
+            spec: task.spec,
             submitted_at: task.submitted_at,
             eligible_at: task.eligible_at,
             fence: 0,
@@ -55,11 +64,11 @@ impl Core {
         self.enter_state(index, false);
     }
 
-    /// Applies an event of the journal.
-    pub fn replay(&mut self, event: &Event) {
+    /// Applies an event of the journal. Returns false if its task is unknown, so that nothing but the revision changes.
+    pub fn replay(&mut self, event: &Event) -> bool {
         let Event::Task(event) = event else {
             self.revision = event.revision();
-            return;
+            return true;
         };
         if matches!(event.change, TaskChange::Submitted { .. }) {
             self.apply_submitted(event);
@@ -67,7 +76,9 @@ impl Core {
             self.apply(index, event);
         } else {
             self.revision = event.revision;
+            return false;
         }
+        true
     }
 
     /// Decides about the tasks that were running when the previous server ended. Call it once, after all tasks

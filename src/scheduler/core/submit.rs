@@ -158,5 +158,5 @@ fn is_repeated(task: &TaskEntry, spec: &TaskSpec) -> bool {
         && a.retry == b.retry
         && a.content_type == b.content_type
         && a.at_most_once == b.at_most_once
-        && task.digest == table::digest(spec)
+        && task.digest == table::digest(&spec.payload, &spec.extras().args)
 }

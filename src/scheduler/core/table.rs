@@ -124,10 +124,10 @@ impl HashIndex {
 }
 
 /// Checksum of the payload and arguments of a submission.
-pub fn digest(spec: &TaskSpec) -> u32 {
+pub fn digest(payload: &[u8], args: &[Box<str>]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&spec.payload);
-    for arg in &spec.extras().args {
+    hasher.update(payload);
+    for arg in args {
         hasher.update(arg.as_bytes());
         hasher.update(&[0]);
     }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    CancelMode, CancelRequest, Event, Failure, FailureReason, Payload, PoolName, PoolSpec, Priority, ResourceUsage,
-    RetryPolicy, StopMethod, TaskChange, TaskEvent, TaskExtras, TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState,
-    Timestamp,
+    CancelMode, CancelRequest, Event, Failure, FailureReason, Payload, PoolName, PoolSpec, Priority, RecoveredTask,
+    ResourceUsage, RetryPolicy, Revision, StopMethod, TaskChange, TaskEvent, TaskExtras, TaskFilter, TaskId,
+    TaskOptions, TaskSpec, TaskState, Timestamp,
 };
 use crate::pool::{Assignment, Ticket};
 use crate::runners::{Outcome, StopCause};
@@ -279,6 +279,35 @@ fn payloads_beyond_the_budget_are_left_to_the_store() {
         fixture.submit(1, vec![of("fat", 101)]).unwrap().accepted[0].duplicate,
         "the digest still recognises a repeated submission"
     );
+    fixture.core.check();
+}
+
+#[test]
+fn restored_payloads_are_kept_within_the_budget_and_only_of_unfinished_tasks() {
+    let mut fixture = Fixture::new();
+    let restored = |id: &str, state| RecoveredTask {
+        spec: Arc::new(TaskSpec { payload: Box::default(), ..spec(id, Priority::Normal) }),
+        submitted_at: Timestamp(0),
+        eligible_at: Timestamp(0),
+        cancel: None,
+        attempt: 0,
+        crashes: 0,
+        state,
+    };
+    for (id, bytes, state) in [
+        ("over", 1_001, TaskState::Queued),
+        ("done", 1_000, TaskState::Completed),
+        ("fits", 900, TaskState::Queued),
+        ("small", 100, TaskState::Waiting),
+        ("last", 1, TaskState::Queued),
+    ] {
+        fixture.core.restore(restored(id, state), &vec![7; bytes], Revision(5));
+    }
+    let assigned = fixture.assigned();
+    let kept: Vec<_> = assigned.iter().map(|one| (one.spec.payload.len(), one.payload_stored)).collect();
+    assert_eq!(kept, [(0, true), (900, false), (0, true)]);
+    let again = TaskSpec { payload: vec![7; 1_001].into(), ..spec("over", Priority::Normal) };
+    assert!(fixture.submit(1, vec![again]).unwrap().accepted[0].duplicate, "recognised without its payload");
     fixture.core.check();
 }
 

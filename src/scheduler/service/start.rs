@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{Catalog, Clock, PoolSettings, PoolSpec, Revision, TaskId, Timestamp};
+use crate::model::{Catalog, Clock, Event, PoolSettings, PoolSpec, RecoveredTask, Revision, TaskId, Timestamp};
 use crate::pool::{Pool, WorkerContext};
 use crate::runners::Registry;
 use crate::scheduler::core::{Core, CoreOptions, Decisions};
@@ -17,7 +17,7 @@ use crate::scheduler::hub::Hub;
 use crate::scheduler::message::Message;
 use crate::scheduler::observer::Observer;
 use crate::scheduler::views::Retention;
-use crate::store::{PoolOverride, Recovery, Store};
+use crate::store::{PoolOverride, Recover, Store};
 use crate::telemetry::Telemetry;
 
 use super::commit::record_unattempted;
@@ -36,12 +36,12 @@ pub struct Options {
 }
 
 impl Service {
-    /// Recovers the tasks of the store and starts the pools. No task starts before [`Service::run`].
+    /// Decides about the recovered tasks and starts the pools. No task starts before [`Service::run`].
     ///
     /// # Errors
     /// If the threads of a pool cannot be started.
     pub fn start(
-        mut options: Options,
+        options: Options,
         store: Store,
         recovery: Recovery,
         registry: Arc<Registry>,
@@ -50,15 +50,15 @@ impl Service {
     ) -> io::Result<Self> {
         let (sender, inbox) = mpsc::channel();
         let configured = options.core.pools.iter().map(PoolSettings::of).collect();
-        restore_pools(&mut options.core.pools, &recovery.pools);
-        let (core, pending) = recover(options.core.clone(), recovery, clock.now());
+        let specs = recovery.pools.clone();
+        let (core, pending) = recovery.finish(clock.now());
         let durable = Revision(core.revision().0 - pending.events.len() as u64);
         let shared = Arc::new(handle_inner(&options, sender, store, clock, durable));
         let fault = shared.store.projection.fault();
         options.telemetry.liveness.set_projection_fault_check(move || fault.borrow().is_some());
         let context = worker_context(&shared, registry, &options.telemetry, runtime);
         let start_pool = |spec| Pool::start(spec, context.clone());
-        let pools = options.core.pools.iter().map(start_pool).collect::<io::Result<_>>()?;
+        let pools = specs.iter().map(start_pool).collect::<io::Result<_>>()?;
         Ok(Self {
             core,
             pools,
@@ -139,17 +139,42 @@ fn restore_pools(configured: &mut [PoolSpec], overrides: &[PoolOverride]) {
     }
 }
 
-fn recover(options: CoreOptions, recovery: Recovery, now: Timestamp) -> (Core, Pending) {
-    let mut core = Core::new(options);
-    for task in recovery.tasks {
-        core.restore(task, recovery.revision);
+/// Rebuilds the core from the content of the store; [`Service::start`] continues with it.
+pub struct Recovery {
+    options: CoreOptions,
+    /// The configured pools with their settings of the last run.
+    pools: Vec<PoolSpec>,
+    core: Core,
+}
+
+impl Recovery {
+    pub fn new(options: CoreOptions) -> Self {
+        Self { pools: options.pools.clone(), core: Core::new(options.clone()), options }
     }
-    for event in &recovery.events {
-        core.replay(event);
+
+    /// Decides about the tasks that were running.
+    fn finish(self, now: Timestamp) -> (Core, Pending) {
+        let Self { mut core, .. } = self;
+        core.reset_all_counters(now);
+        let mut out = Decisions::default();
+        core.recover(now, &mut out);
+        record_unattempted(&mut out);
+        (core, Pending { events: out.events, urgent: true, ..Pending::default() })
     }
-    core.reset_all_counters(now);
-    let mut out = Decisions::default();
-    core.recover(now, &mut out);
-    record_unattempted(&mut out);
-    (core, Pending { events: out.events, urgent: true, ..Pending::default() })
+}
+
+impl Recover for Recovery {
+    fn begin(&mut self, pools: &[PoolOverride]) {
+        self.pools.clone_from(&self.options.pools);
+        restore_pools(&mut self.pools, pools);
+        self.core = Core::new(CoreOptions { pools: self.pools.clone(), ..self.options.clone() });
+    }
+
+    fn restore(&mut self, task: RecoveredTask, payload: &[u8], revision: Revision) {
+        self.core.restore(task, payload, revision);
+    }
+
+    fn replay(&mut self, event: &Event) -> bool {
+        self.core.replay(event)
+    }
 }

@@ -12,7 +12,7 @@ use super::queue::CommitQueue;
 use super::schema::{Meta, SCHEMA};
 use super::worker::{Shared, Worker};
 use super::writer::Writer;
-use crate::model::{Output, RecoveredTask, Revision, Task, TaskFilter, TaskId};
+use crate::model::{Output, Revision, Task, TaskFilter, TaskId};
 use crate::store::error::StoreError;
 use crate::store::journal::SqliteJournal;
 use crate::store::page::{Page, PageCursor, PageSize};
@@ -71,12 +71,13 @@ impl SqliteProjection {
         Ok(Self { _thread: thread, shared, revision, readers: Readers::new(path), _lock: lock })
     }
 
-    /// All tasks in the order of submission, without results, and the revision whose state they show.
+    /// Calls `visit` with each task, in the order of submission and without its result, with its payload and with the
+    /// revision whose state the tasks show, which is returned too.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] when any row or index entry differs from what was written.
-    pub fn recover(&self) -> Result<(Vec<RecoveredTask>, Revision), StoreError> {
-        self.readers.with(|connection| query::recover(connection, &self.shared.path))
+    pub fn for_each_task(&self, visit: impl FnMut(Task, &[u8], Revision)) -> Result<Revision, StoreError> {
+        self.readers.with(|connection| query::for_each_task(connection, &self.shared.path, visit))
     }
 
     fn query<T>(&self, run: impl FnOnce(&Connection, &Path) -> Result<T, StoreError>) -> Result<T, StoreError> {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
@@ -9,7 +10,7 @@ use rusqlite::{Connection, params, params_from_iter};
 use super::index_check::ExpectedEntries;
 use super::rows::{self, COLUMNS, RowReader, add_result, corrupt_task, status, status_of};
 use super::schema::Meta;
-use crate::model::{Output, RecoveredTask, Revision, Task, TaskFilter, TaskId, TaskState};
+use crate::model::{Output, Revision, Task, TaskFilter, TaskId, TaskState};
 use crate::store::error::StoreError;
 use crate::store::page::{Page, PageBuilder, PageCursor, PageSize};
 use crate::store::record::ended_attempt;
@@ -20,20 +21,13 @@ const RESULT_AT: usize = 17;
 /// Replaces a table of bodies that a query does not need.
 const EMPTY: &str = "(SELECT NULL AS seq, NULL AS body, NULL AS crc WHERE FALSE)";
 
-/// All tasks in the order of submission, without results.
-pub(super) fn recover(connection: &Connection, path: &Path) -> Result<(Vec<RecoveredTask>, Revision), StoreError> {
-    let rows = Meta::load(connection, path)?.tasks;
-    let mut tasks = Vec::with_capacity(usize::try_from(rows.min(10_000_000)).unwrap_or_default());
-    let revision = for_each_task(connection, path, |task| tasks.push(task.into()))?;
-    Ok((tasks, revision))
-}
-
-/// Calls `visit` with every task in the order of submission, without results. Verifies that no row is missing and
-/// that the indexes match the rows.
+/// Calls `visit` with every task, in the order of submission and without its result, with its payload, and with the
+/// revision of the projection, which is returned too. Keeps one task in memory at a time. Verifies that no row is missing
+/// and that the indexes match the rows.
 pub fn for_each_task(
     connection: &Connection,
     path: &Path,
-    mut visit: impl FnMut(Task),
+    mut visit: impl FnMut(Task, &[u8], Revision),
 ) -> Result<Revision, StoreError> {
     let failed = |error| sqlite_error("read", path, &error);
     let meta = Meta::load(connection, path)?;
@@ -44,11 +38,11 @@ pub fn for_each_task(
     let mut expected = ExpectedEntries::default();
     let mut count = 0;
     while let Some(row) = rows.next().map_err(failed)? {
-        let (seq, mut task) = reader.task(row)?;
+        let (seq, mut task, payload) = reader.task_and_payload(row)?;
         task.status.result = None;
         let id = row.get_ref(1).map_err(failed)?.as_str().unwrap_or_default();
         expected.add(seq, id, &task);
-        visit(task);
+        visit(task, &payload, meta.revision);
         count += 1;
     }
     if count != meta.tasks {
@@ -115,10 +109,15 @@ fn page(
     let (sql, values) = select(filter, content, after);
     let mut statement = connection.prepare_cached(&sql).map_err(failed)?;
     let mut rows = statement.query(params_from_iter(values)).map_err(failed)?;
-    let reader = RowReader::new(path);
-    let mut reader = if content.payloads { reader } else { reader.without_payloads() };
+    let mut reader = RowReader::new(path);
     while let Some(row) = rows.next().map_err(failed)? {
-        let (seq, mut task) = reader.task(row)?;
+        let (seq, mut task) = if content.payloads {
+            let (seq, mut task, payload) = reader.task_and_payload(row)?;
+            Arc::make_mut(&mut task.spec).payload = payload.into();
+            (seq, task)
+        } else {
+            reader.task(row)?
+        };
         if content.size.results {
             let corrupt = |corruption| corrupt_task(path, "results", &task.spec.id, corruption);
             add_result(seq, &mut task.status, row, RESULT_AT).map_err(corrupt)?;

@@ -1,5 +1,6 @@
 //! Converts tasks to rows of the projection and back, and verifies their checksums.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
@@ -149,30 +150,52 @@ pub(super) fn output(seq: u64, attempt: u32, row: &Row<'_>, at: usize) -> Result
 /// Converts rows to tasks. Tasks with equal options share them.
 pub(super) struct RowReader<'a> {
     path: &'a Path,
-    payloads: bool,
     options: HashMap<Box<[u8]>, Arc<TaskOptions>>,
+}
+
+struct ParsedRow {
+    /// Without the payload.
+    task: Task,
+    payload: StoredPayload,
+}
+
+enum StoredPayload {
+    Inline(Bytes),
+    /// In the table `payloads`.
+    Separate,
 }
 
 impl<'a> RowReader<'a> {
     pub(super) fn new(path: &'a Path) -> Self {
-        Self { path, payloads: true, options: HashMap::new() }
+        Self { path, options: HashMap::new() }
     }
 
-    /// Ignores the columns of the payload.
-    pub(super) fn without_payloads(self) -> Self {
-        Self { payloads: false, ..self }
-    }
-
-    /// One task from [`COLUMNS`]; a large result is missing.
+    /// One task from [`COLUMNS`]; its payload and a large result are missing.
     pub(super) fn task(&mut self, row: &Row<'_>) -> Result<(u64, Task), StoreError> {
-        let seq = row.get::<_, i64>(0).map_err(|error| sqlite_error("read", self.path, &error))?.cast_unsigned();
-        self.parse(seq, row).map(|task| (seq, task)).map_err(|corruption| {
-            let id = row.get_ref(1).ok().and_then(|id| id.as_str().ok()).unwrap_or("?");
-            corrupt_task(self.path, "tasks", format!("{id} (row {seq})"), corruption)
-        })
+        let seq = self.seq(row)?;
+        let parsed = self.parse(seq, row).map_err(|corruption| self.corrupt(seq, row, corruption))?;
+        Ok((seq, parsed.task))
     }
 
-    fn parse(&mut self, seq: u64, row: &Row<'_>) -> Result<Task, Corruption> {
+    /// One task from [`COLUMNS`], and its payload without a copy; a large result is missing.
+    pub(super) fn task_and_payload<'r>(&mut self, row: &'r Row<'_>) -> Result<(u64, Task, Cow<'r, [u8]>), StoreError> {
+        let seq = self.seq(row)?;
+        let parsed = self.parse(seq, row).and_then(|parsed| Ok((payload(seq, row, parsed.payload)?, parsed.task)));
+        let (payload, task) = parsed.map_err(|corruption| self.corrupt(seq, row, corruption))?;
+        Ok((seq, task, payload))
+    }
+
+    fn seq(&self, row: &Row<'_>) -> Result<u64, StoreError> {
+        let seq = row.get::<_, i64>(0).map_err(|error| sqlite_error("read", self.path, &error))?;
+        Ok(seq.cast_unsigned())
+    }
+
+    fn corrupt(&self, seq: u64, row: &Row<'_>, corruption: Corruption) -> StoreError {
+        let id = row.get_ref(1).ok().and_then(|id| id.as_str().ok()).unwrap_or("?");
+        corrupt_task(self.path, "tasks", format!("{id} (row {seq})"), corruption)
+    }
+
+    fn parse(&mut self, seq: u64, row: &Row<'_>) -> Result<ParsedRow, Corruption> {
         let wrong_type = |error: FromSqlError| Corruption::new(error.to_string());
         let text = |index| text(row, index);
         let blob = |index| blob(row, index);
@@ -196,18 +219,10 @@ impl<'a> RowReader<'a> {
         let status = status(seq, row, 11)?;
         let options = self.share(options)?;
         let mut record = SpecRecord::decode(spec)?;
-        if !self.payloads {
-            record.payload = Bytes::new();
-        } else if record.payload_separate {
-            let body = reference(row, 15)?.as_blob_or_null().map_err(wrong_type)?;
-            let body = body.ok_or_else(|| Corruption::new("the payload is missing"))?;
-            if number(row, 16)? != Some(body_checksum(seq, body).into()) {
-                return Err(Corruption::new("payload checksum mismatch"));
-            }
-            record.payload = Bytes::copy_from_slice(body);
-        }
+        let inline = std::mem::take(&mut record.payload);
+        let payload = if record.payload_separate { StoredPayload::Separate } else { StoredPayload::Inline(inline) };
         let id = TaskId::parse(id).map_err(|error| Corruption::new(error.to_string()))?;
-        Ok(Task { spec: Arc::new(record.into_model(id, options)), status })
+        Ok(ParsedRow { task: Task { spec: Arc::new(record.into_model(id, options)), status }, payload })
     }
 
     fn share(&mut self, bytes: &[u8]) -> Result<Arc<TaskOptions>, Corruption> {
@@ -218,6 +233,20 @@ impl<'a> RowReader<'a> {
         self.options.insert(bytes.into(), Arc::clone(&options));
         Ok(options)
     }
+}
+
+/// Verifies a payload that is stored separately.
+fn payload<'r>(seq: u64, row: &'r Row<'_>, stored: StoredPayload) -> Result<Cow<'r, [u8]>, Corruption> {
+    let body = match stored {
+        StoredPayload::Inline(bytes) => return Ok(Cow::Owned(bytes.into())),
+        StoredPayload::Separate => reference(row, 15)?.as_blob_or_null(),
+    };
+    let body = body.map_err(|error| Corruption::new(error.to_string()))?;
+    let body = body.ok_or_else(|| Corruption::new("the payload is missing"))?;
+    if number(row, 16)? != Some(body_checksum(seq, body).into()) {
+        return Err(Corruption::new("payload checksum mismatch"));
+    }
+    Ok(Cow::Borrowed(body))
 }
 
 /// The status from the columns `state, finished_at, status, status_crc` at `at`.

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::fixtures::{History, id};
-use super::stores::{append, fold_all, listed, long_history, open_sqlite, page_of, read_all, write};
+use super::stores::{append, fold_all, listed, long_history, open_sqlite, open_store, page_of, read_all, write};
 use crate::model::{
     BatchId, Event, HandlerName, Namespace, PoolName, Priority, RecoveredTask, Revision, Task, TaskFilter, TaskState,
     Timestamp,
 };
 use crate::store::error::StoreError;
-use crate::store::open::{Options, Store, open};
+use crate::store::open::{Options, Store};
 use crate::store::page::{PageCursor, PageSize, approximate_bytes};
 use crate::store::traits::Commit;
 
@@ -23,7 +23,7 @@ fn seed() -> impl Strategy<Value = Vec<(u8, u8, u8)>> {
 fn stores() -> Vec<(Store, tempfile::TempDir)> {
     let directory = tempfile::tempdir().unwrap();
     let file = open_sqlite(directory.path()).unwrap().0;
-    let memory = open(&Options::default()).unwrap().0;
+    let memory = open_store(&Options::default()).unwrap().0;
     vec![(file, directory), (memory, tempfile::tempdir().unwrap())]
 }
 

@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::stores::{append, fold_all, listed, long_history, open_sqlite, page_of, read_all, temp_dir, write};
+use super::stores::{
+    Recovered, append, fold_all, listed, long_history, open_sqlite, page_of, read_all, temp_dir, write,
+};
 use crate::model::{Event, RecoveredTask, Revision, Task, TaskFilter};
 use crate::store::error::StoreError;
 use crate::store::journal::SqliteJournal;
 use crate::store::memory::MemoryProjection;
-use crate::store::open::{Recovery, Store, rebuild};
+use crate::store::open::{Store, rebuild};
 
 /// Fills a store and returns its events.
 fn filled(directory: &Path) -> Vec<Event> {
@@ -18,7 +20,7 @@ fn filled(directory: &Path) -> Vec<Event> {
     history.events
 }
 
-fn restored(recovery: &Recovery, events: &[Event]) -> bool {
+fn restored(recovery: &Recovered, events: &[Event]) -> bool {
     let expected: Vec<RecoveredTask> = fold_all(events).into_values().map(RecoveredTask::from).collect();
     recovery.events.is_empty() && recovery.tasks == expected
 }

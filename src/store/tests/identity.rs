@@ -2,9 +2,9 @@
 
 use rusqlite::Connection;
 
-use super::stores::open_sqlite;
+use super::stores::{open_sqlite, open_store};
 use crate::store::backup::{backup, check};
-use crate::store::open::{Options, open};
+use crate::store::open::Options;
 
 #[test]
 fn a_store_and_its_backup_keep_their_identity_and_no_two_stores_share_one() {
@@ -15,7 +15,7 @@ fn a_store_and_its_backup_keep_their_identity_and_no_two_stores_share_one() {
     backup(&data, &copy).unwrap();
     assert_eq!((identity(&data), identity(&copy)), (first, first));
     assert_ne!(identity(&directory.path().join("other")), first);
-    let in_memory = || open(&Options::default()).unwrap().0.journal.store_id();
+    let in_memory = || open_store(&Options::default()).unwrap().0.journal.store_id();
     assert_ne!(in_memory(), in_memory());
 }
 

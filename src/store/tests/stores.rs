@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use super::fixtures::History;
-use crate::model::{Event, Revision, Task, TaskId};
+use crate::model::{Event, RecoveredTask, Revision, Task, TaskId};
 use crate::store::error::StoreError;
-use crate::store::open::{Options, Recovery, Store, open};
+use crate::store::open::{Options, Store, open};
 use crate::store::page::PageSize;
+use crate::store::pool_override::PoolOverride;
 use crate::store::record::fold;
-use crate::store::traits::Commit;
+use crate::store::traits::{Commit, Recover};
 
 /// A fixed history with every kind of event.
 pub(super) fn long_history() -> History {
@@ -28,8 +29,44 @@ pub(super) fn temp_dir() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
-pub(super) fn open_sqlite(directory: &Path) -> Result<(Store, Recovery), StoreError> {
-    open(&Options { directory: Some(directory.to_owned()), accept_loss: false })
+/// Everything that a start passes on.
+#[derive(Default)]
+pub(super) struct Recovered {
+    /// With payloads.
+    pub(super) tasks: Vec<RecoveredTask>,
+    /// The revision of the tasks.
+    pub(super) revision: Revision,
+    pub(super) events: Vec<Event>,
+    pub(super) pools: Vec<PoolOverride>,
+    pub(super) notes: Vec<String>,
+}
+
+impl Recover for Recovered {
+    fn begin(&mut self, pools: &[PoolOverride]) {
+        *self = Self { pools: pools.to_vec(), ..Self::default() };
+    }
+
+    fn restore(&mut self, mut task: RecoveredTask, payload: &[u8], revision: Revision) {
+        Arc::make_mut(&mut task.spec).payload = payload.into();
+        self.tasks.push(task);
+        self.revision = revision;
+    }
+
+    fn replay(&mut self, event: &Event) -> bool {
+        self.events.push(event.clone());
+        true
+    }
+}
+
+pub(super) fn open_sqlite(directory: &Path) -> Result<(Store, Recovered), StoreError> {
+    open_store(&Options { directory: Some(directory.to_owned()), accept_loss: false })
+}
+
+pub(super) fn open_store(options: &Options) -> Result<(Store, Recovered), StoreError> {
+    let mut recovered = Recovered::default();
+    let (store, notes) = open(options, &mut recovered)?;
+    recovered.notes = notes;
+    Ok((store, recovered))
 }
 
 /// Appends one commit at a time, on this thread.
