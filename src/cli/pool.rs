@@ -51,7 +51,7 @@ pub enum Command {
     ///
     /// BUSY: busy workers and pool size. QUEUED: tasks by priority (critical, high, normal, low). IN and OUT: tasks
     /// submitted and finished per second. WAIT and RUN P99: 99th percentiles of the time in the queue and of the run
-    /// time. STEALS: attempts that a worker took from the queue of another worker.
+    /// time.
     Top {
         /// Pool names [default: all pools]
         names: Vec<String>,
@@ -132,13 +132,12 @@ fn activity(sample: &v1::StreamPoolMetricsResponse) -> String {
         "OUT",
         "WAIT P99",
         "RUN P99",
-        "STEALS",
     ];
     let pools: Vec<_> = sample.pools.iter().map(pool_row).collect();
     let mut text = format::table(headings, &pools);
     let workers: Vec<_> = sample.pools.iter().flat_map(|pool| &pool.workers).map(worker_row).collect();
     if !workers.is_empty() {
-        let headings = ["WORKER", "QUEUE", "TASK", "HANDLER", "COMPLETED", "FAILED", "BUSY", "IDLE", "STEALS"];
+        let headings = ["WORKER", "TASK", "HANDLER", "COMPLETED", "FAILED", "BUSY", "IDLE"];
         text = format!("{text}\n\n{}", format::table(headings, &workers));
     }
     let system = sample.system.unwrap_or_default();
@@ -151,7 +150,7 @@ fn activity(sample: &v1::StreamPoolMetricsResponse) -> String {
     )
 }
 
-fn pool_row(pool: &v1::PoolMetrics) -> [String; 12] {
+fn pool_row(pool: &v1::PoolMetrics) -> [String; 11] {
     let depths: Vec<_> = pool.priorities.iter().map(|depth| depth.queued.to_string()).collect();
     let p99 = |times: &Option<v1::Percentiles>| {
         times.as_ref().map(|times| format::duration(times.p99.as_ref())).unwrap_or_default()
@@ -168,20 +167,17 @@ fn pool_row(pool: &v1::PoolMetrics) -> [String; 12] {
         format!("{:.0}/s", pool.finish_rate),
         p99(&pool.wait_time),
         p99(&pool.run_time),
-        pool.steals.to_string(),
     ]
 }
 
-fn worker_row(worker: &v1::Worker) -> [String; 9] {
+fn worker_row(worker: &v1::Worker) -> [String; 7] {
     [
         format!("{}/{}", worker.pool, worker.name),
-        worker.queue_size.to_string(),
         worker.current_task_id.clone(),
         worker.current_handler.clone(),
         worker.completed.to_string(),
         worker.failed.to_string(),
         format::duration(worker.busy_time.as_ref()),
         format::duration(worker.idle_time.as_ref()),
-        worker.steals.to_string(),
     ]
 }

@@ -41,10 +41,9 @@ pub struct Assignment {
     pub payload_stored: bool,
 }
 
-const PREPARED: u8 = 0;
-const QUEUED: u8 = 1;
-const STARTED: u8 = 2;
-const RECALLED: u8 = 3;
+const ASSIGNED: u8 = 0;
+const STARTED: u8 = 1;
+const RECALLED: u8 = 2;
 
 #[derive(Debug)]
 pub struct Attempt {
@@ -61,7 +60,7 @@ impl Attempt {
     pub fn new(assignment: Assignment) -> Arc<Self> {
         Arc::new(Self {
             assignment,
-            phase: AtomicU8::new(PREPARED),
+            phase: AtomicU8::new(ASSIGNED),
             confirmed: Notify::new(),
             stop: Arc::default(),
             output: OnceLock::new(),
@@ -88,26 +87,18 @@ impl Attempt {
         self.assignment.eligible_at
     }
 
-    /// Records that the attempt is in a run queue. Returns false if it was recalled.
-    pub(super) fn enqueue(&self) -> bool {
-        self.phase.compare_exchange(PREPARED, QUEUED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    /// Takes the attempt back: it never starts and is never reported. Returns false if a driver has claimed it.
+    pub(super) fn recall(&self) -> bool {
+        self.phase.compare_exchange(ASSIGNED, RECALLED, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    pub(super) fn is_queued(&self) -> bool {
-        self.phase.load(Ordering::Acquire) == QUEUED
+    pub(super) fn is_recalled(&self) -> bool {
+        self.phase.load(Ordering::Acquire) == RECALLED
     }
 
-    /// Takes the attempt back: it never starts and is never reported. Returns whether it is in a run queue;
-    /// `None` if a worker has claimed it.
-    pub(super) fn recall(&self) -> Option<bool> {
-        let recall = |phase| (phase != STARTED).then_some(RECALLED);
-        let previous = self.phase.fetch_update(Ordering::AcqRel, Ordering::Acquire, recall);
-        previous.ok().map(|phase| phase == QUEUED)
-    }
-
-    /// Claims the attempt for a worker. Returns false if it was recalled.
+    /// Claims the attempt for a driver. Returns false if it was recalled.
     pub(super) fn claim(&self) -> bool {
-        self.phase.compare_exchange(QUEUED, STARTED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.phase.compare_exchange(ASSIGNED, STARTED, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// Lets the attempt run, because its start is durable; see [`Assignment::confirm`].

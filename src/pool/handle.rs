@@ -23,8 +23,6 @@ const STACK_BYTES: usize = 2 << 20;
 pub struct Pool {
     state: Arc<PoolState>,
     live: LiveAttempts,
-    /// As of the last push.
-    held_back: [bool; Priority::COUNT],
 }
 
 impl Drop for Pool {
@@ -44,7 +42,7 @@ impl Pool {
     /// When the size is not 1 to 1,000, or a thread cannot be started.
     pub fn start(spec: &PoolSpec, context: WorkerContext) -> io::Result<Self> {
         let state = Arc::new(PoolState::new(spec, context));
-        let pool = Self { state, live: LiveAttempts::default(), held_back: [false; Priority::COUNT] };
+        let pool = Self { state, live: LiveAttempts::default() };
         pool.resize(spec.size)?;
         Ok(pool)
     }
@@ -61,26 +59,15 @@ impl Pool {
     /// Adds prepared attempts to the run queue. `held_back[p]` means that the scheduler has more eligible tasks of
     /// priority `p`: until a later push clears it, no attempt of a lower priority starts.
     pub fn push(&mut self, Batch(attempts): Batch, held_back: [bool; Priority::COUNT]) {
-        let pushed = attempts.len();
-        self.held_back = held_back;
-        let cleared = self.state().run_queue.push(attempts, held_back);
-        let gate = &self.state().run_queue.gate;
-        if gate.has_startable() {
-            self.state().idle.wake(if cleared { gate.counts().iter().sum() } else { pushed });
-        }
+        self.state().run_queue.push(attempts.iter().filter_map(Weak::upgrade), held_back);
     }
 
     /// Takes an attempt back, unless a worker has started it or it has ended. If true, it never starts, is never
     /// reported, and no longer uses memory.
     pub fn recall(&mut self, ticket: Ticket) -> bool {
-        let Some(attempt) = self.live.get(ticket) else { return false };
-        let Some(queued) = attempt.recall() else { return false };
-        let p = attempt.spec().options.priority.index();
+        let Some(attempt) = self.live.get(ticket).filter(|attempt| attempt.recall()) else { return false };
+        self.state().run_queue.remove(attempt.spec().options.priority, ticket);
         self.live.remove(ticket);
-        if queued && self.state().run_queue.mark_recalled(p, self.held_back) {
-            // A worker that looked for work meanwhile may have found none.
-            self.state().idle.wake(usize::MAX);
-        }
         true
     }
 
@@ -111,7 +98,7 @@ impl Pool {
     /// Pauses or resumes. After a pause has returned, no attempt starts, and every earlier start has been
     /// reported.
     pub fn set_paused(&self, paused: bool) {
-        self.state().run_queue.gate.set_paused(paused);
+        self.state().run_queue.set_paused(paused);
         if paused {
             let workers = self.state().workers.lock();
             let counters: Vec<_> = workers.slots.iter().map(|slot| slot.counters.clone()).collect();
@@ -119,13 +106,11 @@ impl Pool {
             for counters in counters {
                 counters.wait_while_starting();
             }
-        } else {
-            self.state().idle.wake(self.state().run_queue.gate.counts().iter().sum());
         }
     }
 
-    /// Changes the number of workers, 1 to 1,000. Growing starts workers; when shrinking, those with the
-    /// highest numbers finish their current attempt and leave.
+    /// Changes the number of slots and workers, 1 to 1,000. Growing starts workers; when shrinking, those with the
+    /// highest numbers finish their current attempt and leave, and no attempt starts until fewer than `size` run.
     ///
     /// # Errors
     /// When the size is out of bounds, the pool has stopped, or a thread cannot be started. In the last
@@ -150,8 +135,6 @@ impl Pool {
                 return Err(error);
             }
         }
-        drop(workers);
-        self.state().idle.wake(usize::MAX);
         Ok(())
     }
 
@@ -169,7 +152,6 @@ impl Pool {
         let slot = WorkerSlot { alive: true, counters, handle };
         if index < workers.slots.len() {
             let replaced = std::mem::replace(&mut workers.slots[index], slot);
-            workers.past_steals += replaced.counters.steals();
             workers.leaving.push(replaced.handle);
         } else {
             workers.slots.push(slot);
@@ -188,27 +170,18 @@ impl Pool {
         let alive = workers.slots.iter().filter(|slot| slot.is_alive());
         let busy = alive.clone().filter(|slot| slot.counters.is_busy()).count();
         let alive = alive.count();
-        PoolStats {
-            alive,
-            busy,
-            idle: alive - busy,
-            steals: workers.past_steals + workers.slots.iter().map(|slot| slot.counters.steals()).sum::<u64>(),
-            assigned: self.state().run_queue.gate.counts(),
-        }
+        PoolStats { alive, busy, idle: alive - busy, assigned: self.state().run_queue.counts() }
     }
 
     /// One row per live worker, by number.
     pub fn workers(&self) -> Vec<WorkerStats> {
         let workers = self.state().workers.lock();
-        let queue_sizes = self.state().run_queue.queue_sizes(workers.slots.len());
-        let alive = workers.slots.iter().zip(queue_sizes).enumerate().filter(|(_, (slot, _))| slot.is_alive());
-        alive.map(|(index, (slot, queued))| slot.counters.snapshot(index, index < workers.target, queued)).collect()
+        let alive = workers.slots.iter().enumerate().filter(|(_, slot)| slot.is_alive());
+        alive.map(|(index, slot)| slot.counters.snapshot(index, index < workers.target)).collect()
     }
 
     pub fn reset_counters(&self) {
-        let mut workers = self.state().workers.lock();
-        workers.past_steals = 0;
-        for slot in &workers.slots {
+        for slot in &self.state().workers.lock().slots {
             slot.counters.reset();
         }
     }

@@ -1,20 +1,20 @@
 //! Worker pools: each runs the attempts that it was given, highest priority first.
 //!
-//! Bottom up: `attempt` is one try at running a task (`attempt_span` traces it), `priority_gate` decides
-//! which priority may start, `run_queue` holds attempts that have not started (a shared queue and a deque
-//! per worker for each priority, with stealing), `live` finds attempts by ticket, `idle_workers` parks and wakes workers, `stats` counts,
-//! `worker` is the loop of one worker, and `handle` is the pool as the scheduler sees it.
+//! Bottom up: `attempt` is one try at running a task (`attempt_span` traces it), `parker` lets a driver wait,
+//! `run_queue` holds the attempts that have not started and the slots, and decides which attempt gets the next slot,
+//! `driver` is what runs attempts and holds a slot meanwhile, `live` finds attempts by ticket, `stats` counts, `worker`
+//! is the loop of one driver, and `handle` is the pool as the scheduler sees it.
 //!
-//! Invariant: no worker starts an attempt while one of higher priority is queued in the same pool. An
-//! attempt starts when a worker claims it; the start is reported right after.
+//! Invariant: no worker starts an attempt while one of higher priority, or an older one of the same priority, is queued
+//! in the same pool. An attempt starts when a driver takes it; the start is reported right after.
 
 mod attempt;
 mod attempt_span;
 mod context;
+mod driver;
 mod handle;
-mod idle_workers;
 mod live;
-mod priority_gate;
+mod parker;
 mod report;
 mod run_queue;
 mod state;

@@ -1,282 +1,507 @@
-//! The queues in which attempts wait for a worker.
+//! The attempts of a pool that have not started, the slots, and the drivers that wait, under one lock.
 //!
-//! Each priority has one shared queue and one deque per worker. A worker looks into its own deque, then
-//! into the shared queue, then steals from the other deques (Blumofe & Leiserson, 1999; crossbeam-deque).
+//! A *slot* is permission to run one attempt; the pool has as many as its size. A *driver* is what runs an attempt:
+//! a thread, or a task of the runtime. A driver takes a slot together with the attempt that it starts. An attempt that
+//! waits can give its slot back and take one again while its driver keeps it.
 //!
-//! The lengths of the queues do not show which priority may start, because a worker may be moving an attempt from
-//! one queue to another. `priority_gate` decides: a worker first claims *any* attempt of the most urgent priority, then
-//! searches for one. The search always succeeds, because attempts are counted only after they were pushed.
+//! Invariants, each of which holds whenever the lock is free:
+//! - no more slots are taken than the pool has, unless the pool has shrunk while they were taken;
+//! - no driver waits that could use a free slot: the step that adds an attempt, frees a slot or lifts an obstacle also
+//!   gives the slot to such a driver;
+//! - slots go to the highest priority first. Within a priority, attempts that take a slot again come before those that
+//!   start, and older attempts before younger ones.
 //!
-//! The entry of a recalled attempt stays and uses up a claim. `purge` removes such entries before they outnumber the
-//! others.
+//! One queue serves all workers. A deque for each worker, with stealing, was measured and is not faster, because all
+//! attempts come from one thread; and it cannot keep the order, since the owner of a deque cannot know how long its
+//! next attempt will run.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
-use crossbeam_deque::{Injector, Steal, Stealer, Worker as Deque};
-use parking_lot::RwLock;
+use parking_lot::Mutex;
 
 use crate::model::Priority;
 
-use super::attempt::Attempt;
-use super::priority_gate::{Counts, PriorityGate};
-
-/// Failed searches for a claimed attempt before the thread yields. Most attempts are found at once; the
-/// others are being moved between two queues by a thread that may need this processor.
-const SPINS_BEFORE_YIELD: u32 = 16;
-/// Entries of recalled attempts that one priority may have in addition to as many as it has others.
-const RECALLED_MAX: usize = 64;
-
-/// An entry; outdated if the attempt was recalled.
-type Entry = Weak<Attempt>;
-
-/// The deques of one worker; only their owner pushes to them.
-pub(super) struct LocalQueue {
-    pub index: usize,
-    /// Never reused, unlike the index.
-    id: u64,
-    deques: [Deque<Entry>; Priority::COUNT],
-}
-
-/// The stealing ends of one worker's deques.
-struct StealTarget {
-    id: u64,
-    index: usize,
-    deques: [Stealer<Entry>; Priority::COUNT],
-}
-
-/// An attempt that the caller has claimed and must run.
-pub(super) struct Claimed {
-    pub attempt: Arc<Attempt>,
-    /// Whether it came from another worker's deque.
-    pub stolen: bool,
-}
+use super::attempt::{Attempt, Ticket};
+use super::parker::{ParkState, Parker};
 
 #[derive(Default)]
 pub(super) struct RunQueue {
-    pub gate: PriorityGate,
-    shared: [Injector<Entry>; Priority::COUNT],
-    /// Number of entries of recalled attempts.
-    recalled: [AtomicUsize; Priority::COUNT],
-    steal_targets: RwLock<Vec<StealTarget>>,
-    ids: AtomicU64,
+    state: Mutex<State>,
+}
+
+/// What a driver has to do next.
+pub(super) enum Next {
+    /// Run the attempt, for which the driver now holds a slot.
+    Start(Arc<Attempt>),
+    /// Park, and then ask again.
+    Park,
+    /// Leave, because the number of the driver is not below the number of slots.
+    Leave,
+}
+
+/// Drivers to wake once the lock is released.
+type Woken = Vec<Arc<Parker>>;
+
+#[derive(Default)]
+struct State {
+    /// Attempts that have not started, by priority index, oldest first.
+    attempts: [VecDeque<Arc<Attempt>>; Priority::COUNT],
+    /// By priority index: the scheduler has more eligible tasks than it has dispatched.
+    held_back: [bool; Priority::COUNT],
+    paused: bool,
+    slots: usize,
+    taken: usize,
+    /// Taken slots of drivers that were woken to start an attempt and have not chosen it yet.
+    promised: usize,
+    /// Drivers without an attempt. The most recently parked is woken first, because its caches are warm.
+    idle: Vec<Arc<Parker>>,
+    /// Drivers whose attempt waits for a slot, by priority index and age of the attempt.
+    resuming: [BTreeMap<u64, Arc<Parker>>; Priority::COUNT],
+}
+
+/// Which attempt gets the next free slot.
+enum Turn {
+    Start(usize),
+    Resume(usize),
 }
 
 impl RunQueue {
-    /// Creates the deques of a new worker.
-    pub fn add_worker(&self, index: usize) -> LocalQueue {
-        let id = self.ids.fetch_add(1, Ordering::Relaxed);
-        let local = LocalQueue { index, id, deques: std::array::from_fn(|_| Deque::new_fifo()) };
-        let deques = std::array::from_fn(|p| local.deques[p].stealer());
-        self.steal_targets.write().push(StealTarget { id, index, deques });
-        local
+    /// Adds attempts, the oldest of each priority first. `held_back[p]` means that the scheduler has more eligible
+    /// tasks of priority `p`: until a later push clears it, no attempt of a lower priority starts.
+    pub fn push(&self, attempts: impl IntoIterator<Item = Arc<Attempt>>, held_back: [bool; Priority::COUNT]) {
+        self.change(|state| {
+            state.held_back = held_back;
+            for attempt in attempts.into_iter().filter(|attempt| !attempt.is_recalled()) {
+                state.attempts[attempt.spec().options.priority.index()].push_back(attempt);
+            }
+        });
     }
 
-    /// Removes a worker and moves the attempts in its deques back to the shared queues.
-    pub fn remove_worker(&self, local: &LocalQueue) {
-        self.steal_targets.write().retain(|target| target.id != local.id);
-        for (deque, shared) in local.deques.iter().zip(&self.shared) {
-            while let Some(attempt) = deque.pop() {
-                shared.push(attempt);
+    /// While paused, no attempt starts. One that has started can still take its slot again.
+    pub fn set_paused(&self, paused: bool) {
+        self.change(|state| state.paused = paused);
+    }
+
+    /// Sets the number of slots. When there are fewer, no attempt starts until fewer are taken, and all idle drivers are
+    /// woken, because some have to leave.
+    pub fn set_slots(&self, slots: usize) {
+        let mut leaving = Woken::new();
+        self.change(|state| {
+            if slots < state.slots {
+                leaving = std::mem::take(&mut state.idle);
+                for parker in &leaving {
+                    parker.set(ParkState::Awake);
+                }
+            }
+            state.slots = slots;
+        });
+        unpark(leaving);
+    }
+
+    /// The number of attempts that have not started, by priority index.
+    pub fn counts(&self) -> [usize; Priority::COUNT] {
+        let state = self.state.lock();
+        std::array::from_fn(|p| state.attempts[p].len())
+    }
+
+    /// Removes an attempt that has not started, so that its payload is freed.
+    pub fn remove(&self, priority: Priority, ticket: Ticket) {
+        let mut state = self.state.lock();
+        let attempts = &mut state.attempts[priority.index()];
+        let found = attempts.binary_search_by_key(&ticket.fence, |attempt| attempt.ticket().fence);
+        let removed = found.ok().and_then(|at| attempts.remove(at));
+        drop(state);
+        // After the lock is released, because a large payload takes a while to free.
+        drop(removed);
+    }
+
+    /// Gives back the slot of driver number `index`, if it has one, and takes the next attempt with a slot for it.
+    pub(super) fn next(&self, index: usize, parker: &Arc<Parker>, holds_slot: bool) -> Next {
+        let mut next = Next::Leave;
+        self.change(|state| {
+            state.settle(parker, holds_slot);
+            if index < state.slots {
+                next = state.start_next().map_or(Next::Park, Next::Start);
+            }
+            if matches!(next, Next::Park) {
+                parker.set(ParkState::Waiting);
+                state.idle.push(parker.clone());
+            }
+        });
+        next
+    }
+
+    /// Gives back the driver's slot, if it has one; the driver waits for nothing any more.
+    pub(super) fn release(&self, parker: &Arc<Parker>, holds_slot: bool) {
+        self.change(|state| state.settle(parker, holds_slot));
+    }
+
+    /// Lists the driver of an attempt that waits for a slot. The driver must park.
+    pub(super) fn resume(&self, parker: &Arc<Parker>, attempt: &Attempt) {
+        let p = attempt.spec().options.priority.index();
+        self.change(|state| {
+            parker.set(ParkState::Waiting);
+            state.resuming[p].insert(attempt.ticket().fence, parker.clone());
+        });
+    }
+
+    /// Makes a change, and gives the slots that are free afterwards to the drivers that can use them.
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state.lock();
+        change(&mut state);
+        let woken = state.fill_slots();
+        drop(state);
+        unpark(woken);
+    }
+}
+
+fn unpark(woken: Woken) {
+    for parker in woken {
+        parker.unpark();
+    }
+}
+
+impl State {
+    /// Takes back the slot of a driver and removes the driver from the lists of those that wait.
+    fn settle(&mut self, parker: &Arc<Parker>, holds_slot: bool) {
+        let state = parker.set(ParkState::Awake);
+        if state == ParkState::Waiting {
+            let others = |listed: &Arc<Parker>| !Arc::ptr_eq(listed, parker);
+            self.idle.retain(others);
+            self.resuming.iter_mut().for_each(|waiting| waiting.retain(|_, listed| others(listed)));
+        }
+        if state == ParkState::Starting {
+            self.promised -= 1;
+        }
+        self.taken -= usize::from(holds_slot || matches!(state, ParkState::Starting | ParkState::Resuming));
+    }
+
+    /// Which attempt gets the next free slot. `promised` drivers are about to start the first attempts; `has_driver`
+    /// is whether one more waits. Without it no attempt can start, so that a slot need not be kept free for one.
+    fn turn(&self, mut promised: usize, has_driver: bool) -> Option<Turn> {
+        if self.taken >= self.slots {
+            return None;
+        }
+        for p in Priority::DESCENDING.map(Priority::index) {
+            if !self.resuming[p].is_empty() {
+                return Some(Turn::Resume(p));
+            }
+            if self.paused || !has_driver {
+                continue;
+            }
+            let queued = self.attempts[p].len();
+            if queued > promised {
+                return Some(Turn::Start(p));
+            }
+            promised -= queued;
+            // Nothing is below the lowest priority.
+            if self.held_back[p] && p > 0 {
+                return None;
             }
         }
+        None
     }
 
-    /// Adds attempts to the shared queues, except those that were recalled. Returns true if a priority is no longer
-    /// held back.
-    pub fn push(&self, attempts: impl IntoIterator<Item = Weak<Attempt>>, held_back: [bool; Priority::COUNT]) -> bool {
-        let mut added: Counts = [0; Priority::COUNT];
-        for entry in attempts {
-            if let Some(attempt) = entry.upgrade().filter(|attempt| attempt.enqueue()) {
-                let p = attempt.spec().options.priority.index();
-                added[p] += 1;
-                self.shared[p].push(entry);
+    /// Gives free slots to the drivers that wait, until no slot is free or no driver can use one.
+    fn fill_slots(&mut self) -> Woken {
+        let mut woken = Woken::new();
+        while let Some(turn) = self.turn(self.promised, !self.idle.is_empty()) {
+            match turn {
+                Turn::Resume(p) => self.give_back_slot(p, &mut woken),
+                Turn::Start(_) => {
+                    let Some(parker) = self.idle.pop() else { break };
+                    parker.set(ParkState::Starting);
+                    self.promised += 1;
+                    self.taken += 1;
+                    woken.push(parker);
+                }
             }
         }
-        self.gate.add(added, held_back)
+        woken
     }
 
-    /// Records that an entry of priority `p` belongs to a recalled attempt. Returns true if all entries of that
-    /// priority were taken out and those of live attempts put back. Call it only from the thread that pushes;
-    /// `held_back` is that of its last push.
-    pub fn mark_recalled(&self, p: usize, held_back: [bool; Priority::COUNT]) -> bool {
-        // A worker may have met the entry, and counted it off, a moment ago.
-        let recalled = self.recalled[p].fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        let many = recalled > RECALLED_MAX && 2 * recalled > self.gate.counts()[p];
-        if many {
-            self.purge(p, held_back);
+    /// Takes a slot for the oldest attempt of a priority that waits for one.
+    fn give_back_slot(&mut self, p: usize, woken: &mut Woken) {
+        if let Some((_, parker)) = self.resuming[p].pop_first() {
+            parker.set(ParkState::Resuming);
+            self.taken += 1;
+            woken.push(parker);
         }
-        many
     }
 
-    /// Claims all entries of a priority, as a worker claims one, and puts those back that were not recalled.
-    fn purge(&self, p: usize, held_back: [bool; Priority::COUNT]) {
-        let claimed = self.gate.claim_all(p);
-        let mut left = Vec::with_capacity(claimed);
-        for _ in 0..claimed {
-            let entry = find(|| self.steal_deques(p, None).or_else(|| retry(|| self.shared[p].steal())));
-            match entry.upgrade().filter(|attempt| attempt.is_queued()) {
-                Some(attempt) => left.push(attempt),
-                None => self.forget_recalled(p),
-            }
-        }
-        // The order of dispatch; the deques of several workers have none among each other.
-        left.sort_unstable_by_key(|attempt| attempt.ticket().fence);
-        let mut added: Counts = [0; Priority::COUNT];
-        added[p] = left.len();
-        for attempt in left {
-            self.shared[p].push(Arc::downgrade(&attempt));
-        }
-        self.gate.add(added, held_back);
-    }
-
-    fn forget_recalled(&self, p: usize) {
-        self.recalled[p].fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// The number of attempts in the deques of the first `workers` workers, by worker number.
-    pub fn queue_sizes(&self, workers: usize) -> Vec<usize> {
-        let mut sizes = vec![0; workers];
-        for target in &*self.steal_targets.read() {
-            if let Some(size) = sizes.get_mut(target.index) {
-                *size += target.deques.iter().map(Stealer::len).sum::<usize>();
-            }
-        }
-        sizes
-    }
-
-    /// Claims the most urgent attempt. Up to `batch` attempts may be moved from the shared queue to the
-    /// caller's deque on the way.
-    pub fn claim(&self, local: &LocalQueue, batch: usize) -> Option<Claimed> {
+    /// Takes the first attempt and a slot for it, unless an attempt that waits for a slot comes first.
+    fn start_next(&mut self) -> Option<Arc<Attempt>> {
         loop {
-            let p = self.gate.claim()?;
-            let (entry, stolen) = find(|| self.try_find(p, local, batch));
-            if let Some(attempt) = entry.upgrade().filter(|attempt| attempt.claim()) {
-                return Some(Claimed { attempt, stolen });
+            let Turn::Start(p) = self.turn(0, true)? else { return None };
+            let attempt = self.attempts[p].pop_front()?;
+            // Fails if it was recalled.
+            if attempt.claim() {
+                self.taken += 1;
+                return Some(attempt);
             }
-            // A recalled attempt uses up its claim of the gate.
-            self.forget_recalled(p);
-        }
-    }
-
-    fn try_find(&self, p: usize, local: &LocalQueue, batch: usize) -> Option<(Entry, bool)> {
-        if let Some(entry) = local.deques[p].pop() {
-            return Some((entry, false));
-        }
-        let shared = || {
-            if batch > 1 {
-                self.shared[p].steal_batch_with_limit_and_pop(&local.deques[p], batch)
-            } else {
-                self.shared[p].steal()
-            }
-        };
-        if let Some(entry) = retry(shared) {
-            return Some((entry, false));
-        }
-        self.steal_deques(p, Some(local)).map(|entry| (entry, true))
-    }
-
-    /// Steals from the deque of any worker but `own`.
-    fn steal_deques(&self, p: usize, own: Option<&LocalQueue>) -> Option<Entry> {
-        let targets = self.steal_targets.read();
-        // Every worker starts at a different deque, so that they do not all contend for the same one.
-        let (before, after) = targets.split_at(own.map_or(0, |own| own.index.min(targets.len())));
-        let mut others = after.iter().chain(before).filter(|target| own.is_none_or(|own| target.id != own.id));
-        others.find_map(|target| retry(|| target.deques[p].steal()))
-    }
-}
-
-/// Repeats a search that succeeds in the end.
-fn find<T>(search: impl Fn() -> Option<T>) -> T {
-    let mut spins = 0;
-    loop {
-        if let Some(found) = search() {
-            return found;
-        }
-        spins += 1;
-        if spins < SPINS_BEFORE_YIELD {
-            std::hint::spin_loop();
-        } else {
-            std::thread::yield_now();
-        }
-    }
-}
-
-fn retry(mut steal: impl FnMut() -> Steal<Entry>) -> Option<Entry> {
-    loop {
-        match steal() {
-            Steal::Success(attempt) => return Some(attempt),
-            Steal::Empty => return None,
-            Steal::Retry => std::hint::spin_loop(),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering::SeqCst;
+    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+    use proptest::prelude::*;
 
     use super::*;
     use crate::pool::Assignment;
+
+    const NONE: [bool; 4] = [false; 4];
 
     fn attempt(fence: u64, priority: Priority) -> Arc<Attempt> {
         Attempt::new(Assignment::sample(fence, "h", "t", priority, b"", false))
     }
 
-    fn entries(attempts: &[Arc<Attempt>]) -> Vec<Entry> {
-        attempts.iter().map(Arc::downgrade).collect()
-    }
-
-    fn fence(claimed: &Claimed) -> u64 {
-        claimed.attempt.ticket().fence
-    }
-
-    fn fences(claimed: &[Claimed]) -> Vec<u64> {
-        claimed.iter().map(fence).collect()
-    }
-
-    /// Worker 0 has started attempt 0 of 32 and holds 1 to 15 in its deque.
-    fn half_moved_to_a_deque() -> (RunQueue, LocalQueue, LocalQueue, Vec<Arc<Attempt>>) {
+    fn queue(slots: usize) -> RunQueue {
         let queue = RunQueue::default();
-        let (owner, thief) = (queue.add_worker(0), queue.add_worker(1));
-        let attempts: Vec<_> = (0..32).map(|n| attempt(n, Priority::Normal)).collect();
-        queue.push(entries(&attempts), [false; 4]);
-        assert_eq!(queue.claim(&owner, 16).map(|claimed| fence(&claimed)), Some(0));
-        assert_eq!(queue.queue_sizes(2), [15, 0]);
-        (queue, owner, thief, attempts)
+        queue.set_slots(slots);
+        queue
     }
 
-    #[test]
-    fn an_idle_worker_takes_from_the_shared_queue_then_steals_from_another_deque() {
-        let (queue, _owner, thief, _attempts) = half_moved_to_a_deque();
-        let claimed: Vec<_> = (0..20).filter_map(|_| queue.claim(&thief, 1)).collect();
-        assert_eq!(fences(&claimed), (16..32).chain(1..5).collect::<Vec<_>>());
-        assert!(claimed.iter().map(|claimed| claimed.stolen).eq((0..20).map(|n| n >= 16)));
-    }
-
-    #[test]
-    fn a_leaving_worker_returns_its_attempts() {
-        let (queue, owner, thief, _attempts) = half_moved_to_a_deque();
-        queue.remove_worker(&owner);
-        let claimed: Vec<_> = std::iter::from_fn(|| queue.claim(&thief, 1)).collect();
-        assert_eq!(fences(&claimed), (16..32).chain(1..16).collect::<Vec<_>>());
-        assert!(claimed.iter().all(|claimed| !claimed.stolen));
-    }
-
-    #[test]
-    fn a_purge_keeps_the_order_of_dispatch_over_all_deques() {
-        let (queue, _owner, thief, attempts) = half_moved_to_a_deque();
-        for attempt in attempts.iter().filter(|attempt| attempt.ticket().fence % 3 == 0) {
-            queue.recalled[1].fetch_add(usize::from(attempt.recall().is_some()), SeqCst);
+    /// The fence of the attempt that a driver without a slot starts.
+    fn start(queue: &RunQueue, driver: &Arc<Parker>) -> Option<u64> {
+        match queue.next(0, driver, false) {
+            Next::Start(attempt) => Some(attempt.ticket().fence),
+            Next::Park | Next::Leave => None,
         }
-        queue.purge(1, [false; 4]);
-        assert_eq!(queue.gate.counts(), [0, 21, 0, 0], "attempt 0 has started");
-        assert_eq!(queue.recalled[1].load(SeqCst), 0);
-        let claimed: Vec<_> = std::iter::from_fn(|| queue.claim(&thief, 1)).collect();
-        assert_eq!(fences(&claimed), (1..32).filter(|fence| fence % 3 != 0).collect::<Vec<_>>());
     }
 
-    /// A start, with the logical time before and after the claim that made it.
+    /// A driver that nothing has woken.
+    fn driver() -> Arc<Parker> {
+        Arc::default()
+    }
+
+    #[test]
+    fn attempts_start_by_priority_then_age_and_none_below_one_that_is_held_back() {
+        let queue = queue(9);
+        let fill = |first| {
+            let priorities = [Priority::Low, Priority::Normal, Priority::High, Priority::Normal];
+            (first..).zip(priorities).map(|(fence, priority)| attempt(fence, priority))
+        };
+        queue.push(fill(10), [false, true, false, false]);
+        let drivers: [_; 5] = std::array::from_fn(|_| driver());
+        let started = drivers[..4].iter().map(|driver| start(&queue, driver));
+        assert_eq!(started.collect::<Vec<_>>(), [Some(12), Some(11), Some(13), None], "NORMAL is held back");
+        assert_eq!(queue.counts(), [1, 0, 0, 0]);
+        queue.push(Vec::new(), NONE);
+        assert_eq!(drivers[3].set(ParkState::Starting), ParkState::Starting, "the parked driver is woken");
+        assert_eq!(start(&queue, &drivers[3]), Some(10));
+    }
+
+    #[test]
+    fn a_paused_queue_starts_nothing_and_keeps_its_attempts() {
+        let (queue, driver) = (queue(1), driver());
+        queue.set_paused(true);
+        queue.push(vec![attempt(1, Priority::Low)], NONE);
+        assert_eq!((start(&queue, &driver), queue.counts()), (None, [1, 0, 0, 0]));
+        queue.set_paused(false);
+        assert_eq!(start(&queue, &driver), Some(1));
+    }
+
+    #[test]
+    fn no_more_attempts_start_than_there_are_slots() {
+        let queue = queue(2);
+        queue.push((0..9).map(|n| attempt(n, Priority::Normal)), NONE);
+        let drivers: [_; 3] = std::array::from_fn(|_| driver());
+        let started = drivers.iter().map(|driver| start(&queue, driver));
+        assert_eq!(started.collect::<Vec<_>>(), [Some(0), Some(1), None]);
+        queue.release(&drivers[0], true);
+        assert_eq!(start(&queue, &drivers[2]), Some(2), "the parked driver got the slot");
+        queue.set_slots(1);
+        queue.release(&drivers[1], true);
+        assert_eq!(start(&queue, &drivers[1]), None, "one slot is left, and taken");
+        assert!(matches!(queue.next(1, &drivers[0], false), Next::Leave));
+    }
+
+    #[test]
+    fn a_recalled_attempt_leaves_the_queue_at_once_and_one_recalled_before_the_push_never_enters() {
+        let queue = queue(1);
+        let attempts: Vec<_> = (0..4).map(|n| attempt(n, Priority::High)).collect();
+        assert!(attempts[0].recall());
+        queue.push(attempts.clone(), NONE);
+        assert!(attempts[2].recall());
+        queue.remove(Priority::High, attempts[2].ticket());
+        assert_eq!(queue.counts(), [0, 0, 2, 0]);
+        assert_eq!([0, 2].map(|n| Arc::strong_count(&attempts[n])), [1, 1], "nothing else holds them");
+    }
+
+    #[test]
+    fn a_driver_that_leaves_passes_its_wake_up_on() {
+        let queue = queue(2);
+        let (first, second) = (driver(), driver());
+        assert_eq!((start(&queue, &first), start(&queue, &second)), (None, None));
+        queue.push(vec![attempt(1, Priority::Normal)], NONE);
+        assert_eq!(second.set(ParkState::Starting), ParkState::Starting, "the latest to park is woken");
+        queue.release(&second, false);
+        assert_eq!(first.set(ParkState::Starting), ParkState::Starting);
+        assert_eq!(start(&queue, &first), Some(1));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Push([usize; 4], [bool; 4]),
+        Pause(bool),
+        Slots(usize),
+        /// A driver ends its attempt and asks for the next one, or looks why it was woken.
+        Next(usize),
+        /// A driver gives back the slot of its attempt.
+        Suspend(usize),
+        /// The attempt of a driver needs a slot again.
+        Resume(usize),
+        /// A driver that waits for a slot no longer does.
+        GiveUp(usize),
+    }
+
+    const DRIVERS: usize = 4;
+
+    fn step() -> impl Strategy<Value = Step> {
+        let held = prop::array::uniform4(prop::bool::weighted(0.15));
+        prop_oneof![
+            4 => (prop::array::uniform4(0..3_usize), held).prop_map(|(counts, held)| Step::Push(counts, held)),
+            1 => any::<bool>().prop_map(Step::Pause),
+            1 => (1..=DRIVERS).prop_map(Step::Slots),
+            9 => (0..DRIVERS).prop_map(Step::Next),
+            3 => (0..DRIVERS).prop_map(Step::Suspend),
+            3 => (0..DRIVERS).prop_map(Step::Resume),
+            1 => (0..DRIVERS).prop_map(Step::GiveUp),
+        ]
+    }
+
+    /// What a driver does, as the driver itself sees it.
+    #[derive(Clone, Default)]
+    struct Driven {
+        parker: Arc<Parker>,
+        attempt: Option<Arc<Attempt>>,
+        holds_slot: bool,
+        waits: bool,
+    }
+
+    impl Driven {
+        /// Returns whether the driver runs, and notices a wake-up.
+        fn is_awake(&mut self) -> bool {
+            let state = self.parker.set(ParkState::Awake);
+            self.parker.set(state);
+            if self.waits && state != ParkState::Waiting {
+                self.waits = false;
+                self.holds_slot = state == ParkState::Resuming;
+            }
+            !self.waits
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+        /// Drives the queue like the workers do, one step of one driver at a time.
+        #[test]
+        fn slots_are_never_exceeded_never_idle_and_go_to_the_first_in_order(
+            steps in prop::collection::vec(step(), 1..80),
+        ) {
+            let queue = queue(DRIVERS);
+            let mut drivers: [Driven; DRIVERS] = std::array::from_fn(|_| Driven::default());
+            let (mut fence, mut pushed, mut started) = (0, 0, Vec::new());
+            for step in steps {
+                match step {
+                    Step::Push(counts, held_back) => {
+                        let mut attempts = Vec::new();
+                        for priority in Priority::DESCENDING {
+                            for _ in 0..counts[priority.index()] {
+                                fence += 1;
+                                attempts.push(attempt(fence, priority));
+                            }
+                        }
+                        pushed += attempts.len();
+                        queue.push(attempts, held_back);
+                    }
+                    Step::Pause(paused) => queue.set_paused(paused),
+                    Step::Slots(slots) => queue.set_slots(slots),
+                    Step::Next(index) => {
+                        let driver = &mut drivers[index];
+                        let awake = driver.is_awake();
+                        // An attempt that waits for a slot goes on only with one.
+                        if awake && (driver.holds_slot || driver.attempt.is_none()) {
+                            let before = first_in_order(&queue);
+                            driver.attempt = None;
+                            match queue.next(index, &driver.parker, driver.holds_slot) {
+                                Next::Start(attempt) => {
+                                    prop_assert_eq!(Some(attempt.ticket().fence), before);
+                                    started.push(attempt.ticket().fence);
+                                    (driver.attempt, driver.holds_slot) = (Some(attempt), true);
+                                }
+                                Next::Park => (driver.holds_slot, driver.waits) = (false, true),
+                                Next::Leave => driver.holds_slot = false,
+                            }
+                        }
+                    }
+                    Step::Suspend(index) => {
+                        let driver = &mut drivers[index];
+                        if driver.is_awake() && driver.attempt.is_some() && driver.holds_slot {
+                            queue.release(&driver.parker, true);
+                            driver.holds_slot = false;
+                        }
+                    }
+                    Step::Resume(index) => {
+                        let driver = &mut drivers[index];
+                        if driver.is_awake() && !driver.holds_slot && let Some(attempt) = &driver.attempt {
+                            queue.resume(&driver.parker, attempt);
+                            driver.waits = true;
+                        }
+                    }
+                    Step::GiveUp(index) => {
+                        let driver = &mut drivers[index];
+                        if driver.waits && driver.attempt.is_some() {
+                            queue.release(&driver.parker, false);
+                            *driver = Driven { parker: driver.parker.clone(), ..Driven::default() };
+                        }
+                    }
+                }
+                check(&queue, &mut drivers)?;
+            }
+            started.sort_unstable();
+            started.dedup();
+            prop_assert_eq!(started.len() + queue.counts().iter().sum::<usize>(), pushed, "each starts once");
+        }
+    }
+
+    /// The attempt that may start first, whatever the slots.
+    fn first_in_order(queue: &RunQueue) -> Option<u64> {
+        let state = queue.state.lock();
+        for p in (0..Priority::COUNT).rev() {
+            if let Some(first) = state.attempts[p].front() {
+                return Some(first.ticket().fence);
+            }
+            if p > 0 && state.held_back[p] {
+                return None;
+            }
+        }
+        None
+    }
+
+    fn check(queue: &RunQueue, drivers: &mut [Driven]) -> Result<(), TestCaseError> {
+        let state = queue.state.lock();
+        let mut taken = 0;
+        let mut promised = 0;
+        for driver in drivers {
+            let parking = driver.parker.set(ParkState::Awake);
+            driver.parker.set(parking);
+            let granted = matches!(parking, ParkState::Starting | ParkState::Resuming);
+            taken += usize::from(driver.holds_slot || granted);
+            promised += usize::from(parking == ParkState::Starting);
+        }
+        prop_assert_eq!((state.taken, state.promised), (taken, promised));
+        // No driver waits for a slot that is free.
+        prop_assert!(state.turn(state.promised, !state.idle.is_empty()).is_none());
+        Ok(())
+    }
+
+    /// A start, with the logical time before and after the call that made it.
     struct Start {
         fence: u64,
         p: usize,
@@ -284,69 +509,67 @@ mod tests {
         after: u64,
     }
 
-    /// Two threads push attempts of all priorities while workers claim them. Returns the starts, and
-    /// for each fence the time at which its push had returned.
-    fn push_and_claim_concurrently(workers: usize, total: u64) -> (Vec<Start>, Vec<u64>) {
-        let (queue, clock, left) = (RunQueue::default(), AtomicU64::new(1), AtomicU64::new(total));
+    /// Two threads push attempts of all priorities while drivers start them. Returns the starts, and for each fence the
+    /// time at which its push had returned.
+    fn push_and_start_concurrently(drivers: usize, total: u64) -> (Vec<Start>, Vec<u64>) {
+        let (queue, clock, left) = (queue(drivers), AtomicU64::new(1), AtomicU64::new(total));
         let pushed: Vec<AtomicU64> = (0..total).map(|_| AtomicU64::new(0)).collect();
-        let priority = |n: u64| Priority::DESCENDING[usize::try_from(n / 8 % 7 % 4).unwrap_or(0)];
-        let attempts: Vec<_> = (0..total).map(|n| attempt(n, priority(n))).collect();
         let push = |pusher: u64| {
             for first in (pusher * 8..total).step_by(16) {
                 let fences = first..(first + 8).min(total);
-                let of = |n: u64| Arc::downgrade(&attempts[usize::try_from(n).unwrap_or(0)]);
-                queue.push(fences.clone().map(of), [false; 4]);
+                let priority = Priority::DESCENDING[usize::try_from(first / 8 % 7 % 4).unwrap_or(0)];
+                queue.push(fences.clone().map(|n| attempt(n, priority)), NONE);
                 let at = clock.fetch_add(1, SeqCst);
                 fences.for_each(|n| pushed[usize::try_from(n).unwrap_or(0)].store(at, SeqCst));
             }
         };
-        let start = |index: usize| {
-            let (local, mut starts) = (queue.add_worker(index), Vec::new());
+        let drive = |index: usize| {
+            let (parker, mut holds_slot, mut starts) = (driver(), false, Vec::new());
             while left.load(SeqCst) > 0 {
                 let before = clock.fetch_add(1, SeqCst);
-                let batch = if index.is_multiple_of(2) { 16 } else { 1 };
-                let Some(claimed) = queue.claim(&local, batch) else {
+                let next = queue.next(index, &parker, holds_slot);
+                let after = clock.fetch_add(1, SeqCst);
+                holds_slot = matches!(next, Next::Start(_));
+                let Next::Start(attempt) = next else {
                     std::thread::yield_now();
                     continue;
                 };
-                let after = clock.fetch_add(1, SeqCst);
                 left.fetch_sub(1, SeqCst);
-                let p = claimed.attempt.spec().options.priority.index();
-                starts.push(Start { fence: fence(&claimed), p, before, after });
+                let p = attempt.spec().options.priority.index();
+                starts.push(Start { fence: attempt.ticket().fence, p, before, after });
             }
-            queue.remove_worker(&local);
             starts
         };
         let starts = std::thread::scope(|scope| {
-            let (push, start) = (&push, &start);
-            let threads: Vec<_> = (0..workers).map(|index| scope.spawn(move || start(index))).collect();
+            let (push, drive) = (&push, &drive);
+            let threads: Vec<_> = (0..drivers).map(|index| scope.spawn(move || drive(index))).collect();
             (0..2).for_each(|pusher| drop(scope.spawn(move || push(pusher))));
-            threads.into_iter().flat_map(|thread| thread.join().expect("no worker panics")).collect()
+            threads.into_iter().flat_map(|thread| thread.join().expect("no driver panics")).collect()
         });
         (starts, pushed.into_iter().map(AtomicU64::into_inner).collect())
     }
 
     #[test]
-    fn no_attempt_starts_while_a_more_urgent_one_pushed_earlier_is_unclaimed() {
+    fn no_attempt_starts_while_a_more_urgent_one_pushed_earlier_is_queued() {
         const TOTAL: u64 = 20_000;
-        let (starts, pushed) = push_and_claim_concurrently(6, TOTAL);
+        let (starts, pushed) = push_and_start_concurrently(6, TOTAL);
         let mut fences: Vec<_> = starts.iter().map(|start| start.fence).collect();
         fences.sort_unstable();
         assert_eq!(fences, (0..TOTAL).collect::<Vec<_>>(), "each starts once");
-        // A claim is for any attempt of its priority, so attempts are counted instead of compared one by
-        // one: of each higher priority, at least as many claims must have begun as attempts were pushed.
+        // Two pushes at the same time are in either order, so attempts are counted instead of compared one by one: of
+        // each higher priority, at least as many starts must have begun as attempts were pushed.
         for urgent in 1..Priority::COUNT {
             let urgent_starts = || starts.iter().filter(|start| start.p == urgent);
             let mut pushed: Vec<_> =
                 urgent_starts().map(|start| pushed[usize::try_from(start.fence).unwrap_or(0)]).collect();
-            let mut claimed: Vec<_> = urgent_starts().map(|start| start.before).collect();
+            let mut begun: Vec<_> = urgent_starts().map(|start| start.before).collect();
             pushed.sort_unstable();
-            claimed.sort_unstable();
+            begun.sort_unstable();
             for start in starts.iter().filter(|start| start.p < urgent) {
                 let waiting = pushed.partition_point(|at| *at < start.before);
-                let claimed = claimed.partition_point(|at| *at < start.after);
+                let begun = begun.partition_point(|at| *at < start.after);
                 let fence = start.fence;
-                assert!(waiting <= claimed, "{fence} started before {} of priority {urgent}", waiting - claimed);
+                assert!(waiting <= begun, "{fence} started before {} of priority {urgent}", waiting - begun);
             }
         }
     }

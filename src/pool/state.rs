@@ -1,7 +1,6 @@
 //! The state that a pool's handle and its workers share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use parking_lot::Mutex;
@@ -11,7 +10,6 @@ use crate::model::{PoolKind, PoolName, PoolSpec};
 use crate::telemetry::metrics::PoolMeter;
 
 use super::context::WorkerContext;
-use super::idle_workers::IdleWorkers;
 use super::run_queue::RunQueue;
 use super::stats::WorkerCounters;
 
@@ -20,11 +18,8 @@ pub(super) struct PoolState {
     pub kind: PoolKind,
     pub context: WorkerContext,
     pub meter: PoolMeter,
-    pub run_queue: RunQueue,
-    pub idle: IdleWorkers,
+    pub run_queue: Arc<RunQueue>,
     pub workers: Mutex<Workers>,
-    /// A copy of `Workers::target` that every worker reads before each attempt without the lock.
-    pub target: AtomicUsize,
     /// Number of workers that have not ended.
     pub live: watch::Sender<usize>,
 }
@@ -38,8 +33,6 @@ pub(super) struct Workers {
     pub slots: Vec<WorkerSlot>,
     /// Replaced workers that may not have ended yet.
     pub leaving: Vec<WorkerHandle>,
-    /// Steals by workers that have been replaced.
-    pub past_steals: u64,
 }
 
 pub(super) struct WorkerSlot {
@@ -49,7 +42,7 @@ pub(super) struct WorkerSlot {
     pub handle: WorkerHandle,
 }
 
-/// The thread or runtime task that drives a worker.
+/// The thread or the task of the runtime that runs a worker.
 pub(super) enum WorkerHandle {
     Thread(thread::JoinHandle<()>),
     Task(tokio::task::JoinHandle<()>),
@@ -77,36 +70,31 @@ impl PoolState {
             kind: spec.kind,
             meter: PoolMeter::new(&context.metrics, &spec.name, &context.catalog),
             context,
-            run_queue: RunQueue::default(),
-            idle: IdleWorkers::default(),
+            run_queue: Arc::default(),
             workers: Mutex::default(),
-            target: AtomicUsize::new(0),
             live: watch::Sender::new(0),
         };
-        state.run_queue.gate.set_paused(spec.paused);
+        state.run_queue.set_paused(spec.paused);
         state
     }
 
     pub fn set_target(&self, workers: &mut Workers, size: usize) {
         workers.target = size;
-        self.target.store(size, Ordering::SeqCst);
+        self.run_queue.set_slots(size);
     }
 
     /// Lets every worker leave after its current attempt; no further attempt starts.
     pub fn shut_down(&self) {
-        self.run_queue.gate.set_paused(true);
+        self.run_queue.set_paused(true);
         let mut workers = self.workers.lock();
         workers.stopped = true;
         self.set_target(&mut workers, 0);
-        drop(workers);
-        self.idle.wake(usize::MAX);
     }
 
     /// Removes all workers from the table and returns their handles.
     pub fn take_handles(&self) -> Vec<WorkerHandle> {
         let mut workers = self.workers.lock();
         let slots = std::mem::take(&mut workers.slots);
-        workers.past_steals += slots.iter().map(|slot| slot.counters.steals()).sum::<u64>();
         let mut handles = std::mem::take(&mut workers.leaving);
         handles.extend(slots.into_iter().map(|slot| slot.handle));
         handles

@@ -17,8 +17,6 @@ pub struct PoolStats {
     /// Workers that run an attempt.
     pub busy: usize,
     pub idle: usize,
-    /// Attempts that a worker took from another worker's deque since the last reset.
-    pub steals: u64,
     /// Attempts that have not started, by priority index.
     pub assigned: [usize; Priority::COUNT],
 }
@@ -31,8 +29,6 @@ pub struct WorkerStats {
     /// False when the worker leaves after its current attempt.
     pub alive: bool,
     pub busy: bool,
-    /// Attempts in its own deques.
-    pub queue_size: usize,
     pub current: Option<(TaskId, HandlerName)>,
     /// Attempts that completed.
     pub completed: u64,
@@ -40,8 +36,6 @@ pub struct WorkerStats {
     pub failed: u64,
     pub busy_time: Duration,
     pub idle_time: Duration,
-    /// Attempts taken from other workers' deques.
-    pub steals: u64,
 }
 
 /// Written by one worker, read by others. Aligned to its own cache lines, because all workers count at once.
@@ -49,7 +43,6 @@ pub struct WorkerStats {
 pub(super) struct WorkerCounters {
     completed: AtomicU64,
     failed: AtomicU64,
-    steals: AtomicU64,
     busy_us: AtomicU64,
     current: Mutex<Option<(Arc<Attempt>, Instant)>>,
     since: Mutex<Instant>,
@@ -70,7 +63,6 @@ impl Default for WorkerCounters {
         Self {
             completed: AtomicU64::new(0),
             failed: AtomicU64::new(0),
-            steals: AtomicU64::new(0),
             busy_us: AtomicU64::new(0),
             current: Mutex::new(None),
             since: Mutex::new(Instant::now()),
@@ -97,11 +89,8 @@ impl WorkerCounters {
         }
     }
 
-    pub fn attempt_started(&self, attempt: &Arc<Attempt>, at: Instant, stolen: bool) {
+    pub fn attempt_started(&self, attempt: &Arc<Attempt>, at: Instant) {
         *self.current.lock() = Some((attempt.clone(), at));
-        if stolen {
-            self.steals.fetch_add(1, Ordering::Relaxed);
-        }
     }
 
     pub fn attempt_ended(&self, completed: bool) {
@@ -117,11 +106,7 @@ impl WorkerCounters {
         self.current.lock().is_some()
     }
 
-    pub fn steals(&self) -> u64 {
-        self.steals.load(Ordering::Relaxed)
-    }
-
-    pub fn snapshot(&self, index: usize, alive: bool, queue_size: usize) -> WorkerStats {
+    pub fn snapshot(&self, index: usize, alive: bool) -> WorkerStats {
         let now = Instant::now();
         let since = *self.since.lock();
         let current = self.current.lock().clone();
@@ -131,7 +116,6 @@ impl WorkerCounters {
             name: format!("PoolWorker-{index}"),
             alive,
             busy: current.is_some(),
-            queue_size,
             current: current.map(|(attempt, _)| {
                 let spec = attempt.spec();
                 (spec.id.clone(), spec.options.handler.clone())
@@ -140,13 +124,12 @@ impl WorkerCounters {
             failed: self.failed.load(Ordering::Relaxed),
             busy_time,
             idle_time: now.duration_since(since).saturating_sub(busy_time),
-            steals: self.steals(),
         }
     }
 
     pub fn reset(&self) {
         *self.since.lock() = Instant::now();
-        for counter in [&self.completed, &self.failed, &self.steals, &self.busy_us] {
+        for counter in [&self.completed, &self.failed, &self.busy_us] {
             counter.store(0, Ordering::Relaxed);
         }
     }

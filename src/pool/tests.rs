@@ -162,6 +162,28 @@ async fn attempts_start_by_priority_then_in_push_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_attempt_waits_behind_a_running_one_while_a_younger_one_starts() {
+    let mut fixture = Fixture::new(1, PoolKind::Threads, false);
+    // A worker whose attempts are short.
+    fixture.let_complete(2_000);
+    fixture.push_all(0..2_000);
+    for _ in 0..2_000 {
+        fixture.ended().await;
+    }
+    fixture.pool.set_paused(true);
+    fixture.push_all(0..40);
+    fixture.pool.set_paused(false);
+    // The first attempt runs until the end of the test; a second worker comes.
+    assert_eq!(fixture.started().await, 2_001);
+    fixture.pool.resize(2).unwrap();
+    assert_eq!(fixture.started().await, 2_002, "the oldest one that waits");
+    fixture.let_complete(40);
+    for _ in 0..40 {
+        fixture.ended().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lower_priority_waits_while_a_higher_one_is_held_back() {
     let mut fixture = Fixture::new(2, PoolKind::Threads, false);
     let low = fixture.attempt("low", Priority::Low);
@@ -213,8 +235,7 @@ async fn a_recalled_attempt_is_freed_although_no_worker_is_free() {
         fixture.pool.push(batch, [false; 4]);
         assert_eq!(fixture.pool.recall(ticket), n % 3 != 0);
         assert!(spec.upgrade().is_none(), "the spec and its payload are freed");
-        let entries = fixture.pool.stats().assigned[Priority::Normal.index()];
-        assert!(entries <= 66, "{entries} entries are in the run queue after {n} recalls");
+        assert_eq!(fixture.pool.stats().assigned, [0, 1, 0, 0]);
     }
     fixture.complete(1).await;
     assert_eq!(fixture.started().await, 2, "the attempt that was not recalled");
@@ -337,9 +358,8 @@ async fn worker_counters_add_up_and_can_be_reset() {
     assert_eq!(rows.iter().map(|row| row.failed).sum::<u64>(), 1);
     let stats = fixture.pool.stats();
     assert_eq!((stats.alive, stats.busy, stats.idle, stats.assigned), (3, 0, 3, [0; 4]));
-    assert_eq!(stats.steals, rows.iter().map(|row| row.steals).sum::<u64>());
     fixture.pool.reset_counters();
-    assert!(fixture.pool.workers().iter().all(|row| row.completed + row.failed + row.steals == 0));
+    assert!(fixture.pool.workers().iter().all(|row| row.completed + row.failed == 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

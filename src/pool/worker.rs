@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,33 +16,19 @@ use crate::telemetry::{scope, task_log};
 
 use super::attempt::Attempt;
 use super::context::PayloadSource;
-use super::idle_workers::Parker;
+use super::driver::Driver;
 use super::report::Report;
-use super::run_queue::{Claimed, LocalQueue};
+use super::run_queue::Next;
 use super::state::PoolState;
 use super::stats::WorkerCounters;
 
-/// Attempts moved to the worker's own deque at a time, if its attempts are short.
-const BATCH: usize = 16;
-/// Average run time below which attempts are short. Longer ones stay in the shared queue, which keeps
-/// their order over all workers.
-const SHORT_RUN_TIME: Duration = Duration::from_micros(50);
-
 pub(super) struct Worker {
     pool: Arc<PoolState>,
-    queue: LocalQueue,
+    index: usize,
+    driver: Driver,
     qualified_name: Arc<str>,
     counters: Arc<WorkerCounters>,
     meter: AttemptMeter,
-    parker: Arc<Parker>,
-    /// Exponential moving average.
-    average_run_time: Duration,
-}
-
-enum Next {
-    Run(Started),
-    Idle,
-    Leave,
 }
 
 /// An attempt whose start has been reported.
@@ -54,96 +39,69 @@ struct Started {
 }
 
 impl Drop for Worker {
-    /// Runs however the worker ends, so that the attempts in its deques are not lost.
     fn drop(&mut self) {
-        self.pool.run_queue.remove_worker(&self.queue);
-        if self.pool.run_queue.gate.has_startable() {
-            self.pool.idle.wake(1);
-        }
         self.pool.live.send_modify(|live| *live -= 1);
     }
 }
 
 impl Worker {
     pub fn new(pool: Arc<PoolState>, index: usize, counters: Arc<WorkerCounters>) -> Self {
-        let queue = pool.run_queue.add_worker(index);
         pool.live.send_modify(|live| *live += 1);
         Self {
             qualified_name: format!("{}/PoolWorker-{index}", pool.name).into(),
-            queue,
+            index,
+            driver: Driver::new(index, pool.run_queue.clone()),
             meter: pool.meter.worker(),
             pool,
             counters,
-            parker: Arc::default(),
-            average_run_time: SHORT_RUN_TIME,
         }
     }
 
     pub async fn run(mut self) {
+        let counters = self.counters.clone();
         loop {
-            let next = match self.next() {
-                Next::Idle => self.park().await,
-                next => next,
-            };
-            match next {
-                Next::Run(started) => self.run_attempt(started).await,
-                Next::Idle => {}
-                Next::Leave => return,
+            // A pause from here on either prevents the start or waits until it is reported.
+            let starting = counters.mark_starting();
+            match self.driver.next() {
+                Next::Start(attempt) => {
+                    let started = self.report_start(attempt);
+                    drop(starting);
+                    self.run_attempt(started).await;
+                }
+                Next::Park => {
+                    drop(starting);
+                    self.driver.park().await;
+                }
+                Next::Leave if self.leaves() => return,
+                // The pool has grown again.
+                Next::Leave => {}
             }
         }
     }
 
-    fn next(&mut self) -> Next {
-        if self.should_leave() {
-            return Next::Leave;
-        }
-        // A pause from here on either prevents the claim or waits until the start is reported.
-        let _starting = self.counters.mark_starting();
-        let batch = if self.average_run_time < SHORT_RUN_TIME { BATCH } else { 1 };
-        let Some(Claimed { attempt, stolen }) = self.pool.run_queue.claim(&self.queue, batch) else {
-            return Next::Idle;
-        };
+    fn report_start(&mut self, attempt: Arc<Attempt>) -> Started {
         let (at, since) = (self.pool.context.clock.now(), Instant::now());
-        self.counters.attempt_started(&attempt, since, stolen);
+        self.counters.attempt_started(&attempt, since);
         let worker = self.qualified_name.clone();
         (self.pool.context.reports)(Report::Started { ticket: attempt.ticket(), worker, at });
         let waited = at.since(attempt.eligible_at());
         self.meter.started(attempt.spec().options.priority, waited, || attempt.exemplar());
-        Next::Run(Started { attempt, at, since })
+        Started { attempt, at, since }
     }
 
-    /// Parks until woken, unless a second search for work succeeds.
-    async fn park(&mut self) -> Next {
-        self.pool.idle.register(&self.parker);
-        let next = self.next();
-        if matches!(next, Next::Idle) {
-            self.parker.park().await;
-        } else {
-            self.pool.idle.unregister(&self.parker);
-        }
-        next
-    }
-
-    fn should_leave(&self) -> bool {
-        if self.queue.index < self.pool.target.load(Ordering::SeqCst) {
-            return false;
-        }
+    /// Whether the pool needs this worker no longer; then the pool may replace it.
+    fn leaves(&self) -> bool {
         let mut workers = self.pool.workers.lock();
-        if self.queue.index < workers.target {
+        if self.index < workers.target {
             return false;
         }
-        if let Some(slot) = workers.slots.get_mut(self.queue.index) {
+        if let Some(slot) = workers.slots.get_mut(self.index) {
             slot.alive = false;
         }
         true
     }
 
     async fn run_attempt(&mut self, Started { attempt, at, mut since }: Started) {
-        // A worker that finds work wakes the next one if there is more: several enqueued attempts
-        // may have caused only one wake-up.
-        if self.pool.run_queue.gate.has_startable() {
-            self.pool.idle.wake(1);
-        }
         let report = if attempt.wait_for_confirmation().await {
             if attempt.needs_confirmation() {
                 since = Instant::now();
@@ -155,7 +113,6 @@ impl Worker {
         };
         let run_time = since.elapsed();
         self.counters.attempt_ended(matches!(report.outcome, Outcome::Completed(_)));
-        self.average_run_time = (self.average_run_time * 7 + run_time) / 8;
         self.report(attempt, at, report, run_time);
         if self.pool.kind == PoolKind::Async {
             // Threads of the runtime are shared: many short attempts in a row must not occupy one.

@@ -23,15 +23,13 @@ pub(super) struct Observer {
     meter: CommitMeter,
     commit_began: Instant,
     publish_at: Instant,
-    /// By pool: the last value of its counter, which can be reset, and the total that is never reset.
-    steals: Vec<(u64, u64)>,
 }
 
 impl Observer {
     pub fn new(telemetry: Telemetry, catalog: Arc<Catalog>) -> Self {
         let now = Instant::now();
         let meter = CommitMeter::new(&telemetry.metrics, catalog);
-        Self { telemetry, meter, commit_began: now, publish_at: now, steals: Vec::new() }
+        Self { telemetry, meter, commit_began: now, publish_at: now }
     }
 
     pub fn commit_started(&mut self) {
@@ -75,53 +73,28 @@ impl Observer {
         let loads = core.loads(now);
         let readings = loads.into_iter().filter_map(|(index, load)| {
             let pool = pools.get(index)?;
-            Some(self.reading(now, index, load, pool))
+            Some(reading(now, load, pool))
         });
         gauges.pools.publish(readings.collect());
     }
-
-    fn reading(&mut self, now: Timestamp, index: usize, load: PoolLoad, pool: &Pool) -> PoolReading {
-        let stats = pool.stats();
-        let oldest = |p: usize| {
-            let age = u64::try_from(load.oldest_wait_by_priority[p].as_micros()).unwrap_or(u64::MAX);
-            (load.queued_by_priority[p] > 0).then(|| Timestamp(now.0.saturating_sub(age)))
-        };
-        PoolReading {
-            size: load.spec.size,
-            busy: stats.busy,
-            idle: stats.idle,
-            paused: load.spec.paused,
-            queue_limit: load.spec.queue_limit,
-            waiting: load.waiting,
-            running: load.running,
-            queued: load.queued_by_priority,
-            oldest: std::array::from_fn::<_, { Priority::COUNT }, _>(oldest),
-            steals: self.total_steals(index, stats.steals),
-            name: load.spec.name,
-        }
-    }
-
-    fn total_steals(&mut self, index: usize, current: u64) -> u64 {
-        if self.steals.len() <= index {
-            self.steals.resize(index + 1, (0, 0));
-        }
-        let (last, total) = &mut self.steals[index];
-        *total += current.checked_sub(*last).unwrap_or(current);
-        *last = current;
-        *total
-    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn total_steals_do_not_decrease_when_the_counters_of_a_pool_are_reset() {
-        let mut observer = Observer::new(Telemetry::off(), Arc::default());
-        assert_eq!(observer.total_steals(1, 5), 5);
-        assert_eq!(observer.total_steals(1, 8), 8);
-        assert_eq!(observer.total_steals(1, 2), 10, "the counter was reset in between");
-        assert_eq!(observer.total_steals(0, 1), 1);
+fn reading(now: Timestamp, load: PoolLoad, pool: &Pool) -> PoolReading {
+    let stats = pool.stats();
+    let oldest = |p: usize| {
+        let age = u64::try_from(load.oldest_wait_by_priority[p].as_micros()).unwrap_or(u64::MAX);
+        (load.queued_by_priority[p] > 0).then(|| Timestamp(now.0.saturating_sub(age)))
+    };
+    PoolReading {
+        size: load.spec.size,
+        busy: stats.busy,
+        idle: stats.idle,
+        paused: load.spec.paused,
+        queue_limit: load.spec.queue_limit,
+        waiting: load.waiting,
+        running: load.running,
+        queued: load.queued_by_priority,
+        oldest: std::array::from_fn::<_, { Priority::COUNT }, _>(oldest),
+        name: load.spec.name,
     }
 }

@@ -85,7 +85,6 @@ pub fn metrics(metrics: PoolMetrics) -> v1::PoolMetrics {
         cancelled: to_i64(counters.cancelled),
         retried: to_i64(counters.retried),
         attempts: to_i64(counters.attempts),
-        steals: to_i64(stats.steals),
         success_rate: ratio(counters.completed, ended).unwrap_or(1.0),
         submit_rate: 0.0,
         finish_rate: 0.0,
@@ -120,13 +119,11 @@ fn worker(row: WorkerStats, pool: &PoolName) -> v1::Worker {
         pool: pool.to_string(),
         alive: row.alive,
         busy: row.busy,
-        queue_size: to_i64(row.queue_size),
         current_task_id: task,
         current_handler: handler,
         completed: to_i64(row.completed),
         failed: to_i64(row.failed),
         busy_time: Some(duration(row.busy_time)),
         idle_time: Some(duration(row.idle_time)),
-        steals: to_i64(row.steals),
     }
 }

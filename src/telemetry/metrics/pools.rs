@@ -32,8 +32,6 @@ pub struct PoolReading {
     pub queued: [u64; Priority::COUNT],
     /// When the oldest of them became eligible.
     pub oldest: [Option<Timestamp>; Priority::COUNT],
-    /// Attempts that a worker took from another; never decreases.
-    pub steals: u64,
 }
 
 impl PoolReading {
@@ -152,6 +150,5 @@ impl Metrics {
         each(&table::POOL_LIMIT, |o, pool| o.count(pool.size as u64, &[("pool", pool.name.as_str())]));
         each(&table::POOL_UTILIZATION, |o, pool| o.record(pool.utilization(), &[("pool", pool.name.as_str())]));
         each(&table::POOL_PAUSED, |o, pool| o.count(pool.paused.into(), &[("pool", pool.name.as_str())]));
-        each(&table::POOL_STEALS, |o, pool| o.count(pool.steals, &[("pool", pool.name.as_str())]));
     }
 }

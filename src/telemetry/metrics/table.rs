@@ -118,8 +118,6 @@ rows! {
         "Share of the workers that are busy.";
     POOL_PAUSED: "lineshaft.pool.paused", "{pool}", Gauge, ["pool"],
         "1 while the pool is paused and starts no tasks.";
-    POOL_STEALS: "lineshaft.pool.steals", "{attempt}", Counter, ["pool"],
-        "Attempts that a worker took from the queue of another worker.";
     COMMIT_DURATION: "lineshaft.store.commit.duration", "s", Histogram(COMMITS), [],
         "Time until a commit was durable.";
     COMMIT_SIZE: "lineshaft.store.commit.size", "{event}", Histogram(COMMIT_SIZES), [],

@@ -270,7 +270,6 @@ fn published_state_is_exposed_as_it_is_at_collection() {
         running: 1,
         queued: [0, 5, 0, 0],
         oldest: [None, Some(Timestamp(1)), None, None],
-        steals: 7,
     };
     telemetry.gauges.pools.publish(vec![reading]);
     telemetry.liveness.enter(Phase::Serving);
@@ -280,7 +279,6 @@ fn published_state_is_exposed_as_it_is_at_collection() {
     has(&text, r#"lineshaft_queue_oldest_task_age_seconds{pool="p",priority="high"} 0"#);
     assert!(!text.contains(r#"lineshaft_queue_oldest_task_age_seconds{pool="p",priority="normal"} 0"#), "{text}");
     has(&text, r#"lineshaft_pool_utilization_ratio{pool="p"} 0.25"#);
-    has(&text, r#"lineshaft_pool_steals_total{pool="p"} 7"#);
     has(&text, "lineshaft_server_ready 1");
     telemetry.liveness.heartbeat(true);
     has(&metrics.expose(Format::Prometheus).unwrap(), "lineshaft_server_ready 0");

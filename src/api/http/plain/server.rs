@@ -124,7 +124,6 @@ fn pool_json(configured: Option<&v1::Pool>, metrics: &v1::PoolMetrics) -> Value 
             "cancelled": metrics.cancelled,
             "retried": metrics.retried,
             "success_rate": metrics.success_rate,
-            "steals": metrics.steals,
             "wait_seconds": metrics.wait_time.as_ref().map(percentiles_json),
             "run_seconds": metrics.run_time.as_ref().map(percentiles_json),
         },
@@ -145,7 +144,6 @@ fn worker_json(worker: &v1::Worker) -> Value {
         "type": non_empty(&worker.current_handler),
         "completed": worker.completed,
         "failed": worker.failed,
-        "steals": worker.steals,
         "busy_seconds": worker.busy_time.as_ref().map(seconds),
         "idle_seconds": worker.idle_time.as_ref().map(seconds),
     })
