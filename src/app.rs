@@ -29,6 +29,7 @@ use crate::model::SystemClock;
 use crate::runners::process::Host;
 use crate::telemetry::export::pipeline::Pipeline;
 use crate::telemetry::liveness::Phase;
+use crate::telemetry::panics;
 use crate::{api, scheduler, store};
 
 pub use error::StartError;
@@ -45,7 +46,7 @@ const CALLS_GRACE: Duration = Duration::from_secs(2);
 /// identifies this run of the server.
 ///
 /// # Errors
-/// [`StartError`]; a server that has started ends by a drain only.
+/// [`StartError`]; a server that has started ends by a drain, unless a part of it ends unexpectedly.
 pub async fn serve(
     config: Config,
     ready_file: Option<PathBuf>,
@@ -89,7 +90,8 @@ pub async fn serve(
     let scheduler_ended = scheduler_thread::spawn(service, runtime)?;
 
     let server_stop = CancellationToken::new();
-    let server = tokio::spawn(api::serve(listener, server_options, security, handle.clone(), server_stop.clone()));
+    let server = api::serve(listener, server_options, security, handle.clone(), server_stop.clone());
+    let mut server = tokio::spawn(panics::essential(server));
     telemetry.liveness.enter(Phase::Serving);
     signals::drain_on_signals(handle.clone())?;
     if let Some(path) = &ready_file {
@@ -97,15 +99,22 @@ pub async fn serve(
     }
     tracing::info!(%address, store = handle.store_kind(), tasks, unfinished, %revision, "serving");
 
-    // An error means that the thread has panicked, which ends the server as well.
-    let _ = scheduler_ended.await;
+    tokio::select! {
+        ended = scheduler_ended => ended.map_err(|_| StartError::Ended { part: "scheduler" })?,
+        ended = &mut server => {
+            if let Ok(Err(error)) = ended {
+                tracing::error!(%error, "the API has ended");
+            }
+            return Err(StartError::Ended { part: "API" });
+        }
+    }
     server_stop.cancel();
     if tokio::time::timeout(CALLS_GRACE, server).await.is_err() {
         tracing::warn!("closed connections that still had open calls");
     }
     stop_processes(host);
     admin_stop.cancel();
-    // They end within two seconds; the panic hook has logged any panic.
+    // They end within two seconds.
     while admin_tasks.join_next().await.is_some() {}
     drop((handle, scheduler_handle, watchdog));
     tracing::info!("stopped");

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::Clock;
 use crate::scheduler::Handle;
+use crate::telemetry::panics;
 
 use super::auth::{AuthError, AuthOptions, Authenticator};
 use super::listener::connection_limit::ConnectionLimit;
@@ -70,9 +71,10 @@ impl Security {
 
     /// Starts the background work: reloading files, fetching keys, counting tasks. It ends at `stop`.
     pub(super) fn spawn(&mut self, handle: Handle, stop: CancellationToken) {
-        tokio::spawn(watched_files::run(std::mem::take(&mut self.watched), stop.clone()));
+        let files = watched_files::run(std::mem::take(&mut self.watched), stop.clone());
+        tokio::spawn(panics::essential(files));
         if let Some(authenticator) = self.authenticator.clone() {
-            tokio::spawn(authenticator.run(handle, stop));
+            tokio::spawn(panics::essential(authenticator.run(handle, stop)));
         }
     }
 }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api;
 use crate::config::Config;
 use crate::scheduler::Handle;
+use crate::telemetry::panics;
 
 use super::error::{StartError, failed_to};
 
@@ -27,12 +28,13 @@ pub(super) async fn spawn(
     let mut open = JoinSet::new();
     if let Some((host, port)) = prometheus {
         for listener in listen_for_prometheus(host, port).await? {
-            open.spawn(api::serve_metrics(listener, options.telemetry.metrics.clone(), stop.clone()));
+            let serving = api::serve_metrics(listener, options.telemetry.metrics.clone(), stop.clone());
+            open.spawn(panics::essential(serving));
         }
     }
     if let Some(address) = config.server.health_listen {
         let listener = listen_for_health(address).await?;
-        open.spawn(api::serve_health(listener, options, scheduler, stop.clone()));
+        open.spawn(panics::essential(api::serve_health(listener, options, scheduler, stop.clone())));
     }
     Ok(open)
 }

@@ -31,6 +31,8 @@ pub enum StartError {
     Export(#[from] ExportError),
     #[error("handler `{handler}`: {source}")]
     Handler { handler: String, source: process::OptionsError },
+    #[error("the {part} has ended unexpectedly; the log names the cause")]
+    Ended { part: &'static str },
     /// An operating-system call failed.
     #[error("failed to {action}: {source}")]
     Io { action: &'static str, source: io::Error },

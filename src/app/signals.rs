@@ -6,12 +6,13 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::error::{StartError, failed_to};
 use crate::scheduler::Handle;
+use crate::telemetry::panics;
 
 /// The first signal starts a drain; a second one ends the drain at once.
 pub(super) fn drain_on_signals(handle: Handle) -> Result<(), StartError> {
     let listen = |kind| signal(kind).map_err(failed_to("listen for signals"));
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    tokio::spawn(async move {
+    tokio::spawn(panics::essential(async move {
         let mut limit = None;
         loop {
             tokio::select! {
@@ -26,6 +27,6 @@ pub(super) fn drain_on_signals(handle: Handle) -> Result<(), StartError> {
             handle.drain(limit);
             limit = Some(Duration::ZERO);
         }
-    });
+    }));
     Ok(())
 }

@@ -70,7 +70,7 @@ fn serve(
     pipeline: &mut Pipeline,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(app::serve(config, ready_file, instance, pipeline))?;
+    let served = runtime.block_on(app::serve(config, ready_file, instance, pipeline));
     runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
-    Ok(())
+    Ok(served?)
 }

@@ -4,16 +4,21 @@ use std::path::Path;
 use std::thread::{Builder, JoinHandle};
 
 use super::error::StoreError;
+use crate::telemetry::panics;
 
 /// Niceness of background threads. With all cores busy they still get about a fifth of one.
 const BACKGROUND_NICENESS: i32 = 6;
 
-/// A named thread that is joined on drop. Its owner must first drop whatever keeps the thread running.
+/// A named thread that is joined on drop. If it panics in a server, the process ends. Its owner must first drop whatever keeps the thread running.
 pub(super) struct OwnedThread(Option<JoinHandle<()>>);
 
 impl OwnedThread {
     /// Starts a thread that works on the file at `path`.
     pub(super) fn spawn(name: &str, path: &Path, run: impl FnOnce() + Send + 'static) -> Result<Self, StoreError> {
+        let run = || {
+            panics::mark_thread_essential();
+            run();
+        };
         let spawned = Builder::new().name(name.to_owned()).spawn(run);
         spawned.map(|thread| Self(Some(thread))).map_err(|error| StoreError::Io {
             action: "start a thread for",

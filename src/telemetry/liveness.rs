@@ -15,6 +15,8 @@ use tokio::runtime::RuntimeMetrics;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::panics;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Component {
     Scheduler,
@@ -280,7 +282,11 @@ impl Watchdog {
                 liveness.update(Component::Scheduler, liveness.scheduler_silence(now), limit);
             }
         };
-        let thread = std::thread::Builder::new().name("watchdog".to_owned()).spawn(watch)?;
+        let run = move || {
+            panics::mark_thread_essential();
+            watch();
+        };
+        let thread = std::thread::Builder::new().name("watchdog".to_owned()).spawn(run)?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
 }
@@ -289,7 +295,7 @@ impl Drop for Watchdog {
     fn drop(&mut self) {
         self.stop = None;
         if let Some(thread) = self.thread.take() {
-            // The panic hook has printed a panic.
+            // A panic has ended the process.
             let _ = thread.join();
         }
     }

@@ -7,6 +7,7 @@ pub mod liveness;
 pub mod log;
 mod log_throttle;
 pub mod metrics;
+pub mod panics;
 pub mod propagation;
 pub mod scope;
 mod start;

@@ -7,6 +7,7 @@ use super::export::otlp::ExportError;
 use super::export::pipeline::{Pipeline, SCOPE};
 use super::export::settings::{Settings, Variables};
 use super::log::{self, LogError};
+use super::panics;
 use super::propagation;
 use super::task_log::{self, TaskLogs};
 use super::trace::{self, Policy, Tracer};
@@ -39,6 +40,7 @@ pub fn start(mut options: Options, variables: &Variables, instance: &str) -> Res
     let pipeline = Pipeline::start(settings, variables, instance)?;
     options.log.export_level.clone_from(&pipeline.settings().log_level);
     log::init(&options.log, pipeline.logger_provider())?;
+    panics::install_hook();
     propagation::install(pipeline.settings().propagators);
     if let Some(provider) = pipeline.tracer_provider() {
         trace::install(Tracer::new(provider.tracer(SCOPE), options.policy));
