@@ -132,6 +132,8 @@ impl TaskStatus {
 pub struct RecoveredTask {
     /// Without the payload, which the store passes separately.
     pub spec: Arc<TaskSpec>,
+    /// Revision of the last change.
+    pub revision: Revision,
     pub submitted_at: Timestamp,
     /// Ended: when the task ended. Otherwise when it becomes or became eligible.
     pub eligible_at: Timestamp,
@@ -148,6 +150,7 @@ impl From<Task> for RecoveredTask {
     fn from(Task { spec, status }: Task) -> Self {
         Self {
             spec,
+            revision: status.revision,
             submitted_at: status.submitted_at,
             eligible_at: status.finished_at.unwrap_or(status.eligible_at),
             cancel: status.cancel_request,

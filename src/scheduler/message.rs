@@ -42,11 +42,11 @@ pub(super) enum Request {
 pub(super) struct PendingReply(Box<dyn FnOnce(Result<(), Refusal>) + Send>);
 
 impl PendingReply {
-    pub fn new<T: Send + 'static>(reply: Reply<T>, value: T) -> Self {
-        Self(Box::new(move |committed| send(reply, committed.map(|()| value))))
+    pub fn new<T: Send + 'static>(reply: Reply<T>, result: Result<T, Refusal>) -> Self {
+        Self(Box::new(move |committed| send(reply, committed.and(result))))
     }
 
-    /// Sends the value, or the refusal if the events did not become durable.
+    /// Sends the result, or the refusal if the events did not become durable.
     pub fn resolve(self, committed: Result<(), Refusal>) {
         (self.0)(committed);
     }

@@ -4,13 +4,17 @@
 //! One commit is in flight at a time; the decisions that the core makes meanwhile are part of the next commit. So
 //! under load more requests share a sync (group commit).
 //!
-//! `start` builds the service, `run` is the loop, `requests` serves callers, `commit` makes events durable.
+//! `start` builds the service, `run` is the loop, `requests` serves callers, `retention` deletes finished tasks,
+//! `commit` makes events durable.
 
 mod commit;
 mod requests;
+mod retention;
 mod run;
 mod start;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use start::{Options, Recovery};
 pub use state::Service;

@@ -41,4 +41,6 @@ pub use open::{Options, Store, open, rebuild};
 pub use page::{Page, PageCursor, PageSize};
 pub use pool_override::PoolOverride;
 pub use record::fold;
+#[cfg(test)]
+pub use traits::AppendDone;
 pub use traits::{Commit, Journal, Projection, Recover};

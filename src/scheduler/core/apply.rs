@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::model::{InterruptCause, TaskChange, TaskEvent, TaskExtras, TaskSpec, TaskState};
+use crate::model::{InterruptCause, Revision, TaskChange, TaskEvent, TaskExtras, TaskSpec, TaskState};
 
+use super::finished::FinishedTask;
 use super::ready_queue::QueueEntry;
-use super::state::{Core, FinishedTask};
+use super::state::Core;
 use super::table::{self, TaskEntry};
 use super::timers::{Timer, TimerKind};
 
@@ -36,7 +37,7 @@ impl Core {
         self.revision = event.revision;
         self.pools[usize::from(pool)].counters.submitted += 1;
         self.add_expiry_timer(index);
-        self.enter_state(index, false);
+        self.enter_state(index, event.revision, false);
     }
 
     /// Applies any other event to an existing task.
@@ -45,6 +46,7 @@ impl Core {
         if matches!(event.change, TaskChange::Deleted) {
             if let Some(task) = self.tasks.remove(index) {
                 self.pools[usize::from(task.pool)].counters.deleted += 1;
+                self.finished.remove(&task.spec.options.namespace, &self.tasks);
             }
             return;
         }
@@ -75,7 +77,7 @@ impl Core {
         }
         if changes_state {
             self.count(index, event);
-            self.enter_state(index, matches!(event.change, TaskChange::Interrupted { .. }));
+            self.enter_state(index, event.revision, matches!(event.change, TaskChange::Interrupted { .. }));
         }
     }
 
@@ -121,12 +123,15 @@ impl Core {
             self.unassign(index);
         } else {
             let tasks = &self.tasks;
-            self.pools[pool].ready.mark_stale(priority, |entry| Self::is_live(tasks, entry));
+            let Some(task) = tasks.get(index) else { return };
+            let key = &task.spec.options.namespace;
+            self.pools[pool].ready.mark_stale(priority, key, |entry| Self::is_live(tasks, entry));
         }
     }
 
-    /// Adds the task to the counts and queues of its state; `first` puts it at the front of its queue.
-    pub(super) fn enter_state(&mut self, index: u32, first: bool) {
+    /// Adds the task to the counts and queues of its state, which it entered at `revision`; `first` puts it at the
+    /// front of its queue.
+    pub(super) fn enter_state(&mut self, index: u32, revision: Revision, first: bool) {
         let Some(task) = self.tasks.get_mut(index) else { return };
         let pool = &mut self.pools[usize::from(task.pool)];
         if task.state != TaskState::Running {
@@ -152,12 +157,12 @@ impl Core {
                 }
             }
             TaskState::Running => {}
-            TaskState::Completed | TaskState::Failed | TaskState::Cancelled => self.release_memory(index),
+            TaskState::Completed | TaskState::Failed | TaskState::Cancelled => self.release_memory(index, revision),
         }
     }
 
     /// Drops what a finished task does not need, and queues the task for retention.
-    fn release_memory(&mut self, index: u32) {
+    fn release_memory(&mut self, index: u32, ended: Revision) {
         let Some(task) = self.tasks.get_mut(index) else { return };
         task.cancel = None;
         self.payload_bytes -= task.spec.payload.len() as u64;
@@ -166,8 +171,9 @@ impl Core {
             let extras = TaskExtras { args: Box::default(), trace: None, ..extras.clone() }.boxed();
             task.spec = Arc::new(TaskSpec { extras, ..task.spec.without_payload() });
         }
-        let finished = FinishedTask { index, incarnation: task.incarnation };
-        self.finished.entry_ref(&task.spec.options.namespace).or_default().push_back(finished);
+        let finished = FinishedTask { ended, index, incarnation: task.incarnation };
+        let (namespace, at) = (&task.spec.options.namespace, task.eligible_at);
+        self.finished.push(namespace, finished, at, self.options.retention_count);
     }
 
     fn count(&mut self, index: u32, event: &TaskEvent) {

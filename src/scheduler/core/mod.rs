@@ -8,6 +8,7 @@ mod apply;
 mod attempts;
 mod decisions;
 mod dispatch;
+mod finished;
 mod pool_metrics;
 mod pool_state;
 mod pools;
@@ -23,6 +24,8 @@ mod timers;
 #[cfg(test)]
 mod model_test;
 #[cfg(test)]
+mod retention_tests;
+#[cfg(test)]
 mod tests;
 
 pub use attempts::AttemptEnd;
@@ -31,5 +34,6 @@ pub use pool_metrics::{DurationStats, PoolLoad, PoolSnapshot};
 pub use pool_state::PoolView;
 pub use pools::PoolUpdate;
 pub use recover::RecoveryCounts;
+pub use retention::Deletion;
 pub use state::{Core, CoreOptions};
 pub use submit::{Accepted, Submitted};

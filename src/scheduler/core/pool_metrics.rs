@@ -111,7 +111,7 @@ impl Core {
     fn oldest_wait(&mut self, now: Timestamp, pool: usize, priority: Priority) -> Duration {
         let assigned = self.oldest_assigned(pool, priority).map(|ticket| ticket.index);
         let tasks = &self.tasks;
-        let ready = self.pools[pool].ready.fronts(priority, |entry| Self::is_live(tasks, entry));
+        let ready = self.pools[pool].ready.fronts(priority);
         let oldest = ready.map(|entry| entry.index).chain(assigned);
         let eligible_at = oldest.filter_map(|index| Some(tasks.get(index)?.eligible_at)).min();
         eligible_at.map_or(Duration::ZERO, |since| now.since(since))

@@ -61,7 +61,7 @@ impl Core {
         if !task.state.is_terminal() {
             self.add_expiry_timer(index);
         }
-        self.enter_state(index, false);
+        self.enter_state(index, task.revision, false);
     }
 
     /// Applies an event of the journal. Returns false if its task is unknown, so that nothing but the revision changes.
@@ -84,6 +84,7 @@ impl Core {
     /// Decides about the tasks that were running when the previous server ended. Call it once, after all tasks
     /// were restored and all events replayed.
     pub fn recover(&mut self, now: Timestamp, out: &mut Decisions) {
+        self.finished.order_restored(&self.tasks);
         let had_attempt = |task: &TaskEntry| {
             task.state == TaskState::Running || (task.state == TaskState::Queued && task.cancel.is_some())
         };

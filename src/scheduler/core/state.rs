@@ -1,18 +1,18 @@
 //! The state of the core, and how it emits events.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashMap;
 
 use crate::model::{
-    CancelRequest, Event, Namespace, PoolName, PoolSpec, Revision, TaskChange, TaskEvent, TaskId, TaskOptions,
-    TaskState, Timestamp,
+    CancelRequest, Event, PoolName, PoolSpec, Revision, TaskChange, TaskEvent, TaskId, TaskOptions, TaskState,
+    Timestamp,
 };
 use crate::pool::Ticket;
 
 use super::decisions::{Decisions, Unattempted};
+use super::finished::FinishedTasks;
 use super::pool_state::PoolState;
 use super::ready_queue::QueueEntry;
 use super::table::{TaskEntry, TaskTable};
@@ -39,8 +39,7 @@ pub struct Core {
     /// Configured pools first, in the order of the options.
     pub(super) pools: Vec<PoolState>,
     pub(super) pool_names: HashMap<PoolName, u16>,
-    /// Finished tasks, in the order in which they ended.
-    pub(super) finished: HashMap<Namespace, VecDeque<FinishedTask>>,
+    pub(super) finished: FinishedTasks,
     pub(super) revision: Revision,
     /// Recalls that the pools have not answered, by fence.
     pub(super) recalls: HashMap<u64, Recall>,
@@ -48,13 +47,6 @@ pub struct Core {
     pub(super) fence: u64,
     pub(super) payload_bytes: u64,
     pub(super) draining: bool,
-}
-
-/// A finished task. Stale if the incarnation of the table entry has changed.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct FinishedTask {
-    pub index: u32,
-    pub incarnation: u32,
 }
 
 /// A recall that the pool has not answered.
@@ -78,7 +70,7 @@ impl Core {
             timers: Timers::default(),
             pools: Vec::new(),
             pool_names: HashMap::new(),
-            finished: HashMap::new(),
+            finished: FinishedTasks::default(),
             revision: Revision::default(),
             recalls: HashMap::new(),
             fence: 0,
@@ -222,5 +214,6 @@ impl Core {
         let live = self.tasks.iter().filter(|(_, task)| !task.state.is_terminal());
         let bytes: u64 = live.map(|(_, task)| task.spec.payload.len() as u64).sum();
         assert_eq!(self.payload_bytes, bytes, "bytes of payloads in memory");
+        self.finished.check(&self.tasks);
     }
 }

@@ -56,6 +56,9 @@ pub struct TaskTable {
     by_request: HashIndex,
     hasher: DefaultHashBuilder,
     incarnations: u32,
+    /// Entries read so far, to show that the cost of a command does not grow with the number of tasks.
+    #[cfg(test)]
+    reads: std::cell::Cell<u64>,
 }
 
 /// Entries by index.
@@ -136,11 +139,25 @@ pub fn digest(payload: &[u8], args: &[Box<str>]) -> u32 {
 
 impl TaskTable {
     pub fn get(&self, index: u32) -> Option<&TaskEntry> {
+        #[cfg(test)]
+        self.count_read();
         self.entries.get(index)
     }
 
     pub fn get_mut(&mut self, index: u32) -> Option<&mut TaskEntry> {
+        #[cfg(test)]
+        self.count_read();
         self.entries.get_mut(index)?.as_mut()
+    }
+
+    #[cfg(test)]
+    fn count_read(&self) {
+        self.reads.set(self.reads.get() + 1);
+    }
+
+    #[cfg(test)]
+    pub fn reads(&self) -> u64 {
+        self.reads.get()
     }
 
     /// Index of the task with this ID.
@@ -199,7 +216,10 @@ impl TaskTable {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (u32, &TaskEntry)> {
-        (0..).zip(self.entries.iter()).filter_map(|(index, entry)| Some((index, entry.as_ref()?)))
+        let entries = self.entries.iter();
+        #[cfg(test)]
+        let entries = entries.inspect(|_| self.count_read());
+        (0..).zip(entries).filter_map(|(index, entry)| Some((index, entry.as_ref()?)))
     }
 }
 

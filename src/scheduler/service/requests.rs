@@ -16,6 +16,15 @@ use super::state::Service;
 /// How long an interrupted attempt may take to stop before it is killed.
 pub(super) const INTERRUPT_GRACE: Duration = Duration::from_secs(5);
 
+/// Whether a refusal reports the state of a task, which may not be durable yet.
+///
+/// A full queue is reported at once, although a crash may empty it: the caller tries again in any case, and a server
+/// under overload must not keep the calls that it refuses.
+fn depends_on_tasks(refusal: &Refusal) -> bool {
+    use Refusal::{RequestIdReused, TaskExists, TaskFinished, TaskNotFound};
+    matches!(refusal, TaskFinished(_) | TaskExists(_) | RequestIdReused(_) | TaskNotFound(_))
+}
+
 impl Service {
     pub(super) fn serve(&mut self, now: Timestamp, request: Request, out: &mut Decisions) {
         match request {
@@ -32,11 +41,7 @@ impl Service {
                 let result = self.check_store().and_then(|()| self.cancel(now, cancel, out));
                 self.reply_when_durable(reply, result);
             }
-            Request::Delete { filter, reply } => {
-                let result = self.check_store().map(|()| self.core.delete_matching(now, &filter, out));
-                let result = result.map(|deleted| (deleted, self.core.revision()));
-                self.reply_when_durable(reply, result);
-            }
+            Request::Delete { filter, reply } => self.delete(filter, reply),
             Request::UpdatePool { update, reply } => {
                 let result = self.check_store().and_then(|()| self.update_pool(&update));
                 send(reply, result.map(|view| (view, self.shared.hub.revision())));
@@ -54,16 +59,16 @@ impl Service {
         }
     }
 
-    /// Sends a refusal at once and a value when the events so far are durable.
-    fn reply_when_durable<T: Send + 'static>(&mut self, reply: Reply<T>, result: Result<T, Refusal>) {
+    /// Sends the result when the events so far are durable; at once if it is a refusal that no crash can undo.
+    pub(super) fn reply_when_durable<T: Send + 'static>(&mut self, reply: Reply<T>, result: Result<T, Refusal>) {
         match result {
-            Ok(value) => self.pending.replies.push(PendingReply::new(reply, value)),
-            Err(refusal) => send(reply, Err(refusal)),
+            Err(refusal) if !depends_on_tasks(&refusal) => send(reply, Err(refusal)),
+            result => self.pending.replies.push(PendingReply::new(reply, result)),
         }
     }
 
     /// Refuses changes while the store refuses writes.
-    fn check_store(&self) -> Result<(), Refusal> {
+    pub(super) fn check_store(&self) -> Result<(), Refusal> {
         match &self.fault {
             Some((error, _)) => Err(StoreUnavailable { cause: error.to_string() }.into()),
             None => Ok(()),

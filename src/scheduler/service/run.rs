@@ -12,6 +12,7 @@ use crate::scheduler::core::{AttemptEnd, Decisions};
 use crate::scheduler::journal_trim;
 use crate::scheduler::message::Message;
 use crate::telemetry::liveness::Phase;
+use crate::telemetry::panics;
 
 use super::commit::LINGER;
 use super::requests::INTERRUPT_GRACE;
@@ -21,8 +22,6 @@ use super::state::Service;
 const DRAIN_MAX: usize = 4_096;
 /// Maximum time between two iterations of the loop.
 const IDLE_TICK: Duration = Duration::from_secs(1);
-/// Finished tasks deleted in one iteration; more if the iteration had more events.
-const SWEEP_LIMIT: usize = 256;
 
 impl Service {
     /// Runs until the server has drained: every attempt has ended and every event is durable. Blocks; use a
@@ -30,7 +29,8 @@ impl Service {
     pub fn run(mut self, runtime: &runtime::Handle) {
         let stop_trim = CancellationToken::new();
         let (store, hub) = (self.shared.store.clone(), self.shared.hub.clone());
-        let trim = runtime.spawn(journal_trim::run(store, hub, self.watch_window, stop_trim.clone()));
+        let trim = journal_trim::run(store, hub, self.watch_window, stop_trim.clone());
+        let trim = runtime.spawn(panics::essential(trim));
         let mut out = Decisions::default();
         self.publish_status(self.shared.clock.now());
         while !self.is_drained() {
@@ -38,7 +38,7 @@ impl Service {
             let now = self.shared.clock.now();
             self.core.advance(now, &mut out);
             self.drain_inbox(now, first, &mut out);
-            self.core.sweep(now, SWEEP_LIMIT.max(2 * out.events.len()), &mut out);
+            self.continue_deletions(now, &mut out);
             self.core.dispatch(&mut out);
             self.stage(now, &mut out);
             self.enforce_drain_deadline();
@@ -83,11 +83,15 @@ impl Service {
         self.shared.draining.is_cancelled()
             && self.core.running() == 0
             && self.in_flight.is_none()
+            && self.deletions.requests.is_empty()
             && (self.pending.is_empty() || self.fault.is_some())
     }
 
     fn wake_at(&self) -> Instant {
         let now = Instant::now();
+        if self.has_deletions() {
+            return now;
+        }
         let mut wake = now + IDLE_TICK;
         if let Some(due) = self.core.next_due() {
             wake = wake.min(now + due.since(self.shared.clock.now()) + Duration::from_micros(1));

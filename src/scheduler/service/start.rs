@@ -21,7 +21,7 @@ use crate::store::{PoolOverride, Recover, Store};
 use crate::telemetry::Telemetry;
 
 use super::commit::record_unattempted;
-use super::state::{Pending, Service};
+use super::state::{Deletions, Pending, Service};
 
 #[derive(Clone)]
 pub struct Options {
@@ -70,6 +70,7 @@ impl Service {
             fault: None,
             drain_deadline: None,
             drain_deadline_enforced: false,
+            deletions: Deletions::default(),
             watch_window: options.watch_window,
             observer: Observer::new(options.telemetry.clone(), options.catalog),
             telemetry: options.telemetry,

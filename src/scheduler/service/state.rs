@@ -1,13 +1,14 @@
 //! The state of the service.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use crate::model::{Event, PoolSettings, Priority, TaskChange, TaskId};
+use crate::model::{Event, PoolSettings, Priority, Revision, TaskChange, TaskId};
 use crate::pool::{Attempt, Batch, Pool, Ticket};
-use crate::scheduler::core::{Core, RecoveryCounts};
+use crate::scheduler::core::{Core, Deletion, RecoveryCounts};
 use crate::scheduler::handle::{Handle, HandleInner};
-use crate::scheduler::message::{Message, PendingReply};
+use crate::scheduler::message::{Message, PendingReply, Reply};
 use crate::scheduler::observer::Observer;
 use crate::store::{Commit, StoreError};
 use crate::telemetry::Telemetry;
@@ -29,9 +30,19 @@ pub struct Service {
     /// When running attempts are interrupted.
     pub(super) drain_deadline: Option<Instant>,
     pub(super) drain_deadline_enforced: bool,
+    pub(super) deletions: Deletions,
     pub(super) watch_window: u64,
     pub(super) telemetry: Telemetry,
     pub(super) observer: Observer,
+}
+
+/// Deletions under way.
+#[derive(Default)]
+pub(super) struct Deletions {
+    /// Requests, which take turns.
+    pub requests: VecDeque<(Deletion, Reply<(u64, Revision)>)>,
+    /// Whether more tasks exceed the retention.
+    pub more_due: bool,
 }
 
 /// Decisions that are not durable yet, and the effects that wait for them.
