@@ -3,12 +3,11 @@
 use std::fs::File;
 use std::io::Write;
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use lineshaft::proto::v1::{self, TaskState};
 use rustix::process::{Pid, Signal, kill_process};
-use tempfile::TempDir;
 use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -16,58 +15,22 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt;
 
 use crate::health_endpoints::{get, health_address, health_address_in, samples};
-use crate::support::{BINARY, KillOnDrop, Server, TIMEOUT, check, eventually, noop, reason, run, seconds, task};
+use crate::support::{BINARY, Faults, KillOnDrop, Server, TIMEOUT, check, eventually, noop, reason, seconds, task};
 
 const CONFIG: &str = "[server]\nhealth_listen = \"127.0.0.1:0\"\nstall_limit = \"2s\"\n";
-/// Makes a thread hang that reads these words from a socket; see `hang.c`.
+/// Makes a thread hang that reads these words from a socket; see `faults.c`.
 const WORDS: &str = "let this thread hang";
+const HANGING_SYNCS: &[&str] = &["sync hang *"];
 
-/// Makes system calls of a server hang while certain files exist.
-struct HangingCalls {
-    directory: TempDir,
+/// Starts a server with two runtime threads, so that it can answer while one of them hangs.
+fn start_server(faults: &Faults) -> Server {
+    let variables = variables(faults);
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, &**value)).collect();
+    Server::start_with(CONFIG, &variables)
 }
 
-impl HangingCalls {
-    /// Compiles the library that is preloaded into the server.
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let (source, library) = (directory.path().join("hang.c"), directory.path().join("hang.so"));
-        std::fs::write(&source, include_str!("hang.c")).unwrap();
-        let arguments = ["-shared", "-fPIC", "-Wall", "-Werror", "-O1", "-o"];
-        let (source, library) = (source.to_str().unwrap(), library.to_str().unwrap());
-        let (compiled, output) = run("cc", arguments.into_iter().chain([library, source, "-ldl"]));
-        assert!(compiled, "this test needs a C compiler: {output}");
-        Self { directory }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    /// Starts a server with two runtime threads, so that it can answer while one of them hangs.
-    fn start_server(&self) -> Server {
-        let variables = self.variables();
-        let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, &**value)).collect();
-        Server::start_with(CONFIG, &variables)
-    }
-
-    fn variables(&self) -> [(&'static str, String); 4] {
-        let path = |name: &str| self.path(name).display().to_string();
-        [
-            ("LD_PRELOAD", path("hang.so")),
-            ("HANG_SYNCS", path("syncs")),
-            ("HANG_READS", path("reads")),
-            ("TOKIO_WORKER_THREADS", "2".to_owned()),
-        ]
-    }
-
-    fn start(&self, calls: &str) {
-        std::fs::write(self.path(calls), "").unwrap();
-    }
-
-    fn stop(&self, calls: &str) {
-        std::fs::remove_file(self.path(calls)).unwrap();
-    }
+fn variables(faults: &Faults) -> Vec<(&'static str, String)> {
+    faults.variables().into_iter().chain([("TOKIO_WORKER_THREADS", "2".to_owned())]).collect()
 }
 
 /// Waits until the server is ready.
@@ -108,12 +71,12 @@ fn stall_count(address: &str, part: &str) -> u64 {
 
 #[tokio::test]
 async fn a_hanging_disk_makes_the_server_not_ready_until_it_responds() {
-    let hanging = HangingCalls::new();
-    let server = hanging.start_server();
+    let faults = Faults::new();
+    let server = start_server(&faults);
     let probes = health_address(&server);
     wait_until_ready(&probes).await;
     let before = stall_count(&probes, "scheduler");
-    hanging.start("syncs");
+    faults.set(HANGING_SYNCS);
     let mut client = server.tasks();
     let waiting = tokio::spawn(async move { client.submit_task(noop()).await });
     wait_until_not_ready(&probes, "scheduler_stalled").await;
@@ -126,7 +89,7 @@ async fn a_hanging_disk_makes_the_server_not_ready_until_it_responds() {
     let scheduler = parts.iter().find(|part| part.name == "scheduler").unwrap();
     assert!(!scheduler.healthy && scheduler.detail.contains("has not made progress"), "{parts:?}");
     assert!(!waiting.is_finished(), "the submission is not acknowledged before it is durable");
-    hanging.stop("syncs");
+    faults.clear();
     let id = waiting.await.unwrap().unwrap().into_inner().task_id;
     wait_until_ready(&probes).await;
     assert_eq!(server.wait_finished(&id).await.state(), TaskState::Completed);
@@ -156,12 +119,12 @@ fn assert_scheduler_stalled(status: &Status) {
 
 #[tokio::test]
 async fn while_the_disk_hangs_queries_are_refused_and_a_drain_starts_later() {
-    let hanging = HangingCalls::new();
-    let mut server = hanging.start_server();
+    let faults = Faults::new();
+    let mut server = start_server(&faults);
     let probes = health_address(&server);
     let running = server.submit(task("io", "3600")).await;
     server.wait_for_state(&running, TaskState::Running).await;
-    hanging.start("syncs");
+    faults.set(HANGING_SYNCS);
     let mut client = server.tasks();
     let waiting = tokio::spawn(async move { client.submit_task(noop()).await });
     wait_until_not_ready(&probes, "scheduler_stalled").await;
@@ -184,18 +147,18 @@ async fn while_the_disk_hangs_queries_are_refused_and_a_drain_starts_later() {
     assert_eq!((page.status, String::from_utf8_lossy(&page.body).contains("SCHEDULER_STALLED")), (503, true));
     assert_eq!(server.get(&running).await.state(), TaskState::Running, "durable state can be read");
     assert!(!waiting.is_finished(), "a submission waits as long as its caller");
-    hanging.stop("syncs");
+    faults.clear();
     waiting.await.unwrap().expect("the submission came before the drain");
     assert!(server.wait_exit().success(), "{}", server.log());
 }
 
 #[tokio::test]
 async fn a_blocked_runtime_thread_makes_the_server_not_ready_but_tasks_run() {
-    let hanging = HangingCalls::new();
-    let server = hanging.start_server();
+    let faults = Faults::new();
+    let server = start_server(&faults);
     let probes = health_address(&server);
     wait_until_ready(&probes).await;
-    hanging.start("reads");
+    faults.set(&["recv hang *"]);
     let mut stream = TcpStream::connect(&server.address).unwrap();
     write!(stream, "GET /health/live HTTP/1.1\r\nhost: localhost\r\nx-words: {WORDS}\r\n\r\n").unwrap();
     wait_until_not_ready(&probes, "runtime_stalled").await;
@@ -204,21 +167,21 @@ async fn a_blocked_runtime_thread_makes_the_server_not_ready_but_tasks_run() {
     assert!(stall_count(&probes, "runtime") >= 1);
     let id = server.submit(noop()).await;
     assert_eq!(server.wait_finished(&id).await.state(), TaskState::Completed);
-    hanging.stop("reads");
+    faults.clear();
     wait_until_ready(&probes).await;
 }
 
 #[tokio::test]
 async fn a_recovering_server_is_live_but_not_ready() {
-    let hanging = HangingCalls::new();
-    hanging.start("syncs");
-    let (config, log_path) = (hanging.path("config.toml"), hanging.path("log"));
+    let faults = Faults::new();
+    faults.set(HANGING_SYNCS);
+    let (config, log_path) = (faults.path("config.toml"), faults.path("log"));
     std::fs::write(&config, CONFIG).unwrap();
     #[expect(clippy::disallowed_methods, reason = "starts the binary under test")]
     let child = Command::new(BINARY)
         .args(["serve", "--listen", "127.0.0.1:0"])
-        .args([Path::new("--data-dir"), &hanging.path("data"), Path::new("--config"), &config])
-        .envs(hanging.variables())
+        .args([Path::new("--data-dir"), &faults.path("data"), Path::new("--config"), &config])
+        .envs(variables(&faults))
         .stdout(File::create(&log_path).unwrap())
         .spawn()
         .unwrap();
@@ -230,7 +193,7 @@ async fn a_recovering_server_is_live_but_not_ready() {
     assert_eq!(get(&probes, "/health/live", "").status, 200);
     assert_eq!(grpc_health(&probes).await, [ServingStatus::NotServing, ServingStatus::Serving]);
     assert!(!log().contains("\"serving\""), "{}", log());
-    hanging.stop("syncs");
+    faults.clear();
     wait_until_ready(&probes).await;
     kill_process(Pid::from_child(&server.0), Signal::TERM).unwrap();
     assert!(server.0.wait().unwrap().success(), "{}", log());

@@ -1,11 +1,13 @@
 //! Shared by the black-box tests: the server under test, waiting for conditions, requests, and processes.
 
 mod eventually;
+mod faults;
 mod messages;
 mod process;
 mod server;
 
 pub use eventually::{TIMEOUT, check, eventually, eventually_blocking};
+pub use faults::Faults;
 pub use messages::{bytes, fields, millis, noop, reason, seconds, task};
 pub use process::{KillOnDrop, is_running, isolated, run};
 pub use server::{BINARY, IN_MEMORY, Server};
