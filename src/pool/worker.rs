@@ -202,8 +202,8 @@ async fn payload(source: &PayloadSource, attempt: &Attempt, stop: &StopSignal) -
         // Reading may take as long as the store is unavailable; a stop does not wait for it.
         _ = stop.wait(StopCause::Timeout) => Err(Outcome::Stopped(StopMethod::NeverStarted)),
         found = source(spec.id.clone()) => found.map_err(|error| {
-            let text = format!("failed to read the payload from the store: {error}");
-            Outcome::Failed(Failure::new(FailureReason::HandlerError, text))
+            let text = format!("the payload is not in the store: {error}");
+            Outcome::Failed(Failure::new(FailureReason::WorkerLost, text))
         }),
     }
 }

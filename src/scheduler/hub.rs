@@ -240,7 +240,7 @@ impl Watch {
             Ok(events) if events.is_empty() => Ok(Vec::new()),
             Ok(events) => Ok(vec![Arc::new(Commit { events, sync: true })]),
             Err(StoreError::Compacted { oldest }) => Err(RevisionCompacted { oldest }.into()),
-            Err(error) => Err(Internal::from_error(error).into()),
+            Err(error) => Err(Refusal::of_read(&error)),
         }
     }
 }

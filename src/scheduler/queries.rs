@@ -11,8 +11,11 @@ use crate::store::{Page, PageCursor, PageSize, Projection, StoreError, fold};
 use super::handle::Handle;
 use super::hub::Watch;
 use super::refusal::{Draining, Internal, Refusal, TaskNotFound};
-use super::timeouts::{PROJECTION_STALL_TIMEOUT, wait_for_revision, wait_until_writable};
+use super::timeouts::{PROJECTION_STALL_TIMEOUT, wait_for_revision};
 use super::views::{OutputSource, TaskSnapshot};
+
+/// Delay between attempts to read a payload.
+const PAYLOAD_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 impl Handle {
     /// The newest durable revision.
@@ -129,18 +132,30 @@ impl Handle {
         Ok(stored.map_or(OutputSource::Empty, |(attempt, output)| OutputSource::Stored { attempt, output }))
     }
 
-    /// The payload of a task whose attempt does not carry it. Waits without a time limit: an attempt must not fail
-    /// because a disk is slow or full.
+    /// The payload of a task whose attempt does not carry it. Waits without a time limit while the store cannot be read
+    /// or is behind: an attempt must not fail because of a disk.
+    ///
+    /// # Errors
+    /// [`Internal`] if the stored payload is damaged; [`TaskNotFound`].
     pub(super) async fn payload(&self, id: &TaskId) -> Result<Bytes, Refusal> {
-        // A payload never changes, so a projection that is behind has the right one if it has the task.
-        let wanted = id.clone();
-        if let Some(task) = self.read(move |projection| projection.get(&wanted)).await? {
-            return Ok(TaskSpec::payload_of(&task.spec));
-        }
+        let projection = &*self.inner.store.projection;
+        let newest = self.inner.hub.revision();
         loop {
-            match self.get_within(Duration::MAX, id).await {
-                Err(Refusal::ProjectionUnavailable(_)) => wait_until_writable(&*self.inner.store.projection).await,
-                result => return Ok(TaskSpec::payload_of(&result?.0.spec)),
+            let reached = *projection.revision().borrow();
+            let wanted = id.clone();
+            // A payload never changes, so a projection that is behind has the right one if it has the task.
+            let retry_now = match self.query(move |projection| projection.get(&wanted)).await? {
+                Ok(Some(task)) => return Ok(TaskSpec::payload_of(&task.spec)),
+                Ok(None) if reached >= newest => return Err(TaskNotFound { task: id.clone() }.into()),
+                Ok(None) => wait_for_revision(projection, newest, Duration::MAX).await.is_ok(),
+                Err(error @ StoreError::Corrupt { .. }) => return Err(Internal::from_error(error).into()),
+                Err(error) => {
+                    tracing::warn!(task = %id, %error, "failed to read a payload; the attempt waits");
+                    false
+                }
+            };
+            if !retry_now {
+                tokio::time::sleep(PAYLOAD_RETRY_DELAY).await;
             }
         }
     }
@@ -167,8 +182,17 @@ impl Handle {
         &self,
         query: impl FnOnce(&dyn Projection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Refusal> {
+        self.query(query).await?.map_err(|error| {
+            tracing::warn!(%error, "failed to read the store");
+            Refusal::of_read(&error)
+        })
+    }
+
+    async fn query<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&dyn Projection) -> T + Send + 'static,
+    ) -> Result<T, Internal> {
         let projection = Arc::clone(&self.inner.store.projection);
-        let result = tokio::task::spawn_blocking(move || query(&*projection)).await;
-        Ok(result.map_err(Internal::from_error)?.map_err(Internal::from_error)?)
+        tokio::task::spawn_blocking(move || query(&*projection)).await.map_err(Internal::from_error)
     }
 }

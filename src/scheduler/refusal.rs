@@ -11,10 +11,12 @@ pub use pool::{EtagMismatch, QueueFull, UnknownPool};
 pub use revision::{RevisionCompacted, RevisionInFuture};
 pub use task::{BadField, RequestIdReused, TaskExists, TaskFinished, TaskNotFound, UnknownHandler};
 pub use unavailable::{
-    DrainPending, Draining, ProjectionUnavailable, SchedulerUnresponsive, StoreUnavailable, WatchDrained,
+    DrainPending, Draining, ProjectionUnavailable, SchedulerUnresponsive, StoreUnavailable, StoreUnreadable,
+    WatchDrained,
 };
 
 use crate::model::{Coded, Details, ErrorCode};
+use crate::store::StoreError;
 
 macro_rules! refusals {
     ($($name:ident),* $(,)?) => {
@@ -35,6 +37,14 @@ macro_rules! refusals {
     };
 }
 
+impl Refusal {
+    /// Why a read of the store failed.
+    pub(super) fn of_read(error: &StoreError) -> Self {
+        let cause = error.to_string();
+        if error.is_damage() { Internal { cause }.into() } else { StoreUnreadable { cause }.into() }
+    }
+}
+
 refusals! {
     BadField,
     UnknownPool,
@@ -51,6 +61,7 @@ refusals! {
     WatchDrained,
     StoreUnavailable,
     ProjectionUnavailable,
+    StoreUnreadable,
     SchedulerUnresponsive,
     DrainPending,
     Internal,

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::model::Revision;
-use crate::store::Projection;
+use crate::store::{Projection, StoreError};
 
 use super::refusal::{Internal, ProjectionUnavailable, Refusal};
 
@@ -37,11 +37,10 @@ pub(super) async fn wait_for_revision(
         tokio::select! {
             biased;
             changed = reached.changed() => {
-                changed.map_err(|_| Internal { cause: "the projection has stopped".to_owned() })?;
+                changed.map_err(|_| stopped(projection))?;
             }
             Ok(fault) = fault.wait_for(Option::is_some) => {
-                let cause = fault.as_ref().map(ToString::to_string).unwrap_or_default();
-                return Err(ProjectionUnavailable { cause }.into());
+                return Err(fault.as_ref().map_or_else(|| stopped(projection), of_fault));
             }
             () = tokio::time::sleep(stall_timeout) => {
                 let (seconds, missing) = (stall_timeout.as_secs(), wanted.0 - current.0);
@@ -55,11 +54,15 @@ pub(super) async fn wait_for_revision(
     }
 }
 
-/// Waits until writing the projection succeeds again. Never returns if the projection was closed.
-pub(super) async fn wait_until_writable(projection: &dyn Projection) {
-    if projection.fault().wait_for(Option::is_none).await.is_err() {
-        std::future::pending::<()>().await;
-    }
+/// Why the projection's thread has ended.
+fn stopped(projection: &dyn Projection) -> Refusal {
+    let fault = projection.fault().borrow().as_ref().map(of_fault);
+    fault.unwrap_or_else(|| Internal { cause: "the projection has stopped".to_owned() }.into())
+}
+
+fn of_fault(fault: &StoreError) -> Refusal {
+    let cause = fault.to_string();
+    if fault.is_damage() { Internal { cause }.into() } else { ProjectionUnavailable { cause }.into() }
 }
 
 #[cfg(test)]
@@ -68,7 +71,7 @@ mod tests {
 
     use super::*;
     use crate::model::{Output, Task, TaskFilter, TaskId};
-    use crate::store::{Commit, Page, PageCursor, PageSize, StoreError};
+    use crate::store::{Commit, Page, PageCursor, PageSize};
 
     /// A projection whose progress the test controls.
     struct ControlledProjection {
@@ -133,6 +136,22 @@ mod tests {
         assert!(matches!(refusal, Refusal::ProjectionUnavailable(_)), "{refusal:?}");
         let text = refusal.to_string();
         assert!(text.contains("no progress for 30 s") && text.contains("8 revisions missing"), "{text}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn damage_is_not_reported_as_a_passing_fault() {
+        let (progress, projection) = projection();
+        let path = "projection.db".into();
+        projection.fault.send_replace(Some(StoreError::Malformed { path, detail: String::new() }));
+        for progress in [Some(progress), None] {
+            let wait = wait_for_revision(&projection, Revision(8), PROJECTION_STALL_TIMEOUT);
+            let refusal = wait.await.unwrap_err();
+            assert!(
+                matches!(&refusal, Refusal::Internal(cause) if cause.to_string().contains("corrupt")),
+                "{refusal:?}"
+            );
+            drop(progress);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@
 //! first, so that the journal never ends before the projection. The store itself is not changed.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,9 +14,10 @@ use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 
 use super::error::StoreError;
+use super::filesystem::{follow_links, require_file, sync_directory, try_lock};
 use super::journal::Bounds;
-use super::paths::{JOURNAL, LOCK, PROJECTION, require_file, try_lock, wal_path, with_suffix};
-use super::sqlite::{Schema, keep_wal_on_close, schema_version, sqlite_error};
+use super::paths::{JOURNAL, LOCK, PROJECTION, wal_path, with_suffix};
+use super::sqlite::{Schema, connect, connect_immutable, keep_wal_on_close, schema_version, sqlite_error};
 use super::watermark::WatermarkRecord;
 use super::{journal, projection, wal_check};
 use crate::model::{Task, TaskState};
@@ -150,7 +151,7 @@ struct Source {
 impl Source {
     fn open(directory: &Path) -> Result<Self, StoreError> {
         let (in_use, lock) = lock_unless_in_use(&directory.join(LOCK))?;
-        let (journal, projection) = (directory.join(JOURNAL), directory.join(PROJECTION));
+        let (journal, projection) = (follow_links(directory.join(JOURNAL)), follow_links(directory.join(PROJECTION)));
         require_file(&journal, "there is no store in this directory")?;
         require_file(&projection, "it is missing; start a server in this directory to rebuild it")?;
         if !in_use {
@@ -197,11 +198,9 @@ impl OpenFile {
         let has_log = std::fs::metadata(wal_path(path)).is_ok_and(|log| log.len() > 0);
         let open = || {
             let connection = if in_use || has_log {
-                Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?
+                connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?
             } else {
-                // Also works on a read-only file system.
-                let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-                Connection::open_with_flags(uri(path), flags)?
+                connect_immutable(path)?
             };
             keep_wal_on_close(&connection, true)?;
             connection.pragma_update(None, "query_only", true)?;
@@ -229,12 +228,12 @@ impl OpenFile {
         if found == "ok" {
             return Ok(());
         }
-        Err(StoreError::corrupt(&self.path, "its SQLite structure", found))
+        Err(StoreError::malformed(&self.path, found))
     }
 
     fn copy(&self, to: &Path) -> Result<(), StoreError> {
         let copy = || {
-            let mut target = Connection::open(to)?;
+            let mut target = connect(to, OpenFlags::default())?;
             let backup = Backup::new(&self.connection, &mut target)?;
             while backup.step(PAGES)? != StepResult::Done {}
             Ok(())
@@ -250,29 +249,10 @@ fn copy_all(source: &Source, to: &Path) -> Result<(), StoreError> {
     sync_directory(to)
 }
 
-fn sync_directory(directory: &Path) -> Result<(), StoreError> {
-    // The parent of a relative file name is empty.
-    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-    let synced = File::open(directory).and_then(|directory| directory.sync_all());
-    synced.map_err(|error| StoreError::io("sync", directory, &error))
-}
-
 fn already_exists(path: &Path) -> StoreError {
     StoreError::Io {
         action: "create",
         path: path.to_owned(),
         detail: "it already exists; remove it or choose another name".to_owned(),
     }
-}
-
-fn uri(path: &Path) -> String {
-    let mut uri = String::from("file:");
-    for byte in path.as_os_str().as_encoded_bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*byte)),
-            // Writing to a string does not fail.
-            _ => drop(write!(uri, "%{byte:02X}")),
-        }
-    }
-    uri + "?immutable=1"
 }

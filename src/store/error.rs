@@ -4,19 +4,23 @@ use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::paths::PROJECTION;
 use crate::model::Revision;
 
 /// Why a store operation failed. Each message names the file and what to do about it.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// Stored bytes differ from what was written.
-    #[error("`{}` is corrupt at {location}: {detail}; restore it from a backup", path.display())]
+    /// A record differs from what was written, or is missing.
+    #[error("`{}` is corrupt at {location}: {detail}; {}", path.display(), remedy(path))]
     Corrupt {
         path: PathBuf,
         /// Commit, row or byte offset.
         location: String,
         detail: String,
     },
+    /// The structure of a file is broken, so any record in it may be unreadable.
+    #[error("`{}` is corrupt: {detail}; {}", path.display(), remedy(path))]
+    Malformed { path: PathBuf, detail: String },
     /// The projection is missing or corrupt, and the journal has been trimmed, so it cannot restore every task.
     #[error(
         "`{}` {problem} and cannot be rebuilt: the journal starts after revision {trimmed}, so tasks submitted before, \
@@ -65,8 +69,26 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether stored bytes are wrong, so that trying again cannot succeed. After any other error it can.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Corrupt { .. } | Self::Malformed { .. } | Self::Incompatible { .. })
+    }
+
+    /// What is damaged, without the path and the remedy of the message.
+    pub(super) fn detail(&self) -> String {
+        match self {
+            Self::Corrupt { location, detail, .. } => format!("corrupt at {location}: {detail}"),
+            Self::Malformed { detail, .. } => format!("corrupt: {detail}"),
+            other => other.to_string(),
+        }
+    }
+
     pub(super) fn corrupt(path: &Path, location: impl Into<String>, detail: impl Display) -> Self {
         Self::Corrupt { path: path.to_owned(), location: location.into(), detail: detail.to_string() }
+    }
+
+    pub(super) fn malformed(path: &Path, detail: impl Display) -> Self {
+        Self::Malformed { path: path.to_owned(), detail: detail.to_string() }
     }
 
     pub(super) fn io(action: &'static str, path: &Path, error: &io::Error) -> Self {
@@ -78,5 +100,14 @@ impl StoreError {
             path: path.to_owned(),
             detail: format!("{error}; the server needs write access to its data directory"),
         }
+    }
+}
+
+/// What to do about a corrupt file.
+fn remedy(path: &Path) -> &'static str {
+    if path.ends_with(PROJECTION) {
+        "start a server in its directory to rebuild it from the journal"
+    } else {
+        "restore it from a backup"
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `error`, `paths`, `threads`, `page`, `pool_override` | shared types |
+//! | `paths`, `error`, `filesystem`, `threads`, `page`, `pool_override` | shared types |
 //! | `traits` | `Journal` and `Projection` |
 //! | `record` | bytes of commits and rows; how an event changes a task |
 //! | `wal_check`, `watermark` | detect lost or corrupt ends of files that SQLite would accept |
@@ -19,6 +19,7 @@
 
 mod backup;
 mod error;
+mod filesystem;
 mod journal;
 mod memory;
 mod open;

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use hashbrown::HashSet;
 
 use super::error::StoreError;
+use super::filesystem::{create_directory, follow_links, remove_if_present, require_file, try_lock};
 use super::journal::SqliteJournal;
 use super::memory::{MemoryJournal, MemoryProjection};
-use super::paths::{JOURNAL, LOCK, PROJECTION, remove_if_present, require_file, try_lock, watermark_path, with_suffix};
+use super::paths::{JOURNAL, LOCK, PROJECTION, watermark_path, with_suffix};
 use super::pool_override::PoolOverride;
 use super::projection::SqliteProjection;
 use super::traits::{Commit, Journal, Projection, Recover};
@@ -56,9 +57,10 @@ pub fn open(options: &Options, receiver: &mut impl Recover) -> Result<(Store, Ve
         let (journal, projection) = (Arc::<MemoryJournal>::default(), Arc::<MemoryProjection>::default());
         return Ok((Store { journal, projection, kind: "memory" }, Vec::new()));
     };
-    std::fs::create_dir_all(directory).map_err(|error| StoreError::io("create", directory, &error))?;
+    create_directory(directory)?;
     let lock = Arc::new(lock(&directory.join(LOCK))?);
-    let paths = Paths { journal: directory.join(JOURNAL), projection: directory.join(PROJECTION) };
+    let paths =
+        Paths { journal: follow_links(directory.join(JOURNAL)), projection: follow_links(directory.join(PROJECTION)) };
     let had_projection = paths.projection.exists();
     let journal = Arc::new(SqliteJournal::open(&paths.journal, Some(Arc::clone(&lock)))?);
     let trimmed = journal.oldest();
@@ -81,10 +83,10 @@ pub fn open(options: &Options, receiver: &mut impl Recover) -> Result<(Store, Ve
         }
         Err(error) if can_be_rebuilt(&error, &paths) => {
             if !may_rebuild {
-                return Err(lost(format!("cannot be read ({error})")));
+                return Err(lost(format!("cannot be read ({})", error.detail())));
             }
             let moved = quarantine(&paths.projection)?;
-            let why = format!("was moved to `{}` ({error})", moved.display());
+            let why = format!("was moved to `{}` ({})", moved.display(), error.detail());
             notes.push(rebuild_note(&paths.projection, &why, trimmed));
             open_projection(&paths, &journal, &lock, true, receiver)?
         }
@@ -162,7 +164,7 @@ fn open_projection(
 /// Whether the projection is corrupt. A file of a later version or of another program must not be moved.
 fn can_be_rebuilt(error: &StoreError, paths: &Paths) -> bool {
     match error {
-        StoreError::Corrupt { path, .. } => *path == paths.projection,
+        StoreError::Corrupt { path, .. } | StoreError::Malformed { path, .. } => *path == paths.projection,
         StoreError::Incompatible { path, .. } => *path == paths.projection && !is_sqlite_file(path),
         _ => false,
     }

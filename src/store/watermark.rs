@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::error::StoreError;
+use super::filesystem::sync_directory;
 use super::paths::{wal_path, watermark_path};
 use super::record::checksum;
 
@@ -127,12 +128,10 @@ impl Watermark {
             file.write_all_at(&record.encode(), 0)?;
             file.set_len(BYTES as u64)?;
             file.sync_all()?;
-            if let Some(directory) = path.parent() {
-                File::open(directory)?.sync_all()?;
-            }
             Ok((file, record))
         };
         let (file, record) = create().map_err(|error| StoreError::io("write", &path, &error))?;
+        path.parent().map_or(Ok(()), sync_directory)?;
         let (record, written) = (Mutex::new(record), AtomicU64::new(end));
         Ok(Self { file, path, wal, record, written, write_failure_logged: AtomicBool::new(false) })
     }

@@ -13,7 +13,7 @@ use crate::support::{Server, TIMEOUT, bytes, check, eventually, isolated, noop, 
 
 /// A pool that runs nothing, so that only submissions write.
 const PAUSED: &str = "[[pool]]\nname = \"default\"\npaused = true\n";
-const PAYLOAD_BYTES: usize = 256 << 10;
+pub const PAYLOAD_BYTES: usize = 256 << 10;
 
 /// A directory whose subdirectory `data` is a file system of its own.
 fn small_disk(megabytes: usize) -> TempDir {
@@ -44,7 +44,7 @@ fn disk_with_ballast() -> (TempDir, PathBuf) {
     (directory, path)
 }
 
-fn large(n: usize) -> v1::SubmitTaskRequest {
+pub fn large(n: usize) -> v1::SubmitTaskRequest {
     let data = vec![u8::try_from(n % 251).unwrap(); PAYLOAD_BYTES];
     let payload = v1::Payload { kind: Some(Kind::Data(data.into())), content_type: String::new() };
     v1::SubmitTaskRequest { payload: Some(payload), ..noop() }
@@ -92,12 +92,12 @@ async fn health(server: &Server, service: &str) -> ServingStatus {
     HealthClient::new(server.channel()).check(request).await.unwrap().into_inner().status()
 }
 
-async fn wait_until_ready(server: &Server) {
+pub async fn wait_until_ready(server: &Server) {
     let poll = async || check(health(server, "readiness").await == ServingStatus::Serving, || server.log());
     eventually(poll).await;
 }
 
-async fn assert_stored(server: &Server, accepted: &[String]) {
+pub async fn assert_stored(server: &Server, accepted: &[String]) {
     for (n, id) in accepted.iter().enumerate() {
         let task = server.get(id).await;
         let Some(Kind::Data(data)) = task.payload.unwrap().kind else { panic!("{id} has no payload") };

@@ -73,6 +73,24 @@ impl Coded for ProjectionUnavailable {
     }
 }
 
+/// The store cannot be read at present.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the store cannot be read: {cause}")]
+pub struct StoreUnreadable {
+    /// Error of the store.
+    pub cause: String,
+}
+
+impl Coded for StoreUnreadable {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::StoreUnavailable
+    }
+
+    fn details(&self) -> Details {
+        Details::retry_after(RETRY_AFTER)
+    }
+}
+
 /// The scheduler's loop does not answer.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the scheduler {}, for example because a disk hangs; see `lineshaft system health` and the server's log", self.description())]

@@ -47,7 +47,7 @@ struct State {
     /// Each waits until the revision is written.
     checkpoints: Vec<(Revision, CheckpointReply)>,
     closed: bool,
-    /// Set permanently when the file is corrupt.
+    /// Set permanently when the file is damaged.
     failure: Option<StoreError>,
 }
 
@@ -176,13 +176,13 @@ impl CommitQueue {
         due.map(|(_, reply)| reply).collect()
     }
 
-    /// Fails all waiting checkpoints, and with `permanent` everything that comes later.
-    pub(super) fn fail(&self, error: &StoreError, permanent: bool) {
+    /// Fails all waiting checkpoints, and if the file is damaged, everything that comes later.
+    pub(super) fn fail(&self, error: &StoreError) {
         let mut state = self.state.lock();
         for (_, reply) in state.checkpoints.drain(..) {
             let _ = reply.send(Err(error.clone()));
         }
-        if permanent {
+        if error.is_damage() {
             state.failure = Some(error.clone());
             state.commits.clear();
         }

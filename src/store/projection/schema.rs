@@ -62,7 +62,7 @@ impl Meta {
             .query_row([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)))
             .optional()
             .map_err(failed)?;
-        let corrupt = || StoreError::corrupt(path, "table meta", "checksum mismatch");
+        let corrupt = || StoreError::malformed(path, "checksum mismatch in table meta");
         let (revision, tasks, written) = columns.ok_or_else(corrupt)?;
         let meta = Self { revision: Revision(revision.cast_unsigned()), tasks: tasks.cast_unsigned() };
         let is_new = written == 0 && meta == Self::default();

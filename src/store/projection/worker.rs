@@ -77,10 +77,10 @@ impl Worker {
             match written {
                 Ok(()) => self.report_success(),
                 Err(error) => {
-                    let permanent = matches!(error, StoreError::Corrupt { .. } | StoreError::Incompatible { .. });
-                    self.report_failure(error, permanent);
+                    let is_damage = error.is_damage();
+                    self.report_failure(error);
                     // The next start reads from the journal what was not written.
-                    if permanent || closed {
+                    if is_damage || closed {
                         return;
                     }
                     self.shared.queue.wait(RETRY_DELAY);
@@ -125,11 +125,13 @@ impl Worker {
         }
     }
 
-    fn report_failure(&self, error: StoreError, permanent: bool) {
-        if self.shared.fault.borrow().is_none() {
+    fn report_failure(&self, error: StoreError) {
+        if error.is_damage() {
+            tracing::error!(%error, "the projection is damaged; queries fail until the server is started again");
+        } else if self.shared.fault.borrow().is_none() {
             tracing::error!(%error, "failed to write the projection; retrying");
         }
-        self.shared.queue.fail(&error, permanent);
+        self.shared.queue.fail(&error);
         self.shared.fault.send_replace(Some(error));
     }
 

@@ -1,12 +1,14 @@
 //! Opens a database file for writing and migrates it.
 
-use std::path::Path;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::Connection;
 use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
 
 use super::error::sqlite_error;
+use super::read_errors;
 use crate::store::error::StoreError;
 use crate::store::paths::wal_path;
 
@@ -22,11 +24,36 @@ pub struct Schema {
     pub migrations: &'static [&'static str],
 }
 
+/// Opens a database file. SQLite would take a relative path such as `file:name` or `:memory:` for something else.
+pub fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    read_errors::report_as_io_errors();
+    Connection::open_with_flags(absolute(path)?, flags)
+}
+
+/// Opens a file that nobody writes to, also on a read-only file system. Its log is ignored.
+pub fn connect_immutable(path: &Path) -> rusqlite::Result<Connection> {
+    read_errors::report_as_io_errors();
+    let mut uri = String::from("file:");
+    for byte in absolute(path)?.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*byte)),
+            // Writing to a string does not fail.
+            _ => drop(write!(uri, "%{byte:02X}")),
+        }
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    Connection::open_with_flags(uri + "?immutable=1", flags)
+}
+
+fn absolute(path: &Path) -> rusqlite::Result<PathBuf> {
+    std::path::absolute(path).map_err(|_| rusqlite::Error::InvalidPath(path.to_owned()))
+}
+
 /// Opens the writing connection of a file, creates the file if necessary, and migrates it to the current version.
 /// Leaves a file of another program unchanged. The write-ahead log is kept until [`keep_wal_on_close`] turns that off.
 pub fn open_writer(path: &Path, schema: &Schema) -> Result<Connection, StoreError> {
     let failed = |error| sqlite_error("open", path, &error);
-    let mut connection = Connection::open(path).map_err(failed)?;
+    let mut connection = connect(path, OpenFlags::default()).map_err(failed)?;
     keep_wal_on_close(&connection, true).map_err(failed)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);

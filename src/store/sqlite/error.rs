@@ -18,7 +18,7 @@ pub fn sqlite_error(action: &'static str, path: &Path, error: &rusqlite::Error) 
             detail: "it is not a data file, or its header is corrupt; move it away or restore it from a backup"
                 .to_owned(),
         },
-        Some(ErrorCode::DatabaseCorrupt) => StoreError::corrupt(path, "its SQLite structure", error),
+        Some(ErrorCode::DatabaseCorrupt) => StoreError::malformed(path, error),
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
             io("the server needs write access to the file and its directory")
         }

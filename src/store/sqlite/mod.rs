@@ -2,8 +2,9 @@
 
 mod connection;
 mod error;
+mod read_errors;
 mod readers;
 
-pub use connection::{Schema, checkpoint, keep_wal_on_close, open_writer, schema_version};
+pub use connection::{Schema, checkpoint, connect, connect_immutable, keep_wal_on_close, open_writer, schema_version};
 pub use error::sqlite_error;
 pub use readers::Readers;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 
-use super::connection::{BUSY_TIMEOUT, STATEMENT_CACHE};
+use super::connection::{BUSY_TIMEOUT, STATEMENT_CACHE, connect};
 use super::error::sqlite_error;
 use crate::store::error::StoreError;
 
@@ -34,16 +34,19 @@ impl Readers {
                 connection.unchecked_transaction().map_err(|error| sqlite_error("read", &self.path, &error))?;
             query(&transaction)
         };
-        let mut idle = self.idle.lock();
-        if idle.len() < IDLE_MAX {
-            idle.push(connection);
+        // A connection whose query failed is not used again: its cache may have to do with the failure.
+        if result.is_ok() {
+            let mut idle = self.idle.lock();
+            if idle.len() < IDLE_MAX {
+                idle.push(connection);
+            }
         }
         result
     }
 
     fn connect(&self) -> rusqlite::Result<Connection> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(&self.path, flags)?;
+        let connection = connect(&self.path, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
         connection.pragma_update(None, "query_only", true)?;

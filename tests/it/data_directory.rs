@@ -1,0 +1,140 @@
+//! The data directory: its name is a path whatever it looks like, and what it contains survives a power failure.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{BINARY, Faults, KillOnDrop, check, eventually_blocking};
+
+fn lineshaft(directory: &Path, arguments: &[&OsStr]) -> Command {
+    #[expect(clippy::disallowed_methods, reason = "starts the binary under test")]
+    let mut command = Command::new(BINARY);
+    command.current_dir(directory).args(arguments);
+    command
+}
+
+/// Starts a server in `directory`, waits until it is ready, and stops it.
+fn serve(directory: &Path, data: &OsStr, variables: &[(&str, String)]) {
+    let outside = tempfile::tempdir().unwrap();
+    let (ready, log) = (outside.path().join("ready"), outside.path().join("log"));
+    let mut command =
+        lineshaft(directory, &["serve".as_ref(), "--listen".as_ref(), "127.0.0.1:0".as_ref(), "--data-dir".as_ref()]);
+    command.arg(data).arg("--ready-file").arg(&ready).envs(variables.iter().cloned());
+    let file = std::fs::File::create(&log).unwrap();
+    let mut child = KillOnDrop(command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap());
+    let log = || std::fs::read_to_string(&log).unwrap();
+    eventually_blocking(|| {
+        assert!(child.0.try_wait().unwrap().is_none(), "{}: {}", data.display(), log());
+        check(ready.exists(), log)
+    });
+    kill_process(Pid::from_child(&child.0), Signal::TERM).unwrap();
+    assert!(child.0.wait().unwrap().success(), "{}", log());
+}
+
+fn names(directory: &Path) -> BTreeSet<OsString> {
+    std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+}
+
+fn assert_success(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&[&*output.stdout, &*output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{text}");
+    text
+}
+
+#[test]
+fn the_name_of_a_data_directory_is_a_path_whatever_it_looks_like() {
+    let bytes = OsString::from_vec(b"bytes\xff\xfe".to_vec());
+    let plain = ["file:foo", "file:foo?mode=memory", ":memory:", "a?b#c%20d", "sub dir/'x'", "slash/", "file::memory:"];
+    for name in plain.iter().map(OsStr::new).chain([&*bytes]) {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path();
+        serve(directory, name, &[]);
+        let data = directory.join(name);
+        let found = names(&data);
+        for file in ["lock", "journal.db", "journal.mark", "projection.db", "projection.mark"] {
+            assert!(found.contains(OsStr::new(file)), "{name:?}: {file} is not in {found:?}");
+        }
+        assert_eq!(names(directory).len(), 1, "{name:?}: {:?}", names(directory));
+
+        let copy = OsStr::new("file:copy?x=%41");
+        let backup = ["store", "backup", "--data-dir"].map(OsStr::new);
+        let arguments = [&backup[..], &[name, OsStr::new("--to"), copy]].concat();
+        assert_success(&lineshaft(directory, &arguments).output().unwrap());
+        let files = ["journal.db", "projection.db"].map(OsString::from);
+        assert_eq!(names(&directory.join(copy)), files.into(), "{name:?}");
+        for (command, directory_name) in [("check", name), ("check", copy), ("rebuild", name)] {
+            let arguments = [OsStr::new("store"), OsStr::new(command), directory_name];
+            assert_success(&lineshaft(directory, &arguments).output().unwrap());
+        }
+        let output = lineshaft(directory, &["doctor".as_ref(), "--data-dir".as_ref(), name]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("has a store, not in use"), "{name:?}: {text}");
+        assert_eq!(names(directory).len(), 2, "{name:?}: {:?}", names(directory));
+    }
+}
+
+#[test]
+fn the_log_of_a_linked_database_file_is_verified_where_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    std::fs::create_dir(path("data")).unwrap();
+    for (disk, name) in [("disk-1", "journal.db"), ("disk-2", "projection.db")] {
+        std::fs::create_dir(path(disk)).unwrap();
+        std::os::unix::fs::symlink(Path::new("..").join(disk).join(name), path("data").join(name)).unwrap();
+    }
+    serve(directory.path(), OsStr::new("data"), &[]);
+    assert!(names(&path("disk-1")).contains(OsStr::new("journal.mark")), "{:?}", names(&path("disk-1")));
+    assert!(names(&path("disk-2")).contains(OsStr::new("projection.mark")), "{:?}", names(&path("disk-2")));
+    std::fs::write(path("disk-1/journal.db-wal"), vec![0x41; 64]).unwrap();
+    let check = ["store", "check", "data"].map(OsStr::new);
+    let output = lineshaft(directory.path(), &check).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("disk-1/journal.db-wal"), "{text}");
+}
+
+#[test]
+fn the_names_of_new_files_are_synced() {
+    let faults = Faults::new();
+    faults.set(&[]);
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().canonicalize().unwrap();
+    let synced = || faults.recorded().into_iter().collect::<BTreeSet<_>>();
+    let assert_synced = |paths: &[&str]| {
+        for path in paths {
+            let path = root.join(path);
+            let line = format!("synced {}", path.display().to_string().trim_end_matches('/'));
+            assert!(synced().contains(&line), "{line} is missing: {:?}", synced());
+        }
+    };
+    serve(&root, OsStr::new("new/deep/data"), &faults.variables());
+    assert_synced(&["", "new", "new/deep", "new/deep/data", "new/deep/data/journal.mark"]);
+
+    let run = |arguments: &[&str]| {
+        let arguments: Vec<_> = arguments.iter().map(OsStr::new).collect();
+        assert_success(&lineshaft(&root, &arguments).envs(faults.variables()).output().unwrap());
+    };
+    faults.set(&[]);
+    std::fs::create_dir(root.join("copies")).unwrap();
+    run(&["store", "backup", "--data-dir", "new/deep/data", "--to", "copies/one"]);
+    assert_synced(&[
+        "copies",
+        "copies/one.partial",
+        "copies/one.partial/journal.db",
+        "copies/one.partial/projection.db",
+    ]);
+
+    // The damaged file is renamed.
+    faults.set(&[]);
+    std::fs::write(root.join("new/deep/data/projection.db"), vec![0x41; 8192]).unwrap();
+    run(&["store", "rebuild", "new/deep/data"]);
+    assert!(root.join("new/deep/data/projection.db.damaged-1").exists());
+    assert_synced(&["new/deep/data"]);
+
+    faults.set(&[]);
+    run(&["token", "create", "ci", "--role", "viewer", "--namespace", "*", "--file", "new/tokens.toml"]);
+    assert_synced(&["new", "new/tokens.draft"]);
+}
