@@ -3,7 +3,7 @@
 //! A copy shows one moment: both files are read inside transactions, and the transaction of the projection starts
 //! first, so that the journal never ends before the projection. The store itself is not changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -20,7 +20,7 @@ use super::paths::{JOURNAL, LOCK, PROJECTION, wal_path, with_suffix};
 use super::sqlite::{Schema, connect, connect_immutable, keep_wal_on_close, schema_version, sqlite_error};
 use super::watermark::WatermarkRecord;
 use super::{journal, projection, wal_check};
-use crate::model::{Task, TaskState};
+use crate::model::{Event, Task, TaskState};
 
 /// How often both transactions are restarted when the journal is trimmed between them.
 const ATTEMPTS_MAX: usize = 20;
@@ -102,22 +102,19 @@ fn examine(source: &Source) -> Result<CheckReport, StoreError> {
     let (journal, projection) = (&source.journal, &source.projection);
     journal.verify_structure()?;
     let Bounds { trimmed, end } = journal::verify(&journal.connection, &journal.path)?;
-    // The table of identities was added in version 3, and that of pool overrides in version 2.
+    // The table of identities was added in version 3.
     if journal.version >= 3 {
         journal::load_store_id(&journal.connection, &journal.path)?;
     }
-    let pools = match journal.version {
-        ..2 => Vec::new(),
-        _ => journal::load_pool_overrides(&journal.connection, &journal.path)?,
-    };
     projection.verify_structure()?;
     let mut counts = [0_u64; 8];
-    let projected = projection::for_each_task(&projection.connection, &projection.path, |task: Task, _, _| {
+    let projected = projection::for_each_task(&projection.connection, &projection.path, |task: Task, _| {
         if let Some(count) = counts.get_mut(task.status.state as usize) {
             *count += 1;
         }
     })?;
     projection::verify_bodies(&projection.connection, &projection.path)?;
+    let pools = changed_pools(journal, projection)?;
     if !source.in_use {
         WatermarkRecord::read(&journal.path)?.check(&journal.path, end)?;
         WatermarkRecord::read(&projection.path)?.check(&projection.path, projected.0)?;
@@ -135,8 +132,23 @@ fn examine(source: &Source) -> Result<CheckReport, StoreError> {
         projected: projected.0,
         projection_bytes: projection.bytes(),
         tasks: tasks.filter(|(_, count)| *count > 0).collect(),
-        pools: pools.into_iter().map(|pool| pool.name.to_string()).collect(),
+        pools,
     })
+}
+
+/// Names of the pools whose settings were changed while a server ran.
+fn changed_pools(journal: &OpenFile, projection: &OpenFile) -> Result<Vec<String>, StoreError> {
+    let table = journal::load_pool_table(&journal.connection, &journal.path)?;
+    let mut names: BTreeSet<String> = table.into_iter().map(|(name, _)| name.to_string()).collect();
+    // The table of subjects was added in version 2.
+    if projection.version >= 2 {
+        let subjects = projection::load_subjects(&projection.connection, &projection.path)?;
+        names.extend(subjects.events().iter().filter_map(|event| match event {
+            Event::Pool(event) => Some(event.pool.to_string()),
+            Event::Task(_) => None,
+        }));
+    }
+    Ok(names.into_iter().collect())
 }
 
 /// A store whose files are open, each inside a transaction.

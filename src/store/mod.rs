@@ -7,7 +7,7 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `paths`, `error`, `filesystem`, `threads`, `page`, `pool_override` | shared types |
+//! | `paths`, `error`, `filesystem`, `threads`, `page` | shared types |
 //! | `traits` | `Journal` and `Projection` |
 //! | `record` | bytes of commits and rows; how an event changes a task |
 //! | `wal_check`, `watermark` | detect lost or corrupt ends of files that SQLite would accept |
@@ -25,7 +25,6 @@ mod memory;
 mod open;
 mod page;
 mod paths;
-mod pool_override;
 mod projection;
 mod record;
 mod sqlite;
@@ -40,7 +39,6 @@ pub use backup::{backup, check};
 pub use error::StoreError;
 pub use open::{Options, Store, open, rebuild};
 pub use page::{Page, PageCursor, PageSize};
-pub use pool_override::PoolOverride;
 pub use record::fold;
 #[cfg(test)]
 pub use traits::AppendDone;

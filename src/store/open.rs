@@ -12,7 +12,6 @@ use super::filesystem::{create_directory, follow_links, remove_if_present, requi
 use super::journal::SqliteJournal;
 use super::memory::{MemoryJournal, MemoryProjection};
 use super::paths::{JOURNAL, LOCK, PROJECTION, watermark_path, with_suffix};
-use super::pool_override::PoolOverride;
 use super::projection::SqliteProjection;
 use super::traits::{Commit, Journal, Projection, Recover};
 use crate::model::{Event, RecoveredTask, Revision, Task, TaskChange, TaskEvent, TaskId};
@@ -53,7 +52,7 @@ pub struct Store {
 /// [`Options::accept_loss`] is false; then no file has been changed.
 pub fn open(options: &Options, receiver: &mut impl Recover) -> Result<(Store, Vec<String>), StoreError> {
     let Some(directory) = &options.directory else {
-        receiver.begin(&[]);
+        receiver.begin(Revision::default(), &[]);
         let (journal, projection) = (Arc::<MemoryJournal>::default(), Arc::<MemoryProjection>::default());
         return Ok((Store { journal, projection, kind: "memory" }, Vec::new()));
     };
@@ -111,11 +110,11 @@ pub fn rebuild(directory: &Path) -> Result<Vec<String>, StoreError> {
 struct KnownTasks(HashSet<TaskId>);
 
 impl Recover for KnownTasks {
-    fn begin(&mut self, _pools: &[PoolOverride]) {
+    fn begin(&mut self, _revision: Revision, _subjects: &[Event]) {
         self.0.clear();
     }
 
-    fn restore(&mut self, task: RecoveredTask, _payload: &[u8], _revision: Revision) {
+    fn restore(&mut self, task: RecoveredTask, _payload: &[u8]) {
         self.0.insert(task.spec.id.clone());
     }
 
@@ -145,11 +144,10 @@ fn open_projection(
     is_new: bool,
     receiver: &mut impl Recover,
 ) -> Result<(SqliteProjection, Revision), StoreError> {
-    receiver.begin(journal.pool_overrides());
     let start = if is_new { journal.oldest() } else { Revision::default() };
     let projection = SqliteProjection::open(&paths.projection, start, journal.clone(), Some(Arc::clone(lock)))?;
-    let restore = |task: Task, payload: &[u8], revision| receiver.restore(task.into(), payload, revision);
-    let revision = projection.for_each_task(restore)?;
+    receiver.begin(*projection.revision().borrow(), &projection.subjects()?);
+    let revision = projection.for_each_task(|task: Task, payload: &[u8]| receiver.restore(task.into(), payload))?;
     if revision > journal.end() {
         let detail = format!("the journal ends before, but `{}` contains {revision}", paths.projection.display());
         return Err(StoreError::corrupt(&paths.journal, format!("commit {}", journal.end().next()), detail));
@@ -202,8 +200,8 @@ fn rebuild_note(path: &Path, why: &str, trimmed: Revision) -> String {
         "nothing was lost".to_owned()
     } else {
         format!(
-            "the journal starts after revision {trimmed}, so tasks submitted before, including unfinished ones, are \
-             lost, as was accepted"
+            "the journal starts after revision {trimmed}, so tasks submitted before, including unfinished ones, and \
+             pool settings changed before are lost, as was accepted"
         )
     };
     format!("`{}` {why} and was rebuilt from the journal; {lost}", path.display())

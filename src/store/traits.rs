@@ -6,7 +6,6 @@ use tokio::sync::watch;
 
 use super::error::StoreError;
 use super::page::{Page, PageCursor, PageSize};
-use super::pool_override::PoolOverride;
 use crate::model::{Durability, Event, Output, RecoveredTask, Revision, StoreId, Task, TaskFilter, TaskId};
 
 /// Events that become durable together. Their revisions are consecutive.
@@ -61,9 +60,6 @@ pub trait Journal: Send + Sync + 'static {
     /// The smallest revision that [`Journal::read`] accepts as `after`.
     fn oldest(&self) -> Revision;
 
-    /// Replaces the stored override of a pool. Durable on return. Blocks on the disk.
-    fn save_pool_override(&self, pool: &PoolOverride) -> Result<(), StoreError>;
-
     /// Deletes the commits that end at `up_to` or before. Their events must be durable in the projection.
     /// Blocks on the disk.
     fn trim(&self, up_to: Revision) -> Result<(), StoreError>;
@@ -102,12 +98,12 @@ pub trait Projection: Send + Sync + 'static {
 /// does not depend on the size of the store.
 pub trait Recover {
     /// Comes first. Comes again, and everything received so far is void, if the projection turns out to be corrupt and is
-    /// rebuilt. `pools` are the settings that were changed while a server ran.
-    fn begin(&mut self, pools: &[PoolOverride]);
+    /// rebuilt. `revision` is that of the projection, and `subjects` has the last event of each pool up to it.
+    fn begin(&mut self, revision: Revision, subjects: &[Event]);
 
-    /// A task of the projection, finished or not, which is at `revision`. Tasks come in the order of submission. The
-    /// receiver copies the payload if it wants to keep it.
-    fn restore(&mut self, task: RecoveredTask, payload: &[u8], revision: Revision);
+    /// A task of the projection, finished or not. Tasks come in the order of submission. The receiver copies the payload
+    /// if it wants to keep it.
+    fn restore(&mut self, task: RecoveredTask, payload: &[u8]);
 
     /// An event that the projection does not contain. Returns false if it belongs to a task that is unknown, so that it
     /// changes nothing.

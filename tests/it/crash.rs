@@ -195,3 +195,18 @@ async fn a_task_that_outlasts_the_drain_runs_again() {
     assert_eq!((ended.state(), ended.attempt), (TaskState::Completed, 1));
     assert_eq!(server.get(&waiting).await.state(), TaskState::Waiting);
 }
+
+#[tokio::test]
+async fn a_server_whose_tasks_were_all_deleted_accepts_tasks_after_a_restart() {
+    let mut server = Server::start("");
+    let id = server.submit(noop()).await;
+    server.wait_finished(&id).await;
+    server.tasks().delete_tasks(v1::DeleteTasksRequest::default()).await.unwrap();
+    // Answered by the projection, so it has seen all events and the restart has none to replay.
+    let page = server.tasks().list_tasks(v1::ListTasksRequest::default()).await.unwrap().into_inner();
+    assert_eq!(page.tasks.len(), 0);
+    server.kill9();
+    server.start_again();
+    let next = server.submit(noop()).await;
+    assert!(server.wait_finished(&next).await.revision > page.revision);
+}

@@ -10,6 +10,7 @@ mod decisions;
 mod dispatch;
 mod finished;
 mod pool_metrics;
+mod pool_override;
 mod pool_state;
 mod pools;
 mod ready_queue;
@@ -23,6 +24,8 @@ mod timers;
 
 #[cfg(test)]
 mod model_test;
+#[cfg(test)]
+mod pools_tests;
 #[cfg(test)]
 mod retention_tests;
 #[cfg(test)]

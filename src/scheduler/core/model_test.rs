@@ -214,7 +214,7 @@ impl World {
         }
         assert_eq!(fresh.naive.states, self.naive.states, "a replay produces the same state");
         fresh.naive.cancelled = std::mem::take(&mut self.naive.cancelled);
-        (fresh.now, fresh.submitted) = (self.now + 1, self.submitted);
+        (fresh.now, fresh.submitted, fresh.paused) = (self.now + 1, self.submitted, self.paused);
         fresh.journal = std::mem::take(&mut self.journal);
         fresh.core.recover(Timestamp(fresh.now), &mut fresh.out);
         *self = fresh;
@@ -224,7 +224,7 @@ impl World {
         self.paused = paused;
         let name = PoolName::parse("default").unwrap();
         let update = PoolUpdate { name, size: None, paused: Some(paused), queue_limit: None, etag: None };
-        self.core.update_pool(&update).unwrap();
+        self.core.update_pool(Timestamp(self.now), &update, &mut self.out).unwrap();
     }
 
     fn execute(&mut self, step: Step) {

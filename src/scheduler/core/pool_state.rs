@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use hdrhistogram::Histogram;
 
-use crate::model::{PoolSpec, Priority, TaskState, Timestamp};
+use crate::model::{PoolChange, PoolSettings, PoolSpec, Priority, Revision, TaskState, Timestamp};
 use crate::pool::Ticket;
 
 use super::ready_queue::ReadyQueue;
@@ -56,8 +56,10 @@ pub struct PoolState {
     pub wait_us: Histogram<u64>,
     pub run_us: Histogram<u64>,
     pub counters_since: Timestamp,
-    /// Number of updates since the server started.
-    pub version: u64,
+    /// The settings in the configuration.
+    pub configuration: PoolSettings,
+    /// The last change at run time and its revision.
+    pub change: Option<(Revision, PoolChange)>,
     /// False for a pool that only recovered tasks name: it keeps its tasks and starts none.
     pub configured: bool,
 }
@@ -65,6 +67,7 @@ pub struct PoolState {
 impl PoolState {
     pub fn new(spec: PoolSpec, configured: bool) -> Self {
         Self {
+            configuration: PoolSettings::of(&spec),
             spec,
             ready: ReadyQueue::default(),
             assigned: [0; Priority::COUNT],
@@ -77,7 +80,7 @@ impl PoolState {
             wait_us: histogram(),
             run_us: histogram(),
             counters_since: Timestamp::ZERO,
-            version: 0,
+            change: None,
             configured,
         }
     }
@@ -89,8 +92,9 @@ impl PoolState {
 
     pub fn view(&self) -> PoolView {
         let PoolSpec { size, queue_limit, paused, .. } = &self.spec;
-        // Contains the settings because the version restarts at 0 with the server.
-        let etag = format!("{size:x}-{queue_limit:x}-{}-{:x}", u8::from(*paused), self.version);
+        // Contains the settings because the configuration can change them without an event.
+        let version = self.change.map_or(0, |(revision, _)| revision.0);
+        let etag = format!("{size:x}-{queue_limit:x}-{}-{version:x}", u8::from(*paused));
         PoolView { spec: self.spec.clone(), etag }
     }
 

@@ -1,8 +1,10 @@
 //! The set of pools and their settings.
 
-use crate::model::{PoolName, PoolSpec, Timestamp};
+use crate::model::{Event, PoolChange, PoolEvent, PoolName, PoolSettings, PoolSpec, Timestamp};
 use crate::scheduler::refusal::{EtagMismatch, Refusal, UnknownPool};
 
+use super::decisions::Decisions;
+use super::pool_override::settings_after;
 use super::pool_state::{PoolState, PoolView};
 use super::state::Core;
 
@@ -54,18 +56,45 @@ impl Core {
     ///
     /// # Errors
     /// [`UnknownPool`], [`EtagMismatch`].
-    pub fn update_pool(&mut self, update: &PoolUpdate) -> Result<(u16, PoolView), Refusal> {
+    pub fn update_pool(
+        &mut self,
+        now: Timestamp,
+        update: &PoolUpdate,
+        out: &mut Decisions,
+    ) -> Result<(u16, PoolView), Refusal> {
         let index = self.pool_index(&update.name)?;
-        let pool = &mut self.pools[usize::from(index)];
+        let pool = &self.pools[usize::from(index)];
         let current = pool.view().etag;
         if let Some(given) = update.etag.as_ref().filter(|given| **given != current) {
             return Err(EtagMismatch { pool: update.name.clone(), given: given.clone(), current }.into());
         }
-        pool.spec.size = update.size.unwrap_or(pool.spec.size);
-        pool.spec.paused = update.paused.unwrap_or(pool.spec.paused);
-        pool.spec.queue_limit = update.queue_limit.unwrap_or(pool.spec.queue_limit);
-        pool.version += 1;
-        Ok((index, pool.view()))
+        let set = PoolSettings {
+            size: update.size.unwrap_or(pool.spec.size),
+            paused: update.paused.unwrap_or(pool.spec.paused),
+            queue_limit: update.queue_limit.unwrap_or(pool.spec.queue_limit),
+        };
+        let change = PoolChange::Updated { configured: pool.configuration, set };
+        let event = PoolEvent { revision: self.revision.next(), at: now, pool: update.name.clone(), change };
+        self.apply_pool(&event);
+        out.events.push(Event::Pool(event));
+        Ok((index, self.pools[usize::from(index)].view()))
+    }
+
+    /// Applies an event of a pool. A pool that is not configured any more has no settings to change.
+    pub(super) fn apply_pool(&mut self, event: &PoolEvent) {
+        self.revision = event.revision;
+        let Ok(index) = self.pool_index(&event.pool) else { return };
+        let pool = &mut self.pools[usize::from(index)];
+        let (PoolSettings { size, queue_limit, paused }, _) = settings_after(pool.configuration, event.change);
+        pool.spec = PoolSpec { size, queue_limit, paused, ..pool.spec.clone() };
+        pool.change = Some((event.revision, event.change));
+    }
+
+    /// The pools whose settings were changed while an earlier server ran, with the names of those changed settings
+    /// that the configuration has replaced since.
+    pub fn restored_pools(&self) -> Vec<(&PoolSpec, Vec<&'static str>)> {
+        let restored = |pool: &PoolState| Some(settings_after(pool.configuration, pool.change?.1).1);
+        self.pools.iter().filter_map(|pool| Some((&pool.spec, restored(pool)?))).collect()
     }
 
     /// Sets the counters and histograms of a pool to zero and returns its index.

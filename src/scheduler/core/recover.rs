@@ -29,9 +29,14 @@ impl Core {
         })
     }
 
-    /// Adds a task from the store, whose projection is at `revision`. Call it in the order of submission. Copies the
-    /// payload if the task needs it and the payload budget has room.
-    pub fn restore(&mut self, mut task: RecoveredTask, payload: &[u8], revision: Revision) {
+    /// Continues after the revision of the store's projection. Call it before the tasks are restored.
+    pub fn restore_revision(&mut self, revision: Revision) {
+        self.revision = revision;
+    }
+
+    /// Adds a task from the store's projection. Call it in the order of submission. Copies the payload if the task needs
+    /// it and the payload budget has room.
+    pub fn restore(&mut self, mut task: RecoveredTask, payload: &[u8]) {
         let pool = self.pool_of(&task.spec.options.pool);
         let digest = table::digest(payload, &task.spec.extras().args);
         let mut payload_stored = false;
@@ -57,7 +62,6 @@ impl Core {
             assigned: false,
             payload_stored,
         });
-        self.revision = revision;
         if !task.state.is_terminal() {
             self.add_expiry_timer(index);
         }
@@ -66,9 +70,12 @@ impl Core {
 
     /// Applies an event of the journal. Returns false if its task is unknown, so that nothing but the revision changes.
     pub fn replay(&mut self, event: &Event) -> bool {
-        let Event::Task(event) = event else {
-            self.revision = event.revision();
-            return true;
+        let event = match event {
+            Event::Task(event) => event,
+            Event::Pool(event) => {
+                self.apply_pool(event);
+                return true;
+            }
         };
         if matches!(event.change, TaskChange::Submitted { .. }) {
             self.apply_submitted(event);

@@ -132,10 +132,11 @@ impl World {
         let mut rows: Vec<_> = tasks.into_values().filter_map(|(order, task)| Some((order, task?))).collect();
         rows.sort_by_key(|(order, _)| *order);
         let revision = projected.checked_sub(1).map(|last| self.journal[last].revision()).unwrap_or_default();
+        fresh.core.restore_revision(revision);
         for (_, task) in rows {
             let payload = task.spec.payload.clone();
             let spec = Arc::new(task.spec.without_payload());
-            fresh.core.restore(RecoveredTask::from(Task { spec, ..task }), &payload, revision);
+            fresh.core.restore(RecoveredTask::from(Task { spec, ..task }), &payload);
         }
         for event in &self.journal[projected..] {
             fresh.core.replay(event);

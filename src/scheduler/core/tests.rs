@@ -12,7 +12,7 @@ use crate::pool::{Assignment, Ticket};
 use crate::runners::{Outcome, StopCause};
 use crate::scheduler::refusal::Refusal;
 
-use super::{AttemptEnd, Core, CoreOptions, Decisions, PoolUpdate, Submitted};
+use super::{AttemptEnd, Core, CoreOptions, Decisions, PoolUpdate, PoolView, Submitted};
 
 pub(super) const SECOND: u64 = 1_000_000;
 
@@ -95,6 +95,10 @@ impl Fixture {
 
     fn state(&self, id: &str) -> TaskState {
         self.core.state(&TaskId::parse(id).unwrap()).unwrap()
+    }
+
+    fn update_pool(&mut self, update: &PoolUpdate) -> Result<(u16, PoolView), Refusal> {
+        self.core.update_pool(Timestamp(0), update, &mut self.out)
     }
 
     fn last_event(&self) -> &TaskEvent {
@@ -261,10 +265,10 @@ fn a_full_queue_refuses_the_whole_submission() {
         queue_limit: Some(2),
         etag: None,
     };
-    fixture.core.update_pool(&update).unwrap();
+    fixture.update_pool(&update).unwrap();
     let three = (0..3).map(|n| spec(&format!("t{n}"), Priority::Normal)).collect();
     assert!(matches!(fixture.submit(0, three), Err(Refusal::QueueFull(_))));
-    assert!(fixture.out.events.is_empty());
+    assert_eq!(fixture.out.events.len(), 1, "a refused submission adds no event to that of the pool");
 }
 
 #[test]
@@ -302,7 +306,7 @@ fn restored_payloads_are_kept_within_the_budget_and_only_of_unfinished_tasks() {
         ("small", 100, TaskState::Waiting),
         ("last", 1, TaskState::Queued),
     ] {
-        fixture.core.restore(restored(id, state), &vec![7; bytes], Revision(5));
+        fixture.core.restore(restored(id, state), &vec![7; bytes]);
     }
     let assigned = fixture.assigned();
     let kept: Vec<_> = assigned.iter().map(|one| (one.spec.payload.len(), one.payload_stored)).collect();
@@ -351,12 +355,12 @@ fn a_paused_pool_is_given_no_attempts() {
     let name = PoolName::parse("default").unwrap();
     let pause =
         |paused| PoolUpdate { name: name.clone(), size: None, paused: Some(paused), queue_limit: None, etag: None };
-    let (_, view) = fixture.core.update_pool(&pause(true)).unwrap();
+    let (_, view) = fixture.update_pool(&pause(true)).unwrap();
     fixture.submit(0, vec![spec("a", Priority::Critical)]).unwrap();
     assert!(fixture.assigned().is_empty());
     let stale = PoolUpdate { etag: Some("0".to_owned()), ..pause(false) };
-    assert!(matches!(fixture.core.update_pool(&stale), Err(Refusal::EtagMismatch(_))));
-    fixture.core.update_pool(&PoolUpdate { etag: Some(view.etag), ..pause(false) }).unwrap();
+    assert!(matches!(fixture.update_pool(&stale), Err(Refusal::EtagMismatch(_))));
+    fixture.update_pool(&PoolUpdate { etag: Some(view.etag), ..pause(false) }).unwrap();
     assert_eq!(fixture.assigned().len(), 1);
 }
 

@@ -10,7 +10,7 @@ use crate::scheduler::refusal::{Refusal, StoreUnavailable};
 use crate::store::{Commit, StoreError};
 use crate::telemetry::trace;
 
-use super::state::{Pending, Service};
+use super::state::{Pending, PoolUpdated, Service};
 
 /// How long events that no caller waits for may wait for others, so that short tasks need one commit less.
 pub(super) const LINGER: Duration = Duration::from_millis(1);
@@ -125,9 +125,13 @@ impl Service {
             tracing::error!(%error, "the store refuses writes; nothing is accepted until it accepts writes again");
         }
         self.observer.commit_refused();
+        // Before the callers learn of it, so that their next health check reports it.
+        self.observer.heartbeat(true);
         let refusal = Refusal::from(StoreUnavailable { cause: error.to_string() });
         let newer = std::mem::take(&mut self.pending);
-        for reply in pending.replies.into_iter().chain(newer.replies) {
+        let mut pool_updates: Vec<_> = pending.pool_updates.into_iter().chain(newer.pool_updates).collect();
+        let of_pools = pool_updates.iter_mut().filter_map(|update| update.reply.take());
+        for reply in pending.replies.into_iter().chain(newer.replies).chain(of_pools) {
             reply.resolve(Err(refusal.clone()));
         }
         let mut events = Arc::try_unwrap(commit).map_or_else(|shared| shared.events.clone(), |commit| commit.events);
@@ -136,6 +140,7 @@ impl Service {
             events,
             dispatches: pending.dispatches.into_iter().chain(newer.dispatches).collect(),
             confirms: pending.confirms.into_iter().chain(newer.confirms).collect(),
+            pool_updates,
             replies: Vec::new(),
             urgent: true,
             since: pending.since,
@@ -146,6 +151,12 @@ impl Service {
     /// Releases the effects of durable events. Dispatches before replies, so that no caller whose submission
     /// was acknowledged can see an attempt of lower priority start.
     fn release(&mut self, pending: Pending) {
+        for PoolUpdated { pool, view, reply } in pending.pool_updates {
+            let applied = self.apply_pool_update(pool, view);
+            if let Some(reply) = reply {
+                reply.resolve(applied);
+            }
+        }
         for ticket in pending.confirms {
             if let Some(pool) = self.pool(ticket) {
                 pool.confirm(ticket);

@@ -2,27 +2,24 @@
 
 use std::time::Duration;
 
-use crate::model::{
-    CancelMode, CancelRequest, Durability, PoolName, PoolSettings, PoolSpec, Revision, TaskSpec, TaskState, Timestamp,
-};
-use crate::scheduler::core::{Decisions, PoolUpdate, PoolView, Submitted};
+use crate::model::{CancelMode, CancelRequest, Durability, PoolName, Revision, TaskSpec, TaskState, Timestamp};
+use crate::scheduler::core::{Decisions, PoolView, Submitted};
 use crate::scheduler::message::{PendingReply, Reply, Request, send};
 use crate::scheduler::refusal::{Internal, Refusal, StoreUnavailable};
 use crate::scheduler::views::{CancelCommand, PoolMetrics};
-use crate::store::PoolOverride;
 
-use super::state::Service;
+use super::state::{PoolUpdated, Service};
 
 /// How long an interrupted attempt may take to stop before it is killed.
 pub(super) const INTERRUPT_GRACE: Duration = Duration::from_secs(5);
 
-/// Whether a refusal reports the state of a task, which may not be durable yet.
+/// Whether a refusal reports the state of a task or pool, which may not be durable yet.
 ///
 /// A full queue is reported at once, although a crash may empty it: the caller tries again in any case, and a server
 /// under overload must not keep the calls that it refuses.
-fn depends_on_tasks(refusal: &Refusal) -> bool {
-    use Refusal::{RequestIdReused, TaskExists, TaskFinished, TaskNotFound};
-    matches!(refusal, TaskFinished(_) | TaskExists(_) | RequestIdReused(_) | TaskNotFound(_))
+fn depends_on_state(refusal: &Refusal) -> bool {
+    use Refusal::{EtagMismatch, RequestIdReused, TaskExists, TaskFinished, TaskNotFound};
+    matches!(refusal, TaskFinished(_) | TaskExists(_) | RequestIdReused(_) | TaskNotFound(_) | EtagMismatch(_))
 }
 
 impl Service {
@@ -43,11 +40,16 @@ impl Service {
             }
             Request::Delete { filter, reply } => self.delete(filter, reply),
             Request::UpdatePool { update, reply } => {
-                let result = self.check_store().and_then(|()| self.update_pool(&update));
-                send(reply, result.map(|view| (view, self.shared.hub.revision())));
+                match self.check_store().and_then(|()| self.core.update_pool(now, &update, out)) {
+                    Ok((pool, view)) => {
+                        let reply = Some(PendingReply::new(reply, Ok((view.clone(), self.core.revision()))));
+                        self.pending.pool_updates.push(PoolUpdated { pool, view, reply });
+                    }
+                    Err(refusal) => self.reply_when_durable(reply, Err(refusal)),
+                }
             }
             Request::ResetCounters { pool, reply } => send(reply, self.reset_counters(now, &pool)),
-            Request::Pools { reply } => send(reply, Ok((self.core.pool_views(), self.shared.hub.revision()))),
+            Request::Pools { reply } => send(reply, Ok((self.pool_views.clone(), self.shared.hub.revision()))),
             Request::PoolMetrics { pools, workers, reply } => {
                 let result = self.pool_metrics(now, pools, workers);
                 send(reply, result.map(|metrics| (metrics, self.shared.hub.revision())));
@@ -62,7 +64,7 @@ impl Service {
     /// Sends the result when the events so far are durable; at once if it is a refusal that no crash can undo.
     pub(super) fn reply_when_durable<T: Send + 'static>(&mut self, reply: Reply<T>, result: Result<T, Refusal>) {
         match result {
-            Err(refusal) if !depends_on_tasks(&refusal) => send(reply, Err(refusal)),
+            Err(refusal) if !depends_on_state(&refusal) => send(reply, Err(refusal)),
             result => self.pending.replies.push(PendingReply::new(reply, result)),
         }
     }
@@ -113,40 +115,24 @@ impl Service {
         Ok((state, self.core.revision()))
     }
 
-    /// Changes a pool in the core, its workers and the store. Undoes the first two if a later step fails.
-    fn update_pool(&mut self, update: &PoolUpdate) -> Result<PoolView, Refusal> {
-        let before = self.core.pool_views().into_iter().find(|view| view.spec.name == update.name);
-        let (index, view) = self.core.update_pool(update)?;
-        let changed = self.resize(index, view.spec.size).and_then(|()| self.store_pool(index, &view.spec));
-        if let (Err(_), Some(PoolView { spec, .. })) = (&changed, before) {
-            let undo = PoolUpdate {
-                name: spec.name,
-                size: Some(spec.size),
-                paused: Some(spec.paused),
-                queue_limit: Some(spec.queue_limit),
-                etag: None,
-            };
-            self.core.update_pool(&undo)?;
-            self.resize(index, spec.size)?;
+    /// Lets the workers of a pool follow its durable settings.
+    ///
+    /// # Errors
+    /// If workers cannot be started. The pool then has those that it could start.
+    pub(super) fn apply_pool_update(&mut self, index: u16, view: PoolView) -> Result<(), Refusal> {
+        let index = usize::from(index);
+        let Some(pool) = self.pools.get(index) else { return Ok(()) };
+        pool.set_paused(view.spec.paused || self.shared.draining.is_cancelled());
+        let resized = pool.resize(view.spec.size);
+        let name = view.spec.name.clone();
+        if let Some(stored) = self.pool_views.get_mut(index) {
+            *stored = view;
         }
-        changed?;
-        if let Some(pool) = self.pools.get(usize::from(index)) {
-            pool.set_paused(view.spec.paused);
-        }
-        Ok(view)
-    }
-
-    fn resize(&self, index: u16, size: usize) -> Result<(), Refusal> {
-        let Some(pool) = self.pools.get(usize::from(index)) else { return Ok(()) };
-        pool.resize(size).map_err(|error| Internal::from_error(error).into())
-    }
-
-    /// Writes the settings of a pool. Blocks on the disk, which is acceptable because updates are rare.
-    fn store_pool(&self, index: u16, spec: &PoolSpec) -> Result<(), Refusal> {
-        let Some(configured) = self.configured.get(usize::from(index)).copied() else { return Ok(()) };
-        let pool_override = PoolOverride { name: spec.name.clone(), configured, set: PoolSettings::of(spec) };
-        let written = self.shared.store.journal.save_pool_override(&pool_override);
-        written.map_err(|error| StoreUnavailable { cause: error.to_string() }.into())
+        resized.map_err(|error| {
+            tracing::error!(pool = %name, %error, "failed to start the workers of a pool");
+            let cause = format!("the settings are stored, but workers of pool `{name}` cannot be started: {error}");
+            Internal { cause }.into()
+        })
     }
 
     fn pool_metrics(
@@ -155,11 +141,8 @@ impl Service {
         pools: Vec<PoolName>,
         workers: bool,
     ) -> Result<Vec<PoolMetrics>, Refusal> {
-        let names = if pools.is_empty() {
-            self.core.pool_views().into_iter().map(|view| view.spec.name).collect()
-        } else {
-            pools
-        };
+        let names =
+            if pools.is_empty() { self.pool_views.iter().map(|view| view.spec.name.clone()).collect() } else { pools };
         let mut metrics = Vec::new();
         for name in names {
             let (index, snapshot) = self.core.pool_snapshot(now, &name)?;

@@ -8,16 +8,16 @@ use bytes::Bytes;
 use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{Catalog, Clock, Event, PoolSettings, PoolSpec, RecoveredTask, Revision, TaskId, Timestamp};
+use crate::model::{Catalog, Clock, Event, PoolSettings, RecoveredTask, Revision, TaskId, Timestamp};
 use crate::pool::{Pool, WorkerContext};
 use crate::runners::Registry;
-use crate::scheduler::core::{Core, CoreOptions, Decisions};
+use crate::scheduler::core::{Core, CoreOptions, Decisions, PoolView};
 use crate::scheduler::handle::{Handle, HandleInner};
 use crate::scheduler::hub::Hub;
 use crate::scheduler::message::Message;
 use crate::scheduler::observer::Observer;
 use crate::scheduler::views::Retention;
-use crate::store::{PoolOverride, Recover, Store};
+use crate::store::{Recover, Store};
 use crate::telemetry::Telemetry;
 
 use super::commit::record_unattempted;
@@ -49,20 +49,19 @@ impl Service {
         runtime: &runtime::Handle,
     ) -> io::Result<Self> {
         let (sender, inbox) = mpsc::channel();
-        let configured = options.core.pools.iter().map(PoolSettings::of).collect();
-        let specs = recovery.pools.clone();
         let (core, pending) = recovery.finish(clock.now());
         let durable = Revision(core.revision().0 - pending.events.len() as u64);
         let shared = Arc::new(handle_inner(&options, sender, store, clock, durable));
         let fault = shared.store.projection.fault();
         options.telemetry.liveness.set_projection_fault_check(move || fault.borrow().is_some());
         let context = worker_context(&shared, registry, &options.telemetry, runtime);
-        let start_pool = |spec| Pool::start(spec, context.clone());
-        let pools = specs.iter().map(start_pool).collect::<io::Result<_>>()?;
+        let pool_views = core.pool_views();
+        let start_pool = |view: &PoolView| Pool::start(&view.spec, context.clone());
+        let pools = pool_views.iter().map(start_pool).collect::<io::Result<_>>()?;
         Ok(Self {
             core,
             pools,
-            configured,
+            pool_views,
             shared,
             inbox,
             pending,
@@ -125,12 +124,9 @@ async fn payload(handle: Handle, id: TaskId) -> Result<Bytes, String> {
     handle.payload(&id).await.map_err(|refusal| refusal.to_string())
 }
 
-/// Applies the pool settings of the last run, except those that the configuration has changed since.
-fn restore_pools(configured: &mut [PoolSpec], overrides: &[PoolOverride]) {
-    for pool_override in overrides {
-        let name = &pool_override.name;
-        let Some(spec) = configured.iter_mut().find(|spec| spec.name == *name) else { continue };
-        let replaced = pool_override.apply(spec);
+fn log_restored_pools(core: &Core) {
+    for (spec, replaced) in core.restored_pools() {
+        let name = &spec.name;
         if !replaced.is_empty() {
             let replaced = replaced.join(", ");
             tracing::warn!(pool = %name, replaced, "the changed configuration replaces pool settings made at run time");
@@ -143,19 +139,18 @@ fn restore_pools(configured: &mut [PoolSpec], overrides: &[PoolOverride]) {
 /// Rebuilds the core from the content of the store; [`Service::start`] continues with it.
 pub struct Recovery {
     options: CoreOptions,
-    /// The configured pools with their settings of the last run.
-    pools: Vec<PoolSpec>,
     core: Core,
 }
 
 impl Recovery {
     pub fn new(options: CoreOptions) -> Self {
-        Self { pools: options.pools.clone(), core: Core::new(options.clone()), options }
+        Self { core: Core::new(options.clone()), options }
     }
 
     /// Decides about the tasks that were running.
     fn finish(self, now: Timestamp) -> (Core, Pending) {
         let Self { mut core, .. } = self;
+        log_restored_pools(&core);
         core.reset_all_counters(now);
         let mut out = Decisions::default();
         core.recover(now, &mut out);
@@ -165,14 +160,16 @@ impl Recovery {
 }
 
 impl Recover for Recovery {
-    fn begin(&mut self, pools: &[PoolOverride]) {
-        self.pools.clone_from(&self.options.pools);
-        restore_pools(&mut self.pools, pools);
-        self.core = Core::new(CoreOptions { pools: self.pools.clone(), ..self.options.clone() });
+    fn begin(&mut self, revision: Revision, subjects: &[Event]) {
+        self.core = Core::new(self.options.clone());
+        for event in subjects {
+            self.core.replay(event);
+        }
+        self.core.restore_revision(revision);
     }
 
-    fn restore(&mut self, task: RecoveredTask, payload: &[u8], revision: Revision) {
-        self.core.restore(task, payload, revision);
+    fn restore(&mut self, task: RecoveredTask, payload: &[u8]) {
+        self.core.restore(task, payload);
     }
 
     fn replay(&mut self, event: &Event) -> bool {

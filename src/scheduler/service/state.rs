@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use crate::model::{Event, PoolSettings, Priority, Revision, TaskChange, TaskId};
+use crate::model::{Event, Priority, Revision, TaskChange, TaskId};
 use crate::pool::{Attempt, Batch, Pool, Ticket};
-use crate::scheduler::core::{Core, Deletion, RecoveryCounts};
+use crate::scheduler::core::{Core, Deletion, PoolView, RecoveryCounts};
 use crate::scheduler::handle::{Handle, HandleInner};
 use crate::scheduler::message::{Message, PendingReply, Reply};
 use crate::scheduler::observer::Observer;
@@ -18,8 +18,8 @@ pub struct Service {
     pub(super) core: Core,
     /// By index in the core. Pools that only recovered tasks name are missing.
     pub(super) pools: Vec<Pool>,
-    /// Settings of the pools in the configuration.
-    pub(super) configured: Vec<PoolSettings>,
+    /// Durable settings of the configured pools, by index in the core.
+    pub(super) pool_views: Vec<PoolView>,
     pub(super) shared: Arc<HandleInner>,
     pub(super) inbox: mpsc::Receiver<Message>,
     /// Waits for the commit in flight.
@@ -52,11 +52,20 @@ pub(super) struct Pending {
     /// By index of the pool: attempts, and by priority whether others are held back.
     pub dispatches: Vec<(u16, Batch, [bool; Priority::COUNT])>,
     pub confirms: Vec<Ticket>,
+    pub pool_updates: Vec<PoolUpdated>,
     pub replies: Vec<PendingReply>,
     /// Whether an event other than `Started` is among them.
     pub urgent: bool,
     /// When events that are not urgent were first seen.
     pub since: Option<Instant>,
+}
+
+/// A pool whose workers have to follow its new settings.
+pub(super) struct PoolUpdated {
+    pub pool: u16,
+    pub view: PoolView,
+    /// `None` if the caller was refused because the store refused the first write.
+    pub reply: Option<PendingReply>,
 }
 
 impl Pending {

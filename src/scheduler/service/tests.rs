@@ -15,7 +15,7 @@ use crate::scheduler::core::CoreOptions;
 use crate::scheduler::handle::Handle;
 use crate::scheduler::refusal::Refusal;
 use crate::scheduler::views::CancelCommand;
-use crate::store::{self, AppendDone, Commit, Journal, PoolOverride, StoreError};
+use crate::store::{self, AppendDone, Commit, Journal, StoreError};
 use crate::telemetry::Telemetry;
 
 use super::{Options, Recovery, Service};
@@ -70,10 +70,6 @@ impl Journal for HeldJournal {
 
     fn oldest(&self) -> Revision {
         self.inner.oldest()
-    }
-
-    fn save_pool_override(&self, pool: &PoolOverride) -> Result<(), StoreError> {
-        self.inner.save_pool_override(pool)
     }
 
     fn trim(&self, up_to: Revision) -> Result<(), StoreError> {

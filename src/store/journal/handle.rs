@@ -18,7 +18,6 @@ use super::writer::{QueuedCommit, Writer, write_queued};
 use crate::model::{Event, Revision, StoreId};
 use crate::store::error::StoreError;
 use crate::store::paths::wal_path;
-use crate::store::pool_override::PoolOverride;
 use crate::store::sqlite::{Readers, keep_wal_on_close, open_writer, sqlite_error};
 use crate::store::threads::OwnedThread;
 use crate::store::traits::{AppendDone, Commit, Journal};
@@ -33,7 +32,6 @@ pub struct SqliteJournal {
     queue: Sender<QueuedCommit>,
     _thread: OwnedThread,
     writer: Arc<Mutex<Writer>>,
-    pool_overrides: Vec<PoolOverride>,
     store_id: StoreId,
     readers: Readers,
     state: Arc<JournalState>,
@@ -44,13 +42,13 @@ impl SqliteJournal {
     pub fn open(path: &Path, lock: Option<Arc<File>>) -> Result<Self, StoreError> {
         let watermark = WatermarkRecord::read(path)?;
         wal_check::check(path, watermark.unsynced)?;
-        let connection = open_writer(path, &SCHEMA)?;
+        let mut connection = open_writer(path, &SCHEMA)?;
         let settings = "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;";
         connection.execute_batch(settings).map_err(|error| sqlite_error("open", path, &error))?;
         let Bounds { trimmed, end } = rows::verify(&connection, path)?;
         watermark.check(path, end)?;
         let store_id = identity::load_or_create(&connection, path)?;
-        let pool_overrides = pool_table::load(&connection, path)?;
+        let end = pool_table::convert(&mut connection, path, end)?;
         keep_wal_on_close(&connection, false).map_err(|error| sqlite_error("open", path, &error))?;
         let watermark = Watermark::create(path, end, watermark)?;
         preallocate_wal(path);
@@ -65,12 +63,7 @@ impl SqliteJournal {
         let (queue, queued) = channel();
         let thread_writer = Arc::clone(&writer);
         let thread = OwnedThread::spawn("journal", path, move || write_queued(&thread_writer, &queued))?;
-        Ok(Self { queue, _thread: thread, writer, pool_overrides, store_id, readers: Readers::new(path), state })
-    }
-
-    /// The pool overrides that were stored when the file was opened.
-    pub fn pool_overrides(&self) -> &[PoolOverride] {
-        &self.pool_overrides
+        Ok(Self { queue, _thread: thread, writer, store_id, readers: Readers::new(path), state })
     }
 
     /// Syncs every commit that was appended without a sync.
@@ -138,11 +131,6 @@ impl Journal for SqliteJournal {
 
     fn oldest(&self) -> Revision {
         Revision(self.state.trimmed.load(Ordering::Acquire))
-    }
-
-    fn save_pool_override(&self, pool: &PoolOverride) -> Result<(), StoreError> {
-        let saved = self.writer.lock().save_pool_override(pool);
-        saved.map_err(|error| sqlite_error("write to", &self.state.path, &error))
     }
 
     fn trim(&self, up_to: Revision) -> Result<(), StoreError> {

@@ -15,6 +15,6 @@ mod writer;
 
 pub use handle::SqliteJournal;
 pub use identity::load as load_store_id;
-pub use pool_table::load as load_pool_overrides;
+pub use pool_table::load as load_pool_table;
 pub use rows::verify;
 pub use schema::{Bounds, SCHEMA};

@@ -1,36 +1,39 @@
-//! The table of pool overrides.
+//! Changed settings of pools in journals of format 2, where they were rows of a table and not events.
 
 use std::path::Path;
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row};
 
-use crate::model::{PoolName, PoolSettings};
+use super::rows;
+use crate::model::{Clock, Event, PoolChange, PoolEvent, PoolName, PoolSettings, Revision, SystemClock};
 use crate::store::error::StoreError;
-use crate::store::pool_override::PoolOverride;
 use crate::store::record::checksum;
 use crate::store::sqlite::sqlite_error;
 
-/// Replaces the stored override of the pool.
-pub(super) fn store(connection: &Connection, pool: &PoolOverride) -> rusqlite::Result<()> {
-    let (configured, set) = (numbers(pool.configured).map(u64::cast_signed), numbers(pool.set).map(u64::cast_signed));
-    let sql = "INSERT OR REPLACE INTO pools VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-    connection
-        .prepare_cached(sql)?
-        .execute(params![
-            pool.name.as_str(),
-            configured[0],
-            configured[1],
-            configured[2],
-            set[0],
-            set[1],
-            set[2],
-            row_checksum(pool)
-        ])
-        .map(|_| ())
+/// Appends the rows as events after the revision `end`, drops the table, and returns the new end. Does nothing if
+/// there is no table.
+pub(super) fn convert(connection: &mut Connection, path: &Path, end: u64) -> Result<u64, StoreError> {
+    let failed = |error| sqlite_error("convert", path, &error);
+    let pools = load(connection, path)?;
+    let at = SystemClock.now();
+    let event = |(revision, (pool, change))| Event::Pool(PoolEvent { revision: Revision(revision), at, pool, change });
+    let events: Vec<_> = (end + 1..).zip(pools).map(event).collect();
+    let transaction = connection.transaction().map_err(failed)?;
+    if !events.is_empty() {
+        rows::insert(&transaction, &events).map_err(failed)?;
+    }
+    transaction.execute_batch("DROP TABLE IF EXISTS pools").map_err(failed)?;
+    transaction.commit().map_err(failed)?;
+    Ok(end + events.len() as u64)
 }
 
-pub fn load(connection: &Connection, path: &Path) -> Result<Vec<PoolOverride>, StoreError> {
+/// The rows of the table; none if there is no table.
+pub fn load(connection: &Connection, path: &Path) -> Result<Vec<(PoolName, PoolChange)>, StoreError> {
     let failed = |error| sqlite_error("read", path, &error);
+    let exists = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'pools'";
+    if connection.query_row(exists, [], |_| Ok(())).optional().map_err(failed)?.is_none() {
+        return Ok(Vec::new());
+    }
     let sql = "SELECT name, configured_size, configured_queue_limit, configured_paused, size, queue_limit, paused,
         checksum FROM pools ORDER BY name";
     let mut statement = connection.prepare(sql).map_err(failed)?;
@@ -45,7 +48,7 @@ pub fn load(connection: &Connection, path: &Path) -> Result<Vec<PoolOverride>, S
 }
 
 /// Returns `None` unless the row matches its checksum.
-fn parse(row: &Row<'_>) -> Option<PoolOverride> {
+fn parse(row: &Row<'_>) -> Option<(PoolName, PoolChange)> {
     let number = |index| row.get::<_, i64>(index).ok().map(i64::cast_unsigned);
     let settings = |at| {
         let paused = match number(at + 2)? {
@@ -57,14 +60,15 @@ fn parse(row: &Row<'_>) -> Option<PoolOverride> {
         Some(PoolSettings { size, queue_limit, paused })
     };
     let name = PoolName::parse(&row.get::<_, String>(0).ok()?).ok()?;
-    let pool = PoolOverride { name, configured: settings(1)?, set: settings(4)? };
-    (number(7)? == u64::from(row_checksum(&pool))).then_some(pool)
+    let (configured, set) = (settings(1)?, settings(4)?);
+    let written = number(7)? == u64::from(row_checksum(&name, configured, set));
+    written.then_some((name, PoolChange::Updated { configured, set }))
 }
 
-fn row_checksum(pool: &PoolOverride) -> u32 {
-    let numbers = [numbers(pool.configured), numbers(pool.set)].concat();
+fn row_checksum(name: &PoolName, configured: PoolSettings, set: PoolSettings) -> u32 {
+    let numbers = [numbers(configured), numbers(set)].concat();
     let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
-    checksum(&[pool.name.as_str().as_bytes(), b"\0", &bytes])
+    checksum(&[name.as_str().as_bytes(), b"\0", &bytes])
 }
 
 fn numbers(settings: PoolSettings) -> [u64; 3] {

@@ -1,14 +1,14 @@
-//! Reads the journal's rows and verifies them: their checksums, and that no revision is missing.
+//! Writes the journal's rows, reads them, and verifies them: their checksums, and that no revision is missing.
 
 use std::fmt::Display;
 use std::path::Path;
 
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, Row, params};
 
 use super::schema::Bounds;
 use crate::model::{Event, Revision};
 use crate::store::error::StoreError;
-use crate::store::record::{commit_checksum, decode_commit};
+use crate::store::record::{commit_checksum, decode_commit, encode_commit};
 use crate::store::sqlite::sqlite_error;
 
 /// Bytes after which a read ends, even if its limit of events is not reached.
@@ -27,6 +27,16 @@ fn corrupt_commit(path: &Path, first: u64, detail: impl Display) -> StoreError {
 
 fn missing_commit(path: &Path, first: u64) -> StoreError {
     corrupt_commit(path, first, "the commit is missing")
+}
+
+/// Writes a commit and returns the size of its body.
+pub(super) fn insert(connection: &Connection, events: &[Event]) -> rusqlite::Result<usize> {
+    let (first, count) = (events.first().map_or(0, |event| event.revision().0), events.len() as u64);
+    let body = encode_commit(events);
+    let checksum = commit_checksum(first, count, &body);
+    let mut statement = connection.prepare_cached("INSERT INTO commits VALUES (?1, ?2, ?3, ?4)")?;
+    statement.execute(params![first.cast_signed(), count.cast_signed(), checksum, body])?;
+    Ok(body.len())
 }
 
 /// Reads and verifies the columns `first, count, checksum, body`.

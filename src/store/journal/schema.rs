@@ -35,6 +35,7 @@ pub const SCHEMA: Schema = Schema {
             checksum INTEGER NOT NULL
         );",
         "CREATE TABLE identity(id INTEGER PRIMARY KEY, store INTEGER NOT NULL, checksum INTEGER NOT NULL);",
+        "-- Commits contain events of pools; `pool_table` converts the rows of the table and drops it.",
     ],
 };
 

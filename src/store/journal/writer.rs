@@ -9,12 +9,10 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 
 use super::checkpointer::Checkpointer;
-use super::pool_table;
+use super::rows;
 use super::schema::Bounds;
 use super::state::JournalState;
 use crate::store::error::StoreError;
-use crate::store::pool_override::PoolOverride;
-use crate::store::record::{commit_checksum, encode_commit};
 use crate::store::sqlite::{checkpoint, sqlite_error};
 use crate::store::traits::{AppendDone, Commit};
 
@@ -120,25 +118,11 @@ impl Writer {
             self.synced = sync;
         }
         let transaction = self.connection.transaction()?;
-        {
-            let mut insert = transaction.prepare_cached("INSERT INTO commits VALUES (?1, ?2, ?3, ?4)")?;
-            for commit in commits {
-                let (first, count) = (commit.first().0, commit.events.len() as u64);
-                let body = encode_commit(&commit.events);
-                let checksum = commit_checksum(first, count, &body);
-                insert.execute(params![first.cast_signed(), count.cast_signed(), checksum, body])?;
-                self.bytes_since_checkpoint += body.len();
-            }
+        for commit in commits {
+            self.bytes_since_checkpoint += rows::insert(&transaction, &commit.events)?;
         }
         self.bytes_since_checkpoint += TRANSACTION_BYTES;
         transaction.commit()
-    }
-
-    pub(super) fn save_pool_override(&mut self, pool: &PoolOverride) -> rusqlite::Result<()> {
-        self.connection.pragma_update(None, "synchronous", "FULL")?;
-        self.synced = true;
-        self.bytes_since_checkpoint += TRANSACTION_BYTES;
-        pool_table::store(&self.connection, pool)
     }
 
     /// Deletes some of the commits that end at `up_to` or before. Returns whether there are more.

@@ -7,7 +7,6 @@ use parking_lot::Mutex;
 
 use crate::model::{Durability, Event, Revision, StoreId};
 use crate::store::error::StoreError;
-use crate::store::pool_override::PoolOverride;
 use crate::store::traits::{AppendDone, Commit, Journal};
 
 pub struct MemoryJournal {
@@ -74,11 +73,6 @@ impl Journal for MemoryJournal {
 
     fn oldest(&self) -> Revision {
         self.log.lock().trimmed
-    }
-
-    /// Stores nothing, because no later start could read it.
-    fn save_pool_override(&self, _pool: &PoolOverride) -> Result<(), StoreError> {
-        Ok(())
     }
 
     fn trim(&self, up_to: Revision) -> Result<(), StoreError> {

@@ -10,9 +10,10 @@ use tokio::sync::watch;
 use super::query;
 use super::queue::CommitQueue;
 use super::schema::{Meta, SCHEMA};
+use super::subjects::load_subjects;
 use super::worker::{Shared, Worker};
 use super::writer::Writer;
-use crate::model::{Output, Revision, Task, TaskFilter, TaskId};
+use crate::model::{Event, Output, Revision, Task, TaskFilter, TaskId};
 use crate::store::error::StoreError;
 use crate::store::journal::SqliteJournal;
 use crate::store::page::{Page, PageCursor, PageSize};
@@ -62,7 +63,8 @@ impl SqliteProjection {
             journal,
         });
         let (written, revision) = watch::channel(meta.revision);
-        let writer = Writer::new(connection, path, meta);
+        let subjects = load_subjects(&connection, path)?;
+        let writer = Writer::new(connection, path, meta, subjects);
         let worker = Worker::new(Arc::clone(&shared), writer, watermark, written).map_err(failed)?;
         let thread = OwnedThread::spawn("projection", path, move || {
             lower_priority();
@@ -76,8 +78,14 @@ impl SqliteProjection {
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] when any row or index entry differs from what was written.
-    pub fn for_each_task(&self, visit: impl FnMut(Task, &[u8], Revision)) -> Result<Revision, StoreError> {
+    pub fn for_each_task(&self, visit: impl FnMut(Task, &[u8])) -> Result<Revision, StoreError> {
         self.readers.with(|connection| query::for_each_task(connection, &self.shared.path, visit))
+    }
+
+    /// The last event of each pool.
+    pub fn subjects(&self) -> Result<Vec<Event>, StoreError> {
+        let subjects = self.readers.with(|connection| load_subjects(connection, &self.shared.path))?;
+        Ok(subjects.events().to_vec())
     }
 
     fn query<T>(&self, run: impl FnOnce(&Connection, &Path) -> Result<T, StoreError>) -> Result<T, StoreError> {

@@ -1,4 +1,4 @@
-//! The projection in SQLite, the file `projection.db`: one row per task.
+//! The projection in SQLite, the file `projection.db`: one row per task, and the last events of pools.
 //!
 //! Durable commits wait in a queue in memory. A thread folds them to the last state of each task and writes only this
 //! state, in one transaction, so a task that is submitted and deleted within one interval is never written. Commits that do
@@ -10,9 +10,11 @@ mod query;
 mod queue;
 mod rows;
 mod schema;
+mod subjects;
 mod worker;
 mod writer;
 
 pub use handle::SqliteProjection;
 pub use query::{for_each_task, verify_bodies};
 pub use schema::{Meta, SCHEMA};
+pub use subjects::load_subjects;

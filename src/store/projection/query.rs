@@ -27,7 +27,7 @@ const EMPTY: &str = "(SELECT NULL AS seq, NULL AS body, NULL AS crc WHERE FALSE)
 pub fn for_each_task(
     connection: &Connection,
     path: &Path,
-    mut visit: impl FnMut(Task, &[u8], Revision),
+    mut visit: impl FnMut(Task, &[u8]),
 ) -> Result<Revision, StoreError> {
     let failed = |error| sqlite_error("read", path, &error);
     let meta = Meta::load(connection, path)?;
@@ -42,7 +42,7 @@ pub fn for_each_task(
         task.status.result = None;
         let id = row.get_ref(1).map_err(failed)?.as_str().unwrap_or_default();
         expected.add(seq, id, &task);
-        visit(task, &payload, meta.revision);
+        visit(task, &payload);
         count += 1;
     }
     if count != meta.tasks {

@@ -12,7 +12,8 @@ use crate::store::sqlite::{Schema, sqlite_error};
 /// `seq` is the revision of the task's submission. The states 3, 5 and 6 are RUNNING, FAILED and CANCELLED.
 pub const SCHEMA: Schema = Schema {
     application_id: 0x4c53_5031,
-    migrations: &["CREATE TABLE tasks(
+    migrations: &[
+        "CREATE TABLE tasks(
             seq INTEGER PRIMARY KEY,
             id TEXT NOT NULL UNIQUE,
             namespace TEXT NOT NULL,
@@ -42,7 +43,10 @@ pub const SCHEMA: Schema = Schema {
             tasks INTEGER NOT NULL,
             checksum INTEGER NOT NULL
         );
-        INSERT INTO meta VALUES (1, 0, 0, 0);"],
+        INSERT INTO meta VALUES (1, 0, 0, 0);",
+        "CREATE TABLE subjects(id INTEGER PRIMARY KEY, crc INTEGER NOT NULL, body BLOB NOT NULL);
+        INSERT INTO subjects VALUES (1, 0, x'');",
+    ],
 };
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

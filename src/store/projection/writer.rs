@@ -10,9 +10,10 @@ use super::rows::{
     SpecRow, body_checksum, is_inline, options_bytes, output_bytes, output_key, result_bytes, status_of, status_row,
 };
 use super::schema::Meta;
+use super::subjects::store_subjects;
 use crate::model::{BatchId, Event, Output, TaskChange, TaskEvent, TaskId, TaskOptions, TaskSpec, TaskStatus};
 use crate::store::error::StoreError;
-use crate::store::record::{advance, output_of, submitted};
+use crate::store::record::{Subjects, advance, output_of, submitted};
 use crate::store::sqlite::sqlite_error;
 use crate::store::traits::Commit;
 
@@ -25,6 +26,8 @@ pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) meta: Meta,
     path: PathBuf,
+    /// As last written.
+    subjects: Subjects,
     /// Row and status of recently written tasks that have not ended.
     unfinished: RecentTasks<(u64, TaskStatus)>,
     /// Row of recently written tasks that have ended; needed only to delete them.
@@ -61,6 +64,8 @@ struct Changes {
     tasks: Vec<PendingTask>,
     /// Number of tasks with a row to write.
     rows: usize,
+    /// Events of other subjects.
+    others: Vec<Event>,
 }
 
 #[derive(Default)]
@@ -79,9 +84,9 @@ struct PendingRow {
 }
 
 impl Writer {
-    pub(super) fn new(connection: Connection, path: &Path, meta: Meta) -> Self {
+    pub(super) fn new(connection: Connection, path: &Path, meta: Meta, subjects: Subjects) -> Self {
         let path = path.to_owned();
-        Self { connection, meta, path, unfinished: RecentTasks::new(), ended: RecentTasks::new() }
+        Self { connection, meta, path, subjects, unfinished: RecentTasks::new(), ended: RecentTasks::new() }
     }
 
     /// Writes the events after [`Meta::revision`]. A transaction that fails changes nothing.
@@ -123,7 +128,7 @@ impl Writer {
                 meta.revision = revision;
                 match event {
                     Event::Task(event) => self.fold(&mut changes, event)?,
-                    Event::Pool(_) => {}
+                    Event::Pool(_) => changes.others.push(event.clone()),
                 }
             }
             if changes.rows >= ROWS_MAX {
@@ -135,15 +140,25 @@ impl Writer {
 
     /// Writes one transaction.
     fn store(&mut self, changes: Changes, mut meta: Meta) -> Result<Meta, StoreError> {
+        let mut subjects = None;
+        for event in &changes.others {
+            subjects.get_or_insert_with(|| self.subjects.clone()).apply(event);
+        }
         let transact = || -> rusqlite::Result<Meta> {
             let transaction = self.connection.unchecked_transaction()?;
             store_tasks(&transaction, &changes.tasks, &mut meta)?;
+            if let Some(subjects) = &subjects {
+                store_subjects(&transaction, subjects)?;
+            }
             meta.store(&transaction)?;
             transaction.commit()?;
             Ok(meta)
         };
         let stored = { transact }();
         self.meta = stored.map_err(|error| sqlite_error("write to", &self.path, &error))?;
+        if let Some(subjects) = subjects {
+            self.subjects = subjects;
+        }
         self.remember(changes);
         Ok(self.meta)
     }

@@ -9,13 +9,14 @@ use hashbrown::HashMap;
 use prost::Message;
 
 use super::corruption::{Corruption, checksum};
+use super::pool::PoolRecord;
 use super::task::{OptionsRecord, SpecRecord};
 use super::values::{
     FailureRecord, OutputRecord, PayloadRecord, ReceiptRecord, RequestRecord, UsageRecord, unknown, variant,
 };
 use crate::model::{
-    Event, Failure, InterruptCause, Output, PoolChange, PoolEvent, PoolName, PoolSettings, ResourceUsage, Revision,
-    TaskChange, TaskEvent, TaskId, TaskOptions, TaskState, Timestamp,
+    Event, Failure, InterruptCause, Output, ResourceUsage, Revision, TaskChange, TaskEvent, TaskId, TaskOptions,
+    TaskState, Timestamp,
 };
 
 /// First byte of every encoded commit.
@@ -62,27 +63,6 @@ struct EventRecord {
 enum SubjectRecord {
     #[prost(message, tag = "30")]
     Pool(PoolRecord),
-}
-
-/// Changed settings of a pool.
-#[derive(Clone, PartialEq, Message)]
-struct PoolRecord {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(message, optional, tag = "2")]
-    configured: Option<PoolSettingsRecord>,
-    #[prost(message, optional, tag = "3")]
-    set: Option<PoolSettingsRecord>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct PoolSettingsRecord {
-    #[prost(uint64, tag = "1")]
-    size: u64,
-    #[prost(uint64, tag = "2")]
-    queue_limit: u64,
-    #[prost(bool, tag = "3")]
-    paused: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
@@ -293,36 +273,6 @@ impl EndRecord {
 
 fn missing(what: &str) -> Corruption {
     Corruption::new(format!("event without {what}"))
-}
-
-impl From<&PoolEvent> for PoolRecord {
-    fn from(event: &PoolEvent) -> Self {
-        let PoolChange::Updated { configured, set } = event.change;
-        Self { name: event.pool.to_string(), configured: Some(configured.into()), set: Some(set.into()) }
-    }
-}
-
-impl PoolRecord {
-    fn into_model(self, revision: Revision, at: Timestamp) -> Result<PoolEvent, Corruption> {
-        let pool = PoolName::parse(&self.name).map_err(|error| Corruption::new(format!("pool name {error}")))?;
-        let settings =
-            |record: Option<PoolSettingsRecord>| record.ok_or_else(|| missing("pool settings"))?.into_model();
-        let change = PoolChange::Updated { configured: settings(self.configured)?, set: settings(self.set)? };
-        Ok(PoolEvent { revision, at, pool, change })
-    }
-}
-
-impl From<PoolSettings> for PoolSettingsRecord {
-    fn from(PoolSettings { size, queue_limit, paused }: PoolSettings) -> Self {
-        Self { size: size as u64, queue_limit: queue_limit as u64, paused }
-    }
-}
-
-impl PoolSettingsRecord {
-    fn into_model(self) -> Result<PoolSettings, Corruption> {
-        let number = |number: u64| usize::try_from(number).map_err(|_| Corruption::new("pool setting is too large"));
-        Ok(PoolSettings { size: number(self.size)?, queue_limit: number(self.queue_limit)?, paused: self.paused })
-    }
 }
 
 fn event_model(

@@ -6,6 +6,8 @@
 mod commit;
 mod corruption;
 mod fold;
+mod pool;
+mod subjects;
 mod task;
 mod trace;
 mod values;
@@ -13,5 +15,6 @@ mod values;
 pub use commit::{commit_checksum, decode_commit, encode_commit};
 pub use corruption::{Corruption, checksum};
 pub use fold::{advance, ended_attempt, fold, output_of, submitted};
+pub use subjects::Subjects;
 pub use task::{OptionsRecord, SpecRecord, StatusRecord};
 pub use values::{OutputRecord, PayloadRecord};

@@ -5,6 +5,6 @@ mod conformance;
 mod corruption;
 pub mod fixtures;
 mod identity;
-mod pool_overrides;
+mod pools;
 mod stores;
 mod wal_corruption;

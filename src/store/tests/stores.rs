@@ -10,7 +10,6 @@ use crate::model::{Event, RecoveredTask, Revision, Task, TaskId};
 use crate::store::error::StoreError;
 use crate::store::open::{Options, Store, open};
 use crate::store::page::PageSize;
-use crate::store::pool_override::PoolOverride;
 use crate::store::record::fold;
 use crate::store::traits::{Commit, Recover};
 
@@ -37,19 +36,19 @@ pub(super) struct Recovered {
     /// The revision of the tasks.
     pub(super) revision: Revision,
     pub(super) events: Vec<Event>,
-    pub(super) pools: Vec<PoolOverride>,
+    /// The last event of each pool up to that revision.
+    pub(super) subjects: Vec<Event>,
     pub(super) notes: Vec<String>,
 }
 
 impl Recover for Recovered {
-    fn begin(&mut self, pools: &[PoolOverride]) {
-        *self = Self { pools: pools.to_vec(), ..Self::default() };
+    fn begin(&mut self, revision: Revision, subjects: &[Event]) {
+        *self = Self { revision, subjects: subjects.to_vec(), ..Self::default() };
     }
 
-    fn restore(&mut self, mut task: RecoveredTask, payload: &[u8], revision: Revision) {
+    fn restore(&mut self, mut task: RecoveredTask, payload: &[u8]) {
         Arc::make_mut(&mut task.spec).payload = payload.into();
         self.tasks.push(task);
-        self.revision = revision;
     }
 
     fn replay(&mut self, event: &Event) -> bool {

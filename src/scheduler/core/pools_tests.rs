@@ -1,0 +1,71 @@
+//! Changes of pools: an event each, restored by recovery.
+
+use crate::model::{Event, PoolName, PoolSettings, PoolSpec, Revision, Timestamp};
+
+use super::tests::options;
+use super::{Core, CoreOptions, Decisions, PoolUpdate, PoolView};
+
+fn name() -> PoolName {
+    PoolName::parse("default").unwrap()
+}
+
+fn configured(size: usize) -> CoreOptions {
+    CoreOptions { pools: vec![PoolSpec { size, ..PoolSpec::with_defaults(name(), 1) }], ..options() }
+}
+
+fn view(core: &Core) -> PoolView {
+    core.pool_views().remove(0)
+}
+
+/// The events of a core with one changed pool, and its view.
+fn changed() -> (Vec<Event>, PoolView) {
+    let mut core = Core::new(configured(1));
+    let mut out = Decisions::default();
+    let resize = PoolUpdate { name: name(), size: Some(5), paused: None, queue_limit: None, etag: None };
+    let (_, resized) = core.update_pool(Timestamp(1), &resize, &mut out).unwrap();
+    let pause = PoolUpdate { size: None, paused: Some(true), etag: Some(resized.etag.clone()), ..resize };
+    let (_, paused) = core.update_pool(Timestamp(2), &pause, &mut out).unwrap();
+    assert_ne!(resized.etag, paused.etag);
+    assert_eq!(paused, view(&core));
+    (out.events, paused)
+}
+
+#[test]
+fn a_change_is_an_event_and_a_replay_restores_the_settings_and_the_etag() {
+    let (events, before) = changed();
+    let revisions: Vec<_> = events.iter().map(|event| event.revision().0).collect();
+    assert_eq!(revisions, [1, 2]);
+    // The whole log, or only the last event of the pool and the later events.
+    for from in [0, 1] {
+        let mut core = Core::new(configured(1));
+        for event in &events[from..] {
+            core.replay(event);
+        }
+        assert_eq!(view(&core), before);
+        assert_eq!((before.spec.size, before.spec.paused), (5, true));
+        assert_eq!(core.revision(), Revision(2));
+    }
+}
+
+#[test]
+fn a_setting_whose_configuration_has_changed_replaces_the_earlier_change() {
+    let (events, _) = changed();
+    let mut core = Core::new(configured(3));
+    for event in &events {
+        core.replay(event);
+    }
+    let PoolSettings { size, paused, .. } = PoolSettings::of(&view(&core).spec);
+    assert_eq!((size, paused), (3, true));
+    let replaced: Vec<_> = core.restored_pools().into_iter().map(|(spec, replaced)| (&spec.name, replaced)).collect();
+    assert_eq!(replaced, [(&name(), vec!["size"])]);
+}
+
+#[test]
+fn a_change_of_a_pool_that_is_not_configured_changes_only_the_revision() {
+    let (events, _) = changed();
+    let mut core = Core::new(CoreOptions { pools: Vec::new(), ..options() });
+    for event in &events {
+        core.replay(event);
+    }
+    assert_eq!((core.pool_views().len(), core.restored_pools().len(), core.revision()), (0, 0, Revision(2)));
+}
