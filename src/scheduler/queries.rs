@@ -161,9 +161,16 @@ impl Handle {
     }
 
     async fn get_within(&self, stall_timeout: Duration, id: &TaskId) -> Result<(Task, Revision), Refusal> {
+        let revision = self.inner.hub.revision();
+        let projection = &*self.inner.store.projection;
+        if projection.task_revision() < revision {
+            wait_for_revision(projection, revision, stall_timeout).await?;
+        }
         let wanted = id.clone();
-        let (task, revision) = self.read_current(stall_timeout, move |projection| projection.get(&wanted)).await?;
-        Ok((task.ok_or_else(|| TaskNotFound { task: id.clone() })?, revision))
+        let task = self.read(move |projection| projection.get(&wanted)).await?;
+        let task = task.ok_or_else(|| TaskNotFound { task: id.clone() })?;
+        let revision = revision.max(task.status.revision);
+        Ok((task, revision))
     }
 
     /// Reads the projection once it has reached the present revision, which is returned too.

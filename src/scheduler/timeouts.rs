@@ -92,6 +92,10 @@ mod tests {
             self.fault.subscribe()
         }
 
+        fn task_revision(&self) -> Revision {
+            *self.reached.borrow()
+        }
+
         fn get(&self, _: &TaskId) -> Result<Option<Task>, StoreError> {
             Err(StoreError::Closed)
         }

@@ -75,11 +75,15 @@ pub trait Projection: Send + Sync + 'static {
     /// Makes queries see everything applied so far without the usual delay. Does not wait.
     fn flush(&self) {}
 
-    /// The revision that queries see. Without [`Projection::flush`] it may lag by about half a second.
+    /// The revision that [`Projection::list`] and [`Projection::output`] see. Without [`Projection::flush`] it may lag by about half a second.
     fn revision(&self) -> watch::Receiver<Revision>;
 
     /// Why the projection cannot be written at present, such as a full disk.
     fn fault(&self) -> watch::Receiver<Option<StoreError>>;
+
+    /// The revision that [`Projection::get`] sees, which does not lag unless commits did not
+    /// fit into memory. It may see later events too.
+    fn task_revision(&self) -> Revision;
 
     /// One task with payload and result.
     fn get(&self, id: &TaskId) -> Result<Option<Task>, StoreError>;

@@ -26,6 +26,7 @@ mod malformed_requests;
 mod metrics;
 mod misbehaving_handlers;
 mod pools;
+mod reads;
 mod reflection;
 mod refusals;
 mod security;

@@ -114,6 +114,10 @@ impl Projection for MemoryProjection {
         self.fault.subscribe()
     }
 
+    fn task_revision(&self) -> Revision {
+        self.rows.read().revision
+    }
+
     fn get(&self, id: &TaskId) -> Result<Option<Task>, StoreError> {
         Ok(self.rows.read().find(id).map(|(_, task)| task.clone()))
     }

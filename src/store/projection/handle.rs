@@ -111,8 +111,19 @@ impl Projection for SqliteProjection {
         self.shared.fault.subscribe()
     }
 
+    fn task_revision(&self) -> Revision {
+        self.shared.queue.complete_to().unwrap_or_else(|| *self.revision.borrow())
+    }
+
     fn get(&self, id: &TaskId) -> Result<Option<Task>, StoreError> {
-        self.query(|connection, path| query::get(connection, path, id))
+        let unwritten = self.shared.queue.unwritten();
+        let history = unwritten.history(id);
+        let mut task = None;
+        if !history.is_complete() {
+            task = self.query(|connection, path| query::get(connection, path, id))?;
+        }
+        history.advance(&mut task);
+        Ok(task)
     }
 
     fn output(&self, id: &TaskId, attempt: u32) -> Result<Option<(u32, Output)>, StoreError> {

@@ -11,6 +11,7 @@ mod queue;
 mod rows;
 mod schema;
 mod subjects;
+mod unwritten;
 mod worker;
 mod writer;
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::unwritten::{Snapshot, Unwritten};
 use crate::model::{Event, Revision};
 use crate::store::error::StoreError;
 use crate::store::traits::Commit;
@@ -37,6 +38,8 @@ struct State {
     commits: VecDeque<(Arc<Commit>, usize)>,
     events: usize,
     bytes: usize,
+    /// The waiting commits, and those that are being written.
+    unwritten: Unwritten,
     /// When the oldest waiting commit arrived.
     since: Option<Instant>,
     flush: bool,
@@ -70,6 +73,7 @@ impl CommitQueue {
         state.events += commit.events.len();
         let bytes = commit.events.iter().map(Event::weight).sum();
         state.bytes += bytes;
+        state.unwritten.add(Arc::clone(&commit));
         state.commits.push_back((commit, bytes));
         state.since.get_or_insert_with(Instant::now);
         // The thread must start its delay, or write a full group.
@@ -156,17 +160,33 @@ impl CommitQueue {
         self.state.lock().commits.is_empty()
     }
 
+    /// The commits that the tables may lack. Read the tables afterwards: then none is missing in both, up to
+    /// [`CommitQueue::complete_to`].
+    pub(super) fn unwritten(&self) -> Snapshot {
+        self.state.lock().unwritten.snapshot()
+    }
+
+    /// The last revision that is in the queue or in the tables, together with all earlier ones; `None` while later
+    /// commits are missing in the queue.
+    pub(super) fn complete_to(&self) -> Option<Revision> {
+        let state = self.state.lock();
+        state.skipped_to.is_none().then_some(state.applied)
+    }
+
     /// The last revision that must be read from the journal, while commits are missing in the queue.
     pub(super) fn skipped_to(&self) -> Option<Revision> {
         self.state.lock().skipped_to
     }
 
-    /// Must be called after skipped commits were written up to `written`.
-    pub(super) fn end_skip(&self, written: Revision) {
+    /// Must be called after everything up to `written` was written.
+    pub(super) fn set_written(&self, written: Revision) {
         let mut state = self.state.lock();
         if state.skipped_to.is_some_and(|end| end <= written) {
             state.skipped_to = None;
         }
+        let removed = state.unwritten.remove_written(written);
+        drop(state);
+        drop(removed);
     }
 
     /// Removes the checkpoints whose revision is written.
@@ -185,6 +205,7 @@ impl CommitQueue {
         if error.is_damage() {
             state.failure = Some(error.clone());
             state.commits.clear();
+            state.unwritten = Unwritten::default();
         }
     }
 

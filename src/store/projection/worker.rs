@@ -107,7 +107,6 @@ impl Worker {
             let events = self.shared.journal.read(self.writer.meta.revision, READ_BACK_EVENTS)?;
             self.write(&[Arc::new(Commit { events, sync: true })])?;
         }
-        self.shared.queue.end_skip(self.writer.meta.revision);
         Ok(())
     }
 
@@ -115,6 +114,7 @@ impl Worker {
         let revision = self.writer.meta.revision;
         self.watermark.set_written(revision.0);
         self.written.send_replace(revision);
+        self.shared.queue.set_written(revision);
         if self.shared.fault.send_if_modified(|fault| fault.take().is_some()) {
             tracing::info!("writing the projection succeeds again");
         }

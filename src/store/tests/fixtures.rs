@@ -15,8 +15,8 @@ use crate::store::traits::Commit;
 
 /// Makes events that the scheduler could produce, one after another.
 #[derive(Default)]
-pub(super) struct History {
-    pub(super) events: Vec<Event>,
+pub(in crate::store) struct History {
+    pub(in crate::store) events: Vec<Event>,
     /// The events have later revisions.
     after: Revision,
     /// State and attempt of the existing tasks.
@@ -24,7 +24,7 @@ pub(super) struct History {
     options: HashMap<u8, Arc<TaskOptions>>,
 }
 
-pub(super) fn id(number: u8) -> TaskId {
+pub(in crate::store) fn id(number: u8) -> TaskId {
     if number.is_multiple_of(2) {
         TaskId::Uuid([number; 16])
     } else {
@@ -105,7 +105,7 @@ impl History {
     }
 
     /// Makes a history from a seed of `(task, action, size)`.
-    pub(super) fn of(seed: &[(u8, u8, u8)]) -> Self {
+    pub(in crate::store) fn of(seed: &[(u8, u8, u8)]) -> Self {
         let mut history = Self::default();
         for (task, action, size) in seed {
             match *task % 25 {
@@ -191,7 +191,7 @@ impl History {
     }
 
     /// The events in commits of one to `events_max` events.
-    pub(super) fn commits(&self, events_max: usize) -> Vec<Arc<Commit>> {
+    pub(in crate::store) fn commits(&self, events_max: usize) -> Vec<Arc<Commit>> {
         let mut commits = Vec::new();
         let mut rest = &self.events[..];
         while !rest.is_empty() {

@@ -6,5 +6,6 @@ mod corruption;
 pub mod fixtures;
 mod identity;
 mod pools;
+mod reads;
 mod stores;
 mod wal_corruption;
