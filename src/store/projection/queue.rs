@@ -128,11 +128,14 @@ impl CommitQueue {
         false
     }
 
-    /// Unless `group` has commits already, waits until some are due; then fills it up. Returns whether the queue is
-    /// closed.
+    /// Waits until commits are due, and moves them to `group`. Returns whether the queue is closed. A group that could not
+    /// be written stays as it is: while writing fails, only the queue grows, up to its bounds.
     pub(super) fn take(&self, group: &mut Vec<Arc<Commit>>) -> bool {
         let mut state = self.state.lock();
-        while group.is_empty() {
+        if !group.is_empty() {
+            return state.closed;
+        }
+        loop {
             let now = Instant::now();
             match state.write_at(now) {
                 Some(until) if until <= now => break,
@@ -140,7 +143,7 @@ impl CommitQueue {
                 None => self.ready.wait(&mut state),
             }
         }
-        let mut events: usize = group.iter().map(|commit| commit.events.len()).sum();
+        let mut events = 0;
         while events < GROUP_EVENTS
             && let Some((commit, bytes)) = state.commits.pop_front()
         {
