@@ -66,7 +66,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
 {{/*
-Grace period of the pod in seconds: the pre-stop sleep, the drain limit, and 15 s for interrupting tasks (5 s), open
+Grace period of the pod in seconds: the pre-stop sleep, the drain limit, and 15 s for ending killed programs, open
 calls (2 s) and writing the journal.
 */}}
 {{- define "lineshaft.gracePeriod" -}}

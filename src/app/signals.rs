@@ -8,7 +8,7 @@ use super::error::{StartError, failed_to};
 use crate::scheduler::Handle;
 use crate::telemetry::panics;
 
-/// The first signal starts a drain; a second one ends the drain at once.
+/// The first signal starts a drain; a second one kills the programs of the tasks that still run.
 pub(super) fn drain_on_signals(handle: Handle) -> Result<(), StartError> {
     let listen = |kind| signal(kind).map_err(failed_to("listen for signals"));
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
@@ -22,7 +22,7 @@ pub(super) fn drain_on_signals(handle: Handle) -> Result<(), StartError> {
             if limit.is_none() {
                 tracing::info!("draining; signal again to stop immediately");
             } else {
-                tracing::info!("interrupting running tasks; each has its grace period to stop");
+                tracing::info!("stopping immediately: running tasks are killed");
             }
             handle.drain(limit);
             limit = Some(Duration::ZERO);

@@ -27,6 +27,15 @@ pub struct CancelRequest {
     pub grace: Duration,
 }
 
+impl CancelRequest {
+    /// Whether it kills the attempt at once although `earlier` does not, or earlier than `earlier` does.
+    pub fn stops_before(&self, earlier: &Self) -> bool {
+        let kill_at = |request: &Self| request.requested_at.after(request.grace);
+        let forces = self.mode == CancelMode::Force && earlier.mode != CancelMode::Force;
+        forces || kill_at(self) < kill_at(earlier)
+    }
+}
+
 /// What ended the attempt of a cancelled task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

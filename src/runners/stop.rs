@@ -1,9 +1,10 @@
-//! The signal that asks an attempt to stop: a cause, a grace period, and the deadline of the attempt.
+//! The signal that asks an attempt to stop: a cause, when to kill the handler, and the deadline of the attempt.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -24,7 +25,7 @@ pub enum StopCause {
 #[derive(Debug, Default)]
 pub struct StopSignal {
     cause: AtomicU8,
-    grace: OnceLock<Duration>,
+    kill_at: Mutex<Option<Instant>>,
     deadline: OnceLock<Instant>,
     requested: Notify,
 }
@@ -35,9 +36,14 @@ impl StopSignal {
         let _ = self.deadline.set(Instant::now() + timeout);
     }
 
-    /// Requests a stop. A stronger cause replaces a weaker one; the grace of the first request is kept.
+    /// Requests a stop. A stronger cause replaces a weaker one. The handler is killed at the earliest time that any
+    /// request allows; `grace` is the time that this one allows from now on.
     pub fn request(&self, cause: StopCause, grace: Duration) {
-        let _ = self.grace.set(grace);
+        let grace = if cause == StopCause::Force { Duration::ZERO } else { grace };
+        let allowed = Instant::now() + grace;
+        let mut kill_at = self.kill_at.lock();
+        *kill_at = Some(kill_at.map_or(allowed, |earlier| earlier.min(allowed)));
+        drop(kill_at);
         self.cause.fetch_max(cause as u8, Ordering::AcqRel);
         self.requested.notify_waiters();
     }
@@ -67,9 +73,34 @@ impl StopSignal {
         }
     }
 
-    /// The time between asking the handler to stop and killing it; `None` before the first request.
-    pub fn grace(&self) -> Option<Duration> {
-        self.grace.get().copied()
+    /// Whether a stop was requested; a passed deadline is no request.
+    pub fn was_requested(&self) -> bool {
+        self.kill_at.lock().is_some()
+    }
+
+    /// Whether a requested stop has left the handler no time, or no time any more.
+    pub fn kill_is_due(&self) -> bool {
+        self.kill_at.lock().is_some_and(|kill_at| kill_at <= Instant::now())
+    }
+
+    /// Waits until the grace periods of a requested stop have passed.
+    pub async fn wait_for_kill(&self) {
+        loop {
+            let requested = self.requested.notified();
+            tokio::pin!(requested);
+            requested.as_mut().enable();
+            if self.kill_is_due() {
+                return;
+            }
+            let kill_at = *self.kill_at.lock();
+            match kill_at {
+                Some(kill_at) => tokio::select! {
+                    () = requested => {}
+                    () = tokio::time::sleep_until(kill_at) => {}
+                },
+                None => requested.await,
+            }
+        }
     }
 
     /// Waits for a cause at least as strong as `at_least`. A passed deadline counts as [`StopCause::Timeout`].
@@ -112,6 +143,30 @@ mod tests {
         assert_eq!(stop.wait(StopCause::Timeout).await, StopCause::Cancel);
         stop.request(StopCause::Force, Duration::ZERO);
         assert_eq!(stop.wait(StopCause::Force).await, StopCause::Force);
-        assert_eq!(stop.grace(), Some(Duration::from_secs(1)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_shortest_grace_of_all_requests_counts() {
+        let stop = StopSignal::default();
+        let start = Instant::now();
+        stop.request(StopCause::Cancel, Duration::from_secs(300));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(!stop.kill_is_due());
+        stop.request(StopCause::Drain, Duration::from_secs(3));
+        stop.request(StopCause::Drain, Duration::from_secs(30));
+        stop.wait_for_kill().await;
+        assert_eq!(start.elapsed().as_secs(), 5);
+        assert_eq!(stop.cause(), Some(StopCause::Cancel));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_later_request_ends_a_grace_period() {
+        for (cause, grace) in [(StopCause::Force, Duration::from_hours(1)), (StopCause::Drain, Duration::ZERO)] {
+            let stop = StopSignal::default();
+            stop.request(StopCause::Cancel, Duration::from_hours(1));
+            let start = Instant::now();
+            tokio::join!(stop.wait_for_kill(), async { stop.request(cause, grace) });
+            assert_eq!(start.elapsed(), Duration::ZERO, "{cause:?}");
+        }
     }
 }

@@ -12,6 +12,7 @@ mod disk;
 mod disk_faults;
 mod dispatch;
 mod doctor;
+mod drain;
 mod guarantees;
 mod half_open;
 mod health_endpoints;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::ChildStdin;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::child::{Child, Streams, wait_for_exit};
 use super::environment::{ATTEMPT_VARIABLE, INSTANCE_VARIABLE, TASK_VARIABLE};
@@ -124,17 +124,19 @@ impl Attempt<'_> {
         };
         tokio::pin!(pipes);
         let mut open = true;
-        let mut kill_at = None;
         loop {
             tokio::select! {
                 biased;
                 () = wait_for_exit(&exit) => break,
                 () = &mut pipes, if open => open = false,
-                () = next_signal(&run.stop, *method, kill_at) => {
-                    let force = method.is_some() || run.stop.cause() == Some(StopCause::Force);
+                () = next_signal(&run.stop, *method) => {
+                    if !run.stop.was_requested() {
+                        // The deadline has passed.
+                        run.stop.request(StopCause::Timeout, handler.options.grace);
+                    }
+                    let force = method.is_some() || run.stop.kill_is_due();
                     child.signal(if force { Signal::KILL } else { Signal::TERM });
                     *method = Some(if force { StopMethod::SignalKill } else { StopMethod::SignalTerm });
-                    kill_at = Some(Instant::now() + run.stop.grace().unwrap_or(handler.options.grace));
                 }
             }
         }
@@ -165,6 +167,10 @@ impl Attempt<'_> {
             sleep(Duration::from_millis(1)).await;
         }
         let outcome = match self.method {
+            // It has finished its work in its grace period.
+            Some(_) if exit.status.success() && self.run.stop.requested_cause() == Some(StopCause::Drain) => {
+                self.result()
+            }
             Some(method) => Outcome::Stopped(method),
             None => self.outcome(&exit),
         };
@@ -226,13 +232,10 @@ impl Attempt<'_> {
 }
 
 /// Waits until the next signal is due: SIGTERM, then SIGKILL, then none.
-async fn next_signal(stop: &StopSignal, sent: Option<StopMethod>, kill_at: Option<Instant>) {
-    match (sent, kill_at) {
-        (None, _) => drop(stop.wait(StopCause::Timeout).await),
-        (Some(StopMethod::SignalTerm), Some(kill_at)) => tokio::select! {
-            _ = stop.wait(StopCause::Force) => {}
-            () = sleep_until(kill_at) => {}
-        },
+async fn next_signal(stop: &StopSignal, sent: Option<StopMethod>) {
+    match sent {
+        None => drop(stop.wait(StopCause::Timeout).await),
+        Some(StopMethod::SignalTerm) => stop.wait_for_kill().await,
         _ => std::future::pending().await,
     }
 }

@@ -97,10 +97,10 @@ impl Core {
         }
     }
 
-    /// Asks the live attempt to stop. A repeated cancel has an effect only if its mode differs.
+    /// Asks the live attempt to stop. A repeated cancel has an effect only if it is stronger or allows less time.
     fn request_stop(&mut self, index: u32, request: CancelRequest, out: &mut Decisions) -> TaskState {
         if let (Some(task), Some(ticket)) = (self.tasks.get(index), self.ticket_of(index))
-            && task.cancel.as_ref().is_none_or(|earlier| earlier.mode != request.mode)
+            && task.cancel.as_ref().is_none_or(|earlier| request.stops_before(earlier))
         {
             let (at, state) = (request.requested_at, task.state);
             let cause = if request.mode == CancelMode::Force { StopCause::Force } else { StopCause::Cancel };

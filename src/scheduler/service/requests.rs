@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::model::{CancelMode, CancelRequest, Durability, PoolName, Revision, TaskSpec, TaskState, Timestamp};
+use crate::model::{
+    CancelMode, CancelRequest, Durability, HandlerName, PoolName, Revision, TaskSpec, TaskState, Timestamp,
+};
 use crate::scheduler::core::{Decisions, PoolView, Submitted};
 use crate::scheduler::message::{PendingReply, Reply, Request, send};
 use crate::scheduler::refusal::{Internal, Refusal, StoreUnavailable};
@@ -10,8 +12,8 @@ use crate::scheduler::views::{CancelCommand, PoolMetrics};
 
 use super::state::{PoolUpdated, Service};
 
-/// How long an interrupted attempt may take to stop before it is killed.
-pub(super) const INTERRUPT_GRACE: Duration = Duration::from_secs(5);
+/// Grace period of a handler that is not registered any more.
+const GRACE_DEFAULT: Duration = Duration::from_secs(5);
 
 /// Whether a refusal reports the state of a task or pool, which may not be durable yet.
 ///
@@ -87,6 +89,11 @@ impl Service {
         Ok(Submitted { durability, ..submitted })
     }
 
+    /// How long an attempt of the handler may take to stop before it is killed.
+    pub(super) fn grace_of(&self, handler: &HandlerName) -> Duration {
+        self.shared.catalog.handlers.get(handler).map_or(GRACE_DEFAULT, |handler| handler.grace)
+    }
+
     fn cancel(
         &mut self,
         now: Timestamp,
@@ -94,8 +101,8 @@ impl Service {
         out: &mut Decisions,
     ) -> Result<(TaskState, Revision), Refusal> {
         let options = self.core.task(&cancel.id).map(|(_, options)| options);
-        let registered = options.and_then(|options| self.shared.catalog.handlers.get(&options.handler));
-        let grace = cancel.grace.or_else(|| registered.map(|handler| handler.grace)).unwrap_or(INTERRUPT_GRACE);
+        let handler_grace = || options.map_or(GRACE_DEFAULT, |options| self.grace_of(&options.handler));
+        let grace = cancel.grace.unwrap_or_else(handler_grace);
         let request = CancelRequest {
             requested_at: now,
             reason: cancel.reason,

@@ -15,8 +15,7 @@ use crate::telemetry::liveness::Phase;
 use crate::telemetry::panics;
 
 use super::commit::LINGER;
-use super::requests::INTERRUPT_GRACE;
-use super::state::Service;
+use super::state::{Drain, Service};
 
 /// Messages handled before a commit.
 const DRAIN_MAX: usize = 4_096;
@@ -41,7 +40,7 @@ impl Service {
             self.continue_deletions(now, &mut out);
             self.core.dispatch(&mut out);
             self.stage(now, &mut out);
-            self.enforce_drain_deadline();
+            self.stop_running_attempts();
             self.commit();
             self.publish_status(now);
         }
@@ -102,10 +101,7 @@ impl Service {
         if let Some((_, retry_at)) = self.fault {
             wake = wake.min(retry_at.max(now));
         }
-        match self.drain_deadline.filter(|_| !self.drain_deadline_enforced) {
-            Some(deadline) => wake.min(deadline),
-            None => wake,
-        }
+        self.drain.and_then(|drain| drain.stop_at).map_or(wake, |stop_at| wake.min(stop_at))
     }
 
     fn handle_message(&mut self, now: Timestamp, message: Message, out: &mut Decisions) {
@@ -118,7 +114,13 @@ impl Service {
 
     fn handle_report(&mut self, report: Report, out: &mut Decisions) {
         match report {
-            Report::Started { ticket, worker, at } => self.core.started(ticket, at, worker, out),
+            Report::Started { ticket, worker, at } => {
+                self.core.started(ticket, at, worker, out);
+                // Started before the pool was paused.
+                if let Some(drain) = &mut self.drain {
+                    drain.stop_at = Some(Instant::now());
+                }
+            }
             Report::Finished { attempt, at, outcome, cause, usage, output } => {
                 let (ticket, events) = (attempt.ticket(), out.events.len());
                 self.core.ended(AttemptEnd { ticket, at, outcome, cause, usage, output }, out);
@@ -132,8 +134,9 @@ impl Service {
 
     /// Starts a drain. A second drain can only bring the deadline forward.
     pub(super) fn drain(&mut self, limit: Duration) {
-        let deadline = Instant::now() + limit;
-        self.drain_deadline = Some(self.drain_deadline.map_or(deadline, |earlier| earlier.min(deadline)));
+        let now = Instant::now();
+        let deadline = self.drain.map_or(now + limit, |earlier| earlier.deadline.min(now + limit));
+        self.drain = Some(Drain { deadline, stop_at: Some(now) });
         self.core.drain();
         for pool in &self.pools {
             pool.set_paused(true);
@@ -142,16 +145,24 @@ impl Service {
         self.shared.draining.cancel();
     }
 
-    /// Interrupts the running attempts once the drain deadline has passed.
-    fn enforce_drain_deadline(&mut self) {
-        if self.drain_deadline_enforced || self.drain_deadline.is_none_or(|deadline| Instant::now() < deadline) {
+    /// During a drain: asks each running attempt to stop so early that its handler has its grace period before the
+    /// deadline, at which it is killed.
+    fn stop_running_attempts(&mut self) {
+        let now = Instant::now();
+        let Some(Drain { deadline, .. }) = self.drain.filter(|drain| drain.stop_at.is_some_and(|at| at <= now)) else {
             return;
-        }
-        self.drain_deadline_enforced = true;
+        };
+        let mut next = None;
         for ticket in self.core.running_tickets() {
-            if let Some(pool) = self.pool(ticket) {
-                pool.stop_attempt(ticket, StopCause::Drain, INTERRUPT_GRACE);
+            let Some(pool) = self.pool(ticket) else { continue };
+            let Some(attempt) = pool.attempt(ticket) else { continue };
+            let stop_at = deadline.checked_sub(self.grace_of(&attempt.spec().options.handler)).unwrap_or(now);
+            if stop_at <= now {
+                pool.stop_attempt(ticket, StopCause::Drain, deadline.saturating_duration_since(now));
+            } else {
+                next = Some(next.map_or(stop_at, |next: Instant| next.min(stop_at)));
             }
         }
+        self.drain = Some(Drain { deadline, stop_at: next });
     }
 }

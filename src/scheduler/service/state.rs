@@ -27,9 +27,7 @@ pub struct Service {
     pub(super) in_flight: Option<(Arc<Commit>, Pending)>,
     /// Why the store refuses writes, and when to try again.
     pub(super) fault: Option<(StoreError, Instant)>,
-    /// When running attempts are interrupted.
-    pub(super) drain_deadline: Option<Instant>,
-    pub(super) drain_deadline_enforced: bool,
+    pub(super) drain: Option<Drain>,
     pub(super) deletions: Deletions,
     pub(super) watch_window: u64,
     pub(super) telemetry: Telemetry,
@@ -43,6 +41,15 @@ pub(super) struct Deletions {
     pub requests: VecDeque<(Deletion, Reply<(u64, Revision)>)>,
     /// Whether more tasks exceed the retention.
     pub more_due: bool,
+}
+
+/// A drain that has begun.
+#[derive(Clone, Copy)]
+pub(super) struct Drain {
+    /// When the programs of attempts that still run are killed.
+    pub deadline: Instant,
+    /// When attempts have to be asked to stop next; `None` once all that run were asked.
+    pub stop_at: Option<Instant>,
 }
 
 /// Decisions that are not durable yet, and the effects that wait for them.
