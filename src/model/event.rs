@@ -71,6 +71,16 @@ pub enum InterruptCause {
     Unavailable = 3,
 }
 
+/// What holds a running attempt, and with it whether the attempt can outlive the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lease {
+    /// A worker of the server with this epoch, so the attempt ended with that server at the latest.
+    Local {
+        /// 0 if the server did not record it.
+        epoch: u64,
+    },
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum TaskChange {
     /// Accepted as WAITING or QUEUED.
@@ -81,6 +91,7 @@ pub enum TaskChange {
     Started {
         /// `pool/PoolWorker-N`.
         worker: Arc<str>,
+        lease: Lease,
     },
     /// RUNNING → COMPLETED.
     Completed {

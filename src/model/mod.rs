@@ -29,7 +29,7 @@ pub use cancel::{CancelMode, CancelReceipt, CancelRequest, StopMethod};
 pub use catalog::{Catalog, HandlerSpec};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::{Coded, Details, ErrorCode, FieldViolation};
-pub use event::{Event, InterruptCause, PoolChange, PoolEvent, TaskChange, TaskEvent};
+pub use event::{Event, InterruptCause, Lease, PoolChange, PoolEvent, TaskChange, TaskEvent};
 pub use failure::{Failure, FailureReason};
 pub use filter::TaskFilter;
 pub use id::{BatchId, HandlerName, Namespace, PoolName, Revision, TaskId};

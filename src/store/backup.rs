@@ -102,9 +102,12 @@ fn examine(source: &Source) -> Result<CheckReport, StoreError> {
     let (journal, projection) = (&source.journal, &source.projection);
     journal.verify_structure()?;
     let Bounds { trimmed, end } = journal::verify(&journal.connection, &journal.path)?;
-    // The table of identities was added in version 3.
+    // The table of identities was added in version 3, and that of the lease in version 4.
     if journal.version >= 3 {
         journal::load_store_id(&journal.connection, &journal.path)?;
+    }
+    if journal.version >= 4 {
+        journal::load_epoch(&journal.connection, &journal.path)?;
     }
     projection.verify_structure()?;
     let mut counts = [0_u64; 8];

@@ -45,6 +45,10 @@ pub trait Journal: Send + Sync + 'static {
     /// Identity of the store to which the revisions belong.
     fn store_id(&self) -> StoreId;
 
+    /// Number of this opening of the journal: larger than that of every earlier one. Has been durable since the journal
+    /// was opened.
+    fn epoch(&self) -> u64;
+
     /// The strongest durability that an append can reach.
     fn durability(&self) -> Durability {
         Durability::Fsync

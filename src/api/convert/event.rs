@@ -29,7 +29,7 @@ pub fn event(event: &TaskEvent) -> v1::TaskEvent {
             converted.not_before = spec.extras().not_before.map(timestamp);
             converted.labels = options.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
         }
-        TaskChange::Started { worker } => converted.worker = worker.to_string(),
+        TaskChange::Started { worker, .. } => converted.worker = worker.to_string(),
         TaskChange::Completed { usage, .. } => converted.resource_usage = Some(resource_usage(usage)),
         TaskChange::Retrying { failure: error, not_before, usage, .. } => {
             converted.failure = Some(failure(error));

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::model::{
-    CancelReceipt, Failure, FailureReason, InterruptCause, Output, ResourceUsage, StopMethod, TaskChange, TaskState,
-    Timestamp,
+    CancelReceipt, Failure, FailureReason, InterruptCause, Lease, Output, ResourceUsage, StopMethod, TaskChange,
+    TaskState, Timestamp,
 };
 use crate::pool::Ticket;
 use crate::runners::{Outcome, StopCause};
@@ -35,7 +35,8 @@ impl Core {
         if task.spec.options.at_most_once {
             out.confirms.push(ticket);
         }
-        self.emit(at, ticket.index, TaskState::Running, Some(attempt), TaskChange::Started { worker }, out);
+        let lease = Lease::Local { epoch: self.epoch };
+        self.emit(at, ticket.index, TaskState::Running, Some(attempt), TaskChange::Started { worker, lease }, out);
     }
 
     /// An attempt has ended. Does nothing if it is not the live attempt of its task.

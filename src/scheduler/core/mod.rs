@@ -23,6 +23,8 @@ mod table;
 mod timers;
 
 #[cfg(test)]
+mod epoch_tests;
+#[cfg(test)]
 mod model_test;
 #[cfg(test)]
 mod pools_tests;

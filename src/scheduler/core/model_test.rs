@@ -90,6 +90,9 @@ struct World {
     held_back: [bool; 4],
     paused: bool,
     submitted: usize,
+    epoch: u64,
+    /// Attempts that were dispatched or running at a crash.
+    lost: Vec<Ticket>,
 }
 
 impl World {
@@ -107,6 +110,8 @@ impl World {
             held_back: [false; 4],
             paused: false,
             submitted: 0,
+            epoch: 0,
+            lost: Vec::new(),
         }
     }
 
@@ -120,6 +125,7 @@ impl World {
             self.assigned.extend(dispatch.assignments);
             self.held_back = dispatch.held_back;
         }
+        self.report_lost();
         self.out.stops.clear();
         self.out.confirms.clear();
         for event in self.out.events.drain(..) {
@@ -130,6 +136,17 @@ impl World {
         for (id, state) in &self.naive.states {
             assert_eq!(self.core.state(id), Some(*state), "state of {id} in the core and in the events");
         }
+    }
+
+    /// Reports of attempts that a crash has ended, for example from a process that outlived the server.
+    fn report_lost(&mut self) {
+        let events = self.out.events.len();
+        for ticket in &self.lost {
+            self.core.started(*ticket, Timestamp(self.now), "w".into(), &mut self.out);
+            let end = attempt_end(*ticket, self.now, Outcome::Completed(Payload::default()), None);
+            self.core.ended(end, &mut self.out);
+        }
+        assert_eq!(self.out.events.len(), events, "a report from before a crash has no effect");
     }
 
     fn answer_recalls(&mut self) {
@@ -216,6 +233,11 @@ impl World {
         fresh.naive.cancelled = std::mem::take(&mut self.naive.cancelled);
         (fresh.now, fresh.submitted, fresh.paused) = (self.now + 1, self.submitted, self.paused);
         fresh.journal = std::mem::take(&mut self.journal);
+        fresh.epoch = self.epoch + 1;
+        fresh.core.begin_epoch(fresh.epoch);
+        fresh.lost = std::mem::take(&mut self.lost);
+        fresh.lost.extend(self.assigned.iter().map(|assignment| assignment.ticket));
+        fresh.lost.extend(self.running.iter().map(|(ticket, _)| *ticket));
         fresh.core.recover(Timestamp(fresh.now), &mut fresh.out);
         *self = fresh;
     }

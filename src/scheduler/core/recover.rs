@@ -12,6 +12,9 @@ use super::decisions::Decisions;
 use super::state::Core;
 use super::table::{self, TaskEntry};
 
+/// Bits of a fence that count the attempts of one epoch; the epoch is above them.
+const FENCE_BITS: u32 = 40;
+
 /// Number of tasks in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RecoveryCounts {
@@ -86,6 +89,13 @@ impl Core {
             return false;
         }
         true
+    }
+
+    /// Begins the epoch of this server. Its fences are larger than those of earlier epochs, so a report about an attempt of
+    /// an earlier server matches nothing. Call it once, after the tasks were restored and before anything is dispatched.
+    pub fn begin_epoch(&mut self, epoch: u64) {
+        self.epoch = epoch;
+        self.fence = epoch << FENCE_BITS;
     }
 
     /// Decides about the tasks that were running when the previous server ended. Call it once, after all tasks

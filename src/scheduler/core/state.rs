@@ -45,6 +45,8 @@ pub struct Core {
     pub(super) recalls: HashMap<u64, Recall>,
     /// Fence of the newest attempt.
     pub(super) fence: u64,
+    /// Raised, durably, at every start of a server.
+    pub(super) epoch: u64,
     pub(super) payload_bytes: u64,
     pub(super) draining: bool,
 }
@@ -74,6 +76,7 @@ impl Core {
             revision: Revision::default(),
             recalls: HashMap::new(),
             fence: 0,
+            epoch: 0,
             payload_bytes: 0,
             draining: false,
             options,

@@ -49,7 +49,7 @@ impl Service {
         runtime: &runtime::Handle,
     ) -> io::Result<Self> {
         let (sender, inbox) = mpsc::channel();
-        let (core, pending) = recovery.finish(clock.now());
+        let (core, pending) = recovery.finish(store.journal.epoch(), clock.now());
         let durable = Revision(core.revision().0 - pending.events.len() as u64);
         let shared = Arc::new(handle_inner(&options, sender, store, clock, durable));
         let fault = shared.store.projection.fault();
@@ -147,11 +147,12 @@ impl Recovery {
     }
 
     /// Decides about the tasks that were running.
-    fn finish(self, now: Timestamp) -> (Core, Pending) {
+    fn finish(self, epoch: u64, now: Timestamp) -> (Core, Pending) {
         let Self { mut core, .. } = self;
         log_restored_pools(&core);
         core.reset_all_counters(now);
         let mut out = Decisions::default();
+        core.begin_epoch(epoch);
         core.recover(now, &mut out);
         record_unattempted(&mut out);
         (core, Pending { events: out.events, urgent: true, ..Pending::default() })

@@ -56,6 +56,10 @@ impl Journal for HeldJournal {
         self.hold.send((commit, done)).unwrap();
     }
 
+    fn epoch(&self) -> u64 {
+        self.inner.epoch()
+    }
+
     fn store_id(&self) -> StoreId {
         self.inner.store_id()
     }

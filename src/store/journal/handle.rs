@@ -10,6 +10,7 @@ use std::sync::mpsc::{Sender, channel};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::identity;
+use super::lease;
 use super::pool_table;
 use super::rows;
 use super::schema::{Bounds, SCHEMA};
@@ -33,6 +34,7 @@ pub struct SqliteJournal {
     _thread: OwnedThread,
     writer: Arc<Mutex<Writer>>,
     store_id: StoreId,
+    epoch: u64,
     readers: Readers,
     state: Arc<JournalState>,
 }
@@ -49,6 +51,7 @@ impl SqliteJournal {
         watermark.check(path, end)?;
         let store_id = identity::load_or_create(&connection, path)?;
         let end = pool_table::convert(&mut connection, path, end)?;
+        let epoch = lease::take(&connection, path)?;
         keep_wal_on_close(&connection, false).map_err(|error| sqlite_error("open", path, &error))?;
         let watermark = Watermark::create(path, end, watermark)?;
         preallocate_wal(path);
@@ -63,7 +66,7 @@ impl SqliteJournal {
         let (queue, queued) = channel();
         let thread_writer = Arc::clone(&writer);
         let thread = OwnedThread::spawn("journal", path, move || write_queued(&thread_writer, &queued))?;
-        Ok(Self { queue, _thread: thread, writer, store_id, readers: Readers::new(path), state })
+        Ok(Self { queue, _thread: thread, writer, store_id, epoch, readers: Readers::new(path), state })
     }
 
     /// Syncs every commit that was appended without a sync.
@@ -110,6 +113,10 @@ impl Journal for SqliteJournal {
             let (_, done) = refused.0;
             done(Err(StoreError::Closed));
         }
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     fn store_id(&self) -> StoreId {

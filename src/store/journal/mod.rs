@@ -7,6 +7,7 @@
 mod checkpointer;
 mod handle;
 mod identity;
+mod lease;
 mod pool_table;
 mod rows;
 mod schema;
@@ -15,6 +16,7 @@ mod writer;
 
 pub use handle::SqliteJournal;
 pub use identity::load as load_store_id;
+pub use lease::load as load_epoch;
 pub use pool_table::load as load_pool_table;
 pub use rows::verify;
 pub use schema::{Bounds, SCHEMA};

@@ -35,7 +35,9 @@ pub const SCHEMA: Schema = Schema {
             checksum INTEGER NOT NULL
         );",
         "CREATE TABLE identity(id INTEGER PRIMARY KEY, store INTEGER NOT NULL, checksum INTEGER NOT NULL);",
-        "-- Commits contain events of pools; `pool_table` converts the rows of the table and drops it.",
+        "CREATE TABLE lease(id INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, checksum INTEGER NOT NULL);
+        INSERT INTO lease VALUES (1, 0, 0);
+        -- Commits contain events of pools; `pool_table` converts the rows of the table and drops it.",
     ],
 };
 

@@ -47,6 +47,11 @@ impl Journal for MemoryJournal {
         done(self.append(&commit));
     }
 
+    /// Content that is lost with the handle has only one owner.
+    fn epoch(&self) -> u64 {
+        1
+    }
+
     fn store_id(&self) -> StoreId {
         self.store_id
     }

@@ -15,7 +15,7 @@ use super::values::{
     FailureRecord, OutputRecord, PayloadRecord, ReceiptRecord, RequestRecord, UsageRecord, unknown, variant,
 };
 use crate::model::{
-    Event, Failure, InterruptCause, Output, ResourceUsage, Revision, TaskChange, TaskEvent, TaskId, TaskOptions,
+    Event, Failure, InterruptCause, Lease, Output, ResourceUsage, Revision, TaskChange, TaskEvent, TaskId, TaskOptions,
     TaskState, Timestamp,
 };
 
@@ -52,6 +52,9 @@ struct EventRecord {
     state: u32,
     #[prost(uint32, tag = "8")]
     attempt: u32,
+    /// Of `Started`: the epoch of the server whose worker runs the attempt.
+    #[prost(uint64, tag = "9")]
+    epoch: u64,
     #[prost(oneof = "ChangeRecord", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
     change: Option<ChangeRecord>,
     /// What has changed, if not a task. Tags from 30 on.
@@ -216,6 +219,10 @@ fn task_record<'a>(event: &'a TaskEvent, at: u64, dictionary: &mut Dictionary<'a
         previous: event.previous as u32,
         state: event.state as u32,
         attempt: event.attempt,
+        epoch: match event.change {
+            TaskChange::Started { lease: Lease::Local { epoch }, .. } => epoch,
+            _ => 0,
+        },
         change: Some(change_record(&event.change, options, dictionary)),
         subject: None,
     }
@@ -229,7 +236,7 @@ fn change_record<'a>(change: &'a TaskChange, event_options: u32, dictionary: &mu
             ChangeRecord::Submitted(Box::new(SubmittedRecord { spec: Some(spec.into()), options }))
         }
         TaskChange::Eligible => ChangeRecord::Eligible(true),
-        TaskChange::Started { worker } => ChangeRecord::Started(worker.to_string()),
+        TaskChange::Started { worker, .. } => ChangeRecord::Started(worker.to_string()),
         TaskChange::Completed { result, usage, output } => ChangeRecord::Completed(Box::new(EndRecord {
             result: Some(result.into()),
             ..EndRecord::new(Some(usage), output.as_deref())
@@ -311,7 +318,7 @@ fn task_model(
             let spec = submitted.spec.ok_or_else(|| missing("task spec"))?;
             TaskChange::Submitted { spec: Arc::new(spec.into_model(task.clone(), options)) }
         }
-        Some(other) => change_model(other)?,
+        Some(other) => change_model(other, record.epoch)?,
     };
     Ok(TaskEvent {
         revision,
@@ -325,12 +332,12 @@ fn task_model(
     })
 }
 
-/// Decodes any change except a submission.
-fn change_model(record: ChangeRecord) -> Result<TaskChange, Corruption> {
+/// Decodes any change except a submission. Only a start has an epoch.
+fn change_model(record: ChangeRecord, epoch: u64) -> Result<TaskChange, Corruption> {
     Ok(match record {
         ChangeRecord::Submitted(_) => return Err(missing("task options")),
         ChangeRecord::Eligible(_) => TaskChange::Eligible,
-        ChangeRecord::Started(worker) => TaskChange::Started { worker: worker.into() },
+        ChangeRecord::Started(worker) => TaskChange::Started { worker: worker.into(), lease: Lease::Local { epoch } },
         ChangeRecord::Completed(mut end) => TaskChange::Completed {
             result: end.result.take().ok_or_else(|| missing("result"))?.into_model(),
             usage: end.take_usage().ok_or_else(|| missing("resource usage"))?,

@@ -35,7 +35,7 @@ pub fn advance(status: &mut TaskStatus, event: &TaskEvent) {
     match &event.change {
         TaskChange::Submitted { .. } | TaskChange::Deleted => {}
         TaskChange::Eligible => status.eligible_at = event.at,
-        TaskChange::Started { worker } => {
+        TaskChange::Started { worker, .. } => {
             status.worker = Some(worker.clone());
             status.started_at = Some(event.at);
         }

@@ -7,9 +7,9 @@ use hashbrown::HashMap;
 
 use crate::model::{
     BatchId, CancelMode, CancelReceipt, CancelRequest, Captured, Durability, Event, Failure, FailureReason,
-    HandlerName, InterruptCause, Namespace, Output, Payload, PoolChange, PoolEvent, PoolName, PoolSettings, Priority,
-    ResourceUsage, RetryPolicy, Revision, StopMethod, TaskChange, TaskEvent, TaskExtras, TaskId, TaskOptions, TaskSpec,
-    TaskState, Timestamp, TraceContext, TraceMode,
+    HandlerName, InterruptCause, Lease, Namespace, Output, Payload, PoolChange, PoolEvent, PoolName, PoolSettings,
+    Priority, ResourceUsage, RetryPolicy, Revision, StopMethod, TaskChange, TaskEvent, TaskExtras, TaskId, TaskOptions,
+    TaskSpec, TaskState, Timestamp, TraceContext, TraceMode,
 };
 use crate::store::traits::Commit;
 
@@ -131,7 +131,8 @@ impl History {
             }
             Some((TaskState::Waiting, _)) => return,
             Some((TaskState::Queued, _)) => {
-                (TaskState::Running, attempt + 1, TaskChange::Started { worker: format!("p/PoolWorker-{size}").into() })
+                let (worker, lease) = (format!("p/PoolWorker-{size}").into(), Lease::Local { epoch: size.into() });
+                (TaskState::Running, attempt + 1, TaskChange::Started { worker, lease })
             }
             Some((TaskState::Running, _)) => running(action, size, attempt),
             Some(_) if action < 128 => (previous, attempt, TaskChange::Deleted),

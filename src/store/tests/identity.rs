@@ -24,7 +24,7 @@ fn a_journal_of_format_2_receives_an_identity() {
     let directory = tempfile::tempdir().unwrap();
     drop(open_sqlite(directory.path()).unwrap());
     let file = Connection::open(directory.path().join("journal.db")).unwrap();
-    file.execute_batch("DROP TABLE identity; PRAGMA user_version = 2").unwrap();
+    file.execute_batch("DROP TABLE lease; DROP TABLE identity; PRAGMA user_version = 2").unwrap();
     drop(file);
     assert!(check(directory.path()).is_ok());
     let given = open_sqlite(directory.path()).unwrap().0.journal.store_id();

@@ -5,6 +5,7 @@ mod conformance;
 mod corruption;
 pub mod fixtures;
 mod identity;
+mod lease;
 mod pools;
 mod reads;
 mod stores;

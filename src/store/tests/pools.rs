@@ -6,7 +6,9 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::stores::{append, open_sqlite, read_all, write};
-use crate::model::{Event, PoolChange, PoolEvent, PoolName, PoolSettings, Revision, TaskState, Timestamp};
+use crate::model::{
+    Event, Lease, PoolChange, PoolEvent, PoolName, PoolSettings, Revision, TaskChange, TaskState, Timestamp,
+};
 use crate::store::backup::check;
 use crate::store::traits::Commit;
 
@@ -103,7 +105,10 @@ fn a_store_with_a_table_of_pools_opens_with_their_settings_and_all_tasks() {
         let configured = PoolSettings { size: 2, queue_limit: 100, paused: false };
         let set = PoolSettings { size: 7, queue_limit: 100, paused: true };
         assert_eq!(*change, PoolChange::Updated { configured, set });
-        let revisions: Vec<_> = read_all(&store, Revision(0)).unwrap().iter().map(|event| event.revision().0).collect();
+        let events = read_all(&store, Revision(0)).unwrap();
+        let TaskChange::Started { lease, .. } = events[1].task().unwrap().change else { panic!("not a start") };
+        assert_eq!(lease, Lease::Local { epoch: 0 }, "not recorded at that time");
+        let revisions: Vec<_> = events.iter().map(|event| event.revision().0).collect();
         assert_eq!(revisions, [1, 2, 3, 4, 5, 6], "the changes follow the other events");
         store.projection.checkpoint().unwrap();
     }
