@@ -34,14 +34,12 @@ impl Driver {
     }
 
     /// Gives back the slot of the present attempt, which does not run until [`resume`](Self::resume) has returned.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for an attempt that waits for tasks that it has submitted"))]
     pub fn suspend(&mut self) {
         self.queue.release(&self.parker, std::mem::take(&mut self.holds_slot));
     }
 
     /// Waits for a slot for an attempt that was suspended. Slots go to higher priorities first, and to an attempt that
     /// has started before one that has not. May be dropped: then the attempt gets no slot.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for an attempt that waits for tasks that it has submitted"))]
     pub async fn resume(&mut self, attempt: &Attempt) {
         self.queue.resume(&self.parker, attempt);
         self.parker.park().await;

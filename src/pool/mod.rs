@@ -2,7 +2,7 @@
 //!
 //! Bottom up: `attempt` is one try at running a task (`attempt_span` traces it), `parker` lets a driver wait,
 //! `run_queue` holds the attempts that have not started and the slots, and decides which attempt gets the next slot,
-//! `driver` is what runs attempts and holds a slot meanwhile, `live` finds attempts by ticket, `stats` counts, `worker`
+//! `driver` is what runs attempts and holds a slot meanwhile, `backoff` sets pauses while the server lacks a resource, `live` finds attempts by ticket, `stats` counts, `worker`
 //! is the loop of one driver, and `handle` is the pool as the scheduler sees it.
 //!
 //! Invariant: no worker starts an attempt while one of higher priority, or an older one of the same priority, is queued
@@ -10,6 +10,7 @@
 
 mod attempt;
 mod attempt_span;
+mod backoff;
 mod context;
 mod driver;
 mod handle;

@@ -50,6 +50,8 @@ struct State {
     /// By priority index: the scheduler has more eligible tasks than it has dispatched.
     held_back: [bool; Priority::COUNT],
     paused: bool,
+    /// Nothing starts, and no attempt takes a slot again.
+    resting: bool,
     slots: usize,
     taken: usize,
     /// Taken slots of drivers that were woken to start an attempt and have not chosen it yet.
@@ -81,6 +83,11 @@ impl RunQueue {
     /// While paused, no attempt starts. One that has started can still take its slot again.
     pub fn set_paused(&self, paused: bool) {
         self.change(|state| state.paused = paused);
+    }
+
+    /// While it rests, the queue gives no slot to any attempt.
+    pub fn set_resting(&self, resting: bool) {
+        self.change(|state| state.resting = resting);
     }
 
     /// Sets the number of slots. When there are fewer, no attempt starts until fewer are taken, and all idle drivers are
@@ -180,7 +187,7 @@ impl State {
     /// Which attempt gets the next free slot. `promised` drivers are about to start the first attempts; `has_driver`
     /// is whether one more waits. Without it no attempt can start, so that a slot need not be kept free for one.
     fn turn(&self, mut promised: usize, has_driver: bool) -> Option<Turn> {
-        if self.taken >= self.slots {
+        if self.resting || self.taken >= self.slots {
             return None;
         }
         for p in Priority::DESCENDING.map(Priority::index) {

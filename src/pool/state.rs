@@ -1,14 +1,17 @@
 //! The state that a pool's handle and its workers share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::model::{PoolKind, PoolName, PoolSpec};
 use crate::telemetry::metrics::PoolMeter;
 
+use super::backoff::{Backoff, Pause};
 use super::context::WorkerContext;
 use super::run_queue::RunQueue;
 use super::stats::WorkerCounters;
@@ -20,6 +23,9 @@ pub(super) struct PoolState {
     pub meter: PoolMeter,
     pub run_queue: Arc<RunQueue>,
     pub workers: Mutex<Workers>,
+    backoff: Mutex<Backoff>,
+    /// Whether the run queue rests; read without the lock.
+    resting: AtomicBool,
     /// Number of workers that have not ended.
     pub live: watch::Sender<usize>,
 }
@@ -72,6 +78,8 @@ impl PoolState {
             context,
             run_queue: Arc::default(),
             workers: Mutex::default(),
+            backoff: Mutex::default(),
+            resting: AtomicBool::new(false),
             live: watch::Sender::new(0),
         };
         state.run_queue.set_paused(spec.paused);
@@ -81,6 +89,42 @@ impl PoolState {
     pub fn set_target(&self, workers: &mut Workers, size: usize) {
         workers.target = size;
         self.run_queue.set_slots(size);
+    }
+
+    /// An attempt could not start because the server lacks a resource. Nothing starts for a while, so that the attempts
+    /// that wait for the resource are not overtaken and the server is not kept busy in vain.
+    pub fn rest(self: &Arc<Self>, cause: &str) {
+        self.meter.unavailable();
+        let mut backoff = self.backoff.lock();
+        let Some(Pause { until, is_first }) = backoff.begin(Instant::now()) else { return };
+        self.resting.store(true, Ordering::Relaxed);
+        self.run_queue.set_resting(true);
+        drop(backoff);
+        if is_first {
+            let pool = &self.name;
+            tracing::warn!(%pool, cause, "the server lacks a resource to start tasks: they wait, and no attempt is spent");
+        }
+        let pool = self.clone();
+        self.context.runtime.spawn(async move {
+            tokio::time::sleep_until(until).await;
+            pool.end_rest(&pool.backoff.lock());
+        });
+    }
+
+    /// An attempt has ended: what it used may be what others wait for.
+    pub fn attempt_ended(&self) {
+        if self.resting.load(Ordering::Relaxed) {
+            let mut backoff = self.backoff.lock();
+            backoff.cut_short(Instant::now());
+            self.end_rest(&backoff);
+        }
+    }
+
+    fn end_rest(&self, backoff: &Backoff) {
+        if backoff.is_over(Instant::now()) {
+            self.resting.store(false, Ordering::Relaxed);
+            self.run_queue.set_resting(false);
+        }
     }
 
     /// Lets every worker leave after its current attempt; no further attempt starts.

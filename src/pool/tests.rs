@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -11,7 +12,7 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::model::{
     FailureReason, HandlerName, HandlerSpec, Payload, PoolKind, PoolName, PoolSpec, Priority, RetryPolicy, SystemClock,
 };
-use crate::runners::{BoxFuture, Outcome, Registry, Run, RunReport, Runner};
+use crate::runners::{BoxFuture, Outcome, Registry, Run, RunReport, Runner, StopCause};
 use crate::telemetry::metrics::Metrics;
 
 use super::{Assignment, Pool, Report, Ticket, WorkerContext};
@@ -20,10 +21,15 @@ use super::{Assignment, Pool, Report, Ticket, WorkerContext};
 struct Gated {
     gate: Arc<Semaphore>,
     order: Mutex<Vec<String>>,
+    /// Runs that the server lacks a resource for.
+    unavailable: AtomicUsize,
 }
 
 impl Runner for Gated {
     fn run(&self, run: Run) -> BoxFuture<RunReport> {
+        if self.unavailable.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
+            return Box::pin(std::future::ready(Outcome::Unavailable("no file descriptors".into()).into()));
+        }
         self.order.lock().push(run.task.to_string());
         assert!(&run.payload[..] != b"panic", "on request");
         let gate = self.gate.clone();
@@ -43,7 +49,11 @@ struct Fixture {
 
 impl Fixture {
     fn new(size: usize, kind: PoolKind, paused: bool) -> Self {
-        let runner = Arc::new(Gated { gate: Arc::new(Semaphore::new(0)), order: Mutex::default() });
+        let runner = Arc::new(Gated {
+            gate: Arc::new(Semaphore::new(0)),
+            order: Mutex::default(),
+            unavailable: AtomicUsize::new(0),
+        });
         let name = HandlerName::parse("gated").unwrap();
         let spec = HandlerSpec {
             name: name.clone(),
@@ -181,6 +191,35 @@ async fn no_attempt_waits_behind_a_running_one_while_a_younger_one_starts() {
     for _ in 0..40 {
         fixture.ended().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attempts_for_which_the_server_lacks_a_resource_wait_and_keep_their_order() {
+    let mut fixture = Fixture::new(1, PoolKind::Threads, false);
+    fixture.runner.unavailable.store(3, SeqCst);
+    fixture.push_all(0..4);
+    fixture.let_complete(4);
+    for fence in 1..=4 {
+        let (ended, outcome) = fixture.ended().await;
+        assert!(ended == fence && matches!(outcome, Outcome::Completed(_)), "{ended}: {outcome:?}");
+    }
+    assert_eq!(*fixture.runner.order.lock(), ["t0", "t1", "t2", "t3"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attempt_that_waits_for_a_resource_can_be_stopped() {
+    let mut fixture = Fixture::new(1, PoolKind::Threads, false);
+    fixture.runner.unavailable.store(usize::MAX, SeqCst);
+    let waiting = fixture.attempt("t", Priority::Normal);
+    let ticket = waiting.ticket;
+    fixture.push(vec![waiting]);
+    fixture.started().await;
+    fixture.pool.stop_attempt(ticket, StopCause::Drain, Duration::ZERO);
+    assert!(matches!(fixture.ended().await, (1, Outcome::Unavailable(_))), "it is not spent");
+    fixture.runner.unavailable.store(0, SeqCst);
+    let next = fixture.attempt("next", Priority::Normal);
+    fixture.push(vec![next]);
+    fixture.complete(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -107,16 +107,39 @@ impl Worker {
                 since = Instant::now();
             }
             let scope = attempt.start_span(&self.qualified_name, at);
-            scope::within(scope, self.run_handler(&attempt)).await
+            loop {
+                let report = scope::within(scope.clone(), self.run_handler(&attempt)).await;
+                match &report.outcome {
+                    Outcome::Unavailable(cause) if self.wait_for_resources(&attempt, cause).await => {}
+                    _ => break report,
+                }
+                since = Instant::now();
+            }
         } else {
             Outcome::Stopped(StopMethod::NeverStarted).into()
         };
         let run_time = since.elapsed();
         self.counters.attempt_ended(matches!(report.outcome, Outcome::Completed(_)));
+        let is_end = !matches!(report.outcome, Outcome::Unavailable(_));
         self.report(attempt, at, report, run_time);
+        if is_end {
+            self.pool.attempt_ended();
+        }
         if self.pool.kind == PoolKind::Async {
             // Threads of the runtime are shared: many short attempts in a row must not occupy one.
             tokio::task::coop::consume_budget().await;
+        }
+    }
+
+    /// Waits without a slot until the attempt may try again to start, before attempts that have not started. Returns
+    /// false if it was asked to stop first.
+    async fn wait_for_resources(&mut self, attempt: &Attempt, cause: &str) -> bool {
+        self.pool.rest(cause);
+        self.driver.suspend();
+        tokio::select! {
+            biased;
+            _ = attempt.stop_signal().wait(StopCause::Timeout) => false,
+            () = self.driver.resume(attempt) => true,
         }
     }
 
@@ -165,9 +188,6 @@ impl Worker {
             Outcome::Completed(result) => result.data.len() as u64,
             _ => 0,
         };
-        if let Outcome::Unavailable(cause) = &report.outcome {
-            tracing::warn!(%cause, "the server lacks a resource to start a task; the attempt is not spent");
-        }
         let usage = Box::new(ResourceUsage {
             queue_time: started_at.since(attempt.eligible_at()),
             run_time,

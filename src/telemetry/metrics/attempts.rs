@@ -104,6 +104,13 @@ impl PoolMeter {
         Self { series: Some(series) }
     }
 
+    /// The server lacked a resource to start an attempt.
+    pub fn unavailable(&self) {
+        if let Some(PoolSeries { metrics, pool, .. }) = self.series.as_deref() {
+            metrics.instruments().counter(&table::POOL_UNAVAILABLE, &[("pool", pool)]).add(1);
+        }
+    }
+
     pub fn worker(&self) -> AttemptMeter {
         let Some(series) = &self.series else { return AttemptMeter(None) };
         let writer = RingWriter::new();

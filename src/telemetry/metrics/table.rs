@@ -118,6 +118,8 @@ rows! {
         "Share of the workers that are busy.";
     POOL_PAUSED: "lineshaft.pool.paused", "{pool}", Gauge, ["pool"],
         "1 while the pool is paused and starts no tasks.";
+    POOL_UNAVAILABLE: "lineshaft.pool.unavailable", "{attempt}", Counter, ["pool"],
+        "Failed tries to start an attempt because the server lacked a resource, such as file descriptors. The attempts wait.";
     COMMIT_DURATION: "lineshaft.store.commit.duration", "s", Histogram(COMMITS), [],
         "Time until a commit was durable.";
     COMMIT_SIZE: "lineshaft.store.commit.size", "{event}", Histogram(COMMIT_SIZES), [],
