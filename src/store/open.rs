@@ -92,6 +92,9 @@ pub fn open(options: &Options, receiver: &mut impl Recover) -> Result<(Store, Ve
         Err(error) => return Err(error),
     };
     notes.extend(replay_journal(&journal, &projection, revision, receiver)?);
+    if !journal.was_closed() {
+        receiver.crashed();
+    }
     Ok((Store { journal, projection: Arc::new(projection), kind: "sqlite" }, notes))
 }
 

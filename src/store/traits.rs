@@ -116,4 +116,7 @@ pub trait Recover {
     /// An event that the projection does not contain. Returns false if it belongs to a task that is unknown, so that it
     /// changes nothing.
     fn replay(&mut self, event: &Event) -> bool;
+
+    /// Comes last if the previous server did not close the store.
+    fn crashed(&mut self) {}
 }

@@ -210,3 +210,47 @@ async fn a_server_whose_tasks_were_all_deleted_accepts_tasks_after_a_restart() {
     let next = server.submit(noop()).await;
     assert!(server.wait_finished(&next).await.revision > page.revision);
 }
+
+/// Kills the server as soon as it runs, before its start is durable.
+const POISON: &str = "[[handler]]\nname = \"poison\"\nrunner = \"process\"\n\
+    argv = [\"/bin/sh\", \"-c\", \"kill -9 $PPID; sleep 60\"]\n";
+
+#[tokio::test]
+async fn a_task_that_kills_the_server_at_once_fails_and_its_neighbours_do_not() {
+    let mut server = Server::start(&format!("{POISON}[[pool]]\nname = \"default\"\nsize = 4\n"));
+    server.set_paused("default", true).await;
+    let mut neighbours = Vec::new();
+    for _ in 0..2 {
+        neighbours.push(server.submit(task("io", "3600")).await);
+    }
+    let poison = server.submit(v1::SubmitTaskRequest { handler: "poison".into(), ..Default::default() }).await;
+    // The response may be lost with the server.
+    let resume = v1::UpdatePoolRequest { name: "default".into(), paused: Some(false), ..Default::default() };
+    let _ = server.pools().update_pool(resume).await;
+    let mut crashes = 0;
+    loop {
+        let request = v1::GetTaskRequest { task_id: poison.clone(), include_payload: false };
+        let killed = eventually(async || {
+            if server.has_exited() {
+                return Ok(true);
+            }
+            let task = server.tasks().get_task(request.clone()).await.map_err(|status| status.to_string())?;
+            let state = task.into_inner().task.unwrap().state();
+            if state == TaskState::Failed { Ok(false) } else { Err(format!("the task is {state:?}")) }
+        })
+        .await;
+        if !killed {
+            break;
+        }
+        crashes += 1;
+        assert!(crashes < 10, "the task was not found: {}", server.log());
+        while !server.start_again_unless_killed() {
+            crashes += 1;
+            assert!(crashes < 10, "the task was not found: {}", server.log());
+        }
+    }
+    assert_eq!(server.get(&poison).await.failure.unwrap().reason(), v1::FailureReason::WorkerLost);
+    for id in &neighbours {
+        server.wait_for_state(id, TaskState::Running).await;
+    }
+}

@@ -117,16 +117,21 @@ impl Core {
         if task.state != TaskState::Queued {
             return;
         }
-        task.generation = task.generation.wrapping_add(1);
-        let (assigned, priority) = (task.assigned, task.spec.options.priority);
-        if assigned {
+        if task.assigned {
+            task.generation = task.generation.wrapping_add(1);
             self.unassign(index);
         } else {
-            let tasks = &self.tasks;
-            let Some(task) = tasks.get(index) else { return };
-            let key = &task.spec.options.namespace;
-            self.pools[pool].ready.mark_stale(priority, key, |entry| Self::is_live(tasks, entry));
+            self.leave_ready_queue(index);
         }
+    }
+
+    pub(super) fn leave_ready_queue(&mut self, index: u32) {
+        let Some(task) = self.tasks.get_mut(index) else { return };
+        task.generation = task.generation.wrapping_add(1);
+        let (tasks, pools) = (&self.tasks, &mut self.pools);
+        let Some(task) = tasks.get(index) else { return };
+        let (priority, key) = (task.spec.options.priority, &task.spec.options.namespace);
+        pools[usize::from(task.pool)].ready.mark_stale(priority, key, |entry| Self::is_live(tasks, entry));
     }
 
     /// Adds the task to the counts and queues of its state, which it entered at `revision`; `first` puts it at the

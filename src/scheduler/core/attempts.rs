@@ -32,7 +32,7 @@ impl Core {
             return;
         }
         let attempt = task.attempt + 1;
-        if task.spec.options.at_most_once {
+        if task.spec.options.at_most_once || self.quarantine.confirms(ticket) {
             out.confirms.push(ticket);
         }
         let lease = Lease::Local { epoch: self.epoch };

@@ -13,7 +13,7 @@ impl Core {
     /// The window of a pool bounds, for each priority, the attempts of that priority *and higher*. So a full
     /// window of low-priority attempts never delays an urgent task.
     pub fn dispatch(&mut self, out: &mut Decisions) {
-        if self.draining {
+        if self.draining || self.dispatch_suspect(out) {
             return;
         }
         for index in 0..self.pools.len() {
@@ -44,21 +44,32 @@ impl Core {
     fn assign_next(&mut self, pool: usize, priority: Priority) -> Option<Assignment> {
         let tasks = &self.tasks;
         let entry = self.pools[pool].ready.pop(priority, |entry| Self::is_live(tasks, entry))?;
-        let task = self.tasks.get_mut(entry.index)?;
+        self.assign(entry.index)
+    }
+
+    /// Begins an attempt of a task that has left the ready queue.
+    pub(super) fn assign(&mut self, index: u32) -> Option<Assignment> {
+        let is_careful = self.confirms_starts();
+        let task = self.tasks.get_mut(index)?;
         self.fence += 1;
         task.fence = self.fence;
         task.assigned = true;
-        let ticket = Ticket { index: entry.index, pool: task.pool, fence: self.fence };
+        let ticket = Ticket { index, pool: task.pool, fence: self.fence };
         let assignment = Assignment {
             ticket,
             spec: task.spec.clone(),
             attempt: task.attempt + 1,
             eligible_at: task.eligible_at,
-            confirm: task.spec.options.at_most_once,
+            confirm: is_careful || task.spec.options.at_most_once,
             payload_stored: task.payload_stored,
         };
-        self.pools[pool].assigned[priority.index()] += 1;
-        self.pools[pool].assigned_order[priority.index()].push_back(ticket);
+        let priority = task.spec.options.priority.index();
+        let pool = &mut self.pools[usize::from(ticket.pool)];
+        pool.assigned[priority] += 1;
+        pool.assigned_order[priority].push_back(ticket);
+        if is_careful {
+            self.note_confirmation(ticket);
+        }
         Some(assignment)
     }
 

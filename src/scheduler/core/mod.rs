@@ -13,12 +13,14 @@ mod pool_metrics;
 mod pool_override;
 mod pool_state;
 mod pools;
+mod quarantine;
 mod ready_queue;
 mod recall;
 mod recover;
 mod retention;
 mod state;
 mod submit;
+mod suspects;
 mod table;
 mod timers;
 
@@ -28,6 +30,8 @@ mod epoch_tests;
 mod model_test;
 #[cfg(test)]
 mod pools_tests;
+#[cfg(test)]
+mod quarantine_tests;
 #[cfg(test)]
 mod retention_tests;
 #[cfg(test)]

@@ -7,7 +7,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::model::{
-    Event, Payload, PoolName, Priority, StopMethod, TaskChange, TaskExtras, TaskId, TaskSpec, TaskState, Timestamp,
+    Event, Payload, PoolName, Priority, StopMethod, TaskChange, TaskEvent, TaskExtras, TaskId, TaskSpec, TaskState,
+    Timestamp,
 };
 use crate::pool::{Assignment, Ticket};
 use crate::runners::{Outcome, StopCause};
@@ -181,7 +182,9 @@ impl World {
         if self.paused || self.held_back[priority.index() + 1..].contains(&true) {
             return;
         }
-        for event in self.journal.iter().filter_map(Event::task).filter(|e| e.options.priority > priority) {
+        let on_trial = self.core.is_on_trial(self.assigned[at].ticket);
+        let more_urgent = |event: &&TaskEvent| event.options.priority > priority && !on_trial;
+        for event in self.journal.iter().filter_map(Event::task).filter(more_urgent) {
             let state = self.core.state(&event.task);
             assert_ne!(state, Some(TaskState::Queued), "{} waits while {priority:?} starts", event.task);
         }

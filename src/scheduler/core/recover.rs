@@ -68,6 +68,9 @@ impl Core {
         if !task.state.is_terminal() {
             self.add_expiry_timer(index);
         }
+        if task.state == TaskState::Running {
+            self.quarantine.note_start(index, Some(task.revision));
+        }
         self.enter_state(index, task.revision, false);
     }
 
@@ -84,6 +87,10 @@ impl Core {
             self.apply_submitted(event);
         } else if let Some(index) = self.tasks.find(&event.task) {
             self.apply(index, event);
+            let starts = matches!(event.change, TaskChange::Started { .. });
+            if starts || event.state != TaskState::Running {
+                self.quarantine.note_start(index, starts.then_some(event.revision));
+            }
         } else {
             self.revision = event.revision;
             return false;
@@ -101,6 +108,7 @@ impl Core {
     /// Decides about the tasks that were running when the previous server ended. Call it once, after all tasks
     /// were restored and all events replayed.
     pub fn recover(&mut self, now: Timestamp, out: &mut Decisions) {
+        self.now = now;
         self.finished.order_restored(&self.tasks);
         let had_attempt = |task: &TaskEntry| {
             task.state == TaskState::Running || (task.state == TaskState::Queued && task.cancel.is_some())
@@ -109,28 +117,40 @@ impl Core {
         let mut indices: Vec<u32> = interrupted.map(|(index, _)| index).collect();
         // Interrupted tasks go to the front of their queue. In reverse, so that they keep their order.
         indices.reverse();
-        for index in indices {
-            self.recover_one(now, index, out);
+        let ran_alone = self.running() == 1;
+        if self.running() > 0 {
+            self.be_careful(now);
         }
+        let mut culprit_found = false;
+        for index in indices {
+            culprit_found |= self.recover_one(now, index, ran_alone, out);
+        }
+        self.quarantine_suspects(culprit_found);
     }
 
-    fn recover_one(&mut self, now: Timestamp, index: u32, out: &mut Decisions) {
-        let Some(task) = self.tasks.get(index) else { return };
+    /// Returns whether the task fails because it crashed the server.
+    fn recover_one(&mut self, now: Timestamp, index: u32, ran_alone: bool, out: &mut Decisions) -> bool {
+        let Some(task) = self.tasks.get(index) else { return false };
         if let Some(request) = task.cancel.clone() {
             let started = task.state == TaskState::Running;
             let method = if started { StopMethod::Abort } else { StopMethod::NeverStarted };
             let receipt = Box::new(CancelReceipt { request: *request, stopped_at: now, method });
             let change = TaskChange::Cancelled { receipt, usage: None, output: None };
-            return self.emit(now, index, TaskState::Cancelled, None, change, out);
+            self.emit(now, index, TaskState::Cancelled, None, change, out);
+            return false;
         }
-        let crashes = u32::from(task.crashes) + 1;
-        if crashes >= self.options.crashes_max && !task.spec.options.at_most_once {
-            let text = format!("the server crashed {crashes} times in a row while the task was running");
+        if ran_alone && self.is_on_last_try(task.crashes) && !task.spec.options.at_most_once {
+            let crashes = task.crashes + 1;
+            let text = format!(
+                "the server crashed {crashes} times in a row while the task was running, the last time while it ran alone"
+            );
             let mut failure = Failure::new(FailureReason::WorkerLost, text);
             failure.attempt = task.attempt;
             let change = TaskChange::Failed { failure: Box::new(failure), usage: None, output: None };
-            return self.emit(now, index, TaskState::Failed, None, change, out);
+            self.emit(now, index, TaskState::Failed, None, change, out);
+            return true;
         }
         self.interrupt(now, index, InterruptCause::Crash, out);
+        false
     }
 }

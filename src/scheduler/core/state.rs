@@ -15,6 +15,7 @@ use super::decisions::{Decisions, Unattempted};
 use super::finished::FinishedTasks;
 use super::pool_state::PoolState;
 use super::ready_queue::QueueEntry;
+use super::suspects::Quarantine;
 use super::table::{TaskEntry, TaskTable};
 use super::timers::{TimerKind, Timers};
 
@@ -49,6 +50,9 @@ pub struct Core {
     pub(super) epoch: u64,
     pub(super) payload_bytes: u64,
     pub(super) draining: bool,
+    pub(super) quarantine: Quarantine,
+    /// Time of the last call of [`Core::advance`].
+    pub(super) now: Timestamp,
 }
 
 /// A recall that the pool has not answered.
@@ -79,6 +83,8 @@ impl Core {
             epoch: 0,
             payload_bytes: 0,
             draining: false,
+            quarantine: Quarantine::default(),
+            now: Timestamp::ZERO,
             options,
         };
         for spec in core.options.pools.clone() {
@@ -94,6 +100,7 @@ impl Core {
 
     /// Fires the timers that are due at `now`. Call it before the commands of that time.
     pub fn advance(&mut self, now: Timestamp, out: &mut Decisions) {
+        self.now = now;
         while let Some(timer) = self.timers.pop(now) {
             match timer.kind {
                 TimerKind::Eligible => {
@@ -110,7 +117,7 @@ impl Core {
 
     /// When [`Core::advance`] has to be called next.
     pub fn next_due(&self) -> Option<Timestamp> {
-        self.timers.next()
+        self.timers.next().into_iter().chain(self.quarantine.due()).min()
     }
 
     /// Refuses submissions and dispatches nothing from now on.

@@ -139,16 +139,21 @@ fn log_restored_pools(core: &Core) {
 pub struct Recovery {
     options: CoreOptions,
     core: Core,
+    /// Whether the previous server crashed.
+    crashed: bool,
 }
 
 impl Recovery {
     pub fn new(options: CoreOptions) -> Self {
-        Self { core: Core::new(options.clone()), options }
+        Self { core: Core::new(options.clone()), options, crashed: false }
     }
 
     /// Decides about the tasks that were running.
     fn finish(self, epoch: u64, now: Timestamp) -> (Core, Pending) {
-        let Self { mut core, .. } = self;
+        let Self { mut core, crashed, .. } = self;
+        if crashed {
+            core.be_careful(now);
+        }
         log_restored_pools(&core);
         core.reset_all_counters(now);
         let mut out = Decisions::default();
@@ -174,5 +179,9 @@ impl Recover for Recovery {
 
     fn replay(&mut self, event: &Event) -> bool {
         self.core.replay(event)
+    }
+
+    fn crashed(&mut self) {
+        self.crashed = true;
     }
 }

@@ -33,6 +33,7 @@ pub struct SqliteJournal {
     queue: Sender<QueuedCommit>,
     _thread: OwnedThread,
     writer: Arc<Mutex<Writer>>,
+    was_closed: bool,
     store_id: StoreId,
     epoch: u64,
     readers: Readers,
@@ -48,6 +49,7 @@ impl SqliteJournal {
         let settings = "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;";
         connection.execute_batch(settings).map_err(|error| sqlite_error("open", path, &error))?;
         let Bounds { trimmed, end } = rows::verify(&connection, path)?;
+        let was_closed = Bounds::load(&connection, path)?.end == end;
         watermark.check(path, end)?;
         let store_id = identity::load_or_create(&connection, path)?;
         let end = pool_table::convert(&mut connection, path, end)?;
@@ -66,7 +68,13 @@ impl SqliteJournal {
         let (queue, queued) = channel();
         let thread_writer = Arc::clone(&writer);
         let thread = OwnedThread::spawn("journal", path, move || write_queued(&thread_writer, &queued))?;
-        Ok(Self { queue, _thread: thread, writer, store_id, epoch, readers: Readers::new(path), state })
+        let readers = Readers::new(path);
+        Ok(Self { queue, _thread: thread, writer, was_closed, store_id, epoch, readers, state })
+    }
+
+    /// Whether the previous owner closed the journal in order. May be true after a crash that followed a trim.
+    pub fn was_closed(&self) -> bool {
+        self.was_closed
     }
 
     /// Syncs every commit that was appended without a sync.

@@ -124,6 +124,25 @@ impl Server {
         self.channel = OnceLock::new();
     }
 
+    /// Starts the server again on the same directory. Returns false if it is killed before it is ready.
+    pub fn start_again_unless_killed(&mut self) -> bool {
+        let ready = self.path("ready");
+        let _ = std::fs::remove_file(&ready);
+        self.child = launch(self.directory.path(), &self.variables);
+        self.channel = OnceLock::new();
+        eventually_blocking(|| {
+            if let Ok(address) = std::fs::read_to_string(&ready) {
+                address.trim().clone_into(&mut self.address);
+                return Ok(true);
+            }
+            if self.has_exited() { Ok(false) } else { Err("the server is not ready".to_owned()) }
+        })
+    }
+
+    pub fn has_exited(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();
