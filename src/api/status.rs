@@ -21,6 +21,7 @@ pub const fn grpc_code(code: ErrorCode) -> Code {
         ErrorCode::UnknownHandler | ErrorCode::UnknownPool | ErrorCode::TaskNotFound => Code::NotFound,
         ErrorCode::TaskExists | ErrorCode::RequestIdReused => Code::AlreadyExists,
         ErrorCode::QueueFull
+        | ErrorCode::MemoryFull
         | ErrorCode::Overloaded
         | ErrorCode::MessageTooLarge
         | ErrorCode::RateLimited

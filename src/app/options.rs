@@ -10,6 +10,9 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::host::HostSampler;
 use crate::{api, scheduler, store};
 
+/// Arguments, labels and the like have at least this memory: unlike payloads they cannot be left to the store.
+const ATTACHED_BYTES_MIN: u64 = 16 << 20;
+
 /// `directory` is `None` for a store in memory.
 pub(super) fn store(directory: Option<PathBuf>) -> store::Options {
     store::Options { directory, accept_loss: false }
@@ -19,12 +22,14 @@ pub(super) fn scheduler(config: &Config, telemetry: &Telemetry) -> scheduler::Op
     let catalog = Arc::new(config.catalog());
     // In the order of the file, because the first pool is the default pool.
     let spec = |name: &String| PoolName::parse(name).ok().and_then(|name| catalog.pools.get(&name)).cloned();
+    let memory = config.limits.queued_payload_bytes.0;
     scheduler::Options {
         core: scheduler::CoreOptions {
             pools: config.pools.iter().filter_map(|pool| spec(&pool.name)).collect(),
             retention_count: usize::try_from(config.retention.count).unwrap_or(usize::MAX),
             retention_age: config.retention.age.0,
-            payload_bytes_max: config.limits.queued_payload_bytes.0,
+            payload_bytes_max: memory - memory / 4,
+            attached_bytes_max: (memory / 4).max(ATTACHED_BYTES_MIN),
             crashes_max: config.limits.crashes_max,
         },
         catalog: catalog.clone(),

@@ -58,6 +58,7 @@ mod tests {
             retention_count: 10,
             retention_age: Duration::from_hours(1),
             payload_bytes_max: 1 << 20,
+            attached_bytes_max: 1 << 20,
             crashes_max: 3,
         };
         let options = Options {

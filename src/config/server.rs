@@ -178,8 +178,9 @@ impl Retention {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Memory for the payloads of unfinished tasks, 0 to 1TiB; further payloads are read from the store when their
-    /// task starts. Default: "256MiB".
+    /// Memory for unfinished tasks, 0 to 1TiB. Three quarters are for payloads; further payloads are read from the
+    /// store when their task starts. A quarter, but at least 16MiB, is for arguments, labels, names and trace contexts
+    /// beyond 256 bytes of each task; further submissions with such parts fail with MEMORY_FULL. Default: "256MiB".
     pub queued_payload_bytes: ByteSize,
     /// Number of consecutive server crashes during a task after which the task fails, 1 to 100. Default: 3.
     pub crashes_max: u32,

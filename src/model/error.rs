@@ -22,6 +22,8 @@ pub enum ErrorCode {
     RequestIdReused,
     /// The pool has reached its queue limit.
     QueueFull,
+    /// Arguments, labels and the like of unfinished tasks have reached their limit of memory.
+    MemoryFull,
     /// The task has already ended.
     TaskFinished,
     /// The events after the revision were deleted.
@@ -57,7 +59,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     #[cfg(test)]
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::InvalidField,
         Self::UnknownHandler,
         Self::UnknownPool,
@@ -66,6 +68,7 @@ impl ErrorCode {
         Self::TaskExists,
         Self::RequestIdReused,
         Self::QueueFull,
+        Self::MemoryFull,
         Self::TaskFinished,
         Self::RevisionCompacted,
         Self::RevisionInFuture,
@@ -96,6 +99,7 @@ impl ErrorCode {
             Self::TaskExists => "TASK_EXISTS",
             Self::RequestIdReused => "REQUEST_ID_REUSED",
             Self::QueueFull => "QUEUE_FULL",
+            Self::MemoryFull => "MEMORY_FULL",
             Self::TaskFinished => "TASK_FINISHED",
             Self::RevisionCompacted => "REVISION_COMPACTED",
             Self::RevisionInFuture => "REVISION_IN_FUTURE",

@@ -131,6 +131,17 @@ impl TaskSpec {
         self.extras.as_deref().unwrap_or(&NO_EXTRAS)
     }
 
+    /// Bytes of everything of variable size but the payload: arguments, labels, names and trace context.
+    pub fn attached_bytes(&self) -> usize {
+        let (options, extras) = (&self.options, self.extras());
+        let args = extras.args.iter().map(|arg| arg.len()).sum::<usize>();
+        let labels = options.labels.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+        let names = options.display_name.len() + options.submitted_by.len() + options.content_type.len();
+        let request_id = extras.request_id.as_deref().map_or(0, str::len);
+        let trace = extras.trace.as_ref().map_or(0, |trace| trace.state.len() + trace.baggage.len());
+        args + labels + names + request_id + trace
+    }
+
     /// A copy with an empty payload.
     #[must_use]
     pub fn without_payload(&self) -> Self {

@@ -11,8 +11,8 @@ pub use pool::{EtagMismatch, QueueFull, UnknownPool};
 pub use revision::{RevisionCompacted, RevisionInFuture};
 pub use task::{BadField, RequestIdReused, TaskExists, TaskFinished, TaskNotFound, UnknownHandler};
 pub use unavailable::{
-    DrainPending, Draining, ProjectionUnavailable, SchedulerUnresponsive, StoreUnavailable, StoreUnreadable,
-    WatchDrained,
+    DrainPending, Draining, MemoryFull, ProjectionUnavailable, SchedulerUnresponsive, StoreUnavailable,
+    StoreUnreadable, WatchDrained,
 };
 
 use crate::model::{Coded, Details, ErrorCode};
@@ -53,6 +53,7 @@ refusals! {
     TaskExists,
     RequestIdReused,
     QueueFull,
+    MemoryFull,
     TaskFinished,
     RevisionCompacted,
     RevisionInFuture,

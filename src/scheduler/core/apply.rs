@@ -6,7 +6,7 @@ use crate::model::{InterruptCause, Revision, TaskChange, TaskEvent, TaskExtras, 
 
 use super::finished::FinishedTask;
 use super::ready_queue::QueueEntry;
-use super::state::Core;
+use super::state::{Core, attached_bytes};
 use super::table::{self, TaskEntry};
 use super::timers::{Timer, TimerKind};
 
@@ -16,6 +16,7 @@ impl Core {
         let TaskChange::Submitted { spec } = &event.change else { return };
         let pool = self.pool_of(&spec.options.pool);
         let digest = table::digest(&spec.payload, &spec.extras().args);
+        self.attached_bytes += attached_bytes(spec);
         let (spec, payload_stored) = self.retain_payload(spec);
         let eligible_at = spec.extras().not_before.filter(|at| *at > event.at).unwrap_or(event.at);
         let index = self.tasks.insert(TaskEntry {
@@ -171,6 +172,7 @@ impl Core {
         let Some(task) = self.tasks.get_mut(index) else { return };
         task.cancel = None;
         self.payload_bytes -= task.spec.payload.len() as u64;
+        self.attached_bytes -= attached_bytes(&task.spec);
         let extras = task.spec.extras();
         if !task.spec.payload.is_empty() || !extras.args.is_empty() || extras.trace.is_some() {
             let extras = TaskExtras { args: Box::default(), trace: None, ..extras.clone() }.boxed();

@@ -9,7 +9,7 @@ use crate::model::{
 };
 
 use super::decisions::Decisions;
-use super::state::Core;
+use super::state::{Core, attached_bytes};
 use super::table::{self, TaskEntry};
 
 /// Bits of a fence that count the attempts of one epoch; the epoch is above them.
@@ -42,6 +42,8 @@ impl Core {
     pub fn restore(&mut self, mut task: RecoveredTask, payload: &[u8]) {
         let pool = self.pool_of(&task.spec.options.pool);
         let digest = table::digest(payload, &task.spec.extras().args);
+        // Released when the task ends, and at once if it has.
+        self.attached_bytes += attached_bytes(&task.spec);
         let mut payload_stored = false;
         if !task.state.is_terminal() {
             payload_stored = !self.reserve_payload(payload.len());

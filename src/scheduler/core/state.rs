@@ -6,8 +6,8 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use crate::model::{
-    CancelRequest, Event, PoolName, PoolSpec, Revision, TaskChange, TaskEvent, TaskId, TaskOptions, TaskState,
-    Timestamp,
+    CancelRequest, Event, PoolName, PoolSpec, Revision, TaskChange, TaskEvent, TaskId, TaskOptions, TaskSpec,
+    TaskState, Timestamp,
 };
 use crate::pool::Ticket;
 
@@ -19,6 +19,14 @@ use super::suspects::Quarantine;
 use super::table::{TaskEntry, TaskTable};
 use super::timers::{TimerKind, Timers};
 
+/// Bytes of arguments, labels and the like that count as part of what every task needs.
+const ATTACHED_FREE: usize = 256;
+
+/// Bytes that count toward [`CoreOptions::attached_bytes_max`].
+pub(super) fn attached_bytes(spec: &TaskSpec) -> u64 {
+    spec.attached_bytes().saturating_sub(ATTACHED_FREE) as u64
+}
+
 #[derive(Clone, Debug)]
 pub struct CoreOptions {
     pub pools: Vec<PoolSpec>,
@@ -28,6 +36,8 @@ pub struct CoreOptions {
     pub retention_age: Duration,
     /// Bytes of payloads of unfinished tasks that are kept in memory.
     pub payload_bytes_max: u64,
+    /// Bytes of arguments, labels, names and trace contexts of unfinished tasks, beyond [`ATTACHED_FREE`] of each task.
+    pub attached_bytes_max: u64,
     /// Consecutive server crashes after which a task that was running fails.
     pub crashes_max: u32,
 }
@@ -49,6 +59,7 @@ pub struct Core {
     /// Raised, durably, at every start of a server.
     pub(super) epoch: u64,
     pub(super) payload_bytes: u64,
+    pub(super) attached_bytes: u64,
     pub(super) draining: bool,
     pub(super) quarantine: Quarantine,
     /// Time of the last call of [`Core::advance`].
@@ -82,6 +93,7 @@ impl Core {
             fence: 0,
             epoch: 0,
             payload_bytes: 0,
+            attached_bytes: 0,
             draining: false,
             quarantine: Quarantine::default(),
             now: Timestamp::ZERO,
@@ -224,6 +236,9 @@ impl Core {
         let live = self.tasks.iter().filter(|(_, task)| !task.state.is_terminal());
         let bytes: u64 = live.map(|(_, task)| task.spec.payload.len() as u64).sum();
         assert_eq!(self.payload_bytes, bytes, "bytes of payloads in memory");
+        let live = self.tasks.iter().filter(|(_, task)| !task.state.is_terminal());
+        let bytes: u64 = live.map(|(_, task)| attached_bytes(&task.spec)).sum();
+        assert_eq!(self.attached_bytes, bytes, "bytes of arguments and labels in memory");
         self.finished.check(&self.tasks);
     }
 }

@@ -7,10 +7,10 @@ use hashbrown::{HashMap, HashSet};
 use crate::model::{
     Durability, Event, PoolName, Revision, TaskChange, TaskEvent, TaskId, TaskSpec, TaskState, Timestamp,
 };
-use crate::scheduler::refusal::{BadField, Draining, QueueFull, Refusal, RequestIdReused, TaskExists};
+use crate::scheduler::refusal::{BadField, Draining, MemoryFull, QueueFull, Refusal, RequestIdReused, TaskExists};
 
 use super::decisions::Decisions;
-use super::state::Core;
+use super::state::{Core, attached_bytes};
 use super::table::{self, TaskEntry};
 
 /// An accepted task.
@@ -41,7 +41,7 @@ impl Core {
     /// Accepts all of these tasks or none.
     ///
     /// # Errors
-    /// [`Draining`], [`QueueFull`], `UnknownPool`, [`TaskExists`], [`RequestIdReused`], and [`BadField`] for an
+    /// [`Draining`], [`QueueFull`], [`MemoryFull`], `UnknownPool`, [`TaskExists`], [`RequestIdReused`], and [`BadField`] for an
     /// ID that appears twice in the submission.
     pub fn submit(&mut self, now: Timestamp, specs: Vec<TaskSpec>, out: &mut Decisions) -> Result<Submitted, Refusal> {
         if self.draining {
@@ -49,6 +49,7 @@ impl Core {
         }
         let accepted = self.deduplicate(now, &specs)?;
         self.check_queue_limits(&specs, &accepted)?;
+        self.check_memory(&specs, &accepted)?;
         let after = self.revision;
         let mut durability = Durability::Memory;
         for (spec, accepted) in specs.into_iter().zip(&accepted) {
@@ -116,6 +117,17 @@ impl Core {
             Some(task) => Err(TaskExists { task: task.spec.id.clone() }.into()),
             None => Ok(None),
         }
+    }
+
+    /// Refuses what would have to stay in memory beyond the limit. Payloads are left to the store instead.
+    fn check_memory(&self, specs: &[TaskSpec], accepted: &[Accepted]) -> Result<(), Refusal> {
+        let added = specs.iter().zip(accepted).filter(|(_, accepted)| !accepted.duplicate);
+        let added: u64 = added.map(|(spec, _)| attached_bytes(spec)).sum();
+        let limit = self.options.attached_bytes_max;
+        if added > 0 && self.attached_bytes + added > limit {
+            return Err(MemoryFull { used: self.attached_bytes, limit }.into());
+        }
+        Ok(())
     }
 
     fn check_queue_limits(&self, specs: &[TaskSpec], accepted: &[Accepted]) -> Result<(), Refusal> {

@@ -23,6 +23,7 @@ pub(super) fn options() -> CoreOptions {
         retention_count: 10,
         retention_age: Duration::from_hours(1),
         payload_bytes_max: 1_000,
+        attached_bytes_max: 1_000,
         crashes_max: 3,
     }
 }
@@ -395,4 +396,26 @@ fn an_at_most_once_task_fails_when_it_is_interrupted() {
     assert_eq!(fixture.out.confirms, [assignment.ticket]);
     fixture.end(assignment.ticket, 2, Outcome::Stopped(StopMethod::Token), Some(StopCause::Drain));
     assert_eq!(fixture.state("a"), TaskState::Failed);
+}
+
+#[test]
+fn arguments_and_labels_beyond_their_limit_are_refused_until_a_task_ends() {
+    let mut fixture = Fixture::new();
+    let labelled = |id: &str, bytes: usize| {
+        let spec = spec(id, Priority::Normal);
+        let labels = [("key".into(), "x".repeat(bytes / 2).into())].into();
+        let extras = TaskExtras { args: ["x".repeat(bytes / 2).into()].into(), ..TaskExtras::default() };
+        let options = TaskOptions { labels, ..(*spec.options).clone() };
+        TaskSpec { options: Arc::new(options), extras: extras.boxed(), ..spec }
+    };
+    fixture.submit(0, vec![labelled("a", 1_000)]).unwrap();
+    let refused = fixture.submit(1, vec![labelled("b", 200), labelled("c", 1_000)]);
+    assert!(matches!(refused, Err(Refusal::MemoryFull(_))));
+    assert_eq!(fixture.out.events.len(), 1, "all tasks of a submission or none");
+    assert!(fixture.submit(2, vec![labelled("a", 1_000)]).unwrap().accepted[0].duplicate, "adds nothing");
+    fixture.submit(3, vec![labelled("small", 100)]).unwrap();
+    let ticket = fixture.start(4);
+    fixture.end(ticket, 5, Outcome::Completed(Payload::default()), None);
+    fixture.submit(6, vec![labelled("c", 1_000)]).unwrap();
+    fixture.core.check();
 }

@@ -96,6 +96,7 @@ impl Fixture {
             retention_count: usize::MAX,
             retention_age: Duration::from_hours(1),
             payload_bytes_max: 1 << 20,
+            attached_bytes_max: 1 << 20,
             crashes_max: 3,
         };
         let options = Options {
