@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{Event, ResumeToken, Revision, TaskFilter, TaskId};
+use crate::model::{Event, ResumeToken, Revision, TaskChange, TaskEvent, TaskFilter, TaskId};
 use crate::store::{Commit, Journal, StoreError};
 use crate::telemetry::metrics::WatchMeter;
 
@@ -22,9 +22,12 @@ use super::refusal::{Internal, Refusal, RevisionCompacted, RevisionInFuture, Wat
 /// Events kept in memory for watchers that keep up.
 const RING_EVENTS_MAX: usize = 65_536;
 /// Bytes of payloads, results and outputs in these events.
-const RING_BYTES_MAX: usize = 64 << 20;
+const RING_BYTES_MAX: usize = 16 << 20;
 /// Events filtered in one step of a watch.
 const STEP_EVENTS: usize = 4_096;
+/// Bytes of payloads, results and outputs after which a step of a watch ends, since a watcher that reads slowly keeps
+/// its step in memory.
+const STEP_BYTES: usize = 1 << 20;
 
 /// Shared by the watchers and the service.
 pub(super) struct Hub {
@@ -143,13 +146,14 @@ impl Ring {
             return None;
         }
         let start = self.commits.partition_point(|(commit, _)| commit.last() <= after);
-        let mut events = 0;
+        let (mut events, mut bytes) = (0, 0);
         let mut found = Vec::new();
-        for (commit, _) in self.commits.range(start..) {
-            if events >= STEP_EVENTS {
+        for (commit, weight) in self.commits.range(start..) {
+            if events >= STEP_EVENTS || bytes >= STEP_BYTES {
                 break;
             }
             events += commit.events.len();
+            bytes += weight;
             found.push(commit.clone());
         }
         Some(found)
@@ -238,10 +242,22 @@ impl Watch {
         let events = read.await.map_err(Internal::from_error)?;
         match events {
             Ok(events) if events.is_empty() => Ok(Vec::new()),
-            Ok(events) => Ok(vec![Arc::new(Commit { events, sync: true })]),
+            Ok(mut events) => {
+                events.iter_mut().for_each(drop_payload);
+                Ok(vec![Arc::new(Commit { events, sync: true })])
+            }
             Err(StoreError::Compacted { oldest }) => Err(RevisionCompacted { oldest }.into()),
             Err(error) => Err(Refusal::of_read(&error)),
         }
+    }
+}
+
+/// Watchers need no payloads. Events in the ring share theirs with the scheduler, but those of a read are copies.
+fn drop_payload(event: &mut Event) {
+    if let Event::Task(TaskEvent { change: TaskChange::Submitted { spec }, .. }) = event
+        && !spec.payload.is_empty()
+    {
+        *spec = Arc::new(spec.without_payload());
     }
 }
 

@@ -54,6 +54,11 @@ pub trait Journal: Send + Sync + 'static {
         Durability::Fsync
     }
 
+    /// Makes every commit durable that was appended without a sync. Blocks on the disk.
+    fn sync(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Whole commits after `after`, in order: at least one, and about `limit` events. Empty only when there are no
     /// later events. Blocks on the disk.
     ///

@@ -24,6 +24,7 @@ mod keda;
 mod lifecycle;
 mod log;
 mod malformed_requests;
+mod memory;
 mod metrics;
 mod misbehaving_handlers;
 mod pools;

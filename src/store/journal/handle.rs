@@ -77,11 +77,6 @@ impl SqliteJournal {
         self.was_closed
     }
 
-    /// Syncs every commit that was appended without a sync.
-    pub fn sync(&self) -> std::io::Result<()> {
-        self.state.watermark.sync_wal_if_behind()
-    }
-
     /// The last durable revision.
     pub fn end(&self) -> Revision {
         Revision(self.state.end.load(Ordering::Acquire))
@@ -129,6 +124,11 @@ impl Journal for SqliteJournal {
 
     fn store_id(&self) -> StoreId {
         self.store_id
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        let synced = self.state.watermark.sync_wal_if_behind();
+        synced.map_err(|error| StoreError::io("sync", &self.state.path, &error))
     }
 
     fn read(&self, after: Revision, limit: usize) -> Result<Vec<Event>, StoreError> {

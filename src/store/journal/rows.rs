@@ -11,8 +11,8 @@ use crate::store::error::StoreError;
 use crate::store::record::{commit_checksum, decode_commit, encode_commit};
 use crate::store::sqlite::sqlite_error;
 
-/// Bytes after which a read ends, even if its limit of events is not reached.
-const READ_BYTES_MAX: usize = 32 << 20;
+/// Maximum bytes of the commits of one read, unless the first alone is larger.
+const READ_BYTES_MAX: usize = 8 << 20;
 
 /// A row whose checksum matches.
 struct CommitRow<'a> {
@@ -90,10 +90,13 @@ pub(super) fn read(
     let mut events = Vec::new();
     let (mut next, mut bytes) = (None, 0);
     while events.len() < limit.max(1)
-        && bytes < READ_BYTES_MAX
         && let Some(row) = rows.next().map_err(failed)?
     {
         let commit = commit_row(row, path)?;
+        bytes += commit.body.len();
+        if bytes > READ_BYTES_MAX && !events.is_empty() {
+            break;
+        }
         if let Some(next) = next.filter(|next| *next != commit.first) {
             return Err(missing_commit(path, next));
         }
@@ -104,7 +107,6 @@ pub(super) fn read(
             return Err(corrupt_commit(path, commit.first, detail));
         }
         next = Some(commit.first + commit.count);
-        bytes += commit.body.len();
         events.extend(decoded.into_iter().filter(|event| event.revision() > after));
     }
     match events.first() {

@@ -15,11 +15,10 @@ use super::worker::{Shared, Worker};
 use super::writer::Writer;
 use crate::model::{Event, Output, Revision, Task, TaskFilter, TaskId};
 use crate::store::error::StoreError;
-use crate::store::journal::SqliteJournal;
 use crate::store::page::{Page, PageCursor, PageSize};
 use crate::store::sqlite::{Readers, keep_wal_on_close, open_writer, sqlite_error};
 use crate::store::threads::{OwnedThread, lower_priority};
-use crate::store::traits::{Commit, Projection};
+use crate::store::traits::{Commit, Journal, Projection};
 use crate::store::watermark::{Watermark, WatermarkRecord};
 
 /// Memory for the pages that a transaction changes. A larger transaction writes pages early and reads them again.
@@ -39,7 +38,7 @@ impl SqliteProjection {
     pub fn open(
         path: &Path,
         start: Revision,
-        journal: Arc<SqliteJournal>,
+        journal: Arc<dyn Journal>,
         lock: Option<Arc<File>>,
     ) -> Result<Self, StoreError> {
         let watermark = WatermarkRecord::read(path)?;

@@ -14,8 +14,8 @@ use crate::store::traits::Commit;
 
 /// Events that may wait in memory. Further commits are dropped from the queue and read from the journal later.
 const QUEUED_EVENTS_MAX: usize = if cfg!(test) { 8 } else { 400_000 };
-/// Bytes of payloads, results and outputs that the waiting events may hold.
-const QUEUED_BYTES_MAX: usize = 128 << 20;
+/// Bytes of payloads, results and outputs that events may hold while they wait and while they are written.
+const QUEUED_BYTES_MAX: usize = if cfg!(test) { 64 << 10 } else { 32 << 20 };
 /// About the number of events that are written together.
 const GROUP_EVENTS: usize = 200_000;
 /// How long events wait unless a caller flushes. Many are superseded in that time and are never written.
@@ -37,7 +37,10 @@ struct State {
     /// Each with the number of bytes that it holds.
     commits: VecDeque<(Arc<Commit>, usize)>,
     events: usize,
+    /// Bytes of the waiting commits and of those that are being written.
     bytes: usize,
+    /// Bytes of the commits that are being written.
+    taken_bytes: usize,
     /// The waiting commits, and those that are being written.
     unwritten: Unwritten,
     /// When the oldest waiting commit arrived.
@@ -65,15 +68,16 @@ impl CommitQueue {
             return;
         }
         state.applied = state.applied.max(commit.last());
-        if state.skipped_to.is_some() || state.events >= QUEUED_EVENTS_MAX || state.bytes >= QUEUED_BYTES_MAX {
+        let bytes: usize = commit.events.iter().map(Event::weight).sum();
+        let is_full = state.events >= QUEUED_EVENTS_MAX || (bytes > 0 && state.bytes + bytes > QUEUED_BYTES_MAX);
+        if state.skipped_to.is_some() || is_full {
             state.skipped_to = Some(state.applied);
             return;
         }
         let before = state.events;
         state.events += commit.events.len();
-        let bytes = commit.events.iter().map(Event::weight).sum();
         state.bytes += bytes;
-        state.unwritten.add(Arc::clone(&commit));
+        state.unwritten.add(Arc::clone(&commit), bytes);
         state.commits.push_back((commit, bytes));
         state.since.get_or_insert_with(Instant::now);
         // The thread must start its delay, or write a full group.
@@ -149,7 +153,7 @@ impl CommitQueue {
         {
             events += commit.events.len();
             state.events -= commit.events.len();
-            state.bytes -= bytes;
+            state.taken_bytes += bytes;
             group.push(commit);
         }
         if state.commits.is_empty() {
@@ -157,6 +161,12 @@ impl CommitQueue {
             state.flush = false;
         }
         state.closed
+    }
+
+    /// Must be called when the commits of the last group are written and dropped.
+    pub(super) fn release_taken(&self) {
+        let mut state = self.state.lock();
+        state.bytes -= std::mem::take(&mut state.taken_bytes);
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -16,22 +16,27 @@ use crate::store::traits::Commit;
 
 /// Number of events after which a segment is full. Segments that are not full are searched event by event.
 const SEGMENT_EVENTS: usize = if cfg!(test) { 4 } else { 4_096 };
+/// Bytes of payloads, results and outputs after which a segment ends, since it stays in memory until all of it is written.
+const SEGMENT_BYTES: usize = 1 << 20;
 
 /// Consecutive commits: all that the tables lack, and maybe earlier ones.
 #[derive(Default)]
 pub(super) struct Unwritten {
     full: VecDeque<Arc<Segment>>,
-    /// The newest commits; fewer than [`SEGMENT_EVENTS`] events.
+    /// The newest commits; fewer than [`SEGMENT_EVENTS`] events and [`SEGMENT_BYTES`].
     open: Vec<Arc<Commit>>,
     open_events: usize,
+    open_bytes: usize,
 }
 
 impl Unwritten {
-    pub(super) fn add(&mut self, commit: Arc<Commit>) {
+    /// Adds a commit with `bytes` of payloads, results and outputs.
+    pub(super) fn add(&mut self, commit: Arc<Commit>, bytes: usize) {
         self.open_events += commit.events.len();
+        self.open_bytes += bytes;
         self.open.push(commit);
-        if self.open_events >= SEGMENT_EVENTS {
-            self.open_events = 0;
+        if self.open_events >= SEGMENT_EVENTS || self.open_bytes >= SEGMENT_BYTES {
+            (self.open_events, self.open_bytes) = (0, 0);
             self.full.push_back(Arc::new(Segment::new(std::mem::take(&mut self.open))));
         }
     }
@@ -43,6 +48,7 @@ impl Unwritten {
         let open = self.open.partition_point(|commit| commit.last() <= written);
         let removed = (self.full.drain(..full).collect::<Vec<_>>(), self.open.drain(..open).collect::<Vec<_>>());
         self.open_events = self.open.iter().map(|commit| commit.events.len()).sum();
+        self.open_bytes = self.open.iter().flat_map(|commit| &commit.events).map(Event::weight).sum();
         removed
     }
 
@@ -204,7 +210,7 @@ mod tests {
             let read = written + read.index(events.events.len() + 1 - written);
             let mut unwritten = Unwritten::default();
             for commit in events.commits(commit_events) {
-                unwritten.add(commit);
+                unwritten.add(commit, 0);
             }
             drop(unwritten.remove_written(Revision(written as u64)));
             let snapshot = unwritten.snapshot();
@@ -224,7 +230,7 @@ mod tests {
         let mut unwritten = Unwritten::default();
         let commits = events.commits(1);
         for commit in &commits {
-            unwritten.add(Arc::clone(commit));
+            unwritten.add(Arc::clone(commit), 0);
         }
         drop(unwritten.remove_written(events.events.last().unwrap().revision()));
         assert!(commits.iter().all(|commit| Arc::strong_count(commit) == 1));

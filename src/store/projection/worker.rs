@@ -12,7 +12,6 @@ use super::queue::CommitQueue;
 use super::writer::Writer;
 use crate::model::Revision;
 use crate::store::error::StoreError;
-use crate::store::journal::SqliteJournal;
 use crate::store::sqlite::{checkpoint, sqlite_error};
 use crate::store::traits::{Commit, Journal};
 use crate::store::watermark::Watermark;
@@ -31,7 +30,7 @@ pub(super) struct Shared {
     /// Why the last transaction failed.
     pub(super) fault: watch::Sender<Option<StoreError>>,
     /// Has the commits that did not fit into the queue.
-    pub(super) journal: Arc<SqliteJournal>,
+    pub(super) journal: Arc<dyn Journal>,
 }
 
 pub(super) struct Worker {
@@ -72,7 +71,10 @@ impl Worker {
             let written = if group.is_empty() && !closed {
                 self.write_skipped()
             } else {
-                self.write(&group).map(|()| group.clear())
+                self.write(&group).map(|()| {
+                    group.clear();
+                    self.shared.queue.release_taken();
+                })
             };
             match written {
                 Ok(()) => self.report_success(),
@@ -95,8 +97,7 @@ impl Worker {
 
     fn write(&mut self, commits: &[Arc<Commit>]) -> Result<(), StoreError> {
         // SQLite may sync the projection at any time, and the projection must never be ahead of the journal.
-        let synced = self.shared.journal.sync();
-        synced.map_err(|error| StoreError::io("sync the journal for", &self.shared.path, &error))?;
+        self.shared.journal.sync()?;
         self.writer.write(commits)
     }
 

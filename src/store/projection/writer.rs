@@ -21,6 +21,8 @@ use crate::store::traits::Commit;
 const GENERATION_MAX: usize = 16_384;
 /// About the number of rows in one transaction: few enough that its pages fit into the cache and the log.
 const ROWS_MAX: usize = 32_768;
+/// About the bytes of payloads, results and outputs in one transaction.
+const TRANSACTION_BYTES_MAX: usize = 16 << 20;
 
 pub(super) struct Writer {
     pub(super) connection: Connection,
@@ -64,6 +66,8 @@ struct Changes {
     tasks: Vec<PendingTask>,
     /// Number of tasks with a row to write.
     rows: usize,
+    /// About the bytes of their payloads, results and outputs.
+    bytes: usize,
     /// Events of other subjects.
     others: Vec<Event>,
 }
@@ -131,7 +135,7 @@ impl Writer {
                     Event::Pool(_) => changes.others.push(event.clone()),
                 }
             }
-            if changes.rows >= ROWS_MAX {
+            if changes.rows >= ROWS_MAX || changes.bytes >= TRANSACTION_BYTES_MAX {
                 meta = self.store(std::mem::take(&mut changes), meta)?;
             }
         }
@@ -173,6 +177,7 @@ impl Writer {
             changes.index.insert(event.task.clone(), changes.tasks.len() - 1);
             changes.tasks.len() - 1
         };
+        changes.bytes += event.weight();
         let task = &mut changes.tasks[index];
         match &event.change {
             TaskChange::Submitted { spec } => {
@@ -184,6 +189,9 @@ impl Writer {
             TaskChange::Deleted => {
                 let Some(row) = task.row.take() else { return Ok(()) };
                 changes.rows -= 1;
+                let payload = row.new_spec.as_ref().map_or(0, |spec| spec.payload.len());
+                let result = row.status.result.as_ref().map_or(0, |result| result.data.len());
+                changes.bytes = changes.bytes.saturating_sub(payload + result);
                 if row.new_spec.is_none() {
                     task.deleted = Some((row.seq, Arc::clone(&event.options)));
                 }
