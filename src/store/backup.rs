@@ -17,7 +17,9 @@ use super::error::StoreError;
 use super::filesystem::{follow_links, require_file, sync_directory, try_lock};
 use super::journal::Bounds;
 use super::paths::{JOURNAL, LOCK, PROJECTION, wal_path, with_suffix};
-use super::sqlite::{Schema, connect, connect_immutable, keep_wal_on_close, schema_version, sqlite_error};
+use super::sqlite::{
+    Schema, connect, connect_immutable, keep_wal_on_close, schema_version, sqlite_error, verify_structure,
+};
 use super::watermark::WatermarkRecord;
 use super::{journal, projection, wal_check};
 use crate::model::{Event, Task, TaskState};
@@ -100,7 +102,7 @@ pub fn check(directory: &Path) -> Result<CheckReport, StoreError> {
 
 fn examine(source: &Source) -> Result<CheckReport, StoreError> {
     let (journal, projection) = (&source.journal, &source.projection);
-    journal.verify_structure()?;
+    verify_structure(&journal.connection, &journal.path, &journal::SCHEMA)?;
     let Bounds { trimmed, end } = journal::verify(&journal.connection, &journal.path)?;
     // The table of identities was added in version 3, and that of the lease in version 4.
     if journal.version >= 3 {
@@ -109,14 +111,15 @@ fn examine(source: &Source) -> Result<CheckReport, StoreError> {
     if journal.version >= 4 {
         journal::load_epoch(&journal.connection, &journal.path)?;
     }
-    projection.verify_structure()?;
+    verify_structure(&projection.connection, &projection.path, &projection::SCHEMA)?;
     let mut counts = [0_u64; 8];
-    let projected = projection::for_each_task(&projection.connection, &projection.path, |task: Task, _| {
-        if let Some(count) = counts.get_mut(task.status.state as usize) {
-            *count += 1;
-        }
-    })?;
-    projection::verify_bodies(&projection.connection, &projection.path)?;
+    let (projected, expected) =
+        projection::for_each_task(&projection.connection, &projection.path, |task: Task, _| {
+            if let Some(count) = counts.get_mut(task.status.state as usize) {
+                *count += 1;
+            }
+        })?;
+    projection::verify_bodies(&projection.connection, &projection.path)?.verify(&expected, &projection.path)?;
     let pools = changed_pools(journal, projection)?;
     if !source.in_use {
         WatermarkRecord::read(&journal.path)?.check(&journal.path, end)?;
@@ -234,16 +237,6 @@ impl OpenFile {
             .filter_map(|path| std::fs::metadata(path).ok())
             .map(|file| file.len())
             .sum()
-    }
-
-    fn verify_structure(&self) -> Result<(), StoreError> {
-        let failed = |error| sqlite_error("read", &self.path, &error);
-        let found: String =
-            self.connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(failed)?;
-        if found == "ok" {
-            return Ok(());
-        }
-        Err(StoreError::malformed(&self.path, found))
     }
 
     fn copy(&self, to: &Path) -> Result<(), StoreError> {

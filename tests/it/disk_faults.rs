@@ -198,6 +198,8 @@ async fn a_watch_is_refused_while_the_journal_cannot_be_read() {
     server.kill9();
     // Events from before the start are read from the journal.
     server.start_again();
+    // A commit makes the pages that the start has read useless.
+    server.submit(noop()).await;
     faults.set(&["read eio journal.db", "read eio journal.db-wal"]);
     let request = v1::WatchTasksRequest { resume_token: server.oldest_token().await, ..Default::default() };
     let mut steps = server.tasks().watch_tasks(request.clone()).await.unwrap().into_inner();

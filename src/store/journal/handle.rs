@@ -19,7 +19,7 @@ use super::writer::{QueuedCommit, Writer, write_queued};
 use crate::model::{Event, Revision, StoreId};
 use crate::store::error::StoreError;
 use crate::store::paths::wal_path;
-use crate::store::sqlite::{Readers, keep_wal_on_close, open_writer, sqlite_error};
+use crate::store::sqlite::{Readers, keep_wal_on_close, open_writer, sqlite_error, verify_structure};
 use crate::store::threads::OwnedThread;
 use crate::store::traits::{AppendDone, Commit, Journal};
 use crate::store::wal_check;
@@ -48,6 +48,7 @@ impl SqliteJournal {
         let mut connection = open_writer(path, &SCHEMA)?;
         let settings = "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;";
         connection.execute_batch(settings).map_err(|error| sqlite_error("open", path, &error))?;
+        verify_structure(&connection, path, &SCHEMA)?;
         let Bounds { trimmed, end } = rows::verify(&connection, path)?;
         let was_closed = Bounds::load(&connection, path)?.end == end;
         watermark.check(path, end)?;

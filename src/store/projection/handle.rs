@@ -1,12 +1,15 @@
 //! The handle of the projection.
 
 use std::fs::File;
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::Builder;
 
 use rusqlite::Connection;
 use tokio::sync::watch;
 
+use super::body_check::verify_bodies;
 use super::query;
 use super::queue::CommitQueue;
 use super::schema::{Meta, SCHEMA};
@@ -16,7 +19,7 @@ use super::writer::Writer;
 use crate::model::{Event, Output, Revision, Task, TaskFilter, TaskId};
 use crate::store::error::StoreError;
 use crate::store::page::{Page, PageCursor, PageSize};
-use crate::store::sqlite::{Readers, keep_wal_on_close, open_writer, sqlite_error};
+use crate::store::sqlite::{Readers, keep_wal_on_close, open_writer, sqlite_error, verify_structure};
 use crate::store::threads::{OwnedThread, lower_priority};
 use crate::store::traits::{Commit, Journal, Projection};
 use crate::store::watermark::{Watermark, WatermarkRecord};
@@ -72,13 +75,31 @@ impl SqliteProjection {
         Ok(Self { _thread: thread, shared, revision, readers: Readers::new(path), _lock: lock })
     }
 
-    /// Calls `visit` with each task, in the order of submission and without its result, with its payload and with the
-    /// revision whose state the tasks show, which is returned too.
+    /// Calls `visit` with each task, in the order of submission and without its result, with its payload. Returns the
+    /// revision of the projection.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] when any row or index entry differs from what was written.
+    /// [`StoreError::Malformed`], or [`StoreError::Corrupt`] when any row or index entry differs from what was written.
     pub fn for_each_task(&self, visit: impl FnMut(Task, &[u8])) -> Result<Revision, StoreError> {
-        self.readers.with(|connection| query::for_each_task(connection, &self.shared.path, visit))
+        let path = &*self.shared.path;
+        let check = || {
+            self.readers.with(|connection| {
+                verify_structure(connection, path, &SCHEMA)?;
+                verify_bodies(connection, path)
+            })
+        };
+        std::thread::scope(|scope| {
+            let thread = Builder::new().name("projection-check".to_owned()).spawn_scoped(scope, check);
+            let found = self.readers.with(|connection| query::for_each_task(connection, path, visit));
+            let results = match thread {
+                Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                // There are too many threads to do it beside.
+                Err(_) => check(),
+            }?;
+            let (revision, expected) = found?;
+            results.verify(&expected, path)?;
+            Ok(revision)
+        })
     }
 
     /// The last event of each pool.

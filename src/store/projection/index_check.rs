@@ -9,6 +9,7 @@ use std::path::Path;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
+use super::rows::has_separate_result;
 use crate::model::{Task, TaskState};
 use crate::store::error::StoreError;
 use crate::store::record::checksum;
@@ -24,18 +25,19 @@ const INDEXES: [(&str, &str); 4] = [
 
 /// The entries that the indexes must contain.
 #[derive(Default)]
-pub(super) struct ExpectedEntries {
+pub struct ExpectedEntries {
     sums: [Sum; INDEXES.len()],
+    results: Sum,
 }
 
 #[derive(Clone, Copy, Default, PartialEq)]
-struct Sum {
+pub(super) struct Sum {
     entries: u64,
     checksums: u64,
 }
 
 impl Sum {
-    fn add(&mut self, seq: u64, texts: &[&[u8]]) {
+    pub(super) fn add(&mut self, seq: u64, texts: &[&[u8]]) {
         let key = seq.to_le_bytes();
         let crc = match texts {
             [one] => checksum(&[&key, one]),
@@ -59,9 +61,17 @@ impl ExpectedEntries {
             batches.add(seq, &[batch.as_str().as_bytes()]);
         }
         let state = task.status.state;
+        if has_separate_result(&task.status) {
+            self.results.add(seq, &[]);
+        }
         if matches!(state, TaskState::Running | TaskState::Failed | TaskState::Cancelled) {
             states.add(seq, &[&i64::from(state as u8).to_le_bytes()]);
         }
+    }
+
+    /// The rows in the table of results.
+    pub(super) fn results(&self) -> Sum {
+        self.results
     }
 
     /// Compares every index with the expected entries.

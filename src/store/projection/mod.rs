@@ -4,6 +4,7 @@
 //! state, in one transaction, so a task that is submitted and deleted within one interval is never written. Commits that do
 //! not fit into the queue are read back from the journal.
 
+mod body_check;
 mod handle;
 mod index_check;
 mod query;
@@ -15,7 +16,8 @@ mod unwritten;
 mod worker;
 mod writer;
 
+pub use body_check::verify_bodies;
 pub use handle::SqliteProjection;
-pub use query::{for_each_task, verify_bodies};
+pub use query::for_each_task;
 pub use schema::{Meta, SCHEMA};
 pub use subjects::load_subjects;

@@ -8,7 +8,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
 
 use super::index_check::ExpectedEntries;
-use super::rows::{self, COLUMNS, RowReader, add_result, corrupt_task, status, status_of};
+use super::rows::{self, COLUMNS, RowReader, add_result, corrupt_task, status_of};
 use super::schema::Meta;
 use crate::model::{Output, Revision, Task, TaskFilter, TaskId, TaskState};
 use crate::store::error::StoreError;
@@ -21,14 +21,14 @@ const RESULT_AT: usize = 17;
 /// Replaces a table of bodies that a query does not need.
 const EMPTY: &str = "(SELECT NULL AS seq, NULL AS body, NULL AS crc WHERE FALSE)";
 
-/// Calls `visit` with every task, in the order of submission and without its result, with its payload, and with the
-/// revision of the projection, which is returned too. Keeps one task in memory at a time. Verifies that no row is missing
-/// and that the indexes match the rows.
+/// Calls `visit` with every task, in the order of submission and without its result, with its payload. Returns the
+/// revision of the projection, and the entries that other tables must have. Keeps one task in memory at a time. Verifies
+/// that no row is missing and that the indexes match the rows.
 pub fn for_each_task(
     connection: &Connection,
     path: &Path,
     mut visit: impl FnMut(Task, &[u8]),
-) -> Result<Revision, StoreError> {
+) -> Result<(Revision, ExpectedEntries), StoreError> {
     let failed = |error| sqlite_error("read", path, &error);
     let meta = Meta::load(connection, path)?;
     let sql = format!("SELECT {COLUMNS} FROM tasks t LEFT JOIN payloads p ON p.seq = t.seq ORDER BY t.seq");
@@ -39,9 +39,9 @@ pub fn for_each_task(
     let mut count = 0;
     while let Some(row) = rows.next().map_err(failed)? {
         let (seq, mut task, payload) = reader.task_and_payload(row)?;
-        task.status.result = None;
         let id = row.get_ref(1).map_err(failed)?.as_str().unwrap_or_default();
         expected.add(seq, id, &task);
+        task.status.result = None;
         visit(task, &payload);
         count += 1;
     }
@@ -49,30 +49,7 @@ pub fn for_each_task(
         return Err(StoreError::corrupt(path, "table tasks", format!("{count} rows instead of {}", meta.tasks)));
     }
     expected.verify(connection, path)?;
-    Ok(meta.revision)
-}
-
-/// Verifies large results and outputs. Otherwise they are only verified when they are read.
-pub fn verify_bodies(connection: &Connection, path: &Path) -> Result<(), StoreError> {
-    let failed = |error| sqlite_error("read", path, &error);
-    let sql = "SELECT t.seq, t.state, t.finished_at, t.status, t.status_crc, r.body, r.crc
-        FROM tasks t LEFT JOIN results r ON r.seq = t.seq";
-    let mut statement = connection.prepare(sql).map_err(failed)?;
-    let mut rows = statement.query([]).map_err(failed)?;
-    while let Some(row) = rows.next().map_err(failed)? {
-        let seq = row.get::<_, i64>(0).map_err(failed)?.cast_unsigned();
-        let added = status(seq, row, 1).and_then(|mut status| add_result(seq, &mut status, row, 5));
-        added.map_err(|corruption| StoreError::corrupt(path, format!("table results, row {seq}"), corruption))?;
-    }
-    let mut statement = connection.prepare("SELECT seq, attempt, crc, body FROM outputs").map_err(failed)?;
-    let mut rows = statement.query([]).map_err(failed)?;
-    while let Some(row) = rows.next().map_err(failed)? {
-        let seq = row.get::<_, i64>(0).map_err(failed)?.cast_unsigned();
-        let attempt = row.get(1).map_err(failed)?;
-        let read = rows::output(seq, attempt, row, 2);
-        read.map_err(|corruption| StoreError::corrupt(path, format!("table outputs, row {seq}"), corruption))?;
-    }
-    Ok(())
+    Ok((meta.revision, expected))
 }
 
 pub(super) fn get(connection: &Connection, path: &Path, id: &TaskId) -> Result<Option<Task>, StoreError> {
@@ -192,7 +169,7 @@ fn select(filter: &TaskFilter, content: Content, after: Option<PageCursor>) -> (
     let payloads = if content.payloads { "payloads" } else { EMPTY };
     let results = if content.size.results { "results" } else { EMPTY };
     let sql = format!(
-        "SELECT {COLUMNS}, r.body, r.crc FROM {from} LEFT JOIN {payloads} p ON p.seq = t.seq \
+        "SELECT {COLUMNS}, r.crc, r.body FROM {from} LEFT JOIN {payloads} p ON p.seq = t.seq \
          LEFT JOIN {results} r ON r.seq = t.seq WHERE {wheres} ORDER BY {order} DESC LIMIT ?"
     );
     (sql, values)

@@ -277,18 +277,30 @@ pub(super) fn status_of(
     Ok(Some((seq, status)))
 }
 
-/// Adds a large result from the columns `body, crc` of the table `results` at `at`.
+/// Whether the result of a status from its row is in the table of results.
+pub(super) fn has_separate_result(status: &TaskStatus) -> bool {
+    status.state == TaskState::Completed && status.result.is_none()
+}
+
+/// Adds a large result from the columns `crc, body` of the table `results` at `at`.
 pub(super) fn add_result(seq: u64, status: &mut TaskStatus, row: &Row<'_>, at: usize) -> Result<(), Corruption> {
-    if status.state != TaskState::Completed || status.result.is_some() {
+    if !has_separate_result(status) {
         return Ok(());
     }
-    let body = reference(row, at)?.as_blob_or_null().ok().flatten();
-    let body = body.ok_or_else(|| Corruption::new("the result is missing"))?;
-    if number(row, at + 1)? != Some(body_checksum(seq, body).into()) {
+    if reference(row, at + 1)?.as_blob_or_null().ok().flatten().is_none() {
+        return Err(Corruption::new("the result is missing"));
+    }
+    status.result = Some(result(seq, row, at)?);
+    Ok(())
+}
+
+/// A large result from the columns `crc, body` at `at`.
+pub(super) fn result(seq: u64, row: &Row<'_>, at: usize) -> Result<Payload, Corruption> {
+    let body = blob(row, at + 1)?;
+    if number(row, at)? != Some(body_checksum(seq, body).into()) {
         return Err(Corruption::new("result checksum mismatch"));
     }
-    status.result = Some(PayloadRecord::decode(body)?.into_model());
-    Ok(())
+    Ok(PayloadRecord::decode(body)?.into_model())
 }
 
 pub(super) fn corrupt_task(path: &Path, table: &str, task: impl Display, detail: impl Display) -> StoreError {

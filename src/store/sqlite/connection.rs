@@ -1,11 +1,12 @@
 //! Opens a database file for writing and migrates it.
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, MAIN_DB, OpenFlags};
 
 use super::error::sqlite_error;
 use super::read_errors;
@@ -66,6 +67,9 @@ pub fn open_writer(path: &Path, schema: &Schema) -> Result<Connection, StoreErro
     }
     connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
     connection.pragma_update(None, "cell_size_check", true).map_err(failed)?;
+    if connection.is_readonly(MAIN_DB).map_err(failed)? && File::options().write(true).open(path).is_ok() {
+        return Err(StoreError::malformed(path, "according to its header it may not be written"));
+    }
     for (step, sql) in schema.migrations.iter().enumerate().skip(usize::try_from(version).unwrap_or_default()) {
         let transaction = connection.transaction().map_err(failed)?;
         transaction.execute_batch(sql).map_err(failed)?;
