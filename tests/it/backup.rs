@@ -112,7 +112,9 @@ async fn the_store_of_a_stopped_server_can_be_backed_up_and_checked() {
     let mut server = Server::start("");
     let id = server.submit(noop()).await;
     server.wait_finished(&id).await;
-    server.kill9();
+    // An orderly stop writes the projection.
+    server.signal(rustix::process::Signal::TERM);
+    server.wait_exit();
     let (data, copies) = (server.path("data"), tempfile::tempdir().unwrap());
     let copy = copies.path().join("copy");
     let (ok, output) = store(&["backup", "--data-dir", text(&data), "--to", text(&copy)]);
