@@ -107,6 +107,10 @@ pub async fn serve(
             }
             return Err(StartError::Ended { part: "API" });
         }
+        () = host.supervisor_exited() => {
+            tracing::error!("the supervisor process was killed; the processes of handlers end with the server");
+            return Err(StartError::Ended { part: "supervisor" });
+        }
     }
     server_stop.cancel();
     if tokio::time::timeout(CALLS_GRACE, server).await.is_err() {

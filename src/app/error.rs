@@ -1,4 +1,4 @@
-//! Why the server does not start.
+//! Why the server does not start, or ends without a drain.
 
 use std::io;
 use std::net::SocketAddr;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::error::{StartError, failed_to};
 use crate::config::{Config, Launch};
-use crate::runners::process::{Host, Supervisor};
+use crate::runners::process::Host;
 
 pub(super) struct StateDirectory {
     /// `None` for a store in memory.
@@ -34,16 +34,12 @@ impl StateDirectory {
         Ok(Self { store: None, path: path.clone(), _temporary: Some(TemporaryDirectory(path)) })
     }
 
-    /// Prepares the working directories of processes. A supervisor is started only if a handler runs processes.
+    /// Prepares the processes of handlers. A supervisor is started only if a handler runs processes.
     pub fn process_host(&self, config: &Config, instance: &str) -> Result<Host, StartError> {
         let is_process = |launch: Option<Launch>| matches!(launch, Some(Launch::Process(_)));
-        let supervisor = if config.handlers.iter().any(|handler| is_process(handler.launch())) {
-            let exe = std::env::current_exe().map_err(failed_to("find the server's own binary"))?;
-            let lock = self.path.join("runs.lock");
-            Some(Supervisor::start(&exe, instance, &lock).map_err(failed_to("start the supervisor"))?)
-        } else {
-            None
-        };
-        Host::new(&self.path, instance, supervisor).map_err(failed_to("prepare the working directory"))
+        let runs_processes = config.handlers.iter().any(|handler| is_process(handler.launch()));
+        let exe = runs_processes.then(std::env::current_exe).transpose();
+        let exe = exe.map_err(failed_to("find the server's own binary"))?;
+        Host::new(&self.path, instance, exe.as_deref()).map_err(failed_to("prepare the processes of handlers"))
     }
 }

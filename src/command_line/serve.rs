@@ -71,6 +71,11 @@ fn serve(
 ) -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(app::serve(config, ready_file, instance, pipeline));
+    if let Err(error) = served {
+        // Attempts may still run; a runtime that shuts down would make them fail. They end with the process.
+        std::mem::forget(runtime);
+        return Err(error.into());
+    }
     runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
-    Ok(served?)
+    Ok(())
 }

@@ -39,7 +39,8 @@ pub struct Handler {
     /// Timeout of an attempt, 1ms to 24h. Default: the timeout of the pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<HumanDuration>,
-    /// Time between asking an attempt to stop and killing it, 0 to 5m. Default: 5s.
+    /// Time between asking an attempt to stop and killing it, 0 to 5m; processes that a program leaves behind have it to
+    /// write the rest of their output. 0 kills at once. Default: 5s.
     #[serde(default = "default_grace")]
     pub grace: HumanDuration,
     /// For runner = "builtin": "compute", "io", "expression" or "heavy". Required there.

@@ -44,4 +44,6 @@ pub struct ResourceUsage {
     /// Bytes written to stdout and stderr, including discarded ones.
     pub output_bytes: u64,
     pub result_bytes: u64,
+    /// Processes that the program left behind were killed while they could still write.
+    pub output_incomplete: bool,
 }

@@ -195,6 +195,7 @@ impl Worker {
             peak_memory_bytes: report.peak_memory_bytes,
             output_bytes: output.as_ref().map_or(0, |output| output.stdout.total + output.stderr.total),
             result_bytes,
+            output_incomplete: report.output_incomplete,
         });
         let cause = attempt.stop_signal().requested_cause();
         let handler = &attempt.spec().options.handler;

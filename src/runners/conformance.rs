@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::builtin::{Compute, Heavy, Io};
-use super::fixtures::{Attempt, TIMEOUT, new_instance};
-use super::process::{Host, ProcessOptions, ProcessRunner};
+use super::fixtures::{Attempt, TIMEOUT, process_host};
+use super::process::{ProcessOptions, ProcessRunner};
 use super::{Outcome, Runner, StopCause, StopSignal};
 use crate::model::StopMethod;
 
@@ -19,7 +19,7 @@ struct Endless {
 }
 
 fn endless(directory: &tempfile::TempDir) -> Vec<Endless> {
-    let host = Arc::new(Host::new(directory.path(), &new_instance(), None).unwrap());
+    let host = process_host(directory.path());
     let argv = ["/bin/sh", "-c", "cat; sleep 1000"].map(String::from).to_vec();
     let process = ProcessRunner::new(ProcessOptions { argv, ..ProcessOptions::default() }, host).unwrap();
     let token = |name, runner, payload| Endless {

@@ -1,5 +1,6 @@
 //! A running attempt and other fixtures for the tests of runners.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::process::Host;
 use super::{Outcome, OutputBuffer, Run, RunReport, Runner, StopSignal};
 use crate::model::{Failure, TaskId};
 
@@ -75,7 +77,8 @@ impl Attempt {
     }
 }
 
-/// Unique, because the processes of an instance are searched for on the whole machine, where other tests run.
-pub(super) fn new_instance() -> String {
-    uuid::Uuid::now_v7().to_string()
+/// A host whose supervisor is this test program; see the test `__supervise`.
+pub(super) fn process_host(directory: &Path) -> Arc<Host> {
+    let exe = std::env::current_exe().unwrap();
+    Arc::new(Host::new(directory, "test", Some(&exe)).unwrap())
 }

@@ -61,10 +61,12 @@ pub struct RunReport {
     pub cpu_time: Option<Duration>,
     /// Largest resident set size.
     pub peak_memory_bytes: Option<u64>,
+    /// Processes that the program left behind were killed while they could still write.
+    pub output_incomplete: bool,
 }
 
 impl From<Outcome> for RunReport {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, cpu_time: None, peak_memory_bytes: None }
+        Self { outcome, cpu_time: None, peak_memory_bytes: None, output_incomplete: false }
     }
 }

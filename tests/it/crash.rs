@@ -211,9 +211,10 @@ async fn a_server_whose_tasks_were_all_deleted_accepts_tasks_after_a_restart() {
     assert!(server.wait_finished(&next).await.revision > page.revision);
 }
 
-/// Kills the server as soon as it runs, before its start is durable.
+/// Kills the server, which is the parent of the parent of its parent, as soon as it runs, before its start is durable.
 const POISON: &str = "[[handler]]\nname = \"poison\"\nrunner = \"process\"\n\
-    argv = [\"/bin/sh\", \"-c\", \"kill -9 $PPID; sleep 60\"]\n";
+    argv = [\"/bin/sh\", \"-c\", \"read _ _ _ supervisor _ < /proc/$PPID/stat; \
+    read _ _ _ server _ < /proc/$supervisor/stat; kill -9 $server; sleep 60\"]\n";
 
 #[tokio::test]
 async fn a_task_that_kills_the_server_at_once_fails_and_its_neighbours_do_not() {

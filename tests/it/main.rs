@@ -28,6 +28,7 @@ mod memory;
 mod metrics;
 mod misbehaving_handlers;
 mod pools;
+mod process_lifetime;
 mod reads;
 mod reflection;
 mod refusals;

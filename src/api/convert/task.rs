@@ -116,6 +116,7 @@ pub fn resource_usage(usage: &ResourceUsage) -> v1::ResourceUsage {
         peak_memory_bytes: usage.peak_memory_bytes.map(to_i64),
         output_bytes: to_i64(usage.output_bytes),
         result_bytes: to_i64(usage.result_bytes),
+        output_incomplete: usage.output_incomplete,
     }
 }
 

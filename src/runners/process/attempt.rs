@@ -1,254 +1,272 @@
-//! One attempt of a process handler, from spawning the process to the report.
+//! One attempt of a process handler, from starting the program to the report.
 
+use std::future::pending;
 use std::io;
-use std::os::unix::process::ExitStatusExt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use rustix::process::Signal;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::ChildStdin;
-use tokio::time::{Instant, sleep, timeout};
+use rustix::pipe::{PipeFlags, pipe_with};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::pipe;
+use tokio::time::{Instant, sleep_until, timeout};
 
-use super::child::{Child, Streams, wait_for_exit};
-use super::environment::{ATTEMPT_VARIABLE, INSTANCE_VARIABLE, TASK_VARIABLE};
 use super::handler::ProcessHandler;
-use super::host::Host;
 use super::options::ResultSource;
-use super::supervisor;
-use super::sys::Exit;
-use crate::model::limits::RESULT_BYTES_MAX;
-use crate::model::{Failure, FailureReason, OutputStream, Payload, StopMethod};
+use super::outcome::{self, ResultBuffer, start_failure};
+use super::shim::Shim;
+use super::wire::{Ended, KILL, Report, TERMINATE};
+use crate::model::{Failure, FailureReason, OutputStream, StopMethod};
 use crate::runners::{Outcome, OutputBuffer, Run, RunReport, StopCause, StopSignal};
 
-/// How long to read on after the group leader has ended, in case another process holds the pipes.
-const PIPES_TIMEOUT: Duration = Duration::from_millis(200);
-/// The same after the whole group was killed.
-const KILLED_PIPES_TIMEOUT: Duration = Duration::from_millis(50);
-/// How long to wait for the killed processes of a group to disappear.
-const GROUP_TIMEOUT: Duration = Duration::from_millis(500);
-/// Bytes of stderr that a failure contains.
-const DETAIL_BYTES: usize = 2_048;
+/// How long to read on when no process of the attempt is left. Only a process that is not of the attempt and was sent a
+/// pipe can still hold it.
+const FOREIGN_PIPE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long killed processes may take to exit before that is logged.
+const KILL_WARNING: Duration = Duration::from_secs(10);
 /// Buffer sizes of the first read of a pipe, and of later reads once the first buffer was filled.
 const READ_BYTES: (usize, usize) = (4 * 1024, 64 * 1024);
-/// Messages of common programs and runtimes when an allocation fails.
-const OUT_OF_MEMORY_MESSAGES: [&str; 6] = [
-    "memory allocation of",
-    "Cannot allocate memory",
-    "out of memory",
-    "memory exhausted",
-    "std::bad_alloc",
-    "MemoryError",
-];
 
 pub(super) async fn run(handler: Arc<ProcessHandler>, run: Run) -> RunReport {
     if !run.args.is_empty() && !handler.options.accepts_args {
         let message = format!("`args` has {} arguments, but this handler accepts none", run.args.len());
         return Outcome::Failed(Failure::new(FailureReason::InvalidPayload, message)).into();
     }
-    let own_directory = match handler.options.working_directory {
-        Some(_) => None,
-        None => match handler.host.attempt_directory() {
-            Ok(directory) => Some(directory),
-            Err(error) => return start_failure("create a working directory", &error).into(),
-        },
+    let (shim, streams) = match start(&handler, &run).await {
+        Ok(started) => started,
+        Err(error) => return Outcome::Unavailable(format!("failed to start a process: {error}").into()).into(),
     };
-    let directory = own_directory.as_ref().map(|directory| &*directory.path);
-    let directory = directory.or(handler.options.working_directory.as_deref()).unwrap_or(&handler.host.work);
-    let mut command = handler.command(&run, directory);
-    let (child, streams) = match Child::spawn(&mut command) {
-        Ok(spawned) => spawned,
-        Err(error) => {
-            let action = format!("start `{}`", handler.program.display());
-            return start_failure(&action, &error).into();
-        }
-    };
-    drop(command);
-    if let Some(supervisor) = &handler.host.supervisor {
-        supervisor.watch(child.pid());
-    }
-    let stdout = match handler.options.result {
+    let mut attempt =
+        Attempt { handler: &handler, run: &run, shim, phase: Phase::Running, method: None, output_incomplete: false };
+    let mut stdout = match handler.options.result {
         ResultSource::Stdout(_) => Some(ResultBuffer::default()),
         ResultSource::None => None,
     };
-    let mut attempt = Attempt { handler: &handler, run: &run, child, stdout, method: None };
-    attempt.drive(streams).await;
-    attempt.report().await
-}
-
-/// The attempt is not spent if the server has run out of something. Otherwise it has failed; a retry helps only if the
-/// program is being replaced.
-fn start_failure(action: &str, error: &io::Error) -> Outcome {
-    let message = format!("failed to {action}: {error}");
-    match error.raw_os_error() {
-        Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::ENOSPC | libc::EDQUOT) => {
-            Outcome::Unavailable(message.into())
-        }
-        other => {
-            let mut failure = Failure::new(FailureReason::HandlerError, message);
-            failure.retryable = other == Some(libc::ETXTBSY);
-            Outcome::Failed(failure)
-        }
+    match attempt.drive(streams, stdout.as_mut()).await {
+        Report::Ended(ended) => attempt.report(ended, stdout),
+        Report::NoDirectory(error) => attempt.not_started("create a working directory", &error),
+        Report::NoProgram(error) => attempt.not_started(&format!("start `{}`", handler.program.display()), &error),
+        Report::NoShim(error) => Outcome::Unavailable(format!("failed to start a process: {error}").into()).into(),
+        // Only the end of the connection leaves the loop with it.
+        Report::ProgramEnded => attempt.lost().await,
     }
 }
 
-/// Standard output, up to the largest size of a result.
-#[derive(Default)]
-struct ResultBuffer {
-    data: Vec<u8>,
-    /// Bytes written, kept or not.
-    total: usize,
+/// The server's ends of the pipes.
+struct Streams {
+    /// `None` if there is no payload.
+    stdin: Option<pipe::Sender>,
+    stdout: pipe::Receiver,
+    stderr: pipe::Receiver,
+}
+
+/// Lets a shim start the program.
+async fn start(handler: &ProcessHandler, run: &Run) -> io::Result<(Shim, Streams)> {
+    let message = handler.start_message(run);
+    let (stdin, our_stdin) = if run.payload.is_empty() {
+        (None, None)
+    } else {
+        pipe_with(PipeFlags::CLOEXEC).map(|(theirs, ours)| (Some(theirs), Some(ours)))?
+    };
+    let (our_stdout, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (our_stderr, stderr) = pipe_with(PipeFlags::CLOEXEC)?;
+    let streams = Streams {
+        stdin: our_stdin.map(pipe::Sender::from_owned_fd).transpose()?,
+        stdout: pipe::Receiver::from_owned_fd(our_stdout)?,
+        stderr: pipe::Receiver::from_owned_fd(our_stderr)?,
+    };
+    let files: Vec<_> = [Some(stdout), Some(stderr), stdin].into_iter().flatten().collect();
+    let files: Vec<_> = files.iter().map(OwnedFd::as_fd).collect();
+    loop {
+        let mut shim = handler.host.shim().await?;
+        match shim.start(&message, &files).await {
+            Ok(()) => return Ok((shim, streams)),
+            // It was killed while it was idle.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 struct Attempt<'a> {
     handler: &'a ProcessHandler,
     run: &'a Run,
-    child: Child,
-    stdout: Option<ResultBuffer>,
+    shim: Shim,
+    phase: Phase,
     /// The strongest signal sent because a stop was requested.
     method: Option<StopMethod>,
+    /// See [`RunReport::output_incomplete`].
+    output_incomplete: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Phase {
+    Running,
+    /// SIGTERM was sent.
+    Terminated,
+    /// The program has ended, but processes that it has started still run and hold the pipes. Without `kill_at` they
+    /// are killed when the grace period of the requested stop ends.
+    LeftBehind {
+        kill_at: Option<Instant>,
+    },
+    Killed {
+        warn_at: Option<Instant>,
+    },
+}
+
+/// What a phase waits for.
+enum Due {
+    Terminate,
+    Kill,
+    Warn,
 }
 
 impl Attempt<'_> {
-    /// Writes the payload and reads the output until the group leader has ended; then kills the group.
-    async fn drive(&mut self, streams: Streams) {
-        let Self { handler, run, child, stdout: result, method } = self;
-        let Streams { stdin, stdout, stderr, exit } = streams;
-        let pipes = async {
+    /// Writes the payload, reads the output and obeys the stop signal until no process of the attempt is left. Returns
+    /// [`Report::ProgramEnded`] if the shim was killed.
+    async fn drive(&mut self, streams: Streams, result: Option<&mut ResultBuffer>) -> Report {
+        let (run, Streams { stdin, stdout, stderr }) = (self.run, streams);
+        let write = write_payload(stdin, &run.payload);
+        let read = async {
             tokio::join!(
-                write_payload(stdin, &run.payload),
-                read_output(stdout, OutputStream::Stdout, &run.output, result.as_mut()),
+                read_output(stdout, OutputStream::Stdout, &run.output, result),
                 read_output(stderr, OutputStream::Stderr, &run.output, None),
             );
         };
-        tokio::pin!(pipes);
-        let mut open = true;
-        loop {
+        tokio::pin!(write, read);
+        let (mut writing, mut reading) = (true, true);
+        let report = loop {
+            let due = due(&run.stop, self.phase, self.handler.options.grace);
             tokio::select! {
                 biased;
-                () = wait_for_exit(&exit) => break,
-                () = &mut pipes, if open => open = false,
-                () = next_signal(&run.stop, *method) => {
-                    if !run.stop.was_requested() {
-                        // The deadline has passed.
-                        run.stop.request(StopCause::Timeout, handler.options.grace);
+                report = self.shim.report() => match report {
+                    Ok(Report::ProgramEnded) => self.program_ended(reading).await,
+                    Ok(report) => break report,
+                    Err(_) => break Report::ProgramEnded,
+                },
+                () = &mut read, if reading => {
+                    reading = false;
+                    if let Phase::LeftBehind { .. } = self.phase {
+                        self.kill().await;
                     }
-                    let force = method.is_some() || run.stop.kill_is_due();
-                    child.signal(if force { Signal::KILL } else { Signal::TERM });
-                    *method = Some(if force { StopMethod::SignalKill } else { StopMethod::SignalTerm });
                 }
+                () = &mut write, if writing => writing = false,
+                due = due => self.act(due, reading).await,
             }
+        };
+        if reading && timeout(FOREIGN_PIPE_TIMEOUT, read).await.is_err() {
+            self.output_incomplete = true;
         }
-        if open {
-            open = timeout(PIPES_TIMEOUT, &mut pipes).await.is_err();
+        report
+    }
+
+    /// Processes that have closed their output are killed at once, others when they have had time to write the rest.
+    async fn program_ended(&mut self, reading: bool) {
+        if let Phase::Killed { .. } = self.phase {
+            return;
         }
-        child.signal(Signal::KILL);
-        if open && timeout(KILLED_PIPES_TIMEOUT, &mut pipes).await.is_err() {
-            // A process that has left the group still holds a pipe; it can be found by its environment only.
-            kill_escaped_processes(&handler.host, run).await;
+        if reading {
+            let grace = self.method.is_none().then_some(self.handler.options.grace);
+            self.phase = Phase::LeftBehind { kill_at: grace.map(|grace| Instant::now() + grace) };
+        } else {
+            self.kill().await;
         }
     }
 
-    /// Reaps the leader, waits until the group is empty, and decides the outcome.
-    async fn report(mut self) -> RunReport {
-        if let Some(supervisor) = &self.handler.host.supervisor {
-            supervisor.unwatch(self.child.pid());
-        }
-        let exit = match self.child.reap() {
-            Ok(exit) => exit,
-            Err(error) => {
-                let message = format!("failed to wait for the process: {error}");
-                return Outcome::Failed(Failure::new(FailureReason::HandlerError, message)).into();
+    async fn act(&mut self, due: Due, reading: bool) {
+        match due {
+            Due::Terminate => {
+                self.shim.order(TERMINATE).await;
+                self.phase = Phase::Terminated;
+                self.method = Some(StopMethod::SignalTerm);
             }
-        };
-        let deadline = Instant::now() + GROUP_TIMEOUT;
-        while self.child.group_exists() && Instant::now() < deadline {
-            sleep(Duration::from_millis(1)).await;
+            Due::Kill => {
+                let left_behind = matches!(self.phase, Phase::LeftBehind { .. });
+                self.output_incomplete |= left_behind && reading;
+                if !left_behind || self.method.is_some() {
+                    self.method = Some(StopMethod::SignalKill);
+                }
+                self.kill().await;
+            }
+            Due::Warn => {
+                tracing::warn!("processes do not exit after SIGKILL; the attempt ends when they do");
+                self.phase = Phase::Killed { warn_at: None };
+            }
         }
+    }
+
+    async fn kill(&mut self) {
+        self.shim.order(KILL).await;
+        self.phase = Phase::Killed { warn_at: Some(Instant::now() + KILL_WARNING) };
+    }
+
+    fn report(self, Ended { exit, not_removed }: Ended, stdout: Option<ResultBuffer>) -> RunReport {
+        if let Some(error) = not_removed {
+            tracing::warn!(%error, "failed to remove the working directory of an attempt");
+        }
+        // Work that was completed while the server drains need not run again.
+        let completed = exit.status.success() && self.run.stop.requested_cause() == Some(StopCause::Drain);
         let outcome = match self.method {
-            // It has finished its work in its grace period.
-            Some(_) if exit.status.success() && self.run.stop.requested_cause() == Some(StopCause::Drain) => {
-                self.result()
-            }
-            Some(method) => Outcome::Stopped(method),
-            None => self.outcome(&exit),
+            Some(method) if !completed => Outcome::Stopped(method),
+            _ => outcome::of_exit(&self.handler.options, &exit, &self.run.output, stdout.unwrap_or_default()),
         };
-        RunReport { outcome, cpu_time: Some(exit.cpu_time), peak_memory_bytes: exit.peak_memory_bytes }
+        self.handler.host.keep(self.shim);
+        let (cpu_time, peak_memory_bytes) = (Some(exit.cpu_time), exit.peak_memory_bytes);
+        RunReport { outcome, cpu_time, peak_memory_bytes, output_incomplete: self.output_incomplete }
     }
 
-    /// The outcome of a process that was not stopped.
-    fn outcome(&mut self, exit: &Exit) -> Outcome {
-        if exit.status.success() {
-            return self.result();
-        }
-        let detail = self.run.output.last_text(OutputStream::Stderr, DETAIL_BYTES);
-        let (reason, message) = self.failure_reason(exit, &detail);
-        let mut failure = Failure::new(reason, message);
-        failure.exit_code = exit.status.code();
-        failure.signal = exit.status.signal();
-        failure.detail = detail;
-        Outcome::Failed(failure)
+    fn not_started(self, action: &str, error: &io::Error) -> RunReport {
+        self.handler.host.keep(self.shim);
+        start_failure(action, error).into()
     }
 
-    fn result(&mut self) -> Outcome {
-        let stdout = self.stdout.take().unwrap_or_default();
-        if stdout.total > RESULT_BYTES_MAX {
-            let message = format!("result has {} bytes, at most {RESULT_BYTES_MAX} are allowed", stdout.total);
-            return Outcome::Failed(Failure::new(FailureReason::ResultTooLarge, message));
+    /// The shim was killed, by the program itself or for lack of memory.
+    async fn lost(self) -> RunReport {
+        if !self.handler.host.has_supervisor() {
+            // Processes of the attempt may be left, so it has not ended. The server ends instead.
+            return pending().await;
         }
-        let content_type = match &self.handler.options.result {
-            ResultSource::Stdout(content_type) => Arc::clone(content_type),
-            ResultSource::None => Arc::default(),
+        let message = "the process that supervises the program was killed";
+        let outcome = match self.method {
+            Some(_) => Outcome::Stopped(StopMethod::SignalKill),
+            None => Outcome::Failed(Failure::new(FailureReason::Killed, message)),
         };
-        Outcome::Completed(Payload { data: Bytes::from(stdout.data), content_type })
-    }
-
-    fn failure_reason(&self, exit: &Exit, stderr: &str) -> (FailureReason, String) {
-        let limits = &self.handler.options.limits;
-        if let Some(limit) = limits.memory_bytes
-            && ran_out_of_memory(exit, limit, stderr)
-        {
-            return (FailureReason::OutOfMemory, format!("reached the memory limit of {limit} bytes"));
-        }
-        let Some(signal) = exit.status.signal() else {
-            let code = exit.status.code().unwrap_or(-1);
-            return (FailureReason::HandlerError, format!("exited with code {code}"));
-        };
-        // SIGXCPU comes at the limit, plus or minus a tick of the kernel's clock; a process that ignores it is
-        // killed.
-        let used_up = |limit| signal == libc::SIGXCPU || (signal == libc::SIGKILL && exit.cpu_time.as_secs() >= limit);
-        let message = match (signal, limits.cpu_seconds, limits.file_bytes) {
-            (_, Some(seconds), _) if used_up(seconds) => {
-                format!("reached the CPU time limit of {seconds} s (signal {signal})")
-            }
-            (libc::SIGXFSZ, _, Some(bytes)) => {
-                format!("reached the file size limit of {bytes} bytes (signal {signal})")
-            }
-            _ => format!("killed by signal {signal}"),
-        };
-        (FailureReason::Killed, message)
+        outcome.into()
     }
 }
 
-/// Waits until the next signal is due: SIGTERM, then SIGKILL, then none.
-async fn next_signal(stop: &StopSignal, sent: Option<StopMethod>) {
-    match sent {
-        None => drop(stop.wait(StopCause::Timeout).await),
-        Some(StopMethod::SignalTerm) => stop.wait_for_kill().await,
-        _ => std::future::pending().await,
+/// Waits until something is to be done about the processes.
+async fn due(stop: &StopSignal, phase: Phase, grace: Duration) -> Due {
+    match phase {
+        Phase::Running => {
+            let cause = stop.wait(StopCause::Timeout).await;
+            if !stop.was_requested() {
+                // The deadline has passed; the handler's own grace period counts.
+                stop.request(cause, grace);
+            }
+            if stop.kill_is_due() { Due::Kill } else { Due::Terminate }
+        }
+        Phase::Terminated | Phase::LeftBehind { kill_at: None } => {
+            stop.wait_for_kill().await;
+            Due::Kill
+        }
+        Phase::LeftBehind { kill_at: Some(kill_at) } => {
+            tokio::select! {
+                _ = stop.wait(StopCause::Timeout) => {}
+                () = sleep_until(kill_at) => {}
+            }
+            Due::Kill
+        }
+        Phase::Killed { warn_at: Some(warn_at) } => {
+            sleep_until(warn_at).await;
+            Due::Warn
+        }
+        Phase::Killed { warn_at: None } => pending().await,
     }
-}
-
-/// A limit of the address space makes allocations fail: programs print a message, crash, or both.
-fn ran_out_of_memory(exit: &Exit, limit: u64, stderr: &str) -> bool {
-    let near_limit = exit.peak_memory_bytes.is_some_and(|peak| peak >= limit / 10 * 8);
-    let crashed = matches!(exit.status.signal(), Some(libc::SIGKILL | libc::SIGSEGV | libc::SIGABRT | libc::SIGBUS));
-    (crashed && near_limit) || OUT_OF_MEMORY_MESSAGES.iter().any(|message| stderr.contains(message))
 }
 
 /// Ignores errors, because a process need not read its payload.
-async fn write_payload(stdin: Option<ChildStdin>, payload: &[u8]) {
+async fn write_payload(stdin: Option<pipe::Sender>, payload: &[u8]) {
     if let Some(mut stdin) = stdin {
         let _ = stdin.write_all(payload).await;
     }
@@ -256,7 +274,7 @@ async fn write_payload(stdin: Option<ChildStdin>, payload: &[u8]) {
 
 /// Reads one pipe to its end.
 async fn read_output(
-    mut pipe: impl AsyncRead + Unpin,
+    mut pipe: pipe::Receiver,
     stream: OutputStream,
     output: &OutputBuffer,
     mut result: Option<&mut ResultBuffer>,
@@ -266,24 +284,11 @@ async fn read_output(
     while let Ok(1..) = pipe.read_buf(&mut buffer).await {
         output.write(stream, &buffer);
         if let Some(result) = result.as_deref_mut() {
-            result.total += buffer.len();
-            let room = RESULT_BYTES_MAX - result.data.len();
-            result.data.extend_from_slice(&buffer[..room.min(buffer.len())]);
+            result.push(&buffer);
         }
         if buffer.len() == buffer.capacity() && buffer.capacity() < later {
             buffer = Vec::with_capacity(later);
         }
         buffer.clear();
     }
-}
-
-/// Kills the processes of this attempt that have left its group.
-async fn kill_escaped_processes(host: &Host, run: &Run) {
-    let marks = [
-        format!("{INSTANCE_VARIABLE}={}", host.instance),
-        format!("{TASK_VARIABLE}={}", run.task),
-        format!("{ATTEMPT_VARIABLE}={}", run.attempt),
-    ];
-    // Blocking, because it reads the environment of every process of the machine.
-    let _ = tokio::task::spawn_blocking(move || supervisor::kill_marked(&marks)).await;
 }

@@ -1,15 +1,13 @@
 //! A process handler with everything resolved that is the same for every attempt.
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::environment::{ATTEMPT_VARIABLE, DEFAULT_PATH, INSTANCE_VARIABLE, TASK_VARIABLE, environment, find_program};
 use super::host::Host;
 use super::options::{OptionsError, ProcessOptions};
+use super::wire::Start;
 use crate::runners::Run;
 use crate::telemetry::propagation;
 
@@ -17,8 +15,8 @@ use crate::telemetry::propagation;
 pub(super) struct ProcessHandler {
     pub(super) program: PathBuf,
     pub(super) options: ProcessOptions,
-    environment: BTreeMap<OsString, OsString>,
     pub(super) host: Arc<Host>,
+    start: Start,
 }
 
 impl ProcessHandler {
@@ -28,25 +26,34 @@ impl ProcessHandler {
         let path = environment.get(OsStr::new("PATH")).map_or(OsStr::new(DEFAULT_PATH), OsString::as_os_str);
         // With an absolute path the standard library can start a process on its fast path.
         let program = find_program(program, path);
-        Ok(Self { program, options, environment, host })
+        let mut start = Start::new(program.as_os_str(), &options.limits);
+        for argument in &options.argv[1..] {
+            start.argument(argument.as_ref());
+        }
+        for (name, value) in &environment {
+            start.variable(name, value);
+        }
+        start.variable(INSTANCE_VARIABLE.as_ref(), host.instance.as_ref().as_ref());
+        if let Some(directory) = &options.working_directory {
+            start.directory(directory.as_os_str());
+        }
+        Ok(Self { program, options, host, start })
     }
 
-    /// The command of one attempt.
-    pub(super) fn command(&self, run: &Run, directory: &Path) -> Command {
-        #[expect(clippy::disallowed_methods, reason = "this is the module that others must use instead")]
-        let mut command = Command::new(&self.program);
-        command.args(&self.options.argv[1..]).args(run.args.iter().map(|arg| &**arg));
-        command.env_clear().envs(&self.environment);
-        command.env(INSTANCE_VARIABLE, &*self.host.instance);
-        command.env(TASK_VARIABLE, run.task.to_string()).env(ATTEMPT_VARIABLE, run.attempt.to_string());
-        if let Some(context) = &run.trace {
-            command.envs(propagation::installed().variables(context));
+    /// The message that starts an attempt.
+    pub(super) fn start_message(&self, run: &Run) -> Vec<u8> {
+        let mut start = self.start.clone();
+        for argument in &run.args {
+            start.argument(OsStr::new(&**argument));
         }
-        command.current_dir(directory);
-        command.stdin(if run.payload.is_empty() { Stdio::null() } else { Stdio::piped() });
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.process_group(0);
-        self.options.limits.apply_to(&mut command);
-        command
+        let mut variable = |name: &str, value: &str| start.variable(name.as_ref(), value.as_ref());
+        variable(TASK_VARIABLE, &run.task.to_string());
+        variable(ATTEMPT_VARIABLE, &run.attempt.to_string());
+        if let Some(context) = &run.trace {
+            for (name, value) in propagation::installed().variables(context) {
+                variable(name, &value);
+            }
+        }
+        start.message()
     }
 }

@@ -7,7 +7,8 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use super::sys;
 
 /// Disables what no handler needs, for this process and all that it starts: gaining privileges, inheriting
-/// the files that the server was started with, and core dumps, which would write payloads to disk.
+/// the files that the server was started with, and core dumps, which would write payloads to disk. Signals that the
+/// server was started with as blocked are unblocked, and children are reaped when they exit.
 /// Call it once, on the main thread, before any other thread is started.
 ///
 /// # Errors
@@ -15,5 +16,7 @@ use super::sys;
 pub fn harden_process() -> io::Result<()> {
     rustix::thread::set_no_new_privs(true)?;
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    sys::unblock_signals();
+    sys::reap_children_automatically()?;
     sys::close_inherited_files_on_exec()
 }

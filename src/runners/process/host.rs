@@ -1,50 +1,51 @@
-//! What all process handlers of one server run share: the instance mark, the supervisor, and the working
-//! directories of attempts.
+//! What all process handlers of one server run share: the instance mark, the supervisor, and idle shims.
 
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 
 use parking_lot::Mutex;
 
+use super::shim::Shim;
+use super::shim_process::DIRECTORY_MODE;
 use super::supervisor::Supervisor;
 
-/// No other user may read a working directory.
-const DIRECTORY_MODE: u32 = 0o700;
-/// Empty working directories kept for later attempts.
-const EMPTY_DIRECTORIES_MAX: usize = 64;
+/// Idle shims kept for later attempts: starting one costs more than most attempts.
+const IDLE_SHIMS_MAX: usize = 64;
 
 #[derive(Debug)]
 pub struct Host {
     pub(super) instance: Box<str>,
-    pub(super) work: PathBuf,
-    pub(super) supervisor: Option<Supervisor>,
-    /// Number of directories created, which is the name of the next one.
-    directories: AtomicU64,
-    empty: Mutex<Vec<PathBuf>>,
+    /// `None` if no handler runs processes.
+    supervisor: Option<Supervisor>,
+    idle: Mutex<Vec<Shim>>,
 }
 
 impl Host {
-    /// Creates `state_dir/work` after removing what an earlier server has left in it. Start the supervisor
-    /// first: it ensures that no process uses those directories any more.
+    /// Prepares `state_dir` for processes and, if `exe` is given, starts it as the supervisor of this server run. Removes
+    /// what an earlier server has left in the working directories of attempts.
     ///
     /// # Errors
-    /// When the directory cannot be removed or created.
-    pub fn new(state_dir: &Path, instance: &str, supervisor: Option<Supervisor>) -> io::Result<Self> {
-        // Absolute, because a child changes into it.
+    /// As [`Supervisor::start`], and when the directory cannot be removed or created.
+    pub fn new(state_dir: &Path, instance: &str, exe: Option<&Path>) -> io::Result<Self> {
+        // Absolute, because the supervisor has another working directory.
         let work = std::path::absolute(state_dir)?.join("work");
+        // Started first: it ensures that no process uses the directories of an earlier server any more.
+        let start = |exe| Supervisor::start(exe, &state_dir.join("runs.lock"), &work);
+        let supervisor = exe.map(start).transpose()?;
         match std::fs::remove_dir_all(&work) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => std::fs::DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(&work)?,
         }
-        Ok(Self {
-            instance: instance.into(),
-            work,
-            supervisor,
-            directories: AtomicU64::new(0),
-            empty: Mutex::default(),
-        })
+        Ok(Self { instance: instance.into(), supervisor, idle: Mutex::default() })
+    }
+
+    /// Waits until the supervisor has exited although the server runs.
+    pub async fn supervisor_exited(&self) {
+        match &self.supervisor {
+            Some(supervisor) => supervisor.exited().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Stops the supervisor and waits until no process of this server run is left. For a clean shutdown,
@@ -53,50 +54,30 @@ impl Host {
     /// # Errors
     /// When waiting for the supervisor fails.
     pub fn stop(self) -> io::Result<()> {
+        drop(self.idle);
         self.supervisor.map_or(Ok(()), Supervisor::stop)
     }
 
-    pub(super) fn attempt_directory(&self) -> io::Result<AttemptDirectory<'_>> {
-        if let Some(path) = self.empty.lock().pop() {
-            return Ok(AttemptDirectory { path, host: self });
-        }
-        let number = self.directories.fetch_add(1, Ordering::Relaxed);
-        let path = self.work.join(number.to_string());
-        std::fs::DirBuilder::new().mode(DIRECTORY_MODE).create(&path)?;
-        Ok(AttemptDirectory { path, host: self })
+    /// Whether the processes of a shim that was killed are known to have ended.
+    pub(super) fn has_supervisor(&self) -> bool {
+        self.supervisor.as_ref().is_some_and(Supervisor::is_running)
     }
-}
 
-/// The working directory of one attempt. Dropping it removes the directory with its contents, or keeps an
-/// unchanged one for a later attempt: creating a directory can cost more than starting a process.
-#[derive(Debug)]
-pub(super) struct AttemptDirectory<'host> {
-    pub(super) path: PathBuf,
-    host: &'host Host,
-}
-
-impl AttemptDirectory<'_> {
-    fn is_unchanged(&self) -> bool {
-        let same = |file: std::fs::Metadata| file.is_dir() && file.permissions().mode() & 0o7777 == DIRECTORY_MODE;
-        std::fs::symlink_metadata(&self.path).is_ok_and(same)
-            && std::fs::read_dir(&self.path).is_ok_and(|mut entries| entries.next().is_none())
-    }
-}
-
-impl Drop for AttemptDirectory<'_> {
-    fn drop(&mut self) {
-        if self.is_unchanged() {
-            let mut empty = self.host.empty.lock();
-            if empty.len() < EMPTY_DIRECTORIES_MAX {
-                empty.push(std::mem::take(&mut self.path));
-                return;
-            }
+    /// An idle shim, or a new one. An idle one may have been killed.
+    pub(super) async fn shim(&self) -> io::Result<Shim> {
+        let idle = self.idle.lock().pop();
+        match (idle, &self.supervisor) {
+            (Some(shim), _) => Ok(shim),
+            (None, Some(supervisor)) => supervisor.fork_shim().await,
+            (None, None) => Err(io::ErrorKind::NotConnected.into()),
         }
-        match std::fs::remove_dir_all(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(path = %self.path.display(), %error, "failed to remove a working directory");
-            }
-            _ => {}
+    }
+
+    /// Keeps a shim for a later attempt.
+    pub(super) fn keep(&self, shim: Shim) {
+        let mut idle = self.idle.lock();
+        if idle.len() < IDLE_SHIMS_MAX {
+            idle.push(shim);
         }
     }
 }

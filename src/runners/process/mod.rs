@@ -1,22 +1,33 @@
 //! Runs programs that the operator has registered; no shell is involved unless the operator registers one.
 //!
-//! Each attempt is a process group with a clean environment, its own working directory and the limits of
-//! its handler. The payload goes to stdin, stdout becomes the result, and stderr is the log. When an attempt
-//! has ended, no process of its group is left; [`supervisor`] describes what happens when the server is killed.
+//! Each attempt has a shim process as its parent, which is also the subreaper of everything that the program starts. The
+//! program leads a process group and has a clean environment, its own working directory and the limits of its handler.
+//! The payload goes to stdin, stdout becomes the result, and stderr is the log. When an attempt has ended, none of its
+//! processes is left. The shims are children of the supervisor, which also survives a kill of the server:
+//!
+//! ```text
+//! server ── supervisor ─┬─ shim ── program ── …
+//!                       └─ shim
+//! ```
 
 mod attempt;
-mod child;
+mod descendants;
 mod environment;
 mod handler;
 mod harden;
 mod host;
 mod limits;
 mod options;
+mod outcome;
 mod runner;
+mod shim;
+mod shim_process;
 pub mod supervisor;
+mod supervisor_process;
 mod sys;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 pub use environment::DEFAULT_PATH;
 pub use harden::harden_process;
@@ -24,4 +35,4 @@ pub use host::Host;
 pub use limits::Limits;
 pub use options::{OptionsError, ProcessOptions, ResultSource};
 pub use runner::ProcessRunner;
-pub use supervisor::{Supervisor, supervise_main};
+pub use supervisor_process::supervise_main;

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::supervisor::{SUBCOMMAND, Supervisor, supervise_main};
-use super::{Host, Limits, OptionsError, ProcessOptions, ProcessRunner, ResultSource};
+use super::supervisor::{SUBCOMMAND, Supervisor};
+use super::{Host, Limits, OptionsError, ProcessOptions, ProcessRunner, ResultSource, supervise_main};
 use crate::model::{FailureReason, OutputStream, StopMethod, limits};
-use crate::runners::fixtures::{Attempt, TIMEOUT, new_instance};
+use crate::runners::fixtures::{Attempt, TIMEOUT, process_host};
 use crate::runners::{Outcome, Runner, StopCause};
 
 struct Fixture {
@@ -23,7 +23,7 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let host = Arc::new(Host::new(directory.path(), &new_instance(), None).unwrap());
+        let host = process_host(directory.path());
         Self { directory, host }
     }
 
@@ -137,7 +137,6 @@ async fn the_environment_has_only_configured_variables() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_open_file_of_the_server_is_inherited() {
     let fixture = Fixture::new();
-    super::sys::close_inherited_files_on_exec().unwrap();
     let _open = fs::File::open("/dev/null").unwrap();
     for limits in [Limits::default(), Limits { open_files: Some(64), ..Limits::default() }] {
         let argv = ["ls", "/proc/self/fd"].map(String::from).to_vec();
@@ -257,8 +256,8 @@ async fn cpu_time_is_reported() {
     assert!(report.cpu_time.is_some_and(|time| time > Duration::from_millis(5)), "{report:?}");
 }
 
-#[test]
-fn invalid_options_are_rejected() {
+#[tokio::test]
+async fn invalid_options_are_rejected() {
     let fixture = Fixture::new();
     let refused = |options| ProcessRunner::new(options, Arc::clone(&fixture.host)).unwrap_err();
     assert_eq!(refused(ProcessOptions::default()), OptionsError::NoProgram);
@@ -270,7 +269,7 @@ fn invalid_options_are_rejected() {
     assert_eq!(refused(options), OptionsError::ReservedVariable("LINESHAFT_INSTANCE".to_owned()));
 }
 
-/// The supervisor in the tests below. They start this test program as `… __supervise <instance> <lock>`,
+/// The supervisor in the tests below. They start this test program as `… __supervise <directory>`,
 /// which the test harness reads as names of tests to run.
 #[test]
 fn __supervise() {
@@ -288,9 +287,7 @@ const SERVER_DIRECTORY: &str = "TEST_SERVER_DIRECTORY";
 async fn server_to_be_killed() {
     let Some(directory) = std::env::var_os(SERVER_DIRECTORY) else { return };
     let directory = Path::new(&directory);
-    let (exe, instance) = (std::env::current_exe().unwrap(), new_instance());
-    let supervisor = Supervisor::start(&exe, &instance, &directory.join("runs.lock")).unwrap();
-    let host = Arc::new(Host::new(directory, &instance, Some(supervisor)).unwrap());
+    let host = process_host(directory);
     let scripts = [
         "echo pid $$ .; trap '' TERM HUP; while :; do sleep 1; done",
         "setsid sleep 1000 & echo pid $! .; wait",
@@ -329,11 +326,12 @@ async fn children_of_a_killed_server_are_killed_before_the_next_server_starts() 
 
     let exe = std::env::current_exe().unwrap();
     let lock = directory.path().join("runs.lock");
-    let second = Supervisor::start_within(Duration::from_millis(50), &exe, &new_instance(), &lock).unwrap_err();
+    let work = directory.path().join("work");
+    let second = Supervisor::start_within(Duration::from_millis(50), &exe, &lock, &work).unwrap_err();
     assert!(second.to_string().contains("runs.lock"), "{second}");
 
     server.kill().unwrap();
-    let next = Supervisor::start(&exe, &new_instance(), &lock).unwrap();
+    let next = Supervisor::start(&exe, &lock, &work).unwrap();
     for pid in &pids {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
         assert!(stat.as_ref().map_or(true, |stat| stat.contains(") Z ")), "process {pid} is still running: {stat:?}");

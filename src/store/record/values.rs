@@ -182,6 +182,8 @@ pub(super) struct UsageRecord {
     output_bytes: u64,
     #[prost(uint64, tag = "6")]
     result_bytes: u64,
+    #[prost(bool, tag = "7")]
+    output_incomplete: bool,
 }
 
 impl From<&ResourceUsage> for UsageRecord {
@@ -193,6 +195,7 @@ impl From<&ResourceUsage> for UsageRecord {
             peak_memory_bytes: usage.peak_memory_bytes,
             output_bytes: usage.output_bytes,
             result_bytes: usage.result_bytes,
+            output_incomplete: usage.output_incomplete,
         }
     }
 }
@@ -206,6 +209,7 @@ impl UsageRecord {
             peak_memory_bytes: self.peak_memory_bytes,
             output_bytes: self.output_bytes,
             result_bytes: self.result_bytes,
+            output_incomplete: self.output_incomplete,
         }
     }
 }

@@ -20,12 +20,7 @@ pub fn isolated(test: &str, namespaces: &[&str]) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
     }
-    let kinds: Vec<String> = namespaces.iter().map(|kind| format!("--{kind}")).collect();
-    let user = ["--user".to_owned(), "--map-root-user".to_owned()];
-    let allowed = |flags: &[String]| run("unshare", flags.iter().map(String::as_str).chain(["true"])).0;
-    // Without root, a user namespace is enough where the kernel allows it.
-    let flags = if allowed(&kinds) { kinds } else { [&user[..], &kinds[..]].concat() };
-    assert!(allowed(&flags), "this test needs root, or user namespaces: `unshare {}`", flags.join(" "));
+    let flags = unshare_flags(namespaces);
     // Mount points inside the namespace can only be removed from outside.
     let scratch = tempfile::tempdir().unwrap();
     #[expect(clippy::disallowed_methods, reason = "starts this test again")]
@@ -39,6 +34,30 @@ pub fn isolated(test: &str, namespaces: &[&str]) -> bool {
         .unwrap();
     assert!(status.success(), "{test} failed in its namespaces");
     false
+}
+
+/// The options of `unshare` that create these namespaces with root privileges inside.
+pub fn unshare_flags(namespaces: &[&str]) -> Vec<String> {
+    let kinds: Vec<String> = namespaces.iter().map(|kind| format!("--{kind}")).collect();
+    let user = ["--user".to_owned(), "--map-root-user".to_owned()];
+    let allowed = |flags: &[String]| run("unshare", flags.iter().map(String::as_str).chain(["true"])).0;
+    // Without root, a user namespace is enough where the kernel allows it.
+    let flags = if allowed(&kinds) { kinds } else { [&user[..], &kinds[..]].concat() };
+    assert!(allowed(&flags), "this test needs root, or user namespaces: `unshare {}`", flags.join(" "));
+    flags
+}
+
+/// The ids of the child processes, with their states: `Z` is one that has exited and was not reaped.
+pub fn children(parent: u32) -> Vec<(u32, char)> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let child = |entry: std::fs::DirEntry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+        let state = fields.next()?.chars().next()?;
+        (fields.next()?.parse() == Ok(parent)).then_some((pid, state))
+    };
+    processes.filter_map(child).collect()
 }
 
 /// Whether a process of this machine has the text in its command line.

@@ -23,17 +23,19 @@ pub struct Server {
     /// Shared by the short calls of the helpers; watches get their own connections.
     channel: OnceLock<Channel>,
     variables: Vec<(String, String)>,
-    /// Control group of the server process.
-    group: Option<PathBuf>,
+    /// A program and its arguments that start the server; empty if it is started directly.
+    wrapper: Vec<String>,
 }
 
 /// Variable that makes a server keep its data in memory.
 pub const IN_MEMORY: (&str, &str) = ("LINESHAFT_STORE__MEMORY", "true");
 
-fn launch(directory: &Path, variables: &[(String, String)], group: Option<&Path>) -> Child {
+fn launch(directory: &Path, variables: &[(String, String)], wrapper: &[String]) -> Child {
     let log = std::fs::File::options().create(true).append(true).open(directory.join("log")).unwrap();
-    let mut command = command(group);
-    command.args(["serve", "--listen", "127.0.0.1:0"]);
+    let words: Vec<&str> = wrapper.iter().map(String::as_str).chain([BINARY, "serve"]).collect();
+    #[expect(clippy::disallowed_methods, reason = "starts the binary under test")]
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).args(["--listen", "127.0.0.1:0"]);
     if !variables.iter().any(|(name, _)| name == IN_MEMORY.0) {
         command.arg("--data-dir").arg(directory.join("data"));
     }
@@ -50,21 +52,12 @@ fn launch(directory: &Path, variables: &[(String, String)], group: Option<&Path>
         .unwrap()
 }
 
-/// The binary under test. A process that starts in a control group has all its memory counted there.
-#[expect(clippy::disallowed_methods, reason = "starts the binary under test")]
-fn command(group: Option<&Path>) -> Command {
-    let Some(group) = group else { return Command::new(BINARY) };
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""]).arg(group).arg(BINARY);
-    command
-}
-
 /// Starts the server and waits for its address.
-fn spawn(directory: &Path, variables: &[(String, String)], group: Option<&Path>) -> (Child, String) {
+fn spawn(directory: &Path, variables: &[(String, String)], wrapper: &[String]) -> (Child, String) {
     let ready = directory.join("ready");
     // Left over from a previous server.
     let _ = std::fs::remove_file(&ready);
-    let mut child = launch(directory, variables, group);
+    let mut child = launch(directory, variables, wrapper);
     let address = eventually_blocking(|| {
         if let Ok(address) = std::fs::read_to_string(&ready) {
             return Ok(address.trim().to_owned());
@@ -83,25 +76,32 @@ impl Server {
 
     /// Starts a server with environment variables.
     pub fn start_with(config: &str, variables: &[(&str, &str)]) -> Self {
-        Self::launch_in(tempfile::tempdir().unwrap(), config, variables, None)
+        Self::launch_in(tempfile::tempdir().unwrap(), config, variables, &[])
     }
 
-    /// Starts a server in a control group, if one is given.
+    /// Starts a server in a control group, if one is given. A process that starts there has all its memory counted.
     pub fn start_limited(config: &str, group: Option<&Path>) -> Self {
-        Self::launch_in(tempfile::tempdir().unwrap(), config, &[], group)
+        let Some(group) = group else { return Self::start(config) };
+        let enter = "echo $$ > \"$0/cgroup.procs\" && exec \"$@\"";
+        Self::start_under(&["/bin/sh", "-c", enter, group.to_str().unwrap()], config)
+    }
+
+    /// Starts a server by means of another program, such as `env` or `unshare`.
+    pub fn start_under(wrapper: &[&str], config: &str) -> Self {
+        Self::launch_in(tempfile::tempdir().unwrap(), config, &[], wrapper)
     }
 
     /// Starts a server on an existing directory.
     pub fn start_in(directory: TempDir, config: &str) -> Self {
-        Self::launch_in(directory, config, &[], None)
+        Self::launch_in(directory, config, &[], &[])
     }
 
-    fn launch_in(directory: TempDir, config: &str, variables: &[(&str, &str)], group: Option<&Path>) -> Self {
+    fn launch_in(directory: TempDir, config: &str, variables: &[(&str, &str)], wrapper: &[&str]) -> Self {
+        let wrapper: Vec<_> = wrapper.iter().map(|word| (*word).to_owned()).collect();
         let variables: Vec<_> = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         std::fs::write(directory.path().join("config.toml"), config).unwrap();
-        let (child, address) = spawn(directory.path(), &variables, group);
-        let group = group.map(Path::to_owned);
-        Self { child, address, directory, channel: OnceLock::new(), variables, group }
+        let (child, address) = spawn(directory.path(), &variables, &wrapper);
+        Self { child, address, directory, channel: OnceLock::new(), variables, wrapper }
     }
 
     /// The log of a server that fails to start.
@@ -109,9 +109,9 @@ impl Server {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("config.toml"), config).unwrap();
         let variables: Vec<_> = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        let child = launch(directory.path(), &variables, None);
-        let channel = OnceLock::new();
-        let mut server = Self { child, address: String::new(), directory, channel, variables, group: None };
+        let child = launch(directory.path(), &variables, &[]);
+        let (address, channel, wrapper) = (String::new(), OnceLock::new(), Vec::new());
+        let mut server = Self { child, address, directory, channel, variables, wrapper };
         let status = server.wait_exit();
         assert!(matches!(status.code(), Some(1 | 2)), "{status}: {}", server.log());
         server.log()
@@ -125,7 +125,7 @@ impl Server {
     /// Starts the server again, expects that it fails, and returns what it logged.
     pub fn fail_to_start_again(&mut self) -> String {
         let before = self.log().len();
-        self.child = launch(self.directory.path(), &self.variables, self.group.as_deref());
+        self.child = launch(self.directory.path(), &self.variables, &self.wrapper);
         let status = self.wait_exit();
         assert_eq!(status.code(), Some(1), "{}", self.log());
         self.log().split_off(before)
@@ -137,7 +137,7 @@ impl Server {
 
     /// Starts the server again on the same directory.
     pub fn start_again(&mut self) {
-        (self.child, self.address) = spawn(self.directory.path(), &self.variables, self.group.as_deref());
+        (self.child, self.address) = spawn(self.directory.path(), &self.variables, &self.wrapper);
         self.channel = OnceLock::new();
     }
 
@@ -145,7 +145,7 @@ impl Server {
     pub fn start_again_unless_killed(&mut self) -> bool {
         let ready = self.path("ready");
         let _ = std::fs::remove_file(&ready);
-        self.child = launch(self.directory.path(), &self.variables, self.group.as_deref());
+        self.child = launch(self.directory.path(), &self.variables, &self.wrapper);
         self.channel = OnceLock::new();
         eventually_blocking(|| {
             if let Ok(address) = std::fs::read_to_string(&ready) {

@@ -1,0 +1,268 @@
+//! Processes of handlers from their start to their end: what they inherit, and that none outlives its attempt.
+
+use std::fs;
+use std::path::Path;
+
+use lineshaft::proto::v1::{self, FailureReason, StopMethod, TaskState};
+use rustix::process::Signal;
+
+use crate::support::{Server, bytes, check, children, eventually, is_running, run, unshare_flags};
+
+/// Handlers that run a shell script; their grace periods differ.
+const SHELL: &str = r#"
+[server]
+drain_limit = "10s"
+[[pool]]
+name = "default"
+size = 4
+[[pool]]
+name = "async"
+kind = "async"
+size = 4
+[[handler]]
+name = "sh"
+runner = "process"
+argv = ["/bin/bash", "-c", "eval \"$1\"", "sh"]
+accepts_args = true
+grace = "10s"
+allowed_pools = ["default", "async"]
+[handler.retry]
+attempts = 1
+[[handler]]
+name = "brief"
+runner = "process"
+argv = ["/bin/bash", "-c", "eval \"$1\"", "sh"]
+accepts_args = true
+grace = "300ms"
+[handler.retry]
+attempts = 1
+[[handler]]
+name = "retried"
+runner = "process"
+argv = ["/bin/bash", "-c", "eval \"$1\"", "sh"]
+accepts_args = true
+[handler.retry]
+attempts = 2
+delay = "1ms"
+"#;
+
+fn script(handler: &str, script: &str) -> v1::SubmitTaskRequest {
+    v1::SubmitTaskRequest { handler: handler.into(), args: vec![script.to_owned()], ..Default::default() }
+}
+
+async fn cancel(server: &Server, id: &str) -> v1::Task {
+    let request = v1::CancelTaskRequest { task_id: id.to_owned(), ..Default::default() };
+    server.tasks().cancel_task(request).await.unwrap();
+    server.wait_finished(id).await
+}
+
+/// Waits until a script has written the file, and returns its content.
+async fn written(path: &Path) -> String {
+    eventually(async || {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        check(text.ends_with('\n'), || format!("{} has {text:?}", path.display())).map(|()| text)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn no_process_of_an_attempt_is_left_when_its_end_is_reported() {
+    let server = Server::start(SHELL);
+    for (mark, escape) in [
+        ("7701.01", "setsid sleep 7701.01 </dev/null >/dev/null 2>&1 &"),
+        ("7701.02", "env -i setsid sh -c 'sleep 7701.02 & sleep 7701.02' </dev/null >/dev/null 2>&1 &"),
+        ("7701.03", "(setsid sh -c 'trap \"\" TERM HUP; (env -i sleep 7701.03 &) ; sleep 7701.03' &) >/dev/null 2>&1"),
+        ("7701.04", "for n in 1 2 3 4 5 6 7 8; do setsid sh -c 'sleep 7701.04 & wait' >/dev/null 2>&1 & done"),
+    ] {
+        let ready = server.path(mark);
+        for (how, end) in [("completes", ""), ("fails", "exit 3"), ("is cancelled", "wait; sleep 1000")] {
+            let text = format!(
+                "{escape}\nwhile ! pgrep -f '^sleep {mark}' >/dev/null; do :; done; echo > {}; {end}",
+                ready.display()
+            );
+            let id = server.submit(script("brief", &text)).await;
+            written(&ready).await;
+            let ended =
+                if how == "is cancelled" { cancel(&server, &id).await } else { server.wait_finished(&id).await };
+            assert!(!is_running(mark), "{escape}: a process is left when the task {how}: {ended:?}");
+            fs::remove_file(&ready).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_process_of_an_attempt_is_left_when_the_next_attempt_starts() {
+    let server = Server::start(SHELL);
+    let pid = server.path("pid");
+    let path = pid.display();
+    let first = format!("setsid sleep 7702 </dev/null >/dev/null 2>&1 & echo $! > {path}; exit 1");
+    let second = format!("kill -0 $(cat {path}) && echo alive || echo gone");
+    let both = format!("if [ $LINESHAFT_ATTEMPT = 1 ]; then {first}; fi; {second}");
+    let id = server.submit(script("retried", &both)).await;
+    let ended = server.wait_finished(&id).await;
+    assert_eq!((ended.attempt, bytes(ended.result.as_ref()).as_str()), (2, "gone\n"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_process_that_always_forks_is_stopped() {
+    let server = Server::start(SHELL);
+    let ready = server.path("ready");
+    // Each process starts the next one in another session, and exits.
+    let hop = server.path("hop.sh");
+    fs::write(&hop, "#!/bin/sh\nsetsid \"$0\" </dev/null >/dev/null 2>&1 &\n").unwrap();
+    run("chmod", ["+x", hop.to_str().unwrap()]);
+    let id = server
+        .submit(script("brief", &format!("{0} & echo > {1}; wait; sleep 1000", hop.display(), ready.display())))
+        .await;
+    written(&ready).await;
+    let ended = cancel(&server, &id).await;
+    assert_eq!(ended.state(), TaskState::Cancelled);
+    assert!(!is_running(hop.to_str().unwrap()), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_handler_that_kills_its_parent_fails_and_leaves_no_process() {
+    let server = Server::start(SHELL);
+    let kill = "env -i setsid sleep 7703 </dev/null >/dev/null 2>&1 & while ! pgrep -f '^sleep 7703' >/dev/null; do :; done; kill -9 $PPID; sleep 7703";
+    let id = server.submit(script("sh", kill)).await;
+    let ended = server.wait_finished(&id).await;
+    assert!(!is_running("sleep 7703"), "{ended:?}");
+    assert_eq!(ended.failure.unwrap().reason(), FailureReason::Killed);
+    let id = server.submit(script("sh", "echo next")).await;
+    assert_eq!(bytes(server.wait_finished(&id).await.result.as_ref()), "next\n");
+}
+
+#[tokio::test]
+async fn a_server_without_its_supervisor_ends_and_leaves_no_process() {
+    let mut server = Server::start(SHELL);
+    let ready = server.path("ready");
+    let id = server.submit(script("sh", &format!("setsid sleep 7704 & echo > {}; wait", ready.display()))).await;
+    written(&ready).await;
+    let supervisor = children(server.pid()).first().unwrap().0;
+    run("kill", ["-9", &supervisor.to_string()]);
+    let status = server.wait_exit();
+    assert_eq!(status.code(), Some(1), "{status}");
+    assert!(server.log().contains("the supervisor process was killed"), "{}", server.log());
+    // The next server waits until the processes have ended.
+    server.start_again();
+    let mark = "sleep 7704";
+    assert!(!is_running(mark) || server.get(&id).await.attempt == 1, "{}", server.log());
+    cancel(&server, &id).await;
+    assert!(!is_running(mark));
+}
+
+#[tokio::test]
+async fn a_server_as_the_init_process_of_a_container_leaves_no_zombies() {
+    let flags =
+        [&unshare_flags(&["pid", "mount"])[..], &["--fork", "--kill-child", "--mount-proc"].map(String::from)].concat();
+    let words: Vec<&str> = ["unshare"].into_iter().chain(flags.iter().map(String::as_str)).collect();
+    let server = Server::start_under(&words, SHELL);
+    let init = children(server.pid()).first().unwrap().0;
+    for _ in 0..3 {
+        let ready = server.path("ready");
+        let tree = format!(
+            "(sleep 7705 & setsid sleep 7705 & sleep 7705) & setsid sleep 7705 & echo > {}; wait",
+            ready.display()
+        );
+        let id = server.submit(script("sh", &tree)).await;
+        written(&ready).await;
+        cancel(&server, &id).await;
+        fs::remove_file(&ready).unwrap();
+    }
+    // An orphan of a probe or of `kubectl exec`, which no process of the server has started.
+    let target = init.to_string();
+    let (done, orphan) = run("nsenter", ["-t", &target, "-p", "-m", "sh", "-c", "sleep 0.2 & "]);
+    assert!(done, "{orphan}");
+    eventually(async || {
+        let found = children(init);
+        check(found.len() == 1 && found[0].1 != 'Z', || format!("children of the server: {found:?}"))
+    })
+    .await;
+    let supervisor = children(init)[0].0;
+    let shims = children(supervisor);
+    let left: Vec<_> = shims
+        .iter()
+        .flat_map(|(shim, _)| children(*shim))
+        .chain(shims.iter().copied().filter(|(_, state)| *state == 'Z'))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
+async fn output_written_shortly_after_the_program_has_ended_is_complete() {
+    let server = Server::start(SHELL);
+    let id = server.submit(script("sh", "exec > >(sleep 0.4; cat); echo late")).await;
+    let ended = server.wait_finished(&id).await;
+    assert_eq!(bytes(ended.result.as_ref()), "late\n", "{ended:?}");
+    assert!(!ended.resource_usage.unwrap().output_incomplete);
+}
+
+#[tokio::test]
+async fn output_that_the_server_does_not_wait_for_is_marked_as_incomplete() {
+    let server = Server::start(SHELL);
+    let id = server.submit(script("brief", "exec > >(sleep 7706; cat); echo late")).await;
+    let ended = server.wait_finished(&id).await;
+    assert_eq!(ended.state(), TaskState::Completed);
+    assert!(ended.resource_usage.unwrap().output_incomplete);
+    assert!(!is_running("sleep 7706"));
+}
+
+#[tokio::test]
+async fn a_program_inherits_no_ignored_or_blocked_signals() {
+    let server = Server::start_under(&["env", "--ignore-signal", "--block-signal"], SHELL);
+    let id = server.submit(script("sh", "grep -E '^Sig(Blk|Ign)' /proc/self/status")).await;
+    let result = bytes(server.wait_finished(&id).await.result.as_ref());
+    let masks: Vec<u64> =
+        result.lines().map(|line| u64::from_str_radix(line.rsplit_once('\t').unwrap().1, 16).unwrap()).collect();
+    // Signals 32 and 33 belong to the C library, which ignores them in each program that it starts.
+    assert_eq!(masks.iter().map(|mask| mask & !(0b11 << 31)).collect::<Vec<_>>(), [0, 0], "{result}");
+}
+
+#[tokio::test]
+async fn the_server_itself_does_not_start_programs() {
+    let server = Server::start(SHELL);
+    for pool in ["default", "async"] {
+        let request = v1::SubmitTaskRequest { pool: pool.into(), ..script("sh", "echo $PPID; cat /proc/$PPID/comm") };
+        let id = server.submit(request).await;
+        let result = bytes(server.wait_finished(&id).await.result.as_ref());
+        let (parent, name) = result.split_once('\n').unwrap();
+        assert_ne!(parent, server.pid().to_string(), "{pool}: a slow start would block a thread of the server");
+        assert_eq!(name, "lineshaft-shim\n", "{pool}");
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_exits_with_0_while_the_server_drains_has_completed() {
+    let mut server = Server::start(SHELL);
+    let (finishes, fails) = (server.path("finishes"), server.path("fails"));
+    let wait = |path: &Path, code: u8| {
+        format!("trap 'echo saved; exit {code}' TERM; echo > {}; while :; do sleep 0.01; done", path.display())
+    };
+    let saving = server.submit(script("sh", &wait(&finishes, 0))).await;
+    let failing = server.submit(script("sh", &wait(&fails, 1))).await;
+    written(&finishes).await;
+    written(&fails).await;
+    server.signal(Signal::TERM);
+    assert!(server.wait_exit().success());
+    server.start_again();
+    let saved = server.get(&saving).await;
+    assert_eq!((saved.state(), saved.attempt), (TaskState::Completed, 1), "{saved:?}");
+    assert_eq!(bytes(saved.result.as_ref()), "saved\n");
+    assert!(matches!(server.get(&failing).await.state(), TaskState::Queued | TaskState::Running));
+}
+
+#[tokio::test]
+async fn a_process_without_a_grace_period_is_killed_at_once() {
+    let server = Server::start(SHELL);
+    let (ready, asked) = (server.path("ready"), server.path("asked"));
+    let text =
+        format!("trap 'echo > {}' TERM; echo > {}; while :; do sleep 0.01; done", asked.display(), ready.display());
+    let id = server.submit(script("sh", &text)).await;
+    written(&ready).await;
+    let grace = Some(prost_types::Duration::default());
+    let request = v1::CancelTaskRequest { task_id: id.clone(), grace, ..Default::default() };
+    server.tasks().cancel_task(request).await.unwrap();
+    let ended = server.wait_finished(&id).await;
+    assert_eq!(ended.cancel.unwrap().method(), StopMethod::SignalKill);
+    assert!(!asked.exists(), "it got SIGTERM before");
+}
