@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::clock::Timestamp;
 use super::id::{BatchId, HandlerName, Namespace, PoolName, TaskId};
 use super::pool::Durability;
 use super::priority::Priority;
@@ -109,10 +108,10 @@ pub struct TaskExtras {
     pub args: Box<[Box<str>]>,
     /// Idempotency key of the submission.
     pub request_id: Option<Box<str>>,
-    /// The task does not start before this time.
-    pub not_before: Option<Timestamp>,
-    /// The task fails with EXPIRED if it has not started by this time.
-    pub expires_at: Option<Timestamp>,
+    /// Time from the submission until the task may start.
+    pub delay: Option<Duration>,
+    /// Time from the submission after which the task fails with EXPIRED if it has not started.
+    pub expires_after: Option<Duration>,
     /// Trace context of the submission.
     pub trace: Option<Arc<TraceContext>>,
 }

@@ -72,6 +72,8 @@ pub struct Task {
 #[derive(Clone, Debug, PartialEq)]
 pub struct TaskStatus {
     pub state: TaskState,
+    /// Revision of the submission. Unlike the ID it is never used again.
+    pub submission: Revision,
     /// Revision of the last change.
     pub revision: Revision,
     /// The current or last attempt; 0 before the first.
@@ -108,6 +110,7 @@ impl TaskStatus {
     pub fn submitted(state: TaskState, revision: Revision, at: Timestamp, eligible_at: Timestamp) -> Self {
         Self {
             state,
+            submission: revision,
             revision,
             attempt: 0,
             crashes: 0,
@@ -125,6 +128,14 @@ impl TaskStatus {
             stderr_bytes: 0,
         }
     }
+
+    /// The last known time of a change. That of a back-off is not stored: it follows the end of its attempt.
+    fn changed_at(&self) -> Timestamp {
+        let eligible_at = (self.state != TaskState::Waiting).then_some(self.eligible_at);
+        let run_time = self.usage.as_ref().filter(|_| self.state == TaskState::Waiting).map(|usage| usage.run_time);
+        let attempt = self.started_at.map(|at| at.after(run_time.unwrap_or_default()));
+        [eligible_at, attempt, self.finished_at].into_iter().flatten().fold(self.submitted_at, Timestamp::max)
+    }
 }
 
 /// The part of a task that the scheduler needs after a restart.
@@ -134,9 +145,15 @@ pub struct RecoveredTask {
     pub spec: Arc<TaskSpec>,
     /// Revision of the last change.
     pub revision: Revision,
+    /// Revision of the submission.
+    pub submission: Revision,
     pub submitted_at: Timestamp,
-    /// Ended: when the task ended. Otherwise when it becomes or became eligible.
+    /// WAITING: when the task becomes eligible.
     pub eligible_at: Timestamp,
+    /// The last known time of a change.
+    pub changed_at: Timestamp,
+    /// Whether an attempt has ever started, also one that does not count.
+    pub has_started: bool,
     /// A cancel that has not finished.
     pub cancel: Option<Box<CancelRequest>>,
     /// The current or last attempt; 0 before the first.
@@ -151,8 +168,11 @@ impl From<Task> for RecoveredTask {
         Self {
             spec,
             revision: status.revision,
+            submission: status.submission,
             submitted_at: status.submitted_at,
-            eligible_at: status.finished_at.unwrap_or(status.eligible_at),
+            eligible_at: status.eligible_at,
+            changed_at: status.changed_at(),
+            has_started: status.started_at.is_some(),
             cancel: status.cancel_request,
             attempt: status.attempt,
             crashes: status.crashes,

@@ -8,6 +8,8 @@
 //! `commit` makes events durable.
 
 mod commit;
+#[cfg(test)]
+mod first_turn_tests;
 mod requests;
 mod retention;
 mod run;

@@ -26,7 +26,7 @@ pub fn event(event: &TaskEvent) -> v1::TaskEvent {
     match &event.change {
         TaskChange::Submitted { spec } => {
             converted.previous_state = 0;
-            converted.not_before = spec.extras().not_before.map(timestamp);
+            converted.not_before = spec.extras().delay.map(|delay| timestamp(event.at.after(delay)));
             converted.labels = options.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
         }
         TaskChange::Started { worker, .. } => converted.worker = worker.to_string(),

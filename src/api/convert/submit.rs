@@ -141,8 +141,8 @@ pub fn convert(
     let extras = TaskExtras {
         args: request.args.into_iter().map(Into::into).collect(),
         request_id,
-        not_before: delay.filter(|delay| !delay.is_zero()).map(|delay| context.now.after(delay)),
-        expires_at: expires_after.map(|duration| context.now.after(duration)),
+        delay: delay.filter(|delay| !delay.is_zero()),
+        expires_after,
         trace,
     };
     Ok(ConvertedTask { id, options, payload, extras: extras.boxed() })
@@ -308,7 +308,8 @@ mod tests {
         assert_eq!((options.pool.as_str(), options.namespace.as_str()), ("waiting", "team"));
         assert_eq!((options.priority, options.timeout), (Priority::Critical, Duration::from_millis(1)));
         assert_eq!((options.retry.factor, options.retry.jitter, options.retry.attempts_max), (3.0, 0.0, 7));
-        assert_eq!((extras.not_before, extras.expires_at), (Some(Timestamp(3_000_000)), Some(Timestamp(10_000_000))));
+        assert_eq!(extras.delay, Some(Duration::from_secs(2)));
+        assert_eq!(extras.expires_after, Some(Duration::from_secs(9)));
         assert_eq!((options.durability, options.at_most_once), (Durability::Memory, true));
         assert_eq!(&*extras.args, &["-v".into()]);
     }

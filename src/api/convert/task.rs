@@ -58,7 +58,7 @@ pub fn task(task: Task, include: Include) -> v1::Task {
         eligible_at: Some(timestamp(status.eligible_at)),
         started_at: status.started_at.map(timestamp),
         finished_at: status.finished_at.map(timestamp),
-        expires_at: spec.extras().expires_at.map(timestamp),
+        expires_at: spec.extras().expires_after.map(|after| timestamp(status.submitted_at.after(after))),
         revision: status.revision.0,
         submitted_by: options.submitted_by.to_string(),
         worker: status.worker.as_deref().unwrap_or_default().to_owned(),

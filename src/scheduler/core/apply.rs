@@ -2,43 +2,58 @@
 
 use std::sync::Arc;
 
-use crate::model::{InterruptCause, Revision, TaskChange, TaskEvent, TaskExtras, TaskSpec, TaskState};
+use crate::model::{InterruptCause, Revision, TaskChange, TaskEvent, TaskSpec, TaskState, Timestamp};
 
-use super::finished::FinishedTask;
+use super::holds::{Hold, Holds};
 use super::ready_queue::QueueEntry;
 use super::state::{Core, attached_bytes};
 use super::table::{self, TaskEntry};
-use super::timers::{Timer, TimerKind};
+use super::timers::{Purpose, Timer};
 
 impl Core {
     /// Applies a `Submitted` event: adds the task.
     pub(super) fn apply_submitted(&mut self, event: &TaskEvent) {
         let TaskChange::Submitted { spec } = &event.change else { return };
+        let extras = spec.extras();
+        let eligible_at = event.at.after(extras.delay.unwrap_or_default());
         let pool = self.pool_of(&spec.options.pool);
-        let digest = table::digest(&spec.payload, &spec.extras().args);
+        self.revision = event.revision;
+        self.pools[usize::from(pool)].counters.submitted += 1;
+        let digest = table::digest(&spec.payload, &extras.args);
         self.attached_bytes += attached_bytes(spec);
+        let expires = extras.expires_after.is_some();
         let (spec, payload_stored) = self.retain_payload(spec);
-        let eligible_at = spec.extras().not_before.filter(|at| *at > event.at).unwrap_or(event.at);
-        let index = self.tasks.insert(TaskEntry {
+        let entry = TaskEntry {
             spec,
+            submission: event.revision,
             submitted_at: event.at,
-            eligible_at,
-            fence: 0,
+            since: event.at,
+            stamp: 0,
             cancel: None,
-            generation: 0,
-            incarnation: 0,
-            attempt: 0,
             digest,
+            attempt: 0,
             crashes: 0,
             pool,
             state: event.state,
-            assigned: false,
+            holds: Holds::one_if(event.state == TaskState::Waiting, Hold::Delay),
+            has_attempt: false,
+            expires,
             payload_stored,
-        });
-        self.revision = event.revision;
-        self.pools[usize::from(pool)].counters.submitted += 1;
-        self.add_expiry_timer(index);
-        self.enter_state(index, event.revision, false);
+        };
+        self.add_task(entry, eligible_at, event.revision);
+    }
+
+    /// Adds a task to the table and to the structures of its state, which it entered at `revision`. `eligible_at`
+    /// matters for WAITING tasks only. Returns the index.
+    pub(super) fn add_task(&mut self, entry: TaskEntry, eligible_at: Timestamp, revision: Revision) -> u32 {
+        let expires_at = entry.spec.extras().expires_after.filter(|_| entry.expires);
+        let (submission, expires_at) = (entry.submission, expires_at.map(|after| entry.submitted_at.after(after)));
+        let index = self.tasks.insert(entry);
+        if let Some(at) = expires_at {
+            self.timers.add(Timer { at, index, purpose: Purpose::Expiry(submission) });
+        }
+        self.enter_state(index, eligible_at, revision, false);
+        index
     }
 
     /// Applies any other event to an existing task.
@@ -51,35 +66,33 @@ impl Core {
             }
             return;
         }
-        let changes_state = self.tasks.get(index).is_some_and(|task| task.state != event.state);
-        if changes_state {
-            self.leave_state(index);
-        }
+        self.count(index, event);
         let Some(task) = self.tasks.get_mut(index) else { return };
-        task.state = event.state;
-        task.attempt = event.attempt;
+        let (previous, was_dispatched, held) = (task.state, task.is_dispatched(), task.holds);
+        task.attempt = u16::try_from(event.attempt).unwrap_or(u16::MAX);
         match &event.change {
-            TaskChange::Retrying { not_before, .. } => {
-                task.eligible_at = *not_before;
-                task.crashes = 0;
-            }
-            TaskChange::Interrupted { cause } => {
-                task.eligible_at = event.at;
-                task.crashes += u16::from(*cause == InterruptCause::Crash);
-            }
+            TaskChange::Retrying { .. } => task.crashes = 0,
+            TaskChange::Interrupted { cause } => task.crashes += u16::from(*cause == InterruptCause::Crash),
             TaskChange::CancelRequested { request } => task.cancel = Some(request.clone()),
-            TaskChange::Eligible
-            | TaskChange::Completed { .. }
-            | TaskChange::Failed { .. }
-            | TaskChange::Cancelled { .. } => {
-                task.eligible_at = event.at;
-            }
-            TaskChange::Submitted { .. } | TaskChange::Started { .. } | TaskChange::Deleted => {}
+            _ => {}
         }
-        if changes_state {
-            self.count(index, event);
-            self.enter_state(index, event.revision, matches!(event.change, TaskChange::Interrupted { .. }));
+        if previous == event.state {
+            return;
         }
+        task.state = event.state;
+        task.since = event.at;
+        task.holds = Holds::one_if(event.state == TaskState::Waiting, Hold::BackOff);
+        task.has_attempt &= event.state == TaskState::Running;
+        self.leave_state(index, previous, was_dispatched, held);
+        if event.state == TaskState::Running || event.state.is_terminal() {
+            self.disarm_expiry(index);
+        }
+        let eligible_at = match event.change {
+            TaskChange::Retrying { not_before, .. } => not_before,
+            _ => event.at,
+        };
+        let first = matches!(event.change, TaskChange::Interrupted { .. });
+        self.enter_state(index, eligible_at, event.revision, first);
     }
 
     /// Counts a payload that is kept in memory. Returns false if the payload budget has no room for it.
@@ -100,87 +113,68 @@ impl Core {
         (spec.clone(), false)
     }
 
-    pub(super) fn add_expiry_timer(&mut self, index: u32) {
-        if let Some(task) = self.tasks.get(index)
-            && let Some(at) = task.spec.extras().expires_at
-        {
-            self.timers.add(Timer { at, index, stamp: task.incarnation, kind: TimerKind::Expiry });
-        }
+    /// The task cannot expire any more: it has started, has ended, or its timer has fired.
+    pub(super) fn disarm_expiry(&mut self, index: u32) {
+        let Some(task) = self.tasks.get_mut(index).filter(|task| task.expires) else { return };
+        task.expires = false;
+        let tasks = &self.tasks;
+        self.timers.mark_stale(|timer| Self::is_armed(tasks, timer));
     }
 
-    /// Removes the task from the counts and queues of its present state.
-    fn leave_state(&mut self, index: u32) {
-        let Some(task) = self.tasks.get_mut(index) else { return };
-        let pool = usize::from(task.pool);
-        if let Some(count) = self.pools[pool].count_mut(task.state) {
+    /// Removes the task from the counts and structures of its former state.
+    fn leave_state(&mut self, index: u32, previous: TaskState, was_dispatched: bool, held: Holds) {
+        let Some(task) = self.tasks.get(index) else { return };
+        let (pool, priority) = (usize::from(task.pool), task.spec.options.priority);
+        if let Some(count) = self.pools[pool].count_mut(previous) {
             *count -= 1;
         }
-        if task.state != TaskState::Queued {
-            return;
+        let tasks = &self.tasks;
+        if held.has_timer() {
+            self.timers.mark_stale(|timer| Self::is_armed(tasks, timer));
         }
-        if task.assigned {
-            task.generation = task.generation.wrapping_add(1);
-            self.unassign(index);
-        } else {
+        if was_dispatched {
+            self.unassign(pool, priority);
+        } else if previous == TaskState::Queued {
             self.leave_ready_queue(index);
         }
     }
 
+    /// Records that the entry of the task in its ready queue has become stale.
     pub(super) fn leave_ready_queue(&mut self, index: u32) {
-        let Some(task) = self.tasks.get_mut(index) else { return };
-        task.generation = task.generation.wrapping_add(1);
         let (tasks, pools) = (&self.tasks, &mut self.pools);
         let Some(task) = tasks.get(index) else { return };
         let (priority, key) = (task.spec.options.priority, &task.spec.options.namespace);
         pools[usize::from(task.pool)].ready.mark_stale(priority, key, |entry| Self::is_live(tasks, entry));
     }
 
-    /// Adds the task to the counts and queues of its state, which it entered at `revision`; `first` puts it at the
-    /// front of its queue.
-    pub(super) fn enter_state(&mut self, index: u32, revision: Revision, first: bool) {
+    /// Adds the task to the counts and structures of its state; `first` puts it at the front of its queue.
+    fn enter_state(&mut self, index: u32, eligible_at: Timestamp, revision: Revision, first: bool) {
+        let stamp = self.draw_stamp();
         let Some(task) = self.tasks.get_mut(index) else { return };
         let pool = &mut self.pools[usize::from(task.pool)];
-        if task.state != TaskState::Running {
-            task.fence = 0;
-        }
         if let Some(count) = pool.count_mut(task.state) {
             *count += 1;
         }
         match task.state {
             TaskState::Waiting => {
-                task.generation = task.generation.wrapping_add(1);
-                let (at, stamp) = (task.eligible_at, task.generation);
-                self.timers.add(Timer { at, index, stamp, kind: TimerKind::Eligible });
-            }
-            TaskState::Queued => {
-                task.generation = task.generation.wrapping_add(1);
-                let entry = QueueEntry { index, generation: task.generation };
-                let (priority, key) = (task.spec.options.priority, &task.spec.options.namespace);
-                if first {
-                    pool.ready.push_front(priority, key, entry);
-                } else {
-                    pool.ready.push(priority, key, entry);
+                task.stamp = stamp;
+                if task.holds.has_timer() {
+                    self.timers.add(Timer { at: eligible_at, index, purpose: Purpose::Hold(stamp) });
                 }
             }
+            TaskState::Queued => {
+                task.stamp = stamp;
+                let (entry, key) = (QueueEntry { index, stamp }, &task.spec.options.namespace);
+                if first {
+                    pool.ready.push_front(task.spec.options.priority, key, entry);
+                } else {
+                    pool.ready.push(task.spec.options.priority, key, entry);
+                }
+            }
+            // The stamp stays that of the attempt.
             TaskState::Running => {}
-            TaskState::Completed | TaskState::Failed | TaskState::Cancelled => self.release_memory(index, revision),
+            TaskState::Completed | TaskState::Failed | TaskState::Cancelled => self.ended.push_back((index, revision)),
         }
-    }
-
-    /// Drops what a finished task does not need, and queues the task for retention.
-    fn release_memory(&mut self, index: u32, ended: Revision) {
-        let Some(task) = self.tasks.get_mut(index) else { return };
-        task.cancel = None;
-        self.payload_bytes -= task.spec.payload.len() as u64;
-        self.attached_bytes -= attached_bytes(&task.spec);
-        let extras = task.spec.extras();
-        if !task.spec.payload.is_empty() || !extras.args.is_empty() || extras.trace.is_some() {
-            let extras = TaskExtras { args: Box::default(), trace: None, ..extras.clone() }.boxed();
-            task.spec = Arc::new(TaskSpec { extras, ..task.spec.without_payload() });
-        }
-        let finished = FinishedTask { ended, index, incarnation: task.incarnation };
-        let (namespace, at) = (&task.spec.options.namespace, task.eligible_at);
-        self.finished.push(namespace, finished, at, self.options.retention_count);
     }
 
     fn count(&mut self, index: u32, event: &TaskEvent) {
@@ -189,7 +183,7 @@ impl Core {
         let usage = match &event.change {
             TaskChange::Started { .. } => {
                 pool.counters.attempts += 1;
-                let waited = event.at.since(task.eligible_at);
+                let waited = event.at.since(task.since);
                 pool.wait_us.saturating_record(waited.as_micros().try_into().unwrap_or(u64::MAX));
                 None
             }

@@ -10,7 +10,9 @@ use crate::pool::Ticket;
 use crate::runners::{Outcome, StopCause};
 
 use super::decisions::Decisions;
+use super::holds::{Hold, Holds};
 use super::state::Core;
+use super::table::TaskEntry;
 
 /// Report of a pool that an attempt has ended.
 #[derive(Debug)]
@@ -27,11 +29,8 @@ pub struct AttemptEnd {
 impl Core {
     /// A worker has started an attempt. Does nothing if it is not the live attempt of its task.
     pub fn started(&mut self, ticket: Ticket, at: Timestamp, worker: Arc<str>, out: &mut Decisions) {
-        let Some(task) = self.tasks.get(ticket.index).filter(|task| task.fence == ticket.fence) else { return };
-        if task.state != TaskState::Queued {
-            return;
-        }
-        let attempt = task.attempt + 1;
+        let Some(task) = self.live(ticket, TaskState::Queued) else { return };
+        let attempt = u32::from(task.attempt) + 1;
         if task.spec.options.at_most_once || self.quarantine.confirms(ticket) {
             out.confirms.push(ticket);
         }
@@ -42,11 +41,9 @@ impl Core {
     /// An attempt has ended. Does nothing if it is not the live attempt of its task.
     pub fn ended(&mut self, end: AttemptEnd, out: &mut Decisions) {
         let AttemptEnd { ticket, at, outcome, cause, usage, output } = end;
-        let Some(task) = self.tasks.get(ticket.index).filter(|task| task.fence == ticket.fence) else { return };
-        if task.state != TaskState::Running {
-            return;
-        }
         let index = ticket.index;
+        let at = self.not_before_last_change(index, at);
+        let Some(task) = self.live(ticket, TaskState::Running) else { return };
         if let Some(request) = task.cancel.clone() {
             let method = match outcome {
                 Outcome::Stopped(method) => method,
@@ -73,6 +70,13 @@ impl Core {
         }
     }
 
+    /// The task of a live attempt, if it is in this state.
+    fn live(&self, ticket: Ticket, state: TaskState) -> Option<&TaskEntry> {
+        self.tasks
+            .get(ticket.index)
+            .filter(|task| task.state == state && task.has_attempt && task.stamp == ticket.fence)
+    }
+
     /// Retries the task after its back-off, or fails it.
     fn attempt_failed(
         &mut self,
@@ -84,14 +88,14 @@ impl Core {
         out: &mut Decisions,
     ) {
         let Some(task) = self.tasks.get(index) else { return };
-        failure.attempt = task.attempt;
+        failure.attempt = task.attempt.into();
         let retry = &task.spec.options.retry;
-        if !failure.retryable || task.attempt >= retry.attempts_max || task.spec.options.at_most_once {
+        if !failure.retryable || failure.attempt >= retry.attempts_max || task.spec.options.at_most_once {
             let change = TaskChange::Failed { failure: Box::new(failure), usage: Some(usage), output };
             return self.emit(at, index, TaskState::Failed, None, change, out);
         }
-        let delay = failure.retry_after.unwrap_or_else(|| retry.delay_after(&task.spec.id, task.attempt));
-        let state = if delay.is_zero() { TaskState::Queued } else { TaskState::Waiting };
+        let delay = failure.retry_after.unwrap_or_else(|| retry.delay_after(&task.spec.id, failure.attempt));
+        let state = Holds::one_if(!delay.is_zero(), Hold::BackOff).state();
         let change = TaskChange::Retrying { failure: Box::new(failure), not_before: at.after(delay), usage, output };
         self.emit(at, index, state, None, change, out);
     }
@@ -102,11 +106,11 @@ impl Core {
         let Some(task) = self.tasks.get(index) else { return };
         if task.spec.options.at_most_once && cause != InterruptCause::Unavailable {
             let mut failure = Failure::new(FailureReason::WorkerLost, "was interrupted and may not be started twice");
-            failure.attempt = task.attempt;
+            failure.attempt = task.attempt.into();
             let change = TaskChange::Failed { failure: Box::new(failure), usage: None, output: None };
             return self.emit(at, index, TaskState::Failed, None, change, out);
         }
-        let attempt = task.attempt.saturating_sub(1);
+        let attempt = u32::from(task.attempt).saturating_sub(1);
         self.emit(at, index, TaskState::Queued, Some(attempt), TaskChange::Interrupted { cause }, out);
     }
 }

@@ -7,6 +7,9 @@ use super::decisions::{Decisions, Dispatch};
 use super::state::Core;
 use super::table::TaskTable;
 
+/// Stale entries of dispatched attempts that are kept in addition to as many as there are live ones.
+const STALE_MAX: usize = 64;
+
 impl Core {
     /// Dispatches eligible tasks to their pools, highest priority first. Call it after the commands.
     ///
@@ -47,19 +50,18 @@ impl Core {
         self.assign(entry.index)
     }
 
-    /// Begins an attempt of a task that has left the ready queue.
+    /// Begins an attempt of a QUEUED task.
     pub(super) fn assign(&mut self, index: u32) -> Option<Assignment> {
-        let is_careful = self.confirms_starts();
+        let (is_careful, fence) = (self.confirms_starts(), self.draw_stamp());
         let task = self.tasks.get_mut(index)?;
-        self.fence += 1;
-        task.fence = self.fence;
-        task.assigned = true;
-        let ticket = Ticket { index, pool: task.pool, fence: self.fence };
+        task.stamp = fence;
+        task.has_attempt = true;
+        let ticket = Ticket { index, pool: task.pool, fence };
         let assignment = Assignment {
             ticket,
             spec: task.spec.clone(),
-            attempt: task.attempt + 1,
-            eligible_at: task.eligible_at,
+            attempt: u32::from(task.attempt) + 1,
+            eligible_at: task.since,
             confirm: is_careful || task.spec.options.at_most_once,
             payload_stored: task.payload_stored,
         };
@@ -73,28 +75,27 @@ impl Core {
         Some(assignment)
     }
 
-    /// Records that a dispatched attempt has started or will not start.
-    pub(super) fn unassign(&mut self, index: u32) {
-        let Some(task) = self.tasks.get_mut(index).filter(|task| task.assigned) else { return };
-        task.assigned = false;
-        let (priority, pool) = (task.spec.options.priority, usize::from(task.pool));
-        self.pools[pool].assigned[priority.index()] -= 1;
-        self.oldest_assigned(pool, priority);
+    /// Records that a dispatched attempt of this priority has started or will not start.
+    pub(super) fn unassign(&mut self, pool: usize, priority: Priority) {
+        let (tasks, state) = (&self.tasks, &mut self.pools[pool]);
+        let assigned = &mut state.assigned[priority.index()];
+        *assigned -= 1;
+        let order = &mut state.assigned_order[priority.index()];
+        if order.len() > 2 * *assigned + STALE_MAX {
+            order.retain(|ticket| is_assigned(tasks, *ticket));
+        }
     }
 
-    /// The first dispatched attempt of this priority that has not started. Removes stale entries before it.
+    /// The first dispatched attempt of this priority that has not started.
     pub(super) fn oldest_assigned(&mut self, pool: usize, priority: Priority) -> Option<Ticket> {
         let order = &mut self.pools[pool].assigned_order[priority.index()];
-        while let Some(ticket) = order.front() {
-            if is_assigned(&self.tasks, *ticket) {
-                return Some(*ticket);
-            }
+        while order.front().is_some_and(|ticket| !is_assigned(&self.tasks, *ticket)) {
             order.pop_front();
         }
-        None
+        order.front().copied()
     }
 }
 
 fn is_assigned(tasks: &TaskTable, ticket: Ticket) -> bool {
-    tasks.get(ticket.index).is_some_and(|task| task.fence == ticket.fence && task.assigned)
+    tasks.get(ticket.index).is_some_and(|task| task.is_dispatched() && task.stamp == ticket.fence)
 }

@@ -11,18 +11,18 @@ use crate::model::{Namespace, Revision, Timestamp};
 
 use super::table::TaskTable;
 
-/// A finished task. The entry is stale if the incarnation of the table entry has changed.
+/// A finished task. The entry is stale if the entry of the table is that of another submission.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FinishedTask {
     /// Revision of the end.
     pub ended: Revision,
     pub index: u32,
-    pub incarnation: u32,
+    pub submission: Revision,
 }
 
 impl FinishedTask {
     pub fn is_live(&self, tasks: &TaskTable) -> bool {
-        tasks.get(self.index).is_some_and(|task| task.incarnation == self.incarnation)
+        tasks.get(self.index).is_some_and(|task| task.submission == self.submission)
     }
 }
 
@@ -192,8 +192,8 @@ impl List {
     /// The oldest task and when it ended. Removes stale entries before it.
     fn front(&mut self, tasks: &TaskTable) -> Option<(FinishedTask, Timestamp)> {
         while let Some(task) = self.queue.front().copied() {
-            match tasks.get(task.index).filter(|entry| entry.incarnation == task.incarnation) {
-                Some(entry) => return Some((task, entry.eligible_at)),
+            match tasks.get(task.index).filter(|entry| entry.submission == task.submission) {
+                Some(entry) => return Some((task, entry.since)),
                 None => self.queue.pop_front(),
             };
         }

@@ -8,7 +8,9 @@ mod apply;
 mod attempts;
 mod decisions;
 mod dispatch;
+mod ended;
 mod finished;
+mod holds;
 mod pool_metrics;
 mod pool_override;
 mod pool_state;
@@ -34,6 +36,8 @@ mod pools_tests;
 mod quarantine_tests;
 #[cfg(test)]
 mod retention_tests;
+#[cfg(test)]
+mod staleness_tests;
 #[cfg(test)]
 mod tests;
 

@@ -162,8 +162,8 @@ impl World {
         self.submitted += 1;
         let mut spec: TaskSpec = spec(&format!("t{}", self.submitted), Priority::from_index(priority).unwrap());
         let extras = TaskExtras {
-            not_before: (delay_ms > 0).then(|| Timestamp(self.now + delay_ms * 1_000)),
-            expires_at: expires_ms.map(|ms| Timestamp(self.now + ms * 1_000)),
+            delay: (delay_ms > 0).then(|| Duration::from_millis(delay_ms)),
+            expires_after: expires_ms.map(Duration::from_millis),
             ..TaskExtras::default()
         };
         spec.extras = extras.boxed();

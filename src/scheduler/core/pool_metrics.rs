@@ -113,7 +113,7 @@ impl Core {
         let tasks = &self.tasks;
         let ready = self.pools[pool].ready.fronts(priority);
         let oldest = ready.map(|entry| entry.index).chain(assigned);
-        let eligible_at = oldest.filter_map(|index| Some(tasks.get(index)?.eligible_at)).min();
+        let eligible_at = oldest.filter_map(|index| Some(tasks.get(index)?.since)).min();
         eligible_at.map_or(Duration::ZERO, |since| now.since(since))
     }
 }

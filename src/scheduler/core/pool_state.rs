@@ -45,7 +45,7 @@ pub struct PoolState {
     pub ready: ReadyQueue,
     /// Number of dispatched attempts that have not started, by priority index.
     pub assigned: [usize; Priority::COUNT],
-    /// The same attempts in the order of their dispatch; entries that have started are stale.
+    /// The same attempts in the order of their dispatch; others are stale, and bounded by the number of these.
     pub assigned_order: [VecDeque<Ticket>; Priority::COUNT],
     /// As last sent to the pool.
     pub held_back: [bool; Priority::COUNT],

@@ -55,7 +55,7 @@ impl Core {
                 task.crashes = 0;
                 continue;
             }
-            let (suspect, crashes) = (Suspect { index, incarnation: task.incarnation }, task.crashes);
+            let (suspect, crashes) = (Suspect { index, submission: task.submission }, task.crashes);
             if self.is_on_last_try(crashes) {
                 suspects.push((Reverse(starts.get(&index).copied()), suspect));
             }
@@ -97,13 +97,13 @@ impl Core {
     }
 
     fn start_trial(&mut self, index: u32, out: &mut Decisions) {
-        // Leaves the ready queue, in which it has an ordinary place.
-        self.leave_ready_queue(index);
         let Some(crashes) = self.tasks.get(index).map(|task| u32::from(task.crashes)) else { return };
         let doublings = (crashes + 1).saturating_sub(self.options.crashes_max).min(DOUBLINGS_MAX);
         let until = self.now.after(TRIAL_TIME * (1 << doublings));
         self.be_careful(until);
         let Some(assignment) = self.assign(index) else { return };
+        // It has an ordinary place in the ready queue.
+        self.leave_ready_queue(index);
         let ticket = assignment.ticket;
         self.quarantine.trials.push(ticket);
         self.quarantine.barrier = Some((ticket, until));

@@ -12,12 +12,12 @@ use hashbrown::HashMap;
 
 use crate::model::{Namespace, Priority};
 
-/// A queued task. The entry is stale if the generation of the task has changed.
+/// A queued task. The entry is stale if the stamp of the task has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueEntry {
     /// Index of the task.
     pub index: u32,
-    pub generation: u32,
+    pub stamp: u64,
 }
 
 #[derive(Debug, Default)]
@@ -146,7 +146,7 @@ mod tests {
     }
 
     fn entry(index: u32) -> QueueEntry {
-        QueueEntry { index, generation: 0 }
+        QueueEntry { index, stamp: 0 }
     }
 
     #[test]

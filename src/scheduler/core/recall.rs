@@ -19,7 +19,6 @@ use crate::scheduler::refusal::{Refusal, TaskFinished, TaskNotFound};
 use super::decisions::Decisions;
 use super::state::{Core, Recall, RecallReason};
 use super::table::TaskEntry;
-use super::timers::Timer;
 
 impl Core {
     /// Cancels a task and returns its new state: RUNNING if its attempt has to be stopped first, `None` if a recall
@@ -42,10 +41,11 @@ impl Core {
         }
     }
 
-    fn cancel_unfinished(&mut self, index: u32, request: CancelRequest, out: &mut Decisions) -> Option<TaskState> {
+    fn cancel_unfinished(&mut self, index: u32, mut request: CancelRequest, out: &mut Decisions) -> Option<TaskState> {
+        request.requested_at = self.not_before_last_change(index, request.requested_at);
         match self.tasks.get(index)?.state {
             TaskState::Running => Some(self.request_stop(index, request, out)),
-            TaskState::Queued if self.is_dispatched(index) => {
+            TaskState::Queued if self.ticket_of(index).is_some() => {
                 self.recall(index, RecallReason::Cancel(Box::new(request)), out);
                 None
             }
@@ -60,7 +60,7 @@ impl Core {
     /// Asks the pool for a dispatched attempt.
     fn recall(&mut self, index: u32, reason: RecallReason, out: &mut Decisions) {
         let (Some(ticket), Some(task)) = (self.ticket_of(index), self.tasks.get(index)) else { return };
-        let recall = Recall { task: task.spec.id.clone(), reason };
+        let recall = Recall { submission: task.submission, reason };
         match self.recalls.entry(ticket.fence) {
             Entry::Vacant(entry) => {
                 entry.insert(recall);
@@ -76,9 +76,9 @@ impl Core {
 
     /// The pool's answer to a recall. If `won`, the attempt never starts and is never reported.
     pub fn recalled(&mut self, now: Timestamp, ticket: Ticket, won: bool, out: &mut Decisions) {
-        let Some(Recall { task, reason }) = self.recalls.remove(&ticket.fence) else { return };
+        let Some(Recall { submission, reason }) = self.recalls.remove(&ticket.fence) else { return };
         let index = ticket.index;
-        let unfinished = |entry: &TaskEntry| entry.spec.id == task && !entry.state.is_terminal();
+        let unfinished = |task: &TaskEntry| task.submission == submission && !task.state.is_terminal();
         if !self.tasks.get(index).is_some_and(unfinished) {
             return;
         }
@@ -112,19 +112,19 @@ impl Core {
     }
 
     fn end_cancelled(&mut self, at: Timestamp, index: u32, request: CancelRequest, out: &mut Decisions) {
+        let at = at.max(request.requested_at);
         let receipt = Box::new(CancelReceipt { request, stopped_at: at, method: StopMethod::NeverStarted });
         let change = TaskChange::Cancelled { receipt, usage: None, output: None };
         self.emit(at, index, TaskState::Cancelled, None, change, out);
     }
 
-    /// Handles an expiry timer.
-    pub(super) fn expire(&mut self, now: Timestamp, timer: Timer, out: &mut Decisions) {
-        let Some(task) = self.tasks.get(timer.index).filter(|task| task.incarnation == timer.stamp) else { return };
-        let not_started = matches!(task.state, TaskState::Waiting | TaskState::Queued) && task.attempt == 0;
-        if not_started && self.is_dispatched(timer.index) {
-            self.recall(timer.index, RecallReason::Expiry, out);
-        } else if not_started {
-            self.end_expired(now, timer.index, out);
+    /// Ends a task that has not started in time.
+    pub(super) fn expire(&mut self, now: Timestamp, index: u32, out: &mut Decisions) {
+        self.disarm_expiry(index);
+        if self.ticket_of(index).is_some() {
+            self.recall(index, RecallReason::Expiry, out);
+        } else {
+            self.end_expired(now, index, out);
         }
     }
 

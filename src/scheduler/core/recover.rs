@@ -9,11 +9,12 @@ use crate::model::{
 };
 
 use super::decisions::Decisions;
+use super::holds::{Hold, Holds};
 use super::state::{Core, attached_bytes};
 use super::table::{self, TaskEntry};
 
-/// Bits of a fence that count the attempts of one epoch; the epoch is above them.
-const FENCE_BITS: u32 = 40;
+/// Bits of a stamp that count the stamps of one epoch; the epoch is above them.
+const STAMP_BITS: u32 = 44;
 
 /// Number of tasks in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,29 +52,31 @@ impl Core {
                 Arc::make_mut(&mut task.spec).payload = payload.into();
             }
         }
-        let index = self.tasks.insert(TaskEntry {
+        let hold = if task.attempt == 0 { Hold::Delay } else { Hold::BackOff };
+        let may_expire = !task.has_started && !task.state.is_terminal();
+        let entry = TaskEntry {
+            expires: may_expire && task.spec.extras().expires_after.is_some(),
             spec: task.spec,
+            submission: task.submission,
             submitted_at: task.submitted_at,
-            eligible_at: task.eligible_at,
-            fence: 0,
+            since: task.changed_at,
+            stamp: 0,
             cancel: task.cancel,
-            generation: 0,
-            incarnation: 0,
-            attempt: task.attempt,
             digest,
+            attempt: u16::try_from(task.attempt).unwrap_or(u16::MAX),
             crashes: u16::try_from(task.crashes).unwrap_or(u16::MAX),
             pool,
             state: task.state,
-            assigned: false,
+            holds: Holds::one_if(task.state == TaskState::Waiting, hold),
+            has_attempt: false,
             payload_stored,
-        });
-        if !task.state.is_terminal() {
-            self.add_expiry_timer(index);
+        };
+        let (runs, revision) = (entry.state == TaskState::Running, task.revision);
+        let index = self.add_task(entry, task.eligible_at, revision);
+        if runs {
+            self.quarantine.note_start(index, Some(revision));
         }
-        if task.state == TaskState::Running {
-            self.quarantine.note_start(index, Some(task.revision));
-        }
-        self.enter_state(index, task.revision, false);
+        self.settle();
     }
 
     /// Applies an event of the journal. Returns false if its task is unknown, so that nothing but the revision changes.
@@ -93,6 +96,7 @@ impl Core {
             if starts || event.state != TaskState::Running {
                 self.quarantine.note_start(index, starts.then_some(event.revision));
             }
+            self.settle();
         } else {
             self.revision = event.revision;
             return false;
@@ -100,11 +104,12 @@ impl Core {
         true
     }
 
-    /// Begins the epoch of this server. Its fences are larger than those of earlier epochs, so a report about an attempt of
-    /// an earlier server matches nothing. Call it once, after the tasks were restored and before anything is dispatched.
+    /// Begins the epoch of this server. Its stamps are larger than those of earlier epochs, so a report about an attempt of
+    /// an earlier server matches nothing, and than those that were drawn while tasks were restored. Call it once, after
+    /// the tasks were restored and before anything is dispatched.
     pub fn begin_epoch(&mut self, epoch: u64) {
         self.epoch = epoch;
-        self.fence = epoch << FENCE_BITS;
+        self.stamp += epoch << STAMP_BITS;
     }
 
     /// Decides about the tasks that were running when the previous server ended. Call it once, after all tasks
@@ -132,6 +137,7 @@ impl Core {
 
     /// Returns whether the task fails because it crashed the server.
     fn recover_one(&mut self, now: Timestamp, index: u32, ran_alone: bool, out: &mut Decisions) -> bool {
+        let now = self.not_before_last_change(index, now);
         let Some(task) = self.tasks.get(index) else { return false };
         if let Some(request) = task.cancel.clone() {
             let started = task.state == TaskState::Running;
@@ -147,7 +153,7 @@ impl Core {
                 "the server crashed {crashes} times in a row while the task was running, the last time while it ran alone"
             );
             let mut failure = Failure::new(FailureReason::WorkerLost, text);
-            failure.attempt = task.attempt;
+            failure.attempt = task.attempt.into();
             let change = TaskChange::Failed { failure: Box::new(failure), usage: None, output: None };
             self.emit(now, index, TaskState::Failed, None, change, out);
             return true;

@@ -1,5 +1,6 @@
 //! The state of the core, and how it emits events.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use super::pool_state::PoolState;
 use super::ready_queue::QueueEntry;
 use super::suspects::Quarantine;
 use super::table::{TaskEntry, TaskTable};
-use super::timers::{TimerKind, Timers};
+use super::timers::{Purpose, Timer, Timers};
 
 /// Bytes of arguments, labels and the like that count as part of what every task needs.
 const ATTACHED_FREE: usize = 256;
@@ -54,8 +55,10 @@ pub struct Core {
     pub(super) revision: Revision,
     /// Recalls that the pools have not answered, by fence.
     pub(super) recalls: HashMap<u64, Recall>,
-    /// Fence of the newest attempt.
-    pub(super) fence: u64,
+    /// Tasks that have ended, with the revision, and whose end has had no consequences yet.
+    pub(super) ended: VecDeque<(u32, Revision)>,
+    /// The newest stamp; the epoch is in its upper bits.
+    pub(super) stamp: u64,
     /// Raised, durably, at every start of a server.
     pub(super) epoch: u64,
     pub(super) payload_bytes: u64,
@@ -70,7 +73,7 @@ pub struct Core {
 #[derive(Debug)]
 pub(super) struct Recall {
     /// The index may be that of another task by the time of the answer.
-    pub task: TaskId,
+    pub submission: Revision,
     pub reason: RecallReason,
 }
 
@@ -90,7 +93,8 @@ impl Core {
             finished: FinishedTasks::default(),
             revision: Revision::default(),
             recalls: HashMap::new(),
-            fence: 0,
+            ended: VecDeque::new(),
+            stamp: 0,
             epoch: 0,
             payload_bytes: 0,
             attached_bytes: 0,
@@ -113,23 +117,18 @@ impl Core {
     /// Fires the timers that are due at `now`. Call it before the commands of that time.
     pub fn advance(&mut self, now: Timestamp, out: &mut Decisions) {
         self.now = now;
-        while let Some(timer) = self.timers.pop(now) {
-            match timer.kind {
-                TimerKind::Eligible => {
-                    let is_current =
-                        |task: &TaskEntry| task.state == TaskState::Waiting && task.generation == timer.stamp;
-                    if self.tasks.get(timer.index).is_some_and(is_current) {
-                        self.emit(now, timer.index, TaskState::Queued, None, TaskChange::Eligible, out);
-                    }
-                }
-                TimerKind::Expiry => self.expire(now, timer, out),
+        while let Some(timer) = self.timers.pop(now, |timer| Self::is_armed(&self.tasks, timer)) {
+            match timer.purpose {
+                Purpose::Hold(_) => self.emit(now, timer.index, TaskState::Queued, None, TaskChange::Eligible, out),
+                Purpose::Expiry(_) => self.expire(now, timer.index, out),
             }
         }
     }
 
     /// When [`Core::advance`] has to be called next.
-    pub fn next_due(&self) -> Option<Timestamp> {
-        self.timers.next().into_iter().chain(self.quarantine.due()).min()
+    pub fn next_due(&mut self) -> Option<Timestamp> {
+        let timer = self.timers.next(|timer| Self::is_armed(&self.tasks, timer));
+        timer.into_iter().chain(self.quarantine.due()).min()
     }
 
     /// Refuses submissions and dispatches nothing from now on.
@@ -154,13 +153,20 @@ impl Core {
     }
 
     pub(super) fn ticket_of(&self, index: u32) -> Option<Ticket> {
-        let task = self.tasks.get(index).filter(|task| task.fence != 0)?;
-        Some(Ticket { index, pool: task.pool, fence: task.fence })
+        let task = self.tasks.get(index).filter(|task| task.has_attempt)?;
+        Some(Ticket { index, pool: task.pool, fence: task.stamp })
     }
 
-    /// Whether an attempt of the task was dispatched and no start of it was reported.
-    pub(super) fn is_dispatched(&self, index: u32) -> bool {
-        self.tasks.get(index).is_some_and(|task| task.assigned)
+    /// A number that was never drawn before. Larger than all earlier ones.
+    pub(super) fn draw_stamp(&mut self) -> u64 {
+        self.stamp += 1;
+        self.stamp
+    }
+
+    /// `at`, or the last time at which the task changed if that is later. The clock may have been set back before the
+    /// start of this server; the times of a task never run backwards.
+    pub(super) fn not_before_last_change(&self, index: u32, at: Timestamp) -> Timestamp {
+        self.tasks.get(index).map_or(at, |task| at.max(task.changed_at()))
     }
 
     /// State and options of a task.
@@ -179,10 +185,12 @@ impl Core {
         change: TaskChange,
         out: &mut Decisions,
     ) {
+        let at = self.not_before_last_change(index, at);
         let Some(task) = self.tasks.get(index) else { return };
         let ends_without_attempt = state.is_terminal() && task.state != TaskState::Running;
         // The attempt belonged to the server before a restart.
-        let lost_attempt = task.fence == 0 && (state.is_terminal() || matches!(change, TaskChange::Interrupted { .. }));
+        let lost_attempt =
+            !task.has_attempt && (state.is_terminal() || matches!(change, TaskChange::Interrupted { .. }));
         if (ends_without_attempt || lost_attempt)
             && let Some(trace) = &task.spec.extras().trace
         {
@@ -196,17 +204,25 @@ impl Core {
             options: task.spec.options.clone(),
             previous: task.state,
             state,
-            attempt: attempt.unwrap_or(task.attempt),
+            attempt: attempt.unwrap_or(task.attempt.into()),
             change,
         };
         self.apply(index, &event);
         out.events.push(Event::Task(event));
+        self.settle();
     }
 
     /// Whether an entry of a ready queue is not stale.
     pub(super) fn is_live(tasks: &TaskTable, entry: QueueEntry) -> bool {
-        tasks.get(entry.index).is_some_and(|task| {
-            task.generation == entry.generation && task.state == TaskState::Queued && !task.assigned
+        let is_ready = |task: &TaskEntry| task.state == TaskState::Queued && !task.has_attempt;
+        tasks.get(entry.index).is_some_and(|task| task.stamp == entry.stamp && is_ready(task))
+    }
+
+    /// Whether a timer is not stale.
+    pub(super) fn is_armed(tasks: &TaskTable, timer: Timer) -> bool {
+        tasks.get(timer.index).is_some_and(|task| match timer.purpose {
+            Purpose::Hold(stamp) => task.stamp == stamp && task.state == TaskState::Waiting,
+            Purpose::Expiry(submission) => task.submission == submission && task.expires,
         })
     }
 
@@ -232,7 +248,19 @@ impl Core {
                 .map(|priority| pool.ready.len(*priority) + pool.assigned[priority.index()])
                 .sum();
             assert_eq!(placed as u64, pool.queued, "every queued task is in the ready queue or assigned");
+            for (order, assigned) in pool.assigned_order.iter().zip(pool.assigned) {
+                assert!(order.len() <= 2 * assigned + 65, "{} entries for {assigned} attempts", order.len());
+            }
         }
+        for (_, task) in self.tasks.iter() {
+            assert_eq!(task.state == TaskState::Waiting, !task.holds.is_empty(), "a WAITING task has a hold");
+            assert!(!task.expires || !task.state.is_terminal() && task.state != TaskState::Running);
+        }
+        let timers = |task: &TaskEntry| usize::from(task.holds.has_timer()) + usize::from(task.expires);
+        let timers: usize = self.tasks.iter().map(|(_, task)| timers(task)).sum();
+        assert_eq!(self.timers.live(), timers, "number of timers");
+        assert!(self.timers.len() <= 2 * timers + 1_025, "{} timers for {timers}", self.timers.len());
+        assert!(self.ended.is_empty(), "every end has had its consequences");
         let live = self.tasks.iter().filter(|(_, task)| !task.state.is_terminal());
         let bytes: u64 = live.map(|(_, task)| task.spec.payload.len() as u64).sum();
         assert_eq!(self.payload_bytes, bytes, "bytes of payloads in memory");

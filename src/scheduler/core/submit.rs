@@ -10,6 +10,7 @@ use crate::model::{
 use crate::scheduler::refusal::{BadField, Draining, MemoryFull, QueueFull, Refusal, RequestIdReused, TaskExists};
 
 use super::decisions::Decisions;
+use super::holds::{Hold, Holds};
 use super::state::{Core, attached_bytes};
 use super::table::{self, TaskEntry};
 
@@ -148,8 +149,8 @@ impl Core {
 }
 
 fn accept_new(now: Timestamp, spec: &TaskSpec) -> Accepted {
-    let waits = spec.extras().not_before.is_some_and(|at| at > now);
-    let state = if waits { TaskState::Waiting } else { TaskState::Queued };
+    let waits = spec.extras().delay.is_some_and(|delay| now.after(delay) > now);
+    let state = Holds::one_if(waits, Hold::Delay).state();
     Accepted { id: spec.id.clone(), state, duplicate: false }
 }
 

@@ -24,11 +24,11 @@ pub(super) struct Quarantine {
     pub starts: HashMap<u32, Revision>,
 }
 
-/// Stale if the incarnation of the table entry has changed, or if the task is not queued.
+/// Stale if the entry of the table is that of another submission, or if the task is not queued.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Suspect {
     pub index: u32,
-    pub incarnation: u32,
+    pub submission: Revision,
 }
 
 impl Quarantine {
@@ -54,14 +54,12 @@ impl Quarantine {
 impl Suspect {
     pub fn is_queued(self, tasks: &TaskTable) -> bool {
         tasks.get(self.index).is_some_and(|task| {
-            task.incarnation == self.incarnation && task.state == TaskState::Queued && !task.assigned
+            task.submission == self.submission && task.state == TaskState::Queued && !task.has_attempt
         })
     }
 }
 
 /// Whether the attempt was dispatched and has not ended.
 pub(super) fn is_live(tasks: &TaskTable, ticket: Ticket) -> bool {
-    tasks
-        .get(ticket.index)
-        .is_some_and(|task| task.fence == ticket.fence && (task.assigned || task.state == TaskState::Running))
+    tasks.get(ticket.index).is_some_and(|task| task.has_attempt && task.stamp == ticket.fence)
 }

@@ -7,37 +7,53 @@ use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use crate::model::{CancelRequest, Namespace, TaskId, TaskSpec, TaskState, Timestamp};
+use crate::model::{CancelRequest, Namespace, Revision, TaskId, TaskSpec, TaskState, Timestamp};
+
+use super::holds::Holds;
 
 #[derive(Debug)]
 pub struct TaskEntry {
     /// Without the payload if the payload budget was used up. Payload, arguments and trace context are dropped
     /// when the task ends.
     pub spec: Arc<TaskSpec>,
+    /// Revision of the submission. It identifies the task, and is never used again, unlike its index and its ID.
+    pub submission: Revision,
     pub submitted_at: Timestamp,
-    /// WAITING: when the task becomes eligible. Outcome: when it ended. Otherwise when it became eligible.
-    pub eligible_at: Timestamp,
-    /// Fence of the live attempt; 0 if there is none.
-    pub fence: u64,
+    /// When the present state began.
+    pub since: Timestamp,
+    /// Drawn anew from a counter of the core when the task enters a queue, waits for a timer or is dispatched, so that
+    /// every earlier queue entry, timer and attempt is outdated. The fence of the live attempt, if there is one.
+    pub stamp: u64,
     /// A cancel that has not finished.
     pub cancel: Option<Box<CancelRequest>>,
-    /// Changes whenever the task enters or leaves a queue, so that older queue entries and timers become stale.
-    pub generation: u32,
-    /// Changes when the index is reused for another task.
-    pub incarnation: u32,
-    /// The current or last attempt.
-    pub attempt: u32,
     /// Checksum of payload and arguments, to recognise repeated submissions.
     pub digest: u32,
+    /// The current or last attempt.
+    pub attempt: u16,
     /// Consecutive server crashes while the task was running.
     pub crashes: u16,
     /// Index of the pool.
     pub pool: u16,
     pub state: TaskState,
-    /// QUEUED and dispatched to the pool.
-    pub assigned: bool,
+    pub holds: Holds,
+    /// QUEUED and dispatched to the pool, or RUNNING, and not on a server before a restart.
+    pub has_attempt: bool,
+    /// The task fails at a certain time if it has not started; there is a timer.
+    pub expires: bool,
     /// The payload is in the store only.
     pub payload_stored: bool,
+}
+
+impl TaskEntry {
+    /// Whether an attempt was dispatched whose start was not reported.
+    pub fn is_dispatched(&self) -> bool {
+        self.state == TaskState::Queued && self.has_attempt
+    }
+
+    /// The last time at which the task changed.
+    pub fn changed_at(&self) -> Timestamp {
+        self.cancel.as_ref().map_or(self.since, |cancel| self.since.max(cancel.requested_at))
+    }
 }
 
 const _: () = assert!(size_of::<Option<TaskEntry>>() <= 64, "a queued task has to stay small");
@@ -55,7 +71,6 @@ pub struct TaskTable {
     by_id: HashIndex,
     by_request: HashIndex,
     hasher: DefaultHashBuilder,
-    incarnations: u32,
     /// Entries read so far, to show that the cost of a command does not grow with the number of tasks.
     #[cfg(test)]
     reads: std::cell::Cell<u64>,
@@ -179,10 +194,7 @@ impl TaskTable {
     }
 
     /// Adds a task, whose ID and request ID must be new, and returns its index.
-    pub fn insert(&mut self, mut entry: TaskEntry) -> u32 {
-        self.incarnations = self.incarnations.wrapping_add(1);
-        entry.incarnation = self.incarnations;
-        entry.generation = self.incarnations;
+    pub fn insert(&mut self, entry: TaskEntry) -> u32 {
         let id_hash = self.hasher.hash_one(&entry.spec.id);
         let request_hash = request_hash(&self.hasher, &entry.spec);
         let free = self.free.pop().and_then(|index| Some((index, self.entries.get_mut(index)?)));

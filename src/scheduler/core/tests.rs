@@ -43,8 +43,8 @@ pub(super) fn spec(id: &str, priority: Priority) -> TaskSpec {
     }
 }
 
-fn extras(request_id: Option<&str>, expires_at: Option<Timestamp>) -> Option<Box<TaskExtras>> {
-    TaskExtras { request_id: request_id.map(Into::into), expires_at, ..TaskExtras::default() }.boxed()
+fn extras(request_id: Option<&str>, expires_after: Option<Duration>) -> Option<Box<TaskExtras>> {
+    TaskExtras { request_id: request_id.map(Into::into), expires_after, ..TaskExtras::default() }.boxed()
 }
 
 pub(super) fn request(at: u64) -> CancelRequest {
@@ -65,36 +65,36 @@ pub(super) fn failed() -> Outcome {
     Outcome::Failed(Failure::new(FailureReason::HandlerError, "failed"))
 }
 
-struct Fixture {
-    core: Core,
-    out: Decisions,
+pub(super) struct Fixture {
+    pub core: Core,
+    pub out: Decisions,
 }
 
 impl Fixture {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self { core: Core::new(options()), out: Decisions::default() }
     }
 
-    fn submit(&mut self, at: u64, specs: Vec<TaskSpec>) -> Result<Submitted, Refusal> {
+    pub fn submit(&mut self, at: u64, specs: Vec<TaskSpec>) -> Result<Submitted, Refusal> {
         self.core.submit(Timestamp(at), specs, &mut self.out)
     }
 
-    fn assigned(&mut self) -> Vec<Assignment> {
+    pub fn assigned(&mut self) -> Vec<Assignment> {
         self.core.dispatch(&mut self.out);
         self.out.dispatches.drain(..).flat_map(|dispatch| dispatch.assignments).collect()
     }
 
-    fn start(&mut self, at: u64) -> Ticket {
+    pub fn start(&mut self, at: u64) -> Ticket {
         let ticket = self.assigned().remove(0).ticket;
         self.core.started(ticket, Timestamp(at), "default/PoolWorker-0".into(), &mut self.out);
         ticket
     }
 
-    fn end(&mut self, ticket: Ticket, at: u64, outcome: Outcome, cause: Option<StopCause>) {
+    pub fn end(&mut self, ticket: Ticket, at: u64, outcome: Outcome, cause: Option<StopCause>) {
         self.core.ended(attempt_end(ticket, at, outcome, cause), &mut self.out);
     }
 
-    fn state(&self, id: &str) -> TaskState {
+    pub fn state(&self, id: &str) -> TaskState {
         self.core.state(&TaskId::parse(id).unwrap()).unwrap()
     }
 
@@ -107,7 +107,7 @@ impl Fixture {
     }
 
     /// `recalled`: the answer of the pool if it is asked for the attempt.
-    fn cancel(&mut self, id: &str, at: u64, recalled: bool) -> Result<TaskState, Refusal> {
+    pub fn cancel(&mut self, id: &str, at: u64, recalled: bool) -> Result<TaskState, Refusal> {
         let id = TaskId::parse(id).unwrap();
         if let Some(state) = self.core.cancel(&id, request(at), &mut self.out)? {
             return Ok(state);
@@ -117,7 +117,7 @@ impl Fixture {
         Ok(if is_cancelled { TaskState::Cancelled } else { TaskState::Running })
     }
 
-    fn answer_recalls(&mut self, at: u64, won: bool) {
+    pub fn answer_recalls(&mut self, at: u64, won: bool) {
         for ticket in std::mem::take(&mut self.out.recalls) {
             self.core.recalled(Timestamp(at), ticket, won, &mut self.out);
         }
@@ -293,8 +293,11 @@ fn restored_payloads_are_kept_within_the_budget_and_only_of_unfinished_tasks() {
     let restored = |id: &str, state| RecoveredTask {
         spec: Arc::new(TaskSpec { payload: Box::default(), ..spec(id, Priority::Normal) }),
         revision: Revision(5),
+        submission: Revision(1),
         submitted_at: Timestamp(0),
         eligible_at: Timestamp(0),
+        changed_at: Timestamp(0),
+        has_started: false,
         cancel: None,
         attempt: 0,
         crashes: 0,
@@ -320,7 +323,7 @@ fn restored_payloads_are_kept_within_the_budget_and_only_of_unfinished_tasks() {
 #[test]
 fn a_task_that_has_not_started_in_time_expires() {
     let mut fixture = Fixture::new();
-    let expiring = TaskSpec { extras: extras(None, Some(Timestamp(5))), ..spec("a", Priority::Normal) };
+    let expiring = TaskSpec { extras: extras(None, Some(Duration::from_micros(5))), ..spec("a", Priority::Normal) };
     fixture.submit(0, vec![expiring]).unwrap();
     let ticket = fixture.assigned()[0].ticket;
     fixture.core.advance(Timestamp(5), &mut fixture.out);

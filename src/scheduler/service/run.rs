@@ -32,17 +32,11 @@ impl Service {
         let trim = runtime.spawn(panics::essential(trim));
         let mut out = Decisions::default();
         self.publish_status(self.shared.clock.now());
+        // The first turn waits for nothing: recovered tasks may be ready to start.
+        self.turn(None, &mut out);
         while !self.is_drained() {
-            let first = self.next_message();
-            let now = self.shared.clock.now();
-            self.core.advance(now, &mut out);
-            self.drain_inbox(now, first, &mut out);
-            self.continue_deletions(now, &mut out);
-            self.core.dispatch(&mut out);
-            self.stage(now, &mut out);
-            self.stop_running_attempts();
-            self.commit();
-            self.publish_status(now);
+            let message = self.next_message();
+            self.turn(message, &mut out);
         }
         self.observer.stop();
         stop_trim.cancel();
@@ -55,6 +49,19 @@ impl Service {
         });
     }
 
+    /// Handles a message and the others that have arrived, and all that is due.
+    pub(super) fn turn(&mut self, first: Option<Message>, out: &mut Decisions) {
+        let now = self.shared.clock.now();
+        self.core.advance(now, out);
+        self.drain_inbox(now, first, out);
+        self.continue_deletions(now, out);
+        self.core.dispatch(out);
+        self.stage(now, out);
+        self.stop_running_attempts();
+        self.commit();
+        self.publish_status(now);
+    }
+
     fn publish_status(&mut self, now: Timestamp) {
         self.observer.heartbeat(self.fault.is_some());
         let projection = &*self.shared.store.projection;
@@ -62,7 +69,7 @@ impl Service {
     }
 
     /// Waits for a message; `None` if a deadline comes first.
-    fn next_message(&self) -> Option<Message> {
+    fn next_message(&mut self) -> Option<Message> {
         let wait = self.wake_at().saturating_duration_since(Instant::now());
         if wait.is_zero() { self.inbox.try_recv().ok() } else { self.inbox.recv_timeout(wait).ok() }
     }
@@ -86,7 +93,7 @@ impl Service {
             && (self.pending.is_empty() || self.fault.is_some())
     }
 
-    fn wake_at(&self) -> Instant {
+    fn wake_at(&mut self) -> Instant {
         let now = Instant::now();
         if self.has_deletions() {
             return now;

@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use crate::model::{
     CancelMode, Catalog, Durability, Event, PoolName, PoolSpec, Revision, StoreId, SystemClock, TaskExtras, TaskFilter,
-    TaskId, TaskOptions, TaskSpec, Timestamp,
+    TaskId, TaskOptions, TaskSpec,
 };
 use crate::scheduler::core::CoreOptions;
 use crate::scheduler::handle::Handle;
@@ -183,8 +183,7 @@ async fn a_refusal_waits_until_the_task_that_it_reports_is_durable() {
 #[tokio::test]
 async fn a_cancel_is_refused_after_the_end_that_refuses_it_is_durable() {
     let fixture = Fixture::start();
-    let now = fixture.handle.now();
-    let extras = TaskExtras { expires_at: Some(Timestamp(now.0 + 1)), ..Default::default() };
+    let extras = TaskExtras { expires_after: Some(Duration::from_micros(1)), ..Default::default() };
     let expiring = many("a").into_iter().map(|spec| with_extras(spec, extras.clone())).collect();
     let submitted = fixture.handle.submit(expiring);
     let submission = fixture.journal.next().await;

@@ -11,7 +11,7 @@ use prost::Message;
 use rusqlite::types::{FromSqlError, ValueRef};
 use rusqlite::{Connection, Row};
 
-use crate::model::{Output, Payload, Task, TaskId, TaskOptions, TaskSpec, TaskState, TaskStatus};
+use crate::model::{Output, Payload, Revision, Task, TaskId, TaskOptions, TaskSpec, TaskState, TaskStatus};
 use crate::store::error::StoreError;
 use crate::store::record::{
     Corruption, OptionsRecord, OutputRecord, PayloadRecord, SpecRecord, StatusRecord, checksum,
@@ -222,7 +222,8 @@ impl<'a> RowReader<'a> {
         let inline = std::mem::take(&mut record.payload);
         let payload = if record.payload_separate { StoredPayload::Separate } else { StoredPayload::Inline(inline) };
         let id = TaskId::parse(id).map_err(|error| Corruption::new(error.to_string()))?;
-        Ok(ParsedRow { task: Task { spec: Arc::new(record.into_model(id, options)), status }, payload })
+        let spec = Arc::new(record.into_model(id, options, status.submitted_at));
+        Ok(ParsedRow { task: Task { spec, status }, payload })
     }
 
     fn share(&mut self, bytes: &[u8]) -> Result<Arc<TaskOptions>, Corruption> {
@@ -257,7 +258,7 @@ pub(super) fn status(seq: u64, row: &Row<'_>, at: usize) -> Result<TaskStatus, C
     if number(row, at + 3)? != Some(status_checksum(seq, state, finished_at, bytes).into()) {
         return Err(Corruption::new("status checksum mismatch"));
     }
-    StatusRecord::decode(bytes)?.into_model()
+    StatusRecord::decode(bytes)?.into_model(Revision(seq))
 }
 
 /// Row and status of one task.

@@ -316,7 +316,7 @@ fn task_model(
         Some(ChangeRecord::Submitted(submitted)) => {
             let options = submitted.options.map_or_else(|| Ok(Arc::clone(&options)), find)?;
             let spec = submitted.spec.ok_or_else(|| missing("task spec"))?;
-            TaskChange::Submitted { spec: Arc::new(spec.into_model(task.clone(), options)) }
+            TaskChange::Submitted { spec: Arc::new(spec.into_model(task.clone(), options, at)) }
         }
         Some(other) => change_model(other, record.epoch)?,
     };

@@ -1,5 +1,7 @@
 //! How an event changes a task. Pure functions, shared by both projections and by recovery.
 
+use std::time::Duration;
+
 use crate::model::{InterruptCause, Output, ResourceUsage, Task, TaskChange, TaskEvent, TaskState, TaskStatus};
 
 /// Applies an event to its task; `None` is a task that does not exist. Apart from `Submitted`, an event of a task that
@@ -18,11 +20,11 @@ pub fn fold(task: &mut Option<Task>, event: &TaskEvent) {
 
 /// The status after a `Submitted` event.
 pub fn submitted(event: &TaskEvent) -> TaskStatus {
-    let not_before = match &event.change {
-        TaskChange::Submitted { spec } => spec.extras().not_before,
-        _ => None,
+    let delay = match &event.change {
+        TaskChange::Submitted { spec } => spec.extras().delay.unwrap_or_default(),
+        _ => Duration::ZERO,
     };
-    let mut status = TaskStatus::submitted(event.state, event.revision, event.at, not_before.unwrap_or(event.at));
+    let mut status = TaskStatus::submitted(event.state, event.revision, event.at, event.at.after(delay));
     status.attempt = event.attempt;
     status
 }

@@ -130,6 +130,7 @@ pub struct SpecRecord {
     args: Vec<String>,
     #[prost(string, optional, tag = "3")]
     request_id: Option<String>,
+    /// Older versions write the times at which the delay ends and the task expires instead of durations.
     #[prost(uint64, optional, tag = "4")]
     not_before: Option<u64>,
     #[prost(uint64, optional, tag = "5")]
@@ -140,6 +141,10 @@ pub struct SpecRecord {
     /// Older versions do not write it.
     #[prost(message, optional, tag = "7")]
     trace: Option<TraceRecord>,
+    #[prost(uint64, optional, tag = "8")]
+    delay: Option<u64>,
+    #[prost(uint64, optional, tag = "9")]
+    expires_after: Option<u64>,
 }
 
 impl From<&Arc<TaskSpec>> for SpecRecord {
@@ -149,21 +154,24 @@ impl From<&Arc<TaskSpec>> for SpecRecord {
             payload: TaskSpec::payload_of(spec),
             args: extras.args.iter().map(ToString::to_string).collect(),
             request_id: extras.request_id.as_deref().map(str::to_owned),
-            not_before: extras.not_before.map(|at| at.0),
-            expires_at: extras.expires_at.map(|at| at.0),
+            not_before: None,
+            expires_at: None,
             payload_separate: false,
             trace: extras.trace.as_deref().map(Into::into),
+            delay: extras.delay.map(nanos),
+            expires_after: extras.expires_after.map(nanos),
         }
     }
 }
 
 impl SpecRecord {
-    pub fn into_model(self, id: TaskId, options: Arc<TaskOptions>) -> TaskSpec {
+    pub fn into_model(self, id: TaskId, options: Arc<TaskOptions>, submitted_at: Timestamp) -> TaskSpec {
+        let until = |at: u64| Timestamp(at).since(submitted_at);
         let extras = TaskExtras {
             args: self.args.into_iter().map(String::into_boxed_str).collect(),
             request_id: self.request_id.map(String::into_boxed_str),
-            not_before: self.not_before.map(Timestamp),
-            expires_at: self.expires_at.map(Timestamp),
+            delay: self.delay.map(Duration::from_nanos).or(self.not_before.map(until)),
+            expires_after: self.expires_after.map(Duration::from_nanos).or(self.expires_at.map(until)),
             trace: self.trace.map(|trace| Arc::new(trace.into_model())),
         };
         TaskSpec { id, options, payload: Vec::from(self.payload).into(), extras: extras.boxed() }
@@ -232,9 +240,11 @@ impl From<&TaskStatus> for StatusRecord {
 }
 
 impl StatusRecord {
-    pub fn into_model(self) -> Result<TaskStatus, Corruption> {
+    /// `submission`: the revision of the task's submission, which is the key of its row.
+    pub fn into_model(self, submission: Revision) -> Result<TaskStatus, Corruption> {
         Ok(TaskStatus {
             state: variant("task state", self.state, TaskState::from_number)?,
+            submission,
             revision: Revision(self.revision),
             attempt: self.attempt,
             crashes: self.crashes,
@@ -263,9 +273,20 @@ mod tests {
     const WITHOUT_TRACE: &[u8] = b"\x0a\x03abc\x12\x02-v";
 
     #[test]
+    fn times_of_older_versions_become_durations_from_the_submission() {
+        // not_before = 1,500, expires_at = 900.
+        let record = SpecRecord::decode(&b"\x20\xdc\x0b\x28\x84\x07"[..]).unwrap();
+        let id = TaskId::parse("t").unwrap();
+        let spec = record.into_model(id, Arc::new(fixtures::options(0)), Timestamp(1_000));
+        let extras = spec.extras();
+        assert_eq!((extras.delay, extras.expires_after), (Some(Duration::from_micros(500)), Some(Duration::ZERO)));
+    }
+
+    #[test]
     fn a_spec_without_a_trace_has_the_older_format() {
         let id = TaskId::parse("t").unwrap();
-        let spec = SpecRecord::decode(WITHOUT_TRACE).unwrap().into_model(id, Arc::new(fixtures::options(0)));
+        let record = SpecRecord::decode(WITHOUT_TRACE).unwrap();
+        let spec = record.into_model(id, Arc::new(fixtures::options(0)), Timestamp::ZERO);
         let extras = spec.extras();
         assert_eq!((&spec.payload[..], &*extras.args, &extras.trace), (&b"abc"[..], &["-v".into()][..], &None));
         assert_eq!(SpecRecord::from(&Arc::new(spec)).encode_to_vec(), WITHOUT_TRACE);

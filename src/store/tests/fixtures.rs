@@ -177,8 +177,8 @@ impl History {
         let extras = TaskExtras {
             args: (0..size % 3).map(|arg| arg.to_string().into()).collect(),
             request_id: (size > 128).then(|| "request".into()),
-            not_before: waits.then_some(Timestamp(1_800_000_000_000_000)),
-            expires_at: None,
+            delay: waits.then_some(Duration::from_hours(24)),
+            expires_after: None,
             trace: (size % 4 == 1).then(|| Arc::new(trace(size))),
         };
         let spec = TaskSpec {

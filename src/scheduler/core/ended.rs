@@ -1,0 +1,40 @@
+//! What follows from the end of a task, in one place.
+//!
+//! Every transition to a terminal state adds the task to a list, and [`Core::settle`] works the list off. So a
+//! consequence that ends further tasks adds them to the list instead of calling itself, however long the chain is.
+
+use std::sync::Arc;
+
+use crate::model::{Revision, TaskExtras, TaskSpec};
+
+use super::finished::FinishedTask;
+use super::state::{Core, attached_bytes};
+
+impl Core {
+    /// Runs the consequences of all ends since the last call. Called after each event, also during a replay.
+    pub(super) fn settle(&mut self) {
+        while let Some((index, revision)) = self.ended.pop_front() {
+            self.release_memory(index);
+            self.begin_retention(index, revision);
+        }
+    }
+
+    /// Drops what a finished task does not need.
+    fn release_memory(&mut self, index: u32) {
+        let Some(task) = self.tasks.get_mut(index) else { return };
+        task.cancel = None;
+        self.payload_bytes -= task.spec.payload.len() as u64;
+        self.attached_bytes -= attached_bytes(&task.spec);
+        let extras = task.spec.extras();
+        if !task.spec.payload.is_empty() || !extras.args.is_empty() || extras.trace.is_some() {
+            let extras = TaskExtras { args: Box::default(), trace: None, ..extras.clone() }.boxed();
+            task.spec = Arc::new(TaskSpec { extras, ..task.spec.without_payload() });
+        }
+    }
+
+    fn begin_retention(&mut self, index: u32, ended: Revision) {
+        let Some(task) = self.tasks.get(index) else { return };
+        let finished = FinishedTask { ended, index, submission: task.submission };
+        self.finished.push(&task.spec.options.namespace, finished, task.since, self.options.retention_count);
+    }
+}
