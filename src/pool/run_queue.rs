@@ -215,7 +215,7 @@ impl State {
         let mut woken = Woken::new();
         while let Some(turn) = self.turn(self.promised, !self.idle.is_empty()) {
             match turn {
-                Turn::Resume(p) => self.give_back_slot(p, &mut woken),
+                Turn::Resume(p) => self.resume_oldest(p, &mut woken),
                 Turn::Start(_) => {
                     let Some(parker) = self.idle.pop() else { break };
                     parker.set(ParkState::Starting);
@@ -229,7 +229,7 @@ impl State {
     }
 
     /// Takes a slot for the oldest attempt of a priority that waits for one.
-    fn give_back_slot(&mut self, p: usize, woken: &mut Woken) {
+    fn resume_oldest(&mut self, p: usize, woken: &mut Woken) {
         if let Some((_, parker)) = self.resuming[p].pop_first() {
             parker.set(ParkState::Resuming);
             self.taken += 1;
