@@ -23,13 +23,11 @@ pub(super) fn spawn(service: Service, runtime: runtime::Handle) -> Result<onesho
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use super::*;
-    use crate::model::{Catalog, Clock, Timestamp};
-    use crate::scheduler::{CoreOptions, Options, Recovery};
+    use crate::model::{Clock, Timestamp};
+    use crate::scheduler::{Options, Recovery};
     use crate::store;
-    use crate::telemetry::Telemetry;
 
     /// Panics on the scheduler's thread.
     struct BrokenClock;
@@ -53,21 +51,7 @@ mod tests {
     #[ignore = "ends the process; another test starts it"]
     async fn the_scheduler_panics() {
         panics::install_for_test();
-        let core = CoreOptions {
-            pools: Vec::new(),
-            retention_count: 10,
-            retention_age: Duration::from_hours(1),
-            payload_bytes_max: 1 << 20,
-            attached_bytes_max: 1 << 20,
-            crashes_max: 3,
-        };
-        let options = Options {
-            core,
-            catalog: Arc::new(Catalog::default()),
-            drain_limit: Duration::ZERO,
-            watch_window: 1_000,
-            telemetry: Telemetry::off(),
-        };
+        let options = Options::sample(Vec::new());
         let mut recovery = Recovery::new(options.core.clone());
         let (store, _) = store::open(&store::Options::default(), &mut recovery).unwrap();
         let runtime = runtime::Handle::current();

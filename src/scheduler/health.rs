@@ -66,8 +66,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::{Catalog, SystemClock};
-    use crate::scheduler::core::CoreOptions;
+    use crate::model::SystemClock;
+
     use crate::scheduler::service::{Options, Recovery, Service};
     use crate::store;
     use crate::telemetry::Telemetry;
@@ -75,21 +75,7 @@ mod tests {
 
     /// A service whose loop is not running.
     fn service(telemetry: &Telemetry) -> Service {
-        let core = CoreOptions {
-            pools: Vec::new(),
-            retention_count: 10,
-            retention_age: Duration::from_hours(1),
-            payload_bytes_max: 1 << 20,
-            attached_bytes_max: 1 << 20,
-            crashes_max: 3,
-        };
-        let options = Options {
-            core,
-            catalog: Arc::new(Catalog::default()),
-            drain_limit: Duration::ZERO,
-            watch_window: 1_000,
-            telemetry: telemetry.clone(),
-        };
+        let options = Options { telemetry: telemetry.clone(), ..Options::sample(Vec::new()) };
         let mut recovery = Recovery::new(options.core.clone());
         let (store, _) = store::open(&store::Options::default(), &mut recovery).unwrap();
         let runtime = tokio::runtime::Handle::current();

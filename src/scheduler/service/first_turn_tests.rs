@@ -4,33 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    Catalog, PoolName, PoolSpec, RecoveredTask, Revision, SystemClock, TaskId, TaskOptions, TaskSpec, TaskState,
-    Timestamp,
+    PoolName, PoolSpec, RecoveredTask, Revision, SystemClock, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
 };
 use crate::pool::Report;
-use crate::scheduler::core::{CoreOptions, Decisions};
+use crate::scheduler::core::Decisions;
 use crate::scheduler::message::Message;
 use crate::store::{self, Recover};
-use crate::telemetry::Telemetry;
 
 use super::{Options, Recovery, Service};
 
 fn options() -> Options {
-    let core = CoreOptions {
-        pools: vec![PoolSpec::with_defaults(PoolName::parse("p").unwrap(), 1)],
-        retention_count: 10,
-        retention_age: Duration::from_hours(1),
-        payload_bytes_max: 1 << 20,
-        attached_bytes_max: 1 << 20,
-        crashes_max: 3,
-    };
-    Options {
-        core,
-        catalog: Arc::new(Catalog::default()),
-        drain_limit: Duration::ZERO,
-        watch_window: 1_000,
-        telemetry: Telemetry::off(),
-    }
+    Options::sample(vec![PoolSpec::with_defaults(PoolName::parse("p").unwrap(), 1)])
 }
 
 fn queued(id: &str) -> RecoveredTask {

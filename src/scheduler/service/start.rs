@@ -35,6 +35,28 @@ pub struct Options {
     pub telemetry: Telemetry,
 }
 
+#[cfg(test)]
+impl Options {
+    /// Small limits and these pools.
+    pub fn sample(pools: Vec<crate::model::PoolSpec>) -> Self {
+        let core = CoreOptions {
+            pools,
+            retention_count: 10,
+            retention_age: Duration::from_hours(1),
+            payload_bytes_max: 1 << 20,
+            attached_bytes_max: 1 << 20,
+            crashes_max: 3,
+        };
+        Self {
+            core,
+            catalog: Arc::default(),
+            drain_limit: Duration::ZERO,
+            watch_window: 1_000,
+            telemetry: Telemetry::off(),
+        }
+    }
+}
+
 impl Service {
     /// Decides about the recovered tasks and starts the pools. No task starts before [`Service::run`].
     ///

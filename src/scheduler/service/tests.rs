@@ -8,15 +8,13 @@ use futures_util::FutureExt;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::model::{
-    CancelMode, Catalog, Durability, Event, PoolName, PoolSpec, Revision, StoreId, SystemClock, TaskExtras, TaskFilter,
-    TaskId, TaskOptions, TaskSpec,
+    CancelMode, Durability, Event, PoolName, PoolSpec, Revision, StoreId, SystemClock, TaskExtras, TaskFilter, TaskId,
+    TaskOptions, TaskSpec,
 };
-use crate::scheduler::core::CoreOptions;
 use crate::scheduler::handle::Handle;
 use crate::scheduler::refusal::Refusal;
 use crate::scheduler::views::CancelCommand;
 use crate::store::{self, AppendDone, Commit, Journal, StoreError};
-use crate::telemetry::Telemetry;
 
 use super::{Options, Recovery, Service};
 
@@ -91,21 +89,8 @@ impl Fixture {
     /// A running loop whose only pool is paused.
     fn start() -> Self {
         let pool = PoolSpec { paused: true, ..PoolSpec::with_defaults(PoolName::parse("default").unwrap(), 1) };
-        let core = CoreOptions {
-            pools: vec![pool],
-            retention_count: usize::MAX,
-            retention_age: Duration::from_hours(1),
-            payload_bytes_max: 1 << 20,
-            attached_bytes_max: 1 << 20,
-            crashes_max: 3,
-        };
-        let options = Options {
-            core,
-            catalog: Arc::new(Catalog::default()),
-            drain_limit: Duration::ZERO,
-            watch_window: 1_000,
-            telemetry: Telemetry::off(),
-        };
+        let mut options = Options::sample(vec![pool]);
+        options.core.retention_count = usize::MAX;
         let mut recovery = Recovery::new(options.core.clone());
         let (mut store, _) = store::open(&store::Options::default(), &mut recovery).unwrap();
         let (sender, receiver) = mpsc::unbounded_channel();
