@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::model::{OutputStream, TaskEvent, TaskSpec, Timestamp, TraceContext};
+use crate::model::{OutputStream, Revision, TaskEvent, TaskSpec, Timestamp, TraceContext};
 use crate::runners::{OutputBuffer, StopCause, StopSignal};
 use crate::telemetry::metrics::SampledSpan;
 use crate::telemetry::scope::{ActiveContext, AttemptName, Scope};
@@ -31,6 +31,8 @@ pub struct Ticket {
 pub struct Assignment {
     pub ticket: Ticket,
     pub spec: Arc<TaskSpec>,
+    /// Revision of the submission. It identifies the task in the store, where another one may have its ID.
+    pub submission: Revision,
     /// 1 for the first attempt.
     pub attempt: u32,
     /// The time from which it could have run.
@@ -75,6 +77,11 @@ impl Attempt {
 
     pub fn spec(&self) -> &Arc<TaskSpec> {
         &self.assignment.spec
+    }
+
+    /// Revision of the submission.
+    pub(super) fn submission(&self) -> Revision {
+        self.assignment.submission
     }
 
     /// 1 for the first attempt.
@@ -246,6 +253,7 @@ impl Assignment {
         Self {
             ticket: Ticket { index: 0, pool: 0, fence },
             spec: Arc::new(spec),
+            submission: Revision(1),
             attempt: 1,
             eligible_at: Timestamp::ZERO,
             confirm,

@@ -6,14 +6,15 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::runtime;
 
-use crate::model::{Catalog, Clock, TaskId};
+use crate::model::{Catalog, Clock, Revision};
 use crate::runners::Registry;
 use crate::telemetry::metrics::Metrics;
 
 use super::report::ReportSink;
 
-/// Reads the payload of a task whose attempt does not carry it. The error is a message for people.
-pub type PayloadSource = Arc<dyn Fn(TaskId) -> BoxFuture<'static, Result<Bytes, String>> + Send + Sync>;
+/// Reads the payload of the task that was submitted at a revision, for an attempt that does not carry it. The error is a
+/// message for people.
+pub type PayloadSource = Arc<dyn Fn(Revision) -> BoxFuture<'static, Result<Bytes, String>> + Send + Sync>;
 
 #[derive(Clone)]
 pub struct WorkerContext {

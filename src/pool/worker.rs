@@ -222,7 +222,7 @@ async fn payload(source: &PayloadSource, attempt: &Attempt, stop: &StopSignal) -
         biased;
         // Reading may take as long as the store is unavailable; a stop does not wait for it.
         _ = stop.wait(StopCause::Timeout) => Err(Outcome::Stopped(StopMethod::NeverStarted)),
-        found = source(spec.id.clone()) => found.map_err(|error| {
+        found = source(attempt.submission()) => found.map_err(|error| {
             let text = format!("the payload is not in the store: {error}");
             Outcome::Failed(Failure::new(FailureReason::WorkerLost, text))
         }),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::model::{ResumeToken, Revision, StoreId, Task, TaskFilter, TaskId, TaskSpec, TaskState};
+use crate::model::{ResumeToken, Revision, StoreId, Task, TaskFilter, TaskId, TaskState};
 use crate::store::{Page, PageCursor, PageSize, Projection, StoreError, fold};
 
 use super::handle::Handle;
@@ -132,25 +132,25 @@ impl Handle {
         Ok(stored.map_or(OutputSource::Empty, |(attempt, output)| OutputSource::Stored { attempt, output }))
     }
 
-    /// The payload of a task whose attempt does not carry it. Waits without a time limit while the store cannot be read
-    /// or is behind: an attempt must not fail because of a disk.
+    /// The payload of the task that was submitted at a revision, for an attempt that does not carry it. Waits without a
+    /// time limit while the store cannot be read or is behind: an attempt must not fail because of a disk.
     ///
     /// # Errors
-    /// [`Internal`] if the stored payload is damaged; [`TaskNotFound`].
-    pub(super) async fn payload(&self, id: &TaskId) -> Result<Bytes, Refusal> {
+    /// [`Internal`] if the payload is damaged in the store, or the store does not have it.
+    pub(super) async fn payload(&self, submission: Revision) -> Result<Bytes, Refusal> {
         let projection = &*self.inner.store.projection;
-        let newest = self.inner.hub.revision();
         loop {
-            let reached = *projection.revision().borrow();
-            let wanted = id.clone();
-            // A payload never changes, so a projection that is behind has the right one if it has the task.
-            let retry_now = match self.query(move |projection| projection.get(&wanted)).await? {
-                Ok(Some(task)) => return Ok(TaskSpec::payload_of(&task.spec)),
-                Ok(None) if reached >= newest => return Err(TaskNotFound { task: id.clone() }.into()),
-                Ok(None) => wait_for_revision(projection, newest, Duration::MAX).await.is_ok(),
-                Err(error @ StoreError::Corrupt { .. }) => return Err(Internal::from_error(error).into()),
+            let reached = projection.task_revision();
+            let retry_now = match self.query(move |projection| projection.payload(submission)).await? {
+                Ok(Some(payload)) => return Ok(payload),
+                Ok(None) if reached >= submission => {
+                    let cause = format!("the store has no task that was submitted at revision {submission}");
+                    return Err(Internal { cause }.into());
+                }
+                Ok(None) => wait_for_revision(projection, submission, Duration::MAX).await.is_ok(),
+                Err(error) if error.is_damage() => return Err(Internal::from_error(error).into()),
                 Err(error) => {
-                    tracing::warn!(task = %id, %error, "failed to read a payload; the attempt waits");
+                    tracing::warn!(%submission, %error, "failed to read a payload; the attempt waits");
                     false
                 }
             };

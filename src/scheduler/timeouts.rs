@@ -96,6 +96,10 @@ mod tests {
             *self.reached.borrow()
         }
 
+        fn payload(&self, _: Revision) -> Result<Option<bytes::Bytes>, StoreError> {
+            Err(StoreError::Closed)
+        }
+
         fn get(&self, _: &TaskId) -> Result<Option<Task>, StoreError> {
             Err(StoreError::Closed)
         }

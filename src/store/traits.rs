@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::error::StoreError;
@@ -90,12 +91,15 @@ pub trait Projection: Send + Sync + 'static {
     /// Why the projection cannot be written at present, such as a full disk.
     fn fault(&self) -> watch::Receiver<Option<StoreError>>;
 
-    /// The revision that [`Projection::get`] sees, which does not lag unless commits did not
-    /// fit into memory. It may see later events too.
+    /// The revision that [`Projection::get`] and [`Projection::payload`] see, which does not lag unless commits did not
+    /// fit into memory. They may see later events too.
     fn task_revision(&self) -> Revision;
 
     /// One task with payload and result.
     fn get(&self, id: &TaskId) -> Result<Option<Task>, StoreError>;
+
+    /// The payload of the task that was submitted at this revision; `None` if the task was deleted.
+    fn payload(&self, submission: Revision) -> Result<Option<Bytes>, StoreError>;
 
     /// The output of an attempt, with the attempt's number. `attempt` 0 means the last attempt that ended.
     fn output(&self, id: &TaskId, attempt: u32) -> Result<Option<(u32, Output)>, StoreError>;

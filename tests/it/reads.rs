@@ -1,9 +1,10 @@
 //! Reads of tasks while the tables lag behind the journal.
 
-use lineshaft::proto::v1::{self, TaskState};
+use lineshaft::proto::v1::{self, FailureReason, TaskState};
 use rusqlite::Connection;
+use tonic::Streaming;
 
-use crate::support::{Server, TIMEOUT, bytes, noop, reason, task};
+use crate::support::{Server, TIMEOUT, bytes, check, eventually, noop, reason, task};
 
 /// Keeps the server from writing its tables until it is dropped.
 fn hold_tables(server: &Server) -> Connection {
@@ -51,38 +52,146 @@ async fn a_task_is_read_in_its_present_state_while_the_tables_cannot_be_written(
     assert_eq!((&list.tasks[0].task_id, list.tasks[0].revision), (&old, again.revision));
 }
 
-#[tokio::test]
-async fn a_task_whose_id_was_used_before_runs_with_its_own_payload() {
-    // No payload is kept in memory.
-    let handler = "[[handler]]\nname = \"echo\"\nrunner = \"process\"\nargv = [\"/bin/cat\"]\n";
-    let server = Server::start(&format!("[limits]\nqueued_payload_bytes = 0\n{handler}"));
-    let first = server.submit(v1::SubmitTaskRequest { task_id: "again".into(), ..task("echo", "\"old\"") }).await;
-    let done = server.wait_finished(&first).await;
-    assert_eq!(bytes(done.result.as_ref()), "\"old\"");
-    // The tables contain the first task from here on, whatever happens to it.
-    server.tasks().list_tasks(v1::ListTasksRequest::default()).await.unwrap();
-    let held = hold_tables(&server);
-    assert_eq!(server.tasks().delete_tasks(v1::DeleteTasksRequest::default()).await.unwrap().into_inner().deleted, 1);
-    let again = server.submit(v1::SubmitTaskRequest { task_id: "again".into(), ..task("echo", "\"new\"") }).await;
-    let done = watch_until_finished(&server, &again).await;
-    drop(held);
-    assert_eq!(done, TaskState::Completed);
-    assert_eq!(bytes(server.wait_finished(&again).await.result.as_ref()), "\"new\"");
+/// Two handlers that return their payload, the second in a pool of its own. No payload is kept in memory.
+const SPILLED: &str = r#"
+[limits]
+queued_payload_bytes = 0
+[store]
+watch_window_events = 1000
+[[pool]]
+name = "default"
+[[pool]]
+name = "paused"
+paused = true
+[[handler]]
+name = "echo"
+runner = "process"
+argv = ["/bin/cat"]
+[[handler]]
+name = "echo-later"
+runner = "process"
+argv = ["/bin/cat"]
+pool = "paused"
+"#;
+
+fn request(id: &str, handler: &str, payload: &str) -> v1::SubmitTaskRequest {
+    v1::SubmitTaskRequest { task_id: id.to_owned(), ..task(handler, &format!("\"{payload}\"")) }
 }
 
-/// The terminal state of the last task with this ID, as a watch reports it.
-async fn watch_until_finished(server: &Server, id: &str) -> TaskState {
-    let filter = v1::TaskFilter { task_ids: vec![id.to_owned()], ..Default::default() };
+#[tokio::test]
+async fn a_task_whose_id_was_used_before_runs_with_its_own_payload() {
+    for commits_fit_into_memory in [true, false] {
+        let server = Server::start(SPILLED);
+        let first = server.submit(request("again", "echo", "old")).await;
+        let done = server.wait_finished(&first).await;
+        assert_eq!(bytes(done.result.as_ref()), "\"old\"");
+        // The tables contain the first task from here on, whatever happens to it.
+        server.tasks().list_tasks(v1::ListTasksRequest::default()).await.unwrap();
+        let held = hold_tables(&server);
+        if !commits_fit_into_memory {
+            let mebibyte = "a".repeat((1 << 20) - 2);
+            for n in 0..34 {
+                server.submit(request(&n.to_string(), "echo-later", &mebibyte)).await;
+            }
+        }
+        let deleted = server.tasks().delete_tasks(v1::DeleteTasksRequest::default()).await.unwrap().into_inner();
+        assert_eq!(deleted.deleted, 1);
+        let again = server.submit(request("again", "echo", "new")).await;
+        watch_until_started_again(&server, &again).await;
+        drop(held);
+        let done = server.wait_finished(&again).await;
+        assert_eq!(bytes(done.result.as_ref()), "\"new\"", "commits fit into memory: {commits_fit_into_memory}");
+    }
+}
+
+/// Waits until a task with this ID has started after another one was deleted.
+async fn watch_until_started_again(server: &Server, id: &str) {
+    let mut events = watch(server, v1::TaskFilter { task_ids: vec![id.to_owned()], ..Default::default() }).await;
+    while !next_event(&mut events).await.deleted {}
+    while next_event(&mut events).await.state() < TaskState::Running {}
+}
+
+#[tokio::test]
+async fn a_damaged_payload_is_read_from_the_journal_as_long_as_that_has_it() {
+    let server = Server::start(SPILLED);
+    let mut events = watch(&server, v1::TaskFilter { pool: "paused".into(), ..Default::default() }).await;
+    let large = "b".repeat(10_000);
+    let payloads = [("small", "a"), ("large", &*large)];
+    let submit = async |end: &str| {
+        let task_ids = payloads.map(|(id, _)| format!("{id}-{end}")).to_vec();
+        let mut newest = 0;
+        for (id, (_, payload)) in task_ids.iter().zip(payloads) {
+            let request = request(id, "echo-later", payload);
+            newest = server.tasks().submit_task(request).await.unwrap().into_inner().revision;
+        }
+        // The tables contain the tasks from here on.
+        let filter = Some(v1::TaskFilter { task_ids, ..Default::default() });
+        server.tasks().list_tasks(v1::ListTasksRequest { filter, ..Default::default() }).await.unwrap();
+        newest
+    };
+    submit("kept").await;
+    damage_payloads(&server, "kept");
+    server.set_paused("paused", false).await;
+    for _ in payloads {
+        let end = next_end(&mut events).await;
+        let payload = payloads.iter().find(|(id, _)| end.task_id.starts_with(id)).unwrap().1;
+        let result_bytes = usize::try_from(end.resource_usage.as_ref().unwrap().result_bytes).unwrap();
+        assert_eq!((end.state(), result_bytes), (TaskState::Completed, payload.len() + 2), "{end:?}");
+    }
+    server.wait_logged("read a damaged payload from the journal instead").await;
+
+    server.set_paused("paused", true).await;
+    let newest = submit("trimmed").await;
+    let many = v1::BatchSubmitTasksRequest { tasks: vec![noop(); 2_000], ..Default::default() };
+    server.tasks().batch_submit_tasks(many).await.unwrap();
+    eventually(async || {
+        let info = server.system().get_server_info(v1::GetServerInfoRequest {}).await.unwrap().into_inner();
+        check(info.oldest_revision > newest, || format!("the journal begins at {}", info.oldest_revision))
+    })
+    .await;
+    damage_payloads(&server, "trimmed");
+    server.set_paused("paused", false).await;
+    for _ in payloads {
+        let end = next_end(&mut events).await;
+        let failure = end.failure.as_ref().unwrap();
+        assert_eq!((end.state(), failure.reason()), (TaskState::Failed, FailureReason::WorkerLost), "{end:?}");
+        assert!(failure.message.contains("projection.db") && failure.message.contains("checksum"), "{failure:?}");
+    }
+}
+
+/// Damages the payloads of the tasks whose ID ends like this: one in its task's row, and one in a row of its own.
+fn damage_payloads(server: &Server, end: &str) {
+    let tables = Connection::open(server.path("data/projection.db")).unwrap();
+    let tasks = format!("SELECT seq FROM tasks WHERE id LIKE '%{end}'");
+    let in_row =
+        format!("UPDATE tasks SET spec = CAST(spec || x'00' AS BLOB) WHERE seq IN ({tasks}) AND id LIKE 'small%'");
+    let separate = format!("UPDATE payloads SET body = CAST(body || x'00' AS BLOB) WHERE seq IN ({tasks})");
+    let damaged = [in_row, separate].map(|sql| tables.execute(&sql, []).unwrap());
+    assert_eq!(damaged, [1, 1]);
+}
+
+/// Every event that the server still has, and all later ones.
+async fn watch(server: &Server, filter: v1::TaskFilter) -> Streaming<v1::WatchTasksResponse> {
     let resume_token = server.oldest_token().await;
     let request = v1::WatchTasksRequest { filter: Some(filter), resume_token, ..Default::default() };
-    let mut steps = server.tasks().watch_tasks(request).await.unwrap().into_inner();
-    let mut deleted = false;
+    server.tasks().watch_tasks(request).await.unwrap().into_inner()
+}
+
+async fn next_event(events: &mut Streaming<v1::WatchTasksResponse>) -> v1::TaskEvent {
     loop {
-        let step = tokio::time::timeout(TIMEOUT, steps.message()).await.expect("the task ends").unwrap().unwrap();
-        let Some(v1::watch_tasks_response::Kind::Event(event)) = step.kind else { continue };
-        if deleted && event.state() > TaskState::Running {
-            return event.state();
+        let message = tokio::time::timeout(TIMEOUT, events.message()).await.expect("an event").unwrap().unwrap();
+        if let Some(v1::watch_tasks_response::Kind::Event(event)) = message.kind {
+            return event;
         }
-        deleted |= event.deleted;
+    }
+}
+
+/// The next event with a terminal state.
+async fn next_end(events: &mut Streaming<v1::WatchTasksResponse>) -> v1::TaskEvent {
+    loop {
+        let event = next_event(events).await;
+        if event.state() > TaskState::Running {
+            return event;
+        }
     }
 }

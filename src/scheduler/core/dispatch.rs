@@ -60,6 +60,7 @@ impl Core {
         let assignment = Assignment {
             ticket,
             spec: task.spec.clone(),
+            submission: task.submission,
             attempt: u32::from(task.attempt) + 1,
             eligible_at: task.since,
             confirm: is_careful || task.spec.options.at_most_once,

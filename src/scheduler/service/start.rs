@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{Catalog, Clock, Event, PoolSettings, RecoveredTask, Revision, TaskId, Timestamp};
+use crate::model::{Catalog, Clock, Event, PoolSettings, RecoveredTask, Revision, Timestamp};
 use crate::pool::{Pool, WorkerContext};
 use crate::runners::Registry;
 use crate::scheduler::core::{Core, CoreOptions, Decisions, PoolView};
@@ -134,15 +134,15 @@ fn worker_context(
         clock: shared.clock.clone(),
         // Fails only if the service has ended; then no report is needed.
         reports: Arc::new(move |report| drop(inbox.send(Message::Report(report)))),
-        payloads: Arc::new(move |id| Box::pin(payload(handle.clone(), id))),
+        payloads: Arc::new(move |submission| Box::pin(payload(handle.clone(), submission))),
         runtime: runtime.clone(),
         metrics: telemetry.metrics.clone(),
         catalog: shared.catalog.clone(),
     }
 }
 
-async fn payload(handle: Handle, id: TaskId) -> Result<Bytes, String> {
-    handle.payload(&id).await.map_err(|refusal| refusal.to_string())
+async fn payload(handle: Handle, submission: Revision) -> Result<Bytes, String> {
+    handle.payload(submission).await.map_err(|refusal| refusal.to_string())
 }
 
 fn log_restored_pools(core: &Core) {

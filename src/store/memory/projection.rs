@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use hashbrown::HashMap;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use crate::model::{Event, Output, Revision, Task, TaskChange, TaskEvent, TaskFilter, TaskId};
+use crate::model::{Event, Output, Revision, Task, TaskChange, TaskEvent, TaskFilter, TaskId, TaskSpec};
 use crate::store::error::StoreError;
 use crate::store::page::{Page, PageBuilder, PageCursor, PageSize};
 use crate::store::record::{ended_attempt, fold, output_of};
@@ -120,6 +121,10 @@ impl Projection for MemoryProjection {
 
     fn get(&self, id: &TaskId) -> Result<Option<Task>, StoreError> {
         Ok(self.rows.read().find(id).map(|(_, task)| task.clone()))
+    }
+
+    fn payload(&self, submission: Revision) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.rows.read().tasks.get(&submission.0).map(|task| TaskSpec::payload_of(&task.spec)))
     }
 
     fn output(&self, id: &TaskId, attempt: u32) -> Result<Option<(u32, Output)>, StoreError> {

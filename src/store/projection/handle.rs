@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::Builder;
 
+use bytes::Bytes;
 use rusqlite::Connection;
 use tokio::sync::watch;
 
@@ -16,7 +17,7 @@ use super::schema::{Meta, SCHEMA};
 use super::subjects::load_subjects;
 use super::worker::{Shared, Worker};
 use super::writer::Writer;
-use crate::model::{Event, Output, Revision, Task, TaskFilter, TaskId};
+use crate::model::{Event, Output, Revision, Task, TaskChange, TaskEvent, TaskFilter, TaskId, TaskSpec};
 use crate::store::error::StoreError;
 use crate::store::page::{Page, PageCursor, PageSize};
 use crate::store::sqlite::{Readers, keep_wal_on_close, open_writer, sqlite_error, verify_structure};
@@ -108,6 +109,25 @@ impl SqliteProjection {
         Ok(subjects.events().to_vec())
     }
 
+    /// A payload that is damaged in the tables.
+    ///
+    /// # Errors
+    /// The damage, if the journal has been trimmed or is damaged too; or why the journal cannot be read now.
+    fn payload_of_journal(&self, submission: Revision, damage: StoreError) -> Result<Bytes, StoreError> {
+        let events = match self.shared.journal.read(Revision(submission.0.saturating_sub(1)), 1) {
+            Ok(events) => events,
+            Err(StoreError::Compacted { .. }) => return Err(damage),
+            Err(error) if error.is_damage() => return Err(damage),
+            Err(error) => return Err(error),
+        };
+        let submitted = events.first().and_then(Event::task).filter(|event| event.revision == submission);
+        let Some(TaskEvent { change: TaskChange::Submitted { spec }, task, .. }) = submitted else {
+            return Err(damage);
+        };
+        tracing::warn!(%task, error = %damage, "read a damaged payload from the journal instead");
+        Ok(TaskSpec::payload_of(spec))
+    }
+
     fn query<T>(&self, run: impl FnOnce(&Connection, &Path) -> Result<T, StoreError>) -> Result<T, StoreError> {
         self.shared.queue.check_failure()?;
         self.readers.with(|connection| run(connection, &self.shared.path))
@@ -144,6 +164,20 @@ impl Projection for SqliteProjection {
         }
         history.advance(&mut task);
         Ok(task)
+    }
+
+    fn payload(&self, submission: Revision) -> Result<Option<Bytes>, StoreError> {
+        let unwritten = self.shared.queue.unwritten();
+        if let Some(TaskChange::Submitted { spec }) =
+            unwritten.event(submission).and_then(Event::task).map(|event| &event.change)
+        {
+            return Ok(Some(TaskSpec::payload_of(spec)));
+        }
+        let stored = self.query(|connection, path| query::payload(connection, path, submission));
+        match stored {
+            Err(error) if error.is_damage() => self.payload_of_journal(submission, error).map(Some),
+            stored => stored,
+        }
     }
 
     fn output(&self, id: &TaskId, attempt: u32) -> Result<Option<(u32, Output)>, StoreError> {

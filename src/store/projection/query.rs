@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
 
@@ -56,6 +57,17 @@ pub(super) fn get(connection: &Connection, path: &Path, id: &TaskId) -> Result<O
     let filter = TaskFilter { ids: vec![id.clone()], ..TaskFilter::default() };
     let size = PageSize { rows: 1, bytes: usize::MAX, results: true };
     Ok(page(connection, path, &filter, Content { size, payloads: true }, None)?.tasks.pop())
+}
+
+/// The payload of the task that was submitted at a revision; `None` if there is no such task.
+pub(super) fn payload(connection: &Connection, path: &Path, submission: Revision) -> Result<Option<Bytes>, StoreError> {
+    let failed = |error| sqlite_error("read", path, &error);
+    let sql = format!("SELECT {COLUMNS} FROM tasks t LEFT JOIN payloads p ON p.seq = t.seq WHERE t.seq = ?1");
+    let mut statement = connection.prepare_cached(&sql).map_err(failed)?;
+    let mut rows = statement.query([submission.0.cast_signed()]).map_err(failed)?;
+    let Some(row) = rows.next().map_err(failed)? else { return Ok(None) };
+    let (_, _, payload) = RowReader::new(path).task_and_payload(row)?;
+    Ok(Some(payload.into_owned().into()))
 }
 
 pub(super) fn list(

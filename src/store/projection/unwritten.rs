@@ -77,6 +77,12 @@ impl Snapshot {
         history.events.reverse();
         history
     }
+
+    /// The event with this revision.
+    pub(super) fn event(&self, revision: Revision) -> Option<&Event> {
+        let after = self.full.partition_point(|segment| segment.last() < revision);
+        self.full.get(after).map_or(&self.open, |segment| &**segment).event(revision)
+    }
 }
 
 /// The newest events of one task, in order. They begin with the last submission or deletion, if there is one.
@@ -124,6 +130,12 @@ impl Segment {
 
     fn last(&self) -> Revision {
         self.commits.last().map_or_else(Revision::default, |commit| commit.last())
+    }
+
+    fn event(&self, revision: Revision) -> Option<&Event> {
+        let commit = self.commits.get(self.commits.partition_point(|commit| commit.last() < revision))?;
+        let index = usize::try_from(revision.0.checked_sub(commit.first().0)?).ok()?;
+        commit.events.get(index)
     }
 
     /// The events of the task, newest first.
@@ -221,6 +233,10 @@ mod tests {
                 history.advance(&mut task);
                 prop_assert_eq!(task, after(&events.events, &id));
             }
+            for event in &events.events[written..] {
+                prop_assert_eq!(snapshot.event(event.revision()), Some(event));
+            }
+            prop_assert_eq!(snapshot.event(Revision(events.events.len() as u64 + 1)), None);
         }
     }
 

@@ -6,7 +6,9 @@ use rusqlite::Connection;
 
 use super::fixtures::id;
 use super::stores::{append, fold_all, long_history, open_sqlite, write};
-use crate::model::{Event, Revision};
+use crate::model::{Event, Revision, Task, TaskSpec};
+use crate::store::error::StoreError;
+use crate::store::open::Store;
 
 /// Keeps the projection from writing until it is dropped.
 fn hold(directory: &Path) -> Connection {
@@ -40,6 +42,7 @@ fn single_tasks_are_read_at_the_last_commit_unless_commits_do_not_fit_into_memor
             let expected = tasks.values().find(|task| task.spec.id == id(number));
             assert_eq!(store.projection.get(&id(number)).unwrap().as_ref(), expected);
         }
+        assert_payloads(&store, tasks.values());
         assert_eq!(*store.projection.revision().borrow(), written[99].last());
     }
     assert!((2..held_back.len()).contains(&seen), "{seen} commits of 3 events fit into a queue of 8 events");
@@ -47,4 +50,66 @@ fn single_tasks_are_read_at_the_last_commit_unless_commits_do_not_fit_into_memor
     let end = store.projection.checkpoint().unwrap();
     assert_eq!(store.projection.task_revision(), end);
     assert!(end < history.events.last().map_or(Revision::default(), Event::revision));
+}
+
+fn payload(store: &Store, submission: Revision) -> Result<Option<Vec<u8>>, StoreError> {
+    Ok(store.projection.payload(submission)?.map(Vec::from))
+}
+
+fn assert_payloads<'a>(store: &Store, tasks: impl Iterator<Item = &'a Task>) {
+    for Task { spec, status } in tasks {
+        let found = payload(store, status.submission).unwrap();
+        assert_eq!(found.as_deref(), Some(&TaskSpec::payload_of(spec)[..]), "{}", spec.id);
+    }
+}
+
+#[test]
+fn a_damaged_payload_is_read_from_the_journal_until_that_is_trimmed() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open_sqlite(directory.path()).unwrap().0;
+    let history = long_history();
+    write(&store, &history.commits(9));
+    let tables = Connection::open(directory.path().join("projection.db")).unwrap();
+    for (table, column) in [("tasks", "spec"), ("payloads", "body")] {
+        tables.execute(&format!("UPDATE {table} SET {column} = CAST({column} || x'00' AS BLOB)"), []).unwrap();
+    }
+    let tasks = fold_all(&history.events);
+    assert_payloads(&store, tasks.values());
+    assert!(payload(&store, history.events.last().unwrap().revision().next()).unwrap().is_none());
+
+    store.journal.trim(Revision(*tasks.keys().nth(tasks.len() / 2).unwrap())).unwrap();
+    let (trimmed, kept): (Vec<_>, Vec<_>) =
+        tasks.values().partition(|task| task.status.submission <= store.journal.oldest());
+    assert!(!trimmed.is_empty() && !kept.is_empty());
+    assert_payloads(&store, kept.into_iter());
+    for task in trimmed {
+        let error = payload(&store, task.status.submission).unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_payload_is_that_of_its_submission_while_commits_do_not_fit_into_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open_sqlite(directory.path()).unwrap().0;
+    let history = long_history();
+    let commits = history.commits(3);
+    let (written, missing) = commits.split_at(100);
+    write(&store, written);
+    let held = hold(directory.path());
+    for commit in missing {
+        append(&store, commit).unwrap();
+        store.projection.apply(commit.clone());
+    }
+    let tasks = fold_all(&history.events);
+    for Task { spec, status } in tasks.values() {
+        let found = payload(&store, status.submission).unwrap();
+        assert!(found.is_none_or(|found| found == TaskSpec::payload_of(spec)), "{}", spec.id);
+    }
+    drop(held);
+    let mut reached = store.projection.revision();
+    while *reached.borrow_and_update() < history.events.last().unwrap().revision() {
+        store.projection.checkpoint().unwrap();
+    }
+    assert_payloads(&store, tasks.values());
 }
