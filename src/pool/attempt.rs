@@ -1,11 +1,8 @@
 //! One try at running a task, shared by the scheduler and the worker that runs it.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-
-use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 use crate::model::{OutputStream, Revision, TaskEvent, TaskSpec, Timestamp, TraceContext};
 use crate::runners::{OutputBuffer, StopCause, StopSignal};
@@ -14,6 +11,7 @@ use crate::telemetry::scope::{ActiveContext, AttemptName, Scope};
 use crate::telemetry::trace::AttemptView;
 
 use super::attempt_span::{self, AttemptSpan};
+use super::sync::{AtomicU8, Mutex, Notify};
 
 /// Identifies an attempt to the scheduler and to its pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,8 +60,8 @@ impl Attempt {
     pub fn new(assignment: Assignment) -> Arc<Self> {
         Arc::new(Self {
             assignment,
-            phase: AtomicU8::new(ASSIGNED),
-            confirmed: Notify::new(),
+            phase: AtomicU8::default(),
+            confirmed: Notify::default(),
             stop: Arc::default(),
             output: OnceLock::new(),
             progress: Mutex::default(),

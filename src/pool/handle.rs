@@ -47,6 +47,12 @@ impl Pool {
         Ok(pool)
     }
 
+    /// A pool whose workers the test drives.
+    #[cfg(test)]
+    pub(super) fn without_workers(state: Arc<PoolState>) -> Self {
+        Self { state, live: LiveAttempts::default() }
+    }
+
     fn state(&self) -> &Arc<PoolState> {
         &self.state
     }
@@ -167,9 +173,10 @@ impl Pool {
 
     pub fn stats(&self) -> PoolStats {
         let workers = self.state().workers.lock();
+        // In one pass, because a worker that panics can end in between.
         let alive = workers.slots.iter().filter(|slot| slot.is_alive());
-        let busy = alive.clone().filter(|slot| slot.counters.is_busy()).count();
-        let alive = alive.count();
+        let (alive, busy) =
+            alive.fold((0, 0), |(alive, busy), slot| (alive + 1, busy + usize::from(slot.counters.is_busy())));
         PoolStats { alive, busy, idle: alive - busy, assigned: self.state().run_queue.counts() }
     }
 

@@ -1,8 +1,8 @@
 //! Parks one driver until another thread wakes it.
 
-use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 
-use tokio::sync::Notify;
+use super::sync::{AtomicU8, Notify};
 
 /// What the run queue records about a driver that may be parked. Changed only under the lock of the run queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,12 +18,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::model::Priority;
 
 use super::attempt::{Attempt, Ticket};
 use super::parker::{ParkState, Parker};
+use super::sync::Mutex;
 
 #[derive(Default)]
 pub(super) struct RunQueue {

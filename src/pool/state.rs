@@ -1,10 +1,9 @@
 //! The state that a pool's handle and its workers share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread;
 
-use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -15,6 +14,7 @@ use super::backoff::{Backoff, Pause};
 use super::context::WorkerContext;
 use super::run_queue::RunQueue;
 use super::stats::WorkerCounters;
+use super::sync::{AtomicBool, Mutex};
 
 pub(super) struct PoolState {
     pub name: PoolName,
@@ -79,7 +79,7 @@ impl PoolState {
             run_queue: Arc::default(),
             workers: Mutex::default(),
             backoff: Mutex::default(),
-            resting: AtomicBool::new(false),
+            resting: AtomicBool::default(),
             live: watch::Sender::new(0),
         };
         state.run_queue.set_paused(spec.paused);

@@ -1,15 +1,15 @@
 //! Statistics of pools and workers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::model::{HandlerName, Priority, TaskId};
 
 use super::attempt::Attempt;
+use super::sync::{AtomicBool, AtomicU64, Mutex, yield_now};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolStats {
@@ -61,12 +61,12 @@ impl Drop for StartingGuard<'_> {
 impl Default for WorkerCounters {
     fn default() -> Self {
         Self {
-            completed: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            busy_us: AtomicU64::new(0),
+            completed: AtomicU64::default(),
+            failed: AtomicU64::default(),
+            busy_us: AtomicU64::default(),
             current: Mutex::new(None),
             since: Mutex::new(Instant::now()),
-            starting: AtomicBool::new(false),
+            starting: AtomicBool::default(),
         }
     }
 }
@@ -85,7 +85,7 @@ impl WorkerCounters {
     /// Spins while the worker is starting an attempt, which takes no longer than reporting a start.
     pub fn wait_while_starting(&self) {
         while self.starting.load(Ordering::SeqCst) {
-            std::thread::yield_now();
+            yield_now();
         }
     }
 
