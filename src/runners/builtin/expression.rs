@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
+use super::patterns;
 use super::payload::{invalid, parse};
 use super::step_budget::{self, StepBudget, Verdict};
 use super::work::{WorkError, run_blocking};
@@ -52,6 +53,7 @@ impl Default for Expression {
         let mut env = Env::stdlib();
         env.add_extension(cel::extensions::encoders).expect("the standard library does not declare base64");
         step_budget::declare(&mut env);
+        patterns::declare(&mut env);
         Self { env: Arc::new(env), compiled: Arc::default() }
     }
 }
@@ -85,6 +87,7 @@ impl Expression {
         let (result, verdict) = on_stack(compiled.depth > SHALLOW_DEPTH_MAX, || {
             let budget = StepBudget::start(Arc::clone(&run.stop));
             let result = Value::resolve(&compiled.expression, &context);
+            patterns::forget();
             (result, budget.finish())
         })?;
         match verdict {

@@ -7,6 +7,7 @@ mod compute;
 mod expression;
 mod heavy;
 mod io;
+mod patterns;
 mod payload;
 mod step_budget;
 #[cfg(test)]

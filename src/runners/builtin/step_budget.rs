@@ -20,11 +20,13 @@ pub(super) const STEPS_MAX: u64 = 1_000_000;
 /// Nesting depth of an expression, so that its evaluation fits the stack.
 const DEPTH_MAX: usize = 100;
 /// Bytes of a string that count as one step.
-const BYTES_PER_STEP: usize = 16;
+pub(super) const BYTES_PER_STEP: usize = 16;
 /// Steps between two checks of the deadline.
 const DEADLINE_CHECK_STEPS: u64 = 1_024;
-/// Not an identifier, so that no expression can call it.
+/// Charges a value with all that it contains. Not an identifier, so that no expression can call it.
 const CHARGE: &str = "@charge";
+/// Charges the bytes of a string; any other value is one step.
+const CHARGE_TEXT: &str = "@charge_text";
 
 thread_local! {
     static CURRENT: RefCell<Option<Account>> = const { RefCell::new(None) };
@@ -76,13 +78,18 @@ impl Drop for StepBudget {
 }
 
 impl Account {
+    fn charge_text(&mut self, value: &dyn Val) {
+        let bytes = match (value.downcast_ref::<CelString>(), value.downcast_ref::<CelBytes>()) {
+            (Some(text), _) => text.inner().len(),
+            (None, Some(bytes)) => bytes.inner().len(),
+            (None, None) => 0,
+        };
+        self.spend(1 + bytes / BYTES_PER_STEP);
+    }
+
     fn charge(&mut self, value: &dyn Val) {
-        self.spend(1);
-        if let Some(text) = value.downcast_ref::<CelString>() {
-            self.spend(text.inner().len() / BYTES_PER_STEP);
-        } else if let Some(bytes) = value.downcast_ref::<CelBytes>() {
-            self.spend(bytes.inner().len() / BYTES_PER_STEP);
-        } else if let Some(list) = value.downcast_ref::<CelList>() {
+        self.charge_text(value);
+        if let Some(list) = value.downcast_ref::<CelList>() {
             for element in list.inner() {
                 if self.verdict != Verdict::WithinBudget {
                     return;
@@ -116,22 +123,39 @@ impl Account {
     }
 }
 
-/// Adds the charging function to an environment.
+/// Adds the charging functions to an environment.
 pub(super) fn declare(env: &mut Env) {
     env.add_overload(CHARGE, CHARGE, vec![DYN_TYPE], charge).expect("declared once");
+    env.add_overload(CHARGE_TEXT, CHARGE_TEXT, vec![DYN_TYPE], charge_text).expect("declared once");
+}
+
+/// Charges steps to the evaluation that runs on this thread; an error if they are used up or a stop was requested.
+pub(super) fn spend(steps: usize) -> Result<(), ExecutionError> {
+    debit(|account| account.spend(steps))
 }
 
 fn charge<'b, 'v>(mut arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
     let value = arguments.pop().ok_or(ExecutionError::MissingArgumentOrTarget)?;
+    debit(|account| account.charge(value.as_ref()))?;
+    Ok(value)
+}
+
+fn charge_text<'b, 'v>(mut arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    let value = arguments.pop().ok_or(ExecutionError::MissingArgumentOrTarget)?;
+    debit(|account| account.charge_text(value.as_ref()))?;
+    Ok(value)
+}
+
+fn debit(charge: impl FnOnce(&mut Account)) -> Result<(), ExecutionError> {
     let verdict = CURRENT.with_borrow_mut(|account| match account {
         Some(account) => {
-            account.charge(value.as_ref());
+            charge(account);
             account.verdict
         }
         None => Verdict::WithinBudget,
     });
     match verdict {
-        Verdict::WithinBudget => Ok(value),
+        Verdict::WithinBudget => Ok(()),
         Verdict::Stopped => Err(ExecutionError::function_error("evaluation", "stopped")),
         Verdict::TooManySteps => Err(ExecutionError::function_error("evaluation", "too many steps")),
     }
@@ -205,8 +229,14 @@ fn visit_call(call: &mut CallExpr, depth: usize, deepest: &mut usize) -> Result<
             call.args.last_mut().into_iter().for_each(wrap);
             Ok(false)
         }
-        "matches" | "contains" => {
-            call.target.as_deref_mut().into_iter().for_each(wrap);
+        operators::LESS | operators::LESS_EQUALS | operators::GREATER | operators::GREATER_EQUALS => {
+            call.args.last_mut().into_iter().for_each(wrap_text);
+            Ok(false)
+        }
+        // They read the whole text. `matches` charges by itself.
+        "contains" | "startsWith" | "endsWith" | "size" | "int" | "uint" | "double" | "bool" | "timestamp"
+        | "duration" => {
+            call.target.as_deref_mut().into_iter().chain(&mut call.args).for_each(wrap_text);
             Ok(false)
         }
         "string" | "bytes" | "base64.encode" | "base64.decode" | "encode" | "decode" => Ok(true),
@@ -244,7 +274,13 @@ fn visit_comprehension(comprehension: &mut ComprehensionExpr, depth: usize, deep
 fn wrap(node: &mut IdedExpr) {
     // The size of a literal is bounded by the length of the expression.
     if !is_literal(node) {
-        wrap_always(node);
+        wrap_in(CHARGE, node);
+    }
+}
+
+fn wrap_text(node: &mut IdedExpr) {
+    if !is_literal(node) {
+        wrap_in(CHARGE_TEXT, node);
     }
 }
 
@@ -253,8 +289,12 @@ fn is_literal(node: &IdedExpr) -> bool {
 }
 
 fn wrap_always(node: &mut IdedExpr) {
+    wrap_in(CHARGE, node);
+}
+
+fn wrap_in(function: &str, node: &mut IdedExpr) {
     let id = node.id;
     let inner = std::mem::take(node);
     *node =
-        IdedExpr { id, expr: Expr::Call(CallExpr { func_name: CHARGE.to_owned(), target: None, args: vec![inner] }) };
+        IdedExpr { id, expr: Expr::Call(CallExpr { func_name: function.to_owned(), target: None, args: vec![inner] }) };
 }

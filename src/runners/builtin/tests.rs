@@ -49,6 +49,16 @@ async fn built_in_handlers_return_json() {
             json!({"a": [1.5, null], "b": "90s"}),
         ),
         ("expression", r#"{"expression": "base64.encode(b'hi')"}"#, json!("aGk=")),
+        (
+            "expression",
+            r#"{"expression": "l.map(x, x.matches(r'^[\\w.]+@\\w+$'))", "variables": {"l": ["ä.b@c", "a b@c", "", "a@b\n"]}}"#,
+            json!([true, false, false, false]),
+        ),
+        (
+            "expression",
+            r#"{"expression": "matches('one two', r'\\btwo') && 'é x'.matches(r'(?-u:\\b)x')"}"#,
+            json!(true),
+        ),
     ];
     for (name, payload, expected) in cases {
         let result = Attempt::start(&builtin(name), payload).result().await;
@@ -119,7 +129,8 @@ async fn an_invalid_payload_fails_with_field_and_limit() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expression_is_limited_in_steps() {
-    let list = vec![1; 9_000];
+    let list = vec![1; 4_900];
+    let numbers: Vec<_> = (0..4_900).collect();
     let doubling = format!("['0123456789abcdef']{}", ".map(x, x + x)".repeat(60));
     let cases = [
         "l.all(a, l.all(b, a == b))",
@@ -131,9 +142,19 @@ async fn an_expression_is_limited_in_steps() {
         "l.all(x, l == l)",
         "{'a': [l, l, l, l, l, l, l, l, l, l, l, l, l, l, l, l]}.a.map(m, [m, m, m, m, m, m, m, m])",
         &doubling,
+        // Functions that read a whole text.
+        "l.all(x, size(text) > 0)",
+        "l.all(x, text.startsWith(text))",
+        "l.all(x, text.endsWith(text))",
+        "l.all(x, !text.contains('b'))",
+        "l.all(x, text <= text)",
+        "l.all(x, text.matches('b') || true)",
+        "n.all(x, !'x'.matches(r'a' + string(x)) || true)",
     ];
+    let text = "a".repeat(100_000);
     for expression in cases {
-        let payload = json!({"expression": expression, "variables": {"l": list}}).to_string();
+        let payload =
+            json!({"expression": expression, "variables": {"l": list, "n": numbers, "text": text}}).to_string();
         let failure = Attempt::start(&builtin("expression"), payload).failure().await;
         assert_eq!(failure.reason, FailureReason::InvalidPayload, "{expression}: {failure:?}");
         assert!(failure.message.contains("more than 1000000 steps"), "{expression}: {}", failure.message);
@@ -142,9 +163,17 @@ async fn an_expression_is_limited_in_steps() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expression_error_is_not_retryable() {
-    for (expression, expected) in
-        [("1 / 0", "ivision by zero"), ("missing", "missing"), ("b'x'", "base64.encode"), ("1.0 / 0.0", "JSON")]
-    {
+    let long_pattern = format!("'a'.matches('{}')", "a".repeat(1_025));
+    for (expression, expected) in [
+        ("1 / 0", "ivision by zero"),
+        ("missing", "missing"),
+        ("b'x'", "base64.encode"),
+        ("1.0 / 0.0", "JSON"),
+        ("'a'.matches('(')", "unclosed group"),
+        ("'a'.matches(r'\\pL{1000}')", "524288"),
+        ("'é'.matches(r'\\ba')", "(?-u:"),
+        (&long_pattern, "1025 bytes, at most 1024"),
+    ] {
         let payload = json!({"expression": expression}).to_string();
         let failure = Attempt::start(&builtin("expression"), payload).failure().await;
         assert_eq!((failure.reason, failure.retryable), (FailureReason::HandlerError, false), "{failure:?}");
