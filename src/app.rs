@@ -10,6 +10,7 @@ mod options;
 mod registry;
 mod scheduler_thread;
 mod security;
+mod server_clock;
 mod signals;
 mod state_directory;
 mod telemetry;
@@ -25,7 +26,6 @@ use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::model::SystemClock;
 use crate::runners::process::Host;
 use crate::telemetry::export::pipeline::Pipeline;
 use crate::telemetry::liveness::Phase;
@@ -80,7 +80,7 @@ pub async fn serve(
     }
     let host = Arc::new(state.process_host(&config, instance)?);
     let registry = Arc::new(registry::build(&config, &host)?);
-    let clock = Arc::new(SystemClock);
+    let clock = server_clock::start();
     let service = scheduler::Service::start(scheduler_options, store, recovery, registry, clock, &runtime);
     let service = service.map_err(failed_to("start the pools"))?;
     let handle = service.handle();

@@ -27,6 +27,7 @@ pub use pool::PoolKind;
 pub use server::Store;
 pub use settings::Config;
 pub use tls::{ClientCertificate, Tls};
+pub use units::HumanDuration;
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! Wall-clock time, injected so that tests can control it.
+//! Time, injected so that tests can control it.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -34,11 +34,13 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Source of wall-clock time. Monotonic time is `tokio::time`.
+/// Source of times that are stored or shown. Monotonic time is `tokio::time`.
 pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
 }
 
+/// The system clock, which can be set. For times that other machines compare with theirs: log lines, exemplars, and
+/// the validity of tokens, keys and certificates. Times of tasks come from [`super::ServerClock`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 

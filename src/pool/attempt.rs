@@ -132,10 +132,10 @@ impl Attempt {
     }
 
     /// Asks the attempt to stop.
-    pub(super) fn stop(&self, cause: StopCause, grace: Duration) {
+    pub(super) fn stop(&self, now: Timestamp, cause: StopCause, grace: Duration) {
         self.stop.request(cause, grace);
         if let Some(span) = self.span.get() {
-            span.stop_requested(cause);
+            span.stop_requested(cause, now);
         }
     }
 

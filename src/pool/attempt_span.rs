@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{Clock, SystemClock, TaskChange, TaskEvent, TraceContext};
+use crate::model::{TaskChange, TaskEvent, Timestamp, TraceContext};
 use crate::runners::StopCause;
 use crate::telemetry::scope::{ActiveContext, AttemptName};
 use crate::telemetry::trace::{self, AttemptView, Span};
@@ -33,7 +33,7 @@ impl AttemptSpan {
         self.span.as_ref().map(Span::active_context).or(self.submitted_at.as_ref())
     }
 
-    pub fn stop_requested(&self, cause: StopCause) {
+    pub fn stop_requested(&self, cause: StopCause, at: Timestamp) {
         if let Some(span) = &self.span {
             let cause = match cause {
                 StopCause::Timeout => "timeout",
@@ -41,7 +41,7 @@ impl AttemptSpan {
                 StopCause::Cancel => "cancel",
                 StopCause::Force => "force",
             };
-            span.stop_requested(cause, SystemClock.now());
+            span.stop_requested(cause, at);
         }
     }
 

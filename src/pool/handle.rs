@@ -80,7 +80,7 @@ impl Pool {
     /// Asks a live attempt to stop.
     pub fn stop_attempt(&self, ticket: Ticket, cause: StopCause, grace: Duration) {
         if let Some(attempt) = self.live.get(ticket) {
-            attempt.stop(cause, grace);
+            attempt.stop(self.state().context.clock.now(), cause, grace);
         }
     }
 

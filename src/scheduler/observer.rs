@@ -73,17 +73,17 @@ impl Observer {
         let loads = core.loads(now);
         let readings = loads.into_iter().filter_map(|(index, load)| {
             let pool = pools.get(index)?;
-            Some(reading(now, load, pool))
+            Some(reading(instant, load, pool))
         });
         gauges.pools.publish(readings.collect());
     }
 }
 
-fn reading(now: Timestamp, load: PoolLoad, pool: &Pool) -> PoolReading {
+fn reading(now: Instant, load: PoolLoad, pool: &Pool) -> PoolReading {
     let stats = pool.stats();
     let oldest = |p: usize| {
-        let age = u64::try_from(load.oldest_wait_by_priority[p].as_micros()).unwrap_or(u64::MAX);
-        (load.queued_by_priority[p] > 0).then(|| Timestamp(now.0.saturating_sub(age)))
+        let since = || now.checked_sub(load.oldest_wait_by_priority[p]);
+        if load.queued_by_priority[p] > 0 { since() } else { None }
     };
     PoolReading {
         size: load.spec.size,

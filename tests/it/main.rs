@@ -5,6 +5,7 @@
 
 mod backup;
 mod cli;
+mod clock_steps;
 mod collector;
 mod crash;
 mod data_directory;

@@ -10,7 +10,7 @@ use tonic::body::Body;
 use tonic::codegen::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use tonic::codegen::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
-use crate::model::{Clock, Priority, SystemClock, Timestamp};
+use crate::model::Priority;
 use crate::telemetry::Telemetry;
 use crate::telemetry::host::HostReading;
 use crate::telemetry::liveness::{Component, NotReady};
@@ -55,7 +55,6 @@ fn health(sources: &Sources) -> Response<Body> {
     let liveness = &sources.telemetry.liveness;
     let reasons = liveness.not_ready_reasons();
     let host = (sources.host)();
-    let now = SystemClock.now();
     let component = |component: Component| {
         let (silence, stalls) = liveness.stall_status(component);
         let healthy = !reasons.contains(&NotReady::Stalled(component));
@@ -73,7 +72,7 @@ fn health(sources: &Sources) -> Response<Body> {
             scheduler: component(Component::Scheduler),
             runtime: component(Component::Runtime),
         },
-        pools: sources.telemetry.gauges.pools.read().iter().map(|reading| PoolHealth::of(reading, now)).collect(),
+        pools: sources.telemetry.gauges.pools.read().iter().map(PoolHealth::of).collect(),
         system: SystemHealth {
             cores: host.cores,
             cpu_percent: tenths(host.cpu_percent),
@@ -172,7 +171,7 @@ struct Queued {
 }
 
 impl PoolHealth {
-    fn of(reading: &PoolReading, now: Timestamp) -> Self {
+    fn of(reading: &PoolReading) -> Self {
         let queued = reading.queued();
         let status = match () {
             () if reading.paused => "paused",
@@ -195,7 +194,7 @@ impl PoolHealth {
             },
             waiting: reading.waiting,
             queue_limit: reading.queue_limit,
-            oldest_queued_seconds: seconds(reading.oldest_age(now)),
+            oldest_queued_seconds: seconds(reading.oldest_age()),
         }
     }
 }

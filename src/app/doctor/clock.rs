@@ -1,4 +1,4 @@
-//! The system clock: delays, retention and schedules depend on it, and a clock that jumps shifts them.
+//! The system clock: the server's clock follows it, and across a restart it alone shows how much time has passed.
 
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};

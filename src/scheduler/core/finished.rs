@@ -40,6 +40,15 @@ pub(super) struct FinishedTasks {
     added: usize,
     /// Whether restored tasks were added in another order than that of their ends.
     unordered: bool,
+    restored: Restored,
+}
+
+/// When the server started, and the revision at that time. An end up to this revision was not later, whatever its time:
+/// the clock may have been ahead.
+#[derive(Clone, Copy, Debug, Default)]
+struct Restored {
+    revision: Revision,
+    at: Timestamp,
 }
 
 #[derive(Debug, Default)]
@@ -102,14 +111,16 @@ impl FinishedTasks {
     }
 
     /// Orders restored tasks by their ends. Call it when all tasks were restored and all events replayed.
-    pub fn order_restored(&mut self, tasks: &TaskTable) {
-        if !std::mem::take(&mut self.unordered) {
+    pub fn order_restored(&mut self, tasks: &TaskTable, revision: Revision, now: Timestamp) {
+        self.restored = Restored { revision, at: now };
+        let ahead = self.by_age.last().is_some_and(|(oldest, _)| *oldest > now);
+        if !std::mem::take(&mut self.unordered) && !ahead {
             return;
         }
         for (slot, list) in (0..).zip(&mut self.lists).filter(|(_, list)| list.live > 0) {
             list.queue.make_contiguous().sort_unstable_by_key(|task| task.ended);
             self.by_age.remove(&(list.oldest, slot));
-            list.oldest = list.front(tasks).map_or(list.oldest, |(_, at)| at);
+            list.oldest = list.front(tasks, self.restored).map_or(list.oldest, |(_, at)| at);
             self.by_age.insert((list.oldest, slot));
         }
     }
@@ -123,7 +134,7 @@ impl FinishedTasks {
     pub fn pop_over(&mut self, count_max: usize, tasks: &TaskTable) -> Option<u32> {
         while let Some(slot) = self.over.pop_front() {
             let list = &mut self.lists[slot as usize];
-            if list.live > count_max && list.front(tasks).is_some() {
+            if list.live > count_max && list.front(tasks, self.restored).is_some() {
                 self.over.push_back(slot);
                 return list.queue.pop_front().map(|task| task.index);
             }
@@ -136,7 +147,7 @@ impl FinishedTasks {
     pub fn pop_aged(&mut self, until: Timestamp, tasks: &TaskTable) -> Option<u32> {
         while let Some((oldest, slot)) = self.by_age.first().copied().filter(|(oldest, _)| *oldest <= until) {
             let list = &mut self.lists[slot as usize];
-            let (task, at) = list.front(tasks)?;
+            let (task, at) = list.front(tasks, self.restored)?;
             if at <= until {
                 list.queue.pop_front();
                 return Some(task.index);
@@ -190,9 +201,10 @@ impl FinishedTasks {
 
 impl List {
     /// The oldest task and when it ended. Removes stale entries before it.
-    fn front(&mut self, tasks: &TaskTable) -> Option<(FinishedTask, Timestamp)> {
+    fn front(&mut self, tasks: &TaskTable, restored: Restored) -> Option<(FinishedTask, Timestamp)> {
         while let Some(task) = self.queue.front().copied() {
             match tasks.get(task.index).filter(|entry| entry.submission == task.submission) {
+                Some(entry) if task.ended <= restored.revision => return Some((task, entry.since.min(restored.at))),
                 Some(entry) => return Some((task, entry.since)),
                 None => self.queue.pop_front(),
             };

@@ -12,6 +12,7 @@ use super::decisions::Decisions;
 use super::holds::{Hold, Holds};
 use super::state::{Core, attached_bytes};
 use super::table::{self, TaskEntry};
+use super::timers::Purpose;
 
 /// Bits of a stamp that count the stamps of one epoch; the epoch is above them.
 const STAMP_BITS: u32 = 44;
@@ -116,7 +117,8 @@ impl Core {
     /// were restored and all events replayed.
     pub fn recover(&mut self, now: Timestamp, out: &mut Decisions) {
         self.now = now;
-        self.finished.order_restored(&self.tasks);
+        self.finished.order_restored(&self.tasks, self.revision, now);
+        self.limit_waits(now);
         let had_attempt = |task: &TaskEntry| {
             task.state == TaskState::Running || (task.state == TaskState::Queued && task.cancel.is_some())
         };
@@ -133,6 +135,17 @@ impl Core {
             culprit_found |= self.recover_one(now, index, ran_alone, out);
         }
         self.quarantine_suspects(culprit_found);
+    }
+
+    /// Shortens what is left of delays, back-offs and expiries to their durations. It is longer if the clock is behind the
+    /// times in the store: it was set back, or was ahead before.
+    fn limit_waits(&mut self, now: Timestamp) {
+        let tasks = &self.tasks;
+        self.timers.reschedule(|timer| {
+            let Some(task) = tasks.get(timer.index) else { return timer.at };
+            let began = if matches!(timer.purpose, Purpose::Expiry(_)) { task.submitted_at } else { task.since };
+            Timestamp(timer.at.0 - began.0.saturating_sub(now.0).min(timer.at.0))
+        });
     }
 
     /// Returns whether the task fails because it crashed the server.

@@ -1,5 +1,6 @@
 //! What an earlier life of a task, of its slot in the table or of the server must not do to a later one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
@@ -48,8 +49,8 @@ impl Fixture {
                 fold(task, event);
             }
             fresh.core.restore_revision(self.core.revision());
-            for task in tasks.into_iter().filter_map(|(_, task)| task) {
-                let payload = task.spec.payload.clone();
+            for mut task in tasks.into_iter().filter_map(|(_, task)| task) {
+                let payload = std::mem::take(&mut Arc::make_mut(&mut task.spec).payload);
                 fresh.core.restore(task.into(), &payload);
             }
         } else {
@@ -204,6 +205,50 @@ fn an_answer_to_a_recall_never_reaches_a_later_task_of_the_slot() {
     fixture.answer_recalls(5, false);
     assert_eq!(fixture.state("a"), TaskState::Queued);
     fixture.core.check();
+}
+
+#[test]
+fn no_wait_is_extended_by_a_restart_with_an_earlier_clock() {
+    for from_rows in [false, true] {
+        let mut fixture = Fixture::new();
+        fixture.submit(1_000 * SECOND, vec![expiring("old", Duration::from_secs(5)), delayed("a", 10)]).unwrap();
+        let ticket = fixture.start(1_000 * SECOND);
+        fixture.end(ticket, 1_000 * SECOND, failed(), None);
+        fixture.submit(1_000 * SECOND, vec![expiring("b", Duration::from_secs(20))]).unwrap();
+        let mut restarted = fixture.restarted(100 * SECOND, from_rows);
+        let mut due = Vec::new();
+        while let Some(at) = restarted.core.next_due() {
+            restarted.core.advance(at, &mut restarted.out);
+            due.push(at.0 / SECOND);
+        }
+        assert_eq!(due, [110, 120], "the delay and the back-off end, then b expires");
+        assert_eq!(restarted.state("b"), TaskState::Failed);
+    }
+}
+
+#[test]
+fn finished_tasks_age_after_a_restart_with_an_earlier_clock() {
+    for from_rows in [false, true] {
+        let mut fixture = Fixture::new();
+        for (id, at) in [("a", 900_000 * SECOND), ("b", 900_100 * SECOND)] {
+            fixture.submit(at, vec![spec(id, Priority::Normal)]).unwrap();
+            let ticket = fixture.start(at);
+            fixture.end(ticket, at, completed(), None);
+        }
+        let mut restarted = fixture.restarted(1_000 * SECOND, from_rows);
+        restarted.submit(1_001 * SECOND, vec![spec("c", Priority::Normal)]).unwrap();
+        let ticket = restarted.start(1_001 * SECOND);
+        restarted.end(ticket, 1_001 * SECOND, completed(), None);
+        let kept = |fixture: &mut Fixture, at: u64| {
+            while fixture.core.sweep(Timestamp(at * SECOND), 10, &mut fixture.out) {}
+            fixture.core.check();
+            ["a", "b", "c"].map(|id| fixture.core.task(&TaskId::parse(id).unwrap()).is_some())
+        };
+        // The retention is an hour.
+        assert_eq!(kept(&mut restarted, 4_599), [true; 3]);
+        assert_eq!(kept(&mut restarted, 4_600), [false, false, true]);
+        assert_eq!(kept(&mut restarted, 4_601), [false; 3]);
+    }
 }
 
 #[test]

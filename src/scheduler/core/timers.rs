@@ -41,6 +41,15 @@ impl Timers {
         self.heap.push(Reverse(timer));
     }
 
+    /// Changes when the timers are due.
+    pub fn reschedule(&mut self, due: impl Fn(Timer) -> Timestamp) {
+        let mut timers = std::mem::take(&mut self.heap).into_vec();
+        for Reverse(timer) in &mut timers {
+            timer.at = due(*timer);
+        }
+        self.heap = timers.into();
+    }
+
     /// Records that a timer, fired or not, no longer applies to its task.
     pub fn mark_stale(&mut self, is_live: impl Fn(Timer) -> bool) {
         self.live -= 1;

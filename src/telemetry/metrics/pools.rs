@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::time::Instant;
 
-use crate::model::{Clock, PoolName, Priority, SystemClock, Timestamp};
+use crate::model::{PoolName, Priority};
 
 use crate::telemetry::liveness::{Component, Liveness};
 
@@ -31,7 +32,7 @@ pub struct PoolReading {
     /// QUEUED tasks by priority index.
     pub queued: [u64; Priority::COUNT],
     /// When the oldest of them became eligible.
-    pub oldest: [Option<Timestamp>; Priority::COUNT],
+    pub oldest: [Option<Instant>; Priority::COUNT],
 }
 
 impl PoolReading {
@@ -40,8 +41,8 @@ impl PoolReading {
     }
 
     /// Zero if no task is QUEUED.
-    pub fn oldest_age(&self, now: Timestamp) -> Duration {
-        self.oldest.iter().flatten().min().map_or(Duration::ZERO, |since| now.since(*since))
+    pub fn oldest_age(&self) -> Duration {
+        self.oldest.iter().flatten().min().map_or(Duration::ZERO, Instant::elapsed)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "at most a thousand")]
@@ -134,10 +135,9 @@ impl Metrics {
         });
         each(&table::QUEUE_OLDEST, |o, pool| {
             // By the current time: it grows even if nothing is published.
-            let now = SystemClock.now();
             for priority in Priority::DESCENDING {
                 let labels = [("pool", pool.name.as_str()), ("priority", super::tasks::priority_label(priority))];
-                let age = pool.oldest[priority.index()].map_or(Duration::ZERO, |since| now.since(since));
+                let age = pool.oldest[priority.index()].map_or(Duration::ZERO, |since| since.elapsed());
                 o.record(age.as_secs_f64(), &labels);
             }
         });

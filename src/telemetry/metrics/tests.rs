@@ -10,6 +10,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::ManualReader;
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::reader::MetricReader;
+use tokio::time::Instant;
 
 use super::registry::SharedReader;
 use super::table::{Kind, Row, TABLE};
@@ -269,7 +270,7 @@ fn published_state_is_exposed_as_it_is_at_collection() {
         waiting: 2,
         running: 1,
         queued: [0, 5, 0, 0],
-        oldest: [None, Some(Timestamp(1)), None, None],
+        oldest: [None, Instant::now().checked_sub(Duration::from_secs(1)), None, None],
     };
     telemetry.gauges.pools.publish(vec![reading]);
     telemetry.liveness.enter(Phase::Serving);

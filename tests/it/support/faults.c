@@ -2,16 +2,17 @@
  *
  * FAULTS names a file of rules, which is read again at each call. A rule is a line `CALL ACTION SUFFIX [FROM]`:
  *
- *   CALL    read, write, sync, or recv: a read from a socket that contains the words below
+ *   CALL    read, write, sync, or recv: a read from a socket that contains the words below; time: the system clock
  *   ACTION  eio    fail with EIO and do nothing
  *           torn   write the first half and fail with EIO
  *           short  write the first half and return its length
  *           slow   wait 100 ms first
  *           hang   wait until the rule is removed
+ *           a number of seconds: the system clock is ahead by them
  *   SUFFIX  end of the file's path; `*` is every file
  *   FROM    offset from which the rule applies, to calls with an offset
  *
- * FAULTS with `.log` added is a log with a line `CALL ACTION PATH` for each applied rule, and `synced PATH` for each
+ * FAULTS with `.log` added is a log with a line `CALL ACTION PATH` for each applied rule except of `time`, and `synced PATH` for each
  * successful sync. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -23,6 +24,7 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
+#include <time.h>
 #include <unistd.h>
 
 static const char WORDS[] = "let this thread hang";
@@ -147,4 +149,12 @@ ssize_t recv(int socket, void *buffer, size_t length, int flags) {
   ssize_t got = NEXT(recv)(socket, buffer, length, flags);
   if (got > 0 && memmem(buffer, (size_t)got, WORDS, sizeof(WORDS) - 1) != NULL) fault("recv", socket, 0);
   return got;
+}
+
+int clock_gettime(clockid_t clock, struct timespec *time) {
+  int result = NEXT(clock_gettime)(clock, time), before = errno;
+  char action[16], path[PATH_MAX];
+  if (result == 0 && clock == CLOCK_REALTIME && find("time", -1, 0, action, path)) time->tv_sec += atoll(action);
+  errno = before;
+  return result;
 }
