@@ -67,7 +67,7 @@ pub(super) fn server(
 pub(super) fn process(process: Process, handler: &Handler) -> ProcessOptions {
     ProcessOptions {
         argv: process.argv,
-        accepts_args: handler.accepts_args,
+        arg_pattern: process.arg_pattern,
         env: process.env,
         env_pass: process.env_pass,
         working_directory: process.working_directory,

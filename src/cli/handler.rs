@@ -51,6 +51,6 @@ fn details(handler: &v1::Handler) -> String {
         ("allowed pools", handler.allowed_pools.join(" ")),
         ("timeout", format::duration(handler.timeout.as_ref())),
         ("grace", format::duration(handler.grace.as_ref())),
-        ("accepts args", handler.accepts_args.to_string()),
+        ("arg pattern", handler.arg_pattern.clone()),
     ])
 }

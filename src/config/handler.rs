@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::builtin::Builtin;
 use super::error::Problems;
 use super::units::{ByteSize, HumanDuration};
-use crate::model::{HandlerName, HandlerSpec, PoolName, RetryPolicy, id, limits};
+use crate::model::{ArgPattern, HandlerName, HandlerSpec, PoolName, RetryPolicy, id, limits};
 
 /// Replaces secret values in a dump; refused as a value, so that a dump is not loaded by mistake.
 pub(super) const MASK: &str = "(hidden)";
@@ -49,10 +49,10 @@ pub struct Handler {
     /// For runner = "process": program and arguments; no shell is used. Required there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub argv: Vec<String>,
-    /// For runner = "process": whether tasks can add arguments; only for programs that are safe with any arguments.
-    /// Default: false.
-    #[serde(default)]
-    pub accepts_args: bool,
+    /// For runner = "process": regular expression that each argument which a task adds must match as a whole, such as
+    /// "[a-z0-9_]+". One that matches a leading "-" lets tasks set options of the program. Default: no arguments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arg_pattern: Option<String>,
     /// For runner = "process": names of environment variables that are passed on from the server. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env_pass: Vec<String>,
@@ -179,6 +179,8 @@ pub enum Launch {
 pub struct Process {
     /// Program and arguments. Not empty.
     pub argv: Vec<String>,
+    /// What arguments of tasks must match; `None`: there are none.
+    pub arg_pattern: Option<ArgPattern>,
     pub env: BTreeMap<String, String>,
     pub env_pass: Vec<String>,
     /// `None`: a new directory for each attempt.
@@ -200,7 +202,7 @@ impl Handler {
             grace: default_grace(),
             builtin: None,
             argv: Vec::new(),
-            accepts_args: false,
+            arg_pattern: None,
             env_pass: Vec::new(),
             working_directory: None,
             retry: Retry::default(),
@@ -214,19 +216,24 @@ impl Handler {
         Self { builtin: Some(builtin), ..Self::new(builtin.name(), RunnerKind::Builtin) }
     }
 
-    /// `None` if settings that the runner requires are missing.
+    /// `None` if settings that the runner requires are missing or invalid.
     pub fn launch(&self) -> Option<Launch> {
         match self.runner {
             RunnerKind::Builtin => self.builtin.map(Launch::Builtin),
             RunnerKind::Process if self.argv.is_empty() => None,
             RunnerKind::Process => Some(Launch::Process(Process {
                 argv: self.argv.clone(),
+                arg_pattern: self.arg_pattern().ok()?,
                 env: self.env.clone(),
                 env_pass: self.env_pass.clone(),
                 working_directory: self.working_directory.clone(),
                 limits: self.limits.clone(),
             })),
         }
+    }
+
+    fn arg_pattern(&self) -> Result<Option<ArgPattern>, String> {
+        self.arg_pattern.as_deref().map(ArgPattern::parse).transpose()
     }
 
     /// Whether it uses the CPU of its worker, so that it cannot run in an async pool.
@@ -245,7 +252,7 @@ impl Handler {
         }
     }
 
-    /// Converts to the model; `None` if a name is invalid.
+    /// Converts to the model; `None` if a name or a pattern is invalid.
     pub(super) fn spec(&self) -> Option<HandlerSpec> {
         Some(HandlerSpec {
             name: HandlerName::parse(&self.name).ok()?,
@@ -259,7 +266,7 @@ impl Handler {
             allowed_pools: self.allowed_pools.iter().map(|pool| PoolName::parse(pool).ok()).collect::<Option<_>>()?,
             timeout: self.timeout.map(|timeout| timeout.0),
             retry: self.retry.policy(),
-            accepts_args: self.accepts_args,
+            arg_pattern: self.arg_pattern().ok()?,
             grace: self.grace.0,
             blocking: self.blocking(),
         })
@@ -298,7 +305,7 @@ impl Handler {
         }
         let process_only = [
             ("argv", !self.argv.is_empty()),
-            ("accepts_args", self.accepts_args),
+            ("arg_pattern", self.arg_pattern.is_some()),
             ("env", !self.env.is_empty()),
             ("env_pass", !self.env_pass.is_empty()),
             ("working_directory", self.working_directory.is_some()),
@@ -319,6 +326,13 @@ impl Handler {
         }
         for (index, arg) in self.argv.iter().enumerate().filter(|(_, arg)| arg.contains('\0')) {
             problems.add(format!("{path}.argv[{index}]"), format!("{arg:?}"), "must not contain a NUL character");
+        }
+        if let Err(error) = self.arg_pattern() {
+            problems.add(
+                format!("{path}.arg_pattern"),
+                format!("{:?}", self.arg_pattern.as_deref().unwrap_or_default()),
+                format!("is invalid: {error}"),
+            );
         }
         let given =
             self.env.keys().map(|name| ("env", name)).chain(self.env_pass.iter().map(|name| ("env_pass", name)));

@@ -239,7 +239,7 @@ paused = true
 name = "sort"
 runner = "process"
 argv = ["/usr/bin/sort", "-n"]
-accepts_args = true
+arg_pattern = "[0-9]+"
 env = { LC_ALL = "C", mixedCase = "kept.as.is" }
 env_pass = ["PATH"]
 working_directory = "/tmp"
@@ -269,7 +269,7 @@ fn every_setting_of_pools_and_handlers_reaches_the_catalog() {
     assert_eq!((sort.runner, sort.pool.as_str(), sort.blocking), ("process", "web", false));
     assert_eq!((sort.timeout, sort.grace), (Some(Duration::from_mins(2)), Duration::from_secs(1)));
     assert_eq!((sort.retry.attempts_max, sort.retry.delay), (5, Duration::from_millis(100)));
-    assert!(sort.accepts_args);
+    assert_eq!(sort.arg_pattern.as_ref().map(model::ArgPattern::as_str), Some("[0-9]+"));
     let Some(Launch::Process(process)) = config.handlers[0].launch() else { panic!("sort is a process") };
     assert_eq!(process.argv, ["/usr/bin/sort", "-n"]);
     assert_eq!(process.env["mixedCase"], "kept.as.is");
@@ -321,6 +321,7 @@ runner = "process"
 pool = "nowhere"
 builtin = "io"
 grace = "6m"
+arg_pattern = "("
 env = { "A=B" = "1" }
 retry = { attempts = 0, factor = 11, jitter = -0.5, delay = "1h" }
 limits = { memory = 1, cpu = 0.5 }
@@ -338,6 +339,7 @@ argv = ["a"]
         "pool[1].queue_limit",
         "pool[2].name",
         "handler[0].argv",
+        "handler[0].arg_pattern",
         "handler[0].pool",
         "handler[0].builtin",
         "handler[0].grace",

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::arg_pattern::ArgPattern;
 use super::id::{HandlerName, PoolName};
 use super::pool::PoolSpec;
 use super::retry::RetryPolicy;
@@ -23,8 +24,8 @@ pub struct HandlerSpec {
     pub timeout: Option<Duration>,
     /// Default retry policy.
     pub retry: RetryPolicy,
-    /// Whether submitters may add arguments.
-    pub accepts_args: bool,
+    /// What submitters' arguments must match; `None`: they cannot add any.
+    pub arg_pattern: Option<ArgPattern>,
     /// Time between the request to stop and the kill.
     pub grace: Duration,
     /// Whether the handler uses the CPU of its worker, so that it may not run in an async pool.

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod api_key;
+pub mod arg_pattern;
 pub mod cancel;
 pub mod catalog;
 pub mod clock;
@@ -26,6 +27,7 @@ pub mod task;
 pub mod trace;
 
 pub use access::{Grant, NamespaceScope, Role};
+pub use arg_pattern::ArgPattern;
 pub use cancel::{CancelMode, CancelReceipt, CancelRequest, StopMethod};
 pub use catalog::{Catalog, HandlerSpec};
 pub use clock::{Clock, SystemClock, Timestamp};

@@ -64,7 +64,7 @@ impl Fixture {
             allowed_pools: Vec::new(),
             timeout: None,
             retry: RetryPolicy::default(),
-            accepts_args: false,
+            arg_pattern: None,
             grace: Duration::from_secs(1),
             blocking: false,
         };

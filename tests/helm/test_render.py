@@ -124,7 +124,7 @@ def test_any_value_becomes_valid_toml():
         "builtins": False,
         "pool": [{"name": "default", "size": 4, "queue_limit": 100_000_000}],
         "handler": [{
-            "name": "odd", "runner": "process", "argv": ["/bin/x", "a \"b\" <c> & \\ 'd'\nnext ü"], "accepts_args": True,
+            "name": "odd", "runner": "process", "argv": ["/bin/x", "a \"b\" <c> & \\ 'd'\nnext ü"], "arg_pattern": r"[^-]\w*",
             "env": {"A.B C": "ä", "EMPTY": ""}, "env_pass": [], "retry": {"factor": 1.5, "attempts": 2},
         }],
         "limits": {"queued_payload_bytes": 1_099_511_627_776},

@@ -21,7 +21,7 @@ size = 4
 name = "witness"
 runner = "process"
 argv = ["/bin/sh", "-c", "echo \"begin $LINESHAFT_TASK_ID $$\" >> {journal}; sleep 0.0$1; echo \"end $LINESHAFT_TASK_ID $$\" >> {journal}", "sh"]
-accepts_args = true
+arg_pattern = '(?s).*'
 "#
     )
 }

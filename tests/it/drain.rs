@@ -8,7 +8,7 @@ use crate::support::{Server, check, eventually, seconds};
 fn config(drain_limit: &str, grace: &str) -> String {
     format!(
         "[server]\ndrain_limit = \"{drain_limit}\"\n[[handler]]\nname = \"sh\"\nrunner = \"process\"\n\
-         argv = [\"/bin/sh\", \"-c\", \"eval \\\"$1\\\"\", \"sh\"]\naccepts_args = true\ngrace = \"{grace}\"\n"
+         argv = [\"/bin/sh\", \"-c\", \"eval \\\"$1\\\"\", \"sh\"]\narg_pattern = '(?s).*'\ngrace = \"{grace}\"\n"
     )
 }
 

@@ -9,7 +9,7 @@ const SHELL: &str = r#"
 name = "sh"
 runner = "process"
 argv = ["/bin/sh", "-c", "eval \"$1\"", "sh"]
-accepts_args = true
+arg_pattern = '(?s).*'
 grace = "300ms"
 [handler.retry]
 attempts = 1

@@ -23,7 +23,7 @@ size = 4
 name = "sh"
 runner = "process"
 argv = ["/bin/bash", "-c", "eval \"$1\"", "sh"]
-accepts_args = true
+arg_pattern = '(?s).*'
 grace = "10s"
 allowed_pools = ["default", "async"]
 [handler.retry]
@@ -32,7 +32,7 @@ attempts = 1
 name = "brief"
 runner = "process"
 argv = ["/bin/bash", "-c", "eval \"$1\"", "sh"]
-accepts_args = true
+arg_pattern = '(?s).*'
 grace = "300ms"
 [handler.retry]
 attempts = 1
@@ -40,7 +40,7 @@ attempts = 1
 name = "retried"
 runner = "process"
 argv = ["/bin/bash", "-c", "eval \"$1\"", "sh"]
-accepts_args = true
+arg_pattern = '(?s).*'
 [handler.retry]
 attempts = 2
 delay = "1ms"

@@ -55,6 +55,46 @@ async fn all_invalid_fields_of_a_submission_are_listed() {
 }
 
 #[tokio::test]
+async fn an_argument_cannot_become_an_option_of_the_program() {
+    let directory = tempfile::tempdir().unwrap();
+    let secret = directory.path().join("server.key");
+    std::fs::write(&secret, "-----BEGIN PRIVATE KEY-----\nsecret\n").unwrap();
+    let server = Server::start(
+        r#"
+[[handler]]
+name = "count-lines"
+runner = "process"
+argv = ["wc", "-l"]
+arg_pattern = "/etc/[a-z]+"
+
+[[handler]]
+name = "any-file"
+runner = "process"
+argv = ["wc", "-l", "--"]
+arg_pattern = "(?s).*"
+"#,
+    );
+    let option = format!("--files0-from={}", secret.display());
+    let with = |handler: &str, args: &[&str]| v1::SubmitTaskRequest {
+        args: args.iter().map(|&arg| arg.to_owned()).collect(),
+        retry: Some(v1::RetryPolicy { max_attempts: 1, ..Default::default() }),
+        ..task(handler, "")
+    };
+    for arg in [option.as_str(), "-l", "/etc/../root/x", "/etc/hosts\n", "/etc/hosts\0", ""] {
+        let status = server.tasks().submit_task(with("count-lines", &["/etc/hosts", arg])).await.unwrap_err();
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "INVALID_FIELD"), "{arg:?}");
+        assert_eq!(fields(&status), ["args[1]"], "{arg:?}");
+    }
+    let id = server.submit(with("count-lines", &["/etc/hosts"])).await;
+    assert_eq!(server.wait_finished(&id).await.state(), v1::TaskState::Completed);
+
+    let id = server.submit(with("any-file", &[&option])).await;
+    let ended = server.wait_finished(&id).await;
+    assert_eq!(ended.state(), v1::TaskState::Failed, "there is no file of that name: {ended:?}");
+    assert!(!format!("{ended:?}").contains("BEGIN PRIVATE KEY"), "{ended:?}");
+}
+
+#[tokio::test]
 async fn unknown_names_and_ids_are_not_found() {
     let server = Server::start(
         "[[pool]]\nname = \"a\"\n[[pool]]\nname = \"b\"\n[[handler]]\nname = \"c\"\nrunner = \"builtin\"\nbuiltin = \"compute\"\n",

@@ -29,7 +29,7 @@ name = "fails"
 runner = "process"
 argv = ["/bin/sh", "-c", "echo the secret is $SECRET >&2; exit 3"]
 env = { SECRET = "planted-in-env" }
-accepts_args = true
+arg_pattern = '(?s).*'
 [[handler]]
 name = "wait"
 runner = "builtin"

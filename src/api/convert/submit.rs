@@ -12,6 +12,9 @@ use crate::proto::v1;
 use super::invalid_fields::{FieldPath, InvalidFields, MessagePath};
 use super::submit_fields::{Overrides, check_args, labels, optional_name, payload, trace};
 
+/// Bytes of a refused argument that the error shows.
+const ARG_BYTES_SHOWN: usize = 128;
+
 /// What the conversion needs besides the submission itself.
 pub struct SubmitContext<'a> {
     pub catalog: &'a Catalog,
@@ -119,10 +122,7 @@ pub fn convert(
     };
 
     let (handler, pool) = resolve(context.catalog, path, &handler, pool.flatten().as_ref())?;
-    if !request.args.is_empty() && !handler.accepts_args {
-        let description = format_args!("has {} values, handler `{}` accepts none", request.args.len(), handler.name);
-        return Err(InvalidFields::one(path.field("args"), description).into());
-    }
+    check_handler_args(path, handler, &request.args)?;
     let options = TaskOptions {
         namespace,
         handler: handler.name.clone(),
@@ -164,6 +164,23 @@ fn namespace(
     }
 }
 
+/// Checks the arguments against what the handler's registration allows.
+fn check_handler_args(path: MessagePath, handler: &HandlerSpec, args: &[String]) -> Result<(), InvalidFields> {
+    let name = &handler.name;
+    let Some(pattern) = &handler.arg_pattern else {
+        if args.is_empty() {
+            return Ok(());
+        }
+        let description = format_args!("has {} values, handler `{name}` accepts none", args.len());
+        return Err(InvalidFields::one(path.field("args"), description));
+    };
+    let Some(index) = pattern.mismatch(args) else { return Ok(()) };
+    let shown = &args[index][..args[index].floor_char_boundary(ARG_BYTES_SHOWN)];
+    let pattern = pattern.as_str();
+    let description = format_args!("is {shown:?}, must match `{pattern}` as a whole for handler `{name}`");
+    Err(InvalidFields::one(format_args!("{path}args[{index}]"), description))
+}
+
 /// Finds the handler and the pool of a task; `pool`: the pool that the submission names.
 fn resolve<'a>(
     catalog: &'a Catalog,
@@ -197,7 +214,7 @@ mod tests {
 
     use super::*;
     use crate::model::spec::{JSON, OCTET_STREAM};
-    use crate::model::{Durability, Priority, RetryPolicy};
+    use crate::model::{ArgPattern, Durability, Priority, RetryPolicy};
 
     fn pool(name: &str, kind: PoolKind) -> (PoolName, PoolSpec) {
         let name = PoolName::parse(name).unwrap();
@@ -215,7 +232,7 @@ mod tests {
             allowed_pools: Vec::new(),
             timeout: None,
             retry: RetryPolicy::default(),
-            accepts_args: false,
+            arg_pattern: None,
             grace: Duration::from_secs(5),
             blocking: true,
         };
@@ -240,7 +257,7 @@ mod tests {
                 handler("spins", allow),
                 handler("waits", |spec| {
                     allow(spec);
-                    (spec.blocking, spec.accepts_args) = (false, true);
+                    (spec.blocking, spec.arg_pattern) = (false, ArgPattern::parse("[a-z]*").ok());
                     (spec.retry, spec.timeout) = (rule, Some(timeout));
                 }),
             ]
@@ -296,7 +313,7 @@ mod tests {
             retry: Some(v1::RetryPolicy { factor: 3.0, jitter: Some(0.0), ..v1::RetryPolicy::default() }),
             delay: Some(duration(2, 0)),
             expires_after: Some(duration(9, 0)),
-            args: vec!["-v".to_owned()],
+            args: vec!["v".to_owned()],
             durability: v1::Durability::Memory.into(),
             at_most_once: true,
             ..request("waits")
@@ -311,7 +328,7 @@ mod tests {
         assert_eq!(extras.delay, Some(Duration::from_secs(2)));
         assert_eq!(extras.expires_after, Some(Duration::from_secs(9)));
         assert_eq!((options.durability, options.at_most_once), (Durability::Memory, true));
-        assert_eq!(&*extras.args, &["-v".into()]);
+        assert_eq!(&*extras.args, &["v".into()]);
     }
 
     #[test]
@@ -434,5 +451,9 @@ mod tests {
         let args = vec!["rm".to_owned()];
         let Err(error) = parse(v1::SubmitTaskRequest { args, ..request("compute") }) else { panic!("accepted") };
         assert_eq!(error.to_string(), "`tasks[3].args` has 1 values, handler `compute` accepts none");
+        let args = v1::SubmitTaskRequest { args: vec!["a".to_owned(), "--all".to_owned()], ..request("waits") };
+        let error = parse(args).unwrap_err();
+        let expected = "`tasks[3].args[1]` is \"--all\", must match `[a-z]*` as a whole for handler `waits`";
+        assert_eq!(error.to_string(), expected);
     }
 }

@@ -29,7 +29,7 @@ impl Handlers {
             allowed_pools: spec.allowed_pools.iter().map(ToString::to_string).collect(),
             timeout: Some(duration(timeout)),
             retry: Some(task::retry(&spec.retry)),
-            accepts_args: spec.accepts_args,
+            arg_pattern: spec.arg_pattern.as_ref().map_or_else(String::new, |pattern| pattern.as_str().to_owned()),
             grace: Some(duration(spec.grace)),
         }
     }

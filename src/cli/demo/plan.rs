@@ -32,7 +32,7 @@ name = "count"
 description = "Counts the lines and bytes of a file"
 runner = "process"
 argv = ["wc", "-lc"]
-accepts_args = true
+arg_pattern = "/.+"
 pool = "processes"
 
 [[handler]]
@@ -40,7 +40,7 @@ name = "checksum"
 description = "Computes the CRC of a file"
 runner = "process"
 argv = ["cksum"]
-accepts_args = true
+arg_pattern = "/.+"
 pool = "processes"
 
 [[handler]]

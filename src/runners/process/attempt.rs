@@ -28,8 +28,12 @@ const KILL_WARNING: Duration = Duration::from_secs(10);
 const READ_BYTES: (usize, usize) = (4 * 1024, 64 * 1024);
 
 pub(super) async fn run(handler: Arc<ProcessHandler>, run: Run) -> RunReport {
-    if !run.args.is_empty() && !handler.options.accepts_args {
-        let message = format!("`args` has {} arguments, but this handler accepts none", run.args.len());
+    // Checked at submission, too, but the registration may have changed since.
+    let refused = match &handler.options.arg_pattern {
+        Some(pattern) => pattern.mismatch(&run.args).map(|index| format!("`args[{index}]` does not match its pattern")),
+        None => (!run.args.is_empty()).then(|| format!("`args` has {} values, must be empty", run.args.len())),
+    };
+    if let Some(message) = refused {
         return Outcome::Failed(Failure::new(FailureReason::InvalidPayload, message)).into();
     }
     let (shim, streams) = match start(&handler, &run).await {

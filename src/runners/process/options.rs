@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::limits::Limits;
+use crate::model::ArgPattern;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessOptions {
     /// Program and arguments. A program without `/` is searched for in `PATH`.
     pub argv: Vec<String>,
-    /// Whether the submitter's arguments are appended.
-    pub accepts_args: bool,
+    /// What the submitter's arguments must match to be appended; `None`: there must be none.
+    pub arg_pattern: Option<ArgPattern>,
     pub env: BTreeMap<String, String>,
     /// Variables copied from the server's environment, if it has them.
     pub env_pass: Vec<String>,

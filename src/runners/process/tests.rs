@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::supervisor::{SUBCOMMAND, Supervisor};
 use super::{Host, Limits, OptionsError, ProcessOptions, ProcessRunner, ResultSource, supervise_main};
-use crate::model::{FailureReason, OutputStream, StopMethod, limits};
+use crate::model::{ArgPattern, FailureReason, OutputStream, StopMethod, limits};
 use crate::runners::fixtures::{Attempt, TIMEOUT, process_host};
 use crate::runners::{Outcome, Runner, StopCause};
 
@@ -173,7 +173,7 @@ async fn arguments_are_appended_only_if_the_handler_accepts_them() {
     let mut options = ProcessOptions { argv: vec!["echo".to_owned()], ..ProcessOptions::default() };
     let refused = Attempt::start_with(&fixture.runner(options.clone()), "", &["a"], Arc::default()).failure().await;
     assert_eq!(refused.reason, FailureReason::InvalidPayload);
-    options.accepts_args = true;
+    options.arg_pattern = ArgPattern::parse(".*").ok();
     let result = Attempt::start_with(&fixture.runner(options), "", &["a b", "$(c)"], Arc::default()).result().await;
     assert_eq!(result, "a b $(c)\n");
 }

@@ -54,7 +54,7 @@ fn catalog() -> Arc<Catalog> {
         allowed_pools: Vec::new(),
         timeout: None,
         retry: RetryPolicy::default(),
-        accepts_args: false,
+        arg_pattern: None,
         grace: Duration::from_secs(1),
         blocking: false,
     };
