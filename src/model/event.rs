@@ -11,6 +11,9 @@ use super::pool::PoolSettings;
 use super::spec::{Payload, TaskOptions, TaskSpec};
 use super::task::TaskState;
 
+/// About the bytes of an event in a commit, without those of variable length.
+const ENCODED_BYTES_FIXED: usize = 128;
+
 /// An entry of the server's event log: a numbered state change of one subject. The log numbers the events of all
 /// subjects together and without gaps. The state of the scheduler can be rebuilt from all events.
 #[derive(Clone, Debug, PartialEq)]
@@ -157,6 +160,18 @@ impl Event {
     /// Bytes of payload, result and output.
     pub fn weight(&self) -> usize {
         self.task().map_or(0, TaskEvent::weight)
+    }
+
+    /// About the bytes that the event adds to a commit.
+    pub fn encoded_bytes(&self) -> usize {
+        let variable = self.task().map_or(0, |event| match &event.change {
+            TaskChange::Submitted { spec } => spec.payload.len() + spec.attached_bytes(),
+            TaskChange::Retrying { failure, .. } | TaskChange::Failed { failure, .. } => {
+                event.weight() + failure.message.len() + failure.detail.len()
+            }
+            _ => event.weight(),
+        });
+        ENCODED_BYTES_FIXED + variable
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::model::{PoolName, Revision, TaskFilter, TaskId, TaskSpec, TaskState};
 use crate::pool::{Attempt, Report};
-use crate::store::StoreError;
+use crate::store::AppendError;
 
 use super::core::{PoolUpdate, PoolView, Submitted};
 use super::refusal::Refusal;
@@ -17,8 +17,8 @@ pub(super) enum Message {
     Request(Request),
     /// From a pool.
     Report(Report),
-    /// From the journal: the append in flight has ended.
-    Committed(Result<(), StoreError>),
+    /// From the journal: the append of the commit that ends here has ended.
+    Committed(Revision, Result<(), AppendError>),
 }
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;

@@ -21,7 +21,6 @@ const INTERVAL: Duration = Duration::from_millis(250);
 pub(super) struct Observer {
     telemetry: Telemetry,
     meter: CommitMeter,
-    commit_began: Instant,
     publish_at: Instant,
 }
 
@@ -29,15 +28,11 @@ impl Observer {
     pub fn new(telemetry: Telemetry, catalog: Arc<Catalog>) -> Self {
         let now = Instant::now();
         let meter = CommitMeter::new(&telemetry.metrics, catalog);
-        Self { telemetry, meter, commit_began: now, publish_at: now }
+        Self { telemetry, meter, publish_at: now }
     }
 
-    pub fn commit_started(&mut self) {
-        self.commit_began = Instant::now();
-    }
-
-    pub fn commit_durable(&mut self, events: &[Event]) {
-        self.meter.durable(events, self.commit_began.elapsed());
+    pub fn commit_durable(&mut self, events: &[Event], duration: Duration) {
+        self.meter.durable(events, duration);
     }
 
     pub fn commit_refused(&mut self) {

@@ -1,15 +1,17 @@
 //! The loop around the core: it drains its inbox, lets the core decide, makes the events durable in one append,
 //! and only then releases effects.
 //!
-//! One commit is in flight at a time; the decisions that the core makes meanwhile are part of the next commit. So
-//! under load more requests share a sync (group commit).
+//! As long as commits are small, as many are in flight as the journal wants: one if it syncs a local disk, so that the
+//! decisions that the core makes meanwhile share the next sync (group commit). A commit that is full is closed and
+//! appended while others are in flight.
 //!
 //! `start` builds the service, `run` is the loop, `requests` serves callers, `retention` deletes finished tasks,
-//! `commit` makes events durable.
+//! `pending` collects decisions, `commit` makes them durable.
 
 mod commit;
 #[cfg(test)]
 mod first_turn_tests;
+mod pending;
 mod requests;
 mod retention;
 mod run;

@@ -48,6 +48,13 @@ pub enum StoreError {
     /// The disk is full.
     #[error("no space left on the disk for `{}`; free some space, then writing resumes by itself", path.display())]
     Full { path: PathBuf },
+    /// A sync of the file or of its log failed. The operating system may have dropped what was written before, and a later
+    /// sync would not report that: the server must end.
+    #[error("failed to sync `{}`: {detail}; what was written last may be lost; check the disk and the system log", path.display())]
+    SyncFailed { path: PathBuf, detail: String },
+    /// Another server has opened the journal since.
+    #[error("`{}` now belongs to another server (epoch {owner}; that of this server is {epoch})", path.display())]
+    Fenced { path: PathBuf, epoch: u64, owner: u64 },
     /// An operating-system or SQLite call failed.
     #[error("failed to {action} `{}`: {detail}", path.display())]
     Io {

@@ -1,7 +1,8 @@
 //! Durable storage: a journal of events, and a projection of it that answers queries.
 //!
 //! The journal is the source of truth. The projection can be rebuilt from it, as far back as the journal reaches.
-//! Each has an SQLite and an in-memory implementation, and both pass the same suite (`tests::conformance`).
+//! Each has an SQLite and an in-memory implementation, and both pass the same suites (`tests::conformance` and
+//! `tests::journal_contract`).
 //!
 //! Files import downwards only:
 //!
@@ -41,5 +42,7 @@ pub use open::{Options, Store, open, rebuild};
 pub use page::{Page, PageCursor, PageSize};
 pub use record::fold;
 #[cfg(test)]
+pub use tests::faulty::FaultyJournal;
+#[cfg(test)]
 pub use traits::AppendDone;
-pub use traits::{Commit, Journal, Projection, Recover};
+pub use traits::{AppendError, COMMIT_BYTES_MAX, Commit, Journal, Projection, Recover};

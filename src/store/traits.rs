@@ -9,6 +9,9 @@ use super::error::StoreError;
 use super::page::{Page, PageCursor, PageSize};
 use crate::model::{Durability, Event, Output, RecoveredTask, Revision, StoreId, Task, TaskFilter, TaskId};
 
+/// Bytes of one commit, as [`Commit::bytes`] counts them, unless a single decision of the scheduler is larger.
+pub const COMMIT_BYTES_MAX: usize = 16 << 20;
+
 /// Events that become durable together. Their revisions are consecutive.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Commit {
@@ -27,21 +30,65 @@ impl Commit {
     pub fn last(&self) -> Revision {
         self.events.last().map_or_else(Revision::default, Event::revision)
     }
+
+    /// About the size when encoded.
+    pub fn bytes(&self) -> usize {
+        self.events.iter().map(Event::encoded_bytes).sum()
+    }
 }
 
-/// Called once with the result of [`Journal::append_in_background`]. Runs on the journal's thread: it must not block.
-pub type AppendDone = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+/// Why a commit is not known to be durable.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The commit was certainly not written. It may be appended again, now or after a restart.
+    #[error(transparent)]
+    Refused(StoreError),
+    /// The commit may be in the journal or not: its sync failed, or the connection was lost before the answer. Only a
+    /// new opening of the journal finds out. Every later append of this handle has the same outcome.
+    #[error(transparent)]
+    Unknown(StoreError),
+    /// Another opening of the journal has a larger epoch. The commit was not written, and no later one will be.
+    #[error(transparent)]
+    Fenced(StoreError),
+}
+
+impl AppendError {
+    /// Whether only a new opening of the journal can append again.
+    pub fn is_final(&self) -> bool {
+        !matches!(self, Self::Refused(_))
+    }
+}
+
+impl From<AppendError> for StoreError {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Refused(error) | AppendError::Unknown(error) | AppendError::Fenced(error) => error,
+        }
+    }
+}
+
+/// Called once with the outcome of [`Journal::append_in_background`]. Runs on the journal's thread: it must not block.
+pub type AppendDone = Box<dyn FnOnce(Result<(), AppendError>) + Send>;
 
 /// The source of truth: an append-only, checksummed sequence of commits.
 ///
-/// A commit whose append failed leaves no trace: its revisions may be appended again.
+/// A handle is one opening of the journal, with an epoch of its own. An append succeeds only while no other opening has a
+/// larger one, and only if the commit follows the last one: of several appends in flight, those behind a failed one fail
+/// with the same error. A commit becomes durable as a whole or not at all.
 pub trait Journal: Send + Sync + 'static {
     /// Appends on the calling thread. Blocks on the disk.
-    fn append(&self, commit: &Arc<Commit>) -> Result<(), StoreError>;
+    fn append(&self, commit: &Arc<Commit>) -> Result<(), AppendError>;
 
-    /// Hands the commit to the journal's thread without blocking. Commits that wait there are appended in order and
-    /// may share one sync.
+    /// Hands the commit to the journal's thread without blocking. Commits that wait there are appended and reported in
+    /// order, and may share one sync.
     fn append_in_background(&self, commit: Arc<Commit>, done: AppendDone);
+
+    /// How many appends are worth having in flight while commits are small. With 1, decisions that are made during an
+    /// append share the next one, which is best if an append keeps a local disk busy. Larger if most of an append's time
+    /// is latency.
+    fn appends_in_flight(&self) -> usize {
+        1
+    }
 
     /// Identity of the store to which the revisions belong.
     fn store_id(&self) -> StoreId;

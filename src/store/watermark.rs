@@ -17,6 +17,7 @@ use super::error::StoreError;
 use super::filesystem::sync_directory;
 use super::paths::{wal_path, watermark_path};
 use super::record::checksum;
+use crate::telemetry::fatal;
 
 const MAGIC: [u8; 8] = *b"LSMARK01";
 const BYTES: usize = 52;
@@ -32,6 +33,8 @@ pub(super) struct WatermarkRecord {
     written: u64,
     /// Commits were written without a sync, so a power failure may have torn several of them.
     pub(super) unsynced: bool,
+    /// A sync has failed: the operating system may take pages for clean that are not on the disk.
+    sync_failed: bool,
     boot: [u8; 16],
 }
 
@@ -82,7 +85,7 @@ impl WatermarkRecord {
         bytes[8..24].copy_from_slice(&self.boot);
         bytes[24..32].copy_from_slice(&self.synced.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.written.to_le_bytes());
-        bytes[40] = self.unsynced.into();
+        bytes[40] = u8::from(self.unsynced) | u8::from(self.sync_failed) << 1;
         let crc = checksum(&[&bytes[..48]]);
         bytes[48..].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -95,7 +98,8 @@ impl WatermarkRecord {
         }
         let number = |at: usize| body[at..at + 8].try_into().map(u64::from_le_bytes).ok();
         let boot = body[8..24].try_into().ok()?;
-        Some(Self { synced: number(24)?, written: number(32)?, unsynced: body[40] != 0, boot })
+        let [unsynced, sync_failed] = [1, 2].map(|flag| body[40] & flag != 0);
+        Some(Self { synced: number(24)?, written: number(32)?, unsynced, sync_failed, boot })
     }
 }
 
@@ -118,13 +122,15 @@ impl Watermark {
         let (path, wal) = (watermark_path(database), wal_path(database));
         let has_log = std::fs::metadata(&wal).is_ok_and(|log| log.len() > 0);
         let create = || {
-            if has_log {
+            if has_log && previous.sync_failed && previous.same_boot() {
+                write_again(&wal)?;
+            } else if has_log {
                 File::open(&wal)?.sync_all()?;
             }
             let file = File::options().create(true).truncate(false).write(true).open(&path)?;
             // Pages that are no longer in the log were synced when they were copied into the database file.
             let unsynced = previous.unsynced && has_log;
-            let record = WatermarkRecord { synced: end, written: end, unsynced, boot: boot_id() };
+            let record = WatermarkRecord { synced: end, written: end, unsynced, sync_failed: false, boot: boot_id() };
             file.write_all_at(&record.encode(), 0)?;
             file.set_len(BYTES as u64)?;
             file.sync_all()?;
@@ -168,14 +174,15 @@ impl Watermark {
     /// file, so that a log that has lost its end never meets a database file with newer pages.
     ///
     /// # Errors
-    /// If a sync fails, no pages may be copied.
-    pub(super) fn sync(&self) -> io::Result<()> {
+    /// If the watermark cannot be written or synced; then no pages may be copied. Ends the process if the log cannot be
+    /// synced.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
         self.sync_wal()?;
-        self.file.sync_data()
+        self.file.sync_data().map_err(|error| StoreError::io("sync", &self.path, &error))
     }
 
-    /// Syncs the log, unless every recorded revision is synced already.
-    pub(super) fn sync_wal_if_behind(&self) -> io::Result<()> {
+    /// Syncs the log, unless every recorded revision is synced already. Ends the process if that fails.
+    pub(super) fn sync_wal_if_behind(&self) -> Result<(), StoreError> {
         let behind = {
             let record = self.record.lock();
             record.written > record.synced
@@ -183,13 +190,32 @@ impl Watermark {
         if behind { self.sync_wal() } else { Ok(()) }
     }
 
-    fn sync_wal(&self) -> io::Result<()> {
+    fn sync_wal(&self) -> Result<(), StoreError> {
         let written = self.written.load(Ordering::Acquire);
-        File::open(&self.wal)?.sync_data()?;
+        let log = File::open(&self.wal).map_err(|error| StoreError::io("open", &self.wal, &error))?;
+        if let Err(error) = log.sync_data() {
+            self.exit_if_sync_failed(&StoreError::SyncFailed { path: self.wal.clone(), detail: error.to_string() });
+        }
         let mut record = self.record.lock();
         record.written = record.written.max(written);
         record.synced = record.synced.max(written);
-        self.file.write_all_at(&record.encode(), 0)
+        self.file.write_all_at(&record.encode(), 0).map_err(|error| StoreError::io("write", &self.path, &error))
+    }
+
+    /// Ends the process after a failed sync of the database file or its log: the next sync would succeed although what was
+    /// written before is lost, so that nothing written after it can be relied on.
+    pub(super) fn exit_if_sync_failed(&self, error: &StoreError) {
+        if matches!(error, StoreError::SyncFailed { .. }) {
+            self.mark_sync_failed();
+            fatal::exit(error);
+        }
+    }
+
+    /// Makes the next opening write the log again. Must be called before a process ends because of a failed sync.
+    pub(super) fn mark_sync_failed(&self) {
+        let mut record = self.record.lock();
+        record.sync_failed = true;
+        self.store(&record);
     }
 
     fn store(&self, record: &WatermarkRecord) -> bool {
@@ -200,6 +226,21 @@ impl Watermark {
             tracing::warn!(path = %self.path.display(), %error, "failed to write the watermark; the next write retries");
         }
         stored.is_ok()
+    }
+}
+
+/// Writes a file to the disk again. After a failed sync, the operating system returns pages that are not on the disk and
+/// takes them for clean; a sync only writes them once they have been changed.
+fn write_again(path: &Path) -> io::Result<()> {
+    let file = File::options().read(true).write(true).open(path)?;
+    let (mut buffer, mut at) = (vec![0; 1 << 20], 0);
+    loop {
+        let length = file.read_at(&mut buffer, at)?;
+        if length == 0 {
+            return file.sync_all();
+        }
+        file.write_all_at(&buffer[..length], at)?;
+        at += length as u64;
     }
 }
 
@@ -230,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_flipped_byte_of_a_watermark_is_detected() {
-        let record = WatermarkRecord { synced: 9, written: 11, unsynced: true, boot: [3; 16] };
+        let record = WatermarkRecord { synced: 9, written: 11, unsynced: true, sync_failed: true, boot: [3; 16] };
         assert_eq!(WatermarkRecord::decode(&record.encode()), Some(record));
         for at in 0..BYTES {
             let mut bytes = record.encode();
@@ -240,8 +281,23 @@ mod tests {
     }
 
     #[test]
+    fn after_a_failed_sync_the_log_is_written_again_unchanged_and_the_failure_is_forgotten() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, log) = (directory.path().join("some.db"), directory.path().join("some.db-wal"));
+        let content: Vec<u8> = (0..3_u32 << 20).map(|byte| (byte % 251) as u8).collect();
+        std::fs::write(&log, &content).unwrap();
+        let watermark = Watermark::create(&file, 7, WatermarkRecord::default()).unwrap();
+        watermark.mark_sync_failed();
+        let record = WatermarkRecord::read(&file).unwrap();
+        assert!(record.sync_failed && record.same_boot());
+        Watermark::create(&file, 7, record).unwrap();
+        assert_eq!(std::fs::read(&log).unwrap(), content);
+        assert!(!WatermarkRecord::read(&file).unwrap().sync_failed);
+    }
+
+    #[test]
     fn after_a_power_failure_only_synced_revisions_are_required() {
-        let record = WatermarkRecord { synced: 9, written: 11, unsynced: true, boot: [3; 16] };
+        let record = WatermarkRecord { synced: 9, written: 11, boot: [3; 16], ..WatermarkRecord::default() };
         record.check(Path::new("some.db"), 9).unwrap();
         record.check(Path::new("some.db"), 8).unwrap_err();
     }

@@ -1,6 +1,7 @@
 //! Log, metrics, traces, liveness, and health of the host.
 
 pub mod export;
+pub mod fatal;
 mod grpc_status;
 pub mod host;
 pub mod liveness;

@@ -109,20 +109,91 @@ async fn acknowledged_tasks_survive_a_journal_that_cannot_be_written() {
 }
 
 #[tokio::test]
-async fn acknowledged_tasks_survive_a_journal_that_cannot_be_synced() {
-    let faults = Faults::new();
-    for rule in ["sync eio journal.db-wal", "sync slow journal.db-wal"] {
-        assert_survives(&faults, &[rule]).await;
-    }
+async fn acknowledged_tasks_survive_slow_syncs() {
+    assert_survives(&Faults::new(), &["sync slow journal.db-wal"]).await;
 }
 
 #[tokio::test]
 async fn acknowledged_tasks_survive_failing_checkpoints() {
     let faults = Faults::new();
-    for rule in ["write eio journal.db", "sync eio journal.db", "write eio projection.db", "sync eio projection.db-wal"]
-    {
+    for rule in ["write eio journal.db", "write eio projection.db"] {
         assert_survives(&faults, &[rule]).await;
     }
+}
+
+/// The rules make a sync of this file fail, which must end the server.
+async fn assert_ends_and_recovers(faults: &Faults, file: &str) {
+    let mut server = start(faults, CONFIG);
+    let before = server.submit(size(0)).await;
+    server.wait_finished(&before).await;
+    faults.set(&[&format!("sync eio {file}")]);
+    let mut accepted = vec![before];
+    while !server.has_exited() {
+        if let Ok(answer) = server.tasks().submit_task(size(accepted.len())).await {
+            accepted.push(answer.into_inner().task_id);
+        }
+    }
+    assert_eq!(server.wait_exit().code(), Some(1), "{}", server.log());
+    let log = server.log();
+    let line = log.lines().find(|line| line.contains("the server exits")).unwrap_or_else(|| panic!("{log}"));
+    assert!(line.contains("failed to sync") && line.contains(file.trim_end_matches("-wal")), "{line}");
+    faults.clear();
+    server.start_again();
+    assert_completed(&server, &accepted).await;
+    server.kill9();
+    server.start_again();
+    assert_completed(&server, &accepted).await;
+    assert_no_damage_logged(&server);
+}
+
+#[tokio::test]
+async fn a_failed_sync_of_the_journal_ends_the_server_and_nothing_acknowledged_is_lost() {
+    let faults = Faults::new();
+    // After a commit and after a checkpoint.
+    for file in ["journal.db-wal", "journal.db"] {
+        assert_ends_and_recovers(&faults, file).await;
+    }
+}
+
+#[tokio::test]
+async fn a_failed_sync_of_the_projection_ends_the_server_and_nothing_acknowledged_is_lost() {
+    let faults = Faults::new();
+    for file in ["projection.db-wal", "projection.db"] {
+        assert_ends_and_recovers(&faults, file).await;
+    }
+}
+
+/// How often a server writes to the journal's log during its start.
+fn writes_at_start(server: &mut Server, faults: &Faults) -> usize {
+    // Makes no difference, but is recorded.
+    let rule = "write short journal.db-wal";
+    faults.set(&[rule]);
+    server.start_again();
+    faults.clear();
+    faults.applied(rule)
+}
+
+#[tokio::test]
+async fn after_a_failed_sync_the_next_start_writes_the_log_again() {
+    let faults = Faults::new();
+    let mut server = start(&faults, "");
+    let id = server.submit(noop()).await;
+    server.wait_finished(&id).await;
+    server.kill9();
+    let usual = writes_at_start(&mut server, &faults);
+    let failing = ["sync eio journal.db-wal"];
+    faults.set(&failing);
+    server.tasks().submit_task(noop()).await.unwrap_err();
+    server.wait_exit();
+    // While the disk fails there is no start.
+    let output = server.fail_to_start_again();
+    assert!(output.contains("failed to sync") && output.contains("journal.db"), "{output}");
+    // The log has 40 MiB, and at most 1 MiB is written at a time.
+    let again = writes_at_start(&mut server, &faults);
+    assert!(usual < 40 && again > 40, "{usual} writes after a crash, {again} after a failed sync");
+    server.wait_finished(&id).await;
+    server.kill9();
+    assert!(writes_at_start(&mut server, &faults) < 40, "once is enough");
 }
 
 #[tokio::test]

@@ -1,22 +1,25 @@
 //! The path of decisions: staged, made durable, then released.
 
-use std::sync::Arc;
+use std::mem;
 use std::time::{Duration, Instant};
 
-use crate::model::{Durability, Event, Timestamp};
+use crate::model::{Event, Revision, Timestamp};
 use crate::scheduler::core::{Decisions, Dispatch, Unattempted};
 use crate::scheduler::message::Message;
 use crate::scheduler::refusal::{Refusal, StoreUnavailable};
-use crate::store::{Commit, StoreError};
-use crate::telemetry::trace;
+use crate::store::{AppendError, StoreError};
+use crate::telemetry::{fatal, trace};
 
-use super::state::{Pending, PoolUpdated, Service};
+use super::pending::{ClosedCommit, Effects, PoolUpdated};
+use super::state::Service;
 
 /// How long events that no caller waits for may wait for others, so that short tasks need one commit less.
-pub(super) const LINGER: Duration = Duration::from_millis(1);
+const LINGER: Duration = Duration::from_millis(1);
 /// Largest commit, in events, that the loop appends itself. Handing over a small commit would take longer than
 /// the append; a larger one is appended by the journal's thread while the core decides the next one.
 const DIRECT_APPEND_MAX: usize = 256;
+/// Appends of full commits in flight. The journal writes one while the core fills the next.
+const FULL_APPENDS_MAX: usize = 4;
 /// Time between attempts to write when the store refuses.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -29,28 +32,39 @@ pub(super) fn record_unattempted(out: &mut Decisions) {
     }
 }
 
-fn requires_sync(event: &Event) -> bool {
-    event.task().is_none_or(|event| event.options.durability == Durability::Fsync)
-}
-
 impl Service {
     /// Moves decisions to [`Service::pending`]. Stops and recalls take effect at once, since they only prevent
     /// or end work.
     pub(super) fn stage(&mut self, now: Timestamp, out: &mut Decisions) {
         self.recall(now, out);
+        record_unattempted(out);
+        let full = self.pending.add(&mut out.events);
+        self.closed.extend(full);
+        self.stage_effects(out);
+    }
+
+    /// Like [`Service::stage`] for decisions of timers, whose events can become durable separately.
+    pub(super) fn stage_timers(&mut self, now: Timestamp, out: &mut Decisions) {
+        self.recall(now, out);
+        record_unattempted(out);
+        let full = self.pending.add_each(&mut out.events);
+        self.closed.extend(full);
+        self.stage_effects(out);
+    }
+
+    fn stage_effects(&mut self, out: &mut Decisions) {
         for (ticket, cause, grace) in out.stops.drain(..) {
             if let Some(pool) = self.pool(ticket) {
                 pool.stop_attempt(ticket, cause, grace);
             }
         }
-        self.pending.confirms.append(&mut out.confirms);
+        let effects = &mut self.pending.effects;
+        effects.confirms.append(&mut out.confirms);
         for Dispatch { pool: index, assignments, held_back } in out.dispatches.drain(..) {
             if let Some(pool) = self.pools.get_mut(usize::from(index)) {
-                self.pending.dispatches.push((index, pool.prepare(assignments), held_back));
+                effects.dispatches.push((index, pool.prepare(assignments), held_back));
             }
         }
-        record_unattempted(out);
-        self.pending.append_events(&mut out.events);
     }
 
     /// Asks the pools for attempts to take back, and lets the core decide.
@@ -61,66 +75,109 @@ impl Service {
         }
     }
 
-    /// Appends the pending events, unless a commit is in flight, the store refuses writes, or no caller waits
-    /// for the events and they are younger than [`LINGER`].
+    /// Appends as many commits as may be in flight. While the store refuses writes, tries the oldest again from time to
+    /// time.
     pub(super) fn commit(&mut self) {
-        if self.in_flight.is_some() || self.pending.is_empty() {
-            return;
-        }
         if let Some((_, retry_at)) = &self.fault
-            && Instant::now() < *retry_at
+            && (self.in_flight > 0 || Instant::now() < *retry_at)
         {
             return;
         }
-        if self.pending.events.is_empty() {
-            let pending = std::mem::take(&mut self.pending);
-            return self.release(pending);
+        let appends_max = FULL_APPENDS_MAX.max(self.shared.store.journal.appends_in_flight());
+        while self.in_flight < self.closed.len().min(appends_max) {
+            self.append_next();
+            if self.fault.is_some() {
+                return;
+            }
         }
-        let urgent = self.pending.urgent || !self.pending.confirms.is_empty() || !self.pending.replies.is_empty();
-        let since = *self.pending.since.get_or_insert_with(Instant::now);
-        if !urgent && since.elapsed() < LINGER {
+        if self.in_flight == self.closed.len() {
+            self.commit_pending();
+        }
+    }
+
+    /// Appends the pending events, unless enough appends are in flight, or no caller waits for the events and they are
+    /// younger than [`LINGER`].
+    fn commit_pending(&mut self) {
+        if self.pending.is_empty() {
             return;
         }
-        let mut pending = std::mem::take(&mut self.pending);
-        let events = std::mem::take(&mut pending.events);
-        let sync = events.iter().any(requires_sync);
-        let commit = Arc::new(Commit { events, sync });
-        self.observer.commit_started();
-        if commit.events.len() <= DIRECT_APPEND_MAX {
-            let result = self.shared.store.journal.append(&commit);
-            return self.finish_commit(commit, pending, result);
+        if self.pending.events.is_empty() {
+            let effects = mem::take(&mut self.pending).effects;
+            // They may rest on the commits in flight.
+            return match self.closed.back_mut() {
+                Some(last) => last.effects.append(effects),
+                None => self.release(effects),
+            };
         }
-        self.in_flight = Some((commit.clone(), pending));
+        if self.in_flight >= self.shared.store.journal.appends_in_flight() {
+            return;
+        }
+        let since = *self.pending.since.get_or_insert_with(Instant::now);
+        if self.pending.is_urgent() || since.elapsed() >= LINGER {
+            let closed = self.pending.close();
+            self.closed.push_back(closed);
+            self.append_next();
+        }
+    }
+
+    /// When [`Service::commit`] has something to do if nothing happens before.
+    pub(super) fn commit_due(&self) -> Option<Instant> {
+        if let Some((_, retry_at)) = &self.fault {
+            return (self.in_flight == 0).then_some(*retry_at);
+        }
+        let may_append = self.in_flight < self.shared.store.journal.appends_in_flight();
+        let due = self.pending.since.map_or_else(Instant::now, |since| since + LINGER);
+        (may_append && !self.pending.is_empty()).then_some(due)
+    }
+
+    /// Whether every decision is durable and its effects are released, or cannot be at present.
+    pub(super) fn is_committed(&self) -> bool {
+        let is_done = self.closed.is_empty() && self.pending.is_empty();
+        self.in_flight == 0 && (is_done || self.fault.is_some())
+    }
+
+    /// Appends the oldest commit that is not in flight.
+    fn append_next(&mut self) {
+        let Some(closed) = self.closed.get_mut(self.in_flight) else { return };
+        closed.began = Instant::now();
+        let commit = closed.commit.clone();
+        let end = commit.last();
+        self.in_flight += 1;
+        let journal = &self.shared.store.journal;
+        let is_small = commit.events.len() <= DIRECT_APPEND_MAX;
+        if is_small && self.in_flight == 1 && journal.appends_in_flight() == 1 {
+            let result = journal.append(&commit);
+            return self.committed(end, result);
+        }
         let inbox = self.shared.inbox.clone();
         // Fails only if the service has ended.
-        let done = Box::new(move |result| drop(inbox.send(Message::Committed(result))));
-        self.shared.store.journal.append_in_background(commit, done);
+        let done = Box::new(move |result| drop(inbox.send(Message::Committed(end, result))));
+        journal.append_in_background(commit, done);
     }
 
-    /// The append in flight has ended.
-    pub(super) fn committed(&mut self, result: Result<(), StoreError>) {
-        if let Some((commit, pending)) = self.in_flight.take() {
-            self.finish_commit(commit, pending, result);
-        }
-    }
-
-    fn finish_commit(&mut self, commit: Arc<Commit>, pending: Pending, result: Result<(), StoreError>) {
+    /// The oldest append in flight, of a commit with this end, has ended.
+    pub(super) fn committed(&mut self, end: Revision, result: Result<(), AppendError>) {
+        self.in_flight -= 1;
         match result {
             Ok(()) => {
+                let Some(ClosedCommit { commit, effects, began }) = self.closed.pop_front() else { return };
+                assert_eq!(commit.last(), end, "the journal has appended a commit, but not the one before");
                 if self.fault.take().is_some() {
                     tracing::info!("the store accepts writes again");
                 }
-                self.observer.commit_durable(&commit.events);
+                self.observer.commit_durable(&commit.events, began.elapsed());
                 self.shared.store.projection.apply(commit.clone());
                 self.shared.hub.publish(&commit);
-                self.release(pending);
+                self.release(effects);
             }
-            Err(error) => self.requeue(commit, pending, error),
+            Err(AppendError::Refused(error)) => self.refuse(error),
+            Err(error @ (AppendError::Unknown(_) | AppendError::Fenced(_))) => fatal::exit(&error),
         }
     }
 
-    /// The store has refused a commit: refuses all waiting callers, but keeps the decisions for the next try.
-    fn requeue(&mut self, commit: Arc<Commit>, pending: Pending, error: StoreError) {
+    /// The store has refused a commit, and will refuse those behind it that are in flight. All waiting callers are
+    /// refused, but the commits are kept for the next try.
+    fn refuse(&mut self, error: StoreError) {
         if self.fault.is_none() {
             tracing::error!(%error, "the store refuses writes; nothing is accepted until it accepts writes again");
         }
@@ -128,46 +185,33 @@ impl Service {
         // Before the callers learn of it, so that their next health check reports it.
         self.observer.heartbeat(true);
         let refusal = Refusal::from(StoreUnavailable { cause: error.to_string() });
-        let newer = std::mem::take(&mut self.pending);
-        let mut pool_updates: Vec<_> = pending.pool_updates.into_iter().chain(newer.pool_updates).collect();
-        let of_pools = pool_updates.iter_mut().filter_map(|update| update.reply.take());
-        for reply in pending.replies.into_iter().chain(newer.replies).chain(of_pools) {
-            reply.resolve(Err(refusal.clone()));
+        for closed in &mut self.closed {
+            closed.effects.refuse(&refusal);
         }
-        let mut events = Arc::try_unwrap(commit).map_or_else(|shared| shared.events.clone(), |commit| commit.events);
-        events.extend(newer.events);
-        self.pending = Pending {
-            events,
-            dispatches: pending.dispatches.into_iter().chain(newer.dispatches).collect(),
-            confirms: pending.confirms.into_iter().chain(newer.confirms).collect(),
-            pool_updates,
-            replies: Vec::new(),
-            urgent: true,
-            since: pending.since,
-        };
+        self.pending.refuse(&refusal);
         self.fault = Some((error, Instant::now() + RETRY_INTERVAL));
     }
 
     /// Releases the effects of durable events. Dispatches before replies, so that no caller whose submission
     /// was acknowledged can see an attempt of lower priority start.
-    fn release(&mut self, pending: Pending) {
-        for PoolUpdated { pool, view, reply } in pending.pool_updates {
+    fn release(&mut self, effects: Effects) {
+        for PoolUpdated { pool, view, reply } in effects.pool_updates {
             let applied = self.apply_pool_update(pool, view);
             if let Some(reply) = reply {
                 reply.resolve(applied);
             }
         }
-        for ticket in pending.confirms {
+        for ticket in effects.confirms {
             if let Some(pool) = self.pool(ticket) {
                 pool.confirm(ticket);
             }
         }
-        for (index, batch, held_back) in pending.dispatches {
+        for (index, batch, held_back) in effects.dispatches {
             if let Some(pool) = self.pools.get_mut(usize::from(index)) {
                 pool.push(batch, held_back);
             }
         }
-        for reply in pending.replies {
+        for reply in effects.replies {
             reply.resolve(Ok(()));
         }
     }

@@ -10,7 +10,8 @@ use crate::scheduler::message::{PendingReply, Reply, Request, send};
 use crate::scheduler::refusal::{Internal, Refusal, StoreUnavailable};
 use crate::scheduler::views::{CancelCommand, PoolMetrics};
 
-use super::state::{PoolUpdated, Service};
+use super::pending::PoolUpdated;
+use super::state::Service;
 
 /// Grace period of a handler that is not registered any more.
 const GRACE_DEFAULT: Duration = Duration::from_secs(5);
@@ -45,7 +46,7 @@ impl Service {
                 match self.check_store().and_then(|()| self.core.update_pool(now, &update, out)) {
                     Ok((pool, view)) => {
                         let reply = Some(PendingReply::new(reply, Ok((view.clone(), self.core.revision()))));
-                        self.pending.pool_updates.push(PoolUpdated { pool, view, reply });
+                        self.pending.effects.pool_updates.push(PoolUpdated { pool, view, reply });
                     }
                     Err(refusal) => self.reply_when_durable(reply, Err(refusal)),
                 }
@@ -67,7 +68,7 @@ impl Service {
     pub(super) fn reply_when_durable<T: Send + 'static>(&mut self, reply: Reply<T>, result: Result<T, Refusal>) {
         match result {
             Err(refusal) if !depends_on_state(&refusal) => send(reply, Err(refusal)),
-            result => self.pending.replies.push(PendingReply::new(reply, result)),
+            result => self.pending.effects.replies.push(PendingReply::new(reply, result)),
         }
     }
 

@@ -47,7 +47,8 @@ impl Service {
     }
 
     fn may_delete(&self) -> bool {
-        self.fault.is_none() && self.pending.events.len() < PENDING_MAX
+        let closed: usize = self.closed.iter().map(|closed| closed.commit.events.len()).sum();
+        self.fault.is_none() && closed + self.pending.events.len() < PENDING_MAX
     }
 
     fn refuse_deletions(&mut self, refusal: Refusal) {

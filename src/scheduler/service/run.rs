@@ -14,7 +14,6 @@ use crate::scheduler::message::Message;
 use crate::telemetry::liveness::Phase;
 use crate::telemetry::panics;
 
-use super::commit::LINGER;
 use super::state::{Drain, Service};
 
 /// Messages handled before a commit.
@@ -53,6 +52,7 @@ impl Service {
     pub(super) fn turn(&mut self, first: Option<Message>, out: &mut Decisions) {
         let now = self.shared.clock.now();
         self.core.advance(now, out);
+        self.stage_timers(now, out);
         self.drain_inbox(now, first, out);
         self.continue_deletions(now, out);
         self.core.dispatch(out);
@@ -88,9 +88,8 @@ impl Service {
     fn is_drained(&self) -> bool {
         self.shared.draining.is_cancelled()
             && self.core.running() == 0
-            && self.in_flight.is_none()
             && self.deletions.requests.is_empty()
-            && (self.pending.is_empty() || self.fault.is_some())
+            && self.is_committed()
     }
 
     fn wake_at(&mut self) -> Instant {
@@ -102,11 +101,8 @@ impl Service {
         if let Some(due) = self.core.next_due() {
             wake = wake.min(now + due.since(self.shared.clock.now()) + Duration::from_micros(1));
         }
-        if self.fault.is_none() && self.in_flight.is_none() && !self.pending.is_empty() {
-            wake = wake.min(self.pending.since.map_or(now, |since| since + LINGER));
-        }
-        if let Some((_, retry_at)) = self.fault {
-            wake = wake.min(retry_at.max(now));
+        if let Some(due) = self.commit_due() {
+            wake = wake.min(due.max(now));
         }
         self.drain.and_then(|drain| drain.stop_at).map_or(wake, |stop_at| wake.min(stop_at))
     }
@@ -114,7 +110,7 @@ impl Service {
     fn handle_message(&mut self, now: Timestamp, message: Message, out: &mut Decisions) {
         match message {
             Message::Report(report) => self.handle_report(report, out),
-            Message::Committed(result) => self.committed(result),
+            Message::Committed(end, result) => self.committed(end, result),
             Message::Request(request) => self.serve(now, request, out),
         }
     }

@@ -21,7 +21,8 @@ use crate::store::{Recover, Store};
 use crate::telemetry::Telemetry;
 
 use super::commit::record_unattempted;
-use super::state::{Deletions, Pending, Service};
+use super::pending::Pending;
+use super::state::{Deletions, Service};
 
 #[derive(Clone)]
 pub struct Options {
@@ -71,8 +72,10 @@ impl Service {
         runtime: &runtime::Handle,
     ) -> io::Result<Self> {
         let (sender, inbox) = mpsc::channel();
-        let (core, pending) = recovery.finish(store.journal.epoch(), clock.now());
-        let durable = Revision(core.revision().0 - pending.events.len() as u64);
+        let (core, mut events) = recovery.finish(store.journal.epoch(), clock.now());
+        let durable = Revision(core.revision().0 - events.len() as u64);
+        let mut pending = Pending::default();
+        let closed = pending.add_each(&mut events).into();
         let shared = Arc::new(handle_inner(&options, sender, store, clock, durable));
         let fault = shared.store.projection.fault();
         options.telemetry.liveness.set_projection_fault_check(move || fault.borrow().is_some());
@@ -87,7 +90,8 @@ impl Service {
             shared,
             inbox,
             pending,
-            in_flight: None,
+            closed,
+            in_flight: 0,
             fault: None,
             drain: None,
             deletions: Deletions::default(),
@@ -171,7 +175,7 @@ impl Recovery {
     }
 
     /// Decides about the tasks that were running.
-    fn finish(self, epoch: u64, now: Timestamp) -> (Core, Pending) {
+    fn finish(self, epoch: u64, now: Timestamp) -> (Core, Vec<Event>) {
         let Self { mut core, crashed, .. } = self;
         if crashed {
             core.be_careful(now);
@@ -182,7 +186,7 @@ impl Recovery {
         core.begin_epoch(epoch);
         core.recover(now, &mut out);
         record_unattempted(&mut out);
-        (core, Pending { events: out.events, urgent: true, ..Pending::default() })
+        (core, out.events)
     }
 }
 

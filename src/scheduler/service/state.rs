@@ -4,14 +4,16 @@ use std::collections::VecDeque;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use crate::model::{Event, Priority, Revision, TaskChange, TaskId};
-use crate::pool::{Attempt, Batch, Pool, Ticket};
+use crate::model::{Revision, TaskId};
+use crate::pool::{Attempt, Pool, Ticket};
 use crate::scheduler::core::{Core, Deletion, PoolView, RecoveryCounts};
 use crate::scheduler::handle::{Handle, HandleInner};
-use crate::scheduler::message::{Message, PendingReply, Reply};
+use crate::scheduler::message::{Message, Reply};
 use crate::scheduler::observer::Observer;
-use crate::store::{Commit, StoreError};
+use crate::store::StoreError;
 use crate::telemetry::Telemetry;
+
+use super::pending::{ClosedCommit, Pending};
 
 /// The scheduler. `start` builds it; `run` blocks a thread until the server has drained.
 pub struct Service {
@@ -22,9 +24,12 @@ pub struct Service {
     pub(super) pool_views: Vec<PoolView>,
     pub(super) shared: Arc<HandleInner>,
     pub(super) inbox: mpsc::Receiver<Message>,
-    /// Waits for the commit in flight.
+    /// Is still open: more decisions can join it.
     pub(super) pending: Pending,
-    pub(super) in_flight: Option<(Arc<Commit>, Pending)>,
+    /// Closed commits that are not durable, oldest first. No revision is missing between them and [`Service::pending`].
+    pub(super) closed: VecDeque<ClosedCommit>,
+    /// How many of them, from the oldest on, are being appended.
+    pub(super) in_flight: usize,
     /// Why the store refuses writes, and when to try again.
     pub(super) fault: Option<(StoreError, Instant)>,
     pub(super) drain: Option<Drain>,
@@ -50,44 +55,6 @@ pub(super) struct Drain {
     pub deadline: Instant,
     /// When attempts have to be asked to stop next; `None` once all that run were asked.
     pub stop_at: Option<Instant>,
-}
-
-/// Decisions that are not durable yet, and the effects that wait for them.
-#[derive(Default)]
-pub(super) struct Pending {
-    pub events: Vec<Event>,
-    /// By index of the pool: attempts, and by priority whether others are held back.
-    pub dispatches: Vec<(u16, Batch, [bool; Priority::COUNT])>,
-    pub confirms: Vec<Ticket>,
-    pub pool_updates: Vec<PoolUpdated>,
-    pub replies: Vec<PendingReply>,
-    /// Whether an event other than `Started` is among them.
-    pub urgent: bool,
-    /// When events that are not urgent were first seen.
-    pub since: Option<Instant>,
-}
-
-/// A pool whose workers have to follow its new settings.
-pub(super) struct PoolUpdated {
-    pub pool: u16,
-    pub view: PoolView,
-    /// `None` if the caller was refused because the store refused the first write.
-    pub reply: Option<PendingReply>,
-}
-
-impl Pending {
-    pub fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.dispatches.is_empty() && self.replies.is_empty()
-    }
-
-    pub fn append_events(&mut self, events: &mut Vec<Event>) {
-        self.urgent |= events.iter().any(|event| !is_start(event));
-        self.events.append(events);
-    }
-}
-
-fn is_start(event: &Event) -> bool {
-    event.task().is_some_and(|event| matches!(event.change, TaskChange::Started { .. }))
 }
 
 impl Service {

@@ -1,31 +1,41 @@
 //! Tests of the loop with a journal whose commits the test releases.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::join_all;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::model::{
     CancelMode, Durability, Event, PoolName, PoolSpec, Revision, StoreId, SystemClock, TaskExtras, TaskFilter, TaskId,
     TaskOptions, TaskSpec,
 };
+use crate::scheduler::core::PoolUpdate;
 use crate::scheduler::handle::Handle;
 use crate::scheduler::refusal::Refusal;
 use crate::scheduler::views::CancelCommand;
-use crate::store::{self, AppendDone, Commit, Journal, StoreError};
+use crate::store::{self, AppendDone, AppendError, COMMIT_BYTES_MAX, Commit, FaultyJournal, Journal, StoreError};
+use crate::telemetry::panics;
 
 use super::{Options, Recovery, Service};
 
 /// Larger than a commit that the loop appends itself.
 const MANY: usize = 300;
 
+/// Bytes of a payload of which few fit into one commit.
+const LARGE: usize = 1 << 20;
+
 type Held = (Arc<Commit>, AppendDone);
 
-/// Holds large commits back until they are released.
+/// Holds commits back that are appended in the background, until they are released.
 struct HeldJournal {
-    inner: Arc<dyn Journal>,
+    inner: FaultyJournal,
+    appends_in_flight: usize,
+    /// The bytes of each commit that was to be appended.
+    appended: parking_lot::Mutex<Vec<usize>>,
     hold: mpsc::UnboundedSender<Held>,
     held: Mutex<mpsc::UnboundedReceiver<Held>>,
 }
@@ -43,15 +53,32 @@ impl HeldJournal {
     async fn release(&self) {
         self.make_durable(self.next().await);
     }
+
+    /// Releases every commit until the future is ready.
+    async fn release_until<T>(&self, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        loop {
+            tokio::select! {
+                ready = &mut future => return ready,
+                () = self.release() => {}
+            }
+        }
+    }
 }
 
 impl Journal for HeldJournal {
-    fn append(&self, commit: &Arc<Commit>) -> Result<(), StoreError> {
+    fn append(&self, commit: &Arc<Commit>) -> Result<(), AppendError> {
+        self.appended.lock().push(commit.bytes());
         self.inner.append(commit)
     }
 
     fn append_in_background(&self, commit: Arc<Commit>, done: AppendDone) {
+        self.appended.lock().push(commit.bytes());
         self.hold.send((commit, done)).unwrap();
+    }
+
+    fn appends_in_flight(&self) -> usize {
+        self.appends_in_flight
     }
 
     fn epoch(&self) -> u64 {
@@ -86,15 +113,26 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// A running loop whose only pool is paused.
+    /// A running loop whose only pool is paused. Its journal holds large commits.
     fn start() -> Self {
+        Self::start_with(1)
+    }
+
+    /// With more than one append in flight the journal holds all commits.
+    fn start_with(appends_in_flight: usize) -> Self {
         let pool = PoolSpec { paused: true, ..PoolSpec::with_defaults(PoolName::parse("default").unwrap(), 1) };
         let mut options = Options::sample(vec![pool]);
         options.core.retention_count = usize::MAX;
         let mut recovery = Recovery::new(options.core.clone());
         let (mut store, _) = store::open(&store::Options::default(), &mut recovery).unwrap();
         let (sender, receiver) = mpsc::unbounded_channel();
-        let journal = Arc::new(HeldJournal { inner: store.journal, hold: sender, held: Mutex::new(receiver) });
+        let journal = Arc::new(HeldJournal {
+            inner: FaultyJournal::new(store.journal),
+            appends_in_flight,
+            appended: parking_lot::Mutex::default(),
+            hold: sender,
+            held: Mutex::new(receiver),
+        });
         store.journal = journal.clone();
         let runtime = tokio::runtime::Handle::current();
         let service = Service::start(options, store, recovery, Arc::default(), Arc::new(SystemClock), &runtime);
@@ -114,6 +152,16 @@ impl Fixture {
         let cancel =
             CancelCommand { id, reason: "".into(), by: "test".into(), mode: CancelMode::Graceful, grace: None };
         async move { handle.cancel(cancel).await.map(drop) }
+    }
+
+    /// Submits a task with a large payload.
+    fn submit_large(&self, id: &str) -> impl Future<Output = Result<(), Refusal>> + Send + use<> {
+        let submitted = self.handle.submit(vec![TaskSpec { payload: vec![7; LARGE].into(), ..spec(id) }]);
+        async move { submitted.await.map(drop) }
+    }
+
+    fn events(&self) -> Vec<Event> {
+        self.journal.read(Revision(0), usize::MAX).unwrap()
     }
 
     async fn stop(self) {
@@ -207,13 +255,157 @@ async fn a_large_deletion_lets_other_calls_pass_and_is_answered_when_it_is_durab
     let submitted = fixture.handle.submit(vec![spec("new")]);
     fixture.handled().await;
     assert!((&mut deleted).now_or_never().is_none(), "the deletion is not durable");
-    let deleted = loop {
-        tokio::select! {
-            deleted = &mut deleted => break deleted.unwrap().0,
-            () = fixture.journal.release() => {}
-        }
-    };
+    let deleted = fixture.journal.release_until(deleted).await.unwrap().0;
     submitted.await.unwrap();
     assert_eq!(deleted, 30 * MANY as u64);
     fixture.stop().await;
+}
+
+fn submitted_ids(events: &[Event]) -> Vec<String> {
+    let submissions = events.iter().filter_map(Event::task).filter(|event| event.previous == event.state);
+    submissions.map(|event| event.task.to_string()).collect()
+}
+
+#[tokio::test]
+async fn what_piles_up_while_the_store_refuses_is_appended_in_commits_within_the_bound() {
+    let fixture = Fixture::start();
+    let mut replies = vec![async { fixture.handle.submit(many("a")).await.map(drop) }.boxed()];
+    assert!((&mut replies[0]).now_or_never().is_none());
+    let first = fixture.journal.next().await;
+    let large: Vec<String> = (0..40).map(|n| format!("b{n}")).collect();
+    for id in &large {
+        replies.push(fixture.submit_large(id).boxed());
+    }
+    let update = PoolUpdate {
+        name: PoolName::parse("default").unwrap(),
+        size: Some(2),
+        paused: None,
+        queue_limit: None,
+        etag: None,
+    };
+    replies.push(async { fixture.handle.update_pool(update).await.map(drop) }.boxed());
+    assert!(replies.last_mut().unwrap().now_or_never().is_none());
+    fixture.handled().await;
+    fixture.journal.inner.fail_next(FaultyJournal::full(), false);
+    fixture.journal.make_durable(first);
+    for reply in fixture.journal.release_until(join_all(replies)).await {
+        assert!(matches!(reply, Err(Refusal::StoreUnavailable(_))));
+    }
+    assert!(fixture.events().is_empty());
+    // The loop tries again by itself, and accepts calls once everything is durable that was decided.
+    let accepted = async {
+        while fixture.handle.submit(vec![spec("c")]).await.is_err() {
+            fixture.handled().await;
+        }
+    };
+    fixture.journal.release_until(accepted).await;
+    let appended = fixture.journal.appended.lock().clone();
+    assert!(appended.iter().all(|bytes| *bytes <= COMMIT_BYTES_MAX), "{appended:?}");
+    let events = fixture.events();
+    assert!(events.iter().map(|event| event.revision().0).eq(1..=events.len() as u64));
+    let expected = (0..MANY).map(|n| format!("a{n}")).chain(large).chain(["c".to_owned()]);
+    assert_eq!(submitted_ids(&events), expected.collect::<Vec<_>>());
+    let (pools, _) = fixture.handle.pools().await.unwrap();
+    assert_eq!((pools[0].spec.size, events.len()), (2, MANY + 42), "the pool's update is kept too");
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_decision_that_fills_a_commit_is_answered_with_the_next_one() {
+    let fixture = Fixture::start();
+    let submitted = fixture.handle.submit(many("a"));
+    let mut held = vec![fixture.journal.next().await];
+    let mut replies: Vec<_> = (0..40).map(|n| fixture.submit_large(&format!("b{n}")).boxed()).collect();
+    // Full commits are sent ahead.
+    held.push(fixture.journal.next().await);
+    held.push(fixture.journal.next().await);
+    fixture.journal.make_durable(held.remove(0));
+    submitted.await.unwrap();
+    let mut unanswered = 0;
+    for held in held {
+        assert!(held.0.bytes() <= COMMIT_BYTES_MAX);
+        for (n, reply) in replies.iter_mut().enumerate() {
+            assert!(reply.now_or_never().is_none(), "{n} was answered before it was durable");
+        }
+        let tasks = submitted_ids(&held.0.events);
+        let expected = unanswered..unanswered + tasks.len();
+        assert_eq!(tasks, expected.map(|n| format!("b{n}")).collect::<Vec<_>>());
+        fixture.journal.make_durable(held);
+        for reply in replies.drain(..tasks.len()) {
+            reply.await.unwrap();
+        }
+        unanswered += tasks.len();
+    }
+    // The loop appends the last, small commit itself.
+    for reply in replies {
+        reply.await.unwrap();
+    }
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn decisions_do_not_wait_for_the_appends_before_them_if_the_journal_wants_several() {
+    let fixture = Fixture::start_with(8);
+    let mut replies: Vec<_> = Vec::new();
+    let mut held = std::collections::VecDeque::new();
+    for n in 0..8 {
+        replies.push(fixture.handle.submit(vec![spec(&format!("a{n}"))]).boxed());
+        held.push_back(fixture.journal.next().await);
+    }
+    for n in 8..12 {
+        replies.push(fixture.handle.submit(vec![spec(&format!("a{n}"))]).boxed());
+        fixture.handled().await;
+    }
+    for (n, reply) in replies.into_iter().enumerate() {
+        let mut reply = reply;
+        if n <= 8 {
+            assert!((&mut reply).now_or_never().is_none(), "{n} was answered before it was durable");
+            fixture.journal.make_durable(held.pop_front().unwrap());
+        }
+        reply.await.unwrap();
+        if n == 0 {
+            // What was decided while eight were in flight shares the next one.
+            held.push_back(fixture.journal.next().await);
+            assert_eq!(held.back().unwrap().0.events.len(), 4);
+        }
+    }
+    fixture.stop().await;
+}
+
+#[test]
+fn a_server_that_cannot_rely_on_its_journal_exits_with_a_log_line() {
+    let tests = [
+        ("its_journal_has_an_unknown_outcome", "failed to sync `some/journal.db`: no luck"),
+        (
+            "its_journal_belongs_to_another_server",
+            "`some/journal.db` now belongs to another server (epoch 8; that of this server is 7)",
+        ),
+    ];
+    for (test, cause) in tests {
+        let (code, text) = panics::run_ignored_test(&format!("scheduler::service::tests::{test}"));
+        assert_eq!(code, Some(1), "{text}");
+        let line = text.lines().find(|line| line.contains("the server exits")).unwrap_or_else(|| panic!("{text}"));
+        assert!(line.contains(cause), "{line}");
+    }
+}
+
+async fn append_with(error: AppendError) {
+    panics::install_for_test();
+    let fixture = Fixture::start();
+    fixture.journal.inner.fail_next(error, true);
+    let answer = fixture.handle.submit(vec![spec("a")]).await;
+    panic!("the call was answered: {answer:?}");
+}
+
+#[tokio::test]
+#[ignore = "ends the process; another test starts it"]
+async fn its_journal_has_an_unknown_outcome() {
+    append_with(FaultyJournal::sync_failed()).await;
+}
+
+#[tokio::test]
+#[ignore = "ends the process; another test starts it"]
+async fn its_journal_belongs_to_another_server() {
+    let fenced = StoreError::Fenced { path: "some/journal.db".into(), epoch: 7, owner: 8 };
+    append_with(AppendError::Fenced(fenced)).await;
 }

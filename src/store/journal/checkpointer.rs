@@ -7,7 +7,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use super::schema::SCHEMA;
 use super::state::JournalState;
 use crate::store::error::StoreError;
-use crate::store::sqlite::{checkpoint, keep_wal_on_close, open_writer, sqlite_error};
+use crate::store::sqlite::{keep_wal_on_close, open_writer, sqlite_error};
 use crate::store::threads::{OwnedThread, lower_priority};
 
 // The sender is dropped before the thread is joined.
@@ -29,12 +29,9 @@ impl Checkpointer {
             lower_priority();
             while woken.recv().is_ok() {
                 if let Err(error) = state.watermark.sync() {
-                    tracing::warn!(%error, "failed to sync the journal's log");
-                    continue;
-                }
-                match checkpoint(&connection) {
-                    Ok(()) => done.store(true, Ordering::Release),
-                    Err(error) => tracing::warn!(%error, "failed to checkpoint the journal's log"),
+                    tracing::warn!(%error, "failed to sync the journal's watermark");
+                } else if state.checkpoint(&connection) {
+                    done.store(true, Ordering::Release);
                 }
             }
         })?;

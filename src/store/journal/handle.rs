@@ -21,7 +21,7 @@ use crate::store::error::StoreError;
 use crate::store::paths::wal_path;
 use crate::store::sqlite::{Readers, keep_wal_on_close, open_writer, sqlite_error, verify_structure};
 use crate::store::threads::OwnedThread;
-use crate::store::traits::{AppendDone, Commit, Journal};
+use crate::store::traits::{AppendDone, AppendError, Commit, Journal};
 use crate::store::wal_check;
 use crate::store::watermark::{Watermark, WatermarkRecord};
 
@@ -65,7 +65,7 @@ impl SqliteJournal {
             watermark,
             _lock: lock,
         });
-        let writer = Arc::new(Mutex::new(Writer::new(connection, Arc::clone(&state), end)?));
+        let writer = Arc::new(Mutex::new(Writer::new(connection, Arc::clone(&state), end, epoch)?));
         let (queue, queued) = channel();
         let thread_writer = Arc::clone(&writer);
         let thread = OwnedThread::spawn("journal", path, move || write_queued(&thread_writer, &queued))?;
@@ -108,14 +108,14 @@ fn preallocate_wal(path: &Path) {
 }
 
 impl Journal for SqliteJournal {
-    fn append(&self, commit: &Arc<Commit>) -> Result<(), StoreError> {
+    fn append(&self, commit: &Arc<Commit>) -> Result<(), AppendError> {
         self.writer.lock().append(commit)
     }
 
     fn append_in_background(&self, commit: Arc<Commit>, done: AppendDone) {
         if let Err(refused) = self.queue.send((commit, done)) {
             let (_, done) = refused.0;
-            done(Err(StoreError::Closed));
+            done(Err(AppendError::Refused(StoreError::Closed)));
         }
     }
 
@@ -128,8 +128,7 @@ impl Journal for SqliteJournal {
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        let synced = self.state.watermark.sync_wal_if_behind();
-        synced.map_err(|error| StoreError::io("sync", &self.state.path, &error))
+        self.state.watermark.sync_wal_if_behind()
     }
 
     fn read(&self, after: Revision, limit: usize) -> Result<Vec<Event>, StoreError> {
@@ -152,7 +151,7 @@ impl Journal for SqliteJournal {
     fn trim(&self, up_to: Revision) -> Result<(), StoreError> {
         loop {
             let mut writer = self.writer.lock();
-            let more = writer.trim(up_to.0).map_err(|error| sqlite_error("trim", &self.state.path, &error))?;
+            let more = writer.trim(up_to.0)?;
             // Let waiting appends run between two steps.
             MutexGuard::unlock_fair(writer);
             if !more {

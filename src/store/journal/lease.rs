@@ -23,9 +23,8 @@ pub(super) fn take(connection: &Connection, path: &Path) -> Result<u64, StoreErr
 pub fn load(connection: &Connection, path: &Path) -> Result<u64, StoreError> {
     let corrupt = |detail: &str| StoreError::corrupt(path, "table lease", detail);
     let columns = connection
-        .query_row("SELECT epoch, checksum FROM lease WHERE id = 1", [], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
-        })
+        .prepare_cached("SELECT epoch, checksum FROM lease WHERE id = 1")
+        .and_then(|mut lease| lease.query_row([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))))
         .optional()
         .map_err(|error| sqlite_error("read", path, &error))?;
     let (epoch, written) = columns.ok_or_else(|| corrupt("its row is missing"))?;

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use rusqlite::Connection;
+
+use crate::store::sqlite::{checkpoint, sqlite_error};
 use crate::store::watermark::Watermark;
 
 pub(super) struct JournalState {
@@ -16,4 +19,16 @@ pub(super) struct JournalState {
     pub(super) watermark: Watermark,
     /// Keeps other servers out of the directory while any thread of the journal runs.
     pub(super) _lock: Option<Arc<File>>,
+}
+
+impl JournalState {
+    /// Copies the log into the file, as far as readers allow. Returns whether that succeeded.
+    pub(super) fn checkpoint(&self, connection: &Connection) -> bool {
+        let done = checkpoint(connection).map_err(|error| sqlite_error("checkpoint", &self.path, &error));
+        if let Err(error) = &done {
+            self.watermark.exit_if_sync_failed(error);
+            tracing::warn!(%error, "failed to checkpoint the journal's log");
+        }
+        done.is_ok()
+    }
 }

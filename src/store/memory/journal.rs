@@ -7,35 +7,62 @@ use parking_lot::Mutex;
 
 use crate::model::{Durability, Event, Revision, StoreId};
 use crate::store::error::StoreError;
-use crate::store::traits::{AppendDone, Commit, Journal};
+use crate::store::traits::{AppendDone, AppendError, Commit, Journal};
+
+/// What errors name in place of a file.
+const PATH: &str = "memory";
 
 pub struct MemoryJournal {
     store_id: StoreId,
-    log: Mutex<Log>,
+    epoch: u64,
+    log: Arc<Mutex<Log>>,
 }
 
 impl Default for MemoryJournal {
     fn default() -> Self {
-        Self { store_id: StoreId::random(), log: Mutex::default() }
+        Self { store_id: StoreId::random(), epoch: 1, log: Arc::default() }
+    }
+}
+
+impl MemoryJournal {
+    fn check_lease(&self, log: &Log) -> Result<(), StoreError> {
+        let owner = 1 + log.later_openings;
+        if self.epoch == owner {
+            return Ok(());
+        }
+        Err(StoreError::Fenced { path: PATH.into(), epoch: self.epoch, owner })
+    }
+}
+
+#[cfg(test)]
+impl MemoryJournal {
+    /// Another opening of the same journal.
+    pub fn open_again(&self) -> Self {
+        let mut log = self.log.lock();
+        log.later_openings += 1;
+        Self { store_id: self.store_id, epoch: 1 + log.later_openings, log: Arc::clone(&self.log) }
     }
 }
 
 #[derive(Default)]
 struct Log {
+    /// Openings after the first.
+    later_openings: u64,
     commits: VecDeque<Arc<Commit>>,
     trimmed: Revision,
     end: Revision,
 }
 
 impl Journal for MemoryJournal {
-    fn append(&self, commit: &Arc<Commit>) -> Result<(), StoreError> {
+    fn append(&self, commit: &Arc<Commit>) -> Result<(), AppendError> {
         let mut log = self.log.lock();
+        self.check_lease(&log).map_err(AppendError::Fenced)?;
         if commit.first() != log.end.next() {
-            return Err(StoreError::Io {
+            return Err(AppendError::Refused(StoreError::Io {
                 action: "append to",
-                path: "memory".into(),
+                path: PATH.into(),
                 detail: format!("revision {} does not follow {}; report this as a bug", commit.first(), log.end),
-            });
+            }));
         }
         log.end = commit.last();
         log.commits.push_back(Arc::clone(commit));
@@ -47,9 +74,8 @@ impl Journal for MemoryJournal {
         done(self.append(&commit));
     }
 
-    /// Content that is lost with the handle has only one owner.
     fn epoch(&self) -> u64 {
-        1
+        self.epoch
     }
 
     fn store_id(&self) -> StoreId {
@@ -82,6 +108,7 @@ impl Journal for MemoryJournal {
 
     fn trim(&self, up_to: Revision) -> Result<(), StoreError> {
         let mut log = self.log.lock();
+        self.check_lease(&log)?;
         while let Some(commit) = log.commits.front()
             && commit.last() <= up_to
         {

@@ -127,6 +127,7 @@ impl Worker {
     }
 
     fn report_failure(&self, error: StoreError) {
+        self.watermark.exit_if_sync_failed(&error);
         if error.is_damage() {
             tracing::error!(%error, "the projection is damaged; queries fail until the server is started again");
         } else if self.shared.fault.borrow().is_none() {
@@ -150,7 +151,9 @@ impl Worker {
 
     /// Makes everything written durable, and copies it from the log into the file, as far as readers allow.
     fn checkpoint(&self) -> Result<(), StoreError> {
-        self.watermark.sync().map_err(|error| StoreError::io("sync", &self.shared.path, &error))?;
-        checkpoint(&self.writer.connection).map_err(|error| sqlite_error("sync", &self.shared.path, &error))
+        self.watermark.sync()?;
+        let done = checkpoint(&self.writer.connection);
+        let done = done.map_err(|error| sqlite_error("checkpoint", &self.shared.path, &error));
+        done.inspect_err(|error| self.watermark.exit_if_sync_failed(error))
     }
 }

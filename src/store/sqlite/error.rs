@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
 
 use crate::store::error::StoreError;
 
@@ -11,6 +11,9 @@ pub fn sqlite_error(action: &'static str, path: &Path, error: &rusqlite::Error) 
         let detail = format!("{error}; {remedy}");
         StoreError::Io { action, path: path.to_owned(), detail }
     };
+    if error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_FSYNC) {
+        return StoreError::SyncFailed { path: path.to_owned(), detail: error.to_string() };
+    }
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => StoreError::Full { path: path.to_owned() },
         Some(ErrorCode::NotADatabase) => StoreError::Incompatible {

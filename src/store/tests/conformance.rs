@@ -1,4 +1,4 @@
-//! The suite that every implementation of the store passes.
+//! The suite that every implementation of the store passes. `journal_contract` has the part about appends.
 
 use std::sync::Arc;
 
@@ -160,18 +160,6 @@ fn trimmed_events_cannot_be_read_and_appends_continue() {
         next.step(3, 0, 5);
         append(&store, &next.commits(1)[0]).unwrap();
         assert_eq!(read_all(&store, store.journal.oldest()).unwrap(), next.events);
-    }
-}
-
-#[test]
-fn an_out_of_order_commit_fails_and_changes_nothing() {
-    let history = long_history();
-    let commits = history.commits(9);
-    for (store, _directory) in stores() {
-        assert!(matches!(append(&store, &commits[1]), Err(StoreError::Io { .. })));
-        append(&store, &commits[0]).unwrap();
-        append(&store, &commits[1]).unwrap();
-        assert_eq!(read_all(&store, Revision(0)).unwrap().len(), commits[0].events.len() + commits[1].events.len());
     }
 }
 

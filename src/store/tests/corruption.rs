@@ -13,6 +13,7 @@ use crate::store::journal::SqliteJournal;
 use crate::store::memory::MemoryProjection;
 use crate::store::open::{Store, rebuild};
 use crate::store::record::output_of;
+use crate::store::traits::AppendError;
 
 /// Fills a store and returns its events.
 fn filled(directory: &Path) -> Vec<Event> {
@@ -294,12 +295,12 @@ fn a_full_disk_fails_whole_commits_until_there_is_space() {
     journal.limit_pages(12);
     let refused = commits.iter().position(|commit| match append(&store, commit) {
         Ok(()) => false,
-        Err(StoreError::Full { path }) => path.ends_with("journal.db"),
+        Err(AppendError::Refused(StoreError::Full { path })) => path.ends_with("journal.db"),
         Err(other) => panic!("{other}"),
     });
     let refused = refused.expect("twelve pages cannot hold all");
     assert!(
-        matches!(append(&store, &commits[refused + 1]), Err(StoreError::Full { .. })),
+        matches!(append(&store, &commits[refused + 1]), Err(AppendError::Refused(StoreError::Full { .. }))),
         "it follows a failed commit"
     );
     let kept = commits[refused].first().0 - 1;

@@ -205,6 +205,18 @@ impl History {
     }
 }
 
+/// Adds the submission of a new task with a payload of this size.
+pub(super) fn submission(history: &mut History, payload_bytes: usize) {
+    let (revision, at) = history.next();
+    let options = Arc::new(options(1));
+    let task = TaskId::parse(&format!("large-{revision}")).unwrap();
+    let payload = vec![7; payload_bytes].into();
+    let spec = Arc::new(TaskSpec { id: task.clone(), options: Arc::clone(&options), payload, extras: None });
+    let (state, change) = (TaskState::Queued, TaskChange::Submitted { spec });
+    let event = TaskEvent { revision, at, task, options, previous: state, state, attempt: 0, change };
+    history.events.push(Event::Task(event));
+}
+
 fn number_of(task: &TaskId) -> u8 {
     (0..=255).find(|number| id(*number) == *task).unwrap()
 }

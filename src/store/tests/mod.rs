@@ -3,8 +3,10 @@
 mod backup;
 mod conformance;
 mod corruption;
+pub mod faulty;
 pub mod fixtures;
 mod identity;
+mod journal_contract;
 mod lease;
 mod pools;
 mod reads;

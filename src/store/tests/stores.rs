@@ -11,7 +11,7 @@ use crate::store::error::StoreError;
 use crate::store::open::{Options, Store, open};
 use crate::store::page::PageSize;
 use crate::store::record::fold;
-use crate::store::traits::{Commit, Recover};
+use crate::store::traits::{AppendError, Commit, Recover};
 
 /// A fixed history with every kind of event.
 pub(super) fn long_history() -> History {
@@ -69,7 +69,7 @@ pub(super) fn open_store(options: &Options) -> Result<(Store, Recovered), StoreE
 }
 
 /// Appends one commit at a time, on this thread.
-pub(super) fn append(store: &Store, commit: &Arc<Commit>) -> Result<(), StoreError> {
+pub(super) fn append(store: &Store, commit: &Arc<Commit>) -> Result<(), AppendError> {
     store.journal.append(commit)
 }
 
