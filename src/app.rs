@@ -15,9 +15,8 @@ mod signals;
 mod state_directory;
 mod telemetry;
 
-use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -26,6 +25,7 @@ use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::files::replace;
 use crate::runners::process::Host;
 use crate::telemetry::export::pipeline::Pipeline;
 use crate::telemetry::liveness::Phase;
@@ -39,6 +39,9 @@ use state_directory::StateDirectory;
 
 /// Time for open calls to end after everything else has stopped.
 const CALLS_GRACE: Duration = Duration::from_secs(2);
+
+/// The address is no secret.
+const READY_FILE_MODE: u32 = 0o644;
 
 /// Serves until a drain has completed.
 ///
@@ -95,7 +98,7 @@ pub async fn serve(
     telemetry.liveness.enter(Phase::Serving);
     signals::drain_on_signals(handle.clone())?;
     if let Some(path) = &ready_file {
-        write_ready_file(path, address).map_err(failed_to("write the ready file"))?;
+        replace(path, format!("{address}\n").as_bytes(), READY_FILE_MODE).map_err(failed_to("write the ready file"))?;
     }
     tracing::info!(%address, store = handle.store_kind(), tasks, unfinished, %revision, "serving");
 
@@ -129,13 +132,6 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartE
     let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
     let address = listener.local_addr().map_err(failed_to("read the local address"))?;
     Ok((listener, address))
-}
-
-/// Writes a temporary file and renames it, so that a reader never sees a part of the address.
-fn write_ready_file(path: &Path, address: SocketAddr) -> io::Result<()> {
-    let draft = path.with_extension("draft");
-    std::fs::write(&draft, format!("{address}\n"))?;
-    std::fs::rename(&draft, path)
 }
 
 fn stop_processes(host: Arc<Host>) {

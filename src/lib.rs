@@ -8,6 +8,7 @@ mod app;
 mod cli;
 mod command_line;
 mod config;
+mod files;
 mod model;
 mod pool;
 pub mod proto;

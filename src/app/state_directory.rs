@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::error::{StartError, failed_to};
 use crate::config::{Config, Launch};
+use crate::files::create_new_private_directory;
 use crate::runners::process::Host;
 
 pub(super) struct StateDirectory {
@@ -30,7 +31,7 @@ impl StateDirectory {
             return Ok(Self { store: Some(path.clone()), path, _temporary: None });
         }
         let path = std::env::temp_dir().join(format!("lineshaft-{}", uuid::Uuid::new_v4()));
-        std::fs::create_dir_all(&path).map_err(failed_to("create a temporary directory"))?;
+        create_new_private_directory(&path).map_err(failed_to("create a temporary directory"))?;
         Ok(Self { store: None, path: path.clone(), _temporary: Some(TemporaryDirectory(path)) })
     }
 

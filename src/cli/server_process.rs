@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::process::Command;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::files::create_private_directory;
 use crate::model::{Clock, SystemClock, Timestamp};
 use crate::proto::v1::task_service_client::TaskServiceClient;
 
@@ -169,7 +170,7 @@ pub struct ScratchDir {
 impl ScratchDir {
     pub fn new(parent: &Path, keep: bool) -> io::Result<Self> {
         let path = parent.join(format!("lineshaft-{}", uuid::Uuid::now_v7().simple()));
-        fs::create_dir_all(&path)?;
+        create_private_directory(&path)?;
         Ok(Self { path: fs::canonicalize(path)?, keep })
     }
 

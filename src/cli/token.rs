@@ -1,14 +1,13 @@
 //! `lineshaft token`: edits the file of API keys directly. A running server reloads the file.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use rustix::fs::{FlockOperation, flock};
 
+use crate::files::{open_private, replace};
 use crate::model::api_key::GeneratedKey;
 use crate::model::id::check_name;
 use crate::model::key_file::{KeyEntry, KeyFile, KeyLimits};
@@ -160,28 +159,11 @@ fn edit(
     change: impl FnOnce(&mut KeyFile) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
     let failed = |error: io::Error| usage(format!("{}: {error}", path.display()));
-    let lock = path.with_extension("lock");
-    let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(lock).map_err(failed)?;
+    let lock = open_private(&path.with_extension("lock")).map_err(failed)?;
     flock(&lock, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
     let mut file = if create_missing && !path.exists() { KeyFile::default() } else { read(path)? };
     change(&mut file)?;
-    replace(path, &file.to_toml()).map_err(failed)
-}
-
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let temporary = path.with_extension("draft");
-    let permissions = std::fs::metadata(path).map(|found| found.permissions()).ok();
-    // A file that a crash left behind may have another mode.
-    let _ = std::fs::remove_file(&temporary);
-    let mut written = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&temporary)?;
-    written.write_all(text.as_bytes())?;
-    if let Some(permissions) = permissions {
-        written.set_permissions(permissions)?;
-    }
-    written.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(directory)?.sync_all()
+    replace(path, file.to_toml().as_bytes(), 0o600).map_err(failed)
 }
 
 #[cfg(test)]

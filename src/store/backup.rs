@@ -22,6 +22,7 @@ use super::sqlite::{
 };
 use super::watermark::WatermarkRecord;
 use super::{journal, projection, wal_check};
+use crate::files::{create_new_private_directory, make_private};
 use crate::model::{Event, Task, TaskState};
 
 /// How often both transactions are restarted when the journal is trimmed between them.
@@ -79,7 +80,7 @@ pub fn backup(data: &Path, to: &Path) -> Result<CheckReport, StoreError> {
         // The copy has no watermarks, so a lost end of the source would go unnoticed there.
         examine(&source)?;
     }
-    std::fs::create_dir(&partial).map_err(|error| match error.kind() {
+    create_new_private_directory(&partial).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => already_exists(&partial),
         _ => StoreError::io("create", &partial, &error),
     })?;
@@ -240,6 +241,7 @@ impl OpenFile {
     }
 
     fn copy(&self, to: &Path) -> Result<(), StoreError> {
+        make_private(to).map_err(|error| StoreError::io("create", to, &error))?;
         let copy = || {
             let mut target = connect(to, OpenFlags::default())?;
             let backup = Backup::new(&self.connection, &mut target)?;

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::StoreError;
+use crate::files::create_private_directory;
 
 /// Symbolic links that are followed in a row.
 const LINKS_MAX: usize = 40;
@@ -14,7 +15,7 @@ pub(super) fn create_directory(directory: &Path) -> Result<(), StoreError> {
     let failed = |error| StoreError::io("create", directory, &error);
     let directory = std::path::absolute(directory).map_err(failed)?;
     let missing: Vec<&Path> = directory.ancestors().take_while(|ancestor| !ancestor.exists()).collect();
-    std::fs::create_dir_all(&directory).map_err(failed)?;
+    create_private_directory(&directory).map_err(failed)?;
     missing.into_iter().rev().filter_map(Path::parent).try_for_each(sync_directory)
 }
 

@@ -14,6 +14,7 @@ use super::memory::{MemoryJournal, MemoryProjection};
 use super::paths::{JOURNAL, LOCK, PROJECTION, watermark_path, with_suffix};
 use super::projection::SqliteProjection;
 use super::traits::{Commit, Journal, Projection, Recover};
+use crate::files::open_private;
 use crate::model::{Event, RecoveredTask, Revision, Task, TaskChange, TaskEvent, TaskId};
 
 /// Events read from the journal at a time.
@@ -245,11 +246,6 @@ fn lost_submissions_note(lost: &BTreeSet<TaskId>) -> Option<String> {
 }
 
 fn lock(path: &Path) -> Result<File, StoreError> {
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
-        .map_err(|error| StoreError::io("open", path, &error))?;
+    let file = open_private(path).map_err(|error| StoreError::io("open", path, &error))?;
     try_lock(file, path)?.ok_or_else(|| StoreError::Locked { path: path.to_owned() })
 }

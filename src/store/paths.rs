@@ -18,6 +18,11 @@ pub(super) fn wal_path(database: &Path) -> PathBuf {
     with_suffix(database, "-wal")
 }
 
+/// The index of the log, which all processes that have the file open share.
+pub(super) fn shm_path(database: &Path) -> PathBuf {
+    with_suffix(database, "-shm")
+}
+
 /// The watermark of a database file.
 pub(super) fn watermark_path(database: &Path) -> PathBuf {
     database.with_extension("mark")

@@ -17,6 +17,7 @@ use super::error::StoreError;
 use super::filesystem::sync_directory;
 use super::paths::{wal_path, watermark_path};
 use super::record::checksum;
+use crate::files::open_private;
 use crate::telemetry::fatal;
 
 const MAGIC: [u8; 8] = *b"LSMARK01";
@@ -127,7 +128,7 @@ impl Watermark {
             } else if has_log {
                 File::open(&wal)?.sync_all()?;
             }
-            let file = File::options().create(true).truncate(false).write(true).open(&path)?;
+            let file = open_private(&path)?;
             // Pages that are no longer in the log were synced when they were copied into the database file.
             let unsynced = previous.unsynced && has_log;
             let record = WatermarkRecord { synced: end, written: end, unsynced, sync_failed: false, boot: boot_id() };

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -84,7 +85,7 @@ fn the_log_of_a_linked_database_file_is_verified_where_it_is() {
     std::fs::create_dir(path("data")).unwrap();
     for (disk, name) in [("disk-1", "journal.db"), ("disk-2", "projection.db")] {
         std::fs::create_dir(path(disk)).unwrap();
-        std::os::unix::fs::symlink(Path::new("..").join(disk).join(name), path("data").join(name)).unwrap();
+        symlink(Path::new("..").join(disk).join(name), path("data").join(name)).unwrap();
     }
     serve(directory.path(), OsStr::new("data"), &[]);
     assert!(names(&path("disk-1")).contains(OsStr::new("journal.mark")), "{:?}", names(&path("disk-1")));
@@ -136,5 +137,64 @@ fn the_names_of_new_files_are_synced() {
 
     faults.set(&[]);
     run(&["token", "create", "ci", "--role", "viewer", "--namespace", "*", "--file", "new/tokens.toml"]);
-    assert_synced(&["new", "new/tokens.draft"]);
+    assert_synced(&["new", "new/tokens.toml.draft"]);
+}
+
+#[test]
+fn files_of_the_store_and_of_a_backup_are_private() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let private = |data: &Path| {
+        assert_eq!(mode(data), 0o700, "{}", data.display());
+        for name in names(data) {
+            let path = data.join(&name);
+            assert_eq!(mode(&path) & 0o077, 0, "{} has mode {:o}", path.display(), mode(&path));
+        }
+    };
+    serve(directory, "data".as_ref(), &[]);
+    private(&directory.join("data"));
+    // Files of an earlier version.
+    for name in names(&directory.join("data")) {
+        let path = directory.join("data").join(name);
+        let mode = if path.is_dir() { 0o700 } else { 0o644 };
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    serve(directory, "data".as_ref(), &[]);
+    private(&directory.join("data"));
+    let arguments = ["store", "backup", "--to", "copy", "--data-dir", "data"].map(OsStr::new);
+    assert_success(&lineshaft(directory, &arguments).output().unwrap());
+    private(&directory.join("copy"));
+}
+
+#[test]
+fn links_in_a_directory_that_others_can_write_to_are_not_followed() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let precious = directory.join("precious");
+    std::fs::write(&precious, "precious").unwrap();
+    std::fs::create_dir(directory.join("data")).unwrap();
+    for name in ["lock", "journal.mark"] {
+        let link = directory.join("data").join(name);
+        symlink(&precious, &link).unwrap();
+        let arguments = ["serve", "--listen", "127.0.0.1:0", "--data-dir", "data"].map(OsStr::new);
+        let output = lineshaft(directory, &arguments).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains(name) && text.contains("symbolic link"), "{name}: {text}");
+        std::fs::remove_file(&link).unwrap();
+    }
+    for link in ["ready", "ready.draft"] {
+        symlink(&precious, directory.join(link)).unwrap();
+    }
+    let arguments = ["serve", "--listen", "127.0.0.1:0", "--data-dir", "data", "--ready-file", "ready"].map(OsStr::new);
+    let mut child = KillOnDrop(lineshaft(directory, &arguments).stderr(Stdio::null()).spawn().unwrap());
+    let ready = directory.join("ready");
+    eventually_blocking(|| check(!ready.is_symlink(), || "the link was not replaced".to_owned()));
+    assert!(std::fs::read_to_string(&ready).unwrap().starts_with("127.0.0.1:"));
+    kill_process(Pid::from_child(&child.0), Signal::TERM).unwrap();
+    assert!(child.0.wait().unwrap().success());
+    assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }

@@ -9,18 +9,19 @@ use std::path::{Path, PathBuf};
 use imports::Imports;
 
 /// Modules from the bottom up, each with those that it may import.
-const MAY_IMPORT: [(&str, &[&str]); 12] = [
+const MAY_IMPORT: [(&str, &[&str]); 13] = [
+    ("files", &[]),
     ("proto", &[]),
     ("model", &[]),
     ("telemetry", &["model"]),
     ("config", &["model", "telemetry"]),
-    ("store", &["model", "telemetry"]),
-    ("runners", &["model", "telemetry"]),
+    ("store", &["files", "model", "telemetry"]),
+    ("runners", &["files", "model", "telemetry"]),
     ("pool", &["runners", "model", "telemetry"]),
     ("scheduler", &["pool", "runners", "store", "model", "telemetry"]),
     ("api", &["proto", "scheduler", "model", "telemetry"]),
-    ("cli", &["proto", "model"]),
-    ("app", &["api", "config", "model", "pool", "runners", "scheduler", "store", "telemetry"]),
+    ("cli", &["proto", "files", "model"]),
+    ("app", &["api", "config", "files", "model", "pool", "runners", "scheduler", "store", "telemetry"]),
     ("command_line", &["app", "cli", "config", "runners", "store", "telemetry"]),
 ];
 

@@ -10,8 +10,9 @@ use rusqlite::{Connection, MAIN_DB, OpenFlags};
 
 use super::error::sqlite_error;
 use super::read_errors;
+use crate::files::{close_to_others, make_private};
 use crate::store::error::StoreError;
-use crate::store::paths::wal_path;
+use crate::store::paths::{shm_path, wal_path};
 
 /// How long a statement waits for the lock of another connection.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -54,6 +55,12 @@ fn absolute(path: &Path) -> rusqlite::Result<PathBuf> {
 /// Leaves a file of another program unchanged. The write-ahead log is kept until [`keep_wal_on_close`] turns that off.
 pub fn open_writer(path: &Path, schema: &Schema) -> Result<Connection, StoreError> {
     let failed = |error| sqlite_error("open", path, &error);
+    // SQLite gives the log the mode of the file; only one of an older version can have another.
+    let io_failed = |error| StoreError::io("create", path, &error);
+    make_private(path).map_err(io_failed)?;
+    for other in [wal_path(path), shm_path(path)] {
+        close_to_others(&other).map_err(io_failed)?;
+    }
     let mut connection = connect(path, OpenFlags::default()).map_err(failed)?;
     keep_wal_on_close(&connection, true).map_err(failed)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;

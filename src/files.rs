@@ -1,0 +1,174 @@
+//! Files and directories that only the server's user can read. Nothing here is written through a symbolic link, so that
+//! who can write to a directory cannot choose what is overwritten.
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Gid, Uid, fchown};
+
+const FILE_MODE: u32 = 0o600;
+const DIRECTORY_MODE: u32 = 0o700;
+/// Permissions of the group and of others.
+const FOREIGN: u32 = 0o077;
+
+/// Creates a directory with mode 0700, and its missing parents.
+pub fn create_private_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)
+}
+
+/// Creates a directory with mode 0700, which must not exist yet.
+pub fn create_new_private_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(DIRECTORY_MODE).create(path)
+}
+
+/// Opens a file for writing, and creates it if it is missing. Its mode is 0600 afterwards.
+///
+/// # Errors
+/// Also if the path is a symbolic link.
+pub fn open_private(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(FILE_MODE).custom_flags(libc::O_NOFOLLOW);
+    let file = options.open(path).map_err(|error| match error.raw_os_error() {
+        Some(libc::ELOOP) => io::Error::other("it is a symbolic link, must be a file"),
+        _ => error,
+    })?;
+    let mode = file.metadata()?.permissions().mode();
+    if mode & FOREIGN != 0 {
+        file.set_permissions(Permissions::from_mode(FILE_MODE))?;
+    }
+    Ok(file)
+}
+
+/// Creates the file empty if it is missing, and gives it mode 0600. A file that exists is not opened: closing it would
+/// release the locks that this process holds on it.
+pub fn make_private(path: &Path) -> io::Result<()> {
+    match OpenOptions::new().create_new(true).write(true).mode(FILE_MODE).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => close_to_others(path),
+        created => created.map(drop),
+    }
+}
+
+/// Gives a file mode 0600, if it exists.
+pub fn close_to_others(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.is_file() && found.permissions().mode() & FOREIGN != 0 => {
+            std::fs::set_permissions(path, Permissions::from_mode(FILE_MODE))
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Replaces a file atomically and durably. It keeps its owner and mode; a new file has `mode`.
+///
+/// # Errors
+/// Also if the owner cannot be kept; then the file is unchanged.
+pub fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    let draft = draft(path);
+    // A crash may have left one.
+    match std::fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let written = write_draft(path, &draft, contents, mode).and_then(|()| std::fs::rename(&draft, path));
+    if written.is_err() {
+        // The next replacement removes it, too.
+        let _ = std::fs::remove_file(&draft);
+    }
+    written?;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(directory)?.sync_all()
+}
+
+fn write_draft(path: &Path, draft: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = OpenOptions::new().create_new(true).write(true).mode(FILE_MODE).open(draft)?;
+    file.write_all(contents)?;
+    match std::fs::metadata(path) {
+        Ok(old) => {
+            let new = file.metadata()?;
+            if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
+                fchown(&file, Some(Uid::from_raw(old.uid())), Some(Gid::from_raw(old.gid())))?;
+            }
+            file.set_permissions(old.permissions())?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => file.set_permissions(Permissions::from_mode(mode))?,
+        Err(error) => return Err(error),
+    }
+    file.sync_all()
+}
+
+fn draft(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".draft");
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_is_closed_to_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a");
+        for old in [None, Some(0o644), Some(0o666), Some(0o400)] {
+            let _ = std::fs::remove_file(&path);
+            if let Some(old) = old {
+                std::fs::write(&path, "kept").unwrap();
+                std::fs::set_permissions(&path, Permissions::from_mode(old)).unwrap();
+            }
+            make_private(&path).unwrap();
+            assert_eq!(mode(&path) & FOREIGN, 0, "{old:?}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), if old.is_some() { "kept" } else { "" });
+        }
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        open_private(&path).unwrap();
+        assert_eq!((mode(&path), std::fs::read_to_string(&path).unwrap().as_str()), (0o600, "kept"));
+    }
+
+    #[test]
+    fn nothing_is_written_through_a_link() {
+        let directory = tempfile::tempdir().unwrap();
+        let [target, link, dangling] = ["target", "link", "dangling"].map(|name| directory.path().join(name));
+        std::fs::write(&target, "precious").unwrap();
+        symlink(&target, &link).unwrap();
+        symlink(directory.path().join("new"), &dangling).unwrap();
+        for path in [&link, &dangling] {
+            let error = open_private(path).unwrap_err();
+            assert!(error.to_string().contains("symbolic link"), "{error}");
+        }
+        make_private(&link).unwrap();
+        make_private(&dangling).unwrap();
+        // The draft and the file are replaced, not followed.
+        symlink(&target, draft(&link)).unwrap();
+        replace(&link, b"new", 0o644).unwrap();
+        assert_eq!(std::fs::read_to_string(&link).unwrap(), "new");
+        assert!(!link.is_symlink() && !directory.path().join("new").exists());
+        assert_eq!((std::fs::read_to_string(&target).unwrap().as_str(), mode(&target)), ("precious", 0o644));
+    }
+
+    #[test]
+    fn a_replaced_file_keeps_its_mode_and_owner() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokens.toml");
+        replace(&path, b"1", 0o600).unwrap();
+        assert_eq!(mode(&path), 0o600);
+        std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        let owner = |path: &Path| std::fs::metadata(path).map(|found| (found.uid(), found.gid())).unwrap();
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(1234), Some(2345)).unwrap();
+        }
+        let before = owner(&path);
+        replace(&path, b"2", 0o600).unwrap();
+        assert_eq!((mode(&path), owner(&path)), (0o640, before));
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "no draft is left");
+    }
+}
