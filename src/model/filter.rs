@@ -46,9 +46,13 @@ impl TaskFilter {
     pub fn matches(&self, spec: &TaskSpec, state: TaskState, submitted_at: Timestamp) -> bool {
         (self.states.is_empty() || self.states.contains(&state))
             && (self.ids.is_empty() || self.ids.contains(&spec.id))
-            && self.submitted_from.is_none_or(|from| submitted_at >= from)
-            && self.submitted_until.is_none_or(|until| submitted_at < until)
+            && self.matches_period(submitted_at)
             && self.matches_options(&spec.options)
+    }
+
+    pub fn matches_period(&self, submitted_at: Timestamp) -> bool {
+        self.submitted_from.is_none_or(|from| submitted_at >= from)
+            && self.submitted_until.is_none_or(|until| submitted_at < until)
     }
 
     fn matches_options(&self, options: &TaskOptions) -> bool {

@@ -2,7 +2,7 @@
 
 use crate::model::{Revision, Task};
 
-/// Position in a listing: the submission revision of the last task on the page before.
+/// Position in a listing: the page has tasks that were submitted before this revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageCursor(pub u64);
 
@@ -11,7 +11,7 @@ pub struct PageCursor(pub u64);
 pub struct Page {
     /// Newest submission first, without payloads.
     pub tasks: Vec<Task>,
-    /// Start of the next page; `None` on the last page.
+    /// Start of the next page; `None` on the last page. A page can have fewer tasks than fit, even none.
     pub next: Option<PageCursor>,
     /// The revision whose state the page shows.
     pub revision: Revision,
@@ -54,6 +54,11 @@ impl PageBuilder {
         tasks.push(task);
         self.last = Some(seq);
         true
+    }
+
+    /// Makes the next page start before a row, although more tasks might fit.
+    pub(super) fn end_at(&mut self, row: u64) {
+        self.page.next = Some(PageCursor(row));
     }
 
     pub(super) fn finish(self) -> Page {

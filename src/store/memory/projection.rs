@@ -14,6 +14,9 @@ use crate::store::page::{Page, PageBuilder, PageCursor, PageSize};
 use crate::store::record::{ended_attempt, fold, output_of};
 use crate::store::traits::{Commit, Projection};
 
+/// Number of tasks after which a page ends: commits wait while it is read.
+const EXAMINED_MAX: usize = if cfg!(test) { 20 } else { 20_000 };
+
 pub struct MemoryProjection {
     rows: RwLock<Rows>,
     revision: watch::Sender<Revision>,
@@ -138,8 +141,12 @@ impl Projection for MemoryProjection {
         let rows = self.rows.read();
         let mut page = PageBuilder::new(size, rows.revision);
         let before = after.map_or(u64::MAX, |cursor| cursor.0);
-        for (seq, task) in rows.tasks.range(..before).rev().filter(|(_, task)| filter.matches_task(task)) {
-            if !page.push(*seq, listed(task, size.results)) {
+        for (examined, (seq, task)) in rows.tasks.range(..before).rev().enumerate() {
+            if examined == EXAMINED_MAX {
+                page.end_at(seq + 1);
+                break;
+            }
+            if filter.matches_task(task) && !page.push(*seq, listed(task, size.results)) {
                 break;
             }
         }

@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use tokio::sync::watch;
 
 use super::body_check::verify_bodies;
+use super::list;
 use super::query;
 use super::queue::CommitQueue;
 use super::schema::{Meta, SCHEMA};
@@ -63,11 +64,12 @@ impl SqliteProjection {
             path: path.to_owned(),
             queue: CommitQueue::new(meta.revision),
             fault: watch::Sender::new(None),
+            submission_times: Arc::default(),
             journal,
         });
         let (written, revision) = watch::channel(meta.revision);
         let subjects = load_subjects(&connection, path)?;
-        let writer = Writer::new(connection, path, meta, subjects);
+        let writer = Writer::new(connection, path, meta, subjects, Arc::clone(&shared.submission_times));
         let worker = Worker::new(Arc::clone(&shared), writer, watermark, written).map_err(failed)?;
         let thread = OwnedThread::spawn("projection", path, move || {
             lower_priority();
@@ -77,12 +79,16 @@ impl SqliteProjection {
     }
 
     /// Calls `visit` with each task, in the order of submission and without its result, with its payload. Returns the
-    /// revision of the projection.
+    /// revision of the projection. Must be called before the tables are written and queried.
     ///
     /// # Errors
     /// [`StoreError::Malformed`], or [`StoreError::Corrupt`] when any row or index entry differs from what was written.
-    pub fn for_each_task(&self, visit: impl FnMut(Task, &[u8])) -> Result<Revision, StoreError> {
+    pub fn for_each_task(&self, mut visit: impl FnMut(Task, &[u8])) -> Result<Revision, StoreError> {
         let path = &*self.shared.path;
+        let visit = |task: Task, payload: &[u8]| {
+            self.shared.submission_times.lock().add(task.status.submission.0, task.status.submitted_at);
+            visit(task, payload);
+        };
         let check = || {
             self.readers.with(|connection| {
                 verify_structure(connection, path, &SCHEMA)?;
@@ -185,7 +191,8 @@ impl Projection for SqliteProjection {
     }
 
     fn list(&self, filter: &TaskFilter, size: PageSize, after: Option<PageCursor>) -> Result<Page, StoreError> {
-        self.query(|connection, path| query::list(connection, path, filter, size, after))
+        let times = &self.shared.submission_times;
+        self.query(|connection, path| list::list(connection, path, times, filter, size, after))
     }
 
     fn checkpoint(&self) -> Result<Revision, StoreError> {

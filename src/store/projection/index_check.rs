@@ -9,8 +9,9 @@ use std::path::Path;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
+use super::kinds::Kinds;
 use super::rows::has_separate_result;
-use crate::model::{Task, TaskState};
+use crate::model::Task;
 use crate::store::error::StoreError;
 use crate::store::record::checksum;
 use crate::store::sqlite::sqlite_error;
@@ -20,14 +21,15 @@ const INDEXES: [(&str, &str); 4] = [
     ("ids", "SELECT id, seq FROM tasks INDEXED BY sqlite_autoindex_tasks_1 ORDER BY id, seq"),
     ("labels", "SELECT key, value, seq FROM labels ORDER BY key, value, seq"),
     ("batches", "SELECT batch, seq FROM tasks INDEXED BY tasks_batch WHERE batch IS NOT NULL ORDER BY batch, seq"),
-    ("states", "SELECT state, seq FROM tasks INDEXED BY tasks_seldom WHERE state IN (3, 5, 6) ORDER BY state, seq"),
+    ("states", "SELECT kind, state, seq FROM task_states ORDER BY kind, state, seq"),
 ];
 
 /// The entries that the indexes must contain.
-#[derive(Default)]
 pub struct ExpectedEntries {
     sums: [Sum; INDEXES.len()],
     results: Sum,
+    /// `None` for a file of a version without an index of states.
+    kinds: Option<Kinds>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq)]
@@ -50,6 +52,14 @@ impl Sum {
 }
 
 impl ExpectedEntries {
+    pub(super) fn new(connection: &Connection, path: &Path) -> Result<Self, StoreError> {
+        let failed = |error| sqlite_error("read", path, &error);
+        let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'task_states')";
+        let has_states: bool = connection.query_row(sql, [], |row| row.get(0)).map_err(failed)?;
+        let kinds = has_states.then(|| Kinds::load(connection, path)).transpose()?;
+        Ok(Self { sums: Default::default(), results: Sum::default(), kinds })
+    }
+
     /// Adds the entries of a task; `id` is the text of its column.
     pub(super) fn add(&mut self, seq: u64, id: &str, task: &Task) {
         let [ids, labels, batches, states] = &mut self.sums;
@@ -60,12 +70,13 @@ impl ExpectedEntries {
         if let Some(batch) = &task.spec.options.batch {
             batches.add(seq, &[batch.as_str().as_bytes()]);
         }
-        let state = task.status.state;
         if has_separate_result(&task.status) {
             self.results.add(seq, &[]);
         }
-        if matches!(state, TaskState::Running | TaskState::Failed | TaskState::Cancelled) {
-            states.add(seq, &[&i64::from(state as u8).to_le_bytes()]);
+        if let Some(kinds) = &self.kinds {
+            // No entry has the number 0.
+            let kind = kinds.get(&task.spec.options).unwrap_or_default();
+            states.add(seq, &[&kind.to_be_bytes(), &i64::from(task.status.state as u8).to_be_bytes()]);
         }
     }
 
@@ -76,7 +87,8 @@ impl ExpectedEntries {
 
     /// Compares every index with the expected entries.
     pub(super) fn verify(&self, connection: &Connection, path: &Path) -> Result<(), StoreError> {
-        for ((name, sql), expected) in INDEXES.iter().zip(self.sums) {
+        let indexes = if self.kinds.is_some() { &INDEXES[..] } else { &INDEXES[..INDEXES.len() - 1] };
+        for ((name, sql), expected) in indexes.iter().zip(self.sums) {
             let failed = |error| sqlite_error("read", path, &error);
             let corrupt = |detail: &str| StoreError::corrupt(path, format!("the index of {name}"), detail);
             let mut statement = connection.prepare(sql).map_err(failed)?;
@@ -106,25 +118,32 @@ impl ExpectedEntries {
 fn add_entry(row: &Row<'_>, columns: usize, sum: &mut Sum, order: &mut Vec<u8>) -> Option<u64> {
     let ValueRef::Integer(seq) = row.get_ref(columns - 1).ok()? else { return None };
     let seq = seq.cast_unsigned();
-    let number;
-    let first: &[u8] = match row.get_ref(0).ok()? {
-        ValueRef::Text(text) => text,
-        ValueRef::Integer(state) => {
-            number = state.to_le_bytes();
-            &number
-        }
-        _ => return None,
-    };
-    order.extend(first);
-    // The end of a text sorts before every character.
-    order.push(0);
+    let mut first = [0; 8];
+    let first = key_bytes(row, 0, &mut first, order)?;
     if columns == 3 {
-        let ValueRef::Text(second) = row.get_ref(1).ok()? else { return None };
-        order.extend(second);
-        order.push(0);
+        let mut second = [0; 8];
+        let second = key_bytes(row, 1, &mut second, order)?;
         sum.add(seq, &[first, second]);
     } else {
         sum.add(seq, &[first]);
     }
     Some(seq)
+}
+
+/// The bytes of a column that is a text or a number of at least 0, which are also added to `order`.
+fn key_bytes<'a>(row: &'a Row<'_>, at: usize, number: &'a mut [u8; 8], order: &mut Vec<u8>) -> Option<&'a [u8]> {
+    match row.get_ref(at).ok()? {
+        ValueRef::Text(text) => {
+            order.extend(text);
+            // The end of a text sorts before every character.
+            order.push(0);
+            Some(text)
+        }
+        ValueRef::Integer(integer) => {
+            *number = integer.to_be_bytes();
+            order.extend(&*number);
+            Some(number)
+        }
+        _ => None,
+    }
 }

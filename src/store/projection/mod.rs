@@ -5,13 +5,19 @@
 //! not fit into the queue are read back from the journal.
 
 mod body_check;
+mod candidates;
 mod handle;
 mod index_check;
+mod kinds;
+mod list;
+#[cfg(test)]
+mod list_tests;
 mod query;
 mod queue;
 mod rows;
 mod schema;
 mod subjects;
+mod submission_times;
 mod unwritten;
 mod worker;
 mod writer;

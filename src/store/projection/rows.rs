@@ -21,9 +21,9 @@ use crate::store::sqlite::sqlite_error;
 /// Larger payloads and results are stored in tables of their own, so that a change of state does not rewrite them.
 const INLINE_BYTES_MAX: usize = 1024;
 
-/// The columns that [`RowReader::task`] reads, of `tasks t` and `payloads p`.
+/// The columns of `tasks t` that [`RowReader::task`] reads. Those of its payload follow, `p.body, p.crc`.
 pub(super) const COLUMNS: &str = "t.seq, t.id, t.namespace, t.priority, t.pool, t.handler, t.batch, t.submitted_at, \
-     t.options, t.spec, t.spec_crc, t.state, t.finished_at, t.status, t.status_crc, p.body, p.crc";
+     t.options, t.spec, t.spec_crc, t.state, t.finished_at, t.status, t.status_crc";
 
 /// The columns of a row that never change.
 pub(super) struct SpecRow {

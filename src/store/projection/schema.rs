@@ -9,7 +9,7 @@ use crate::store::error::StoreError;
 use crate::store::record::checksum;
 use crate::store::sqlite::{Schema, sqlite_error};
 
-/// `seq` is the revision of the task's submission. The states 3, 5 and 6 are RUNNING, FAILED and CANCELLED.
+/// `seq` is the revision of the task's submission.
 pub const SCHEMA: Schema = Schema {
     application_id: 0x4c53_5031,
     migrations: &[
@@ -46,6 +46,18 @@ pub const SCHEMA: Schema = Schema {
         INSERT INTO meta VALUES (1, 0, 0, 0);",
         "CREATE TABLE subjects(id INTEGER PRIMARY KEY, crc INTEGER NOT NULL, body BLOB NOT NULL);
         INSERT INTO subjects VALUES (1, 0, x'');",
+        "CREATE TABLE kinds(
+            id INTEGER PRIMARY KEY,
+            namespace TEXT NOT NULL,
+            pool TEXT NOT NULL,
+            handler TEXT NOT NULL,
+            priority INTEGER NOT NULL
+        );
+        INSERT INTO kinds SELECT NULL, * FROM (SELECT DISTINCT namespace, pool, handler, priority FROM tasks);
+        CREATE TABLE task_states(kind INTEGER, state INTEGER, seq INTEGER, PRIMARY KEY (kind, state, seq)) WITHOUT ROWID;
+        INSERT INTO task_states SELECT k.id, t.state, t.seq FROM tasks t
+            JOIN kinds k USING (namespace, pool, handler, priority) ORDER BY k.id, t.state, t.seq;
+        DROP INDEX tasks_seldom;",
     ],
 };
 

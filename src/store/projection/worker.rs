@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rusqlite::hooks::Wal;
 use tokio::sync::watch;
 
 use super::queue::CommitQueue;
+use super::submission_times::SubmissionTimes;
 use super::writer::Writer;
 use crate::model::Revision;
 use crate::store::error::StoreError;
@@ -29,6 +31,7 @@ pub(super) struct Shared {
     pub(super) queue: CommitQueue,
     /// Why the last transaction failed.
     pub(super) fault: watch::Sender<Option<StoreError>>,
+    pub(super) submission_times: Arc<Mutex<SubmissionTimes>>,
     /// Has the commits that did not fit into the queue.
     pub(super) journal: Arc<dyn Journal>,
 }

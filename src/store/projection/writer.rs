@@ -4,14 +4,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use rusqlite::{Connection, Transaction, params};
+use hashbrown::hash_map::Entry;
+use parking_lot::Mutex;
+use rusqlite::{Connection, params};
 
+use super::kinds::Kinds;
 use super::rows::{
     SpecRow, body_checksum, is_inline, options_bytes, output_bytes, output_key, result_bytes, status_of, status_row,
 };
 use super::schema::Meta;
 use super::subjects::store_subjects;
-use crate::model::{BatchId, Event, Output, TaskChange, TaskEvent, TaskId, TaskOptions, TaskSpec, TaskStatus};
+use super::submission_times::SubmissionTimes;
+use crate::model::{
+    BatchId, Event, Output, TaskChange, TaskEvent, TaskId, TaskOptions, TaskSpec, TaskState, TaskStatus,
+};
 use crate::store::error::StoreError;
 use crate::store::record::{Subjects, advance, output_of, submitted};
 use crate::store::sqlite::sqlite_error;
@@ -30,6 +36,9 @@ pub(super) struct Writer {
     path: PathBuf,
     /// As last written.
     subjects: Subjects,
+    /// `None` until it is needed.
+    kinds: Option<Kinds>,
+    submission_times: Arc<Mutex<SubmissionTimes>>,
     /// Row and status of recently written tasks that have not ended.
     unfinished: RecentTasks<(u64, TaskStatus)>,
     /// Row of recently written tasks that have ended; needed only to delete them.
@@ -74,23 +83,48 @@ struct Changes {
 
 #[derive(Default)]
 struct PendingTask {
-    /// The row to delete, and the options with its labels.
-    deleted: Option<(u64, Arc<TaskOptions>)>,
+    /// The row to delete.
+    deleted: Option<(u64, StoredRow)>,
     row: Option<Box<PendingRow>>,
 }
 
 struct PendingRow {
     seq: u64,
-    /// Set when the row must be inserted.
-    new_spec: Option<Arc<TaskSpec>>,
+    origin: Origin,
     status: TaskStatus,
     outputs: Vec<(u32, Output)>,
 }
 
+enum Origin {
+    /// The row must be inserted.
+    New(Arc<TaskSpec>),
+    Stored(StoredRow),
+}
+
+/// What other tables contain of a row as it was last written.
+struct StoredRow {
+    state: TaskState,
+    options: Arc<TaskOptions>,
+}
+
 impl Writer {
-    pub(super) fn new(connection: Connection, path: &Path, meta: Meta, subjects: Subjects) -> Self {
-        let path = path.to_owned();
-        Self { connection, meta, path, subjects, unfinished: RecentTasks::new(), ended: RecentTasks::new() }
+    pub(super) fn new(
+        connection: Connection,
+        path: &Path,
+        meta: Meta,
+        subjects: Subjects,
+        submission_times: Arc<Mutex<SubmissionTimes>>,
+    ) -> Self {
+        Self {
+            connection,
+            meta,
+            path: path.to_owned(),
+            subjects,
+            kinds: None,
+            submission_times,
+            unfinished: RecentTasks::new(),
+            ended: RecentTasks::new(),
+        }
     }
 
     /// Writes the events after [`Meta::revision`]. A transaction that fails changes nothing.
@@ -104,6 +138,7 @@ impl Writer {
     }
 
     fn clear_caches(&mut self) {
+        self.kinds = None;
         self.unfinished = RecentTasks::new();
         self.ended = RecentTasks::new();
     }
@@ -148,9 +183,14 @@ impl Writer {
         for event in &changes.others {
             subjects.get_or_insert_with(|| self.subjects.clone()).apply(event);
         }
+        let mut kinds = match self.kinds.take() {
+            Some(kinds) => kinds,
+            None => Kinds::load(&self.connection, &self.path)?,
+        };
         let transact = || -> rusqlite::Result<Meta> {
             let transaction = self.connection.unchecked_transaction()?;
-            store_tasks(&transaction, &changes.tasks, &mut meta)?;
+            let mut tables = Tables { connection: &transaction, kinds: &mut kinds };
+            store_tasks(&mut tables, &changes.tasks, &mut meta, &self.submission_times)?;
             if let Some(subjects) = &subjects {
                 store_subjects(&transaction, subjects)?;
             }
@@ -160,6 +200,7 @@ impl Writer {
         };
         let stored = { transact }();
         self.meta = stored.map_err(|error| sqlite_error("write to", &self.path, &error))?;
+        self.kinds = Some(kinds);
         if let Some(subjects) = subjects {
             self.subjects = subjects;
         }
@@ -182,18 +223,18 @@ impl Writer {
         match &event.change {
             TaskChange::Submitted { spec } => {
                 let (seq, status) = (event.revision.0, submitted(event));
-                let new_spec = Some(Arc::clone(spec));
-                task.row = Some(Box::new(PendingRow { seq, new_spec, status, outputs: Vec::new() }));
+                let origin = Origin::New(Arc::clone(spec));
+                task.row = Some(Box::new(PendingRow { seq, origin, status, outputs: Vec::new() }));
                 changes.rows += 1;
             }
             TaskChange::Deleted => {
                 let Some(row) = task.row.take() else { return Ok(()) };
                 changes.rows -= 1;
-                let payload = row.new_spec.as_ref().map_or(0, |spec| spec.payload.len());
                 let result = row.status.result.as_ref().map_or(0, |result| result.data.len());
-                changes.bytes = changes.bytes.saturating_sub(payload + result);
-                if row.new_spec.is_none() {
-                    task.deleted = Some((row.seq, Arc::clone(&event.options)));
+                changes.bytes = changes.bytes.saturating_sub(result);
+                match row.origin {
+                    Origin::New(spec) => changes.bytes = changes.bytes.saturating_sub(spec.payload.len()),
+                    Origin::Stored(stored) => task.deleted = Some((row.seq, stored)),
                 }
             }
             _ => {
@@ -211,11 +252,12 @@ impl Writer {
     /// The task of the event as last written.
     fn load(&mut self, event: &TaskEvent) -> Result<PendingTask, StoreError> {
         let id = &event.task;
+        let stored = |state| StoredRow { state, options: Arc::clone(&event.options) };
         match &event.change {
             TaskChange::Submitted { .. } => return Ok(PendingTask::default()),
             TaskChange::Deleted => {
                 if let Some(seq) = self.ended.remove(id) {
-                    return Ok(PendingTask { deleted: Some((seq, Arc::clone(&event.options))), row: None });
+                    return Ok(PendingTask { deleted: Some((seq, stored(event.state))), row: None });
                 }
             }
             _ => {}
@@ -224,7 +266,10 @@ impl Writer {
             Some(found) => Some(found),
             None => status_of(&self.connection, &self.path, id)?,
         };
-        let row = |(seq, status)| Box::new(PendingRow { seq, new_spec: None, status, outputs: Vec::new() });
+        let row = |(seq, status): (u64, TaskStatus)| {
+            let origin = Origin::Stored(stored(status.state));
+            Box::new(PendingRow { seq, origin, status, outputs: Vec::new() })
+        };
         Ok(PendingTask { deleted: None, row: found.map(row) })
     }
 
@@ -240,49 +285,80 @@ impl Writer {
     }
 }
 
-fn store_tasks(transaction: &Transaction<'_>, tasks: &[PendingTask], meta: &mut Meta) -> rusqlite::Result<()> {
+/// The tables inside a transaction.
+struct Tables<'a> {
+    connection: &'a Connection,
+    kinds: &'a mut Kinds,
+}
+
+fn store_tasks(
+    tables: &mut Tables<'_>,
+    tasks: &[PendingTask],
+    meta: &mut Meta,
+    times: &Mutex<SubmissionTimes>,
+) -> rusqlite::Result<()> {
     let deleted: Vec<_> = tasks.iter().filter_map(|task| task.deleted.as_ref()).collect();
-    delete(transaction, &deleted)?;
+    delete(tables, &deleted)?;
+    tables.kinds.remove_unused(tables.connection)?;
     let mut rows: Vec<&PendingRow> = tasks.iter().filter_map(|task| task.row.as_deref()).collect();
     // In the order of the table, so that each page is visited once.
     rows.sort_unstable_by_key(|row| row.seq);
-    let inserted = insert(transaction, &rows)?;
+    {
+        let mut times = times.lock();
+        for row in rows.iter().filter(|row| matches!(row.origin, Origin::New(_))) {
+            times.add(row.seq, row.status.submitted_at);
+        }
+    }
+    let inserted = insert(tables, &rows)?;
     meta.tasks = meta.tasks + inserted - deleted.len() as u64;
-    update(transaction, &rows)?;
-    store_bodies(transaction, &rows)
+    update(tables, &rows)?;
+    store_bodies(tables.connection, &rows)
 }
 
-fn delete(transaction: &Transaction<'_>, deleted: &[&(u64, Arc<TaskOptions>)]) -> rusqlite::Result<()> {
+fn delete(tables: &Tables<'_>, deleted: &[&(u64, StoredRow)]) -> rusqlite::Result<()> {
     for table in ["tasks", "payloads", "results", "outputs"] {
-        let mut statement = transaction.prepare_cached(&format!("DELETE FROM {table} WHERE seq = ?1"))?;
+        let mut statement = tables.connection.prepare_cached(&format!("DELETE FROM {table} WHERE seq = ?1"))?;
         for (seq, _) in deleted {
             statement.execute([seq.cast_signed()])?;
         }
     }
-    let mut statement = transaction.prepare_cached("DELETE FROM labels WHERE key = ?1 AND value = ?2 AND seq = ?3")?;
-    for (seq, options) in deleted {
-        for (key, value) in &options.labels {
-            statement.execute(params![key, value, seq.cast_signed()])?;
+    let mut label =
+        tables.connection.prepare_cached("DELETE FROM labels WHERE key = ?1 AND value = ?2 AND seq = ?3")?;
+    let mut state =
+        tables.connection.prepare_cached("DELETE FROM task_states WHERE kind = ?1 AND state = ?2 AND seq = ?3")?;
+    for (seq, stored) in deleted {
+        for (key, value) in &stored.options.labels {
+            label.execute(params![key, value, seq.cast_signed()])?;
         }
+        let kind = tables.kinds.get(&stored.options);
+        state.execute(params![kind, stored.state as u8, seq.cast_signed()])?;
     }
     Ok(())
 }
 
 /// Inserts the new rows and returns their number.
-fn insert(transaction: &Transaction<'_>, rows: &[&PendingRow]) -> rusqlite::Result<u64> {
-    let mut task = transaction.prepare_cached(
+fn insert(tables: &mut Tables<'_>, rows: &[&PendingRow]) -> rusqlite::Result<u64> {
+    let connection = tables.connection;
+    let mut task = connection.prepare_cached(
         "INSERT INTO tasks(seq, id, namespace, state, priority, pool, handler, batch, submitted_at, finished_at,
             spec_crc, status_crc, status, options, spec)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
     )?;
-    let mut label = transaction.prepare_cached("INSERT OR REPLACE INTO labels VALUES (?1, ?2, ?3)")?;
-    let mut payload = transaction.prepare_cached("INSERT INTO payloads VALUES (?1, ?2, ?3)")?;
-    let mut encoded: HashMap<*const TaskOptions, Vec<u8>> = HashMap::new();
+    let mut task_state = connection.prepare_cached("INSERT INTO task_states VALUES (?1, ?2, ?3)")?;
+    let mut label = connection.prepare_cached("INSERT OR REPLACE INTO labels VALUES (?1, ?2, ?3)")?;
+    let mut payload = connection.prepare_cached("INSERT INTO payloads VALUES (?1, ?2, ?3)")?;
+    // Many tasks share their options.
+    let mut shared: HashMap<*const TaskOptions, (Vec<u8>, i64)> = HashMap::new();
     let mut inserted = 0;
     for pending in rows {
-        let Some(spec) = &pending.new_spec else { continue };
+        let Origin::New(spec) = &pending.origin else { continue };
         let (options, at, key) = (&spec.options, pending.status.submitted_at.0, pending.seq.cast_signed());
-        let bytes = encoded.entry(Arc::as_ptr(options)).or_insert_with(|| options_bytes(options));
+        let (bytes, kind) = match shared.entry(Arc::as_ptr(options)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                new.insert((options_bytes(options), tables.kinds.get_or_insert(connection, options)?))
+            }
+        };
         let row = SpecRow::new(pending.seq, spec, at, bytes);
         let (status, status_crc) = status_row(pending.seq, &pending.status);
         task.execute(params![
@@ -302,6 +378,7 @@ fn insert(transaction: &Transaction<'_>, rows: &[&PendingRow]) -> rusqlite::Resu
             &bytes[..],
             row.spec,
         ])?;
+        task_state.execute(params![*kind, pending.status.state as u8, key])?;
         for (name, value) in &options.labels {
             label.execute(params![name, value, key])?;
         }
@@ -313,21 +390,31 @@ fn insert(transaction: &Transaction<'_>, rows: &[&PendingRow]) -> rusqlite::Resu
     Ok(inserted)
 }
 
-fn update(transaction: &Transaction<'_>, rows: &[&PendingRow]) -> rusqlite::Result<()> {
-    let mut statement = transaction
+fn update(tables: &Tables<'_>, rows: &[&PendingRow]) -> rusqlite::Result<()> {
+    let mut task = tables
+        .connection
         .prepare_cached("UPDATE tasks SET state = ?2, finished_at = ?3, status = ?4, status_crc = ?5 WHERE seq = ?1")?;
-    for row in rows.iter().filter(|row| row.new_spec.is_none()) {
+    let mut task_state = tables
+        .connection
+        .prepare_cached("UPDATE task_states SET state = ?4 WHERE kind = ?1 AND state = ?2 AND seq = ?3")?;
+    for row in rows {
+        let Origin::Stored(stored) = &row.origin else { continue };
+        let (key, state) = (row.seq.cast_signed(), row.status.state);
         let (status, crc) = status_row(row.seq, &row.status);
         let finished_at = row.status.finished_at.map(|at| at.0.cast_signed());
-        statement.execute(params![row.seq.cast_signed(), row.status.state as u8, finished_at, status, crc])?;
+        task.execute(params![key, state as u8, finished_at, status, crc])?;
+        if state != stored.state {
+            let kind = tables.kinds.get(&stored.options);
+            task_state.execute(params![kind, stored.state as u8, key, state as u8])?;
+        }
     }
     Ok(())
 }
 
 /// Stores large results, and outputs.
-fn store_bodies(transaction: &Transaction<'_>, rows: &[&PendingRow]) -> rusqlite::Result<()> {
-    let mut result = transaction.prepare_cached("INSERT OR REPLACE INTO results VALUES (?1, ?2, ?3)")?;
-    let mut output = transaction.prepare_cached("INSERT OR REPLACE INTO outputs VALUES (?1, ?2, ?3, ?4)")?;
+fn store_bodies(connection: &Connection, rows: &[&PendingRow]) -> rusqlite::Result<()> {
+    let mut result = connection.prepare_cached("INSERT OR REPLACE INTO results VALUES (?1, ?2, ?3)")?;
+    let mut output = connection.prepare_cached("INSERT OR REPLACE INTO outputs VALUES (?1, ?2, ?3, ?4)")?;
     for row in rows {
         let key = row.seq.cast_signed();
         if let Some(payload) = row.status.result.as_ref().filter(|result| !is_inline(result)) {

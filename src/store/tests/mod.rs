@@ -11,4 +11,5 @@ mod lease;
 mod pools;
 mod reads;
 mod stores;
+mod upgrade;
 mod wal_corruption;
