@@ -21,7 +21,7 @@ paused = true
 name = \"wait-for-file\"
 runner = \"process\"
 argv = [\"/bin/sh\", \"-c\", \"while [ ! -e \\\"$0\\\" ]; do sleep 0.05; done\"]
-accepts_args = true
+arg_pattern = '(?s).*'
 ";
 
 fn start(faults: &Faults) -> Server {

@@ -153,7 +153,7 @@ mod tests {
         let pool = PoolName::parse("p").unwrap();
         let event = |revision| {
             let (revision, at) = (Revision(revision), Timestamp(1));
-            Event::Pool(PoolEvent { revision, at, pool: pool.clone(), change: change.clone() })
+            Event::Pool(PoolEvent { revision, at, pool: pool.clone(), change })
         };
         let count = 5 * COMMIT_BYTES_MAX as u64 / (2 * event(1).encoded_bytes() as u64);
         let mut pending = Pending::default();
