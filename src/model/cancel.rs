@@ -44,9 +44,9 @@ pub enum StopMethod {
     NeverStarted = 1,
     /// The handler saw its stop token and returned.
     Token = 2,
-    /// SIGTERM to the process group.
+    /// SIGTERM to all processes of the attempt.
     SignalTerm = 3,
-    /// SIGKILL to the process group.
+    /// SIGKILL to all processes of the attempt.
     SignalKill = 4,
     /// The future was dropped.
     Abort = 5,

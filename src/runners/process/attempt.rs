@@ -2,14 +2,10 @@
 
 use std::future::pending;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::pipe::{PipeFlags, pipe_with};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::unix::pipe;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use super::handler::ProcessHandler;
 use super::options::ResultSource;
@@ -17,15 +13,10 @@ use super::outcome::{self, ResultBuffer, start_failure};
 use super::shim::Shim;
 use super::wire::{Ended, KILL, Report, TERMINATE};
 use crate::model::{Failure, FailureReason, OutputStream, StopMethod};
-use crate::runners::{Outcome, OutputBuffer, Run, RunReport, StopCause, StopSignal};
+use crate::runners::{Outcome, Run, RunReport, StopCause, StopSignal};
 
-/// How long to read on when no process of the attempt is left. Only a process that is not of the attempt and was sent a
-/// pipe can still hold it.
-const FOREIGN_PIPE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long killed processes may take to exit before that is logged.
 const KILL_WARNING: Duration = Duration::from_secs(10);
-/// Buffer sizes of the first read of a pipe, and of later reads once the first buffer was filled.
-const READ_BYTES: (usize, usize) = (4 * 1024, 64 * 1024);
 
 pub(super) async fn run(handler: Arc<ProcessHandler>, run: Run) -> RunReport {
     // Checked at submission, too, but the registration may have changed since.
@@ -36,17 +27,16 @@ pub(super) async fn run(handler: Arc<ProcessHandler>, run: Run) -> RunReport {
     if let Some(message) = refused {
         return Outcome::Failed(Failure::new(FailureReason::InvalidPayload, message)).into();
     }
-    let (shim, streams) = match start(&handler, &run).await {
-        Ok(started) => started,
+    let shim = match start(&handler, &run).await {
+        Ok(shim) => shim,
         Err(error) => return Outcome::Unavailable(format!("failed to start a process: {error}").into()).into(),
     };
-    let mut attempt =
-        Attempt { handler: &handler, run: &run, shim, phase: Phase::Running, method: None, output_incomplete: false };
+    let mut attempt = Attempt { handler: &handler, run: &run, shim, phase: Phase::Running, method: None };
     let mut stdout = match handler.options.result {
         ResultSource::Stdout(_) => Some(ResultBuffer::default()),
         ResultSource::None => None,
     };
-    match attempt.drive(streams, stdout.as_mut()).await {
+    match attempt.drive(stdout.as_mut()).await {
         Report::Ended(ended) => attempt.report(ended, stdout),
         Report::NoDirectory(error) => attempt.not_started("create a working directory", &error),
         Report::NoProgram(error) => attempt.not_started(&format!("start `{}`", handler.program.display()), &error),
@@ -56,37 +46,15 @@ pub(super) async fn run(handler: Arc<ProcessHandler>, run: Run) -> RunReport {
     }
 }
 
-/// The server's ends of the pipes.
-struct Streams {
-    /// `None` if there is no payload.
-    stdin: Option<pipe::Sender>,
-    stdout: pipe::Receiver,
-    stderr: pipe::Receiver,
-}
-
 /// Lets a shim start the program.
-async fn start(handler: &ProcessHandler, run: &Run) -> io::Result<(Shim, Streams)> {
+async fn start(handler: &ProcessHandler, run: &Run) -> io::Result<Shim> {
     let message = handler.start_message(run);
-    let (stdin, our_stdin) = if run.payload.is_empty() {
-        (None, None)
-    } else {
-        pipe_with(PipeFlags::CLOEXEC).map(|(theirs, ours)| (Some(theirs), Some(ours)))?
-    };
-    let (our_stdout, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
-    let (our_stderr, stderr) = pipe_with(PipeFlags::CLOEXEC)?;
-    let streams = Streams {
-        stdin: our_stdin.map(pipe::Sender::from_owned_fd).transpose()?,
-        stdout: pipe::Receiver::from_owned_fd(our_stdout)?,
-        stderr: pipe::Receiver::from_owned_fd(our_stderr)?,
-    };
-    let files: Vec<_> = [Some(stdout), Some(stderr), stdin].into_iter().flatten().collect();
-    let files: Vec<_> = files.iter().map(OwnedFd::as_fd).collect();
     loop {
         let mut shim = handler.host.shim().await?;
-        match shim.start(&message, &files).await {
-            Ok(()) => return Ok((shim, streams)),
+        match shim.start(&message, &run.payload).await {
+            Ok(()) => return Ok(shim),
             // It was killed while it was idle.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {}
             Err(error) => return Err(error),
         }
     }
@@ -99,8 +67,6 @@ struct Attempt<'a> {
     phase: Phase,
     /// The strongest signal sent because a stop was requested.
     method: Option<StopMethod>,
-    /// See [`RunReport::output_incomplete`].
-    output_incomplete: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -126,58 +92,39 @@ enum Due {
 }
 
 impl Attempt<'_> {
-    /// Writes the payload, reads the output and obeys the stop signal until no process of the attempt is left. Returns
+    /// Collects the output and obeys the stop signal until no process of the attempt is left. Returns
     /// [`Report::ProgramEnded`] if the shim was killed.
-    async fn drive(&mut self, streams: Streams, result: Option<&mut ResultBuffer>) -> Report {
-        let (run, Streams { stdin, stdout, stderr }) = (self.run, streams);
-        let write = write_payload(stdin, &run.payload);
-        let read = async {
-            tokio::join!(
-                read_output(stdout, OutputStream::Stdout, &run.output, result),
-                read_output(stderr, OutputStream::Stderr, &run.output, None),
-            );
+    async fn drive(&mut self, mut result: Option<&mut ResultBuffer>) -> Report {
+        let run = self.run;
+        let mut output = |stream, bytes: &[u8]| {
+            run.output.write(stream, bytes);
+            if let Some(result) = result.as_deref_mut().filter(|_| stream == OutputStream::Stdout) {
+                result.push(bytes);
+            }
         };
-        tokio::pin!(write, read);
-        let (mut writing, mut reading) = (true, true);
-        let report = loop {
+        loop {
             let due = due(&run.stop, self.phase, self.handler.options.grace);
             tokio::select! {
                 biased;
-                report = self.shim.report() => match report {
-                    Ok(Report::ProgramEnded) => self.program_ended(reading).await,
-                    Ok(report) => break report,
-                    Err(_) => break Report::ProgramEnded,
+                report = self.shim.report(&mut output) => match report {
+                    Ok(Report::ProgramEnded) => self.program_ended(),
+                    Ok(report) => return report,
+                    Err(_) => return Report::ProgramEnded,
                 },
-                () = &mut read, if reading => {
-                    reading = false;
-                    if let Phase::LeftBehind { .. } = self.phase {
-                        self.kill().await;
-                    }
-                }
-                () = &mut write, if writing => writing = false,
-                due = due => self.act(due, reading).await,
+                due = due => self.act(due).await,
             }
-        };
-        if reading && timeout(FOREIGN_PIPE_TIMEOUT, read).await.is_err() {
-            self.output_incomplete = true;
         }
-        report
     }
 
-    /// Processes that have closed their output are killed at once, others when they have had time to write the rest.
-    async fn program_ended(&mut self, reading: bool) {
-        if let Phase::Killed { .. } = self.phase {
-            return;
-        }
-        if reading {
+    /// The processes that are left have time to write the rest of their output.
+    fn program_ended(&mut self) {
+        if !matches!(self.phase, Phase::Killed { .. }) {
             let grace = self.method.is_none().then_some(self.handler.options.grace);
             self.phase = Phase::LeftBehind { kill_at: grace.map(|grace| Instant::now() + grace) };
-        } else {
-            self.kill().await;
         }
     }
 
-    async fn act(&mut self, due: Due, reading: bool) {
+    async fn act(&mut self, due: Due) {
         match due {
             Due::Terminate => {
                 self.shim.order(TERMINATE).await;
@@ -186,7 +133,6 @@ impl Attempt<'_> {
             }
             Due::Kill => {
                 let left_behind = matches!(self.phase, Phase::LeftBehind { .. });
-                self.output_incomplete |= left_behind && reading;
                 if !left_behind || self.method.is_some() {
                     self.method = Some(StopMethod::SignalKill);
                 }
@@ -204,7 +150,7 @@ impl Attempt<'_> {
         self.phase = Phase::Killed { warn_at: Some(Instant::now() + KILL_WARNING) };
     }
 
-    fn report(self, Ended { exit, not_removed }: Ended, stdout: Option<ResultBuffer>) -> RunReport {
+    fn report(self, Ended { exit, output_incomplete, not_removed }: Ended, stdout: Option<ResultBuffer>) -> RunReport {
         if let Some(error) = not_removed {
             tracing::warn!(%error, "failed to remove the working directory of an attempt");
         }
@@ -216,7 +162,7 @@ impl Attempt<'_> {
         };
         self.handler.host.keep(self.shim);
         let (cpu_time, peak_memory_bytes) = (Some(exit.cpu_time), exit.peak_memory_bytes);
-        RunReport { outcome, cpu_time, peak_memory_bytes, output_incomplete: self.output_incomplete }
+        RunReport { outcome, cpu_time, peak_memory_bytes, output_incomplete }
     }
 
     fn not_started(self, action: &str, error: &io::Error) -> RunReport {
@@ -266,33 +212,5 @@ async fn due(stop: &StopSignal, phase: Phase, grace: Duration) -> Due {
             Due::Warn
         }
         Phase::Killed { warn_at: None } => pending().await,
-    }
-}
-
-/// Ignores errors, because a process need not read its payload.
-async fn write_payload(stdin: Option<pipe::Sender>, payload: &[u8]) {
-    if let Some(mut stdin) = stdin {
-        let _ = stdin.write_all(payload).await;
-    }
-}
-
-/// Reads one pipe to its end.
-async fn read_output(
-    mut pipe: pipe::Receiver,
-    stream: OutputStream,
-    output: &OutputBuffer,
-    mut result: Option<&mut ResultBuffer>,
-) {
-    let (first, later) = READ_BYTES;
-    let mut buffer = Vec::with_capacity(first);
-    while let Ok(1..) = pipe.read_buf(&mut buffer).await {
-        output.write(stream, &buffer);
-        if let Some(result) = result.as_deref_mut() {
-            result.push(&buffer);
-        }
-        if buffer.len() == buffer.capacity() && buffer.capacity() < later {
-            buffer = Vec::with_capacity(later);
-        }
-        buffer.clear();
     }
 }

@@ -1,4 +1,4 @@
-//! Kills and reaps all descendants of a subreaper.
+//! Stops, kills and reaps the descendants of a subreaper.
 //!
 //! Only children are killed, by their process id: it cannot be reused before the parent has reaped it. The
 //! children of a killed process become children of the subreaper, so they are killed in the next pass.
@@ -8,7 +8,9 @@ use std::process::ExitStatus;
 use std::thread::sleep;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, getpid, kill_process};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, getpid, kill_process, kill_process_group, pidfd_open, pidfd_send_signal,
+};
 
 use super::sys::{self, Exit};
 
@@ -85,19 +87,73 @@ pub(super) fn kill_orphans(is_orphan: impl Fn(Pid) -> bool) -> bool {
     found
 }
 
+/// Sends SIGTERM to all descendants. `program` is a child that was not reaped and leads a process group, which gets the
+/// signal at once, so that none of its processes can escape by forking.
+pub(super) fn terminate(program: Option<Pid>) {
+    if let Some(program) = program {
+        let _ = kill_process_group(program, Signal::TERM);
+    }
+    let own = getpid();
+    let others: Vec<_> = descendants(own).into_iter().filter(|process| Some(process.group) != program).collect();
+    for Process { pid, .. } in others {
+        // The descriptor names one process, even if the id has been reused since; whether that is a descendant is
+        // looked up again.
+        if let Ok(process) = pidfd_open(pid, PidfdFlags::empty())
+            && descends_from(pid, own)
+        {
+            let _ = pidfd_send_signal(process, Signal::TERM);
+        }
+    }
+}
+
+/// A process as `/proc` shows it.
+#[derive(Clone, Copy)]
+struct Process {
+    pid: Pid,
+    parent: Option<Pid>,
+    group: Pid,
+}
+
 /// The children of this process, also those that have exited. The kernel's own list (`/proc/PID/task/TID/children`)
 /// is an option that not all kernels are built with.
 fn children() -> Vec<Pid> {
-    let parent = getpid().as_raw_nonzero().get();
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|pid| parent_of(*pid) == Some(parent)).filter_map(Pid::from_raw).collect()
+    let own = Some(getpid());
+    processes().filter(|process| process.parent == own).map(|process| process.pid).collect()
 }
 
-fn parent_of(pid: i32) -> Option<i32> {
-    // `pid (name) state parent …`, where the name can contain anything.
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+fn descendants(ancestor: Pid) -> Vec<Process> {
+    let (mut found, mut others) = (vec![], processes().collect::<Vec<_>>());
+    let mut parents = vec![ancestor];
+    while let Some(parent) = parents.pop() {
+        let children = others.extract_if(.., |process| process.parent == Some(parent)).collect::<Vec<_>>();
+        parents.extend(children.iter().map(|child| child.pid));
+        found.extend(children);
+    }
+    found
+}
+
+fn descends_from(pid: Pid, ancestor: Pid) -> bool {
+    let mut found = process(pid);
+    while let Some(Process { parent: Some(parent), .. }) = found {
+        if parent == ancestor {
+            return true;
+        }
+        // A parent that has just been reaped had handed its children on before.
+        found = process(parent).or_else(|| process(pid));
+    }
+    false
+}
+
+fn processes() -> impl Iterator<Item = Process> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| process(Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?))
+}
+
+fn process(pid: Pid) -> Option<Process> {
+    // `pid (name) state parent group …`, where the name can contain anything.
+    let stat = fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
     let after_name = stat.iter().rposition(|byte| *byte == b')')? + 1;
-    let fields = std::str::from_utf8(&stat[after_name..]).ok()?;
-    fields.split_ascii_whitespace().nth(1)?.parse().ok()
+    let mut fields = std::str::from_utf8(&stat[after_name..]).ok()?.split_ascii_whitespace().skip(1);
+    let mut next = || fields.next()?.parse().ok();
+    Some(Process { pid, parent: Pid::from_raw(next()?), group: Pid::from_raw(next()?)? })
 }

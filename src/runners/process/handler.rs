@@ -24,7 +24,7 @@ impl ProcessHandler {
         let program = options.argv.first().filter(|program| !program.is_empty()).ok_or(OptionsError::NoProgram)?;
         let environment = environment(&options)?;
         let path = environment.get(OsStr::new("PATH")).map_or(OsStr::new(DEFAULT_PATH), OsString::as_os_str);
-        // With an absolute path the standard library can start a process on its fast path.
+        // Otherwise it is searched for at each attempt.
         let program = find_program(program, path);
         let mut start = Start::new(program.as_os_str(), &options.limits);
         for argument in &options.argv[1..] {
@@ -40,7 +40,7 @@ impl ProcessHandler {
         Ok(Self { program, options, host, start })
     }
 
-    /// The message that starts an attempt.
+    /// The message that starts an attempt; the payload follows it.
     pub(super) fn start_message(&self, run: &Run) -> Vec<u8> {
         let mut start = self.start.clone();
         for argument in &run.args {
@@ -54,6 +54,6 @@ impl ProcessHandler {
                 variable(name, &value);
             }
         }
-        start.message()
+        start.message(run.payload.len())
     }
 }

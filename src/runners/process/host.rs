@@ -6,8 +6,8 @@ use std::path::Path;
 
 use parking_lot::Mutex;
 
+use super::directories::DIRECTORY_MODE;
 use super::shim::Shim;
-use super::shim_process::DIRECTORY_MODE;
 use super::supervisor::Supervisor;
 
 /// Idle shims kept for later attempts: starting one costs more than most attempts.
@@ -74,7 +74,8 @@ impl Host {
     }
 
     /// Keeps a shim for a later attempt.
-    pub(super) fn keep(&self, shim: Shim) {
+    pub(super) fn keep(&self, mut shim: Shim) {
+        shim.shrink();
         let mut idle = self.idle.lock();
         if idle.len() < IDLE_SHIMS_MAX {
             idle.push(shim);

@@ -1,11 +1,8 @@
 //! Resource limits of a process, enforced by the kernel (`setrlimit`).
 
 use std::io;
-use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
-
-use super::sys;
 
 /// Limits of each process of an attempt; `None` keeps the server's limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,20 +17,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Whether any limit is set. Without limits a process starts on a faster path.
-    fn any(&self) -> bool {
-        *self != Self::default()
-    }
-
-    /// Starts the command with these limits.
-    pub(super) fn apply_to(self, command: &mut Command) {
-        if self.any() {
-            sys::before_exec(command, move || self.set());
-        }
-    }
-
-    /// Runs between fork and exec, so it makes system calls only.
-    fn set(self) -> io::Result<()> {
+    /// Sets the limits of this process. Makes system calls only, so that it can run before exec.
+    pub(super) fn set(self) -> io::Result<()> {
         if let Some(bytes) = self.memory_bytes {
             set(Resource::As, bytes, 0)?;
         }

@@ -1,8 +1,9 @@
 //! Runs programs that the operator has registered; no shell is involved unless the operator registers one.
 //!
 //! Each attempt has a shim process as its parent, which is also the subreaper of everything that the program starts. The
-//! program leads a process group and has a clean environment, its own working directory and the limits of its handler.
-//! The payload goes to stdin, stdout becomes the result, and stderr is the log. When an attempt has ended, none of its
+//! program leads a session and has a clean environment, its own working directory and the limits of its handler.
+//! The payload goes to stdin, stdout becomes the result, and stderr is the log: the shim gets the payload with the order
+//! to start, and sends the output with its reports. When an attempt has ended, none of its
 //! processes is left. The shims are children of the supervisor, which also survives a kill of the server:
 //!
 //! ```text
@@ -12,13 +13,16 @@
 
 mod attempt;
 mod descendants;
+mod directories;
 mod environment;
 mod handler;
 mod harden;
 mod host;
 mod limits;
 mod options;
+mod orders;
 mod outcome;
+mod pipes;
 mod runner;
 mod shim;
 mod shim_process;

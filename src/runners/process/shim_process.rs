@@ -4,179 +4,158 @@
 //! double fork). So the shim has no children exactly when no process of the attempt is left. It runs one
 //! attempt at a time; all its system calls may block.
 
-use std::fs::{self, DirBuilder, Metadata};
+use std::ffi::{CString, OsStr};
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, getpid, kill_process_group, pidfd_open, set_child_subreaper};
+use rustix::process::{Pid, Signal, getpid, kill_process_group, set_child_subreaper};
 
-use super::descendants::Reaped;
-use super::sys::Exit;
-use super::wire::{Ended, Order, Report, StartOrder, receive_order};
+use super::descendants::{self, Reaped};
+use super::directories::Directories;
+use super::environment::{DEFAULT_PATH, find_program};
+use super::orders::{Order, Orders};
+use super::pipes::Pipes;
+use super::sys::{self, Program, Spawner};
+use super::wire::{Ended, Report, StartOrder};
 
-/// No other user may read a working directory.
-pub(super) const DIRECTORY_MODE: u32 = 0o700;
+/// How long to read on when no process of the attempt is left. Only a process that is not of the attempt and was sent a
+/// pipe can still hold it.
+const FOREIGN_PIPE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs attempts until the server closes the connection; then kills what is left.
 pub(super) fn run(socket: &OwnedFd, work: &Path) {
     // Both calls fail only with invalid arguments.
     let _ = rustix::thread::set_name(c"lineshaft-shim");
     let _ = set_child_subreaper(Some(getpid()));
-    let mut shim = ShimProcess { socket, directories: Directories { work, created: 0, empty: None } };
-    while let Some(order) = shim.next_order() {
+    sys::catch_child_exits();
+    let mut shim = ShimProcess {
+        orders: Orders::new(socket),
+        frames: Vec::new(),
+        spawner: Spawner::new(),
+        directories: Directories::new(work),
+    };
+    while let Some(order) = shim.orders.next() {
         // An order to stop that comes now is for the attempt before.
         if let Order::Start(start) = order {
-            let report = start.map_or_else(Report::NoProgram, |start| shim.attempt(*start));
-            shim.report(&report);
+            let report = StartOrder::decode(&start).map_or_else(Report::NoProgram, |start| shim.attempt(&start));
+            shim.frames.extend_from_slice(&report.encode());
+            shim.send();
         }
     }
 }
 
 struct ShimProcess<'a> {
-    socket: &'a OwnedFd,
+    orders: Orders<'a>,
+    /// Messages to the server that were not sent yet.
+    frames: Vec<u8>,
+    spawner: Spawner,
     directories: Directories<'a>,
 }
 
-/// What ends the wait for a program.
-enum Wait {
-    Exited,
-    Kill,
-}
-
 impl ShimProcess<'_> {
-    /// `None` when the server has closed the connection. A message that cannot be read counts as that, too.
-    fn next_order(&self) -> Option<Order> {
-        receive_order(self.socket).ok().flatten()
+    fn send(&mut self) {
+        // A server that no longer reads has closed the connection, which is the next order.
+        let _ = self.orders.send(&self.frames);
+        self.frames.clear();
     }
 
-    fn report(&self, report: &Report) {
-        // A server that no longer reads has closed the connection, which ends the loop.
-        let _ = rustix::io::write(self.socket, &report.encode());
-    }
-
-    fn attempt(&mut self, start: StartOrder) -> Report {
-        let StartOrder { mut command, has_directory } = start;
-        let directory = match (!has_directory).then(|| self.directories.take()).transpose() {
+    fn attempt(&mut self, start: &StartOrder<'_>) -> Report {
+        let directory = match start.directory.is_none().then(|| self.directories.take()).transpose() {
             Ok(directory) => directory,
             Err(error) => return Report::NoDirectory(error),
         };
-        if let Some(directory) = &directory {
-            command.current_dir(directory);
-        }
-        let report = match spawn(&mut command) {
-            Ok((program, exit)) => {
-                drop(command);
-                self.supervise(program, &exit)
-            }
-            Err(error) => Err(error),
-        };
+        let ended = self.spawn(start, directory.as_deref()).and_then(|(program, pipes)| self.supervise(program, pipes));
         let not_removed = directory.and_then(|directory| self.directories.put_back(directory).err());
-        match report {
-            Ok(exit) => Report::Ended(Ended { exit, not_removed }),
+        match ended {
+            Ok(ended) => Report::Ended(Ended { not_removed, ..ended }),
             Err(error) => Report::NoProgram(error),
         }
     }
 
+    fn spawn<'p>(&mut self, start: &StartOrder<'p>, directory: Option<&Path>) -> io::Result<(Pid, Pipes<'p>)> {
+        let created = directory.map(|directory| CString::new(directory.as_os_str().as_bytes())).transpose()?;
+        let found = find(start)?;
+        let (pipes, stdio) = Pipes::new(start.payload)?;
+        let program = self.spawner.spawn(&Program {
+            path: found.as_deref().unwrap_or(start.program),
+            args: &start.args,
+            env: &start.env,
+            directory: created.as_deref().or(start.directory).ok_or(io::ErrorKind::InvalidInput)?,
+            stdio: stdio.files(),
+            limits: start.limits,
+        })?;
+        Ok((program, pipes))
+    }
+
     /// Waits for the program; returns when no process of the attempt is left.
-    fn supervise(&self, program: Pid, exited: &OwnedFd) -> io::Result<Exit> {
+    fn supervise(&mut self, program: Pid, mut pipes: Pipes<'_>) -> io::Result<Ended> {
         let mut reaped = Reaped::new(program);
-        match self.wait_for_program(program, exited) {
-            // The program still exists, so the id of its group is not reused.
-            Wait::Kill => drop(kill_process_group(program, Signal::KILL)),
-            Wait::Exited if reaped.reap_exited() => {}
-            Wait::Exited => {
-                self.report(&Report::ProgramEnded);
-                self.wait_for_kill();
+        let (mut left_behind, mut output_incomplete) = (false, false);
+        loop {
+            let has_order =
+                self.orders.is_buffered() || pipes.transfer(Some(self.orders.socket().as_fd()), None, &mut self.frames);
+            if reaped.reap_exited() {
+                break;
             }
+            let has_exited = reaped.exit().is_some();
+            if has_exited && !pipes.are_open() {
+                // The processes that are left cannot contribute anything.
+                break;
+            }
+            if has_exited && !left_behind {
+                left_behind = true;
+                self.frames.extend_from_slice(&Report::ProgramEnded.encode());
+            }
+            if has_order {
+                let running = (!has_exited).then_some(program);
+                match self.orders.next() {
+                    Some(Order::Terminate) => descendants::terminate(running),
+                    Some(Order::Kill | Order::Start(_)) | None => {
+                        if let Some(program) = running {
+                            // It was not reaped, so the id of its group is not reused.
+                            let _ = kill_process_group(program, Signal::KILL);
+                        }
+                        output_incomplete = has_exited;
+                        break;
+                    }
+                }
+            }
+            self.send();
         }
         reaped.kill_all();
-        reaped.exit().ok_or_else(|| io::Error::from_raw_os_error(libc::ECHILD))
+        output_incomplete |= !self.send_rest(pipes);
+        let exit = reaped.exit().ok_or_else(|| io::Error::from_raw_os_error(libc::ECHILD))?;
+        Ok(Ended { exit, output_incomplete, not_removed: None })
     }
 
-    fn wait_for_program(&self, program: Pid, exited: &OwnedFd) -> Wait {
-        loop {
-            let mut sources = [PollFd::new(exited, PollFlags::IN), PollFd::new(self.socket, PollFlags::IN)];
-            match poll(&mut sources, None) {
-                Err(rustix::io::Errno::INTR) => continue,
-                Err(_) => return Wait::Kill,
-                Ok(_) => {}
+    /// Reads the output that is left. Returns false if another process can still write to the pipes.
+    fn send_rest(&mut self, mut pipes: Pipes<'_>) -> bool {
+        pipes.transfer(None, Some(Duration::ZERO), &mut self.frames);
+        let deadline = Instant::now() + FOREIGN_PIPE_TIMEOUT;
+        while pipes.are_open() {
+            self.send();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
             }
-            if !sources[0].revents().is_empty() {
-                return Wait::Exited;
-            }
-            match self.next_order() {
-                Some(Order::Terminate) => drop(kill_process_group(program, Signal::TERM)),
-                Some(Order::Kill | Order::Start(_)) | None => return Wait::Kill,
-            }
+            pipes.transfer(None, Some(left), &mut self.frames);
         }
-    }
-
-    /// Waits until the processes that the program has left behind are to be killed.
-    fn wait_for_kill(&self) {
-        while let Some(Order::Terminate) = self.next_order() {}
+        true
     }
 }
 
-/// Starts the program. The file becomes readable when it exits.
-fn spawn(command: &mut Command) -> io::Result<(Pid, OwnedFd)> {
-    let process = command.spawn()?;
-    let pid = i32::try_from(process.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
-    match pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(pidfd) => Ok((pid, pidfd)),
-        Err(error) => {
-            let _ = kill_process_group(pid, Signal::KILL);
-            Reaped::new(pid).kill_all();
-            Err(error.into())
-        }
+/// The path of a program that was given as a name: it may have been installed since the server was started.
+fn find(start: &StartOrder<'_>) -> io::Result<Option<CString>> {
+    if start.program.to_bytes().contains(&b'/') {
+        return Ok(None);
     }
-}
-
-/// The working directories of the attempts of one shim.
-struct Directories<'a> {
-    work: &'a Path,
-    created: u64,
-    /// An unchanged one is used again: creating a directory can cost more than starting a process.
-    empty: Option<PathBuf>,
-}
-
-impl Directories<'_> {
-    fn take(&mut self) -> io::Result<PathBuf> {
-        if let Some(path) = self.empty.take() {
-            return Ok(path);
-        }
-        let path = self.work.join(format!("{}-{}", getpid().as_raw_nonzero(), self.created));
-        self.created += 1;
-        DirBuilder::new().mode(DIRECTORY_MODE).create(&path)?;
-        Ok(path)
+    let name = String::from_utf8_lossy(start.program.to_bytes());
+    let path = find_program(&name, start.variable("PATH").unwrap_or(OsStr::new(DEFAULT_PATH)));
+    if path.as_os_str().as_bytes() == start.program.to_bytes() {
+        return Err(io::Error::from_raw_os_error(libc::ENOENT));
     }
-
-    /// Removes the directory with its contents, or keeps an unchanged one.
-    fn put_back(&mut self, path: PathBuf) -> io::Result<()> {
-        if is_unchanged(&path) {
-            self.empty = Some(path);
-            return Ok(());
-        }
-        match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Drop for Directories<'_> {
-    fn drop(&mut self) {
-        if let Some(path) = &self.empty {
-            // If that fails, the next server removes it.
-            let _ = fs::remove_dir(path);
-        }
-    }
-}
-
-fn is_unchanged(path: &Path) -> bool {
-    let same = |file: Metadata| file.is_dir() && file.permissions().mode() & 0o7777 == DIRECTORY_MODE;
-    fs::symlink_metadata(path).is_ok_and(same) && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+    Ok(Some(CString::new(path.into_os_string().into_vec())?))
 }

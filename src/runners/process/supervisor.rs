@@ -72,8 +72,7 @@ impl Supervisor {
         let theirs = theirs.into_std()?;
         theirs.set_nonblocking(false)?;
         let control = &self.control;
-        let files = [theirs.as_fd()];
-        control.async_io(Interest::WRITABLE, || wire::send(control.as_fd(), &[wire::FORK], &files)).await?;
+        control.async_io(Interest::WRITABLE, || wire::send_fork(control, theirs.as_fd())).await?;
         Ok(Shim::new(socket))
     }
 

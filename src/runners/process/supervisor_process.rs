@@ -15,7 +15,7 @@ use std::{fs, io};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, kill_process, pidfd_open, set_child_subreaper};
 
-use super::wire::{FORK, Report, receive};
+use super::wire::{Report, receive_fork};
 use super::{descendants, shim_process, sys};
 
 /// Pause before killed orphans are looked for again.
@@ -60,16 +60,14 @@ fn supervise(control: OwnedFd) -> Option<OwnedFd> {
         shims.reap(&exited);
         shims.sweep();
         let Some(connection) = control.as_ref().filter(|_| asked) else { continue };
-        match receive(connection) {
-            Ok((Some(FORK), files)) => {
-                for socket in files {
-                    if let Some(socket) = shims.fork(socket) {
-                        return Some(socket);
-                    }
+        match receive_fork(connection) {
+            Ok(socket) => {
+                if let Some(socket) = socket.and_then(|socket| shims.fork(socket)) {
+                    return Some(socket);
                 }
             }
             // The server is gone.
-            Ok(_) | Err(_) => control = None,
+            Err(_) => control = None,
         }
     }
     None

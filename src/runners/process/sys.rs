@@ -1,11 +1,16 @@
 //! System calls that the standard library and rustix lack. All `unsafe` code of the runners is here.
 
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use rustix::process::Pid;
+use rustix::event::PollFlags;
+use rustix::process::{Pid, setsid};
+
+use super::limits::Limits;
 
 /// How a process ended and what it used.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +70,107 @@ fn peak_above_own(peak_kib: libc::c_long) -> Option<u64> {
     (peak_kib > own.ru_maxrss).then(|| u64::try_from(peak_kib).unwrap_or(0) * 1024)
 }
 
+/// What [`Spawner::spawn`] starts.
+pub(super) struct Program<'a> {
+    pub(super) path: &'a CStr,
+    /// Without the name of the program, which is its path.
+    pub(super) args: &'a [&'a CStr],
+    pub(super) env: &'a [&'a CStr],
+    pub(super) directory: &'a CStr,
+    pub(super) stdio: [BorrowedFd<'a>; 3],
+    pub(super) limits: Limits,
+}
+
+/// Starts programs without copying this process: until it has become the program, the child uses the memory of this
+/// process, which waits for that. `posix_spawn` does the same, but makes over a hundred system calls to reset signals,
+/// and sets no limits.
+pub(super) struct Spawner {
+    /// The stack of the child. Signals that this process catches may be handled on it.
+    stack: Box<[u128]>,
+}
+
+/// 64 KiB.
+const STACK_WORDS: usize = 4 * 1024;
+
+impl Spawner {
+    pub(super) fn new() -> Self {
+        Self { stack: vec![0; STACK_WORDS].into_boxed_slice() }
+    }
+
+    /// Starts a program as the leader of a session and a process group of its own, with default dispositions and an
+    /// empty mask of signals. It inherits the three files, which must not be standard files of this process, and
+    /// those that are not closed on exec.
+    ///
+    /// # Errors
+    /// As the system calls.
+    #[expect(unsafe_code, reason = "the standard library starts programs more slowly")]
+    pub(super) fn spawn(&mut self, program: &Program<'_>) -> io::Result<Pid> {
+        let pointers = |first: Option<&CStr>, rest: &[&CStr]| -> Vec<*const c_char> {
+            let all = first.into_iter().chain(rest.iter().copied()).map(CStr::as_ptr);
+            all.chain([std::ptr::null()]).collect()
+        };
+        let argv = pointers(Some(program.path), program.args);
+        let env = pointers(None, program.env);
+        let mut child = Child { program, argv: &argv, env: &env, error: 0 };
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+        // SAFETY: the child has its own stack, whose top is aligned, and makes system calls only. Until it has become
+        // the program or exited this thread, the only one of this process, waits, so all that it uses is live, and only
+        // it writes to `child`.
+        let pid = unsafe {
+            let top = self.stack.as_mut_ptr_range().end.cast::<c_void>();
+            libc::clone(become_program, top, flags, (&raw mut child).cast())
+        };
+        if pid < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
+        if child.error == 0 {
+            return Ok(pid);
+        }
+        let _ = reap(Some(pid), true);
+        Err(io::Error::from_raw_os_error(child.error))
+    }
+}
+
+struct Child<'a> {
+    program: &'a Program<'a>,
+    argv: &'a [*const c_char],
+    env: &'a [*const c_char],
+    /// Why it has not become the program.
+    error: c_int,
+}
+
+/// The main function of a child. It shares its memory with its parent, so it makes system calls only.
+extern "C" fn become_program(child: *mut c_void) -> c_int {
+    // SAFETY: `Spawner::spawn` passes a live `Child` that nothing else uses meanwhile.
+    #[expect(unsafe_code, reason = "the C library passes a pointer")]
+    let child = unsafe { &mut *child.cast::<Child<'_>>() };
+    let Err(error) = child.exec();
+    // Without a number only if there was no system call.
+    child.error = error.raw_os_error().unwrap_or(libc::EINVAL);
+    1
+}
+
+impl Child<'_> {
+    #[expect(unsafe_code, reason = "the standard library and rustix have neither dispositions nor exec")]
+    fn exec(&self) -> io::Result<std::convert::Infallible> {
+        let Program { path, directory, stdio: [stdin, stdout, stderr], limits, .. } = self.program;
+        // The one signal that this process ignores.
+        // SAFETY: SIG_DFL installs no code. The child has its own dispositions.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+        unblock_signals();
+        setsid()?;
+        rustix::stdio::dup2_stdin(stdin)?;
+        rustix::stdio::dup2_stdout(stdout)?;
+        rustix::stdio::dup2_stderr(stderr)?;
+        rustix::process::chdir(*directory)?;
+        limits.set()?;
+        // SAFETY: the path ends with a zero byte, and the arrays of such texts with a null pointer.
+        unsafe { libc::execve(path.as_ptr(), self.argv.as_ptr(), self.env.as_ptr()) };
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Runs `prepare` in the child, between fork and exec.
 ///
 /// `prepare` must make system calls only: no allocation, no locks. Callers pass rustix calls, which
@@ -105,25 +211,69 @@ pub(super) fn reset_signals() {
 }
 
 /// Empties the signal mask of the calling thread, and so of the threads and processes that it starts.
-#[expect(unsafe_code, reason = "the standard library and rustix have no signal mask")]
 pub(super) fn unblock_signals() {
-    let mut none = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+    set_signal_mask(None);
+}
+
+#[expect(unsafe_code, reason = "the standard library and rustix have no signal mask")]
+fn set_signal_mask(blocked: Option<c_int>) {
+    let mut mask = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
     // SAFETY: the pointers are to a live local, which `sigemptyset` initializes, or null.
     unsafe {
-        libc::sigemptyset(none.as_mut_ptr());
-        libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
+        libc::sigemptyset(mask.as_mut_ptr());
+        if let Some(signal) = blocked {
+            libc::sigaddset(mask.as_mut_ptr(), signal);
+        }
+        libc::sigprocmask(libc::SIG_SETMASK, mask.as_ptr(), std::ptr::null_mut());
     }
 }
 
 /// Gives the signals that stop a server no effect on this process; for the supervisor. They are caught instead of
 /// ignored, because programs inherit ignored signals, but not handlers.
-#[expect(unsafe_code, reason = "the standard library and rustix cannot install a signal handler")]
 pub(super) fn catch_stop_signals() {
-    extern "C" fn no_effect(_: libc::c_int) {}
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
-        // SAFETY: the handler does nothing, so it is async-signal-safe.
-        unsafe { libc::signal(signal, no_effect as extern "C" fn(libc::c_int) as libc::sighandler_t) };
+        catch(signal);
     }
+}
+
+/// Lets [`wait`] return when a child exits, and only there.
+pub(super) fn catch_child_exits() {
+    catch(libc::SIGCHLD);
+    set_signal_mask(Some(libc::SIGCHLD));
+}
+
+#[expect(unsafe_code, reason = "the standard library and rustix cannot install a signal handler")]
+fn catch(signal: c_int) {
+    extern "C" fn no_effect(_: c_int) {}
+    // SAFETY: the handler does nothing, so it is async-signal-safe.
+    unsafe { libc::signal(signal, no_effect as extern "C" fn(c_int) as libc::sighandler_t) };
+}
+
+/// A file and what [`wait`] waits for on it; nothing without a file.
+pub(super) type Source<'a> = (Option<BorrowedFd<'a>>, PollFlags);
+
+/// Waits until a source is ready, a child exits (see [`catch_child_exits`]), or the time is over. Returns what the
+/// sources are ready for. May return early.
+#[expect(unsafe_code, reason = "rustix has no ppoll with a signal mask")]
+pub(super) fn wait<const N: usize>(sources: [Source<'_>; N], timeout: Option<Duration>) -> [PollFlags; N] {
+    let mut files = sources.map(|(file, events)| libc::pollfd {
+        fd: file.map_or(-1, |file| file.as_raw_fd()),
+        events: events.bits().cast_signed(),
+        revents: 0,
+    });
+    let timeout = timeout.map(|timeout| libc::timespec {
+        tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    });
+    let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    let mut none = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: all pointers are to live locals, or null; `sigemptyset` initializes the mask. A failed call changes
+    // nothing.
+    unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::ppoll(files.as_mut_ptr(), N as libc::nfds_t, timeout, none.as_ptr());
+    }
+    files.map(|file| PollFlags::from_bits_retain(file.revents.cast_unsigned()))
 }
 
 /// Lets the kernel reap the children of this process as soon as they exit: orphans that it gets as the init process

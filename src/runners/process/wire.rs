@@ -3,16 +3,18 @@
 //! | from | to | message |
 //! |---|---|---|
 //! | server | supervisor | [`FORK`] with the socket of the new shim |
-//! | server | shim | [`START`] with the encoded [`Start`] and the pipes; later [`TERMINATE`], [`KILL`] |
-//! | shim | server | [`Report`] |
+//! | server | shim | [`Start`] with the payload; later [`TERMINATE`], [`KILL`] |
+//! | shim | server | output of the program; [`Report`] |
+//!
+//! All but [`FORK`] are frames: a tag, the length of the content (4 bytes, little-endian), and the content.
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Command, ExitStatus, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use rustix::cmsg_space;
@@ -23,29 +25,51 @@ use rustix::net::{
 
 use super::limits::Limits;
 use super::sys::Exit;
+use crate::model::OutputStream;
 
 /// Asks the supervisor to fork a shim.
 pub(super) const FORK: u8 = b'F';
-/// Starts an attempt.
-const START: u8 = b'S';
-/// Sends SIGTERM to the process group of the attempt.
+/// Tag of a [`Start`].
+pub(super) const START: u8 = b'S';
+/// Sends SIGTERM to all processes of the attempt.
 pub(super) const TERMINATE: u8 = b'T';
 /// Kills all processes of the attempt.
 pub(super) const KILL: u8 = b'K';
 
-/// Files that one message can carry: stdout, stderr, stdin.
-const FILES_MAX: usize = 3;
-/// Bytes before the items of [`START`]: the message and the length of all items.
-const START_HEADER: usize = 5;
+/// Bytes before the content of a frame: tag and length.
+pub(super) const HEADER: usize = 5;
+
+/// The header of a frame.
+pub(super) fn header(tag: u8, length: usize) -> [u8; HEADER] {
+    let [a, b, c, d] = u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes();
+    [tag, a, b, c, d]
+}
+
+/// The tag and the content of the first frame, if `bytes` contains it completely.
+pub(super) fn first_frame(bytes: &[u8]) -> Option<(u8, &[u8])> {
+    let (header, rest) = bytes.split_first_chunk::<HEADER>()?;
+    Some((header[0], rest.get(..content_length(*header))?))
+}
+
+/// How many bytes of the first frame are missing in `bytes`, as far as that is known.
+pub(super) fn missing_bytes(bytes: &[u8]) -> usize {
+    let length = bytes.first_chunk().map_or(0, |header| content_length(*header));
+    (HEADER + length).saturating_sub(bytes.len())
+}
+
+fn content_length([_, length @ ..]: [u8; HEADER]) -> usize {
+    usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX)
+}
 
 /// Encodes what a shim needs to start an attempt. Items that are equal for all attempts of a handler are encoded once.
+/// Each item is a frame, and texts end with a zero byte, as the kernel wants them.
 #[derive(Clone, Debug)]
 pub(super) struct Start(Vec<u8>);
 
 impl Start {
     pub(super) fn new(program: &OsStr, limits: &Limits) -> Self {
-        let mut start = Self(vec![START, 0, 0, 0, 0]);
-        start.item(b'P', program.as_bytes());
+        let mut start = Self(header(START, 0).to_vec());
+        start.item(b'P', &[program.as_bytes(), b"\0"]);
         for (tag, limit) in [
             (b'm', limits.memory_bytes),
             (b'c', limits.cpu_seconds),
@@ -53,126 +77,113 @@ impl Start {
             (b's', limits.file_bytes),
         ] {
             if let Some(limit) = limit {
-                start.item(tag, &limit.to_le_bytes());
+                start.item(tag, &[&limit.to_le_bytes()]);
             }
         }
         start
     }
 
     pub(super) fn argument(&mut self, argument: &OsStr) {
-        self.item(b'A', argument.as_bytes());
+        self.item(b'A', &[argument.as_bytes(), b"\0"]);
     }
 
-    /// `name` must not contain `=`.
+    /// `name` must not contain `=`. A later variable replaces an earlier one of the same name.
     pub(super) fn variable(&mut self, name: &OsStr, value: &OsStr) {
-        let (name, value) = (name.as_bytes(), value.as_bytes());
-        self.header(b'E', name.len() + 1 + value.len());
-        self.0.extend_from_slice(name);
-        self.0.push(b'=');
-        self.0.extend_from_slice(value);
+        self.item(b'E', &[name.as_bytes(), b"=", value.as_bytes(), b"\0"]);
     }
 
     /// Without one, the shim creates a directory for the attempt.
     pub(super) fn directory(&mut self, directory: &OsStr) {
-        self.item(b'D', directory.as_bytes());
+        self.item(b'D', &[directory.as_bytes(), b"\0"]);
     }
 
-    /// The message to send.
-    pub(super) fn message(mut self) -> Vec<u8> {
-        let length = u32::try_from(self.0.len() - START_HEADER).unwrap_or(u32::MAX);
-        self.0[1..START_HEADER].copy_from_slice(&length.to_le_bytes());
+    /// The message to send, which is followed by a payload of this length.
+    pub(super) fn message(mut self, payload_bytes: usize) -> Vec<u8> {
+        self.0.extend_from_slice(&header(b'I', payload_bytes));
+        let length = self.0.len() - HEADER + payload_bytes;
+        self.0[..HEADER].copy_from_slice(&header(START, length));
         self.0
     }
 
-    fn item(&mut self, tag: u8, bytes: &[u8]) {
-        self.header(tag, bytes.len());
-        self.0.extend_from_slice(bytes);
+    fn item(&mut self, tag: u8, parts: &[&[u8]]) {
+        self.0.extend_from_slice(&header(tag, parts.iter().map(|part| part.len()).sum()));
+        for part in parts {
+            self.0.extend_from_slice(part);
+        }
     }
-
-    fn header(&mut self, tag: u8, length: usize) {
-        self.0.push(tag);
-        self.0.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
-    }
-}
-
-/// What a shim was asked to do.
-pub(super) enum Order {
-    /// An error if the message is malformed or its files are missing.
-    Start(io::Result<Box<StartOrder>>),
-    Terminate,
-    Kill,
 }
 
 /// A decoded [`Start`].
-pub(super) struct StartOrder {
-    pub(super) command: Command,
-    /// Whether the server has chosen the working directory.
-    pub(super) has_directory: bool,
+#[derive(Debug, Default)]
+pub(super) struct StartOrder<'a> {
+    /// An absolute path, or a name to search for in `PATH`.
+    pub(super) program: &'a CStr,
+    pub(super) args: Vec<&'a CStr>,
+    pub(super) env: Vec<&'a CStr>,
+    pub(super) limits: Limits,
+    /// `None` if the shim is to create one.
+    pub(super) directory: Option<&'a CStr>,
+    pub(super) payload: &'a [u8],
 }
 
-/// Waits for the next order; `None` when the server has closed the connection.
-///
-/// # Errors
-/// When receiving fails or the message is unknown.
-pub(super) fn receive_order(socket: &OwnedFd) -> io::Result<Option<Order>> {
-    let (message, files) = receive(socket)?;
-    match message {
-        None => Ok(None),
-        Some(START) => {
-            let mut length = [0; START_HEADER - 1];
-            read_exact(socket, &mut length)?;
-            let mut items = vec![0; usize::try_from(u32::from_le_bytes(length)).map_err(|_| malformed())?];
-            read_exact(socket, &mut items)?;
-            Ok(Some(Order::Start(decode_start(&items, files))))
+impl<'a> StartOrder<'a> {
+    /// # Errors
+    /// When the message is malformed, or a text contains a zero byte.
+    pub(super) fn decode(message: &'a [u8]) -> io::Result<Self> {
+        let mut start = Self::default();
+        let (_, mut content) = first_frame(message).ok_or_else(malformed)?;
+        while !content.is_empty() {
+            let (tag, item) = first_frame(content).ok_or_else(malformed)?;
+            content = &content[HEADER + item.len()..];
+            let text = || CStr::from_bytes_with_nul(item).map_err(|_| malformed());
+            let number = || item.try_into().map(u64::from_le_bytes).map_err(|_| malformed());
+            match tag {
+                b'P' => start.program = text()?,
+                b'A' => start.args.push(text()?),
+                b'E' => start.set_variable(text()?),
+                b'D' => start.directory = Some(text()?),
+                b'm' => start.limits.memory_bytes = Some(number()?),
+                b'c' => start.limits.cpu_seconds = Some(number()?),
+                b'f' => start.limits.open_files = Some(number()?),
+                b's' => start.limits.file_bytes = Some(number()?),
+                b'I' => start.payload = item,
+                _ => return Err(malformed()),
+            }
         }
-        Some(TERMINATE) => Ok(Some(Order::Terminate)),
-        Some(KILL) => Ok(Some(Order::Kill)),
-        Some(_) => Err(malformed()),
+        Ok(start)
+    }
+
+    /// The value of a variable of the program.
+    pub(super) fn variable(&self, name: &str) -> Option<&'a OsStr> {
+        let values = self.env.iter().map(|variable| variable.to_bytes().split_at(name_length(variable)));
+        let mut values = values.filter(|(found, _)| *found == name.as_bytes());
+        values.next().map(|(_, value)| OsStr::from_bytes(&value[1..]))
+    }
+
+    fn set_variable(&mut self, variable: &'a CStr) {
+        let name = &variable.to_bytes()[..=name_length(variable)];
+        match self.env.iter_mut().find(|earlier| earlier.to_bytes().starts_with(name)) {
+            Some(earlier) => *earlier = variable,
+            None => self.env.push(variable),
+        }
     }
 }
 
-fn decode_start(mut items: &[u8], files: Vec<OwnedFd>) -> io::Result<Box<StartOrder>> {
-    let (_, program) = next_item(&mut items)?.filter(|(tag, _)| *tag == b'P').ok_or_else(malformed)?;
-    #[expect(clippy::disallowed_methods, reason = "this is the module that others must use instead")]
-    let mut command = Command::new(OsStr::from_bytes(program));
-    command.env_clear().process_group(0);
-    let (mut limits, mut has_directory) = (Limits::default(), false);
-    while let Some((tag, bytes)) = next_item(&mut items)? {
-        let number = || bytes.try_into().map(u64::from_le_bytes).map_err(|_| malformed());
-        match tag {
-            b'A' => drop(command.arg(OsStr::from_bytes(bytes))),
-            b'E' => {
-                let at = bytes.iter().position(|byte| *byte == b'=').ok_or_else(malformed)?;
-                command.env(OsStr::from_bytes(&bytes[..at]), OsStr::from_bytes(&bytes[at + 1..]));
-            }
-            b'D' => {
-                command.current_dir(OsStr::from_bytes(bytes));
-                has_directory = true;
-            }
-            b'm' => limits.memory_bytes = Some(number()?),
-            b'c' => limits.cpu_seconds = Some(number()?),
-            b'f' => limits.open_files = Some(number()?),
-            b's' => limits.file_bytes = Some(number()?),
-            _ => return Err(malformed()),
-        }
-    }
-    limits.apply_to(&mut command);
-    let mut files = files.into_iter();
-    // Files are missing if the shim has no descriptors left.
-    let (Some(stdout), Some(stderr)) = (files.next(), files.next()) else {
-        return Err(io::Error::from_raw_os_error(libc::EMFILE));
-    };
-    command.stdout(stdout).stderr(stderr).stdin(files.next().map_or_else(Stdio::null, Stdio::from));
-    Ok(Box::new(StartOrder { command, has_directory }))
+fn name_length(variable: &CStr) -> usize {
+    variable.to_bytes().iter().position(|byte| *byte == b'=').unwrap_or(0)
 }
 
-fn next_item<'a>(items: &mut &'a [u8]) -> io::Result<Option<(u8, &'a [u8])>> {
-    let Some((tag, rest)) = items.split_first() else { return Ok(None) };
-    let (length, rest) = rest.split_first_chunk().ok_or_else(malformed)?;
-    let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| malformed())?;
-    let (item, rest) = rest.split_at_checked(length).ok_or_else(malformed)?;
-    *items = rest;
-    Ok(Some((*tag, item)))
+/// Tag of a frame with output.
+pub(super) fn output_tag(stream: OutputStream) -> u8 {
+    match stream {
+        OutputStream::Stdout => b'1',
+        OutputStream::Stderr => b'2',
+    }
+}
+
+/// The stream of a frame with output; `None` if the frame is a report.
+pub(super) fn output_stream(tag: u8) -> Option<OutputStream> {
+    [OutputStream::Stdout, OutputStream::Stderr].into_iter().find(|stream| output_tag(*stream) == tag)
 }
 
 /// What a shim reports. After all but the first and [`Report::ProgramEnded`] it is ready for the next attempt.
@@ -183,9 +194,9 @@ pub(super) enum Report {
     NoDirectory(io::Error),
     /// The program could not be started.
     NoProgram(io::Error),
-    /// The program has ended, but processes that it started still run.
+    /// The program has ended, but processes that it started still run and can write output.
     ProgramEnded,
-    /// No process of the attempt is left.
+    /// No process of the attempt is left, and all output was sent.
     Ended(Ended),
 }
 
@@ -193,56 +204,65 @@ pub(super) enum Report {
 pub(super) struct Ended {
     /// The exit of the program, with the usage of all its descendants.
     pub(super) exit: Exit,
+    /// See [`crate::runners::RunReport::output_incomplete`].
+    pub(super) output_incomplete: bool,
     /// Why the working directory was not removed.
     pub(super) not_removed: Option<io::Error>,
 }
 
-/// Size of an encoded [`Report`]: kind, wait status or error, error of the removal, CPU time (µs), peak memory (bytes).
-pub(super) const REPORT_BYTES: usize = 25;
+/// Content of a frame with a [`Report`]: wait status or error, error of the removal, whether output is incomplete, CPU
+/// time (µs), peak memory (bytes).
+const REPORT_BYTES: usize = 25;
 
 impl Report {
-    pub(super) fn encode(&self) -> [u8; REPORT_BYTES] {
+    /// The frame.
+    pub(super) fn encode(&self) -> [u8; HEADER + REPORT_BYTES] {
         let errno = |error: &io::Error| error.raw_os_error().unwrap_or(libc::EINVAL);
-        let (kind, code) = match self {
-            Self::NoShim(error) => (1, errno(error)),
-            Self::NoDirectory(error) => (2, errno(error)),
-            Self::NoProgram(error) => (3, errno(error)),
-            Self::ProgramEnded => (4, 0),
-            Self::Ended(ended) => (5, ended.exit.status.into_raw()),
+        let (tag, code) = match self {
+            Self::NoShim(error) => (b'S', errno(error)),
+            Self::NoDirectory(error) => (b'D', errno(error)),
+            Self::NoProgram(error) => (b'P', errno(error)),
+            Self::ProgramEnded => (b'L', 0),
+            Self::Ended(ended) => (b'E', ended.exit.status.into_raw()),
         };
-        let (mut removal, mut cpu, mut peak) = (0, 0, 0);
-        if let Self::Ended(Ended { exit, not_removed }) = self {
+        let (mut removal, mut incomplete, mut cpu, mut peak) = (0, false, 0, 0);
+        if let Self::Ended(Ended { exit, output_incomplete, not_removed }) = self {
+            incomplete = *output_incomplete;
             removal = not_removed.as_ref().map_or(0, errno);
             cpu = u64::try_from(exit.cpu_time.as_micros()).unwrap_or(u64::MAX);
             peak = exit.peak_memory_bytes.unwrap_or(0);
         }
-        let mut bytes = [0; REPORT_BYTES];
-        bytes[0] = kind;
-        bytes[1..5].copy_from_slice(&code.to_le_bytes());
-        bytes[5..9].copy_from_slice(&removal.to_le_bytes());
-        bytes[9..17].copy_from_slice(&cpu.to_le_bytes());
-        bytes[17..].copy_from_slice(&peak.to_le_bytes());
-        bytes
+        let mut frame = [0; HEADER + REPORT_BYTES];
+        let (header_bytes, content) = frame.split_at_mut(HEADER);
+        header_bytes.copy_from_slice(&header(tag, REPORT_BYTES));
+        content[..4].copy_from_slice(&code.to_le_bytes());
+        content[4..8].copy_from_slice(&removal.to_le_bytes());
+        content[8..16].copy_from_slice(&cpu.to_le_bytes());
+        content[16..24].copy_from_slice(&peak.to_le_bytes());
+        content[24] = u8::from(incomplete);
+        frame
     }
 
     /// # Errors
-    /// When the bytes are not those of an encoded report.
-    pub(super) fn decode(bytes: &[u8; REPORT_BYTES]) -> io::Result<Self> {
-        let i32_at = |at: usize| i32::from_le_bytes(std::array::from_fn(|n| bytes[at + n]));
-        let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|n| bytes[at + n]));
-        let (code, removal, peak) = (i32_at(1), i32_at(5), u64_at(17));
+    /// When this is not the tag and the content of an encoded report.
+    pub(super) fn decode(tag: u8, content: &[u8]) -> io::Result<Self> {
+        let content: &[u8; REPORT_BYTES] = content.try_into().map_err(|_| malformed())?;
+        let i32_at = |at: usize| i32::from_le_bytes(std::array::from_fn(|n| content[at + n]));
+        let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|n| content[at + n]));
+        let (code, removal, peak) = (i32_at(0), i32_at(4), u64_at(16));
         let error = io::Error::from_raw_os_error;
-        Ok(match bytes[0] {
-            1 => Self::NoShim(error(code)),
-            2 => Self::NoDirectory(error(code)),
-            3 => Self::NoProgram(error(code)),
-            4 => Self::ProgramEnded,
-            5 => Self::Ended(Ended {
+        Ok(match tag {
+            b'S' => Self::NoShim(error(code)),
+            b'D' => Self::NoDirectory(error(code)),
+            b'P' => Self::NoProgram(error(code)),
+            b'L' => Self::ProgramEnded,
+            b'E' => Self::Ended(Ended {
                 exit: Exit {
                     status: ExitStatus::from_raw(code),
-                    cpu_time: Duration::from_micros(u64_at(9)),
+                    cpu_time: Duration::from_micros(u64_at(8)),
                     peak_memory_bytes: (peak > 0).then_some(peak),
                 },
+                output_incomplete: content[24] != 0,
                 not_removed: (removal != 0).then(|| error(removal)),
             }),
             _ => return Err(malformed()),
@@ -250,55 +270,47 @@ impl Report {
     }
 }
 
-/// Sends the beginning of a message with files. Returns how many bytes were sent.
+/// Sends [`FORK`] with the socket of the new shim.
 ///
 /// # Errors
 /// As the system call; `WouldBlock` if the socket does not block and its buffer is full.
-pub(super) fn send(socket: impl AsFd, message: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<usize> {
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(FILES_MAX))];
+pub(super) fn send_fork(socket: impl AsFd, shim: BorrowedFd<'_>) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    if !control.push(SendAncillaryMessage::ScmRights(files)) {
+    let files = [shim];
+    if !control.push(SendAncillaryMessage::ScmRights(&files)) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    Ok(sendmsg(socket, &[IoSlice::new(message)], &mut control, SendFlags::NOSIGNAL)?)
+    Ok(sendmsg(socket, &[IoSlice::new(&[FORK])], &mut control, SendFlags::NOSIGNAL).map(drop)?)
 }
 
-/// Waits for the first byte of a message and the files that it carries; no byte when the connection is closed.
+/// Waits for [`FORK`]; returns the socket of the new shim, if there were descriptors left for it.
 ///
 /// # Errors
-/// As the system call.
-pub(super) fn receive(socket: &OwnedFd) -> io::Result<(Option<u8>, Vec<OwnedFd>)> {
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(FILES_MAX))];
+/// As the system call; `UnexpectedEof` when the connection is closed.
+pub(super) fn receive_fork(socket: &OwnedFd) -> io::Result<Option<OwnedFd>> {
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
     let received = loop {
-        // One byte, because a longer read could join two messages of which the second carries files.
+        // One byte, because a longer read could join two messages that carry files.
         match recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC) {
             Err(rustix::io::Errno::INTR) => {}
             received => break received?,
         }
     };
-    let mut files = Vec::new();
+    if received.bytes == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let mut shim = None;
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(received) = message {
-            files.extend(received);
+            shim = received.last();
         }
     }
-    Ok(((received.bytes > 0).then_some(byte[0]), files))
+    Ok(shim)
 }
 
-fn read_exact(socket: &OwnedFd, mut buffer: &mut [u8]) -> io::Result<()> {
-    while !buffer.is_empty() {
-        match rustix::io::read(socket, &mut *buffer) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(length) => buffer = &mut buffer[length..],
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
-fn malformed() -> io::Error {
+pub(super) fn malformed() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "malformed message")
 }

@@ -1,0 +1,76 @@
+//! What a shim was told to do, as read from the connection to the server.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::buffer::spare_capacity;
+
+use super::wire::{self, HEADER, KILL, START, TERMINATE};
+
+/// Bytes to read at once; more if a message is longer.
+const READ_BYTES: usize = 4 * 1024;
+
+pub(super) enum Order {
+    /// The message, for [`wire::StartOrder::decode`].
+    Start(Vec<u8>),
+    Terminate,
+    Kill,
+}
+
+/// The shim's end of the connection.
+pub(super) struct Orders<'a> {
+    socket: &'a OwnedFd,
+    received: Vec<u8>,
+}
+
+impl<'a> Orders<'a> {
+    pub(super) fn new(socket: &'a OwnedFd) -> Self {
+        Self { socket, received: Vec::new() }
+    }
+
+    pub(super) fn socket(&self) -> &'a OwnedFd {
+        self.socket
+    }
+
+    /// Whether [`Self::next`] returns without reading.
+    pub(super) fn is_buffered(&self) -> bool {
+        wire::first_frame(&self.received).is_some()
+    }
+
+    /// Waits for the next order; `None` when the server has closed the connection or sent something else.
+    pub(super) fn next(&mut self) -> Option<Order> {
+        loop {
+            if let Some((tag, content)) = wire::first_frame(&self.received) {
+                let length = HEADER + content.len();
+                let rest = self.received.split_off(length);
+                let message = std::mem::replace(&mut self.received, rest);
+                return match tag {
+                    START => Some(Order::Start(message)),
+                    TERMINATE => Some(Order::Terminate),
+                    KILL => Some(Order::Kill),
+                    _ => None,
+                };
+            }
+            self.received.reserve(wire::missing_bytes(&self.received).max(READ_BYTES));
+            match rustix::io::read(self.socket, spare_capacity(&mut self.received)) {
+                Ok(1..) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) | Err(_) => return None,
+            }
+        }
+    }
+
+    /// Sends messages to the server. Waits while its buffer is full.
+    ///
+    /// # Errors
+    /// As the system call.
+    pub(super) fn send(&self, mut frames: &[u8]) -> io::Result<()> {
+        while !frames.is_empty() {
+            match rustix::io::write(self.socket, frames) {
+                Ok(written) => frames = &frames[written..],
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}

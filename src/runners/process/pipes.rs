@@ -1,0 +1,127 @@
+//! The pipes of a program: its payload goes in, its output comes out as frames for the server.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::buffer::spare_capacity;
+use rustix::event::PollFlags;
+use rustix::fs::{Mode, OFlags, fcntl_setfl, open};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::sys;
+use super::wire::{self, HEADER};
+use crate::model::OutputStream;
+
+/// The largest output that is read at once: what a pipe can hold.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+const STREAMS: [OutputStream; 2] = [OutputStream::Stdout, OutputStream::Stderr];
+
+/// The shim's ends.
+pub(super) struct Pipes<'a> {
+    /// `None` when the payload was written, or the program does not read it.
+    stdin: Option<OwnedFd>,
+    /// The rest of the payload.
+    payload: &'a [u8],
+    /// As [`STREAMS`]; `None` when no process can write to it any more.
+    outputs: [Option<OwnedFd>; 2],
+}
+
+/// The program's ends: stdin, stdout, stderr.
+pub(super) struct Stdio([OwnedFd; 3]);
+
+impl Stdio {
+    pub(super) fn files(&self) -> [BorrowedFd<'_>; 3] {
+        self.0.each_ref().map(AsFd::as_fd)
+    }
+}
+
+impl<'a> Pipes<'a> {
+    /// Without a payload stdin is `/dev/null`.
+    ///
+    /// # Errors
+    /// As the system calls.
+    pub(super) fn new(payload: &'a [u8]) -> io::Result<(Self, Stdio)> {
+        let (stdin, our_stdin) = if payload.is_empty() {
+            (open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?, None)
+        } else {
+            let (theirs, ours) = pipe_with(PipeFlags::CLOEXEC)?;
+            fcntl_setfl(&ours, OFlags::NONBLOCK)?;
+            (theirs, Some(ours))
+        };
+        let (our_stdout, stdout) = output_pipe()?;
+        let (our_stderr, stderr) = output_pipe()?;
+        let mut pipes = Self { stdin: our_stdin, payload, outputs: [Some(our_stdout), Some(our_stderr)] };
+        pipes.write_payload();
+        Ok((pipes, Stdio([stdin, stdout, stderr])))
+    }
+
+    /// Whether there may be more output.
+    pub(super) fn are_open(&self) -> bool {
+        self.outputs.iter().any(Option::is_some)
+    }
+
+    /// Waits for `other` to become readable, for the pipes, and for a child to exit; writes payload, and appends output
+    /// to `frames`. Returns whether `other` is readable.
+    pub(super) fn transfer(
+        &mut self,
+        other: Option<BorrowedFd<'_>>,
+        timeout: Option<Duration>,
+        frames: &mut Vec<u8>,
+    ) -> bool {
+        let [stdout, stderr] = self.outputs.each_ref().map(|file| (file.as_ref().map(AsFd::as_fd), PollFlags::IN));
+        let stdin = (self.stdin.as_ref().map(AsFd::as_fd), PollFlags::OUT);
+        let [readable, stdin, outputs @ ..] = sys::wait([(other, PollFlags::IN), stdin, stdout, stderr], timeout);
+        if !stdin.is_empty() {
+            self.write_payload();
+        }
+        for ((output, ready), stream) in self.outputs.iter_mut().zip(outputs).zip(STREAMS) {
+            if output.as_ref().is_some_and(|pipe| !ready.is_empty() && !read(pipe, ready, stream, frames)) {
+                *output = None;
+            }
+        }
+        !readable.is_empty()
+    }
+
+    /// Errors are ignored, because a program need not read its payload.
+    fn write_payload(&mut self) {
+        while let Some(stdin) = &self.stdin {
+            match rustix::io::write(stdin, self.payload) {
+                Ok(written) if written < self.payload.len() => self.payload = &self.payload[written..],
+                Err(rustix::io::Errno::AGAIN) => return,
+                Err(rustix::io::Errno::INTR) => {}
+                Ok(_) | Err(_) => self.stdin = None,
+            }
+        }
+    }
+}
+
+fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+    // A process that opens it, too, could take what `poll` has announced.
+    fcntl_setfl(&ours, OFlags::NONBLOCK)?;
+    Ok((ours, theirs))
+}
+
+/// Appends output to `frames`. Returns whether there may be more.
+fn read(pipe: &OwnedFd, ready: PollFlags, stream: OutputStream, frames: &mut Vec<u8>) -> bool {
+    if !ready.contains(PollFlags::IN) {
+        // No process holds the other end, and the pipe is empty.
+        return false;
+    }
+    let start = frames.len();
+    frames.extend_from_slice(&[0; HEADER]);
+    frames.reserve_exact(CHUNK_BYTES);
+    match rustix::io::read(pipe, spare_capacity(frames)) {
+        Ok(1..) => {
+            let length = frames.len() - start - HEADER;
+            frames[start..start + HEADER].copy_from_slice(&wire::header(wire::output_tag(stream), length));
+            !ready.contains(PollFlags::HUP) || length >= CHUNK_BYTES
+        }
+        result => {
+            frames.truncate(start);
+            matches!(result, Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR))
+        }
+    }
+}
