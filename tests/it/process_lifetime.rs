@@ -4,8 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use lineshaft::proto::v1::{self, FailureReason, StopMethod, TaskState};
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 
+use crate::health_endpoints::samples;
 use crate::support::{Server, bytes, check, children, eventually, is_running, run, unshare_flags};
 
 /// Handlers that run a shell script; their grace periods differ.
@@ -104,6 +105,40 @@ async fn no_process_of_an_attempt_is_left_when_the_next_attempt_starts() {
 }
 
 #[tokio::test]
+async fn a_stop_reaches_processes_in_other_sessions() {
+    let server = Server::start(SHELL);
+    let (ready, saved) = (server.path("ready"), server.path("saved"));
+    let reacts = server.path("reacts.sh");
+    let (asks, reports) = (ready.display(), saved.display());
+    fs::write(&reacts, format!("trap 'echo > {reports}; exit' TERM; echo > {asks}; while :; do sleep 0.01; done"))
+        .unwrap();
+    // The program ends at once; its descendants hold stdout until they have reacted.
+    let text = format!("setsid sh -c 'setsid sh {} & wait' & wait", reacts.display());
+    let id = server.submit(script("sh", &text)).await;
+    written(&ready).await;
+    let ended = cancel(&server, &id).await;
+    assert_eq!(ended.cancel.as_ref().unwrap().method(), StopMethod::SignalTerm, "{ended:?}");
+    assert_eq!(written(&saved).await, "\n");
+}
+
+#[tokio::test]
+async fn orphans_of_a_running_program_are_reaped_when_they_exit() {
+    let server = Server::start(SHELL);
+    let ready = server.path("ready");
+    let text = format!("for n in 1 2 3 4 5; do (setsid true &); done; echo > {}; sleep 1000", ready.display());
+    let id = server.submit(script("brief", &text)).await;
+    written(&ready).await;
+    let supervisor = children(server.pid()).first().unwrap().0;
+    let shim = children(supervisor).first().unwrap().0;
+    eventually(async || {
+        let found = children(shim);
+        check(found.len() == 1 && found[0].1 != 'Z', || format!("children of the shim: {found:?}"))
+    })
+    .await;
+    cancel(&server, &id).await;
+}
+
+#[tokio::test]
 async fn a_process_that_always_forks_is_stopped() {
     let server = Server::start(SHELL);
     let ready = server.path("ready");
@@ -158,17 +193,11 @@ async fn a_server_as_the_init_process_of_a_container_leaves_no_zombies() {
     let words: Vec<&str> = ["unshare"].into_iter().chain(flags.iter().map(String::as_str)).collect();
     let server = Server::start_under(&words, SHELL);
     let init = children(server.pid()).first().unwrap().0;
-    for _ in 0..3 {
-        let ready = server.path("ready");
-        let tree = format!(
-            "(sleep 7705 & setsid sleep 7705 & sleep 7705) & setsid sleep 7705 & echo > {}; wait",
-            ready.display()
-        );
-        let id = server.submit(script("sh", &tree)).await;
-        written(&ready).await;
-        cancel(&server, &id).await;
-        fs::remove_file(&ready).unwrap();
-    }
+    let ready = server.path("ready");
+    let tree = "(sleep 7705 & setsid sleep 7705 & sleep 7705) & setsid sleep 7705 &";
+    let id = server.submit(script("sh", &format!("{tree} {tree} {tree} echo > {}; wait", ready.display()))).await;
+    written(&ready).await;
+    cancel(&server, &id).await;
     // An orphan of a probe or of `kubectl exec`, which no process of the server has started.
     let target = init.to_string();
     let (done, orphan) = run("nsenter", ["-t", &target, "-p", "-m", "sh", "-c", "sleep 0.2 & "]);
@@ -249,6 +278,32 @@ async fn a_program_that_exits_with_0_while_the_server_drains_has_completed() {
     assert_eq!((saved.state(), saved.attempt), (TaskState::Completed, 1), "{saved:?}");
     assert_eq!(bytes(saved.result.as_ref()), "saved\n");
     assert!(matches!(server.get(&failing).await.state(), TaskState::Queued | TaskState::Running));
+}
+
+#[tokio::test]
+async fn a_server_without_free_file_descriptors_spends_no_attempt() {
+    let server = Server::start(SHELL);
+    // Calls on a connection that is open need no descriptor.
+    let mut tasks = server.tasks();
+    tasks.list_tasks(v1::ListTasksRequest::default()).await.unwrap();
+    let pid = i32::try_from(server.pid()).ok().and_then(Pid::from_raw);
+    let none = Rlimit { current: Some(3), ..getrlimit(Resource::Nofile) };
+    let before = prlimit(pid, Resource::Nofile, none).unwrap();
+    let id = tasks.submit_task(script("sh", "echo done")).await.unwrap().into_inner().task_id;
+    eventually(async || {
+        let log = server.log();
+        check(log.contains("the server lacks a resource to start tasks") && log.contains("Too many open files"), || log)
+    })
+    .await;
+    let request = v1::GetTaskRequest { task_id: id.clone(), ..Default::default() };
+    let waiting = tasks.get_task(request).await.unwrap().into_inner().task.unwrap();
+    assert!(matches!(waiting.state(), TaskState::Queued | TaskState::Running), "{waiting:?}");
+
+    prlimit(pid, Resource::Nofile, before).unwrap();
+    let ended = server.wait_finished(&id).await;
+    assert_eq!((ended.attempt, bytes(ended.result.as_ref()).as_str()), (1, "done\n"), "{ended:?}");
+    let tries = &samples(&server.address)["lineshaft_pool_unavailable_total{pool=\"default\"}"];
+    assert_ne!(tries, "0");
 }
 
 #[tokio::test]

@@ -43,7 +43,7 @@ fn launch(directory: &Path, variables: &[(String, String)], wrapper: &[String]) 
         .arg("--config")
         .arg(directory.join("config.toml"))
         .arg("--ready-file")
-        .arg(directory.join("ready"))
+        .arg(directory.join("server-ready"))
         .stdin(Stdio::null())
         .envs(variables.iter().map(|(name, value)| (name, value)))
         .stdout(log.try_clone().unwrap())
@@ -54,7 +54,7 @@ fn launch(directory: &Path, variables: &[(String, String)], wrapper: &[String]) 
 
 /// Starts the server and waits for its address.
 fn spawn(directory: &Path, variables: &[(String, String)], wrapper: &[String]) -> (Child, String) {
-    let ready = directory.join("ready");
+    let ready = directory.join("server-ready");
     // Left over from a previous server.
     let _ = std::fs::remove_file(&ready);
     let mut child = launch(directory, variables, wrapper);
@@ -143,7 +143,7 @@ impl Server {
 
     /// Starts the server again on the same directory. Returns false if it is killed before it is ready.
     pub fn start_again_unless_killed(&mut self) -> bool {
-        let ready = self.path("ready");
+        let ready = self.path("server-ready");
         let _ = std::fs::remove_file(&ready);
         self.child = launch(self.directory.path(), &self.variables, &self.wrapper);
         self.channel = OnceLock::new();
