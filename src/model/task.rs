@@ -81,6 +81,10 @@ pub struct TaskStatus {
     /// Consecutive server crashes while the task was running.
     pub crashes: u32,
     pub submitted_at: Timestamp,
+    /// When the present state began.
+    pub since: Timestamp,
+    /// The present state began with the interruption of an attempt, so that a QUEUED task starts before others.
+    pub interrupted: bool,
     /// WAITING: when the task becomes eligible. Otherwise when it last became eligible.
     pub eligible_at: Timestamp,
     /// Start of the current or last attempt.
@@ -115,6 +119,8 @@ impl TaskStatus {
             attempt: 0,
             crashes: 0,
             submitted_at: at,
+            since: at,
+            interrupted: false,
             eligible_at,
             started_at: None,
             finished_at: None,
@@ -127,14 +133,6 @@ impl TaskStatus {
             stdout_bytes: 0,
             stderr_bytes: 0,
         }
-    }
-
-    /// The last known time of a change. That of a back-off is not stored: it follows the end of its attempt.
-    fn changed_at(&self) -> Timestamp {
-        let eligible_at = (self.state != TaskState::Waiting).then_some(self.eligible_at);
-        let run_time = self.usage.as_ref().filter(|_| self.state == TaskState::Waiting).map(|usage| usage.run_time);
-        let attempt = self.started_at.map(|at| at.after(run_time.unwrap_or_default()));
-        [eligible_at, attempt, self.finished_at].into_iter().flatten().fold(self.submitted_at, Timestamp::max)
     }
 }
 
@@ -150,8 +148,10 @@ pub struct RecoveredTask {
     pub submitted_at: Timestamp,
     /// WAITING: when the task becomes eligible.
     pub eligible_at: Timestamp,
-    /// The last known time of a change.
-    pub changed_at: Timestamp,
+    /// When the present state began.
+    pub since: Timestamp,
+    /// The present state began with the interruption of an attempt.
+    pub interrupted: bool,
     /// Whether an attempt has ever started, also one that does not count.
     pub has_started: bool,
     /// A cancel that has not finished.
@@ -171,7 +171,8 @@ impl From<Task> for RecoveredTask {
             submission: status.submission,
             submitted_at: status.submitted_at,
             eligible_at: status.eligible_at,
-            changed_at: status.changed_at(),
+            since: status.since,
+            interrupted: status.interrupted,
             has_started: status.started_at.is_some(),
             cancel: status.cancel_request,
             attempt: status.attempt,

@@ -10,6 +10,17 @@ use super::state::{Core, attached_bytes};
 use super::table::{self, TaskEntry};
 use super::timers::{Purpose, Timer};
 
+/// How a task has entered its state.
+pub(super) struct Entered {
+    /// For its timer or its entry in a queue.
+    pub stamp: u64,
+    pub revision: Revision,
+    /// Matters for WAITING tasks only.
+    pub eligible_at: Timestamp,
+    /// Its attempt was interrupted, so that it starts before others.
+    pub interrupted: bool,
+}
+
 impl Core {
     /// Applies a `Submitted` event: adds the task.
     pub(super) fn apply_submitted(&mut self, event: &TaskEvent) {
@@ -40,19 +51,19 @@ impl Core {
             expires,
             payload_stored,
         };
-        self.add_task(entry, eligible_at, event.revision);
+        let (stamp, revision) = (self.draw_stamp(), event.revision);
+        self.add_task(entry, Entered { stamp, revision, eligible_at, interrupted: false });
     }
 
-    /// Adds a task to the table and to the structures of its state, which it entered at `revision`. `eligible_at`
-    /// matters for WAITING tasks only. Returns the index.
-    pub(super) fn add_task(&mut self, entry: TaskEntry, eligible_at: Timestamp, revision: Revision) -> u32 {
+    /// Adds a task to the table and to the structures of its state. Returns the index.
+    pub(super) fn add_task(&mut self, entry: TaskEntry, entered: Entered) -> u32 {
         let expires_at = entry.spec.extras().expires_after.filter(|_| entry.expires);
         let (submission, expires_at) = (entry.submission, expires_at.map(|after| entry.submitted_at.after(after)));
         let index = self.tasks.insert(entry);
         if let Some(at) = expires_at {
             self.timers.add(Timer { at, index, purpose: Purpose::Expiry(submission) });
         }
-        self.enter_state(index, eligible_at, revision, false);
+        self.enter_state(index, &entered);
         index
     }
 
@@ -91,8 +102,9 @@ impl Core {
             TaskChange::Retrying { not_before, .. } => not_before,
             _ => event.at,
         };
-        let first = matches!(event.change, TaskChange::Interrupted { .. });
-        self.enter_state(index, eligible_at, event.revision, first);
+        let interrupted = matches!(event.change, TaskChange::Interrupted { .. });
+        let (stamp, revision) = (self.draw_stamp(), event.revision);
+        self.enter_state(index, &Entered { stamp, revision, eligible_at, interrupted });
     }
 
     /// Counts a payload that is kept in memory. Returns false if the payload budget has no room for it.
@@ -147,9 +159,9 @@ impl Core {
         pools[usize::from(task.pool)].ready.mark_stale(priority, key, |entry| Self::is_live(tasks, entry));
     }
 
-    /// Adds the task to the counts and structures of its state; `first` puts it at the front of its queue.
-    fn enter_state(&mut self, index: u32, eligible_at: Timestamp, revision: Revision, first: bool) {
-        let stamp = self.draw_stamp();
+    /// Adds the task to the counts and structures of its state.
+    fn enter_state(&mut self, index: u32, entered: &Entered) {
+        let Entered { stamp, revision, eligible_at, interrupted } = *entered;
         let Some(task) = self.tasks.get_mut(index) else { return };
         let pool = &mut self.pools[usize::from(task.pool)];
         if let Some(count) = pool.count_mut(task.state) {
@@ -165,11 +177,7 @@ impl Core {
             TaskState::Queued => {
                 task.stamp = stamp;
                 let (entry, key) = (QueueEntry { index, stamp }, &task.spec.options.namespace);
-                if first {
-                    pool.ready.push_front(task.spec.options.priority, key, entry);
-                } else {
-                    pool.ready.push(task.spec.options.priority, key, entry);
-                }
+                pool.ready.push(task.spec.options.priority, key, entry, interrupted);
             }
             // The stamp stays that of the attempt.
             TaskState::Running => {}

@@ -49,6 +49,8 @@ pub struct PoolState {
     pub assigned_order: [VecDeque<Ticket>; Priority::COUNT],
     /// As last sent to the pool.
     pub held_back: [bool; Priority::COUNT],
+    /// Attempts that it is given in addition to two for each worker.
+    pub prefetch: usize,
     pub waiting: u64,
     pub queued: u64,
     pub running: u64,
@@ -73,6 +75,7 @@ impl PoolState {
             assigned: [0; Priority::COUNT],
             assigned_order: Default::default(),
             held_back: [false; Priority::COUNT],
+            prefetch: PREFETCH,
             waiting: 0,
             queued: 0,
             running: 0,
@@ -87,7 +90,7 @@ impl PoolState {
 
     /// Number of attempts that may be dispatched ahead of their start.
     pub fn window(&self) -> usize {
-        2 * self.spec.size + PREFETCH
+        2 * self.spec.size + self.prefetch
     }
 
     pub fn view(&self) -> PoolView {

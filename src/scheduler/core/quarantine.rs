@@ -57,11 +57,11 @@ impl Core {
             }
             let (suspect, crashes) = (Suspect { index, submission: task.submission }, task.crashes);
             if self.is_on_last_try(crashes) {
-                suspects.push((Reverse(starts.get(&index).copied()), suspect));
+                suspects.push((Reverse(starts.get(&index).copied()), suspect.submission, suspect));
             }
         }
-        suspects.sort_by_key(|(start, _)| *start);
-        self.quarantine.suspects = suspects.into_iter().map(|(_, suspect)| suspect).collect();
+        suspects.sort_unstable_by_key(|(start, submission, _)| (*start, *submission));
+        self.quarantine.suspects = suspects.into_iter().map(|(.., suspect)| suspect).collect();
     }
 
     /// Whether the start of an attempt that is dispatched now has to be durable before its handler runs.

@@ -1,9 +1,10 @@
 //! The ready queue of a pool: the order in which its QUEUED tasks are dispatched.
 //!
 //! Four bands by priority; inside a band round robin over fairness keys (the namespace); inside a key first in,
-//! first out. This is deficit round robin (Shreedhar & Varghese, 1995) with unit cost.
+//! first out, interrupted tasks before all others. This is deficit round robin (Shreedhar & Varghese, 1995) with unit
+//! cost.
 //!
-//! When a task leaves the queue other than by `pop`, its entry becomes stale. Stale entries at the front of a key
+//! When a task leaves the queue other than by `pop`, its entry becomes stale. Stale entries at the front of a lane
 //! are removed at once, and compaction keeps the number of others within a constant factor of the live ones.
 
 use std::collections::VecDeque;
@@ -30,8 +31,7 @@ const STALE_MAX: usize = 1024;
 
 #[derive(Debug, Default)]
 struct Band {
-    /// The first entry of each key is live.
-    keys: HashMap<Namespace, VecDeque<QueueEntry>>,
+    keys: HashMap<Namespace, KeyQueue>,
     /// The same keys in the order in which they are served.
     rotation: VecDeque<Namespace>,
     /// Keys whose entries have all become stale.
@@ -41,25 +41,35 @@ struct Band {
     entries: usize,
 }
 
+/// The entries of a key: those of interrupted tasks, and the others. The first entry of each lane is live.
+#[derive(Debug, Default)]
+struct KeyQueue {
+    interrupted: VecDeque<QueueEntry>,
+    others: VecDeque<QueueEntry>,
+}
+
 impl ReadyQueue {
-    /// Adds a task behind those with the same priority and key.
-    pub fn push(&mut self, priority: Priority, key: &Namespace, entry: QueueEntry) {
-        self.bands[priority.index()].queue(key).push_back(entry);
+    /// Adds a task behind those with the same priority and key, except that an interrupted task goes before all that were
+    /// not interrupted.
+    pub fn push(&mut self, priority: Priority, key: &Namespace, entry: QueueEntry, interrupted: bool) {
+        let lanes = self.bands[priority.index()].lanes(key);
+        if interrupted { &mut lanes.interrupted } else { &mut lanes.others }.push_back(entry);
     }
 
-    /// Adds an interrupted task before those with the same priority and key.
-    pub fn push_front(&mut self, priority: Priority, key: &Namespace, entry: QueueEntry) {
-        self.bands[priority.index()].queue(key).push_front(entry);
+    /// Orders the entries of each key by their stamps, and the keys by their first entries. Call it when tasks were
+    /// restored in another order, and nothing was popped.
+    pub fn order_restored(&mut self, is_live: impl Fn(QueueEntry) -> bool) {
+        self.bands.iter_mut().for_each(|band| band.order_restored(&is_live));
     }
 
     /// Records that the entry of a task has become stale.
     pub fn mark_stale(&mut self, priority: Priority, key: &Namespace, is_live: impl Fn(QueueEntry) -> bool) {
         let band = &mut self.bands[priority.index()];
         band.live -= 1;
-        if let Some(queue) = band.keys.get_mut(key) {
-            let removed = remove_stale_front(queue, &is_live);
+        if let Some(lanes) = band.keys.get_mut(key) {
+            let removed = lanes.remove_stale_fronts(&is_live);
             band.entries -= removed;
-            band.empty_keys += usize::from(queue.is_empty() && removed > 0);
+            band.empty_keys += usize::from(lanes.is_empty() && removed > 0);
         }
         if band.entries + band.empty_keys > 2 * band.live + STALE_MAX {
             band.compact(is_live);
@@ -76,14 +86,23 @@ impl ReadyQueue {
         self.bands[priority.index()].live
     }
 
-    /// The first live entry of each key of this priority.
+    /// The entries of this priority with their keys, those of each key in order. Some may be stale.
+    #[cfg(test)]
+    pub fn entries(&self, priority: Priority) -> impl Iterator<Item = (&Namespace, QueueEntry)> {
+        let keys = self.bands[priority.index()].keys.iter();
+        keys.flat_map(|(key, lanes)| lanes.interrupted.iter().chain(&lanes.others).map(move |entry| (key, *entry)))
+    }
+
+    /// The first entries of this priority, among which is the one that has waited longest. They are live.
     pub fn fronts(&self, priority: Priority) -> impl Iterator<Item = QueueEntry> {
-        self.bands[priority.index()].keys.values().filter_map(|queue| queue.front().copied())
+        let lanes = self.bands[priority.index()].keys.values();
+        lanes.flat_map(|lanes| [lanes.interrupted.front(), lanes.others.front()].into_iter().flatten().copied())
     }
 }
 
 impl Band {
-    fn queue(&mut self, key: &Namespace) -> &mut VecDeque<QueueEntry> {
+    /// The lanes to which an entry is added.
+    fn lanes(&mut self, key: &Namespace) -> &mut KeyQueue {
         self.live += 1;
         self.entries += 1;
         // `entry_ref` would clone the key on every call, and most calls find it.
@@ -91,22 +110,22 @@ impl Band {
             self.rotation.push_back(key.clone());
             self.empty_keys += 1;
         }
-        let queue = self.keys.entry_ref(key).or_default();
-        self.empty_keys -= usize::from(queue.is_empty());
-        queue
+        let lanes = self.keys.entry_ref(key).or_default();
+        self.empty_keys -= usize::from(lanes.is_empty());
+        lanes
     }
 
     fn pop(&mut self, is_live: impl Fn(QueueEntry) -> bool) -> Option<QueueEntry> {
         while let Some(key) = self.rotation.pop_front() {
-            let Some(queue) = self.keys.get_mut(&key) else { continue };
-            let Some(entry) = queue.pop_front() else {
+            let Some(lanes) = self.keys.get_mut(&key) else { continue };
+            let Some(entry) = lanes.pop_front() else {
                 self.keys.remove(&key);
                 self.empty_keys -= 1;
                 continue;
             };
             self.live -= 1;
-            self.entries -= 1 + remove_stale_front(queue, &is_live);
-            if queue.is_empty() {
+            self.entries -= 1 + lanes.remove_stale_fronts(&is_live);
+            if lanes.is_empty() {
                 self.keys.remove(&key);
             } else {
                 self.rotation.push_back(key);
@@ -117,13 +136,50 @@ impl Band {
     }
 
     fn compact(&mut self, is_live: impl Fn(QueueEntry) -> bool) {
-        self.keys.retain(|_, queue| {
-            queue.retain(|entry| is_live(*entry));
-            !queue.is_empty()
+        self.keys.retain(|_, lanes| {
+            lanes.interrupted.retain(|entry| is_live(*entry));
+            lanes.others.retain(|entry| is_live(*entry));
+            !lanes.is_empty()
         });
         self.rotation.retain(|key| self.keys.contains_key(key));
-        self.entries = self.keys.values().map(VecDeque::len).sum();
+        self.entries = self.keys.values().map(KeyQueue::len).sum();
         self.empty_keys = 0;
+    }
+
+    fn order_restored(&mut self, is_live: impl Fn(QueueEntry) -> bool) {
+        for lanes in self.keys.values_mut() {
+            for lane in [&mut lanes.interrupted, &mut lanes.others] {
+                lane.make_contiguous().sort_unstable_by_key(|entry| entry.stamp);
+            }
+            let removed = lanes.remove_stale_fronts(&is_live);
+            self.entries -= removed;
+            self.empty_keys += usize::from(lanes.is_empty() && removed > 0);
+        }
+        let first = |key: &Namespace| self.keys.get(key).and_then(KeyQueue::front).map(|entry| entry.stamp);
+        self.rotation.make_contiguous().sort_by_key(first);
+    }
+}
+
+impl KeyQueue {
+    fn is_empty(&self) -> bool {
+        self.interrupted.is_empty() && self.others.is_empty()
+    }
+
+    fn len(&self) -> usize {
+        self.interrupted.len() + self.others.len()
+    }
+
+    fn front(&self) -> Option<&QueueEntry> {
+        self.interrupted.front().or(self.others.front())
+    }
+
+    fn pop_front(&mut self) -> Option<QueueEntry> {
+        self.interrupted.pop_front().or_else(|| self.others.pop_front())
+    }
+
+    /// Returns the number of removed entries.
+    fn remove_stale_fronts(&mut self, is_live: impl Fn(QueueEntry) -> bool) -> usize {
+        remove_stale_front(&mut self.interrupted, &is_live) + remove_stale_front(&mut self.others, &is_live)
     }
 }
 
@@ -153,9 +209,9 @@ mod tests {
     fn keys_are_served_in_turn_and_each_key_is_first_in_first_out() {
         let mut queue = ReadyQueue::default();
         for index in 0..4 {
-            queue.push(Priority::Normal, &key("loud"), entry(index));
+            queue.push(Priority::Normal, &key("loud"), entry(index), false);
         }
-        queue.push(Priority::Normal, &key("quiet"), entry(9));
+        queue.push(Priority::Normal, &key("quiet"), entry(9), false);
         let order: Vec<u32> =
             std::iter::from_fn(|| queue.pop(Priority::Normal, |_| true)).map(|entry| entry.index).collect();
         assert_eq!(order, [0, 9, 1, 2, 3]);
@@ -166,7 +222,7 @@ mod tests {
     fn stale_entries_are_skipped_and_compacted() {
         let mut queue = ReadyQueue::default();
         for index in 0..10_000 {
-            queue.push(Priority::Low, &key("a"), entry(index));
+            queue.push(Priority::Low, &key("a"), entry(index), false);
             queue.mark_stale(Priority::Low, &key("a"), |_| false);
         }
         assert_eq!(queue.len(Priority::Low), 0);
@@ -178,7 +234,7 @@ mod tests {
     fn the_first_entry_of_a_key_is_always_live() {
         let mut queue = ReadyQueue::default();
         for index in 0..6 {
-            queue.push(Priority::Low, &key("a"), entry(index));
+            queue.push(Priority::Low, &key("a"), entry(index), false);
         }
         let is_live = |entry: QueueEntry| ![1, 2, 4, 5].contains(&entry.index);
         for _ in 0..4 {
@@ -194,12 +250,12 @@ mod tests {
         let mut queue = ReadyQueue::default();
         for index in 0..10_000 {
             let key = key(&format!("k{index}"));
-            queue.push(Priority::Low, &key, entry(index));
+            queue.push(Priority::Low, &key, entry(index), false);
             queue.mark_stale(Priority::Low, &key, |_| false);
         }
         assert!(queue.bands[0].keys.len() <= 1025, "{} keys are kept", queue.bands[0].keys.len());
         assert_eq!(queue.bands[0].keys.len(), queue.bands[0].rotation.len());
-        queue.push(Priority::Low, &key("k9999"), entry(1));
+        queue.push(Priority::Low, &key("k9999"), entry(1), false);
         assert_eq!(queue.pop(Priority::Low, |_| true), Some(entry(1)));
         assert_eq!((queue.bands[0].keys.len(), queue.bands[0].empty_keys), (0, 0));
     }

@@ -8,6 +8,7 @@ use crate::model::{
     TaskState, Timestamp,
 };
 
+use super::apply::Entered;
 use super::decisions::Decisions;
 use super::holds::{Hold, Holds};
 use super::state::{Core, attached_bytes};
@@ -37,6 +38,8 @@ impl Core {
     /// Continues after the revision of the store's projection. Call it before the tasks are restored.
     pub fn restore_revision(&mut self, revision: Revision) {
         self.revision = revision;
+        // Restored tasks have the revision of their last change as their stamp.
+        self.stamp = revision.0;
     }
 
     /// Adds a task from the store's projection. Call it in the order of submission. Copies the payload if the task needs
@@ -60,7 +63,7 @@ impl Core {
             spec: task.spec,
             submission: task.submission,
             submitted_at: task.submitted_at,
-            since: task.changed_at,
+            since: task.since,
             stamp: 0,
             cancel: task.cancel,
             digest,
@@ -73,7 +76,10 @@ impl Core {
             payload_stored,
         };
         let (runs, revision) = (entry.state == TaskState::Running, task.revision);
-        let index = self.add_task(entry, task.eligible_at, revision);
+        // The revision is unique like a stamp, and orders the queues; see `recover`.
+        let entered =
+            Entered { stamp: revision.0, revision, eligible_at: task.eligible_at, interrupted: task.interrupted };
+        let index = self.add_task(entry, entered);
         if runs {
             self.quarantine.note_start(index, Some(revision));
         }
@@ -119,13 +125,21 @@ impl Core {
         self.now = now;
         self.finished.order_restored(&self.tasks, self.revision, now);
         self.limit_waits(now);
+        let tasks = &self.tasks;
+        for pool in &mut self.pools {
+            pool.ready.order_restored(|entry| Self::is_live(tasks, entry));
+        }
         let had_attempt = |task: &TaskEntry| {
             task.state == TaskState::Running || (task.state == TaskState::Queued && task.cancel.is_some())
         };
         let interrupted = self.tasks.iter().filter(|(_, task)| had_attempt(task));
         let mut indices: Vec<u32> = interrupted.map(|(index, _)| index).collect();
-        // Interrupted tasks go to the front of their queue. In reverse, so that they keep their order.
-        indices.reverse();
+        // Interrupted tasks are queued again in the order in which they had started.
+        indices.sort_unstable_by_key(|index| {
+            let task = self.tasks.get(*index)?;
+            let start = self.quarantine.starts.get(index).filter(|_| task.cancel.is_none());
+            Some((start.copied(), task.submission))
+        });
         let ran_alone = self.running() == 1;
         if self.running() > 0 {
             self.be_careful(now);

@@ -75,6 +75,12 @@ impl Timers {
         None
     }
 
+    /// Live and stale timers, in no order.
+    #[cfg(test)]
+    pub fn iter(&self) -> impl Iterator<Item = Timer> {
+        self.heap.iter().map(|timer| timer.0)
+    }
+
     #[cfg(test)]
     pub fn live(&self) -> usize {
         self.live

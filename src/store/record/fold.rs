@@ -31,7 +31,11 @@ pub fn submitted(event: &TaskEvent) -> TaskStatus {
 
 /// Applies an event other than `Submitted` and `Deleted` to the status of its task.
 pub fn advance(status: &mut TaskStatus, event: &TaskEvent) {
-    status.state = event.state;
+    if status.state != event.state {
+        status.state = event.state;
+        status.since = event.at;
+        status.interrupted = matches!(event.change, TaskChange::Interrupted { .. });
+    }
     status.revision = event.revision;
     status.attempt = event.attempt;
     match &event.change {

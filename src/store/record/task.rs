@@ -214,6 +214,11 @@ pub struct StatusRecord {
     /// A large result is stored separately.
     #[prost(message, optional, tag = "16")]
     pub result: Option<PayloadRecord>,
+    /// Older versions do not write it.
+    #[prost(uint64, optional, tag = "17")]
+    since: Option<u64>,
+    #[prost(bool, tag = "18")]
+    interrupted: bool,
 }
 
 impl From<&TaskStatus> for StatusRecord {
@@ -235,11 +240,24 @@ impl From<&TaskStatus> for StatusRecord {
             stdout_bytes: status.stdout_bytes,
             stderr_bytes: status.stderr_bytes,
             result: None,
+            since: Some(status.since.0),
+            interrupted: status.interrupted,
         }
     }
 }
 
 impl StatusRecord {
+    /// When the state began, or a time before that which an older version knew.
+    fn state_since(&self) -> Timestamp {
+        let started_at = self.started_at.unwrap_or(self.submitted_at);
+        let earlier = match u8::try_from(self.state).ok().and_then(TaskState::from_number) {
+            Some(TaskState::Queued) => self.eligible_at,
+            Some(TaskState::Waiting | TaskState::Running) => started_at,
+            _ => self.finished_at.unwrap_or(started_at),
+        };
+        Timestamp(self.since.unwrap_or(earlier))
+    }
+
     /// `submission`: the revision of the task's submission, which is the key of its row.
     pub fn into_model(self, submission: Revision) -> Result<TaskStatus, Corruption> {
         Ok(TaskStatus {
@@ -249,6 +267,8 @@ impl StatusRecord {
             attempt: self.attempt,
             crashes: self.crashes,
             submitted_at: Timestamp(self.submitted_at),
+            since: self.state_since(),
+            interrupted: self.interrupted,
             eligible_at: Timestamp(self.eligible_at),
             started_at: self.started_at.map(Timestamp),
             finished_at: self.finished_at.map(Timestamp),
@@ -280,6 +300,21 @@ mod tests {
         let spec = record.into_model(id, Arc::new(fixtures::options(0)), Timestamp(1_000));
         let extras = spec.extras();
         assert_eq!((extras.delay, extras.expires_after), (Some(Duration::from_micros(500)), Some(Duration::ZERO)));
+    }
+
+    #[test]
+    fn the_beginning_of_a_state_that_an_older_version_did_not_write_is_estimated() {
+        let mut status = TaskStatus::submitted(TaskState::Queued, Revision(1), Timestamp(1), Timestamp(2));
+        (status.started_at, status.finished_at) = (Some(Timestamp(3)), Some(Timestamp(4)));
+        let since = |state| {
+            let record = StatusRecord { since: None, ..StatusRecord::from(&TaskStatus { state, ..status.clone() }) };
+            record.into_model(Revision(1)).unwrap().since.0
+        };
+        let expected =
+            [(TaskState::Queued, 2), (TaskState::Waiting, 3), (TaskState::Running, 3), (TaskState::Cancelled, 4)];
+        for (state, at) in expected {
+            assert_eq!(since(state), at, "{state:?}");
+        }
     }
 
     #[test]

@@ -1,0 +1,130 @@
+//! All that the scheduler answers or decides by, in a form that does not depend on how it came to know it.
+
+use std::collections::BTreeMap;
+
+use crate::model::{
+    CancelRequest, Namespace, PoolName, PoolSettings, Priority, Revision, TaskId, TaskState, Timestamp,
+};
+
+use super::super::holds::Holds;
+use super::super::state::Core;
+use super::super::timers::Purpose;
+
+#[derive(Debug, PartialEq)]
+pub struct Answers {
+    revision: Revision,
+    tasks: BTreeMap<TaskId, TaskAnswer>,
+    /// Settings, etag, and numbers of WAITING, QUEUED and RUNNING tasks of each configured pool.
+    pools: BTreeMap<PoolName, (PoolSettings, String, [u64; 3])>,
+    /// QUEUED tasks that are not dispatched, in the order of their dispatch.
+    queues: BTreeMap<(PoolName, Priority, Namespace), Vec<TaskId>>,
+    /// Deadlines in order, and whether each is an expiry.
+    timers: Vec<(Timestamp, TaskId, bool)>,
+    /// Finished tasks in the order in which the retention deletes them.
+    finished: BTreeMap<Namespace, Vec<TaskId>>,
+    attached_bytes: u64,
+    /// The tasks that are suspected of having crashed the server, the next one to try first.
+    suspects: Vec<TaskId>,
+}
+
+#[derive(Debug, PartialEq)]
+struct TaskAnswer {
+    submission: Revision,
+    submitted_at: Timestamp,
+    state: TaskState,
+    since: Timestamp,
+    changed_at: Timestamp,
+    attempt: u16,
+    crashes: u16,
+    cancel: Option<Box<CancelRequest>>,
+    waits: bool,
+    expires: bool,
+}
+
+impl Answers {
+    /// # Panics
+    /// If the answers differ.
+    pub fn assert_same(&self, other: &Self, what: &str) {
+        for (id, task) in &self.tasks {
+            assert_eq!(Some(task), other.tasks.get(id), "{what}: {id}");
+        }
+        assert_eq!(self.pools, other.pools, "{what}: pools");
+        assert_eq!(self.queues, other.queues, "{what}: order of the queues");
+        assert_eq!(self.timers, other.timers, "{what}: timers");
+        assert_eq!(self.finished, other.finished, "{what}: order of the retention");
+        assert_eq!(self.suspects, other.suspects, "{what}: suspects");
+        assert_eq!(self, other, "{what}");
+    }
+
+    pub fn of(core: &Core) -> Self {
+        let id = |index: u32| core.tasks.get(index).map(|task| task.spec.id.clone());
+        let tasks = core.tasks.iter().map(|(_, task)| {
+            let answer = TaskAnswer {
+                submission: task.submission,
+                submitted_at: task.submitted_at,
+                state: task.state,
+                since: task.since,
+                changed_at: task.changed_at(),
+                attempt: task.attempt,
+                // Nothing asks for that of a finished task.
+                crashes: if task.state.is_terminal() { 0 } else { task.crashes },
+                cancel: task.cancel.clone(),
+                waits: task.holds != Holds::NONE,
+                expires: task.expires,
+            };
+            (task.spec.id.clone(), answer)
+        });
+        let live = core.timers.iter().filter(|timer| Core::is_armed(&core.tasks, *timer));
+        let timers = live.map(|timer| Some((timer.at, id(timer.index)?, matches!(timer.purpose, Purpose::Expiry(_)))));
+        let mut timers: Vec<_> = timers.flatten().collect();
+        timers.sort_unstable();
+        let suspects = core.quarantine.suspects.iter().filter(|suspect| suspect.is_queued(&core.tasks));
+        Self {
+            revision: core.revision,
+            tasks: tasks.collect(),
+            pools: pools(core),
+            queues: queues(core),
+            timers,
+            finished: finished(core),
+            attached_bytes: core.attached_bytes,
+            suspects: suspects.filter_map(|suspect| id(suspect.index)).collect(),
+        }
+    }
+}
+
+fn pools(core: &Core) -> BTreeMap<PoolName, (PoolSettings, String, [u64; 3])> {
+    let configured = core.pools.iter().filter(|pool| pool.configured);
+    let answer = configured.map(|pool| {
+        let (view, counts) = (pool.view(), [pool.waiting, pool.queued, pool.running]);
+        (pool.spec.name.clone(), (PoolSettings::of(&view.spec), view.etag, counts))
+    });
+    answer.collect()
+}
+
+fn queues(core: &Core) -> BTreeMap<(PoolName, Priority, Namespace), Vec<TaskId>> {
+    let mut queues: BTreeMap<_, Vec<TaskId>> = BTreeMap::new();
+    for pool in &core.pools {
+        for priority in Priority::DESCENDING {
+            for (namespace, entry) in pool.ready.entries(priority) {
+                if Core::is_live(&core.tasks, entry) {
+                    let task = core.tasks.get(entry.index).expect("a live entry");
+                    let key = (pool.spec.name.clone(), priority, namespace.clone());
+                    queues.entry(key).or_default().push(task.spec.id.clone());
+                }
+            }
+        }
+    }
+    queues
+}
+
+pub fn finished(core: &Core) -> BTreeMap<Namespace, Vec<TaskId>> {
+    let mut finished: BTreeMap<Namespace, Vec<TaskId>> = BTreeMap::new();
+    for list in 0..core.finished.lists() {
+        let all = core.finished.range(list, Revision(0), core.revision, usize::MAX);
+        for task in all.into_iter().filter(|task| task.is_live(&core.tasks)) {
+            let spec = &core.tasks.get(task.index).expect("a live entry").spec;
+            finished.entry(spec.options.namespace.clone()).or_default().push(spec.id.clone());
+        }
+    }
+    finished
+}

@@ -1,0 +1,257 @@
+//! What follows from the events alone, and what every event has to obey.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::{
+    Event, FailureReason, InterruptCause, Namespace, PoolChange, PoolName, PoolSettings, Priority, Revision,
+    TaskChange, TaskEvent, TaskFilter, TaskId, TaskSpec, TaskState, Timestamp,
+};
+
+/// Finished tasks that are kept of each namespace.
+pub const RETENTION_COUNT: usize = 3;
+pub const RETENTION_AGE: Duration = Duration::from_secs(100);
+
+/// Why the core has decided on an event.
+#[derive(Clone, Debug)]
+pub enum Cause {
+    /// A call, a report or a timer.
+    Input,
+    /// The retention, at this time.
+    Sweep(Timestamp),
+    /// A request to delete what matches and had ended at that revision.
+    Request(TaskFilter, Revision),
+    /// A restart, and the number of tasks that were running.
+    Restart { running: usize },
+}
+
+/// The place of a QUEUED task among those of the same pool, priority and namespace: interrupted tasks come first, and
+/// then those that have waited longest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct QueuePosition {
+    is_new: bool,
+    since: Revision,
+}
+
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub submission: Revision,
+    pub submitted_at: Timestamp,
+    pub spec: Arc<TaskSpec>,
+    pub state: TaskState,
+    /// The time of the last event.
+    pub at: Timestamp,
+    /// When the present state began.
+    since: Timestamp,
+    /// Until when it waits, if it is WAITING; see [`Start`].
+    waits_until: Timestamp,
+    pub place: QueuePosition,
+    pub has_started: bool,
+    /// A cancel was accepted while an attempt was live.
+    pub is_cancelled: bool,
+    /// Revision and time of the end.
+    pub ended: Option<(Revision, Timestamp)>,
+}
+
+/// The start of the present server. Its clock may be behind the times of earlier events; then the time between such an
+/// event and the start is taken for zero.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Start {
+    pub revision: Revision,
+    pub at: Timestamp,
+}
+
+impl Start {
+    /// The time at which something is due that counts from `began`, the time of event `revision`.
+    fn due(self, at: Timestamp, began: Timestamp, revision: Revision) -> Timestamp {
+        let ahead = if revision <= self.revision { began.since(self.at) } else { Duration::ZERO };
+        Timestamp(at.0.saturating_sub(u64::try_from(ahead.as_micros()).unwrap()))
+    }
+}
+
+impl Known {
+    pub fn expires_at(&self, start: Start) -> Option<Timestamp> {
+        let after = self.spec.extras().expires_after.filter(|_| !self.has_started)?;
+        Some(start.due(self.submitted_at.after(after), self.submitted_at, self.submission))
+    }
+
+    pub fn waits_until(&self, start: Start) -> Timestamp {
+        start.due(self.waits_until, self.since, self.place.since)
+    }
+
+    /// What tasks that are started in order have in common.
+    pub fn key(&self) -> (&PoolName, Priority, &Namespace) {
+        let options = &self.spec.options;
+        (&options.pool, options.priority, &options.namespace)
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    pub tasks: BTreeMap<TaskId, Known>,
+    /// Submissions whose task was deleted.
+    pub deleted: BTreeSet<Revision>,
+    /// Settings of pools that were changed while the server ran.
+    pub pools: BTreeMap<PoolName, PoolSettings>,
+    pub revision: Revision,
+    pub start: Start,
+}
+
+impl History {
+    /// # Panics
+    /// If the event breaks a rule.
+    pub fn observe(&mut self, event: &Event, cause: &Cause) {
+        self.revisions_are_consecutive(event);
+        self.revision = event.revision();
+        let event = match event {
+            Event::Task(event) => event,
+            Event::Pool(event) => {
+                let PoolChange::Updated { set, .. } = event.change;
+                self.pools.insert(event.pool.clone(), set);
+                return;
+            }
+        };
+        match &event.change {
+            TaskChange::Submitted { spec } => self.submitted(event, spec),
+            TaskChange::Deleted => {
+                self.only_what_the_rule_or_a_request_names_is_deleted(event, cause);
+                let task = self.tasks.remove(&event.task).expect("a known task");
+                self.deleted.insert(task.submission);
+            }
+            _ => self.changed(event, cause),
+        }
+    }
+
+    fn submitted(&mut self, event: &TaskEvent, spec: &Arc<TaskSpec>) {
+        assert!(!self.tasks.contains_key(&event.task), "a task is submitted once");
+        let known = Known {
+            submission: event.revision,
+            submitted_at: event.at,
+            spec: spec.clone(),
+            state: event.state,
+            at: event.at,
+            since: event.at,
+            waits_until: event.at.after(spec.extras().delay.unwrap_or_default()),
+            place: QueuePosition { is_new: true, since: event.revision },
+            has_started: false,
+            is_cancelled: false,
+            ended: None,
+        };
+        self.tasks.insert(event.task.clone(), known);
+    }
+
+    fn changed(&mut self, event: &TaskEvent, cause: &Cause) {
+        let start = self.start;
+        let task = self.tasks.get_mut(&event.task).expect("a known task");
+        terminal_states_are_final(task, event);
+        times_of_a_task_never_run_backwards(task, event);
+        a_started_task_never_expires_and_no_task_too_early(task, event, start);
+        no_task_is_eligible_too_early(task, event, start);
+        a_cancelled_attempt_ends_as_cancelled(task, event);
+        a_task_that_may_not_start_twice_is_not_repeated(task, event);
+        only_a_task_that_ran_alone_is_blamed_for_a_crash(task, event, cause);
+        let was = std::mem::replace(&mut task.state, event.state);
+        task.at = event.at;
+        task.has_started |= matches!(event.change, TaskChange::Started { .. });
+        task.is_cancelled |= matches!(event.change, TaskChange::CancelRequested { .. });
+        if let TaskChange::Retrying { not_before, .. } = event.change {
+            task.waits_until = not_before;
+        }
+        if was != event.state {
+            let is_new = !matches!(event.change, TaskChange::Interrupted { .. });
+            task.since = event.at;
+            task.place = QueuePosition { is_new, since: event.revision };
+        }
+        if event.state.is_terminal() {
+            task.ended = Some((event.revision, event.at));
+        }
+    }
+
+    fn revisions_are_consecutive(&self, event: &Event) {
+        assert_eq!(event.revision(), self.revision.next(), "a resumed watch gets each event once, in order");
+    }
+
+    fn only_what_the_rule_or_a_request_names_is_deleted(&self, event: &TaskEvent, cause: &Cause) {
+        let task = &self.tasks[&event.task];
+        let (ended, ended_at) = task.ended.expect("only finished tasks are deleted");
+        let namespace = &task.spec.options.namespace;
+        match cause {
+            Cause::Sweep(now) => {
+                let kept = self.tasks.values().filter(|other| other.spec.options.namespace == *namespace);
+                let ends: Vec<Revision> = kept.filter_map(|other| Some(other.ended?.0)).collect();
+                assert!(ends.iter().all(|other| *other >= ended), "the oldest end is deleted first");
+                let is_old = self.start.due(ended_at, ended_at, ended).after(RETENTION_AGE) <= *now;
+                assert!(is_old || ends.len() > RETENTION_COUNT, "{event:?} is within the retention");
+            }
+            Cause::Request(filter, until) => {
+                assert!(filter.matches(&task.spec, task.state, task.submitted_at), "{event:?} does not match");
+                assert!(ended <= *until, "{event:?} had not ended when the request began");
+            }
+            cause => panic!("{event:?} because of {cause:?}"),
+        }
+    }
+
+    /// The finished tasks of each namespace, in the order of their ends.
+    pub fn finished(&self) -> BTreeMap<&Namespace, Vec<&TaskId>> {
+        let mut finished: Vec<_> = self.tasks.iter().filter_map(|(id, task)| Some((task.ended?.0, id, task))).collect();
+        finished.sort_unstable_by_key(|(ended, ..)| *ended);
+        let mut by_namespace: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (_, id, task) in finished {
+            by_namespace.entry(&task.spec.options.namespace).or_default().push(id);
+        }
+        by_namespace
+    }
+}
+
+fn terminal_states_are_final(task: &Known, event: &TaskEvent) {
+    assert_eq!(event.previous, task.state, "an event contains the previous state");
+    assert!(!task.state.is_terminal(), "{:?} is final: {event:?}", task.state);
+    if matches!(event.change, TaskChange::Started { .. }) {
+        assert_eq!(task.state, TaskState::Queued, "only a QUEUED task starts");
+    }
+}
+
+fn times_of_a_task_never_run_backwards(task: &Known, event: &TaskEvent) {
+    assert!(event.at >= task.at, "{event:?} is before {}", task.at);
+}
+
+fn a_started_task_never_expires_and_no_task_too_early(task: &Known, event: &TaskEvent, start: Start) {
+    let TaskChange::Failed { failure, .. } = &event.change else { return };
+    if failure.reason == FailureReason::Expired {
+        let expires_at = task.expires_at(start).expect("a task that can expire and has not started");
+        assert!(event.at >= expires_at, "{event:?} is before {expires_at}");
+    }
+}
+
+fn no_task_is_eligible_too_early(task: &Known, event: &TaskEvent, start: Start) {
+    if matches!(event.change, TaskChange::Eligible) {
+        let waits_until = task.waits_until(start);
+        assert!(event.at >= waits_until, "{event:?} is before {waits_until}");
+    }
+}
+
+fn a_cancelled_attempt_ends_as_cancelled(task: &Known, event: &TaskEvent) {
+    let may_follow = matches!(
+        event.change,
+        TaskChange::Started { .. } | TaskChange::CancelRequested { .. } | TaskChange::Cancelled { .. }
+    );
+    assert!(!task.is_cancelled || may_follow, "{event:?} after an accepted cancel");
+}
+
+fn a_task_that_may_not_start_twice_is_not_repeated(task: &Known, event: &TaskEvent) {
+    let repeats = match event.change {
+        TaskChange::Interrupted { cause } => cause != InterruptCause::Unavailable,
+        TaskChange::Retrying { .. } => true,
+        _ => false,
+    };
+    assert!(!repeats || !task.spec.options.at_most_once, "{event:?} of a task that may not start twice");
+}
+
+fn only_a_task_that_ran_alone_is_blamed_for_a_crash(task: &Known, event: &TaskEvent, cause: &Cause) {
+    let TaskChange::Failed { failure, .. } = &event.change else { return };
+    if failure.reason == FailureReason::WorkerLost && !task.spec.options.at_most_once {
+        let Cause::Restart { running } = cause else { panic!("{event:?} without a restart") };
+        assert_eq!(*running, 1, "{event:?} beside other tasks");
+    }
+}

@@ -1,0 +1,129 @@
+//! What holds after every step. `history` has the rules that every single event obeys, and `world` those of the moment
+//! in which an attempt is dispatched or starts.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{PoolName, Priority, TaskState};
+
+use super::world::{ATTACHED_BYTES_MAX, PAYLOAD_BYTES_MAX, POOLS, World};
+
+pub fn check(world: &World) {
+    world.core.check();
+    the_core_and_the_events_agree(world);
+    every_acknowledged_task_exists(world);
+    a_task_has_at_most_one_live_attempt(world);
+    used_slots_equal_live_attempts(world);
+    no_more_attempts_run_than_there_are_slots(world);
+    free_slots_are_given_to_startable_tasks(world);
+    nothing_is_overdue(world);
+    counts_equal_the_number_of_tasks(world);
+    pools_have_the_settings_of_their_last_change(world);
+    the_retention_has_the_order_of_the_ends(world);
+    memory_is_bounded(world);
+}
+
+fn the_core_and_the_events_agree(world: &World) {
+    assert_eq!(world.core.revision(), world.live.revision);
+    for (id, task) in &world.live.tasks {
+        assert_eq!(world.core.state(id), Some(task.state), "state of {id} in the core and in the events");
+    }
+    assert_eq!(world.core.recovery_counts().tasks, world.live.tasks.len());
+}
+
+fn every_acknowledged_task_exists(world: &World) {
+    for (submission, id) in &world.accepted {
+        let exists = world.live.tasks.get(id).is_some_and(|task| task.submission == *submission);
+        assert!(exists || world.live.deleted.contains(submission), "{id} was accepted as {submission:?}");
+    }
+}
+
+fn a_task_has_at_most_one_live_attempt(world: &World) {
+    let mut ids = BTreeSet::new();
+    for pool in &world.pools {
+        let started = pool.claimed.iter().chain(&pool.running).map(|attempt| &attempt.id);
+        for id in pool.assigned.iter().map(|assignment| &assignment.spec.id).chain(started) {
+            assert!(ids.insert(id.clone()), "{id} has two attempts");
+        }
+    }
+    for dispatch in &world.pending.dispatches {
+        for assignment in &dispatch.assignments {
+            assert!(ids.insert(assignment.spec.id.clone()), "{} has two attempts", assignment.spec.id);
+        }
+    }
+}
+
+fn used_slots_equal_live_attempts(world: &World) {
+    let running: usize = world.pools.iter().map(|pool| pool.running.len()).sum();
+    assert_eq!(world.core.running(), running as u64, "attempts whose start was reported");
+    for pool in &world.pools {
+        let tickets = pool.claimed.iter().chain(&pool.running).map(|attempt| (&attempt.id, attempt.ticket));
+        let assigned = pool.assigned.iter().map(|assignment| (&assignment.spec.id, assignment.ticket));
+        for (id, ticket) in tickets.chain(assigned) {
+            assert_eq!(world.core.ticket(id), Some(ticket), "the live attempt of {id}");
+        }
+    }
+}
+
+fn no_more_attempts_run_than_there_are_slots(world: &World) {
+    for pool in &world.pools {
+        // A pool that shrinks lets its attempts end.
+        let used = pool.claimed.len() + pool.running.len();
+        assert!(used <= 3, "{used} slots are used");
+    }
+}
+
+/// As long as a pool is given fewer attempts than its window has room for, no task of it waits.
+fn free_slots_are_given_to_startable_tasks(world: &World) {
+    let is_trial = world.core.quarantine.barrier.is_some() || !world.core.quarantine.suspects.is_empty();
+    for pool in world.core.pools.iter().filter(|pool| !pool.spec.paused && !is_trial) {
+        let mut ahead = 0;
+        for priority in Priority::DESCENDING {
+            ahead += pool.assigned[priority.index()];
+            let waiting = pool.ready.len(priority);
+            assert!(waiting == 0 || ahead >= pool.window(), "{waiting} tasks of {} wait for nothing", pool.spec.name);
+            let told = pool.held_back[priority.index()];
+            assert_eq!(told, waiting > 0, "whether {priority:?} of {} is held back", pool.spec.name);
+        }
+    }
+}
+
+fn nothing_is_overdue(world: &World) {
+    for (id, task) in &world.live.tasks {
+        let waits_until = task.waits_until(world.live.start);
+        assert!(task.state != TaskState::Waiting || waits_until > world.at(), "{id} waits until {waits_until}");
+        // An attempt that may have been started is not expired.
+        let has_attempt = world.core.ticket(id).is_some();
+        let expires_at = task.expires_at(world.live.start).filter(|_| !task.state.is_terminal() && !has_attempt);
+        assert!(expires_at.is_none_or(|at| at > world.at()), "{id} expires at {expires_at:?}");
+    }
+}
+
+fn counts_equal_the_number_of_tasks(world: &World) {
+    for (pool, name) in world.core.pools.iter().zip(POOLS) {
+        let name = PoolName::parse(name).unwrap();
+        let own = || world.live.tasks.values().filter(|task| task.spec.options.pool == name);
+        let states = [TaskState::Waiting, TaskState::Queued, TaskState::Running];
+        let counts = states.map(|state| own().filter(|task| task.state == state).count() as u64);
+        assert_eq!([pool.waiting, pool.queued, pool.running], counts, "numbers of tasks of {name}");
+    }
+}
+
+fn pools_have_the_settings_of_their_last_change(world: &World) {
+    for view in world.core.pool_views() {
+        if let Some(settings) = world.live.pools.get(&view.spec.name) {
+            assert_eq!(crate::model::PoolSettings::of(&view.spec), *settings);
+        }
+    }
+}
+
+fn the_retention_has_the_order_of_the_ends(world: &World) {
+    let in_core = super::answers::finished(&world.core);
+    let in_core: BTreeMap<_, Vec<_>> =
+        in_core.iter().map(|(namespace, ids)| (namespace, ids.iter().collect())).collect();
+    assert_eq!(in_core, world.live.finished());
+}
+
+fn memory_is_bounded(world: &World) {
+    assert!(world.core.payload_bytes <= PAYLOAD_BYTES_MAX, "{} bytes of payloads", world.core.payload_bytes);
+    assert!(world.core.attached_bytes <= ATTACHED_BYTES_MAX, "{} bytes of arguments", world.core.attached_bytes);
+}

@@ -1,0 +1,132 @@
+//! What happens to a server: the calls of clients, the work of its pools, time, and restarts.
+
+use proptest::prelude::*;
+
+#[derive(Clone, Debug)]
+pub enum Step {
+    Submit(Vec<NewTask>),
+    /// Submits a task again that was submitted before.
+    Repeat {
+        pick: usize,
+    },
+    /// A worker takes an attempt, and reports its start now or later.
+    Claim {
+        pool: usize,
+        report: bool,
+    },
+    /// A start is reported.
+    Report {
+        pick: usize,
+    },
+    /// An attempt ends.
+    End {
+        pick: usize,
+        how: u8,
+    },
+    Cancel {
+        pick: usize,
+        force: bool,
+    },
+    Advance {
+        ms: u64,
+    },
+    UpdatePool {
+        pool: usize,
+        paused: Option<bool>,
+        size: Option<usize>,
+    },
+    Sweep {
+        spare: usize,
+    },
+    /// Begins to delete finished tasks; the following steps continue.
+    Delete(Deleted),
+    Restart(Restart),
+}
+
+#[derive(Clone, Debug)]
+pub struct NewTask {
+    pub id: u8,
+    pub namespace: usize,
+    pub pool: usize,
+    pub priority: usize,
+    pub delay_ms: u64,
+    pub expires_ms: Option<u64>,
+    pub once: bool,
+    pub request_id: Option<u8>,
+    pub payload_bytes: usize,
+    pub argument_bytes: usize,
+    /// Back-off after the first failed attempt.
+    pub back_off_s: u64,
+}
+
+/// Which tasks `DeleteTasks` names.
+#[derive(Clone, Copy, Debug)]
+pub enum Deleted {
+    All,
+    Namespace(usize),
+    Id(u8),
+    Completed,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Restart {
+    /// After a drain; otherwise the server is killed and loses what is not durable.
+    pub clean: bool,
+    /// Continue with the rows of the projection and the later events, instead of all events.
+    pub from_rows: bool,
+    /// How many of the events the rows contain, in 256ths.
+    pub projected: u8,
+    /// By how much the clock was set back or forward meanwhile.
+    pub clock_ms: i64,
+}
+
+/// A step, and whether its decisions become durable at once. Otherwise they wait for those of the next steps.
+pub fn step() -> impl Strategy<Value = (Step, bool)> {
+    let payload = prop_oneof![3 => 0..40_usize, 1 => 200..700_usize];
+    let new = (
+        (0..14_u8, 0..3_usize, 0..2_usize, 0..4_usize),
+        (prop_oneof![4 => Just(0_u64), 1 => 1..2_000_u64], proptest::option::weighted(0.15, 1..3_000_u64)),
+        (prop::bool::weighted(0.1), proptest::option::weighted(0.2, 0..4_u8)),
+        (payload, prop_oneof![4 => Just(0_usize), 1 => 200..600_usize], 0..3_u64),
+    );
+    let new = new.prop_map(|((id, namespace, pool, priority), (delay_ms, expires_ms), (once, request_id), rest)| {
+        let (payload_bytes, argument_bytes, back_off_s) = rest;
+        NewTask {
+            id,
+            namespace,
+            pool,
+            priority,
+            delay_ms,
+            expires_ms,
+            once,
+            request_id,
+            payload_bytes,
+            argument_bytes,
+            back_off_s,
+        }
+    });
+    let deleted = prop_oneof![
+        Just(Deleted::All),
+        (0..3_usize).prop_map(Deleted::Namespace),
+        (0..14_u8).prop_map(Deleted::Id),
+        Just(Deleted::Completed)
+    ];
+    let clock = prop_oneof![4 => Just(1_i64), 1 => -5_000..0_i64, 1 => 1..90_000_i64];
+    let restart = (prop::bool::weighted(0.3), any::<bool>(), any::<u8>(), clock)
+        .prop_map(|(clean, from_rows, projected, clock_ms)| Restart { clean, from_rows, projected, clock_ms });
+    let step = prop_oneof![
+        10 => prop::collection::vec(new, 1..4).prop_map(Step::Submit),
+        1 => any::<usize>().prop_map(|pick| Step::Repeat { pick }),
+        12 => (0..2_usize, prop::bool::weighted(0.8)).prop_map(|(pool, report)| Step::Claim { pool, report }),
+        2 => any::<usize>().prop_map(|pick| Step::Report { pick }),
+        10 => (any::<usize>(), 0..8_u8).prop_map(|(pick, how)| Step::End { pick, how }),
+        3 => (any::<usize>(), prop::bool::weighted(0.3)).prop_map(|(pick, force)| Step::Cancel { pick, force }),
+        3 => prop_oneof![2 => 1..3_000_u64, 1 => 3_000..60_000_u64].prop_map(|ms| Step::Advance { ms }),
+        2 => (0..2_usize, any::<Option<bool>>(), proptest::option::of(1..4_usize))
+            .prop_map(|(pool, paused, size)| Step::UpdatePool { pool, paused, size }),
+        2 => (0..4_usize).prop_map(|spare| Step::Sweep { spare }),
+        1 => deleted.prop_map(Step::Delete),
+        2 => restart.prop_map(Step::Restart),
+    ];
+    (step, prop::bool::weighted(0.8))
+}
