@@ -6,7 +6,7 @@ use std::time::Duration;
 use lineshaft::proto::v1::{self, TaskState};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use crate::support::{BINARY, Server, check, eventually, is_running, noop, run, seconds, task};
+use crate::support::{BINARY, Faults, Server, check, eventually, is_running, noop, run, seconds, task};
 
 const ROUNDS: usize = 10;
 
@@ -254,4 +254,20 @@ async fn a_task_that_kills_the_server_at_once_fails_and_its_neighbours_do_not() 
     for id in &neighbours {
         server.wait_for_state(id, TaskState::Running).await;
     }
+}
+
+#[tokio::test]
+async fn a_panic_of_the_scheduler_ends_the_server_with_an_error_and_a_log_line() {
+    let faults = Faults::new();
+    let variables = faults.variables();
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, &**value)).collect();
+    let mut server = Server::start_with("", &variables);
+    faults.set(&["panic once *"]);
+    let status = server.wait_exit();
+    assert_eq!(status.code(), Some(101), "{status}: {}", server.log());
+    assert!(server.log().contains("has panicked"), "{}", server.log());
+    faults.clear();
+    server.start_again();
+    let task = server.submit(noop()).await;
+    server.wait_finished(&task).await;
 }

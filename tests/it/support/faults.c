@@ -2,13 +2,15 @@
  *
  * FAULTS names a file of rules, which is read again at each call. A rule is a line `CALL ACTION SUFFIX [FROM]`:
  *
- *   CALL    read, write, sync, or recv: a read from a socket that contains the words below; time: the system clock
+ *   CALL    read, write, sync, or recv: a read from a socket that contains the words below; time: the system clock;
+ *           panic: all clocks, in the thread of the scheduler
  *   ACTION  eio    fail with EIO and do nothing
  *           torn   write the first half and fail with EIO
  *           short  write the first half and return its length
  *           slow   wait 100 ms first
  *           hang   wait until the rule is removed
  *           a number of seconds: the system clock is ahead by them
+ *           once   fail once, which makes the thread panic
  *   SUFFIX  end of the file's path; `*` is every file
  *   FROM    offset from which the rule applies, to calls with an offset
  *
@@ -22,6 +24,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <time.h>
@@ -151,7 +154,19 @@ ssize_t recv(int socket, void *buffer, size_t length, int flags) {
   return got;
 }
 
+/* Whether this call must fail, so that the scheduler panics. */
+static int must_panic(void) {
+  static int has_failed;
+  char name[16], action[16], path[PATH_MAX];
+  if (has_failed || prctl(PR_GET_NAME, name) != 0 || strcmp(name, "scheduler") != 0) return 0;
+  return has_failed = find("panic", -1, 0, action, path);
+}
+
 int clock_gettime(clockid_t clock, struct timespec *time) {
+  if (must_panic()) {
+    errno = EINVAL;
+    return -1;
+  }
   int result = NEXT(clock_gettime)(clock, time), before = errno;
   char action[16], path[PATH_MAX];
   if (result == 0 && clock == CLOCK_REALTIME && find("time", -1, 0, action, path)) time->tv_sec += atoll(action);
