@@ -11,7 +11,7 @@ use crate::store::AppendError;
 
 use super::core::{PoolUpdate, PoolView, Submitted};
 use super::refusal::Refusal;
-use super::views::{CancelCommand, PoolMetrics};
+use super::views::{CancelCommand, OutputSource, PoolMetrics};
 
 pub(super) enum Message {
     Request(Request),
@@ -33,6 +33,7 @@ pub(super) enum Request {
     PoolMetrics { pools: Vec<PoolName>, workers: bool, reply: Reply<(Vec<PoolMetrics>, Revision)> },
     ResetCounters { pool: PoolName, reply: Reply<Revision> },
     LiveAttempt { task: TaskId, reply: Reply<Option<Arc<Attempt>>> },
+    UnstoredOutput { task: TaskId, attempt: u32, reply: Reply<Option<OutputSource>> },
     RunningCount { reply: Reply<u64> },
     StoreFault { reply: Reply<Option<String>> },
     Drain { limit: Duration },

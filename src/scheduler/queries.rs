@@ -10,8 +10,9 @@ use crate::store::{Page, PageCursor, PageSize, Projection, StoreError, fold};
 
 use super::handle::Handle;
 use super::hub::Watch;
+use super::message::Request;
 use super::refusal::{Draining, Internal, Refusal, TaskNotFound};
-use super::timeouts::{PROJECTION_STALL_TIMEOUT, wait_for_revision};
+use super::timeouts::{PROJECTION_STALL_TIMEOUT, QUERY_TIMEOUT, wait_for_revision};
 use super::views::{OutputSource, TaskSnapshot};
 
 /// Delay between attempts to read a payload.
@@ -119,11 +120,10 @@ impl Handle {
     /// # Errors
     /// [`TaskNotFound`], `SchedulerUnresponsive`.
     pub async fn output(&self, id: &TaskId, attempt: u32) -> Result<OutputSource, Refusal> {
-        if let Some(live) = self.live_attempt(id).await?
-            && (attempt == 0 || attempt == live.number())
-            && let Some(buffer) = live.output()
-        {
-            return Ok(OutputSource::Live { attempt: live.number(), buffer });
+        let task = id.clone();
+        let request = |reply| Request::UnstoredOutput { task, attempt, reply };
+        if let Some(source) = self.query_loop(QUERY_TIMEOUT, request).await? {
+            return Ok(source);
         }
         self.get(id).await?;
         let id = id.clone();

@@ -40,7 +40,7 @@ pub use backup::{backup, check};
 pub use error::StoreError;
 pub use open::{Options, Store, open, rebuild};
 pub use page::{Page, PageCursor, PageSize};
-pub use record::fold;
+pub use record::{fold, output_of};
 #[cfg(test)]
 pub use tests::faulty::FaultyJournal;
 #[cfg(test)]

@@ -58,6 +58,7 @@ impl Service {
                 send(reply, result.map(|metrics| (metrics, self.shared.hub.revision())));
             }
             Request::LiveAttempt { task, reply } => send(reply, Ok(self.live_attempt(&task))),
+            Request::UnstoredOutput { task, attempt, reply } => send(reply, Ok(self.unstored_output(&task, attempt))),
             Request::RunningCount { reply } => send(reply, Ok(self.core.running())),
             Request::StoreFault { reply } => send(reply, Ok(self.fault.as_ref().map(|(error, _)| error.to_string()))),
             Request::Drain { limit } => self.drain(limit),

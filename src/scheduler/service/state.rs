@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use crate::model::{Revision, TaskId};
+use crate::model::{Event, Revision, TaskId};
 use crate::pool::{Attempt, Pool, Ticket};
 use crate::scheduler::core::{Core, Deletion, PoolView, RecoveryCounts};
 use crate::scheduler::handle::{Handle, HandleInner};
 use crate::scheduler::message::{Message, Reply};
 use crate::scheduler::observer::Observer;
-use crate::store::StoreError;
+use crate::scheduler::views::OutputSource;
+use crate::store::{StoreError, output_of};
 use crate::telemetry::Telemetry;
 
 use super::pending::{ClosedCommit, Pending};
@@ -70,6 +71,22 @@ impl Service {
     pub(super) fn live_attempt(&self, task: &TaskId) -> Option<Arc<Attempt>> {
         let ticket = self.core.ticket(task)?;
         self.pool(ticket)?.attempt(ticket)
+    }
+
+    /// Output that the store does not have: of a live attempt, or of one whose end is not durable yet. `attempt` 0 means
+    /// the current or last one.
+    pub(super) fn unstored_output(&self, task: &TaskId, attempt: u32) -> Option<OutputSource> {
+        let wanted = |number| attempt == 0 || attempt == number;
+        if let Some(live) = self.live_attempt(task).filter(|live| wanted(live.number()))
+            && let Some(buffer) = live.output()
+        {
+            return Some(OutputSource::Live { attempt: live.number(), buffer });
+        }
+        let closed = self.closed.iter().flat_map(|closed| &closed.commit.events);
+        let events = closed.chain(&self.pending.events).rev().filter_map(Event::task);
+        events.filter(|event| event.task == *task && wanted(event.attempt)).find_map(|event| {
+            output_of(event).map(|output| OutputSource::Stored { attempt: event.attempt, output: output.clone() })
+        })
     }
 
     pub(super) fn pool(&self, ticket: Ticket) -> Option<&Pool> {

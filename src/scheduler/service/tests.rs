@@ -10,13 +10,14 @@ use futures_util::future::join_all;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::model::{
-    CancelMode, Durability, Event, PoolName, PoolSpec, Revision, StoreId, SystemClock, TaskExtras, TaskFilter, TaskId,
-    TaskOptions, TaskSpec,
+    CancelMode, Durability, Event, HandlerName, OutputStream, Payload, PoolName, PoolSpec, Revision, StoreId,
+    SystemClock, TaskExtras, TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState,
 };
+use crate::runners::{BoxFuture, Outcome, Registry, Run, RunReport, Runner};
 use crate::scheduler::core::PoolUpdate;
 use crate::scheduler::handle::Handle;
 use crate::scheduler::refusal::Refusal;
-use crate::scheduler::views::CancelCommand;
+use crate::scheduler::views::{CancelCommand, OutputSource};
 use crate::store::{self, AppendDone, AppendError, COMMIT_BYTES_MAX, Commit, FaultyJournal, Journal, StoreError};
 use crate::telemetry::panics;
 
@@ -120,6 +121,10 @@ impl Fixture {
 
     /// With more than one append in flight the journal holds all commits.
     fn start_with(appends_in_flight: usize) -> Self {
+        Self::start_handlers(appends_in_flight, Registry::default())
+    }
+
+    fn start_handlers(appends_in_flight: usize, handlers: Registry) -> Self {
         let pool = PoolSpec { paused: true, ..PoolSpec::with_defaults(PoolName::parse("default").unwrap(), 1) };
         let mut options = Options::sample(vec![pool]);
         options.core.retention_count = usize::MAX;
@@ -135,7 +140,7 @@ impl Fixture {
         });
         store.journal = journal.clone();
         let runtime = tokio::runtime::Handle::current();
-        let service = Service::start(options, store, recovery, Arc::default(), Arc::new(SystemClock), &runtime);
+        let service = Service::start(options, store, recovery, Arc::new(handlers), Arc::new(SystemClock), &runtime);
         let service = service.unwrap();
         let handle = service.handle();
         let thread = std::thread::Builder::new().name("scheduler".to_owned());
@@ -145,6 +150,11 @@ impl Fixture {
     /// Returns when the loop has handled everything that was sent before.
     async fn handled(&self) {
         self.handle.pools().await.unwrap();
+    }
+
+    fn update_pool(&self, update: PoolUpdate) -> impl Future<Output = Result<(), Refusal>> + Send + use<> {
+        let handle = self.handle.clone();
+        async move { handle.update_pool(update).await.map(drop) }
     }
 
     fn cancel(&self, id: &str) -> impl Future<Output = Result<(), Refusal>> + Send + use<> {
@@ -408,4 +418,50 @@ async fn its_journal_has_an_unknown_outcome() {
 async fn its_journal_belongs_to_another_server() {
     let fenced = StoreError::Fenced { path: "some/journal.db".into(), epoch: 7, owner: 8 };
     append_with(AppendError::Fenced(fenced)).await;
+}
+
+/// Writes some output and completes.
+struct Writes;
+
+impl Runner for Writes {
+    fn run(&self, run: Run) -> BoxFuture<RunReport> {
+        run.output.write(OutputStream::Stdout, b"hello");
+        Box::pin(async { Outcome::Completed(Payload { data: "".into(), content_type: "".into() }).into() })
+    }
+}
+
+#[tokio::test]
+async fn the_output_of_an_attempt_can_be_read_before_its_end_is_durable() {
+    let mut handlers = Registry::default();
+    handlers.register(HandlerName::parse("work").unwrap(), Arc::new(Writes));
+    let fixture = Fixture::start_handlers(8, handlers);
+    let name = PoolName::parse("default").unwrap();
+    let resume = PoolUpdate { name, size: None, paused: Some(false), queue_limit: None, etag: None };
+    fixture.journal.release_until(fixture.update_pool(resume)).await.unwrap();
+    let submitted = fixture.handle.submit(vec![spec("a")]);
+    let is_end = |event: &Event| event.task().is_some_and(|event| event.state == TaskState::Completed);
+    let end = loop {
+        let held = fixture.journal.next().await;
+        if held.0.events.iter().any(is_end) {
+            break held;
+        }
+        fixture.journal.make_durable(held);
+    };
+    submitted.await.unwrap();
+    let id = TaskId::parse("a").unwrap();
+    let assert_readable = async |has_ended: bool| {
+        assert_eq!(fixture.handle.get(&id).await.unwrap().task.status.state.is_terminal(), has_ended);
+        for attempt in [0, 1] {
+            let source = fixture.handle.output(&id, attempt).await.unwrap();
+            let OutputSource::Stored { attempt: 1, output } = &source else { panic!("{source:?}") };
+            assert_eq!(&*output.stdout.head, b"hello");
+        }
+        let other = fixture.handle.output(&id, 2).await.unwrap();
+        assert!(matches!(other, OutputSource::Empty), "{other:?}");
+    };
+    assert_readable(false).await;
+    fixture.journal.make_durable(end);
+    fixture.handled().await;
+    assert_readable(true).await;
+    fixture.stop().await;
 }
