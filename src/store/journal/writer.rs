@@ -254,3 +254,25 @@ fn outcome_of_commit(path: &Path, error: &rusqlite::Error) -> AppendError {
         AppendError::Unknown(cause)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_failure_before_the_end_of_a_transaction_is_written_is_a_refusal() {
+        let failure = |code| rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+        let path = Path::new("some/journal.db");
+        for code in [ffi::SQLITE_FULL, ffi::SQLITE_BUSY, ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_READ] {
+            assert!(!outcome_of_commit(path, &failure(code)).is_final(), "{code}");
+            assert!(!outcome_before_commit(sqlite_error("append to", path, &failure(code))).is_final(), "{code}");
+        }
+        for code in [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_SHMMAP, ffi::SQLITE_IOERR_SHMSIZE, ffi::SQLITE_NOMEM] {
+            assert!(matches!(outcome_of_commit(path, &failure(code)), AppendError::Unknown(_)), "{code}");
+        }
+        // The start of a log is synced before the first transaction in it is complete.
+        let error = outcome_before_commit(sqlite_error("append to", path, &failure(ffi::SQLITE_IOERR_FSYNC)));
+        assert!(matches!(&error, AppendError::Unknown(StoreError::SyncFailed { .. })), "{error}");
+        assert!(error.to_string().contains("some/journal.db"), "{error}");
+    }
+}
