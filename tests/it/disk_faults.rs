@@ -163,6 +163,31 @@ async fn a_failed_sync_of_the_projection_ends_the_server_and_nothing_acknowledge
     }
 }
 
+#[tokio::test]
+async fn a_rebuild_whose_sync_fails_names_the_file_and_can_be_repeated() {
+    let faults = Faults::new();
+    let mut server = start(&faults, CONFIG);
+    let accepted = [server.submit(size(0)).await];
+    assert_completed(&server, &accepted).await;
+    server.signal(rustix::process::Signal::TERM);
+    server.wait_exit();
+    let data = server.path("data");
+    let rebuild = || {
+        let variables = faults.variables().map(|(name, value)| format!("{name}={value}"));
+        let arguments = [BINARY, "store", "rebuild", data.to_str().unwrap()];
+        run("env", variables.iter().map(|text| &**text).chain(arguments))
+    };
+    std::fs::remove_file(data.join("projection.db")).unwrap();
+    faults.set(&["sync eio projection.db"]);
+    let (succeeded, output) = rebuild();
+    assert!(!succeeded && output.contains("failed to sync") && output.contains("projection.db"), "{output}");
+    faults.clear();
+    let (succeeded, output) = rebuild();
+    assert!(succeeded, "{output}");
+    server.start_again();
+    assert_completed(&server, &accepted).await;
+}
+
 /// How often a server writes to the journal's log during its start.
 fn writes_at_start(server: &mut Server, faults: &Faults) -> usize {
     // Makes no difference, but is recorded.
