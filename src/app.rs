@@ -29,6 +29,7 @@ use crate::files::replace;
 use crate::runners::process::Host;
 use crate::telemetry::export::pipeline::Pipeline;
 use crate::telemetry::liveness::Phase;
+use crate::telemetry::memory_limit::available_memory;
 use crate::telemetry::panics;
 use crate::{api, scheduler, store};
 
@@ -75,6 +76,13 @@ pub async fn serve(
     let mut admin_tasks = admin_ports::spawn(&config, prometheus, admin_options, admin_scheduler, &admin_stop).await?;
 
     let state = StateDirectory::new(&config)?;
+    let limits = &config.limits;
+    tracing::info!(
+        available_bytes = available_memory(),
+        request_bytes = limits.request_bytes.0,
+        queued_payload_bytes = limits.queued_payload_bytes.0,
+        "memory limits"
+    );
     let scheduler_options = options::scheduler(&config, &telemetry);
     let mut recovery = scheduler::Recovery::new(scheduler_options.core.clone());
     let (store, notes) = store::open(&options::store(state.store.clone()), &mut recovery)?;

@@ -38,6 +38,7 @@ use super::middleware::catch_panic::CatchPanicLayer;
 use super::middleware::deadline::DeadlineLayer;
 use super::middleware::error_mapping::ErrorMappingLayer;
 use super::middleware::load_shed::LoadShedLayer;
+use super::middleware::request_memory::RequestMemoryLayer;
 use super::security::Security;
 use super::services::handlers::Handlers;
 use super::services::health::HealthService;
@@ -115,6 +116,8 @@ pub async fn serve(
         .layer(DeadlineLayer)
         // Inside the deadline, because the shorter of the two applies.
         .layer(BodyTimeoutLayer(options.body_timeout))
+        // Counts only bodies of admitted calls.
+        .layer(RequestMemoryLayer(handle.memory().clone()))
         // Around all code of the services. The layers above see INTERNAL and clean up as after any other error.
         .layer(CatchPanicLayer)
         // Last, so that it sees the errors of tonic only. All layers above return errors of the contract.
@@ -129,6 +132,7 @@ pub async fn serve(
             admission: AdmissionControl::new(access, slots),
             contract: Arc::new(Contract::new()?),
             body_timeout: options.body_timeout,
+            memory: handle.memory().clone(),
         },
         origins: Origins {
             allowed: options.allowed_origins.clone(),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::{Config, Handler, Process};
-use crate::model::PoolName;
+use crate::model::{MemoryAccount, MemoryPart, PoolName};
 use crate::runners::process::{Limits, ProcessOptions, ResultSource};
 use crate::telemetry::Telemetry;
 use crate::telemetry::host::HostSampler;
@@ -22,21 +22,31 @@ pub(super) fn scheduler(config: &Config, telemetry: &Telemetry) -> scheduler::Op
     let catalog = Arc::new(config.catalog());
     // In the order of the file, because the first pool is the default pool.
     let spec = |name: &String| PoolName::parse(name).ok().and_then(|name| catalog.pools.get(&name)).cloned();
-    let memory = config.limits.queued_payload_bytes.0;
+    let memory = memory(config);
     scheduler::Options {
         core: scheduler::CoreOptions {
             pools: config.pools.iter().filter_map(|pool| spec(&pool.name)).collect(),
             retention_count: usize::try_from(config.retention.count).unwrap_or(usize::MAX),
             retention_age: config.retention.age.0,
-            payload_bytes_max: memory - memory / 4,
-            attached_bytes_max: (memory / 4).max(ATTACHED_BYTES_MIN),
+            payload_bytes_max: memory.limit(MemoryPart::Payloads),
+            attached_bytes_max: memory.limit(MemoryPart::Attached),
             crashes_max: config.limits.crashes_max,
         },
         catalog: catalog.clone(),
         drain_limit: config.server.drain_limit.0,
         watch_window: config.store.watch_window_events,
+        memory,
         telemetry: telemetry.clone(),
     }
+}
+
+fn memory(config: &Config) -> MemoryAccount {
+    let tasks = config.limits.queued_payload_bytes.0;
+    MemoryAccount::new(|part| match part {
+        MemoryPart::Requests => config.limits.request_bytes.0,
+        MemoryPart::Payloads => tasks - tasks / 4,
+        MemoryPart::Attached => (tasks / 4).max(ATTACHED_BYTES_MIN),
+    })
 }
 
 pub(super) fn server(

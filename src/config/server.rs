@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -9,6 +10,7 @@ use serde::de::IntoDeserializer;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::telemetry::log::LogFormat;
+use crate::telemetry::memory_limit::available_memory;
 
 use super::error::Problems;
 use super::units::{ByteSize, HumanDuration};
@@ -178,9 +180,14 @@ impl Retention {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
+    /// Memory for requests from their first byte until they are answered, 32MiB to 1TiB; further calls and tasks of
+    /// streams fail with MEMORY_FULL. Default: a quarter of the memory beyond 160MiB that the server may use, 32MiB to
+    /// 256MiB.
+    pub request_bytes: ByteSize,
     /// Memory for unfinished tasks, 0 to 1TiB. Three quarters are for payloads; further payloads are read from the
     /// store when their task starts. A quarter, but at least 16MiB, is for arguments, labels, names and trace contexts
-    /// beyond 256 bytes of each task; further submissions with such parts fail with MEMORY_FULL. Default: "256MiB".
+    /// beyond 256 bytes of each task; further submissions with such parts fail with MEMORY_FULL. Default: half of the
+    /// memory beyond 160MiB that the server may use, 16MiB to 256MiB.
     pub queued_payload_bytes: ByteSize,
     /// Number of consecutive server crashes during a task after which the task fails, 1 to 100. Default: 3.
     pub crashes_max: u32,
@@ -188,12 +195,28 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { queued_payload_bytes: ByteSize(256 << 20), crashes_max: 3 }
+        static AVAILABLE: LazyLock<Option<u64>> = LazyLock::new(available_memory);
+        Self::within(*AVAILABLE)
+    }
+}
+
+/// Memory besides requests, unfinished tasks, workers and handlers: the server itself, and the bounded buffers of its
+/// store and its watches, full of large payloads. Measured 150 MiB; tests/it/memory.rs holds the sum.
+pub const MEMORY_BASE: u64 = 160 << 20;
+
+impl Limits {
+    /// The defaults for a server that may use these bytes of memory; `None` if that is unknown.
+    fn within(available: Option<u64>) -> Self {
+        let free = available.unwrap_or(u64::MAX).saturating_sub(MEMORY_BASE);
+        // Whole MiB, so that they are easy to read.
+        let share = |parts: u64, least: u64| ByteSize(((free / parts) >> 20 << 20).clamp(least << 20, 256 << 20));
+        Self { request_bytes: share(4, 32), queued_payload_bytes: share(2, 16), crashes_max: 3 }
     }
 }
 
 impl Limits {
     pub(super) fn check(&self, problems: &mut Problems) {
+        problems.check_range("limits.request_bytes", self.request_bytes, ByteSize(32 << 20), ByteSize(1 << 40));
         problems.check_range("limits.queued_payload_bytes", self.queued_payload_bytes, ByteSize(0), ByteSize(1 << 40));
         problems.check_range("limits.crashes_max", self.crashes_max, 1, 100);
     }
@@ -230,4 +253,25 @@ impl Log {
 /// Deserializes by way of a string: the error for an environment variable then lists the choices.
 fn log_format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LogFormat, D::Error> {
     LogFormat::deserialize(String::deserialize(deserializer)?.into_deserializer())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_limits_follow_from_the_memory_that_the_server_may_use() {
+        let mib = |available: Option<u64>| {
+            let limits = Limits::within(available.map(|mib| mib << 20));
+            (limits.queued_payload_bytes.0 >> 20, limits.request_bytes.0 >> 20)
+        };
+        assert_eq!(mib(Some(64)), (16, 32));
+        let documented = [(256, (48, 32)), (512, (176, 88)), (1_024, (256, 216))];
+        for (available, expected) in documented {
+            assert_eq!(mib(Some(available)), expected);
+            assert!((MEMORY_BASE >> 20) + expected.0 + expected.1 < available, "{available} MiB");
+        }
+        assert_eq!(mib(Some(1 << 20)), (256, 256));
+        assert_eq!(mib(None), (256, 256));
+    }
 }

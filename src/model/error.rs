@@ -22,7 +22,7 @@ pub enum ErrorCode {
     RequestIdReused,
     /// The pool has reached its queue limit.
     QueueFull,
-    /// Arguments, labels and the like of unfinished tasks have reached their limit of memory.
+    /// Requests, or arguments, labels and the like of unfinished tasks, have reached their limit of memory.
     MemoryFull,
     /// The task has already ended.
     TaskFinished,

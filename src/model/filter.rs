@@ -3,6 +3,7 @@
 use super::clock::Timestamp;
 use super::event::{TaskChange, TaskEvent};
 use super::id::{BatchId, HandlerName, Namespace, PoolName, TaskId};
+use super::limits::NAME_BYTES_MAX;
 use super::priority::Priority;
 use super::spec::{TaskOptions, TaskSpec};
 use super::task::{Task, TaskState};
@@ -30,6 +31,14 @@ pub struct TaskFilter {
 }
 
 impl TaskFilter {
+    /// Memory of its parts of variable size.
+    pub fn bytes(&self) -> usize {
+        let labels: usize =
+            self.labels.iter().map(|(key, value)| size_of::<(Box<str>, Box<str>)>() + key.len() + value.len()).sum();
+        let names = (self.ids.len() + self.namespaces.len()) * NAME_BYTES_MAX;
+        labels + names + self.states.len() + self.priorities.len()
+    }
+
     /// Compares the task in its state after the event. A `Deleted` event changes no state, so it matches only a
     /// filter without states.
     pub fn matches_event(&self, event: &TaskEvent) -> bool {

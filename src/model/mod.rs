@@ -16,6 +16,7 @@ pub mod filter;
 pub mod id;
 pub mod key_file;
 pub mod limits;
+pub mod memory;
 pub mod output;
 pub mod pool;
 pub mod priority;
@@ -36,6 +37,7 @@ pub use event::{Event, InterruptCause, Lease, PoolChange, PoolEvent, TaskChange,
 pub use failure::{Failure, FailureReason};
 pub use filter::TaskFilter;
 pub use id::{BatchId, HandlerName, Namespace, PoolName, Revision, TaskId};
+pub use memory::{MemoryAccount, MemoryFull, MemoryPart, Reservation};
 pub use output::{Captured, Output, OutputStream, ResourceUsage};
 pub use pool::{Durability, PoolKind, PoolSettings, PoolSpec};
 pub use priority::Priority;

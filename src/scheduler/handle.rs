@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::model::{
-    Catalog, Clock, PoolName, Revision, TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
+    Catalog, Clock, MemoryAccount, MemoryFull, MemoryPart, PoolName, Reservation, Revision, TaskFilter, TaskId,
+    TaskOptions, TaskSpec, TaskState, Timestamp,
 };
 use crate::pool::Attempt;
 use crate::store::Store;
@@ -40,6 +41,14 @@ pub(super) struct HandleInner {
     pub draining: CancellationToken,
     pub drain_limit: Duration,
     pub options: Mutex<OptionsInterner>,
+    pub memory: MemoryAccount,
+}
+
+/// Memory of a request besides its parts of variable size: the message, its events and the reply.
+const REQUEST_BYTES: u64 = 512;
+
+fn request_bytes(spec: &TaskSpec) -> u64 {
+    REQUEST_BYTES + (spec.payload.len() + spec.attached_bytes()) as u64
 }
 
 impl Handle {
@@ -50,6 +59,11 @@ impl Handle {
 
     pub fn retention(&self) -> Retention {
         self.inner.retention
+    }
+
+    /// The memory that callers can make the server hold.
+    pub fn memory(&self) -> &MemoryAccount {
+        &self.inner.memory
     }
 
     /// Time of the server's clock.
@@ -77,8 +91,9 @@ impl Handle {
         &self,
         specs: Vec<TaskSpec>,
     ) -> impl Future<Output = Result<Submitted, Refusal>> + Send + 'static + use<> {
-        let reply = self.send(|reply| Request::Submit { specs, reply });
-        async move { reply.await.map_err(|_| Draining)? }
+        let memory = self.reserve(specs.iter().map(request_bytes).sum());
+        let reply = memory.map(|memory| self.send(Some(memory), |reply| Request::Submit { specs, reply }));
+        async move { reply?.await.map_err(|_| Draining)? }
     }
 
     /// Submits each of these tasks by itself. Sends the request at once; the future resolves to one result per
@@ -87,8 +102,9 @@ impl Handle {
         &self,
         specs: Vec<TaskSpec>,
     ) -> impl Future<Output = Result<Vec<Result<Submitted, Refusal>>, Refusal>> + Send + 'static + use<> {
-        let reply = self.send(|reply| Request::SubmitEach { specs, reply });
-        async move { reply.await.map_err(|_| Draining)? }
+        let memory = self.reserve(specs.iter().map(request_bytes).sum());
+        let reply = memory.map(|memory| self.send(Some(memory), |reply| Request::SubmitEach { specs, reply }));
+        async move { reply?.await.map_err(|_| Draining)? }
     }
 
     /// Cancels a task and returns its new state.
@@ -96,7 +112,7 @@ impl Handle {
     /// # Errors
     /// `TaskNotFound`, `TaskFinished`, `StoreUnavailable`.
     pub async fn cancel(&self, cancel: CancelCommand) -> Result<(TaskState, Revision), Refusal> {
-        self.execute(|reply| Request::Cancel { cancel, reply }).await
+        self.execute(cancel.reason.len(), |reply| Request::Cancel { cancel, reply }).await
     }
 
     /// Deletes the finished tasks that match and returns their number.
@@ -104,7 +120,7 @@ impl Handle {
     /// # Errors
     /// `StoreUnavailable`.
     pub async fn delete(&self, filter: TaskFilter) -> Result<(u64, Revision), Refusal> {
-        self.execute(|reply| Request::Delete { filter, reply }).await
+        self.execute(filter.bytes(), |reply| Request::Delete { filter, reply }).await
     }
 
     /// All configured pools.
@@ -120,7 +136,7 @@ impl Handle {
     /// # Errors
     /// `UnknownPool`, `EtagMismatch`, `StoreUnavailable`; `Internal` if workers cannot be started.
     pub async fn update_pool(&self, update: PoolUpdate) -> Result<(PoolView, Revision), Refusal> {
-        self.execute(|reply| Request::UpdatePool { update, reply }).await
+        self.execute(0, |reply| Request::UpdatePool { update, reply }).await
     }
 
     /// Metrics of the named pools; of all pools if `pools` is empty.
@@ -150,7 +166,7 @@ impl Handle {
     /// # Errors
     /// `UnknownPool`.
     pub async fn reset_counters(&self, pool: PoolName) -> Result<Revision, Refusal> {
-        self.execute(|reply| Request::ResetCounters { pool, reply }).await
+        self.execute(0, |reply| Request::ResetCounters { pool, reply }).await
     }
 
     /// Starts a drain; `None` uses the configured time limit. May be called repeatedly.
@@ -185,8 +201,14 @@ impl Handle {
     }
 
     /// Sends a request that changes something and waits for the commit without a time limit.
-    async fn execute<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Refusal> {
-        self.send(request).await.map_err(|_| Draining)?
+    /// `bytes` is the variable size of the request.
+    async fn execute<T>(&self, bytes: usize, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Refusal> {
+        let memory = self.reserve(REQUEST_BYTES + bytes as u64)?;
+        self.send(Some(memory), request).await.map_err(|_| Draining)?
+    }
+
+    fn reserve(&self, bytes: u64) -> Result<Reservation, MemoryFull> {
+        self.inner.memory.reserve(MemoryPart::Requests, bytes)
     }
 
     /// Sends a request that changes nothing and waits for the reply at most `timeout`. The request is sent at
@@ -201,7 +223,7 @@ impl Handle {
     ) -> impl Future<Output = Result<T, Refusal>> + Send + use<T, R> {
         let reply = match self.stall() {
             Some(unresponsive) => Err(unresponsive),
-            None => Ok(self.send(request)),
+            None => Ok(self.send(None, request)),
         };
         async move {
             match tokio::time::timeout(timeout, reply?).await {
@@ -217,8 +239,12 @@ impl Handle {
         stalled.then(|| SchedulerUnresponsive { stalled, silence: liveness.stall_status(Component::Scheduler).0 })
     }
 
-    fn send<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> oneshot::Receiver<Result<T, Refusal>> {
-        let (reply, receiver) = oneshot::channel();
+    fn send<T>(
+        &self,
+        memory: Option<Reservation>,
+        request: impl FnOnce(Reply<T>) -> Request,
+    ) -> oneshot::Receiver<Result<T, Refusal>> {
+        let (reply, receiver) = Reply::new(memory);
         // If the service has ended, the reply is dropped and the receiver sees that.
         let _ = self.inner.inbox.send(Message::Request(request(reply)));
         receiver

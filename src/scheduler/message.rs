@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::model::{PoolName, Revision, TaskFilter, TaskId, TaskSpec, TaskState};
+use crate::model::{PoolName, Reservation, Revision, TaskFilter, TaskId, TaskSpec, TaskState};
 use crate::pool::{Attempt, Report};
 use crate::store::AppendError;
 
@@ -21,7 +21,18 @@ pub(super) enum Message {
     Committed(Revision, Result<(), AppendError>),
 }
 
-pub(super) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+/// Where the result goes. Holds the memory of the request until it is sent, also if the caller no longer waits for it.
+pub(super) struct Reply<T> {
+    sender: oneshot::Sender<Result<T, Refusal>>,
+    _memory: Option<Reservation>,
+}
+
+impl<T> Reply<T> {
+    pub fn new(memory: Option<Reservation>) -> (Self, oneshot::Receiver<Result<T, Refusal>>) {
+        let (sender, receiver) = oneshot::channel();
+        (Self { sender, _memory: memory }, receiver)
+    }
+}
 
 pub(super) enum Request {
     Submit { specs: Vec<TaskSpec>, reply: Reply<Submitted> },
@@ -55,5 +66,5 @@ impl PendingReply {
 
 /// Sends a result; does nothing if the caller no longer waits for it.
 pub(super) fn send<T>(reply: Reply<T>, result: Result<T, Refusal>) {
-    let _ = reply.send(result);
+    let _ = reply.sender.send(result);
 }

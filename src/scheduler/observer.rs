@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::model::{Catalog, Event, Priority, Timestamp};
+use crate::model::{Catalog, Event, MemoryAccount, MemoryPart, Priority, Timestamp};
 use crate::pool::Pool;
 use crate::store::Projection;
 use crate::telemetry::Telemetry;
@@ -20,15 +20,16 @@ const INTERVAL: Duration = Duration::from_millis(250);
 
 pub(super) struct Observer {
     telemetry: Telemetry,
+    memory: MemoryAccount,
     meter: CommitMeter,
     publish_at: Instant,
 }
 
 impl Observer {
-    pub fn new(telemetry: Telemetry, catalog: Arc<Catalog>) -> Self {
+    pub fn new(telemetry: Telemetry, catalog: Arc<Catalog>, memory: MemoryAccount) -> Self {
         let now = Instant::now();
         let meter = CommitMeter::new(&telemetry.metrics, catalog);
-        Self { telemetry, meter, publish_at: now }
+        Self { telemetry, memory, meter, publish_at: now }
     }
 
     pub fn commit_durable(&mut self, events: &[Event], duration: Duration) {
@@ -65,6 +66,9 @@ impl Observer {
         let gauges = self.telemetry.gauges.clone();
         let reached = projection.revision().borrow().0;
         gauges.projection_lag.store(hub.revision().0.saturating_sub(reached), Ordering::Relaxed);
+        let (payloads, attached) = core.memory_use();
+        self.memory.publish(MemoryPart::Payloads, payloads);
+        self.memory.publish(MemoryPart::Attached, attached);
         let loads = core.loads(now);
         let readings = loads.into_iter().filter_map(|(index, load)| {
             let pool = pools.get(index)?;

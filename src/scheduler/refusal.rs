@@ -11,11 +11,11 @@ pub use pool::{EtagMismatch, QueueFull, UnknownPool};
 pub use revision::{RevisionCompacted, RevisionInFuture};
 pub use task::{BadField, RequestIdReused, TaskExists, TaskFinished, TaskNotFound, UnknownHandler};
 pub use unavailable::{
-    DrainPending, Draining, MemoryFull, ProjectionUnavailable, SchedulerUnresponsive, StoreUnavailable,
-    StoreUnreadable, WatchDrained,
+    DrainPending, Draining, ProjectionUnavailable, SchedulerUnresponsive, StoreUnavailable, StoreUnreadable,
+    WatchDrained,
 };
 
-use crate::model::{Coded, Details, ErrorCode};
+use crate::model::{Coded, Details, ErrorCode, MemoryFull};
 use crate::store::StoreError;
 
 macro_rules! refusals {

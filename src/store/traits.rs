@@ -9,8 +9,9 @@ use super::error::StoreError;
 use super::page::{Page, PageCursor, PageSize};
 use crate::model::{Durability, Event, Output, RecoveredTask, Revision, StoreId, Task, TaskFilter, TaskId};
 
-/// Bytes of one commit, as [`Commit::bytes`] counts them, unless a single decision of the scheduler is larger.
-pub const COMMIT_BYTES_MAX: usize = 16 << 20;
+/// Bytes of one commit, as [`Commit::bytes`] counts them, unless a single decision of the scheduler is larger. A journal
+/// needs about four times as much memory while it writes them.
+pub const COMMIT_BYTES_MAX: usize = 4 << 20;
 
 /// Events that become durable together. Their revisions are consecutive.
 #[derive(Clone, Debug, PartialEq)]

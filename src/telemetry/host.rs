@@ -7,6 +7,8 @@ use parking_lot::Mutex;
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 use tokio::time::Instant;
 
+use super::memory_limit::group_memory;
+
 /// Shortest time between two measurements; earlier requests get the last one.
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -103,10 +105,8 @@ impl State {
 /// Total and used bytes of the machine, or of the container if its limit is smaller.
 fn memory(system: &System) -> (u64, u64) {
     let total = system.total_memory();
-    match system.cgroup_limits() {
-        Some(limits) if limits.total_memory > 0 && limits.total_memory < total => {
-            (limits.total_memory, limits.total_memory.saturating_sub(limits.free_memory))
-        }
+    match group_memory() {
+        Some(group) if group.limit < total => (group.limit, group.used.min(group.limit)),
         _ => (total, system.used_memory().min(total)),
     }
 }

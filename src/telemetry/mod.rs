@@ -7,6 +7,7 @@ pub mod host;
 pub mod liveness;
 pub mod log;
 mod log_throttle;
+pub mod memory_limit;
 pub mod metrics;
 pub mod panics;
 pub mod propagation;

@@ -1,21 +1,25 @@
 //! Memory of the server under large payloads, in a control group where the machine allows it.
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, future, stream};
+use lineshaft::proto::v1::submit_tasks_response::Outcome;
 use lineshaft::proto::v1::{self, TaskState, payload::Kind};
-use tonic::Code;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
-use crate::support::{Server, bytes};
+use crate::health_endpoints::{samples, wait_for_sample};
+use crate::support::{Faults, Server, bytes, check, eventually, noop, reason};
 
-/// Less than the payloads of all tasks, and enough for the documented sum.
+/// Less than the payloads of all tasks, and what the documentation names as the least for a server with its defaults.
 const LIMIT: u64 = 256 << 20;
 const PAYLOAD_BYTES: usize = 1 << 20;
 /// More tasks than the limit has room for.
 const TASKS: usize = 320;
 const CONFIG: &str = "
-[limits]
-queued_payload_bytes = \"48MiB\"
 [[pool]]
 name = \"default\"
 size = 4
@@ -42,7 +46,9 @@ impl ControlGroup {
             ("/sys/fs/cgroup", "memory.max", ("memory.events", "oom_kill ")),
         ];
         kinds.into_iter().find_map(|(root, file, kills)| {
-            let path = Path::new(root).join(format!("lineshaft-test-{}", std::process::id()));
+            static CREATED: AtomicUsize = AtomicUsize::new(0);
+            let number = CREATED.fetch_add(1, Ordering::Relaxed);
+            let path = Path::new(root).join(format!("lineshaft-test-{}-{number}", std::process::id()));
             std::fs::create_dir(&path).ok()?;
             let group = Self { path, kills };
             // Without the memory controller the file is missing and cannot be created.
@@ -65,11 +71,14 @@ impl Drop for ControlGroup {
     }
 }
 
-/// The most memory that the process has had resident so far.
+/// The most memory that the process has had resident so far, without the pages of its program, which are in a file.
 fn peak(server: &Server) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    let value = |name| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    };
+    value("VmHWM:") - value("RssFile:")
 }
 
 fn large(n: usize) -> v1::SubmitTaskRequest {
@@ -78,26 +87,91 @@ fn large(n: usize) -> v1::SubmitTaskRequest {
     v1::SubmitTaskRequest { handler: "size".to_owned(), payload: Some(payload), ..Default::default() }
 }
 
-/// Submits large tasks until the queue is full.
-async fn fill(server: &Server) -> Vec<String> {
-    let tasks = server.tasks();
-    let submit = |n| {
-        let mut tasks = tasks.clone();
-        async move { tasks.submit_task(large(n)).await }
-    };
-    let results: Vec<_> = stream::iter(0..=TASKS).map(submit).buffer_unordered(4).collect().await;
-    let (accepted, refused): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
-    assert_eq!(refused.len(), 1, "the queue has room for all but one: {refused:?}");
-    assert_eq!(refused[0].as_ref().unwrap_err().code(), Code::ResourceExhausted);
-    accepted.into_iter().map(|accepted| accepted.unwrap().into_inner().task_id).collect()
+/// Memory that is counted for requests.
+fn used(server: &Server) -> u64 {
+    samples(&server.address)["lineshaft_memory_used_bytes{part=\"requests\"}"].parse().unwrap()
+}
+
+/// Waits as the server asks for.
+async fn back_off(refused: &Status) {
+    let delay = refused.get_details_retry_info().and_then(|info| info.retry_delay);
+    tokio::time::sleep(delay.expect("the caller learns when to try again")).await;
+}
+
+/// Submits large tasks one by one until the queue is full. Returns their IDs, and how often memory was short.
+async fn fill_by_calls(server: &Server) -> (Vec<String>, usize) {
+    let (mut tasks, mut accepted, mut refusals) = (server.tasks(), Vec::new(), 0);
+    loop {
+        match tasks.submit_task(large(accepted.len())).await {
+            Ok(answer) => accepted.push(answer.into_inner().task_id),
+            Err(refused) => match &*reason(&refused) {
+                "QUEUE_FULL" => return (accepted, refusals),
+                "MEMORY_FULL" => {
+                    assert_eq!(refused.code(), Code::ResourceExhausted);
+                    refusals += 1;
+                    back_off(&refused).await;
+                }
+                _ => panic!("{refused:?}"),
+            },
+        }
+    }
+}
+
+/// Submits large tasks through streams until the queue is full.
+async fn fill_by_streams(server: &Server) -> (Vec<String>, usize) {
+    let (mut tasks, mut accepted, mut refusals, mut is_full) = (server.tasks(), Vec::new(), 0, false);
+    while !is_full {
+        let request = |n| v1::SubmitTasksRequest { sequence: n as u64, task: Some(large(n)) };
+        let requests = stream::iter((0..64).map(request));
+        let mut answers = match tasks.submit_tasks(requests).await {
+            Ok(answers) => answers.into_inner(),
+            Err(refused) => {
+                refusals += 1;
+                back_off(&refused).await;
+                continue;
+            }
+        };
+        while let Some(answer) = answers.next().await {
+            match answer.map(|answer| answer.outcome.unwrap()) {
+                Ok(Outcome::Accepted(task)) => accepted.push(task.task_id),
+                Ok(Outcome::Rejected(rejection)) if rejection.reason == "QUEUE_FULL" => is_full = true,
+                Ok(Outcome::Rejected(rejection)) => {
+                    assert_eq!(rejection.reason, "MEMORY_FULL", "{rejection:?}");
+                    refusals += 1;
+                }
+                Err(refused) => {
+                    refusals += 1;
+                    back_off(&refused).await;
+                }
+            }
+        }
+    }
+    (accepted, refusals)
+}
+
+/// Fills the queue by many calls and streams at once, each on a connection of its own. Returns the IDs, and how often
+/// memory was short.
+async fn fill(server: &Server) -> (Vec<String>, usize) {
+    let calls = future::join_all((0..96).map(|_| fill_by_calls(server)));
+    let streams = future::join_all((0..16).map(|_| fill_by_streams(server)));
+    let (calls, streams) = future::join(calls, streams).await;
+    let refusals: usize = calls.iter().chain(&streams).map(|(_, refusals)| refusals).sum();
+    let accepted: Vec<_> = calls.into_iter().chain(streams).flat_map(|(accepted, _)| accepted).collect();
+    assert_eq!(accepted.len(), TASKS);
+    (accepted, refusals)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn memory_stays_within_the_budget_under_large_payloads_and_after_a_crash() {
+async fn memory_stays_within_the_defaults_under_large_payloads_and_after_a_crash() {
     let group = ControlGroup::create(LIMIT);
     println!("control group: {:?}", group.as_ref().map(|group| &group.path));
-    let mut server = Server::start_limited(CONFIG, group.as_ref().map(|group| &*group.path));
-    let accepted = fill(&server).await;
+    let config = if group.is_some() { CONFIG.to_owned() } else { format!("{CONFIG}{SMALL}") };
+    let mut server = Server::start_limited(&config, group.as_ref().map(|group| &*group.path));
+    let info = server.system().get_server_info(v1::GetServerInfoRequest {}).await.unwrap().into_inner();
+    let limits = info.limits.unwrap();
+    assert_eq!((limits.request_memory_bytes, limits.payload_memory_bytes), (32 << 20, 36 << 20));
+    let (accepted, refusals) = fill(&server).await;
+    println!("{} tasks accepted, {refusals} times the memory for requests was full", accepted.len());
     let before = peak(&server);
     server.kill9();
     server.start_again();
@@ -114,4 +188,80 @@ async fn memory_stays_within_the_budget_under_large_payloads_and_after_a_crash()
     assert_eq!(group.as_ref().map_or(0, ControlGroup::killed), 0, "killed for memory");
     assert!(drained.max(before) <= LIMIT, "{before} and {drained} bytes exceed the limit");
     assert!(drained <= before + before / 5, "{drained} bytes after the restart, {before} before");
+}
+
+/// What a server in a control group of [`LIMIT`] has by default.
+const SMALL: &str = "
+[limits]
+queued_payload_bytes = \"48MiB\"
+request_bytes = \"32MiB\"
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_are_never_completed_do_not_fill_the_memory() {
+    let group = ControlGroup::create(LIMIT);
+    let server = Server::start_limited(SMALL, group.as_ref().map(|group| &*group.path));
+    let head = "POST /lineshaft.v1.TaskService/SubmitTask HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+        content-length: 16000000\r\n\r\n";
+    let open: Vec<_> = (0..40)
+        .map(|_| {
+            let mut stream = TcpStream::connect(&server.address).unwrap();
+            stream.write_all(head.as_bytes()).unwrap();
+            // Fails once the server has refused the request.
+            let _ = (0..15).try_for_each(|_| stream.write_all(&vec![b' '; 1 << 20]));
+            stream
+        })
+        .collect();
+    let used = || used(&server);
+    eventually(async || check(used() > 16 << 20, || format!("{} bytes are used", used()))).await;
+    println!("{} connections, {} MiB of requests, peak {} MiB", open.len(), used() >> 20, peak(&server) >> 20);
+    assert!(used() <= 32 << 20, "{}", used());
+    assert!(peak(&server) <= LIMIT);
+    drop(open);
+    wait_for_sample(&server.address, "lineshaft_memory_used_bytes{part=\"requests\"}", "0");
+    let id = server.submit(noop()).await;
+    server.wait_finished(&id).await;
+    assert_eq!(group.as_ref().map_or(0, ControlGroup::killed), 0, "killed for memory");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_wait_for_a_hanging_disk_are_bounded_also_if_their_callers_have_gone() {
+    let faults = Faults::new();
+    let variables = faults.variables();
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, &**value)).collect();
+    let server = Server::start_with(&format!("{CONFIG}{SMALL}"), &variables);
+    faults.set(&["sync hang journal.db", "sync hang journal.db-wal"]);
+    let submit = |n| {
+        let mut tasks = server.tasks();
+        tokio::spawn(async move { tasks.submit_task(large(n)).await })
+    };
+    let mut calls: Vec<_> = (0..64).map(submit).collect();
+    let used = || used(&server);
+    // Those that the server refuses end at once, the others wait for the disk.
+    let waiting = eventually(async || {
+        let waiting = calls.iter().filter(|call| !call.is_finished()).count();
+        check(waiting < 32 && used() > (waiting as u64) << 20, || format!("{waiting} calls wait, {} bytes", used()))?;
+        Ok(waiting)
+    })
+    .await;
+    assert!(waiting > 8, "{waiting}");
+    for call in calls.extract_if(.., |call| call.is_finished()) {
+        let refused = call.await.unwrap().unwrap_err();
+        assert_eq!((refused.code(), &*reason(&refused)), (Code::ResourceExhausted, "MEMORY_FULL"), "{refused:?}");
+        assert!(refused.get_details_retry_info().is_some_and(|info| info.retry_delay.is_some()), "{refused:?}");
+    }
+    calls.iter().for_each(tokio::task::JoinHandle::abort);
+    let mut tasks = server.tasks();
+    let mut more = 0;
+    // The requests of callers that have gone still use the memory.
+    eventually(async || {
+        let refused = tokio::time::timeout(std::time::Duration::from_millis(100), tasks.submit_task(large(99))).await;
+        more += usize::from(refused.is_err());
+        check(matches!(refused, Ok(Err(_))), || format!("{more} more requests wait"))
+    })
+    .await;
+    assert!(waiting + more <= 32, "{waiting} and {more}");
+    faults.clear();
+    wait_for_sample(&server.address, "lineshaft_memory_used_bytes{part=\"requests\"}", "0");
+    server.submit(large(1)).await;
 }

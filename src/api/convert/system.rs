@@ -1,6 +1,6 @@
 //! Host health and server limits.
 
-use crate::model::limits;
+use crate::model::{MemoryAccount, MemoryPart, limits};
 use crate::proto::v1;
 use crate::scheduler::Retention;
 use crate::telemetry::host::HostHealth;
@@ -21,7 +21,7 @@ pub fn health(health: &HostHealth) -> v1::SystemHealth {
     }
 }
 
-pub fn limits(retention: Retention) -> v1::Limits {
+pub fn limits(retention: Retention, memory: &MemoryAccount) -> v1::Limits {
     v1::Limits {
         payload_bytes: to_i64(limits::PAYLOAD_BYTES_MAX),
         result_bytes: to_i64(limits::RESULT_BYTES_MAX),
@@ -44,5 +44,7 @@ pub fn limits(retention: Retention) -> v1::Limits {
         output_bytes: to_i64(limits::OUTPUT_KEPT_BYTES),
         retained_tasks: to_i64(retention.count),
         retained_age: Some(duration(retention.age)),
+        request_memory_bytes: to_i64(memory.limit(MemoryPart::Requests)),
+        payload_memory_bytes: to_i64(memory.limit(MemoryPart::Payloads)),
     }
 }

@@ -1,8 +1,8 @@
-//! Reads whole request bodies, within a size limit and a time limit.
+//! Reads whole request bodies, within limits of size, time and memory.
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
@@ -10,7 +10,8 @@ use tonic::body::Body;
 use tonic::codegen::http::HeaderMap;
 use tonic::codegen::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 
-use crate::model::ErrorCode;
+use crate::api::status;
+use crate::model::{ErrorCode, MemoryAccount, MemoryPart, Reservation};
 
 use super::response::edge_error;
 
@@ -21,14 +22,22 @@ pub struct BodyLimits {
     pub timeout: Duration,
 }
 
+/// A body, and the memory that is counted for it.
+#[derive(Debug)]
+pub struct ReceivedBody {
+    pub bytes: Bytes,
+    pub memory: Reservation,
+}
+
 /// # Errors
-/// MESSAGE_TOO_LARGE, DEADLINE_EXCEEDED, UNSUPPORTED if the body is compressed, INVALID_FIELD if it ends early.
+/// MEMORY_FULL, MESSAGE_TOO_LARGE, DEADLINE_EXCEEDED, UNSUPPORTED if the body is compressed, INVALID_FIELD if it ends early.
 pub async fn read(
     headers: &HeaderMap,
     body: Body,
     limits: BodyLimits,
     deadline: Option<Instant>,
-) -> Result<Bytes, Status> {
+    account: &MemoryAccount,
+) -> Result<ReceivedBody, Status> {
     if let Some(encoding) = headers.get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
         let message = format!("content-encoding {encoding:?} is not supported; send the body uncompressed");
         return Err(edge_error(ErrorCode::Unsupported, message));
@@ -39,15 +48,27 @@ pub async fn read(
     }
     let timeout = Instant::now() + limits.timeout;
     let until = deadline.map_or(timeout, |deadline| deadline.min(timeout));
-    match timeout_at(until, Limited::new(body, limits.bytes).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(limits.bytes)),
-        Ok(Err(error)) => Err(edge_error(ErrorCode::InvalidField, format!("the request body is incomplete: {error}"))),
-        Err(_) => {
-            let message = "the request body was not complete before `http.body_timeout` or the deadline of the call";
-            Err(edge_error(ErrorCode::DeadlineExceeded, message))
+    timeout_at(until, collect(body, limits.bytes, account)).await.unwrap_or_else(|_| {
+        let message = "the request body was not complete before `http.body_timeout` or the deadline of the call";
+        Err(edge_error(ErrorCode::DeadlineExceeded, message))
+    })
+}
+
+async fn collect(body: Body, limit: usize, account: &MemoryAccount) -> Result<ReceivedBody, Status> {
+    let full = |full| status::to_status(&full);
+    let mut memory = account.reserve(MemoryPart::Requests, 0).map_err(full)?;
+    let (mut body, mut bytes) = (Limited::new(body, limit), BytesMut::new());
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| match error {
+            error if error.is::<LengthLimitError>() => too_large(limit),
+            error => edge_error(ErrorCode::InvalidField, format!("the request body is incomplete: {error}")),
+        })?;
+        if let Ok(data) = frame.into_data() {
+            memory.grow(data.len() as u64).map_err(full)?;
+            bytes.extend_from_slice(&data);
         }
     }
+    Ok(ReceivedBody { bytes: bytes.freeze(), memory })
 }
 
 fn too_large(limit: usize) -> Status {
@@ -64,9 +85,13 @@ mod tests {
 
     const LIMITS: BodyLimits = BodyLimits { bytes: 4, timeout: Duration::from_secs(3) };
 
+    fn account(limit: u64) -> MemoryAccount {
+        MemoryAccount::new(|_| limit)
+    }
+
     async fn read_with(name: &'static str, value: &'static str, body: Body) -> Result<Bytes, Status> {
         let headers = [(name.parse().unwrap(), HeaderValue::from_static(value))].into_iter().collect();
-        read(&headers, body, LIMITS, None).await
+        Ok(read(&headers, body, LIMITS, None, &account(100)).await?.bytes)
     }
 
     #[tokio::test]
@@ -92,10 +117,22 @@ mod tests {
             Body::new(StreamBody::new(nothing))
         };
         let begun = Instant::now();
-        let error = read(&HeaderMap::new(), endless(), LIMITS, None).await.unwrap_err();
+        let error = read(&HeaderMap::new(), endless(), LIMITS, None, &account(100)).await.unwrap_err();
         assert_eq!((error.code(), begun.elapsed().as_secs()), (Code::DeadlineExceeded, 3));
         let deadline = Some(Instant::now() + Duration::from_secs(1));
-        read(&HeaderMap::new(), endless(), LIMITS, deadline).await.unwrap_err();
+        read(&HeaderMap::new(), endless(), LIMITS, deadline, &account(100)).await.unwrap_err();
         assert_eq!(begun.elapsed().as_secs(), 4, "the deadline is earlier than the timeout");
+    }
+
+    #[tokio::test]
+    async fn memory_for_a_body_is_counted_until_it_is_dropped() {
+        let account = account(5);
+        let body = |text: &'static str| Body::new(Full::from(text));
+        let received = read(&HeaderMap::new(), body("four"), LIMITS, None, &account).await.unwrap();
+        let refused = read(&HeaderMap::new(), body("2B"), LIMITS, None, &account).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        assert!(refused.message().contains("limits.request_bytes"), "{refused}");
+        drop(received);
+        read(&HeaderMap::new(), body("2B"), LIMITS, None, &account).await.unwrap();
     }
 }

@@ -149,8 +149,9 @@ async fn unary(
     let deadline = deadline(&head.headers).map_err(without_metadata)?;
     let admission = context.admit(head).map_err(without_metadata)?;
     let limits = BodyLimits { bytes: limits::MESSAGE_BYTES_MAX, timeout: context.body_timeout };
-    let body = body::read(&head.headers, body, limits, deadline).await.map_err(without_metadata)?;
-    let message = codec.decode(method, body).map_err(without_metadata)?;
+    let body = body::read(&head.headers, body, limits, deadline, &context.memory).await.map_err(without_metadata)?;
+    let (bytes, _memory) = (body.bytes, body.memory);
+    let message = codec.decode(method, bytes).map_err(without_metadata)?;
     let client = LoopbackClient::new(context, head, deadline, admission);
     let mut reply = client.unary(head.uri.path(), &message).await?;
     reply.message = codec.encode(method, reply.message).map_err(without_metadata)?;
@@ -235,8 +236,9 @@ async fn start(
     let deadline = deadline(&head.headers)?;
     let admission = context.admit(head)?;
     let limits = BodyLimits { bytes: PREFIX_BYTES + limits::MESSAGE_BYTES_MAX, timeout: context.body_timeout };
-    let body = body::read(&head.headers, body, limits, deadline).await?;
-    let message = codec.decode(method, open_envelope(body)?)?;
+    let body = body::read(&head.headers, body, limits, deadline, &context.memory).await?;
+    let (bytes, _memory) = (body.bytes, body.memory);
+    let message = codec.decode(method, open_envelope(bytes)?)?;
     Ok(LoopbackClient::new(context, head, deadline, admission).open(head.uri.path(), &message).await)
 }
 

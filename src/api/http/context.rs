@@ -10,6 +10,7 @@ use tonic::codegen::http::{Request, Response, request};
 use tower::util::BoxCloneSyncService;
 
 use crate::api::middleware::admission::{Admission, AdmissionControl};
+use crate::model::MemoryAccount;
 
 use super::descriptors::Contract;
 
@@ -24,6 +25,7 @@ pub struct Context {
     pub contract: Arc<Contract>,
     /// Limit for receiving the body of a request that is not gRPC.
     pub body_timeout: Duration,
+    pub memory: MemoryAccount,
 }
 
 impl Context {

@@ -210,6 +210,7 @@ mod tests {
     use crate::api::http::descriptors::Contract;
     use crate::api::middleware::admission::AdmissionControl;
     use crate::api::middleware::call_slots::CallSlots;
+    use crate::model::MemoryAccount;
 
     #[test]
     fn messages_are_split_wherever_the_pieces_end() {
@@ -250,6 +251,7 @@ mod tests {
             admission: AdmissionControl::new(AccessControl::default(), CallSlots::new(1)),
             contract: Arc::new(Contract::new().unwrap()),
             body_timeout: Duration::ZERO,
+            memory: MemoryAccount::new(|_| 0),
         };
         let head = request.into_parts().0;
         let admission = context.admit(&head).unwrap();

@@ -1,6 +1,5 @@
 //! Routes requests that are not gRPC: gRPC-Web, Connect, the plain routes, and the pages.
 
-use bytes::Bytes;
 use http_body_util::Full;
 use tonic::body::Body;
 use tonic::codegen::http::header::CONTENT_TYPE;
@@ -10,10 +9,11 @@ use tower::{Layer, Service};
 use crate::api::middleware::grpc_timeout;
 use crate::model::{ErrorCode, limits};
 
+use super::body::{self, ReceivedBody};
 use super::context::Context;
 use super::origin::Origins;
 use super::response::{self, edge_error};
-use super::{body, connect, health, plain};
+use super::{connect, health, plain};
 
 /// The page at `/`.
 const INDEX: &str = include_str!("index.txt");
@@ -77,16 +77,17 @@ impl Routes {
             let admission = self.context.admit(&head)?;
             // The text form of gRPC-Web is a third longer.
             let bounds = body::BodyLimits { bytes: 2 * limits::MESSAGE_BYTES_MAX, timeout: self.context.body_timeout };
-            let body = body::read(&head.headers, body, bounds, grpc_timeout::deadline(&head.headers)).await?;
+            let deadline = grpc_timeout::deadline(&head.headers);
+            let body = body::read(&head.headers, body, bounds, deadline, &self.context.memory).await?;
             Ok((admission, body))
         };
-        let (admission, body): (_, Bytes) = match receive.await {
+        let (admission, ReceivedBody { bytes, memory: _memory }) = match receive.await {
             Ok(received) => received,
             Err(refused) => return response::grpc_web_error(refused),
         };
         head.extensions.insert(admission.admitted.clone());
         let mut web = tonic_web::GrpcWebLayer::new().layer(self.context.calls.clone());
-        match web.call(Request::from_parts(head, Body::new(Full::new(body)))).await {
+        match web.call(Request::from_parts(head, Body::new(Full::new(bytes)))).await {
             Ok(response) => response,
             Err(never) => match never {},
         }

@@ -14,6 +14,7 @@ pub mod error_mapping;
 pub mod grpc_timeout;
 mod layered_body;
 pub mod load_shed;
+pub mod request_memory;
 #[cfg(test)]
 mod test_support;
 mod trace_context;

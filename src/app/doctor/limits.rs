@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, getrlimit};
 
-use crate::config::{Config, PoolKind};
+use crate::config::{Config, MEMORY_BASE, PoolKind};
 use crate::telemetry::host::HostSampler;
 
 use super::report::Finding;
@@ -11,9 +11,6 @@ use super::report::Finding;
 const FILES: u64 = 4_096;
 /// Threads besides those of pools: runtime, scheduler, store.
 const THREADS_BASE: u64 = 32;
-/// Memory besides payloads, tasks and workers: the server itself, and the bounded buffers of its store and its watches,
-/// full of large payloads. Measured 150 MiB; tests/it/memory.rs holds the sum.
-const MEMORY_BASE: u64 = 160 << 20;
 /// Memory of one worker thread: measured 44 kB before its first task and 110 kB after some thousands.
 const MEMORY_THREAD: u64 = 128 << 10;
 
@@ -23,6 +20,7 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
     };
     let threads = sizes(&PoolKind::Threads);
     let workers = threads + sizes(&PoolKind::Async);
+    let budgets = config.limits.queued_payload_bytes.0 + config.limits.request_bytes.0;
     let available = HostSampler::new().health().memory_total_bytes;
     // Each worker runs at most one process at a time.
     let wanted = threads + workers + THREADS_BASE;
@@ -30,7 +28,7 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
     vec![
         open_files(getrlimit(Resource::Nofile).current),
         processes_and_threads(wanted, processes),
-        memory_use(MEMORY_BASE + threads * MEMORY_THREAD + config.limits.queued_payload_bytes.0, available),
+        memory_use(MEMORY_BASE + threads * MEMORY_THREAD + budgets, available),
     ]
 }
 
@@ -68,7 +66,7 @@ fn memory_use(wanted: u64, available: u64) -> Finding {
     let text =
         format!("the server may need {} MiB of {} MiB of memory, not counting handlers", wanted >> 20, available >> 20);
     if available > 0 && wanted > available {
-        let advice = "lower limits.queued_payload_bytes or the size of pools, or add memory";
+        let advice = "lower limits.queued_payload_bytes, limits.request_bytes or the size of pools, or add memory";
         return Finding::failure("limits", text).with_advice(advice);
     }
     if available > 0 && wanted > available / 4 * 3 {

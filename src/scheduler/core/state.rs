@@ -136,6 +136,11 @@ impl Core {
         self.draining = true;
     }
 
+    /// Bytes of the payloads in memory, and of arguments, labels and the like.
+    pub fn memory_use(&self) -> (u64, u64) {
+        (self.payload_bytes, self.attached_bytes)
+    }
+
     /// Number of RUNNING tasks.
     pub fn running(&self) -> u64 {
         self.pools.iter().map(|pool| pool.running).sum()

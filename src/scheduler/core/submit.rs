@@ -5,9 +5,10 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 
 use crate::model::{
-    Durability, Event, PoolName, Revision, TaskChange, TaskEvent, TaskId, TaskSpec, TaskState, Timestamp,
+    Durability, Event, MemoryFull, MemoryPart, PoolName, Revision, TaskChange, TaskEvent, TaskId, TaskSpec, TaskState,
+    Timestamp,
 };
-use crate::scheduler::refusal::{BadField, Draining, MemoryFull, QueueFull, Refusal, RequestIdReused, TaskExists};
+use crate::scheduler::refusal::{BadField, Draining, QueueFull, Refusal, RequestIdReused, TaskExists};
 
 use super::decisions::Decisions;
 use super::holds::{Hold, Holds};
@@ -126,7 +127,7 @@ impl Core {
         let added: u64 = added.map(|(spec, _)| attached_bytes(spec)).sum();
         let limit = self.options.attached_bytes_max;
         if added > 0 && self.attached_bytes + added > limit {
-            return Err(MemoryFull { used: self.attached_bytes, limit }.into());
+            return Err(MemoryFull { part: MemoryPart::Attached, used: self.attached_bytes, limit }.into());
         }
         Ok(())
     }

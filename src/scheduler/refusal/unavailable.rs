@@ -20,28 +20,6 @@ impl Coded for Draining {
     }
 }
 
-/// The arguments, labels and the like of unfinished tasks would exceed their memory.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error(
-    "arguments, labels, names and trace contexts of unfinished tasks use {used} bytes, the limit is {limit}; retry later, \
-     or raise `limits.queued_payload_bytes`"
-)]
-pub struct MemoryFull {
-    pub used: u64,
-    pub limit: u64,
-}
-
-impl Coded for MemoryFull {
-    fn code(&self) -> ErrorCode {
-        ErrorCode::MemoryFull
-    }
-
-    fn details(&self) -> Details {
-        let quota = ("memory".to_owned(), format!("at most {} bytes of arguments and labels may wait", self.limit));
-        Details { quota: Some(quota), ..Details::retry_after(RETRY_AFTER) }.with_metadata("limit", self.limit)
-    }
-}
-
 /// The server is shutting down, so that a watch ends.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the server is shutting down; all events up to revision {} were sent, resume the watch with the token", .resume.revision)]

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{Catalog, Clock, Event, PoolSettings, RecoveredTask, Revision, Timestamp};
+use crate::model::{Catalog, Clock, Event, MemoryAccount, PoolSettings, RecoveredTask, Revision, Timestamp};
 use crate::pool::{Pool, WorkerContext};
 use crate::runners::Registry;
 use crate::scheduler::core::{Core, CoreOptions, Decisions, PoolView};
@@ -33,6 +33,7 @@ pub struct Options {
     pub drain_limit: Duration,
     /// Events that the journal keeps for watchers.
     pub watch_window: u64,
+    pub memory: MemoryAccount,
     pub telemetry: Telemetry,
 }
 
@@ -53,6 +54,7 @@ impl Options {
             catalog: Arc::default(),
             drain_limit: Duration::ZERO,
             watch_window: 1_000,
+            memory: MemoryAccount::new(|_| 64 << 20),
             telemetry: Telemetry::off(),
         }
     }
@@ -77,6 +79,7 @@ impl Service {
         let mut pending = Pending::default();
         let closed = pending.add_each(&mut events).into();
         let shared = Arc::new(handle_inner(&options, sender, store, clock, durable));
+        options.telemetry.metrics.observe_memory(&options.memory);
         let fault = shared.store.projection.fault();
         options.telemetry.liveness.set_projection_fault_check(move || fault.borrow().is_some());
         let context = worker_context(&shared, registry, &options.telemetry, runtime);
@@ -96,7 +99,7 @@ impl Service {
             drain: None,
             deletions: Deletions::default(),
             watch_window: options.watch_window,
-            observer: Observer::new(options.telemetry.clone(), options.catalog),
+            observer: Observer::new(options.telemetry.clone(), options.catalog, options.memory),
             telemetry: options.telemetry,
         })
     }
@@ -122,6 +125,7 @@ fn handle_inner(
         draining,
         drain_limit: options.drain_limit,
         options: parking_lot::Mutex::default(),
+        memory: options.memory.clone(),
     }
 }
 

@@ -27,7 +27,7 @@ use super::{Options, Recovery, Service};
 const MANY: usize = 300;
 
 /// Bytes of a payload of which few fit into one commit.
-const LARGE: usize = 1 << 20;
+const LARGE: usize = COMMIT_BYTES_MAX / 16;
 
 type Held = (Arc<Commit>, AppendDone);
 

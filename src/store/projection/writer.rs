@@ -28,7 +28,7 @@ const GENERATION_MAX: usize = 16_384;
 /// About the number of rows in one transaction: few enough that its pages fit into the cache and the log.
 const ROWS_MAX: usize = 32_768;
 /// About the bytes of payloads, results and outputs in one transaction.
-const TRANSACTION_BYTES_MAX: usize = 16 << 20;
+const TRANSACTION_BYTES_MAX: usize = 4 << 20;
 
 pub(super) struct Writer {
     pub(super) connection: Connection,

@@ -100,7 +100,7 @@ fn full_commits_in_flight_are_appended_as_a_whole() {
     let mut history = History::default();
     let mut commit = |tasks: usize| {
         let before = history.events.len();
-        (0..tasks).for_each(|_| submission(&mut history, 1 << 20));
+        (0..tasks).for_each(|_| submission(&mut history, COMMIT_BYTES_MAX / 16));
         Arc::new(Commit { events: history.events[before..].to_vec(), sync: true })
     };
     let commits = [commit(15), commit(2), commit(15)];

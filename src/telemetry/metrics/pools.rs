@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
-use crate::model::{PoolName, Priority};
+use crate::model::{MemoryAccount, MemoryPart, PoolName, Priority};
 
 use crate::telemetry::liveness::{Component, Liveness};
 
@@ -95,6 +95,20 @@ impl Metrics {
         observe(&table::WATCHERS, |gauges| &gauges.watches.open);
         observe(&table::WATCH_EVENTS, |gauges| &gauges.watches.events);
         observe(&table::WATCH_CATCH_UPS, |gauges| &gauges.watches.catch_ups);
+    }
+
+    pub fn observe_memory(&self, account: &MemoryAccount) {
+        let observe = |row: &'static table::Row, read: fn(&MemoryAccount, MemoryPart) -> u64| {
+            let account = account.clone();
+            let all = move |o: &mut Observation<'_>| {
+                for part in MemoryPart::ALL {
+                    o.count(read(&account, part), &[("part", part.name())]);
+                }
+            };
+            self.instruments().observe(row, all);
+        };
+        observe(&table::MEMORY_USED, MemoryAccount::used);
+        observe(&table::MEMORY_LIMIT, MemoryAccount::limit);
     }
 
     pub fn observe_liveness(&self, liveness: &Arc<Liveness>) {

@@ -132,6 +132,10 @@ rows! {
         "Size of journal and projection, including their write-ahead logs.";
     PROJECTION_LAG: "lineshaft.store.projection.lag", "{event}", Gauge, [],
         "Durable events that the projection does not contain yet.";
+    MEMORY_USED: "lineshaft.memory.used", "By", UpDownCounter, ["part"],
+        "Memory that callers make the server hold: `requests`, and `payloads` and `attached` (arguments, labels, names and trace contexts) of unfinished tasks.";
+    MEMORY_LIMIT: "lineshaft.memory.limit", "By", UpDownCounter, ["part"],
+        "Limit of this memory. Beyond it requests and attached parts are refused with MEMORY_FULL, and payloads are left to the store.";
     WATCHERS: "lineshaft.watch.subscriber.count", "{subscriber}", UpDownCounter, [],
         "Open watches.";
     WATCH_EVENTS: "lineshaft.watch.events", "{event}", Counter, [],

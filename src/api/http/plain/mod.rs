@@ -75,8 +75,8 @@ impl Route {
             Params::from_query(head.uri.query().unwrap_or_default())
         } else {
             let limits = BodyLimits { bytes: BODY_BYTES_MAX, timeout: context.body_timeout };
-            let body = body::read(&head.headers, body, limits, deadline).await?;
-            Params::from_body(&head.headers, &body)?
+            let body = body::read(&head.headers, body, limits, deadline, &context.memory).await?;
+            Params::from_body(&head.headers, &body.bytes)?
         };
         let client = LoopbackClient::new(context, &head, deadline, admission);
         let value = (self.handler)(Call { client, params, id }).await?;

@@ -1,14 +1,18 @@
 //! SubmitTasks: submits the tasks of a stream in chunks, and responds to each task when it is durable.
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
-use tonic::Streaming;
+use std::future::poll_fn;
+use std::task::Poll;
+
+use futures_util::stream::{Fuse, FuturesUnordered, StreamExt};
+use prost::Message;
 use tonic::codegen::BoxStream;
+use tonic::{Status, Streaming};
 
 use crate::api::auth::{Caller, Reservation, audit};
 use crate::api::convert::{InvalidFields, MessagePath};
 use crate::api::status::{self, into_status};
-use crate::model::{Coded, StoreId};
-use crate::proto::v1::{self, submit_tasks_response::Outcome};
+use crate::model::{Coded, MemoryPart, StoreId};
+use crate::proto::v1::{self, payload::Kind, submit_tasks_response::Outcome};
 use crate::scheduler::{Draining, Handle, Refusal, Submitted};
 
 use super::send_span::SendSpan;
@@ -16,8 +20,12 @@ use super::submit::{Converter, SubmittedTask, authorize};
 
 /// Maximum number of tasks of one stream without a response; at the limit no further requests are read.
 const IN_FLIGHT_MAX: usize = 1_024;
+/// Maximum bytes of payloads of these tasks.
+const BYTES_IN_FLIGHT_MAX: usize = 8 << 20;
 /// Maximum number of tasks sent to the scheduler at once.
 const CHUNK_MAX: usize = 256;
+/// No more tasks are added to a chunk with these bytes of payloads.
+const CHUNK_BYTES_MAX: usize = 1 << 20;
 
 type Responses = Vec<v1::SubmitTasksResponse>;
 
@@ -31,10 +39,10 @@ pub fn responses(
         let draining = handle.draining();
         tokio::pin! {
             let drained = draining.cancelled();
-            let requests = requests.ready_chunks(CHUNK_MAX);
         }
+        let mut requests = requests.fuse();
         let mut chunks = FuturesUnordered::new();
-        let mut in_flight = 0;
+        let (mut in_flight, mut bytes_in_flight) = (0, 0);
         let mut more = true;
         let mut end = None;
         let mut accepted = 0_u64;
@@ -45,17 +53,18 @@ pub fn responses(
                     more = false;
                     end = Some(into_status(Draining));
                 }
-                Some(responses) = chunks.next() => {
+                Some((bytes, responses)) = chunks.next() => {
                     let responses: Responses = responses;
                     in_flight -= responses.len();
+                    bytes_in_flight -= bytes;
                     for response in responses {
                         accepted += u64::from(matches!(response.outcome, Some(Outcome::Accepted(_))));
                         yield Ok(response);
                     }
                 }
-                chunk = requests.next(), if more && in_flight <= IN_FLIGHT_MAX - CHUNK_MAX => {
+                chunk = arrived(&mut requests), if more && may_read(&handle, in_flight, bytes_in_flight) => {
                     let mut tasks = Vec::new();
-                    for request in chunk.into_iter().flatten() {
+                    for request in chunk {
                         match request {
                             Ok(request) => tasks.push(request),
                             // A malformed message, or the caller is gone. Accepted tasks stay accepted and still get
@@ -65,8 +74,11 @@ pub fn responses(
                     }
                     more = end.is_none() && !tasks.is_empty();
                     if !tasks.is_empty() {
+                        let bytes = tasks.iter().map(payload_bytes).sum::<usize>();
                         in_flight += tasks.len();
-                        chunks.push(submit(&handle, tasks, &caller));
+                        bytes_in_flight += bytes;
+                        let responses = submit(&handle, tasks, &caller);
+                        chunks.push(async move { (bytes, responses.await) });
                     }
                 }
             }
@@ -76,6 +88,48 @@ pub fn responses(
             yield Err(status);
         }
     })
+}
+
+/// Whether the stream may read more requests before it has responded to those it has read. Without memory to spare it
+/// reads one chunk at a time, so that it need not be refused.
+fn may_read(handle: &Handle, in_flight: usize, bytes_in_flight: usize) -> bool {
+    let is_scarce = || handle.memory().used(MemoryPart::Requests) > handle.memory().limit(MemoryPart::Requests) / 2;
+    let has_room = in_flight <= IN_FLIGHT_MAX - CHUNK_MAX && bytes_in_flight < BYTES_IN_FLIGHT_MAX;
+    in_flight == 0 || has_room && !is_scarce()
+}
+
+fn payload_bytes(request: &v1::SubmitTasksRequest) -> usize {
+    let payload = request.task.as_ref().and_then(|task| task.payload.as_ref());
+    match payload.and_then(|payload| payload.kind.as_ref()) {
+        Some(Kind::Data(data)) => data.len(),
+        Some(Kind::Json(value)) => value.encoded_len(),
+        None => 0,
+    }
+}
+
+/// The requests that have arrived; empty at the end of the stream.
+async fn arrived(
+    requests: &mut Fuse<Streaming<v1::SubmitTasksRequest>>,
+) -> Vec<Result<v1::SubmitTasksRequest, Status>> {
+    let (mut chunk, mut bytes) = (Vec::new(), 0);
+    poll_fn(|context| {
+        while chunk.len() < CHUNK_MAX && bytes < CHUNK_BYTES_MAX {
+            match requests.poll_next_unpin(context) {
+                Poll::Pending if chunk.is_empty() => return Poll::Pending,
+                Poll::Pending | Poll::Ready(None) => break,
+                Poll::Ready(Some(request)) => {
+                    bytes += request.as_ref().map_or(0, payload_bytes);
+                    let failed = request.is_err();
+                    chunk.push(request);
+                    if failed {
+                        break;
+                    }
+                }
+            }
+        }
+        Poll::Ready(std::mem::take(&mut chunk))
+    })
+    .await
 }
 
 /// Sends the tasks to the scheduler before it returns. The future resolves, with a response for each task, when they are
