@@ -1,6 +1,5 @@
 //! The caller's token and certificate, and the CA of the server's certificate.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -8,6 +7,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use super::error::CliError;
+use crate::model::Secret;
 
 /// Help heading of the options that describe the connection.
 pub const CONNECTION: &str = "Connection";
@@ -32,22 +32,6 @@ pub struct Credentials {
     tls_key: Option<PathBuf>,
 }
 
-/// Text that `Debug` does not show.
-#[derive(Clone)]
-struct Secret(String);
-
-impl From<String> for Secret {
-    fn from(text: String) -> Self {
-        Self(text)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret")
-    }
-}
-
 impl Credentials {
     /// Whether an option was given that only makes sense with TLS.
     pub fn require_tls(&self) -> bool {
@@ -57,7 +41,7 @@ impl Credentials {
     /// The value of the `authorization` header.
     pub fn bearer(&self) -> Result<Option<MetadataValue<Ascii>>, CliError> {
         let text = match (&self.token, &self.token_file) {
-            (Some(Secret(text)), _) => text.clone(),
+            (Some(token), _) => token.reveal().to_owned(),
             (None, Some(path)) => String::from_utf8_lossy(&read("--token-file", path)?).into_owned(),
             (None, None) => return Ok(None),
         };

@@ -50,7 +50,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
 fn telemetry_options(config: &Config) -> telemetry::Options {
     let settings = &config.telemetry;
     telemetry::Options {
-        endpoint: settings.endpoint.clone(),
+        endpoint: settings.endpoint.reveal().to_owned(),
         protocol: settings.protocol.name(),
         policy: trace::Policy { mode: settings.trace_mode.into(), parent_within: settings.trace_parent_within.0 },
         task_logs: settings.task_logs,

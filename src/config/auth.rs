@@ -6,9 +6,9 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::Grant;
+use crate::model::{Grant, SecretUrl};
 
-use super::error::Problems;
+use super::error::{Problems, check_not_masked};
 use super::units::{ByteSize, HumanDuration};
 
 /// `[auth]`: authentication is on if `tokens_file`, `[auth.jwt]` or an `[[auth.certificate]]` is set.
@@ -38,7 +38,7 @@ pub struct Jwt {
     /// required.
     pub keys_file: Option<PathBuf>,
     /// https URL of the JWK set; fetched every 5 minutes, and when a token names an unknown key.
-    pub jwks_url: Option<String>,
+    pub jwks_url: Option<SecretUrl>,
     /// With `jwks_url`: PEM file with the CA of that server. Default: the public CAs.
     pub jwks_ca: Option<PathBuf>,
     /// Accepted signature algorithms. Default: RS256, ES256 and EdDSA.
@@ -164,7 +164,8 @@ impl Jwt {
         if let Some(url) = &self.jwks_url {
             // Keys that are changed in transit would let an attacker sign tokens.
             let loopback = ["http://127.0.0.1:", "http://[::1]:", "http://localhost:"];
-            if !url.starts_with("https://") && !loopback.iter().any(|start| url.starts_with(start)) {
+            let text = url.reveal();
+            if !text.starts_with("https://") && !loopback.iter().any(|start| text.starts_with(start)) {
                 problems.add(
                     "auth.jwt.jwks_url",
                     format!("{url:?}"),
@@ -172,6 +173,7 @@ impl Jwt {
                 );
             }
         }
+        check_not_masked("auth.jwt.jwks_url", self.jwks_url.as_ref(), problems);
         if self.jwks_ca.is_some() && self.jwks_url.is_none() {
             problems.add("auth.jwt.jwks_ca", "", "requires auth.jwt.jwks_url");
         }

@@ -128,11 +128,30 @@ pub(super) fn intended_setting(variable: &str) -> Option<String> {
     SETTINGS.iter().find(matches).cloned()
 }
 
+static SCHEMA: LazyLock<Value> = LazyLock::new(|| schemars::schema_for!(Config).to_value());
+
+/// Whether messages may show the value: only of a setting that exists, because a misspelt one may be meant for any other,
+/// and not of one whose schema says that it is written only.
+pub(super) fn is_shown(field: &str) -> bool {
+    let mut setting = &*SCHEMA;
+    for part in field.split('.') {
+        let name = part.split('[').next().unwrap_or_default();
+        setting = resolve(&resolve(setting)["properties"][name]);
+    }
+    !setting.is_null() && setting["writeOnly"] != true
+}
+
+/// The definition of the setting's table, or of the tables of its list; any other setting as it is.
+fn resolve(setting: &Value) -> &Value {
+    let name = [&setting["$ref"], &setting["anyOf"][0]["$ref"], &setting["items"]["$ref"]];
+    let name = name.into_iter().find_map(Value::as_str).and_then(|name| name.strip_prefix("#/$defs/"));
+    name.map_or(setting, |name| &SCHEMA["$defs"][name])
+}
+
 /// Paths of all settings outside of lists of tables.
 static SETTINGS: LazyLock<Vec<String>> = LazyLock::new(|| {
-    let schema = schemars::schema_for!(Config);
     let mut found = Vec::new();
-    collect_paths(schema.as_value(), schema.as_value(), "", &mut found);
+    collect_paths(&SCHEMA, &SCHEMA, "", &mut found);
     found
 });
 
@@ -155,16 +174,13 @@ mod tests {
 
     #[test]
     fn every_list_of_tables_is_known() {
-        let schema = schemars::schema_for!(Config);
-        let schema = schema.as_value();
+        let schema = &*SCHEMA;
         let mut lists = Vec::new();
         for path in SETTINGS.iter() {
             let mut table = schema;
             for key in path.split('.') {
                 let setting = &table["properties"][key];
-                let name = [&setting["$ref"], &setting["anyOf"][0]["$ref"], &setting["items"]["$ref"]];
-                let name = name.into_iter().find_map(Value::as_str).unwrap_or_default();
-                table = &schema["$defs"][name.trim_start_matches("#/$defs/")];
+                table = resolve(setting);
                 if setting["type"] == "array" && table["properties"].is_object() {
                     lists.push((path.clone(), table));
                 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::model::{SecretUrl, secret::MASK};
+
 /// One invalid setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -65,6 +67,13 @@ fn count(problems: &[Problem]) -> String {
 
 fn lines(problems: &[Problem]) -> String {
     problems.iter().map(|problem| format!("  {problem}")).collect::<Vec<_>>().join("\n")
+}
+
+/// Adds a problem if the URL comes from a dump without its secrets.
+pub(super) fn check_not_masked(field: &str, url: Option<&SecretUrl>, problems: &mut Problems) {
+    if url.is_some_and(|url| url.reveal().contains(MASK)) {
+        problems.add(field, "", "has the mask that `config dump` prints instead of secrets; set the whole URL");
+    }
 }
 
 /// Collects problems, so that all of them are reported together.

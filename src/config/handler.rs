@@ -10,10 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::builtin::Builtin;
 use super::error::Problems;
 use super::units::{ByteSize, HumanDuration};
-use crate::model::{ArgPattern, HandlerName, HandlerSpec, PoolName, RetryPolicy, id, limits};
+use crate::model::{ArgPattern, HandlerName, HandlerSpec, PoolName, RetryPolicy, Secret, id, limits, secret::MASK};
 
-/// Replaces secret values in a dump; refused as a value, so that a dump is not loaded by mistake.
-pub(super) const MASK: &str = "(hidden)";
 const GRACE_DEFAULT: Duration = Duration::from_secs(5);
 
 /// `[[handler]]`: a handler that submitters can name.
@@ -64,7 +62,7 @@ pub struct Handler {
     pub retry: Retry,
     /// For runner = "process": environment variables. Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub env: BTreeMap<String, String>,
+    pub env: BTreeMap<String, Secret>,
     /// For runner = "process": resource limits.
     #[serde(default, skip_serializing_if = "ProcessLimits::is_empty")]
     pub limits: ProcessLimits,
@@ -181,7 +179,7 @@ pub struct Process {
     pub argv: Vec<String>,
     /// What arguments of tasks must match; `None`: there are none.
     pub arg_pattern: Option<ArgPattern>,
-    pub env: BTreeMap<String, String>,
+    pub env: BTreeMap<String, Secret>,
     pub env_pass: Vec<String>,
     /// `None`: a new directory for each attempt.
     pub working_directory: Option<PathBuf>,
@@ -338,17 +336,19 @@ impl Handler {
             self.env.keys().map(|name| ("env", name)).chain(self.env_pass.iter().map(|name| ("env_pass", name)));
         for (field, name) in given.filter(|(_, name)| name.is_empty() || name.contains(['=', '\0'])) {
             let description = "must be the name of an environment variable: not empty, without = and NUL";
-            problems.add(format!("{path}.{field}"), format!("{name:?}"), description);
+            // After the `=` there may be a secret.
+            let shown = name.split('=').next().unwrap_or_default();
+            problems.add(format!("{path}.{field}"), format!("{shown:?}"), description);
         }
         // The values may be secret and are not shown.
-        for (name, _) in self.env.iter().filter(|(_, value)| *value == MASK) {
+        for (name, _) in self.env.iter().filter(|(_, value)| value.reveal() == MASK) {
             problems.add(
                 format!("{path}.env.{name}"),
                 "",
                 "is the mask that `config dump` prints instead of the value; set the value itself",
             );
         }
-        for (name, _) in self.env.iter().filter(|(_, value)| value.contains('\0')) {
+        for (name, _) in self.env.iter().filter(|(_, value)| value.reveal().contains('\0')) {
             problems.add(format!("{path}.env.{name}"), "", "must not contain a NUL character");
         }
         if self.working_directory.as_ref().is_some_and(|directory| directory.as_os_str().is_empty()) {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use config::{Environment, File, FileFormat};
 
-use super::diagnostics::{explain, intended_setting};
+use super::diagnostics::{explain, intended_setting, is_shown};
 use super::error::{ConfigError, Problem, Problems};
 use super::provenance::{Provenance, file_line};
 use super::settings::Config;
@@ -104,14 +104,19 @@ fn split(env: impl Iterator<Item = (String, String)>) -> (Option<PathBuf>, Varia
     (path, settings, others)
 }
 
+fn shown(field: &str, value: &str) -> String {
+    if is_shown(field) { format!("{value:?}") } else { String::new() }
+}
+
 /// Reports a variable that has one underscore between section and key instead of two.
 fn single_underscore(variable: &str, value: &str) -> Option<Problem> {
     let field = intended_setting(variable)?;
+    let value = shown(&field, value);
     let corrected = field.replace('.', SEPARATOR).to_uppercase();
     Some(Problem {
         description: format!("section and key must be separated by two underscores: write {PREFIX}_{corrected}"),
         field,
-        value: format!("{value:?}"),
+        value,
         location: format!("environment variable {variable}"),
     })
 }
@@ -160,7 +165,7 @@ fn check_variable(variable: &str, value: &str) -> Result<String, Problem> {
     let field = variable["LINESHAFT_".len()..].to_lowercase().replace(SEPARATOR, ".");
     let problem = |description: String| Problem {
         field: field.clone(),
-        value: format!("{value:?}"),
+        value: shown(&field, value),
         description,
         location: format!("environment variable {variable}"),
     };

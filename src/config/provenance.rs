@@ -6,6 +6,8 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::diagnostics::is_shown;
+
 /// Longer values are not shown in messages.
 const SHOWN_BYTES_MAX: usize = 80;
 
@@ -53,11 +55,9 @@ impl Provenance {
         key.or_else(innermost).map(|(_, path)| path.clone()).unwrap_or_default()
     }
 
-    /// The value of `field` as written in the text; empty if it is a table, long, secret, or missing.
+    /// The value of `field` as written in the text; empty if it is a table, long, possibly secret, or missing.
     pub(super) fn value_of(&self, field: &str, text: &str) -> String {
-        // Environment variables of handlers may be secret.
-        let secret = field.split('.').any(|part| part == "env");
-        let value = self.values.iter().find(|(_, path)| path == field && !secret);
+        let value = self.values.iter().find(|(_, path)| path == field && is_shown(field));
         let shown = value.and_then(|(range, _)| text.get(range.clone())).unwrap_or_default();
         let plain = shown.len() <= SHOWN_BYTES_MAX && !shown.contains(['\n', '[', '{', '=']);
         if plain { shown.to_owned() } else { String::new() }

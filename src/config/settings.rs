@@ -6,13 +6,14 @@ use serde::{Deserialize, Serialize};
 use super::auth::Auth;
 use super::builtin::Builtin;
 use super::error::{ConfigError, Problems};
-use super::handler::{Handler, MASK};
+use super::handler::Handler;
 use super::http::Http;
 use super::pool::{DEFAULT_POOL, Pool, PoolKind};
 use super::server::{Limits, Log, Retention, Server, Store};
 use super::telemetry::Telemetry;
 use super::tls::Tls;
 use crate::model::Catalog;
+use crate::model::secret::with_secrets_revealed;
 
 /// The configuration of a Lineshaft server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -108,18 +109,14 @@ impl Config {
         }
     }
 
-    /// The configuration as TOML, with all defaults. Loading it returns the same configuration.
+    /// The configuration as TOML, with all defaults and with its secrets. Loading it returns the same configuration.
     pub fn dump(&self) -> String {
-        toml::to_string_pretty(self).expect("a configuration can be written as TOML")
+        with_secrets_revealed(|| self.dump_masked())
     }
 
-    /// Like [`dump`](Self::dump), with the environment variables of handlers masked: they may be secret.
+    /// The configuration as TOML, with all defaults, and a mask in place of each secret.
     pub fn dump_masked(&self) -> String {
-        let mut masked = self.clone();
-        for handler in &mut masked.handlers {
-            handler.env.values_mut().for_each(|value| MASK.clone_into(value));
-        }
-        masked.dump()
+        toml::to_string_pretty(self).expect("a configuration can be written as TOML")
     }
 
     /// The JSON schema of the configuration file.

@@ -6,11 +6,11 @@ use schemars::JsonSchema;
 use serde::de::IntoDeserializer;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::model;
-use crate::telemetry::export::endpoint::{is_endpoint, without_secrets};
+use crate::model::{self, SecretUrl};
+use crate::telemetry::export::endpoint::is_endpoint;
 pub use crate::telemetry::task_log::TaskLogs;
 
-use super::error::Problems;
+use super::error::{Problems, check_not_masked};
 use super::units::HumanDuration;
 
 /// OTLP protocol.
@@ -68,7 +68,7 @@ impl From<TraceMode> for model::TraceMode {
 pub struct Telemetry {
     /// URL of an OTLP collector, such as "http://localhost:4317". Default: "", which exports only what OTEL_*
     /// variables configure.
-    pub endpoint: String,
+    pub endpoint: SecretUrl,
     /// OTLP protocol: "grpc", "http/protobuf", or "auto": gRPC for port 4317, otherwise HTTP. Default: "auto".
     #[serde(deserialize_with = "by_way_of_a_string")]
     pub protocol: OtlpProtocol,
@@ -87,7 +87,7 @@ pub struct Telemetry {
 impl Default for Telemetry {
     fn default() -> Self {
         Self {
-            endpoint: String::new(),
+            endpoint: SecretUrl::default(),
             protocol: OtlpProtocol::Auto,
             trace_mode: TraceMode::Auto,
             trace_parent_within: HumanDuration(Duration::from_mins(5)),
@@ -98,9 +98,14 @@ impl Default for Telemetry {
 
 impl Telemetry {
     pub(super) fn check(&self, problems: &mut Problems) {
-        if !self.endpoint.is_empty() && !is_endpoint(&self.endpoint) {
-            let shown = format!("{:?}", without_secrets(&self.endpoint));
-            problems.add("telemetry.endpoint", shown, "must be http://host:port or https://host:port");
+        let endpoint = self.endpoint.reveal();
+        check_not_masked("telemetry.endpoint", Some(&self.endpoint), problems);
+        if !endpoint.is_empty() && !is_endpoint(endpoint) {
+            problems.add(
+                "telemetry.endpoint",
+                format!("{:?}", self.endpoint),
+                "must be http://host:port or https://host:port",
+            );
         }
         let day = Duration::from_hours(24);
         problems.check_range(

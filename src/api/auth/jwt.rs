@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::api_key::KeyHash;
-use crate::model::{Grant, Timestamp};
+use crate::model::{Grant, SecretUrl, Timestamp};
 
 use super::error::AuthError;
 use super::failure_limiter::FailureLimiter;
@@ -62,7 +62,7 @@ pub enum KeySource {
     /// A JWK set that is fetched over HTTP.
     Address {
         /// URL of the JWK set.
-        url: String,
+        url: SecretUrl,
         /// CA of the server's certificate; `None`: the public CAs.
         ca: Option<PathBuf>,
     },
@@ -167,19 +167,19 @@ impl Jwt {
         let mut current = String::new();
         loop {
             let (address, root) = (url.clone(), ca.clone());
-            let fetched = tokio::task::spawn_blocking(move || get(&address, root.as_deref())).await;
+            let fetched = tokio::task::spawn_blocking(move || get(address.reveal(), root.as_deref())).await;
             let fetched = fetched.unwrap_or_else(|error| Err(error.to_string()));
             let installed = match fetched {
                 Ok(text) if text == current => Ok(()),
                 Ok(text) => self.install(&text).map(|()| {
-                    tracing::info!(url, keys = self.keys.load().len(), "fetched JWT keys");
+                    tracing::info!(%url, keys = self.keys.load().len(), "fetched JWT keys");
                     current = text;
                     on_change();
                 }),
                 Err(error) => Err(error),
             };
             let pause = if let Err(error) = &installed {
-                tracing::error!(url, error, "failed to fetch JWT keys; the previous keys stay in use");
+                tracing::error!(%url, error, "failed to fetch JWT keys; the previous keys stay in use");
                 REFETCH_DELAY
             } else {
                 FETCH_INTERVAL

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::config::{Handler, Launch};
+use crate::model::Secret;
 use crate::runners::process;
 
 use super::report::Finding;
@@ -13,7 +14,7 @@ pub(super) fn check(handlers: &[Handler]) -> Vec<Finding> {
     for handler in handlers {
         let Some(Launch::Process(launch)) = handler.launch() else { continue };
         programs += 1;
-        let path = launch.env.get("PATH").map_or(process::DEFAULT_PATH, String::as_str);
+        let path = launch.env.get("PATH").map_or(process::DEFAULT_PATH, Secret::reveal);
         let program = launch.argv.first().map_or("", String::as_str);
         if let Err(why) = find_program(program, path) {
             let text = format!("handler `{}`: {why}", handler.name);

@@ -50,7 +50,7 @@ pub async fn run(options: Options, json: bool, print: fn(&str)) -> ExitCode {
 
 async fn check_all(config: &Config, report: &mut Report) {
     let variables = std::env::vars().collect();
-    let settings = Settings::read(&variables, &config.telemetry.endpoint, config.telemetry.protocol.name());
+    let settings = Settings::read(&variables, config.telemetry.endpoint.reveal(), config.telemetry.protocol.name());
     let prometheus = settings.prometheus.as_ref();
     report.add(configuration(config));
     report.extend(handlers::check(&config.handlers));

@@ -10,7 +10,7 @@ use tonic::codegen::http::{Uri, uri::PathAndQuery};
 use tonic::transport::Endpoint;
 use tonic_prost::ProstCodec;
 
-use crate::telemetry::export::endpoint::without_secrets;
+use crate::model::SecretUrl;
 use crate::telemetry::export::settings::{Collector, Protocol, Settings, Signal};
 
 use super::report::Finding;
@@ -72,7 +72,7 @@ fn unreadable(collector: &Collector) -> Vec<Finding> {
 }
 
 async fn probe(signal: Signal, collector: &Collector) -> Finding {
-    let endpoint = without_secrets(&collector.endpoint);
+    let endpoint = SecretUrl::from(&*collector.endpoint);
     // The settings contain only endpoints that are URLs.
     let Ok(uri) = collector.endpoint.parse::<Uri>() else {
         return Finding::failure("otlp", format!("{endpoint:?} is not a URL")).with_advice(NOT_EXPORTED);

@@ -31,7 +31,7 @@ pub(super) fn environment(options: &ProcessOptions) -> Result<BTreeMap<OsString,
             environment.insert(name.into(), value);
         }
     }
-    environment.extend(options.env.iter().map(|(name, value)| (name.into(), value.into())));
+    environment.extend(options.env.iter().map(|(name, value)| (name.into(), value.reveal().into())));
     Ok(environment)
 }
 

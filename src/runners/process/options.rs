@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::limits::Limits;
-use crate::model::ArgPattern;
+use crate::model::{ArgPattern, Secret};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessOptions {
@@ -14,7 +14,7 @@ pub struct ProcessOptions {
     pub argv: Vec<String>,
     /// What the submitter's arguments must match to be appended; `None`: there must be none.
     pub arg_pattern: Option<ArgPattern>,
-    pub env: BTreeMap<String, String>,
+    pub env: BTreeMap<String, Secret>,
     /// Variables copied from the server's environment, if it has them.
     pub env_pass: Vec<String>,
     /// `None`: a new directory per attempt, removed afterwards.

@@ -123,7 +123,7 @@ async fn a_missing_program_is_named_and_not_retryable() {
 async fn the_environment_has_only_configured_variables() {
     let fixture = Fixture::new();
     let mut options = ProcessOptions { argv: vec!["env".to_owned()], ..ProcessOptions::default() };
-    options.env.insert("COLOUR".to_owned(), "green".to_owned());
+    options.env.insert("COLOUR".to_owned(), "green".to_owned().into());
     options.env_pass = vec!["CARGO_MANIFEST_DIR".to_owned(), "NOT_SET_ANYWHERE".to_owned()];
     let result = Attempt::start(&fixture.runner(options), "").result().await;
     let text = String::from_utf8(result.to_vec()).unwrap();
@@ -262,7 +262,7 @@ async fn invalid_options_are_rejected() {
     let refused = |options| ProcessRunner::new(options, Arc::clone(&fixture.host)).unwrap_err();
     assert_eq!(refused(ProcessOptions::default()), OptionsError::NoProgram);
     let mut options = sh("true");
-    options.env.insert("A=B".to_owned(), String::new());
+    options.env.insert("A=B".to_owned(), String::new().into());
     assert_eq!(refused(options), OptionsError::BadVariable("A=B".to_owned()));
     let mut options = sh("true");
     options.env_pass.push("LINESHAFT_INSTANCE".to_owned());

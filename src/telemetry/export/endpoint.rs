@@ -35,19 +35,6 @@ pub(super) fn has_grpc_port(endpoint: &str) -> bool {
     endpoint.trim_end_matches('/').ends_with(":4317")
 }
 
-/// A URL without user, password and query.
-pub fn without_secrets(url: &str) -> String {
-    let bare = url.split(['?', '#']).next().unwrap_or_default();
-    match bare.split_once("://") {
-        Some((scheme, rest)) => {
-            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-            let host = authority.rsplit('@').next().unwrap_or_default();
-            format!("{scheme}://{host}{path}")
-        }
-        None => bare.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,11 +60,5 @@ mod tests {
             assert!(!is_endpoint(invalid), "{invalid}");
         }
         assert!(!is_endpoint("http://c:65536"));
-    }
-
-    #[test]
-    fn secrets_are_removed_from_a_url() {
-        assert_eq!(without_secrets("http://me:secret@c:9/base?key=secret"), "http://c:9/base");
-        assert_eq!(without_secrets("https://c#secret"), "https://c");
     }
 }

@@ -9,11 +9,11 @@ use opentelemetry_sdk::metrics::PeriodicReader;
 use opentelemetry_sdk::trace::{self as sdk_trace, BatchSpanProcessor, SdkTracerProvider};
 use tokio::time::Instant;
 
+use crate::model::SecretUrl;
 use crate::telemetry::metrics::{Builder, Histograms};
 
 use super::attempt_attributes::AttemptAttributes;
 use super::counts::{Bounded, Counted, Counts, Totals};
-use super::endpoint::without_secrets;
 use super::otlp::{self, ExportError};
 use super::resource;
 use super::settings::{Settings, Signal, Variables};
@@ -152,7 +152,7 @@ impl Pipeline {
             let collector = to
                 .collector
                 .as_ref()
-                .map(|collector| format!("{} ({})", without_secrets(&collector.endpoint), collector.protocol.name()));
+                .map(|collector| format!("{} ({})", SecretUrl::from(&*collector.endpoint), collector.protocol.name()));
             let console = to.console.then(|| "standard output".to_owned());
             let all: Vec<String> = collector.into_iter().chain(console).collect();
             if !all.is_empty() {
@@ -231,7 +231,7 @@ mod tests {
             ("OTEL_TRACES_EXPORTER", "otlp,console"),
             ("OTEL_METRICS_EXPORTER", "none"),
         ]);
-        let line = "exporting traces to http://127.0.0.1:9/base (http/protobuf) and standard output, logs to \
+        let line = "exporting traces to http://(hidden)@127.0.0.1:9/base?(hidden) (http/protobuf) and standard output, logs to \
                     http://127.0.0.1:4317 (grpc)";
         assert_eq!(pipeline.unwrap().summary(), line);
     }
