@@ -23,7 +23,8 @@ pub fn create_new_private_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(DIRECTORY_MODE).create(path)
 }
 
-/// Opens a file for writing, and creates it if it is missing. Its mode is 0600 afterwards.
+/// Opens a file for writing, and creates it if it is missing. Its mode is 0600 afterwards, unless it belongs to another
+/// user, who then decides.
 ///
 /// # Errors
 /// Also if the path is a symbolic link.
@@ -34,9 +35,8 @@ pub fn open_private(path: &Path) -> io::Result<File> {
         Some(libc::ELOOP) => io::Error::other("it is a symbolic link, must be a file"),
         _ => error,
     })?;
-    let mode = file.metadata()?.permissions().mode();
-    if mode & FOREIGN != 0 {
-        file.set_permissions(Permissions::from_mode(FILE_MODE))?;
+    if file.metadata()?.permissions().mode() & FOREIGN != 0 {
+        unless_foreign(file.set_permissions(Permissions::from_mode(FILE_MODE)))?;
     }
     Ok(file)
 }
@@ -50,14 +50,22 @@ pub fn make_private(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Gives a file mode 0600, if it exists.
+/// Gives a file mode 0600, if it exists and belongs to this user.
 pub fn close_to_others(path: &Path) -> io::Result<()> {
     match std::fs::symlink_metadata(path) {
         Ok(found) if found.is_file() && found.permissions().mode() & FOREIGN != 0 => {
-            std::fs::set_permissions(path, Permissions::from_mode(FILE_MODE))
+            unless_foreign(std::fs::set_permissions(path, Permissions::from_mode(FILE_MODE)))
         }
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+/// Kubernetes lets a group write to the files of a volume that belong to another user.
+fn unless_foreign(changed: io::Result<()>) -> io::Result<()> {
+    match changed {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        other => other,
     }
 }
 
