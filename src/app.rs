@@ -85,7 +85,7 @@ pub async fn serve(
     );
     let scheduler_options = options::scheduler(&config, &telemetry);
     let mut recovery = scheduler::Recovery::new(scheduler_options.core.clone());
-    let (store, notes) = store::open(&options::store(state.store.clone()), &mut recovery)?;
+    let (store, notes) = store::open(&options::store(&config, state.store.clone()), &mut recovery)?;
     for note in &notes {
         tracing::warn!("{note}");
     }

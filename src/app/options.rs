@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::{Config, Handler, Process};
-use crate::model::{MemoryAccount, MemoryPart, PoolName};
+use crate::model::{MemoryAccount, MemoryPart, PoolName, RequestRetention};
 use crate::runners::process::{Limits, ProcessOptions, ResultSource};
 use crate::telemetry::Telemetry;
 use crate::telemetry::host::HostSampler;
@@ -13,9 +13,18 @@ use crate::{api, scheduler, store};
 /// Arguments, labels and the like have at least this memory: unlike payloads they cannot be left to the store.
 const ATTACHED_BYTES_MIN: u64 = 16 << 20;
 
+/// Request ids that a store in memory remembers at most; each needs about 300 bytes.
+const MEMORY_REQUEST_IDS_MAX: u64 = 100_000;
+
 /// `directory` is `None` for a store in memory.
-pub(super) fn store(directory: Option<PathBuf>) -> store::Options {
-    store::Options { directory, accept_loss: false }
+pub(super) fn store(config: &Config, directory: Option<PathBuf>) -> store::Options {
+    store::Options { directory, accept_loss: false, requests: request_retention(config) }
+}
+
+fn request_retention(config: &Config) -> RequestRetention {
+    let count_max = if config.store.memory { MEMORY_REQUEST_IDS_MAX } else { u64::MAX };
+    let retention = &config.retention;
+    RequestRetention { count: retention.request_id_count.min(count_max), age: retention.request_id_age.0 }
 }
 
 pub(super) fn scheduler(config: &Config, telemetry: &Telemetry) -> scheduler::Options {
@@ -31,6 +40,7 @@ pub(super) fn scheduler(config: &Config, telemetry: &Telemetry) -> scheduler::Op
             payload_bytes_max: memory.limit(MemoryPart::Payloads),
             attached_bytes_max: memory.limit(MemoryPart::Attached),
             crashes_max: config.limits.crashes_max,
+            requests: request_retention(config),
         },
         catalog: catalog.clone(),
         drain_limit: config.server.drain_limit.0,

@@ -152,7 +152,7 @@ impl Store {
     }
 }
 
-/// `[retention]`: how long finished tasks are kept. A task is deleted when it exceeds either limit.
+/// `[retention]`: how long finished tasks are kept and request IDs are remembered, until either limit is exceeded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retention {
@@ -160,19 +160,32 @@ pub struct Retention {
     pub count: u64,
     /// Maximum time for which a task is kept after it has finished, 1s to 3650d. Default: 7d.
     pub age: HumanDuration,
+    /// Maximum number of request IDs that are remembered, 1,000 to 1,000,000,000; the oldest are forgotten. Each needs about
+    /// 200 bytes on disk. With store.memory at most 100,000. Default: 10,000,000.
+    pub request_id_count: u64,
+    /// Maximum time for which a request ID is remembered after the submission, 1s to 3650d. Default: 24h.
+    pub request_id_age: HumanDuration,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { count: 10_000, age: HumanDuration(Duration::from_hours(7 * 24)) }
+        Self {
+            count: 10_000,
+            age: HumanDuration(Duration::from_hours(7 * 24)),
+            request_id_count: 10_000_000,
+            request_id_age: HumanDuration(Duration::from_hours(24)),
+        }
     }
 }
 
 impl Retention {
     pub(super) fn check(&self, problems: &mut Problems) {
         problems.check_range("retention.count", self.count, 0, 1_000_000_000);
-        let age_max = Duration::from_hours(10 * 365 * 24);
-        problems.check_range("retention.age", self.age, HumanDuration(Duration::from_secs(1)), HumanDuration(age_max));
+        problems.check_range("retention.request_id_count", self.request_id_count, 1_000, 1_000_000_000);
+        let (age_min, age_max) =
+            (HumanDuration(Duration::from_secs(1)), HumanDuration(Duration::from_hours(10 * 365 * 24)));
+        problems.check_range("retention.age", self.age, age_min, age_max);
+        problems.check_range("retention.request_id_age", self.request_id_age, age_min, age_max);
     }
 }
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::id::{BatchId, HandlerName, Namespace, PoolName, TaskId};
 use super::pool::Durability;
 use super::priority::Priority;
+use super::request::RequestKey;
 use super::retry::RetryPolicy;
 use super::trace::TraceContext;
 
@@ -106,8 +107,8 @@ pub struct TaskSpec {
 pub struct TaskExtras {
     /// Arguments appended to those of the registered process handler.
     pub args: Box<[Box<str>]>,
-    /// Idempotency key of the submission.
-    pub request_id: Option<Box<str>>,
+    /// Idempotency key of the submission. Shared, so that it outlives the task.
+    pub request: Option<Arc<RequestKey>>,
     /// Time from the submission until the task may start.
     pub delay: Option<Duration>,
     /// Time from the submission after which the task fails with EXPIRED if it has not started.
@@ -123,6 +124,11 @@ impl TaskExtras {
     pub fn boxed(self) -> Option<Box<Self>> {
         (self != *NO_EXTRAS).then(|| Box::new(self))
     }
+
+    /// Idempotency key of the submission.
+    pub fn request_id(&self) -> Option<&str> {
+        self.request.as_deref().map(|key| &*key.id)
+    }
 }
 
 impl TaskSpec {
@@ -136,7 +142,7 @@ impl TaskSpec {
         let args = extras.args.iter().map(|arg| arg.len()).sum::<usize>();
         let labels = options.labels.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
         let names = options.display_name.len() + options.submitted_by.len() + options.content_type.len();
-        let request_id = extras.request_id.as_deref().map_or(0, str::len);
+        let request_id = extras.request_id().map_or(0, str::len);
         let trace = extras.trace.as_ref().map_or(0, |trace| trace.state.len() + trace.baggage.len());
         args + labels + names + request_id + trace
     }

@@ -16,11 +16,12 @@ use crate::pool::Attempt;
 use crate::store::Store;
 use crate::telemetry::liveness::{Component, Liveness, NotReady};
 
-use super::core::{PoolUpdate, PoolView, Submitted};
+use super::core::{PoolUpdate, PoolView};
 use super::hub::Hub;
 use super::interner::OptionsInterner;
 use super::message::{Message, Reply, Request};
 use super::refusal::{DrainPending, Draining, Refusal, SchedulerUnresponsive, UnknownPool};
+use super::request_lookup::RequestLookup;
 use super::timeouts::QUERY_TIMEOUT;
 use super::views::{CancelCommand, PoolMetrics, Retention};
 
@@ -42,12 +43,13 @@ pub(super) struct HandleInner {
     pub drain_limit: Duration,
     pub options: Mutex<OptionsInterner>,
     pub memory: MemoryAccount,
+    pub request_lookup: Arc<RequestLookup>,
 }
 
 /// Memory of a request besides its parts of variable size: the message, its events and the reply.
 const REQUEST_BYTES: u64 = 512;
 
-fn request_bytes(spec: &TaskSpec) -> u64 {
+pub(super) fn request_bytes(spec: &TaskSpec) -> u64 {
     REQUEST_BYTES + (spec.payload.len() + spec.attached_bytes()) as u64
 }
 
@@ -84,27 +86,6 @@ impl Handle {
     /// The shared copy of these options.
     pub fn intern(&self, options: TaskOptions) -> Arc<TaskOptions> {
         self.inner.options.lock().intern(options)
-    }
-
-    /// Submits all of these tasks or none. Sends the request at once; the future resolves when they are durable.
-    pub fn submit(
-        &self,
-        specs: Vec<TaskSpec>,
-    ) -> impl Future<Output = Result<Submitted, Refusal>> + Send + 'static + use<> {
-        let memory = self.reserve(specs.iter().map(request_bytes).sum());
-        let reply = memory.map(|memory| self.send(Some(memory), |reply| Request::Submit { specs, reply }));
-        async move { reply?.await.map_err(|_| Draining)? }
-    }
-
-    /// Submits each of these tasks by itself. Sends the request at once; the future resolves to one result per
-    /// task when all accepted tasks are durable.
-    pub fn submit_each(
-        &self,
-        specs: Vec<TaskSpec>,
-    ) -> impl Future<Output = Result<Vec<Result<Submitted, Refusal>>, Refusal>> + Send + 'static + use<> {
-        let memory = self.reserve(specs.iter().map(request_bytes).sum());
-        let reply = memory.map(|memory| self.send(Some(memory), |reply| Request::SubmitEach { specs, reply }));
-        async move { reply?.await.map_err(|_| Draining)? }
     }
 
     /// Cancels a task and returns its new state.
@@ -202,12 +183,16 @@ impl Handle {
 
     /// Sends a request that changes something and waits for the commit without a time limit.
     /// `bytes` is the variable size of the request.
-    async fn execute<T>(&self, bytes: usize, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Refusal> {
+    pub(super) async fn execute<T>(
+        &self,
+        bytes: usize,
+        request: impl FnOnce(Reply<T>) -> Request,
+    ) -> Result<T, Refusal> {
         let memory = self.reserve(REQUEST_BYTES + bytes as u64)?;
         self.send(Some(memory), request).await.map_err(|_| Draining)?
     }
 
-    fn reserve(&self, bytes: u64) -> Result<Reservation, MemoryFull> {
+    pub(super) fn reserve(&self, bytes: u64) -> Result<Reservation, MemoryFull> {
         self.inner.memory.reserve(MemoryPart::Requests, bytes)
     }
 
@@ -239,7 +224,7 @@ impl Handle {
         stalled.then(|| SchedulerUnresponsive { stalled, silence: liveness.stall_status(Component::Scheduler).0 })
     }
 
-    fn send<T>(
+    pub(super) fn send<T>(
         &self,
         memory: Option<Reservation>,
         request: impl FnOnce(Reply<T>) -> Request,

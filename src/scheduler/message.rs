@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::model::{PoolName, Reservation, Revision, TaskFilter, TaskId, TaskSpec, TaskState};
+use crate::model::{PoolName, Reservation, Revision, TaskFilter, TaskId, TaskState};
 use crate::pool::{Attempt, Report};
 use crate::store::AppendError;
 
-use super::core::{PoolUpdate, PoolView, Submitted};
+use super::core::{PoolUpdate, PoolView, Submission, Verdict};
 use super::refusal::Refusal;
 use super::views::{CancelCommand, OutputSource, PoolMetrics};
 
@@ -35,8 +35,8 @@ impl<T> Reply<T> {
 }
 
 pub(super) enum Request {
-    Submit { specs: Vec<TaskSpec>, reply: Reply<Submitted> },
-    SubmitEach { specs: Vec<TaskSpec>, reply: Reply<Vec<Result<Submitted, Refusal>>> },
+    Submit { submission: Submission, reply: Reply<Verdict> },
+    SubmitEach { submission: Submission, reply: Reply<Vec<Result<Verdict, Refusal>>> },
     Cancel { cancel: CancelCommand, reply: Reply<(TaskState, Revision)> },
     Delete { filter: TaskFilter, reply: Reply<(u64, Revision)> },
     Pools { reply: Reply<(Vec<PoolView>, Revision)> },

@@ -2,7 +2,7 @@
 //!
 //! `core` makes the decisions and is pure. `service` is the loop around it: it makes the events of the core
 //! durable and only then releases effects. Callers use a [`Handle`]: its commands and some queries are messages
-//! to the loop (`message`), other queries read the projection (`queries`) within time limits (`timeouts`).
+//! to the loop (`message`), submissions after a look at the store (`submissions`, `request_lookup`), other queries read the projection (`queries`) within time limits (`timeouts`).
 //! `hub` delivers durable events to watchers, and `journal_trim` deletes old ones.
 
 mod core;
@@ -15,7 +15,9 @@ mod message;
 mod observer;
 mod queries;
 mod refusal;
+mod request_lookup;
 mod service;
+mod submissions;
 mod timeouts;
 mod views;
 

@@ -160,7 +160,7 @@ impl Handle {
         }
     }
 
-    async fn get_within(&self, stall_timeout: Duration, id: &TaskId) -> Result<(Task, Revision), Refusal> {
+    pub(super) async fn get_within(&self, stall_timeout: Duration, id: &TaskId) -> Result<(Task, Revision), Refusal> {
         let revision = self.inner.hub.revision();
         let projection = &*self.inner.store.projection;
         if projection.task_revision() < revision {

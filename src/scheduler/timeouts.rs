@@ -70,8 +70,8 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::model::{Output, Task, TaskFilter, TaskId};
-    use crate::store::{Commit, Page, PageCursor, PageSize};
+    use crate::model::{Output, RequestName, Task, TaskFilter, TaskId};
+    use crate::store::{Commit, FoundRequests, Page, PageCursor, PageSize};
 
     /// A projection whose progress the test controls.
     struct ControlledProjection {
@@ -109,6 +109,10 @@ mod tests {
         }
 
         fn list(&self, _: &TaskFilter, _: PageSize, _: Option<PageCursor>) -> Result<Page, StoreError> {
+            Err(StoreError::Closed)
+        }
+
+        fn requests(&self, _: &[RequestName]) -> Result<FoundRequests, StoreError> {
             Err(StoreError::Closed)
         }
 

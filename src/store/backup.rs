@@ -121,6 +121,10 @@ fn examine(source: &Source) -> Result<CheckReport, StoreError> {
             }
         })?;
     projection::verify_bodies(&projection.connection, &projection.path)?.verify(&expected, &projection.path)?;
+    // The table of request ids was added in version 4.
+    if projection.version >= 4 {
+        projection::verify_requests(&projection.connection, &projection.path)?;
+    }
     let pools = changed_pools(journal, projection)?;
     if !source.in_use {
         WatermarkRecord::read(&journal.path)?.check(&journal.path, end)?;

@@ -45,4 +45,4 @@ pub use record::{fold, output_of};
 pub use tests::faulty::FaultyJournal;
 #[cfg(test)]
 pub use traits::AppendDone;
-pub use traits::{AppendError, COMMIT_BYTES_MAX, Commit, Journal, Projection, Recover};
+pub use traits::{AppendError, COMMIT_BYTES_MAX, Commit, FoundRequests, Journal, Projection, Recover};

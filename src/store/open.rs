@@ -15,7 +15,7 @@ use super::paths::{JOURNAL, LOCK, PROJECTION, watermark_path, with_suffix};
 use super::projection::SqliteProjection;
 use super::traits::{Commit, Journal, Projection, Recover};
 use crate::files::open_private;
-use crate::model::{Event, RecoveredTask, Revision, Task, TaskChange, TaskEvent, TaskId};
+use crate::model::{Event, RecoveredTask, RequestRetention, Revision, Task, TaskChange, TaskEvent, TaskId};
 
 /// Events read from the journal at a time.
 const READ_EVENTS: usize = 50_000;
@@ -29,6 +29,8 @@ pub struct Options {
     pub directory: Option<PathBuf>,
     /// Rebuilds a lost projection even from a trimmed journal. Tasks submitted in the trimmed part are lost.
     pub accept_loss: bool,
+    /// How long the projection remembers request IDs.
+    pub requests: RequestRetention,
 }
 
 /// An open store. Its files are closed with the last clone.
@@ -54,13 +56,14 @@ pub struct Store {
 pub fn open(options: &Options, receiver: &mut impl Recover) -> Result<(Store, Vec<String>), StoreError> {
     let Some(directory) = &options.directory else {
         receiver.begin(Revision::default(), &[]);
-        let (journal, projection) = (Arc::<MemoryJournal>::default(), Arc::<MemoryProjection>::default());
+        let (journal, projection) = (Arc::<MemoryJournal>::default(), MemoryProjection::new(options.requests));
+        let projection = Arc::new(projection);
         return Ok((Store { journal, projection, kind: "memory" }, Vec::new()));
     };
     create_directory(directory)?;
     let lock = Arc::new(lock(&directory.join(LOCK))?);
-    let paths =
-        Paths { journal: follow_links(directory.join(JOURNAL)), projection: follow_links(directory.join(PROJECTION)) };
+    let [journal, projection] = [JOURNAL, PROJECTION].map(|name| follow_links(directory.join(name)));
+    let paths = Paths { journal, projection, requests: options.requests };
     let had_projection = paths.projection.exists();
     let journal = Arc::new(SqliteJournal::open(&paths.journal, Some(Arc::clone(&lock)))?);
     let trimmed = journal.oldest();
@@ -103,7 +106,7 @@ pub fn open(options: &Options, receiver: &mut impl Recover) -> Result<(Store, Ve
 /// none when the projection was intact. Blocks on the disk.
 pub fn rebuild(directory: &Path) -> Result<Vec<String>, StoreError> {
     require_file(&directory.join(JOURNAL), "there is no store in this directory")?;
-    let options = Options { directory: Some(directory.to_owned()), accept_loss: true };
+    let options = Options { directory: Some(directory.to_owned()), accept_loss: true, ..Options::default() };
     let (store, notes) = open(&options, &mut KnownTasks::default())?;
     store.projection.checkpoint()?;
     Ok(notes)
@@ -138,6 +141,7 @@ impl Recover for KnownTasks {
 struct Paths {
     journal: PathBuf,
     projection: PathBuf,
+    requests: RequestRetention,
 }
 
 /// Opens and reads the projection, and returns its revision. A new one starts where the journal does.
@@ -149,7 +153,8 @@ fn open_projection(
     receiver: &mut impl Recover,
 ) -> Result<(SqliteProjection, Revision), StoreError> {
     let start = if is_new { journal.oldest() } else { Revision::default() };
-    let projection = SqliteProjection::open(&paths.projection, start, journal.clone(), Some(Arc::clone(lock)))?;
+    let projection =
+        SqliteProjection::open(&paths.projection, start, journal.clone(), Some(Arc::clone(lock)), paths.requests)?;
     receiver.begin(*projection.revision().borrow(), &projection.subjects()?);
     let revision = projection.for_each_task(|task: Task, payload: &[u8]| receiver.restore(task.into(), payload))?;
     if revision > journal.end() {

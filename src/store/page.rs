@@ -73,7 +73,7 @@ pub(super) fn approximate_bytes(task: &Task) -> usize {
     let (spec, options, status) = (&task.spec, &task.spec.options, &task.status);
     let labels = options.labels.iter().map(|(key, value)| key.len() + value.len() + 8);
     let args = spec.extras().args.iter().map(|arg| arg.len() + 8);
-    let request = spec.extras().request_id.as_deref().map_or(0, str::len);
+    let request = spec.extras().request_id().map_or(0, str::len);
     let failure = status.failure.as_deref().map_or(0, |failure| failure.message.len() + failure.detail.len());
     let result = status.result.as_ref().map_or(0, |result| result.data.len() + result.content_type.len());
     let texts = options.display_name.len() + options.submitted_by.len() + options.content_type.len() + request;

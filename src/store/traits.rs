@@ -7,7 +7,10 @@ use tokio::sync::watch;
 
 use super::error::StoreError;
 use super::page::{Page, PageCursor, PageSize};
-use crate::model::{Durability, Event, Output, RecoveredTask, Revision, StoreId, Task, TaskFilter, TaskId};
+use crate::model::{
+    Durability, Event, Output, RecoveredTask, RememberedRequest, RequestName, Revision, StoreId, Task, TaskFilter,
+    TaskId,
+};
 
 /// Bytes of one commit, as [`Commit::bytes`] counts them, unless a single decision of the scheduler is larger. A journal
 /// needs about four times as much memory while it writes them.
@@ -155,8 +158,20 @@ pub trait Projection: Send + Sync + 'static {
     /// One page, newest submission first. Uses no more memory than the page may.
     fn list(&self, filter: &TaskFilter, size: PageSize, after: Option<PageCursor>) -> Result<Page, StoreError>;
 
+    /// What is remembered of these request IDs, whatever happened to their tasks. A damaged row is an error.
+    fn requests(&self, names: &[RequestName]) -> Result<FoundRequests, StoreError>;
+
     /// Makes everything applied so far durable and returns its revision. The journal may be trimmed up to there.
     fn checkpoint(&self) -> Result<Revision, StoreError>;
+}
+
+/// Request IDs as of one revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundRequests {
+    /// Later submissions are missing.
+    pub revision: Revision,
+    /// In the order of the names.
+    pub requests: Vec<Option<RememberedRequest>>,
 }
 
 /// Receives the content of a store at a start, one task and one event after another, so that the memory of a restart

@@ -33,6 +33,7 @@ mod process_lifetime;
 mod reads;
 mod reflection;
 mod refusals;
+mod request_ids;
 mod security;
 mod stalls;
 mod startup;

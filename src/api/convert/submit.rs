@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::model::{
     BatchId, Catalog, Coded, Details, ErrorCode, FieldViolation, HandlerName, HandlerSpec, Namespace, PoolKind,
-    PoolName, PoolSpec, TaskExtras, TaskId, TaskOptions, Timestamp, TraceContext, limits,
+    PoolName, PoolSpec, RequestKey, SubmissionDigest, TaskExtras, TaskId, TaskOptions, Timestamp, TraceContext, limits,
 };
 use crate::proto::v1;
 
@@ -138,13 +138,18 @@ pub fn convert(
         content_type,
         submitted_by: context.submitted_by.into(),
     };
-    let extras = TaskExtras {
+    let mut extras = TaskExtras {
         args: request.args.into_iter().map(Into::into).collect(),
-        request_id,
+        request: None,
         delay: delay.filter(|delay| !delay.is_zero()),
         expires_after,
         trace,
     };
+    if let Some(request_id) = request_id {
+        let chosen = (!request.task_id.is_empty()).then_some(&id);
+        let digest = Some(SubmissionDigest::of(&options, &extras, &payload, chosen));
+        extras.request = Some(Arc::new(RequestKey { id: request_id, digest }));
+    }
     Ok(ConvertedTask { id, options, payload, extras: extras.boxed() })
 }
 
@@ -321,7 +326,7 @@ mod tests {
         let spec = parse(overrides).unwrap();
         let options = &spec.options;
         let extras = spec.extras.unwrap();
-        assert_eq!((spec.id.to_string().as_str(), extras.request_id.as_deref()), ("team/mine", Some("once")));
+        assert_eq!((spec.id.to_string().as_str(), extras.request_id()), ("team/mine", Some("once")));
         assert_eq!((options.pool.as_str(), options.namespace.as_str()), ("waiting", "team"));
         assert_eq!((options.priority, options.timeout), (Priority::Critical, Duration::from_millis(1)));
         assert_eq!((options.retry.factor, options.retry.jitter, options.retry.attempts_max), (3.0, 0.0, 7));

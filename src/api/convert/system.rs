@@ -44,6 +44,8 @@ pub fn limits(retention: Retention, memory: &MemoryAccount) -> v1::Limits {
         output_bytes: to_i64(limits::OUTPUT_KEPT_BYTES),
         retained_tasks: to_i64(retention.count),
         retained_age: Some(duration(retention.age)),
+        remembered_request_ids: to_i64(retention.requests.count),
+        remembered_request_id_age: Some(duration(retention.requests.age)),
         request_memory_bytes: to_i64(memory.limit(MemoryPart::Requests)),
         payload_memory_bytes: to_i64(memory.limit(MemoryPart::Payloads)),
     }

@@ -50,7 +50,7 @@ pub fn task(task: Task, include: Include) -> v1::Task {
         display_name: options.display_name.to_string(),
         labels: options.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
         batch_id: options.batch.as_ref().map(ToString::to_string).unwrap_or_default(),
-        request_id: spec.extras().request_id.as_deref().unwrap_or_default().to_owned(),
+        request_id: spec.extras().request_id().unwrap_or_default().to_owned(),
         attempt: to_i32(status.attempt),
         retry: Some(retry(&options.retry)),
         timeout: Some(duration(options.timeout)),

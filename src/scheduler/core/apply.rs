@@ -7,7 +7,7 @@ use crate::model::{InterruptCause, Revision, TaskChange, TaskEvent, TaskSpec, Ta
 use super::holds::{Hold, Holds};
 use super::ready_queue::QueueEntry;
 use super::state::{Core, attached_bytes};
-use super::table::{self, TaskEntry};
+use super::table::TaskEntry;
 use super::timers::{Purpose, Timer};
 
 /// How a task has entered its state.
@@ -30,7 +30,7 @@ impl Core {
         let pool = self.pool_of(&spec.options.pool);
         self.revision = event.revision;
         self.pools[usize::from(pool)].counters.submitted += 1;
-        let digest = table::digest(&spec.payload, &extras.args);
+        self.requests.add(event, spec);
         self.attached_bytes += attached_bytes(spec);
         let expires = extras.expires_after.is_some();
         let (spec, payload_stored) = self.retain_payload(spec);
@@ -41,7 +41,6 @@ impl Core {
             since: event.at,
             stamp: 0,
             cancel: None,
-            digest,
             attempt: 0,
             crashes: 0,
             pool,

@@ -27,7 +27,7 @@ impl Core {
         self.attached_bytes -= attached_bytes(&task.spec);
         let extras = task.spec.extras();
         if !task.spec.payload.is_empty() || !extras.args.is_empty() || extras.trace.is_some() {
-            let extras = TaskExtras { args: Box::default(), trace: None, ..extras.clone() }.boxed();
+            let extras = TaskExtras { args: Box::default(), request: None, trace: None, ..extras.clone() }.boxed();
             task.spec = Arc::new(TaskSpec { extras, ..task.spec.without_payload() });
         }
     }

@@ -10,6 +10,7 @@ mod decisions;
 mod dispatch;
 mod ended;
 mod finished;
+mod hash_index;
 mod holds;
 mod pool_metrics;
 mod pool_override;
@@ -19,8 +20,10 @@ mod quarantine;
 mod ready_queue;
 mod recall;
 mod recover;
+mod requests;
 mod retention;
 mod state;
+mod submission;
 mod submit;
 mod suspects;
 mod table;
@@ -34,6 +37,8 @@ mod model_test;
 mod pools_tests;
 #[cfg(test)]
 mod quarantine_tests;
+#[cfg(test)]
+mod requests_tests;
 #[cfg(test)]
 mod retention_tests;
 #[cfg(test)]
@@ -49,4 +54,4 @@ pub use pools::PoolUpdate;
 pub use recover::RecoveryCounts;
 pub use retention::Deletion;
 pub use state::{Core, CoreOptions};
-pub use submit::{Accepted, Submitted};
+pub use submission::{Accepted, StoredIds, Submission, Submitted, Undecided, Verdict};

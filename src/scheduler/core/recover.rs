@@ -12,7 +12,7 @@ use super::apply::Entered;
 use super::decisions::Decisions;
 use super::holds::{Hold, Holds};
 use super::state::{Core, attached_bytes};
-use super::table::{self, TaskEntry};
+use super::table::TaskEntry;
 use super::timers::Purpose;
 
 /// Bits of a stamp that count the stamps of one epoch; the epoch is above them.
@@ -40,13 +40,13 @@ impl Core {
         self.revision = revision;
         // Restored tasks have the revision of their last change as their stamp.
         self.stamp = revision.0;
+        self.requests.begin_after(revision);
     }
 
     /// Adds a task from the store's projection. Call it in the order of submission. Copies the payload if the task needs
     /// it and the payload budget has room.
     pub fn restore(&mut self, mut task: RecoveredTask, payload: &[u8]) {
         let pool = self.pool_of(&task.spec.options.pool);
-        let digest = table::digest(payload, &task.spec.extras().args);
         // Released when the task ends, and at once if it has.
         self.attached_bytes += attached_bytes(&task.spec);
         let mut payload_stored = false;
@@ -66,7 +66,6 @@ impl Core {
             since: task.since,
             stamp: 0,
             cancel: task.cancel,
-            digest,
             attempt: u16::try_from(task.attempt).unwrap_or(u16::MAX),
             crashes: u16::try_from(task.crashes).unwrap_or(u16::MAX),
             pool,

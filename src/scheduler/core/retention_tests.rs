@@ -342,7 +342,7 @@ fn reads_per_command(tasks: usize) -> Vec<(&'static str, u64)> {
         }
     }
     world.core.sweep(world.at(), 0, &mut world.out);
-    let queued = (0..tasks).map(|n| spec(&format!("queued{n}"), Priority::Low)).collect();
+    let queued = (0..tasks).map(|n| spec(&format!("queued{n}"), Priority::Low)).collect::<Vec<_>>();
     world.core.submit(world.at(), queued, &mut world.out).unwrap();
     world.core.dispatch(&mut world.out);
     world.out = Decisions::default();
@@ -384,7 +384,7 @@ fn the_cost_of_a_command_does_not_depend_on_the_number_of_tasks() {
 #[test]
 fn metrics_do_not_read_cancelled_tasks_at_the_front_of_a_queue_again() {
     let mut world = World::keeping(usize::MAX);
-    let many = (0..3_000).map(|n| spec(&format!("t{n}"), Priority::Normal)).collect();
+    let many: Vec<_> = (0..3_000).map(|n| spec(&format!("t{n}"), Priority::Normal)).collect();
     world.core.submit(world.at(), many, &mut world.out).unwrap();
     world.core.dispatch(&mut world.out);
     for n in 1_000..1_900 {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use crate::model::{
-    CancelRequest, Event, PoolName, PoolSpec, Revision, TaskChange, TaskEvent, TaskId, TaskOptions, TaskSpec,
-    TaskState, Timestamp,
+    CancelRequest, Event, PoolName, PoolSpec, RequestRetention, Revision, TaskChange, TaskEvent, TaskId, TaskOptions,
+    TaskSpec, TaskState, Timestamp,
 };
 use crate::pool::Ticket;
 
@@ -16,6 +16,7 @@ use super::decisions::{Decisions, Unattempted};
 use super::finished::FinishedTasks;
 use super::pool_state::PoolState;
 use super::ready_queue::QueueEntry;
+use super::requests::RecentRequests;
 use super::suspects::Quarantine;
 use super::table::{TaskEntry, TaskTable};
 use super::timers::{Purpose, Timer, Timers};
@@ -41,6 +42,8 @@ pub struct CoreOptions {
     pub attached_bytes_max: u64,
     /// Consecutive server crashes after which a task that was running fails.
     pub crashes_max: u32,
+    /// How long request IDs are remembered.
+    pub requests: RequestRetention,
 }
 
 #[derive(Debug)]
@@ -52,6 +55,7 @@ pub struct Core {
     pub(super) pools: Vec<PoolState>,
     pub(super) pool_names: HashMap<PoolName, u16>,
     pub(super) finished: FinishedTasks,
+    pub(super) requests: RecentRequests,
     pub(super) revision: Revision,
     /// Recalls that the pools have not answered, by fence.
     pub(super) recalls: HashMap<u64, Recall>,
@@ -91,6 +95,7 @@ impl Core {
             pools: Vec::new(),
             pool_names: HashMap::new(),
             finished: FinishedTasks::default(),
+            requests: RecentRequests::default(),
             revision: Revision::default(),
             recalls: HashMap::new(),
             ended: VecDeque::new(),
@@ -273,5 +278,6 @@ impl Core {
         let bytes: u64 = live.map(|(_, task)| attached_bytes(&task.spec)).sum();
         assert_eq!(self.attached_bytes, bytes, "bytes of arguments and labels in memory");
         self.finished.check(&self.tasks);
+        self.requests.check();
     }
 }

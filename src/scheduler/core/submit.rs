@@ -5,51 +5,42 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 
 use crate::model::{
-    Durability, Event, MemoryFull, MemoryPart, PoolName, Revision, TaskChange, TaskEvent, TaskId, TaskSpec, TaskState,
-    Timestamp,
+    Durability, Event, MemoryFull, MemoryPart, PoolName, RequestKey, Revision, TaskChange, TaskEvent, TaskId, TaskSpec,
+    TaskState, Timestamp,
 };
-use crate::scheduler::refusal::{BadField, Draining, QueueFull, Refusal, RequestIdReused, TaskExists};
+use crate::scheduler::refusal::{BadField, Draining, QueueFull, Refusal, RequestIdReused};
 
 use super::decisions::Decisions;
 use super::holds::{Hold, Holds};
 use super::state::{Core, attached_bytes};
-use super::table::{self, TaskEntry};
-
-/// An accepted task.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Accepted {
-    /// ID of the task; for a duplicate that of the first submission.
-    pub id: TaskId,
-    /// WAITING or QUEUED; for a duplicate the present state of the task.
-    pub state: TaskState,
-    /// Whether the submission repeats an earlier one, so that no task was added.
-    pub duplicate: bool,
-}
-
-/// An accepted submission.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Submitted {
-    /// In the order of the submission.
-    pub accepted: Vec<Accepted>,
-    /// Events of the added tasks have later revisions.
-    pub after: Revision,
-    /// Revision of the last `Submitted` event.
-    pub revision: Revision,
-    /// When the submission may be acknowledged: `Fsync` if any of the tasks requires it.
-    pub durability: Durability,
-}
+use super::submission::{Accepted, StoredIds, Submission, Submitted, Undecided, Verdict};
 
 impl Core {
     /// Accepts all of these tasks or none.
     ///
     /// # Errors
-    /// [`Draining`], [`QueueFull`], [`MemoryFull`], `UnknownPool`, [`TaskExists`], [`RequestIdReused`], and [`BadField`] for an
+    /// [`Draining`], [`QueueFull`], [`MemoryFull`], `UnknownPool`, [`RequestIdReused`], and [`BadField`] for an
     /// ID that appears twice in the submission.
-    pub fn submit(&mut self, now: Timestamp, specs: Vec<TaskSpec>, out: &mut Decisions) -> Result<Submitted, Refusal> {
+    pub fn submit(
+        &mut self,
+        now: Timestamp,
+        submission: impl Into<Submission>,
+        out: &mut Decisions,
+    ) -> Result<Verdict, Refusal> {
         if self.draining {
             return Err(Draining.into());
         }
-        let accepted = self.deduplicate(now, &specs)?;
+        let submission = submission.into();
+        let mut open = OpenQuestions::default();
+        let accepted = self.deduplicate(now, &submission, &mut open)?;
+        if let Some(stored) = &submission.stored {
+            self.requests.remove_stored(stored.revision);
+        }
+        if open.written_to.is_some() || !open.tasks.is_empty() {
+            let OpenQuestions { written_to, tasks } = open;
+            return Ok(Verdict::Undecided(Box::new(Undecided { submission, written_to, tasks })));
+        }
+        let specs = submission.specs;
         self.check_queue_limits(&specs, &accepted)?;
         self.check_memory(&specs, &accepted)?;
         let after = self.revision;
@@ -59,13 +50,14 @@ impl Core {
                 durability = Durability::Fsync;
             }
             if !accepted.duplicate {
-                self.add(now, spec, accepted.state, out);
+                self.add(now, spec, out);
             }
         }
-        Ok(Submitted { accepted, after, revision: self.revision, durability })
+        Ok(Verdict::Accepted(Submitted { accepted, after, revision: self.revision, durability }))
     }
 
-    fn add(&mut self, now: Timestamp, spec: TaskSpec, state: TaskState, out: &mut Decisions) {
+    fn add(&mut self, now: Timestamp, spec: TaskSpec, out: &mut Decisions) {
+        let state = state_of_new(now, &spec);
         let event = TaskEvent {
             revision: self.revision.next(),
             at: now,
@@ -81,17 +73,27 @@ impl Core {
     }
 
     /// Finds the tasks that are submitted again.
-    fn deduplicate(&self, now: Timestamp, specs: &[TaskSpec]) -> Result<Vec<Accepted>, Refusal> {
+    fn deduplicate(
+        &self,
+        now: Timestamp,
+        submission: &Submission,
+        open: &mut OpenQuestions,
+    ) -> Result<Vec<Accepted>, Refusal> {
         let (mut ids, mut request_ids) = (HashSet::new(), HashSet::new());
-        let mut accepted = Vec::with_capacity(specs.len());
-        for (index, spec) in specs.iter().enumerate() {
-            accepted.push(self.find_duplicate(spec)?.unwrap_or_else(|| accept_new(now, spec)));
-            if specs.len() == 1 {
+        let mut accepted = Vec::with_capacity(submission.specs.len());
+        for (index, spec) in submission.specs.iter().enumerate() {
+            let repeated = match spec.extras().request.as_deref() {
+                Some(key) => self.find_request(now, index, (spec, key), submission.stored.as_deref(), open)?,
+                None => None,
+            };
+            let repeated = repeated.or_else(|| self.find_task(spec, submission.stored.as_deref(), open));
+            accepted.push(repeated.unwrap_or_else(|| accept_new(now, spec)));
+            if submission.specs.len() == 1 {
                 break;
             }
             let field = if !ids.insert(&spec.id) {
                 "task_id"
-            } else if spec.extras().request_id.as_deref().is_some_and(|key| !request_ids.insert(key)) {
+            } else if spec.extras().request_id().is_some_and(|id| !request_ids.insert(id)) {
                 "request_id"
             } else {
                 continue;
@@ -102,23 +104,48 @@ impl Core {
         Ok(accepted)
     }
 
-    fn find_duplicate(&self, spec: &TaskSpec) -> Result<Option<Accepted>, Refusal> {
-        if let Some(key) = spec.extras().request_id.as_deref()
-            && let Some(task) = self.tasks.find_request(&spec.options.namespace, key).and_then(|i| self.tasks.get(i))
-        {
-            return if is_repeated(task, spec) {
-                Ok(Some(accept_duplicate(task)))
+    /// Finds the first submission with the same request ID.
+    fn find_request(
+        &self,
+        now: Timestamp,
+        index: usize,
+        (spec, key): (&TaskSpec, &RequestKey),
+        stored: Option<&StoredIds>,
+        open: &mut OpenQuestions,
+    ) -> Result<Option<Accepted>, Refusal> {
+        let looked_up = stored.map_or(Revision::default(), |stored| stored.revision);
+        let retention = self.options.requests;
+        let (task, submission, digest) =
+            if let Some((recent, newer)) = self.requests.find(&spec.options.namespace, &key.id) {
+                if !retention.covers(now, recent.at, newer) {
+                    return Ok(None);
+                }
+                (&recent.task, recent.submission, recent.digest)
+            } else if looked_up < self.requests.complete_after() {
+                open.written_to = Some(self.requests.complete_after());
+                return Ok(None);
             } else {
-                Err(RequestIdReused { request_id: key.into(), task: task.spec.id.clone() }.into())
+                let Some(found) = stored.and_then(|stored| stored.request(index)) else { return Ok(None) };
+                if !retention.covers(now, found.at, found.newer + self.requests.count_after(looked_up)) {
+                    return Ok(None);
+                }
+                (&found.task, found.submission, found.digest)
             };
+        if spec.request_with_digest().is_none_or(|(_, repeated)| repeated != digest) {
+            return Err(RequestIdReused { request_id: key.id.clone(), task: task.clone() }.into());
         }
-        match self.tasks.find(&spec.id).and_then(|index| self.tasks.get(index)) {
-            Some(task) if is_repeated(task, spec) && task.spec.extras().request_id == spec.extras().request_id => {
-                Ok(Some(accept_duplicate(task)))
-            }
-            Some(task) => Err(TaskExists { task: task.spec.id.clone() }.into()),
-            None => Ok(None),
+        let existing = self.tasks.find(task).and_then(|index| self.tasks.get(index));
+        let state = existing.filter(|task| task.submission == submission).map(|task| task.state);
+        Ok(Some(Accepted { id: task.clone(), state, duplicate: true }))
+    }
+
+    /// Finds the task with the same ID.
+    fn find_task(&self, spec: &TaskSpec, stored: Option<&StoredIds>, open: &mut OpenQuestions) -> Option<Accepted> {
+        let task = self.tasks.find(&spec.id).and_then(|index| self.tasks.get(index))?;
+        if stored.is_none_or(|stored| !stored.repeated.contains(&task.submission)) {
+            open.tasks.push((spec.id.clone(), task.submission));
         }
+        Some(Accepted { id: spec.id.clone(), state: Some(task.state), duplicate: true })
     }
 
     /// Refuses what would have to stay in memory beyond the limit. Payloads are left to the store instead.
@@ -149,28 +176,18 @@ impl Core {
     }
 }
 
-fn accept_new(now: Timestamp, spec: &TaskSpec) -> Accepted {
+/// What the core cannot decide by itself.
+#[derive(Default)]
+struct OpenQuestions {
+    written_to: Option<Revision>,
+    tasks: Vec<(TaskId, Revision)>,
+}
+
+fn state_of_new(now: Timestamp, spec: &TaskSpec) -> TaskState {
     let waits = spec.extras().delay.is_some_and(|delay| now.after(delay) > now);
-    let state = Holds::one_if(waits, Hold::Delay).state();
-    Accepted { id: spec.id.clone(), state, duplicate: false }
+    Holds::one_if(waits, Hold::Delay).state()
 }
 
-fn accept_duplicate(task: &TaskEntry) -> Accepted {
-    Accepted { id: task.spec.id.clone(), state: task.state, duplicate: true }
-}
-
-/// Whether a submission asks for the same as the earlier one of `task`. Submitter and time may differ.
-fn is_repeated(task: &TaskEntry, spec: &TaskSpec) -> bool {
-    let (a, b) = (&task.spec.options, &spec.options);
-    a.handler == b.handler
-        && a.pool == b.pool
-        && a.namespace == b.namespace
-        && a.priority == b.priority
-        && a.labels == b.labels
-        && a.display_name == b.display_name
-        && a.timeout == b.timeout
-        && a.retry == b.retry
-        && a.content_type == b.content_type
-        && a.at_most_once == b.at_most_once
-        && task.digest == table::digest(&spec.payload, &spec.extras().args)
+fn accept_new(now: Timestamp, spec: &TaskSpec) -> Accepted {
+    Accepted { id: spec.id.clone(), state: Some(state_of_new(now, spec)), duplicate: false }
 }

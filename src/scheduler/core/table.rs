@@ -1,14 +1,15 @@
-//! The task table: every task that the scheduler has in memory, by index, by ID and by request ID.
+//! The task table: every task that the scheduler has in memory, by index and by ID.
 //!
 //! A queued task needs its entry, its spec and two words of index. Results and history are in the store only.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::DefaultHashBuilder;
 
-use crate::model::{CancelRequest, Namespace, Revision, TaskId, TaskSpec, TaskState, Timestamp};
+use crate::model::{CancelRequest, Revision, TaskId, TaskSpec, TaskState, Timestamp};
 
+use super::hash_index::HashIndex;
 use super::holds::Holds;
 
 #[derive(Debug)]
@@ -26,8 +27,6 @@ pub struct TaskEntry {
     pub stamp: u64,
     /// A cancel that has not finished.
     pub cancel: Option<Box<CancelRequest>>,
-    /// Checksum of payload and arguments, to recognise repeated submissions.
-    pub digest: u32,
     /// The current or last attempt.
     pub attempt: u16,
     /// Consecutive server crashes while the task was running.
@@ -60,16 +59,12 @@ const _: () = assert!(size_of::<Option<TaskEntry>>() <= 64, "a queued task has t
 
 /// Entries that are allocated together.
 const CHUNK: usize = 4_096;
-/// Parts of a hash index, a power of two. They grow independently.
-const SHARDS: usize = 256;
-
 /// Grows in parts: moving a million tasks at once would stop the scheduler for tens of milliseconds.
 #[derive(Debug, Default)]
 pub struct TaskTable {
     entries: Chunks,
     free: Vec<u32>,
     by_id: HashIndex,
-    by_request: HashIndex,
     hasher: DefaultHashBuilder,
     /// Entries read so far, to show that the cost of a command does not grow with the number of tasks.
     #[cfg(test)]
@@ -110,48 +105,6 @@ impl Chunks {
     }
 }
 
-/// Indices of entries, by hash.
-#[derive(Debug)]
-struct HashIndex(Box<[HashTable<u32>]>);
-
-impl Default for HashIndex {
-    fn default() -> Self {
-        Self((0..SHARDS).map(|_| HashTable::new()).collect())
-    }
-}
-
-impl HashIndex {
-    /// Uses bits of the hash that `HashTable` does not use.
-    fn shard(hash: u64) -> usize {
-        usize::try_from(hash >> 40).unwrap_or_default() % SHARDS
-    }
-
-    fn find(&self, hash: u64, is_match: impl FnMut(&u32) -> bool) -> Option<u32> {
-        self.0[Self::shard(hash)].find(hash, is_match).copied()
-    }
-
-    fn insert(&mut self, hash: u64, index: u32, rehash: impl Fn(&u32) -> u64) {
-        self.0[Self::shard(hash)].insert_unique(hash, index, rehash);
-    }
-
-    fn remove(&mut self, hash: u64, index: u32) {
-        if let Ok(entry) = self.0[Self::shard(hash)].find_entry(hash, |other| *other == index) {
-            entry.remove();
-        }
-    }
-}
-
-/// Checksum of the payload and arguments of a submission.
-pub fn digest(payload: &[u8], args: &[Box<str>]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(payload);
-    for arg in args {
-        hasher.update(arg.as_bytes());
-        hasher.update(&[0]);
-    }
-    hasher.finalize()
-}
-
 impl TaskTable {
     pub fn get(&self, index: u32) -> Option<&TaskEntry> {
         #[cfg(test)]
@@ -181,22 +134,9 @@ impl TaskTable {
         self.by_id.find(hash, |index| self.get(*index).is_some_and(|entry| entry.spec.id == *id))
     }
 
-    /// Index of the task that was submitted with this request ID.
-    pub fn find_request(&self, namespace: &Namespace, request_id: &str) -> Option<u32> {
-        let hash = self.hasher.hash_one((namespace, request_id));
-        let is_match = |index: &u32| {
-            self.get(*index).is_some_and(|entry| {
-                entry.spec.extras().request_id.as_deref() == Some(request_id)
-                    && entry.spec.options.namespace == *namespace
-            })
-        };
-        self.by_request.find(hash, is_match)
-    }
-
-    /// Adds a task, whose ID and request ID must be new, and returns its index.
+    /// Adds a task, whose ID must be new, and returns its index.
     pub fn insert(&mut self, entry: TaskEntry) -> u32 {
         let id_hash = self.hasher.hash_one(&entry.spec.id);
-        let request_hash = request_hash(&self.hasher, &entry.spec);
         let free = self.free.pop().and_then(|index| Some((index, self.entries.get_mut(index)?)));
         let index = match free {
             Some((index, place)) => {
@@ -208,21 +148,12 @@ impl TaskTable {
         let (entries, hasher) = (&self.entries, &self.hasher);
         let rehash = |other: &u32| entries.get(*other).map_or(0, |entry| hasher.hash_one(&entry.spec.id));
         self.by_id.insert(id_hash, index, rehash);
-        if let Some(hash) = request_hash {
-            let rehash = |other: &u32| {
-                entries.get(*other).and_then(|entry| self::request_hash(hasher, &entry.spec)).unwrap_or(0)
-            };
-            self.by_request.insert(hash, index, rehash);
-        }
         index
     }
 
     pub fn remove(&mut self, index: u32) -> Option<TaskEntry> {
         let entry = self.entries.get_mut(index)?.take()?;
         self.by_id.remove(self.hasher.hash_one(&entry.spec.id), index);
-        if let Some(hash) = request_hash(&self.hasher, &entry.spec) {
-            self.by_request.remove(hash, index);
-        }
         self.free.push(index);
         Some(entry)
     }
@@ -233,9 +164,4 @@ impl TaskTable {
         let entries = entries.inspect(|_| self.count_read());
         (0..).zip(entries).filter_map(|(index, entry)| Some((index, entry.as_ref()?)))
     }
-}
-
-fn request_hash(hasher: &DefaultHashBuilder, spec: &TaskSpec) -> Option<u64> {
-    let request_id = spec.extras().request_id.as_deref()?;
-    Some(hasher.hash_one((&spec.options.namespace, request_id)))
 }

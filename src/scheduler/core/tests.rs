@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use crate::model::{
     CancelMode, CancelRequest, Event, Failure, FailureReason, Payload, PoolName, PoolSpec, Priority, RecoveredTask,
-    ResourceUsage, RetryPolicy, Revision, StopMethod, TaskChange, TaskEvent, TaskExtras, TaskFilter, TaskId,
-    TaskOptions, TaskSpec, TaskState, Timestamp,
+    RequestRetention, ResourceUsage, RetryPolicy, Revision, StopMethod, TaskChange, TaskEvent, TaskExtras, TaskFilter,
+    TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
 };
 use crate::pool::{Assignment, Ticket};
 use crate::runners::{Outcome, StopCause};
-use crate::scheduler::refusal::Refusal;
+use crate::scheduler::refusal::{Refusal, TaskExists};
 
-use super::{AttemptEnd, Core, CoreOptions, Decisions, PoolUpdate, PoolView, Submitted};
+use super::{AttemptEnd, Core, CoreOptions, Decisions, PoolUpdate, PoolView, Submitted, Undecided, Verdict};
 
 pub(super) const SECOND: u64 = 1_000_000;
 
@@ -25,6 +25,7 @@ pub(super) fn options() -> CoreOptions {
         payload_bytes_max: 1_000,
         attached_bytes_max: 1_000,
         crashes_max: 3,
+        requests: RequestRetention::default(),
     }
 }
 
@@ -41,10 +42,6 @@ pub(super) fn spec(id: &str, priority: Priority) -> TaskSpec {
         payload: Box::from(*b"0123456789"),
         extras: None,
     }
-}
-
-fn extras(request_id: Option<&str>, expires_after: Option<Duration>) -> Option<Box<TaskExtras>> {
-    TaskExtras { request_id: request_id.map(Into::into), expires_after, ..TaskExtras::default() }.boxed()
 }
 
 pub(super) fn request(at: u64) -> CancelRequest {
@@ -75,8 +72,36 @@ impl Fixture {
         Self { core: Core::new(options()), out: Decisions::default() }
     }
 
+    /// Submits as a handle does: what the core lacks is read from the events so far.
     pub fn submit(&mut self, at: u64, specs: Vec<TaskSpec>) -> Result<Submitted, Refusal> {
-        self.core.submit(Timestamp(at), specs, &mut self.out)
+        match self.core.submit(Timestamp(at), specs, &mut self.out)? {
+            Verdict::Accepted(submitted) => Ok(submitted),
+            Verdict::Undecided(undecided) => self.submit_compared(at, *undecided),
+        }
+    }
+
+    fn submit_compared(&mut self, at: u64, undecided: Undecided) -> Result<Submitted, Refusal> {
+        let Undecided { mut submission, written_to, tasks } = undecided;
+        assert_eq!(written_to, None);
+        for (id, revision) in tasks {
+            let repeated = submission.specs.iter().find(|spec| spec.id == id).unwrap();
+            if !self.submitted(revision).repeats(repeated) {
+                return Err(TaskExists { task: id }.into());
+            }
+            submission.stored.get_or_insert_default().repeated.push(revision);
+        }
+        match self.core.submit(Timestamp(at), submission, &mut self.out)? {
+            Verdict::Accepted(submitted) => Ok(submitted),
+            Verdict::Undecided(undecided) => panic!("still undecided: {undecided:?}"),
+        }
+    }
+
+    fn submitted(&self, revision: Revision) -> &TaskSpec {
+        let event = self.out.events.iter().find(|event| event.revision() == revision);
+        match &event.unwrap().task().unwrap().change {
+            TaskChange::Submitted { spec } => spec,
+            other => panic!("{other:?} is no submission"),
+        }
     }
 
     pub fn assigned(&mut self) -> Vec<Assignment> {
@@ -102,7 +127,7 @@ impl Fixture {
         self.core.update_pool(Timestamp(0), update, &mut self.out)
     }
 
-    fn last_event(&self) -> &TaskEvent {
+    pub fn last_event(&self) -> &TaskEvent {
         self.out.events.last().unwrap().task().unwrap()
     }
 
@@ -243,12 +268,8 @@ fn a_finished_task_cannot_be_cancelled() {
 #[test]
 fn a_repeated_submission_adds_nothing_and_different_content_is_refused() {
     let mut fixture = Fixture::new();
-    let keyed = |id: &str| TaskSpec { extras: extras(Some("key"), None), ..spec(id, Priority::Normal) };
-    fixture.submit(0, vec![keyed("a")]).unwrap();
-    let again = fixture.submit(1, vec![keyed("b")]).unwrap();
-    assert_eq!((again.accepted[0].id.to_string(), again.accepted[0].duplicate), ("a".to_owned(), true));
-    let other = TaskSpec { payload: Box::from(*b"other"), ..keyed("c") };
-    assert!(matches!(fixture.submit(2, vec![other.clone()]), Err(Refusal::RequestIdReused(_))));
+    fixture.submit(0, vec![spec("a", Priority::Normal)]).unwrap();
+    assert!(fixture.submit(1, vec![spec("a", Priority::Normal)]).unwrap().accepted[0].duplicate);
     let same_id = spec("a", Priority::High);
     assert!(matches!(fixture.submit(3, vec![same_id]), Err(Refusal::TaskExists(_))));
     let twice = vec![spec("x", Priority::Normal), spec("x", Priority::Normal)];
@@ -280,10 +301,7 @@ fn payloads_beyond_the_budget_are_left_to_the_store() {
     let assigned = fixture.assigned();
     let kept: Vec<_> = assigned.iter().map(|one| (one.spec.payload.len(), one.payload_stored)).collect();
     assert_eq!(kept, [(900, false), (0, true), (100, false)]);
-    assert!(
-        fixture.submit(1, vec![of("fat", 101)]).unwrap().accepted[0].duplicate,
-        "the digest still recognises a repeated submission"
-    );
+    assert!(fixture.submit(1, vec![of("fat", 101)]).unwrap().accepted[0].duplicate, "recognised without its payload");
     fixture.core.check();
 }
 
@@ -316,15 +334,16 @@ fn restored_payloads_are_kept_within_the_budget_and_only_of_unfinished_tasks() {
     let assigned = fixture.assigned();
     let kept: Vec<_> = assigned.iter().map(|one| (one.spec.payload.len(), one.payload_stored)).collect();
     assert_eq!(kept, [(0, true), (900, false), (0, true)]);
-    let again = TaskSpec { payload: vec![7; 1_001].into(), ..spec("over", Priority::Normal) };
-    assert!(fixture.submit(1, vec![again]).unwrap().accepted[0].duplicate, "recognised without its payload");
     fixture.core.check();
 }
 
 #[test]
 fn a_task_that_has_not_started_in_time_expires() {
     let mut fixture = Fixture::new();
-    let expiring = TaskSpec { extras: extras(None, Some(Duration::from_micros(5))), ..spec("a", Priority::Normal) };
+    let expiring = TaskSpec {
+        extras: TaskExtras { expires_after: Some(Duration::from_micros(5)), ..TaskExtras::default() }.boxed(),
+        ..spec("a", Priority::Normal)
+    };
     fixture.submit(0, vec![expiring]).unwrap();
     let ticket = fixture.assigned()[0].ticket;
     fixture.core.advance(Timestamp(5), &mut fixture.out);

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use crate::model::{
-    CancelMode, CancelRequest, Durability, HandlerName, PoolName, Revision, TaskSpec, TaskState, Timestamp,
-};
-use crate::scheduler::core::{Decisions, PoolView, Submitted};
+use crate::model::{CancelMode, CancelRequest, Durability, HandlerName, PoolName, Revision, TaskState, Timestamp};
+use crate::scheduler::core::{Decisions, PoolView, Submission, Submitted, Verdict};
 use crate::scheduler::message::{PendingReply, Reply, Request, send};
 use crate::scheduler::refusal::{Internal, Refusal, StoreUnavailable};
 use crate::scheduler::views::{CancelCommand, PoolMetrics};
@@ -21,20 +19,20 @@ const GRACE_DEFAULT: Duration = Duration::from_secs(5);
 /// A full queue is reported at once, although a crash may empty it: the caller tries again in any case, and a server
 /// under overload must not keep the calls that it refuses.
 fn depends_on_state(refusal: &Refusal) -> bool {
-    use Refusal::{EtagMismatch, RequestIdReused, TaskExists, TaskFinished, TaskNotFound};
-    matches!(refusal, TaskFinished(_) | TaskExists(_) | RequestIdReused(_) | TaskNotFound(_) | EtagMismatch(_))
+    use Refusal::{EtagMismatch, RequestIdReused, TaskFinished, TaskNotFound};
+    matches!(refusal, TaskFinished(_) | RequestIdReused(_) | TaskNotFound(_) | EtagMismatch(_))
 }
 
 impl Service {
     pub(super) fn serve(&mut self, now: Timestamp, request: Request, out: &mut Decisions) {
         match request {
-            Request::Submit { specs, reply } => {
-                let result = self.check_store().and_then(|()| self.submit(now, specs, out));
+            Request::Submit { submission, reply } => {
+                let result = self.check_store().and_then(|()| self.submit(now, submission, out));
                 self.reply_when_durable(reply, result);
             }
-            Request::SubmitEach { specs, reply } => {
+            Request::SubmitEach { submission, reply } => {
                 let result = self.check_store();
-                let result = result.map(|()| specs.into_iter().map(|spec| self.submit(now, vec![spec], out)).collect());
+                let result = result.map(|()| submission.split().map(|one| self.submit(now, one, out)).collect());
                 self.reply_when_durable(reply, result);
             }
             Request::Cancel { cancel, reply } => {
@@ -81,14 +79,17 @@ impl Service {
         }
     }
 
-    fn submit(&mut self, now: Timestamp, specs: Vec<TaskSpec>, out: &mut Decisions) -> Result<Submitted, Refusal> {
-        let submitted = self.core.submit(now, specs, out)?;
+    fn submit(&mut self, now: Timestamp, submission: Submission, out: &mut Decisions) -> Result<Verdict, Refusal> {
+        let submitted = match self.core.submit(now, submission, out)? {
+            Verdict::Accepted(submitted) => submitted,
+            undecided @ Verdict::Undecided(_) => return Ok(undecided),
+        };
         // A store in memory reaches less than the tasks require.
         let durability = match self.shared.store.journal.durability() {
             Durability::Memory => Durability::Memory,
             Durability::Fsync => submitted.durability,
         };
-        Ok(Submitted { durability, ..submitted })
+        Ok(Verdict::Accepted(Submitted { durability, ..submitted }))
     }
 
     /// How long an attempt of the handler may take to stop before it is killed.

@@ -48,6 +48,7 @@ impl Options {
             payload_bytes_max: 1 << 20,
             attached_bytes_max: 1 << 20,
             crashes_max: 3,
+            requests: crate::model::RequestRetention::default(),
         };
         Self {
             core,
@@ -121,11 +122,16 @@ fn handle_inner(
         hub: Arc::new(Hub::new(journal, durable, draining.clone(), meter)),
         liveness: options.telemetry.liveness.clone(),
         store,
-        retention: Retention { count: options.core.retention_count as u64, age: options.core.retention_age },
+        retention: Retention {
+            count: options.core.retention_count as u64,
+            age: options.core.retention_age,
+            requests: options.core.requests,
+        },
         draining,
         drain_limit: options.drain_limit,
         options: parking_lot::Mutex::default(),
         memory: options.memory.clone(),
+        request_lookup: Arc::default(),
     }
 }
 

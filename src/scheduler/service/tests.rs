@@ -10,8 +10,8 @@ use futures_util::future::join_all;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::model::{
-    CancelMode, Durability, Event, HandlerName, OutputStream, Payload, PoolName, PoolSpec, Revision, StoreId,
-    SystemClock, TaskExtras, TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState,
+    CancelMode, Durability, Event, HandlerName, OutputStream, Payload, PoolName, PoolSpec, RequestKey, Revision,
+    StoreId, SystemClock, TaskExtras, TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState,
 };
 use crate::runners::{BoxFuture, Outcome, Registry, Run, RunReport, Runner};
 use crate::scheduler::core::PoolUpdate;
@@ -201,13 +201,17 @@ fn many(prefix: &str) -> Vec<TaskSpec> {
 #[tokio::test]
 async fn a_refusal_waits_until_the_task_that_it_reports_is_durable() {
     let fixture = Fixture::start();
-    let with_request_id = |id| with_extras(spec(id), TaskExtras { request_id: Some("r".into()), ..Default::default() });
+    let with_request_id = |id| {
+        let request = Some(Arc::new(RequestKey { id: "r".into(), digest: None }));
+        with_extras(spec(id), TaskExtras { request, ..Default::default() })
+    };
     let mut first = many("a");
     first[0] = with_request_id("a0");
     let repeated = first[1].clone();
-    let submitted = fixture.handle.submit(first);
+    let submitted = fixture.handle.submit_found(fixture.handle.look_up(first).await.unwrap());
     let exists = fixture.handle.submit(vec![other(spec("a5"))]);
-    let reused = fixture.handle.submit(vec![other(with_request_id("b"))]);
+    let reused = fixture.handle.look_up(vec![other(with_request_id("a0"))]).await.unwrap();
+    let reused = fixture.handle.submit_found(reused);
     let duplicate = fixture.handle.submit(vec![repeated]);
     let mut waiting = [exists.boxed(), reused.boxed(), duplicate.boxed()];
     fixture.handled().await;

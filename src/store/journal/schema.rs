@@ -39,6 +39,7 @@ pub const SCHEMA: Schema = Schema {
         INSERT INTO lease VALUES (1, 0, 0);
         -- Commits contain events of pools; `pool_table` converts the rows of the table and drops it.",
     ],
+    conversions: &[],
 };
 
 /// Which revisions the journal contains. Recorded at each trim and at an orderly shutdown, so the journal may continue

@@ -1,6 +1,6 @@
 //! A projection that applies each commit at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,11 +8,14 @@ use hashbrown::HashMap;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use crate::model::{Event, Output, Revision, Task, TaskChange, TaskEvent, TaskFilter, TaskId, TaskSpec};
+use crate::model::{
+    Event, Output, RememberedRequest, RequestKey, RequestName, RequestRetention, Revision, Task, TaskChange, TaskEvent,
+    TaskFilter, TaskId, TaskSpec, Timestamp,
+};
 use crate::store::error::StoreError;
 use crate::store::page::{Page, PageBuilder, PageCursor, PageSize};
 use crate::store::record::{ended_attempt, fold, output_of};
-use crate::store::traits::{Commit, Projection};
+use crate::store::traits::{Commit, FoundRequests, Projection};
 
 /// Number of tasks after which a page ends: commits wait while it is read.
 const EXAMINED_MAX: usize = if cfg!(test) { 20 } else { 20_000 };
@@ -30,13 +33,69 @@ struct Rows {
     tasks: BTreeMap<u64, Task>,
     outputs: BTreeMap<(u64, u32), Output>,
     by_id: HashMap<TaskId, u64>,
+    requests: RequestRows,
     revision: Revision,
+}
+
+#[derive(Default)]
+struct RequestRows {
+    /// In the order of submission.
+    names: VecDeque<(RequestName, u64)>,
+    /// The newest submission with each request ID, with its number.
+    found: HashMap<RequestName, (u64, RememberedRequest)>,
+    next: u64,
+    retention: RequestRetention,
+}
+
+impl RequestRows {
+    fn add(&mut self, event: &TaskEvent, spec: &TaskSpec) {
+        let Some((key, digest)) = spec.request_with_digest() else { return };
+        // Only the ID is compared.
+        let name = (spec.options.namespace.clone(), Arc::new(RequestKey { id: key.id.clone(), digest: None }));
+        let (task, submission, at) = (event.task.clone(), event.revision, event.at);
+        let request = RememberedRequest { task, submission, digest, at, newer: 0 };
+        self.found.insert(name.clone(), (self.next, request));
+        self.names.push_back((name, self.next));
+        self.next += 1;
+        while self.names.len() as u64 > self.retention.count {
+            self.remove_first();
+        }
+        while self.names.front().is_some_and(|first| self.is_expired(first, event.at)) {
+            self.remove_first();
+        }
+    }
+
+    fn is_expired(&self, (name, number): &(RequestName, u64), now: Timestamp) -> bool {
+        self.found
+            .get(name)
+            .is_none_or(|(newest, request)| newest != number || now.since(request.at) >= self.retention.age)
+    }
+
+    fn remove_first(&mut self) {
+        let Some((name, number)) = self.names.pop_front() else { return };
+        if self.found.get(&name).is_some_and(|(newest, _)| *newest == number) {
+            self.found.remove(&name);
+        }
+    }
+
+    fn find(&self, (namespace, key): &RequestName) -> Option<RememberedRequest> {
+        let name = (namespace.clone(), Arc::new(RequestKey { id: key.id.clone(), digest: None }));
+        let (number, request) = self.found.get(&name)?;
+        Some(RememberedRequest { newer: self.next - 1 - number, ..request.clone() })
+    }
 }
 
 impl Default for MemoryProjection {
     fn default() -> Self {
+        Self::new(RequestRetention::default())
+    }
+}
+
+impl MemoryProjection {
+    pub fn new(retention: RequestRetention) -> Self {
+        let requests = RequestRows { retention, ..RequestRows::default() };
         Self {
-            rows: RwLock::default(),
+            rows: RwLock::new(Rows { requests, ..Rows::default() }),
             revision: watch::Sender::new(Revision::default()),
             fault: watch::Sender::new(None),
         }
@@ -66,7 +125,8 @@ impl Rows {
         let mut task = self.tasks.remove(&seq);
         fold(&mut task, event);
         if let Some(task) = task {
-            if let TaskChange::Submitted { .. } = event.change {
+            if let TaskChange::Submitted { spec } = &event.change {
+                self.requests.add(event, spec);
                 self.by_id.insert(event.task.clone(), seq);
             }
             self.tasks.insert(seq, task);
@@ -151,6 +211,12 @@ impl Projection for MemoryProjection {
             }
         }
         Ok(page.finish())
+    }
+
+    fn requests(&self, names: &[RequestName]) -> Result<FoundRequests, StoreError> {
+        let rows = self.rows.read();
+        let requests = names.iter().map(|name| rows.requests.find(name)).collect();
+        Ok(FoundRequests { revision: rows.revision, requests })
     }
 
     fn checkpoint(&self) -> Result<Revision, StoreError> {

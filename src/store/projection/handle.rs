@@ -14,16 +14,19 @@ use super::body_check::verify_bodies;
 use super::list;
 use super::query;
 use super::queue::CommitQueue;
+use super::requests::{self, RequestTable};
 use super::schema::{Meta, SCHEMA};
 use super::subjects::load_subjects;
 use super::worker::{Shared, Worker};
 use super::writer::Writer;
-use crate::model::{Event, Output, Revision, Task, TaskChange, TaskEvent, TaskFilter, TaskId, TaskSpec};
+use crate::model::{
+    Event, Output, RequestName, RequestRetention, Revision, Task, TaskChange, TaskEvent, TaskFilter, TaskId, TaskSpec,
+};
 use crate::store::error::StoreError;
 use crate::store::page::{Page, PageCursor, PageSize};
 use crate::store::sqlite::{Readers, keep_wal_on_close, open_writer, sqlite_error, verify_structure};
 use crate::store::threads::{OwnedThread, lower_priority};
-use crate::store::traits::{Commit, Journal, Projection};
+use crate::store::traits::{Commit, FoundRequests, Journal, Projection};
 use crate::store::watermark::{Watermark, WatermarkRecord};
 
 /// Memory for the pages that a transaction changes. A larger transaction writes pages early and reads them again.
@@ -45,6 +48,7 @@ impl SqliteProjection {
         start: Revision,
         journal: Arc<dyn Journal>,
         lock: Option<Arc<File>>,
+        retention: RequestRetention,
     ) -> Result<Self, StoreError> {
         let watermark = WatermarkRecord::read(path)?;
         let connection = open_writer(path, &SCHEMA)?;
@@ -69,7 +73,9 @@ impl SqliteProjection {
         });
         let (written, revision) = watch::channel(meta.revision);
         let subjects = load_subjects(&connection, path)?;
-        let writer = Writer::new(connection, path, meta, subjects, Arc::clone(&shared.submission_times));
+        let requests = RequestTable::load(&connection, path, retention)?;
+        let times = Arc::clone(&shared.submission_times);
+        let writer = Writer::new(connection, path, meta, subjects, times, requests);
         let worker = Worker::new(Arc::clone(&shared), writer, watermark, written).map_err(failed)?;
         let thread = OwnedThread::spawn("projection", path, move || {
             lower_priority();
@@ -92,6 +98,7 @@ impl SqliteProjection {
         let check = || {
             self.readers.with(|connection| {
                 verify_structure(connection, path, &SCHEMA)?;
+                requests::verify_at_start(connection, path)?;
                 verify_bodies(connection, path)
             })
         };
@@ -193,6 +200,13 @@ impl Projection for SqliteProjection {
     fn list(&self, filter: &TaskFilter, size: PageSize, after: Option<PageCursor>) -> Result<Page, StoreError> {
         let times = &self.shared.submission_times;
         self.query(|connection, path| list::list(connection, path, times, filter, size, after))
+    }
+
+    fn requests(&self, names: &[RequestName]) -> Result<FoundRequests, StoreError> {
+        self.query(|connection, path| {
+            let revision = Meta::load(connection, path)?.revision;
+            Ok(FoundRequests { revision, requests: requests::find(connection, path, names)? })
+        })
     }
 
     fn checkpoint(&self) -> Result<Revision, StoreError> {

@@ -11,12 +11,14 @@ use rusqlite::Connection;
 use super::candidates::{BY_BATCH, BY_ID, BY_LABEL, BY_STATE};
 use super::list::{ROW_BEFORE, list};
 use super::query::{Bodies, select_rows};
+use super::requests::RequestTable;
 use super::schema::{Meta, SCHEMA};
 use super::submission_times::{NEWEST, SubmissionTimes, TIME_AT};
 use super::writer::Writer;
 use crate::model::{
     BatchId, CancelMode, CancelReceipt, CancelRequest, Event, HandlerName, Lease, Namespace, PoolName, Priority,
-    Revision, StopMethod, TaskChange, TaskEvent, TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
+    RequestRetention, Revision, StopMethod, TaskChange, TaskEvent, TaskFilter, TaskId, TaskOptions, TaskSpec,
+    TaskState, Timestamp,
 };
 use crate::store::page::{Page, PageCursor, PageSize};
 use crate::store::record::Subjects;
@@ -78,7 +80,9 @@ impl Tables {
         let path = directory.path().join("projection.db");
         let connection = open_writer(&path, &SCHEMA).unwrap();
         let times = Arc::<Mutex<SubmissionTimes>>::default();
-        let writer = Writer::new(connection, &path, Meta::default(), Subjects::default(), Arc::clone(&times));
+        let requests = RequestTable::load(&connection, &path, RequestRetention::default()).unwrap();
+        let (meta, subjects) = (Meta::default(), Subjects::default());
+        let writer = Writer::new(connection, &path, meta, subjects, Arc::clone(&times), requests);
         Self { path, _directory: directory, writer, times, tasks: Vec::new() }
     }
 

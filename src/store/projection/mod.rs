@@ -1,4 +1,5 @@
-//! The projection in SQLite, the file `projection.db`: one row per task, and the last events of pools.
+//! The projection in SQLite, the file `projection.db`: one row per task, the request IDs of submissions, and the last
+//! events of pools.
 //!
 //! Durable commits wait in a queue in memory. A thread folds them to the last state of each task and writes only this
 //! state, in one transaction, so a task that is submitted and deleted within one interval is never written. Commits that do
@@ -14,6 +15,7 @@ mod list;
 mod list_tests;
 mod query;
 mod queue;
+mod requests;
 mod rows;
 mod schema;
 mod subjects;
@@ -25,5 +27,6 @@ mod writer;
 pub use body_check::verify_bodies;
 pub use handle::SqliteProjection;
 pub use query::for_each_task;
+pub use requests::verify_requests;
 pub use schema::{Meta, SCHEMA};
 pub use subjects::load_subjects;

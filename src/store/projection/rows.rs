@@ -312,14 +312,14 @@ fn reference<'a>(row: &'a Row<'_>, index: usize) -> Result<ValueRef<'a>, Corrupt
     row.get_ref(index).map_err(|error| Corruption::new(error.to_string()))
 }
 
-fn text<'a>(row: &'a Row<'_>, index: usize) -> Result<&'a str, Corruption> {
+pub(super) fn text<'a>(row: &'a Row<'_>, index: usize) -> Result<&'a str, Corruption> {
     reference(row, index)?.as_str().map_err(|error| Corruption::new(error.to_string()))
 }
 
-fn blob<'a>(row: &'a Row<'_>, index: usize) -> Result<&'a [u8], Corruption> {
+pub(super) fn blob<'a>(row: &'a Row<'_>, index: usize) -> Result<&'a [u8], Corruption> {
     reference(row, index)?.as_blob().map_err(|error| Corruption::new(error.to_string()))
 }
 
-fn number(row: &Row<'_>, index: usize) -> Result<Option<i64>, Corruption> {
+pub(super) fn number(row: &Row<'_>, index: usize) -> Result<Option<i64>, Corruption> {
     reference(row, index)?.as_i64_or_null().map_err(|error| Corruption::new(error.to_string()))
 }

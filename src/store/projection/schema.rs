@@ -4,10 +4,11 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::requests::take_over;
 use crate::model::Revision;
 use crate::store::error::StoreError;
 use crate::store::record::checksum;
-use crate::store::sqlite::{Schema, sqlite_error};
+use crate::store::sqlite::{Conversion, Schema, sqlite_error};
 
 /// `seq` is the revision of the task's submission.
 pub const SCHEMA: Schema = Schema {
@@ -58,7 +59,20 @@ pub const SCHEMA: Schema = Schema {
         INSERT INTO task_states SELECT k.id, t.state, t.seq FROM tasks t
             JOIN kinds k USING (namespace, pool, handler, priority) ORDER BY k.id, t.state, t.seq;
         DROP INDEX tasks_seldom;",
+        "CREATE TABLE requests(
+            number INTEGER PRIMARY KEY,
+            hash INTEGER NOT NULL,
+            namespace TEXT NOT NULL,
+            request_id TEXT NOT NULL,
+            task TEXT NOT NULL,
+            submission INTEGER NOT NULL,
+            at INTEGER NOT NULL,
+            digest BLOB NOT NULL,
+            crc INTEGER NOT NULL
+        );
+        CREATE INDEX requests_hash ON requests(hash);",
     ],
+    conversions: &[Conversion { version: 4, run: take_over }],
 };
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 
 use super::kinds::Kinds;
+use super::requests::{NewRequest, RequestTable};
 use super::rows::{
     SpecRow, body_checksum, is_inline, options_bytes, output_bytes, output_key, result_bytes, status_of, status_row,
 };
@@ -39,6 +40,7 @@ pub(super) struct Writer {
     /// `None` until it is needed.
     kinds: Option<Kinds>,
     submission_times: Arc<Mutex<SubmissionTimes>>,
+    requests: RequestTable,
     /// Row and status of recently written tasks that have not ended.
     unfinished: RecentTasks<(u64, TaskStatus)>,
     /// Row of recently written tasks that have ended; needed only to delete them.
@@ -77,6 +79,8 @@ struct Changes {
     rows: usize,
     /// About the bytes of their payloads, results and outputs.
     bytes: usize,
+    /// Request IDs of all submissions, also of tasks that are deleted in the same transaction.
+    requests: Vec<NewRequest>,
     /// Events of other subjects.
     others: Vec<Event>,
 }
@@ -114,6 +118,7 @@ impl Writer {
         meta: Meta,
         subjects: Subjects,
         submission_times: Arc<Mutex<SubmissionTimes>>,
+        requests: RequestTable,
     ) -> Self {
         Self {
             connection,
@@ -122,6 +127,7 @@ impl Writer {
             subjects,
             kinds: None,
             submission_times,
+            requests,
             unfinished: RecentTasks::new(),
             ended: RecentTasks::new(),
         }
@@ -170,7 +176,7 @@ impl Writer {
                     Event::Pool(_) => changes.others.push(event.clone()),
                 }
             }
-            if changes.rows >= ROWS_MAX || changes.bytes >= TRANSACTION_BYTES_MAX {
+            if changes.rows + changes.requests.len() >= ROWS_MAX || changes.bytes >= TRANSACTION_BYTES_MAX {
                 meta = self.store(std::mem::take(&mut changes), meta)?;
             }
         }
@@ -187,20 +193,22 @@ impl Writer {
             Some(kinds) => kinds,
             None => Kinds::load(&self.connection, &self.path)?,
         };
-        let transact = || -> rusqlite::Result<Meta> {
+        let mut requests = self.requests;
+        let mut transact = || -> rusqlite::Result<Meta> {
             let transaction = self.connection.unchecked_transaction()?;
             let mut tables = Tables { connection: &transaction, kinds: &mut kinds };
             store_tasks(&mut tables, &changes.tasks, &mut meta, &self.submission_times)?;
             if let Some(subjects) = &subjects {
                 store_subjects(&transaction, subjects)?;
             }
+            requests.write(&transaction, &changes.requests)?;
             meta.store(&transaction)?;
             transaction.commit()?;
             Ok(meta)
         };
-        let stored = { transact }();
-        self.meta = stored.map_err(|error| sqlite_error("write to", &self.path, &error))?;
+        self.meta = transact().map_err(|error| sqlite_error("write to", &self.path, &error))?;
         self.kinds = Some(kinds);
+        self.requests = requests;
         if let Some(subjects) = subjects {
             self.subjects = subjects;
         }
@@ -222,6 +230,7 @@ impl Writer {
         let task = &mut changes.tasks[index];
         match &event.change {
             TaskChange::Submitted { spec } => {
+                changes.requests.extend(NewRequest::of(event, spec));
                 let (seq, status) = (event.revision.0, submitted(event));
                 let origin = Origin::New(Arc::clone(spec));
                 task.row = Some(Box::new(PendingRow { seq, origin, status, outputs: Vec::new() }));

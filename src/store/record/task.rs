@@ -11,8 +11,8 @@ use super::corruption::Corruption;
 use super::trace::TraceRecord;
 use super::values::{FailureRecord, PayloadRecord, ReceiptRecord, RequestRecord, UsageRecord, nanos, unknown, variant};
 use crate::model::{
-    BatchId, Durability, HandlerName, Namespace, PoolName, Priority, RetryPolicy, Revision, TaskExtras, TaskId,
-    TaskOptions, TaskSpec, TaskState, TaskStatus, Timestamp,
+    BatchId, Durability, HandlerName, Namespace, PoolName, Priority, RequestKey, RetryPolicy, Revision,
+    SubmissionDigest, TaskExtras, TaskId, TaskOptions, TaskSpec, TaskState, TaskStatus, Timestamp,
 };
 
 fn name<T, E: Display>(text: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T, Corruption> {
@@ -145,31 +145,37 @@ pub struct SpecRecord {
     delay: Option<u64>,
     #[prost(uint64, optional, tag = "9")]
     expires_after: Option<u64>,
+    /// Digest of a submission with a request id. Older versions do not write it.
+    #[prost(bytes = "vec", tag = "10")]
+    request_digest: Vec<u8>,
 }
 
 impl From<&Arc<TaskSpec>> for SpecRecord {
     fn from(spec: &Arc<TaskSpec>) -> Self {
         let extras = spec.extras();
+        let digest = extras.request.as_ref().and_then(|key| key.digest);
         Self {
             payload: TaskSpec::payload_of(spec),
             args: extras.args.iter().map(ToString::to_string).collect(),
-            request_id: extras.request_id.as_deref().map(str::to_owned),
+            request_id: extras.request_id().map(str::to_owned),
             not_before: None,
             expires_at: None,
             payload_separate: false,
             trace: extras.trace.as_deref().map(Into::into),
             delay: extras.delay.map(nanos),
             expires_after: extras.expires_after.map(nanos),
+            request_digest: digest.map(|digest| digest.as_bytes().to_vec()).unwrap_or_default(),
         }
     }
 }
 
 impl SpecRecord {
     pub fn into_model(self, id: TaskId, options: Arc<TaskOptions>, submitted_at: Timestamp) -> TaskSpec {
+        let digest = SubmissionDigest::from_bytes(&self.request_digest);
         let until = |at: u64| Timestamp(at).since(submitted_at);
         let extras = TaskExtras {
             args: self.args.into_iter().map(String::into_boxed_str).collect(),
-            request_id: self.request_id.map(String::into_boxed_str),
+            request: self.request_id.map(|id| Arc::new(RequestKey { id: id.into(), digest })),
             delay: self.delay.map(Duration::from_nanos).or(self.not_before.map(until)),
             expires_after: self.expires_after.map(Duration::from_nanos).or(self.expires_at.map(until)),
             trace: self.trace.map(|trace| Arc::new(trace.into_model())),

@@ -24,6 +24,14 @@ pub struct Schema {
     pub application_id: i32,
     /// Step N migrates version N to version N + 1; `PRAGMA user_version` is the version. Append only.
     pub migrations: &'static [&'static str],
+    /// What SQL alone cannot migrate, in order. Runs on the newest tables.
+    pub conversions: &'static [Conversion],
+}
+
+/// Runs once, when a file reaches `version`.
+pub struct Conversion {
+    pub version: i64,
+    pub run: fn(&Connection, &Path) -> Result<(), StoreError>,
 }
 
 /// Opens a database file. SQLite would take a relative path such as `file:name` or `:memory:` for something else.
@@ -77,14 +85,33 @@ pub fn open_writer(path: &Path, schema: &Schema) -> Result<Connection, StoreErro
     if connection.is_readonly(MAIN_DB).map_err(failed)? && File::options().write(true).open(path).is_ok() {
         return Err(StoreError::malformed(path, "according to its header it may not be written"));
     }
-    for (step, sql) in schema.migrations.iter().enumerate().skip(usize::try_from(version).unwrap_or_default()) {
-        let transaction = connection.transaction().map_err(failed)?;
-        transaction.execute_batch(sql).map_err(failed)?;
-        transaction.pragma_update(None, "application_id", schema.application_id).map_err(failed)?;
-        transaction.pragma_update(None, "user_version", i64::try_from(step + 1).unwrap_or(i64::MAX)).map_err(failed)?;
-        transaction.commit().map_err(failed)?;
-    }
+    migrate(&mut connection, path, schema, version)?;
     Ok(connection)
+}
+
+/// Migrates a file in one transaction.
+fn migrate(connection: &mut Connection, path: &Path, schema: &Schema, version: i64) -> Result<(), StoreError> {
+    let failed = |error| sqlite_error("open", path, &error);
+    let newest = schema.newest();
+    if version == newest {
+        return Ok(());
+    }
+    let transaction = connection.transaction().map_err(failed)?;
+    for sql in schema.migrations.iter().skip(usize::try_from(version).unwrap_or_default()) {
+        transaction.execute_batch(sql).map_err(failed)?;
+    }
+    for conversion in schema.conversions.iter().filter(|conversion| conversion.version > version) {
+        (conversion.run)(&transaction, path)?;
+    }
+    transaction.pragma_update(None, "application_id", schema.application_id).map_err(failed)?;
+    transaction.pragma_update(None, "user_version", newest).map_err(failed)?;
+    transaction.commit().map_err(failed)
+}
+
+impl Schema {
+    fn newest(&self) -> i64 {
+        i64::try_from(self.migrations.len()).unwrap_or(i64::MAX)
+    }
 }
 
 /// The version of a file, and whether it has no tables yet.
@@ -103,7 +130,7 @@ pub fn schema_version(connection: &Connection, path: &Path, schema: &Schema) -> 
         return Err(incompatible(detail.to_owned()));
     }
     let version = number("PRAGMA user_version")?;
-    let newest = i64::try_from(schema.migrations.len()).unwrap_or(i64::MAX);
+    let newest = schema.newest();
     if version > newest {
         let detail = format!("it has format {version}, but this version supports formats up to {newest}; upgrade");
         return Err(incompatible(detail));

@@ -6,7 +6,9 @@ mod read_errors;
 mod readers;
 mod structure;
 
-pub use connection::{Schema, checkpoint, connect, connect_immutable, keep_wal_on_close, open_writer, schema_version};
+pub use connection::{
+    Conversion, Schema, checkpoint, connect, connect_immutable, keep_wal_on_close, open_writer, schema_version,
+};
 pub use error::sqlite_error;
 pub use readers::Readers;
 pub use structure::verify_structure;

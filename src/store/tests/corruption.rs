@@ -1,5 +1,6 @@
 //! Corrupt, missing and foreign files, full disks, and locked directories.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -99,6 +100,7 @@ impl Sample {
         let newest: Vec<Task> = tasks.values().rev().map(listed).collect();
         let page = store.projection.list(&TaskFilter::default(), page_of(1000), None);
         assert!(page.unwrap().tasks == newest, "{what}");
+        self.assert_requests(store, what);
         for task in tasks.values() {
             let id = &task.spec.id;
             assert!(store.projection.get(id).unwrap().as_ref() == Some(task), "{what}: {id}");
@@ -111,6 +113,23 @@ impl Sample {
                 let found = found.map(|(_, output)| output).filter(|output| *output != Output::default());
                 assert!(found.as_ref() == written, "{what}: output of {id}, attempt {attempt}");
             }
+        }
+    }
+
+    fn assert_requests(&self, store: &Store, what: &str) {
+        let submitted = self.history.events.iter().filter_map(Event::task).filter_map(|event| match &event.change {
+            TaskChange::Submitted { spec } => Some((event, spec, spec.request_with_digest()?)),
+            _ => None,
+        });
+        let mut newest = BTreeMap::new();
+        for (event, spec, (key, digest)) in submitted {
+            let name = (spec.options.namespace.clone(), Arc::clone(key));
+            newest.insert((name.0.to_string(), key.id.clone()), (name, event.revision, digest));
+        }
+        for (name, submission, digest) in newest.into_values() {
+            let found = store.projection.requests(std::slice::from_ref(&name)).unwrap();
+            let found = found.requests[0].as_ref().map(|found| (found.submission, found.digest));
+            assert_eq!(found, Some((submission, digest)), "{what}: {name:?}");
         }
     }
 

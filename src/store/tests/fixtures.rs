@@ -8,8 +8,8 @@ use hashbrown::HashMap;
 use crate::model::{
     BatchId, CancelMode, CancelReceipt, CancelRequest, Captured, Durability, Event, Failure, FailureReason,
     HandlerName, InterruptCause, Lease, Namespace, Output, Payload, PoolChange, PoolEvent, PoolName, PoolSettings,
-    Priority, ResourceUsage, RetryPolicy, Revision, StopMethod, TaskChange, TaskEvent, TaskExtras, TaskId, TaskOptions,
-    TaskSpec, TaskState, Timestamp, TraceContext, TraceMode,
+    Priority, RequestKey, ResourceUsage, RetryPolicy, Revision, StopMethod, SubmissionDigest, TaskChange, TaskEvent,
+    TaskExtras, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp, TraceContext, TraceMode,
 };
 use crate::store::traits::Commit;
 
@@ -174,9 +174,11 @@ impl History {
         let shared = Arc::new(options(size));
         self.options.insert(number_of(task), Arc::clone(&shared));
         let waits = size.is_multiple_of(4);
+        let id = format!("request-{}", size % 8).into();
+        let digest = size.is_multiple_of(2).then(|| SubmissionDigest::from_bytes(&[size; 32])).flatten();
         let extras = TaskExtras {
             args: (0..size % 3).map(|arg| arg.to_string().into()).collect(),
-            request_id: (size > 128).then(|| "request".into()),
+            request: (size > 128).then(|| Arc::new(RequestKey { id, digest })),
             delay: waits.then_some(Duration::from_hours(24)),
             expires_after: None,
             trace: (size % 4 == 1).then(|| Arc::new(trace(size))),

@@ -10,6 +10,7 @@ mod journal_contract;
 mod lease;
 mod pools;
 mod reads;
+mod requests;
 mod stores;
 mod upgrade;
 mod wal_corruption;

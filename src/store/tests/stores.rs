@@ -58,7 +58,7 @@ impl Recover for Recovered {
 }
 
 pub(super) fn open_sqlite(directory: &Path) -> Result<(Store, Recovered), StoreError> {
-    open_store(&Options { directory: Some(directory.to_owned()), accept_loss: false })
+    open_store(&Options { directory: Some(directory.to_owned()), ..Options::default() })
 }
 
 pub(super) fn open_store(options: &Options) -> Result<(Store, Recovered), StoreError> {

@@ -20,7 +20,8 @@ use super::send_span::SendSpan;
 /// The result of submitting one task.
 pub struct SubmittedTask {
     pub id: TaskId,
-    pub state: TaskState,
+    /// `None` if the task was deleted since.
+    pub state: Option<TaskState>,
     pub duplicate: bool,
     /// Revision at which the result is true.
     pub revision: Revision,
@@ -44,7 +45,7 @@ impl From<SubmittedTask> for v1::SubmitTaskResponse {
     fn from(submitted: SubmittedTask) -> Self {
         Self {
             task_id: submitted.id.to_string(),
-            state: task::state(submitted.state),
+            state: submitted.state.map(task::state).unwrap_or_default(),
             revision: submitted.revision.0,
             duplicate: submitted.duplicate,
             durability: task::durability(submitted.durability),

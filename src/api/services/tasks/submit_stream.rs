@@ -77,7 +77,7 @@ pub fn responses(
                         let bytes = tasks.iter().map(payload_bytes).sum::<usize>();
                         in_flight += tasks.len();
                         bytes_in_flight += bytes;
-                        let responses = submit(&handle, tasks, &caller);
+                        let responses = submit(&handle, tasks, &caller).await;
                         chunks.push(async move { (bytes, responses.await) });
                     }
                 }
@@ -132,9 +132,9 @@ async fn arrived(
     .await
 }
 
-/// Sends the tasks to the scheduler before it returns. The future resolves, with a response for each task, when they are
-/// durable.
-fn submit(
+/// Sends the tasks to the scheduler before it returns, so that chunks arrive in their order; before, request ids are looked
+/// up. The returned future resolves, with a response for each task, when they are durable.
+async fn submit(
     handle: &Handle,
     requests: Vec<v1::SubmitTasksRequest>,
     caller: &Caller,
@@ -163,10 +163,13 @@ fn submit(
         }
     }
     let span = SendSpan::start(&mut specs, handle.now());
-    let submitted = handle.submit_each(specs);
+    let submitted = handle.look_up(specs).await.map(|submission| handle.submit_each(submission));
     let store = handle.store_id();
     async move {
-        let submitted = submitted.await;
+        let submitted = match submitted {
+            Ok(submitted) => submitted.await,
+            Err(refusal) => Err(refusal),
+        };
         span.end(&submitted);
         match submitted {
             Ok(each) => {

@@ -5,16 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    CancelMode, Event, Namespace, Payload, PoolName, PoolSettings, PoolSpec, Priority, RetryPolicy, Revision,
-    StopMethod, Task, TaskExtras, TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
+    CancelMode, Event, Namespace, Payload, PoolName, PoolSettings, PoolSpec, Priority, RememberedRequest, RequestKey,
+    RequestRetention, RetryPolicy, Revision, StopMethod, Task, TaskChange, TaskExtras, TaskFilter, TaskId, TaskOptions,
+    TaskSpec, TaskState, Timestamp,
 };
 use crate::pool::{Assignment, Ticket};
 use crate::runners::{Outcome, StopCause};
-use crate::scheduler::refusal::Refusal;
+use crate::scheduler::refusal::{Refusal, TaskExists};
 use crate::store::fold;
 
 use super::super::tests::{attempt_end, failed, request, spec};
-use super::super::{Core, CoreOptions, Decisions, Deletion, Dispatch, PoolUpdate};
+use super::super::{
+    Core, CoreOptions, Decisions, Deletion, Dispatch, PoolUpdate, StoredIds, Submission, Submitted, Undecided, Verdict,
+};
 use super::answers::Answers;
 use super::history::{Cause, History, Known, RETENTION_AGE, RETENTION_COUNT, Start};
 use super::steps::{Deleted, NewTask, Restart, Step};
@@ -87,6 +90,7 @@ fn options() -> CoreOptions {
         payload_bytes_max: PAYLOAD_BYTES_MAX,
         attached_bytes_max: ATTACHED_BYTES_MAX,
         crashes_max: 3,
+        requests: RequestRetention::default(),
     }
 }
 
@@ -284,7 +288,9 @@ impl World {
         let extras = TaskExtras {
             delay: (task.delay_ms > 0).then(|| Duration::from_millis(task.delay_ms)),
             expires_after: task.expires_ms.map(Duration::from_millis),
-            request_id: task.request_id.map(|number| format!("request-{number}").into()),
+            request: task
+                .request_id
+                .map(|number| Arc::new(RequestKey { id: format!("request-{number}").into(), digest: None })),
             args: if argument.is_empty() { Box::default() } else { [argument].into() },
             ..TaskExtras::default()
         };
@@ -294,16 +300,66 @@ impl World {
         TaskSpec { options: Arc::new(options), payload: payload.into(), extras: extras.boxed(), ..basis }
     }
 
+    /// What a handle finds in the table of request IDs, which has all durable submissions.
+    fn look_up(&self, specs: Vec<TaskSpec>) -> Submission {
+        let found = |spec: &TaskSpec| {
+            let id = spec.extras().request_id()?;
+            let mut events = self.journal.iter().rev().filter_map(Event::task);
+            events.find_map(|event| match &event.change {
+                TaskChange::Submitted { spec: first }
+                    if first.extras().request_id() == Some(id) && first.options.namespace == spec.options.namespace =>
+                {
+                    let (task, submission, at) = (event.task.clone(), event.revision, event.at);
+                    let (_, digest) = first.request_with_digest()?;
+                    Some(RememberedRequest { task, submission, digest, at, newer: 0 })
+                }
+                _ => None,
+            })
+        };
+        let requests = specs.iter().enumerate().filter_map(|(index, spec)| Some((index, found(spec)?))).collect();
+        let revision = self.journal.last().map_or(Revision(0), Event::revision);
+        Submission { specs, stored: Some(Box::new(StoredIds { revision, requests, repeated: Vec::new() })) }
+    }
+
+    /// Submits as a handle does.
+    fn decide(&mut self, submission: Submission) -> Result<Submitted, Refusal> {
+        let Undecided { submission, written_to, tasks } =
+            match self.core.submit(self.at(), submission, &mut self.out)? {
+                Verdict::Accepted(submitted) => return Ok(submitted),
+                Verdict::Undecided(undecided) => *undecided,
+            };
+        assert_eq!(written_to, None, "few submissions are not durable");
+        let mut submission = submission;
+        for (id, revision) in tasks {
+            let repeated = submission.specs.iter().find(|spec| spec.id == id).unwrap();
+            if !self.live.tasks[&id].spec.repeats(repeated) {
+                return Err(TaskExists { task: id }.into());
+            }
+            submission.stored.get_or_insert_default().repeated.push(revision);
+        }
+        match self.core.submit(self.at(), submission, &mut self.out)? {
+            Verdict::Accepted(submitted) => Ok(submitted),
+            Verdict::Undecided(undecided) => panic!("still undecided: {undecided:?}"),
+        }
+    }
+
     fn submit(&mut self, specs: Vec<TaskSpec>) {
         let before = self.out.events.len();
-        match self.core.submit(self.at(), specs.clone(), &mut self.out) {
+        match self.decide(self.look_up(specs.clone())) {
             Ok(submitted) => {
                 for (spec, accepted) in specs.iter().zip(&submitted.accepted) {
                     let known = self.live.tasks.get(&accepted.id);
+                    let Some(state) = accepted.state else {
+                        assert!(
+                            accepted.duplicate && spec.extras().request.is_some(),
+                            "only a request ID is remembered"
+                        );
+                        continue;
+                    };
                     assert_eq!(known.is_some(), accepted.duplicate, "{} is new", accepted.id);
                     if let Some(known) = known {
                         assert_eq!(known.spec.payload, spec.payload, "a duplicate has the same content");
-                        assert_eq!(known.state, accepted.state);
+                        assert_eq!(known.state, state);
                     }
                 }
                 let added = self.out.events[before..].iter().filter_map(Event::task);
