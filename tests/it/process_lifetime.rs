@@ -280,6 +280,50 @@ async fn a_program_that_exits_with_0_while_the_server_drains_has_completed() {
     assert!(matches!(server.get(&failing).await.state(), TaskState::Queued | TaskState::Running));
 }
 
+/// Makes more directories in directories than the server has descriptors, and a path to the last that no call accepts.
+const DEEP: &str = "python3 -c 'import os\nfor _ in range(2500): os.mkdir(\"d\"); os.chdir(\"d\")'";
+/// Makes directories that only privileged users may remove before they have changed the modes.
+const READ_ONLY: &str = "mkdir -p a/b/c; touch a/b/file; chmod 555 a/b; chmod 111 a";
+
+/// A server with few descriptors, whose user may not do what only root may.
+fn start_unprivileged() -> Server {
+    let limited = ["/bin/sh", "-c", "ulimit -n 1024; exec \"$@\"", "sh"];
+    let other_user = ["unshare", "--user", "--map-user=1000", "--map-group=1000"];
+    let is_root = rustix::process::geteuid().is_root();
+    Server::start_under(&[if is_root { &other_user[..] } else { &[] }, &limited].concat(), SHELL)
+}
+
+#[tokio::test]
+async fn a_working_directory_of_any_depth_and_mode_is_removed_when_its_attempt_ends() {
+    let server = start_unprivileged();
+    for fill in [READ_ONLY, DEEP] {
+        let id = server.submit(script("sh", &format!("{fill}; pwd"))).await;
+        let directory = bytes(server.wait_finished(&id).await.result.as_ref());
+        assert!(directory.starts_with('/'), "{directory:?}");
+        assert!(!Path::new(directory.trim()).exists(), "{fill}: {}", server.log());
+    }
+}
+
+#[tokio::test]
+async fn working_directories_that_a_killed_server_left_behind_do_not_stop_the_next() {
+    for fill in [READ_ONLY, DEEP] {
+        let mut server = start_unprivileged();
+        let ready = server.path("ready");
+        let first = format!("[ -e {0} ] || {{ {fill}; echo > {0}; sleep 1000; }}", ready.display());
+        let id = server.submit(script("sh", &first)).await;
+        written(&ready).await;
+        server.kill9();
+        server.start_again();
+        assert_eq!(server.wait_finished(&id).await.state(), TaskState::Completed);
+        eventually(async || {
+            let names = fs::read_dir(server.path("data")).unwrap().map(|entry| entry.unwrap().file_name());
+            let left: Vec<_> = names.filter(|name| name.to_str().unwrap().starts_with("work.")).collect();
+            check(left.is_empty(), || format!("{left:?} {}", server.log()))
+        })
+        .await;
+    }
+}
+
 #[tokio::test]
 async fn a_server_without_free_file_descriptors_spends_no_attempt() {
     let server = Server::start(SHELL);

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::getpid;
 
+use super::remove::remove_tree;
+
 /// No other user may read a working directory.
 pub(super) const DIRECTORY_MODE: u32 = 0o700;
 
@@ -38,10 +40,7 @@ impl<'a> Directories<'a> {
             self.empty = Some(path);
             return Ok(());
         }
-        match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        remove_tree(&path)
     }
 }
 

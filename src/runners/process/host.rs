@@ -1,12 +1,14 @@
 //! What all process handlers of one server run share: the instance mark, the supervisor, and idle shims.
 
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
 use super::directories::DIRECTORY_MODE;
+use super::remove::remove_tree;
 use super::shim::Shim;
 use super::supervisor::Supervisor;
 
@@ -22,21 +24,20 @@ pub struct Host {
 }
 
 impl Host {
-    /// Prepares `state_dir` for processes and, if `exe` is given, starts it as the supervisor of this server run. Removes
-    /// what an earlier server has left in the working directories of attempts.
+    /// Prepares `state_dir` for processes and, if `exe` is given, starts it as the supervisor of this server run. What an
+    /// earlier server has left in the working directories of attempts is removed in the background.
     ///
     /// # Errors
-    /// As [`Supervisor::start`], and when the directory cannot be removed or created.
+    /// As [`Supervisor::start`], and when the directory cannot be renamed or created.
     pub fn new(state_dir: &Path, instance: &str, exe: Option<&Path>) -> io::Result<Self> {
         // Absolute, because the supervisor has another working directory.
         let work = std::path::absolute(state_dir)?.join("work");
         // Started first: it ensures that no process uses the directories of an earlier server any more.
         let start = |exe| Supervisor::start(exe, &state_dir.join("runs.lock"), &work);
         let supervisor = exe.map(start).transpose()?;
-        match std::fs::remove_dir_all(&work) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => std::fs::DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(&work)?,
-        }
+        quarantine(&work)?;
+        DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(&work)?;
+        remove_leftovers(&work);
         Ok(Self { instance: instance.into(), supervisor, idle: Mutex::default() })
     }
 
@@ -80,5 +81,36 @@ impl Host {
         if idle.len() < IDLE_SHIMS_MAX {
             idle.push(shim);
         }
+    }
+}
+
+/// Renames the working directories of an earlier server, however many files they contain.
+fn quarantine(work: &Path) -> io::Result<()> {
+    let mut free =
+        (1..u32::MAX).map(|n| work.with_extension(n.to_string())).filter(|path| fs::symlink_metadata(path).is_err());
+    match free.next().map(|path| fs::rename(work, path)) {
+        Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes what was set aside. What cannot be removed is logged at each start.
+fn remove_leftovers(work: &Path) {
+    let left: Vec<PathBuf> = (1..u32::MAX)
+        .map(|n| work.with_extension(n.to_string()))
+        .take_while(|path| fs::symlink_metadata(path).is_ok())
+        .collect();
+    if left.is_empty() {
+        return;
+    }
+    let remove = move || {
+        for path in left.iter().rev() {
+            if let Err(error) = remove_tree(path) {
+                tracing::warn!(path = %path.display(), %error, "failed to remove working directories of an earlier server");
+            }
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("work-cleaner".to_owned()).spawn(remove) {
+        tracing::warn!(%error, "failed to start a thread that removes working directories of an earlier server");
     }
 }

@@ -23,6 +23,7 @@ mod options;
 mod orders;
 mod outcome;
 mod pipes;
+mod remove;
 mod runner;
 mod shim;
 mod shim_process;

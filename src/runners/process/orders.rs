@@ -21,11 +21,12 @@ pub(super) enum Order {
 pub(super) struct Orders<'a> {
     socket: &'a OwnedFd,
     received: Vec<u8>,
+    is_closed: bool,
 }
 
 impl<'a> Orders<'a> {
     pub(super) fn new(socket: &'a OwnedFd) -> Self {
-        Self { socket, received: Vec::new() }
+        Self { socket, received: Vec::new(), is_closed: false }
     }
 
     pub(super) fn socket(&self) -> &'a OwnedFd {
@@ -35,6 +36,11 @@ impl<'a> Orders<'a> {
     /// Whether [`Self::next`] returns without reading.
     pub(super) fn is_buffered(&self) -> bool {
         wire::first_frame(&self.received).is_some()
+    }
+
+    /// Whether the server is known to have closed the connection.
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed
     }
 
     /// Waits for the next order; `None` when the server has closed the connection or sent something else.
@@ -54,7 +60,10 @@ impl<'a> Orders<'a> {
             self.received.reserve(wire::missing_bytes(&self.received).max(READ_BYTES));
             match rustix::io::read(self.socket, spare_capacity(&mut self.received)) {
                 Ok(1..) | Err(rustix::io::Errno::INTR) => {}
-                Ok(_) | Err(_) => return None,
+                Ok(_) | Err(_) => {
+                    self.is_closed = true;
+                    return None;
+                }
             }
         }
     }

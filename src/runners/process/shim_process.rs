@@ -68,6 +68,8 @@ impl ShimProcess<'_> {
             Err(error) => return Report::NoDirectory(error),
         };
         let ended = self.spawn(start, directory.as_deref()).and_then(|(program, pipes)| self.supervise(program, pipes));
+        // The next server removes the directory; it waits for this process to exit.
+        let directory = directory.filter(|_| !self.orders.is_closed());
         let not_removed = directory.and_then(|directory| self.directories.put_back(directory).err());
         match ended {
             Ok(ended) => Report::Ended(Ended { not_removed, ..ended }),
