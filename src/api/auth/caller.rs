@@ -139,7 +139,8 @@ impl Caller {
     /// INVALID_FIELD, TASK_NOT_FOUND, PERMISSION_DENIED, and the errors of the store.
     pub async fn find(&self, handle: &Handle, role: Role, text: &str) -> Result<TaskSnapshot, Status> {
         let candidates = self.task_id_candidates(text).map_err(into_status)?;
-        for id in &candidates {
+        // Before the task is looked up, so that the time of an answer does not tell whether a foreign task exists.
+        for id in candidates.iter().filter(|id| self.may_see(role, id)) {
             let found = match handle.get(id).await {
                 Ok(found) => found,
                 Err(Refusal::TaskNotFound(_)) => continue,
@@ -157,6 +158,12 @@ impl Caller {
         let task =
             candidates.into_iter().next().ok_or_else(|| into_status(InvalidFields::one("task_id", "is required")))?;
         Err(into_status(TaskNotFound { task }))
+    }
+
+    /// Whether the caller may see a task with this ID, as far as the ID tells.
+    fn may_see(&self, role: Role, id: &TaskId) -> bool {
+        let (Some(identity), Some(namespace)) = (&self.identity, id.namespace()) else { return true };
+        identity.has_role_in(role, &namespace) || identity.has_role_in(Role::Viewer, &namespace)
     }
 
     /// The id of a task. Reads the task only if its namespace is needed to decide.
@@ -226,6 +233,18 @@ mod tests {
     fn a_request_that_bypassed_the_authentication_layer_is_refused() {
         assert!(CallerExtractor::new(true).extract(&Request::new(())).is_err());
         assert!(!CallerExtractor::new(false).extract(&Request::new(())).unwrap().is_authenticated());
+    }
+
+    #[test]
+    fn a_task_that_is_foreign_by_its_id_is_not_looked_up() {
+        let team = caller(&[("submitter", &["team"])]);
+        let looks_up = |caller: &Caller, id| caller.may_see(Role::Operator, &TaskId::parse(id).unwrap());
+        assert!(!looks_up(&team, "other/x") && !looks_up(&team, "x"));
+        // It gets PERMISSION_DENIED, because it may see the task.
+        assert!(looks_up(&team, "team/x"));
+        // Only the task itself says.
+        assert!(looks_up(&team, "01890a5d-ac96-774b-bcce-b302099a8057"));
+        assert!(looks_up(&caller(&[("viewer", &["*"])]), "other/x"));
     }
 
     #[test]
