@@ -16,7 +16,7 @@ pub(super) fn build(config: &Config, host: &Arc<Host>) -> Result<Registry, Start
         let spec = catalog.handlers.values().find(|spec| spec.name.as_str() == handler.name);
         let (Some(spec), Some(launch)) = (spec, handler.launch()) else { continue };
         let runner = match launch {
-            Launch::Builtin(builtin) => builtin_runner(builtin),
+            Launch::Builtin(builtin) => builtin_runner(builtin, handler.limits.memory.map(|memory| memory.0)),
             Launch::Process(process) => {
                 let runner = ProcessRunner::new(options::process(process, handler), host.clone());
                 Arc::new(runner.map_err(|source| StartError::Handler { handler: handler.name.clone(), source })?)
@@ -27,11 +27,11 @@ pub(super) fn build(config: &Config, host: &Arc<Host>) -> Result<Registry, Start
     Ok(registry)
 }
 
-fn builtin_runner(builtin: Builtin) -> Arc<dyn Runner> {
+fn builtin_runner(builtin: Builtin, memory_max: Option<u64>) -> Arc<dyn Runner> {
     match builtin {
         Builtin::Compute => Arc::new(Compute),
         Builtin::Io => Arc::new(Io),
         Builtin::Expression => Arc::new(Expression::default()),
-        Builtin::Heavy => Arc::new(Heavy),
+        Builtin::Heavy => Arc::new(Heavy::new(memory_max)),
     }
 }

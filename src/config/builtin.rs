@@ -53,7 +53,7 @@ impl Builtin {
                 r#"{"expression": "...", "variables": {...}}; at most 4096 bytes of expression, 10,000 elements in variables and 1,000,000 evaluation steps. Result: the value as JSON."#
             }
             Self::Heavy => {
-                r#"{"megabytes": 1 to 1024, "rounds": 1 to 100000}. Result: {"megabytes", "rounds", "checksum"}."#
+                r#"{"megabytes": 1 to 64 or `limits.memory`, "rounds": 1 to 100000}. Result: {"megabytes", "rounds", "checksum"}."#
             }
         }
     }

@@ -63,7 +63,7 @@ pub struct Handler {
     /// For runner = "process": environment variables. Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, Secret>,
-    /// For runner = "process": resource limits.
+    /// For runner = "process": resource limits. For builtin = "heavy": `memory`.
     #[serde(default, skip_serializing_if = "ProcessLimits::is_empty")]
     pub limits: ProcessLimits,
 }
@@ -132,7 +132,8 @@ impl Retry {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProcessLimits {
-    /// Address space of each process, at least 1MiB. Default: no limit.
+    /// Address space of each process, or the memory that a task of builtin = "heavy" may fill, at least 1MiB. Default: no
+    /// limit; for "heavy" 64MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<ByteSize>,
     /// CPU time of each process in whole seconds, 1s to 365d. Default: no limit.
@@ -301,13 +302,17 @@ impl Handler {
                 format!("is required for runner = \"builtin\"; one of {names}"),
             );
         }
+        self.limits.check(&format!("{path}.limits"), problems);
         let process_only = [
             ("argv", !self.argv.is_empty()),
             ("arg_pattern", self.arg_pattern.is_some()),
             ("env", !self.env.is_empty()),
             ("env_pass", !self.env_pass.is_empty()),
             ("working_directory", self.working_directory.is_some()),
-            ("limits", !self.limits.is_empty()),
+            ("limits.memory", self.limits.memory.is_some() && self.builtin != Some(Builtin::Heavy)),
+            ("limits.cpu", self.limits.cpu.is_some()),
+            ("limits.open_files", self.limits.open_files.is_some()),
+            ("limits.file_size", self.limits.file_size.is_some()),
         ];
         for (field, _) in process_only.iter().filter(|(_, given)| *given) {
             problems.add(format!("{path}.{field}"), "", "is only allowed for runner = \"process\"");

@@ -332,6 +332,7 @@ name = "x"
 runner = "builtin"
 pool = "p"
 argv = ["a"]
+limits = { memory = "64MiB" }
 "#;
     let fields: Vec<_> = problems(from_file(text)).into_iter().map(|(field, _)| field).collect();
     for field in [
@@ -355,6 +356,7 @@ argv = ["a"]
         "handler[1].name",
         "handler[1].builtin",
         "handler[1].argv",
+        "handler[1].limits.memory",
     ] {
         assert!(fields.iter().any(|found| found == field), "{field} is not in {fields:?}");
     }

@@ -32,7 +32,7 @@ fn endless(directory: &tempfile::TempDir) -> Vec<Endless> {
     vec![
         token("compute", Arc::new(Compute) as Arc<dyn Runner>, "1000000000000"),
         token("compute", Arc::new(Compute) as Arc<dyn Runner>, r#"{"op": "primes", "n": 1000000000}"#),
-        token("heavy", Arc::new(Heavy), r#"{"megabytes": 2, "rounds": 100000}"#),
+        token("heavy", Arc::new(Heavy::new(None)), r#"{"megabytes": 2, "rounds": 100000}"#),
         token("io", Arc::new(Io), "86400"),
         Endless {
             name: "process",

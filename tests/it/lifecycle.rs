@@ -25,6 +25,19 @@ fn shell(script: &str) -> v1::SubmitTaskRequest {
 }
 
 #[tokio::test]
+async fn heavy_fills_at_most_64_mib_unless_more_is_configured() {
+    let megabytes = task("heavy", r#"{"megabytes":65}"#);
+    let server = Server::start("");
+    let refused = server.wait_finished(&server.submit(megabytes.clone()).await).await;
+    assert_eq!(refused.failure.as_ref().unwrap().message, "payload: `megabytes` is 65, must be 1 to 64");
+    let config =
+        "[[handler]]\nname = \"heavy\"\nrunner = \"builtin\"\nbuiltin = \"heavy\"\nlimits = { memory = \"65MiB\" }";
+    let server = Server::start(config);
+    let ended = server.wait_finished(&server.submit(megabytes).await).await;
+    assert_eq!(ended.state(), TaskState::Completed, "{ended:?}");
+}
+
+#[tokio::test]
 async fn every_built_in_handler_returns_its_result() {
     let server = Server::start("");
     for (handler, payload, result) in [

@@ -7,7 +7,8 @@ use super::work::{Progress, WorkError, run_blocking};
 use crate::model::{Failure, FailureReason};
 use crate::runners::{BoxFuture, Run, RunReport, Runner};
 
-const MEGABYTES_MAX: u64 = 1_024;
+/// Unless another limit is configured.
+const MEGABYTES_MAX: u64 = 64;
 const ROUNDS_MAX: u64 = 100_000;
 
 /// 64-bit words per MiB.
@@ -16,7 +17,16 @@ const WORDS_PER_MEGABYTE: u64 = (1 << 20) / 8;
 const CHUNK: usize = 8_192;
 
 #[derive(Clone, Copy, Debug)]
-pub struct Heavy;
+pub struct Heavy {
+    megabytes_max: u64,
+}
+
+impl Heavy {
+    /// `memory_max` is the largest amount of memory that a task may fill, in bytes.
+    pub fn new(memory_max: Option<u64>) -> Self {
+        Self { megabytes_max: memory_max.map_or(MEGABYTES_MAX, |bytes| bytes >> 20) }
+    }
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object with `megabytes` and optional `rounds`")]
@@ -32,9 +42,10 @@ fn one() -> u64 {
 
 impl Runner for Heavy {
     fn run(&self, run: Run) -> BoxFuture<RunReport> {
-        run_blocking(run, |run| {
+        let megabytes_max = self.megabytes_max;
+        run_blocking(run, move |run| {
             let Request { megabytes, rounds } = parse(&run.payload)?;
-            in_range("megabytes", megabytes, 1, MEGABYTES_MAX)?;
+            in_range("megabytes", megabytes, 1, megabytes_max)?;
             in_range("rounds", rounds, 1, ROUNDS_MAX)?;
             let checksum = fill_and_mix(run, megabytes, rounds)?;
             Ok(format!(r#"{{"megabytes":{megabytes},"rounds":{rounds},"checksum":"{checksum:016x}"}}"#))

@@ -16,7 +16,7 @@ fn builtin(name: &str) -> Arc<dyn Runner> {
         "compute" => Arc::new(Compute),
         "io" => Arc::new(Io),
         "expression" => Arc::new(Expression::default()),
-        "heavy" => Arc::new(Heavy),
+        "heavy" => Arc::new(Heavy::new(None)),
         other => panic!("no built-in handler {other}"),
     }
 }
@@ -108,7 +108,7 @@ async fn an_invalid_payload_fails_with_field_and_limit() {
         ("compute", r#"{"op":"primes","n":1000000001}"#, "`n` is 1000000001, must be 0 to 1000000000"),
         ("io", "-1", "`seconds` is -1, must be 0 to 86400"),
         ("io", r#"{"minutes":1}"#, "`minutes`"),
-        ("heavy", r#"{"megabytes":1025}"#, "`megabytes` is 1025, must be 1 to 1024"),
+        ("heavy", r#"{"megabytes":65}"#, "`megabytes` is 65, must be 1 to 64"),
         ("heavy", r#"{"megabytes":1,"rounds":0}"#, "`rounds` is 0, must be 1 to 100000"),
         ("heavy", "", "payload: EOF"),
         ("expression", "{}", "`expression`"),
