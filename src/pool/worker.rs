@@ -159,6 +159,8 @@ impl Worker {
         let progress = attempt.clone();
         let run = Run {
             task: spec.id.clone(),
+            handler: options.handler.clone(),
+            namespace: options.namespace.clone(),
             attempt: attempt.number(),
             payload,
             args: spec.extras().args.clone(),

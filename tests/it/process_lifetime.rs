@@ -285,12 +285,16 @@ const DEEP: &str = "python3 -c 'import os\nfor _ in range(2500): os.mkdir(\"d\")
 /// Makes directories that only privileged users may remove before they have changed the modes.
 const READ_ONLY: &str = "mkdir -p a/b/c; touch a/b/file; chmod 555 a/b; chmod 111 a";
 
+/// A command that takes away what only root may do.
+fn other_user() -> &'static [&'static str] {
+    let command: &[_] = &["unshare", "--user", "--map-user=1000", "--map-group=1000"];
+    if rustix::process::geteuid().is_root() { command } else { &[] }
+}
+
 /// A server with few descriptors, whose user may not do what only root may.
 fn start_unprivileged() -> Server {
-    let limited = ["/bin/sh", "-c", "ulimit -n 1024; exec \"$@\"", "sh"];
-    let other_user = ["unshare", "--user", "--map-user=1000", "--map-group=1000"];
-    let is_root = rustix::process::geteuid().is_root();
-    Server::start_under(&[if is_root { &other_user[..] } else { &[] }, &limited].concat(), SHELL)
+    let limited: &[_] = &["/bin/sh", "-c", "ulimit -n 1024; exec \"$@\"", "sh"];
+    Server::start_under(&[other_user(), limited].concat(), SHELL)
 }
 
 #[tokio::test]
@@ -322,6 +326,64 @@ async fn working_directories_that_a_killed_server_left_behind_do_not_stop_the_ne
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn who_still_holds_the_directory_of_an_attempt_sees_no_file_of_another_namespace() {
+    let server = Server::start(SHELL);
+    let (first, second, done) = (server.path("first"), server.path("second"), server.path("done"));
+    let wait = |ready: &Path| format!("pwd > {}; while ! [ -e {} ]; do :; done", ready.display(), done.display());
+    let id = server.submit(script("sh", &wait(&first))).await;
+    let before = written(&first).await;
+    // As a program does to which the attempt has passed its directory.
+    let held = fs::File::open(before.trim()).unwrap();
+    fs::write(&done, "").unwrap();
+    server.wait_finished(&id).await;
+    fs::remove_file(&done).unwrap();
+    let text = format!("echo > secret; {}", wait(&second));
+    let request = v1::SubmitTaskRequest { namespace: "other".into(), ..script("sh", &text) };
+    let id = server.submit(request).await;
+    let after = written(&second).await;
+    let mut entries = rustix::fs::Dir::read_from(&held).into_iter().flatten().flatten();
+    assert!(!entries.any(|entry| entry.file_name() == c"secret"));
+    assert_ne!(before, after);
+    fs::write(&done, "").unwrap();
+    server.wait_finished(&id).await;
+}
+
+/// Gives the server a new terminal that controls its session, and the name of the terminal.
+const IN_TERMINAL: &str = "
+import os, sys
+master, slave = os.openpty()
+os.set_inheritable(master, True)
+os.setsid()
+name = os.ttyname(slave)
+os.close(os.open(name, os.O_RDWR))
+os.close(os.open('/dev/tty', os.O_RDWR))
+os.execve(sys.argv[1], sys.argv[1:], {**os.environ, 'TERMINAL': name})
+";
+
+/// Prints what a program can do with the terminal of the server.
+const USE_TERMINAL: &str = "
+import fcntl, os, termios
+def attempt(action):
+    try: action()
+    except OSError: return 'refused'
+    return 'allowed'
+def type_into_terminal():
+    fcntl.ioctl(os.open(os.environ['TERMINAL'], os.O_RDWR), termios.TIOCSTI, b'x')
+print(attempt(lambda: os.open('/dev/tty', os.O_RDWR)), attempt(type_into_terminal), os.getsid(0) == os.getpid())
+";
+
+#[tokio::test]
+async fn a_program_leads_a_session_without_the_terminal_of_the_server() {
+    let handler = format!("argv = [\"python3\", \"-c\", {USE_TERMINAL:?}]\nenv_pass = [\"TERMINAL\"]\n");
+    let config = format!("{SHELL}[[handler]]\nname = \"terminal\"\nrunner = \"process\"\n{handler}");
+    // Root may type into every terminal.
+    let server = Server::start_under(&[other_user(), &["python3", "-c", IN_TERMINAL]].concat(), &config);
+    let id = server.submit(v1::SubmitTaskRequest { handler: "terminal".into(), ..Default::default() }).await;
+    let ended = server.wait_finished(&id).await;
+    assert_eq!(bytes(ended.result.as_ref()), "refused refused True\n", "{ended:?}");
 }
 
 #[tokio::test]

@@ -5,39 +5,49 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::process::getpid;
+use ring::rand::{SecureRandom, SystemRandom};
 
 use super::remove::remove_tree;
 
 /// No other user may read a working directory.
 pub(super) const DIRECTORY_MODE: u32 = 0o700;
 
+/// Each attempt has a directory with a name of its own that cannot be guessed.
+///
+/// An unchanged directory is renamed for the next attempt of the same owner, because removing and creating one can take
+/// longer than starting a process. When an attempt has ended, none of its processes is left in the directory. But
+/// another program, to which the attempt has passed an open file, may still hold it. That program gets nothing that
+/// attempts of this owner could not pass to it directly. For another owner the directory is not used again.
 pub(super) struct Directories<'a> {
     work: &'a Path,
-    created: u64,
-    /// An unchanged one is used again: creating a directory can cost more than starting a process.
-    empty: Option<PathBuf>,
+    /// With its owner.
+    empty: Option<(PathBuf, Box<[u8]>)>,
 }
 
 impl<'a> Directories<'a> {
     pub(super) fn new(work: &'a Path) -> Self {
-        Self { work, created: 0, empty: None }
+        Self { work, empty: None }
     }
 
-    pub(super) fn take(&mut self) -> io::Result<PathBuf> {
-        if let Some(path) = self.empty.take() {
-            return Ok(path);
+    /// Returns a directory for an attempt of this owner: a handler and a namespace.
+    pub(super) fn take(&mut self, owner: &[u8]) -> io::Result<PathBuf> {
+        let path = self.work.join(random_name()?);
+        match self.empty.take() {
+            Some((empty, last)) if *last == *owner => fs::rename(empty, &path)?,
+            other => {
+                if let Some((empty, _)) = other {
+                    fs::remove_dir(empty)?;
+                }
+                DirBuilder::new().mode(DIRECTORY_MODE).create(&path)?;
+            }
         }
-        let path = self.work.join(format!("{}-{}", getpid().as_raw_nonzero(), self.created));
-        self.created += 1;
-        DirBuilder::new().mode(DIRECTORY_MODE).create(&path)?;
         Ok(path)
     }
 
     /// Removes the directory with its contents, or keeps an unchanged one.
-    pub(super) fn put_back(&mut self, path: PathBuf) -> io::Result<()> {
+    pub(super) fn put_back(&mut self, path: PathBuf, owner: &[u8]) -> io::Result<()> {
         if is_unchanged(&path) {
-            self.empty = Some(path);
+            self.empty = Some((path, owner.into()));
             return Ok(());
         }
         remove_tree(&path)
@@ -46,14 +56,49 @@ impl<'a> Directories<'a> {
 
 impl Drop for Directories<'_> {
     fn drop(&mut self) {
-        if let Some(path) = &self.empty {
+        if let Some((path, _)) = &self.empty {
             // If that fails, the next server removes it.
             let _ = fs::remove_dir(path);
         }
     }
 }
 
+/// 128 random bits.
+fn random_name() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| io::Error::other("the system has no random numbers"))?;
+    Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
+}
+
 fn is_unchanged(path: &Path) -> bool {
     let same = |file: Metadata| file.is_dir() && file.permissions().mode() & 0o7777 == DIRECTORY_MODE;
     fs::symlink_metadata(path).is_ok_and(same) && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_is_renamed_for_the_same_owner_and_replaced_for_another() {
+        let work = tempfile::tempdir().unwrap();
+        let mut directories = Directories::new(work.path());
+        let first = directories.take(b"a").unwrap();
+        let held = File::open(&first).unwrap();
+        let is_linked = || held.metadata().unwrap().nlink() > 0;
+        directories.put_back(first.clone(), b"a").unwrap();
+        let second = directories.take(b"a").unwrap();
+        assert!(second != first && !first.exists() && is_linked());
+        assert_eq!(second.file_name().unwrap().len(), 32);
+        directories.put_back(second, b"a").unwrap();
+        let third = directories.take(b"b").unwrap();
+        assert!(!is_linked(), "another owner got the directory");
+        assert_eq!(fs::metadata(&third).unwrap().permissions().mode() & 0o7777, 0o700);
+        directories.put_back(third, b"b").unwrap();
+        drop(directories);
+        assert_eq!(fs::read_dir(work.path()).unwrap().count(), 0);
+    }
 }

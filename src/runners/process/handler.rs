@@ -43,6 +43,9 @@ impl ProcessHandler {
     /// The message that starts an attempt; the payload follows it.
     pub(super) fn start_message(&self, run: &Run) -> Vec<u8> {
         let mut start = self.start.clone();
+        if self.options.working_directory.is_none() {
+            start.owner(&[run.handler.as_str().as_bytes(), b"\0", run.namespace.as_str().as_bytes()]);
+        }
         for argument in &run.args {
             start.argument(OsStr::new(&**argument));
         }

@@ -63,14 +63,14 @@ impl ShimProcess<'_> {
     }
 
     fn attempt(&mut self, start: &StartOrder<'_>) -> Report {
-        let directory = match start.directory.is_none().then(|| self.directories.take()).transpose() {
+        let directory = match start.directory.is_none().then(|| self.directories.take(start.owner)).transpose() {
             Ok(directory) => directory,
             Err(error) => return Report::NoDirectory(error),
         };
         let ended = self.spawn(start, directory.as_deref()).and_then(|(program, pipes)| self.supervise(program, pipes));
         // The next server removes the directory; it waits for this process to exit.
         let directory = directory.filter(|_| !self.orders.is_closed());
-        let not_removed = directory.and_then(|directory| self.directories.put_back(directory).err());
+        let not_removed = directory.and_then(|directory| self.directories.put_back(directory, start.owner).err());
         match ended {
             Ok(ended) => Report::Ended(Ended { not_removed, ..ended }),
             Err(error) => Report::NoProgram(error),

@@ -156,12 +156,12 @@ async fn each_attempt_has_a_new_directory_that_is_removed() {
     assert_eq!(listing, "a\n");
     assert!(!Path::new(directory).exists());
 
-    // An unchanged directory is reused, one with other permissions is not.
+    // An unchanged directory gets another name.
     let first = Attempt::start(&fixture.sh("pwd"), "").result().await;
     let second = Attempt::start(&fixture.sh("pwd; chmod 777 ."), "").result().await;
     let third = Attempt::start(&fixture.sh("pwd; stat -c %a ."), "").result().await;
-    assert_eq!(first, second);
-    assert!(!third.starts_with(&first) && third.ends_with(b"\n700\n"), "{third:?}");
+    assert_ne!(first, second);
+    assert!(!third.starts_with(&first) && !third.starts_with(&second) && third.ends_with(b"\n700\n"), "{third:?}");
 
     let fixed = ProcessOptions { working_directory: Some("/".into()), ..sh("pwd") };
     assert_eq!(Attempt::start(&fixture.runner(fixed), "").result().await, "/\n");

@@ -97,6 +97,11 @@ impl Start {
         self.item(b'D', &[directory.as_bytes(), b"\0"]);
     }
 
+    /// Attempts of different owners never have the same directory.
+    pub(super) fn owner(&mut self, parts: &[&[u8]]) {
+        self.item(b'O', parts);
+    }
+
     /// The message to send, which is followed by a payload of this length.
     pub(super) fn message(mut self, payload_bytes: usize) -> Vec<u8> {
         self.0.extend_from_slice(&header(b'I', payload_bytes));
@@ -123,6 +128,8 @@ pub(super) struct StartOrder<'a> {
     pub(super) limits: Limits,
     /// `None` if the shim is to create one.
     pub(super) directory: Option<&'a CStr>,
+    /// Whose directories the attempt may get.
+    pub(super) owner: &'a [u8],
     pub(super) payload: &'a [u8],
 }
 
@@ -142,6 +149,7 @@ impl<'a> StartOrder<'a> {
                 b'A' => start.args.push(text()?),
                 b'E' => start.set_variable(text()?),
                 b'D' => start.directory = Some(text()?),
+                b'O' => start.owner = item,
                 b'm' => start.limits.memory_bytes = Some(number()?),
                 b'c' => start.limits.cpu_seconds = Some(number()?),
                 b'f' => start.limits.open_files = Some(number()?),
