@@ -50,9 +50,13 @@ pub(super) fn scheduler(config: &Config, telemetry: &Telemetry) -> scheduler::Op
     }
 }
 
+/// Enough for as many calls as are in flight by default.
+const SMALL_REQUEST_BYTES: u64 = 8 << 20;
+
 fn memory(config: &Config) -> MemoryAccount {
     let tasks = config.limits.queued_payload_bytes.0;
     MemoryAccount::new(|part| match part {
+        MemoryPart::SmallRequests => SMALL_REQUEST_BYTES,
         MemoryPart::Requests => config.limits.request_bytes.0,
         MemoryPart::Payloads => tasks - tasks / 4,
         MemoryPart::Attached => (tasks / 4).max(ATTACHED_BYTES_MIN),

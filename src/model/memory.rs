@@ -8,9 +8,15 @@ use super::error::{Coded, Details, ErrorCode};
 
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// A request of at most this size that submits nothing is a small one.
+const SMALL_BYTES: u64 = 2 << 10;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryPart {
-    /// Requests from their first byte until they are answered, and longer if their caller does not wait: until the
+    /// Small requests that submit nothing, such as those that cancel and delete tasks. Submissions cannot use up their
+    /// memory, so that calls which make room work.
+    SmallRequests,
+    /// All other requests. Requests count from their first byte until they are answered, and longer if their caller does not wait: until the
     /// scheduler has handled them and the result is durable.
     Requests,
     /// Payloads of unfinished tasks. Beyond the limit they are left to the store.
@@ -20,10 +26,16 @@ pub enum MemoryPart {
 }
 
 impl MemoryPart {
-    pub const ALL: [Self; 3] = [Self::Requests, Self::Payloads, Self::Attached];
+    pub const ALL: [Self; 4] = [Self::SmallRequests, Self::Requests, Self::Payloads, Self::Attached];
+
+    /// The part of a request that submits nothing and has `bytes`.
+    pub fn of_request(bytes: u64) -> Self {
+        if bytes <= SMALL_BYTES { Self::SmallRequests } else { Self::Requests }
+    }
 
     pub fn name(self) -> &'static str {
         match self {
+            Self::SmallRequests => "small_requests",
             Self::Requests => "requests",
             Self::Payloads => "payloads",
             Self::Attached => "attached",
@@ -32,23 +44,27 @@ impl MemoryPart {
 
     fn description(self) -> &'static str {
         match self {
+            Self::SmallRequests => {
+                "small requests that submit nothing and are being received or wait for the scheduler"
+            }
             Self::Requests => "requests that are being received or wait for the scheduler",
             Self::Payloads => "payloads of unfinished tasks",
             Self::Attached => "arguments, labels, names and trace contexts of unfinished tasks",
         }
     }
 
-    fn setting(self) -> &'static str {
+    fn remedy(self) -> &'static str {
         match self {
-            Self::Requests => "limits.request_bytes",
-            Self::Payloads | Self::Attached => "limits.queued_payload_bytes",
+            Self::SmallRequests => "retry later",
+            Self::Requests => "retry later, or raise `limits.request_bytes`",
+            Self::Payloads | Self::Attached => "retry later, or raise `limits.queued_payload_bytes`",
         }
     }
 }
 
 /// A part of the memory has reached its limit.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("{} use {used} bytes, the limit is {limit}; retry later, or raise `{}`", .part.description(), .part.setting())]
+#[error("{} use {used} bytes, the limit is {limit}; {}", .part.description(), .part.remedy())]
 pub struct MemoryFull {
     pub part: MemoryPart,
     pub used: u64,
@@ -120,11 +136,16 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// Takes more memory; takes none if it fails.
+    /// Takes more memory; takes none if it fails. A small request that grows becomes a large one.
     ///
     /// # Errors
     /// [`MemoryFull`].
     pub fn grow(&mut self, bytes: u64) -> Result<(), MemoryFull> {
+        let total = self.bytes.saturating_add(bytes);
+        if self.part == MemoryPart::SmallRequests && MemoryPart::of_request(total) != self.part {
+            *self = self.account.reserve(MemoryPart::Requests, total)?;
+            return Ok(());
+        }
         let Budget { limit, used } = self.account.budget(self.part);
         let before = used.fetch_add(bytes, Ordering::Relaxed);
         if before.saturating_add(bytes) > *limit {
@@ -171,6 +192,21 @@ mod tests {
         drop((first, second));
         assert_eq!(account.used(MemoryPart::Requests), 0);
         assert_eq!(account.used(MemoryPart::Payloads), 0);
+    }
+
+    #[test]
+    fn a_small_request_has_memory_of_its_own_until_it_grows() {
+        let account = MemoryAccount::new(|_| 4 << 10);
+        let used = |part| account.used(part);
+        let mut submission = account.reserve(MemoryPart::Requests, 4 << 10).unwrap();
+        let mut cancel = account.reserve(MemoryPart::SmallRequests, 100).unwrap();
+        cancel.grow(SMALL_BYTES - 100).unwrap();
+        assert_eq!((used(MemoryPart::SmallRequests), used(MemoryPart::Requests)), (SMALL_BYTES, 4 << 10));
+        assert_eq!(cancel.grow(1).unwrap_err().part, MemoryPart::Requests);
+        assert_eq!(used(MemoryPart::SmallRequests), SMALL_BYTES, "the request keeps what it has");
+        submission.shrink(0);
+        cancel.grow(1).unwrap();
+        assert_eq!((used(MemoryPart::SmallRequests), used(MemoryPart::Requests)), (0, SMALL_BYTES + 1));
     }
 
     #[test]

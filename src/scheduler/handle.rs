@@ -188,12 +188,13 @@ impl Handle {
         bytes: usize,
         request: impl FnOnce(Reply<T>) -> Request,
     ) -> Result<T, Refusal> {
-        let memory = self.reserve(REQUEST_BYTES + bytes as u64)?;
+        let bytes = REQUEST_BYTES + bytes as u64;
+        let memory = self.reserve(MemoryPart::of_request(bytes), bytes)?;
         self.send(Some(memory), request).await.map_err(|_| Draining)?
     }
 
-    pub(super) fn reserve(&self, bytes: u64) -> Result<Reservation, MemoryFull> {
-        self.inner.memory.reserve(MemoryPart::Requests, bytes)
+    pub(super) fn reserve(&self, part: MemoryPart, bytes: u64) -> Result<Reservation, MemoryFull> {
+        self.inner.memory.reserve(part, bytes)
     }
 
     /// Sends a request that changes nothing and waits for the reply at most `timeout`. The request is sent at

@@ -1,7 +1,7 @@
 //! Submitting tasks: looks up request IDs in the store, sends the submission to the loop, and reads what the core needs to
 //! decide about IDs that were used before.
 
-use crate::model::{RequestName, Reservation, Revision, TaskSpec};
+use crate::model::{MemoryPart, RequestName, Reservation, Revision, TaskSpec};
 use crate::store::FoundRequests;
 
 use super::core::{StoredIds, Submission, Submitted, Undecided, Verdict};
@@ -40,7 +40,7 @@ impl Handle {
         &self,
         specs: Vec<TaskSpec>,
     ) -> Result<impl Future<Output = Result<Submitted, Refusal>> + Send + 'static + use<>, Refusal> {
-        let memory = self.reserve(specs.iter().map(request_bytes).sum())?;
+        let memory = self.reserve(MemoryPart::Requests, specs.iter().map(request_bytes).sum())?;
         Ok(self.submit_found((specs.into(), memory)))
     }
 
@@ -59,7 +59,7 @@ impl Handle {
     /// # Errors
     /// `MemoryFull`, `StoreUnavailable`.
     pub async fn look_up(&self, specs: Vec<TaskSpec>) -> Result<(Submission, Reservation), Refusal> {
-        let memory = self.reserve(specs.iter().map(request_bytes).sum())?;
+        let memory = self.reserve(MemoryPart::Requests, specs.iter().map(request_bytes).sum())?;
         Ok((self.look_up_again(specs).await?, memory))
     }
 
@@ -109,7 +109,8 @@ impl Handle {
 
     async fn decide(&self, mut undecided: Undecided) -> Result<Submitted, Refusal> {
         loop {
-            let memory = self.reserve(undecided.submission.specs.iter().map(request_bytes).sum())?;
+            let memory =
+                self.reserve(MemoryPart::Requests, undecided.submission.specs.iter().map(request_bytes).sum())?;
             let submission = self.complete(undecided).await?;
             let reply = self.send(Some(memory), |reply| Request::Submit { submission, reply });
             match reply.await.map_err(|_| Draining)?? {

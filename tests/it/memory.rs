@@ -1,6 +1,6 @@
 //! Memory of the server under large payloads, in a control group where the machine allows it.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -264,4 +264,41 @@ async fn requests_that_wait_for_a_hanging_disk_are_bounded_also_if_their_callers
     faults.clear();
     wait_for_sample(&server.address, "lineshaft_memory_used_bytes{part=\"requests\"}", "0");
     server.submit(large(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_make_room_work_while_submissions_have_used_up_the_memory() {
+    let config = format!("{CONFIG}{SMALL}");
+    let server = Server::start(&config);
+    let [cancelled, deleted] = [server.submit(noop()).await, server.submit(noop()).await];
+    let head = "POST /lineshaft.v1.TaskService/SubmitTask HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+        content-length: 8000000\r\n\r\n";
+    let mut open = Vec::new();
+    // In pieces that become smaller, until hardly a byte is left.
+    for piece in [7 << 20, 1 << 20, 16 << 10, 64, 1] {
+        eventually(async || {
+            let mut stream = TcpStream::connect(&server.address).unwrap();
+            stream.set_read_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
+            // Fails once the server has refused the request.
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&vec![b' '; piece]));
+            let is_refused = stream.read(&mut [0; 1]).is_ok();
+            open.push(stream);
+            check(is_refused, || format!("{} bytes are used", used(&server)))
+        })
+        .await;
+    }
+    let refused = server.tasks().submit_task(noop()).await.unwrap_err();
+    assert_eq!(reason(&refused), "MEMORY_FULL", "{refused:?}");
+    server.set_paused("default", true).await;
+    for id in [&cancelled, &deleted] {
+        let cancel = v1::CancelTaskRequest { task_id: id.clone(), ..Default::default() };
+        server.tasks().cancel_task(cancel).await.unwrap();
+    }
+    let filter = v1::TaskFilter { task_ids: vec![deleted], ..Default::default() };
+    let delete = v1::DeleteTasksRequest { filter: Some(filter) };
+    assert_eq!(server.tasks().delete_tasks(delete).await.unwrap().into_inner().deleted, 1);
+    let refused = server.tasks().submit_task(noop()).await.unwrap_err();
+    assert_eq!(reason(&refused), "MEMORY_FULL", "the memory is still used up: {refused:?}");
+    server.system().drain(v1::DrainRequest::default()).await.unwrap();
+    drop(open);
 }

@@ -88,6 +88,20 @@ pub fn takes_stream(path: &str) -> bool {
     TAKES_STREAM.contains(&path)
 }
 
+/// Calls that submit tasks, and the plain route that does.
+const SUBMITS: [&str; 5] = [
+    "/lineshaft.v1.TaskService/SubmitTask",
+    "/lineshaft.v1.TaskService/BatchSubmitTasks",
+    "/lineshaft.v1.TaskService/SubmitTasks",
+    "/lineshaft.v1.TaskService/RunTask",
+    "/api/submit",
+];
+
+/// Whether the call submits tasks.
+pub fn submits(path: &str) -> bool {
+    SUBMITS.contains(&path)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

@@ -11,7 +11,7 @@ use tonic::codegen::http::HeaderMap;
 use tonic::codegen::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 
 use crate::api::status;
-use crate::model::{ErrorCode, MemoryAccount, MemoryPart, Reservation};
+use crate::model::{ErrorCode, Reservation};
 
 use super::response::edge_error;
 
@@ -29,6 +29,8 @@ pub struct ReceivedBody {
     pub memory: Reservation,
 }
 
+/// `memory` is the reservation that grows with the body.
+///
 /// # Errors
 /// MEMORY_FULL, MESSAGE_TOO_LARGE, DEADLINE_EXCEEDED, UNSUPPORTED if the body is compressed, INVALID_FIELD if it ends early.
 pub async fn read(
@@ -36,7 +38,7 @@ pub async fn read(
     body: Body,
     limits: BodyLimits,
     deadline: Option<Instant>,
-    account: &MemoryAccount,
+    memory: Reservation,
 ) -> Result<ReceivedBody, Status> {
     if let Some(encoding) = headers.get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
         let message = format!("content-encoding {encoding:?} is not supported; send the body uncompressed");
@@ -48,15 +50,13 @@ pub async fn read(
     }
     let timeout = Instant::now() + limits.timeout;
     let until = deadline.map_or(timeout, |deadline| deadline.min(timeout));
-    timeout_at(until, collect(body, limits.bytes, account)).await.unwrap_or_else(|_| {
+    timeout_at(until, collect(body, limits.bytes, memory)).await.unwrap_or_else(|_| {
         let message = "the request body was not complete before `http.body_timeout` or the deadline of the call";
         Err(edge_error(ErrorCode::DeadlineExceeded, message))
     })
 }
 
-async fn collect(body: Body, limit: usize, account: &MemoryAccount) -> Result<ReceivedBody, Status> {
-    let full = |full| status::to_status(&full);
-    let mut memory = account.reserve(MemoryPart::Requests, 0).map_err(full)?;
+async fn collect(body: Body, limit: usize, mut memory: Reservation) -> Result<ReceivedBody, Status> {
     let (mut body, mut bytes) = (Limited::new(body, limit), BytesMut::new());
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| match error {
@@ -64,7 +64,7 @@ async fn collect(body: Body, limit: usize, account: &MemoryAccount) -> Result<Re
             error => edge_error(ErrorCode::InvalidField, format!("the request body is incomplete: {error}")),
         })?;
         if let Ok(data) = frame.into_data() {
-            memory.grow(data.len() as u64).map_err(full)?;
+            memory.grow(data.len() as u64).map_err(|full| status::to_status(&full))?;
             bytes.extend_from_slice(&data);
         }
     }
@@ -82,6 +82,7 @@ mod tests {
     use tonic::codegen::http::HeaderValue;
 
     use super::*;
+    use crate::model::{MemoryAccount, MemoryPart};
 
     const LIMITS: BodyLimits = BodyLimits { bytes: 4, timeout: Duration::from_secs(3) };
 
@@ -89,9 +90,13 @@ mod tests {
         MemoryAccount::new(|_| limit)
     }
 
+    fn nothing(account: &MemoryAccount) -> Reservation {
+        account.reserve(MemoryPart::Requests, 0).unwrap()
+    }
+
     async fn read_with(name: &'static str, value: &'static str, body: Body) -> Result<Bytes, Status> {
         let headers = [(name.parse().unwrap(), HeaderValue::from_static(value))].into_iter().collect();
-        Ok(read(&headers, body, LIMITS, None, &account(100)).await?.bytes)
+        Ok(read(&headers, body, LIMITS, None, nothing(&account(100))).await?.bytes)
     }
 
     #[tokio::test]
@@ -117,10 +122,10 @@ mod tests {
             Body::new(StreamBody::new(nothing))
         };
         let begun = Instant::now();
-        let error = read(&HeaderMap::new(), endless(), LIMITS, None, &account(100)).await.unwrap_err();
+        let error = read(&HeaderMap::new(), endless(), LIMITS, None, nothing(&account(100))).await.unwrap_err();
         assert_eq!((error.code(), begun.elapsed().as_secs()), (Code::DeadlineExceeded, 3));
         let deadline = Some(Instant::now() + Duration::from_secs(1));
-        read(&HeaderMap::new(), endless(), LIMITS, deadline, &account(100)).await.unwrap_err();
+        read(&HeaderMap::new(), endless(), LIMITS, deadline, nothing(&account(100))).await.unwrap_err();
         assert_eq!(begun.elapsed().as_secs(), 4, "the deadline is earlier than the timeout");
     }
 
@@ -128,11 +133,11 @@ mod tests {
     async fn memory_for_a_body_is_counted_until_it_is_dropped() {
         let account = account(5);
         let body = |text: &'static str| Body::new(Full::from(text));
-        let received = read(&HeaderMap::new(), body("four"), LIMITS, None, &account).await.unwrap();
-        let refused = read(&HeaderMap::new(), body("2B"), LIMITS, None, &account).await.unwrap_err();
+        let received = read(&HeaderMap::new(), body("four"), LIMITS, None, nothing(&account)).await.unwrap();
+        let refused = read(&HeaderMap::new(), body("2B"), LIMITS, None, nothing(&account)).await.unwrap_err();
         assert_eq!(refused.code(), Code::ResourceExhausted);
         assert!(refused.message().contains("limits.request_bytes"), "{refused}");
         drop(received);
-        read(&HeaderMap::new(), body("2B"), LIMITS, None, &account).await.unwrap();
+        read(&HeaderMap::new(), body("2B"), LIMITS, None, nothing(&account)).await.unwrap();
     }
 }

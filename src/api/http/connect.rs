@@ -20,7 +20,6 @@ use crate::api::status::into_status;
 use crate::model::{ErrorCode, limits};
 use crate::scheduler::Internal;
 
-use super::body::{self, BodyLimits};
 use super::context::Context;
 use super::descriptors::Method;
 use super::loopback::{Frames, LoopbackClient, PREFIX_BYTES, Reply, incomplete};
@@ -148,8 +147,7 @@ async fn unary(
 ) -> Result<Reply, ErrorWithMetadata> {
     let deadline = deadline(&head.headers).map_err(without_metadata)?;
     let admission = context.admit(head).map_err(without_metadata)?;
-    let limits = BodyLimits { bytes: limits::MESSAGE_BYTES_MAX, timeout: context.body_timeout };
-    let body = body::read(&head.headers, body, limits, deadline, &context.memory).await.map_err(without_metadata)?;
+    let body = context.receive(head, body, limits::MESSAGE_BYTES_MAX, deadline).await.map_err(without_metadata)?;
     let (bytes, _memory) = (body.bytes, body.memory);
     let message = codec.decode(method, bytes).map_err(without_metadata)?;
     let client = LoopbackClient::new(context, head, deadline, admission);
@@ -235,8 +233,7 @@ async fn start(
 ) -> Result<Response<Body>, Status> {
     let deadline = deadline(&head.headers)?;
     let admission = context.admit(head)?;
-    let limits = BodyLimits { bytes: PREFIX_BYTES + limits::MESSAGE_BYTES_MAX, timeout: context.body_timeout };
-    let body = body::read(&head.headers, body, limits, deadline, &context.memory).await?;
+    let body = context.receive(head, body, PREFIX_BYTES + limits::MESSAGE_BYTES_MAX, deadline).await?;
     let (bytes, _memory) = (body.bytes, body.memory);
     let message = codec.decode(method, open_envelope(bytes)?)?;
     Ok(LoopbackClient::new(context, head, deadline, admission).open(head.uri.path(), &message).await)

@@ -4,14 +4,18 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response, request};
 use tower::util::BoxCloneSyncService;
 
 use crate::api::middleware::admission::{Admission, AdmissionControl};
+use crate::api::middleware::request_memory::request_part;
+use crate::api::status;
 use crate::model::MemoryAccount;
 
+use super::body::{self, BodyLimits, ReceivedBody};
 use super::descriptors::Contract;
 
 /// The gRPC services behind all layers.
@@ -35,5 +39,21 @@ impl Context {
     /// UNAUTHENTICATED, OVERLOADED.
     pub fn admit(&self, head: &request::Parts) -> Result<Admission, Status> {
         self.admission.admit(head)
+    }
+
+    /// Reads the body of an admitted request, of at most `bytes`.
+    ///
+    /// # Errors
+    /// Those of [`body::read`].
+    pub async fn receive(
+        &self,
+        head: &request::Parts,
+        body: Body,
+        bytes: usize,
+        deadline: Option<Instant>,
+    ) -> Result<ReceivedBody, Status> {
+        let memory = self.memory.reserve(request_part(head.uri.path()), 0).map_err(|full| status::to_status(&full))?;
+        let limits = BodyLimits { bytes, timeout: self.body_timeout };
+        body::read(&head.headers, body, limits, deadline, memory).await
     }
 }

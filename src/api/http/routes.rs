@@ -9,7 +9,7 @@ use tower::{Layer, Service};
 use crate::api::middleware::grpc_timeout;
 use crate::model::{ErrorCode, limits};
 
-use super::body::{self, ReceivedBody};
+use super::body::ReceivedBody;
 use super::context::Context;
 use super::origin::Origins;
 use super::response::{self, edge_error};
@@ -76,9 +76,9 @@ impl Routes {
         let receive = async {
             let admission = self.context.admit(&head)?;
             // The text form of gRPC-Web is a third longer.
-            let bounds = body::BodyLimits { bytes: 2 * limits::MESSAGE_BYTES_MAX, timeout: self.context.body_timeout };
+            let bytes = 2 * limits::MESSAGE_BYTES_MAX;
             let deadline = grpc_timeout::deadline(&head.headers);
-            let body = body::read(&head.headers, body, bounds, deadline, &self.context.memory).await?;
+            let body = self.context.receive(&head, body, bytes, deadline).await?;
             Ok((admission, body))
         };
         let (admission, ReceivedBody { bytes, memory: _memory }) = match receive.await {

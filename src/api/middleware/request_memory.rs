@@ -12,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use tonic::codegen::http::Request;
 use tower::{Layer, Service};
 
+use crate::api::auth::submits;
 use crate::api::status;
 use crate::model::{MemoryAccount, MemoryPart, Reservation};
 
@@ -45,14 +46,21 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let account = self.account.clone();
-        self.inner.call(request.map(|inner| CountedBody { inner, account, memory: None, framing: Framing::default() }))
+        let (account, part) = (self.account.clone(), request_part(request.uri().path()));
+        let framing = Framing::default();
+        self.inner.call(request.map(|inner| CountedBody { inner, account, part, memory: None, framing }))
     }
+}
+
+/// The part of the memory for the first bytes of a call.
+pub fn request_part(path: &str) -> MemoryPart {
+    if submits(path) { MemoryPart::Requests } else { MemoryPart::SmallRequests }
 }
 
 pub struct CountedBody<B> {
     inner: B,
     account: MemoryAccount,
+    part: MemoryPart,
     /// Of the message that is being received and the frames after it.
     memory: Option<Reservation>,
     framing: Framing,
@@ -69,7 +77,7 @@ where
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let Self { inner, account, memory, framing } = &mut *self;
+        let Self { inner, account, part, memory, framing } = &mut *self;
         // The decoder asks for more only when it has decoded every complete message.
         if let Some(memory) = memory {
             memory.shrink(framing.incomplete);
@@ -81,7 +89,7 @@ where
             let bytes = data.len() as u64;
             let counted = match memory {
                 Some(memory) => memory.grow(bytes),
-                None => account.reserve(MemoryPart::Requests, bytes).map(|reserved| *memory = Some(reserved)),
+                None => account.reserve(*part, 0).and_then(|empty| memory.insert(empty).grow(bytes)),
             };
             if let Err(full) = counted {
                 return Poll::Ready(Some(Err(Box::new(status::to_status(&full)))));
@@ -161,7 +169,10 @@ mod tests {
     fn counted(limit: u64, pieces: &[&[u8]]) -> (MemoryAccount, CountedBody<Pieces>) {
         let account = MemoryAccount::new(|_| limit);
         let inner = Pieces(pieces.iter().map(|piece| Bytes::copy_from_slice(piece)).collect());
-        (account.clone(), CountedBody { inner, account, memory: None, framing: Framing::default() })
+        (
+            account.clone(),
+            CountedBody { inner, account, part: MemoryPart::Requests, memory: None, framing: Framing::default() },
+        )
     }
 
     fn message(length: usize) -> Vec<u8> {

@@ -133,7 +133,7 @@ rows! {
     PROJECTION_LAG: "lineshaft.store.projection.lag", "{event}", Gauge, [],
         "Durable events that the projection does not contain yet.";
     MEMORY_USED: "lineshaft.memory.used", "By", UpDownCounter, ["part"],
-        "Memory that callers make the server hold: `requests`, and `payloads` and `attached` (arguments, labels, names and trace contexts) of unfinished tasks.";
+        "Memory that callers make the server hold: `requests`, `small_requests` that submit nothing, and `payloads` and `attached` (arguments, labels, names and trace contexts) of unfinished tasks.";
     MEMORY_LIMIT: "lineshaft.memory.limit", "By", UpDownCounter, ["part"],
         "Limit of this memory. Beyond it requests and attached parts are refused with MEMORY_FULL, and payloads are left to the store.";
     WATCHERS: "lineshaft.watch.subscriber.count", "{subscriber}", UpDownCounter, [],

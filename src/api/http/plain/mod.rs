@@ -14,7 +14,6 @@ use tonic::codegen::http::{Method, Request, Response, StatusCode};
 
 use crate::model::ErrorCode;
 
-use super::body::{self, BodyLimits};
 use super::connect;
 use super::context::Context;
 use super::loopback::LoopbackClient;
@@ -74,8 +73,7 @@ impl Route {
         let params = if self.method == "GET" {
             Params::from_query(head.uri.query().unwrap_or_default())
         } else {
-            let limits = BodyLimits { bytes: BODY_BYTES_MAX, timeout: context.body_timeout };
-            let body = body::read(&head.headers, body, limits, deadline, &context.memory).await?;
+            let body = context.receive(&head, body, BODY_BYTES_MAX, deadline).await?;
             Params::from_body(&head.headers, &body.bytes)?
         };
         let client = LoopbackClient::new(context, &head, deadline, admission);
