@@ -38,6 +38,8 @@ use super::middleware::catch_panic::CatchPanicLayer;
 use super::middleware::deadline::DeadlineLayer;
 use super::middleware::error_mapping::ErrorMappingLayer;
 use super::middleware::load_shed::LoadShedLayer;
+use super::middleware::public_calls::PublicCallsLayer;
+use super::middleware::public_places::{PUBLIC_BYTES_MAX, PublicPlaces};
 use super::middleware::request_memory::RequestMemoryLayer;
 use super::security::Security;
 use super::services::handlers::Handlers;
@@ -102,12 +104,15 @@ pub async fn serve(
     security.spawn(handle.clone(), stop.clone());
     let access = AccessControl::new(security.authenticator.clone());
     let slots = CallSlots::new(options.max_in_flight);
+    let public = PublicPlaces::default();
     // From the outermost layer to the innermost.
     let calls = ServiceBuilder::new()
         // First, so that the log messages and metrics of all other layers belong to the trace of the call.
         .layer(CallTraceLayer)
         // Before all layers that refuse calls or end them, so that it counts the status that the caller gets.
         .layer(CallMetricsLayer(CallMeter::new(&options.telemetry.metrics, methods())))
+        // Before authentication and load shedding, which public calls do not need.
+        .layer(PublicCallsLayer { places: public.clone(), all: false })
         // Before load shedding, so that callers without permission take no slots.
         .layer(AuthenticationLayer(access.clone()))
         // Before all layers that wait, so that a call beyond the limit is refused at once.
@@ -129,7 +134,7 @@ pub async fn serve(
     let routes = http::Routes {
         context: http::Context {
             calls: Calls::new(loopback),
-            admission: AdmissionControl::new(access, slots),
+            admission: AdmissionControl::new(access, slots, public),
             contract: Arc::new(Contract::new()?),
             body_timeout: options.body_timeout,
             memory: handle.memory().clone(),
@@ -173,7 +178,7 @@ fn services(
         .add_service(HandlerServiceServer::new(Handlers::new(handle.clone())))
         .add_service(SystemServiceServer::new(system))
         .add_service(keda::service(handle.clone()))
-        .add_service(HealthServer::new(health))
+        .add_service(HealthServer::new(health).max_decoding_message_size(PUBLIC_BYTES_MAX))
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .prepare())

@@ -38,7 +38,11 @@ pub fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
 
 /// Connects and sends the preface and empty SETTINGS.
 pub fn connect(server: &Server) -> TcpStream {
-    let mut stream = TcpStream::connect(&server.address).unwrap();
+    connect_to(&server.address)
+}
+
+pub fn connect_to(address: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream.set_write_timeout(Some(TIMEOUT)).unwrap();
     stream.write_all(PREFACE).unwrap();

@@ -45,7 +45,7 @@ impl AccessControl {
         connection: &ConnectionInfo,
     ) -> Result<Option<Arc<Identity>>, Box<Status>> {
         let Some(authenticator) = &self.authenticator else { return Ok(None) };
-        if matches!(permissions::required(path), Some((Permission::Public, _))) {
+        if permissions::is_public(path) {
             return Ok(None);
         }
         identify(authenticator, headers, connection).map(Some).map_err(|error| {

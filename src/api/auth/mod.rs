@@ -36,7 +36,7 @@ pub use caller::{Caller, CallerExtractor};
 pub use certificate::CertificateNames;
 pub use connection_info::ConnectionInfo;
 pub use identity::Identity;
-pub use permissions::{submits, takes_stream};
+pub use permissions::{is_public, submits, takes_stream};
 pub use quota::Reservation;
 pub use refusal::Unauthenticated;
 pub use stream_lease::StreamLease;

@@ -76,6 +76,11 @@ pub fn required(path: &str) -> Option<(Permission, CallKind)> {
     TABLE.iter().find(|(listed, ..)| *listed == path).map(|(_, permission, kind)| (*permission, *kind))
 }
 
+/// Whether the call needs no token.
+pub fn is_public(path: &str) -> bool {
+    matches!(required(path), Some((Public, _)))
+}
+
 /// Calls whose request is a stream of messages.
 const TAKES_STREAM: [&str; 3] = [
     "/lineshaft.v1.TaskService/SubmitTasks",

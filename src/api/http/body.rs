@@ -26,10 +26,10 @@ pub struct BodyLimits {
 #[derive(Debug)]
 pub struct ReceivedBody {
     pub bytes: Bytes,
-    pub memory: Reservation,
+    pub memory: Option<Reservation>,
 }
 
-/// `memory` is the reservation that grows with the body.
+/// `memory` grows with the body; `None`: the body is not counted.
 ///
 /// # Errors
 /// MEMORY_FULL, MESSAGE_TOO_LARGE, DEADLINE_EXCEEDED, UNSUPPORTED if the body is compressed, INVALID_FIELD if it ends early.
@@ -38,7 +38,7 @@ pub async fn read(
     body: Body,
     limits: BodyLimits,
     deadline: Option<Instant>,
-    memory: Reservation,
+    memory: Option<Reservation>,
 ) -> Result<ReceivedBody, Status> {
     if let Some(encoding) = headers.get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
         let message = format!("content-encoding {encoding:?} is not supported; send the body uncompressed");
@@ -56,7 +56,7 @@ pub async fn read(
     })
 }
 
-async fn collect(body: Body, limit: usize, mut memory: Reservation) -> Result<ReceivedBody, Status> {
+async fn collect(body: Body, limit: usize, mut memory: Option<Reservation>) -> Result<ReceivedBody, Status> {
     let (mut body, mut bytes) = (Limited::new(body, limit), BytesMut::new());
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| match error {
@@ -64,7 +64,9 @@ async fn collect(body: Body, limit: usize, mut memory: Reservation) -> Result<Re
             error => edge_error(ErrorCode::InvalidField, format!("the request body is incomplete: {error}")),
         })?;
         if let Ok(data) = frame.into_data() {
-            memory.grow(data.len() as u64).map_err(|full| status::to_status(&full))?;
+            if let Some(memory) = &mut memory {
+                memory.grow(data.len() as u64).map_err(|full| status::to_status(&full))?;
+            }
             bytes.extend_from_slice(&data);
         }
     }
@@ -90,8 +92,8 @@ mod tests {
         MemoryAccount::new(|_| limit)
     }
 
-    fn nothing(account: &MemoryAccount) -> Reservation {
-        account.reserve(MemoryPart::Requests, 0).unwrap()
+    fn nothing(account: &MemoryAccount) -> Option<Reservation> {
+        account.reserve(MemoryPart::Requests, 0).ok()
     }
 
     async fn read_with(name: &'static str, value: &'static str, body: Body) -> Result<Bytes, Status> {

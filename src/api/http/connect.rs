@@ -146,8 +146,9 @@ async fn unary(
     body: Body,
 ) -> Result<Reply, ErrorWithMetadata> {
     let deadline = deadline(&head.headers).map_err(without_metadata)?;
-    let admission = context.admit(head).map_err(without_metadata)?;
-    let body = context.receive(head, body, limits::MESSAGE_BYTES_MAX, deadline).await.map_err(without_metadata)?;
+    let mut admission = context.admit(head).map_err(without_metadata)?;
+    let body = context.receive(head, body, limits::MESSAGE_BYTES_MAX, deadline, &mut admission).await;
+    let body = body.map_err(without_metadata)?;
     let (bytes, _memory) = (body.bytes, body.memory);
     let message = codec.decode(method, bytes).map_err(without_metadata)?;
     let client = LoopbackClient::new(context, head, deadline, admission);
@@ -232,8 +233,8 @@ async fn start(
     body: Body,
 ) -> Result<Response<Body>, Status> {
     let deadline = deadline(&head.headers)?;
-    let admission = context.admit(head)?;
-    let body = context.receive(head, body, PREFIX_BYTES + limits::MESSAGE_BYTES_MAX, deadline).await?;
+    let mut admission = context.admit(head)?;
+    let body = context.receive(head, body, PREFIX_BYTES + limits::MESSAGE_BYTES_MAX, deadline, &mut admission).await?;
     let (bytes, _memory) = (body.bytes, body.memory);
     let message = codec.decode(method, open_envelope(bytes)?)?;
     Ok(LoopbackClient::new(context, head, deadline, admission).open(head.uri.path(), &message).await)

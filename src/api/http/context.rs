@@ -51,9 +51,14 @@ impl Context {
         body: Body,
         bytes: usize,
         deadline: Option<Instant>,
+        admission: &mut Admission,
     ) -> Result<ReceivedBody, Status> {
-        let memory = self.memory.reserve(request_part(head.uri.path()), 0).map_err(|full| status::to_status(&full))?;
-        let limits = BodyLimits { bytes, timeout: self.body_timeout };
-        body::read(&head.headers, body, limits, deadline, memory).await
+        let memory = request_part(head.uri.path()).map(|part| self.memory.reserve(part, 0)).transpose();
+        let memory = memory.map_err(|full| status::to_status(&full))?;
+        let limits = BodyLimits { bytes: admission.bytes_max(bytes), timeout: self.body_timeout };
+        tokio::select! {
+            body = body::read(&head.headers, body, limits, deadline, memory) => body,
+            status = admission.ended() => Err(status),
+        }
     }
 }

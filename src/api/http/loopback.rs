@@ -210,6 +210,7 @@ mod tests {
     use crate::api::http::descriptors::Contract;
     use crate::api::middleware::admission::AdmissionControl;
     use crate::api::middleware::call_slots::CallSlots;
+    use crate::api::middleware::public_places::PublicPlaces;
     use crate::model::MemoryAccount;
 
     #[test]
@@ -248,7 +249,7 @@ mod tests {
         }
         let context = Context {
             calls: Calls::new(tower::service_fn(|_| async { Ok(Response::default()) })),
-            admission: AdmissionControl::new(AccessControl::default(), CallSlots::new(1)),
+            admission: AdmissionControl::new(AccessControl::default(), CallSlots::new(1), PublicPlaces::default()),
             contract: Arc::new(Contract::new().unwrap()),
             body_timeout: Duration::ZERO,
             memory: MemoryAccount::new(|_| 0),

@@ -74,11 +74,11 @@ impl Routes {
     async fn grpc_web(&self, request: Request<Body>) -> Response<Body> {
         let (mut head, body) = request.into_parts();
         let receive = async {
-            let admission = self.context.admit(&head)?;
+            let mut admission = self.context.admit(&head)?;
             // The text form of gRPC-Web is a third longer.
             let bytes = 2 * limits::MESSAGE_BYTES_MAX;
             let deadline = grpc_timeout::deadline(&head.headers);
-            let body = self.context.receive(&head, body, bytes, deadline).await?;
+            let body = self.context.receive(&head, body, bytes, deadline, &mut admission).await?;
             Ok((admission, body))
         };
         let (admission, ReceivedBody { bytes, memory: _memory }) = match receive.await {

@@ -8,20 +8,45 @@ use std::sync::Arc;
 use tonic::Status;
 use tonic::codegen::http::{Extensions, HeaderMap, request};
 
-use crate::api::auth::{AccessControl, ConnectionInfo, Identity};
+use crate::api::auth::{AccessControl, ConnectionInfo, Identity, is_public};
 
 use super::call_slots::{CallSlot, CallSlots};
+use super::public_places::{PUBLIC_BYTES_MAX, PublicPlace, PublicPlaces};
 
 #[derive(Clone)]
 pub struct AdmissionControl {
     access: AccessControl,
     slots: CallSlots,
+    public: PublicPlaces,
 }
 
 /// An admitted request: the identity of its caller, and its slot among the calls in flight.
 pub struct Admission {
     pub admitted: Admitted,
-    _slot: CallSlot,
+    held: Held,
+}
+
+enum Held {
+    Slot(#[expect(dead_code, reason = "returned when it is dropped")] CallSlot),
+    Public(PublicPlace),
+}
+
+impl Admission {
+    /// The size of the request body, if the call allows `bytes`.
+    pub fn bytes_max(&self, bytes: usize) -> usize {
+        match &self.held {
+            Held::Slot(_) => bytes,
+            Held::Public(_) => PUBLIC_BYTES_MAX,
+        }
+    }
+
+    /// Completes when the request has to end, with the reason.
+    pub async fn ended(&mut self) -> Status {
+        match &mut self.held {
+            Held::Slot(_) => std::future::pending().await,
+            Held::Public(place) => place.taken().await,
+        }
+    }
 }
 
 /// Request extension of a call that belongs to an admitted request. It cannot come from the network.
@@ -32,19 +57,23 @@ pub struct Admitted {
 }
 
 impl AdmissionControl {
-    pub fn new(access: AccessControl, slots: CallSlots) -> Self {
-        Self { access, slots }
+    pub fn new(access: AccessControl, slots: CallSlots, public: PublicPlaces) -> Self {
+        Self { access, slots, public }
     }
 
-    /// Authenticates the caller and takes a slot among the calls in flight.
+    /// Authenticates the caller and takes a slot among the calls in flight. A public call takes a place of its own.
     ///
     /// # Errors
     /// UNAUTHENTICATED, OVERLOADED.
     pub fn admit(&self, head: &request::Parts) -> Result<Admission, Status> {
+        if is_public(head.uri.path()) {
+            let place = self.public.enter(head.uri.path());
+            return Ok(Admission { admitted: Admitted { identity: None }, held: Held::Public(place) });
+        }
         let connection = ConnectionInfo::of(&head.extensions);
         let identity = self.access.authenticate(head.uri.path(), &head.headers, &connection);
         let identity = identity.map_err(|refused| *refused)?;
-        Ok(Admission { admitted: Admitted { identity }, _slot: self.slots.acquire()? })
+        Ok(Admission { admitted: Admitted { identity }, held: Held::Slot(self.slots.acquire()?) })
     }
 
     /// Checks whether the caller may read the page at `path`.

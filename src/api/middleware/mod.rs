@@ -14,6 +14,8 @@ pub mod error_mapping;
 pub mod grpc_timeout;
 mod layered_body;
 pub mod load_shed;
+pub mod public_calls;
+pub mod public_places;
 pub mod request_memory;
 #[cfg(test)]
 mod test_support;

@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use tonic::codegen::http::Request;
 use tower::{Layer, Service};
 
-use crate::api::auth::submits;
+use crate::api::auth::{is_public, submits};
 use crate::api::status;
 use crate::model::{MemoryAccount, MemoryPart, Reservation};
 
@@ -52,15 +52,17 @@ where
     }
 }
 
-/// The part of the memory for the first bytes of a call.
-pub fn request_part(path: &str) -> MemoryPart {
-    if submits(path) { MemoryPart::Requests } else { MemoryPart::SmallRequests }
+/// The part of the memory for the first bytes of a call; `None` for a public call, which has a place and few bytes.
+pub fn request_part(path: &str) -> Option<MemoryPart> {
+    let part = if submits(path) { MemoryPart::Requests } else { MemoryPart::SmallRequests };
+    (!is_public(path)).then_some(part)
 }
 
 pub struct CountedBody<B> {
     inner: B,
     account: MemoryAccount,
-    part: MemoryPart,
+    /// `None`: not counted.
+    part: Option<MemoryPart>,
     /// Of the message that is being received and the frames after it.
     memory: Option<Reservation>,
     framing: Framing,
@@ -85,6 +87,7 @@ where
         let frame = ready!(Pin::new(inner).poll_frame(context));
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
+            && let Some(part) = part
         {
             let bytes = data.len() as u64;
             let counted = match memory {
@@ -171,7 +174,7 @@ mod tests {
         let inner = Pieces(pieces.iter().map(|piece| Bytes::copy_from_slice(piece)).collect());
         (
             account.clone(),
-            CountedBody { inner, account, part: MemoryPart::Requests, memory: None, framing: Framing::default() },
+            CountedBody { inner, account, part: Some(MemoryPart::Requests), memory: None, framing: Framing::default() },
         )
     }
 

@@ -20,8 +20,13 @@ const PAYLOAD: u8 = 2;
 const JSON: u8 = 2;
 const ARGS: u8 = 11;
 
-/// POST of an RPC, with headers as HPACK literals.
+/// POST of a submission, with headers as HPACK literals.
 fn post(more: &[(&str, &str)]) -> Vec<u8> {
+    post_to("/lineshaft.v1.TaskService/SubmitTask", more)
+}
+
+/// POST of an RPC, with headers as HPACK literals.
+pub fn post_to(path: &str, more: &[(&str, &str)]) -> Vec<u8> {
     let mut block = vec![0x83, 0x86];
     let literal = |block: &mut Vec<u8>, text: &str| {
         assert!(text.len() < 127);
@@ -29,7 +34,7 @@ fn post(more: &[(&str, &str)]) -> Vec<u8> {
         block.extend(text.as_bytes());
     };
     block.push(0x04);
-    literal(&mut block, "/lineshaft.v1.TaskService/SubmitTask");
+    literal(&mut block, path);
     let required = [("content-type", "application/grpc"), ("te", "trailers")];
     for (name, value) in required.iter().chain(more) {
         block.push(0);
@@ -219,7 +224,7 @@ async fn a_message_that_would_decode_to_a_hundred_times_its_size_is_refused() {
 }
 
 /// The peak of the server's resident memory.
-fn peak(server: &Server) -> u64 {
+pub fn peak(server: &Server) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10

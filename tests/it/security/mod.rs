@@ -5,6 +5,7 @@ mod http_auth;
 mod jwt;
 mod limits;
 mod namespace_isolation;
+mod public_calls;
 mod roles;
 pub mod tls;
 

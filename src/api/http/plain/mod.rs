@@ -69,11 +69,11 @@ impl Route {
     async fn handle(&self, context: &Context, id: String, request: Request<Body>) -> Result<Response<Body>, Status> {
         let (head, body) = request.into_parts();
         let deadline = connect::deadline(&head.headers)?;
-        let admission = context.admit(&head)?;
+        let mut admission = context.admit(&head)?;
         let params = if self.method == "GET" {
             Params::from_query(head.uri.query().unwrap_or_default())
         } else {
-            let body = context.receive(&head, body, BODY_BYTES_MAX, deadline).await?;
+            let body = context.receive(&head, body, BODY_BYTES_MAX, deadline, &mut admission).await?;
             Params::from_body(&head.headers, &body.bytes)?
         };
         let client = LoopbackClient::new(context, &head, deadline, admission);
