@@ -90,6 +90,8 @@ impl PoolMeter {
         if !metrics.is_on() {
             return Self { series: None };
         }
+        // So that a rate shows the first one as well.
+        metrics.instruments().counter(&table::POOL_UNAVAILABLE, &[("pool", pool.as_str())]).add(0);
         let names = catalog.handlers.keys().map(HandlerName::as_str).chain([OTHER]);
         let series = Arc::new(PoolSeries {
             metrics: metrics.clone(),
