@@ -23,14 +23,14 @@ pub fn create_new_private_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(DIRECTORY_MODE).create(path)
 }
 
-/// Opens a file for writing, and creates it if it is missing. Its mode is 0600 afterwards, unless it belongs to another
+/// Opens a file for reading and writing, and creates it if it is missing. Its mode is 0600 afterwards, unless it belongs to another
 /// user, who then decides.
 ///
 /// # Errors
 /// Also if the path is a symbolic link.
 pub fn open_private(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.create(true).truncate(false).write(true).mode(FILE_MODE).custom_flags(libc::O_NOFOLLOW);
+    options.create(true).truncate(false).read(true).write(true).mode(FILE_MODE).custom_flags(libc::O_NOFOLLOW);
     let file = options.open(path).map_err(|error| match error.raw_os_error() {
         Some(libc::ELOOP) => io::Error::other("it is a symbolic link, must be a file"),
         _ => error,

@@ -151,7 +151,11 @@ fn files_of_the_store_and_of_a_backup_are_private() {
             assert_eq!(mode(&path) & 0o077, 0, "{} has mode {:o}", path.display(), mode(&path));
         }
     };
-    serve(directory, "data".as_ref(), &[]);
+    let handler = "[[handler]]\nname = \"true\"\nrunner = \"process\"\nargv = [\"true\"]\n";
+    let config = directory.join("lineshaft.toml");
+    std::fs::write(&config, handler).unwrap();
+    let with_processes = [("LINESHAFT_CONFIG", config.display().to_string())];
+    serve(directory, "data".as_ref(), &with_processes);
     private(&directory.join("data"));
     // Files of an earlier version.
     for name in names(&directory.join("data")) {
@@ -159,7 +163,7 @@ fn files_of_the_store_and_of_a_backup_are_private() {
         let mode = if path.is_dir() { 0o700 } else { 0o644 };
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     }
-    serve(directory, "data".as_ref(), &[]);
+    serve(directory, "data".as_ref(), &with_processes);
     private(&directory.join("data"));
     let arguments = ["store", "backup", "--to", "copy", "--data-dir", "data"].map(OsStr::new);
     assert_success(&lineshaft(directory, &arguments).output().unwrap());

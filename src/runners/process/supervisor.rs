@@ -20,6 +20,7 @@ use tokio::net::UnixStream;
 
 use super::shim::Shim;
 use super::{sys, wire};
+use crate::files::open_private;
 
 /// The hidden subcommand that runs the server's binary as a supervisor.
 pub const SUBCOMMAND: &str = "__supervise";
@@ -48,7 +49,7 @@ impl Supervisor {
 
     pub(super) fn start_within(timeout: Duration, exe: &Path, lock_path: &Path, work: &Path) -> io::Result<Self> {
         check_proc()?;
-        let lock = File::options().create(true).truncate(false).read(true).write(true).open(lock_path)?;
+        let lock = open_private(lock_path)?;
         take_lock(&lock, lock_path, timeout)?;
         let (control, theirs) = UnixStream::pair()?;
         let theirs = theirs.into_std()?;
