@@ -2,6 +2,8 @@
 
 use regex_automata::meta::Regex;
 
+use super::error::innermost;
+
 /// A regular expression that matches an argument as a whole.
 #[derive(Clone, Debug)]
 pub struct ArgPattern {
@@ -35,14 +37,6 @@ impl PartialEq for ArgPattern {
 }
 
 impl Eq for ArgPattern {}
-
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
-}
 
 #[cfg(test)]
 mod tests {

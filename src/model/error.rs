@@ -175,3 +175,12 @@ pub trait Coded: std::error::Error + Send + Sync + 'static {
         Cow::Owned(self.to_string())
     }
 }
+
+/// The text of the deepest cause, for errors of libraries whose outer layers only say what was attempted.
+pub fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}

@@ -27,7 +27,7 @@ impl Handle {
     ) -> impl Future<Output = Result<Submitted, Refusal>> + Send + 'static + use<> {
         let handle = self.clone();
         let must_look_up = specs.iter().any(|spec| spec.extras().request.is_some());
-        let sent = if must_look_up { Err(specs) } else { Ok(self.submit_without_look(specs)) };
+        let sent = if must_look_up { Err(specs) } else { Ok(self.submit_without_lookup(specs)) };
         async move {
             match sent {
                 Ok(submitted) => submitted?.await,
@@ -36,7 +36,7 @@ impl Handle {
         }
     }
 
-    fn submit_without_look(
+    fn submit_without_lookup(
         &self,
         specs: Vec<TaskSpec>,
     ) -> Result<impl Future<Output = Result<Submitted, Refusal>> + Send + 'static + use<>, Refusal> {

@@ -13,6 +13,7 @@ use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::nfa::thompson;
 
 use super::step_budget::{BYTES_PER_STEP, spend};
+use crate::model::error::innermost;
 
 /// Bytes of a pattern; the slowest ones of this length take 50 ms to compile.
 const PATTERN_BYTES_MAX: usize = 1_024;
@@ -72,11 +73,10 @@ impl Pattern {
             .cache_capacity(AUTOMATON_BYTES_MAX)
             .skip_cache_capacity_check(true);
         let compiled = thompson::Config::new().nfa_size_limit(Some(COMPILED_BYTES_MAX));
-        let automaton = DFA::builder()
-            .configure(automaton)
-            .thompson(compiled)
-            .build(source)
-            .map_err(|cause| error(format!("{source:?} is not a pattern that can be used: {}", reason(&cause))))?;
+        let automaton =
+            DFA::builder().configure(automaton).thompson(compiled).build(source).map_err(|cause| {
+                error(format!("{source:?} is not a pattern that can be used: {}", innermost(&cause)))
+            })?;
         let cache = automaton.create_cache();
         Ok(Self { source: source.into(), automaton, cache })
     }
@@ -108,14 +108,6 @@ impl Pattern {
         let end = automaton.next_eoi_state(cache, state).map_err(|cause| error(cause.to_string()))?;
         Ok(end.is_match())
     }
-}
-
-fn reason(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
 }
 
 fn error(message: String) -> ExecutionError {

@@ -1,16 +1,14 @@
 //! The working directories of the attempts of one shim.
 
-use std::fs::{self, DirBuilder, Metadata};
+use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::remove::remove_tree;
-
-/// No other user may read a working directory.
-pub(super) const DIRECTORY_MODE: u32 = 0o700;
+use crate::files::{DIRECTORY_MODE, create_new_private_directory};
 
 /// Each attempt has a directory with a name of its own that cannot be guessed.
 ///
@@ -38,7 +36,7 @@ impl<'a> Directories<'a> {
                 if let Some((empty, _)) = other {
                     fs::remove_dir(empty)?;
                 }
-                DirBuilder::new().mode(DIRECTORY_MODE).create(&path)?;
+                create_new_private_directory(&path)?;
             }
         }
         Ok(path)

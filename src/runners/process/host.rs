@@ -1,16 +1,15 @@
 //! What all process handlers of one server run share: the instance mark, the supervisor, and idle shims.
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
-use super::directories::DIRECTORY_MODE;
 use super::remove::remove_tree;
 use super::shim::Shim;
 use super::supervisor::Supervisor;
+use crate::files::create_private_directory;
 
 /// Idle shims kept for later attempts: starting one costs more than most attempts.
 const IDLE_SHIMS_MAX: usize = 64;
@@ -36,7 +35,7 @@ impl Host {
         let start = |exe| Supervisor::start(exe, &state_dir.join("runs.lock"), &work);
         let supervisor = exe.map(start).transpose()?;
         quarantine(&work)?;
-        DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(&work)?;
+        create_private_directory(&work)?;
         remove_leftovers(&work);
         Ok(Self { instance: instance.into(), supervisor, idle: Mutex::default() })
     }
