@@ -13,7 +13,7 @@ pub enum Role {
     Submitter,
     /// May take work for handlers; may neither submit nor read tasks.
     Worker,
-    /// Submitter; may also delete finished tasks and, with the scope `*`, change pools.
+    /// Submitter; may also submit CRITICAL tasks, delete finished tasks and, with the scope `*`, change pools.
     Operator,
     /// May do everything; with the scope `*` also shut the server down.
     Admin,

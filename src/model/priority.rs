@@ -1,5 +1,7 @@
 //! Task priorities.
 
+use std::fmt;
+
 /// No worker starts a task while an eligible task of higher priority waits in the same pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -30,5 +32,17 @@ impl Priority {
             3 => Some(Self::Critical),
             _ => None,
         }
+    }
+}
+
+/// As in the contract, without its prefix.
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Low => "LOW",
+            Self::Normal => "NORMAL",
+            Self::High => "HIGH",
+            Self::Critical => "CRITICAL",
+        })
     }
 }

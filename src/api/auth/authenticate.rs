@@ -78,7 +78,8 @@ impl AccessControl {
             Some((Permission::Public, _)) | None => (false, None),
         };
         if !is_allowed {
-            let denied = PermissionDenied { identity: identity.name.to_string(), role, namespace: None };
+            let denied =
+                PermissionDenied { identity: identity.name.to_string(), role, namespace: None, priority: None };
             return Err(refuse(status::to_status(&denied)));
         }
         match required {

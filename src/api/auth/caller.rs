@@ -7,7 +7,7 @@ use tonic::{Request, Status};
 
 use crate::api::convert::{InvalidFields, filter};
 use crate::api::status::into_status;
-use crate::model::{Namespace, Role, TaskFilter, TaskId, TaskSpec};
+use crate::model::{Namespace, Priority, Role, TaskFilter, TaskId, TaskOptions, TaskSpec};
 use crate::proto::v1;
 use crate::scheduler::{Handle, Refusal, TaskNotFound, TaskSnapshot};
 
@@ -115,14 +115,20 @@ impl Caller {
     /// Checks whether the caller may submit these tasks.
     ///
     /// # Errors
-    /// [`PermissionDenied`] naming the first namespace in which the caller is not a submitter.
+    /// [`PermissionDenied`] naming the first namespace in which the caller may not submit, or not with the priority of the
+    /// task: CRITICAL tasks start before those of all other namespaces.
     pub fn may_submit(&self, specs: &[TaskSpec]) -> Result<(), PermissionDenied> {
         let Some(identity) = &self.identity else { return Ok(()) };
-        let is_foreign = |spec: &&TaskSpec| !identity.has_role_in(Role::Submitter, &spec.options.namespace);
-        match specs.iter().find(is_foreign) {
-            None => Ok(()),
-            Some(spec) => Err(self.denied(Role::Submitter, Some(spec.options.namespace.clone()))),
+        for TaskOptions { namespace, priority, .. } in specs.iter().map(|spec| &*spec.options) {
+            if !identity.has_role_in(Role::Submitter, namespace) {
+                return Err(self.denied(Role::Submitter, Some(namespace.clone())));
+            }
+            if *priority == Priority::Critical && !identity.has_role_in(Role::Operator, namespace) {
+                let denied = self.denied(Role::Operator, Some(namespace.clone()));
+                return Err(PermissionDenied { priority: Some(*priority), ..denied });
+            }
         }
+        Ok(())
     }
 
     /// Reserves the caller's quota for these tasks.
@@ -179,7 +185,7 @@ impl Caller {
     }
 
     fn denied(&self, role: Role, namespace: Option<Namespace>) -> PermissionDenied {
-        PermissionDenied { identity: self.name().to_owned(), role: Some(role), namespace }
+        PermissionDenied { identity: self.name().to_owned(), role: Some(role), namespace, priority: None }
     }
 }
 

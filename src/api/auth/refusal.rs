@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Coded, Details, ErrorCode, Namespace, Role};
+use crate::model::{Coded, Details, ErrorCode, Namespace, Priority, Role};
 
 use super::failure_limiter::FAILURES_PER_SECOND;
 
@@ -49,12 +49,17 @@ pub struct PermissionDenied {
     pub role: Option<Role>,
     /// Where the role is required; `None`: in all namespaces.
     pub namespace: Option<Namespace>,
+    /// The priority that requires the role; `None`: the call itself does.
+    pub priority: Option<Priority>,
 }
 
 impl std::fmt::Display for PermissionDenied {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { identity, role, namespace } = self;
+        let Self { identity, role, namespace, priority } = self;
         write!(f, "permission denied for {identity}: ")?;
+        if let Some(priority) = priority {
+            write!(f, "priority {priority} ")?;
+        }
         match (role, namespace) {
             (None, _) => write!(f, "no role allows this call"),
             (Some(role), None) => write!(f, "requires role {role} in all namespaces"),

@@ -5,7 +5,7 @@ use crate::http1_client::Connection;
 use crate::support::Server;
 
 /// Sends one HTTP/1.1 request. Returns the status and the body of the response.
-fn send(server: &Server, method: &str, path: &str, token: Option<&str>, body: &str) -> (u16, String) {
+pub fn send(server: &Server, method: &str, path: &str, token: Option<&str>, body: &str) -> (u16, String) {
     let token = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
     let length = body.len();
     let head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n{token}");

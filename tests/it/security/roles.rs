@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use lineshaft::proto::v1;
+use lineshaft::proto::v1::{self, submit_tasks_response::Outcome};
 use prost::Message;
 use prost_types::FileDescriptorSet;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Code, Request, Status};
 
+use super::http_auth::send;
 use super::{Caller, Tokens, Transport, lineshaft, text, wait_until};
 use crate::support::{Server, noop, reason, seconds, task};
 
@@ -238,4 +239,39 @@ async fn without_authentication_every_call_is_allowed() {
         caller.handlers().list_handlers(v1::ListHandlersRequest {}).await.unwrap().into_inner().handlers.len(),
         4
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_an_operator_of_the_namespace_submits_critical_tasks() {
+    let tokens = Tokens::new();
+    let submitter = tokens.create("ci", "submitter", "team-a", &[]);
+    let operator = tokens.create("ops", "operator", "team-a", &[]);
+    let server = tokens.serve("");
+    let [ci, ops] = [&submitter, &operator].map(|token| Caller::new(&server, token));
+    let with = |priority: v1::Priority| v1::SubmitTaskRequest { priority: priority.into(), ..noop() };
+    let critical = || with(v1::Priority::Critical);
+    let refused = ci.tasks().submit_task(critical()).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "PERMISSION_DENIED"));
+    assert!(
+        refused.message().contains("priority CRITICAL requires role operator in namespace `team-a`"),
+        "{refused:?}"
+    );
+    let batch = v1::BatchSubmitTasksRequest { tasks: vec![noop(), critical()], batch_id: String::new() };
+    assert_eq!(ci.tasks().batch_submit_tasks(batch).await.unwrap_err().code(), Code::PermissionDenied);
+    let run = ci.tasks().run_task(v1::RunTaskRequest { task: Some(critical()) }).await;
+    assert_eq!(run.unwrap_err().code(), Code::PermissionDenied);
+    let items = vec![v1::SubmitTasksRequest { sequence: 1, task: Some(critical()) }];
+    let mut answers = ci.tasks().submit_tasks(tokio_stream::iter(items)).await.unwrap().into_inner();
+    let Outcome::Rejected(rejection) = answers.message().await.unwrap().unwrap().outcome.unwrap() else {
+        panic!("the stream accepted a CRITICAL task");
+    };
+    assert_eq!(rejection.reason, "PERMISSION_DENIED");
+    let form = "{\"type\":\"compute\",\"param\":0,\"priority\":0}";
+    let (status, answer) = send(&server, "POST", "/api/submit", Some(&submitter), form);
+    assert_eq!(status, 403, "{answer}");
+    let all = v1::ListTasksRequest::default();
+    assert!(ops.tasks().list_tasks(all).await.unwrap().into_inner().tasks.is_empty(), "a refused task was added");
+    ci.tasks().submit_task(with(v1::Priority::High)).await.unwrap();
+    ops.tasks().submit_task(critical()).await.unwrap();
+    assert_eq!(send(&server, "POST", "/api/submit", Some(&operator), form).0, 200);
 }
