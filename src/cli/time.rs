@@ -32,7 +32,7 @@ pub fn format_duration(duration: Duration) -> String {
             return format!("{}{point}{fraction}{unit}", rounded / scale);
         }
     }
-    two_units(duration.as_secs() + u64::from(duration.subsec_millis() >= 500))
+    two_units(duration.as_secs().saturating_add(u64::from(duration.subsec_millis() >= 500)))
 }
 
 /// The two largest units of a whole number of seconds, rounded to the second of them.
@@ -68,7 +68,7 @@ pub fn from_proto(duration: &prost_types::Duration) -> Duration {
 
 /// Microseconds since the Unix epoch; 0 if the timestamp is not set.
 pub fn unix_micros(timestamp: Option<&prost_types::Timestamp>) -> i64 {
-    timestamp.map_or(0, |time| time.seconds * 1_000_000 + i64::from(time.nanos) / 1_000)
+    timestamp.map_or(0, |time| time.seconds.saturating_mul(1_000_000).saturating_add(i64::from(time.nanos) / 1_000))
 }
 
 #[cfg(test)]
@@ -96,5 +96,6 @@ mod tests {
         ] {
             assert_eq!(format_duration(Duration::from_nanos(nanos)), text);
         }
+        assert_eq!(format_duration(Duration::MAX), "213503982334601d7h");
     }
 }

@@ -11,7 +11,7 @@ use crate::files::{open_private, replace};
 use crate::model::api_key::GeneratedKey;
 use crate::model::id::check_name;
 use crate::model::key_file::{KeyEntry, KeyFile, KeyLimits};
-use crate::model::{Clock, Grant, Role, SystemClock};
+use crate::model::{Clock, Grant, Role, SystemClock, Timestamp};
 
 use super::error::{CliError, Exit};
 use super::options::GlobalOptions;
@@ -36,7 +36,7 @@ pub enum Command {
         /// Namespace in which the role applies; "*" for all namespaces. Can be repeated
         #[arg(long = "namespace", required = true, value_name = "NAMESPACE")]
         namespaces: Vec<String>,
-        /// Lifetime, such as 90d, at least 1s [default: no limit]
+        /// Lifetime, such as 90d, at least 1s, until the year 9999 at most [default: no limit]
         #[arg(long, value_parser = humantime::parse_duration, value_name = "DURATION")]
         expires: Option<Duration>,
         /// Limit that replaces the one in [auth.limits], such as live_tasks=500. Can be repeated
@@ -86,8 +86,15 @@ fn create(
 ) -> Result<(), CliError> {
     check_name(name).map_err(|error| usage(format!("the name {name:?} {error}")))?;
     Grant::parse(grant.0, &grant.1).map_err(usage)?;
+    let now = SystemClock.now();
+    let expires_at = expires.map(|lifetime| now.after(lifetime));
     if expires.is_some_and(|lifetime| lifetime < Duration::from_secs(1)) {
         return Err(usage("--expires must be at least 1s".to_owned()));
+    }
+    if expires_at.is_some_and(|at| at > Timestamp::LAST_SHOWN) {
+        return Err(usage(
+            "--expires must end before the year 10000; leave it out for a token that does not expire".to_owned(),
+        ));
     }
     let key = GeneratedKey::random().map_err(|error| usage(error.to_string()))?;
     edit(path, true, |file| {
@@ -95,7 +102,7 @@ fn create(
             return Err(usage(format!("a token named {name:?} already exists; revoke it or choose another name")));
         }
         let limits = limits.iter().fold(KeyLimits::default(), |all, one| all.overridden_by(one));
-        let entry = KeyEntry::new(&key, name, grant, SystemClock.now(), expires);
+        let entry = KeyEntry::new(&key, name, grant, now, expires_at);
         file.keys.push(KeyEntry { limits, ..entry });
         Ok(())
     })?;

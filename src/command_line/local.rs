@@ -14,7 +14,7 @@ pub fn run_config_command(command: &ConfigCommand) -> ExitCode {
         ConfigCommand::Schema => Ok(Config::schema()),
         ConfigCommand::Dump { config, show_secrets } => {
             let dump = |config: Config| if *show_secrets { config.dump() } else { config.dump_masked() };
-            config::load(config.as_deref(), std::env::vars(), Overrides::default()).map(dump)
+            config::load(config.as_deref(), std::env::vars_os(), Overrides::default()).map(dump)
         }
     };
     match text {
@@ -37,7 +37,7 @@ pub fn run_store_command(command: &StoreCommand, json: bool) -> ExitCode {
         }),
         StoreCommand::Backup { to, data_dir, config } => {
             let overrides = Overrides { data_dir: data_dir.clone(), ..Overrides::default() };
-            match config::load(config.as_deref(), std::env::vars(), overrides) {
+            match config::load(config.as_deref(), std::env::vars_os(), overrides) {
                 Ok(config) => store::backup(&config.store.directory, to),
                 Err(error) => return fail(2, &error),
             }

@@ -8,6 +8,7 @@ use crate::app;
 use crate::config::{self, Config, Overrides};
 use crate::runners::process;
 use crate::telemetry::export::pipeline::Pipeline;
+use crate::telemetry::export::settings::environment;
 use crate::telemetry::{self, log, trace};
 
 use super::arguments::ServeArgs;
@@ -23,7 +24,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
         data_dir: args.data_dir,
         memory: args.memory.then_some(true),
     };
-    let config = match config::load(args.config.as_deref(), std::env::vars(), overrides) {
+    let config = match config::load(args.config.as_deref(), std::env::vars_os(), overrides) {
         Ok(config) => config,
         Err(error) => return fail(2, &error),
     };
@@ -32,10 +33,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
         return fail(1, &error);
     }
     let instance = uuid::Uuid::new_v4().to_string();
-    let variables =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let variables = variables.collect();
-    let mut pipeline = match telemetry::start(telemetry_options(&config), &variables, &instance) {
+    let mut pipeline = match telemetry::start(telemetry_options(&config), &environment(), &instance) {
         Ok(pipeline) => pipeline,
         Err(error) => return fail(2, &error),
     };

@@ -1,6 +1,7 @@
 //! Loads the configuration from its sources.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -32,16 +33,16 @@ pub struct Overrides {
 /// `LINESHAFT_BUILTINS` are settings. Pools and handlers can only be set in the file.
 pub fn load(
     path: Option<&Path>,
-    env: impl Iterator<Item = (String, String)>,
+    env: impl IntoIterator<Item = (OsString, OsString)>,
     overrides: Overrides,
 ) -> Result<Config, ConfigError> {
-    let (file_from_env, env, others) = split(env);
+    let mut problems = Problems::default();
+    let (file_from_env, env, others) = split(env, &mut problems);
     let path = path.map(Path::to_owned).or(file_from_env);
     let (text, mut provenance) = match &path {
         Some(path) => read(path)?,
         None => (String::new(), Provenance::default()),
     };
-    let mut problems = Problems::default();
     for (variable, value) in &env {
         match check_variable(variable, value) {
             Ok(field) => provenance.set(&field, format!("environment variable {variable}")),
@@ -85,18 +86,30 @@ impl Overrides {
 type Variables = Vec<(String, String)>;
 
 /// Splits the environment: the path of the file, the variables that are settings, and other `LINESHAFT_` variables.
-fn split(env: impl Iterator<Item = (String, String)>) -> (Option<PathBuf>, Variables, Variables) {
+fn split(
+    env: impl IntoIterator<Item = (OsString, OsString)>,
+    problems: &mut Problems,
+) -> (Option<PathBuf>, Variables, Variables) {
     let mut path = None;
     let (mut settings, mut others) = (Vec::new(), Vec::new());
     for (variable, value) in env {
         if variable == CONFIG_VARIABLE {
             path = Some(PathBuf::from(value)).filter(|path| !path.as_os_str().is_empty());
-        } else if let Some(rest) = variable.strip_prefix("LINESHAFT_")
-            && (rest.contains(SEPARATOR) || rest == "BUILTINS")
-        {
-            settings.push((variable, value));
-        } else if variable.starts_with("LINESHAFT_") {
-            others.push((variable, value));
+            continue;
+        }
+        let shown = variable.to_string_lossy();
+        let Some(rest) = shown.strip_prefix("LINESHAFT_") else { continue };
+        let is_setting = rest.contains(SEPARATOR) || rest == "BUILTINS";
+        match (variable.to_str(), value.into_string()) {
+            (Some(variable), Ok(value)) if is_setting => settings.push((variable.to_owned(), value)),
+            (Some(variable), Ok(value)) => others.push((variable.to_owned(), value)),
+            _ if is_setting => problems.0.push(Problem {
+                field: field_of(rest),
+                value: String::new(),
+                description: "must be valid UTF-8".to_owned(),
+                location: format!("environment variable {shown}"),
+            }),
+            _ => {}
         }
     }
     settings.sort();
@@ -160,9 +173,14 @@ fn environment(env: impl IntoIterator<Item = (String, String)>) -> Environment {
         .source(Some(env.into_iter().collect::<HashMap<_, _>>()))
 }
 
+/// The field of a variable, from the part of its name after the prefix.
+fn field_of(rest: &str) -> String {
+    rest.to_lowercase().replace(SEPARATOR, ".")
+}
+
 /// Parses one variable alone, so that an error can name it. Returns its field.
 fn check_variable(variable: &str, value: &str) -> Result<String, Problem> {
-    let field = variable["LINESHAFT_".len()..].to_lowercase().replace(SEPARATOR, ".");
+    let field = field_of(&variable["LINESHAFT_".len()..]);
     let problem = |description: String| Problem {
         field: field.clone(),
         value: shown(&field, value),
@@ -171,6 +189,10 @@ fn check_variable(variable: &str, value: &str) -> Result<String, Problem> {
     };
     if field.starts_with("pool.") || field.starts_with("handler.") {
         return Err(problem("pools and handlers can only be set in the configuration file".to_owned()));
+    }
+    // The library would take `[N]` as an index, and allocate a list of that length.
+    if field.contains(['[', ']']) {
+        return Err(problem("a list is set as a whole".to_owned()));
     }
     let source = environment([(variable.to_owned(), value.to_owned())]);
     config::Config::builder()

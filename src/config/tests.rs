@@ -1,7 +1,9 @@
 //! Tests of loading, validation, schema and documentation.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,8 +18,8 @@ fn file(text: &str) -> tempfile::NamedTempFile {
     file
 }
 
-fn variables(env: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
-    env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect::<Vec<_>>().into_iter()
+fn variables(env: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+    env.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect()
 }
 
 fn from_file(text: &str) -> Result<Config, ConfigError> {
@@ -409,8 +411,7 @@ fn secrets_are_masked_in_dumps_and_errors() {
         "LINESHAFT_TELEMETRY_ENDPOINT",
         "LINESHAFT_AUTH__PASSWORD",
     ] {
-        let env = [(variable.to_owned(), "http://me:s3cret@c".to_owned())];
-        let error = load(None, env.into_iter(), Overrides::default()).unwrap_err().to_string();
+        let error = from_env(&[(variable, "http://me:s3cret@c")]).unwrap_err().to_string();
         assert!(error.contains(variable) && !error.contains("s3cret"), "{error}");
     }
 }
@@ -543,4 +544,26 @@ fn the_documentation_has_a_row_for_every_setting() {
     if std::env::var_os("LINESHAFT_WRITE_DOCS").is_some() {
         fs::write(&page, lines.join("\n") + "\n").unwrap();
     }
+}
+
+#[test]
+fn variables_that_are_not_utf8_are_ignored_unless_they_are_settings() {
+    let broken = || OsStr::from_bytes(b"x\xff").to_owned();
+    let load_with = |name: OsString, value: OsString| load(None, [(name, value)], Overrides::default());
+    assert_eq!(load_with("LS_COLORS".into(), broken()).unwrap(), Config::default());
+    assert_eq!(load_with(broken(), "1".into()).unwrap(), Config::default());
+    let error = load_with("LINESHAFT_SERVER__LISTEN".into(), broken()).unwrap_err().to_string();
+    assert!(error.contains("LINESHAFT_SERVER__LISTEN: server.listen: must be valid UTF-8"), "{error}");
+    let error = load_with(OsStr::from_bytes(b"LINESHAFT_LOG__\xff").to_owned(), "x".into()).unwrap_err().to_string();
+    assert!(error.contains("must be valid UTF-8"), "{error}");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(broken());
+    fs::write(&path, "builtins = false").unwrap();
+    assert!(!load_with(CONFIG_VARIABLE.into(), path.into()).unwrap().builtins, "a path may have any bytes");
+}
+
+#[test]
+fn a_variable_cannot_set_one_entry_of_a_list() {
+    let error = from_env(&[("LINESHAFT_HTTP__HOSTS[4000000000]", "x")]).unwrap_err().to_string();
+    assert!(error.contains("a list is set as a whole"), "{error}");
 }

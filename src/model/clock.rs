@@ -11,6 +11,9 @@ impl Timestamp {
     /// The Unix epoch; also stands for an unknown time.
     pub const ZERO: Self = Self(0);
 
+    /// The last microsecond of the year 9999, which RFC 3339 can express; later times are shown as this one.
+    pub const LAST_SHOWN: Self = Self(253_402_300_799_999_999);
+
     pub const fn as_micros(self) -> u64 {
         self.0
     }
@@ -29,7 +32,7 @@ impl Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = UNIX_EPOCH + Duration::from_micros(self.0);
+        let at = UNIX_EPOCH + Duration::from_micros((*self).min(Self::LAST_SHOWN).0);
         humantime::format_rfc3339_micros(at).fmt(f)
     }
 }
@@ -49,5 +52,22 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_timestamp_can_be_shown() {
+        for (micros, text) in [
+            (0, "1970-01-01T00:00:00.000000Z"),
+            (Timestamp::LAST_SHOWN.0, "9999-12-31T23:59:59.999999Z"),
+            (Timestamp::LAST_SHOWN.0 + 1, "9999-12-31T23:59:59.999999Z"),
+            (u64::MAX, "9999-12-31T23:59:59.999999Z"),
+        ] {
+            assert_eq!(Timestamp(micros).to_string(), text);
+        }
     }
 }

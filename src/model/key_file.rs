@@ -105,15 +105,16 @@ impl fmt::Display for KeyLimits {
 pub struct KeyFileError(String);
 
 impl KeyEntry {
-    /// An entry without limits. `grant` is a role and its namespaces.
+    /// An entry without limits. `grant` is a role and its namespaces. Times after the year 9999 become its end.
     pub fn new(
         key: &GeneratedKey,
         name: &str,
         grant: (&str, Vec<String>),
         now: Timestamp,
-        expires_after: Option<Duration>,
+        expires_at: Option<Timestamp>,
     ) -> Self {
         let rfc3339 = |at: Timestamp| {
+            let at = at.min(Timestamp::LAST_SHOWN);
             humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_micros(at.as_micros())).to_string()
         };
         Self {
@@ -123,7 +124,7 @@ impl KeyEntry {
             role: grant.0.to_owned(),
             namespaces: grant.1,
             created_at: rfc3339(now),
-            expires_at: expires_after.map(|after| rfc3339(now.after(after))),
+            expires_at: expires_at.map(rfc3339),
             limits: KeyLimits::default(),
         }
     }
@@ -191,7 +192,7 @@ mod tests {
     fn sample() -> (GeneratedKey, KeyFile) {
         let key = GeneratedKey::random().unwrap();
         let grant = ("submitter", vec!["team-a".to_owned()]);
-        let entry = KeyEntry::new(&key, "ci", grant, Timestamp(1_000_000), Some(Duration::from_secs(60)));
+        let entry = KeyEntry::new(&key, "ci", grant, Timestamp(1_000_000), Some(Timestamp(61_000_000)));
         (key, KeyFile { keys: vec![entry] })
     }
 

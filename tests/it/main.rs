@@ -7,6 +7,7 @@ mod backup;
 mod cli;
 mod clock_steps;
 mod collector;
+mod command_line;
 mod crash;
 mod data_directory;
 mod disk;

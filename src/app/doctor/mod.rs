@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use crate::config::{self, Config, ConfigError, Overrides};
 use crate::model::SystemClock;
-use crate::telemetry::export::settings::Settings;
+use crate::telemetry::export::settings::{Settings, environment};
 
 use report::{Finding, Report};
 
@@ -35,7 +35,7 @@ pub struct Options {
 pub async fn run(options: Options, json: bool, print: fn(&str)) -> ExitCode {
     let mut report = Report::new(json, print);
     let overrides = Overrides { data_dir: options.data_dir, ..Overrides::default() };
-    match config::load(options.config.as_deref(), std::env::vars(), overrides) {
+    match config::load(options.config.as_deref(), std::env::vars_os(), overrides) {
         Ok(config) => check_all(&config, &mut report).await,
         Err(error) => {
             let advice = match &error {
@@ -49,8 +49,7 @@ pub async fn run(options: Options, json: bool, print: fn(&str)) -> ExitCode {
 }
 
 async fn check_all(config: &Config, report: &mut Report) {
-    let variables = std::env::vars().collect();
-    let settings = Settings::read(&variables, config.telemetry.endpoint.reveal(), config.telemetry.protocol.name());
+    let settings = Settings::read(&environment(), config.telemetry.endpoint.reveal(), config.telemetry.protocol.name());
     let prometheus = settings.prometheus.as_ref();
     report.add(configuration(config));
     report.extend(handlers::check(&config.handlers));

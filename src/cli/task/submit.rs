@@ -73,7 +73,7 @@ pub async fn and_follow(task: TaskArgs, client: Client, printer: Printer) -> Com
 
 /// Waits in calls of at most `WAIT_MAX` each, which is the server's limit.
 pub async fn wait(id: String, timeout: Option<Duration>, client: Client, printer: Printer) -> CommandResult {
-    let deadline = timeout.map(|timeout| tokio::time::Instant::now() + timeout);
+    let deadline = timeout.and_then(|timeout| tokio::time::Instant::now().checked_add(timeout));
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(tokio::time::Instant::now()));
         let call_timeout = left.unwrap_or(limits::WAIT_MAX).min(limits::WAIT_MAX);

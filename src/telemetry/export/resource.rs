@@ -5,7 +5,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector};
 use opentelemetry_semantic_conventions::attribute as semconv;
 
-use super::settings::Variables;
+use super::settings::{Variables, text_of};
 
 /// Attributes of Kubernetes and the variables that usually contain them.
 const KUBERNETES: [(&str, &[&str]); 5] = [
@@ -40,8 +40,8 @@ pub(super) fn resource(variables: &Variables, instance: &str) -> Resource {
         .with_attributes(detected)
         .with_attributes(kubernetes(variables))
         .with_detector(Box::new(EnvResourceDetector::new()));
-    match variables.get("OTEL_SERVICE_NAME").filter(|name| !name.is_empty()) {
-        Some(name) => resource.with_service_name(name.clone()).build(),
+    match text_of(variables, "OTEL_SERVICE_NAME") {
+        Some(name) => resource.with_service_name(name.to_owned()).build(),
         None => resource.build(),
     }
 }
@@ -56,12 +56,12 @@ fn arch() -> &'static str {
 
 fn kubernetes(variables: &Variables) -> Vec<KeyValue> {
     let in_cluster = variables.contains_key("KUBERNETES_SERVICE_HOST");
-    let set = |name: &&str| variables.get(*name).filter(|value| !value.is_empty());
+    let set = |name: &&str| text_of(variables, name);
     let mut found = Vec::new();
     for (attribute, names) in KUBERNETES {
         // The host name of a pod is its name unless its specification sets another one.
-        let host = || variables.get("HOSTNAME").filter(|_| in_cluster && attribute == semconv::K8S_POD_NAME);
-        found.extend(names.iter().find_map(set).or_else(host).map(|value| KeyValue::new(attribute, value.clone())));
+        let host = || text_of(variables, "HOSTNAME").filter(|_| in_cluster && attribute == semconv::K8S_POD_NAME);
+        found.extend(names.iter().find_map(set).or_else(host).map(|value| KeyValue::new(attribute, value.to_owned())));
     }
     found
 }

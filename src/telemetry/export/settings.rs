@@ -5,6 +5,7 @@
 //! collector), its certificates, propagators, and a few variables that the SDK does not support.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -16,6 +17,12 @@ use crate::telemetry::propagation::Propagators;
 use super::endpoint;
 
 pub type Variables = HashMap<String, String>;
+
+/// The variables of this process. Bytes that are not UTF-8 become U+FFFD; [`Settings`] ignores such values.
+pub fn environment() -> Variables {
+    let text = |text: OsString| text.to_string_lossy().into_owned();
+    std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
+}
 
 /// Variables of the specification that nothing here supports.
 const UNSUPPORTED: &str = "OTEL_CONFIG_FILE OTEL_EXPERIMENTAL_CONFIG_FILE OTEL_ENTITIES \
@@ -195,9 +202,15 @@ struct Reader<'a> {
     warnings: Vec<String>,
 }
 
+/// The value of a variable without blanks around it; `None` if it is unset, empty or not UTF-8.
+pub(super) fn text_of<'a>(variables: &'a Variables, name: &str) -> Option<&'a str> {
+    let is_text = |value: &&str| !value.is_empty() && !value.contains(char::REPLACEMENT_CHARACTER);
+    variables.get(name).map(|value| value.trim()).filter(is_text)
+}
+
 impl Reader<'_> {
     fn text(&self, name: &str) -> Option<&str> {
-        self.variables.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
+        text_of(self.variables, name)
     }
 
     /// The warning never shows the value, which may be a secret. Three signals may give the same one.
@@ -246,6 +259,14 @@ impl Reader<'_> {
 
     /// Warnings of the libraries about their variables do not reach the log.
     fn check_library_values(&mut self) {
+        let is_broken = |(name, value): &(&String, &String)| {
+            name.starts_with("OTEL_") && value.contains(char::REPLACEMENT_CHARACTER)
+        };
+        let mut broken: Vec<_> = self.variables.iter().filter(is_broken).map(|(name, _)| name).collect();
+        broken.sort();
+        for name in broken {
+            self.ignore(name, "it is not valid UTF-8");
+        }
         self.one_of("OTEL_TRACES_SAMPLER", SAMPLERS);
         self.one_of("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", TEMPORALITIES);
         for prefix in ["", "TRACES_", "METRICS_", "LOGS_"] {

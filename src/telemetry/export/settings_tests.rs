@@ -174,3 +174,11 @@ fn unsupported_variables_are_named_in_one_warning() {
     assert_eq!(b3.propagators, Propagators { trace_context: false, baggage: true });
     assert!(b3.warnings[0].starts_with("a part of OTEL_PROPAGATORS is ignored: \"b3\" is not supported"));
 }
+
+#[test]
+fn a_value_that_is_not_utf8_is_ignored() {
+    let broken = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://\u{fffd}:4317");
+    let settings = read(&[broken, ("LS_COLORS", "\u{fffd}")]);
+    assert_eq!(endpoints(&settings), [None; 3]);
+    assert_eq!(settings.warnings, ["OTEL_EXPORTER_OTLP_ENDPOINT is ignored: it is not valid UTF-8"]);
+}
