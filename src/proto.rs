@@ -1,8 +1,9 @@
-//! The generated code of the API, its descriptors, and the codec that decodes requests. The API is documented
-//! in `proto/lineshaft/v1`.
+//! The generated code of the API, its descriptors, the codec that decodes requests, and the JSON form of messages. The
+//! API is documented in `proto/lineshaft/v1`.
 
 pub(crate) mod bounded_codec;
 mod descriptors;
+pub(crate) mod json;
 mod memory_limit;
 
 pub use descriptors::DESCRIPTORS;

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use super::output;
 use super::time::format_duration;
+use super::{output, terminal};
 
 /// Exit codes of client commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl CliError {
     /// Writes the error to stderr and returns its exit code.
     pub fn report(&self) -> Exit {
         for line in self.lines() {
-            output::status(line);
+            output::status(terminal::line(&line));
         }
         self.exit()
     }

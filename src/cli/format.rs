@@ -1,17 +1,13 @@
 //! Formats results: aligned columns, or the contract's JSON.
 
-use std::sync::LazyLock;
+use std::io;
 
 use prost::{Message, Name};
-use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 
-use crate::proto::{DESCRIPTORS, v1};
+use crate::proto::{json, v1};
 
-use super::output;
 use super::time::{format_duration, from_proto, unix_micros};
-
-static CONTRACT: LazyLock<DescriptorPool> =
-    LazyLock::new(|| DescriptorPool::decode(DESCRIPTORS).expect("the contract was compiled into the binary"));
+use super::{output, terminal};
 
 /// Prints responses in the chosen format.
 #[derive(Clone, Copy, Debug)]
@@ -30,28 +26,24 @@ impl Printer {
 
     /// Prints a message as one line of JSON, or as the text that `table` returns.
     pub fn print<M: Message + Name>(self, message: &M, table: impl FnOnce(&M) -> String) {
-        let text = if self.json { json(message) } else { table(message) };
-        output::stdout_line(text);
+        if !self.json {
+            return output::stdout_text(&table(message));
+        }
+        match json::encode_message(message) {
+            Ok(mut line) => {
+                line.push(b'\n');
+                output::stdout_bytes(&line);
+            }
+            Err(error) => output::check_write(Err(io::Error::other(format!("the response is invalid: {error}")))),
+        }
     }
-}
-
-fn json<M: Message + Name>(message: &M) -> String {
-    let encode = || {
-        let descriptor = CONTRACT.get_message_by_name(&M::full_name())?;
-        let dynamic = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice()).ok()?;
-        let mut text = Vec::new();
-        let mut serializer = serde_json::Serializer::new(&mut text);
-        let options = SerializeOptions::new().skip_default_fields(false).stringify_64_bit_integers(false);
-        dynamic.serialize_with_options(&mut serializer, &options).ok()?;
-        String::from_utf8(text).ok()
-    };
-    encode().expect("every message of the contract has a JSON form")
 }
 
 /// Aligns rows below their headings. The last column is not padded.
 pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
+    let rows: Vec<_> = rows.iter().map(|row| row.each_ref().map(|cell| terminal::line(cell).into_owned())).collect();
     let mut widths = headings.map(|heading| heading.chars().count());
-    for row in rows {
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
@@ -70,7 +62,14 @@ fn aligned(cells: &[String], widths: &[usize]) -> String {
 pub fn fields(pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let present = pairs.iter().filter(|(_, value)| !value.is_empty());
-    present.map(|(name, value)| format!("{name:width$}  {value}")).collect::<Vec<_>>().join("\n")
+    let field = |(name, value): &(&str, String)| format!("{name:width$}  {}", terminal::line(value));
+    present.map(field).collect::<Vec<_>>().join("\n")
+}
+
+/// A text below its name, with indented lines; empty if there is no text.
+pub fn block(name: &str, text: &str) -> String {
+    let lines = text.lines().map(|line| format!("\n  {}", terminal::line(line)));
+    if text.is_empty() { String::new() } else { format!("\n{name}{}", lines.collect::<String>()) }
 }
 
 pub fn task_state(number: i32) -> String {
@@ -107,7 +106,7 @@ pub fn failure(failure: Option<&v1::Failure>) -> String {
     let Some(failure) = failure else { return String::new() };
     let reason = v1::FailureReason::try_from(failure.reason).map(|reason| reason.as_str_name());
     let reason = without_prefix(reason, "FAILURE_REASON_");
-    format!("{reason}: {} (attempt {})", failure.message, failure.attempt)
+    format!("{reason}: {} (attempt {})", terminal::line(&failure.message), failure.attempt)
 }
 
 #[cfg(test)]
@@ -121,8 +120,11 @@ mod tests {
     }
 
     #[test]
-    fn json_includes_default_values() {
-        let message = v1::CancelTaskResponse { state: 3, revision: 7 };
-        assert_eq!(json(&message), r#"{"state":"TASK_STATE_RUNNING","revision":7}"#);
+    fn a_value_with_newlines_stays_in_its_cell_its_field_and_its_block() {
+        let forged = || "x\nstate  COMPLETED".to_owned();
+        assert_eq!(table(["A", "B"], &[[forged(), "1".to_owned()]]).lines().count(), 2);
+        assert_eq!(fields(&[("name", forged()), ("none", String::new())]), "name  x\\nstate  COMPLETED");
+        assert_eq!(block("detail", &forged()), "\ndetail\n  x\n  state  COMPLETED");
+        assert_eq!(block("detail", ""), "");
     }
 }

@@ -13,6 +13,7 @@ mod pool;
 mod server_process;
 mod system;
 mod task;
+mod terminal;
 mod time;
 pub mod token;
 

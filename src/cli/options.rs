@@ -35,6 +35,6 @@ enum OutputFormat {
     /// Aligned columns
     #[default]
     Table,
-    /// One JSON document per line
+    /// One JSON document per line, in the JSON mapping of the contract
     Json,
 }

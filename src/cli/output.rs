@@ -5,29 +5,41 @@
 //! disk, is reported and changes a successful exit code to 1. Errors on stderr are ignored.
 
 use std::fmt::Display;
-use std::io::{self, ErrorKind, StdoutLock, Write as _};
+use std::io::{self, ErrorKind, IsTerminal, StdoutLock, Write as _};
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
 use tokio::sync::Notify;
 
+use super::terminal;
+
 /// The first error of a write to stdout. Nothing is written to stdout after it.
 static STDOUT_ERROR: OnceLock<io::Error> = OnceLock::new();
 static STDOUT_FAILED: Notify = Notify::const_new();
 
-/// Writes a line to stdout.
+/// Writes lines for people to stdout.
+pub fn stdout_text(text: &str) {
+    stdout_line(terminal::lines(text));
+}
+
+/// Writes a line to stdout as it is: for other programs, or text that this program made.
 pub fn stdout_line(text: impl Display) {
     write_stdout(|out| writeln!(out, "{text}"));
 }
 
-/// Writes bytes to stdout, without adding a newline, and flushes.
+/// Writes exactly these bytes to stdout, and flushes.
 pub fn stdout_bytes(data: &[u8]) {
     write_stdout(|out| out.write_all(data).and_then(|()| out.flush()));
 }
 
-/// Writes a message to stderr.
+/// Writes a message for people to stderr.
 pub fn status(text: impl Display) {
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", terminal::lines(&text.to_string()));
+}
+
+/// Whether people see stdout at once, and not a file or a program.
+pub fn is_terminal() -> bool {
+    io::stdout().is_terminal()
 }
 
 /// Writes the first part of a message to stderr; the next [`status`] completes the line.

@@ -1,6 +1,5 @@
 //! `lineshaft pool`.
 
-use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -87,7 +86,7 @@ pub async fn run(command: Command, client: Client, printer: Printer) -> CommandR
             let interval = Some(to_proto(interval));
             let request = v1::StreamPoolMetricsRequest { pools: names, interval, include_workers: workers };
             let mut samples = client.pools().stream_pool_metrics(request).await?.into_inner();
-            let redraw = io::stdout().is_terminal() && !once && !printer.is_json();
+            let redraw = output::is_terminal() && !once && !printer.is_json();
             while let Some(sample) = samples.message().await? {
                 if redraw {
                     output::stdout_bytes(CLEAR_SCREEN);

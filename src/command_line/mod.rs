@@ -33,7 +33,10 @@ pub fn run() -> ExitCode {
         Command::Store(command) => local::run_store_command(&command, options.json()),
         Command::Token(command) => cli::token::run(command, &options).into(),
         Command::Client(command) => block_on(cli::run(command, options)),
-        Command::Doctor(doctor) => block_on(app::doctor::run(doctor, options.json(), |line| output::stdout_line(line))),
+        Command::Doctor(doctor) => {
+            let print: fn(&str) = if options.json() { |line| output::stdout_line(line) } else { output::stdout_text };
+            block_on(app::doctor::run(doctor, options.json(), print))
+        }
         Command::Demo(demo) => block_on(cli::demo::run(demo)),
         Command::Bench(bench) => block_on(cli::bench::run(bench)),
         Command::Completion { shell } => {

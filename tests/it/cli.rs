@@ -24,7 +24,7 @@ fn exit_codes_report_the_outcome_of_a_task() {
         "[[handler]]\nname = \"fails\"\nrunner = \"process\"\nargv = [\"/bin/false\"]\n[handler.retry]\nattempts = 1\n",
     );
     let (code, out, err) = run(&server, &["task", "run", "compute", "--json", "10"]);
-    assert_eq!((code, out.as_str()), (Some(0), "{\"op\":\"sum\",\"n\":10,\"value\":45}\n"), "{err}");
+    assert_eq!((code, out.as_str()), (Some(0), "{\"op\":\"sum\",\"n\":10,\"value\":45}"), "{err}");
     assert_eq!(run(&server, &["task", "run", "fails"]).0, Some(1));
     let (code, _, err) = run(&server, &["task", "submit", "unknown"]);
     assert_eq!(code, Some(3));
@@ -124,7 +124,7 @@ async fn a_watch_without_events_resumes_after_a_drain() {
     let events: Vec<_> = events.map(|event| (event["taskId"].clone(), event["revision"].clone())).collect();
     watch.kill().unwrap();
     watch.wait().unwrap();
-    let expected = [1, 2, 3].map(|revision| (id.clone().into(), revision.into()));
+    let expected = [1, 2, 3].map(|revision| (id.clone().into(), revision.to_string().into()));
     assert_eq!(events, expected);
 }
 

@@ -5,6 +5,7 @@
 
 mod backup;
 mod cli;
+mod cli_output;
 mod clock_steps;
 mod collector;
 mod command_line;

@@ -22,9 +22,9 @@ use crate::scheduler::Internal;
 
 use super::context::Context;
 use super::descriptors::Method;
+use super::json_decode;
 use super::loopback::{Frames, LoopbackClient, PREFIX_BYTES, Reply, incomplete};
 use super::response::{self, edge_error, error_json, error_with_status, method_not_allowed};
-use super::{json_decode, json_encode};
 
 /// Envelope flag: the content is compressed.
 const COMPRESSED: u8 = 1;
@@ -87,7 +87,7 @@ impl Codec {
             Self::Json => {
                 let message = DynamicMessage::decode(method.output.clone(), message);
                 let message = message.map_err(|error| internal(error.to_string()))?;
-                json_encode::encode(&message).map(Bytes::from).map_err(|error| internal(error.to_string()))
+                crate::proto::json::encode(&message).map(Bytes::from).map_err(|error| internal(error.to_string()))
             }
         }
     }

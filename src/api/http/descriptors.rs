@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use prost_reflect::{DescriptorError, DescriptorPool, DynamicMessage, MessageDescriptor};
 
-use super::json_encode;
+use crate::proto::json;
 
 pub struct Contract {
     methods: HashMap<String, Method>,
@@ -50,7 +50,7 @@ impl Contract {
     /// Returns an error detail as JSON; `None` if its type is unknown.
     pub fn detail(&self, type_name: &str, value: &[u8]) -> Option<Vec<u8>> {
         let descriptor = self.error_details.get_message_by_name(type_name)?;
-        json_encode::encode(&DynamicMessage::decode(descriptor, value).ok()?).ok()
+        json::encode(&DynamicMessage::decode(descriptor, value).ok()?).ok()
     }
 }
 

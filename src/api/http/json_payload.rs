@@ -10,7 +10,7 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use prost_reflect::{Kind, MessageDescriptor};
 use serde::de::IgnoredAny;
 
-pub const PAYLOAD: &str = "lineshaft.v1.Payload";
+use crate::proto::json::PAYLOAD;
 
 /// The JSON text of a message in which payloads have `data` instead of `json`.
 pub struct RewrittenJson {

@@ -9,7 +9,6 @@ mod descriptors;
 mod front;
 pub mod health;
 mod json_decode;
-mod json_encode;
 mod json_payload;
 mod loopback;
 pub mod metrics;

@@ -119,7 +119,7 @@ pub enum Command {
 pub async fn run(command: Command, client: Client, printer: Printer) -> CommandResult {
     match command {
         Command::Submit { task, count: 1, wait } => submit::one(task, wait, client, printer).await,
-        Command::Submit { task, count, .. } => submit::many(task, count, client).await,
+        Command::Submit { task, count, .. } => submit::many(task, count, client, printer).await,
         Command::Run { task } => submit::and_follow(task, client, printer).await,
         Command::Get { id } => {
             let request = v1::GetTaskRequest { task_id: id, include_payload: true };

@@ -4,15 +4,14 @@ use tonic::Streaming;
 
 use crate::cli::error::{CommandResult, Exit};
 use crate::cli::format::{self, Printer};
-use crate::cli::output;
+use crate::cli::{output, terminal};
 use crate::proto::v1::{self, payload::Kind};
 
 /// Every field of a task, one per line.
 pub fn details(task: &v1::Task) -> String {
-    let result = data_of(task.result.as_ref()).map(String::from_utf8_lossy).unwrap_or_default();
     let labels = task.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ");
     let run_time = task.resource_usage.as_ref().map(|usage| format::duration(usage.run_time.as_ref()));
-    format::fields(&[
+    let fields = format::fields(&[
         ("id", task.task_id.clone()),
         ("state", format::task_state(task.state)),
         ("handler", task.handler.clone()),
@@ -28,14 +27,16 @@ pub fn details(task: &v1::Task) -> String {
         ("run time", run_time.unwrap_or_default()),
         ("worker", task.worker.clone()),
         ("failure", format::failure(task.failure.as_ref())),
-        ("detail", task.failure.as_ref().map(|failure| failure.detail.clone()).unwrap_or_default()),
-        ("result", result.into_owned()),
-    ])
+    ]);
+    let detail = task.failure.as_ref().map_or("", |failure| &failure.detail);
+    let result = data_of(task.result.as_ref()).map(terminal::bytes).unwrap_or_default();
+    format!("{fields}{}{}", format::block("detail", detail), format::block("result", &result))
 }
 
 /// One line: revision, task, state, and what is special about the event.
 pub fn event(event: &v1::TaskEvent) -> String {
-    let mut line = format!("{:>8} {} {}", event.revision, event.task_id, format::task_state(event.state));
+    let id = terminal::line(&event.task_id);
+    let mut line = format!("{:>8} {id} {}", event.revision, format::task_state(event.state));
     let stopping = event.cancel.as_ref().is_some_and(|cancel| cancel.stopped_at.is_none());
     let stopping = if stopping { "asked to stop" } else { "" };
     for extra in [event.worker.clone(), format::failure(event.failure.as_ref()), stopping.to_owned()] {
@@ -52,15 +53,17 @@ pub fn cancel(response: &v1::CancelTaskResponse) -> String {
     format!("{}{}", format::task_state(response.state), if stopping { ", asked to stop" } else { "" })
 }
 
-/// Prints the result's bytes, or the state and the failure of a task without a result. Returns the exit code for the
-/// state.
+/// Prints the result, or the state and the failure of a task without a result; as JSON, the task. What is not a terminal
+/// gets exactly the bytes of the result. Returns the exit code for the state.
 pub fn result(task: &v1::Task, printer: Printer) -> Exit {
     let exit = exit_of(task.state);
     match data_of(task.result.as_ref()) {
-        Some(data) if exit == Exit::Success => {
-            output::stdout_bytes(data);
-            if !data.ends_with(b"\n") && !data.is_empty() {
-                output::stdout_line("");
+        Some(data) if exit == Exit::Success && !printer.is_json() => {
+            if output::is_terminal() {
+                let text = terminal::bytes(data);
+                output::stdout_text(text.strip_suffix('\n').unwrap_or(&text));
+            } else {
+                output::stdout_bytes(data);
             }
         }
         _ => printer.print(task, |task| {
@@ -70,18 +73,26 @@ pub fn result(task: &v1::Task, printer: Printer) -> Exit {
     exit
 }
 
-/// Prints the pieces of a task's output.
+/// Prints the pieces of a task's output. What is not a terminal gets exactly their bytes.
 pub async fn task_output(mut pieces: Streaming<v1::ReadOutputResponse>, printer: Printer) -> CommandResult {
+    // The beginning of a character whose end is in the next piece.
+    let mut begun = Vec::new();
     while let Some(piece) = pieces.message().await? {
         if piece.skipped > 0 {
             output::status(format_args!("[{} bytes were not stored]", piece.skipped));
         }
         if printer.is_json() {
             printer.print(&piece, |_| String::new());
+        } else if output::is_terminal() {
+            begun.extend_from_slice(&piece.data);
+            let rest = begun.split_off(begun.len() - terminal::incomplete(&begun));
+            output::stdout_bytes(terminal::bytes(&begun).as_bytes());
+            begun = rest;
         } else {
             output::stdout_bytes(&piece.data);
         }
     }
+    output::stdout_bytes(terminal::bytes(&begun).as_bytes());
     Ok(Exit::Success)
 }
 

@@ -31,7 +31,7 @@ pub async fn one(task: TaskArgs, wait_for_end: bool, client: Client, printer: Pr
     Ok(Exit::Success)
 }
 
-pub async fn many(task: TaskArgs, count: u64, client: Client) -> CommandResult {
+pub async fn many(task: TaskArgs, count: u64, client: Client, printer: Printer) -> CommandResult {
     let request = task.request()?;
     if !request.task_id.is_empty() || !request.request_id.is_empty() {
         return Err(CliError::Usage("--id and --request-id cannot be used with --count".to_owned()));
@@ -46,7 +46,7 @@ pub async fn many(task: TaskArgs, count: u64, client: Client) -> CommandResult {
         let tasks = (0..size).map(|_| request.clone()).collect();
         let batch = v1::BatchSubmitTasksRequest { tasks, batch_id: String::new() };
         let response = client.tasks().batch_submit_tasks(batch).await?.into_inner();
-        output::stdout_line(&response.batch_id);
+        printer.print(&response, |response| response.batch_id.clone());
         bar.inc(size);
         left -= size;
     }

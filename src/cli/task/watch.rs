@@ -8,7 +8,7 @@ use tonic_types::StatusExt;
 use crate::cli::client::Client;
 use crate::cli::error::{CommandResult, Exit, is_connection_error};
 use crate::cli::format::{self, Printer};
-use crate::cli::output;
+use crate::cli::{output, terminal};
 use crate::proto::v1::{self, watch_tasks_response::Kind};
 
 use super::filter::Filter;
@@ -83,7 +83,9 @@ async fn print_events(
     while let Some(response) = responses.message().await? {
         match response.kind {
             Some(Kind::SnapshotEntry(task)) => {
-                printer.print(&task, |task| format!("{} {}", task.task_id, format::task_state(task.state)));
+                let text =
+                    |task: &v1::Task| format!("{} {}", terminal::line(&task.task_id), format::task_state(task.state));
+                printer.print(&task, text);
             }
             Some(Kind::SnapshotComplete(complete)) => {
                 request.resume_token = complete.resume_token;

@@ -104,7 +104,7 @@ fn the_command_line_submits_with_a_token_and_a_ca() {
         (output.status.code(), text(&output.stdout), text(&output.stderr))
     };
     let (code, out, err) = with(&["--tls-ca", &path("ca.pem"), "--token-file", &path("token")]);
-    assert_eq!((code, out.as_str()), (Some(0), "{\"op\":\"sum\",\"n\":10,\"value\":45}\n"), "{err}");
+    assert_eq!((code, out.as_str()), (Some(0), "{\"op\":\"sum\",\"n\":10,\"value\":45}"), "{err}");
     let (code, _, err) = with(&["--tls-ca", &path("ca.pem"), "--token", &token]);
     assert_eq!(code, Some(0), "{err}");
     let (code, _, err) = with(&["--tls-ca", &path("ca.pem")]);

@@ -3,11 +3,28 @@
 //! One addition: the data of a payload with a JSON content type is written as a JSON value in the field `json`, if it
 //! is valid JSON. Its exact text is copied, so that numbers keep all digits and objects their order.
 
-use prost_reflect::{DynamicMessage, Kind, MapKey, ReflectMessage, SerializeOptions, Value};
-use serde::de::IgnoredAny;
+use std::sync::LazyLock;
+
+use prost::{Message, Name};
+use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MapKey, ReflectMessage, SerializeOptions, Value};
+use serde::de::{Error as _, IgnoredAny};
 use serde_json::Error;
 
-use super::json_payload::PAYLOAD;
+/// The message whose data is written as JSON.
+pub const PAYLOAD: &str = "lineshaft.v1.Payload";
+
+/// Encodes a message of the contract.
+///
+/// # Errors
+/// Those of [`encode`].
+pub fn encode_message<M: Message + Name>(message: &M) -> Result<Vec<u8>, Error> {
+    static CONTRACT: LazyLock<DescriptorPool> =
+        LazyLock::new(|| DescriptorPool::decode(super::DESCRIPTORS).unwrap_or_default());
+    let name = M::full_name();
+    let descriptor = CONTRACT.get_message_by_name(&name);
+    let descriptor = descriptor.ok_or_else(|| Error::custom(format_args!("{name} is not in the contract")))?;
+    encode(&DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice()).map_err(Error::custom)?)
+}
 
 /// # Errors
 /// A timestamp or duration is outside the range of the JSON mapping.
@@ -149,8 +166,6 @@ fn write_number(out: &mut Vec<u8>, number: f64) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use prost::Message;
-    use prost_reflect::DescriptorPool;
     use serde_json::{Value as Json, json as value};
 
     use super::*;
