@@ -108,7 +108,7 @@ pub struct ClaimGrant {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Certificate {
-    /// Common name or alternative name (DNS, URI, e-mail) of the certificate; "*" matches all of the CA. Required.
+    /// Alternative name (DNS, URI, e-mail) of the certificate; "*" matches all of the CA that have one. Required.
     pub subject: String,
     /// Granted role: "viewer", "submitter", "worker", "operator" or "admin". Required.
     pub role: String,

@@ -249,7 +249,7 @@ def test_helm_test_and_the_doctor_command_of_the_guide_pass(machine):
 def test_helm_test_passes_over_tls_with_a_client_certificate(machine):
     authority, callers = trustme.CA(), trustme.CA()
     served = authority.issue_cert("demo-lineshaft.work.svc")
-    caller = callers.issue_cert(common_name="helm-test")
+    caller = callers.issue_cert("helm-test")
     machine.secrets = {
         "cert": pair(served) | {"ca.crt": authority.cert_pem.bytes().decode()},
         "callers": {"ca.crt": callers.cert_pem.bytes().decode()},
@@ -271,7 +271,7 @@ def test_helm_test_passes_over_tls_with_a_client_certificate(machine):
 def test_only_revoked_certificates_are_refused(machine, tmp_path):
     authority, callers = trustme.CA(), trustme.CA()
     served = authority.issue_cert("localhost")
-    known, revoked = (callers.issue_cert(common_name=name) for name in ("known", "revoked"))
+    known, revoked = (callers.issue_cert(name) for name in ("known", "revoked"))
     machine.secrets = {
         "cert": pair(served),
         "callers": {"ca.crt": callers.cert_pem.bytes().decode(), "lists.pem": revocation_list(callers, revoked)},
@@ -383,7 +383,7 @@ def test_keda_scales_with_the_values_of_the_guide(machine):
 def test_keda_scales_with_a_certificate_as_in_the_guide(machine, tmp_path):
     ours, callers = trustme.CA(), trustme.CA()
     name = "demo-lineshaft.work.svc"
-    keda = pair(callers.issue_cert(common_name="keda-operator")) | {"ca.crt": ours.cert_pem.bytes().decode()}
+    keda = pair(callers.issue_cert("keda-operator")) | {"ca.crt": ours.cert_pem.bytes().decode()}
     made = subprocess.run([BINARY, "token", "create", "ci", "--role", "submitter", "--namespace", "default", "--file", "t"],
                           cwd=tmp_path, capture_output=True, text=True, check=True)
     machine.secrets = {

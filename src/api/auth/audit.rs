@@ -2,26 +2,21 @@
 //!
 //! It never contains a payload, a label or a token.
 
-use std::num::NonZeroU32;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tonic::Status;
 use tonic_types::StatusExt;
 
 use super::caller::Caller;
+use super::identity::Identity;
+use super::refusal_budget::RefusalBudget;
 
-/// Refusals beyond this rate are counted instead of logged.
-const REFUSALS_PER_SECOND: NonZeroU32 = NonZeroU32::new(20).unwrap();
-
-static REFUSALS: LazyLock<DefaultDirectRateLimiter> =
-    LazyLock::new(|| RateLimiter::direct(Quota::per_second(REFUSALS_PER_SECOND)));
-static SUPPRESSED: AtomicU64 = AtomicU64::new(0);
+/// Of all callers without valid credentials. An authenticated caller has a budget of its own.
+static STRANGERS: LazyLock<RefusalBudget> = LazyLock::new(RefusalBudget::default);
 
 /// Logs the outcome of a state-changing call; `resource` is the object of the call.
 pub fn record<T>(caller: &Caller, call: &'static str, resource: impl std::fmt::Display, outcome: &Result<T, Status>) {
-    let outcome = outcome.as_ref().err().map_or_else(|| "OK".to_owned(), reason);
+    let outcome = outcome.as_ref().err().map_or_else(|| "OK".to_owned(), self::outcome);
     tracing::info!(target: "audit", identity = caller.name(), peer = caller.address(), call, %resource, outcome);
 }
 
@@ -42,16 +37,24 @@ pub fn name(text: &str) -> String {
     text.chars().take(2 * crate::model::limits::NAME_BYTES_MAX).filter(|c| matches!(c, '!'..='~')).collect()
 }
 
-/// Logs a call that was refused before it reached its service.
-pub fn refusal(identity: &str, peer: &str, call: &str, status: &Status) {
-    if REFUSALS.check().is_err() {
-        SUPPRESSED.fetch_add(1, Ordering::Relaxed);
-        return;
+/// Logs a call without valid credentials; `reason` explains the refusal and contains no part of them.
+pub fn unauthenticated(peer: &str, call: &str, status: &Status, reason: &'static str) {
+    if let Some(suppressed) = STRANGERS.take() {
+        let (call, outcome) = (name(call), outcome(status));
+        tracing::warn!(
+            target: "audit", identity = "unauthenticated", peer, call, outcome, reason, suppressed, "refused"
+        );
     }
-    let suppressed = SUPPRESSED.swap(0, Ordering::Relaxed);
-    tracing::warn!(target: "audit", identity, peer, call = name(call), outcome = reason(status), suppressed, "refused");
 }
 
-fn reason(status: &Status) -> String {
+/// Logs a call that an authenticated caller may not make.
+pub fn denied(identity: &Identity, peer: &str, call: &str, status: &Status) {
+    if let Some(suppressed) = identity.usage.refusals.take() {
+        let (call, outcome) = (name(call), outcome(status));
+        tracing::warn!(target: "audit", identity = &*identity.name, peer, call, outcome, suppressed, "refused");
+    }
+}
+
+fn outcome(status: &Status) -> String {
     status.get_details_error_info().map_or_else(|| format!("{:?}", status.code()), |info| info.reason)
 }

@@ -50,7 +50,7 @@ impl AccessControl {
         }
         identify(authenticator, headers, connection).map(Some).map_err(|error| {
             let status = into_status(error);
-            audit::refusal("unauthenticated", &connection.address(), path, &status);
+            audit::unauthenticated(&connection.address(), path, &status, error.reason());
             Box::new(status)
         })
     }
@@ -67,7 +67,7 @@ impl AccessControl {
     ) -> Result<Option<StreamLease>, Box<Status>> {
         let Some(authenticator) = &self.authenticator else { return Ok(None) };
         let refuse = |status: Status| {
-            audit::refusal(&identity.name, &connection.address(), path, &status);
+            audit::denied(identity, &connection.address(), path, &status);
             Box::new(status)
         };
         let required = permissions::required(path);
@@ -118,14 +118,17 @@ fn identify(
     connection: &ConnectionInfo,
 ) -> Result<Arc<Identity>, Unauthenticated> {
     let mut headers = headers.get_all(AUTHORIZATION).iter();
-    let (header, None) = (headers.next(), headers.next()) else { return Err(Unauthenticated::Invalid) };
+    let (header, None) = (headers.next(), headers.next()) else {
+        return Err(Unauthenticated::Invalid("more than one header `authorization`"));
+    };
     let generation = authenticator.generation();
     if let Some(identity) = connection.cached(header, generation) {
         return if identity.is_expired(authenticator.now()) { Err(Unauthenticated::Expired) } else { Ok(identity) };
     }
     let identity = match (header, &connection.certificate) {
         (Some(header), _) => {
-            let token = bearer_token(header).ok_or(Unauthenticated::Invalid)?;
+            let token = bearer_token(header)
+                .ok_or(Unauthenticated::Invalid("the header `authorization` is not `Bearer TOKEN`"))?;
             authenticator.by_token(token, connection.network())?
         }
         (None, Some(certificate)) => authenticator.by_certificate(certificate)?,

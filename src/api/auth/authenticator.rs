@@ -122,9 +122,18 @@ impl Authenticator {
     pub fn by_token(&self, text: &str, from: IpAddr) -> Result<Arc<Identity>, Unauthenticated> {
         let now = self.now();
         let identity = if text.starts_with(crate::model::api_key::KEY_PREFIX) {
-            self.keys.as_ref().ok_or(Unauthenticated::Invalid)?.identify(text)?
+            self.keys
+                .as_ref()
+                .ok_or(Unauthenticated::Invalid("API keys are off: auth.tokens_file is not set"))?
+                .identify(text)?
         } else {
-            self.jwt.as_ref().ok_or(Unauthenticated::Invalid)?.identify(text, from, &self.usages, now)?
+            let jwt = self.jwt.as_ref();
+            jwt.ok_or(Unauthenticated::Invalid("not an API key, and [auth.jwt] is not set"))?.identify(
+                text,
+                from,
+                &self.usages,
+                now,
+            )?
         };
         if identity.is_expired(now) { Err(Unauthenticated::Expired) } else { Ok(identity) }
     }
@@ -134,7 +143,7 @@ impl Authenticator {
     /// # Errors
     /// [`Unauthenticated`].
     pub fn by_certificate(&self, names: &CertificateNames) -> Result<Arc<Identity>, Unauthenticated> {
-        let (name, grant) = names.granted(&self.certificates).ok_or(Unauthenticated::Missing)?;
+        let (name, grant) = names.granted(&self.certificates).map_err(Unauthenticated::Certificate)?;
         let usage = self.usages.of(&format!("cert:{name}"));
         let identity = Identity::new(vec![grant.clone()], Some(names.expires_at), CancellationToken::new(), usage);
         if identity.is_expired(self.now()) { Err(Unauthenticated::Expired) } else { Ok(Arc::new(identity)) }

@@ -15,6 +15,10 @@ use super::identity::Identity;
 use super::quota_tracker::UsageRegistry;
 use super::refusal::Unauthenticated;
 
+const UNKNOWN: Unauthenticated =
+    Unauthenticated::Invalid("no API key has this id; it was revoked, or is of another server");
+const WRONG_SECRET: Unauthenticated = Unauthenticated::Invalid("an API key has this id, but another secret");
+
 /// The keys of a file as it was last read, by key id.
 pub struct Keys {
     path: PathBuf,
@@ -85,11 +89,11 @@ impl Keys {
     /// # Errors
     /// [`Unauthenticated`] if the file does not contain the key.
     pub fn identify(&self, text: &str) -> Result<Arc<Identity>, Unauthenticated> {
-        let id = api_key::id_of(text).ok_or(Unauthenticated::Invalid)?;
+        let id = api_key::id_of(text).ok_or(Unauthenticated::Invalid("malformed API key"))?;
         let keys = self.by_id.load();
-        let key = keys.get(id).ok_or(Unauthenticated::Invalid)?;
+        let key = keys.get(id).ok_or(UNKNOWN)?;
         // The hashes are compared in constant time. The id only finds the entry and is not secret.
-        if key.hash == KeyHash::of(text) { Ok(key.identity.clone()) } else { Err(Unauthenticated::Invalid) }
+        if key.hash == KeyHash::of(text) { Ok(key.identity.clone()) } else { Err(WRONG_SECRET) }
     }
 
     pub fn count(&self) -> usize {
@@ -146,7 +150,7 @@ mod tests {
         let keys = fixture.open();
         assert_eq!(&*keys.identify(&one.text).unwrap().name, "key:one");
         let forged = format!("{}{}", &one.text[..one.text.len() - 64], &two.text[two.text.len() - 64..]);
-        assert_eq!(keys.identify(&forged).err(), Some(Unauthenticated::Invalid));
+        assert_eq!(keys.identify(&forged).err(), Some(WRONG_SECRET));
     }
 
     #[test]
@@ -166,7 +170,7 @@ mod tests {
         fixture.write(&[]);
         keys.reload(&fixture.usages).unwrap();
         assert!(first.revoked.is_cancelled());
-        assert_eq!((keys.identify(&one.text).err(), keys.count()), (Some(Unauthenticated::Invalid), 0));
+        assert_eq!((keys.identify(&one.text).err(), keys.count()), (Some(UNKNOWN), 0));
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod permissions;
 mod quota;
 mod quota_tracker;
 mod refusal;
+mod refusal_budget;
 mod stream_lease;
 #[cfg(test)]
 pub mod test_support;

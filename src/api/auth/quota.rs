@@ -13,6 +13,8 @@ use tokio::sync::mpsc;
 use crate::model::key_file::KeyLimits;
 use crate::model::{Coded, Details, ErrorCode, Revision, TaskSpec};
 
+use super::refusal_budget::RefusalBudget;
+
 /// Limits of each identity; `None`: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LimitOptions {
@@ -56,6 +58,8 @@ pub struct Usage {
     bytes: AtomicU64,
     streams: AtomicUsize,
     committed: Option<mpsc::UnboundedSender<CommittedReservation>>,
+    /// For the audit log.
+    pub refusals: RefusalBudget,
 }
 
 struct Bounds {
@@ -104,6 +108,7 @@ impl Usage {
             bytes: AtomicU64::new(0),
             streams: AtomicUsize::new(0),
             committed,
+            refusals: RefusalBudget::default(),
         }
     }
 

@@ -11,9 +11,12 @@ use super::failure_limiter::FAILURES_PER_SECOND;
 pub enum Unauthenticated {
     #[error("no token; send the header `authorization: Bearer TOKEN`")]
     Missing,
-    /// The token is malformed, unknown or revoked, or its signature is not trusted.
+    /// No rule grants a role to the client certificate. Contains the reason, for the log.
+    #[error("no token, and no role is granted to the client certificate")]
+    Certificate(&'static str),
+    /// The token is malformed, unknown or revoked, or its signature is not trusted. Contains the reason, for the log only.
     #[error("invalid token")]
-    Invalid,
+    Invalid(&'static str),
     #[error("the token has expired or was revoked")]
     Expired,
     /// The token was not checked, because too many invalid tokens came from the same address.
@@ -21,11 +24,23 @@ pub enum Unauthenticated {
     RateLimited { wait: Duration },
 }
 
+impl Unauthenticated {
+    /// The reason for the log. Never contains a part of the token.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Missing => "no token and no client certificate",
+            Self::Certificate(reason) | Self::Invalid(reason) => reason,
+            Self::Expired => "the token has expired or was revoked",
+            Self::RateLimited { .. } => "too many invalid tokens from this address",
+        }
+    }
+}
+
 impl Coded for Unauthenticated {
     fn code(&self) -> ErrorCode {
         match self {
             Self::RateLimited { .. } => ErrorCode::RateLimited,
-            Self::Missing | Self::Invalid | Self::Expired => ErrorCode::Unauthenticated,
+            _ => ErrorCode::Unauthenticated,
         }
     }
 

@@ -40,7 +40,13 @@ impl Signer {
     }
 
     fn sign(&self, claims: &Value) -> String {
-        let header = Header { kid: Some(self.id.to_owned()), ..Header::new(Algorithm::ES256) };
+        self.sign_with(|_| (), claims)
+    }
+
+    /// As [`Signer::sign`], with a change of the header.
+    fn sign_with(&self, change: impl FnOnce(&mut Header), claims: &Value) -> String {
+        let mut header = Header { kid: Some(self.id.to_owned()), ..Header::new(Algorithm::ES256) };
+        change(&mut header);
         jsonwebtoken::encode(&header, claims, &self.key).unwrap()
     }
 }
@@ -148,6 +154,118 @@ async fn a_token_of_the_issuer_is_accepted_and_forgeries_are_refused() {
     std::fs::write(&keys, json!({"keys": [forger.public()]}).to_string()).unwrap();
     eventually(async || check(get_info(&server, &good).await.is_err(), || "the old key is accepted".to_owned())).await;
     assert_eq!(get_info(&server, &forger.sign(&claims(|_| ()))).await, Ok(()));
+}
+
+#[tokio::test]
+async fn tokens_obey_the_rules_of_jws_and_jwt_and_each_refusal_is_explained_in_the_log() {
+    let (issuer, encrypts, other_use) = (Signer::new("k1"), Signer::new("encrypts"), Signer::new("other-use"));
+    let other_algorithm = Signer::new("other-algorithm");
+    let with = |signer: &Signer, member: &str, value: Value| {
+        let mut key = signer.public();
+        let members = key.as_object_mut().unwrap();
+        members.remove("use");
+        members.insert(member.to_owned(), value);
+        key
+    };
+    let set = json!({"keys": [
+        issuer.public(),
+        with(&encrypts, "key_ops", json!(["encrypt"])),
+        with(&other_use, "use", json!("enc")),
+        with(&other_algorithm, "alg", json!("ES384")),
+    ]});
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path().join("jwks.json");
+    std::fs::write(&keys, set.to_string()).unwrap();
+    let server = Server::start(&format!("[auth.jwt]\nkeys_file = {keys:?}{RULES}"));
+
+    let typed = |typ: Option<&str>| issuer.sign_with(|header| header.typ = typ.map(str::to_owned), &claims(|_| ()));
+    for typ in [None, Some("JWT"), Some("jwt"), Some("at+jwt"), Some("application/at+JWT")] {
+        assert_eq!(get_info(&server, &typed(typ)).await, Ok(()), "{typ:?}");
+    }
+    let listed = issuer.sign(&claims(|claims| claims["aud"] = json!(["mail", "lineshaft"])));
+    assert_eq!(get_info(&server, &listed).await, Ok(()), "an audience may be a list");
+    let subject = format!("auth0|team a/{}", "x".repeat(242));
+    assert_eq!(subject.len(), 255);
+    let long = issuer.sign(&claims(|claims| claims["sub"] = json!(subject)));
+    let caller = Caller::new(&server, &long);
+    let id = caller.tasks().submit_task(noop()).await.unwrap().into_inner().task_id;
+    let request = v1::GetTaskRequest { task_id: id, include_payload: false };
+    let task = caller.tasks().get_task(request).await.unwrap().into_inner().task.unwrap();
+    assert_eq!(task.submitted_by, format!("jwt:{subject}"));
+
+    let critical = |names: &[&str]| {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        issuer.sign_with(|header| header.crit = Some(names), &claims(|_| ()))
+    };
+    let signed = |change: &dyn Fn(&mut Value)| issuer.sign(&claims(|claims| change(claims)));
+    let refused = [
+        (critical(&["exp"]), "`crit`"),
+        (critical(&[]), "`crit`"),
+        (typed(Some("logout+jwt")), "`typ`"),
+        (typed(Some("")), "`typ`"),
+        (signed(&|claims| claims["iss"] = json!(["https://idp.example"])), "`iss`"),
+        (signed(&|claims| claims["iss"] = json!(["https://evil.example", "https://idp.example"])), "`iss`"),
+        (signed(&|claims| claims["aud"] = json!("mail")), "`aud`"),
+        (signed(&|claims| claims["nbf"] = json!(now() + 60)), "`nbf`"),
+        (signed(&|claims| claims["exp"] = json!(now() - 60)), "expired"),
+        (signed(&|claims| claims["sub"] = json!("x".repeat(256))), "`sub`"),
+        (signed(&|claims| claims["sub"] = json!("")), "`sub`"),
+        (encrypts.sign(&claims(|_| ())), "`kid`"),
+        (other_use.sign(&claims(|_| ())), "`kid`"),
+        (other_algorithm.sign(&claims(|_| ())), "`kid`"),
+        (Signer::new("k1").sign(&claims(|_| ())), "signature"),
+        ("a.b.c".to_owned(), "JWT"),
+    ];
+    for (token, reason) in refused {
+        let before = server.log().lines().count();
+        assert_eq!(get_info(&server, &token).await, Err(Code::Unauthenticated), "{reason}: {token}");
+        let explains = |line: &str| line.contains("\"target\":\"audit\"") && line.contains(reason);
+        eventually(async || {
+            let lines = server.log();
+            check(lines.lines().skip(before).any(explains), || format!("no line explains {reason}: {lines}"))
+        })
+        .await;
+        let body = token.split('.').nth(1).unwrap();
+        assert!(body.len() < 9 || !server.log().contains(body), "the log contains a token");
+    }
+}
+
+async fn watch(server: &Server, token: &str) -> tonic::Streaming<v1::WatchTasksResponse> {
+    Caller::new(server, token).tasks().watch_tasks(v1::WatchTasksRequest::default()).await.unwrap().into_inner()
+}
+
+#[tokio::test]
+async fn a_new_key_set_ends_the_watches_of_removed_keys_only() {
+    let (stays, leaves, added) = (Signer::new("stays"), Signer::new("leaves"), Signer::new("added"));
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("jwks.json");
+    let install = |signers: &[&Signer]| {
+        let keys: Vec<Value> = signers.iter().map(|signer| signer.public()).collect();
+        std::fs::write(&path, json!({ "keys": keys }).to_string()).unwrap();
+    };
+    install(&[&stays, &leaves]);
+    let server = Server::start(&format!("[auth.jwt]\nkeys_file = {path:?}{RULES}"));
+    let (kept, gone, new) = (stays.sign(&claims(|_| ())), leaves.sign(&claims(|_| ())), added.sign(&claims(|_| ())));
+    let (mut first, mut second) = (watch(&server, &kept).await, watch(&server, &gone).await);
+
+    install(&[&added, &stays, &leaves]);
+    let is_reloaded = async || check(get_info(&server, &new).await.is_ok(), || "the set is not reloaded".to_owned());
+    eventually(is_reloaded).await;
+    install(&[&added, &stays]);
+    let end = loop {
+        match second.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("the watch ended without a status"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(end.code(), Code::Unauthenticated);
+    assert_eq!(get_info(&server, &gone).await, Err(Code::Unauthenticated));
+
+    // The watch of the key that stayed has outlived both changes.
+    let id = Caller::new(&server, &kept).tasks().submit_task(noop()).await.unwrap().into_inner().task_id;
+    let is_submission = |message: &v1::WatchTasksResponse| format!("{message:?}").contains(&id);
+    while !is_submission(&first.message().await.unwrap().expect("the watch goes on")) {}
 }
 
 /// Serves a key set over HTTP. Returns the URL and the number of requests.

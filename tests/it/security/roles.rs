@@ -129,6 +129,32 @@ async fn each_role_may_call_exactly_what_it_is_granted() {
 }
 
 #[tokio::test]
+async fn refused_strangers_and_callers_do_not_hide_each_other_in_the_audit_log() {
+    let tokens = Tokens::new();
+    let (loud, quiet) =
+        (tokens.create("loud", "viewer", "default", &[]), tokens.create("quiet", "viewer", "default", &[]));
+    let server = tokens.serve("");
+    let drain = async |token: Option<&str>| {
+        let caller = Caller::over(server.channel(), token);
+        caller.system().drain(v1::DrainRequest { limit: seconds(0) }).await.unwrap_err()
+    };
+    let refused = |identity: &str| {
+        server.log().lines().filter(|line| line.contains("refused") && line.contains(identity)).count()
+    };
+    // More than the log describes within a second. The next refusal of each caller is described nevertheless.
+    for (token, identity) in [(None, "unauthenticated"), (Some(&*loud), "key:loud")] {
+        for _ in 0..200 {
+            drain(token).await;
+        }
+        assert!(refused(identity) >= 20, "{}", server.log());
+    }
+    drain(Some(&quiet)).await;
+    server.wait_logged("key:quiet").await;
+    let line = server.log().lines().find(|line| line.contains("key:quiet")).unwrap().to_owned();
+    assert!(line.contains("\"suppressed\":0"), "{line}");
+}
+
+#[tokio::test]
 async fn the_audit_log_contains_each_state_change_with_its_caller() {
     let tokens = Tokens::new();
     let (ci, boss) = (tokens.create("ci", "operator", "default", &[]), tokens.create("boss", "admin", "*", &[]));

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use lineshaft::proto::v1;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa, KeyIdMethod,
-    KeyPair, RevokedCertParams, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, GeneralSubtree,
+    IsCa, KeyIdMethod, KeyPair, NameConstraints, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
@@ -45,6 +45,21 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         (certificate.pem(), key.serialize_pem())
+    }
+
+    /// Returns a certificate with its chain, and its key. Its CA may only issue names below `permitted`.
+    fn sign_constrained(&self, permitted: &str, common_name: &str, name: &str) -> (String, String) {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "tenant CA");
+        params.name_constraints = Some(NameConstraints {
+            permitted_subtrees: vec![GeneralSubtree::DnsName(permitted.to_owned())],
+            excluded_subtrees: Vec::new(),
+        });
+        let tenant = CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), &self.issuer).unwrap();
+        let pem = tenant.pem();
+        let (certificate, key) = Self { issuer: tenant }.sign(common_name, &[name]);
+        (format!("{certificate}{pem}"), key)
     }
 
     /// Returns a revocation list with these serial numbers.
@@ -160,8 +175,8 @@ async fn a_client_certificate_identifies_the_caller() {
     let config = format!("{}client_ca = {ca:?}\n{rules}", authority.install(directory.path()));
     let server = Server::start(&config);
     let with = |identity| Caller::over(authority.channel(&server, identity), None);
-    let (scaler, ci) = (authority.sign("scaler", &[]), authority.sign("other", &["ci.team-a.svc"]));
-    let (unlisted, forged) = (authority.sign("unlisted", &[]), other_authority.sign("scaler", &[]));
+    let (scaler, ci) = (authority.sign("", &["scaler"]), authority.sign("other", &["ci.team-a.svc"]));
+    let (unlisted, forged) = (authority.sign("scaler", &["unlisted"]), other_authority.sign("", &["scaler"]));
     let (scaler, ci) = (with(Some(&scaler)), with(Some(&ci)));
     assert!(can_call(&scaler).await);
     let submit = || v1::SubmitTaskRequest { handler: "compute".into(), ..v1::SubmitTaskRequest::default() };
@@ -173,8 +188,31 @@ async fn a_client_certificate_identifies_the_caller() {
     assert_eq!((task.submitted_by.as_str(), task.namespace.as_str()), ("cert:ci.team-a.svc", "team-a"));
     let refused = with(Some(&unlisted)).tasks().submit_task(submit()).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Unauthenticated, "no rule grants it a role");
+    server.wait_logged("no [[auth.certificate]] has an alternative name of the client certificate").await;
     assert!(!can_call(&with(Some(&forged))).await, "signed by another CA");
     assert!(!can_call(&with(None)).await, "no certificate");
+}
+
+#[tokio::test]
+async fn a_common_name_does_not_evade_the_name_constraints_of_a_ca() {
+    let authority = Authority::new();
+    let directory = tempfile::tempdir().unwrap();
+    let ca = directory.path().join("clients.pem");
+    std::fs::write(&ca, authority.pem()).unwrap();
+    let rule = |subject: &str| {
+        format!("[[auth.certificate]]\nsubject = {subject:?}\nrole = \"viewer\"\nnamespaces = [\"*\"]\n")
+    };
+    let rules = [rule("scaler"), rule("job.tenant.example")].concat();
+    let server = Server::start(&format!("{}client_ca = {ca:?}\n{rules}", authority.install(directory.path())));
+    let can_call = async |certificate: &(String, String)| {
+        can_call(&Caller::over(authority.channel(&server, Some(certificate)), None)).await
+    };
+    let of_tenant = |common_name, name| authority.sign_constrained("tenant.example", common_name, name);
+    assert!(can_call(&of_tenant("", "job.tenant.example")).await, "{}", server.log());
+    assert!(!can_call(&of_tenant("", "scaler")).await, "the constraint applies to alternative names");
+    assert!(!can_call(&of_tenant("scaler", "other.tenant.example")).await, "the common name grants a role");
+    assert!(!can_call(&authority.sign("scaler", &[])).await, "the common name grants a role");
+    server.wait_logged("the client certificate has no alternative name").await;
 }
 
 #[tokio::test]
@@ -188,8 +226,8 @@ async fn a_revoked_certificate_closes_its_connections() {
     let install = authority.install(directory.path());
     let server = Server::start(&format!("{install}client_ca = {ca:?}\nclient_crl = {lists:?}\n{rules}"));
     let with = |identity| Caller::over(authority.channel(&server, Some(identity)), None);
-    let (good, revoked) = (authority.sign_numbered(7, "good", &[]), authority.sign_numbered(8, "revoked", &[]));
-    let revoked_before = authority.sign_numbered(9, "revoked-before", &[]);
+    let (good, revoked) = (authority.sign_numbered(7, "", &["good"]), authority.sign_numbered(8, "", &["revoked"]));
+    let revoked_before = authority.sign_numbered(9, "", &["revoked-before"]);
     assert!(!can_call(&with(&revoked_before)).await, "revoked before the start");
     let watch = async |caller: &Caller| {
         caller.tasks().watch_tasks(v1::WatchTasksRequest::default()).await.unwrap().into_inner()
