@@ -18,6 +18,10 @@ use super::local::fail;
 const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub fn run(args: ServeArgs) -> ExitCode {
+    // Before any thread is started: child processes inherit the attributes of the thread that spawns them.
+    if let Err(error) = process::harden_process() {
+        return fail(1, &error);
+    }
     let overrides = Overrides {
         listen: args.listen,
         insecure: args.insecure.then_some(true),
@@ -28,10 +32,6 @@ pub fn run(args: ServeArgs) -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(2, &error),
     };
-    // Before any thread is started: child processes inherit the attributes of the thread that spawns them.
-    if let Err(error) = process::harden_process() {
-        return fail(1, &error);
-    }
     let instance = uuid::Uuid::new_v4().to_string();
     let mut pipeline = match telemetry::start(telemetry_options(&config), &environment(), &instance) {
         Ok(pipeline) => pipeline,

@@ -32,6 +32,7 @@ mod metrics;
 mod misbehaving_handlers;
 mod pools;
 mod process_lifetime;
+mod process_users;
 mod reads;
 mod reflection;
 mod refusals;

@@ -7,7 +7,7 @@ use lineshaft::proto::v1::{self, FailureReason, StopMethod, TaskState};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 
 use crate::health_endpoints::samples;
-use crate::support::{Server, bytes, check, children, eventually, is_running, run, unshare_flags};
+use crate::support::{Server, bytes, check, children, eventually, is_running, run, unshare_flags, without_root};
 
 /// Handlers that run a shell script; their grace periods differ.
 const SHELL: &str = r#"
@@ -200,7 +200,9 @@ async fn a_server_as_the_init_process_of_a_container_leaves_no_zombies() {
     cancel(&server, &id).await;
     // An orphan of a probe or of `kubectl exec`, which no process of the server has started.
     let target = init.to_string();
-    let (done, orphan) = run("nsenter", ["-t", &target, "-p", "-m", "sh", "-c", "sleep 0.2 & "]);
+    let user = words.contains(&"--user").then_some(["-U", "--preserve-credentials"]);
+    let enter = user.iter().flatten().copied().chain(["-t", &target, "-p", "-m", "sh", "-c", "sleep 0.2 & "]);
+    let (done, orphan) = run("nsenter", enter);
     assert!(done, "{orphan}");
     eventually(async || {
         let found = children(init);
@@ -285,16 +287,10 @@ const DEEP: &str = "python3 -c 'import os\nfor _ in range(2500): os.mkdir(\"d\")
 /// Makes directories that only privileged users may remove before they have changed the modes.
 const READ_ONLY: &str = "mkdir -p a/b/c; touch a/b/file; chmod 555 a/b; chmod 111 a";
 
-/// A command that takes away what only root may do.
-fn other_user() -> &'static [&'static str] {
-    let command: &[_] = &["unshare", "--user", "--map-user=1000", "--map-group=1000"];
-    if rustix::process::geteuid().is_root() { command } else { &[] }
-}
-
 /// A server with few descriptors, whose user may not do what only root may.
 fn start_unprivileged() -> Server {
     let limited: &[_] = &["/bin/sh", "-c", "ulimit -n 1024; exec \"$@\"", "sh"];
-    Server::start_under(&[other_user(), limited].concat(), SHELL)
+    Server::start_under(&[without_root(), limited].concat(), SHELL)
 }
 
 #[tokio::test]
@@ -380,7 +376,7 @@ async fn a_program_leads_a_session_without_the_terminal_of_the_server() {
     let handler = format!("argv = [\"python3\", \"-c\", {USE_TERMINAL:?}]\nenv_pass = [\"TERMINAL\"]\n");
     let config = format!("{SHELL}[[handler]]\nname = \"terminal\"\nrunner = \"process\"\n{handler}");
     // Root may type into every terminal.
-    let server = Server::start_under(&[other_user(), &["python3", "-c", IN_TERMINAL]].concat(), &config);
+    let server = Server::start_under(&[without_root(), &["python3", "-c", IN_TERMINAL]].concat(), &config);
     let id = server.submit(v1::SubmitTaskRequest { handler: "terminal".into(), ..Default::default() }).await;
     let ended = server.wait_finished(&id).await;
     assert_eq!(bytes(ended.result.as_ref()), "refused refused True\n", "{ended:?}");

@@ -15,6 +15,7 @@ use std::{fs, io};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, kill_process, pidfd_open, set_child_subreaper};
 
+use super::harden::hide_process;
 use super::wire::{Report, receive_fork};
 use super::{descendants, shim_process, sys};
 
@@ -29,7 +30,7 @@ pub fn supervise_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let work = PathBuf::from(work);
     sys::reset_signals();
     sys::catch_stop_signals();
-    let (Ok(control), Ok(())) = (take_stdin(), sys::close_inherited_files_on_exec()) else {
+    let (Ok(()), Ok(control), Ok(())) = (hide_process(), take_stdin(), sys::close_inherited_files_on_exec()) else {
         return ExitCode::FAILURE;
     };
     // Both calls fail only with invalid arguments.

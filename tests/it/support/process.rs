@@ -47,6 +47,12 @@ pub fn unshare_flags(namespaces: &[&str]) -> Vec<String> {
     flags
 }
 
+/// A command that takes away what only root may do.
+pub fn without_root() -> &'static [&'static str] {
+    let command: &[_] = &["unshare", "--user", "--map-user=1000", "--map-group=1000"];
+    if rustix::process::geteuid().is_root() { command } else { &[] }
+}
+
 /// The ids of the child processes, with their states: `Z` is one that has exited and was not reaped.
 pub fn children(parent: u32) -> Vec<(u32, char)> {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
