@@ -1,5 +1,7 @@
 //! Handlers and programs that misbehave affect only their own task.
 
+use std::time::{Duration, SystemTime};
+
 use lineshaft::proto::v1::{self, FailureReason, TaskState};
 
 use crate::support::{Server, bytes, check, eventually, is_running, noop, task};
@@ -144,4 +146,16 @@ async fn a_process_inherits_no_variables_or_files_of_the_server() {
     assert!(!output.contains("CARGO") && !output.contains("HOME"), "the environment is clean: {output}");
     let open: usize = output.lines().last().unwrap().trim().parse().unwrap();
     assert!(open <= 5, "{open} file descriptors are open in a child: {output}");
+}
+
+#[tokio::test]
+async fn output_without_end_is_read_at_a_bounded_rate() {
+    let server = Server::start(SHELL);
+    let id = server.submit(shell("head -c 64M /dev/zero >&2; echo done")).await;
+    let ended = server.wait_finished(&id).await;
+    assert_eq!(bytes(ended.result.as_ref()), "done\n", "{ended:?}");
+    assert_eq!(ended.stderr_bytes, 64 << 20, "nothing is lost: the program waits");
+    let [start, end] = [ended.started_at, ended.finished_at].map(|time| SystemTime::try_from(time.unwrap()).unwrap());
+    // 256 reads at once, then 250 per second, of at most 64 KiB: the rest of 768 reads takes 3 s.
+    assert!(end.duration_since(start).unwrap() >= Duration::from_secs(3), "{ended:?}");
 }

@@ -23,6 +23,7 @@ mod options;
 mod orders;
 mod outcome;
 mod pipes;
+mod read_rate;
 mod remove;
 mod runner;
 mod shim;

@@ -2,13 +2,14 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::PollFlags;
 use rustix::fs::{Mode, OFlags, fcntl_setfl, open};
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::read_rate::ReadRate;
 use super::sys;
 use super::wire::{self, HEADER};
 use crate::model::OutputStream;
@@ -26,6 +27,7 @@ pub(super) struct Pipes<'a> {
     payload: &'a [u8],
     /// As [`STREAMS`]; `None` when no process can write to it any more.
     outputs: [Option<OwnedFd>; 2],
+    rate: ReadRate,
 }
 
 /// The program's ends: stdin, stdout, stderr.
@@ -52,7 +54,8 @@ impl<'a> Pipes<'a> {
         };
         let (our_stdout, stdout) = output_pipe()?;
         let (our_stderr, stderr) = output_pipe()?;
-        let mut pipes = Self { stdin: our_stdin, payload, outputs: [Some(our_stdout), Some(our_stderr)] };
+        let outputs = [Some(our_stdout), Some(our_stderr)];
+        let mut pipes = Self { stdin: our_stdin, payload, outputs, rate: ReadRate::new(Instant::now()) };
         pipes.write_payload();
         Ok((pipes, Stdio([stdin, stdout, stderr])))
     }
@@ -63,18 +66,25 @@ impl<'a> Pipes<'a> {
     }
 
     /// Waits for `other` to become readable, for the pipes, and for a child to exit; writes payload, and appends output
-    /// to `frames`. Returns whether `other` is readable.
+    /// to `frames`, unless it has to pause, see [`ReadRate`]. Returns whether `other` is readable.
     pub(super) fn transfer(
         &mut self,
         other: Option<BorrowedFd<'_>>,
         timeout: Option<Duration>,
         frames: &mut Vec<u8>,
     ) -> bool {
-        let [stdout, stderr] = self.outputs.each_ref().map(|file| (file.as_ref().map(AsFd::as_fd), PollFlags::IN));
+        let pause = if self.are_open() { self.rate.pause(Instant::now()) } else { Duration::ZERO };
+        let may_read = pause.is_zero();
+        let timeout = if may_read { timeout } else { Some(timeout.map_or(pause, |timeout| timeout.min(pause))) };
+        let outputs = self.outputs.each_ref().map(|file| file.as_ref().filter(|_| may_read).map(AsFd::as_fd));
+        let [stdout, stderr] = outputs.map(|file| (file, PollFlags::IN));
         let stdin = (self.stdin.as_ref().map(AsFd::as_fd), PollFlags::OUT);
         let [readable, stdin, outputs @ ..] = sys::wait([(other, PollFlags::IN), stdin, stdout, stderr], timeout);
         if !stdin.is_empty() {
             self.write_payload();
+        }
+        if outputs.iter().any(|ready| !ready.is_empty()) {
+            self.rate.add(Instant::now());
         }
         for ((output, ready), stream) in self.outputs.iter_mut().zip(outputs).zip(STREAMS) {
             if output.as_ref().is_some_and(|pipe| !ready.is_empty() && !read(pipe, ready, stream, frames)) {
