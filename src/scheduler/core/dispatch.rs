@@ -16,16 +16,18 @@ impl Core {
     /// The window of a pool bounds, for each priority, the attempts of that priority *and higher*. So a full
     /// window of low-priority attempts never delays an urgent task.
     pub fn dispatch(&mut self, out: &mut Decisions) {
-        if self.draining || self.dispatch_suspect(out) {
+        if self.draining {
             return;
         }
+        let is_trial = self.dispatch_suspect(out);
+        let unstarted = self.pool_of_unstarted_trial();
         for index in 0..self.pools.len() {
-            if self.pools[index].spec.paused {
+            if self.pools[index].spec.paused || unstarted == Some(index) {
                 continue;
             }
             let mut assignments = Vec::new();
             let mut ahead = 0;
-            for priority in Priority::DESCENDING {
+            for priority in Priority::DESCENDING.into_iter().filter(|_| !is_trial) {
                 ahead += self.pools[index].assigned[priority.index()];
                 while ahead < self.pools[index].window()
                     && let Some(assignment) = self.assign_next(index, priority)

@@ -96,6 +96,13 @@ impl Core {
         true
     }
 
+    /// The pool of a task on its last try that is dispatched and has not started. Nothing there may hold it back.
+    pub(super) fn pool_of_unstarted_trial(&self) -> Option<usize> {
+        let (ticket, _) = self.quarantine.barrier?;
+        let task = self.tasks.get(ticket.index).filter(|task| task.is_dispatched() && task.stamp == ticket.fence);
+        task.map(|task| usize::from(task.pool))
+    }
+
     fn start_trial(&mut self, index: u32, out: &mut Decisions) {
         let Some(crashes) = self.tasks.get(index).map(|task| u32::from(task.crashes)) else { return };
         let doublings = (crashes + 1).saturating_sub(self.options.crashes_max).min(DOUBLINGS_MAX);
