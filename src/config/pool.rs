@@ -29,6 +29,10 @@ pub struct Pool {
     /// Maximum number of queued tasks, 1 to 100,000,000; further submissions fail with QUEUE_FULL. Default: 1,000,000.
     #[serde(default = "default_queue_limit")]
     pub queue_limit: usize,
+    /// Maximum number of tasks of one namespace that run at once, 1 to 1,000. Other namespaces always have the rest of the
+    /// workers. Default: no limit.
+    #[serde(default)]
+    pub max_running_per_namespace: Option<usize>,
     /// Timeout of an attempt if neither the task nor its handler sets one, 1ms to 24h. Default: 5m.
     #[serde(default = "default_timeout")]
     pub timeout: HumanDuration,
@@ -71,6 +75,7 @@ impl Pool {
             kind: PoolKind::Threads,
             size: default_size(),
             queue_limit: default_queue_limit(),
+            max_running_per_namespace: None,
             timeout: default_timeout(),
             durability: Durability::Fsync,
             paused: false,
@@ -88,6 +93,7 @@ impl Pool {
             },
             size: self.size,
             queue_limit: self.queue_limit,
+            max_running_per_namespace: self.max_running_per_namespace,
             timeout: self.timeout.0,
             durability: match self.durability {
                 Durability::Fsync => model::Durability::Fsync,
@@ -103,6 +109,9 @@ impl Pool {
         }
         problems.check_range(format!("{path}.size"), self.size, 1, limits::POOL_SIZE_MAX);
         problems.check_range(format!("{path}.queue_limit"), self.queue_limit, 1, QUEUE_LIMIT_MAX);
+        if let Some(limit) = self.max_running_per_namespace {
+            problems.check_range(format!("{path}.max_running_per_namespace"), limit, 1, limits::POOL_SIZE_MAX);
+        }
         let (min, max) = (HumanDuration(limits::TIMEOUT_MIN), HumanDuration(limits::TIMEOUT_MAX));
         problems.check_range(format!("{path}.timeout"), self.timeout, min, max);
     }

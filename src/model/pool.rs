@@ -34,6 +34,8 @@ pub struct PoolSpec {
     pub size: usize,
     /// Maximum number of WAITING and QUEUED tasks; further submissions are refused.
     pub queue_limit: usize,
+    /// Attempts of one namespace that may run at once; `None`: no limit.
+    pub max_running_per_namespace: Option<usize>,
     /// Timeout of an attempt if neither the task nor the handler sets one.
     pub timeout: Duration,
     /// Durability of tasks that do not set one.
@@ -65,6 +67,7 @@ impl PoolSpec {
             kind: PoolKind::Threads,
             size: (2 * cores).clamp(1, 32),
             queue_limit: 1_000_000,
+            max_running_per_namespace: None,
             timeout: super::limits::TIMEOUT_DEFAULT,
             durability: Durability::Fsync,
             paused: false,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::model::{InterruptCause, Revision, TaskChange, TaskEvent, TaskSpec, TaskState, Timestamp};
 
 use super::holds::{Hold, Holds};
-use super::ready_queue::QueueEntry;
+use super::key_queue::QueueEntry;
 use super::state::{Core, attached_bytes};
 use super::table::TaskEntry;
 use super::timers::{Purpose, Timer};
@@ -79,6 +79,7 @@ impl Core {
         self.count(index, event);
         let Some(task) = self.tasks.get_mut(index) else { return };
         let (previous, was_dispatched, held) = (task.state, task.is_dispatched(), task.holds);
+        let had_attempt = task.has_attempt;
         task.attempt = u16::try_from(event.attempt).unwrap_or(u16::MAX);
         match &event.change {
             TaskChange::Retrying { .. } => task.crashes = 0,
@@ -93,6 +94,9 @@ impl Core {
         task.since = event.at;
         task.holds = Holds::one_if(event.state == TaskState::Waiting, Hold::BackOff);
         task.has_attempt &= event.state == TaskState::Running;
+        if had_attempt && !task.has_attempt {
+            self.pools[usize::from(task.pool)].ready.return_slot(&task.spec.options.namespace);
+        }
         self.leave_state(index, previous, was_dispatched, held);
         if event.state == TaskState::Running || event.state.is_terminal() {
             self.disarm_expiry(index);

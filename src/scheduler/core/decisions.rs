@@ -29,7 +29,7 @@ pub struct Dispatch {
     pub pool: u16,
     /// In the order in which they should start.
     pub assignments: Vec<Assignment>,
-    /// By priority index: whether eligible tasks remain that were not dispatched.
+    /// By priority index: whether tasks remain that can start and were not dispatched.
     pub held_back: [bool; Priority::COUNT],
 }
 

@@ -37,7 +37,8 @@ impl Core {
                 }
             }
             let pool = &mut self.pools[index];
-            let held_back = std::array::from_fn(|p| Priority::from_index(p).is_some_and(|p| pool.ready.len(p) > 0));
+            let held_back =
+                std::array::from_fn(|p| Priority::from_index(p).is_some_and(|p| pool.ready.startable(p) > 0));
             if !assignments.is_empty() || held_back != pool.held_back {
                 pool.held_back = held_back;
                 let pool = u16::try_from(index).unwrap_or(u16::MAX);
@@ -68,10 +69,11 @@ impl Core {
             confirm: is_careful || task.spec.options.at_most_once,
             payload_stored: task.payload_stored,
         };
-        let priority = task.spec.options.priority.index();
+        let (priority, namespace) = (task.spec.options.priority.index(), &task.spec.options.namespace);
         let pool = &mut self.pools[usize::from(ticket.pool)];
         pool.assigned[priority] += 1;
         pool.assigned_order[priority].push_back(ticket);
+        pool.ready.take_slot(namespace);
         if is_careful {
             self.note_confirmation(ticket);
         }

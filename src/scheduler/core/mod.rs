@@ -12,6 +12,7 @@ mod ended;
 mod finished;
 mod hash_index;
 mod holds;
+mod key_queue;
 mod pool_metrics;
 mod pool_override;
 mod pool_state;

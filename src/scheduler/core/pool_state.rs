@@ -70,8 +70,8 @@ impl PoolState {
     pub fn new(spec: PoolSpec, configured: bool) -> Self {
         Self {
             configuration: PoolSettings::of(&spec),
+            ready: ReadyQueue::new(spec.max_running_per_namespace),
             spec,
-            ready: ReadyQueue::default(),
             assigned: [0; Priority::COUNT],
             assigned_order: Default::default(),
             held_back: [false; Priority::COUNT],

@@ -88,8 +88,10 @@ impl Core {
         }
         suspects.retain(|suspect| suspect.is_queued(&self.tasks));
         let may_start = |suspect: &Suspect| {
-            let pool = self.tasks.get(suspect.index).map(|task| usize::from(task.pool));
-            pool.is_some_and(|pool| !self.pools[pool].spec.paused)
+            self.tasks.get(suspect.index).is_some_and(|task| {
+                let pool = &self.pools[usize::from(task.pool)];
+                !pool.spec.paused && !pool.ready.is_full(&task.spec.options.namespace)
+            })
         };
         let Some(next) = suspects.iter().position(may_start).and_then(|at| suspects.remove(at)) else { return false };
         self.start_trial(next.index, out);

@@ -2,7 +2,7 @@
 //!
 //! Four bands by priority; inside a band round robin over fairness keys (the namespace); inside a key first in,
 //! first out, interrupted tasks before all others. This is deficit round robin (Shreedhar & Varghese, 1995) with unit
-//! cost.
+//! cost. A key that has all the slots it may have is held: the others are served as if it had no tasks.
 //!
 //! When a task leaves the queue other than by `pop`, its entry becomes stale. Stale entries at the front of a lane
 //! are removed at once, and compaction keeps the number of others within a constant factor of the live ones.
@@ -13,17 +13,15 @@ use hashbrown::HashMap;
 
 use crate::model::{Namespace, Priority};
 
-/// A queued task. The entry is stale if the stamp of the task has changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueueEntry {
-    /// Index of the task.
-    pub index: u32,
-    pub stamp: u64,
-}
+use super::key_queue::{KeyQueue, QueueEntry};
 
 #[derive(Debug, Default)]
 pub struct ReadyQueue {
     bands: [Band; Priority::COUNT],
+    /// Slots that a key may have at once; `None`: any number, and they are not counted.
+    slots_max: Option<usize>,
+    /// Slots of each key that has any.
+    slots: HashMap<Namespace, usize>,
 }
 
 /// Stale entries and empty keys that a band may have in addition to as many as live entries.
@@ -32,27 +30,59 @@ const STALE_MAX: usize = 1024;
 #[derive(Debug, Default)]
 struct Band {
     keys: HashMap<Namespace, KeyQueue>,
-    /// The same keys in the order in which they are served.
+    /// The same keys in the order in which they are served, except those that are held.
     rotation: VecDeque<Namespace>,
     /// Keys whose entries have all become stale.
     empty_keys: usize,
     live: usize,
+    /// Live entries of keys that are held.
+    held: usize,
     /// Live and stale entries.
     entries: usize,
 }
 
-/// The entries of a key: those of interrupted tasks, and the others. The first entry of each lane is live.
-#[derive(Debug, Default)]
-struct KeyQueue {
-    interrupted: VecDeque<QueueEntry>,
-    others: VecDeque<QueueEntry>,
-}
-
 impl ReadyQueue {
+    pub fn new(slots_max: Option<usize>) -> Self {
+        Self { slots_max, ..Self::default() }
+    }
+
+    /// Whether the key has all the slots that it may have.
+    pub fn is_full(&self, key: &Namespace) -> bool {
+        self.slots_max.is_some_and(|max| self.slots_of(key) >= max)
+    }
+
+    /// Slots of the key; 0 if the number is not limited.
+    pub fn slots_of(&self, key: &Namespace) -> usize {
+        self.slots.get(key).copied().unwrap_or(0)
+    }
+
+    /// Records that an attempt of the key has a slot.
+    pub fn take_slot(&mut self, key: &Namespace) {
+        if self.slots_max.is_some() {
+            *self.slots.entry_ref(key).or_default() += 1;
+            if self.is_full(key) {
+                self.bands.iter_mut().for_each(|band| band.hold(key));
+            }
+        }
+    }
+
+    /// Records that an attempt of the key has lost its slot.
+    pub fn return_slot(&mut self, key: &Namespace) {
+        let Some(slots) = self.slots.get_mut(key) else { return };
+        *slots -= 1;
+        if *slots == 0 {
+            self.slots.remove(key);
+        }
+        if !self.is_full(key) {
+            self.bands.iter_mut().for_each(|band| band.release(key));
+        }
+    }
+
     /// Adds a task behind those with the same priority and key, except that an interrupted task goes before all that were
     /// not interrupted.
     pub fn push(&mut self, priority: Priority, key: &Namespace, entry: QueueEntry, interrupted: bool) {
-        let lanes = self.bands[priority.index()].lanes(key);
+        let is_held = self.is_full(key);
+        let lanes = self.bands[priority.index()].lanes(key, is_held);
         if interrupted { &mut lanes.interrupted } else { &mut lanes.others }.push_back(entry);
     }
 
@@ -67,6 +97,8 @@ impl ReadyQueue {
         let band = &mut self.bands[priority.index()];
         band.live -= 1;
         if let Some(lanes) = band.keys.get_mut(key) {
+            lanes.live -= 1;
+            band.held -= usize::from(lanes.is_held);
             let removed = lanes.remove_stale_fronts(&is_live);
             band.entries -= removed;
             band.empty_keys += usize::from(lanes.is_empty() && removed > 0);
@@ -76,7 +108,7 @@ impl ReadyQueue {
         }
     }
 
-    /// Removes and returns the next task of this priority.
+    /// Removes and returns the next task of this priority whose key is not held.
     pub fn pop(&mut self, priority: Priority, is_live: impl Fn(QueueEntry) -> bool) -> Option<QueueEntry> {
         self.bands[priority.index()].pop(is_live)
     }
@@ -86,11 +118,39 @@ impl ReadyQueue {
         self.bands[priority.index()].live
     }
 
+    /// Number of queued tasks of this priority whose key is not held.
+    pub fn startable(&self, priority: Priority) -> usize {
+        let band = &self.bands[priority.index()];
+        band.live - band.held
+    }
+
     /// The entries of this priority with their keys, those of each key in order. Some may be stale.
     #[cfg(test)]
     pub fn entries(&self, priority: Priority) -> impl Iterator<Item = (&Namespace, QueueEntry)> {
         let keys = self.bands[priority.index()].keys.iter();
         keys.flat_map(|(key, lanes)| lanes.interrupted.iter().chain(&lanes.others).map(move |entry| (key, *entry)))
+    }
+
+    /// Compares all counts with the entries and with the number of attempts of each key.
+    #[cfg(test)]
+    pub fn check(&self, attempts: impl Fn(&Namespace) -> usize, is_live: impl Fn(QueueEntry) -> bool) {
+        for (key, slots) in &self.slots {
+            assert_eq!(*slots, attempts(key), "slots of {key}");
+            assert!(self.slots_max.is_some_and(|max| *slots <= max), "{key} has {slots} slots");
+        }
+        for band in &self.bands {
+            let (mut live, mut held, mut in_rotation) = (0, 0, 0);
+            for (key, lanes) in &band.keys {
+                let entries = lanes.interrupted.iter().chain(&lanes.others);
+                assert_eq!(lanes.live, entries.filter(|entry| is_live(**entry)).count(), "live entries of {key}");
+                assert_eq!(lanes.is_held, self.is_full(key), "whether {key} is held");
+                assert!(lanes.in_rotation || lanes.is_held, "{key} has its turn");
+                live += lanes.live;
+                held += if lanes.is_held { lanes.live } else { 0 };
+                in_rotation += usize::from(lanes.in_rotation);
+            }
+            assert_eq!((band.live, band.held, band.rotation.len()), (live, held, in_rotation));
+        }
     }
 
     /// The first entries of this priority, among which is the one that has waited longest. They are live.
@@ -102,28 +162,57 @@ impl ReadyQueue {
 
 impl Band {
     /// The lanes to which an entry is added.
-    fn lanes(&mut self, key: &Namespace) -> &mut KeyQueue {
+    fn lanes(&mut self, key: &Namespace, is_held: bool) -> &mut KeyQueue {
         self.live += 1;
+        self.held += usize::from(is_held);
         self.entries += 1;
         // `entry_ref` would clone the key on every call, and most calls find it.
         if !self.keys.contains_key(key) {
-            self.rotation.push_back(key.clone());
+            let lanes = KeyQueue { is_held, in_rotation: !is_held, ..KeyQueue::default() };
+            self.keys.insert(key.clone(), lanes);
             self.empty_keys += 1;
+            if !is_held {
+                self.rotation.push_back(key.clone());
+            }
         }
         let lanes = self.keys.entry_ref(key).or_default();
         self.empty_keys -= usize::from(lanes.is_empty());
+        lanes.live += 1;
         lanes
     }
 
+    fn hold(&mut self, key: &Namespace) {
+        if let Some(lanes) = self.keys.get_mut(key).filter(|lanes| !lanes.is_held) {
+            lanes.is_held = true;
+            self.held += lanes.live;
+        }
+    }
+
+    fn release(&mut self, key: &Namespace) {
+        let Some(lanes) = self.keys.get_mut(key).filter(|lanes| lanes.is_held) else { return };
+        lanes.is_held = false;
+        self.held -= lanes.live;
+        if !std::mem::replace(&mut lanes.in_rotation, true) {
+            self.rotation.push_back(key.clone());
+        }
+    }
+
     fn pop(&mut self, is_live: impl Fn(QueueEntry) -> bool) -> Option<QueueEntry> {
-        while let Some(key) = self.rotation.pop_front() {
+        while self.live > self.held
+            && let Some(key) = self.rotation.pop_front()
+        {
             let Some(lanes) = self.keys.get_mut(&key) else { continue };
+            if lanes.is_held {
+                lanes.in_rotation = false;
+                continue;
+            }
             let Some(entry) = lanes.pop_front() else {
                 self.keys.remove(&key);
                 self.empty_keys -= 1;
                 continue;
             };
             self.live -= 1;
+            lanes.live -= 1;
             self.entries -= 1 + lanes.remove_stale_fronts(&is_live);
             if lanes.is_empty() {
                 self.keys.remove(&key);
@@ -160,39 +249,6 @@ impl Band {
     }
 }
 
-impl KeyQueue {
-    fn is_empty(&self) -> bool {
-        self.interrupted.is_empty() && self.others.is_empty()
-    }
-
-    fn len(&self) -> usize {
-        self.interrupted.len() + self.others.len()
-    }
-
-    fn front(&self) -> Option<&QueueEntry> {
-        self.interrupted.front().or(self.others.front())
-    }
-
-    fn pop_front(&mut self) -> Option<QueueEntry> {
-        self.interrupted.pop_front().or_else(|| self.others.pop_front())
-    }
-
-    /// Returns the number of removed entries.
-    fn remove_stale_fronts(&mut self, is_live: impl Fn(QueueEntry) -> bool) -> usize {
-        remove_stale_front(&mut self.interrupted, &is_live) + remove_stale_front(&mut self.others, &is_live)
-    }
-}
-
-/// Returns the number of removed entries.
-fn remove_stale_front(queue: &mut VecDeque<QueueEntry>, is_live: impl Fn(QueueEntry) -> bool) -> usize {
-    let mut removed = 0;
-    while queue.front().is_some_and(|entry| !is_live(*entry)) {
-        queue.pop_front();
-        removed += 1;
-    }
-    removed
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,6 +272,49 @@ mod tests {
             std::iter::from_fn(|| queue.pop(Priority::Normal, |_| true)).map(|entry| entry.index).collect();
         assert_eq!(order, [0, 9, 1, 2, 3]);
         assert_eq!(queue.len(Priority::Normal), 0);
+    }
+
+    #[test]
+    fn a_key_with_all_its_slots_is_passed_over_until_one_is_returned() {
+        let mut queue = ReadyQueue::new(Some(2));
+        let (loud, quiet) = (key("loud"), key("quiet"));
+        for index in 0..4 {
+            queue.push(Priority::High, &loud, entry(index), false);
+        }
+        queue.push(Priority::Normal, &quiet, entry(9), false);
+        for index in 0..2 {
+            assert_eq!(queue.pop(Priority::High, |_| true), Some(entry(index)));
+            queue.take_slot(&loud);
+        }
+        assert_eq!(queue.pop(Priority::High, |_| true), None);
+        assert_eq!((queue.startable(Priority::High), queue.len(Priority::High)), (0, 2));
+        assert_eq!(queue.pop(Priority::Normal, |_| true), Some(entry(9)));
+        queue.push(Priority::Low, &loud, entry(7), false);
+        assert_eq!(queue.startable(Priority::Low), 0, "in no band");
+        queue.return_slot(&loud);
+        assert_eq!((queue.startable(Priority::High), queue.startable(Priority::Low)), (2, 1));
+        assert_eq!(queue.pop(Priority::High, |_| true), Some(entry(2)));
+        queue.return_slot(&loud);
+        assert!(queue.slots.is_empty(), "a key without slots needs no memory");
+    }
+
+    /// The rotation is read once for each turn, however many keys are held.
+    #[test]
+    fn keys_that_are_held_leave_the_rotation() {
+        let mut queue = ReadyQueue::new(Some(1));
+        let keys: Vec<_> = (0..10_000).map(|index| key(&format!("k{index}"))).collect();
+        for key in &keys {
+            queue.push(Priority::Low, key, entry(0), false);
+            queue.push(Priority::Low, key, entry(1), false);
+            queue.take_slot(key);
+        }
+        assert_eq!(queue.pop(Priority::Low, |_| true), None);
+        queue.return_slot(&keys[5_000]);
+        assert_eq!(queue.pop(Priority::Low, |_| true), Some(entry(0)));
+        queue.take_slot(&keys[5_000]);
+        queue.return_slot(&keys[9_999]);
+        assert_eq!(queue.pop(Priority::Low, |_| true), Some(entry(0)));
+        assert_eq!(queue.bands[0].rotation, [keys[5_000].clone(), keys[9_999].clone()]);
     }
 
     #[test]

@@ -14,8 +14,8 @@ use crate::pool::Ticket;
 
 use super::decisions::{Decisions, Unattempted};
 use super::finished::FinishedTasks;
+use super::key_queue::QueueEntry;
 use super::pool_state::PoolState;
-use super::ready_queue::QueueEntry;
 use super::requests::RecentRequests;
 use super::suspects::Quarantine;
 use super::table::{TaskEntry, TaskTable};
@@ -258,6 +258,11 @@ impl Core {
                 .map(|priority| pool.ready.len(*priority) + pool.assigned[priority.index()])
                 .sum();
             assert_eq!(placed as u64, pool.queued, "every queued task is in the ready queue or assigned");
+            let attempts = |namespace: &crate::model::Namespace| {
+                let its = |task: &TaskEntry| task.has_attempt && task.spec.options.namespace == *namespace;
+                own().filter(|(_, task)| its(task)).count()
+            };
+            pool.ready.check(attempts, |entry| Self::is_live(&self.tasks, entry));
             for (order, assigned) in pool.assigned_order.iter().zip(pool.assigned) {
                 assert!(order.len() <= 2 * assigned + 65, "{} entries for {assigned} attempts", order.len());
             }

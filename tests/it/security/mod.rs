@@ -1,6 +1,7 @@
 //! Authentication, permissions, isolation of namespaces, and limits on hostile clients.
 
 mod connection_limits;
+mod fairness;
 mod http_auth;
 mod jwt;
 mod limits;

@@ -1,11 +1,13 @@
-//! What holds after every step. `history` has the rules that every single event obeys, and `world` those of the moment
-//! in which an attempt is dispatched or starts.
+//! What holds after every step. `history` has the rules that every single event obeys, and `pools` and
+//! `workers` those of the moment in which an attempt is dispatched or starts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{PoolName, Priority, TaskState};
+use crate::model::{PoolName, PoolSpec, Priority, TaskId, TaskState};
 
-use super::world::{ATTACHED_BYTES_MAX, PAYLOAD_BYTES_MAX, POOLS, World};
+use super::cores::{ATTACHED_BYTES_MAX, MAX_RUNNING, PAYLOAD_BYTES_MAX, POOLS};
+use super::history::Known;
+use super::world::World;
 
 pub fn check(world: &World) {
     world.core.check();
@@ -14,6 +16,7 @@ pub fn check(world: &World) {
     a_task_has_at_most_one_live_attempt(world);
     used_slots_equal_live_attempts(world);
     no_more_attempts_run_than_there_are_slots(world);
+    no_namespace_has_more_slots_than_it_may(world);
     free_slots_are_given_to_startable_tasks(world);
     nothing_is_overdue(world);
     counts_equal_the_number_of_tasks(world);
@@ -72,6 +75,32 @@ fn no_more_attempts_run_than_there_are_slots(world: &World) {
     }
 }
 
+fn no_namespace_has_more_slots_than_it_may(world: &World) {
+    let mut slots: BTreeMap<_, usize> = BTreeMap::new();
+    for (ticket, spec) in &world.given {
+        *slots.entry((ticket.pool, &spec.options.namespace)).or_default() += 1;
+    }
+    for ((pool, namespace), slots) in slots {
+        let max = MAX_RUNNING[usize::from(pool)];
+        assert!(max.is_none_or(|max| slots <= max), "{namespace} has {slots} slots in pool {pool}");
+    }
+}
+
+/// QUEUED tasks that are not dispatched and whose namespace may have more slots in the pool.
+fn startable(world: &World, pool: &PoolSpec, priority: Priority) -> usize {
+    let own = || world.live.tasks.iter().filter(|(_, task)| task.spec.options.pool == pool.name);
+    let mut slots: BTreeMap<_, usize> = BTreeMap::new();
+    for (_, task) in own().filter(|(id, _)| world.core.ticket(id).is_some()) {
+        *slots.entry(&task.spec.options.namespace).or_default() += 1;
+    }
+    let can_start = |id: &TaskId, task: &Known| {
+        let is_full =
+            pool.max_running_per_namespace.is_some_and(|max| slots.get(task.key().2).is_some_and(|n| *n >= max));
+        task.state == TaskState::Queued && world.core.ticket(id).is_none() && task.key().1 == priority && !is_full
+    };
+    own().filter(|(id, task)| can_start(id, task)).count()
+}
+
 /// As long as a pool is given fewer attempts than its window has room for, no task of it waits.
 fn free_slots_are_given_to_startable_tasks(world: &World) {
     let is_trial = world.core.quarantine.barrier.is_some() || !world.core.quarantine.suspects.is_empty();
@@ -79,7 +108,7 @@ fn free_slots_are_given_to_startable_tasks(world: &World) {
         let mut ahead = 0;
         for priority in Priority::DESCENDING {
             ahead += pool.assigned[priority.index()];
-            let waiting = pool.ready.len(priority);
+            let waiting = startable(world, &pool.spec, priority);
             assert!(waiting == 0 || ahead >= pool.window(), "{waiting} tasks of {} wait for nothing", pool.spec.name);
             let told = pool.held_back[priority.index()];
             assert_eq!(told, waiting > 0, "whether {priority:?} of {} is held back", pool.spec.name);

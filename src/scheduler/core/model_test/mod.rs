@@ -5,10 +5,15 @@
 use proptest::prelude::*;
 
 mod answers;
+mod cores;
 mod history;
 mod invariants;
+mod pools;
+mod restarts;
 mod steps;
 mod store;
+mod submissions;
+mod workers;
 mod world;
 
 use world::World;

@@ -11,7 +11,7 @@ use crate::store::{self, Commit, Options, PageSize, Recover, Store};
 
 use super::super::{Core, Decisions};
 use super::answers::Answers;
-use super::world::{POOLS, begin_core, new_core};
+use super::cores::{POOLS, begin_core, new_core, read_journal};
 
 /// Receives the content of a store as the service does.
 struct Received(Core);
@@ -84,7 +84,7 @@ pub fn restarts_change_no_answer(journal: &[Event], projected: usize, now: Times
     if !journal.is_empty() {
         memory.projection.apply(Arc::new(Commit { events: journal.to_vec(), sync: false }));
     }
-    let (core, events) = recovered(super::world::read_journal(journal), now);
+    let (core, events) = recovered(read_journal(journal), now);
     let (expected, tasks) = (Answers::of(&core), listed(&memory));
     let directory = tempfile::tempdir().expect("a directory");
     write(directory.path(), journal, projected);

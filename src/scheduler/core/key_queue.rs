@@ -1,0 +1,57 @@
+//! The queued tasks of one key, such as a namespace, that have the same priority.
+
+use std::collections::VecDeque;
+
+/// A queued task. The entry is stale if the stamp of the task has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueEntry {
+    /// Index of the task.
+    pub index: u32,
+    pub stamp: u64,
+}
+
+/// The entries of interrupted tasks, and the others. The first entry of each lane is live.
+#[derive(Debug, Default)]
+pub struct KeyQueue {
+    pub interrupted: VecDeque<QueueEntry>,
+    pub others: VecDeque<QueueEntry>,
+    /// Entries that are not stale.
+    pub live: usize,
+    /// Whether the key has all the slots that it may have, so that none of its tasks can start.
+    pub is_held: bool,
+    /// Whether the rotation contains the key. One that is held leaves it when its turn comes.
+    pub in_rotation: bool,
+}
+
+impl KeyQueue {
+    pub fn is_empty(&self) -> bool {
+        self.interrupted.is_empty() && self.others.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.interrupted.len() + self.others.len()
+    }
+
+    pub fn front(&self) -> Option<&QueueEntry> {
+        self.interrupted.front().or(self.others.front())
+    }
+
+    pub fn pop_front(&mut self) -> Option<QueueEntry> {
+        self.interrupted.pop_front().or_else(|| self.others.pop_front())
+    }
+
+    /// Returns the number of removed entries.
+    pub fn remove_stale_fronts(&mut self, is_live: impl Fn(QueueEntry) -> bool) -> usize {
+        remove_stale_front(&mut self.interrupted, &is_live) + remove_stale_front(&mut self.others, &is_live)
+    }
+}
+
+/// Returns the number of removed entries.
+fn remove_stale_front(queue: &mut VecDeque<QueueEntry>, is_live: impl Fn(QueueEntry) -> bool) -> usize {
+    let mut removed = 0;
+    while queue.front().is_some_and(|entry| !is_live(*entry)) {
+        queue.pop_front();
+        removed += 1;
+    }
+    removed
+}

@@ -1,0 +1,91 @@
+//! Cores at the start of a server: without tasks, from all events, and from rows and later events.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::model::{Event, PoolName, PoolSpec, RequestRetention, Revision, Task};
+use crate::store::fold;
+
+use super::super::{Core, CoreOptions};
+use super::history::{RETENTION_AGE, RETENTION_COUNT};
+
+pub const POOLS: [&str; 2] = ["default", "other"];
+/// Attempts of one namespace that may run at once in each pool.
+pub const MAX_RUNNING: [Option<usize>; 2] = [None, Some(2)];
+pub const PAYLOAD_BYTES_MAX: u64 = 1_000;
+pub const ATTACHED_BYTES_MAX: u64 = 2_000;
+
+fn options() -> CoreOptions {
+    let pool = |(name, limit): (&str, _)| {
+        let pool = PoolSpec::with_defaults(PoolName::parse(name).unwrap(), 2);
+        PoolSpec { size: 2, max_running_per_namespace: limit, ..pool }
+    };
+    CoreOptions {
+        pools: POOLS.into_iter().zip(MAX_RUNNING).map(pool).collect(),
+        retention_count: RETENTION_COUNT,
+        retention_age: RETENTION_AGE,
+        payload_bytes_max: PAYLOAD_BYTES_MAX,
+        attached_bytes_max: ATTACHED_BYTES_MAX,
+        crashes_max: 3,
+        requests: RequestRetention::default(),
+    }
+}
+
+/// A core without tasks. It dispatches few attempts ahead, so that queues form.
+pub fn new_core() -> Core {
+    let mut core = Core::new(options());
+    for pool in &mut core.pools {
+        pool.prefetch = 0;
+    }
+    core
+}
+
+/// A core that continues after this revision of a projection.
+pub fn begin_core(revision: Revision, subjects: &[Event]) -> Core {
+    let mut core = new_core();
+    for event in subjects {
+        core.replay(event);
+    }
+    core.restore_revision(revision);
+    core
+}
+
+/// A core that has read all events.
+pub fn read_journal(journal: &[Event]) -> Core {
+    let mut core = new_core();
+    for event in journal {
+        assert!(core.replay(event), "{event:?} is of an unknown task");
+    }
+    core
+}
+
+/// A core that has read the rows of a projection with the first `projected` events, and then the other events.
+pub fn read_rows(journal: &[Event], projected: usize) -> Core {
+    let (before, after) = journal.split_at(projected);
+    let mut rows: BTreeMap<Revision, Option<Task>> = BTreeMap::new();
+    let (mut submissions, mut subjects) = (BTreeMap::new(), BTreeMap::new());
+    for event in before {
+        match event {
+            Event::Task(event) => {
+                let submission = *submissions.entry(event.task.clone()).or_insert(event.revision);
+                let row = rows.entry(submission).or_default();
+                fold(row, event);
+                if row.is_none() {
+                    submissions.remove(&event.task);
+                }
+            }
+            Event::Pool(pool) => drop(subjects.insert(pool.pool.clone(), event)),
+        }
+    }
+    let subjects: Vec<Event> = subjects.into_values().cloned().collect();
+    let mut core = begin_core(before.last().map_or(Revision(0), Event::revision), &subjects);
+    for mut task in rows.into_values().flatten() {
+        let payload = task.spec.payload.clone();
+        task.spec = Arc::new(task.spec.without_payload());
+        core.restore(task.into(), &payload);
+    }
+    for event in after {
+        assert!(core.replay(event), "{event:?} is of an unknown task");
+    }
+    core
+}

@@ -1,0 +1,88 @@
+//! The end of a server and the start of the next one.
+
+use crate::model::{Payload, PoolName, TaskState, Timestamp};
+use crate::runners::Outcome;
+
+use super::super::Decisions;
+use super::super::tests::attempt_end;
+use super::answers::Answers;
+use super::cores::{POOLS, read_journal, read_rows};
+use super::history::{Cause, Start};
+use super::pools::Pool;
+use super::steps::Restart;
+use super::world::{Pending, World};
+
+/// Attempts of which a report may still arrive after a restart.
+const LOST_MAX: usize = 30;
+
+impl World {
+    /// For example from a process that outlived the server.
+    pub fn reports_of_lost_attempts_change_nothing(&mut self) {
+        for ticket in &self.lost {
+            self.core.started(*ticket, Timestamp(self.now), "w".into(), &mut self.out);
+            let end = attempt_end(*ticket, self.now, Outcome::Completed(Payload::default()), None);
+            self.core.ended(end, &mut self.out);
+        }
+        assert!(self.out.events.is_empty(), "a report from before a restart has no effect");
+    }
+
+    /// Ends the server and starts the next one, which has only the durable events.
+    pub fn restart(&mut self, restart: Restart) -> Cause {
+        if restart.clean {
+            self.drain();
+        }
+        for attempt in self.pools.iter_mut().flat_map(|pool| pool.claimed.drain(..).chain(pool.running.drain(..))) {
+            self.lost.push(attempt.ticket);
+            if attempt.once && attempt.runs {
+                assert!(self.ran.insert(attempt.submission), "{} runs at most once", attempt.id);
+            }
+        }
+        self.lost.extend(self.pools.iter_mut().flat_map(|pool| pool.assigned.drain(..)).map(|a| a.ticket));
+        self.lost.drain(..self.lost.len().saturating_sub(LOST_MAX));
+        (self.pending, self.out, self.deletion) = (Pending::default(), Decisions::default(), None);
+        (self.given, self.unstarted_trial) = (Vec::new(), None);
+        self.live = self.durable.clone();
+        self.now = self.now.saturating_add_signed(restart.clock_ms * 1_000);
+        self.live.start = Start { revision: self.live.revision, at: self.at() };
+        self.epoch += 1;
+        let projected = self.journal.len() * usize::from(restart.projected) / 256;
+        let mut cores = [read_journal(&self.journal), read_rows(&self.journal, projected)];
+        let running = self.durable.tasks.values().filter(|task| task.state == TaskState::Running).count();
+        let [from_journal, from_rows] = cores.each_mut().map(|core| {
+            let mut out = Decisions::default();
+            if !restart.clean {
+                core.be_careful(Timestamp(self.now));
+            }
+            core.reset_all_counters(Timestamp(self.now));
+            core.begin_epoch(self.epoch);
+            core.recover(Timestamp(self.now), &mut out);
+            (Answers::of(core), out)
+        });
+        from_rows.0.assert_same(&from_journal.0, "a restart decides the same, whatever it reads");
+        assert_eq!(from_rows.1.events, from_journal.1.events, "a restart decides the same, whatever it reads");
+        self.out = from_rows.1;
+        let [by_journal, by_rows] = cores;
+        self.core = if restart.from_rows { by_rows } else { by_journal };
+        for (pool, name) in self.pools.iter_mut().zip(POOLS) {
+            let settings = self.durable.pools.get(&PoolName::parse(name).unwrap()).copied();
+            *pool = Pool { settings, ..Pool::default() };
+        }
+        Cause::Restart { running }
+    }
+
+    /// Ends all attempts and makes everything durable.
+    pub fn drain(&mut self) {
+        self.core.drain();
+        self.commit();
+        while self.pools.iter().any(|pool| !pool.claimed.is_empty()) {
+            self.report(0);
+        }
+        self.observe(&Cause::Input);
+        while self.core.running() > 0 {
+            self.end(0, u8::MAX);
+        }
+        self.answer_recalls();
+        self.stage();
+        self.commit();
+    }
+}

@@ -1,0 +1,121 @@
+//! Submitting tasks as a handle of the scheduler does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::{
+    Event, Namespace, PoolName, Priority, RememberedRequest, RequestKey, RetryPolicy, Revision, TaskChange, TaskExtras,
+    TaskOptions, TaskSpec,
+};
+use crate::scheduler::refusal::{Refusal, TaskExists};
+
+use super::super::tests::spec;
+use super::super::{StoredIds, Submission, Submitted, Undecided, Verdict};
+use super::cores::POOLS;
+use super::steps::NewTask;
+use super::world::World;
+
+impl World {
+    pub fn spec(&self, task: &NewTask) -> TaskSpec {
+        let id = format!("t{}", task.id);
+        let basis = spec(&id, Priority::from_index(task.priority).unwrap());
+        let options = TaskOptions {
+            namespace: Namespace::parse(["a", "b", "c"][task.namespace]).unwrap(),
+            pool: PoolName::parse(POOLS[task.pool]).unwrap(),
+            at_most_once: task.once,
+            retry: RetryPolicy { delay: Duration::from_secs(task.back_off_s), ..basis.options.retry.clone() },
+            ..(*basis.options).clone()
+        };
+        let argument: Box<str> = "x".repeat(task.argument_bytes).into();
+        let extras = TaskExtras {
+            delay: (task.delay_ms > 0).then(|| Duration::from_millis(task.delay_ms)),
+            expires_after: task.expires_ms.map(Duration::from_millis),
+            request: task
+                .request_id
+                .map(|number| Arc::new(RequestKey { id: format!("request-{number}").into(), digest: None })),
+            args: if argument.is_empty() { Box::default() } else { [argument].into() },
+            ..TaskExtras::default()
+        };
+        // Different for each submission.
+        let mut payload = self.specs.len().to_le_bytes().to_vec();
+        payload.resize(task.payload_bytes.max(8), 7);
+        TaskSpec { options: Arc::new(options), payload: payload.into(), extras: extras.boxed(), ..basis }
+    }
+
+    /// What a handle finds in the table of request IDs, which has all durable submissions.
+    pub fn look_up(&self, specs: Vec<TaskSpec>) -> Submission {
+        let found = |spec: &TaskSpec| {
+            let id = spec.extras().request_id()?;
+            let mut events = self.journal.iter().rev().filter_map(Event::task);
+            events.find_map(|event| match &event.change {
+                TaskChange::Submitted { spec: first }
+                    if first.extras().request_id() == Some(id) && first.options.namespace == spec.options.namespace =>
+                {
+                    let (task, submission, at) = (event.task.clone(), event.revision, event.at);
+                    let (_, digest) = first.request_with_digest()?;
+                    Some(RememberedRequest { task, submission, digest, at, newer: 0 })
+                }
+                _ => None,
+            })
+        };
+        let requests = specs.iter().enumerate().filter_map(|(index, spec)| Some((index, found(spec)?))).collect();
+        let revision = self.journal.last().map_or(Revision(0), Event::revision);
+        Submission { specs, stored: Some(Box::new(StoredIds { revision, requests, repeated: Vec::new() })) }
+    }
+
+    /// Submits as a handle does.
+    pub fn decide(&mut self, submission: Submission) -> Result<Submitted, Refusal> {
+        let Undecided { submission, written_to, tasks } =
+            match self.core.submit(self.at(), submission, &mut self.out)? {
+                Verdict::Accepted(submitted) => return Ok(submitted),
+                Verdict::Undecided(undecided) => *undecided,
+            };
+        assert_eq!(written_to, None, "few submissions are not durable");
+        let mut submission = submission;
+        for (id, revision) in tasks {
+            let repeated = submission.specs.iter().find(|spec| spec.id == id).unwrap();
+            if !self.live.tasks[&id].spec.repeats(repeated) {
+                return Err(TaskExists { task: id }.into());
+            }
+            submission.stored.get_or_insert_default().repeated.push(revision);
+        }
+        match self.core.submit(self.at(), submission, &mut self.out)? {
+            Verdict::Accepted(submitted) => Ok(submitted),
+            Verdict::Undecided(undecided) => panic!("still undecided: {undecided:?}"),
+        }
+    }
+
+    pub fn submit(&mut self, specs: Vec<TaskSpec>) {
+        let before = self.out.events.len();
+        match self.decide(self.look_up(specs.clone())) {
+            Ok(submitted) => {
+                for (spec, accepted) in specs.iter().zip(&submitted.accepted) {
+                    let known = self.live.tasks.get(&accepted.id);
+                    let Some(state) = accepted.state else {
+                        assert!(
+                            accepted.duplicate && spec.extras().request.is_some(),
+                            "only a request ID is remembered"
+                        );
+                        continue;
+                    };
+                    assert_eq!(known.is_some(), accepted.duplicate, "{} is new", accepted.id);
+                    if let Some(known) = known {
+                        assert_eq!(known.spec.payload, spec.payload, "a duplicate has the same content");
+                        assert_eq!(known.state, state);
+                    }
+                }
+                let added = self.out.events[before..].iter().filter_map(Event::task);
+                let added: Vec<_> = added.map(|event| (event.revision, event.task.clone())).collect();
+                let new = submitted.accepted.iter().filter(|accepted| !accepted.duplicate).count();
+                assert_eq!(added.len(), new, "a submission adds all its new tasks");
+                self.pending.accepted.extend(added);
+            }
+            Err(refusal) => {
+                assert_eq!(self.out.events.len(), before, "a refused submission adds nothing");
+                if let Refusal::TaskExists(exists) = refusal {
+                    assert!(self.live.tasks.contains_key(&exists.task), "{} exists", exists.task);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The work of the pools: attempts start, end and are taken back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::{CancelMode, Namespace, Payload, PoolSettings, StopMethod, TaskId, TaskSpec, TaskState, Timestamp};
+use crate::pool::{Assignment, Ticket};
+use crate::runners::{Outcome, StopCause};
+
+use super::super::tests::{attempt_end, failed, request};
+use super::cores::MAX_RUNNING;
+use super::history::{Cause, History, Known};
+use super::pools::Attempt;
+use super::world::World;
+
+impl World {
+    /// Whether the namespace has as many attempts in the pool as it may have.
+    fn has_all_slots(&self, pool: usize, namespace: &Namespace) -> bool {
+        let is_its = |(ticket, spec): &&(Ticket, Arc<TaskSpec>)| {
+            usize::from(ticket.pool) == pool && spec.options.namespace == *namespace
+        };
+        MAX_RUNNING[pool].is_some_and(|max| self.given.iter().filter(is_its).count() >= max)
+    }
+
+    /// A free worker takes the most urgent attempt, unless the scheduler holds back a more urgent one.
+    pub fn claim(&mut self, pool: usize) -> bool {
+        let settings = self.pools[pool].settings.unwrap_or(PoolSettings { size: 2, queue_limit: 0, paused: false });
+        let pool = &self.pools[pool];
+        let urgency = |a: &Assignment| (a.spec.options.priority, std::cmp::Reverse(a.ticket.fence));
+        let first = (0..pool.assigned.len()).max_by_key(|at| urgency(&pool.assigned[*at]));
+        let Some(at) = first.filter(|_| !settings.paused && pool.claimed.len() + pool.running.len() < settings.size)
+        else {
+            return false;
+        };
+        let priority = pool.assigned[at].spec.options.priority;
+        if pool.held_back[priority.index() + 1..].contains(&true) {
+            return false;
+        }
+        nothing_more_urgent_waits(self, &pool.assigned[at]);
+        the_payload_is_that_of_the_submission(&self.durable, &pool.assigned[at]);
+        let index = usize::from(pool.assigned[at].ticket.pool);
+        let Assignment { ticket, spec, submission, confirm, .. } = self.pools[index].assigned.remove(at);
+        let (id, once) = (spec.id.clone(), spec.options.at_most_once);
+        assert!(confirm || !once, "a task that may not start twice begins after its start is durable");
+        let attempt = Attempt { ticket, id, submission, runs: !confirm, once };
+        self.pools[index].claimed.push(attempt);
+        true
+    }
+
+    /// Reports a start; the latest if there are not so many.
+    pub fn report(&mut self, pick: usize) {
+        let claimed: usize = self.pools.iter().map(|pool| pool.claimed.len()).sum();
+        if claimed == 0 {
+            return;
+        }
+        let mut pick = if pick == usize::MAX { claimed - 1 } else { pick % claimed };
+        for pool in &mut self.pools {
+            if pick < pool.claimed.len() {
+                let attempt = pool.claimed.remove(pick);
+                self.core.started(attempt.ticket, Timestamp(self.now), "w".into(), &mut self.out);
+                pool.running.push(attempt);
+                return;
+            }
+            pick -= pool.claimed.len();
+        }
+    }
+
+    pub fn end(&mut self, pick: usize, how: u8) {
+        let running: usize = self.pools.iter().map(|pool| pool.running.len()).sum();
+        let mut pick = pick % running.max(1);
+        let Some(pool) = self.pools.iter_mut().find(|pool| {
+            let found = pick < pool.running.len();
+            pick -= if found { 0 } else { pool.running.len() };
+            found
+        }) else {
+            return;
+        };
+        let attempt = pool.running.remove(pick);
+        let (outcome, cause) = match how {
+            _ if !attempt.runs => (Outcome::Stopped(StopMethod::NeverStarted), Some(StopCause::Drain)),
+            0..=2 => (Outcome::Completed(Payload::default()), None),
+            3 | 4 => (failed(), None),
+            5 => (Outcome::Stopped(StopMethod::Token), Some(StopCause::Timeout)),
+            6 => (Outcome::Unavailable("no memory".into()), None),
+            _ => (Outcome::Stopped(StopMethod::Token), Some(StopCause::Drain)),
+        };
+        if !matches!(outcome, Outcome::Unavailable(_)) {
+            self.has_run(&attempt);
+        }
+        self.core.ended(attempt_end(attempt.ticket, self.now, outcome, cause), &mut self.out);
+        let events = self.out.events.len();
+        let repeated = attempt_end(attempt.ticket, self.now, Outcome::Completed(Payload::default()), None);
+        self.core.ended(repeated, &mut self.out);
+        assert_eq!(self.out.events.len(), events, "a second report of an attempt changes nothing");
+    }
+
+    pub fn has_run(&mut self, attempt: &Attempt) {
+        if attempt.once && attempt.runs {
+            assert!(self.ran.insert(attempt.submission), "{} runs at most once", attempt.id);
+        }
+    }
+
+    pub fn cancel(&mut self, pick: usize, force: bool) {
+        let Some(id) = self.live.tasks.keys().nth(pick % self.live.tasks.len().max(1)).cloned() else { return };
+        let mut request = request(self.now);
+        if force {
+            (request.mode, request.grace) = (CancelMode::Force, Duration::ZERO);
+        }
+        let before = self.live.tasks[&id].state;
+        match self.core.cancel(&id, request, &mut self.out) {
+            Ok(_) => {
+                self.answer_recalls();
+                self.observe(&Cause::Input);
+                let task = &self.live.tasks[&id];
+                assert!(task.state == TaskState::Cancelled || task.is_cancelled, "an accepted cancel is an event");
+            }
+            Err(_) => assert!(matches!(before, TaskState::Completed | TaskState::Failed), "{id} is {before:?}"),
+        }
+    }
+
+    pub fn answer_recalls(&mut self) {
+        while let Some(ticket) = self.out.recalls.pop() {
+            let in_pool = self.pools.iter_mut().map(|pool| &mut pool.assigned);
+            let prepared = self.pending.dispatches.iter_mut().map(|dispatch| &mut dispatch.assignments);
+            let mut won = false;
+            for assignments in in_pool.chain(prepared) {
+                let before = assignments.len();
+                assignments.retain(|assignment| assignment.ticket != ticket);
+                won |= assignments.len() < before;
+            }
+            self.core.recalled(self.at(), ticket, won, &mut self.out);
+        }
+    }
+}
+
+/// No attempt starts while a task of higher priority can start in the same pool. Exempt is a task on its last try, for
+/// which all others wait; until it has started, those of its pool that were dispatched before may start.
+fn nothing_more_urgent_waits(world: &World, assignment: &Assignment) {
+    let pool = usize::from(assignment.ticket.pool);
+    if world.core.is_on_trial(assignment.ticket) || world.unstarted_trial == Some(pool) {
+        return;
+    }
+    let options = &assignment.spec.options;
+    let claimed = |id: &TaskId| world.pools.iter().any(|pool| pool.claimed.iter().any(|attempt| attempt.id == *id));
+    for (id, task) in &world.durable.tasks {
+        // Not only the durable state: it may have started or ended since then.
+        let is_same = |now: &Known| now.state == TaskState::Queued && now.place == task.place;
+        let is_queued = task.state == TaskState::Queued && world.live.tasks.get(id).is_some_and(is_same);
+        let more_urgent = task.spec.options.pool == options.pool && task.spec.options.priority > options.priority;
+        let may_wait = claimed(id) || world.has_all_slots(pool, &task.spec.options.namespace);
+        assert!(!(is_queued && more_urgent) || may_wait, "{id} waits while {} starts", assignment.spec.id);
+    }
+}
+
+fn the_payload_is_that_of_the_submission(durable: &History, assignment: &Assignment) {
+    let task = &durable.tasks[&assignment.spec.id];
+    assert_eq!(assignment.submission, task.submission, "the submission identifies the stored payload");
+    if !assignment.payload_stored {
+        assert_eq!(assignment.spec.payload, task.spec.payload, "the payload that runs is the one submitted");
+    }
+    assert_eq!(assignment.spec.extras().args, task.spec.extras().args);
+}
