@@ -80,10 +80,11 @@ pub async fn serve(
     tracing::info!(
         available_bytes = available_memory(),
         request_bytes = limits.request_bytes.0,
+        response_bytes = limits.response_bytes.0,
         queued_payload_bytes = limits.queued_payload_bytes.0,
         "memory limits"
     );
-    let scheduler_options = options::scheduler(&config, &telemetry);
+    let scheduler_options = options::scheduler(&config, &telemetry, &server_options.memory);
     let mut recovery = scheduler::Recovery::new(scheduler_options.core.clone());
     let (store, notes) = store::open(&options::store(&config, state.store.clone()), &mut recovery)?;
     for note in &notes {

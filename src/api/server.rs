@@ -12,7 +12,7 @@ use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 use tower::{ServiceBuilder, ServiceExt};
 
-use crate::model::limits;
+use crate::model::{MemoryAccount, limits};
 use crate::proto::v1::handler_service_server::HandlerServiceServer;
 use crate::proto::v1::pool_service_server::PoolServiceServer;
 use crate::proto::v1::system_service_server::SystemServiceServer;
@@ -65,6 +65,7 @@ pub struct Options {
     /// Reads the health of the machine and of the process.
     pub host: HostReading,
     pub telemetry: Telemetry,
+    pub memory: MemoryAccount,
 }
 
 /// Why the server cannot start.
@@ -122,7 +123,7 @@ pub async fn serve(
         // Inside the deadline, because the shorter of the two applies.
         .layer(BodyTimeoutLayer(options.body_timeout))
         // Counts only bodies of admitted calls.
-        .layer(RequestMemoryLayer(handle.memory().clone()))
+        .layer(RequestMemoryLayer(options.memory.clone()))
         // Around all code of the services. The layers above see INTERNAL and clean up as after any other error.
         .layer(CatchPanicLayer)
         // Last, so that it sees the errors of tonic only. All layers above return errors of the contract.
@@ -137,7 +138,7 @@ pub async fn serve(
             admission: AdmissionControl::new(access, slots, public),
             contract: Arc::new(Contract::new()?),
             body_timeout: options.body_timeout,
-            memory: handle.memory().clone(),
+            memory: options.memory.clone(),
         },
         origins: Origins {
             allowed: options.allowed_origins.clone(),
@@ -186,8 +187,8 @@ fn services(
 
 /// What the health pages show.
 fn sources(options: &Options) -> http::health::Sources {
-    let Options { telemetry, host, instance, .. } = options.clone();
-    http::health::Sources { telemetry, host, instance }
+    let Options { telemetry, host, instance, memory, .. } = options.clone();
+    http::health::Sources { telemetry, host, instance, memory }
 }
 
 /// All methods with metrics, as `package.Service/Method`.

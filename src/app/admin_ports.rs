@@ -28,7 +28,8 @@ pub(super) async fn spawn(
     let mut open = JoinSet::new();
     if let Some((host, port)) = prometheus {
         for listener in listen_for_prometheus(host, port).await? {
-            let serving = api::serve_metrics(listener, options.telemetry.metrics.clone(), stop.clone());
+            let serving =
+                api::serve_metrics(listener, options.telemetry.metrics.clone(), options.memory.clone(), stop.clone());
             open.spawn(panics::essential(serving));
         }
     }

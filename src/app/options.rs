@@ -27,11 +27,10 @@ fn request_retention(config: &Config) -> RequestRetention {
     RequestRetention { count: retention.request_id_count.min(count_max), age: retention.request_id_age.0 }
 }
 
-pub(super) fn scheduler(config: &Config, telemetry: &Telemetry) -> scheduler::Options {
+pub(super) fn scheduler(config: &Config, telemetry: &Telemetry, memory: &MemoryAccount) -> scheduler::Options {
     let catalog = Arc::new(config.catalog());
     // In the order of the file, because the first pool is the default pool.
     let spec = |name: &String| PoolName::parse(name).ok().and_then(|name| catalog.pools.get(&name)).cloned();
-    let memory = memory(config);
     scheduler::Options {
         core: scheduler::CoreOptions {
             pools: config.pools.iter().filter_map(|pool| spec(&pool.name)).collect(),
@@ -45,10 +44,13 @@ pub(super) fn scheduler(config: &Config, telemetry: &Telemetry) -> scheduler::Op
         catalog: catalog.clone(),
         drain_limit: config.server.drain_limit.0,
         watch_window: config.store.watch_window_events,
-        memory,
+        memory: memory.clone(),
         telemetry: telemetry.clone(),
     }
 }
+
+/// Two reads of the largest size per caller, at least.
+const STREAM_READ_BYTES: u64 = 16 << 20;
 
 /// Enough for as many calls as are in flight by default.
 const SMALL_REQUEST_BYTES: u64 = 8 << 20;
@@ -60,6 +62,8 @@ fn memory(config: &Config) -> MemoryAccount {
         MemoryPart::Requests => config.limits.request_bytes.0,
         MemoryPart::Payloads => tasks - tasks / 4,
         MemoryPart::Attached => (tasks / 4).max(ATTACHED_BYTES_MIN),
+        MemoryPart::Responses => config.limits.response_bytes.0,
+        MemoryPart::StreamReads => STREAM_READ_BYTES,
     })
 }
 
@@ -75,6 +79,7 @@ pub(super) fn server(
             keepalive_interval: config.server.keepalive_interval.0,
             keepalive_timeout: config.server.keepalive_timeout.0,
             header_timeout: config.http.header_timeout.0,
+            send_timeout: config.server.send_timeout.0,
             age: config.server.connection_age.0,
             age_grace: config.server.connection_age_grace.0,
         },
@@ -85,6 +90,7 @@ pub(super) fn server(
         instance: instance.to_owned(),
         host: Arc::new(move || sampler.health()),
         telemetry: telemetry.clone(),
+        memory: memory(config),
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Server {
     pub keepalive_interval: HumanDuration,
     /// Time to wait for the response to a ping before the connection is closed, 1s to 24h. Default: 10s.
     pub keepalive_timeout: HumanDuration,
+    /// Time for which a client may take nothing of a response before the server ends it, 1s to 24h. Default: 1m.
+    pub send_timeout: HumanDuration,
     /// Age at which the server asks a client to reconnect, which spreads load, 1s to 365d. Default: 5m.
     pub connection_age: HumanDuration,
     /// Time that open calls have to end after the server has asked the client to reconnect, 0 to 24h. Default: 1m.
@@ -60,6 +62,7 @@ impl Default for Server {
             max_concurrent_streams: 256,
             keepalive_interval: HumanDuration(Duration::from_secs(30)),
             keepalive_timeout: HumanDuration(Duration::from_secs(10)),
+            send_timeout: HumanDuration(Duration::from_mins(1)),
             connection_age: HumanDuration(Duration::from_mins(5)),
             connection_age_grace: HumanDuration(Duration::from_mins(1)),
             max_in_flight: 4096,
@@ -95,6 +98,7 @@ impl Server {
             HumanDuration(second),
             HumanDuration(day),
         );
+        problems.check_range("server.send_timeout", self.send_timeout, HumanDuration(second), HumanDuration(day));
         problems.check_range(
             "server.connection_age",
             self.connection_age,
@@ -197,10 +201,14 @@ pub struct Limits {
     /// streams fail with MEMORY_FULL. Default: a quarter of the memory beyond 160MiB that the server may use, 32MiB to
     /// 256MiB.
     pub request_bytes: ByteSize,
+    /// Memory for responses, from before their content is read until their callers have taken them, 16MiB to 1TiB. One
+    /// caller gets at most half of it. Calls that read tasks wait up to 2s for it and then fail with MEMORY_FULL; streams
+    /// wait. Default: an eighth of the memory beyond 160MiB that the server may use, 16MiB to 256MiB.
+    pub response_bytes: ByteSize,
     /// Memory for unfinished tasks, 0 to 1TiB. Three quarters are for payloads; further payloads are read from the
     /// store when their task starts. A quarter, but at least 16MiB, is for arguments, labels, names and trace contexts
-    /// beyond 256 bytes of each task; further submissions with such parts fail with MEMORY_FULL. Default: half of the
-    /// memory beyond 160MiB that the server may use, 16MiB to 256MiB.
+    /// beyond 256 bytes of each task; further submissions with such parts fail with MEMORY_FULL. Default: two
+    /// fifths of the memory beyond 160MiB that the server may use, 16MiB to 256MiB.
     pub queued_payload_bytes: ByteSize,
     /// Number of consecutive server crashes during a task after which the task fails, 1 to 100. Default: 3.
     pub crashes_max: u32,
@@ -222,14 +230,20 @@ impl Limits {
     fn within(available: Option<u64>) -> Self {
         let free = available.unwrap_or(u64::MAX).saturating_sub(MEMORY_BASE);
         // Whole MiB, so that they are easy to read.
-        let share = |parts: u64, least: u64| ByteSize(((free / parts) >> 20 << 20).clamp(least << 20, 256 << 20));
-        Self { request_bytes: share(4, 32), queued_payload_bytes: share(2, 16), crashes_max: 3 }
+        let share = |per_mille: u64, least: u64| ByteSize(((free >> 20) * per_mille / 1_000).clamp(least, 256) << 20);
+        Self {
+            request_bytes: share(250, 32),
+            response_bytes: share(125, 16),
+            queued_payload_bytes: share(400, 16),
+            crashes_max: 3,
+        }
     }
 }
 
 impl Limits {
     pub(super) fn check(&self, problems: &mut Problems) {
         problems.check_range("limits.request_bytes", self.request_bytes, ByteSize(32 << 20), ByteSize(1 << 40));
+        problems.check_range("limits.response_bytes", self.response_bytes, ByteSize(16 << 20), ByteSize(1 << 40));
         problems.check_range("limits.queued_payload_bytes", self.queued_payload_bytes, ByteSize(0), ByteSize(1 << 40));
         problems.check_range("limits.crashes_max", self.crashes_max, 1, 100);
     }
@@ -276,15 +290,15 @@ mod tests {
     fn the_memory_limits_follow_from_the_memory_that_the_server_may_use() {
         let mib = |available: Option<u64>| {
             let limits = Limits::within(available.map(|mib| mib << 20));
-            (limits.queued_payload_bytes.0 >> 20, limits.request_bytes.0 >> 20)
+            [limits.queued_payload_bytes, limits.request_bytes, limits.response_bytes].map(|bytes| bytes.0 >> 20)
         };
-        assert_eq!(mib(Some(64)), (16, 32));
-        let documented = [(256, (48, 32)), (512, (176, 88)), (1_024, (256, 216))];
+        assert_eq!(mib(Some(64)), [16, 32, 16]);
+        let documented = [(256, [38, 32, 16]), (512, [140, 88, 44]), (1_024, [256, 216, 108])];
         for (available, expected) in documented {
             assert_eq!(mib(Some(available)), expected);
-            assert!((MEMORY_BASE >> 20) + expected.0 + expected.1 < available, "{available} MiB");
+            assert!((MEMORY_BASE >> 20) + expected.iter().sum::<u64>() < available, "{available} MiB");
         }
-        assert_eq!(mib(Some(1 << 20)), (256, 256));
-        assert_eq!(mib(None), (256, 256));
+        assert_eq!(mib(Some(1 << 20)), [256; 3]);
+        assert_eq!(mib(None), [256; 3]);
     }
 }

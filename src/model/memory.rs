@@ -4,7 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
 use super::error::{Coded, Details, ErrorCode};
+use super::turns::Turns;
 
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -23,10 +27,15 @@ pub enum MemoryPart {
     Payloads,
     /// Arguments, labels, names and trace contexts of unfinished tasks.
     Attached,
+    /// Responses, from before their content is read until their peer has taken them.
+    Responses,
+    /// What streams have read from the store and not yet sent.
+    StreamReads,
 }
 
 impl MemoryPart {
-    pub const ALL: [Self; 4] = [Self::SmallRequests, Self::Requests, Self::Payloads, Self::Attached];
+    pub const ALL: [Self; 6] =
+        [Self::SmallRequests, Self::Requests, Self::Payloads, Self::Attached, Self::Responses, Self::StreamReads];
 
     /// The part of a request that submits nothing and has `bytes`.
     pub fn of_request(bytes: u64) -> Self {
@@ -39,6 +48,8 @@ impl MemoryPart {
             Self::Requests => "requests",
             Self::Payloads => "payloads",
             Self::Attached => "attached",
+            Self::Responses => "responses",
+            Self::StreamReads => "stream_reads",
         }
     }
 
@@ -50,14 +61,17 @@ impl MemoryPart {
             Self::Requests => "requests that are being received or wait for the scheduler",
             Self::Payloads => "payloads of unfinished tasks",
             Self::Attached => "arguments, labels, names and trace contexts of unfinished tasks",
+            Self::Responses => "responses that are being built or wait to be read by their caller",
+            Self::StreamReads => "tasks and events that streams have read from the store",
         }
     }
 
     fn remedy(self) -> &'static str {
         match self {
-            Self::SmallRequests => "retry later",
+            Self::SmallRequests | Self::StreamReads => "retry later",
             Self::Requests => "retry later, or raise `limits.request_bytes`",
             Self::Payloads | Self::Attached => "retry later, or raise `limits.queued_payload_bytes`",
+            Self::Responses => "read responses at once, retry later, or raise `limits.response_bytes`",
         }
     }
 }
@@ -91,12 +105,17 @@ pub struct MemoryAccount(Arc<[Budget; MemoryPart::ALL.len()]>);
 struct Budget {
     limit: u64,
     used: AtomicU64,
+    /// Of the parts that callers share.
+    turns: Mutex<Turns<oneshot::Sender<Share>>>,
 }
 
 impl MemoryAccount {
     /// `limit` returns the limit of a part in bytes.
     pub fn new(limit: impl Fn(MemoryPart) -> u64) -> Self {
-        Self(Arc::new(MemoryPart::ALL.map(|part| Budget { limit: limit(part), used: AtomicU64::new(0) })))
+        Self(Arc::new(MemoryPart::ALL.map(|part| {
+            let limit = limit(part);
+            Budget { limit, used: AtomicU64::new(0), turns: Mutex::new(Turns::new(limit)) }
+        })))
     }
 
     fn budget(&self, part: MemoryPart) -> &Budget {
@@ -119,6 +138,60 @@ impl MemoryAccount {
         let mut reservation = Reservation { account: self.clone(), part, bytes: 0 };
         reservation.grow(bytes)?;
         Ok(reservation)
+    }
+
+    /// Takes memory of a shared part when the turn of the caller has come. One caller gets at most half of the part.
+    /// Never resolves for more than that.
+    pub fn share_in_turn(
+        &self,
+        part: MemoryPart,
+        caller: &Arc<str>,
+        bytes: u64,
+    ) -> impl Future<Output = Share> + Send + use<> {
+        let (granted, grant) = oneshot::channel();
+        {
+            let mut turns = self.budget(part).turns.lock();
+            turns.remove_waiters_if(caller, oneshot::Sender::is_closed);
+            turns.wait(caller, bytes, granted);
+        }
+        self.grant(part);
+        async move {
+            match grant.await {
+                Ok(share) => share,
+                // The sender is in the account until it is used.
+                Err(_) => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Takes memory of a shared part whatever its limit: it is in use already.
+    pub fn share_now(&self, part: MemoryPart, caller: &Arc<str>, bytes: u64) -> Share {
+        let mut share = Share { account: self.clone(), part, caller: caller.clone(), bytes: 0 };
+        share.resize(bytes);
+        share
+    }
+
+    /// That the part has no memory left for the caller.
+    pub fn full(&self, part: MemoryPart) -> MemoryFull {
+        MemoryFull { part, used: self.used(part), limit: self.limit(part) }
+    }
+
+    /// Gives memory to those whose turn has come.
+    fn grant(&self, part: MemoryPart) {
+        let Budget { used, turns, .. } = self.budget(part);
+        loop {
+            let (caller, bytes, waiter) = {
+                let mut turns = turns.lock();
+                let next = turns.next(oneshot::Sender::is_closed);
+                used.store(turns.used(), Ordering::Relaxed);
+                match next {
+                    Some(next) => next,
+                    None => return,
+                }
+            };
+            // If the waiter has just gone, this drops the share, which grants it to the next one.
+            drop(waiter.send(Share { account: self.clone(), part, caller, bytes }));
+        }
     }
 
     /// Sets the use of a part whose limit its owner enforces.
@@ -146,7 +219,7 @@ impl Reservation {
             *self = self.account.reserve(MemoryPart::Requests, total)?;
             return Ok(());
         }
-        let Budget { limit, used } = self.account.budget(self.part);
+        let Budget { limit, used, .. } = self.account.budget(self.part);
         let before = used.fetch_add(bytes, Ordering::Relaxed);
         if before.saturating_add(bytes) > *limit {
             used.fetch_sub(bytes, Ordering::Relaxed);
@@ -171,8 +244,42 @@ impl Drop for Reservation {
     }
 }
 
+/// Memory of a part that callers share; returned when it is dropped.
+#[derive(Debug)]
+pub struct Share {
+    account: MemoryAccount,
+    part: MemoryPart,
+    caller: Arc<str>,
+    bytes: u64,
+}
+
+impl Share {
+    /// Changes the size to what is in use, whatever the limit.
+    pub fn resize(&mut self, bytes: u64) {
+        let Budget { used, turns, .. } = self.account.budget(self.part);
+        {
+            let mut turns = turns.lock();
+            turns.resize(&self.caller, self.bytes, bytes);
+            used.store(turns.used(), Ordering::Relaxed);
+        }
+        let is_less = bytes < self.bytes;
+        self.bytes = bytes;
+        if is_less {
+            self.account.grant(self.part);
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.resize(0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     fn account(limit: u64) -> MemoryAccount {
@@ -215,5 +322,26 @@ mod tests {
         assert!(error.to_string().contains("requests") && error.to_string().contains("`limits.request_bytes`"));
         let details = error.details();
         assert!(details.retry_after.is_some() && details.metadata.contains(&("part", "requests".to_owned())));
+    }
+
+    #[tokio::test]
+    async fn a_share_is_granted_when_memory_is_returned_and_not_to_those_who_have_gone() {
+        let account = MemoryAccount::new(|_| 100);
+        let [one, other] = ["one", "other"].map(Arc::from);
+        let share = |caller, bytes| account.share_in_turn(MemoryPart::Responses, caller, bytes);
+        let mut held = share(&one, 50).await;
+        let gone = share(&one, 10);
+        let mut waiting = Box::pin(share(&one, 20));
+        assert!((&mut waiting).now_or_never().is_none(), "one caller has at most half");
+        drop(gone);
+        let _other = share(&other, 50).await;
+        held.resize(25);
+        let granted = waiting.await;
+        assert_eq!(account.used(MemoryPart::Responses), 95);
+        drop((held, granted));
+        assert_eq!(account.used(MemoryPart::Responses), 50);
+        let taken = account.share_now(MemoryPart::Responses, &one, 70);
+        assert_eq!(account.used(MemoryPart::Responses), 120, "what is in use is counted also beyond the limit");
+        drop(taken);
     }
 }

@@ -29,6 +29,7 @@ pub mod spec;
 mod submission;
 pub mod task;
 pub mod trace;
+mod turns;
 
 pub use access::{Grant, NamespaceScope, Role};
 pub use arg_pattern::ArgPattern;
@@ -40,7 +41,7 @@ pub use event::{Event, InterruptCause, Lease, PoolChange, PoolEvent, TaskChange,
 pub use failure::{Failure, FailureReason};
 pub use filter::TaskFilter;
 pub use id::{BatchId, HandlerName, Namespace, PoolName, Revision, TaskId};
-pub use memory::{MemoryAccount, MemoryFull, MemoryPart, Reservation};
+pub use memory::{MemoryAccount, MemoryFull, MemoryPart, Reservation, Share};
 pub use output::{Captured, Output, OutputStream, ResourceUsage};
 pub use pool::{Durability, PoolKind, PoolSettings, PoolSpec};
 pub use priority::Priority;

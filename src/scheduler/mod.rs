@@ -30,6 +30,7 @@ pub use crate::store::{Page, PageCursor, PageSize, fold};
 pub use handle::Handle;
 pub use health::ComponentHealth;
 pub use hub::Watch;
+pub use queries::TASK_BYTES_MAX;
 pub use refusal::*;
 pub use service::{Options, Recovery, Service};
 pub use views::{CancelCommand, OutputSource, PoolMetrics, Retention, TaskSnapshot};

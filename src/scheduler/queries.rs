@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::model::{ResumeToken, Revision, StoreId, Task, TaskFilter, TaskId, TaskState};
+use crate::model::{MemoryPart, ResumeToken, Revision, Share, StoreId, Task, TaskFilter, TaskId, TaskState, limits};
 use crate::store::{Page, PageCursor, PageSize, Projection, StoreError, fold};
 
 use super::handle::Handle;
 use super::hub::Watch;
 use super::message::Request;
 use super::refusal::{Draining, Internal, Refusal, TaskNotFound};
-use super::timeouts::{PROJECTION_STALL_TIMEOUT, QUERY_TIMEOUT, wait_for_revision};
+use super::timeouts::{MEMORY_TIMEOUT, PROJECTION_STALL_TIMEOUT, QUERY_TIMEOUT, wait_for_revision};
 use super::views::{OutputSource, TaskSnapshot};
 
+/// Memory for reading one task and sending it: its payload, its result and the rest, once as they are and once encoded.
+pub const TASK_BYTES_MAX: u64 = 2 * (limits::PAYLOAD_BYTES_MAX + limits::RESULT_BYTES_MAX + (512 << 10)) as u64;
 /// Delay between attempts to read a payload.
 const PAYLOAD_RETRY_DELAY: Duration = Duration::from_secs(1);
 
@@ -37,6 +39,17 @@ impl Handle {
     /// The oldest revision after which a watch can start.
     pub fn oldest_revision(&self) -> Revision {
         self.inner.store.journal.oldest()
+    }
+
+    /// Waits for the memory of a response, in turn with other callers. Comes before what the response contains is read.
+    ///
+    /// # Errors
+    /// `MemoryFull` after [`MEMORY_TIMEOUT`].
+    pub async fn reserve_response(&self, caller: &Arc<str>, bytes: u64) -> Result<Share, Refusal> {
+        let memory = self.memory();
+        let share = memory.share_in_turn(MemoryPart::Responses, caller, bytes);
+        let in_time = tokio::time::timeout(MEMORY_TIMEOUT, share).await;
+        in_time.map_err(|_| memory.full(MemoryPart::Responses).into())
     }
 
     /// # Errors
@@ -65,26 +78,37 @@ impl Handle {
         Ok(page)
     }
 
-    /// Waits until a task has ended or `timeout` has passed, and returns its snapshot.
+    /// Waits until a task has ended or `timeout` has passed. Returns its snapshot without the payload, and the memory for
+    /// a response with it. Holds no payload while it waits.
     ///
     /// # Errors
-    /// [`TaskNotFound`], [`Draining`].
-    pub async fn wait(&self, id: &TaskId, timeout: Duration) -> Result<TaskSnapshot, Refusal> {
+    /// [`TaskNotFound`], [`Draining`], `MemoryFull`.
+    pub async fn wait(
+        &self,
+        id: &TaskId,
+        timeout: Duration,
+        caller: &Arc<str>,
+    ) -> Result<(TaskSnapshot, Share), Refusal> {
         let ended = self.inner.hub.ended(id);
-        let snapshot = self.get(id).await?;
+        let memory = self.reserve_response(caller, TASK_BYTES_MAX).await?;
+        let mut snapshot = self.get(id).await?;
+        snapshot.task.spec = Arc::new(snapshot.task.spec.without_payload());
         if snapshot.task.status.state.is_terminal() {
-            return Ok(snapshot);
+            return Ok((snapshot, memory));
         }
+        drop(memory);
         tokio::select! {
             _ = ended => {}
             () = tokio::time::sleep(timeout) => {}
             () = self.inner.draining.cancelled() => return Err(Draining.into()),
         }
-        match self.get(id).await {
+        let memory = self.reserve_response(caller, TASK_BYTES_MAX).await?;
+        let snapshot = match self.get(id).await {
             // Retention deleted the task as soon as it ended: its events still contain the result.
-            Err(Refusal::TaskNotFound(_)) => self.final_snapshot(snapshot).await,
-            result => result,
-        }
+            Err(Refusal::TaskNotFound(_)) => self.final_snapshot(snapshot).await?,
+            result => result?,
+        };
+        Ok((snapshot, memory))
     }
 
     /// The snapshot of a task at its end, computed from an earlier snapshot and the events after it.

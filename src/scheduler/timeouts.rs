@@ -12,6 +12,8 @@ use super::refusal::{Internal, ProjectionUnavailable, Refusal};
 
 /// How long the scheduler's loop may take to answer a query. Long enough for a single slow sync.
 pub(super) const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a call waits for the memory of its response. Long enough for the responses before it to be read.
+pub(super) const MEMORY_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the projection may make no progress while it is behind. Long enough for a large transaction.
 pub(super) const PROJECTION_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 

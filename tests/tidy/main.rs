@@ -152,7 +152,8 @@ fn synonyms_and_unfinished_marks_are_absent() {
     let mut faults = Vec::new();
     for (path, text) in all(&["src"]) {
         for (number, line) in text.lines().enumerate() {
-            let lower = line.to_lowercase();
+            // The name of a trait that hyper asks for.
+            let lower = line.replace("hyper::rt::Executor", "").to_lowercase();
             let words: Vec<&str> = lower.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').collect();
             for synonym in SYNONYMS {
                 if words.contains(&synonym) || (synonym.contains(' ') && lower.contains(synonym)) {

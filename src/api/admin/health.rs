@@ -20,6 +20,7 @@ use crate::api::http::health::{self, Sources};
 use crate::api::middleware::body_timeout::BodyTimeoutLayer;
 use crate::api::middleware::public_calls::PublicCallsLayer;
 use crate::api::middleware::public_places::{PUBLIC_BYTES_MAX, PublicPlaces};
+use crate::api::middleware::response_memory::counted;
 use crate::api::services::health::HealthService;
 use crate::api::services::keda;
 use crate::scheduler::Handle;
@@ -71,7 +72,7 @@ where
     B: http_body::Body<Data = bytes::Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
 {
     if let Some(response) = health::respond(&sources, request.method(), request.uri().path(), request.headers()).await {
-        return Ok(response);
+        return Ok(counted(&sources.memory, response));
     }
     let content_type = request.headers().get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
     if content_type.starts_with(b"application/grpc") {
@@ -79,7 +80,7 @@ where
             .layer(PublicCallsLayer { places: services.places.clone(), all: true })
             .layer(BodyTimeoutLayer(BODY_TIMEOUT))
             .service(services.current());
-        return bounded.oneshot(request.map(Body::new)).await.map(|response| response.map(Body::new));
+        return bounded.oneshot(request.map(Body::new)).await.map(|response| counted(&sources.memory, response));
     }
     let text = "not found; this port serves /health, /health/live, /health/ready, /metrics, grpc.health.v1 and the \
                 KEDA external scaler\n";

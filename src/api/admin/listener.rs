@@ -19,6 +19,7 @@ const CONNECTIONS: ConnectionOptions = ConnectionOptions {
     keepalive_interval: Duration::from_secs(10),
     keepalive_timeout: Duration::from_secs(20),
     header_timeout: Duration::from_secs(10),
+    send_timeout: Duration::from_secs(10),
     age: Duration::from_mins(10),
     age_grace: Duration::ZERO,
 };

@@ -9,17 +9,23 @@ use tonic::codegen::http::header::ALLOW;
 use tonic::codegen::http::{HeaderValue, Method, Request, Response, StatusCode};
 
 use crate::api::http::metrics;
+use crate::api::middleware::response_memory::counted;
+use crate::model::MemoryAccount;
 use crate::telemetry::metrics::Metrics;
 
 use super::listener;
 
 /// Serves until `stop`. Plaintext and without authentication, as Prometheus expects it.
-pub async fn serve(listener: TcpListener, metrics: Metrics, stop: CancellationToken) {
-    let service = tower::service_fn(move |request| respond(metrics.clone(), request));
+pub async fn serve(listener: TcpListener, metrics: Metrics, memory: MemoryAccount, stop: CancellationToken) {
+    let service = tower::service_fn(move |request| respond(metrics.clone(), memory.clone(), request));
     listener::serve(listener, "Prometheus", service, stop).await;
 }
 
-async fn respond<B>(metrics: Metrics, request: Request<B>) -> Result<Response<Body>, Infallible> {
+async fn respond<B>(
+    metrics: Metrics,
+    memory: MemoryAccount,
+    request: Request<B>,
+) -> Result<Response<Body>, Infallible> {
     let (head, _) = request.into_parts();
     Ok(if head.uri.path() != "/metrics" {
         text(StatusCode::NOT_FOUND, "not found; this port serves /metrics\n")
@@ -28,7 +34,7 @@ async fn respond<B>(metrics: Metrics, request: Request<B>) -> Result<Response<Bo
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         response
     } else {
-        metrics::page(&metrics, &head.headers).await
+        counted(&memory, metrics::page(&metrics, &memory, &head.headers).await)
     })
 }
 

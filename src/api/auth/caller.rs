@@ -6,10 +6,11 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use tonic::{Request, Status};
 
 use crate::api::convert::{InvalidFields, filter};
+use crate::api::listener::connection_limit::network;
 use crate::api::status::into_status;
-use crate::model::{Namespace, Priority, Role, TaskFilter, TaskId, TaskOptions, TaskSpec};
+use crate::model::{Namespace, Priority, Role, Share, TaskFilter, TaskId, TaskOptions, TaskSpec};
 use crate::proto::v1;
-use crate::scheduler::{Handle, Refusal, TaskNotFound, TaskSnapshot};
+use crate::scheduler::{Handle, Refusal, TASK_BYTES_MAX, TaskNotFound, TaskSnapshot};
 
 use super::connection_info::ConnectionInfo;
 use super::identity::Identity;
@@ -60,6 +61,12 @@ impl Caller {
     pub fn address(&self) -> &str {
         let text = || self.peer.map_or_else(|| "unknown".into(), |address| address.to_string().into());
         self.address.get_or_init(text)
+    }
+
+    /// Whose share of the memory the caller uses: that of its identity, or of its address if authentication is off.
+    pub fn share_name(&self) -> Arc<str> {
+        let address = || self.peer.map_or_else(String::new, |peer| network(peer.ip()).to_string());
+        self.identity.as_ref().map_or_else(|| address().into(), |identity| (*identity.name).into())
     }
 
     pub fn is_authenticated(&self) -> bool {
@@ -139,12 +146,14 @@ impl Caller {
         self.identity.as_ref().map_or(Ok(None), |identity| Usage::reserve(&identity.usage, specs))
     }
 
-    /// Finds a task in which the caller has `role`. A task that the caller may not see does not exist for it.
+    /// Finds a task in which the caller has `role`, and reserves the memory for a response with it. A task that the caller
+    /// may not see does not exist for it.
     ///
     /// # Errors
-    /// INVALID_FIELD, TASK_NOT_FOUND, PERMISSION_DENIED, and the errors of the store.
-    pub async fn find(&self, handle: &Handle, role: Role, text: &str) -> Result<TaskSnapshot, Status> {
+    /// INVALID_FIELD, TASK_NOT_FOUND, PERMISSION_DENIED, MEMORY_FULL, and the errors of the store.
+    pub async fn find(&self, handle: &Handle, role: Role, text: &str) -> Result<(TaskSnapshot, Share), Status> {
         let candidates = self.task_id_candidates(text).map_err(into_status)?;
+        let memory = handle.reserve_response(&self.share_name(), TASK_BYTES_MAX).await.map_err(into_status)?;
         // Before the task is looked up, so that the time of an answer does not tell whether a foreign task exists.
         for id in candidates.iter().filter(|id| self.may_see(role, id)) {
             let found = match handle.get(id).await {
@@ -153,9 +162,9 @@ impl Caller {
                 Err(refusal) => return Err(into_status(refusal)),
             };
             let namespace = &found.task.spec.options.namespace;
-            let Some(identity) = &self.identity else { return Ok(found) };
+            let Some(identity) = &self.identity else { return Ok((found, memory)) };
             if identity.has_role_in(role, namespace) {
-                return Ok(found);
+                return Ok((found, memory));
             }
             if identity.has_role_in(Role::Viewer, namespace) {
                 return Err(into_status(self.denied(role, Some(namespace.clone()))));
@@ -180,7 +189,7 @@ impl Caller {
         let is_allowed = self.identity.as_ref().is_none_or(|identity| identity.has_role_everywhere(role));
         match <[TaskId; 1]>::try_from(self.task_id_candidates(text).map_err(into_status)?) {
             Ok([id]) if is_allowed => Ok(id),
-            _ => Ok(self.find(handle, role, text).await?.task.spec.id.clone()),
+            _ => Ok(self.find(handle, role, text).await?.0.task.spec.id.clone()),
         }
     }
 

@@ -16,6 +16,7 @@ use tonic::codegen::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use tonic::codegen::http::{self, HeaderMap, Request, Response, StatusCode, request};
 use tonic::{Code, Status};
 
+use crate::api::middleware::response_memory::{ReplyMemory, ResponseMemory};
 use crate::api::status::into_status;
 use crate::model::{ErrorCode, limits};
 use crate::scheduler::Internal;
@@ -109,7 +110,7 @@ pub async fn handle(context: Context, method: Method, request: Request<Body>) ->
         return server_streaming(context, method, encoding, head, body).await;
     }
     match unary(&context, &method, encoding.codec, &head, body).await {
-        Ok(reply) => unary_response(encoding, reply),
+        Ok((reply, memory)) => memory.attach_to(unary_response(encoding, reply)),
         Err((status, metadata)) => {
             let mut response = response::error(&contract, &status);
             copy_metadata(response.headers_mut(), metadata, "");
@@ -144,7 +145,7 @@ async fn unary(
     codec: Codec,
     head: &request::Parts,
     body: Body,
-) -> Result<Reply, ErrorWithMetadata> {
+) -> Result<(Reply, ReplyMemory), ErrorWithMetadata> {
     let deadline = deadline(&head.headers).map_err(without_metadata)?;
     let mut admission = context.admit(head).map_err(without_metadata)?;
     let body = context.receive(head, body, limits::MESSAGE_BYTES_MAX, deadline, &mut admission).await;
@@ -154,7 +155,7 @@ async fn unary(
     let client = LoopbackClient::new(context, head, deadline, admission);
     let mut reply = client.unary(head.uri.path(), &message).await?;
     reply.message = codec.encode(method, reply.message).map_err(without_metadata)?;
-    Ok(reply)
+    Ok((reply, client.memory()))
 }
 
 fn unary_response(encoding: Encoding, reply: Reply) -> Response<Body> {
@@ -207,9 +208,11 @@ async fn server_streaming(
     body: Body,
 ) -> Response<Body> {
     let started = start(&context, &method, encoding.codec, &head, body).await;
+    let mut memory = None;
     let (metadata, stream) = match started {
         Ok(response) => {
-            let (head, body) = response.into_parts();
+            let (mut head, body) = response.into_parts();
+            memory = head.extensions.remove::<ResponseMemory>();
             let status = Status::from_header_map(&head.headers);
             let envelopes = envelopes(context, method, encoding.codec, status, body);
             (head.headers, Body::new(StreamBody::new(envelopes)))
@@ -220,6 +223,9 @@ async fn server_streaming(
         }
     };
     let mut response = Response::new(stream);
+    if let Some(memory) = memory {
+        response.extensions_mut().insert(memory);
+    }
     copy_metadata(response.headers_mut(), metadata, "");
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(encoding.content_type()));
     response

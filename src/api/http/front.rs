@@ -11,6 +11,9 @@ use tonic::body::Body;
 use tonic::codegen::http::{Request, Response, Version};
 use tower::Service;
 
+use crate::api::middleware::response_memory::counted;
+use crate::model::MemoryAccount;
+
 use super::routes::{Kind, Routes};
 
 /// Sends gRPC calls to the services as they are, and everything else to the HTTP routes.
@@ -18,11 +21,13 @@ use super::routes::{Kind, Routes};
 pub struct Front<S> {
     grpc: S,
     routes: Arc<Routes>,
+    memory: MemoryAccount,
 }
 
 impl<S> Front<S> {
     pub fn new(grpc: S, routes: Routes) -> Self {
-        Self { grpc, routes: Arc::new(routes) }
+        let memory = routes.context.memory.clone();
+        Self { grpc, routes: Arc::new(routes), memory }
     }
 }
 
@@ -30,7 +35,7 @@ impl<S, B, R> Service<Request<B>> for Front<S>
 where
     S: Service<Request<B>, Response = Response<R>, Error = Infallible, Future: Send + 'static>,
     B: http_body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
-    R: http_body::Body<Data = Bytes, Error = Status> + Send + 'static,
+    R: http_body::Body<Data = Bytes, Error = Status> + Unpin + Send + 'static,
 {
     type Response = Response<Body>;
     type Error = Infallible;
@@ -41,11 +46,15 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let kind = Kind::of(&request);
+        let (kind, memory) = (Kind::of(&request), self.memory.clone());
         if kind == Kind::Grpc && request.version() == Version::HTTP_2 {
-            return self.grpc.call(request).map(|response| response.map(|response| response.map(Body::new))).boxed();
+            return self
+                .grpc
+                .call(request)
+                .map(move |response| response.map(|response| counted(&memory, response)))
+                .boxed();
         }
         let routes = self.routes.clone();
-        async move { Ok(routes.respond(kind, request.map(Body::new)).await) }.boxed()
+        async move { Ok(counted(&memory, routes.respond(kind, request.map(Body::new)).await)) }.boxed()
     }
 }

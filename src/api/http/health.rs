@@ -10,7 +10,7 @@ use tonic::body::Body;
 use tonic::codegen::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use tonic::codegen::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
-use crate::model::Priority;
+use crate::model::{MemoryAccount, Priority};
 use crate::telemetry::Telemetry;
 use crate::telemetry::host::HostReading;
 use crate::telemetry::liveness::{Component, NotReady};
@@ -25,6 +25,7 @@ pub struct Sources {
     pub host: HostReading,
     /// Identifies this run of the server.
     pub instance: String,
+    pub memory: MemoryAccount,
 }
 
 /// Responds to requests for the pages of this file and for `/metrics`; `None` for other paths.
@@ -42,7 +43,7 @@ pub async fn respond(sources: &Sources, method: &Method, path: &str, headers: &H
         "/health" => health(sources),
         "/health/live" => page(StatusCode::OK, &json!({ "status": "alive" })),
         "/health/ready" => ready(sources),
-        _ => metrics::page(&sources.telemetry.metrics, headers).await,
+        _ => metrics::page(&sources.telemetry.metrics, &sources.memory, headers).await,
     })
 }
 

@@ -14,6 +14,7 @@ use tonic::{Code, Status};
 use tower::ServiceExt;
 
 use crate::api::middleware::admission::Admission;
+use crate::api::middleware::response_memory::ReplyMemory;
 use crate::api::status;
 use crate::scheduler::Internal;
 
@@ -48,6 +49,7 @@ pub struct LoopbackClient {
     headers: HeaderMap,
     extensions: Extensions,
     deadline: Option<Instant>,
+    memory: ReplyMemory,
     _admission: Admission,
 }
 
@@ -69,7 +71,13 @@ impl LoopbackClient {
         let headers = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
         let mut extensions = request.extensions.clone();
         extensions.insert(admission.admitted.clone());
-        Self { calls: context.calls.clone(), headers, extensions, deadline, _admission: admission }
+        let memory = ReplyMemory::default();
+        Self { calls: context.calls.clone(), headers, extensions, deadline, memory, _admission: admission }
+    }
+
+    /// The memory of the last reply, for the response that is made from it.
+    pub fn memory(&self) -> ReplyMemory {
+        self.memory.clone()
     }
 
     /// Starts a call with one message.
@@ -97,7 +105,8 @@ impl LoopbackClient {
     /// # Errors
     /// The status of the service, with the headers or trailers that contained it.
     pub async fn unary(&self, path: &str, message: &[u8]) -> Result<Reply, (Status, HeaderMap)> {
-        let (head, body) = self.open(path, message).await.into_parts();
+        let (mut head, body) = self.open(path, message).await.into_parts();
+        self.memory.set(head.extensions.remove());
         if let Some(refused) = Status::from_header_map(&head.headers)
             && refused.code() != Code::Ok
         {

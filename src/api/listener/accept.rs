@@ -83,6 +83,7 @@ mod tests {
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_millis(200),
+            send_timeout: Duration::from_secs(60),
             age,
             age_grace: Duration::from_secs(1),
         };

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -23,7 +23,9 @@ use crate::api::auth::{CertificateNames, ConnectionInfo};
 use super::admission::Permit;
 use super::detect::{self, Protocol};
 use super::idle_eviction::{ActiveCall, OpenConnection};
+use super::send_timeout::{Pieces, SpawnWithSendTimeout};
 use super::tls::{Tls, TlsConnection};
+use super::write_timeout::WriteTimeout;
 
 /// Time for the calls in flight after the stop. The drain has already ended their streams.
 pub const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -33,6 +35,8 @@ const HEADER_BYTES_MAX: u32 = 16 << 10;
 const HEADERS_MAX: usize = 100;
 /// Read buffer of one HTTP/1.1 connection.
 const BUFFER_BYTES: usize = 64 << 10;
+/// Bytes of one response that an HTTP/2 connection holds. More would be of no use to a peer that reads slowly.
+const SEND_BUFFER_BYTES: usize = 64 << 10;
 
 /// Limits of each connection.
 #[derive(Clone, Debug)]
@@ -46,6 +50,8 @@ pub struct ConnectionOptions {
     /// Limit for detecting the protocol, for receiving the headers of an HTTP/1.1 request, and for the idle time
     /// between two of them.
     pub header_timeout: Duration,
+    /// Limit for the time in which the peer takes nothing of a response.
+    pub send_timeout: Duration,
     /// Age, ±10 %, at which the client is asked to open a new connection, so that clients spread over replicas.
     pub age: Duration,
     /// Time for the calls in flight after that.
@@ -68,8 +74,8 @@ impl<S> RequestService for S where
 }
 
 pub struct ConnectionServer<S> {
-    http1: auto::Builder<TokioExecutor>,
-    http2: auto::Builder<TokioExecutor>,
+    http1: auto::Builder<SpawnWithSendTimeout>,
+    http2: auto::Builder<SpawnWithSendTimeout>,
     options: ConnectionOptions,
     tls: Option<Arc<Tls>>,
     service: S,
@@ -127,10 +133,6 @@ impl<S: RequestService> ConnectionServer<S> {
         let Ok(Ok((protocol, stream))) = detected else {
             return tracing::debug!(%peer, "closed a connection: no request within the header timeout");
         };
-        let builder = match protocol {
-            Protocol::Http1 => &self.http1,
-            Protocol::Http2 => &self.http2,
-        };
         let connection = ConnectionInfo::new(peer, certificate);
         let service = service_fn(|mut request: Request<Incoming>| {
             request.extensions_mut().insert(connection.clone());
@@ -138,13 +140,19 @@ impl<S: RequestService> ConnectionServer<S> {
             let response = self.service.clone().oneshot(request);
             async move {
                 let response = response.await?;
-                Ok::<_, Infallible>(match call {
+                let response = match call {
                     Some(call) => response.map(|body| call.hold_until_end_of(body)),
                     None => response,
-                })
+                };
+                Ok::<_, Infallible>(response.map(Pieces::new))
             }
         });
-        let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let stream = TokioIo::new(WriteTimeout::new(stream, self.options.send_timeout));
+        let builder = match protocol {
+            Protocol::Http1 => &self.http1,
+            Protocol::Http2 => &self.http2,
+        };
+        let mut serving = pin!(builder.serve_connection(stream, service));
         let ended = tokio::select! {
             ended = serving.as_mut() => Some(ended),
             () = tokio::time::sleep(jittered(self.options.age, RandomState::new().hash_one(()))) => None,
@@ -166,8 +174,8 @@ impl<S: RequestService> ConnectionServer<S> {
     }
 }
 
-fn http1(options: &ConnectionOptions) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
+fn http1(options: &ConnectionOptions) -> auto::Builder<SpawnWithSendTimeout> {
+    let mut builder = auto::Builder::new(SpawnWithSendTimeout(options.send_timeout)).http1_only();
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -178,13 +186,14 @@ fn http1(options: &ConnectionOptions) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-fn http2(options: &ConnectionOptions) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new()).http2_only();
+fn http2(options: &ConnectionOptions) -> auto::Builder<SpawnWithSendTimeout> {
+    let mut builder = auto::Builder::new(SpawnWithSendTimeout(options.send_timeout)).http2_only();
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_header_list_size(HEADER_BYTES_MAX)
         .max_concurrent_streams(options.max_concurrent_streams)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
         .keep_alive_interval(Some(options.keepalive_interval))
         .keep_alive_timeout(options.keepalive_timeout);
     builder

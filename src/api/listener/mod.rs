@@ -6,4 +6,6 @@ pub mod connection;
 pub mod connection_limit;
 mod detect;
 pub mod idle_eviction;
+mod send_timeout;
 pub mod tls;
+mod write_timeout;

@@ -17,6 +17,7 @@ pub mod load_shed;
 pub mod public_calls;
 pub mod public_places;
 pub mod request_memory;
+pub mod response_memory;
 #[cfg(test)]
 mod test_support;
 mod trace_context;

@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status};
 
 use crate::api::auth::{CallerExtractor, audit};
 use crate::api::convert::{InvalidFields, pool, system};
+use crate::api::middleware::response_memory::ResponseMemory;
 use crate::api::status::into_status;
 use crate::model::{PoolName, Timestamp, limits};
 use crate::proto::v1::{self, pool_service_server::PoolService};
@@ -88,6 +89,7 @@ impl PoolService for Pools {
         &self,
         request: Request<v1::StreamPoolMetricsRequest>,
     ) -> Result<Response<Self::StreamPoolMetricsStream>, Status> {
+        let caller = self.callers.extract(&request)?;
         let request = request.into_inner();
         let mut invalid = InvalidFields::default();
         invalid.check_length("pools", request.pools.len(), limits::FILTER_VALUES_MAX, "values");
@@ -102,7 +104,7 @@ impl PoolService for Pools {
         self.handle.pool_metrics(names.clone(), false).await.map_err(into_status)?;
         let (handle, host) = (self.handle.clone(), self.host.clone());
         let messages = metrics_messages(handle, host, names, interval, request.include_workers);
-        Ok(Response::new(Box::pin(messages)))
+        Ok(ResponseMemory::Stream(caller.share_name()).attach_to(Box::pin(messages)))
     }
 
     async fn list_workers(

@@ -20,7 +20,8 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
     };
     let threads = sizes(&PoolKind::Threads);
     let workers = threads + sizes(&PoolKind::Async);
-    let budgets = config.limits.queued_payload_bytes.0 + config.limits.request_bytes.0;
+    let limits = &config.limits;
+    let budgets = limits.queued_payload_bytes.0 + limits.request_bytes.0 + limits.response_bytes.0;
     let available = HostSampler::new().health().memory_total_bytes;
     // Each worker runs at most one process at a time.
     let wanted = threads + workers + THREADS_BASE;

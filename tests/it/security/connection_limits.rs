@@ -62,7 +62,7 @@ async fn assert_serves(server: &Server) {
 fn resident(server: &Server) -> u64 {
     let info = lineshaft(&["system", "health", "--server", &server.address, "-o", "json"]);
     let health: serde_json::Value = serde_json::from_str(&text(&info.stdout)).unwrap();
-    health["system"]["processMemoryBytes"].as_u64().unwrap()
+    health["system"]["processMemoryBytes"].as_str().unwrap().parse().unwrap()
 }
 
 #[tokio::test]

@@ -77,8 +77,9 @@ impl Route {
             Params::from_body(&head.headers, &body.bytes)?
         };
         let client = LoopbackClient::new(context, &head, deadline, admission);
+        let memory = client.memory();
         let value = (self.handler)(Call { client, params, id }).await?;
-        Ok(response::json(self.status, &value))
+        Ok(memory.attach_to(response::json(self.status, &value)))
     }
 }
 

@@ -13,6 +13,9 @@ use crate::scheduler::{Handle, Page, PageSize};
 /// Maximum size of a page in bytes. Most clients refuse messages of more than 4 MiB.
 const PAGE_BYTES_MAX: usize = 3 << 20;
 
+/// Memory for reading and sending a page.
+pub const BYTES_MAX: u64 = 2 * PAGE_BYTES_MAX as u64;
+
 /// Returns one page. It has fewer tasks than requested if they would exceed [`PAGE_BYTES_MAX`].
 pub async fn list(
     handle: &Handle,

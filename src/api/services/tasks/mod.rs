@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::api::auth::{CallerExtractor, audit};
 use crate::api::convert::numbers::to_i64;
 use crate::api::convert::{InvalidFields, MessagePath, task};
+use crate::api::middleware::response_memory::ResponseMemory;
 use crate::api::status::into_status;
 use crate::model::{Role, limits};
 use crate::proto::v1::{self, task_service_server::TaskService};
@@ -67,7 +68,8 @@ impl TaskService for Tasks {
         request: Request<Streaming<v1::SubmitTasksRequest>>,
     ) -> Result<Response<Self::SubmitTasksStream>, Status> {
         let caller = self.callers.extract(&request)?;
-        Ok(Response::new(submit_stream::responses(self.handle.clone(), request.into_inner(), caller)))
+        let memory = ResponseMemory::Stream(caller.share_name());
+        Ok(memory.attach_to(submit_stream::responses(self.handle.clone(), request.into_inner(), caller)))
     }
 
     async fn run_task(&self, request: Request<v1::RunTaskRequest>) -> Result<Response<Self::RunTaskStream>, Status> {
@@ -76,16 +78,18 @@ impl TaskService for Tasks {
         let task = task.ok_or_else(|| into_status(InvalidFields::one("task", "is required")))?;
         let submitted = submit::one(&self.handle, task, MessagePath::Task, &caller).await;
         audit::submission(&caller, "RunTask", |task| task.id.to_string(), &submitted);
-        Ok(Response::new(watch::run(self.handle.clone(), submitted?)?))
+        let messages = watch::run(self.handle.clone(), submitted?)?;
+        Ok(ResponseMemory::Stream(caller.share_name()).attach_to(messages))
     }
 
     async fn get_task(&self, request: Request<v1::GetTaskRequest>) -> Result<Response<v1::GetTaskResponse>, Status> {
         let caller = self.callers.extract(&request)?;
         let request = request.into_inner();
-        let snapshot = caller.find(&self.handle, Role::Viewer, &request.task_id).await?;
+        let (snapshot, memory) = caller.find(&self.handle, Role::Viewer, &request.task_id).await?;
         let revision = snapshot.revision.0;
         let include = task::Include { payload: request.include_payload, result: true };
-        Ok(Response::new(v1::GetTaskResponse { task: Some(task::snapshot(snapshot, include)), revision }))
+        let response = v1::GetTaskResponse { task: Some(task::snapshot(snapshot, include)), revision };
+        Ok(ResponseMemory::reserved(memory).attach_to(response))
     }
 
     async fn list_tasks(
@@ -93,7 +97,9 @@ impl TaskService for Tasks {
         request: Request<v1::ListTasksRequest>,
     ) -> Result<Response<v1::ListTasksResponse>, Status> {
         let caller = self.callers.extract(&request)?;
-        list::list(&self.handle, request.into_inner(), &caller).await.map(Response::new)
+        let memory = self.handle.reserve_response(&caller.share_name(), list::BYTES_MAX).await.map_err(into_status)?;
+        let response = list::list(&self.handle, request.into_inner(), &caller).await?;
+        Ok(ResponseMemory::reserved(memory).attach_to(response))
     }
 
     async fn wait_task(&self, request: Request<v1::WaitTaskRequest>) -> Result<Response<v1::WaitTaskResponse>, Status> {
@@ -104,11 +110,13 @@ impl TaskService for Tasks {
         let timeout = invalid.duration("timeout", request.timeout.as_ref(), Duration::ZERO..=limits::WAIT_MAX);
         invalid.check().map_err(into_status)?;
         let id = caller.resolve(&self.handle, Role::Viewer, &request.task_id).await?;
-        let snapshot = self.handle.wait(&id, timeout.unwrap_or(limits::WAIT_DEFAULT)).await.map_err(into_status)?;
+        let timeout = timeout.unwrap_or(limits::WAIT_DEFAULT);
+        let waited = self.handle.wait(&id, timeout, &caller.share_name()).await;
+        let (snapshot, memory) = waited.map_err(into_status)?;
         let (finished, revision) = (snapshot.task.status.state.is_terminal(), snapshot.revision.0);
         let include = task::Include { payload: false, result: true };
         let task = Some(task::snapshot(snapshot, include));
-        Ok(Response::new(v1::WaitTaskResponse { task, finished, revision }))
+        Ok(ResponseMemory::reserved(memory).attach_to(v1::WaitTaskResponse { task, finished, revision }))
     }
 
     async fn watch_tasks(
@@ -116,7 +124,8 @@ impl TaskService for Tasks {
         request: Request<v1::WatchTasksRequest>,
     ) -> Result<Response<Self::WatchTasksStream>, Status> {
         let caller = self.callers.extract(&request)?;
-        watch::watch(self.handle.clone(), request.into_inner(), &caller).map(Response::new)
+        let responses = watch::watch(self.handle.clone(), request.into_inner(), &caller)?;
+        Ok(ResponseMemory::Stream(caller.share_name()).attach_to(responses))
     }
 
     async fn cancel_task(
@@ -151,6 +160,7 @@ impl TaskService for Tasks {
         request: Request<v1::ReadOutputRequest>,
     ) -> Result<Response<Self::ReadOutputStream>, Status> {
         let caller = self.callers.extract(&request)?;
-        output::read(self.handle.clone(), request.into_inner(), &caller).await.map(Response::new)
+        let chunks = output::read(self.handle.clone(), request.into_inner(), &caller).await?;
+        Ok(ResponseMemory::Stream(caller.share_name()).attach_to(chunks))
     }
 }

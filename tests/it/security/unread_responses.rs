@@ -1,0 +1,189 @@
+//! Callers that do not read their responses. Others are served meanwhile, and the responses end.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use lineshaft::proto::v1;
+use prost::Message;
+use rustix::net::{AddressFamily, SocketType};
+
+use super::connection_limits::{peak, post_to};
+use super::{Caller, Tokens};
+use crate::health_endpoints::{health_address, samples};
+use crate::http2_client::{DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame};
+use crate::support::{Server, check, eventually, noop};
+
+const LIST: &str = "/lineshaft.v1.TaskService/ListTasks";
+const CONNECTIONS: usize = 3;
+const STREAMS: u32 = 250;
+/// A page of these tasks has about 3 MiB.
+const TASKS: usize = 800;
+const CONFIG: &str = "
+[server]
+health_listen = \"127.0.0.1:0\"
+send_timeout = \"5s\"
+[limits]
+response_bytes = \"16MiB\"
+";
+
+/// A server with tasks that have long labels, the token of a caller that does not read, and another caller.
+async fn start() -> (Server, String, Caller) {
+    let tokens = Tokens::new();
+    let greedy = tokens.create("greedy", "viewer", "*", &[]);
+    let other = tokens.create("other", "submitter", "*", &[]);
+    let server = tokens.serve(CONFIG);
+    let other = Caller::new(&server, &other);
+    let labels = (0..16).map(|n| (format!("label-{n}"), "x".repeat(250))).collect();
+    let task = v1::SubmitTaskRequest { labels, ..noop() };
+    let batch = v1::BatchSubmitTasksRequest { tasks: vec![task; TASKS], ..Default::default() };
+    other.tasks().batch_submit_tasks(batch).await.unwrap();
+    (server, greedy, other)
+}
+
+async fn list(caller: &Caller) -> Result<usize, String> {
+    let request = v1::ListTasksRequest { page_size: 1_000, ..Default::default() };
+    let page = caller.tasks().list_tasks(request).await.map_err(|status| status.to_string())?;
+    Ok(page.into_inner().tasks.len())
+}
+
+fn used(server: &Server) -> u64 {
+    samples(&health_address(server))["lineshaft_memory_used_bytes{part=\"responses\"}"].parse().unwrap()
+}
+
+/// A connection whose receive window is `window` bytes for each stream.
+fn connect(server: &Server, window: u32) -> TcpStream {
+    let mut stream = TcpStream::connect(&server.address).unwrap();
+    stream.write_all(PREFACE).unwrap();
+    let window = [&[0, 4][..], &window.to_be_bytes()].concat();
+    stream.write_all(&frame(SETTINGS, 0, 0, &window)).unwrap();
+    stream
+}
+
+fn call(stream: u32, path: &str, token: &str, message: &impl Message) -> Vec<u8> {
+    let authorization = format!("Bearer {token}");
+    let head = frame(HEADERS, END_HEADERS, stream, &post_to(path, &[("authorization", &authorization)]));
+    let message = message.encode_to_vec();
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    [head, frame(DATA, END_STREAM, stream, &[&[0], &length[..], &message].concat())].concat()
+}
+
+/// Calls whose responses are not read.
+struct Unread {
+    connection: TcpStream,
+    received: Vec<u8>,
+    /// Responses that have begun.
+    begun: usize,
+    /// Responses that are an error and nothing else.
+    refused: usize,
+    /// Streams that the server has reset.
+    reset: usize,
+}
+
+impl Unread {
+    fn open(server: &Server, window: u32, path: &str, token: &str, message: &impl Message) -> Self {
+        let mut connection = connect(server, window);
+        for number in 0..STREAMS {
+            connection.write_all(&call(2 * number + 1, path, token, message)).unwrap();
+        }
+        connection.set_nonblocking(true).unwrap();
+        Self { connection, received: Vec::new(), begun: 0, refused: 0, reset: 0 }
+    }
+
+    fn count(&mut self) {
+        let mut buffer = [0; 16 << 10];
+        loop {
+            match self.connection.read(&mut buffer) {
+                Ok(0) => panic!("the server closed the connection"),
+                Ok(length) => self.received.extend(&buffer[..length]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        while let Some([high, middle, low, kind, flags, ..]) = self.received.first_chunk::<9>().copied() {
+            let length = 9 + (usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low));
+            if self.received.len() < length {
+                break;
+            }
+            match kind {
+                HEADERS if flags & END_STREAM != 0 => self.refused += 1,
+                HEADERS => self.begun += 1,
+                RST_STREAM => self.reset += 1,
+                _ => {}
+            }
+            self.received.drain(..length);
+        }
+    }
+}
+
+/// The sum over all connections, as they are now.
+fn total(unread: &mut [Unread], count: fn(&Unread) -> usize) -> usize {
+    unread.iter_mut().for_each(Unread::count);
+    unread.iter().map(count).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn responses_that_are_not_read_are_bounded_and_end() {
+    let (server, token, other) = start().await;
+    let before = peak(&server);
+    let page = v1::ListTasksRequest { page_size: 1_000, ..Default::default() };
+    // The second window lets all but the last byte through to the connection.
+    for window in [0, 1] {
+        let mut unread: Vec<_> = (0..CONNECTIONS).map(|_| Unread::open(&server, window, LIST, &token, &page)).collect();
+        let calls = CONNECTIONS * STREAMS as usize;
+        eventually(async || {
+            let responses = total(&mut unread, |calls| calls.begun + calls.refused);
+            check(responses == calls, || format!("{responses} responses to {calls} calls"))
+        })
+        .await;
+        let (held, used_then) = (total(&mut unread, |calls| calls.begun), used(&server));
+        println!("{held} responses are held, {} MiB, peak {} MiB", used_then >> 20, peak(&server) >> 20);
+        assert!(list(&other).await.unwrap() > 500, "the other half of the memory is for other callers");
+        eventually(async || {
+            let ended = total(&mut unread, |calls| calls.reset);
+            check(ended == held && used(&server) == 0, || format!("{ended} of {held} responses have ended"))
+        })
+        .await;
+    }
+    let grown = peak(&server).saturating_sub(before);
+    assert!(grown < 64 << 20, "{grown} bytes for responses that were not read");
+}
+
+/// Connects with a small receive buffer.
+fn connect_http1(server: &Server) -> TcpStream {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 4 << 10).unwrap();
+    rustix::net::connect(&socket, &server.address.parse::<SocketAddr>().unwrap()).unwrap();
+    socket.into()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http1_connections_whose_responses_are_not_read_are_closed() {
+    let (server, token, other) = start().await;
+    let before = peak(&server);
+    let body = "{\"pageSize\":1000}";
+    let request = format!(
+        "POST {LIST} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nauthorization: Bearer {token}\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let unread: Vec<_> = (0..32)
+        .map(|_| {
+            let mut connection = connect_http1(&server);
+            // More than the buffers of the operating system have room for.
+            connection.write_all(request.repeat(4).as_bytes()).unwrap();
+            connection
+        })
+        .collect();
+    eventually(async || check(used(&server) > 4 << 20, || format!("{} bytes", used(&server)))).await;
+    assert!(list(&other).await.unwrap() > 500);
+    eventually(async || check(used(&server) == 0, || format!("{} bytes are still held", used(&server)))).await;
+    let grown = peak(&server).saturating_sub(before);
+    assert!(grown < 96 << 20, "{grown} bytes for responses that were not read");
+    // Not one of them has received all four responses.
+    for mut connection in unread {
+        let mut received = Vec::new();
+        // Ends with a reset if the server had more to send.
+        let _ = connection.read_to_end(&mut received);
+        assert!(received.len() < 4 * (3 << 20), "{} bytes", received.len());
+    }
+}
