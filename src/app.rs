@@ -63,7 +63,7 @@ pub async fn serve(
     let security = security::open(&config)?;
     let (listener, address) = listen(config.server.listen).await?;
 
-    let telemetry = telemetry::build(&config, pipeline)?;
+    let telemetry = telemetry::build(pipeline)?;
     let watchdog = telemetry::start_watchdog(&config, &telemetry)?;
     let sampler = telemetry::host_sampler(&telemetry);
     let server_options = options::server(&config, instance, sampler, &telemetry);
@@ -90,6 +90,7 @@ pub async fn serve(
     for note in &notes {
         tracing::warn!("{note}");
     }
+    telemetry::observe_files(&config, &telemetry);
     let host = Arc::new(state.process_host(&config, instance)?);
     let registry = Arc::new(registry::build(&config, &host)?);
     let clock = server_clock::start();

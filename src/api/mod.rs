@@ -6,7 +6,9 @@
 mod admin;
 mod auth;
 mod convert;
+mod headers;
 mod http;
+mod incident;
 mod listener;
 mod middleware;
 mod security;

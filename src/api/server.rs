@@ -167,7 +167,9 @@ fn services(
     let reflection = || {
         let builder = tonic_reflection::server::Builder::configure();
         let builder = builder.register_encoded_file_descriptor_set(crate::proto::DESCRIPTORS);
-        builder.register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        let builder = builder.register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+        // The details of errors.
+        builder.register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     let callers = CallerExtractor::new(requires_identity);
     let tasks = TaskServiceServer::new(Tasks::new(handle.clone(), callers));

@@ -11,6 +11,7 @@ use crate::model::{Coded, Details, ErrorCode};
 use crate::proto::v1;
 
 use super::convert::time;
+use super::incident;
 
 /// `ErrorInfo.domain` of every error.
 pub const DOMAIN: &str = "lineshaft.dev";
@@ -94,8 +95,7 @@ fn error_parts(error: &dyn Coded) -> ErrorParts {
     if code != ErrorCode::Internal {
         return ErrorParts { code, message: error.public_message().into_owned(), details: error.details() };
     }
-    let incident = uuid::Uuid::new_v4().to_string();
-    tracing::error!(%incident, error = chain(error), "internal error");
+    let incident = incident::report(&chain(error)).to_string();
     let message = format!("internal error; the server log has details for incident {incident}");
     ErrorParts { code, message, details: Details { metadata: vec![("incident", incident)], ..Details::default() } }
 }

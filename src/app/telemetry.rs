@@ -11,7 +11,7 @@ use crate::telemetry::export::pipeline::Pipeline;
 use crate::telemetry::host::HostSampler;
 use crate::telemetry::liveness::Watchdog;
 
-pub(super) fn build(config: &Config, pipeline: &mut Pipeline) -> Result<Telemetry, StartError> {
+pub(super) fn build(pipeline: &mut Pipeline) -> Result<Telemetry, StartError> {
     if pipeline.settings().disabled {
         return Ok(Telemetry::off());
     }
@@ -25,10 +25,14 @@ pub(super) fn build(config: &Config, pipeline: &mut Pipeline) -> Result<Telemetr
         });
     }
     metrics.observe_runtime(&Handle::current().metrics());
-    if !config.store.memory {
-        metrics.observe_files(config.store.directory.clone());
-    }
     Ok(Telemetry::new(metrics))
+}
+
+/// Called when the store is open: the first reading waits for the disk.
+pub(super) fn observe_files(config: &Config, telemetry: &Telemetry) {
+    if !config.store.memory {
+        telemetry.metrics.observe_files(config.store.directory.clone());
+    }
 }
 
 /// The sampler feeds the metrics of the host, and the API's reports of its health.

@@ -303,6 +303,15 @@ mod tests {
         assert_eq!(written(&all, false, || (0..10).for_each(|_| tracing::warn!("again"))).lines().count(), 10);
     }
 
+    #[test]
+    fn each_incident_is_logged() {
+        let text = written(&options(LogFormat::Json, "info"), false, || {
+            (0..10)
+                .for_each(|number| tracing::error!(name: log_throttle::INCIDENT, incident = number, "internal error"));
+        });
+        assert_eq!(text.lines().count(), 10);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_next_line_has_the_number_of_omitted_lines() {
         let lines = Lines::default();

@@ -17,6 +17,9 @@ const POOL: &str = "lineshaft::pool";
 /// The audit log has a separate limit.
 const AUDIT: &str = "audit";
 
+/// Name of the event for an internal error whose id a caller has got, so it is always logged.
+pub const INCIDENT: &str = "incident";
+
 /// Limits the lines of each log statement within ten seconds.
 #[derive(Debug)]
 pub(super) struct LogThrottle {
@@ -67,7 +70,7 @@ impl<S: Subscriber> Layer<S> for LogThrottle {
         OMITTED.set(0);
         let metadata = event.metadata();
         let limited = match *metadata.level() {
-            Level::ERROR | Level::WARN => metadata.target() != AUDIT,
+            Level::ERROR | Level::WARN => metadata.target() != AUDIT && metadata.name() != INCIDENT,
             Level::INFO => metadata.target().starts_with(POOL),
             // Details are enabled on purpose.
             _ => false,

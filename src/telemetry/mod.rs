@@ -21,6 +21,7 @@ use std::sync::Arc;
 use liveness::Liveness;
 use metrics::{Metrics, ServerGauges};
 
+pub use log_throttle::INCIDENT;
 pub use start::{Options, start};
 
 /// Metrics and liveness, for every component of the server. Cheap to clone.

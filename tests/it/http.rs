@@ -1,11 +1,13 @@
 //! HTTP without gRPC: JSON, gRPC-Web, plain routes, and hostile requests.
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use lineshaft::proto::v1::{self, TaskState};
 use prost::Message;
 use serde_json::{Value, json};
 
+use crate::health_endpoints::{health_address, samples};
 use crate::http1_client::{Connection, Response, envelope, envelopes, post};
-use crate::support::{Server, check, eventually, noop, task};
+use crate::support::{Server, check, eventually, noop, run, task};
 
 const SUBMIT: &str = "/lineshaft.v1.TaskService/SubmitTask";
 const WAIT: &str = "/lineshaft.v1.TaskService/WaitTask";
@@ -96,7 +98,8 @@ fn malformed_requests_are_rejected_with_line_and_column() {
         ("text/plain", &[][..], 415),
         ("application/x-www-form-urlencoded", &[], 415),
         ("application/connect+json", &[], 415),
-        ("application/json", &[("content-encoding", "gzip")], 501),
+        ("application/json", &[("content-encoding", "br")], 501),
+        ("application/json", &[("content-encoding", "gzip")], 400),
         ("application/json", &[("connect-protocol-version", "2")], 400),
         ("application/json", &[("connect-timeout-ms", "soon")], 400),
         ("application/grpc", &[], 505),
@@ -201,6 +204,77 @@ async fn a_task_is_submitted_with_grpc_web() {
     assert!(!refused.header("grpc-status-details-bin").is_empty(), "{refused:?}");
 }
 
+#[test]
+fn media_types_of_grpc_web_are_compared_without_case_and_parameters() {
+    let server = Server::start("");
+    let body = envelope(&noop().encode_to_vec());
+    let send = |content_type: &str, accept: &str, body: &[u8]| {
+        Connection::open(&server).send(&post(SUBMIT, content_type, &[("accept", accept)], body))
+    };
+    for content_type in
+        ["application/grpc-web", "application/grpc-web+proto; charset=utf-8", "Application/gRPC-Web+Proto;a=\"b;c\""]
+    {
+        let answer = send(content_type, "*/*", &body);
+        assert_eq!(
+            (answer.status, answer.header("content-type")),
+            (200, "application/grpc-web+proto"),
+            "{content_type}"
+        );
+        assert!(String::from_utf8_lossy(&answer.body).contains("grpc-status:0"), "{content_type}: {answer:?}");
+    }
+    let text = BASE64_STANDARD.encode(&body);
+    let accept = "application/grpc-web-text, application/grpc-web;q=0.5";
+    let answer = send("application/grpc-web-text; charset=utf-8", accept, text.as_bytes());
+    assert_eq!((answer.status, answer.header("content-type")), (200, "application/grpc-web-text+proto"), "{answer:?}");
+    for unsupported in ["application/grpc-web+json", "application/grpc-web-thrift"] {
+        let refused = send(unsupported, "*/*", &body);
+        assert_eq!((refused.status, refused.header("grpc-status")), (200, "12"), "{unsupported}: {refused:?}");
+        assert!(refused.header("grpc-message").contains("content-type"), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn bodies_may_be_compressed_with_gzip() {
+    let server = Server::start("");
+    let gzip = |content: &str| {
+        let (source, target) = (server.path("plain"), server.path("plain.gz"));
+        std::fs::write(&source, content).unwrap();
+        let (done, output) = run("gzip", ["-kf", &source.display().to_string()]);
+        assert!(done, "{output}");
+        std::fs::read(target).unwrap()
+    };
+    let send = |path: &str, content_type: &str, coding: &str, body: &[u8]| {
+        Connection::open(&server).send(&post(path, content_type, &[("content-encoding", coding)], body))
+    };
+    for (id, coding) in [("a", "gzip"), ("b", "GZIP"), ("c", "identity, x-gzip")] {
+        let body = gzip(&json!({"handler": "compute", "payload": {"json": 10}, "taskId": id}).to_string());
+        let accepted = send(SUBMIT, "application/json", coding, &body);
+        assert_eq!((accepted.status, &accepted.json()["taskId"]), (200, &json!(id)), "{coding}");
+    }
+    let plain = send(SUBMIT, "application/json", "Identity", br#"{"handler": "compute", "payload": {"json": 10}}"#);
+    assert_eq!(plain.status, 200, "{:?}", plain.json());
+    let form = send("/api/submit", "application/x-www-form-urlencoded", "gzip", &gzip("type=compute&param=10"));
+    assert_eq!(form.status, 200, "{:?}", form.json());
+    let bomb = send(SUBMIT, "application/json", "gzip", &gzip(&" ".repeat(40 << 20)));
+    assert_eq!((bomb.status, reason(&bomb.json())), (429, "MESSAGE_TOO_LARGE"));
+}
+
+#[test]
+fn http_1_1_requests_need_exactly_one_host_on_every_port() {
+    let server = Server::start("[server]\nhealth_listen = \"127.0.0.1:0\"\n");
+    for address in [server.address.clone(), health_address(&server)] {
+        let get = |version: &str, hosts: &str| {
+            let request = format!("GET /health/live HTTP/{version}\r\n{hosts}\r\n");
+            Connection::open_at(&address).send(request.as_bytes()).status
+        };
+        assert_eq!(get("1.1", "host: localhost\r\n"), 200);
+        assert_eq!(get("1.1", ""), 400, "no host");
+        assert_eq!(get("1.1", "host: localhost\r\nHost: localhost\r\n"), 400, "two hosts");
+        assert_eq!(get("1.1", "host: user@localhost\r\n"), 400, "not a host");
+        assert_eq!(get("1.0", ""), 200, "HTTP/1.0 needs none");
+    }
+}
+
 #[tokio::test]
 async fn plain_routes_work_with_forms_and_json() {
     let server = Server::start("");
@@ -231,6 +305,8 @@ async fn plain_routes_work_with_forms_and_json() {
     assert_eq!((&all["pools"][0]["name"], &all["pools"][0]["metrics"]["busy"]), (&json!("default"), &json!(1)));
     assert!(all["pools"][0]["workers"].as_array().unwrap().iter().any(|worker| worker["task"] == running));
     assert_eq!(all["system"]["healthy"], true);
+    let cancelled = "lineshaft.v1.PoolService/StreamPoolMetrics\",rpc_status_code=\"CANCELLED\"";
+    assert!(!samples(&server.address).keys().any(|name| name.contains(cancelled)), "no stream was cancelled");
 
     let cancelled = form(&format!("/api/tasks/{running}/cancel"), "reason=enough");
     assert_eq!(cancelled.status, 200, "{:?}", cancelled.json());

@@ -40,6 +40,19 @@ fn exemplars(text: &str, histogram: &str) -> Vec<(String, f64)> {
     of_histogram.filter_map(exemplar).collect()
 }
 
+#[test]
+fn the_weights_of_the_accept_header_decide_the_format() {
+    let server = Server::start("");
+    for (accept, expected) in [
+        ("application/openmetrics-text;q=0.2, text/plain;q=0.5", "text/plain"),
+        ("text/plain;q=0.5, application/openmetrics-text;Q=0.7", "application/openmetrics-text"),
+        ("application/openmetrics-text;Q=0, */*", "text/plain"),
+    ] {
+        let response = get(&server.address, "/metrics", &format!("accept: {accept}\r\n"));
+        assert!(response.header("content-type").starts_with(expected), "{accept}: {response:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_filter_always_on_keeps_every_measurement_as_an_exemplar() {
     let server = Server::start_with("", &[("OTEL_METRICS_EXEMPLAR_FILTER", "Always_On")]);

@@ -97,6 +97,22 @@ async fn a_hanging_disk_makes_the_server_not_ready_until_it_responds() {
     assert!(log.contains("has stalled") && log.contains("makes progress again"), "{log}");
 }
 
+#[tokio::test]
+async fn metrics_are_served_while_the_file_system_hangs() {
+    let faults = Faults::new();
+    let server = start_server(&faults);
+    let probes = health_address(&server);
+    wait_until_ready(&probes).await;
+    let size = "lineshaft_store_size_bytes{file=\"journal\"}";
+    assert!(samples(&probes)[size].parse::<u64>().unwrap() > 0);
+    faults.set(&["list hang *"]);
+    // The client gives up after a time-out.
+    for _ in 0..3 {
+        assert!(samples(&probes).contains_key("lineshaft_watchdog_stalls_total{part=\"scheduler\"}"));
+    }
+    faults.clear();
+}
+
 /// The error of a call that must not wait for the disk.
 async fn refusal<T>(call: impl Future<Output = Result<T, Status>>) -> Status {
     tokio::time::timeout(TIMEOUT, call)

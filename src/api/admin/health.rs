@@ -10,12 +10,12 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
-use tonic::codegen::http::header::CONTENT_TYPE;
 use tonic::codegen::http::{Request, Response, StatusCode};
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 use tower::{ServiceBuilder, ServiceExt};
 
+use crate::api::http::Kind;
 use crate::api::http::health::{self, Sources};
 use crate::api::middleware::body_timeout::BodyTimeoutLayer;
 use crate::api::middleware::public_calls::PublicCallsLayer;
@@ -74,8 +74,7 @@ where
     if let Some(response) = health::respond(&sources, request.method(), request.uri().path(), request.headers()).await {
         return Ok(counted(&sources.memory, response));
     }
-    let content_type = request.headers().get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
-    if content_type.starts_with(b"application/grpc") {
+    if Kind::of(&request) == Kind::Grpc {
         let bounded = ServiceBuilder::new()
             .layer(PublicCallsLayer { places: services.places.clone(), all: true })
             .layer(BodyTimeoutLayer(BODY_TIMEOUT))

@@ -21,7 +21,8 @@ const CONNECTIONS: ConnectionOptions = ConnectionOptions {
     header_timeout: Duration::from_secs(10),
     send_timeout: Duration::from_secs(10),
     age: Duration::from_mins(10),
-    age_grace: Duration::ZERO,
+    // The streams of KEDA have no end. The client opens new ones over a new connection.
+    age_grace: Duration::MAX,
 };
 
 /// Serves until `stop`. `name` is for log messages.
@@ -94,6 +95,43 @@ mod tests {
         let started = Instant::now();
         closed(&mut idle).await;
         assert!(started.elapsed() < CONNECTIONS.age, "after a response: {:?}", started.elapsed());
+    }
+
+    /// Reads frames of HTTP/2, and answers pings, until one of this type comes. `None` at the end of the connection.
+    async fn frame_of_type(stream: &mut TcpStream, wanted: u8) -> Option<Vec<u8>> {
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.ok()?;
+            let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+            stream.read_exact(&mut payload).await.ok()?;
+            if head[3] == PING && head[4] & ACK == 0 {
+                let answer = [&[0, 0, 8, PING, ACK, 0, 0, 0, 0], &payload[..]].concat();
+                stream.write_all(&answer).await.ok()?;
+            }
+            if head[3] == wanted {
+                return Some(payload);
+            }
+        }
+    }
+
+    const PING: u8 = 6;
+    const ACK: u8 = 1;
+    const GOAWAY: u8 = 7;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_outlives_the_age_of_its_connection() {
+        let mut stream = TcpStream::connect(port().await).await.unwrap();
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        // GET http://x/wait as stream 1.
+        let headers = b"\x82\x86\x01\x01x\x04\x05/wait";
+        let head = [0, 0, u8::try_from(headers.len()).unwrap(), 1, 5, 0, 0, 0, 1];
+        stream.write_all(&[&head, &headers[..]].concat()).await.unwrap();
+        let started = Instant::now();
+        assert!(frame_of_type(&mut stream, GOAWAY).await.is_some(), "the client is told to open a new connection");
+        assert!(started.elapsed() >= CONNECTIONS.age * 9 / 10);
+        while started.elapsed() < 2 * CONNECTIONS.age {
+            assert!(frame_of_type(&mut stream, PING).await.is_some(), "closed after {:?}", started.elapsed());
+        }
     }
 
     #[tokio::test]

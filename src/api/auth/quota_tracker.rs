@@ -4,10 +4,12 @@
 //! reserved until the tracker has seen its tasks, so an identity never exceeds its limit.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::model::key_file::KeyLimits;
 use crate::model::{Revision, TaskChange, TaskEvent, TaskFilter, TaskId, TaskSpec, TaskState};
@@ -17,6 +19,9 @@ use super::quota::{CommittedReservation, LimitOptions, Usage};
 
 /// Entries of the registry; entries that are not in use are removed beyond this number.
 const NAMES_MAX: usize = 10_000;
+/// Pauses between two attempts to follow the events, doubled after each failure.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// One page of a recount.
 const PAGE: PageSize = PageSize { rows: 500, bytes: 8 << 20, results: false };
 
@@ -99,12 +104,22 @@ impl QuotaTracker {
             () = handle.draining().cancelled_owned() => return,
             _ = begin => {}
         }
+        let mut pause = PAUSE_MIN;
         loop {
+            let attempted = Instant::now();
             match tracker.follow(&usages, &handle, &mut committed, &mut counted).await {
                 // More has to be counted than before: recount.
                 Ok(()) => {}
                 Err(Refusal::Draining(_) | Refusal::WatchDrained(_)) => return,
-                Err(error) => tracing::warn!(%error, "lost the watch on events; recounting unfinished tasks"),
+                Err(error) => {
+                    // A watch that has lasted does not lengthen the pause.
+                    pause = if attempted.elapsed() > PAUSE_MAX { PAUSE_MIN } else { (2 * pause).min(PAUSE_MAX) };
+                    tracing::warn!(%error, ?pause, "lost the watch on events; recounting unfinished tasks after a pause");
+                    tokio::select! {
+                        () = handle.draining().cancelled_owned() => return,
+                        () = tokio::time::sleep(pause) => {}
+                    }
+                }
             }
         }
     }

@@ -16,6 +16,7 @@ use tonic::codegen::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use tonic::codegen::http::{self, HeaderMap, Request, Response, StatusCode, request};
 use tonic::{Code, Status};
 
+use crate::api::headers;
 use crate::api::middleware::response_memory::{ReplyMemory, ResponseMemory};
 use crate::api::status::into_status;
 use crate::model::{ErrorCode, limits};
@@ -49,13 +50,12 @@ struct Encoding {
 }
 
 impl Encoding {
-    fn parse(content_type: &[u8]) -> Option<Self> {
-        let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-        let (codec, streaming) = match essence.to_ascii_lowercase().as_slice() {
-            b"application/json" => (Codec::Json, false),
-            b"application/proto" => (Codec::Proto, false),
-            b"application/connect+json" => (Codec::Json, true),
-            b"application/connect+proto" => (Codec::Proto, true),
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let (codec, streaming) = match headers::media_type(headers)?.as_str() {
+            "application/json" => (Codec::Json, false),
+            "application/proto" => (Codec::Proto, false),
+            "application/connect+json" => (Codec::Json, true),
+            "application/connect+proto" => (Codec::Proto, true),
             _ => return None,
         };
         Some(Self { codec, streaming })
@@ -100,8 +100,7 @@ pub async fn handle(context: Context, method: Method, request: Request<Body>) ->
     if request.method() != http::Method::POST {
         return method_not_allowed(&contract, "POST");
     }
-    let content_type = request.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    let encoding = Encoding::parse(content_type).filter(|encoding| encoding.streaming == method.server_streaming);
+    let encoding = Encoding::of(request.headers()).filter(|encoding| encoding.streaming == method.server_streaming);
     let Some(encoding) = encoding.filter(|_| !method.client_streaming) else {
         return unsupported_content_type(&context, &method);
     };
@@ -330,7 +329,10 @@ mod tests {
 
     #[test]
     fn the_content_type_determines_the_encoding() {
-        let of = |text: &str| Encoding::parse(text.as_bytes()).map(Encoding::content_type);
+        let of = |text: &'static str| {
+            let headers = [(CONTENT_TYPE, HeaderValue::from_static(text))].into_iter().collect();
+            Encoding::of(&headers).map(Encoding::content_type)
+        };
         assert_eq!(of("application/json"), Some("application/json"));
         assert_eq!(of("Application/JSON ; charset=utf-8"), Some("application/json"));
         assert_eq!(of("application/connect+proto"), Some("application/connect+proto"));

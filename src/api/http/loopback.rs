@@ -14,6 +14,7 @@ use tonic::{Code, Status};
 use tower::ServiceExt;
 
 use crate::api::middleware::admission::Admission;
+use crate::api::middleware::grpc_timeout;
 use crate::api::middleware::response_memory::ReplyMemory;
 use crate::api::status;
 use crate::scheduler::Internal;
@@ -92,7 +93,7 @@ impl LoopbackClient {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(TE, HeaderValue::from_static("trailers"));
         if let Some(deadline) = self.deadline {
-            headers.insert("grpc-timeout", timeout(deadline));
+            headers.insert("grpc-timeout", grpc_timeout::remaining(deadline));
         }
         match self.calls.clone().oneshot(request).await {
             Ok(response) => response,
@@ -133,29 +134,6 @@ impl LoopbackClient {
         let reply = self.unary(path, &request.encode_to_vec()).await.map_err(|(refused, _)| refused)?;
         decoded(reply.message)
     }
-
-    /// Makes a streaming call, and ends it after the first message.
-    ///
-    /// # Errors
-    /// The status of the service.
-    pub async fn first<Q: Message, A: Message + Default>(&self, path: &str, request: &Q) -> Result<A, Status> {
-        let (head, mut body) = self.open(path, &request.encode_to_vec()).await.into_parts();
-        let mut status = Status::from_header_map(&head.headers);
-        let mut frames = Frames::default();
-        while status.is_none() {
-            let frame = body.frame().await.ok_or_else(incomplete)??;
-            match frame.into_data() {
-                Ok(piece) => frames.push(&piece),
-                Err(last) => {
-                    status = Some(last.trailers_ref().and_then(Status::from_header_map).unwrap_or_else(incomplete));
-                }
-            }
-            if let Some(message) = frames.next() {
-                return decoded(message);
-            }
-        }
-        Err(status.filter(|status| status.code() != Code::Ok).unwrap_or_else(incomplete))
-    }
 }
 
 fn decoded<A: Message + Default>(message: Bytes) -> Result<A, Status> {
@@ -174,16 +152,6 @@ fn framed(message: &[u8]) -> Bytes {
     frame.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
     frame.put_slice(message);
     frame.freeze()
-}
-
-/// The remaining time as a `grpc-timeout` value: at most eight digits and a unit.
-fn timeout(deadline: Instant) -> HeaderValue {
-    let remaining = deadline.saturating_duration_since(Instant::now());
-    let (number, unit) = match remaining.as_millis() {
-        millis @ 0..=99_999_999 => (millis, 'm'),
-        millis => ((millis / 1_000).min(99_999_999), 'S'),
-    };
-    HeaderValue::try_from(format!("{number}{unit}")).unwrap_or(HeaderValue::from_static("0m"))
 }
 
 /// Splits a gRPC body into messages. The pieces of the body may end anywhere.
@@ -235,18 +203,6 @@ mod tests {
                 }
             }
             assert_eq!(found, [&b"one"[..], b"", b"three"], "pieces of {size}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_remaining_time_has_at_most_eight_digits() {
-        for (remaining, expected) in [
-            (Duration::ZERO, "0m"),
-            (Duration::from_millis(1_500), "1500m"),
-            (Duration::from_secs(100_000), "100000S"),
-            (Duration::from_secs(9_999_999_999), "99999999S"),
-        ] {
-            assert_eq!(timeout(Instant::now() + remaining), expected);
         }
     }
 

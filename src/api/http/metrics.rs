@@ -3,17 +3,19 @@
 use futures_util::FutureExt;
 use http_body_util::Full;
 use tonic::body::Body;
-use tonic::codegen::http::header::{ACCEPT, CONTENT_TYPE};
+use tonic::codegen::http::header::CONTENT_TYPE;
 use tonic::codegen::http::{HeaderMap, HeaderValue, Response, StatusCode};
 
+use crate::api::headers;
 use crate::api::middleware::response_memory::ResponseMemory;
 use crate::model::{MemoryAccount, MemoryPart};
 use crate::telemetry::metrics::{Format, Metrics};
 
 /// All metrics, in the format that the `accept` header asks for.
 pub async fn page(metrics: &Metrics, memory: &MemoryAccount, headers: &HeaderMap) -> Response<Body> {
-    let accepted: Vec<_> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
-    let format = Format::accepted(&accepted.join(","));
+    let [plain, open] = [Format::Prometheus, Format::OpenMetrics].map(Format::media_type);
+    let format =
+        if headers::preferred(headers, &[plain, open]) == open { Format::OpenMetrics } else { Format::Prometheus };
     let Some(text) = metrics.page(format).await else {
         return unavailable("metrics are off\n".to_owned());
     };

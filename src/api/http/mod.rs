@@ -21,4 +21,4 @@ pub use context::{Calls, Context};
 pub use descriptors::Contract;
 pub use front::Front;
 pub use origin::Origins;
-pub use routes::Routes;
+pub use routes::{Kind, Routes};

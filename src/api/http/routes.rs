@@ -2,10 +2,11 @@
 
 use http_body_util::Full;
 use tonic::body::Body;
-use tonic::codegen::http::header::CONTENT_TYPE;
-use tonic::codegen::http::{Method, Request, Response, StatusCode};
+use tonic::codegen::http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use tonic::codegen::http::{HeaderMap, Method, Request, Response, StatusCode};
 use tower::{Layer, Service};
 
+use crate::api::headers;
 use crate::api::middleware::grpc_timeout;
 use crate::model::{ErrorCode, limits};
 
@@ -34,12 +35,37 @@ pub enum Kind {
 
 impl Kind {
     pub fn of<B>(request: &Request<B>) -> Self {
-        let content_type = request.headers().get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
-        match content_type.strip_prefix(b"application/grpc") {
-            Some([] | [b'+' | b';', ..]) => Self::Grpc,
-            Some(rest) if rest.starts_with(b"-web") => Self::GrpcWeb,
+        // What most clients send needs no parsing.
+        if request.headers().get(CONTENT_TYPE).is_some_and(|value| value == "application/grpc") {
+            return Self::Grpc;
+        }
+        let media_type = headers::media_type(request.headers()).unwrap_or_default();
+        match media_type.strip_prefix("application/grpc") {
+            Some(rest) if rest.is_empty() || rest.starts_with('+') => Self::Grpc,
+            Some(rest) if rest.starts_with("-web") => Self::GrpcWeb,
             _ => Self::Other,
         }
+    }
+}
+
+/// The encodings of gRPC-Web: binary and base64.
+const WEB: &str = "application/grpc-web+proto";
+const WEB_TEXT: &str = "application/grpc-web-text+proto";
+
+/// The encoding of the request; `None` if it is not supported.
+fn web_encoding(headers: &HeaderMap) -> Option<&'static str> {
+    match headers::media_type(headers)?.as_str() {
+        "application/grpc-web" | WEB => Some(WEB),
+        "application/grpc-web-text" | WEB_TEXT => Some(WEB_TEXT),
+        _ => None,
+    }
+}
+
+/// The encoding that the client prefers for the response.
+fn accepted_web_encoding(headers: &HeaderMap) -> &'static str {
+    match headers::preferred(headers, &["application/grpc-web", WEB, "application/grpc-web-text", WEB_TEXT]) {
+        "application/grpc-web-text" | WEB_TEXT => WEB_TEXT,
+        _ => WEB,
     }
 }
 
@@ -73,11 +99,18 @@ impl Routes {
 
     async fn grpc_web(&self, request: Request<Body>) -> Response<Body> {
         let (mut head, body) = request.into_parts();
+        if head.method != Method::POST {
+            return response::method_not_allowed(&self.context.contract, "POST");
+        }
+        let Some(encoding) = web_encoding(&head.headers) else {
+            let message = format!("unsupported content-type; gRPC-Web calls need {WEB} or {WEB_TEXT}");
+            return response::grpc_web_error(edge_error(ErrorCode::Unsupported, message));
+        };
+        let deadline = grpc_timeout::deadline(&head.headers);
         let receive = async {
             let mut admission = self.context.admit(&head)?;
             // The text form of gRPC-Web is a third longer.
             let bytes = 2 * limits::MESSAGE_BYTES_MAX;
-            let deadline = grpc_timeout::deadline(&head.headers);
             let body = self.context.receive(&head, body, bytes, deadline, &mut admission).await?;
             Ok((admission, body))
         };
@@ -86,6 +119,16 @@ impl Routes {
             Err(refused) => return response::grpc_web_error(refused),
         };
         head.extensions.insert(admission.admitted.clone());
+        // The layer for gRPC-Web compares these headers as text.
+        let accepted = accepted_web_encoding(&head.headers);
+        head.headers.insert(CONTENT_TYPE, HeaderValue::from_static(encoding));
+        head.headers.insert(ACCEPT, HeaderValue::from_static(accepted));
+        head.headers.remove(CONTENT_ENCODING);
+        head.headers.remove(CONTENT_LENGTH);
+        if let Some(deadline) = deadline {
+            // Receiving the body has taken a part of the time.
+            head.headers.insert("grpc-timeout", grpc_timeout::remaining(deadline));
+        }
         let mut web = tonic_web::GrpcWebLayer::new().layer(self.context.calls.clone());
         match web.call(Request::from_parts(head, Body::new(Full::new(bytes)))).await {
             Ok(response) => response,
@@ -106,5 +149,60 @@ impl Routes {
             (&Method::GET | &Method::HEAD, "/") => response::text(INDEX),
             _ => plain::handle(&self.context, request).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, OnceLock};
+    use std::time::Duration;
+
+    use http_body_util::StreamBody;
+    use tonic::codegen::http::HeaderValue;
+
+    use super::*;
+    use crate::api::auth::AccessControl;
+    use crate::api::http::{Calls, Contract};
+    use crate::api::middleware::admission::AdmissionControl;
+    use crate::api::middleware::call_slots::CallSlots;
+    use crate::api::middleware::public_places::PublicPlaces;
+    use crate::model::MemoryAccount;
+    use crate::telemetry::Telemetry;
+    use crate::telemetry::host::HostHealth;
+    use crate::telemetry::metrics::Metrics;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_deadline_of_grpc_web_includes_the_time_in_which_the_body_arrives() {
+        let passed_on = Arc::new(OnceLock::new());
+        let calls = {
+            let passed_on = passed_on.clone();
+            tower::service_fn(move |request: Request<Body>| {
+                let _ = passed_on.set(request.headers().get("grpc-timeout").cloned());
+                async { Ok(Response::default()) }
+            })
+        };
+        let memory = MemoryAccount::new(|_| 1_000);
+        let context = Context {
+            calls: Calls::new(calls),
+            admission: AdmissionControl::new(AccessControl::default(), CallSlots::new(1), PublicPlaces::default()),
+            contract: Arc::new(Contract::new().unwrap()),
+            body_timeout: Duration::from_mins(1),
+            memory: memory.clone(),
+        };
+        let telemetry = Telemetry::new(Metrics::off());
+        let health =
+            health::Sources { telemetry, host: Arc::new(HostHealth::default), memory, instance: String::new() };
+        let routes = Routes { context, origins: Origins::default(), health };
+        let slow = futures_util::stream::once(async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            Ok::<_, tonic::Status>(http_body::Frame::data(bytes::Bytes::from_static(&[0; 5])))
+        });
+        let mut request = Request::new(Body::new(StreamBody::new(slow)));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = "/lineshaft.v1.TaskService/GetTask".parse().unwrap();
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(WEB));
+        request.headers_mut().insert("grpc-timeout", HeaderValue::from_static("1S"));
+        routes.respond(Kind::GrpcWeb, request).await;
+        assert_eq!(passed_on.get().unwrap().as_ref().unwrap(), "700m");
     }
 }

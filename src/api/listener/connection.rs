@@ -19,6 +19,7 @@ use tonic::codegen::http::{Request, Response};
 use tower::{Service, ServiceExt};
 
 use crate::api::auth::{CertificateNames, ConnectionInfo};
+use crate::api::headers;
 
 use super::admission::Permit;
 use super::detect::{self, Protocol};
@@ -115,6 +116,18 @@ impl<S: RequestService> ConnectionServer<S> {
         }
     }
 
+    /// The calls in flight of an old connection have had their time, or the server stops.
+    async fn grace_ended(&self) {
+        let stopped = async {
+            self.stop.cancelled().await;
+            tokio::time::sleep(STOP_GRACE).await;
+        };
+        tokio::select! {
+            () = tokio::time::sleep(self.options.age_grace) => {}
+            () = stopped => {}
+        }
+    }
+
     async fn serve_http<T>(
         &self,
         stream: T,
@@ -135,10 +148,14 @@ impl<S: RequestService> ConnectionServer<S> {
         };
         let connection = ConnectionInfo::new(peer, certificate);
         let service = service_fn(|mut request: Request<Incoming>| {
+            let refused = headers::refuse_host(&request);
             request.extensions_mut().insert(connection.clone());
             let call = open.clone().map(ActiveCall::start);
             let response = self.service.clone().oneshot(request);
             async move {
+                if let Some(refused) = refused {
+                    return Ok(refused.map(Pieces::new));
+                }
                 let response = response.await?;
                 let response = match call {
                     Some(call) => response.map(|body| call.hold_until_end_of(body)),
@@ -163,10 +180,12 @@ impl<S: RequestService> ConnectionServer<S> {
         } else {
             // The client sends new calls over a new connection, and finishes the calls in flight on this one.
             serving.as_mut().graceful_shutdown();
-            let Ok(ended) = tokio::time::timeout(self.options.age_grace.max(STOP_GRACE), serving).await else {
-                return tracing::debug!(%peer, "closed an old connection with calls in flight");
-            };
-            ended
+            tokio::select! {
+                ended = serving => ended,
+                () = self.grace_ended() => {
+                    return tracing::debug!(%peer, "closed an old connection with calls in flight");
+                }
+            }
         };
         if let Err(error) = ended {
             tracing::debug!(error = &*error, %peer, "connection failed");

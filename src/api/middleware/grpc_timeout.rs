@@ -1,9 +1,9 @@
-//! Reads the caller's deadline from the `grpc-timeout` header.
+//! The header `grpc-timeout`: the caller's deadline.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tonic::codegen::http::HeaderMap;
+use tonic::codegen::http::{HeaderMap, HeaderValue};
 
 /// `None` without the header, or if it is invalid.
 pub fn deadline(headers: &HeaderMap) -> Option<Instant> {
@@ -29,6 +29,16 @@ fn parse(text: &str) -> Option<Duration> {
     })
 }
 
+/// The remaining time as a `grpc-timeout` value: at most eight digits and a unit.
+pub fn remaining(deadline: Instant) -> HeaderValue {
+    let remaining = deadline.saturating_duration_since(Instant::now());
+    let (number, unit) = match remaining.as_millis() {
+        millis @ 0..=99_999_999 => (millis, 'm'),
+        millis => ((millis / 1_000).min(99_999_999), 'S'),
+    };
+    HeaderValue::try_from(format!("{number}{unit}")).unwrap_or(HeaderValue::from_static("0m"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,6 +50,18 @@ mod tests {
         assert_eq!(parse("99999999H"), Some(Duration::from_hours(99_999_999)));
         for garbage in ["", "m", "5", "5x", "-5m", "+5m", "123456789S", "5\u{e4}", "5 S"] {
             assert_eq!(parse(garbage), None, "{garbage:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_remaining_time_has_at_most_eight_digits() {
+        for (remaining, expected) in [
+            (Duration::ZERO, "0m"),
+            (Duration::from_millis(1_500), "1500m"),
+            (Duration::from_secs(100_000), "100000S"),
+            (Duration::from_secs(9_999_999_999), "99999999S"),
+        ] {
+            assert_eq!(super::remaining(Instant::now() + remaining), expected);
         }
     }
 

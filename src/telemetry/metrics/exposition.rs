@@ -22,14 +22,11 @@ pub enum Format {
 }
 
 impl Format {
-    /// The best format that an `Accept` header allows.
-    pub fn accepted(accept: &str) -> Self {
-        let wants = |part: &str| {
-            let mut parts = part.split(';').map(str::trim);
-            let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("application/openmetrics-text"));
-            named && parts.all(|parameter| parameter.replace(' ', "").trim_end_matches(['0', '.']) != "q=")
-        };
-        if accept.split(',').any(wants) { Self::OpenMetrics } else { Self::Prometheus }
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => "text/plain",
+            Self::OpenMetrics => "application/openmetrics-text",
+        }
     }
 
     pub const fn content_type(self) -> &'static str {
@@ -77,12 +74,7 @@ impl Writer<'_> {
         };
         self.line(format_args!("# HELP {name} The resource that is measured."));
         self.line(format_args!("# TYPE {name} {kind}"));
-        let mut labels = Labels::default();
-        let mut all: Vec<_> = resource.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
-        all.sort_unstable();
-        for (key, value) in all {
-            labels.add(&key, &value);
-        }
+        let labels = Labels::named(resource.iter().map(|(key, value)| (key.as_str(), value.to_string())).collect());
         self.line(format_args!("target_info{labels} 1"));
     }
 
@@ -195,11 +187,23 @@ struct Labels(String);
 
 impl Labels {
     fn of<'a>(attributes: impl Iterator<Item = &'a KeyValue>) -> Self {
-        let mut sorted: Vec<_> = attributes.map(|kv| (kv.key.as_str(), kv.value.as_str())).collect();
-        sorted.sort_unstable();
+        Self::named(attributes.map(|kv| (kv.key.as_str(), kv.value.as_str().into_owned())).collect())
+    }
+
+    /// Values of attributes whose names become the same label are joined with `;`, as OpenTelemetry specifies.
+    fn named(mut attributes: Vec<(&str, String)>) -> Self {
+        attributes.sort_unstable();
+        let mut by_label: Vec<(String, String)> = Vec::with_capacity(attributes.len());
+        for (key, value) in attributes {
+            let label = label_name(key);
+            match by_label.iter_mut().find(|(known, _)| *known == label) {
+                Some((_, values)) => *values = format!("{values};{value}"),
+                None => by_label.push((label, value)),
+            }
+        }
         let mut labels = Self::default();
-        for (key, value) in sorted {
-            labels.add(key, &value);
+        for (label, value) in by_label {
+            labels.add(&label, &value);
         }
         labels
     }
@@ -210,11 +214,12 @@ impl Labels {
         labels
     }
 
-    fn add(&mut self, key: &str, value: &str) {
+    /// `label` is a valid name.
+    fn add(&mut self, label: &str, value: &str) {
         if !self.0.is_empty() {
             self.0.push(',');
         }
-        self.0.extend(key.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }));
+        self.0.push_str(label);
         self.0.push_str("=\"");
         for c in value.chars() {
             match c {
@@ -228,8 +233,33 @@ impl Labels {
     }
 }
 
+/// The name of a label for an attribute. Prometheus allows letters, digits and underscores, and no digit at the beginning;
+/// names that begin with two underscores are its own.
+fn label_name(key: &str) -> String {
+    let mut name: String = key.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    if name.is_empty() || name.starts_with("__") || name.starts_with(|c: char| c.is_ascii_digit()) {
+        name.insert_str(0, "key_");
+    }
+    name
+}
+
 impl Display for Labels {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.0.is_empty() { Ok(()) } else { write!(f, "{{{}}}", self.0) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_valid_and_unique_whatever_the_attributes_are_called() {
+        let labels = |attributes: &[(&'static str, &str)]| {
+            Labels::named(attributes.iter().map(|(key, value)| (*key, (*value).to_owned())).collect()).to_string()
+        };
+        assert_eq!(labels(&[("7up", "x"), ("a.b", "1"), ("a_b", "2")]), r#"{key_7up="x",a_b="1;2"}"#);
+        assert_eq!(labels(&[("", "e"), ("__name__", "n"), ("\u{e4}", "u")]), r#"{key_="e",key___name__="n",_="u"}"#);
+        assert_eq!(labels(&[("a b", "3"), ("a-b", "2"), ("a", "\"\n")]), r#"{a="\"\n",a_b="3;2"}"#);
     }
 }

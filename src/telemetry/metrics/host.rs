@@ -1,6 +1,6 @@
 //! The process, the machine, the runtime and the disk, read at collection.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,25 +10,10 @@ use tokio::time::Instant;
 
 use crate::telemetry::host::{HostHealth, HostSampler};
 
+use super::disk::{DiskSampler, DiskUse};
 use super::instruments::Observation;
 use super::registry::Metrics;
 use super::table;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DiskUse {
-    pub used: u64,
-    /// Available to this process.
-    pub free: u64,
-}
-
-impl DiskUse {
-    /// Of the file system that holds the path.
-    pub fn of(path: &Path) -> Option<Self> {
-        let found = rustix::fs::statvfs(path).ok()?;
-        let used = found.f_blocks.saturating_sub(found.f_bfree).saturating_mul(found.f_frsize);
-        Some(Self { used, free: found.f_bavail.saturating_mul(found.f_frsize) })
-    }
-}
 
 impl Metrics {
     pub fn observe_host(&self, sampler: &Arc<HostSampler>) {
@@ -74,14 +59,15 @@ impl Metrics {
 
     /// The store in this directory and the space that is left for it.
     pub fn observe_files(&self, directory: PathBuf) {
-        let of_store = directory.clone();
+        let sampler = Arc::new(DiskSampler::start(directory));
+        let of_store = sampler.clone();
         self.instruments().observe(&table::STORE_SIZE, move |o| {
-            for file in ["journal", "projection"] {
-                o.count(bytes_of(&of_store, file), &[("file", file)]);
+            for (file, bytes) in of_store.reading().into_iter().flat_map(|reading| reading.databases) {
+                o.count(bytes, &[("file", file)]);
             }
         });
         self.instruments().observe(&table::SYSTEM_DISK, move |o| {
-            if let Some(DiskUse { used, free }) = DiskUse::of(&directory) {
+            if let Some(DiskUse { used, free }) = sampler.reading().and_then(|reading| reading.disk) {
                 o.count(used, &[(semconv::SYSTEM_FILESYSTEM_STATE, "used")]);
                 o.count(free, &[(semconv::SYSTEM_FILESYSTEM_STATE, "free")]);
             }
@@ -92,29 +78,4 @@ impl Metrics {
 #[expect(clippy::cast_precision_loss, reason = "few")]
 fn cores(health: HostHealth) -> f64 {
     health.cores.max(1) as f64
-}
-
-/// Bytes of a database file and its write-ahead log.
-fn bytes_of(directory: &Path, name: &str) -> u64 {
-    let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
-    let own = entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(|file| file.starts_with(name)));
-    own.filter_map(|entry| entry.metadata().ok()).filter(std::fs::Metadata::is_file).map(|file| file.len()).sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_size_of_a_database_includes_its_logs_and_a_missing_directory_is_empty() {
-        let directory = tempfile::tempdir().unwrap();
-        for (name, bytes) in [("journal.db", 10), ("journal.db-wal", 5), ("projection.db", 7), ("other", 100)] {
-            std::fs::write(directory.path().join(name), vec![0; bytes]).unwrap();
-        }
-        assert_eq!(bytes_of(directory.path(), "journal"), 15);
-        assert_eq!(bytes_of(directory.path(), "projection"), 7);
-        assert_eq!(bytes_of(&directory.path().join("none"), "journal"), 0);
-        assert!(DiskUse::of(directory.path()).unwrap().free > 0);
-        assert_eq!(DiskUse::of(&directory.path().join("none")), None);
-    }
 }

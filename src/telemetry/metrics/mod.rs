@@ -10,6 +10,7 @@
 
 mod attempts;
 mod calls;
+mod disk;
 mod exemplar;
 mod exports;
 mod exposition;

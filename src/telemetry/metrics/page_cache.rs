@@ -1,7 +1,7 @@
 //! Renders one page of metrics at a time, independently of the number of scrapers.
 //!
-//! Rendering occupies a blocking thread, and a disk that hangs can block this thread. Requests that arrive during that
-//! time wait without a thread and share the next page. A request never gets a page that was begun before it arrived.
+//! Rendering occupies a blocking thread. Requests that arrive during that time wait without a thread and share the next page.
+//! A request never gets a page that was begun before it arrived.
 
 use std::sync::Arc;
 

@@ -309,16 +309,10 @@ async fn every_sample_belongs_to_a_row_and_every_family_is_described_once() {
 }
 
 #[test]
-fn metrics_can_be_off_and_the_accept_header_decides_the_format() {
+fn metrics_can_be_off() {
     let metrics = Metrics::off();
     PoolMeter::new(&metrics, &pool("p"), &catalog()).worker().started(Priority::Low, Duration::ZERO, || Some(SPAN));
     assert_eq!(metrics.expose(Format::Prometheus), None);
-    let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
-    assert_eq!(Format::accepted(prometheus), Format::OpenMetrics);
-    assert_eq!(Format::accepted("application/openmetrics-text; version=0.0.1"), Format::OpenMetrics);
-    for plain in ["", "*/*", "text/plain", "application/openmetrics-text;q=0", "application/openmetrics-text;q=0.0"] {
-        assert_eq!(Format::accepted(plain), Format::Prometheus, "{plain}");
-    }
 }
 
 /// Names of metrics of this server in PromQL.

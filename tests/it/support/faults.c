@@ -2,7 +2,7 @@
  *
  * FAULTS names a file of rules, which is read again at each call. A rule is a line `CALL ACTION SUFFIX [FROM]`:
  *
- *   CALL    read, write, sync, or recv: a read from a socket that contains the words below; time: the system clock;
+ *   CALL    read, write, sync, list (of a directory), or recv: a read from a socket that contains the words below; time: the system clock;
  *           panic: all clocks, in the thread of the scheduler
  *   ACTION  eio    fail with EIO and do nothing
  *           torn   write the first half and fail with EIO
@@ -17,6 +17,7 @@
  * FAULTS with `.log` added is a log with a line `CALL ACTION PATH` for each applied rule except of `time`, and `synced PATH` for each
  * successful sync. */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -57,7 +58,7 @@ static void record(const char *what, const char *path) {
 }
 
 /* Copies the action of the first rule for this call to `action`, or returns 0. */
-static int find(const char *call, int file, off64_t at, char action[16], char path[PATH_MAX]) {
+static int find_path(const char *call, const char *path, off64_t at, char action[16]) {
   const char *rules = getenv("FAULTS");
   if (rules == NULL) return 0;
   int open = (int)syscall(SYS_openat, AT_FDCWD, rules, O_RDONLY | O_CLOEXEC);
@@ -71,10 +72,15 @@ static int find(const char *call, int file, off64_t at, char action[16], char pa
   while ((line = strsep(&rest, "\n")) != NULL) {
     int fields = sscanf(line, "%15s %15s %255s %lld", of, action, suffix, &from);
     if (fields < 3 || strcmp(of, call) != 0) continue;
-    path_of(file, path);
     if (ends_with(path, suffix) && (fields == 3 || at >= from)) return 1;
   }
   return 0;
+}
+
+static int find(const char *call, int file, off64_t at, char action[16], char path[PATH_MAX]) {
+  if (getenv("FAULTS") == NULL) return 0;
+  path_of(file, path);
+  return find_path(call, path, at, action);
 }
 
 /* Waits as long as the rules say. Returns what the call must do: `e`io, `t`orn, `s`hort, or 0 for its usual work. */
@@ -147,6 +153,12 @@ ssize_t pwrite64(int file, const void *buffer, size_t length, off64_t at) {
 }
 
 ssize_t pwrite(int file, const void *buffer, size_t length, off_t at) { return pwrite64(file, buffer, length, at); }
+
+DIR *opendir(const char *path) {
+  char action[16];
+  while (find_path("list", path, 0, action)) usleep(10 * 1000);
+  return NEXT(opendir)(path);
+}
 
 ssize_t recv(int socket, void *buffer, size_t length, int flags) {
   ssize_t got = NEXT(recv)(socket, buffer, length, flags);

@@ -2,13 +2,15 @@
 
 use std::ops::RangeInclusive;
 
+use percent_encoding::percent_decode;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tonic::Status;
 use tonic::codegen::http::HeaderMap;
-use tonic::codegen::http::header::{CONTENT_TYPE, HeaderValue};
+use tonic::codegen::http::header::CONTENT_TYPE;
 
 use crate::api::convert::InvalidFields;
+use crate::api::headers;
 use crate::api::status::into_status;
 use crate::model::ErrorCode;
 
@@ -35,35 +37,44 @@ pub enum Params {
 }
 
 impl Params {
-    pub fn from_query(query: &str) -> Self {
+    /// # Errors
+    /// `INVALID_FIELD`.
+    pub fn from_query(query: &str) -> Result<Self, Status> {
         Self::from_form(query.as_bytes())
     }
 
     /// Other content types are rejected, because any web page can send them to any server.
     ///
     /// # Errors
-    /// `UNSUPPORTED`.
+    /// `UNSUPPORTED`, `INVALID_FIELD`.
     pub fn from_body(headers: &HeaderMap, body: &[u8]) -> Result<Self, Status> {
-        let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-        let is = |expected: &str| {
-            let essence = content_type.and_then(|value| value.split(|byte| *byte == b';').next());
-            essence.is_some_and(|essence| essence.trim_ascii().eq_ignore_ascii_case(expected.as_bytes()))
-        };
-        if is(FORM) {
-            return Ok(Self::from_form(body));
-        }
-        if is(JSON) && !body.trim_ascii().is_empty() {
-            return Ok(Self::Json(body.to_vec()));
-        }
-        if is(JSON) || (content_type.is_none() && body.is_empty()) {
-            return Ok(Self::Strings(Map::new()));
+        match headers::media_type(headers).as_deref() {
+            Some(FORM) => return Self::from_form(body),
+            Some(JSON) if !body.trim_ascii().is_empty() => return Ok(Self::Json(body.to_vec())),
+            Some(JSON) => return Ok(Self::Strings(Map::new())),
+            None if body.is_empty() && !headers.contains_key(CONTENT_TYPE) => return Ok(Self::Strings(Map::new())),
+            _ => {}
         }
         Err(edge_error(ErrorCode::Unsupported, format!("unsupported content-type; must be {JSON} or {FORM}")))
     }
 
-    fn from_form(text: &[u8]) -> Self {
-        let pairs = form_urlencoded::parse(text);
-        Self::Strings(pairs.map(|(name, value)| (name.into_owned(), value.into_owned().into())).collect())
+    fn from_form(text: &[u8]) -> Result<Self, Status> {
+        // The parser replaces other bytes.
+        let is_text = percent_decode(text).decode_utf8().is_ok();
+        let mut fields = Map::new();
+        for (name, value) in form_urlencoded::parse(text) {
+            let replaced = |part: &str| !is_text && part.contains(char::REPLACEMENT_CHARACTER);
+            let problem = if replaced(&name) || replaced(&value) {
+                "is not UTF-8"
+            } else if fields.contains_key(&*name) {
+                "is given more than once"
+            } else {
+                fields.insert(name.into_owned(), value.into_owned().into());
+                continue;
+            };
+            return Err(into_status(InvalidFields::one(&name, problem)));
+        }
+        Ok(Self::Strings(fields))
     }
 
     /// Parses the parameters of a route. `T` should deny unknown fields.
@@ -109,6 +120,8 @@ pub fn number(field: &str, value: Option<&Value>, range: RangeInclusive<u64>) ->
 
 #[cfg(test)]
 mod tests {
+    use tonic::codegen::http::HeaderValue;
+
     use super::*;
 
     #[derive(serde::Deserialize, Debug, PartialEq)]
@@ -132,6 +145,19 @@ mod tests {
         assert_eq!(parse(Some("application/x-www-form-urlencoded"), "a=x+y%2F%C3%A4&b=1"), Ok(expected));
         let expected = Known { a: "x".to_owned(), b: serde_json::json!([1]) };
         assert_eq!(parse(Some("application/json; charset=utf-8"), r#"{"a":"x","b":[1]}"#), Ok(expected));
+    }
+
+    #[test]
+    fn a_form_is_utf_8_and_has_each_parameter_once() {
+        let form = |text| parse(Some("application/x-www-form-urlencoded"), text);
+        assert_eq!(form("a=%EF%BF%BD").unwrap().a, "\u{fffd}");
+        for not_text in ["a=%FF", "a=x&b=%C3", "a=%C3&b=%A4"] {
+            assert!(form(not_text).unwrap_err().contains("is not UTF-8"), "{not_text}");
+        }
+        for repeated in ["a=1&a=2", "a=1&b=2&%61=1"] {
+            assert!(form(repeated).unwrap_err().contains("is given more than once"), "{repeated}");
+        }
+        assert!(parse(Some("application/json"), r#"{"a":"x","a":"y"}"#).unwrap_err().contains("duplicate field `a`"));
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl Route {
         };
         let id = path.strip_prefix(prefix)?.strip_suffix(suffix)?;
         let id = Some(id).filter(|id| !id.is_empty() && !id.contains('/'))?;
-        Some(percent_encoding::percent_decode_str(id).decode_utf8_lossy().into_owned())
+        Some(percent_encoding::percent_decode_str(id).decode_utf8().ok()?.into_owned())
     }
 
     async fn handle(&self, context: &Context, id: String, request: Request<Body>) -> Result<Response<Body>, Status> {
@@ -71,7 +71,7 @@ impl Route {
         let deadline = connect::deadline(&head.headers)?;
         let mut admission = context.admit(&head)?;
         let params = if self.method == "GET" {
-            Params::from_query(head.uri.query().unwrap_or_default())
+            Params::from_query(head.uri.query().unwrap_or_default())?
         } else {
             let body = context.receive(&head, body, BODY_BYTES_MAX, deadline, &mut admission).await?;
             Params::from_body(&head.headers, &body.bytes)?

@@ -14,20 +14,20 @@ const SHUTDOWN_SECONDS_MAX: u64 = 24 * 3_600;
 
 pub async fn task_stats(call: Call) -> Result<Value, Status> {
     call.params.parse_none()?;
-    Ok(task_totals(&pool_metrics(&call.client, false).await?))
+    let pools = list_pools(&call.client).await?;
+    Ok(task_totals(&pool_metrics(&call.client, &pools, false).await?))
 }
 
 pub async fn stats(call: Call) -> Result<Value, Status> {
     call.params.parse_none()?;
     let client = &call.client;
-    let metrics = pool_metrics(client, true).await?;
-    let pools: v1::ListPoolsResponse =
-        client.rpc("/lineshaft.v1.PoolService/ListPools", &v1::ListPoolsRequest {}).await?;
+    let pools = list_pools(client).await?;
+    let metrics = pool_metrics(client, &pools, true).await?;
     let server: v1::GetServerInfoResponse =
         client.rpc("/lineshaft.v1.SystemService/GetServerInfo", &v1::GetServerInfoRequest {}).await?;
     let health: v1::GetSystemHealthResponse =
         client.rpc("/lineshaft.v1.SystemService/GetSystemHealth", &v1::GetSystemHealthRequest {}).await?;
-    let configured = |name: &str| pools.pools.iter().find(|pool| pool.name == name);
+    let configured = |name: &str| pools.iter().find(|pool| pool.name == name);
     let pools: Vec<_> = metrics.iter().map(|pool| pool_json(configured(&pool.pool), pool)).collect();
     Ok(json!({
         "server": {
@@ -58,12 +58,25 @@ pub async fn shutdown(call: Call) -> Result<Value, Status> {
     Ok(json!({ "draining": true, "running": response.running }))
 }
 
-/// Returns the metrics of all pools: the first message of the stream, which has all of them at one time.
-async fn pool_metrics(client: &LoopbackClient, include_workers: bool) -> Result<Vec<v1::PoolMetrics>, Status> {
-    let request = v1::StreamPoolMetricsRequest { include_workers, ..v1::StreamPoolMetricsRequest::default() };
-    let response: v1::StreamPoolMetricsResponse =
-        client.first("/lineshaft.v1.PoolService/StreamPoolMetrics", &request).await?;
+async fn list_pools(client: &LoopbackClient) -> Result<Vec<v1::Pool>, Status> {
+    let response: v1::ListPoolsResponse =
+        client.rpc("/lineshaft.v1.PoolService/ListPools", &v1::ListPoolsRequest {}).await?;
     Ok(response.pools)
+}
+
+async fn pool_metrics(
+    client: &LoopbackClient,
+    pools: &[v1::Pool],
+    include_workers: bool,
+) -> Result<Vec<v1::PoolMetrics>, Status> {
+    let mut all = Vec::with_capacity(pools.len());
+    for pool in pools {
+        let request = v1::GetPoolMetricsRequest { name: pool.name.clone(), include_workers };
+        let response: v1::GetPoolMetricsResponse =
+            client.rpc("/lineshaft.v1.PoolService/GetPoolMetrics", &request).await?;
+        all.extend(response.metrics);
+    }
+    Ok(all)
 }
 
 /// Sums the task counts of all pools.

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::api::convert::InvalidFields;
 use crate::api::status::into_status;
@@ -85,15 +85,24 @@ struct Get {
 pub async fn get(call: Call) -> Result<Value, Status> {
     let Get { wait } = call.params.parse()?;
     let wait = number("wait", wait.as_ref(), 0..=limits::WAIT_MAX.as_secs())?;
+    let mut waited = None;
     if let Some(seconds) = wait.and_then(|wait| i64::try_from(wait).ok()) {
         let timeout = Some(prost_types::Duration { seconds, nanos: 0 });
         let request = v1::WaitTaskRequest { task_id: call.id.clone(), timeout };
-        let _: v1::WaitTaskResponse = call.client.rpc("/lineshaft.v1.TaskService/WaitTask", &request).await?;
+        let response: v1::WaitTaskResponse = call.client.rpc("/lineshaft.v1.TaskService/WaitTask", &request).await?;
+        waited = response.task;
     }
     // WaitTask does not return the payload.
     let request = v1::GetTaskRequest { task_id: call.id, include_payload: true };
-    let response: v1::GetTaskResponse = call.client.rpc("/lineshaft.v1.TaskService/GetTask", &request).await?;
-    Ok(response.task.as_ref().map_or(Value::Null, task_json))
+    let response: Result<v1::GetTaskResponse, Status> =
+        call.client.rpc("/lineshaft.v1.TaskService/GetTask", &request).await;
+    let task = match (response, waited) {
+        (Ok(response), _) => response.task,
+        // The task was deleted after its end.
+        (Err(error), Some(waited)) if error.code() == Code::NotFound => Some(waited),
+        (Err(error), _) => return Err(error),
+    };
+    Ok(task.as_ref().map_or(Value::Null, task_json))
 }
 
 #[derive(Deserialize)]
