@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::{Config, Handler, Process};
+use crate::config::{Config, Handler, Process, unwritten_bytes};
 use crate::model::{MemoryAccount, MemoryPart, PoolName, RequestRetention};
 use crate::runners::process::{Limits, ProcessOptions, ResultSource};
 use crate::telemetry::Telemetry;
 use crate::telemetry::host::HostSampler;
+use crate::telemetry::memory_limit::available_memory;
 use crate::{api, scheduler, store};
 
 /// Arguments, labels and the like have at least this memory: unlike payloads they cannot be left to the store.
@@ -18,7 +19,8 @@ const MEMORY_REQUEST_IDS_MAX: u64 = 100_000;
 
 /// `directory` is `None` for a store in memory.
 pub(super) fn store(config: &Config, directory: Option<PathBuf>) -> store::Options {
-    store::Options { directory, accept_loss: false, requests: request_retention(config) }
+    let unwritten_bytes = usize::try_from(unwritten_bytes(available_memory())).unwrap_or(usize::MAX);
+    store::Options { directory, accept_loss: false, requests: request_retention(config), unwritten_bytes }
 }
 
 fn request_retention(config: &Config) -> RequestRetention {

@@ -24,7 +24,7 @@ pub use error::ConfigError;
 pub use handler::{Handler, Launch, Process};
 pub use load::{Overrides, load};
 pub use pool::PoolKind;
-pub use server::{MEMORY_BASE, Store};
+pub use server::{MEMORY_BASE, Store, UNWRITTEN_BYTES_MIN, unwritten_bytes};
 pub use settings::Config;
 pub use tls::{ClientCertificate, Tls};
 pub use units::HumanDuration;

@@ -225,6 +225,15 @@ impl Default for Limits {
 /// store and its watches, full of large payloads. Measured 150 MiB; tests/it/memory.rs holds the sum.
 pub const MEMORY_BASE: u64 = 160 << 20;
 
+/// Bytes for events that the projection has not written yet. The more may wait, the more are overtaken and never written.
+/// [`MEMORY_BASE`] contains the least.
+pub fn unwritten_bytes(available: Option<u64>) -> u64 {
+    (available.unwrap_or(0) / 16).clamp(UNWRITTEN_BYTES_MIN, 256 << 20)
+}
+
+/// The least of [`unwritten_bytes`].
+pub const UNWRITTEN_BYTES_MIN: u64 = 40 << 20;
+
 impl Limits {
     /// The defaults for a server that may use these bytes of memory; `None` if that is unknown.
     fn within(available: Option<u64>) -> Self {

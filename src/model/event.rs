@@ -13,6 +13,8 @@ use super::task::TaskState;
 
 /// About the bytes of an event in a commit, without those of variable length.
 const ENCODED_BYTES_FIXED: usize = 128;
+/// About the bytes of the allocations of an event, on average, without those of variable length.
+const ALLOCATED_BYTES: usize = 48;
 
 /// An entry of the server's event log: a numbered state change of one subject. The log numbers the events of all
 /// subjects together and without gaps. The state of the scheduler can be rebuilt from all events.
@@ -162,16 +164,24 @@ impl Event {
         self.task().map_or(0, TaskEvent::weight)
     }
 
+    /// About the bytes that the event occupies in memory, without what it shares with other events.
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + ALLOCATED_BYTES + self.variable_bytes()
+    }
+
     /// About the bytes that the event adds to a commit.
     pub fn encoded_bytes(&self) -> usize {
-        let variable = self.task().map_or(0, |event| match &event.change {
+        ENCODED_BYTES_FIXED + self.variable_bytes()
+    }
+
+    fn variable_bytes(&self) -> usize {
+        self.task().map_or(0, |event| match &event.change {
             TaskChange::Submitted { spec } => spec.payload.len() + spec.attached_bytes(),
             TaskChange::Retrying { failure, .. } | TaskChange::Failed { failure, .. } => {
                 event.weight() + failure.message.len() + failure.detail.len()
             }
             _ => event.weight(),
-        });
-        ENCODED_BYTES_FIXED + variable
+        })
     }
 }
 

@@ -151,8 +151,7 @@ impl Handle {
         }
         self.get(id).await?;
         let id = id.clone();
-        let query = move |projection: &dyn Projection| projection.output(&id, attempt);
-        let (stored, _) = self.read_current(PROJECTION_STALL_TIMEOUT, query).await?;
+        let stored = self.read(move |projection| projection.output(&id, attempt)).await?;
         Ok(stored.map_or(OutputSource::Empty, |(attempt, output)| OutputSource::Stored { attempt, output }))
     }
 
@@ -189,6 +188,9 @@ impl Handle {
         let projection = &*self.inner.store.projection;
         if projection.task_revision() < revision {
             wait_for_revision(projection, revision, stall_timeout).await?;
+        } else if let Some(task) = projection.recent(id) {
+            let revision = revision.max(task.status.revision);
+            return Ok((task, revision));
         }
         let wanted = id.clone();
         let task = self.read(move |projection| projection.get(&wanted)).await?;

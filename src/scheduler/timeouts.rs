@@ -102,6 +102,10 @@ mod tests {
             Err(StoreError::Closed)
         }
 
+        fn recent(&self, _: &TaskId) -> Option<Task> {
+            None
+        }
+
         fn get(&self, _: &TaskId) -> Result<Option<Task>, StoreError> {
             Err(StoreError::Closed)
         }

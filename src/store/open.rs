@@ -19,11 +19,13 @@ use crate::model::{Event, RecoveredTask, RequestRetention, Revision, Task, TaskC
 
 /// Events read from the journal at a time.
 const READ_EVENTS: usize = 50_000;
+/// Default of [`Options::unwritten_bytes`].
+const UNWRITTEN_BYTES: usize = if cfg!(test) { 2 << 10 } else { 40 << 20 };
 /// Task ids that a note lists.
 const NOTE_IDS_MAX: usize = 10;
 
 /// How to open the store.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Created when missing; `None` keeps everything in memory.
     pub directory: Option<PathBuf>,
@@ -31,6 +33,15 @@ pub struct Options {
     pub accept_loss: bool,
     /// How long the projection remembers request IDs.
     pub requests: RequestRetention,
+    /// About the number of bytes for events that the projection has not written yet.
+    pub unwritten_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let (requests, unwritten_bytes) = (RequestRetention::default(), UNWRITTEN_BYTES);
+        Self { directory: None, accept_loss: false, requests, unwritten_bytes }
+    }
 }
 
 /// An open store. Its files are closed with the last clone.
@@ -63,7 +74,7 @@ pub fn open(options: &Options, receiver: &mut impl Recover) -> Result<(Store, Ve
     create_directory(directory)?;
     let lock = Arc::new(lock(&directory.join(LOCK))?);
     let [journal, projection] = [JOURNAL, PROJECTION].map(|name| follow_links(directory.join(name)));
-    let paths = Paths { journal, projection, requests: options.requests };
+    let paths = Paths { journal, projection };
     let had_projection = paths.projection.exists();
     let journal = Arc::new(SqliteJournal::open(&paths.journal, Some(Arc::clone(&lock)))?);
     let trimmed = journal.oldest();
@@ -77,7 +88,7 @@ pub fn open(options: &Options, receiver: &mut impl Recover) -> Result<(Store, Ve
         remove_if_present(&watermark_path(&paths.projection))?;
     }
     let mut notes = Vec::new();
-    let (projection, revision) = match open_projection(&paths, &journal, &lock, !had_projection, receiver) {
+    let (projection, revision) = match open_projection(options, &paths, &journal, &lock, !had_projection, receiver) {
         Ok(opened) => {
             if !had_projection && journal.end() > Revision::default() {
                 notes.push(rebuild_note(&paths.projection, "was missing", trimmed));
@@ -91,7 +102,7 @@ pub fn open(options: &Options, receiver: &mut impl Recover) -> Result<(Store, Ve
             let moved = quarantine(&paths.projection)?;
             let why = format!("was moved to `{}` ({})", moved.display(), error.detail());
             notes.push(rebuild_note(&paths.projection, &why, trimmed));
-            open_projection(&paths, &journal, &lock, true, receiver)?
+            open_projection(options, &paths, &journal, &lock, true, receiver)?
         }
         Err(error) => return Err(error),
     };
@@ -141,11 +152,11 @@ impl Recover for KnownTasks {
 struct Paths {
     journal: PathBuf,
     projection: PathBuf,
-    requests: RequestRetention,
 }
 
 /// Opens and reads the projection, and returns its revision. A new one starts where the journal does.
 fn open_projection(
+    options: &Options,
     paths: &Paths,
     journal: &Arc<SqliteJournal>,
     lock: &Arc<File>,
@@ -153,8 +164,9 @@ fn open_projection(
     receiver: &mut impl Recover,
 ) -> Result<(SqliteProjection, Revision), StoreError> {
     let start = if is_new { journal.oldest() } else { Revision::default() };
-    let projection =
-        SqliteProjection::open(&paths.projection, start, journal.clone(), Some(Arc::clone(lock)), paths.requests)?;
+    let lock = Some(Arc::clone(lock));
+    let (requests, memory) = (options.requests, options.unwritten_bytes);
+    let projection = SqliteProjection::open(&paths.projection, start, journal.clone(), lock, requests, memory)?;
     receiver.begin(*projection.revision().borrow(), &projection.subjects()?);
     let revision = projection.for_each_task(|task: Task, payload: &[u8]| receiver.restore(task.into(), payload))?;
     if revision > journal.end() {

@@ -136,15 +136,18 @@ pub trait Projection: Send + Sync + 'static {
     /// Makes queries see everything applied so far without the usual delay. Does not wait.
     fn flush(&self) {}
 
-    /// The revision that [`Projection::list`] and [`Projection::output`] see. Without [`Projection::flush`] it may lag by about half a second.
+    /// The revision that [`Projection::list`] sees. Without [`Projection::flush`] it may lag by about half a second.
     fn revision(&self) -> watch::Receiver<Revision>;
 
     /// Why the projection cannot be written at present, such as a full disk.
     fn fault(&self) -> watch::Receiver<Option<StoreError>>;
 
-    /// The revision that [`Projection::get`] and [`Projection::payload`] see, which does not lag unless commits did not
-    /// fit into memory. They may see later events too.
+    /// The revision that all queries of single tasks see, which does not lag unless the commits that are to be written are
+    /// far too many. They may see later events too.
     fn task_revision(&self) -> Revision;
+
+    /// What [`Projection::get`] returns, if that is known without a look at the disk. Does not block.
+    fn recent(&self, id: &TaskId) -> Option<Task>;
 
     /// One task with payload and result.
     fn get(&self, id: &TaskId) -> Result<Option<Task>, StoreError>;

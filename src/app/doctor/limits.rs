@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, getrlimit};
 
-use crate::config::{Config, MEMORY_BASE, PoolKind};
+use crate::config::{Config, MEMORY_BASE, PoolKind, UNWRITTEN_BYTES_MIN, unwritten_bytes};
 use crate::telemetry::host::HostSampler;
 
 use super::report::Finding;
@@ -23,13 +23,14 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
     let limits = &config.limits;
     let budgets = limits.queued_payload_bytes.0 + limits.request_bytes.0 + limits.response_bytes.0;
     let available = HostSampler::new().health().memory_total_bytes;
+    let base = MEMORY_BASE - UNWRITTEN_BYTES_MIN + unwritten_bytes(Some(available));
     // Each worker runs at most one process at a time.
     let wanted = threads + workers + THREADS_BASE;
     let processes = [getrlimit(Resource::Nproc).current, container_pids_max()].into_iter().flatten().min();
     vec![
         open_files(getrlimit(Resource::Nofile).current),
         processes_and_threads(wanted, processes),
-        memory_use(MEMORY_BASE + threads * MEMORY_THREAD + budgets, available),
+        memory_use(base + threads * MEMORY_THREAD + budgets, available),
     ]
 }
 

@@ -182,8 +182,12 @@ impl Projection for MemoryProjection {
         self.rows.read().revision
     }
 
+    fn recent(&self, id: &TaskId) -> Option<Task> {
+        self.rows.read().find(id).map(|(_, task)| task.clone())
+    }
+
     fn get(&self, id: &TaskId) -> Result<Option<Task>, StoreError> {
-        Ok(self.rows.read().find(id).map(|(_, task)| task.clone()))
+        Ok(self.recent(id))
     }
 
     fn payload(&self, submission: Revision) -> Result<Option<Bytes>, StoreError> {

@@ -17,6 +17,7 @@ use super::queue::CommitQueue;
 use super::requests::{self, RequestTable};
 use super::schema::{Meta, SCHEMA};
 use super::subjects::load_subjects;
+use super::unwritten::{History, Location};
 use super::worker::{Shared, Worker};
 use super::writer::Writer;
 use crate::model::{
@@ -24,6 +25,7 @@ use crate::model::{
 };
 use crate::store::error::StoreError;
 use crate::store::page::{Page, PageCursor, PageSize};
+use crate::store::record::{ended_attempt, output_of};
 use crate::store::sqlite::{Readers, keep_wal_on_close, open_writer, sqlite_error, verify_structure};
 use crate::store::threads::{OwnedThread, lower_priority};
 use crate::store::traits::{Commit, FoundRequests, Journal, Projection};
@@ -42,13 +44,15 @@ pub struct SqliteProjection {
 }
 
 impl SqliteProjection {
-    /// Opens or creates the file and starts its thread. A new file starts after the revision `start`.
+    /// Opens or creates the file and starts its thread. A new file starts after the revision `start`. `memory` is about the
+    /// number of bytes for commits that are not written yet.
     pub fn open(
         path: &Path,
         start: Revision,
         journal: Arc<dyn Journal>,
         lock: Option<Arc<File>>,
         retention: RequestRetention,
+        memory: usize,
     ) -> Result<Self, StoreError> {
         let watermark = WatermarkRecord::read(path)?;
         let connection = open_writer(path, &SCHEMA)?;
@@ -66,7 +70,7 @@ impl SqliteProjection {
         let watermark = Watermark::create(path, meta.revision.0, watermark)?;
         let shared = Arc::new(Shared {
             path: path.to_owned(),
-            queue: CommitQueue::new(meta.revision),
+            queue: CommitQueue::new(meta.revision, memory),
             fault: watch::Sender::new(None),
             submission_times: Arc::default(),
             journal,
@@ -127,18 +131,37 @@ impl SqliteProjection {
     /// # Errors
     /// The damage, if the journal has been trimmed or is damaged too; or why the journal cannot be read now.
     fn payload_of_journal(&self, submission: Revision, damage: StoreError) -> Result<Bytes, StoreError> {
-        let events = match self.shared.journal.read(Revision(submission.0.saturating_sub(1)), 1) {
-            Ok(events) => events,
-            Err(StoreError::Compacted { .. }) => return Err(damage),
+        let event = match self.journal_event(submission) {
+            Ok(Some(event)) => event,
+            Ok(None) => return Err(damage),
             Err(error) if error.is_damage() => return Err(damage),
             Err(error) => return Err(error),
         };
-        let submitted = events.first().and_then(Event::task).filter(|event| event.revision == submission);
-        let Some(TaskEvent { change: TaskChange::Submitted { spec }, task, .. }) = submitted else {
+        let Event::Task(TaskEvent { change: TaskChange::Submitted { spec }, task, .. }) = event else {
             return Err(damage);
         };
         tracing::warn!(%task, error = %damage, "read a damaged payload from the journal instead");
-        Ok(TaskSpec::payload_of(spec))
+        Ok(TaskSpec::payload_of(&spec))
+    }
+
+    /// `None` if the journal has been trimmed: then the tables contain the event.
+    fn journal_event(&self, revision: Revision) -> Result<Option<Event>, StoreError> {
+        match self.shared.journal.read(Revision(revision.0.saturating_sub(1)), 1) {
+            Ok(events) => Ok(events.into_iter().next()),
+            Err(StoreError::Compacted { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The task, and those of its events that the tables may lack.
+    fn task_and_history(&self, id: &TaskId) -> Result<(Option<Task>, History), StoreError> {
+        let history = self.shared.queue.search(id).history(|revision| self.journal_event(revision))?;
+        let mut task = None;
+        if !history.is_complete() {
+            task = self.query(|connection, path| query::get(connection, path, id))?;
+        }
+        history.advance(&mut task);
+        Ok((task, history))
     }
 
     fn query<T>(&self, run: impl FnOnce(&Connection, &Path) -> Result<T, StoreError>) -> Result<T, StoreError> {
@@ -165,24 +188,28 @@ impl Projection for SqliteProjection {
     }
 
     fn task_revision(&self) -> Revision {
-        self.shared.queue.complete_to().unwrap_or_else(|| *self.revision.borrow())
+        self.shared.queue.searchable_to().unwrap_or_else(|| *self.revision.borrow())
+    }
+
+    fn recent(&self, id: &TaskId) -> Option<Task> {
+        let history = self.shared.queue.search(id).in_memory()?;
+        let mut task = None;
+        history.advance(&mut task);
+        task
     }
 
     fn get(&self, id: &TaskId) -> Result<Option<Task>, StoreError> {
-        let unwritten = self.shared.queue.unwritten();
-        let history = unwritten.history(id);
-        let mut task = None;
-        if !history.is_complete() {
-            task = self.query(|connection, path| query::get(connection, path, id))?;
-        }
-        history.advance(&mut task);
-        Ok(task)
+        Ok(self.task_and_history(id)?.0)
     }
 
     fn payload(&self, submission: Revision) -> Result<Option<Bytes>, StoreError> {
-        let unwritten = self.shared.queue.unwritten();
+        let unwritten = match self.shared.queue.find(submission) {
+            Some(Location::Memory(commit, position)) => commit.events.get(position).cloned(),
+            Some(Location::Journal(revision)) => self.journal_event(revision)?,
+            None => None,
+        };
         if let Some(TaskChange::Submitted { spec }) =
-            unwritten.event(submission).and_then(Event::task).map(|event| &event.change)
+            unwritten.as_ref().and_then(Event::task).map(|event| &event.change)
         {
             return Ok(Some(TaskSpec::payload_of(spec)));
         }
@@ -194,7 +221,16 @@ impl Projection for SqliteProjection {
     }
 
     fn output(&self, id: &TaskId, attempt: u32) -> Result<Option<(u32, Output)>, StoreError> {
-        self.query(|connection, path| query::output(connection, path, id, attempt))
+        let (task, history) = self.task_and_history(id)?;
+        let Some(status) = task.map(|task| task.status) else { return Ok(None) };
+        let Some(attempt) = ended_attempt(&status, attempt) else { return Ok(None) };
+        let of_attempt = history.events.iter().filter(|event| event.attempt == attempt);
+        let output = match of_attempt.filter_map(output_of).next_back() {
+            Some(output) => output.clone(),
+            None if history.is_complete() => Output::default(),
+            None => self.query(|connection, path| query::output(connection, path, id, status.submission, attempt))?,
+        };
+        Ok(Some((attempt, output)))
     }
 
     fn list(&self, filter: &TaskFilter, size: PageSize, after: Option<PageCursor>) -> Result<Page, StoreError> {

@@ -86,6 +86,11 @@ impl Tables {
         Self { path, _directory: directory, writer, times, tasks: Vec::new() }
     }
 
+    fn write(&mut self, events: Vec<Event>) {
+        self.writer.add(&Commit { events, sync: true }).unwrap();
+        self.writer.store().unwrap();
+    }
+
     fn with(count: u64) -> Self {
         let mut tables = Self::new();
         let (rare, common) = (Arc::new(rare()), (0..16).map(|bits| Arc::new(common(bits))).collect::<Vec<_>>());
@@ -111,7 +116,7 @@ impl Tables {
                 tables.tasks.push((*number, Arc::clone(options), state, at));
             }
             let events = events.into_iter().map(Event::Task).collect();
-            tables.writer.write(&[Arc::new(Commit { events, sync: true })]).unwrap();
+            tables.write(events);
         }
         tables.tasks.reverse();
         tables
@@ -282,7 +287,7 @@ fn kinds_without_tasks_are_removed() {
         let mut write = |change| {
             revision += 1;
             let event = Event::Task(event(revision, Timestamp(revision), number, &options, change));
-            tables.writer.write(&[Arc::new(Commit { events: vec![event], sync: true })]).unwrap();
+            tables.write(vec![event]);
         };
         write(TaskChange::Submitted { spec: Arc::new(spec) });
         if number % 50 > 0 {

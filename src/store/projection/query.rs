@@ -7,11 +7,10 @@ use bytes::Bytes;
 use rusqlite::{Connection, params};
 
 use super::index_check::ExpectedEntries;
-use super::rows::{self, COLUMNS, RowReader, add_result, corrupt_task, status_of};
+use super::rows::{self, COLUMNS, RowReader, add_result, corrupt_task};
 use super::schema::Meta;
 use crate::model::{Output, Revision, Task, TaskId};
 use crate::store::error::StoreError;
-use crate::store::record::ended_attempt;
 use crate::store::sqlite::sqlite_error;
 
 /// Number of columns of a task and its payload; the columns of the result follow.
@@ -96,19 +95,19 @@ pub(super) fn select_rows(bodies: Bodies, condition: &str) -> String {
     format!("SELECT {COLUMNS}, {payload}, {result} FROM tasks t {payloads} {results} WHERE {condition}")
 }
 
+/// The output of an attempt of the task that was submitted at a revision; empty if the table has none.
 pub(super) fn output(
     connection: &Connection,
     path: &Path,
     id: &TaskId,
+    submission: Revision,
     attempt: u32,
-) -> Result<Option<(u32, Output)>, StoreError> {
+) -> Result<Output, StoreError> {
     let failed = |error| sqlite_error("read", path, &error);
-    let Some((seq, status)) = status_of(connection, path, id)? else { return Ok(None) };
-    let Some(attempt) = ended_attempt(&status, attempt) else { return Ok(None) };
     let mut statement =
         connection.prepare_cached("SELECT crc, body FROM outputs WHERE seq = ?1 AND attempt = ?2").map_err(failed)?;
-    let mut rows = statement.query(params![seq.cast_signed(), attempt]).map_err(failed)?;
-    let Some(row) = rows.next().map_err(failed)? else { return Ok(Some((attempt, Output::default()))) };
-    let output = rows::output(seq, attempt, row, 0);
-    Ok(Some((attempt, output.map_err(|corruption| corrupt_task(path, "outputs", id, corruption))?)))
+    let mut rows = statement.query(params![submission.0.cast_signed(), attempt]).map_err(failed)?;
+    let Some(row) = rows.next().map_err(failed)? else { return Ok(Output::default()) };
+    let output = rows::output(submission.0, attempt, row, 0);
+    output.map_err(|corruption| corrupt_task(path, "outputs", id, corruption))
 }

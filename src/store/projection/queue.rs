@@ -7,17 +7,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::unwritten::{Snapshot, Unwritten};
-use crate::model::{Event, Revision};
+use super::unwritten::{Location, Search, Unwritten};
+use crate::model::{Event, Revision, TaskId};
 use crate::store::error::StoreError;
 use crate::store::traits::Commit;
 
-/// Events that may wait in memory. Further commits are dropped from the queue and read from the journal later.
-const QUEUED_EVENTS_MAX: usize = if cfg!(test) { 8 } else { 400_000 };
-/// Bytes of payloads, results and outputs that events may hold while they wait and while they are written.
-const QUEUED_BYTES_MAX: usize = if cfg!(test) { 64 << 10 } else { 32 << 20 };
-/// About the number of events that are written together.
-const GROUP_EVENTS: usize = 200_000;
 /// How long events wait unless a caller flushes. Many are superseded in that time and are never written.
 const WRITE_DELAY: Duration = Duration::from_millis(500);
 /// How long the queue must be empty to count as idle.
@@ -26,30 +20,57 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Receives the result of a checkpoint.
 pub(super) type CheckpointReply = SyncSender<Result<Revision, StoreError>>;
 
+/// Bounds of a queue.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// Bytes of the commits in memory.
+    bytes: usize,
+    /// Events that are searchable.
+    events: usize,
+}
+
 pub(super) struct CommitQueue {
+    bounds: Bounds,
     state: Mutex<State>,
     /// Notified when the writing thread has something to do.
     ready: Condvar,
 }
 
+enum Waiting {
+    /// With the bytes that it occupies.
+    Commit(Arc<Commit>, usize),
+    /// Commits that did not fit into memory, up to this revision.
+    Gap(Revision),
+}
+
+/// What is to be written after the commits that were taken.
+pub(super) enum Next {
+    /// What may come.
+    Later,
+    /// The commits up to this revision, which must be read from the journal.
+    Gap(Revision),
+    /// Nothing: the queue is closed.
+    End,
+}
+
 #[derive(Default)]
 struct State {
-    /// Each with the number of bytes that it holds.
-    commits: VecDeque<(Arc<Commit>, usize)>,
-    events: usize,
+    waiting: VecDeque<Waiting>,
+    /// Number of [`Waiting::Gap`].
+    gaps: usize,
     /// Bytes of the waiting commits and of those that are being written.
     bytes: usize,
     /// Bytes of the commits that are being written.
     taken_bytes: usize,
     /// The waiting commits, and those that are being written.
     unwritten: Unwritten,
+    /// Set while events up to here are missing in `unwritten`, since they are too many.
+    unsearchable_to: Option<Revision>,
     /// When the oldest waiting commit arrived.
     since: Option<Instant>,
     flush: bool,
     /// The last revision that arrived.
     applied: Revision,
-    /// Set while commits are missing at the end of the queue: revisions up to here are only in the journal.
-    skipped_to: Option<Revision>,
     /// Each waits until the revision is written.
     checkpoints: Vec<(Revision, CheckpointReply)>,
     closed: bool,
@@ -58,30 +79,41 @@ struct State {
 }
 
 impl CommitQueue {
-    pub(super) fn new(revision: Revision) -> Self {
-        Self { state: Mutex::new(State { applied: revision, ..State::default() }), ready: Condvar::new() }
+    /// `memory` is about the number of bytes that the queue may occupy.
+    pub(super) fn new(revision: Revision, memory: usize) -> Self {
+        let for_search = memory / 4;
+        let bounds = Bounds { bytes: memory - for_search, events: for_search / size_of::<u32>() };
+        Self { bounds, state: Mutex::new(State { applied: revision, ..State::default() }), ready: Condvar::new() }
     }
 
     pub(super) fn push(&self, commit: Arc<Commit>) {
+        let bytes = commit.events.iter().map(Event::memory_bytes).sum();
         let mut state = self.state.lock();
         if state.failure.is_some() {
             return;
         }
-        state.applied = state.applied.max(commit.last());
-        let bytes: usize = commit.events.iter().map(Event::weight).sum();
-        let is_full = state.events >= QUEUED_EVENTS_MAX || (bytes > 0 && state.bytes + bytes > QUEUED_BYTES_MAX);
-        if state.skipped_to.is_some() || is_full {
-            state.skipped_to = Some(state.applied);
-            return;
+        state.applied = commit.last();
+        let kept = state.has_room(bytes, self.bounds).then_some(bytes);
+        if state.unsearchable_to.is_some() || state.unwritten.events() >= self.bounds.events {
+            state.unsearchable_to = Some(commit.last());
+        } else {
+            state.unwritten.add(&commit, kept);
         }
-        let before = state.events;
-        state.events += commit.events.len();
-        state.bytes += bytes;
-        state.unwritten.add(Arc::clone(&commit), bytes);
-        state.commits.push_back((commit, bytes));
+        let (was_empty, was_due) = (state.waiting.is_empty(), state.is_due(self.bounds));
         state.since.get_or_insert_with(Instant::now);
-        // The thread must start its delay, or write a full group.
-        let wake = before == 0 || (before < GROUP_EVENTS && state.events >= GROUP_EVENTS);
+        match (kept, state.waiting.back_mut()) {
+            (Some(bytes), _) => {
+                state.bytes += bytes;
+                state.waiting.push_back(Waiting::Commit(commit, bytes));
+            }
+            (None, Some(Waiting::Gap(end))) => *end = commit.last(),
+            (None, _) => {
+                state.gaps += 1;
+                state.waiting.push_back(Waiting::Gap(commit.last()));
+            }
+        }
+        // The thread must start its delay, or end it.
+        let wake = was_empty || (!was_due && state.is_due(self.bounds));
         drop(state);
         if wake {
             self.ready.notify_one();
@@ -91,7 +123,7 @@ impl CommitQueue {
     /// Makes the thread write the waiting commits without delay.
     pub(super) fn flush(&self) {
         let mut state = self.state.lock();
-        if !state.commits.is_empty() && !std::mem::replace(&mut state.flush, true) {
+        if !state.waiting.is_empty() && !std::mem::replace(&mut state.flush, true) {
             self.ready.notify_one();
         }
     }
@@ -124,43 +156,43 @@ impl CommitQueue {
     pub(super) fn wait_until_idle(&self) -> bool {
         let mut state = self.state.lock();
         let until = Instant::now() + IDLE_TIMEOUT;
-        while state.write_at(Instant::now()).is_none() {
+        while state.write_at(self.bounds).is_none() {
             if self.ready.wait_until(&mut state, until).timed_out() {
-                return state.write_at(until).is_none();
+                return state.write_at(self.bounds).is_none();
             }
         }
         false
     }
 
-    /// Waits until commits are due, and moves them to `group`. Returns whether the queue is closed. A group that could not
-    /// be written stays as it is: while writing fails, only the queue grows, up to its bounds.
-    pub(super) fn take(&self, group: &mut Vec<Arc<Commit>>) -> bool {
+    /// Waits until commits are due, and moves all up to the next gap to `group`. A group that could not be written stays as
+    /// it is: while writing fails, only the queue grows, up to its bounds.
+    pub(super) fn take(&self, group: &mut Vec<Arc<Commit>>) -> Next {
         let mut state = self.state.lock();
-        if !group.is_empty() {
-            return state.closed;
-        }
-        loop {
-            let now = Instant::now();
-            match state.write_at(now) {
-                Some(until) if until <= now => break,
-                Some(until) => drop(self.ready.wait_until(&mut state, until)),
-                None => self.ready.wait(&mut state),
+        if group.is_empty() {
+            loop {
+                match state.write_at(self.bounds) {
+                    Some(until) if until <= Instant::now() => break,
+                    Some(until) => drop(self.ready.wait_until(&mut state, until)),
+                    None => self.ready.wait(&mut state),
+                }
+            }
+            while let Some(Waiting::Commit(..)) = state.waiting.front()
+                && let Some(Waiting::Commit(commit, bytes)) = state.waiting.pop_front()
+            {
+                state.taken_bytes += bytes;
+                group.push(commit);
+            }
+            if state.waiting.is_empty() {
+                state.since = None;
+                state.flush = false;
             }
         }
-        let mut events = 0;
-        while events < GROUP_EVENTS
-            && let Some((commit, bytes)) = state.commits.pop_front()
-        {
-            events += commit.events.len();
-            state.events -= commit.events.len();
-            state.taken_bytes += bytes;
-            group.push(commit);
+        match state.waiting.front() {
+            // The next start reads from the journal what is missing.
+            _ if state.closed => Next::End,
+            Some(Waiting::Gap(end)) => Next::Gap(*end),
+            _ => Next::Later,
         }
-        if state.commits.is_empty() {
-            state.since = None;
-            state.flush = false;
-        }
-        state.closed
     }
 
     /// Must be called when the commits of the last group are written and dropped.
@@ -169,33 +201,32 @@ impl CommitQueue {
         state.bytes -= std::mem::take(&mut state.taken_bytes);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.state.lock().commits.is_empty()
+    /// Searches the commits that the tables may lack. Read the tables afterwards: then no event is missing in both, up to
+    /// [`CommitQueue::searchable_to`].
+    pub(super) fn search(&self, id: &TaskId) -> Search {
+        self.state.lock().unwritten.search(id)
     }
 
-    /// The commits that the tables may lack. Read the tables afterwards: then none is missing in both, up to
-    /// [`CommitQueue::complete_to`].
-    pub(super) fn unwritten(&self) -> Snapshot {
-        self.state.lock().unwritten.snapshot()
+    /// Where the event with this revision is, if the tables may lack it.
+    pub(super) fn find(&self, revision: Revision) -> Option<Location> {
+        self.state.lock().unwritten.find(revision)
     }
 
-    /// The last revision that is in the queue or in the tables, together with all earlier ones; `None` while later
-    /// commits are missing in the queue.
-    pub(super) fn complete_to(&self) -> Option<Revision> {
+    /// The last revision up to which every event is found by its task here or in the tables; `None` while that is only so
+    /// in the tables.
+    pub(super) fn searchable_to(&self) -> Option<Revision> {
         let state = self.state.lock();
-        state.skipped_to.is_none().then_some(state.applied)
-    }
-
-    /// The last revision that must be read from the journal, while commits are missing in the queue.
-    pub(super) fn skipped_to(&self) -> Option<Revision> {
-        self.state.lock().skipped_to
+        state.unsearchable_to.is_none().then_some(state.applied)
     }
 
     /// Must be called after everything up to `written` was written.
     pub(super) fn set_written(&self, written: Revision) {
         let mut state = self.state.lock();
-        if state.skipped_to.is_some_and(|end| end <= written) {
-            state.skipped_to = None;
+        while state.waiting.pop_front_if(|next| matches!(next, Waiting::Gap(end) if *end <= written)).is_some() {
+            state.gaps -= 1;
+        }
+        if state.unsearchable_to.is_some_and(|end| end <= written) {
+            state.unsearchable_to = None;
         }
         let removed = state.unwritten.remove_written(written);
         drop(state);
@@ -217,7 +248,8 @@ impl CommitQueue {
         }
         if error.is_damage() {
             state.failure = Some(error.clone());
-            state.commits.clear();
+            state.waiting.clear();
+            state.gaps = 0;
             state.unwritten = Unwritten::default();
         }
     }
@@ -229,12 +261,22 @@ impl CommitQueue {
 }
 
 impl State {
-    /// When the thread must write next: `None` when there is nothing to write, `now` when something is due.
-    fn write_at(&self, now: Instant) -> Option<Instant> {
-        let urgent = self.flush || self.closed || !self.checkpoints.is_empty();
-        if urgent || self.events >= GROUP_EVENTS || self.skipped_to.is_some() {
-            return Some(now);
-        }
-        self.since.map(|since| since + WRITE_DELAY)
+    /// Whether a commit fits into memory, as one that is alone always does. After one that did not, only once half of the memory is free: many short gaps
+    /// would need many reads of the journal.
+    fn has_room(&self, bytes: usize, bounds: Bounds) -> bool {
+        let follows_gap = matches!(self.waiting.back(), Some(Waiting::Gap(_)));
+        let most = if follows_gap { bounds.bytes / 2 } else { bounds.bytes };
+        self.bytes == 0 || self.bytes + bytes <= most
+    }
+
+    /// Whether there is so much to write that it must not wait.
+    fn is_due(&self, bounds: Bounds) -> bool {
+        self.gaps > 0 || self.bytes - self.taken_bytes >= bounds.bytes / 2
+    }
+
+    /// When the thread must write next: `None` when there is nothing to write, a time in the past when something is due.
+    fn write_at(&self, bounds: Bounds) -> Option<Instant> {
+        let urgent = self.flush || self.closed || !self.checkpoints.is_empty() || self.is_due(bounds);
+        if urgent { Some(Instant::now()) } else { self.since.map(|since| since + WRITE_DELAY) }
     }
 }

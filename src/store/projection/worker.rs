@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use rusqlite::hooks::Wal;
 use tokio::sync::watch;
 
-use super::queue::CommitQueue;
+use super::queue::{CommitQueue, Next};
 use super::submission_times::SubmissionTimes;
 use super::writer::Writer;
 use crate::model::Revision;
@@ -70,46 +70,63 @@ impl Worker {
                 group = Vec::new();
                 self.writer.release_memory();
             }
-            let closed = self.shared.queue.take(&mut group);
-            let written = if group.is_empty() && !closed {
-                self.write_skipped()
-            } else {
-                self.write(&group).map(|()| {
-                    group.clear();
-                    self.shared.queue.release_taken();
-                })
+            let next = self.shared.queue.take(&mut group);
+            let is_last = matches!(next, Next::End);
+            let written = match next {
+                Next::Gap(end) if group.is_empty() => self.write_gap(end),
+                _ => self.write(&group),
             };
             match written {
-                Ok(()) => self.report_success(),
+                Ok(()) => {
+                    group.clear();
+                    self.shared.queue.release_taken();
+                    self.report_success();
+                }
                 Err(error) => {
                     let is_damage = error.is_damage();
                     self.report_failure(error);
                     // The next start reads from the journal what was not written.
-                    if is_damage || closed {
+                    if is_damage || is_last {
                         return;
                     }
                     self.shared.queue.wait(RETRY_DELAY);
                 }
             }
             self.serve_checkpoints();
-            if closed && group.is_empty() && self.shared.queue.is_empty() {
+            if is_last {
                 return;
             }
         }
     }
 
     fn write(&mut self, commits: &[Arc<Commit>]) -> Result<(), StoreError> {
-        // SQLite may sync the projection at any time, and the projection must never be ahead of the journal.
-        self.shared.journal.sync()?;
-        self.writer.write(commits)
+        self.add(commits)?;
+        self.writer.store()
     }
 
-    /// Writes some of the commits that did not fit into the queue, if there are any.
-    fn write_skipped(&mut self) -> Result<(), StoreError> {
-        let Some(end) = self.shared.queue.skipped_to() else { return Ok(()) };
-        if self.writer.meta.revision < end {
-            let events = self.shared.journal.read(self.writer.meta.revision, READ_BACK_EVENTS)?;
-            self.write(&[Arc::new(Commit { events, sync: true })])?;
+    /// Writes the commits up to `end` that did not fit into memory.
+    fn write_gap(&mut self, end: Revision) -> Result<(), StoreError> {
+        while self.writer.folded() < end {
+            let events = self.shared.journal.read(self.writer.folded(), READ_BACK_EVENTS)?;
+            if events.is_empty() {
+                let detail = format!("the journal ends at revision {}, before {end}", self.writer.folded());
+                return Err(StoreError::corrupt(&self.shared.path, "table tasks", detail));
+            }
+            self.add(&[Arc::new(Commit { events, sync: true })])?;
+        }
+        self.writer.store()
+    }
+
+    /// Folds the commits, and writes what has become too much for one transaction.
+    fn add(&mut self, commits: &[Arc<Commit>]) -> Result<(), StoreError> {
+        // SQLite may sync the projection at any time, and the projection must never be ahead of the journal.
+        self.shared.journal.sync()?;
+        for commit in commits {
+            self.writer.add(commit)?;
+            if self.writer.is_full() {
+                self.writer.store()?;
+                self.report_success();
+            }
         }
         Ok(())
     }
@@ -117,8 +134,9 @@ impl Worker {
     fn report_success(&self) {
         let revision = self.writer.meta.revision;
         self.watermark.set_written(revision.0);
-        self.written.send_replace(revision);
+        // First, so that who waits for the tables does not find what they have overtaken.
         self.shared.queue.set_written(revision);
+        self.written.send_replace(revision);
         if self.shared.fault.send_if_modified(|fault| fault.take().is_some()) {
             tracing::info!("writing the projection succeeds again");
         }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
+use hashbrown::hash_map::{Entry, EntryRef};
 use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 
@@ -17,7 +17,7 @@ use super::schema::Meta;
 use super::subjects::store_subjects;
 use super::submission_times::SubmissionTimes;
 use crate::model::{
-    BatchId, Event, Output, TaskChange, TaskEvent, TaskId, TaskOptions, TaskSpec, TaskState, TaskStatus,
+    BatchId, Event, Output, Revision, TaskChange, TaskEvent, TaskId, TaskOptions, TaskSpec, TaskState, TaskStatus,
 };
 use crate::store::error::StoreError;
 use crate::store::record::{Subjects, advance, output_of, submitted};
@@ -45,6 +45,7 @@ pub(super) struct Writer {
     unfinished: RecentTasks<(u64, TaskStatus)>,
     /// Row of recently written tasks that have ended; needed only to delete them.
     ended: RecentTasks<u64>,
+    changes: Changes,
 }
 
 /// A cache that drops its older half when it is full.
@@ -70,11 +71,12 @@ impl<T> RecentTasks<T> {
     }
 }
 
-/// The tasks that one transaction changes, in the order of their first event.
+/// What the next transaction writes. A task that is submitted and deleted meanwhile leaves nothing.
 #[derive(Default)]
 struct Changes {
-    index: HashMap<TaskId, usize>,
-    tasks: Vec<PendingTask>,
+    /// The last revision that is folded; that of the tables at first.
+    revision: Revision,
+    tasks: HashMap<TaskId, PendingTask>,
     /// Number of tasks with a row to write.
     rows: usize,
     /// About the bytes of their payloads, results and outputs.
@@ -130,17 +132,42 @@ impl Writer {
             requests,
             unfinished: RecentTasks::new(),
             ended: RecentTasks::new(),
+            changes: Changes { revision: meta.revision, ..Changes::default() },
         }
     }
 
-    /// Writes the events after [`Meta::revision`]. A transaction that fails changes nothing.
-    pub(super) fn write(&mut self, commits: &[Arc<Commit>]) -> Result<(), StoreError> {
-        let written = self.try_write(commits);
-        if written.is_err() {
-            // The caches may be ahead of the tables.
-            self.clear_caches();
-        }
-        written
+    /// The last revision that is written or folded.
+    pub(super) fn folded(&self) -> Revision {
+        self.changes.revision
+    }
+
+    /// Whether [`Writer::store`] should be called before more is added.
+    pub(super) fn is_full(&self) -> bool {
+        let changes = &self.changes;
+        changes.rows + changes.requests.len() >= ROWS_MAX || changes.bytes >= TRANSACTION_BYTES_MAX
+    }
+
+    /// Folds the events after [`Writer::folded`]. After an error, everything after [`Meta::revision`] must be added again.
+    pub(super) fn add(&mut self, commit: &Commit) -> Result<(), StoreError> {
+        let mut changes = std::mem::take(&mut self.changes);
+        let added = self.try_add(&mut changes, commit);
+        self.changes = changes;
+        added.inspect_err(|_| self.discard())
+    }
+
+    /// Writes what was added, in one transaction. One that fails changes nothing, and everything must be added again.
+    pub(super) fn store(&mut self) -> Result<(), StoreError> {
+        let changes = std::mem::take(&mut self.changes);
+        let stored = self.try_store(changes);
+        self.changes.revision = self.meta.revision;
+        stored.inspect_err(|_| self.discard())
+    }
+
+    /// Forgets what is not written.
+    fn discard(&mut self) {
+        self.changes = Changes { revision: self.meta.revision, ..Changes::default() };
+        // The caches may be ahead of the tables.
+        self.clear_caches();
     }
 
     fn clear_caches(&mut self) {
@@ -157,34 +184,30 @@ impl Writer {
         }
     }
 
-    fn try_write(&mut self, commits: &[Arc<Commit>]) -> Result<(), StoreError> {
-        let mut changes = Changes::default();
-        let mut meta = self.meta;
-        for commit in commits {
-            for event in &commit.events {
-                let revision = event.revision();
-                if revision <= meta.revision {
-                    continue;
-                }
-                if revision != meta.revision.next() {
-                    let detail = format!("revision {revision} does not follow {}", meta.revision);
-                    return Err(StoreError::corrupt(&self.path, "table tasks", detail));
-                }
-                meta.revision = revision;
-                match event {
-                    Event::Task(event) => self.fold(&mut changes, event)?,
-                    Event::Pool(_) => changes.others.push(event.clone()),
-                }
+    fn try_add(&mut self, changes: &mut Changes, commit: &Commit) -> Result<(), StoreError> {
+        for event in &commit.events {
+            let revision = event.revision();
+            if revision <= changes.revision {
+                continue;
             }
-            if changes.rows + changes.requests.len() >= ROWS_MAX || changes.bytes >= TRANSACTION_BYTES_MAX {
-                meta = self.store(std::mem::take(&mut changes), meta)?;
+            if revision != changes.revision.next() {
+                let detail = format!("revision {revision} does not follow {}", changes.revision);
+                return Err(StoreError::corrupt(&self.path, "table tasks", detail));
+            }
+            changes.revision = revision;
+            match event {
+                Event::Task(event) => self.fold(changes, event)?,
+                Event::Pool(_) => changes.others.push(event.clone()),
             }
         }
-        self.store(changes, meta).map(|_| ())
+        Ok(())
     }
 
-    /// Writes one transaction.
-    fn store(&mut self, changes: Changes, mut meta: Meta) -> Result<Meta, StoreError> {
+    fn try_store(&mut self, changes: Changes) -> Result<(), StoreError> {
+        if changes.revision == self.meta.revision {
+            return Ok(());
+        }
+        let mut meta = Meta { revision: changes.revision, ..self.meta };
         let mut subjects = None;
         for event in &changes.others {
             subjects.get_or_insert_with(|| self.subjects.clone()).apply(event);
@@ -213,21 +236,19 @@ impl Writer {
             self.subjects = subjects;
         }
         self.remember(changes);
-        Ok(self.meta)
+        Ok(())
     }
 
     fn fold(&mut self, changes: &mut Changes, event: &TaskEvent) -> Result<(), StoreError> {
-        let index = if let Some(index) = changes.index.get(&event.task) {
-            *index
-        } else {
-            let change = self.load(event)?;
-            changes.rows += usize::from(change.row.is_some());
-            changes.tasks.push(change);
-            changes.index.insert(event.task.clone(), changes.tasks.len() - 1);
-            changes.tasks.len() - 1
+        let task = match changes.tasks.entry_ref(&event.task) {
+            EntryRef::Occupied(known) => known.into_mut(),
+            EntryRef::Vacant(new) => {
+                let task = self.load(event)?;
+                changes.rows += usize::from(task.row.is_some());
+                new.insert(task)
+            }
         };
         changes.bytes += event.weight();
-        let task = &mut changes.tasks[index];
         match &event.change {
             TaskChange::Submitted { spec } => {
                 changes.requests.extend(NewRequest::of(event, spec));
@@ -242,7 +263,12 @@ impl Writer {
                 let result = row.status.result.as_ref().map_or(0, |result| result.data.len());
                 changes.bytes = changes.bytes.saturating_sub(result);
                 match row.origin {
-                    Origin::New(spec) => changes.bytes = changes.bytes.saturating_sub(spec.payload.len()),
+                    Origin::New(spec) => {
+                        changes.bytes = changes.bytes.saturating_sub(spec.payload.len());
+                        if task.deleted.is_none() {
+                            changes.tasks.remove(&event.task);
+                        }
+                    }
                     Origin::Stored(stored) => task.deleted = Some((row.seq, stored)),
                 }
             }
@@ -282,9 +308,9 @@ impl Writer {
         Ok(PendingTask { deleted: None, row: found.map(row) })
     }
 
-    fn remember(&mut self, mut changes: Changes) {
-        for (id, index) in changes.index {
-            let Some(row) = changes.tasks[index].row.take() else { continue };
+    fn remember(&mut self, changes: Changes) {
+        for (id, task) in changes.tasks {
+            let Some(row) = task.row else { continue };
             if row.status.state.is_terminal() {
                 self.ended.insert(id, row.seq);
             } else {
@@ -302,15 +328,16 @@ struct Tables<'a> {
 
 fn store_tasks(
     tables: &mut Tables<'_>,
-    tasks: &[PendingTask],
+    tasks: &HashMap<TaskId, PendingTask>,
     meta: &mut Meta,
     times: &Mutex<SubmissionTimes>,
 ) -> rusqlite::Result<()> {
-    let deleted: Vec<_> = tasks.iter().filter_map(|task| task.deleted.as_ref()).collect();
+    // In the order of the tables, so that each page is visited once.
+    let mut deleted: Vec<_> = tasks.values().filter_map(|task| task.deleted.as_ref()).collect();
+    deleted.sort_unstable_by_key(|(seq, _)| *seq);
     delete(tables, &deleted)?;
     tables.kinds.remove_unused(tables.connection)?;
-    let mut rows: Vec<&PendingRow> = tasks.iter().filter_map(|task| task.row.as_deref()).collect();
-    // In the order of the table, so that each page is visited once.
+    let mut rows: Vec<&PendingRow> = tasks.values().filter_map(|task| task.row.as_deref()).collect();
     rows.sort_unstable_by_key(|row| row.seq);
     {
         let mut times = times.lock();

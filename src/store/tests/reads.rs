@@ -6,9 +6,10 @@ use rusqlite::Connection;
 
 use super::fixtures::id;
 use super::stores::{append, fold_all, long_history, open_sqlite, write};
-use crate::model::{Event, Revision, Task, TaskSpec};
+use crate::model::{Event, Output, Revision, Task, TaskSpec};
 use crate::store::error::StoreError;
 use crate::store::open::Store;
+use crate::store::record::{ended_attempt, output_of};
 
 /// Keeps the projection from writing until it is dropped.
 fn hold(directory: &Path) -> Connection {
@@ -18,7 +19,7 @@ fn hold(directory: &Path) -> Connection {
 }
 
 #[test]
-fn single_tasks_are_read_at_the_last_commit_unless_commits_do_not_fit_into_memory() {
+fn single_tasks_are_read_at_the_last_commit_though_commits_do_not_fit_into_memory() {
     let directory = tempfile::tempdir().unwrap();
     let store = open_sqlite(directory.path()).unwrap().0;
     let history = long_history();
@@ -26,7 +27,7 @@ fn single_tasks_are_read_at_the_last_commit_unless_commits_do_not_fit_into_memor
     let (written, held_back) = commits.split_at(100);
     write(&store, written);
     let held = hold(directory.path());
-    let mut seen = 0;
+    let (mut seen, mut not_in_memory) = (0, 0);
     for commit in held_back {
         append(&store, commit).unwrap();
         store.projection.apply(commit.clone());
@@ -41,15 +42,33 @@ fn single_tasks_are_read_at_the_last_commit_unless_commits_do_not_fit_into_memor
         for number in 0..24 {
             let expected = tasks.values().find(|task| task.spec.id == id(number));
             assert_eq!(store.projection.get(&id(number)).unwrap().as_ref(), expected);
+            let recent = store.projection.recent(&id(number));
+            assert!(recent.is_none() || recent.as_ref() == expected, "{recent:?}");
+            not_in_memory += u32::from(recent.is_none() && expected.is_some());
+            for attempt in 0..3 {
+                let output = store.projection.output(&id(number), attempt).unwrap();
+                assert_eq!(output, last_output(events, expected, attempt), "attempt {attempt} of {number}");
+            }
         }
         assert_payloads(&store, tasks.values());
         assert_eq!(*store.projection.revision().borrow(), written[99].last());
     }
-    assert!((2..held_back.len()).contains(&seen), "{seen} commits of 3 events fit into a queue of 8 events");
+    assert!((20..held_back.len()).contains(&seen), "{seen} commits are searchable");
+    assert!(not_in_memory > 0);
     drop(held);
     let end = store.projection.checkpoint().unwrap();
     assert_eq!(store.projection.task_revision(), end);
     assert!(end < history.events.last().map_or(Revision::default(), Event::revision));
+}
+
+/// The output of an attempt, as the events tell.
+fn last_output(events: &[Event], task: Option<&Task>, attempt: u32) -> Option<(u32, Output)> {
+    let task = task?;
+    let attempt = ended_attempt(&task.status, attempt)?;
+    let of_attempt = events.iter().filter_map(Event::task).filter(|event| {
+        event.task == task.spec.id && event.attempt == attempt && event.revision >= task.status.submission
+    });
+    Some((attempt, of_attempt.filter_map(output_of).last().cloned().unwrap_or_default()))
 }
 
 fn payload(store: &Store, submission: Revision) -> Result<Option<Vec<u8>>, StoreError> {
