@@ -187,6 +187,19 @@ async fn a_server_without_its_supervisor_ends_and_leaves_no_process() {
 }
 
 #[tokio::test]
+async fn a_program_that_stops_its_shim_does_not_keep_the_next_server_from_starting() {
+    let mut server = Server::start(SHELL);
+    let ready = server.path("ready");
+    let stop = format!("[ -e {0} ] || {{ kill -STOP $PPID; echo > {0}; sleep $((7706 + 1)); }}", ready.display());
+    let id = server.submit(script("sh", &stop)).await;
+    written(&ready).await;
+    server.kill9();
+    server.start_again();
+    assert!(!is_running("sleep 7707"));
+    assert_eq!(server.wait_finished(&id).await.state(), TaskState::Completed);
+}
+
+#[tokio::test]
 async fn a_server_as_the_init_process_of_a_container_leaves_no_zombies() {
     let flags =
         [&unshare_flags(&["pid", "mount"])[..], &["--fork", "--kill-child", "--mount-proc"].map(String::from)].concat();

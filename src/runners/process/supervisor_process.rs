@@ -10,15 +10,17 @@ use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, kill_process, pidfd_open, set_child_subreaper};
 
-use super::harden::hide_process;
 use super::wire::{Report, receive_fork};
 use super::{descendants, shim_process, sys};
 
+/// How long shims may take to kill their processes and exit when the server is gone. A stopped one does not react.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause before killed orphans are looked for again.
 const SWEEP_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 
@@ -30,7 +32,8 @@ pub fn supervise_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let work = PathBuf::from(work);
     sys::reset_signals();
     sys::catch_stop_signals();
-    let (Ok(()), Ok(control), Ok(())) = (hide_process(), take_stdin(), sys::close_inherited_files_on_exec()) else {
+    let (Ok(()), Ok(control), Ok(())) = (sys::hide_process(), take_stdin(), sys::close_inherited_files_on_exec())
+    else {
         return ExitCode::FAILURE;
     };
     // Both calls fail only with invalid arguments.
@@ -56,19 +59,24 @@ fn take_stdin() -> io::Result<OwnedFd> {
 fn supervise(control: OwnedFd) -> Option<OwnedFd> {
     let mut control = Some(control);
     let mut shims = Shims::default();
+    let mut kill_at = None;
     while control.is_some() || !shims.is_empty() {
-        let Ready { control: asked, exited } = shims.wait(control.as_ref());
+        let Ready { control: asked, exited } = shims.wait(control.as_ref(), kill_at);
         shims.reap(&exited);
+        if kill_at.is_some_and(|kill_at| kill_at <= Instant::now()) {
+            shims.kill();
+            kill_at = None;
+        }
         shims.sweep();
         let Some(connection) = control.as_ref().filter(|_| asked) else { continue };
-        match receive_fork(connection) {
-            Ok(socket) => {
-                if let Some(socket) = socket.and_then(|socket| shims.fork(socket)) {
-                    return Some(socket);
-                }
-            }
+        let Ok(socket) = receive_fork(connection) else {
             // The server is gone.
-            Err(_) => control = None,
+            control = None;
+            kill_at = Some(Instant::now() + EXIT_TIMEOUT);
+            continue;
+        };
+        if let Some(socket) = socket.and_then(|socket| shims.fork(socket)) {
+            return Some(socket);
         }
     }
     None
@@ -97,11 +105,13 @@ impl Shims {
         self.running.is_empty() && self.lost.is_empty()
     }
 
-    fn wait(&self, control: Option<&OwnedFd>) -> Ready {
+    fn wait(&self, control: Option<&OwnedFd>, until: Option<Instant>) -> Ready {
         let exits = self.running.values().map(|shim| &shim.exited);
         let mut sources: Vec<_> = exits.chain(control).map(|file| PollFd::new(file, PollFlags::IN)).collect();
+        let until = until.and_then(|until| until.saturating_duration_since(Instant::now()).try_into().ok());
+        let timeout = if self.lost.is_empty() { until } else { Some(SWEEP_PAUSE) };
         // Fails only if interrupted by a signal, or for lack of memory; then the caller tries again.
-        let _ = poll(&mut sources, (!self.lost.is_empty()).then_some(&SWEEP_PAUSE));
+        let _ = poll(&mut sources, timeout.as_ref());
         let ready: Vec<bool> = sources.iter().map(|source| !source.revents().is_empty()).collect();
         let exited = self.running.keys().zip(&ready).filter(|(_, ready)| **ready).map(|(pid, _)| *pid).collect();
         Ready { control: control.is_some() && ready.last() == Some(&true), exited }
@@ -115,6 +125,13 @@ impl Shims {
             {
                 self.lost.push(shim.socket);
             }
+        }
+    }
+
+    /// Kills the shims; their processes become those of this process.
+    fn kill(&self) {
+        for pid in self.running.keys() {
+            let _ = kill_process(*pid, Signal::KILL);
         }
     }
 
