@@ -83,6 +83,17 @@ seccompProfile:
   type: RuntimeDefault
 {{- end -}}
 
+{{/* A server that may run handlers as other users is root, because Kubernetes gives capabilities to root only. */}}
+{{- define "lineshaft.serverSecurity" -}}
+{{- $security := include "lineshaft.containerSecurity" . | fromYaml -}}
+{{- if .Values.securityContext.handlerUsers -}}
+{{- $_ := set $security "runAsUser" 0 -}}
+{{- $_ := set $security "runAsNonRoot" false -}}
+{{- $_ := set $security.capabilities "add" (list "CHOWN" "KILL" "SETGID" "SETUID") -}}
+{{- end -}}
+{{- toYaml $security -}}
+{{- end -}}
+
 {{- define "lineshaft.podSecurity" -}}
 runAsNonRoot: true
 {{- with .Values.securityContext.runAsUser }}

@@ -18,7 +18,7 @@ pub(super) fn build(config: &Config, host: &Arc<Host>) -> Result<Registry, Start
         let runner = match launch {
             Launch::Builtin(builtin) => builtin_runner(builtin, handler.limits.memory.map(|memory| memory.0)),
             Launch::Process(process) => {
-                let runner = ProcessRunner::new(options::process(process, handler), host.clone());
+                let runner = ProcessRunner::new(options::process(*process, handler), host.clone());
                 Arc::new(runner.map_err(|source| StartError::Handler { handler: handler.name.clone(), source })?)
             }
         };

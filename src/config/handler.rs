@@ -54,6 +54,13 @@ pub struct Handler {
     /// For runner = "process": names of environment variables that are passed on from the server. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env_pass: Vec<String>,
+    /// For runner = "process": name or number of the user that the program runs as, not root. The server must be root or have
+    /// the capabilities CHOWN, KILL, SETGID and SETUID. Default: the user of the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// For runner = "process": name or number of the only group of `user`. Default: its primary group in /etc/passwd.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
     /// For runner = "process": working directory. Default: a new directory for each attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_directory: Option<PathBuf>,
@@ -145,6 +152,10 @@ pub struct ProcessLimits {
     /// Maximum size of a file that a process writes. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file_size: Option<ByteSize>,
+    /// Maximum number of processes and threads that `user` has at a time, in all its attempts, 1 to 1,048,576; only with
+    /// `user`. Default: 1,024.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u64>,
 }
 
 impl ProcessLimits {
@@ -163,6 +174,9 @@ impl ProcessLimits {
         if let Some(open_files) = self.open_files {
             problems.check_range(format!("{path}.open_files"), open_files, 8, 1 << 20);
         }
+        if let Some(processes) = self.processes {
+            problems.check_range(format!("{path}.processes"), processes, 1, 1 << 20);
+        }
     }
 }
 
@@ -170,7 +184,7 @@ impl ProcessLimits {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Launch {
     Builtin(Builtin),
-    Process(Process),
+    Process(Box<Process>),
 }
 
 /// How a process is started.
@@ -182,6 +196,10 @@ pub struct Process {
     pub arg_pattern: Option<ArgPattern>,
     pub env: BTreeMap<String, Secret>,
     pub env_pass: Vec<String>,
+    /// `None`: that of the server.
+    pub user: Option<String>,
+    /// `None`: the primary one of the user.
+    pub group: Option<String>,
     /// `None`: a new directory for each attempt.
     pub working_directory: Option<PathBuf>,
     pub limits: ProcessLimits,
@@ -203,6 +221,8 @@ impl Handler {
             argv: Vec::new(),
             arg_pattern: None,
             env_pass: Vec::new(),
+            user: None,
+            group: None,
             working_directory: None,
             retry: Retry::default(),
             env: BTreeMap::new(),
@@ -220,14 +240,16 @@ impl Handler {
         match self.runner {
             RunnerKind::Builtin => self.builtin.map(Launch::Builtin),
             RunnerKind::Process if self.argv.is_empty() => None,
-            RunnerKind::Process => Some(Launch::Process(Process {
+            RunnerKind::Process => Some(Launch::Process(Box::new(Process {
                 argv: self.argv.clone(),
                 arg_pattern: self.arg_pattern().ok()?,
                 env: self.env.clone(),
                 env_pass: self.env_pass.clone(),
+                user: self.user.clone(),
+                group: self.group.clone(),
                 working_directory: self.working_directory.clone(),
                 limits: self.limits.clone(),
-            })),
+            }))),
         }
     }
 
@@ -309,10 +331,13 @@ impl Handler {
             ("env", !self.env.is_empty()),
             ("env_pass", !self.env_pass.is_empty()),
             ("working_directory", self.working_directory.is_some()),
+            ("user", self.user.is_some()),
+            ("group", self.group.is_some()),
             ("limits.memory", self.limits.memory.is_some() && self.builtin != Some(Builtin::Heavy)),
             ("limits.cpu", self.limits.cpu.is_some()),
             ("limits.open_files", self.limits.open_files.is_some()),
             ("limits.file_size", self.limits.file_size.is_some()),
+            ("limits.processes", self.limits.processes.is_some()),
         ];
         for (field, _) in process_only.iter().filter(|(_, given)| *given) {
             problems.add(format!("{path}.{field}"), "", "is only allowed for runner = \"process\"");
@@ -358,6 +383,15 @@ impl Handler {
         }
         if self.working_directory.as_ref().is_some_and(|directory| directory.as_os_str().is_empty()) {
             problems.add(format!("{path}.working_directory"), "\"\"", "must not be empty");
+        }
+        for (field, value) in [("user", &self.user), ("group", &self.group)] {
+            if value.as_ref().is_some_and(String::is_empty) {
+                problems.add(format!("{path}.{field}"), "\"\"", "must not be empty");
+            }
+        }
+        let with_user = [("group", self.group.is_some()), ("limits.processes", self.limits.processes.is_some())];
+        for (field, _) in with_user.iter().filter(|(_, given)| *given && self.user.is_none()) {
+            problems.add(format!("{path}.{field}"), "", "is only allowed with `user`");
         }
         self.limits.check(&format!("{path}.limits"), problems);
     }

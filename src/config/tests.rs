@@ -251,7 +251,9 @@ allowed_pools = ["cpu"]
 timeout = "2m"
 grace = "1s"
 retry = { attempts = 5, factor = 1, delay = "100ms" }
-limits = { memory = "64MiB", cpu = "10s", open_files = 64 }
+limits = { memory = "64MiB", cpu = "10s", open_files = 64, processes = 9 }
+user = "reports"
+group = "1002"
 
 [[handler]]
 name = "compute"
@@ -277,7 +279,8 @@ fn every_setting_of_pools_and_handlers_reaches_the_catalog() {
     let Some(Launch::Process(process)) = config.handlers[0].launch() else { panic!("sort is a process") };
     assert_eq!(process.argv, ["/usr/bin/sort", "-n"]);
     assert_eq!(process.env["mixedCase"].reveal(), "kept.as.is");
-    assert_eq!(process.limits.memory, Some(ByteSize(64 << 20)));
+    assert_eq!((process.limits.memory, process.limits.processes), (Some(ByteSize(64 << 20)), Some(9)));
+    assert_eq!((process.user.as_deref(), process.group.as_deref()), (Some("reports"), Some("1002")));
     assert_eq!(config.handlers[1].launch(), Some(Launch::Builtin(Builtin::Compute)));
 }
 
@@ -361,6 +364,25 @@ limits = { memory = "64MiB" }
         "handler[1].limits.memory",
     ] {
         assert!(fields.iter().any(|found| found == field), "{field} is not in {fields:?}");
+    }
+}
+
+#[test]
+fn only_a_program_can_have_a_user_and_only_a_user_a_group_and_a_number_of_processes() {
+    let handler = |settings: &str| format!("[[handler]]\nname = \"a\"\n{settings}\n");
+    let builtin = "runner = \"builtin\"\nbuiltin = \"io\"\n";
+    let process = "runner = \"process\"\nargv = [\"a\"]\n";
+    for (settings, found) in [
+        (format!("{builtin}user = \"reports\"\nlimits = {{ processes = 1 }}"), &["user", "limits.processes"][..]),
+        (format!("{process}group = \"reports\"\nlimits = {{ processes = 1 }}"), &["group", "limits.processes"]),
+        (
+            format!("{process}user = \"\"\ngroup = \"\"\nlimits = {{ processes = 0 }}"),
+            &["user", "group", "limits.processes"],
+        ),
+    ] {
+        let fields: Vec<_> = problems(from_file(&handler(&settings))).into_iter().map(|(field, _)| field).collect();
+        let expected: Vec<_> = found.iter().map(|field| format!("handler[0].{field}")).collect();
+        assert_eq!(fields, expected, "{settings}");
     }
 }
 

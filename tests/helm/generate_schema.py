@@ -150,6 +150,13 @@ def when(condition, then, otherwise=None):
 HAS_JWT = at("config.auth.jwt", {"type": "object"})
 HAS_CERTIFICATES = at("config.auth.certificate", {"minItems": 1})
 
+
+
+def handlers(schema):
+    """Applies the schema to each handler."""
+    return {"properties": {"config": {"properties": {"handler": {"items": schema}}}}}
+
+
 # Rules for combinations. The path in the error message is the value to change.
 RULES = [
     # Without any authentication, auth.insecure must be true.
@@ -170,6 +177,10 @@ RULES = [
     when(at("ingress.enabled", IS_TRUE), both(at("ingress.host", GIVEN), at("ingress.tlsSecret", GIVEN))),
     when(at("grpcRoute.enabled", IS_TRUE), at("grpcRoute.parentRefs", {"minItems": 1})),
     when(at("otel.headersSecret", GIVEN), at("otel.endpoint", GIVEN)),
+    # Without a user, the program of a handler would run as root.
+    when(at("securityContext.handlerUsers", IS_TRUE),
+         handlers(when(at("runner", {"const": "process"}), {"required": ["user"]})),
+         handlers({"properties": {"user": False}})),
     when(at("keda.certificateSecret", GIVEN), both(
         at("keda.scaledObjects", {"minItems": 1}), at("tls.clientCaSecret", GIVEN),
         at("config.auth.certificate", {"minItems": 1}))),

@@ -4,8 +4,8 @@
 
 To join the network of a running container, use `nsenter --net` instead of `unshare --net`. The tree contains only the
 binary and the files of the base image; for another image, the specification names its program. The process is process 1
-with its own mounts, the user, group, arguments and environment of the rendered pod, no capabilities, `no_new_privs` and
-a read-only root file system.
+with its own mounts, the user, group, capabilities, arguments and environment of the rendered pod, `no_new_privs` and a
+read-only root file system.
 """
 
 import ctypes
@@ -94,9 +94,13 @@ def mount_all(tree, mounts):
     mount("-o", "remount,bind,ro", tree)
 
 
-def drop_privileges(user, group):
+CAPABILITIES = {"CHOWN": 0, "KILL": 5, "SETGID": 6, "SETUID": 7}
+
+
+def drop_privileges(user, group, capabilities):
+    """Root has the capabilities when it executes a program; another user has none then."""
     libc = ctypes.CDLL(None, use_errno=True)
-    for capability in range(64):
+    for capability in set(range(64)) - {CAPABILITIES[name] for name in capabilities}:
         libc.prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP; fails for numbers above the last capability
     os.setgroups([group])
     os.setgid(group)
@@ -112,7 +116,7 @@ def main():
     os.chroot(spec["tree"])
     program = spec.get("program", "/usr/local/bin/lineshaft")
     os.chdir(spec.get("directory", "/var/lib/lineshaft"))
-    drop_privileges(spec["user"], spec["group"])
+    drop_privileges(spec["user"], spec["group"], spec.get("capabilities", []))
     os.execve(program, [pathlib.Path(program).name, *spec["args"]], spec["env"])
 
 

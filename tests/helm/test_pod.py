@@ -48,7 +48,8 @@ class Machine:
         shutil.rmtree(tree, ignore_errors=True)
         services = [f"{d['metadata']['name']}.work.svc" for d in documents if d["kind"] == "Service"]
         run_container.build_tree(tree, BINARY, services)
-        security = pod["securityContext"]
+        # Settings of the container override those of the pod.
+        security = pod["securityContext"] | container.get("securityContext", {})
         mounts = []
         for wanted in container.get("volumeMounts", []):
             source, read_only = self.volume(documents, pod, wanted["name"], security)
@@ -56,7 +57,7 @@ class Machine:
                 source = source / wanted["subPath"]
             mounts.append([str(source), wanted["mountPath"], wanted.get("readOnly", read_only)])
         spec = {"tree": str(tree), "mounts": mounts, "user": security["runAsUser"], "group": security["runAsGroup"],
-                "args": container["args"], "env": self.variables(container)}
+                "capabilities": security["capabilities"].get("add", []), "args": container["args"], "env": self.variables(container)}
         file = self.folder / f"{name}.json"
         file.write_text(json.dumps(spec))
         return file
@@ -83,7 +84,7 @@ class Machine:
             (folder / key).write_text(value)
         for path in (folder, *folder.iterdir()):
             os.chown(path, 0 if read_only else security["runAsUser"], security["fsGroup"])
-            path.chmod((0o2770 if not read_only else 0o750) if path.is_dir() else 0o640)
+            path.chmod((0o2775 if not read_only else 0o750) if path.is_dir() else 0o640)
         return folder, read_only
 
     def claim(self, name):
@@ -233,6 +234,26 @@ def test_the_pod_has_no_capabilities(machine):
     assert set(held["Uid"].split()) == set(held["Gid"].split()) == {"65532"}
     assert int(held["CapEff"], 16) == int(held["CapBnd"], 16) == 0
     assert held["NoNewPrivs"].strip() == "1"
+
+
+def test_a_server_for_handlers_with_users_has_only_the_capabilities_for_them(machine):
+    handler = {"name": "version", "runner": "process", "argv": ["/usr/local/bin/lineshaft", "--version"],
+               "user": "2000", "group": "2000", "retry": {"attempts": 1}}
+    users = {"config": {"handler": [handler]}, "securityContext": {"handlerUsers": True}}
+    documents, _ = install(machine, merge(OPEN, users))
+    status = pathlib.Path(f"/proc/{machine.init()}/status").read_text()
+    held = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    mask = sum(1 << number for number in run_container.CAPABILITIES.values())
+    assert int(held["CapEff"], 16) == int(held["CapBnd"], 16) == mask
+    assert (set(held["Uid"].split()), held["NoNewPrivs"].strip()) == ({"0"}, "1")
+    for _ in range(2):
+        done = machine.client("task", "run", "version")
+        assert done.returncode == 0 and "lineshaft" in done.stdout, done.stdout + done.stderr + machine.log_text()
+    # The server gives the directories of the user to it, and takes them back.
+    assert machine.stop(20)[0] == 0
+    _, container = machine.serve(documents)
+    machine.until_ready(container)
+    assert "failed to remove" not in machine.log_text(), machine.log_text()
 
 
 def test_helm_test_and_the_doctor_command_of_the_guide_pass(machine):

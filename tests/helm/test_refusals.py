@@ -6,6 +6,7 @@ import chart
 from chart import OPEN, merge
 from test_values import CERT, INGRESS, ISSUER, JWKS, JWT, KEDA, KNOWN, SCALED, TLS
 
+PROCESS = {"name": "a", "runner": "process", "argv": ["/bin/true"]}
 REFUSED = {
     "two servers on one embedded store": ({"replicas": 2}, "replicas"),
     "a mistyped value": ({"replicaCount": 1}, "replicaCount"),
@@ -46,6 +47,9 @@ REFUSED = {
     "a path that the chart sets": ({"config": {"auth": {"tokens_file": "/x"}}}, "tokens_file"),
     "a setting of the wrong type": ({"config": {"pool": [{"name": "a", "size": "many"}]}}, "size"),
     "the root user": ({"securityContext": {"runAsUser": 0}}, "runAsUser"),
+    "a user of a handler without the capabilities for it": ({"config": {"handler": [PROCESS | {"user": "2000"}]}}, "user"),
+    "a program that would run as root": (
+        {"config": {"handler": [PROCESS]}, "securityContext": {"handlerUsers": True}}, "user"),
     "an incomplete digest": ({"image": {"digest": "sha256:12"}}, "digest"),
     "a grace period of days": ({"drain": {"limitSeconds": 1_000_000}}, "limitSeconds"),
 }

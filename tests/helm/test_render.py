@@ -48,6 +48,19 @@ def test_pods_are_unprivileged(mode):
             assert container["resources"]["limits"]["memory"]
 
 
+def test_only_the_server_is_root_and_only_if_handlers_have_users():
+    documents = render({"securityContext": {"handlerUsers": True}})
+    pod, container = server(documents)
+    assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+    security = container["securityContext"]
+    assert (security["runAsUser"], security["runAsNonRoot"]) == (0, False)
+    assert security["capabilities"] == {"drop": ["ALL"], "add": ["CHOWN", "KILL", "SETGID", "SETUID"]}
+    unprivileged = server(render({}))[1]["securityContext"]
+    kept = ["allowPrivilegeEscalation", "readOnlyRootFilesystem", "seccompProfile"]
+    assert {key: security[key] for key in kept} == {key: unprivileged[key] for key in kept}
+    assert only(documents, "Pod")["spec"]["containers"][0]["securityContext"] == unprivileged
+
+
 @modes
 def test_probes_use_grpc_on_the_health_port(mode):
     documents = render(values(mode))

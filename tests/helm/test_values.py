@@ -109,6 +109,7 @@ FLIPS = {
     "securityContext.runAsUser": (1000, {}),
     "securityContext.runAsGroup": (1000, {}),
     "securityContext.fsGroup": (None, {}),
+    "securityContext.handlerUsers": (True, {}),
     "tmpSize": ("8Gi", {}),
     "serviceAccount.create": (False, {}),
     "serviceAccount.name": ("other", {}),

@@ -2,12 +2,14 @@
 
 use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::remove::remove_tree;
+use super::account::Account;
+use super::remove::remove_owned;
+use super::sys::FileRights;
 use crate::files::{DIRECTORY_MODE, create_new_private_directory};
 
 /// Each attempt has a directory with a name of its own that cannot be guessed.
@@ -27,8 +29,8 @@ impl<'a> Directories<'a> {
         Self { work, empty: None }
     }
 
-    /// Returns a directory for an attempt of this owner: a handler and a namespace.
-    pub(super) fn take(&mut self, owner: &[u8]) -> io::Result<PathBuf> {
+    /// Returns a directory for an attempt of this owner: a handler and a namespace. It belongs to the user of the handler.
+    pub(super) fn take(&mut self, owner: &[u8], account: Option<Account>) -> io::Result<PathBuf> {
         let path = self.work.join(random_name()?);
         match self.empty.take() {
             Some((empty, last)) if *last == *owner => fs::rename(empty, &path)?,
@@ -37,6 +39,9 @@ impl<'a> Directories<'a> {
                     fs::remove_dir(empty)?;
                 }
                 create_new_private_directory(&path)?;
+                if let Some(Account { uid, gid }) = account {
+                    chown(&path, Some(uid), Some(gid))?;
+                }
             }
         }
         Ok(path)
@@ -48,7 +53,7 @@ impl<'a> Directories<'a> {
             self.empty = Some((path, owner.into()));
             return Ok(());
         }
-        remove_tree(&path)
+        remove_owned(&path)
     }
 }
 
@@ -69,8 +74,10 @@ fn random_name() -> io::Result<String> {
 }
 
 fn is_unchanged(path: &Path) -> bool {
-    let same = |file: Metadata| file.is_dir() && file.permissions().mode() & 0o7777 == DIRECTORY_MODE;
-    fs::symlink_metadata(path).is_ok_and(same) && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+    let same = |file: &Metadata| file.is_dir() && file.permissions().mode() & 0o7777 == DIRECTORY_MODE;
+    let Some(found) = fs::symlink_metadata(path).ok().filter(same) else { return false };
+    let _rights = FileRights::of_owner(&found);
+    fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 #[cfg(test)]
@@ -84,15 +91,15 @@ mod tests {
     fn a_directory_is_renamed_for_the_same_owner_and_replaced_for_another() {
         let work = tempfile::tempdir().unwrap();
         let mut directories = Directories::new(work.path());
-        let first = directories.take(b"a").unwrap();
+        let first = directories.take(b"a", None).unwrap();
         let held = File::open(&first).unwrap();
         let is_linked = || held.metadata().unwrap().nlink() > 0;
         directories.put_back(first.clone(), b"a").unwrap();
-        let second = directories.take(b"a").unwrap();
+        let second = directories.take(b"a", None).unwrap();
         assert!(second != first && !first.exists() && is_linked());
         assert_eq!(second.file_name().unwrap().len(), 32);
         directories.put_back(second, b"a").unwrap();
-        let third = directories.take(b"b").unwrap();
+        let third = directories.take(b"b", None).unwrap();
         assert!(!is_linked(), "another owner got the directory");
         assert_eq!(fs::metadata(&third).unwrap().permissions().mode() & 0o7777, 0o700);
         directories.put_back(third, b"b").unwrap();

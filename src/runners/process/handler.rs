@@ -4,12 +4,17 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::account::Account;
 use super::environment::{ATTEMPT_VARIABLE, DEFAULT_PATH, INSTANCE_VARIABLE, TASK_VARIABLE, environment, find_program};
 use super::host::Host;
+use super::limits::Limits;
 use super::options::{OptionsError, ProcessOptions};
 use super::wire::Start;
 use crate::runners::Run;
 use crate::telemetry::propagation;
+
+/// Processes of a user, unless its handler sets another limit.
+const PROCESSES_DEFAULT: u64 = 1_024;
 
 #[derive(Debug)]
 pub(super) struct ProcessHandler {
@@ -26,7 +31,15 @@ impl ProcessHandler {
         let path = environment.get(OsStr::new("PATH")).map_or(OsStr::new(DEFAULT_PATH), OsString::as_os_str);
         // Otherwise it is searched for at each attempt.
         let program = find_program(program, path);
-        let mut start = Start::new(program.as_os_str(), &options.limits);
+        let user = options.user.as_deref();
+        let account = user.map(|user| Account::resolve(user, options.group.as_deref())).transpose()?;
+        // For the server's user the kernel would count the server, too.
+        let processes = account.map(|_| options.limits.processes.unwrap_or(PROCESSES_DEFAULT));
+        let mut start = Start::new(program.as_os_str(), &Limits { processes, ..options.limits });
+        if let Some(account) = account {
+            host.admit(account)?;
+            start.account(account);
+        }
         for argument in &options.argv[1..] {
             start.argument(argument.as_ref());
         }

@@ -1,22 +1,30 @@
 //! What all process handlers of one server run share: the instance mark, the supervisor, and idle shims.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
-use super::remove::remove_tree;
+use super::account::{Account, missing_capabilities};
+use super::options::OptionsError;
+use super::remove::remove_all_owned;
 use super::shim::Shim;
 use super::supervisor::Supervisor;
+use super::sys;
 use crate::files::create_private_directory;
 
 /// Idle shims kept for later attempts: starting one costs more than most attempts.
 const IDLE_SHIMS_MAX: usize = 64;
+/// Permission of other users to enter a directory. Also of the group, which a shim keeps when it acts for a user.
+const ENTER: u32 = 0o011;
 
 #[derive(Debug)]
 pub struct Host {
     pub(super) instance: Box<str>,
+    /// Where the working directories of attempts are created.
+    work: PathBuf,
     /// `None` if no handler runs processes.
     supervisor: Option<Supervisor>,
     idle: Mutex<Vec<Shim>>,
@@ -37,7 +45,38 @@ impl Host {
         quarantine(&work)?;
         create_private_directory(&work)?;
         remove_leftovers(&work);
-        Ok(Self { instance: instance.into(), supervisor, idle: Mutex::default() })
+        Ok(Self { instance: instance.into(), work, supervisor, idle: Mutex::default() })
+    }
+
+    /// Lets programs run as this user: opens the way to their working directories, where other users can then enter, but
+    /// list nothing, and tries what is done for each attempt.
+    ///
+    /// # Errors
+    /// When the server lacks a capability, or something else prevents it from switching to the user.
+    pub(super) fn admit(&self, account: Account) -> Result<(), OptionsError> {
+        let cannot = |action| move |error: io::Error| OptionsError::CannotSwitch { action, error: error.to_string() };
+        let missing = missing_capabilities().map_err(cannot("read its capabilities"))?;
+        if !missing.is_empty() {
+            return Err(OptionsError::NoCapabilities(missing.join(", ")));
+        }
+        for directory in self.work.parent().into_iter().chain([&*self.work]) {
+            open_to_others(directory).map_err(cannot("give the user a working directory"))?;
+        }
+        let attempt = || {
+            account.assume().map_err(cannot("switch to the user"))?;
+            let entered = fs::metadata(self.work.join(".")).map(drop);
+            let named = |error| io::Error::other(format!("`{}`: {error}", self.work.display()));
+            entered.map_err(named).map_err(cannot("give the user a working directory"))
+        };
+        // A thread has a user of its own.
+        let name = "check-user".to_owned();
+        let result = std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name(name).spawn_scoped(scope, attempt);
+            let thread = thread.map_err(cannot("start a thread"))?;
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        sys::hide_process().map_err(cannot("hide its memory from the user"))?;
+        result
     }
 
     /// Waits until the supervisor has exited although the server runs.
@@ -83,6 +122,18 @@ impl Host {
     }
 }
 
+/// Lets other users enter the directory. One that belongs to another user stays as it is.
+fn open_to_others(directory: &Path) -> io::Result<()> {
+    let found = fs::metadata(directory)?.permissions();
+    if found.mode() & ENTER == ENTER {
+        return Ok(());
+    }
+    match fs::set_permissions(directory, Permissions::from_mode(found.mode() & 0o7777 | ENTER)) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        result => result,
+    }
+}
+
 /// Renames the working directories of an earlier server, however many files they contain.
 fn quarantine(work: &Path) -> io::Result<()> {
     let mut free =
@@ -104,7 +155,7 @@ fn remove_leftovers(work: &Path) {
     }
     let remove = move || {
         for path in left.iter().rev() {
-            if let Err(error) = remove_tree(path) {
+            if let Err(error) = remove_all_owned(path) {
                 tracing::warn!(path = %path.display(), %error, "failed to remove working directories of an earlier server");
             }
         }

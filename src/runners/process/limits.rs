@@ -2,7 +2,7 @@
 
 use std::io;
 
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Limits of each process of an attempt; `None` keeps the server's limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub struct Limits {
     pub open_files: Option<u64>,
     /// Size of each written file.
     pub file_bytes: Option<u64>,
+    /// Processes and threads of the user, in all its attempts. The kernel does not count those of root.
+    pub processes: Option<u64>,
 }
 
 impl Limits {
@@ -32,6 +34,10 @@ impl Limits {
         }
         if let Some(bytes) = self.file_bytes {
             set(Resource::Fsize, bytes, 0)?;
+        }
+        if let Some(processes) = self.processes {
+            let allowed = getrlimit(Resource::Nproc).maximum;
+            set(Resource::Nproc, allowed.map_or(processes, |allowed| processes.min(allowed)), 0)?;
         }
         Ok(())
     }

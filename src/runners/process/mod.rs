@@ -11,6 +11,7 @@
 //!                       └─ shim
 //! ```
 
+mod account;
 mod attempt;
 mod descendants;
 mod directories;

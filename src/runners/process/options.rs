@@ -17,6 +17,10 @@ pub struct ProcessOptions {
     pub env: BTreeMap<String, Secret>,
     /// Variables copied from the server's environment, if it has them.
     pub env_pass: Vec<String>,
+    /// Name or number of the user that the program runs as; `None`: that of the server.
+    pub user: Option<String>,
+    /// Name or number of its group; `None`: the primary one of the user.
+    pub group: Option<String>,
     /// `None`: a new directory per attempt, removed afterwards.
     pub working_directory: Option<PathBuf>,
     pub limits: Limits,
@@ -50,4 +54,19 @@ pub enum OptionsError {
     BadVariable(String),
     #[error("`env` has the name {0:?}, must not begin with LINESHAFT_, which the server reserves")]
     ReservedVariable(String),
+    #[error("`user` is {0:?}, which `/etc/passwd` does not contain; add it, or set the number of the user")]
+    UnknownUser(String),
+    #[error("`group` is {0:?}, which `/etc/group` does not contain; add it, or set the number of the group")]
+    UnknownGroup(String),
+    #[error("`group` is not set, and `/etc/passwd` has none for the user {0:?}; set `group`")]
+    NoGroup(String),
+    #[error("`user` is root, must be a user that may do less than the server")]
+    Root,
+    #[error(
+        "`user` is set, but the server lacks {0}; run it as root, or as a user with these capabilities \
+         (`AmbientCapabilities=` of a systemd unit)"
+    )]
+    NoCapabilities(String),
+    #[error("`user` is set, but the server cannot {action}: {error}")]
+    CannotSwitch { action: &'static str, error: String },
 }

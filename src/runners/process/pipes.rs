@@ -9,8 +9,9 @@ use rustix::event::PollFlags;
 use rustix::fs::{Mode, OFlags, fcntl_setfl, open};
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::account::Account;
 use super::read_rate::ReadRate;
-use super::sys;
+use super::sys::{self, FileRights};
 use super::wire::{self, HEADER};
 use crate::model::OutputStream;
 
@@ -40,11 +41,13 @@ impl Stdio {
 }
 
 impl<'a> Pipes<'a> {
-    /// Without a payload stdin is `/dev/null`.
+    /// Without a payload stdin is `/dev/null`. The pipes belong to the user of the program, who may open them again as
+    /// `/dev/stdout`.
     ///
     /// # Errors
     /// As the system calls.
-    pub(super) fn new(payload: &'a [u8]) -> io::Result<(Self, Stdio)> {
+    pub(super) fn new(payload: &'a [u8], account: Option<Account>) -> io::Result<(Self, Stdio)> {
+        let _rights = account.map(FileRights::of);
         let (stdin, our_stdin) = if payload.is_empty() {
             (open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?, None)
         } else {

@@ -1,6 +1,7 @@
 //! Removes directories with whatever programs have left in them.
 
 use std::ffi::CStr;
+use std::fs::{read_dir, symlink_metadata};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
@@ -8,19 +9,55 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, chmod, fstat, openat, renameat_with, unlinkat};
 use rustix::io::Errno;
 
+use super::sys::FileRights;
+
+/// Removes what an earlier server has left in its directory for working directories, and that directory.
+///
+/// # Errors
+/// As [`remove_tree`].
+pub(super) fn remove_all_owned(directory: &Path) -> io::Result<()> {
+    for entry in read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_owned(&entry.path())?;
+        }
+    }
+    remove_tree(directory)
+}
+
+/// As [`remove_tree`], with the rights of the owner of the directory, which can be another user than that of the server.
+/// What the owner cannot remove is removed with the rights of the server.
+///
+/// # Errors
+/// As [`remove_tree`].
+pub(super) fn remove_owned(path: &Path) -> io::Result<()> {
+    let rights = symlink_metadata(path).ok().and_then(|found| FileRights::of_owner(&found));
+    let Some(rights) = rights else { return remove_tree(path) };
+    let emptied = empty(path);
+    drop(rights);
+    match emptied.and_then(|()| unlinkat(CWD, path, AtFlags::REMOVEDIR)) {
+        Ok(()) => Ok(()),
+        Err(_) => remove_tree(path),
+    }
+}
+
 /// Removes a directory with its contents, whatever their modes, depth and number. No link is followed. Needs three
 /// descriptors at any depth: what is deeper is moved up before it is removed.
 ///
 /// # Errors
 /// As the system calls. A directory that does not exist is none.
 pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
-    let root = match open_directory(CWD, path) {
-        Err(Errno::NOENT) => return Ok(()),
-        root => root?,
-    };
+    match empty(path).and_then(|()| unlinkat(CWD, path, AtFlags::REMOVEDIR)) {
+        Err(Errno::NOENT) => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+fn empty(path: &Path) -> Result<(), Errno> {
+    let root = open_directory(CWD, path)?;
     let mut moved = 0;
     while remove_entries(&root, |name| remove_directory(&root, name, &mut moved))? > 0 {}
-    Ok(unlinkat(CWD, path, AtFlags::REMOVEDIR)?)
+    Ok(())
 }
 
 /// Removes a directory in `root`, and moves directories in it that are not empty to `root`. `moved` counts these.

@@ -63,10 +63,11 @@ impl ShimProcess<'_> {
     }
 
     fn attempt(&mut self, start: &StartOrder<'_>) -> Report {
-        let directory = match start.directory.is_none().then(|| self.directories.take(start.owner)).transpose() {
-            Ok(directory) => directory,
-            Err(error) => return Report::NoDirectory(error),
-        };
+        let directory =
+            match start.directory.is_none().then(|| self.directories.take(start.owner, start.account)).transpose() {
+                Ok(directory) => directory,
+                Err(error) => return Report::NoDirectory(error),
+            };
         let ended = self.spawn(start, directory.as_deref()).and_then(|(program, pipes)| self.supervise(program, pipes));
         // The next server removes the directory; it waits for this process to exit.
         let directory = directory.filter(|_| !self.orders.is_closed());
@@ -80,7 +81,7 @@ impl ShimProcess<'_> {
     fn spawn<'p>(&mut self, start: &StartOrder<'p>, directory: Option<&Path>) -> io::Result<(Pid, Pipes<'p>)> {
         let created = directory.map(|directory| CString::new(directory.as_os_str().as_bytes())).transpose()?;
         let found = find(start)?;
-        let (pipes, stdio) = Pipes::new(start.payload)?;
+        let (pipes, stdio) = Pipes::new(start.payload, start.account)?;
         let program = self.spawner.spawn(&Program {
             path: found.as_deref().unwrap_or(start.program),
             args: &start.args,
@@ -88,6 +89,7 @@ impl ShimProcess<'_> {
             directory: created.as_deref().or(start.directory).ok_or(io::ErrorKind::InvalidInput)?,
             stdio: stdio.files(),
             limits: start.limits,
+            account: start.account,
         })?;
         Ok((program, pipes))
     }

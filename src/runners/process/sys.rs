@@ -1,15 +1,18 @@
 //! System calls that the standard library and rustix lack. All `unsafe` code of the runners is here.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::fs::Metadata;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use rustix::event::PollFlags;
-use rustix::process::{Pid, setsid};
+use rustix::process::{DumpableBehavior, Pid, geteuid, set_dumpable_behavior, setsid};
 
+use super::account::{Account, drop_capabilities};
 use super::limits::Limits;
 
 /// How a process ended and what it used.
@@ -79,6 +82,8 @@ pub(super) struct Program<'a> {
     pub(super) directory: &'a CStr,
     pub(super) stdio: [BorrowedFd<'a>; 3],
     pub(super) limits: Limits,
+    /// `None`: that of this process.
+    pub(super) account: Option<Account>,
 }
 
 /// Starts programs without copying this process: until it has become the program, the child uses the memory of this
@@ -123,6 +128,10 @@ impl Spawner {
         if pid < 0 {
             return Err(io::Error::last_os_error());
         }
+        if program.account.is_some() {
+            // The child has shared the memory of this process when it has changed its user, which may undo it.
+            let _ = hide_process();
+        }
         let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
         if child.error == 0 {
             return Ok(pid);
@@ -154,7 +163,7 @@ extern "C" fn become_program(child: *mut c_void) -> c_int {
 impl Child<'_> {
     #[expect(unsafe_code, reason = "the standard library and rustix have neither dispositions nor exec")]
     fn exec(&self) -> io::Result<std::convert::Infallible> {
-        let Program { path, directory, stdio: [stdin, stdout, stderr], limits, .. } = self.program;
+        let Program { path, directory, stdio: [stdin, stdout, stderr], limits, account, .. } = self.program;
         // The one signal that this process ignores.
         // SAFETY: SIG_DFL installs no code. The child has its own dispositions.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
@@ -163,8 +172,13 @@ impl Child<'_> {
         rustix::stdio::dup2_stdin(stdin)?;
         rustix::stdio::dup2_stdout(stdout)?;
         rustix::stdio::dup2_stderr(stderr)?;
-        rustix::process::chdir(*directory)?;
         limits.set()?;
+        if let Some(account) = account {
+            account.assume()?;
+        }
+        drop_capabilities()?;
+        // As the new user, who may enter other directories than the server.
+        rustix::process::chdir(*directory)?;
         // SAFETY: the path ends with a zero byte, and the arrays of such texts with a null pointer.
         unsafe { libc::execve(path.as_ptr(), self.argv.as_ptr(), self.env.as_ptr()) };
         Err(io::Error::last_os_error())
@@ -179,6 +193,52 @@ impl Child<'_> {
 pub(super) fn before_exec(command: &mut Command, prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static) {
     // SAFETY: as documented, `prepare` is async-signal-safe.
     unsafe { command.pre_exec(prepare) };
+}
+
+/// Prevents other processes of this user from reading the environment, the memory and the open files of this process, and
+/// from debugging it. The copies that it makes of itself are hidden, too; a program that is executed is not.
+///
+/// # Errors
+/// As the system call.
+pub(super) fn hide_process() -> io::Result<()> {
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
+}
+
+/// Lets the calling thread use files as another user, until it is dropped.
+pub(super) struct FileRights {
+    before: (c_int, c_int),
+}
+
+impl FileRights {
+    /// Without the capabilities for it, nothing changes, and calls fail as they did before.
+    #[expect(unsafe_code, reason = "rustix has no setfsuid")]
+    pub(super) fn of(account: Account) -> Self {
+        // SAFETY: the calls have no preconditions. The group is changed first, as long as the user is allowed to.
+        let gid = unsafe { libc::setfsgid(account.gid) };
+        // SAFETY: as above.
+        let uid = unsafe { libc::setfsuid(account.uid) };
+        Self { before: (uid, gid) }
+    }
+
+    /// The rights of the owner, unless that is this user.
+    pub(super) fn of_owner(file: &Metadata) -> Option<Self> {
+        let account = Account { uid: file.uid(), gid: file.gid() };
+        (account.uid != geteuid().as_raw()).then(|| Self::of(account))
+    }
+}
+
+impl Drop for FileRights {
+    #[expect(unsafe_code, reason = "rustix has no setfsuid")]
+    fn drop(&mut self) {
+        let (uid, gid) = self.before;
+        // SAFETY: the calls have no preconditions.
+        unsafe {
+            libc::setfsuid(uid.cast_unsigned());
+            libc::setfsgid(gid.cast_unsigned());
+        }
+        // A change of the user may undo it.
+        let _ = hide_process();
+    }
 }
 
 /// Prevents children from inheriting the files that the server was started with. The standard library

@@ -23,6 +23,7 @@ use rustix::net::{
     recvmsg, sendmsg,
 };
 
+use super::account::Account;
 use super::limits::Limits;
 use super::sys::Exit;
 use crate::model::OutputStream;
@@ -75,6 +76,7 @@ impl Start {
             (b'c', limits.cpu_seconds),
             (b'f', limits.open_files),
             (b's', limits.file_bytes),
+            (b'p', limits.processes),
         ] {
             if let Some(limit) = limit {
                 start.item(tag, &[&limit.to_le_bytes()]);
@@ -90,6 +92,11 @@ impl Start {
     /// `name` must not contain `=`. A later variable replaces an earlier one of the same name.
     pub(super) fn variable(&mut self, name: &OsStr, value: &OsStr) {
         self.item(b'E', &[name.as_bytes(), b"=", value.as_bytes(), b"\0"]);
+    }
+
+    /// Without one, the program runs as the server's user.
+    pub(super) fn account(&mut self, account: Account) {
+        self.item(b'U', &[&account.uid.to_le_bytes(), &account.gid.to_le_bytes()]);
     }
 
     /// Without one, the shim creates a directory for the attempt.
@@ -126,6 +133,7 @@ pub(super) struct StartOrder<'a> {
     pub(super) args: Vec<&'a CStr>,
     pub(super) env: Vec<&'a CStr>,
     pub(super) limits: Limits,
+    pub(super) account: Option<Account>,
     /// `None` if the shim is to create one.
     pub(super) directory: Option<&'a CStr>,
     /// Whose directories the attempt may get.
@@ -154,6 +162,8 @@ impl<'a> StartOrder<'a> {
                 b'c' => start.limits.cpu_seconds = Some(number()?),
                 b'f' => start.limits.open_files = Some(number()?),
                 b's' => start.limits.file_bytes = Some(number()?),
+                b'p' => start.limits.processes = Some(number()?),
+                b'U' => start.account = Some(account(number()?)),
                 b'I' => start.payload = item,
                 _ => return Err(malformed()),
             }
@@ -175,6 +185,12 @@ impl<'a> StartOrder<'a> {
             None => self.env.push(variable),
         }
     }
+}
+
+/// The number has the user in its lower half.
+fn account(number: u64) -> Account {
+    let [a, b, c, d, group @ ..] = number.to_le_bytes();
+    Account { uid: u32::from_le_bytes([a, b, c, d]), gid: u32::from_le_bytes(group) }
 }
 
 fn name_length(variable: &CStr) -> usize {

@@ -1,5 +1,7 @@
 //! The server under test.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -91,6 +93,13 @@ impl Server {
         Self::launch_in(tempfile::tempdir().unwrap(), config, &[], wrapper)
     }
 
+    /// Starts a server by means of another program, in a directory that other users may enter.
+    pub fn start_for_users(wrapper: &[&str], config: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(directory.path(), Permissions::from_mode(0o711)).unwrap();
+        Self::launch_in(directory, config, &[], wrapper)
+    }
+
     /// Starts a server on an existing directory.
     pub fn start_in(directory: TempDir, config: &str) -> Self {
         Self::launch_in(directory, config, &[], &[])
@@ -106,11 +115,18 @@ impl Server {
 
     /// The log of a server that fails to start.
     pub fn fail_to_start(config: &str, variables: &[(&str, &str)]) -> String {
+        Self::fail_to_start_under(&[], config, variables)
+    }
+
+    /// The log of a server that is started by means of another program, and fails to start.
+    pub fn fail_to_start_under(wrapper: &[&str], config: &str, variables: &[(&str, &str)]) -> String {
         let directory = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(directory.path(), Permissions::from_mode(0o700)).unwrap();
         std::fs::write(directory.path().join("config.toml"), config).unwrap();
         let variables: Vec<_> = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        let child = launch(directory.path(), &variables, &[]);
-        let (address, channel, wrapper) = (String::new(), OnceLock::new(), Vec::new());
+        let wrapper: Vec<_> = wrapper.iter().map(|word| (*word).to_owned()).collect();
+        let child = launch(directory.path(), &variables, &wrapper);
+        let (address, channel) = (String::new(), OnceLock::new());
         let mut server = Self { child, address, directory, channel, variables, wrapper };
         let status = server.wait_exit();
         assert!(matches!(status.code(), Some(1 | 2)), "{status}: {}", server.log());
