@@ -3,13 +3,15 @@
 //! `core` makes the decisions and is pure. `service` is the loop around it: it makes the events of the core
 //! durable and only then releases effects. Callers use a [`Handle`]: its commands and some queries are messages
 //! to the loop (`message`), submissions after a look at the store (`submissions`, `request_lookup`), other queries read the projection (`queries`) within time limits (`timeouts`).
-//! `hub` delivers durable events to watchers, and `journal_trim` deletes old ones.
+//! `hub` publishes durable events, and `watch` finds those of one watcher: old ones in the journal (`journal_reads`), where
+//! `journal_trim` deletes them.
 
 mod core;
 mod handle;
 mod health;
 mod hub;
 mod interner;
+mod journal_reads;
 mod journal_trim;
 mod message;
 mod observer;
@@ -20,6 +22,7 @@ mod service;
 mod submissions;
 mod timeouts;
 mod views;
+mod watch;
 
 pub use self::core::{
     Accepted, CoreOptions, DurationStats, PoolSnapshot, PoolUpdate, PoolView, RecoveryCounts, Submitted,
@@ -29,8 +32,8 @@ pub use crate::runners::OutputBuffer;
 pub use crate::store::{Page, PageCursor, PageSize, fold};
 pub use handle::Handle;
 pub use health::ComponentHealth;
-pub use hub::Watch;
 pub use queries::TASK_BYTES_MAX;
 pub use refusal::*;
 pub use service::{Options, Recovery, Service};
 pub use views::{CancelCommand, OutputSource, PoolMetrics, Retention, TaskSnapshot};
+pub use watch::{EventRef, Watch};

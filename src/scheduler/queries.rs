@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::model::{MemoryPart, ResumeToken, Revision, Share, StoreId, Task, TaskFilter, TaskId, TaskState, limits};
+use crate::model::{
+    Event, MemoryPart, ResumeToken, Revision, Share, StoreId, Task, TaskFilter, TaskId, TaskState, limits,
+};
 use crate::store::{Page, PageCursor, PageSize, Projection, StoreError, fold};
 
 use super::handle::Handle;
-use super::hub::Watch;
 use super::message::Request;
 use super::refusal::{Draining, Internal, Refusal, TaskNotFound};
 use super::timeouts::{MEMORY_TIMEOUT, PROJECTION_STALL_TIMEOUT, QUERY_TIMEOUT, wait_for_revision};
 use super::views::{OutputSource, TaskSnapshot};
+use super::watch::Watch;
 
 /// Memory for reading one task and sending it: its payload, its result and the rest, once as they are and once encoded.
 pub const TASK_BYTES_MAX: u64 = 2 * (limits::PAYLOAD_BYTES_MAX + limits::RESULT_BYTES_MAX + (512 << 10)) as u64;
@@ -50,6 +52,11 @@ impl Handle {
         let share = memory.share_in_turn(MemoryPart::Responses, caller, bytes);
         let in_time = tokio::time::timeout(MEMORY_TIMEOUT, share).await;
         in_time.map_err(|_| memory.full(MemoryPart::Responses).into())
+    }
+
+    /// Waits for the memory of what a stream reads from the store, in turn with other callers.
+    pub async fn reserve_stream_read(&self, caller: &Arc<str>, bytes: u64) -> Share {
+        self.memory().share_in_turn(MemoryPart::StreamReads, caller, bytes).await
     }
 
     /// # Errors
@@ -105,24 +112,22 @@ impl Handle {
         let memory = self.reserve_response(caller, TASK_BYTES_MAX).await?;
         let snapshot = match self.get(id).await {
             // Retention deleted the task as soon as it ended: its events still contain the result.
-            Err(Refusal::TaskNotFound(_)) => self.final_snapshot(snapshot).await?,
+            Err(Refusal::TaskNotFound(_)) => self.final_snapshot(snapshot, caller).await?,
             result => result?,
         };
         Ok((snapshot, memory))
     }
 
     /// The snapshot of a task at its end, computed from an earlier snapshot and the events after it.
-    async fn final_snapshot(&self, mut snapshot: TaskSnapshot) -> Result<TaskSnapshot, Refusal> {
+    async fn final_snapshot(&self, mut snapshot: TaskSnapshot, caller: &Arc<str>) -> Result<TaskSnapshot, Refusal> {
         let id = snapshot.task.spec.id.clone();
         let only_this = TaskFilter { ids: vec![id.clone()], ..TaskFilter::default() };
-        let mut watch = self.watch(only_this, Some(snapshot.revision))?;
+        let mut watch = self.watch(only_this, Some(snapshot.revision), caller.clone())?;
         let mut task = Some(snapshot.task);
         let is_live = |task: &Option<Task>| task.as_ref().is_some_and(|task| !task.status.state.is_terminal());
         while is_live(&task) {
-            for event in watch.next().await?.iter().filter_map(|event| event.task()) {
-                if is_live(&task) {
-                    fold(&mut task, event);
-                }
+            if let Some(event) = watch.next().await?.as_deref().and_then(Event::task) {
+                fold(&mut task, event);
             }
         }
         snapshot.task = task.ok_or(TaskNotFound { task: id })?;
@@ -131,12 +136,13 @@ impl Handle {
         Ok(snapshot)
     }
 
-    /// Watches matching events after a revision, or from now on.
+    /// Watches matching events after a revision, or from now on. `caller` is whose turn it is when the watch has to read
+    /// the journal.
     ///
     /// # Errors
     /// `RevisionInFuture`.
-    pub fn watch(&self, filter: TaskFilter, after: Option<Revision>) -> Result<Watch, Refusal> {
-        Watch::new(self.inner.hub.clone(), filter, after)
+    pub fn watch(&self, filter: TaskFilter, after: Option<Revision>, caller: Arc<str>) -> Result<Watch, Refusal> {
+        Watch::new(self.inner.hub.clone(), filter, after, caller)
     }
 
     /// Output of an attempt; of the current or last one if `attempt` is 0.

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::model::key_file::KeyLimits;
-use crate::model::{Revision, TaskChange, TaskEvent, TaskFilter, TaskId, TaskSpec, TaskState};
+use crate::model::{Event, Revision, TaskChange, TaskEvent, TaskFilter, TaskId, TaskSpec, TaskState};
 use crate::scheduler::{Handle, PageSize, Refusal, Watch};
 
 use super::quota::{CommittedReservation, LimitOptions, Usage};
@@ -132,12 +132,12 @@ impl QuotaTracker {
         counted: &mut watch::Receiver<Counted>,
     ) -> Result<(), Refusal> {
         counted.mark_unchanged();
-        let mut watch = handle.watch(TaskFilter::default(), None)?;
+        let mut watch = handle.watch(TaskFilter::default(), None, "".into())?;
         self.recount(usages, handle, &watch).await?;
         loop {
             tokio::select! {
                 found = watch.next() => {
-                    for event in found?.iter().filter_map(|event| event.task()) {
+                    if let Some(event) = found?.as_deref().and_then(Event::task) {
                         self.apply(usages, event);
                     }
                     self.advance(watch.reached());

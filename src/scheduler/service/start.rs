@@ -119,7 +119,7 @@ fn handle_inner(
         inbox,
         catalog: options.catalog.clone(),
         clock,
-        hub: Arc::new(Hub::new(journal, durable, draining.clone(), meter)),
+        hub: Arc::new(Hub::new(journal, durable, draining.clone(), meter, options.memory.clone())),
         liveness: options.telemetry.liveness.clone(),
         store,
         retention: Retention {

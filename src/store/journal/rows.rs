@@ -12,7 +12,7 @@ use crate::store::record::{commit_checksum, decode_commit, encode_commit};
 use crate::store::sqlite::sqlite_error;
 
 /// Maximum bytes of the commits of one read, unless the first alone is larger.
-const READ_BYTES_MAX: usize = 8 << 20;
+const READ_BYTES_MAX: usize = 2 << 20;
 
 /// A row whose checksum matches.
 struct CommitRow<'a> {

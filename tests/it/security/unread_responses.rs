@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use lineshaft::proto::v1;
+use lineshaft::proto::v1::{self, watch_tasks_response::Kind};
 use prost::Message;
 use rustix::net::{AddressFamily, SocketType};
 
@@ -11,9 +11,10 @@ use super::connection_limits::{peak, post_to};
 use super::{Caller, Tokens};
 use crate::health_endpoints::{health_address, samples};
 use crate::http2_client::{DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame};
-use crate::support::{Server, check, eventually, noop};
+use crate::support::{Server, check, eventually, noop, task};
 
 const LIST: &str = "/lineshaft.v1.TaskService/ListTasks";
+const WATCH: &str = "/lineshaft.v1.TaskService/WatchTasks";
 const CONNECTIONS: usize = 3;
 const STREAMS: u32 = 250;
 /// A page of these tasks has about 3 MiB.
@@ -47,7 +48,12 @@ async fn list(caller: &Caller) -> Result<usize, String> {
 }
 
 fn used(server: &Server) -> u64 {
-    samples(&health_address(server))["lineshaft_memory_used_bytes{part=\"responses\"}"].parse().unwrap()
+    used_for("responses", server)
+}
+
+fn used_for(part: &str, server: &Server) -> u64 {
+    let name = format!("lineshaft_memory_used_bytes{{part=\"{part}\"}}");
+    samples(&health_address(server))[&name].parse().unwrap()
 }
 
 /// A connection whose receive window is `window` bytes for each stream.
@@ -146,6 +152,72 @@ async fn responses_that_are_not_read_are_bounded_and_end() {
     }
     let grown = peak(&server).saturating_sub(before);
     assert!(grown < 64 << 20, "{grown} bytes for responses that were not read");
+}
+
+/// Reads a watch of all events until it has caught up. Returns the number of events.
+async fn read_all_events(caller: &Caller, resume_token: &str, last: u64) -> usize {
+    let request = v1::WatchTasksRequest { resume_token: resume_token.to_owned(), ..Default::default() };
+    let mut watch = caller.tasks().watch_tasks(request).await.unwrap().into_inner();
+    let mut seen = 0;
+    loop {
+        if let Some(Kind::Event(event)) = watch.message().await.unwrap().expect("the watch ended").kind {
+            seen += 1;
+            assert_eq!(event.revision, seen as u64);
+            if event.revision == last {
+                return seen;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watches_of_old_events_that_are_not_read_are_bounded_and_others_read_all_events() {
+    let tokens = Tokens::new();
+    let greedy = tokens.create("greedy", "viewer", "*", &[]);
+    let other = tokens.create("other", "submitter", "*", &[]);
+    let server = tokens.serve(CONFIG);
+    let other = Caller::new(&server, &other);
+    let batch = v1::BatchSubmitTasksRequest { tasks: vec![noop(); 10_000], ..Default::default() };
+    other.tasks().batch_submit_tasks(batch).await.unwrap();
+    // More than the events that are kept in memory, so that watches from the beginning read the journal.
+    let large = || task("compute", &format!("\"{}\"", "x".repeat(1_000_000)));
+    for _ in 0..20 {
+        other.tasks().submit_task(large()).await.unwrap();
+    }
+    let last = eventually(async || {
+        let filter = v1::TaskFilter {
+            states: vec![v1::TaskState::Queued.into(), v1::TaskState::Running.into()],
+            ..Default::default()
+        };
+        let request = v1::ListTasksRequest { page_size: 1, filter: Some(filter), ..Default::default() };
+        let page = other.tasks().list_tasks(request).await.unwrap().into_inner();
+        check(page.tasks.is_empty(), || "tasks are unfinished".to_owned())?;
+        Ok(page.revision)
+    })
+    .await;
+    let info = other.system().get_server_info(v1::GetServerInfoRequest {}).await.unwrap().into_inner();
+    let before = peak(&server);
+    let request = v1::WatchTasksRequest { resume_token: info.oldest_resume_token.clone(), ..Default::default() };
+    let mut unread: Vec<_> = (0..2).map(|_| Unread::open(&server, 0, WATCH, &greedy, &request)).collect();
+    let calls = unread.len() * STREAMS as usize;
+    eventually(async || {
+        let begun = total(&mut unread, |calls| calls.begun);
+        check(begun == calls, || format!("{begun} of {calls} watches have begun"))
+    })
+    .await;
+    assert_eq!(read_all_events(&other, &info.oldest_resume_token, last).await as u64, last);
+    other.tasks().submit_task(noop()).await.unwrap();
+    let reads = used_for("stream_reads", &server);
+    eventually(async || {
+        let ended = total(&mut unread, |calls| calls.reset);
+        let used = (used(&server), used_for("stream_reads", &server));
+        check(ended == calls && used == (0, 0), || format!("{ended} of {calls} watches have ended, {used:?} bytes"))
+    })
+    .await;
+    let grown = peak(&server).saturating_sub(before);
+    println!("{} MiB of reads, {} MiB more", reads >> 20, grown >> 20);
+    assert!(reads <= 16 << 20, "{reads} bytes");
+    assert!(grown < 96 << 20, "{grown} bytes for {calls} watches");
 }
 
 /// Connects with a small receive buffer.

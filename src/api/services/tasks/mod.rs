@@ -78,7 +78,7 @@ impl TaskService for Tasks {
         let task = task.ok_or_else(|| into_status(InvalidFields::one("task", "is required")))?;
         let submitted = submit::one(&self.handle, task, MessagePath::Task, &caller).await;
         audit::submission(&caller, "RunTask", |task| task.id.to_string(), &submitted);
-        let messages = watch::run(self.handle.clone(), submitted?)?;
+        let messages = watch::run(self.handle.clone(), submitted?, caller.share_name())?;
         Ok(ResponseMemory::Stream(caller.share_name()).attach_to(messages))
     }
 

@@ -1,5 +1,7 @@
 //! ReadOutput: streams the stored or live output of an attempt.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::Stream;
 use tonic::Status;
@@ -9,10 +11,12 @@ use crate::api::auth::Caller;
 use crate::api::convert::InvalidFields;
 use crate::api::convert::numbers::{to_i32, to_i64};
 use crate::api::status::into_status;
-use crate::model::{Captured, OutputStream, Role, TaskFilter, TaskId};
+use crate::model::{Captured, OutputStream, Role, TaskFilter, TaskId, limits};
 use crate::proto::v1;
 use crate::scheduler::{Draining, Handle, OutputBuffer, OutputSource, Refusal, Watch};
 
+/// Stored output of an attempt: head and tail of both streams.
+const STORED_BYTES_MAX: u64 = 4 * limits::OUTPUT_KEPT_BYTES as u64;
 /// Maximum number of output bytes in one message.
 const CHUNK_BYTES: usize = 64 * 1024;
 
@@ -42,11 +46,21 @@ pub async fn read(
     invalid.check().map_err(into_status)?;
     let id = caller.find(&handle, Role::Viewer, &request.task_id).await?.0.task.spec.id.clone();
     let follow = request.follow;
-    Ok(Box::pin(chunks(Reader { handle, id, stream, offset, attempt, follow, last_read: 0 })))
+    Ok(Box::pin(chunks(Reader {
+        handle,
+        caller: caller.share_name(),
+        id,
+        stream,
+        offset,
+        attempt,
+        follow,
+        last_read: 0,
+    })))
 }
 
 struct Reader {
     handle: Handle,
+    caller: Arc<str>,
     id: TaskId,
     stream: OutputStream,
     offset: u64,
@@ -62,8 +76,11 @@ fn chunks(mut reader: Reader) -> impl Stream<Item = Result<v1::ReadOutputRespons
         loop {
             // Started before the output is read, so that no later change is missed.
             let watch = reader.watch()?;
+            let memory = reader.handle.reserve_stream_read(&reader.caller, STORED_BYTES_MAX).await;
             match reader.handle.output(&reader.id, reader.attempt).await.map_err(into_status)? {
                 OutputSource::Live { attempt, buffer } if attempt > reader.last_read => {
+                    // The output is in the memory of the attempt.
+                    drop(memory);
                     let mut running = true;
                     while running {
                         let seen = buffer.total();
@@ -85,9 +102,10 @@ fn chunks(mut reader: Reader) -> impl Stream<Item = Result<v1::ReadOutputRespons
                     for chunk in reader.read_kept(&kept, attempt) {
                         yield chunk;
                     }
+                    drop(memory);
                     reader.finish_attempt(attempt);
                 }
-                _ => {}
+                _ => drop(memory),
             }
             if !reader.follow || !reader.expects_output().await? {
                 break;
@@ -161,14 +179,14 @@ impl Reader {
 
     fn watch(&self) -> Result<Watch, Status> {
         let filter = TaskFilter { ids: vec![self.id.clone()], ..TaskFilter::default() };
-        self.handle.watch(filter, None).map_err(into_status)
+        self.handle.watch(filter, None, self.caller.clone()).map_err(into_status)
     }
 
     async fn wait_for_event(mut watch: Watch) -> Result<(), Status> {
         loop {
             match watch.next().await {
-                Ok(events) if events.is_empty() => {}
-                Ok(_) => return Ok(()),
+                Ok(None) => {}
+                Ok(Some(_)) => return Ok(()),
                 // A reader resumes at an offset, not after a revision.
                 Err(Refusal::WatchDrained(_)) => return Err(into_status(Draining)),
                 Err(refusal) => return Err(into_status(refusal)),

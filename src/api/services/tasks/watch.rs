@@ -1,5 +1,6 @@
 //! WatchTasks and RunTask: stream task events.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::Stream;
@@ -11,16 +12,16 @@ use tonic::codegen::BoxStream;
 use crate::api::auth::Caller;
 use crate::api::convert::{InvalidFields, event, task};
 use crate::api::status::into_status;
-use crate::model::{ResumeToken, Revision, Role, Task, TaskFilter, TaskId, limits};
+use crate::model::{Event, ResumeToken, Revision, Role, Task, TaskEvent, TaskFilter, TaskId, limits};
 use crate::proto::v1::{self, run_task_response, watch_tasks_response};
-use crate::scheduler::{Draining, Handle, PageSize, Refusal, Watch, fold};
+use crate::scheduler::{Draining, EventRef, Handle, PageSize, Refusal, Watch, fold};
 
 use super::submit::SubmittedTask;
 
 const PROGRESS_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
 
 /// Maximum size of the part of a snapshot that is in memory at once.
-const SNAPSHOT_PAGE: PageSize = PageSize { rows: 250, bytes: 1 << 20, results: false };
+const SNAPSHOT_PAGE: PageSize = PageSize { rows: 250, bytes: 256 << 10, results: false };
 
 fn message(kind: watch_tasks_response::Kind) -> v1::WatchTasksResponse {
     v1::WatchTasksResponse { kind: Some(kind) }
@@ -48,10 +49,10 @@ pub fn watch(
     };
     invalid.check().map_err(into_status)?;
     let filter = caller.filter(Role::Viewer, request.filter)?;
-    let watch = handle.watch(filter.clone(), after).map_err(into_status)?;
+    let watch = handle.watch(filter.clone(), after, caller.share_name()).map_err(into_status)?;
     let interval = interval.unwrap_or(PROGRESS_INTERVAL_DEFAULT);
     if request.include_snapshot {
-        return Ok(Box::pin(snapshot_then_events(handle, filter, watch, interval)));
+        return Ok(Box::pin(snapshot_then_events(handle, caller.share_name(), filter, watch, interval)));
     }
     Ok(Box::pin(events(watch, interval)))
 }
@@ -63,6 +64,7 @@ pub fn watch(
 /// snapshot.
 fn snapshot_then_events(
     handle: Handle,
+    caller: Arc<str>,
     filter: TaskFilter,
     mut watch: Watch,
     interval: Duration,
@@ -70,6 +72,7 @@ fn snapshot_then_events(
     async_stream::try_stream! {
         let mut cursor = None;
         loop {
+            let memory = handle.reserve_stream_read(&caller, 2 * SNAPSHOT_PAGE.bytes as u64).await;
             let page = handle.list(filter.clone(), SNAPSHOT_PAGE, cursor).await.map_err(into_status)?;
             cursor = page.next;
             let included = changed_since(&page.tasks, watch.reached());
@@ -77,11 +80,14 @@ fn snapshot_then_events(
                 let entry = task::task(row, task::Include { payload: false, result: false });
                 yield message(watch_tasks_response::Kind::SnapshotEntry(entry));
             }
+            // The watch may need memory of the same part.
+            drop(memory);
             while watch.reached() < page.revision {
-                for event in watch.next().await.map_err(snapshot_error)?.iter().filter_map(|event| event.task()) {
-                    if included.get(&event.task).is_none_or(|included| event.revision > *included) {
-                        yield message(watch_tasks_response::Kind::Event(event::event(event)));
-                    }
+                let next = watch.next().await.map_err(snapshot_error)?;
+                let is_news =
+                    |event: &&TaskEvent| included.get(&event.task).is_none_or(|included| event.revision > *included);
+                if let Some(event) = converted(next, is_news) {
+                    yield message(watch_tasks_response::Kind::Event(event));
                 }
             }
             if cursor.is_none() {
@@ -111,18 +117,23 @@ fn changed_since(tasks: &[Task], after: Revision) -> HashMap<TaskId, Revision> {
     changed.map(|task| (task.spec.id.clone(), task.status.revision)).collect()
 }
 
+/// The event as a message, if it is a task's and `is_wanted`. The commit of the event need not stay in memory then.
+fn converted(event: Option<EventRef>, is_wanted: impl Fn(&&TaskEvent) -> bool) -> Option<v1::TaskEvent> {
+    event.as_deref().and_then(Event::task).filter(is_wanted).map(event::event)
+}
+
 /// Streams events, and a progress message when no event was sent for `interval`.
 fn events(mut watch: Watch, interval: Duration) -> impl Stream<Item = Result<v1::WatchTasksResponse, Status>> {
     async_stream::try_stream! {
         let mut sent_at = Instant::now();
         loop {
             let reached = watch.resume_token(watch.reached());
-            let events = {
+            let next = {
                 // Not dropped after an interval: reading old events can take longer and would start again.
                 tokio::pin! { let next = watch.next(); }
                 loop {
                     match tokio::time::timeout_at(sent_at + interval, next.as_mut()).await {
-                        Ok(events) => break events.map_err(into_status)?,
+                        Ok(next) => break next.map_err(into_status)?,
                         Err(_) => {
                             sent_at = Instant::now();
                             yield progress(reached);
@@ -130,12 +141,9 @@ fn events(mut watch: Watch, interval: Duration) -> impl Stream<Item = Result<v1:
                     }
                 }
             };
-            for event in events.iter().filter_map(|event| event.task()) {
-                let resume_token = watch.resume_token(event.revision).encode();
-                let event = v1::TaskEvent { resume_token, ..event::event(event) };
-                yield message(watch_tasks_response::Kind::Event(event));
-            }
-            if !events.is_empty() {
+            if let Some(event) = converted(next, |_| true) {
+                let resume_token = watch.resume_token(Revision(event.revision)).encode();
+                yield message(watch_tasks_response::Kind::Event(v1::TaskEvent { resume_token, ..event }));
                 sent_at = Instant::now();
             } else if sent_at.elapsed() >= interval {
                 // Events that do not match the filter arrive faster than the interval.
@@ -152,9 +160,13 @@ fn progress(reached: ResumeToken) -> v1::WatchTasksResponse {
 }
 
 /// Starts the stream of RunTask for a submitted task.
-pub fn run(handle: Handle, submitted: SubmittedTask) -> Result<BoxStream<v1::RunTaskResponse>, Status> {
+pub fn run(
+    handle: Handle,
+    submitted: SubmittedTask,
+    caller: Arc<str>,
+) -> Result<BoxStream<v1::RunTaskResponse>, Status> {
     let filter = TaskFilter { ids: vec![submitted.id.clone()], ..TaskFilter::default() };
-    let watch = handle.watch(filter, Some(submitted.resume.revision)).map_err(into_status)?;
+    let watch = handle.watch(filter, Some(submitted.resume.revision), caller).map_err(into_status)?;
     Ok(Box::pin(run_messages(handle, watch, submitted)))
 }
 
@@ -171,14 +183,14 @@ fn run_messages(
         // Built from the events of the task, because retention can delete the task as soon as it is finished.
         let mut folded = None;
         while !finished {
-            for event in watch.next().await.map_err(into_status)?.iter().filter_map(|event| event.task()) {
-                if !finished {
-                    fold(&mut folded, event);
-                    finished = event.state.is_terminal();
-                }
-                let resume_token = watch.resume_token(event.revision).encode();
-                let event = v1::TaskEvent { resume_token, ..event::event(event) };
-                yield message(run_task_response::Kind::Event(event));
+            let next = watch.next().await.map_err(into_status)?;
+            if let Some(event) = next.as_deref().and_then(Event::task) {
+                fold(&mut folded, event);
+                finished = event.state.is_terminal();
+            }
+            if let Some(event) = converted(next, |_| true) {
+                let resume_token = watch.resume_token(Revision(event.revision)).encode();
+                yield message(run_task_response::Kind::Event(v1::TaskEvent { resume_token, ..event }));
             }
         }
         let include = task::Include { payload: false, result: true };

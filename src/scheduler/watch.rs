@@ -1,0 +1,197 @@
+//! A watch: a filter and a position in the sequence of events.
+//!
+//! It holds no events that it has not returned: it refers to commits that the hub keeps, or that it has read from the
+//! journal. If they have gone meanwhile, it reads them again. So a caller that does not take the events costs nothing.
+
+use std::collections::VecDeque;
+use std::ops::Deref;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use tokio::sync::watch;
+
+use crate::model::{Event, ResumeToken, Revision, TaskChange, TaskEvent, TaskFilter};
+use crate::store::{Commit, StoreError};
+
+use super::hub::{Hub, STEP_EVENTS};
+use super::journal_reads::ReadEvents;
+use super::refusal::{Internal, Refusal, RevisionCompacted, RevisionInFuture, WatchDrained};
+
+pub struct Watch {
+    hub: Arc<Hub>,
+    filter: TaskFilter,
+    /// Whose turn it is when the watch reads the journal.
+    caller: Arc<str>,
+    reached: Revision,
+    step: Step,
+    durable: watch::Receiver<Revision>,
+}
+
+/// Matching events after [`Watch::reached`] that were found and not yet returned.
+#[derive(Default)]
+struct Step {
+    found: VecDeque<(Weak<Commit>, usize)>,
+    /// The last event that was filtered.
+    end: Revision,
+    /// Of a step that was read from the journal.
+    read: ReadEvents,
+}
+
+/// A durable event. Keeps its commit in memory: convert it before waiting for anything.
+#[derive(Clone, Debug)]
+pub struct EventRef {
+    commit: Arc<Commit>,
+    index: usize,
+}
+
+impl Deref for EventRef {
+    type Target = Event;
+
+    fn deref(&self) -> &Event {
+        &self.commit.events[self.index]
+    }
+}
+
+impl Watch {
+    pub(super) fn new(
+        hub: Arc<Hub>,
+        filter: TaskFilter,
+        after: Option<Revision>,
+        caller: Arc<str>,
+    ) -> Result<Self, Refusal> {
+        let newest = hub.revision();
+        let reached = after.unwrap_or(newest);
+        if reached > newest {
+            return Err(RevisionInFuture { wanted: reached, newest }.into());
+        }
+        let durable = hub.subscribe();
+        hub.meter.open.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { hub, filter, caller, reached, step: Step::default(), durable })
+    }
+
+    /// All matching events up to this revision were returned.
+    pub fn reached(&self) -> Revision {
+        self.reached
+    }
+
+    /// Token for a watch that continues after a revision.
+    pub fn resume_token(&self, revision: Revision) -> ResumeToken {
+        self.hub.resume_token(revision)
+    }
+
+    /// Waits for the next matching event after [`Watch::reached`]; `None` if there were new events and none of them
+    /// matches.
+    ///
+    /// # Errors
+    /// [`WatchDrained`] when the server shuts down; [`RevisionCompacted`] if the events were deleted.
+    pub async fn next(&mut self) -> Result<Option<EventRef>, Refusal> {
+        loop {
+            if self.hub.draining.is_cancelled() {
+                return Err(self.drained().into());
+            }
+            if let Some(event) = self.take_found() {
+                self.hub.meter.events.fetch_add(1, Ordering::Relaxed);
+                return Ok(Some(event));
+            }
+            if self.reached < *self.durable.borrow_and_update() {
+                self.find().await?;
+                if self.step.found.is_empty() {
+                    self.reached = self.step.end;
+                    return Ok(None);
+                }
+                continue;
+            }
+            tokio::select! {
+                biased;
+                changed = self.durable.changed() => changed.map_err(|_| self.drained())?,
+                () = self.hub.draining.cancelled() => {}
+            }
+        }
+    }
+
+    fn drained(&self) -> WatchDrained {
+        WatchDrained { resume: self.resume_token(self.reached) }
+    }
+
+    /// The next event of the step. If it is no longer in memory, the step ends and is found again.
+    fn take_found(&mut self) -> Option<EventRef> {
+        let (commit, index) = self.step.found.pop_front()?;
+        let Some(commit) = commit.upgrade() else {
+            self.step = Step::default();
+            return None;
+        };
+        let event = EventRef { commit, index };
+        self.reached = event.revision();
+        if self.step.found.is_empty() {
+            self.reached = self.step.end;
+            self.step = Step::default();
+        }
+        Some(event)
+    }
+
+    /// Finds the matching events among some of those after [`Watch::reached`].
+    async fn find(&mut self) -> Result<(), Refusal> {
+        self.step = match self.hub.recent(self.reached) {
+            Some(commits) => {
+                let mut step = Step { end: self.reached, ..Step::default() };
+                for commit in &commits {
+                    self.filter(commit, &mut step);
+                }
+                step
+            }
+            None => self.read_journal().await?,
+        };
+        Ok(())
+    }
+
+    fn filter(&self, commit: &Arc<Commit>, step: &mut Step) {
+        for (index, event) in commit.events.iter().enumerate() {
+            if event.revision() > self.reached && self.matches(event) {
+                step.found.push_back((Arc::downgrade(commit), index));
+            }
+        }
+        step.end = step.end.max(commit.last());
+    }
+
+    fn matches(&self, event: &Event) -> bool {
+        event.task().is_some_and(|event| self.filter.matches_event(event))
+    }
+
+    async fn read_journal(&self) -> Result<Step, Refusal> {
+        let share = self.hub.reads.reserve(&self.caller).await;
+        self.hub.meter.catch_ups.fetch_add(1, Ordering::Relaxed);
+        let (journal, after) = (self.hub.journal.clone(), self.reached);
+        // The share moves along: the memory is in use until the read has ended, also if the watch has ended before.
+        let read = tokio::task::spawn_blocking(move || (journal.read(after, STEP_EVENTS), share));
+        let (events, share) = read.await.map_err(Internal::from_error)?;
+        let mut events = match events {
+            Ok(events) => events,
+            Err(StoreError::Compacted { oldest }) => return Err(RevisionCompacted { oldest }.into()),
+            Err(error) => return Err(Refusal::of_read(&error)),
+        };
+        let mut step = Step { end: events.last().map_or(self.reached, Event::revision), ..Step::default() };
+        events.retain(|event| self.matches(event));
+        events.iter_mut().for_each(drop_payload);
+        if !events.is_empty() {
+            let (read, commit) = self.hub.reads.hold(events, share);
+            step.read = read;
+            step.found = (0..commit.events.len()).map(|index| (Arc::downgrade(&commit), index)).collect();
+        }
+        Ok(step)
+    }
+}
+
+/// Watchers need no payloads. Events in memory share theirs with the scheduler, but those of a read are copies.
+fn drop_payload(event: &mut Event) {
+    if let Event::Task(TaskEvent { change: TaskChange::Submitted { spec }, .. }) = event
+        && !spec.payload.is_empty()
+    {
+        *spec = Arc::new(spec.without_payload());
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.hub.meter.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
