@@ -1,7 +1,7 @@
 //! Files and directories that only the server's user can read. Nothing here is written through a symbolic link, so that
 //! who can write to a directory cannot choose what is overwritten.
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -95,16 +95,22 @@ fn write_draft(path: &Path, draft: &Path, contents: &[u8], mode: u32) -> io::Res
     file.write_all(contents)?;
     match std::fs::metadata(path) {
         Ok(old) => {
-            let new = file.metadata()?;
-            if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
-                fchown(&file, Some(Uid::from_raw(old.uid())), Some(Gid::from_raw(old.gid())))?;
-            }
+            give_to_owner_of(&file, &old)?;
             file.set_permissions(old.permissions())?;
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => file.set_permissions(Permissions::from_mode(mode))?,
         Err(error) => return Err(error),
     }
     file.sync_all()
+}
+
+/// Gives a file the owner and the group of another one.
+pub fn give_to_owner_of(file: &File, other: &Metadata) -> io::Result<()> {
+    let found = file.metadata()?;
+    if (found.uid(), found.gid()) != (other.uid(), other.gid()) {
+        fchown(file, Some(Uid::from_raw(other.uid())), Some(Gid::from_raw(other.gid())))?;
+    }
+    Ok(())
 }
 
 fn draft(path: &Path) -> PathBuf {

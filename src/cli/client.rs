@@ -19,6 +19,11 @@ use super::error::{CliError, with_sources};
 use super::output;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Limit for one answer, or for the beginning of a stream; longer than a server waits for the end of a task in one call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(90);
+/// A connection with calls in flight is closed if it brings nothing, not even the answer to a ping, for this time together.
+const PING_AFTER: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Adds the token and the trace context to every call.
 #[derive(Clone, Debug, Default)]
@@ -82,7 +87,12 @@ impl Client {
         } else if bearer.is_some() && !is_loopback(endpoint.uri().host().unwrap_or_default()) {
             output::status(format_args!("warning: the token is sent unencrypted: {server} is not an https URL"));
         }
-        let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
+        let endpoint = endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(CALL_TIMEOUT)
+            .http2_keep_alive_interval(PING_AFTER)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .tcp_nodelay(true);
         let headers = CallHeaders::new(bearer, |name| std::env::var(name).ok());
         Ok(Self { channel: InterceptedService::new(endpoint.connect_lazy(), headers) })
     }

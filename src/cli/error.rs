@@ -103,7 +103,10 @@ fn refusal_lines(status: &Status) -> Vec<String> {
 /// Whether a status comes from the connection and not from the server: the server always adds an `ErrorInfo`.
 pub fn is_connection_error(status: &Status) -> bool {
     status.get_error_details().error_info().is_none()
-        && matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal)
+        && matches!(
+            status.code(),
+            Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal | Code::DeadlineExceeded
+        )
 }
 
 /// The error with its chain of sources: the reason for a rejected certificate is at the end of the chain.

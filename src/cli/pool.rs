@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use clap::Subcommand;
+use clap::builder::NonEmptyStringValueParser;
+use clap::{ArgGroup, Subcommand};
+use tonic::Status;
 
 use crate::proto::v1;
 
@@ -10,6 +12,7 @@ use super::client::Client;
 use super::error::{CommandResult, Exit};
 use super::format::{self, Printer};
 use super::output;
+use super::reconnect::Reconnect;
 use super::time::to_proto;
 
 /// Moves the cursor to the top left and clears the terminal below it.
@@ -27,6 +30,7 @@ pub enum Command {
     /// Resize, pause or resume a pool, or set its queue limit
     ///
     /// Changes survive restarts until the server's configuration file gives the setting a new value.
+    #[command(group = ArgGroup::new("change").required(true).multiple(true).args(["size", "pause", "resume", "queue_limit"]))]
     Update {
         /// Pool name
         name: String,
@@ -43,8 +47,8 @@ pub enum Command {
         #[arg(long, value_name = "N")]
         queue_limit: Option<i64>,
         /// Change the pool only if it still has this etag (from `pool get`)
-        #[arg(long, default_value = "", hide_default_value = true)]
-        etag: String,
+        #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+        etag: Option<String>,
     },
     /// Live pool activity
     ///
@@ -78,6 +82,7 @@ pub async fn run(command: Command, client: Client, printer: Printer) -> CommandR
         }
         Command::Update { name, size, pause, resume, queue_limit, etag } => {
             let paused = (pause || resume).then_some(pause);
+            let etag = etag.unwrap_or_default();
             let request = v1::UpdatePoolRequest { name, size, paused, queue_limit, etag };
             let response = client.pools().update_pool(request).await?.into_inner();
             printer.print(&response.pool.unwrap_or_default(), |pool| pool_table(std::slice::from_ref(pool)));
@@ -85,20 +90,41 @@ pub async fn run(command: Command, client: Client, printer: Printer) -> CommandR
         Command::Top { names, interval, once, workers } => {
             let interval = Some(to_proto(interval));
             let request = v1::StreamPoolMetricsRequest { pools: names, interval, include_workers: workers };
-            let mut samples = client.pools().stream_pool_metrics(request).await?.into_inner();
-            let redraw = output::is_terminal() && !once && !printer.is_json();
+            top(request, once, &client, printer).await?;
+        }
+    }
+    Ok(Exit::Success)
+}
+
+/// Prints sample after sample, also over new connections, or one.
+async fn top(
+    request: v1::StreamPoolMetricsRequest,
+    once: bool,
+    client: &Client,
+    printer: Printer,
+) -> Result<(), Status> {
+    let redraw = output::is_terminal() && !once && !printer.is_json();
+    let mut reconnect = Reconnect::new(Duration::MAX);
+    loop {
+        let sampled = async {
+            let mut samples = client.pools().stream_pool_metrics(request.clone()).await?.into_inner();
             while let Some(sample) = samples.message().await? {
+                reconnect.answered();
                 if redraw {
                     output::stdout_bytes(CLEAR_SCREEN);
                 }
                 printer.print(&sample, activity);
                 if once {
-                    break;
+                    return Ok(());
                 }
             }
+            Err(Status::unavailable("the server ended the stream"))
+        };
+        match sampled.await {
+            Ok(()) => return Ok(()),
+            Err(status) => reconnect.pause(status).await?,
         }
     }
-    Ok(Exit::Success)
 }
 
 fn pool_table(pools: &[v1::Pool]) -> String {

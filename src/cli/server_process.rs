@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::process::Command;
 use tonic::transport::{Channel, Endpoint};
 
@@ -66,6 +67,7 @@ impl ServerProcess {
         remove_if_exists(&ready_file)?;
         let log_file = File::options().create(true).append(true).open(&log)?;
         let spawned_at = SystemClock.now();
+        end_with_this_process(&mut command);
         let mut process = command
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(directory.join("data"))
@@ -145,6 +147,14 @@ impl ServerProcess {
             Err(_) => Err(format!("the server did not exit within {timeout:?}; its log:\n{}", tail(&self.log)).into()),
         }
     }
+}
+
+/// Also when this process is killed, so that no server is left behind.
+#[expect(unsafe_code, reason = "the only way to run code between fork and exec")]
+fn end_with_this_process(command: &mut Command) {
+    let prepare = || Ok(set_parent_process_death_signal(Some(Signal::KILL))?);
+    // SAFETY: the closure makes one system call, without allocation or locks.
+    unsafe { command.pre_exec(prepare) };
 }
 
 /// Connects to `host:port` with large flow-control windows.

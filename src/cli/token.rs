@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use rustix::fs::{FlockOperation, flock};
 
-use crate::files::{open_private, replace};
+use crate::files::{give_to_owner_of, open_private, replace};
 use crate::model::api_key::GeneratedKey;
 use crate::model::id::check_name;
 use crate::model::key_file::{KeyEntry, KeyFile, KeyLimits};
@@ -53,7 +53,7 @@ pub enum Command {
         #[command(flatten)]
         file: TokenFile,
     },
-    /// Revoke a token; running servers refuse it within two seconds
+    /// Revoke a token: remove it from the file, which running servers reload within two seconds
     Revoke {
         /// Name or ID of the token
         #[arg(value_name = "TOKEN")]
@@ -140,11 +140,16 @@ fn revoke(path: &Path, name_or_id: &str) -> Result<(), CliError> {
         let before = file.keys.len();
         file.keys.retain(|entry| entry.name != name_or_id && entry.id != name_or_id);
         if file.keys.len() == before {
-            return Err(usage(format!("no token has the name or ID {name_or_id:?}; run `lineshaft token list`")));
+            let (shown, list) = (path.display(), format!("lineshaft token list --file {}", path.display()));
+            return Err(usage(format!("{shown} has no token with the name or ID {name_or_id:?}; run `{list}`")));
         }
         Ok(())
     })?;
-    output::status("Token revoked; running servers refuse it within two seconds");
+    output::status(format_args!(
+        "Token {name_or_id:?} removed from {}; a server with this tokens_file refuses it once its log has \"reloaded after \
+         a change\"",
+        path.display()
+    ));
     Ok(())
 }
 
@@ -167,6 +172,10 @@ fn edit(
 ) -> Result<(), CliError> {
     let failed = |error: io::Error| usage(format!("{}: {error}", path.display()));
     let lock = open_private(&path.with_extension("lock")).map_err(failed)?;
+    if let Ok(found) = std::fs::metadata(path) {
+        // The file's owner must be able to open a lock that root has created.
+        give_to_owner_of(&lock, &found).map_err(failed)?;
+    }
     flock(&lock, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
     let mut file = if create_missing && !path.exists() { KeyFile::default() } else { read(path)? };
     change(&mut file)?;

@@ -38,7 +38,8 @@ pub struct Server {
     pub send_timeout: HumanDuration,
     /// Age at which the server asks a client to reconnect, which spreads load, 1s to 365d. Default: 5m.
     pub connection_age: HumanDuration,
-    /// Time that open calls have to end after the server has asked the client to reconnect, 0 to 24h. Default: 1m.
+    /// Time that open calls have to end after the server has asked the client to reconnect, 0 to 24h; calls that wait for
+    /// a task have until its end. Default: 1m.
     pub connection_age_grace: HumanDuration,
     /// Maximum number of concurrent calls over all connections, 1 to 1,000,000; further calls fail with OVERLOADED.
     /// Default: 4096.

@@ -63,7 +63,7 @@ fn every_command_prints_json_on_request() {
 }
 
 /// A TCP proxy whose target can be changed while it runs. Returns its address.
-fn start_proxy(target: &Arc<Mutex<String>>) -> String {
+pub fn start_proxy(target: &Arc<Mutex<String>>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let target = target.clone();
@@ -192,4 +192,42 @@ fn bench_ignores_a_closed_pipe_and_reports_a_full_disk() {
     assert!(code == Some(0) && !err.contains("panicked"), "{err}");
     let (code, err) = run_into("", &bench, full_disk());
     assert!(code == Some(1) && err.contains("error: failed to write to stdout"), "{err}");
+}
+
+#[test]
+fn an_attempt_that_a_task_has_not_had_is_an_error() {
+    let server = Server::start("");
+    assert_eq!(run(&server, &["task", "submit", "compute", "--json", "1", "--id", "once", "--wait"]).0, Some(0));
+    for follow in [&[][..], &["--follow"]] {
+        let (code, out, err) = run(&server, &[&["task", "output", "once", "--attempt", "7"], follow].concat());
+        assert_eq!((code, &*out), (Some(3), ""), "{err}");
+        assert!(err.contains("field: attempt: is 7, but the task is at attempt 1; 0 is the latest"), "{err}");
+        assert_eq!(run(&server, &[&["task", "output", "once", "--attempt", "1"], follow].concat()).0, Some(0));
+    }
+}
+
+#[test]
+fn copies_with_large_payloads_are_sent_in_batches_that_fit() {
+    let server = Server::start("");
+    let payload = server.path("payload");
+    std::fs::write(&payload, vec![b'1'; 100_000]).unwrap();
+    let payload = format!("@{}", payload.display());
+    let submit = ["task", "submit", "compute", "--payload", &payload, "--count", "400", "--delay", "1h"];
+    let (code, out, err) = run(&server, &submit);
+    assert_eq!((code, out.lines().count()), (Some(0), 3), "{out} {err}");
+}
+
+#[test]
+fn a_limit_is_shown_with_the_unit_of_the_value() {
+    let server = Server::start("");
+    let (code, _, err) = run(&server, &["task", "submit", "io", "--timeout", "500h"]);
+    assert!(code == Some(3) && err.contains("field: timeout: is 500h, must be from 1ms to 24h"), "{err}");
+}
+
+#[test]
+fn a_drain_over_the_api_is_logged() {
+    let mut server = Server::start("");
+    assert_eq!(run(&server, &["system", "drain"]).0, Some(0));
+    assert!(server.wait_exit().success());
+    assert!(server.log().contains("draining; requested over the API"), "{}", server.log());
 }

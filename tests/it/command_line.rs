@@ -68,3 +68,32 @@ fn an_index_in_the_name_of_a_variable_is_refused() {
     let output = run(directory.path(), &["config", "dump"], &[variable]);
     assert!(output.status.code() == Some(2) && stderr(&output).contains("a list is set as a whole"), "{output:?}");
 }
+
+#[test]
+fn options_without_a_meaning_are_refused_and_named() {
+    let directory = tempfile::tempdir().unwrap();
+    for (arguments, expected) in [
+        (&["task", "output", "x", "--attempt", "0"][..], "--attempt"),
+        (&["task", "output", "x", "--offset=-1"], "--offset"),
+        (&["task", "list", "--limit", "0"], "--limit"),
+        (&["task", "list", "--batch", ""], "--batch"),
+        (&["task", "delete", "--pool", "", "--state", "failed"], "--pool"),
+        (&["task", "submit", "io", "--attempts", "0"], "--attempts"),
+        (&["task", "submit", "io", "--retry-factor", "0"], "--retry-factor"),
+        (&["task", "submit", "io", "--count", "0"], "--count"),
+        (&["task", "submit", "io", "--id", ""], "--id"),
+        (&["task", "watch", "--after", ""], "--after"),
+        (&["pool", "update", "default"], "--size"),
+        (&["pool", "update", "default", "--etag", "x"], "--size"),
+        (&["pool", "update", "default", "--size", "1", "--etag", ""], "--etag"),
+    ] {
+        let output = run(directory.path(), arguments, &[]);
+        let named = stderr(&output).contains(expected);
+        assert!(output.status.code() == Some(2) && named, "{arguments:?}: {output:?}");
+    }
+    std::fs::write(directory.path().join("tokens.toml"), "").unwrap();
+    let output = run(directory.path(), &["token", "revoke", "nobody"], &[]);
+    let expected = "error: tokens.toml has no token with the name or ID \"nobody\"; run `lineshaft token list --file \
+                    tokens.toml`\n";
+    assert_eq!((output.status.code(), &*stderr(&output)), (Some(2), expected));
+}

@@ -4,11 +4,13 @@
 #![expect(clippy::unnecessary_wraps, reason = "optional fields of requests")]
 
 mod backup;
+mod broken_connections;
 mod cli;
 mod cli_output;
 mod clock_steps;
 mod collector;
 mod command_line;
+mod connection_age;
 mod crash;
 mod data_directory;
 mod disk;

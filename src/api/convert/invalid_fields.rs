@@ -125,7 +125,8 @@ impl InvalidFields {
         let parsed = time::parse_duration(value).filter(|parsed| bounds.contains(parsed));
         if parsed.is_none() {
             let (min, max) = (time::format_duration(*bounds.start()), time::format_duration(*bounds.end()));
-            self.add(field, format_args!("is {value}, must be from {min} to {max}"));
+            let shown = time::parse_duration(value).map_or_else(|| value.to_string(), time::format_duration);
+            self.add(field, format_args!("is {shown}, must be from {min} to {max}"));
         }
         parsed
     }
@@ -172,7 +173,7 @@ mod tests {
             assert_eq!(invalid.duration(field, Some(&value), bounds.clone()), None);
         }
         assert_eq!(invalid.paths(), ["c", "d", "e", "f"]);
-        assert_eq!(invalid.listed[0].description, "is 86400.000000001s, must be from 1ms to 24h");
+        assert_eq!(invalid.listed[0].description, "is 1day 1ns, must be from 1ms to 24h");
         assert_eq!(invalid.listed[1].description, "is -5s, must be from 1ms to 24h");
     }
 }

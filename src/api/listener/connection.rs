@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,6 +25,7 @@ use crate::api::headers;
 use super::admission::Permit;
 use super::detect::{self, Protocol};
 use super::idle_eviction::{ActiveCall, OpenConnection};
+use super::lasting_calls::LastingCalls;
 use super::send_timeout::{Pieces, SpawnWithSendTimeout};
 use super::tls::{Tls, TlsConnection};
 use super::write_timeout::WriteTimeout;
@@ -55,7 +57,7 @@ pub struct ConnectionOptions {
     pub send_timeout: Duration,
     /// Age, ±10 %, at which the client is asked to open a new connection, so that clients spread over replicas.
     pub age: Duration,
-    /// Time for the calls in flight after that.
+    /// Time for the calls in flight after that. Those that wait for a task have until its end.
     pub age_grace: Duration,
 }
 
@@ -116,14 +118,22 @@ impl<S: RequestService> ConnectionServer<S> {
         }
     }
 
-    /// The calls in flight of an old connection have had their time, or the server stops.
-    async fn grace_ended(&self) {
+    /// The calls in flight of an old connection have had their time and none waits for a task, or the server stops.
+    async fn grace_ended(&self, lasting_calls: &LastingCalls) {
         let stopped = async {
             self.stop.cancelled().await;
             tokio::time::sleep(STOP_GRACE).await;
         };
+        let idle = async {
+            tokio::time::sleep(self.options.age_grace).await;
+            while lasting_calls.none_waits().now_or_never().is_none() {
+                lasting_calls.none_waits().await;
+                // For the rest of their answers.
+                tokio::time::sleep(self.options.age_grace.max(STOP_GRACE)).await;
+            }
+        };
         tokio::select! {
-            () = tokio::time::sleep(self.options.age_grace) => {}
+            () = idle => {}
             () = stopped => {}
         }
     }
@@ -147,16 +157,22 @@ impl<S: RequestService> ConnectionServer<S> {
             return tracing::debug!(%peer, "closed a connection: no request within the header timeout");
         };
         let connection = ConnectionInfo::new(peer, certificate);
+        let lasting_calls = LastingCalls::default();
         let service = service_fn(|mut request: Request<Incoming>| {
             let refused = headers::refuse_host(&request);
             request.extensions_mut().insert(connection.clone());
             let call = open.clone().map(ActiveCall::start);
+            let lasting = lasting_calls.start(request.uri());
             let response = self.service.clone().oneshot(request);
             async move {
                 if let Some(refused) = refused {
                     return Ok(refused.map(Pieces::new));
                 }
                 let response = response.await?;
+                let response = match lasting {
+                    Some(call) => response.map(|body| call.hold_until_end_of(body)),
+                    None => response,
+                };
                 let response = match call {
                     Some(call) => response.map(|body| call.hold_until_end_of(body)),
                     None => response,
@@ -182,7 +198,7 @@ impl<S: RequestService> ConnectionServer<S> {
             serving.as_mut().graceful_shutdown();
             tokio::select! {
                 ended = serving => ended,
-                () = self.grace_ended() => {
+                () = self.grace_ended(&lasting_calls) => {
                     return tracing::debug!(%peer, "closed an old connection with calls in flight");
                 }
             }

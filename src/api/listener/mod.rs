@@ -6,6 +6,7 @@ pub mod connection;
 pub mod connection_limit;
 mod detect;
 pub mod idle_eviction;
+mod lasting_calls;
 mod send_timeout;
 pub mod tls;
 mod write_timeout;

@@ -74,6 +74,7 @@ impl SystemService for System {
         let mut invalid = InvalidFields::default();
         let limit = invalid.duration("limit", request.get_ref().limit.as_ref(), Duration::ZERO..=DRAIN_LIMIT_MAX);
         invalid.check().map_err(into_status)?;
+        tracing::info!("draining; requested over the API");
         let running = self.handle.drain_and_count_running(limit).await.map_err(into_status);
         audit::record(&caller, "Drain", "server", &running);
         Ok(Response::new(v1::DrainResponse { running: to_i64(running?) }))

@@ -26,6 +26,7 @@ mod settings;
 mod submit;
 mod telemetry;
 
+use crate::cli::signals::interrupted;
 use report::Report;
 use settings::Settings;
 
@@ -107,8 +108,10 @@ impl Scenario {
 /// measured, whether or not it reached its target.
 pub async fn run(options: Options) -> ExitCode {
     tokio::select! {
+        // First, so that signals are received before a server is started.
+        biased;
+        code = interrupted() => code,
         code = measure_all(options) => code,
-        _ = tokio::signal::ctrl_c() => ExitCode::from(130),
     }
 }
 

@@ -13,6 +13,7 @@ use tonic::transport::Channel;
 
 use super::output;
 use super::server_process::{Result, ScratchDir, ServerProcess, task_client};
+use super::signals::interrupted;
 use super::time::{format_duration, to_proto};
 use crate::proto::v1::system_service_client::SystemServiceClient;
 use crate::proto::v1::task_service_client::TaskServiceClient;
@@ -48,8 +49,10 @@ pub struct Options {
 
 pub async fn run(options: Options) -> ExitCode {
     let result = tokio::select! {
+        // First, so that signals are received before the server is started.
+        biased;
+        code = interrupted() => return code,
         result = run_demo(&options) => result,
-        _ = tokio::signal::ctrl_c() => return ExitCode::from(130),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 
 use crate::cli::error::CliError;
@@ -44,13 +45,13 @@ pub struct TaskArgs {
     #[arg(long, value_enum, default_value_t)]
     priority: Priority,
     /// Task ID; submitting the same task again with the same ID does not create another [default: generated]
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     id: Option<String>,
     /// Idempotency key: a repeated submission with the same key returns the first response
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     request_id: Option<String>,
     /// Pool, one of those that the handler allows [default: the handler's pool]
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     pool: Option<String>,
     /// Display name, for people
     #[arg(long)]
@@ -62,13 +63,13 @@ pub struct TaskArgs {
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
     /// Maximum number of attempts, 1 to 100; 1 means no retry [default: the handler's setting]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
     attempts: Option<i32>,
     /// Delay before the second attempt, such as 500ms, 0s to 365d [default: the handler's setting]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     retry_delay: Option<Duration>,
     /// Factor by which the delay grows with each further attempt, 1 to 10 [default: the handler's setting]
-    #[arg(long, value_name = "FACTOR")]
+    #[arg(long, value_name = "FACTOR", value_parser = factor)]
     retry_factor: Option<f64>,
     /// Upper limit of the delay, before jitter, from the delay to 365d [default: the handler's setting]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
@@ -93,7 +94,7 @@ pub struct TaskArgs {
     #[arg(long, value_enum)]
     durability: Option<Durability>,
     /// Namespace [default: the only namespace of the token, or "default"]
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     namespace: Option<String>,
 }
 
@@ -156,6 +157,11 @@ fn payload(text: Option<String>, json: Option<String>) -> Result<Option<v1::Payl
         None => text.into_bytes(),
     };
     Ok(Some(v1::Payload { kind: Some(Kind::Data(data.into())), content_type: String::new() }))
+}
+
+/// Parses a factor. 0 would stand for the handler's setting.
+fn factor(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|factor| (1.0..=10.0).contains(factor)).ok_or_else(|| "must be 1 to 10".to_owned())
 }
 
 /// Parses `KEY=VALUE`.

@@ -1,6 +1,7 @@
 //! Filter options of `task list`, `watch` and `delete`.
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use crate::proto::v1;
 
@@ -14,7 +15,7 @@ pub struct Filter {
     #[arg(long = "id", value_name = "ID")]
     ids: Vec<String>,
     /// Only tasks of this batch
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     batch: Option<String>,
     /// Only tasks with this label. Can be repeated: all labels must match
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
@@ -23,13 +24,13 @@ pub struct Filter {
     #[arg(long = "state", value_name = "STATE", value_enum, ignore_case = true)]
     states: Vec<TaskState>,
     /// Only tasks of this pool
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     pool: Option<String>,
     /// Only tasks of this handler
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     handler: Option<String>,
     /// Only tasks of this namespace
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     namespace: Option<String>,
     /// Only tasks with this priority. Can be repeated
     #[arg(long = "priority", value_name = "PRIORITY", value_enum)]

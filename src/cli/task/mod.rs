@@ -10,6 +10,7 @@ mod watch;
 use std::time::Duration;
 
 use clap::Subcommand;
+use clap::builder::NonEmptyStringValueParser;
 
 use crate::proto::v1;
 
@@ -48,8 +49,8 @@ pub enum Command {
         #[command(flatten)]
         filter: Filter,
         /// Maximum number of tasks, at least 1
-        #[arg(long, default_value_t = 50, value_name = "N")]
-        limit: usize,
+        #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        limit: u64,
         /// List all matching tasks
         #[arg(long, conflicts_with = "limit")]
         all: bool,
@@ -60,7 +61,7 @@ pub enum Command {
         filter: Filter,
         /// Continue after this resume token, as an interrupted watch, `-o json` and `lineshaft system info` print
         /// it [default: new state changes only]
-        #[arg(long, value_name = "TOKEN")]
+        #[arg(long, value_name = "TOKEN", value_parser = NonEmptyStringValueParser::new())]
         after: Option<String>,
         /// Print the matching tasks first
         #[arg(long, conflicts_with = "after")]
@@ -100,11 +101,11 @@ pub enum Command {
         #[arg(long)]
         follow: bool,
         /// Start at this byte
-        #[arg(long, default_value_t = 0, value_name = "BYTES")]
+        #[arg(long, default_value_t = 0, value_name = "BYTES", value_parser = clap::value_parser!(i64).range(0..))]
         offset: i64,
-        /// Number of the attempt; 0 for the latest
-        #[arg(long, default_value_t = 0, value_name = "N")]
-        attempt: i32,
+        /// Number of the attempt [default: the latest; with --follow, also those after it]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
+        attempt: Option<i32>,
     },
     /// Delete finished tasks
     Delete {
@@ -128,7 +129,8 @@ pub async fn run(command: Command, client: Client, printer: Printer) -> CommandR
             Ok(Exit::Success)
         }
         Command::List { filter, limit, all } => {
-            list::run(filter, if all { usize::MAX } else { limit }, client, printer).await
+            let limit = usize::try_from(if all { u64::MAX } else { limit }).unwrap_or(usize::MAX);
+            list::run(filter, limit, client, printer).await
         }
         Command::Watch { filter, after, snapshot } => watch::run(filter, after, snapshot, client, printer).await,
         Command::Wait { id, timeout } => submit::wait(id, timeout, client, printer).await,
@@ -141,6 +143,7 @@ pub async fn run(command: Command, client: Client, printer: Printer) -> CommandR
         }
         Command::Output { id, stderr, follow, offset, attempt } => {
             let stream = if stderr { v1::OutputStream::Stderr } else { v1::OutputStream::Stdout }.into();
+            let attempt = attempt.unwrap_or_default();
             let request = v1::ReadOutputRequest { task_id: id, stream, offset, follow, attempt };
             print::task_output(client.tasks().read_output(request).await?.into_inner(), printer).await
         }

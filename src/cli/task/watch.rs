@@ -6,15 +6,15 @@ use tonic::{Status, Streaming};
 use tonic_types::StatusExt;
 
 use crate::cli::client::Client;
-use crate::cli::error::{CommandResult, Exit, is_connection_error};
+use crate::cli::error::{CommandResult, Exit};
 use crate::cli::format::{self, Printer};
+use crate::cli::reconnect::Reconnect;
 use crate::cli::{output, terminal};
 use crate::proto::v1::{self, watch_tasks_response::Kind};
 
 use super::filter::Filter;
 use super::print;
 
-const RECONNECT_DELAY: Duration = Duration::from_secs(1);
 /// Reason of the error with which a watch ends when the server drains.
 const DRAINING: &str = "DRAINING";
 
@@ -31,40 +31,42 @@ pub async fn run(
         include_snapshot: snapshot,
         progress_interval: None,
     };
-    loop {
-        let watched = async {
-            let mut responses = client.tasks().watch_tasks(request.clone()).await?.into_inner();
-            print_events(&mut responses, &mut request, printer).await
-        };
-        let result = tokio::select! {
-            result = watched => Some(result),
-            _ = tokio::signal::ctrl_c() => None,
-        };
-        let status = match result {
-            None => {
-                if !request.resume_token.is_empty() {
-                    output::status(format_args!("to continue this watch: --after {}", request.resume_token));
-                }
-                return Ok(Exit::Success);
+    let result = tokio::select! {
+        result = watch(&mut request, &client, printer) => Some(result),
+        _ = tokio::signal::ctrl_c() => None,
+    };
+    match result {
+        Some(status) => Err(status.into()),
+        None => {
+            if !request.resume_token.is_empty() {
+                output::status(format_args!("to continue this watch: --after {}", request.resume_token));
             }
-            Some(Ok(())) => continue,
-            Some(Err(status)) => status,
-        };
-        if let Some(token) = drain_token(&status) {
-            request.resume_token = token;
+            Ok(Exit::Success)
         }
-        // Without a token to resume with, events could be missed.
-        let resumable = drained(&status) || is_connection_error(&status);
-        if !resumable || request.resume_token.is_empty() {
-            return Err(status.into());
-        }
-        output::status(format_args!("connection lost ({}); resuming", status.message()));
-        tokio::time::sleep(RECONNECT_DELAY).await;
     }
 }
 
-fn drained(status: &Status) -> bool {
-    status.get_error_details().error_info().is_some_and(|info| info.reason == DRAINING)
+/// Watches until calling again does not help.
+async fn watch(request: &mut v1::WatchTasksRequest, client: &Client, printer: Printer) -> Status {
+    let mut reconnect = Reconnect::new(Duration::MAX);
+    loop {
+        let watched = async {
+            let mut responses = client.tasks().watch_tasks(request.clone()).await?.into_inner();
+            print_events(&mut responses, request, &mut reconnect, printer).await
+        };
+        let status = watched.await.err().unwrap_or_else(|| Status::unavailable("the server ended the watch"));
+        if let Some(token) = drain_token(&status) {
+            request.resume_token = token;
+            reconnect.answered();
+        }
+        // Without a token to resume with, events could be missed.
+        if request.resume_token.is_empty() {
+            return status;
+        }
+        if let Err(status) = reconnect.pause(status).await {
+            return status;
+        }
+    }
 }
 
 /// The token to resume with, which a draining server puts into the error unless a snapshot is incomplete.
@@ -78,9 +80,11 @@ fn drain_token(status: &Status) -> Option<String> {
 async fn print_events(
     responses: &mut Streaming<v1::WatchTasksResponse>,
     request: &mut v1::WatchTasksRequest,
+    reconnect: &mut Reconnect,
     printer: Printer,
 ) -> Result<(), Status> {
     while let Some(response) = responses.message().await? {
+        reconnect.answered();
         match response.kind {
             Some(Kind::SnapshotEntry(task)) => {
                 let text =

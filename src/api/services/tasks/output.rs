@@ -112,6 +112,7 @@ fn chunks(mut reader: Reader) -> impl Stream<Item = Result<v1::ReadOutputRespons
             }
             Reader::wait_for_event(watch).await?;
         }
+        reader.check_attempt().await?;
     }
 }
 
@@ -175,6 +176,20 @@ impl Reader {
         let status = self.handle.get(&self.id).await.map_err(into_status)?.task.status;
         let requested = self.attempt == 0 || (self.last_read == 0 && self.attempt >= status.attempt);
         Ok(requested && !status.state.is_terminal())
+    }
+
+    /// Refuses an attempt that the task has not had.
+    async fn check_attempt(&self) -> Result<(), Status> {
+        if self.attempt == 0 || self.last_read > 0 {
+            return Ok(());
+        }
+        let latest = self.handle.get(&self.id).await.map_err(into_status)?.task.status.attempt;
+        let mut invalid = InvalidFields::default();
+        if self.attempt > latest {
+            let text = if latest == 0 { "has not started".to_owned() } else { format!("is at attempt {latest}") };
+            invalid.add("attempt", format!("is {}, but the task {text}; 0 is the latest", self.attempt));
+        }
+        invalid.check().map_err(into_status)
     }
 
     fn watch(&self) -> Result<Watch, Status> {
