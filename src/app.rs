@@ -6,6 +6,7 @@
 mod admin_ports;
 pub mod doctor;
 mod error;
+mod listening;
 mod options;
 mod registry;
 mod scheduler_thread;
@@ -36,6 +37,7 @@ use crate::{api, scheduler, store};
 pub use error::StartError;
 
 use error::failed_to;
+use listening::bind_when_free;
 use state_directory::StateDirectory;
 
 /// Time for open calls to end after everything else has stopped.
@@ -139,7 +141,8 @@ pub async fn serve(
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
+    let listener = bind_when_free(async || TcpListener::bind(address).await, |error| error).await;
+    let listener = listener.map_err(|source| StartError::Listen { address, source })?;
     let address = listener.local_addr().map_err(failed_to("read the local address"))?;
     Ok((listener, address))
 }

@@ -69,6 +69,11 @@ impl Security {
         Ok(Self { tls, authenticator, connection_limit, watched })
     }
 
+    /// Fetches the JWT keys once and returns their number; `None` if they have no address.
+    pub async fn fetch_keys(&self) -> Option<Result<usize, String>> {
+        self.authenticator.as_ref()?.fetch_keys().await
+    }
+
     /// Starts the background work: reloading files, fetching keys, counting tasks. It ends at `stop`.
     pub(super) fn spawn(&mut self, handle: Handle, stop: CancellationToken) {
         let files = watched_files::run(std::mem::take(&mut self.watched), stop.clone());

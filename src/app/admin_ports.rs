@@ -16,6 +16,7 @@ use crate::scheduler::Handle;
 use crate::telemetry::panics;
 
 use super::error::{StartError, failed_to};
+use super::listening::bind_when_free;
 
 /// Opens the configured ports. `prometheus` is a host and a port. The returned tasks end after `stop`.
 pub(super) async fn spawn(
@@ -41,7 +42,7 @@ pub(super) async fn spawn(
 }
 
 async fn listen_for_health(address: SocketAddr) -> Result<TcpListener, StartError> {
-    let listener = TcpListener::bind(address).await;
+    let listener = bind_when_free(async || TcpListener::bind(address).await, |error| error).await;
     let listener = listener.map_err(|source| StartError::ListenForHealth { address, source })?;
     let address = listener.local_addr().map_err(failed_to("read the local address"))?;
     tracing::info!(%address, "health endpoint listening");
@@ -49,10 +50,13 @@ async fn listen_for_health(address: SocketAddr) -> Result<TcpListener, StartErro
 }
 
 async fn listen_for_prometheus(host: String, port: u16) -> Result<Vec<TcpListener>, StartError> {
-    let name = host.clone();
-    // Blocks while the name is resolved.
-    let bound = tokio::task::spawn_blocking(move || bind(&host, port)).await;
-    let bound = bound.unwrap_or_else(|error| Err((name, io::Error::other(error))));
+    let bind = async || {
+        let name = host.clone();
+        // Blocks while the name is resolved.
+        let bound = tokio::task::spawn_blocking(move || bind(&name, port)).await;
+        bound.unwrap_or_else(|error| Err((host.clone(), io::Error::other(error))))
+    };
+    let bound = bind_when_free(bind, |(_, error)| error).await;
     let bound = bound.map_err(|(address, source)| StartError::ListenForPrometheus { address, source })?;
     let mut listeners = Vec::new();
     for listener in bound {

@@ -6,7 +6,7 @@ use super::error::StartError;
 use super::options;
 use crate::config::{Builtin, Config, Launch};
 use crate::runners::builtin::{Compute, Expression, Heavy, Io};
-use crate::runners::process::{Host, ProcessRunner};
+use crate::runners::process::{Host, ProcessRunner, preflight};
 use crate::runners::{Registry, Runner};
 
 pub(super) fn build(config: &Config, host: &Arc<Host>) -> Result<Registry, StartError> {
@@ -18,7 +18,12 @@ pub(super) fn build(config: &Config, host: &Arc<Host>) -> Result<Registry, Start
         let runner = match launch {
             Launch::Builtin(builtin) => builtin_runner(builtin, handler.limits.memory.map(|memory| memory.0)),
             Launch::Process(process) => {
-                let runner = ProcessRunner::new(options::process(*process, handler), host.clone());
+                let options = options::process(*process, handler);
+                // A program that is installed later is found by later attempts.
+                if let Err(problem) = preflight(&options) {
+                    tracing::warn!(handler = handler.name, problem, "attempts of a handler will fail");
+                }
+                let runner = ProcessRunner::new(options, host.clone());
                 Arc::new(runner.map_err(|source| StartError::Handler { handler: handler.name.clone(), source })?)
             }
         };

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tonic::codegen::http::Uri;
+use tonic::codegen::http::uri::Authority;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -76,6 +78,8 @@ impl Client {
         let url = if server.contains("://") { server.to_owned() } else { format!("{scheme}://{server}") };
         let invalid = || CliError::Usage(format!("--server {server:?} is not a URL"));
         let mut endpoint = Endpoint::from_shared(url).map_err(|_| invalid())?;
+        check_url(endpoint.uri())
+            .map_err(|problem| CliError::Usage(format!("--server: {problem}, such as http://127.0.0.1:7070")))?;
         let bearer = credentials.bearer()?;
         if endpoint.uri().scheme_str() == Some("https") {
             let refused = |error| CliError::Usage(format!("TLS: {}", with_sources(&error)));
@@ -114,6 +118,25 @@ impl Client {
     }
 }
 
+/// Refuses what would be ignored silently, or read as another port.
+fn check_url(uri: &Uri) -> Result<(), &'static str> {
+    let authority = uri.authority().map_or("", Authority::as_str);
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err("the scheme must be http or https");
+    }
+    if authority.contains('@') {
+        return Err("a URL has no user or password here: pass --token-file, and write only scheme, host and port");
+    }
+    if uri.path_and_query().is_some_and(|rest| rest.as_str() != "/") {
+        return Err("a path has no effect: write only scheme, host and port");
+    }
+    let port = authority.rsplit_once(':').map(|(_, port)| port).filter(|port| !port.ends_with(']'));
+    if port.is_some_and(|port| !port.is_empty() && port.parse::<u16>().is_err()) {
+        return Err("the port must be 0 to 65535");
+    }
+    Ok(())
+}
+
 fn is_loopback(host: &str) -> bool {
     let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.to_canonical().is_loopback())
@@ -122,6 +145,24 @@ fn is_loopback(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_is_a_scheme_a_host_and_a_port() {
+        for good in ["http://a", "https://a:1/", "http://[::1]", "http://[::1]:65535", "http://127.0.0.1:7070"] {
+            assert_eq!(check_url(&good.parse().unwrap()), Ok(()), "{good}");
+        }
+        for (bad, expected) in [
+            ("ftp://a", "scheme"),
+            ("http://a:99999", "port"),
+            ("http://[::1]:70000", "port"),
+            ("http://me:secret@a:1", "password"),
+            ("http://a:1/path", "path"),
+            ("http://a?x=1", "path"),
+        ] {
+            let problem = check_url(&bad.parse().unwrap()).unwrap_err();
+            assert!(problem.contains(expected), "{bad}: {problem}");
+        }
+    }
 
     #[test]
     fn calls_carry_the_trace_context_of_the_environment_if_it_is_valid() {

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
@@ -56,7 +58,15 @@ impl Credentials {
     pub fn tls(&self) -> Result<ClientTlsConfig, CliError> {
         let mut config = ClientTlsConfig::new();
         config = match &self.tls_ca {
-            Some(path) => config.ca_certificate(Certificate::from_pem(read("--tls-ca", path)?)),
+            Some(path) => {
+                let pem = read("--tls-ca", path)?;
+                let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+                if certificates.as_ref().map_or(true, Vec::is_empty) {
+                    let text = format!("--tls-ca {}: has no certificate in PEM format", path.display());
+                    return Err(CliError::Usage(text));
+                }
+                config.ca_certificate(Certificate::from_pem(pem))
+            }
             None => config.with_native_roots(),
         };
         if let (Some(certificate), Some(key)) = (&self.tls_cert, &self.tls_key) {

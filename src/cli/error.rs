@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use super::hints::hint;
 use super::time::format_duration;
 use super::{output, terminal};
 
@@ -70,11 +71,7 @@ impl CliError {
             Self::Status(status) if is_connection_error(status) => {
                 let cause = std::error::Error::source(&**status).map(with_sources);
                 let cause = cause.unwrap_or_else(|| status.message().to_owned());
-                vec![
-                    format!("error: server unreachable: {cause}"),
-                    "hint: start a server with `lineshaft serve`, or correct --server (address, http:// or https://)"
-                        .to_owned(),
-                ]
+                vec![format!("error: server unreachable: {cause}"), format!("hint: {}", hint(status))]
             }
             Self::Status(status) => refusal_lines(status),
         }
@@ -89,7 +86,8 @@ fn refusal_lines(status: &Status) -> Vec<String> {
         None => lines.push(format!("code: {}", status.code())),
     }
     if status.code() == Code::Unauthenticated {
-        lines.push("hint: authenticate with --token-file, LINESHAFT_TOKEN or a client certificate".to_owned());
+        let hint = "pass a token or a certificate that is valid now (--token-file, LINESHAFT_TOKEN, --tls-cert)";
+        lines.push(format!("hint: {hint}"));
     }
     for violation in details.bad_request().into_iter().flat_map(|bad| &bad.field_violations) {
         lines.push(format!("field: {}: {}", violation.field, violation.description));

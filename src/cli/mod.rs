@@ -7,6 +7,7 @@ pub mod demo;
 mod error;
 mod format;
 mod handler;
+mod hints;
 mod options;
 pub mod output;
 mod pool;
@@ -28,6 +29,7 @@ pub use credentials::CONNECTION;
 use error::Exit;
 use format::Printer;
 pub use options::GlobalOptions;
+pub use signals::interrupted;
 
 /// Commands that call a server.
 #[expect(clippy::large_enum_variant, reason = "made once")]

@@ -159,7 +159,8 @@ fn usage(text: String) -> CliError {
 
 fn read(path: &Path) -> Result<KeyFile, CliError> {
     let text = std::fs::read_to_string(path).map_err(|error| {
-        usage(format!("failed to read the token file `{}`: {error}; pass its path with --file", path.display()))
+        let hint = if error.kind() == io::ErrorKind::NotFound { "; pass its path with --file" } else { "" };
+        usage(format!("failed to read the token file `{}`: {error}{hint}", path.display()))
     })?;
     KeyFile::parse(&text).map_err(|error| usage(format!("{}: {error}", path.display())))
 }
@@ -184,7 +185,7 @@ fn edit(
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use super::*;
 
@@ -207,5 +208,22 @@ mod tests {
         revoke(&path, &file.keys[1].id).unwrap();
         assert!(revoke(&path, "ops").is_err(), "it is already revoked");
         assert_eq!(read(&path).unwrap().keys.len(), 1);
+    }
+
+    #[test]
+    fn the_file_and_its_lock_stay_with_the_owner_of_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokens.toml");
+        create(&path, "ci", ("submitter", vec!["*".to_owned()]), None, &[]).unwrap();
+        let lock = path.with_extension("lock");
+        std::fs::remove_file(&lock).unwrap();
+        // Only root may give files away.
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(1234), Some(2345)).unwrap();
+        }
+        let owner = |path: &Path| std::fs::metadata(path).map(|found| (found.uid(), found.gid())).unwrap();
+        let before = owner(&path);
+        revoke(&path, "ci").unwrap();
+        assert_eq!((owner(&path), owner(&lock)), (before, before));
     }
 }

@@ -123,7 +123,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "PATH")]
     pub config: Option<PathBuf>,
     /// Address to listen on [default: 127.0.0.1:7070]
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", value_parser = listen_address)]
     pub listen: Option<SocketAddr>,
     /// Data directory [default: ./lineshaft-data]
     #[arg(long, value_name = "DIR", conflicts_with = "memory")]
@@ -137,6 +137,10 @@ pub struct ServeArgs {
     /// Write the address to this file when the server accepts connections
     #[arg(long, value_name = "PATH")]
     pub ready_file: Option<PathBuf>,
+}
+
+fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "must be an IP address and a port, such as 127.0.0.1:7070 or [::1]:7070; a host name can have several addresses")
 }
 
 /// Commands that do not call a server, and whether they have `--output`. They do not show the other global options.

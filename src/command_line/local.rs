@@ -1,11 +1,12 @@
 //! `lineshaft config` and `lineshaft store`: commands that work on local files.
 
 use std::error::Error;
+use std::path::Path;
 use std::process::ExitCode;
 
-use crate::cli::output;
+use crate::cli::{interrupted, output};
 use crate::config::{self, Config, Overrides};
-use crate::store;
+use crate::store::{self, CheckReport, StoreError};
 
 use super::arguments::{ConfigCommand, StoreCommand};
 
@@ -38,7 +39,10 @@ pub fn run_store_command(command: &StoreCommand, json: bool) -> ExitCode {
         StoreCommand::Backup { to, data_dir, config } => {
             let overrides = Overrides { data_dir: data_dir.clone(), ..Overrides::default() };
             match config::load(config.as_deref(), std::env::vars_os(), overrides) {
-                Ok(config) => store::backup(&config.store.directory, to),
+                Ok(config) => match backup(&config.store.directory, to) {
+                    Ok(result) => result,
+                    Err(code) => return code,
+                },
                 Err(error) => return fail(2, &error),
             }
         }
@@ -49,6 +53,31 @@ pub fn run_store_command(command: &StoreCommand, json: bool) -> ExitCode {
         Err(error) => return fail(1, &error),
     }
     ExitCode::SUCCESS
+}
+
+/// Copies a store. A signal ends the copy, whose files are removed.
+///
+/// # Errors
+/// The exit code, if a signal or the operating system has ended it.
+fn backup(data: &Path, to: &Path) -> Result<Result<CheckReport, StoreError>, ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| fail(1, &error))?;
+    let (source, target) = (data.to_owned(), to.to_owned());
+    let copied = runtime.block_on(async {
+        tokio::select! {
+            biased;
+            code = interrupted() => Err(code),
+            copied = tokio::task::spawn_blocking(move || store::backup(&source, &target)) => {
+                copied.map_err(|error| fail(1, &error))
+            }
+        }
+    });
+    if copied.is_err() {
+        store::discard_backup(to);
+    }
+    // The copy still runs after a signal.
+    runtime.shutdown_background();
+    copied
 }
 
 /// Writes the error to stderr and returns `code`.

@@ -58,7 +58,14 @@ impl fmt::Display for CheckReport {
         let states = TaskState::ALL.iter().map(|state| state.name());
         let tasks: Vec<String> =
             states.filter_map(|state| Some(format!("{} {state}", self.tasks.get(state)?))).collect();
-        writeln!(f, "tasks       {}", if tasks.is_empty() { "none".to_owned() } else { tasks.join(", ") })?;
+        let tasks = if tasks.is_empty() { "none".to_owned() } else { tasks.join(", ") };
+        let later = self.end.saturating_sub(self.projected);
+        let at = if later > 0 {
+            format!(" at revision {}, before {later} later changes", self.projected)
+        } else {
+            String::new()
+        };
+        writeln!(f, "tasks       {tasks}{at}")?;
         if !self.pools.is_empty() {
             writeln!(f, "pools       settings changed at run time: {}", self.pools.join(", "))?;
         }
@@ -69,9 +76,7 @@ impl fmt::Display for CheckReport {
 /// Copies the store in `data` to the new directory `to`, and checks the copy. Blocks on the disk.
 /// On an error, `to` has not been created.
 pub fn backup(data: &Path, to: &Path) -> Result<CheckReport, StoreError> {
-    let name = to.file_name().ok_or_else(|| already_exists(to))?;
-    // This drops a trailing slash.
-    let partial = with_suffix(&to.with_file_name(name), ".partial");
+    let partial = partial(to).ok_or_else(|| already_exists(to))?;
     if to.exists() {
         return Err(already_exists(to));
     }
@@ -80,7 +85,7 @@ pub fn backup(data: &Path, to: &Path) -> Result<CheckReport, StoreError> {
         // The copy has no watermarks, so a lost end of the source would go unnoticed there.
         examine(&source)?;
     }
-    create_new_private_directory(&partial).map_err(|error| match error.kind() {
+    let _writing = create_partial(&partial).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => already_exists(&partial),
         _ => StoreError::io("create", &partial, &error),
     })?;
@@ -94,6 +99,39 @@ pub fn backup(data: &Path, to: &Path) -> Result<CheckReport, StoreError> {
         let _ = std::fs::remove_dir_all(&partial);
     }
     copied
+}
+
+/// Removes what a backup to `to` has written so far, if it is not complete.
+pub fn discard_backup(to: &Path) {
+    if let Some(partial) = partial(to) {
+        // The suffix shows that the copy is incomplete.
+        let _ = std::fs::remove_dir_all(&partial);
+    }
+}
+
+/// Where a backup is written until it is complete; `None` if `to` has no name.
+fn partial(to: &Path) -> Option<PathBuf> {
+    // This drops a trailing slash.
+    Some(with_suffix(&to.with_file_name(to.file_name()?), ".partial"))
+}
+
+/// Creates the directory, in place of one that a killed backup has left. It is in use while the returned file is open.
+fn create_partial(path: &Path) -> io::Result<File> {
+    let created = create_new_private_directory(path);
+    if created.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
+        let left = File::open(path)?;
+        if left.try_lock().is_err() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        std::fs::remove_dir_all(path)?;
+        create_new_private_directory(path)?;
+    } else {
+        created?;
+    }
+    let directory = File::open(path)?;
+    // Without locks, as on some network file systems, a backup that is left has to be removed by hand.
+    let _ = directory.try_lock();
+    Ok(directory)
 }
 
 /// Verifies every checksum and every index of a store or backup. Blocks on the disk.

@@ -46,7 +46,7 @@ pub enum StoreError {
     #[error("`{}` is in use by another server; stop it or choose another data directory", path.display())]
     Locked { path: PathBuf },
     /// The disk is full.
-    #[error("no space left on the disk for `{}`; free some space, then writing resumes by itself", path.display())]
+    #[error("no space left on the disk for `{}`; free some space", path.display())]
     Full { path: PathBuf },
     /// A sync of the file or of its log failed. The operating system may have dropped what was written before, and a later
     /// sync would not report that: the server must end.

@@ -36,7 +36,7 @@ mod traits;
 mod wal_check;
 mod watermark;
 
-pub use backup::{backup, check};
+pub use backup::{CheckReport, backup, check, discard_backup};
 pub use error::StoreError;
 pub use open::{Options, Store, open, rebuild};
 pub use page::{Page, PageCursor, PageSize};

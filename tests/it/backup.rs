@@ -129,3 +129,22 @@ async fn the_store_of_a_stopped_server_can_be_backed_up_and_checked() {
     let (ok, output) = store(&["check", text(copies.path())]);
     assert!(!ok && output.contains("there is no store"), "{output}");
 }
+
+#[tokio::test]
+async fn a_backup_replaces_what_a_killed_one_has_left() {
+    let server = Server::start("");
+    let copies = tempfile::tempdir().unwrap();
+    let (copy, partial) = (copies.path().join("copy"), copies.path().join("copy.partial"));
+    std::fs::create_dir(&partial).unwrap();
+    std::fs::write(partial.join("journal.db"), "the beginning of a copy").unwrap();
+    // As long as a backup is writing, it keeps its directory locked.
+    let writing = std::fs::File::open(&partial).unwrap();
+    writing.try_lock().unwrap();
+    let data = server.path("data");
+    let backup = ["backup", "--data-dir", text(&data), "--to", text(&copy)];
+    let (ok, output) = store(&backup);
+    assert!(!ok && output.contains("copy.partial`: it already exists"), "{output}");
+    drop(writing);
+    let (ok, output) = store(&backup);
+    assert!(ok && copy.exists() && !partial.exists(), "{output}");
+}

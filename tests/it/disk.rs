@@ -234,3 +234,18 @@ async fn a_read_only_directory_is_reported() {
     server.start_again();
     assert_stored(&server, &[id]).await;
 }
+
+#[test]
+fn a_start_on_a_full_disk_names_the_cause() {
+    if !isolated("disk::a_start_on_a_full_disk_names_the_cause", &["mount"]) {
+        return;
+    }
+    // At each size the start fails at another file; the smallest has no space at all.
+    for kilobytes in [0, 4, 16, 64, 128] {
+        let directory = small_disk(1);
+        let filled = directory.path().join("data/ballast");
+        std::fs::write(&filled, vec![1; (1 << 20) - (kilobytes << 10)]).unwrap();
+        let log = Server::fail_to_start_in(directory, &[], "", &[]);
+        assert!(log.contains("no space left on the disk") && !log.contains("resumes by itself"), "{kilobytes}: {log}");
+    }
+}

@@ -110,3 +110,25 @@ fn a_closed_output_pipe_is_no_error() {
     let output = command.stdout(writer).output().unwrap();
     assert!(output.status.code().is_some_and(|code| code < 2) && output.stderr.is_empty(), "{output:?}");
 }
+
+#[test]
+fn keys_that_cannot_be_fetched_and_missing_directories_are_reported() {
+    let directory = tempfile::tempdir().unwrap();
+    let jwt = "[auth.jwt]\nissuer = \"i\"\naudience = \"a\"\njwks_url = \"http://127.0.0.1:1/keys\"\n\
+               [[auth.jwt.grant]]\nclaim = \"sub\"\nvalue = \"x\"\nrole = \"admin\"\nnamespaces = [\"*\"]\n";
+    let handler =
+        "[[handler]]\nname = \"list\"\nrunner = \"process\"\nargv = [\"ls\"]\nworking_directory = \"/nosuch\"\n";
+    let output = doctor(&format!("{jwt}{handler}"), directory.path(), &[]);
+    let printed = text(&output);
+    assert!(printed.contains("WARN  security") && printed.contains("failed to fetch the JWT keys"), "{printed}");
+    assert!(printed.contains("FAIL  handlers") && printed.contains("working_directory /nosuch"), "{printed}");
+    assert!(!printed.contains("tokens loaded"), "{printed}");
+}
+
+#[test]
+fn a_data_directory_that_is_a_file_is_a_failure() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("data"), "").unwrap();
+    let output = doctor("", directory.path(), &[]);
+    assert!(output.status.code() == Some(1) && text(&output).contains("FAIL  store"), "{}", text(&output));
+}

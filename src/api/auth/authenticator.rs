@@ -61,6 +61,9 @@ impl Authenticator {
             generation: AtomicU64::new(0),
             committed: Mutex::new(Some(committed)),
         });
+        if let Some(jwt) = &authenticator.jwt {
+            jwt.check_ca()?;
+        }
         let mut watched = Vec::new();
         if let Some(keys) = &authenticator.keys {
             let (paths, target) = (vec![keys.path().clone()], authenticator.clone());
@@ -84,6 +87,13 @@ impl Authenticator {
         self.jwt.as_ref().map_or(Ok(()), |jwt| jwt.reload())?;
         self.generation.fetch_add(1, Ordering::Release);
         Ok(())
+    }
+
+    /// Fetches the JWT keys once and returns their number; `None` if they have no address.
+    pub async fn fetch_keys(&self) -> Option<Result<usize, String>> {
+        let jwt = self.jwt.clone()?;
+        let fetched = jwt.get().await?;
+        Some(fetched.and_then(|text| jwt.install(&text)).map(|()| jwt.count()))
     }
 
     /// Runs the background work until `stop`: fetches JWT keys and counts unfinished tasks.

@@ -86,15 +86,14 @@ fn nearest_existing(directory: &Path) -> PathBuf {
 /// Also returns whether a server is using the store.
 fn usage(directory: &Path) -> (Finding, bool) {
     let shown = directory.display();
-    let Ok(lock) = File::open(directory.join("lock")) else {
-        let text = if directory.join("journal.db").exists() {
-            "has a store that no server has used yet, such as a backup"
-        } else if directory.is_dir() {
-            "has no store yet"
-        } else {
-            "does not exist yet; the server will create it"
-        };
-        return (Finding::ok("store", format!("{shown} {text}")), false);
+    let lock = match File::open(directory.join("lock")) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return (without_lock(directory), false),
+        Err(error) => {
+            let text = format!("failed to look into {shown}: {error}");
+            let advice = "name a directory of the server's user in store.directory, and run this command as that user";
+            return (Finding::failure("store", text).with_advice(advice), false);
+        }
     };
     match lock.try_lock() {
         Ok(()) => (Finding::ok("store", format!("{shown} has a store, not in use")), false),
@@ -106,6 +105,17 @@ fn usage(directory: &Path) -> (Finding, bool) {
             (Finding::failure("store", format!("failed to lock {shown}: {error}")).with_advice(advice), false)
         }
     }
+}
+
+fn without_lock(directory: &Path) -> Finding {
+    let text = if directory.join("journal.db").exists() {
+        "has a store that no server has used yet, such as a backup"
+    } else if directory.is_dir() {
+        "has no store yet"
+    } else {
+        "does not exist yet; the server will create it"
+    };
+    Finding::ok("store", format!("{} {text}", directory.display()))
 }
 
 /// Reports files of the store that this user may not write, such as after a restore by another user.
@@ -220,6 +230,15 @@ mod tests {
         let (finding, in_use) = usage(directory.path());
         assert!(finding.text.contains("such as a backup") && !in_use, "{}", finding.text);
         assert!(permissions(directory.path()).is_none());
+    }
+
+    #[test]
+    fn a_file_in_place_of_the_directory_is_a_failure() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for path in [file.path().to_owned(), file.path().join("data")] {
+            let (finding, in_use) = usage(&path);
+            assert!(finding.state == State::Fail && !in_use, "{}", finding.text);
+        }
     }
 
     #[test]

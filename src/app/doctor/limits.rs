@@ -26,7 +26,9 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
     let base = MEMORY_BASE - UNWRITTEN_BYTES_MIN + unwritten_bytes(Some(available));
     // Each worker runs at most one process at a time.
     let wanted = threads + workers + THREADS_BASE;
-    let processes = [getrlimit(Resource::Nproc).current, container_pids_max()].into_iter().flatten().min();
+    // The kernel does not apply the limit of a user to root.
+    let of_user = getrlimit(Resource::Nproc).current.filter(|_| !rustix::process::geteuid().is_root());
+    let processes = [of_user, container_pids_max()].into_iter().flatten().min();
     vec![
         open_files(getrlimit(Resource::Nofile).current),
         processes_and_threads(wanted, processes),
@@ -60,7 +62,10 @@ fn processes_and_threads(wanted: u64, allowed: Option<u64>) -> Finding {
             Finding::failure("limits", text)
                 .with_advice("raise ulimit -u or the container's pids limit, or reduce the size of pools")
         }
-        _ => Finding::ok("limits", format!("the pools may need {wanted} processes and threads, within the limit")),
+        Some(allowed) => {
+            Finding::ok("limits", format!("the pools may need {wanted} processes and threads, of {allowed} allowed"))
+        }
+        None => Finding::ok("limits", format!("the pools may need {wanted} processes and threads, without a limit")),
     }
 }
 

@@ -54,7 +54,7 @@ async fn check_all(config: &Config, report: &mut Report) {
     report.add(configuration(config));
     report.extend(handlers::check(&config.handlers));
     let disk = disk::check(&config.store);
-    report.extend(network::check(config, prometheus, disk.in_use));
+    report.extend(network::check(config, prometheus, disk.in_use).await);
     report.extend(disk.findings);
     report.extend(limits::check(config));
     report.extend(clock::check(&SystemClock, disk.newest).await);
@@ -64,7 +64,8 @@ async fn check_all(config: &Config, report: &mut Report) {
 fn configuration(config: &Config) -> Finding {
     let (pools, handlers) = (config.pools.len(), config.handlers.len());
     let text = format!("pools: {pools}, handlers: {handlers}, listens on {}", config.server.listen);
-    if config.server.insecure {
+    let is_public = !config.server.listen.ip().to_canonical().is_loopback();
+    if config.server.insecure && is_public && !config.auth.on() {
         let advice = "unset server.insecure, or make sure that only trusted clients can reach this address";
         return Finding::warning("configuration", format!("{text}; serves anyone who can reach it"))
             .with_advice(advice);

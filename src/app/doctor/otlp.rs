@@ -29,20 +29,27 @@ const fn export_path(signal: Signal) -> &'static str {
     }
 }
 
-/// Probes each collector once, even if several signals are sent to it.
+/// Asks each collector about every signal that is sent to it.
 pub(super) async fn check(settings: &Settings) -> Vec<Finding> {
     let ignored = |warning: &String| Finding::warning("otlp", warning).with_advice("correct or remove the variable");
     let mut findings: Vec<Finding> = settings.warnings.iter().map(ignored).collect();
-    let mut probed: Vec<(Protocol, String)> = Vec::new();
+    let mut unreachable: Vec<String> = Vec::new();
     for signal in Signal::ALL {
         let to = settings.destinations(signal);
         if let Some(collector) = &to.collector {
             findings.extend(unreadable(collector));
-            let address = collector.endpoint.replacen(&format!("/v1/{}", signal.name()), "", 1);
-            if !probed.contains(&(collector.protocol, address.clone())) {
-                probed.push((collector.protocol, address));
-                findings.push(probe(signal, collector).await);
+            let host = collector.endpoint.parse::<Uri>().ok().and_then(|uri| Some(uri.authority()?.to_string()));
+            let host = host.unwrap_or_default();
+            if unreachable.contains(&host) {
+                continue;
             }
+            findings.push(match probe(signal, collector).await {
+                Ok(finding) => finding,
+                Err(finding) => {
+                    unreachable.push(host);
+                    finding
+                }
+            });
         }
         if to.console {
             findings.push(Finding::ok("otlp", format!("{} are written to stdout", signal.name())));
@@ -71,26 +78,30 @@ fn unreadable(collector: &Collector) -> Vec<Finding> {
     found.collect()
 }
 
-async fn probe(signal: Signal, collector: &Collector) -> Finding {
+/// # Errors
+/// The finding, if no connection could be opened: that is the same for all signals.
+async fn probe(signal: Signal, collector: &Collector) -> Result<Finding, Finding> {
     let endpoint = SecretUrl::from(&*collector.endpoint);
     // The settings contain only endpoints that are URLs.
     let Ok(uri) = collector.endpoint.parse::<Uri>() else {
-        return Finding::failure("otlp", format!("{endpoint:?} is not a URL")).with_advice(NOT_EXPORTED);
+        return Err(Finding::failure("otlp", format!("{endpoint:?} is not a URL")).with_advice(NOT_EXPORTED));
     };
+    let warning = |text: String| Finding::warning("otlp", format!("{endpoint} {text}")).with_advice(NOT_EXPORTED);
+    let silent = |_| format!("does not respond within {} s", TIMEOUT.as_secs());
     let secure = uri.scheme_str() == Some("https");
-    let result = timeout(TIMEOUT, async {
-        let stream = connect(&uri, secure).await?;
+    let connected = timeout(TIMEOUT, connect(&uri, secure)).await;
+    let stream = connected.unwrap_or_else(|elapsed| Err(silent(elapsed))).map_err(warning)?;
+    let asked = timeout(TIMEOUT, async {
         match (secure, collector.protocol) {
-            (true, _) => Ok("is reachable; not checked further, because it uses TLS".to_owned()),
+            (true, _) => Ok(format!("is reachable for {}; not checked further, because it uses TLS", signal.name())),
             (false, Protocol::Http) => probe_http(stream, &uri, signal).await,
             (false, Protocol::Grpc) => probe_grpc(&uri, signal).await,
         }
     });
-    let result = result.await.unwrap_or_else(|_| Err(format!("does not respond within {} s", TIMEOUT.as_secs())));
-    match result {
+    Ok(match asked.await.unwrap_or_else(|elapsed| Err(silent(elapsed))) {
         Ok(text) => Finding::ok("otlp", format!("{endpoint} {text}")),
-        Err(error) => Finding::warning("otlp", format!("{endpoint} {error}")).with_advice(NOT_EXPORTED),
-    }
+        Err(text) => warning(text),
+    })
 }
 
 async fn connect(uri: &Uri, secure: bool) -> Result<TcpStream, String> {
@@ -126,7 +137,8 @@ async fn probe_http(mut stream: TcpStream, uri: &Uri, signal: Signal) -> Result<
     stream.write_all(request.as_bytes()).await.map_err(no_http)?;
     let mut status = [0; 12];
     stream.read_exact(&mut status).await.map_err(no_http)?;
-    match status.strip_prefix(b"HTTP/1.1 ").map(String::from_utf8_lossy).as_deref() {
+    let code = [b"HTTP/1.1 ", b"HTTP/1.0 "].into_iter().find_map(|version| status.strip_prefix(version));
+    match code.map(String::from_utf8_lossy).as_deref() {
         Some("200") => Ok(format!("accepts {} over HTTP", signal.name())),
         Some(code @ ("401" | "403")) => Ok(format!(
             "is reachable over HTTP and requires credentials ({code}); set them in OTEL_EXPORTER_OTLP_HEADERS"
@@ -151,17 +163,42 @@ mod tests {
         (finding.state, finding.text)
     }
 
-    /// A collector that sends these bytes to its first client.
+    /// A collector that sends these bytes to every client.
     async fn collector(answer: &'static [u8]) -> String {
+        collector_that(move |_| answer).await
+    }
+
+    /// A collector whose answer depends on the request.
+    async fn collector_that(answer: impl Fn(&str) -> &'static [u8] + Send + 'static) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut request = [0; 1_024];
-            let _ = stream.read(&mut request).await;
-            let _ = stream.write_all(answer).await;
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = [0; 1_024];
+                let length = stream.read(&mut request).await.unwrap_or(0);
+                let _ = stream.write_all(answer(&String::from_utf8_lossy(&request[..length]))).await;
+            }
         });
         format!("http://{address}")
+    }
+
+    #[tokio::test]
+    async fn a_collector_is_asked_about_every_signal() {
+        let endpoint = collector_that(|request| {
+            if request.starts_with("POST /v1/logs") {
+                b"HTTP/1.1 404 Not Found\r\n\r\n"
+            } else {
+                b"HTTP/1.1 200 OK\r\n\r\n"
+            }
+        });
+        let pairs =
+            [("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint.await), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")];
+        let variables = pairs.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let findings = check(&Settings::read(&variables.into(), "", "")).await;
+        let states: Vec<_> = findings.iter().map(|finding| finding.state).collect();
+        assert_eq!(states, [State::Ok, State::Ok, State::Warn], "{findings:?}");
+        assert!(findings[2].text.contains("returns 404 for logs"), "{findings:?}");
     }
 
     fn unused_endpoint() -> String {
@@ -199,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_collector_is_probed_once() {
+    async fn an_unreachable_collector_is_reported_once() {
         let (here, there) = (unused_endpoint(), unused_endpoint());
         let pairs = [("OTEL_EXPORTER_OTLP_ENDPOINT", here), ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", there.clone())];
         let pairs = pairs.map(|(key, value)| (key.to_owned(), value));
@@ -224,6 +261,7 @@ mod tests {
     async fn an_http_collector_is_probed_with_an_empty_export() {
         for (answer, state) in [
             (&b"HTTP/1.1 200 OK\r\n\r\n"[..], State::Ok),
+            (b"HTTP/1.0 200 OK\r\n\r\n", State::Ok),
             (b"HTTP/1.1 401 Unauthorized\r\n\r\n", State::Ok),
             (b"HTTP/1.1 404 Not Found\r\n\r\n", State::Warn),
             (b"SSH-2.0-OpenSSH_9.2\r\n", State::Warn),

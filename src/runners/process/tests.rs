@@ -129,7 +129,7 @@ async fn the_environment_has_only_configured_variables() {
     let text = String::from_utf8(result.to_vec()).unwrap();
     let mut lines: Vec<_> = text.lines().filter(|line| !line.starts_with("CARGO_MANIFEST_DIR=")).collect();
     lines.sort_unstable();
-    let path = format!("PATH={}", super::DEFAULT_PATH);
+    let path = format!("PATH={}", super::environment::DEFAULT_PATH);
     let instance = format!("LINESHAFT_INSTANCE={}", fixture.host.instance);
     assert_eq!(lines, ["COLOUR=green", "LINESHAFT_ATTEMPT=2", &instance, "LINESHAFT_TASK_ID=task-7", &path]);
 }

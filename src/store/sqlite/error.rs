@@ -6,6 +6,9 @@ use rusqlite::{ErrorCode, ffi};
 
 use crate::store::error::StoreError;
 
+/// Bytes that SQLite adds to a file at a time, at most.
+const SPACE_MIN: u64 = 64 << 10;
+
 pub fn sqlite_error(action: &'static str, path: &Path, error: &rusqlite::Error) -> StoreError {
     let io = |remedy: &str| {
         let detail = format!("{error}; {remedy}");
@@ -15,6 +18,10 @@ pub fn sqlite_error(action: &'static str, path: &Path, error: &rusqlite::Error) 
         return StoreError::SyncFailed { path: path.to_owned(), detail: error.to_string() };
     }
     match error.sqlite_error_code() {
+        // SQLite reports a lack of space for its shared memory as an I/O error.
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if lacks_space(path) => {
+            StoreError::Full { path: path.to_owned() }
+        }
         Some(ErrorCode::DiskFull) => StoreError::Full { path: path.to_owned() },
         Some(ErrorCode::NotADatabase) => StoreError::Incompatible {
             path: path.to_owned(),
@@ -32,4 +39,10 @@ pub fn sqlite_error(action: &'static str, path: &Path, error: &rusqlite::Error) 
         // Without an SQLite code: a column has an unexpected type.
         None => StoreError::corrupt(path, "a row", error),
     }
+}
+
+/// Whether the file system of a file has no space for what SQLite adds at a time.
+fn lacks_space(path: &Path) -> bool {
+    let directory = path.parent().unwrap_or(path);
+    rustix::fs::statvfs(directory).is_ok_and(|found| found.f_bavail.saturating_mul(found.f_frsize) < SPACE_MIN)
 }

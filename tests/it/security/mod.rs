@@ -2,6 +2,7 @@
 
 mod connection_limits;
 mod fairness;
+mod hints;
 mod http_auth;
 mod jwt;
 mod limits;

@@ -82,7 +82,7 @@ impl Authority {
     }
 
     /// Writes a server certificate into the directory. Returns the configuration for it.
-    fn install(&self, directory: &Path) -> String {
+    pub fn install(&self, directory: &Path) -> String {
         let (certificate, key) = self.sign("server", &["localhost", "127.0.0.1"]);
         let (at, key_at) = (directory.join("server.pem"), directory.join("server.key"));
         std::fs::write(&at, certificate).unwrap();

@@ -122,6 +122,11 @@ impl Server {
     pub fn fail_to_start_under(wrapper: &[&str], config: &str, variables: &[(&str, &str)]) -> String {
         let directory = tempfile::tempdir().unwrap();
         std::fs::set_permissions(directory.path(), Permissions::from_mode(0o700)).unwrap();
+        Self::fail_to_start_in(directory, wrapper, config, variables)
+    }
+
+    /// The log of a server that fails to start on an existing directory.
+    pub fn fail_to_start_in(directory: TempDir, wrapper: &[&str], config: &str, variables: &[(&str, &str)]) -> String {
         std::fs::write(directory.path().join("config.toml"), config).unwrap();
         let variables: Vec<_> = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         let wrapper: Vec<_> = wrapper.iter().map(|word| (*word).to_owned()).collect();

@@ -3,16 +3,22 @@
 use std::path::Path;
 use std::time::Duration;
 
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
 const KEY_SET_BYTES_MAX: u64 = 1 << 20;
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The certificate of a CA.
+pub fn root(pem: &[u8]) -> Result<Certificate<'static>, String> {
+    Certificate::from_pem(pem).map_err(|error| error.to_string())
+}
+
 /// Gets the text at a URL. Blocks.
 pub fn get(url: &str, ca: Option<&Path>) -> Result<String, String> {
-    use ureq::tls::{Certificate, RootCerts, TlsConfig};
     let mut tls = TlsConfig::builder();
     if let Some(path) = ca {
         let pem = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let root = Certificate::from_pem(&pem).map_err(|error| format!("{}: {error}", path.display()))?;
+        let root = root(&pem).map_err(|error| format!("{}: {error}", path.display()))?;
         tls = tls.root_certs(RootCerts::new_with_certs(&[root]));
     }
     let agent: ureq::Agent = ureq::Agent::config_builder()

@@ -150,8 +150,29 @@ impl Jwt {
         self.install(&text).map_err(|why| AuthError::Invalid { path: path.to_owned(), why })
     }
 
+    /// Reads the CA for fetching the keys, so that a server that could not fetch them does not start.
+    ///
+    /// # Errors
+    /// [`AuthError`].
+    pub fn check_ca(&self) -> Result<(), AuthError> {
+        let KeySource::Address { ca: Some(path), .. } = &self.options.keys else { return Ok(()) };
+        let pem = std::fs::read(path).map_err(|source| AuthError::Unreadable { path: path.clone(), source })?;
+        fetch::root(&pem).map(drop).map_err(|why| AuthError::Invalid { path: path.clone(), why })
+    }
+
+    /// Fetches the text of the key set; `None` if it has no address.
+    pub async fn get(&self) -> Option<Result<String, String>> {
+        let KeySource::Address { url, ca } = self.options.keys.clone() else { return None };
+        let fetched = tokio::task::spawn_blocking(move || fetch::get(url.reveal(), ca.as_deref())).await;
+        Some(fetched.unwrap_or_else(|error| Err(error.to_string())))
+    }
+
+    pub fn count(&self) -> usize {
+        self.keys.load().len()
+    }
+
     /// Replaces the keys, and revokes the tokens of keys that were removed.
-    fn install(&self, text: &str) -> Result<(), String> {
+    pub fn install(&self, text: &str) -> Result<(), String> {
         let mut keys = key_set::parse(text)?;
         let old = self.keys.load();
         key_set::replace(&old, &mut keys);
@@ -162,16 +183,14 @@ impl Jwt {
 
     /// Fetches the keys at intervals until `stop`, if they have an address. Calls `on_change` after a change.
     pub async fn fetch(self: Arc<Self>, stop: CancellationToken, on_change: impl Fn() + Send) {
-        let KeySource::Address { url, ca } = self.options.keys.clone() else { return };
+        let KeySource::Address { url, .. } = &self.options.keys else { return };
         let mut current = String::new();
         loop {
-            let (address, root) = (url.clone(), ca.clone());
-            let fetched = tokio::task::spawn_blocking(move || fetch::get(address.reveal(), root.as_deref())).await;
-            let fetched = fetched.unwrap_or_else(|error| Err(error.to_string()));
+            let Some(fetched) = self.get().await else { return };
             let installed = match fetched {
                 Ok(text) if text == current => Ok(()),
                 Ok(text) => self.install(&text).map(|()| {
-                    tracing::info!(%url, keys = self.keys.load().len(), "fetched JWT keys");
+                    tracing::info!(%url, keys = self.count(), "fetched JWT keys");
                     current = text;
                     on_change();
                 }),
