@@ -7,11 +7,16 @@ use crate::store::FoundRequests;
 use super::core::{StoredIds, Submission, Submitted, Undecided, Verdict};
 use super::handle::{Handle, request_bytes};
 use super::message::Request;
-use super::refusal::{Draining, Refusal, TaskExists};
+use super::refusal::{Draining, Internal, Refusal, TaskExists};
 use super::timeouts::{PROJECTION_STALL_TIMEOUT, wait_for_revision};
 
 fn request_name(spec: &TaskSpec) -> Option<RequestName> {
     Some((spec.options.namespace.clone(), spec.extras().request.clone()?))
+}
+
+/// A submission that allows new tasks was refused for having some.
+fn not_asked_for() -> Refusal {
+    Internal { cause: "the scheduler refused a new task that it was asked to accept".to_owned() }.into()
 }
 
 impl Handle {
@@ -74,7 +79,7 @@ impl Handle {
         let with_id = (0..).zip(&specs).filter(|(_, spec)| spec.extras().request.is_some());
         let found = with_id.zip(requests).filter_map(|((index, _), request)| Some((index, request?)));
         let stored = StoredIds { revision, requests: found.collect(), repeated: Vec::new() };
-        Ok(Submission { specs, stored: Some(Box::new(stored)) })
+        Ok(Submission { specs, stored: Some(Box::new(stored)), repeats_only: false })
     }
 
     /// Submits each of these tasks by itself. Sends the request at once; the future resolves to one result per
@@ -103,18 +108,36 @@ impl Handle {
         match verdict {
             Verdict::Accepted(submitted) => Ok(submitted),
             // Boxed, so that the futures of all other submissions stay small.
-            Verdict::Undecided(undecided) => Box::pin(self.decide(*undecided)).await,
+            Verdict::Undecided(undecided) => Box::pin(self.decide(*undecided)).await?.ok_or_else(not_asked_for),
+            Verdict::NotRepeated => Err(not_asked_for()),
         }
     }
 
-    async fn decide(&self, mut undecided: Undecided) -> Result<Submitted, Refusal> {
+    /// Submits tasks if each of them repeats an earlier submission, so that nothing is added; `None`: one does not.
+    ///
+    /// # Errors
+    /// Those of [`submit`](Self::submit).
+    pub async fn submit_repeated(&self, specs: Vec<TaskSpec>) -> Result<Option<Submitted>, Refusal> {
+        let (mut submission, memory) = self.look_up(specs).await?;
+        submission.repeats_only = true;
+        let reply = self.send(Some(memory), |reply| Request::Submit { submission, reply });
+        match reply.await.map_err(|_| Draining)?? {
+            Verdict::Accepted(submitted) => Ok(Some(submitted)),
+            Verdict::NotRepeated => Ok(None),
+            Verdict::Undecided(undecided) => self.decide(*undecided).await,
+        }
+    }
+
+    /// `None`: the submission allows no new task, and has one.
+    async fn decide(&self, mut undecided: Undecided) -> Result<Option<Submitted>, Refusal> {
         loop {
             let memory =
                 self.reserve(MemoryPart::Requests, undecided.submission.specs.iter().map(request_bytes).sum())?;
             let submission = self.complete(undecided).await?;
             let reply = self.send(Some(memory), |reply| Request::Submit { submission, reply });
             match reply.await.map_err(|_| Draining)?? {
-                Verdict::Accepted(submitted) => return Ok(submitted),
+                Verdict::Accepted(submitted) => return Ok(Some(submitted)),
+                Verdict::NotRepeated => return Ok(None),
                 Verdict::Undecided(again) => undecided = *again,
             }
         }
@@ -125,7 +148,8 @@ impl Handle {
         if let Some(revision) = written_to {
             wait_for_revision(&*self.inner.store.projection, revision, PROJECTION_STALL_TIMEOUT).await?;
             let repeated = submission.stored.map(|stored| stored.repeated).unwrap_or_default();
-            submission = self.look_up_again(submission.specs).await?;
+            let repeats_only = submission.repeats_only;
+            submission = Submission { repeats_only, ..self.look_up_again(submission.specs).await? };
             submission.stored.get_or_insert_default().repeated = repeated;
         }
         for (id, revision) in tasks {

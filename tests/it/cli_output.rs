@@ -31,7 +31,7 @@ fn run_on_terminal(server: &Server, arguments: &str) -> Vec<u8> {
 }
 
 /// The answer to a JSON call.
-fn call(server: &Server, method: &str, body: &str) -> Value {
+pub fn call(server: &Server, method: &str, body: &str) -> Value {
     let request = format!(
         "POST /lineshaft.v1.{method} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
          content-length: {}\r\n\r\n{body}",

@@ -148,6 +148,7 @@ impl TaskService for Service {
             revision: 1,
             durability: Durability::Fsync.into(),
             resume_token: "AQAAAAAAAAABAAAAAA".to_owned(),
+            duplicates: Vec::new(),
         }))
     }
 

@@ -37,7 +37,7 @@ fn digest(spec: &TaskSpec) -> SubmissionDigest {
 fn looked_up(spec: TaskSpec, revision: u64, found: Option<RememberedRequest>) -> Submission {
     let requests = found.into_iter().map(|found| (0, found)).collect();
     let stored = StoredIds { revision: Revision(revision), requests, repeated: Vec::new() };
-    Submission { specs: vec![spec], stored: Some(Box::new(stored)) }
+    Submission { specs: vec![spec], stored: Some(Box::new(stored)), repeats_only: false }
 }
 
 fn remembered(spec: &TaskSpec, at: u64) -> RememberedRequest {
@@ -55,7 +55,7 @@ fn core_after_10(requests: RequestRetention) -> Core {
 fn submit(core: &mut Core, at: u64, submission: Submission) -> Result<Accepted, Refusal> {
     match core.submit(Timestamp(at), submission, &mut Decisions::default())? {
         Verdict::Accepted(mut submitted) => Ok(submitted.accepted.remove(0)),
-        Verdict::Undecided(undecided) => panic!("undecided: {undecided:?}"),
+        other => panic!("undecided: {other:?}"),
     }
 }
 
@@ -118,7 +118,7 @@ fn a_request_id_is_looked_up_again_if_the_store_was_behind() {
     let mut out = Decisions::default();
     match core.submit(Timestamp(5), looked_up(keyed(1, "r"), 9, None), &mut out).unwrap() {
         Verdict::Undecided(undecided) => assert_eq!(undecided.written_to, Some(Revision(10))),
-        Verdict::Accepted(submitted) => panic!("decided without the store: {submitted:?}"),
+        other => panic!("decided without the store: {other:?}"),
     }
     assert!(out.events.is_empty());
     // A submission without a request id needs no look at the store.
@@ -153,6 +153,7 @@ fn few_request_ids_are_kept_in_memory_and_no_repetition_is_missed() {
         let verdict = core.submit(Timestamp(1), looked_up(again.clone(), written, found), &mut Decisions::default());
         match verdict.unwrap() {
             Verdict::Accepted(submitted) => assert_eq!(submitted.accepted[0].id, id(old.into())),
+            Verdict::NotRepeated => panic!("new tasks are allowed"),
             Verdict::Undecided(undecided) => {
                 let Undecided { submission, written_to, .. } = *undecided;
                 assert!(written_to.unwrap() > Revision(written) && submission.specs[0] == again);

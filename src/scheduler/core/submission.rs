@@ -8,22 +8,24 @@ pub struct Submission {
     pub specs: Vec<TaskSpec>,
     /// Missing if no task has a request ID.
     pub stored: Option<Box<StoredIds>>,
+    /// Whether a new task is refused, so that nothing is added.
+    pub repeats_only: bool,
 }
 
 impl From<Vec<TaskSpec>> for Submission {
     fn from(specs: Vec<TaskSpec>) -> Self {
-        Self { specs, stored: None }
+        Self { specs, stored: None, repeats_only: false }
     }
 }
 
 impl Submission {
     /// A submission of each task by itself.
     pub fn split(self) -> impl Iterator<Item = Self> {
-        let Self { specs, stored } = self;
+        let Self { specs, stored, repeats_only } = self;
         specs.into_iter().enumerate().map(move |(index, spec)| {
             let stored = stored.as_deref().filter(|_| spec.extras().request.is_some());
             let stored = stored.map(|stored| Box::new(stored.of_task(index)));
-            Self { specs: vec![spec], stored }
+            Self { specs: vec![spec], stored, repeats_only }
         })
     }
 }
@@ -58,6 +60,8 @@ pub enum Verdict {
     Accepted(Submitted),
     /// More must be read from the store first. Nothing was added.
     Undecided(Box<Undecided>),
+    /// At least one task is new, in a submission of repeated ones only.
+    NotRepeated,
 }
 
 /// What must be read from the store before a submission can be decided.
@@ -88,6 +92,8 @@ pub struct Submitted {
     pub accepted: Vec<Accepted>,
     /// Events of the added tasks have later revisions.
     pub after: Revision,
+    /// As `after`; the events of repeated tasks that have ended have later revisions, too.
+    pub after_ended: Revision,
     /// Revision of the last `Submitted` event.
     pub revision: Revision,
     /// When the submission may be acknowledged: `Fsync` if any of the tasks requires it.

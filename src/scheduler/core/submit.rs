@@ -37,13 +37,17 @@ impl Core {
             self.requests.remove_stored(stored.revision);
         }
         if open.written_to.is_some() || !open.tasks.is_empty() {
-            let OpenQuestions { written_to, tasks } = open;
+            let OpenQuestions { written_to, tasks, .. } = open;
             return Ok(Verdict::Undecided(Box::new(Undecided { submission, written_to, tasks })));
+        }
+        if submission.repeats_only && accepted.iter().any(|accepted| !accepted.duplicate) {
+            return Ok(Verdict::NotRepeated);
         }
         let specs = submission.specs;
         self.check_queue_limits(&specs, &accepted)?;
         self.check_memory(&specs, &accepted)?;
         let after = self.revision;
+        let after_ended = open.before_ended.map_or(after, |before| before.min(after));
         let mut durability = Durability::Memory;
         for (spec, accepted) in specs.into_iter().zip(&accepted) {
             if spec.options.durability == Durability::Fsync {
@@ -53,7 +57,7 @@ impl Core {
                 self.add(now, spec, out);
             }
         }
-        Ok(Verdict::Accepted(Submitted { accepted, after, revision: self.revision, durability }))
+        Ok(Verdict::Accepted(Submitted { accepted, after, after_ended, revision: self.revision, durability }))
     }
 
     fn add(&mut self, now: Timestamp, spec: TaskSpec, out: &mut Decisions) {
@@ -136,6 +140,7 @@ impl Core {
         }
         let existing = self.tasks.find(task).and_then(|index| self.tasks.get(index));
         let state = existing.filter(|task| task.submission == submission).map(|task| task.state);
+        open.note(state, submission);
         Ok(Some(Accepted { id: task.clone(), state, duplicate: true }))
     }
 
@@ -145,6 +150,7 @@ impl Core {
         if stored.is_none_or(|stored| !stored.repeated.contains(&task.submission)) {
             open.tasks.push((spec.id.clone(), task.submission));
         }
+        open.note(Some(task.state), task.submission);
         Some(Accepted { id: spec.id.clone(), state: Some(task.state), duplicate: true })
     }
 
@@ -176,11 +182,23 @@ impl Core {
     }
 }
 
-/// What the core cannot decide by itself.
+/// What the core cannot decide by itself, and what it has found meanwhile.
 #[derive(Default)]
 struct OpenQuestions {
     written_to: Option<Revision>,
     tasks: Vec<(TaskId, Revision)>,
+    /// Before the first submission of the repeated tasks that have ended or were deleted.
+    before_ended: Option<Revision>,
+}
+
+impl OpenQuestions {
+    /// Takes note of a repeated task: its state, and the revision of its submission.
+    fn note(&mut self, state: Option<TaskState>, submission: Revision) {
+        if state.is_none_or(TaskState::is_terminal) {
+            let before = Revision(submission.0.saturating_sub(1));
+            self.before_ended = Some(self.before_ended.map_or(before, |earlier| earlier.min(before)));
+        }
+    }
 }
 
 fn state_of_new(now: Timestamp, spec: &TaskSpec) -> TaskState {

@@ -77,6 +77,7 @@ impl Fixture {
         match self.core.submit(Timestamp(at), specs, &mut self.out)? {
             Verdict::Accepted(submitted) => Ok(submitted),
             Verdict::Undecided(undecided) => self.submit_compared(at, *undecided),
+            Verdict::NotRepeated => panic!("new tasks are allowed"),
         }
     }
 
@@ -92,7 +93,7 @@ impl Fixture {
         }
         match self.core.submit(Timestamp(at), submission, &mut self.out)? {
             Verdict::Accepted(submitted) => Ok(submitted),
-            Verdict::Undecided(undecided) => panic!("still undecided: {undecided:?}"),
+            other => panic!("still undecided: {other:?}"),
         }
     }
 

@@ -82,7 +82,7 @@ impl Service {
     fn submit(&mut self, now: Timestamp, submission: Submission, out: &mut Decisions) -> Result<Verdict, Refusal> {
         let submitted = match self.core.submit(now, submission, out)? {
             Verdict::Accepted(submitted) => submitted,
-            undecided @ Verdict::Undecided(_) => return Ok(undecided),
+            other => return Ok(other),
         };
         // A store in memory reaches less than the tasks require.
         let durability = match self.shared.store.journal.durability() {

@@ -44,6 +44,8 @@ pub fn advance(status: &mut TaskStatus, event: &TaskEvent) {
         TaskChange::Started { worker, .. } => {
             status.worker = Some(worker.clone());
             status.started_at = Some(event.at);
+            // Of an earlier attempt; the events have it.
+            status.failure = None;
         }
         TaskChange::Completed { result, usage, output } => {
             status.result = Some(result.clone());
@@ -72,6 +74,7 @@ pub fn advance(status: &mut TaskStatus, event: &TaskEvent) {
         TaskChange::CancelRequested { request } => status.cancel_request = Some(request.clone()),
         TaskChange::Cancelled { receipt, usage, output } => {
             status.cancel_receipt = Some(receipt.clone());
+            status.failure = None;
             end_attempt(status, usage.as_deref(), output.as_deref());
             finish(status, event);
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lineshaft::proto::v1;
+use lineshaft::proto::v1::submit_tasks_response::Outcome;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -145,4 +146,51 @@ async fn the_limits_of_a_token_replace_the_general_ones() {
     let cancel = v1::CancelTaskRequest { task_id: first, ..v1::CancelTaskRequest::default() };
     nightly.tasks().cancel_task(cancel).await.unwrap();
     eventually(async || submit(&nightly, task("io", "3600")).await.map_err(|status| status.to_string())).await;
+}
+
+#[tokio::test]
+async fn a_repeated_submission_is_answered_whatever_the_quota_is() {
+    let tokens = Tokens::new();
+    let ci = tokens.create("ci", "submitter", "default", &[]);
+    let server = tokens.serve("[auth.limits]\nlive_tasks = 1\nsubmit_rate = 1\nsubmit_burst = 1\n");
+    let caller = Caller::new(&server, &ci);
+    let first = v1::SubmitTaskRequest { request_id: "first".to_owned(), ..task("io", "3600") };
+    let id = submit(&caller, first.clone()).await.unwrap();
+    for _ in 0..20 {
+        assert_eq!(submit(&caller, first.clone()).await.unwrap(), id);
+    }
+    let repeated = v1::BatchSubmitTasksRequest { tasks: vec![first.clone()], batch_id: String::new() };
+    let repeated = caller.tasks().batch_submit_tasks(repeated).await.unwrap().into_inner();
+    assert_eq!((repeated.task_ids, repeated.duplicates), (vec![id.clone()], vec![true]));
+    let streamed = v1::SubmitTasksRequest { sequence: 7, task: Some(first.clone()) };
+    let mut answers = caller.tasks().submit_tasks(tokio_stream::iter([streamed])).await.unwrap().into_inner();
+    let answer = answers.message().await.unwrap().unwrap();
+    let accepted = matches!(answer.outcome, Some(Outcome::Accepted(task)) if task.task_id == id && task.duplicate);
+    assert!(accepted && answer.sequence == 7);
+    assert_eq!(submit(&caller, noop()).await.unwrap_err().code(), Code::ResourceExhausted);
+    let with_new = v1::BatchSubmitTasksRequest { tasks: vec![first, noop()], batch_id: String::new() };
+    assert_eq!(caller.tasks().batch_submit_tasks(with_new).await.unwrap_err().code(), Code::ResourceExhausted);
+}
+
+#[tokio::test]
+async fn calls_that_end_before_their_answer_do_not_exceed_the_quota() {
+    let tokens = Tokens::new();
+    let ci = tokens.create("ci", "submitter", "default", &[]);
+    let server = tokens.serve("[auth.limits]\nlive_tasks = 5\n");
+    let caller = Caller::new(&server, &ci);
+    for _ in 0..200 {
+        let mut request = tonic::Request::new(task("io", "3600"));
+        request.set_timeout(Duration::from_micros(700));
+        // Ended by its deadline, accepted, or refused.
+        let _ = caller.tasks().submit_task(request).await;
+    }
+    // The quota was used up, and nothing more is accepted.
+    eventually(async || match submit(&caller, task("io", "3600")).await {
+        Err(refused) if reason(&refused) == "QUOTA_EXCEEDED" => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    let list = v1::ListTasksRequest { page_size: 100, ..v1::ListTasksRequest::default() };
+    let tasks = caller.tasks().list_tasks(list).await.unwrap().into_inner().tasks;
+    assert!(tasks.len() <= 5, "{} unfinished tasks", tasks.len());
 }

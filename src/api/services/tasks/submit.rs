@@ -32,7 +32,7 @@ pub struct SubmittedTask {
 
 impl SubmittedTask {
     pub fn new(submitted: Submitted, store: StoreId) -> Result<Self, Internal> {
-        let Submitted { accepted, after, revision, durability } = submitted;
+        let Submitted { accepted, after, revision, durability, .. } = submitted;
         let Some(Accepted { id, state, duplicate }) = accepted.into_iter().next() else {
             return Err(Internal { cause: "the scheduler returned no result for a submitted task".to_owned() });
         };
@@ -87,13 +87,37 @@ impl<'a> Converter<'a> {
     }
 }
 
-/// Checks the caller's permission for these tasks and reserves its quota.
+/// What a caller may do with the tasks that it submits.
+pub enum Authorized {
+    /// Submit them, with a reservation of its quota if it has one.
+    Submit(Option<Reservation>),
+    /// Nothing more: they exceed its quota, but all of them repeat earlier submissions.
+    Repeated(Submitted),
+}
+
+/// Checks the caller's permission for these tasks and reserves its quota. What repeats earlier submissions needs none.
 ///
 /// # Errors
 /// PERMISSION_DENIED, RATE_LIMITED, QUOTA_EXCEEDED.
-pub fn authorize(caller: &Caller, specs: &[TaskSpec]) -> Result<Option<Reservation>, Box<dyn Coded>> {
+pub async fn authorize(handle: &Handle, caller: &Caller, specs: &[TaskSpec]) -> Result<Authorized, Box<dyn Coded>> {
     caller.may_submit(specs).map_err(|error| Box::new(error) as Box<dyn Coded>)?;
-    caller.reserve(specs).map_err(|error| Box::new(error) as Box<dyn Coded>)
+    let exceeded = match caller.reserve(specs) {
+        Ok(reservation) => return Ok(Authorized::Submit(reservation)),
+        Err(exceeded) => exceeded,
+    };
+    match handle.submit_repeated(specs.to_vec()).await {
+        Ok(Some(submitted)) => Ok(Authorized::Repeated(submitted)),
+        // A refusal of a task that may be new says nothing about the others.
+        Ok(None) | Err(_) => Err(Box::new(exceeded)),
+    }
+}
+
+/// Runs a future to its end, also if the call ends before: its tasks may be accepted then, and their quota must be counted.
+pub async fn to_its_end<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
+    match tokio::spawn(future).await {
+        Ok(output) => output,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
 }
 
 /// Submits one task and waits until it is durable.
@@ -126,13 +150,24 @@ pub async fn batch(
     invalid.check().map_err(into_status)?;
     let specs = batch_specs(handle, request.tasks, batch.as_ref(), caller).map_err(into_status)?;
     let submitted = submit(handle, specs, caller).await?;
+    let is_repeated = submitted.accepted.iter().all(|accepted| accepted.duplicate);
+    let batch = if is_repeated { first_batch(handle, &submitted.accepted).await.or(batch) } else { batch };
+    let duplicates = submitted.accepted.iter().map(|accepted| accepted.duplicate);
+    let has_duplicates = duplicates.clone().any(|duplicate| duplicate);
     Ok(v1::BatchSubmitTasksResponse {
         batch_id: batch.as_ref().map(ToString::to_string).unwrap_or_default(),
         task_ids: submitted.accepted.iter().map(|accepted| accepted.id.to_string()).collect(),
         revision: submitted.revision.0,
         durability: task::durability(submitted.durability),
-        resume_token: handle.resume_token(submitted.after).encode(),
+        resume_token: handle.resume_token(submitted.after_ended).encode(),
+        duplicates: if has_duplicates { duplicates.collect() } else { Vec::new() },
     })
+}
+
+/// The batch of tasks that were all submitted before; `None` if they were deleted, had none, or the store cannot be read.
+async fn first_batch(handle: &Handle, repeated: &[Accepted]) -> Option<BatchId> {
+    let present = repeated.iter().find(|accepted| accepted.state.is_some())?;
+    handle.get(&present.id).await.ok()?.task.spec.options.batch.clone()
 }
 
 /// Converts all tasks of a batch, or returns the invalid fields of all of them.
@@ -160,12 +195,25 @@ fn batch_specs(
 
 /// Submits all of these tasks, or none, and waits until they are durable.
 async fn submit(handle: &Handle, mut specs: Vec<TaskSpec>, caller: &Caller) -> Result<Submitted, Status> {
-    let reservation = authorize(caller, &specs).map_err(|error| status::to_status(&*error))?;
+    let reservation = match authorize(handle, caller, &specs).await.map_err(|error| status::to_status(&*error))? {
+        Authorized::Submit(reservation) => reservation,
+        Authorized::Repeated(submitted) => return Ok(submitted),
+    };
     let span = SendSpan::start(&mut specs, handle.now());
-    let submitted: Result<_, Refusal> = handle.submit(specs).await;
+    let sent = handle.submit(specs);
+    let submitted: Result<_, Refusal> = match reservation {
+        None => sent.await,
+        Some(reservation) => {
+            to_its_end(async move {
+                let submitted = sent.await;
+                if let Ok(submitted) = &submitted {
+                    reservation.commit(submitted.revision);
+                }
+                submitted
+            })
+            .await
+        }
+    };
     span.end(&submitted);
-    if let (Some(reservation), Ok(submitted)) = (reservation, &submitted) {
-        reservation.commit(submitted.revision);
-    }
     submitted.map_err(into_status)
 }

@@ -16,7 +16,7 @@ use crate::proto::v1::{self, payload::Kind, submit_tasks_response::Outcome};
 use crate::scheduler::{Draining, Handle, Refusal, Submitted};
 
 use super::send_span::SendSpan;
-use super::submit::{Converter, SubmittedTask, authorize};
+use super::submit::{Authorized, Converter, SubmittedTask, authorize, to_its_end};
 
 /// Maximum number of tasks of one stream without a response; at the limit no further requests are read.
 const IN_FLIGHT_MAX: usize = 1_024;
@@ -154,10 +154,13 @@ async fn submit(
                 continue;
             }
         };
-        match authorize(caller, std::slice::from_ref(&spec)) {
-            Ok(reservation) => {
+        match authorize(handle, caller, std::slice::from_ref(&spec)).await {
+            Ok(Authorized::Submit(reservation)) => {
                 sequences.push((sequence, reservation));
                 specs.push(spec);
+            }
+            Ok(Authorized::Repeated(submitted)) => {
+                responses.push(response(sequence, None, Ok(submitted), handle.store_id()));
             }
             Err(error) => responses.push(rejected(sequence, &*error)),
         }
@@ -165,7 +168,8 @@ async fn submit(
     let span = SendSpan::start(&mut specs, handle.now());
     let submitted = handle.look_up(specs).await.map(|submission| handle.submit_each(submission));
     let store = handle.store_id();
-    async move {
+    let is_reserved = sequences.iter().any(|(_, reservation)| reservation.is_some());
+    let answered = async move {
         let submitted = match submitted {
             Ok(submitted) => submitted.await,
             Err(refusal) => Err(refusal),
@@ -181,7 +185,8 @@ async fn submit(
             Err(refusal) => responses.extend(sequences.into_iter().map(|(sequence, _)| rejected(sequence, &refusal))),
         }
         responses
-    }
+    };
+    async move { if is_reserved { to_its_end(answered).await } else { answered.await } }
 }
 
 fn response(

@@ -60,7 +60,11 @@ impl World {
         };
         let requests = specs.iter().enumerate().filter_map(|(index, spec)| Some((index, found(spec)?))).collect();
         let revision = self.journal.last().map_or(Revision(0), Event::revision);
-        Submission { specs, stored: Some(Box::new(StoredIds { revision, requests, repeated: Vec::new() })) }
+        Submission {
+            specs,
+            stored: Some(Box::new(StoredIds { revision, requests, repeated: Vec::new() })),
+            repeats_only: false,
+        }
     }
 
     /// Submits as a handle does.
@@ -69,6 +73,7 @@ impl World {
             match self.core.submit(self.at(), submission, &mut self.out)? {
                 Verdict::Accepted(submitted) => return Ok(submitted),
                 Verdict::Undecided(undecided) => *undecided,
+                Verdict::NotRepeated => panic!("new tasks are allowed"),
             };
         assert_eq!(written_to, None, "few submissions are not durable");
         let mut submission = submission;
@@ -81,7 +86,7 @@ impl World {
         }
         match self.core.submit(self.at(), submission, &mut self.out)? {
             Verdict::Accepted(submitted) => Ok(submitted),
-            Verdict::Undecided(undecided) => panic!("still undecided: {undecided:?}"),
+            other => panic!("still undecided: {other:?}"),
         }
     }
 

@@ -1,0 +1,176 @@
+//! The contract lists the errors of each RPC; no other ones are returned, whatever the server is doing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lineshaft::proto::v1::{self, TaskState};
+use tonic::Status;
+
+use crate::cli_output::call;
+use crate::support::{Server, noop, reason, seconds, task};
+
+const SERVICES: [(&str, &str); 4] = [
+    ("TaskService", include_str!("../../proto/lineshaft/v1/task_service.proto")),
+    ("PoolService", include_str!("../../proto/lineshaft/v1/pool_service.proto")),
+    ("HandlerService", include_str!("../../proto/lineshaft/v1/handler_service.proto")),
+    ("SystemService", include_str!("../../proto/lineshaft/v1/system_service.proto")),
+];
+
+/// Calls with one response: good ones and bad ones.
+const CALLS: [(&str, &str); 34] = [
+    ("SubmitTask", r#"{"handler":"compute"}"#),
+    ("SubmitTask", r#"{"handler":"nosuch"}"#),
+    ("SubmitTask", r#"{"handler":"compute","pool":"nosuch"}"#),
+    ("SubmitTask", r#"{"handler":"compute","taskId":"done","name":"other"}"#),
+    ("SubmitTask", r#"{"handler":"compute","taskId":"done","args":["x"]}"#),
+    ("SubmitTask", "{}"),
+    ("BatchSubmitTasks", r#"{"tasks":[{"handler":"compute"}]}"#),
+    ("BatchSubmitTasks", "{}"),
+    ("GetTask", r#"{"taskId":"done"}"#),
+    ("GetTask", r#"{"taskId":"nosuch"}"#),
+    ("GetTask", "{}"),
+    ("ListTasks", "{}"),
+    ("ListTasks", r#"{"pageSize":-1}"#),
+    ("WaitTask", r#"{"taskId":"running","timeout":"0.01s"}"#),
+    ("WaitTask", r#"{"taskId":"nosuch"}"#),
+    ("CancelTask", r#"{"taskId":"done"}"#),
+    ("CancelTask", r#"{"taskId":"nosuch"}"#),
+    ("CancelTask", "{}"),
+    ("DeleteTasks", r#"{"filter":{"taskIds":["nosuch"]}}"#),
+    ("DeleteTasks", r#"{"filter":{"priorities":[99]}}"#),
+    ("ListPools", "{}"),
+    ("GetPool", r#"{"name":"default"}"#),
+    ("GetPool", r#"{"name":"nosuch"}"#),
+    ("UpdatePool", r#"{"name":"default","queueLimit":"1000"}"#),
+    ("UpdatePool", r#"{"name":"default","size":0}"#),
+    ("UpdatePool", r#"{"name":"default","size":2,"etag":"other"}"#),
+    ("GetPoolMetrics", r#"{"name":"nosuch"}"#),
+    ("ListWorkers", r#"{"pool":"nosuch"}"#),
+    ("ResetPoolCounters", r#"{"name":"nosuch"}"#),
+    ("ListHandlers", "{}"),
+    ("GetHandler", r#"{"name":"nosuch"}"#),
+    ("GetServerInfo", "{}"),
+    ("GetSystemHealth", "{}"),
+    ("Drain", r#"{"limit":"-1s"}"#),
+];
+
+const STREAMS: [&str; 5] = ["SubmitTasks", "RunTask", "WatchTasks", "ReadOutput", "StreamPoolMetrics"];
+
+fn words(text: &str) -> BTreeSet<String> {
+    let words = text.split(|char: char| !(char.is_ascii_uppercase() || char == '_'));
+    words.filter(|word| word.len() > 4).map(str::to_owned).collect()
+}
+
+/// The service of each RPC, and the errors that the contract lists for it.
+fn contract() -> BTreeMap<String, (&'static str, BTreeSet<String>)> {
+    let mut found: BTreeMap<String, (&str, BTreeSet<String>)> = BTreeMap::new();
+    for (service, text) in SERVICES {
+        let common = text.split_once("every RPC can fail with").unwrap().1.split_once("INVALID_FIELD comes").unwrap().0;
+        let mut comment = String::new();
+        for line in text.split_once("\nservice ").unwrap().1.lines() {
+            if let Some(more) = line.trim().strip_prefix("//") {
+                comment.push_str(more);
+            } else if let Some(rest) = line.trim().strip_prefix("rpc ") {
+                let (name, _) = rest.split_once('(').unwrap();
+                let errors = comment.split_once("Errors").map_or("", |(_, errors)| errors);
+                let mut listed = &words(common) | &words(errors);
+                if errors.contains("those of SubmitTask") {
+                    listed.extend(found["SubmitTask"].1.clone());
+                }
+                found.insert(name.to_owned(), (service, listed));
+                comment.clear();
+            } else if line == "}" {
+                break;
+            }
+        }
+    }
+    found
+}
+
+/// Reads a stream to its end or to its second message, which is enough to see how it begins.
+async fn outcome<T>(stream: Result<tonic::Response<tonic::Streaming<T>>, Status>) -> Result<(), Status> {
+    let mut stream = stream?.into_inner();
+    for _ in 0..2 {
+        if stream.message().await?.is_none() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn stream(server: &Server, rpc: &str) -> Result<(), Status> {
+    let short = Some(prost_types::Duration { seconds: 0, nanos: 100_000_000 });
+    match rpc {
+        "SubmitTasks" => {
+            let request = v1::SubmitTasksRequest { sequence: 1, task: Some(noop()) };
+            outcome(server.tasks().submit_tasks(tokio_stream::iter([request])).await).await
+        }
+        "RunTask" => outcome(server.tasks().run_task(v1::RunTaskRequest { task: Some(noop()) }).await).await,
+        "WatchTasks" => {
+            let request = v1::WatchTasksRequest { progress_interval: short, ..v1::WatchTasksRequest::default() };
+            outcome(server.tasks().watch_tasks(request).await).await
+        }
+        "ReadOutput" => {
+            let request = v1::ReadOutputRequest { task_id: "done".to_owned(), attempt: 7, ..Default::default() };
+            outcome(server.tasks().read_output(request).await).await
+        }
+        "StreamPoolMetrics" => {
+            let request = v1::StreamPoolMetricsRequest { interval: short, ..v1::StreamPoolMetricsRequest::default() };
+            outcome(server.pools().stream_pool_metrics(request).await).await
+        }
+        other => panic!("no call of {other}"),
+    }
+}
+
+/// Makes all calls, and returns the errors of each RPC.
+async fn returned(server: &Server) -> BTreeSet<(String, String)> {
+    let contract = contract();
+    let mut found = BTreeSet::new();
+    for (rpc, body) in CALLS {
+        let answer = call(server, &format!("{}/{rpc}", contract[rpc].0), body).to_string();
+        if let Some((_, rest)) = answer.split_once("\"reason\":\"") {
+            found.insert((rpc.to_owned(), rest.split_once('"').unwrap().0.to_owned()));
+        }
+    }
+    for rpc in STREAMS {
+        if let Err(status) = stream(server, rpc).await {
+            found.insert((rpc.to_owned(), reason(&status)));
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn every_error_is_in_the_list_of_its_rpc_while_serving_and_draining() {
+    let contract = contract();
+    let called: BTreeSet<_> = CALLS.iter().map(|(rpc, _)| *rpc).chain(STREAMS).collect();
+    assert_eq!(called, contract.keys().map(String::as_str).collect());
+    let mut server = Server::start("");
+    server.submit(v1::SubmitTaskRequest { task_id: "done".to_owned(), ..noop() }).await;
+    server.wait_finished("done").await;
+    for id in ["running", "other"] {
+        server.submit(v1::SubmitTaskRequest { task_id: id.to_owned(), ..task("io", "3600") }).await;
+        server.wait_for_state(id, TaskState::Running).await;
+    }
+    let serving = returned(&server).await;
+    server.system().drain(v1::DrainRequest { limit: seconds(3600) }).await.unwrap();
+    let draining = returned(&server).await;
+    for (rpc, reason) in serving.union(&draining) {
+        assert!(contract[rpc].1.contains(reason), "{rpc} returned {reason}, which its list lacks");
+    }
+    let reasons: BTreeSet<_> = serving.union(&draining).map(|(_, reason)| reason.as_str()).collect();
+    for expected in ["DRAINING", "INVALID_FIELD", "TASK_NOT_FOUND", "TASK_FINISHED", "ETAG_MISMATCH", "UNKNOWN_POOL"] {
+        assert!(reasons.contains(expected), "{reasons:?}");
+    }
+    // Cancels and deletions work while the server drains.
+    for id in ["other", "running"] {
+        let request = v1::CancelTaskRequest { task_id: id.to_owned(), ..v1::CancelTaskRequest::default() };
+        server.tasks().cancel_task(request).await.unwrap();
+        if id == "other" {
+            server.wait_for_state(id, TaskState::Cancelled).await;
+            let filter = v1::TaskFilter { task_ids: vec![id.to_owned()], ..v1::TaskFilter::default() };
+            let deleted = server.tasks().delete_tasks(v1::DeleteTasksRequest { filter: Some(filter) }).await.unwrap();
+            assert_eq!(deleted.into_inner().deleted, 1);
+        }
+    }
+    assert!(server.wait_exit().success());
+}
