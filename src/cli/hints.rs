@@ -33,7 +33,7 @@ pub fn hint(status: &Status) -> &'static str {
         cause = error.source();
     }
     match status.code() {
-        Code::DeadlineExceeded | Code::Cancelled => NO_ANSWER,
+        Code::DeadlineExceeded => NO_ANSWER,
         _ => BROKEN,
     }
 }
@@ -48,8 +48,9 @@ fn hint_for(error: &(dyn Error + 'static)) -> Option<&'static str> {
         return match error.kind() {
             _ if inner.is_some() => inner.map(tls_hint),
             io::ErrorKind::ConnectionRefused => Some(REFUSED),
-            io::ErrorKind::TimedOut => Some(NO_ANSWER),
-            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Some(NO_ANSWER),
+            io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+                Some(NO_ANSWER)
+            }
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => Some(CLOSED),
             _ => None,
         };
@@ -60,7 +61,7 @@ fn hint_for(error: &(dyn Error + 'static)) -> Option<&'static str> {
         Some(NO_NAME)
     } else if text.contains("frame with invalid size") {
         Some(NOT_GRPC)
-    } else if text.starts_with("stream closed") {
+    } else if text.starts_with("stream closed") || text.contains("connection closed") {
         Some(CLOSED)
     } else if text.contains("timed out") || text.contains("imeout expired") {
         Some(NO_ANSWER)
@@ -72,7 +73,8 @@ fn hint_for(error: &(dyn Error + 'static)) -> Option<&'static str> {
 fn tls_hint(error: &rustls::Error) -> &'static str {
     use CertificateError as Bad;
     match error {
-        rustls::Error::InvalidCertificate(Bad::UnknownIssuer) => UNKNOWN_CA,
+        // A bad signature: another CA of the same name.
+        rustls::Error::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature) => UNKNOWN_CA,
         rustls::Error::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => WRONG_NAME,
         rustls::Error::InvalidCertificate(
             Bad::Expired | Bad::ExpiredContext { .. } | Bad::NotValidYet | Bad::NotValidYetContext { .. },

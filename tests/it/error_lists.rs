@@ -126,8 +126,8 @@ async fn returned(server: &Server) -> BTreeSet<(String, String)> {
     let contract = contract();
     let mut found = BTreeSet::new();
     for (rpc, body) in CALLS {
-        let answer = call(server, &format!("{}/{rpc}", contract[rpc].0), body).to_string();
-        if let Some((_, rest)) = answer.split_once("\"reason\":\"") {
+        let answer = call(server, &format!("{}/{rpc}", contract[rpc].0), body);
+        if let Some((_, rest)) = answer["details"].to_string().split_once("\"reason\":\"") {
             found.insert((rpc.to_owned(), rest.split_once('"').unwrap().0.to_owned()));
         }
     }

@@ -31,19 +31,14 @@ pub async fn run(
         include_snapshot: snapshot,
         progress_interval: None,
     };
-    let result = tokio::select! {
-        result = watch(&mut request, &client, printer) => Some(result),
-        _ = tokio::signal::ctrl_c() => None,
-    };
-    match result {
-        Some(status) => Err(status.into()),
-        None => {
-            if !request.resume_token.is_empty() {
-                output::status(format_args!("to continue this watch: --after {}", request.resume_token));
-            }
-            Ok(Exit::Success)
-        }
+    tokio::select! {
+        status = watch(&mut request, &client, printer) => return Err(status.into()),
+        _ = tokio::signal::ctrl_c() => {}
     }
+    if !request.resume_token.is_empty() {
+        output::status(format_args!("to continue this watch: --after {}", request.resume_token));
+    }
+    Ok(Exit::Success)
 }
 
 /// Watches until calling again does not help.

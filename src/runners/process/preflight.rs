@@ -62,6 +62,8 @@ fn check_executable(path: &Path, may_use: impl Fn(&Path) -> bool) -> Result<(), 
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn problem(program: &str, directory: Option<&Path>, path: Option<&str>) -> Option<String> {
@@ -84,7 +86,6 @@ mod tests {
         assert_eq!(text(problem("/bin/", None, None)), "program /bin/ is not a file");
         assert!(text(problem("./tool", None, None)).contains("is a relative path"));
         assert!(text(problem("./tool", Some(directory.path()), None)).contains("is not executable"));
-        use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o700)).unwrap();
         assert_eq!(problem("./tool", Some(directory.path()), None), None);
     }
