@@ -17,9 +17,10 @@ fn the_hint_of_a_failed_connection_fits_its_cause() {
     let mutual = Server::start(&client_ca);
     let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (certificate, key) = authority.sign("server", &["elsewhere.example"]);
-    std::fs::write(path("server.pem"), certificate).unwrap();
-    std::fs::write(path("server.key"), key).unwrap();
-    let elsewhere = format!("[tls]\ncertificate = \"{}\"\nkey = \"{}\"\n", path("server.pem"), path("server.key"));
+    std::fs::write(path("elsewhere.pem"), certificate).unwrap();
+    std::fs::write(path("elsewhere.key"), key).unwrap();
+    let elsewhere =
+        format!("[tls]\ncertificate = \"{}\"\nkey = \"{}\"\n", path("elsewhere.pem"), path("elsewhere.key"));
     let elsewhere = Server::start(&elsewhere);
     let (ca, other) = (["--tls-ca", &path("ca.pem")], ["--tls-ca", &path("other.pem")]);
     for (server, options, code, expected) in [
