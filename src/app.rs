@@ -78,14 +78,7 @@ pub async fn serve(
     let mut admin_tasks = admin_ports::spawn(&config, prometheus, admin_options, admin_scheduler, &admin_stop).await?;
 
     let state = StateDirectory::new(&config)?;
-    let limits = &config.limits;
-    tracing::info!(
-        available_bytes = available_memory(),
-        request_bytes = limits.request_bytes.0,
-        response_bytes = limits.response_bytes.0,
-        queued_payload_bytes = limits.queued_payload_bytes.0,
-        "memory limits"
-    );
+    log_memory_limits(&config);
     let scheduler_options = options::scheduler(&config, &telemetry, &server_options.memory);
     let mut recovery = scheduler::Recovery::new(scheduler_options.core.clone());
     let (store, notes) = store::open(&options::store(&config, state.store.clone()), &mut recovery)?;
@@ -138,6 +131,17 @@ pub async fn serve(
     drop((handle, scheduler_handle, watchdog));
     tracing::info!("stopped");
     Ok(())
+}
+
+fn log_memory_limits(config: &Config) {
+    let limits = &config.limits;
+    tracing::info!(
+        available_bytes = available_memory(),
+        request_bytes = limits.request_bytes.0,
+        response_bytes = limits.response_bytes.0,
+        queued_payload_bytes = limits.queued_payload_bytes.0,
+        "memory limits"
+    );
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {

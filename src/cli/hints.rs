@@ -20,8 +20,8 @@ const BAD_CERTIFICATE: &str = "the server needs another certificate";
 const NO_CERTIFICATE: &str = "the server requires a client certificate: pass --tls-cert and --tls-key";
 const REFUSED_TLS: &str =
     "the server refused the TLS connection: check --tls-cert and --tls-key; its log has the reason at level debug";
-const CLOSED: &str = "the server closed the connection without an answer: write https:// in --server if it uses TLS; else look at its \
-                      log, the call may have been carried out";
+const CLOSED: &str = "the server closed the connection without an answer: write https:// in --server if it uses TLS; pass --tls-cert and \
+                      --tls-key if it requires a client certificate; else look at its log, the call may have been carried out";
 const BROKEN: &str = "the connection broke: the call may or may not have been carried out; look at the server's log";
 
 pub fn hint(status: &Status) -> &'static str {
