@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::config::{Config, Handler, Process, unwritten_bytes};
 use crate::model::{MemoryAccount, MemoryPart, PoolName, RequestRetention};
 use crate::runners::process::{Limits, ProcessOptions, ResultSource};
+use crate::scheduler::WatchWindow;
 use crate::telemetry::Telemetry;
 use crate::telemetry::host::HostSampler;
 use crate::telemetry::memory_limit::available_memory;
@@ -17,6 +18,9 @@ const ATTACHED_BYTES_MIN: u64 = 16 << 20;
 /// Request ids that a store in memory remembers at most; each needs about 300 bytes.
 const MEMORY_REQUEST_IDS_MAX: u64 = 100_000;
 
+/// Bytes of events that a store in memory keeps for watches at most.
+const MEMORY_WATCH_WINDOW_BYTES_MAX: u64 = 64 << 20;
+
 /// `directory` is `None` for a store in memory.
 pub(super) fn store(config: &Config, directory: Option<PathBuf>) -> store::Options {
     let unwritten_bytes = usize::try_from(unwritten_bytes(available_memory())).unwrap_or(usize::MAX);
@@ -27,6 +31,12 @@ fn request_retention(config: &Config) -> RequestRetention {
     let count_max = if config.store.memory { MEMORY_REQUEST_IDS_MAX } else { u64::MAX };
     let retention = &config.retention;
     RequestRetention { count: retention.request_id_count.min(count_max), age: retention.request_id_age.0 }
+}
+
+fn watch_window(config: &Config) -> WatchWindow {
+    let bytes_max = if config.store.memory { MEMORY_WATCH_WINDOW_BYTES_MAX } else { u64::MAX };
+    let store = &config.store;
+    WatchWindow { events: store.watch_window_events, bytes: store.watch_window_bytes.0.min(bytes_max) }
 }
 
 pub(super) fn scheduler(config: &Config, telemetry: &Telemetry, memory: &MemoryAccount) -> scheduler::Options {
@@ -45,7 +55,7 @@ pub(super) fn scheduler(config: &Config, telemetry: &Telemetry, memory: &MemoryA
         },
         catalog: catalog.clone(),
         drain_limit: config.server.drain_limit.0,
-        watch_window: config.store.watch_window_events,
+        watch_window: watch_window(config),
         memory: memory.clone(),
         telemetry: telemetry.clone(),
     }

@@ -134,13 +134,18 @@ pub struct Store {
     pub directory: PathBuf,
     /// Keeps all data in memory and nothing on disk. Default: false.
     pub memory: bool,
-    /// Minimum number of events kept for clients that resume a watch, 1,000 to 1,000,000,000. Default: 1,000,000.
+    /// Minimum number of events kept for clients that resume a watch, 1,000 to 1,000,000,000, unless they have more than
+    /// `watch_window_bytes`. Default: 1,000,000.
     pub watch_window_events: u64,
+    /// Number of bytes of such events, with payloads, results and output, beyond which the oldest are deleted, 16MiB to 1TiB.
+    /// With store.memory at most 64MiB. Default: "1GiB".
+    pub watch_window_bytes: ByteSize,
 }
 
 impl Default for Store {
     fn default() -> Self {
-        Self { directory: "./lineshaft-data".into(), memory: false, watch_window_events: 1_000_000 }
+        let (watch_window_events, watch_window_bytes) = (1_000_000, ByteSize(1 << 30));
+        Self { directory: "./lineshaft-data".into(), memory: false, watch_window_events, watch_window_bytes }
     }
 }
 
@@ -154,6 +159,8 @@ impl Store {
             );
         }
         problems.check_range("store.watch_window_events", self.watch_window_events, 1_000, 1_000_000_000);
+        let bytes = self.watch_window_bytes;
+        problems.check_range("store.watch_window_bytes", bytes, ByteSize(16 << 20), ByteSize(1 << 40));
     }
 }
 

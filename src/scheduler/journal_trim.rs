@@ -6,30 +6,45 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::Revision;
-use crate::store::Store;
+use crate::store::{Journal, Store};
 
 use super::hub::Hub;
 
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Runs until `stop` is cancelled. Keeps at least `window` events for watchers.
-pub(super) async fn run(store: Store, hub: Arc<Hub>, window: u64, stop: CancellationToken) {
+/// What the journal keeps for watchers.
+#[derive(Clone, Copy, Debug)]
+pub struct WatchWindow {
+    /// At least this many events, unless they have more bytes.
+    pub events: u64,
+    pub bytes: u64,
+}
+
+impl WatchWindow {
+    /// Up to where the journal is to be trimmed, if it is worth it: a quarter of the window at a time keeps trims rare.
+    fn excess(self, projected: Revision, journal: &dyn Journal) -> Option<Revision> {
+        let (is_long, most) = (self.events + self.events / 4, self.bytes.saturating_add(self.bytes / 4));
+        let by_count = (projected.0.saturating_sub(journal.oldest().0) >= is_long).then(|| projected.0 - self.events);
+        let by_bytes = journal.excess(most).and_then(|_| journal.excess(self.bytes)).map(|excess| excess.0);
+        let excess = by_count.max(by_bytes)?.min(projected.0);
+        (excess > journal.oldest().0).then_some(Revision(excess))
+    }
+}
+
+/// Runs until `stop` is cancelled.
+pub(super) async fn run(store: Store, hub: Arc<Hub>, window: WatchWindow, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(INTERVAL) => {}
         }
         hub.remove_closed_waiters();
-        let projected = store.projection.revision().borrow().0;
-        let oldest = store.journal.oldest().0;
-        // Trimming a quarter of the window at a time keeps the trims small and rare.
-        if projected.saturating_sub(oldest) < window + window / 4 {
-            continue;
-        }
+        let projected = *store.projection.revision().borrow();
+        let Some(excess) = window.excess(projected, &*store.journal) else { continue };
         let store = store.clone();
         let trimmed = tokio::task::spawn_blocking(move || {
             let checkpoint = store.projection.checkpoint()?;
-            store.journal.trim(Revision(checkpoint.0.min(projected.saturating_sub(window))))
+            store.journal.trim(checkpoint.min(excess))
         });
         match trimmed.await {
             Ok(Ok(())) => {}

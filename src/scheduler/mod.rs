@@ -32,6 +32,7 @@ pub use crate::runners::OutputBuffer;
 pub use crate::store::{Page, PageCursor, PageSize, fold};
 pub use handle::Handle;
 pub use health::ComponentHealth;
+pub use journal_trim::WatchWindow;
 pub use queries::TASK_BYTES_MAX;
 pub use refusal::*;
 pub use service::{Options, Recovery, Service};

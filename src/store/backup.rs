@@ -142,7 +142,7 @@ pub fn check(directory: &Path) -> Result<CheckReport, StoreError> {
 fn examine(source: &Source) -> Result<CheckReport, StoreError> {
     let (journal, projection) = (&source.journal, &source.projection);
     verify_structure(&journal.connection, &journal.path, &journal::SCHEMA)?;
-    let Bounds { trimmed, end } = journal::verify(&journal.connection, &journal.path)?;
+    let (Bounds { trimmed, end }, _) = journal::verify(&journal.connection, &journal.path)?;
     // The table of identities was added in version 3, and that of the lease in version 4.
     if journal.version >= 3 {
         journal::load_store_id(&journal.connection, &journal.path)?;

@@ -22,6 +22,7 @@ mod backup;
 mod error;
 mod filesystem;
 mod journal;
+mod journal_sizes;
 mod memory;
 mod open;
 mod page;

@@ -121,6 +121,9 @@ pub trait Journal: Send + Sync + 'static {
     /// The smallest revision that [`Journal::read`] accepts as `after`.
     fn oldest(&self) -> Revision;
 
+    /// The revision after which there are at most about this many bytes of commits; `None` if there are no more in all.
+    fn excess(&self, bytes: u64) -> Option<Revision>;
+
     /// Deletes the commits that end at `up_to` or before. Their events must be durable in the projection.
     /// Blocks on the disk.
     fn trim(&self, up_to: Revision) -> Result<(), StoreError>;

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use lineshaft::proto::v1::{self, Priority, StopMethod, TaskState, run_task_response};
 use tonic_types::StatusExt;
 
-use crate::support::{IN_MEMORY, Server, TIMEOUT, bytes, eventually, millis, noop, reason, seconds, task};
+use crate::support::{IN_MEMORY, Server, TIMEOUT, bytes, check, eventually, millis, noop, reason, seconds, task};
 
 fn micros(at: prost_types::Timestamp) -> i128 {
     i128::from(at.seconds) * 1_000_000 + i128::from(at.nanos) / 1_000
@@ -281,6 +281,40 @@ async fn a_watch_after_a_deleted_revision_is_refused_with_the_oldest_one() {
     let request = v1::WatchTasksRequest { resume_token: info.oldest_resume_token, ..Default::default() };
     let mut steps = server.tasks().watch_tasks(request).await.unwrap().into_inner();
     assert!(steps.message().await.unwrap().is_some(), "a watch after the oldest revision receives events");
+}
+
+#[tokio::test]
+async fn events_with_large_payloads_are_kept_for_watches_up_to_a_number_of_bytes() {
+    let mut server = Server::start(
+        r#"
+        [store]
+        watch_window_bytes = "16MiB"
+        [[pool]]
+        name = "default"
+        paused = true
+        [[handler]]
+        name = "echo"
+        runner = "process"
+        argv = ["/bin/cat"]
+        "#,
+    );
+    let mut newest = 0;
+    for attempt in ["first", "after a restart"] {
+        for _ in 0..2 {
+            let large = task("echo", &format!("\"{}\"", "a".repeat((1 << 20) - 2)));
+            let batch = v1::BatchSubmitTasksRequest { tasks: vec![large; 14], batch_id: String::new() };
+            server.tasks().batch_submit_tasks(batch).await.unwrap();
+        }
+        let before = newest;
+        newest = eventually(async || {
+            let info = server.system().get_server_info(v1::GetServerInfoRequest {}).await.unwrap().into_inner();
+            let is_trimmed = info.oldest_revision >= before + 12 && info.oldest_revision < info.revision;
+            check(is_trimmed, || format!("{attempt}: {info:?}")).map(|()| info.revision)
+        })
+        .await;
+        server.kill9();
+        server.start_again();
+    }
 }
 
 #[tokio::test]

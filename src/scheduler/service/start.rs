@@ -23,6 +23,7 @@ use crate::telemetry::Telemetry;
 use super::commit::record_unattempted;
 use super::pending::Pending;
 use super::state::{Deletions, Service};
+use crate::scheduler::journal_trim::WatchWindow;
 
 #[derive(Clone)]
 pub struct Options {
@@ -31,8 +32,7 @@ pub struct Options {
     pub catalog: Arc<Catalog>,
     /// Time that running tasks have to end during a drain, unless the drain request sets another.
     pub drain_limit: Duration,
-    /// Events that the journal keeps for watchers.
-    pub watch_window: u64,
+    pub watch_window: WatchWindow,
     pub memory: MemoryAccount,
     pub telemetry: Telemetry,
 }
@@ -54,7 +54,7 @@ impl Options {
             core,
             catalog: Arc::default(),
             drain_limit: Duration::ZERO,
-            watch_window: 1_000,
+            watch_window: WatchWindow { events: 1_000, bytes: u64::MAX },
             memory: MemoryAccount::new(|_| 64 << 20),
             telemetry: Telemetry::off(),
         }

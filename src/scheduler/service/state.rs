@@ -8,6 +8,7 @@ use crate::model::{Event, Revision, TaskId};
 use crate::pool::{Attempt, Pool, Ticket};
 use crate::scheduler::core::{Core, Deletion, PoolView, RecoveryCounts};
 use crate::scheduler::handle::{Handle, HandleInner};
+use crate::scheduler::journal_trim::WatchWindow;
 use crate::scheduler::message::{Message, Reply};
 use crate::scheduler::observer::Observer;
 use crate::scheduler::views::OutputSource;
@@ -35,7 +36,7 @@ pub struct Service {
     pub(super) fault: Option<(StoreError, Instant)>,
     pub(super) drain: Option<Drain>,
     pub(super) deletions: Deletions,
-    pub(super) watch_window: u64,
+    pub(super) watch_window: WatchWindow,
     pub(super) telemetry: Telemetry,
     pub(super) observer: Observer,
 }

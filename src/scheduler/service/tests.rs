@@ -102,6 +102,10 @@ impl Journal for HeldJournal {
         self.inner.oldest()
     }
 
+    fn excess(&self, bytes: u64) -> Option<Revision> {
+        self.inner.excess(bytes)
+    }
+
     fn trim(&self, up_to: Revision) -> Result<(), StoreError> {
         self.inner.trim(up_to)
     }

@@ -49,7 +49,7 @@ impl SqliteJournal {
         let settings = "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;";
         connection.execute_batch(settings).map_err(|error| sqlite_error("open", path, &error))?;
         verify_structure(&connection, path, &SCHEMA)?;
-        let Bounds { trimmed, end } = rows::verify(&connection, path)?;
+        let (Bounds { trimmed, end }, sizes) = rows::verify(&connection, path)?;
         let was_closed = Bounds::load(&connection, path)?.end == end;
         watermark.check(path, end)?;
         let store_id = identity::load_or_create(&connection, path)?;
@@ -62,6 +62,7 @@ impl SqliteJournal {
             path: path.to_owned(),
             trimmed: AtomicU64::new(trimmed),
             end: AtomicU64::new(end),
+            sizes: Mutex::new(sizes),
             watermark,
             _lock: lock,
         });
@@ -146,6 +147,10 @@ impl Journal for SqliteJournal {
 
     fn oldest(&self) -> Revision {
         Revision(self.state.trimmed.load(Ordering::Acquire))
+    }
+
+    fn excess(&self, bytes: u64) -> Option<Revision> {
+        self.state.sizes.lock().excess(bytes)
     }
 
     fn trim(&self, up_to: Revision) -> Result<(), StoreError> {

@@ -8,6 +8,7 @@ use rusqlite::{Connection, Row, params};
 use super::schema::Bounds;
 use crate::model::{Event, Revision};
 use crate::store::error::StoreError;
+use crate::store::journal_sizes::JournalSizes;
 use crate::store::record::{commit_checksum, decode_commit, encode_commit};
 use crate::store::sqlite::sqlite_error;
 
@@ -54,25 +55,27 @@ fn commit_row<'a>(row: &'a Row<'_>, path: &Path) -> Result<CommitRow<'a>, StoreE
     Ok(CommitRow { first, count, body })
 }
 
-/// Verifies every commit and returns which revisions there are.
-pub fn verify(connection: &Connection, path: &Path) -> Result<Bounds, StoreError> {
+/// Verifies every commit and returns which revisions there are, and the sizes of their commits.
+pub fn verify(connection: &Connection, path: &Path) -> Result<(Bounds, JournalSizes), StoreError> {
     let failed = |error| sqlite_error("read", path, &error);
     let recorded = Bounds::load(connection, path)?;
     let mut statement =
         connection.prepare("SELECT first, count, checksum, body FROM commits ORDER BY first").map_err(failed)?;
     let mut rows = statement.query([]).map_err(failed)?;
     let mut end = recorded.trimmed;
+    let mut sizes = JournalSizes::default();
     while let Some(row) = rows.next().map_err(failed)? {
         let commit = commit_row(row, path)?;
         if commit.first != end + 1 {
             return Err(missing_commit(path, end + 1));
         }
         end += commit.count;
+        sizes.add(Revision(end), commit.body.len() as u64);
     }
     if end < recorded.end {
         return Err(missing_commit(path, end + 1));
     }
-    Ok(Bounds { end, ..recorded })
+    Ok((Bounds { end, ..recorded }, sizes))
 }
 
 /// Whole commits after `after`, about `limit` events. There must be later events.

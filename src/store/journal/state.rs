@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use parking_lot::Mutex;
 use rusqlite::Connection;
 
+use crate::store::journal_sizes::JournalSizes;
 use crate::store::sqlite::{checkpoint, sqlite_error};
 use crate::store::watermark::Watermark;
 
@@ -16,6 +18,7 @@ pub(super) struct JournalState {
     pub(super) trimmed: AtomicU64,
     /// The last durable revision.
     pub(super) end: AtomicU64,
+    pub(super) sizes: Mutex<JournalSizes>,
     pub(super) watermark: Watermark,
     /// Keeps other servers out of the directory while any thread of the journal runs.
     pub(super) _lock: Option<Arc<File>>,

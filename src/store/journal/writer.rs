@@ -14,6 +14,7 @@ use super::lease;
 use super::rows;
 use super::schema::Bounds;
 use super::state::JournalState;
+use crate::model::Revision;
 use crate::store::error::StoreError;
 use crate::store::sqlite::sqlite_error;
 use crate::store::traits::{AppendDone, AppendError, COMMIT_BYTES_MAX, Commit};
@@ -120,7 +121,9 @@ impl Writer {
             })
         });
         self.failure = written.as_ref().err().cloned();
-        self.bytes_since_checkpoint += written?;
+        let bytes = written?;
+        self.bytes_since_checkpoint += bytes;
+        self.state.sizes.lock().add(Revision(end), bytes as u64);
         self.end = end;
         self.state.end.store(end, Ordering::Release);
         self.state.watermark.advance(end, self.synced);
@@ -201,6 +204,7 @@ impl Writer {
         });
         let Some((trimmed, more)) = trimmed? else { return Ok(false) };
         self.state.trimmed.store(trimmed, Ordering::Release);
+        self.state.sizes.lock().trim(Revision(trimmed));
         Ok(more)
     }
 

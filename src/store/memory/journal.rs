@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use crate::model::{Durability, Event, Revision, StoreId};
 use crate::store::error::StoreError;
+use crate::store::journal_sizes::JournalSizes;
 use crate::store::traits::{AppendDone, AppendError, Commit, Journal};
 
 /// What errors name in place of a file.
@@ -49,6 +50,7 @@ struct Log {
     /// Openings after the first.
     later_openings: u64,
     commits: VecDeque<Arc<Commit>>,
+    sizes: JournalSizes,
     trimmed: Revision,
     end: Revision,
 }
@@ -65,6 +67,7 @@ impl Journal for MemoryJournal {
             }));
         }
         log.end = commit.last();
+        log.sizes.add(commit.last(), commit.bytes() as u64);
         log.commits.push_back(Arc::clone(commit));
         Ok(())
     }
@@ -106,9 +109,14 @@ impl Journal for MemoryJournal {
         self.log.lock().trimmed
     }
 
+    fn excess(&self, bytes: u64) -> Option<Revision> {
+        self.log.lock().sizes.excess(bytes)
+    }
+
     fn trim(&self, up_to: Revision) -> Result<(), StoreError> {
         let mut log = self.log.lock();
         self.check_lease(&log)?;
+        log.sizes.trim(up_to);
         while let Some(commit) = log.commits.front()
             && commit.last() <= up_to
         {

@@ -142,6 +142,8 @@ fn trimmed_events_cannot_be_read_and_appends_continue() {
     for (store, directory) in stores() {
         let mut store = store;
         write(&store, &commits);
+        assert_eq!(store.journal.excess(u64::MAX), None);
+        assert_eq!(store.journal.excess(0), commits.last().map(|commit| commit.last()));
         let middle = &commits[commits.len() / 2];
         // In the middle of a commit, which is kept as a whole.
         store.journal.trim(middle.last().next()).unwrap();
@@ -152,6 +154,9 @@ fn trimmed_events_cannot_be_read_and_appends_continue() {
             store = open_sqlite(directory.path()).unwrap().0;
         }
         assert_eq!(store.journal.oldest(), oldest);
+        assert!(
+            store.journal.excess(3 << 10) > Some(oldest) && store.journal.excess(3 << 10) < store.journal.excess(0)
+        );
         let refused = store.journal.read(Revision(oldest.0 - 1), 5).unwrap_err();
         assert!(matches!(refused, StoreError::Compacted { oldest: reported } if reported == oldest));
         assert_eq!(read_all(&store, oldest).unwrap()[..], history.events[usize::try_from(oldest.0).unwrap()..]);
