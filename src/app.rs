@@ -23,6 +23,8 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::runtime;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -107,19 +109,7 @@ pub async fn serve(
     }
     tracing::info!(%address, store = handle.store_kind(), tasks, unfinished, %revision, "serving");
 
-    tokio::select! {
-        ended = scheduler_ended => ended.map_err(|_| StartError::Ended { part: "scheduler" })?,
-        ended = &mut server => {
-            if let Ok(Err(error)) = ended {
-                tracing::error!(%error, "the API has ended");
-            }
-            return Err(StartError::Ended { part: "API" });
-        }
-        () = host.supervisor_exited() => {
-            tracing::error!("the supervisor process was killed; the processes of handlers end with the server");
-            return Err(StartError::Ended { part: "supervisor" });
-        }
-    }
+    wait_for_end(scheduler_ended, &mut server, &host).await?;
     server_stop.cancel();
     if tokio::time::timeout(CALLS_GRACE, server).await.is_err() {
         tracing::warn!("closed connections that still had open calls");
@@ -142,6 +132,27 @@ fn log_memory_limits(config: &Config) {
         queued_payload_bytes = limits.queued_payload_bytes.0,
         "memory limits"
     );
+}
+
+/// Waits until the scheduler has drained.
+async fn wait_for_end(
+    scheduler: oneshot::Receiver<()>,
+    server: &mut JoinHandle<Result<(), api::ServeError>>,
+    host: &Host,
+) -> Result<(), StartError> {
+    tokio::select! {
+        ended = scheduler => ended.map_err(|_| StartError::Ended { part: "scheduler" }),
+        ended = server => {
+            if let Ok(Err(error)) = ended {
+                tracing::error!(%error, "the API has ended");
+            }
+            Err(StartError::Ended { part: "API" })
+        }
+        () = host.supervisor_exited() => {
+            tracing::error!("the supervisor process was killed; the processes of handlers end with the server");
+            Err(StartError::Ended { part: "supervisor" })
+        }
+    }
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {

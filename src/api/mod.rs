@@ -22,4 +22,4 @@ pub use auth::{Algorithm, AuthOptions, CertificateRule, ClaimRule, JwtOptions, K
 pub use listener::connection::ConnectionOptions;
 pub use listener::tls::TlsOptions;
 pub use security::{Security, SecurityError, SecurityOptions};
-pub use server::{Options, serve, serve_health};
+pub use server::{Options, ServeError, serve, serve_health};
