@@ -84,10 +84,7 @@ pub async fn serve(
     let scheduler_options = options::scheduler(&config, &telemetry, &server_options.memory);
     let mut recovery = scheduler::Recovery::new(scheduler_options.core.clone());
     let (store, notes) = store::open(&options::store(&config, state.store.clone()), &mut recovery)?;
-    for note in &notes {
-        tracing::warn!("{note}");
-    }
-    telemetry::observe_files(&config, &telemetry);
+    telemetry::store_opened(&config, &telemetry, &notes);
     let host = Arc::new(state.process_host(&config, instance)?);
     let registry = Arc::new(registry::build(&config, &host)?);
     let clock = server_clock::start();

@@ -1,5 +1,6 @@
 //! Builds the metrics, the sampler of the host, and the watchdog.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
@@ -28,8 +29,11 @@ pub(super) fn build(pipeline: &mut Pipeline) -> Result<Telemetry, StartError> {
     Ok(Telemetry::new(metrics))
 }
 
-/// Called when the store is open: the first reading waits for the disk.
-pub(super) fn observe_files(config: &Config, telemetry: &Telemetry) {
+/// Logs what was found, and starts to measure the files. The first reading waits for the disk.
+pub(super) fn store_opened(config: &Config, telemetry: &Telemetry, notes: &[impl Display]) {
+    for note in notes {
+        tracing::warn!("{note}");
+    }
     if !config.store.memory {
         telemetry.metrics.observe_files(config.store.directory.clone());
     }

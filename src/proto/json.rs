@@ -73,9 +73,32 @@ fn json_text(message: &DynamicMessage) -> Option<Vec<u8>> {
     if !essence.eq_ignore_ascii_case("application/json") {
         return None;
     }
-    let text = std::str::from_utf8(data).ok()?;
-    serde_json::from_str::<IgnoredAny>(text).ok()?;
+    let text = std::str::from_utf8(data).ok().filter(|text| is_json(text))?;
     Some(text.trim().as_bytes().to_vec())
+}
+
+/// Whether a text is JSON whose strings every client can read.
+pub fn is_json(text: &str) -> bool {
+    serde_json::from_str::<IgnoredAny>(text).is_ok() && !has_lone_surrogate(text.as_bytes())
+}
+
+/// Whether an escape in a string of this JSON text is half of a pair of surrogates. Many parsers refuse it.
+fn has_lone_surrogate(json: &[u8]) -> bool {
+    let unit = |at: usize| {
+        let escape = json.get(at..at + 6).filter(|escape| escape.starts_with(b"\\u"))?;
+        u16::from_str_radix(std::str::from_utf8(&escape[2..]).ok()?, 16).ok()
+    };
+    let mut at = 0;
+    while let Some(found) = json[at..].iter().position(|byte| *byte == b'\\') {
+        at += found;
+        at += match unit(at) {
+            Some(0xd800..=0xdbff) if matches!(unit(at + 6), Some(0xdc00..=0xdfff)) => 12,
+            Some(0xd800..=0xdfff) => return true,
+            Some(_) => 6,
+            None => 2,
+        };
+    }
+    false
 }
 
 fn write_value(out: &mut Vec<u8>, value: &Value, kind: &Kind) -> Result<(), Error> {
@@ -181,6 +204,16 @@ mod tests {
     fn payload(data: &str, content_type: &str) -> v1::Payload {
         let kind = Some(v1::payload::Kind::Data(data.to_owned().into()));
         v1::Payload { kind, content_type: content_type.to_owned() }
+    }
+
+    #[test]
+    fn json_with_half_a_pair_of_surrogates_is_not_json() {
+        for text in [r#""\ud83d\ude00""#, r#""\\ud800""#, r#"{"\u00e4":["\n\uD83D\uDE00"]}"#, "1e400"] {
+            assert!(is_json(text), "{text}");
+        }
+        for text in [r#""\ud800""#, r#""\udc00\ud800""#, r#"{"\uDfff":1}"#, r#""\ud800\n""#, "tru", r#""\u12""#] {
+            assert!(!is_json(text), "{text}");
+        }
     }
 
     #[test]

@@ -82,6 +82,45 @@ fn an_error_has_a_code_details_and_an_http_status() {
     assert_eq!(fields.unwrap()["debug"]["fieldViolations"][0]["field"], "labels[\"\"]");
 }
 
+#[tokio::test]
+async fn json_is_read_exactly_and_ambiguous_json_is_refused_with_its_field() {
+    let echo = "[[handler]]\nname = \"cat\"\nrunner = \"process\"\nargv = [\"/bin/cat\"]\n";
+    let server = Server::start(echo);
+    let send =
+        |path: &str, body: &str| Connection::open(&server).send(&post(path, "application/json", &[], body.as_bytes()));
+    let spaced = "{ \"handler\" : \"cat\" , \"taskId\":\"s\" , \"payload\":{\"json\":1 ,\"contentType\":\"application/json\" } }";
+    assert_eq!(send(SUBMIT, spaced).status, 200, "{:?}", send(SUBMIT, spaced).json());
+    let exact = "123456789012345678901234567890";
+    let plain = send("/api/submit", &format!("{{\"type\":\"cat\",\"id\":\"p\",\"param\":{exact}}}"));
+    assert_eq!(plain.status, 200, "{:?}", plain.json());
+    for (id, expected) in [("s", "1"), ("p", exact)] {
+        let result = server.wait_finished(id).await.result.unwrap();
+        assert_eq!(result.kind, Some(v1::payload::Kind::Data(expected.into())), "{id}");
+    }
+    for (body, field) in [
+        (r#"{"handler":"cat","payload":{"json":"\ud800"}}"#, "payload.json"),
+        (r#"{"handler":"cat","taskId":"a","task_id":"b"}"#, "task_id"),
+        (r#"{"handler":"cat","labels":{"a":"1","a":"2"}}"#, "labels.a"),
+        (r#"{"handler":"cat","payload":{"json":1,"json":2}}"#, "payload.json"),
+        (r#"{"handler":"cat","retry":{"maxAttempts":"many"}}"#, "retry.maxAttempts"),
+    ] {
+        let refused = send(SUBMIT, body);
+        assert_eq!((refused.status, reason(&refused.json())), (400, "INVALID_FIELD"), "{body}");
+        let details = refused.json()["details"].as_array().unwrap().clone();
+        let fields = details.iter().find(|detail| detail["type"] == "google.rpc.BadRequest").expect(body);
+        assert_eq!(fields["debug"]["fieldViolations"][0]["field"], field, "{body}");
+    }
+    // What a gRPC client may send is still readable for a client of JSON.
+    let bytes = v1::Payload {
+        kind: Some(v1::payload::Kind::Data(r#""\ud800""#.into())),
+        content_type: "application/json".to_owned(),
+    };
+    let id = server.submit(v1::SubmitTaskRequest { handler: "cat".into(), payload: Some(bytes), ..noop() }).await;
+    server.wait_finished(&id).await;
+    let shown = send("/lineshaft.v1.TaskService/GetTask", &format!("{{\"taskId\":\"{id}\",\"includePayload\":true}}"));
+    assert_eq!(shown.json()["task"]["payload"]["data"], BASE64_STANDARD.encode(r#""\ud800""#));
+}
+
 #[test]
 fn malformed_requests_are_rejected_with_line_and_column() {
     let server = Server::start("");

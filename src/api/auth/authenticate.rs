@@ -131,7 +131,7 @@ fn identify(
                 .ok_or(Unauthenticated::Invalid("the header `authorization` is not `Bearer TOKEN`"))?;
             authenticator.by_token(token, connection.network())?
         }
-        (None, Some(certificate)) => authenticator.by_certificate(certificate)?,
+        (None, Some(certificate)) => authenticator.by_certificate(certificate, &connection.revoked)?,
         (None, None) => return Err(Unauthenticated::Missing),
     };
     connection.cache(header.cloned(), generation, identity.clone());

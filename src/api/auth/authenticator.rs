@@ -148,14 +148,18 @@ impl Authenticator {
         if identity.is_expired(now) { Err(Unauthenticated::Expired) } else { Ok(identity) }
     }
 
-    /// Identifies the holder of a client certificate that the TLS handshake verified.
+    /// Identifies the holder of a client certificate that the TLS handshake verified, until it is `revoked`.
     ///
     /// # Errors
     /// [`Unauthenticated`].
-    pub fn by_certificate(&self, names: &CertificateNames) -> Result<Arc<Identity>, Unauthenticated> {
+    pub fn by_certificate(
+        &self,
+        names: &CertificateNames,
+        revoked: &CancellationToken,
+    ) -> Result<Arc<Identity>, Unauthenticated> {
         let (name, grant) = names.granted(&self.certificates).map_err(Unauthenticated::Certificate)?;
         let usage = self.usages.of(&format!("cert:{name}"));
-        let identity = Identity::new(vec![grant.clone()], Some(names.expires_at), CancellationToken::new(), usage);
+        let identity = Identity::new(vec![grant.clone()], Some(names.expires_at), revoked.child_token(), usage);
         if identity.is_expired(self.now()) { Err(Unauthenticated::Expired) } else { Ok(Arc::new(identity)) }
     }
 }

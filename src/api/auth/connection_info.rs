@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
+use tokio_util::sync::CancellationToken;
 use tonic::codegen::http::{Extensions, HeaderValue};
 
 use crate::api::listener::connection_limit::network;
@@ -17,6 +18,8 @@ pub struct ConnectionInfo {
     pub peer: Option<SocketAddr>,
     /// Names in the client certificate that the TLS handshake verified.
     pub certificate: Option<CertificateNames>,
+    /// Cancelled when the client certificate is revoked.
+    pub revoked: CancellationToken,
     cached: Mutex<Option<CachedIdentity>>,
 }
 
@@ -29,8 +32,8 @@ struct CachedIdentity {
 }
 
 impl ConnectionInfo {
-    pub fn new(peer: SocketAddr, certificate: Option<CertificateNames>) -> Arc<Self> {
-        Arc::new(Self { peer: Some(peer), certificate, cached: Mutex::default() })
+    pub fn new(peer: SocketAddr, certificate: Option<CertificateNames>, revoked: CancellationToken) -> Arc<Self> {
+        Arc::new(Self { peer: Some(peer), certificate, revoked, cached: Mutex::default() })
     }
 
     /// The facts in a request's extensions; those of an unknown peer if the listener added none.

@@ -3,7 +3,7 @@
 use prost::Message;
 use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor};
 
-use crate::model::{Coded, Details, ErrorCode};
+use crate::model::{Coded, Details, ErrorCode, FieldViolation};
 
 use super::json_payload::{RewrittenJson, string_length};
 
@@ -17,15 +17,18 @@ const VALUES_MAX: usize = 200_000;
 #[error("invalid JSON: {problem} at line {line} column {column}")]
 pub struct JsonError {
     problem: String,
+    /// Path of the field, such as `tasks[2].retry.maxAttempts`; empty if the error is not in a field.
+    field: String,
     line: usize,
     column: usize,
 }
 
 impl JsonError {
     fn at(json: &[u8], offset: usize, problem: &str) -> Self {
-        let lines = || json[..offset.min(json.len())].split(|byte| *byte == b'\n');
+        let before = &json[..offset.min(json.len())];
+        let lines = || before.split(|byte| *byte == b'\n');
         let (line, column) = (lines().count(), 1 + lines().next_back().map_or(0, <[u8]>::len));
-        Self { problem: problem.to_owned(), line, column }
+        Self { problem: problem.to_owned(), field: path_at(json, before.len()), line, column }
     }
 }
 
@@ -36,7 +39,9 @@ impl Coded for JsonError {
 
     fn details(&self) -> Details {
         let metadata = vec![("line", self.line.to_string()), ("column", self.column.to_string())];
-        Details { metadata, ..Details::default() }
+        let violation = || FieldViolation { field: self.field.clone(), description: self.problem.clone() };
+        let violations = if self.field.is_empty() { Vec::new() } else { vec![violation()] };
+        Details { metadata, violations, ..Details::default() }
     }
 }
 
@@ -56,6 +61,9 @@ pub fn decode(input: &MessageDescriptor, json: &[u8]) -> Result<Vec<u8>, JsonErr
     if let Some((offset, problem)) = find_complexity(&rewritten.text) {
         return Err(error_at(offset, &problem));
     }
+    if let Some(offset) = rewritten.duplicate {
+        return Err(JsonError::at(json.as_bytes(), offset, "duplicate field"));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(&rewritten.text);
     let options = DeserializeOptions::new().deny_unknown_fields(true);
     let message = DynamicMessage::deserialize_with_options(input.clone(), &mut deserializer, &options);
@@ -66,6 +74,49 @@ pub fn decode(input: &MessageDescriptor, json: &[u8]) -> Result<Vec<u8>, JsonErr
 /// Rejects JSON that would take far more memory than its length once decoded.
 pub fn check_complexity(json: &[u8]) -> Result<(), JsonError> {
     find_complexity(json).map_or(Ok(()), |(offset, problem)| Err(JsonError::at(json, offset, &problem)))
+}
+
+/// Returns the path of the value or the key at an offset.
+fn path_at(json: &[u8], offset: usize) -> String {
+    enum Step<'a> {
+        Member(Option<&'a [u8]>),
+        Item(usize),
+    }
+    let (mut steps, mut at) = (Vec::new(), 0);
+    while at < json.len() && (at < offset || (at == offset && json[at] == b'"')) {
+        let mut length = 1;
+        match json[at] {
+            b'{' => steps.push(Step::Member(None)),
+            b'[' => steps.push(Step::Item(0)),
+            b'}' | b']' => drop(steps.pop()),
+            b',' => match steps.last_mut() {
+                Some(Step::Item(index)) => *index += 1,
+                Some(member) => *member = Step::Member(None),
+                None => {}
+            },
+            b'"' => {
+                length = string_length(&json[at..]);
+                if let Some(Step::Member(key @ None)) = steps.last_mut() {
+                    *key = Some(&json[at..at + length]);
+                }
+            }
+            _ => {}
+        }
+        at += length;
+    }
+    let mut path = String::new();
+    for step in steps {
+        match step {
+            Step::Member(Some(key)) => {
+                let key = String::from_utf8_lossy(key);
+                path.push_str(if path.is_empty() { "" } else { "." });
+                path.push_str(key.trim_matches('"'));
+            }
+            Step::Item(index) => path.extend(["[", &index.to_string(), "]"]),
+            Step::Member(None) => {}
+        }
+    }
+    path
 }
 
 /// Returns where a JSON text exceeds [`DEPTH_MAX`] or [`VALUES_MAX`].
@@ -126,6 +177,26 @@ mod tests {
         ] {
             let error = read_submit(json).unwrap_err();
             assert!(error.contains(expected), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        for (json, field) in [
+            (r#"{"tusk":1}"#, "tusk"),
+            (r#"{"handler":1}"#, "handler"),
+            (r#"{"handler":"x","retry":{"maxAttempts":"many"}}"#, "retry.maxAttempts"),
+            (r#"{"args":["a",7,"b"]}"#, "args[1]"),
+            (r#"{"payload":{"json":[1,2,3],"tusk":1}}"#, "payload.tusk"),
+            (r#"{"payload":{"json":1,"json":2}}"#, "payload.json"),
+            (r#"{"labels":{"a":"1","a":"2"}}"#, "labels.a"),
+            ("{} {}", ""),
+        ] {
+            let contract = Contract::new().unwrap();
+            let method = contract.method("/lineshaft.v1.TaskService/SubmitTask").unwrap();
+            let error = decode(&method.input, json.as_bytes()).unwrap_err();
+            let violations: Vec<_> = error.details().violations.into_iter().map(|found| found.field).collect();
+            assert_eq!(violations.join(","), field, "{json}: {error}");
         }
     }
 

@@ -4,28 +4,31 @@
 //! order of its fields, and take about a thousand bytes of memory for each number. So its text is moved to the field
 //! `data` first: `{"json":5}` becomes `{"data":"NQ==","contentType":"application/json"}`.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use prost_reflect::{Kind, MessageDescriptor};
-use serde::de::IgnoredAny;
+use hashbrown::HashSet;
+use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 
-use crate::proto::json::PAYLOAD;
+use crate::proto::json::{PAYLOAD, is_json};
 
 /// The JSON text of a message in which payloads have `data` instead of `json`.
 pub struct RewrittenJson {
     pub text: Vec<u8>,
     /// Copied ranges: their offset in `text`, and in the original text.
     copies: Vec<(usize, usize)>,
+    /// Offset in the original text of the first name that an object has twice. Decoding would use the last one.
+    pub duplicate: Option<usize>,
 }
 
 impl RewrittenJson {
     /// Rewrites the JSON text of a message. Text that does not match the message is copied; decoding it then fails.
     pub fn new(input: &MessageDescriptor, json: &str) -> Self {
-        let output = Self { text: Vec::with_capacity(json.len()), copies: Vec::new() };
+        let output = Self { text: Vec::with_capacity(json.len()), copies: Vec::new(), duplicate: None };
         let mut rewriter = Rewriter { json: json.as_bytes(), at: 0, copied: 0, output };
         // `None`: the text does not match the message from here on.
-        let _ = rewriter.value(input, Shape::One);
+        let _ = rewriter.value(&Expected::Message(input.clone()));
         rewriter.copy_to(json.len());
         rewriter.output
     }
@@ -37,12 +40,14 @@ impl RewrittenJson {
     }
 }
 
-/// How a message field is written in JSON.
-#[derive(Clone, Copy)]
-enum Shape {
-    One,
-    List,
-    Map,
+/// What a JSON value stands for.
+enum Expected {
+    Message(MessageDescriptor),
+    List(MessageDescriptor),
+    /// With the message of its values, if they are messages.
+    Map(Option<MessageDescriptor>),
+    /// A scalar, or a message with a JSON form of its own.
+    Other,
 }
 
 /// A parser over the original text. Its methods return `None` where the text is not valid.
@@ -76,18 +81,33 @@ impl Rewriter<'_> {
         self.output.text.extend_from_slice(&self.json[range]);
     }
 
-    fn value(&mut self, message: &MessageDescriptor, shape: Shape) -> Option<()> {
-        match (self.peek()?, shape) {
-            (b'{', Shape::One) if message.full_name() == PAYLOAD => self.payload(),
-            (b'{', Shape::One) => self.object(|rewriter, key| match field(message, key) {
-                Some((message, shape)) => rewriter.value(&message, shape),
-                None => rewriter.skip().map(drop),
-            }),
-            (b'{', Shape::Map) => self.object(|rewriter, _| rewriter.value(message, Shape::One)),
-            (b'[', Shape::List) => {
+    fn value(&mut self, expected: &Expected) -> Option<()> {
+        match (self.peek()?, expected) {
+            (b'{', Expected::Message(message)) if message.full_name() == PAYLOAD => self.payload(message),
+            (b'{', Expected::Message(message)) => {
+                let mut seen = Vec::new();
+                self.object(|rewriter, key| {
+                    let Some(field) = rewriter.field(message, &key) else { return rewriter.skip().map(drop) };
+                    rewriter.check_unique(&mut seen, &field, key.start);
+                    rewriter.value(&expected_value(&field))
+                })
+            }
+            (b'{', Expected::Map(values)) => {
+                let mut seen = HashSet::new();
+                let values = values.clone().map_or(Expected::Other, Expected::Message);
+                self.object(|rewriter, key| {
+                    let start = key.start;
+                    if !seen.insert(name(&rewriter.json[key])?) {
+                        rewriter.output.duplicate.get_or_insert(start);
+                    }
+                    rewriter.value(&values)
+                })
+            }
+            (b'[', Expected::List(items)) => {
                 self.at += 1;
+                let items = Expected::Message(items.clone());
                 while self.peek()? != b']' {
-                    self.value(message, Shape::One)?;
+                    self.value(&items)?;
                     self.comma(b']')?;
                 }
                 self.expect(b']')
@@ -96,16 +116,35 @@ impl Rewriter<'_> {
         }
     }
 
-    /// Parses an object. Calls `member` at the value of each member, with the key in its quotes.
-    fn object(&mut self, mut member: impl FnMut(&mut Self, &[u8]) -> Option<()>) -> Option<()> {
+    fn field(&self, message: &MessageDescriptor, key: &Range<usize>) -> Option<FieldDescriptor> {
+        let key = name(self.json.get(key.clone())?)?;
+        message.get_field_by_json_name(&key).or_else(|| message.get_field_by_name(&key))
+    }
+
+    /// Fields of one `oneof` exclude each other too.
+    fn check_unique(&mut self, seen: &mut Vec<FieldDescriptor>, field: &FieldDescriptor, at: usize) {
+        let one = |field: &FieldDescriptor| field.containing_oneof().filter(|oneof| !oneof.is_synthetic());
+        let excludes =
+            |other: &FieldDescriptor| other == field || one(other).is_some_and(|oneof| Some(oneof) == one(field));
+        if seen.iter().any(excludes) {
+            self.output.duplicate.get_or_insert(at);
+        }
+        seen.push(field.clone());
+    }
+
+    /// Parses an object. Calls `member` at the value of each member, with the range of the key in its quotes.
+    fn object(&mut self, mut member: impl FnMut(&mut Self, Range<usize>) -> Option<()>) -> Option<()> {
         self.expect(b'{')?;
         while self.peek()? != b'}' {
             let key = self.skip()?;
             self.expect(b':')?;
             self.peek()?;
-            let json = self.json;
-            member(self, json.get(key)?)?;
+            member(self, key)?;
             self.comma(b'}')?;
+            // A comma before the end is not JSON.
+            if self.json[..self.at].ends_with(b",") && self.peek()? == b'}' {
+                return None;
+            }
         }
         self.expect(b'}')
     }
@@ -135,27 +174,27 @@ impl Rewriter<'_> {
     }
 
     /// Rewrites a payload if it has the field `json`.
-    fn payload(&mut self) -> Option<()> {
+    fn payload(&mut self, message: &MessageDescriptor) -> Option<()> {
         let start = self.at;
-        let mut members = Vec::new();
-        let mut before = self.at + 1;
+        let (mut members, mut seen) = (Vec::new(), Vec::new());
         self.object(|rewriter, key| {
-            let name = key.to_vec();
+            if let Some(field) = rewriter.field(message, &key) {
+                rewriter.check_unique(&mut seen, &field, key.start);
+            }
             let value = rewriter.skip()?;
-            members.push((name, before..value.start, value.clone()));
-            before = value.end + 1;
+            members.push((key, value));
             Some(())
         })?;
         let json = self.json;
-        let is_json = |value: &Range<usize>| serde_json::from_slice::<IgnoredAny>(&json[value.clone()]).is_ok();
-        if !members.iter().any(|(name, _, value)| name == b"\"json\"" && is_json(value)) {
+        let is_json = |value: &Range<usize>| std::str::from_utf8(&json[value.clone()]).is_ok_and(is_json);
+        if !members.iter().any(|(key, value)| &json[key.clone()] == b"\"json\"" && is_json(value)) {
             return Some(());
         }
         self.copy_to(start + 1);
         let mut has_content_type = false;
-        for (name, before, value) in members {
+        for (key, value) in members {
             let text = &json[value.clone()];
-            match name.as_slice() {
+            match &json[key.clone()] {
                 b"\"json\"" if is_json(&value) => {
                     let data = BASE64_STANDARD.encode(text);
                     self.output.text.extend_from_slice(format!("\"data\":\"{data}\",").as_bytes());
@@ -166,7 +205,7 @@ impl Rewriter<'_> {
                 b"\"contentType\"" | b"\"content_type\"" => has_content_type = true,
                 _ => {}
             }
-            self.copy(before.start..value.end);
+            self.copy(key.start..value.end);
             self.output.text.push(b',');
         }
         if has_content_type {
@@ -180,18 +219,43 @@ impl Rewriter<'_> {
     }
 }
 
-/// Returns the message type of a field, if a payload can be inside it.
-fn field(message: &MessageDescriptor, key: &[u8]) -> Option<(MessageDescriptor, Shape)> {
-    let key = std::str::from_utf8(key).ok()?.strip_prefix('"')?.strip_suffix('"')?;
-    let field = message.get_field_by_json_name(key).or_else(|| message.get_field_by_name(key))?;
-    let Kind::Message(inner) = field.kind() else { return None };
-    let (inner, shape) = if field.is_map() {
-        let Kind::Message(value) = inner.map_entry_value_field().kind() else { return None };
-        (value, Shape::Map)
-    } else {
-        (inner, if field.is_list() { Shape::List } else { Shape::One })
+fn expected_value(field: &FieldDescriptor) -> Expected {
+    // Messages of this package are durations, timestamps and the like.
+    let own = |kind: Kind| match kind {
+        Kind::Message(message) if message.package_name() != "google.protobuf" => Some(message),
+        _ => None,
     };
-    (inner.package_name() != "google.protobuf").then_some((inner, shape))
+    if field.is_map() {
+        let Kind::Message(entry) = field.kind() else { return Expected::Other };
+        return Expected::Map(own(entry.map_entry_value_field().kind()));
+    }
+    match own(field.kind()) {
+        Some(message) if field.is_list() => Expected::List(message),
+        Some(message) => Expected::Message(message),
+        None => Expected::Other,
+    }
+}
+
+/// The text of a string in its quotes.
+fn name(quoted: &[u8]) -> Option<Cow<'_, str>> {
+    let text = std::str::from_utf8(quoted).ok()?;
+    let inner = text.strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') { serde_json::from_str(text).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
+}
+
+/// Returns the exact text of a member of an object, which must be valid JSON.
+pub fn member<'a>(json: &'a [u8], wanted: &str) -> Option<&'a [u8]> {
+    let output = RewrittenJson { text: Vec::new(), copies: Vec::new(), duplicate: None };
+    let mut rewriter = Rewriter { json, at: 0, copied: 0, output };
+    let mut found = None;
+    rewriter.object(|rewriter, key| {
+        let value = rewriter.skip()?;
+        if name(&json[key])? == wanted {
+            found = Some(value);
+        }
+        Some(())
+    })?;
+    json.get(found?)
 }
 
 /// Returns the length of the string at the start of `json`, including its quotes.
@@ -210,6 +274,7 @@ pub fn string_length(json: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use prost_reflect::DescriptorPool;
+    use serde::de::IgnoredAny;
 
     use super::*;
 
@@ -234,6 +299,11 @@ mod tests {
                 "Payload",
                 r#"{"contentType":"x/json", "json" : 5 }"#.to_owned(),
                 format!(r#"{{"contentType":"x/json",{}}}"#, data("5")),
+            ),
+            (
+                "Payload",
+                "{ \"json\":1 , \"contentType\":\"x/json\" }".to_owned(),
+                format!(r#"{{{},"contentType":"x/json"}}"#, data("1")),
             ),
             ("Payload", r#"{"json":5,"contentType":""}"#.to_owned(), format!("{{{},{typed}}}", data("5"))),
             (
@@ -265,6 +335,9 @@ mod tests {
             r#"{"nothing":{"payload":{"json":1}}}"#,
             r#"{"payload":{"json":}}"#,
             r#"{"payload":{"json":tru}}"#,
+            r#"{"payload":{"json":1,}}"#,
+            r#"{"payload":{"json":"\ud800"}}"#,
+            r#"{"payload":{"json":["\udc00\ud800"]}}"#,
             r#"{"payload":{"json":1"#,
             r#"{"payload""#,
             r#"{"payload":{"json":"#,
@@ -279,6 +352,34 @@ mod tests {
     }
 
     #[test]
+    fn names_that_an_object_has_twice_are_found() {
+        for (json, expected) in [
+            (r#"{"taskId":"a","handler":"x"}"#, None),
+            (r#"{"taskId":"a","task_id":"b"}"#, Some(14)),
+            (r#"{"taskId":"a","t\u0061skId":"b"}"#, Some(14)),
+            (r#"{"labels":{"a":"1","b":"2","a":"3"}}"#, Some(27)),
+            (r#"{"labels":{"a":"1","A":"2"},"retry":{"maxAttempts":1}}"#, None),
+            (r#"{"payload":{"json":{"a":1,"a":2}}}"#, None),
+            (r#"{"payload":{"json":1,"json":2}}"#, Some(21)),
+            (r#"{"payload":{"json":1,"data":"AA=="}}"#, Some(21)),
+            (r#"{"payload":{"contentType":"x","content_type":"y"}}"#, Some(30)),
+            (r#"{"unknown":1,"unknown":2}"#, None),
+        ] {
+            assert_eq!(rewritten("SubmitTaskRequest", json).duplicate, expected, "{json}");
+        }
+        let batch = r#"{"tasks":[{"taskId":"a"},{"taskId":"b","taskId":"c"}]}"#;
+        assert_eq!(rewritten("BatchSubmitTasksRequest", batch).duplicate, Some(39));
+    }
+
+    #[test]
+    fn the_text_of_a_member_is_exact() {
+        let of = |json: &'static str| member(json.as_bytes(), "param").map(|text| std::str::from_utf8(text).unwrap());
+        assert_eq!(of(r#" {"type":"x" , "param" : [ 1.50, {"a":1} ] ,"id":"y"}"#), Some(r#"[ 1.50, {"a":1} ]"#));
+        assert_eq!(of(r#"{"p\u0061ram":123456789012345678901234567890}"#), Some("123456789012345678901234567890"));
+        assert_eq!(of(r#"{"other":{"param":1}}"#), None);
+    }
+
+    #[test]
     fn offsets_are_mapped_to_the_original_text() {
         let json = r#"{"payload":{"json":[1,2,3],"tusk":1},"tusk":2}"#;
         let rewritten = rewritten("SubmitTaskRequest", json);
@@ -290,6 +391,23 @@ mod tests {
     }
 
     proptest::proptest! {
+        #[test]
+        fn a_payload_is_exact_whatever_the_layout_is(
+            blanks in proptest::collection::vec("[ \n\t]{0,2}", 12),
+            value in r#"(-?(0|[1-9][0-9]{0,39})(\.[0-9]{1,30})?|"[a-z]{0,4}\\u00e4"|\[ 1 , 2 \]|\{"b":1 ,"a":2\}|null)"#,
+            first in proptest::bool::ANY,
+        ) {
+            let b = &blanks;
+            let json = format!("{}\"json\"{}:{}{value}{}", b[0], b[1], b[2], b[3]);
+            let kind = format!("{}\"contentType\"{}:{}\"x/json\"{}", b[4], b[5], b[6], b[7]);
+            let members = if first { format!("{json},{kind}") } else { format!("{kind},{json}") };
+            let whole = format!("{}{{{}\"payload\":{{{members}}}{}}}{}", b[8], b[9], b[10], b[11]);
+            let read: serde_json::Value = serde_json::from_str(&text("SubmitTaskRequest", &whole)).unwrap();
+            let data = BASE64_STANDARD.decode(read["payload"]["data"].as_str().unwrap()).unwrap();
+            proptest::prop_assert_eq!(String::from_utf8(data).unwrap(), value);
+            proptest::prop_assert_eq!(&read["payload"]["contentType"], "x/json");
+        }
+
         #[test]
         fn valid_json_stays_valid_and_invalid_json_stays_invalid(json in r#"(\{|\}|\[|\]|,|:|"payload"|"json"|"tasks"|1|"|\\| |null){0,24}"#) {
             for name in ["SubmitTaskRequest", "BatchSubmitTasksRequest", "Payload"] {

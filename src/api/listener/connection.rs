@@ -32,6 +32,8 @@ use super::write_timeout::WriteTimeout;
 
 /// Time for the calls in flight after the stop. The drain has already ended their streams.
 pub const STOP_GRACE: Duration = Duration::from_secs(2);
+/// Time in which the streams of a revoked certificate get their status.
+const REVOKED_GRACE: Duration = Duration::from_secs(1);
 /// Bytes of all headers of one request. Beyond it, HTTP/1.1 returns 431 and HTTP/2 refuses the stream.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// Headers of one HTTP/1.1 request.
@@ -102,18 +104,27 @@ impl<S: RequestService> ConnectionServer<S> {
         if stream.set_nodelay(true).is_err() {
             return;
         }
-        let Some(tls) = &self.tls else { return self.serve_http(stream, peer, None, open).await };
+        let Some(tls) = &self.tls else { return self.serve_http(stream, peer, Default::default(), open).await };
         let handshake = tokio::select! {
             handshake = tls.accept(stream) => handshake,
             // No call is in flight that the stop would have to wait for.
             () = self.stop.cancelled() => return,
         };
         match handshake {
-            Ok(TlsConnection { stream, names, mut certificate }) => tokio::select! {
-                () = self.serve_http(stream, peer, names, open) => {}
-                // Ends the calls in flight too: their caller is no longer trusted.
-                () = certificate.revoked() => tracing::info!(%peer, "closed a connection: client certificate revoked"),
-            },
+            Ok(TlsConnection { stream, names, mut certificate }) => {
+                let revoked = CancellationToken::new();
+                let mut serving = pin!(self.serve_http(stream, peer, (names, revoked.clone()), open));
+                tokio::select! {
+                    () = serving.as_mut() => {}
+                    () = certificate.revoked() => {
+                        revoked.cancel();
+                        // The streams end with a status at once. Other calls in flight end too: their caller is no longer
+                        // trusted.
+                        let _ = tokio::time::timeout(REVOKED_GRACE, serving).await;
+                        tracing::info!(%peer, "closed a connection: client certificate revoked");
+                    }
+                }
+            }
             Err(error) => tracing::debug!(%error, %peer, "TLS handshake failed"),
         }
     }
@@ -142,7 +153,7 @@ impl<S: RequestService> ConnectionServer<S> {
         &self,
         stream: T,
         peer: SocketAddr,
-        certificate: Option<CertificateNames>,
+        (certificate, revoked): (Option<CertificateNames>, CancellationToken),
         open: Option<Arc<OpenConnection>>,
     ) where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -156,7 +167,7 @@ impl<S: RequestService> ConnectionServer<S> {
         let Ok(Ok((protocol, stream))) = detected else {
             return tracing::debug!(%peer, "closed a connection: no request within the header timeout");
         };
-        let connection = ConnectionInfo::new(peer, certificate);
+        let connection = ConnectionInfo::new(peer, certificate, revoked.clone());
         let lasting_calls = LastingCalls::default();
         let service = service_fn(|mut request: Request<Incoming>| {
             let refused = headers::refuse_host(&request);
@@ -190,6 +201,7 @@ impl<S: RequestService> ConnectionServer<S> {
             ended = serving.as_mut() => Some(ended),
             () = tokio::time::sleep(jittered(self.options.age, RandomState::new().hash_one(()))) => None,
             () = self.stop.cancelled() => None,
+            () = revoked.cancelled() => None,
         };
         let ended = if let Some(ended) = ended {
             ended

@@ -240,8 +240,16 @@ async fn a_revoked_certificate_closes_its_connections() {
     assert!(can_call(&with(&revoked)).await, "the old list stays in use");
 
     std::fs::write(&lists, authority.revoke(&[8, 9])).unwrap();
-    let end = async { while let Ok(Some(_)) = ends.message().await {} };
-    tokio::time::timeout(TIMEOUT, end).await.expect("the watch of a revoked certificate ends");
+    let end = async {
+        loop {
+            match ends.message().await {
+                Ok(Some(_)) => {}
+                ended => break ended,
+            }
+        }
+    };
+    let end = tokio::time::timeout(TIMEOUT, end).await.expect("the watch of a revoked certificate ends");
+    assert_eq!(end.unwrap_err().code(), tonic::Code::Unauthenticated, "also in the metrics of calls");
     assert!(!can_call(&before).await, "a new connection is refused");
     assert!(!can_call(&with(&revoked)).await);
     assert!(can_call(&caller).await && can_call(&with(&good)).await, "other certificates stay valid");

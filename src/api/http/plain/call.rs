@@ -15,6 +15,7 @@ use crate::api::status::into_status;
 use crate::model::ErrorCode;
 
 use super::super::json_decode;
+use super::super::json_payload;
 use super::super::loopback::LoopbackClient;
 use super::super::response::{JSON, edge_error};
 
@@ -75,6 +76,12 @@ impl Params {
             return Err(into_status(InvalidFields::one(&name, problem)));
         }
         Ok(Self::Strings(fields))
+    }
+
+    /// The exact text of a parameter in JSON, which keeps all digits; `None` for a form or a query.
+    pub fn exact(&self, name: &str) -> Option<Vec<u8>> {
+        let Self::Json(text) = self else { return None };
+        json_payload::member(text, name).map(<[u8]>::to_vec)
     }
 
     /// Parses the parameters of a route. `T` should deny unknown fields.

@@ -7,6 +7,7 @@ use tonic::{Code, Status};
 use crate::api::convert::InvalidFields;
 use crate::api::status::into_status;
 use crate::model::limits;
+use crate::proto::json::is_json;
 use crate::proto::v1::{self, payload::Kind};
 
 use super::super::loopback::LoopbackClient;
@@ -29,6 +30,7 @@ struct Submit {
 }
 
 pub async fn submit(call: Call) -> Result<Value, Status> {
+    let exact = call.params.exact("param");
     let Submit { r#type, id, param, priority, label } = call.params.parse()?;
     let mut invalid = InvalidFields::default();
     invalid.check_length("label", label.len(), limits::DISPLAY_NAME_BYTES_MAX, "bytes");
@@ -37,7 +39,7 @@ pub async fn submit(call: Call) -> Result<Value, Status> {
     let request = v1::SubmitTaskRequest {
         handler: r#type,
         task_id: id,
-        payload: payload(param),
+        payload: payload(param, exact),
         priority: priority.map_or(v1::Priority::Unspecified, priority_from_number).into(),
         display_name: label,
         ..v1::SubmitTaskRequest::default()
@@ -46,13 +48,13 @@ pub async fn submit(call: Call) -> Result<Value, Status> {
     Ok(json!({ "id": response.task_id, "state": state_name(response.state()), "revision": response.revision }))
 }
 
-/// A string that is valid JSON is used as JSON, because a form has only strings.
-fn payload(param: Value) -> Option<v1::Payload> {
+/// A string that is valid JSON is used as JSON, because a form has only strings. `exact` is the text of another value.
+fn payload(param: Value, exact: Option<Vec<u8>>) -> Option<v1::Payload> {
     let (data, content_type) = match param {
         Value::Null => return None,
-        Value::String(text) if serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok() => (text, JSON),
-        Value::String(text) => (text, TEXT),
-        value => (value.to_string(), JSON),
+        Value::String(text) if is_json(&text) => (text.into_bytes(), JSON),
+        Value::String(text) => (text.into_bytes(), TEXT),
+        value => (exact.unwrap_or_else(|| value.to_string().into_bytes()), JSON),
     };
     Some(v1::Payload { kind: Some(Kind::Data(data.into())), content_type: content_type.to_owned() })
 }
@@ -237,7 +239,7 @@ mod tests {
     #[test]
     fn a_param_that_is_valid_json_is_sent_as_json() {
         let of = |param: Value| {
-            payload(param).map(|payload| {
+            payload(param, None).map(|payload| {
                 let Some(Kind::Data(data)) = payload.kind else { panic!("no data") };
                 (String::from_utf8(data.to_vec()).unwrap(), payload.content_type)
             })
