@@ -2,8 +2,9 @@
 
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector};
+use opentelemetry_sdk::resource::TelemetryResourceDetector;
 use opentelemetry_semantic_conventions::attribute as semconv;
+use percent_encoding::percent_decode_str;
 
 use super::settings::{Variables, text_of};
 
@@ -39,7 +40,7 @@ pub(super) fn resource(variables: &Variables, instance: &str) -> Resource {
         .with_detector(Box::new(TelemetryResourceDetector))
         .with_attributes(detected)
         .with_attributes(kubernetes(variables))
-        .with_detector(Box::new(EnvResourceDetector::new()));
+        .with_attributes(configured(variables));
     match text_of(variables, "OTEL_SERVICE_NAME") {
         Some(name) => resource.with_service_name(name.to_owned()).build(),
         None => resource.build(),
@@ -52,6 +53,16 @@ fn arch() -> &'static str {
         "aarch64" => "arm64",
         other => other,
     }
+}
+
+/// The attributes in `OTEL_RESOURCE_ATTRIBUTES`. The SDK does not decode them.
+fn configured(variables: &Variables) -> Vec<KeyValue> {
+    let pairs = text_of(variables, "OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default().split(',');
+    let decoded = |text: &str| percent_decode_str(text.trim()).decode_utf8_lossy().into_owned();
+    pairs
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(key, value)| KeyValue::new(decoded(key), decoded(value)))
+        .collect()
 }
 
 fn kubernetes(variables: &Variables) -> Vec<KeyValue> {
@@ -81,6 +92,7 @@ mod tests {
             ("POD_NAMESPACE", "tools"),
             ("LINESHAFT_NODE_NAME", "node-7"),
             ("NODE_NAME", "other"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "team = a%2Cb%3D%25 c%C3%A9,nothing,host.arch=own"),
         ];
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let resource = resource(&variables, "i-1");
@@ -94,6 +106,8 @@ mod tests {
             ("k8s.pod.name", "lineshaft-0"),
             ("k8s.namespace.name", "tools"),
             ("k8s.node.name", "node-7"),
+            ("team", "a,b=% cé"),
+            ("host.arch", "own"),
         ] {
             assert_eq!(resource.get(&Key::from_static_str(key)).map(|value| value.to_string()).as_deref(), Some(value));
         }
