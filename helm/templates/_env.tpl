@@ -1,3 +1,8 @@
+{{/* A key or value of OTEL_RESOURCE_ATTRIBUTES, in which commas separate. */}}
+{{- define "lineshaft.percentEncoded" -}}
+{{ urlquery . | replace "+" "%20" }}
+{{- end -}}
+
 {{/* Environment variables of the server: OpenTelemetry and extraEnv. */}}
 {{- define "lineshaft.env" -}}
 {{- if or .Values.otel.endpoint .Values.extraEnv -}}
@@ -11,11 +16,11 @@ env:
   - name: OTEL_EXPORTER_OTLP_HEADERS
     valueFrom:
       secretKeyRef:
-        name: {{ . }}
+        name: {{ . | quote }}
         key: headers
   {{- end }}
   - name: OTEL_SERVICE_NAME
-    value: {{ include "lineshaft.fullname" . }}
+    value: {{ include "lineshaft.fullname" . | quote }}
   - name: LINESHAFT_POD_NAME
     valueFrom:
       fieldRef:
@@ -26,7 +31,7 @@ env:
         fieldPath: spec.nodeName
   {{- $attributes := list (printf "k8s.namespace.name=%s" .Release.Namespace) (printf "k8s.statefulset.name=%s" (include "lineshaft.fullname" .)) "k8s.pod.name=$(LINESHAFT_POD_NAME)" "k8s.node.name=$(LINESHAFT_NODE_NAME)" -}}
   {{- range $key, $value := .Values.otel.resourceAttributes }}
-  {{- $attributes = append $attributes (printf "%s=%s" $key $value) }}
+  {{- $attributes = append $attributes (printf "%s=%s" (include "lineshaft.percentEncoded" $key) (include "lineshaft.percentEncoded" $value)) }}
   {{- end }}
   - name: OTEL_RESOURCE_ATTRIBUTES
     value: {{ join "," $attributes | quote }}

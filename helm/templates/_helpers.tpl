@@ -1,38 +1,47 @@
 {{/* Names, labels and definitions used by several templates. */}}
 
 {{- define "lineshaft.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 52 | trimSuffix "-" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 52 | trimAll "-." -}}
 {{- end -}}
 
-{{/* At most 52 characters, so that the suffix of a StatefulSet fits into a label of 63 characters. */}}
+{{/*
+At most 52 characters, so that the suffix of a StatefulSet fits into a label of 63 characters. The name of a Service begins
+with a letter and has no dots; that of a release may begin with a digit and have dots.
+*/}}
 {{- define "lineshaft.fullname" -}}
-{{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
-{{- else -}}
 {{- $name := include "lineshaft.name" . -}}
-{{- if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 52 | trimSuffix "-" -}}
+{{- $full := printf "%s-%s" .Release.Name $name -}}
+{{- if .Values.fullnameOverride -}}
+{{- $full = .Values.fullnameOverride -}}
+{{- else if contains $name .Release.Name -}}
+{{- $full = .Release.Name -}}
 {{- end -}}
+{{- if not (regexMatch "^[a-z]" $full) -}}
+{{- $full = printf "lineshaft-%s" $full -}}
 {{- end -}}
+{{- $full | replace "." "-" | trunc 52 | trimSuffix "-" -}}
 {{- end -}}
 
 {{- define "lineshaft.headless" -}}
 {{- include "lineshaft.fullname" . }}-headless
 {{- end -}}
 
+{{/* The text with the characters that a label may have, at most 63. */}}
+{{- define "lineshaft.label" -}}
+{{- regexReplaceAll "[^-._A-Za-z0-9]+" . "-" | trunc 63 | trimAll "-._" -}}
+{{- end -}}
+
 {{- define "lineshaft.selector" -}}
-app.kubernetes.io/name: {{ include "lineshaft.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "lineshaft.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: server
 {{- end -}}
 
 {{- define "lineshaft.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+helm.sh/chart: {{ include "lineshaft.label" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_") | quote }}
 {{ include "lineshaft.selector" . }}
-app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | trunc 63 | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/version: {{ include "lineshaft.label" (.Values.image.tag | default .Chart.AppVersion) | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
 {{- end -}}
 
 {{- define "lineshaft.image" -}}

@@ -41,11 +41,11 @@ def tree(path, value):
 
 
 @functools.cache
-def _render(helm, values):
+def _render(helm, values, release="demo", namespace="work"):
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         file.write(values)
         file.flush()
-        command = [helm, "template", "demo", str(CHART), "--namespace", "work", "--values", file.name,
+        command = [helm, "template", release, str(CHART), "--namespace", namespace, "--values", file.name,
                    "--api-versions", "monitoring.coreos.com/v1"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -55,11 +55,12 @@ def _render(helm, values):
 
 def text(values, helm=HELMS[-1]):
     """The rendered text, with random values masked."""
-    return re.sub(r"(?m)^(  [a-z-]+: )[A-Za-z0-9+/]{80,}=*$", r"\1…", _render(helm, json.dumps(values)))
+    return re.sub(r'(?m)^(  "[a-z-]+": )"[A-Za-z0-9+/]{80,}=*"$', r"\1…", _render(helm, json.dumps(values)))
 
 
-def render(values, helm=HELMS[-1]):
-    return [document for document in yaml.safe_load_all(_render(helm, json.dumps(values))) if document]
+def render(values, helm=HELMS[-1], **names):
+    """The rendered objects; `names` are those of the release and the namespace."""
+    return [document for document in yaml.safe_load_all(_render(helm, json.dumps(values), **names)) if document]
 
 
 def fresh(values):

@@ -85,7 +85,7 @@ BOUNDS = {
     "service.type": {"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
     "service.port": whole(1, 65535),
     "service.annotations": STRINGS,
-    "auth.tokens.key": text(minLength=1),
+    "auth.tokens.key": text(pattern="^[-._A-Za-z0-9]+$", maxLength=253),
     "tls.clientCrlKey": text(pattern="^[-._A-Za-z0-9]*$", maxLength=253),
     "tls.certManager.issuerKind": {"enum": ["Issuer", "ClusterIssuer"]},
     "tls.certManager.dnsNames": items_of(text(minLength=1)),
@@ -123,7 +123,7 @@ BOUNDS = {
     "nodeSelector": STRINGS,
     "tolerations": OBJECTS,
     "affinity": OBJECT,
-    "test.tokenKey": text(minLength=1),
+    "test.tokenKey": text(pattern="^[-._A-Za-z0-9]+$", maxLength=253),
 } | {f"probes.{probe}.{key}": whole(1, 3600)
      for probe in ("startup", "liveness", "readiness") for key in ("periodSeconds", "failureThreshold")}
 

@@ -7,6 +7,7 @@ import pathlib
 import re
 import subprocess
 import tomllib
+import urllib.parse
 
 import pytest
 import yaml
@@ -326,6 +327,44 @@ def test_long_names_are_truncated():
         assert len(document["metadata"]["name"]) <= 63
         for value in document["metadata"]["labels"].values():
             assert len(value) <= 63
+
+
+@pytest.mark.parametrize("tag, label", [
+    ("1.2@sha256:" + "a" * 64, "1.2-sha256-" + "a" * 52),
+    ("b" * 70, "b" * 63),
+    ("c" * 62 + "-" + "c" * 7, "c" * 62),
+    ("_._", ""),
+])
+def test_any_tag_of_the_image_gives_a_label(tag, label):
+    documents = render({"image": {"tag": tag}})
+    assert len(documents) >= 8
+    for document in documents:
+        assert document["metadata"]["labels"]["app.kubernetes.io/version"] == label
+    assert server(documents)[1]["image"].endswith(":" + tag)
+
+
+@pytest.mark.parametrize("release, name", [
+    ("123", "lineshaft-123-lineshaft"), ("1e3", "lineshaft-1e3-lineshaft"), ("true", "true-lineshaft"),
+    ("a.b", "a-b-lineshaft"), ("my-lineshaft.1", "my-lineshaft-1"),
+])
+def test_any_name_of_a_release_gives_names_of_objects(release, name):
+    documents = render({}, release=release, namespace="123")
+    for document in documents:
+        assert document["metadata"]["namespace"] == "123"
+        assert document["metadata"]["labels"]["app.kubernetes.io/instance"] == release
+    assert only(documents, "StatefulSet")["metadata"]["name"] == name
+
+
+def test_resource_attributes_are_encoded():
+    attributes = {"team": "a,b=c d", "$(HOME)": "100%+é"}
+    environment = {variable["name"]: variable.get("value") for variable in server(render(
+        {"otel": {"endpoint": "http://collector:4317", "resourceAttributes": attributes}}))[1]["env"]}
+    pairs = [pair.split("=") for pair in environment["OTEL_RESOURCE_ATTRIBUTES"].split(",")]
+    assert all(len(pair) == 2 for pair in pairs), pairs
+    decoded = {urllib.parse.unquote(key): urllib.parse.unquote(value) for key, value in pairs}
+    assert attributes.items() <= decoded.items()
+    # Kubernetes replaces the names of variables, which are not encoded.
+    assert dict(pairs)["k8s.pod.name"] == "$(LINESHAFT_POD_NAME)" and "$(HOME)" not in dict(pairs)
 
 
 def test_the_chart_has_the_version_of_the_binary():

@@ -46,6 +46,45 @@ def test_the_schemas_refuse_a_wrong_field(version):
         kubernetes_validate.validate(statefulset, version, strict=True)
 
 
+NUMERIC = {
+    "nameOverride": "123", "clusterDomain": "123",
+    "image": {"tag": "123", "pullSecrets": ["123"]},
+    "persistence": {"storageClass": "123", "size": "10"},
+    "service": {"appProtocol": "123"},
+    "auth": {"tokens": {"existingSecret": "123", "key": "123"}, "jwksSecret": "123"},
+    "config": {"auth": {"jwt": {"issuer": "https://idp.example", "audience": "123"},
+                        "certificate": [{"subject": "123", "role": "viewer", "namespaces": ["*"]}]}},
+    "tls": {"enabled": True, "clientCaSecret": "123", "clientCrlKey": "123",
+            "certManager": {"enabled": True, "issuer": "123", "dnsNames": ["123"]}},
+    "otel": {"endpoint": "http://collector:4317", "headersSecret": "123", "resourceAttributes": {"a": "123"}},
+    "metrics": {"serviceMonitor": {"enabled": True, "labels": {"a": "123"}},
+                "prometheusRule": {"enabled": True, "labels": {"a": "123"}},
+                "dashboard": {"enabled": True, "labels": {"a": "123"}, "folder": "123"}},
+    "keda": {"certificateSecret": "123", "scaledObjects": [
+        {"name": "123", "target": "123", "pool": "123", "metric": "load", "value": 1, "maxReplicas": 1}]},
+    "ingress": {"enabled": True, "host": "123", "tlsSecret": "123", "className": "123", "annotations": {"a": "123"}},
+    "grpcRoute": {"enabled": True, "parentRefs": [{"name": "123"}], "hostnames": ["123"]},
+    "podDisruptionBudget": {"enabled": True},
+    "serviceAccount": {"name": "123", "annotations": {"a": "123"}},
+    "podLabels": {"a": "123"}, "podAnnotations": {"a": "123"}, "nodeSelector": {"a": "123"}, "priorityClassName": "123",
+    "test": {"tokenSecret": "123", "tokenKey": "123", "caSecret": "123", "certificateSecret": "123"},
+}
+# Instead of a volume and a Secret of the chart.
+NUMERIC_NAMES = {"fullnameOverride": "123", "persistence": {"existingClaim": "123"}}
+
+
+@pytest.mark.parametrize("digits", ["123", "1e3", "0x1f"])
+@pytest.mark.parametrize("more", [{}, NUMERIC_NAMES], ids=["templates", "names"])
+def test_texts_that_look_like_numbers_stay_texts(digits, more):
+    values_of_digits = json.loads(json.dumps(chart.merge(NUMERIC, more)).replace("123", digits))
+    documents = chart.render(values_of_digits, release=digits, namespace=digits)
+    for document in documents:
+        if not is_custom(document):
+            kubernetes_validate.validate(document, VERSIONS[-1], strict=True)
+    done = check_custom([document for document in documents if is_custom(document)])
+    assert done.returncode == 0, done.stderr
+
+
 def check_custom(documents):
     command = ["node", os.environ["CRD_CHECKER"]]
     return subprocess.run(command, input=json.dumps(documents), capture_output=True, text=True, check=False)
