@@ -217,3 +217,24 @@ async fn submit(handle: &Handle, mut specs: Vec<TaskSpec>, caller: &Caller) -> R
     span.end(&submitted);
     submitted.map_err(into_status)
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_submission_is_counted_although_its_call_has_ended() {
+        let (decide, decided) = oneshot::channel();
+        let (count, counted) = oneshot::channel();
+        let call = to_its_end(async move {
+            decided.await.unwrap();
+            count.send(()).unwrap();
+        });
+        assert!(call.now_or_never().is_none(), "the call ends here, before the decision");
+        decide.send(()).unwrap();
+        counted.await.unwrap();
+    }
+}
