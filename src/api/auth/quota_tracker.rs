@@ -19,7 +19,6 @@ use super::quota::{CommittedReservation, LimitOptions, Usage};
 
 /// Entries of the registry; entries that are not in use are removed beyond this number.
 const NAMES_MAX: usize = 10_000;
-/// Pauses between two attempts to follow the events, doubled after each failure.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// One page of a recount.
@@ -80,6 +79,20 @@ impl UsageRegistry {
     }
 }
 
+/// Pauses between attempts to follow the events. A failure is not repeated without one.
+#[derive(Default)]
+struct Pauses {
+    last: Option<Duration>,
+}
+
+impl Pauses {
+    /// The pause after an attempt that has lasted this long. A watch that has lasted begins the pauses again.
+    fn next(&mut self, lasted: Duration) -> Duration {
+        let longer = self.last.filter(|_| lasted < PAUSE_MAX).map(|last| (2 * last).min(PAUSE_MAX));
+        *self.last.insert(longer.unwrap_or(PAUSE_MIN))
+    }
+}
+
 #[derive(Default)]
 pub struct QuotaTracker {
     /// Unfinished tasks of identities, with their payload bytes.
@@ -104,7 +117,7 @@ impl QuotaTracker {
             () = handle.draining().cancelled_owned() => return,
             _ = begin => {}
         }
-        let mut pause = PAUSE_MIN;
+        let mut pauses = Pauses::default();
         loop {
             let attempted = Instant::now();
             match tracker.follow(&usages, &handle, &mut committed, &mut counted).await {
@@ -112,8 +125,7 @@ impl QuotaTracker {
                 Ok(()) => {}
                 Err(Refusal::Draining(_) | Refusal::WatchDrained(_)) => return,
                 Err(error) => {
-                    // A watch that has lasted does not lengthen the pause.
-                    pause = if attempted.elapsed() > PAUSE_MAX { PAUSE_MIN } else { (2 * pause).min(PAUSE_MAX) };
+                    let pause = pauses.next(attempted.elapsed());
                     tracing::warn!(%error, ?pause, "lost the watch on events; recounting unfinished tasks after a pause");
                     tokio::select! {
                         () = handle.draining().cancelled_owned() => return,
@@ -232,6 +244,15 @@ mod tests {
             attempt: 0,
             change,
         }
+    }
+
+    #[test]
+    fn the_pauses_after_failures_grow_and_begin_again_after_a_watch_that_lasted() {
+        let mut pauses = Pauses::default();
+        let first: Vec<_> = (0..4).map(|_| pauses.next(Duration::ZERO).as_millis()).collect();
+        assert_eq!(first, [100, 200, 400, 800]);
+        assert_eq!((0..9).map(|_| pauses.next(Duration::ZERO)).max(), Some(PAUSE_MAX));
+        assert_eq!(pauses.next(PAUSE_MAX), PAUSE_MIN);
     }
 
     #[test]
