@@ -61,6 +61,8 @@ pub struct Options {
     pub hosts: Vec<String>,
     /// Calls in flight in the whole server. A call beyond it is refused with OVERLOADED.
     pub max_in_flight: usize,
+    /// Open watches, waits and streams in the whole server.
+    pub max_open_streams: usize,
     pub instance: String,
     /// Reads the health of the machine and of the process.
     pub host: HostReading,
@@ -104,7 +106,7 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     security.spawn(handle.clone(), stop.clone());
     let access = AccessControl::new(security.authenticator.clone());
-    let slots = CallSlots::new(options.max_in_flight);
+    let slots = CallSlots::new(options.max_in_flight, options.max_open_streams);
     let public = PublicPlaces::default();
     // From the outermost layer to the innermost.
     let calls = ServiceBuilder::new()

@@ -99,6 +99,7 @@ pub(super) fn server(
         allowed_origins: config.http.allowed_origins.clone(),
         hosts: config.http.hosts.clone(),
         max_in_flight: config.server.max_in_flight,
+        max_open_streams: config.server.max_open_streams,
         instance: instance.to_owned(),
         host: Arc::new(move || sampler.health()),
         telemetry: telemetry.clone(),

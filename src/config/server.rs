@@ -41,9 +41,12 @@ pub struct Server {
     /// Time that open calls have to end after the server has asked the client to reconnect, 0 to 24h; calls that wait for
     /// a task have until its end. Default: 1m.
     pub connection_age_grace: HumanDuration,
-    /// Maximum number of concurrent calls over all connections, 1 to 1,000,000; further calls fail with OVERLOADED.
-    /// Default: 4096.
+    /// Maximum number of concurrent calls over all connections, 1 to 1,000,000; further calls fail with OVERLOADED. One
+    /// caller can use up to two thirds of them, and less when others call too. Default: 4096.
     pub max_in_flight: usize,
+    /// Maximum number of open watches, waits and streams over all connections, 1 to 1,000,000; further ones fail with
+    /// OVERLOADED. One caller can use up to two thirds of them, and less when others need them too. Default: 8192.
+    pub max_open_streams: usize,
     /// Time for which the scheduler or a runtime thread may be unresponsive before the server reports that it is not
     /// ready, 2s to 1h. Default: 10s.
     pub stall_limit: HumanDuration,
@@ -67,6 +70,7 @@ impl Default for Server {
             connection_age: HumanDuration(Duration::from_mins(5)),
             connection_age_grace: HumanDuration(Duration::from_mins(1)),
             max_in_flight: 4096,
+            max_open_streams: 8192,
             stall_limit: HumanDuration(Duration::from_secs(10)),
             max_connections: 10_000,
             max_connections_per_address: 1_000,
@@ -123,6 +127,7 @@ impl Server {
         let per_address = self.max_connections_per_address;
         problems.check_range("server.max_connections_per_address", per_address, 1, 1_000_000);
         problems.check_range("server.max_in_flight", self.max_in_flight, 1, 1_000_000);
+        problems.check_range("server.max_open_streams", self.max_open_streams, 1, 1_000_000);
     }
 }
 

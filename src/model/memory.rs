@@ -1,13 +1,13 @@
 //! The account for the memory that callers can make the server hold. Each part has a limit of its own.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::error::{Coded, Details, ErrorCode};
+use super::share::{Budget, Exceeded, Resource, Sharer};
 use super::turns::Turns;
 
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -40,6 +40,15 @@ impl MemoryPart {
     /// The part of a request that submits nothing and has `bytes`.
     pub fn of_request(bytes: u64) -> Self {
         if bytes <= SMALL_BYTES { Self::SmallRequests } else { Self::Requests }
+    }
+
+    /// As what callers share it, if they do.
+    fn resource(self) -> Option<Resource> {
+        match self {
+            Self::SmallRequests => Some(Resource::SmallRequests),
+            Self::Requests => Some(Resource::Requests),
+            Self::Payloads | Self::Attached | Self::Responses | Self::StreamReads => None,
+        }
     }
 
     pub fn name(self) -> &'static str {
@@ -76,13 +85,31 @@ impl MemoryPart {
     }
 }
 
-/// A part of the memory has reached its limit.
+/// A part of the memory has reached its limit, or the caller its share.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("{} use {used} bytes, the limit is {limit}; {}", .part.description(), .part.remedy())]
+#[error("{} {}use {used} bytes, {} is {limit}; {}", .part.description(), .whose.owner(), .whose.limit(), .part.remedy())]
 pub struct MemoryFull {
     pub part: MemoryPart,
     pub used: u64,
     pub limit: u64,
+    pub whose: Whose,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    Everyone,
+    /// The caller's, or that of all callers of its namespace.
+    Caller,
+}
+
+impl Whose {
+    fn owner(self) -> &'static str {
+        if self == Self::Caller { "of this caller or its namespace " } else { "" }
+    }
+
+    fn limit(self) -> &'static str {
+        if self == Self::Caller { "the present share" } else { "the limit" }
+    }
 }
 
 impl Coded for MemoryFull {
@@ -99,13 +126,12 @@ impl Coded for MemoryFull {
 
 /// Cheap to clone; clones share the account.
 #[derive(Clone, Debug)]
-pub struct MemoryAccount(Arc<[Budget; MemoryPart::ALL.len()]>);
+pub struct MemoryAccount(Arc<[Memory; MemoryPart::ALL.len()]>);
 
 #[derive(Debug)]
-struct Budget {
-    limit: u64,
-    used: AtomicU64,
-    /// Of the parts that callers share.
+struct Memory {
+    budget: Budget,
+    /// Of the parts for which callers wait in turn.
     turns: Mutex<Turns<oneshot::Sender<Share>>>,
 }
 
@@ -114,28 +140,46 @@ impl MemoryAccount {
     pub fn new(limit: impl Fn(MemoryPart) -> u64) -> Self {
         Self(Arc::new(MemoryPart::ALL.map(|part| {
             let limit = limit(part);
-            Budget { limit, used: AtomicU64::new(0), turns: Mutex::new(Turns::new(limit)) }
+            Memory { budget: Budget::new(limit), turns: Mutex::new(Turns::new(limit)) }
         })))
     }
 
-    fn budget(&self, part: MemoryPart) -> &Budget {
+    fn memory(&self, part: MemoryPart) -> &Memory {
         &self.0[part as usize]
     }
 
+    fn budget(&self, part: MemoryPart) -> &Budget {
+        &self.memory(part).budget
+    }
+
     pub fn limit(&self, part: MemoryPart) -> u64 {
-        self.budget(part).limit
+        self.budget(part).limit()
     }
 
     pub fn used(&self, part: MemoryPart) -> u64 {
-        self.budget(part).used.load(Ordering::Relaxed)
+        self.budget(part).used()
     }
 
     /// Takes memory of the part until the reservation is dropped.
     ///
     /// # Errors
     /// [`MemoryFull`].
+    #[cfg(test)]
     pub fn reserve(&self, part: MemoryPart, bytes: u64) -> Result<Reservation, MemoryFull> {
-        let mut reservation = Reservation { account: self.clone(), part, bytes: 0 };
+        self.reserve_for(None, part, bytes)
+    }
+
+    /// As [`MemoryAccount::reserve`], from the share of a caller.
+    ///
+    /// # Errors
+    /// [`MemoryFull`].
+    pub fn reserve_for(
+        &self,
+        sharer: Option<Arc<Sharer>>,
+        part: MemoryPart,
+        bytes: u64,
+    ) -> Result<Reservation, MemoryFull> {
+        let mut reservation = Reservation { account: self.clone(), part, bytes: 0, sharer };
         reservation.grow(bytes)?;
         Ok(reservation)
     }
@@ -150,7 +194,7 @@ impl MemoryAccount {
     ) -> impl Future<Output = Share> + Send + use<> {
         let (granted, grant) = oneshot::channel();
         {
-            let mut turns = self.budget(part).turns.lock();
+            let mut turns = self.memory(part).turns.lock();
             turns.remove_waiters_if(caller, oneshot::Sender::is_closed);
             turns.wait(caller, bytes, granted);
         }
@@ -173,17 +217,17 @@ impl MemoryAccount {
 
     /// That the part has no memory left for the caller.
     pub fn full(&self, part: MemoryPart) -> MemoryFull {
-        MemoryFull { part, used: self.used(part), limit: self.limit(part) }
+        MemoryFull { part, used: self.used(part), limit: self.limit(part), whose: Whose::Everyone }
     }
 
     /// Gives memory to those whose turn has come.
     fn grant(&self, part: MemoryPart) {
-        let Budget { used, turns, .. } = self.budget(part);
+        let Memory { budget, turns } = self.memory(part);
         loop {
             let (caller, bytes, waiter) = {
                 let mut turns = turns.lock();
                 let next = turns.next(oneshot::Sender::is_closed);
-                used.store(turns.used(), Ordering::Relaxed);
+                budget.publish(turns.used());
                 match next {
                     Some(next) => next,
                     None => return,
@@ -196,7 +240,7 @@ impl MemoryAccount {
 
     /// Sets the use of a part whose limit its owner enforces.
     pub fn publish(&self, part: MemoryPart, used: u64) {
-        self.budget(part).used.store(used, Ordering::Relaxed);
+        self.budget(part).publish(used);
     }
 }
 
@@ -206,9 +250,14 @@ pub struct Reservation {
     account: MemoryAccount,
     part: MemoryPart,
     bytes: u64,
+    sharer: Option<Arc<Sharer>>,
 }
 
 impl Reservation {
+    fn sharer(&self) -> Option<(&Sharer, Resource)> {
+        Some((self.sharer.as_deref()?, self.part.resource()?))
+    }
+
     /// Takes more memory; takes none if it fails. A small request that grows becomes a large one.
     ///
     /// # Errors
@@ -216,15 +265,17 @@ impl Reservation {
     pub fn grow(&mut self, bytes: u64) -> Result<(), MemoryFull> {
         let total = self.bytes.saturating_add(bytes);
         if self.part == MemoryPart::SmallRequests && MemoryPart::of_request(total) != self.part {
-            *self = self.account.reserve(MemoryPart::Requests, total)?;
+            *self = self.account.reserve_for(self.sharer.clone(), MemoryPart::Requests, total)?;
             return Ok(());
         }
-        let Budget { limit, used, .. } = self.account.budget(self.part);
-        let before = used.fetch_add(bytes, Ordering::Relaxed);
-        if before.saturating_add(bytes) > *limit {
-            used.fetch_sub(bytes, Ordering::Relaxed);
-            return Err(MemoryFull { part: self.part, used: before, limit: *limit });
-        }
+        let budget = self.account.budget(self.part);
+        budget.take(bytes, self.sharer()).map_err(|exceeded| {
+            let (used, limit, whose) = match exceeded {
+                Exceeded::Total { used } => (used, budget.limit(), Whose::Everyone),
+                Exceeded::Share { used, share } => (used, share, Whose::Caller),
+            };
+            MemoryFull { part: self.part, used, limit, whose }
+        })?;
         self.bytes += bytes;
         Ok(())
     }
@@ -232,7 +283,7 @@ impl Reservation {
     /// Returns all memory beyond `bytes`.
     pub fn shrink(&mut self, bytes: u64) {
         if bytes < self.bytes {
-            self.account.budget(self.part).used.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+            self.account.budget(self.part).give_back(self.bytes - bytes, self.sharer());
             self.bytes = bytes;
         }
     }
@@ -256,11 +307,11 @@ pub struct Share {
 impl Share {
     /// Changes the size to what is in use, whatever the limit.
     pub fn resize(&mut self, bytes: u64) {
-        let Budget { used, turns, .. } = self.account.budget(self.part);
+        let Memory { budget, turns } = self.account.memory(self.part);
         {
             let mut turns = turns.lock();
             turns.resize(&self.caller, self.bytes, bytes);
-            used.store(turns.used(), Ordering::Relaxed);
+            budget.publish(turns.used());
         }
         let is_less = bytes < self.bytes;
         self.bytes = bytes;
@@ -314,6 +365,23 @@ mod tests {
         submission.shrink(0);
         cancel.grow(1).unwrap();
         assert_eq!((used(MemoryPart::SmallRequests), used(MemoryPart::Requests)), (0, SMALL_BYTES + 1));
+    }
+
+    #[test]
+    fn a_caller_leaves_memory_to_others_also_when_its_small_request_grows() {
+        let account = MemoryAccount::new(|_| 9 << 10);
+        let (loud, quiet) = (Some(Arc::default()), Some(Arc::default()));
+        let take = |sharer: &Option<Arc<Sharer>>| account.reserve_for(sharer.clone(), MemoryPart::Requests, 1 << 10);
+        let held: Vec<_> = std::iter::repeat_with(|| take(&loud)).map_while(Result::ok).collect();
+        assert_eq!(held.len(), 6);
+        let refused = take(&loud).unwrap_err();
+        assert_eq!((refused.used, refused.limit, refused.whose), (6 << 10, 4 << 10, Whose::Caller));
+        assert!(refused.to_string().contains("this caller"), "{refused}");
+        let mut small = account.reserve_for(loud.clone(), MemoryPart::SmallRequests, 1 << 10).unwrap();
+        assert_eq!(small.grow(2 << 10).unwrap_err().whose, Whose::Caller);
+        take(&quiet).unwrap();
+        drop(held);
+        small.grow(2 << 10).unwrap();
     }
 
     #[test]

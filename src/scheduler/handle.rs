@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::model::{
-    Catalog, Clock, MemoryAccount, MemoryFull, MemoryPart, PoolName, Reservation, Revision, TaskFilter, TaskId,
+    Catalog, Clock, MemoryAccount, MemoryFull, MemoryPart, PoolName, Reservation, Revision, Sharer, TaskFilter, TaskId,
     TaskOptions, TaskSpec, TaskState, Timestamp,
 };
 use crate::pool::Attempt;
@@ -29,6 +29,8 @@ use super::views::{CancelCommand, PoolMetrics, Retention};
 #[derive(Clone)]
 pub struct Handle {
     pub(super) inner: Arc<HandleInner>,
+    /// The caller whose share of the memory for requests is used.
+    pub(super) sharer: Option<Arc<Sharer>>,
 }
 
 pub(super) struct HandleInner {
@@ -54,6 +56,12 @@ pub(super) fn request_bytes(spec: &TaskSpec) -> u64 {
 }
 
 impl Handle {
+    /// A handle whose requests count toward the caller's share of the memory.
+    #[must_use]
+    pub fn used_by(&self, sharer: Option<Arc<Sharer>>) -> Self {
+        Self { inner: self.inner.clone(), sharer }
+    }
+
     /// The registered handlers and pools.
     pub fn catalog(&self) -> &Arc<Catalog> {
         &self.inner.catalog
@@ -194,7 +202,7 @@ impl Handle {
     }
 
     pub(super) fn reserve(&self, part: MemoryPart, bytes: u64) -> Result<Reservation, MemoryFull> {
-        self.inner.memory.reserve(part, bytes)
+        self.inner.memory.reserve_for(self.sharer.clone(), part, bytes)
     }
 
     /// Sends a request that changes nothing and waits for the reply at most `timeout`. The request is sent at

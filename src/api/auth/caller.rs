@@ -8,11 +8,11 @@ use tonic::{Request, Status};
 use crate::api::convert::{InvalidFields, filter};
 use crate::api::listener::connection_limit::network;
 use crate::api::status::into_status;
-use crate::model::{Namespace, Priority, Role, Share, TaskFilter, TaskId, TaskOptions, TaskSpec};
+use crate::model::{Namespace, Priority, Role, Share, Sharer, TaskFilter, TaskId, TaskOptions, TaskSpec};
 use crate::proto::v1;
 use crate::scheduler::{Handle, Refusal, TASK_BYTES_MAX, TaskNotFound, TaskSnapshot};
 
-use super::connection_info::ConnectionInfo;
+use super::connection_info::{ConnectionInfo, sharer_of};
 use super::identity::Identity;
 use super::quota::{QuotaExceeded, Reservation, Usage};
 use super::refusal::{PermissionDenied, Unauthenticated};
@@ -22,6 +22,8 @@ pub struct Caller {
     /// `None` if authentication is off: everything is allowed.
     identity: Option<Arc<Identity>>,
     peer: Option<SocketAddr>,
+    /// Whose share of the memory for requests is used.
+    pub sharer: Option<Arc<Sharer>>,
     /// Text of `peer`, formatted on first use.
     address: OnceLock<Box<str>>,
 }
@@ -47,7 +49,7 @@ impl CallerExtractor {
             return Err(into_status(Unauthenticated::Missing));
         }
         let peer = request.extensions().get::<Arc<ConnectionInfo>>().and_then(|connection| connection.peer);
-        Ok(Caller { identity, peer, address: OnceLock::new() })
+        Ok(Caller { identity, peer, sharer: sharer_of(request.extensions()), address: OnceLock::new() })
     }
 }
 
@@ -217,7 +219,7 @@ mod tests {
         let grants = grants.iter().map(grant).collect();
         let usage = Arc::new(Usage::new("key:x", &LimitOptions::default(), None));
         let identity = Identity::new(grants, None, CancellationToken::new(), usage);
-        Caller { identity: Some(Arc::new(identity)), peer: None, address: OnceLock::new() }
+        Caller { identity: Some(Arc::new(identity)), peer: None, sharer: None, address: OnceLock::new() }
     }
 
     #[test]

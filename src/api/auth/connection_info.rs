@@ -1,7 +1,7 @@
 //! Facts about one connection. The listener adds them to every request of the connection as an extension.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
@@ -9,9 +9,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::codegen::http::{Extensions, HeaderValue};
 
 use crate::api::listener::connection_limit::network;
+use crate::model::Sharer;
 
 use super::certificate::CertificateNames;
 use super::identity::Identity;
+use super::in_use::InUse;
 
 #[derive(Default)]
 pub struct ConnectionInfo {
@@ -20,6 +22,8 @@ pub struct ConnectionInfo {
     pub certificate: Option<CertificateNames>,
     /// Cancelled when the client certificate is revoked.
     pub revoked: CancellationToken,
+    /// That of the peer's address; set when a call without an identity has taken a slot.
+    sharer: OnceLock<Arc<Sharer>>,
     cached: Mutex<Option<CachedIdentity>>,
 }
 
@@ -33,7 +37,7 @@ struct CachedIdentity {
 
 impl ConnectionInfo {
     pub fn new(peer: SocketAddr, certificate: Option<CertificateNames>, revoked: CancellationToken) -> Arc<Self> {
-        Arc::new(Self { peer: Some(peer), certificate, revoked, cached: Mutex::default() })
+        Arc::new(Self { peer: Some(peer), certificate, revoked, ..Self::default() })
     }
 
     /// The facts in a request's extensions; those of an unknown peer if the listener added none.
@@ -57,9 +61,26 @@ impl ConnectionInfo {
         self.peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| network(peer.ip()))
     }
 
+    /// The sharer of all calls without an identity that come from the network of the peer.
+    pub fn sharer_among(&self, by_address: &InUse<IpAddr, Sharer>) -> Arc<Sharer> {
+        let sharer = || match self.peer {
+            Some(_) => by_address.of(&self.network()),
+            None => Arc::default(),
+        };
+        self.sharer.get_or_init(sharer).clone()
+    }
+
     /// The address of the peer for log messages.
     pub fn address(&self) -> String {
         self.peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string())
+    }
+}
+
+/// The caller whose share of the memory a call uses: its identity, or else the network of its peer.
+pub fn sharer_of(extensions: &Extensions) -> Option<Arc<Sharer>> {
+    match extensions.get::<Arc<Identity>>() {
+        Some(identity) => Some(identity.sharer.clone()),
+        None => extensions.get::<Arc<ConnectionInfo>>()?.sharer.get().cloned(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{Grant, Namespace, NamespaceScope, Role, Timestamp};
+use crate::model::{Grant, Namespace, NamespaceScope, Role, Sharer, Timestamp};
 
 use super::quota::Usage;
 
@@ -18,6 +18,8 @@ pub struct Identity {
     /// Cancelled when the identity is revoked; ends its streams.
     pub revoked: CancellationToken,
     pub usage: Arc<Usage>,
+    /// Whose share of the server's slots and memory is used: the caller's, and that of its namespace if it has one only.
+    pub sharer: Arc<Sharer>,
 }
 
 impl Identity {
@@ -28,7 +30,8 @@ impl Identity {
         usage: Arc<Usage>,
     ) -> Self {
         let default_namespace = default_namespace(&grants);
-        Self { name: usage.name().into(), grants, default_namespace, expires_at, revoked, usage }
+        let sharer = usage.sharer(only_namespace(&grants));
+        Self { name: usage.name().into(), grants, default_namespace, expires_at, revoked, usage, sharer }
     }
 
     /// Whether the identity has expired or was revoked.
@@ -79,11 +82,16 @@ impl Identity {
 
 /// `default` if the grants contain it; otherwise the only namespace that they contain.
 fn default_namespace(grants: &[Grant]) -> Option<Namespace> {
-    let mut scopes = grants.iter().flat_map(|grant| &grant.scopes);
     let default = Namespace::default();
-    if scopes.clone().any(|scope| scope.contains(&default)) {
+    if grants.iter().flat_map(|grant| &grant.scopes).any(|scope| scope.contains(&default)) {
         return Some(default);
     }
+    only_namespace(grants).cloned()
+}
+
+/// The namespace to which all grants are limited.
+fn only_namespace(grants: &[Grant]) -> Option<&Namespace> {
+    let mut scopes = grants.iter().flat_map(|grant| &grant.scopes);
     let NamespaceScope::Only(first) = scopes.next()? else { return None };
-    scopes.all(|scope| scope.contains(first)).then(|| first.clone())
+    scopes.all(|scope| matches!(scope, NamespaceScope::Only(other) if other == first)).then_some(first)
 }

@@ -76,6 +76,27 @@ pub fn required(path: &str) -> Option<(Permission, CallKind)> {
     TABLE.iter().find(|(listed, ..)| *listed == path).map(|(_, permission, kind)| (*permission, *kind))
 }
 
+/// Whether the caller decides when the call ends.
+pub fn is_streaming(path: &str) -> bool {
+    matches!(required(path), Some((_, Streaming)))
+}
+
+/// Calls that free what others wait for, or show why they wait, and the plain routes that do.
+const MAKES_ROOM: [&str; 7] = [
+    "/lineshaft.v1.TaskService/CancelTask",
+    "/lineshaft.v1.TaskService/DeleteTasks",
+    "/lineshaft.v1.PoolService/UpdatePool",
+    "/lineshaft.v1.SystemService/Drain",
+    "/lineshaft.v1.SystemService/GetSystemHealth",
+    "/api/clear-completed",
+    "/api/shutdown",
+];
+
+/// Whether the call has places of its own beside those of other calls.
+pub fn makes_room(path: &str) -> bool {
+    MAKES_ROOM.contains(&path) || path.starts_with("/api/tasks/") && path.ends_with("/cancel")
+}
+
 /// Whether the call needs no token.
 pub fn is_public(path: &str) -> bool {
     matches!(required(path), Some((Public, _)))

@@ -11,8 +11,10 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::mpsc;
 
 use crate::model::key_file::KeyLimits;
-use crate::model::{Coded, Details, ErrorCode, Revision, TaskSpec};
+use crate::model::share::Holdings;
+use crate::model::{Coded, Details, ErrorCode, Namespace, Revision, Sharer, TaskSpec};
 
+use super::in_use::InUse;
 use super::refusal_budget::RefusalBudget;
 
 /// Limits of each identity; `None`: no limit.
@@ -57,6 +59,10 @@ pub struct Usage {
     tasks: AtomicU64,
     bytes: AtomicU64,
     streams: AtomicUsize,
+    /// Slots of calls, and memory of requests.
+    holdings: Arc<Holdings>,
+    /// The same of all callers of a namespace.
+    by_namespace: Arc<InUse<Namespace, Holdings>>,
     committed: Option<mpsc::UnboundedSender<CommittedReservation>>,
     /// For the audit log.
     pub refusals: RefusalBudget,
@@ -107,9 +113,22 @@ impl Usage {
             tasks: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             streams: AtomicUsize::new(0),
+            holdings: Arc::default(),
+            by_namespace: Arc::default(),
             committed,
             refusals: RefusalBudget::default(),
         }
+    }
+
+    /// Shares what its namespace holds with others.
+    #[must_use]
+    pub fn among(self, by_namespace: Arc<InUse<Namespace, Holdings>>) -> Self {
+        Self { by_namespace, ..self }
+    }
+
+    pub fn sharer(&self, namespace: Option<&Namespace>) -> Arc<Sharer> {
+        let namespace = namespace.map(|namespace| self.by_namespace.of(namespace));
+        Arc::new(Sharer::new(self.holdings.clone(), namespace))
     }
 
     pub fn set_limits(&self, limits: LimitOptions) {

@@ -12,9 +12,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::model::key_file::KeyLimits;
-use crate::model::{Event, Revision, TaskChange, TaskEvent, TaskFilter, TaskId, TaskSpec, TaskState};
+use crate::model::share::Holdings;
+use crate::model::{Event, Namespace, Revision, TaskChange, TaskEvent, TaskFilter, TaskId, TaskSpec, TaskState};
 use crate::scheduler::{Handle, PageSize, Refusal, Watch};
 
+use super::in_use::InUse;
 use super::quota::{CommittedReservation, LimitOptions, Usage};
 
 /// Entries of the registry; entries that are not in use are removed beyond this number.
@@ -29,6 +31,7 @@ pub struct UsageRegistry {
     limits: LimitOptions,
     committed: mpsc::UnboundedSender<CommittedReservation>,
     by_name: Mutex<HashMap<Box<str>, Arc<Usage>>>,
+    by_namespace: Arc<InUse<Namespace, Holdings>>,
     counted: watch::Sender<Counted>,
 }
 
@@ -51,7 +54,7 @@ impl UsageRegistry {
     pub fn new(limits: LimitOptions) -> (Self, mpsc::UnboundedReceiver<CommittedReservation>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let counted = watch::Sender::new(Counted::default().and(&limits));
-        (Self { limits, committed: sender, by_name: Mutex::default(), counted }, receiver)
+        (Self { limits, committed: sender, by_name: Mutex::default(), by_namespace: Arc::default(), counted }, receiver)
     }
 
     pub fn of(&self, name: &str) -> Arc<Usage> {
@@ -62,7 +65,8 @@ impl UsageRegistry {
         if by_name.len() >= NAMES_MAX {
             by_name.retain(|_, usage| Arc::strong_count(usage) > 1 || usage.live() != (0, 0));
         }
-        let usage = Arc::new(Usage::new(name, &self.limits, Some(self.committed.clone())));
+        let usage = Usage::new(name, &self.limits, Some(self.committed.clone()));
+        let usage = Arc::new(usage.among(self.by_namespace.clone()));
         by_name.insert(name.into(), usage.clone());
         usage
     }

@@ -53,7 +53,8 @@ impl Context {
         deadline: Option<Instant>,
         admission: &mut Admission,
     ) -> Result<ReceivedBody, Status> {
-        let memory = request_part(head.uri.path()).map(|part| self.memory.reserve(part, 0)).transpose();
+        let memory =
+            request_part(head.uri.path()).map(|part| self.memory.reserve_for(admission.sharer(), part, 0)).transpose();
         let memory = memory.map_err(|full| status::to_status(&full))?;
         let limits = BodyLimits { bytes: admission.bytes_max(bytes), timeout: self.body_timeout };
         tokio::select! {

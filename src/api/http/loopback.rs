@@ -214,7 +214,7 @@ mod tests {
         }
         let context = Context {
             calls: Calls::new(tower::service_fn(|_| async { Ok(Response::default()) })),
-            admission: AdmissionControl::new(AccessControl::default(), CallSlots::new(1), PublicPlaces::default()),
+            admission: AdmissionControl::new(AccessControl::default(), CallSlots::new(1, 1), PublicPlaces::default()),
             contract: Arc::new(Contract::new().unwrap()),
             body_timeout: Duration::ZERO,
             memory: MemoryAccount::new(|_| 0),

@@ -184,7 +184,7 @@ mod tests {
         let memory = MemoryAccount::new(|_| 1_000);
         let context = Context {
             calls: Calls::new(calls),
-            admission: AdmissionControl::new(AccessControl::default(), CallSlots::new(1), PublicPlaces::default()),
+            admission: AdmissionControl::new(AccessControl::default(), CallSlots::new(1, 1), PublicPlaces::default()),
             contract: Arc::new(Contract::new().unwrap()),
             body_timeout: Duration::from_mins(1),
             memory: memory.clone(),

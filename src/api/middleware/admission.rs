@@ -5,10 +5,13 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tonic::Status;
 use tonic::codegen::http::{Extensions, HeaderMap, request};
 
 use crate::api::auth::{AccessControl, ConnectionInfo, Identity, is_public};
+
+use crate::model::Sharer;
 
 use super::call_slots::{CallSlot, CallSlots};
 use super::public_places::{PUBLIC_BYTES_MAX, PublicPlace, PublicPlaces};
@@ -27,7 +30,7 @@ pub struct Admission {
 }
 
 enum Held {
-    Slot(#[expect(dead_code, reason = "returned when it is dropped")] CallSlot),
+    Slot(Arc<Sharer>),
     Public(PublicPlace),
 }
 
@@ -37,6 +40,14 @@ impl Admission {
         match &self.held {
             Held::Slot(_) => bytes,
             Held::Public(_) => PUBLIC_BYTES_MAX,
+        }
+    }
+
+    /// The caller whose share of the memory is used.
+    pub fn sharer(&self) -> Option<Arc<Sharer>> {
+        match &self.held {
+            Held::Slot(sharer) => Some(sharer.clone()),
+            Held::Public(_) => None,
         }
     }
 
@@ -50,10 +61,30 @@ impl Admission {
 }
 
 /// Request extension of a call that belongs to an admitted request. It cannot come from the network.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Admitted {
     /// `None` without authentication, and for public methods.
     pub identity: Option<Arc<Identity>>,
+    /// The slot of the request, returned when the request and its calls have ended. A public call has none.
+    slot: Option<Arc<Mutex<Option<CallSlot>>>>,
+}
+
+impl Admitted {
+    pub fn new(identity: Option<Arc<Identity>>, slot: CallSlot) -> Self {
+        Self { identity, slot: Some(Arc::new(Mutex::new(Some(slot)))) }
+    }
+
+    #[cfg(test)]
+    pub fn of(identity: Option<Arc<Identity>>) -> Self {
+        Self { identity, ..Self::default() }
+    }
+
+    /// Returns the slot before the request has ended.
+    pub fn return_slot(&self) {
+        if let Some(slot) = &self.slot {
+            slot.lock().take();
+        }
+    }
 }
 
 impl AdmissionControl {
@@ -68,12 +99,15 @@ impl AdmissionControl {
     pub fn admit(&self, head: &request::Parts) -> Result<Admission, Status> {
         if is_public(head.uri.path()) {
             let place = self.public.enter(head.uri.path());
-            return Ok(Admission { admitted: Admitted { identity: None }, held: Held::Public(place) });
+            return Ok(Admission { admitted: Admitted::default(), held: Held::Public(place) });
         }
         let connection = ConnectionInfo::of(&head.extensions);
         let identity = self.access.authenticate(head.uri.path(), &head.headers, &connection);
         let identity = identity.map_err(|refused| *refused)?;
-        Ok(Admission { admitted: Admitted { identity }, held: Held::Slot(self.slots.acquire()?) })
+        // Streams exchange it for one of theirs when the request is complete.
+        let slot = self.slots.acquire_for_request(head.uri.path(), identity.as_ref(), &connection)?;
+        let sharer = slot.sharer().clone();
+        Ok(Admission { admitted: Admitted::new(identity, slot), held: Held::Slot(sharer) })
     }
 
     /// Checks whether the caller may read the page at `path`.

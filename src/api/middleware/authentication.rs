@@ -139,7 +139,7 @@ mod tests {
         let refused = layered.call(request(None)).await.unwrap();
         assert_eq!(status(refused.headers()).code(), Code::Unauthenticated);
         let mut admitted = request(None);
-        admitted.extensions_mut().insert(Admitted { identity });
+        admitted.extensions_mut().insert(Admitted::of(identity));
         *admitted.uri_mut() = "/lineshaft.v1.TaskService/SubmitTask".parse().unwrap();
         let denied = layered.call(admitted).await.unwrap();
         assert_eq!(status(denied.headers()).code(), Code::PermissionDenied);

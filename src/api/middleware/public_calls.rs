@@ -54,7 +54,7 @@ where
         let place = (self.layer.all || is_public(path)).then(|| self.layer.places.enter(path));
         if place.is_some() {
             // No identity, and no slot among the calls in flight.
-            request.extensions_mut().insert(Admitted { identity: None });
+            request.extensions_mut().insert(Admitted::default());
         }
         PublicFuture { inner: self.inner.call(request), place }
     }

@@ -5,6 +5,7 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -12,9 +13,9 @@ use http_body::{Body, Frame, SizeHint};
 use tonic::codegen::http::Request;
 use tower::{Layer, Service};
 
-use crate::api::auth::{is_public, submits};
+use crate::api::auth::{is_public, sharer_of, submits};
 use crate::api::status;
-use crate::model::{MemoryAccount, MemoryPart, Reservation};
+use crate::model::{MemoryAccount, MemoryPart, Reservation, Sharer};
 
 #[derive(Clone)]
 pub struct RequestMemoryLayer(pub MemoryAccount);
@@ -46,9 +47,10 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (account, part) = (self.account.clone(), request_part(request.uri().path()));
+        let part = request_part(request.uri().path());
+        let (account, sharer) = (self.account.clone(), sharer_of(request.extensions()));
         let framing = Framing::default();
-        self.inner.call(request.map(|inner| CountedBody { inner, account, part, memory: None, framing }))
+        self.inner.call(request.map(|inner| CountedBody { inner, account, sharer, part, memory: None, framing }))
     }
 }
 
@@ -61,6 +63,7 @@ pub fn request_part(path: &str) -> Option<MemoryPart> {
 pub struct CountedBody<B> {
     inner: B,
     account: MemoryAccount,
+    sharer: Option<Arc<Sharer>>,
     /// `None`: not counted.
     part: Option<MemoryPart>,
     /// Of the message that is being received and the frames after it.
@@ -79,7 +82,7 @@ where
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let Self { inner, account, part, memory, framing } = &mut *self;
+        let Self { inner, account, sharer, part, memory, framing } = &mut *self;
         // The decoder asks for more only when it has decoded every complete message.
         if let Some(memory) = memory {
             memory.shrink(framing.incomplete);
@@ -92,7 +95,7 @@ where
             let bytes = data.len() as u64;
             let counted = match memory {
                 Some(memory) => memory.grow(bytes),
-                None => account.reserve(*part, 0).and_then(|empty| memory.insert(empty).grow(bytes)),
+                None => account.reserve_for(sharer.take(), *part, 0).and_then(|empty| memory.insert(empty).grow(bytes)),
             };
             if let Err(full) = counted {
                 return Poll::Ready(Some(Err(Box::new(status::to_status(&full)))));
@@ -174,7 +177,14 @@ mod tests {
         let inner = Pieces(pieces.iter().map(|piece| Bytes::copy_from_slice(piece)).collect());
         (
             account.clone(),
-            CountedBody { inner, account, part: Some(MemoryPart::Requests), memory: None, framing: Framing::default() },
+            CountedBody {
+                inner,
+                account,
+                sharer: None,
+                part: Some(MemoryPart::Requests),
+                memory: None,
+                framing: Framing::default(),
+            },
         )
     }
 

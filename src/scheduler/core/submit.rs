@@ -6,7 +6,7 @@ use hashbrown::{HashMap, HashSet};
 
 use crate::model::{
     Durability, Event, MemoryFull, MemoryPart, PoolName, RequestKey, Revision, TaskChange, TaskEvent, TaskId, TaskSpec,
-    TaskState, Timestamp,
+    TaskState, Timestamp, Whose,
 };
 use crate::scheduler::refusal::{BadField, Draining, QueueFull, Refusal, RequestIdReused};
 
@@ -160,7 +160,8 @@ impl Core {
         let added: u64 = added.map(|(spec, _)| attached_bytes(spec)).sum();
         let limit = self.options.attached_bytes_max;
         if added > 0 && self.attached_bytes + added > limit {
-            return Err(MemoryFull { part: MemoryPart::Attached, used: self.attached_bytes, limit }.into());
+            let (part, used, whose) = (MemoryPart::Attached, self.attached_bytes, Whose::Everyone);
+            return Err(MemoryFull { part, used, limit, whose }.into());
         }
         Ok(())
     }

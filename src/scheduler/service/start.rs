@@ -142,7 +142,7 @@ fn worker_context(
     runtime: &runtime::Handle,
 ) -> WorkerContext {
     let inbox = shared.inbox.clone();
-    let handle = Handle { inner: shared.clone() };
+    let handle = Handle { inner: shared.clone(), sharer: None };
     WorkerContext {
         registry,
         clock: shared.clock.clone(),

@@ -61,7 +61,7 @@ pub(super) struct Drain {
 
 impl Service {
     pub fn handle(&self) -> Handle {
-        Handle { inner: self.shared.clone() }
+        Handle { inner: self.shared.clone(), sharer: None }
     }
 
     /// Number of recovered tasks.

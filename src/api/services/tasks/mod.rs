@@ -45,7 +45,8 @@ impl TaskService for Tasks {
         request: Request<v1::SubmitTaskRequest>,
     ) -> Result<Response<v1::SubmitTaskResponse>, Status> {
         let caller = self.callers.extract(&request)?;
-        let submitted = submit::one(&self.handle, request.into_inner(), MessagePath::Root, &caller).await;
+        let handle = self.handle.used_by(caller.sharer.clone());
+        let submitted = submit::one(&handle, request.into_inner(), MessagePath::Root, &caller).await;
         audit::submission(&caller, "SubmitTask", |task| task.id.to_string(), &submitted);
         submitted.map(|task| Response::new(task.into()))
     }
@@ -55,7 +56,8 @@ impl TaskService for Tasks {
         request: Request<v1::BatchSubmitTasksRequest>,
     ) -> Result<Response<v1::BatchSubmitTasksResponse>, Status> {
         let caller = self.callers.extract(&request)?;
-        let response = submit::batch(&self.handle, request.into_inner(), &caller).await;
+        let handle = self.handle.used_by(caller.sharer.clone());
+        let response = submit::batch(&handle, request.into_inner(), &caller).await;
         let subject = |batch: &v1::BatchSubmitTasksResponse| {
             format!("batch {} of {} tasks", batch.batch_id, batch.task_ids.len())
         };
@@ -69,14 +71,16 @@ impl TaskService for Tasks {
     ) -> Result<Response<Self::SubmitTasksStream>, Status> {
         let caller = self.callers.extract(&request)?;
         let memory = ResponseMemory::Stream(caller.share_name());
-        Ok(memory.attach_to(submit_stream::responses(self.handle.clone(), request.into_inner(), caller)))
+        let handle = self.handle.used_by(caller.sharer.clone());
+        Ok(memory.attach_to(submit_stream::responses(handle, request.into_inner(), caller)))
     }
 
     async fn run_task(&self, request: Request<v1::RunTaskRequest>) -> Result<Response<Self::RunTaskStream>, Status> {
         let caller = self.callers.extract(&request)?;
         let task = request.into_inner().task;
         let task = task.ok_or_else(|| into_status(InvalidFields::one("task", "is required")))?;
-        let submitted = submit::one(&self.handle, task, MessagePath::Task, &caller).await;
+        let handle = self.handle.used_by(caller.sharer.clone());
+        let submitted = submit::one(&handle, task, MessagePath::Task, &caller).await;
         audit::submission(&caller, "RunTask", |task| task.id.to_string(), &submitted);
         let messages = watch::run(self.handle.clone(), submitted?, caller.share_name())?;
         Ok(ResponseMemory::Stream(caller.share_name()).attach_to(messages))
@@ -135,7 +139,8 @@ impl TaskService for Tasks {
         let caller = self.callers.extract(&request)?;
         let request = request.into_inner();
         let task_id = audit::name(&request.task_id);
-        let response = cancel::cancel(&self.handle, request, &caller).await;
+        let handle = self.handle.used_by(caller.sharer.clone());
+        let response = cancel::cancel(&handle, request, &caller).await;
         audit::record(&caller, "CancelTask", task_id, &response);
         response.map(Response::new)
     }
@@ -146,7 +151,7 @@ impl TaskService for Tasks {
     ) -> Result<Response<v1::DeleteTasksResponse>, Status> {
         let caller = self.callers.extract(&request)?;
         let deleted = match caller.filter(Role::Operator, request.into_inner().filter) {
-            Ok(filter) => self.handle.delete(filter).await.map_err(into_status),
+            Ok(filter) => self.handle.used_by(caller.sharer.clone()).delete(filter).await.map_err(into_status),
             Err(status) => Err(status),
         };
         let subject = deleted.as_ref().map_or_else(|_| String::new(), |(count, _)| format!("{count} tasks"));
