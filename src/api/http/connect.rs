@@ -18,8 +18,8 @@ use tonic::{Code, Status};
 
 use crate::api::headers;
 use crate::api::middleware::response_memory::{ReplyMemory, ResponseMemory};
-use crate::api::status::into_status;
-use crate::model::{ErrorCode, limits};
+use crate::api::status::{into_status, to_status};
+use crate::model::{ErrorCode, Reservation, limits};
 use crate::scheduler::Internal;
 
 use super::context::Context;
@@ -73,10 +73,16 @@ impl Encoding {
 
 impl Codec {
     /// Converts a request message to protobuf.
-    fn decode(self, method: &Method, message: Bytes) -> Result<Bytes, Status> {
+    ///
+    /// Both are in memory until it returns, and `memory` of the request counts them. Then it counts nothing, because the
+    /// layers of the call count the message.
+    fn decode(self, method: &Method, message: Bytes, mut memory: Option<Reservation>) -> Result<Vec<u8>, Status> {
+        if let Some(memory) = &mut memory {
+            memory.grow(message.len() as u64).map_err(|full| to_status(&full))?;
+        }
         match self {
-            Self::Proto => Ok(message),
-            Self::Json => json_decode::decode(&method.input, &message).map(Bytes::from).map_err(into_status),
+            Self::Proto => Ok(message.into()),
+            Self::Json => json_decode::decode(&method.input, &message).map_err(into_status),
         }
     }
 
@@ -149,10 +155,9 @@ async fn unary(
     let mut admission = context.admit(head).map_err(without_metadata)?;
     let body = context.receive(head, body, limits::MESSAGE_BYTES_MAX, deadline, &mut admission).await;
     let body = body.map_err(without_metadata)?;
-    let (bytes, _memory) = (body.bytes, body.memory);
-    let message = codec.decode(method, bytes).map_err(without_metadata)?;
+    let message = codec.decode(method, body.bytes, body.memory).map_err(without_metadata)?;
     let client = LoopbackClient::new(context, head, deadline, admission);
-    let mut reply = client.unary(head.uri.path(), &message).await?;
+    let mut reply = client.unary(head.uri.path(), message).await?;
     reply.message = codec.encode(method, reply.message).map_err(without_metadata)?;
     Ok((reply, client.memory()))
 }
@@ -240,9 +245,8 @@ async fn start(
     let deadline = deadline(&head.headers)?;
     let mut admission = context.admit(head)?;
     let body = context.receive(head, body, PREFIX_BYTES + limits::MESSAGE_BYTES_MAX, deadline, &mut admission).await?;
-    let (bytes, _memory) = (body.bytes, body.memory);
-    let message = codec.decode(method, open_envelope(bytes)?)?;
-    Ok(LoopbackClient::new(context, head, deadline, admission).open(head.uri.path(), &message).await)
+    let message = codec.decode(method, open_envelope(body.bytes)?, body.memory)?;
+    Ok(LoopbackClient::new(context, head, deadline, admission).open(head.uri.path(), message).await)
 }
 
 /// Returns the message of a request that consists of one envelope.

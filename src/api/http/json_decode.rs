@@ -1,15 +1,16 @@
 //! Decodes JSON to messages of the contract, by the JSON mapping of protobuf. Unknown fields are errors.
 
-use prost::Message;
-use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor};
+use prost_reflect::MessageDescriptor;
+use serde::de::DeserializeSeed;
 
 use crate::model::{Coded, Details, ErrorCode, FieldViolation};
 
 use super::json_payload::{RewrittenJson, string_length};
+use super::json_transcode::MessageSeed;
 
 /// Maximum nesting of lists and objects, about that of protobuf decoders.
 const DEPTH_MAX: usize = 100;
-/// Maximum number of values in a message. A few bytes of JSON can take a hundred times as much memory once decoded.
+/// Maximum number of values in a message. Each can take a hundred times as much memory in the service.
 const VALUES_MAX: usize = 200_000;
 
 /// JSON that cannot be decoded, with the position of the error.
@@ -65,10 +66,11 @@ pub fn decode(input: &MessageDescriptor, json: &[u8]) -> Result<Vec<u8>, JsonErr
         return Err(JsonError::at(json.as_bytes(), offset, "duplicate field"));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(&rewritten.text);
-    let options = DeserializeOptions::new().deny_unknown_fields(true);
-    let message = DynamicMessage::deserialize_with_options(input.clone(), &mut deserializer, &options);
-    let message = message.and_then(|message| deserializer.end().map(|()| message)).map_err(syntax_error)?;
-    Ok(message.encode_to_vec())
+    let mut encoded = Vec::new();
+    let message = MessageSeed { descriptor: input, out: &mut encoded };
+    let decoded = message.deserialize(&mut deserializer).and_then(|()| deserializer.end());
+    decoded.map_err(syntax_error)?;
+    Ok(encoded)
 }
 
 /// Rejects JSON that would take far more memory than its length once decoded.
@@ -142,6 +144,8 @@ fn find_complexity(json: &[u8]) -> Option<(usize, String)> {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message;
+
     use super::*;
     use crate::api::http::descriptors::Contract;
     use crate::proto::v1;

@@ -11,6 +11,7 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use hashbrown::HashSet;
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 
+use crate::model::limits;
 use crate::proto::json::{PAYLOAD, is_json};
 
 /// The JSON text of a message in which payloads have `data` instead of `json`.
@@ -26,7 +27,8 @@ impl RewrittenJson {
     /// Rewrites the JSON text of a message. Text that does not match the message is copied; decoding it then fails.
     pub fn new(input: &MessageDescriptor, json: &str) -> Self {
         let output = Self { text: Vec::with_capacity(json.len()), copies: Vec::new(), duplicate: None };
-        let mut rewriter = Rewriter { json: json.as_bytes(), at: 0, copied: 0, output };
+        let mut rewriter =
+            Rewriter { json: json.as_bytes(), at: 0, copied: 0, payloads: limits::BATCH_TASKS_MAX + 1, output };
         // `None`: the text does not match the message from here on.
         let _ = rewriter.value(&Expected::Message(input.clone()));
         rewriter.copy_to(json.len());
@@ -56,6 +58,8 @@ struct Rewriter<'a> {
     at: usize,
     /// The original text before this offset is already in the output.
     copied: usize,
+    /// Payloads that may still be rewritten.
+    payloads: usize,
     output: RewrittenJson,
 }
 
@@ -175,6 +179,8 @@ impl Rewriter<'_> {
 
     /// Rewrites a payload if it has the field `json`.
     fn payload(&mut self, message: &MessageDescriptor) -> Option<()> {
+        // More do not fit into a batch. Rewritten, the smallest payloads are five times as long.
+        self.payloads = self.payloads.checked_sub(1)?;
         let start = self.at;
         let (mut members, mut seen) = (Vec::new(), Vec::new());
         self.object(|rewriter, key| {
@@ -246,7 +252,7 @@ fn name(quoted: &[u8]) -> Option<Cow<'_, str>> {
 /// Returns the exact text of a member of an object, which must be valid JSON.
 pub fn member<'a>(json: &'a [u8], wanted: &str) -> Option<&'a [u8]> {
     let output = RewrittenJson { text: Vec::new(), copies: Vec::new(), duplicate: None };
-    let mut rewriter = Rewriter { json, at: 0, copied: 0, output };
+    let mut rewriter = Rewriter { json, at: 0, copied: 0, payloads: 1, output };
     let mut found = None;
     rewriter.object(|rewriter, key| {
         let value = rewriter.skip()?;

@@ -3,7 +3,7 @@
 //! They pass the same layers as calls from the network. They carry the identity of the admitted request, so
 //! that the caller is authenticated and admitted once.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use prost::Message;
 use tokio::time::Instant;
@@ -82,7 +82,7 @@ impl LoopbackClient {
     }
 
     /// Starts a call with one message.
-    pub async fn open(&self, path: &str, message: &[u8]) -> Response<Body> {
+    pub async fn open(&self, path: &str, message: Vec<u8>) -> Response<Body> {
         let mut request = Request::new(Body::new(Full::new(framed(message))));
         *request.method_mut() = Method::POST;
         *request.version_mut() = Version::HTTP_2;
@@ -105,7 +105,7 @@ impl LoopbackClient {
     ///
     /// # Errors
     /// The status of the service, with the headers or trailers that contained it.
-    pub async fn unary(&self, path: &str, message: &[u8]) -> Result<Reply, (Status, HeaderMap)> {
+    pub async fn unary(&self, path: &str, message: Vec<u8>) -> Result<Reply, (Status, HeaderMap)> {
         let (mut head, body) = self.open(path, message).await.into_parts();
         self.memory.set(head.extensions.remove());
         if let Some(refused) = Status::from_header_map(&head.headers)
@@ -131,7 +131,7 @@ impl LoopbackClient {
     /// # Errors
     /// The status of the service.
     pub async fn rpc<Q: Message, A: Message + Default>(&self, path: &str, request: &Q) -> Result<A, Status> {
-        let reply = self.unary(path, &request.encode_to_vec()).await.map_err(|(refused, _)| refused)?;
+        let reply = self.unary(path, request.encode_to_vec()).await.map_err(|(refused, _)| refused)?;
         decoded(reply.message)
     }
 }
@@ -145,13 +145,11 @@ pub fn incomplete() -> Status {
     status::to_status(&Internal { cause: "a service ended its response without a status".to_owned() })
 }
 
-fn framed(message: &[u8]) -> Bytes {
-    let mut frame = BytesMut::with_capacity(PREFIX_BYTES + message.len());
-    frame.put_u8(0);
+fn framed(mut message: Vec<u8>) -> Bytes {
     // Messages are limited far below 4 GiB before.
-    frame.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
-    frame.put_slice(message);
-    frame.freeze()
+    let [a, b, c, d] = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
+    message.splice(0..0, [0, a, b, c, d]);
+    message.into()
 }
 
 /// Splits a gRPC body into messages. The pieces of the body may end anywhere.
@@ -192,7 +190,7 @@ mod tests {
 
     #[test]
     fn messages_are_split_wherever_the_pieces_end() {
-        let whole = [framed(b"one"), framed(b""), framed(b"three")].concat();
+        let whole = ["one", "", "three"].map(|text| framed(text.into())).concat();
         for size in 1..=whole.len() {
             let mut frames = Frames::default();
             let mut found = Vec::new();

@@ -10,6 +10,7 @@ mod front;
 pub mod health;
 mod json_decode;
 mod json_payload;
+mod json_transcode;
 mod loopback;
 pub mod metrics;
 mod origin;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tonic::Code;
 
 use super::{Tokens, lineshaft, text};
+use crate::http1_client::{Connection, post as post_http1};
 use crate::http2_client::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, connect, frame,
     read_frame,
@@ -221,6 +222,34 @@ async fn a_message_that_would_decode_to_a_hundred_times_its_size_is_refused() {
     let grown = peak(&server).saturating_sub(before);
     assert!(grown < 128 << 20, "{grown} bytes at the peak");
     assert_serves(&server).await;
+}
+
+#[tokio::test]
+async fn json_takes_at_most_four_times_its_size_whatever_it_contains() {
+    let batch = |task: &str, count: usize| format!("{{\"tasks\":[{}{{}}]", format!("{task},").repeat(count));
+    let arguments = |count: usize| format!("{{\"args\":[{}\"\"]}}", "\"\",".repeat(count));
+    let bytes = (15 << 20) + (512 << 10);
+    for (about, json) in [
+        ("empty tasks", batch("{}", 99_000)),
+        ("tasks with a field", batch("{\"handler\":\"\"}", 60_000)),
+        ("arguments", batch(&arguments(1_000), 190)),
+        ("labels", batch("{\"labels\":{\"\":\"\",\"a\":\"\",\"b\":\"\"}}", 35_000)),
+        ("payloads", batch("{\"payload\":{\"json\":1}}", 600_000)),
+        ("an incomplete payload", format!("{{\"tasks\":[{{\"payload\":{{\"json\":[{}", "0,".repeat(190_000))),
+    ] {
+        let server = Server::start("");
+        let mut connection = Connection::open(&server);
+        let path = "/lineshaft.v1.TaskService/BatchSubmitTasks";
+        // Has allocated what every request needs.
+        connection.send(&post_http1(path, "application/json", &[], b"{}"));
+        let before = peak(&server);
+        let padded = format!("{json}{}}}", " ".repeat(bytes - json.len() - 1));
+        let answer = connection.send(&post_http1(path, "application/json", &[], padded.as_bytes()));
+        assert_ne!(answer.status, 200, "{about}");
+        let grown = peak(&server).saturating_sub(before);
+        println!("{about}: {} KiB of JSON, {} MiB, {}", json.len() >> 10, grown >> 20, answer.status);
+        assert!(grown <= 4 * bytes as u64, "{about}: {grown} bytes for {bytes} bytes of JSON");
+    }
 }
 
 /// The peak of the server's resident memory.
