@@ -1,14 +1,13 @@
 //! The first turn of the loop, which no message starts.
 
 use std::sync::Arc;
+use std::thread::Builder;
 use std::time::Duration;
 
 use crate::model::{
-    PoolName, PoolSpec, RecoveredTask, Revision, SystemClock, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
+    PoolName, PoolSpec, RecoveredTask, Revision, SystemClock, TaskChange, TaskFilter, TaskId, TaskOptions, TaskSpec,
+    TaskState, Timestamp,
 };
-use crate::pool::Report;
-use crate::scheduler::core::Decisions;
-use crate::scheduler::message::Message;
 use crate::store::{self, Recover};
 
 use super::{Options, Recovery, Service};
@@ -42,9 +41,14 @@ async fn a_recovered_task_starts_in_the_first_turn_without_any_message() {
     let (store, _) = store::open(&store::Options::default(), &mut recovery).unwrap();
     recovery.restore(queued("a"), b"");
     let runtime = tokio::runtime::Handle::current();
-    let mut service =
-        Service::start(options, store, recovery, Arc::default(), Arc::new(SystemClock), &runtime).unwrap();
-    service.turn(None, &mut Decisions::default());
-    let first = service.inbox.recv_timeout(Duration::from_secs(30)).unwrap();
-    assert!(matches!(first, Message::Report(Report::Started { .. })), "a worker starts it");
+    let service = Service::start(options, store, recovery, Arc::default(), Arc::new(SystemClock), &runtime).unwrap();
+    let handle = service.handle();
+    let mut events = handle.watch(TaskFilter::default(), Some(Revision(0)), "test".into()).unwrap();
+    let thread = Builder::new().name("scheduler".to_owned()).spawn(move || service.run(&runtime)).unwrap();
+    let event = tokio::time::timeout(Duration::from_secs(30), events.next()).await.expect("the loop does not wait");
+    let event = event.unwrap().unwrap();
+    let started = event.task().unwrap();
+    assert!(matches!(started.change, TaskChange::Started { .. }), "{started:?}");
+    handle.drain(Some(Duration::ZERO));
+    thread.join().unwrap();
 }
