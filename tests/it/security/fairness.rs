@@ -228,19 +228,26 @@ async fn submissions_of_one_caller_that_wait_for_the_disk_leave_memory_to_others
     let [loud, quiet] = [&tenants.loud, &tenants.quiet].map(|token| Caller::new(&server, token));
     faults.set(&["sync hang journal.db", "sync hang journal.db-wal"]);
     let mut calls: FuturesUnordered<_> = (0..64).map(|_| submit(&loud, with_bytes(1 << 20))).collect();
+    // 18 fit, or fewer if parts of bodies that are refused later use the memory meanwhile.
     for _ in 0..64 - 18 {
         let refused = calls.next().await.unwrap().unwrap_err();
         assert_eq!(reason(&refused), "MEMORY_FULL", "{refused:?}");
     }
     let waiting = submit(&quiet, with_bytes(1 << 20));
     let cleared = async {
-        // The submission of the other tenant is not refused before.
-        assert_eq!(reason(&submit(&loud, with_bytes(1 << 20)).await.unwrap_err()), "MEMORY_FULL");
+        // The submission of the other tenant is not refused before at least one of these.
+        calls.extend((0..19).map(|_| submit(&loud, with_bytes(1 << 20))));
+        assert_eq!(reason(&calls.next().await.unwrap().unwrap_err()), "MEMORY_FULL");
         faults.clear();
     };
     let (submitted, ()) = tokio::join!(waiting, cleared);
     submitted.unwrap();
+    let mut accepted = 0;
     while let Some(submitted) = calls.next().await {
-        submitted.unwrap();
+        match submitted {
+            Ok(_) => accepted += 1,
+            Err(refused) => assert_eq!(reason(&refused), "MEMORY_FULL", "{refused:?}"),
+        }
     }
+    assert!(accepted > 0);
 }
