@@ -50,6 +50,42 @@ pub fn connect_to(address: &str) -> TcpStream {
     stream
 }
 
+/// Reads the frames that have arrived, without waiting for more.
+pub struct ArrivedFrames {
+    connection: TcpStream,
+    received: Vec<u8>,
+}
+
+impl ArrivedFrames {
+    pub fn of(connection: TcpStream) -> Self {
+        connection.set_nonblocking(true).unwrap();
+        Self { connection, received: Vec::new() }
+    }
+
+    /// Kind and flags of each frame.
+    pub fn take(&mut self) -> Vec<(u8, u8)> {
+        let mut buffer = [0; 16 << 10];
+        loop {
+            match self.connection.read(&mut buffer) {
+                Ok(0) => panic!("the server closed the connection"),
+                Ok(length) => self.received.extend(&buffer[..length]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let mut frames = Vec::new();
+        while let Some([high, middle, low, kind, flags, ..]) = self.received.first_chunk::<9>().copied() {
+            let length = 9 + (usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low));
+            if self.received.len() < length {
+                break;
+            }
+            self.received.drain(..length);
+            frames.push((kind, flags));
+        }
+        frames
+    }
+}
+
 pub fn read_frame(stream: &mut TcpStream) -> io::Result<Frame> {
     let mut head = [0; 9];
     stream.read_exact(&mut head)?;

@@ -1,6 +1,6 @@
 //! Floods of calls that need no token. Probes are answered and other callers are served meanwhile.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use tonic::Request;
@@ -11,7 +11,7 @@ use tonic_health::pb::health_client::HealthClient;
 use super::Tokens;
 use super::connection_limits::{peak, post_to};
 use crate::health_endpoints::{get, health_address};
-use crate::http2_client::{END_HEADERS, END_STREAM, HEADERS, connect_to, frame};
+use crate::http2_client::{ArrivedFrames, END_HEADERS, END_STREAM, HEADERS, connect_to, frame};
 use crate::support::{Server, check, eventually, noop};
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
@@ -27,38 +27,21 @@ fn flood(address: &str) -> Vec<Flooding> {
         let mut stream = connect_to(address);
         let requests: Vec<u8> = (0..STREAMS).flat_map(|n| frame(HEADERS, END_HEADERS, 2 * n + 1, &block)).collect();
         stream.write_all(&requests).unwrap();
-        stream.set_nonblocking(true).unwrap();
-        Flooding { stream, received: Vec::new(), ended: 0 }
+        Flooding { frames: ArrivedFrames::of(stream), ended: 0 }
     };
     (0..CONNECTIONS).map(open).collect()
 }
 
 struct Flooding {
-    stream: TcpStream,
-    received: Vec<u8>,
+    frames: ArrivedFrames,
     /// Streams that the server has ended.
     ended: usize,
 }
 
 impl Flooding {
     fn count_ended(&mut self) -> usize {
-        let mut buffer = [0; 16 << 10];
-        loop {
-            match self.stream.read(&mut buffer) {
-                Ok(0) => panic!("the server closed the connection"),
-                Ok(length) => self.received.extend(&buffer[..length]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => panic!("{error}"),
-            }
-        }
-        while let Some([high, middle, low, kind, flags, ..]) = self.received.first_chunk::<9>().copied() {
-            let length = 9 + (usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low));
-            if self.received.len() < length {
-                break;
-            }
-            self.ended += usize::from(kind == HEADERS && flags & END_STREAM != 0);
-            self.received.drain(..length);
-        }
+        let ends = |(kind, flags): &(u8, u8)| *kind == HEADERS && flags & END_STREAM != 0;
+        self.ended += self.frames.take().iter().filter(|frame| ends(frame)).count();
         self.ended
     }
 }

@@ -1,6 +1,6 @@
 //! Callers that do not read their responses. Others are served meanwhile, and the responses end.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use lineshaft::proto::v1::{self, watch_tasks_response::Kind};
@@ -10,7 +10,9 @@ use rustix::net::{AddressFamily, SocketType};
 use super::connection_limits::{peak, post_to};
 use super::{Caller, Tokens};
 use crate::health_endpoints::{health_address, samples};
-use crate::http2_client::{DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame};
+use crate::http2_client::{
+    ArrivedFrames, DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame,
+};
 use crate::support::{Server, check, eventually, noop, task};
 
 const LIST: &str = "/lineshaft.v1.TaskService/ListTasks";
@@ -75,8 +77,7 @@ fn call(stream: u32, path: &str, token: &str, message: &impl Message) -> Vec<u8>
 
 /// Calls whose responses are not read.
 struct Unread {
-    connection: TcpStream,
-    received: Vec<u8>,
+    frames: ArrivedFrames,
     /// Responses that have begun.
     begun: usize,
     /// Responses that are an error and nothing else.
@@ -91,32 +92,17 @@ impl Unread {
         for number in 0..STREAMS {
             connection.write_all(&call(2 * number + 1, path, token, message)).unwrap();
         }
-        connection.set_nonblocking(true).unwrap();
-        Self { connection, received: Vec::new(), begun: 0, refused: 0, reset: 0 }
+        Self { frames: ArrivedFrames::of(connection), begun: 0, refused: 0, reset: 0 }
     }
 
     fn count(&mut self) {
-        let mut buffer = [0; 16 << 10];
-        loop {
-            match self.connection.read(&mut buffer) {
-                Ok(0) => panic!("the server closed the connection"),
-                Ok(length) => self.received.extend(&buffer[..length]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => panic!("{error}"),
-            }
-        }
-        while let Some([high, middle, low, kind, flags, ..]) = self.received.first_chunk::<9>().copied() {
-            let length = 9 + (usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low));
-            if self.received.len() < length {
-                break;
-            }
+        for (kind, flags) in self.frames.take() {
             match kind {
                 HEADERS if flags & END_STREAM != 0 => self.refused += 1,
                 HEADERS => self.begun += 1,
                 RST_STREAM => self.reset += 1,
                 _ => {}
             }
-            self.received.drain(..length);
         }
     }
 }
