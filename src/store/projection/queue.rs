@@ -176,8 +176,8 @@ impl CommitQueue {
                     None => self.ready.wait(&mut state),
                 }
             }
-            while let Some(Waiting::Commit(..)) = state.waiting.front()
-                && let Some(Waiting::Commit(commit, bytes)) = state.waiting.pop_front()
+            while let Some(Waiting::Commit(commit, bytes)) =
+                state.waiting.pop_front_if(|next| matches!(next, Waiting::Commit(..)))
             {
                 state.taken_bytes += bytes;
                 group.push(commit);

@@ -161,16 +161,27 @@ pub(super) struct Search {
 }
 
 impl Search {
-    /// The events that decide the task's state, if they are all in memory and no row of the tables is needed.
+    /// The events that decide the task's state, if they are all in memory and no row of the tables is needed. Does not look
+    /// behind commits that are only in the journal: there can be very many.
     pub(super) fn in_memory(&self) -> Option<History> {
-        self.history(|_| Err(())).ok().filter(|history| history.complete)
+        let segments = self.full.iter().rev().take_while(|segment| segment.commits.is_some());
+        self.collect(segments, |_| Err(())).ok().filter(|history| history.complete)
     }
 
     /// The events that decide the task's state. `read` returns an event of the journal, or `None` if the journal has it no
     /// longer: then the tables contain it and all before.
-    pub(super) fn history<E>(&self, mut read: impl FnMut(Revision) -> Result<Option<Event>, E>) -> Result<History, E> {
+    pub(super) fn history<E>(&self, read: impl Fn(Revision) -> Result<Option<Event>, E>) -> Result<History, E> {
+        self.collect(self.full.iter().rev(), read)
+    }
+
+    /// `full` are segments, newest first.
+    fn collect<'a, E>(
+        &self,
+        full: impl Iterator<Item = &'a Arc<Segment>>,
+        read: impl Fn(Revision) -> Result<Option<Event>, E>,
+    ) -> Result<History, E> {
         let mut history = History { events: Vec::new(), complete: false };
-        let older = self.full.iter().rev().flat_map(|segment| segment.places(self.tag));
+        let older = full.flat_map(|segment| segment.places(self.tag));
         for place in self.open.iter().cloned().chain(older) {
             let event = match place {
                 Location::Memory(commit, position) => commit.events.get(position).and_then(|event| self.own(event)),
