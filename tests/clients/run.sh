@@ -1,12 +1,19 @@
 #!/usr/bin/env bash
-# Tests the clients in other languages against the real server.
-# `tests/clients/run.sh python go` runs only these languages.
+# Tests the SDKs, and clients generated from the contract in other languages, against the real server.
+# `tests/clients/run.sh python sdk-typescript` runs only these.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source tests/tools.sh
 
-languages=("$@")
-if [ "$#" -eq 0 ]; then languages=(java browser go node-connect node-grpc python); fi
+names=("$@")
+if [ "$#" -eq 0 ]; then names=(java browser go node-connect node-grpc python sdk-typescript); fi
+sdks=() languages=()
+for name in "${names[@]}"; do
+  case "$name" in
+    sdk-*) sdks+=("${name#sdk-}") ;;
+    *) languages+=("$name") ;;
+  esac
+done
 
 for tool in python3 node npm go java mvn; do
   if ! command -v "$tool" >/dev/null; then
@@ -37,4 +44,10 @@ scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
 need_binary
 cp "$LINESHAFT_BINARY" "$scratch/lineshaft"
-python3 tests/clients/harness.py --binary "$scratch/lineshaft" --scratch "$scratch/clients" "${languages[@]}"
+if [ "${#languages[@]}" -gt 0 ]; then
+  python3 tests/clients/harness.py --binary "$scratch/lineshaft" --scratch "$scratch/clients" "${languages[@]}"
+fi
+for sdk in "${sdks[@]}"; do
+  printf '\n-- SDK: %s\n' "$sdk"
+  LINESHAFT_BINARY="$scratch/lineshaft" "clients/$sdk/test.sh"
+done

@@ -1,0 +1,150 @@
+// Messages of the contract as the types of this package, and back.
+
+import { Duration } from "./gen/google/protobuf/duration.js";
+import * as wire from "./gen/lineshaft/v1/task.js";
+import type { ReadOutputResponse } from "./gen/lineshaft/v1/task_service.js";
+import { decode } from "./payload.js";
+import type {
+  CancelReceipt,
+  Durability,
+  Failure,
+  FailureReason,
+  OutputChunk,
+  OutputStream,
+  Priority,
+  RetryPolicy,
+  StopMethod,
+  TaskEvent,
+  TaskFilter,
+  TaskInfo,
+  TaskState,
+  TraceMode,
+} from "./types.js";
+
+/** From milliseconds. */
+export function duration(milliseconds: number): Duration;
+export function duration(milliseconds: number | undefined): Duration | undefined;
+export function duration(milliseconds: number | undefined): Duration | undefined {
+  if (milliseconds === undefined) return undefined;
+  if (!Number.isFinite(milliseconds)) throw new TypeError(`a duration of ${milliseconds} ms, must be a finite number`);
+  const seconds = Math.trunc(milliseconds / 1000);
+  return { seconds: BigInt(seconds), nanos: Math.round((milliseconds - seconds * 1000) * 1e6) };
+}
+
+export function milliseconds(duration: Duration): number;
+export function milliseconds(duration: Duration | undefined): number | undefined;
+export function milliseconds(duration: Duration | undefined): number | undefined {
+  return duration && Number(duration.seconds) * 1000 + duration.nanos / 1e6;
+}
+
+export const priority = (name: Priority | undefined): wire.Priority =>
+  name === undefined ? wire.Priority.UNSPECIFIED : named(wire.Priority, name, "priority");
+export const durability = (name: Durability | undefined): wire.Durability =>
+  name === undefined ? wire.Durability.UNSPECIFIED : named(wire.Durability, name, "durability");
+export const traceMode = (name: TraceMode | undefined): wire.TraceMode =>
+  name === undefined ? wire.TraceMode.UNSPECIFIED : named(wire.TraceMode, name, "traceMode");
+export const outputStream = (name: OutputStream | undefined): wire.OutputStream =>
+  name === undefined ? wire.OutputStream.UNSPECIFIED : named(wire.OutputStream, name, "stream");
+
+function named<E>(names: Record<string, E | string>, name: string, field: string): E {
+  const value = names[name];
+  if (typeof value === "number") return value as E;
+  const known = Object.keys(names).filter((key) => /^[A-Z]/.test(key) && key !== "UNSPECIFIED" && key !== "UNRECOGNIZED");
+  throw new TypeError(`${field} is ${JSON.stringify(name)}, must be one of ${known.join(", ")}`);
+}
+
+export function retryPolicy(policy: RetryPolicy | undefined): wire.RetryPolicy | undefined {
+  if (policy === undefined) return undefined;
+  return {
+    maxAttempts: policy.maxAttempts ?? 0,
+    delay: duration(policy.delay),
+    factor: policy.factor ?? 0,
+    maxDelay: duration(policy.maxDelay),
+    jitter: policy.jitter,
+  };
+}
+
+export function filter(filter: TaskFilter): wire.TaskFilter {
+  return wire.TaskFilter.fromPartial({
+    ...filter,
+    states: filter.states?.map((state) => named<wire.TaskState>(wire.TaskState, state, "state")),
+    priorities: filter.priorities?.map((name) => named<wire.Priority>(wire.Priority, name, "priority")),
+  });
+}
+
+const stateName = (state: wire.TaskState) => wire.TaskState[state] as TaskState;
+
+export function isFinal(state: TaskState): boolean {
+  return state === "COMPLETED" || state === "FAILED" || state === "CANCELLED";
+}
+
+export function isFinalOnWire(state: wire.TaskState): boolean {
+  return state >= wire.TaskState.COMPLETED;
+}
+
+export function failure(failure: wire.Failure): Failure;
+export function failure(failure: wire.Failure | undefined): Failure | undefined;
+export function failure(failure: wire.Failure | undefined): Failure | undefined {
+  return failure && { ...failure, reason: wire.FailureReason[failure.reason] as FailureReason };
+}
+
+function receipt(receipt: wire.CancelReceipt | undefined): CancelReceipt | undefined {
+  if (receipt === undefined) return undefined;
+  const { method, ...rest } = receipt;
+  return {
+    ...rest,
+    method: method === wire.StopMethod.UNSPECIFIED ? undefined : (wire.StopMethod[method] as StopMethod),
+  };
+}
+
+export function taskInfo<Result = unknown>(task: wire.Task): TaskInfo<Result> {
+  return {
+    id: task.taskId,
+    namespace: task.namespace,
+    handler: task.handler,
+    pool: task.pool,
+    priority: wire.Priority[task.priority] as Priority,
+    state: stateName(task.state),
+    displayName: task.displayName,
+    labels: task.labels,
+    batchId: task.batchId,
+    attempt: task.attempt,
+    timeout: milliseconds(task.timeout) ?? 0,
+    submittedAt: task.submittedAt,
+    startedAt: task.startedAt,
+    finishedAt: task.finishedAt,
+    eligibleAt: task.eligibleAt,
+    submittedBy: task.submittedBy,
+    worker: task.worker,
+    failure: failure(task.failure),
+    cancel: receipt(task.cancel),
+    result: decode(task.result) as Result,
+    progress: task.progress,
+    progressNote: task.progressNote,
+  };
+}
+
+export function taskEvent(event: wire.TaskEvent): TaskEvent {
+  const { UNSPECIFIED } = wire.TaskState;
+  return {
+    taskId: event.taskId,
+    state: stateName(event.state),
+    previousState: event.previousState === UNSPECIFIED ? undefined : stateName(event.previousState),
+    time: event.time,
+    attempt: event.attempt,
+    handler: event.handler,
+    pool: event.pool,
+    batchId: event.batchId,
+    worker: event.worker,
+    failure: failure(event.failure),
+    cancel: receipt(event.cancel),
+    deleted: event.deleted,
+    labels: event.labels,
+    resumeToken: event.resumeToken,
+    isSnapshot: false,
+  };
+}
+
+export function outputChunk(chunk: ReadOutputResponse): OutputChunk {
+  return { data: chunk.data, offset: Number(chunk.offset), skipped: Number(chunk.skipped), attempt: chunk.attempt };
+}

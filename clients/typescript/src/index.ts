@@ -1,0 +1,30 @@
+// Client and worker of Lineshaft.
+
+export { asCompleted, Client } from "./client.js";
+export type { BatchOptions, ClientOptions, ListOptions, MapOptions, SubmitOptions, WatchOptions } from "./client.js";
+export {
+  AlreadyExistsError,
+  CallError,
+  Code,
+  DeadlineExceededError,
+  FailedPreconditionError,
+  InvalidArgumentError,
+  LineshaftError,
+  NotFoundError,
+  PermissionDeniedError,
+  ResourceExhaustedError,
+  TaskCancelledError,
+  TaskError,
+  TaskFailedError,
+  UnauthenticatedError,
+  UnavailableError,
+  WaitTimeoutError,
+} from "./errors.js";
+export type { FieldViolation } from "./errors.js";
+export type { OutputOptions } from "./output.js";
+export { Payload } from "./payload.js";
+export type { ConnectOptions, TlsOptions } from "./rpc/endpoint.js";
+export type { Submission, TaskOptions } from "./submit.js";
+export { Task } from "./task.js";
+export type { CancelOptions, WaitOptions } from "./task.js";
+export type * from "./types.js";

@@ -1,0 +1,246 @@
+// Waits for the ends of tasks with few calls.
+//
+// A few waits are one WaitTask each, which is quickest. Beyond that, tasks of one batch share a watch, and their results
+// are read together: while one read is in flight, further finished tasks gather for the next.
+
+import { TaskFilter, TaskState, type Task } from "./gen/lineshaft/v1/task.js";
+import { duration, isFinalOnWire } from "./convert.js";
+import { CallError, callError, Code } from "./errors.js";
+import type { Channel } from "./rpc/channel.js";
+import { getTask, listTasks, waitTask } from "./rpc/method.js";
+import { Watch } from "./watch.js";
+
+const DIRECT_WAITS_MAX = 4;
+const WAIT_MS = 60_000;
+/** Longer than the server waits, so that it is the server that ends the call. */
+const WAIT_CALL_MS = WAIT_MS + 30_000;
+const READ_TASKS_MAX = 500;
+/** Ends of tasks that are remembered in case that somebody waits for them later. */
+const REMEMBERED_MAX = 20_000;
+/** A watch without waits stays open for this time. */
+const IDLE_MS = 30_000;
+const PROGRESS_MS = 30_000;
+
+/** A task as its submission returned it. */
+export interface Submitted {
+  id: string;
+  /** `undefined`: the task may be of any batch. */
+  batch?: { id: string; revision: bigint; resumeToken: string };
+}
+
+/** A wait for the end of a task; `cancel` ends the wait, not the task. */
+export interface Wait {
+  finished: Promise<Task>;
+  cancel(): void;
+}
+
+export class Results {
+  readonly #channel: Channel;
+  readonly #collectors = new Map<string, Collector>();
+  #waits = 0;
+
+  constructor(channel: Channel) {
+    this.#channel = channel;
+  }
+
+  wait(task: Submitted): Wait {
+    const isDirect = task.batch === undefined || this.#waits < DIRECT_WAITS_MAX;
+    const wait = isDirect ? waitDirectly(this.#channel, task.id) : this.#collector(task.batch!.id).wait(task.id, task.batch!);
+    this.#waits++;
+    const ended = () => void this.#waits--;
+    wait.finished.then(ended, ended);
+    return wait;
+  }
+
+  close(): void {
+    for (const collector of this.#collectors.values()) collector.close();
+  }
+
+  #collector(batchId: string): Collector {
+    let collector = this.#collectors.get(batchId);
+    if (!collector) {
+      collector = new Collector(this.#channel, batchId, () => this.#collectors.delete(batchId));
+      this.#collectors.set(batchId, collector);
+    }
+    return collector;
+  }
+}
+
+function waitDirectly(channel: Channel, taskId: string): Wait {
+  const stop = new AbortController();
+  const request = { taskId, timeout: duration(WAIT_MS) };
+  const wait = async () => {
+    for (;;) {
+      const { task, finished } = await patiently(channel, () =>
+        channel.unary(waitTask, request, { timeout: WAIT_CALL_MS, signal: stop.signal }),
+      );
+      if (finished && task) return task;
+    }
+  };
+  return { finished: wait(), cancel: () => stop.abort() };
+}
+
+/** Repeats a call for as long as the server is away. */
+async function patiently<T>(channel: Channel, call: () => Promise<T>): Promise<T> {
+  for (;;) {
+    try {
+      return await call();
+    } catch (error) {
+      const isTemporary = error instanceof CallError && [Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED].includes(error.code);
+      if (!isTemporary || !channel.wasConnected) throw error;
+    }
+  }
+}
+
+interface Waiting {
+  resolve(task: Task): void;
+  reject(error: unknown): void;
+}
+
+/** Waits for tasks of one batch. */
+class Collector {
+  readonly #channel: Channel;
+  readonly #batchId: string;
+  readonly #closed: () => void;
+  readonly #waiting = new Map<string, Waiting>();
+  /** Finished tasks that nobody has waited for yet, the oldest first, with the revision of their end. */
+  readonly #ended = new Map<string, bigint>();
+  /** Ends up to this revision may have been forgotten. */
+  #forgotten = -1n;
+  #watch: Watch | undefined;
+  /** The watch reports every end of the tasks that were submitted at this revision or later. */
+  #since = 0n;
+  /** Tasks to read: finished ones, and some that may be. */
+  #ready: string[] = [];
+  #isReading = false;
+  #idle: NodeJS.Timeout | undefined;
+
+  constructor(channel: Channel, batchId: string, closed: () => void) {
+    this.#channel = channel;
+    this.#batchId = batchId;
+    this.#closed = closed;
+  }
+
+  wait(id: string, { revision, resumeToken }: { revision: bigint; resumeToken: string }): Wait {
+    const finished = new Promise<Task>((resolve, reject) => this.#waiting.set(id, { resolve, reject }));
+    clearTimeout(this.#idle);
+    if (this.#watch) this.#watch.setRef(true);
+    else this.#open(revision, resumeToken);
+    const hasEnded = this.#ended.delete(id);
+    if (hasEnded || revision < this.#since || revision <= this.#forgotten) this.#read(id);
+    return { finished, cancel: () => this.#settled(id)?.reject(callError(Code.CANCELLED, "the wait was cancelled")) };
+  }
+
+  close(): void {
+    clearTimeout(this.#idle);
+    this.#watch?.close();
+    for (const id of [...this.#waiting.keys()]) {
+      this.#settled(id)?.reject(callError(Code.CANCELLED, "the client is closed"));
+    }
+  }
+
+  #open(since: bigint, resumeToken: string): void {
+    this.#since = since;
+    const states = [TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED];
+    const filter = TaskFilter.fromPartial({ batchId: this.#batchId, states });
+    this.#watch = new Watch(this.#channel, { filter, resumeToken, progressInterval: PROGRESS_MS }, {
+      event: ({ taskId, revision }) => {
+        if (this.#waiting.has(taskId)) this.#read(taskId);
+        else this.#remember(taskId, revision);
+      },
+      failed: (error) => void this.#restart(error),
+    });
+  }
+
+  #remember(id: string, revision: bigint): void {
+    this.#ended.set(id, revision);
+    if (this.#ended.size <= REMEMBERED_MAX) return;
+    for (const [oldest, ended] of this.#ended) {
+      this.#ended.delete(oldest);
+      this.#forgotten = ended;
+      break;
+    }
+  }
+
+  /** Starts another watch, if the server no longer has the events that this one would continue with. */
+  async #restart(error: CallError): Promise<void> {
+    this.#watch = undefined;
+    try {
+      const isOutdated = error.code === Code.OUT_OF_RANGE || error.reason === "INVALID_FIELD";
+      if (!isOutdated) throw error;
+      const filter = TaskFilter.fromPartial({ batchId: this.#batchId });
+      const request = { filter, pageSize: 1, pageToken: "", includeResults: false };
+      const { revision, resumeToken } = await patiently(this.#channel, () => this.#channel.unary(listTasks, request));
+      if (this.#waiting.size === 0) return this.#close();
+      this.#open(revision, resumeToken);
+      for (const id of this.#waiting.keys()) this.#read(id);
+    } catch (error) {
+      for (const id of [...this.#waiting.keys()]) this.#settled(id)?.reject(error);
+    }
+  }
+
+  #read(id: string): void {
+    this.#ready.push(id);
+    if (this.#isReading) return;
+    this.#isReading = true;
+    setImmediate(() => void this.#readAll());
+  }
+
+  async #readAll(): Promise<void> {
+    while (this.#ready.length > 0) {
+      const ids = this.#ready.slice(0, READ_TASKS_MAX);
+      this.#ready = this.#ready.slice(READ_TASKS_MAX);
+      try {
+        await (ids.length === 1 ? this.#readOne(ids[0]!) : this.#readSome(ids));
+      } catch (error) {
+        for (const id of ids) this.#settled(id)?.reject(error);
+      }
+    }
+    this.#isReading = false;
+  }
+
+  /** GetTask does not wait for the index that a list is read from. */
+  async #readOne(taskId: string): Promise<void> {
+    const { task } = await patiently(this.#channel, () => this.#channel.unary(getTask, { taskId, includePayload: false }));
+    if (task) this.#took(task);
+  }
+
+  async #readSome(ids: string[]): Promise<void> {
+    const missing = new Set(ids);
+    const filter = TaskFilter.fromPartial({ taskIds: ids });
+    let pageToken = "";
+    do {
+      const request = { filter, pageSize: READ_TASKS_MAX, pageToken, includeResults: true };
+      const page = await patiently(this.#channel, () => this.#channel.unary(listTasks, request));
+      for (const task of page.tasks) {
+        missing.delete(task.taskId);
+        this.#took(task);
+      }
+      pageToken = page.nextPageToken;
+    } while (pageToken);
+    for (const id of missing) this.#settled(id)?.reject(notFound(id));
+  }
+
+  #took(task: Task): void {
+    if (isFinalOnWire(task.state)) this.#settled(task.taskId)?.resolve(task);
+  }
+
+  /** Ends the wait for a task and returns it, if there is one. */
+  #settled(id: string): Waiting | undefined {
+    const waiting = this.#waiting.get(id);
+    if (!this.#waiting.delete(id) || this.#waiting.size > 0) return waiting;
+    this.#watch?.setRef(false);
+    this.#idle = setTimeout(() => this.#close(), IDLE_MS).unref();
+    return waiting;
+  }
+
+  #close(): void {
+    this.#watch?.close();
+    this.#closed();
+  }
+}
+
+function notFound(id: string): CallError {
+  const metadata = { task: id };
+  return callError(Code.NOT_FOUND, `task ${id} was deleted before its result was read`, { reason: "TASK_NOT_FOUND", metadata });
+}

@@ -1,0 +1,70 @@
+// Submissions: options, and the request that they become.
+
+import { randomUUID } from "node:crypto";
+import type { SubmitTaskRequest } from "./gen/lineshaft/v1/task_service.js";
+import { durability, duration, priority, retryPolicy, traceMode } from "./convert.js";
+import { encode } from "./payload.js";
+import type { Durability, Priority, RetryPolicy, TraceMode } from "./types.js";
+
+export interface TaskOptions {
+  /** Pool to run in, if the handler allows pools besides its own. */
+  pool?: string;
+  priority?: Priority;
+  /** At most 16 labels. */
+  labels?: Record<string, string>;
+  /** Human-readable name. */
+  displayName?: string;
+  /** Timeout of each attempt, in milliseconds. Default: that of the handler. */
+  timeout?: number;
+  /** Minimum time between submission and start, in milliseconds. */
+  delay?: number;
+  /** Fail the task if it has not started this long after submission, in milliseconds. */
+  expiresAfter?: number;
+  /** Default: the policy of the handler. */
+  retry?: RetryPolicy;
+  /**
+   * Idempotency key: a repeated submission with the same content returns the first task. Default: a random one, so that
+   * a submission can be repeated after a broken connection.
+   */
+  requestId?: string;
+  /** Task ID. Default: the server creates one. */
+  taskId?: string;
+  /** Arguments for process handlers that accept them. */
+  args?: string[];
+  /** Never start the task a second time. */
+  atMostOnce?: boolean;
+  /** Default: that of the pool. */
+  durability?: Durability;
+  /** Default: that of the client, or the caller's only namespace. */
+  namespace?: string;
+  traceMode?: TraceMode;
+}
+
+/** A task of a batch. */
+export interface Submission extends TaskOptions {
+  handler: string;
+  /** Bytes are sent as they are, `undefined` as no payload, and any other value as JSON. */
+  payload?: unknown;
+}
+
+export function submitRequest(handler: string, payload: unknown, options: TaskOptions, namespace: string): SubmitTaskRequest {
+  return {
+    handler,
+    payload: encode(payload),
+    priority: priority(options.priority),
+    taskId: options.taskId ?? "",
+    requestId: options.requestId ?? randomUUID(),
+    pool: options.pool ?? "",
+    displayName: options.displayName ?? "",
+    labels: options.labels ?? {},
+    timeout: duration(options.timeout),
+    retry: retryPolicy(options.retry),
+    args: options.args ?? [],
+    delay: duration(options.delay),
+    atMostOnce: options.atMostOnce ?? false,
+    durability: durability(options.durability),
+    namespace: options.namespace ?? namespace,
+    expiresAfter: duration(options.expiresAfter),
+    traceMode: traceMode(options.traceMode),
+  };
+}

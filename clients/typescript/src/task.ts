@@ -1,0 +1,141 @@
+// A submitted task.
+
+import { CancelMode, TaskFilter, type Task as WireTask } from "./gen/lineshaft/v1/task.js";
+import { duration, isFinal, taskInfo } from "./convert.js";
+import { callError, Code, TaskCancelledError, TaskFailedError, traced, WaitTimeoutError } from "./errors.js";
+import { events } from "./events.js";
+import { output, type OutputOptions } from "./output.js";
+import type { Submitted, Results, Wait } from "./results.js";
+import type { Channel } from "./rpc/channel.js";
+import { cancelTask, getTask } from "./rpc/method.js";
+import type { OutputChunk, TaskEvent, TaskInfo } from "./types.js";
+
+export interface WaitOptions {
+  /** Time to wait in milliseconds. Default: no limit. */
+  timeout?: number;
+  signal?: AbortSignal;
+}
+
+export interface CancelOptions {
+  /** Stored in the receipt. */
+  reason?: string;
+  /** Stop the task by force immediately, instead of after the grace period. */
+  force?: boolean;
+  /** Time between the request to stop and the forced stop, in milliseconds. Default: that of the handler. */
+  grace?: number;
+}
+
+export class Task<Result = unknown> {
+  readonly id: string;
+  /** True if an earlier submission used the same request ID or task ID, so that nothing was added. */
+  readonly isDuplicate: boolean;
+  readonly #channel: Channel;
+  readonly #results: Results;
+  readonly #submitted: Submitted;
+  #wait: Wait | undefined;
+  #waiters = 0;
+  #finished: WireTask | undefined;
+
+  /** @internal */
+  constructor(channel: Channel, results: Results, submitted: Submitted, isDuplicate: boolean) {
+    this.id = submitted.id;
+    this.isDuplicate = isDuplicate;
+    this.#channel = channel;
+    this.#results = results;
+    this.#submitted = submitted;
+  }
+
+  /**
+   * Waits for the end of the task and returns its result.
+   *
+   * @throws TaskFailedError, TaskCancelledError, WaitTimeoutError
+   */
+  async result(options?: WaitOptions): Promise<Result> {
+    const task = await this.wait(options);
+    if (task.state === "CANCELLED") throw new TaskCancelledError(task);
+    if (task.state === "FAILED") throw new TaskFailedError(task);
+    return task.result as Result;
+  }
+
+  /**
+   * Waits for the end of the task, however it ends.
+   *
+   * @throws WaitTimeoutError
+   */
+  async wait({ timeout, signal }: WaitOptions = {}): Promise<TaskInfo<Result>> {
+    try {
+      this.#finished ??= await this.#end(timeout, signal);
+    } catch (error) {
+      throw traced(error);
+    }
+    return taskInfo(this.#finished);
+  }
+
+  /** The task as it is now. */
+  async refresh(): Promise<TaskInfo<Result>> {
+    const { task } = await this.#channel.unary(getTask, { taskId: this.id, includePayload: false });
+    if (!task) throw callError(Code.INTERNAL, "the response has no task");
+    return taskInfo(task);
+  }
+
+  /**
+   * Cancels the task. A running task may still be stopping when this returns: `wait` waits for its end.
+   *
+   * @throws FailedPreconditionError if the task has COMPLETED or FAILED
+   */
+  async cancel({ reason = "", force = false, grace }: CancelOptions = {}): Promise<void> {
+    const mode = force ? CancelMode.FORCE : CancelMode.GRACEFUL;
+    await this.#channel.unary(cancelTask, { taskId: this.id, reason, mode, grace: duration(grace) });
+  }
+
+  /** Yields the state changes of the task, from the first one on, until it is finished. */
+  async *watch({ signal }: { signal?: AbortSignal } = {}): AsyncGenerator<TaskEvent, void, undefined> {
+    const filter = TaskFilter.fromPartial({ taskIds: [this.id] });
+    const resumeToken = this.#submitted.batch?.resumeToken ?? "";
+    for await (const event of events(this.#channel, { filter, resumeToken, includeSnapshot: resumeToken === "" }, signal)) {
+      yield event;
+      if (isFinal(event.state)) return;
+    }
+  }
+
+  /** Yields what the task wrote; with `follow` until it is finished. */
+  output(options: OutputOptions = {}): AsyncGenerator<OutputChunk, void, undefined> {
+    return output(this.#channel, this.id, options);
+  }
+
+  /** What the task wrote, as text. */
+  async outputText(options: OutputOptions = {}): Promise<string> {
+    const chunks: Uint8Array[] = [];
+    for await (const { data } of this.output(options)) chunks.push(data);
+    return Buffer.concat(chunks).toString();
+  }
+
+  async #end(timeout: number | undefined, signal: AbortSignal | undefined): Promise<WireTask> {
+    signal?.throwIfAborted();
+    this.#wait ??= this.#results.wait(this.#submitted);
+    const wait = this.#wait;
+    this.#waiters++;
+    try {
+      return await limited(wait.finished, timeout, signal);
+    } finally {
+      if (--this.#waiters === 0) {
+        this.#wait = undefined;
+        wait.cancel();
+      }
+    }
+  }
+}
+
+function limited<T>(promise: Promise<T>, timeout: number | undefined, signal: AbortSignal | undefined): Promise<T> {
+  if (timeout === undefined && signal === undefined) return promise;
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal!.reason);
+    const exceed = () => reject(new WaitTimeoutError(`the task did not finish within ${timeout} ms; it continues to run`));
+    const timer = timeout === undefined ? undefined : setTimeout(exceed, Math.min(timeout, 2 ** 31 - 1));
+    signal?.addEventListener("abort", abort);
+    promise.then(resolve, reject).finally(() => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", abort);
+    });
+  });
+}

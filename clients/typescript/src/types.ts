@@ -1,0 +1,150 @@
+// Tasks as this package returns them.
+
+/** `COMPLETED`, `FAILED` and `CANCELLED` are final. */
+export type TaskState = "WAITING" | "QUEUED" | "RUNNING" | "COMPLETED" | "FAILED" | "CANCELLED";
+
+/** No worker starts a task while a task of a higher priority is queued in the same pool. */
+export type Priority = "LOW" | "NORMAL" | "HIGH" | "CRITICAL";
+
+/** When a submission is acknowledged: after it is synced to disk, or immediately, so that a crash can lose it. */
+export type Durability = "FSYNC" | "MEMORY";
+
+/** How the trace of an attempt relates to the trace of its submission. */
+export type TraceMode = "AUTO" | "PARENT" | "LINK";
+
+export type FailureReason =
+  | "HANDLER_ERROR"
+  | "TIMEOUT"
+  | "PANIC"
+  | "KILLED"
+  | "OUT_OF_MEMORY"
+  | "WORKER_LOST"
+  | "EXPIRED"
+  | "DEPENDENCY_FAILED"
+  | "RESULT_TOO_LARGE"
+  | "INVALID_PAYLOAD";
+
+/** What stopped the work of a cancelled task. */
+export type StopMethod = "NEVER_STARTED" | "TOKEN" | "SIGNAL_TERM" | "SIGNAL_KILL" | "ABORT" | "FINISHED";
+
+export type OutputStream = "STDOUT" | "STDERR";
+
+/** When and how often a failed attempt is retried. Fields that are not set take the values of the handler. */
+export interface RetryPolicy {
+  /** Maximum number of attempts including the first, 1 to 100; 1 disables retries. */
+  maxAttempts?: number;
+  /** Delay before the second attempt, in milliseconds. */
+  delay?: number;
+  /** Factor by which the delay grows with each further attempt, 1 to 10. */
+  factor?: number;
+  /** Upper bound of the delay, in milliseconds. */
+  maxDelay?: number;
+  /** Maximum random increase of each delay, as a fraction of it, 0 to 1. */
+  jitter?: number;
+}
+
+/** Why an attempt or a task failed. */
+export interface Failure {
+  reason: FailureReason;
+  message: string;
+  /** Further detail, such as a stack or the last lines of stderr; can be empty. */
+  detail: string;
+  /** Number of the failed attempt; 0 if no attempt ran. */
+  attempt: number;
+  exitCode?: number;
+  signal?: number;
+  /** Whether another attempt could succeed. */
+  retryable: boolean;
+}
+
+/** Who requested a cancellation, when the work stopped, and how. */
+export interface CancelReceipt {
+  requestedAt?: Date;
+  /** `undefined` while the task is being stopped. */
+  stoppedAt?: Date;
+  method?: StopMethod;
+  reason: string;
+  requestedBy: string;
+}
+
+/** A task at one moment. */
+export interface TaskInfo<Result = unknown> {
+  id: string;
+  namespace: string;
+  handler: string;
+  pool: string;
+  priority: Priority;
+  state: TaskState;
+  displayName: string;
+  labels: Record<string, string>;
+  batchId: string;
+  /** Number of the current or last attempt; 0 before the first. */
+  attempt: number;
+  /** Timeout of each attempt, in milliseconds. */
+  timeout: number;
+  submittedAt?: Date;
+  startedAt?: Date;
+  finishedAt?: Date;
+  /** While WAITING: when the task becomes eligible. */
+  eligibleAt?: Date;
+  submittedBy: string;
+  /** Worker of the current or last attempt. */
+  worker: string;
+  /** Failure of the last attempt. */
+  failure?: Failure;
+  cancel?: CancelReceipt;
+  /** Result of a COMPLETED task; `undefined` in lists, unless `includeResults` is set. */
+  result?: Result;
+  /** Progress of a RUNNING task, 0 to 1. */
+  progress: number;
+  progressNote: string;
+}
+
+/** One state change of one task. */
+export interface TaskEvent {
+  taskId: string;
+  state: TaskState;
+  /** `undefined` for the first event of a task. */
+  previousState?: TaskState;
+  time?: Date;
+  attempt: number;
+  handler: string;
+  pool: string;
+  batchId: string;
+  worker: string;
+  failure?: Failure;
+  cancel?: CancelReceipt;
+  /** True if the finished task was deleted. */
+  deleted: boolean;
+  /** Labels. Only in the first event of a task. */
+  labels: Record<string, string>;
+  /** Token for a watch that continues after this event; empty for a task of the snapshot. */
+  resumeToken: string;
+  /** True for a task that existed before; only with `includeSnapshot`. */
+  isSnapshot: boolean;
+}
+
+/** Selects tasks. A task matches if it matches every field that is set. */
+export interface TaskFilter {
+  /** Any of these task IDs; at most 1,000. */
+  taskIds?: string[];
+  batchId?: string;
+  /** All of these labels. */
+  labels?: Record<string, string>;
+  /** Any of these states. */
+  states?: TaskState[];
+  pool?: string;
+  handler?: string;
+  namespace?: string;
+  priorities?: Priority[];
+}
+
+/** Part of the output of an attempt. */
+export interface OutputChunk {
+  data: Uint8Array;
+  /** Offset of the first byte. */
+  offset: number;
+  /** Number of bytes directly before `data` that were written but not kept. */
+  skipped: number;
+  attempt: number;
+}
