@@ -16,6 +16,8 @@ pub(super) fn build(config: &Config, host: &Arc<Host>) -> Result<Registry, Start
         let spec = catalog.handlers.values().find(|spec| spec.name.as_str() == handler.name);
         let (Some(spec), Some(launch)) = (spec, handler.launch()) else { continue };
         let runner = match launch {
+            // Runs in remote workers.
+            Launch::Remote => continue,
             Launch::Builtin(builtin) => builtin_runner(builtin, handler.limits.memory.map(|memory| memory.0)),
             Launch::Process(process) => {
                 let options = options::process(*process, handler);

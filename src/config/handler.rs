@@ -9,8 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::builtin::Builtin;
 use super::error::Problems;
+use super::pool::PoolKind;
 use super::units::{ByteSize, HumanDuration};
-use crate::model::{ArgPattern, HandlerName, HandlerSpec, PoolName, RetryPolicy, Secret, id, limits, secret::MASK};
+use crate::model::{
+    self, ArgPattern, HandlerName, HandlerSpec, PoolName, RetryPolicy, Secret, id, limits, secret::MASK,
+};
 
 const GRACE_DEFAULT: Duration = Duration::from_secs(5);
 
@@ -20,7 +23,8 @@ const GRACE_DEFAULT: Duration = Duration::from_secs(5);
 pub struct Handler {
     /// Name: 1 to 64 letters, digits or . _ : - characters. Required.
     pub name: String,
-    /// How the handler runs: "builtin" or "process". Required.
+    /// How the handler runs: "builtin", "process", or "remote" for a function of a program that connects to the server.
+    /// Required.
     pub runner: RunnerKind,
     /// Description for people. Default: that of the built-in handler, or "".
     #[serde(default)]
@@ -28,7 +32,8 @@ pub struct Handler {
     /// Description of the payload, for people. Default: that of the built-in handler, or "".
     #[serde(default)]
     pub payload_description: String,
-    /// Pool in which its tasks run. Default: the first pool.
+    /// Pool in which its tasks run; of kind "remote" for runner = "remote", and of another kind otherwise. Default: the first
+    /// pool that suits the handler.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
     /// Other pools that a task can choose. Default: none.
@@ -83,6 +88,8 @@ pub enum RunnerKind {
     Builtin,
     /// A program.
     Process,
+    /// A function of a program that connects to the server.
+    Remote,
 }
 
 /// `[handler.retry]`: exponential back-off with an upper limit and jitter.
@@ -185,6 +192,7 @@ impl ProcessLimits {
 pub enum Launch {
     Builtin(Builtin),
     Process(Box<Process>),
+    Remote,
 }
 
 /// How a process is started.
@@ -239,6 +247,7 @@ impl Handler {
     pub fn launch(&self) -> Option<Launch> {
         match self.runner {
             RunnerKind::Builtin => self.builtin.map(Launch::Builtin),
+            RunnerKind::Remote => Some(Launch::Remote),
             RunnerKind::Process if self.argv.is_empty() => None,
             RunnerKind::Process => Some(Launch::Process(Box::new(Process {
                 argv: self.argv.clone(),
@@ -258,8 +267,27 @@ impl Handler {
     }
 
     /// Whether it uses the CPU of its worker, so that it cannot run in an async pool.
-    pub fn blocking(&self) -> bool {
+    fn blocking(&self) -> bool {
         self.runner == RunnerKind::Builtin && self.builtin.is_some_and(Builtin::blocking)
+    }
+
+    /// Why it cannot run in a pool of this kind, as the end of a sentence about the pool; `None` if it can.
+    pub(super) fn unsuitable(&self, kind: PoolKind) -> Option<String> {
+        let name = &self.name;
+        let hint = "or set builtins = false if the handler is not needed";
+        match (self.runner, kind) {
+            (RunnerKind::Remote, PoolKind::Threads | PoolKind::Async) => Some(format!(
+                "has workers of the server, but handler `{name}` runs in remote workers; use a pool of kind \"remote\""
+            )),
+            (RunnerKind::Builtin | RunnerKind::Process, PoolKind::Remote) => Some(format!(
+                "is a remote pool, but handler `{name}` runs in the server; use a pool of another kind, {hint}"
+            )),
+            (_, PoolKind::Async) if self.blocking() => Some(format!(
+                "is an async pool, but handler `{name}` uses the CPU of its worker; \
+                 use a pool of kind \"threads\", {hint}"
+            )),
+            _ => None,
+        }
     }
 
     /// Adds the descriptions of the built-in handler where none are set.
@@ -280,6 +308,7 @@ impl Handler {
             runner: match self.runner {
                 RunnerKind::Builtin => "builtin",
                 RunnerKind::Process => "process",
+                RunnerKind::Remote => model::REMOTE_RUNNER,
             },
             description: self.description.clone(),
             payload_description: self.payload_description.clone(),
@@ -312,6 +341,10 @@ impl Handler {
         match self.runner {
             RunnerKind::Builtin => self.check_builtin(path, problems),
             RunnerKind::Process => self.check_process(path, problems),
+            RunnerKind::Remote => {
+                self.refuse_builtin(path, problems);
+                self.refuse_process_settings(path, problems);
+            }
         }
     }
 
@@ -325,6 +358,16 @@ impl Handler {
             );
         }
         self.limits.check(&format!("{path}.limits"), problems);
+        self.refuse_process_settings(path, problems);
+    }
+
+    fn refuse_builtin(&self, path: &str, problems: &mut Problems) {
+        if self.builtin.is_some() {
+            problems.add(format!("{path}.builtin"), "", "is only allowed for runner = \"builtin\"");
+        }
+    }
+
+    fn refuse_process_settings(&self, path: &str, problems: &mut Problems) {
         let process_only = [
             ("argv", !self.argv.is_empty()),
             ("arg_pattern", self.arg_pattern.is_some()),
@@ -345,9 +388,7 @@ impl Handler {
     }
 
     fn check_process(&self, path: &str, problems: &mut Problems) {
-        if self.builtin.is_some() {
-            problems.add(format!("{path}.builtin"), "", "is only allowed for runner = \"builtin\"");
-        }
+        self.refuse_builtin(path, problems);
         if self.argv.first().is_none_or(String::is_empty) {
             let description = "must contain a program for runner = \"process\", such as [\"/usr/bin/sort\", \"-n\"]";
             problems.add(format!("{path}.argv"), format!("{:?}", self.argv), description);

@@ -9,6 +9,8 @@ use crate::model::{self, PoolName, PoolSpec, id, limits};
 
 /// Name of the pool that exists if none is configured.
 pub const DEFAULT_POOL: &str = "default";
+/// Name of the pool for remote workers that exists if none is configured.
+pub const REMOTE_POOL: &str = "remote";
 pub const QUEUE_LIMIT_MAX: usize = 100_000_000;
 
 /// `[[pool]]`: a named set of workers.
@@ -20,12 +22,13 @@ pub struct Pool {
     /// Description for people. Default: "".
     #[serde(default)]
     pub description: String,
-    /// Kind of worker: "threads" or "async". Default: "threads".
+    /// Kind of worker: "threads", "async" or "remote". Default: "threads".
     #[serde(default)]
     pub kind: PoolKind,
-    /// Number of workers, 1 to 1,000. Default: twice the number of CPU cores, at most 32.
-    #[serde(default = "default_size")]
-    pub size: usize,
+    /// Number of workers, 1 to 1,000; not for kind = "remote", which has the slots of the workers that are connected.
+    /// Default: twice the number of CPU cores, at most 32.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<usize>,
     /// Maximum number of queued tasks, 1 to 100,000,000; further submissions fail with QUEUE_FULL. Default: 1,000,000.
     #[serde(default = "default_queue_limit")]
     pub queue_limit: usize,
@@ -53,6 +56,8 @@ pub enum PoolKind {
     Threads,
     /// An async task per worker, for handlers that only wait.
     Async,
+    /// Programs that connect to the server, for handlers with runner = "remote" and those that the programs register.
+    Remote,
 }
 
 /// When a submission is acknowledged.
@@ -68,17 +73,32 @@ pub enum Durability {
 
 impl Pool {
     /// A pool with default settings.
-    pub fn named(name: &str) -> Self {
+    pub(super) fn new(name: &str, kind: PoolKind) -> Self {
         Self {
             name: name.to_owned(),
             description: String::new(),
-            kind: PoolKind::Threads,
-            size: default_size(),
+            kind,
+            size: None,
             queue_limit: default_queue_limit(),
             max_running_per_namespace: None,
             timeout: default_timeout(),
             durability: Durability::Fsync,
             paused: false,
+        }
+    }
+
+    /// Number of workers that the server starts.
+    pub fn local_workers(&self) -> usize {
+        match self.kind {
+            PoolKind::Threads | PoolKind::Async => self.size.unwrap_or_else(default_size),
+            PoolKind::Remote => 0,
+        }
+    }
+
+    /// Sets the default size, except for a remote pool.
+    pub(super) fn add_size(&mut self) {
+        if self.kind != PoolKind::Remote {
+            self.size.get_or_insert_with(default_size);
         }
     }
 
@@ -90,8 +110,9 @@ impl Pool {
             kind: match self.kind {
                 PoolKind::Threads => model::PoolKind::Threads,
                 PoolKind::Async => model::PoolKind::Async,
+                PoolKind::Remote => model::PoolKind::Remote,
             },
-            size: self.size,
+            size: self.local_workers(),
             queue_limit: self.queue_limit,
             max_running_per_namespace: self.max_running_per_namespace,
             timeout: self.timeout.0,
@@ -107,7 +128,15 @@ impl Pool {
         if let Err(error) = id::check_name(&self.name) {
             problems.add(format!("{path}.name"), format!("{:?}", self.name), error.to_string());
         }
-        problems.check_range(format!("{path}.size"), self.size, 1, limits::POOL_SIZE_MAX);
+        match self.size {
+            Some(size) if self.kind == PoolKind::Remote => problems.add(
+                format!("{path}.size"),
+                size.to_string(),
+                "is not allowed for kind = \"remote\": the pool has the slots of the workers that are connected",
+            ),
+            Some(size) => problems.check_range(format!("{path}.size"), size, 1, limits::POOL_SIZE_MAX),
+            None => {}
+        }
         problems.check_range(format!("{path}.queue_limit"), self.queue_limit, 1, QUEUE_LIMIT_MAX);
         if let Some(limit) = self.max_running_per_namespace {
             problems.check_range(format!("{path}.max_running_per_namespace"), limit, 1, limits::POOL_SIZE_MAX);

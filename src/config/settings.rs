@@ -8,7 +8,7 @@ use super::builtin::Builtin;
 use super::error::{ConfigError, Problems};
 use super::handler::Handler;
 use super::http::Http;
-use super::pool::{DEFAULT_POOL, Pool, PoolKind};
+use super::pool::{DEFAULT_POOL, Pool, PoolKind, REMOTE_POOL};
 use super::server::{Limits, Log, Retention, Server, Store};
 use super::telemetry::Telemetry;
 use super::tls::Tls;
@@ -41,7 +41,8 @@ pub struct Config {
     pub log: Log,
     /// Export of traces, metrics and logs.
     pub telemetry: Telemetry,
-    /// Pools; the first is the default for handlers. Default: one pool named "default".
+    /// Pools; the first that suits a handler is its default. Default: "default" of kind "threads" and "remote" of kind
+    /// "remote".
     #[serde(rename = "pool")]
     pub pools: Vec<Pool>,
     /// Handlers. Default: the built-in handlers.
@@ -142,11 +143,13 @@ impl Config {
         }
     }
 
-    /// Adds the default pool if there is none, the built-in handlers, and the pools of handlers that name none.
+    /// Adds the default pools if there are none, the built-in handlers, and the pools of handlers that name none.
     pub(super) fn add_defaults(&mut self) {
         if self.pools.is_empty() {
-            self.pools.push(Pool::named(DEFAULT_POOL));
+            self.pools.push(Pool::new(DEFAULT_POOL, PoolKind::Threads));
+            self.pools.push(Pool::new(REMOTE_POOL, PoolKind::Remote));
         }
+        self.pools.iter_mut().for_each(Pool::add_size);
         if self.builtins {
             for builtin in Builtin::ALL {
                 if self.handlers.iter().all(|handler| handler.name != builtin.name()) {
@@ -155,17 +158,21 @@ impl Config {
             }
         }
         for handler in &mut self.handlers {
-            handler.pool.get_or_insert_with(|| self.pools[0].name.clone());
+            if handler.pool.is_none() {
+                let suitable = self.pools.iter().find(|pool| handler.unsuitable(pool.kind).is_none());
+                handler.pool = Some(suitable.unwrap_or(&self.pools[0]).name.clone());
+            }
             handler.add_descriptions();
         }
     }
 
     /// A built-in handler that is not configured: it uses the first suitable pool, and can use the other suitable ones.
     fn default_handler(&self, builtin: Builtin) -> Handler {
-        let is_suitable = |pool: &&Pool| pool.kind == PoolKind::Threads || !builtin.blocking();
-        let mut pools = self.pools.iter().filter(is_suitable).map(|pool| pool.name.clone());
+        let handler = Handler::for_builtin(builtin);
+        let suitable = self.pools.iter().filter(|pool| handler.unsuitable(pool.kind).is_none());
+        let mut pools = suitable.map(|pool| pool.name.clone());
         let pool = pools.next();
-        Handler { pool, allowed_pools: pools.collect(), ..Handler::for_builtin(builtin) }
+        Handler { pool, allowed_pools: pools.collect(), ..handler }
     }
 
     fn check_pools_of(&self, handler: &Handler, path: &str, problems: &mut Problems) {
@@ -179,16 +186,11 @@ impl Config {
                     let known: Vec<_> = self.pools.iter().map(|pool| pool.name.as_str()).collect();
                     problems.add(field, value, format!("is not a pool; the pools are: {}", known.join(", ")));
                 }
-                Some(pool) if pool.kind == PoolKind::Async && handler.blocking() => problems.add(
-                    field,
-                    value,
-                    format!(
-                        "is an async pool, but handler `{}` uses the CPU of its worker; \
-                         use a pool of kind \"threads\", or set builtins = false if the handler is not needed",
-                        handler.name
-                    ),
-                ),
-                Some(_) => {}
+                Some(pool) => {
+                    if let Some(reason) = handler.unsuitable(pool.kind) {
+                        problems.add(field, value, reason);
+                    }
+                }
             }
         }
     }

@@ -46,20 +46,23 @@ fn pool(name: &str) -> PoolName {
 }
 
 #[test]
-fn the_default_configuration_has_one_pool_and_four_built_in_handlers() {
+fn the_default_configuration_has_two_pools_and_four_built_in_handlers() {
     let config = from_env(&[]).unwrap();
     assert_eq!(config, Config::default());
     let catalog = config.catalog();
-    assert_eq!(catalog.pools.keys().collect::<Vec<_>>(), [&pool("default")]);
+    assert_eq!(catalog.pools.keys().collect::<Vec<_>>(), [&pool("default"), &pool("remote")]);
     let names: Vec<_> = catalog.handlers.keys().map(HandlerName::as_str).collect();
     assert_eq!(names, ["compute", "expression", "heavy", "io"]);
     for spec in catalog.handlers.values() {
+        assert_eq!((&spec.pool, &spec.allowed_pools[..]), (&pool("default"), &[][..]));
         assert!(!spec.payload_description.is_empty() && !spec.description.is_empty());
         assert_eq!(spec.blocking, spec.name.as_str() != "io");
         assert_eq!(spec.grace, Duration::from_secs(5));
     }
     let cores = std::thread::available_parallelism().unwrap().get();
     assert_eq!(catalog.pools[&pool("default")].size, (2 * cores).min(32));
+    let remote = &catalog.pools[&pool("remote")];
+    assert_eq!((remote.kind, remote.size), (model::PoolKind::Remote, 0));
 }
 
 #[test]
@@ -157,7 +160,10 @@ fn errors_say_what_to_write_instead() {
         ("[server]\nmax_in_flight = -9\n", "= -9: must be a whole number, 0 or more, not this number"),
         ("server = 1\n", "server = 1: must be a table, not this number"),
         ("builtins = \"no\"\n", "must be true or false, not a string"),
-        ("[[pool]]\nname = \"a\"\nkind = \"thread\"\n", "must be `threads` or `async`; did you mean `threads`?"),
+        (
+            "[[pool]]\nname = \"a\"\nkind = \"thread\"\n",
+            "must be one of `threads`, `async`, `remote`; did you mean `threads`?",
+        ),
         ("[log]\n[server]\n[log]\n", ":3: log: is defined twice"),
         (&handler.replace(['[', ']'], "").replacen("handler", "[[handler]]", 1), "must be a list, such as [\"one\""),
     ] {
@@ -308,6 +314,66 @@ fn a_handler_that_uses_the_cpu_cannot_run_in_an_async_pool() {
     assert_eq!(problems(Err(error)), [("handler[0].pool".to_owned(), 9)]);
     let implied = from_file(text).unwrap_err();
     assert_eq!(implied.problems().len(), 4, "{implied}");
+}
+
+#[test]
+fn a_configured_file_has_a_remote_pool_only_if_it_lists_one() {
+    let config = from_file("[[pool]]\nname = \"p\"\n").unwrap();
+    assert_eq!(config.catalog().pools.keys().collect::<Vec<_>>(), [&pool("p")]);
+    let config = from_file("[[pool]]\nname = \"far\"\nkind = \"remote\"\n[[pool]]\nname = \"p\"\nsize = 3\n").unwrap();
+    let catalog = config.catalog();
+    let kinds: Vec<_> = catalog.pools.values().map(|pool| (pool.name.as_str(), pool.kind, pool.size)).collect();
+    assert_eq!(kinds, [("far", model::PoolKind::Remote, 0), ("p", model::PoolKind::Threads, 3)]);
+    assert!(catalog.handlers.values().all(|handler| handler.pool == pool("p") && handler.allowed_pools.is_empty()));
+}
+
+#[test]
+fn a_remote_pool_has_no_size() {
+    let text = "builtins = false\n[[pool]]\nname = \"far\"\nkind = \"remote\"\nsize = 4\n";
+    let error = from_file(text).unwrap_err();
+    assert!(error.to_string().contains(":5: pool[0].size = 4: is not allowed for kind = \"remote\""), "{error}");
+}
+
+#[test]
+fn only_remote_handlers_run_in_remote_pools() {
+    let remote = "[[handler]]\nname = \"resize\"\nrunner = \"remote\"\n";
+    let config = from_file(remote).unwrap();
+    let spec = &config.catalog().handlers[&handler("resize")];
+    assert_eq!((spec.runner, &spec.pool, spec.blocking), ("remote", &pool("remote"), false));
+    assert_eq!(config.handlers[0].launch(), Some(Launch::Remote));
+
+    let pools = "[[pool]]\nname = \"p\"\n[[pool]]\nname = \"far\"\nkind = \"remote\"\n";
+    let chosen = from_file(&format!("{pools}{remote}allowed_pools = [\"p\"]\n"));
+    assert_eq!(problems(chosen), [("handler[0].allowed_pools[0]".to_owned(), 9)]);
+    let process = "[[handler]]\nname = \"sort\"\nrunner = \"process\"\nargv = [\"sort\"]\npool = \"far\"\n";
+    let error = from_file(&format!("{pools}{process}")).unwrap_err();
+    assert!(error.to_string().contains("handler `sort` runs in the server"), "{error}");
+    assert_eq!(problems(Err(error)), [("handler[0].pool".to_owned(), 10)]);
+    let error = from_file(&format!("[[pool]]\nname = \"p\"\n{remote}")).unwrap_err();
+    assert!(error.to_string().contains("use a pool of kind \"remote\""), "{error}");
+}
+
+#[test]
+fn a_remote_handler_has_no_settings_of_other_runners() {
+    let allowed = "[[handler]]\nname = \"resize\"\nrunner = \"remote\"\ndescription = \"d\"\n\
+                   payload_description = \"an image\"\ntimeout = \"1m\"\ngrace = \"1s\"\nretry = { attempts = 2 }\n";
+    assert!(from_file(allowed).is_ok());
+    let settings = [
+        ("builtin", "builtin = \"io\""),
+        ("argv", "argv = [\"a\"]"),
+        ("arg_pattern", "arg_pattern = \"a\""),
+        ("env", "env = { A = \"b\" }"),
+        ("env_pass", "env_pass = [\"A\"]"),
+        ("working_directory", "working_directory = \"/\""),
+        ("user", "user = \"a\""),
+        ("group", "group = \"a\""),
+        ("limits.memory", "limits = { memory = \"2MiB\" }"),
+    ];
+    for (field, setting) in settings {
+        let error = from_file(&format!("{allowed}{setting}\n")).unwrap_err();
+        assert!(error.to_string().contains("is only allowed for runner = "), "{error}");
+        assert_eq!(problems(Err(error)), [(format!("handler[0].{field}"), 9)]);
+    }
 }
 
 #[test]

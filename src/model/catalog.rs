@@ -8,10 +8,13 @@ use super::id::{HandlerName, PoolName};
 use super::pool::PoolSpec;
 use super::retry::RetryPolicy;
 
+/// Runner of the handlers that run in remote workers.
+pub const REMOTE_RUNNER: &str = "remote";
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct HandlerSpec {
     pub name: HandlerName,
-    /// `builtin` or `process`.
+    /// `builtin`, `process` or [`REMOTE_RUNNER`].
     pub runner: &'static str,
     pub description: String,
     /// Expected format of the payload, as text for submitters.

@@ -35,7 +35,7 @@ mod turns;
 pub use access::{Grant, NamespaceScope, Role};
 pub use arg_pattern::ArgPattern;
 pub use cancel::{CancelMode, CancelReceipt, CancelRequest, StopMethod};
-pub use catalog::{Catalog, HandlerSpec};
+pub use catalog::{Catalog, HandlerSpec, REMOTE_RUNNER};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::{Coded, Details, ErrorCode, FieldViolation};
 pub use event::{Event, InterruptCause, Lease, PoolChange, PoolEvent, TaskChange, TaskEvent};

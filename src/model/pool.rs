@@ -12,6 +12,8 @@ pub enum PoolKind {
     Threads,
     /// Tasks of the async runtime; for handlers that only wait.
     Async,
+    /// Programs of users, connected to the server. The slots are those of the workers that are connected.
+    Remote,
 }
 
 /// When a submission is acknowledged.
@@ -30,7 +32,7 @@ pub struct PoolSpec {
     pub name: PoolName,
     pub description: String,
     pub kind: PoolKind,
-    /// Workers, 1 to 1,000.
+    /// Workers, 1 to 1,000; 0 in a remote pool.
     pub size: usize,
     /// Maximum number of WAITING and QUEUED tasks; further submissions are refused.
     pub queue_limit: usize,

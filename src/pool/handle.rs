@@ -39,7 +39,7 @@ impl Pool {
     /// Starts the pool's workers.
     ///
     /// # Errors
-    /// When the size is not 1 to 1,000, or a thread cannot be started.
+    /// When the size is out of bounds, or a thread cannot be started.
     pub fn start(spec: &PoolSpec, context: WorkerContext) -> io::Result<Self> {
         let state = Arc::new(PoolState::new(spec, context));
         let pool = Self { state, live: LiveAttempts::default() };
@@ -115,15 +115,16 @@ impl Pool {
         }
     }
 
-    /// Changes the number of slots and workers, 1 to 1,000. Growing starts workers; when shrinking, those with the
+    /// Changes the number of slots and workers, 1 to 1,000; 0 in a remote pool. Growing starts workers; when shrinking, those with the
     /// highest numbers finish their current attempt and leave, and no attempt starts until fewer than `size` run.
     ///
     /// # Errors
     /// When the size is out of bounds, the pool has stopped, or a thread cannot be started. In the last
     /// case the pool keeps the size that it could reach.
     pub fn resize(&self, size: usize) -> io::Result<()> {
-        if !(1..=POOL_SIZE_MAX).contains(&size) {
-            let text = format!("pool size is {size}, must be 1 to {POOL_SIZE_MAX}");
+        let (min, max) = if self.state().kind == PoolKind::Remote { (0, 0) } else { (1, POOL_SIZE_MAX) };
+        if !(min..=max).contains(&size) {
+            let text = format!("pool size is {size}, must be {min} to {max}");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         let mut workers = self.state().workers.lock();
@@ -154,6 +155,7 @@ impl Pool {
                 let thread = thread::Builder::new().name(format!("PoolWorker-{index}")).stack_size(STACK_BYTES);
                 WorkerHandle::Thread(thread.spawn(move || runtime.block_on(worker.run()))?)
             }
+            PoolKind::Remote => return Err(io::Error::other("a remote pool starts no workers")),
         };
         let slot = WorkerSlot { alive: true, counters, handle };
         if index < workers.slots.len() {

@@ -379,6 +379,15 @@ async fn an_async_pool_runs_on_the_runtime() {
     fixture.pool.stop().await;
 }
 
+#[tokio::test]
+async fn a_remote_pool_starts_no_workers() {
+    let fixture = Fixture::new(0, PoolKind::Remote, false);
+    assert_eq!(fixture.pool.stats().alive, 0);
+    fixture.pool.resize(0).unwrap();
+    assert!(fixture.pool.resize(1).is_err());
+    fixture.pool.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn worker_counters_add_up_and_can_be_reset() {
     let mut fixture = Fixture::new(3, PoolKind::Threads, false);

@@ -123,7 +123,7 @@ impl Handle {
     /// Changes the settings of a pool. They survive a restart of the server.
     ///
     /// # Errors
-    /// `UnknownPool`, `EtagMismatch`, `StoreUnavailable`; `Internal` if workers cannot be started.
+    /// `UnknownPool`, `BadField`, `EtagMismatch`, `StoreUnavailable`; `Internal` if workers cannot be started.
     pub async fn update_pool(&self, update: PoolUpdate) -> Result<(PoolView, Revision), Refusal> {
         self.execute(0, |reply| Request::UpdatePool { update, reply }).await
     }

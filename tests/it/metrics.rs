@@ -1,12 +1,12 @@
 //! Metrics settings of OpenTelemetry variables: exemplars, histograms, and the Prometheus port.
 
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
-use opentelemetry_proto::tonic::metrics::v1::{Metric, number_data_point::Value};
+use opentelemetry_proto::tonic::metrics::v1::{Metric, NumberDataPoint, number_data_point::Value};
 use rustix::process::Signal;
 use tonic::transport::Endpoint;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use crate::collector::Collector;
+use crate::collector::{Collector, text};
 use crate::health_endpoints::{get, samples, wait_for_sample};
 use crate::http1_client::Connection;
 use crate::support::{Server, eventually_blocking, noop};
@@ -153,7 +153,9 @@ async fn exported_histograms_can_be_exponential_while_metrics_pages_keep_their_b
         assert!(commits >= 3 && commits == in_buckets);
         for (name, expected) in [("lineshaft.task.submitted", "3"), ("lineshaft.pool.worker.limit", workers)] {
             let Some(Data::Sum(sum)) = last(&points, name) else { panic!("{name} is no sum") };
-            let value = match sum.data_points[0].value.unwrap() {
+            let of_default = |point: &&NumberDataPoint| text(&point.attributes, "pool").as_deref() == Some("default");
+            let point = sum.data_points.iter().find(of_default).unwrap();
+            let value = match point.value.unwrap() {
                 Value::AsInt(value) => value.to_string(),
                 Value::AsDouble(value) => value.to_string(),
             };

@@ -41,6 +41,7 @@ pub fn pool(view: PoolView) -> v1::Pool {
     let kind = match spec.kind {
         PoolKind::Threads => v1::PoolKind::Threads,
         PoolKind::Async => v1::PoolKind::Async,
+        PoolKind::Remote => v1::PoolKind::Remote,
     };
     v1::Pool {
         name: spec.name.to_string(),

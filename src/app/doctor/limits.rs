@@ -16,7 +16,7 @@ const MEMORY_THREAD: u64 = 128 << 10;
 
 pub(super) fn check(config: &Config) -> Vec<Finding> {
     let sizes = |kind: &PoolKind| -> u64 {
-        config.pools.iter().filter(|pool| pool.kind == *kind).map(|pool| pool.size as u64).sum()
+        config.pools.iter().filter(|pool| pool.kind == *kind).map(|pool| pool.local_workers() as u64).sum()
     };
     let threads = sizes(&PoolKind::Threads);
     let workers = threads + sizes(&PoolKind::Async);

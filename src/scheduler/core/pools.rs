@@ -1,7 +1,7 @@
 //! The set of pools and their settings.
 
-use crate::model::{Event, PoolChange, PoolEvent, PoolName, PoolSettings, PoolSpec, Timestamp};
-use crate::scheduler::refusal::{EtagMismatch, Refusal, UnknownPool};
+use crate::model::{Event, PoolChange, PoolEvent, PoolKind, PoolName, PoolSettings, PoolSpec, Timestamp};
+use crate::scheduler::refusal::{BadField, EtagMismatch, Refusal, UnknownPool};
 
 use super::decisions::Decisions;
 use super::pool_override::settings_after;
@@ -12,7 +12,7 @@ use super::state::Core;
 #[derive(Clone, Debug)]
 pub struct PoolUpdate {
     pub name: PoolName,
-    /// Workers, 1 to 1,000.
+    /// Workers, 1 to 1,000; a remote pool has no size.
     pub size: Option<usize>,
     pub paused: Option<bool>,
     /// Maximum number of WAITING and QUEUED tasks.
@@ -55,7 +55,7 @@ impl Core {
     /// Changes a pool and returns its index and new settings.
     ///
     /// # Errors
-    /// [`UnknownPool`], [`EtagMismatch`].
+    /// [`UnknownPool`], [`BadField`], [`EtagMismatch`].
     pub fn update_pool(
         &mut self,
         now: Timestamp,
@@ -64,6 +64,11 @@ impl Core {
     ) -> Result<(u16, PoolView), Refusal> {
         let index = self.pool_index(&update.name)?;
         let pool = &self.pools[usize::from(index)];
+        if update.size.is_some() && pool.spec.kind == PoolKind::Remote {
+            let description =
+                "cannot be set: the pool is of kind REMOTE and has the slots of the workers that are connected";
+            return Err(BadField { field: "size".to_owned(), description: description.to_owned() }.into());
+        }
         let current = pool.view().etag;
         if let Some(given) = update.etag.as_ref().filter(|given| **given != current) {
             return Err(EtagMismatch { pool: update.name.clone(), given: given.clone(), current }.into());

@@ -1,6 +1,6 @@
 //! Changes of pools: an event each, restored by recovery.
 
-use crate::model::{Event, PoolName, PoolSettings, PoolSpec, Revision, Timestamp};
+use crate::model::{Coded, ErrorCode, Event, PoolKind, PoolName, PoolSettings, PoolSpec, Revision, Timestamp};
 
 use super::tests::options;
 use super::{Core, CoreOptions, Decisions, PoolUpdate, PoolView};
@@ -58,6 +58,21 @@ fn a_setting_whose_configuration_has_changed_replaces_the_earlier_change() {
     assert_eq!((size, paused), (3, true));
     let replaced: Vec<_> = core.restored_pools().into_iter().map(|(spec, replaced)| (&spec.name, replaced)).collect();
     assert_eq!(replaced, [(&name(), vec!["size"])]);
+}
+
+#[test]
+fn the_size_of_a_remote_pool_cannot_be_set() {
+    let remote = PoolSpec { kind: PoolKind::Remote, size: 0, ..PoolSpec::with_defaults(name(), 1) };
+    let mut core = Core::new(CoreOptions { pools: vec![remote], ..options() });
+    let mut out = Decisions::default();
+    let pause = PoolUpdate { name: name(), size: None, paused: Some(true), queue_limit: Some(7), etag: None };
+    let resize = PoolUpdate { size: Some(1), ..pause.clone() };
+    let refusal = core.update_pool(Timestamp(1), &resize, &mut out).unwrap_err();
+    assert_eq!((refusal.code(), &*refusal.details().violations[0].field), (ErrorCode::InvalidField, "size"));
+    assert!(refusal.to_string().contains("of kind REMOTE"), "{refusal}");
+    assert!(out.events.is_empty());
+    let (_, paused) = core.update_pool(Timestamp(1), &pause, &mut out).unwrap();
+    assert_eq!(PoolSettings::of(&paused.spec), PoolSettings { size: 0, queue_limit: 7, paused: true });
 }
 
 #[test]

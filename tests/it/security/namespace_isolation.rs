@@ -245,7 +245,7 @@ async fn data_of_all_tenants_requires_a_role_in_all_namespaces() {
     all.pools().get_pool_metrics(metrics).await.unwrap();
     all.pools().stream_pool_metrics(stream).await.unwrap();
     // The configuration of pools is visible to every caller.
-    assert_eq!(a.pools().list_pools(v1::ListPoolsRequest {}).await.unwrap().into_inner().pools.len(), 1);
+    assert_eq!(a.pools().list_pools(v1::ListPoolsRequest {}).await.unwrap().into_inner().pools.len(), 2);
     assert_eq!(
         a.pools().get_pool(v1::GetPoolRequest { name }).await.unwrap().into_inner().pool.unwrap().name,
         "default"
