@@ -95,15 +95,30 @@ func AsCompleted(ctx context.Context, tasks []*Task) iter.Seq2[*Task, error] {
 			}
 		}()
 		for range tasks {
-			select {
-			case task := <-finished:
-				if _, err := task.end(); !yield(task, err) {
-					return
-				}
-			case <-ctx.Done():
-				yield(nil, context.Cause(ctx))
+			task, err := next(ctx, finished)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if _, err := task.end(); !yield(task, err) {
 				return
 			}
 		}
+	}
+}
+
+// next waits for a task. An attempt gives its slot back meanwhile.
+func next(ctx context.Context, finished <-chan *Task) (*Task, error) {
+	select {
+	case task := <-finished:
+		return task, nil
+	default:
+	}
+	defer CurrentAttempt(ctx).suspend()()
+	select {
+	case task := <-finished:
+		return task, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
 }

@@ -80,6 +80,7 @@ func (t *Task) Wait(ctx context.Context) (*TaskInfo, error) {
 	}
 	finished := make(chan *Task, 1)
 	t.await(finished)
+	defer CurrentAttempt(ctx).suspend()()
 	select {
 	case <-finished:
 		return t.end()
