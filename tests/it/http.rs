@@ -121,15 +121,52 @@ async fn json_is_read_exactly_and_ambiguous_json_is_refused_with_its_field() {
     assert_eq!(shown.json()["task"]["payload"]["data"], BASE64_STANDARD.encode(r#""\ud800""#));
 }
 
+#[tokio::test]
+async fn unknown_fields_are_ignored_unless_the_caller_asks_for_strict() {
+    let server = Server::start("");
+    let violation = |error: &Value| {
+        let details = error["details"].as_array().unwrap_or_else(|| panic!("no details: {error}"));
+        let fields = details.iter().find(|detail| detail["type"] == "google.rpc.BadRequest").unwrap();
+        fields["debug"]["fieldViolations"][0]["field"].as_str().unwrap().to_owned()
+    };
+    let newer = json!({"handler": "compute", "futureField": {"a": [1]}, "retry": {"maxAttempts": 2, "budget": 3}});
+    let accepted = call(&server, SUBMIT, &newer);
+    assert_eq!(accepted.status, 200, "{:?}", accepted.json());
+    let task = server.get(accepted.json()["taskId"].as_str().unwrap()).await;
+    assert_eq!(task.retry.unwrap().max_attempts, 2);
+    let strict = call(&server, &format!("{SUBMIT}?strict=true"), &newer);
+    assert_eq!((strict.status, &*violation(&strict.json())), (400, "futureField"));
+
+    let plain = json!({"type": "compute", "prioritty": 0});
+    assert_eq!(call(&server, "/api/submit", &plain).status, 200);
+    let strict = call(&server, "/api/submit?strict=true", &plain);
+    assert_eq!((strict.status, &*violation(&strict.json())), (400, "prioritty"));
+    let form = |path| {
+        Connection::open(&server).send(&post(path, "application/x-www-form-urlencoded", &[], b"type=compute&x=1"))
+    };
+    assert_eq!((form("/api/submit").status, form("/api/submit?strict=true").status), (200, 400));
+
+    // What selects tasks, and what asks for strict, is always strict.
+    let filter = json!({"filter": {"states": ["TASK_STATE_FAILED"], "futureCondition": "x"}});
+    let deletion = call(&server, "/lineshaft.v1.TaskService/DeleteTasks", &filter);
+    assert_eq!((deletion.status, &*violation(&deletion.json())), (400, "filter.futureCondition"));
+    let list = Connection::open(&server).send(b"GET /api/tasks?stat=failed HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    assert_eq!((list.status, &*violation(&list.json())), (400, "stat"));
+    let typo = call(&server, &format!("{SUBMIT}?stric=true"), &newer);
+    assert_eq!((typo.status, &*violation(&typo.json())), (400, "stric"));
+    let unknown_value = call(&server, SUBMIT, &json!({"handler": "compute", "priority": "PRIORITY_FUTURE"}));
+    assert_eq!((unknown_value.status, &*violation(&unknown_value.json())), (400, "priority"));
+}
+
 #[test]
 fn malformed_requests_are_rejected_with_line_and_column() {
     let server = Server::start("");
     let raw = |content_type: &str, headers: &[(&str, &str)], body: &str| {
         Connection::open(&server).send(&post(SUBMIT, content_type, headers, body.as_bytes()))
     };
-    let typo = raw("application/json", &[], "{\"tusk\":1}");
+    let typo = raw("application/json", &[], "{\"handler\":1}");
     assert_eq!(typo.status, 400);
-    assert!(typo.json()["message"].as_str().unwrap().contains("'tusk' at line 1 column 7"), "{:?}", typo.json());
+    assert!(typo.json()["message"].as_str().unwrap().contains("at line 1 column 12"), "{:?}", typo.json());
     assert_eq!(reason(&typo.json()), "INVALID_FIELD");
     let deep = raw("application/json", &[], &format!("{{\"payload\":{{\"json\":{}", "[".repeat(100_000)));
     assert!(deep.json()["message"].as_str().unwrap().contains("levels deep"), "{:?}", deep.json());
@@ -189,7 +226,8 @@ fn run_task_streams_json_until_the_task_is_finished() {
     assert_eq!((&task["state"], &task["result"]["json"]["value"]), (&json!("TASK_STATE_COMPLETED"), &json!(45)));
     assert!(steps.iter().any(|(_, step)| step["event"]["state"] == "TASK_STATE_COMPLETED"));
     // An error before the stream starts has the same format.
-    let request = post(path, "application/connect+json", &[], &envelope(b"{\"tusk\":1}"));
+    let strict = format!("{path}?strict=true");
+    let request = post(&strict, "application/connect+json", &[], &envelope(b"{\"tusk\":1}"));
     let refused = Connection::open(&server).send(&request);
     let steps = envelopes(&refused.body);
     assert_eq!((refused.status, steps.len(), steps[0].0), (200, 1, 2));
@@ -356,7 +394,7 @@ async fn plain_routes_work_with_forms_and_json() {
         ("/api/submit", "type=nosuch", 404),
         ("/api/submit", "param=1", 400),
         ("/api/submit", "type=compute&priority=4", 400),
-        ("/api/submit", "type=compute&colour=red", 400),
+        ("/api/submit?strict=true", "type=compute&colour=red", 400),
         ("/api/tasks/none/cancel", "", 404),
         ("/api/nothing", "", 404),
         ("/api/tasks", "", 405),

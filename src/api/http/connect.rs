@@ -16,6 +16,7 @@ use tonic::codegen::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use tonic::codegen::http::{self, HeaderMap, Request, Response, StatusCode, request};
 use tonic::{Code, Status};
 
+use crate::api::convert::InvalidFields;
 use crate::api::headers;
 use crate::api::middleware::response_memory::{ReplyMemory, ResponseMemory};
 use crate::api::status::{into_status, to_status};
@@ -26,6 +27,7 @@ use super::context::Context;
 use super::descriptors::Method;
 use super::json_decode;
 use super::loopback::{Frames, LoopbackClient, PREFIX_BYTES, Reply, incomplete};
+use super::query::{Query, UnknownFields};
 use super::response::{self, edge_error, error_json, error_with_status, method_not_allowed};
 
 /// Envelope flag: the content is compressed.
@@ -76,13 +78,22 @@ impl Codec {
     ///
     /// Both are in memory until it returns, and `memory` of the request counts them. Then it counts nothing, because the
     /// layers of the call count the message.
-    fn decode(self, method: &Method, message: Bytes, mut memory: Option<Reservation>) -> Result<Vec<u8>, Status> {
+    fn decode(
+        self,
+        method: &Method,
+        message: Bytes,
+        unknown: UnknownFields,
+        mut memory: Option<Reservation>,
+    ) -> Result<Vec<u8>, Status> {
         if let Some(memory) = &mut memory {
             memory.grow(message.len() as u64).map_err(|full| to_status(&full))?;
         }
         match self {
+            Self::Proto if unknown == UnknownFields::Refused => {
+                Err(into_status(InvalidFields::one("strict", "is only for JSON, the message is binary")))
+            }
             Self::Proto => Ok(message.into()),
-            Self::Json => json_decode::decode(&method.input, &message).map_err(into_status),
+            Self::Json => json_decode::decode(&method.input, &message, unknown).map_err(into_status),
         }
     }
 
@@ -152,10 +163,11 @@ async fn unary(
     body: Body,
 ) -> Result<(Reply, ReplyMemory), ErrorWithMetadata> {
     let deadline = deadline(&head.headers).map_err(without_metadata)?;
+    let unknown = Query::parse_strict_only(head.uri.query()).map_err(without_metadata)?;
     let mut admission = context.admit(head).map_err(without_metadata)?;
     let body = context.receive(head, body, limits::MESSAGE_BYTES_MAX, deadline, &mut admission).await;
     let body = body.map_err(without_metadata)?;
-    let message = codec.decode(method, body.bytes, body.memory).map_err(without_metadata)?;
+    let message = codec.decode(method, body.bytes, unknown, body.memory).map_err(without_metadata)?;
     let client = LoopbackClient::new(context, head, deadline, admission);
     let mut reply = client.unary(head.uri.path(), message).await?;
     reply.message = codec.encode(method, reply.message).map_err(without_metadata)?;
@@ -243,9 +255,10 @@ async fn start(
     body: Body,
 ) -> Result<Response<Body>, Status> {
     let deadline = deadline(&head.headers)?;
+    let unknown = Query::parse_strict_only(head.uri.query())?;
     let mut admission = context.admit(head)?;
     let body = context.receive(head, body, PREFIX_BYTES + limits::MESSAGE_BYTES_MAX, deadline, &mut admission).await?;
-    let message = codec.decode(method, open_envelope(body.bytes)?, body.memory)?;
+    let message = codec.decode(method, open_envelope(body.bytes)?, unknown, body.memory)?;
     Ok(LoopbackClient::new(context, head, deadline, admission).open(head.uri.path(), message).await)
 }
 

@@ -1,12 +1,13 @@
-//! Decodes JSON to messages of the contract, by the JSON mapping of protobuf. Unknown fields are errors.
+//! Decodes JSON to messages of the contract, by the JSON mapping of protobuf.
 
 use prost_reflect::MessageDescriptor;
-use serde::de::DeserializeSeed;
+use serde::de::{DeserializeOwned, DeserializeSeed};
 
 use crate::model::{Coded, Details, ErrorCode, FieldViolation};
 
-use super::json_payload::{RewrittenJson, string_length};
+use super::json_payload::{RewrittenJson, members, string_length};
 use super::json_transcode::MessageSeed;
+use super::query::UnknownFields;
 
 /// Maximum nesting of lists and objects, about that of protobuf decoders.
 const DEPTH_MAX: usize = 100;
@@ -31,6 +32,20 @@ impl JsonError {
         let (line, column) = (lines().count(), 1 + lines().next_back().map_or(0, <[u8]>::len));
         Self { problem: problem.to_owned(), field: path_at(json, before.len()), line, column }
     }
+
+    fn unknown_field(json: &[u8], offset: usize, name: &str) -> Self {
+        Self::at(json, offset, &format!("unrecognized field name '{name}'"))
+    }
+}
+
+/// Returns where the parser found an error in a text, and which.
+fn position_in(text: &[u8], error: &serde_json::Error) -> (usize, String) {
+    let lines = text.split_inclusive(|byte| *byte == b'\n');
+    let line_start: usize = lines.take(error.line().saturating_sub(1)).map(<[u8]>::len).sum();
+    // serde_json counts the bytes that it has read of the line.
+    let offset = (line_start + error.column()).saturating_sub(1);
+    let problem = error.to_string();
+    (offset, problem.rsplit_once(" at line ").map_or(&*problem, |(problem, _)| problem).to_owned())
 }
 
 impl Coded for JsonError {
@@ -47,35 +62,47 @@ impl Coded for JsonError {
 }
 
 /// Returns the protobuf encoding of a message in JSON.
-pub fn decode(input: &MessageDescriptor, json: &[u8]) -> Result<Vec<u8>, JsonError> {
+pub fn decode(input: &MessageDescriptor, json: &[u8], unknown: UnknownFields) -> Result<Vec<u8>, JsonError> {
     let json = std::str::from_utf8(json).map_err(|error| JsonError::at(json, error.valid_up_to(), "not UTF-8"))?;
     let rewritten = RewrittenJson::new(input, json);
-    let error_at = |offset, problem: &str| JsonError::at(json.as_bytes(), rewritten.original_offset(offset), problem);
-    let syntax_error = |error: serde_json::Error| {
-        let lines = rewritten.text.split_inclusive(|byte| *byte == b'\n');
-        let line_start: usize = lines.take(error.line().saturating_sub(1)).map(<[u8]>::len).sum();
-        // serde_json counts the bytes that it has read of the line.
-        let offset = (line_start + error.column()).saturating_sub(1);
-        let problem = error.to_string();
-        error_at(offset, problem.rsplit_once(" at line ").map_or(&*problem, |(problem, _)| problem))
+    let error_at = |(offset, problem): (usize, String)| {
+        JsonError::at(json.as_bytes(), rewritten.original_offset(offset), &problem)
     };
-    if let Some((offset, problem)) = find_complexity(&rewritten.text) {
-        return Err(error_at(offset, &problem));
+    if let Some(complexity) = find_complexity(&rewritten.text) {
+        return Err(error_at(complexity));
     }
     if let Some(offset) = rewritten.duplicate {
         return Err(JsonError::at(json.as_bytes(), offset, "duplicate field"));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(&rewritten.text);
     let mut encoded = Vec::new();
-    let message = MessageSeed { descriptor: input, out: &mut encoded };
+    let message = MessageSeed { descriptor: input, unknown, out: &mut encoded };
     let decoded = message.deserialize(&mut deserializer).and_then(|()| deserializer.end());
-    decoded.map_err(syntax_error)?;
+    decoded.map_err(|error| error_at(position_in(&rewritten.text, &error)))?;
     Ok(encoded)
 }
 
-/// Rejects JSON that would take far more memory than its length once decoded.
-pub fn check_complexity(json: &[u8]) -> Result<(), JsonError> {
-    find_complexity(json).map_or(Ok(()), |(offset, problem)| Err(JsonError::at(json, offset, &problem)))
+/// Parses an object with known fields into a struct.
+pub fn parse<T: DeserializeOwned>(json: &[u8], known: &[&str], unknown: UnknownFields) -> Result<T, JsonError> {
+    if let Some((offset, problem)) = find_complexity(json) {
+        return Err(JsonError::at(json, offset, &problem));
+    }
+    // Structs can also be parsed from a list.
+    if json.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
+        return Err(JsonError::at(json, 0, "must be an object"));
+    }
+    let parsed = serde_json::from_slice(json).map_err(|error| {
+        let (offset, problem) = position_in(json, &error);
+        JsonError::at(json, offset, &problem)
+    })?;
+    if unknown == UnknownFields::Refused {
+        for (name, at) in members(json) {
+            if !known.contains(&&*name) {
+                return Err(JsonError::unknown_field(json, at, &name));
+            }
+        }
+    }
+    Ok(parsed)
 }
 
 /// Returns the path of the value or the key at an offset.
@@ -150,11 +177,14 @@ mod tests {
     use crate::api::http::descriptors::Contract;
     use crate::proto::v1;
 
-    fn read_submit(json: &str) -> Result<v1::SubmitTaskRequest, String> {
+    fn read<T: Message + Default>(rpc: &str, json: &str, unknown: UnknownFields) -> Result<T, JsonError> {
         let contract = Contract::new().unwrap();
-        let method = contract.method("/lineshaft.v1.TaskService/SubmitTask").unwrap();
-        let encoded = decode(&method.input, json.as_bytes()).map_err(|error| error.to_string())?;
-        Ok(v1::SubmitTaskRequest::decode(&encoded[..]).unwrap())
+        let method = contract.method(&format!("/lineshaft.v1.TaskService/{rpc}")).unwrap();
+        decode(&method.input, json.as_bytes(), unknown).map(|encoded| T::decode(&encoded[..]).unwrap())
+    }
+
+    fn read_submit(json: &str) -> Result<v1::SubmitTaskRequest, String> {
+        read("SubmitTask", json, UnknownFields::Refused).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -196,12 +226,37 @@ mod tests {
             (r#"{"labels":{"a":"1","a":"2"}}"#, "labels.a"),
             ("{} {}", ""),
         ] {
-            let contract = Contract::new().unwrap();
-            let method = contract.method("/lineshaft.v1.TaskService/SubmitTask").unwrap();
-            let error = decode(&method.input, json.as_bytes()).unwrap_err();
+            let error = read::<v1::SubmitTaskRequest>("SubmitTask", json, UnknownFields::Refused).unwrap_err();
             let violations: Vec<_> = error.details().violations.into_iter().map(|found| found.field).collect();
             assert_eq!(violations.join(","), field, "{json}: {error}");
         }
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored_at_any_depth_and_the_others_are_read() {
+        let json = r#"{"future":[{"json":"\ud800","x":1e999}],"handler":"x","future":{},"retry":{"tusk":{},"maxAttempts":3},
+            "payload":{"json":[1.50],"tusk":[]},"tasks":{"x":null}}"#;
+        let request: v1::SubmitTaskRequest = read("SubmitTask", json, UnknownFields::Ignored).unwrap();
+        assert_eq!((&*request.handler, request.retry.unwrap().max_attempts), ("x", 3));
+        assert_eq!(request.payload.unwrap().kind, Some(v1::payload::Kind::Data("[1.50]".into())));
+        let batch = r#"{"tasks":[{"handler":"a","tusk":1},{"handler":"b"}]}"#;
+        let batch: v1::BatchSubmitTasksRequest = read("BatchSubmitTasks", batch, UnknownFields::Ignored).unwrap();
+        assert_eq!((batch.tasks.len(), &*batch.tasks[1].handler), (2, "b"));
+        for (json, expected) in [
+            (r#"{"tusk":}"#, "expected value at line 1 column 9"),
+            (r#"{"tusk":1,}"#, "line 1 column 11"),
+            (r#"{"priority":"PRIORITY_HUGE"}"#, "unrecognized enum value 'PRIORITY_HUGE'"),
+        ] {
+            let error = read::<v1::SubmitTaskRequest>("SubmitTask", json, UnknownFields::Ignored).unwrap_err();
+            assert!(error.to_string().contains(expected), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_condition_of_a_filter_is_an_error_in_any_case() {
+        let json = r#"{"tusk":1,"filter":{"states":["TASK_STATE_FAILED"],"handlers":["x"]}}"#;
+        let error = read::<v1::DeleteTasksRequest>("DeleteTasks", json, UnknownFields::Ignored).unwrap_err();
+        assert_eq!(error.field, "filter.handlers");
     }
 
     #[test]

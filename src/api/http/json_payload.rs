@@ -251,17 +251,27 @@ fn name(quoted: &[u8]) -> Option<Cow<'_, str>> {
 
 /// Returns the exact text of a member of an object, which must be valid JSON.
 pub fn member<'a>(json: &'a [u8], wanted: &str) -> Option<&'a [u8]> {
+    let found = object(json).into_iter().rfind(|(key, _)| name(&json[key.clone()]).is_some_and(|name| name == wanted));
+    json.get(found?.1)
+}
+
+/// Returns the names of the members of an object, which must be valid JSON, and their offsets.
+pub fn members(json: &[u8]) -> Vec<(Cow<'_, str>, usize)> {
+    let names = object(json).into_iter().filter_map(|(key, _)| Some((name(&json[key.clone()])?, key.start)));
+    names.collect()
+}
+
+/// Returns the ranges of the keys and values of an object.
+fn object(json: &[u8]) -> Vec<(Range<usize>, Range<usize>)> {
     let output = RewrittenJson { text: Vec::new(), copies: Vec::new(), duplicate: None };
     let mut rewriter = Rewriter { json, at: 0, copied: 0, payloads: 1, output };
-    let mut found = None;
-    rewriter.object(|rewriter, key| {
-        let value = rewriter.skip()?;
-        if name(&json[key])? == wanted {
-            found = Some(value);
-        }
+    let mut found = Vec::new();
+    // `None`: the text is not valid from here on.
+    let _ = rewriter.object(|rewriter, key| {
+        found.push((key, rewriter.skip()?));
         Some(())
-    })?;
-    json.get(found?)
+    });
+    found
 }
 
 /// Returns the length of the string at the start of `json`, including its quotes.

@@ -16,9 +16,12 @@ use serde::forward_to_deserialize_any;
 
 use crate::model::limits;
 
-/// Appends the encoding of a message to `out`. Unknown fields and fields that are given twice are errors.
+use super::query::UnknownFields;
+
+/// Appends the encoding of a message to `out`. Fields that are given twice are errors.
 pub struct MessageSeed<'a> {
     pub descriptor: &'a MessageDescriptor,
+    pub unknown: UnknownFields,
     pub out: &'a mut Vec<u8>,
 }
 
@@ -38,18 +41,24 @@ impl<'de> Visitor<'de> for MessageSeed<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Self { descriptor, out } = self;
+        let Self { descriptor, unknown, out } = self;
         // At most one for each field of the message.
         let (mut seen, mut oneofs) = (Vec::new(), Vec::new());
         while let Some(key) = map.next_key::<Cow<'_, str>>()? {
             let field = descriptor.get_field_by_json_name(&key).or_else(|| descriptor.get_field_by_name(&key));
-            let field = field.ok_or_else(|| Error::custom(format_args!("unrecognized field name '{key}'")))?;
+            let Some(field) = field else {
+                if unknown.within(descriptor) == UnknownFields::Refused {
+                    return Err(Error::custom(format_args!("unrecognized field name '{key}'")));
+                }
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            };
             if seen.contains(&field.number()) {
                 return Err(Error::custom(format_args!("duplicate field '{key}'")));
             }
             seen.push(field.number());
             let before = out.len();
-            map.next_value_seed(FieldSeed { field: &field, out })?;
+            map.next_value_seed(FieldSeed { field: &field, unknown, out })?;
             if let Some(oneof) = field.containing_oneof().filter(|_| out.len() > before) {
                 let name = oneof.name().to_owned();
                 if oneofs.contains(&name) {
@@ -65,6 +74,7 @@ impl<'de> Visitor<'de> for MessageSeed<'_> {
 /// The value of a field; `null` stands for a missing one.
 struct FieldSeed<'a> {
     field: &'a FieldDescriptor,
+    unknown: UnknownFields,
     out: &'a mut Vec<u8>,
 }
 
@@ -92,19 +102,20 @@ impl<'de> Visitor<'de> for FieldSeed<'_> {
     }
 
     fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        let Self { field, out } = self;
+        let Self { field, unknown, out } = self;
         if field.is_map() {
-            deserializer.deserialize_map(EntriesVisitor { field, out })
+            deserializer.deserialize_map(EntriesVisitor { field, unknown, out })
         } else if field.is_list() {
-            deserializer.deserialize_seq(ListVisitor { field, out })
+            deserializer.deserialize_seq(ListVisitor { field, unknown, out })
         } else {
-            ValueSeed { field, container: Container::None, out }.deserialize(deserializer)
+            ValueSeed { field, container: Container::None, unknown, out }.deserialize(deserializer)
         }
     }
 }
 
 struct ListVisitor<'a> {
     field: &'a FieldDescriptor,
+    unknown: UnknownFields,
     out: &'a mut Vec<u8>,
 }
 
@@ -116,11 +127,11 @@ impl<'de> Visitor<'de> for ListVisitor<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        let Self { field, out } = self;
+        let Self { field, unknown, out } = self;
         // A message of a few bytes takes hundreds in the service.
         let max = if matches!(field.kind(), Kind::Message(_)) { limits::BATCH_TASKS_MAX } else { usize::MAX };
         let mut count = 0;
-        while list.next_element_seed(ValueSeed { field, container: Container::List, out })?.is_some() {
+        while list.next_element_seed(ValueSeed { field, container: Container::List, unknown, out })?.is_some() {
             count += 1;
             if count > max {
                 return Err(Error::custom(format_args!("more than {max} {}", field.json_name())));
@@ -132,6 +143,7 @@ impl<'de> Visitor<'de> for ListVisitor<'_> {
 
 struct EntriesVisitor<'a> {
     field: &'a FieldDescriptor,
+    unknown: UnknownFields,
     out: &'a mut Vec<u8>,
 }
 
@@ -143,9 +155,9 @@ impl<'de> Visitor<'de> for EntriesVisitor<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Self { field, out } = self;
+        let Self { field, unknown, out } = self;
         while let Some(key) = map.next_key::<Cow<'_, str>>()? {
-            map.next_value_seed(ValueSeed { field, container: Container::Map(&key), out })?;
+            map.next_value_seed(ValueSeed { field, container: Container::Map(&key), unknown, out })?;
         }
         Ok(())
     }
@@ -164,6 +176,7 @@ enum Container<'a> {
 struct ValueSeed<'a> {
     field: &'a FieldDescriptor,
     container: Container<'a>,
+    unknown: UnknownFields,
     out: &'a mut Vec<u8>,
 }
 
@@ -171,7 +184,7 @@ impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        let Self { field, container, out } = self;
+        let Self { field, container, unknown, out } = self;
         match (field.kind(), container) {
             // The JSON of payloads was moved before, so this is the JSON of one too many or is incomplete.
             (Kind::Message(message), _) if message.full_name() == "google.protobuf.Value" => {
@@ -182,7 +195,7 @@ impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
                 if message.package_name() != "google.protobuf" =>
             {
                 let mut part = Vec::new();
-                MessageSeed { descriptor: &message, out: &mut part }.deserialize(deserializer)?;
+                MessageSeed { descriptor: &message, unknown, out: &mut part }.deserialize(deserializer)?;
                 encode_key(field.number(), WireType::LengthDelimited, out);
                 encode_varint(part.len() as u64, out);
                 out.append(&mut part);
@@ -291,7 +304,7 @@ mod tests {
 
     fn transcode(name: &str, json: &str) -> Result<Vec<u8>, String> {
         let (mut out, mut json) = (Vec::new(), serde_json::Deserializer::from_str(json));
-        let seed = MessageSeed { descriptor: &descriptor(name), out: &mut out };
+        let seed = MessageSeed { descriptor: &descriptor(name), unknown: UnknownFields::Refused, out: &mut out };
         seed.deserialize(&mut json).map_err(|error| error.to_string())?;
         Ok(out)
     }

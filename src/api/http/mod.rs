@@ -15,6 +15,7 @@ mod loopback;
 pub mod metrics;
 mod origin;
 mod plain;
+mod query;
 mod response;
 mod routes;
 

@@ -2,8 +2,8 @@
 
 use std::ops::RangeInclusive;
 
-use percent_encoding::percent_decode;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error, Visitor};
+use serde::{Deserialize, Deserializer, forward_to_deserialize_any};
 use serde_json::{Map, Value};
 use tonic::Status;
 use tonic::codegen::http::HeaderMap;
@@ -17,6 +17,7 @@ use crate::model::ErrorCode;
 use super::super::json_decode;
 use super::super::json_payload;
 use super::super::loopback::LoopbackClient;
+use super::super::query::{self, Query, UnknownFields};
 use super::super::response::{JSON, edge_error};
 
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -30,7 +31,13 @@ pub struct Call {
 
 /// Parameters that are not parsed yet.
 #[derive(Debug)]
-pub enum Params {
+pub struct Params {
+    given: Given,
+    unknown: UnknownFields,
+}
+
+#[derive(Debug)]
+enum Given {
     /// From a form or a query.
     Strings(Map<String, Value>),
     /// A JSON object. Parsed from its text, so that errors have a line and a column.
@@ -40,75 +47,101 @@ pub enum Params {
 impl Params {
     /// # Errors
     /// `INVALID_FIELD`.
-    pub fn from_query(query: &str) -> Result<Self, Status> {
-        Self::from_form(query.as_bytes())
+    pub fn from_query(query: Option<&str>) -> Result<Self, Status> {
+        let Query { others, .. } = Query::parse(query)?;
+        Ok(Self { given: Given::Strings(others), unknown: UnknownFields::Refused })
     }
 
     /// Other content types are rejected, because any web page can send them to any server.
     ///
     /// # Errors
     /// `UNSUPPORTED`, `INVALID_FIELD`.
-    pub fn from_body(headers: &HeaderMap, body: &[u8]) -> Result<Self, Status> {
-        match headers::media_type(headers).as_deref() {
-            Some(FORM) => return Self::from_form(body),
-            Some(JSON) if !body.trim_ascii().is_empty() => return Ok(Self::Json(body.to_vec())),
-            Some(JSON) => return Ok(Self::Strings(Map::new())),
-            None if body.is_empty() && !headers.contains_key(CONTENT_TYPE) => return Ok(Self::Strings(Map::new())),
-            _ => {}
-        }
-        Err(edge_error(ErrorCode::Unsupported, format!("unsupported content-type; must be {JSON} or {FORM}")))
-    }
-
-    fn from_form(text: &[u8]) -> Result<Self, Status> {
-        // The parser replaces other bytes.
-        let is_text = percent_decode(text).decode_utf8().is_ok();
-        let mut fields = Map::new();
-        for (name, value) in form_urlencoded::parse(text) {
-            let replaced = |part: &str| !is_text && part.contains(char::REPLACEMENT_CHARACTER);
-            let problem = if replaced(&name) || replaced(&value) {
-                "is not UTF-8"
-            } else if fields.contains_key(&*name) {
-                "is given more than once"
-            } else {
-                fields.insert(name.into_owned(), value.into_owned().into());
-                continue;
-            };
-            return Err(into_status(InvalidFields::one(&name, problem)));
-        }
-        Ok(Self::Strings(fields))
+    pub fn from_body(headers: &HeaderMap, body: &[u8], unknown: UnknownFields) -> Result<Self, Status> {
+        let given = match headers::media_type(headers).as_deref() {
+            Some(FORM) => Given::Strings(query::parse_form(body)?),
+            Some(JSON) if !body.trim_ascii().is_empty() => Given::Json(body.to_vec()),
+            Some(JSON) => Given::Strings(Map::new()),
+            None if body.is_empty() && !headers.contains_key(CONTENT_TYPE) => Given::Strings(Map::new()),
+            _ => {
+                let message = format!("unsupported content-type; must be {JSON} or {FORM}");
+                return Err(edge_error(ErrorCode::Unsupported, message));
+            }
+        };
+        Ok(Self { given, unknown })
     }
 
     /// The exact text of a parameter in JSON, which keeps all digits; `None` for a form or a query.
     pub fn exact(&self, name: &str) -> Option<Vec<u8>> {
-        let Self::Json(text) = self else { return None };
+        let Given::Json(text) = &self.given else { return None };
         json_payload::member(text, name).map(<[u8]>::to_vec)
     }
 
-    /// Parses the parameters of a route. `T` should deny unknown fields.
+    /// Parses the parameters of a route. `T` must accept unknown fields: the request decides about them.
     ///
     /// # Errors
     /// `INVALID_FIELD`.
     pub fn parse<T: DeserializeOwned>(self) -> Result<T, Status> {
-        let parsed = match self {
-            Self::Strings(fields) => serde_json::from_value(fields.into()),
-            Self::Json(text) => {
-                json_decode::check_complexity(&text).map_err(into_status)?;
-                serde_json::from_slice(&text)
+        let known = field_names::<T>();
+        match self.given {
+            Given::Json(text) => json_decode::parse(&text, known, self.unknown).map_err(into_status),
+            Given::Strings(fields) => {
+                let is_unknown = |name: &&String| !known.contains(&name.as_str());
+                if let Some(name) = fields.keys().find(is_unknown).filter(|_| self.unknown == UnknownFields::Refused) {
+                    let known = known.join(", ");
+                    let problem = if known.is_empty() {
+                        "is unknown; none is expected".to_owned()
+                    } else {
+                        format!("is unknown; expected {known}")
+                    };
+                    return Err(into_status(InvalidFields::one(name, problem)));
+                }
+                serde_json::from_value(fields.into())
+                    .map_err(|error| edge_error(ErrorCode::InvalidField, format!("invalid parameters: {error}")))
             }
-        };
-        parsed.map_err(|error| edge_error(ErrorCode::InvalidField, format!("invalid parameters: {error}")))
+        }
     }
 
-    /// Checks that there are no parameters.
+    /// For a route without parameters.
     ///
     /// # Errors
     /// `INVALID_FIELD`.
     pub fn parse_none(self) -> Result<(), Status> {
         #[derive(serde::Deserialize)]
-        #[serde(deny_unknown_fields)]
         struct None {}
         self.parse().map(|None {}| ())
     }
+}
+
+/// The names of the fields of a struct, as they are in JSON.
+fn field_names<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
+    struct Names<'a>(&'a mut &'static [&'static str]);
+
+    impl<'de> Deserializer<'de> for Names<'_> {
+        type Error = serde::de::value::Error;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value, Self::Error> {
+            Err(Self::Error::custom("not a struct"))
+        }
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _name: &'static str,
+            fields: &'static [&'static str],
+            visitor: V,
+        ) -> Result<V::Value, Self::Error> {
+            *self.0 = fields;
+            self.deserialize_any(visitor)
+        }
+
+        forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct
+            newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    let mut names: &[&str] = &[];
+    let _ = T::deserialize(Names(&mut names));
+    names
 }
 
 /// Parses an optional whole number. A form or query has it as a string.
@@ -128,35 +161,41 @@ pub fn number(field: &str, value: Option<&Value>, range: RangeInclusive<u64>) ->
 #[cfg(test)]
 mod tests {
     use tonic::codegen::http::HeaderValue;
+    use tonic_types::StatusExt;
 
     use super::*;
 
-    #[derive(serde::Deserialize, Debug, PartialEq)]
-    #[serde(deny_unknown_fields)]
+    #[derive(Deserialize, Debug, PartialEq)]
     struct Known {
         a: String,
         #[serde(default)]
         b: Value,
     }
 
-    fn parse(content_type: Option<&'static str>, body: &str) -> Result<Known, String> {
+    const FORM_TYPE: Option<&str> = Some("application/x-www-form-urlencoded");
+    const JSON_TYPE: Option<&str> = Some("application/json; charset=utf-8");
+
+    fn parse_with(unknown: UnknownFields, content_type: Option<&'static str>, body: &str) -> Result<Known, Status> {
         let mut headers = HeaderMap::new();
         headers.extend(content_type.map(|value| (CONTENT_TYPE, HeaderValue::from_static(value))));
-        let params = Params::from_body(&headers, body.as_bytes()).map_err(|status| status.message().to_owned())?;
-        params.parse().map_err(|status| status.message().to_owned())
+        Params::from_body(&headers, body.as_bytes(), unknown)?.parse()
+    }
+
+    fn parse(content_type: Option<&'static str>, body: &str) -> Result<Known, String> {
+        parse_with(UnknownFields::Ignored, content_type, body).map_err(|status| status.message().to_owned())
     }
 
     #[test]
     fn a_form_and_json_have_the_same_parameters() {
         let expected = Known { a: "x y/ä".to_owned(), b: "1".into() };
-        assert_eq!(parse(Some("application/x-www-form-urlencoded"), "a=x+y%2F%C3%A4&b=1"), Ok(expected));
+        assert_eq!(parse(FORM_TYPE, "a=x+y%2F%C3%A4&b=1"), Ok(expected));
         let expected = Known { a: "x".to_owned(), b: serde_json::json!([1]) };
-        assert_eq!(parse(Some("application/json; charset=utf-8"), r#"{"a":"x","b":[1]}"#), Ok(expected));
+        assert_eq!(parse(JSON_TYPE, r#"{"a":"x","b":[1]}"#), Ok(expected));
     }
 
     #[test]
     fn a_form_is_utf_8_and_has_each_parameter_once() {
-        let form = |text| parse(Some("application/x-www-form-urlencoded"), text);
+        let form = |text| parse(FORM_TYPE, text);
         assert_eq!(form("a=%EF%BF%BD").unwrap().a, "\u{fffd}");
         for not_text in ["a=%FF", "a=x&b=%C3", "a=%C3&b=%A4"] {
             assert!(form(not_text).unwrap_err().contains("is not UTF-8"), "{not_text}");
@@ -164,7 +203,7 @@ mod tests {
         for repeated in ["a=1&a=2", "a=1&b=2&%61=1"] {
             assert!(form(repeated).unwrap_err().contains("is given more than once"), "{repeated}");
         }
-        assert!(parse(Some("application/json"), r#"{"a":"x","a":"y"}"#).unwrap_err().contains("duplicate field `a`"));
+        assert!(parse(JSON_TYPE, r#"{"a":"x","a":"y"}"#).unwrap_err().contains("duplicate field `a`"));
     }
 
     #[test]
@@ -175,10 +214,25 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_field_is_reported_with_line_and_column() {
-        let error = parse(Some("application/json"), "{\"a\":\"x\",\n \"c\":1}").unwrap_err();
-        assert!(error.contains("unknown field `c`") && error.contains("line 2 column 4"), "{error}");
-        assert!(parse(Some("application/x-www-form-urlencoded"), "a=x&c=1").unwrap_err().contains("unknown field `c`"));
+    fn an_unknown_field_is_ignored_unless_the_request_is_strict() {
+        for (content_type, body) in [(FORM_TYPE, "a=x&c=1"), (JSON_TYPE, "{\"a\":\"x\",\n \"c\":[{}]}")] {
+            assert_eq!(parse(content_type, body).unwrap().a, "x");
+            let error = parse_with(UnknownFields::Refused, content_type, body).unwrap_err();
+            assert_eq!(error.get_details_bad_request().unwrap().field_violations[0].field, "c", "{error}");
+        }
+        let json = parse_with(UnknownFields::Refused, JSON_TYPE, "{\"a\":\"x\",\n \"c\":1}").unwrap_err();
+        assert!(json.message().contains("unrecognized field name 'c' at line 2 column 2"), "{json}");
+        let query = Params::from_query(Some("a=x&c=1")).unwrap().parse::<Known>().unwrap_err();
+        assert!(query.message().contains("`c` is unknown; expected a, b"), "{query}");
+    }
+
+    #[test]
+    fn an_error_in_json_names_its_field() {
+        for (body, field) in [(r#"{"a":1}"#, "a"), (r#"{"a":"x","a":"y"}"#, "a")] {
+            let error = parse_with(UnknownFields::Ignored, JSON_TYPE, body).unwrap_err();
+            assert_eq!(error.get_details_bad_request().unwrap().field_violations[0].field, field, "{error}");
+        }
+        assert!(parse(JSON_TYPE, r#"["x"]"#).unwrap_err().contains("must be an object"));
     }
 
     #[test]

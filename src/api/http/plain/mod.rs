@@ -17,6 +17,7 @@ use crate::model::ErrorCode;
 use super::connect;
 use super::context::Context;
 use super::loopback::LoopbackClient;
+use super::query::Query;
 use super::response::{self, edge_error, error_with_status, method_not_allowed};
 
 use call::{Call, Params};
@@ -71,10 +72,11 @@ impl Route {
         let deadline = connect::deadline(&head.headers)?;
         let mut admission = context.admit(&head)?;
         let params = if self.method == "GET" {
-            Params::from_query(head.uri.query().unwrap_or_default())?
+            Params::from_query(head.uri.query())?
         } else {
+            let unknown = Query::parse_strict_only(head.uri.query())?;
             let body = context.receive(&head, body, BODY_BYTES_MAX, deadline, &mut admission).await?;
-            Params::from_body(&head.headers, &body.bytes)?
+            Params::from_body(&head.headers, &body.bytes, unknown)?
         };
         let client = LoopbackClient::new(context, &head, deadline, admission);
         let memory = client.memory();

@@ -44,7 +44,6 @@ pub async fn stats(call: Call) -> Result<Value, Status> {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Shutdown {
     limit_seconds: Option<Value>,
 }

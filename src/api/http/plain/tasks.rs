@@ -17,8 +17,8 @@ use super::call::{Call, number};
 const TEXT: &str = "text/plain; charset=utf-8";
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Submit {
+    #[serde(default)]
     r#type: String,
     #[serde(default)]
     id: String,
@@ -33,6 +33,9 @@ pub async fn submit(call: Call) -> Result<Value, Status> {
     let exact = call.params.exact("param");
     let Submit { r#type, id, param, priority, label } = call.params.parse()?;
     let mut invalid = InvalidFields::default();
+    if r#type.is_empty() {
+        invalid.add("type", "must not be empty; it is the name of a handler");
+    }
     invalid.check_length("label", label.len(), limits::DISPLAY_NAME_BYTES_MAX, "bytes");
     invalid.check().map_err(into_status)?;
     let priority = number("priority", priority.as_ref(), 0..=3)?;
@@ -79,7 +82,6 @@ pub const fn priority_number(priority: v1::Priority) -> u8 {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Get {
     wait: Option<Value>,
 }
@@ -108,7 +110,6 @@ pub async fn get(call: Call) -> Result<Value, Status> {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct List {
     #[serde(default)]
     state: String,
@@ -162,7 +163,6 @@ fn parse_states(text: &str) -> Result<Vec<i32>, Status> {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Cancel {
     #[serde(default)]
     reason: String,
