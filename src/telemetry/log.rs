@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal};
+use std::sync::Arc;
 
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use opentelemetry_sdk::logs::SdkLoggerProvider;
@@ -15,6 +16,8 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter}
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::export::counts::Counts;
+use super::export::rejections::Rejections;
 use super::log_throttle::{self, LogThrottle};
 use super::scope;
 use crate::model::{Clock, SystemClock};
@@ -51,13 +54,21 @@ pub struct Options {
     pub repeats_max: u32,
 }
 
-/// Starts the log of this process, and its export if there is a `logger`.
+/// Where log records and other telemetry go, besides standard output.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Export<'a> {
+    pub logger: Option<&'a SdkLoggerProvider>,
+    /// Of all signals; `None`: nothing is exported.
+    pub counts: Option<&'a [Arc<Counts>; 3]>,
+}
+
+/// Starts the log of this process, and its export.
 ///
 /// # Errors
 /// [`LogError`] if the filter is invalid or the log was started before.
-pub fn init(options: &Options, logger: Option<&SdkLoggerProvider>) -> Result<(), LogError> {
+pub fn init(options: &Options, export: Export<'_>) -> Result<(), LogError> {
     let terminal = io::stdout().is_terminal();
-    let subscriber = subscriber(options, logger, terminal, io::stdout)?;
+    let subscriber = subscriber(options, export, terminal, io::stdout)?;
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Installed)
 }
 
@@ -98,34 +109,40 @@ fn filter(options: &Options) -> Result<EnvFilter, LogError> {
 
 fn subscriber<W>(
     options: &Options,
-    logger: Option<&SdkLoggerProvider>,
+    export: Export<'_>,
     terminal: bool,
     writer: W,
 ) -> Result<Box<dyn Subscriber + Send + Sync>, LogError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let filter = filter(options)?;
     let json = match options.format {
         LogFormat::Auto => !terminal,
         LogFormat::Pretty => false,
         LogFormat::Json => true,
     };
-    let exported = logger.map(|logger| {
-        let is_exported =
-            |metadata: &Metadata<'_>| !EXPORT_TARGETS.iter().any(|target| metadata.target().starts_with(target));
-        OpenTelemetryTracingBridge::new(logger).with_filter(filter_fn(is_exported))
-    });
-    let registry =
-        tracing_subscriber::registry().with(filter).with(LogThrottle::new(options.repeats_max)).with(exported);
+    let is_exported =
+        |metadata: &Metadata<'_>| !EXPORT_TARGETS.iter().any(|target| metadata.target().starts_with(target));
+    let exported = export.logger.map(OpenTelemetryTracingBridge::new);
+    let exported = exported.map(|layer| layer.with_filter(filter_fn(is_exported)));
+    let exported = exported.map(|layer| Ok(layer.with_filter(filter(options)?))).transpose()?;
+    let rejections = export.counts.map(|counts| Rejections { counts: counts.clone() });
+    let rejections = rejections.map(|layer| layer.with_filter(filter_fn(Rejections::are_in)));
+    let throttle = LogThrottle::new(options.repeats_max);
+    let registry = tracing_subscriber::registry().with(throttle).with(exported).with(rejections);
+    let filter = filter(options)?;
     // Errors of a closed standard output cannot be reported: standard error may be closed as well.
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).log_internal_errors(false);
     let format = Format::default().with_timer(Rfc3339);
     Ok(if json {
         let format = format.json().flatten_event(true).with_current_span(true).with_span_list(false);
-        Box::new(registry.with(lines.fmt_fields(JsonFields::new()).event_format(WithScope(format))))
+        Box::new(registry.with(lines.fmt_fields(JsonFields::new()).event_format(WithScope(format)).with_filter(filter)))
     } else {
-        Box::new(registry.with(lines.with_ansi(terminal).event_format(WithScope(format.with_ansi(terminal)))))
+        Box::new(
+            registry.with(
+                lines.with_ansi(terminal).event_format(WithScope(format.with_ansi(terminal))).with_filter(filter),
+            ),
+        )
     })
 }
 
@@ -220,7 +237,7 @@ mod tests {
     fn written(options: &Options, terminal: bool, write: impl FnOnce()) -> String {
         let lines = Lines::default();
         let writer = lines.clone();
-        let subscriber = subscriber(options, None, terminal, move || writer.clone()).unwrap();
+        let subscriber = subscriber(options, Export::default(), terminal, move || writer.clone()).unwrap();
         tracing::subscriber::with_default(subscriber, write);
         String::from_utf8(lines.0.lock().clone()).unwrap()
     }
@@ -279,7 +296,9 @@ mod tests {
         let lines = Lines::default();
         let writer = lines.clone();
         let options = options(LogFormat::Json, "info");
-        let subscriber = subscriber(&options, Some(&logger), false, move || writer.clone()).unwrap();
+        let subscriber =
+            subscriber(&options, Export { logger: Some(&logger), counts: None }, false, move || writer.clone())
+                .unwrap();
         tracing::subscriber::with_default(subscriber, || {
             tracing::warn!(target: "lineshaft::telemetry::export::counts", "telemetry dropped");
             tracing::warn!("something else");
@@ -316,7 +335,8 @@ mod tests {
     async fn the_next_line_has_the_number_of_omitted_lines() {
         let lines = Lines::default();
         let writer = lines.clone();
-        let subscriber = subscriber(&options(LogFormat::Json, "info"), None, false, move || writer.clone()).unwrap();
+        let subscriber =
+            subscriber(&options(LogFormat::Json, "info"), Export::default(), false, move || writer.clone()).unwrap();
         let _default = tracing::subscriber::set_default(subscriber);
         let warn = |times: usize| (0..times).for_each(|_| tracing::warn!("again"));
         warn(8);

@@ -10,6 +10,8 @@ use tracing::callsite::Identifier;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
+use super::export::rejections::Rejections;
+
 /// Lines are counted within this duration.
 const WINDOW: Duration = Duration::from_secs(10);
 /// The pool logs results of tasks at level INFO, as often as tasks end.
@@ -70,7 +72,10 @@ impl<S: Subscriber> Layer<S> for LogThrottle {
         OMITTED.set(0);
         let metadata = event.metadata();
         let limited = match *metadata.level() {
-            Level::ERROR | Level::WARN => metadata.target() != AUDIT && metadata.name() != INCIDENT,
+            // Rejections are counted, so none may be left out.
+            Level::ERROR | Level::WARN => {
+                metadata.target() != AUDIT && metadata.name() != INCIDENT && !Rejections::are_in(metadata)
+            }
             Level::INFO => metadata.target().starts_with(POOL),
             // Details are enabled on purpose.
             _ => false,

@@ -69,7 +69,7 @@ pub fn run_ignored_test(name: &str) -> (Option<i32>, String) {
 pub fn install_for_test() {
     use super::log::{self, LogFormat, Options};
     let options = Options { format: LogFormat::Json, filter: "info".to_owned(), export_level: None, repeats_max: 0 };
-    log::init(&options, None).unwrap();
+    log::init(&options, log::Export::default()).unwrap();
     install_hook();
 }
 

@@ -39,7 +39,8 @@ pub fn start(mut options: Options, variables: &Variables, instance: &str) -> Res
     let settings = Settings::read(variables, &options.endpoint, options.protocol);
     let pipeline = Pipeline::start(settings, variables, instance)?;
     options.log.export_level.clone_from(&pipeline.settings().log_level);
-    log::init(&options.log, pipeline.logger_provider())?;
+    let counts = (!pipeline.settings().is_silent()).then(|| pipeline.counts());
+    log::init(&options.log, log::Export { logger: pipeline.logger_provider(), counts })?;
     panics::install_hook();
     propagation::install(pipeline.settings().propagators);
     if let Some(provider) = pipeline.tracer_provider() {

@@ -8,13 +8,19 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
-use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
+use opentelemetry_proto::tonic::collector::logs::v1::{
+    ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
+};
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
     MetricsService, MetricsServiceServer,
 };
-use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsPartialSuccess, ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
@@ -37,6 +43,9 @@ use tonic::{Request, Response, Status};
 use crate::security::tls::Authority;
 use crate::support::eventually;
 
+/// Why a collector rejects items.
+pub const REJECTED: &str = "made up by a test";
+
 /// Received telemetry.
 #[derive(Default)]
 pub struct Received {
@@ -49,23 +58,30 @@ pub struct Received {
     pub resources: Vec<Resource>,
     /// Values of the header `x-team`.
     pub teams: Vec<String>,
+    /// Items of each export that the collector claims to reject.
+    pub rejected: i64,
 }
 
 impl Received {
-    fn take_spans(&mut self, request: ExportTraceServiceRequest) {
+    fn take_spans(&mut self, request: ExportTraceServiceRequest) -> ExportTraceServiceResponse {
         for group in request.resource_spans {
             self.resources.extend(group.resource);
             self.spans.extend(group.scope_spans.into_iter().flat_map(|scope| scope.spans));
         }
+        let partial = ExportTracePartialSuccess { rejected_spans: self.rejected, error_message: REJECTED.to_owned() };
+        ExportTraceServiceResponse { partial_success: (self.rejected > 0).then_some(partial) }
     }
 
-    fn take_logs(&mut self, request: ExportLogsServiceRequest) {
+    fn take_logs(&mut self, request: ExportLogsServiceRequest) -> ExportLogsServiceResponse {
         for group in request.resource_logs {
             self.logs.extend(group.scope_logs.into_iter().flat_map(|scope| scope.log_records));
         }
+        let partial =
+            ExportLogsPartialSuccess { rejected_log_records: self.rejected, error_message: REJECTED.to_owned() };
+        ExportLogsServiceResponse { partial_success: (self.rejected > 0).then_some(partial) }
     }
 
-    fn take_metrics(&mut self, request: ExportMetricsServiceRequest) {
+    fn take_metrics(&mut self, request: ExportMetricsServiceRequest) -> ExportMetricsServiceResponse {
         for group in request.resource_metrics {
             self.resources.extend(group.resource);
             let metrics = group.scope_metrics.into_iter().flat_map(|scope| scope.metrics);
@@ -73,6 +89,9 @@ impl Received {
             self.metrics.extend(metrics.iter().map(|metric| metric.name.clone()));
             self.points.extend(metrics);
         }
+        let partial =
+            ExportMetricsPartialSuccess { rejected_data_points: self.rejected, error_message: REJECTED.to_owned() };
+        ExportMetricsServiceResponse { partial_success: (self.rejected > 0).then_some(partial) }
     }
 }
 
@@ -92,8 +111,7 @@ impl TraceService for Service {
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         let mut received = self.0.lock();
         received.teams.extend(request.metadata().get("x-team").and_then(|team| Some(team.to_str().ok()?.to_owned())));
-        received.take_spans(request.into_inner());
-        Ok(Response::new(ExportTraceServiceResponse::default()))
+        Ok(Response::new(received.take_spans(request.into_inner())))
     }
 }
 
@@ -103,8 +121,7 @@ impl LogsService for Service {
         &self,
         request: Request<ExportLogsServiceRequest>,
     ) -> Result<Response<ExportLogsServiceResponse>, Status> {
-        self.0.lock().take_logs(request.into_inner());
-        Ok(Response::new(ExportLogsServiceResponse::default()))
+        Ok(Response::new(self.0.lock().take_logs(request.into_inner())))
     }
 }
 
@@ -114,8 +131,7 @@ impl MetricsService for Service {
         &self,
         request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
-        self.0.lock().take_metrics(request.into_inner());
-        Ok(Response::new(ExportMetricsServiceResponse::default()))
+        Ok(Response::new(self.0.lock().take_metrics(request.into_inner())))
     }
 }
 
@@ -193,6 +209,11 @@ impl Collector {
         received.spans.iter().filter(|span| span.name == name && is_of_task(span, task)).cloned().collect()
     }
 
+    /// Claims to reject this number of items of each export from now on.
+    pub fn reject(&self, items: i64) {
+        self.received.lock().rejected = items;
+    }
+
     pub fn read<T>(&self, look: impl FnOnce(&Received) -> T) -> T {
         look(&self.received.lock())
     }
@@ -256,13 +277,13 @@ async fn take(
     let body = request.into_body().collect().await.unwrap().to_bytes();
     let mut received = received.lock();
     received.teams.extend(team);
-    match &*path {
-        "/v1/traces" => received.take_spans(decoded(&body)),
-        "/v1/logs" => received.take_logs(decoded(&body)),
-        "/v1/metrics" => received.take_metrics(decoded(&body)),
+    let response = match &*path {
+        "/v1/traces" => received.take_spans(decoded(&body)).encode_to_vec(),
+        "/v1/logs" => received.take_logs(decoded(&body)).encode_to_vec(),
+        "/v1/metrics" => received.take_metrics(decoded(&body)).encode_to_vec(),
         _ => panic!("{path} is no path of OTLP"),
-    }
-    Ok(hyper::Response::new(Full::default()))
+    };
+    Ok(hyper::Response::new(response.into()))
 }
 
 fn decoded<T: Message + Default>(body: &[u8]) -> T {

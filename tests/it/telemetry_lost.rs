@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use lineshaft::proto::v1::{self, TaskState};
 use tokio::net::TcpListener;
 
+use crate::collector::{Collector, Over, REJECTED};
+use crate::health_endpoints::wait_for_sample;
 use crate::support::{Server, check, eventually, noop};
 use crate::telemetry::{CONFIG, start_on_one_core};
 
@@ -70,4 +72,53 @@ fn ignored_and_unsupported_variables_are_named_at_the_start() {
     let log = Server::start_with(CONFIG, &variables).log();
     assert!(log.contains("OTEL_TRACES_SAMPLER is ignored"), "{log}");
     assert_eq!(log.matches("have no effect: OTEL_CONFIG_FILE, OTEL_ENTITIES\"").count(), 1, "{log}");
+}
+
+async fn rejected_items_are_lost(over: Over<'_>, protocol: &str) {
+    let collector = Collector::start_over(over).await;
+    collector.reject(1);
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &*collector.endpoint),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+        ("OTEL_BSP_SCHEDULE_DELAY", "10"),
+        ("OTEL_BLRP_SCHEDULE_DELAY", "3600000"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "100"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1"),
+    ];
+    let mut server = Server::start_with(CONFIG, &variables);
+    let failed = |signal: &str, outcome: &str| {
+        format!("lineshaft_telemetry_items_total{{outcome=\"{outcome}\",signal=\"{signal}\"}}")
+    };
+    server.submit(noop()).await;
+    // Each export is one span; 1 of 1 is rejected.
+    collector.wait_for(|received| (received.spans.len() > 2).then_some(())).await;
+    wait_for_sample(&server.address, &failed("traces", "exported"), "0");
+    let lost =
+        |found: &std::collections::HashMap<String, String>, signal: &str| found[&failed(signal, "failed")] != "0";
+    crate::support::eventually_blocking(|| {
+        let found = crate::health_endpoints::samples(&server.address);
+        if lost(&found, "traces") && lost(&found, "metrics") { Ok(()) } else { Err(format!("{found:?}")) }
+    });
+    server.signal(rustix::process::Signal::TERM);
+    assert!(server.wait_exit().success(), "{}", server.log());
+    let log = server.log();
+    let lines = log.lines().filter(|line| line.contains("the collector rejected it") && line.contains(REJECTED));
+    let lines: Vec<_> = lines.collect();
+    for signal in ["traces", "metrics"] {
+        assert!(
+            lines.iter().any(|line| line.contains(&format!("\"signal\":\"{signal}\",\"rejected\":1"))),
+            "{lines:?}"
+        );
+    }
+    assert!(!log.contains("PartialSuccess"), "the message of the library is not logged too: {log}");
+}
+
+#[tokio::test]
+async fn items_that_a_collector_rejects_count_as_failed_over_grpc() {
+    rejected_items_are_lost(Over::Grpc, "grpc").await;
+}
+
+#[tokio::test]
+async fn items_that_a_collector_rejects_count_as_failed_over_http() {
+    rejected_items_are_lost(Over::Http, "http/protobuf").await;
 }

@@ -29,6 +29,8 @@ pub struct Counts {
     failed: AtomicU64,
     /// Cause of the last failed HTTP call; the OTLP library reports only "network error".
     http_error: Mutex<Option<String>>,
+    /// What the collector rejected of the export under way, and why.
+    rejected: Mutex<Option<(u64, String)>>,
 }
 
 /// One reading of [`Counts`]. Items are spans, log records, or exports of metrics.
@@ -37,15 +39,15 @@ pub struct Totals {
     /// Accepted by the collector.
     pub exported: u64,
     pub queue_full: u64,
-    /// Dropped because the export failed or timed out.
+    /// Dropped because the export failed or timed out, or rejected by the collector.
     pub failed: u64,
 }
 
 impl Counts {
     pub(super) fn new(signal: Signal) -> Self {
         let zero = AtomicU64::default;
-        let http_error = Mutex::default();
-        Self { signal, queued: zero(), exported: zero(), queue_full: zero(), failed: zero(), http_error }
+        let (http_error, rejected) = Default::default();
+        Self { signal, queued: zero(), exported: zero(), queue_full: zero(), failed: zero(), http_error, rejected }
     }
 
     pub fn totals(&self) -> Totals {
@@ -78,9 +80,19 @@ impl Counts {
         *self.http_error.lock() = error;
     }
 
+    /// `rejected`: spans, log records, or data points of metrics.
+    pub(super) fn set_rejected(&self, rejected: u64, message: String) {
+        *self.rejected.lock() = Some((rejected, message));
+    }
+
     fn finish_export(&self, items: u64, result: &OTelSdkResult) {
+        let rejected = self.rejected.lock().take();
         match result {
-            Ok(()) => drop(self.exported.fetch_add(items, Ordering::Relaxed)),
+            Ok(()) => {
+                let failed = rejected.map_or(0, |(rejected, message)| self.log_rejected(rejected, &message)).min(items);
+                self.exported.fetch_add(items - failed, Ordering::Relaxed);
+                self.failed.fetch_add(failed, Ordering::Relaxed);
+            }
             Err(error) => {
                 self.failed.fetch_add(items, Ordering::Relaxed);
                 let error = self
@@ -91,6 +103,16 @@ impl Counts {
                 tracing::warn!(signal = self.signal.name(), items, error, "telemetry dropped: the export failed");
             }
         }
+    }
+
+    fn log_rejected(&self, rejected: u64, message: &str) -> u64 {
+        let signal = self.signal.name();
+        if rejected == 0 {
+            tracing::warn!(signal, message, "the collector accepted an export with a warning");
+        } else {
+            tracing::warn!(signal, rejected, error = message, "telemetry dropped: the collector rejected it");
+        }
+        rejected
     }
 }
 
@@ -220,6 +242,22 @@ mod tests {
             let _ = self.0.lock().recv();
             Err(OTelSdkError::InternalFailure("refused".to_owned()))
         }
+    }
+
+    #[test]
+    fn what_the_collector_rejects_is_not_exported() {
+        let counts = Counts::new(Signal::Logs);
+        counts.set_rejected(3, "too old".to_owned());
+        counts.finish_export(5, &Ok(()));
+        assert_eq!(counts.totals(), Totals { exported: 2, failed: 3, queue_full: 0 });
+        counts.finish_export(5, &Ok(()));
+        assert_eq!(counts.totals(), Totals { exported: 7, failed: 3, queue_full: 0 }, "only of that export");
+        counts.set_rejected(0, "deprecated".to_owned());
+        counts.finish_export(1, &Ok(()));
+        // Data points of one export of metrics.
+        counts.set_rejected(70, String::new());
+        counts.finish_export(1, &Ok(()));
+        assert_eq!(counts.totals(), Totals { exported: 8, failed: 4, queue_full: 0 });
     }
 
     #[test]

@@ -9,5 +9,6 @@ pub mod counts;
 pub mod endpoint;
 pub mod otlp;
 pub mod pipeline;
+pub mod rejections;
 mod resource;
 pub mod settings;

@@ -160,7 +160,7 @@ rows! {
     RUNTIME_BUSY: "lineshaft.runtime.busy.time", "s", Counter, [],
         "Busy time of all threads of the asynchronous runtime.";
     TELEMETRY_ITEMS: "lineshaft.telemetry.items", "{item}", Counter, ["signal", "outcome"],
-        "Spans, log records and exports of metrics: `exported`, or lost as `queue_full` or `failed`.";
+        "Spans, log records and exports of metrics: `exported`, or lost as `queue_full` or `failed` (also what the collector rejected).";
     BUILD_INFO: "lineshaft.build.info", "{build}", Gauge, ["version", "profile"],
         "Always 1; the attributes describe the running program.";
     PROCESS_CPU_TIME: "process.cpu.time", "s", Counter, [],
