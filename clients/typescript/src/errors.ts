@@ -145,5 +145,8 @@ export class TaskCancelledError extends TaskError {
   }
 }
 
+/** Thrown by a function of a worker: the task fails and is not retried. */
+export class PermanentError extends LineshaftError {}
+
 /** The task did not finish within the `timeout` of the wait. It continues to run. */
 export class WaitTimeoutError extends LineshaftError {}

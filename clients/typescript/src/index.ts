@@ -11,6 +11,7 @@ export {
   InvalidArgumentError,
   LineshaftError,
   NotFoundError,
+  PermanentError,
   PermissionDeniedError,
   ResourceExhaustedError,
   TaskCancelledError,
@@ -28,3 +29,6 @@ export type { Submission, TaskOptions } from "./submit.js";
 export { Task } from "./task.js";
 export type { CancelOptions, WaitOptions } from "./task.js";
 export type * from "./types.js";
+export type { HandlerFunction, TaskContext } from "./worker/context.js";
+export { Worker } from "./worker/worker.js";
+export type { HandlerOptions, RunOptions, StopOptions, WorkerOptions } from "./worker/worker.js";

@@ -16,3 +16,10 @@ export function traceHeaders(): Record<string, string> {
   if (api && api.trace.getActiveSpan()) api.propagation.inject(api.context.active(), headers);
   return headers;
 }
+
+/** Runs a function in the trace of a task. */
+export function withTrace<T>({ traceparent, tracestate }: { traceparent: string; tracestate: string }, run: () => T): T {
+  if (!api || !traceparent) return run();
+  const context = api.propagation.extract(api.context.active(), { traceparent, tracestate });
+  return api.context.with(context, run);
+}

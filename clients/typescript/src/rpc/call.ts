@@ -75,6 +75,10 @@ export class Call<Request, Response> {
       this.#trailers = headers;
     });
     this.#stream.on("data", (chunk: Buffer) => this.#read(chunk));
+    // The call has ended with the trailers, also if the request has not.
+    this.#stream.on("end", () => {
+      if (!this.#stream.writableEnded) this.#stream.close(constants.NGHTTP2_NO_ERROR);
+    });
     let cause: Error | undefined;
     this.#stream.on("error", (error) => {
       cause = error;
@@ -82,13 +86,10 @@ export class Call<Request, Response> {
     this.#stream.on("close", () => this.#end(cause));
   }
 
-  send(request: Request): void {
-    this.write(frame(this.#method.request, request));
-  }
-
-  /** Sends messages that are already framed. Returns false if the stream is congested: see `drained`. */
-  write(frames: Buffer): boolean {
-    return this.#stream.destroyed || this.#stream.writableEnded || this.#stream.write(frames);
+  /** Returns false if the stream is congested: see `drained`. */
+  send(request: Request): boolean {
+    if (this.#stream.destroyed || this.#stream.writableEnded) return true;
+    return this.#stream.write(frame(this.#method.request, request));
   }
 
   /** Sends the last message, or none, and ends the request. */

@@ -2,6 +2,7 @@
 
 import type { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import * as t from "../gen/lineshaft/v1/task_service.js";
+import { WorkRequest, WorkResponse } from "../gen/lineshaft/v1/worker_service.js";
 
 export interface Codec<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
@@ -27,3 +28,9 @@ export const readOutput = task("ReadOutput", t.ReadOutputRequest, t.ReadOutputRe
 export const submitTask = task("SubmitTask", t.SubmitTaskRequest, t.SubmitTaskResponse);
 export const waitTask = task("WaitTask", t.WaitTaskRequest, t.WaitTaskResponse);
 export const watchTasks = task("WatchTasks", t.WatchTasksRequest, t.WatchTasksResponse);
+
+export const work: Method<WorkRequest, WorkResponse> = {
+  path: "/lineshaft.v1.WorkerService/Work",
+  request: WorkRequest,
+  response: WorkResponse,
+};

@@ -14,326 +14,147 @@ export const protobufPackage = "lineshaft.v1";
 
 export const protobufFileName = "lineshaft/v1/task.proto";
 
-/** Priority of a task. No worker starts a task while a task of a higher priority is QUEUED in the same pool. */
 export enum Priority {
-  /** UNSPECIFIED - NORMAL. */
   UNSPECIFIED = 0,
-  /** LOW - Below NORMAL. */
   LOW = 1,
-  /** NORMAL - The default. */
   NORMAL = 2,
-  /** HIGH - Above NORMAL. */
   HIGH = 3,
-  /** CRITICAL - The highest priority. With authentication, submitting it requires the role operator in the namespace. */
   CRITICAL = 4,
 }
 
-/** State of a task. COMPLETED, FAILED and CANCELLED are terminal and never change. */
 export enum TaskState {
-  /** UNSPECIFIED - Never sent. */
   UNSPECIFIED = 0,
-  /** WAITING - Not eligible yet: the task has a delay or waits for its next retry. */
   WAITING = 1,
-  /** QUEUED - Eligible; starts when a worker is free. */
   QUEUED = 2,
-  /** RUNNING - An attempt is running. */
   RUNNING = 3,
-  /** COMPLETED - Finished successfully; has a result. */
   COMPLETED = 4,
-  /** FAILED - Finished without success; has a failure. */
   FAILED = 5,
-  /** CANCELLED - Cancelled; has a receipt. */
   CANCELLED = 6,
 }
 
-/** Why an attempt or a task failed. */
 export enum FailureReason {
-  /** UNSPECIFIED - Never sent. */
   UNSPECIFIED = 0,
-  /** HANDLER_ERROR - The handler returned an error or exited with a non-zero code. */
   HANDLER_ERROR = 1,
-  /** TIMEOUT - The attempt exceeded its timeout. */
   TIMEOUT = 2,
-  /** PANIC - The handler panicked. */
   PANIC = 3,
-  /** KILLED - The process was ended by a signal that the server did not send. */
   KILLED = 4,
-  /** OUT_OF_MEMORY - The attempt reached its memory limit. */
   OUT_OF_MEMORY = 5,
-  /** WORKER_LOST - The server or worker stopped during the attempt and the task must not be started again. */
   WORKER_LOST = 6,
-  /** EXPIRED - The task did not start before its expiry time. */
   EXPIRED = 7,
-  /** DEPENDENCY_FAILED - A task that this one depends on failed. */
   DEPENDENCY_FAILED = 8,
-  /** RESULT_TOO_LARGE - The result exceeds the size limit. */
   RESULT_TOO_LARGE = 9,
-  /** INVALID_PAYLOAD - The handler cannot parse the payload. Never retried. */
   INVALID_PAYLOAD = 10,
 }
 
-/** When a submission is acknowledged. */
 export enum Durability {
-  /** UNSPECIFIED - The default of the pool. */
   UNSPECIFIED = 0,
-  /** FSYNC - After the task is synced to disk. */
   FSYNC = 1,
-  /** MEMORY - Immediately; a crash can lose the task. */
   MEMORY = 2,
 }
 
-/** How a running task is cancelled. */
 export enum CancelMode {
-  /** UNSPECIFIED - GRACEFUL. */
   UNSPECIFIED = 0,
-  /** GRACEFUL - Ask the handler to stop; stop it by force after the grace period. */
   GRACEFUL = 1,
-  /** FORCE - Stop the handler by force immediately. */
   FORCE = 2,
 }
 
-/** What stopped the work of a cancelled task. */
 export enum StopMethod {
-  /** UNSPECIFIED - Never sent. */
   UNSPECIFIED = 0,
-  /** NEVER_STARTED - The task had not started. */
   NEVER_STARTED = 1,
-  /** TOKEN - The handler observed its cancellation token and returned. */
   TOKEN = 2,
-  /** SIGNAL_TERM - SIGTERM to all processes of the attempt. */
   SIGNAL_TERM = 3,
-  /** SIGNAL_KILL - SIGKILL to all processes of the attempt. */
   SIGNAL_KILL = 4,
-  /** ABORT - The future of the attempt was dropped. */
   ABORT = 5,
-  /** FINISHED - The attempt finished by itself before the stop took effect. */
   FINISHED = 6,
 }
 
-/** How the trace of an attempt relates to the trace of its submission. */
 export enum TraceMode {
-  /** UNSPECIFIED - As configured on the server. */
   UNSPECIFIED = 0,
-  /** AUTO - PARENT if the task starts soon after its submission, LINK otherwise. The server configures the time limit. */
   AUTO = 1,
-  /** PARENT - The run is a child span in the trace of the submission. */
   PARENT = 2,
-  /** LINK - The attempt has its own trace with a link to the submission. */
   LINK = 3,
 }
 
-/** An output stream of an attempt. */
 export enum OutputStream {
-  /** UNSPECIFIED - STDOUT. */
   UNSPECIFIED = 0,
-  /** STDOUT - Standard output. */
   STDOUT = 1,
-  /** STDERR - Standard error, and the log of built-in handlers. */
   STDERR = 2,
 }
 
-/** A payload or a result: bytes with a content type. */
 export interface Payload {
-  /** Content. */
-  kind:
-    | //
-    /**
-     * Any bytes. Responses always use `data`, except in JSON encoding (Connect protocol), where content of type
-     * application/json is returned in `json`.
-     */
-    { $case: "data"; value: Buffer }
-    | //
-    /** A JSON value. The handler receives its text. */
-    { $case: "json"; value: any | undefined }
-    | undefined;
-  /** MIME type. Default: application/json for `json`, application/octet-stream for `data`. */
+  kind: { $case: "data"; value: Buffer } | { $case: "json"; value: any | undefined } | undefined;
   contentType: string;
 }
 
-/** When and how often a failed attempt is retried. Unset fields take the values of the handler. */
 export interface RetryPolicy {
-  /**
-   * Maximum number of attempts including the first, 1 to 100; 1 disables retries. 0: the value of the
-   * handler (default 3).
-   */
   maxAttempts: number;
-  /** Delay before the second attempt, 0 to 365 days (default 10 s). */
-  delay:
-    | Duration
-    | undefined;
-  /** Factor by which the delay grows with each further attempt, 1 to 10. 0: the value of the handler (default 2). */
+  delay: Duration | undefined;
   factor: number;
-  /** Upper bound of the delay, 0 to 365 days (default 10 min). */
-  maxDelay:
-    | Duration
-    | undefined;
-  /** Maximum random increase of each delay, as a fraction of it, 0 to 1 (default 0.2). */
+  maxDelay: Duration | undefined;
   jitter?: number | undefined;
 }
 
-/** Why an attempt failed. */
 export interface Failure {
-  /** Failure reason. */
   reason: FailureReason;
-  /** Human-readable message, one line. */
   message: string;
-  /** Further human-readable detail, such as the last lines of stderr; can be empty. */
   detail: string;
-  /** Number of the failed attempt; 0 if no attempt ran. */
   attempt: number;
-  /** Exit code of the process. */
-  exitCode?:
-    | number
-    | undefined;
-  /** Number of the signal that ended the process. */
-  signal?:
-    | number
-    | undefined;
-  /** Whether another attempt could succeed. */
+  exitCode?: number | undefined;
+  signal?: number | undefined;
   retryable: boolean;
 }
 
-/** Resource usage of one attempt. */
 export interface ResourceUsage {
-  /** Time between becoming eligible and starting this attempt. */
-  queueTime:
-    | Duration
-    | undefined;
-  /** Time between start and end of the attempt. */
-  runTime:
-    | Duration
-    | undefined;
-  /** CPU time. Unset if the runner cannot measure it. */
-  cpuTime:
-    | Duration
-    | undefined;
-  /** Peak resident memory in bytes. Unset if the runner cannot measure it. */
-  peakMemoryBytes?:
-    | bigint
-    | undefined;
-  /** Bytes written to stdout and stderr, including bytes that were not kept. */
+  queueTime: Duration | undefined;
+  runTime: Duration | undefined;
+  cpuTime: Duration | undefined;
+  peakMemoryBytes?: bigint | undefined;
   outputBytes: bigint;
-  /** Size of the result in bytes. */
   resultBytes: bigint;
-  /**
-   * The program has ended, but processes that it had started still ran after the handler's grace period and were
-   * killed while they could write. Output and result lack what they would have written later.
-   */
   outputIncomplete: boolean;
 }
 
-/** Record of a cancellation: who requested it, when the work stopped, and how. */
 export interface CancelReceipt {
-  /** When the cancellation was accepted. */
-  requestedAt:
-    | Date
-    | undefined;
-  /** When the work had stopped completely. Unset while the task is being stopped. */
-  stoppedAt:
-    | Date
-    | undefined;
-  /** What stopped the work. Unspecified while the task is being stopped. */
+  requestedAt: Date | undefined;
+  stoppedAt: Date | undefined;
   method: StopMethod;
-  /** Reason given by the caller. */
   reason: string;
-  /** Identity or peer address of the caller. */
   requestedBy: string;
 }
 
-/** A task at a revision. */
 export interface Task {
-  /** Task ID: a UUIDv7, or the ID chosen by the client. */
   taskId: string;
-  /** Namespace. */
   namespace: string;
-  /** Handler name. */
   handler: string;
-  /** Pool name. */
   pool: string;
-  /** Priority. */
   priority: Priority;
-  /** State. */
   state: TaskState;
-  /** Human-readable name; can be empty. */
   displayName: string;
-  /** Labels of the submission. */
   labels: { [key: string]: string };
-  /** ID of the batch that the task was submitted with; empty if none. */
   batchId: string;
-  /** Idempotency key of the submission; empty if none. */
   requestId: string;
-  /** Number of the current or last attempt; 0 before the first. */
   attempt: number;
-  /** Retry policy in effect. */
-  retry:
-    | RetryPolicy
-    | undefined;
-  /** Timeout of each attempt. */
-  timeout:
-    | Duration
-    | undefined;
-  /** When the task was accepted. */
-  submittedAt:
-    | Date
-    | undefined;
-  /** While WAITING, when the task becomes eligible; afterwards, when it last became eligible. */
-  eligibleAt:
-    | Date
-    | undefined;
-  /** Start of the current or last attempt. */
-  startedAt:
-    | Date
-    | undefined;
-  /** When the task reached its terminal state. */
-  finishedAt:
-    | Date
-    | undefined;
-  /** When the task fails with EXPIRED unless it has started. */
-  expiresAt:
-    | Date
-    | undefined;
-  /** Revision of the last change of the task. */
+  retry: RetryPolicy | undefined;
+  timeout: Duration | undefined;
+  submittedAt: Date | undefined;
+  eligibleAt: Date | undefined;
+  startedAt: Date | undefined;
+  finishedAt: Date | undefined;
+  expiresAt: Date | undefined;
   revision: bigint;
-  /** Identity or peer address of the submitter. */
   submittedBy: string;
-  /** Worker of the current or last attempt, such as `default/PoolWorker-0`. */
   worker: string;
-  /**
-   * Failure of the last attempt. Set while the task waits for a retry, and if it FAILED. The events of the task have those of
-   * earlier attempts.
-   */
-  failure:
-    | Failure
-    | undefined;
-  /** Input. Only in responses to requests with `include_payload`. */
-  payload:
-    | Payload
-    | undefined;
-  /** Result of a COMPLETED task. In lists only with `include_results`. */
-  result:
-    | Payload
-    | undefined;
-  /** Resource usage of the last attempt. */
-  resourceUsage:
-    | ResourceUsage
-    | undefined;
-  /** Cancellation in progress or completed. */
-  cancel:
-    | CancelReceipt
-    | undefined;
-  /** Progress of a RUNNING task, 0 to 1, as reported by the handler. */
+  failure: Failure | undefined;
+  payload: Payload | undefined;
+  result: Payload | undefined;
+  resourceUsage: ResourceUsage | undefined;
+  cancel: CancelReceipt | undefined;
   progress: number;
-  /** Current activity of a RUNNING task, as reported by the handler. */
   progressNote: string;
-  /** Whether the task is never started a second time, even after a crash of the server. */
   atMostOnce: boolean;
-  /** Durability of the submission. */
   durability: Durability;
-  /** Bytes that the last attempt wrote to stdout, including bytes that were not kept. */
   stdoutBytes: bigint;
-  /** Bytes that the last attempt wrote to stderr, including bytes that were not kept. */
   stderrBytes: bigint;
-  /** Arguments of the submission. */
   args: string[];
 }
 
@@ -342,55 +163,25 @@ export interface Task_LabelsEntry {
   value: string;
 }
 
-/** One state change of one task. */
 export interface TaskEvent {
-  /** Revision of the event: its number in the event sequence of the server. */
   revision: bigint;
-  /** Time of the event. */
-  time:
-    | Date
-    | undefined;
-  /** Task ID. */
+  time: Date | undefined;
   taskId: string;
-  /** State after the event. */
   state: TaskState;
-  /** State before the event; unspecified for the first event of a task. */
   previousState: TaskState;
-  /** Number of the current or last attempt; 0 before the first. */
   attempt: number;
-  /** Failure of the attempt or the task. */
-  failure:
-    | Failure
-    | undefined;
-  /** RUNNING: the worker, such as `default/PoolWorker-0`. */
+  failure: Failure | undefined;
   worker: string;
-  /** WAITING: when the task becomes eligible. */
-  notBefore:
-    | Date
-    | undefined;
-  /** Cancellation that was requested (`stopped_at` unset) or completed. */
-  cancel:
-    | CancelReceipt
-    | undefined;
-  /** Handler name. */
+  notBefore: Date | undefined;
+  cancel: CancelReceipt | undefined;
   handler: string;
-  /** Pool name. */
   pool: string;
-  /** Priority. */
   priority: Priority;
-  /** Batch ID; empty if none. */
   batchId: string;
-  /** Namespace. */
   namespace: string;
-  /** True if the finished task was deleted, by retention or DeleteTasks. */
   deleted: boolean;
-  /** Labels. Only in the first event of a task. */
   labels: { [key: string]: string };
-  /** Resource usage of the attempt that ended. */
-  resourceUsage:
-    | ResourceUsage
-    | undefined;
-  /** Token for a watch that continues after this event. Empty while the snapshot of the watch is incomplete. */
+  resourceUsage: ResourceUsage | undefined;
   resumeToken: string;
 }
 
@@ -399,32 +190,16 @@ export interface TaskEvent_LabelsEntry {
   value: string;
 }
 
-/** Selects tasks. A task matches if it matches every field; an empty or unset field matches every task. */
 export interface TaskFilter {
-  /** Any of these task IDs; at most 1,000. */
   taskIds: string[];
-  /** This batch ID. */
   batchId: string;
-  /** All of these labels; at most 16. */
   labels: { [key: string]: string };
-  /**
-   * Any of these states; at most 1,000. In a watch, the state after the event. Deletion does not change the state of a
-   * task, so a watch with `states` receives no deletion events.
-   */
   states: TaskState[];
-  /** This pool. */
   pool: string;
-  /** This handler. */
   handler: string;
-  /** This namespace. */
   namespace: string;
-  /** Any of these priorities; at most 1,000. */
   priorities: Priority[];
-  /** Submitted at or after this time. Applies to lists and snapshots only. */
-  submittedAfter:
-    | Date
-    | undefined;
-  /** Submitted before this time. Applies to lists and snapshots only. */
+  submittedAfter: Date | undefined;
   submittedBefore: Date | undefined;
 }
 

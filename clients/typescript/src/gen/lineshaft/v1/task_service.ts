@@ -25,57 +25,23 @@ export const protobufPackage = "lineshaft.v1";
 
 export const protobufFileName = "lineshaft/v1/task_service.proto";
 
-/** A task to run. */
 export interface SubmitTaskRequest {
-  /** Handler name. Required. */
   handler: string;
-  /** Input of the handler, at most 1 MiB. */
-  payload:
-    | Payload
-    | undefined;
-  /** Default: NORMAL. */
+  payload: Payload | undefined;
   priority: Priority;
-  /**
-   * Task ID chosen by the client, 1 to 64 characters of [A-Za-z0-9._:-]. Empty: the server generates a UUIDv7.
-   * Outside the namespace `default`, responses contain the ID as `NAMESPACE/ID`, and requests may use that form.
-   */
   taskId: string;
-  /**
-   * Idempotency key, 1 to 64 characters of [A-Za-z0-9._:-]. A repeated submission with the same content returns the
-   * task of the first one, also after that task was deleted. `Limits` tells how long request IDs are remembered.
-   */
   requestId: string;
-  /** Pool to run in, if the handler allows pools besides its own. Empty: the pool of the handler. */
   pool: string;
-  /** Human-readable name, at most 128 bytes. */
   displayName: string;
-  /** At most 16 labels; keys 1 to 63 bytes, values at most 256 bytes. */
   labels: { [key: string]: string };
-  /** Timeout of each attempt, 1 ms to 24 h. Unset: the timeout of the handler (default 300 s). */
-  timeout:
-    | Duration
-    | undefined;
-  /** Retry policy. Unset: the policy of the handler. */
-  retry:
-    | RetryPolicy
-    | undefined;
-  /** Arguments for process handlers that accept them; at most 64, each at most 4 KiB. */
+  timeout: Duration | undefined;
+  retry: RetryPolicy | undefined;
   args: string[];
-  /** Minimum time between submission and start, 0 to 365 days. */
-  delay:
-    | Duration
-    | undefined;
-  /** Never start the task a second time. If the server crashes while the task runs, the task fails with WORKER_LOST. */
+  delay: Duration | undefined;
   atMostOnce: boolean;
-  /** When the submission is acknowledged. Unset: the default of the pool. */
   durability: Durability;
-  /** Namespace, 1 to 64 characters of [A-Za-z0-9._:-]. Empty: the caller's only namespace, or `default`. */
   namespace: string;
-  /** Fail the task with EXPIRED if it has not started this long after submission, 1 ms to 365 days. */
-  expiresAfter:
-    | Duration
-    | undefined;
-  /** How the trace of the attempt relates to the trace of this call. Unset: as configured on the server. */
+  expiresAfter: Duration | undefined;
   traceMode: TraceMode;
 }
 
@@ -84,96 +50,45 @@ export interface SubmitTaskRequest_LabelsEntry {
   value: string;
 }
 
-/** Result of a submission. */
 export interface SubmitTaskResponse {
-  /** Task ID. */
   taskId: string;
-  /** WAITING or QUEUED. For a duplicate, the current state of the first task; unset if that task was deleted. */
   state: TaskState;
-  /** Revision of this response. For a new task, the revision of its first event. */
   revision: bigint;
-  /**
-   * True if an earlier submission used the same request ID or task ID. The response describes the first task, which may
-   * have been deleted, and nothing was added.
-   */
   duplicate: boolean;
-  /** Durability reached before this response was sent. */
   durability: Durability;
-  /**
-   * Token for a watch that receives every event of a new task from the first one on. For a duplicate, such a watch does
-   * not repeat earlier events; see `state`.
-   */
   resumeToken: string;
 }
 
-/** Tasks to submit together. */
 export interface BatchSubmitTasksRequest {
-  /** 1 to 10,000 tasks. */
   tasks: SubmitTaskRequest[];
-  /** Batch ID chosen by the client, 1 to 64 characters of [A-Za-z0-9._:-]. Empty: the server generates a UUIDv7. */
   batchId: string;
 }
 
-/** Result of a batch submission. */
 export interface BatchSubmitTasksResponse {
-  /** Batch ID, for use in filters. If all tasks are duplicates, that of the first task that still exists. */
   batchId: string;
-  /** Task IDs in the order of the request. */
   taskIds: string[];
-  /** Revision of this response: the last of the first events of the new tasks. */
   revision: bigint;
-  /** Weakest durability reached by any of the tasks before this response was sent. */
   durability: Durability;
-  /**
-   * Token for a watch that receives every event of the new tasks from the first one on, and the end of every duplicate, also if
-   * it has ended before. If the store no longer keeps the events of an ended duplicate, the watch ends with REVISION_COMPACTED.
-   */
   resumeToken: string;
-  /**
-   * For each task, whether it is a duplicate: an earlier submission used the same request ID or task ID, and nothing was added.
-   * Empty if no task is one.
-   */
   duplicates: boolean[];
 }
 
-/** One task of a submission stream. */
 export interface SubmitTasksRequest {
-  /** Number chosen by the client, returned in the response. */
   sequence: bigint;
-  /** The task to submit. Required. */
   task: SubmitTaskRequest | undefined;
 }
 
-/** Result for one task of a submission stream. */
 export interface SubmitTasksResponse {
-  /** `sequence` of the request. */
   sequence: bigint;
-  /** Result of the submission. */
-  outcome:
-    | //
-    /** The task was accepted. */
-    { $case: "accepted"; value: SubmitTaskResponse }
-    | //
-    /** The task was rejected. */
-    { $case: "rejected"; value: Rejection }
-    | undefined;
+  outcome: { $case: "accepted"; value: SubmitTaskResponse } | { $case: "rejected"; value: Rejection } | undefined;
 }
 
-/** Why one task of a submission stream was rejected. Contains what the error of SubmitTask would contain. */
 export interface Rejection {
-  /** gRPC status code. */
   code: number;
-  /** ErrorInfo reason. */
   reason: string;
-  /** Human-readable message, one line. */
   message: string;
-  /** Path of the first invalid field; empty if no field is invalid. */
   field: string;
-  /** Delay before a retry. Unset if a retry would fail again. */
-  retryAfter:
-    | Duration
-    | undefined;
-  /** ErrorInfo metadata. */
+  retryAfter: Duration | undefined;
   metadata: { [key: string]: string };
 }
 
@@ -182,207 +97,111 @@ export interface Rejection_MetadataEntry {
   value: string;
 }
 
-/** A task to submit and follow. */
 export interface RunTaskRequest {
-  /** The task to submit. Required. */
   task: SubmitTaskRequest | undefined;
 }
 
-/** One message of RunTask. */
 export interface RunTaskResponse {
-  /** Content of the message. */
-  kind:
-    | //
-    /** First message: the task was accepted. */
-    { $case: "accepted"; value: SubmitTaskResponse }
-    | //
-    /** A state change of the task. */
-    { $case: "event"; value: TaskEvent }
-    | //
-    /** Last message: the finished task with its result. */
-    { $case: "task"; value: Task }
-    | undefined;
+  kind: { $case: "accepted"; value: SubmitTaskResponse } | { $case: "event"; value: TaskEvent } | {
+    $case: "task";
+    value: Task;
+  } | undefined;
 }
 
-/** Request of GetTask. */
 export interface GetTaskRequest {
-  /** Task ID. */
   taskId: string;
-  /** Whether the response contains the payload. */
   includePayload: boolean;
 }
 
-/** Response of GetTask. */
 export interface GetTaskResponse {
-  /** The task, including its result if it has one. */
-  task:
-    | Task
-    | undefined;
-  /** Revision of this response. */
+  task: Task | undefined;
   revision: bigint;
 }
 
-/** Request of ListTasks. */
 export interface ListTasksRequest {
-  /** Tasks to list. Unset: all tasks. */
-  filter:
-    | TaskFilter
-    | undefined;
-  /** Maximum number of tasks, 1 to 1,000; larger values are reduced to 1,000. 0: 100. */
+  filter: TaskFilter | undefined;
   pageSize: number;
-  /** `next_page_token` of the previous response; the filter must be the same. Empty: the first page. */
   pageToken: string;
-  /** Whether the tasks contain their results. */
   includeResults: boolean;
 }
 
-/** Response of ListTasks. */
 export interface ListTasksResponse {
-  /**
-   * Newest submission first. A page can have fewer tasks than requested, to stay below 3 MiB, or because many tasks had
-   * to be examined; then it can even be empty. Only the last page has no `next_page_token`.
-   */
   tasks: Task[];
-  /** Token of the next page; empty on the last page. */
   nextPageToken: string;
-  /** Revision of this response. */
   revision: bigint;
-  /** Token for a watch that continues this page without a gap. For several pages, use the token of the first one. */
   resumeToken: string;
 }
 
-/** Request of WaitTask. */
 export interface WaitTaskRequest {
-  /** Task ID. */
   taskId: string;
-  /** Maximum time to wait, 0 to 60 s. Unset: 30 s. */
   timeout: Duration | undefined;
 }
 
-/** Response of WaitTask. */
 export interface WaitTaskResponse {
-  /** The task, including its result if it has one. */
-  task:
-    | Task
-    | undefined;
-  /** True if the task is finished, false if the timeout expired first. */
+  task: Task | undefined;
   finished: boolean;
-  /** Revision of this response. */
   revision: bigint;
 }
 
-/** Request of WatchTasks. */
 export interface WatchTasksRequest {
-  /** Tasks to watch. Unset: all tasks. */
-  filter:
-    | TaskFilter
-    | undefined;
-  /**
-   * Continue after the message that contained this token. Empty: events from now on. Cannot be combined with
-   * `include_snapshot`.
-   */
+  filter: TaskFilter | undefined;
   resumeToken: string;
-  /** Stream the existing tasks first, then their changes. */
   includeSnapshot: boolean;
-  /** Interval of progress messages while no event matches, 100 ms to 60 s. Unset: 5 s. */
   progressInterval: Duration | undefined;
 }
 
-/** One message of WatchTasks. */
 export interface WatchTasksResponse {
-  /** Content of the message. */
   kind:
-    | //
-    /** An existing task, as of the time it was read. */
-    { $case: "snapshotEntry"; value: Task }
-    | //
-    /** All existing tasks were sent. */
-    { $case: "snapshotComplete"; value: SnapshotComplete }
-    | //
-    /**
-     * A state change. Changes that happen while the snapshot is read are sent before `snapshot_complete`, unless a
-     * snapshot entry already contains them.
-     */
-    { $case: "event"; value: TaskEvent }
-    | //
-    /** All matching events up to a revision were sent. */
-    { $case: "progress"; value: WatchProgress }
+    | { $case: "snapshotEntry"; value: Task }
+    | { $case: "snapshotComplete"; value: SnapshotComplete }
+    | { $case: "event"; value: TaskEvent }
+    | { $case: "progress"; value: WatchProgress }
     | undefined;
 }
 
-/** End of a snapshot; events follow. */
 export interface SnapshotComplete {
-  /** Revision of the snapshot: the messages sent so far describe the tasks at this revision. */
   revision: bigint;
-  /** Token for a watch that continues after the snapshot. */
   resumeToken: string;
 }
 
-/** Progress of a watch without matching events. */
 export interface WatchProgress {
-  /** All matching events up to this revision were sent. */
   revision: bigint;
-  /** Token for a watch that continues after this revision. */
   resumeToken: string;
 }
 
-/** Request of CancelTask. */
 export interface CancelTaskRequest {
-  /** Task ID. */
   taskId: string;
-  /** Reason for the cancellation, stored in the receipt; at most 256 bytes. */
   reason: string;
-  /** Default: GRACEFUL. */
   mode: CancelMode;
-  /** Time between the request to stop and the forced stop, 0 to 5 min. Unset: the grace period of the handler. */
   grace: Duration | undefined;
 }
 
-/** Response of CancelTask. */
 export interface CancelTaskResponse {
-  /** CANCELLED, or RUNNING while the task is being stopped. */
   state: TaskState;
-  /** Revision of this response. */
   revision: bigint;
 }
 
-/** Request of DeleteTasks. */
 export interface DeleteTasksRequest {
-  /** Tasks to delete. Unset: all finished tasks. */
   filter: TaskFilter | undefined;
 }
 
-/** Response of DeleteTasks. */
 export interface DeleteTasksResponse {
-  /** Number of deleted tasks. */
   deleted: bigint;
-  /** Revision of this response. */
   revision: bigint;
 }
 
-/** Request of ReadOutput. */
 export interface ReadOutputRequest {
-  /** Task ID. */
   taskId: string;
-  /** Output stream to read. Default: stdout. */
   stream: OutputStream;
-  /** Offset of the first byte to read, at least 0. */
   offset: bigint;
-  /** Continue with new output until the task is finished. If `attempt` is 0, that includes the output of later attempts. */
   follow: boolean;
-  /** Attempt number, at least 0. 0: the current or last attempt. */
   attempt: number;
 }
 
-/** A chunk of output. */
 export interface ReadOutputResponse {
-  /** Output bytes, at most 64 KiB. */
   data: Buffer;
-  /** Offset of the first byte of `data`. */
   offset: bigint;
-  /** Number of bytes directly before `data` that were written but not kept. */
   skipped: bigint;
-  /** Attempt that wrote the output. */
   attempt: number;
 }
 

@@ -13,56 +13,30 @@ export const protobufPackage = "lineshaft.v1";
 
 export const protobufFileName = "lineshaft/v1/worker_service.proto";
 
-/** Why an attempt has to stop. */
 export enum StopReason {
-  /** UNSPECIFIED - Never sent. */
   UNSPECIFIED = 0,
-  /** CANCEL - A caller cancelled the task. */
   CANCEL = 1,
-  /** TIMEOUT - The attempt has run for longer than its timeout. */
   TIMEOUT = 2,
-  /** STALE - The attempt is not the worker's any more, for example because its lease has ended. Its reports are ignored. */
   STALE = 3,
 }
 
-/** Message of a worker. The first one has `hello`; all later ones have `messages`, in the order in which they happened. */
 export interface WorkRequest {
-  /** Introduction. Only, and always, in the first message. */
-  hello:
-    | WorkerHello
-    | undefined;
-  /** Reports, at most 10,000. */
+  hello: WorkerHello | undefined;
   messages: WorkerMessage[];
 }
 
-/** Message of the server. The first one has `welcome`; all later ones have `messages`. */
 export interface WorkResponse {
-  /** Answer to `hello`. */
-  welcome:
-    | WorkerWelcome
-    | undefined;
-  /** Commands and acknowledgements. */
+  welcome: WorkerWelcome | undefined;
   messages: ServerMessage[];
 }
 
-/** Introduction of a worker. */
 export interface WorkerHello {
-  /**
-   * ID of the worker: 1 to 64 letters, digits or . _ : - characters. Unique for each running program: the newest stream with
-   * an ID replaces the others. It is part of the name of the worker, such as `remote/host-1234-k3x9`.
-   */
   workerId: string;
-  /** Pool in which it works; must be of kind REMOTE. Empty: the first such pool. */
   pool: string;
-  /** Handlers that it offers, 1 to 1,000. A name that is not registered yet is registered, for good, with its description. */
   handlers: WorkerHandler[];
-  /** Attempts that it runs at a time, 1 to 10,000. */
   slots: number;
-  /** Labels, shown by ListWorkers; at most 16. */
   labels: { [key: string]: string };
-  /** Name and version of the library, such as `lineshaft-python/0.1.0`; can be empty. */
   version: string;
-  /** Tokens of the attempts that it was assigned on an earlier stream and whose end the server has not acknowledged. */
   unfinished: string[];
 }
 
@@ -71,119 +45,54 @@ export interface WorkerHello_LabelsEntry {
   value: string;
 }
 
-/** A handler that a worker offers. */
 export interface WorkerHandler {
-  /** Handler name. */
   name: string;
-  /** Human-readable description; used when the name is registered for the first time. */
   description: string;
 }
 
-/** Answer to `hello`. */
 export interface WorkerWelcome {
-  /** Pool in which the worker works. */
   pool: string;
-  /** Attempts of a worker that is not connected, or sends nothing for that long, are given to others after this time. */
-  lease:
-    | Duration
-    | undefined;
-  /** The worker sends at least one message in this interval, a heartbeat if there is nothing else; so does the server. */
-  heartbeatInterval:
-    | Duration
-    | undefined;
-  /** Of the unfinished attempts in `hello`, those that are not the worker's any more. It stops them and reports nothing. */
+  lease: Duration | undefined;
+  heartbeatInterval: Duration | undefined;
   stale: string[];
 }
 
-/** One report of a worker. */
 export interface WorkerMessage {
-  /** The report. */
   kind:
-    | //
-    /** An attempt was received and begins. */
-    { $case: "accepted"; value: AttemptAccepted }
-    | //
-    /** Progress of an attempt. */
-    { $case: "progress"; value: AttemptProgress }
-    | //
-    /** Output of an attempt. */
-    { $case: "output"; value: AttemptOutput }
-    | //
-    /** An attempt has ended; nothing of it runs any more. Repeat it on the next stream until it is acknowledged with `settled`. */
-    { $case: "finished"; value: AttemptFinished }
-    | //
-    /** A cancel was received. The attempt ends later, with `finished`. */
-    { $case: "cancelAcknowledged"; value: CancelAcknowledged }
-    | //
-    /** An attempt waits for other tasks and needs no slot meanwhile. */
-    { $case: "suspended"; value: AttemptSuspended }
-    | //
-    /** A suspended attempt wants to go on; the server answers with `resumed`. */
-    { $case: "resuming"; value: AttemptResuming }
-    | //
-    /** The worker accepts no further attempts. It ends the stream when all of its attempts are settled. */
-    { $case: "draining"; value: WorkerDraining }
-    | //
-    /** Shows that the worker is alive. */
-    { $case: "heartbeat"; value: Heartbeat }
+    | { $case: "accepted"; value: AttemptAccepted }
+    | { $case: "progress"; value: AttemptProgress }
+    | { $case: "output"; value: AttemptOutput }
+    | { $case: "finished"; value: AttemptFinished }
+    | { $case: "cancelAcknowledged"; value: CancelAcknowledged }
+    | { $case: "suspended"; value: AttemptSuspended }
+    | { $case: "resuming"; value: AttemptResuming }
+    | { $case: "draining"; value: WorkerDraining }
+    | { $case: "heartbeat"; value: Heartbeat }
     | undefined;
 }
 
-/** One command or acknowledgement of the server. */
 export interface ServerMessage {
-  /** The command. */
   kind:
-    | //
-    /** Run this attempt. */
-    { $case: "assigned"; value: AttemptAssigned }
-    | //
-    /** Stop this attempt. */
-    { $case: "cancel"; value: AttemptCancel }
-    | //
-    /** Reports of ends are stored. */
-    { $case: "settled"; value: AttemptsSettled }
-    | //
-    /** A suspended attempt has a slot again. */
-    { $case: "resumed"; value: AttemptResumed }
-    | //
-    /** The server is about to stop. The worker keeps its attempts and connects again until it reaches a server. */
-    { $case: "draining"; value: ServerDraining }
-    | //
-    /** Shows that the server is alive. */
-    { $case: "heartbeat"; value: Heartbeat }
+    | { $case: "assigned"; value: AttemptAssigned }
+    | { $case: "cancel"; value: AttemptCancel }
+    | { $case: "settled"; value: AttemptsSettled }
+    | { $case: "resumed"; value: AttemptResumed }
+    | { $case: "draining"; value: ServerDraining }
+    | { $case: "heartbeat"; value: Heartbeat }
     | undefined;
 }
 
-/**
- * An attempt for a worker. It answers with `accepted` or, if it cannot run it, with `finished` and `not_started`, within 10
- * seconds; otherwise the server gives the task to another worker, and the attempt does not count.
- */
 export interface AttemptAssigned {
-  /** Identifies the attempt in all messages about it. Unique for ever. */
   token: string;
-  /** Task ID. */
   taskId: string;
-  /** Namespace. */
   namespace: string;
-  /** Handler name. */
   handler: string;
-  /** Number of the attempt, from 1. */
   attempt: number;
-  /** Input. */
-  payload:
-    | Payload
-    | undefined;
-  /** Time after which the server cancels the attempt with cause TIMEOUT, from its start. */
-  timeout:
-    | Duration
-    | undefined;
-  /** W3C trace context, such as `00-…-…-01`; empty if the task has none. */
+  payload: Payload | undefined;
+  timeout: Duration | undefined;
   traceparent: string;
-  /** W3C trace state. */
   tracestate: string;
-  /** Priority of the task. */
   priority: Priority;
-  /** Labels of the task. */
   labels: { [key: string]: string };
 }
 
@@ -192,121 +101,73 @@ export interface AttemptAssigned_LabelsEntry {
   value: string;
 }
 
-/**
- * Stop an attempt. The worker acknowledges it at once, and reports the end when nothing of the attempt runs any more. Can
- * be repeated with less time.
- */
 export interface AttemptCancel {
-  /** Token of the attempt. */
   token: string;
-  /** Why. */
   reason: StopReason;
-  /** Time after which the worker stops the attempt by force, if it can; 0: now. */
   grace: Duration | undefined;
 }
 
-/** An attempt begins. */
 export interface AttemptAccepted {
-  /** Token of the attempt. */
   token: string;
 }
 
-/** Progress of an attempt. */
 export interface AttemptProgress {
-  /** Token of the attempt. */
   token: string;
-  /** Progress, 0 to 1. */
   fraction: number;
-  /** Current activity. */
   note: string;
 }
 
-/** Output of an attempt. */
 export interface AttemptOutput {
-  /** Token of the attempt. */
   token: string;
-  /** Output stream. */
   stream: OutputStream;
-  /** What was written. */
   data: Buffer;
 }
 
-/** The end of an attempt. */
 export interface AttemptFinished {
-  /** Token of the attempt. */
   token: string;
-  /** How it ended. */
   outcome:
-    | //
-    /** It returned this result. */
-    { $case: "result"; value: Payload }
-    | //
-    /** It failed. `reason`, `message`, `detail` and `retryable` are used; the default reason is HANDLER_ERROR. */
-    { $case: "failure"; value: Failure }
-    | //
-    /** It stopped because of a cancel. */
-    { $case: "stopped"; value: AttemptStopped }
-    | //
-    /** It has not begun, and the attempt does not count: the task goes to another worker. */
-    { $case: "notStarted"; value: AttemptNotStarted }
+    | { $case: "result"; value: Payload }
+    | { $case: "failure"; value: Failure }
+    | { $case: "stopped"; value: AttemptStopped }
+    | { $case: "notStarted"; value: AttemptNotStarted }
     | undefined;
-  /** CPU time. Unset if the worker cannot measure it. */
-  cpuTime:
-    | Duration
-    | undefined;
-  /** Peak resident memory in bytes. Unset if the worker cannot measure it. */
+  cpuTime: Duration | undefined;
   peakMemoryBytes?: bigint | undefined;
 }
 
-/** An attempt stopped because of a cancel. */
 export interface AttemptStopped {
-  /** What stopped it. Unspecified: TOKEN. */
   method: StopMethod;
 }
 
-/** An attempt has not begun. */
 export interface AttemptNotStarted {
 }
 
-/** A cancel was received. */
 export interface CancelAcknowledged {
-  /** Token of the attempt. */
   token: string;
 }
 
-/** An attempt gives its slot back. */
 export interface AttemptSuspended {
-  /** Token of the attempt. */
   token: string;
 }
 
-/** An attempt waits for a slot. */
 export interface AttemptResuming {
-  /** Token of the attempt. */
   token: string;
 }
 
-/** An attempt has a slot again. */
 export interface AttemptResumed {
-  /** Token of the attempt. */
   token: string;
 }
 
-/** Ends that are stored, or were not the worker's to report. The worker forgets these attempts. */
 export interface AttemptsSettled {
-  /** Tokens of the attempts. */
   tokens: string[];
 }
 
-/** The worker accepts no further attempts. */
 export interface WorkerDraining {
 }
 
-/** The server is about to stop. */
 export interface ServerDraining {
 }
 
-/** Shows that the sender is alive. */
 export interface Heartbeat {
 }
 

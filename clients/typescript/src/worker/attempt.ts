@@ -1,0 +1,119 @@
+// One attempt: runs the function, and tells the function how to report and when to stop.
+
+import { format } from "node:util";
+import type { Client, SubmitOptions } from "../client.js";
+import { milliseconds } from "../convert.js";
+import { LineshaftError, PermanentError } from "../errors.js";
+import { FailureReason, OutputStream, Priority as WirePriority, StopMethod } from "../gen/lineshaft/v1/task.js";
+import { type AttemptAssigned, type AttemptFinished, StopReason } from "../gen/lineshaft/v1/worker_service.js";
+import { decode, encode, Payload } from "../payload.js";
+import { withTrace } from "../trace.js";
+import type { Priority } from "../types.js";
+import { captured } from "./capture.js";
+import type { HandlerFunction, TaskContext } from "./context.js";
+import type { Outbox } from "./outbox.js";
+import { Slot } from "./slot.js";
+
+/** Larger results do not fit into a message. */
+const RESULT_BYTES_MAX = 15 << 20;
+const MESSAGE_CHARACTERS_MAX = 1_000;
+const DETAIL_CHARACTERS_MAX = 8_000;
+
+export type Outcome = NonNullable<AttemptFinished["outcome"]>;
+
+const STOP_TEXTS: Partial<Record<StopReason, string>> = {
+  [StopReason.TIMEOUT]: "the attempt has run for longer than its timeout",
+  [StopReason.STALE]: "the attempt is not this worker's any more",
+};
+
+export class Attempt {
+  readonly token: string;
+  readonly slot: Slot;
+  readonly #assigned: AttemptAssigned;
+  readonly #outbox: Outbox;
+  readonly #client: () => Client;
+  readonly #abort = new AbortController();
+
+  constructor(assigned: AttemptAssigned, outbox: Outbox, client: () => Client) {
+    this.token = assigned.token;
+    this.slot = new Slot(assigned.token, outbox);
+    this.#assigned = assigned;
+    this.#outbox = outbox;
+    this.#client = client;
+  }
+
+  /** Asks the function to stop. */
+  stop(reason: StopReason): void {
+    this.#abort.abort(new DOMException(STOP_TEXTS[reason] ?? "the task was cancelled", "AbortError"));
+  }
+
+  /** Runs the function to its end and returns how it ended. Never fails. */
+  async run(call: HandlerFunction, isCapturing: boolean): Promise<Outcome> {
+    let payload: unknown;
+    try {
+      payload = decode(this.#assigned.payload);
+    } catch (error) {
+      return failed(FailureReason.INVALID_PAYLOAD, error, false);
+    }
+    const sink = (stream: OutputStream, data: Buffer) => this.#outbox.output(this.token, stream, data);
+    const begin = () => withTrace(this.#assigned, () => call(payload, this.#context()));
+    try {
+      return completed(await (isCapturing ? captured(sink, begin) : begin()));
+    } catch (error) {
+      if (this.#abort.signal.aborted) return { $case: "stopped", value: { method: StopMethod.TOKEN } };
+      return failed(FailureReason.HANDLER_ERROR, error, !(error instanceof PermanentError));
+    }
+  }
+
+  #context(): TaskContext {
+    const { taskId, namespace, handler, attempt, priority, labels, payload, timeout } = this.#assigned;
+    const client = this.#client;
+    const kind = payload?.kind;
+    return {
+      taskId,
+      namespace,
+      handler,
+      attempt,
+      labels,
+      priority: WirePriority[priority] as Priority,
+      payload: kind?.$case === "data" ? new Payload(kind.value, payload!.contentType) : undefined,
+      timeout: milliseconds(timeout),
+      signal: this.#abort.signal,
+      get client() {
+        return client();
+      },
+      progress: (fraction, note = "") => this.#outbox.progress(this.token, Math.min(1, Math.max(0, fraction)), note),
+      log: (...values) =>
+        this.#outbox.output(this.token, OutputStream.STDERR, Buffer.from(`${format(...values)}\n`)),
+      suspend: (waiting) => this.slot.during(waiting),
+      run: <Result>(handler: string, payload?: unknown, options?: SubmitOptions) =>
+        this.slot.during(client().run<Result>(handler, payload, { signal: this.#abort.signal, namespace, ...options })),
+    };
+  }
+}
+
+export function finished(token: string, outcome: Outcome): AttemptFinished {
+  return { token, outcome, cpuTime: undefined, peakMemoryBytes: undefined };
+}
+
+function completed(value: unknown): Outcome {
+  const result = encode(value) ?? { kind: { $case: "data", value: Buffer.alloc(0) }, contentType: "application/json" };
+  const bytes = result.kind?.$case === "data" ? result.kind.value.length : 0;
+  if (bytes <= RESULT_BYTES_MAX) return { $case: "result", value: result };
+  const error = new LineshaftError(`result has ${bytes} bytes, at most ${RESULT_BYTES_MAX} fit into a message`);
+  return failed(FailureReason.RESULT_TOO_LARGE, error, false);
+}
+
+function failed(reason: FailureReason, error: unknown, retryable: boolean): Outcome {
+  const isError = error instanceof Error;
+  const text = isError ? `${error.name}: ${error.message}` : String(error);
+  const message = text.split("\n", 1)[0]!.slice(0, MESSAGE_CHARACTERS_MAX);
+  const detail = isError ? withCauses(error).slice(0, DETAIL_CHARACTERS_MAX) : "";
+  const value = { reason, message, detail, attempt: 0, exitCode: undefined, signal: undefined, retryable };
+  return { $case: "failure", value };
+}
+
+function withCauses(error: Error): string {
+  const own = error.stack ?? String(error);
+  return error.cause instanceof Error ? `${own}\ncaused by: ${withCauses(error.cause)}` : own;
+}

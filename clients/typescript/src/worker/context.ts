@@ -1,0 +1,43 @@
+// What a function of a worker knows about its task, and what it can report.
+
+import type { Client } from "../client.js";
+import type { SubmitOptions } from "../client.js";
+import type { Payload } from "../payload.js";
+import type { Priority } from "../types.js";
+
+export interface TaskContext {
+  readonly taskId: string;
+  readonly namespace: string;
+  readonly handler: string;
+  /** Number of the attempt, from 1. */
+  readonly attempt: number;
+  readonly priority: Priority;
+  readonly labels: Readonly<Record<string, string>>;
+  /** The payload as it was submitted; `undefined` if there is none. */
+  readonly payload: Payload | undefined;
+  /** Time after which the attempt is cancelled, in milliseconds from its start. */
+  readonly timeout: number | undefined;
+  /**
+   * Aborted when the task is cancelled, its timeout has passed, or the attempt is not the worker's any more. A function
+   * cannot be stopped from outside, so pass the signal to what it waits for, such as `fetch`.
+   */
+  readonly signal: AbortSignal;
+  /** For tasks that this one submits. */
+  readonly client: Client;
+
+  /** Reports progress, 0 to 1, and the current activity. */
+  progress(fraction: number, note?: string): void;
+
+  /** Writes a line to the output of the task, formatted as `console.log` does, and not to that of the program. */
+  log(...values: unknown[]): void;
+
+  /** Submits a task, waits for its end and returns its result. The slot of this attempt is free for others meanwhile. */
+  run<Result = unknown>(handler: string, payload?: unknown, options?: SubmitOptions): Promise<Result>;
+
+  /** Waits without using a slot of the pool, for example for the results of other tasks. */
+  suspend<T>(waiting: Promise<T>): Promise<T>;
+}
+
+/** A function that runs tasks. What it returns is the result: bytes as they are, any other value as JSON. */
+// eslint-disable-next-line @typescript-eslint/no-explicit-any
+export type HandlerFunction<P = any, R = unknown> = (payload: P, context: TaskContext) => R | Promise<R>;
