@@ -6,7 +6,7 @@ cd "$(dirname "$0")/../.."
 source tests/tools.sh
 
 names=("$@")
-if [ "$#" -eq 0 ]; then names=(java browser go node-connect node-grpc python sdk-typescript sdk-go); fi
+if [ "$#" -eq 0 ]; then names=(java browser go node-connect node-grpc python sdk-python sdk-typescript sdk-go); fi
 sdks=() languages=()
 for name in "${names[@]}"; do
   case "$name" in

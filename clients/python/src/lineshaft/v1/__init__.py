@@ -1,0 +1,1 @@
+"""Messages of the contract, generated from proto/lineshaft/v1."""

@@ -1,0 +1,260 @@
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from lineshaft.v1 import system_service_pb2 as _system_service_pb2
+from lineshaft.v1 import task_pb2 as _task_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class PoolKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    POOL_KIND_UNSPECIFIED: _ClassVar[PoolKind]
+    POOL_KIND_THREADS: _ClassVar[PoolKind]
+    POOL_KIND_ASYNC: _ClassVar[PoolKind]
+    POOL_KIND_REMOTE: _ClassVar[PoolKind]
+POOL_KIND_UNSPECIFIED: PoolKind
+POOL_KIND_THREADS: PoolKind
+POOL_KIND_ASYNC: PoolKind
+POOL_KIND_REMOTE: PoolKind
+
+class Pool(_message.Message):
+    __slots__ = ("name", "description", "kind", "size", "paused", "queue_limit", "default_timeout", "durability", "etag", "max_running_per_namespace")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
+    MAX_RUNNING_PER_NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    description: str
+    kind: PoolKind
+    size: int
+    paused: bool
+    queue_limit: int
+    default_timeout: _duration_pb2.Duration
+    durability: _task_pb2.Durability
+    etag: str
+    max_running_per_namespace: int
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., kind: _Optional[_Union[PoolKind, str]] = ..., size: _Optional[int] = ..., paused: bool = ..., queue_limit: _Optional[int] = ..., default_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., durability: _Optional[_Union[_task_pb2.Durability, str]] = ..., etag: _Optional[str] = ..., max_running_per_namespace: _Optional[int] = ...) -> None: ...
+
+class PriorityDepth(_message.Message):
+    __slots__ = ("priority", "queued", "oldest_wait")
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_WAIT_FIELD_NUMBER: _ClassVar[int]
+    priority: _task_pb2.Priority
+    queued: int
+    oldest_wait: _duration_pb2.Duration
+    def __init__(self, priority: _Optional[_Union[_task_pb2.Priority, str]] = ..., queued: _Optional[int] = ..., oldest_wait: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class Percentiles(_message.Message):
+    __slots__ = ("count", "p50", "p90", "p99", "max")
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    P50_FIELD_NUMBER: _ClassVar[int]
+    P90_FIELD_NUMBER: _ClassVar[int]
+    P99_FIELD_NUMBER: _ClassVar[int]
+    MAX_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    p50: _duration_pb2.Duration
+    p90: _duration_pb2.Duration
+    p99: _duration_pb2.Duration
+    max: _duration_pb2.Duration
+    def __init__(self, count: _Optional[int] = ..., p50: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., p90: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., p99: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., max: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class Worker(_message.Message):
+    __slots__ = ("name", "pool", "alive", "busy", "current_task_id", "current_handler", "completed", "failed", "busy_time", "idle_time")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    ALIVE_FIELD_NUMBER: _ClassVar[int]
+    BUSY_FIELD_NUMBER: _ClassVar[int]
+    CURRENT_TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    CURRENT_HANDLER_FIELD_NUMBER: _ClassVar[int]
+    COMPLETED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    BUSY_TIME_FIELD_NUMBER: _ClassVar[int]
+    IDLE_TIME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    pool: str
+    alive: bool
+    busy: bool
+    current_task_id: str
+    current_handler: str
+    completed: int
+    failed: int
+    busy_time: _duration_pb2.Duration
+    idle_time: _duration_pb2.Duration
+    def __init__(self, name: _Optional[str] = ..., pool: _Optional[str] = ..., alive: bool = ..., busy: bool = ..., current_task_id: _Optional[str] = ..., current_handler: _Optional[str] = ..., completed: _Optional[int] = ..., failed: _Optional[int] = ..., busy_time: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., idle_time: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class PoolMetrics(_message.Message):
+    __slots__ = ("pool", "time", "size", "busy", "idle", "paused", "queued", "waiting", "running", "priorities", "oldest_wait", "counters_since", "submitted", "completed", "failed", "cancelled", "retried", "attempts", "success_rate", "submit_rate", "finish_rate", "wait_time", "run_time", "utilization", "workers", "deleted")
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    BUSY_FIELD_NUMBER: _ClassVar[int]
+    IDLE_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    PRIORITIES_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_WAIT_FIELD_NUMBER: _ClassVar[int]
+    COUNTERS_SINCE_FIELD_NUMBER: _ClassVar[int]
+    SUBMITTED_FIELD_NUMBER: _ClassVar[int]
+    COMPLETED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    CANCELLED_FIELD_NUMBER: _ClassVar[int]
+    RETRIED_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    SUCCESS_RATE_FIELD_NUMBER: _ClassVar[int]
+    SUBMIT_RATE_FIELD_NUMBER: _ClassVar[int]
+    FINISH_RATE_FIELD_NUMBER: _ClassVar[int]
+    WAIT_TIME_FIELD_NUMBER: _ClassVar[int]
+    RUN_TIME_FIELD_NUMBER: _ClassVar[int]
+    UTILIZATION_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    DELETED_FIELD_NUMBER: _ClassVar[int]
+    pool: str
+    time: _timestamp_pb2.Timestamp
+    size: int
+    busy: int
+    idle: int
+    paused: bool
+    queued: int
+    waiting: int
+    running: int
+    priorities: _containers.RepeatedCompositeFieldContainer[PriorityDepth]
+    oldest_wait: _duration_pb2.Duration
+    counters_since: _timestamp_pb2.Timestamp
+    submitted: int
+    completed: int
+    failed: int
+    cancelled: int
+    retried: int
+    attempts: int
+    success_rate: float
+    submit_rate: float
+    finish_rate: float
+    wait_time: Percentiles
+    run_time: Percentiles
+    utilization: float
+    workers: _containers.RepeatedCompositeFieldContainer[Worker]
+    deleted: int
+    def __init__(self, pool: _Optional[str] = ..., time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., size: _Optional[int] = ..., busy: _Optional[int] = ..., idle: _Optional[int] = ..., paused: bool = ..., queued: _Optional[int] = ..., waiting: _Optional[int] = ..., running: _Optional[int] = ..., priorities: _Optional[_Iterable[_Union[PriorityDepth, _Mapping]]] = ..., oldest_wait: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., counters_since: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., submitted: _Optional[int] = ..., completed: _Optional[int] = ..., failed: _Optional[int] = ..., cancelled: _Optional[int] = ..., retried: _Optional[int] = ..., attempts: _Optional[int] = ..., success_rate: _Optional[float] = ..., submit_rate: _Optional[float] = ..., finish_rate: _Optional[float] = ..., wait_time: _Optional[_Union[Percentiles, _Mapping]] = ..., run_time: _Optional[_Union[Percentiles, _Mapping]] = ..., utilization: _Optional[float] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., deleted: _Optional[int] = ...) -> None: ...
+
+class ListPoolsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListPoolsResponse(_message.Message):
+    __slots__ = ("pools", "revision")
+    POOLS_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    pools: _containers.RepeatedCompositeFieldContainer[Pool]
+    revision: int
+    def __init__(self, pools: _Optional[_Iterable[_Union[Pool, _Mapping]]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class GetPoolRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class GetPoolResponse(_message.Message):
+    __slots__ = ("pool", "revision")
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    pool: Pool
+    revision: int
+    def __init__(self, pool: _Optional[_Union[Pool, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class UpdatePoolRequest(_message.Message):
+    __slots__ = ("name", "size", "paused", "queue_limit", "etag")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    size: int
+    paused: bool
+    queue_limit: int
+    etag: str
+    def __init__(self, name: _Optional[str] = ..., size: _Optional[int] = ..., paused: bool = ..., queue_limit: _Optional[int] = ..., etag: _Optional[str] = ...) -> None: ...
+
+class UpdatePoolResponse(_message.Message):
+    __slots__ = ("pool", "revision")
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    pool: Pool
+    revision: int
+    def __init__(self, pool: _Optional[_Union[Pool, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class GetPoolMetricsRequest(_message.Message):
+    __slots__ = ("name", "include_workers")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_WORKERS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    include_workers: bool
+    def __init__(self, name: _Optional[str] = ..., include_workers: bool = ...) -> None: ...
+
+class GetPoolMetricsResponse(_message.Message):
+    __slots__ = ("metrics", "revision")
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    metrics: PoolMetrics
+    revision: int
+    def __init__(self, metrics: _Optional[_Union[PoolMetrics, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class StreamPoolMetricsRequest(_message.Message):
+    __slots__ = ("pools", "interval", "include_workers")
+    POOLS_FIELD_NUMBER: _ClassVar[int]
+    INTERVAL_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_WORKERS_FIELD_NUMBER: _ClassVar[int]
+    pools: _containers.RepeatedScalarFieldContainer[str]
+    interval: _duration_pb2.Duration
+    include_workers: bool
+    def __init__(self, pools: _Optional[_Iterable[str]] = ..., interval: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., include_workers: bool = ...) -> None: ...
+
+class StreamPoolMetricsResponse(_message.Message):
+    __slots__ = ("pools", "system", "revision")
+    POOLS_FIELD_NUMBER: _ClassVar[int]
+    SYSTEM_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    pools: _containers.RepeatedCompositeFieldContainer[PoolMetrics]
+    system: _system_service_pb2.SystemHealth
+    revision: int
+    def __init__(self, pools: _Optional[_Iterable[_Union[PoolMetrics, _Mapping]]] = ..., system: _Optional[_Union[_system_service_pb2.SystemHealth, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class ListWorkersRequest(_message.Message):
+    __slots__ = ("pool",)
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    pool: str
+    def __init__(self, pool: _Optional[str] = ...) -> None: ...
+
+class ListWorkersResponse(_message.Message):
+    __slots__ = ("workers", "revision")
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    workers: _containers.RepeatedCompositeFieldContainer[Worker]
+    revision: int
+    def __init__(self, workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class ResetPoolCountersRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class ResetPoolCountersResponse(_message.Message):
+    __slots__ = ("revision",)
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    def __init__(self, revision: _Optional[int] = ...) -> None: ...

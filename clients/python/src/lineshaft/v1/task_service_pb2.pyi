@@ -1,0 +1,308 @@
+from google.protobuf import duration_pb2 as _duration_pb2
+from lineshaft.v1 import task_pb2 as _task_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class SubmitTaskRequest(_message.Message):
+    __slots__ = ("handler", "payload", "priority", "task_id", "request_id", "pool", "display_name", "labels", "timeout", "retry", "args", "delay", "at_most_once", "durability", "namespace", "expires_after", "trace_mode")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    HANDLER_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    RETRY_FIELD_NUMBER: _ClassVar[int]
+    ARGS_FIELD_NUMBER: _ClassVar[int]
+    DELAY_FIELD_NUMBER: _ClassVar[int]
+    AT_MOST_ONCE_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AFTER_FIELD_NUMBER: _ClassVar[int]
+    TRACE_MODE_FIELD_NUMBER: _ClassVar[int]
+    handler: str
+    payload: _task_pb2.Payload
+    priority: _task_pb2.Priority
+    task_id: str
+    request_id: str
+    pool: str
+    display_name: str
+    labels: _containers.ScalarMap[str, str]
+    timeout: _duration_pb2.Duration
+    retry: _task_pb2.RetryPolicy
+    args: _containers.RepeatedScalarFieldContainer[str]
+    delay: _duration_pb2.Duration
+    at_most_once: bool
+    durability: _task_pb2.Durability
+    namespace: str
+    expires_after: _duration_pb2.Duration
+    trace_mode: _task_pb2.TraceMode
+    def __init__(self, handler: _Optional[str] = ..., payload: _Optional[_Union[_task_pb2.Payload, _Mapping]] = ..., priority: _Optional[_Union[_task_pb2.Priority, str]] = ..., task_id: _Optional[str] = ..., request_id: _Optional[str] = ..., pool: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., retry: _Optional[_Union[_task_pb2.RetryPolicy, _Mapping]] = ..., args: _Optional[_Iterable[str]] = ..., delay: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., at_most_once: bool = ..., durability: _Optional[_Union[_task_pb2.Durability, str]] = ..., namespace: _Optional[str] = ..., expires_after: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., trace_mode: _Optional[_Union[_task_pb2.TraceMode, str]] = ...) -> None: ...
+
+class SubmitTaskResponse(_message.Message):
+    __slots__ = ("task_id", "state", "revision", "duplicate", "durability", "resume_token")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATE_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    state: _task_pb2.TaskState
+    revision: int
+    duplicate: bool
+    durability: _task_pb2.Durability
+    resume_token: str
+    def __init__(self, task_id: _Optional[str] = ..., state: _Optional[_Union[_task_pb2.TaskState, str]] = ..., revision: _Optional[int] = ..., duplicate: bool = ..., durability: _Optional[_Union[_task_pb2.Durability, str]] = ..., resume_token: _Optional[str] = ...) -> None: ...
+
+class BatchSubmitTasksRequest(_message.Message):
+    __slots__ = ("tasks", "batch_id")
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_ID_FIELD_NUMBER: _ClassVar[int]
+    tasks: _containers.RepeatedCompositeFieldContainer[SubmitTaskRequest]
+    batch_id: str
+    def __init__(self, tasks: _Optional[_Iterable[_Union[SubmitTaskRequest, _Mapping]]] = ..., batch_id: _Optional[str] = ...) -> None: ...
+
+class BatchSubmitTasksResponse(_message.Message):
+    __slots__ = ("batch_id", "task_ids", "revision", "durability", "resume_token", "duplicates")
+    BATCH_ID_FIELD_NUMBER: _ClassVar[int]
+    TASK_IDS_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATES_FIELD_NUMBER: _ClassVar[int]
+    batch_id: str
+    task_ids: _containers.RepeatedScalarFieldContainer[str]
+    revision: int
+    durability: _task_pb2.Durability
+    resume_token: str
+    duplicates: _containers.RepeatedScalarFieldContainer[bool]
+    def __init__(self, batch_id: _Optional[str] = ..., task_ids: _Optional[_Iterable[str]] = ..., revision: _Optional[int] = ..., durability: _Optional[_Union[_task_pb2.Durability, str]] = ..., resume_token: _Optional[str] = ..., duplicates: _Optional[_Iterable[bool]] = ...) -> None: ...
+
+class SubmitTasksRequest(_message.Message):
+    __slots__ = ("sequence", "task")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    task: SubmitTaskRequest
+    def __init__(self, sequence: _Optional[int] = ..., task: _Optional[_Union[SubmitTaskRequest, _Mapping]] = ...) -> None: ...
+
+class SubmitTasksResponse(_message.Message):
+    __slots__ = ("sequence", "accepted", "rejected")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    accepted: SubmitTaskResponse
+    rejected: Rejection
+    def __init__(self, sequence: _Optional[int] = ..., accepted: _Optional[_Union[SubmitTaskResponse, _Mapping]] = ..., rejected: _Optional[_Union[Rejection, _Mapping]] = ...) -> None: ...
+
+class Rejection(_message.Message):
+    __slots__ = ("code", "reason", "message", "field", "retry_after", "metadata")
+    class MetadataEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AFTER_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    reason: str
+    message: str
+    field: str
+    retry_after: _duration_pb2.Duration
+    metadata: _containers.ScalarMap[str, str]
+    def __init__(self, code: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., field: _Optional[str] = ..., retry_after: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class RunTaskRequest(_message.Message):
+    __slots__ = ("task",)
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    task: SubmitTaskRequest
+    def __init__(self, task: _Optional[_Union[SubmitTaskRequest, _Mapping]] = ...) -> None: ...
+
+class RunTaskResponse(_message.Message):
+    __slots__ = ("accepted", "event", "task")
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    accepted: SubmitTaskResponse
+    event: _task_pb2.TaskEvent
+    task: _task_pb2.Task
+    def __init__(self, accepted: _Optional[_Union[SubmitTaskResponse, _Mapping]] = ..., event: _Optional[_Union[_task_pb2.TaskEvent, _Mapping]] = ..., task: _Optional[_Union[_task_pb2.Task, _Mapping]] = ...) -> None: ...
+
+class GetTaskRequest(_message.Message):
+    __slots__ = ("task_id", "include_payload")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    include_payload: bool
+    def __init__(self, task_id: _Optional[str] = ..., include_payload: bool = ...) -> None: ...
+
+class GetTaskResponse(_message.Message):
+    __slots__ = ("task", "revision")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    task: _task_pb2.Task
+    revision: int
+    def __init__(self, task: _Optional[_Union[_task_pb2.Task, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class ListTasksRequest(_message.Message):
+    __slots__ = ("filter", "page_size", "page_token", "include_results")
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_RESULTS_FIELD_NUMBER: _ClassVar[int]
+    filter: _task_pb2.TaskFilter
+    page_size: int
+    page_token: str
+    include_results: bool
+    def __init__(self, filter: _Optional[_Union[_task_pb2.TaskFilter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., include_results: bool = ...) -> None: ...
+
+class ListTasksResponse(_message.Message):
+    __slots__ = ("tasks", "next_page_token", "revision", "resume_token")
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    tasks: _containers.RepeatedCompositeFieldContainer[_task_pb2.Task]
+    next_page_token: str
+    revision: int
+    resume_token: str
+    def __init__(self, tasks: _Optional[_Iterable[_Union[_task_pb2.Task, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., revision: _Optional[int] = ..., resume_token: _Optional[str] = ...) -> None: ...
+
+class WaitTaskRequest(_message.Message):
+    __slots__ = ("task_id", "timeout")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    timeout: _duration_pb2.Duration
+    def __init__(self, task_id: _Optional[str] = ..., timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class WaitTaskResponse(_message.Message):
+    __slots__ = ("task", "finished", "revision")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    task: _task_pb2.Task
+    finished: bool
+    revision: int
+    def __init__(self, task: _Optional[_Union[_task_pb2.Task, _Mapping]] = ..., finished: bool = ..., revision: _Optional[int] = ...) -> None: ...
+
+class WatchTasksRequest(_message.Message):
+    __slots__ = ("filter", "resume_token", "include_snapshot", "progress_interval")
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_INTERVAL_FIELD_NUMBER: _ClassVar[int]
+    filter: _task_pb2.TaskFilter
+    resume_token: str
+    include_snapshot: bool
+    progress_interval: _duration_pb2.Duration
+    def __init__(self, filter: _Optional[_Union[_task_pb2.TaskFilter, _Mapping]] = ..., resume_token: _Optional[str] = ..., include_snapshot: bool = ..., progress_interval: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class WatchTasksResponse(_message.Message):
+    __slots__ = ("snapshot_entry", "snapshot_complete", "event", "progress")
+    SNAPSHOT_ENTRY_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    snapshot_entry: _task_pb2.Task
+    snapshot_complete: SnapshotComplete
+    event: _task_pb2.TaskEvent
+    progress: WatchProgress
+    def __init__(self, snapshot_entry: _Optional[_Union[_task_pb2.Task, _Mapping]] = ..., snapshot_complete: _Optional[_Union[SnapshotComplete, _Mapping]] = ..., event: _Optional[_Union[_task_pb2.TaskEvent, _Mapping]] = ..., progress: _Optional[_Union[WatchProgress, _Mapping]] = ...) -> None: ...
+
+class SnapshotComplete(_message.Message):
+    __slots__ = ("revision", "resume_token")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    resume_token: str
+    def __init__(self, revision: _Optional[int] = ..., resume_token: _Optional[str] = ...) -> None: ...
+
+class WatchProgress(_message.Message):
+    __slots__ = ("revision", "resume_token")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    resume_token: str
+    def __init__(self, revision: _Optional[int] = ..., resume_token: _Optional[str] = ...) -> None: ...
+
+class CancelTaskRequest(_message.Message):
+    __slots__ = ("task_id", "reason", "mode", "grace")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    GRACE_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    reason: str
+    mode: _task_pb2.CancelMode
+    grace: _duration_pb2.Duration
+    def __init__(self, task_id: _Optional[str] = ..., reason: _Optional[str] = ..., mode: _Optional[_Union[_task_pb2.CancelMode, str]] = ..., grace: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class CancelTaskResponse(_message.Message):
+    __slots__ = ("state", "revision")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    state: _task_pb2.TaskState
+    revision: int
+    def __init__(self, state: _Optional[_Union[_task_pb2.TaskState, str]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class DeleteTasksRequest(_message.Message):
+    __slots__ = ("filter",)
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    filter: _task_pb2.TaskFilter
+    def __init__(self, filter: _Optional[_Union[_task_pb2.TaskFilter, _Mapping]] = ...) -> None: ...
+
+class DeleteTasksResponse(_message.Message):
+    __slots__ = ("deleted", "revision")
+    DELETED_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    deleted: int
+    revision: int
+    def __init__(self, deleted: _Optional[int] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class ReadOutputRequest(_message.Message):
+    __slots__ = ("task_id", "stream", "offset", "follow", "attempt")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    stream: _task_pb2.OutputStream
+    offset: int
+    follow: bool
+    attempt: int
+    def __init__(self, task_id: _Optional[str] = ..., stream: _Optional[_Union[_task_pb2.OutputStream, str]] = ..., offset: _Optional[int] = ..., follow: bool = ..., attempt: _Optional[int] = ...) -> None: ...
+
+class ReadOutputResponse(_message.Message):
+    __slots__ = ("data", "offset", "skipped", "attempt")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    offset: int
+    skipped: int
+    attempt: int
+    def __init__(self, data: _Optional[bytes] = ..., offset: _Optional[int] = ..., skipped: _Optional[int] = ..., attempt: _Optional[int] = ...) -> None: ...

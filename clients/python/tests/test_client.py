@@ -1,0 +1,428 @@
+"""The client against a real server."""
+
+from __future__ import annotations
+
+import collections
+import logging
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+import time
+from datetime import timedelta
+
+import pytest
+from conftest import Proxy, SecureServer, Server, address, address_of, binary
+
+import lineshaft
+from lineshaft import Client, Payload, Retry, State
+from lineshaft.v1 import task_service_pb2
+
+LONG = 60
+
+
+def calls(client: Client, monkeypatch: pytest.MonkeyPatch) -> collections.Counter[str]:
+    """Counts the calls of a client by method."""
+    counted: collections.Counter[str] = collections.Counter()
+    inner = client._connection._callable
+
+    def count(kind: str, method: str, response: object) -> object:
+        counted[method] += 1
+        return inner(kind, method, response)
+
+    monkeypatch.setattr(client._connection, "_callable", count)
+    return counted
+
+
+def test_a_value_is_sent_as_json_and_its_result_comes_back(client: Client) -> None:
+    assert client.run("compute", 100)["value"] == 4950
+    text = {"expression": "'grün' + a", "variables": {"a": " ☂"}}
+    assert client.run("expression", text) == "grün ☂"
+
+
+def test_bytes_are_sent_as_they_are(client: Client) -> None:
+    task = client.submit("cat", b"\x00\xff")
+    assert task.info(payload=True).payload == b"\x00\xff"
+    assert client.submit("cat", Payload(b"<a/>", "text/xml")).info(payload=True).payload == Payload(b"<a/>", "text/xml")
+    assert client.submit("cat").info(payload=True).payload == b""
+    assert client.run("cat", None) == "null"
+
+
+def test_a_value_that_is_not_json_is_refused_before_it_is_sent(client: Client) -> None:
+    with pytest.raises(TypeError, match="pass JSON values, bytes or a Payload"):
+        client.submit("cat", {1, 2})
+    with pytest.raises(ValueError, match="JSON"):
+        client.submit("cat", float("nan"))
+
+
+def test_options_reach_the_server(client: Client) -> None:
+    task = client.submit(
+        "io", 0, priority="high", labels={"a": "b"}, timeout=timedelta(minutes=2), retry=Retry(max_attempts=7, delay=1.5),
+        delay=0.01, name="a name", at_most_once=False, durability="memory", task_id="", expires_after=3600,
+    )  # fmt: skip
+    task.wait()
+    info = task.info()
+    assert info.state is State.COMPLETED and info.priority == "HIGH" and info.labels == {"a": "b"}
+    assert info.name == "a name" and info.attempt == 1
+    assert info.message.timeout.seconds == 120 and info.message.retry.max_attempts == 7
+    assert info.message.retry.delay.ToMilliseconds() == 1500
+    with pytest.raises(ValueError, match="must be one of LOW, NORMAL, HIGH, CRITICAL"):
+        client.submit("io", 0, priority="urgent")
+
+
+def test_a_loop_of_submissions_becomes_few_batches_in_order(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = calls(client, monkeypatch)
+    tasks = [client.submit("compute", number) for number in range(3_000)]
+    client.flush()
+    assert counted["TaskService/BatchSubmitTasks"] < 300
+    listed = [task.task_id for task in client.list(batch_id=tasks[0].info().batch_id)]
+    assert listed == [task.id for task in reversed(tasks)]
+
+
+def test_many_results_need_few_calls(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = calls(client, monkeypatch)
+    tasks = [client.submit("compute", number) for number in range(3_000)]
+    assert [task.result()["n"] for task in tasks] == list(range(3_000))
+    assert sum(counted.values()) < 1_500, counted
+
+
+def test_as_completed_yields_each_task_once_as_it_ends(client: Client) -> None:
+    slow = client.submit("io", LONG)
+    quick = [client.submit("compute", 1) for _ in range(20)]
+    seen = []
+    for task in lineshaft.as_completed([slow, *quick]):
+        seen.append(task)
+        if len(seen) == len(quick):
+            assert set(seen) == set(quick)
+            slow.cancel()
+    assert seen[-1] is slow and len(seen) == len(quick) + 1
+    with pytest.raises(lineshaft.TaskCancelled):
+        slow.result()
+
+
+def test_as_completed_and_result_observe_their_timeouts(client: Client) -> None:
+    slow = client.submit("io", LONG)
+    with pytest.raises(TimeoutError, match="1 of 1 tasks"):
+        list(lineshaft.as_completed([slow], timeout=0.05))
+    with pytest.raises(TimeoutError, match="has not finished within 0.05 s"):
+        slow.result(timeout=0.05)
+    assert not slow.wait(timeout=0) and not slow.done()
+    assert slow.cancel("force") and isinstance(slow.exception(), lineshaft.TaskCancelled)
+
+
+def test_map_yields_results_in_order(client: Client) -> None:
+    assert [value["n"] for value in client.map("compute", range(500))] == list(range(500))
+    assert list(client.map("compute", [])) == []
+
+
+def test_a_batch_is_accepted_whole_or_not_at_all(client: Client) -> None:
+    tasks = client.batch([("compute", 1), {"handler": "compute", "payload": 2, "labels": {"batch": "whole"}}])
+    assert [task.result()["n"] for task in tasks] == [1, 2]
+    with pytest.raises(lineshaft.NotFound) as met:
+        client.batch([{"handler": "compute", "payload": 1, "labels": {"batch": "half"}}, ("nosuch", 1)])
+    assert met.value.metadata["field"] == "tasks[1].handler"
+    assert not list(client.list(labels={"batch": "half"}))
+    own = client.batch([("compute", number) for number in range(30)], batch_id=f"own-{time.time_ns()}")
+    assert [task.result()["n"] for task in own] == list(range(30))
+    assert client.batch([]) == []
+
+
+def test_a_refused_task_raises_where_its_id_is_needed(client: Client) -> None:
+    task = client.submit("nosuch", 1)
+    for use in (lambda: task.id, task.result, task.wait, task.accepted):
+        with pytest.raises(lineshaft.NotFound) as met:
+            use()
+        assert met.value.reason == "UNKNOWN_HANDLER" and met.value.metadata["handler"] == "nosuch"
+    assert task.exception() is not None
+    with pytest.raises(lineshaft.InvalidArgument) as bad:
+        client.submit("compute", 1, labels={"": "x"}).id  # noqa: B018
+    assert [one.field for one in bad.value.violations] == ['labels[""]'], bad.value.violations
+
+
+def test_refused_tasks_do_not_disturb_those_that_are_sent_with_them(client: Client) -> None:
+    tasks = []
+    for number in range(200):
+        bad = {50: {"labels": {"": "x"}}, 51: {"name": "x" * 200}}.get(number, {})
+        tasks.append(client.submit("nosuch" if number in (7, 150) else "compute", number, **bad))
+    for number, task in enumerate(tasks):
+        if number in (7, 150):
+            assert isinstance(task.exception(), lineshaft.NotFound)
+        elif number in (50, 51):
+            error = task.exception()
+            assert isinstance(error, lineshaft.InvalidArgument)
+            assert {50: 'labels[""]', 51: "display_name"}[number] == error.violations[0].field
+        else:
+            assert task.result()["n"] == number
+
+
+def test_a_refused_task_that_no_one_looks_at_is_logged_and_raised_at_the_end(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        pytest.raises(lineshaft.NotFound),
+        caplog.at_level(logging.ERROR, "lineshaft"),
+        Client(address(server)) as client,
+    ):
+        client.submit("nosuch", 1)
+    assert "was not accepted" in caplog.text and "nosuch" in caplog.text
+
+
+def test_a_full_queue_delays_only_its_own_tasks(client: Client) -> None:
+    client_pool = [client.submit("narrow", str(number).encode()) for number in range(40)]
+    others = [client.submit("compute", number) for number in range(40)]
+    assert [task.result()["n"] for task in others] == list(range(40))
+    assert [task.result() for task in client_pool] == [str(number) for number in range(40)]
+
+
+def test_a_full_queue_is_an_error_after_the_timeout_of_the_client(server: Server) -> None:
+    with Client(address(server), timeout=0.5) as client:
+        tasks = [client.submit("narrow-nap", str(LONG).encode()) for _ in range(8)]
+        refused = []
+        for task in tasks:
+            try:
+                task.accepted()
+            except lineshaft.ResourceExhausted as error:
+                assert error.reason == "QUEUE_FULL" and error.metadata["pool"] == "naps" and error.retry_after
+                refused.append(task)
+        for task in tasks:
+            assert task in refused or task.cancel("force")
+        assert 1 <= len(refused) <= 3
+
+
+def test_a_failed_task_raises_with_its_failure(client: Client) -> None:
+    with pytest.raises(lineshaft.TaskFailed) as met:
+        client.run("break", retry=1)
+    failure = met.value.failure
+    assert failure.reason == "HANDLER_ERROR" and failure.exit_code == 3 and failure.detail == "broken\n"
+    assert "broken" in str(met.value)
+
+
+def test_cancel_reports_whether_it_came_in_time(client: Client) -> None:
+    task = client.submit("io", LONG)
+    assert task.cancel(reason="not needed")
+    with pytest.raises(lineshaft.TaskCancelled) as met:
+        task.result()
+    assert met.value.reason == "not needed"
+    finished = client.submit("compute", 1)
+    finished.wait()
+    assert not finished.cancel()
+
+
+def test_a_handle_by_id_waits_like_the_first_one(client: Client) -> None:
+    task = client.submit("io", 0.2)
+    again = client.task(task.id)
+    with Client(client.address) as other:
+        assert other.task(task.id).result() == again.result() == task.result()
+        assert other.task(task.id).result() == task.result()
+        ids = [client.submit("compute", number).id for number in range(50)]
+        handles = [other.task(one) for one in ids]
+        assert {task.result()["n"] for task in lineshaft.as_completed(handles)} == set(range(50))
+        with pytest.raises(lineshaft.LineshaftError):
+            other.task("nosuch").result()
+
+
+def test_the_same_request_id_is_the_same_task(client: Client) -> None:
+    request_id = f"same-{time.time_ns()}"
+    first, second = (client.submit("io", 0.1, request_id=request_id) for _ in range(2))
+    assert first.id == second.id
+    assert first.result() == second.result()
+    assert client.submit("io", 0.1, request_id=request_id).result() == first.result()
+    with pytest.raises(lineshaft.AlreadyExists):
+        client.submit("io", 0.2, request_id=request_id).id  # noqa: B018
+
+
+def test_a_result_that_was_deleted_is_an_error(client: Client) -> None:
+    task = client.submit("compute", 1)
+    client.task(task.id)
+    while not task.refresh().finished:
+        pass
+    assert client.delete(task_ids=[task.id]) == 1
+    with pytest.raises(lineshaft.TaskDeleted):
+        task.result()
+
+
+def test_many_threads_wait_at_the_same_time(client: Client) -> None:
+    results: list[int] = []
+
+    def work(number: int) -> None:
+        for _ in range(5):
+            results.append(client.run("compute", number)["n"])
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == sorted(list(range(50)) * 5)
+
+
+def test_output_is_read_and_followed(client: Client) -> None:
+    task = client.submit("talk", b"and end")
+    assert b"".join(task.follow()) == b"begin\nand end"
+    assert task.output() == b"begin\nand end" and task.output("stderr") == b"complaint\n"
+
+
+def test_watch_yields_the_changes_of_a_task_from_the_first(client: Client) -> None:
+    task = client.submit("compute", 1)
+    assert [event.state for event in task.watch()] == [State.QUEUED, State.RUNNING, State.COMPLETED]
+    with Client(client.address) as other:
+        assert list(other.task(task.id).watch()) == []
+
+
+def test_done_callbacks_are_called_once(client: Client) -> None:
+    called = threading.Semaphore(0)
+    task = client.submit("io", 0.05)
+    task.add_done_callback(lambda done: called.release() if done is task else None)
+    assert called.acquire(timeout=20)
+    task.add_done_callback(lambda _: called.release())
+    assert called.acquire(timeout=0)
+
+
+def test_a_killed_server_loses_and_repeats_nothing(own_server: Server) -> None:
+    proxy = Proxy(own_server)
+    with Client(address_of(proxy.listener)) as client:
+        tasks = [client.submit("io", 0.01) for _ in range(10)]
+        assert len({task.id for task in tasks}) == 10
+        watched = client.submit("io", 0.3)
+        events = watched.watch()
+        assert next(events).state is State.QUEUED
+        own_server.crash()
+        proxy.cut()
+        restart = threading.Thread(target=own_server.start_again)
+        restart.start()
+        tasks += [client.submit("io", 0.01) for _ in range(500)]
+        assert len({task.id for task in tasks}) == 510
+        restart.join()
+        proxy.cut()
+        for task in tasks:
+            task.wait()
+        assert list(events)[-1].state is State.COMPLETED
+        assert sum(1 for _ in client.list()) == 511
+
+
+def test_without_a_server_the_call_fails_after_the_timeout(caplog: pytest.LogCaptureFixture) -> None:
+    client = Client("127.0.0.1:1", timeout=0.3)
+    with caplog.at_level(logging.WARNING, "lineshaft"), pytest.raises(lineshaft.Unavailable, match="127.0.0.1:1"):
+        client.submit("compute", 1).id  # noqa: B018
+    with pytest.raises(lineshaft.Unavailable):
+        client.get("some")
+    client.close()
+
+
+def test_a_closed_client_ends_waits_and_refuses_submissions(server: Server) -> None:
+    client = Client(address(server))
+    task = client.submit("io", LONG)
+    met: list[BaseException | None] = []
+    waiting = threading.Thread(target=lambda: met.append(task.exception()))
+    many = [client.submit("io", LONG) for _ in range(20)]
+    ended: list[BaseException | None] = []
+    more = threading.Thread(target=lambda: ended.append(many[0].exception()))
+    waiting.start()
+    more.start()
+    for one in (task, *many):
+        one.cancel()
+    waiting.join()
+    more.join()
+    hanging = client.submit("io", LONG)
+
+    def wait() -> None:
+        with pytest.raises(lineshaft.ClientClosed):
+            hanging.result()
+        met.append(None)
+
+    last = threading.Thread(target=wait)
+    last.start()
+    hanging_id = hanging.id
+    client.close()
+    last.join()
+    assert len(met) == 2 and len(ended) == 1
+    with pytest.raises(lineshaft.ClientClosed):
+        client.submit("io", 0)
+    with Client(address(server)) as other:
+        other.cancel(hanging_id)
+
+
+def test_submissions_before_the_end_of_the_program_are_sent(server: Server, client: Client) -> None:
+    label = f"exit-{time.time_ns()}"
+    program = f"""
+import lineshaft
+client = lineshaft.Client({address(server)!r})
+for _ in range(100):
+    client.submit("compute", 1, labels={{"run": {label!r}}})
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    assert sum(1 for _ in client.list(labels={"run": label})) == 100
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_client_works_in_a_forked_process(server: Server) -> None:
+    program = f"""
+import os, lineshaft
+client = lineshaft.Client({address(server)!r})
+assert client.run("compute", 3)["n"] == 3
+before = [client.submit("compute", number) for number in range(20)]
+list(lineshaft.as_completed(before))
+task = client.submit("compute", 5)
+task.id
+for _ in range(3):
+    child = os.fork()
+    if child == 0:
+        assert client.run("compute", 4)["n"] == 4
+        assert task.result()["n"] == 5
+        tasks = [client.submit("compute", number) for number in range(50)]
+        assert [task.result()["n"] for task in tasks] == list(range(50))
+        client.close()
+        os._exit(7)
+    assert client.run("compute", 6)["n"] == 6
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 7, status
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, timeout=60)
+
+
+def test_tls_and_tokens(tmp_path: pathlib.Path) -> None:
+    class Options:
+        scratch = tmp_path
+
+    Options.binary = binary()
+    secure = SecureServer(Options)
+    try:
+        at = address(secure.server)
+        with Client(at, ca=secure.authority, token=secure.tokens["submitter"]) as client:
+            assert client.run("compute", 10)["n"] == 10
+        with Client("https://" + at, ca=str(secure.authority), token=lambda: secure.tokens["viewer"]) as client:
+            with pytest.raises(lineshaft.PermissionDenied) as met:
+                client.submit("compute", 10).id  # noqa: B018
+            assert met.value.reason == "PERMISSION_DENIED" and met.value.metadata["role"] == "submitter"
+        with Client(at, ca=secure.authority) as client, pytest.raises(lineshaft.Unauthenticated):
+            client.run("compute", 10)
+    finally:
+        secure.server.end()
+
+
+def test_the_address_and_the_token_come_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    for name in ("LINESHAFT_ADDRESS", "LINESHAFT_SERVER", "LINESHAFT_TOKEN", "LINESHAFT_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    assert Client().address == "127.0.0.1:7070"
+    monkeypatch.setenv("LINESHAFT_SERVER", "https://example:1/")
+    assert Client().address == "example:1" and Client()._connection.tls
+    monkeypatch.setenv("LINESHAFT_ADDRESS", "localhost:2")
+    assert Client().address == "localhost:2" and not Client()._connection.tls
+    (tmp_path / "token").write_text("secret\n")
+    monkeypatch.setenv("LINESHAFT_TOKEN_FILE", str(tmp_path / "token"))
+    assert Client()._connection.metadata() == (("authorization", "Bearer secret"),)
+    with pytest.raises(ValueError, match="without TLS"):
+        Client("example:7070")
+
+
+def test_a_batch_of_serialized_tasks_is_the_message_of_the_contract() -> None:
+    from lineshaft._submit import frame
+
+    tasks = [task_service_pb2.SubmitTaskRequest(handler="h" * size) for size in (1, 200, 20_000)]
+    data = frame([task.SerializeToString() for task in tasks], "batch")
+    assert task_service_pb2.BatchSubmitTasksRequest.FromString(data) == task_service_pb2.BatchSubmitTasksRequest(
+        tasks=tasks, batch_id="batch"
+    )
