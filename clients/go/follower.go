@@ -16,14 +16,12 @@ import (
 )
 
 const (
-	// waitsMax is the number of tasks that are waited for with a call each, which is the fastest for few.
+	// waitsMax is the number of tasks that are waited for with a call each, which is the fastest way for few.
 	waitsMax = 16
 	// waitMax limits such a call; a task that takes longer joins a group.
 	waitMax = time.Second
 	// groupMax is the maximum number of tasks in a filter.
 	groupMax = 1000
-	// formingMax is the number of groups that are being formed at the same time. Meanwhile further tasks gather.
-	formingMax = 2
 	// groupsFew is the number of groups above which small ones are merged.
 	groupsFew = 4
 	// groupsMax is the number of groups at which further tasks have to wait until a group ends.
@@ -39,9 +37,9 @@ type follower struct {
 	tasks lineshaftv1.TaskServiceClient
 
 	mu      sync.Mutex
-	queue   []*Task // to be followed, and in no group
-	waits   int     // calls of WaitTask
-	forming int
+	queue   []*Task        // to be followed, and in no group
+	waits   int            // calls of WaitTask
+	forming bool           // a goroutine forms groups; meanwhile further tasks gather
 	groups  []*followGroup // with an open watch
 	failure error          // of the last call; nil if it succeeded
 }
@@ -60,7 +58,7 @@ func newFollower(ctx context.Context, tasks lineshaftv1.TaskServiceClient) *foll
 func (f *follower) follow(task *Task) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.waits < waitsMax && len(f.queue) == 0 {
+	if f.waits < waitsMax && !f.forming {
 		f.waits++
 		go f.wait(task)
 		return
@@ -70,8 +68,8 @@ func (f *follower) follow(task *Task) {
 
 func (f *follower) enqueue(tasks ...*Task) {
 	f.queue = append(f.queue, tasks...)
-	if len(f.queue) > 0 && f.forming < formingMax && len(f.groups) < groupsMax {
-		f.forming++
+	if len(f.queue) > 0 && !f.forming && len(f.groups) < groupsMax {
+		f.forming = true
 		go f.form()
 	}
 }
@@ -138,7 +136,7 @@ func (f *follower) gather() map[string]*Task {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.queue) == 0 || len(f.groups) >= groupsMax || f.ctx.Err() != nil {
-		f.forming--
+		f.forming = false
 		return nil
 	}
 	tasks := map[string]*Task{}

@@ -440,6 +440,7 @@ func TestAnAttemptThatWaitsForTasksGivesItsSlotBack(t *testing.T) {
 			if result := message.GetFinished().GetResult(); string(result.GetData()) != "2" {
 				t.Errorf("the worker sent %v", message)
 			}
+			session.settle("1")
 			return
 		}
 	}
