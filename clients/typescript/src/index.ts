@@ -31,4 +31,4 @@ export type { CancelOptions, WaitOptions } from "./task.js";
 export type * from "./types.js";
 export type { HandlerFunction, TaskContext } from "./worker/context.js";
 export { Worker } from "./worker/worker.js";
-export type { HandlerOptions, RunOptions, StopOptions, WorkerOptions } from "./worker/worker.js";
+export type { HandlerOptions, RunOptions, StopOptions, ThreadHandlerOptions, WorkerOptions } from "./worker/worker.js";

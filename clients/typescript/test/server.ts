@@ -129,7 +129,11 @@ export class Proxy {
   /** Resets all connections. Returns how many there were. */
   cut(): number {
     const count = this.#sockets.size;
-    for (const socket of this.#sockets) socket.resetAndDestroy();
+    for (const socket of this.#sockets) {
+      // Node never closes a socket that is reset while it is shutting down.
+      if (socket.writableEnded) socket.destroy();
+      else socket.resetAndDestroy();
+    }
     return count;
   }
 

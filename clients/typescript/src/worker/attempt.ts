@@ -10,7 +10,7 @@ import { decode, encode, Payload } from "../payload.js";
 import { withTrace } from "../trace.js";
 import type { Priority } from "../types.js";
 import { captured } from "./capture.js";
-import type { HandlerFunction, TaskContext } from "./context.js";
+import type { HandlerFunction, InternalContext } from "./context.js";
 import type { Outbox } from "./outbox.js";
 import { Slot } from "./slot.js";
 
@@ -18,6 +18,9 @@ import { Slot } from "./slot.js";
 const RESULT_BYTES_MAX = 15 << 20;
 const MESSAGE_CHARACTERS_MAX = 1_000;
 const DETAIL_CHARACTERS_MAX = 8_000;
+
+/** A function was stopped by force. */
+export class TerminatedError extends Error {}
 
 export type Outcome = NonNullable<AttemptFinished["outcome"]>;
 
@@ -33,6 +36,8 @@ export class Attempt {
   readonly #outbox: Outbox;
   readonly #client: () => Client;
   readonly #abort = new AbortController();
+  readonly #force = new AbortController();
+  #grace: NodeJS.Timeout | undefined;
 
   constructor(assigned: AttemptAssigned, outbox: Outbox, client: () => Client) {
     this.token = assigned.token;
@@ -42,9 +47,11 @@ export class Attempt {
     this.#client = client;
   }
 
-  /** Asks the function to stop. */
-  stop(reason: StopReason): void {
+  /** Asks the function to stop. `grace`: time after which it is stopped by force, if that is possible, in milliseconds. */
+  stop(reason: StopReason, grace: number): void {
     this.#abort.abort(new DOMException(STOP_TEXTS[reason] ?? "the task was cancelled", "AbortError"));
+    clearTimeout(this.#grace);
+    this.#grace = setTimeout(() => this.#force.abort(), grace);
   }
 
   /** Runs the function to its end and returns how it ended. Never fails. */
@@ -60,12 +67,15 @@ export class Attempt {
     try {
       return completed(await (isCapturing ? captured(sink, begin) : begin()));
     } catch (error) {
+      if (error instanceof TerminatedError) return { $case: "stopped", value: { method: StopMethod.ABORT } };
       if (this.#abort.signal.aborted) return { $case: "stopped", value: { method: StopMethod.TOKEN } };
-      return failed(FailureReason.HANDLER_ERROR, error, !(error instanceof PermanentError));
+      return failed(reasonOf(error), error, !(error instanceof PermanentError));
+    } finally {
+      clearTimeout(this.#grace);
     }
   }
 
-  #context(): TaskContext {
+  #context(): InternalContext {
     const { taskId, namespace, handler, attempt, priority, labels, payload, timeout } = this.#assigned;
     const client = this.#client;
     const kind = payload?.kind;
@@ -79,12 +89,13 @@ export class Attempt {
       payload: kind?.$case === "data" ? new Payload(kind.value, payload!.contentType) : undefined,
       timeout: milliseconds(timeout),
       signal: this.#abort.signal,
+      forced: this.#force.signal,
       get client() {
         return client();
       },
       progress: (fraction, note = "") => this.#outbox.progress(this.token, Math.min(1, Math.max(0, fraction)), note),
-      log: (...values) =>
-        this.#outbox.output(this.token, OutputStream.STDERR, Buffer.from(`${format(...values)}\n`)),
+      output: (stream, data) => this.#outbox.output(this.token, stream, data),
+      log: (...values) => this.#outbox.output(this.token, OutputStream.STDERR, Buffer.from(`${format(...values)}\n`)),
       suspend: (waiting) => this.slot.during(waiting),
       run: <Result>(handler: string, payload?: unknown, options?: SubmitOptions) =>
         this.slot.during(client().run<Result>(handler, payload, { signal: this.#abort.signal, namespace, ...options })),
@@ -102,6 +113,11 @@ function completed(value: unknown): Outcome {
   if (bytes <= RESULT_BYTES_MAX) return { $case: "result", value: result };
   const error = new LineshaftError(`result has ${bytes} bytes, at most ${RESULT_BYTES_MAX} fit into a message`);
   return failed(FailureReason.RESULT_TOO_LARGE, error, false);
+}
+
+function reasonOf(error: unknown): FailureReason {
+  const { code } = (error ?? {}) as NodeJS.ErrnoException;
+  return code === "ERR_WORKER_OUT_OF_MEMORY" ? FailureReason.OUT_OF_MEMORY : FailureReason.HANDLER_ERROR;
 }
 
 function failed(reason: FailureReason, error: unknown, retryable: boolean): Outcome {

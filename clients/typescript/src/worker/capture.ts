@@ -6,13 +6,18 @@ import { OutputStream } from "../gen/lineshaft/v1/task.js";
 /** Gets what was written. */
 export type Sink = (stream: OutputStream, data: Buffer) => void;
 
-const current = new AsyncLocalStorage<Sink>();
+const current = new AsyncLocalStorage<Sink | undefined>();
 let users = 0;
 let restore: () => void = () => {};
 
 /** Runs a function; what it and what it calls write goes to `sink` too, while some worker captures. */
 export function captured<T>(sink: Sink, run: () => T): T {
   return users === 0 ? run() : current.run(sink, run);
+}
+
+/** Runs a function; what is written because of it is not captured. */
+export function uncaptured<T>(run: () => T): T {
+  return current.run(undefined, run);
 }
 
 /** Starts to capture, and returns a function that ends it. */
@@ -24,18 +29,23 @@ export function capture(): () => void {
 }
 
 function patch(): () => void {
+  return tee((stream, data) => current.getStore()?.(stream, data));
+}
+
+/** Passes everything that is written to the console to `sink` too, and returns a function that ends this. */
+export function tee(sink: Sink): () => void {
   const ends = [
-    patchStream(process.stdout, OutputStream.STDOUT),
-    patchStream(process.stderr, OutputStream.STDERR),
+    teeStream(process.stdout, (data) => sink(OutputStream.STDOUT, data)),
+    teeStream(process.stderr, (data) => sink(OutputStream.STDERR, data)),
   ];
   return () => ends.forEach((end) => end());
 }
 
-function patchStream(stream: NodeJS.WriteStream, kind: OutputStream): () => void {
+function teeStream(stream: NodeJS.WriteStream, sink: (data: Buffer) => void): () => void {
   const write = stream.write;
   const patched = function (this: NodeJS.WriteStream, ...args: Parameters<typeof write>): boolean {
     const [data, encoding] = args;
-    current.getStore()?.(kind, typeof data === "string" ? Buffer.from(data, typeof encoding === "string" ? encoding : "utf8") : Buffer.from(data));
+    sink(typeof data === "string" ? Buffer.from(data, typeof encoding === "string" ? encoding : "utf8") : Buffer.from(data));
     return write.apply(this, args);
   } as typeof write;
   stream.write = patched;

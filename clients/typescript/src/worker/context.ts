@@ -1,5 +1,6 @@
 // What a function of a worker knows about its task, and what it can report.
 
+import type { OutputStream } from "../gen/lineshaft/v1/task.js";
 import type { Client } from "../client.js";
 import type { SubmitOptions } from "../client.js";
 import type { Payload } from "../payload.js";
@@ -36,6 +37,14 @@ export interface TaskContext {
 
   /** Waits without using a slot of the pool, for example for the results of other tasks. */
   suspend<T>(waiting: Promise<T>): Promise<T>;
+}
+
+/** What this package adds for its own functions. */
+export interface InternalContext extends TaskContext {
+  /** Aborted when the attempt has to be stopped by force. */
+  readonly forced: AbortSignal;
+  /** Writes to the output of the task. */
+  output(stream: OutputStream, data: Buffer): void;
 }
 
 /** A function that runs tasks. What it returns is the result: bytes as they are, any other value as JSON. */

@@ -2,6 +2,7 @@
 
 import { hostname } from "node:os";
 import { Client } from "../client.js";
+import { milliseconds } from "../convert.js";
 import { CallError, Code, LineshaftError } from "../errors.js";
 import {
   type AttemptAssigned,
@@ -21,6 +22,7 @@ import type { HandlerFunction } from "./context.js";
 import { Outbox, type Report } from "./outbox.js";
 import { stopOnSignals } from "./signals.js";
 import { runStream } from "./stream.js";
+import { Threads } from "./threads.js";
 
 const CONCURRENCY_DEFAULT = 10;
 /** Time for the server to end a stream that the worker has ended. */
@@ -44,6 +46,11 @@ export interface WorkerOptions extends ConnectOptions {
 export interface HandlerOptions {
   /** Shown in the list of handlers. */
   description?: string;
+}
+
+export interface ThreadHandlerOptions extends HandlerOptions {
+  /** Name of the exported function. Default: `default`. */
+  export?: string;
 }
 
 export interface RunOptions {
@@ -71,6 +78,7 @@ export class Worker {
   readonly #unsettled = new Map<string, AttemptFinished>();
   readonly #closing = new AbortController();
   readonly #log: (line: string) => void;
+  readonly #threads: Threads;
   #client: Client | undefined;
   #hasStarted = false;
   #isDraining = false;
@@ -81,6 +89,7 @@ export class Worker {
     this.#options = typeof options === "string" ? { address: options } : options;
     endpoint(this.#options);
     this.id = this.#options.workerId ?? defaultId();
+    this.#threads = new Threads(this.#options);
     this.#log = this.#options.log ?? ((line) => console.error(line));
   }
 
@@ -94,6 +103,16 @@ export class Worker {
     if (this.#handlers.has(name)) throw new LineshaftError(`handler ${name} has a function already`);
     this.#handlers.set(name, { call, description });
     return this;
+  }
+
+  /**
+   * Registers the function that a module exports. It runs in a thread of its own, so that it may use the CPU for long, and
+   * is really stopped when its task is cancelled or its timeout has passed.
+   *
+   * @param module such as `new URL("./resize.js", import.meta.url)`
+   */
+  handleInThread(name: string, module: URL | string, options: ThreadHandlerOptions = {}): this {
+    return this.handle(name, this.#threads.handler(String(module), options.export ?? "default"), options);
   }
 
   /**
@@ -114,6 +133,7 @@ export class Worker {
       await this.#connectUntilStopped(channel);
     } finally {
       this.#abandon();
+      await this.#threads.end();
       endSignals?.();
       endCapture?.();
       this.#client?.close();
@@ -227,15 +247,15 @@ export class Worker {
     this.#outbox.push({ $case: "finished", value: report });
   }
 
-  #cancel({ token, reason }: AttemptCancel): void {
+  #cancel({ token, reason, grace }: AttemptCancel): void {
     if (reason === StopReason.STALE) return this.#forget(token);
     this.#outbox.push({ $case: "cancelAcknowledged", value: { token } });
-    this.#running.get(token)?.stop(reason);
+    this.#running.get(token)?.stop(reason, milliseconds(grace) ?? 0);
   }
 
   /** The attempt is not the worker's any more. */
   #forget(token: string): void {
-    this.#running.get(token)?.stop(StopReason.STALE);
+    this.#running.get(token)?.stop(StopReason.STALE, 0);
     this.#running.delete(token);
     this.#unsettled.delete(token);
   }

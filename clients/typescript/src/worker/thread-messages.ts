@@ -1,0 +1,35 @@
+// What a worker and its threads send each other.
+
+import type { OutputStream } from "../gen/lineshaft/v1/task.js";
+import type { ConnectOptions } from "../rpc/endpoint.js";
+import type { Priority } from "../types.js";
+
+/** The parts of a context that can be copied. */
+export interface ContextFields {
+  taskId: string;
+  namespace: string;
+  handler: string;
+  attempt: number;
+  priority: Priority;
+  labels: Record<string, string>;
+  timeout: number | undefined;
+}
+
+export interface Start {
+  kind: "start";
+  module: string;
+  export: string;
+  payload: { data: Uint8Array; contentType: string } | undefined;
+  context: ContextFields;
+  connect: ConnectOptions;
+}
+
+export type ToThread = Start | { kind: "abort"; message: string } | { kind: "resumed"; wait: number };
+
+export type FromThread =
+  | { kind: "output"; stream: OutputStream; data: Uint8Array }
+  | { kind: "progress"; fraction: number; note: string | undefined }
+  | { kind: "suspend"; wait: number }
+  | { kind: "resume"; wait: number }
+  | { kind: "returned"; payload: { data: Uint8Array; contentType: string } | undefined }
+  | { kind: "threw"; error: unknown; isPermanent: boolean };
