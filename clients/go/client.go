@@ -25,6 +25,7 @@ type Client struct {
 	connection *grpc.ClientConn
 	tasks      lineshaftv1.TaskServiceClient
 	namespace  string
+	trace      func(context.Context) map[string]string
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -55,6 +56,7 @@ func NewClient(address string, options ...ClientOption) (*Client, error) {
 		connection: connection,
 		tasks:      lineshaftv1.NewTaskServiceClient(connection),
 		namespace:  settings.namespace,
+		trace:      settings.trace,
 	}
 	client.ctx, client.cancel = context.WithCancelCause(context.Background())
 	client.submitter = newSubmitter(client.ctx, client.tasks)

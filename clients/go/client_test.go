@@ -26,6 +26,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	lineshaft "github.com/lineshaft/lineshaft/clients/go"
@@ -140,6 +141,23 @@ func TestARepeatedRequestIDReturnsTheFirstTask(t *testing.T) {
 	var known *lineshaft.Error
 	if _, err := client.Submit(ctx, "compute", 2, lineshaft.WithRequestID("r")); !errors.As(err, &known) || known.Reason != lineshaft.ReasonRequestIDReused {
 		t.Errorf("a request ID with another payload returned %v", err)
+	}
+}
+
+func TestATracedSubmissionIsACallOfItsOwn(t *testing.T) {
+	var calls calls
+	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	var sent []string
+	client := startServer(t, defaultConfig).client(calls.option(), lineshaft.WithTraceContext(func(context.Context) map[string]string {
+		return map[string]string{"traceparent": parent}
+	}), lineshaft.WithDialOptions(grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, request, response any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
+		headers, _ := metadata.FromOutgoingContext(ctx)
+		sent = append(sent, headers.Get("traceparent")...)
+		return invoke(ctx, method, request, response, conn, options...)
+	})))
+	must[*lineshaft.Task](t)(client.Submit(testContext(t), "compute", 1))
+	if calls.of("SubmitTask") != 1 || !slices.Equal(sent, []string{parent}) {
+		t.Errorf("the calls are %v, the trace contexts %v", calls.counts, sent)
 	}
 }
 
@@ -495,12 +513,12 @@ func TestNothingIsLostOrRepeatedWhenTheServerIsKilled(t *testing.T) {
 	for id := range ids {
 		seen[id] = true
 	}
-	tasks := lineshaftv1.NewTaskServiceClient(client.Connection())
-	listed, request := 0, &lineshaftv1.ListTasksRequest{PageSize: 1000}
-	for more := true; more; more = request.PageToken != "" {
-		page := must[*lineshaftv1.ListTasksResponse](t)(tasks.ListTasks(ctx, request))
-		listed += len(page.Tasks)
-		request.PageToken = page.NextPageToken
+	listed := 0
+	for _, err := range client.List(ctx, nil) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		listed++
 	}
 	if len(seen) != callers*each || listed != len(seen) {
 		t.Errorf("%d tasks were submitted, the server has %d, of %d callers and %d each", len(seen), listed, callers, each)

@@ -38,6 +38,7 @@ type clientSettings struct {
 	token     string
 	tls       *tls.Config
 	namespace string
+	trace     func(context.Context) map[string]string
 	dial      []grpc.DialOption
 }
 
@@ -54,6 +55,12 @@ func WithTLS(config *tls.Config) ClientOption {
 // WithNamespace submits tasks in this namespace unless [InNamespace] sets another one.
 func WithNamespace(namespace string) ClientOption {
 	return func(s *clientSettings) { s.namespace = namespace }
+}
+
+// WithTraceContext sends the W3C trace context that the function returns, under the keys traceparent and tracestate, with each
+// submission, so that the task belongs to the trace of its submitter. A submission with a trace context is a call of its own.
+func WithTraceContext(trace func(context.Context) map[string]string) ClientOption {
+	return func(s *clientSettings) { s.trace = trace }
 }
 
 // WithDialOptions adds options of the gRPC connection, such as the stats handler of OpenTelemetry.

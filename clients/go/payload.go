@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"mime"
+	"strings"
 
 	lineshaftv1 "github.com/lineshaft/lineshaft/clients/go/lineshaftv1"
 )
@@ -19,9 +20,10 @@ type Payload struct {
 	ContentType string
 }
 
-// Decode stores the content in the value that `into` points to: JSON with [json.Unmarshal], any content in a *[]byte or
-// *Payload. An empty content leaves the value as it is.
+// Decode stores the content in the value that `into` points to: JSON with [json.Unmarshal], text in a *string, any content in
+// a *[]byte, *Payload or *any. An empty content leaves the value as it is.
 func (p Payload) Decode(into any) error {
+	kind, _, _ := mime.ParseMediaType(p.ContentType)
 	switch into := into.(type) {
 	case *Payload:
 		*into = p
@@ -29,11 +31,21 @@ func (p Payload) Decode(into any) error {
 	case *[]byte:
 		*into = p.Data
 		return nil
+	case *string:
+		if strings.HasPrefix(kind, "text/") {
+			*into = string(p.Data)
+			return nil
+		}
+	case *any:
+		if len(p.Data) > 0 && kind != contentTypeJSON {
+			*into = p.Data
+			return nil
+		}
 	}
 	if len(p.Data) == 0 {
 		return nil
 	}
-	if kind, _, err := mime.ParseMediaType(p.ContentType); err != nil || kind != contentTypeJSON {
+	if kind != contentTypeJSON {
 		return fmt.Errorf("content type is %q, must be %s; decode it into a *[]byte", p.ContentType, contentTypeJSON)
 	}
 	return json.Unmarshal(p.Data, into)

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"time"
 
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	lineshaftv1 "github.com/lineshaft/lineshaft/clients/go/lineshaftv1"
@@ -119,7 +120,12 @@ func (c *Client) Submit(ctx context.Context, handler string, payload any, option
 	}
 	ctx, cancel := limited(ctx)
 	defer cancel()
-	accepted, err := c.submitter.submit(ctx, request)
+	ctx, isTraced := c.traced(ctx)
+	submit := c.submitter.submit
+	if isTraced {
+		submit = c.submitter.single
+	}
+	accepted, err := submit(ctx, request)
 	if err != nil {
 		return nil, err
 	}
@@ -150,6 +156,7 @@ func (c *Client) SubmitBatch(ctx context.Context, submissions []Submission) ([]*
 func (c *Client) submitBatch(ctx context.Context, requests []*lineshaftv1.SubmitTaskRequest) ([]*Task, error) {
 	ctx, cancel := limited(ctx)
 	defer cancel()
+	ctx, _ = c.traced(ctx)
 	batch := &lineshaftv1.BatchSubmitTasksRequest{Tasks: requests}
 	response, err := retry(ctx, func(ctx context.Context) (*lineshaftv1.BatchSubmitTasksResponse, error) {
 		return c.tasks.BatchSubmitTasks(ctx, batch)
@@ -163,6 +170,18 @@ func (c *Client) submitBatch(ctx context.Context, requests []*lineshaftv1.Submit
 		tasks[index] = c.accepted(id, response.ResumeToken, isDuplicate)
 	}
 	return tasks, nil
+}
+
+// traced adds the trace context to the metadata of the call. It reports whether the call has metadata, which a submission
+// cannot have on a shared stream.
+func (c *Client) traced(ctx context.Context) (context.Context, bool) {
+	if c.trace != nil {
+		for key, value := range c.trace(ctx) {
+			ctx = metadata.AppendToOutgoingContext(ctx, key, value)
+		}
+	}
+	_, hasMetadata := metadata.FromOutgoingContext(ctx)
+	return ctx, hasMetadata
 }
 
 func (c *Client) request(

@@ -9,6 +9,40 @@ import (
 	lineshaftv1 "github.com/lineshaft/lineshaft/clients/go/lineshaftv1"
 )
 
+// List returns the tasks that match the filter, the newest submission first, without their payloads and results. A nil filter
+// matches all tasks that the caller may read. An error is the last element.
+func (c *Client) List(ctx context.Context, filter *Filter) iter.Seq2[*TaskInfo, error] {
+	return func(yield func(*TaskInfo, error) bool) {
+		request := &lineshaftv1.ListTasksRequest{Filter: filter, PageSize: groupMax}
+		for {
+			page, err := c.page(ctx, request)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			for _, info := range page.Tasks {
+				if !yield(info, nil) {
+					return
+				}
+			}
+			if request.PageToken = page.NextPageToken; request.PageToken == "" {
+				return
+			}
+		}
+	}
+}
+
+// page reads one page of a list.
+func (c *Client) page(
+	ctx context.Context, request *lineshaftv1.ListTasksRequest,
+) (*lineshaftv1.ListTasksResponse, error) {
+	ctx, cancel := limited(ctx)
+	defer cancel()
+	return retry(ctx, func(ctx context.Context) (*lineshaftv1.ListTasksResponse, error) {
+		return c.tasks.ListTasks(ctx, request)
+	})
+}
+
 // WatchOption sets something about a watch.
 type WatchOption func(*lineshaftv1.WatchTasksRequest)
 
@@ -37,7 +71,7 @@ func (c *Client) Watch(ctx context.Context, filter *Filter, options ...WatchOpti
 	return func(yield func(*Event, error) bool) {
 		// With a token from the first moment on, a connection that breaks before the first event loses nothing.
 		if request.ResumeToken == "" {
-			page, err := c.list(ctx, filter)
+			page, err := c.page(ctx, &lineshaftv1.ListTasksRequest{Filter: filter, PageSize: 1})
 			if err != nil {
 				yield(nil, err)
 				return
@@ -56,7 +90,7 @@ func (t *Task) Watch(ctx context.Context) iter.Seq2[*Event, error] {
 	return func(yield func(*Event, error) bool) {
 		request := &lineshaftv1.WatchTasksRequest{Filter: &Filter{TaskIds: []string{t.id}}, ResumeToken: t.resumeToken}
 		if t.resumeToken == "" {
-			page, err := t.client.list(ctx, request.Filter)
+			page, err := t.client.page(ctx, &lineshaftv1.ListTasksRequest{Filter: request.Filter, PageSize: 1})
 			if err == nil && len(page.Tasks) == 0 {
 				err = notFound(t.id)
 			}
@@ -76,15 +110,6 @@ func (t *Task) Watch(ctx context.Context) iter.Seq2[*Event, error] {
 			yield(nil, err)
 		}
 	}
-}
-
-// list returns the newest task that matches the filter, with the token of a watch that continues from here.
-func (c *Client) list(ctx context.Context, filter *Filter) (*lineshaftv1.ListTasksResponse, error) {
-	ctx, cancel := limited(ctx)
-	defer cancel()
-	return retry(ctx, func(ctx context.Context) (*lineshaftv1.ListTasksResponse, error) {
-		return c.tasks.ListTasks(ctx, &lineshaftv1.ListTasksRequest{Filter: filter, PageSize: 1})
-	})
 }
 
 // watch passes events on until `see` returns false; an error is why the watch cannot go on. The token of the request advances.
