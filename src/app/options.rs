@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::{Config, Handler, Process, unwritten_bytes};
-use crate::model::{MemoryAccount, MemoryPart, PoolName, RequestRetention};
+use crate::model::{MemoryAccount, MemoryPart, PoolName, RequestRetention, Retention};
 use crate::runners::process::{Limits, ProcessOptions, ResultSource};
 use crate::scheduler::WatchWindow;
 use crate::telemetry::Telemetry;
@@ -21,10 +21,24 @@ const MEMORY_REQUEST_IDS_MAX: u64 = 100_000;
 /// Bytes of events that a store in memory keeps for watches at most.
 const MEMORY_WATCH_WINDOW_BYTES_MAX: u64 = 64 << 20;
 
+/// Bytes of finished tasks per namespace that a store in memory keeps at most.
+const MEMORY_RETENTION_BYTES_MAX: u64 = 64 << 20;
+
 /// `directory` is `None` for a store in memory.
 pub(super) fn store(config: &Config, directory: Option<PathBuf>) -> store::Options {
     let unwritten_bytes = usize::try_from(unwritten_bytes(available_memory())).unwrap_or(usize::MAX);
     store::Options { directory, accept_loss: false, requests: request_retention(config), unwritten_bytes }
+}
+
+fn retention(config: &Config) -> Retention {
+    let bytes_max = if config.store.memory { MEMORY_RETENTION_BYTES_MAX } else { u64::MAX };
+    let retention = &config.retention;
+    Retention {
+        count: usize::try_from(retention.count).unwrap_or(usize::MAX),
+        bytes: retention.bytes.0.min(bytes_max),
+        age: retention.age.0,
+        requests: request_retention(config),
+    }
 }
 
 fn request_retention(config: &Config) -> RequestRetention {
@@ -46,12 +60,10 @@ pub(super) fn scheduler(config: &Config, telemetry: &Telemetry, memory: &MemoryA
     scheduler::Options {
         core: scheduler::CoreOptions {
             pools: config.pools.iter().filter_map(|pool| spec(&pool.name)).collect(),
-            retention_count: usize::try_from(config.retention.count).unwrap_or(usize::MAX),
-            retention_age: config.retention.age.0,
+            retention: retention(config),
             payload_bytes_max: memory.limit(MemoryPart::Payloads),
             attached_bytes_max: memory.limit(MemoryPart::Attached),
             crashes_max: config.limits.crashes_max,
-            requests: request_retention(config),
         },
         catalog: catalog.clone(),
         drain_limit: config.server.drain_limit.0,

@@ -61,6 +61,7 @@ fn info(info: &v1::GetServerInfoResponse) -> String {
         ("payload bytes", limits.payload_bytes.to_string()),
         ("batch tasks", limits.batch_tasks.to_string()),
         ("retained tasks", limits.retained_tasks.to_string()),
+        ("retained bytes", limits.retained_bytes.to_string()),
         ("retained age", format::duration(limits.retained_age.as_ref())),
         ("remembered request IDs", limits.remembered_request_ids.to_string()),
         ("remembered request ID age", format::duration(limits.remembered_request_id_age.as_ref())),

@@ -175,6 +175,10 @@ impl Store {
 pub struct Retention {
     /// Maximum number of finished tasks per namespace, 0 to 1,000,000,000; the oldest are deleted. Default: 10,000.
     pub count: u64,
+    /// Maximum bytes of finished tasks per namespace, 16MiB to 1TiB: payloads, arguments, labels, results, outputs and
+    /// failures; the oldest are deleted, but not the one that finished last. With store.memory at most 64MiB. Default:
+    /// "1GiB".
+    pub bytes: ByteSize,
     /// Maximum time for which a task is kept after it has finished, 1s to 3650d. Default: 7d.
     pub age: HumanDuration,
     /// Maximum number of request IDs that are remembered, 1,000 to 1,000,000,000; the oldest are forgotten. Each needs about
@@ -188,6 +192,7 @@ impl Default for Retention {
     fn default() -> Self {
         Self {
             count: 10_000,
+            bytes: ByteSize(1 << 30),
             age: HumanDuration(Duration::from_hours(7 * 24)),
             request_id_count: 10_000_000,
             request_id_age: HumanDuration(Duration::from_hours(24)),
@@ -198,6 +203,7 @@ impl Default for Retention {
 impl Retention {
     pub(super) fn check(&self, problems: &mut Problems) {
         problems.check_range("retention.count", self.count, 0, 1_000_000_000);
+        problems.check_range("retention.bytes", self.bytes, ByteSize(16 << 20), ByteSize(1 << 40));
         problems.check_range("retention.request_id_count", self.request_id_count, 1_000, 1_000_000_000);
         let (age_min, age_max) =
             (HumanDuration(Duration::from_secs(1)), HumanDuration(Duration::from_hours(10 * 365 * 24)));

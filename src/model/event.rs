@@ -175,17 +175,22 @@ impl Event {
     }
 
     fn variable_bytes(&self) -> usize {
-        self.task().map_or(0, |event| match &event.change {
-            TaskChange::Submitted { spec } => spec.payload.len() + spec.attached_bytes(),
-            TaskChange::Retrying { failure, .. } | TaskChange::Failed { failure, .. } => {
-                event.weight() + failure.message.len() + failure.detail.len()
-            }
-            _ => event.weight(),
-        })
+        self.task().map_or(0, TaskEvent::content_bytes)
     }
 }
 
 impl TaskEvent {
+    /// Bytes of everything of variable size: payload, arguments, labels and names; result, output and failure.
+    pub fn content_bytes(&self) -> usize {
+        match &self.change {
+            TaskChange::Submitted { spec } => spec.payload.len() + spec.attached_bytes(),
+            TaskChange::Retrying { failure, .. } | TaskChange::Failed { failure, .. } => {
+                self.weight() + failure.message.len() + failure.detail.len()
+            }
+            _ => self.weight(),
+        }
+    }
+
     /// Bytes of payload, result and output.
     pub fn weight(&self) -> usize {
         let output_bytes = |output: &Option<Box<Output>>| {

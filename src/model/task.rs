@@ -107,6 +107,10 @@ pub struct TaskStatus {
     pub stdout_bytes: u64,
     /// Bytes written to stderr by the last attempt.
     pub stderr_bytes: u64,
+    /// Bytes of the result, and of outputs and failures of all attempts, as [`TaskEvent::content_bytes`] counts them.
+    ///
+    /// [`TaskEvent::content_bytes`]: super::event::TaskEvent::content_bytes
+    pub produced_bytes: u64,
 }
 
 impl TaskStatus {
@@ -132,6 +136,7 @@ impl TaskStatus {
             usage: None,
             stdout_bytes: 0,
             stderr_bytes: 0,
+            produced_bytes: 0,
         }
     }
 }
@@ -161,6 +166,8 @@ pub struct RecoveredTask {
     /// Consecutive server crashes while the task was running.
     pub crashes: u32,
     pub state: TaskState,
+    /// See [`TaskStatus::produced_bytes`].
+    pub produced_bytes: u64,
 }
 
 impl From<Task> for RecoveredTask {
@@ -178,6 +185,7 @@ impl From<Task> for RecoveredTask {
             attempt: status.attempt,
             crashes: status.crashes,
             state: status.state,
+            produced_bytes: status.produced_bytes,
         }
     }
 }

@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::model::{
-    Catalog, Clock, MemoryAccount, MemoryFull, MemoryPart, PoolName, Reservation, Revision, Sharer, TaskFilter, TaskId,
-    TaskOptions, TaskSpec, TaskState, Timestamp,
+    Catalog, Clock, MemoryAccount, MemoryFull, MemoryPart, PoolName, Reservation, Retention, Revision, Sharer,
+    TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
 };
 use crate::pool::Attempt;
 use crate::store::Store;
@@ -23,7 +23,7 @@ use super::message::{Message, Reply, Request};
 use super::refusal::{DrainPending, Draining, Refusal, SchedulerUnresponsive, UnknownPool};
 use super::request_lookup::RequestLookup;
 use super::timeouts::QUERY_TIMEOUT;
-use super::views::{CancelCommand, PoolMetrics, Retention};
+use super::views::{CancelCommand, PoolMetrics};
 
 /// Cheap to clone; all clones refer to the same scheduler.
 #[derive(Clone)]

@@ -36,5 +36,5 @@ pub use journal_trim::WatchWindow;
 pub use queries::TASK_BYTES_MAX;
 pub use refusal::*;
 pub use service::{Options, Recovery, Service};
-pub use views::{CancelCommand, OutputSource, PoolMetrics, Retention, TaskSnapshot};
+pub use views::{CancelCommand, OutputSource, PoolMetrics, TaskSnapshot};
 pub use watch::{EventRef, Watch};

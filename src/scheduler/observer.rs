@@ -69,6 +69,7 @@ impl Observer {
         let (payloads, attached) = core.memory_use();
         self.memory.publish(MemoryPart::Payloads, payloads);
         self.memory.publish(MemoryPart::Attached, attached);
+        gauges.retained_bytes.store(core.retained_bytes(), Ordering::Relaxed);
         let loads = core.loads(now);
         let readings = loads.into_iter().filter_map(|(index, load)| {
             let pool = pools.get(index)?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{CancelMode, Output, RequestRetention, Revision, Task, TaskId, Timestamp};
+use crate::model::{CancelMode, Output, Revision, Task, TaskId, Timestamp};
 use crate::pool::{PoolStats, WorkerStats};
 use crate::runners::OutputBuffer;
 
@@ -48,14 +48,4 @@ pub struct PoolMetrics {
     pub stats: PoolStats,
     /// Empty unless workers were requested.
     pub workers: Vec<WorkerStats>,
-}
-
-/// How long finished tasks are kept and request IDs are remembered.
-#[derive(Clone, Copy, Debug)]
-pub struct Retention {
-    /// Tasks per namespace.
-    pub count: u64,
-    /// Time since the end of the task.
-    pub age: Duration,
-    pub requests: RequestRetention,
 }

@@ -317,6 +317,46 @@ async fn events_with_large_payloads_are_kept_for_watches_up_to_a_number_of_bytes
     }
 }
 
+const ECHO: &str = r#"
+    [[pool]]
+    name = "default"
+    [[handler]]
+    name = "echo"
+    runner = "process"
+    argv = ["/bin/cat"]
+"#;
+
+/// A task with a payload and a result of 1 MiB each.
+fn large(namespace: &str) -> v1::SubmitTaskRequest {
+    let namespace = namespace.to_owned();
+    v1::SubmitTaskRequest { namespace, ..task("echo", &format!("\"{}\"", "a".repeat((1 << 20) - 2))) }
+}
+
+#[tokio::test]
+async fn finished_tasks_of_a_namespace_have_no_more_than_so_many_bytes() {
+    let mut server = Server::start(&format!("[retention]\nbytes = \"16MiB\"\n{ECHO}"));
+    let other = server.submit(large("other")).await;
+    server.wait_finished(&other).await;
+    for attempt in ["first", "after a crash"] {
+        let mut ids = Vec::new();
+        for _ in 0..10 {
+            ids.push(server.submit(large("loud")).await);
+            assert_eq!(server.wait_finished(ids.last().unwrap()).await.state(), TaskState::Completed);
+        }
+        eventually(async || {
+            let filter = Some(v1::TaskFilter { namespace: "loud".into(), ..Default::default() });
+            let request = v1::ListTasksRequest { filter, ..Default::default() };
+            let kept = server.tasks().list_tasks(request).await.unwrap().into_inner().tasks;
+            let kept: Vec<_> = kept.into_iter().rev().map(|task| task.task_id).collect();
+            check(kept == ids[3..], || format!("{attempt}: {kept:?} of {ids:?}"))
+        })
+        .await;
+        server.kill9();
+        server.start_again();
+    }
+    assert_eq!(server.get(&other).await.state(), TaskState::Completed);
+}
+
 #[tokio::test]
 async fn a_response_contains_the_durability_that_was_reached() {
     let config = "[[pool]]\nname = \"default\"\n[[pool]]\nname = \"fast\"\ndurability = \"memory\"\n";

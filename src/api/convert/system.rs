@@ -1,8 +1,7 @@
 //! Host health and server limits.
 
-use crate::model::{MemoryAccount, MemoryPart, limits};
+use crate::model::{MemoryAccount, MemoryPart, Retention, limits};
 use crate::proto::v1;
-use crate::scheduler::Retention;
 use crate::telemetry::host::HostHealth;
 
 use super::numbers::{to_i32, to_i64};
@@ -48,5 +47,6 @@ pub fn limits(retention: Retention, memory: &MemoryAccount) -> v1::Limits {
         remembered_request_id_age: Some(duration(retention.requests.age)),
         request_memory_bytes: to_i64(memory.limit(MemoryPart::Requests)),
         payload_memory_bytes: to_i64(memory.limit(MemoryPart::Payloads)),
+        retained_bytes: to_i64(retention.bytes),
     }
 }

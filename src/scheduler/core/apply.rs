@@ -34,13 +34,14 @@ impl Core {
         self.attached_bytes += attached_bytes(spec);
         let expires = extras.expires_after.is_some();
         let (spec, payload_stored) = self.retain_payload(spec);
-        let entry = TaskEntry {
+        let mut entry = TaskEntry {
             spec,
             submission: event.revision,
             submitted_at: event.at,
             since: event.at,
             stamp: 0,
             cancel: None,
+            stored_bytes: 0,
             attempt: 0,
             crashes: 0,
             pool,
@@ -50,6 +51,7 @@ impl Core {
             expires,
             payload_stored,
         };
+        entry.add_stored(event.content_bytes() as u64);
         let (stamp, revision) = (self.draw_stamp(), event.revision);
         self.add_task(entry, Entered { stamp, revision, eligible_at, interrupted: false });
     }
@@ -72,7 +74,7 @@ impl Core {
         if matches!(event.change, TaskChange::Deleted) {
             if let Some(task) = self.tasks.remove(index) {
                 self.pools[usize::from(task.pool)].counters.deleted += 1;
-                self.finished.remove(&task.spec.options.namespace, &self.tasks);
+                self.finished.remove(&task.spec.options.namespace, task.stored_bytes, &self.tasks);
             }
             return;
         }
@@ -81,6 +83,7 @@ impl Core {
         let (previous, was_dispatched, held) = (task.state, task.is_dispatched(), task.holds);
         let had_attempt = task.has_attempt;
         task.attempt = u16::try_from(event.attempt).unwrap_or(u16::MAX);
+        task.add_stored(event.content_bytes() as u64);
         match &event.change {
             TaskChange::Retrying { .. } => task.crashes = 0,
             TaskChange::Interrupted { cause } => task.crashes += u16::from(*cause == InterruptCause::Crash),

@@ -35,6 +35,7 @@ impl Core {
     fn begin_retention(&mut self, index: u32, ended: Revision) {
         let Some(task) = self.tasks.get(index) else { return };
         let finished = FinishedTask { ended, index, submission: task.submission };
-        self.finished.push(&task.spec.options.namespace, finished, task.since, self.options.retention_count);
+        let namespace = &task.spec.options.namespace;
+        self.finished.push(namespace, finished, task.since, task.stored_bytes, &self.options.retention);
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use hashbrown::HashMap;
 
-use crate::model::{Namespace, Revision, Timestamp};
+use crate::model::{Namespace, Retention, Revision, Timestamp};
 
 use super::table::TaskTable;
 
@@ -32,8 +32,10 @@ pub(super) struct FinishedTasks {
     /// A list that became empty is reused for another namespace.
     lists: Vec<List>,
     free: Vec<u32>,
-    /// Lists that may exceed the retention count, each once. Served in turn.
+    /// Lists that may exceed the count or the bytes of the retention, each once. Served in turn.
     over: VecDeque<u32>,
+    /// Of all lists.
+    bytes: u64,
     /// Each list that is not empty, once, with a lower bound of the time of its oldest end.
     by_age: BTreeSet<(Timestamp, u32)>,
     /// Tasks added since the last call of [`FinishedTasks::take_added`].
@@ -55,6 +57,8 @@ struct Restored {
 struct List {
     queue: VecDeque<FinishedTask>,
     live: usize,
+    /// Stored bytes of the live tasks.
+    bytes: u64,
     /// Its key in [`FinishedTasks::by_age`].
     oldest: Timestamp,
     /// Whether it is in [`FinishedTasks::over`].
@@ -65,8 +69,16 @@ struct List {
 const STALE_MAX: usize = 64;
 
 impl FinishedTasks {
-    /// Adds a task that ended at `at`. Tasks must be added in the order of their ends, except restored ones.
-    pub fn push(&mut self, namespace: &Namespace, task: FinishedTask, at: Timestamp, count_max: usize) {
+    /// Adds a task that ended at `at`, with its stored bytes. Tasks must be added in the order of their ends, except
+    /// restored ones.
+    pub fn push(
+        &mut self,
+        namespace: &Namespace,
+        task: FinishedTask,
+        at: Timestamp,
+        bytes: u32,
+        retention: &Retention,
+    ) {
         let slot = self.slot(namespace);
         let list = &mut self.lists[slot as usize];
         if list.live == 0 {
@@ -76,7 +88,9 @@ impl FinishedTasks {
         self.unordered |= list.queue.back().is_some_and(|newest| newest.ended > task.ended);
         list.queue.push_back(task);
         list.live += 1;
-        if list.live > count_max && !list.is_over {
+        list.bytes += u64::from(bytes);
+        self.bytes += u64::from(bytes);
+        if retention.is_exceeded_by(list.live, list.bytes) && !list.is_over {
             list.is_over = true;
             self.over.push_back(slot);
         }
@@ -95,11 +109,13 @@ impl FinishedTasks {
         slot
     }
 
-    /// Records that a task was removed from the table.
-    pub fn remove(&mut self, namespace: &Namespace, tasks: &TaskTable) {
+    /// Records that a task with these stored bytes was removed from the table.
+    pub fn remove(&mut self, namespace: &Namespace, bytes: u32, tasks: &TaskTable) {
         let Some(slot) = self.by_namespace.get(namespace).copied() else { return };
         let list = &mut self.lists[slot as usize];
         list.live -= 1;
+        list.bytes -= u64::from(bytes);
+        self.bytes -= u64::from(bytes);
         if list.live == 0 {
             list.queue = VecDeque::new();
             self.by_age.remove(&(list.oldest, slot));
@@ -130,11 +146,11 @@ impl FinishedTasks {
         std::mem::take(&mut self.added)
     }
 
-    /// Takes a task out of a list that exceeds `count_max`: the oldest of the next such list.
-    pub fn pop_over(&mut self, count_max: usize, tasks: &TaskTable) -> Option<u32> {
+    /// Takes a task out of a list that exceeds the count or the bytes: the oldest of the next such list.
+    pub fn pop_over(&mut self, retention: &Retention, tasks: &TaskTable) -> Option<u32> {
         while let Some(slot) = self.over.pop_front() {
             let list = &mut self.lists[slot as usize];
-            if list.live > count_max && list.front(tasks, self.restored).is_some() {
+            if retention.is_exceeded_by(list.live, list.bytes) && list.front(tasks, self.restored).is_some() {
                 self.over.push_back(slot);
                 return list.queue.pop_front().map(|task| task.index);
             }
@@ -159,6 +175,11 @@ impl FinishedTasks {
         None
     }
 
+    /// Stored bytes of all finished tasks.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Number of lists, including empty ones.
     pub fn lists(&self) -> u32 {
         u32::try_from(self.lists.len()).unwrap_or(u32::MAX)
@@ -180,11 +201,15 @@ impl FinishedTasks {
     /// Compares the counts with the tasks.
     #[cfg(test)]
     pub fn check(&self, tasks: &TaskTable) {
-        let mut live = 0;
+        let (mut live, mut bytes) = (0, 0);
         for (namespace, slot) in &self.by_namespace {
             let list = &self.lists[*slot as usize];
-            let count = list.queue.iter().filter(|task| task.is_live(tasks)).count();
+            let entries = || list.queue.iter().filter(|task| task.is_live(tasks));
+            let count = entries().count();
             assert_eq!(list.live, count, "finished tasks of {namespace}");
+            let sizes = entries().filter_map(|task| Some(u64::from(tasks.get(task.index)?.stored_bytes)));
+            assert_eq!(list.bytes, sizes.sum::<u64>(), "bytes of finished tasks of {namespace}");
+            bytes += list.bytes;
             assert!(list.queue.len() <= 2 * list.live + STALE_MAX, "stale entries of {namespace} are bounded");
             assert!(
                 list.queue.iter().is_sorted_by_key(|task| task.ended),
@@ -193,6 +218,7 @@ impl FinishedTasks {
             assert!(self.by_age.contains(&(list.oldest, *slot)), "{namespace} has an age");
             live += count;
         }
+        assert_eq!(self.bytes, bytes, "bytes of all finished tasks");
         assert_eq!(self.by_age.len(), self.by_namespace.len(), "only namespaces with finished tasks have an age");
         let finished = tasks.iter().filter(|(_, task)| task.state.is_terminal()).count();
         assert_eq!(live, finished, "every finished task is in the list of its namespace");

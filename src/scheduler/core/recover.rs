@@ -49,6 +49,7 @@ impl Core {
         let pool = self.pool_of(&task.spec.options.pool);
         // Released when the task ends, and at once if it has.
         self.attached_bytes += attached_bytes(&task.spec);
+        let stored_bytes = (payload.len() + task.spec.attached_bytes()) as u64 + task.produced_bytes;
         let mut payload_stored = false;
         if !task.state.is_terminal() {
             payload_stored = !self.reserve_payload(payload.len());
@@ -58,7 +59,7 @@ impl Core {
         }
         let hold = if task.attempt == 0 { Hold::Delay } else { Hold::BackOff };
         let may_expire = !task.has_started && !task.state.is_terminal();
-        let entry = TaskEntry {
+        let mut entry = TaskEntry {
             expires: may_expire && task.spec.extras().expires_after.is_some(),
             spec: task.spec,
             submission: task.submission,
@@ -66,6 +67,7 @@ impl Core {
             since: task.since,
             stamp: 0,
             cancel: task.cancel,
+            stored_bytes: 0,
             attempt: u16::try_from(task.attempt).unwrap_or(u16::MAX),
             crashes: u16::try_from(task.crashes).unwrap_or(u16::MAX),
             pool,
@@ -74,6 +76,7 @@ impl Core {
             has_attempt: false,
             payload_stored,
         };
+        entry.add_stored(stored_bytes);
         let (runs, revision) = (entry.state == TaskState::Running, task.revision);
         // The revision is unique like a stamp, and orders the queues; see `recover`.
         let entered =

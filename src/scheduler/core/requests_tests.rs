@@ -47,7 +47,9 @@ fn remembered(spec: &TaskSpec, at: u64) -> RememberedRequest {
 
 /// A core whose store has written everything up to revision 10, with this retention.
 fn core_after_10(requests: RequestRetention) -> Core {
-    let mut core = Core::new(super::CoreOptions { requests, ..options() });
+    let mut options = options();
+    options.retention.requests = requests;
+    let mut core = Core::new(options);
     core.restore_revision(Revision(10));
     core
 }

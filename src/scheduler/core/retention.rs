@@ -1,4 +1,4 @@
-//! Deleting finished tasks: by count and age, and on request.
+//! Deleting finished tasks: by number, bytes and age, and on request.
 //!
 //! Both work in steps, so that a long backlog does not stop the scheduler.
 
@@ -40,8 +40,8 @@ impl Deletion {
 }
 
 impl Core {
-    /// Deletes finished tasks that exceed the retention count or age, the oldest end of a namespace first. Returns
-    /// whether more may be due.
+    /// Deletes finished tasks that exceed the retention, the oldest end of a namespace first. Returns whether more may be
+    /// due.
     ///
     /// Deletes at most `spare` tasks and twice as many as have ended since the last call, so that a backlog shrinks
     /// at every rate of submissions.
@@ -55,9 +55,10 @@ impl Core {
     }
 
     fn pop_due(&mut self, now: Timestamp) -> Option<u32> {
-        let over = self.finished.pop_over(self.options.retention_count, &self.tasks);
+        let retention = &self.options.retention;
+        let over = self.finished.pop_over(retention, &self.tasks);
         over.or_else(|| {
-            let age = u64::try_from(self.options.retention_age.as_micros()).ok()?;
+            let age = u64::try_from(retention.age.as_micros()).ok()?;
             self.finished.pop_aged(Timestamp(now.0.checked_sub(age)?), &self.tasks)
         })
     }

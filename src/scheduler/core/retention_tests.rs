@@ -6,15 +6,15 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use crate::model::{
-    Event, Namespace, Payload, Priority, RecoveredTask, Task, TaskChange, TaskFilter, TaskId, TaskOptions, TaskSpec,
-    Timestamp,
+    Captured, Event, Namespace, Output, Payload, Priority, RecoveredTask, RetryPolicy, Task, TaskChange, TaskFilter,
+    TaskId, TaskOptions, TaskSpec, Timestamp,
 };
 use crate::pool::{Assignment, Ticket};
 use crate::runners::Outcome;
 use crate::store::fold;
 
-use super::tests::{SECOND, attempt_end, options, spec};
-use super::{Core, CoreOptions, Decisions};
+use super::tests::{SECOND, attempt_end, failed, options, spec};
+use super::{AttemptEnd, Core, CoreOptions, Decisions};
 
 const SPARE: usize = 256;
 
@@ -51,7 +51,8 @@ impl World {
     }
 
     fn keeping(count: usize) -> Self {
-        let mut options = CoreOptions { retention_count: count, payload_bytes_max: u64::MAX, ..options() };
+        let mut options = CoreOptions { payload_bytes_max: u64::MAX, ..options() };
+        options.retention.count = count;
         options.pools[0].queue_limit = usize::MAX;
         Self::new(options)
     }
@@ -80,16 +81,25 @@ impl World {
     }
 
     fn end(&mut self, id: &TaskId) {
+        self.end_with(id, 0);
+    }
+
+    /// Ends an attempt with a result of this size.
+    fn end_with(&mut self, id: &TaskId, bytes: usize) {
         let ticket = self.running.remove(id).unwrap();
-        let end = attempt_end(ticket, self.now, Outcome::Completed(Payload::default()), None);
-        self.core.ended(end, &mut self.out);
+        let result = Payload { data: vec![1; bytes].into(), ..Payload::default() };
+        self.core.ended(attempt_end(ticket, self.now, Outcome::Completed(result), None), &mut self.out);
     }
 
     fn finish(&mut self, spec: TaskSpec) {
+        self.finish_with(spec, 0);
+    }
+
+    fn finish_with(&mut self, spec: TaskSpec, bytes: usize) {
         let id = spec.id.clone();
         self.submit(spec);
         self.start();
-        self.end(&id);
+        self.end_with(&id, bytes);
         self.now += 1;
     }
 
@@ -183,6 +193,67 @@ fn the_oldest_end_is_deleted_first_also_after_a_restart() {
     assert_eq!(world.sweep(), ["c", "a"]);
 }
 
+/// Bytes of a task of these tests without a result: its payload and names.
+fn spec_bytes() -> u64 {
+    let spec = spec("t", Priority::Normal);
+    (spec.payload.len() + spec.attached_bytes()) as u64
+}
+
+#[test]
+fn the_oldest_tasks_of_a_namespace_are_deleted_when_it_has_too_many_bytes() {
+    let mut world = World::keeping(100);
+    world.core.options.retention.bytes = 3_000 + 3 * spec_bytes();
+    world.finish_with(of_namespace("other", "other"), 2_900);
+    for n in 0..3 {
+        world.finish_with(spec(&format!("result{n}"), Priority::Normal), 1_000);
+    }
+    assert!(world.sweep().is_empty(), "exactly as many as allowed");
+    world.finish_with(TaskSpec { payload: vec![1; 1_100].into(), ..spec("payload", Priority::Normal) }, 0);
+    assert_eq!(world.sweep(), ["result0", "result1"]);
+    assert_eq!(world.restarted(world.journal.len()).sweep(), [""; 0]);
+    world.delete_ids(["result2".to_owned()]);
+    world.finish_with(spec("more", Priority::Normal), 1_800);
+    assert!(world.sweep().is_empty(), "what a request deleted does not count");
+    world.core.check();
+}
+
+#[test]
+fn a_task_with_more_bytes_than_its_namespace_may_have_is_kept_until_the_next_ends() {
+    let mut world = World::keeping(100);
+    world.core.options.retention.bytes = 1_000;
+    world.finish(spec("small", Priority::Normal));
+    world.finish_with(spec("huge", Priority::Normal), 5_000);
+    assert_eq!(world.sweep(), ["small"]);
+    assert!(world.restarted(0).sweep().is_empty());
+    world.finish(spec("next", Priority::Normal));
+    assert_eq!(world.sweep(), ["huge"]);
+}
+
+#[test]
+fn output_and_failures_of_all_attempts_count() {
+    let mut world = World::keeping(100);
+    world.core.options.retention.bytes = 10_000;
+    let retry = RetryPolicy { attempts_max: 3, delay: std::time::Duration::ZERO, ..RetryPolicy::default() };
+    let retried = spec("retried", Priority::Normal);
+    let options = Arc::new(TaskOptions { retry, ..(*retried.options).clone() });
+    world.submit(TaskSpec { options, ..retried });
+    for _ in 0..3 {
+        world.start();
+        let ticket = world.running.remove(&id("retried")).unwrap();
+        let stdout = Captured { head: vec![1; 2_000].into(), tail: vec![2; 1_000].into(), total: 1 << 30 };
+        let output = Some(Box::new(Output { stdout, ..Output::default() }));
+        let end = AttemptEnd { output, ..attempt_end(ticket, world.now, failed(), None) };
+        world.core.ended(end, &mut world.out);
+        world.now += 1;
+    }
+    let kept = world.core.retained_bytes();
+    assert_eq!(kept, spec_bytes() + 3 * (3_000 + "failed".len() as u64));
+    world.record();
+    for projected in 0..=world.journal.len() {
+        assert_eq!(world.restarted(projected).core.retained_bytes(), kept, "{projected} events in the projection");
+    }
+}
+
 #[test]
 fn the_age_is_counted_from_the_end_of_the_task() {
     let mut world = World::keeping(10);
@@ -241,7 +312,7 @@ fn without_a_backlog_a_sweep_deletes_no_more_than_its_bound() {
 #[derive(Clone, Debug)]
 enum Step {
     Submit { namespace: u8 },
-    End { pick: usize },
+    End { pick: usize, bytes: usize },
     Delete { pick: usize },
     Wait { seconds: u64 },
     Sweep,
@@ -250,7 +321,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..3_u8).prop_map(|namespace| Step::Submit { namespace }),
-        5 => any::<usize>().prop_map(|pick| Step::End { pick }),
+        5 => (any::<usize>(), 0..600_usize).prop_map(|(pick, bytes)| Step::End { pick, bytes }),
         2 => any::<usize>().prop_map(|pick| Step::Delete { pick }),
         1 => (0..1_200_u64).prop_map(|seconds| Step::Wait { seconds }),
         1 => Just(Step::Sweep),
@@ -264,10 +335,10 @@ impl World {
                 self.submit(of_namespace(&format!("n{namespace}/t{submitted}"), &format!("n{namespace}")));
                 self.start();
             }
-            Step::End { pick } => {
+            Step::End { pick, bytes } => {
                 let picked = self.running.keys().nth(pick % self.running.len().max(1)).cloned();
                 if let Some(id) = picked {
-                    self.end(&id);
+                    self.end_with(&id, *bytes);
                 }
             }
             Step::Delete { pick } => {
@@ -280,34 +351,40 @@ impl World {
 }
 
 proptest! {
-    /// The naive rule: per namespace the newest ends within the age, no more than the count.
+    /// The naive rule: per namespace the newest ends within the age, no more than the count and the bytes.
     #[test]
     fn retention_is_the_rule_for_any_history_with_deletes_and_restarts(
         steps in proptest::collection::vec(step(), 1..80),
         projected in any::<usize>(),
     ) {
         let mut world = World::keeping(3);
+        world.core.options.retention.bytes = 1_000;
         for (n, step) in steps.iter().enumerate() {
             world.execute(step, n);
         }
         world.record();
         // Per namespace the finished tasks that exist, in the order of their ends.
-        let mut finished: BTreeMap<Namespace, Vec<(TaskId, u64)>> = BTreeMap::new();
+        let mut finished: BTreeMap<Namespace, Vec<(TaskId, u64, u64)>> = BTreeMap::new();
         for event in world.journal.iter().filter_map(Event::task) {
             let of_namespace = finished.entry(event.options.namespace.clone()).or_default();
-            of_namespace.retain(|(id, _)| *id != event.task);
+            of_namespace.retain(|(id, ..)| *id != event.task);
             if event.state.is_terminal() && event.change != TaskChange::Deleted {
-                of_namespace.push((event.task.clone(), event.at.0));
+                of_namespace.push((event.task.clone(), event.at.0, spec_bytes() + event.weight() as u64));
             }
         }
-        let age = world.core.options.retention_age.as_micros();
+        let age = world.core.options.retention.age.as_micros();
         // A restart takes place one microsecond later.
         world.now += 1;
         let mut expected = Vec::new();
         for ends in finished.values() {
-            let over = ends.len().saturating_sub(3);
-            let due = ends.iter().enumerate().filter(|(n, (_, at))| *n < over || u128::from(world.now - at) >= age);
-            expected.extend(due.map(|(_, (id, _))| id.to_string()));
+            let mut newer = 0;
+            let fits = ends.iter().rev().take_while(|(.., bytes)| {
+                newer += bytes;
+                newer <= 1_000
+            });
+            let over = ends.len().saturating_sub(fits.count().clamp(1, 3));
+            let due = ends.iter().enumerate().filter(|(n, (_, at, _))| *n < over || u128::from(world.now - at) >= age);
+            expected.extend(due.map(|(_, (id, ..))| id.to_string()));
         }
         expected.sort();
         world.now -= 1;
@@ -330,7 +407,7 @@ proptest! {
 /// Table entries read by each command, with `tasks` others in the table and in as many namespaces.
 fn reads_per_command(tasks: usize) -> Vec<(&'static str, u64)> {
     let mut world = World::keeping(tasks);
-    world.core.options.retention_count = usize::MAX;
+    world.core.options.retention.count = usize::MAX;
     for n in 0..tasks {
         world.submit(of_namespace(&format!("done{n}"), &format!("n{}", n % (tasks / 2))));
         if n % 1_000 == 999 {

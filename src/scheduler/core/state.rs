@@ -2,12 +2,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use hashbrown::HashMap;
 
 use crate::model::{
-    CancelRequest, Event, PoolName, PoolSpec, RequestRetention, Revision, TaskChange, TaskEvent, TaskId, TaskOptions,
+    CancelRequest, Event, PoolName, PoolSpec, Retention, Revision, TaskChange, TaskEvent, TaskId, TaskOptions,
     TaskSpec, TaskState, Timestamp,
 };
 use crate::pool::Ticket;
@@ -32,18 +31,13 @@ pub(super) fn attached_bytes(spec: &TaskSpec) -> u64 {
 #[derive(Clone, Debug)]
 pub struct CoreOptions {
     pub pools: Vec<PoolSpec>,
-    /// Finished tasks kept per namespace.
-    pub retention_count: usize,
-    /// How long finished tasks are kept.
-    pub retention_age: Duration,
+    pub retention: Retention,
     /// Bytes of payloads of unfinished tasks that are kept in memory.
     pub payload_bytes_max: u64,
     /// Bytes of arguments, labels, names and trace contexts of unfinished tasks, beyond [`ATTACHED_FREE`] of each task.
     pub attached_bytes_max: u64,
     /// Consecutive server crashes after which a task that was running fails.
     pub crashes_max: u32,
-    /// How long request IDs are remembered.
-    pub requests: RequestRetention,
 }
 
 #[derive(Debug)]
@@ -144,6 +138,11 @@ impl Core {
     /// Bytes of the payloads in memory, and of arguments, labels and the like.
     pub fn memory_use(&self) -> (u64, u64) {
         (self.payload_bytes, self.attached_bytes)
+    }
+
+    /// Bytes of everything of variable size that the store keeps of finished tasks.
+    pub fn retained_bytes(&self) -> u64 {
+        self.finished.bytes()
     }
 
     /// Number of RUNNING tasks.

@@ -118,7 +118,7 @@ impl Core {
         open: &mut OpenQuestions,
     ) -> Result<Option<Accepted>, Refusal> {
         let looked_up = stored.map_or(Revision::default(), |stored| stored.revision);
-        let retention = self.options.requests;
+        let retention = self.options.retention.requests;
         let (task, submission, digest) =
             if let Some((recent, newer)) = self.requests.find(&spec.options.namespace, &key.id) {
                 if !retention.covers(now, recent.at, newer) {

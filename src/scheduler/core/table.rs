@@ -27,6 +27,10 @@ pub struct TaskEntry {
     pub stamp: u64,
     /// A cancel that has not finished.
     pub cancel: Option<Box<CancelRequest>>,
+    /// Bytes of everything of variable size that the store keeps of the task, as [`TaskEvent::content_bytes`] counts them.
+    ///
+    /// [`TaskEvent::content_bytes`]: crate::model::TaskEvent::content_bytes
+    pub stored_bytes: u32,
     /// The current or last attempt.
     pub attempt: u16,
     /// Consecutive server crashes while the task was running.
@@ -44,6 +48,11 @@ pub struct TaskEntry {
 }
 
 impl TaskEntry {
+    /// Counts bytes that the store keeps. All that a task may have is far less than 4 GiB.
+    pub fn add_stored(&mut self, bytes: u64) {
+        self.stored_bytes = self.stored_bytes.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+    }
+
     /// Whether an attempt was dispatched whose start was not reported.
     pub fn is_dispatched(&self) -> bool {
         self.state == TaskState::Queued && self.has_attempt

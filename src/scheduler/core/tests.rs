@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::model::{
     CancelMode, CancelRequest, Event, Failure, FailureReason, Payload, PoolName, PoolSpec, Priority, RecoveredTask,
-    RequestRetention, ResourceUsage, RetryPolicy, Revision, StopMethod, TaskChange, TaskEvent, TaskExtras, TaskFilter,
-    TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
+    RequestRetention, ResourceUsage, Retention, RetryPolicy, Revision, StopMethod, TaskChange, TaskEvent, TaskExtras,
+    TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
 };
 use crate::pool::{Assignment, Ticket};
 use crate::runners::{Outcome, StopCause};
@@ -20,12 +20,15 @@ pub(super) fn options() -> CoreOptions {
     let pool = PoolSpec { size: 1, ..PoolSpec::with_defaults(PoolName::parse("default").unwrap(), 1) };
     CoreOptions {
         pools: vec![pool],
-        retention_count: 10,
-        retention_age: Duration::from_hours(1),
+        retention: Retention {
+            count: 10,
+            bytes: 1 << 40,
+            age: Duration::from_hours(1),
+            requests: RequestRetention::default(),
+        },
         payload_bytes_max: 1_000,
         attached_bytes_max: 1_000,
         crashes_max: 3,
-        requests: RequestRetention::default(),
     }
 }
 
@@ -322,6 +325,7 @@ fn restored_payloads_are_kept_within_the_budget_and_only_of_unfinished_tasks() {
         attempt: 0,
         crashes: 0,
         state,
+        produced_bytes: 0,
     };
     for (id, bytes, state) in [
         ("over", 1_001, TaskState::Queued),
@@ -366,11 +370,11 @@ fn finished_tasks_are_deleted_by_count_age_and_request() {
     let deleted = |fixture: &Fixture| {
         fixture.out.events.iter().filter_map(Event::task).filter(|e| matches!(e.change, TaskChange::Deleted)).count()
     };
-    assert_eq!(deleted(&fixture), 5, "retention_count are kept");
+    assert_eq!(deleted(&fixture), 5, "retention.count are kept");
     let one = TaskFilter { ids: vec![TaskId::parse("t9").unwrap()], ..TaskFilter::default() };
     assert_eq!(fixture.core.delete_matching(Timestamp(100), &one, &mut fixture.out), 1);
     fixture.core.sweep(Timestamp(3_700 * SECOND), 100, &mut fixture.out);
-    assert_eq!(deleted(&fixture), 15, "all exceed retention_age");
+    assert_eq!(deleted(&fixture), 15, "all exceed retention.age");
     fixture.core.check();
 }
 

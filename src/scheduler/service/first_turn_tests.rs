@@ -31,6 +31,7 @@ fn queued(id: &str) -> RecoveredTask {
         attempt: 0,
         crashes: 0,
         state: TaskState::Queued,
+        produced_bytes: 0,
     }
 }
 

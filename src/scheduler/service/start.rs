@@ -16,7 +16,6 @@ use crate::scheduler::handle::{Handle, HandleInner};
 use crate::scheduler::hub::Hub;
 use crate::scheduler::message::Message;
 use crate::scheduler::observer::Observer;
-use crate::scheduler::views::Retention;
 use crate::store::{Recover, Store};
 use crate::telemetry::Telemetry;
 
@@ -43,12 +42,15 @@ impl Options {
     pub fn sample(pools: Vec<crate::model::PoolSpec>) -> Self {
         let core = CoreOptions {
             pools,
-            retention_count: 10,
-            retention_age: Duration::from_hours(1),
+            retention: crate::model::Retention {
+                count: 10,
+                bytes: 1 << 40,
+                age: Duration::from_hours(1),
+                requests: crate::model::RequestRetention::default(),
+            },
             payload_bytes_max: 1 << 20,
             attached_bytes_max: 1 << 20,
             crashes_max: 3,
-            requests: crate::model::RequestRetention::default(),
         };
         Self {
             core,
@@ -122,11 +124,7 @@ fn handle_inner(
         hub: Arc::new(Hub::new(journal, durable, draining.clone(), meter, options.memory.clone())),
         liveness: options.telemetry.liveness.clone(),
         store,
-        retention: Retention {
-            count: options.core.retention_count as u64,
-            age: options.core.retention_age,
-            requests: options.core.requests,
-        },
+        retention: options.core.retention,
         draining,
         drain_limit: options.drain_limit,
         options: parking_lot::Mutex::default(),

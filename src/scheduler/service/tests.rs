@@ -131,7 +131,7 @@ impl Fixture {
     fn start_handlers(appends_in_flight: usize, handlers: Registry) -> Self {
         let pool = PoolSpec { paused: true, ..PoolSpec::with_defaults(PoolName::parse("default").unwrap(), 1) };
         let mut options = Options::sample(vec![pool]);
-        options.core.retention_count = usize::MAX;
+        options.core.retention.count = usize::MAX;
         let mut recovery = Recovery::new(options.core.clone());
         let (mut store, _) = store::open(&store::Options::default(), &mut recovery).unwrap();
         let (sender, receiver) = mpsc::unbounded_channel();

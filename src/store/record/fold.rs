@@ -38,6 +38,7 @@ pub fn advance(status: &mut TaskStatus, event: &TaskEvent) {
     }
     status.revision = event.revision;
     status.attempt = event.attempt;
+    status.produced_bytes += event.content_bytes() as u64;
     match &event.change {
         TaskChange::Submitted { .. } | TaskChange::Deleted => {}
         TaskChange::Eligible => status.eligible_at = event.at,

@@ -10,6 +10,7 @@ use prost::Message;
 use super::corruption::Corruption;
 use super::trace::TraceRecord;
 use super::values::{FailureRecord, PayloadRecord, ReceiptRecord, RequestRecord, UsageRecord, nanos, unknown, variant};
+use crate::model::limits::OUTPUT_KEPT_BYTES;
 use crate::model::{
     BatchId, Durability, HandlerName, Namespace, PoolName, Priority, RequestKey, RetryPolicy, Revision,
     SubmissionDigest, TaskExtras, TaskId, TaskOptions, TaskSpec, TaskState, TaskStatus, Timestamp,
@@ -225,6 +226,9 @@ pub struct StatusRecord {
     since: Option<u64>,
     #[prost(bool, tag = "18")]
     interrupted: bool,
+    /// Older versions do not write it.
+    #[prost(uint64, optional, tag = "19")]
+    produced_bytes: Option<u64>,
 }
 
 impl From<&TaskStatus> for StatusRecord {
@@ -248,11 +252,19 @@ impl From<&TaskStatus> for StatusRecord {
             result: None,
             since: Some(status.since.0),
             interrupted: status.interrupted,
+            produced_bytes: Some(status.produced_bytes),
         }
     }
 }
 
 impl StatusRecord {
+    /// What an older version did not write: the result, and what was kept of the last attempt's output.
+    fn estimated_bytes(&self) -> u64 {
+        let kept = |written: u64| written.min(2 * OUTPUT_KEPT_BYTES as u64);
+        let result = self.usage.as_ref().map_or(0, |usage| usage.result_bytes);
+        result + kept(self.stdout_bytes) + kept(self.stderr_bytes)
+    }
+
     /// When the state began, or a time before that which an older version knew.
     fn state_since(&self) -> Timestamp {
         let started_at = self.started_at.unwrap_or(self.submitted_at);
@@ -266,7 +278,9 @@ impl StatusRecord {
 
     /// `submission`: the revision of the task's submission, which is the key of its row.
     pub fn into_model(self, submission: Revision) -> Result<TaskStatus, Corruption> {
+        let produced_bytes = self.produced_bytes.unwrap_or_else(|| self.estimated_bytes());
         Ok(TaskStatus {
+            produced_bytes,
             state: variant("task state", self.state, TaskState::from_number)?,
             submission,
             revision: Revision(self.revision),
@@ -293,6 +307,7 @@ impl StatusRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ResourceUsage;
     use crate::store::tests::fixtures;
 
     /// Payload `abc` and the argument `-v`, as written by versions without traces.
@@ -321,6 +336,15 @@ mod tests {
         for (state, at) in expected {
             assert_eq!(since(state), at, "{state:?}");
         }
+    }
+
+    #[test]
+    fn the_bytes_of_a_task_that_an_older_version_did_not_count_are_estimated() {
+        let mut status = TaskStatus::submitted(TaskState::Completed, Revision(1), Timestamp(1), Timestamp(2));
+        status.usage = Some(Box::new(ResourceUsage { result_bytes: 1_000, ..ResourceUsage::default() }));
+        (status.stdout_bytes, status.stderr_bytes) = (1 << 30, 7);
+        let record = StatusRecord { produced_bytes: None, ..StatusRecord::from(&status) };
+        assert_eq!(record.into_model(Revision(1)).unwrap().produced_bytes, 1_000 + (128 << 10) + 7);
     }
 
     #[test]

@@ -181,7 +181,7 @@ pub(super) struct UsageRecord {
     #[prost(uint64, tag = "5")]
     output_bytes: u64,
     #[prost(uint64, tag = "6")]
-    result_bytes: u64,
+    pub result_bytes: u64,
     #[prost(bool, tag = "7")]
     output_incomplete: bool,
 }

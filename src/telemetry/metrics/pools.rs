@@ -82,6 +82,8 @@ pub struct ServerGauges {
     pub watches: Arc<WatchMeter>,
     /// Durable events that the projection does not contain yet.
     pub projection_lag: AtomicU64,
+    /// Bytes of finished tasks that the store keeps.
+    pub retained_bytes: AtomicU64,
 }
 
 impl Metrics {
@@ -92,6 +94,7 @@ impl Metrics {
             self.instruments().observe(row, move |o| o.count(read(&gauges).load(Ordering::Relaxed), &[]));
         };
         observe(&table::PROJECTION_LAG, |gauges| &gauges.projection_lag);
+        observe(&table::RETAINED_BYTES, |gauges| &gauges.retained_bytes);
         observe(&table::WATCHERS, |gauges| &gauges.watches.open);
         observe(&table::WATCH_EVENTS, |gauges| &gauges.watches.events);
         observe(&table::WATCH_CATCH_UPS, |gauges| &gauges.watches.catch_ups);

@@ -130,6 +130,8 @@ rows! {
         "1 while the store refuses writes and no task is accepted.";
     STORE_SIZE: "lineshaft.store.size", "By", UpDownCounter, ["file"],
         "Size of journal and projection, including their write-ahead logs.";
+    RETAINED_BYTES: "lineshaft.store.retained", "By", UpDownCounter, [],
+        "Payloads, arguments, labels, results, outputs and failures of finished tasks, of all namespaces. Each may have up to `retention.bytes`.";
     PROJECTION_LAG: "lineshaft.store.projection.lag", "{event}", Gauge, [],
         "Durable events that the projection does not contain yet.";
     MEMORY_USED: "lineshaft.memory.used", "By", UpDownCounter, ["part"],

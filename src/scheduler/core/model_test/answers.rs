@@ -23,6 +23,8 @@ pub struct Answers {
     /// Finished tasks in the order in which the retention deletes them.
     finished: BTreeMap<Namespace, Vec<TaskId>>,
     attached_bytes: u64,
+    /// Of finished tasks, in the store.
+    retained_bytes: u64,
     /// The tasks that are suspected of having crashed the server, the next one to try first.
     suspects: Vec<TaskId>,
 }
@@ -39,6 +41,7 @@ struct TaskAnswer {
     cancel: Option<Box<CancelRequest>>,
     waits: bool,
     expires: bool,
+    stored_bytes: u32,
 }
 
 impl Answers {
@@ -71,6 +74,7 @@ impl Answers {
                 cancel: task.cancel.clone(),
                 waits: task.holds != Holds::NONE,
                 expires: task.expires,
+                stored_bytes: task.stored_bytes,
             };
             (task.spec.id.clone(), answer)
         });
@@ -87,6 +91,7 @@ impl Answers {
             timers,
             finished: finished(core),
             attached_bytes: core.attached_bytes,
+            retained_bytes: core.retained_bytes(),
             suspects: suspects.filter_map(|suspect| id(suspect.index)).collect(),
         }
     }

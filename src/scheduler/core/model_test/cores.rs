@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::{Event, PoolName, PoolSpec, RequestRetention, Revision, Task};
+use crate::model::{Event, PoolName, PoolSpec, Revision, Task};
 use crate::store::fold;
 
 use super::super::{Core, CoreOptions};
-use super::history::{RETENTION_AGE, RETENTION_COUNT};
+use super::history::RETENTION;
 
 pub const POOLS: [&str; 2] = ["default", "other"];
 /// Attempts of one namespace that may run at once in each pool.
@@ -22,12 +22,10 @@ fn options() -> CoreOptions {
     };
     CoreOptions {
         pools: POOLS.into_iter().zip(MAX_RUNNING).map(pool).collect(),
-        retention_count: RETENTION_COUNT,
-        retention_age: RETENTION_AGE,
+        retention: RETENTION,
         payload_bytes_max: PAYLOAD_BYTES_MAX,
         attached_bytes_max: ATTACHED_BYTES_MAX,
         crashes_max: 3,
-        requests: RequestRetention::default(),
     }
 }
 

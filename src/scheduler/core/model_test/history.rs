@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    Event, FailureReason, InterruptCause, Namespace, PoolChange, PoolName, PoolSettings, Priority, Revision,
-    TaskChange, TaskEvent, TaskFilter, TaskId, TaskSpec, TaskState, Timestamp,
+    Event, FailureReason, InterruptCause, Namespace, Output, PoolChange, PoolName, PoolSettings, Priority,
+    RequestRetention, Retention, Revision, TaskChange, TaskEvent, TaskFilter, TaskId, TaskSpec, TaskState, Timestamp,
 };
 
-/// Finished tasks that are kept of each namespace.
-pub const RETENTION_COUNT: usize = 3;
-pub const RETENTION_AGE: Duration = Duration::from_secs(100);
+pub const RETENTION: Retention = Retention {
+    count: 4,
+    bytes: 1_500,
+    age: Duration::from_secs(100),
+    requests: RequestRetention { count: u64::MAX, age: Duration::MAX },
+};
 
 /// Why the core has decided on an event.
 #[derive(Clone, Debug)]
@@ -48,6 +51,8 @@ pub struct Known {
     waits_until: Timestamp,
     pub place: QueuePosition,
     pub has_started: bool,
+    /// Of everything of variable size in its events.
+    pub stored_bytes: usize,
     /// A cancel was accepted while an attempt was live.
     pub is_cancelled: bool,
     /// Revision and time of the end.
@@ -135,6 +140,7 @@ impl History {
             waits_until: event.at.after(spec.extras().delay.unwrap_or_default()),
             place: QueuePosition { is_new: true, since: event.revision },
             has_started: false,
+            stored_bytes: spec.payload.len() + spec.attached_bytes(),
             is_cancelled: false,
             ended: None,
         };
@@ -153,6 +159,7 @@ impl History {
         only_a_task_that_ran_alone_is_blamed_for_a_crash(task, event, cause);
         let was = std::mem::replace(&mut task.state, event.state);
         task.at = event.at;
+        task.stored_bytes += produced_bytes(&event.change);
         task.has_started |= matches!(event.change, TaskChange::Started { .. });
         task.is_cancelled |= matches!(event.change, TaskChange::CancelRequested { .. });
         if let TaskChange::Retrying { not_before, .. } = event.change {
@@ -178,17 +185,33 @@ impl History {
         let namespace = &task.spec.options.namespace;
         match cause {
             Cause::Sweep(now) => {
-                let kept = self.tasks.values().filter(|other| other.spec.options.namespace == *namespace);
-                let ends: Vec<Revision> = kept.filter_map(|other| Some(other.ended?.0)).collect();
-                assert!(ends.iter().all(|other| *other >= ended), "the oldest end is deleted first");
-                let is_old = self.start.due(ended_at, ended_at, ended).after(RETENTION_AGE) <= *now;
-                assert!(is_old || ends.len() > RETENTION_COUNT, "{event:?} is within the retention");
+                let own = self.finished_of(namespace);
+                assert!(own.iter().all(|other| other.ended >= task.ended), "the oldest end is deleted first");
+                let is_old = self.start.due(ended_at, ended_at, ended).after(RETENTION.age) <= *now;
+                assert!(is_old || exceed_the_retention(&own), "{event:?} is within the retention");
             }
             Cause::Request(filter, until) => {
                 assert!(filter.matches(&task.spec, task.state, task.submitted_at), "{event:?} does not match");
                 assert!(ended <= *until, "{event:?} had not ended when the request began");
             }
             cause => panic!("{event:?} because of {cause:?}"),
+        }
+    }
+
+    fn finished_of(&self, namespace: &Namespace) -> Vec<&Known> {
+        let own = self.tasks.values().filter(|task| task.spec.options.namespace == *namespace);
+        own.filter(|task| task.ended.is_some()).collect()
+    }
+
+    /// # Panics
+    /// If anything is kept that exceeds the retention at this time, after a complete sweep.
+    pub fn nothing_exceeds_the_retention(&self, now: Timestamp) {
+        for namespace in self.finished().keys() {
+            let own = self.finished_of(namespace);
+            assert!(!exceed_the_retention(&own), "{namespace} keeps too much: {own:?}");
+            for (ended, at) in own.iter().filter_map(|task| task.ended) {
+                assert!(self.start.due(at, at, ended).after(RETENTION.age) > now, "{namespace} keeps an end of {at}");
+            }
         }
     }
 
@@ -202,6 +225,25 @@ impl History {
         }
         by_namespace
     }
+}
+
+/// Of the result, the output and the failure.
+fn produced_bytes(change: &TaskChange) -> usize {
+    let of_output = |output: &Option<Box<Output>>| output.as_ref().map_or(0, |output| output.stdout.head.len());
+    match change {
+        TaskChange::Completed { result, output, .. } => result.data.len() + of_output(output),
+        TaskChange::Retrying { failure, output, .. } | TaskChange::Failed { failure, output, .. } => {
+            failure.message.len() + of_output(output)
+        }
+        TaskChange::Cancelled { output, .. } => of_output(output),
+        _ => 0,
+    }
+}
+
+/// Whether there are too many, or too many bytes beside the last.
+fn exceed_the_retention(finished: &[&Known]) -> bool {
+    let bytes: usize = finished.iter().map(|task| task.stored_bytes).sum();
+    finished.len() > RETENTION.count || (finished.len() > 1 && bytes as u64 > RETENTION.bytes)
 }
 
 fn terminal_states_are_final(task: &Known, event: &TaskEvent) {

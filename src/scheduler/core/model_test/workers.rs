@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{CancelMode, Namespace, Payload, PoolSettings, StopMethod, TaskId, TaskSpec, TaskState, Timestamp};
+use crate::model::{
+    CancelMode, Captured, Namespace, Output, Payload, PoolSettings, StopMethod, TaskId, TaskSpec, TaskState, Timestamp,
+};
 use crate::pool::{Assignment, Ticket};
 use crate::runners::{Outcome, StopCause};
 
+use super::super::AttemptEnd;
 use super::super::tests::{attempt_end, failed, request};
 use super::cores::MAX_RUNNING;
 use super::history::{Cause, History, Known};
@@ -65,7 +68,9 @@ impl World {
         }
     }
 
+    /// Every fourth attempt has a large result and output.
     pub fn end(&mut self, pick: usize, how: u8) {
+        let bytes = if pick % 4 == 3 { 100 + pick % 500 } else { pick % 7 };
         let running: usize = self.pools.iter().map(|pool| pool.running.len()).sum();
         let mut pick = pick % running.max(1);
         let Some(pool) = self.pools.iter_mut().find(|pool| {
@@ -78,7 +83,7 @@ impl World {
         let attempt = pool.running.remove(pick);
         let (outcome, cause) = match how {
             _ if !attempt.runs => (Outcome::Stopped(StopMethod::NeverStarted), Some(StopCause::Drain)),
-            0..=2 => (Outcome::Completed(Payload::default()), None),
+            0..=2 => (Outcome::Completed(Payload { data: vec![1; bytes].into(), ..Payload::default() }), None),
             3 | 4 => (failed(), None),
             5 => (Outcome::Stopped(StopMethod::Token), Some(StopCause::Timeout)),
             6 => (Outcome::Unavailable("no memory".into()), None),
@@ -87,7 +92,10 @@ impl World {
         if !matches!(outcome, Outcome::Unavailable(_)) {
             self.has_run(&attempt);
         }
-        self.core.ended(attempt_end(attempt.ticket, self.now, outcome, cause), &mut self.out);
+        let stdout = Captured { head: vec![2; bytes].into(), ..Captured::default() };
+        let output = (bytes > 3).then(|| Box::new(Output { stdout, ..Output::default() }));
+        let end = AttemptEnd { output, ..attempt_end(attempt.ticket, self.now, outcome, cause) };
+        self.core.ended(end, &mut self.out);
         let events = self.out.events.len();
         let repeated = attempt_end(attempt.ticket, self.now, Outcome::Completed(Payload::default()), None);
         self.core.ended(repeated, &mut self.out);

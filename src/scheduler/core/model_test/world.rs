@@ -120,8 +120,13 @@ impl World {
             Step::Advance { .. } => {}
             Step::UpdatePool { pool, paused, size } => self.update_pool(pool, paused, size),
             Step::Sweep { spare } => {
-                self.core.sweep(self.at(), spare, &mut self.out);
-                return Cause::Sweep(self.at());
+                let cause = Cause::Sweep(self.at());
+                let more = self.core.sweep(self.at(), spare, &mut self.out);
+                self.observe(&cause);
+                if !more {
+                    self.live.nothing_exceeds_the_retention(self.at());
+                }
+                return cause;
             }
             Step::Delete(what) => self.begin_deletion(what),
             Step::Restart(restart) => return self.restart(restart),
