@@ -358,6 +358,25 @@ async fn finished_tasks_of_a_namespace_have_no_more_than_so_many_bytes() {
 }
 
 #[tokio::test]
+async fn space_of_deleted_tasks_is_returned_to_the_file_system() {
+    let server = Server::start(ECHO);
+    let file = server.directory.path().join("data/projection.db");
+    let size = || std::fs::metadata(&file).unwrap().len() >> 20;
+    for _ in 0..3 {
+        let batch = v1::BatchSubmitTasksRequest { tasks: vec![large(""); 14], batch_id: String::new() };
+        for id in server.tasks().batch_submit_tasks(batch).await.unwrap().into_inner().task_ids {
+            server.wait_finished(&id).await;
+        }
+    }
+    eventually(async || check(size() >= 48, || format!("{} MiB", size()))).await;
+    let deleted = server.tasks().delete_tasks(v1::DeleteTasksRequest::default()).await.unwrap().into_inner().deleted;
+    assert_eq!(deleted, 42);
+    eventually(async || check(size() <= 24, || format!("{} MiB of 84 are left", size()))).await;
+    let id = server.submit(large("")).await;
+    assert_eq!(server.wait_finished(&id).await.state(), TaskState::Completed);
+}
+
+#[tokio::test]
 async fn a_response_contains_the_durability_that_was_reached() {
     let config = "[[pool]]\nname = \"default\"\n[[pool]]\nname = \"fast\"\ndurability = \"memory\"\n";
     let (on_disk, in_memory) = (Server::start(config), Server::start_with(config, &[IN_MEMORY]));

@@ -164,6 +164,11 @@ impl CommitQueue {
         false
     }
 
+    /// Whether there is no work.
+    pub(super) fn is_idle(&self) -> bool {
+        self.state.lock().write_at(self.bounds).is_none()
+    }
+
     /// Waits until commits are due, and moves all up to the next gap to `group`. A group that could not be written stays as
     /// it is: while writing fails, only the queue grows, up to its bounds.
     pub(super) fn take(&self, group: &mut Vec<Arc<Commit>>) -> Next {

@@ -72,6 +72,7 @@ pub const SCHEMA: Schema = Schema {
         );
         CREATE INDEX requests_hash ON requests(hash);",
     ],
+    shrinks: true,
     conversions: &[Conversion { version: 4, run: take_over }],
 };
 

@@ -14,7 +14,7 @@ use super::submission_times::SubmissionTimes;
 use super::writer::Writer;
 use crate::model::Revision;
 use crate::store::error::StoreError;
-use crate::store::sqlite::{checkpoint, sqlite_error};
+use crate::store::sqlite::{Released, checkpoint, release_free_pages, sqlite_error};
 use crate::store::traits::{Commit, Journal};
 use crate::store::watermark::Watermark;
 
@@ -68,6 +68,7 @@ impl Worker {
         loop {
             if group.is_empty() && self.shared.queue.wait_until_idle() {
                 group = Vec::new();
+                self.shrink_while_idle();
                 self.writer.release_memory();
             }
             let next = self.shared.queue.take(&mut group);
@@ -81,6 +82,7 @@ impl Worker {
                     group.clear();
                     self.shared.queue.release_taken();
                     self.report_success();
+                    self.shrink();
                 }
                 Err(error) => {
                     let is_damage = error.is_damage();
@@ -140,9 +142,33 @@ impl Worker {
         if self.shared.fault.send_if_modified(|fault| fault.take().is_some()) {
             tracing::info!("writing the projection succeeds again");
         }
-        if self.wal_is_long.load(Ordering::Relaxed)
-            && let Err(error) = self.checkpoint()
-        {
+        if let Err(error) = self.checkpoint_if_long() {
+            tracing::warn!(%error, "failed to checkpoint the projection's log");
+        }
+    }
+
+    fn checkpoint_if_long(&self) -> Result<(), StoreError> {
+        if self.wal_is_long.load(Ordering::Relaxed) { self.checkpoint() } else { Ok(()) }
+    }
+
+    /// Returns some free space to the file system.
+    fn shrink(&self) -> Released {
+        let released = release_free_pages(&self.writer.connection);
+        let released = released.map_err(|error| sqlite_error("shrink", &self.shared.path, &error));
+        released.and_then(|released| self.checkpoint_if_long().map(|()| released)).unwrap_or_else(|error| {
+            self.watermark.exit_if_sync_failed(&error);
+            tracing::warn!(%error, "failed to return free space of the projection");
+            Released::default()
+        })
+    }
+
+    fn shrink_while_idle(&self) {
+        let mut released = self.shrink();
+        let any = released.any;
+        while released.more && self.shared.queue.is_idle() {
+            released = self.shrink();
+        }
+        if any && let Err(error) = self.checkpoint() {
             tracing::warn!(%error, "failed to checkpoint the projection's log");
         }
     }

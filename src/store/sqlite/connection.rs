@@ -9,6 +9,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, MAIN_DB, OpenFlags};
 
 use super::error::sqlite_error;
+use super::free_pages;
 use super::read_errors;
 use crate::files::{close_to_others, make_private};
 use crate::store::error::StoreError;
@@ -16,6 +17,9 @@ use crate::store::paths::{shm_path, wal_path};
 
 /// How long a statement waits for the lock of another connection.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// A write-ahead log that has become longer, since a reader kept a checkpoint from finishing, is cut to this when it starts
+/// over. More than a log has otherwise.
+const WAL_KEPT_BYTES: u32 = if cfg!(test) { 2 << 20 } else { 128 << 20 };
 /// Number of prepared statements that a connection keeps.
 pub(super) const STATEMENT_CACHE: usize = 64;
 
@@ -24,6 +28,11 @@ pub struct Schema {
     pub application_id: i32,
     /// Step N migrates version N to version N + 1; `PRAGMA user_version` is the version. Append only.
     pub migrations: &'static [&'static str],
+    /// Whether free pages can be returned to the file system; see [`release_free_pages`]. Files keep what they were created
+    /// with.
+    ///
+    /// [`release_free_pages`]: super::free_pages::release_free_pages
+    pub shrinks: bool,
     /// What SQL alone cannot migrate, in order. Runs on the newest tables.
     pub conversions: &'static [Conversion],
 }
@@ -80,7 +89,11 @@ pub fn open_writer(path: &Path, schema: &Schema) -> Result<Connection, StoreErro
         let detail = format!("it is incomplete without its log `{}`", wal_path(path).display());
         return Err(StoreError::corrupt(path, "its start", detail));
     }
+    if is_new && schema.shrinks {
+        free_pages::enable(&connection).map_err(failed)?;
+    }
     connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
+    connection.pragma_update(None, "journal_size_limit", WAL_KEPT_BYTES).map_err(failed)?;
     connection.pragma_update(None, "cell_size_check", true).map_err(failed)?;
     if connection.is_readonly(MAIN_DB).map_err(failed)? && File::options().write(true).open(path).is_ok() {
         return Err(StoreError::malformed(path, "according to its header it may not be written"));

@@ -2,6 +2,7 @@
 
 mod connection;
 mod error;
+mod free_pages;
 mod read_errors;
 mod readers;
 mod structure;
@@ -10,5 +11,6 @@ pub use connection::{
     Conversion, Schema, checkpoint, connect, connect_immutable, keep_wal_on_close, open_writer, schema_version,
 };
 pub use error::sqlite_error;
+pub use free_pages::{Released, release_free_pages};
 pub use readers::Readers;
 pub use structure::verify_structure;
