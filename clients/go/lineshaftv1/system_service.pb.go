@@ -76,8 +76,10 @@ type Limits struct {
 	RequestMemoryBytes int64 `protobuf:"varint,24,opt,name=request_memory_bytes,json=requestMemoryBytes,proto3" json:"request_memory_bytes,omitempty"`
 	// Memory for payloads of unfinished tasks in bytes; further payloads are left to the store.
 	PayloadMemoryBytes int64 `protobuf:"varint,25,opt,name=payload_memory_bytes,json=payloadMemoryBytes,proto3" json:"payload_memory_bytes,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Maximum number of bytes of finished tasks kept per namespace.
+	RetainedBytes int64 `protobuf:"varint,26,opt,name=retained_bytes,json=retainedBytes,proto3" json:"retained_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Limits) Reset() {
@@ -281,6 +283,13 @@ func (x *Limits) GetRequestMemoryBytes() int64 {
 func (x *Limits) GetPayloadMemoryBytes() int64 {
 	if x != nil {
 		return x.PayloadMemoryBytes
+	}
+	return 0
+}
+
+func (x *Limits) GetRetainedBytes() int64 {
+	if x != nil {
+		return x.RetainedBytes
 	}
 	return 0
 }
@@ -819,7 +828,7 @@ var File_lineshaft_v1_system_service_proto protoreflect.FileDescriptor
 
 const file_lineshaft_v1_system_service_proto_rawDesc = "" +
 	"\n" +
-	"!lineshaft/v1/system_service.proto\x12\flineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\b\n" +
+	"!lineshaft/v1/system_service.proto\x12\flineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc3\b\n" +
 	"\x06Limits\x12#\n" +
 	"\rpayload_bytes\x18\x01 \x01(\x03R\fpayloadBytes\x12!\n" +
 	"\fresult_bytes\x18\x02 \x01(\x03R\vresultBytes\x12\x1f\n" +
@@ -848,7 +857,8 @@ const file_lineshaft_v1_system_service_proto_rawDesc = "" +
 	"\x16remembered_request_ids\x18\x16 \x01(\x03R\x14rememberedRequestIds\x12T\n" +
 	"\x19remembered_request_id_age\x18\x17 \x01(\v2\x19.google.protobuf.DurationR\x16rememberedRequestIdAge\x120\n" +
 	"\x14request_memory_bytes\x18\x18 \x01(\x03R\x12requestMemoryBytes\x120\n" +
-	"\x14payload_memory_bytes\x18\x19 \x01(\x03R\x12payloadMemoryBytes\"W\n" +
+	"\x14payload_memory_bytes\x18\x19 \x01(\x03R\x12payloadMemoryBytes\x12%\n" +
+	"\x0eretained_bytes\x18\x1a \x01(\x03R\rretainedBytes\"W\n" +
 	"\x0fComponentHealth\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\ahealthy\x18\x02 \x01(\bR\ahealthy\x12\x16\n" +

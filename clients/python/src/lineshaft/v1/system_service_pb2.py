@@ -16,7 +16,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!lineshaft/v1/system_service.proto\x12\x0clineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd4\x05\n\x06Limits\x12\x15\n\rpayload_bytes\x18\x01 \x01(\x03\x12\x14\n\x0cresult_bytes\x18\x02 \x01(\x03\x12\x13\n\x0b\x62\x61tch_tasks\x18\x03 \x01(\x05\x12\x0e\n\x06labels\x18\x04 \x01(\x05\x12\x17\n\x0flabel_key_bytes\x18\x05 \x01(\x05\x12\x19\n\x11label_value_bytes\x18\x06 \x01(\x05\x12\x1a\n\x12\x64isplay_name_bytes\x18\x07 \x01(\x05\x12\x12\n\nname_bytes\x18\x08 \x01(\x05\x12\x0c\n\x04\x61rgs\x18\t \x01(\x05\x12\x11\n\targ_bytes\x18\n \x01(\x05\x12\x11\n\tpage_size\x18\x0b \x01(\x05\x12\x15\n\rfilter_values\x18\x0c \x01(\x05\x12*\n\x07timeout\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05\x64\x65lay\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08\x61ttempts\x18\x0f \x01(\x05\x12(\n\x05grace\x18\x10 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04wait\x18\x11 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rmessage_bytes\x18\x12 \x01(\x03\x12\x14\n\x0coutput_bytes\x18\x13 \x01(\x03\x12\x16\n\x0eretained_tasks\x18\x14 \x01(\x03\x12/\n\x0cretained_age\x18\x15 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1e\n\x16remembered_request_ids\x18\x16 \x01(\x03\x12<\n\x19remembered_request_id_age\x18\x17 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1c\n\x14request_memory_bytes\x18\x18 \x01(\x03\x12\x1c\n\x14payload_memory_bytes\x18\x19 \x01(\x03\"@\n\x0f\x43omponentHealth\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07healthy\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"\xd5\x01\n\x0cSystemHealth\x12\x13\n\x0b\x63pu_percent\x18\x01 \x01(\x01\x12\x19\n\x11memory_used_bytes\x18\x02 \x01(\x03\x12\x1a\n\x12memory_total_bytes\x18\x03 \x01(\x03\x12\x16\n\x0ememory_percent\x18\x04 \x01(\x01\x12\x1c\n\x14process_memory_bytes\x18\x05 \x01(\x03\x12\x17\n\x0fprocess_threads\x18\x06 \x01(\x05\x12\x1b\n\x13process_cpu_percent\x18\x07 \x01(\x01\x12\r\n\x05\x63ores\x18\x08 \x01(\x05\"\x16\n\x14GetServerInfoRequest\"\xab\x02\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12.\n\nstarted_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06uptime\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12$\n\x06limits\x18\x05 \x01(\x0b\x32\x14.lineshaft.v1.Limits\x12\x14\n\x0c\x63\x61pabilities\x18\x06 \x03(\t\x12\r\n\x05store\x18\x07 \x01(\t\x12\x10\n\x08revision\x18\x08 \x01(\x04\x12\x17\n\x0foldest_revision\x18\t \x01(\x04\x12\x1b\n\x13oldest_resume_token\x18\n \x01(\t\"\x18\n\x16GetSystemHealthRequest\"\x8a\x01\n\x17GetSystemHealthResponse\x12*\n\x06system\x18\x01 \x01(\x0b\x32\x1a.lineshaft.v1.SystemHealth\x12\x31\n\ncomponents\x18\x02 \x03(\x0b\x32\x1d.lineshaft.v1.ComponentHealth\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\"8\n\x0c\x44rainRequest\x12(\n\x05limit\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\" \n\rDrainResponse\x12\x0f\n\x07running\x18\x01 \x01(\x03\x32\x8b\x02\n\rSystemService\x12X\n\rGetServerInfo\x12\".lineshaft.v1.GetServerInfoRequest\x1a#.lineshaft.v1.GetServerInfoResponse\x12^\n\x0fGetSystemHealth\x12$.lineshaft.v1.GetSystemHealthRequest\x1a%.lineshaft.v1.GetSystemHealthResponse\x12@\n\x05\x44rain\x12\x1a.lineshaft.v1.DrainRequest\x1a\x1b.lineshaft.v1.DrainResponseBT\n\x10\x64\x65v.lineshaft.v1P\x01Z>github.com/lineshaft/lineshaft/gen/go/lineshaft/v1;lineshaftv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!lineshaft/v1/system_service.proto\x12\x0clineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xec\x05\n\x06Limits\x12\x15\n\rpayload_bytes\x18\x01 \x01(\x03\x12\x14\n\x0cresult_bytes\x18\x02 \x01(\x03\x12\x13\n\x0b\x62\x61tch_tasks\x18\x03 \x01(\x05\x12\x0e\n\x06labels\x18\x04 \x01(\x05\x12\x17\n\x0flabel_key_bytes\x18\x05 \x01(\x05\x12\x19\n\x11label_value_bytes\x18\x06 \x01(\x05\x12\x1a\n\x12\x64isplay_name_bytes\x18\x07 \x01(\x05\x12\x12\n\nname_bytes\x18\x08 \x01(\x05\x12\x0c\n\x04\x61rgs\x18\t \x01(\x05\x12\x11\n\targ_bytes\x18\n \x01(\x05\x12\x11\n\tpage_size\x18\x0b \x01(\x05\x12\x15\n\rfilter_values\x18\x0c \x01(\x05\x12*\n\x07timeout\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05\x64\x65lay\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08\x61ttempts\x18\x0f \x01(\x05\x12(\n\x05grace\x18\x10 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04wait\x18\x11 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rmessage_bytes\x18\x12 \x01(\x03\x12\x14\n\x0coutput_bytes\x18\x13 \x01(\x03\x12\x16\n\x0eretained_tasks\x18\x14 \x01(\x03\x12/\n\x0cretained_age\x18\x15 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1e\n\x16remembered_request_ids\x18\x16 \x01(\x03\x12<\n\x19remembered_request_id_age\x18\x17 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1c\n\x14request_memory_bytes\x18\x18 \x01(\x03\x12\x1c\n\x14payload_memory_bytes\x18\x19 \x01(\x03\x12\x16\n\x0eretained_bytes\x18\x1a \x01(\x03\"@\n\x0f\x43omponentHealth\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07healthy\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"\xd5\x01\n\x0cSystemHealth\x12\x13\n\x0b\x63pu_percent\x18\x01 \x01(\x01\x12\x19\n\x11memory_used_bytes\x18\x02 \x01(\x03\x12\x1a\n\x12memory_total_bytes\x18\x03 \x01(\x03\x12\x16\n\x0ememory_percent\x18\x04 \x01(\x01\x12\x1c\n\x14process_memory_bytes\x18\x05 \x01(\x03\x12\x17\n\x0fprocess_threads\x18\x06 \x01(\x05\x12\x1b\n\x13process_cpu_percent\x18\x07 \x01(\x01\x12\r\n\x05\x63ores\x18\x08 \x01(\x05\"\x16\n\x14GetServerInfoRequest\"\xab\x02\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12.\n\nstarted_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06uptime\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12$\n\x06limits\x18\x05 \x01(\x0b\x32\x14.lineshaft.v1.Limits\x12\x14\n\x0c\x63\x61pabilities\x18\x06 \x03(\t\x12\r\n\x05store\x18\x07 \x01(\t\x12\x10\n\x08revision\x18\x08 \x01(\x04\x12\x17\n\x0foldest_revision\x18\t \x01(\x04\x12\x1b\n\x13oldest_resume_token\x18\n \x01(\t\"\x18\n\x16GetSystemHealthRequest\"\x8a\x01\n\x17GetSystemHealthResponse\x12*\n\x06system\x18\x01 \x01(\x0b\x32\x1a.lineshaft.v1.SystemHealth\x12\x31\n\ncomponents\x18\x02 \x03(\x0b\x32\x1d.lineshaft.v1.ComponentHealth\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\"8\n\x0c\x44rainRequest\x12(\n\x05limit\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\" \n\rDrainResponse\x12\x0f\n\x07running\x18\x01 \x01(\x03\x32\x8b\x02\n\rSystemService\x12X\n\rGetServerInfo\x12\".lineshaft.v1.GetServerInfoRequest\x1a#.lineshaft.v1.GetServerInfoResponse\x12^\n\x0fGetSystemHealth\x12$.lineshaft.v1.GetSystemHealthRequest\x1a%.lineshaft.v1.GetSystemHealthResponse\x12@\n\x05\x44rain\x12\x1a.lineshaft.v1.DrainRequest\x1a\x1b.lineshaft.v1.DrainResponseBT\n\x10\x64\x65v.lineshaft.v1P\x01Z>github.com/lineshaft/lineshaft/gen/go/lineshaft/v1;lineshaftv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -25,23 +25,23 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['DESCRIPTOR']._options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\020dev.lineshaft.v1P\001Z>github.com/lineshaft/lineshaft/gen/go/lineshaft/v1;lineshaftv1'
   _globals['_LIMITS']._serialized_start=117
-  _globals['_LIMITS']._serialized_end=841
-  _globals['_COMPONENTHEALTH']._serialized_start=843
-  _globals['_COMPONENTHEALTH']._serialized_end=907
-  _globals['_SYSTEMHEALTH']._serialized_start=910
-  _globals['_SYSTEMHEALTH']._serialized_end=1123
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=1125
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=1147
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=1150
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=1449
-  _globals['_GETSYSTEMHEALTHREQUEST']._serialized_start=1451
-  _globals['_GETSYSTEMHEALTHREQUEST']._serialized_end=1475
-  _globals['_GETSYSTEMHEALTHRESPONSE']._serialized_start=1478
-  _globals['_GETSYSTEMHEALTHRESPONSE']._serialized_end=1616
-  _globals['_DRAINREQUEST']._serialized_start=1618
-  _globals['_DRAINREQUEST']._serialized_end=1674
-  _globals['_DRAINRESPONSE']._serialized_start=1676
-  _globals['_DRAINRESPONSE']._serialized_end=1708
-  _globals['_SYSTEMSERVICE']._serialized_start=1711
-  _globals['_SYSTEMSERVICE']._serialized_end=1978
+  _globals['_LIMITS']._serialized_end=865
+  _globals['_COMPONENTHEALTH']._serialized_start=867
+  _globals['_COMPONENTHEALTH']._serialized_end=931
+  _globals['_SYSTEMHEALTH']._serialized_start=934
+  _globals['_SYSTEMHEALTH']._serialized_end=1147
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=1149
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=1171
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=1174
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=1473
+  _globals['_GETSYSTEMHEALTHREQUEST']._serialized_start=1475
+  _globals['_GETSYSTEMHEALTHREQUEST']._serialized_end=1499
+  _globals['_GETSYSTEMHEALTHRESPONSE']._serialized_start=1502
+  _globals['_GETSYSTEMHEALTHRESPONSE']._serialized_end=1640
+  _globals['_DRAINREQUEST']._serialized_start=1642
+  _globals['_DRAINREQUEST']._serialized_end=1698
+  _globals['_DRAINRESPONSE']._serialized_start=1700
+  _globals['_DRAINRESPONSE']._serialized_end=1732
+  _globals['_SYSTEMSERVICE']._serialized_start=1735
+  _globals['_SYSTEMSERVICE']._serialized_end=2002
 # @@protoc_insertion_point(module_scope)

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Limits(_message.Message):
-    __slots__ = ("payload_bytes", "result_bytes", "batch_tasks", "labels", "label_key_bytes", "label_value_bytes", "display_name_bytes", "name_bytes", "args", "arg_bytes", "page_size", "filter_values", "timeout", "delay", "attempts", "grace", "wait", "message_bytes", "output_bytes", "retained_tasks", "retained_age", "remembered_request_ids", "remembered_request_id_age", "request_memory_bytes", "payload_memory_bytes")
+    __slots__ = ("payload_bytes", "result_bytes", "batch_tasks", "labels", "label_key_bytes", "label_value_bytes", "display_name_bytes", "name_bytes", "args", "arg_bytes", "page_size", "filter_values", "timeout", "delay", "attempts", "grace", "wait", "message_bytes", "output_bytes", "retained_tasks", "retained_age", "remembered_request_ids", "remembered_request_id_age", "request_memory_bytes", "payload_memory_bytes", "retained_bytes")
     PAYLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
     RESULT_BYTES_FIELD_NUMBER: _ClassVar[int]
     BATCH_TASKS_FIELD_NUMBER: _ClassVar[int]
@@ -34,6 +34,7 @@ class Limits(_message.Message):
     REMEMBERED_REQUEST_ID_AGE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RETAINED_BYTES_FIELD_NUMBER: _ClassVar[int]
     payload_bytes: int
     result_bytes: int
     batch_tasks: int
@@ -59,7 +60,8 @@ class Limits(_message.Message):
     remembered_request_id_age: _duration_pb2.Duration
     request_memory_bytes: int
     payload_memory_bytes: int
-    def __init__(self, payload_bytes: _Optional[int] = ..., result_bytes: _Optional[int] = ..., batch_tasks: _Optional[int] = ..., labels: _Optional[int] = ..., label_key_bytes: _Optional[int] = ..., label_value_bytes: _Optional[int] = ..., display_name_bytes: _Optional[int] = ..., name_bytes: _Optional[int] = ..., args: _Optional[int] = ..., arg_bytes: _Optional[int] = ..., page_size: _Optional[int] = ..., filter_values: _Optional[int] = ..., timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., delay: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., attempts: _Optional[int] = ..., grace: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., wait: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., message_bytes: _Optional[int] = ..., output_bytes: _Optional[int] = ..., retained_tasks: _Optional[int] = ..., retained_age: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., remembered_request_ids: _Optional[int] = ..., remembered_request_id_age: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., request_memory_bytes: _Optional[int] = ..., payload_memory_bytes: _Optional[int] = ...) -> None: ...
+    retained_bytes: int
+    def __init__(self, payload_bytes: _Optional[int] = ..., result_bytes: _Optional[int] = ..., batch_tasks: _Optional[int] = ..., labels: _Optional[int] = ..., label_key_bytes: _Optional[int] = ..., label_value_bytes: _Optional[int] = ..., display_name_bytes: _Optional[int] = ..., name_bytes: _Optional[int] = ..., args: _Optional[int] = ..., arg_bytes: _Optional[int] = ..., page_size: _Optional[int] = ..., filter_values: _Optional[int] = ..., timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., delay: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., attempts: _Optional[int] = ..., grace: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., wait: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., message_bytes: _Optional[int] = ..., output_bytes: _Optional[int] = ..., retained_tasks: _Optional[int] = ..., retained_age: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., remembered_request_ids: _Optional[int] = ..., remembered_request_id_age: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., request_memory_bytes: _Optional[int] = ..., payload_memory_bytes: _Optional[int] = ..., retained_bytes: _Optional[int] = ...) -> None: ...
 
 class ComponentHealth(_message.Message):
     __slots__ = ("name", "healthy", "detail")
