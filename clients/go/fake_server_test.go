@@ -19,7 +19,7 @@ import (
 type fakeServer struct {
 	lineshaftv1.UnimplementedWorkerServiceServer
 	lineshaftv1.UnimplementedTaskServiceServer
-	t        *testing.T
+	t        testing.TB
 	address  string
 	sessions chan *fakeSession
 	// Every task finishes when this is closed.
@@ -28,7 +28,7 @@ type fakeServer struct {
 
 // fakeSession is one Work stream.
 type fakeSession struct {
-	t      *testing.T
+	t      testing.TB
 	hello  *lineshaftv1.WorkerHello
 	stream grpc.BidiStreamingServer[lineshaftv1.WorkRequest, lineshaftv1.WorkResponse]
 	// Reports of the worker without heartbeats; closed at the end of the stream.
@@ -38,7 +38,7 @@ type fakeSession struct {
 	end    chan error
 }
 
-func startFakeServer(t *testing.T) *fakeServer {
+func startFakeServer(t testing.TB) *fakeServer {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -25,6 +25,7 @@ const (
 
 // Worker runs tasks with the functions of this program.
 type Worker struct {
+	client       *Client
 	service      lineshaftv1.WorkerServiceClient
 	id           string
 	pool         string
@@ -91,6 +92,7 @@ func WithoutSignals() WorkerOption {
 // NewWorker returns a worker that uses the connection of the client. Register functions with [Handle], then call Run.
 func NewWorker(client *Client, options ...WorkerOption) *Worker {
 	w := &Worker{
+		client:       client,
 		service:      lineshaftv1.NewWorkerServiceClient(client.connection),
 		id:           workerID(),
 		slots:        runtime.GOMAXPROCS(0),

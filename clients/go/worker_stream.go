@@ -41,6 +41,9 @@ func (w *Worker) connect(ctx context.Context) error {
 		if w.isDone() || ctx.Err() != nil {
 			return nil
 		}
+		if w.client.ctx.Err() != nil {
+			return context.Cause(w.client.ctx)
+		}
 		if isFatal(err, wasWelcome) {
 			return fmt.Errorf("the server refuses the worker: %w", err)
 		}

@@ -378,6 +378,20 @@ func TestAServerThatRefusesTheWorkerEndsIt(t *testing.T) {
 	}
 }
 
+func TestClosingTheClientEndsTheWorker(t *testing.T) {
+	fake := startFakeServer(t)
+	client := newClient(t, fake.address)
+	worker := lineshaft.NewWorker(client, lineshaft.WithoutSignals(), lineshaft.WithLogger(slog.New(slog.DiscardHandler)))
+	lineshaft.Handle(worker, "any", func(context.Context, any) (any, error) { return nil, nil })
+	ended := make(chan error, 1)
+	go func() { ended <- worker.Run(testContext(t)) }()
+	fake.accept()
+	_ = client.Close()
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), "closed") {
+		t.Errorf("the worker returned %v", err)
+	}
+}
+
 func TestMiddlewareSurroundsHandlers(t *testing.T) {
 	fake := startFakeServer(t)
 	type key struct{}
