@@ -91,12 +91,15 @@ export class Client {
     } catch (error) {
       throw traced(error);
     }
-    const { taskId: id, duplicate, resumeToken } = accepted;
-    // Without an ID of the caller, a duplicate is a repetition of this submission after a broken connection.
+    return this.#accepted(accepted, options, this.#submitter.batchId);
+  }
+
+  #accepted<Result>({ taskId: id, duplicate, revision, resumeToken }: Accepted, options: TaskOptions, batchId: string) {
+    // Without an ID of the caller, a duplicate is a repetition of the same submission after a broken connection: the task
+    // is of this batch and may have ended before this revision.
     const isDuplicate = duplicate && (options.requestId !== undefined || options.taskId !== undefined);
-    const revision = duplicate ? -1n : accepted.revision;
-    const batch = isDuplicate ? undefined : { id: this.#submitter.batchId, revision, resumeToken };
-    return new Task(this.#channel, this.#results, { id, batch }, isDuplicate);
+    const batch = isDuplicate ? undefined : { id: batchId, revision: duplicate ? -1n : revision, resumeToken };
+    return new Task<Result>(this.#channel, this.#results, { id, batch }, isDuplicate);
   }
 
   /** Submits a task, waits for its end and returns its result. */
@@ -112,10 +115,9 @@ export class Client {
     const call = { timeout: submitTimeout, signal, headers: traceHeaders() };
     const response = await this.#channel.unary(batchSubmitTasks, BatchSubmitTasksRequest.create({ tasks, batchId }), call);
     const { revision, resumeToken } = response;
-    return response.taskIds.map((id, index) => {
-      const isDuplicate = response.duplicates[index] ?? false;
-      const batch = isDuplicate ? undefined : { id: batchId, revision, resumeToken };
-      return new Task<Result>(this.#channel, this.#results, { id, batch }, isDuplicate);
+    return response.taskIds.map((taskId, index) => {
+      const duplicate = response.duplicates[index] ?? false;
+      return this.#accepted<Result>({ taskId, duplicate, revision, resumeToken }, submissions[index]!, batchId);
     });
   }
 

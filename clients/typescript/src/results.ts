@@ -14,7 +14,16 @@ const DIRECT_WAITS_MAX = 4;
 const WAIT_MS = 60_000;
 /** Longer than the server waits, so that it is the server that ends the call. */
 const WAIT_CALL_MS = WAIT_MS + 30_000;
-const READ_TASKS_MAX = 500;
+const LIST_TASKS_MAX = 1_000;
+/** A second list is not begun for fewer tasks. */
+const SECOND_LIST_TASKS_MIN = 200;
+const LISTS_IN_FLIGHT_MAX = 2;
+/**
+ * A list waits until the server's index is up to date, which can take seconds while tasks end quickly, and the server keeps
+ * only a number of finished tasks. So results are read one by one, which needs no index, while a list takes longer than this.
+ */
+const SLOW_LIST_MS = 200;
+const GETS_IN_FLIGHT_MAX = 32;
 /** Ends of tasks that are remembered in case that somebody waits for them later. */
 const REMEMBERED_MAX = 20_000;
 /** A watch without waits stays open for this time. */
@@ -45,11 +54,10 @@ export class Results {
 
   wait(task: Submitted): Wait {
     const isDirect = task.batch === undefined || this.#waits < DIRECT_WAITS_MAX;
-    const wait = isDirect ? waitDirectly(this.#channel, task.id) : this.#collector(task.batch!.id).wait(task.id, task.batch!);
     this.#waits++;
     const ended = () => void this.#waits--;
-    wait.finished.then(ended, ended);
-    return wait;
+    if (isDirect) return waitDirectly(this.#channel, task.id, ended);
+    return this.#collector(task.batch!.id).wait(task.id, task.batch!, ended);
   }
 
   close(): void {
@@ -66,7 +74,7 @@ export class Results {
   }
 }
 
-function waitDirectly(channel: Channel, taskId: string): Wait {
+function waitDirectly(channel: Channel, taskId: string, ended: () => void): Wait {
   const stop = new AbortController();
   const request = { taskId, timeout: duration(WAIT_MS) };
   const wait = async () => {
@@ -77,7 +85,7 @@ function waitDirectly(channel: Channel, taskId: string): Wait {
       if (finished && task) return task;
     }
   };
-  return { finished: wait(), cancel: () => stop.abort() };
+  return { finished: wait().finally(ended), cancel: () => stop.abort() };
 }
 
 /** Repeats a call for as long as the server is away. */
@@ -93,6 +101,7 @@ async function patiently<T>(channel: Channel, call: () => Promise<T>): Promise<T
 }
 
 interface Waiting {
+  ended(): void;
   resolve(task: Task): void;
   reject(error: unknown): void;
 }
@@ -112,7 +121,11 @@ class Collector {
   #since = 0n;
   /** Tasks to read: finished ones, and some that may be. */
   #ready: string[] = [];
-  #isReading = false;
+  #isScheduled = false;
+  // Reads in flight.
+  #lists = 0;
+  #slowLists = 0;
+  #gets = 0;
   #idle: NodeJS.Timeout | undefined;
 
   constructor(channel: Channel, batchId: string, closed: () => void) {
@@ -121,8 +134,8 @@ class Collector {
     this.#closed = closed;
   }
 
-  wait(id: string, { revision, resumeToken }: { revision: bigint; resumeToken: string }): Wait {
-    const finished = new Promise<Task>((resolve, reject) => this.#waiting.set(id, { resolve, reject }));
+  wait(id: string, { revision, resumeToken }: { revision: bigint; resumeToken: string }, ended: () => void): Wait {
+    const finished = new Promise<Task>((resolve, reject) => this.#waiting.set(id, { ended, resolve, reject }));
     clearTimeout(this.#idle);
     if (this.#watch) this.#watch.setRef(true);
     else this.#open(revision, resumeToken);
@@ -181,36 +194,63 @@ class Collector {
 
   #read(id: string): void {
     this.#ready.push(id);
-    if (this.#isReading) return;
-    this.#isReading = true;
-    setImmediate(() => void this.#readAll());
+    if (this.#isScheduled) return;
+    this.#isScheduled = true;
+    setImmediate(() => {
+      this.#isScheduled = false;
+      this.#startReads();
+    });
   }
 
-  async #readAll(): Promise<void> {
-    while (this.#ready.length > 0) {
-      const ids = this.#ready.slice(0, READ_TASKS_MAX);
-      this.#ready = this.#ready.slice(READ_TASKS_MAX);
-      try {
-        await (ids.length === 1 ? this.#readOne(ids[0]!) : this.#readSome(ids));
-      } catch (error) {
-        for (const id of ids) this.#settled(id)?.reject(error);
-      }
+  #startReads(): void {
+    while (this.#ready.length > 0 && this.#startRead());
+  }
+
+  /** Returns false if the reads in flight are enough. */
+  #startRead(): boolean {
+    const isGet = this.#ready.length === 1 || this.#slowLists > 0;
+    const isListEnough = this.#lists > 0 && this.#ready.length < SECOND_LIST_TASKS_MIN;
+    if (isGet ? this.#gets >= GETS_IN_FLIGHT_MAX : this.#lists >= LISTS_IN_FLIGHT_MAX || isListEnough) return false;
+    const ids = this.#ready.splice(0, isGet ? 1 : LIST_TASKS_MAX);
+    const reading = isGet ? this.#get(ids[0]!) : this.#list(ids);
+    const failed = (error: unknown) => ids.forEach((id) => this.#settled(id)?.reject(error));
+    void reading.catch(failed).finally(() => this.#startReads());
+    return true;
+  }
+
+  async #get(taskId: string): Promise<void> {
+    this.#gets++;
+    try {
+      const { task } = await patiently(this.#channel, () => this.#channel.unary(getTask, { taskId, includePayload: false }));
+      if (task) this.#took(task);
+    } finally {
+      this.#gets--;
     }
-    this.#isReading = false;
   }
 
-  /** GetTask does not wait for the index that a list is read from. */
-  async #readOne(taskId: string): Promise<void> {
-    const { task } = await patiently(this.#channel, () => this.#channel.unary(getTask, { taskId, includePayload: false }));
-    if (task) this.#took(task);
+  async #list(ids: string[]): Promise<void> {
+    this.#lists++;
+    let isSlow = false;
+    const timer = setTimeout(() => {
+      isSlow = true;
+      this.#slowLists++;
+      this.#startReads();
+    }, SLOW_LIST_MS);
+    try {
+      await this.#listPages(ids);
+    } finally {
+      clearTimeout(timer);
+      this.#lists--;
+      if (isSlow) this.#slowLists--;
+    }
   }
 
-  async #readSome(ids: string[]): Promise<void> {
+  async #listPages(ids: string[]): Promise<void> {
     const missing = new Set(ids);
     const filter = TaskFilter.fromPartial({ taskIds: ids });
     let pageToken = "";
     do {
-      const request = { filter, pageSize: READ_TASKS_MAX, pageToken, includeResults: true };
+      const request = { filter, pageSize: LIST_TASKS_MAX, pageToken, includeResults: true };
       const page = await patiently(this.#channel, () => this.#channel.unary(listTasks, request));
       for (const task of page.tasks) {
         missing.delete(task.taskId);
@@ -228,7 +268,10 @@ class Collector {
   /** Ends the wait for a task and returns it, if there is one. */
   #settled(id: string): Waiting | undefined {
     const waiting = this.#waiting.get(id);
-    if (!this.#waiting.delete(id) || this.#waiting.size > 0) return waiting;
+    if (!waiting) return undefined;
+    this.#waiting.delete(id);
+    waiting.ended();
+    if (this.#waiting.size > 0) return waiting;
     this.#watch?.setRef(false);
     this.#idle = setTimeout(() => this.#close(), IDLE_MS).unref();
     return waiting;

@@ -1,10 +1,11 @@
 // A submitted task.
 
-import { CancelMode, TaskFilter, type Task as WireTask } from "./gen/lineshaft/v1/task.js";
+import { CancelMode, TaskFilter, TaskState, type Task as WireTask } from "./gen/lineshaft/v1/task.js";
 import { duration, isFinal, taskInfo } from "./convert.js";
 import { callError, Code, TaskCancelledError, TaskFailedError, traced, WaitTimeoutError } from "./errors.js";
 import { events } from "./events.js";
 import { output, type OutputOptions } from "./output.js";
+import { decode } from "./payload.js";
 import type { Submitted, Results, Wait } from "./results.js";
 import type { Channel } from "./rpc/channel.js";
 import { cancelTask, getTask } from "./rpc/method.js";
@@ -34,7 +35,6 @@ export class Task<Result = unknown> {
   readonly #submitted: Submitted;
   #wait: Wait | undefined;
   #waiters = 0;
-  #finished: WireTask | undefined;
 
   /** @internal */
   constructor(channel: Channel, results: Results, submitted: Submitted, isDuplicate: boolean) {
@@ -50,11 +50,11 @@ export class Task<Result = unknown> {
    *
    * @throws TaskFailedError, TaskCancelledError, WaitTimeoutError
    */
-  async result(options?: WaitOptions): Promise<Result> {
-    const task = await this.wait(options);
-    if (task.state === "CANCELLED") throw new TaskCancelledError(task);
-    if (task.state === "FAILED") throw new TaskFailedError(task);
-    return task.result as Result;
+  async result(options: WaitOptions = {}): Promise<Result> {
+    const task = await this.#finished(options);
+    if (task.state === TaskState.COMPLETED) return decode(task.result) as Result;
+    const info = taskInfo(task);
+    throw task.state === TaskState.CANCELLED ? new TaskCancelledError(info) : new TaskFailedError(info);
   }
 
   /**
@@ -62,13 +62,8 @@ export class Task<Result = unknown> {
    *
    * @throws WaitTimeoutError
    */
-  async wait({ timeout, signal }: WaitOptions = {}): Promise<TaskInfo<Result>> {
-    try {
-      this.#finished ??= await this.#end(timeout, signal);
-    } catch (error) {
-      throw traced(error);
-    }
-    return taskInfo(this.#finished);
+  async wait(options: WaitOptions = {}): Promise<TaskInfo<Result>> {
+    return taskInfo(await this.#finished(options));
   }
 
   /** The task as it is now. */
@@ -110,15 +105,21 @@ export class Task<Result = unknown> {
     return Buffer.concat(chunks).toString();
   }
 
-  async #end(timeout: number | undefined, signal: AbortSignal | undefined): Promise<WireTask> {
+  async #finished({ timeout, signal }: WaitOptions): Promise<WireTask> {
     signal?.throwIfAborted();
     this.#wait ??= this.#results.wait(this.#submitted);
     const wait = this.#wait;
     this.#waiters++;
+    let isSettled = false;
     try {
-      return await limited(wait.finished, timeout, signal);
+      const task = await limited(wait.finished, timeout, signal);
+      isSettled = true;
+      return task;
+    } catch (error) {
+      throw traced(error);
     } finally {
-      if (--this.#waiters === 0) {
+      this.#waiters--;
+      if (!isSettled && this.#waiters === 0) {
         this.#wait = undefined;
         wait.cancel();
       }

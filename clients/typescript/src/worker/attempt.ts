@@ -19,6 +19,26 @@ const RESULT_BYTES_MAX = 15 << 20;
 const MESSAGE_CHARACTERS_MAX = 1_000;
 const DETAIL_CHARACTERS_MAX = 8_000;
 
+/** Most attempts are not aborted and do not look at their signal, whose creation takes as long as all the rest. */
+class LazySignal {
+  #controller: AbortController | undefined;
+  isAborted = false;
+  #reason: unknown;
+
+  get signal(): AbortSignal {
+    this.#controller ??= new AbortController();
+    if (this.isAborted) this.#controller.abort(this.#reason);
+    return this.#controller.signal;
+  }
+
+  abort(reason?: unknown): void {
+    if (this.isAborted) return;
+    this.isAborted = true;
+    this.#reason = reason;
+    this.#controller?.abort(reason);
+  }
+}
+
 /** A function was stopped by force. */
 export class TerminatedError extends Error {}
 
@@ -35,8 +55,8 @@ export class Attempt {
   readonly #assigned: AttemptAssigned;
   readonly #outbox: Outbox;
   readonly #client: () => Client;
-  readonly #abort = new AbortController();
-  readonly #force = new AbortController();
+  readonly #abort = new LazySignal();
+  readonly #force = new LazySignal();
   #grace: NodeJS.Timeout | undefined;
 
   constructor(assigned: AttemptAssigned, outbox: Outbox, client: () => Client) {
@@ -68,7 +88,7 @@ export class Attempt {
       return completed(await (isCapturing ? captured(sink, begin) : begin()));
     } catch (error) {
       if (error instanceof TerminatedError) return { $case: "stopped", value: { method: StopMethod.ABORT } };
-      if (this.#abort.signal.aborted) return { $case: "stopped", value: { method: StopMethod.TOKEN } };
+      if (this.#abort.isAborted) return { $case: "stopped", value: { method: StopMethod.TOKEN } };
       return failed(reasonOf(error), error, !(error instanceof PermanentError));
     } finally {
       clearTimeout(this.#grace);
@@ -77,7 +97,7 @@ export class Attempt {
 
   #context(): InternalContext {
     const { taskId, namespace, handler, attempt, priority, labels, payload, timeout } = this.#assigned;
-    const client = this.#client;
+    const [client, abort, force] = [this.#client, this.#abort, this.#force];
     const kind = payload?.kind;
     return {
       taskId,
@@ -88,8 +108,12 @@ export class Attempt {
       priority: WirePriority[priority] as Priority,
       payload: kind?.$case === "data" ? new Payload(kind.value, payload!.contentType) : undefined,
       timeout: milliseconds(timeout),
-      signal: this.#abort.signal,
-      forced: this.#force.signal,
+      get signal() {
+        return abort.signal;
+      },
+      get forced() {
+        return force.signal;
+      },
       get client() {
         return client();
       },
