@@ -3,6 +3,7 @@
 from lineshaft._codec import Payload
 from lineshaft._version import __version__
 from lineshaft.client import Client
+from lineshaft.context import Cancelled, Context, PermanentError, current
 from lineshaft.errors import (
     Aborted,
     AlreadyExists,
@@ -29,11 +30,12 @@ from lineshaft.errors import (
 )
 from lineshaft.model import Event, Priority, Retry, State, TaskInfo
 from lineshaft.task import Task, as_completed
+from lineshaft.worker import Worker
 
 __all__ = [
-    "Aborted", "AlreadyExists", "Client", "ClientClosed", "DeadlineExceeded", "Event", "FailedPrecondition", "Failure",
-    "FailureReason", "FieldViolation", "InternalError", "InvalidArgument", "LineshaftError", "NotFound", "OutOfRange",
-    "Payload", "PermissionDenied", "Priority", "ResourceExhausted", "Retry", "ServerError", "State", "Task",
-    "TaskCancelled", "TaskDeleted", "TaskFailed", "TaskInfo", "Unauthenticated", "Unavailable", "Unimplemented",
-    "__version__", "as_completed",
+    "Aborted", "AlreadyExists", "Cancelled", "Client", "ClientClosed", "Context", "DeadlineExceeded", "Event",
+    "FailedPrecondition", "Failure", "FailureReason", "FieldViolation", "InternalError", "InvalidArgument",
+    "LineshaftError", "NotFound", "OutOfRange", "Payload", "PermanentError", "PermissionDenied", "Priority",
+    "ResourceExhausted", "Retry", "ServerError", "State", "Task", "TaskCancelled", "TaskDeleted", "TaskFailed",
+    "TaskInfo", "Unauthenticated", "Unavailable", "Unimplemented", "Worker", "__version__", "as_completed", "current",
 ]  # fmt: skip

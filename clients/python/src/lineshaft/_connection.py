@@ -20,6 +20,7 @@ from lineshaft import errors
 logger = logging.getLogger("lineshaft")
 
 DEFAULT_ADDRESS = "127.0.0.1:7070"
+BACKOFF_SECONDS_FIRST = 0.05
 BACKOFF_SECONDS_MAX = 2.0
 TOKEN_FILE_SECONDS = 10.0
 """A token file is read again after this time."""
@@ -174,7 +175,12 @@ class Backoff:
     """The delays between the tries of a call."""
 
     def __init__(self) -> None:
-        self._delay = 0.05
+        self._delay = BACKOFF_SECONDS_FIRST
+        self._unclear = 0
+
+    def reset(self) -> None:
+        """After a success: the next delay is the first one."""
+        self._delay = BACKOFF_SECONDS_FIRST
         self._unclear = 0
 
     def pause(self, error: errors.ServerError) -> float | None:

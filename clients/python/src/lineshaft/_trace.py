@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
+from lineshaft.v1.worker_service_pb2 import AttemptAssigned
+
 try:
     from opentelemetry import trace as _trace
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator as _Propagator
@@ -10,6 +15,10 @@ except ImportError:  # OpenTelemetry is optional.
     def trace_headers() -> tuple[tuple[str, str], ...]:
         """The W3C headers of the current span; none without OpenTelemetry."""
         return ()
+
+    def task_span(assigned: AttemptAssigned) -> Any:
+        """Makes a span of an attempt the current one; nothing without OpenTelemetry."""
+        return contextlib.nullcontext()
 
 else:
     _propagator = _Propagator()
@@ -21,3 +30,20 @@ else:
         carrier: dict[str, str] = {}
         _propagator.inject(carrier)
         return tuple(carrier.items())
+
+    _tracer = _trace.get_tracer("lineshaft")
+
+    def task_span(assigned: AttemptAssigned) -> Any:
+        """Makes a span of an attempt the current one, in the trace of its task."""
+        headers = {"traceparent": assigned.traceparent, "tracestate": assigned.tracestate}
+        parent = _propagator.extract({name: text for name, text in headers.items() if text})
+        return _tracer.start_as_current_span(
+            assigned.handler,
+            context=parent,
+            kind=_trace.SpanKind.CONSUMER,
+            attributes={
+                "lineshaft.task.id": assigned.task_id,
+                "lineshaft.handler": assigned.handler,
+                "lineshaft.attempt": assigned.attempt,
+            },
+        )

@@ -153,6 +153,11 @@ def duration(value: Seconds | None) -> Duration | None:
     return Duration(seconds=whole, nanos=rest) if nanos >= 0 else Duration(seconds=-whole, nanos=-rest)
 
 
+def from_duration(value: Duration) -> float:
+    """Seconds of a duration."""
+    return value.seconds + value.nanos / 1e9
+
+
 def timestamp(value: datetime | None) -> Timestamp | None:
     """A `datetime` without a time zone is local time."""
     if value is None:

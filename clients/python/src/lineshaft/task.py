@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from lineshaft import _codec, errors, model
+from lineshaft.context import waiting
 from lineshaft.v1 import task_pb2, task_service_pb2
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Task:
 
         Raises the error with which the server refused the task.
         """
-        if self._phase != DONE and not self._client._results.wait(self, timeout):
+        if not self._wait_for_end(timeout):
             return False
         if self._error is not None:
             self._raise()
@@ -117,7 +118,7 @@ class Task:
 
     def exception(self, timeout: float | None = None) -> errors.LineshaftError | None:
         """Waits for the end of the task and returns what `result` would raise, or None."""
-        if self._phase != DONE and not self._client._results.wait(self, timeout):
+        if not self._wait_for_end(timeout):
             raise TimeoutError(f"task {self._id or '(being submitted)'} has not finished within {timeout} s")
         self._client._failed.pop(self, None)
         return self._error or self._ending
@@ -188,6 +189,12 @@ class Task:
                 yield chunk.data
 
     # The following is for the other modules of this package.
+
+    def _wait_for_end(self, timeout: float | None) -> bool:
+        if self._phase == DONE:
+            return True
+        with waiting():
+            return self._client._results.wait(self, timeout)
 
     def _raise(self) -> NoReturn:
         self._client._failed.pop(self, None)
@@ -280,17 +287,23 @@ class Task:
 
 def as_completed(tasks: Iterable[Task], timeout: float | None = None) -> Iterator[Task]:
     """Yields the tasks as they finish, whatever their end. Raises TimeoutError after `timeout` seconds in all."""
-    waiting = list(dict.fromkeys(tasks))
+    wanted = list(dict.fromkeys(tasks))
     deadline = None if timeout is None else time.monotonic() + timeout
     finished: queue.SimpleQueue[Task] = queue.SimpleQueue()
-    for client in {task._client for task in waiting}:
-        client._results.want([task for task in waiting if task._client is client])
-    for task in waiting:
+    for client in {task._client for task in wanted}:
+        client._results.want([task for task in wanted if task._client is client])
+    for task in wanted:
         if not task._listen(DONE, functools.partial(finished.put, task)):
             finished.put(task)
-    for number in range(len(waiting)):
+    for number in range(len(wanted)):
         try:
-            yield finished.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+            task = finished.get_nowait()
         except queue.Empty:
-            left = len(waiting) - number
-            raise TimeoutError(f"{left} of {len(waiting)} tasks have not finished within {timeout} s") from None
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            try:
+                with waiting():
+                    task = finished.get(timeout=left)
+            except queue.Empty:
+                count = f"{len(wanted) - number} of {len(wanted)} tasks"
+                raise TimeoutError(f"{count} have not finished within {timeout} s") from None
+        yield task

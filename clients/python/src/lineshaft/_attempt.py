@@ -1,0 +1,309 @@
+"""One attempt of a worker: calls the function in a thread or on the event loop, and stops it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import ctypes
+import inspect
+import threading
+import time
+import traceback
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lineshaft import _codec, model
+from lineshaft._trace import task_span
+from lineshaft.context import Cancelled, Context, PermanentError, Reporter, _current
+from lineshaft.v1 import task_pb2, worker_service_pb2
+from lineshaft.v1.worker_service_pb2 import AttemptAssigned, AttemptFinished, WorkerMessage
+
+if TYPE_CHECKING:
+    from lineshaft.client import Client
+    from lineshaft.worker import Worker
+
+RESULT_BYTES_MAX = 15 << 20
+MESSAGE_CHARACTERS_MAX = 1_000
+DETAIL_CHARACTERS_MAX = 8_000
+
+
+class InvalidPayload(Exception):
+    """The payload does not fit the parameters of the function."""
+
+
+@dataclass(frozen=True)
+class Handler:
+    """A registered function."""
+
+    name: str
+    function: Callable[..., Any]
+    description: str
+    process: bool
+    no_retry: tuple[type[BaseException], ...]
+    takes_context: bool
+    parameters: int | None
+    """Number of parameters without the context; None: any number by name."""
+    is_async: bool
+
+    def arguments(self, payload: _codec.Payload) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments of the function: one parameter gets the payload, several its members."""
+        try:
+            value = _codec.decode(payload.data, payload.content_type)
+        except ValueError as error:
+            raise InvalidPayload(f"payload: is not valid JSON: {error}") from None
+        if self.parameters == 0:
+            return [], {}
+        if self.parameters == 1:
+            return [value], {}
+        if isinstance(value, dict):
+            arguments: tuple[list[Any], dict[str, Any]] = ([], value)
+        elif isinstance(value, list):
+            arguments = (value, {})
+        else:
+            raise InvalidPayload(
+                f"payload: is {_kind(value)}; {self.name} has several parameters and needs an object or an array"
+            )
+        try:
+            context = {"ctx": None} if self.takes_context else {}
+            inspect.signature(self.function).bind(*arguments[0], **arguments[1], **context)
+        except TypeError as error:
+            raise InvalidPayload(f"payload: does not fit the parameters of {self.name}: {error}") from None
+        return arguments
+
+
+def describe(
+    function: Callable[..., Any],
+    name: str | None,
+    description: str | None,
+    process: bool,
+    no_retry: tuple[type[BaseException], ...],
+) -> Handler:
+    """Reads what a worker needs to know from a function."""
+    parameters = list(inspect.signature(function).parameters.values())
+    plain = [one for one in parameters if one.name != "ctx"]
+    counted = [one for one in plain if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+    is_async = inspect.iscoroutinefunction(function)
+    if process and is_async:
+        raise TypeError(f"{function!r} is a coroutine function; only a plain function can run in a process")
+    text = inspect.getdoc(function) or ""
+    only_one = len(counted) == 1 and len(plain) == 1 and counted[0].kind is not counted[0].KEYWORD_ONLY
+    return Handler(
+        name=name or function.__name__,
+        function=function,
+        description=text.split("\n", 1)[0] if description is None else description,
+        process=process,
+        no_retry=no_retry,
+        takes_context=len(plain) < len(parameters),
+        parameters=0 if not plain else 1 if only_one else None,
+        is_async=is_async,
+    )
+
+
+def _kind(value: Any) -> str:
+    return {str: "a string", bool: "a boolean", int: "a number", float: "a number", bytes: "bytes"}.get(
+        type(value), "null" if value is None else "text"
+    )
+
+
+class Attempt(Reporter):
+    """An attempt that this worker was assigned and has accepted."""
+
+    def __init__(self, worker: Worker, assigned: AttemptAssigned, handler: Handler) -> None:
+        self.token = assigned.token
+        self.handler = handler
+        self.worker = worker
+        self.stale = False
+        self.assigned = assigned
+        self.context = Context(
+            self,
+            task_id=assigned.task_id,
+            namespace=assigned.namespace,
+            handler=assigned.handler,
+            attempt=assigned.attempt,
+            priority=task_pb2.Priority.Name(assigned.priority).removeprefix("PRIORITY_"),
+            labels=dict(assigned.labels),
+            payload=_codec.Payload(assigned.payload.data, assigned.payload.content_type),
+            timeout=model.from_duration(assigned.timeout),
+        )
+        self._lock = threading.Lock()
+        self._thread = 0  # that runs the function
+        self._task: asyncio.Task[Any] | None = None
+        self._forced = False
+        self._slot = "held"
+        self._resumed = threading.Event()
+        self._entered = False
+        self.terminate: Callable[[], None] = lambda: None
+        """Asks the function to stop, in a way that depends on where it runs."""
+        self.force: Callable[[], None] = self._raise_in_thread
+        """Stops the function by force."""
+
+    # What the function reports.
+
+    def progress(self, fraction: float, note: str) -> None:
+        self.worker._outbox.progress(self.token, fraction, note)
+
+    def output(self, stream: str, data: bytes) -> None:
+        self.worker._outbox.output(self.token, stream, data)
+
+    def client(self) -> Client:
+        return self.worker.client
+
+    def suspend(self) -> None:
+        self._slot = "released"
+        self.worker._outbox.push(self._message_suspended())
+
+    def resume(self) -> None:
+        self._resumed.clear()
+        self._slot = "requested"
+        self.worker._outbox.push(self._message_resuming())
+        self._resumed.wait()
+
+    def resumed(self) -> None:
+        """The server has given a slot."""
+        self._slot = "held"
+        self._resumed.set()
+
+    def slot_messages(self) -> list[WorkerMessage]:
+        """What a new stream has to know."""
+        if self._slot == "held":
+            return []
+        first = [self._message_suspended()]
+        return first if self._slot == "released" else [*first, self._message_resuming()]
+
+    def _message_suspended(self) -> WorkerMessage:
+        return WorkerMessage(suspended=worker_service_pb2.AttemptSuspended(token=self.token))
+
+    def _message_resuming(self) -> WorkerMessage:
+        return WorkerMessage(resuming=worker_service_pb2.AttemptResuming(token=self.token))
+
+    # Running.
+
+    def run_in_thread(self) -> None:
+        started = time.thread_time()
+        self.finished = AttemptFinished(token=self.token)
+        try:
+            contextvars.copy_context().run(self._call)
+        except BaseException as error:  # `Cancelled`, raised after the function had returned
+            fail(self.finished, error, self.handler, self.context, forced=self._forced)
+        self.context._flush()
+        self.finished.cpu_time.FromNanoseconds(int((time.thread_time() - started) * 1e9))
+        self.worker._finished(self)
+
+    def _call(self) -> None:
+        _current.set(self.context)
+        try:
+            with self._lock:
+                self._thread = threading.get_ident()
+            try:
+                arguments, named = self.handler.arguments(self.context.payload)
+                if self.handler.takes_context:
+                    named["ctx"] = self.context
+                self.context.check()
+                with task_span(self.assigned):
+                    value = self.handler.function(*arguments, **named)
+            finally:
+                with self._lock:
+                    self._thread = 0
+                    if self._forced:
+                        # It may not have been raised yet, and must not be raised here or in the next task.
+                        _set_async_exception(threading.get_ident(), None)
+            complete(self.finished, value)
+        except BaseException as error:
+            fail(self.finished, error, self.handler, self.context, forced=self._forced)
+
+    async def run_async(self) -> None:
+        self._entered = True
+        _current.set(self.context)
+        self.finished = AttemptFinished(token=self.token)
+        try:
+            arguments, named = self.handler.arguments(self.context.payload)
+            if self.handler.takes_context:
+                named["ctx"] = self.context
+            self.context.check()
+            with task_span(self.assigned):
+                value = await self.handler.function(*arguments, **named)
+            complete(self.finished, value)
+        except BaseException as error:
+            fail(self.finished, error, self.handler, self.context, forced=False)
+        self.context._flush()
+        self.worker._finished(self)
+
+    def start_async(self, loop: asyncio.AbstractEventLoop) -> None:
+        """In the thread of the event loop."""
+        coroutine: Coroutine[Any, Any, None] = self.run_async()
+        self._task = loop.create_task(coroutine)
+
+    # Stopping.
+
+    def cancel(self, reason: int, grace: float) -> None:
+        """Asks the function to stop, and stops it by force after `grace` seconds if that is possible."""
+        self.stale = self.stale or reason == worker_service_pb2.STOP_REASON_STALE
+        self.context._stop.set()
+        if self.handler.is_async:
+            loop = self.worker._loop
+            if loop is not None:
+                loop.call_soon_threadsafe(self._cancel_async)
+            return
+        with self._lock:
+            self.terminate()
+        if grace <= 0:
+            self.force()
+        else:
+            timer = threading.Timer(grace, lambda: self.force())
+            timer.daemon = True
+            timer.start()
+
+    def _cancel_async(self) -> None:
+        # A coroutine that has not begun sees the cancel by itself; asyncio would end it without a report.
+        if self._task is not None and self._entered:
+            self._task.cancel()
+
+    def _raise_in_thread(self) -> None:
+        """Raises `Cancelled` in the thread of the function; takes effect when Python code runs there."""
+        with self._lock:
+            if self._thread and not self._forced:
+                self._forced = True
+                _set_async_exception(self._thread, Cancelled)
+
+
+def complete(finished: AttemptFinished, value: Any) -> None:
+    """Reports the value that the function returned."""
+    try:
+        data, content_type = _codec.encode(value)
+    except (TypeError, ValueError) as error:
+        raise PermanentError(f"result: {error}") from None
+    if len(data) > RESULT_BYTES_MAX:
+        finished.failure.reason = task_pb2.FAILURE_REASON_RESULT_TOO_LARGE
+        finished.failure.message = f"the result has {len(data)} bytes, the limit is {RESULT_BYTES_MAX}"
+        return
+    finished.result.data = data
+    finished.result.content_type = content_type
+
+
+def fail(finished: AttemptFinished, error: BaseException, handler: Handler, context: Context, forced: bool) -> None:
+    """Reports the exception that the function raised."""
+    stopped = isinstance(error, (Cancelled, asyncio.CancelledError))
+    if context.cancelled and (stopped or not isinstance(error, InvalidPayload)):
+        method = task_pb2.STOP_METHOD_ABORT if forced else task_pb2.STOP_METHOD_TOKEN
+        finished.stopped.method = method
+        return
+    failure = finished.failure
+    failure.reason = task_pb2.FAILURE_REASON_HANDLER_ERROR
+    if isinstance(error, InvalidPayload):
+        failure.reason = task_pb2.FAILURE_REASON_INVALID_PAYLOAD
+        failure.message = str(error)[:MESSAGE_CHARACTERS_MAX]
+        return
+    failure.retryable = not isinstance(error, (PermanentError, *handler.no_retry))
+    text = "".join(traceback.format_exception_only(type(error), error)).strip()
+    failure.message = text.split("\n", 1)[0][:MESSAGE_CHARACTERS_MAX]
+    # Without the frames of this package, and with the end of a long traceback, where the cause is.
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__package__") == "lineshaft":
+        trace = trace.tb_next
+    failure.detail = "".join(traceback.format_exception(type(error), error, trace))[-DETAIL_CHARACTERS_MAX:]
+
+
+def _set_async_exception(thread: int, exception: type[BaseException] | None) -> None:
+    value = ctypes.py_object(exception) if exception is not None else None
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), value)

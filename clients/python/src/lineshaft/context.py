@@ -1,0 +1,159 @@
+"""What a function of a worker knows about its task, and what it can report."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import threading
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from lineshaft import _codec
+from lineshaft.errors import LineshaftError
+
+if TYPE_CHECKING:
+    from lineshaft.client import Client
+
+
+LINE_CHARACTERS_MAX = 8_000
+
+
+class Cancelled(BaseException):
+    """Raised in a function whose task is cancelled or has run for too long.
+
+    A BaseException, like `asyncio.CancelledError`, so that `except Exception` does not hide it.
+    """
+
+
+class PermanentError(LineshaftError):
+    """Raise it in a function to fail the task without further attempts."""
+
+
+class Reporter:
+    """Where the reports of an attempt go."""
+
+    def progress(self, fraction: float, note: str) -> None:
+        raise NotImplementedError
+
+    def output(self, stream: str, data: bytes) -> None:
+        raise NotImplementedError
+
+    def suspend(self) -> None:
+        raise NotImplementedError
+
+    def resume(self) -> None:
+        """Returns when the attempt has a slot again."""
+        raise NotImplementedError
+
+    def client(self) -> Client:
+        raise NotImplementedError
+
+
+class Context:
+    """The task that the present function runs. A parameter named `ctx` gets it; `lineshaft.current()` returns it, too."""
+
+    def __init__(
+        self,
+        reporter: Reporter,
+        *,
+        task_id: str,
+        namespace: str,
+        handler: str,
+        attempt: int,
+        priority: str,
+        labels: Mapping[str, str],
+        payload: _codec.Payload,
+        timeout: float,
+    ) -> None:
+        self.task_id = task_id
+        self.namespace = namespace
+        self.handler = handler
+        self.attempt = attempt
+        """Number of the attempt, from 1."""
+        self.priority = priority
+        self.labels = labels
+        self.payload = payload
+        """The payload as it was submitted."""
+        self.timeout = timeout
+        """Seconds after which the attempt is cancelled, from its start."""
+        self._reporter = reporter
+        self._stop = threading.Event()
+        self._suspended = 0
+        self._slot_lock = threading.Lock()
+        self._output_lock = threading.Lock()
+        self._partial: dict[str, str] = {}  # the line that is being written, by stream
+
+    def __repr__(self) -> str:
+        return f"<Context of task {self.task_id}, handler {self.handler}, attempt {self.attempt}>"
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the function should stop."""
+        return self._stop.is_set()
+
+    def check(self) -> None:
+        """Raises `Cancelled` if the function should stop."""
+        if self._stop.is_set():
+            raise Cancelled
+
+    def sleep(self, seconds: float) -> None:
+        """Sleeps, and raises `Cancelled` as soon as the function should stop."""
+        self._stop.wait(seconds)
+        self.check()
+
+    def progress(self, fraction: float, note: str = "") -> None:
+        """Reports progress, 0 to 1, and the current activity."""
+        self._reporter.progress(min(1.0, max(0.0, fraction)), note)
+
+    def log(self, text: str) -> None:
+        """Writes a line to the output of the task, stream `stderr`, and not to that of the program."""
+        self._reporter.output("stderr", (text + "\n").encode())
+
+    def _write(self, stream: str, text: str) -> None:
+        """Adds printed text to the output, in whole lines: `print` writes the end of a line separately."""
+        with self._output_lock:
+            text = self._partial.pop(stream, "") + text
+            if not text.endswith("\n") and len(text) < LINE_CHARACTERS_MAX:
+                self._partial[stream] = text
+            else:
+                self._reporter.output(stream, text.encode(errors="replace"))
+
+    def _flush(self) -> None:
+        with self._output_lock:
+            for stream, text in self._partial.items():
+                self._reporter.output(stream, text.encode(errors="replace"))
+            self._partial.clear()
+
+    @property
+    def client(self) -> Client:
+        """A client of the same server, for tasks that this one submits."""
+        return self._reporter.client()
+
+    @contextlib.contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Gives the slot of this task to others while it waits. Waits for results of tasks do so by themselves."""
+        with self._slot_lock:
+            self._suspended += 1
+            if self._suspended == 1:
+                self._reporter.suspend()
+        try:
+            yield
+        finally:
+            with self._slot_lock:
+                self._suspended -= 1
+                if self._suspended == 0:
+                    self._reporter.resume()
+
+
+_current: contextvars.ContextVar[Context | None] = contextvars.ContextVar("lineshaft_context", default=None)
+
+
+def current() -> Context | None:
+    """The task that the present function runs; None outside of a worker."""
+    return _current.get()
+
+
+def waiting() -> Any:
+    """Around a wait for other tasks: within a task, its slot is free for others meanwhile."""
+    context = _current.get()
+    return contextlib.nullcontext() if context is None else context.suspended()

@@ -1,0 +1,471 @@
+"""The worker: runs the tasks of its functions in this program."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import queue
+import secrets
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from types import FrameType, TracebackType
+from typing import Any, TypeVar, overload
+
+import grpc
+
+from lineshaft import _capture, errors, model
+from lineshaft._attempt import Attempt, Handler, describe
+from lineshaft._connection import Backoff, Connection
+from lineshaft._outbox import Outbox
+from lineshaft._process import Processes
+from lineshaft._version import __version__
+from lineshaft.client import Client
+from lineshaft.v1 import worker_service_pb2
+from lineshaft.v1.worker_service_pb2 import AttemptAssigned, AttemptFinished, ServerMessage, WorkerMessage, WorkRequest
+
+logger = logging.getLogger("lineshaft")
+
+WELCOME_SECONDS = 30.0
+SILENT_INTERVALS_MAX = 3
+"""A server that sends nothing for this many intervals is not alive."""
+END_SECONDS = 5.0
+"""Time for the server to end a stream that the worker has ended."""
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_FINAL = (
+    grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.FAILED_PRECONDITION,
+)  # fmt: skip
+
+
+class Worker:
+    """Connects to a server and runs the tasks of the registered functions.
+
+    `concurrency` is the number of tasks that run at a time, `pool` a pool of kind `remote` (default: the first one),
+    `worker_id` the name of this program, unique while it runs. The arguments for the connection are those of `Client`.
+    `capture`: whether what the functions print and log is also kept as output of their tasks.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        concurrency: int = 10,
+        pool: str = "",
+        worker_id: str = "",
+        labels: Mapping[str, str] | None = None,
+        capture: bool = True,
+        token: str | Callable[[], str] | None = None,
+        tls: bool | None = None,
+        ca: bytes | str | os.PathLike[str] | None = None,
+        cert: bytes | str | os.PathLike[str] | None = None,
+        key: bytes | str | os.PathLike[str] | None = None,
+    ) -> None:
+        if not 1 <= concurrency <= 10_000:
+            raise ValueError(f"concurrency is {concurrency}; it must be 1 to 10000")
+        self.id = worker_id or f"{_host_name()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.concurrency = concurrency
+        self._pool = pool
+        self._labels = dict(labels or {})
+        self._capture = capture
+        self._connect_options: dict[str, Any] = {
+            "address": address, "token": token, "tls": tls, "ca": ca, "cert": cert, "key": key,
+        }  # fmt: skip
+        self._handlers: dict[str, Handler] = {}
+        self._outbox = Outbox()
+        self._lock = threading.Lock()
+        self._running: dict[str, Attempt] = {}
+        self._unsettled: dict[str, AttemptFinished] = {}
+        self._threads = _Threads()
+        self._processes = Processes(self._connect_options)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._client: Client | None = None
+        self._thread: threading.Thread | None = None
+        self._call: Any = None
+        self._heard = 0.0
+        self._interval = WELCOME_SECONDS
+        self._draining = False
+        self._stopping = threading.Event()
+        self._ended = threading.Event()
+        self._ready = threading.Event()
+        self._error: BaseException | None = None
+
+    @overload
+    def handler(self, function: Function, /) -> Function: ...
+
+    @overload
+    def handler(
+        self,
+        name: str | None = None,
+        /,
+        *,
+        description: str | None = None,
+        process: bool = False,
+        no_retry: tuple[type[BaseException], ...] = (),
+    ) -> Callable[[Function], Function]: ...
+
+    def handler(
+        self,
+        name: Any = None,
+        /,
+        *,
+        description: str | None = None,
+        process: bool = False,
+        no_retry: tuple[type[BaseException], ...] = (),
+    ) -> Any:
+        """Registers a function, as `@worker.handler` under its own name or `@worker.handler("name")`.
+
+        A function with one parameter gets the payload; one with several gets the members of an object or an array. A
+        parameter `ctx` gets the `Context`. What it returns is the result: bytes as they are, any other value as JSON.
+
+        Plain functions run in threads, coroutine functions on one event loop, and with `process=True` plain functions in
+        processes of their own, which use all cores and are killed when the task is cancelled. `no_retry` lists exceptions
+        after which no further attempt is made, as after `PermanentError`.
+        """
+        if callable(name):
+            self._register(describe(name, None, None, False, ()))
+            return name
+
+        def register(function: Function) -> Function:
+            self._register(describe(function, name, description, process, no_retry))
+            return function
+
+        return register
+
+    def _register(self, handler: Handler) -> None:
+        if self._thread is not None:
+            raise RuntimeError(f"handler {handler.name}: the worker has started")
+        if handler.name in self._handlers:
+            raise ValueError(f"handler {handler.name} has a function already")
+        self._handlers[handler.name] = handler
+        with contextlib.suppress(AttributeError):  # Built-in functions have no room for it.
+            handler.function.__lineshaft_handler__ = handler.name  # type: ignore[attr-defined]
+
+    @property
+    def client(self) -> Client:
+        """A client of the same server."""
+        with self._lock:
+            if self._client is None:
+                self._client = Client(**self._connect_options)
+            return self._client
+
+    # Starting and stopping.
+
+    def run(self) -> None:
+        """Runs tasks until SIGTERM, SIGINT or `stop`, then finishes those that run. A second signal ends them.
+
+        After a broken connection it connects again, for ever. Raises a `ServerError` if the server refuses the worker.
+        """
+        self.start()
+        with _signals(self):
+            self.join()
+
+    def start(self) -> None:
+        """Begins to run tasks in the background."""
+        if self._thread is not None:
+            raise RuntimeError("a worker runs once; make another one")
+        if not self._handlers:
+            raise RuntimeError("the worker has no function; register one with @worker.handler")
+        self._processes.check([one for one in self._handlers.values() if one.process])
+        if any(one.is_async for one in self._handlers.values()):
+            self._loop = asyncio.new_event_loop()
+            threading.Thread(target=self._loop.run_forever, name="lineshaft-async", daemon=True).start()
+        if self._capture:
+            _capture.start()
+        self._thread = threading.Thread(target=self._connect, name="lineshaft-worker", daemon=True)
+        self._thread.start()
+
+    def wait_ready(self, timeout: float | None = None) -> bool:
+        """Waits until the server has accepted the worker. Raises if it refuses it."""
+        ready = self._ready.wait(timeout)
+        if self._error is not None:
+            raise self._error
+        return ready
+
+    def stop(self, *, force: bool = False) -> None:
+        """Accepts no more tasks. `force`: also ends those that run; they start again elsewhere."""
+        with self._lock:
+            first, self._draining = not self._draining, True
+        if force:
+            self._stopping.set()
+            call = self._call
+            if call is not None:
+                call.cancel()
+        elif first:
+            self._outbox.push(WorkerMessage(draining=worker_service_pb2.WorkerDraining()))
+            self._end_if_drained()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Waits until the worker has stopped. Raises the error that ended it."""
+        ended = self._ended.wait(timeout)
+        if self._error is not None:
+            raise self._error
+        return ended
+
+    def __enter__(self) -> Worker:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop(force=kind is not None)
+        self.join()
+
+    # The connection.
+
+    def _connect(self) -> None:
+        connection = Connection(**self._connect_options, timeout=WELCOME_SECONDS, user_agent=_version())
+        try:
+            self._connect_until_stopped(connection)
+        except BaseException as error:
+            self._error = error
+        finally:
+            connection.close()
+            self._processes.close()
+            for attempt in list(self._running.values()):
+                attempt.context._stop.set()
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._loop.stop)
+            if self._client is not None:
+                self._client.close()
+            if self._capture:
+                _capture.end()
+            self._ended.set()
+            self._ready.set()
+
+    def _connect_until_stopped(self, connection: Connection) -> None:
+        backoff = Backoff()
+        while not self._stopping.is_set():
+            welcomed = self._ready.is_set()
+            try:
+                self._stream(connection, backoff)
+                met: errors.ServerError = errors.Unavailable("the server ended the stream")
+            except grpc.RpcError as error:
+                met = errors.from_rpc_error(error)
+            finally:
+                self._call = None
+                self._outbox.close()
+            if self._stopping.is_set() or self._is_done():
+                return
+            if met.reason == "WORKER_REPLACED" or (met.code in _FINAL and not welcomed):
+                raise met
+            pause = backoff.pause(met) or 1.0
+            logger.warning("worker %s: not connected, trying again: %s", self.id, met.message)
+            self._stopping.wait(pause)
+
+    def _stream(self, connection: Connection, backoff: Backoff) -> None:
+        self._heard = time.monotonic()
+        self._interval = WELCOME_SECONDS / SILENT_INTERVALS_MAX
+        begun = threading.Event()  # set by `welcome`: nothing but `hello` may be sent before
+        over = threading.Event()
+
+        def requests() -> Iterator[bytes]:
+            yield WorkRequest(hello=self._hello()).SerializeToString()
+            while not begun.wait(1.0):
+                if over.is_set() or not self._is_alive():
+                    return
+            for messages in self._outbox.read(lambda: self._interval / 3, self._is_alive):
+                yield WorkRequest(messages=messages).SerializeToString()
+
+        work = connection.bidirectional("WorkerService/Work", worker_service_pb2.WorkResponse)
+        call = self._call = work(requests(), metadata=connection.metadata())
+        if self._stopping.is_set():
+            call.cancel()
+        try:
+            for response in call:
+                self._heard = time.monotonic()
+                if response.HasField("welcome"):
+                    backoff.reset()
+                    self._welcome(response.welcome)
+                    begun.set()
+                    self._end_if_drained()
+                for message in response.messages:
+                    self._message(message)
+        finally:
+            over.set()
+            begun.set()
+            call.cancel()
+
+    def _is_alive(self) -> bool:
+        """Ends the stream if the server is silent. Called by the thread that sends, at least once in a second."""
+        if time.monotonic() - self._heard < self._interval * SILENT_INTERVALS_MAX:
+            return True
+        call = self._call
+        if call is not None:
+            logger.warning("worker %s: the server has sent nothing for too long", self.id)
+            call.cancel()
+        return False
+
+    def _hello(self) -> worker_service_pb2.WorkerHello:
+        with self._lock:
+            unfinished = [*self._running, *self._unsettled]
+        return worker_service_pb2.WorkerHello(
+            worker_id=self.id,
+            pool=self._pool,
+            handlers=[
+                worker_service_pb2.WorkerHandler(name=one.name, description=one.description)
+                for one in self._handlers.values()
+            ],
+            slots=self.concurrency,
+            labels=self._labels,
+            version=_version(),
+            unfinished=unfinished,
+        )
+
+    def _welcome(self, welcome: worker_service_pb2.WorkerWelcome) -> None:
+        self._interval = model.from_duration(welcome.heartbeat_interval) or WELCOME_SECONDS
+        self._outbox.drop(welcome.stale)
+        with self._lock:
+            for token in welcome.stale:
+                self._unsettled.pop(token, None)
+            first = [WorkerMessage(draining=worker_service_pb2.WorkerDraining())] if self._draining else []
+            first += [message for attempt in self._running.values() for message in attempt.slot_messages()]
+            first += [WorkerMessage(finished=finished) for finished in self._unsettled.values()]
+            stale = [self._running[token] for token in welcome.stale if token in self._running]
+            self._outbox.begin(first)
+        for attempt in stale:
+            attempt.cancel(worker_service_pb2.STOP_REASON_STALE, 0.0)
+        logger.info("worker %s runs %s in pool %s", self.id, ", ".join(self._handlers), welcome.pool)
+        self._ready.set()
+
+    def _message(self, message: ServerMessage) -> None:
+        kind = message.WhichOneof("kind")
+        if kind == "assigned":
+            self._assigned(message.assigned)
+        elif kind == "settled":
+            with self._lock:
+                for token in message.settled.tokens:
+                    self._unsettled.pop(token, None)
+            self._end_if_drained()
+        elif kind == "cancel":
+            cancel = message.cancel
+            acknowledged = worker_service_pb2.CancelAcknowledged(token=cancel.token)
+            self._outbox.push(WorkerMessage(cancel_acknowledged=acknowledged))
+            attempt = self._running.get(cancel.token)
+            if attempt is not None:
+                attempt.cancel(cancel.reason, model.from_duration(cancel.grace))
+        elif kind == "resumed":
+            attempt = self._running.get(message.resumed.token)
+            if attempt is not None:
+                attempt.resumed()
+        elif kind == "draining":
+            logger.info("worker %s: the server is about to stop", self.id)
+
+    def _assigned(self, assigned: AttemptAssigned) -> None:
+        handler = self._handlers.get(assigned.handler)
+        if handler is None or self._draining:
+            not_started = worker_service_pb2.AttemptNotStarted()
+            self._report(AttemptFinished(token=assigned.token, not_started=not_started))
+            return
+        attempt = Attempt(self, assigned, handler)
+        with self._lock:
+            self._running[attempt.token] = attempt
+        self._outbox.push(WorkerMessage(accepted=worker_service_pb2.AttemptAccepted(token=attempt.token)))
+        if handler.process:
+            self._threads.run(lambda: self._processes.run(attempt))
+        elif handler.is_async and self._loop is not None:
+            self._loop.call_soon_threadsafe(attempt.start_async, self._loop)
+        else:
+            self._threads.run(attempt.run_in_thread)
+
+    def _finished(self, attempt: Attempt) -> None:
+        """Nothing of the attempt runs any more."""
+        if attempt.stale:
+            with self._lock:
+                self._running.pop(attempt.token, None)
+            self._end_if_drained()
+        else:
+            self._report(attempt.finished)
+
+    def _report(self, finished: AttemptFinished) -> None:
+        message = WorkerMessage(finished=finished)
+        with self._lock:
+            self._running.pop(finished.token, None)
+            self._unsettled[finished.token] = finished
+            self._outbox.push(message)
+
+    def _is_done(self) -> bool:
+        with self._lock:
+            return self._draining and not self._running and not self._unsettled
+
+    def _end_if_drained(self) -> None:
+        if not self._is_done():
+            return
+        self._outbox.finish()
+        call = self._call
+        if call is not None:
+            # The server ends the stream in turn; the worker does not depend on that.
+            timer = threading.Timer(END_SECONDS, call.cancel)
+            timer.daemon = True
+            timer.start()
+        else:
+            self._stopping.set()
+
+
+class _Threads:
+    """Threads for functions, as many as are needed at a time: a task that waits for others keeps its thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle = 0
+        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+
+    def run(self, job: Callable[[], None]) -> None:
+        with self._lock:
+            start = self._idle == 0
+            if not start:
+                self._idle -= 1
+        self._jobs.put(job)
+        if start:
+            threading.Thread(target=self._work, name="lineshaft-task", daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            job = self._jobs.get()
+            try:
+                job()
+            except BaseException:
+                logger.exception("an attempt could not be reported")
+            del job
+            with self._lock:
+                self._idle += 1
+
+
+@contextlib.contextmanager
+def _signals(worker: Worker) -> Iterator[None]:
+    """Within, the first SIGTERM or SIGINT drains the worker and the second one stops it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    count = 0
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal count
+        count += 1
+        # In a thread: the main thread may hold a lock that `stop` needs.
+        threading.Thread(target=worker.stop, kwargs={"force": count > 1}).start()
+        name = signal.Signals(number).name
+        text = "no new tasks are started; signal again to stop at once" if count == 1 else "stopping at once"
+        os.write(2, f"lineshaft: {name}: {text}\n".encode())
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _host_name() -> str:
+    name = "".join(one if one.isalnum() and one.isascii() else "-" for one in socket.gethostname().partition(".")[0])
+    return name[:40] or "worker"
+
+
+def _version() -> str:
+    return f"lineshaft-python/{__version__}"

@@ -1,0 +1,36 @@
+"""Functions for processes, which must find them in a module."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+
+import lineshaft
+
+
+def square(x: int) -> dict[str, int]:
+    print("squaring", flush=True)
+    return {"square": x * x, "pid": os.getpid()}
+
+
+def spin(ctx: lineshaft.Context) -> None:
+    ctx.progress(0.5, f"{os.getpid()}")
+    while True:
+        pass
+
+
+def stubborn(ctx: lineshaft.Context) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    beside = subprocess.Popen(["sleep", "100"])
+    ctx.progress(0.5, f"{beside.pid}")
+    time.sleep(100)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def leave() -> None:
+    os._exit(3)
