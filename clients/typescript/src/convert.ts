@@ -37,20 +37,32 @@ export function milliseconds(duration: Duration | undefined): number | undefined
   return duration && Number(duration.seconds) * 1000 + duration.nanos / 1e6;
 }
 
-export const priority = (name: Priority | undefined): wire.Priority =>
-  name === undefined ? wire.Priority.UNSPECIFIED : named(wire.Priority, name, "priority");
-export const durability = (name: Durability | undefined): wire.Durability =>
-  name === undefined ? wire.Durability.UNSPECIFIED : named(wire.Durability, name, "durability");
-export const traceMode = (name: TraceMode | undefined): wire.TraceMode =>
-  name === undefined ? wire.TraceMode.UNSPECIFIED : named(wire.TraceMode, name, "traceMode");
-export const outputStream = (name: OutputStream | undefined): wire.OutputStream =>
-  name === undefined ? wire.OutputStream.UNSPECIFIED : named(wire.OutputStream, name, "stream");
+export const priority = (name: Priority | undefined) => lower<wire.Priority>(wire.Priority, name, "priority");
+export const durability = (name: Durability | undefined) => lower<wire.Durability>(wire.Durability, name, "durability");
+export const traceMode = (name: TraceMode | undefined) => lower<wire.TraceMode>(wire.TraceMode, name, "traceMode");
+export const outputStream = (name: OutputStream | undefined) => lower<wire.OutputStream>(wire.OutputStream, name, "stream");
+export const priorityName = (priority: wire.Priority) => wire.Priority[priority]!.toLowerCase() as Priority;
 
-function named<E>(names: Record<string, E | string>, name: string, field: string): E {
-  const value = names[name];
-  if (typeof value === "number") return value as E;
-  const known = Object.keys(names).filter((key) => /^[A-Z]/.test(key) && key !== "UNSPECIFIED" && key !== "UNRECOGNIZED");
-  throw new TypeError(`${field} is ${JSON.stringify(name)}, must be one of ${known.join(", ")}`);
+type Enumeration<E> = Record<string, E | string>;
+
+/** The value of a name in lower case; 0 if there is none. */
+function lower<E extends number>(values: Enumeration<E>, name: string | undefined, field: string): E {
+  if (name === undefined) return 0 as E;
+  const value = name === name.toLowerCase() ? values[name.toUpperCase()] : undefined;
+  if (typeof value === "number") return value;
+  throw unknownName(values, name, field, (known) => known.toLowerCase());
+}
+
+/** The value of a name in upper case. */
+function upper<E extends number>(values: Enumeration<E>, name: string, field: string): E {
+  const value = values[name];
+  if (typeof value === "number") return value;
+  throw unknownName(values, name, field, (known) => known);
+}
+
+function unknownName<E>(values: Enumeration<E>, name: string, field: string, show: (known: string) => string): TypeError {
+  const known = Object.keys(values).filter((key) => /^[A-Z]/.test(key) && key !== "UNSPECIFIED");
+  return new TypeError(`${field} is ${JSON.stringify(name)}, must be one of ${known.map(show).join(", ")}`);
 }
 
 export function retryPolicy(policy: RetryPolicy | undefined): wire.RetryPolicy | undefined {
@@ -67,8 +79,8 @@ export function retryPolicy(policy: RetryPolicy | undefined): wire.RetryPolicy |
 export function filter(filter: TaskFilter): wire.TaskFilter {
   return wire.TaskFilter.fromPartial({
     ...filter,
-    states: filter.states?.map((state) => named<wire.TaskState>(wire.TaskState, state, "state")),
-    priorities: filter.priorities?.map((name) => named<wire.Priority>(wire.Priority, name, "priority")),
+    states: filter.states?.map((state) => upper<wire.TaskState>(wire.TaskState, state, "state")),
+    priorities: filter.priorities?.map((name) => priority(name)),
   });
 }
 
@@ -103,7 +115,7 @@ export function taskInfo<Result = unknown>(task: wire.Task): TaskInfo<Result> {
     namespace: task.namespace,
     handler: task.handler,
     pool: task.pool,
-    priority: wire.Priority[task.priority] as Priority,
+    priority: priorityName(task.priority),
     state: stateName(task.state),
     displayName: task.displayName,
     labels: task.labels,

@@ -12,7 +12,7 @@ import { getTask, readOutput } from "./rpc/method.js";
 import type { OutputChunk, OutputStream } from "./types.js";
 
 export interface OutputOptions {
-  /** Default: STDOUT. */
+  /** Default: stdout. */
   stream?: OutputStream;
   /** Continue with new output until the task is finished. */
   follow?: boolean;

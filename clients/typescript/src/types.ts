@@ -4,13 +4,13 @@
 export type TaskState = "WAITING" | "QUEUED" | "RUNNING" | "COMPLETED" | "FAILED" | "CANCELLED";
 
 /** No worker starts a task while a task of a higher priority is queued in the same pool. */
-export type Priority = "LOW" | "NORMAL" | "HIGH" | "CRITICAL";
+export type Priority = "low" | "normal" | "high" | "critical";
 
 /** When a submission is acknowledged: after it is synced to disk, or immediately, so that a crash can lose it. */
-export type Durability = "FSYNC" | "MEMORY";
+export type Durability = "fsync" | "memory";
 
 /** How the trace of an attempt relates to the trace of its submission. */
-export type TraceMode = "AUTO" | "PARENT" | "LINK";
+export type TraceMode = "auto" | "parent" | "link";
 
 export type FailureReason =
   | "HANDLER_ERROR"
@@ -27,7 +27,7 @@ export type FailureReason =
 /** What stopped the work of a cancelled task. */
 export type StopMethod = "NEVER_STARTED" | "TOKEN" | "SIGNAL_TERM" | "SIGNAL_KILL" | "ABORT" | "FINISHED";
 
-export type OutputStream = "STDOUT" | "STDERR";
+export type OutputStream = "stdout" | "stderr";
 
 /** When and how often a failed attempt is retried. Fields that are not set take the values of the handler. */
 export interface RetryPolicy {

@@ -64,7 +64,7 @@ test("bytes, text and other values are passed unchanged", async () => {
 
 test("options of a submission are those of the task", async () => {
   const task = await client.submit("io", 0, {
-    priority: "HIGH",
+    priority: "high",
     labels: { team: "red" },
     displayName: "a name",
     timeout: 12_345,
@@ -74,7 +74,7 @@ test("options of a submission are those of the task", async () => {
   assert.equal(task.id, "options-1");
   const { priority, labels, displayName, timeout, state, namespace, handler } = info;
   assert.deepEqual({ priority, labels, displayName, timeout, state, namespace, handler }, {
-    priority: "HIGH",
+    priority: "high",
     labels: { team: "red" },
     displayName: "a name",
     timeout: 12_345,
@@ -83,7 +83,7 @@ test("options of a submission are those of the task", async () => {
     handler: "io",
   });
   assert(info.finishedAt! >= info.submittedAt!);
-  await assert.rejects(client.submit("io", 0, { priority: "URGENT" as "HIGH" }), /must be one of LOW, NORMAL, HIGH, CRITICAL/);
+  await assert.rejects(client.submit("io", 0, { priority: "urgent" as "high" }), /must be one of low, normal, high, critical/);
 });
 
 test("a failed task throws its failure", async () => {
@@ -267,7 +267,7 @@ test("output is read while the task runs, and afterwards", async () => {
   let text = "";
   for await (const { data } of task.output({ follow: true })) text += Buffer.from(data).toString();
   assert.equal(text, "one\nthree\n");
-  assert.equal(await task.outputText({ stream: "STDERR" }), "two\n");
+  assert.equal(await task.outputText({ stream: "stderr" }), "two\n");
   await rejection(client.task("no-such-task").outputText(), NotFoundError);
 });
 

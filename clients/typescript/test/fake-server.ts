@@ -90,14 +90,14 @@ export class FakeStream {
     this.#write({ welcome: undefined, messages: messages.map((kind) => ({ kind })) });
   }
 
-  assign(token: string, handler: string, value?: unknown): void {
+  assign(token: string, handler: string, value?: unknown, traceparent = ""): void {
     const data = Buffer.from(JSON.stringify(value) ?? "");
     const payload = value === undefined ? undefined : Payload.fromPartial({ kind: { $case: "data", value: data }, contentType: "application/json" });
     this.send({
       $case: "assigned",
       value: {
         token, handler, payload, taskId: `task-${token}`, namespace: "default", attempt: 1, priority: 2, labels: {},
-        timeout: { seconds: 300n, nanos: 0 }, traceparent: "", tracestate: "",
+        timeout: { seconds: 300n, nanos: 0 }, traceparent, tracestate: "",
       },
     });
   }

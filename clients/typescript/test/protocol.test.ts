@@ -77,7 +77,7 @@ test("the context describes the task", async () => {
   assert(outcome?.$case === "result", "nothing is a result");
   const { taskId, handler, attempt, namespace, priority, timeout, payload, signal } = seen!;
   assert.deepEqual({ taskId, handler, attempt, namespace, priority, timeout }, {
-    taskId: "task-t1", handler: "look", attempt: 1, namespace: "default", priority: "NORMAL", timeout: 300_000,
+    taskId: "task-t1", handler: "look", attempt: 1, namespace: "default", priority: "normal", timeout: 300_000,
   });
   assert.equal(Buffer.from(payload!.data).toString(), "[1]");
   assert.equal(signal.aborted, false);

@@ -89,7 +89,9 @@ export class Connection {
     const stopPings = this.#ping(session);
     session.on("close", () => {
       stopPings();
-      if (this.#session === session) this.#session = undefined;
+      // Another session has taken its place, if the server asked for a new connection.
+      if (this.#session !== session) return;
+      this.#session = undefined;
       // A server that accepts connections and closes them at once is not called again at once.
       if (Date.now() - openedAt < CONNECT_TIMEOUT_MS) this.#backoff.failed();
       else this.#backoff.succeeded();

@@ -2,13 +2,12 @@
 
 import { format } from "node:util";
 import type { Client, SubmitOptions } from "../client.js";
-import { milliseconds } from "../convert.js";
+import { milliseconds, priorityName } from "../convert.js";
 import { LineshaftError, PermanentError } from "../errors.js";
-import { FailureReason, OutputStream, Priority as WirePriority, StopMethod } from "../gen/lineshaft/v1/task.js";
+import { FailureReason, OutputStream, StopMethod } from "../gen/lineshaft/v1/task.js";
 import { type AttemptAssigned, type AttemptFinished, StopReason } from "../gen/lineshaft/v1/worker_service.js";
 import { decode, encode, Payload } from "../payload.js";
 import { withTrace } from "../trace.js";
-import type { Priority } from "../types.js";
 import { captured } from "./capture.js";
 import type { HandlerFunction, InternalContext } from "./context.js";
 import type { Outbox } from "./outbox.js";
@@ -105,7 +104,7 @@ export class Attempt {
       handler,
       attempt,
       labels,
-      priority: WirePriority[priority] as Priority,
+      priority: priorityName(priority),
       payload: kind?.$case === "data" ? new Payload(kind.value, payload!.contentType) : undefined,
       timeout: milliseconds(timeout),
       get signal() {
