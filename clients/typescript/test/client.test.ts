@@ -101,6 +101,13 @@ test("submissions at the same time keep their payloads, and many waits their res
   assert.deepEqual(results, numbers.map(sumTo));
 });
 
+test("large payloads and results are passed unchanged", async () => {
+  const texts = Array.from({ length: 12 }, (_, index) => String(index).repeat(1_000_000 / String(index).length));
+  const results = await Promise.all(texts.map((text) => client.run("echo", Buffer.from(text))));
+  assert(results.every((result, index) => result === texts[index]));
+  await rejection(client.submit("echo", Buffer.alloc(2 << 20)), InvalidArgumentError);
+});
+
 test("a result can be waited for long after the task has finished", async () => {
   const tasks = await Promise.all(Array.from({ length: 50 }, (_, n) => client.submit("compute", n)));
   for await (const _ of asCompleted(tasks)); // Ends of tasks that have no wait are remembered.
