@@ -73,6 +73,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     started.end()
 
 
+@pytest.fixture(scope="session")
+def remote_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with the default pools, of which one is for remote workers."""
+    started = Server(binary(), tmp_path_factory.mktemp("server") / "run", "")
+    yield started
+    started.end()
+
+
+@pytest.fixture
+def own_remote_server(tmp_path: pathlib.Path) -> Iterator[Server]:
+    """The same, for a test that kills it."""
+    started = Server(binary(), tmp_path / "run", "")
+    yield started
+    started.end()
+
+
 @pytest.fixture
 def own_server(tmp_path: pathlib.Path) -> Iterator[Server]:
     """A server that the test may kill."""

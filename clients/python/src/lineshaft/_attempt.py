@@ -9,7 +9,7 @@ import inspect
 import threading
 import time
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -179,7 +179,14 @@ class Attempt(Reporter):
 
     # Running.
 
-    def run_in_thread(self) -> None:
+    def run(self) -> None:
+        """Runs the attempt to its end, in this thread or a process."""
+        if self.handler.process:
+            self.worker._processes.run(self)
+        else:
+            self._run_here()
+
+    def _run_here(self) -> None:
         started = time.thread_time()
         self.finished = AttemptFinished(token=self.token)
         try:
@@ -229,10 +236,9 @@ class Attempt(Reporter):
         self.context._flush()
         self.worker._finished(self)
 
-    def start_async(self, loop: asyncio.AbstractEventLoop) -> None:
+    def start_async(self) -> None:
         """In the thread of the event loop."""
-        coroutine: Coroutine[Any, Any, None] = self.run_async()
-        self._task = loop.create_task(coroutine)
+        self._task = asyncio.get_running_loop().create_task(self.run_async())
 
     # Stopping.
 

@@ -76,7 +76,6 @@ class Outbox:
         with self._lock:
             self._reading += 1
             mine = self._reading
-            self._finishing = False
         sent = time.monotonic()
         while True:
             with self._lock:
@@ -132,6 +131,7 @@ class Outbox:
     def begin(self, messages: Iterable[WorkerMessage]) -> None:
         """A new stream begins: after the output and progress that wait, it sends these reports."""
         with self._lock:
+            self._finishing = False
             self._keep(_is_kept)
             self._queue.extend(messages)
             self._some.notify_all()

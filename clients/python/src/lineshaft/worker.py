@@ -6,13 +6,12 @@ import asyncio
 import contextlib
 import logging
 import os
-import queue
 import secrets
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FrameType, TracebackType
 from typing import Any, TypeVar, overload
 
@@ -23,6 +22,7 @@ from lineshaft._attempt import Attempt, Handler, describe
 from lineshaft._connection import Backoff, Connection
 from lineshaft._outbox import Outbox
 from lineshaft._process import Processes
+from lineshaft._threads import Threads
 from lineshaft._version import __version__
 from lineshaft.client import Client
 from lineshaft.v1 import worker_service_pb2
@@ -81,7 +81,7 @@ class Worker:
         self._lock = threading.Lock()
         self._running: dict[str, Attempt] = {}
         self._unsettled: dict[str, AttemptFinished] = {}
-        self._threads = _Threads()
+        self._threads = Threads()
         self._processes = Processes(self._connect_options)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Client | None = None
@@ -136,6 +136,15 @@ class Worker:
             return function
 
         return register
+
+    def calls(self, name: str, *, process: bool = False) -> None:
+        """Runs the calls of `Executor(name=name)`, also of other programs; the modules of their functions must be here.
+
+        The calls come with pickle: whoever may submit tasks to this handler can run any code in this program.
+        """
+        from lineshaft.executor import call
+
+        self._register(describe(call, name, "Calls of Python functions", process, ()))
 
     def _register(self, handler: Handler) -> None:
         if self._thread is not None:
@@ -285,8 +294,7 @@ class Worker:
                     self._welcome(response.welcome)
                     begun.set()
                     self._end_if_drained()
-                for message in response.messages:
-                    self._message(message)
+                self._messages(response.messages)
         finally:
             over.set()
             begun.set()
@@ -334,11 +342,41 @@ class Worker:
         logger.info("worker %s runs %s in pool %s", self.id, ", ".join(self._handlers), welcome.pool)
         self._ready.set()
 
+    def _messages(self, messages: Iterable[ServerMessage]) -> None:
+        assigned: list[Attempt] = []
+        for message in messages:
+            if message.HasField("assigned"):
+                attempt = self._assigned(message.assigned)
+                if attempt is not None:
+                    assigned.append(attempt)
+                continue
+            # In this order: a cancel can follow its attempt in the same message.
+            self._begin(assigned)
+            assigned.clear()
+            self._message(message)
+        self._begin(assigned)
+
+    def _begin(self, attempts: list[Attempt]) -> None:
+        """Accepts attempts and starts them."""
+        if not attempts:
+            return
+        with self._lock:
+            self._running.update((attempt.token, attempt) for attempt in attempts)
+        self._outbox.push(
+            *(WorkerMessage(accepted=worker_service_pb2.AttemptAccepted(token=attempt.token)) for attempt in attempts)
+        )
+        self._threads.run(attempt for attempt in attempts if not attempt.handler.is_async)
+        coroutines = [attempt for attempt in attempts if attempt.handler.is_async]
+        if coroutines and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._begin_async, coroutines)
+
+    def _begin_async(self, attempts: list[Attempt]) -> None:
+        for attempt in attempts:
+            attempt.start_async()
+
     def _message(self, message: ServerMessage) -> None:
         kind = message.WhichOneof("kind")
-        if kind == "assigned":
-            self._assigned(message.assigned)
-        elif kind == "settled":
+        if kind == "settled":
             with self._lock:
                 for token in message.settled.tokens:
                     self._unsettled.pop(token, None)
@@ -357,22 +395,13 @@ class Worker:
         elif kind == "draining":
             logger.info("worker %s: the server is about to stop", self.id)
 
-    def _assigned(self, assigned: AttemptAssigned) -> None:
+    def _assigned(self, assigned: AttemptAssigned) -> Attempt | None:
         handler = self._handlers.get(assigned.handler)
         if handler is None or self._draining:
             not_started = worker_service_pb2.AttemptNotStarted()
             self._report(AttemptFinished(token=assigned.token, not_started=not_started))
-            return
-        attempt = Attempt(self, assigned, handler)
-        with self._lock:
-            self._running[attempt.token] = attempt
-        self._outbox.push(WorkerMessage(accepted=worker_service_pb2.AttemptAccepted(token=attempt.token)))
-        if handler.process:
-            self._threads.run(lambda: self._processes.run(attempt))
-        elif handler.is_async and self._loop is not None:
-            self._loop.call_soon_threadsafe(attempt.start_async, self._loop)
-        else:
-            self._threads.run(attempt.run_in_thread)
+            return None
+        return Attempt(self, assigned, handler)
 
     def _finished(self, attempt: Attempt) -> None:
         """Nothing of the attempt runs any more."""
@@ -406,35 +435,6 @@ class Worker:
             timer.start()
         else:
             self._stopping.set()
-
-
-class _Threads:
-    """Threads for functions, as many as are needed at a time: a task that waits for others keeps its thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._idle = 0
-        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-
-    def run(self, job: Callable[[], None]) -> None:
-        with self._lock:
-            start = self._idle == 0
-            if not start:
-                self._idle -= 1
-        self._jobs.put(job)
-        if start:
-            threading.Thread(target=self._work, name="lineshaft-task", daemon=True).start()
-
-    def _work(self) -> None:
-        while True:
-            job = self._jobs.get()
-            try:
-                job()
-            except BaseException:
-                logger.exception("an attempt could not be reported")
-            del job
-            with self._lock:
-                self._idle += 1
 
 
 @contextlib.contextmanager
