@@ -163,7 +163,8 @@ func TestATracedSubmissionIsACallOfItsOwn(t *testing.T) {
 
 func TestMapReturnsResultsInOrder(t *testing.T) {
 	client, ctx := startServer(t, defaultConfig).client(), testContext(t)
-	numbers := make([]uint64, 2500)
+	// More than the server keeps.
+	numbers := make([]uint64, 15_000)
 	for index := range numbers {
 		numbers[index] = uint64(index)
 	}

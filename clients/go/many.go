@@ -3,6 +3,7 @@ package lineshaft
 import (
 	"context"
 	"iter"
+	"time"
 
 	lineshaftv1 "github.com/lineshaft/lineshaft/clients/go/lineshaftv1"
 )
@@ -11,6 +12,10 @@ const (
 	// partMax and partBytesMax bound the batches in which many tasks are submitted.
 	partMax      = 1000
 	partBytesMax = 1 << 20
+	// unreadMax is the number of tasks without a result above which Map waits for results before it submits more, but not for
+	// longer than unreadTime a batch.
+	unreadMax  = 3000
+	unreadTime = time.Second
 )
 
 // Call submits a task, waits until it is finished, and returns its result. See [Client.Submit] and [Task.Result].
@@ -32,11 +37,35 @@ func Call[Out any](
 func Map[Out, In any](
 	ctx context.Context, client *Client, handler string, payloads []In, options ...SubmitOption,
 ) ([]Out, error) {
-	tasks, err := SubmitAll(ctx, client, handler, payloads, options...)
-	if err != nil {
-		return nil, err
+	tasks := make([]*Task, 0, len(payloads))
+	finished := make(chan *Task, len(payloads))
+	defer func() {
+		for _, task := range tasks {
+			task.leave(finished)
+		}
+	}()
+	read := 0
+	for part, err := range parts(client, handler, payloads, options) {
+		if err != nil {
+			return nil, err
+		}
+		submitted, err := client.submitBatch(ctx, part)
+		if err != nil {
+			return nil, err
+		}
+		for _, task := range submitted {
+			task.await(finished)
+		}
+		tasks = append(tasks, submitted...)
+		// The server keeps a number of finished tasks. Their results have to be read before more tasks finish.
+		count, err := readSome(ctx, finished, len(tasks)-read-unreadMax)
+		if err != nil {
+			return nil, err
+		}
+		read += count
 	}
-	for task, err := range AsCompleted(ctx, tasks) {
+	for ; read < len(tasks); read++ {
+		task, err := next(ctx, finished)
 		if err == nil {
 			err = task.Result(ctx, nil)
 		}
@@ -53,32 +82,75 @@ func Map[Out, In any](
 	return results, nil
 }
 
+// readSome receives this many finished tasks, or fewer if they take long. It returns the error of one that did not complete.
+func readSome(ctx context.Context, finished <-chan *Task, count int) (int, error) {
+	if count <= 0 {
+		return 0, nil
+	}
+	defer CurrentAttempt(ctx).suspend()()
+	long := time.NewTimer(unreadTime)
+	defer long.Stop()
+	for read := range count {
+		select {
+		case task := <-finished:
+			if err := task.Result(ctx, nil); err != nil {
+				return read, err
+			}
+		case <-long.C:
+			return read, nil
+		case <-ctx.Done():
+			return read, context.Cause(ctx)
+		}
+	}
+	return count, nil
+}
+
 // SubmitAll submits one task for each payload, in batches, and returns them in the order of the payloads. If it returns an
 // error, the tasks before it were submitted and are returned.
 func SubmitAll[In any](
 	ctx context.Context, client *Client, handler string, payloads []In, options ...SubmitOption,
 ) ([]*Task, error) {
 	tasks := make([]*Task, 0, len(payloads))
-	var part []*lineshaftv1.SubmitTaskRequest
-	bytes := 0
-	for index, payload := range payloads {
-		request, err := client.request(handler, payload, options)
+	for part, err := range parts(client, handler, payloads, options) {
 		if err != nil {
 			return tasks, err
-		}
-		part = append(part, request)
-		bytes += len(request.Payload.GetData())
-		if len(part) < partMax && bytes < partBytesMax && index < len(payloads)-1 {
-			continue
 		}
 		submitted, err := client.submitBatch(ctx, part)
 		if err != nil {
 			return tasks, err
 		}
 		tasks = append(tasks, submitted...)
-		part, bytes = nil, 0
 	}
 	return tasks, nil
+}
+
+// parts returns the submissions of these payloads in batches.
+func parts[In any](
+	client *Client, handler string, payloads []In, options []SubmitOption,
+) iter.Seq2[[]*lineshaftv1.SubmitTaskRequest, error] {
+	return func(yield func([]*lineshaftv1.SubmitTaskRequest, error) bool) {
+		var part []*lineshaftv1.SubmitTaskRequest
+		bytes := 0
+		for _, payload := range payloads {
+			request, err := client.request(handler, payload, options)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			part = append(part, request)
+			bytes += len(request.Payload.GetData())
+			if len(part) < partMax && bytes < partBytesMax {
+				continue
+			}
+			if !yield(part, nil) {
+				return
+			}
+			part, bytes = nil, 0
+		}
+		if len(part) > 0 {
+			yield(part, nil)
+		}
+	}
 }
 
 // AsCompleted returns the tasks in the order in which they finish, however they end. An error, such as that of the context, is
