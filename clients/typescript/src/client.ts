@@ -82,7 +82,11 @@ export class Client {
    *
    * @param payload bytes are sent as they are, `undefined` as no payload, and any other value as JSON
    */
-  async submit<Result = unknown>(handler: string, payload?: unknown, options: SubmitOptions = {}): Promise<Task<Result>> {
+  async submit<Result = unknown>(
+    handler: string,
+    payload?: unknown,
+    options: SubmitOptions = {},
+  ): Promise<Task<Result>> {
     const { submitTimeout = CALL_TIMEOUT_MS, signal } = options;
     const request = submitRequest(handler, payload, options, this.#namespace);
     let accepted: Accepted;
@@ -111,9 +115,15 @@ export class Client {
   /** Submits all tasks in one durable commit, or none of them; at most 10,000. */
   async batch<Result = unknown>(submissions: Submission[], options: BatchOptions = {}): Promise<Task<Result>[]> {
     const { batchId = randomUUID(), submitTimeout = CALL_TIMEOUT_MS, signal } = options;
-    const tasks = submissions.map(({ handler, payload, ...rest }) => submitRequest(handler, payload, rest, this.#namespace));
+    const tasks = submissions.map(({ handler, payload, ...rest }) =>
+      submitRequest(handler, payload, rest, this.#namespace),
+    );
     const call = { timeout: submitTimeout, signal, headers: traceHeaders() };
-    const response = await this.#channel.unary(batchSubmitTasks, BatchSubmitTasksRequest.create({ tasks, batchId }), call);
+    const response = await this.#channel.unary(
+      batchSubmitTasks,
+      BatchSubmitTasksRequest.create({ tasks, batchId }),
+      call,
+    );
     const { revision, resumeToken } = response;
     return response.taskIds.map((taskId, index) => {
       const duplicate = response.duplicates[index] ?? false;
@@ -186,7 +196,9 @@ export class Client {
 }
 
 /** Yields the tasks in the order in which they end. */
-export async function* asCompleted<Result>(tasks: Iterable<Task<Result>>): AsyncGenerator<Task<Result>, void, undefined> {
+export async function* asCompleted<Result>(
+  tasks: Iterable<Task<Result>>,
+): AsyncGenerator<Task<Result>, void, undefined> {
   const ended: Task<Result>[] = [];
   let [left, failed, wake]: [number, unknown, () => void] = [0, undefined, () => {}];
   for (const task of tasks) {

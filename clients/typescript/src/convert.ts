@@ -40,7 +40,8 @@ export function milliseconds(duration: Duration | undefined): number | undefined
 export const priority = (name: Priority | undefined) => lower<wire.Priority>(wire.Priority, name, "priority");
 export const durability = (name: Durability | undefined) => lower<wire.Durability>(wire.Durability, name, "durability");
 export const traceMode = (name: TraceMode | undefined) => lower<wire.TraceMode>(wire.TraceMode, name, "traceMode");
-export const outputStream = (name: OutputStream | undefined) => lower<wire.OutputStream>(wire.OutputStream, name, "stream");
+export const outputStream = (name: OutputStream | undefined) =>
+  lower<wire.OutputStream>(wire.OutputStream, name, "stream");
 export const priorityName = (priority: wire.Priority) => wire.Priority[priority]!.toLowerCase() as Priority;
 
 type Enumeration<E> = Record<string, E | string>;
@@ -60,7 +61,12 @@ function upper<E extends number>(values: Enumeration<E>, name: string, field: st
   throw unknownName(values, name, field, (known) => known);
 }
 
-function unknownName<E>(values: Enumeration<E>, name: string, field: string, show: (known: string) => string): TypeError {
+function unknownName<E>(
+  values: Enumeration<E>,
+  name: string,
+  field: string,
+  show: (known: string) => string,
+): TypeError {
   const known = Object.keys(values).filter((key) => /^[A-Z]/.test(key) && key !== "UNSPECIFIED");
   return new TypeError(`${field} is ${JSON.stringify(name)}, must be one of ${known.map(show).join(", ")}`);
 }

@@ -8,7 +8,11 @@ import type { TaskEvent } from "./types.js";
 import { Watch, type WatchSettings } from "./watch.js";
 
 /** Yields each event once and in order. After a broken connection the watch continues by itself. */
-export async function* events(channel: Channel, settings: WatchSettings, signal?: AbortSignal): AsyncGenerator<TaskEvent, void, undefined> {
+export async function* events(
+  channel: Channel,
+  settings: WatchSettings,
+  signal?: AbortSignal,
+): AsyncGenerator<TaskEvent, void, undefined> {
   signal?.throwIfAborted();
   const queue = new Queue<TaskEvent>();
   const push = (event: TaskEvent) => {

@@ -34,7 +34,8 @@ export async function* output(
     try {
       // Attempts that have ended while the connection was broken.
       const last = attempt !== 0 || reached === 0 ? reached : await currentAttempt(channel, taskId, signal);
-      for (; reached < last; reached++, offset = 0) yield* part(channel, { ...from, follow: false, attempt: reached, offset: BigInt(offset) }, signal);
+      for (; reached < last; reached++, offset = 0)
+        yield* part(channel, { ...from, follow: false, attempt: reached, offset: BigInt(offset) }, signal);
       for await (const chunk of part(channel, { ...from, attempt, offset: BigInt(offset) }, signal)) {
         yield chunk;
         reached = chunk.attempt;

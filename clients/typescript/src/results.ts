@@ -156,13 +156,17 @@ class Collector {
     this.#since = since;
     const states = [TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED];
     const filter = TaskFilter.fromPartial({ batchId: this.#batchId, states });
-    this.#watch = new Watch(this.#channel, { filter, resumeToken, progressInterval: PROGRESS_MS }, {
-      event: ({ taskId, revision }) => {
-        if (this.#waiting.has(taskId)) this.#read(taskId);
-        else this.#remember(taskId, revision);
+    this.#watch = new Watch(
+      this.#channel,
+      { filter, resumeToken, progressInterval: PROGRESS_MS },
+      {
+        event: ({ taskId, revision }) => {
+          if (this.#waiting.has(taskId)) this.#read(taskId);
+          else this.#remember(taskId, revision);
+        },
+        failed: (error) => void this.#restart(error),
       },
-      failed: (error) => void this.#restart(error),
-    });
+    );
   }
 
   #remember(id: string, revision: bigint): void {
@@ -221,7 +225,9 @@ class Collector {
   async #get(taskId: string): Promise<void> {
     this.#gets++;
     try {
-      const { task } = await patiently(this.#channel, () => this.#channel.unary(getTask, { taskId, includePayload: false }));
+      const { task } = await patiently(this.#channel, () =>
+        this.#channel.unary(getTask, { taskId, includePayload: false }),
+      );
       if (task) this.#took(task);
     } finally {
       this.#gets--;
@@ -285,5 +291,8 @@ class Collector {
 
 function notFound(id: string): CallError {
   const metadata = { task: id };
-  return callError(Code.NOT_FOUND, `task ${id} was deleted before its result was read`, { reason: "TASK_NOT_FOUND", metadata });
+  return callError(Code.NOT_FOUND, `task ${id} was deleted before its result was read`, {
+    reason: "TASK_NOT_FOUND",
+    metadata,
+  });
 }

@@ -47,7 +47,12 @@ export interface Submission extends TaskOptions {
   payload?: unknown;
 }
 
-export function submitRequest(handler: string, payload: unknown, options: TaskOptions, namespace: string): SubmitTaskRequest {
+export function submitRequest(
+  handler: string,
+  payload: unknown,
+  options: TaskOptions,
+  namespace: string,
+): SubmitTaskRequest {
   return {
     handler,
     payload: encode(payload),

@@ -13,7 +13,13 @@ const BATCH_TASKS_MAX = 1_000;
 const BATCH_BYTES_MAX = 1 << 20;
 
 /** Reasons of a refusal that can concern some tasks of a group only. */
-const REASONS_OF_SOME = new Set(["INVALID_FIELD", "TASK_EXISTS", "REQUEST_ID_REUSED", "MESSAGE_TOO_LARGE", "QUOTA_EXCEEDED"]);
+const REASONS_OF_SOME = new Set([
+  "INVALID_FIELD",
+  "TASK_EXISTS",
+  "REQUEST_ID_REUSED",
+  "MESSAGE_TOO_LARGE",
+  "QUOTA_EXCEEDED",
+]);
 
 export interface Accepted {
   taskId: string;
@@ -138,7 +144,8 @@ class Group {
       if (batch.length >= this.#tasksMax || (batch.length > 0 && bytes > BATCH_BYTES_MAX)) break;
       taken++;
       if (waiting.isCancelled) continue;
-      if (waiting.deadline <= now) waiting.reject(callError(Code.DEADLINE_EXCEEDED, "the task was not submitted in time"));
+      if (waiting.deadline <= now)
+        waiting.reject(callError(Code.DEADLINE_EXCEEDED, "the task was not submitted in time"));
       else batch.push(waiting);
     }
     this.#queue = taken === this.#queue.length ? [] : this.#queue.slice(taken);
@@ -180,7 +187,8 @@ class Group {
   async #refused(batch: Waiting[], error: CallError): Promise<void> {
     const [only] = batch;
     if (batch.length === 1) return only!.reject(ofTask(error, 0));
-    if (!REASONS_OF_SOME.has(error.reason)) return batch.forEach((waiting, index) => waiting.reject(ofTask(error, index)));
+    if (!REASONS_OF_SOME.has(error.reason))
+      return batch.forEach((waiting, index) => waiting.reject(ofTask(error, index)));
     const invalid = new Set(error.violations.map(({ field }) => indexOf(field)));
     if (invalid.size > 0 && !invalid.has(undefined)) {
       for (const index of invalid) batch[index!]?.reject(ofTask(error, index!));
@@ -213,7 +221,9 @@ function expire(batch: Waiting[], error: CallError, pause: number): Waiting[] {
 /** Bytes of a request in a message, roughly. */
 function size(request: SubmitTaskRequest): number {
   const kind = request.payload?.kind;
-  return 128 + (kind?.$case === "data" ? kind.value.length : 0) + request.args.reduce((sum, arg) => sum + arg.length, 0);
+  return (
+    128 + (kind?.$case === "data" ? kind.value.length : 0) + request.args.reduce((sum, arg) => sum + arg.length, 0)
+  );
 }
 
 const ITEM = /^tasks\[(\d+)\]\.?/;

@@ -87,7 +87,11 @@ export class Task<Result = unknown> {
   async *watch({ signal }: { signal?: AbortSignal } = {}): AsyncGenerator<TaskEvent, void, undefined> {
     const filter = TaskFilter.fromPartial({ taskIds: [this.id] });
     const resumeToken = this.#submitted.batch?.resumeToken ?? "";
-    for await (const event of events(this.#channel, { filter, resumeToken, includeSnapshot: resumeToken === "" }, signal)) {
+    for await (const event of events(
+      this.#channel,
+      { filter, resumeToken, includeSnapshot: resumeToken === "" },
+      signal,
+    )) {
       yield event;
       if (isFinal(event.state)) return;
     }
@@ -131,7 +135,8 @@ function limited<T>(promise: Promise<T>, timeout: number | undefined, signal: Ab
   if (timeout === undefined && signal === undefined) return promise;
   return new Promise((resolve, reject) => {
     const abort = () => reject(signal!.reason);
-    const exceed = () => reject(new WaitTimeoutError(`the task did not finish within ${timeout} ms; it continues to run`));
+    const exceed = () =>
+      reject(new WaitTimeoutError(`the task did not finish within ${timeout} ms; it continues to run`));
     const timer = timeout === undefined ? undefined : setTimeout(exceed, Math.min(timeout, 2 ** 31 - 1));
     signal?.addEventListener("abort", abort);
     promise.then(resolve, reject).finally(() => {

@@ -18,7 +18,10 @@ export function traceHeaders(): Record<string, string> {
 }
 
 /** Runs a function in the trace of a task. */
-export function withTrace<T>({ traceparent, tracestate }: { traceparent: string; tracestate: string }, run: () => T): T {
+export function withTrace<T>(
+  { traceparent, tracestate }: { traceparent: string; tracestate: string },
+  run: () => T,
+): T {
   if (!api || !traceparent) return run();
   const context = api.propagation.extract(api.context.active(), { traceparent, tracestate });
   return api.context.with(context, run);

@@ -75,7 +75,8 @@ export class Watch {
     for (let attempt = 1; !this.isClosed; attempt++) {
       const error = await this.#once();
       if (this.isClosed) return;
-      if (error && error.reason === "DRAINING" && error.metadata.resume_token) this.resumeToken = error.metadata.resume_token;
+      if (error && error.reason === "DRAINING" && error.metadata.resume_token)
+        this.resumeToken = error.metadata.resume_token;
       if (error && !this.#isTemporary(error, attempt)) {
         this.close();
         return this.#listener.failed(error);

@@ -59,7 +59,10 @@ test("bytes, text and other values are passed unchanged", async () => {
   assert.equal(await client.run("echo", new Payload(Buffer.from("grüße"), "text/x")), "grüße");
   assert.equal(await client.run("echo", { a: [1, null, "ü"] }), '{"a":[1,null,"ü"]}');
   assert.equal(await client.run("echo"), "");
-  await rejection(client.submit("echo", () => 1), LineshaftError);
+  await rejection(
+    client.submit("echo", () => 1),
+    LineshaftError,
+  );
 });
 
 test("options of a submission are those of the task", async () => {
@@ -73,17 +76,23 @@ test("options of a submission are those of the task", async () => {
   const info = await task.wait();
   assert.equal(task.id, "options-1");
   const { priority, labels, displayName, timeout, state, namespace, handler } = info;
-  assert.deepEqual({ priority, labels, displayName, timeout, state, namespace, handler }, {
-    priority: "high",
-    labels: { team: "red" },
-    displayName: "a name",
-    timeout: 12_345,
-    state: "COMPLETED",
-    namespace: "default",
-    handler: "io",
-  });
+  assert.deepEqual(
+    { priority, labels, displayName, timeout, state, namespace, handler },
+    {
+      priority: "high",
+      labels: { team: "red" },
+      displayName: "a name",
+      timeout: 12_345,
+      state: "COMPLETED",
+      namespace: "default",
+      handler: "io",
+    },
+  );
   assert(info.finishedAt! >= info.submittedAt!);
-  await assert.rejects(client.submit("io", 0, { priority: "urgent" as "high" }), /must be one of low, normal, high, critical/);
+  await assert.rejects(
+    client.submit("io", 0, { priority: "urgent" as "high" }),
+    /must be one of low, normal, high, critical/,
+  );
 });
 
 test("a failed task throws its failure", async () => {
@@ -131,16 +140,25 @@ test("map yields results in order and throws the first failure", async () => {
 });
 
 test("a batch is accepted as a whole or not at all", async () => {
-  const tasks = await client.batch([1, 2, 3].map((payload) => ({ handler: "compute", payload })), { batchId: "batch-1" });
+  const tasks = await client.batch(
+    [1, 2, 3].map((payload) => ({ handler: "compute", payload })),
+    { batchId: "batch-1" },
+  );
   assert.deepEqual(await Promise.all(tasks.map((task) => task.result())), [1, 2, 3].map(sumTo));
   const many = await client.batch(Array.from({ length: 500 }, (_, payload) => ({ handler: "compute", payload })));
-  assert.deepEqual(await Promise.all(many.map((task) => task.result())), many.map((_, n) => sumTo(n)));
+  assert.deepEqual(
+    await Promise.all(many.map((task) => task.result())),
+    many.map((_, n) => sumTo(n)),
+  );
   const bad = [{ handler: "compute" }, { handler: "compute", labels: { "": "x" } }];
   const error = await rejection(client.batch(bad, { batchId: "batch-2" }), InvalidArgumentError);
   assert.equal(error.violations[0]!.field, 'tasks[1].labels[""]');
   const listed: string[] = [];
   for await (const task of client.list({ batchId: "batch-1" }, { pageSize: 2 })) listed.push(task.id);
-  assert.deepEqual(listed.reverse(), tasks.map(({ id }) => id));
+  assert.deepEqual(
+    listed.reverse(),
+    tasks.map(({ id }) => id),
+  );
   for await (const task of client.list({ batchId: "batch-2" })) assert.fail(task.id);
 });
 
@@ -180,7 +198,10 @@ test("a refused submission does not affect those that share its call", async () 
   assert(label.reason.violations.every(({ field }) => field === 'labels[""]'));
   assert.doesNotMatch(label.reason.message, /tasks\[/);
   assert(id!.status === "rejected" && id.reason instanceof InvalidArgumentError);
-  assert.deepEqual(id.reason.violations.map(({ field }) => field), ["task_id"]);
+  assert.deepEqual(
+    id.reason.violations.map(({ field }) => field),
+    ["task_id"],
+  );
   assert(unknown!.status === "rejected" && unknown.reason instanceof NotFoundError);
   assert.equal(unknown.reason.reason, "UNKNOWN_HANDLER");
   assert.equal(unknown.reason.metadata.field, "handler");
@@ -189,7 +210,10 @@ test("a refused submission does not affect those that share its call", async () 
     client.run("compute", 7, { requestId: "once-2" }),
     client.run("compute", 8),
   ]);
-  assert.deepEqual(reused.map(({ status }) => status), ["fulfilled", "rejected", "fulfilled"]);
+  assert.deepEqual(
+    reused.map(({ status }) => status),
+    ["fulfilled", "rejected", "fulfilled"],
+  );
 });
 
 test("a full queue takes as many tasks as it has room for, and the others later", async () => {
@@ -257,7 +281,14 @@ test("watch yields the events of the tasks that match", async () => {
     if (seen.length === 6) break;
   }
   assert.deepEqual(new Set(seen.map(({ taskId }) => taskId)), new Set(tasks.map(({ id }) => id)));
-  assert.deepEqual(seen.map(({ state }) => state).sort(), ["COMPLETED", "COMPLETED", "QUEUED", "QUEUED", "RUNNING", "RUNNING"]);
+  assert.deepEqual(seen.map(({ state }) => state).sort(), [
+    "COMPLETED",
+    "COMPLETED",
+    "QUEUED",
+    "QUEUED",
+    "RUNNING",
+    "RUNNING",
+  ]);
   const resumed = client.watch({ labels: { watched: "yes" } }, { resumeToken: seen[3]!.resumeToken });
   assert.deepEqual((await resumed.next()).value, seen[4]);
   await resumed.return();

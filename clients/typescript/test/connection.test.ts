@@ -37,7 +37,10 @@ test("submissions and waits survive broken connections and a killed server", asy
   assert(proxy.cut() > 0);
   await tasks[20]!.result();
   await restart();
-  assert.deepEqual(await results, tasks.map(() => ({ waited_seconds: 0.05 })));
+  assert.deepEqual(
+    await results,
+    tasks.map(() => ({ waited_seconds: 0.05 })),
+  );
 });
 
 test("submissions made while the server is away are accepted once", async () => {
@@ -123,7 +126,9 @@ test("a program ends by itself when it waits for nothing more", async () => {
     const client = new Client(${JSON.stringify(server.address)});
     console.log((await Promise.all(Array.from({ length: 20 }, () => client.run("io", 0)))).length);
   `;
-  const child = spawn(process.execPath, ["--input-type=module", "--eval", program], { stdio: ["ignore", "pipe", "inherit"] });
+  const child = spawn(process.execPath, ["--input-type=module", "--eval", program], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
   let text = "";
   child.stdout.on("data", (chunk) => (text += chunk));
   const [code] = await once(child, "exit");

@@ -2,7 +2,13 @@
 
 import { once } from "node:events";
 import { createServer, type Http2Server, type ServerHttp2Session, type ServerHttp2Stream } from "node:http2";
-import { type ServerMessage, type WorkerHello, type WorkerMessage, WorkRequest, WorkResponse } from "../src/gen/lineshaft/v1/worker_service.js";
+import {
+  type ServerMessage,
+  type WorkerHello,
+  type WorkerMessage,
+  WorkRequest,
+  WorkResponse,
+} from "../src/gen/lineshaft/v1/worker_service.js";
 import { Payload } from "../src/gen/lineshaft/v1/task.js";
 import { FrameReader, frame } from "../src/rpc/frames.js";
 
@@ -83,7 +89,10 @@ export class FakeStream {
 
   welcome(stale: string[] = [], heartbeatSeconds = 10): void {
     const heartbeatInterval = { seconds: BigInt(heartbeatSeconds), nanos: 0 };
-    this.#write({ welcome: { pool: "remote", lease: { seconds: 30n, nanos: 0 }, heartbeatInterval, stale }, messages: [] });
+    this.#write({
+      welcome: { pool: "remote", lease: { seconds: 30n, nanos: 0 }, heartbeatInterval, stale },
+      messages: [],
+    });
   }
 
   send(...messages: Message[]): void {
@@ -92,12 +101,24 @@ export class FakeStream {
 
   assign(token: string, handler: string, value?: unknown, traceparent = ""): void {
     const data = Buffer.from(JSON.stringify(value) ?? "");
-    const payload = value === undefined ? undefined : Payload.fromPartial({ kind: { $case: "data", value: data }, contentType: "application/json" });
+    const payload =
+      value === undefined
+        ? undefined
+        : Payload.fromPartial({ kind: { $case: "data", value: data }, contentType: "application/json" });
     this.send({
       $case: "assigned",
       value: {
-        token, handler, payload, taskId: `task-${token}`, namespace: "default", attempt: 1, priority: 2, labels: {},
-        timeout: { seconds: 300n, nanos: 0 }, traceparent, tracestate: "",
+        token,
+        handler,
+        payload,
+        taskId: `task-${token}`,
+        namespace: "default",
+        attempt: 1,
+        priority: 2,
+        labels: {},
+        timeout: { seconds: 300n, nanos: 0 },
+        traceparent,
+        tracestate: "",
       },
     });
   }
@@ -126,7 +147,9 @@ export class FakeStream {
 
   /** Ends the stream with this status. */
   end(code = 0, message = ""): void {
-    this.#stream.once("wantTrailers", () => this.#stream.sendTrailers({ "grpc-status": String(code), "grpc-message": message }));
+    this.#stream.once("wantTrailers", () =>
+      this.#stream.sendTrailers({ "grpc-status": String(code), "grpc-message": message }),
+    );
     this.#stream.end();
   }
 }

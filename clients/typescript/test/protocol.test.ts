@@ -8,7 +8,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { CallError, LineshaftError, PermanentError, type TaskContext, Worker, type WorkerOptions } from "../src/index.js";
+import {
+  CallError,
+  LineshaftError,
+  PermanentError,
+  type TaskContext,
+  Worker,
+  type WorkerOptions,
+} from "../src/index.js";
 import { FailureReason, OutputStream, StopMethod } from "../src/gen/lineshaft/v1/task.js";
 import { StopReason } from "../src/gen/lineshaft/v1/worker_service.js";
 import { FakeServer } from "./fake-server.js";
@@ -50,8 +57,14 @@ test("a worker introduces itself, runs a task and forgets it when its end is sto
       .handle("other", () => {}),
   );
   const { workerId, slots, pool, labels, handlers, unfinished, version } = hello;
-  assert.deepEqual({ workerId, slots, pool, labels, unfinished }, { workerId: "w-1", slots: 3, pool: "p", labels: { zone: "a" }, unfinished: [] });
-  assert.deepEqual(handlers, [{ name: "add", description: "Adds." }, { name: "other", description: "" }]);
+  assert.deepEqual(
+    { workerId, slots, pool, labels, unfinished },
+    { workerId: "w-1", slots: 3, pool: "p", labels: { zone: "a" }, unfinished: [] },
+  );
+  assert.deepEqual(handlers, [
+    { name: "add", description: "Adds." },
+    { name: "other", description: "" },
+  ]);
   assert.match(version, /^lineshaft-typescript\/\d/);
   stream.assign("t1", "add", { a: 2, b: 3 });
   assert.equal((await stream.expect("accepted")).token, "t1");
@@ -76,9 +89,17 @@ test("the context describes the task", async () => {
   const { outcome } = await stream.expect("finished");
   assert(outcome?.$case === "result", "nothing is a result");
   const { taskId, handler, attempt, namespace, priority, timeout, payload, signal } = seen!;
-  assert.deepEqual({ taskId, handler, attempt, namespace, priority, timeout }, {
-    taskId: "task-t1", handler: "look", attempt: 1, namespace: "default", priority: "normal", timeout: 300_000,
-  });
+  assert.deepEqual(
+    { taskId, handler, attempt, namespace, priority, timeout },
+    {
+      taskId: "task-t1",
+      handler: "look",
+      attempt: 1,
+      namespace: "default",
+      priority: "normal",
+      timeout: 300_000,
+    },
+  );
   assert.equal(Buffer.from(payload!.data).toString(), "[1]");
   assert.equal(signal.aborted, false);
 });
@@ -107,7 +128,10 @@ test("errors become failures", async () => {
     return outcome.value;
   };
   const thrown = await failureOf("throw");
-  assert.deepEqual([thrown.reason, thrown.message, thrown.retryable], [FailureReason.HANDLER_ERROR, "OddError: broken", true]);
+  assert.deepEqual(
+    [thrown.reason, thrown.message, thrown.retryable],
+    [FailureReason.HANDLER_ERROR, "OddError: broken", true],
+  );
   assert.match(thrown.detail, /protocol\.test.*caused by: Error: deep/s);
   const permanent = await failureOf("permanent");
   assert.deepEqual([permanent.message, permanent.retryable], ["PermanentError: never", false]);
@@ -117,8 +141,17 @@ test("errors become failures", async () => {
   stream.send({
     $case: "assigned",
     value: {
-      token: "bad", taskId: "x", namespace: "", handler: "payload", attempt: 1, timeout: undefined, traceparent: "", tracestate: "",
-      priority: 2, labels: {}, payload: { kind: { $case: "data", value: Buffer.from("{") }, contentType: "application/json" },
+      token: "bad",
+      taskId: "x",
+      namespace: "",
+      handler: "payload",
+      attempt: 1,
+      timeout: undefined,
+      traceparent: "",
+      tracestate: "",
+      priority: 2,
+      labels: {},
+      payload: { kind: { $case: "data", value: Buffer.from("{") }, contentType: "application/json" },
     },
   });
   await stream.expect("accepted");
@@ -153,7 +186,9 @@ test("a cancel is acknowledged at once and aborts the signal", async () => {
 test("after a broken connection the attempts go on and unacknowledged ends are repeated", async () => {
   let finish: (value: string) => void = () => {};
   const { stream } = await started(
-    worker().handle("quick", () => 1).handle("slow", () => new Promise<string>((resolve) => (finish = resolve))),
+    worker()
+      .handle("quick", () => 1)
+      .handle("slow", () => new Promise<string>((resolve) => (finish = resolve))),
   );
   stream.assign("slow-1", "slow");
   await stream.expect("accepted");
@@ -210,9 +245,13 @@ test("progress and output are reported in order", async () => {
   stream.assign("t", "report");
   await stream.expect("accepted");
   const reports: Awaited<ReturnType<typeof stream.report>>[] = [];
-  for (let report; (report = await stream.report()).$case !== "finished"; ) reports.push(report);
+  for (let report; (report = await stream.report()).$case !== "finished";) reports.push(report);
   const written = (stream: OutputStream) =>
-    reports.flatMap((report) => (report.$case === "output" && report.value.stream === stream ? [report.value.data.toString()] : [])).join("");
+    reports
+      .flatMap((report) =>
+        report.$case === "output" && report.value.stream === stream ? [report.value.data.toString()] : [],
+      )
+      .join("");
   assert.equal(written(OutputStream.STDOUT), "to the console\nlater\n");
   assert.equal(written(OutputStream.STDERR), "to the log\nnumber 5 { a: 1 }\n");
   const progress = reports.find(({ $case }) => $case === "progress");
@@ -227,12 +266,18 @@ test("console output of concurrent tasks is kept apart, and can be left out", as
   const { stream } = await started(worker().handle("write", write));
   for (const token of ["a", "b"]) stream.assign(token, "write", token);
   const outputs = new Map<string, string>();
-  for (let ended = 0; ended < 2; ) {
+  for (let ended = 0; ended < 2;) {
     const report = await stream.report();
     if (report.$case === "output") outputs.set(report.value.token, report.value.data.toString());
     if (report.$case === "finished") ended++;
   }
-  assert.deepEqual(outputs, new Map([["a", "a\n"], ["b", "b\n"]]));
+  assert.deepEqual(
+    outputs,
+    new Map([
+      ["a", "a\n"],
+      ["b", "b\n"],
+    ]),
+  );
 });
 
 test("a draining worker finishes what runs, returns what is assigned, and ends the stream", async () => {

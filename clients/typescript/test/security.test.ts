@@ -21,7 +21,11 @@ let server: Server;
 
 function token(role: string): string {
   const args = ["token", "create", `the-${role}`, "--role", role, "--namespace", "default", "--file", "tokens.toml"];
-  return execFileSync(process.env.LINESHAFT_BINARY!, args, { cwd: keys, encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim();
+  return execFileSync(process.env.LINESHAFT_BINARY!, args, {
+    cwd: keys,
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "ignore"],
+  }).trim();
 }
 
 let tokens: { submitter: string; viewer: string };

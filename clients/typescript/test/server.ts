@@ -60,7 +60,17 @@ export class Server {
     writeFileSync(join(this.directory, "config.toml"), this.#config);
     const environment = Object.entries(process.env).filter(([name]) => !name.startsWith("LINESHAFT_"));
     const path = (name: string) => join(this.directory, name);
-    const args = ["serve", "--listen", "127.0.0.1:0", "--ready-file", ready, "--config", path("config.toml"), "--data-dir", path("data")];
+    const args = [
+      "serve",
+      "--listen",
+      "127.0.0.1:0",
+      "--ready-file",
+      ready,
+      "--config",
+      path("config.toml"),
+      "--data-dir",
+      path("data"),
+    ];
     const appearing = watch(this.directory);
     const child = spawn(binary!, args, { env: Object.fromEntries(environment), stdio: ["ignore", "pipe", "inherit"] });
     this.#process = child;
@@ -114,7 +124,10 @@ export class Proxy {
   #forward(caller: Socket): void {
     const [host, port] = this.#server.address.split(":");
     const upstream = connect(Number(port), host);
-    for (const [from, to] of [[caller, upstream], [upstream, caller]] as const) {
+    for (const [from, to] of [
+      [caller, upstream],
+      [upstream, caller],
+    ] as const) {
       from.setNoDelay(true);
       this.#sockets.add(from);
       from.pipe(to);

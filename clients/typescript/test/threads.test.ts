@@ -15,7 +15,8 @@ before(async () => {
   worker = new Worker({ address: server.address, log: () => {} });
   const module = new URL("./functions.js", import.meta.url);
   worker.handleInThread("add", module);
-  for (const name of ["report", "spin", "obey", "fail", "wait", "missing"]) worker.handleInThread(name, module, { export: name });
+  for (const name of ["report", "spin", "obey", "fail", "wait", "missing"])
+    worker.handleInThread(name, module, { export: name });
   running = worker.run({ signals: false });
   stream = await server.stream();
   await stream.hello();
@@ -64,7 +65,10 @@ test("errors in a thread are failures", async () => {
     return result.value;
   };
   const thrown = await failureOf("f1", "fail", "throw");
-  assert.deepEqual([thrown.reason, thrown.message, thrown.retryable], [FailureReason.HANDLER_ERROR, "RangeError: broken", true]);
+  assert.deepEqual(
+    [thrown.reason, thrown.message, thrown.retryable],
+    [FailureReason.HANDLER_ERROR, "RangeError: broken", true],
+  );
   assert.match(thrown.detail, /functions\.js.*caused by: Error: deep/s);
   const permanent = await failureOf("f2", "fail", "permanent");
   assert.deepEqual([permanent.message, permanent.retryable], ["PermanentError: never again", false]);
@@ -73,7 +77,10 @@ test("errors in a thread are failures", async () => {
 });
 
 test("a function that uses the CPU for ever is stopped by force, and one that obeys is not", async () => {
-  for (const [token, handler, grace, method] of [["s", "spin", 0n, StopMethod.ABORT], ["o", "obey", 60n, StopMethod.TOKEN]] as const) {
+  for (const [token, handler, grace, method] of [
+    ["s", "spin", 0n, StopMethod.ABORT],
+    ["o", "obey", 60n, StopMethod.TOKEN],
+  ] as const) {
     stream.assign(token, handler);
     await stream.expect("accepted");
     stream.send({ $case: "cancel", value: { token, reason: StopReason.CANCEL, grace: { seconds: grace, nanos: 0 } } });

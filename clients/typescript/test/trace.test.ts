@@ -31,7 +31,12 @@ const propagator: TextMapPropagator = {
   },
   extract(active, carrier, getter) {
     const [, traceId, spanId] = String(getter.get(carrier, "traceparent")).split("-");
-    return trace.setSpanContext(active, { traceId: traceId!, spanId: spanId!, traceFlags: TraceFlags.SAMPLED, isRemote: true });
+    return trace.setSpanContext(active, {
+      traceId: traceId!,
+      spanId: spanId!,
+      traceFlags: TraceFlags.SAMPLED,
+      isRemote: true,
+    });
   },
   fields: () => ["traceparent"],
 };

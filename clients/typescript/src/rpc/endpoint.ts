@@ -41,7 +41,9 @@ type Environment = Record<string, string | undefined>;
 
 /** @throws LineshaftError if the options contradict each other */
 export function endpoint(options: ConnectOptions, environment: Environment = process.env): Endpoint {
-  const addresses = (options.address || environment.LINESHAFT_ADDRESS || DEFAULT_ADDRESS).split(",").map((one) => one.trim());
+  const addresses = (options.address || environment.LINESHAFT_ADDRESS || DEFAULT_ADDRESS)
+    .split(",")
+    .map((one) => one.trim());
   const tls = tlsOptions(options, environment, addresses);
   const urls = addresses.map((address) => url(address, tls !== undefined));
   const token = tokenSource(options, environment);
@@ -68,7 +70,9 @@ function url(address: string, isSecure: boolean): string {
   const text = address.includes("://") ? address : `${scheme}://${address}`;
   const parsed = URL.canParse(text) ? new URL(text) : undefined;
   if (!parsed?.hostname || parsed.username || parsed.search || !["", "/"].includes(parsed.pathname)) {
-    throw new LineshaftError(`address ${JSON.stringify(address)} is invalid, must be host:port, such as ${DEFAULT_ADDRESS}`);
+    throw new LineshaftError(
+      `address ${JSON.stringify(address)} is invalid, must be host:port, such as ${DEFAULT_ADDRESS}`,
+    );
   }
   if (parsed.protocol !== `${scheme}:`) {
     throw new LineshaftError(`address ${address} must start with ${scheme}://, as TLS is ${isSecure ? "on" : "off"}`);

@@ -15,7 +15,11 @@ export interface Method<Request, Response> {
   response: Codec<Response>;
 }
 
-function task<Request, Response>(name: string, request: Codec<Request>, response: Codec<Response>): Method<Request, Response> {
+function task<Request, Response>(
+  name: string,
+  request: Codec<Request>,
+  response: Codec<Response>,
+): Method<Request, Response> {
   return { path: `/lineshaft.v1.TaskService/${name}`, request, response };
 }
 

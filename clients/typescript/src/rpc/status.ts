@@ -32,7 +32,10 @@ function details(header: string | string[] | undefined): CallErrorDetails {
       found.reason = info.reason;
       found.metadata = info.metadata;
     } else if (typeUrl.endsWith("/google.rpc.BadRequest")) {
-      found.violations = BadRequest.decode(value).fieldViolations.map(({ field, description }) => ({ field, description }));
+      found.violations = BadRequest.decode(value).fieldViolations.map(({ field, description }) => ({
+        field,
+        description,
+      }));
     } else if (typeUrl.endsWith("/google.rpc.RetryInfo")) {
       found.retryAfter = milliseconds(RetryInfo.decode(value).retryDelay ?? Duration.create());
     }
@@ -78,6 +81,7 @@ function codeOfReset(reset: number): Code {
 function codeOfCause(cause: Error): Code {
   const { code, errno } = cause as NodeJS.ErrnoException;
   // Node reports a reset of a stream as such an error; everything else is an error of the connection.
-  if (code === "ERR_HTTP2_STREAM_ERROR") return /REFUSED|NO_ERROR/.test(cause.message) ? Code.UNAVAILABLE : Code.INTERNAL;
+  if (code === "ERR_HTTP2_STREAM_ERROR")
+    return /REFUSED|NO_ERROR/.test(cause.message) ? Code.UNAVAILABLE : Code.INTERNAL;
   return errno !== undefined || code !== undefined ? Code.UNAVAILABLE : Code.INTERNAL;
 }

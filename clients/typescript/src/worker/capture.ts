@@ -45,7 +45,11 @@ function teeStream(stream: NodeJS.WriteStream, sink: (data: Buffer) => void): ()
   const write = stream.write;
   const patched = function (this: NodeJS.WriteStream, ...args: Parameters<typeof write>): boolean {
     const [data, encoding] = args;
-    sink(typeof data === "string" ? Buffer.from(data, typeof encoding === "string" ? encoding : "utf8") : Buffer.from(data));
+    sink(
+      typeof data === "string"
+        ? Buffer.from(data, typeof encoding === "string" ? encoding : "utf8")
+        : Buffer.from(data),
+    );
     return write.apply(this, args);
   } as typeof write;
   stream.write = patched;

@@ -39,7 +39,10 @@ export class Slot {
     const value = { token: this.#token };
     if (this.#state === "held") return [];
     if (this.#state === "released") return [{ $case: "suspended", value }];
-    return [{ $case: "suspended", value }, { $case: "resuming", value }];
+    return [
+      { $case: "suspended", value },
+      { $case: "resuming", value },
+    ];
   }
 
   #release(): void {

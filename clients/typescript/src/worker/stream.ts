@@ -2,7 +2,13 @@
 
 import { milliseconds } from "../convert.js";
 import { type CallError, callError, Code } from "../errors.js";
-import type { ServerMessage, WorkerHello, WorkerWelcome, WorkRequest, WorkResponse } from "../gen/lineshaft/v1/worker_service.js";
+import type {
+  ServerMessage,
+  WorkerHello,
+  WorkerWelcome,
+  WorkRequest,
+  WorkResponse,
+} from "../gen/lineshaft/v1/worker_service.js";
 import type { Call } from "../rpc/call.js";
 import type { Channel } from "../rpc/channel.js";
 import { work } from "../rpc/method.js";
@@ -39,7 +45,8 @@ export async function runStream(
           if (Date.now() - receivedAt > SILENT_INTERVALS_MAX * interval(welcome)) call.cancel(silent());
         });
       }
-      if (outbox.isEmpty && Date.now() - outbox.sentAt >= interval(welcome) / 3) outbox.push({ $case: "heartbeat", value: {} });
+      if (outbox.isEmpty && Date.now() - outbox.sentAt >= interval(welcome) / 3)
+        outbox.push({ $case: "heartbeat", value: {} });
     };
     outbox.open(call, listener.welcome(welcome));
   };

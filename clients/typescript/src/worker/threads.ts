@@ -38,7 +38,8 @@ export class Threads {
     const start: Start = { kind: "start", module, export: name, payload: copied, context: { ...fields }, connect };
     const result = await conversation(thread, start, context);
     this.#idle.push(thread);
-    if (result.kind === "returned") return result.payload && new Payload(result.payload.data, result.payload.contentType);
+    if (result.kind === "returned")
+      return result.payload && new Payload(result.payload.data, result.payload.contentType);
     throw result.isPermanent ? asPermanent(result.error) : result.error;
   }
 }

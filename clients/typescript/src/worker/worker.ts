@@ -83,6 +83,7 @@ export class Worker {
   #hasStarted = false;
   #isDraining = false;
   #isWelcome = false;
+  #problem = "";
 
   /** @throws LineshaftError if the options contradict each other */
   constructor(options: string | WorkerOptions = {}) {
@@ -158,7 +159,10 @@ export class Worker {
       let error: unknown;
       try {
         const hello = this.#hello();
-        const listener = { welcome: (welcome: WorkerWelcome) => (backoff.succeeded(), this.#welcome(welcome)), message: this.#message };
+        const listener = {
+          welcome: (welcome: WorkerWelcome) => (backoff.succeeded(), this.#welcome(welcome)),
+          message: this.#message,
+        };
         error = await runStream(channel, hello, this.#outbox, listener, this.#closing.signal);
       } catch (caught) {
         error = caught;
@@ -166,10 +170,16 @@ export class Worker {
       if (this.#closing.signal.aborted || this.#isDone()) return;
       if (error instanceof CallError && isFinal(error, this.#isWelcome)) throw error;
       if (error !== undefined && !(error instanceof CallError)) throw error;
-      this.#log(`lineshaft: not connected, trying again: ${(error as CallError | undefined)?.message ?? "the server closed the stream"}`);
+      this.#report((error as CallError | undefined)?.message ?? "the server closed the stream");
       backoff.failed();
       await backoff.pause(this.#closing.signal).catch(() => {});
     }
+  }
+
+  /** Logs why the worker is not connected, once for each reason in a row. */
+  #report(problem: string): void {
+    if (problem !== this.#problem) this.#log(`lineshaft: not connected, trying again: ${problem}`);
+    this.#problem = problem;
   }
 
   #hello() {
@@ -187,6 +197,7 @@ export class Worker {
 
   #welcome({ pool, stale }: WorkerWelcome): Report[] {
     this.#isWelcome = true;
+    this.#problem = "";
     this.#log(`lineshaft: worker ${this.id} runs ${[...this.#handlers.keys()].join(", ")} in pool ${pool}`);
     for (const token of stale) {
       this.#unsettled.delete(token);
@@ -302,5 +313,7 @@ function isFinal(error: CallError, wasWelcome: boolean): boolean {
 
 function defaultId(): string {
   const random = Math.random().toString(36).slice(2, 6);
-  return `${hostname().replaceAll(/[^A-Za-z0-9._:-]/g, "-").slice(0, 48)}-${process.pid}-${random}`;
+  return `${hostname()
+    .replaceAll(/[^A-Za-z0-9._:-]/g, "-")
+    .slice(0, 48)}-${process.pid}-${random}`;
 }
