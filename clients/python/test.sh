@@ -16,7 +16,7 @@ fi
 "$tools/bin/mypy"
 "$tools/bin/ruff" check --quiet
 "$tools/bin/ruff" format --check --quiet
-PYTHONPATH=src "$tools/bin/python" -m pytest -p no:cacheprovider "$@"
+PYTHONPATH="$PWD/src" "$tools/bin/python" -m pytest -p no:cacheprovider "$@"
 
 scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT

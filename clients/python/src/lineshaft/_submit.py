@@ -123,7 +123,12 @@ class Submitter:
 
     @property
     def pending(self) -> int:
+        """Number of tasks that are not accepted yet."""
         return self._pending
+
+    @property
+    def pending_bytes(self) -> int:
+        return self._pending_bytes
 
     def close(self) -> None:
         """Ends the thread. What is still queued fails."""

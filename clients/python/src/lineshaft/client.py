@@ -364,9 +364,13 @@ class Client:
                 return
             request.page_token = page.next_page_token
 
-    def _watch(self, wanted: task_pb2.TaskFilter, token: str) -> Iterator[model.Event]:
+    def _watch(
+        self, wanted: task_pb2.TaskFilter, token: str, subscription: Subscription | None = None
+    ) -> Iterator[model.Event]:
         request = task_service_pb2.WatchTasksRequest(filter=wanted, resume_token=token)
-        for message in self._resumed("TaskService/WatchTasks", request, task_service_pb2.WatchTasksResponse):
+        for message in self._resumed(
+            "TaskService/WatchTasks", request, task_service_pb2.WatchTasksResponse, subscription
+        ):
             kind = message.WhichOneof("kind")
             if kind == "event":
                 request.resume_token = message.event.resume_token
@@ -375,21 +379,25 @@ class Client:
                 request.resume_token = message.progress.resume_token
 
     def _read_output(
-        self, request: task_service_pb2.ReadOutputRequest
+        self, request: task_service_pb2.ReadOutputRequest, subscription: Subscription | None
     ) -> Iterator[task_service_pb2.ReadOutputResponse]:
-        for message in self._resumed("TaskService/ReadOutput", request, task_service_pb2.ReadOutputResponse):
+        for message in self._resumed(
+            "TaskService/ReadOutput", request, task_service_pb2.ReadOutputResponse, subscription
+        ):
             # After a break, the rest of this attempt, or all of a later one if the caller follows them.
             request.offset = message.offset + len(message.data)
             yield message
 
-    def _resumed(self, method: str, request: Any, response: Any) -> Iterator[Any]:
+    def _resumed(self, method: str, request: Any, response: Any, subscription: Subscription | None) -> Iterator[Any]:
         """The messages of a stream, which is opened again with the changed request when it breaks."""
         backoff = Backoff()
         deadline: float | None = time.monotonic() + self.timeout
+        subscription = subscription or Subscription()
         while True:
             call = self._connection.server_stream(method, response)(
                 request.SerializeToString(), metadata=self._connection.metadata()
             )
+            subscription.begin(call)
             try:
                 for message in call:
                     backoff, deadline = Backoff(), None
@@ -398,6 +406,8 @@ class Client:
                     return
                 pause = 0.1
             except grpc.RpcError as error:
+                if subscription.cancelled:
+                    return
                 met = errors.from_rpc_error(error)
                 if met.reason == "DRAINING" and met.metadata.get("resume_token"):
                     request.resume_token = met.metadata["resume_token"]
@@ -450,6 +460,24 @@ class Client:
             task._listeners = None
             task._error = errors.ClientClosed("the task was submitted by the parent process")
             task._phase = 2
+
+
+class Subscription:
+    """A stream of the server that another thread may end."""
+
+    def __init__(self) -> None:
+        self.cancelled = False
+        self._call: Any = None
+
+    def begin(self, call: Any) -> None:
+        self._call = call
+        if self.cancelled:
+            call.cancel()
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        if self._call is not None:
+            self._call.cancel()
 
 
 def handler_name(handler: str | Callable[..., Any]) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import contextvars
 import threading
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from lineshaft import _codec
 from lineshaft.errors import LineshaftError
 
 if TYPE_CHECKING:
+    from lineshaft import aio
     from lineshaft.client import Client
 
 
@@ -129,20 +131,47 @@ class Context:
         """A client of the same server, for tasks that this one submits."""
         return self._reporter.client()
 
-    @contextlib.contextmanager
-    def suspended(self) -> Iterator[None]:
-        """Gives the slot of this task to others while it waits. Waits for results of tasks do so by themselves."""
-        with self._slot_lock:
-            self._suspended += 1
-            if self._suspended == 1:
-                self._reporter.suspend()
-        try:
-            yield
-        finally:
-            with self._slot_lock:
-                self._suspended -= 1
-                if self._suspended == 0:
-                    self._reporter.resume()
+    @property
+    def aio(self) -> aio.Client:
+        """The same for coroutines."""
+        from lineshaft import aio
+
+        return aio.Client._of(self.client)
+
+    def suspended(self) -> Suspension:
+        """Gives the slot of this task to others, with `with` or `async with`, while it waits for something.
+
+        Waits for results of tasks do so by themselves.
+        """
+        return Suspension(self)
+
+
+class Suspension:
+    """A part of a function that needs no slot."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def __enter__(self) -> None:
+        context = self._context
+        with context._slot_lock:
+            context._suspended += 1
+            if context._suspended == 1:
+                context._reporter.suspend()
+
+    def __exit__(self, *_: object) -> None:
+        context = self._context
+        with context._slot_lock:
+            context._suspended -= 1
+            if context._suspended == 0:
+                context._reporter.resume()
+
+    async def __aenter__(self) -> None:
+        self.__enter__()
+
+    async def __aexit__(self, *_: object) -> None:
+        # Not in the thread of the event loop: it returns when the server has given a slot.
+        await asyncio.to_thread(self.__exit__)
 
 
 _current: contextvars.ContextVar[Context | None] = contextvars.ContextVar("lineshaft_context", default=None)
@@ -153,7 +182,7 @@ def current() -> Context | None:
     return _current.get()
 
 
-def waiting() -> Any:
+def waiting() -> Suspension | contextlib.nullcontext[None]:
     """Around a wait for other tasks: within a task, its slot is free for others meanwhile."""
     context = _current.get()
     return contextlib.nullcontext() if context is None else context.suspended()

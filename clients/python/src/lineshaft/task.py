@@ -15,7 +15,7 @@ from lineshaft.context import waiting
 from lineshaft.v1 import task_pb2, task_service_pb2
 
 if TYPE_CHECKING:
-    from lineshaft.client import Client
+    from lineshaft.client import Client, Subscription
 
 logger = logging.getLogger("lineshaft")
 
@@ -161,11 +161,14 @@ class Task:
 
         A broken connection is resumed without losing or repeating an event.
         """
+        return self._watch()
+
+    def _watch(self, subscription: Subscription | None = None) -> Iterator[model.Event]:
         wanted = task_pb2.TaskFilter(task_ids=[self.id])
         resume, state = self._resume, self.refresh() if not self._resume else model.State.UNSPECIFIED
         if state.finished:
             return
-        for event in self._client._watch(wanted, resume):
+        for event in self._client._watch(wanted, resume, subscription):
             yield event
             if event.state.finished or event.deleted:
                 return
@@ -181,10 +184,12 @@ class Task:
         """Yields the output as it is written, until the task has finished; `attempt` 0: also that of later attempts."""
         return self._output(stream, attempt, follow=True)
 
-    def _output(self, stream: str, attempt: int, follow: bool) -> Iterator[bytes]:
+    def _output(
+        self, stream: str, attempt: int, follow: bool, subscription: Subscription | None = None
+    ) -> Iterator[bytes]:
         number = model.enum_number(task_pb2.OutputStream, "OUTPUT_STREAM_", stream, "stream")
         request = task_service_pb2.ReadOutputRequest(task_id=self.id, stream=number, follow=follow, attempt=attempt)
-        for chunk in self._client._read_output(request):
+        for chunk in self._client._read_output(request, subscription):
             if chunk.data:
                 yield chunk.data
 
