@@ -74,9 +74,12 @@ test("a worker introduces itself, runs a task and forgets it when its end is sto
   assert.equal(outcome.value.kind.value.toString(), "5");
   assert.equal(outcome.value.contentType, "application/json");
   stream.send({ $case: "settled", value: { tokens: ["t1"] } });
+  stream.assign("t2", "other");
+  await stream.expect("accepted");
+  await stream.expect("finished");
   server.cut();
   const again = await server.stream();
-  assert.deepEqual((await again.hello()).unfinished, []);
+  assert.deepEqual((await again.hello()).unfinished, ["t2"]);
   assert.equal((await again.hello()).workerId, "w-1");
   void running;
 });
@@ -220,10 +223,13 @@ test("an attempt that is not the worker's any more is stopped and not reported",
     await stream.expect("accepted");
   }
   stream.send({ $case: "cancel", value: { token: "a", reason: StopReason.STALE, grace: undefined } });
+  stream.assign("q", "quick");
+  await stream.expect("accepted");
+  await stream.expect("finished");
   server.cut();
   const second = await server.stream();
-  assert.deepEqual((await second.hello()).unfinished, ["b"]);
-  second.welcome(["b"]);
+  assert.deepEqual((await second.hello()).unfinished, ["b", "q"]);
+  second.welcome(["b", "q"]);
   second.assign("c", "quick");
   assert.equal((await second.expect("accepted")).token, "c");
   assert.equal((await second.expect("finished")).token, "c");
