@@ -6,11 +6,12 @@ use std::{env, fs};
 
 use prost::Message;
 
-const SERVICES: [&str; 4] = [
+const SERVICES: [&str; 5] = [
     "lineshaft/v1/task_service.proto",
     "lineshaft/v1/pool_service.proto",
     "lineshaft/v1/handler_service.proto",
     "lineshaft/v1/system_service.proto",
+    "lineshaft/v1/worker_service.proto",
 ];
 
 /// KEDA's protocol. It is separate from the contract, so that reflection and JSON do not expose it.
@@ -23,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     let mut config = prost_build::Config::new();
     config
-        .bytes([".lineshaft.v1.Payload", ".lineshaft.v1.ReadOutputResponse"])
+        .bytes([".lineshaft.v1.Payload", ".lineshaft.v1.ReadOutputResponse", ".lineshaft.v1.AttemptOutput"])
         .btree_map([".lineshaft.v1"])
         .enable_type_names();
     tonic_prost_build::configure()

@@ -17,6 +17,7 @@ use crate::proto::v1::handler_service_server::HandlerServiceServer;
 use crate::proto::v1::pool_service_server::PoolServiceServer;
 use crate::proto::v1::system_service_server::SystemServiceServer;
 use crate::proto::v1::task_service_server::TaskServiceServer;
+use crate::proto::v1::worker_service_server::WorkerServiceServer;
 use crate::scheduler::Handle;
 use crate::telemetry::Telemetry;
 use crate::telemetry::host::HostReading;
@@ -48,6 +49,7 @@ use super::services::keda;
 use super::services::pools::Pools;
 use super::services::system::System;
 use super::services::tasks::Tasks;
+use super::services::workers::Workers;
 
 /// Settings of the server.
 #[derive(Clone)]
@@ -177,11 +179,13 @@ fn services(
     let tasks = TaskServiceServer::new(Tasks::new(handle.clone(), callers));
     let pools = Pools::new(handle.clone(), options.host.clone(), callers);
     let system = System::new(handle.clone(), options.host.clone(), options.instance.clone(), callers);
+    let workers = Workers::new(handle.clone(), callers);
     let health = HealthService::new(options.telemetry.liveness.clone(), stop.clone());
     Ok(Routes::new(tasks.max_decoding_message_size(limits::MESSAGE_BYTES_MAX))
         .add_service(PoolServiceServer::new(pools))
         .add_service(HandlerServiceServer::new(Handlers::new(handle.clone())))
         .add_service(SystemServiceServer::new(system))
+        .add_service(WorkerServiceServer::new(workers).max_decoding_message_size(limits::MESSAGE_BYTES_MAX))
         .add_service(keda::service(handle.clone()))
         .add_service(HealthServer::new(health).max_decoding_message_size(PUBLIC_BYTES_MAX))
         .add_service(reflection().build_v1()?)

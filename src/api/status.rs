@@ -30,7 +30,7 @@ pub const fn grpc_code(code: ErrorCode) -> Code {
         ErrorCode::Unauthenticated => Code::Unauthenticated,
         ErrorCode::TaskFinished => Code::FailedPrecondition,
         ErrorCode::RevisionCompacted | ErrorCode::RevisionInFuture => Code::OutOfRange,
-        ErrorCode::EtagMismatch => Code::Aborted,
+        ErrorCode::EtagMismatch | ErrorCode::WorkerReplaced | ErrorCode::WorkerEvicted => Code::Aborted,
         ErrorCode::Draining | ErrorCode::StoreUnavailable | ErrorCode::SchedulerStalled => Code::Unavailable,
         ErrorCode::Unsupported => Code::Unimplemented,
         ErrorCode::ForeignOrigin | ErrorCode::PermissionDenied => Code::PermissionDenied,

@@ -69,6 +69,7 @@ pub(super) fn scheduler(config: &Config, telemetry: &Telemetry, memory: &MemoryA
         drain_limit: config.server.drain_limit.0,
         watch_window: watch_window(config),
         memory: memory.clone(),
+        worker_lease: config.server.worker_lease.0,
         telemetry: telemetry.clone(),
     }
 }

@@ -47,6 +47,9 @@ pub struct Server {
     /// Maximum number of open watches, waits and streams over all connections, 1 to 1,000,000; further ones fail with
     /// OVERLOADED. One caller can use up to two thirds of them, and less when others need them too. Default: 8192.
     pub max_open_streams: usize,
+    /// Time after which the attempts of a remote worker that is silent or disconnected are given to others, 3s to 1h.
+    /// Default: 30s.
+    pub worker_lease: HumanDuration,
     /// Time for which the scheduler or a runtime thread may be unresponsive before the server reports that it is not
     /// ready, 2s to 1h. Default: 10s.
     pub stall_limit: HumanDuration,
@@ -71,6 +74,7 @@ impl Default for Server {
             connection_age_grace: HumanDuration(Duration::from_mins(1)),
             max_in_flight: 4096,
             max_open_streams: 8192,
+            worker_lease: HumanDuration(Duration::from_secs(30)),
             stall_limit: HumanDuration(Duration::from_secs(10)),
             max_connections: 10_000,
             max_connections_per_address: 1_000,
@@ -128,6 +132,8 @@ impl Server {
         problems.check_range("server.max_connections_per_address", per_address, 1, 1_000_000);
         problems.check_range("server.max_in_flight", self.max_in_flight, 1, 1_000_000);
         problems.check_range("server.max_open_streams", self.max_open_streams, 1, 1_000_000);
+        let (min, max) = (HumanDuration(Duration::from_secs(3)), HumanDuration(Duration::from_hours(1)));
+        problems.check_range("server.worker_lease", self.worker_lease, min, max);
     }
 }
 

@@ -31,6 +31,10 @@ pub enum ErrorCode {
     RevisionInFuture,
     /// The resource was changed since the caller read it.
     EtagMismatch,
+    /// Another stream has introduced itself with the same worker ID.
+    WorkerReplaced,
+    /// The worker was silent for longer than its lease, or ignored a cancel.
+    WorkerEvicted,
     /// The server is shutting down.
     Draining,
     /// The store refuses writes, or its projection is behind.
@@ -59,7 +63,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     #[cfg(test)]
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::InvalidField,
         Self::UnknownHandler,
         Self::UnknownPool,
@@ -73,6 +77,8 @@ impl ErrorCode {
         Self::RevisionCompacted,
         Self::RevisionInFuture,
         Self::EtagMismatch,
+        Self::WorkerReplaced,
+        Self::WorkerEvicted,
         Self::Draining,
         Self::StoreUnavailable,
         Self::SchedulerStalled,
@@ -104,6 +110,8 @@ impl ErrorCode {
             Self::RevisionCompacted => "REVISION_COMPACTED",
             Self::RevisionInFuture => "REVISION_IN_FUTURE",
             Self::EtagMismatch => "ETAG_MISMATCH",
+            Self::WorkerReplaced => "WORKER_REPLACED",
+            Self::WorkerEvicted => "WORKER_EVICTED",
             Self::Draining => "DRAINING",
             Self::StoreUnavailable => "STORE_UNAVAILABLE",
             Self::SchedulerStalled => "SCHEDULER_STALLED",

@@ -72,8 +72,10 @@ pub enum InterruptCause {
     Drain = 1,
     /// The server crashed.
     Crash = 2,
-    /// The server lacked a resource to run it; nothing of it has run.
+    /// The server lacked a resource to run it, or the remote worker has not accepted it; nothing of it has run.
     Unavailable = 3,
+    /// The remote worker disappeared.
+    WorkerLost = 4,
 }
 
 /// What holds a running attempt, and with it whether the attempt can outlive the server.
@@ -84,6 +86,8 @@ pub enum Lease {
         /// 0 if the server did not record it.
         epoch: u64,
     },
+    /// A remote worker, for which the attempt has this fence. It can outlive the server.
+    Remote { fence: u64 },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -133,6 +137,13 @@ pub enum TaskChange {
     },
     /// A finished task was deleted, by retention or `DeleteTasks`. The state does not change.
     Deleted,
+}
+
+impl InterruptCause {
+    /// Whether the task may be the reason for it. After several of these in a row the task fails.
+    pub fn counts_as_crash(self) -> bool {
+        matches!(self, Self::Crash | Self::WorkerLost)
+    }
 }
 
 impl Event {

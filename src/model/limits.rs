@@ -43,5 +43,14 @@ pub const INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// Bytes stored of the head and of the tail of each output stream of an attempt.
 pub const OUTPUT_KEPT_BYTES: usize = 64 * 1024;
 pub const POOL_SIZE_MAX: usize = 1_000;
+/// Attempts that a remote worker runs at a time.
+pub const WORKER_SLOTS_MAX: usize = 10_000;
+/// Handlers that a remote worker offers.
+pub const WORKER_HANDLERS_MAX: usize = 1_000;
+/// Bytes of the description of a handler that a worker registers.
+pub const DESCRIPTION_BYTES_MAX: usize = 1_024;
+/// Bytes of the message, and of the detail, of a failure that a worker reports; more is cut off.
+pub const FAILURE_MESSAGE_BYTES_MAX: usize = 1_024;
+pub const FAILURE_DETAIL_BYTES_MAX: usize = 8_192;
 /// Bytes of one gRPC request message.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;

@@ -78,7 +78,7 @@ pub struct TaskStatus {
     pub revision: Revision,
     /// The current or last attempt; 0 before the first.
     pub attempt: u32,
-    /// Consecutive server crashes while the task was running.
+    /// Consecutive crashes of the server, or losses of its remote worker, while the task was running.
     pub crashes: u32,
     pub submitted_at: Timestamp,
     /// When the present state began.
@@ -93,6 +93,8 @@ pub struct TaskStatus {
     pub finished_at: Option<Timestamp>,
     /// `pool/PoolWorker-N` of the current or last attempt.
     pub worker: Option<Arc<str>>,
+    /// Fence of the current or last attempt if a remote worker holds it.
+    pub remote_fence: Option<u64>,
     /// The last failure.
     pub failure: Option<Box<Failure>>,
     /// A cancel that has not finished.
@@ -129,6 +131,7 @@ impl TaskStatus {
             started_at: None,
             finished_at: None,
             worker: None,
+            remote_fence: None,
             failure: None,
             cancel_request: None,
             cancel_receipt: None,
@@ -163,8 +166,10 @@ pub struct RecoveredTask {
     pub cancel: Option<Box<CancelRequest>>,
     /// The current or last attempt; 0 before the first.
     pub attempt: u32,
-    /// Consecutive server crashes while the task was running.
+    /// Consecutive crashes of the server, or losses of its remote worker, while the task was running.
     pub crashes: u32,
+    /// RUNNING: the worker, and the fence of the attempt, if a remote worker holds it.
+    pub remote: Option<(Arc<str>, u64)>,
     pub state: TaskState,
     /// See [`TaskStatus::produced_bytes`].
     pub produced_bytes: u64,
@@ -184,6 +189,7 @@ impl From<Task> for RecoveredTask {
             cancel: status.cancel_request,
             attempt: status.attempt,
             crashes: status.crashes,
+            remote: status.worker.zip(status.remote_fence),
             state: status.state,
             produced_bytes: status.produced_bytes,
         }

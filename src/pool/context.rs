@@ -1,6 +1,7 @@
 //! What the workers of all pools share with the rest of the server.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -24,6 +25,8 @@ pub struct WorkerContext {
     pub payloads: PayloadSource,
     pub runtime: runtime::Handle,
     pub metrics: Metrics,
+    /// How long a remote worker may be silent or disconnected before its attempts are given to others.
+    pub worker_lease: Duration,
     /// The handlers that metrics count by name.
     pub catalog: Arc<Catalog>,
 }

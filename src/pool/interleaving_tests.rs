@@ -81,6 +81,7 @@ impl Fixture {
             let seen = match report {
                 Report::Started { ticket, .. } => Seen::Started(ticket.fence),
                 Report::Finished { attempt, .. } => Seen::Finished(attempt.ticket().fence),
+                Report::Slots { .. } => return,
             };
             // Fails only if the test has ended.
             let _ = sender.lock().send(seen);
@@ -92,6 +93,7 @@ impl Fixture {
             payloads: Arc::new(|_| Box::pin(std::future::ready(Err("no store".to_owned())))),
             runtime: RUNTIME.handle().clone(),
             metrics: Metrics::off(),
+            worker_lease: Duration::from_secs(30),
             catalog: Arc::default(),
         };
         let spec = PoolSpec::with_defaults(PoolName::parse("p").unwrap(), size);
@@ -104,7 +106,7 @@ impl Fixture {
 
     fn push(&mut self, attempts: &[(u64, Priority)]) {
         let sample = |(fence, priority): &(u64, Priority)| Assignment::sample(*fence, "h", "t", *priority, b"", false);
-        let batch = self.pool.prepare(attempts.iter().map(sample).collect());
+        let batch = self.pool.prepare(attempts.iter().map(sample).collect(), None);
         self.pool.push(batch, NONE);
     }
 
@@ -225,7 +227,7 @@ fn an_attempt_that_needs_a_confirmation_runs_only_after_it_or_is_stopped() {
         let mut fixture = Fixture::new(1);
         let confirmed = Assignment::sample(1, "h", "t", Priority::Normal, b"", true);
         let stopped = Assignment::sample(2, "h", "t", Priority::Normal, b"", true);
-        let batch = fixture.pool.prepare(vec![confirmed, stopped]);
+        let batch = fixture.pool.prepare(vec![confirmed, stopped], None);
         fixture.pool.push(batch, NONE);
         assert_eq!(fixture.receive(), Seen::Started(1));
         assert_eq!(fixture.runner.max.load(SeqCst), 0, "it waits for its confirmation");

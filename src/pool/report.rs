@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::model::{Output, ResourceUsage, Timestamp};
+use crate::model::{HandlerName, Output, PoolName, ResourceUsage, Timestamp};
+use crate::runners::remote::Link;
 use crate::runners::{Outcome, StopCause};
 
 use super::attempt::{Attempt, Ticket};
@@ -25,6 +26,15 @@ pub enum Report {
         cause: Option<StopCause>,
         usage: Box<ResourceUsage>,
         output: Option<Box<Output>>,
+        /// The link to the remote worker, which waits until the end is durable.
+        link: Option<Arc<Link>>,
+    },
+    /// Workers of a remote pool have come or gone.
+    Slots {
+        pool: PoolName,
+        total: usize,
+        /// By handler that a connected worker offers.
+        slots: Vec<(HandlerName, usize)>,
     },
 }
 

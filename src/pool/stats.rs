@@ -36,6 +36,19 @@ pub struct WorkerStats {
     pub failed: u64,
     pub busy_time: Duration,
     pub idle_time: Duration,
+    /// Set for a remote worker.
+    pub remote: Option<RemoteStats>,
+}
+
+/// What is known of a remote worker besides its counters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteStats {
+    pub handlers: Arc<[HandlerName]>,
+    pub slots: usize,
+    pub running: usize,
+    pub labels: Vec<(String, String)>,
+    pub version: String,
+    pub is_connected: bool,
 }
 
 /// Written by one worker, read by others. Aligned to its own cache lines, because all workers count at once.
@@ -124,6 +137,7 @@ impl WorkerCounters {
             failed: self.failed.load(Ordering::Relaxed),
             busy_time,
             idle_time: now.duration_since(since).saturating_sub(busy_time),
+            remote: None,
         }
     }
 

@@ -1,21 +1,16 @@
 //! The loop of one worker: claim the most urgent attempt, run it, report it.
 
-use std::any::Any;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::FutureExt;
 use tokio::time::Instant;
 
-use crate::model::{Failure, FailureReason, PoolKind, ResourceUsage, StopMethod, TaskSpec, Timestamp, limits};
-use crate::runners::{Outcome, Run, RunReport, StopCause, StopSignal};
-use crate::telemetry::metrics::{AttemptMeter, AttemptResult};
-use crate::telemetry::{scope, task_log};
+use crate::model::{Failure, FailureReason, PoolKind, StopMethod, Timestamp};
+use crate::runners::{Outcome, RunReport, StopCause};
+use crate::telemetry::metrics::AttemptMeter;
+use crate::telemetry::scope;
 
 use super::attempt::Attempt;
-use super::context::PayloadSource;
+use super::attempt_run;
 use super::driver::Driver;
 use super::report::Report;
 use super::run_queue::Next;
@@ -121,7 +116,8 @@ impl Worker {
         let run_time = since.elapsed();
         self.counters.attempt_ended(matches!(report.outcome, Outcome::Completed(_)));
         let is_end = !matches!(report.outcome, Outcome::Unavailable(_));
-        self.report(attempt, at, report, run_time);
+        let end = attempt_run::end(&self.pool.context, &mut self.meter, attempt, at, report, run_time);
+        (self.pool.context.reports)(end);
         if is_end {
             self.pool.attempt_ended();
         }
@@ -144,117 +140,11 @@ impl Worker {
     }
 
     async fn run_handler(&mut self, attempt: &Arc<Attempt>) -> RunReport {
-        let spec = attempt.spec();
-        let options = &spec.options;
-        let Some(runner) = self.pool.context.registry.get(&options.handler) else {
-            let text = format!("handler `{}` is not registered", options.handler);
+        let handler = &attempt.spec().options.handler;
+        let Some(runner) = self.pool.context.registry.get(handler) else {
+            let text = format!("handler `{handler}` is not registered");
             return Outcome::Failed(Failure::new(FailureReason::HandlerError, text)).into();
         };
-        let stop = attempt.stop_signal().clone();
-        let payload = match payload(&self.pool.context.payloads, attempt, &stop).await {
-            Ok(payload) => payload,
-            Err(outcome) => return outcome.into(),
-        };
-        stop.start_timeout(options.timeout);
-        let progress = attempt.clone();
-        let run = Run {
-            task: spec.id.clone(),
-            handler: options.handler.clone(),
-            namespace: options.namespace.clone(),
-            attempt: attempt.number(),
-            payload,
-            args: spec.extras().args.clone(),
-            trace: attempt.trace_context(),
-            stop,
-            output: attempt.open_output(),
-            progress: Arc::new(move |fraction, note| progress.set_progress(fraction, note)),
-        };
-        let result = AssertUnwindSafe(async { runner.run(run).await }).catch_unwind().await;
-        let report = result.unwrap_or_else(|panic| {
-            let text = format!("panicked: {}", panic_text(&*panic));
-            Outcome::Failed(Failure::new(FailureReason::Panic, text)).into()
-        });
-        check_result_size(report)
+        attempt_run::run(&self.pool.context, &**runner, attempt).await
     }
-
-    fn report(&mut self, attempt: Arc<Attempt>, started_at: Timestamp, report: RunReport, run_time: Duration) {
-        let buffer = attempt.output();
-        let output = buffer.as_ref().and_then(|buffer| {
-            buffer.close();
-            buffer.captured().map(Box::new)
-        });
-        if let Some(output) = &output {
-            task_log::export(attempt.clone(), output);
-        }
-        let result_bytes = match &report.outcome {
-            Outcome::Completed(result) => result.data.len() as u64,
-            _ => 0,
-        };
-        let usage = Box::new(ResourceUsage {
-            queue_time: started_at.since(attempt.eligible_at()),
-            run_time,
-            cpu_time: report.cpu_time,
-            peak_memory_bytes: report.peak_memory_bytes,
-            output_bytes: output.as_ref().map_or(0, |output| output.stdout.total + output.stderr.total),
-            result_bytes,
-            output_incomplete: report.output_incomplete,
-        });
-        let cause = attempt.stop_signal().requested_cause();
-        let handler = &attempt.spec().options.handler;
-        self.meter.ended(handler, attempt_result(&report.outcome, cause), run_time, || attempt.exemplar());
-        (self.pool.context.reports)(Report::Finished {
-            attempt,
-            at: self.pool.context.clock.now(),
-            outcome: report.outcome,
-            cause,
-            usage,
-            output,
-        });
-    }
-}
-
-/// The payload of an attempt, read from the store if the attempt does not carry it. The error is how the
-/// attempt ends without one.
-async fn payload(source: &PayloadSource, attempt: &Attempt, stop: &StopSignal) -> Result<Bytes, Outcome> {
-    let spec = attempt.spec();
-    if !attempt.payload_is_stored() {
-        return Ok(TaskSpec::payload_of(spec));
-    }
-    tokio::select! {
-        biased;
-        // Reading may take as long as the store is unavailable; a stop does not wait for it.
-        _ = stop.wait(StopCause::Timeout) => Err(Outcome::Stopped(StopMethod::NeverStarted)),
-        found = source(attempt.submission()) => found.map_err(|error| {
-            let text = format!("the payload is not in the store: {error}");
-            Outcome::Failed(Failure::new(FailureReason::WorkerLost, text))
-        }),
-    }
-}
-
-/// The attempt's result in the metrics; the scheduler decides the same from the report.
-fn attempt_result(outcome: &Outcome, cause: Option<StopCause>) -> AttemptResult {
-    match (outcome, cause) {
-        (_, Some(StopCause::Cancel | StopCause::Force)) => AttemptResult::Cancelled,
-        (Outcome::Completed(_), _) => AttemptResult::Completed,
-        (Outcome::Failed(_) | Outcome::Stopped(_), Some(StopCause::Timeout)) => {
-            AttemptResult::Failed(FailureReason::Timeout)
-        }
-        (Outcome::Failed(failure), None) => AttemptResult::Failed(failure.reason),
-        (Outcome::Failed(_) | Outcome::Stopped(_) | Outcome::Unavailable(_), _) => AttemptResult::Interrupted,
-    }
-}
-
-fn check_result_size(report: RunReport) -> RunReport {
-    let Outcome::Completed(result) = &report.outcome else { return report };
-    let bytes = result.data.len();
-    if bytes <= limits::RESULT_BYTES_MAX {
-        return report;
-    }
-    let text = format!("result has {bytes} bytes, at most {} are allowed", limits::RESULT_BYTES_MAX);
-    RunReport { outcome: Outcome::Failed(Failure::new(FailureReason::ResultTooLarge, text)), ..report }
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
 }

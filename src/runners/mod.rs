@@ -11,6 +11,7 @@ mod fixtures;
 mod output;
 pub mod process;
 mod registry;
+pub mod remote;
 mod runner;
 mod stop;
 

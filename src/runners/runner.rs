@@ -54,6 +54,8 @@ pub enum Outcome {
     /// The server lacked a resource to start it, such as file descriptors or memory. Nothing of it has run, so the
     /// attempt is not spent. The text names the resource.
     Unavailable(Box<str>),
+    /// The remote worker has disappeared, and its lease has ended.
+    WorkerLost,
 }
 
 /// How an attempt ended and what it used, as far as the runner knows.

@@ -83,6 +83,11 @@ impl StopSignal {
         self.kill_at.lock().is_some_and(|kill_at| kill_at <= Instant::now())
     }
 
+    /// What is left of the grace periods of a requested stop.
+    pub fn time_to_kill(&self) -> Duration {
+        self.kill_at.lock().map_or(Duration::ZERO, |kill_at| kill_at.saturating_duration_since(Instant::now()))
+    }
+
     /// Waits until the grace periods of a requested stop have passed.
     pub async fn wait_for_kill(&self) {
         loop {

@@ -1,6 +1,6 @@
 //! The handle to the scheduler: commands, and queries that the scheduler's loop answers.
 
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -12,7 +12,7 @@ use crate::model::{
     Catalog, Clock, MemoryAccount, MemoryFull, MemoryPart, PoolName, Reservation, Retention, Revision, Sharer,
     TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
 };
-use crate::pool::Attempt;
+use crate::pool::{Attempt, RemoteWorkers};
 use crate::store::Store;
 use crate::telemetry::liveness::{Component, Liveness, NotReady};
 
@@ -20,7 +20,7 @@ use super::core::{PoolUpdate, PoolView};
 use super::hub::Hub;
 use super::interner::OptionsInterner;
 use super::message::{Message, Reply, Request};
-use super::refusal::{DrainPending, Draining, Refusal, SchedulerUnresponsive, UnknownPool};
+use super::refusal::{DrainPending, Draining, NotRemotePool, Refusal, SchedulerUnresponsive, UnknownPool};
 use super::request_lookup::RequestLookup;
 use super::timeouts::QUERY_TIMEOUT;
 use super::views::{CancelCommand, PoolMetrics};
@@ -46,6 +46,8 @@ pub(super) struct HandleInner {
     pub options: Mutex<OptionsInterner>,
     pub memory: MemoryAccount,
     pub request_lookup: Arc<RequestLookup>,
+    /// Of the remote pools, in the order of the configuration. Set before the first call.
+    pub remote_workers: OnceLock<Vec<RemoteWorkers>>,
 }
 
 /// Memory of a request besides its parts of variable size: the message, its events and the reply.
@@ -156,6 +158,16 @@ impl Handle {
     /// `UnknownPool`.
     pub async fn reset_counters(&self, pool: PoolName) -> Result<Revision, Refusal> {
         self.execute(0, |reply| Request::ResetCounters { pool, reply }).await
+    }
+
+    /// The workers of a remote pool; without a name, of the first one.
+    ///
+    /// # Errors
+    /// [`NotRemotePool`].
+    pub fn remote_workers(&self, pool: Option<&PoolName>) -> Result<&RemoteWorkers, Refusal> {
+        let mut all = self.inner.remote_workers.get().into_iter().flatten();
+        let found = all.find(|workers| pool.is_none_or(|name| workers.pool() == name));
+        found.ok_or_else(|| NotRemotePool { pool: pool.cloned() }.into())
     }
 
     /// Starts a drain; `None` uses the configured time limit. May be called repeatedly.

@@ -27,8 +27,9 @@ mod watch;
 pub use self::core::{
     Accepted, CoreOptions, DurationStats, PoolSnapshot, PoolUpdate, PoolView, RecoveryCounts, Submitted,
 };
-pub use crate::pool::WorkerStats;
-pub use crate::runners::OutputBuffer;
+pub use crate::pool::{RemoteConnection, WorkerInfo, WorkerStats};
+pub use crate::runners::remote::{Assigned, CloseReason, Command, Token, WorkerReport};
+pub use crate::runners::{Outcome, OutputBuffer, RunReport, StopCause};
 pub use crate::store::{Page, PageCursor, PageSize, fold};
 pub use handle::Handle;
 pub use health::ComponentHealth;

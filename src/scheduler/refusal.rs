@@ -7,7 +7,7 @@ mod task;
 mod unavailable;
 
 pub use internal::Internal;
-pub use pool::{EtagMismatch, QueueFull, UnknownPool};
+pub use pool::{EtagMismatch, NotRemotePool, QueueFull, UnknownPool};
 pub use revision::{RevisionCompacted, RevisionInFuture};
 pub use task::{BadField, RequestIdReused, TaskExists, TaskFinished, TaskNotFound, UnknownHandler};
 pub use unavailable::{
@@ -48,6 +48,7 @@ impl Refusal {
 refusals! {
     BadField,
     UnknownPool,
+    NotRemotePool,
     UnknownHandler,
     TaskNotFound,
     TaskExists,

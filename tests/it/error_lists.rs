@@ -8,11 +8,12 @@ use tonic::Status;
 use crate::cli_output::call;
 use crate::support::{Server, noop, reason, seconds, task};
 
-const SERVICES: [(&str, &str); 4] = [
+const SERVICES: [(&str, &str); 5] = [
     ("TaskService", include_str!("../../proto/lineshaft/v1/task_service.proto")),
     ("PoolService", include_str!("../../proto/lineshaft/v1/pool_service.proto")),
     ("HandlerService", include_str!("../../proto/lineshaft/v1/handler_service.proto")),
     ("SystemService", include_str!("../../proto/lineshaft/v1/system_service.proto")),
+    ("WorkerService", include_str!("../../proto/lineshaft/v1/worker_service.proto")),
 ];
 
 /// Calls with one response: good ones and bad ones.
@@ -53,7 +54,7 @@ const CALLS: [(&str, &str); 34] = [
     ("Drain", r#"{"limit":"-1s"}"#),
 ];
 
-const STREAMS: [&str; 5] = ["SubmitTasks", "RunTask", "WatchTasks", "ReadOutput", "StreamPoolMetrics"];
+const STREAMS: [&str; 6] = ["SubmitTasks", "RunTask", "WatchTasks", "ReadOutput", "StreamPoolMetrics", "Work"];
 
 fn words(text: &str) -> BTreeSet<String> {
     let words = text.split(|char: char| !(char.is_ascii_uppercase() || char == '_'));
@@ -117,6 +118,7 @@ async fn stream(server: &Server, rpc: &str) -> Result<(), Status> {
             let request = v1::StreamPoolMetricsRequest { interval: short, ..v1::StreamPoolMetricsRequest::default() };
             outcome(server.pools().stream_pool_metrics(request).await).await
         }
+        "Work" => outcome(server.workers().work(tokio_stream::iter([v1::WorkRequest::default()])).await).await,
         other => panic!("no call of {other}"),
     }
 }

@@ -84,7 +84,6 @@ const IDENTIFIERS: &[(&str, &str)] = &[
     ("Somewhere", "AnyNamespace"),
     ("Everywhere", "AllNamespaces"),
     ("Reach", "NamespaceScope"),
-    ("Settled", "CommittedReservation"),
     ("STAY_BEHIND", "HOP_BY_HOP_HEADERS"),
     ("crowd", "check_complexity"),
     ("Told", "ErrorParts"),

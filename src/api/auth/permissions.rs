@@ -28,7 +28,7 @@ use CallKind::{Streaming, Unary};
 use Permission::{AllNamespaces, AnyNamespace, Authenticated, Public};
 use Role::{Admin, Operator, Submitter, Viewer};
 
-const TABLE: [(&str, Permission, CallKind); 36] = [
+const TABLE: [(&str, Permission, CallKind); 37] = [
     ("/lineshaft.v1.TaskService/SubmitTask", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/BatchSubmitTasks", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/SubmitTasks", AnyNamespace(Submitter), Streaming),
@@ -50,6 +50,7 @@ const TABLE: [(&str, Permission, CallKind); 36] = [
     ("/lineshaft.v1.PoolService/ResetPoolCounters", AllNamespaces(Operator), Unary),
     ("/lineshaft.v1.HandlerService/ListHandlers", AnyNamespace(Viewer), Unary),
     ("/lineshaft.v1.HandlerService/GetHandler", AnyNamespace(Viewer), Unary),
+    ("/lineshaft.v1.WorkerService/Work", AllNamespaces(Operator), Streaming),
     ("/lineshaft.v1.SystemService/GetServerInfo", Authenticated, Unary),
     ("/lineshaft.v1.SystemService/GetSystemHealth", AllNamespaces(Viewer), Unary),
     ("/lineshaft.v1.SystemService/Drain", AllNamespaces(Admin), Unary),
@@ -103,8 +104,9 @@ pub fn is_public(path: &str) -> bool {
 }
 
 /// Calls whose request is a stream of messages.
-const TAKES_STREAM: [&str; 3] = [
+const TAKES_STREAM: [&str; 4] = [
     "/lineshaft.v1.TaskService/SubmitTasks",
+    "/lineshaft.v1.WorkerService/Work",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ];

@@ -19,6 +19,8 @@ pub enum MessagePath {
     Root,
     /// The field `task` of the request.
     Task,
+    /// The field `hello` of the request.
+    Hello,
     /// An item of the field `tasks` of the request.
     BatchItem(usize),
 }
@@ -34,6 +36,7 @@ impl fmt::Display for MessagePath {
         match self {
             Self::Root => Ok(()),
             Self::Task => f.write_str("task."),
+            Self::Hello => f.write_str("hello."),
             Self::BatchItem(index) => write!(f, "tasks[{index}]."),
         }
     }

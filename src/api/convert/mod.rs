@@ -14,5 +14,6 @@ mod submit_fields;
 pub mod system;
 pub mod task;
 pub mod time;
+pub mod worker;
 
 pub use invalid_fields::{InvalidFields, MessagePath};

@@ -16,11 +16,12 @@ use crate::telemetry::liveness::{Liveness, Phase};
 const INTERVAL: Duration = Duration::from_millis(500);
 
 /// All services with a status; `liveness`, `readiness` and `startup` are for probes.
-const SERVICES: [&str; 9] = [
+const SERVICES: [&str; 10] = [
     "",
     "lineshaft.v1.TaskService",
     "lineshaft.v1.PoolService",
     "lineshaft.v1.HandlerService",
+    "lineshaft.v1.WorkerService",
     "lineshaft.v1.SystemService",
     "grpc.health.v1.Health",
     "liveness",

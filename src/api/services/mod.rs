@@ -7,3 +7,4 @@ pub mod keda;
 pub mod pools;
 pub mod system;
 pub mod tasks;
+pub mod workers;

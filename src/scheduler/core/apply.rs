@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{InterruptCause, Revision, TaskChange, TaskEvent, TaskSpec, TaskState, Timestamp};
+use crate::model::{Lease, Revision, TaskChange, TaskEvent, TaskSpec, TaskState, Timestamp};
 
 use super::holds::{Hold, Holds};
 use super::key_queue::QueueEntry;
@@ -86,7 +86,7 @@ impl Core {
         task.add_stored(event.content_bytes() as u64);
         match &event.change {
             TaskChange::Retrying { .. } => task.crashes = 0,
-            TaskChange::Interrupted { cause } => task.crashes += u16::from(*cause == InterruptCause::Crash),
+            TaskChange::Interrupted { cause } => task.crashes += u16::from(cause.counts_as_crash()),
             TaskChange::CancelRequested { request } => task.cancel = Some(request.clone()),
             _ => {}
         }
@@ -97,8 +97,15 @@ impl Core {
         task.since = event.at;
         task.holds = Holds::one_if(event.state == TaskState::Waiting, Hold::BackOff);
         task.has_attempt &= event.state == TaskState::Running;
+        if let TaskChange::Started { lease: Lease::Remote { fence }, .. } = event.change
+            && !had_attempt
+        {
+            // While an earlier server ran.
+            (task.has_attempt, task.stamp) = (true, fence);
+            self.pools[usize::from(task.pool)].take_slot(&task.spec.options.namespace);
+        }
         if had_attempt && !task.has_attempt {
-            self.pools[usize::from(task.pool)].ready.return_slot(&task.spec.options.namespace);
+            self.pools[usize::from(task.pool)].return_slot(&task.spec.options.namespace);
         }
         self.leave_state(index, previous, was_dispatched, held);
         if event.state == TaskState::Running || event.state.is_terminal() {
@@ -142,7 +149,7 @@ impl Core {
     /// Removes the task from the counts and structures of its former state.
     fn leave_state(&mut self, index: u32, previous: TaskState, was_dispatched: bool, held: Holds) {
         let Some(task) = self.tasks.get(index) else { return };
-        let (pool, priority) = (usize::from(task.pool), task.spec.options.priority);
+        let pool = usize::from(task.pool);
         if let Some(count) = self.pools[pool].count_mut(previous) {
             *count -= 1;
         }
@@ -151,7 +158,7 @@ impl Core {
             self.timers.mark_stale(|timer| Self::is_armed(tasks, timer));
         }
         if was_dispatched {
-            self.unassign(pool, priority);
+            self.unassign(index);
         } else if previous == TaskState::Queued {
             self.leave_ready_queue(index);
         }
@@ -161,8 +168,10 @@ impl Core {
     pub(super) fn leave_ready_queue(&mut self, index: u32) {
         let (tasks, pools) = (&self.tasks, &mut self.pools);
         let Some(task) = tasks.get(index) else { return };
-        let (priority, key) = (task.spec.options.priority, &task.spec.options.namespace);
-        pools[usize::from(task.pool)].ready.mark_stale(priority, key, |entry| Self::is_live(tasks, entry));
+        let options = &task.spec.options;
+        if let Some(queue) = pools[usize::from(task.pool)].queue_mut(options) {
+            queue.ready.mark_stale(options.priority, &options.namespace, |entry| Self::is_live(tasks, entry));
+        }
     }
 
     /// Adds the task to the counts and structures of its state.
@@ -182,8 +191,9 @@ impl Core {
             }
             TaskState::Queued => {
                 task.stamp = stamp;
-                let (entry, key) = (QueueEntry { index, stamp }, &task.spec.options.namespace);
-                pool.ready.push(task.spec.options.priority, key, entry, interrupted);
+                let (entry, options) = (QueueEntry { index, stamp }, &task.spec.options);
+                let ready = &mut pool.queue_for(&options.handler).ready;
+                ready.push(options.priority, &options.namespace, entry, interrupted);
             }
             // The stamp stays that of the attempt.
             TaskState::Running => {}

@@ -34,7 +34,8 @@ impl Core {
         if task.spec.options.at_most_once || self.quarantine.confirms(ticket) {
             out.confirms.push(ticket);
         }
-        let lease = Lease::Local { epoch: self.epoch };
+        let is_remote = self.pools[usize::from(ticket.pool)].is_remote();
+        let lease = if is_remote { Lease::Remote { fence: ticket.fence } } else { Lease::Local { epoch: self.epoch } };
         self.emit(at, ticket.index, TaskState::Running, Some(attempt), TaskChange::Started { worker, lease }, out);
     }
 
@@ -49,6 +50,7 @@ impl Core {
                 Outcome::Stopped(method) => method,
                 Outcome::Completed(_) | Outcome::Failed(_) => StopMethod::Finished,
                 Outcome::Unavailable(_) => StopMethod::NeverStarted,
+                Outcome::WorkerLost => StopMethod::Abort,
             };
             let receipt = Box::new(CancelReceipt { request: *request, stopped_at: at, method });
             let change = TaskChange::Cancelled { receipt, usage: Some(usage), output };
@@ -65,6 +67,7 @@ impl Core {
                 self.attempt_failed(at, index, failure, usage, output, out);
             }
             (Outcome::Failed(failure), None) => self.attempt_failed(at, index, failure, usage, output, out),
+            (Outcome::WorkerLost, _) => self.worker_lost(at, index, out),
             (Outcome::Unavailable(_), _) => self.interrupt(at, index, InterruptCause::Unavailable, out),
             (Outcome::Stopped(_) | Outcome::Failed(_), _) => self.interrupt(at, index, InterruptCause::Drain, out),
         }
@@ -98,6 +101,20 @@ impl Core {
         let state = Holds::one_if(!delay.is_zero(), Hold::BackOff).state();
         let change = TaskChange::Retrying { failure: Box::new(failure), not_before: at.after(delay), usage, output };
         self.emit(at, index, state, None, change, out);
+    }
+
+    /// The remote worker of a running task has disappeared.
+    fn worker_lost(&mut self, at: Timestamp, index: u32, out: &mut Decisions) {
+        let Some(task) = self.tasks.get(index) else { return };
+        let losses = u32::from(task.crashes) + 1;
+        if losses < self.options.crashes_max || task.spec.options.at_most_once {
+            return self.interrupt(at, index, InterruptCause::WorkerLost, out);
+        }
+        let text = format!("the worker was lost {losses} times in a row while the task was running");
+        let mut failure = Failure::new(FailureReason::WorkerLost, text);
+        failure.attempt = task.attempt.into();
+        let change = TaskChange::Failed { failure: Box::new(failure), usage: None, output: None };
+        self.emit(at, index, TaskState::Failed, None, change, out);
     }
 
     /// Requeues a running task; the attempt does not count. A task that may not start twice fails, unless nothing

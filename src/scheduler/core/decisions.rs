@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{Event, Priority, Timestamp, TraceContext};
+use crate::model::{Event, HandlerName, Priority, Timestamp, TraceContext};
 use crate::pool::{Assignment, Ticket};
 use crate::runners::StopCause;
 
@@ -12,6 +12,8 @@ pub struct Decisions {
     /// In the order of their revisions.
     pub events: Vec<Event>,
     pub dispatches: Vec<Dispatch>,
+    /// Attempts of an earlier server that remote workers may still run.
+    pub adoptions: Vec<Adoption>,
     /// Running attempts to stop, with the cause and the time between the request and the kill.
     pub stops: Vec<(Ticket, StopCause, Duration)>,
     /// Started attempts that may run once their `Started` event is durable.
@@ -27,10 +29,21 @@ pub struct Decisions {
 pub struct Dispatch {
     /// Index of the pool: in the order of `CoreOptions::pools`.
     pub pool: u16,
+    /// In a remote pool, the handler of the attempts.
+    pub handler: Option<HandlerName>,
     /// In the order in which they should start.
     pub assignments: Vec<Assignment>,
-    /// By priority index: whether tasks remain that can start and were not dispatched.
+    /// By priority index: whether tasks, of this handler, remain that can start and were not dispatched.
     pub held_back: [bool; Priority::COUNT],
+}
+
+/// A running attempt of an earlier server.
+#[derive(Debug)]
+pub struct Adoption {
+    pub assignment: Assignment,
+    /// Qualified name of its worker, such as `remote/host-1`.
+    pub worker: Arc<str>,
+    pub started_at: Timestamp,
 }
 
 /// A traced task has ended or lost its attempt while this server has no attempt that could record the span.

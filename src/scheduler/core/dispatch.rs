@@ -22,34 +22,39 @@ impl Core {
         let is_trial = self.dispatch_suspect(out);
         let unstarted = self.pool_of_unstarted_trial();
         for index in 0..self.pools.len() {
-            if self.pools[index].spec.paused || unstarted == Some(index) {
-                continue;
-            }
-            let mut assignments = Vec::new();
-            let mut ahead = 0;
-            for priority in Priority::DESCENDING.into_iter().filter(|_| !is_trial) {
-                ahead += self.pools[index].assigned[priority.index()];
-                while ahead < self.pools[index].window()
-                    && let Some(assignment) = self.assign_next(index, priority)
-                {
-                    assignments.push(assignment);
-                    ahead += 1;
+            if !self.pools[index].spec.paused && unstarted != Some(index) {
+                for queue in 0..self.pools[index].queues.len() {
+                    self.dispatch_queue(index, queue, is_trial, out);
                 }
-            }
-            let pool = &mut self.pools[index];
-            let held_back =
-                std::array::from_fn(|p| Priority::from_index(p).is_some_and(|p| pool.ready.startable(p) > 0));
-            if !assignments.is_empty() || held_back != pool.held_back {
-                pool.held_back = held_back;
-                let pool = u16::try_from(index).unwrap_or(u16::MAX);
-                out.dispatches.push(Dispatch { pool, assignments, held_back });
             }
         }
     }
 
-    fn assign_next(&mut self, pool: usize, priority: Priority) -> Option<Assignment> {
+    fn dispatch_queue(&mut self, index: usize, queue: usize, is_trial: bool, out: &mut Decisions) {
+        let window = self.pools[index].window(queue);
+        let mut assignments = Vec::new();
+        let mut ahead = 0;
+        for priority in Priority::DESCENDING.into_iter().filter(|_| !is_trial) {
+            ahead += self.pools[index].queues[queue].assigned[priority.index()];
+            while ahead < window
+                && let Some(assignment) = self.assign_next(index, queue, priority)
+            {
+                assignments.push(assignment);
+                ahead += 1;
+            }
+        }
+        let queue = &mut self.pools[index].queues[queue];
+        let held_back = std::array::from_fn(|p| Priority::from_index(p).is_some_and(|p| queue.ready.startable(p) > 0));
+        if !assignments.is_empty() || held_back != queue.held_back {
+            queue.held_back = held_back;
+            let (pool, handler) = (u16::try_from(index).unwrap_or(u16::MAX), queue.handler.clone());
+            out.dispatches.push(Dispatch { pool, handler, assignments, held_back });
+        }
+    }
+
+    fn assign_next(&mut self, pool: usize, queue: usize, priority: Priority) -> Option<Assignment> {
         let tasks = &self.tasks;
-        let entry = self.pools[pool].ready.pop(priority, |entry| Self::is_live(tasks, entry))?;
+        let entry = self.pools[pool].queues[queue].ready.pop(priority, |entry| Self::is_live(tasks, entry))?;
         self.assign(entry.index)
     }
 
@@ -69,31 +74,35 @@ impl Core {
             confirm: is_careful || task.spec.options.at_most_once,
             payload_stored: task.payload_stored,
         };
-        let (priority, namespace) = (task.spec.options.priority.index(), &task.spec.options.namespace);
+        let (priority, options) = (task.spec.options.priority.index(), &task.spec.options);
         let pool = &mut self.pools[usize::from(ticket.pool)];
-        pool.assigned[priority] += 1;
-        pool.assigned_order[priority].push_back(ticket);
-        pool.ready.take_slot(namespace);
+        pool.take_slot(&options.namespace);
+        let queue = pool.queue_for(&options.handler);
+        queue.assigned[priority] += 1;
+        queue.assigned_order[priority].push_back(ticket);
         if is_careful {
             self.note_confirmation(ticket);
         }
         Some(assignment)
     }
 
-    /// Records that a dispatched attempt of this priority has started or will not start.
-    pub(super) fn unassign(&mut self, pool: usize, priority: Priority) {
-        let (tasks, state) = (&self.tasks, &mut self.pools[pool]);
-        let assigned = &mut state.assigned[priority.index()];
+    /// Records that the dispatched attempt of a task has started or will not start.
+    pub(super) fn unassign(&mut self, index: u32) {
+        let (tasks, pools) = (&self.tasks, &mut self.pools);
+        let Some(task) = tasks.get(index) else { return };
+        let (options, priority) = (&task.spec.options, task.spec.options.priority.index());
+        let Some(queue) = pools[usize::from(task.pool)].queue_mut(options) else { return };
+        let assigned = &mut queue.assigned[priority];
         *assigned -= 1;
-        let order = &mut state.assigned_order[priority.index()];
+        let order = &mut queue.assigned_order[priority];
         if order.len() > 2 * *assigned + STALE_MAX {
             order.retain(|ticket| is_assigned(tasks, *ticket));
         }
     }
 
     /// The first dispatched attempt of this priority that has not started.
-    pub(super) fn oldest_assigned(&mut self, pool: usize, priority: Priority) -> Option<Ticket> {
-        let order = &mut self.pools[pool].assigned_order[priority.index()];
+    pub(super) fn oldest_assigned(&mut self, pool: usize, queue: usize, priority: Priority) -> Option<Ticket> {
+        let order = &mut self.pools[pool].queues[queue].assigned_order[priority.index()];
         while order.front().is_some_and(|ticket| !is_assigned(&self.tasks, *ticket)) {
             order.pop_front();
         }

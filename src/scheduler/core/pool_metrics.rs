@@ -76,9 +76,11 @@ impl Core {
         let mut queued_by_priority = [0; Priority::COUNT];
         let mut oldest_wait_by_priority = [Duration::ZERO; Priority::COUNT];
         for priority in Priority::DESCENDING {
-            let (state, p) = (&self.pools[pool], priority.index());
-            queued_by_priority[p] = (state.ready.len(priority) + state.assigned[p]) as u64;
-            oldest_wait_by_priority[p] = self.oldest_wait(now, pool, priority);
+            let p = priority.index();
+            queued_by_priority[p] = self.pools[pool].queued(priority) as u64;
+            let queues = 0..self.pools[pool].queues.len();
+            let waits = queues.map(|queue| self.oldest_wait(now, pool, queue, priority));
+            oldest_wait_by_priority[p] = waits.max().unwrap_or_default();
         }
         let PoolState { spec, waiting, running, .. } = &self.pools[pool];
         let (spec, waiting, running) = (spec.clone(), *waiting, *running);
@@ -108,10 +110,10 @@ impl Core {
         Ok((index, snapshot))
     }
 
-    fn oldest_wait(&mut self, now: Timestamp, pool: usize, priority: Priority) -> Duration {
-        let assigned = self.oldest_assigned(pool, priority).map(|ticket| ticket.index);
+    fn oldest_wait(&mut self, now: Timestamp, pool: usize, queue: usize, priority: Priority) -> Duration {
+        let assigned = self.oldest_assigned(pool, queue, priority).map(|ticket| ticket.index);
         let tasks = &self.tasks;
-        let ready = self.pools[pool].ready.fronts(priority);
+        let ready = self.pools[pool].queues[queue].ready.fronts(priority);
         let oldest = ready.map(|entry| entry.index).chain(assigned);
         let eligible_at = oldest.filter_map(|index| Some(tasks.get(index)?.since)).min();
         eligible_at.map_or(Duration::ZERO, |since| now.since(since))

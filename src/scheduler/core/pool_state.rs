@@ -1,13 +1,14 @@
 //! What the core stores for each pool.
 
-use std::collections::VecDeque;
-
+use hashbrown::HashMap;
 use hdrhistogram::Histogram;
 
-use crate::model::{PoolChange, PoolSettings, PoolSpec, Priority, Revision, TaskState, Timestamp};
-use crate::pool::Ticket;
+use crate::model::{
+    HandlerName, Namespace, PoolChange, PoolKind, PoolSettings, PoolSpec, Priority, Revision, TaskOptions, TaskState,
+    Timestamp,
+};
 
-use super::ready_queue::ReadyQueue;
+use super::dispatch_queue::DispatchQueue;
 
 /// Attempts that a pool is given in addition to two for each worker, so that workers never wait for a commit.
 const PREFETCH: usize = 512;
@@ -42,13 +43,10 @@ pub struct PoolView {
 #[derive(Debug)]
 pub struct PoolState {
     pub spec: PoolSpec,
-    pub ready: ReadyQueue,
-    /// Number of dispatched attempts that have not started, by priority index.
-    pub assigned: [usize; Priority::COUNT],
-    /// The same attempts in the order of their dispatch; others are stale, and bounded by the number of these.
-    pub assigned_order: [VecDeque<Ticket>; Priority::COUNT],
-    /// As last sent to the pool.
-    pub held_back: [bool; Priority::COUNT],
+    /// One, or in a remote pool one for each handler that a task has named or a worker has offered.
+    pub queues: Vec<DispatchQueue>,
+    /// In a remote pool, the index in `queues`.
+    queue_of: HashMap<HandlerName, usize>,
     /// Attempts that it is given in addition to two for each worker.
     pub prefetch: usize,
     pub waiting: u64,
@@ -70,11 +68,13 @@ impl PoolState {
     pub fn new(spec: PoolSpec, configured: bool) -> Self {
         Self {
             configuration: PoolSettings::of(&spec),
-            ready: ReadyQueue::new(spec.max_running_per_namespace),
+            queues: if spec.kind == PoolKind::Remote {
+                Vec::new()
+            } else {
+                vec![DispatchQueue::new(None, spec.max_running_per_namespace)]
+            },
+            queue_of: HashMap::new(),
             spec,
-            assigned: [0; Priority::COUNT],
-            assigned_order: Default::default(),
-            held_back: [false; Priority::COUNT],
             prefetch: PREFETCH,
             waiting: 0,
             queued: 0,
@@ -88,15 +88,70 @@ impl PoolState {
         }
     }
 
-    /// Number of attempts that may be dispatched ahead of their start.
-    pub fn window(&self) -> usize {
-        2 * self.spec.size + self.prefetch
+    pub fn is_remote(&self) -> bool {
+        self.spec.kind == PoolKind::Remote
+    }
+
+    /// The queue of the tasks with these options. It exists if there is such a task.
+    pub fn queue(&self, options: &TaskOptions) -> Option<&DispatchQueue> {
+        self.queues.get(self.queue_index(&options.handler)?)
+    }
+
+    pub fn queue_mut(&mut self, options: &TaskOptions) -> Option<&mut DispatchQueue> {
+        let index = self.queue_index(&options.handler)?;
+        self.queues.get_mut(index)
+    }
+
+    fn queue_index(&self, handler: &HandlerName) -> Option<usize> {
+        if self.is_remote() { self.queue_of.get(handler).copied() } else { Some(0) }
+    }
+
+    /// The queue of a handler; adds it if there is none.
+    pub fn queue_for(&mut self, handler: &HandlerName) -> &mut DispatchQueue {
+        let index = self.queue_index(handler).unwrap_or_else(|| self.add_queue(handler));
+        &mut self.queues[index]
+    }
+
+    fn add_queue(&mut self, handler: &HandlerName) -> usize {
+        let mut queue = DispatchQueue::new(Some(handler.clone()), self.spec.max_running_per_namespace);
+        if let Some(other) = self.queues.first() {
+            queue.ready.copy_slots(&other.ready);
+        }
+        self.queues.push(queue);
+        self.queue_of.insert(handler.clone(), self.queues.len() - 1);
+        self.queues.len() - 1
+    }
+
+    /// Number of attempts of a queue that may be dispatched ahead of their start.
+    pub fn window(&self, queue: usize) -> usize {
+        match self.queues.get(queue) {
+            Some(queue) if self.is_remote() && queue.slots == 0 => 0,
+            Some(queue) if self.is_remote() => 2 * queue.slots + self.prefetch,
+            _ => 2 * self.spec.size + self.prefetch,
+        }
+    }
+
+    /// Number of QUEUED tasks of this priority.
+    pub fn queued(&self, priority: Priority) -> usize {
+        self.queues.iter().map(|queue| queue.len(priority)).sum()
+    }
+
+    /// Records that an attempt of the namespace has a slot of the pool.
+    pub fn take_slot(&mut self, namespace: &Namespace) {
+        self.queues.iter_mut().for_each(|queue| queue.ready.take_slot(namespace));
+    }
+
+    /// Records that an attempt of the namespace has lost its slot.
+    pub fn return_slot(&mut self, namespace: &Namespace) {
+        self.queues.iter_mut().for_each(|queue| queue.ready.return_slot(namespace));
     }
 
     pub fn view(&self) -> PoolView {
         let PoolSpec { size, queue_limit, paused, .. } = &self.spec;
         // Contains the settings because the configuration can change them without an event.
         let version = self.change.map_or(0, |(revision, _)| revision.0);
+        // The size of a remote pool is not a setting.
+        let size = if self.is_remote() { &0 } else { size };
         let etag = format!("{size:x}-{queue_limit:x}-{}-{version:x}", u8::from(*paused));
         PoolView { spec: self.spec.clone(), etag }
     }

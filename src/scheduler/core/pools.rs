@@ -1,6 +1,6 @@
 //! The set of pools and their settings.
 
-use crate::model::{Event, PoolChange, PoolEvent, PoolKind, PoolName, PoolSettings, PoolSpec, Timestamp};
+use crate::model::{Event, PoolChange, PoolEvent, PoolName, PoolSettings, PoolSpec, Timestamp};
 use crate::scheduler::refusal::{BadField, EtagMismatch, Refusal, UnknownPool};
 
 use super::decisions::Decisions;
@@ -64,7 +64,7 @@ impl Core {
     ) -> Result<(u16, PoolView), Refusal> {
         let index = self.pool_index(&update.name)?;
         let pool = &self.pools[usize::from(index)];
-        if update.size.is_some() && pool.spec.kind == PoolKind::Remote {
+        if update.size.is_some() && pool.is_remote() {
             let description =
                 "cannot be set: the pool is of kind REMOTE and has the slots of the workers that are connected";
             return Err(BadField { field: "size".to_owned(), description: description.to_owned() }.into());
@@ -73,8 +73,10 @@ impl Core {
         if let Some(given) = update.etag.as_ref().filter(|given| **given != current) {
             return Err(EtagMismatch { pool: update.name.clone(), given: given.clone(), current }.into());
         }
+        // The size of a remote pool changes with its workers and is no setting.
+        let size = if pool.is_remote() { pool.configuration.size } else { pool.spec.size };
         let set = PoolSettings {
-            size: update.size.unwrap_or(pool.spec.size),
+            size: update.size.unwrap_or(size),
             paused: update.paused.unwrap_or(pool.spec.paused),
             queue_limit: update.queue_limit.unwrap_or(pool.spec.queue_limit),
         };
@@ -91,6 +93,7 @@ impl Core {
         let Ok(index) = self.pool_index(&event.pool) else { return };
         let pool = &mut self.pools[usize::from(index)];
         let (PoolSettings { size, queue_limit, paused }, _) = settings_after(pool.configuration, event.change);
+        let size = if pool.is_remote() { pool.spec.size } else { size };
         pool.spec = PoolSpec { size, queue_limit, paused, ..pool.spec.clone() };
         pool.change = Some((event.revision, event.change));
     }

@@ -18,6 +18,7 @@ use crate::model::{Priority, Timestamp};
 use crate::pool::Ticket;
 
 use super::decisions::{Decisions, Dispatch};
+use super::dispatch_queue::DispatchQueue;
 use super::state::Core;
 use super::suspects::{Quarantine, Suspect, is_live};
 use super::table::TaskEntry;
@@ -45,7 +46,9 @@ impl Core {
     /// suspicion against all tasks.
     pub(super) fn quarantine_suspects(&mut self, culprit_found: bool) {
         let starts = std::mem::take(&mut self.quarantine.starts);
-        let is_suspected = |task: &TaskEntry| task.crashes > 0 && !task.state.is_terminal();
+        // What runs in another program does not crash the server.
+        let is_local = |task: &TaskEntry| !self.pools[usize::from(task.pool)].is_remote();
+        let is_suspected = |task: &TaskEntry| task.crashes > 0 && !task.state.is_terminal() && is_local(task);
         let suspected = self.tasks.iter().filter(|(_, task)| is_suspected(task));
         let suspected: Vec<u32> = suspected.map(|(index, _)| index).collect();
         let mut suspects = Vec::new();
@@ -90,7 +93,9 @@ impl Core {
         let may_start = |suspect: &Suspect| {
             self.tasks.get(suspect.index).is_some_and(|task| {
                 let pool = &self.pools[usize::from(task.pool)];
-                !pool.spec.paused && !pool.ready.is_full(&task.spec.options.namespace)
+                let options = &task.spec.options;
+                let is_full = |queue: &DispatchQueue| queue.ready.is_full(&options.namespace);
+                !pool.spec.paused && !pool.queue(options).is_some_and(is_full)
             })
         };
         let Some(next) = suspects.iter().position(may_start).and_then(|at| suspects.remove(at)) else { return false };
@@ -118,8 +123,10 @@ impl Core {
         self.quarantine.barrier = Some((ticket, until));
         // More urgent tasks wait for the trial.
         let held_back = [false; Priority::COUNT];
-        self.pools[usize::from(ticket.pool)].held_back = held_back;
-        out.dispatches.push(Dispatch { pool: ticket.pool, assignments: vec![assignment], held_back });
+        let queue = self.pools[usize::from(ticket.pool)].queue_for(&assignment.spec.options.handler);
+        queue.held_back = held_back;
+        let handler = queue.handler.clone();
+        out.dispatches.push(Dispatch { pool: ticket.pool, handler, assignments: vec![assignment], held_back });
     }
 
     /// Whether this attempt is the last try of its task, for which more urgent tasks wait.

@@ -46,6 +46,11 @@ impl ReadyQueue {
         Self { slots_max, ..Self::default() }
     }
 
+    /// Takes over the slots of the keys from another queue of the same pool.
+    pub fn copy_slots(&mut self, other: &Self) {
+        self.slots.clone_from(&other.slots);
+    }
+
     /// Whether the key has all the slots that it may have.
     pub fn is_full(&self, key: &Namespace) -> bool {
         self.slots_max.is_some_and(|max| self.slots_of(key) >= max)

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use crate::model::{
-    CancelReceipt, Event, Failure, FailureReason, InterruptCause, RecoveredTask, Revision, StopMethod, TaskChange,
-    TaskState, Timestamp,
+    CancelReceipt, Event, Failure, FailureReason, InterruptCause, Lease, RecoveredTask, Revision, StopMethod,
+    TaskChange, TaskState, Timestamp,
 };
 
 use super::apply::Entered;
@@ -59,13 +59,18 @@ impl Core {
         }
         let hold = if task.attempt == 0 { Hold::Delay } else { Hold::BackOff };
         let may_expire = !task.has_started && !task.state.is_terminal();
+        let remote = task.remote.filter(|_| task.state == TaskState::Running).map(|(worker, fence)| {
+            self.pools[usize::from(pool)].take_slot(&task.spec.options.namespace);
+            self.remote_workers.insert(fence, worker);
+            fence
+        });
         let mut entry = TaskEntry {
             expires: may_expire && task.spec.extras().expires_after.is_some(),
             spec: task.spec,
             submission: task.submission,
             submitted_at: task.submitted_at,
             since: task.since,
-            stamp: 0,
+            stamp: remote.unwrap_or(0),
             cancel: task.cancel,
             stored_bytes: 0,
             attempt: u16::try_from(task.attempt).unwrap_or(u16::MAX),
@@ -73,7 +78,7 @@ impl Core {
             pool,
             state: task.state,
             holds: Holds::one_if(task.state == TaskState::Waiting, hold),
-            has_attempt: false,
+            has_attempt: remote.is_some(),
             payload_stored,
         };
         entry.add_stored(stored_bytes);
@@ -101,6 +106,9 @@ impl Core {
             self.apply_submitted(event);
         } else if let Some(index) = self.tasks.find(&event.task) {
             self.apply(index, event);
+            if let TaskChange::Started { worker, lease: Lease::Remote { fence } } = &event.change {
+                self.remote_workers.insert(*fence, worker.clone());
+            }
             let starts = matches!(event.change, TaskChange::Started { .. });
             if starts || event.state != TaskState::Running {
                 self.quarantine.note_start(index, starts.then_some(event.revision));
@@ -128,11 +136,13 @@ impl Core {
         self.finished.order_restored(&self.tasks, self.revision, now);
         self.limit_waits(now);
         let tasks = &self.tasks;
-        for pool in &mut self.pools {
-            pool.ready.order_restored(|entry| Self::is_live(tasks, entry));
+        for queue in self.pools.iter_mut().flat_map(|pool| &mut pool.queues) {
+            queue.ready.order_restored(|entry| Self::is_live(tasks, entry));
         }
+        self.adopt_remote_attempts(out);
         let had_attempt = |task: &TaskEntry| {
-            task.state == TaskState::Running || (task.state == TaskState::Queued && task.cancel.is_some())
+            !task.has_attempt && task.state == TaskState::Running
+                || (task.state == TaskState::Queued && task.cancel.is_some())
         };
         let interrupted = self.tasks.iter().filter(|(_, task)| had_attempt(task));
         let mut indices: Vec<u32> = interrupted.map(|(index, _)| index).collect();

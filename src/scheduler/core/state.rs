@@ -63,6 +63,8 @@ pub struct Core {
     pub(super) attached_bytes: u64,
     pub(super) draining: bool,
     pub(super) quarantine: Quarantine,
+    /// While the core recovers: the remote workers of running attempts, by fence.
+    pub(super) remote_workers: HashMap<u64, Arc<str>>,
     /// Time of the last call of [`Core::advance`].
     pub(super) now: Timestamp,
 }
@@ -99,6 +101,7 @@ impl Core {
             attached_bytes: 0,
             draining: false,
             quarantine: Quarantine::default(),
+            remote_workers: HashMap::new(),
             now: Timestamp::ZERO,
             options,
         };
@@ -145,14 +148,15 @@ impl Core {
         self.finished.bytes()
     }
 
-    /// Number of RUNNING tasks.
+    /// Number of RUNNING tasks that run in this server. Those of remote workers go on without it.
     pub fn running(&self) -> u64 {
-        self.pools.iter().map(|pool| pool.running).sum()
+        self.pools.iter().filter(|pool| !pool.is_remote()).map(|pool| pool.running).sum()
     }
 
-    /// Tickets of all attempts whose start was reported.
+    /// Tickets of these tasks.
     pub fn running_tickets(&self) -> Vec<Ticket> {
-        let running = self.tasks.iter().filter(|(_, task)| task.state == TaskState::Running);
+        let is_local = |task: &TaskEntry| !self.pools[usize::from(task.pool)].is_remote();
+        let running = self.tasks.iter().filter(|(_, task)| task.state == TaskState::Running && is_local(task));
         running.filter_map(|(index, _)| self.ticket_of(index)).collect()
     }
 
@@ -252,18 +256,17 @@ impl Core {
             assert_eq!(pool.waiting, count(TaskState::Waiting), "number of waiting tasks");
             assert_eq!(pool.queued, count(TaskState::Queued), "number of queued tasks");
             assert_eq!(pool.running, count(TaskState::Running), "number of running tasks");
-            let placed: usize = crate::model::Priority::DESCENDING
-                .iter()
-                .map(|priority| pool.ready.len(*priority) + pool.assigned[priority.index()])
-                .sum();
+            let placed: usize = crate::model::Priority::DESCENDING.iter().map(|priority| pool.queued(*priority)).sum();
             assert_eq!(placed as u64, pool.queued, "every queued task is in the ready queue or assigned");
             let attempts = |namespace: &crate::model::Namespace| {
                 let its = |task: &TaskEntry| task.has_attempt && task.spec.options.namespace == *namespace;
                 own().filter(|(_, task)| its(task)).count()
             };
-            pool.ready.check(attempts, |entry| Self::is_live(&self.tasks, entry));
-            for (order, assigned) in pool.assigned_order.iter().zip(pool.assigned) {
-                assert!(order.len() <= 2 * assigned + 65, "{} entries for {assigned} attempts", order.len());
+            for queue in &pool.queues {
+                queue.ready.check(attempts, |entry| Self::is_live(&self.tasks, entry));
+                for (order, assigned) in queue.assigned_order.iter().zip(queue.assigned) {
+                    assert!(order.len() <= 2 * assigned + 65, "{} entries for {assigned} attempts", order.len());
+                }
             }
         }
         for (_, task) in self.tasks.iter() {

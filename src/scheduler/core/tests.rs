@@ -324,6 +324,7 @@ fn restored_payloads_are_kept_within_the_budget_and_only_of_unfinished_tasks() {
         cancel: None,
         attempt: 0,
         crashes: 0,
+        remote: None,
         state,
         produced_bytes: 0,
     };

@@ -20,6 +20,33 @@ impl Coded for UnknownPool {
     }
 }
 
+/// A worker wants to work in a pool that has workers of its own, or no remote pool is configured.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{}", text(pool.as_ref()))]
+pub struct NotRemotePool {
+    /// `None`: the worker has named none.
+    pub pool: Option<PoolName>,
+}
+
+fn text(pool: Option<&PoolName>) -> String {
+    match pool {
+        Some(pool) => {
+            format!("pool `{pool}` is not a configured pool with kind = \"remote\"; run `lineshaft pool list`")
+        }
+        None => "no pool with kind = \"remote\" is configured".to_owned(),
+    }
+}
+
+impl Coded for NotRemotePool {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::UnknownPool
+    }
+
+    fn details(&self) -> Details {
+        self.pool.as_ref().map_or_else(Details::default, |pool| Details::default().with_resource("pool", pool))
+    }
+}
+
 /// The submission would exceed the queue limit of the pool.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("pool `{pool}` is full: {waiting} tasks are waiting, the limit is {limit}; retry later")]

@@ -60,9 +60,9 @@ impl Service {
         }
         let effects = &mut self.pending.effects;
         effects.confirms.append(&mut out.confirms);
-        for Dispatch { pool: index, assignments, held_back } in out.dispatches.drain(..) {
+        for Dispatch { pool: index, handler, assignments, held_back } in out.dispatches.drain(..) {
             if let Some(pool) = self.pools.get_mut(usize::from(index)) {
-                effects.dispatches.push((index, pool.prepare(assignments), held_back));
+                effects.dispatches.push((index, pool.prepare(assignments, handler), held_back));
             }
         }
     }
@@ -210,6 +210,9 @@ impl Service {
             if let Some(pool) = self.pools.get_mut(usize::from(index)) {
                 pool.push(batch, held_back);
             }
+        }
+        for (link, token) in effects.settled {
+            link.settle(token);
         }
         for reply in effects.replies {
             reply.resolve(Ok(()));

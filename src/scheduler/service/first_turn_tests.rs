@@ -30,6 +30,7 @@ fn queued(id: &str) -> RecoveredTask {
         cancel: None,
         attempt: 0,
         crashes: 0,
+        remote: None,
         state: TaskState::Queued,
         produced_bytes: 0,
     }

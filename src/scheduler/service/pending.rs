@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::model::{Durability, Event, Priority, TaskChange};
 use crate::pool::{Batch, Ticket};
+use crate::runners::remote::{Link, Token};
 use crate::scheduler::core::PoolView;
 use crate::scheduler::message::PendingReply;
 use crate::scheduler::refusal::Refusal;
@@ -23,8 +24,15 @@ pub(super) struct Pending {
     /// When events that are not urgent were first seen.
     pub since: Option<Instant>,
     pub effects: Effects,
-    /// Numbers of replies and of updates of pools that wait for the events so far. Later ones belong to the next decision.
-    staged: (usize, usize),
+    /// How many effects wait for the events so far. Later ones belong to the next decision.
+    staged: Staged,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Staged {
+    replies: usize,
+    pool_updates: usize,
+    settled: usize,
 }
 
 /// What events release once they are durable.
@@ -35,6 +43,8 @@ pub(super) struct Effects {
     pub confirms: Vec<Ticket>,
     pub pool_updates: Vec<PoolUpdated>,
     pub replies: Vec<PendingReply>,
+    /// Ended attempts of remote workers.
+    pub settled: Vec<(Arc<Link>, Token)>,
 }
 
 /// A pool whose workers have to follow its new settings.
@@ -55,7 +65,8 @@ pub(super) struct ClosedCommit {
 
 impl Pending {
     pub fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.effects.dispatches.is_empty() && self.effects.replies.is_empty()
+        let Effects { dispatches, replies, settled, .. } = &self.effects;
+        self.events.is_empty() && dispatches.is_empty() && replies.is_empty() && settled.is_empty()
     }
 
     /// Whether the commit must not wait for others.
@@ -64,7 +75,7 @@ impl Pending {
     }
 
     /// Adds the events of one decision, and returns what was pending before if both together would exceed the bound of a
-    /// commit. Replies and updates of pools that were added since the last call belong to this decision.
+    /// commit. Replies, updates of pools and settled attempts that were added since the last call belong to this decision.
     pub fn add(&mut self, events: &mut Vec<Event>) -> Option<ClosedCommit> {
         let bytes: usize = events.iter().map(Event::encoded_bytes).sum();
         let is_full = !self.events.is_empty() && self.bytes + bytes > COMMIT_BYTES_MAX;
@@ -73,7 +84,8 @@ impl Pending {
         self.is_urgent = self.is_urgent || events.iter().any(|event| !is_start(event));
         self.requires_sync = self.requires_sync || events.iter().any(requires_sync);
         self.events.append(events);
-        self.staged = (self.effects.replies.len(), self.effects.pool_updates.len());
+        let Effects { replies, pool_updates, settled, .. } = &self.effects;
+        self.staged = Staged { replies: replies.len(), pool_updates: pool_updates.len(), settled: settled.len() };
         full
     }
 
@@ -100,10 +112,11 @@ impl Pending {
 
     /// Closes the commit. What belongs to the next decision stays.
     pub fn close(&mut self) -> ClosedCommit {
-        let (replies, updates) = self.staged;
+        let Staged { replies, pool_updates, settled } = self.staged;
         let mut next = Self::default();
         next.effects.replies = self.effects.replies.split_off(replies);
-        next.effects.pool_updates = self.effects.pool_updates.split_off(updates);
+        next.effects.pool_updates = self.effects.pool_updates.split_off(pool_updates);
+        next.effects.settled = self.effects.settled.split_off(settled);
         let Self { events, requires_sync: sync, effects, .. } = mem::replace(self, next);
         ClosedCommit { commit: Arc::new(Commit { events, sync }), effects, began: Instant::now() }
     }
@@ -111,7 +124,7 @@ impl Pending {
     /// As [`Effects::refuse`].
     pub fn refuse(&mut self, refusal: &Refusal) {
         self.effects.refuse(refusal);
-        self.staged.0 = 0;
+        self.staged.replies = 0;
     }
 }
 
@@ -122,6 +135,7 @@ impl Effects {
         self.confirms.append(&mut later.confirms);
         self.pool_updates.append(&mut later.pool_updates);
         self.replies.append(&mut later.replies);
+        self.settled.append(&mut later.settled);
     }
 
     /// Refuses all waiting callers. The other effects stay.

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::model::{Event, Timestamp};
 use crate::pool::Report;
 use crate::runners::StopCause;
+use crate::runners::remote::Token;
 use crate::scheduler::core::{AttemptEnd, Decisions};
 use crate::scheduler::journal_trim;
 use crate::scheduler::message::Message;
@@ -124,11 +125,19 @@ impl Service {
                     drain.stop_at = Some(Instant::now());
                 }
             }
-            Report::Finished { attempt, at, outcome, cause, usage, output } => {
+            Report::Slots { pool, total, slots } => {
+                if let Ok(pool) = self.core.pool_index(&pool) {
+                    self.core.set_slots(pool, total, &slots);
+                }
+            }
+            Report::Finished { attempt, at, outcome, cause, usage, output, link } => {
                 let (ticket, events) = (attempt.ticket(), out.events.len());
                 self.core.ended(AttemptEnd { ticket, at, outcome, cause, usage, output }, out);
                 if let Some(pool) = self.pool_mut(ticket) {
                     pool.forget(ticket);
+                }
+                if let Some(link) = link {
+                    self.pending.effects.settled.push((link, Token(ticket.fence)));
                 }
                 attempt.record_end(out.events.get(events).and_then(Event::task));
             }
@@ -142,7 +151,7 @@ impl Service {
         self.drain = Some(Drain { deadline, stop_at: Some(now) });
         self.core.drain();
         for pool in &self.pools {
-            pool.set_paused(true);
+            pool.drain();
         }
         self.telemetry.liveness.enter(Phase::Draining);
         self.shared.draining.cancel();

@@ -1,7 +1,7 @@
 //! Building the service: recovery, pools, and what the handles share.
 
 use std::io;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::model::{Catalog, Clock, Event, MemoryAccount, PoolSettings, RecoveredTask, Revision, Timestamp};
 use crate::pool::{Pool, WorkerContext};
 use crate::runners::Registry;
-use crate::scheduler::core::{Core, CoreOptions, Decisions, PoolView};
+use crate::scheduler::core::{Adoption, Core, CoreOptions, Decisions, PoolView};
 use crate::scheduler::handle::{Handle, HandleInner};
 use crate::scheduler::hub::Hub;
 use crate::scheduler::message::Message;
@@ -33,6 +33,8 @@ pub struct Options {
     pub drain_limit: Duration,
     pub watch_window: WatchWindow,
     pub memory: MemoryAccount,
+    /// How long a remote worker may be silent or disconnected before its attempts are given to others.
+    pub worker_lease: Duration,
     pub telemetry: Telemetry,
 }
 
@@ -58,6 +60,7 @@ impl Options {
             drain_limit: Duration::ZERO,
             watch_window: WatchWindow { events: 1_000, bytes: u64::MAX },
             memory: MemoryAccount::new(|_| 64 << 20),
+            worker_lease: Duration::from_secs(30),
             telemetry: Telemetry::off(),
         }
     }
@@ -77,7 +80,8 @@ impl Service {
         runtime: &runtime::Handle,
     ) -> io::Result<Self> {
         let (sender, inbox) = mpsc::channel();
-        let (core, mut events) = recovery.finish(store.journal.epoch(), clock.now());
+        let (core, Decisions { mut events, adoptions, stops, .. }) =
+            recovery.finish(store.journal.epoch(), clock.now());
         let durable = Revision(core.revision().0 - events.len() as u64);
         let mut pending = Pending::default();
         let closed = pending.add_each(&mut events).into();
@@ -85,10 +89,22 @@ impl Service {
         options.telemetry.metrics.observe_memory(&options.memory);
         let fault = shared.store.projection.fault();
         options.telemetry.liveness.set_projection_fault_check(move || fault.borrow().is_some());
-        let context = worker_context(&shared, registry, &options.telemetry, runtime);
+        let context = worker_context(&shared, registry, &options, runtime);
         let pool_views = core.pool_views();
         let start_pool = |view: &PoolView| Pool::start(&view.spec, context.clone());
-        let pools = pool_views.iter().map(start_pool).collect::<io::Result<_>>()?;
+        let mut pools: Vec<Pool> = pool_views.iter().map(start_pool).collect::<io::Result<_>>()?;
+        for Adoption { assignment, worker, started_at } in adoptions {
+            if let Some(pool) = pools.get_mut(usize::from(assignment.ticket.pool)) {
+                pool.adopt(assignment, &worker, started_at);
+            }
+        }
+        for (ticket, cause, grace) in stops {
+            if let Some(pool) = pools.get(usize::from(ticket.pool)) {
+                pool.stop_attempt(ticket, cause, grace);
+            }
+        }
+        // Empty until now.
+        let _ = shared.remote_workers.set(pools.iter().filter_map(Pool::remote).cloned().collect());
         Ok(Self {
             core,
             pools,
@@ -130,13 +146,14 @@ fn handle_inner(
         options: parking_lot::Mutex::default(),
         memory: options.memory.clone(),
         request_lookup: Arc::default(),
+        remote_workers: OnceLock::new(),
     }
 }
 
 fn worker_context(
     shared: &Arc<HandleInner>,
     registry: Arc<Registry>,
-    telemetry: &Telemetry,
+    options: &Options,
     runtime: &runtime::Handle,
 ) -> WorkerContext {
     let inbox = shared.inbox.clone();
@@ -148,7 +165,8 @@ fn worker_context(
         reports: Arc::new(move |report| drop(inbox.send(Message::Report(report)))),
         payloads: Arc::new(move |submission| Box::pin(payload(handle.clone(), submission))),
         runtime: runtime.clone(),
-        metrics: telemetry.metrics.clone(),
+        metrics: options.telemetry.metrics.clone(),
+        worker_lease: options.worker_lease,
         catalog: shared.catalog.clone(),
     }
 }
@@ -183,7 +201,7 @@ impl Recovery {
     }
 
     /// Decides about the tasks that were running.
-    fn finish(self, epoch: u64, now: Timestamp) -> (Core, Vec<Event>) {
+    fn finish(self, epoch: u64, now: Timestamp) -> (Core, Decisions) {
         let Self { mut core, crashed, .. } = self;
         if crashed {
             core.be_careful(now);
@@ -194,7 +212,7 @@ impl Recovery {
         core.begin_epoch(epoch);
         core.recover(now, &mut out);
         record_unattempted(&mut out);
-        (core, out.events)
+        (core, out)
     }
 }
 

@@ -57,6 +57,9 @@ struct EventRecord {
     epoch: u64,
     #[prost(oneof = "ChangeRecord", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
     change: Option<ChangeRecord>,
+    /// Of `Started`: the fence of an attempt that a remote worker holds; 0 otherwise.
+    #[prost(uint64, tag = "20")]
+    remote_fence: u64,
     /// What has changed, if not a task. Tags from 30 on.
     #[prost(oneof = "SubjectRecord", tags = "30")]
     subject: Option<SubjectRecord>,
@@ -210,6 +213,11 @@ fn task_record<'a>(event: &'a TaskEvent, at: u64, dictionary: &mut Dictionary<'a
         TaskId::Named(name) => (None, None, name.to_string()),
     };
     let options = dictionary.index(&event.options);
+    let (epoch, remote_fence) = match event.change {
+        TaskChange::Started { lease: Lease::Local { epoch }, .. } => (epoch, 0),
+        TaskChange::Started { lease: Lease::Remote { fence }, .. } => (0, fence),
+        _ => (0, 0),
+    };
     EventRecord {
         at: event.at.0.wrapping_sub(at).cast_signed(),
         uuid_high,
@@ -219,10 +227,8 @@ fn task_record<'a>(event: &'a TaskEvent, at: u64, dictionary: &mut Dictionary<'a
         previous: event.previous as u32,
         state: event.state as u32,
         attempt: event.attempt,
-        epoch: match event.change {
-            TaskChange::Started { lease: Lease::Local { epoch }, .. } => epoch,
-            _ => 0,
-        },
+        epoch,
+        remote_fence,
         change: Some(change_record(&event.change, options, dictionary)),
         subject: None,
     }
@@ -318,7 +324,13 @@ fn task_model(
             let spec = submitted.spec.ok_or_else(|| missing("task spec"))?;
             TaskChange::Submitted { spec: Arc::new(spec.into_model(task.clone(), options, at)) }
         }
-        Some(other) => change_model(other, record.epoch)?,
+        Some(other) => {
+            let lease = match record.remote_fence {
+                0 => Lease::Local { epoch: record.epoch },
+                fence => Lease::Remote { fence },
+            };
+            change_model(other, lease)?
+        }
     };
     Ok(TaskEvent {
         revision,
@@ -332,12 +344,12 @@ fn task_model(
     })
 }
 
-/// Decodes any change except a submission. Only a start has an epoch.
-fn change_model(record: ChangeRecord, epoch: u64) -> Result<TaskChange, Corruption> {
+/// Decodes any change except a submission. Only a start has a lease.
+fn change_model(record: ChangeRecord, lease: Lease) -> Result<TaskChange, Corruption> {
     Ok(match record {
         ChangeRecord::Submitted(_) => return Err(missing("task options")),
         ChangeRecord::Eligible(_) => TaskChange::Eligible,
-        ChangeRecord::Started(worker) => TaskChange::Started { worker: worker.into(), lease: Lease::Local { epoch } },
+        ChangeRecord::Started(worker) => TaskChange::Started { worker: worker.into(), lease },
         ChangeRecord::Completed(mut end) => TaskChange::Completed {
             result: end.result.take().ok_or_else(|| missing("result"))?.into_model(),
             usage: end.take_usage().ok_or_else(|| missing("resource usage"))?,
@@ -355,6 +367,7 @@ fn change_model(record: ChangeRecord, epoch: u64) -> Result<TaskChange, Corrupti
         ChangeRecord::Interrupted(1) => TaskChange::Interrupted { cause: InterruptCause::Drain },
         ChangeRecord::Interrupted(2) => TaskChange::Interrupted { cause: InterruptCause::Crash },
         ChangeRecord::Interrupted(3) => TaskChange::Interrupted { cause: InterruptCause::Unavailable },
+        ChangeRecord::Interrupted(4) => TaskChange::Interrupted { cause: InterruptCause::WorkerLost },
         ChangeRecord::Interrupted(other) => return Err(unknown("interrupt cause", other)),
         ChangeRecord::CancelRequested(request) => {
             TaskChange::CancelRequested { request: Box::new(request.into_model()?) }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{InterruptCause, Output, ResourceUsage, Task, TaskChange, TaskEvent, TaskState, TaskStatus};
+use crate::model::{Lease, Output, ResourceUsage, Task, TaskChange, TaskEvent, TaskState, TaskStatus};
 
 /// Applies an event to its task; `None` is a task that does not exist. Apart from `Submitted`, an event of a task that
 /// does not exist changes nothing.
@@ -42,8 +42,12 @@ pub fn advance(status: &mut TaskStatus, event: &TaskEvent) {
     match &event.change {
         TaskChange::Submitted { .. } | TaskChange::Deleted => {}
         TaskChange::Eligible => status.eligible_at = event.at,
-        TaskChange::Started { worker, .. } => {
+        TaskChange::Started { worker, lease } => {
             status.worker = Some(worker.clone());
+            status.remote_fence = match lease {
+                Lease::Remote { fence } => Some(*fence),
+                Lease::Local { .. } => None,
+            };
             status.started_at = Some(event.at);
             // Of an earlier attempt; the events have it.
             status.failure = None;
@@ -67,9 +71,7 @@ pub fn advance(status: &mut TaskStatus, event: &TaskEvent) {
             finish(status, event);
         }
         TaskChange::Interrupted { cause } => {
-            if *cause == InterruptCause::Crash {
-                status.crashes += 1;
-            }
+            status.crashes += u32::from(cause.counts_as_crash());
             status.eligible_at = event.at;
         }
         TaskChange::CancelRequested { request } => status.cancel_request = Some(request.clone()),

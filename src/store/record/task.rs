@@ -229,6 +229,9 @@ pub struct StatusRecord {
     /// Older versions do not write it.
     #[prost(uint64, optional, tag = "19")]
     produced_bytes: Option<u64>,
+    /// Of the current or last attempt, if a remote worker holds it.
+    #[prost(uint64, optional, tag = "20")]
+    remote_fence: Option<u64>,
 }
 
 impl From<&TaskStatus> for StatusRecord {
@@ -253,6 +256,7 @@ impl From<&TaskStatus> for StatusRecord {
             since: Some(status.since.0),
             interrupted: status.interrupted,
             produced_bytes: Some(status.produced_bytes),
+            remote_fence: status.remote_fence,
         }
     }
 }
@@ -293,6 +297,7 @@ impl StatusRecord {
             started_at: self.started_at.map(Timestamp),
             finished_at: self.finished_at.map(Timestamp),
             worker: self.worker.map(Into::into),
+            remote_fence: self.remote_fence,
             failure: self.failure.map(FailureRecord::into_model).transpose()?.map(Box::new),
             cancel_request: self.cancel_request.map(RequestRecord::into_model).transpose()?.map(Box::new),
             cancel_receipt: self.cancel_receipt.map(ReceiptRecord::into_model).transpose()?.map(Box::new),

@@ -110,7 +110,7 @@ fn queues(core: &Core) -> BTreeMap<(PoolName, Priority, Namespace), Vec<TaskId>>
     let mut queues: BTreeMap<_, Vec<TaskId>> = BTreeMap::new();
     for pool in &core.pools {
         for priority in Priority::DESCENDING {
-            for (namespace, entry) in pool.ready.entries(priority) {
+            for (namespace, entry) in pool.queues.iter().flat_map(|queue| queue.ready.entries(priority)) {
                 if Core::is_live(&core.tasks, entry) {
                     let task = core.tasks.get(entry.index).expect("a live entry");
                     let key = (pool.spec.name.clone(), priority, namespace.clone());

@@ -107,10 +107,10 @@ fn free_slots_are_given_to_startable_tasks(world: &World) {
     for pool in world.core.pools.iter().filter(|pool| !pool.spec.paused && !is_trial) {
         let mut ahead = 0;
         for priority in Priority::DESCENDING {
-            ahead += pool.assigned[priority.index()];
+            ahead += pool.queues[0].assigned[priority.index()];
             let waiting = startable(world, &pool.spec, priority);
-            assert!(waiting == 0 || ahead >= pool.window(), "{waiting} tasks of {} wait for nothing", pool.spec.name);
-            let told = pool.held_back[priority.index()];
+            assert!(waiting == 0 || ahead >= pool.window(0), "{waiting} tasks of {} wait for nothing", pool.spec.name);
+            let told = pool.queues[0].held_back[priority.index()];
             assert_eq!(told, waiting > 0, "whether {priority:?} of {} is held back", pool.spec.name);
         }
     }

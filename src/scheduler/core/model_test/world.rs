@@ -168,7 +168,7 @@ impl World {
         for attempt in self.pools.iter_mut().flat_map(|pool| pool.running.iter_mut().chain(&mut pool.claimed)) {
             attempt.runs |= pending.confirms.contains(&attempt.ticket);
         }
-        for Dispatch { pool, assignments, held_back } in pending.dispatches {
+        for Dispatch { pool, assignments, held_back, .. } in pending.dispatches {
             let pool = &mut self.pools[usize::from(pool)];
             self.given.extend(assignments.iter().map(|assignment| (assignment.ticket, assignment.spec.clone())));
             pool.assigned.extend(assignments);

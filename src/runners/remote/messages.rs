@@ -1,0 +1,99 @@
+//! What the server and a remote worker tell each other.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::model::{OutputStream, TaskId, TaskOptions, TraceContext};
+use crate::runners::{RunReport, StopCause};
+
+/// Identifies an attempt in all messages about it: its fence, in hexadecimal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token(pub u64);
+
+impl Token {
+    /// `None` if the text is not a token.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_token = (1..=16).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        u64::from_str_radix(text, 16).ok().filter(|_| is_token).map(Self)
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}", self.0)
+    }
+}
+
+/// A message to a worker.
+#[derive(Clone, Debug)]
+pub enum Command {
+    Assign(Box<Assigned>),
+    /// Stop an attempt; again with less time, or for a stronger cause.
+    Cancel {
+        token: Token,
+        cause: StopCause,
+        grace: Duration,
+    },
+    /// The attempt is not the worker's any more.
+    Stale(Token),
+    /// The end of the attempt is durable.
+    Settle(Token),
+    /// A suspended attempt has a slot again.
+    Resumed(Token),
+    /// The last message of a stream.
+    Close(CloseReason),
+}
+
+/// Why the server ends the stream of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// Another stream has introduced itself with the same worker ID.
+    Replaced,
+    /// The worker was silent for longer than its lease.
+    Silent,
+    /// The worker has not acknowledged a cancel within its lease.
+    CancelIgnored,
+}
+
+/// An attempt, for a worker.
+#[derive(Clone, Debug)]
+pub struct Assigned {
+    pub token: Token,
+    pub task: TaskId,
+    pub options: Arc<TaskOptions>,
+    /// 1 for the first attempt.
+    pub attempt: u32,
+    pub payload: Bytes,
+    pub trace: Option<Arc<TraceContext>>,
+}
+
+/// A message of a worker.
+#[derive(Debug)]
+pub enum WorkerReport {
+    Accepted(Token),
+    /// As a fraction, 0 to 1, and a note.
+    Progress(Token, f32, String),
+    Output(Token, OutputStream, Bytes),
+    Finished(Token, RunReport),
+    CancelAcknowledged(Token),
+    Suspended(Token),
+    Resuming(Token),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Token;
+
+    #[test]
+    fn a_token_is_read_as_it_was_written_and_other_text_is_none() {
+        for number in [0, 7, 0x1a_0000_0000, u64::MAX] {
+            assert_eq!(Token::parse(&Token(number).to_string()), Some(Token(number)));
+        }
+        for text in ["", "+1", "-1", "g", "11111111111111111", "0x1", " 1", "é"] {
+            assert_eq!(Token::parse(text), None, "{text}");
+        }
+    }
+}

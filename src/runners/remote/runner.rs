@@ -1,0 +1,134 @@
+//! Runs one attempt over the link to a worker.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::link::{AttemptEvent, Link};
+use super::messages::{Assigned, Token};
+use crate::model::TaskOptions;
+use crate::runners::{BoxFuture, Outcome, Run, RunReport, Runner, StopCause};
+
+/// The slot of an attempt.
+pub trait Slot: Send + Sync {
+    /// The attempt waits for others and needs no slot.
+    fn suspend(&self);
+    /// Waits until the attempt has a slot again.
+    fn resume(&self) -> BoxFuture<()>;
+}
+
+/// Runs an attempt in the worker at the other end of a link.
+pub struct RemoteRunner {
+    pub link: Arc<Link>,
+    pub token: Token,
+    pub options: Arc<TaskOptions>,
+    pub slot: Arc<dyn Slot>,
+    /// Time to stop after the deadline.
+    pub grace: Duration,
+    /// An earlier server has sent the attempt to the worker.
+    pub is_adopted: bool,
+}
+
+impl Runner for RemoteRunner {
+    fn run(&self, run: Run) -> BoxFuture<RunReport> {
+        let events = self.begin(&run);
+        let (link, token, slot, grace) = (self.link.clone(), self.token, self.slot.clone(), self.grace);
+        Box::pin(async move {
+            let Some(events) = events else { return Outcome::WorkerLost.into() };
+            Watched { link, token, slot, grace, run, events }.end().await
+        })
+    }
+}
+
+impl RemoteRunner {
+    fn begin(&self, run: &Run) -> Option<mpsc::UnboundedReceiver<AttemptEvent>> {
+        let (output, progress) = (run.output.clone(), run.progress.clone());
+        if self.is_adopted {
+            return self.link.adopt(self.token, output, progress);
+        }
+        let assigned = Box::new(Assigned {
+            token: self.token,
+            task: run.task.clone(),
+            options: self.options.clone(),
+            attempt: run.attempt,
+            payload: run.payload.clone(),
+            trace: run.trace.clone(),
+        });
+        self.link.assign(assigned, output, progress)
+    }
+}
+
+/// An attempt that the worker has, or is about to get.
+struct Watched {
+    link: Arc<Link>,
+    token: Token,
+    slot: Arc<dyn Slot>,
+    grace: Duration,
+    run: Run,
+    events: mpsc::UnboundedReceiver<AttemptEvent>,
+}
+
+impl Watched {
+    async fn end(mut self) -> RunReport {
+        let stop = self.run.stop.clone();
+        // The next stronger cause of a stop that the worker has to hear of.
+        let mut awaited = Some(StopCause::Timeout);
+        let mut kill_is_due = false;
+        let mut resuming: Option<BoxFuture<()>> = None;
+        loop {
+            tokio::select! {
+                biased;
+                event = self.events.recv() => match event {
+                    None => return Outcome::WorkerLost.into(),
+                    Some(AttemptEvent::Finished(report)) => return self.checked(report),
+                    Some(AttemptEvent::NotAccepted) => {
+                        self.link.withdraw(self.token);
+                        return Outcome::Unavailable("the worker has not accepted the attempt in time".into()).into();
+                    }
+                    Some(AttemptEvent::Suspended) => self.slot.suspend(),
+                    Some(AttemptEvent::Resuming) => resuming = Some(self.slot.resume()),
+                },
+                () = wait_for(resuming.as_mut()) => {
+                    resuming = None;
+                    self.link.resumed(self.token);
+                }
+                cause = stop.wait(awaited.unwrap_or(StopCause::Force)), if awaited.is_some() => {
+                    if !stop.was_requested() {
+                        // The deadline has passed.
+                        stop.request(cause, self.grace);
+                    }
+                    awaited = stronger(cause);
+                    kill_is_due = cause != StopCause::Force;
+                    self.link.cancel(self.token, cause, stop.time_to_kill());
+                }
+                () = stop.wait_for_kill(), if kill_is_due => {
+                    kill_is_due = false;
+                    self.link.cancel(self.token, stop.requested_cause().unwrap_or(StopCause::Timeout), Duration::ZERO);
+                }
+            }
+        }
+    }
+
+    fn checked(&self, report: RunReport) -> RunReport {
+        // A worker that has to leave may stop an attempt that the server has not asked to stop.
+        let is_lost = matches!(report.outcome, Outcome::Stopped(_)) && !self.run.stop.was_requested();
+        if is_lost { RunReport { outcome: Outcome::WorkerLost, ..report } } else { report }
+    }
+}
+
+fn stronger(cause: StopCause) -> Option<StopCause> {
+    match cause {
+        StopCause::Timeout | StopCause::Drain => Some(StopCause::Cancel),
+        StopCause::Cancel => Some(StopCause::Force),
+        StopCause::Force => None,
+    }
+}
+
+async fn wait_for(future: Option<&mut BoxFuture<()>>) {
+    match future {
+        Some(future) => future.await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,42 @@
+//! The tasks of a pool that the same workers can run: all tasks of a pool with workers of its own, those of one handler
+//! in a remote pool.
+
+use std::collections::VecDeque;
+
+use crate::model::{HandlerName, Priority};
+use crate::pool::Ticket;
+
+use super::ready_queue::ReadyQueue;
+
+#[derive(Debug)]
+pub struct DispatchQueue {
+    /// `None`: of every handler.
+    pub handler: Option<HandlerName>,
+    pub ready: ReadyQueue,
+    /// Slots of the connected workers that offer the handler. Only of a remote pool.
+    pub slots: usize,
+    /// Number of dispatched attempts that have not started, by priority index.
+    pub assigned: [usize; Priority::COUNT],
+    /// The same attempts in the order of their dispatch; others are stale, and bounded by the number of these.
+    pub assigned_order: [VecDeque<Ticket>; Priority::COUNT],
+    /// As last sent to the pool.
+    pub held_back: [bool; Priority::COUNT],
+}
+
+impl DispatchQueue {
+    pub fn new(handler: Option<HandlerName>, running_per_namespace_max: Option<usize>) -> Self {
+        Self {
+            handler,
+            ready: ReadyQueue::new(running_per_namespace_max),
+            slots: 0,
+            assigned: [0; Priority::COUNT],
+            assigned_order: Default::default(),
+            held_back: [false; Priority::COUNT],
+        }
+    }
+
+    /// Number of tasks of this priority that have not started, dispatched or not.
+    pub fn len(&self, priority: Priority) -> usize {
+        self.ready.len(priority) + self.assigned[priority.index()]
+    }
+}
