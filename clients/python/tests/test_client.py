@@ -176,7 +176,7 @@ def test_a_full_queue_delays_only_its_own_tasks(client: Client) -> None:
 
 
 def test_a_full_queue_is_an_error_after_the_timeout_of_the_client(server: Server) -> None:
-    with Client(address(server), timeout=0.5) as client:
+    with Client(address(server), timeout=3) as client:
         tasks = [client.submit("narrow-nap", str(LONG).encode()) for _ in range(8)]
         refused = []
         for task in tasks:

@@ -39,7 +39,7 @@ _UNCLEAR = (
 class Request:
     """What a task needs until it is accepted."""
 
-    __slots__ = ("data", "deadline", "ids", "key", "trace")
+    __slots__ = ("data", "deadline", "ids", "key", "refusal", "trace")
 
     def __init__(
         self,
@@ -54,6 +54,7 @@ class Request:
         self.key = key  # handler and pool: tasks with the same key meet the same queue limit
         self.deadline = deadline
         self.trace = trace
+        self.refusal: errors.ServerError | None = None  # why it was not accepted yet
 
 
 def frame(tasks: Iterable[bytes], batch_id: str) -> bytes:
@@ -260,6 +261,7 @@ class Submitter:
             self._fail(tasks, _errors_of_items(error, 1).get(0, error))
         elif error.reason == "QUEUE_FULL":
             # Only the tasks of this queue wait; those of other queues go on.
+            tasks[0]._request.refusal = error
             with self._lock:
                 self._held[tasks[0]._request.key] = (time.monotonic() + error.retry_after, deque(tasks))
         else:
@@ -269,8 +271,9 @@ class Submitter:
 
     def _fail(self, tasks: list[Task], error: errors.LineshaftError) -> None:
         size = sum(len(task._request.data) for task in tasks)
+        is_late = isinstance(error, errors.DeadlineExceeded)
         for task in tasks:
-            task._fail(error)
+            task._fail(task._request.refusal or error if is_late else error)
         self._settled(len(tasks), size)
 
     def _settled(self, count: int, size: int) -> None:
