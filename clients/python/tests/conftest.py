@@ -58,6 +58,20 @@ pool = "narrow"
 argv = ["/bin/cat"]
 """
 
+# The functions of the tests of workers and executors.
+REMOTE_HANDLERS = """
+add concat bytes flaky hopeless talk patient child parent async_child async_parent wait_here wait_there
+program_add program_wait calls.test calls.elsewhere calls.processes calls.shutdown calls.program
+""".split()
+REMOTE_CONFIG = """
+[[pool]]
+name = "default"
+
+[[pool]]
+name = "remote"
+kind = "remote"
+""" + "".join(f'\n[[handler]]\nname = "{name}"\nrunner = "remote"\n' for name in REMOTE_HANDLERS)
+
 
 def binary() -> str:
     found = os.environ.get("LINESHAFT_BINARY")
@@ -75,8 +89,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def remote_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with the default pools, of which one is for remote workers."""
-    started = Server(binary(), tmp_path_factory.mktemp("server") / "run", "")
+    """A server with a pool for remote workers."""
+    started = Server(binary(), tmp_path_factory.mktemp("server") / "run", REMOTE_CONFIG)
     yield started
     started.end()
 
@@ -84,7 +98,7 @@ def remote_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def own_remote_server(tmp_path: pathlib.Path) -> Iterator[Server]:
     """The same, for a test that kills it."""
-    started = Server(binary(), tmp_path / "run", "")
+    started = Server(binary(), tmp_path / "run", REMOTE_CONFIG)
     yield started
     started.end()
 

@@ -43,6 +43,7 @@ class Stream:
                 for message in request.messages:
                     self._in.put(message)
         self._in.put(None)
+        self._out.put(None)
 
     def responses(self) -> Iterator[WorkResponse]:
         while (response := self._out.get()) is not None:

@@ -32,7 +32,7 @@ def fake() -> Iterator[FakeServer]:
 def worker(fake: FakeServer) -> Iterator[Worker]:
     made = Worker(fake.address, concurrency=4)
     yield made
-    made.stop(force=True)
+    made._leave()
     if made._thread is not None:
         made._ended.wait(20)
 

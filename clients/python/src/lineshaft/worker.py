@@ -33,6 +33,8 @@ logger = logging.getLogger("lineshaft")
 WELCOME_SECONDS = 30.0
 SILENT_INTERVALS_MAX = 3
 """A server that sends nothing for this many intervals is not alive."""
+FORCE_SECONDS = 2.0
+"""Time in which functions that are stopped by force are waited for."""
 END_SECONDS = 5.0
 """Time for the server to end a stream that the worker has ended."""
 
@@ -197,17 +199,27 @@ class Worker:
         return ready
 
     def stop(self, *, force: bool = False) -> None:
-        """Accepts no more tasks. `force`: also ends those that run; they start again elsewhere."""
+        """Accepts no more tasks. `force`: also stops those that run; they start again elsewhere."""
         with self._lock:
             first, self._draining = not self._draining, True
-        if force:
-            self._stopping.set()
-            call = self._call
-            if call is not None:
-                call.cancel()
-        elif first:
+            running = list(self._running.values()) if force else []
+        if first:
             self._outbox.push(WorkerMessage(draining=worker_service_pb2.WorkerDraining()))
-            self._end_if_drained()
+        for attempt in running:
+            attempt.cancel(worker_service_pb2.STOP_REASON_CANCEL, 0.0)
+        if force:
+            # The server learns at once which attempts have stopped; the others end with the lease.
+            timer = threading.Timer(FORCE_SECONDS, self._leave)
+            timer.daemon = True
+            timer.start()
+        self._end_if_drained()
+
+    def _leave(self) -> None:
+        """Ends the connection, whatever still runs."""
+        self._stopping.set()
+        call = self._call
+        if call is not None:
+            call.cancel()
 
     def join(self, timeout: float | None = None) -> bool:
         """Waits until the worker has stopped. Raises the error that ended it."""
