@@ -2,11 +2,14 @@ package lineshaft_test
 
 import (
 	"archive/zip"
+	"bufio"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	lineshaft "github.com/lineshaft/lineshaft/clients/go"
@@ -16,6 +19,7 @@ const modulePath = "github.com/lineshaft/lineshaft/clients/go"
 
 var (
 	commandBlocks = regexp.MustCompile("(?s)```sh\n(.*?)```")
+	configBlocks  = regexp.MustCompile("(?s)```toml\n(.*?)```")
 	programBlocks = regexp.MustCompile("(?s)<!-- program: (\\w+) -->\n```go\n(.*?)```")
 )
 
@@ -110,16 +114,43 @@ func (u *newUser) write(path, text string) {
 }
 
 func TestTheReadmeWorksForANewUser(t *testing.T) {
-	user := becomeNewUser(t, startServer(t, ""))
 	readme := string(must[[]byte](t)(os.ReadFile("README.md")))
+	user := becomeNewUser(t, startServer(t, configBlocks.FindStringSubmatch(readme)[1]))
 	commands := commandBlocks.FindAllStringSubmatch(readme, -1)
 	programs := map[string]string{}
 	for _, block := range programBlocks.FindAllStringSubmatch(readme, -1) {
 		programs[block[1]] = block[2]
 	}
-	user.run(".", commands[0][1])
-	user.write("first/main.go", programs["first"])
-	if output := user.run("first", commands[1][1]); !strings.Contains(output, "12499997500000") {
+	// The first command starts the server.
+	user.run(".", commands[1][1])
+	for name, text := range programs {
+		user.write("first/"+name+"/main.go", text)
+	}
+	user.startWorker("first", commands[2][1])
+	if output := user.run("first", commands[3][1]); !strings.Contains(output, "Hello, Ada!") {
 		t.Errorf("the first program printed %q", output)
 	}
+}
+
+// startWorker runs a command until the test ends, and returns when its worker has connected.
+func (u *newUser) startWorker(folder, script string) {
+	u.t.Helper()
+	command := u.command(folder, script)
+	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	log := must[io.ReadCloser](u.t)(command.StderrPipe())
+	if err := command.Start(); err != nil {
+		u.t.Fatal(err)
+	}
+	u.t.Cleanup(func() {
+		_ = syscall.Kill(-command.Process.Pid, syscall.SIGKILL)
+		_ = command.Wait()
+	})
+	text := ""
+	for lines := bufio.NewScanner(log); lines.Scan(); {
+		text += lines.Text() + "\n"
+		if strings.Contains(lines.Text(), "is connected") {
+			return
+		}
+	}
+	u.t.Fatalf("%s: %s", script, text)
 }

@@ -29,7 +29,7 @@ const (
 // Run tasks in your own program.
 //
 // Errors. Every error carries a google.rpc.ErrorInfo with domain `lineshaft.dev` and a `reason`. The RPC below lists
-// its own reasons with the gRPC code in parentheses. In addition, it can fail with OVERLOADED (RESOURCE_EXHAUSTED),
+// its own reasons with the gRPC code in parentheses. In addition, every RPC can fail with OVERLOADED (RESOURCE_EXHAUSTED),
 // MEMORY_FULL (RESOURCE_EXHAUSTED), MESSAGE_TOO_LARGE (RESOURCE_EXHAUSTED), DRAINING (UNAVAILABLE), and INTERNAL
 // (INTERNAL, metadata `incident`); on a server with authentication also with UNAUTHENTICATED (UNAUTHENTICATED),
 // PERMISSION_DENIED (PERMISSION_DENIED), and RATE_LIMITED (RESOURCE_EXHAUSTED). INVALID_FIELD comes with a BadRequest.
@@ -38,9 +38,9 @@ type WorkerServiceClient interface {
 	// `welcome`. Then the server assigns attempts, never more at a time than the worker has slots, and the worker reports how
 	// they go. When the stream breaks, the worker connects again with the same worker ID and lists its unfinished attempts:
 	// if it does so within the lease, they go on, also on a server that was restarted meanwhile.
-	// Errors: INVALID_FIELD (INVALID_ARGUMENT), UNKNOWN_POOL (NOT_FOUND), WORKER_REPLACED (ABORTED) when another stream has said
-	// hello with the same worker ID, WORKER_EVICTED (ABORTED) when the worker was silent for longer than the lease or has not
-	// acknowledged a cancel in that time, PROTOCOL_ERROR (FAILED_PRECONDITION) for a message that is not allowed at that point.
+	// Errors: INVALID_FIELD (INVALID_ARGUMENT), UNKNOWN_POOL (NOT_FOUND), WORKER_REPLACED (ABORTED) when another stream has
+	// introduced itself with the same worker ID, WORKER_EVICTED (ABORTED) when the worker was silent for longer than the lease or
+	// has not acknowledged a cancel in that time.
 	Work(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WorkRequest, WorkResponse], error)
 }
 
@@ -72,7 +72,7 @@ type WorkerService_WorkClient = grpc.BidiStreamingClient[WorkRequest, WorkRespon
 // Run tasks in your own program.
 //
 // Errors. Every error carries a google.rpc.ErrorInfo with domain `lineshaft.dev` and a `reason`. The RPC below lists
-// its own reasons with the gRPC code in parentheses. In addition, it can fail with OVERLOADED (RESOURCE_EXHAUSTED),
+// its own reasons with the gRPC code in parentheses. In addition, every RPC can fail with OVERLOADED (RESOURCE_EXHAUSTED),
 // MEMORY_FULL (RESOURCE_EXHAUSTED), MESSAGE_TOO_LARGE (RESOURCE_EXHAUSTED), DRAINING (UNAVAILABLE), and INTERNAL
 // (INTERNAL, metadata `incident`); on a server with authentication also with UNAUTHENTICATED (UNAUTHENTICATED),
 // PERMISSION_DENIED (PERMISSION_DENIED), and RATE_LIMITED (RESOURCE_EXHAUSTED). INVALID_FIELD comes with a BadRequest.
@@ -81,9 +81,9 @@ type WorkerServiceServer interface {
 	// `welcome`. Then the server assigns attempts, never more at a time than the worker has slots, and the worker reports how
 	// they go. When the stream breaks, the worker connects again with the same worker ID and lists its unfinished attempts:
 	// if it does so within the lease, they go on, also on a server that was restarted meanwhile.
-	// Errors: INVALID_FIELD (INVALID_ARGUMENT), UNKNOWN_POOL (NOT_FOUND), WORKER_REPLACED (ABORTED) when another stream has said
-	// hello with the same worker ID, WORKER_EVICTED (ABORTED) when the worker was silent for longer than the lease or has not
-	// acknowledged a cancel in that time, PROTOCOL_ERROR (FAILED_PRECONDITION) for a message that is not allowed at that point.
+	// Errors: INVALID_FIELD (INVALID_ARGUMENT), UNKNOWN_POOL (NOT_FOUND), WORKER_REPLACED (ABORTED) when another stream has
+	// introduced itself with the same worker ID, WORKER_EVICTED (ABORTED) when the worker was silent for longer than the lease or
+	// has not acknowledged a cancel in that time.
 	Work(grpc.BidiStreamingServer[WorkRequest, WorkResponse]) error
 	mustEmbedUnimplementedWorkerServiceServer()
 }
