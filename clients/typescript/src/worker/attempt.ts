@@ -4,7 +4,7 @@ import { format } from "node:util";
 import type { Client, SubmitOptions } from "../client.js";
 import { milliseconds, priorityName } from "../convert.js";
 import { LineshaftError, PermanentError } from "../errors.js";
-import { FailureReason, OutputStream, StopMethod } from "../gen/lineshaft/v1/task.js";
+import { FailureReason, OutputStream, type Payload as WirePayload, StopMethod } from "../gen/lineshaft/v1/task.js";
 import { type AttemptAssigned, type AttemptFinished, StopReason } from "../gen/lineshaft/v1/worker_service.js";
 import { decode, encode, Payload } from "../payload.js";
 import { withTrace } from "../trace.js";
@@ -77,7 +77,7 @@ export class Attempt {
   async run(call: HandlerFunction, isCapturing: boolean): Promise<Outcome> {
     let payload: unknown;
     try {
-      payload = decode(this.#assigned.payload);
+      payload = isEmpty(this.#assigned.payload) ? undefined : decode(this.#assigned.payload);
     } catch (error) {
       return failed(FailureReason.INVALID_PAYLOAD, error, false);
     }
@@ -124,6 +124,11 @@ export class Attempt {
         this.slot.during(client().run<Result>(handler, payload, { signal: this.#abort.signal, namespace, ...options })),
     };
   }
+}
+
+/** The server does not distinguish a task without payload from one with no bytes. */
+function isEmpty(payload: WirePayload | undefined): boolean {
+  return payload?.kind?.$case === "data" && payload.kind.value.length === 0;
 }
 
 export function finished(token: string, outcome: Outcome): AttemptFinished {

@@ -14,7 +14,7 @@ export interface TaskContext {
   readonly attempt: number;
   readonly priority: Priority;
   readonly labels: Readonly<Record<string, string>>;
-  /** The payload as it was submitted; `undefined` if there is none. */
+  /** The payload as it was submitted; of a task without payload, no bytes. */
   readonly payload: Payload | undefined;
   /** Time after which the attempt is cancelled, in milliseconds from its start. */
   readonly timeout: number | undefined;

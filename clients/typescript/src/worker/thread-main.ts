@@ -40,7 +40,7 @@ async function run(start: Start): Promise<void> {
     const call = module[start.export];
     if (typeof call !== "function") throw new PermanentError(`${start.module} exports no function ${start.export}`);
     const payload = start.payload && new Payload(start.payload.data, start.payload.contentType);
-    const value = decode(encode(payload));
+    const value = payload?.data.length === 0 ? undefined : decode(encode(payload));
     const result = encode(await (call as HandlerFunction)(value, context(start, payload)));
     const data = result?.kind?.$case === "data" ? result.kind.value : undefined;
     post({ kind: "returned", payload: data && { data, contentType: result!.contentType } });
