@@ -196,10 +196,15 @@ fn pool_row(pool: &v1::PoolMetrics) -> [String; 11] {
 }
 
 fn worker_row(worker: &v1::Worker) -> [String; 7] {
+    let (task, handler) = match &worker.remote {
+        Some(remote) if !remote.connected => ("not connected".to_owned(), remote.handlers.join(", ")),
+        Some(remote) => (format!("{}/{} running", remote.running, remote.slots), remote.handlers.join(", ")),
+        None => (worker.current_task_id.clone(), worker.current_handler.clone()),
+    };
     [
         format!("{}/{}", worker.pool, worker.name),
-        worker.current_task_id.clone(),
-        worker.current_handler.clone(),
+        task,
+        handler,
         worker.completed.to_string(),
         worker.failed.to_string(),
         format::duration(worker.busy_time.as_ref()),

@@ -73,6 +73,13 @@ impl Pool {
         }
     }
 
+    /// Lets the pushed attempts start. A pool with workers of its own has begun already.
+    pub fn start_pushed(&self) {
+        if let PoolWorkers::Remote(workers) = &self.workers {
+            workers.start_pushed();
+        }
+    }
+
     /// Takes over an attempt that an earlier server has started in a remote worker with this qualified name.
     pub fn adopt(&mut self, assignment: Assignment, worker: &str, started_at: Timestamp) {
         if let PoolWorkers::Remote(workers) = &self.workers {

@@ -186,6 +186,11 @@ async fn tasks_that_no_worker_can_run_hold_back_no_others_and_wait_for_one_that_
     let mut worker = Worker::connect(&server, hello("w", &["resize"], 1)).await;
     let assigned = worker.assigned().await;
     assert_eq!(assigned.task_id, id);
+    let request = v1::GetPoolMetricsRequest { name: "remote".to_owned(), include_workers: true };
+    let metrics = server.pools().get_pool_metrics(request).await.unwrap().into_inner().metrics.unwrap();
+    assert_eq!((metrics.size, metrics.busy, metrics.queued, metrics.without_worker), (1, 1, 700, 700));
+    let remote = metrics.workers[0].remote.clone().unwrap();
+    assert_eq!((remote.connected, remote.slots, remote.running, remote.handlers), (true, 1, 1, vec!["resize".into()]));
     worker.finish(&assigned.token, result(""));
     let mut other = Worker::connect(&server, hello("o", &["other", "resize"], 1)).await;
     assert_eq!(other.assigned().await.handler, "other");

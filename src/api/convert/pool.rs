@@ -94,6 +94,7 @@ pub fn metrics(metrics: PoolMetrics) -> v1::PoolMetrics {
         run_time: Some(percentiles(&snapshot.run_time)),
         utilization: ratio(stats.busy as u64, spec.size as u64).unwrap_or(0.0),
         deleted: to_i64(counters.deleted),
+        without_worker: to_i64(snapshot.without_worker),
         workers: workers.into_iter().map(|row| worker(row, &spec.name)).collect(),
     }
 }
@@ -127,5 +128,13 @@ fn worker(row: WorkerStats, pool: &PoolName) -> v1::Worker {
         failed: to_i64(row.failed),
         busy_time: Some(duration(row.busy_time)),
         idle_time: Some(duration(row.idle_time)),
+        remote: row.remote.map(|remote| v1::RemoteWorker {
+            connected: remote.is_connected,
+            slots: to_i32(remote.slots),
+            running: to_i32(remote.running),
+            handlers: remote.handlers.iter().map(ToString::to_string).collect(),
+            labels: remote.labels.into_iter().collect(),
+            version: remote.version,
+        }),
     }
 }

@@ -139,7 +139,7 @@ impl WorkerStream {
                 let (messages, close) = gathered(&mut self.connection, command);
                 Ok(Step::Commands(messages, close))
             }
-            request = self.requests.next() => match request.transpose()? {
+            request = self.requests.next(), if self.connection.has_room() => match request.transpose()? {
                 None => Ok(Step::End),
                 Some(request) => worker::messages(request).map(Step::Reports).map_err(into_status),
             },

@@ -261,7 +261,11 @@ impl RemoteWorkers {
         attempts: impl IntoIterator<Item = Arc<Attempt>>,
         held_back: [bool; Priority::COUNT],
     ) {
-        self.start(self.inner.queue.push(handler, attempts, held_back));
+        self.inner.queue.push(handler, attempts, held_back);
+    }
+
+    pub(super) fn start_pushed(&self) {
+        self.start(self.inner.queue.start_pushed());
     }
 
     pub(super) fn remove_attempt(&self, attempt: &Attempt, ticket: Ticket) {
@@ -306,6 +310,11 @@ impl RemoteConnection {
     /// The worker has sent a message. Returns false if another stream has replaced this one.
     pub fn heard(&self) -> bool {
         self.worker.link.heard(self.stream)
+    }
+
+    /// Whether the server may read more messages; if not, it may after the next command.
+    pub fn has_room(&self) -> bool {
+        self.worker.link.has_room()
     }
 
     pub fn report(&self, report: WorkerReport) {

@@ -35,6 +35,8 @@ struct State {
     handlers: HashMap<HandlerName, HandlerQueue>,
     workers: HashMap<WorkerKey, WorkerSlots>,
     last_key: WorkerKey,
+    /// Handlers whose attempts were pushed last.
+    pushed: Vec<HandlerName>,
     paused: bool,
 }
 
@@ -93,20 +95,28 @@ impl RemoteQueue {
         state.workers.remove(&key);
     }
 
-    /// Adds attempts of one handler, the oldest of each priority first, and returns those that start.
+    /// Adds attempts of one handler, the oldest of each priority first. They start with [`start_pushed`](Self::start_pushed),
+    /// which follows when those of all handlers are pushed, so that the most urgent one is first.
     pub fn push(
         &self,
         handler: &HandlerName,
         attempts: impl IntoIterator<Item = Arc<Attempt>>,
         held_back: [bool; Priority::COUNT],
-    ) -> Started {
+    ) {
+        let mut state = self.state.lock();
+        let queue = state.handlers.entry_ref(handler).or_default();
+        queue.held_back = held_back;
+        for attempt in attempts.into_iter().filter(|attempt| !attempt.is_recalled()) {
+            queue.attempts[attempt.spec().options.priority.index()].push_back(attempt);
+        }
+        state.pushed.push(handler.clone());
+    }
+
+    /// Returns the pushed attempts that start.
+    pub fn start_pushed(&self) -> Started {
         self.change(|state| {
-            let queue = state.handlers.entry_ref(handler).or_default();
-            queue.held_back = held_back;
-            for attempt in attempts.into_iter().filter(|attempt| !attempt.is_recalled()) {
-                queue.attempts[attempt.spec().options.priority.index()].push_back(attempt);
-            }
-            state.fill_handler(handler)
+            let pushed = std::mem::take(&mut state.pushed);
+            pushed.iter().flat_map(|handler| state.fill_handler(handler)).collect()
         })
     }
 

@@ -13,8 +13,10 @@ use std::sync::Arc;
 
 use super::messages::{Assigned, CloseReason, Command, Token, WorkerReport};
 use crate::model::OutputStream;
-use crate::runners::{OutputBuffer, ProgressSink, RunReport, StopCause};
+use crate::runners::{Outcome, OutputBuffer, ProgressSink, RunReport, StopCause};
 
+/// Bytes of results that are not durable, beyond which the server reads no more of the worker's messages.
+const UNSETTLED_BYTES_MAX: usize = 16 << 20;
 /// Time in which a worker has to accept an attempt.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -33,8 +35,9 @@ struct State {
     /// When the worker was last heard of, or when the link was made.
     heard_at: Instant,
     attempts: HashMap<Token, LinkedAttempt>,
-    /// Attempts that have ended and whose end is not durable.
-    unsettled: HashSet<Token>,
+    /// Attempts that have ended and whose end is not durable, with the bytes of their results.
+    unsettled: HashMap<Token, usize>,
+    unsettled_bytes: usize,
     is_over: bool,
 }
 
@@ -108,7 +111,8 @@ impl Link {
             stream: 0,
             heard_at: Instant::now(),
             attempts: HashMap::new(),
-            unsettled: HashSet::new(),
+            unsettled: HashMap::new(),
+            unsettled_bytes: 0,
             is_over: false,
         };
         Arc::new(Self { lease, state: Mutex::new(state) })
@@ -134,7 +138,7 @@ impl Link {
         let now = Instant::now();
         state.heard_at = now;
         let unfinished: HashSet<Token> = unfinished.iter().copied().collect();
-        let is_known = |token: &Token| state.attempts.contains_key(token) || state.unsettled.contains(token);
+        let is_known = |token: &Token| state.attempts.contains_key(token) || state.unsettled.contains_key(token);
         let stale = unfinished.iter().copied().filter(|token| !is_known(token)).collect();
         // An accepted attempt that the worker does not have is lost; dropping it tells its runner.
         state.attempts.retain(|token, attempt| attempt.assigned.is_some() || unfinished.contains(token));
@@ -163,6 +167,11 @@ impl Link {
             state.heard_at = Instant::now();
         }
         is_newest
+    }
+
+    /// Whether the server may read more of the worker's messages. If not, it may again after an end is durable.
+    pub fn has_room(&self) -> bool {
+        self.state.lock().unsettled_bytes < UNSETTLED_BYTES_MAX
     }
 
     /// Passes a report on. One about an attempt that is not the worker's is ignored, except that its end is acknowledged.
@@ -215,10 +224,15 @@ impl Link {
     fn finished(&self, token: Token, report: RunReport) {
         let mut state = self.state.lock();
         if let Some(attempt) = state.attempts.remove(&token) {
-            state.unsettled.insert(token);
+            let bytes = match &report.outcome {
+                Outcome::Completed(result) => result.data.len(),
+                _ => 0,
+            };
+            state.unsettled.insert(token, bytes);
+            state.unsettled_bytes += bytes;
             // Fails if the runner has stopped waiting.
             let _ = attempt.events.send(AttemptEvent::Finished(report));
-        } else if !state.unsettled.contains(&token) {
+        } else if !state.unsettled.contains_key(&token) {
             state.send(Command::Settle(token));
         }
     }
@@ -226,7 +240,8 @@ impl Link {
     /// The end of an attempt is durable.
     pub fn settle(&self, token: Token) {
         let mut state = self.state.lock();
-        if state.unsettled.remove(&token) {
+        if let Some(bytes) = state.unsettled.remove(&token) {
+            state.unsettled_bytes -= bytes;
             state.send(Command::Settle(token));
         }
     }

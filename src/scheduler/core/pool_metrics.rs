@@ -31,6 +31,8 @@ pub struct PoolSnapshot {
     pub queued: u64,
     /// RUNNING tasks.
     pub running: u64,
+    /// QUEUED tasks of a remote pool whose handler no connected worker offers.
+    pub without_worker: u64,
     /// QUEUED tasks by priority index.
     pub queued_by_priority: [u64; Priority::COUNT],
     /// Time since the oldest of them became eligible; zero if there is none.
@@ -100,6 +102,7 @@ impl Core {
             waiting: load.waiting,
             queued: state.queued,
             running: load.running,
+            without_worker: state.without_worker(),
             queued_by_priority: load.queued_by_priority,
             oldest_wait_by_priority: load.oldest_wait_by_priority,
             counters_since: state.counters_since,

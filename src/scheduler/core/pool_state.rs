@@ -136,6 +136,12 @@ impl PoolState {
         self.queues.iter().map(|queue| queue.len(priority)).sum()
     }
 
+    /// Number of QUEUED tasks of a remote pool whose handler no connected worker offers.
+    pub fn without_worker(&self) -> u64 {
+        let without = self.queues.iter().filter(|queue| self.is_remote() && queue.slots == 0);
+        without.flat_map(|queue| Priority::DESCENDING.map(|priority| queue.len(priority) as u64)).sum()
+    }
+
     /// Records that an attempt of the namespace has a slot of the pool.
     pub fn take_slot(&mut self, namespace: &Namespace) {
         self.queues.iter_mut().for_each(|queue| queue.ready.take_slot(namespace));

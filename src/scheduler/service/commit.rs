@@ -211,6 +211,9 @@ impl Service {
                 pool.push(batch, held_back);
             }
         }
+        for pool in &self.pools {
+            pool.start_pushed();
+        }
         for (link, token) in effects.settled {
             link.settle(token);
         }

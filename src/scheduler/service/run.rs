@@ -128,6 +128,9 @@ impl Service {
             Report::Slots { pool, total, slots } => {
                 if let Ok(pool) = self.core.pool_index(&pool) {
                     self.core.set_slots(pool, total, &slots);
+                    if let Some(view) = self.pool_views.get_mut(usize::from(pool)) {
+                        view.spec.size = total;
+                    }
                 }
             }
             Report::Finished { attempt, at, outcome, cause, usage, output, link } => {
