@@ -45,7 +45,7 @@ pub fn check_name(text: &str) -> Result<(), NameError> {
     if text.len() > super::limits::NAME_BYTES_MAX {
         return Err(NameError::TooLong { length: text.len(), limit: super::limits::NAME_BYTES_MAX });
     }
-    match text.chars().find(|c| !(c.is_ascii_alphanumeric() || ".:_-".contains(*c))) {
+    match text.chars().find(|c| !matches!(c, 'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | ':' | '_' | '-')) {
         Some(found) => Err(NameError::BadCharacter { found }),
         None => Ok(()),
     }

@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 
 use hashbrown::HashMap;
+use hashbrown::hash_map::EntryRef;
 
 use crate::model::{Namespace, Priority};
 
@@ -171,16 +172,16 @@ impl Band {
         self.live += 1;
         self.held += usize::from(is_held);
         self.entries += 1;
-        // `entry_ref` would clone the key on every call, and most calls find it.
-        if !self.keys.contains_key(key) {
-            let lanes = KeyQueue { is_held, in_rotation: !is_held, ..KeyQueue::default() };
-            self.keys.insert(key.clone(), lanes);
-            self.empty_keys += 1;
-            if !is_held {
-                self.rotation.push_back(key.clone());
+        let lanes = match self.keys.entry_ref(key) {
+            EntryRef::Occupied(found) => found.into_mut(),
+            EntryRef::Vacant(vacant) => {
+                self.empty_keys += 1;
+                if !is_held {
+                    self.rotation.push_back(key.clone());
+                }
+                vacant.insert(KeyQueue { is_held, in_rotation: !is_held, ..KeyQueue::default() })
             }
-        }
-        let lanes = self.keys.entry_ref(key).or_default();
+        };
         self.empty_keys -= usize::from(lanes.is_empty());
         lanes.live += 1;
         lanes

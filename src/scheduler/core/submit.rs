@@ -83,8 +83,9 @@ impl Core {
         submission: &Submission,
         open: &mut OpenQuestions,
     ) -> Result<Vec<Accepted>, Refusal> {
-        let (mut ids, mut request_ids) = (HashSet::new(), HashSet::new());
-        let mut accepted = Vec::with_capacity(submission.specs.len());
+        let count = submission.specs.len();
+        let (mut ids, mut request_ids) = (HashSet::with_capacity(if count > 1 { count } else { 0 }), HashSet::new());
+        let mut accepted = Vec::with_capacity(count);
         for (index, spec) in submission.specs.iter().enumerate() {
             let repeated = match spec.extras().request.as_deref() {
                 Some(key) => self.find_request(now, index, (spec, key), submission.stored.as_deref(), open)?,
@@ -92,7 +93,7 @@ impl Core {
             };
             let repeated = repeated.or_else(|| self.find_task(spec, submission.stored.as_deref(), open));
             accepted.push(repeated.unwrap_or_else(|| accept_new(now, spec)));
-            if submission.specs.len() == 1 {
+            if count == 1 {
                 break;
             }
             let field = if !ids.insert(&spec.id) {
