@@ -175,18 +175,13 @@ impl Event {
         self.task().map_or(0, TaskEvent::weight)
     }
 
-    /// About the bytes that the event occupies in memory, without what it shares with other events.
-    pub fn memory_bytes(&self) -> usize {
-        size_of::<Self>() + ALLOCATED_BYTES + self.variable_bytes()
-    }
+    /// About the bytes that an event occupies in memory in addition to those that it adds to a commit, without what it
+    /// shares with other events.
+    pub const UNENCODED_BYTES: usize = size_of::<Self>() + ALLOCATED_BYTES - ENCODED_BYTES_FIXED;
 
     /// About the bytes that the event adds to a commit.
     pub fn encoded_bytes(&self) -> usize {
-        ENCODED_BYTES_FIXED + self.variable_bytes()
-    }
-
-    fn variable_bytes(&self) -> usize {
-        self.task().map_or(0, TaskEvent::content_bytes)
+        ENCODED_BYTES_FIXED + self.task().map_or(0, TaskEvent::content_bytes)
     }
 }
 

@@ -56,7 +56,7 @@ impl JournalReads {
     /// them.
     pub fn hold(&self, events: Vec<Event>, mut share: Share) -> (ReadEvents, Arc<Commit>) {
         share.resize(events.iter().map(|event| event.weight() + EVENT_BYTES).sum::<usize>() as u64);
-        let commit = Arc::new(Commit { events, sync: true });
+        let commit = Arc::new(Commit::new(events, true));
         let slot = Arc::new(Mutex::new(Some((commit.clone(), share))));
         let mut held = self.held.lock();
         held.retain(|(_, slot)| slot.strong_count() > 0);

@@ -249,7 +249,7 @@ fn replay_journal(
                 lost.insert(task.clone());
             }
         }
-        projection.apply(Arc::new(Commit { events, sync: true }));
+        projection.apply(Arc::new(Commit::new(events, true)));
     }
     Ok(lost_submissions_note(&lost))
 }

@@ -24,9 +24,17 @@ pub struct Commit {
     /// Whether the commit must be on the disk before it counts as appended. False only when every event belongs to
     /// a task with durability MEMORY.
     pub sync: bool,
+    /// About the size when encoded: the sum of [`Event::encoded_bytes`].
+    pub bytes: usize,
 }
 
 impl Commit {
+    /// Adds up the bytes of the events.
+    pub fn new(events: Vec<Event>, sync: bool) -> Self {
+        let bytes = events.iter().map(Event::encoded_bytes).sum();
+        Self { events, sync, bytes }
+    }
+
     pub fn first(&self) -> Revision {
         self.events.first().map_or_else(Revision::default, Event::revision)
     }
@@ -35,9 +43,9 @@ impl Commit {
         self.events.last().map_or_else(Revision::default, Event::revision)
     }
 
-    /// About the size when encoded.
-    pub fn bytes(&self) -> usize {
-        self.events.iter().map(Event::encoded_bytes).sum()
+    /// About the bytes that the events occupy in memory, without what they share with others.
+    pub fn memory_bytes(&self) -> usize {
+        self.bytes + self.events.len() * Event::UNENCODED_BYTES
     }
 }
 

@@ -117,8 +117,8 @@ impl Pending {
         next.effects.replies = self.effects.replies.split_off(replies);
         next.effects.pool_updates = self.effects.pool_updates.split_off(pool_updates);
         next.effects.settled = self.effects.settled.split_off(settled);
-        let Self { events, requires_sync: sync, effects, .. } = mem::replace(self, next);
-        ClosedCommit { commit: Arc::new(Commit { events, sync }), effects, began: Instant::now() }
+        let Self { events, bytes, requires_sync: sync, effects, .. } = mem::replace(self, next);
+        ClosedCommit { commit: Arc::new(Commit { events, sync, bytes }), effects, began: Instant::now() }
     }
 
     /// As [`Effects::refuse`].
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(commits.len(), 4);
         let mut end = Revision(0);
         for ClosedCommit { commit, .. } in commits {
-            assert!(commit.bytes() <= COMMIT_BYTES_MAX && commit.first() == end.next());
+            assert!(commit.bytes <= COMMIT_BYTES_MAX && commit.first() == end.next());
             end = commit.last();
         }
         assert_eq!(end, Revision(count));

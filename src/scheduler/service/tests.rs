@@ -69,12 +69,12 @@ impl HeldJournal {
 
 impl Journal for HeldJournal {
     fn append(&self, commit: &Arc<Commit>) -> Result<(), AppendError> {
-        self.appended.lock().push(commit.bytes());
+        self.appended.lock().push(commit.bytes);
         self.inner.append(commit)
     }
 
     fn append_in_background(&self, commit: Arc<Commit>, done: AppendDone) {
-        self.appended.lock().push(commit.bytes());
+        self.appended.lock().push(commit.bytes);
         self.hold.send((commit, done)).unwrap();
     }
 
@@ -341,7 +341,7 @@ async fn a_decision_that_fills_a_commit_is_answered_with_the_next_one() {
     submitted.await.unwrap();
     let mut unanswered = 0;
     for held in held {
-        assert!(held.0.bytes() <= COMMIT_BYTES_MAX);
+        assert!(held.0.bytes <= COMMIT_BYTES_MAX);
         for (n, reply) in replies.iter_mut().enumerate() {
             assert!(reply.now_or_never().is_none(), "{n} was answered before it was durable");
         }

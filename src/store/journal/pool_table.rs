@@ -9,6 +9,7 @@ use crate::model::{Clock, Event, PoolChange, PoolEvent, PoolName, PoolSettings, 
 use crate::store::error::StoreError;
 use crate::store::record::checksum;
 use crate::store::sqlite::sqlite_error;
+use crate::store::traits::Commit;
 
 /// Appends the rows as events after the revision `end`, drops the table, and returns the new end. Does nothing if
 /// there is no table.
@@ -17,14 +18,14 @@ pub(super) fn convert(connection: &mut Connection, path: &Path, end: u64) -> Res
     let pools = load(connection, path)?;
     let at = SystemClock.now();
     let event = |(revision, (pool, change))| Event::Pool(PoolEvent { revision: Revision(revision), at, pool, change });
-    let events: Vec<_> = (end + 1..).zip(pools).map(event).collect();
+    let commit = Commit::new((end + 1..).zip(pools).map(event).collect(), true);
     let transaction = connection.transaction().map_err(failed)?;
-    if !events.is_empty() {
-        rows::insert(&transaction, &events).map_err(failed)?;
+    if !commit.events.is_empty() {
+        rows::insert(&transaction, &commit, &mut Vec::new()).map_err(failed)?;
     }
     transaction.execute_batch("DROP TABLE IF EXISTS pools").map_err(failed)?;
     transaction.commit().map_err(failed)?;
-    Ok(end + events.len() as u64)
+    Ok(end + commit.events.len() as u64)
 }
 
 /// The rows of the table; none if there is no table.

@@ -11,6 +11,7 @@ use crate::store::error::StoreError;
 use crate::store::journal_sizes::JournalSizes;
 use crate::store::record::{commit_checksum, decode_commit, encode_commit};
 use crate::store::sqlite::sqlite_error;
+use crate::store::traits::Commit;
 
 /// Maximum bytes of the commits of one read, unless the first alone is larger.
 const READ_BYTES_MAX: usize = 2 << 20;
@@ -30,13 +31,15 @@ fn missing_commit(path: &Path, first: u64) -> StoreError {
     corrupt_commit(path, first, "the commit is missing")
 }
 
-/// Writes a commit and returns the size of its body.
-pub(super) fn insert(connection: &Connection, events: &[Event]) -> rusqlite::Result<usize> {
-    let (first, count) = (events.first().map_or(0, |event| event.revision().0), events.len() as u64);
-    let body = encode_commit(events);
-    let checksum = commit_checksum(first, count, &body);
+/// Writes a commit and returns the size of its body. `body` is memory for it.
+pub(super) fn insert(connection: &Connection, commit: &Commit, body: &mut Vec<u8>) -> rusqlite::Result<usize> {
+    let (first, count) = (commit.first().0, commit.events.len() as u64);
+    body.clear();
+    body.reserve_exact(commit.bytes);
+    encode_commit(&commit.events, body);
+    let checksum = commit_checksum(first, count, body);
     let mut statement = connection.prepare_cached("INSERT INTO commits VALUES (?1, ?2, ?3, ?4)")?;
-    statement.execute(params![first.cast_signed(), count.cast_signed(), checksum, body])?;
+    statement.execute(params![first.cast_signed(), count.cast_signed(), checksum, &**body])?;
     Ok(body.len())
 }
 

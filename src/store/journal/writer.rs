@@ -1,10 +1,10 @@
 //! The transactions that write to the journal.
 
-use std::iter;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
+use std::{iter, mem};
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, ffi, params};
@@ -32,11 +32,11 @@ pub(super) type QueuedCommit = (Arc<Commit>, AppendDone);
 pub(super) fn write_queued(writer: &Mutex<Writer>, queue: &Receiver<QueuedCommit>) {
     let mut next = queue.recv().ok();
     while let Some(first) = next {
-        let mut bytes = first.0.bytes();
+        let mut bytes = first.0.bytes;
         let mut group = vec![first];
         next = queue.try_recv().ok();
-        while let Some(queued) = next.take_if(|(commit, _)| bytes + commit.bytes() <= COMMIT_BYTES_MAX) {
-            bytes += queued.0.bytes();
+        while let Some(queued) = next.take_if(|(commit, _)| bytes + commit.bytes <= COMMIT_BYTES_MAX) {
+            bytes += queued.0.bytes;
             group.push(queued);
             next = queue.try_recv().ok();
         }
@@ -57,6 +57,8 @@ pub(super) struct Writer {
     synced: bool,
     bytes_since_checkpoint: usize,
     checkpointer: Checkpointer,
+    /// Memory for the bytes of commits. Memory that the system has just given would cost as much time as encoding.
+    body: Vec<u8>,
 }
 
 impl Writer {
@@ -67,8 +69,8 @@ impl Writer {
         epoch: u64,
     ) -> Result<Self, StoreError> {
         let checkpointer = Checkpointer::start(&state)?;
-        let (failure, synced, bytes_since_checkpoint) = (None, true, 0);
-        Ok(Self { connection, state, end, epoch, failure, synced, bytes_since_checkpoint, checkpointer })
+        let (failure, synced, bytes_since_checkpoint, body) = (None, true, 0, Vec::new());
+        Ok(Self { connection, state, end, epoch, failure, synced, bytes_since_checkpoint, checkpointer, body })
     }
 
     pub(super) fn append(&mut self, commit: &Commit) -> Result<(), AppendError> {
@@ -115,11 +117,14 @@ impl Writer {
     }
 
     fn write<'a>(&mut self, commits: impl Iterator<Item = &'a Commit> + Clone, end: u64) -> Result<(), AppendError> {
+        let mut body = mem::take(&mut self.body);
         let written = self.set_sync(commits.clone()).and_then(|()| {
             self.transact("append to", |transaction| {
-                commits.map(|commit| rows::insert(transaction, &commit.events)).sum::<rusqlite::Result<usize>>()
+                commits.map(|commit| rows::insert(transaction, commit, &mut body)).sum::<rusqlite::Result<usize>>()
             })
         });
+        body.shrink_to(COMMIT_BYTES_MAX);
+        self.body = body;
         self.failure = written.as_ref().err().cloned();
         let bytes = written?;
         self.bytes_since_checkpoint += bytes;

@@ -67,7 +67,7 @@ impl Journal for MemoryJournal {
             }));
         }
         log.end = commit.last();
-        log.sizes.add(commit.last(), commit.bytes() as u64);
+        log.sizes.add(commit.last(), commit.bytes as u64);
         log.commits.push_back(Arc::clone(commit));
         Ok(())
     }

@@ -87,7 +87,7 @@ impl Tables {
     }
 
     fn write(&mut self, events: Vec<Event>) {
-        self.writer.add(&Commit { events, sync: true }).unwrap();
+        self.writer.add(&Commit::new(events, true)).unwrap();
         self.writer.store().unwrap();
     }
 

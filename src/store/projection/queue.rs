@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::unwritten::{Location, Search, Unwritten};
-use crate::model::{Event, Revision, TaskId};
+use crate::model::{Revision, TaskId};
 use crate::store::error::StoreError;
 use crate::store::traits::Commit;
 
@@ -87,7 +87,7 @@ impl CommitQueue {
     }
 
     pub(super) fn push(&self, commit: Arc<Commit>) {
-        let bytes = commit.events.iter().map(Event::memory_bytes).sum();
+        let bytes = commit.memory_bytes();
         let mut state = self.state.lock();
         if state.failure.is_some() {
             return;

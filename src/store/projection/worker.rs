@@ -114,7 +114,7 @@ impl Worker {
                 let detail = format!("the journal ends at revision {}, before {end}", self.writer.folded());
                 return Err(StoreError::corrupt(&self.shared.path, "table tasks", detail));
             }
-            self.add(&[Arc::new(Commit { events, sync: true })])?;
+            self.add(&[Arc::new(Commit::new(events, true))])?;
         }
         self.writer.store()
     }

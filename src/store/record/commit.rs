@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use prost::Message;
+use prost::encoding::message;
 
 use super::corruption::{Corruption, checksum};
 use super::pool::PoolRecord;
@@ -21,6 +22,9 @@ use crate::model::{
 
 /// First byte of every encoded commit.
 const FORMAT: u8 = 1;
+/// Field numbers of [`CommitRecord`].
+const OPTIONS: u32 = 1;
+const EVENT: u32 = 3;
 
 #[derive(Clone, PartialEq, Message)]
 struct CommitRecord {
@@ -121,17 +125,21 @@ struct EndRecord {
     output: Option<OutputRecord>,
 }
 
-/// Encodes events with consecutive revisions.
-pub fn encode_commit(events: &[Event]) -> Vec<u8> {
+/// Appends the encoding of events with consecutive revisions to `bytes`.
+///
+/// Each record is written before the next one is made, so that it stays in the cache of the processor: those of a large
+/// commit together would be larger than its bytes.
+pub fn encode_commit(events: &[Event], bytes: &mut Vec<u8>) {
     let mut dictionary = Dictionary::default();
     let at = events.first().map_or(0, |event| event.at().0);
-    let records = events.iter().map(|event| event_record(event, at, &mut dictionary)).collect();
-    let options = dictionary.entries.iter().map(|options| OptionsRecord::from(&***options)).collect();
-    let record = CommitRecord { options, at, events: records };
-    let mut bytes = Vec::with_capacity(record.encoded_len() + 1);
     bytes.push(FORMAT);
-    record.encode_raw(&mut bytes);
-    bytes
+    CommitRecord { at, ..CommitRecord::default() }.encode_raw(bytes);
+    for event in events {
+        message::encode(EVENT, &event_record(event, at, &mut dictionary), bytes);
+    }
+    for options in dictionary.entries {
+        message::encode(OPTIONS, &OptionsRecord::from(&**options), bytes);
+    }
 }
 
 /// Decodes a commit whose first event has the revision `first`.

@@ -42,9 +42,10 @@ impl Subjects {
     }
 
     pub fn encode(&self) -> Vec<u8> {
-        let record = |event: &Event| SubjectEventRecord {
-            revision: event.revision().0,
-            commit: encode_commit(std::slice::from_ref(event)),
+        let record = |event: &Event| {
+            let mut commit = Vec::new();
+            encode_commit(std::slice::from_ref(event), &mut commit);
+            SubjectEventRecord { revision: event.revision().0, commit }
         };
         SubjectsRecord { events: self.0.iter().map(record).collect() }.encode_to_vec()
     }

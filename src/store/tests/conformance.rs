@@ -183,7 +183,7 @@ fn output_is_stored_per_attempt_and_0_means_the_last_ended_attempt() {
         assert_eq!(store.projection.output(&id(1), 2).unwrap(), None, "it has not ended");
         assert_eq!(store.projection.output(&id(2), 0).unwrap(), None);
         history.step(1, 7, 10);
-        let end = Commit { events: vec![history.events.last().unwrap().clone()], sync: true };
+        let end = Commit::new(vec![history.events.last().unwrap().clone()], true);
         store.projection.apply(Arc::new(end));
         store.projection.checkpoint().unwrap();
         let (attempt, output) = store.projection.output(&id(1), 0).unwrap().unwrap();

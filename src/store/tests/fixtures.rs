@@ -200,7 +200,7 @@ impl History {
         while !rest.is_empty() {
             let length = (commits.len() * 7 % events_max + 1).min(rest.len());
             let (events, later) = rest.split_at(length);
-            commits.push(Arc::new(Commit { events: events.to_vec(), sync: commits.len() % 3 != 0 }));
+            commits.push(Arc::new(Commit::new(events.to_vec(), commits.len() % 3 != 0)));
             rest = later;
         }
         commits

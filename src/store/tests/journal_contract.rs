@@ -101,10 +101,10 @@ fn full_commits_in_flight_are_appended_as_a_whole() {
     let mut commit = |tasks: usize| {
         let before = history.events.len();
         (0..tasks).for_each(|_| submission(&mut history, COMMIT_BYTES_MAX / 16));
-        Arc::new(Commit { events: history.events[before..].to_vec(), sync: true })
+        Arc::new(Commit::new(history.events[before..].to_vec(), true))
     };
     let commits = [commit(15), commit(2), commit(15)];
-    assert!(commits[0].bytes() <= COMMIT_BYTES_MAX && commits[0].bytes() + commits[1].bytes() > COMMIT_BYTES_MAX);
+    assert!(commits[0].bytes <= COMMIT_BYTES_MAX && commits[0].bytes + commits[1].bytes > COMMIT_BYTES_MAX);
     for_each_journal(|Subject { journal, open_again }| {
         let outcomes = append_all(&*journal, &commits);
         assert!(outcomes.iter().all(|(_, outcome)| outcome.is_ok()));

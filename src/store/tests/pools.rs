@@ -54,7 +54,7 @@ fn the_last_event_of_each_pool_is_recovered_after_the_journal_is_trimmed() {
     let (store, recovery) = open_sqlite(directory.path()).unwrap();
     assert!(recovery.subjects.is_empty());
     let commits = [vec![update(1, "a", 5), update(2, "b", 6)], vec![update(3, "a", 7)]];
-    write(&store, &commits.map(|events| Arc::new(Commit { events, sync: true })));
+    write(&store, &commits.map(|events| Arc::new(Commit::new(events, true))));
     store.journal.trim(Revision(3)).unwrap();
     drop(store);
     let (store, recovery) = open_sqlite(directory.path()).unwrap();
@@ -68,7 +68,7 @@ fn the_last_event_of_each_pool_is_recovered_after_the_journal_is_trimmed() {
 fn an_event_of_a_pool_that_the_projection_lacks_is_recovered_from_the_journal() {
     let directory = tempfile::tempdir().unwrap();
     let (store, _) = open_sqlite(directory.path()).unwrap();
-    append(&store, &Arc::new(Commit { events: vec![update(1, "a", 5)], sync: true })).unwrap();
+    append(&store, &Arc::new(Commit::new(vec![update(1, "a", 5)], true))).unwrap();
     drop(store);
     let (_, recovery) = open_sqlite(directory.path()).unwrap();
     assert!(recovery.subjects.is_empty());
@@ -80,7 +80,7 @@ fn a_changed_row_of_pools_is_noticed_and_rebuilt_from_the_journal() {
     for damage in ["UPDATE subjects SET crc = crc + 1", "DELETE FROM subjects"] {
         let directory = tempfile::tempdir().unwrap();
         let (store, _) = open_sqlite(directory.path()).unwrap();
-        write(&store, &[Arc::new(Commit { events: vec![update(1, "a", 5)], sync: true })]);
+        write(&store, &[Arc::new(Commit::new(vec![update(1, "a", 5)], true))]);
         drop(store);
         execute(directory.path(), "projection.db", damage);
         let error = check(directory.path()).unwrap_err().to_string();

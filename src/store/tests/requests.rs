@@ -41,7 +41,7 @@ fn event(revision: u64, at: u64, task: u64, state: TaskState, change: TaskChange
 }
 
 fn commit(events: Vec<Event>) -> Arc<Commit> {
-    Arc::new(Commit { events, sync: true })
+    Arc::new(Commit::new(events, true))
 }
 
 fn name(request_id: &str) -> RequestName {

@@ -50,7 +50,7 @@ pub fn recovered(mut core: Core, now: Timestamp) -> (Core, Vec<Event>) {
 fn write(directory: &Path, journal: &[Event], projected: usize) {
     let (store, ..) = open(Some(directory), Timestamp::ZERO);
     for (number, events) in journal.chunks(5).enumerate() {
-        let commit = Arc::new(Commit { events: events.to_vec(), sync: false });
+        let commit = Arc::new(Commit::new(events.to_vec(), false));
         store.journal.append(&commit).expect("a writable store");
         if number * 5 < projected {
             store.projection.apply(commit);
@@ -82,7 +82,7 @@ fn listed(store: &Store) -> Vec<Vec<Task>> {
 pub fn restarts_change_no_answer(journal: &[Event], projected: usize, now: Timestamp) {
     let (memory, ..) = open(None, now);
     if !journal.is_empty() {
-        memory.projection.apply(Arc::new(Commit { events: journal.to_vec(), sync: false }));
+        memory.projection.apply(Arc::new(Commit::new(journal.to_vec(), false)));
     }
     let (core, events) = recovered(read_journal(journal), now);
     let (expected, tasks) = (Answers::of(&core), listed(&memory));
