@@ -87,6 +87,13 @@ def test_many_results_need_few_calls(client: Client, monkeypatch: pytest.MonkeyP
     assert sum(counted.values()) < 1_500, counted
 
 
+def test_no_result_is_lost_of_more_tasks_than_the_server_keeps(own_server: Server) -> None:
+    with Client(address(own_server)) as client:
+        tasks = [client.submit("compute", number) for number in range(10_500)]
+        assert [task.result()["n"] for task in tasks] == list(range(10_500))
+        assert sum(1 for _ in client.list()) <= 10_000
+
+
 def test_as_completed_yields_each_task_once_as_it_ends(client: Client) -> None:
     slow = client.submit("io", LONG)
     quick = [client.submit("compute", 1) for _ in range(20)]

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from conftest import Proxy, Server, address, address_of
+from conftest import REMOTE_CONFIG, Proxy, Server, address, address_of, binary
 
 import lineshaft
 from lineshaft import Client, Context, State, Worker
@@ -277,3 +277,39 @@ def test_a_killed_server_finds_its_worker_again(own_remote_server: Server) -> No
         release.set()
         assert task.result(timeout=60) == "done"
         assert runs == [1] and task.refresh() is State.COMPLETED
+
+
+def test_of_two_workers_with_one_id_the_newer_one_works(remote_server: Server, client: Client) -> None:
+    first, second = (Worker(address(remote_server), worker_id="twin") for _ in range(2))
+    first.handler("add")(lambda a, b: "first")
+    second.handler("add")(lambda a, b: "second")
+    first.start()
+    assert first.wait_ready(30) and client.run("add", [1, 2]) == "first"
+    with second:
+        with pytest.raises(lineshaft.Aborted) as met:
+            first.join(30)
+        assert met.value.reason == "WORKER_REPLACED"
+        assert client.run("add", [1, 2]) == "second"
+
+
+def test_the_tasks_of_a_frozen_worker_go_to_another(tmp_path: pathlib.Path) -> None:
+    server = Server(binary(), tmp_path / "run", REMOTE_CONFIG + '\n[server]\nworker_lease = "3s"\n')
+    try:
+        program = start_program(tmp_path, server)
+        with Client(address(server)) as client:
+            task = client.submit("program_wait", 0.1)
+            until(task, "waiting")
+            program.send_signal(signal.SIGSTOP)
+            worker = Worker(address(server))
+            worker.handler("program_wait")(lambda seconds: "by another")
+            with worker:
+                assert task.result(timeout=60) == "by another"
+            # The frozen worker finds that it was replaced, and connects again.
+            program.send_signal(signal.SIGCONT)
+            assert client.run("program_add", [2, 3]) == 5
+            assert task.info().result == "by another"
+            program.send_signal(signal.SIGTERM)
+            program.communicate(timeout=30)
+            assert program.returncode == 0
+    finally:
+        server.end()

@@ -102,7 +102,7 @@ class Connection:
         """The credentials of a call."""
         return None if self._token is None else (("authorization", "Bearer " + self._token()),)
 
-    def unary(self, method: str, response: type[Response]) -> Callable[..., Any]:
+    def unary(self, method: str, response: type[Response]) -> Any:
         """The call of a unary method. The request is a serialized message."""
         return self._callable("unary_unary", method, response)
 

@@ -1,21 +1,26 @@
 """Learns that tasks have finished and fetches their results, many with one call.
 
-Nothing happens until someone waits for a task. One who waits while this client has few unfinished tasks calls WaitTask
-itself. Otherwise one watch reports the ends of all tasks that this client has submitted, and one thread fetches the
-results of those whose handles still exist, up to 1,000 with one ListTasks. Tasks of other clients, and batches with an ID
-of their own, are watched by their task IDs.
+Nothing happens until someone waits for a task, or holds the handles of many. One who waits while this client has few
+unfinished tasks calls WaitTask itself. Otherwise one watch reports the ends of all tasks that this client has submitted, and
+one thread fetches the results of those whose handles still exist, up to 1,000 with one ListTasks. Tasks of other clients, and
+batches with an ID of their own, are watched by their task IDs.
 
 An event for each end is dear when thousands finish in a second. Then the thread closes the watch of the session and asks
 for the oldest unfinished tasks again and again, as long as most of these calls return many results.
 
-No end is missed: a watch starts at the resume token of a list, and every task whose events may be older than this token is
-looked up after that list. A task can finish before its handle knows its ID; such ends are kept in `_early` while a
-batch is under way.
+ListTasks waits until the projection of a busy server has caught up, GetTask does not. So a list that is not quick is given up,
+and the tasks are read one by one. The server keeps a limited number of finished tasks: if results cannot be fetched as fast
+as tasks finish, submissions wait, so that none is deleted before it is read.
+
+No end is missed: a watch starts at the resume token of the oldest unfinished task or, if that would repeat too much, of a
+list; then every task whose events may be older than this token is looked up after that list. A task can finish before
+its handle knows its ID; such ends are kept in `_early` while a batch is under way.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import threading
 import time
@@ -40,6 +45,9 @@ PAGE = 1_000
 WAIT_SECONDS = 60.0
 IDLE_SECONDS = 30.0
 """The watch ends when no one has waited for a task for this time."""
+EAGER_TASKS = 1_000
+"""With more unfinished tasks whose handles exist, results are fetched before they are asked for: the server keeps a limited
+number of finished tasks."""
 DIRECT_MAX = 8
 """With at most this many unfinished tasks, a wait is a call of its own."""
 BULK_TASKS = 200
@@ -49,8 +57,20 @@ BULK_RATE = 1_000.0
 BULK_PAUSE_SECONDS = 0.005
 WATCH_SECONDS_MIN = 1.0
 """After asking did not pay, for how long to listen at least."""
-SILENCE_SECONDS = 20.0
-"""A watch is opened again when the server, which reports progress every five seconds, was silent for this long."""
+RECENT_BATCHES = 100
+"""A watch may repeat the ends of this many batches."""
+LIST_SECONDS = 1.0
+"""A list that takes longer is given up."""
+LISTS_PAUSE_SECONDS = 2.0
+"""How long tasks are read one by one after that."""
+READS_AT_A_TIME = 32
+ROOM_TASKS = 5_000
+"""With more unfinished tasks, submissions wait now and then until results are fetched as fast as tasks finish."""
+BEHIND_ENDS = 200
+"""With more ends whose results are to be fetched, that is not so."""
+RATE_SECONDS = 0.02
+SETTLE_SECONDS = 0.05
+"""Time after which a new watch has reported what had ended before."""
 ENDED = (task_pb2.TASK_STATE_COMPLETED, task_pb2.TASK_STATE_FAILED, task_pb2.TASK_STATE_CANCELLED)
 
 
@@ -76,9 +96,20 @@ class Results:
         self._start_revision = 0
         self._urgent: dict[Task, int] = {}  # tasks that threads wait for, and how many
         self._behind = 0  # place in `_live` up to which all tasks were asked for
+        self._recent: dict[str, None] = {}  # resume tokens of the last batches
+        self._uncertain: dict[str, None] = {}  # tasks that a watch from their token may miss
+        self._asked = 0  # number of these requests
         self._poor = 0  # consecutive requests with few results
         self._listen_until = 0.0
         self._counted, self._counted_since = 0, 0.0
+        self._lists_from = 0.0
+        self._is_saturated = False  # the last request returned as many results as it could
+        self._room = threading.Condition(threading.Lock())
+        self._room_wanted = False
+        self._seen = 0  # events
+        self._rate_from, self._rate_since = 0, 0.0
+        self._rounds = 0  # of the thread, after which it was not behind
+        self._thread_id = 0
 
     # Called by those who submit and wait.
 
@@ -86,8 +117,15 @@ class Results:
         """Takes over tasks that were accepted in one batch. `uncertain`: some may have finished before."""
         live = self._live
         with self._lock:
+            if uncertain:
+                self._uncertain.update(dict.fromkeys(ids))
+            else:
+                self._recent[resume] = None
+                if len(self._recent) > RECENT_BATCHES:
+                    del self._recent[next(iter(self._recent))]
             for task, task_id in zip(tasks, ids, strict=True):
                 task._id = task_id
+                task._resume = resume
                 self._add(task)
             if self._running:
                 if self._session_watch is None:
@@ -99,8 +137,11 @@ class Results:
                     self._ended.extend(task_id for task_id in ids if task_id in self._early and task_id in live)
                     self._wake.set()
             self._early.clear()
-        for task, task_id in zip(tasks, ids, strict=True):
-            task._accept(task_id, resume)
+            # Handles that no one else holds exist until this batch is done.
+            if len(self._live) - len(tasks) > EAGER_TASKS and not self._running and not self._closed:
+                self._start()
+        for task in tasks:
+            task._accept()
 
     def known(self, task_id: str) -> Task | None:
         """The handle of an unfinished task."""
@@ -129,12 +170,47 @@ class Results:
                     self._add(task)
                     self._unwatched.append(task)
             if not self._running:
-                self._running = True
-                self._generation += 1
-                threading.Thread(
-                    target=self._run, args=(self._generation,), name="lineshaft-results", daemon=True
-                ).start()
+                self._start()
             self._wake.set()
+
+    def wait_for_room(self, deadline: float) -> None:
+        """Waits until results are fetched as fast as tasks finish, but not beyond the deadline."""
+        if self.has_room() or threading.get_ident() == self._thread_id:
+            return  # The latter in a callback that submits: this thread fetches the results that it would wait for.
+        with self._room:
+            rounds = self._rounds
+            self._room_wanted = True
+            self._wake.set()
+            self._room.wait_for(
+                lambda: self._rounds > rounds or not self._running, max(0.0, deadline - time.monotonic())
+            )
+
+    def has_room(self) -> bool:
+        """Whether submissions need not wait."""
+        return not self._running or len(self._live) + self._client._submitter.pending < ROOM_TASKS
+
+    def _count_round(self) -> None:
+        """Lets submissions go on if this thread is not behind."""
+        if not self.has_room():
+            now = time.monotonic()
+            if now - self._rate_since < RATE_SECONDS:
+                return
+            rate = (self._seen - self._rate_from) / (now - self._rate_since)
+            self._rate_from, self._rate_since = self._seen, now
+            watch = self._session_watch
+            is_new = watch is not None and now - watch.opened < SETTLE_SECONDS
+            # The watch does not tell how many ends it has not reported yet; at a low rate there are few.
+            if is_new or rate > BULK_RATE or self._is_saturated or len(self._ended) > BEHIND_ENDS:
+                return
+        with self._room:
+            self._rounds += 1
+            self._room_wanted = False
+            self._room.notify_all()
+
+    def _start(self) -> None:
+        self._running = True
+        self._generation += 1
+        threading.Thread(target=self._run, args=(self._generation,), name="lineshaft-results", daemon=True).start()
 
     def wait(self, task: Task, timeout: float | None) -> bool:
         """Waits for the end of a task; False if the timeout expires first."""
@@ -197,6 +273,7 @@ class Results:
 
     def seen(self, task_id: str) -> None:
         """A task has finished."""
+        self._seen += 1
         task = self._live.get(task_id)
         if task is None:
             with self._lock:
@@ -230,7 +307,8 @@ class Results:
             return self._running and self._generation == generation
 
         backoff = Backoff()
-        used = time.monotonic()
+        used = looked = time.monotonic()
+        self._thread_id = threading.get_ident()
         while current():
             try:
                 if self._ended or self._check or self._unwatched:
@@ -240,13 +318,18 @@ class Results:
                 else:
                     if self._session_watch is None:
                         self._listen()
-                    self._wake.wait(IDLE_SECONDS / 3)
+                    self._wake.wait(BULK_PAUSE_SECONDS if self._room_wanted else IDLE_SECONDS / 3)
                     self._wake.clear()
                     self._gather()
+                if self._room_wanted:
+                    self._count_round()
                 backoff = Backoff()
+                if time.monotonic() - looked < IDLE_SECONDS / 10:
+                    continue
+                looked = time.monotonic()
                 if self._is_used():
-                    used = time.monotonic()
-                elif time.monotonic() - used > IDLE_SECONDS:
+                    used = looked
+                elif looked - used > IDLE_SECONDS:
                     with self._lock:
                         if current() and not self._is_used():
                             self._stop()
@@ -279,12 +362,15 @@ class Results:
 
     def _is_used(self) -> bool:
         """Whether someone waits for a task."""
-        return bool(self._urgent or self._client._submitter.pending) or any(
-            task._listeners for _, task in self._tasks()
-        )
+        if self._urgent or self._client._submitter.pending or len(self._live) > EAGER_TASKS:
+            return True
+        return any(task._listeners for _, task in self._tasks())
 
     def _stop(self) -> None:
         self._running = False
+        self._is_saturated = False
+        with self._room:
+            self._room.notify_all()
         for watch in self._watches:
             watch.end()
         self._watches.clear()
@@ -299,12 +385,17 @@ class Results:
 
     def _listen(self) -> None:
         """Opens the watch of the session."""
-        watch = _Watch(self, task_pb2.TaskFilter(batch_id=self._session), None)
         with self._lock:
+            token = next((task._resume for task in self._live.values() if task._session == self._session), "")
+            if token not in self._recent:
+                token = ""
+            watch = _Watch(self, task_pb2.TaskFilter(batch_id=self._session), None, token)
             self._watches = [one for one in self._watches if not one.over]
             self._watches.append(watch)
-            # Until the watch knows its start, every new task is looked up.
-            self._start_revision = 1 << 64
+            # Until a watch without a token knows its start, every new task is looked up.
+            self._start_revision = 0 if token else 1 << 64
+            self._uncertain = {task_id: None for task_id in self._uncertain if task_id in self._live}
+            self._check.extend(self._uncertain)
             self._session_watch = watch
         self._counted, self._counted_since = 0, time.monotonic()
         watch.start()
@@ -324,6 +415,7 @@ class Results:
             rate = self._counted / (now - self._counted_since)
             self._counted, self._counted_since = 0, now
             watch = self._session_watch
+            self._is_saturated = False
             if rate > BULK_RATE and self._many() and watch is not None:
                 with self._lock:
                     self._session_watch = None
@@ -333,23 +425,30 @@ class Results:
     def _ask(self) -> None:
         """Asks for the oldest unfinished tasks, for those that threads wait for, and for a part of the others in turn."""
         with self._lock:
-            live = list(self._live.keys())
             urgent = [task._id for task in list(self._urgent)[: PAGE // 4]]
-        oldest = live[: PAGE * 5 // 8]
-        self._behind = max(self._behind, len(oldest))
-        others = live[self._behind : self._behind + PAGE // 8]
-        self._behind = self._behind + len(others) if others else 0
+            oldest = list(itertools.islice(self._live.keys(), PAGE * 5 // 8))
+            others: list[str] = []
+            self._asked += 1
+            # To find the place costs time in proportion to the tasks before it.
+            if self._asked % (1 + len(self._live) // 20_000) == 0:
+                self._behind = max(self._behind, len(oldest))
+                others = list(itertools.islice(self._live.keys(), self._behind, self._behind + PAGE // 8))
+                self._behind = self._behind + len(others) if others else 0
         ids = [task_id for task_id in dict.fromkeys((*urgent, *oldest, *others)) if task_id in self._live]
         begin = time.monotonic()
         count = 0
-        for task in self.list(ids, ENDED):
+        tasks, is_complete = self._list(ids, ENDED)
+        for task in tasks:
             self._finish(task)
             count += 1
         self._behind = max(0, self._behind - count)
         self._poor = self._poor + 1 if count < BULK_RATE * BULK_PAUSE_SECONDS else 0
-        if self._poor >= 4:
+        self._is_saturated = not is_complete or count > len(oldest) * 0.8
+        if self._poor >= 4 or not is_complete:
             self._poor = 0
-            self._listen_until = time.monotonic() + WATCH_SECONDS_MIN
+            pause = WATCH_SECONDS_MIN if is_complete else LISTS_PAUSE_SECONDS
+            self._listen_until = time.monotonic() + pause
+            self._is_saturated = not is_complete
         elif count < len(oldest) // 2:
             time.sleep(max(0.0, BULK_PAUSE_SECONDS - (time.monotonic() - begin)))
 
@@ -371,7 +470,7 @@ class Results:
                     task._watched = True
                     group[task_id] = None
             ids = [task_id for task_id in group if task_id in self._live]
-            watch = _Watch(self, task_pb2.TaskFilter(task_ids=ids), set(ids))
+            watch = _Watch(self, task_pb2.TaskFilter(task_ids=ids), set(ids), "")
             self._watches = [one for one in self._watches if not one.over]
             self._watches.append(watch)
         watch.start()
@@ -382,12 +481,17 @@ class Results:
         ids = [task_id for task_id in dict.fromkeys(ids) if task_id in live]
         if not ids:
             return
-        missing = set(ids)
+        missing = dict.fromkeys(ids)
         try:
-            for task in self.list(ids):
-                missing.discard(task.task_id)
-                if task.state in ENDED:
-                    self._finish(task)
+            is_complete = False
+            if time.monotonic() >= self._lists_from:
+                tasks, is_complete = self._list(ids)
+                for task in tasks:
+                    missing.pop(task.task_id, None)
+                    if task.state in ENDED:
+                        self._finish(task)
+            if not is_complete:
+                self._read_one_by_one(missing)
         except BaseException:
             (self._ended if ended else self._check).extendleft(missing)
             raise
@@ -396,16 +500,59 @@ class Results:
             if handle is not None:
                 handle._fail(errors.TaskDeleted(task_id))
 
+    def _read_one_by_one(self, ids: dict[str, None]) -> None:
+        """Reads tasks with a call for each, many at a time, and removes those that it finds."""
+        connection = self._client._connection
+        get = connection.unary("TaskService/GetTask", task_service_pb2.GetTaskResponse)
+        calls: deque[tuple[str, Any]] = deque()
+        left = iter(list(ids))
+        while True:
+            for task_id in itertools.islice(left, READS_AT_A_TIME - len(calls)):
+                request = task_service_pb2.GetTaskRequest(task_id=task_id).SerializeToString()
+                call = get.future(request, timeout=self._client.timeout, metadata=connection.metadata())
+                calls.append((task_id, call))
+            if not calls:
+                return
+            task_id, call = calls.popleft()
+            try:
+                task = call.result().task
+            except grpc.RpcError as error:
+                met = errors.from_rpc_error(error)
+                if not isinstance(met, errors.NotFound):
+                    raise met from None
+            else:
+                del ids[task_id]
+                if task.state in ENDED:
+                    self._finish(task)
+
     def _finish(self, task: task_pb2.Task) -> None:
         handle = self._live.pop(task.task_id, None)
         if handle is not None:
             handle._finish(task)
 
-    def list(self, ids: Sequence[str], states: Sequence[task_pb2.TaskState] = ()) -> Iterable[task_pb2.Task]:
+    def _list(self, ids: Sequence[str], states: Sequence[task_pb2.TaskState] = ()) -> tuple[list[task_pb2.Task], bool]:
+        """Tasks with their results, and whether these are all; not, if the server has not answered quickly."""
         request = task_service_pb2.ListTasksRequest(
             filter=task_pb2.TaskFilter(task_ids=ids, states=states), page_size=PAGE, include_results=True
         )
-        return self._client._pages(request)
+        connection = self._client._connection
+        send = connection.unary("TaskService/ListTasks", task_service_pb2.ListTasksResponse)
+        tasks: list[task_pb2.Task] = []
+        while True:
+            data = request.SerializeToString()
+            call = send.future(data, timeout=self._client.timeout, metadata=connection.metadata())
+            try:
+                page = call.result(timeout=LIST_SECONDS)
+            except grpc.FutureTimeoutError:
+                call.cancel()
+                self._lists_from = time.monotonic() + LISTS_PAUSE_SECONDS
+                return tasks, False
+            except grpc.RpcError as error:
+                raise errors.from_rpc_error(error) from None
+            tasks += page.tasks
+            if not page.next_page_token:
+                return tasks, True
+            request.page_token = page.next_page_token
 
     def start_of_watch(self, wanted: task_pb2.TaskFilter) -> str:
         """The token of a watch from now on."""
@@ -427,14 +574,16 @@ class _Watch(threading.Thread):
     `ids`: the tasks of the filter, if it names tasks; the watch ends with the last of them. None: the session, it goes on.
     """
 
-    def __init__(self, results: Results, wanted: task_pb2.TaskFilter, ids: set[str] | None) -> None:
+    def __init__(self, results: Results, wanted: task_pb2.TaskFilter, ids: set[str] | None, token: str) -> None:
         super().__init__(name="lineshaft-watch", daemon=True)
         self.over = False
         self._results = results
         self._wanted = wanted
         self._ids = ids
+        self._token = token
         self._call: Any = None
-        self._heard = time.monotonic()
+        self.opened = float("inf")
+        """When the stream was opened the last time; in the future if it was not."""
 
     def end(self) -> None:
         self.over = True
@@ -443,7 +592,7 @@ class _Watch(threading.Thread):
             call.cancel()
 
     def run(self) -> None:
-        token = ""
+        token = self._token
         backoff = Backoff()
         while not self.over:
             try:
@@ -476,6 +625,7 @@ class _Watch(threading.Thread):
         connection = self._results._client._connection
         opened = connection.server_stream("TaskService/WatchTasks", task_service_pb2.WatchTasksResponse)
         self._call = opened(request.SerializeToString(), metadata=connection.metadata())
+        self.opened = time.monotonic()
         if self.over:
             self._call.cancel()
         return self._call  # type: ignore[no-any-return]

@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from lineshaft.client import Client
     from lineshaft.task import Task
 
-TASKS_MAX = 5_000
+TASKS_MAX = 2_000
 BYTES_MAX = 3 << 20
-PENDING_TASKS_MAX = 20_000
+PENDING_TASKS_MAX = 4_000
 PENDING_BYTES_MAX = 32 << 20
+ROOM_EVERY = 1_000
+"""Number of submissions after which the client looks whether its results are fetched as fast as its tasks finish."""
 _ITEM = re.compile(r"^tasks\[(\d+)\]\.?")
 _UNCLEAR = (
     grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.INTERNAL,
@@ -90,6 +92,7 @@ class Submitter:
         self._limit = TASKS_MAX
         self._pending = 0
         self._pending_bytes = 0
+        self._since_room = 0
         self._idle = False
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -97,6 +100,10 @@ class Submitter:
     def add(self, task: Task) -> None:
         """Queues a task. Waits while too many are queued; at most until its deadline."""
         request: Request = task._request
+        self._since_room += 1
+        if self._since_room >= ROOM_EVERY:
+            self._since_room = 0
+            self._client._results.wait_for_room(request.deadline - self._client.timeout / 2)
         with self._lock:
             while self._pending >= PENDING_TASKS_MAX or self._pending_bytes >= PENDING_BYTES_MAX:
                 left = request.deadline - time.monotonic()

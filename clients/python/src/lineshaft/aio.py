@@ -46,7 +46,8 @@ class Client:
     async def submit(self, handler: str | Callable[..., Any], payload: Any = _codec.MISSING, **options: Any) -> Task:
         """Submits a task and waits until it is accepted; the options are those of `lineshaft.Client.submit`."""
         submitter = self._client._submitter
-        if submitter.pending < PENDING_TASKS_MAX and submitter.pending_bytes < PENDING_BYTES_MAX:
+        has_room = submitter.pending < PENDING_TASKS_MAX and submitter.pending_bytes < PENDING_BYTES_MAX
+        if has_room and self._client._results.has_room():
             task = self._client.submit(handler, payload, **options)
         else:
             # It waits for room.
@@ -62,7 +63,7 @@ class Client:
     async def map(
         self, handler: str | Callable[..., Any], payloads: Iterable[Any], **options: Any
     ) -> AsyncIterator[Any]:
-        """Submits a task for each payload and yields the results in this order, with up to 10,000 tasks under way."""
+        """Submits a task for each payload and yields the results in this order, with up to 2,000 tasks under way."""
         under_way: collections.deque[asyncio.Task[Task]] = collections.deque()
         source = iter(payloads)
         try:

@@ -24,8 +24,8 @@ from lineshaft._version import __version__
 from lineshaft.task import Task
 from lineshaft.v1 import task_pb2, task_service_pb2
 
-MAP_WINDOW = 10_000
-"""`map` has at most this many tasks under way."""
+MAP_WINDOW = 2_000
+"""`map` has at most this many tasks under way: the server keeps a limited number of finished tasks, by default 10,000."""
 
 
 class Client:
@@ -150,7 +150,7 @@ class Client:
     ) -> Iterator[Any]:
         """Submits a task for each payload and yields the results in this order; the options are those of `submit`.
 
-        Up to 10,000 tasks are under way at a time. The first ones are submitted at once. A failed task raises when
+        Up to 2,000 tasks are under way at a time. The first ones are submitted at once. A failed task raises when
         its turn comes; `result_timeout` is the number of seconds to wait for all of them.
         """  # fmt: skip
         source = iter(payloads)

@@ -248,9 +248,7 @@ class Task:
             if wanted <= phase:
                 listener()
 
-    def _accept(self, task_id: str, resume: str) -> None:
-        self._id = task_id
-        self._resume = resume
+    def _accept(self) -> None:
         self._request = None
         self._advance(ACCEPTED)
 
