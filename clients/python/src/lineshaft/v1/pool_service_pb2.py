@@ -18,7 +18,7 @@ from lineshaft.v1 import system_service_pb2 as lineshaft_dot_v1_dot_system__serv
 from lineshaft.v1 import task_pb2 as lineshaft_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1flineshaft/v1/pool_service.proto\x12\x0clineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!lineshaft/v1/system_service.proto\x1a\x17lineshaft/v1/task.proto\"\x95\x02\n\x04Pool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12$\n\x04kind\x18\x03 \x01(\x0e\x32\x16.lineshaft.v1.PoolKind\x12\x0c\n\x04size\x18\x04 \x01(\x05\x12\x0e\n\x06paused\x18\x05 \x01(\x08\x12\x13\n\x0bqueue_limit\x18\x06 \x01(\x03\x12\x32\n\x0f\x64\x65\x66\x61ult_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\ndurability\x18\x08 \x01(\x0e\x32\x18.lineshaft.v1.Durability\x12\x0c\n\x04\x65tag\x18\t \x01(\t\x12!\n\x19max_running_per_namespace\x18\n \x01(\x05\"y\n\rPriorityDepth\x12(\n\x08priority\x18\x01 \x01(\x0e\x32\x16.lineshaft.v1.Priority\x12\x0e\n\x06queued\x18\x02 \x01(\x03\x12.\n\x0boldest_wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xbc\x01\n\x0bPercentiles\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12&\n\x03p50\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p90\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p99\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03max\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xf2\x01\n\x06Worker\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04pool\x18\x02 \x01(\t\x12\r\n\x05\x61live\x18\x03 \x01(\x08\x12\x0c\n\x04\x62usy\x18\x04 \x01(\x08\x12\x17\n\x0f\x63urrent_task_id\x18\x06 \x01(\t\x12\x17\n\x0f\x63urrent_handler\x18\x07 \x01(\t\x12\x11\n\tcompleted\x18\x08 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\t \x01(\x03\x12,\n\tbusy_time\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tidle_time\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9a\x05\n\x0bPoolMetrics\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04size\x18\x03 \x01(\x05\x12\x0c\n\x04\x62usy\x18\x04 \x01(\x05\x12\x0c\n\x04idle\x18\x05 \x01(\x05\x12\x0e\n\x06paused\x18\x06 \x01(\x08\x12\x0e\n\x06queued\x18\x07 \x01(\x03\x12\x0f\n\x07waiting\x18\x08 \x01(\x03\x12\x0f\n\x07running\x18\t \x01(\x03\x12/\n\npriorities\x18\n \x03(\x0b\x32\x1b.lineshaft.v1.PriorityDepth\x12.\n\x0boldest_wait\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0e\x63ounters_since\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tsubmitted\x18\r \x01(\x03\x12\x11\n\tcompleted\x18\x0e \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x0f \x01(\x03\x12\x11\n\tcancelled\x18\x10 \x01(\x03\x12\x0f\n\x07retried\x18\x11 \x01(\x03\x12\x10\n\x08\x61ttempts\x18\x12 \x01(\x03\x12\x14\n\x0csuccess_rate\x18\x14 \x01(\x01\x12\x13\n\x0bsubmit_rate\x18\x15 \x01(\x01\x12\x13\n\x0b\x66inish_rate\x18\x16 \x01(\x01\x12,\n\twait_time\x18\x17 \x01(\x0b\x32\x19.lineshaft.v1.Percentiles\x12+\n\x08run_time\x18\x18 \x01(\x0b\x32\x19.lineshaft.v1.Percentiles\x12\x13\n\x0butilization\x18\x19 \x01(\x01\x12%\n\x07workers\x18\x1a \x03(\x0b\x32\x14.lineshaft.v1.Worker\x12\x0f\n\x07\x64\x65leted\x18\x1b \x01(\x03\"\x12\n\x10ListPoolsRequest\"H\n\x11ListPoolsResponse\x12!\n\x05pools\x18\x01 \x03(\x0b\x32\x12.lineshaft.v1.Pool\x12\x10\n\x08revision\x18\x02 \x01(\x04\"\x1e\n\x0eGetPoolRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"E\n\x0fGetPoolResponse\x12 \n\x04pool\x18\x01 \x01(\x0b\x32\x12.lineshaft.v1.Pool\x12\x10\n\x08revision\x18\x02 \x01(\x04\"\x95\x01\n\x11UpdatePoolRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\x04size\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06paused\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12\x18\n\x0bqueue_limit\x18\x04 \x01(\x03H\x02\x88\x01\x01\x12\x0c\n\x04\x65tag\x18\x05 \x01(\tB\x07\n\x05_sizeB\t\n\x07_pausedB\x0e\n\x0c_queue_limit\"H\n\x12UpdatePoolResponse\x12 \n\x04pool\x18\x01 \x01(\x0b\x32\x12.lineshaft.v1.Pool\x12\x10\n\x08revision\x18\x02 \x01(\x04\">\n\x15GetPoolMetricsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0finclude_workers\x18\x02 \x01(\x08\"V\n\x16GetPoolMetricsResponse\x12*\n\x07metrics\x18\x01 \x01(\x0b\x32\x19.lineshaft.v1.PoolMetrics\x12\x10\n\x08revision\x18\x02 \x01(\x04\"o\n\x18StreamPoolMetricsRequest\x12\r\n\x05pools\x18\x01 \x03(\t\x12+\n\x08interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0finclude_workers\x18\x03 \x01(\x08\"\x83\x01\n\x19StreamPoolMetricsResponse\x12(\n\x05pools\x18\x01 \x03(\x0b\x32\x19.lineshaft.v1.PoolMetrics\x12*\n\x06system\x18\x02 \x01(\x0b\x32\x1a.lineshaft.v1.SystemHealth\x12\x10\n\x08revision\x18\x03 \x01(\x04\"\"\n\x12ListWorkersRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\"N\n\x13ListWorkersResponse\x12%\n\x07workers\x18\x01 \x03(\x0b\x32\x14.lineshaft.v1.Worker\x12\x10\n\x08revision\x18\x02 \x01(\x04\"(\n\x18ResetPoolCountersRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"-\n\x19ResetPoolCountersResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04*g\n\x08PoolKind\x12\x19\n\x15POOL_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11POOL_KIND_THREADS\x10\x01\x12\x13\n\x0fPOOL_KIND_ASYNC\x10\x02\x12\x14\n\x10POOL_KIND_REMOTE\x10\x03\x32\xf3\x04\n\x0bPoolService\x12L\n\tListPools\x12\x1e.lineshaft.v1.ListPoolsRequest\x1a\x1f.lineshaft.v1.ListPoolsResponse\x12\x46\n\x07GetPool\x12\x1c.lineshaft.v1.GetPoolRequest\x1a\x1d.lineshaft.v1.GetPoolResponse\x12O\n\nUpdatePool\x12\x1f.lineshaft.v1.UpdatePoolRequest\x1a .lineshaft.v1.UpdatePoolResponse\x12[\n\x0eGetPoolMetrics\x12#.lineshaft.v1.GetPoolMetricsRequest\x1a$.lineshaft.v1.GetPoolMetricsResponse\x12\x66\n\x11StreamPoolMetrics\x12&.lineshaft.v1.StreamPoolMetricsRequest\x1a\'.lineshaft.v1.StreamPoolMetricsResponse0\x01\x12R\n\x0bListWorkers\x12 .lineshaft.v1.ListWorkersRequest\x1a!.lineshaft.v1.ListWorkersResponse\x12\x64\n\x11ResetPoolCounters\x12&.lineshaft.v1.ResetPoolCountersRequest\x1a\'.lineshaft.v1.ResetPoolCountersResponseBT\n\x10\x64\x65v.lineshaft.v1P\x01Z>github.com/lineshaft/lineshaft/gen/go/lineshaft/v1;lineshaftv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1flineshaft/v1/pool_service.proto\x12\x0clineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!lineshaft/v1/system_service.proto\x1a\x17lineshaft/v1/task.proto\"\x95\x02\n\x04Pool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12$\n\x04kind\x18\x03 \x01(\x0e\x32\x16.lineshaft.v1.PoolKind\x12\x0c\n\x04size\x18\x04 \x01(\x05\x12\x0e\n\x06paused\x18\x05 \x01(\x08\x12\x13\n\x0bqueue_limit\x18\x06 \x01(\x03\x12\x32\n\x0f\x64\x65\x66\x61ult_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\ndurability\x18\x08 \x01(\x0e\x32\x18.lineshaft.v1.Durability\x12\x0c\n\x04\x65tag\x18\t \x01(\t\x12!\n\x19max_running_per_namespace\x18\n \x01(\x05\"y\n\rPriorityDepth\x12(\n\x08priority\x18\x01 \x01(\x0e\x32\x16.lineshaft.v1.Priority\x12\x0e\n\x06queued\x18\x02 \x01(\x03\x12.\n\x0boldest_wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xbc\x01\n\x0bPercentiles\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12&\n\x03p50\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p90\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p99\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03max\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9e\x02\n\x06Worker\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04pool\x18\x02 \x01(\t\x12\r\n\x05\x61live\x18\x03 \x01(\x08\x12\x0c\n\x04\x62usy\x18\x04 \x01(\x08\x12\x17\n\x0f\x63urrent_task_id\x18\x06 \x01(\t\x12\x17\n\x0f\x63urrent_handler\x18\x07 \x01(\t\x12\x11\n\tcompleted\x18\x08 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\t \x01(\x03\x12,\n\tbusy_time\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tidle_time\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x06remote\x18\x0c \x01(\x0b\x32\x1a.lineshaft.v1.RemoteWorker\"\xcb\x01\n\x0cRemoteWorker\x12\x11\n\tconnected\x18\x01 \x01(\x08\x12\r\n\x05slots\x18\x02 \x01(\x05\x12\x0f\n\x07running\x18\x03 \x01(\x05\x12\x10\n\x08handlers\x18\x04 \x03(\t\x12\x36\n\x06labels\x18\x05 \x03(\x0b\x32&.lineshaft.v1.RemoteWorker.LabelsEntry\x12\x0f\n\x07version\x18\x06 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb2\x05\n\x0bPoolMetrics\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04size\x18\x03 \x01(\x05\x12\x0c\n\x04\x62usy\x18\x04 \x01(\x05\x12\x0c\n\x04idle\x18\x05 \x01(\x05\x12\x0e\n\x06paused\x18\x06 \x01(\x08\x12\x0e\n\x06queued\x18\x07 \x01(\x03\x12\x0f\n\x07waiting\x18\x08 \x01(\x03\x12\x0f\n\x07running\x18\t \x01(\x03\x12/\n\npriorities\x18\n \x03(\x0b\x32\x1b.lineshaft.v1.PriorityDepth\x12.\n\x0boldest_wait\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0e\x63ounters_since\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tsubmitted\x18\r \x01(\x03\x12\x11\n\tcompleted\x18\x0e \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x0f \x01(\x03\x12\x11\n\tcancelled\x18\x10 \x01(\x03\x12\x0f\n\x07retried\x18\x11 \x01(\x03\x12\x10\n\x08\x61ttempts\x18\x12 \x01(\x03\x12\x14\n\x0csuccess_rate\x18\x14 \x01(\x01\x12\x13\n\x0bsubmit_rate\x18\x15 \x01(\x01\x12\x13\n\x0b\x66inish_rate\x18\x16 \x01(\x01\x12,\n\twait_time\x18\x17 \x01(\x0b\x32\x19.lineshaft.v1.Percentiles\x12+\n\x08run_time\x18\x18 \x01(\x0b\x32\x19.lineshaft.v1.Percentiles\x12\x13\n\x0butilization\x18\x19 \x01(\x01\x12%\n\x07workers\x18\x1a \x03(\x0b\x32\x14.lineshaft.v1.Worker\x12\x0f\n\x07\x64\x65leted\x18\x1b \x01(\x03\x12\x16\n\x0ewithout_worker\x18\x1c \x01(\x03\"\x12\n\x10ListPoolsRequest\"H\n\x11ListPoolsResponse\x12!\n\x05pools\x18\x01 \x03(\x0b\x32\x12.lineshaft.v1.Pool\x12\x10\n\x08revision\x18\x02 \x01(\x04\"\x1e\n\x0eGetPoolRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"E\n\x0fGetPoolResponse\x12 \n\x04pool\x18\x01 \x01(\x0b\x32\x12.lineshaft.v1.Pool\x12\x10\n\x08revision\x18\x02 \x01(\x04\"\x95\x01\n\x11UpdatePoolRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\x04size\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06paused\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12\x18\n\x0bqueue_limit\x18\x04 \x01(\x03H\x02\x88\x01\x01\x12\x0c\n\x04\x65tag\x18\x05 \x01(\tB\x07\n\x05_sizeB\t\n\x07_pausedB\x0e\n\x0c_queue_limit\"H\n\x12UpdatePoolResponse\x12 \n\x04pool\x18\x01 \x01(\x0b\x32\x12.lineshaft.v1.Pool\x12\x10\n\x08revision\x18\x02 \x01(\x04\">\n\x15GetPoolMetricsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0finclude_workers\x18\x02 \x01(\x08\"V\n\x16GetPoolMetricsResponse\x12*\n\x07metrics\x18\x01 \x01(\x0b\x32\x19.lineshaft.v1.PoolMetrics\x12\x10\n\x08revision\x18\x02 \x01(\x04\"o\n\x18StreamPoolMetricsRequest\x12\r\n\x05pools\x18\x01 \x03(\t\x12+\n\x08interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0finclude_workers\x18\x03 \x01(\x08\"\x83\x01\n\x19StreamPoolMetricsResponse\x12(\n\x05pools\x18\x01 \x03(\x0b\x32\x19.lineshaft.v1.PoolMetrics\x12*\n\x06system\x18\x02 \x01(\x0b\x32\x1a.lineshaft.v1.SystemHealth\x12\x10\n\x08revision\x18\x03 \x01(\x04\"\"\n\x12ListWorkersRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\"N\n\x13ListWorkersResponse\x12%\n\x07workers\x18\x01 \x03(\x0b\x32\x14.lineshaft.v1.Worker\x12\x10\n\x08revision\x18\x02 \x01(\x04\"(\n\x18ResetPoolCountersRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"-\n\x19ResetPoolCountersResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04*g\n\x08PoolKind\x12\x19\n\x15POOL_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11POOL_KIND_THREADS\x10\x01\x12\x13\n\x0fPOOL_KIND_ASYNC\x10\x02\x12\x14\n\x10POOL_KIND_REMOTE\x10\x03\x32\xf3\x04\n\x0bPoolService\x12L\n\tListPools\x12\x1e.lineshaft.v1.ListPoolsRequest\x1a\x1f.lineshaft.v1.ListPoolsResponse\x12\x46\n\x07GetPool\x12\x1c.lineshaft.v1.GetPoolRequest\x1a\x1d.lineshaft.v1.GetPoolResponse\x12O\n\nUpdatePool\x12\x1f.lineshaft.v1.UpdatePoolRequest\x1a .lineshaft.v1.UpdatePoolResponse\x12[\n\x0eGetPoolMetrics\x12#.lineshaft.v1.GetPoolMetricsRequest\x1a$.lineshaft.v1.GetPoolMetricsResponse\x12\x66\n\x11StreamPoolMetrics\x12&.lineshaft.v1.StreamPoolMetricsRequest\x1a\'.lineshaft.v1.StreamPoolMetricsResponse0\x01\x12R\n\x0bListWorkers\x12 .lineshaft.v1.ListWorkersRequest\x1a!.lineshaft.v1.ListWorkersResponse\x12\x64\n\x11ResetPoolCounters\x12&.lineshaft.v1.ResetPoolCountersRequest\x1a\'.lineshaft.v1.ResetPoolCountersResponseBT\n\x10\x64\x65v.lineshaft.v1P\x01Z>github.com/lineshaft/lineshaft/gen/go/lineshaft/v1;lineshaftv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -26,8 +26,10 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lineshaft.v1.pool_service_p
 if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['DESCRIPTOR']._options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\020dev.lineshaft.v1P\001Z>github.com/lineshaft/lineshaft/gen/go/lineshaft/v1;lineshaftv1'
-  _globals['_POOLKIND']._serialized_start=2709
-  _globals['_POOLKIND']._serialized_end=2812
+  _globals['_REMOTEWORKER_LABELSENTRY']._options = None
+  _globals['_REMOTEWORKER_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_POOLKIND']._serialized_start=2983
+  _globals['_POOLKIND']._serialized_end=3086
   _globals['_POOL']._serialized_start=175
   _globals['_POOL']._serialized_end=452
   _globals['_PRIORITYDEPTH']._serialized_start=454
@@ -35,37 +37,41 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_PERCENTILES']._serialized_start=578
   _globals['_PERCENTILES']._serialized_end=766
   _globals['_WORKER']._serialized_start=769
-  _globals['_WORKER']._serialized_end=1011
-  _globals['_POOLMETRICS']._serialized_start=1014
-  _globals['_POOLMETRICS']._serialized_end=1680
-  _globals['_LISTPOOLSREQUEST']._serialized_start=1682
-  _globals['_LISTPOOLSREQUEST']._serialized_end=1700
-  _globals['_LISTPOOLSRESPONSE']._serialized_start=1702
-  _globals['_LISTPOOLSRESPONSE']._serialized_end=1774
-  _globals['_GETPOOLREQUEST']._serialized_start=1776
-  _globals['_GETPOOLREQUEST']._serialized_end=1806
-  _globals['_GETPOOLRESPONSE']._serialized_start=1808
-  _globals['_GETPOOLRESPONSE']._serialized_end=1877
-  _globals['_UPDATEPOOLREQUEST']._serialized_start=1880
-  _globals['_UPDATEPOOLREQUEST']._serialized_end=2029
-  _globals['_UPDATEPOOLRESPONSE']._serialized_start=2031
-  _globals['_UPDATEPOOLRESPONSE']._serialized_end=2103
-  _globals['_GETPOOLMETRICSREQUEST']._serialized_start=2105
-  _globals['_GETPOOLMETRICSREQUEST']._serialized_end=2167
-  _globals['_GETPOOLMETRICSRESPONSE']._serialized_start=2169
-  _globals['_GETPOOLMETRICSRESPONSE']._serialized_end=2255
-  _globals['_STREAMPOOLMETRICSREQUEST']._serialized_start=2257
-  _globals['_STREAMPOOLMETRICSREQUEST']._serialized_end=2368
-  _globals['_STREAMPOOLMETRICSRESPONSE']._serialized_start=2371
-  _globals['_STREAMPOOLMETRICSRESPONSE']._serialized_end=2502
-  _globals['_LISTWORKERSREQUEST']._serialized_start=2504
-  _globals['_LISTWORKERSREQUEST']._serialized_end=2538
-  _globals['_LISTWORKERSRESPONSE']._serialized_start=2540
-  _globals['_LISTWORKERSRESPONSE']._serialized_end=2618
-  _globals['_RESETPOOLCOUNTERSREQUEST']._serialized_start=2620
-  _globals['_RESETPOOLCOUNTERSREQUEST']._serialized_end=2660
-  _globals['_RESETPOOLCOUNTERSRESPONSE']._serialized_start=2662
-  _globals['_RESETPOOLCOUNTERSRESPONSE']._serialized_end=2707
-  _globals['_POOLSERVICE']._serialized_start=2815
-  _globals['_POOLSERVICE']._serialized_end=3442
+  _globals['_WORKER']._serialized_end=1055
+  _globals['_REMOTEWORKER']._serialized_start=1058
+  _globals['_REMOTEWORKER']._serialized_end=1261
+  _globals['_REMOTEWORKER_LABELSENTRY']._serialized_start=1216
+  _globals['_REMOTEWORKER_LABELSENTRY']._serialized_end=1261
+  _globals['_POOLMETRICS']._serialized_start=1264
+  _globals['_POOLMETRICS']._serialized_end=1954
+  _globals['_LISTPOOLSREQUEST']._serialized_start=1956
+  _globals['_LISTPOOLSREQUEST']._serialized_end=1974
+  _globals['_LISTPOOLSRESPONSE']._serialized_start=1976
+  _globals['_LISTPOOLSRESPONSE']._serialized_end=2048
+  _globals['_GETPOOLREQUEST']._serialized_start=2050
+  _globals['_GETPOOLREQUEST']._serialized_end=2080
+  _globals['_GETPOOLRESPONSE']._serialized_start=2082
+  _globals['_GETPOOLRESPONSE']._serialized_end=2151
+  _globals['_UPDATEPOOLREQUEST']._serialized_start=2154
+  _globals['_UPDATEPOOLREQUEST']._serialized_end=2303
+  _globals['_UPDATEPOOLRESPONSE']._serialized_start=2305
+  _globals['_UPDATEPOOLRESPONSE']._serialized_end=2377
+  _globals['_GETPOOLMETRICSREQUEST']._serialized_start=2379
+  _globals['_GETPOOLMETRICSREQUEST']._serialized_end=2441
+  _globals['_GETPOOLMETRICSRESPONSE']._serialized_start=2443
+  _globals['_GETPOOLMETRICSRESPONSE']._serialized_end=2529
+  _globals['_STREAMPOOLMETRICSREQUEST']._serialized_start=2531
+  _globals['_STREAMPOOLMETRICSREQUEST']._serialized_end=2642
+  _globals['_STREAMPOOLMETRICSRESPONSE']._serialized_start=2645
+  _globals['_STREAMPOOLMETRICSRESPONSE']._serialized_end=2776
+  _globals['_LISTWORKERSREQUEST']._serialized_start=2778
+  _globals['_LISTWORKERSREQUEST']._serialized_end=2812
+  _globals['_LISTWORKERSRESPONSE']._serialized_start=2814
+  _globals['_LISTWORKERSRESPONSE']._serialized_end=2892
+  _globals['_RESETPOOLCOUNTERSREQUEST']._serialized_start=2894
+  _globals['_RESETPOOLCOUNTERSREQUEST']._serialized_end=2934
+  _globals['_RESETPOOLCOUNTERSRESPONSE']._serialized_start=2936
+  _globals['_RESETPOOLCOUNTERSRESPONSE']._serialized_end=2981
+  _globals['_POOLSERVICE']._serialized_start=3089
+  _globals['_POOLSERVICE']._serialized_end=3716
 # @@protoc_insertion_point(module_scope)

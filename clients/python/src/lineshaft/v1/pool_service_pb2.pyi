@@ -70,7 +70,7 @@ class Percentiles(_message.Message):
     def __init__(self, count: _Optional[int] = ..., p50: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., p90: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., p99: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., max: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Worker(_message.Message):
-    __slots__ = ("name", "pool", "alive", "busy", "current_task_id", "current_handler", "completed", "failed", "busy_time", "idle_time")
+    __slots__ = ("name", "pool", "alive", "busy", "current_task_id", "current_handler", "completed", "failed", "busy_time", "idle_time", "remote")
     NAME_FIELD_NUMBER: _ClassVar[int]
     POOL_FIELD_NUMBER: _ClassVar[int]
     ALIVE_FIELD_NUMBER: _ClassVar[int]
@@ -81,6 +81,7 @@ class Worker(_message.Message):
     FAILED_FIELD_NUMBER: _ClassVar[int]
     BUSY_TIME_FIELD_NUMBER: _ClassVar[int]
     IDLE_TIME_FIELD_NUMBER: _ClassVar[int]
+    REMOTE_FIELD_NUMBER: _ClassVar[int]
     name: str
     pool: str
     alive: bool
@@ -91,10 +92,34 @@ class Worker(_message.Message):
     failed: int
     busy_time: _duration_pb2.Duration
     idle_time: _duration_pb2.Duration
-    def __init__(self, name: _Optional[str] = ..., pool: _Optional[str] = ..., alive: bool = ..., busy: bool = ..., current_task_id: _Optional[str] = ..., current_handler: _Optional[str] = ..., completed: _Optional[int] = ..., failed: _Optional[int] = ..., busy_time: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., idle_time: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    remote: RemoteWorker
+    def __init__(self, name: _Optional[str] = ..., pool: _Optional[str] = ..., alive: bool = ..., busy: bool = ..., current_task_id: _Optional[str] = ..., current_handler: _Optional[str] = ..., completed: _Optional[int] = ..., failed: _Optional[int] = ..., busy_time: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., idle_time: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., remote: _Optional[_Union[RemoteWorker, _Mapping]] = ...) -> None: ...
+
+class RemoteWorker(_message.Message):
+    __slots__ = ("connected", "slots", "running", "handlers", "labels", "version")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    CONNECTED_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    HANDLERS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    connected: bool
+    slots: int
+    running: int
+    handlers: _containers.RepeatedScalarFieldContainer[str]
+    labels: _containers.ScalarMap[str, str]
+    version: str
+    def __init__(self, connected: bool = ..., slots: _Optional[int] = ..., running: _Optional[int] = ..., handlers: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., version: _Optional[str] = ...) -> None: ...
 
 class PoolMetrics(_message.Message):
-    __slots__ = ("pool", "time", "size", "busy", "idle", "paused", "queued", "waiting", "running", "priorities", "oldest_wait", "counters_since", "submitted", "completed", "failed", "cancelled", "retried", "attempts", "success_rate", "submit_rate", "finish_rate", "wait_time", "run_time", "utilization", "workers", "deleted")
+    __slots__ = ("pool", "time", "size", "busy", "idle", "paused", "queued", "waiting", "running", "priorities", "oldest_wait", "counters_since", "submitted", "completed", "failed", "cancelled", "retried", "attempts", "success_rate", "submit_rate", "finish_rate", "wait_time", "run_time", "utilization", "workers", "deleted", "without_worker")
     POOL_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -121,6 +146,7 @@ class PoolMetrics(_message.Message):
     UTILIZATION_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     DELETED_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_WORKER_FIELD_NUMBER: _ClassVar[int]
     pool: str
     time: _timestamp_pb2.Timestamp
     size: int
@@ -147,7 +173,8 @@ class PoolMetrics(_message.Message):
     utilization: float
     workers: _containers.RepeatedCompositeFieldContainer[Worker]
     deleted: int
-    def __init__(self, pool: _Optional[str] = ..., time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., size: _Optional[int] = ..., busy: _Optional[int] = ..., idle: _Optional[int] = ..., paused: bool = ..., queued: _Optional[int] = ..., waiting: _Optional[int] = ..., running: _Optional[int] = ..., priorities: _Optional[_Iterable[_Union[PriorityDepth, _Mapping]]] = ..., oldest_wait: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., counters_since: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., submitted: _Optional[int] = ..., completed: _Optional[int] = ..., failed: _Optional[int] = ..., cancelled: _Optional[int] = ..., retried: _Optional[int] = ..., attempts: _Optional[int] = ..., success_rate: _Optional[float] = ..., submit_rate: _Optional[float] = ..., finish_rate: _Optional[float] = ..., wait_time: _Optional[_Union[Percentiles, _Mapping]] = ..., run_time: _Optional[_Union[Percentiles, _Mapping]] = ..., utilization: _Optional[float] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., deleted: _Optional[int] = ...) -> None: ...
+    without_worker: int
+    def __init__(self, pool: _Optional[str] = ..., time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., size: _Optional[int] = ..., busy: _Optional[int] = ..., idle: _Optional[int] = ..., paused: bool = ..., queued: _Optional[int] = ..., waiting: _Optional[int] = ..., running: _Optional[int] = ..., priorities: _Optional[_Iterable[_Union[PriorityDepth, _Mapping]]] = ..., oldest_wait: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., counters_since: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., submitted: _Optional[int] = ..., completed: _Optional[int] = ..., failed: _Optional[int] = ..., cancelled: _Optional[int] = ..., retried: _Optional[int] = ..., attempts: _Optional[int] = ..., success_rate: _Optional[float] = ..., submit_rate: _Optional[float] = ..., finish_rate: _Optional[float] = ..., wait_time: _Optional[_Union[Percentiles, _Mapping]] = ..., run_time: _Optional[_Union[Percentiles, _Mapping]] = ..., utilization: _Optional[float] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., deleted: _Optional[int] = ..., without_worker: _Optional[int] = ...) -> None: ...
 
 class ListPoolsRequest(_message.Message):
     __slots__ = ()
