@@ -120,12 +120,13 @@ func outcome(
 			result = &lineshaftv1.Payload{}
 		}
 		finished.Outcome = &lineshaftv1.AttemptFinished_Result{Result: result}
-	case stop != lineshaftv1.StopReason_STOP_REASON_UNSPECIFIED:
+	case stop != lineshaftv1.StopReason_STOP_REASON_UNSPECIFIED, errors.Is(context.Cause(attempt.ctx), ErrStopping):
+		// Without a request to stop, the server takes it as the loss of the worker, and the task runs elsewhere.
 		finished.Outcome = &lineshaftv1.AttemptFinished_Stopped{Stopped: &lineshaftv1.AttemptStopped{
 			Method: lineshaftv1.StopMethod_STOP_METHOD_TOKEN,
 		}}
 	default:
-		finished.Outcome = &lineshaftv1.AttemptFinished_Failure{Failure: failure(context.Cause(attempt.ctx), err)}
+		finished.Outcome = &lineshaftv1.AttemptFinished_Failure{Failure: failure(err, errors.Is(context.Cause(attempt.ctx), ErrTimeout))}
 	}
 	return finished
 }
@@ -136,8 +137,8 @@ func (e *resultTooLargeError) Error() string {
 	return fmt.Sprintf("the result has %d bytes, must have at most %d", e.size, resultBytesMax)
 }
 
-// failure describes an error of a handler whose context has ended for this cause, or not.
-func failure(cause, err error) *Failure {
+// failure describes an error of a handler. `isLate` is whether the attempt has reached its timeout.
+func failure(err error, isLate bool) *Failure {
 	text := valid(err.Error())
 	line, _, hasMore := strings.Cut(text, "\n")
 	described := &Failure{Reason: HandlerError, Message: line, Retryable: true}
@@ -159,10 +160,8 @@ func failure(cause, err error) *Failure {
 		described.Reason, described.Retryable = ResultTooLarge, false
 	case errors.As(err, &permanent):
 		described.Retryable = false
-	case errors.Is(cause, ErrTimeout):
+	case isLate:
 		described.Reason = Timeout
-	case errors.Is(cause, ErrStopping):
-		described.Reason = WorkerLost
 	}
 	return described
 }

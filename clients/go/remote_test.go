@@ -213,6 +213,15 @@ func TestARunningAttemptSurvivesAKilledServer(t *testing.T) {
 	})
 	task := must[*lineshaft.Task](t)(client.Submit(ctx, "slow", nil))
 	<-started
+	// An attempt whose start the server has not stored starts again.
+	for event, err := range task.Watch(ctx) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if event.State == lineshaft.Running {
+			break
+		}
+	}
 	proxy.cut()
 	server.kill()
 	server.start()
@@ -315,6 +324,7 @@ func TestTheTaskOfAKilledWorkerRunsElsewhere(t *testing.T) {
 		t.Errorf("the task runs in %d", process)
 	}
 	_ = first.Process.Kill()
+	_ = first.Wait()
 	second := startWorker(t, server.address)
 	go openGate(gate)
 	if process := must[int](t)(lineshaft.ResultOf[int](ctx, task)); process != second.Process.Pid {

@@ -66,6 +66,9 @@ func startServer(t testing.TB, config string) *server {
 	s.start()
 	t.Cleanup(func() {
 		s.kill()
+		if bytes.Contains(s.log.Bytes(), []byte(`"panicked"`)) {
+			t.Error("the server has panicked")
+		}
 		if t.Failed() {
 			t.Logf("log of the server:\n%s", s.log.Bytes())
 		}

@@ -19,8 +19,11 @@ import (
 
 const (
 	drainTimeout = 20 * time.Second
-	// stopTimeout is the time that handlers have to return after the drain timeout.
-	stopTimeout = 5 * time.Second
+	// stopTimeout is the time that handlers have to return after the drain timeout, and hastyTimeout after a second signal.
+	stopTimeout  = 5 * time.Second
+	hastyTimeout = time.Second
+	// lingerTime is the time after which no attempt can arrive that the server had sent before it heard of the drain.
+	lingerTime = 100 * time.Millisecond
 )
 
 // Worker runs tasks with the functions of this program.
@@ -41,7 +44,8 @@ type Worker struct {
 	handlers map[string]*handler
 	attempts map[string]*Attempt // by token, until the server has acknowledged their end
 	draining bool
-	drained  chan struct{} // closed when draining and no attempt is left
+	leaving  bool          // some time after the drain has begun
+	drained  chan struct{} // closed when leaving and no attempt is left
 	outbox   outbox
 }
 
@@ -184,29 +188,36 @@ func (w *Worker) begin() error {
 	return nil
 }
 
-// stop drains the worker, and stops what runs for too long.
+// stop drains the worker. After the drain timeout or a signal it ends the contexts of what still runs.
 func (w *Worker) stop(signals <-chan os.Signal, ended <-chan error) error {
 	w.logger.Info("lineshaft worker drains", "worker", w.id, "attempts", w.drain())
-	for _, wait := range []time.Duration{w.drainTimeout, stopTimeout} {
-		timer := time.NewTimer(wait)
-		defer timer.Stop()
+	time.AfterFunc(lingerTime, w.leave)
+	timer := time.NewTimer(w.drainTimeout)
+	defer timer.Stop()
+	isStopping := false
+	for {
+		timeout := stopTimeout
 		select {
-		case <-w.drained:
-			// The connection ends when the server has seen that.
-			select {
-			case <-ended:
-			case <-timer.C:
-			}
-			return nil
 		case err := <-ended:
 			return err
+		case <-w.drained:
+			// The server closes the stream when it has read all.
+			select {
+			case <-ended:
+			case <-time.After(stopTimeout):
+			}
+			return nil
 		case <-signals:
-			return w.left()
+			timeout = hastyTimeout
 		case <-timer.C:
-			w.cancelAll(ErrStopping)
 		}
+		if isStopping {
+			return w.left()
+		}
+		isStopping = true
+		w.cancelAll(ErrStopping)
+		timer.Reset(timeout)
 	}
-	return w.left()
 }
 
 // left is the error of attempts that still run.
@@ -222,13 +233,20 @@ func (w *Worker) drain() int {
 	defer w.mu.Unlock()
 	w.draining = true
 	w.outbox.post(drainingMessage())
-	w.checkDrained()
 	return len(w.attempts)
+}
+
+// leave ends the stream when no attempt is left.
+func (w *Worker) leave() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.leaving = true
+	w.checkDrained()
 }
 
 // checkDrained closes `drained` if the drain is complete.
 func (w *Worker) checkDrained() {
-	if !w.draining || len(w.attempts) > 0 {
+	if !w.leaving || len(w.attempts) > 0 {
 		return
 	}
 	select {

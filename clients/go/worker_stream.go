@@ -32,7 +32,7 @@ func (w *Worker) connect(ctx context.Context) error {
 	var pause retryDelay
 	wasWelcome := false
 	level := slog.LevelWarn // of an outage, the first error is a warning
-	for {
+	for !w.isDone() {
 		session := workerStream{worker: w}
 		err := session.run(ctx)
 		if session.isWelcome {
@@ -53,6 +53,7 @@ func (w *Worker) connect(ctx context.Context) error {
 			return nil
 		}
 	}
+	return nil
 }
 
 // isFatal reports whether connecting again makes no sense. A worker that has been connected keeps trying: its token may be
@@ -215,7 +216,6 @@ func (s *workerStream) welcome(welcome *lineshaftv1.WorkerWelcome) {
 	}
 	if w.draining {
 		w.outbox.post(drainingMessage())
-		w.checkDrained()
 	}
 }
 
