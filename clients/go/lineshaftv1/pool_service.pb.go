@@ -353,14 +353,14 @@ func (x *Percentiles) GetMax() *durationpb.Duration {
 	return nil
 }
 
-// A worker. It runs one attempt at a time.
+// A worker. It runs one attempt at a time, a remote worker as many as it has slots.
 type Worker struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Worker name, such as `PoolWorker-0`.
+	// Worker name, such as `PoolWorker-0`, or the worker ID of a remote worker.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Pool name.
 	Pool string `protobuf:"bytes,2,opt,name=pool,proto3" json:"pool,omitempty"`
-	// Whether the worker accepts work; false while it is being removed.
+	// Whether the worker accepts work; false while it is being removed, and while a remote worker is not connected or drains.
 	Alive bool `protobuf:"varint,3,opt,name=alive,proto3" json:"alive,omitempty"`
 	// Whether the worker runs an attempt.
 	Busy bool `protobuf:"varint,4,opt,name=busy,proto3" json:"busy,omitempty"`
@@ -375,7 +375,9 @@ type Worker struct {
 	// Time spent running attempts.
 	BusyTime *durationpb.Duration `protobuf:"bytes,10,opt,name=busy_time,json=busyTime,proto3" json:"busy_time,omitempty"`
 	// Time spent idle.
-	IdleTime      *durationpb.Duration `protobuf:"bytes,11,opt,name=idle_time,json=idleTime,proto3" json:"idle_time,omitempty"`
+	IdleTime *durationpb.Duration `protobuf:"bytes,11,opt,name=idle_time,json=idleTime,proto3" json:"idle_time,omitempty"`
+	// Only of a remote worker.
+	Remote        *RemoteWorker `protobuf:"bytes,12,opt,name=remote,proto3" json:"remote,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -480,6 +482,104 @@ func (x *Worker) GetIdleTime() *durationpb.Duration {
 	return nil
 }
 
+func (x *Worker) GetRemote() *RemoteWorker {
+	if x != nil {
+		return x.Remote
+	}
+	return nil
+}
+
+// A program that has connected with WorkerService.Work. It is listed until it has left or its lease has ended.
+type RemoteWorker struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether it is connected.
+	Connected bool `protobuf:"varint,1,opt,name=connected,proto3" json:"connected,omitempty"`
+	// Attempts that it runs at a time.
+	Slots int32 `protobuf:"varint,2,opt,name=slots,proto3" json:"slots,omitempty"`
+	// Attempts that it runs now.
+	Running int32 `protobuf:"varint,3,opt,name=running,proto3" json:"running,omitempty"`
+	// Handlers that it offers.
+	Handlers []string `protobuf:"bytes,4,rep,name=handlers,proto3" json:"handlers,omitempty"`
+	// Labels of the worker.
+	Labels map[string]string `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Name and version of its library; can be empty.
+	Version       string `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoteWorker) Reset() {
+	*x = RemoteWorker{}
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoteWorker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoteWorker) ProtoMessage() {}
+
+func (x *RemoteWorker) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoteWorker.ProtoReflect.Descriptor instead.
+func (*RemoteWorker) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RemoteWorker) GetConnected() bool {
+	if x != nil {
+		return x.Connected
+	}
+	return false
+}
+
+func (x *RemoteWorker) GetSlots() int32 {
+	if x != nil {
+		return x.Slots
+	}
+	return 0
+}
+
+func (x *RemoteWorker) GetRunning() int32 {
+	if x != nil {
+		return x.Running
+	}
+	return 0
+}
+
+func (x *RemoteWorker) GetHandlers() []string {
+	if x != nil {
+		return x.Handlers
+	}
+	return nil
+}
+
+func (x *RemoteWorker) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *RemoteWorker) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
 // Metrics of a pool. Counters start at zero at `counters_since`.
 type PoolMetrics struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -534,14 +634,16 @@ type PoolMetrics struct {
 	// Workers. Only with `include_workers`.
 	Workers []*Worker `protobuf:"bytes,26,rep,name=workers,proto3" json:"workers,omitempty"`
 	// Number of finished tasks that were deleted, by retention or DeleteTasks.
-	Deleted       int64 `protobuf:"varint,27,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	Deleted int64 `protobuf:"varint,27,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	// Number of QUEUED tasks of a remote pool whose handler no connected worker offers.
+	WithoutWorker int64 `protobuf:"varint,28,opt,name=without_worker,json=withoutWorker,proto3" json:"without_worker,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PoolMetrics) Reset() {
 	*x = PoolMetrics{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[4]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -553,7 +655,7 @@ func (x *PoolMetrics) String() string {
 func (*PoolMetrics) ProtoMessage() {}
 
 func (x *PoolMetrics) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[4]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -566,7 +668,7 @@ func (x *PoolMetrics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoolMetrics.ProtoReflect.Descriptor instead.
 func (*PoolMetrics) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{4}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PoolMetrics) GetPool() string {
@@ -751,6 +853,13 @@ func (x *PoolMetrics) GetDeleted() int64 {
 	return 0
 }
 
+func (x *PoolMetrics) GetWithoutWorker() int64 {
+	if x != nil {
+		return x.WithoutWorker
+	}
+	return 0
+}
+
 // Request of ListPools.
 type ListPoolsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -760,7 +869,7 @@ type ListPoolsRequest struct {
 
 func (x *ListPoolsRequest) Reset() {
 	*x = ListPoolsRequest{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[5]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -772,7 +881,7 @@ func (x *ListPoolsRequest) String() string {
 func (*ListPoolsRequest) ProtoMessage() {}
 
 func (x *ListPoolsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[5]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -785,7 +894,7 @@ func (x *ListPoolsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoolsRequest.ProtoReflect.Descriptor instead.
 func (*ListPoolsRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{5}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{6}
 }
 
 // Response of ListPools.
@@ -801,7 +910,7 @@ type ListPoolsResponse struct {
 
 func (x *ListPoolsResponse) Reset() {
 	*x = ListPoolsResponse{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[6]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -813,7 +922,7 @@ func (x *ListPoolsResponse) String() string {
 func (*ListPoolsResponse) ProtoMessage() {}
 
 func (x *ListPoolsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[6]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -826,7 +935,7 @@ func (x *ListPoolsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoolsResponse.ProtoReflect.Descriptor instead.
 func (*ListPoolsResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{6}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListPoolsResponse) GetPools() []*Pool {
@@ -854,7 +963,7 @@ type GetPoolRequest struct {
 
 func (x *GetPoolRequest) Reset() {
 	*x = GetPoolRequest{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[7]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -866,7 +975,7 @@ func (x *GetPoolRequest) String() string {
 func (*GetPoolRequest) ProtoMessage() {}
 
 func (x *GetPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[7]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -879,7 +988,7 @@ func (x *GetPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolRequest.ProtoReflect.Descriptor instead.
 func (*GetPoolRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{7}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetPoolRequest) GetName() string {
@@ -902,7 +1011,7 @@ type GetPoolResponse struct {
 
 func (x *GetPoolResponse) Reset() {
 	*x = GetPoolResponse{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[8]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -914,7 +1023,7 @@ func (x *GetPoolResponse) String() string {
 func (*GetPoolResponse) ProtoMessage() {}
 
 func (x *GetPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[8]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -927,7 +1036,7 @@ func (x *GetPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolResponse.ProtoReflect.Descriptor instead.
 func (*GetPoolResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{8}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetPoolResponse) GetPool() *Pool {
@@ -963,7 +1072,7 @@ type UpdatePoolRequest struct {
 
 func (x *UpdatePoolRequest) Reset() {
 	*x = UpdatePoolRequest{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[9]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -975,7 +1084,7 @@ func (x *UpdatePoolRequest) String() string {
 func (*UpdatePoolRequest) ProtoMessage() {}
 
 func (x *UpdatePoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[9]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -988,7 +1097,7 @@ func (x *UpdatePoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdatePoolRequest.ProtoReflect.Descriptor instead.
 func (*UpdatePoolRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{9}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *UpdatePoolRequest) GetName() string {
@@ -1039,7 +1148,7 @@ type UpdatePoolResponse struct {
 
 func (x *UpdatePoolResponse) Reset() {
 	*x = UpdatePoolResponse{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[10]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1051,7 +1160,7 @@ func (x *UpdatePoolResponse) String() string {
 func (*UpdatePoolResponse) ProtoMessage() {}
 
 func (x *UpdatePoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[10]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1064,7 +1173,7 @@ func (x *UpdatePoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdatePoolResponse.ProtoReflect.Descriptor instead.
 func (*UpdatePoolResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{10}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *UpdatePoolResponse) GetPool() *Pool {
@@ -1094,7 +1203,7 @@ type GetPoolMetricsRequest struct {
 
 func (x *GetPoolMetricsRequest) Reset() {
 	*x = GetPoolMetricsRequest{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[11]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1106,7 +1215,7 @@ func (x *GetPoolMetricsRequest) String() string {
 func (*GetPoolMetricsRequest) ProtoMessage() {}
 
 func (x *GetPoolMetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[11]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1119,7 +1228,7 @@ func (x *GetPoolMetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolMetricsRequest.ProtoReflect.Descriptor instead.
 func (*GetPoolMetricsRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{11}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetPoolMetricsRequest) GetName() string {
@@ -1149,7 +1258,7 @@ type GetPoolMetricsResponse struct {
 
 func (x *GetPoolMetricsResponse) Reset() {
 	*x = GetPoolMetricsResponse{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[12]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1161,7 +1270,7 @@ func (x *GetPoolMetricsResponse) String() string {
 func (*GetPoolMetricsResponse) ProtoMessage() {}
 
 func (x *GetPoolMetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[12]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1174,7 +1283,7 @@ func (x *GetPoolMetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolMetricsResponse.ProtoReflect.Descriptor instead.
 func (*GetPoolMetricsResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{12}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetPoolMetricsResponse) GetMetrics() *PoolMetrics {
@@ -1206,7 +1315,7 @@ type StreamPoolMetricsRequest struct {
 
 func (x *StreamPoolMetricsRequest) Reset() {
 	*x = StreamPoolMetricsRequest{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[13]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1218,7 +1327,7 @@ func (x *StreamPoolMetricsRequest) String() string {
 func (*StreamPoolMetricsRequest) ProtoMessage() {}
 
 func (x *StreamPoolMetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[13]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1231,7 +1340,7 @@ func (x *StreamPoolMetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamPoolMetricsRequest.ProtoReflect.Descriptor instead.
 func (*StreamPoolMetricsRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{13}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StreamPoolMetricsRequest) GetPools() []string {
@@ -1270,7 +1379,7 @@ type StreamPoolMetricsResponse struct {
 
 func (x *StreamPoolMetricsResponse) Reset() {
 	*x = StreamPoolMetricsResponse{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[14]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1282,7 +1391,7 @@ func (x *StreamPoolMetricsResponse) String() string {
 func (*StreamPoolMetricsResponse) ProtoMessage() {}
 
 func (x *StreamPoolMetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[14]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1295,7 +1404,7 @@ func (x *StreamPoolMetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamPoolMetricsResponse.ProtoReflect.Descriptor instead.
 func (*StreamPoolMetricsResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{14}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StreamPoolMetricsResponse) GetPools() []*PoolMetrics {
@@ -1330,7 +1439,7 @@ type ListWorkersRequest struct {
 
 func (x *ListWorkersRequest) Reset() {
 	*x = ListWorkersRequest{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[15]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1342,7 +1451,7 @@ func (x *ListWorkersRequest) String() string {
 func (*ListWorkersRequest) ProtoMessage() {}
 
 func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[15]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1355,7 +1464,7 @@ func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkersRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{15}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListWorkersRequest) GetPool() string {
@@ -1378,7 +1487,7 @@ type ListWorkersResponse struct {
 
 func (x *ListWorkersResponse) Reset() {
 	*x = ListWorkersResponse{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[16]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1390,7 +1499,7 @@ func (x *ListWorkersResponse) String() string {
 func (*ListWorkersResponse) ProtoMessage() {}
 
 func (x *ListWorkersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[16]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1403,7 +1512,7 @@ func (x *ListWorkersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersResponse.ProtoReflect.Descriptor instead.
 func (*ListWorkersResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{16}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListWorkersResponse) GetWorkers() []*Worker {
@@ -1431,7 +1540,7 @@ type ResetPoolCountersRequest struct {
 
 func (x *ResetPoolCountersRequest) Reset() {
 	*x = ResetPoolCountersRequest{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[17]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1443,7 +1552,7 @@ func (x *ResetPoolCountersRequest) String() string {
 func (*ResetPoolCountersRequest) ProtoMessage() {}
 
 func (x *ResetPoolCountersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[17]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1456,7 +1565,7 @@ func (x *ResetPoolCountersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetPoolCountersRequest.ProtoReflect.Descriptor instead.
 func (*ResetPoolCountersRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{17}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ResetPoolCountersRequest) GetName() string {
@@ -1477,7 +1586,7 @@ type ResetPoolCountersResponse struct {
 
 func (x *ResetPoolCountersResponse) Reset() {
 	*x = ResetPoolCountersResponse{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[18]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1489,7 +1598,7 @@ func (x *ResetPoolCountersResponse) String() string {
 func (*ResetPoolCountersResponse) ProtoMessage() {}
 
 func (x *ResetPoolCountersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[18]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1502,7 +1611,7 @@ func (x *ResetPoolCountersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetPoolCountersResponse.ProtoReflect.Descriptor instead.
 func (*ResetPoolCountersResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{18}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ResetPoolCountersResponse) GetRevision() uint64 {
@@ -1542,7 +1651,7 @@ const file_lineshaft_v1_pool_service_proto_rawDesc = "" +
 	"\x03p50\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03p50\x12+\n" +
 	"\x03p90\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03p90\x12+\n" +
 	"\x03p99\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x03p99\x12+\n" +
-	"\x03max\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x03max\"\xd1\x02\n" +
+	"\x03max\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x03max\"\x85\x03\n" +
 	"\x06Worker\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04pool\x18\x02 \x01(\tR\x04pool\x12\x14\n" +
@@ -1554,7 +1663,18 @@ const file_lineshaft_v1_pool_service_proto_rawDesc = "" +
 	"\x06failed\x18\t \x01(\x03R\x06failed\x126\n" +
 	"\tbusy_time\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\bbusyTime\x126\n" +
-	"\tidle_time\x18\v \x01(\v2\x19.google.protobuf.DurationR\bidleTime\"\x94\a\n" +
+	"\tidle_time\x18\v \x01(\v2\x19.google.protobuf.DurationR\bidleTime\x122\n" +
+	"\x06remote\x18\f \x01(\v2\x1a.lineshaft.v1.RemoteWorkerR\x06remote\"\x8d\x02\n" +
+	"\fRemoteWorker\x12\x1c\n" +
+	"\tconnected\x18\x01 \x01(\bR\tconnected\x12\x14\n" +
+	"\x05slots\x18\x02 \x01(\x05R\x05slots\x12\x18\n" +
+	"\arunning\x18\x03 \x01(\x05R\arunning\x12\x1a\n" +
+	"\bhandlers\x18\x04 \x03(\tR\bhandlers\x12>\n" +
+	"\x06labels\x18\x05 \x03(\v2&.lineshaft.v1.RemoteWorker.LabelsEntryR\x06labels\x12\x18\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbb\a\n" +
 	"\vPoolMetrics\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
@@ -1587,7 +1707,8 @@ const file_lineshaft_v1_pool_service_proto_rawDesc = "" +
 	"\brun_time\x18\x18 \x01(\v2\x19.lineshaft.v1.PercentilesR\arunTime\x12 \n" +
 	"\vutilization\x18\x19 \x01(\x01R\vutilization\x12.\n" +
 	"\aworkers\x18\x1a \x03(\v2\x14.lineshaft.v1.WorkerR\aworkers\x12\x18\n" +
-	"\adeleted\x18\x1b \x01(\x03R\adeleted\"\x12\n" +
+	"\adeleted\x18\x1b \x01(\x03R\adeleted\x12%\n" +
+	"\x0ewithout_worker\x18\x1c \x01(\x03R\rwithoutWorker\"\x12\n" +
 	"\x10ListPoolsRequest\"Y\n" +
 	"\x11ListPoolsResponse\x12(\n" +
 	"\x05pools\x18\x01 \x03(\v2\x12.lineshaft.v1.PoolR\x05pools\x12\x1a\n" +
@@ -1662,80 +1783,84 @@ func file_lineshaft_v1_pool_service_proto_rawDescGZIP() []byte {
 }
 
 var file_lineshaft_v1_pool_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_lineshaft_v1_pool_service_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_lineshaft_v1_pool_service_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_lineshaft_v1_pool_service_proto_goTypes = []any{
 	(PoolKind)(0),                     // 0: lineshaft.v1.PoolKind
 	(*Pool)(nil),                      // 1: lineshaft.v1.Pool
 	(*PriorityDepth)(nil),             // 2: lineshaft.v1.PriorityDepth
 	(*Percentiles)(nil),               // 3: lineshaft.v1.Percentiles
 	(*Worker)(nil),                    // 4: lineshaft.v1.Worker
-	(*PoolMetrics)(nil),               // 5: lineshaft.v1.PoolMetrics
-	(*ListPoolsRequest)(nil),          // 6: lineshaft.v1.ListPoolsRequest
-	(*ListPoolsResponse)(nil),         // 7: lineshaft.v1.ListPoolsResponse
-	(*GetPoolRequest)(nil),            // 8: lineshaft.v1.GetPoolRequest
-	(*GetPoolResponse)(nil),           // 9: lineshaft.v1.GetPoolResponse
-	(*UpdatePoolRequest)(nil),         // 10: lineshaft.v1.UpdatePoolRequest
-	(*UpdatePoolResponse)(nil),        // 11: lineshaft.v1.UpdatePoolResponse
-	(*GetPoolMetricsRequest)(nil),     // 12: lineshaft.v1.GetPoolMetricsRequest
-	(*GetPoolMetricsResponse)(nil),    // 13: lineshaft.v1.GetPoolMetricsResponse
-	(*StreamPoolMetricsRequest)(nil),  // 14: lineshaft.v1.StreamPoolMetricsRequest
-	(*StreamPoolMetricsResponse)(nil), // 15: lineshaft.v1.StreamPoolMetricsResponse
-	(*ListWorkersRequest)(nil),        // 16: lineshaft.v1.ListWorkersRequest
-	(*ListWorkersResponse)(nil),       // 17: lineshaft.v1.ListWorkersResponse
-	(*ResetPoolCountersRequest)(nil),  // 18: lineshaft.v1.ResetPoolCountersRequest
-	(*ResetPoolCountersResponse)(nil), // 19: lineshaft.v1.ResetPoolCountersResponse
-	(*durationpb.Duration)(nil),       // 20: google.protobuf.Duration
-	(Durability)(0),                   // 21: lineshaft.v1.Durability
-	(Priority)(0),                     // 22: lineshaft.v1.Priority
-	(*timestamppb.Timestamp)(nil),     // 23: google.protobuf.Timestamp
-	(*SystemHealth)(nil),              // 24: lineshaft.v1.SystemHealth
+	(*RemoteWorker)(nil),              // 5: lineshaft.v1.RemoteWorker
+	(*PoolMetrics)(nil),               // 6: lineshaft.v1.PoolMetrics
+	(*ListPoolsRequest)(nil),          // 7: lineshaft.v1.ListPoolsRequest
+	(*ListPoolsResponse)(nil),         // 8: lineshaft.v1.ListPoolsResponse
+	(*GetPoolRequest)(nil),            // 9: lineshaft.v1.GetPoolRequest
+	(*GetPoolResponse)(nil),           // 10: lineshaft.v1.GetPoolResponse
+	(*UpdatePoolRequest)(nil),         // 11: lineshaft.v1.UpdatePoolRequest
+	(*UpdatePoolResponse)(nil),        // 12: lineshaft.v1.UpdatePoolResponse
+	(*GetPoolMetricsRequest)(nil),     // 13: lineshaft.v1.GetPoolMetricsRequest
+	(*GetPoolMetricsResponse)(nil),    // 14: lineshaft.v1.GetPoolMetricsResponse
+	(*StreamPoolMetricsRequest)(nil),  // 15: lineshaft.v1.StreamPoolMetricsRequest
+	(*StreamPoolMetricsResponse)(nil), // 16: lineshaft.v1.StreamPoolMetricsResponse
+	(*ListWorkersRequest)(nil),        // 17: lineshaft.v1.ListWorkersRequest
+	(*ListWorkersResponse)(nil),       // 18: lineshaft.v1.ListWorkersResponse
+	(*ResetPoolCountersRequest)(nil),  // 19: lineshaft.v1.ResetPoolCountersRequest
+	(*ResetPoolCountersResponse)(nil), // 20: lineshaft.v1.ResetPoolCountersResponse
+	nil,                               // 21: lineshaft.v1.RemoteWorker.LabelsEntry
+	(*durationpb.Duration)(nil),       // 22: google.protobuf.Duration
+	(Durability)(0),                   // 23: lineshaft.v1.Durability
+	(Priority)(0),                     // 24: lineshaft.v1.Priority
+	(*timestamppb.Timestamp)(nil),     // 25: google.protobuf.Timestamp
+	(*SystemHealth)(nil),              // 26: lineshaft.v1.SystemHealth
 }
 var file_lineshaft_v1_pool_service_proto_depIdxs = []int32{
 	0,  // 0: lineshaft.v1.Pool.kind:type_name -> lineshaft.v1.PoolKind
-	20, // 1: lineshaft.v1.Pool.default_timeout:type_name -> google.protobuf.Duration
-	21, // 2: lineshaft.v1.Pool.durability:type_name -> lineshaft.v1.Durability
-	22, // 3: lineshaft.v1.PriorityDepth.priority:type_name -> lineshaft.v1.Priority
-	20, // 4: lineshaft.v1.PriorityDepth.oldest_wait:type_name -> google.protobuf.Duration
-	20, // 5: lineshaft.v1.Percentiles.p50:type_name -> google.protobuf.Duration
-	20, // 6: lineshaft.v1.Percentiles.p90:type_name -> google.protobuf.Duration
-	20, // 7: lineshaft.v1.Percentiles.p99:type_name -> google.protobuf.Duration
-	20, // 8: lineshaft.v1.Percentiles.max:type_name -> google.protobuf.Duration
-	20, // 9: lineshaft.v1.Worker.busy_time:type_name -> google.protobuf.Duration
-	20, // 10: lineshaft.v1.Worker.idle_time:type_name -> google.protobuf.Duration
-	23, // 11: lineshaft.v1.PoolMetrics.time:type_name -> google.protobuf.Timestamp
-	2,  // 12: lineshaft.v1.PoolMetrics.priorities:type_name -> lineshaft.v1.PriorityDepth
-	20, // 13: lineshaft.v1.PoolMetrics.oldest_wait:type_name -> google.protobuf.Duration
-	23, // 14: lineshaft.v1.PoolMetrics.counters_since:type_name -> google.protobuf.Timestamp
-	3,  // 15: lineshaft.v1.PoolMetrics.wait_time:type_name -> lineshaft.v1.Percentiles
-	3,  // 16: lineshaft.v1.PoolMetrics.run_time:type_name -> lineshaft.v1.Percentiles
-	4,  // 17: lineshaft.v1.PoolMetrics.workers:type_name -> lineshaft.v1.Worker
-	1,  // 18: lineshaft.v1.ListPoolsResponse.pools:type_name -> lineshaft.v1.Pool
-	1,  // 19: lineshaft.v1.GetPoolResponse.pool:type_name -> lineshaft.v1.Pool
-	1,  // 20: lineshaft.v1.UpdatePoolResponse.pool:type_name -> lineshaft.v1.Pool
-	5,  // 21: lineshaft.v1.GetPoolMetricsResponse.metrics:type_name -> lineshaft.v1.PoolMetrics
-	20, // 22: lineshaft.v1.StreamPoolMetricsRequest.interval:type_name -> google.protobuf.Duration
-	5,  // 23: lineshaft.v1.StreamPoolMetricsResponse.pools:type_name -> lineshaft.v1.PoolMetrics
-	24, // 24: lineshaft.v1.StreamPoolMetricsResponse.system:type_name -> lineshaft.v1.SystemHealth
-	4,  // 25: lineshaft.v1.ListWorkersResponse.workers:type_name -> lineshaft.v1.Worker
-	6,  // 26: lineshaft.v1.PoolService.ListPools:input_type -> lineshaft.v1.ListPoolsRequest
-	8,  // 27: lineshaft.v1.PoolService.GetPool:input_type -> lineshaft.v1.GetPoolRequest
-	10, // 28: lineshaft.v1.PoolService.UpdatePool:input_type -> lineshaft.v1.UpdatePoolRequest
-	12, // 29: lineshaft.v1.PoolService.GetPoolMetrics:input_type -> lineshaft.v1.GetPoolMetricsRequest
-	14, // 30: lineshaft.v1.PoolService.StreamPoolMetrics:input_type -> lineshaft.v1.StreamPoolMetricsRequest
-	16, // 31: lineshaft.v1.PoolService.ListWorkers:input_type -> lineshaft.v1.ListWorkersRequest
-	18, // 32: lineshaft.v1.PoolService.ResetPoolCounters:input_type -> lineshaft.v1.ResetPoolCountersRequest
-	7,  // 33: lineshaft.v1.PoolService.ListPools:output_type -> lineshaft.v1.ListPoolsResponse
-	9,  // 34: lineshaft.v1.PoolService.GetPool:output_type -> lineshaft.v1.GetPoolResponse
-	11, // 35: lineshaft.v1.PoolService.UpdatePool:output_type -> lineshaft.v1.UpdatePoolResponse
-	13, // 36: lineshaft.v1.PoolService.GetPoolMetrics:output_type -> lineshaft.v1.GetPoolMetricsResponse
-	15, // 37: lineshaft.v1.PoolService.StreamPoolMetrics:output_type -> lineshaft.v1.StreamPoolMetricsResponse
-	17, // 38: lineshaft.v1.PoolService.ListWorkers:output_type -> lineshaft.v1.ListWorkersResponse
-	19, // 39: lineshaft.v1.PoolService.ResetPoolCounters:output_type -> lineshaft.v1.ResetPoolCountersResponse
-	33, // [33:40] is the sub-list for method output_type
-	26, // [26:33] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	22, // 1: lineshaft.v1.Pool.default_timeout:type_name -> google.protobuf.Duration
+	23, // 2: lineshaft.v1.Pool.durability:type_name -> lineshaft.v1.Durability
+	24, // 3: lineshaft.v1.PriorityDepth.priority:type_name -> lineshaft.v1.Priority
+	22, // 4: lineshaft.v1.PriorityDepth.oldest_wait:type_name -> google.protobuf.Duration
+	22, // 5: lineshaft.v1.Percentiles.p50:type_name -> google.protobuf.Duration
+	22, // 6: lineshaft.v1.Percentiles.p90:type_name -> google.protobuf.Duration
+	22, // 7: lineshaft.v1.Percentiles.p99:type_name -> google.protobuf.Duration
+	22, // 8: lineshaft.v1.Percentiles.max:type_name -> google.protobuf.Duration
+	22, // 9: lineshaft.v1.Worker.busy_time:type_name -> google.protobuf.Duration
+	22, // 10: lineshaft.v1.Worker.idle_time:type_name -> google.protobuf.Duration
+	5,  // 11: lineshaft.v1.Worker.remote:type_name -> lineshaft.v1.RemoteWorker
+	21, // 12: lineshaft.v1.RemoteWorker.labels:type_name -> lineshaft.v1.RemoteWorker.LabelsEntry
+	25, // 13: lineshaft.v1.PoolMetrics.time:type_name -> google.protobuf.Timestamp
+	2,  // 14: lineshaft.v1.PoolMetrics.priorities:type_name -> lineshaft.v1.PriorityDepth
+	22, // 15: lineshaft.v1.PoolMetrics.oldest_wait:type_name -> google.protobuf.Duration
+	25, // 16: lineshaft.v1.PoolMetrics.counters_since:type_name -> google.protobuf.Timestamp
+	3,  // 17: lineshaft.v1.PoolMetrics.wait_time:type_name -> lineshaft.v1.Percentiles
+	3,  // 18: lineshaft.v1.PoolMetrics.run_time:type_name -> lineshaft.v1.Percentiles
+	4,  // 19: lineshaft.v1.PoolMetrics.workers:type_name -> lineshaft.v1.Worker
+	1,  // 20: lineshaft.v1.ListPoolsResponse.pools:type_name -> lineshaft.v1.Pool
+	1,  // 21: lineshaft.v1.GetPoolResponse.pool:type_name -> lineshaft.v1.Pool
+	1,  // 22: lineshaft.v1.UpdatePoolResponse.pool:type_name -> lineshaft.v1.Pool
+	6,  // 23: lineshaft.v1.GetPoolMetricsResponse.metrics:type_name -> lineshaft.v1.PoolMetrics
+	22, // 24: lineshaft.v1.StreamPoolMetricsRequest.interval:type_name -> google.protobuf.Duration
+	6,  // 25: lineshaft.v1.StreamPoolMetricsResponse.pools:type_name -> lineshaft.v1.PoolMetrics
+	26, // 26: lineshaft.v1.StreamPoolMetricsResponse.system:type_name -> lineshaft.v1.SystemHealth
+	4,  // 27: lineshaft.v1.ListWorkersResponse.workers:type_name -> lineshaft.v1.Worker
+	7,  // 28: lineshaft.v1.PoolService.ListPools:input_type -> lineshaft.v1.ListPoolsRequest
+	9,  // 29: lineshaft.v1.PoolService.GetPool:input_type -> lineshaft.v1.GetPoolRequest
+	11, // 30: lineshaft.v1.PoolService.UpdatePool:input_type -> lineshaft.v1.UpdatePoolRequest
+	13, // 31: lineshaft.v1.PoolService.GetPoolMetrics:input_type -> lineshaft.v1.GetPoolMetricsRequest
+	15, // 32: lineshaft.v1.PoolService.StreamPoolMetrics:input_type -> lineshaft.v1.StreamPoolMetricsRequest
+	17, // 33: lineshaft.v1.PoolService.ListWorkers:input_type -> lineshaft.v1.ListWorkersRequest
+	19, // 34: lineshaft.v1.PoolService.ResetPoolCounters:input_type -> lineshaft.v1.ResetPoolCountersRequest
+	8,  // 35: lineshaft.v1.PoolService.ListPools:output_type -> lineshaft.v1.ListPoolsResponse
+	10, // 36: lineshaft.v1.PoolService.GetPool:output_type -> lineshaft.v1.GetPoolResponse
+	12, // 37: lineshaft.v1.PoolService.UpdatePool:output_type -> lineshaft.v1.UpdatePoolResponse
+	14, // 38: lineshaft.v1.PoolService.GetPoolMetrics:output_type -> lineshaft.v1.GetPoolMetricsResponse
+	16, // 39: lineshaft.v1.PoolService.StreamPoolMetrics:output_type -> lineshaft.v1.StreamPoolMetricsResponse
+	18, // 40: lineshaft.v1.PoolService.ListWorkers:output_type -> lineshaft.v1.ListWorkersResponse
+	20, // 41: lineshaft.v1.PoolService.ResetPoolCounters:output_type -> lineshaft.v1.ResetPoolCountersResponse
+	35, // [35:42] is the sub-list for method output_type
+	28, // [28:35] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_lineshaft_v1_pool_service_proto_init() }
@@ -1745,14 +1870,14 @@ func file_lineshaft_v1_pool_service_proto_init() {
 	}
 	file_lineshaft_v1_system_service_proto_init()
 	file_lineshaft_v1_task_proto_init()
-	file_lineshaft_v1_pool_service_proto_msgTypes[9].OneofWrappers = []any{}
+	file_lineshaft_v1_pool_service_proto_msgTypes[10].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lineshaft_v1_pool_service_proto_rawDesc), len(file_lineshaft_v1_pool_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   19,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
