@@ -1,6 +1,8 @@
 """Runs the programs of README.md with the package as a user installs it: `readme.py BIN`, the `bin` folder of its environment.
 
 `<!-- program: NAME -->` before a block of Python makes it a program. A text block after it is what it must print.
+`<!-- worker: NAME -->` makes it a worker, which runs beside them and must end on SIGTERM. The first
+block of TOML is the configuration of the server.
 """
 
 from __future__ import annotations
@@ -20,26 +22,48 @@ PROGRAM = re.compile(
     r"<!-- program: (\S+) -->\n```python\n(.*?)```\n(?:(?!<!-- program|^## ).)*?```text\n(.*?)```",
     re.DOTALL | re.MULTILINE,
 )
+WORKER = re.compile(r"<!-- worker: (\S+) -->\n```python\n(.*?)```", re.DOTALL)
+
+CONFIG = re.compile(r"<!-- config -->\n```toml\n(.*?)```", re.DOTALL)
 
 
 def main() -> None:
     python = pathlib.Path(sys.argv[1]) / "python"
-    programs = PROGRAM.findall((HERE.parent / "README.md").read_text())
-    if not programs:
+    text = (HERE.parent / "README.md").read_text()
+    programs, workers, config = PROGRAM.findall(text), WORKER.findall(text), CONFIG.search(text)
+    if not programs or not workers or config is None:
         sys.exit("README.md has no programs")
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch)
-        server = Server(os.environ["LINESHAFT_BINARY"], folder / "server", "")
+        server = Server(os.environ["LINESHAFT_BINARY"], folder / "server", config[1])
         try:
             env = dict(os.environ, LINESHAFT_ADDRESS="{}:{}".format(*server.address))
+            running = [start(python, name, text, folder, env) for name, text in workers]
             for name, text, wanted in programs:
                 (folder / name).write_text(text)
                 done = subprocess.run([python, name], cwd=folder, env=env, capture_output=True, text=True, timeout=60)
                 if done.returncode != 0 or done.stdout != wanted:
                     sys.exit(f"{name} of README.md printed\n{done.stdout}{done.stderr}\ninstead of\n{wanted}")
                 print(f"ok {name}")
+            for worker in running:
+                worker.terminate()
+                if worker.wait(30) != 0:
+                    sys.exit(f"a worker of README.md exited with {worker.returncode}")
         finally:
             server.end()
+
+
+def start(
+    python: pathlib.Path, name: str, text: str, folder: pathlib.Path, env: dict[str, str]
+) -> subprocess.Popen[str]:
+    """Starts a worker and waits until it is connected."""
+    (folder / name).write_text(text)
+    worker = subprocess.Popen([python, name], cwd=folder, env=env, stderr=subprocess.PIPE, text=True)
+    assert worker.stderr is not None
+    for line in worker.stderr:
+        if " runs " in line:
+            return worker
+    sys.exit(f"{name} of README.md has ended")
 
 
 if __name__ == "__main__":

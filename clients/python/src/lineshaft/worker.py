@@ -9,6 +9,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -91,6 +92,7 @@ class Worker:
         self._call: Any = None
         self._heard = 0.0
         self._interval = WELCOME_SECONDS
+        self._announces = False
         self._draining = False
         self._stopping = threading.Event()
         self._ended = threading.Event()
@@ -172,6 +174,7 @@ class Worker:
 
         After a broken connection it connects again, for ever. Raises a `ServerError` if the server refuses the worker.
         """
+        self._announces = not logger.isEnabledFor(logging.INFO)
         self.start()
         with _signals(self):
             self.join()
@@ -351,7 +354,12 @@ class Worker:
             self._outbox.begin(first)
         for attempt in stale:
             attempt.cancel(worker_service_pb2.STOP_REASON_STALE, 0.0)
-        logger.info("worker %s runs %s in pool %s", self.id, ", ".join(self._handlers), welcome.pool)
+        text = f"worker {self.id} runs {', '.join(self._handlers)} in pool {welcome.pool}"
+        logger.info("%s", text)
+        if self._announces:
+            # Otherwise a program without logging would show nothing.
+            self._announces = False
+            print(f"lineshaft: {text}", file=sys.stderr, flush=True)
         self._ready.set()
 
     def _messages(self, messages: Iterable[ServerMessage]) -> None:
