@@ -79,7 +79,7 @@ async fn a_request_id_is_remembered_without_a_disk() {
     assert_remembered(&server, "first", &first, "in memory").await;
     let limits =
         server.system().get_server_info(v1::GetServerInfoRequest {}).await.unwrap().into_inner().limits.unwrap();
-    assert_eq!(limits.remembered_request_ids, 100_000);
+    assert_eq!((limits.remembered_request_ids, limits.retained_bytes), (100_000, 64 << 20));
 }
 
 #[tokio::test]
@@ -167,9 +167,9 @@ async fn a_delay_that_differs_is_another_request() {
 
 #[tokio::test]
 async fn the_configured_limits_are_reported() {
-    let server = Server::start("[retention]\nrequest_id_count = 5000\nrequest_id_age = \"2h\"\n");
+    let server = Server::start("[retention]\nrequest_id_count = 5000\nrequest_id_age = \"2h\"\nbytes = \"32MiB\"\n");
     let info = server.system().get_server_info(v1::GetServerInfoRequest {}).await.unwrap().into_inner();
     let limits = info.limits.unwrap();
-    assert_eq!(limits.remembered_request_ids, 5_000);
+    assert_eq!((limits.remembered_request_ids, limits.retained_bytes), (5_000, 32 << 20));
     assert_eq!(limits.remembered_request_id_age.unwrap().seconds, 7_200);
 }

@@ -25,6 +25,10 @@ const RETRY_DELAY: Duration = Duration::from_millis(500);
 /// Pages in the write-ahead log after which they are copied into the file: 32 MiB.
 const CHECKPOINT_PAGES: i32 = 8192;
 
+/// Delay between two steps that return free space while there is nothing to write. With free pages in random order a step
+/// finds them by a search of them all.
+const SHRINK_PAUSE: Duration = Duration::from_millis(90);
+
 /// What the handle and the thread share.
 pub(super) struct Shared {
     pub(super) path: PathBuf,
@@ -165,7 +169,11 @@ impl Worker {
     fn shrink_while_idle(&self) {
         let mut released = self.shrink();
         let any = released.any;
-        while released.more && self.shared.queue.is_idle() {
+        while released.more {
+            self.shared.queue.wait(SHRINK_PAUSE);
+            if !self.shared.queue.is_idle() {
+                break;
+            }
             released = self.shrink();
         }
         if any && let Err(error) = self.checkpoint() {

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 /// Free pages that stay in the file: 16 MiB.
 const KEPT_PAGES: u64 = if cfg!(test) { 16 } else { 4_096 };
 /// Pages that are returned in one transaction.
-const STEP_PAGES: u32 = 64;
+const STEP_PAGES: u32 = 32;
 /// How long [`release_free_pages`] takes, about.
 const STEP_TIME: Duration = Duration::from_millis(10);
 
