@@ -283,22 +283,27 @@ impl StatusRecord {
     /// `submission`: the revision of the task's submission, which is the key of its row.
     pub fn into_model(self, submission: Revision) -> Result<TaskStatus, Corruption> {
         let produced_bytes = self.produced_bytes.unwrap_or_else(|| self.estimated_bytes());
+        let state = variant("task state", self.state, TaskState::from_number)?;
+        // An older version kept the failure of an earlier attempt.
+        let is_past = matches!(state, TaskState::Running | TaskState::Completed | TaskState::Cancelled);
+        let since = self.state_since();
+        let failure = self.failure.filter(|_| !is_past);
         Ok(TaskStatus {
             produced_bytes,
-            state: variant("task state", self.state, TaskState::from_number)?,
+            state,
             submission,
             revision: Revision(self.revision),
             attempt: self.attempt,
             crashes: self.crashes,
             submitted_at: Timestamp(self.submitted_at),
-            since: self.state_since(),
+            since,
             interrupted: self.interrupted,
             eligible_at: Timestamp(self.eligible_at),
             started_at: self.started_at.map(Timestamp),
             finished_at: self.finished_at.map(Timestamp),
             worker: self.worker.map(Into::into),
             remote_fence: self.remote_fence,
-            failure: self.failure.map(FailureRecord::into_model).transpose()?.map(Box::new),
+            failure: failure.map(FailureRecord::into_model).transpose()?.map(Box::new),
             cancel_request: self.cancel_request.map(RequestRecord::into_model).transpose()?.map(Box::new),
             cancel_receipt: self.cancel_receipt.map(ReceiptRecord::into_model).transpose()?.map(Box::new),
             result: self.result.map(PayloadRecord::into_model),
@@ -312,7 +317,7 @@ impl StatusRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ResourceUsage;
+    use crate::model::{Failure, FailureReason, ResourceUsage};
     use crate::store::tests::fixtures;
 
     /// Payload `abc` and the argument `-v`, as written by versions without traces.
@@ -350,6 +355,24 @@ mod tests {
         (status.stdout_bytes, status.stderr_bytes) = (1 << 30, 7);
         let record = StatusRecord { produced_bytes: None, ..StatusRecord::from(&status) };
         assert_eq!(record.into_model(Revision(1)).unwrap().produced_bytes, 1_000 + (128 << 10) + 7);
+    }
+
+    #[test]
+    fn a_failure_that_an_older_version_kept_beyond_its_attempt_is_left_out() {
+        let failure = Box::new(Failure::new(FailureReason::HandlerError, "exited with code 1"));
+        for (state, expected) in [
+            (TaskState::Waiting, true),
+            (TaskState::Queued, true),
+            (TaskState::Failed, true),
+            (TaskState::Running, false),
+            (TaskState::Completed, false),
+            (TaskState::Cancelled, false),
+        ] {
+            let mut status = TaskStatus::submitted(state, Revision(1), Timestamp(1), Timestamp(2));
+            status.failure = Some(failure.clone());
+            let read = StatusRecord::from(&status).into_model(Revision(1)).unwrap();
+            assert_eq!(read.failure.is_some(), expected, "{state:?}");
+        }
     }
 
     #[test]
