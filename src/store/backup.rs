@@ -103,9 +103,13 @@ pub fn backup(data: &Path, to: &Path) -> Result<CheckReport, StoreError> {
 
 /// Removes what a backup to `to` has written so far, if it is not complete.
 pub fn discard_backup(to: &Path) {
-    if let Some(partial) = partial(to) {
-        // The suffix shows that the copy is incomplete.
-        let _ = std::fs::remove_dir_all(&partial);
+    let Some(partial) = partial(to) else { return };
+    // The copy may still add files. If it adds too many, the suffix shows that it is incomplete.
+    for _ in 0..100 {
+        match std::fs::remove_dir_all(&partial) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            _ => return,
+        }
     }
 }
 

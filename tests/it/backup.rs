@@ -1,10 +1,13 @@
 //! Backup, check, restore and rebuild of a store with the binary.
 
 use std::path::Path;
+use std::process::Stdio;
 
 use lineshaft::proto::v1::{self, TaskState};
 
-use crate::support::{BINARY, Server, check, eventually, noop, run, seconds, task};
+use rustix::process::Signal;
+
+use crate::support::{BINARY, Server, check, eventually, eventually_blocking, noop, run, seconds, task};
 
 fn store(arguments: &[&str]) -> (bool, String) {
     run(BINARY, [&["store"], arguments].concat())
@@ -113,7 +116,7 @@ async fn the_store_of_a_stopped_server_can_be_backed_up_and_checked() {
     let id = server.submit(noop()).await;
     server.wait_finished(&id).await;
     // An orderly stop writes the projection.
-    server.signal(rustix::process::Signal::TERM);
+    server.signal(Signal::TERM);
     server.wait_exit();
     let (data, copies) = (server.path("data"), tempfile::tempdir().unwrap());
     let copy = copies.path().join("copy");
@@ -147,4 +150,39 @@ async fn a_backup_replaces_what_a_killed_one_has_left() {
     drop(writing);
     let (ok, output) = store(&backup);
     assert!(ok && copy.exists() && !partial.exists(), "{output}");
+}
+
+#[tokio::test]
+async fn a_backup_that_a_signal_ends_leaves_nothing() {
+    let mut server = Server::start("");
+    server.set_paused("default", true).await;
+    // So large that copying it takes far longer than to see that it has begun.
+    for _ in 0..48 {
+        server.submit(task("compute", &"1".repeat(1_000_000))).await;
+    }
+    server.kill9();
+    let (data, copies) = (server.path("data"), tempfile::tempdir().unwrap());
+    let (copy, partial) = (copies.path().join("copy"), copies.path().join("copy.partial"));
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        // The backup may complete before the signal; then it does not count.
+        loop {
+            #[expect(clippy::disallowed_methods, reason = "starts the binary under test")]
+            let mut command = std::process::Command::new(BINARY);
+            command.args(["store", "backup", "--data-dir", text(&data), "--to", text(&copy)]);
+            let mut backup = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            eventually_blocking(|| {
+                let begun = partial.exists() || backup.try_wait().unwrap().is_some();
+                check(begun, || "the backup has not begun".to_owned())
+            });
+            rustix::process::kill_process(rustix::process::Pid::from_child(&backup), signal).unwrap();
+            let ended = backup.wait().unwrap();
+            if copy.exists() {
+                std::fs::remove_dir_all(&copy).unwrap();
+                continue;
+            }
+            assert_eq!(ended.code(), Some(128 + signal.as_raw()), "{signal:?}");
+            assert_eq!(std::fs::read_dir(copies.path()).unwrap().count(), 0, "{signal:?} left files");
+            break;
+        }
+    }
 }
