@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::config::{Config, Handler, Process, unwritten_bytes};
 use crate::model::{MemoryAccount, MemoryPart, PoolName, RequestRetention, Retention};
-use crate::runners::process::{Limits, ProcessOptions, ResultSource};
+use crate::runners::process::{Limits, ProcessOptions};
 use crate::scheduler::WatchWindow;
 use crate::telemetry::Telemetry;
 use crate::telemetry::host::HostSampler;
@@ -137,6 +137,5 @@ pub(super) fn process(process: Process, handler: &Handler) -> ProcessOptions {
             processes: process.limits.processes,
         },
         grace: handler.grace.0,
-        result: ResultSource::default(),
     }
 }

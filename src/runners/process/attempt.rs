@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::handler::ProcessHandler;
-use super::options::ResultSource;
 use super::outcome::{self, ResultBuffer, start_failure};
 use super::shim::Shim;
 use super::wire::{Ended, KILL, Report, TERMINATE};
@@ -32,11 +31,8 @@ pub(super) async fn run(handler: Arc<ProcessHandler>, run: Run) -> RunReport {
         Err(error) => return Outcome::Unavailable(format!("failed to start a process: {error}").into()).into(),
     };
     let mut attempt = Attempt { handler: &handler, run: &run, shim, phase: Phase::Running, method: None };
-    let mut stdout = match handler.options.result {
-        ResultSource::Stdout(_) => Some(ResultBuffer::default()),
-        ResultSource::None => None,
-    };
-    match attempt.drive(stdout.as_mut()).await {
+    let mut stdout = ResultBuffer::default();
+    match attempt.drive(&mut stdout).await {
         Report::Ended(ended) => attempt.report(ended, stdout),
         Report::NoDirectory(error) => attempt.not_started("create a working directory", &error),
         Report::NoProgram(error) => attempt.not_started(&format!("start `{}`", handler.program.display()), &error),
@@ -94,11 +90,11 @@ enum Due {
 impl Attempt<'_> {
     /// Collects the output and obeys the stop signal until no process of the attempt is left. Returns
     /// [`Report::ProgramEnded`] if the shim was killed.
-    async fn drive(&mut self, mut result: Option<&mut ResultBuffer>) -> Report {
+    async fn drive(&mut self, result: &mut ResultBuffer) -> Report {
         let run = self.run;
         let mut output = |stream, bytes: &[u8]| {
             run.output.write(stream, bytes);
-            if let Some(result) = result.as_deref_mut().filter(|_| stream == OutputStream::Stdout) {
+            if stream == OutputStream::Stdout {
                 result.push(bytes);
             }
         };
@@ -150,7 +146,7 @@ impl Attempt<'_> {
         self.phase = Phase::Killed { warn_at: Some(Instant::now() + KILL_WARNING) };
     }
 
-    fn report(self, Ended { exit, output_incomplete, not_removed }: Ended, stdout: Option<ResultBuffer>) -> RunReport {
+    fn report(self, Ended { exit, output_incomplete, not_removed }: Ended, stdout: ResultBuffer) -> RunReport {
         if let Some(error) = not_removed {
             tracing::warn!(%error, "failed to remove the working directory of an attempt");
         }
@@ -158,7 +154,7 @@ impl Attempt<'_> {
         let completed = exit.status.success() && self.run.stop.requested_cause() == Some(StopCause::Drain);
         let outcome = match self.method {
             Some(method) if !completed => Outcome::Stopped(method),
-            _ => outcome::of_exit(&self.handler.options, &exit, &self.run.output, stdout.unwrap_or_default()),
+            _ => outcome::of_exit(&self.handler.options, &exit, &self.run.output, stdout),
         };
         self.handler.host.keep(self.shim);
         let (cpu_time, peak_memory_bytes) = (Some(exit.cpu_time), exit.peak_memory_bytes);

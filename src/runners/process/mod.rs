@@ -40,7 +40,7 @@ mod wire;
 pub use harden::harden_process;
 pub use host::Host;
 pub use limits::Limits;
-pub use options::{OptionsError, ProcessOptions, ResultSource};
+pub use options::{OptionsError, ProcessOptions};
 pub use preflight::preflight;
 pub use runner::ProcessRunner;
 pub use supervisor_process::supervise_main;

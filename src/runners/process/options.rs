@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::limits::Limits;
@@ -26,23 +25,6 @@ pub struct ProcessOptions {
     pub limits: Limits,
     /// Time between SIGTERM and SIGKILL, unless the stop request sets another.
     pub grace: Duration,
-    pub result: ResultSource,
-}
-
-/// What becomes the result of an attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ResultSource {
-    /// Standard output, with this content type.
-    Stdout(Arc<str>),
-    /// Nothing; standard output is a log only.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no setting selects it yet"))]
-    None,
-}
-
-impl Default for ResultSource {
-    fn default() -> Self {
-        Self::Stdout(Arc::from("text/plain"))
-    }
 }
 
 /// Why a process handler cannot be registered.

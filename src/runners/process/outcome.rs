@@ -2,16 +2,18 @@
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 
-use super::options::{ProcessOptions, ResultSource};
+use super::options::ProcessOptions;
 use super::sys::Exit;
 use crate::model::limits::RESULT_BYTES_MAX;
 use crate::model::{Failure, FailureReason, OutputStream, Payload};
 use crate::runners::{Outcome, OutputBuffer};
 
+/// Content type of standard output as a result. Shared, so that results do not allocate it.
+static RESULT_TYPE: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("text/plain"));
 /// Bytes of stderr that a failure contains.
 const DETAIL_BYTES: usize = 2_048;
 /// Messages of common programs and runtimes when an allocation fails.
@@ -59,7 +61,7 @@ pub(super) fn start_failure(action: &str, error: &io::Error) -> Outcome {
 /// The outcome of a program that was not stopped.
 pub(super) fn of_exit(options: &ProcessOptions, exit: &Exit, output: &OutputBuffer, stdout: ResultBuffer) -> Outcome {
     if exit.status.success() {
-        return result(options, stdout);
+        return result(stdout);
     }
     let detail = output.last_text(OutputStream::Stderr, DETAIL_BYTES);
     let (reason, message) = failure_reason(options, exit, &detail);
@@ -70,16 +72,12 @@ pub(super) fn of_exit(options: &ProcessOptions, exit: &Exit, output: &OutputBuff
     Outcome::Failed(failure)
 }
 
-fn result(options: &ProcessOptions, stdout: ResultBuffer) -> Outcome {
+fn result(stdout: ResultBuffer) -> Outcome {
     if stdout.total > RESULT_BYTES_MAX {
         let message = format!("result has {} bytes, at most {RESULT_BYTES_MAX} are allowed", stdout.total);
         return Outcome::Failed(Failure::new(FailureReason::ResultTooLarge, message));
     }
-    let content_type = match &options.result {
-        ResultSource::Stdout(content_type) => Arc::clone(content_type),
-        ResultSource::None => Arc::default(),
-    };
-    Outcome::Completed(Payload { data: Bytes::from(stdout.data), content_type })
+    Outcome::Completed(Payload { data: Bytes::from(stdout.data), content_type: Arc::clone(&RESULT_TYPE) })
 }
 
 fn failure_reason(options: &ProcessOptions, exit: &Exit, stderr: &str) -> (FailureReason, String) {
