@@ -5,7 +5,7 @@ use std::path::Path;
 
 use lineshaft::proto::v1::{self, SubmitTaskRequest, TaskState};
 
-use crate::support::{Server, bytes, check, children, eventually, is_running, run, without_root};
+use crate::support::{BINARY, Server, bytes, check, children, eventually, is_running, run, without_root};
 
 /// Prints the files of its own process and of the server's processes that it can open, and those of these processes that
 /// it can send signals to.
@@ -282,4 +282,18 @@ fn a_server_that_cannot_run_programs_as_the_user_of_a_handler_does_not_start() {
     assert_not_started(&in_user_namespace("chown,setgid,setuid"), other, "lacks CAP_KILL;");
     let unmapped = &[("user", "3000"), ("group", "2000")];
     assert_not_started(&in_user_namespace(NEEDED), unmapped, "cannot switch to the user: Invalid argument");
+}
+
+#[test]
+fn the_doctor_reports_that_the_server_could_not_run_programs_as_the_user_of_a_handler() {
+    let directory = tempfile::tempdir().unwrap();
+    let (config, data) = (directory.path().join("config.toml"), directory.path().join("data"));
+    let settings = [("user", "2000"), ("group", "2000")];
+    fs::write(&config, format!("[server]\nlisten = \"127.0.0.1:0\"\n{}", handler("sh", "true", &settings))).unwrap();
+    run("chmod", ["-R", "a+rX", directory.path().to_str().unwrap()]);
+    let doctor = [BINARY, "doctor", "--config", config.to_str().unwrap(), "--data-dir", data.to_str().unwrap()];
+    let command = [without_root(), &doctor].concat();
+    let (ok, printed) = run(command[0], command[1..].to_vec());
+    assert!(!ok && printed.contains("FAIL  handlers"), "{printed}");
+    assert!(printed.contains("`user` is set, but the server lacks CAP_CHOWN, CAP_KILL, "), "{printed}");
 }

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-use super::account::Account;
+use super::account::{Account, missing_capabilities};
 use super::environment::{DEFAULT_PATH, environment, find_program};
 use super::options::{OptionsError, ProcessOptions};
 
-/// Checks the settings, the program and the working directory.
+/// Checks the settings, the user, the program and the working directory.
 ///
 /// # Errors
 /// A text that names what is wrong.
@@ -19,6 +19,10 @@ pub fn preflight(options: &ProcessOptions) -> Result<(), String> {
     let program = options.argv.first().ok_or_else(|| OptionsError::NoProgram.to_string())?;
     if let Some(user) = options.user.as_deref() {
         Account::resolve(user, options.group.as_deref()).map_err(|error| error.to_string())?;
+        let missing = missing_capabilities().map_err(|error| format!("cannot read the capabilities: {error}"))?;
+        if !missing.is_empty() {
+            return Err(OptionsError::NoCapabilities(missing.join(", ")).to_string());
+        }
     }
     // What another user may do is found by the first attempt.
     let may_use = |path: &Path| options.user.is_some() || access(path, Access::EXEC_OK).is_ok();
