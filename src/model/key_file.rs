@@ -43,6 +43,15 @@ pub struct KeyEntry {
     pub limits: KeyLimits,
 }
 
+/// A valid entry, and what its texts mean.
+#[derive(Debug)]
+pub struct ParsedKey {
+    pub entry: KeyEntry,
+    pub hash: KeyHash,
+    pub grant: Grant,
+    pub expires_at: Option<Timestamp>,
+}
+
 /// Limits of one key. Each replaces the limit of the same name in `[auth.limits]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -129,6 +138,14 @@ impl KeyEntry {
         }
     }
 
+    /// # Errors
+    /// Names the invalid field.
+    fn parsed(self) -> Result<ParsedKey, KeyFileError> {
+        check_name(&self.name).map_err(|error| KeyFileError(format!("token name {:?} {error}", self.name)))?;
+        let (hash, grant, expires_at) = (self.hash()?, self.grant()?, self.expiry()?);
+        Ok(ParsedKey { entry: self, hash, grant, expires_at })
+    }
+
     /// When the key expires; `None` if it does not.
     pub fn expiry(&self) -> Result<Option<Timestamp>, KeyFileError> {
         let invalid = |text: &String| {
@@ -142,23 +159,31 @@ impl KeyEntry {
         self.expires_at.as_ref().map(parse).transpose()
     }
 
-    pub fn grant(&self) -> Result<Grant, KeyFileError> {
+    fn grant(&self) -> Result<Grant, KeyFileError> {
         Grant::parse(&self.role, &self.namespaces)
             .map_err(|error| KeyFileError(format!("token {:?}: {error}", self.name)))
     }
 
-    pub fn hash(&self) -> Result<KeyHash, KeyFileError> {
+    fn hash(&self) -> Result<KeyHash, KeyFileError> {
         let invalid = || KeyFileError(format!("token {:?}: sha256 is not 64 hexadecimal digits", self.name));
         KeyHash::parse(&self.sha256).ok_or_else(invalid)
     }
 }
 
 impl KeyFile {
-    /// Parses and validates the text of a file. One invalid entry makes the whole file invalid.
+    /// Parses and validates the text of a file, to change it.
+    ///
+    /// # Errors
+    /// As [`KeyFile::parse_keys`].
+    pub fn parse(text: &str) -> Result<Self, KeyFileError> {
+        Ok(Self { keys: Self::parse_keys(text)?.into_iter().map(|key| key.entry).collect() })
+    }
+
+    /// Parses the text of a file. One invalid entry makes the whole file invalid.
     ///
     /// # Errors
     /// Names the invalid entry.
-    pub fn parse(text: &str) -> Result<Self, KeyFileError> {
+    pub fn parse_keys(text: &str) -> Result<Vec<ParsedKey>, KeyFileError> {
         // The parser's own message would quote the line, which could contain a secret.
         let file: Self = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(0, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
@@ -166,15 +191,11 @@ impl KeyFile {
         })?;
         let (mut ids, mut names) = (HashSet::new(), HashSet::new());
         for entry in &file.keys {
-            check_name(&entry.name).map_err(|error| KeyFileError(format!("token name {:?} {error}", entry.name)))?;
-            entry.hash()?;
-            entry.grant()?;
-            entry.expiry()?;
             if !ids.insert(&entry.id) || !names.insert(&entry.name) {
                 return Err(KeyFileError(format!("token {:?} appears twice", entry.name)));
             }
         }
-        Ok(file)
+        file.keys.into_iter().map(KeyEntry::parsed).collect()
     }
 
     /// The text of the file.

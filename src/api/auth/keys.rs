@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::api_key::{self, KeyHash};
-use crate::model::key_file::{KeyEntry, KeyFile, KeyFileError};
+use crate::model::key_file::{KeyEntry, KeyFile, KeyFileError, ParsedKey};
 
 use super::error::AuthError;
 use super::identity::Identity;
@@ -33,10 +33,10 @@ struct Key {
 }
 
 impl Key {
-    fn new(entry: KeyEntry, usages: &UsageRegistry) -> Result<Self, KeyFileError> {
+    fn new(ParsedKey { entry, hash, grant, expires_at }: ParsedKey, usages: &UsageRegistry) -> Self {
         let usage = usages.limited(&format!("key:{}", entry.name), &entry.limits);
-        let identity = Identity::new(vec![entry.grant()?], entry.expiry()?, CancellationToken::new(), usage);
-        Ok(Self { hash: entry.hash()?, entry, identity: Arc::new(identity) })
+        let identity = Identity::new(vec![grant], expires_at, CancellationToken::new(), usage);
+        Self { hash, entry, identity: Arc::new(identity) }
     }
 }
 
@@ -63,15 +63,12 @@ impl Keys {
         let text = std::fs::read_to_string(&self.path)
             .map_err(|source| AuthError::Unreadable { path: self.path.clone(), source })?;
         let invalid = |error: KeyFileError| AuthError::Invalid { path: self.path.clone(), why: error.to_string() };
-        let file = KeyFile::parse(&text).map_err(invalid)?;
+        let parsed = KeyFile::parse_keys(&text).map_err(invalid)?;
         let old = self.by_id.load();
-        let mut new = HashMap::with_capacity(file.keys.len());
-        for entry in file.keys {
-            let unchanged = old.get(entry.id.as_str()).filter(|key| key.entry == entry);
-            let key = match unchanged {
-                Some(key) => key.clone(),
-                None => Key::new(entry, usages).map_err(invalid)?,
-            };
+        let mut new = HashMap::with_capacity(parsed.len());
+        for parsed in parsed {
+            let unchanged = old.get(parsed.entry.id.as_str()).filter(|key| key.entry == parsed.entry);
+            let key = unchanged.cloned().unwrap_or_else(|| Key::new(parsed, usages));
             new.insert(key.entry.id.as_str().into(), key);
         }
         let new = Arc::new(new);
