@@ -26,6 +26,15 @@ with a letter and has no dots; that of a release may begin with a digit and have
 {{- include "lineshaft.fullname" . }}-headless
 {{- end -}}
 
+{{/* The name, at most 63 characters; the end of a longer one is replaced by a hash, so that names stay different. */}}
+{{- define "lineshaft.unique" -}}
+{{- if le (len .) 63 -}}
+{{- . | trimAll "-." -}}
+{{- else -}}
+{{- printf "%s-%s" (. | trunc 54 | trimSuffix "-" | trimSuffix ".") (sha256sum . | trunc 8) -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The text with the characters that a label may have, at most 63. */}}
 {{- define "lineshaft.label" -}}
 {{- regexReplaceAll "[^-._A-Za-z0-9]+" . "-" | trunc 63 | trimAll "-._" -}}

@@ -329,6 +329,13 @@ def test_long_names_are_truncated():
             assert len(value) <= 63
 
 
+def test_long_names_of_scaled_objects_stay_different():
+    names = ["b" * 39 + last for last in "xy"]
+    objects = render({"fullnameOverride": "a" * 52, "keda": {"scaledObjects": [SCALED | {"name": n} for n in names]}})
+    found = {document["metadata"]["name"] for document in objects if document["kind"] == "ScaledObject"}
+    assert len(found) == 2 and all(len(name) <= 63 for name in found), found
+
+
 @pytest.mark.parametrize("tag, label", [
     ("1.2@sha256:" + "a" * 64, "1.2-sha256-" + "a" * 52),
     ("b" * 70, "b" * 63),
