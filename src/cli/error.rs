@@ -90,7 +90,11 @@ fn refusal_lines(status: &Status) -> Vec<String> {
         lines.push(format!("hint: {hint}"));
     }
     for violation in details.bad_request().into_iter().flat_map(|bad| &bad.field_violations) {
-        lines.push(format!("field: {}: {}", violation.field, violation.description));
+        // The message of a status often repeats its first violation.
+        let in_message = |text: &str| status.message().contains(text);
+        if !in_message(&violation.field) || !in_message(&violation.description) {
+            lines.push(format!("field: {}: {}", violation.field, violation.description));
+        }
     }
     if let Some(delay) = details.retry_info().and_then(|retry| retry.retry_delay) {
         lines.push(format!("hint: try again in {}", format_duration(delay)));
@@ -144,6 +148,18 @@ mod tests {
         ];
         assert_eq!(error.lines(), expected);
         assert_eq!(error.exit(), Exit::Refused);
+    }
+
+    #[test]
+    fn a_field_that_the_message_names_with_its_problem_is_not_repeated() {
+        let mut details = ErrorDetails::with_error_info("INVALID_FIELD", "lineshaft.dev", []);
+        details.add_bad_request_violation("attempt", "is 7, but the task is at attempt 1");
+        details.add_bad_request_violation("offset", "is -1, must not be negative");
+        let message = "`attempt` is 7, but the task is at attempt 1 (and 1 more)";
+        let error = CliError::from(Status::with_error_details(Code::InvalidArgument, message, details));
+        let expected =
+            [&format!("error: {message}"), "reason: INVALID_FIELD", "field: offset: is -1, must not be negative"];
+        assert_eq!(error.lines(), expected);
     }
 
     #[test]

@@ -201,7 +201,9 @@ fn an_attempt_that_a_task_has_not_had_is_an_error() {
     for follow in [&[][..], &["--follow"]] {
         let (code, out, err) = run(&server, &[&["task", "output", "once", "--attempt", "7"], follow].concat());
         assert_eq!((code, &*out), (Some(3), ""), "{err}");
-        assert!(err.contains("field: attempt: is 7, but the task is at attempt 1; 0 is the latest"), "{err}");
+        let problem = "`attempt` is 7, but the task is at attempt 1; 0 is the latest";
+        assert!(err.starts_with(&format!("error: {problem}\n")), "{err}");
+        assert_eq!(err.matches("is at attempt 1").count(), 1, "{err}");
         assert_eq!(run(&server, &[&["task", "output", "once", "--attempt", "1"], follow].concat()).0, Some(0));
     }
 }
@@ -221,7 +223,7 @@ fn copies_with_large_payloads_are_sent_in_batches_that_fit() {
 fn a_limit_is_shown_with_the_unit_of_the_value() {
     let server = Server::start("");
     let (code, _, err) = run(&server, &["task", "submit", "io", "--timeout", "500h"]);
-    assert!(code == Some(3) && err.contains("field: timeout: is 500h, must be from 1ms to 24h"), "{err}");
+    assert!(code == Some(3) && err.contains("`timeout` is 500h, must be from 1ms to 24h"), "{err}");
 }
 
 #[test]
