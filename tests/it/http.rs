@@ -403,6 +403,16 @@ async fn plain_routes_work_with_forms_and_json() {
     }
 }
 
+#[tokio::test]
+async fn a_wait_answers_with_a_task_that_is_deleted_at_its_end() {
+    let server = Server::start("[retention]\ncount = 0\n");
+    server.submit(v1::SubmitTaskRequest { task_id: "short".to_owned(), ..task("io", "1") }).await;
+    let get = b"GET /api/task/short?wait=60 HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let ended = Connection::open(&server).send(get);
+    assert_eq!((ended.status, &ended.json()["state"]), (200, &json!("COMPLETED")), "{:?}", ended.json());
+    assert_eq!(Connection::open(&server).send(get).status, 404, "it is deleted");
+}
+
 #[test]
 fn a_plain_route_shuts_the_server_down() {
     let mut server = Server::start("");

@@ -203,6 +203,30 @@ fn many(prefix: &str) -> Vec<TaskSpec> {
 }
 
 #[tokio::test]
+async fn a_command_that_comes_after_the_end_of_the_loop_is_refused_as_draining() {
+    let fixture = Fixture::start();
+    let (handle, cancel) = (fixture.handle.clone(), fixture.cancel("a"));
+    let pool = PoolName::parse("default").unwrap();
+    let update = PoolUpdate { name: pool.clone(), size: None, queue_limit: None, paused: Some(true), etag: None };
+    let update = fixture.update_pool(update);
+    fixture.stop().await;
+    let submit = handle.submit(vec![spec("a")]);
+    let refusals = [
+        submit.await.err(),
+        cancel.await.err(),
+        update.await.err(),
+        handle.delete(TaskFilter::default()).await.err(),
+        handle.reset_counters(pool.clone()).await.err(),
+        handle.pools().await.err(),
+        handle.pool_metrics_of(pool, false).await.err(),
+    ];
+    for (n, refusal) in refusals.into_iter().enumerate() {
+        assert!(matches!(refusal, Some(Refusal::Draining(_))), "command {n}: {refusal:?}");
+    }
+    assert_eq!(handle.drain_and_count_running(None).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn a_refusal_waits_until_the_task_that_it_reports_is_durable() {
     let fixture = Fixture::start();
     let with_request_id = |id| {
