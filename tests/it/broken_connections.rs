@@ -1,11 +1,13 @@
 //! Client commands whose server stops, hangs or is replaced.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use crate::cli::start_proxy;
-use crate::support::{BINARY, KillOnDrop, Server, check, children, eventually_blocking};
+use lineshaft::proto::v1;
+
+use crate::cli::{break_connections, start_breakable_proxy, start_proxy};
+use crate::support::{BINARY, KillOnDrop, Server, check, children, eventually_blocking, noop};
 
 fn start(server: &str, arguments: &[&str]) -> Child {
     #[expect(clippy::disallowed_methods, reason = "starts the binary under test")]
@@ -31,6 +33,60 @@ async fn a_run_brings_its_result_across_a_restart_of_the_server() {
     let output = run.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!((output.status.code(), &*text), (Some(0), r#"{"op":"sum","n":10,"value":45}"#), "{output:?}");
+}
+
+/// A task prints lines as the test asks for them: it waits for a file before each one.
+const LINES: &str = r#"
+[[handler]]
+name = "lines"
+runner = "process"
+argv = ["/bin/sh", "-c", "for line in a b; do until [ -e $1-$line ]; do sleep 0.01; done; echo $LINESHAFT_ATTEMPT$line; done", "sh"]
+arg_pattern = "(?s).*"
+"#;
+
+#[tokio::test]
+async fn output_is_followed_across_a_broken_connection_and_a_restart_of_the_server() {
+    let mut server = Server::start(LINES);
+    let target = Arc::new(Mutex::new(server.address.clone()));
+    let connections = Arc::default();
+    let proxy = start_breakable_proxy(&target, &connections);
+    let file = server.path("go").to_str().unwrap().to_owned();
+    let allow = |line: &str| std::fs::write(format!("{file}-{line}"), "").unwrap();
+    let task =
+        v1::SubmitTaskRequest { task_id: "t".into(), handler: "lines".into(), args: vec![file.clone()], ..noop() };
+    server.submit(task).await;
+    let mut follow = start(&proxy, &["task", "output", "t", "--follow"]);
+    let mut output = BufReader::new(follow.stdout.take().unwrap());
+    let mut next = || {
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        line
+    };
+    allow("a");
+    assert_eq!(next(), "1a\n");
+    // The attempt goes on meanwhile.
+    break_connections(&connections);
+    allow("b");
+    assert_eq!(next(), "1b\n", "each byte once");
+    server.wait_finished("t").await;
+    assert_eq!(next(), "", "the end");
+    assert_eq!(follow.wait().unwrap().code(), Some(0));
+
+    std::fs::remove_file(format!("{file}-b")).unwrap();
+    let task =
+        v1::SubmitTaskRequest { task_id: "u".into(), handler: "lines".into(), args: vec![file.clone()], ..noop() };
+    server.submit(task).await;
+    let mut follow = start(&proxy, &["task", "output", "u", "--follow"]);
+    let mut output = BufReader::new(follow.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    server.kill9();
+    server.start_again();
+    target.lock().unwrap().clone_from(&server.address);
+    allow("b");
+    output.read_to_string(&mut line).unwrap();
+    // The attempt was interrupted, and starts again.
+    assert_eq!((&*line, follow.wait().unwrap().code()), ("1a\n1a\n1b\n", Some(0)));
 }
 
 #[test]

@@ -64,6 +64,22 @@ fn every_command_prints_json_on_request() {
 
 /// A TCP proxy whose target can be changed while it runs. Returns its address.
 pub fn start_proxy(target: &Arc<Mutex<String>>) -> String {
+    start_breakable_proxy(target, &Arc::default())
+}
+
+/// The open connections of a proxy.
+pub type Connections = Arc<Mutex<Vec<TcpStream>>>;
+
+/// Breaks the open connections of a proxy. It accepts new ones.
+pub fn break_connections(connections: &Connections) {
+    for connection in connections.lock().unwrap().drain(..) {
+        // It may be broken already.
+        let _ = connection.shutdown(Shutdown::Both);
+    }
+}
+
+pub fn start_breakable_proxy(target: &Arc<Mutex<String>>, connections: &Connections) -> String {
+    let connections = connections.clone();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let target = target.clone();
@@ -82,6 +98,7 @@ pub fn start_proxy(target: &Arc<Mutex<String>>) -> String {
             let address = target.lock().unwrap().clone();
             // The server is not running: the client connection is closed.
             let Ok(server) = TcpStream::connect(address) else { continue };
+            connections.lock().unwrap().push(client.try_clone().unwrap());
             forward(client.try_clone().unwrap(), server.try_clone().unwrap());
             forward(server, client);
         }

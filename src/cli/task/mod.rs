@@ -3,6 +3,7 @@
 mod args;
 mod filter;
 mod list;
+mod output;
 mod print;
 mod submit;
 mod watch;
@@ -145,7 +146,7 @@ pub async fn run(command: Command, client: Client, printer: Printer) -> CommandR
             let stream = if stderr { v1::OutputStream::Stderr } else { v1::OutputStream::Stdout }.into();
             let attempt = attempt.unwrap_or_default();
             let request = v1::ReadOutputRequest { task_id: id, stream, offset, follow, attempt };
-            print::task_output(client.tasks().read_output(request).await?.into_inner(), printer).await
+            output::run(request, client, printer).await
         }
         Command::Delete { filter, yes } => delete(filter, yes, client, printer).await,
     }

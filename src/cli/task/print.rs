@@ -1,8 +1,6 @@
 //! Prints tasks, their events and their output.
 
-use tonic::Streaming;
-
-use crate::cli::error::{CommandResult, Exit};
+use crate::cli::error::Exit;
 use crate::cli::format::{self, Printer};
 use crate::cli::{output, terminal};
 use crate::proto::v1::{self, payload::Kind};
@@ -73,27 +71,8 @@ pub fn result(task: &v1::Task, printer: Printer) -> Exit {
     exit
 }
 
-/// Prints the pieces of a task's output. What is not a terminal gets exactly their bytes.
-pub async fn task_output(mut pieces: Streaming<v1::ReadOutputResponse>, printer: Printer) -> CommandResult {
-    // The beginning of a character whose end is in the next piece.
-    let mut begun = Vec::new();
-    while let Some(piece) = pieces.message().await? {
-        if piece.skipped > 0 {
-            output::status(format_args!("[{} bytes were not stored]", piece.skipped));
-        }
-        if printer.is_json() {
-            printer.print(&piece, |_| String::new());
-        } else if output::is_terminal() {
-            begun.extend_from_slice(&piece.data);
-            let rest = begun.split_off(begun.len() - terminal::incomplete(&begun));
-            output::stdout_bytes(terminal::bytes(&begun).as_bytes());
-            begun = rest;
-        } else {
-            output::stdout_bytes(&piece.data);
-        }
-    }
-    output::stdout_bytes(terminal::bytes(&begun).as_bytes());
-    Ok(Exit::Success)
+pub fn is_terminal(state: v1::TaskState) -> bool {
+    matches!(state, v1::TaskState::Completed | v1::TaskState::Failed | v1::TaskState::Cancelled)
 }
 
 pub fn exit_of(state: i32) -> Exit {
