@@ -97,6 +97,9 @@ async fn json_is_read_exactly_and_ambiguous_json_is_refused_with_its_field() {
         let result = server.wait_finished(id).await.result.unwrap();
         assert_eq!(result.kind, Some(v1::payload::Kind::Data(expected.into())), "{id}");
     }
+    let shown = Connection::open(&server).send(b"GET /api/task/p HTTP/1.1\r\nhost: localhost\r\n\r\n").body;
+    let shown = String::from_utf8(shown).unwrap();
+    assert!(shown.contains(&format!("\"param\":{exact},")), "{shown}");
     for (body, field) in [
         (r#"{"handler":"cat","payload":{"json":"\ud800"}}"#, "payload.json"),
         (r#"{"handler":"cat","taskId":"a","task_id":"b"}"#, "task_id"),

@@ -189,7 +189,7 @@ impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
             // The JSON of payloads was moved before, so this is the JSON of one too many or is incomplete.
             (Kind::Message(message), _) if message.full_name() == "google.protobuf.Value" => {
                 IgnoredAny::deserialize(deserializer)?;
-                Err(Error::custom("too many payloads"))
+                Err(Error::custom("half a pair of surrogates, or too many payloads"))
             }
             (Kind::Message(message), Container::None | Container::List)
                 if message.package_name() != "google.protobuf" =>

@@ -6,8 +6,7 @@ mod call;
 mod server;
 mod tasks;
 
-use futures_util::future::{BoxFuture, FutureExt};
-use serde_json::Value;
+use futures_util::future::{BoxFuture, FutureExt, TryFutureExt};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::{Method, Request, Response, StatusCode};
@@ -18,7 +17,7 @@ use super::connect;
 use super::context::Context;
 use super::loopback::LoopbackClient;
 use super::query::Query;
-use super::response::{self, edge_error, error_with_status, method_not_allowed};
+use super::response::{self, JSON, edge_error, error_with_status, method_not_allowed};
 
 use call::{Call, Params};
 
@@ -31,12 +30,18 @@ struct Route {
     path: &'static str,
     /// HTTP status of a success.
     status: StatusCode,
-    handler: fn(Call) -> BoxFuture<'static, Result<Value, Status>>,
+    /// Returns the JSON of the response.
+    handler: fn(Call) -> BoxFuture<'static, Result<String, Status>>,
 }
 
 macro_rules! route {
     ($method:literal, $path:literal, $status:ident, $handler:path) => {
-        Route { method: $method, path: $path, status: StatusCode::$status, handler: |call| $handler(call).boxed() }
+        Route {
+            method: $method,
+            path: $path,
+            status: StatusCode::$status,
+            handler: |call| $handler(call).map_ok(|json| json.to_string()).boxed(),
+        }
     };
 }
 
@@ -80,8 +85,8 @@ impl Route {
         };
         let client = LoopbackClient::new(context, &head, deadline, admission);
         let memory = client.memory();
-        let value = (self.handler)(Call { client, params, id }).await?;
-        Ok(memory.attach_to(response::json(self.status, &value)))
+        let json = (self.handler)(Call { client, params, id }).await? + "\n";
+        Ok(memory.attach_to(response::with_content_type(self.status, JSON, json)))
     }
 }
 

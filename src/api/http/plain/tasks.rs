@@ -1,5 +1,7 @@
 //! Plain routes for tasks.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tonic::{Code, Status};
@@ -86,7 +88,7 @@ struct Get {
     wait: Option<Value>,
 }
 
-pub async fn get(call: Call) -> Result<Value, Status> {
+pub async fn get(call: Call) -> Result<String, Status> {
     let Get { wait } = call.params.parse()?;
     let wait = number("wait", wait.as_ref(), 0..=limits::WAIT_MAX.as_secs())?;
     let mut waited = None;
@@ -106,7 +108,7 @@ pub async fn get(call: Call) -> Result<Value, Status> {
         (Err(error), Some(waited)) if error.code() == Code::NotFound => Some(waited),
         (Err(error), _) => return Err(error),
     };
-    Ok(task.as_ref().map_or(Value::Null, task_json))
+    Ok(task_json(&task.unwrap_or_default()))
 }
 
 #[derive(Deserialize)]
@@ -120,11 +122,11 @@ struct List {
     page: String,
 }
 
-pub async fn list(call: Call) -> Result<Value, Status> {
+pub async fn list(call: Call) -> Result<String, Status> {
     list_tasks(&call.client, call.params.parse()?).await
 }
 
-pub async fn list_running(call: Call) -> Result<Value, Status> {
+pub async fn list_running(call: Call) -> Result<String, Status> {
     let list: List = call.params.parse()?;
     if !list.state.is_empty() {
         let description = "is not supported by /api/tasks/running; use GET /api/tasks";
@@ -133,7 +135,7 @@ pub async fn list_running(call: Call) -> Result<Value, Status> {
     list_tasks(&call.client, List { state: "RUNNING".to_owned(), ..list }).await
 }
 
-async fn list_tasks(client: &LoopbackClient, list: List) -> Result<Value, Status> {
+async fn list_tasks(client: &LoopbackClient, list: List) -> Result<String, Status> {
     let limit = number("limit", list.limit.as_ref(), 1..=limits::PAGE_SIZE_MAX as u64)?;
     let states = parse_states(&list.state)?;
     let request = v1::ListTasksRequest {
@@ -145,7 +147,8 @@ async fn list_tasks(client: &LoopbackClient, list: List) -> Result<Value, Status
     let response: v1::ListTasksResponse = client.rpc("/lineshaft.v1.TaskService/ListTasks", &request).await?;
     let tasks: Vec<_> = response.tasks.iter().map(task_json).collect();
     let next_page = Some(response.next_page_token).filter(|token| !token.is_empty());
-    Ok(json!({ "tasks": tasks, "next_page": next_page, "revision": response.revision }))
+    let (tasks, next_page) = (tasks.join(","), json!(next_page));
+    Ok(format!("{{\"tasks\":[{tasks}],\"next_page\":{next_page},\"revision\":{}}}", response.revision))
 }
 
 /// Parses a comma-separated list of states.
@@ -189,17 +192,16 @@ fn state_name(state: v1::TaskState) -> &'static str {
     state.as_str_name().trim_start_matches("TASK_STATE_")
 }
 
-fn task_json(task: &v1::Task) -> Value {
+fn task_json(task: &v1::Task) -> String {
     let time = |at: Option<&prost_types::Timestamp>| at.map(ToString::to_string);
     let usage = task.resource_usage.as_ref();
     let failure = task.failure.as_ref().map(|failure| {
         let reason = failure.reason().as_str_name().trim_start_matches("FAILURE_REASON_");
         json!({ "reason": reason, "message": failure.message })
     });
-    json!({
+    let others = json!({
         "id": task.task_id,
         "type": task.handler,
-        "param": task.payload.as_ref().map(payload_json),
         "priority": priority_number(task.priority()),
         "label": task.display_name,
         "pool": task.pool,
@@ -212,9 +214,14 @@ fn task_json(task: &v1::Task) -> Value {
         "finished_at": time(task.finished_at.as_ref()),
         "queue_seconds": usage.and_then(|usage| usage.queue_time.as_ref()).map(seconds),
         "run_seconds": usage.and_then(|usage| usage.run_time.as_ref()).map(seconds),
-        "result": task.result.as_ref().map(payload_json),
         "error": failure,
-    })
+    });
+    let mut json = others.to_string();
+    json.truncate(json.len() - 1);
+    for (name, payload) in [("param", task.payload.as_ref()), ("result", task.result.as_ref())] {
+        json.extend([",\"", name, "\":", &payload.map_or(Cow::Borrowed("null"), payload_json)]);
+    }
+    json + "}"
 }
 
 pub fn seconds(duration: &prost_types::Duration) -> f64 {
@@ -223,13 +230,15 @@ pub fn seconds(duration: &prost_types::Duration) -> f64 {
     whole + f64::from(duration.nanos) / 1e9
 }
 
-/// Returns a payload or result as a JSON value; as a string if it is not JSON; in base64 if it is not UTF-8.
-fn payload_json(payload: &v1::Payload) -> Value {
+/// Returns the JSON of a payload or result: its exact text if it is JSON, otherwise a string; in base64 if it is not UTF-8.
+fn payload_json(payload: &v1::Payload) -> Cow<'_, str> {
     use base64::prelude::{BASE64_STANDARD, Engine};
-    let Some(Kind::Data(data)) = &payload.kind else { return Value::Null };
-    let json = payload.content_type.starts_with(JSON).then(|| serde_json::from_slice(data).ok()).flatten();
-    let text = || std::str::from_utf8(data).ok().map(Value::from);
-    json.or_else(text).unwrap_or_else(|| json!({ "base64": BASE64_STANDARD.encode(data) }))
+    let Some(Kind::Data(data)) = &payload.kind else { return Cow::Borrowed("null") };
+    match std::str::from_utf8(data) {
+        Ok(text) if payload.content_type.starts_with(JSON) && is_json(text) => Cow::Borrowed(text),
+        Ok(text) => Cow::Owned(json!(text).to_string()),
+        Err(_) => Cow::Owned(json!({ "base64": BASE64_STANDARD.encode(data) }).to_string()),
+    }
 }
 
 #[cfg(test)]
@@ -263,11 +272,14 @@ mod tests {
     #[test]
     fn payloads_are_converted_to_json() {
         let of = |data: &'static [u8], content_type: &str| {
-            payload_json(&v1::Payload { kind: Some(Kind::Data(data.into())), content_type: content_type.to_owned() })
+            let payload = v1::Payload { kind: Some(Kind::Data(data.into())), content_type: content_type.to_owned() };
+            payload_json(&payload).into_owned()
         };
-        assert_eq!(of(b"{\"n\":1}", JSON), json!({"n": 1}));
-        assert_eq!(of(b"not json", JSON), json!("not json"));
-        assert_eq!(of(b"1", "text/plain"), json!("1"));
-        assert_eq!(of(b"\xff", ""), json!({"base64": "/w=="}));
+        let exact = "{ \"z\":123456789012345678901234567890, \"a\":1.50}";
+        assert_eq!(of(exact.as_bytes(), JSON), exact);
+        assert_eq!(of(b"not \"json", JSON), r#""not \"json""#);
+        assert_eq!(of(br#""\ud800""#, JSON), r#""\"\\ud800\"""#, "as text: other clients could not read it");
+        assert_eq!(of(b"1", "text/plain"), "\"1\"");
+        assert_eq!(of(b"\xff", ""), r#"{"base64":"/w=="}"#);
     }
 }
