@@ -1,6 +1,7 @@
 package lineshaft_test
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -68,4 +69,22 @@ func BenchmarkMap(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.N*len(payloads))/b.Elapsed().Seconds(), "tasks/s")
+}
+
+func BenchmarkWorker(b *testing.B) {
+	for _, callers := range []int{1, 16, 256, 2000} {
+		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
+			server, ctx := startServer(b, remoteConfig), testContext(b)
+			client := server.client()
+			workFor(b, server.address, func(worker *lineshaft.Worker) {
+				lineshaft.Handle(worker, "square", func(_ context.Context, in request) (response, error) {
+					return response{in.Number * in.Number}, nil
+				})
+			}, lineshaft.WithConcurrency(1000))
+			each(b, callers, func() error {
+				_, err := lineshaft.Call[response](ctx, client, "square", request{3})
+				return err
+			})
+		})
+	}
 }

@@ -1,6 +1,7 @@
 package lineshaft
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,10 +56,11 @@ type InvalidField struct {
 }
 
 func (e *Error) Error() string {
-	if e.Reason == "" {
-		return fmt.Sprintf("%s (%s)", e.Message, e.Code)
+	name := cmp.Or(e.Reason, e.Code.String())
+	if e.Message == "" {
+		return name
 	}
-	return fmt.Sprintf("%s (%s)", e.Message, e.Reason)
+	return fmt.Sprintf("%s (%s)", e.Message, name)
 }
 
 // GRPCStatus lets [status.FromError] and [status.Code] work with this error.

@@ -53,7 +53,7 @@ func (h *connectedHandler) Handle(_ context.Context, record slog.Record) error {
 }
 
 // workFor runs a worker that is connected when the function returns.
-func workFor(t *testing.T, address string, register func(*lineshaft.Worker), options ...lineshaft.WorkerOption) (stop func() error) {
+func workFor(t testing.TB, address string, register func(*lineshaft.Worker), options ...lineshaft.WorkerOption) (stop func() error) {
 	t.Helper()
 	logger, ready := connected()
 	worker := newWorker(t, address, append(options, lineshaft.WithLogger(logger))...)

@@ -22,7 +22,7 @@ import (
 )
 
 // work runs a worker until the test ends; the returned function stops it and returns its error.
-func work(t *testing.T, worker *lineshaft.Worker) (stop func() error) {
+func work(t testing.TB, worker *lineshaft.Worker) (stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -42,7 +42,7 @@ func work(t *testing.T, worker *lineshaft.Worker) (stop func() error) {
 	return stop
 }
 
-func newWorker(t *testing.T, address string, options ...lineshaft.WorkerOption) *lineshaft.Worker {
+func newWorker(t testing.TB, address string, options ...lineshaft.WorkerOption) *lineshaft.Worker {
 	t.Helper()
 	options = append([]lineshaft.WorkerOption{
 		lineshaft.WithoutSignals(), lineshaft.WithDrainTimeout(0), lineshaft.WithLogger(slog.New(slog.DiscardHandler)),
