@@ -187,7 +187,12 @@ func TestProgressAndOutputReachTheServer(t *testing.T) {
 	if err != nil || line != "hello\n" {
 		t.Errorf("the output is %q, %v", line, err)
 	}
-	if info := must[*lineshaft.TaskInfo](t)(task.Info(ctx)); info.Progress != 0.5 || info.ProgressNote != "half" {
+	// No event reports progress.
+	info := must[*lineshaft.TaskInfo](t)(task.Info(ctx))
+	for ; info.Progress == 0; info = must[*lineshaft.TaskInfo](t)(task.Info(ctx)) {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if info.Progress != 0.5 || info.ProgressNote != "half" {
 		t.Errorf("the progress is %v, %q", info.Progress, info.ProgressNote)
 	}
 	close(gate)
