@@ -108,9 +108,8 @@ fn incoming(index: usize, message: v1::WorkerMessage) -> Result<Incoming, Invali
         Token::parse(text).ok_or_else(error)
     };
     Ok(Incoming::Report(match message.kind {
-        // Of a later version.
-        None => return Ok(Incoming::Heartbeat),
-        Some(Kind::Heartbeat(_)) => return Ok(Incoming::Heartbeat),
+        // A kind of a later version only shows that the worker is alive.
+        None | Some(Kind::Heartbeat(_)) => return Ok(Incoming::Heartbeat),
         Some(Kind::Draining(_)) => return Ok(Incoming::Draining),
         Some(Kind::Accepted(message)) => WorkerReport::Accepted(token("accepted", &message.token)?),
         Some(Kind::Progress(message)) => {
@@ -224,7 +223,7 @@ pub fn command(command: Command) -> Option<v1::ServerMessage> {
 }
 
 fn assigned(assigned: Assigned) -> v1::AttemptAssigned {
-    let Assigned { token, task, options, attempt, payload, trace } = assigned;
+    let Assigned { token, task, options, attempt, payload, trace, memory: _ } = assigned;
     let trace = trace.filter(|trace| trace.has_span());
     v1::AttemptAssigned {
         token: token.to_string(),

@@ -14,10 +14,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use crate::model::{HandlerName, PoolName, PoolSpec, Priority, StopMethod, Timestamp};
 use crate::runners::remote::{Command, LinkEnd, Reconnected, RemoteRunner, Slot, Token, WorkerReport};
-use crate::runners::{BoxFuture, Outcome, RunReport};
+use crate::runners::{BoxFuture, Outcome, RunReport, StopCause};
 use crate::telemetry::metrics::PoolMeter;
 use crate::telemetry::scope;
 
@@ -30,6 +31,8 @@ use queue::{RemoteQueue, Started, WorkerKey};
 use worker::RemoteWorker;
 pub use worker::WorkerInfo;
 
+/// Payloads, of up to 1 MiB each, that were read from the store and that workers have not accepted yet.
+const STORED_PAYLOADS_MAX: usize = 64;
 /// How often links are checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the slot of an attempt that the worker has refused stays unused.
@@ -48,6 +51,7 @@ struct Inner {
     lease: Duration,
     queue: RemoteQueue,
     workers: Mutex<Workers>,
+    stored_payloads: Arc<Semaphore>,
     draining: AtomicBool,
 }
 
@@ -75,6 +79,7 @@ impl RemoteWorkers {
             context,
             queue: RemoteQueue::default(),
             workers: Mutex::default(),
+            stored_payloads: Arc::new(Semaphore::new(STORED_PAYLOADS_MAX)),
             draining: AtomicBool::default(),
         };
         drop(inner.queue.set_paused(spec.paused));
@@ -236,6 +241,17 @@ impl RemoteWorkers {
         is_adopted: bool,
     ) -> RunReport {
         let options = &attempt.spec().options;
+        let memory = if is_adopted || !attempt.payload_is_stored() {
+            None
+        } else {
+            let stop = attempt.stop_signal();
+            tokio::select! {
+                biased;
+                _ = stop.wait(StopCause::Timeout) => return Outcome::Stopped(StopMethod::NeverStarted).into(),
+                // The semaphore is never closed.
+                permit = self.inner.stored_payloads.clone().acquire_owned() => permit.ok().map(Arc::new),
+            }
+        };
         let slot = Arc::new(WorkerSlot { workers: self.clone(), key: worker.key, attempt: attempt.clone() });
         let grace =
             self.inner.context.catalog.handlers.get(&options.handler).map_or(GRACE_DEFAULT, |found| found.grace);
@@ -245,6 +261,7 @@ impl RemoteWorkers {
             options: options.clone(),
             slot,
             grace,
+            memory,
             is_adopted,
         };
         if is_adopted {

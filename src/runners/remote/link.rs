@@ -139,13 +139,13 @@ impl Link {
         state.heard_at = now;
         let unfinished: HashSet<Token> = unfinished.iter().copied().collect();
         let is_known = |token: &Token| state.attempts.contains_key(token) || state.unsettled.contains_key(token);
-        let stale = unfinished.iter().copied().filter(|token| !is_known(token)).collect();
+        let foreign = unfinished.iter().copied().filter(|token| !is_known(token)).collect();
         // An accepted attempt that the worker does not have is lost; dropping it tells its runner.
         state.attempts.retain(|token, attempt| attempt.assigned.is_some() || unfinished.contains(token));
         for (token, attempt) in &mut state.attempts {
             attempt.begin_stream(*token, unfinished.contains(token), now, &sender);
         }
-        let reconnected = Reconnected { stale, kept: state.attempts.len() };
+        let reconnected = Reconnected { stale: foreign, kept: state.attempts.len() };
         Some(Connected { stream: state.stream, commands, reconnected })
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::model::{OutputStream, TaskId, TaskOptions, TraceContext};
 use crate::runners::{RunReport, StopCause};
@@ -68,6 +69,9 @@ pub struct Assigned {
     pub attempt: u32,
     pub payload: Bytes,
     pub trace: Option<Arc<TraceContext>>,
+    /// Memory of a payload that was read from the store, until the worker has accepted the attempt.
+    #[expect(dead_code, reason = "its release on drop is what counts")]
+    pub memory: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 /// A message of a worker.

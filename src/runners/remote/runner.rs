@@ -4,7 +4,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::link::{AttemptEvent, Link};
 use super::messages::{Assigned, Token};
@@ -27,6 +27,8 @@ pub struct RemoteRunner {
     pub slot: Arc<dyn Slot>,
     /// Time to stop after the deadline.
     pub grace: Duration,
+    /// Memory of a payload that was read from the store.
+    pub memory: Option<Arc<OwnedSemaphorePermit>>,
     /// An earlier server has sent the attempt to the worker.
     pub is_adopted: bool,
 }
@@ -55,6 +57,7 @@ impl RemoteRunner {
             attempt: run.attempt,
             payload: run.payload.clone(),
             trace: run.trace.clone(),
+            memory: self.memory.clone(),
         });
         self.link.assign(assigned, output, progress)
     }
