@@ -324,7 +324,7 @@ async fn a_lost_workers_task_goes_to_another_and_its_late_report_changes_nothing
     assert_eq!((&again.task_id, again.attempt), (&id, 1), "the lost attempt does not count");
     let late = v1::WorkerHello { unfinished: vec![token.clone()], ..hello("lost", &["resize"], 1) };
     let mut late = Worker::connect(&server, late).await;
-    assert_eq!(late.welcome.stale, [token.clone()]);
+    assert_eq!(late.welcome.stale, std::slice::from_ref(&token));
     late.finish(&token, result("late"));
     assert_eq!(late.settled().await, [token], "it may forget the attempt");
     other.finish(&again.token, result("right"));
@@ -435,6 +435,26 @@ async fn a_suspended_attempt_lends_its_slot() {
     }
     worker.finish(&token, result("parent"));
     assert_eq!(bytes(server.wait_finished(&parent).await.result.as_ref()), "parent");
+}
+
+#[tokio::test]
+async fn an_attempt_gives_its_slot_back_once_however_often_it_is_suspended() {
+    let server = Server::start(CONFIG);
+    let mut worker = Worker::connect(&server, hello("w", &["resize"], 1)).await;
+    let parent = server.submit(task("resize", "parent")).await;
+    let token = worker.assigned().await.token;
+    let suspended = || Report::Suspended(v1::AttemptSuspended { token: token.clone() });
+    worker.send([suspended(), suspended(), suspended()]);
+    let child = server.submit(task("resize", "child")).await;
+    let other = server.submit(task("resize", "other")).await;
+    let first = worker.assigned().await;
+    assert_eq!(first.task_id, child);
+    // The parent ends while the child has the only slot.
+    worker.finish(&token, result("parent"));
+    server.wait_finished(&parent).await;
+    assert_eq!(server.get(&other).await.state(), TaskState::Queued, "no slot is free");
+    worker.finish(&first.token, result(""));
+    assert_eq!(worker.assigned().await.task_id, other);
 }
 
 #[tokio::test]

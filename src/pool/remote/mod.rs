@@ -27,7 +27,7 @@ use super::attempt_run;
 use super::context::WorkerContext;
 use super::report::Report;
 use super::stats::{PoolStats, WorkerStats};
-use queue::{RemoteQueue, Started, WorkerKey};
+use queue::{HeldSlot, RemoteQueue, Started, WorkerKey};
 use worker::RemoteWorker;
 pub use worker::WorkerInfo;
 
@@ -213,9 +213,11 @@ impl RemoteWorkers {
     }
 
     async fn drive(self, worker: Arc<RemoteWorker>, attempt: Arc<Attempt>, at: Timestamp, is_adopted: bool) {
+        let held = HeldSlot::taken();
+        let slot = WorkerSlot { workers: self.clone(), key: worker.key, attempt: attempt.clone(), held: held.clone() };
         let report = if attempt.wait_for_confirmation().await {
             let scope = attempt.start_span(&worker.name, at);
-            scope::within(scope, self.run(&worker, &attempt, at, is_adopted)).await
+            scope::within(scope, self.run(&worker, &attempt, at, slot, is_adopted)).await
         } else {
             Outcome::Stopped(StopMethod::NeverStarted).into()
         };
@@ -230,7 +232,7 @@ impl RemoteWorkers {
         if was_refused {
             tokio::time::sleep(REFUSAL_PAUSE).await;
         }
-        self.start(self.inner.queue.return_slot(worker.key));
+        self.start(self.inner.queue.return_slot(worker.key, &held));
     }
 
     async fn run(
@@ -238,6 +240,7 @@ impl RemoteWorkers {
         worker: &Arc<RemoteWorker>,
         attempt: &Arc<Attempt>,
         started_at: Timestamp,
+        slot: WorkerSlot,
         is_adopted: bool,
     ) -> RunReport {
         let options = &attempt.spec().options;
@@ -252,14 +255,13 @@ impl RemoteWorkers {
                 permit = self.inner.stored_payloads.clone().acquire_owned() => permit.ok().map(Arc::new),
             }
         };
-        let slot = Arc::new(WorkerSlot { workers: self.clone(), key: worker.key, attempt: attempt.clone() });
         let grace =
             self.inner.context.catalog.handlers.get(&options.handler).map_or(GRACE_DEFAULT, |found| found.grace);
         let runner = RemoteRunner {
             link: worker.link.clone(),
             token: Token(attempt.ticket().fence),
             options: options.clone(),
-            slot,
+            slot: Arc::new(slot),
             grace,
             memory,
             is_adopted,
@@ -366,15 +368,16 @@ struct WorkerSlot {
     workers: RemoteWorkers,
     key: WorkerKey,
     attempt: Arc<Attempt>,
+    held: Arc<HeldSlot>,
 }
 
 impl Slot for WorkerSlot {
     fn suspend(&self) {
-        self.workers.start(self.workers.inner.queue.return_slot(self.key));
+        self.workers.start(self.workers.inner.queue.return_slot(self.key, &self.held));
     }
 
     fn resume(&self) -> BoxFuture<()> {
-        let (receiver, started) = self.workers.inner.queue.resume(self.key, &self.attempt);
+        let (receiver, started) = self.workers.inner.queue.resume(self.key, &self.attempt, &self.held);
         self.workers.start(started);
         Box::pin(async move {
             if receiver.await.is_err() {

@@ -11,6 +11,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hashbrown::HashMap;
 use tokio::sync::oneshot;
@@ -21,6 +22,21 @@ use crate::pool::sync::Mutex;
 
 /// Number of a worker in the queue. Never reused.
 pub(super) type WorkerKey = u64;
+
+/// Whether a running attempt has a slot of its worker. Changed under the lock of the queue only.
+#[derive(Debug)]
+pub(super) struct HeldSlot(AtomicBool);
+
+impl HeldSlot {
+    pub fn taken() -> Arc<Self> {
+        Arc::new(Self(AtomicBool::new(true)))
+    }
+
+    /// Returns the previous value.
+    fn set(&self, is_held: bool) -> bool {
+        self.0.swap(is_held, Ordering::Relaxed)
+    }
+}
 
 /// Attempts, with the worker that has a slot for each.
 pub(super) type Started = Vec<(WorkerKey, Arc<Attempt>)>;
@@ -57,8 +73,14 @@ struct WorkerSlots {
     taken: usize,
     /// Whether it is connected and takes attempts.
     is_open: bool,
-    /// Suspended attempts that want to go on, by priority index, with their age.
-    resuming: [Vec<(u64, oneshot::Sender<()>)>; Priority::COUNT],
+    /// Suspended attempts that want to go on, by priority index, oldest first.
+    resuming: [Vec<Resuming>; Priority::COUNT],
+}
+
+struct Resuming {
+    fence: u64,
+    slot: Arc<HeldSlot>,
+    granted: oneshot::Sender<()>,
 }
 
 impl RemoteQueue {
@@ -154,25 +176,30 @@ impl RemoteQueue {
         }
     }
 
-    /// Gives a slot of the worker back, and returns the attempts that start with it.
-    pub fn return_slot(&self, key: WorkerKey) -> Started {
+    /// Gives the slot of an attempt back, unless the attempt has none, and returns the attempts that start with it.
+    pub fn return_slot(&self, key: WorkerKey, slot: &HeldSlot) -> Started {
         self.change(|state| {
-            if let Some(worker) = state.workers.get_mut(&key) {
+            if slot.set(false)
+                && let Some(worker) = state.workers.get_mut(&key)
+            {
                 worker.taken -= 1;
             }
             state.fill(key)
         })
     }
 
-    /// A suspended attempt wants to go on. The receiver resolves when it has a slot of its worker; if it is dropped before
-    /// that, the slot goes to others.
-    pub fn resume(&self, key: WorkerKey, attempt: &Attempt) -> (oneshot::Receiver<()>, Started) {
-        let (sender, receiver) = oneshot::channel();
+    /// An attempt wants to go on. The receiver resolves when it has a slot of its worker, at once if it has one; if the
+    /// receiver is dropped before that, the slot goes to others.
+    pub fn resume(&self, key: WorkerKey, attempt: &Attempt, slot: &Arc<HeldSlot>) -> (oneshot::Receiver<()>, Started) {
+        let (granted, receiver) = oneshot::channel();
         let started = self.change(|state| {
-            if let Some(worker) = state.workers.get_mut(&key) {
-                let p = attempt.spec().options.priority.index();
-                worker.resuming[p].push((attempt.ticket().fence, sender));
-                worker.resuming[p].sort_unstable_by_key(|(fence, _)| *fence);
+            if slot.0.load(Ordering::Relaxed) {
+                // The receiver has just been made.
+                let _ = granted.send(());
+            } else if let Some(worker) = state.workers.get_mut(&key) {
+                let (p, fence) = (attempt.spec().options.priority.index(), attempt.ticket().fence);
+                worker.resuming[p].push(Resuming { fence, slot: slot.clone(), granted });
+                worker.resuming[p].sort_unstable_by_key(|resuming| resuming.fence);
             }
             state.fill(key)
         });
@@ -246,9 +273,10 @@ impl State {
             let fresh = if worker.is_open && !self.paused { best(&self.handlers, &worker.handlers) } else { None };
             let resuming = (0..Priority::COUNT).rev().find(|p| !worker.resuming[*p].is_empty());
             if let Some(p) = resuming.filter(|p| fresh.as_ref().is_none_or(|(fresh, _)| p >= fresh)) {
-                let (_, sender) = worker.resuming[p].remove(0);
-                // Fails if the attempt has ended meanwhile.
-                worker.taken += usize::from(sender.send(()).is_ok());
+                let Resuming { slot, granted, .. } = worker.resuming[p].remove(0);
+                // Fails if the attempt has ended meanwhile, or asks a second time.
+                let is_new = granted.send(()).is_ok() && !slot.set(true);
+                worker.taken += usize::from(is_new);
                 continue;
             }
             let (p, handler) = fresh?;
