@@ -195,7 +195,7 @@ impl Pool {
     pub async fn stop(&self) {
         match &self.workers {
             PoolWorkers::Local(workers) => workers.stop().await,
-            PoolWorkers::Remote(workers) => workers.drain(),
+            PoolWorkers::Remote(workers) => workers.stop(),
         }
     }
 }

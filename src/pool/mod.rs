@@ -34,6 +34,6 @@ mod worker;
 pub use attempt::{Assignment, Attempt, Ticket};
 pub use context::WorkerContext;
 pub use handle::{Batch, Pool};
-pub use remote::{RemoteConnection, RemoteWorkers, WorkerInfo};
+pub use remote::{RemoteConnection, RemoteWorkers, WeakRemoteWorkers, WorkerInfo};
 pub use report::Report;
 pub use stats::{PoolStats, WorkerStats};

@@ -12,7 +12,7 @@ use crate::model::{
     Catalog, Clock, MemoryAccount, MemoryFull, MemoryPart, PoolName, Reservation, Retention, Revision, Sharer,
     TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
 };
-use crate::pool::{Attempt, RemoteWorkers};
+use crate::pool::{Attempt, RemoteWorkers, WeakRemoteWorkers};
 use crate::store::Store;
 use crate::telemetry::liveness::{Component, Liveness, NotReady};
 
@@ -47,7 +47,7 @@ pub(super) struct HandleInner {
     pub memory: MemoryAccount,
     pub request_lookup: Arc<RequestLookup>,
     /// Of the remote pools, in the order of the configuration. Set before the first call.
-    pub remote_workers: OnceLock<Vec<RemoteWorkers>>,
+    pub remote_workers: OnceLock<Vec<WeakRemoteWorkers>>,
 }
 
 /// Memory of a request besides its parts of variable size: the message, its events and the reply.
@@ -164,8 +164,9 @@ impl Handle {
     ///
     /// # Errors
     /// [`NotRemotePool`].
-    pub fn remote_workers(&self, pool: Option<&PoolName>) -> Result<&RemoteWorkers, Refusal> {
-        let mut all = self.inner.remote_workers.get().into_iter().flatten();
+    pub fn remote_workers(&self, pool: Option<&PoolName>) -> Result<RemoteWorkers, Refusal> {
+        let all = self.inner.remote_workers.get().into_iter().flatten();
+        let mut all = all.filter_map(WeakRemoteWorkers::upgrade);
         let found = all.find(|workers| pool.is_none_or(|name| workers.pool() == name));
         found.ok_or_else(|| NotRemotePool { pool: pool.cloned() }.into())
     }

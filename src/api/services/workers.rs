@@ -83,7 +83,7 @@ fn responses(
         let first = requests.next().await.transpose()?;
         let first = first.ok_or_else(|| into_status(InvalidFields::one("hello", "is required in the first message")))?;
         let Hello { info, descriptions, pool, unfinished } = worker::hello(first).map_err(into_status)?;
-        let workers = handle.remote_workers(pool.as_ref()).map_err(into_status)?.clone();
+        let workers = handle.remote_workers(pool.as_ref()).map_err(into_status)?;
         drop(descriptions);
         let connection = workers.connect(info, &unfinished);
         audit::record(&caller, "Work", connection.worker().to_owned(), &Ok::<(), Status>(()));

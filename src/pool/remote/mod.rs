@@ -7,14 +7,15 @@ mod queue;
 mod worker;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::model::{HandlerName, PoolName, PoolSpec, Priority, StopMethod, Timestamp};
 use crate::runners::remote::{Command, LinkEnd, Reconnected, RemoteRunner, Slot, Token, WorkerReport};
@@ -44,6 +45,16 @@ pub struct RemoteWorkers {
     inner: Arc<Inner>,
 }
 
+/// The workers of a remote pool that exists as long as the scheduler runs.
+pub struct WeakRemoteWorkers(Weak<Inner>);
+
+impl WeakRemoteWorkers {
+    /// `None` once the scheduler has ended.
+    pub fn upgrade(&self) -> Option<RemoteWorkers> {
+        Some(RemoteWorkers { inner: self.0.upgrade()? })
+    }
+}
+
 struct Inner {
     pool: PoolName,
     context: WorkerContext,
@@ -53,6 +64,8 @@ struct Inner {
     workers: Mutex<Workers>,
     stored_payloads: Arc<Semaphore>,
     draining: AtomicBool,
+    /// The pool has stopped: nothing is driven any more.
+    stopped: CancellationToken,
 }
 
 #[derive(Default)]
@@ -81,9 +94,14 @@ impl RemoteWorkers {
             workers: Mutex::default(),
             stored_payloads: Arc::new(Semaphore::new(STORED_PAYLOADS_MAX)),
             draining: AtomicBool::default(),
+            stopped: CancellationToken::new(),
         };
         drop(inner.queue.set_paused(spec.paused));
         Self { inner: Arc::new(inner) }
+    }
+
+    pub fn downgrade(&self) -> WeakRemoteWorkers {
+        WeakRemoteWorkers(Arc::downgrade(&self.inner))
     }
 
     pub fn pool(&self) -> &PoolName {
@@ -139,7 +157,7 @@ impl RemoteWorkers {
         workers.by_id.insert(id.into(), worker.clone());
         workers.by_key.insert(key, worker.clone());
         drop(workers);
-        self.inner.context.runtime.spawn(self.clone().watch_link(worker.clone()));
+        self.spawn(self.clone().watch_link(worker.clone()));
         worker
     }
 
@@ -198,7 +216,7 @@ impl RemoteWorkers {
             worker.attempt_started(&attempt, at.since(attempt.eligible_at()));
             let started = Report::Started { ticket: attempt.ticket(), worker: worker.name.clone(), at };
             (self.inner.context.reports)(started);
-            self.inner.context.runtime.spawn(self.clone().drive(worker, attempt, at, false));
+            self.spawn(self.clone().drive(worker, attempt, at, false));
         }
     }
 
@@ -209,7 +227,15 @@ impl RemoteWorkers {
         attempt.claim();
         worker.attempt_started(&attempt, Duration::ZERO);
         self.inner.queue.take_slot(worker.key);
-        self.inner.context.runtime.spawn(self.clone().drive(worker, attempt, started_at, true));
+        self.spawn(self.clone().drive(worker, attempt, started_at, true));
+    }
+
+    /// Runs a task until the pool stops.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stopped = self.inner.stopped.clone();
+        self.inner.context.runtime.spawn(async move {
+            let _ = stopped.run_until_cancelled_owned(task).await;
+        });
     }
 
     async fn drive(self, worker: Arc<RemoteWorker>, attempt: Arc<Attempt>, at: Timestamp, is_adopted: bool) {
@@ -300,6 +326,12 @@ impl RemoteWorkers {
     pub(super) fn drain(&self) {
         self.inner.draining.store(true, Ordering::Relaxed);
         drop(self.inner.queue.set_paused(true));
+    }
+
+    /// Ends everything that drives attempts.
+    pub(super) fn stop(&self) {
+        self.drain();
+        self.inner.stopped.cancel();
     }
 
     pub(super) fn stats(&self) -> PoolStats {

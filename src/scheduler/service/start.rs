@@ -9,7 +9,7 @@ use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{Catalog, Clock, Event, MemoryAccount, PoolSettings, RecoveredTask, Revision, Timestamp};
-use crate::pool::{Pool, WorkerContext};
+use crate::pool::{Pool, RemoteWorkers, WorkerContext};
 use crate::runners::Registry;
 use crate::scheduler::core::{Adoption, Core, CoreOptions, Decisions, PoolView};
 use crate::scheduler::handle::{Handle, HandleInner};
@@ -104,7 +104,8 @@ impl Service {
             }
         }
         // Empty until now.
-        let _ = shared.remote_workers.set(pools.iter().filter_map(Pool::remote).cloned().collect());
+        let _ =
+            shared.remote_workers.set(pools.iter().filter_map(Pool::remote).map(RemoteWorkers::downgrade).collect());
         Ok(Self {
             core,
             pools,
