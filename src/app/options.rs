@@ -60,12 +60,12 @@ pub(super) fn scheduler(config: &Config, telemetry: &Telemetry, memory: &MemoryA
     scheduler::Options {
         core: scheduler::CoreOptions {
             pools: config.pools.iter().filter_map(|pool| spec(&pool.name)).collect(),
+            catalog: catalog.clone(),
             retention: retention(config),
             payload_bytes_max: memory.limit(MemoryPart::Payloads),
             attached_bytes_max: memory.limit(MemoryPart::Attached),
             crashes_max: config.limits.crashes_max,
         },
-        catalog: catalog.clone(),
         drain_limit: config.server.drain_limit.0,
         watch_window: watch_window(config),
         memory: memory.clone(),

@@ -15,8 +15,6 @@ use crate::model::{
     self, ArgPattern, HandlerName, HandlerSpec, PoolName, RetryPolicy, Secret, id, limits, secret::MASK,
 };
 
-const GRACE_DEFAULT: Duration = Duration::from_secs(5);
-
 /// `[[handler]]`: a handler that submitters can name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -319,6 +317,7 @@ impl Handler {
             arg_pattern: self.arg_pattern().ok()?,
             grace: self.grace.0,
             blocking: self.blocking(),
+            registered: false,
         })
     }
 
@@ -439,5 +438,5 @@ impl Handler {
 }
 
 fn default_grace() -> HumanDuration {
-    HumanDuration(GRACE_DEFAULT)
+    HumanDuration(limits::GRACE_DEFAULT)
 }

@@ -1,5 +1,7 @@
 //! The configuration as a whole: its sections, and the checks that involve more than one of them.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -104,7 +106,7 @@ impl Config {
                 .handlers
                 .iter()
                 .filter_map(Handler::spec)
-                .map(|handler| (handler.name.clone(), handler))
+                .map(|handler| (handler.name.clone(), Arc::new(handler)))
                 .collect(),
             pools: self.pools.iter().filter_map(Pool::spec).map(|pool| (pool.name.clone(), pool)).collect(),
         }

@@ -1,11 +1,15 @@
-//! The configured handlers and pools.
+//! The handlers, configured and registered, and the configured pools.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
+
+use arc_swap::ArcSwap;
 
 use super::arg_pattern::ArgPattern;
 use super::id::{HandlerName, PoolName};
-use super::pool::PoolSpec;
+use super::limits::GRACE_DEFAULT;
+use super::pool::{PoolKind, PoolSpec};
 use super::retry::RetryPolicy;
 
 /// Runner of the handlers that run in remote workers.
@@ -33,11 +37,95 @@ pub struct HandlerSpec {
     pub grace: Duration,
     /// Whether the handler uses the CPU of its worker, so that it may not run in an async pool.
     pub blocking: bool,
+    /// Whether a worker has registered it, and not the configuration.
+    pub registered: bool,
+}
+
+impl HandlerSpec {
+    /// Whether its tasks can run in the pool.
+    pub fn runs_in(&self, pool: &PoolName) -> bool {
+        self.pool == *pool || self.allowed_pools.contains(pool)
+    }
+}
+
+/// A handler that a worker has registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    /// Pools in which it runs; the first is that of tasks that do not name one. Not empty.
+    pub pools: Box<[PoolName]>,
+    pub description: Box<str>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Catalog {
-    pub handlers: BTreeMap<HandlerName, HandlerSpec>,
+    pub handlers: BTreeMap<HandlerName, Arc<HandlerSpec>>,
     /// As configured; the scheduler has the present settings.
     pub pools: BTreeMap<PoolName, PoolSpec>,
+}
+
+/// A catalog to which registrations are added while the server runs.
+pub type SharedCatalog = Arc<ArcSwap<Catalog>>;
+
+impl Catalog {
+    pub fn is_configured(&self, handler: &HandlerName) -> bool {
+        self.handlers.get(handler).is_some_and(|spec| !spec.registered)
+    }
+
+    pub fn is_remote(&self, pool: &PoolName) -> bool {
+        self.pools.get(pool).is_some_and(|spec| spec.kind == PoolKind::Remote)
+    }
+
+    /// Adds or changes a registered handler, unless the configuration has one of this name or has none of its pools any
+    /// more.
+    pub fn register(&mut self, name: &HandlerName, registration: &Registration) {
+        let mut pools = registration.pools.iter().filter(|pool| self.is_remote(pool)).cloned();
+        let Some(pool) = pools.next().filter(|_| !self.is_configured(name)) else { return };
+        let spec = HandlerSpec {
+            name: name.clone(),
+            runner: REMOTE_RUNNER,
+            description: registration.description.to_string(),
+            payload_description: String::new(),
+            pool,
+            allowed_pools: pools.collect(),
+            timeout: None,
+            retry: RetryPolicy::default(),
+            arg_pattern: None,
+            grace: GRACE_DEFAULT,
+            blocking: false,
+            registered: true,
+        };
+        self.handlers.insert(name.clone(), Arc::new(spec));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(name: &str, kind: PoolKind) -> PoolSpec {
+        PoolSpec { kind, ..PoolSpec::with_defaults(PoolName::parse(name).unwrap(), 1) }
+    }
+
+    fn registration(pools: &[&str]) -> Registration {
+        let pools = pools.iter().map(|pool| PoolName::parse(pool).unwrap()).collect();
+        Registration { pools, description: "d".into() }
+    }
+
+    #[test]
+    fn a_registered_handler_runs_in_those_of_its_pools_that_are_configured_as_remote() {
+        let pools = [pool("a", PoolKind::Threads), pool("b", PoolKind::Remote), pool("c", PoolKind::Remote)];
+        let pools = pools.into_iter().map(|pool| (pool.name.clone(), pool)).collect();
+        let mut catalog = Catalog { pools, ..Catalog::default() };
+        let name = HandlerName::parse("resize").unwrap();
+        catalog.register(&name, &registration(&["gone", "a"]));
+        assert!(catalog.handlers.is_empty());
+        catalog.register(&name, &registration(&["gone", "a", "c", "b"]));
+        let spec = &catalog.handlers[&name];
+        assert_eq!((spec.pool.as_str(), spec.allowed_pools.len(), spec.runner), ("c", 1, "remote"));
+        assert!(spec.runs_in(&PoolName::parse("b").unwrap()) && !spec.runs_in(&PoolName::parse("a").unwrap()));
+        let configured = HandlerSpec { registered: false, description: "ours".to_owned(), ..(**spec).clone() };
+        catalog.handlers.insert(name.clone(), Arc::new(configured));
+        catalog.register(&name, &registration(&["b"]));
+        assert_eq!((&*catalog.handlers[&name].description, catalog.is_configured(&name)), ("ours", true));
+    }
 }

@@ -1,11 +1,12 @@
-//! Events: the state changes of tasks and pools, as the journal stores them and watches deliver them.
+//! Events: the state changes of tasks, pools and handlers, as the journal stores them and watches deliver them.
 
 use std::sync::Arc;
 
 use super::cancel::{CancelReceipt, CancelRequest};
+use super::catalog::Registration;
 use super::clock::Timestamp;
 use super::failure::Failure;
-use super::id::{PoolName, Revision, TaskId};
+use super::id::{HandlerName, PoolName, Revision, TaskId};
 use super::output::{Output, ResourceUsage};
 use super::pool::PoolSettings;
 use super::spec::{Payload, TaskOptions, TaskSpec};
@@ -22,6 +23,7 @@ const ALLOCATED_BYTES: usize = 48;
 pub enum Event {
     Task(TaskEvent),
     Pool(PoolEvent),
+    Handler(HandlerEvent),
 }
 
 // Millions of events are of tasks: other subjects must not make them larger.
@@ -62,6 +64,21 @@ pub enum PoolChange {
         /// The settings after the change.
         set: PoolSettings,
     },
+}
+
+/// A change of a handler.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandlerEvent {
+    pub revision: Revision,
+    pub at: Timestamp,
+    pub handler: HandlerName,
+    pub change: HandlerChange,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HandlerChange {
+    /// A worker offered it for the first time, or for the first time in another pool. Replaces an earlier registration.
+    Registered(Registration),
 }
 
 /// Why a running attempt was interrupted.
@@ -152,6 +169,7 @@ impl Event {
         match self {
             Self::Task(event) => event.revision,
             Self::Pool(event) => event.revision,
+            Self::Handler(event) => event.revision,
         }
     }
 
@@ -159,6 +177,7 @@ impl Event {
         match self {
             Self::Task(event) => event.at,
             Self::Pool(event) => event.at,
+            Self::Handler(event) => event.at,
         }
     }
 
@@ -166,7 +185,7 @@ impl Event {
     pub fn task(&self) -> Option<&TaskEvent> {
         match self {
             Self::Task(event) => Some(event),
-            Self::Pool(_) => None,
+            Self::Pool(_) | Self::Handler(_) => None,
         }
     }
 
@@ -181,7 +200,19 @@ impl Event {
 
     /// About the bytes that the event adds to a commit.
     pub fn encoded_bytes(&self) -> usize {
-        ENCODED_BYTES_FIXED + self.task().map_or(0, TaskEvent::content_bytes)
+        ENCODED_BYTES_FIXED + self.variable_bytes()
+    }
+
+    fn variable_bytes(&self) -> usize {
+        match self {
+            Self::Task(event) => event.content_bytes(),
+            Self::Pool(_) => 0,
+            Self::Handler(event) => {
+                let HandlerChange::Registered(Registration { pools, description }) = &event.change;
+                let pools: usize = pools.iter().map(|pool| size_of::<PoolName>() + pool.as_str().len()).sum();
+                event.handler.as_str().len() + description.len() + pools
+            }
+        }
     }
 }
 

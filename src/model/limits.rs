@@ -52,5 +52,9 @@ pub const DESCRIPTION_BYTES_MAX: usize = 1_024;
 /// Bytes of the message, and of the detail, of a failure that a worker reports; more is cut off.
 pub const FAILURE_MESSAGE_BYTES_MAX: usize = 1_024;
 pub const FAILURE_DETAIL_BYTES_MAX: usize = 8_192;
+/// Handlers that workers have registered.
+pub const REGISTERED_HANDLERS_MAX: usize = 10_000;
+/// Time between the request to stop and the kill if neither the caller nor the handler sets one.
+pub const GRACE_DEFAULT: Duration = Duration::from_secs(5);
 /// Bytes of one gRPC request message.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;

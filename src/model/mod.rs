@@ -36,10 +36,12 @@ mod turns;
 pub use access::{Grant, NamespaceScope, Role};
 pub use arg_pattern::ArgPattern;
 pub use cancel::{CancelMode, CancelReceipt, CancelRequest, StopMethod};
-pub use catalog::{Catalog, HandlerSpec, REMOTE_RUNNER};
+pub use catalog::{Catalog, HandlerSpec, REMOTE_RUNNER, Registration, SharedCatalog};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::{Coded, Details, ErrorCode, FieldViolation};
-pub use event::{Event, InterruptCause, Lease, PoolChange, PoolEvent, TaskChange, TaskEvent};
+pub use event::{
+    Event, HandlerChange, HandlerEvent, InterruptCause, Lease, PoolChange, PoolEvent, TaskChange, TaskEvent,
+};
 pub use failure::{Failure, FailureReason};
 pub use filter::TaskFilter;
 pub use id::{BatchId, HandlerName, Namespace, PoolName, Revision, TaskId};

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::runtime;
 
-use crate::model::{Catalog, Clock, Revision};
+use crate::model::{Clock, Revision, SharedCatalog};
 use crate::runners::Registry;
 use crate::telemetry::metrics::Metrics;
 
@@ -28,5 +28,5 @@ pub struct WorkerContext {
     /// How long a remote worker may be silent or disconnected before its attempts are given to others.
     pub worker_lease: Duration,
     /// The handlers that metrics count by name.
-    pub catalog: Arc<Catalog>,
+    pub catalog: SharedCatalog,
 }

@@ -67,6 +67,7 @@ impl Fixture {
             arg_pattern: None,
             grace: Duration::from_secs(1),
             blocking: false,
+            registered: false,
         };
         let mut registry = Registry::default();
         registry.register(spec.name, runner.clone());

@@ -3,14 +3,15 @@
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
+use arc_swap::Guard;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::model::{
-    Catalog, Clock, MemoryAccount, MemoryFull, MemoryPart, PoolName, Reservation, Retention, Revision, Sharer,
-    TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
+    Catalog, Clock, HandlerName, MemoryAccount, MemoryFull, MemoryPart, PoolName, Reservation, Retention, Revision,
+    SharedCatalog, Sharer, TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
 };
 use crate::pool::{Attempt, RemoteWorkers, WeakRemoteWorkers};
 use crate::store::Store;
@@ -35,7 +36,7 @@ pub struct Handle {
 
 pub(super) struct HandleInner {
     pub inbox: mpsc::Sender<Message>,
-    pub catalog: Arc<Catalog>,
+    pub catalog: SharedCatalog,
     pub clock: Arc<dyn Clock>,
     pub hub: Arc<Hub>,
     pub liveness: Arc<Liveness>,
@@ -64,9 +65,9 @@ impl Handle {
         Self { inner: self.inner.clone(), sharer }
     }
 
-    /// The registered handlers and pools.
-    pub fn catalog(&self) -> &Arc<Catalog> {
-        &self.inner.catalog
+    /// The handlers and pools at present. Cheap; do not keep it for longer than a call.
+    pub fn catalog(&self) -> Guard<Arc<Catalog>> {
+        self.inner.catalog.load()
     }
 
     pub fn retention(&self) -> Retention {
@@ -128,6 +129,20 @@ impl Handle {
     /// `UnknownPool`, `BadField`, `EtagMismatch`, `StoreUnavailable`; `Internal` if workers cannot be started.
     pub async fn update_pool(&self, update: PoolUpdate) -> Result<(PoolView, Revision), Refusal> {
         self.execute(0, |reply| Request::UpdatePool { update, reply }).await
+    }
+
+    /// Registers the handlers that a worker of the pool offers, given with their descriptions, for good. Those that are known
+    /// in the pool are left as they are.
+    ///
+    /// # Errors
+    /// `UnknownPool`, [`NotRemotePool`], `BadField`, `StoreUnavailable`.
+    pub async fn register_handlers(
+        &self,
+        pool: PoolName,
+        handlers: Vec<(HandlerName, Box<str>)>,
+    ) -> Result<(), Refusal> {
+        let bytes = handlers.iter().map(|(name, description)| 32 + name.as_str().len() + description.len()).sum();
+        self.execute(bytes, |reply| Request::RegisterHandlers { pool, handlers, reply }).await
     }
 
     /// Metrics of the named pools; of all pools if `pools` is empty.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::model::{PoolName, Reservation, Revision, TaskFilter, TaskId, TaskState};
+use crate::model::{HandlerName, PoolName, Reservation, Revision, TaskFilter, TaskId, TaskState};
 use crate::pool::{Attempt, Report};
 use crate::store::AppendError;
 
@@ -40,6 +40,7 @@ pub(super) enum Request {
     Cancel { cancel: CancelCommand, reply: Reply<(TaskState, Revision)> },
     Delete { filter: TaskFilter, reply: Reply<(u64, Revision)> },
     Pools { reply: Reply<(Vec<PoolView>, Revision)> },
+    RegisterHandlers { pool: PoolName, handlers: Vec<(HandlerName, Box<str>)>, reply: Reply<()> },
     UpdatePool { update: PoolUpdate, reply: Reply<(PoolView, Revision)> },
     PoolMetrics { pools: Vec<PoolName>, workers: bool, reply: Reply<(Vec<PoolMetrics>, Revision)> },
     ResetCounters { pool: PoolName, reply: Reply<Revision> },

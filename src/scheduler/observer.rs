@@ -1,12 +1,11 @@
 //! Telemetry of the scheduler's loop: heartbeats, commits and the load of the pools.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::model::{Catalog, Event, MemoryAccount, MemoryPart, Priority, Timestamp};
+use crate::model::{Event, MemoryAccount, MemoryPart, Priority, SharedCatalog, Timestamp};
 use crate::pool::Pool;
 use crate::store::Projection;
 use crate::telemetry::Telemetry;
@@ -26,7 +25,7 @@ pub(super) struct Observer {
 }
 
 impl Observer {
-    pub fn new(telemetry: Telemetry, catalog: Arc<Catalog>, memory: MemoryAccount) -> Self {
+    pub fn new(telemetry: Telemetry, catalog: SharedCatalog, memory: MemoryAccount) -> Self {
         let now = Instant::now();
         let meter = CommitMeter::new(&telemetry.metrics, catalog);
         Self { telemetry, memory, meter, publish_at: now }

@@ -12,6 +12,8 @@ mod commit;
 #[cfg(test)]
 mod first_turn_tests;
 mod pending;
+#[cfg(test)]
+mod registration_tests;
 mod requests;
 mod retention;
 mod run;

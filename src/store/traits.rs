@@ -192,7 +192,7 @@ pub struct FoundRequests {
 /// does not depend on the size of the store.
 pub trait Recover {
     /// Comes first. Comes again, and everything received so far is void, if the projection turns out to be corrupt and is
-    /// rebuilt. `revision` is that of the projection, and `subjects` has the last event of each pool up to it.
+    /// rebuilt. `revision` is that of the projection, and `subjects` has the last event of each pool and handler up to it.
     fn begin(&mut self, revision: Revision, subjects: &[Event]);
 
     /// A task of the projection, finished or not. Tasks come in the order of submission. The receiver copies the payload

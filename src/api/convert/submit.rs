@@ -15,9 +15,8 @@ use super::submit_fields::{Overrides, check_args, labels, optional_name, payload
 /// Bytes of a refused argument that the error shows.
 const ARG_BYTES_SHOWN: usize = 128;
 
-/// What the conversion needs besides the submission itself.
+/// What the conversion needs besides the submission itself and the catalog.
 pub struct SubmitContext<'a> {
-    pub catalog: &'a Catalog,
     pub now: Timestamp,
     /// Identity or peer address of the caller.
     pub submitted_by: &'a str,
@@ -33,7 +32,7 @@ pub struct SubmitContext<'a> {
 pub enum SubmitError {
     #[error(transparent)]
     InvalidFields(#[from] InvalidFields),
-    #[error("handler `{handler}` is not registered; run `lineshaft handler list`")]
+    #[error("handler `{handler}` is not registered; run `lineshaft handler list`, or start a worker that offers it")]
     UnknownHandler { field: FieldPath, handler: HandlerName },
     #[error("pool `{pool}` is not configured; run `lineshaft pool list`")]
     UnknownPool { field: FieldPath, pool: PoolName },
@@ -93,6 +92,7 @@ pub fn convert(
     request: v1::SubmitTaskRequest,
     new_id: impl FnOnce() -> TaskId,
     path: MessagePath,
+    catalog: &Catalog,
     context: &SubmitContext<'_>,
 ) -> Result<ConvertedTask, SubmitError> {
     let mut invalid = InvalidFields::default();
@@ -121,7 +121,7 @@ pub fn convert(
         return Err(InvalidFields::one(path.field("handler"), "is invalid").into());
     };
 
-    let (handler, pool) = resolve(context.catalog, path, &handler, pool.flatten().as_ref())?;
+    let (handler, pool) = resolve(catalog, path, &handler, pool.flatten().as_ref())?;
     check_handler_args(path, handler, &request.args)?;
     let options = TaskOptions {
         namespace,
@@ -227,7 +227,7 @@ mod tests {
         (name.clone(), PoolSpec { kind, timeout, ..PoolSpec::with_defaults(name, 2) })
     }
 
-    fn handler(name: &str, change: impl FnOnce(&mut HandlerSpec)) -> (HandlerName, HandlerSpec) {
+    fn handler(name: &str, change: impl FnOnce(&mut HandlerSpec)) -> (HandlerName, Arc<HandlerSpec>) {
         let mut spec = HandlerSpec {
             name: HandlerName::parse(name).unwrap(),
             runner: "builtin",
@@ -240,9 +240,10 @@ mod tests {
             arg_pattern: None,
             grace: Duration::from_secs(5),
             blocking: true,
+            registered: false,
         };
         change(&mut spec);
-        (spec.name.clone(), spec)
+        (spec.name.clone(), Arc::new(spec))
     }
 
     fn catalog() -> Catalog {
@@ -273,14 +274,13 @@ mod tests {
     fn parse(request: v1::SubmitTaskRequest) -> Result<ConvertedTask, SubmitError> {
         let (catalog, namespace) = (catalog(), Namespace::default());
         let context = SubmitContext {
-            catalog: &catalog,
             now: Timestamp(1_000_000),
             submitted_by: "127.0.0.1:7",
             default_namespace: Some(&namespace),
             batch: None,
             trace: None,
         };
-        convert(request, || TaskId::Uuid([7; 16]), MessagePath::BatchItem(3), &context)
+        convert(request, || TaskId::Uuid([7; 16]), MessagePath::BatchItem(3), &catalog, &context)
     }
 
     fn request(handler: &str) -> v1::SubmitTaskRequest {

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::model::limits::GRACE_DEFAULT;
 use crate::model::{HandlerName, PoolName, PoolSpec, Priority, StopMethod, Timestamp};
 use crate::runners::remote::{Command, LinkEnd, Reconnected, RemoteRunner, Slot, Token, WorkerReport};
 use crate::runners::{BoxFuture, Outcome, RunReport, StopCause};
@@ -282,7 +283,7 @@ impl RemoteWorkers {
             }
         };
         let grace =
-            self.inner.context.catalog.handlers.get(&options.handler).map_or(GRACE_DEFAULT, |found| found.grace);
+            self.inner.context.catalog.load().handlers.get(&options.handler).map_or(GRACE_DEFAULT, |found| found.grace);
         let runner = RemoteRunner {
             link: worker.link.clone(),
             token: Token(attempt.ticket().fence),
@@ -353,9 +354,6 @@ impl RemoteWorkers {
         }
     }
 }
-
-/// Grace period of a handler that the configuration does not name.
-const GRACE_DEFAULT: Duration = Duration::from_secs(5);
 
 impl RemoteConnection {
     /// The worker has sent a message. Returns false if another stream has replaced this one.

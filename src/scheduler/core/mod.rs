@@ -11,6 +11,7 @@ mod dispatch;
 mod dispatch_queue;
 mod ended;
 mod finished;
+mod handlers;
 mod hash_index;
 mod holds;
 mod key_queue;
@@ -34,6 +35,8 @@ mod timers;
 
 #[cfg(test)]
 mod epoch_tests;
+#[cfg(test)]
+mod handlers_tests;
 #[cfg(test)]
 mod model_test;
 #[cfg(test)]

@@ -101,6 +101,10 @@ impl Core {
                 self.apply_pool(event);
                 return true;
             }
+            Event::Handler(event) => {
+                self.apply_handler(event);
+                return true;
+            }
         };
         if matches!(event.change, TaskChange::Submitted { .. }) {
             self.apply_submitted(event);

@@ -1,13 +1,13 @@
 //! The state of the core, and how it emits events.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 
 use crate::model::{
-    CancelRequest, Event, PoolName, PoolSpec, Retention, Revision, TaskChange, TaskEvent, TaskId, TaskOptions,
-    TaskSpec, TaskState, Timestamp,
+    CancelRequest, Catalog, Event, HandlerName, PoolName, PoolSpec, Registration, Retention, Revision, TaskChange,
+    TaskEvent, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
 };
 use crate::pool::Ticket;
 
@@ -30,7 +30,10 @@ pub(super) fn attached_bytes(spec: &TaskSpec) -> u64 {
 
 #[derive(Clone, Debug)]
 pub struct CoreOptions {
+    /// In the order of the configuration.
     pub pools: Vec<PoolSpec>,
+    /// The configured handlers and pools.
+    pub catalog: Arc<Catalog>,
     pub retention: Retention,
     /// Bytes of payloads of unfinished tasks that are kept in memory.
     pub payload_bytes_max: u64,
@@ -48,6 +51,8 @@ pub struct Core {
     /// Configured pools first, in the order of the options.
     pub(super) pools: Vec<PoolState>,
     pub(super) pool_names: HashMap<PoolName, u16>,
+    /// Handlers that workers have registered, also those that the configuration has too.
+    pub(super) registered: BTreeMap<HandlerName, Registration>,
     pub(super) finished: FinishedTasks,
     pub(super) requests: RecentRequests,
     pub(super) revision: Revision,
@@ -90,6 +95,7 @@ impl Core {
             timers: Timers::default(),
             pools: Vec::new(),
             pool_names: HashMap::new(),
+            registered: BTreeMap::new(),
             finished: FinishedTasks::default(),
             requests: RecentRequests::default(),
             revision: Revision::default(),

@@ -20,6 +20,7 @@ pub(super) fn options() -> CoreOptions {
     let pool = PoolSpec { size: 1, ..PoolSpec::with_defaults(PoolName::parse("default").unwrap(), 1) };
     CoreOptions {
         pools: vec![pool],
+        catalog: Arc::default(),
         retention: Retention {
             count: 10,
             bytes: 1 << 40,

@@ -23,7 +23,7 @@ impl Coded for BadField {
 }
 
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("handler `{handler}` is not registered; run `lineshaft handler list`")]
+#[error("handler `{handler}` is not registered; run `lineshaft handler list`, or start a worker that offers it")]
 pub struct UnknownHandler {
     pub handler: HandlerName,
 }

@@ -10,7 +10,7 @@ use crate::scheduler::refusal::{Refusal, StoreUnavailable};
 use crate::store::{AppendError, StoreError};
 use crate::telemetry::{fatal, trace};
 
-use super::pending::{ClosedCommit, Effects, PoolUpdated};
+use super::pending::{Change, Changed, ClosedCommit, Effects};
 use super::state::Service;
 
 /// How long events that no caller waits for may wait for others, so that short tasks need one commit less.
@@ -195,8 +195,14 @@ impl Service {
     /// Releases the effects of durable events. Dispatches before replies, so that no caller whose submission
     /// was acknowledged can see an attempt of lower priority start.
     fn release(&mut self, effects: Effects) {
-        for PoolUpdated { pool, view, reply } in effects.pool_updates {
-            let applied = self.apply_pool_update(pool, view);
+        for Changed { what, reply } in effects.changes {
+            let applied = match what {
+                Change::Pool(pool, view) => self.apply_pool_update(pool, view),
+                Change::Handlers(events) => {
+                    self.apply_registrations(&events);
+                    Ok(())
+                }
+            };
             if let Some(reply) = reply {
                 reply.resolve(applied);
             }

@@ -4,7 +4,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::model::{Durability, Event, Priority, TaskChange};
+use crate::model::{Durability, Event, HandlerEvent, Priority, TaskChange};
 use crate::pool::{Batch, Ticket};
 use crate::runners::remote::{Link, Token};
 use crate::scheduler::core::PoolView;
@@ -31,7 +31,7 @@ pub(super) struct Pending {
 #[derive(Clone, Copy, Default)]
 struct Staged {
     replies: usize,
-    pool_updates: usize,
+    changes: usize,
     settled: usize,
 }
 
@@ -41,18 +41,24 @@ pub(super) struct Effects {
     /// By index of the pool: attempts, and by priority whether others are held back.
     pub dispatches: Vec<(u16, Batch, [bool; Priority::COUNT])>,
     pub confirms: Vec<Ticket>,
-    pub pool_updates: Vec<PoolUpdated>,
+    pub changes: Vec<Changed>,
     pub replies: Vec<PendingReply>,
     /// Ended attempts of remote workers.
     pub settled: Vec<(Arc<Link>, Token)>,
 }
 
-/// A pool whose workers have to follow its new settings.
-pub(super) struct PoolUpdated {
-    pub pool: u16,
-    pub view: PoolView,
+/// A change of something that the server uses outside of the core, which has to follow.
+pub(super) struct Changed {
+    pub what: Change,
     /// `None` if the caller was refused because the store refused the first write.
     pub reply: Option<PendingReply>,
+}
+
+pub(super) enum Change {
+    /// Index and new settings of a pool.
+    Pool(u16, PoolView),
+    /// New registrations.
+    Handlers(Vec<HandlerEvent>),
 }
 
 /// A commit that changes no more, until it is durable.
@@ -75,7 +81,7 @@ impl Pending {
     }
 
     /// Adds the events of one decision, and returns what was pending before if both together would exceed the bound of a
-    /// commit. Replies, updates of pools and settled attempts that were added since the last call belong to this decision.
+    /// commit. Replies, changes and settled attempts that were added since the last call belong to this decision.
     pub fn add(&mut self, events: &mut Vec<Event>) -> Option<ClosedCommit> {
         let bytes: usize = events.iter().map(Event::encoded_bytes).sum();
         let is_full = !self.events.is_empty() && self.bytes + bytes > COMMIT_BYTES_MAX;
@@ -84,8 +90,8 @@ impl Pending {
         self.is_urgent = self.is_urgent || events.iter().any(|event| !is_start(event));
         self.requires_sync = self.requires_sync || events.iter().any(requires_sync);
         self.events.append(events);
-        let Effects { replies, pool_updates, settled, .. } = &self.effects;
-        self.staged = Staged { replies: replies.len(), pool_updates: pool_updates.len(), settled: settled.len() };
+        let Effects { replies, changes, settled, .. } = &self.effects;
+        self.staged = Staged { replies: replies.len(), changes: changes.len(), settled: settled.len() };
         full
     }
 
@@ -112,10 +118,10 @@ impl Pending {
 
     /// Closes the commit. What belongs to the next decision stays.
     pub fn close(&mut self) -> ClosedCommit {
-        let Staged { replies, pool_updates, settled } = self.staged;
+        let Staged { replies, changes, settled } = self.staged;
         let mut next = Self::default();
         next.effects.replies = self.effects.replies.split_off(replies);
-        next.effects.pool_updates = self.effects.pool_updates.split_off(pool_updates);
+        next.effects.changes = self.effects.changes.split_off(changes);
         next.effects.settled = self.effects.settled.split_off(settled);
         let Self { events, bytes, requires_sync: sync, effects, .. } = mem::replace(self, next);
         ClosedCommit { commit: Arc::new(Commit { events, sync, bytes }), effects, began: Instant::now() }
@@ -133,15 +139,15 @@ impl Effects {
     pub fn append(&mut self, mut later: Self) {
         self.dispatches.append(&mut later.dispatches);
         self.confirms.append(&mut later.confirms);
-        self.pool_updates.append(&mut later.pool_updates);
+        self.changes.append(&mut later.changes);
         self.replies.append(&mut later.replies);
         self.settled.append(&mut later.settled);
     }
 
     /// Refuses all waiting callers. The other effects stay.
     pub fn refuse(&mut self, refusal: &Refusal) {
-        let of_pools = self.pool_updates.iter_mut().filter_map(|update| update.reply.take());
-        for reply in self.replies.drain(..).chain(of_pools) {
+        let of_changes = self.changes.iter_mut().filter_map(|change| change.reply.take());
+        for reply in self.replies.drain(..).chain(of_changes) {
             reply.resolve(Err(refusal.clone()));
         }
     }

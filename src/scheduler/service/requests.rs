@@ -1,18 +1,20 @@
 //! Serving the requests of callers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{CancelMode, CancelRequest, Durability, HandlerName, PoolName, Revision, TaskState, Timestamp};
+use crate::model::limits::GRACE_DEFAULT;
+use crate::model::{
+    CancelMode, CancelRequest, Catalog, Durability, Event, HandlerChange, HandlerEvent, HandlerName, PoolName,
+    Revision, TaskState, Timestamp,
+};
 use crate::scheduler::core::{Decisions, PoolView, Submission, Submitted, Verdict};
 use crate::scheduler::message::{PendingReply, Reply, Request, send};
 use crate::scheduler::refusal::{Internal, Refusal, StoreUnavailable};
 use crate::scheduler::views::{CancelCommand, PoolMetrics};
 
-use super::pending::PoolUpdated;
+use super::pending::{Change, Changed};
 use super::state::Service;
-
-/// Grace period of a handler that is not registered any more.
-const GRACE_DEFAULT: Duration = Duration::from_secs(5);
 
 /// Whether a refusal reports the state of a task or pool, which may not be durable yet.
 ///
@@ -44,10 +46,13 @@ impl Service {
                 match self.check_store().and_then(|()| self.core.update_pool(now, &update, out)) {
                     Ok((pool, view)) => {
                         let reply = Some(PendingReply::new(reply, Ok((view.clone(), self.core.revision()))));
-                        self.pending.effects.pool_updates.push(PoolUpdated { pool, view, reply });
+                        self.pending.effects.changes.push(Changed { what: Change::Pool(pool, view), reply });
                     }
                     Err(refusal) => self.reply_when_durable(reply, Err(refusal)),
                 }
+            }
+            Request::RegisterHandlers { pool, handlers, reply } => {
+                self.register_handlers(now, &pool, &handlers, reply, out);
             }
             Request::ResetCounters { pool, reply } => send(reply, self.reset_counters(now, &pool)),
             Request::Pools { reply } => send(reply, Ok((self.pool_views.clone(), self.shared.hub.revision()))),
@@ -94,7 +99,7 @@ impl Service {
 
     /// How long an attempt of the handler may take to stop before it is killed.
     pub(super) fn grace_of(&self, handler: &HandlerName) -> Duration {
-        self.shared.catalog.handlers.get(handler).map_or(GRACE_DEFAULT, |handler| handler.grace)
+        self.shared.catalog.load().handlers.get(handler).map_or(GRACE_DEFAULT, |handler| handler.grace)
     }
 
     fn cancel(
@@ -143,6 +148,39 @@ impl Service {
             let cause = format!("the settings are stored, but workers of pool `{name}` cannot be started: {error}");
             Internal { cause }.into()
         })
+    }
+
+    /// Replies when the registrations are durable and in the catalog.
+    fn register_handlers(
+        &mut self,
+        now: Timestamp,
+        pool: &PoolName,
+        handlers: &[(HandlerName, Box<str>)],
+        reply: Reply<()>,
+        out: &mut Decisions,
+    ) {
+        let before = out.events.len();
+        let result = self.check_store().and_then(|()| self.core.register_handlers(now, pool, handlers, out));
+        let events = out.events[before..].iter().filter_map(|event| match event {
+            Event::Handler(event) => Some(event.clone()),
+            Event::Task(_) | Event::Pool(_) => None,
+        });
+        let events: Vec<_> = events.collect();
+        if events.is_empty() {
+            return self.reply_when_durable(reply, result);
+        }
+        let reply = Some(PendingReply::new(reply, result));
+        self.pending.effects.changes.push(Changed { what: Change::Handlers(events), reply });
+    }
+
+    /// Adds durable registrations to the catalog.
+    pub(super) fn apply_registrations(&self, events: &[HandlerEvent]) {
+        let mut catalog = Catalog::clone(&self.shared.catalog.load());
+        for HandlerEvent { handler, change: HandlerChange::Registered(registration), .. } in events {
+            tracing::info!(%handler, pool = %registration.pools[registration.pools.len() - 1], "a worker registered a handler");
+            catalog.register(handler, registration);
+        }
+        self.shared.catalog.store(Arc::new(catalog));
     }
 
     fn pool_metrics(

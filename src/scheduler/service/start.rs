@@ -4,11 +4,12 @@ use std::io;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{Catalog, Clock, Event, MemoryAccount, PoolSettings, RecoveredTask, Revision, Timestamp};
+use crate::model::{Clock, Event, MemoryAccount, PoolSettings, RecoveredTask, Revision, SharedCatalog, Timestamp};
 use crate::pool::{Pool, RemoteWorkers, WorkerContext};
 use crate::runners::Registry;
 use crate::scheduler::core::{Adoption, Core, CoreOptions, Decisions, PoolView};
@@ -27,8 +28,6 @@ use crate::scheduler::journal_trim::WatchWindow;
 #[derive(Clone)]
 pub struct Options {
     pub core: CoreOptions,
-    /// The registered handlers and pools.
-    pub catalog: Arc<Catalog>,
     /// Time that running tasks have to end during a drain, unless the drain request sets another.
     pub drain_limit: Duration,
     pub watch_window: WatchWindow,
@@ -42,7 +41,11 @@ pub struct Options {
 impl Options {
     /// Small limits and these pools.
     pub fn sample(pools: Vec<crate::model::PoolSpec>) -> Self {
+        use crate::model::Catalog;
+
+        let by_name = pools.iter().map(|pool| (pool.name.clone(), pool.clone())).collect();
         let core = CoreOptions {
+            catalog: Arc::new(Catalog { pools: by_name, ..Catalog::default() }),
             pools,
             retention: crate::model::Retention {
                 count: 10,
@@ -56,7 +59,6 @@ impl Options {
         };
         Self {
             core,
-            catalog: Arc::default(),
             drain_limit: Duration::ZERO,
             watch_window: WatchWindow { events: 1_000, bytes: u64::MAX },
             memory: MemoryAccount::new(|_| 64 << 20),
@@ -85,7 +87,8 @@ impl Service {
         let durable = Revision(core.revision().0 - events.len() as u64);
         let mut pending = Pending::default();
         let closed = pending.add_each(&mut events).into();
-        let shared = Arc::new(handle_inner(&options, sender, store, clock, durable));
+        let catalog = Arc::new(ArcSwap::from_pointee(core.catalog()));
+        let shared = Arc::new(handle_inner(&options, catalog.clone(), sender, store, clock, durable));
         options.telemetry.metrics.observe_memory(&options.memory);
         let fault = shared.store.projection.fault();
         options.telemetry.liveness.set_projection_fault_check(move || fault.borrow().is_some());
@@ -119,7 +122,7 @@ impl Service {
             drain: None,
             deletions: Deletions::default(),
             watch_window: options.watch_window,
-            observer: Observer::new(options.telemetry.clone(), options.catalog, options.memory),
+            observer: Observer::new(options.telemetry.clone(), catalog, options.memory),
             telemetry: options.telemetry,
         })
     }
@@ -127,6 +130,7 @@ impl Service {
 
 fn handle_inner(
     options: &Options,
+    catalog: SharedCatalog,
     inbox: mpsc::Sender<Message>,
     store: Store,
     clock: Arc<dyn Clock>,
@@ -136,7 +140,7 @@ fn handle_inner(
     let (journal, meter) = (store.journal.clone(), options.telemetry.gauges.watches.clone());
     HandleInner {
         inbox,
-        catalog: options.catalog.clone(),
+        catalog,
         clock,
         hub: Arc::new(Hub::new(journal, durable, draining.clone(), meter, options.memory.clone())),
         liveness: options.telemetry.liveness.clone(),

@@ -10,8 +10,8 @@ use futures_util::future::join_all;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::model::{
-    CancelMode, Durability, Event, HandlerName, OutputStream, Payload, PoolName, PoolSpec, RequestKey, Revision,
-    StoreId, SystemClock, TaskExtras, TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState,
+    CancelMode, Durability, Event, HandlerName, OutputStream, Payload, PoolKind, PoolName, PoolSpec, RequestKey,
+    Revision, StoreId, SystemClock, TaskExtras, TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState,
 };
 use crate::runners::{BoxFuture, Outcome, Registry, Run, RunReport, Runner};
 use crate::scheduler::core::PoolUpdate;
@@ -29,11 +29,11 @@ const MANY: usize = 300;
 /// Bytes of a payload of which few fit into one commit.
 const LARGE: usize = COMMIT_BYTES_MAX / 16;
 
-type Held = (Arc<Commit>, AppendDone);
+pub(super) type Held = (Arc<Commit>, AppendDone);
 
 /// Holds commits back that are appended in the background, until they are released.
-struct HeldJournal {
-    inner: FaultyJournal,
+pub(super) struct HeldJournal {
+    pub(super) inner: FaultyJournal,
     appends_in_flight: usize,
     /// The bytes of each commit that was to be appended.
     appended: parking_lot::Mutex<Vec<usize>>,
@@ -43,11 +43,11 @@ struct HeldJournal {
 
 impl HeldJournal {
     /// The next large commit, once the loop has begun it.
-    async fn next(&self) -> Held {
+    pub(super) async fn next(&self) -> Held {
         self.held.lock().await.recv().await.unwrap()
     }
 
-    fn make_durable(&self, (commit, done): Held) {
+    pub(super) fn make_durable(&self, (commit, done): Held) {
         done(self.inner.append(&commit));
     }
 
@@ -111,26 +111,28 @@ impl Journal for HeldJournal {
     }
 }
 
-struct Fixture {
-    handle: Handle,
-    journal: Arc<HeldJournal>,
+pub(super) struct Fixture {
+    pub(super) handle: Handle,
+    pub(super) journal: Arc<HeldJournal>,
     thread: JoinHandle<()>,
 }
 
 impl Fixture {
-    /// A running loop whose only pool is paused. Its journal holds large commits.
-    fn start() -> Self {
+    /// A running loop with a paused pool and a remote one. Its journal holds large commits.
+    pub(super) fn start() -> Self {
         Self::start_with(1)
     }
 
     /// With more than one append in flight the journal holds all commits.
-    fn start_with(appends_in_flight: usize) -> Self {
+    pub(super) fn start_with(appends_in_flight: usize) -> Self {
         Self::start_handlers(appends_in_flight, Registry::default())
     }
 
     fn start_handlers(appends_in_flight: usize, handlers: Registry) -> Self {
         let pool = PoolSpec { paused: true, ..PoolSpec::with_defaults(PoolName::parse("default").unwrap(), 1) };
-        let mut options = Options::sample(vec![pool]);
+        let remote = PoolName::parse("remote").unwrap();
+        let remote = PoolSpec { kind: PoolKind::Remote, size: 0, ..PoolSpec::with_defaults(remote, 1) };
+        let mut options = Options::sample(vec![pool, remote]);
         options.core.retention.count = usize::MAX;
         let mut recovery = Recovery::new(options.core.clone());
         let (mut store, _) = store::open(&store::Options::default(), &mut recovery).unwrap();
@@ -152,7 +154,7 @@ impl Fixture {
     }
 
     /// Returns when the loop has handled everything that was sent before.
-    async fn handled(&self) {
+    pub(super) async fn handled(&self) {
         self.handle.pools().await.unwrap();
     }
 
@@ -174,11 +176,11 @@ impl Fixture {
         async move { submitted.await.map(drop) }
     }
 
-    fn events(&self) -> Vec<Event> {
+    pub(super) fn events(&self) -> Vec<Event> {
         self.journal.read(Revision(0), usize::MAX).unwrap()
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.handle.drain(None);
         tokio::task::spawn_blocking(move || self.thread.join().unwrap()).await.unwrap();
     }

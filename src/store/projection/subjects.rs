@@ -1,4 +1,4 @@
-//! The table of subjects: one row with the last event of each pool.
+//! The table of subjects: one row with the last event of each pool and handler.
 
 use std::path::Path;
 

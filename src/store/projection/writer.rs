@@ -197,7 +197,7 @@ impl Writer {
             changes.revision = revision;
             match event {
                 Event::Task(event) => self.fold(changes, event)?,
-                Event::Pool(_) => changes.others.push(event.clone()),
+                Event::Pool(_) | Event::Handler(_) => changes.others.push(event.clone()),
             }
         }
         Ok(())

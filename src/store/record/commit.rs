@@ -10,6 +10,7 @@ use prost::Message;
 use prost::encoding::message;
 
 use super::corruption::{Corruption, checksum};
+use super::handler::HandlerRecord;
 use super::pool::PoolRecord;
 use super::task::{OptionsRecord, SpecRecord};
 use super::values::{
@@ -65,7 +66,7 @@ struct EventRecord {
     #[prost(uint64, tag = "20")]
     remote_fence: u64,
     /// What has changed, if not a task. Tags from 30 on.
-    #[prost(oneof = "SubjectRecord", tags = "30")]
+    #[prost(oneof = "SubjectRecord", tags = "30, 31")]
     subject: Option<SubjectRecord>,
 }
 
@@ -73,6 +74,8 @@ struct EventRecord {
 enum SubjectRecord {
     #[prost(message, tag = "30")]
     Pool(PoolRecord),
+    #[prost(message, tag = "31")]
+    Handler(HandlerRecord),
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
@@ -208,6 +211,11 @@ fn event_record<'a>(event: &'a Event, at: u64, dictionary: &mut Dictionary<'a>) 
             subject: Some(SubjectRecord::Pool(event.into())),
             ..EventRecord::default()
         },
+        Event::Handler(event) => EventRecord {
+            at: event.at.0.wrapping_sub(at).cast_signed(),
+            subject: Some(SubjectRecord::Handler(event.into())),
+            ..EventRecord::default()
+        },
     }
 }
 
@@ -305,6 +313,7 @@ fn event_model(
     let time = Timestamp(at.wrapping_add_signed(record.at));
     match record.subject {
         Some(SubjectRecord::Pool(pool)) => pool.into_model(revision, time).map(Event::Pool),
+        Some(SubjectRecord::Handler(handler)) => handler.into_model(revision, time).map(Event::Handler),
         None => task_model(revision, record, time, dictionary).map(Event::Task),
     }
 }

@@ -6,6 +6,7 @@
 mod commit;
 mod corruption;
 mod fold;
+mod handler;
 mod pool;
 mod subjects;
 mod task;

@@ -62,6 +62,7 @@ impl Subjects {
 fn same_subject(a: &Event, b: &Event) -> bool {
     match (a, b) {
         (Event::Pool(a), Event::Pool(b)) => a.pool == b.pool,
+        (Event::Handler(a), Event::Handler(b)) => a.handler == b.handler,
         _ => false,
     }
 }

@@ -7,9 +7,10 @@ use hashbrown::HashMap;
 
 use crate::model::{
     BatchId, CancelMode, CancelReceipt, CancelRequest, Captured, Durability, Event, Failure, FailureReason,
-    HandlerName, InterruptCause, Lease, Namespace, Output, Payload, PoolChange, PoolEvent, PoolName, PoolSettings,
-    Priority, RequestKey, ResourceUsage, RetryPolicy, Revision, StopMethod, SubmissionDigest, TaskChange, TaskEvent,
-    TaskExtras, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp, TraceContext, TraceMode,
+    HandlerChange, HandlerEvent, HandlerName, InterruptCause, Lease, Namespace, Output, Payload, PoolChange, PoolEvent,
+    PoolName, PoolSettings, Priority, Registration, RequestKey, ResourceUsage, RetryPolicy, Revision, StopMethod,
+    SubmissionDigest, TaskChange, TaskEvent, TaskExtras, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
+    TraceContext, TraceMode,
 };
 use crate::store::traits::Commit;
 
@@ -109,7 +110,8 @@ impl History {
         let mut history = Self::default();
         for (task, action, size) in seed {
             match *task % 25 {
-                24 => history.update_pool(*action, *size),
+                24 if action.is_multiple_of(2) => history.update_pool(*action / 2, *size),
+                24 => history.register_handler(*action / 2, *size),
                 task => history.step(task, *action, *size),
             }
         }
@@ -163,6 +165,15 @@ impl History {
             pool,
             change: PoolChange::Updated { configured, set },
         }));
+    }
+
+    fn register_handler(&mut self, handler: u8, size: u8) {
+        let (revision, at) = self.next();
+        let handler = HandlerName::parse(&format!("handler-{}", handler % 3)).unwrap();
+        let pools = (0..=size % 3).map(|number| PoolName::parse(&format!("remote-{number}")).unwrap()).collect();
+        let registration = Registration { pools, description: "d".repeat(size.into()).into() };
+        let change = HandlerChange::Registered(registration);
+        self.events.push(Event::Handler(HandlerEvent { revision, at, handler, change }));
     }
 
     fn next(&self) -> (Revision, Timestamp) {

@@ -5,6 +5,7 @@ mod conformance;
 mod corruption;
 pub mod faulty;
 pub mod fixtures;
+mod handlers;
 mod identity;
 mod journal_contract;
 mod lease;

@@ -28,11 +28,11 @@ fn update(revision: u64, pool: &str, size: usize) -> Event {
 fn sizes(events: &[Event]) -> Vec<(&str, usize)> {
     let size = |event: &Event| match event {
         Event::Pool(PoolEvent { change: PoolChange::Updated { set, .. }, .. }) => set.size,
-        Event::Task(_) => panic!("not an event of a pool"),
+        Event::Task(_) | Event::Handler(_) => panic!("not an event of a pool"),
     };
     let name = |event| match event {
         &Event::Pool(PoolEvent { ref pool, .. }) => pool.as_str(),
-        Event::Task(_) => panic!("not an event of a pool"),
+        Event::Task(_) | Event::Handler(_) => panic!("not an event of a pool"),
     };
     events.iter().map(|event| (name(event), size(event))).collect()
 }
@@ -43,7 +43,7 @@ fn execute(directory: &Path, file: &str, sql: &str) {
 
 /// Writes a store of the format before events of pools, as a server of that time left it: a failed task, a delayed
 /// task, and changed settings of the pools `reports` and `default`.
-fn write_format_2(directory: &Path) {
+pub(super) fn write_format_2(directory: &Path) {
     execute(directory, "journal.db", include_str!("format_2/journal.sql"));
     execute(directory, "projection.db", include_str!("format_2/projection.sql"));
 }

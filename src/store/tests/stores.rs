@@ -36,7 +36,7 @@ pub(super) struct Recovered {
     /// The revision of the tasks.
     pub(super) revision: Revision,
     pub(super) events: Vec<Event>,
-    /// The last event of each pool up to that revision.
+    /// The last event of each pool and handler up to that revision.
     pub(super) subjects: Vec<Event>,
     pub(super) notes: Vec<String>,
 }

@@ -1,6 +1,7 @@
 //! Attempts, measured by the worker that runs them.
 //!
-//! Handlers that are not registered count as `other`. A worker writes to a ring of its own; see `ring`.
+//! Handlers that are not known count as `other`, and so do registered handlers after the first [`REGISTERED_MAX`] that
+//! run. A worker writes to a ring of its own; see `ring`.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,14 +10,14 @@ use hashbrown::HashMap;
 use opentelemetry_semantic_conventions::attribute::ERROR_TYPE;
 use parking_lot::Mutex;
 
-use crate::model::{Catalog, FailureReason, HandlerName, PoolName, Priority};
+use crate::model::{FailureReason, HandlerName, PoolName, Priority, SharedCatalog};
 
 use super::exemplar::SampledSpan;
 use super::instruments::{Buffered, CounterSeries, HistogramSeries};
 use super::registry::Metrics;
 use super::ring::{Measurement, Ring, RingWriter};
 use super::table;
-use super::tasks::{OTHER, REASONS, priority_label};
+use super::tasks::{OTHER, REASONS, REGISTERED_MAX, priority_label};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttemptResult {
@@ -64,15 +65,22 @@ struct PoolSeries {
     metrics: Metrics,
     pool: String,
     waits: [OnceLock<HistogramSeries>; Priority::COUNT],
+    /// Indexes in `ends` of the handlers that were known at the start.
     handlers: HashMap<HandlerName, usize>,
-    /// The last one is that of all other handlers.
+    /// Indexes of registered handlers that were used later.
+    registered: Mutex<HashMap<HandlerName, usize>>,
+    catalog: SharedCatalog,
+    /// The first one is that of all other handlers. Those without a name are free.
     ends: Vec<HandlerSeries>,
     rings: Mutex<Vec<Arc<Ring>>>,
 }
 
+/// Index of [`PoolSeries::ends`].
+const OTHERS: usize = 0;
+
 #[derive(Default)]
 struct HandlerSeries {
-    handler: String,
+    handler: OnceLock<String>,
     /// By [`AttemptResult::end`].
     ends: [OnceLock<EndSeries>; ENDS],
     /// By [`AttemptResult::index`].
@@ -85,20 +93,28 @@ struct EndSeries {
 }
 
 impl PoolMeter {
-    /// `catalog` has the registered handlers.
-    pub fn new(metrics: &Metrics, pool: &PoolName, catalog: &Catalog) -> Self {
+    pub fn new(metrics: &Metrics, pool: &PoolName, catalog: &SharedCatalog) -> Self {
         if !metrics.is_on() {
             return Self { series: None };
         }
         // So that a rate shows the first one as well.
         metrics.instruments().counter(&table::POOL_UNAVAILABLE, &[("pool", pool.as_str())]).add(0);
-        let names = catalog.handlers.keys().map(HandlerName::as_str).chain([OTHER]);
+        let at_start = catalog.load();
+        let configured: Vec<_> =
+            at_start.handlers.values().filter(|spec| !spec.registered).map(|spec| spec.name.clone()).collect();
+        let names = [OTHER].into_iter().chain(configured.iter().map(HandlerName::as_str));
+        let mut ends: Vec<_> = names.map(HandlerSeries::named).collect();
+        if at_start.is_remote(pool) {
+            ends.resize_with(ends.len() + REGISTERED_MAX, HandlerSeries::default);
+        }
         let series = Arc::new(PoolSeries {
             metrics: metrics.clone(),
             pool: pool.to_string(),
             waits: Default::default(),
-            handlers: catalog.handlers.keys().cloned().zip(0..).collect(),
-            ends: names.map(|name| HandlerSeries { handler: name.to_owned(), ..HandlerSeries::default() }).collect(),
+            handlers: configured.into_iter().zip(OTHERS + 1..).collect(),
+            registered: Mutex::default(),
+            catalog: catalog.clone(),
+            ends,
             rings: Mutex::default(),
         });
         let buffered: Arc<dyn Buffered> = series.clone();
@@ -117,11 +133,33 @@ impl PoolMeter {
         let Some(series) = &self.series else { return AttemptMeter(None) };
         let writer = RingWriter::new();
         series.rings.lock().push(writer.ring().clone());
-        AttemptMeter(Some(WorkerSeries { series: series.clone(), writer, last: None }))
+        AttemptMeter(Some(WorkerSeries { series: series.clone(), writer, last: None, registered: HashMap::new() }))
+    }
+}
+
+impl HandlerSeries {
+    fn named(name: &str) -> Self {
+        Self { handler: OnceLock::from(name.to_owned()), ..Self::default() }
     }
 }
 
 impl PoolSeries {
+    /// Index of the series of a registered handler. Waits for a lock; the index does not change unless it is [`OTHERS`].
+    fn registered_index(&self, handler: &HandlerName) -> usize {
+        if !self.catalog.load().handlers.get(handler).is_some_and(|spec| spec.registered) {
+            return OTHERS;
+        }
+        let mut registered = self.registered.lock();
+        if let Some(index) = registered.get(handler) {
+            return *index;
+        }
+        let free = OTHERS + 1 + self.handlers.len() + registered.len();
+        let Some(series) = self.ends.get(free) else { return OTHERS };
+        series.handler.get_or_init(|| handler.to_string());
+        registered.insert(handler.clone(), free);
+        free
+    }
+
     fn wait(&self, priority: Priority) -> &HistogramSeries {
         let labels = [("pool", &*self.pool), ("priority", priority_label(priority))];
         self.waits[priority.index()].get_or_init(|| self.metrics.instruments().histogram(&table::TASK_WAIT, &labels))
@@ -129,9 +167,10 @@ impl PoolSeries {
 
     fn end(&self, handler: usize, result: AttemptResult) -> &EndSeries {
         let HandlerSeries { handler, ends, durations } = &self.ends[handler];
+        let handler = handler.get().map_or(OTHER, String::as_str);
         ends[result.end()].get_or_init(|| {
             let instruments = self.metrics.instruments();
-            let mut labels = vec![("pool", &*self.pool), ("handler", &**handler), ("result", result.label())];
+            let mut labels = vec![("pool", &*self.pool), ("handler", handler), ("result", result.label())];
             let make = || Arc::new(instruments.histogram(&table::TASK_DURATION, &labels));
             let duration = durations[result.index()].get_or_init(make).clone();
             if let AttemptResult::Failed(reason) = result {
@@ -185,6 +224,8 @@ struct WorkerSeries {
     writer: RingWriter,
     /// Index of the previous handler: most attempts of a worker have the same one.
     last: Option<(HandlerName, usize)>,
+    /// The part of [`PoolSeries::registered`] that this worker has used.
+    registered: HashMap<HandlerName, usize>,
 }
 
 impl AttemptMeter {
@@ -222,9 +263,17 @@ impl WorkerSeries {
         {
             return *index;
         }
-        let other = self.series.ends.len() - 1;
-        let Some(index) = self.series.handlers.get(handler).copied() else { return other };
-        self.last = Some((handler.clone(), index));
+        let known = self.series.handlers.get(handler).or_else(|| self.registered.get(handler)).copied();
+        let index = known.unwrap_or_else(|| {
+            let index = self.series.registered_index(handler);
+            if index != OTHERS {
+                self.registered.insert(handler.clone(), index);
+            }
+            index
+        });
+        if index != OTHERS {
+            self.last = Some((handler.clone(), index));
+        }
         index
     }
 }
@@ -250,7 +299,7 @@ mod tests {
         const WORKERS: u32 = 8;
         const ATTEMPTS: u32 = 2_000;
         let metrics = Builder::new(opentelemetry_sdk::Resource::builder_empty().build()).build();
-        let meter = PoolMeter::new(&metrics, &PoolName::parse("p").unwrap(), &Catalog::default());
+        let meter = PoolMeter::new(&metrics, &PoolName::parse("p").unwrap(), &SharedCatalog::default());
         let handler = HandlerName::parse("h").unwrap();
         let text = || metrics.expose(Format::Prometheus).unwrap();
         let count = |text: &str, name: &str| -> u64 {
@@ -291,7 +340,7 @@ mod tests {
     #[test]
     fn a_start_is_collected_while_the_attempt_still_runs() {
         let metrics = Builder::new(opentelemetry_sdk::Resource::builder_empty().build()).build();
-        let meter = PoolMeter::new(&metrics, &PoolName::parse("p").unwrap(), &Catalog::default());
+        let meter = PoolMeter::new(&metrics, &PoolName::parse("p").unwrap(), &SharedCatalog::default());
         let mut worker = meter.worker();
         worker.started(Priority::High, Duration::from_millis(3), || None);
         let text = metrics.expose(Format::Prometheus).unwrap();

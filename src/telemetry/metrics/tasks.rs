@@ -1,15 +1,18 @@
 //! Tasks and commits.
 //!
 //! The scheduler's thread counts tasks when their events are durable: in plain numbers, which go to the SDK once for
-//! each commit. Handlers and pools that are not registered count as `other`.
+//! each commit. Handlers and pools that are not known count as `other`, and so do registered handlers after the first
+//! [`REGISTERED_MAX`] that are used.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use opentelemetry_semantic_conventions::attribute::ERROR_TYPE;
 
-use crate::model::{Catalog, Event, HandlerName, Namespace, PoolName, Priority, TaskChange, TaskEvent, TaskOptions};
+use crate::model::{
+    Catalog, Event, HandlerName, Namespace, PoolName, Priority, SharedCatalog, TaskChange, TaskEvent, TaskOptions,
+};
 
 use super::instruments::{CounterSeries, HistogramSeries};
 use super::registry::Metrics;
@@ -17,6 +20,8 @@ use super::table;
 
 /// Namespaces with series of their own; the others count as [`OTHER`].
 const NAMESPACES_MAX: usize = 64;
+/// Registered handlers with series of their own; the others count as [`OTHER`]. All configured ones have series.
+pub(super) const REGISTERED_MAX: usize = 64;
 pub(super) const OTHER: &str = "other";
 /// Number of [`FailureReason`](crate::model::FailureReason)s.
 pub(super) const REASONS: usize = 11;
@@ -60,7 +65,9 @@ pub fn priority_label(priority: Priority) -> &'static str {
 /// Counts durable commits and their events. Owned by the scheduler's loop.
 pub struct CommitMeter {
     metrics: Metrics,
-    catalog: Arc<Catalog>,
+    catalog: SharedCatalog,
+    /// The registered handlers that have series of their own.
+    registered: HashSet<HandlerName>,
     by_name: HashMap<PoolName, HashMap<HandlerName, usize>>,
     series: Vec<TaskSeries>,
     namespaces: HashMap<Namespace, usize>,
@@ -100,8 +107,7 @@ struct NamespaceSeries {
 }
 
 impl CommitMeter {
-    /// `catalog` has the registered handlers and pools.
-    pub fn new(metrics: &Metrics, catalog: Arc<Catalog>) -> Self {
+    pub fn new(metrics: &Metrics, catalog: SharedCatalog) -> Self {
         let failures = metrics.instruments().counter(&table::COMMIT_FAILURES, &[]);
         // Exported from the start, so that the first failure is an increase.
         failures.add(0);
@@ -111,6 +117,7 @@ impl CommitMeter {
             size: metrics.instruments().histogram(&table::COMMIT_SIZE, &[]),
             metrics: metrics.clone(),
             catalog,
+            registered: HashSet::new(),
             by_name: HashMap::new(),
             series: Vec::new(),
             namespaces: HashMap::new(),
@@ -157,8 +164,9 @@ impl CommitMeter {
         if let Some(found) = self.by_name.get(&options.pool).and_then(|handlers| handlers.get(&options.handler)) {
             return *found;
         }
-        let pool = if self.catalog.pools.contains_key(&options.pool) { options.pool.as_str() } else { OTHER };
-        let known = self.catalog.handlers.contains_key(&options.handler);
+        let catalog = self.catalog.load();
+        let pool = if catalog.pools.contains_key(&options.pool) { options.pool.as_str() } else { OTHER };
+        let known = self.is_named(&catalog, &options.handler);
         let handler = if known { options.handler.as_str() } else { OTHER };
         let same = |series: &TaskSeries| series.pool == pool && series.handler == handler;
         let index = self.series.iter().position(same).unwrap_or_else(|| {
@@ -173,6 +181,15 @@ impl CommitMeter {
             self.by_name.entry(options.pool.clone()).or_default().insert(options.handler.clone(), index);
         }
         index
+    }
+
+    /// Whether the handler has series of its own.
+    fn is_named(&mut self, catalog: &Catalog, handler: &HandlerName) -> bool {
+        let Some(spec) = catalog.handlers.get(handler) else { return false };
+        if !spec.registered || self.registered.contains(handler) {
+            return true;
+        }
+        self.registered.len() < REGISTERED_MAX && self.registered.insert(handler.clone())
     }
 
     fn namespace_index(&mut self, namespace: &Namespace) -> usize {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use opentelemetry_sdk::metrics::data::{AggregatedMetrics, HistogramDataPoint, MetricData};
 
+use arc_swap::ArcSwap;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::ManualReader;
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
@@ -16,8 +17,9 @@ use super::registry::SharedReader;
 use super::table::{Kind, Row, TABLE};
 use super::*;
 use crate::model::{
-    Catalog, Event, Failure, FailureReason, HandlerName, HandlerSpec, Namespace, Payload, PoolName, PoolSpec, Priority,
-    ResourceUsage, RetryPolicy, Revision, TaskChange, TaskEvent, TaskOptions, TaskSpec, TaskState, Timestamp,
+    Catalog, Event, Failure, FailureReason, HandlerName, HandlerSpec, Namespace, Payload, PoolKind, PoolName, PoolSpec,
+    Priority, Registration, ResourceUsage, RetryPolicy, Revision, SharedCatalog, TaskChange, TaskEvent, TaskOptions,
+    TaskSpec, TaskState, Timestamp,
 };
 use crate::telemetry::Telemetry;
 use crate::telemetry::export::settings::ExemplarFilter;
@@ -44,7 +46,7 @@ fn pool(name: &str) -> PoolName {
 }
 
 /// A catalog with the pool `p` and the handler `h`.
-fn catalog() -> Arc<Catalog> {
+fn catalog() -> SharedCatalog {
     let config = HandlerSpec {
         name: handler("h"),
         runner: "builtin",
@@ -57,11 +59,12 @@ fn catalog() -> Arc<Catalog> {
         arg_pattern: None,
         grace: Duration::from_secs(1),
         blocking: false,
+        registered: false,
     };
     let mut catalog = Catalog::default();
-    catalog.handlers.insert(handler("h"), config);
+    catalog.handlers.insert(handler("h"), Arc::new(config));
     catalog.pools.insert(pool("p"), PoolSpec::with_defaults(pool("p"), 1));
-    Arc::new(catalog)
+    Arc::new(ArcSwap::from_pointee(catalog))
 }
 
 fn options(handler_name: &str, namespace: &str) -> Arc<TaskOptions> {
@@ -142,6 +145,40 @@ fn the_number_of_namespace_series_is_limited() {
     let series = text.lines().filter(|line| line.starts_with("lineshaft_namespace_task_submitted_total{")).count();
     assert_eq!(series, 65);
     has(&text, r#"lineshaft_namespace_task_submitted_total{namespace="other"} 136"#);
+}
+
+#[test]
+fn registered_handlers_count_under_their_names_up_to_a_bound() {
+    let (metrics, catalog) = (metrics(), catalog());
+    let mut present = Catalog::clone(&catalog.load());
+    present.pools.insert(pool("far"), PoolSpec { kind: PoolKind::Remote, ..PoolSpec::with_defaults(pool("far"), 1) });
+    catalog.store(Arc::new(present.clone()));
+    let mut commits = CommitMeter::new(&metrics, catalog.clone());
+    let meter = PoolMeter::new(&metrics, &pool("far"), &catalog);
+    let registration = Registration { pools: [pool("far")].into(), description: "".into() };
+    (0..70).for_each(|number| present.register(&handler(&format!("f{number}")), &registration));
+    catalog.store(Arc::new(present));
+    for _ in 0..2 {
+        let mut worker = meter.worker();
+        for number in 0..70 {
+            let name = format!("f{number}");
+            let options = TaskOptions { pool: pool("far"), ..(*options(&name, "default")).clone() };
+            commits.durable(&[submitted(&Arc::new(options))], Duration::ZERO);
+            worker.ended(&handler(&name), AttemptResult::Completed, Duration::ZERO, || None);
+        }
+    }
+    let text = metrics.expose(Format::Prometheus).unwrap();
+    for (name, count) in [("f0", 2), ("f63", 2), ("other", 12)] {
+        has(
+            &text,
+            &format!(r#"lineshaft_task_submitted_total{{handler="{name}",pool="far",priority="normal"}} {count}"#),
+        );
+        has(
+            &text,
+            &format!(r#"lineshaft_task_attempts_total{{handler="{name}",pool="far",result="completed"}} {count}"#),
+        );
+    }
+    assert!(!text.contains("f64"), "{text}");
 }
 
 #[test]
@@ -383,7 +420,8 @@ fn page() -> String {
          generated from\n`src/telemetry/metrics/table.rs`.\n\n\
          `GET /metrics` uses the Prometheus names, OTLP the OpenTelemetry names; both read the same instruments. In \
          Prometheus\nthe dots of attributes become underscores. Handlers and pools that are not configured count as \
-         `other`. A series appears\nwith its first measurement.\n\n\
+         `other`, except for\nthe first 64 handlers that workers have registered. A series appears with its first \
+         measurement.\n\n\
          | OpenTelemetry | Prometheus | kind | unit | attributes | meaning |\n|---|---|---|---|---|---|\n"
         .to_owned();
     for row in TABLE {

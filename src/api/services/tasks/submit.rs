@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::Guard;
 use tonic::Status;
 
 use crate::api::auth::{Caller, Reservation};
@@ -9,7 +10,8 @@ use crate::api::convert::submit::{self, ConvertedTask, SubmitContext, SubmitErro
 use crate::api::convert::{InvalidFields, MessagePath, task};
 use crate::api::status::{self, into_status};
 use crate::model::{
-    BatchId, Coded, Durability, ResumeToken, Revision, StoreId, TaskId, TaskOptions, TaskSpec, TaskState, limits,
+    BatchId, Catalog, Coded, Durability, ResumeToken, Revision, StoreId, TaskId, TaskOptions, TaskSpec, TaskState,
+    limits,
 };
 use crate::proto::v1;
 use crate::scheduler::{Accepted, Handle, Internal, Refusal, Submitted};
@@ -57,6 +59,7 @@ impl From<SubmittedTask> for v1::SubmitTaskResponse {
 /// Converts the submissions of one call. Tasks with equal options share one copy of them.
 pub struct Converter<'a> {
     handle: &'a Handle,
+    catalog: Guard<Arc<Catalog>>,
     context: SubmitContext<'a>,
     previous: Option<Arc<TaskOptions>>,
 }
@@ -64,18 +67,17 @@ pub struct Converter<'a> {
 impl<'a> Converter<'a> {
     pub fn new(handle: &'a Handle, caller: &'a Caller, batch: Option<&'a BatchId>) -> Self {
         let context = SubmitContext {
-            catalog: handle.catalog(),
             now: handle.now(),
             submitted_by: caller.name(),
             default_namespace: caller.default_namespace(),
             batch,
             trace: scope::current_context().map(|active| active.context),
         };
-        Self { handle, context, previous: None }
+        Self { handle, catalog: handle.catalog(), context, previous: None }
     }
 
     pub fn convert(&mut self, request: v1::SubmitTaskRequest, path: MessagePath) -> Result<TaskSpec, SubmitError> {
-        let converted = submit::convert(request, Handle::new_task_id, path, &self.context)?;
+        let converted = submit::convert(request, Handle::new_task_id, path, &self.catalog, &self.context)?;
         let ConvertedTask { id, options, payload, extras } = converted;
         // Submissions of one call often have equal options. Comparing with the previous ones saves the lookup.
         let options = match self.previous.take() {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
-    CancelRequest, Namespace, PoolName, PoolSettings, Priority, Revision, TaskId, TaskState, Timestamp,
+    CancelRequest, HandlerName, Namespace, PoolName, PoolSettings, Priority, Registration, Revision, TaskId, TaskState,
+    Timestamp,
 };
 
 use super::super::holds::Holds;
@@ -22,6 +23,7 @@ pub struct Answers {
     timers: Vec<(Timestamp, TaskId, bool)>,
     /// Finished tasks in the order in which the retention deletes them.
     finished: BTreeMap<Namespace, Vec<TaskId>>,
+    registered: BTreeMap<HandlerName, Registration>,
     attached_bytes: u64,
     /// Of finished tasks, in the store.
     retained_bytes: u64,
@@ -90,6 +92,7 @@ impl Answers {
             queues: queues(core),
             timers,
             finished: finished(core),
+            registered: core.registered.clone(),
             attached_bytes: core.attached_bytes,
             retained_bytes: core.retained_bytes(),
             suspects: suspects.filter_map(|suspect| id(suspect.index)).collect(),

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::{Event, PoolName, PoolSpec, Revision, Task};
+use crate::model::{Catalog, Event, PoolKind, PoolName, PoolSpec, Revision, Task};
 use crate::store::fold;
 
 use super::super::{Core, CoreOptions};
 use super::history::RETENTION;
 
 pub const POOLS: [&str; 2] = ["default", "other"];
+/// Pools without tasks, in which handlers are registered.
+pub const REMOTE_POOLS: [&str; 2] = ["far", "farther"];
 /// Attempts of one namespace that may run at once in each pool.
 pub const MAX_RUNNING: [Option<usize>; 2] = [None, Some(2)];
 pub const PAYLOAD_BYTES_MAX: u64 = 1_000;
@@ -20,8 +22,16 @@ fn options() -> CoreOptions {
         let pool = PoolSpec::with_defaults(PoolName::parse(name).unwrap(), 2);
         PoolSpec { size: 2, max_running_per_namespace: limit, ..pool }
     };
+    let remote = |name| {
+        let pool = PoolSpec::with_defaults(PoolName::parse(name).unwrap(), 1);
+        PoolSpec { kind: PoolKind::Remote, size: 0, ..pool }
+    };
+    let pools: Vec<_> =
+        POOLS.into_iter().zip(MAX_RUNNING).map(pool).chain(REMOTE_POOLS.into_iter().map(remote)).collect();
+    let by_name = pools.iter().map(|pool| (pool.name.clone(), pool.clone())).collect();
     CoreOptions {
-        pools: POOLS.into_iter().zip(MAX_RUNNING).map(pool).collect(),
+        pools,
+        catalog: Arc::new(Catalog { pools: by_name, ..Catalog::default() }),
         retention: RETENTION,
         payload_bytes_max: PAYLOAD_BYTES_MAX,
         attached_bytes_max: ATTACHED_BYTES_MAX,
@@ -61,7 +71,7 @@ pub fn read_journal(journal: &[Event]) -> Core {
 pub fn read_rows(journal: &[Event], projected: usize) -> Core {
     let (before, after) = journal.split_at(projected);
     let mut rows: BTreeMap<Revision, Option<Task>> = BTreeMap::new();
-    let (mut submissions, mut subjects) = (BTreeMap::new(), BTreeMap::new());
+    let (mut submissions, mut subjects, mut handlers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for event in before {
         match event {
             Event::Task(event) => {
@@ -73,9 +83,10 @@ pub fn read_rows(journal: &[Event], projected: usize) -> Core {
                 }
             }
             Event::Pool(pool) => drop(subjects.insert(pool.pool.clone(), event)),
+            Event::Handler(handler) => drop(handlers.insert(handler.handler.clone(), event)),
         }
     }
-    let subjects: Vec<Event> = subjects.into_values().cloned().collect();
+    let subjects: Vec<Event> = subjects.into_values().chain(handlers.into_values()).cloned().collect();
     let mut core = begin_core(before.last().map_or(Revision(0), Event::revision), &subjects);
     for mut task in rows.into_values().flatten() {
         let payload = task.spec.payload.clone();

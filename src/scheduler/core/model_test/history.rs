@@ -116,6 +116,7 @@ impl History {
                 self.pools.insert(event.pool.clone(), set);
                 return;
             }
+            Event::Handler(_) => return,
         };
         match &event.change {
             TaskChange::Submitted { spec } => self.submitted(event, spec),

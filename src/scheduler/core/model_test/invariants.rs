@@ -104,7 +104,7 @@ fn startable(world: &World, pool: &PoolSpec, priority: Priority) -> usize {
 /// As long as a pool is given fewer attempts than its window has room for, no task of it waits.
 fn free_slots_are_given_to_startable_tasks(world: &World) {
     let is_trial = world.core.quarantine.barrier.is_some() || !world.core.quarantine.suspects.is_empty();
-    for pool in world.core.pools.iter().filter(|pool| !pool.spec.paused && !is_trial) {
+    for pool in world.core.pools.iter().filter(|pool| !pool.spec.paused && !pool.is_remote() && !is_trial) {
         let mut ahead = 0;
         for priority in Priority::DESCENDING {
             ahead += pool.queues[0].assigned[priority.index()];

@@ -35,6 +35,11 @@ pub enum Step {
         paused: Option<bool>,
         size: Option<usize>,
     },
+    /// A worker offers handlers in a remote pool.
+    RegisterHandlers {
+        pool: usize,
+        handlers: Vec<u8>,
+    },
     Sweep {
         spare: usize,
     },
@@ -124,6 +129,8 @@ pub fn step() -> impl Strategy<Value = (Step, bool)> {
         3 => prop_oneof![2 => 1..3_000_u64, 1 => 3_000..60_000_u64].prop_map(|ms| Step::Advance { ms }),
         2 => (0..2_usize, any::<Option<bool>>(), proptest::option::of(1..4_usize))
             .prop_map(|(pool, paused, size)| Step::UpdatePool { pool, paused, size }),
+        1 => (0..2_usize, prop::collection::vec(0..4_u8, 0..3))
+            .prop_map(|(pool, handlers)| Step::RegisterHandlers { pool, handlers }),
         2 => (0..4_usize).prop_map(|spare| Step::Sweep { spare }),
         1 => deleted.prop_map(Step::Delete),
         2 => restart.prop_map(Step::Restart),

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::model::{Event, Namespace, PoolName, Revision, TaskFilter, TaskId, TaskSpec, TaskState, Timestamp};
+use crate::model::{
+    Event, HandlerName, Namespace, PoolName, Revision, TaskFilter, TaskId, TaskSpec, TaskState, Timestamp,
+};
 use crate::pool::Ticket;
 
 use super::super::{Core, Decisions, Deletion, Dispatch, PoolUpdate};
-use super::cores::{POOLS, new_core};
+use super::cores::{POOLS, REMOTE_POOLS, new_core};
 use super::history::{Cause, History};
 use super::pools::{Pool, assignments_of_a_key_are_in_order};
 use super::steps::{Deleted, Step};
@@ -119,6 +121,7 @@ impl World {
             Step::Cancel { pick, force } => self.cancel(pick, force),
             Step::Advance { .. } => {}
             Step::UpdatePool { pool, paused, size } => self.update_pool(pool, paused, size),
+            Step::RegisterHandlers { pool, handlers } => self.register_handlers(pool, &handlers),
             Step::Sweep { spare } => {
                 let cause = Cause::Sweep(self.at());
                 let more = self.core.sweep(self.at(), spare, &mut self.out);
@@ -184,6 +187,15 @@ impl World {
         let (_, view) = self.core.update_pool(self.at(), &update, &mut self.out).unwrap();
         assert!(paused.is_none_or(|paused| view.spec.paused == paused));
         assert!(size.is_none_or(|size| view.spec.size == size));
+    }
+
+    fn register_handlers(&mut self, pool: usize, handlers: &[u8]) {
+        let pool = PoolName::parse(REMOTE_POOLS[pool]).unwrap();
+        let handler = |number: &u8| (HandlerName::parse(&format!("h{number}")).unwrap(), "d".into());
+        let handlers: Vec<_> = handlers.iter().map(handler).collect();
+        self.core.register_handlers(self.at(), &pool, &handlers, &mut self.out).unwrap();
+        let catalog = self.core.catalog();
+        assert!(handlers.iter().all(|(handler, _)| catalog.handlers[handler].runs_in(&pool)));
     }
 
     fn begin_deletion(&mut self, what: Deleted) {
