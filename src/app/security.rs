@@ -8,7 +8,7 @@ use crate::api::{
     SecurityOptions, TlsOptions,
 };
 use crate::config::{Auth, ClientCertificate, Config, Jwt, JwtAlgorithm, Tls};
-use crate::model::{Grant, SystemClock};
+use crate::model::SystemClock;
 
 /// Loads certificates, keys and tokens, and warns of settings that are allowed but unsafe.
 pub fn open(config: &Config) -> Result<Security, SecurityError> {
@@ -54,7 +54,7 @@ fn auth(auth: &Auth) -> AuthOptions {
             .iter()
             .filter_map(|rule| {
                 // Validated when the configuration was loaded.
-                let grant = Grant::parse(&rule.role, &rule.namespaces).ok()?;
+                let grant = rule.grant().ok()?;
                 Some(CertificateRule { subject: rule.subject.clone(), grant })
             })
             .collect(),
@@ -75,7 +75,7 @@ fn jwt(jwt: &Jwt) -> Option<JwtOptions> {
         (None, None) => return None,
     };
     let rules = jwt.grants.iter().filter_map(|rule| {
-        let grant = Grant::parse(&rule.role, &rule.namespaces).ok()?;
+        let grant = rule.grant().ok()?;
         Some(ClaimRule { claim: rule.claim.clone(), value: rule.value.clone(), grant })
     });
     Some(JwtOptions {

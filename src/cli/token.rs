@@ -36,6 +36,9 @@ pub enum Command {
         /// Namespace in which the role applies; "*" for all namespaces. Can be repeated
         #[arg(long = "namespace", required = true, value_name = "NAMESPACE")]
         namespaces: Vec<String>,
+        /// Handler that a worker may offer, only with `--role worker`. Can be repeated [default: all handlers]
+        #[arg(long = "handler", value_name = "HANDLER")]
+        handlers: Vec<String>,
         /// Lifetime, such as 90d, at least 1s, until the year 9999 at most [default: no limit]
         #[arg(long, value_parser = humantime::parse_duration, value_name = "DURATION")]
         expires: Option<Duration>,
@@ -65,8 +68,8 @@ pub enum Command {
 
 pub fn run(command: Command, options: &GlobalOptions) -> Exit {
     let result = match command {
-        Command::Create { name, role, namespaces, expires, limits, file } => {
-            create(&file.path, &name, (&role, namespaces), expires, &limits)
+        Command::Create { name, role, namespaces, handlers, expires, limits, file } => {
+            create(&file.path, &name, (&role, namespaces, handlers), expires, &limits)
         }
         Command::List { file } => list(&file.path, options.json()),
         Command::Revoke { name_or_id, file } => revoke(&file.path, &name_or_id),
@@ -80,12 +83,12 @@ pub fn run(command: Command, options: &GlobalOptions) -> Exit {
 fn create(
     path: &Path,
     name: &str,
-    grant: (&str, Vec<String>),
+    (role, namespaces, handlers): (&str, Vec<String>, Vec<String>),
     expires: Option<Duration>,
     limits: &[KeyLimits],
 ) -> Result<(), CliError> {
     check_name(name).map_err(|error| usage(format!("the name {name:?} {error}")))?;
-    Grant::parse(grant.0, &grant.1).map_err(usage)?;
+    Grant::parse(role, &namespaces).and_then(|grant| grant.for_handlers(&handlers)).map_err(usage)?;
     let now = SystemClock.now();
     let expires_at = expires.map(|lifetime| now.after(lifetime));
     if expires.is_some_and(|lifetime| lifetime < Duration::from_secs(1)) {
@@ -102,8 +105,8 @@ fn create(
             return Err(usage(format!("a token named {name:?} already exists; revoke it or choose another name")));
         }
         let limits = limits.iter().fold(KeyLimits::default(), |all, one| all.overridden_by(one));
-        let entry = KeyEntry::new(&key, name, grant, now, expires_at);
-        file.keys.push(KeyEntry { limits, ..entry });
+        let entry = KeyEntry::new(&key, name, (role, namespaces), now, expires_at);
+        file.keys.push(KeyEntry { handlers, limits, ..entry });
         Ok(())
     })?;
     output::stdout_line(&key.text);
@@ -127,11 +130,13 @@ fn list(path: &Path, json: bool) -> Result<(), CliError> {
             expiry.push_str(" (expired)");
         }
         let namespaces = entry.namespaces.join(",");
-        let limits = entry.limits.to_string();
-        [entry.id.clone(), entry.name.clone(), entry.role.clone(), namespaces, entry.created_at.clone(), expiry, limits]
+        let (handlers, limits) = (entry.handlers.join(","), entry.limits.to_string());
+        let [id, name, role, created] = [&entry.id, &entry.name, &entry.role, &entry.created_at].map(String::clone);
+        [id, name, role, namespaces, handlers, created, expiry, limits]
     };
     let rows: Vec<_> = file.keys.iter().map(row).collect();
-    output::stdout_line(format::table(["ID", "NAME", "ROLE", "NAMESPACES", "CREATED", "EXPIRES", "LIMITS"], &rows));
+    let headings = ["ID", "NAME", "ROLE", "NAMESPACES", "HANDLERS", "CREATED", "EXPIRES", "LIMITS"];
+    output::stdout_line(format::table(headings, &rows));
     Ok(())
 }
 
@@ -195,16 +200,21 @@ mod tests {
         let path = directory.path().join("tokens.toml");
         let all_namespaces = || vec!["*".to_owned()];
         assert!(revoke(&path, "ci").is_err(), "the file does not exist");
-        create(&path, "ci", ("submitter", all_namespaces()), None, &[]).unwrap();
+        create(&path, "ci", ("submitter", all_namespaces(), Vec::new()), None, &[]).unwrap();
         let limits = ["live_tasks=5", "submit_rate=1", "live_tasks=7"].map(|limit| limit.parse().unwrap());
-        create(&path, "ops", ("admin", all_namespaces()), Some(Duration::from_secs(60)), &limits).unwrap();
-        assert!(create(&path, "ci", ("viewer", all_namespaces()), None, &[]).is_err(), "the name is taken");
-        assert!(create(&path, "c i", ("viewer", all_namespaces()), None, &[]).is_err());
-        assert!(create(&path, "x", ("viewer", vec!["a b".to_owned()]), None, &[]).is_err());
+        create(&path, "ops", ("admin", all_namespaces(), Vec::new()), Some(Duration::from_secs(60)), &limits).unwrap();
+        assert!(create(&path, "ci", ("viewer", all_namespaces(), Vec::new()), None, &[]).is_err(), "the name is taken");
+        assert!(create(&path, "c i", ("viewer", all_namespaces(), Vec::new()), None, &[]).is_err());
+        assert!(create(&path, "x", ("viewer", vec!["a b".to_owned()], Vec::new()), None, &[]).is_err());
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let file = read(&path).unwrap();
         assert_eq!(file.keys.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>(), ["ci", "ops"]);
         assert_eq!(file.keys[1].limits.to_string(), "submit_rate=1,live_tasks=7");
+        let resize = || vec!["resize".to_owned()];
+        assert!(create(&path, "x", ("viewer", all_namespaces(), resize()), None, &[]).is_err(), "no role for handlers");
+        create(&path, "images", ("worker", all_namespaces(), resize()), None, &[]).unwrap();
+        assert_eq!(read(&path).unwrap().keys[2].handlers, resize());
+        revoke(&path, "images").unwrap();
         revoke(&path, &file.keys[1].id).unwrap();
         assert!(revoke(&path, "ops").is_err(), "it is already revoked");
         assert_eq!(read(&path).unwrap().keys.len(), 1);
@@ -214,7 +224,7 @@ mod tests {
     fn the_file_and_its_lock_stay_with_the_owner_of_the_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tokens.toml");
-        create(&path, "ci", ("submitter", vec!["*".to_owned()]), None, &[]).unwrap();
+        create(&path, "ci", ("submitter", vec!["*".to_owned()], Vec::new()), None, &[]).unwrap();
         let lock = path.with_extension("lock");
         std::fs::remove_file(&lock).unwrap();
         // Only root may give files away.

@@ -102,6 +102,8 @@ pub struct ClaimGrant {
     pub role: String,
     /// Namespaces in which the role applies; "*" means all. Required.
     pub namespaces: Vec<String>,
+    /// For role = "worker": handlers that the worker may offer. Default: all.
+    pub handlers: Vec<String>,
 }
 
 /// `[[auth.certificate]]`: the role of a client certificate.
@@ -114,6 +116,8 @@ pub struct Certificate {
     pub role: String,
     /// Namespaces in which the role applies; "*" means all. Required.
     pub namespaces: Vec<String>,
+    /// For role = "worker": handlers that the worker may offer. Default: all.
+    pub handlers: Vec<String>,
 }
 
 /// `[auth.limits]`: limits for each identity. A call that exceeds one fails with QUOTA_EXCEEDED and a retry delay.
@@ -148,7 +152,7 @@ impl Auth {
                 problems.add(&path, "", "requires tls.client_ca, because without it there are no client certificates");
             }
             check_present(&format!("{path}.subject"), &certificate.subject, problems);
-            check_grant(&path, &certificate.role, &certificate.namespaces, problems);
+            check_grant(&path, certificate.grant(), problems);
         }
         self.limits.check(problems);
     }
@@ -197,8 +201,24 @@ impl Jwt {
             let path = format!("auth.jwt.grant[{index}]");
             check_present(&format!("{path}.claim"), &grant.claim, problems);
             check_present(&format!("{path}.value"), &grant.value, problems);
-            check_grant(&path, &grant.role, &grant.namespaces, problems);
+            check_grant(&path, grant.grant(), problems);
         }
+    }
+}
+
+impl ClaimGrant {
+    /// # Errors
+    /// Names the invalid value and the valid ones.
+    pub fn grant(&self) -> Result<Grant, String> {
+        Grant::parse(&self.role, &self.namespaces)?.for_handlers(&self.handlers)
+    }
+}
+
+impl Certificate {
+    /// # Errors
+    /// Names the invalid value and the valid ones.
+    pub fn grant(&self) -> Result<Grant, String> {
+        Grant::parse(&self.role, &self.namespaces)?.for_handlers(&self.handlers)
     }
 }
 
@@ -232,8 +252,8 @@ fn check_present(field: &str, text: &str, problems: &mut Problems) {
     }
 }
 
-fn check_grant(path: &str, role: &str, namespaces: &[String], problems: &mut Problems) {
-    if let Err(error) = Grant::parse(role, namespaces) {
+fn check_grant(path: &str, grant: Result<Grant, String>, problems: &mut Problems) {
+    if let Err(error) = grant {
         problems.add(path, "", error);
     }
 }

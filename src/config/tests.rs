@@ -565,6 +565,11 @@ open_streams = 0
         "tls.max_handshakes",
     ];
     assert_eq!(fields, expected);
+    let scaler = "[tls]\ncertificate = \"a\"\nkey = \"b\"\nclient_ca = \"c\"\n[[auth.certificate]]\nsubject = \"x\"\n\
+                  namespaces = [\"*\"]\nhandlers = [\"resize\"]\n";
+    let of_role = |role: &str| from_file(&format!("{scaler}role = \"{role}\"\n"));
+    assert!(of_role("viewer").unwrap_err().to_string().contains("only role worker"));
+    assert_eq!(of_role("worker").unwrap().auth.certificates[0].grant().unwrap().handlers, [handler("resize")]);
     // With a shared secret, everyone who can read the server's files could sign tokens.
     let shared = "[auth.jwt]\nalgorithms = [\"HS256\"]";
     assert!(from_file(shared).unwrap_err().to_string().contains("HS256"));

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::id::{NameError, Namespace};
+use super::id::{HandlerName, NameError, Namespace};
 
 /// What a caller may do in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -11,7 +11,7 @@ pub enum Role {
     Viewer,
     /// Viewer; may also submit and cancel tasks.
     Submitter,
-    /// May take work for handlers; may neither submit nor read tasks.
+    /// May run tasks as a remote worker; may neither submit nor read others.
     Worker,
     /// Submitter; may also submit CRITICAL tasks, delete finished tasks and, with the scope `*`, change pools.
     Operator,
@@ -97,6 +97,8 @@ pub struct Grant {
     pub role: Role,
     /// If empty, the role applies nowhere.
     pub scopes: Vec<NamespaceScope>,
+    /// Handlers that a worker may offer; empty: all.
+    pub handlers: Vec<HandlerName>,
 }
 
 impl Grant {
@@ -113,7 +115,29 @@ impl Grant {
             return Err("no namespace is given; list at least one, or \"*\" for all".to_owned());
         }
         let parsed = |name: &String| NamespaceScope::parse(name).map_err(|error| format!("namespace {name:?} {error}"));
-        Ok(Self { role: found, scopes: namespaces.iter().map(parsed).collect::<Result<_, _>>()? })
+        let scopes = namespaces.iter().map(parsed).collect::<Result<_, _>>()?;
+        Ok(Self { role: found, scopes, handlers: Vec::new() })
+    }
+
+    /// Limits the role worker to these handlers. No handlers are no limit.
+    ///
+    /// # Errors
+    /// For an invalid name, and for handlers of another role.
+    pub fn for_handlers(self, handlers: &[String]) -> Result<Self, String> {
+        if !handlers.is_empty() && self.role != Role::Worker {
+            return Err(format!(
+                "role {} has no handlers; only role {} can be limited to some",
+                self.role,
+                Role::Worker
+            ));
+        }
+        let parsed = |name: &String| HandlerName::parse(name).map_err(|error| format!("handler {name:?} {error}"));
+        Ok(Self { handlers: handlers.iter().map(parsed).collect::<Result<_, _>>()?, ..self })
+    }
+
+    /// Whether a worker with this role may offer the handler.
+    pub fn offers(&self, handler: &HandlerName) -> bool {
+        self.role.includes(Role::Worker) && (self.handlers.is_empty() || self.handlers.contains(handler))
     }
 }
 
@@ -142,5 +166,18 @@ mod tests {
         assert!(grant("viewer", &["a b"]).unwrap_err().contains("\"a b\""));
         assert!(grant("viewer", &["team*"]).is_err(), "a star is only valid by itself");
         assert_eq!(grant("viewer", &["*"]).unwrap().scopes, [NamespaceScope::All]);
+        let for_handlers = |role, name: &str| grant(role, &["*"]).unwrap().for_handlers(&[name.to_owned()]);
+        assert!(for_handlers("worker", "a b").unwrap_err().contains("\"a b\""));
+        assert!(for_handlers("admin", "resize").unwrap_err().contains("only role worker"));
+        assert!(grant("viewer", &["*"]).unwrap().for_handlers(&[]).is_ok());
+    }
+
+    #[test]
+    fn a_worker_offers_the_handlers_of_its_grant_or_all() {
+        let (resize, thumb) = (HandlerName::parse("resize").unwrap(), HandlerName::parse("thumb").unwrap());
+        let grant = |role| Grant::parse(role, &["*".to_owned()]).unwrap();
+        let limited = grant("worker").for_handlers(&["resize".to_owned()]).unwrap();
+        assert!(limited.offers(&resize) && !limited.offers(&thumb));
+        assert!(grant("worker").offers(&thumb) && grant("admin").offers(&thumb) && !grant("operator").offers(&thumb));
     }
 }

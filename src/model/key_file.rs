@@ -33,6 +33,9 @@ pub struct KeyEntry {
     pub role: String,
     /// Namespaces in which the role applies; `*` is all of them.
     pub namespaces: Vec<String>,
+    /// Handlers that a worker may offer; if empty all. Only for the role worker.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub handlers: Vec<String>,
     /// RFC 3339.
     pub created_at: String,
     /// RFC 3339; absent if the key does not expire.
@@ -114,7 +117,7 @@ impl fmt::Display for KeyLimits {
 pub struct KeyFileError(String);
 
 impl KeyEntry {
-    /// An entry without limits. `grant` is a role and its namespaces. Times after the year 9999 become its end.
+    /// An entry without limits and handlers. `grant` is a role and its namespaces. Times after the year 9999 become its end.
     pub fn new(
         key: &GeneratedKey,
         name: &str,
@@ -132,6 +135,7 @@ impl KeyEntry {
             sha256: KeyHash::of(&key.text).to_string(),
             role: grant.0.to_owned(),
             namespaces: grant.1,
+            handlers: Vec::new(),
             created_at: rfc3339(now),
             expires_at: expires_at.map(rfc3339),
             limits: KeyLimits::default(),
@@ -161,6 +165,7 @@ impl KeyEntry {
 
     fn grant(&self) -> Result<Grant, KeyFileError> {
         Grant::parse(&self.role, &self.namespaces)
+            .and_then(|grant| grant.for_handlers(&self.handlers))
             .map_err(|error| KeyFileError(format!("token {:?}: {error}", self.name)))
     }
 
@@ -208,6 +213,7 @@ impl KeyFile {
 #[cfg(test)]
 mod tests {
     use super::super::api_key::id_of;
+    use super::super::id::HandlerName;
     use super::*;
 
     fn sample() -> (GeneratedKey, KeyFile) {
@@ -238,6 +244,19 @@ mod tests {
         file.keys[0].limits.submit_rate = NonZeroU32::new(50);
         assert_eq!(KeyFile::parse(&file.to_toml()).unwrap(), file);
         assert_eq!(file.keys[0].limits.to_string(), "submit_rate=50,live_tasks=5");
+    }
+
+    #[test]
+    fn a_key_of_a_worker_can_be_limited_to_handlers() {
+        let (_, mut file) = sample();
+        assert!(!file.to_toml().contains("handlers"));
+        file.keys[0].handlers = vec!["resize".to_owned()];
+        let error = KeyFile::parse(&file.to_toml()).unwrap_err().to_string();
+        assert!(error.contains("only role worker"), "{error}");
+        file.keys[0].role = "worker".to_owned();
+        let read = KeyFile::parse(&file.to_toml()).unwrap();
+        assert_eq!(read, file);
+        assert_eq!(read.keys[0].grant().unwrap().handlers, [HandlerName::parse("resize").unwrap()]);
     }
 
     #[test]

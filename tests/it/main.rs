@@ -39,6 +39,7 @@ mod process_users;
 mod reads;
 mod reflection;
 mod refusals;
+mod registered_handlers;
 mod remote_workers;
 mod repeated_submissions;
 mod request_ids;

@@ -8,14 +8,14 @@ use tonic::{Request, Status};
 use crate::api::convert::{InvalidFields, filter};
 use crate::api::listener::connection_limit::network;
 use crate::api::status::into_status;
-use crate::model::{Namespace, Priority, Role, Share, Sharer, TaskFilter, TaskId, TaskOptions, TaskSpec};
+use crate::model::{HandlerName, Namespace, Priority, Role, Share, Sharer, TaskFilter, TaskId, TaskOptions, TaskSpec};
 use crate::proto::v1;
 use crate::scheduler::{Handle, Refusal, TASK_BYTES_MAX, TaskNotFound, TaskSnapshot};
 
 use super::connection_info::{ConnectionInfo, sharer_of};
 use super::identity::Identity;
 use super::quota::{QuotaExceeded, Reservation, Usage};
-use super::refusal::{PermissionDenied, Unauthenticated};
+use super::refusal::{HandlerDenied, PermissionDenied, Unauthenticated};
 
 #[derive(Clone)]
 pub struct Caller {
@@ -195,6 +195,19 @@ impl Caller {
         }
     }
 
+    /// Whether workers of the caller may run the tasks of the handler, in all namespaces.
+    ///
+    /// # Errors
+    /// [`HandlerDenied`].
+    pub fn may_offer(&self, handler: &HandlerName) -> Result<(), HandlerDenied> {
+        match &self.identity {
+            Some(identity) if !identity.may_offer(handler) => {
+                Err(HandlerDenied { identity: identity.name.to_string(), handler: handler.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn denied(&self, role: Role, namespace: Option<Namespace>) -> PermissionDenied {
         PermissionDenied { identity: self.name().to_owned(), role: Some(role), namespace, priority: None }
     }
@@ -212,11 +225,15 @@ mod tests {
         Namespace::parse(name).unwrap()
     }
 
+    fn grant((role, names): &(&str, &[&str])) -> Grant {
+        Grant::parse(role, &names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap()
+    }
+
     fn caller(grants: &[(&str, &[&str])]) -> Caller {
-        let grant = |(role, names): &(&str, &[&str])| {
-            Grant::parse(role, &names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap()
-        };
-        let grants = grants.iter().map(grant).collect();
+        caller_with(grants.iter().map(grant).collect())
+    }
+
+    fn caller_with(grants: Vec<Grant>) -> Caller {
         let usage = Arc::new(Usage::new("key:x", &LimitOptions::default(), None));
         let identity = Identity::new(grants, None, CancellationToken::new(), usage);
         Caller { identity: Some(Arc::new(identity)), peer: None, sharer: None, address: OnceLock::new() }
@@ -244,6 +261,26 @@ mod tests {
         let all = caller(&[("viewer", &["*"])]);
         assert_eq!(all.limit_namespaces(Role::Viewer, Vec::new()).unwrap(), Vec::new());
         assert!(all.limit_namespaces(Role::Operator, Vec::new()).is_err());
+    }
+
+    #[test]
+    fn a_worker_offers_the_handlers_of_its_grants_for_all_namespaces() {
+        let of = |handlers: &[&str], names: &[&str]| {
+            let handlers: Vec<_> = handlers.iter().map(|name| (*name).to_owned()).collect();
+            grant(&("worker", names)).for_handlers(&handlers).unwrap()
+        };
+        let may_offer = |caller: &Caller, name| caller.may_offer(&HandlerName::parse(name).unwrap());
+        let mixed = caller_with(vec![of(&["resize"], &["*"]), of(&["thumb", "x"], &["a", "*"]), of(&["y"], &["a"])]);
+        assert!(["resize", "thumb", "x"].into_iter().all(|name| may_offer(&mixed, name).is_ok()));
+        assert!(may_offer(&mixed, "y").is_err(), "its tasks are not told apart by namespace");
+        let denied = may_offer(&mixed, "other").unwrap_err();
+        let expected = "permission denied for key:x: requires role worker in all namespaces for handler `other`";
+        assert_eq!(denied.to_string(), expected);
+        assert!(may_offer(&caller_with(vec![of(&[], &["*"])]), "other").is_ok());
+        assert!(may_offer(&caller(&[("admin", &["*"])]), "other").is_ok());
+        assert!(may_offer(&caller(&[("operator", &["*"])]), "other").is_err());
+        let all = CallerExtractor::new(false).extract(&Request::new(())).unwrap();
+        assert!(may_offer(&all, "other").is_ok(), "without authentication everything is allowed");
     }
 
     #[test]

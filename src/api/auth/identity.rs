@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{Grant, Namespace, NamespaceScope, Role, Sharer, Timestamp};
+use crate::model::{Grant, HandlerName, Namespace, NamespaceScope, Role, Sharer, Timestamp};
 
 use super::quota::Usage;
 
@@ -77,6 +77,11 @@ impl Identity {
             }
         }
         found
+    }
+
+    /// Whether workers of the identity may run the tasks of the handler in all namespaces.
+    pub fn may_offer(&self, handler: &HandlerName) -> bool {
+        self.grants.iter().any(|grant| grant.offers(handler) && grant.scopes.contains(&NamespaceScope::All))
     }
 }
 

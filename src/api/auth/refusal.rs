@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Coded, Details, ErrorCode, Namespace, Priority, Role};
+use crate::model::{Coded, Details, ErrorCode, HandlerName, Namespace, Priority, Role};
 
 use super::failure_limiter::FAILURES_PER_SECOND;
 
@@ -66,6 +66,26 @@ pub struct PermissionDenied {
     pub namespace: Option<Namespace>,
     /// The priority that requires the role; `None`: the call itself does.
     pub priority: Option<Priority>,
+}
+
+/// The caller does not have the role worker for this handler.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("permission denied for {identity}: requires role worker in all namespaces for handler `{handler}`")]
+pub struct HandlerDenied {
+    pub identity: String,
+    pub handler: HandlerName,
+}
+
+impl Coded for HandlerDenied {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::PermissionDenied
+    }
+
+    fn details(&self) -> Details {
+        let metadata =
+            [("identity", self.identity.clone()), ("role", Role::Worker.to_string()), ("namespace", "*".to_owned())];
+        Details { metadata: metadata.into(), ..Details::default() }.with_resource("handler", &self.handler)
+    }
 }
 
 impl std::fmt::Display for PermissionDenied {

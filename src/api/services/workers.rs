@@ -84,6 +84,9 @@ fn responses(
         let first = first.ok_or_else(|| into_status(InvalidFields::one("hello", "is required in the first message")))?;
         let Hello { info, descriptions, pool, unfinished } = worker::hello(first).map_err(into_status)?;
         let workers = handle.remote_workers(pool.as_ref()).map_err(into_status)?;
+        for handler in &*info.handlers {
+            caller.may_offer(handler).map_err(into_status)?;
+        }
         let offered = info.handlers.iter().cloned().zip(descriptions.into_iter().map(Into::into)).collect();
         handle.register_handlers(workers.pool().clone(), offered).await.map_err(into_status)?;
         let connection = workers.connect(info, &unfinished);

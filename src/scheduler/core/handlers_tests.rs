@@ -26,8 +26,8 @@ fn configured(remote: &[&str], handlers: &[(&str, &'static str, &[&str])]) -> Co
     let mut pools = options().pools;
     let far = |name: &&str| PoolSpec { kind: PoolKind::Remote, size: 0, ..PoolSpec::with_defaults(pool(name), 1) };
     pools.extend(remote.iter().map(far));
-    let mut catalog = Catalog::default();
-    catalog.pools = pools.iter().map(|pool| (pool.name.clone(), pool.clone())).collect();
+    let by_name = pools.iter().map(|pool| (pool.name.clone(), pool.clone())).collect();
+    let mut catalog = Catalog { pools: by_name, ..Catalog::default() };
     for (name, runner, in_pools) in handlers {
         let registration = Registration { pools: [pool(remote[0])].into(), description: "ours".into() };
         catalog.register(&handler(name), &registration);

@@ -17,6 +17,7 @@ use std::process::{Command, Output};
 use lineshaft::proto::v1::{
     handler_service_client::HandlerServiceClient, pool_service_client::PoolServiceClient,
     system_service_client::SystemServiceClient, task_service_client::TaskServiceClient,
+    worker_service_client::WorkerServiceClient,
 };
 use tempfile::TempDir;
 use tonic::service::Interceptor;
@@ -115,6 +116,10 @@ impl Caller {
 
     fn handlers(&self) -> HandlerServiceClient<Transport> {
         HandlerServiceClient::new(self.transport.clone())
+    }
+
+    fn workers(&self) -> WorkerServiceClient<Transport> {
+        WorkerServiceClient::new(self.transport.clone())
     }
 
     fn system(&self) -> SystemServiceClient<Transport> {

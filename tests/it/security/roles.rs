@@ -10,6 +10,7 @@ use tonic::{Code, Request, Status};
 
 use super::http_auth::send;
 use super::{Caller, Tokens, Transport, lineshaft, text, wait_until};
+use crate::registered_handlers::offer;
 use crate::support::{Server, noop, reason, seconds, task};
 
 /// Every RPC of the contract: its path, and whether its request is a stream.
@@ -92,6 +93,7 @@ fn may(role: &str, everywhere: bool, call: &str) -> bool {
     let submitter = ["submitter", "operator", "admin"].contains(&role);
     let operator = ["operator", "admin"].contains(&role);
     call == "GetServerInfo"
+        || (everywhere && ["worker", "admin"].contains(&role) && call == "Work")
         || (viewer && VIEWER.contains(&call))
         || (submitter && SUBMITTER.contains(&call))
         || (operator && OPERATOR.contains(&call))
@@ -126,6 +128,31 @@ async fn each_role_may_call_exactly_what_it_is_granted() {
             assert!(!matches!(&answer, Err(status) if status.code() == Code::Unauthenticated), "{answer:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_worker_offers_only_the_handlers_of_its_token() {
+    let tokens = Tokens::new();
+    let token = tokens.create("images", "worker", "*", &["--handler", "resize", "--handler", "thumb"]);
+    let server = tokens.serve("");
+    let worker = Caller::new(&server, &token);
+    let connect = async |handlers: &[(&str, &str)]| {
+        let (requests, sent) = tokio::sync::mpsc::unbounded_channel();
+        requests.send(offer(handlers)).unwrap();
+        let sent = tokio_stream::wrappers::UnboundedReceiverStream::new(sent);
+        worker
+            .workers()
+            .work(sent)
+            .await?
+            .into_inner()
+            .message()
+            .await
+            .map(|first| first.unwrap().welcome.unwrap().pool)
+    };
+    assert_eq!(connect(&[("resize", ""), ("thumb", "")]).await.unwrap(), "remote");
+    let refused = connect(&[("resize", ""), ("print", "")]).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "PERMISSION_DENIED"));
+    assert!(refused.message().contains("`print`"), "{refused:?}");
 }
 
 #[tokio::test]
