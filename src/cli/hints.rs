@@ -52,6 +52,8 @@ fn hint_for(error: &(dyn Error + 'static)) -> Option<&'static str> {
                 Some(NO_ANSWER)
             }
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => Some(CLOSED),
+            // h2 passes an error on to all calls of the connection, of which all but one get its text only.
+            _ if error.to_string() == no_certificate().to_string() => Some(NO_CERTIFICATE),
             _ => None,
         };
     }
@@ -68,6 +70,10 @@ fn hint_for(error: &(dyn Error + 'static)) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+fn no_certificate() -> rustls::Error {
+    rustls::Error::AlertReceived(AlertDescription::CertificateRequired)
 }
 
 fn tls_hint(error: &rustls::Error) -> &'static str {
