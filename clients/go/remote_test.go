@@ -382,3 +382,56 @@ func submitWhenKnown(ctx context.Context, t *testing.T, client *lineshaft.Client
 		return must[*lineshaft.Task](t)(task, err)
 	}
 }
+func TestATaskThatWaitsSurvivesABrokenConnection(t *testing.T) {
+	server, ctx := startServer(t, remoteConfig), testContext(t)
+	proxy := startProxy(t, server.address)
+	client := newClient(t, proxy.address)
+	started, gate := make(chan struct{}, 10), make(chan struct{})
+	workFor(t, proxy.address, func(worker *lineshaft.Worker) {
+		lineshaft.Handle(worker, "child", func(context.Context, any) (int, error) {
+			started <- struct{}{}
+			<-gate
+			return 7, nil
+		})
+		lineshaft.Handle(worker, "parent", func(ctx context.Context, _ any) (int, error) {
+			return lineshaft.Call[int](ctx, client, "child", nil)
+		})
+	}, lineshaft.WithConcurrency(1))
+	task := must[*lineshaft.Task](t)(client.Submit(ctx, "parent", nil))
+	<-started
+	proxy.cut()
+	close(gate)
+	if result := must[int](t)(lineshaft.ResultOf[int](ctx, task)); result != 7 {
+		t.Errorf("the result is %d", result)
+	}
+	if again := must[int](t)(lineshaft.Call[int](ctx, client, "parent", nil)); again != 7 {
+		t.Errorf("the second result is %d", again)
+	}
+}
+
+func TestATaskThatWaitsCanBeCancelled(t *testing.T) {
+	server, ctx := startServer(t, remoteConfig), testContext(t)
+	client := server.client()
+	started, gate := make(chan struct{}, 10), make(chan struct{})
+	workFor(t, server.address, func(worker *lineshaft.Worker) {
+		lineshaft.Handle(worker, "child", func(context.Context, any) (int, error) {
+			started <- struct{}{}
+			<-gate
+			return 7, nil
+		})
+		lineshaft.Handle(worker, "parent", func(ctx context.Context, _ any) (int, error) {
+			return lineshaft.Call[int](ctx, client, "child", nil)
+		})
+	}, lineshaft.WithConcurrency(1))
+	task := must[*lineshaft.Task](t)(client.Submit(ctx, "parent", nil))
+	<-started
+	must[lineshaft.State](t)(task.Cancel(ctx))
+	var cancelled *lineshaft.TaskCancelledError
+	if err := task.Result(ctx, nil); !errors.As(err, &cancelled) {
+		t.Errorf("the cancelled task returned %v", err)
+	}
+	close(gate)
+	if again := must[int](t)(lineshaft.Call[int](ctx, client, "parent", nil)); again != 7 {
+		t.Errorf("the second result is %d", again)
+	}
+}

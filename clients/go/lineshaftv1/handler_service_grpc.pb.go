@@ -27,7 +27,7 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Inspect the handlers that the operator registered.
+// Inspect the handlers: those of the configuration, and those that workers have registered.
 //
 // Errors. Every error carries a google.rpc.ErrorInfo with domain `lineshaft.dev` and a `reason`. Each RPC below lists
 // its own reasons with the gRPC code in parentheses. In addition, every RPC can fail with OVERLOADED
@@ -76,7 +76,7 @@ func (c *handlerServiceClient) GetHandler(ctx context.Context, in *GetHandlerReq
 // All implementations must embed UnimplementedHandlerServiceServer
 // for forward compatibility.
 //
-// Inspect the handlers that the operator registered.
+// Inspect the handlers: those of the configuration, and those that workers have registered.
 //
 // Errors. Every error carries a google.rpc.ErrorInfo with domain `lineshaft.dev` and a `reason`. Each RPC below lists
 // its own reasons with the gRPC code in parentheses. In addition, every RPC can fail with OVERLOADED

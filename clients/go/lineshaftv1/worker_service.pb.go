@@ -295,7 +295,7 @@ type WorkerHandler struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Handler name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Human-readable description; used when the name is registered for the first time.
+	// Human-readable description, at most 1,024 bytes; used when the name is registered for the first time.
 	Description   string `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
