@@ -9,7 +9,7 @@ use opentelemetry_sdk::logs::SdkLoggerProvider;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing::{Event, Metadata, Subscriber};
-use tracing_subscriber::filter::{EnvFilter, filter_fn};
+use tracing_subscriber::filter::{EnvFilter, LevelFilter, filter_fn};
 use tracing_subscriber::fmt::format::{Format, JsonFields, Writer};
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
@@ -129,8 +129,11 @@ where
     let rejections = export.counts.map(|counts| Rejections { counts: counts.clone() });
     let rejections = rejections.map(|layer| layer.with_filter(filter_fn(Rejections::are_in)));
     let throttle = LogThrottle::new(options.repeats_max);
-    let registry = tracing_subscriber::registry().with(throttle).with(exported).with(rejections);
     let filter = filter(options)?;
+    // The throttle has no filter of its own. Without a level for all layers it would enable the spans of libraries, which
+    // cost more than a call. Rejections are warnings.
+    let level = filter.max_level_hint().map_or(LevelFilter::TRACE, |level| level.max(LevelFilter::WARN));
+    let registry = tracing_subscriber::registry().with(level).with(throttle).with(exported).with(rejections);
     // Errors of a closed standard output cannot be reported: standard error may be closed as well.
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).log_internal_errors(false);
     let format = Format::default().with_timer(Rfc3339);
@@ -252,6 +255,17 @@ mod tests {
             tracing::info!(pool = "default", "started");
             tracing::debug!("detail");
         })
+    }
+
+    #[test]
+    fn spans_of_libraries_that_nobody_reads_are_not_created() {
+        for filter in ["info", "error", "warn,lineshaft=info"] {
+            written(&options(LogFormat::Json, filter), false, || {
+                for span in [tracing::debug_span!(target: "h2", "a"), tracing::trace_span!(target: "h2", "b")] {
+                    assert!(span.is_disabled(), "{filter}: {span:?}");
+                }
+            });
+        }
     }
 
     struct AttemptScope(TaskId, ActiveContext);
