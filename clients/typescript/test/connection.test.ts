@@ -131,7 +131,7 @@ test("a program ends by itself when it waits for nothing more", async () => {
   });
   let text = "";
   child.stdout.on("data", (chunk) => (text += chunk));
-  const [code] = await once(child, "exit");
+  const [code] = await once(child, "close"); // all of its output has been read
   assert.deepEqual([code, text], [0, "20\n"]);
 });
 

@@ -385,11 +385,12 @@ test("an attempt is accepted before its function can block the event loop", asyn
     writeFileSync(go, "");
     await stream.expect("finished");
     stream.send({ $case: "settled", value: { tokens: ["t"] } });
+    const exited = once(child, "exit");
     child.kill("SIGTERM");
     await stream.expect("draining");
     await stream.ended();
     stream.end();
-    assert.deepEqual(await once(child, "exit"), [0, null]);
+    assert.deepEqual(await exited, [0, null]);
   } finally {
     child.kill("SIGKILL");
     rmSync(directory, { recursive: true });

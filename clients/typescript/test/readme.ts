@@ -53,7 +53,7 @@ try {
   const submitted = spawn(process.execPath, ["submit.mjs"], { cwd: directory, stdio: ["ignore", "pipe", "inherit"] });
   let text = "";
   submitted.stdout.on("data", (chunk) => (text += chunk));
-  await Promise.race([once(submitted, "exit"), failed]);
+  await Promise.race([once(submitted, "close"), failed]);
   assert.equal(text, "Hello, Ada!\n");
   worker.kill("SIGTERM");
   assert.deepEqual(await ended, [0, null]);
