@@ -19,7 +19,6 @@ const modulePath = "github.com/lineshaft/lineshaft/clients/go"
 
 var (
 	commandBlocks = regexp.MustCompile("(?s)```sh\n(.*?)```")
-	configBlocks  = regexp.MustCompile("(?s)```toml\n(.*?)```")
 	programBlocks = regexp.MustCompile("(?s)<!-- program: (\\w+) -->\n```go\n(.*?)```")
 )
 
@@ -115,7 +114,7 @@ func (u *newUser) write(path, text string) {
 
 func TestTheReadmeWorksForANewUser(t *testing.T) {
 	readme := string(must[[]byte](t)(os.ReadFile("README.md")))
-	user := becomeNewUser(t, startServer(t, configBlocks.FindStringSubmatch(readme)[1]))
+	user := becomeNewUser(t, startServer(t, ""))
 	commands := commandBlocks.FindAllStringSubmatch(readme, -1)
 	programs := map[string]string{}
 	for _, block := range programBlocks.FindAllStringSubmatch(readme, -1) {

@@ -1,8 +1,7 @@
 """Runs the programs of README.md with the package as a user installs it: `readme.py BIN`, the `bin` folder of its environment.
 
 `<!-- program: NAME -->` before a block of Python makes it a program. A text block after it is what it must print.
-`<!-- worker: NAME -->` makes it a worker, which runs beside them and must end on SIGTERM. The first
-block of TOML is the configuration of the server.
+`<!-- worker: NAME -->` makes it a worker, which runs beside them and must end on SIGTERM.
 """
 
 from __future__ import annotations
@@ -24,18 +23,16 @@ PROGRAM = re.compile(
 )
 WORKER = re.compile(r"<!-- worker: (\S+) -->\n```python\n(.*?)```", re.DOTALL)
 
-CONFIG = re.compile(r"<!-- config -->\n```toml\n(.*?)```", re.DOTALL)
-
 
 def main() -> None:
     python = pathlib.Path(sys.argv[1]) / "python"
     text = (HERE.parent / "README.md").read_text()
-    programs, workers, config = PROGRAM.findall(text), WORKER.findall(text), CONFIG.search(text)
-    if not programs or not workers or config is None:
+    programs, workers = PROGRAM.findall(text), WORKER.findall(text)
+    if not programs or not workers:
         sys.exit("README.md has no programs")
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch)
-        server = Server(os.environ["LINESHAFT_BINARY"], folder / "server", config[1])
+        server = Server(os.environ["LINESHAFT_BINARY"], folder / "server", "")
         try:
             env = dict(os.environ, LINESHAFT_ADDRESS="{}:{}".format(*server.address))
             running = [start(python, name, text, folder, env) for name, text in workers]

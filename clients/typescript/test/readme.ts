@@ -12,7 +12,7 @@ import { Server } from "./server.js";
 const root = join(import.meta.dirname ?? new URL(".", import.meta.url).pathname, "../..");
 const directory = mkdtempSync(join(tmpdir(), "lineshaft-readme-"));
 const readme = readFileSync(join(root, "README.md"), "utf8");
-const server = await new Server(/^```toml\n([\s\S]*?)^```$/m.exec(readme)?.[1] ?? "").start();
+const server = await new Server("").start();
 
 function run(command: string, ...args: string[]): string {
   return execFileSync(command, args, {
