@@ -411,6 +411,29 @@ async fn a_refused_attempt_goes_to_another_worker_and_does_not_count() {
 }
 
 #[tokio::test]
+async fn an_attempt_on_its_way_to_a_worker_that_leaves_goes_to_another() {
+    let server = Server::start(&CONFIG.replace("3s", "1h"));
+    let worker = Worker::connect(&server, hello("w", &["resize"], 2)).await;
+    let id = server.submit(task("resize", "")).await;
+    let once = server.submit(v1::SubmitTaskRequest { at_most_once: true, ..task("resize", "") }).await;
+    server.wait_for_state(&id, TaskState::Running).await;
+    server.wait_for_state(&once, TaskState::Running).await;
+    worker.send([Report::Draining(v1::WorkerDraining {})]);
+    eventually(async || {
+        let request = v1::ListWorkersRequest { pool: "remote".to_owned() };
+        let workers = server.pools().list_workers(request).await.unwrap().into_inner().workers;
+        check(!workers[0].alive, || format!("{workers:?}"))
+    })
+    .await;
+    drop(worker);
+    let mut other = Worker::connect(&server, hello("other", &["resize"], 1)).await;
+    let assigned = other.assigned().await;
+    assert_eq!((assigned.task_id, assigned.attempt), (id, 1));
+    let failure = server.wait_finished(&once).await.failure.unwrap();
+    assert_eq!(failure.reason(), v1::FailureReason::WorkerLost, "it may have begun");
+}
+
+#[tokio::test]
 async fn a_suspended_attempt_lends_its_slot() {
     let server = Server::start(CONFIG);
     let mut worker = Worker::connect(&server, hello("w", &["resize"], 1)).await;

@@ -309,7 +309,7 @@ impl Link {
     }
 
     /// Looks for what is overdue; call it about every second. Returns the end of the link if it is over, after which the
-    /// runners of its attempts see that the worker is lost.
+    /// runners of its attempts see that the worker is lost. `leaves`: the worker accepts no further attempts.
     pub fn check(&self, leaves: bool) -> Option<LinkEnd> {
         let now = Instant::now();
         let mut state = self.state.lock();
@@ -324,19 +324,21 @@ impl Link {
             state.end(reason);
             return Some(reason.map_or(LinkEnd::LeaseEnded, LinkEnd::Closed));
         }
+        let is_overdue = |since: Instant, limit| now.duration_since(since) >= limit;
+        for attempt in state.attempts.values().filter(|attempt| attempt.assigned.is_some()) {
+            // A worker that has left will not accept what was on its way.
+            let is_given_up = if is_connected { is_overdue(attempt.sent_at, ACCEPT_TIMEOUT) } else { leaves };
+            if is_given_up {
+                let _ = attempt.events.send(AttemptEvent::NotAccepted);
+            }
+        }
         if !is_connected {
             return None;
         }
-        let is_overdue = |since: Instant, limit| now.duration_since(since) >= limit;
         let ignores = |cancel: Cancel| cancel.unacknowledged_since.is_some_and(|since| is_overdue(since, self.lease));
         if state.attempts.values().any(|attempt| attempt.cancel.is_some_and(ignores)) {
             state.end(Some(CloseReason::CancelIgnored));
             return Some(LinkEnd::Closed(CloseReason::CancelIgnored));
-        }
-        for attempt in state.attempts.values() {
-            if attempt.assigned.is_some() && is_overdue(attempt.sent_at, ACCEPT_TIMEOUT) {
-                let _ = attempt.events.send(AttemptEvent::NotAccepted);
-            }
         }
         None
     }

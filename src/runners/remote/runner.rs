@@ -37,9 +37,10 @@ impl Runner for RemoteRunner {
     fn run(&self, run: Run) -> BoxFuture<RunReport> {
         let events = self.begin(&run);
         let (link, token, slot, grace) = (self.link.clone(), self.token, self.slot.clone(), self.grace);
+        let at_most_once = self.options.at_most_once;
         Box::pin(async move {
             let Some(events) = events else { return Outcome::WorkerLost.into() };
-            Watched { link, token, slot, grace, run, events }.end().await
+            Watched { link, token, slot, grace, at_most_once, run, events }.end().await
         })
     }
 }
@@ -69,6 +70,7 @@ struct Watched {
     token: Token,
     slot: Arc<dyn Slot>,
     grace: Duration,
+    at_most_once: bool,
     run: Run,
     events: mpsc::UnboundedReceiver<AttemptEvent>,
 }
@@ -88,6 +90,10 @@ impl Watched {
                     Some(AttemptEvent::Finished(report)) => return self.checked(report),
                     Some(AttemptEvent::NotAccepted) => {
                         self.link.withdraw(self.token);
+                        if self.at_most_once {
+                            // It may have begun, and only its acceptance was lost.
+                            return Outcome::WorkerLost.into();
+                        }
                         return Outcome::Unavailable("the worker has not accepted the attempt in time".into()).into();
                     }
                     Some(AttemptEvent::Suspended) => self.slot.suspend(),
