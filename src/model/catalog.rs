@@ -75,6 +75,11 @@ impl Catalog {
         self.pools.get(pool).is_some_and(|spec| spec.kind == PoolKind::Remote)
     }
 
+    /// How long an attempt of the handler may take to stop before it is killed.
+    pub fn grace_of(&self, handler: &HandlerName) -> Duration {
+        self.handlers.get(handler).map_or(GRACE_DEFAULT, |handler| handler.grace)
+    }
+
     /// Adds or changes a registered handler, unless the configuration has one of this name or has none of its pools any
     /// more.
     pub fn register(&mut self, name: &HandlerName, registration: &Registration) {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 
 use crate::model::{Failure, FailureReason, ResourceUsage, StopMethod, TaskSpec, Timestamp, limits};
+use crate::runners::remote::Link;
 use crate::runners::{Outcome, Run, RunReport, Runner, StopCause, StopSignal};
 use crate::telemetry::metrics::{AttemptMeter, AttemptResult};
 use crate::telemetry::task_log;
@@ -60,6 +61,7 @@ pub(super) fn end(
     started_at: Timestamp,
     report: RunReport,
     run_time: Duration,
+    link: Option<Arc<Link>>,
 ) -> Report {
     let buffer = attempt.output();
     let output = buffer.as_ref().and_then(|buffer| {
@@ -85,7 +87,7 @@ pub(super) fn end(
     let cause = attempt.stop_signal().requested_cause();
     let handler = &attempt.spec().options.handler;
     meter.ended(handler, attempt_result(&report.outcome, cause), run_time, || attempt.exemplar());
-    Report::Finished { attempt, at: context.clock.now(), outcome: report.outcome, cause, usage, output, link: None }
+    Report::Finished { attempt, at: context.clock.now(), outcome: report.outcome, cause, usage, output, link }
 }
 
 /// The payload of an attempt, read from the store if the attempt does not carry it. The error is how the

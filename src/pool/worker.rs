@@ -116,7 +116,7 @@ impl Worker {
         let run_time = since.elapsed();
         self.counters.attempt_ended(matches!(report.outcome, Outcome::Completed(_)));
         let is_end = !matches!(report.outcome, Outcome::Unavailable(_));
-        let end = attempt_run::end(&self.pool.context, &mut self.meter, attempt, at, report, run_time);
+        let end = attempt_run::end(&self.pool.context, &mut self.meter, attempt, at, report, run_time, None);
         (self.pool.context.reports)(end);
         if is_end {
             self.pool.attempt_ended();

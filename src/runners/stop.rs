@@ -8,6 +8,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::model::CancelMode;
+
 /// Why an attempt has to stop. A later variant is stronger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -20,6 +22,15 @@ pub enum StopCause {
     Cancel = 3,
     /// A caller cancelled the task by force: the handler is killed at once.
     Force = 4,
+}
+
+impl From<CancelMode> for StopCause {
+    fn from(mode: CancelMode) -> Self {
+        match mode {
+            CancelMode::Graceful => Self::Cancel,
+            CancelMode::Force => Self::Force,
+        }
+    }
 }
 
 #[derive(Debug, Default)]

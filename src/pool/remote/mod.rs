@@ -3,6 +3,8 @@
 //! `queue` decides which worker gets which attempt, `worker` is one worker, and this file connects workers and drives
 //! their attempts: a task of the runtime for each attempt.
 
+#[cfg(test)]
+mod interleaving_tests;
 mod queue;
 mod worker;
 
@@ -12,12 +14,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hashbrown::HashMap;
-use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::model::limits::GRACE_DEFAULT;
 use crate::model::{HandlerName, PoolName, PoolSpec, Priority, StopMethod, Timestamp};
 use crate::runners::remote::{Command, LinkEnd, Reconnected, RemoteRunner, Slot, Token, WorkerReport};
 use crate::runners::{BoxFuture, Outcome, RunReport, StopCause};
@@ -29,9 +28,10 @@ use super::attempt_run;
 use super::context::WorkerContext;
 use super::report::Report;
 use super::stats::{PoolStats, WorkerStats};
-use queue::{HeldSlot, RemoteQueue, Started, WorkerKey};
-use worker::RemoteWorker;
+use super::sync::Mutex;
+use queue::{HeldSlot, RemoteQueue, Started};
 pub use worker::WorkerInfo;
+use worker::{RemoteWorker, WorkerKey};
 
 /// Payloads, of up to 1 MiB each, that were read from the store and that workers have not accepted yet.
 const STORED_PAYLOADS_MAX: usize = 64;
@@ -72,7 +72,7 @@ struct Inner {
 #[derive(Default)]
 struct Workers {
     by_id: BTreeMap<Box<str>, Arc<RemoteWorker>>,
-    by_key: HashMap<WorkerKey, Arc<RemoteWorker>>,
+    last_key: WorkerKey,
 }
 
 /// A stream of a worker. When it is dropped, the worker is no longer connected and its lease begins to run.
@@ -118,8 +118,10 @@ impl RemoteWorkers {
     pub fn connect(&self, info: WorkerInfo, unfinished: &[Token]) -> RemoteConnection {
         loop {
             let worker = self.worker(&info.id);
+            let streams = worker.streams.lock();
             let Some(connected) = worker.link.connect(unfinished) else {
                 // Its lease has just ended.
+                drop(streams);
                 self.remove(&worker);
                 continue;
             };
@@ -134,6 +136,7 @@ impl RemoteWorkers {
             let (handlers, slots) = (info.handlers.clone(), info.slots);
             worker.connected(info);
             let started = self.inner.queue.open(worker.key, handlers, slots);
+            drop(streams);
             self.report_slots();
             self.start(started);
             return RemoteConnection {
@@ -152,11 +155,12 @@ impl RemoteWorkers {
         if let Some(worker) = workers.by_id.get(id) {
             return worker.clone();
         }
-        let key = self.inner.queue.add_worker();
+        workers.last_key += 1;
+        let key = workers.last_key;
         let name = format!("{}/{id}", self.inner.pool).into();
         let worker = Arc::new(RemoteWorker::new(id.into(), name, key, self.inner.lease, self.inner.meter.worker()));
+        self.inner.queue.add_worker(worker.clone());
         workers.by_id.insert(id.into(), worker.clone());
-        workers.by_key.insert(key, worker.clone());
         drop(workers);
         self.spawn(self.clone().watch_link(worker.clone()));
         worker
@@ -193,7 +197,6 @@ impl RemoteWorkers {
 
     fn remove(&self, worker: &Arc<RemoteWorker>) {
         let mut workers = self.inner.workers.lock();
-        workers.by_key.remove(&worker.key);
         if workers.by_id.get(&worker.id).is_some_and(|other| Arc::ptr_eq(other, worker)) {
             workers.by_id.remove(&worker.id);
         }
@@ -203,16 +206,14 @@ impl RemoteWorkers {
     }
 
     fn report_slots(&self) {
-        let (total, slots) = self.inner.queue.slots();
-        (self.inner.context.reports)(Report::Slots { pool: self.inner.pool.clone(), total, slots });
+        self.inner.queue.report_slots(|total, slots| {
+            (self.inner.context.reports)(Report::Slots { pool: self.inner.pool.clone(), total, slots });
+        });
     }
 
     /// Reports the starts of attempts and drives each until its end.
     fn start(&self, started: Started) {
-        for (key, attempt) in started {
-            let worker = self.inner.workers.lock().by_key.get(&key).cloned();
-            // A worker that was removed had no slots to give.
-            let Some(worker) = worker else { continue };
+        for (worker, attempt) in started {
             let at = self.inner.context.clock.now();
             worker.attempt_started(&attempt, at.since(attempt.eligible_at()));
             let started = Report::Started { ticket: attempt.ticket(), worker: worker.name.clone(), at };
@@ -251,10 +252,8 @@ impl RemoteWorkers {
         let was_refused = matches!(report.outcome, Outcome::Unavailable(_));
         let run_time = self.inner.context.clock.now().since(at);
         worker.attempt_ended(&attempt, matches!(report.outcome, Outcome::Completed(_)));
-        let mut end = attempt_run::end(&self.inner.context, &mut worker.meter.lock(), attempt, at, report, run_time);
-        if let Report::Finished { link, .. } = &mut end {
-            *link = Some(worker.link.clone());
-        }
+        let link = Some(worker.link.clone());
+        let end = attempt_run::end(&self.inner.context, &mut worker.meter.lock(), attempt, at, report, run_time, link);
         (self.inner.context.reports)(end);
         if was_refused {
             tokio::time::sleep(REFUSAL_PAUSE).await;
@@ -271,25 +270,16 @@ impl RemoteWorkers {
         is_adopted: bool,
     ) -> RunReport {
         let options = &attempt.spec().options;
-        let memory = if is_adopted || !attempt.payload_is_stored() {
-            None
-        } else {
-            let stop = attempt.stop_signal();
-            tokio::select! {
-                biased;
-                _ = stop.wait(StopCause::Timeout) => return Outcome::Stopped(StopMethod::NeverStarted).into(),
-                // The semaphore is never closed.
-                permit = self.inner.stored_payloads.clone().acquire_owned() => permit.ok().map(Arc::new),
-            }
+        let memory = match self.memory_of_stored_payload(attempt, is_adopted).await {
+            Ok(memory) => memory,
+            Err(outcome) => return outcome.into(),
         };
-        let grace =
-            self.inner.context.catalog.load().handlers.get(&options.handler).map_or(GRACE_DEFAULT, |found| found.grace);
         let runner = RemoteRunner {
             link: worker.link.clone(),
             token: Token(attempt.ticket().fence),
             options: options.clone(),
             slot: Arc::new(slot),
-            grace,
+            grace: self.inner.context.catalog.load().grace_of(&options.handler),
             memory,
             is_adopted,
         };
@@ -299,6 +289,23 @@ impl RemoteWorkers {
             return attempt_run::run_with_payload(&runner, attempt, Bytes::new()).await;
         }
         attempt_run::run(&self.inner.context, &runner, attempt).await
+    }
+
+    /// Waits for memory if the payload has to be read from the store. The error is how the attempt ends before that.
+    async fn memory_of_stored_payload(
+        &self,
+        attempt: &Attempt,
+        is_adopted: bool,
+    ) -> Result<Option<Arc<OwnedSemaphorePermit>>, Outcome> {
+        if is_adopted || !attempt.payload_is_stored() {
+            return Ok(None);
+        }
+        tokio::select! {
+            biased;
+            _ = attempt.stop_signal().wait(StopCause::Timeout) => Err(Outcome::Stopped(StopMethod::NeverStarted)),
+            // The semaphore is never closed.
+            permit = self.inner.stored_payloads.clone().acquire_owned() => Ok(permit.ok().map(Arc::new)),
+        }
     }
 
     pub(super) fn push(
@@ -338,7 +345,7 @@ impl RemoteWorkers {
     pub(super) fn stats(&self) -> PoolStats {
         let workers = self.inner.workers.lock();
         let busy = workers.by_id.values().map(|worker| worker.running()).sum();
-        let slots = self.inner.queue.slots().0;
+        let slots = self.inner.queue.slots();
         PoolStats { alive: slots, busy, idle: slots.saturating_sub(busy), assigned: self.inner.queue.counts() }
     }
 
@@ -370,10 +377,15 @@ impl RemoteConnection {
         self.worker.link.report(report);
     }
 
-    /// The worker accepts no further attempts.
+    /// The worker accepts no further attempts, unless another stream has replaced this one.
     pub fn leave(&self) {
+        let streams = self.worker.streams.lock();
+        if !self.worker.link.heard(self.stream) {
+            return;
+        }
         self.worker.leave();
         self.workers.inner.queue.close(self.worker.key);
+        drop(streams);
         self.workers.report_slots();
     }
 
@@ -385,11 +397,14 @@ impl RemoteConnection {
 
 impl Drop for RemoteConnection {
     fn drop(&mut self) {
-        if self.worker.link.disconnect(self.stream) {
-            self.workers.inner.queue.close(self.worker.key);
-            self.workers.report_slots();
-            tracing::info!(worker = &*self.worker.name, running = self.worker.running(), "remote worker disconnected");
+        let streams = self.worker.streams.lock();
+        if !self.worker.link.disconnect(self.stream) {
+            return;
         }
+        self.workers.inner.queue.close(self.worker.key);
+        drop(streams);
+        self.workers.report_slots();
+        tracing::info!(worker = &*self.worker.name, running = self.worker.running(), "remote worker disconnected");
     }
 }
 

@@ -20,8 +20,7 @@ use crate::model::{HandlerName, Priority};
 use crate::pool::attempt::{Attempt, Ticket};
 use crate::pool::sync::Mutex;
 
-/// Number of a worker in the queue. Never reused.
-pub(super) type WorkerKey = u64;
+use super::worker::{RemoteWorker, WorkerKey};
 
 /// Whether a running attempt has a slot of its worker. Changed under the lock of the queue only.
 #[derive(Debug)]
@@ -39,7 +38,7 @@ impl HeldSlot {
 }
 
 /// Attempts, with the worker that has a slot for each.
-pub(super) type Started = Vec<(WorkerKey, Arc<Attempt>)>;
+pub(super) type Started = Vec<(Arc<RemoteWorker>, Arc<Attempt>)>;
 
 #[derive(Default)]
 pub(super) struct RemoteQueue {
@@ -50,7 +49,6 @@ pub(super) struct RemoteQueue {
 struct State {
     handlers: HashMap<HandlerName, HandlerQueue>,
     workers: HashMap<WorkerKey, WorkerSlots>,
-    last_key: WorkerKey,
     /// Handlers whose attempts were pushed last.
     pushed: Vec<HandlerName>,
     paused: bool,
@@ -66,8 +64,8 @@ struct HandlerQueue {
     workers: VecDeque<WorkerKey>,
 }
 
-#[derive(Default)]
 struct WorkerSlots {
+    worker: Arc<RemoteWorker>,
     handlers: Arc<[HandlerName]>,
     slots: usize,
     taken: usize,
@@ -85,12 +83,11 @@ struct Resuming {
 
 impl RemoteQueue {
     /// Adds a worker that takes no attempts yet.
-    pub fn add_worker(&self) -> WorkerKey {
-        let mut state = self.state.lock();
-        state.last_key += 1;
-        let key = state.last_key;
-        state.workers.insert(key, WorkerSlots::default());
-        key
+    pub fn add_worker(&self, worker: Arc<RemoteWorker>) {
+        let key = worker.key;
+        let handlers = Arc::default();
+        let slots = WorkerSlots { worker, handlers, slots: 0, taken: 0, is_open: false, resuming: Default::default() };
+        self.state.lock().workers.insert(key, slots);
     }
 
     /// Opens a worker for attempts of these handlers, and returns those that it gets.
@@ -206,15 +203,19 @@ impl RemoteQueue {
         (receiver, started)
     }
 
-    /// Slots of the workers that take attempts: all, and those of each handler that has some.
-    pub fn slots(&self) -> (usize, Vec<(HandlerName, usize)>) {
+    /// The number of slots of the workers that take attempts.
+    pub fn slots(&self) -> usize {
+        self.state.lock().slots()
+    }
+
+    /// Calls `report` with the slots of the workers that take attempts: all, and those of each handler that has some. The
+    /// calls have the order of the changes.
+    pub fn report_slots(&self, report: impl FnOnce(usize, Vec<(HandlerName, usize)>)) {
         let state = self.state.lock();
-        let open = state.workers.values().filter(|worker| worker.is_open);
-        let total = open.map(|worker| worker.slots).sum();
         let slots_of = |key: &WorkerKey| state.workers.get(key).map_or(0, |worker| worker.slots);
         let by_handler = state.handlers.iter().filter(|(_, queue)| !queue.workers.is_empty());
         let by_handler = by_handler.map(|(name, queue)| (name.clone(), queue.workers.iter().map(slots_of).sum()));
-        (total, by_handler.collect())
+        report(state.slots(), by_handler.collect());
     }
 
     fn change(&self, change: impl FnOnce(&mut State) -> Started) -> Started {
@@ -223,6 +224,10 @@ impl RemoteQueue {
 }
 
 impl State {
+    fn slots(&self) -> usize {
+        self.workers.values().filter(|worker| worker.is_open).map(|worker| worker.slots).sum()
+    }
+
     fn close(&mut self, key: WorkerKey) {
         let Some(worker) = self.workers.get_mut(&key) else { return };
         worker.is_open = false;
@@ -235,11 +240,7 @@ impl State {
 
     /// Fills the free slots of a worker.
     fn fill(&mut self, key: WorkerKey) -> Started {
-        let mut started = Vec::new();
-        while let Some(attempt) = self.start_next(key) {
-            started.push((key, attempt));
-        }
-        started
+        std::iter::from_fn(|| self.start_next(key)).collect()
     }
 
     /// Fills the free slots of the workers that offer a handler, in turn.
@@ -252,8 +253,8 @@ impl State {
             queue.workers.rotate_left(1);
             let Some(key) = queue.workers.back().copied() else { break };
             match self.start_next(key) {
-                Some(attempt) => {
-                    started.push((key, attempt));
+                Some(start) => {
+                    started.push(start);
                     passed = 0;
                 }
                 None => passed += 1,
@@ -264,7 +265,7 @@ impl State {
 
     /// Takes the next attempt for a free slot of the worker, and the slot. Slots for suspended attempts are given on
     /// the way.
-    fn start_next(&mut self, key: WorkerKey) -> Option<Arc<Attempt>> {
+    fn start_next(&mut self, key: WorkerKey) -> Option<(Arc<RemoteWorker>, Arc<Attempt>)> {
         loop {
             let worker = self.workers.get_mut(&key)?;
             if worker.taken >= worker.slots {
@@ -284,7 +285,7 @@ impl State {
             // Fails if it was recalled.
             if attempt.claim() {
                 worker.taken += 1;
-                return Some(attempt);
+                return Some((worker.worker.clone(), attempt));
             }
         }
     }

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::model::{HandlerName, TaskId};
 use crate::pool::attempt::Attempt;
 use crate::pool::stats::{RemoteStats, WorkerStats};
+use crate::pool::sync::Mutex;
 use crate::runners::remote::Link;
 use crate::telemetry::metrics::AttemptMeter;
 
-use super::queue::WorkerKey;
+/// Number of a worker in its pool. Never reused.
+pub(super) type WorkerKey = u64;
 
 /// How a worker introduces itself.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +36,8 @@ pub(super) struct RemoteWorker {
     pub key: WorkerKey,
     pub link: Arc<Link>,
     pub meter: Mutex<AttemptMeter>,
+    /// Held while a stream begins or ends in the link and in the queue, so that both have the same newest stream.
+    pub streams: Mutex<()>,
     state: Mutex<State>,
     completed: AtomicU64,
     failed: AtomicU64,
@@ -76,6 +79,7 @@ impl RemoteWorker {
             key,
             link: Link::new(lease),
             meter: Mutex::new(meter),
+            streams: Mutex::default(),
             state: Mutex::new(state),
             completed: AtomicU64::default(),
             failed: AtomicU64::default(),

@@ -37,9 +37,14 @@ impl Runner for RemoteRunner {
     fn run(&self, run: Run) -> BoxFuture<RunReport> {
         let events = self.begin(&run);
         let (link, token, slot, grace) = (self.link.clone(), self.token, self.slot.clone(), self.grace);
-        let at_most_once = self.options.at_most_once;
+        let (at_most_once, is_adopted) = (self.options.at_most_once, self.is_adopted);
         Box::pin(async move {
-            let Some(events) = events else { return Outcome::WorkerLost.into() };
+            let events = match events {
+                Some(events) => events,
+                None if is_adopted => return Outcome::WorkerLost.into(),
+                // It has not been sent.
+                None => return Outcome::Unavailable("the worker has left".into()).into(),
+            };
             Watched { link, token, slot, grace, at_most_once, run, events }.end().await
         })
     }
@@ -139,5 +144,44 @@ async fn wait_for(future: Option<&mut BoxFuture<()>>) {
     match future {
         Some(future) => future.await,
         None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+
+    use super::*;
+    use crate::runners::fixtures::Attempt;
+
+    struct NoSlot;
+
+    impl Slot for NoSlot {
+        fn suspend(&self) {}
+
+        fn resume(&self) -> BoxFuture<()> {
+            Box::pin(std::future::ready(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_was_not_sent_is_not_lost_unless_an_earlier_server_has_sent_it() {
+        for (is_adopted, at_most_once) in [(false, false), (false, true), (true, false)] {
+            let link = Link::new(Duration::ZERO);
+            assert!(link.check(true).is_some(), "the worker is gone");
+            let options = TaskOptions { at_most_once, ..TaskOptions::sample() };
+            let (token, slot, grace) = (Token(1), Arc::new(NoSlot), Duration::ZERO);
+            let runner: Arc<dyn Runner> = Arc::new(RemoteRunner {
+                link,
+                token,
+                options: Arc::new(options),
+                slot,
+                grace,
+                memory: None,
+                is_adopted,
+            });
+            let outcome = Attempt::start(&runner, "").report().await.outcome;
+            assert_eq!(matches!(outcome, Outcome::WorkerLost), is_adopted);
+            assert_eq!(matches!(outcome, Outcome::Unavailable(_)), !is_adopted);
+        }
     }
 }

@@ -111,6 +111,12 @@ impl Core {
             return self.interrupt(at, index, InterruptCause::WorkerLost, out);
         }
         let text = format!("the worker was lost {losses} times in a row while the task was running");
+        self.fail_lost(at, index, text, out);
+    }
+
+    /// Fails a running task whose attempt was lost and which may not be started again.
+    pub(super) fn fail_lost(&mut self, at: Timestamp, index: u32, text: impl Into<String>, out: &mut Decisions) {
+        let Some(task) = self.tasks.get(index) else { return };
         let mut failure = Failure::new(FailureReason::WorkerLost, text);
         failure.attempt = task.attempt.into();
         let change = TaskChange::Failed { failure: Box::new(failure), usage: None, output: None };
@@ -122,10 +128,7 @@ impl Core {
     pub(super) fn interrupt(&mut self, at: Timestamp, index: u32, cause: InterruptCause, out: &mut Decisions) {
         let Some(task) = self.tasks.get(index) else { return };
         if task.spec.options.at_most_once && cause != InterruptCause::Unavailable {
-            let mut failure = Failure::new(FailureReason::WorkerLost, "was interrupted and may not be started twice");
-            failure.attempt = task.attempt.into();
-            let change = TaskChange::Failed { failure: Box::new(failure), usage: None, output: None };
-            return self.emit(at, index, TaskState::Failed, None, change, out);
+            return self.fail_lost(at, index, "was interrupted and may not be started twice", out);
         }
         let attempt = u32::from(task.attempt).saturating_sub(1);
         self.emit(at, index, TaskState::Queued, Some(attempt), TaskChange::Interrupted { cause }, out);

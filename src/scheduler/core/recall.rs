@@ -9,11 +9,9 @@ use std::time::Duration;
 use hashbrown::hash_map::Entry;
 
 use crate::model::{
-    CancelMode, CancelReceipt, CancelRequest, Failure, FailureReason, StopMethod, TaskChange, TaskId, TaskState,
-    Timestamp,
+    CancelReceipt, CancelRequest, Failure, FailureReason, StopMethod, TaskChange, TaskId, TaskState, Timestamp,
 };
 use crate::pool::Ticket;
-use crate::runners::StopCause;
 use crate::scheduler::refusal::{Refusal, TaskFinished, TaskNotFound};
 
 use super::decisions::Decisions;
@@ -103,7 +101,7 @@ impl Core {
             && task.cancel.as_ref().is_none_or(|earlier| request.stops_before(earlier))
         {
             let (at, state) = (request.requested_at, task.state);
-            let cause = if request.mode == CancelMode::Force { StopCause::Force } else { StopCause::Cancel };
+            let cause = request.mode.into();
             out.stops.push((ticket, cause, request.grace));
             self.emit(at, index, state, None, TaskChange::CancelRequested { request: Box::new(request) }, out);
         }

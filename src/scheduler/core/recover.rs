@@ -4,8 +4,7 @@
 use std::sync::Arc;
 
 use crate::model::{
-    CancelReceipt, Event, Failure, FailureReason, InterruptCause, Lease, RecoveredTask, Revision, StopMethod,
-    TaskChange, TaskState, Timestamp,
+    CancelReceipt, Event, InterruptCause, Lease, RecoveredTask, Revision, StopMethod, TaskChange, TaskState, Timestamp,
 };
 
 use super::apply::Entered;
@@ -109,6 +108,11 @@ impl Core {
         if matches!(event.change, TaskChange::Submitted { .. }) {
             self.apply_submitted(event);
         } else if let Some(index) = self.tasks.find(&event.task) {
+            if event.state != TaskState::Running
+                && let Some(task) = self.tasks.get(index).filter(|task| task.has_attempt)
+            {
+                self.remote_workers.remove(&task.stamp);
+            }
             self.apply(index, event);
             if let TaskChange::Started { worker, lease: Lease::Remote { fence } } = &event.change {
                 self.remote_workers.insert(*fence, worker.clone());
@@ -195,10 +199,7 @@ impl Core {
             let text = format!(
                 "the server crashed {crashes} times in a row while the task was running, the last time while it ran alone"
             );
-            let mut failure = Failure::new(FailureReason::WorkerLost, text);
-            failure.attempt = task.attempt.into();
-            let change = TaskChange::Failed { failure: Box::new(failure), usage: None, output: None };
-            self.emit(now, index, TaskState::Failed, None, change, out);
+            self.fail_lost(now, index, text, out);
             return true;
         }
         self.interrupt(now, index, InterruptCause::Crash, out);

@@ -1,8 +1,7 @@
 //! Pools whose slots are those of remote workers.
 
-use crate::model::{CancelMode, HandlerName, TaskState};
+use crate::model::{HandlerName, TaskState};
 use crate::pool::{Assignment, Ticket};
-use crate::runners::StopCause;
 
 use super::decisions::{Adoption, Decisions};
 use super::state::Core;
@@ -47,7 +46,7 @@ impl Core {
                 payload_stored: task.payload_stored,
             };
             if let Some(request) = &task.cancel {
-                let cause = if request.mode == CancelMode::Force { StopCause::Force } else { StopCause::Cancel };
+                let cause = request.mode.into();
                 out.stops.push((ticket, cause, request.grace));
             }
             out.adoptions.push(Adoption { assignment, worker, started_at: task.since });

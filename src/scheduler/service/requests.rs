@@ -99,7 +99,7 @@ impl Service {
 
     /// How long an attempt of the handler may take to stop before it is killed.
     pub(super) fn grace_of(&self, handler: &HandlerName) -> Duration {
-        self.shared.catalog.load().handlers.get(handler).map_or(GRACE_DEFAULT, |handler| handler.grace)
+        self.shared.catalog.load().grace_of(handler)
     }
 
     fn cancel(

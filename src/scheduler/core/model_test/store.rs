@@ -40,6 +40,8 @@ fn open(directory: Option<&Path>, now: Timestamp) -> (Store, Core, Vec<Event>) {
 }
 
 pub fn recovered(mut core: Core, now: Timestamp) -> (Core, Vec<Event>) {
+    let running = core.tasks.iter().filter(|(_, task)| task.state == TaskState::Running).count();
+    assert!(core.remote_workers.len() <= running, "only of running attempts");
     let mut out = Decisions::default();
     core.begin_epoch(7);
     core.recover(now, &mut out);
