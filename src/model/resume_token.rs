@@ -4,6 +4,7 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use siphasher::sip::SipHasher13;
 
 use super::id::Revision;
 
@@ -19,7 +20,7 @@ impl StoreId {
 }
 
 /// Format of the bytes in a token; the first byte of every token.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// The version, the revision and the checksum.
 const BYTES: usize = 1 + 8 + 4;
 
@@ -54,11 +55,10 @@ impl ResumeToken {
         let mut bytes = [0; BYTES];
         bytes[0] = VERSION;
         bytes[1..9].copy_from_slice(&self.revision.0.to_be_bytes());
-        // The store is only in the checksum, so that a token of another store looks like an altered one.
-        let mut checksum = crc32fast::Hasher::new();
-        checksum.update(&bytes[..9]);
-        checksum.update(&self.store.0.to_be_bytes());
-        bytes[9..].copy_from_slice(&checksum.finalize().to_be_bytes());
+        // The store is only in the checksum, so that a token of another store looks like an altered one. Every submission
+        // makes a token: SipHash takes a fraction of the time that a CRC takes for a few bytes.
+        let checksum = SipHasher13::new_with_keys(self.store.0, 0).hash(&bytes[..9]);
+        bytes[9..].copy_from_slice(&checksum.to_be_bytes()[4..]);
         bytes
     }
 }
