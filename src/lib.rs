@@ -1,14 +1,17 @@
 //! Lineshaft: a gRPC task-execution service.
 //!
-//! Programs call a server through the types and clients in [`proto`]. [`run`] is the `lineshaft` command itself. The
-//! other modules are internal; `src/README.md` describes them.
+//! - [`Worker`] runs tasks with the functions of your program, on any machine.
+//! - [`Client`] submits tasks and reads their results; [`proto`] has all other types and calls of a server.
+//! - [`run`] is the `lineshaft` command itself.
 
 mod api;
 mod app;
 mod cli;
+mod client;
 mod command_line;
 mod config;
 mod files;
+mod function;
 mod model;
 mod pool;
 pub mod proto;
@@ -16,5 +19,12 @@ mod runners;
 mod scheduler;
 mod store;
 mod telemetry;
+mod worker;
 
+pub use client::{CallError, Client, ClientBuilder, ClientChannel, ConnectError, Task};
 pub use command_line::run;
+pub use function::{
+    BoxError, FromPayload, IntoPayload, Payload, PayloadError, Permanent, StopReason, TaskContext, TaskLog, TaskOutput,
+    permanent,
+};
+pub use worker::{Worker, WorkerError, WorkerHandle};

@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use super::error::CliError;
+use crate::client::ClientBuilder;
 use crate::model::Secret;
 
 /// Help heading of the options that describe the connection.
@@ -35,45 +34,26 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Whether an option was given that only makes sense with TLS.
-    pub fn require_tls(&self) -> bool {
-        self.tls_ca.is_some() || self.tls_cert.is_some()
-    }
-
-    /// The value of the `authorization` header.
-    pub fn bearer(&self) -> Result<Option<MetadataValue<Ascii>>, CliError> {
-        let text = match (&self.token, &self.token_file) {
-            (Some(token), _) => token.reveal().to_owned(),
-            (None, Some(path)) => String::from_utf8_lossy(&read("--token-file", path)?).into_owned(),
-            (None, None) => return Ok(None),
-        };
-        let text = text.trim();
-        let header = MetadataValue::try_from(format!("Bearer {text}")).ok().filter(|_| !text.is_empty());
-        let mut header =
-            header.ok_or_else(|| CliError::Usage("the token is empty or has more than one line".to_owned()))?;
-        header.set_sensitive(true);
-        Ok(Some(header))
-    }
-
-    pub fn tls(&self) -> Result<ClientTlsConfig, CliError> {
-        let mut config = ClientTlsConfig::new();
-        config = match &self.tls_ca {
-            Some(path) => {
-                let pem = read("--tls-ca", path)?;
-                let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-                if certificates.as_ref().map_or(true, Vec::is_empty) {
-                    let text = format!("--tls-ca {}: has no certificate in PEM format", path.display());
-                    return Err(CliError::Usage(text));
-                }
-                config.ca_certificate(Certificate::from_pem(pem))
-            }
-            None => config.with_native_roots(),
-        };
-        if let (Some(certificate), Some(key)) = (&self.tls_cert, &self.tls_key) {
-            let identity = Identity::from_pem(read("--tls-cert", certificate)?, read("--tls-key", key)?);
-            config = config.identity(identity);
+    /// Adds the token and the certificates.
+    pub fn apply(&self, mut builder: ClientBuilder) -> Result<ClientBuilder, CliError> {
+        if let Some(token) = &self.token {
+            builder = builder.token(token.reveal());
+        } else if let Some(path) = &self.token_file {
+            builder = builder.token(String::from_utf8_lossy(&read("--token-file", path)?));
         }
-        Ok(config)
+        if let Some(path) = &self.tls_ca {
+            let pem = read("--tls-ca", path)?;
+            let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+            if certificates.as_ref().map_or(true, Vec::is_empty) {
+                let text = format!("--tls-ca {}: has no certificate in PEM format", path.display());
+                return Err(CliError::Usage(text));
+            }
+            builder = builder.ca_certificate(pem);
+        }
+        if let (Some(certificate), Some(key)) = (&self.tls_cert, &self.tls_key) {
+            builder = builder.identity(read("--tls-cert", certificate)?, read("--tls-key", key)?);
+        }
+        Ok(builder)
     }
 }
 

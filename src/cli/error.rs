@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+pub use crate::client::is_connection_error;
+
 use super::hints::hint;
 use super::time::format_duration;
 use super::{output, terminal};
@@ -100,15 +102,6 @@ fn refusal_lines(status: &Status) -> Vec<String> {
         lines.push(format!("hint: try again in {}", format_duration(delay)));
     }
     lines
-}
-
-/// Whether a status comes from the connection and not from the server: the server always adds an `ErrorInfo`.
-pub fn is_connection_error(status: &Status) -> bool {
-    status.get_error_details().error_info().is_none()
-        && matches!(
-            status.code(),
-            Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal | Code::DeadlineExceeded
-        )
 }
 
 /// The error with its chain of sources: the reason for a rejected certificate is at the end of the chain.

@@ -24,7 +24,6 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use client::Client;
 pub use credentials::CONNECTION;
 use error::Exit;
 use format::Printer;
@@ -51,7 +50,7 @@ pub enum Command {
 
 pub async fn run(command: Command, options: GlobalOptions) -> ExitCode {
     let called = async {
-        let client = Client::new(&options.server, &options.credentials)?;
+        let client = client::connect(&options.server, &options.credentials)?;
         let printer = Printer::new(options.json());
         match command {
             Command::Task(command) => task::run(command, client, printer).await,

@@ -43,6 +43,7 @@ mod registered_handlers;
 mod remote_workers;
 mod repeated_submissions;
 mod request_ids;
+mod rust_worker;
 mod security;
 mod stalls;
 mod startup;

@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use imports::Imports;
 
 /// Modules from the bottom up, each with those that it may import.
-const MAY_IMPORT: [(&str, &[&str]); 13] = [
+const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("files", &[]),
     ("proto", &[]),
     ("model", &[]),
+    ("function", &["model"]),
     ("telemetry", &["model"]),
     ("config", &["model", "telemetry"]),
     ("store", &["files", "model", "telemetry"]),
@@ -20,7 +21,9 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("pool", &["runners", "model", "telemetry"]),
     ("scheduler", &["pool", "runners", "store", "model", "telemetry"]),
     ("api", &["proto", "scheduler", "model", "telemetry"]),
-    ("cli", &["proto", "files", "model"]),
+    ("client", &["function", "proto", "model"]),
+    ("worker", &["client", "function", "proto", "model"]),
+    ("cli", &["worker", "client", "function", "proto", "files", "model"]),
     ("app", &["api", "config", "files", "model", "pool", "runners", "scheduler", "store", "telemetry"]),
     ("command_line", &["app", "cli", "config", "runners", "store", "telemetry"]),
 ];

@@ -1,0 +1,16 @@
+//! Functions of a user's program that run tasks, in a worker or in the server itself.
+//!
+//! [`handler`] describes a function by name, [`context`] is what it sees of its task, and [`payload`] converts its argument
+//! and its result. What runs functions implements [`Attempt`].
+
+mod context;
+mod error;
+mod handler;
+mod log;
+mod payload;
+
+pub use context::{Attempt, BoxFuture, StopReason, TaskContext, TaskOutput};
+pub use error::{BoxError, Permanent, permanent};
+pub use handler::{Function, Handler, Handlers, call};
+pub use log::TaskLog;
+pub use payload::{FromPayload, IntoPayload, Payload, PayloadError};
