@@ -34,7 +34,7 @@ pub struct Handler {
     /// pool that suits the handler.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
-    /// Other pools that a task can choose. Default: none.
+    /// Other pools that a task can choose. A task that chooses none goes to the first that takes its namespace. Default: none.
     #[serde(default)]
     pub allowed_pools: Vec<String>,
     /// Timeout of an attempt, 1ms to 24h. Default: the timeout of the pool.

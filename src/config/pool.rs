@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Problems;
 use super::units::HumanDuration;
-use crate::model::{self, PoolName, PoolSpec, id, limits};
+use crate::model::{self, Namespace, PoolName, PoolSpec, id, limits};
 
 /// Name of the pool that exists if none is configured.
 pub const DEFAULT_POOL: &str = "default";
@@ -32,6 +32,10 @@ pub struct Pool {
     /// Maximum number of queued tasks, 1 to 100,000,000; further submissions fail with QUEUE_FULL. Default: 1,000,000.
     #[serde(default = "default_queue_limit")]
     pub queue_limit: usize,
+    /// Namespaces whose tasks the pool takes; others cannot be submitted to it. A worker of a remote pool needs its role only
+    /// in these. Tasks that were accepted before the setting was changed stay in the pool. Default: all.
+    #[serde(default)]
+    pub namespaces: Vec<String>,
     /// Maximum number of tasks of one namespace that run at once, 1 to 1,000. Other namespaces always have the rest of the
     /// workers. Default: no limit.
     #[serde(default)]
@@ -80,6 +84,7 @@ impl Pool {
             kind,
             size: None,
             queue_limit: default_queue_limit(),
+            namespaces: Vec::new(),
             max_running_per_namespace: None,
             timeout: default_timeout(),
             durability: Durability::Fsync,
@@ -114,6 +119,7 @@ impl Pool {
             },
             size: self.local_workers(),
             queue_limit: self.queue_limit,
+            namespaces: self.namespaces.iter().map(|name| Namespace::parse(name).ok()).collect::<Option<_>>()?,
             max_running_per_namespace: self.max_running_per_namespace,
             timeout: self.timeout.0,
             durability: match self.durability {
@@ -138,6 +144,11 @@ impl Pool {
             None => {}
         }
         problems.check_range(format!("{path}.queue_limit"), self.queue_limit, 1, QUEUE_LIMIT_MAX);
+        for (index, name) in self.namespaces.iter().enumerate() {
+            if let Err(error) = Namespace::parse(name) {
+                problems.add(format!("{path}.namespaces[{index}]"), format!("{name:?}"), error.to_string());
+            }
+        }
         if let Some(limit) = self.max_running_per_namespace {
             problems.check_range(format!("{path}.max_running_per_namespace"), limit, 1, limits::POOL_SIZE_MAX);
         }

@@ -42,9 +42,14 @@ pub struct HandlerSpec {
 }
 
 impl HandlerSpec {
+    /// The pools in which its tasks can run. A task that names none runs in the first that takes its namespace.
+    pub fn pools(&self) -> impl Iterator<Item = &PoolName> {
+        std::iter::once(&self.pool).chain(&self.allowed_pools)
+    }
+
     /// Whether its tasks can run in the pool.
     pub fn runs_in(&self, pool: &PoolName) -> bool {
-        self.pool == *pool || self.allowed_pools.contains(pool)
+        self.pools().any(|own| own == pool)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::id::PoolName;
+use super::id::{Namespace, PoolName};
 
 /// What the workers of a pool are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct PoolSpec {
     pub size: usize,
     /// Maximum number of WAITING and QUEUED tasks; further submissions are refused.
     pub queue_limit: usize,
+    /// Namespaces whose tasks it takes; empty: all.
+    pub namespaces: Vec<Namespace>,
     /// Attempts of one namespace that may run at once; `None`: no limit.
     pub max_running_per_namespace: Option<usize>,
     /// Timeout of an attempt if neither the task nor the handler sets one.
@@ -61,6 +63,11 @@ impl PoolSettings {
 }
 
 impl PoolSpec {
+    /// Whether tasks of the namespace may run in the pool.
+    pub fn takes(&self, namespace: &Namespace) -> bool {
+        self.namespaces.is_empty() || self.namespaces.contains(namespace)
+    }
+
     /// Defaults: `min(32, 2 × cores)` threads, 1,000,000 waiting tasks.
     pub fn with_defaults(name: PoolName, cores: usize) -> Self {
         Self {
@@ -69,6 +76,7 @@ impl PoolSpec {
             kind: PoolKind::Threads,
             size: (2 * cores).clamp(1, 32),
             queue_limit: 1_000_000,
+            namespaces: Vec::new(),
             max_running_per_namespace: None,
             timeout: super::limits::TIMEOUT_DEFAULT,
             durability: Durability::Fsync,

@@ -103,8 +103,10 @@ type Pool struct {
 	Etag string `protobuf:"bytes,9,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Maximum number of tasks of one namespace that run at once; 0: no limit.
 	MaxRunningPerNamespace int32 `protobuf:"varint,10,opt,name=max_running_per_namespace,json=maxRunningPerNamespace,proto3" json:"max_running_per_namespace,omitempty"`
-	unknownFields          protoimpl.UnknownFields
-	sizeCache              protoimpl.SizeCache
+	// Namespaces whose tasks it takes; empty: all.
+	Namespaces    []string `protobuf:"bytes,11,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Pool) Reset() {
@@ -205,6 +207,13 @@ func (x *Pool) GetMaxRunningPerNamespace() int32 {
 		return x.MaxRunningPerNamespace
 	}
 	return 0
+}
+
+func (x *Pool) GetNamespaces() []string {
+	if x != nil {
+		return x.Namespaces
+	}
+	return nil
 }
 
 // QUEUED tasks of one priority.
@@ -1625,7 +1634,7 @@ var File_lineshaft_v1_pool_service_proto protoreflect.FileDescriptor
 
 const file_lineshaft_v1_pool_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1flineshaft/v1/pool_service.proto\x12\flineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!lineshaft/v1/system_service.proto\x1a\x17lineshaft/v1/task.proto\"\x82\x03\n" +
+	"\x1flineshaft/v1/pool_service.proto\x12\flineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!lineshaft/v1/system_service.proto\x1a\x17lineshaft/v1/task.proto\"\xa2\x03\n" +
 	"\x04Pool\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12*\n" +
@@ -1640,7 +1649,10 @@ const file_lineshaft_v1_pool_service_proto_rawDesc = "" +
 	"durability\x12\x12\n" +
 	"\x04etag\x18\t \x01(\tR\x04etag\x129\n" +
 	"\x19max_running_per_namespace\x18\n" +
-	" \x01(\x05R\x16maxRunningPerNamespace\"\x97\x01\n" +
+	" \x01(\x05R\x16maxRunningPerNamespace\x12\x1e\n" +
+	"\n" +
+	"namespaces\x18\v \x03(\tR\n" +
+	"namespaces\"\x97\x01\n" +
 	"\rPriorityDepth\x122\n" +
 	"\bpriority\x18\x01 \x01(\x0e2\x16.lineshaft.v1.PriorityR\bpriority\x12\x16\n" +
 	"\x06queued\x18\x02 \x01(\x03R\x06queued\x12:\n" +

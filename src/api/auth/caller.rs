@@ -8,7 +8,9 @@ use tonic::{Request, Status};
 use crate::api::convert::{InvalidFields, filter};
 use crate::api::listener::connection_limit::network;
 use crate::api::status::into_status;
-use crate::model::{HandlerName, Namespace, Priority, Role, Share, Sharer, TaskFilter, TaskId, TaskOptions, TaskSpec};
+use crate::model::{
+    HandlerName, Namespace, PoolSpec, Priority, Role, Share, Sharer, TaskFilter, TaskId, TaskOptions, TaskSpec,
+};
 use crate::proto::v1;
 use crate::scheduler::{Handle, Refusal, TASK_BYTES_MAX, TaskNotFound, TaskSnapshot};
 
@@ -195,17 +197,19 @@ impl Caller {
         }
     }
 
-    /// Whether workers of the caller may run the tasks of the handler, in all namespaces.
+    /// Whether workers of the caller may run the tasks of the handler, in all namespaces whose tasks the pool takes.
     ///
     /// # Errors
     /// [`HandlerDenied`].
-    pub fn may_offer(&self, handler: &HandlerName) -> Result<(), HandlerDenied> {
-        match &self.identity {
-            Some(identity) if !identity.may_offer(handler) => {
-                Err(HandlerDenied { identity: identity.name.to_string(), handler: handler.clone() })
-            }
-            _ => Ok(()),
-        }
+    pub fn may_offer(&self, handler: &HandlerName, pool: &PoolSpec) -> Result<(), HandlerDenied> {
+        let Some(identity) = &self.identity else { return Ok(()) };
+        let only = pool.namespaces.iter().map(Some);
+        let mut namespaces = only.chain(pool.namespaces.is_empty().then_some(None));
+        let Some(missing) = namespaces.find(|namespace| !identity.may_offer(handler, *namespace)) else {
+            return Ok(());
+        };
+        let (identity, namespace) = (identity.name.to_string(), missing.cloned());
+        Err(HandlerDenied { identity, handler: handler.clone(), namespace, pool: pool.name.clone() })
     }
 
     fn denied(&self, role: Role, namespace: Option<Namespace>) -> PermissionDenied {
@@ -219,7 +223,7 @@ mod tests {
 
     use super::super::quota::LimitOptions;
     use super::*;
-    use crate::model::Grant;
+    use crate::model::{Grant, PoolName};
 
     fn namespace(name: &str) -> Namespace {
         Namespace::parse(name).unwrap()
@@ -264,23 +268,33 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_offers_the_handlers_of_its_grants_for_all_namespaces() {
+    fn a_worker_offers_the_handlers_of_its_grants_in_pools_of_its_namespaces() {
         let of = |handlers: &[&str], names: &[&str]| {
             let handlers: Vec<_> = handlers.iter().map(|name| (*name).to_owned()).collect();
             grant(&("worker", names)).for_handlers(&handlers).unwrap()
         };
-        let may_offer = |caller: &Caller, name| caller.may_offer(&HandlerName::parse(name).unwrap());
-        let mixed = caller_with(vec![of(&["resize"], &["*"]), of(&["thumb", "x"], &["a", "*"]), of(&["y"], &["a"])]);
-        assert!(["resize", "thumb", "x"].into_iter().all(|name| may_offer(&mixed, name).is_ok()));
-        assert!(may_offer(&mixed, "y").is_err(), "its tasks are not told apart by namespace");
-        let denied = may_offer(&mixed, "other").unwrap_err();
-        let expected = "permission denied for key:x: requires role worker in all namespaces for handler `other`";
-        assert_eq!(denied.to_string(), expected);
-        assert!(may_offer(&caller_with(vec![of(&[], &["*"])]), "other").is_ok());
-        assert!(may_offer(&caller(&[("admin", &["*"])]), "other").is_ok());
-        assert!(may_offer(&caller(&[("operator", &["*"])]), "other").is_err());
+        let pool = |names: &[&str]| {
+            let namespaces = names.iter().map(|name| namespace(name)).collect();
+            PoolSpec { namespaces, ..PoolSpec::with_defaults(PoolName::parse("far").unwrap(), 1) }
+        };
+        let offers = |caller: &Caller, name: &str, names: &[&str]| {
+            caller.may_offer(&HandlerName::parse(name).unwrap(), &pool(names)).map_err(|denied| denied.to_string())
+        };
+        let mixed =
+            caller_with(vec![of(&["resize"], &["*"]), of(&["thumb", "x"], &["a", "*"]), of(&["y"], &["a", "b"])]);
+        assert!(["resize", "thumb", "x"].into_iter().all(|name| offers(&mixed, name, &[]).is_ok()));
+        assert!(["resize", "y"].into_iter().all(|name| offers(&mixed, name, &["b", "a"]).is_ok()));
+        let denied =
+            "permission denied for key:x: requires role worker in all namespaces for handler `y` in pool `far`";
+        assert_eq!(offers(&mixed, "y", &[]).unwrap_err(), denied);
+        let denied = "permission denied for key:x: requires role worker in namespace `c` for handler `y` in pool `far`";
+        assert_eq!(offers(&mixed, "y", &["a", "c"]).unwrap_err(), denied);
+        assert!(offers(&mixed, "other", &["a"]).is_err());
+        assert!(offers(&caller_with(vec![of(&[], &["*"])]), "other", &[]).is_ok());
+        assert!(offers(&caller(&[("admin", &["*"])]), "other", &[]).is_ok());
+        assert!(offers(&caller(&[("operator", &["*"])]), "other", &["a"]).is_err());
         let all = CallerExtractor::new(false).extract(&Request::new(())).unwrap();
-        assert!(may_offer(&all, "other").is_ok(), "without authentication everything is allowed");
+        assert!(offers(&all, "other", &[]).is_ok(), "without authentication everything is allowed");
     }
 
     #[test]

@@ -79,9 +79,13 @@ impl Identity {
         found
     }
 
-    /// Whether workers of the identity may run the tasks of the handler in all namespaces.
-    pub fn may_offer(&self, handler: &HandlerName) -> bool {
-        self.grants.iter().any(|grant| grant.offers(handler) && grant.scopes.contains(&NamespaceScope::All))
+    /// Whether workers of the identity may run the tasks of the handler in a namespace; `None`: in all.
+    pub fn may_offer(&self, handler: &HandlerName, namespace: Option<&Namespace>) -> bool {
+        let covers = |scope: &NamespaceScope| match namespace {
+            Some(namespace) => scope.contains(namespace),
+            None => *scope == NamespaceScope::All,
+        };
+        self.grants.iter().any(|grant| grant.offers(handler) && grant.scopes.iter().any(covers))
     }
 }
 

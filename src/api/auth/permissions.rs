@@ -50,7 +50,7 @@ const TABLE: [(&str, Permission, CallKind); 37] = [
     ("/lineshaft.v1.PoolService/ResetPoolCounters", AllNamespaces(Operator), Unary),
     ("/lineshaft.v1.HandlerService/ListHandlers", AnyNamespace(Viewer), Unary),
     ("/lineshaft.v1.HandlerService/GetHandler", AnyNamespace(Viewer), Unary),
-    ("/lineshaft.v1.WorkerService/Work", AllNamespaces(Worker), Streaming),
+    ("/lineshaft.v1.WorkerService/Work", AnyNamespace(Worker), Streaming),
     ("/lineshaft.v1.SystemService/GetServerInfo", Authenticated, Unary),
     ("/lineshaft.v1.SystemService/GetSystemHealth", AllNamespaces(Viewer), Unary),
     ("/lineshaft.v1.SystemService/Drain", AllNamespaces(Admin), Unary),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Coded, Details, ErrorCode, HandlerName, Namespace, Priority, Role};
+use crate::model::{Coded, Details, ErrorCode, HandlerName, Namespace, PoolName, Priority, Role};
 
 use super::failure_limiter::FAILURES_PER_SECOND;
 
@@ -68,13 +68,29 @@ pub struct PermissionDenied {
     pub priority: Option<Priority>,
 }
 
-/// The caller does not have the role worker for this handler.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("permission denied for {identity}: requires role worker in all namespaces for handler `{handler}`")]
+/// The caller does not have the role worker for this handler, in a namespace of the pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandlerDenied {
     pub identity: String,
     pub handler: HandlerName,
+    pub pool: PoolName,
+    /// Where the role is missing; `None`: in all namespaces.
+    pub namespace: Option<Namespace>,
 }
+
+impl std::fmt::Display for HandlerDenied {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { identity, handler, pool, namespace } = self;
+        write!(f, "permission denied for {identity}: requires role worker in ")?;
+        match namespace {
+            None => write!(f, "all namespaces")?,
+            Some(namespace) => write!(f, "namespace `{namespace}`")?,
+        }
+        write!(f, " for handler `{handler}` in pool `{pool}`")
+    }
+}
+
+impl std::error::Error for HandlerDenied {}
 
 impl Coded for HandlerDenied {
     fn code(&self) -> ErrorCode {
@@ -82,8 +98,13 @@ impl Coded for HandlerDenied {
     }
 
     fn details(&self) -> Details {
-        let metadata =
-            [("identity", self.identity.clone()), ("role", Role::Worker.to_string()), ("namespace", "*".to_owned())];
+        let namespace = self.namespace.as_ref().map_or_else(|| "*".to_owned(), ToString::to_string);
+        let metadata = [
+            ("identity", self.identity.clone()),
+            ("role", Role::Worker.to_string()),
+            ("namespace", namespace),
+            ("pool", self.pool.to_string()),
+        ];
         Details { metadata: metadata.into(), ..Details::default() }.with_resource("handler", &self.handler)
     }
 }

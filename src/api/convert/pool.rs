@@ -53,6 +53,7 @@ pub fn pool(view: PoolView) -> v1::Pool {
         default_timeout: Some(duration(spec.timeout)),
         durability: durability(spec.durability),
         etag,
+        namespaces: spec.namespaces.iter().map(ToString::to_string).collect(),
         max_running_per_namespace: spec.max_running_per_namespace.map_or(0, to_i32),
     }
 }

@@ -121,7 +121,7 @@ pub fn convert(
         return Err(InvalidFields::one(path.field("handler"), "is invalid").into());
     };
 
-    let (handler, pool) = resolve(catalog, path, &handler, pool.flatten().as_ref())?;
+    let (handler, pool) = resolve(catalog, path, &namespace, &handler, pool.flatten().as_ref())?;
     check_handler_args(path, handler, &request.args)?;
     let options = TaskOptions {
         namespace,
@@ -190,21 +190,26 @@ fn check_handler_args(path: MessagePath, handler: &HandlerSpec, args: &[String])
 fn resolve<'a>(
     catalog: &'a Catalog,
     path: MessagePath,
+    namespace: &Namespace,
     handler: &HandlerName,
     pool: Option<&PoolName>,
 ) -> Result<(&'a HandlerSpec, &'a PoolSpec), SubmitError> {
     let unknown_handler = || SubmitError::UnknownHandler { field: path.field("handler"), handler: handler.clone() };
     let handler = catalog.handlers.get(handler).ok_or_else(unknown_handler)?;
     let field = path.field("pool");
-    let pool = pool.unwrap_or(&handler.pool);
+    let takes = |pool: &&PoolName| catalog.pools.get(*pool).is_some_and(|spec| spec.takes(namespace));
+    let pool = pool.or_else(|| handler.pools().find(takes)).unwrap_or(&handler.pool);
     let unknown_pool = || SubmitError::UnknownPool { field, pool: pool.clone() };
     let spec = catalog.pools.get(pool).ok_or_else(unknown_pool)?;
     let not_allowed = |reason| {
         let (handler, pool) = (handler.name.clone(), pool.clone());
         Err(SubmitError::PoolNotAllowed { field, handler, pool, reason })
     };
-    if *pool != handler.pool && !handler.allowed_pools.contains(pool) {
+    if !handler.runs_in(pool) {
         return not_allowed("the pool is not in `allowed_pools` of the handler");
+    }
+    if !spec.takes(namespace) {
+        return not_allowed("the pool takes only tasks of other namespaces");
     }
     if handler.blocking && spec.kind == PoolKind::Async {
         return not_allowed("the handler blocks its worker, which a pool of kind `async` does not allow");
@@ -225,6 +230,11 @@ mod tests {
         let name = PoolName::parse(name).unwrap();
         let timeout = Duration::from_secs(77);
         (name.clone(), PoolSpec { kind, timeout, ..PoolSpec::with_defaults(name, 2) })
+    }
+
+    fn own_pool(name: &str, namespace: &str) -> (PoolName, PoolSpec) {
+        let (name, spec) = pool(name, PoolKind::Threads);
+        (name, PoolSpec { namespaces: vec![Namespace::parse(namespace).unwrap()], ..spec })
     }
 
     fn handler(name: &str, change: impl FnOnce(&mut HandlerSpec)) -> (HandlerName, Arc<HandlerSpec>) {
@@ -256,11 +266,17 @@ mod tests {
                 pool("default", PoolKind::Threads),
                 pool("waiting", PoolKind::Async),
                 pool("other", PoolKind::Threads),
+                own_pool("own-a", "a"),
+                own_pool("own-b", "b"),
             ]
             .into(),
             handlers: [
                 handler("compute", |_| ()),
                 handler("spins", allow),
+                handler("private", |spec| {
+                    spec.pool = PoolName::parse("own-a").unwrap();
+                    spec.allowed_pools = vec![PoolName::parse("own-b").unwrap()];
+                }),
                 handler("waits", |spec| {
                     allow(spec);
                     (spec.blocking, spec.arg_pattern) = (false, ArgPattern::parse("[a-z]*").ok());
@@ -449,6 +465,25 @@ mod tests {
         assert_eq!(code("spins", "waiting"), ErrorCode::PoolNotAllowed);
         let details = parse(request("unknown")).unwrap_err().details();
         assert!(details.metadata.contains(&("field", "tasks[3].handler".to_owned())));
+    }
+
+    #[test]
+    fn a_task_runs_in_the_first_pool_of_its_handler_that_takes_its_namespace() {
+        let submit = |namespace: &str, pool: &str| {
+            let (namespace, pool) = (namespace.to_owned(), pool.to_owned());
+            parse(v1::SubmitTaskRequest { namespace, pool, ..request("private") })
+        };
+        for (namespace, pool) in [("a", "own-a"), ("b", "own-b")] {
+            assert_eq!(submit(namespace, "").unwrap().options.pool.as_str(), pool);
+            assert_eq!(submit(namespace, pool).unwrap().options.pool.as_str(), pool);
+        }
+        for (namespace, pool) in [("a", "own-b"), ("c", ""), ("default", "own-a")] {
+            let refused = submit(namespace, pool).unwrap_err();
+            assert_eq!(refused.code(), ErrorCode::PoolNotAllowed);
+            let violation = &refused.details().violations[0];
+            assert_eq!(violation.field, "tasks[3].pool");
+            assert!(violation.description.contains("the pool takes only tasks of other namespaces"));
+        }
     }
 
     #[test]

@@ -15,9 +15,9 @@ use crate::api::convert::time::duration;
 use crate::api::convert::worker::{self, Hello, Incoming};
 use crate::api::middleware::response_memory::ResponseMemory;
 use crate::api::status::into_status;
-use crate::model::{Coded, Details, ErrorCode};
+use crate::model::{Catalog, Coded, Details, ErrorCode, HandlerName, PoolName};
 use crate::proto::v1::{self, server_message::Kind, worker_service_server::WorkerService};
-use crate::scheduler::{CloseReason, Command, Draining, Handle, RemoteConnection};
+use crate::scheduler::{CloseReason, Command, Draining, Handle, NotRemotePool, RemoteConnection};
 
 /// Messages in one response, and their bytes, beyond which no further ones are added.
 const MESSAGES_MAX: usize = 1_000;
@@ -73,6 +73,13 @@ impl WorkerService for Workers {
     }
 }
 
+/// # Errors
+/// `HandlerDenied`; `NotRemotePool` if the pool is not configured.
+fn may_offer(caller: &Caller, handlers: &[HandlerName], catalog: &Catalog, pool: &PoolName) -> Result<(), Status> {
+    let spec = catalog.pools.get(pool).ok_or_else(|| into_status(NotRemotePool { pool: Some(pool.clone()) }))?;
+    handlers.iter().try_for_each(|handler| caller.may_offer(handler, spec)).map_err(into_status)
+}
+
 /// The responses of one stream of a worker.
 fn responses(
     handle: Handle,
@@ -84,9 +91,7 @@ fn responses(
         let first = first.ok_or_else(|| into_status(InvalidFields::one("hello", "is required in the first message")))?;
         let Hello { info, descriptions, pool, unfinished } = worker::hello(first).map_err(into_status)?;
         let workers = handle.remote_workers(pool.as_ref()).map_err(into_status)?;
-        for handler in &*info.handlers {
-            caller.may_offer(handler).map_err(into_status)?;
-        }
+        may_offer(&caller, &info.handlers, &handle.catalog(), workers.pool())?;
         let offered = info.handlers.iter().cloned().zip(descriptions.into_iter().map(Into::into)).collect();
         handle.register_handlers(workers.pool().clone(), offered).await.map_err(into_status)?;
         let connection = workers.connect(info, &unfinished);

@@ -85,6 +85,7 @@ const VIEWER: [&str; 9] = [
 ];
 const SUBMITTER: [&str; 5] = ["SubmitTask", "BatchSubmitTasks", "SubmitTasks", "RunTask", "CancelTask"];
 const OPERATOR: [&str; 1] = ["DeleteTasks"];
+const WORKER: [&str; 1] = ["Work"];
 const VIEWER_EVERYWHERE: [&str; 4] = ["GetPoolMetrics", "StreamPoolMetrics", "ListWorkers", "GetSystemHealth"];
 const OPERATOR_EVERYWHERE: [&str; 2] = ["UpdatePool", "ResetPoolCounters"];
 
@@ -93,7 +94,7 @@ fn may(role: &str, everywhere: bool, call: &str) -> bool {
     let submitter = ["submitter", "operator", "admin"].contains(&role);
     let operator = ["operator", "admin"].contains(&role);
     call == "GetServerInfo"
-        || (everywhere && ["worker", "admin"].contains(&role) && call == "Work")
+        || (["worker", "admin"].contains(&role) && WORKER.contains(&call))
         || (viewer && VIEWER.contains(&call))
         || (submitter && SUBMITTER.contains(&call))
         || (operator && OPERATOR.contains(&call))
@@ -130,29 +131,72 @@ async fn each_role_may_call_exactly_what_it_is_granted() {
     }
 }
 
+/// Connects a worker, and returns its pool.
+async fn connect(worker: &Caller, handlers: &[(&str, &str)], pool: &str) -> Result<String, Status> {
+    let (requests, sent) = tokio::sync::mpsc::unbounded_channel();
+    let hello = v1::WorkerHello { pool: pool.to_owned(), ..offer(handlers).hello.unwrap() };
+    requests.send(v1::WorkRequest { hello: Some(hello), messages: Vec::new() }).unwrap();
+    let sent = tokio_stream::wrappers::UnboundedReceiverStream::new(sent);
+    let first = worker.workers().work(sent).await?.into_inner().message().await?;
+    Ok(first.unwrap().welcome.unwrap().pool)
+}
+
 #[tokio::test]
 async fn a_worker_offers_only_the_handlers_of_its_token() {
     let tokens = Tokens::new();
     let token = tokens.create("images", "worker", "*", &["--handler", "resize", "--handler", "thumb"]);
     let server = tokens.serve("");
     let worker = Caller::new(&server, &token);
-    let connect = async |handlers: &[(&str, &str)]| {
-        let (requests, sent) = tokio::sync::mpsc::unbounded_channel();
-        requests.send(offer(handlers)).unwrap();
-        let sent = tokio_stream::wrappers::UnboundedReceiverStream::new(sent);
-        worker
-            .workers()
-            .work(sent)
-            .await?
-            .into_inner()
-            .message()
-            .await
-            .map(|first| first.unwrap().welcome.unwrap().pool)
-    };
-    assert_eq!(connect(&[("resize", ""), ("thumb", "")]).await.unwrap(), "remote");
-    let refused = connect(&[("resize", ""), ("print", "")]).await.unwrap_err();
+    assert_eq!(connect(&worker, &[("resize", ""), ("thumb", "")], "").await.unwrap(), "remote");
+    let refused = connect(&worker, &[("resize", ""), ("print", "")], "").await.unwrap_err();
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "PERMISSION_DENIED"));
     assert!(refused.message().contains("`print`"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn teams_run_their_own_functions_in_pools_of_their_own() {
+    let tokens = Tokens::new();
+    let create = |team: &str, role: &str| tokens.create(&format!("{team}-{role}"), role, team, &[]);
+    let teams = ["a", "b"].map(|team| (team, create(team, "worker"), create(team, "submitter")));
+    let server = tokens.serve(
+        r#"
+        [[pool]]
+        name = "shared"
+        [[pool]]
+        name = "pool-a"
+        kind = "remote"
+        namespaces = ["a"]
+        [[pool]]
+        name = "pool-b"
+        kind = "remote"
+        namespaces = ["b"]
+        "#,
+    );
+    for (team, worker, _) in &teams {
+        let worker = Caller::new(&server, worker);
+        for pool in ["pool-a", "pool-b"] {
+            let connected = connect(&worker, &[("resize", "")], pool).await;
+            if pool.ends_with(team) {
+                assert_eq!(connected.unwrap(), pool);
+            } else {
+                let refused = connected.unwrap_err();
+                assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "PERMISSION_DENIED"));
+                assert!(refused.message().contains(pool), "{refused:?}");
+            }
+        }
+    }
+    for (team, _, submitter) in &teams {
+        let submitter = Caller::new(&server, submitter);
+        let submit = async |pool: &str| {
+            let (handler, pool) = ("resize".to_owned(), pool.to_owned());
+            submitter.tasks().submit_task(v1::SubmitTaskRequest { handler, pool, ..Default::default() }).await
+        };
+        let id = submit("").await.unwrap().into_inner().task_id;
+        let task = submitter.tasks().get_task(v1::GetTaskRequest { task_id: id, ..Default::default() }).await.unwrap();
+        assert_eq!(task.into_inner().task.unwrap().pool, format!("pool-{team}"));
+        let other = if *team == "a" { "pool-b" } else { "pool-a" };
+        assert_eq!(reason(&submit(other).await.unwrap_err()), "POOL_NOT_ALLOWED");
+    }
 }
 
 #[tokio::test]

@@ -114,6 +114,7 @@ fn pool_json(configured: Option<&v1::Pool>, metrics: &v1::PoolMetrics) -> Value 
             "kind": pool.kind().as_str_name().trim_start_matches("POOL_KIND_").to_ascii_lowercase(),
             "size": pool.size,
             "queue_limit": pool.queue_limit,
+            "namespaces": pool.namespaces,
             "max_running_per_namespace": pool.max_running_per_namespace,
             "paused": pool.paused,
             "timeout_seconds": pool.default_timeout.as_ref().map(seconds),

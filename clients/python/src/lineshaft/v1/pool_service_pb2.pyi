@@ -22,7 +22,7 @@ POOL_KIND_ASYNC: PoolKind
 POOL_KIND_REMOTE: PoolKind
 
 class Pool(_message.Message):
-    __slots__ = ("name", "description", "kind", "size", "paused", "queue_limit", "default_timeout", "durability", "etag", "max_running_per_namespace")
+    __slots__ = ("name", "description", "kind", "size", "paused", "queue_limit", "default_timeout", "durability", "etag", "max_running_per_namespace", "namespaces")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +33,7 @@ class Pool(_message.Message):
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
     MAX_RUNNING_PER_NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACES_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     kind: PoolKind
@@ -43,7 +44,8 @@ class Pool(_message.Message):
     durability: _task_pb2.Durability
     etag: str
     max_running_per_namespace: int
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., kind: _Optional[_Union[PoolKind, str]] = ..., size: _Optional[int] = ..., paused: bool = ..., queue_limit: _Optional[int] = ..., default_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., durability: _Optional[_Union[_task_pb2.Durability, str]] = ..., etag: _Optional[str] = ..., max_running_per_namespace: _Optional[int] = ...) -> None: ...
+    namespaces: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., kind: _Optional[_Union[PoolKind, str]] = ..., size: _Optional[int] = ..., paused: bool = ..., queue_limit: _Optional[int] = ..., default_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., durability: _Optional[_Union[_task_pb2.Durability, str]] = ..., etag: _Optional[str] = ..., max_running_per_namespace: _Optional[int] = ..., namespaces: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PriorityDepth(_message.Message):
     __slots__ = ("priority", "queued", "oldest_wait")
