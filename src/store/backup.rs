@@ -14,7 +14,7 @@ use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 
 use super::error::StoreError;
-use super::filesystem::{follow_links, require_file, sync_directory, try_lock};
+use super::filesystem::{database_file, require_file, sync_directory, try_lock};
 use super::journal::Bounds;
 use super::paths::{JOURNAL, LOCK, PROJECTION, wal_path, with_suffix};
 use super::sqlite::{
@@ -216,7 +216,8 @@ struct Source {
 impl Source {
     fn open(directory: &Path) -> Result<Self, StoreError> {
         let (in_use, lock) = lock_unless_in_use(&directory.join(LOCK))?;
-        let (journal, projection) = (follow_links(directory.join(JOURNAL)), follow_links(directory.join(PROJECTION)));
+        let (journal, projection) =
+            (database_file(directory.join(JOURNAL))?, database_file(directory.join(PROJECTION))?);
         require_file(&journal, "there is no store in this directory")?;
         require_file(&projection, "it is missing; start a server in this directory to rebuild it")?;
         if !in_use {

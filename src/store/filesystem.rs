@@ -2,6 +2,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::error::StoreError;
@@ -26,15 +27,33 @@ pub(super) fn sync_directory(directory: &Path) -> Result<(), StoreError> {
     synced.map_err(|error| StoreError::io("sync", directory, &error))
 }
 
-/// The file that a symbolic link leads to, which may not exist yet. SQLite keeps the log of a database file beside the
+/// The database file that a path leads to, which may not exist yet. SQLite keeps the log of a database file beside the
 /// file, not beside the link.
-pub(super) fn follow_links(path: PathBuf) -> PathBuf {
+///
+/// # Errors
+/// [`StoreError::Io`] for a symbolic link that another user has made, unless that is root, and for a file with several names,
+/// because programs that open it by different names use different logs.
+pub(super) fn database_file(path: PathBuf) -> Result<PathBuf, StoreError> {
     let mut found = path;
     for _ in 0..LINKS_MAX {
-        let Ok(target) = std::fs::read_link(&found) else { break };
-        found = found.parent().unwrap_or(Path::new("")).join(target);
+        let Ok(file) = std::fs::symlink_metadata(&found) else { break };
+        let owner = file.uid();
+        let is_trusted = owner == 0 || owner == rustix::process::geteuid().as_raw();
+        let detail = match file.is_symlink() {
+            true if is_trusted => {
+                let target = std::fs::read_link(&found).map_err(|error| StoreError::io("open", &found, &error))?;
+                found = found.parent().unwrap_or(Path::new("")).join(target);
+                continue;
+            }
+            true => format!("it is a symbolic link of another user ({owner}); remove it"),
+            false if file.is_file() && file.nlink() > 1 => {
+                format!("it has {} names (hard links), must have one; remove the others, or copy it", file.nlink())
+            }
+            false => break,
+        };
+        return Err(StoreError::Io { action: "open", path: found, detail });
     }
-    found
+    Ok(found)
 }
 
 /// # Errors

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use hashbrown::HashSet;
 
 use super::error::StoreError;
-use super::filesystem::{create_directory, follow_links, remove_if_present, require_file, try_lock};
+use super::filesystem::{create_directory, database_file, remove_if_present, require_file, try_lock};
 use super::journal::SqliteJournal;
 use super::memory::{MemoryJournal, MemoryProjection};
 use super::paths::{JOURNAL, LOCK, PROJECTION, watermark_path, with_suffix};
@@ -73,8 +73,8 @@ pub fn open(options: &Options, receiver: &mut impl Recover) -> Result<(Store, Ve
     };
     create_directory(directory)?;
     let lock = Arc::new(lock(&directory.join(LOCK))?);
-    let [journal, projection] = [JOURNAL, PROJECTION].map(|name| follow_links(directory.join(name)));
-    let paths = Paths { journal, projection };
+    let file = |name| database_file(directory.join(name));
+    let paths = Paths { journal: file(JOURNAL)?, projection: file(PROJECTION)? };
     let had_projection = paths.projection.exists();
     let journal = Arc::new(SqliteJournal::open(&paths.journal, Some(Arc::clone(&lock)))?);
     let trimmed = journal.oldest();

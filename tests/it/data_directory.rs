@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -197,6 +197,53 @@ fn links_in_a_directory_that_others_can_write_to_are_not_followed() {
     kill_process(Pid::from_child(&child.0), Signal::TERM).unwrap();
     assert!(child.0.wait().unwrap().success());
     assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");
+}
+
+/// Starts a server in `data`, which refuses to open the file `name`. Returns what it printed.
+fn refused(directory: &Path, name: &str) -> String {
+    let arguments = ["serve", "--listen", "127.0.0.1:0", "--data-dir", "data"].map(OsStr::new);
+    let output = lineshaft(directory, &arguments).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && text.contains(name), "{text}");
+    text
+}
+
+#[test]
+fn database_files_with_several_names_are_not_used() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    std::fs::create_dir(directory.join("data")).unwrap();
+    let other = directory.join("other");
+    std::fs::write(&other, "").unwrap();
+    for name in ["journal.db", "projection.db"] {
+        let file = directory.join("data").join(name);
+        std::fs::hard_link(&other, &file).unwrap();
+        let text = refused(directory, name);
+        assert!(text.contains("2 names (hard links)"), "{text}");
+        assert_eq!(std::fs::read(&other).unwrap(), b"");
+        std::fs::remove_file(&file).unwrap();
+    }
+}
+
+#[test]
+fn database_files_that_are_links_of_another_user_are_not_used() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("without root, no link of another user can be made: this test checks nothing");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    std::fs::create_dir(directory.join("data")).unwrap();
+    let target = directory.join("target");
+    for name in ["journal.db", "projection.db"] {
+        let link = directory.join("data").join(name);
+        symlink(&target, &link).unwrap();
+        lchown(&link, Some(4_711), None).unwrap();
+        let text = refused(directory, name);
+        assert!(text.contains("link of another user"), "{text}");
+        assert!(!target.exists(), "{name} was created");
+        std::fs::remove_file(&link).unwrap();
+    }
 }
 
 fn mode(path: &Path) -> u32 {
