@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error::Problems;
+use super::server::queue_limit_default;
 use super::units::HumanDuration;
 use crate::model::{self, Namespace, PoolName, PoolSpec, id, limits};
 
@@ -29,7 +30,8 @@ pub struct Pool {
     /// Default: twice the number of CPU cores, at most 32.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<usize>,
-    /// Maximum number of queued tasks, 1 to 100,000,000; further submissions fail with QUEUE_FULL. Default: 1,000,000.
+    /// Maximum number of queued tasks, 1 to 100,000,000; further submissions fail with QUEUE_FULL. Default: 1,000,000, and less
+    /// if the server may use less than 2GiB of memory: 55,924 with 256MiB, 139,810 with 512MiB, 496,325 with 1GiB.
     #[serde(default = "default_queue_limit")]
     pub queue_limit: usize,
     /// Namespaces whose tasks the pool takes; others cannot be submitted to it. A worker of a remote pool needs its role only
@@ -160,7 +162,7 @@ impl Pool {
 fn defaults() -> PoolSpec {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let name = PoolName::parse(DEFAULT_POOL).expect("the default name is valid");
-    PoolSpec::with_defaults(name, cores)
+    PoolSpec { queue_limit: queue_limit_default(), ..PoolSpec::with_defaults(name, cores) }
 }
 
 fn default_size() -> usize {

@@ -15,6 +15,13 @@ use crate::telemetry::memory_limit::available_memory;
 use super::error::Problems;
 use super::units::{ByteSize, HumanDuration};
 
+/// Memory that the server may use; `None` if that is unknown.
+static AVAILABLE: LazyLock<Option<u64>> = LazyLock::new(available_memory);
+
+/// Memory for each connection by default. A quiet one takes about 40 KiB, a hostile one without a token up to 150 KiB; so all
+/// of them take at most a third, and usually a twelfth.
+const MEMORY_PER_CONNECTION: u64 = 512 << 10;
+
 /// `[server]`: addresses, connection limits and shutdown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -53,14 +60,25 @@ pub struct Server {
     /// Time for which the scheduler or a runtime thread may be unresponsive before the server reports that it is not
     /// ready, 2s to 1h. Default: 10s.
     pub stall_limit: HumanDuration,
-    /// Maximum number of open connections, 1 to 1,000,000; further connections are closed immediately. Default: 10,000.
+    /// Maximum number of open connections, 1 to 1,000,000; further connections are closed immediately. Each needs about
+    /// 40 KiB of memory. Default: one for each 512KiB of memory that the server may use, at most 10,000.
     pub max_connections: usize,
-    /// Maximum number of open connections from one IP address (IPv6: one /64 network), 1 to 1,000,000. Default: 1,000.
+    /// Maximum number of open connections from one IP address (IPv6: one /64 network), 1 to 1,000,000. Default: half of
+    /// the default of `max_connections`, at most 1,000.
     pub max_connections_per_address: usize,
 }
 
 impl Default for Server {
     fn default() -> Self {
+        Self::within(*AVAILABLE)
+    }
+}
+
+impl Server {
+    /// The defaults for a server that may use these bytes of memory; `None` if that is unknown.
+    fn within(available: Option<u64>) -> Self {
+        let connections = available.unwrap_or(u64::MAX) / MEMORY_PER_CONNECTION;
+        let max_connections = usize::try_from(connections).unwrap_or(usize::MAX).clamp(64, 10_000);
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7070)),
             health_listen: None,
@@ -76,8 +94,8 @@ impl Default for Server {
             max_open_streams: 8192,
             worker_lease: HumanDuration(Duration::from_secs(30)),
             stall_limit: HumanDuration(Duration::from_secs(10)),
-            max_connections: 10_000,
-            max_connections_per_address: 1_000,
+            max_connections,
+            max_connections_per_address: (max_connections / 2).min(1_000),
         }
     }
 }
@@ -241,7 +259,6 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        static AVAILABLE: LazyLock<Option<u64>> = LazyLock::new(available_memory);
         Self::within(*AVAILABLE)
     }
 }
@@ -272,6 +289,24 @@ impl Limits {
             crashes_max: 3,
         }
     }
+}
+
+/// Memory of one unfinished task without what `limits.queued_payload_bytes` contains; docs/kubernetes.md names it.
+const TASK_BYTES: u64 = 600;
+
+/// The default queue limit of a pool, so that small tasks cannot use up the memory: what the other parts leave, and at
+/// least an eighth of the memory.
+pub(super) fn queue_limit_default() -> usize {
+    queue_limit_within(*AVAILABLE)
+}
+
+fn queue_limit_within(available: Option<u64>) -> usize {
+    const MOST: usize = 1_000_000;
+    let Some(available) = available else { return MOST };
+    let Limits { request_bytes, response_bytes, queued_payload_bytes, .. } = Limits::within(Some(available));
+    let parts = MEMORY_BASE + request_bytes.0 + response_bytes.0 + queued_payload_bytes.0;
+    let free = available.saturating_sub(parts).max(available / 8);
+    usize::try_from(free / TASK_BYTES).unwrap_or(MOST).clamp(1, MOST)
 }
 
 impl Limits {
@@ -319,6 +354,26 @@ fn log_format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LogFormat, D
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_number_of_connections_follows_from_the_memory_that_the_server_may_use() {
+        let limits = |available: Option<u64>| {
+            let server = Server::within(available);
+            (server.max_connections, server.max_connections_per_address)
+        };
+        assert_eq!(limits(Some(1 << 20)), (64, 32));
+        assert_eq!(limits(Some(256 << 20)), (512, 256));
+        assert_eq!(limits(Some(1 << 30)), (2_048, 1_000));
+        assert_eq!(limits(Some(1 << 40)), (10_000, 1_000));
+        assert_eq!(limits(None), (10_000, 1_000));
+    }
+
+    #[test]
+    fn the_queue_limit_follows_from_the_memory_that_the_server_may_use() {
+        let limits = [256, 512, 1_024, 4_096].map(|mib| queue_limit_within(Some(mib << 20)));
+        assert_eq!(limits, [55_924, 139_810, 496_325, 1_000_000]);
+        assert_eq!(queue_limit_within(None), 1_000_000);
+    }
 
     #[test]
     fn the_memory_limits_follow_from_the_memory_that_the_server_may_use() {

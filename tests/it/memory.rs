@@ -2,8 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{StreamExt, future, stream};
 use lineshaft::proto::v1::submit_tasks_response::Outcome;
@@ -12,10 +10,10 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::health_endpoints::{samples, wait_for_sample};
-use crate::support::{Faults, Server, bytes, check, eventually, noop, reason};
+use crate::support::{ControlGroup, Faults, Server, bytes, check, eventually, noop, reason};
 
 /// Less than the payloads of all tasks, and what the documentation names as the least for a server with its defaults.
-const LIMIT: u64 = 256 << 20;
+pub const LIMIT: u64 = 256 << 20;
 const PAYLOAD_BYTES: usize = 1 << 20;
 /// More tasks than the limit has room for.
 const TASKS: usize = 320;
@@ -30,56 +28,6 @@ name = \"size\"
 runner = \"process\"
 argv = [\"/usr/bin/wc\", \"-c\"]
 ";
-
-/// A control group with a memory limit; removed when dropped.
-struct ControlGroup {
-    path: PathBuf,
-    /// The file that counts processes killed for memory, and the word before the count.
-    kills: (&'static str, &'static str),
-}
-
-impl ControlGroup {
-    /// `None` where this process may not create one; then only the measured memory is compared with the limit.
-    fn create(limit: u64) -> Option<Self> {
-        let kinds = [
-            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", ("memory.oom_control", "oom_kill ")),
-            ("/sys/fs/cgroup", "memory.max", ("memory.events", "oom_kill ")),
-        ];
-        kinds.into_iter().find_map(|(root, file, kills)| {
-            static CREATED: AtomicUsize = AtomicUsize::new(0);
-            let number = CREATED.fetch_add(1, Ordering::Relaxed);
-            let path = Path::new(root).join(format!("lineshaft-test-{}-{number}", std::process::id()));
-            std::fs::create_dir(&path).ok()?;
-            let group = Self { path, kills };
-            // Without the memory controller the file is missing and cannot be created.
-            std::fs::write(group.path.join(file), limit.to_string()).ok()?;
-            Some(group)
-        })
-    }
-
-    fn killed(&self) -> u64 {
-        let text = std::fs::read_to_string(self.path.join(self.kills.0)).unwrap();
-        let count = text.lines().find_map(|line| line.strip_prefix(self.kills.1)).unwrap();
-        count.parse().unwrap()
-    }
-}
-
-impl Drop for ControlGroup {
-    fn drop(&mut self) {
-        // Fails while a process is still in it; then the directory stays, and nothing else.
-        let _ = std::fs::remove_dir(&self.path);
-    }
-}
-
-/// The most memory that the process has had resident so far, without the pages of its program, which are in a file.
-fn peak(server: &Server) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-    let value = |name| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
-    };
-    value("VmHWM:") - value("RssFile:")
-}
 
 fn large(n: usize) -> v1::SubmitTaskRequest {
     let data = vec![u8::try_from(n % 251).unwrap(); PAYLOAD_BYTES];
@@ -164,18 +112,18 @@ async fn fill(server: &Server) -> (Vec<String>, usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_stays_within_the_defaults_under_large_payloads_and_after_a_crash() {
     let group = ControlGroup::create(LIMIT);
-    println!("control group: {:?}", group.as_ref().map(|group| &group.path));
+    println!("control group: {:?}", group.as_ref().map(ControlGroup::path));
     let config = if group.is_some() { CONFIG.to_owned() } else { format!("{CONFIG}{SMALL}") };
-    let mut server = Server::start_limited(&config, group.as_ref().map(|group| &*group.path));
+    let mut server = Server::start_limited(&config, group.as_ref(), &[]);
     let info = server.system().get_server_info(v1::GetServerInfoRequest {}).await.unwrap().into_inner();
     let limits = info.limits.unwrap();
     assert_eq!((limits.request_memory_bytes, limits.payload_memory_bytes), (32 << 20, (38 << 20) / 4 * 3));
     let (accepted, refusals) = fill(&server).await;
     println!("{} tasks accepted, {refusals} times the memory for requests was full", accepted.len());
-    let before = peak(&server);
+    let before = server.peak_memory();
     server.kill9();
     server.start_again();
-    let restarted = peak(&server);
+    let restarted = server.peak_memory();
     println!("peak {} MiB, {} MiB after the restart", before >> 20, restarted >> 20);
     server.set_paused("default", false).await;
     for id in &accepted {
@@ -183,7 +131,7 @@ async fn memory_stays_within_the_defaults_under_large_payloads_and_after_a_crash
         let result = (task.state(), bytes(task.result.as_ref()));
         assert_eq!(result, (TaskState::Completed, format!("{PAYLOAD_BYTES}\n")), "{:?}", task.failure);
     }
-    let drained = peak(&server);
+    let drained = server.peak_memory();
     println!("{} MiB after all tasks have run", drained >> 20);
     assert_eq!(group.as_ref().map_or(0, ControlGroup::killed), 0, "killed for memory");
     assert!(drained.max(before) <= LIMIT, "{before} and {drained} bytes exceed the limit");
@@ -191,16 +139,42 @@ async fn memory_stays_within_the_defaults_under_large_payloads_and_after_a_crash
 }
 
 /// What a server in a control group of [`LIMIT`] has by default.
-const SMALL: &str = "
+pub const SMALL: &str = "
 [limits]
 queued_payload_bytes = \"38MiB\"
 request_bytes = \"32MiB\"
 ";
 
+#[tokio::test]
+async fn small_tasks_that_wait_do_not_fill_the_memory_also_after_a_crash() {
+    let group = ControlGroup::create(LIMIT);
+    // What a server in the group has by default.
+    let limit = if group.is_some() { "" } else { "[[pool]]\nname = \"default\"\nqueue_limit = 55924\n" };
+    let mut server = Server::start_limited(limit, group.as_ref(), &[]);
+    let later = v1::SubmitTaskRequest { delay: crate::support::seconds(86_400), ..noop() };
+    let batch = v1::BatchSubmitTasksRequest { tasks: vec![later; 10_000], ..Default::default() };
+    let mut accepted = 0;
+    let refused = loop {
+        match server.tasks().batch_submit_tasks(batch.clone()).await {
+            Ok(_) => accepted += 10_000,
+            Err(refused) => break refused,
+        }
+    };
+    println!("{accepted} tasks, peak {} MiB", server.peak_memory() >> 20);
+    assert_eq!((reason(&refused), accepted), ("QUEUE_FULL".to_owned(), 50_000), "{refused:?}");
+    assert!(server.peak_memory() <= LIMIT);
+    server.kill9();
+    server.start_again();
+    server.submit(noop()).await;
+    println!("peak {} MiB after the restart", server.peak_memory() >> 20);
+    assert!(server.peak_memory() <= LIMIT);
+    assert_eq!(group.as_ref().map_or(0, ControlGroup::killed), 0, "killed for memory");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_that_are_never_completed_do_not_fill_the_memory() {
     let group = ControlGroup::create(LIMIT);
-    let server = Server::start_limited(SMALL, group.as_ref().map(|group| &*group.path));
+    let server = Server::start_limited(SMALL, group.as_ref(), &[]);
     let head = "POST /lineshaft.v1.TaskService/SubmitTask HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
         content-length: 16000000\r\n\r\n";
     let open: Vec<_> = (0..40)
@@ -214,9 +188,9 @@ async fn requests_that_are_never_completed_do_not_fill_the_memory() {
         .collect();
     let used = || used(&server);
     eventually(async || check(used() > 16 << 20, || format!("{} bytes are used", used()))).await;
-    println!("{} connections, {} MiB of requests, peak {} MiB", open.len(), used() >> 20, peak(&server) >> 20);
+    println!("{} connections, {} MiB of requests, peak {} MiB", open.len(), used() >> 20, server.peak_memory() >> 20);
     assert!(used() <= 32 << 20, "{}", used());
-    assert!(peak(&server) <= LIMIT);
+    assert!(server.peak_memory() <= LIMIT);
     drop(open);
     wait_for_sample(&server.address, "lineshaft_memory_used_bytes{part=\"requests\"}", "0");
     let id = server.submit(noop()).await;
@@ -268,7 +242,7 @@ async fn requests_that_wait_for_a_hanging_disk_are_bounded_also_if_their_callers
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_that_make_room_work_while_submissions_have_used_up_the_memory() {
-    let config = format!("{CONFIG}{SMALL}");
+    let config = format!("{CONFIG}{SMALL}[http]\nbody_timeout = \"10m\"\n");
     let server = Server::start(&config);
     let [cancelled, deleted] = [server.submit(noop()).await, server.submit(noop()).await];
     let head = "POST /lineshaft.v1.TaskService/SubmitTask HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\

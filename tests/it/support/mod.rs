@@ -1,5 +1,6 @@
 //! Shared by the black-box tests: the server under test, waiting for conditions, requests, and processes.
 
+mod control_group;
 mod eventually;
 pub mod example;
 mod faults;
@@ -8,6 +9,7 @@ mod process;
 mod proxy;
 mod server;
 
+pub use control_group::ControlGroup;
 pub use eventually::{TIMEOUT, check, eventually, eventually_blocking};
 pub use faults::Faults;
 pub use messages::{bytes, fields, millis, noop, reason, seconds, task};

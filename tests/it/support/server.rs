@@ -14,7 +14,7 @@ use lineshaft::proto::v1::{
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
-use super::{check, eventually, eventually_blocking};
+use super::{ControlGroup, check, eventually, eventually_blocking};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_lineshaft");
 
@@ -82,11 +82,13 @@ impl Server {
         Self::launch_in(tempfile::tempdir().unwrap(), config, variables, &[])
     }
 
-    /// Starts a server in a control group, if one is given. A process that starts there has all its memory counted.
-    pub fn start_limited(config: &str, group: Option<&Path>) -> Self {
-        let Some(group) = group else { return Self::start(config) };
+    /// Starts a server with environment variables in a control group, if one is given. A process that starts there has all
+    /// its memory counted.
+    pub fn start_limited(config: &str, group: Option<&ControlGroup>, variables: &[(&str, &str)]) -> Self {
+        let Some(group) = group else { return Self::start_with(config, variables) };
         let enter = "echo $$ > \"$0/cgroup.procs\" && exec \"$@\"";
-        Self::start_under(&["/bin/sh", "-c", enter, group.to_str().unwrap()], config)
+        let wrapper = ["/bin/sh", "-c", enter, group.path().to_str().unwrap()];
+        Self::launch_in(tempfile::tempdir().unwrap(), config, variables, &wrapper)
     }
 
     /// Starts a server by means of another program, such as `env` or `unshare`.
@@ -155,6 +157,17 @@ impl Server {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The most memory that the process has had resident so far, without the pages of its program, which are in a file.
+    pub fn peak_memory(&self) -> u64 {
+        self.memory("VmHWM:") - self.memory("RssFile:")
+    }
+
+    fn memory(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
     }
 
     /// Starts the server again on the same directory.
