@@ -246,6 +246,23 @@ fn database_files_that_are_links_of_another_user_are_not_used() {
     }
 }
 
+#[test]
+fn a_link_in_place_of_the_work_directory_is_removed_and_not_followed() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let (data, target) = (directory.join("data"), directory.join("target"));
+    [&data, &target].into_iter().for_each(|path| std::fs::create_dir(path).unwrap());
+    std::fs::write(target.join("precious"), "").unwrap();
+    symlink(&target, data.join("work")).unwrap();
+    eventually_blocking(|| {
+        // A server removes it in the background.
+        serve(directory, OsStr::new("data"), &[]);
+        check(std::fs::symlink_metadata(data.join("work.1")).is_err(), || "the link is still there".to_owned())
+    });
+    assert!(std::fs::symlink_metadata(data.join("work")).unwrap().is_dir());
+    assert!(target.join("precious").exists());
+}
+
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }

@@ -155,7 +155,10 @@ fn remove_leftovers(work: &Path) {
     }
     let remove = move || {
         for path in left.iter().rev() {
-            if let Err(error) = remove_all_owned(path) {
+            // A link is not followed: what it leads to is not the server's.
+            let is_directory = fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
+            let removed = if is_directory { remove_all_owned(path) } else { fs::remove_file(path) };
+            if let Err(error) = removed {
                 tracing::warn!(path = %path.display(), %error, "failed to remove working directories of an earlier server");
             }
         }
