@@ -121,7 +121,7 @@ pub async fn serve(
         // Before load shedding, so that callers without permission take no slots.
         .layer(AuthenticationLayer(access.clone()))
         // Before all layers that wait, so that a call beyond the limit is refused at once.
-        .layer(LoadShedLayer(slots.clone()))
+        .layer(LoadShedLayer { slots: slots.clone(), memory: options.memory.clone() })
         // Around everything that takes time: receiving the request, the service, and the response body.
         .layer(DeadlineLayer)
         // Inside the deadline, because the shorter of the two applies.

@@ -103,10 +103,13 @@ pub fn is_public(path: &str) -> bool {
     matches!(required(path), Some((Public, _)))
 }
 
+/// The stream of a remote worker.
+pub const WORK: &str = "/lineshaft.v1.WorkerService/Work";
+
 /// Calls whose request is a stream of messages.
 const TAKES_STREAM: [&str; 4] = [
     "/lineshaft.v1.TaskService/SubmitTasks",
-    "/lineshaft.v1.WorkerService/Work",
+    WORK,
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ];

@@ -21,6 +21,7 @@ use tower::{Service, ServiceExt};
 
 use crate::api::auth::{CertificateNames, ConnectionInfo};
 use crate::api::headers;
+use crate::api::middleware::request_memory::UNREAD_BYTES_MAX;
 
 use super::admission::Permit;
 use super::detect::{self, Protocol};
@@ -241,6 +242,7 @@ fn http2(options: &ConnectionOptions) -> auto::Builder<SpawnWithSendTimeout> {
         .max_header_list_size(HEADER_BYTES_MAX)
         .max_concurrent_streams(options.max_concurrent_streams)
         .max_send_buf_size(SEND_BUFFER_BYTES)
+        .initial_stream_window_size(UNREAD_BYTES_MAX)
         .keep_alive_interval(Some(options.keepalive_interval))
         .keep_alive_timeout(options.keepalive_timeout);
     builder

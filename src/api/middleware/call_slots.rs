@@ -11,7 +11,7 @@ use tonic::Status;
 use crate::api::auth::{ConnectionInfo, Identity, InUse, is_streaming, makes_room};
 use crate::api::status::{self, EdgeError};
 use crate::model::share::{Budget, Exceeded, Resource};
-use crate::model::{ErrorCode, Sharer};
+use crate::model::{ErrorCode, Reservation, Sharer};
 
 /// Slots of calls that make room, in addition to those of all calls.
 const ROOM: u64 = 256;
@@ -94,7 +94,7 @@ impl CallSlots {
 
     fn take(&self, resource: Resource, sharer: &Arc<Sharer>) -> Result<CallSlot, Exceeded> {
         self.0.budget(resource).take(1, Some((sharer, resource)))?;
-        Ok(CallSlot { slots: self.clone(), resource, sharer: sharer.clone() })
+        Ok(CallSlot { slots: self.clone(), resource, sharer: sharer.clone(), memory: None })
     }
 
     fn overloaded(&self, resource: Resource, exceeded: Exceeded) -> Status {
@@ -125,9 +125,15 @@ pub struct CallSlot {
     slots: CallSlots,
     resource: Resource,
     sharer: Arc<Sharer>,
+    memory: Option<Box<Reservation>>,
 }
 
 impl CallSlot {
+    /// Keeps memory for the time that the slot is taken.
+    pub fn hold(&mut self, memory: Option<Box<Reservation>>) {
+        self.memory = memory;
+    }
+
     /// The caller that has the slot.
     pub fn sharer(&self) -> &Arc<Sharer> {
         &self.sharer

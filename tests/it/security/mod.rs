@@ -10,6 +10,7 @@ mod namespace_isolation;
 mod public_calls;
 mod roles;
 pub mod tls;
+mod unread_requests;
 mod unread_responses;
 
 use std::process::{Command, Output};

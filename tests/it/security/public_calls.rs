@@ -21,7 +21,7 @@ const STREAMS: u32 = 250;
 const PLACES: usize = 256;
 
 /// Opens streams whose requests never arrive.
-fn flood(address: &str) -> Vec<Flooding> {
+pub fn flood(address: &str) -> Vec<Flooding> {
     let block = post_to(CHECK, &[]);
     let open = |_| {
         let mut stream = connect_to(address);
@@ -32,14 +32,14 @@ fn flood(address: &str) -> Vec<Flooding> {
     (0..CONNECTIONS).map(open).collect()
 }
 
-struct Flooding {
+pub struct Flooding {
     frames: ArrivedFrames,
     /// Streams that the server has ended.
     ended: usize,
 }
 
 impl Flooding {
-    fn count_ended(&mut self) -> usize {
+    pub fn count_ended(&mut self) -> usize {
         let ends = |(kind, flags): &(u8, u8)| *kind == HEADERS && flags & END_STREAM != 0;
         self.ended += self.frames.take().iter().filter(|frame| ends(frame)).count();
         self.ended
@@ -55,7 +55,7 @@ async fn all_but_the_newest_ended(flooding: &mut [Flooding]) {
     .await;
 }
 
-async fn assert_healthy(address: &str) {
+pub async fn assert_healthy(address: &str) {
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
     let mut health = HealthClient::new(endpoint.connect().await.unwrap());
     let answer = health.check(HealthCheckRequest::default()).await.unwrap();
@@ -88,18 +88,16 @@ async fn health_checks_without_bodies_do_not_keep_probes_from_the_health_port() 
     assert_healthy(&address).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_bodies_of_health_checks_are_not_kept() {
-    let server = Server::start("");
-    let before = peak(&server);
+/// Sends health checks with bodies of 28 MiB, as far as the server takes them.
+pub fn send_large_bodies(address: &str, connections: usize) {
     for content_type in ["application/grpc-web+proto", "application/proto"] {
         for framing in ["content-length: 30000000", "transfer-encoding: chunked"] {
             let head = format!(
                 "POST {CHECK} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {content_type}\r\n{framing}\r\n\r\n"
             );
-            let mut open: Vec<_> = (0..32)
+            let mut open: Vec<_> = (0..connections)
                 .map(|_| {
-                    let mut stream = TcpStream::connect(&server.address).unwrap();
+                    let mut stream = TcpStream::connect(address).unwrap();
                     stream.write_all(head.as_bytes()).unwrap();
                     // Fails once the server has refused the request.
                     let chunk = [b"100000\r\n", &vec![0; 1 << 20][..], b"\r\n"].concat();
@@ -116,6 +114,13 @@ async fn large_bodies_of_health_checks_are_not_kept() {
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_bodies_of_health_checks_are_not_kept() {
+    let server = Server::start("");
+    let before = peak(&server);
+    send_large_bodies(&server.address, 32);
     let grown = peak(&server).saturating_sub(before);
     assert!(grown < 48 << 20, "{grown} bytes were kept");
     assert_healthy(&server.address).await;

@@ -15,10 +15,10 @@ use crate::http2_client::{
 };
 use crate::support::{Server, check, eventually, noop, task};
 
-const LIST: &str = "/lineshaft.v1.TaskService/ListTasks";
-const WATCH: &str = "/lineshaft.v1.TaskService/WatchTasks";
+pub const LIST: &str = "/lineshaft.v1.TaskService/ListTasks";
+pub const WATCH: &str = "/lineshaft.v1.TaskService/WatchTasks";
 const CONNECTIONS: usize = 3;
-const STREAMS: u32 = 250;
+pub const STREAMS: u32 = 250;
 /// A page of these tasks has about 3 MiB.
 const TASKS: usize = 800;
 const CONFIG: &str = "
@@ -67,7 +67,7 @@ fn connect(server: &Server, window: u32) -> TcpStream {
     stream
 }
 
-fn call(stream: u32, path: &str, token: &str, message: &impl Message) -> Vec<u8> {
+pub fn call(stream: u32, path: &str, token: &str, message: &impl Message) -> Vec<u8> {
     let authorization = format!("Bearer {token}");
     let head = frame(HEADERS, END_HEADERS, stream, &post_to(path, &[("authorization", &authorization)]));
     let message = message.encode_to_vec();
@@ -76,18 +76,18 @@ fn call(stream: u32, path: &str, token: &str, message: &impl Message) -> Vec<u8>
 }
 
 /// Calls whose responses are not read.
-struct Unread {
+pub struct Unread {
     frames: ArrivedFrames,
     /// Responses that have begun.
-    begun: usize,
+    pub begun: usize,
     /// Responses that are an error and nothing else.
-    refused: usize,
+    pub refused: usize,
     /// Streams that the server has reset.
     reset: usize,
 }
 
 impl Unread {
-    fn open(server: &Server, window: u32, path: &str, token: &str, message: &impl Message) -> Self {
+    pub fn open(server: &Server, window: u32, path: &str, token: &str, message: &impl Message) -> Self {
         let mut connection = connect(server, window);
         for number in 0..STREAMS {
             connection.write_all(&call(2 * number + 1, path, token, message)).unwrap();
@@ -95,7 +95,7 @@ impl Unread {
         Self { frames: ArrivedFrames::of(connection), begun: 0, refused: 0, reset: 0 }
     }
 
-    fn count(&mut self) {
+    pub fn count(&mut self) {
         for (kind, flags) in self.frames.take() {
             match kind {
                 HEADERS if flags & END_STREAM != 0 => self.refused += 1,
@@ -108,7 +108,7 @@ impl Unread {
 }
 
 /// The sum over all connections, as they are now.
-fn total(unread: &mut [Unread], count: fn(&Unread) -> usize) -> usize {
+pub fn total(unread: &mut [Unread], count: fn(&Unread) -> usize) -> usize {
     unread.iter_mut().for_each(Unread::count);
     unread.iter().map(count).sum()
 }
