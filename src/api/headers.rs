@@ -1,19 +1,22 @@
-//! Headers of requests, read by the grammar of HTTP (RFC 9110): media types, content codings, and the host.
+//! Headers of requests, read by the grammar of HTTP (RFC 9110 and 9112): media types, codings, and the host.
 
 use std::cmp::Reverse;
 
 use mediatype::{MediaType, MediaTypeList, Name, ReadParams, names};
 use tonic::body::Body;
-use tonic::codegen::http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName};
+use tonic::codegen::http::header::{
+    ACCEPT, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, TRANSFER_ENCODING,
+};
 use tonic::codegen::http::uri::Authority;
-use tonic::codegen::http::{HeaderMap, Request, Response, StatusCode, Version};
+use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 
 /// The type of the content, in lower case and without parameters, such as `application/json`; `None` if the header is
 /// missing, malformed or repeated.
 pub fn media_type(headers: &HeaderMap) -> Option<String> {
     let mut values = headers.get_all(CONTENT_TYPE).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
-    let found = MediaType::parse(value.to_str().ok()?.trim_matches([' ', '\t'])).ok()?;
+    let text = without_empty_parameters(value.to_str().ok()?);
+    let found = MediaType::parse(text.trim_matches([' ', '\t'])).ok()?;
     Some(found.essence().to_string().to_ascii_lowercase())
 }
 
@@ -21,7 +24,7 @@ pub fn media_type(headers: &HeaderMap) -> Option<String> {
 ///
 /// Parameters other than the weight are ignored, and so are ranges that are malformed.
 pub fn preferred<'a>(headers: &HeaderMap, available: &[&'a str]) -> &'a str {
-    let accept = values(headers, &ACCEPT).collect::<Vec<_>>().join(",");
+    let accept = without_empty_parameters(&values(headers, &ACCEPT).collect::<Vec<_>>().join(","));
     let ranges: Vec<(MediaType<'_>, f32)> =
         MediaTypeList::new(&accept).flatten().filter_map(|range| Some((range.clone(), weight(&range)?))).collect();
     let rank = |text: &str| {
@@ -42,6 +45,21 @@ pub fn preferred<'a>(headers: &HeaderMap, available: &[&'a str]) -> &'a str {
         }
     }
     best.0
+}
+
+/// The grammar allows empty parameters, such as those of `text/plain;` and `text/plain;;q=1`, but the parser does not.
+fn without_empty_parameters(text: &str) -> String {
+    let (mut kept, mut is_quoted, mut is_escaped) = (String::with_capacity(text.len()), false, false);
+    for (at, char) in text.char_indices() {
+        let next = || text[at + 1..].trim_start_matches([' ', '\t']).chars().next();
+        if char == ';' && !is_quoted && matches!(next(), None | Some(';' | ',')) {
+            continue;
+        }
+        is_quoted ^= char == '"' && !is_escaped;
+        is_escaped = char == '\\' && is_quoted && !is_escaped;
+        kept.push(char);
+    }
+    kept
 }
 
 /// `None` if it is malformed.
@@ -86,23 +104,46 @@ pub fn content_coding(headers: &HeaderMap) -> Result<Coding, String> {
     }
 }
 
-/// Refuses a request whose `host` is missing in HTTP/1.1, repeated or malformed (RFC 9112, section 3.2). `None` if it is
-/// right.
-pub fn refuse_host<B>(request: &Request<B>) -> Option<Response<Body>> {
-    let mut hosts = request.headers().get_all(HOST).iter();
-    let problem = match (hosts.next(), hosts.next()) {
-        (None, _) if request.version() == Version::HTTP_11 => "the header `host` is missing",
-        (None, _) => return None,
-        (Some(_), Some(_)) => "more than one header `host`",
-        (Some(host), None) => match Authority::try_from(host.as_bytes()) {
-            Ok(host) if !host.as_str().contains('@') => return None,
-            _ if host.is_empty() => return None,
-            _ => "the header `host` is not a name or an address with an optional port",
-        },
-    };
+/// Refuses a request whose `host` is missing in HTTP/1.1, repeated or malformed (RFC 9112, section 3.2), or whose body has
+/// a transfer coding that this server does not know (section 6.1). `None` if both are right.
+pub fn refuse<B>(request: &Request<B>) -> Option<Response<Body>> {
+    let host = || host_problem(request).map(|problem| (StatusCode::BAD_REQUEST, problem));
+    let (status, problem) = host().or_else(|| {
+        let is_known = has_known_transfer_coding(request.headers());
+        (!is_known).then_some((StatusCode::NOT_IMPLEMENTED, "the only supported `transfer-encoding` is chunked"))
+    })?;
     let mut response = Response::new(Body::new(format!("{problem}\n")));
-    *response.status_mut() = StatusCode::BAD_REQUEST;
+    *response.status_mut() = status;
+    // Where the next request would begin is unknown if the coding of the body is.
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     Some(response)
+}
+
+fn host_problem<B>(request: &Request<B>) -> Option<&'static str> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) => (request.version() == Version::HTTP_11).then_some("the header `host` is missing"),
+        (Some(_), Some(_)) => Some("more than one header `host`"),
+        (Some(host), None) if host.is_empty() => None,
+        (Some(host), None) => match Authority::try_from(host.as_bytes()) {
+            Ok(host) if !host.as_str().contains('@') && has_valid_port(&host) => None,
+            _ => Some("the header `host` is not a name or an address with an optional port"),
+        },
+    }
+}
+
+/// The parser accepts any text as the port.
+fn has_valid_port(authority: &Authority) -> bool {
+    let port = authority.as_str().strip_prefix(authority.host()).and_then(|rest| rest.strip_prefix(':'));
+    port.is_none_or(|port| {
+        port.is_empty() || port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()
+    })
+}
+
+fn has_known_transfer_coding(headers: &HeaderMap) -> bool {
+    let all = values(headers, &TRANSFER_ENCODING).collect::<Vec<_>>().join(",");
+    let mut names = all.split(',').map(|name| name.trim_matches([' ', '\t'])).filter(|name| !name.is_empty());
+    names.next().is_none_or(|name| name.eq_ignore_ascii_case("chunked")) && names.next().is_none()
 }
 
 /// The values of a header; those that are not ASCII are left out.
@@ -112,8 +153,6 @@ fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
 
 #[cfg(test)]
 mod tests {
-    use tonic::codegen::http::HeaderValue;
-
     use super::*;
 
     fn headers(name: HeaderName, values: &[&'static str]) -> HeaderMap {
@@ -125,6 +164,9 @@ mod tests {
         let of = |values: &[&'static str]| media_type(&headers(CONTENT_TYPE, values));
         for text in ["application/json", "Application/JSON ; Charset=\"utf-8\"", " application/json;a=\";\";b=c"] {
             assert_eq!(of(&[text]).as_deref(), Some("application/json"), "{text}");
+        }
+        for empty in ["application/json;", "application/json ; ;", "application/json;;charset=utf-8; "] {
+            assert_eq!(of(&[empty]).as_deref(), Some("application/json"), "{empty}");
         }
         assert_eq!(of(&["application/grpc-web+proto; charset=utf-8"]).as_deref(), Some("application/grpc-web+proto"));
         for malformed in ["", "json", "application/", "application/json text/plain", "application/json, text/plain"] {
@@ -148,6 +190,8 @@ mod tests {
             ("application/openmetrics-text;Q=0.000, */*;q=0.1", text),
             ("text/*;q=0.1, */*;q=0.9", open),
             ("text/plain;q=0, */*", open),
+            ("application/openmetrics-text;, text/plain;q=0.1;", open),
+            ("text/plain;q=0.1, application/openmetrics-text;;q=0.5;a=\"\\\";,\"", open),
             ("image/png", text),
             ("application/openmetrics-text, text/plain", open),
             ("text/plain, application/openmetrics-text", text),
@@ -180,17 +224,35 @@ mod tests {
     }
 
     #[test]
+    fn a_body_has_no_transfer_coding_but_chunked() {
+        let refused = |values: &[&'static str]| {
+            let mut request = Request::new(());
+            *request.headers_mut() = headers(TRANSFER_ENCODING, values);
+            request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
+            refuse(&request).map(|response| response.status().as_u16())
+        };
+        for known in [&[][..], &["chunked"], &["Chunked"], &[" chunked ,"]] {
+            assert_eq!(refused(known), None, "{known:?}");
+        }
+        for other in
+            [&["gzip, chunked"][..], &["gzip", "chunked"], &["chunked, chunked"], &["identity"], &["chunked;a=b"]]
+        {
+            assert_eq!(refused(other), Some(501), "{other:?}");
+        }
+    }
+
+    #[test]
     fn http_1_1_requires_exactly_one_host() {
         let refused = |version: Version, values: &[&'static str]| {
             let mut request = Request::new(());
             *request.version_mut() = version;
             *request.headers_mut() = headers(HOST, values);
-            refuse_host(&request).map(|response| response.status().as_u16())
+            refuse(&request).map(|response| response.status().as_u16())
         };
-        for host in ["localhost", "localhost:80", "[::1]:7070", "10.0.0.1", ""] {
+        for host in ["localhost", "localhost:80", "localhost:", "[::1]:7070", "[::1]", "10.0.0.1", ""] {
             assert_eq!(refused(Version::HTTP_11, &[host]), None, "{host}");
         }
-        for host in ["a b", "user@localhost", "a/b", "a, b"] {
+        for host in ["a b", "user@localhost", "a/b", "a, b", "a:b", "a:+80", "a:65536", "[::1]:x", "::1"] {
             assert_eq!(refused(Version::HTTP_11, &[host]), Some(400), "{host}");
         }
         assert_eq!(refused(Version::HTTP_11, &[]), Some(400));

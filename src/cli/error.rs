@@ -82,10 +82,17 @@ impl CliError {
 
 fn refusal_lines(status: &Status) -> Vec<String> {
     let details = status.get_error_details();
-    let mut lines = vec![format!("error: {}", status.message())];
+    let mut lines = vec![match status.message() {
+        "" => format!("error: {}", status.code().description()),
+        message => format!("error: {message}"),
+    }];
     match details.error_info() {
         Some(info) => lines.push(format!("reason: {}", info.reason)),
         None => lines.push(format!("code: {}", status.code())),
+    }
+    if status.code() == Code::Unimplemented && details.error_info().is_none() {
+        lines.push("hint: what listens there does not serve this call: it may be the server's health port, or an older server; \
+             correct the address in --server".to_owned());
     }
     if status.code() == Code::Unauthenticated {
         let hint = "pass a token or a certificate that is valid now (--token-file, LINESHAFT_TOKEN, --tls-cert)";

@@ -24,7 +24,7 @@ impl Printer {
         self.json
     }
 
-    /// Prints a message as one line of JSON, or as the text that `table` returns.
+    /// Prints a message as one line of JSON, or as the text that `table` returns. On a terminal, neither can control it.
     pub fn print<M: Message + Name>(self, message: &M, table: impl FnOnce(&M) -> String) {
         if !self.json {
             return output::stdout_text(&table(message));
@@ -32,6 +32,9 @@ impl Printer {
         match json::encode_message(message) {
             Ok(mut line) => {
                 line.push(b'\n');
+                if output::is_terminal() {
+                    line = terminal::json(&line).into_bytes();
+                }
                 output::stdout_bytes(&line);
             }
             Err(error) => output::check_write(Err(io::Error::other(format!("the response is invalid: {error}")))),

@@ -29,6 +29,20 @@ pub fn bytes(data: &[u8]) -> String {
     text
 }
 
+/// JSON with the same meaning: its strings have escapes. An encoder writes control characters of ASCII so by itself.
+pub fn json(text: &[u8]) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for char in String::from_utf8_lossy(text).chars() {
+        if char != '\n' && is_unsafe(char) {
+            // A string accepts every write. All these characters have one UTF-16 unit.
+            let _ = write!(escaped, "\\u{:04x}", u32::from(char));
+        } else {
+            escaped.push(char);
+        }
+    }
+    escaped
+}
+
 /// The number of bytes at the end that are the beginning of a character.
 pub fn incomplete(data: &[u8]) -> usize {
     let tail = &data[data.len().saturating_sub(3)..];
@@ -66,6 +80,10 @@ mod tests {
         assert_eq!(line("a\u{1b}[31m\r\n\tb\u{9b}2J\u{7f}"), "a\\u{1b}[31m\\r\\n\\tb\\u{9b}2J\\u{7f}");
         assert_eq!(line("user\u{202e}nimda\u{2028}x"), "user\\u{202e}nimda\\u{2028}x");
         assert_eq!(lines("a\tb\r\n\u{1b}c"), "a\tb\\r\n\\u{1b}c");
+        assert_eq!(
+            json("{\"a\":\"ä\\u001b\u{9b}2J\u{7f}\u{202e}🚀\"}\n".as_bytes()),
+            "{\"a\":\"ä\\u001b\\u009b2J\\u007f\\u202e🚀\"}\n"
+        );
         assert_eq!(bytes(b"ok\n\xff\x1b\xc3\xa4"), "ok\n\\xff\\u{1b}ä");
     }
 

@@ -170,6 +170,14 @@ fn read(path: &Path) -> Result<KeyFile, CliError> {
     KeyFile::parse(&text).map_err(|error| usage(format!("{}: {error}", path.display())))
 }
 
+/// The file to replace: not a link to it, which others may use too.
+fn target_of(path: &Path) -> io::Result<PathBuf> {
+    match std::fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => Ok(path.to_owned()),
+        found => found,
+    }
+}
+
 /// Edits the file under a lock and replaces it atomically.
 fn edit(
     path: &Path,
@@ -177,6 +185,7 @@ fn edit(
     change: impl FnOnce(&mut KeyFile) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
     let failed = |error: io::Error| usage(format!("{}: {error}", path.display()));
+    let path = &*target_of(path).map_err(failed)?;
     let lock = open_private(&path.with_extension("lock")).map_err(failed)?;
     if let Ok(found) = std::fs::metadata(path) {
         // The file's owner must be able to open a lock that root has created.
@@ -218,6 +227,21 @@ mod tests {
         revoke(&path, &file.keys[1].id).unwrap();
         assert!(revoke(&path, "ops").is_err(), "it is already revoked");
         assert_eq!(read(&path).unwrap().keys.len(), 1);
+    }
+
+    #[test]
+    fn the_file_that_a_link_points_to_is_edited() {
+        let directory = tempfile::tempdir().unwrap();
+        let (target, link) = (directory.path().join("real.toml"), directory.path().join("link.toml"));
+        std::os::unix::fs::symlink("real.toml", &link).unwrap();
+        let all = || ("viewer", vec!["*".to_owned()], Vec::new());
+        assert!(create(&link, "ci", all(), None, &[]).is_err(), "the link points to nothing");
+        std::fs::write(&target, "").unwrap();
+        create(&link, "ci", all(), None, &[]).unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(read(&target).unwrap().keys.len(), 1);
+        revoke(&link, "ci").unwrap();
+        assert!(link.is_symlink() && read(&target).unwrap().keys.is_empty());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use tonic::codegen::http::uri::Authority;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Status};
 
 use crate::model::{TraceContext, limits};
@@ -17,12 +17,11 @@ use crate::proto::v1::system_service_client::SystemServiceClient;
 use crate::proto::v1::task_service_client::TaskServiceClient;
 use crate::proto::v1::worker_service_client::WorkerServiceClient;
 
+use super::bounded_channel::BoundedChannel;
 use super::error::ConnectError;
 
 const DEFAULT_ADDRESS: &str = "http://127.0.0.1:7070";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Limit for one answer, or for the beginning of a stream; longer than a server waits for the end of a task in one call.
-const CALL_TIMEOUT: Duration = Duration::from_secs(90);
 /// A connection with calls in flight is closed if it brings nothing, not even the answer to a ping, for this time together.
 const PING_AFTER: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -67,7 +66,7 @@ impl Interceptor for CallHeaders {
 }
 
 /// The connection under the generated clients in [`proto`](crate::proto).
-pub type ClientChannel = InterceptedService<Channel, CallHeaders>;
+pub type ClientChannel = InterceptedService<BoundedChannel, CallHeaders>;
 
 /// A client of one server. Clones share its connection, which is opened by the first call, and again after it broke.
 #[derive(Clone, Debug)]
@@ -203,14 +202,13 @@ impl ClientBuilder {
             bearer.is_some() && !is_encrypted && !is_loopback(endpoint.uri().host().unwrap_or_default());
         let endpoint = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(CALL_TIMEOUT)
             .http2_keep_alive_interval(PING_AFTER)
             .keep_alive_timeout(PING_TIMEOUT)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .tcp_nodelay(true);
         let headers = CallHeaders::new(bearer, |name| std::env::var(name).ok());
-        Ok(Client { channel: InterceptedService::new(endpoint.connect_lazy(), headers), exposes_token })
+        Ok(Client { channel: InterceptedService::new(BoundedChannel(endpoint.connect_lazy()), headers), exposes_token })
     }
 }
 

@@ -1,6 +1,7 @@
 //! A client of one server: the connection, its credentials, and simple calls that submit a task and read its result.
 
 mod backoff;
+mod bounded_channel;
 mod channel;
 mod error;
 mod task;

@@ -65,12 +65,21 @@ SCALED_OBJECT = {
     },
 }
 
+# Kubernetes accepts only texts as values.
+ENVIRONMENT_VARIABLE = {
+    "type": "object",
+    "required": ["name"],
+    "properties": {"name": text(minLength=1), "value": {"type": "string"}, "valueFrom": {"type": "object"}},
+    "additionalProperties": False,
+}
+
 # Schemas of values whose type does not follow from the default.
 BOUNDS = {
     "nameOverride": text(pattern=OPTIONAL_NAME),
     "fullnameOverride": text(pattern=OPTIONAL_NAME),
     "clusterDomain": text(pattern=NAME),
     "image.repository": text(minLength=1),
+    "image.tag": text(pattern="^([A-Za-z0-9_][A-Za-z0-9_.-]{0,127}(@sha256:[0-9a-f]{64})?)?$"),
     "image.digest": text(pattern="^(sha256:[0-9a-f]{64})?$"),
     "image.pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
     "image.pullSecrets": items_of(text(pattern=NAME)),
@@ -116,7 +125,7 @@ BOUNDS = {
     "serviceAccount.annotations": STRINGS,
     "podLabels": STRINGS,
     "podAnnotations": STRINGS,
-    "extraEnv": OBJECTS,
+    "extraEnv": items_of(ENVIRONMENT_VARIABLE),
     "extraEnvFrom": OBJECTS,
     "extraVolumes": OBJECTS,
     "extraVolumeMounts": OBJECTS,

@@ -50,6 +50,8 @@ REFUSED = {
     "a user of a handler without the capabilities for it": ({"config": {"handler": [PROCESS | {"user": "2000"}]}}, "user"),
     "a program that would run as root": (
         {"config": {"handler": [PROCESS]}, "securityContext": {"handlerUsers": True}}, "user"),
+    "a tag that no image can have": ({"image": {"tag": "1.0 rc"}}, "tag"),
+    "a variable whose value is a number": ({"extraEnv": [{"name": "LIMIT", "value": 5}]}, "value"),
     "an incomplete digest": ({"image": {"digest": "sha256:12"}}, "digest"),
     "a grace period of days": ({"drain": {"limitSeconds": 1_000_000}}, "limitSeconds"),
 }

@@ -131,6 +131,10 @@ async fn names_and_labels_cannot_control_a_terminal_or_forge_a_line() {
         assert!(!text.contains('\u{1b}') && !text.contains('\u{9b}'), "{arguments:?}: {text:?}");
         assert!(!text.lines().any(|line| line.starts_with("state  FORGED")), "{arguments:?}: {text}");
     }
+    let shown = String::from_utf8(run_on_terminal(&server, "task get evil -o json")).unwrap();
+    assert!(!shown.contains('\u{9b}'), "{shown:?}");
+    let json: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(json["displayName"], "\u{1b}[31m\nstate  FORGED\u{9b}2J", "the escapes are those of JSON");
     let output = run(&server, &["task", "get", "evil"]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("\\u{1b}[31m\\nstate  FORGED\\u{9b}2J"), "{text}");

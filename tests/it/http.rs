@@ -177,7 +177,7 @@ fn malformed_requests_are_rejected_with_line_and_column() {
         ("text/plain", &[][..], 415),
         ("application/x-www-form-urlencoded", &[], 415),
         ("application/connect+json", &[], 415),
-        ("application/json", &[("content-encoding", "br")], 501),
+        ("application/json", &[("content-encoding", "br")], 415),
         ("application/json", &[("content-encoding", "gzip")], 400),
         ("application/json", &[("connect-protocol-version", "2")], 400),
         ("application/json", &[("connect-timeout-ms", "soon")], 400),
@@ -404,6 +404,20 @@ async fn plain_routes_work_with_forms_and_json() {
     ] {
         assert_eq!(form(path, body).status, status, "{path} {body}");
     }
+    for (invalid, parameter) in [
+        (form("/api/submit", "type=compute&id=a%20b"), "id"),
+        (form("/api/submit", "type=a%20b"), "type"),
+        (form(&format!("/api/submit?strict={}", "maybe"), "type=compute"), "strict"),
+        (form("/api/tasks/a%20b/cancel", ""), "id"),
+        (get("/api/task/a%20b"), "id"),
+        (get("/api/tasks?type=a%20b"), "type"),
+        (get("/api/tasks?page=none"), "page"),
+    ] {
+        let error = invalid.json();
+        let named = &error["details"][1]["debug"]["fieldViolations"][0]["field"];
+        assert_eq!((invalid.status, named), (400, &json!(parameter)), "{error}");
+        assert!(error["message"].as_str().unwrap().starts_with(&format!("`{parameter}` ")), "{error}");
+    }
 }
 
 #[tokio::test]
@@ -442,7 +456,7 @@ fn requests_from_a_foreign_origin_or_host_are_rejected() {
         assert_eq!((refused.status, reason(&refused.json())), (403, "FOREIGN_ORIGIN"), "{path}");
     }
     // Browsers send text/plain without a preflight request.
-    assert_eq!(from("http://localhost", "/api/submit", "text/plain", b"type=compute").status, 501);
+    assert_eq!(from("http://localhost", "/api/submit", "text/plain", b"type=compute").status, 415);
     // A foreign host name that resolves to this address.
     for path in ["/api/stats", "/api/tasks"] {
         let request = format!("GET {path} HTTP/1.1\r\nhost: evil.example\r\n\r\n");

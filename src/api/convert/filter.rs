@@ -123,7 +123,7 @@ pub fn page_cursor(token: &str, filter: &v1::TaskFilter) -> Result<Option<PageCu
     match at.map(PageCursor) {
         Some(cursor) if page_token(Some(cursor), filter) == token => Ok(Some(cursor)),
         _ => {
-            let description = "is not valid for this filter; pass next_page_token of the previous page unchanged";
+            let description = "is not valid for this filter; pass the token of the previous page unchanged";
             Err(InvalidFields::one("page_token", description))
         }
     }

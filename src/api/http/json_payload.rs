@@ -192,23 +192,26 @@ impl Rewriter<'_> {
             Some(())
         })?;
         let json = self.json;
-        let is_json = |value: &Range<usize>| std::str::from_utf8(&json[value.clone()]).is_ok_and(is_json);
-        if !members.iter().any(|(key, value)| &json[key.clone()] == b"\"json\"" && is_json(value)) {
+        let is_json = |key: &Range<usize>, value: &Range<usize>| {
+            let is_text = || std::str::from_utf8(&json[value.clone()]).is_ok_and(is_json);
+            name(&json[key.clone()]).is_some_and(|name| name == "json") && is_text()
+        };
+        if !members.iter().any(|(key, value)| is_json(key, value)) {
             return Some(());
         }
         self.copy_to(start + 1);
         let mut has_content_type = false;
         for (key, value) in members {
             let text = &json[value.clone()];
-            match &json[key.clone()] {
-                b"\"json\"" if is_json(&value) => {
-                    let data = BASE64_STANDARD.encode(text);
-                    self.output.text.extend_from_slice(format!("\"data\":\"{data}\",").as_bytes());
-                    continue;
-                }
+            if is_json(&key, &value) {
+                let data = BASE64_STANDARD.encode(text);
+                self.output.text.extend_from_slice(format!("\"data\":\"{data}\",").as_bytes());
+                continue;
+            }
+            match name(&json[key.clone()]).as_deref() {
                 // An empty content type stands for the default, which is the one of JSON here.
-                b"\"contentType\"" | b"\"content_type\"" if text == b"\"\"" || text == b"null" => continue,
-                b"\"contentType\"" | b"\"content_type\"" => has_content_type = true,
+                Some("contentType" | "content_type") if text == b"\"\"" || text == b"null" => continue,
+                Some("contentType" | "content_type") => has_content_type = true,
                 _ => {}
             }
             self.copy(key.start..value.end);
@@ -322,6 +325,11 @@ mod tests {
                 format!(r#"{{{},"contentType":"x/json"}}"#, data("1")),
             ),
             ("Payload", r#"{"json":5,"contentType":""}"#.to_owned(), format!("{{{},{typed}}}", data("5"))),
+            (
+                "Payload",
+                r#"{"js\u006fn":5,"content\u0054ype":"x/json"}"#.to_owned(),
+                format!(r#"{{{},"content\u0054ype":"x/json"}}"#, data("5")),
+            ),
             (
                 "SubmitTaskRequest",
                 r#" {"handler":"x","payload":{"json":null},"args":[]} "#.to_owned(),

@@ -186,10 +186,10 @@ impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         let Self { field, container, unknown, out } = self;
         match (field.kind(), container) {
-            // The JSON of payloads was moved before, so this is the JSON of one too many or is incomplete.
+            // The JSON of payloads was moved before, unless other clients could not read it.
             (Kind::Message(message), _) if message.full_name() == "google.protobuf.Value" => {
                 IgnoredAny::deserialize(deserializer)?;
-                Err(Error::custom("half a pair of surrogates, or too many payloads"))
+                Err(Error::custom("a string has half a pair of surrogates, such as `\\ud800` alone"))
             }
             (Kind::Message(message), Container::None | Container::List)
                 if message.package_name() != "google.protobuf" =>
@@ -347,7 +347,7 @@ mod tests {
             (r#"{"args":[1]}"#, "invalid type"),
             (r#"{"labels":{"a":1}}"#, "invalid type"),
             (r#"{"payload":[]}"#, "invalid type"),
-            (r#"{"payload":{"json":[1]}}"#, "too many payloads"),
+            (r#"{"payload":{"json":[1]}}"#, "half a pair of surrogates"),
         ] {
             let error = transcode("SubmitTaskRequest", json).unwrap_err();
             assert!(error.contains(expected) && error.contains("line 1"), "{json}: {error}");

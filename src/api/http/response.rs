@@ -47,7 +47,12 @@ pub fn edge_error(code: ErrorCode, message: impl Into<String>) -> Status {
 
 /// Builds an error response with the HTTP status that the Connect protocol assigns to the gRPC code.
 pub fn error(contract: &Contract, status: &Status) -> Response<Body> {
-    error_with_status(connect_code(status.code()).1, contract, status)
+    let http_status = match status.code() {
+        // Every method is implemented: the content type or the coding of the body is not.
+        Code::Unimplemented => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        code => connect_code(code).1,
+    };
+    error_with_status(http_status, contract, status)
 }
 
 pub fn error_with_status(http_status: StatusCode, contract: &Contract, status: &Status) -> Response<Body> {

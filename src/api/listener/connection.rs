@@ -171,7 +171,7 @@ impl<S: RequestService> ConnectionServer<S> {
         let connection = ConnectionInfo::new(peer, certificate, revoked.clone());
         let lasting_calls = LastingCalls::default();
         let service = service_fn(|mut request: Request<Incoming>| {
-            let refused = headers::refuse_host(&request);
+            let refused = headers::refuse(&request);
             request.extensions_mut().insert(connection.clone());
             let call = open.clone().map(ActiveCall::start);
             let lasting = lasting_calls.start(request.uri());

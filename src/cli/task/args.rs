@@ -1,13 +1,16 @@
 //! Options that describe a task.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
+use serde::de::IgnoredAny;
 
 use crate::cli::error::CliError;
 use crate::cli::time::to_proto;
+use crate::proto::json::is_json;
 use crate::proto::v1::{self, payload::Kind};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -115,7 +118,7 @@ impl TaskArgs {
             request_id: self.request_id.unwrap_or_default(),
             pool: self.pool.unwrap_or_default(),
             display_name: self.name.unwrap_or_default(),
-            labels: self.labels.into_iter().collect(),
+            labels: unique(self.labels)?,
             timeout: self.timeout.map(to_proto),
             retry: overrides_retry.then(|| v1::RetryPolicy {
                 max_attempts: self.attempts.unwrap_or_default(),
@@ -138,8 +141,7 @@ impl TaskArgs {
 fn payload(text: Option<String>, json: Option<String>) -> Result<Option<v1::Payload>, CliError> {
     if let Some(json) = json {
         // Sent unchanged: the handler receives this text.
-        let parsed: Result<serde_json::Value, _> = serde_json::from_str(&json);
-        parsed.map_err(|error| CliError::Usage(format!("--json: {error}")))?;
+        check_json(&json).map_err(|error| CliError::Usage(format!("--json: {error}")))?;
         let content_type = crate::model::spec::JSON.to_owned();
         return Ok(Some(v1::Payload { kind: Some(Kind::Data(json.into())), content_type }));
     }
@@ -159,6 +161,15 @@ fn payload(text: Option<String>, json: Option<String>) -> Result<Option<v1::Payl
     Ok(Some(v1::Payload { kind: Some(Kind::Data(data.into())), content_type: String::new() }))
 }
 
+/// Accepts the same texts as the HTTP API.
+fn check_json(text: &str) -> Result<(), String> {
+    serde_json::from_str::<IgnoredAny>(text).map_err(|error| error.to_string())?;
+    let is_readable = is_json(text);
+    is_readable
+        .then_some(())
+        .ok_or_else(|| "a string has half a pair of surrogates, such as `\\ud800` alone".to_owned())
+}
+
 /// Parses a factor. 0 would stand for the handler's setting.
 fn factor(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|factor| (1.0..=10.0).contains(factor)).ok_or_else(|| "must be 1 to 10".to_owned())
@@ -168,6 +179,18 @@ fn factor(text: &str) -> Result<f64, String> {
 pub fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or_else(|| "must be KEY=VALUE".to_owned())?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+/// The labels by their keys. A task has one value of each.
+pub fn unique(labels: Vec<(String, String)>) -> Result<BTreeMap<String, String>, CliError> {
+    let mut found = BTreeMap::new();
+    for (key, value) in labels {
+        if found.contains_key(&key) {
+            return Err(CliError::Usage(format!("--label {key:?} is given more than once")));
+        }
+        found.insert(key, value);
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -185,7 +208,19 @@ mod tests {
         std::fs::write(file.path(), b"from a file").unwrap();
         let named = format!("@{}", file.path().display());
         assert_eq!(data(payload(Some(named), None).unwrap()), "from a file");
-        assert!(matches!(payload(None, Some("{".to_owned())), Err(CliError::Usage(_))));
+        for invalid in ["{", "", "1 2", "NaN", r#""\ud800""#, r#"{"\udc00":1}"#] {
+            assert!(matches!(payload(None, Some(invalid.to_owned())), Err(CliError::Usage(_))), "{invalid}");
+        }
+        for exact in ["1e999", "123456789012345678901234567890", r#"{"a":1,"a":"\ud83d\ude00"}"#] {
+            assert_eq!(data(payload(None, Some(exact.to_owned())).unwrap()), exact);
+        }
         assert!(matches!(payload(Some("@/does/not/exist".to_owned()), None), Err(CliError::Usage(_))));
+    }
+    #[test]
+    fn a_label_is_given_once() {
+        let labels = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+        assert_eq!(unique(labels(&[("a", "1"), ("b", "1")])).unwrap().len(), 2);
+        let error = unique(labels(&[("a", "1"), ("b", "1"), ("a", "1")])).unwrap_err();
+        assert!(matches!(error, CliError::Usage(text) if text.contains("\"a\"")));
     }
 }

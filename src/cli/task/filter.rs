@@ -5,7 +5,9 @@ use clap::builder::NonEmptyStringValueParser;
 
 use crate::proto::v1;
 
-use super::args::{Priority, label};
+use crate::cli::error::CliError;
+
+use super::args::{Priority, label, unique};
 
 /// A task must match every option that is given; an option given more than once matches any of its values, except
 /// labels, which must all match.
@@ -50,16 +52,18 @@ enum TaskState {
 impl Filter {
     /// Whether it matches every task.
     pub fn is_empty(&self) -> bool {
-        v1::TaskFilter::from(self.clone()) == v1::TaskFilter::default()
+        v1::TaskFilter::try_from(self.clone()).is_ok_and(|filter| filter == v1::TaskFilter::default())
     }
 }
 
-impl From<Filter> for v1::TaskFilter {
-    fn from(filter: Filter) -> Self {
-        Self {
+impl TryFrom<Filter> for v1::TaskFilter {
+    type Error = CliError;
+
+    fn try_from(filter: Filter) -> Result<Self, CliError> {
+        Ok(Self {
             task_ids: filter.ids,
             batch_id: filter.batch.unwrap_or_default(),
-            labels: filter.labels.into_iter().collect(),
+            labels: unique(filter.labels)?,
             states: filter.states.into_iter().map(|state| state as i32).collect(),
             pool: filter.pool.unwrap_or_default(),
             handler: filter.handler.unwrap_or_default(),
@@ -67,6 +71,6 @@ impl From<Filter> for v1::TaskFilter {
             priorities: filter.priorities.into_iter().map(|priority| priority as i32).collect(),
             submitted_after: None,
             submitted_before: None,
-        }
+        })
     }
 }

@@ -10,7 +10,7 @@ use crate::cli::format::{self, Printer};
 use crate::cli::output;
 
 pub async fn run(filter: Filter, limit: usize, client: Client, printer: Printer) -> CommandResult {
-    let filter = v1::TaskFilter::from(filter);
+    let filter = v1::TaskFilter::try_from(filter)?;
     let mut list = v1::ListTasksResponse::default();
     loop {
         let left = limit - list.tasks.len();

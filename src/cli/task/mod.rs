@@ -157,7 +157,7 @@ async fn delete(filter: Filter, confirmed: bool, client: Client, printer: Printe
         let text = "this deletes all finished tasks; pass --yes to confirm";
         return Err(CliError::Usage(text.to_owned()));
     }
-    let request = v1::DeleteTasksRequest { filter: Some(filter.into()) };
+    let request = v1::DeleteTasksRequest { filter: Some(filter.try_into()?) };
     let response = client.tasks().delete_tasks(request).await?.into_inner();
     printer.print(&response, |response| format!("{} deleted", response.deleted));
     Ok(Exit::Success)

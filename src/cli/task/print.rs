@@ -39,7 +39,7 @@ pub fn event(event: &v1::TaskEvent) -> String {
     let stopping = if stopping { "asked to stop" } else { "" };
     for extra in [event.worker.clone(), format::failure(event.failure.as_ref()), stopping.to_owned()] {
         if !extra.is_empty() {
-            line = format!("{line} {extra}");
+            line = format!("{line} {}", terminal::line(&extra));
         }
     }
     if event.deleted { format!("{line} deleted") } else { line }

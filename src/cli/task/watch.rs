@@ -26,7 +26,7 @@ pub async fn run(
     printer: Printer,
 ) -> CommandResult {
     let mut request = v1::WatchTasksRequest {
-        filter: Some(filter.into()),
+        filter: Some(filter.try_into()?),
         resume_token: after.unwrap_or_default(),
         include_snapshot: snapshot,
         progress_interval: None,

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use tonic::Status;
 use tonic::codegen::http::HeaderMap;
 use tonic::codegen::http::header::CONTENT_TYPE;
+use tonic_types::StatusExt;
 
 use crate::api::convert::InvalidFields;
 use crate::api::headers;
@@ -21,6 +22,16 @@ use super::super::query::{self, Query, UnknownFields};
 use super::super::response::{JSON, edge_error};
 
 const FORM: &str = "application/x-www-form-urlencoded";
+
+/// Fields of the contract, and the parameters of plain routes that set them.
+const PARAMETERS: [(&str, &str); 6] = [
+    ("task_id", "id"),
+    ("handler", "type"),
+    ("filter.handler", "type"),
+    ("display_name", "label"),
+    ("page_token", "page"),
+    ("limit", "limit_seconds"),
+];
 
 pub struct Call {
     pub client: LoopbackClient,
@@ -156,6 +167,21 @@ pub fn number(field: &str, value: Option<&Value>, range: RangeInclusive<u64>) ->
     }
     let (min, max) = (range.start(), range.end());
     Err(into_status(InvalidFields::one(field, format!("is {value}, must be a whole number from {min} to {max}"))))
+}
+
+/// Names the parameters of the plain route in an error that lists fields of the contract.
+pub fn with_parameters(status: Status) -> Status {
+    let mut details = status.get_error_details();
+    let Some(mut invalid) = details.bad_request().cloned() else { return status };
+    let mut message = status.message().to_owned();
+    for violation in &mut invalid.field_violations {
+        if let Some((field, parameter)) = PARAMETERS.iter().find(|(field, _)| *field == violation.field) {
+            message = message.replacen(&format!("`{field}`"), &format!("`{parameter}`"), 1);
+            (*parameter).clone_into(&mut violation.field);
+        }
+    }
+    details.set_bad_request(invalid.field_violations);
+    Status::with_error_details(status.code(), message, details)
 }
 
 #[cfg(test)]

@@ -85,7 +85,7 @@ impl Route {
         };
         let client = LoopbackClient::new(context, &head, deadline, admission);
         let memory = client.memory();
-        let json = (self.handler)(Call { client, params, id }).await? + "\n";
+        let json = (self.handler)(Call { client, params, id }).await.map_err(call::with_parameters)? + "\n";
         Ok(memory.attach_to(response::with_content_type(self.status, JSON, json)))
     }
 }
