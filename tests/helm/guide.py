@@ -1,4 +1,4 @@
-"""The commands, values files and pods in docs/kubernetes.md."""
+"""The commands, values files and objects in docs/kubernetes.md."""
 
 import re
 
@@ -11,5 +11,6 @@ _BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
 _YAML = {text.splitlines()[0].removeprefix("# "): yaml.safe_load(text) for kind, text in _BLOCKS if kind == "yaml"}
 
 COMMANDS = [line for kind, text in _BLOCKS if kind == "sh" for line in text.splitlines()]
+DEPLOYMENTS = {name: document for name, document in _YAML.items() if name.endswith(".deployment.yaml")}
 PODS = {name: document for name, document in _YAML.items() if name.endswith(".pod.yaml")}
-FILES = {name: values for name, values in _YAML.items() if name not in PODS}
+FILES = {name: values for name, values in _YAML.items() if name not in PODS | DEPLOYMENTS}

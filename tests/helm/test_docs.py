@@ -14,7 +14,7 @@ import yaml
 
 import chart
 from chart import MODES, ROOT
-from guide import COMMANDS, FILES, GUIDE, PODS
+from guide import COMMANDS, DEPLOYMENTS, FILES, GUIDE, PODS
 
 INSTALLS = [line for line in COMMANDS if re.match(r"helm (install|upgrade)", line)]
 LINKS = re.findall(r"\]\(([^)#:]+)\)", GUIDE)
@@ -55,6 +55,25 @@ def test_a_pod_of_the_guide_is_valid(name):
     assert f"{claim}-{statefulset['metadata']['name']}-0" in claims
 
 
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_a_deployment_of_workers_is_valid_and_scaled_by_its_pool(name):
+    deployment = DEPLOYMENTS[name]
+    kubernetes_validate.validate(deployment, "1.37", strict=True)
+    rendered = chart.render(FILES["workers.yaml"] | {"fullnameOverride": "lineshaft"})
+    scaled = chart.only(rendered, "ScaledObject")["spec"]
+    assert scaled["scaleTargetRef"] == {"kind": "Deployment", "name": deployment["metadata"]["name"]}
+    assert "replicas" not in deployment["spec"]
+    services = {f"{item['metadata']['name']}:{item['spec']['ports'][0]['port']}"
+                for item in rendered if item["kind"] == "Service"}
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
+    variables = {variable["name"]: variable for variable in container["env"]}
+    assert variables["LINESHAFT_ADDRESS"]["value"] in services
+    secret = variables["LINESHAFT_TOKEN"]["valueFrom"]["secretKeyRef"]
+    assert any(f"create secret generic {secret['name']} --from-file={secret['key']}=" in line for line in COMMANDS)
+    pools = {pool["name"]: pool for pool in FILES["workers.yaml"]["config"]["pool"]}
+    assert pools[scaled["triggers"][0]["metadata"]["pool"]]["kind"] == "remote"
+
+
 def kubectl(line, cwd, *more):
     """Runs a kubectl command without a cluster."""
     words = shlex.split(line)
@@ -72,9 +91,10 @@ def notes_for_the_cluster():
 @pytest.mark.parametrize("line", CLUSTER + notes_for_the_cluster())
 def test_kubectl_accepts_the_command(line, tmp_path):
     """kubectl checks arguments before it connects; there is no cluster here, so the connection is refused."""
-    for name, pod in PODS.items():
-        (tmp_path / name).write_text(yaml.safe_dump(pod))
-    (tmp_path / "tokens.toml").write_text("")
+    for name, document in (PODS | DEPLOYMENTS).items():
+        (tmp_path / name).write_text(yaml.safe_dump(document))
+    for name in ("tokens.toml", "image-worker.token"):
+        (tmp_path / name).write_text("")
     done = kubectl(line, tmp_path)
     assert "127.0.0.1:1" in done.stderr and "refused" in done.stderr, done.stdout + done.stderr
 
