@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import shlex
 import shutil
 import signal
@@ -52,12 +53,14 @@ def main():
     parser.add_argument("--concurrency", type=int, default=32, help="tasks that a worker runs at a time")
     parser.add_argument("--appendfsync", choices=["everysec", "always"], default="everysec", help="setting of Redis")
     parser.add_argument("--only", help="systems, separated by commas")
+    parser.add_argument("--measure", default="", help="regular expression for the names of the measurements")
     parser.add_argument("--json", type=pathlib.Path, help="write all values to this file")
     options = parser.parse_args()
     systems = LANGUAGES[options.language]
     if options.only:
         systems = {name: systems[name] for name in options.only.split(",")}
 
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("stopped"))  # so that servers and workers end too
     values = {}
     names = list(systems)
     for number in range(options.rounds):
@@ -86,7 +89,7 @@ def measure(system, kind, options):
             if with_worker:
                 stack.enter_context(process([*program, "work"], folder, environment))
             for name, arguments, needs_worker, _ in MEASUREMENTS:
-                if needs_worker != with_worker:
+                if needs_worker != with_worker or not re.search(options.measure, name):
                     continue
                 filled = [
                     {"CALLERS": str(options.callers), "SECONDS": str(options.seconds)}.get(one, one) for one in arguments

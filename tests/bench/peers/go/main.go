@@ -124,7 +124,7 @@ func (riverWorker) Work(_ context.Context, job *river.Job[arguments]) error {
 }
 
 func newRiver() system {
-	pool := must(pgxpool.New(ctx, fmt.Sprintf("postgres://postgres@%s/postgres?sslmode=disable&pool_max_conns=%d", address, concurrency)))
+	pool := must(pgxpool.New(ctx, fmt.Sprintf("postgres://postgres@%s/postgres?sslmode=disable&pool_max_conns=64", address)))
 	driver := riverpgxv5.New(pool)
 	// The worker and the callers start at the same time.
 	lock := must(pool.Acquire(ctx))
