@@ -23,39 +23,57 @@ impl Core {
         let unstarted = self.pool_of_unstarted_trial();
         for index in 0..self.pools.len() {
             if !self.pools[index].spec.paused && unstarted != Some(index) {
-                for queue in 0..self.pools[index].queues.len() {
-                    self.dispatch_queue(index, queue, is_trial, out);
+                for priority in Priority::DESCENDING.into_iter().filter(|_| !is_trial) {
+                    self.assign_priority(index, priority);
+                }
+                self.dispatch_assigned(index, out);
+            }
+        }
+    }
+
+    /// Begins attempts of this priority. The queues of a remote pool share the slots that a namespace may have, so each of
+    /// them gets one attempt at a time, beginning with a different one in each call.
+    fn assign_priority(&mut self, pool: usize, priority: Priority) {
+        let queues = self.pools[pool].queues.len();
+        let first = scatter(self.stamp, queues);
+        let mut is_done = false;
+        while !is_done {
+            is_done = true;
+            for queue in (first..queues).chain(0..first) {
+                while self.assign_next(pool, queue, priority) {
+                    if self.pools[pool].spec.max_running_per_namespace.is_some() && queues > 1 {
+                        is_done = false;
+                        break;
+                    }
                 }
             }
         }
     }
 
-    fn dispatch_queue(&mut self, index: usize, queue: usize, is_trial: bool, out: &mut Decisions) {
-        let window = self.pools[index].window(queue);
-        let mut assignments = Vec::new();
-        let mut ahead = 0;
-        for priority in Priority::DESCENDING.into_iter().filter(|_| !is_trial) {
-            ahead += self.pools[index].queues[queue].assigned[priority.index()];
-            while ahead < window
-                && let Some(assignment) = self.assign_next(index, queue, priority)
-            {
-                assignments.push(assignment);
-                ahead += 1;
-            }
+    /// Begins the next attempt of a queue, if its window has room. Returns false if there is none.
+    fn assign_next(&mut self, pool: usize, queue: usize, priority: Priority) -> bool {
+        if !self.pools[pool].has_room(queue, priority) {
+            return false;
         }
-        let queue = &mut self.pools[index].queues[queue];
-        let held_back = std::array::from_fn(|p| Priority::from_index(p).is_some_and(|p| queue.ready.startable(p) > 0));
-        if !assignments.is_empty() || held_back != queue.held_back {
-            queue.held_back = held_back;
-            let (pool, handler) = (u16::try_from(index).unwrap_or(u16::MAX), queue.handler.clone());
-            out.dispatches.push(Dispatch { pool, handler, assignments, held_back });
-        }
+        let tasks = &self.tasks;
+        let entry = self.pools[pool].queues[queue].ready.pop(priority, |entry| Self::is_live(tasks, entry));
+        let Some(assignment) = entry.and_then(|entry| self.assign(entry.index)) else { return false };
+        self.pools[pool].queues[queue].begun.push(assignment);
+        true
     }
 
-    fn assign_next(&mut self, pool: usize, queue: usize, priority: Priority) -> Option<Assignment> {
-        let tasks = &self.tasks;
-        let entry = self.pools[pool].queues[queue].ready.pop(priority, |entry| Self::is_live(tasks, entry))?;
-        self.assign(entry.index)
+    /// Dispatches the attempts that have begun. What is held back is only known when all queues have theirs.
+    fn dispatch_assigned(&mut self, index: usize, out: &mut Decisions) {
+        let pool = u16::try_from(index).unwrap_or(u16::MAX);
+        for queue in &mut self.pools[index].queues {
+            let assignments = std::mem::take(&mut queue.begun);
+            let held_back =
+                std::array::from_fn(|p| Priority::from_index(p).is_some_and(|p| queue.ready.startable(p) > 0));
+            if !assignments.is_empty() || held_back != queue.held_back {
+                queue.held_back = held_back;
+                out.dispatches.push(Dispatch { pool, handler: queue.handler.clone(), assignments, held_back });
+            }
+        }
     }
 
     /// Begins an attempt of a QUEUED task.
@@ -108,6 +126,13 @@ impl Core {
         }
         order.front().copied()
     }
+}
+
+/// An index below `count` that differs from call to call, without a pattern that repeats soon.
+fn scatter(stamp: u64, count: usize) -> usize {
+    // The upper bits of the product with 2⁶⁴ divided by the golden ratio.
+    let mixed = stamp.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    usize::try_from(mixed).unwrap_or(0).checked_rem(count).unwrap_or(0)
 }
 
 fn is_assigned(tasks: &TaskTable, ticket: Ticket) -> bool {

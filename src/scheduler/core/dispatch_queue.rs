@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use crate::model::{HandlerName, Priority};
-use crate::pool::Ticket;
+use crate::pool::{Assignment, Ticket};
 
 use super::ready_queue::ReadyQueue;
 
@@ -19,6 +19,8 @@ pub struct DispatchQueue {
     pub assigned: [usize; Priority::COUNT],
     /// The same attempts in the order of their dispatch; others are stale, and bounded by the number of these.
     pub assigned_order: [VecDeque<Ticket>; Priority::COUNT],
+    /// Attempts that have begun and are about to be dispatched.
+    pub begun: Vec<Assignment>,
     /// As last sent to the pool.
     pub held_back: [bool; Priority::COUNT],
 }
@@ -31,6 +33,7 @@ impl DispatchQueue {
             slots: 0,
             assigned: [0; Priority::COUNT],
             assigned_order: Default::default(),
+            begun: Vec::new(),
             held_back: [false; Priority::COUNT],
         }
     }

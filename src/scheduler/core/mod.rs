@@ -44,6 +44,8 @@ mod pools_tests;
 #[cfg(test)]
 mod quarantine_tests;
 #[cfg(test)]
+mod remote_tests;
+#[cfg(test)]
 mod requests_tests;
 #[cfg(test)]
 mod retention_tests;

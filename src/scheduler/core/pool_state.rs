@@ -131,6 +131,12 @@ impl PoolState {
         }
     }
 
+    /// Whether the window of a queue has room for an attempt of this priority.
+    pub fn has_room(&self, queue: usize, priority: Priority) -> bool {
+        let ahead: usize = self.queues[queue].assigned[priority.index()..].iter().sum();
+        ahead < self.window(queue)
+    }
+
     /// Number of QUEUED tasks of this priority.
     pub fn queued(&self, priority: Priority) -> usize {
         self.queues.iter().map(|queue| queue.len(priority)).sum()

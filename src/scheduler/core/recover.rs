@@ -59,7 +59,10 @@ impl Core {
         let hold = if task.attempt == 0 { Hold::Delay } else { Hold::BackOff };
         let may_expire = !task.has_started && !task.state.is_terminal();
         let remote = task.remote.filter(|_| task.state == TaskState::Running).map(|(worker, fence)| {
-            self.pools[usize::from(pool)].take_slot(&task.spec.options.namespace);
+            let pool = &mut self.pools[usize::from(pool)];
+            // Slots are counted in the queues, and a running task needs none of its own.
+            pool.queue_for(&task.spec.options.handler);
+            pool.take_slot(&task.spec.options.namespace);
             self.remote_workers.insert(fence, worker);
             fence
         });

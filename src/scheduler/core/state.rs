@@ -268,7 +268,12 @@ impl Core {
                 let its = |task: &TaskEntry| task.has_attempt && task.spec.options.namespace == *namespace;
                 own().filter(|(_, task)| its(task)).count()
             };
+            let limited = pool.spec.max_running_per_namespace.is_some();
             for queue in &pool.queues {
+                for (_, task) in own().filter(|_| limited) {
+                    let namespace = &task.spec.options.namespace;
+                    assert_eq!(queue.ready.slots_of(namespace), attempts(namespace), "slots of {namespace}");
+                }
                 queue.ready.check(attempts, |entry| Self::is_live(&self.tasks, entry));
                 for (order, assigned) in queue.assigned_order.iter().zip(queue.assigned) {
                     assert!(order.len() <= 2 * assigned + 65, "{} entries for {assigned} attempts", order.len());
