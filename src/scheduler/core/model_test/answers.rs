@@ -11,6 +11,9 @@ use super::super::holds::Holds;
 use super::super::state::Core;
 use super::super::timers::Purpose;
 
+/// By what tasks that are dispatched in order have in common. Only a remote pool has a queue for each handler.
+type Queues = BTreeMap<(PoolName, Option<HandlerName>, Priority, Namespace), Vec<TaskId>>;
+
 #[derive(Debug, PartialEq)]
 pub struct Answers {
     revision: Revision,
@@ -18,7 +21,7 @@ pub struct Answers {
     /// Settings, etag, and numbers of WAITING, QUEUED and RUNNING tasks of each configured pool.
     pools: BTreeMap<PoolName, (PoolSettings, String, [u64; 3])>,
     /// QUEUED tasks that are not dispatched, in the order of their dispatch.
-    queues: BTreeMap<(PoolName, Priority, Namespace), Vec<TaskId>>,
+    queues: Queues,
     /// Deadlines in order, and whether each is an expiry.
     timers: Vec<(Timestamp, TaskId, bool)>,
     /// Finished tasks in the order in which the retention deletes them.
@@ -40,6 +43,8 @@ struct TaskAnswer {
     changed_at: Timestamp,
     attempt: u16,
     crashes: u16,
+    /// Fence of the attempt of an earlier server that goes on.
+    adopted: Option<u64>,
     cancel: Option<Box<CancelRequest>>,
     waits: bool,
     expires: bool,
@@ -73,6 +78,7 @@ impl Answers {
                 attempt: task.attempt,
                 // Nothing asks for that of a finished task.
                 crashes: if task.state.is_terminal() { 0 } else { task.crashes },
+                adopted: (task.state == TaskState::Running && task.has_attempt).then_some(task.stamp),
                 cancel: task.cancel.clone(),
                 waits: task.holds != Holds::NONE,
                 expires: task.expires,
@@ -109,16 +115,15 @@ fn pools(core: &Core) -> BTreeMap<PoolName, (PoolSettings, String, [u64; 3])> {
     answer.collect()
 }
 
-fn queues(core: &Core) -> BTreeMap<(PoolName, Priority, Namespace), Vec<TaskId>> {
-    let mut queues: BTreeMap<_, Vec<TaskId>> = BTreeMap::new();
-    for pool in &core.pools {
+fn queues(core: &Core) -> Queues {
+    let mut queues = Queues::new();
+    for (pool, queue) in core.pools.iter().flat_map(|pool| pool.queues.iter().map(move |queue| (pool, queue))) {
         for priority in Priority::DESCENDING {
-            for (namespace, entry) in pool.queues.iter().flat_map(|queue| queue.ready.entries(priority)) {
-                if Core::is_live(&core.tasks, entry) {
-                    let task = core.tasks.get(entry.index).expect("a live entry");
-                    let key = (pool.spec.name.clone(), priority, namespace.clone());
-                    queues.entry(key).or_default().push(task.spec.id.clone());
-                }
+            let live = queue.ready.entries(priority).filter(|(_, entry)| Core::is_live(&core.tasks, *entry));
+            for (namespace, entry) in live {
+                let task = core.tasks.get(entry.index).expect("a live entry");
+                let key = (pool.spec.name.clone(), queue.handler.clone(), priority, namespace.clone());
+                queues.entry(key).or_default().push(task.spec.id.clone());
             }
         }
     }

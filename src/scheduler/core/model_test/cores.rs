@@ -3,31 +3,51 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::{Catalog, Event, PoolKind, PoolName, PoolSpec, Revision, Task};
+use crate::model::{Catalog, Event, HandlerName, PoolKind, PoolName, PoolSpec, Revision, Task};
 use crate::store::fold;
 
 use super::super::{Core, CoreOptions};
 use super::history::RETENTION;
 
-pub const POOLS: [&str; 2] = ["default", "other"];
-/// Pools without tasks, in which handlers are registered.
-pub const REMOTE_POOLS: [&str; 2] = ["far", "farther"];
+/// Pools with workers of their own, and then those of remote workers.
+pub const POOLS: [&str; 4] = ["default", "other", "far", "farther"];
+/// Number of pools with workers of their own.
+pub const LOCAL_POOLS: usize = 2;
 /// Attempts of one namespace that may run at once in each pool.
-pub const MAX_RUNNING: [Option<usize>; 2] = [None, Some(2)];
+pub const MAX_RUNNING: [Option<usize>; POOLS.len()] = [None, Some(2), None, Some(2)];
+/// Crashes of the server, or losses of its worker, in a row after which a task fails.
+pub const CRASHES_MAX: u32 = 3;
 pub const PAYLOAD_BYTES_MAX: u64 = 1_000;
 pub const ATTACHED_BYTES_MAX: u64 = 2_000;
 
+pub fn pool_name(pool: usize) -> PoolName {
+    PoolName::parse(POOLS[pool]).unwrap()
+}
+
+pub fn is_remote(pool: usize) -> bool {
+    pool >= LOCAL_POOLS
+}
+
+/// Whether the pool with this name is one of remote workers.
+pub fn is_remote_name(pool: &PoolName) -> bool {
+    (LOCAL_POOLS..POOLS.len()).any(|index| pool_name(index) == *pool)
+}
+
+pub fn handler_name(number: u8) -> HandlerName {
+    HandlerName::parse(&format!("h{number}")).unwrap()
+}
+
 fn options() -> CoreOptions {
-    let pool = |(name, limit): (&str, _)| {
-        let pool = PoolSpec::with_defaults(PoolName::parse(name).unwrap(), 2);
-        PoolSpec { size: 2, max_running_per_namespace: limit, ..pool }
+    let pool = |index: usize| {
+        let pool =
+            PoolSpec { max_running_per_namespace: MAX_RUNNING[index], ..PoolSpec::with_defaults(pool_name(index), 2) };
+        if is_remote(index) {
+            PoolSpec { kind: PoolKind::Remote, size: 0, ..pool }
+        } else {
+            PoolSpec { size: 2, ..pool }
+        }
     };
-    let remote = |name| {
-        let pool = PoolSpec::with_defaults(PoolName::parse(name).unwrap(), 1);
-        PoolSpec { kind: PoolKind::Remote, size: 0, ..pool }
-    };
-    let pools: Vec<_> =
-        POOLS.into_iter().zip(MAX_RUNNING).map(pool).chain(REMOTE_POOLS.into_iter().map(remote)).collect();
+    let pools: Vec<_> = (0..POOLS.len()).map(pool).collect();
     let by_name = pools.iter().map(|pool| (pool.name.clone(), pool.clone())).collect();
     CoreOptions {
         pools,
@@ -35,7 +55,7 @@ fn options() -> CoreOptions {
         retention: RETENTION,
         payload_bytes_max: PAYLOAD_BYTES_MAX,
         attached_bytes_max: ATTACHED_BYTES_MAX,
-        crashes_max: 3,
+        crashes_max: CRASHES_MAX,
     }
 }
 

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    Event, FailureReason, InterruptCause, Namespace, Output, PoolChange, PoolName, PoolSettings, Priority,
-    RequestRetention, Retention, Revision, TaskChange, TaskEvent, TaskFilter, TaskId, TaskSpec, TaskState, Timestamp,
+    Event, FailureReason, HandlerName, InterruptCause, Lease, Namespace, Output, PoolChange, PoolName, PoolSettings,
+    Priority, RequestRetention, Retention, Revision, TaskChange, TaskEvent, TaskFilter, TaskId, TaskSpec, TaskState,
+    Timestamp,
 };
+
+use super::cores::{CRASHES_MAX, is_remote_name};
 
 pub const RETENTION: Retention = Retention {
     count: 4,
@@ -25,12 +28,12 @@ pub enum Cause {
     Sweep(Timestamp),
     /// A request to delete what matches and had ended at that revision.
     Request(TaskFilter, Revision),
-    /// A restart, and the number of tasks that were running.
+    /// A restart, and the number of tasks that the server itself was running.
     Restart { running: usize },
 }
 
-/// The place of a QUEUED task among those of the same pool, priority and namespace: interrupted tasks come first, and
-/// then those that have waited longest.
+/// The place of a QUEUED task among those of the same key: interrupted tasks come first, and then those that have waited
+/// longest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct QueuePosition {
     is_new: bool,
@@ -46,11 +49,17 @@ pub struct Known {
     /// The time of the last event.
     pub at: Timestamp,
     /// When the present state began.
-    since: Timestamp,
+    pub since: Timestamp,
     /// Until when it waits, if it is WAITING; see [`Start`].
     waits_until: Timestamp,
     pub place: QueuePosition,
     pub has_started: bool,
+    /// Number of the present or last attempt.
+    pub attempt: u32,
+    /// Fence and worker of the last start in a remote pool.
+    pub remote_start: Option<(u64, Arc<str>)>,
+    /// Workers that were lost since an attempt has failed.
+    losses: u32,
     /// Of everything of variable size in its events.
     pub stored_bytes: usize,
     /// A cancel was accepted while an attempt was live.
@@ -86,9 +95,13 @@ impl Known {
     }
 
     /// What tasks that are started in order have in common.
-    pub fn key(&self) -> (&PoolName, Priority, &Namespace) {
+    pub fn key(&self) -> (&PoolName, &HandlerName, Priority, &Namespace) {
         let options = &self.spec.options;
-        (&options.pool, options.priority, &options.namespace)
+        (&options.pool, &options.handler, options.priority, &options.namespace)
+    }
+
+    pub fn is_remote(&self) -> bool {
+        is_remote_name(&self.spec.options.pool)
     }
 }
 
@@ -141,6 +154,9 @@ impl History {
             waits_until: event.at.after(spec.extras().delay.unwrap_or_default()),
             place: QueuePosition { is_new: true, since: event.revision },
             has_started: false,
+            attempt: 0,
+            remote_start: None,
+            losses: 0,
             stored_bytes: spec.payload.len() + spec.attached_bytes(),
             is_cancelled: false,
             ended: None,
@@ -158,10 +174,22 @@ impl History {
         a_cancelled_attempt_ends_as_cancelled(task, event);
         a_task_that_may_not_start_twice_is_not_repeated(task, event);
         only_a_task_that_ran_alone_is_blamed_for_a_crash(task, event, cause);
+        only_attempts_of_the_server_end_with_it(task, event);
+        a_task_fails_when_its_workers_were_lost_too_often_in_a_row(task, event);
         let was = std::mem::replace(&mut task.state, event.state);
         task.at = event.at;
         task.stored_bytes += produced_bytes(&event.change);
-        task.has_started |= matches!(event.change, TaskChange::Started { .. });
+        task.attempt = event.attempt;
+        match &event.change {
+            TaskChange::Started { worker, lease } => {
+                task.has_started = true;
+                task.remote_start = remote_start(worker, lease);
+                assert_eq!(task.remote_start.is_some(), task.is_remote(), "who runs {event:?}");
+            }
+            TaskChange::Interrupted { cause: InterruptCause::WorkerLost } => task.losses += 1,
+            TaskChange::Retrying { .. } => task.losses = 0,
+            _ => {}
+        }
         task.is_cancelled |= matches!(event.change, TaskChange::CancelRequested { .. });
         if let TaskChange::Retrying { not_before, .. } = event.change {
             task.waits_until = not_before;
@@ -294,8 +322,37 @@ fn a_task_that_may_not_start_twice_is_not_repeated(task: &Known, event: &TaskEve
 
 fn only_a_task_that_ran_alone_is_blamed_for_a_crash(task: &Known, event: &TaskEvent, cause: &Cause) {
     let TaskChange::Failed { failure, .. } = &event.change else { return };
-    if failure.reason == FailureReason::WorkerLost && !task.spec.options.at_most_once {
+    if failure.reason == FailureReason::WorkerLost && !task.spec.options.at_most_once && !task.is_remote() {
         let Cause::Restart { running } = cause else { panic!("{event:?} without a restart") };
         assert_eq!(*running, 1, "{event:?} beside other tasks");
+    }
+}
+
+/// Attempts of remote workers outlive a server; others do not outlive a worker.
+fn only_attempts_of_the_server_end_with_it(task: &Known, event: &TaskEvent) {
+    let TaskChange::Interrupted { cause } = event.change else { return };
+    assert!(cause != InterruptCause::Crash || !task.is_remote(), "{event:?} of an attempt of a remote worker");
+    assert!(cause != InterruptCause::WorkerLost || task.is_remote(), "{event:?} of an attempt of the server");
+}
+
+fn a_task_fails_when_its_workers_were_lost_too_often_in_a_row(task: &Known, event: &TaskEvent) {
+    if !task.is_remote() || task.spec.options.at_most_once {
+        return;
+    }
+    match &event.change {
+        TaskChange::Failed { failure, .. } if failure.reason == FailureReason::WorkerLost => {
+            assert_eq!(task.losses + 1, CRASHES_MAX, "{event:?}");
+        }
+        TaskChange::Interrupted { cause: InterruptCause::WorkerLost } => {
+            assert!(task.losses + 1 < CRASHES_MAX, "{event:?} after {} losses", task.losses);
+        }
+        _ => {}
+    }
+}
+
+fn remote_start(worker: &Arc<str>, lease: &Lease) -> Option<(u64, Arc<str>)> {
+    match lease {
+        Lease::Remote { fence } => Some((*fence, worker.clone())),
+        Lease::Local { .. } => None,
     }
 }

@@ -3,10 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{PoolName, PoolSpec, Priority, TaskId, TaskState};
+use crate::model::{PoolName, PoolSettings, PoolSpec, Priority, TaskId, TaskState};
 
-use super::cores::{ATTACHED_BYTES_MAX, MAX_RUNNING, PAYLOAD_BYTES_MAX, POOLS};
+use super::super::dispatch_queue::DispatchQueue;
+use super::cores::{ATTACHED_BYTES_MAX, MAX_RUNNING, PAYLOAD_BYTES_MAX, POOLS, is_remote, pool_name};
 use super::history::Known;
+use super::steps::{WORKER_SLOTS_MAX, WORKERS};
 use super::world::World;
 
 pub fn check(world: &World) {
@@ -18,6 +20,7 @@ pub fn check(world: &World) {
     no_more_attempts_run_than_there_are_slots(world);
     no_namespace_has_more_slots_than_it_may(world);
     free_slots_are_given_to_startable_tasks(world);
+    tasks_without_a_capable_worker_wait(world);
     nothing_is_overdue(world);
     counts_equal_the_number_of_tasks(world);
     pools_have_the_settings_of_their_last_change(world);
@@ -56,9 +59,8 @@ fn a_task_has_at_most_one_live_attempt(world: &World) {
 }
 
 fn used_slots_equal_live_attempts(world: &World) {
-    let running: usize = world.pools.iter().map(|pool| pool.running.len()).sum();
-    assert_eq!(world.core.running(), running as u64, "attempts whose start was reported");
-    for pool in &world.pools {
+    for (index, pool) in world.pools.iter().enumerate() {
+        assert_eq!(world.core.pools[index].running, pool.running.len() as u64, "attempts whose start was reported");
         let tickets = pool.claimed.iter().chain(&pool.running).map(|attempt| (&attempt.id, attempt.ticket));
         let assigned = pool.assigned.iter().map(|assignment| (&assignment.spec.id, assignment.ticket));
         for (id, ticket) in tickets.chain(assigned) {
@@ -68,10 +70,14 @@ fn used_slots_equal_live_attempts(world: &World) {
 }
 
 fn no_more_attempts_run_than_there_are_slots(world: &World) {
-    for pool in &world.pools {
-        // A pool that shrinks lets its attempts end.
-        let used = pool.claimed.len() + pool.running.len();
-        assert!(used <= 3, "{used} slots are used");
+    for (index, pool) in world.pools.iter().enumerate() {
+        // A pool that shrinks lets its attempts end, and so does a worker that connects with fewer slots.
+        let used = if is_remote(index) {
+            (0..WORKERS).map(|worker| pool.taken(worker)).max().unwrap_or_default()
+        } else {
+            pool.claimed.len() + pool.running.len()
+        };
+        assert!(used <= WORKER_SLOTS_MAX, "{used} slots are used");
     }
 }
 
@@ -86,8 +92,8 @@ fn no_namespace_has_more_slots_than_it_may(world: &World) {
     }
 }
 
-/// QUEUED tasks that are not dispatched and whose namespace may have more slots in the pool.
-fn startable(world: &World, pool: &PoolSpec, priority: Priority) -> usize {
+/// QUEUED tasks of a queue that are not dispatched and whose namespace may have more slots in the pool.
+fn startable(world: &World, pool: &PoolSpec, queue: &DispatchQueue, priority: Priority) -> usize {
     let own = || world.live.tasks.iter().filter(|(_, task)| task.spec.options.pool == pool.name);
     let mut slots: BTreeMap<_, usize> = BTreeMap::new();
     for (_, task) in own().filter(|(id, _)| world.core.ticket(id).is_some()) {
@@ -95,24 +101,39 @@ fn startable(world: &World, pool: &PoolSpec, priority: Priority) -> usize {
     }
     let can_start = |id: &TaskId, task: &Known| {
         let is_full =
-            pool.max_running_per_namespace.is_some_and(|max| slots.get(task.key().2).is_some_and(|n| *n >= max));
-        task.state == TaskState::Queued && world.core.ticket(id).is_none() && task.key().1 == priority && !is_full
+            pool.max_running_per_namespace.is_some_and(|max| slots.get(task.key().3).is_some_and(|n| *n >= max));
+        let is_its = queue.handler.as_ref().is_none_or(|handler| task.key().1 == handler) && task.key().2 == priority;
+        task.state == TaskState::Queued && world.core.ticket(id).is_none() && is_its && !is_full
     };
     own().filter(|(id, task)| can_start(id, task)).count()
 }
 
-/// As long as a pool is given fewer attempts than its window has room for, no task of it waits.
+/// As long as a pool is given fewer attempts than its window has room for, no task of it waits. A remote pool has a
+/// window for each handler, which does not depend on those of the others.
 fn free_slots_are_given_to_startable_tasks(world: &World) {
     let is_trial = world.core.quarantine.barrier.is_some() || !world.core.quarantine.suspects.is_empty();
-    for pool in world.core.pools.iter().filter(|pool| !pool.spec.paused && !pool.is_remote() && !is_trial) {
-        let mut ahead = 0;
-        for priority in Priority::DESCENDING {
-            ahead += pool.queues[0].assigned[priority.index()];
-            let waiting = startable(world, &pool.spec, priority);
-            assert!(waiting == 0 || ahead >= pool.window(0), "{waiting} tasks of {} wait for nothing", pool.spec.name);
-            let told = pool.queues[0].held_back[priority.index()];
-            assert_eq!(told, waiting > 0, "whether {priority:?} of {} is held back", pool.spec.name);
+    for pool in world.core.pools.iter().filter(|pool| !pool.spec.paused && !is_trial) {
+        for (index, queue) in pool.queues.iter().enumerate() {
+            let (mut ahead, window) = (0, pool.window(index));
+            for priority in Priority::DESCENDING {
+                ahead += queue.assigned[priority.index()];
+                let waiting = startable(world, &pool.spec, queue, priority);
+                let name = (&pool.spec.name, &queue.handler);
+                assert!(waiting == 0 || ahead >= window, "{waiting} tasks of {name:?} wait for nothing");
+                let told = queue.held_back[priority.index()];
+                assert_eq!(told, waiting > 0, "whether {priority:?} of {name:?} is held back");
+            }
         }
+    }
+}
+
+/// The tasks of a remote pool that no connected worker can run are counted, and are given to no worker.
+fn tasks_without_a_capable_worker_wait(world: &World) {
+    for (index, pool) in world.pools.iter().enumerate().filter(|(index, _)| is_remote(*index)) {
+        let has_worker = |task: &Known| pool.workers.iter().any(|worker| worker.offers(&task.spec.options));
+        let is_its = |task: &Known| task.spec.options.pool == pool_name(index) && task.state == TaskState::Queued;
+        let waiting = world.live.tasks.values().filter(|task| is_its(task) && !has_worker(task));
+        assert_eq!(world.core.pools[index].without_worker(), waiting.count() as u64, "tasks without a worker");
     }
 }
 
@@ -138,10 +159,12 @@ fn counts_equal_the_number_of_tasks(world: &World) {
 }
 
 fn pools_have_the_settings_of_their_last_change(world: &World) {
-    for view in world.core.pool_views() {
-        if let Some(settings) = world.live.pools.get(&view.spec.name) {
-            assert_eq!(crate::model::PoolSettings::of(&view.spec), *settings);
-        }
+    for (index, (view, pool)) in world.core.pool_views().iter().zip(&world.pools).enumerate() {
+        let set = world.live.pools.get(&view.spec.name).copied();
+        let expected = set.unwrap_or(PoolSettings { size: 2, ..PoolSettings::of(&view.spec) });
+        // The size of a remote pool is that of its workers, and no setting.
+        let size = if is_remote(index) { pool.slots().0 } else { expected.size };
+        assert_eq!(PoolSettings::of(&view.spec), PoolSettings { size, ..expected });
     }
 }
 

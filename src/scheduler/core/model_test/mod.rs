@@ -9,6 +9,7 @@ mod cores;
 mod history;
 mod invariants;
 mod pools;
+mod remote;
 mod restarts;
 mod steps;
 mod store;

@@ -1,14 +1,15 @@
 //! The end of a server and the start of the next one.
 
-use crate::model::{Payload, PoolName, TaskState, Timestamp};
+use crate::model::{Payload, TaskState, Timestamp};
 use crate::runners::Outcome;
 
 use super::super::Decisions;
 use super::super::tests::attempt_end;
 use super::answers::Answers;
-use super::cores::{POOLS, read_journal, read_rows};
-use super::history::{Cause, Start};
-use super::pools::Pool;
+use super::cores::{pool_name, read_journal, read_rows};
+use super::history::{Cause, Known, Start};
+use super::pools::{Attempt, Pool};
+use super::remote::{adoptions, outlives};
 use super::steps::Restart;
 use super::world::{Pending, World};
 
@@ -31,14 +32,11 @@ impl World {
         if restart.clean {
             self.drain();
         }
-        for attempt in self.pools.iter_mut().flat_map(|pool| pool.claimed.drain(..).chain(pool.running.drain(..))) {
-            self.lost.push(attempt.ticket);
-            if attempt.once && attempt.runs {
-                assert!(self.ran.insert(attempt.submission), "{} runs at most once", attempt.id);
-            }
-        }
+        let started = self.pools.iter_mut().flat_map(|pool| pool.claimed.drain(..).chain(pool.running.drain(..)));
+        let started: Vec<_> = started.chain(self.unsettled.drain(..)).collect();
+        let (remote, local): (Vec<_>, Vec<_>) = started.into_iter().partition(|attempt| outlives(attempt.ticket));
+        self.lose(local);
         self.lost.extend(self.pools.iter_mut().flat_map(|pool| pool.assigned.drain(..)).map(|a| a.ticket));
-        self.lost.drain(..self.lost.len().saturating_sub(LOST_MAX));
         (self.pending, self.out, self.deletion) = (Pending::default(), Decisions::default(), None);
         (self.given, self.unstarted_trial) = (Vec::new(), None);
         self.live = self.durable.clone();
@@ -47,7 +45,8 @@ impl World {
         self.epoch += 1;
         let projected = self.journal.len() * usize::from(restart.projected) / 256;
         let mut cores = [read_journal(&self.journal), read_rows(&self.journal, projected)];
-        let running = self.durable.tasks.values().filter(|task| task.state == TaskState::Running).count();
+        let is_running = |task: &&Known| task.state == TaskState::Running && !task.is_remote();
+        let running = self.durable.tasks.values().filter(is_running).count();
         let [from_journal, from_rows] = cores.each_mut().map(|core| {
             let mut out = Decisions::default();
             if !restart.clean {
@@ -56,21 +55,34 @@ impl World {
             core.reset_all_counters(Timestamp(self.now));
             core.begin_epoch(self.epoch);
             core.recover(Timestamp(self.now), &mut out);
+            core.check();
             (Answers::of(core), out)
         });
         from_rows.0.assert_same(&from_journal.0, "a restart decides the same, whatever it reads");
         assert_eq!(from_rows.1.events, from_journal.1.events, "a restart decides the same, whatever it reads");
-        self.out = from_rows.1;
+        assert_eq!(adoptions(&from_rows.1), adoptions(&from_journal.1), "attempts that go on");
         let [by_journal, by_rows] = cores;
-        self.core = if restart.from_rows { by_rows } else { by_journal };
-        for (pool, name) in self.pools.iter_mut().zip(POOLS) {
-            let settings = self.durable.pools.get(&PoolName::parse(name).unwrap()).copied();
+        // Tickets are those of one core: they contain indices of its table.
+        (self.core, self.out) = if restart.from_rows { (by_rows, from_rows.1) } else { (by_journal, from_journal.1) };
+        for (index, pool) in self.pools.iter_mut().enumerate() {
+            let settings = self.durable.pools.get(&pool_name(index)).copied();
             *pool = Pool { settings, ..Pool::default() };
         }
+        let remote = remote.into_iter().map(|attempt| (attempt.ticket.fence, attempt)).collect();
+        let lost = self.adopt(remote);
+        self.lose(lost);
+        self.lost.drain(..self.lost.len().saturating_sub(LOST_MAX));
         Cause::Restart { running }
     }
 
-    /// Ends all attempts and makes everything durable.
+    fn lose(&mut self, attempts: Vec<Attempt>) {
+        for attempt in attempts {
+            self.lost.push(attempt.ticket);
+            self.has_run(&attempt);
+        }
+    }
+
+    /// Ends all attempts of the server's own workers, and makes everything durable.
     pub fn drain(&mut self) {
         self.core.drain();
         self.commit();

@@ -2,6 +2,15 @@
 
 use proptest::prelude::*;
 
+use super::cores::{LOCAL_POOLS, POOLS};
+
+/// Workers of each remote pool.
+pub const WORKERS: usize = 2;
+/// Attempts that a remote worker runs at a time.
+pub const WORKER_SLOTS_MAX: usize = 3;
+/// Handlers of the tasks in remote pools.
+pub const HANDLERS: u8 = 3;
+
 #[derive(Clone, Debug)]
 pub enum Step {
     Submit(Vec<NewTask>),
@@ -9,9 +18,11 @@ pub enum Step {
     Repeat {
         pick: usize,
     },
-    /// A worker takes an attempt, and reports its start now or later.
+    /// A worker takes an attempt, and its start is reported now or later.
     Claim {
         pool: usize,
+        /// In a remote pool.
+        worker: usize,
         report: bool,
     },
     /// A start is reported.
@@ -40,6 +51,25 @@ pub enum Step {
         pool: usize,
         handlers: Vec<u8>,
     },
+    /// A remote worker connects, perhaps again.
+    Connect {
+        pool: usize,
+        worker: usize,
+        handlers: Vec<u8>,
+        slots: usize,
+        /// Whether it still has the attempts that it was sent.
+        keeps: bool,
+    },
+    /// The stream of a remote worker breaks. Its attempts go on.
+    Disconnect {
+        pool: usize,
+        worker: usize,
+    },
+    /// The lease of a remote worker ends.
+    LoseWorker {
+        pool: usize,
+        worker: usize,
+    },
     Sweep {
         spare: usize,
     },
@@ -53,6 +83,8 @@ pub struct NewTask {
     pub id: u8,
     pub namespace: usize,
     pub pool: usize,
+    /// In a remote pool.
+    pub handler: u8,
     pub priority: usize,
     pub delay_ms: u64,
     pub expires_ms: Option<u64>,
@@ -89,17 +121,18 @@ pub struct Restart {
 pub fn step() -> impl Strategy<Value = (Step, bool)> {
     let payload = prop_oneof![3 => 0..40_usize, 1 => 200..700_usize];
     let new = (
-        (0..14_u8, 0..3_usize, 0..2_usize, 0..4_usize),
+        (0..14_u8, 0..3_usize, 0..POOLS.len(), 0..4_usize, 0..HANDLERS),
         (prop_oneof![4 => Just(0_u64), 1 => 1..2_000_u64], proptest::option::weighted(0.15, 1..3_000_u64)),
         (prop::bool::weighted(0.1), proptest::option::weighted(0.2, 0..4_u8)),
         (payload, prop_oneof![4 => Just(0_usize), 1 => 200..600_usize], 0..3_u64),
     );
-    let new = new.prop_map(|((id, namespace, pool, priority), (delay_ms, expires_ms), (once, request_id), rest)| {
-        let (payload_bytes, argument_bytes, back_off_s) = rest;
+    let new = new.prop_map(|(named, (delay_ms, expires_ms), (once, request_id), rest)| {
+        let ((id, namespace, pool, priority, handler), (payload_bytes, argument_bytes, back_off_s)) = (named, rest);
         NewTask {
             id,
             namespace,
             pool,
+            handler,
             priority,
             delay_ms,
             expires_ms,
@@ -119,18 +152,26 @@ pub fn step() -> impl Strategy<Value = (Step, bool)> {
     let clock = prop_oneof![4 => Just(1_i64), 1 => -5_000..0_i64, 1 => 1..90_000_i64];
     let restart = (prop::bool::weighted(0.3), any::<bool>(), any::<u8>(), clock)
         .prop_map(|(clean, from_rows, projected, clock_ms)| Restart { clean, from_rows, projected, clock_ms });
+    let handlers = prop::collection::vec(0..HANDLERS, 1..3);
+    let remote = || LOCAL_POOLS..POOLS.len();
     let step = prop_oneof![
         10 => prop::collection::vec(new, 1..4).prop_map(Step::Submit),
         1 => any::<usize>().prop_map(|pick| Step::Repeat { pick }),
-        12 => (0..2_usize, prop::bool::weighted(0.8)).prop_map(|(pool, report)| Step::Claim { pool, report }),
+        16 => (0..POOLS.len(), 0..WORKERS, prop::bool::weighted(0.8))
+            .prop_map(|(pool, worker, report)| Step::Claim { pool, worker, report }),
         2 => any::<usize>().prop_map(|pick| Step::Report { pick }),
-        10 => (any::<usize>(), 0..8_u8).prop_map(|(pick, how)| Step::End { pick, how }),
+        10 => (any::<usize>(), 0..10_u8).prop_map(|(pick, how)| Step::End { pick, how }),
         3 => (any::<usize>(), prop::bool::weighted(0.3)).prop_map(|(pick, force)| Step::Cancel { pick, force }),
         3 => prop_oneof![2 => 1..3_000_u64, 1 => 3_000..60_000_u64].prop_map(|ms| Step::Advance { ms }),
-        2 => (0..2_usize, any::<Option<bool>>(), proptest::option::of(1..4_usize))
+        2 => (0..POOLS.len(), any::<Option<bool>>(), proptest::option::of(1..4_usize))
             .prop_map(|(pool, paused, size)| Step::UpdatePool { pool, paused, size }),
-        1 => (0..2_usize, prop::collection::vec(0..4_u8, 0..3))
+        1 => (remote(), prop::collection::vec(0..HANDLERS, 0..3))
             .prop_map(|(pool, handlers)| Step::RegisterHandlers { pool, handlers }),
+        5 => (remote(), 0..WORKERS, handlers, 1..=WORKER_SLOTS_MAX, prop::bool::weighted(0.8)).prop_map(
+            |(pool, worker, handlers, slots, keeps)| Step::Connect { pool, worker, handlers, slots, keeps }
+        ),
+        1 => (remote(), 0..WORKERS).prop_map(|(pool, worker)| Step::Disconnect { pool, worker }),
+        2 => (remote(), 0..WORKERS).prop_map(|(pool, worker)| Step::LoseWorker { pool, worker }),
         2 => (0..4_usize).prop_map(|spare| Step::Sweep { spare }),
         1 => deleted.prop_map(Step::Delete),
         2 => restart.prop_map(Step::Restart),

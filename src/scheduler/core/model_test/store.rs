@@ -12,6 +12,7 @@ use crate::store::{self, Commit, Options, PageSize, Recover, Store};
 use super::super::{Core, Decisions};
 use super::answers::Answers;
 use super::cores::{POOLS, begin_core, new_core, read_journal};
+use super::remote::adoptions;
 
 /// Receives the content of a store as the service does.
 struct Received(Core);
@@ -31,21 +32,22 @@ impl Recover for Received {
 }
 
 /// Opens the store, and starts a server with its content.
-fn open(directory: Option<&Path>, now: Timestamp) -> (Store, Core, Vec<Event>) {
+fn open(directory: Option<&Path>, now: Timestamp) -> (Store, Core, Decisions) {
     let options = Options { directory: directory.map(PathBuf::from), ..Options::default() };
     let mut received = Received(new_core());
     let (store, _) = store::open(&options, &mut received).expect("a sound store");
-    let (core, events) = recovered(received.0, now);
-    (store, core, events)
+    let (core, out) = recovered(received.0, now);
+    (store, core, out)
 }
 
-pub fn recovered(mut core: Core, now: Timestamp) -> (Core, Vec<Event>) {
+fn recovered(mut core: Core, now: Timestamp) -> (Core, Decisions) {
     let running = core.tasks.iter().filter(|(_, task)| task.state == TaskState::Running).count();
     assert!(core.remote_workers.len() <= running, "only of running attempts");
     let mut out = Decisions::default();
     core.begin_epoch(7);
     core.recover(now, &mut out);
-    (core, out.events)
+    core.check();
+    (core, out)
 }
 
 /// Writes the events, of which the rows contain the first `projected`, and closes the store.
@@ -86,7 +88,7 @@ pub fn restarts_change_no_answer(journal: &[Event], projected: usize, now: Times
     if !journal.is_empty() {
         memory.projection.apply(Arc::new(Commit::new(journal.to_vec(), false)));
     }
-    let (core, events) = recovered(read_journal(journal), now);
+    let (core, out) = recovered(read_journal(journal), now);
     let (expected, tasks) = (Answers::of(&core), listed(&memory));
     let directory = tempfile::tempdir().expect("a directory");
     write(directory.path(), journal, projected);
@@ -96,7 +98,8 @@ pub fn restarts_change_no_answer(journal: &[Event], projected: usize, now: Times
         }
         let (store, core, decided) = open(Some(directory.path()), now);
         Answers::of(&core).assert_same(&expected, from);
-        assert_eq!(decided, events, "decisions from {from}");
+        assert_eq!(decided.events, out.events, "decisions from {from}");
+        assert_eq!(adoptions(&decided), adoptions(&out), "attempts that go on, from {from}");
         store.projection.checkpoint().expect("a writable projection");
         assert_eq!(listed(&store), tasks, "tasks from {from}");
     }

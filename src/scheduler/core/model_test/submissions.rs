@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    Event, Namespace, PoolName, Priority, RememberedRequest, RequestKey, RetryPolicy, Revision, TaskChange, TaskExtras,
+    Event, Namespace, Priority, RememberedRequest, RequestKey, RetryPolicy, Revision, TaskChange, TaskExtras,
     TaskOptions, TaskSpec,
 };
 use crate::scheduler::refusal::{Refusal, TaskExists};
 
 use super::super::tests::spec;
 use super::super::{StoredIds, Submission, Submitted, Undecided, Verdict};
-use super::cores::POOLS;
+use super::cores::{handler_name, is_remote, pool_name};
 use super::steps::NewTask;
 use super::world::World;
 
@@ -21,7 +21,8 @@ impl World {
         let basis = spec(&id, Priority::from_index(task.priority).unwrap());
         let options = TaskOptions {
             namespace: Namespace::parse(["a", "b", "c"][task.namespace]).unwrap(),
-            pool: PoolName::parse(POOLS[task.pool]).unwrap(),
+            pool: pool_name(task.pool),
+            handler: if is_remote(task.pool) { handler_name(task.handler) } else { basis.options.handler.clone() },
             at_most_once: task.once,
             retry: RetryPolicy { delay: Duration::from_secs(task.back_off_s), ..basis.options.retry.clone() },
             ..(*basis.options).clone()

@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    CancelMode, Captured, Namespace, Output, Payload, PoolSettings, StopMethod, TaskId, TaskSpec, TaskState, Timestamp,
+    CancelMode, Captured, HandlerName, Namespace, Output, Payload, PoolSettings, StopMethod, TaskId, TaskSpec,
+    TaskState, Timestamp,
 };
 use crate::pool::{Assignment, Ticket};
 use crate::runners::{Outcome, StopCause};
 
 use super::super::AttemptEnd;
 use super::super::tests::{attempt_end, failed, request};
-use super::cores::MAX_RUNNING;
+use super::cores::{MAX_RUNNING, is_remote};
 use super::history::{Cause, History, Known};
 use super::pools::Attempt;
+use super::remote::{outlives, worker_name};
 use super::world::World;
 
 impl World {
@@ -25,29 +27,41 @@ impl World {
         MAX_RUNNING[pool].is_some_and(|max| self.given.iter().filter(is_its).count() >= max)
     }
 
-    /// A free worker takes the most urgent attempt, unless the scheduler holds back a more urgent one.
-    pub fn claim(&mut self, pool: usize) -> bool {
-        let settings = self.pools[pool].settings.unwrap_or(PoolSettings { size: 2, queue_limit: 0, paused: false });
-        let pool = &self.pools[pool];
-        let urgency = |a: &Assignment| (a.spec.options.priority, std::cmp::Reverse(a.ticket.fence));
-        let first = (0..pool.assigned.len()).max_by_key(|at| urgency(&pool.assigned[*at]));
-        let Some(at) = first.filter(|_| !settings.paused && pool.claimed.len() + pool.running.len() < settings.size)
-        else {
-            return false;
-        };
-        let priority = pool.assigned[at].spec.options.priority;
-        if pool.held_back[priority.index() + 1..].contains(&true) {
-            return false;
-        }
-        nothing_more_urgent_waits(self, &pool.assigned[at]);
-        the_payload_is_that_of_the_submission(&self.durable, &pool.assigned[at]);
-        let index = usize::from(pool.assigned[at].ticket.pool);
-        let Assignment { ticket, spec, submission, confirm, .. } = self.pools[index].assigned.remove(at);
+    /// A free worker takes the most urgent attempt of those that it can run, unless the scheduler holds back a more urgent
+    /// one. All workers of a pool that is not remote are the same.
+    pub fn claim(&mut self, pool: usize, worker: usize) -> bool {
+        let Some(at) = self.next_attempt(pool, worker) else { return false };
+        nothing_more_urgent_waits(self, &self.pools[pool].assigned[at], worker);
+        the_payload_is_that_of_the_submission(&self.durable, &self.pools[pool].assigned[at]);
+        let Assignment { ticket, spec, submission, confirm, .. } = self.pools[pool].assigned.remove(at);
         let (id, once) = (spec.id.clone(), spec.options.at_most_once);
         assert!(confirm || !once, "a task that may not start twice begins after its start is durable");
-        let attempt = Attempt { ticket, id, submission, runs: !confirm, once };
-        self.pools[index].claimed.push(attempt);
+        let attempt = Attempt { ticket, id, submission, worker, runs: !confirm, once, never_arrived: false };
+        self.pools[pool].claimed.push(attempt);
         true
+    }
+
+    fn next_attempt(&self, index: usize, worker: usize) -> Option<usize> {
+        let pool = &self.pools[index];
+        let settings = pool.settings.unwrap_or(PoolSettings { size: 2, queue_limit: 0, paused: false });
+        let (used, size) = if is_remote(index) {
+            (pool.taken(worker), pool.workers[worker].slots)
+        } else {
+            (pool.claimed.len() + pool.running.len(), settings.size)
+        };
+        if settings.paused || used >= size {
+            return None;
+        }
+        let worker = &pool.workers[worker];
+        let can_run = |assignment: &Assignment| !is_remote(index) || worker.offers(&assignment.spec.options);
+        let urgency = |a: &Assignment| (a.spec.options.priority, std::cmp::Reverse(a.ticket.fence));
+        let possible = (0..pool.assigned.len()).filter(|at| can_run(&pool.assigned[*at]));
+        let first = possible.max_by_key(|at| urgency(&pool.assigned[*at]))?;
+        let above = pool.assigned[first].spec.options.priority.index() + 1;
+        let concerns =
+            |handler: &Option<HandlerName>| handler.as_ref().is_none_or(|name| worker.handlers.contains(name));
+        let held_back = pool.held_back.iter().any(|(handler, held)| concerns(handler) && held[above..].contains(&true));
+        (!held_back).then_some(first)
     }
 
     /// Reports a start; the latest if there are not so many.
@@ -57,15 +71,20 @@ impl World {
             return;
         }
         let mut pick = if pick == usize::MAX { claimed - 1 } else { pick % claimed };
-        for pool in &mut self.pools {
-            if pick < pool.claimed.len() {
-                let attempt = pool.claimed.remove(pick);
-                self.core.started(attempt.ticket, Timestamp(self.now), "w".into(), &mut self.out);
-                pool.running.push(attempt);
-                return;
+        for pool in 0..self.pools.len() {
+            let claimed = self.pools[pool].claimed.len();
+            if pick < claimed {
+                return self.report_one(pool, pick);
             }
-            pick -= pool.claimed.len();
+            pick -= claimed;
         }
+    }
+
+    pub fn report_one(&mut self, pool: usize, at: usize) {
+        let attempt = self.pools[pool].claimed.remove(at);
+        let worker = if is_remote(pool) { worker_name(pool, attempt.worker) } else { "w".to_owned() };
+        self.core.started(attempt.ticket, Timestamp(self.now), worker.into(), &mut self.out);
+        self.pools[pool].running.push(attempt);
     }
 
     /// Every fourth attempt has a large result and output.
@@ -80,8 +99,15 @@ impl World {
         }) else {
             return;
         };
+        let is_remote = outlives(pool.running[pick].ticket);
+        if is_remote && !pool.running[pick].runs && !pool.running[pick].never_arrived {
+            // Its start is not durable, and nobody asks it to stop.
+            return;
+        }
         let attempt = pool.running.remove(pick);
         let (outcome, cause) = match how {
+            7.. if is_remote => (Outcome::WorkerLost, None),
+            _ if attempt.never_arrived => (Outcome::WorkerLost, None),
             _ if !attempt.runs => (Outcome::Stopped(StopMethod::NeverStarted), Some(StopCause::Drain)),
             0..=2 => (Outcome::Completed(Payload { data: vec![1; bytes].into(), ..Payload::default() }), None),
             3 | 4 => (failed(), None),
@@ -100,11 +126,16 @@ impl World {
         let repeated = attempt_end(attempt.ticket, self.now, Outcome::Completed(Payload::default()), None);
         self.core.ended(repeated, &mut self.out);
         assert_eq!(self.out.events.len(), events, "a second report of an attempt changes nothing");
+        if is_remote {
+            self.unsettled.push(attempt);
+        }
     }
 
     pub fn has_run(&mut self, attempt: &Attempt) {
         if attempt.once && attempt.runs {
-            assert!(self.ran.insert(attempt.submission), "{} runs at most once", attempt.id);
+            // A worker can report the end of an attempt to two servers.
+            let first = *self.ran.entry(attempt.submission).or_insert(attempt.ticket.fence);
+            assert_eq!(first, attempt.ticket.fence, "{} runs at most once", attempt.id);
         }
     }
 
@@ -141,9 +172,9 @@ impl World {
     }
 }
 
-/// No attempt starts while a task of higher priority can start in the same pool. Exempt is a task on its last try, for
-/// which all others wait; until it has started, those of its pool that were dispatched before may start.
-fn nothing_more_urgent_waits(world: &World, assignment: &Assignment) {
+/// No attempt starts while its worker could run a task of higher priority of the same pool. Exempt is a task on its last
+/// try, for which all others wait; until it has started, those of its pool that were dispatched before may start.
+fn nothing_more_urgent_waits(world: &World, assignment: &Assignment, worker: usize) {
     let pool = usize::from(assignment.ticket.pool);
     if world.core.is_on_trial(assignment.ticket) || world.unstarted_trial == Some(pool) {
         return;
@@ -155,7 +186,8 @@ fn nothing_more_urgent_waits(world: &World, assignment: &Assignment) {
         let is_same = |now: &Known| now.state == TaskState::Queued && now.place == task.place;
         let is_queued = task.state == TaskState::Queued && world.live.tasks.get(id).is_some_and(is_same);
         let more_urgent = task.spec.options.pool == options.pool && task.spec.options.priority > options.priority;
-        let may_wait = claimed(id) || world.has_all_slots(pool, &task.spec.options.namespace);
+        let can_run = !is_remote(pool) || world.pools[pool].workers[worker].offers(&task.spec.options);
+        let may_wait = !can_run || claimed(id) || world.has_all_slots(pool, &task.spec.options.namespace);
         assert!(!(is_queued && more_urgent) || may_wait, "{id} waits while {} starts", assignment.spec.id);
     }
 }

@@ -1,18 +1,18 @@
 //! A server around the core: its state, and what a turn of the service does. The other files have what each step does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::{
-    Event, HandlerName, Namespace, PoolName, Revision, TaskFilter, TaskId, TaskSpec, TaskState, Timestamp,
-};
+use crate::model::{Event, Namespace, Revision, TaskFilter, TaskId, TaskSpec, TaskState, Timestamp};
 use crate::pool::Ticket;
 
 use super::super::{Core, Decisions, Deletion, Dispatch, PoolUpdate};
-use super::cores::{POOLS, REMOTE_POOLS, new_core};
+use super::cores::{POOLS, handler_name, is_remote, new_core, pool_name};
 use super::history::{Cause, History};
-use super::pools::{Pool, assignments_of_a_key_are_in_order};
-use super::steps::{Deleted, Step};
+use super::pools::{
+    Attempt, Pool, Worker, assignments_of_a_key_are_in_order, no_slot_of_a_namespace_goes_to_a_lower_priority,
+};
+use super::steps::{Deleted, HANDLERS, Step};
 
 pub struct World {
     pub core: Core,
@@ -21,7 +21,7 @@ pub struct World {
     pub live: History,
     /// What follows from the durable events.
     pub durable: History,
-    pub pools: [Pool; 2],
+    pub pools: [Pool; POOLS.len()],
     /// Attempts that the pools were given and whose end is not durable.
     pub given: Vec<(Ticket, Arc<TaskSpec>)>,
     /// The pool that has to start a task on its last try.
@@ -36,8 +36,10 @@ pub struct World {
     pub epoch: u64,
     /// Attempts that were live when a server ended.
     pub lost: Vec<Ticket>,
-    /// Submissions of tasks that may not start twice, of which an attempt has run.
-    pub ran: BTreeSet<Revision>,
+    /// Attempts of remote workers whose end is not durable. The workers still have them.
+    pub unsettled: Vec<Attempt>,
+    /// Submissions of tasks that may not start twice, with the fence of the attempt that has run.
+    pub ran: BTreeMap<Revision, u64>,
 }
 
 /// What the core has decided and is not durable.
@@ -69,7 +71,8 @@ impl World {
             deletion: None,
             epoch: 1,
             lost: Vec::new(),
-            ran: BTreeSet::new(),
+            unsettled: Vec::new(),
+            ran: BTreeMap::new(),
         }
     }
 
@@ -111,8 +114,8 @@ impl World {
                     self.submit(vec![spec.clone()]);
                 }
             }
-            Step::Claim { pool, report } => {
-                if self.claim(pool) && report {
+            Step::Claim { pool, worker, report } => {
+                if self.claim(pool, worker) && report {
                     self.report(usize::MAX);
                 }
             }
@@ -122,6 +125,11 @@ impl World {
             Step::Advance { .. } => {}
             Step::UpdatePool { pool, paused, size } => self.update_pool(pool, paused, size),
             Step::RegisterHandlers { pool, handlers } => self.register_handlers(pool, &handlers),
+            Step::Connect { pool, worker, handlers, slots, keeps } => {
+                self.connect(pool, worker, &handlers, slots, keeps);
+            }
+            Step::Disconnect { pool, worker } => self.disconnect(pool, worker),
+            Step::LoseWorker { pool, worker } => self.lose_worker(pool, worker),
             Step::Sweep { spare } => {
                 let cause = Cause::Sweep(self.at());
                 let more = self.core.sweep(self.at(), spare, &mut self.out);
@@ -150,10 +158,17 @@ impl World {
         self.out.unattempted.clear();
         self.pending.confirms.append(&mut self.out.confirms);
         for dispatch in self.out.dispatches.drain(..) {
-            let settings = self.live.pools.get(&PoolName::parse(POOLS[usize::from(dispatch.pool)]).unwrap());
+            let index = usize::from(dispatch.pool);
+            let settings = self.live.pools.get(&pool_name(index));
             assert!(settings.is_none_or(|settings| !settings.paused), "a paused pool is given no attempts");
+            assert_eq!(dispatch.handler.is_some(), is_remote(index), "only remote pools have queues of handlers");
             for assignment in &dispatch.assignments {
                 assignments_of_a_key_are_in_order(&self.live, &self.core, assignment);
+                no_slot_of_a_namespace_goes_to_a_lower_priority(&self.live, &self.core, assignment);
+                let options = &assignment.spec.options;
+                let offers = |worker: &Worker| worker.offers(options);
+                let can_run = !is_remote(index) || self.pools[index].workers.iter().any(offers);
+                assert!(can_run, "no worker offers the handler of {}", assignment.spec.id);
             }
             self.pending.dispatches.push(dispatch);
         }
@@ -164,25 +179,28 @@ impl World {
         let pending = std::mem::take(&mut self.pending);
         self.journal.extend(pending.events);
         self.durable = self.live.clone();
-        for (pool, name) in self.pools.iter_mut().zip(POOLS) {
-            pool.settings = self.durable.pools.get(&PoolName::parse(name).unwrap()).copied();
+        for (index, pool) in self.pools.iter_mut().enumerate() {
+            pool.settings = self.durable.pools.get(&pool_name(index)).copied();
         }
+        self.unsettled.clear();
         self.accepted.extend(pending.accepted);
         for attempt in self.pools.iter_mut().flat_map(|pool| pool.running.iter_mut().chain(&mut pool.claimed)) {
             attempt.runs |= pending.confirms.contains(&attempt.ticket);
         }
-        for Dispatch { pool, assignments, held_back, .. } in pending.dispatches {
+        for Dispatch { pool, handler, assignments, held_back } in pending.dispatches {
             let pool = &mut self.pools[usize::from(pool)];
             self.given.extend(assignments.iter().map(|assignment| (assignment.ticket, assignment.spec.clone())));
             pool.assigned.extend(assignments);
-            pool.held_back = held_back;
+            pool.held_back.insert(handler, held_back);
         }
         self.unstarted_trial = self.core.pool_of_unstarted_trial();
         self.given.retain(|(ticket, spec)| self.core.ticket(&spec.id) == Some(*ticket));
     }
 
     fn update_pool(&mut self, pool: usize, paused: Option<bool>, size: Option<usize>) {
-        let name = PoolName::parse(POOLS[pool]).unwrap();
+        // Its workers bring the slots of a remote pool.
+        let size = size.filter(|_| !is_remote(pool));
+        let name = pool_name(pool);
         let update = PoolUpdate { name, size, paused, queue_limit: None, etag: None };
         let (_, view) = self.core.update_pool(self.at(), &update, &mut self.out).unwrap();
         assert!(paused.is_none_or(|paused| view.spec.paused == paused));
@@ -190,8 +208,8 @@ impl World {
     }
 
     fn register_handlers(&mut self, pool: usize, handlers: &[u8]) {
-        let pool = PoolName::parse(REMOTE_POOLS[pool]).unwrap();
-        let handler = |number: &u8| (HandlerName::parse(&format!("h{number}")).unwrap(), "d".into());
+        let pool = pool_name(pool);
+        let handler = |number: &u8| (handler_name(*number), "d".into());
         let handlers: Vec<_> = handlers.iter().map(handler).collect();
         self.core.register_handlers(self.at(), &pool, &handlers, &mut self.out).unwrap();
         let catalog = self.core.catalog();
@@ -222,13 +240,17 @@ impl World {
     pub fn run_to_end(&mut self) {
         for pool in 0..POOLS.len() {
             self.execute(Step::UpdatePool { pool, paused: Some(false), size: None }, true);
+            if is_remote(pool) {
+                let handlers = (0..HANDLERS).collect();
+                self.execute(Step::Connect { pool, worker: 0, handlers, slots: 1, keeps: true }, true);
+            }
         }
         for _ in 0..2_000 {
             if self.live.tasks.values().all(|task| task.state.is_terminal()) {
                 return;
             }
             for pool in 0..POOLS.len() {
-                self.execute(Step::Claim { pool, report: true }, true);
+                self.execute(Step::Claim { pool, worker: 0, report: true }, true);
             }
             self.execute(Step::Report { pick: 0 }, true);
             self.execute(Step::End { pick: 0, how: 0 }, true);
