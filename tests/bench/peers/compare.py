@@ -31,14 +31,14 @@ LANGUAGES = {
     "node": {"lineshaft": "lineshaft", "bullmq": "redis"},
     "go": {"lineshaft": "lineshaft", "asynq": "redis", "river": "postgres"},
 }
-# Name, arguments, whether a worker runs, unit. Less is better for "ms".
+# Name, arguments, whether a worker runs. Less is better for those that end with "p50".
 MEASUREMENTS = [
-    ("submit, 1 caller", ["submit", "1", "SECONDS"], False, "/s"),
-    ("submit, {callers} callers", ["submit", "CALLERS", "SECONDS"], False, "/s"),
-    ("end to end, no-op", ["run", "noop", "CALLERS", "SECONDS"], True, "/s"),
-    ("end to end, 5 ms of sleep", ["run", "sleep", "CALLERS", "SECONDS"], True, "/s"),
-    ("end to end, /bin/true", ["run", "true", "CALLERS", "SECONDS"], True, "/s"),
-    ("one at a time, no-op, p50", ["call", "noop", "SECONDS"], True, "ms"),
+    ("submit, 1 caller", ["submit", "1", "SECONDS"], False),
+    ("submit, {callers} callers", ["submit", "CALLERS", "SECONDS"], False),
+    ("end to end, no-op", ["run", "noop", "CALLERS", "SECONDS"], True),
+    ("end to end, 5 ms of sleep", ["run", "sleep", "CALLERS", "SECONDS"], True),
+    ("end to end, /bin/true", ["run", "true", "CALLERS", "SECONDS"], True),
+    ("one at a time, no-op, p50", ["call", "noop", "SECONDS"], True),
 ]
 
 
@@ -88,7 +88,8 @@ def measure(system, kind, options):
             program = [*shlex.split(options.program), system]
             if with_worker:
                 stack.enter_context(process([*program, "work"], folder, environment))
-            for name, arguments, needs_worker, _ in MEASUREMENTS:
+            for template, arguments, needs_worker in MEASUREMENTS:
+                name = template.format(callers=options.callers)
                 if needs_worker != with_worker or not re.search(options.measure, name):
                     continue
                 filled = [
@@ -100,7 +101,7 @@ def measure(system, kind, options):
                 if run.returncode != 0 or not run.stdout.strip():
                     logs = "".join(one.read_text(errors="replace")[-2000:] for one in pathlib.Path(folder).rglob("log"))
                     sys.exit(f"{system}: {' '.join(filled)} failed: {run.stderr[-2000:]}\n{logs}")
-                results[name.format(callers=options.callers)] = json.loads(run.stdout.splitlines()[-1])
+                results[name] = json.loads(run.stdout.splitlines()[-1])
     return results
 
 
@@ -193,7 +194,6 @@ def report(names, values):
     ours, peers = names[0], names[1:]
     print("| | " + " | ".join([ours, *(cell for peer in peers for cell in (peer, "ratio"))]) + " |")
     print("|---" * (2 + 2 * len(peers)) + "|")
-    units = {name: unit for name, _, _, unit in MEASUREMENTS}
     for name, of in values.items():
         is_time = name.endswith("p50")
         cells = [show(statistics.median(of[ours]), is_time)]
