@@ -29,24 +29,30 @@ const EVENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Submits one task at a time and waits for its completion on an open watch.
 pub async fn one_at_a_time(settings: &Settings, report: &mut Report) -> Result<()> {
     let server = Server::start(settings).await?;
+    let samples = submit_one_at_a_time(settings, &server, &server::no_op_task()).await?;
+    drop(server);
+    add_latency_rows(settings, report, &samples).await
+}
+
+/// The times from the submission of a task to its completion, seen by an open watch.
+pub async fn submit_one_at_a_time(settings: &Settings, server: &Server, task: &SubmitTaskRequest) -> Result<Samples> {
     let mut client = server.client().await?;
-    let mut events = watch_completions(server.client().await?, "compute").await?;
+    let mut events = watch_completions(server.client().await?, &task.handler).await?;
     let window = Window::after_warm_up(settings.duration);
     let mut samples = Samples::new();
     while !window.has_ended() {
         let started = Instant::now();
-        let id = submit(&mut client, server::no_op_task()).await?;
+        let id = submit(&mut client, task.clone()).await?;
         wait_for_event(&mut events, &id, |_| true).await?;
         if window.is_open() {
             samples.record(1, started.elapsed());
         }
     }
-    drop(server);
-    add_latency_rows(settings, report, &samples).await
+    Ok(samples)
 }
 
-/// The baseline is one durable round trip to the minimal server.
-async fn add_latency_rows(settings: &Settings, report: &mut Report, samples: &Samples) -> Result<()> {
+/// The times of durable round trips to the minimal server, one after the other.
+pub async fn durable_round_trips(settings: &Settings) -> Result<Samples> {
     let baselines = baseline::measure(settings, 1, |clients| async move {
         let window = Window::after_warm_up(settings.duration.min(Duration::from_secs(1)));
         let client = clients.into_iter().next().ok_or("no connection")?;
@@ -56,7 +62,11 @@ async fn add_latency_rows(settings: &Settings, report: &mut Report, samples: &Sa
         };
         closed_loop(window, vec![caller]).await
     });
-    let baseline = baselines.await?.group_commit;
+    Ok(baselines.await?.group_commit)
+}
+
+async fn add_latency_rows(settings: &Settings, report: &mut Report, samples: &Samples) -> Result<()> {
+    let baseline = durable_round_trips(settings).await?;
     for (name, quantile, target) in [("p50", 0.5, 0.5), ("p99", 0.99, 1.5)] {
         report.add(
             Row::new("latency", name, samples.millis(quantile), "ms")

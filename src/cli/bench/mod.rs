@@ -19,6 +19,7 @@ mod load;
 mod memory;
 mod minimal_server;
 mod process;
+mod remote;
 mod report;
 mod restart;
 mod server;
@@ -71,6 +72,8 @@ enum Scenario {
     OpenLoop,
     /// Process tasks compared with direct spawning
     Process,
+    /// No-op tasks in a remote worker: one at a time, and many at once
+    Remote,
     /// Events for 50 watches of the same tasks
     WatchFanOut,
     /// Memory per queued task and per idle worker
@@ -83,7 +86,7 @@ enum Scenario {
     Telemetry,
 }
 
-const ALL: [Scenario; 12] = [
+const ALL: [Scenario; 13] = [
     Scenario::SubmitUnary,
     Scenario::SubmitBatch,
     Scenario::SubmitStream,
@@ -91,6 +94,7 @@ const ALL: [Scenario; 12] = [
     Scenario::Latency,
     Scenario::OpenLoop,
     Scenario::Process,
+    Scenario::Remote,
     Scenario::WatchFanOut,
     Scenario::Memory,
     Scenario::Restart,
@@ -161,6 +165,7 @@ async fn measure(scenario: Scenario, settings: &Settings, report: &mut Report) -
         Scenario::OpenLoop => latency::open_loop(settings, report).await,
         Scenario::Cancel => latency::cancel(settings, report).await,
         Scenario::Process => process::run(settings, report).await,
+        Scenario::Remote => remote::run(settings, report).await,
         Scenario::Memory => memory::run(settings, report).await,
         Scenario::Restart => restart::run(settings, report).await,
         Scenario::Telemetry => telemetry::run(settings, report).await,

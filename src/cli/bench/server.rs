@@ -51,7 +51,7 @@ impl Server {
     }
 }
 
-/// The configuration: pools `main`, `paused` and `processes`, and the handler `true`. `workers` is the size of `main`;
+/// The configuration: pools `main`, `paused`, `remote` and `processes`, and the handler `true`. `workers` is the size of `main`;
 /// `None` is the server's default.
 pub fn config(paused: bool, workers: Option<usize>) -> String {
     let size = workers.map_or_else(String::new, |size| format!("size = {size}\n"));
@@ -60,6 +60,7 @@ pub fn config(paused: bool, workers: Option<usize>) -> String {
          [limits]\nqueued_payload_bytes = \"8GiB\"\n\
          [[pool]]\nname = \"{MAIN_POOL}\"\nqueue_limit = 100000000\n{size}\
          [[pool]]\nname = \"{PAUSED_POOL}\"\nsize = 1\nqueue_limit = 100000000\npaused = {paused}\n\
+         [[pool]]\nname = \"remote\"\nkind = \"remote\"\nqueue_limit = 100000000\n\
          [[pool]]\nname = \"processes\"\nsize = {PROCESS_WORKERS}\n\
          [[handler]]\nname = \"true\"\nrunner = \"process\"\nargv = [\"/bin/true\"]\npool = \"processes\"\n"
     )
