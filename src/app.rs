@@ -24,19 +24,21 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::files::replace;
+use crate::function::Handlers;
 use crate::runners::process::Host;
 use crate::telemetry::export::pipeline::Pipeline;
-use crate::telemetry::liveness::Phase;
+use crate::telemetry::liveness::{Phase, Watchdog};
 use crate::telemetry::memory_limit::available_memory;
 use crate::telemetry::panics;
 use crate::{api, scheduler, store};
 
 pub use error::StartError;
+pub use options::telemetry as telemetry_options;
 
 use error::failed_to;
 use listening::bind_when_free;
@@ -47,6 +49,33 @@ const CALLS_GRACE: Duration = Duration::from_secs(2);
 
 /// The address is no secret.
 const READY_FILE_MODE: u32 = 0o644;
+
+/// A server that accepts connections.
+pub struct Started {
+    address: SocketAddr,
+    handle: scheduler::Handle,
+    scheduler_handle: Arc<OnceLock<scheduler::Handle>>,
+    scheduler_ended: oneshot::Receiver<()>,
+    server: JoinHandle<Result<(), api::ServeError>>,
+    server_stop: CancellationToken,
+    admin_tasks: JoinSet<()>,
+    admin_stop: CancellationToken,
+    host: Arc<Host>,
+    watchdog: Watchdog,
+    /// Removed when the server has ended, if it is temporary.
+    state: StateDirectory,
+}
+
+/// Begins a drain.
+#[derive(Clone)]
+pub struct Drain(scheduler::Handle);
+
+impl Drain {
+    /// `None`: within the configured limit. Repeated calls can only shorten it.
+    pub fn begin(&self, limit: Option<Duration>) {
+        self.0.drain(limit);
+    }
+}
 
 /// Serves until a drain has completed.
 ///
@@ -61,6 +90,25 @@ pub async fn serve(
     instance: &str,
     pipeline: &mut Pipeline,
 ) -> Result<(), StartError> {
+    let started = start(config, Handlers::new(), instance, pipeline).await?;
+    started.drain_on_signals()?;
+    if let Some(path) = &ready_file {
+        let address = format!("{}\n", started.address());
+        replace(path, address.as_bytes(), READY_FILE_MODE).map_err(failed_to("write the ready file"))?;
+    }
+    started.ended().await
+}
+
+/// Starts a server with these functions. It ends with [`Started::ended`].
+///
+/// # Errors
+/// [`StartError`].
+pub async fn start(
+    config: Config,
+    functions: Handlers,
+    instance: &str,
+    pipeline: &mut Pipeline,
+) -> Result<Started, StartError> {
     let runtime = runtime::Handle::current();
 
     // Bound first, so that a port in use or a bad certificate is reported before the store is opened.
@@ -77,7 +125,7 @@ pub async fn serve(
     let admin_stop = CancellationToken::new();
     let prometheus = pipeline.settings().prometheus.clone();
     let (admin_options, admin_scheduler) = (server_options.clone(), scheduler_handle.clone());
-    let mut admin_tasks = admin_ports::spawn(&config, prometheus, admin_options, admin_scheduler, &admin_stop).await?;
+    let admin_tasks = admin_ports::spawn(&config, prometheus, admin_options, admin_scheduler, &admin_stop).await?;
 
     let state = StateDirectory::new(&config)?;
     log_memory_limits(&config);
@@ -86,7 +134,7 @@ pub async fn serve(
     let (store, notes) = store::open(&options::store(&config, state.store.clone()), &mut recovery)?;
     telemetry::store_opened(&config, &telemetry, &notes);
     let host = Arc::new(state.process_host(&config, instance)?);
-    let registry = Arc::new(registry::build(&config, &host)?);
+    let registry = Arc::new(registry::build(&config, &functions, &host)?);
     let clock = server_clock::start();
     let service = scheduler::Service::start(scheduler_options, store, recovery, registry, clock, &runtime);
     let service = service.map_err(failed_to("start the pools"))?;
@@ -98,26 +146,58 @@ pub async fn serve(
 
     let server_stop = CancellationToken::new();
     let server = api::serve(listener, server_options, security, handle.clone(), server_stop.clone());
-    let mut server = tokio::spawn(panics::essential(server));
+    let server = tokio::spawn(panics::essential(server));
     telemetry.liveness.enter(Phase::Serving);
-    signals::drain_on_signals(handle.clone())?;
-    if let Some(path) = &ready_file {
-        replace(path, format!("{address}\n").as_bytes(), READY_FILE_MODE).map_err(failed_to("write the ready file"))?;
-    }
     tracing::info!(%address, store = handle.store_kind(), tasks, unfinished, %revision, "serving");
+    Ok(Started {
+        address,
+        handle,
+        scheduler_handle,
+        scheduler_ended,
+        server,
+        server_stop,
+        admin_tasks,
+        admin_stop,
+        host,
+        watchdog,
+        state,
+    })
+}
 
-    wait_for_end(scheduler_ended, &mut server, &host).await?;
-    server_stop.cancel();
-    if tokio::time::timeout(CALLS_GRACE, server).await.is_err() {
-        tracing::warn!("closed connections that still had open calls");
+impl Started {
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
-    stop_processes(host);
-    admin_stop.cancel();
-    // They end within two seconds.
-    while admin_tasks.join_next().await.is_some() {}
-    drop((handle, scheduler_handle, watchdog));
-    tracing::info!("stopped");
-    Ok(())
+
+    pub fn drain(&self) -> Drain {
+        Drain(self.handle.clone())
+    }
+
+    /// # Errors
+    /// [`StartError`] if the process cannot receive signals.
+    pub fn drain_on_signals(&self) -> Result<(), StartError> {
+        signals::drain_on_signals(self.handle.clone())
+    }
+
+    /// Waits until a drain has completed, and stops the other parts.
+    ///
+    /// # Errors
+    /// [`StartError`] if a part ends unexpectedly.
+    pub async fn ended(self) -> Result<(), StartError> {
+        let Self { scheduler_ended, mut server, host, mut admin_tasks, .. } = self;
+        wait_for_end(scheduler_ended, &mut server, &host).await?;
+        self.server_stop.cancel();
+        if tokio::time::timeout(CALLS_GRACE, server).await.is_err() {
+            tracing::warn!("closed connections that still had open calls");
+        }
+        stop_processes(host);
+        self.admin_stop.cancel();
+        // They end within two seconds.
+        while admin_tasks.join_next().await.is_some() {}
+        drop((self.handle, self.scheduler_handle, self.watchdog, self.state));
+        tracing::info!("stopped");
+        Ok(())
+    }
 }
 
 fn log_memory_limits(config: &Config) {

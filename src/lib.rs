@@ -1,5 +1,6 @@
 //! Lineshaft: a gRPC task-execution service.
 //!
+//! - [`Server`] is the whole service in your program, with its functions as handlers.
 //! - [`Worker`] runs tasks with the functions of your program, on any machine.
 //! - [`Client`] submits tasks and reads their results; [`proto`] has all other types and calls of a server.
 //! - [`run`] is the `lineshaft` command itself.
@@ -17,6 +18,7 @@ mod pool;
 pub mod proto;
 mod runners;
 mod scheduler;
+mod server;
 mod store;
 mod telemetry;
 mod worker;
@@ -27,4 +29,5 @@ pub use function::{
     BoxError, FromPayload, IntoPayload, Payload, PayloadError, Permanent, StopReason, TaskContext, TaskLog, TaskOutput,
     permanent,
 };
+pub use server::{Server, ServerBuilder, ServerError, ServerHandle};
 pub use worker::{Worker, WorkerError, WorkerHandle};

@@ -7,9 +7,9 @@ use crate::config::{Config, Handler, Process, unwritten_bytes};
 use crate::model::{MemoryAccount, MemoryPart, PoolName, RequestRetention, Retention};
 use crate::runners::process::{Limits, ProcessOptions};
 use crate::scheduler::WatchWindow;
-use crate::telemetry::Telemetry;
 use crate::telemetry::host::HostSampler;
 use crate::telemetry::memory_limit::available_memory;
+use crate::telemetry::{self, Telemetry, log, trace};
 use crate::{api, scheduler, store};
 
 /// Arguments, labels and the like have at least this memory: unlike payloads they cannot be left to the store.
@@ -23,6 +23,23 @@ const MEMORY_WATCH_WINDOW_BYTES_MAX: u64 = 64 << 20;
 
 /// Bytes of finished tasks per namespace that a store in memory keeps at most.
 const MEMORY_RETENTION_BYTES_MAX: u64 = 64 << 20;
+
+/// Exporters and the log.
+pub fn telemetry(config: &Config) -> telemetry::Options {
+    let settings = &config.telemetry;
+    telemetry::Options {
+        endpoint: settings.endpoint.reveal().to_owned(),
+        protocol: settings.protocol.name(),
+        policy: trace::Policy { mode: settings.trace_mode.into(), parent_within: settings.trace_parent_within.0 },
+        task_logs: settings.task_logs,
+        log: log::Options {
+            format: config.log.format,
+            export_level: None,
+            filter: config.log.filter.clone(),
+            repeats_max: config.log.repeats_max,
+        },
+    }
+}
 
 /// `directory` is `None` for a store in memory.
 pub(super) fn store(config: &Config, directory: Option<PathBuf>) -> store::Options {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use super::error::StartError;
 use super::options;
 use crate::config::{Builtin, Config, Launch};
+use crate::function::Handlers;
 use crate::runners::builtin::{Compute, Expression, Heavy, Io};
 use crate::runners::process::{Host, ProcessRunner, preflight};
-use crate::runners::{Registry, Runner};
+use crate::runners::{FunctionRunner, Registry, Runner};
 
-pub(super) fn build(config: &Config, host: &Arc<Host>) -> Result<Registry, StartError> {
+pub(super) fn build(config: &Config, functions: &Handlers, host: &Arc<Host>) -> Result<Registry, StartError> {
     let catalog = config.catalog();
     let mut registry = Registry::default();
     for handler in &config.handlers {
@@ -18,6 +19,10 @@ pub(super) fn build(config: &Config, host: &Arc<Host>) -> Result<Registry, Start
         let runner = match launch {
             // Runs in remote workers.
             Launch::Remote => continue,
+            Launch::Function => match functions.get(&handler.name) {
+                Some(found) => Arc::new(FunctionRunner::new(found.function.clone(), spec.grace)),
+                None => continue,
+            },
             Launch::Builtin(builtin) => builtin_runner(builtin, handler.limits.memory.map(|memory| memory.0)),
             Launch::Process(process) => {
                 let options = options::process(*process, handler);

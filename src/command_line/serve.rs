@@ -7,9 +7,9 @@ use std::time::Duration;
 use crate::app;
 use crate::config::{self, Config, Overrides};
 use crate::runners::process;
+use crate::telemetry;
 use crate::telemetry::export::pipeline::Pipeline;
 use crate::telemetry::export::settings::environment;
-use crate::telemetry::{self, log, trace};
 
 use super::arguments::ServeArgs;
 use super::local::fail;
@@ -27,13 +27,14 @@ pub fn run(args: ServeArgs) -> ExitCode {
         insecure: args.insecure.then_some(true),
         data_dir: args.data_dir,
         memory: args.memory.then_some(true),
+        ..Overrides::default()
     };
     let config = match config::load(args.config.as_deref(), std::env::vars_os(), overrides) {
         Ok(config) => config,
         Err(error) => return fail(2, &error),
     };
     let instance = uuid::Uuid::new_v4().to_string();
-    let mut pipeline = match telemetry::start(telemetry_options(&config), &environment(), &instance) {
+    let mut pipeline = match telemetry::start(app::telemetry_options(&config), &environment(), &instance) {
         Ok(pipeline) => pipeline,
         Err(error) => return fail(2, &error),
     };
@@ -42,22 +43,6 @@ pub fn run(args: ServeArgs) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(1, &*error),
-    }
-}
-
-fn telemetry_options(config: &Config) -> telemetry::Options {
-    let settings = &config.telemetry;
-    telemetry::Options {
-        endpoint: settings.endpoint.reveal().to_owned(),
-        protocol: settings.protocol.name(),
-        policy: trace::Policy { mode: settings.trace_mode.into(), parent_within: settings.trace_parent_within.0 },
-        task_logs: settings.task_logs,
-        log: log::Options {
-            format: config.log.format,
-            export_level: None,
-            filter: config.log.filter.clone(),
-            repeats_max: config.log.repeats_max,
-        },
     }
 }
 

@@ -88,6 +88,9 @@ pub enum RunnerKind {
     Process,
     /// A function of a program that connects to the server.
     Remote,
+    /// A function of the program that the server is a part of; not in a file.
+    #[serde(skip)]
+    Function,
 }
 
 /// `[handler.retry]`: exponential back-off with an upper limit and jitter.
@@ -191,6 +194,7 @@ pub enum Launch {
     Builtin(Builtin),
     Process(Box<Process>),
     Remote,
+    Function,
 }
 
 /// How a process is started.
@@ -241,11 +245,22 @@ impl Handler {
         Self { builtin: Some(builtin), ..Self::new(builtin.name(), RunnerKind::Builtin) }
     }
 
+    /// A function of the program that the server is a part of.
+    pub(super) fn for_function(name: &str, description: &str, pool: &str) -> Self {
+        let (description, pool) = (description.to_owned(), Some(pool.to_owned()));
+        Self { description, pool, ..Self::new(name, RunnerKind::Function) }
+    }
+
+    pub fn is_process(&self) -> bool {
+        self.runner == RunnerKind::Process
+    }
+
     /// `None` if settings that the runner requires are missing or invalid.
     pub fn launch(&self) -> Option<Launch> {
         match self.runner {
             RunnerKind::Builtin => self.builtin.map(Launch::Builtin),
             RunnerKind::Remote => Some(Launch::Remote),
+            RunnerKind::Function => Some(Launch::Function),
             RunnerKind::Process if self.argv.is_empty() => None,
             RunnerKind::Process => Some(Launch::Process(Box::new(Process {
                 argv: self.argv.clone(),
@@ -277,7 +292,7 @@ impl Handler {
             (RunnerKind::Remote, PoolKind::Threads | PoolKind::Async) => Some(format!(
                 "has workers of the server, but handler `{name}` runs in remote workers; use a pool of kind \"remote\""
             )),
-            (RunnerKind::Builtin | RunnerKind::Process, PoolKind::Remote) => Some(format!(
+            (RunnerKind::Builtin | RunnerKind::Process | RunnerKind::Function, PoolKind::Remote) => Some(format!(
                 "is a remote pool, but handler `{name}` runs in the server; use a pool of another kind, {hint}"
             )),
             (_, PoolKind::Async) if self.blocking() => Some(format!(
@@ -307,6 +322,7 @@ impl Handler {
                 RunnerKind::Builtin => "builtin",
                 RunnerKind::Process => "process",
                 RunnerKind::Remote => model::REMOTE_RUNNER,
+                RunnerKind::Function => "function",
             },
             description: self.description.clone(),
             payload_description: self.payload_description.clone(),
@@ -340,7 +356,7 @@ impl Handler {
         match self.runner {
             RunnerKind::Builtin => self.check_builtin(path, problems),
             RunnerKind::Process => self.check_process(path, problems),
-            RunnerKind::Remote => {
+            RunnerKind::Remote | RunnerKind::Function => {
                 self.refuse_builtin(path, problems);
                 self.refuse_process_settings(path, problems);
             }

@@ -25,6 +25,10 @@ pub struct Overrides {
     /// `store.directory`; also sets `store.memory` to false unless `memory` is set.
     pub data_dir: Option<PathBuf>,
     pub memory: Option<bool>,
+    /// Names and descriptions of the functions of the program that the server is a part of.
+    pub functions: Vec<(String, String)>,
+    /// Size of the pool of these functions.
+    pub function_slots: usize,
 }
 
 /// Loads the configuration: defaults, then the file, then the environment, then the command line.
@@ -54,8 +58,10 @@ pub fn load(
         return Err(ConfigError::Invalid(problems.0));
     }
     let mut config = merge(&text, env)?;
+    let (functions, slots) = (overrides.functions.clone(), overrides.function_slots);
     overrides.apply(&mut config, &mut provenance);
     config.add_defaults();
+    config.add_functions(functions, slots);
     config.validate().map_err(|error| located(error, &provenance))?;
     Ok(config)
 }

@@ -12,6 +12,8 @@ use crate::model::{self, Namespace, PoolName, PoolSpec, id, limits};
 pub const DEFAULT_POOL: &str = "default";
 /// Name of the pool for remote workers that exists if none is configured.
 pub const REMOTE_POOL: &str = "remote";
+/// Name of the pool for functions of the program that the server is a part of, if it has some and none is configured.
+pub const FUNCTION_POOL: &str = "functions";
 pub const QUEUE_LIMIT_MAX: usize = 100_000_000;
 
 /// `[[pool]]`: a named set of workers.

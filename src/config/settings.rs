@@ -10,7 +10,7 @@ use super::builtin::Builtin;
 use super::error::{ConfigError, Problems};
 use super::handler::Handler;
 use super::http::Http;
-use super::pool::{DEFAULT_POOL, Pool, PoolKind, REMOTE_POOL};
+use super::pool::{DEFAULT_POOL, FUNCTION_POOL, Pool, PoolKind, REMOTE_POOL};
 use super::server::{Limits, Log, Retention, Server, Store};
 use super::telemetry::Telemetry;
 use super::tls::Tls;
@@ -166,6 +166,18 @@ impl Config {
             }
             handler.add_descriptions();
         }
+    }
+
+    /// Adds handlers for functions of the program, and the pool in which they run.
+    pub(super) fn add_functions(&mut self, functions: Vec<(String, String)>, slots: usize) {
+        if functions.is_empty() {
+            return;
+        }
+        if self.pools.iter().all(|pool| pool.name != FUNCTION_POOL) {
+            self.pools.push(Pool { size: Some(slots), ..Pool::new(FUNCTION_POOL, PoolKind::Async) });
+        }
+        let handler = |(name, description): (String, String)| Handler::for_function(&name, &description, FUNCTION_POOL);
+        self.handlers.extend(functions.into_iter().map(handler));
     }
 
     /// A built-in handler that is not configured: it uses the first suitable pool, and can use the other suitable ones.

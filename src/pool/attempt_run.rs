@@ -35,8 +35,7 @@ pub(super) async fn run_with_payload(runner: &dyn Runner, attempt: &Arc<Attempt>
     let progress = attempt.clone();
     let run = Run {
         task: spec.id.clone(),
-        handler: spec.options.handler.clone(),
-        namespace: spec.options.namespace.clone(),
+        options: spec.options.clone(),
         attempt: attempt.number(),
         payload,
         args: spec.extras().args.clone(),

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::process::Host;
 use super::{Outcome, OutputBuffer, Run, RunReport, Runner, StopSignal};
-use crate::model::{Failure, HandlerName, Namespace, TaskId};
+use crate::model::{Failure, TaskId, TaskOptions};
 
 /// Longer than any step of a test takes, even on a busy machine.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
@@ -41,8 +41,7 @@ impl Attempt {
         let reports = Arc::clone(&progress);
         let run = Run {
             task: TaskId::parse("task-7").unwrap(),
-            handler: HandlerName::parse("handler").unwrap(),
-            namespace: Namespace::default(),
+            options: Arc::new(TaskOptions::sample()),
             attempt: 2,
             payload: payload.into(),
             args: args.iter().map(|arg| (*arg).into()).collect(),

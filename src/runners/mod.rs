@@ -8,6 +8,7 @@ pub mod builtin;
 mod conformance;
 #[cfg(test)]
 mod fixtures;
+mod function;
 mod output;
 pub mod process;
 mod registry;
@@ -15,6 +16,7 @@ pub mod remote;
 mod runner;
 mod stop;
 
+pub use function::FunctionRunner;
 pub use output::OutputBuffer;
 pub use registry::Registry;
 pub use runner::{BoxFuture, Outcome, ProgressSink, Run, RunReport, Runner};

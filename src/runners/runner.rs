@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::model::{Failure, HandlerName, Namespace, Payload, StopMethod, TaskId, TraceContext};
+use crate::model::{Failure, Payload, StopMethod, TaskId, TaskOptions, TraceContext};
 
 use super::output::OutputBuffer;
 use super::stop::StopSignal;
@@ -25,8 +25,7 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// Everything that a runner gets for one attempt.
 pub struct Run {
     pub task: TaskId,
-    pub handler: HandlerName,
-    pub namespace: Namespace,
+    pub options: Arc<TaskOptions>,
     /// 1 for the first attempt.
     pub attempt: u32,
     pub payload: Bytes,

@@ -47,6 +47,11 @@ impl StopSignal {
         let _ = self.deadline.set(Instant::now() + timeout);
     }
 
+    /// `None` before the timeout is started.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline.get().copied()
+    }
+
     /// Requests a stop. A stronger cause replaces a weaker one. The handler is killed at the earliest time that any
     /// request allows; `grace` is the time that this one allows from now on.
     pub fn request(&self, cause: StopCause, grace: Duration) {

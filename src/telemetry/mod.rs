@@ -22,7 +22,7 @@ use liveness::Liveness;
 use metrics::{Metrics, ServerGauges};
 
 pub use log_throttle::INCIDENT;
-pub use start::{Options, start};
+pub use start::{Options, start, start_embedded};
 
 /// Metrics and liveness, for every component of the server. Cheap to clone.
 #[derive(Clone, Debug)]

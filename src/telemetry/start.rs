@@ -36,11 +36,27 @@ pub enum StartError {
 /// # Errors
 /// [`StartError`] for unusable settings. An unreachable collector is no error.
 pub fn start(mut options: Options, variables: &Variables, instance: &str) -> Result<Pipeline, StartError> {
-    let settings = Settings::read(variables, &options.endpoint, options.protocol);
-    let pipeline = Pipeline::start(settings, variables, instance)?;
+    let pipeline = open(&options, variables, instance)?;
     options.log.export_level.clone_from(&pipeline.settings().log_level);
     let counts = (!pipeline.settings().is_silent()).then(|| pipeline.counts());
     log::init(&options.log, log::Export { logger: pipeline.logger_provider(), counts })?;
+    install(&options, &pipeline);
+    Ok(pipeline)
+}
+
+/// Like [`start`], in a program with a log of its own.
+pub fn start_embedded(options: &Options, variables: &Variables, instance: &str) -> Result<Pipeline, StartError> {
+    let pipeline = open(options, variables, instance)?;
+    install(options, &pipeline);
+    Ok(pipeline)
+}
+
+fn open(options: &Options, variables: &Variables, instance: &str) -> Result<Pipeline, StartError> {
+    let settings = Settings::read(variables, &options.endpoint, options.protocol);
+    Ok(Pipeline::start(settings, variables, instance)?)
+}
+
+fn install(options: &Options, pipeline: &Pipeline) {
     panics::install_hook();
     propagation::install(pipeline.settings().propagators);
     if let Some(provider) = pipeline.tracer_provider() {
@@ -53,5 +69,4 @@ pub fn start(mut options: Options, variables: &Variables, instance: &str) -> Res
         tracing::warn!("{warning}");
     }
     tracing::info!("{}", pipeline.summary());
-    Ok(pipeline)
 }

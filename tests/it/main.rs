@@ -27,6 +27,7 @@ mod http1_client;
 mod http2_client;
 mod idle_connections;
 mod keda;
+mod library;
 mod lifecycle;
 mod log;
 mod malformed_requests;

@@ -57,7 +57,8 @@ impl ProcessHandler {
     pub(super) fn start_message(&self, run: &Run) -> Vec<u8> {
         let mut start = self.start.clone();
         if self.options.working_directory.is_none() {
-            start.owner(&[run.handler.as_str().as_bytes(), b"\0", run.namespace.as_str().as_bytes()]);
+            let (handler, namespace) = (run.options.handler.as_str(), run.options.namespace.as_str());
+            start.owner(&[handler.as_bytes(), b"\0", namespace.as_bytes()]);
         }
         for argument in &run.args {
             start.argument(OsStr::new(&**argument));

@@ -18,10 +18,10 @@ fn build(name: &str) -> PathBuf {
     messages.filter_map(program).last().expect("the path of the program")
 }
 
-/// Starts an example with environment variables.
-pub fn start(name: &str, variables: &[(&str, &str)]) -> Child {
+/// Starts an example with arguments and environment variables.
+pub fn start(name: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Child {
     let path = build(name);
     #[expect(clippy::disallowed_methods, reason = "starts the example under test")]
     let mut command = Command::new(path);
-    command.envs(variables.iter().copied()).stdin(Stdio::null()).spawn().unwrap()
+    command.args(arguments).envs(variables.iter().copied()).stdin(Stdio::null()).spawn().unwrap()
 }
