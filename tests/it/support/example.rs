@@ -15,7 +15,7 @@ fn build(name: &str) -> PathBuf {
     let messages = String::from_utf8(output.stdout).unwrap();
     let messages = messages.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let program = |message: serde_json::Value| Some(PathBuf::from(message["executable"].as_str()?));
-    messages.filter_map(program).last().expect("the path of the program")
+    messages.filter_map(program).next_back().expect("the path of the program")
 }
 
 /// Starts an example with arguments and environment variables.
