@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::builtin::{Compute, Heavy, Io};
 use super::fixtures::{Attempt, TIMEOUT, process_host};
 use super::process::{ProcessOptions, ProcessRunner};
+use super::remote::played;
 use super::{Outcome, Runner, StopCause, StopSignal};
-use crate::model::StopMethod;
+use crate::model::{FailureReason, StopMethod};
 
 /// A runner, a payload that keeps it busy for hours, and the stop methods that it reports.
 struct Endless {
@@ -41,7 +42,21 @@ fn endless(directory: &tempfile::TempDir) -> Vec<Endless> {
             requested: StopMethod::SignalTerm,
             forced: StopMethod::SignalKill,
         },
+        Endless {
+            name: "remote",
+            runner: played::runner(),
+            payload: "endless",
+            requested: StopMethod::Token,
+            forced: StopMethod::Abort,
+        },
     ]
+}
+
+/// Runs a script; the grace period after a deadline is that of the handler.
+fn script(directory: &tempfile::TempDir, script: &str) -> Arc<dyn Runner> {
+    let argv = ["/bin/sh", "-c", script].map(String::from).to_vec();
+    let options = ProcessOptions { argv, ..ProcessOptions::default() };
+    Arc::new(ProcessRunner::new(options, process_host(directory.path())).unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,5 +110,96 @@ async fn every_runner_stops_at_once_on_force() {
         attempt.stop.request(StopCause::Force, TIMEOUT);
         let outcome = attempt.outcome().await;
         assert!(matches!(outcome, Outcome::Stopped(method) if method == case.forced), "{}: {outcome:?}", case.name);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_runner_ends_an_attempt_that_was_asked_to_stop_before_it_began() {
+    let directory = tempfile::tempdir().unwrap();
+    for cause in [StopCause::Cancel, StopCause::Force] {
+        for case in endless(&directory) {
+            let stop = Arc::<StopSignal>::default();
+            stop.request(cause, TIMEOUT);
+            let outcome = Attempt::start_with(&case.runner, case.payload, &[], stop).outcome().await;
+            assert!(matches!(outcome, Outcome::Stopped(_)), "{}: {outcome:?}", case.name);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_after_the_end_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let cases: [(_, Arc<dyn Runner>, _, _); 5] = [
+        ("compute", Arc::new(Compute), "1", r#"{"op":"sum","n":1,"value":0}"#),
+        ("heavy", Arc::new(Heavy::new(None)), r#"{"megabytes": 1, "rounds": 1}"#, ""),
+        ("io", Arc::new(Io), "0", ""),
+        ("process", script(&directory, "cat"), "text", "text"),
+        ("remote", played::runner(), "text", "text"),
+    ];
+    for (name, runner, payload, expected) in cases {
+        let attempt = Attempt::start(&runner, payload);
+        let (stop, output) = (attempt.stop.clone(), attempt.output.clone());
+        let result = attempt.result().await;
+        stop.request(StopCause::Force, Duration::ZERO);
+        assert!(expected.is_empty() || result == expected, "{name}: {result:?}");
+        assert_eq!(output.total(), if name == "process" { 4 } else { 0 }, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_that_ignores_a_stop_ends_only_when_it_is_killed() {
+    let directory = tempfile::tempdir().unwrap();
+    let ignores = "trap '' TERM; echo ready; while :; do sleep 0.05; done";
+    let cases = [
+        ("process", script(&directory, ignores), "", StopMethod::SignalKill),
+        ("remote", played::runner(), "stubborn", StopMethod::Abort),
+    ];
+    for (name, runner, payload, method) in cases {
+        let mut attempt = Attempt::start(&runner, payload);
+        if name == "process" {
+            attempt.wait_for_output("ready").await;
+        }
+        attempt.stop.request(StopCause::Cancel, Duration::from_hours(1));
+        assert!(!attempt.ends_within(Duration::from_millis(100)).await, "{name}: its work has not stopped");
+        attempt.stop.request(StopCause::Force, Duration::ZERO);
+        let outcome = attempt.outcome().await;
+        assert!(matches!(outcome, Outcome::Stopped(found) if found == method), "{name}: {outcome:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_and_progress_are_seen_while_an_attempt_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    let cases = [("process", script(&directory, "echo spoken; sleep 1000"), ""), ("remote", played::runner(), "speak")];
+    for (name, runner, payload) in cases {
+        let attempt = Attempt::start(&runner, payload);
+        attempt.wait_for_output("spoken\n").await;
+        let progress = attempt.progress.clone();
+        attempt.stop.request(StopCause::Force, Duration::ZERO);
+        attempt.outcome().await;
+        // Programs report none.
+        assert_eq!(*progress.lock(), if name == "remote" { vec![0.5] } else { vec![] });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_or_dies_ends_its_attempt_with_the_reason() {
+    let directory = tempfile::tempdir().unwrap();
+    let failed = Attempt::start(&script(&directory, "exit 3"), "").failure().await;
+    assert_eq!(failed.exit_code, Some(3), "{failed:?}");
+    let killed = Attempt::start(&script(&directory, "kill -9 $$"), "").failure().await;
+    assert_eq!(killed.signal, Some(9), "{killed:?}");
+    let failed = Attempt::start(&played::runner(), "fail").failure().await;
+    assert_eq!((failed.reason, &*failed.message), (FailureReason::HandlerError, "failed"));
+    let outcome = Attempt::start(&played::runner(), "vanish").outcome().await;
+    assert!(matches!(outcome, Outcome::WorkerLost), "{outcome:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runners_of_other_programs_report_the_cpu_time_of_an_attempt() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, runner) in [("process", script(&directory, "cat")), ("remote", played::runner())] {
+        let report = Attempt::start(&runner, "text").report().await;
+        assert!(report.cpu_time.is_some(), "{name}: {report:?}");
     }
 }

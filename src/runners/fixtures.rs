@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::process::Host;
 use super::{Outcome, OutputBuffer, Run, RunReport, Runner, StopSignal};
-use crate::model::{Failure, TaskId, TaskOptions};
+use crate::model::{Failure, OutputStream, TaskId, TaskOptions};
 
 /// Longer than any step of a test takes, even on a busy machine.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
@@ -53,6 +53,23 @@ impl Attempt {
         let runtime = Handle::current();
         let report = tokio::task::spawn_blocking(move || runtime.block_on(runner.run(run)));
         Self { stop, output, progress, report }
+    }
+
+    /// Waits until the standard output contains the text, and returns all of it.
+    pub(super) async fn wait_for_output(&self, text: &str) -> String {
+        let mut seen = 0;
+        while self.output.changed(seen).await {
+            seen = self.output.total();
+            let written = String::from_utf8(self.output.read(OutputStream::Stdout, 0).data).unwrap();
+            if written.contains(text) {
+                return written;
+            }
+        }
+        panic!("the output ended without {text:?}");
+    }
+
+    pub(super) async fn ends_within(&mut self, time: Duration) -> bool {
+        timeout(time, &mut self.report).await.is_ok()
     }
 
     pub(super) async fn report(self) -> RunReport {

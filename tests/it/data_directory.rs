@@ -251,7 +251,9 @@ fn a_link_in_place_of_the_work_directory_is_removed_and_not_followed() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
     let (data, target) = (directory.join("data"), directory.join("target"));
-    [&data, &target].into_iter().for_each(|path| std::fs::create_dir(path).unwrap());
+    for path in [&data, &target] {
+        std::fs::create_dir(path).unwrap();
+    }
     std::fs::write(target.join("precious"), "").unwrap();
     symlink(&target, data.join("work")).unwrap();
     eventually_blocking(|| {

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::supervisor::{SUBCOMMAND, Supervisor};
 use super::{Host, Limits, OptionsError, ProcessOptions, ProcessRunner, supervise_main};
-use crate::model::{ArgPattern, FailureReason, OutputStream, StopMethod, limits};
+use crate::model::{ArgPattern, FailureReason, StopMethod, limits};
 use crate::runners::fixtures::{Attempt, TIMEOUT, process_host};
 use crate::runners::{Outcome, Runner, StopCause};
 
@@ -46,18 +46,6 @@ fn sh(script: &str) -> ProcessOptions {
         grace: Duration::from_millis(50),
         ..ProcessOptions::default()
     }
-}
-
-async fn wait_for_output(attempt: &Attempt, text: &str) -> String {
-    let mut seen = 0;
-    while attempt.output.changed(seen).await {
-        seen = attempt.output.total();
-        let written = String::from_utf8(attempt.output.read(OutputStream::Stdout, 0).data).unwrap();
-        if written.contains(text) {
-            return written;
-        }
-    }
-    panic!("the output ended without {text:?}");
 }
 
 /// Waits until the process is gone or a zombie.
@@ -179,7 +167,7 @@ async fn arguments_are_appended_only_if_the_handler_accepts_them() {
 async fn a_process_that_ignores_sigterm_is_killed_after_the_grace_period() {
     let fixture = Fixture::new();
     let attempt = Attempt::start(&fixture.sh("trap '' TERM; echo ready; while :; do sleep 0.05; done"), "");
-    wait_for_output(&attempt, "ready").await;
+    attempt.wait_for_output("ready").await;
     let started = Instant::now();
     attempt.stop.request(StopCause::Cancel, Duration::from_millis(150));
     let outcome = attempt.outcome().await;
@@ -191,7 +179,7 @@ async fn a_process_that_ignores_sigterm_is_killed_after_the_grace_period() {
 async fn force_ends_the_grace_period() {
     let fixture = Fixture::new();
     let attempt = Attempt::start(&fixture.sh("trap '' TERM; echo ready; while :; do sleep 0.05; done"), "");
-    wait_for_output(&attempt, "ready").await;
+    attempt.wait_for_output("ready").await;
     attempt.stop.request(StopCause::Cancel, Duration::from_hours(1));
     attempt.stop.request(StopCause::Force, Duration::ZERO);
     let outcome = attempt.outcome().await;
@@ -215,7 +203,7 @@ async fn a_forced_stop_kills_the_whole_group() {
     let fixture = Fixture::new();
     let runner = fixture.sh("sleep 1000 & echo $!; wait");
     let attempt = Attempt::start(&runner, "");
-    let pid = wait_for_output(&attempt, "\n").await;
+    let pid = attempt.wait_for_output("\n").await;
     attempt.stop.request(StopCause::Force, Duration::ZERO);
     attempt.outcome().await;
     wait_until_dead(pid.trim()).await;
@@ -293,7 +281,7 @@ async fn server_to_be_killed() {
     for script in scripts {
         let runner: Arc<dyn Runner> = Arc::new(ProcessRunner::new(sh(script), Arc::clone(&host)).unwrap());
         let attempt = Attempt::start(&runner, "");
-        eprintln!("{}", wait_for_output(&attempt, ".\n").await.trim());
+        eprintln!("{}", attempt.wait_for_output(".\n").await.trim());
         std::mem::forget(attempt);
     }
     eprintln!("ready");

@@ -6,6 +6,8 @@
 
 mod link;
 mod messages;
+#[cfg(test)]
+pub(super) mod played;
 mod runner;
 
 pub use link::{Link, LinkEnd, Reconnected};

@@ -149,19 +149,9 @@ async fn wait_for(future: Option<&mut BoxFuture<()>>) {
 
 #[cfg(test)]
 mod tests {
-
+    use super::super::played::NoSlot;
     use super::*;
     use crate::runners::fixtures::Attempt;
-
-    struct NoSlot;
-
-    impl Slot for NoSlot {
-        fn suspend(&self) {}
-
-        fn resume(&self) -> BoxFuture<()> {
-            Box::pin(std::future::ready(()))
-        }
-    }
 
     #[tokio::test]
     async fn an_attempt_that_was_not_sent_is_not_lost_unless_an_earlier_server_has_sent_it() {

@@ -14,5 +14,5 @@ pub use eventually::{TIMEOUT, check, eventually, eventually_blocking};
 pub use faults::Faults;
 pub use messages::{bytes, fields, millis, noop, reason, seconds, task};
 pub use process::{KillOnDrop, children, is_running, isolated, run, unshare_flags, without_root};
-pub use proxy::Proxy;
+pub use proxy::{Direction, Proxy};
 pub use server::{BINARY, IN_MEMORY, Server};
