@@ -149,6 +149,9 @@ impl TaskContext {
 
     /// Waits for something that needs no slot, such as other tasks: the slot goes to another attempt meanwhile, and the function
     /// goes on when it has a slot again. [`Task::wait`](crate::Task::wait) does so by itself.
+    ///
+    /// A function of a [`Server`](crate::Server) keeps its slot, so that it must not wait for tasks that need one of the same
+    /// pool: choose a larger [`concurrency`](crate::ServerBuilder::concurrency), or run it in a [`Worker`](crate::Worker).
     pub async fn wait<F: Future>(&self, future: F) -> F::Output {
         let mut suspended = Suspended { attempt: Some(&*self.0) };
         self.0.suspend();

@@ -779,8 +779,8 @@ func (*ServerMessage_Draining) isServerMessage_Kind() {}
 
 func (*ServerMessage_Heartbeat) isServerMessage_Kind() {}
 
-// An attempt for a worker. It answers with `accepted` or, if it cannot run it, with `finished` and `not_started`, within 10
-// seconds; otherwise the server gives the task to another worker, and the attempt does not count.
+// An attempt for a worker. It answers with `accepted` or, if the attempt has already ended or cannot run there, with `finished`
+// alone, within 10 seconds; otherwise the server gives the task to another worker, and the attempt does not count.
 type AttemptAssigned struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Identifies the attempt in all messages about it. Never used again.
