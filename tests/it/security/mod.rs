@@ -1,6 +1,5 @@
 //! Authentication, permissions, isolation of namespaces, and limits on hostile clients.
 
-mod all_attacks;
 mod connection_limits;
 mod fairness;
 mod hints;
