@@ -8,7 +8,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::app::{self, Drain, Started};
 use crate::config::{self, Config, Overrides};
-use crate::function::{BoxError, FromPayload, Function, Handler, Handlers, IntoPayload, TaskContext};
+use crate::function::{BoxError, FromPayload, Function, IntoPayload, Registrations, TaskContext};
 use crate::telemetry::export::pipeline::Pipeline;
 use crate::telemetry::{self, export::settings::environment};
 
@@ -39,9 +39,7 @@ pub struct Server {
 pub struct ServerBuilder {
     config_file: Option<PathBuf>,
     overrides: Overrides,
-    handlers: Handlers,
-    /// Problems of the settings, for `start`.
-    problems: Vec<String>,
+    functions: Registrations,
     concurrency: usize,
 }
 
@@ -66,8 +64,7 @@ impl Server {
         ServerBuilder {
             config_file: None,
             overrides: Overrides::default(),
-            handlers: Handlers::new(),
-            problems: Vec::new(),
+            functions: Registrations::default(),
             concurrency: CONCURRENCY,
         }
     }
@@ -159,19 +156,13 @@ impl ServerBuilder {
     }
 
     fn add(mut self, name: &str, function: Function) -> Self {
-        let handler = Handler { name: name.to_owned(), description: String::new(), function };
-        if self.handlers.insert(name.to_owned(), handler).is_some() {
-            self.problems.push(format!("handler {name:?} is registered twice"));
-        }
+        self.functions.add(name, function);
         self
     }
 
     /// Describes a handler for people.
     pub fn description(mut self, name: &str, text: &str) -> Self {
-        match self.handlers.get_mut(name) {
-            Some(handler) => text.clone_into(&mut handler.description),
-            None => self.problems.push(format!("description: there is no handler {name:?}")),
-        }
+        self.functions.describe(name, text);
         self
     }
 
@@ -194,7 +185,7 @@ impl ServerBuilder {
         let instance = uuid::Uuid::new_v4().to_string();
         let mut pipeline = telemetry::start_embedded(&app::telemetry_options(&config), &environment(), &instance)
             .map_err(ServerError::new)?;
-        match app::start(config, self.handlers, &instance, &mut pipeline).await {
+        match app::start(config, self.functions.handlers, &instance, &mut pipeline).await {
             Ok(started) => Ok(Server { started, pipeline }),
             Err(error) => Err(ServerError::new(error)),
         }
@@ -211,10 +202,11 @@ impl ServerBuilder {
     }
 
     fn config(&self) -> Result<Config, ServerError> {
-        if let Some(problem) = self.problems.first() {
-            return Err(ServerError::new(problem.clone()));
+        if let Some(problem) = self.functions.problem() {
+            return Err(ServerError::new(problem));
         }
-        let functions = self.handlers.values().map(|handler| (handler.name.clone(), handler.description.clone()));
+        let functions =
+            self.functions.handlers.values().map(|handler| (handler.name.clone(), handler.description.clone()));
         let overrides =
             Overrides { functions: functions.collect(), function_slots: self.concurrency, ..self.overrides.clone() };
         let config = config::load(self.config_file.as_deref(), [], overrides).map_err(ServerError::new)?;

@@ -33,6 +33,34 @@ pub struct Handler {
 /// Functions by the name of their handlers.
 pub type Handlers = BTreeMap<String, Handler>;
 
+/// The functions that a program has registered, and its mistakes, which it learns of when it starts.
+#[derive(Default)]
+pub struct Registrations {
+    pub handlers: Handlers,
+    problems: Vec<String>,
+}
+
+impl Registrations {
+    pub fn add(&mut self, name: &str, function: Function) {
+        let handler = Handler { name: name.to_owned(), description: String::new(), function };
+        if self.handlers.insert(name.to_owned(), handler).is_some() {
+            self.problems.push(format!("handler {name:?} is registered twice"));
+        }
+    }
+
+    pub fn describe(&mut self, name: &str, text: &str) {
+        match self.handlers.get_mut(name) {
+            Some(handler) => text.clone_into(&mut handler.description),
+            None => self.problems.push(format!("description: there is no handler {name:?}")),
+        }
+    }
+
+    /// The first mistake.
+    pub fn problem(&self) -> Option<&str> {
+        self.problems.first().map(String::as_str)
+    }
+}
+
 impl Function {
     /// An asynchronous function.
     pub fn new<In, Out, E, F, Fut>(function: F) -> Self

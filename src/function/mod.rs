@@ -11,6 +11,6 @@ mod payload;
 
 pub use context::{Attempt, BoxFuture, StopReason, TaskContext, TaskOutput};
 pub use error::{BoxError, Permanent, permanent};
-pub use handler::{Function, Handler, Handlers, call};
+pub use handler::{Function, Handler, Handlers, Registrations, call};
 pub use log::TaskLog;
 pub use payload::{FromPayload, IntoPayload, Payload, PayloadError};

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::client::Client;
-use crate::function::{BoxError, FromPayload, Function, Handler, Handlers, IntoPayload, TaskContext};
+use crate::function::{BoxError, FromPayload, Function, IntoPayload, Registrations, TaskContext};
 use crate::model::{HandlerName, limits};
 use state::Shared;
 use stream::Connection;
@@ -54,9 +54,7 @@ const LINGER_TIME: Duration = Duration::from_millis(100);
 #[must_use = "a worker does nothing until it runs"]
 pub struct Worker {
     client: Client,
-    handlers: Handlers,
-    /// Problems of the settings, for `run`.
-    problems: Vec<String>,
+    functions: Registrations,
     id: String,
     pool: String,
     concurrency: usize,
@@ -97,8 +95,7 @@ impl Worker {
     pub fn new(client: &Client) -> Self {
         Self {
             client: client.clone(),
-            handlers: Handlers::new(),
-            problems: Vec::new(),
+            functions: Registrations::default(),
             id: worker_id(),
             pool: String::new(),
             concurrency: std::thread::available_parallelism().map_or(1, usize::from),
@@ -137,22 +134,13 @@ impl Worker {
     }
 
     fn add(mut self, name: &str, function: Function) -> Self {
-        if let Err(problem) = HandlerName::parse(name) {
-            self.problems.push(format!("handler {name:?}: {problem}"));
-        }
-        let handler = Handler { name: name.to_owned(), description: String::new(), function };
-        if self.handlers.insert(name.to_owned(), handler).is_some() {
-            self.problems.push(format!("handler {name:?} is registered twice"));
-        }
+        self.functions.add(name, function);
         self
     }
 
     /// Describes a handler for people, at most 1,024 bytes. Used when the server learns its name.
     pub fn description(mut self, name: &str, text: &str) -> Self {
-        match self.handlers.get_mut(name) {
-            Some(handler) => text.clone_into(&mut handler.description),
-            None => self.problems.push(format!("description: there is no handler {name:?}")),
-        }
+        self.functions.describe(name, text);
         self
     }
 
@@ -213,7 +201,7 @@ impl Worker {
         let connection = Connection {
             client: self.client,
             shared: shared.clone(),
-            handlers: self.handlers,
+            handlers: self.functions.handlers,
             id: self.id,
             pool: self.pool,
             slots: self.concurrency,
@@ -225,10 +213,15 @@ impl Worker {
 
     fn check(&self) -> Result<(), WorkerError> {
         let invalid = |text: String| Err(WorkerError::Invalid(text));
-        if let Some(problem) = self.problems.first() {
-            return invalid(problem.clone());
+        if let Some(problem) = self.functions.problem() {
+            return invalid(problem.to_owned());
         }
-        if self.handlers.is_empty() {
+        for name in self.functions.handlers.keys() {
+            if let Err(problem) = HandlerName::parse(name) {
+                return invalid(format!("handler {name:?}: {problem}"));
+            }
+        }
+        if self.functions.handlers.is_empty() {
             return invalid("the worker has no handlers; add one with Worker::handler".to_owned());
         }
         if !(1..=limits::WORKER_SLOTS_MAX).contains(&self.concurrency) {

@@ -13,7 +13,7 @@ use crate::health_endpoints::{samples, wait_for_sample};
 use crate::support::{ControlGroup, Faults, Server, bytes, check, eventually, noop, reason};
 
 /// Less than the payloads of all tasks, and what the documentation names as the least for a server with its defaults.
-pub const LIMIT: u64 = 256 << 20;
+const LIMIT: u64 = 256 << 20;
 const PAYLOAD_BYTES: usize = 1 << 20;
 /// More tasks than the limit has room for.
 const TASKS: usize = 320;
@@ -114,7 +114,7 @@ async fn memory_stays_within_the_defaults_under_large_payloads_and_after_a_crash
     let group = ControlGroup::create(LIMIT);
     println!("control group: {:?}", group.as_ref().map(ControlGroup::path));
     let config = if group.is_some() { CONFIG.to_owned() } else { format!("{CONFIG}{SMALL}") };
-    let mut server = Server::start_limited(&config, group.as_ref(), &[]);
+    let mut server = Server::start_limited(&config, group.as_ref());
     let info = server.system().get_server_info(v1::GetServerInfoRequest {}).await.unwrap().into_inner();
     let limits = info.limits.unwrap();
     assert_eq!((limits.request_memory_bytes, limits.payload_memory_bytes), (32 << 20, (38 << 20) / 4 * 3));
@@ -139,7 +139,7 @@ async fn memory_stays_within_the_defaults_under_large_payloads_and_after_a_crash
 }
 
 /// What a server in a control group of [`LIMIT`] has by default.
-pub const SMALL: &str = "
+const SMALL: &str = "
 [limits]
 queued_payload_bytes = \"38MiB\"
 request_bytes = \"32MiB\"
@@ -150,7 +150,7 @@ async fn small_tasks_that_wait_do_not_fill_the_memory_also_after_a_crash() {
     let group = ControlGroup::create(LIMIT);
     // What a server in the group has by default.
     let limit = if group.is_some() { "" } else { "[[pool]]\nname = \"default\"\nqueue_limit = 55924\n" };
-    let mut server = Server::start_limited(limit, group.as_ref(), &[]);
+    let mut server = Server::start_limited(limit, group.as_ref());
     let later = v1::SubmitTaskRequest { delay: crate::support::seconds(86_400), ..noop() };
     let batch = v1::BatchSubmitTasksRequest { tasks: vec![later; 10_000], ..Default::default() };
     let mut accepted = 0;
@@ -174,7 +174,7 @@ async fn small_tasks_that_wait_do_not_fill_the_memory_also_after_a_crash() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_that_are_never_completed_do_not_fill_the_memory() {
     let group = ControlGroup::create(LIMIT);
-    let server = Server::start_limited(SMALL, group.as_ref(), &[]);
+    let server = Server::start_limited(SMALL, group.as_ref());
     let head = "POST /lineshaft.v1.TaskService/SubmitTask HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
         content-length: 16000000\r\n\r\n";
     let open: Vec<_> = (0..40)

@@ -82,13 +82,11 @@ impl Server {
         Self::launch_in(tempfile::tempdir().unwrap(), config, variables, &[])
     }
 
-    /// Starts a server with environment variables in a control group, if one is given. A process that starts there has all
-    /// its memory counted.
-    pub fn start_limited(config: &str, group: Option<&ControlGroup>, variables: &[(&str, &str)]) -> Self {
-        let Some(group) = group else { return Self::start_with(config, variables) };
+    /// Starts a server in a control group, if one is given. A process that starts there has all its memory counted.
+    pub fn start_limited(config: &str, group: Option<&ControlGroup>) -> Self {
+        let Some(group) = group else { return Self::start(config) };
         let enter = "echo $$ > \"$0/cgroup.procs\" && exec \"$@\"";
-        let wrapper = ["/bin/sh", "-c", enter, group.path().to_str().unwrap()];
-        Self::launch_in(tempfile::tempdir().unwrap(), config, variables, &wrapper)
+        Self::start_under(&["/bin/sh", "-c", enter, group.path().to_str().unwrap()], config)
     }
 
     /// Starts a server by means of another program, such as `env` or `unshare`.
