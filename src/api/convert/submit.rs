@@ -5,18 +5,21 @@ use std::time::Duration;
 
 use crate::model::{
     BatchId, Catalog, Coded, Details, ErrorCode, FieldViolation, HandlerName, HandlerSpec, Namespace, PoolKind,
-    PoolName, PoolSpec, RequestKey, SubmissionDigest, TaskExtras, TaskId, TaskOptions, Timestamp, TraceContext, limits,
+    PoolName, PoolSpec, RequestKey, SubmissionDigest, TaskExtras, TaskId, TaskOptions, TaskSpec, Timestamp,
+    TraceContext, limits,
 };
-use crate::proto::v1;
+use crate::proto::v1::{self, payload::Kind};
 
 use super::invalid_fields::{FieldPath, InvalidFields, MessagePath};
-use super::submit_fields::{Overrides, check_args, labels, optional_name, payload, trace};
+use super::submit_fields::{Labels, Overrides, check_args, content_type, labels, optional_name, payload, trace};
 
 /// Bytes of a refused argument that the error shows.
 const ARG_BYTES_SHOWN: usize = 128;
 
 /// What the conversion needs besides the submission itself and the catalog.
 pub struct SubmitContext<'a> {
+    /// Makes the ID of a task whose submission does not choose one.
+    pub new_id: fn() -> TaskId,
     pub now: Timestamp,
     /// Identity or peer address of the caller.
     pub submitted_by: &'a str,
@@ -75,82 +78,232 @@ impl Coded for SubmitError {
     }
 }
 
-/// A task whose options are not shared with other tasks yet.
-#[derive(Debug)]
-pub struct ConvertedTask {
-    pub id: TaskId,
-    pub options: TaskOptions,
-    pub payload: Box<[u8]>,
-    pub extras: Option<Box<TaskExtras>>,
+/// The last options of a call, and what they were converted from. The next submission of the call shares them if it has
+/// equal fields, without parsing and resolving those again.
+pub struct SharedOptions {
+    /// Without its [`OwnFields`].
+    request: v1::SubmitTaskRequest,
+    is_json: bool,
+    catalog: Arc<Catalog>,
+    options: Arc<TaskOptions>,
+    delay: Option<Duration>,
+    expires_after: Option<Duration>,
 }
 
-/// Converts a submission. `new_id` makes the id of the task if the submission does not choose one.
+/// The fields that most submissions have for themselves.
+struct OwnFields {
+    task_id: String,
+    request_id: String,
+    payload: Option<Kind>,
+}
+
+impl OwnFields {
+    fn take(request: &mut v1::SubmitTaskRequest) -> Self {
+        Self {
+            task_id: std::mem::take(&mut request.task_id),
+            request_id: std::mem::take(&mut request.request_id),
+            payload: request.payload.as_mut().and_then(|payload| payload.kind.take()),
+        }
+    }
+}
+
+/// The other fields.
+enum OtherFields {
+    Known(Box<SharedOptions>),
+    New(ParsedFields),
+}
+
+/// Before the handler and the pool are looked up.
+struct ParsedFields {
+    /// These are `None` if they are invalid.
+    handler: Option<HandlerName>,
+    namespace: Option<Namespace>,
+    pool: Option<PoolName>,
+    overrides: Overrides,
+    content_type: Arc<str>,
+    labels: Labels,
+    delay: Option<Duration>,
+    expires_after: Option<Duration>,
+}
+
+/// Converts a submission. `shared` belongs to its call; `intern` finds equal options of earlier calls.
 ///
 /// # Errors
 /// [`SubmitError`], with every invalid field.
 pub fn convert(
-    request: v1::SubmitTaskRequest,
-    new_id: impl FnOnce() -> TaskId,
+    mut request: v1::SubmitTaskRequest,
     path: MessagePath,
-    catalog: &Catalog,
+    catalog: &Arc<Catalog>,
     context: &SubmitContext<'_>,
-) -> Result<ConvertedTask, SubmitError> {
+    shared: &mut Option<Box<SharedOptions>>,
+    intern: impl FnOnce(TaskOptions) -> Arc<TaskOptions>,
+) -> Result<TaskSpec, SubmitError> {
+    let own = OwnFields::take(&mut request);
+    let is_json = matches!(own.payload, Some(Kind::Json(_)));
     let mut invalid = InvalidFields::default();
-    let handler = invalid.parsed(path.field("handler"), HandlerName::parse(&request.handler));
-    let pool = (!request.pool.is_empty()).then(|| invalid.parsed(path.field("pool"), PoolName::parse(&request.pool)));
-    let request_id = optional_name(&mut invalid, path.field("request_id"), &request.request_id);
-    let namespace = namespace(&mut invalid, path, &request.namespace, context.default_namespace);
-    let id = match (request.task_id.as_str(), &namespace) {
-        ("", _) => Some(new_id()),
+    let others = match shared.take() {
+        Some(known) if known.is_of(&request, is_json, catalog) => OtherFields::Known(known),
+        _ => OtherFields::New(ParsedFields::parse(&mut invalid, path, &request, is_json, context)),
+    };
+    let request_id = optional_name(&mut invalid, path.field("request_id"), &own.request_id);
+    let id = match (own.task_id.as_str(), others.namespace()) {
+        ("", _) => Some((context.new_id)()),
         (text, Some(namespace)) => invalid.parsed(path.field("task_id"), TaskId::named(namespace, text)),
         (text, None) => invalid.parsed(path.field("task_id"), TaskId::parse(text)),
     };
-    let delay = invalid.duration(path.field("delay"), request.delay.as_ref(), Duration::ZERO..=limits::DELAY_MAX);
-    let expiry_bounds = limits::TIMEOUT_MIN..=limits::DELAY_MAX;
-    let expires_after = invalid.duration(path.field("expires_after"), request.expires_after.as_ref(), expiry_bounds);
-    check_args(&mut invalid, path, &request.args);
-    let overrides = Overrides::parse(&mut invalid, path, &request);
-    let (payload, content_type) = payload(&mut invalid, path, request.payload);
-    let labels = labels(&mut invalid, path, request.labels);
+    let payload = payload(&mut invalid, path, own.payload);
     let trace_field = path.field("trace_mode");
     let trace = trace(&mut invalid, trace_field, request.trace_mode, context.trace.as_ref(), context.now);
-    let name_length = request.display_name.len();
-    invalid.check_length(path.field("display_name"), name_length, limits::DISPLAY_NAME_BYTES_MAX, "bytes");
     invalid.check()?;
-    let (Some(handler), Some(id), Some(namespace)) = (handler, id, namespace) else {
-        return Err(InvalidFields::one(path.field("handler"), "is invalid").into());
-    };
+    let Some(id) = id else { return Err(InvalidFields::one(path.field("task_id"), "is invalid").into()) };
 
-    let (handler, pool) = resolve(catalog, path, &namespace, &handler, pool.flatten().as_ref())?;
-    check_handler_args(path, handler, &request.args)?;
-    let options = TaskOptions {
-        namespace,
-        handler: handler.name.clone(),
-        pool: pool.name.clone(),
-        priority: overrides.priority,
-        display_name: request.display_name.into(),
-        labels,
-        batch: context.batch.cloned(),
-        timeout: overrides.timeout.or(handler.timeout).unwrap_or(pool.timeout),
-        retry: overrides.retry(&handler.retry),
-        at_most_once: request.at_most_once,
-        durability: overrides.durability.unwrap_or(pool.durability),
-        content_type,
-        submitted_by: context.submitted_by.into(),
-    };
+    let shared = shared.insert(match others {
+        OtherFields::Known(known) => known,
+        OtherFields::New(parsed) => {
+            let (delay, expires_after) = (parsed.delay, parsed.expires_after);
+            let options = intern(parsed.resolve(&request, path, catalog, context)?);
+            let catalog = Arc::clone(catalog);
+            Box::new(SharedOptions { request, is_json, catalog, options, delay, expires_after })
+        }
+    });
     let mut extras = TaskExtras {
-        args: request.args.into_iter().map(Into::into).collect(),
+        args: shared.request.args.iter().map(|arg| arg.as_str().into()).collect(),
         request: None,
-        delay: delay.filter(|delay| !delay.is_zero()),
-        expires_after,
+        delay: shared.delay,
+        expires_after: shared.expires_after,
         trace,
     };
+    let options = Arc::clone(&shared.options);
     if let Some(request_id) = request_id {
-        let chosen = (!request.task_id.is_empty()).then_some(&id);
+        let chosen = (!own.task_id.is_empty()).then_some(&id);
         let digest = Some(SubmissionDigest::of(&options, &extras, &payload, chosen));
         extras.request = Some(Arc::new(RequestKey { id: request_id, digest }));
     }
-    Ok(ConvertedTask { id, options, payload, extras: extras.boxed() })
+    Ok(TaskSpec { id, options, payload, extras: extras.boxed() })
+}
+
+impl SharedOptions {
+    fn is_of(&self, request: &v1::SubmitTaskRequest, is_json: bool, catalog: &Arc<Catalog>) -> bool {
+        self.is_json == is_json && Arc::ptr_eq(&self.catalog, catalog) && have_equal_fields(&self.request, request)
+    }
+}
+
+fn content_type_of(payload: Option<&v1::Payload>) -> &str {
+    payload.map_or("", |payload| &payload.content_type)
+}
+
+/// Whether two submissions without their [`OwnFields`] are equal.
+fn have_equal_fields(one: &v1::SubmitTaskRequest, other: &v1::SubmitTaskRequest) -> bool {
+    // Byte by byte: where `==` loads a short text as one vector that was just written in parts, it waits until all earlier
+    // writes have left the core, half a microsecond for a decoded message.
+    let is_same = |one: &str, other: &str| one.len() == other.len() && one.bytes().eq(other.bytes());
+    // All fields, so that none is forgotten.
+    let v1::SubmitTaskRequest {
+        handler,
+        payload,
+        priority,
+        task_id: _,
+        request_id: _,
+        pool,
+        display_name,
+        labels,
+        timeout,
+        retry,
+        args,
+        delay,
+        at_most_once,
+        durability,
+        namespace,
+        expires_after,
+        trace_mode,
+    } = one;
+    is_same(handler, &other.handler)
+        && is_same(content_type_of(payload.as_ref()), content_type_of(other.payload.as_ref()))
+        && *priority == other.priority
+        && is_same(pool, &other.pool)
+        && is_same(display_name, &other.display_name)
+        && *labels == other.labels
+        && *timeout == other.timeout
+        && *retry == other.retry
+        && *args == other.args
+        && *delay == other.delay
+        && *at_most_once == other.at_most_once
+        && *durability == other.durability
+        && is_same(namespace, &other.namespace)
+        && *expires_after == other.expires_after
+        && *trace_mode == other.trace_mode
+}
+
+impl OtherFields {
+    fn namespace(&self) -> Option<&Namespace> {
+        match self {
+            Self::Known(known) => Some(&known.options.namespace),
+            Self::New(parsed) => parsed.namespace.as_ref(),
+        }
+    }
+}
+
+impl ParsedFields {
+    fn parse(
+        invalid: &mut InvalidFields,
+        path: MessagePath,
+        request: &v1::SubmitTaskRequest,
+        is_json: bool,
+        context: &SubmitContext<'_>,
+    ) -> Self {
+        let delays = Duration::ZERO..=limits::DELAY_MAX;
+        let expiries = limits::TIMEOUT_MIN..=limits::DELAY_MAX;
+        let pool_name = Some(&request.pool).filter(|pool| !pool.is_empty());
+        let type_text = content_type_of(request.payload.as_ref());
+        let name_length = request.display_name.len();
+        let parsed = Self {
+            handler: invalid.parsed(path.field("handler"), HandlerName::parse(&request.handler)),
+            namespace: namespace(invalid, path, &request.namespace, context.default_namespace),
+            pool: pool_name.and_then(|pool| invalid.parsed(path.field("pool"), PoolName::parse(pool))),
+            overrides: Overrides::parse(invalid, path, request),
+            content_type: content_type(invalid, path, type_text, is_json),
+            labels: labels(invalid, path, &request.labels),
+            delay: invalid
+                .duration(path.field("delay"), request.delay.as_ref(), delays)
+                .filter(|delay| !delay.is_zero()),
+            expires_after: invalid.duration(path.field("expires_after"), request.expires_after.as_ref(), expiries),
+        };
+        check_args(invalid, path, &request.args);
+        invalid.check_length(path.field("display_name"), name_length, limits::DISPLAY_NAME_BYTES_MAX, "bytes");
+        parsed
+    }
+
+    /// The options of fields that are all valid.
+    fn resolve(
+        self,
+        request: &v1::SubmitTaskRequest,
+        path: MessagePath,
+        catalog: &Catalog,
+        context: &SubmitContext<'_>,
+    ) -> Result<TaskOptions, SubmitError> {
+        let Self { handler: Some(handler), namespace: Some(namespace), pool, overrides, content_type, labels, .. } =
+            self
+        else {
+            return Err(InvalidFields::one(path.field("handler"), "is invalid").into());
+        };
+        let (handler, pool) = resolve(catalog, path, &namespace, &handler, pool.as_ref())?;
+        check_handler_args(path, handler, &request.args)?;
+        Ok(TaskOptions {
+            namespace,
+            handler: handler.name.clone(),
+            pool: pool.name.clone(),
+            priority: overrides.priority,
+            display_name: request.display_name.as_str().into(),
+            labels,
+            batch: context.batch.cloned(),
+            timeout: overrides.timeout.or(handler.timeout).unwrap_or(pool.timeout),
+            retry: overrides.retry(&handler.retry),
+            at_most_once: request.at_most_once,
+            durability: overrides.durability.unwrap_or(pool.durability),
+            content_type,
+            submitted_by: context.submitted_by.into(),
+        })
+    }
 }
 
 fn namespace(
@@ -287,16 +440,52 @@ mod tests {
         }
     }
 
-    fn parse(request: v1::SubmitTaskRequest) -> Result<ConvertedTask, SubmitError> {
-        let (catalog, namespace) = (catalog(), Namespace::default());
+    fn parse(request: v1::SubmitTaskRequest) -> Result<TaskSpec, SubmitError> {
+        parse_next(request, &Arc::new(catalog()), &mut None)
+    }
+
+    fn parse_next(
+        request: v1::SubmitTaskRequest,
+        catalog: &Arc<Catalog>,
+        shared: &mut Option<Box<SharedOptions>>,
+    ) -> Result<TaskSpec, SubmitError> {
+        let namespace = Namespace::default();
         let context = SubmitContext {
+            new_id: || TaskId::Uuid([7; 16]),
             now: Timestamp(1_000_000),
             submitted_by: "127.0.0.1:7",
             default_namespace: Some(&namespace),
             batch: None,
             trace: None,
         };
-        convert(request, || TaskId::Uuid([7; 16]), MessagePath::BatchItem(3), &catalog, &context)
+        convert(request, MessagePath::BatchItem(3), catalog, &context, shared, Arc::new)
+    }
+
+    #[test]
+    fn equal_submissions_of_a_call_share_their_options() {
+        let (first, mut shared) = (Arc::new(catalog()), None);
+        let with = |task_id: &str, payload: Option<Kind>, args: &[&str]| {
+            let payload = payload.map(|kind| v1::Payload { kind: Some(kind), content_type: String::new() });
+            let args = args.iter().map(ToString::to_string).collect();
+            v1::SubmitTaskRequest { task_id: task_id.to_owned(), payload, args, ..request("waits") }
+        };
+        let (data, json) = (|byte: u8| Kind::Data(vec![byte].into()), Kind::Json(prost_types::Value::default()));
+        let one = parse_next(with("a", Some(data(1)), &["x"]), &first, &mut shared).unwrap();
+        let two = parse_next(with("b", Some(data(2)), &["x"]), &first, &mut shared).unwrap();
+        assert!(Arc::ptr_eq(&one.options, &two.options));
+        assert_eq!((two.id.to_string().as_str(), &*two.payload), ("b", &[2][..]));
+        assert_eq!(one.extras, two.extras);
+        let refused = parse_next(with("b", Some(data(2)), &["X"]), &first, &mut shared);
+        assert_eq!(refused.unwrap_err().code(), ErrorCode::InvalidField);
+        let three = parse_next(with("c", Some(json.clone()), &["x"]), &first, &mut shared).unwrap();
+        assert_eq!((&*three.options.content_type, &*one.options.content_type), (JSON, OCTET_STREAM));
+        let invalid = parse_next(with("has space", Some(json), &["x"]), &first, &mut shared);
+        assert_eq!(invalid.unwrap_err().code(), ErrorCode::InvalidField);
+
+        let mut changed = catalog();
+        changed.handlers.remove(&three.options.handler);
+        let after = parse_next(with("d", None, &["x"]), &Arc::new(changed), &mut shared);
+        assert_eq!(after.unwrap_err().code(), ErrorCode::UnknownHandler);
     }
 
     fn request(handler: &str) -> v1::SubmitTaskRequest {
@@ -408,7 +597,7 @@ mod tests {
     fn lists_and_payloads_are_limited() {
         let large = v1::SubmitTaskRequest {
             payload: Some(v1::Payload {
-                kind: Some(v1::payload::Kind::Data(vec![0; limits::PAYLOAD_BYTES_MAX + 1].into())),
+                kind: Some(Kind::Data(vec![0; limits::PAYLOAD_BYTES_MAX + 1].into())),
                 content_type: "text/plain\n".to_owned(),
             }),
             labels: [(String::new(), "v".to_owned()), ("k".repeat(64), "w".repeat(257))].into(),
@@ -420,7 +609,7 @@ mod tests {
         let label = format!("tasks[3].labels[{key:?}]");
         let args = "tasks[3].args";
         let (data, content_type) = ("tasks[3].payload", "tasks[3].payload.content_type");
-        assert_eq!(fields.paths(), [args, data, content_type, "tasks[3].labels[\"\"]", &label, &label]);
+        assert_eq!(fields.paths(), [content_type, "tasks[3].labels[\"\"]", &label, &label, args, data]);
         let many = (0..17).map(|n| (n.to_string(), String::new())).collect();
         let Err(error) = parse(v1::SubmitTaskRequest { labels: many, ..request("waits") }) else { panic!("accepted") };
         assert_eq!(error.to_string(), "`tasks[3].labels` has 17 labels, at most 16 are allowed");
@@ -429,7 +618,7 @@ mod tests {
     #[test]
     fn a_json_payload_becomes_its_text() {
         let value = prost_types::Value { kind: Some(JsonKind::NumberValue(5_000_000.0)) };
-        let kind = Some(v1::payload::Kind::Json(value));
+        let kind = Some(Kind::Json(value));
         let with = |kind| {
             let payload = Some(v1::Payload { kind, content_type: String::new() });
             parse(v1::SubmitTaskRequest { payload, ..request("compute") })
@@ -437,16 +626,14 @@ mod tests {
         let spec = with(kind).unwrap();
         assert_eq!((&spec.payload[..], &*spec.options.content_type), (&b"5000000"[..], JSON));
         let nan = prost_types::Value { kind: Some(JsonKind::NumberValue(f64::NAN)) };
-        let Err(SubmitError::InvalidFields(fields)) = with(Some(v1::payload::Kind::Json(nan))) else {
-            panic!("accepted")
-        };
+        let Err(SubmitError::InvalidFields(fields)) = with(Some(Kind::Json(nan))) else { panic!("accepted") };
         assert_eq!(fields.paths(), ["tasks[3].payload.json"]);
     }
 
     #[test]
     fn a_payload_does_not_keep_the_request_buffer_alive() {
         let buffer = Bytes::from(vec![7; 4_096]);
-        let kind = Some(v1::payload::Kind::Data(buffer.slice(10..20)));
+        let kind = Some(Kind::Data(buffer.slice(10..20)));
         let payload = Some(v1::Payload { kind, content_type: String::new() });
         let spec = parse(v1::SubmitTaskRequest { payload, ..request("compute") }).unwrap();
         assert_eq!(spec.payload[..], buffer[10..20]);

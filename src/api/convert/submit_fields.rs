@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::model::spec::{JSON, OCTET_STREAM};
 use crate::model::{Durability, Priority, RetryPolicy, Timestamp, TraceContext, TraceMode, id, limits};
-use crate::proto::v1;
+use crate::proto::v1::{self, payload::Kind};
 
 use super::invalid_fields::{FieldPath, InvalidFields, MessagePath};
 use super::json;
@@ -133,37 +133,32 @@ pub(super) fn optional_name(invalid: &mut InvalidFields, field: FieldPath, text:
     invalid.parsed(field, id::check_name(text)).map(|()| text.into())
 }
 
-pub(super) fn payload(
-    invalid: &mut InvalidFields,
-    path: MessagePath,
-    payload: Option<v1::Payload>,
-) -> (Box<[u8]>, Arc<str>) {
-    let Some(v1::Payload { kind, content_type }) = payload else {
-        return (Box::default(), DEFAULTS.octet_stream.clone());
-    };
-    let (data, default_type) = match kind {
-        None => (Box::default(), &DEFAULTS.octet_stream),
-        Some(v1::payload::Kind::Data(data)) => {
+pub(super) fn payload(invalid: &mut InvalidFields, path: MessagePath, payload: Option<Kind>) -> Box<[u8]> {
+    match payload {
+        None => Box::default(),
+        Some(Kind::Data(data)) => {
             invalid.check_length(path.field("payload"), data.len(), limits::PAYLOAD_BYTES_MAX, "bytes");
             // Copied, because a slice would keep the whole buffer of the request alive as long as the task.
-            (data[..data.len().min(limits::PAYLOAD_BYTES_MAX)].into(), &DEFAULTS.octet_stream)
+            data[..data.len().min(limits::PAYLOAD_BYTES_MAX)].into()
         }
-        Some(v1::payload::Kind::Json(value)) => {
+        Some(Kind::Json(value)) => {
             let text = json::to_text(&value).map_err(|error| invalid.add(path.field("payload.json"), error));
             let text = text.unwrap_or_default();
             invalid.check_length(path.field("payload"), text.len(), limits::PAYLOAD_BYTES_MAX, "bytes");
-            (text.into(), &DEFAULTS.json)
+            text.into()
         }
-    };
-    (data, parse_content_type(invalid, path.field("payload.content_type"), content_type, default_type))
+    }
 }
 
-fn parse_content_type(
+/// The content type of a payload with this text in `payload.content_type`.
+pub(super) fn content_type(
     invalid: &mut InvalidFields,
-    field: FieldPath,
-    content_type: String,
-    default_type: &Arc<str>,
+    path: MessagePath,
+    content_type: &str,
+    is_json: bool,
 ) -> Arc<str> {
+    let field = path.field("payload.content_type");
+    let default_type = if is_json { &DEFAULTS.json } else { &DEFAULTS.octet_stream };
     invalid.check_length(field, content_type.len(), limits::DISPLAY_NAME_BYTES_MAX, "bytes");
     // The content type is copied into HTTP headers and environment variables.
     if let Some(found) = content_type.chars().find(|c| !matches!(c, ' '..='~')) {
@@ -185,7 +180,7 @@ pub(super) fn check_args(invalid: &mut InvalidFields, path: MessagePath, args: &
 
 pub(super) type Labels = Box<[(Box<str>, Box<str>)]>;
 
-pub(super) fn labels(invalid: &mut InvalidFields, path: MessagePath, labels: BTreeMap<String, String>) -> Labels {
+pub(super) fn labels(invalid: &mut InvalidFields, path: MessagePath, labels: &BTreeMap<String, String>) -> Labels {
     invalid.check_length(path.field("labels"), labels.len(), limits::LABELS_MAX, "labels");
     for (key, value) in labels.iter().take(limits::LABELS_MAX) {
         let shortened = &key[..key.floor_char_boundary(limits::LABEL_KEY_BYTES_MAX)];
@@ -196,5 +191,5 @@ pub(super) fn labels(invalid: &mut InvalidFields, path: MessagePath, labels: BTr
         invalid.check_length(field, key.len(), limits::LABEL_KEY_BYTES_MAX, "bytes in its key");
         invalid.check_length(field, value.len(), limits::LABEL_VALUE_BYTES_MAX, "bytes in its value");
     }
-    labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect()
+    labels.iter().map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect()
 }

@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::model::{Failure, FailureReason, HandlerName, OutputStream, Payload, PoolName, StopMethod, id, limits};
-use crate::proto::v1::{self, attempt_finished::Outcome as V1Outcome, server_message, worker_message};
+use crate::proto::v1::{self, attempt_finished::Outcome as V1Outcome, payload::Kind, server_message, worker_message};
 use crate::scheduler::{Assigned, Command, Outcome, RunReport, StopCause, Token, WorkerInfo, WorkerReport};
 
 use super::invalid_fields::{InvalidFields, MessagePath};
 use super::numbers::to_i32;
-use super::submit_fields::labels;
+use super::submit_fields::{content_type, labels};
 use super::task::priority;
 use super::time::{duration, parse_duration};
 
@@ -68,7 +68,7 @@ pub fn hello(request: v1::WorkRequest) -> Result<Hello, InvalidFields> {
     }
     invalid.check_length("hello.version", hello.version.len(), limits::DISPLAY_NAME_BYTES_MAX, "bytes");
     invalid.check_length("hello.unfinished", hello.unfinished.len(), 2 * limits::WORKER_SLOTS_MAX, "tokens");
-    let labels = labels(&mut invalid, MessagePath::Hello, hello.labels);
+    let labels = labels(&mut invalid, MessagePath::Hello, &hello.labels);
     invalid.check()?;
     let info = WorkerInfo {
         id: hello.worker_id,
@@ -163,14 +163,16 @@ fn finished(message: v1::AttemptFinished) -> Result<RunReport, String> {
 fn result(payload: v1::Payload) -> Result<Outcome, String> {
     let mut invalid = InvalidFields::default();
     let bytes = match &payload.kind {
-        Some(v1::payload::Kind::Data(data)) => data.len(),
+        Some(Kind::Data(data)) => data.len(),
         _ => 0,
     };
     if bytes > limits::RESULT_BYTES_MAX {
         let text = format!("result has {bytes} bytes, at most {} are allowed", limits::RESULT_BYTES_MAX);
         return Ok(Outcome::Failed(Failure::new(FailureReason::ResultTooLarge, text)));
     }
-    let (data, content_type) = super::submit_fields::payload(&mut invalid, MessagePath::Root, Some(payload));
+    let is_json = matches!(payload.kind, Some(Kind::Json(_)));
+    let content_type = content_type(&mut invalid, MessagePath::Root, &payload.content_type, is_json);
+    let data = super::submit_fields::payload(&mut invalid, MessagePath::Root, payload.kind);
     invalid.check().map_err(|error| error.to_string())?;
     Ok(Outcome::Completed(Payload { data: data.into_vec().into(), content_type }))
 }
@@ -232,7 +234,7 @@ fn assigned(assigned: Assigned) -> v1::AttemptAssigned {
         handler: options.handler.to_string(),
         attempt: to_i32(attempt),
         payload: Some(v1::Payload {
-            kind: Some(v1::payload::Kind::Data(payload)),
+            kind: Some(Kind::Data(payload)),
             content_type: Arc::clone(&options.content_type).to_string(),
         }),
         timeout: Some(duration(options.timeout)),

@@ -6,12 +6,11 @@ use arc_swap::Guard;
 use tonic::Status;
 
 use crate::api::auth::{Caller, Reservation};
-use crate::api::convert::submit::{self, ConvertedTask, SubmitContext, SubmitError};
+use crate::api::convert::submit::{self, SharedOptions, SubmitContext, SubmitError};
 use crate::api::convert::{InvalidFields, MessagePath, task};
 use crate::api::status::{self, into_status};
 use crate::model::{
-    BatchId, Catalog, Coded, Durability, ResumeToken, Revision, StoreId, TaskId, TaskOptions, TaskSpec, TaskState,
-    limits,
+    BatchId, Catalog, Coded, Durability, ResumeToken, Revision, StoreId, TaskId, TaskSpec, TaskState, limits,
 };
 use crate::proto::v1;
 use crate::scheduler::{Accepted, Handle, Internal, Refusal, Submitted};
@@ -56,36 +55,40 @@ impl From<SubmittedTask> for v1::SubmitTaskResponse {
     }
 }
 
-/// Converts the submissions of one call. Tasks with equal options share one copy of them.
+/// Converts the submissions of one call.
 pub struct Converter<'a> {
     handle: &'a Handle,
     catalog: Guard<Arc<Catalog>>,
     context: SubmitContext<'a>,
-    previous: Option<Arc<TaskOptions>>,
+    /// Of the last submission.
+    shared: Option<Box<SharedOptions>>,
 }
 
 impl<'a> Converter<'a> {
     pub fn new(handle: &'a Handle, caller: &'a Caller, batch: Option<&'a BatchId>) -> Self {
         let context = SubmitContext {
+            new_id: Handle::new_task_id,
             now: handle.now(),
             submitted_by: caller.name(),
             default_namespace: caller.default_namespace(),
             batch,
             trace: scope::current_context().map(|active| active.context),
         };
-        Self { handle, catalog: handle.catalog(), context, previous: None }
+        Self { handle, catalog: handle.catalog(), context, shared: None }
+    }
+
+    /// Continues where another converter of the same call ended.
+    pub fn after(self, shared: Option<Box<SharedOptions>>) -> Self {
+        Self { shared, ..self }
+    }
+
+    pub fn into_shared(self) -> Option<Box<SharedOptions>> {
+        self.shared
     }
 
     pub fn convert(&mut self, request: v1::SubmitTaskRequest, path: MessagePath) -> Result<TaskSpec, SubmitError> {
-        let converted = submit::convert(request, Handle::new_task_id, path, &self.catalog, &self.context)?;
-        let ConvertedTask { id, options, payload, extras } = converted;
-        // Submissions of one call often have equal options. Comparing with the previous ones saves the lookup.
-        let options = match self.previous.take() {
-            Some(previous) if *previous == options => previous,
-            _ => self.handle.intern(options),
-        };
-        self.previous = Some(options.clone());
-        Ok(TaskSpec { id, options, payload, extras })
+        let intern = |options| self.handle.intern(options);
+        submit::convert(request, path, &self.catalog, &self.context, &mut self.shared, intern)
     }
 }
 

@@ -4,15 +4,15 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use futures_util::stream::{Fuse, FuturesUnordered, StreamExt};
-use prost::Message;
 use tonic::codegen::BoxStream;
 use tonic::{Status, Streaming};
 
 use crate::api::auth::{Caller, Reservation, audit};
+use crate::api::convert::submit::SharedOptions;
 use crate::api::convert::{InvalidFields, MessagePath};
 use crate::api::status::{self, into_status};
-use crate::model::{Coded, MemoryPart, StoreId};
-use crate::proto::v1::{self, payload::Kind, submit_tasks_response::Outcome};
+use crate::model::{Coded, MemoryPart, StoreId, TaskSpec};
+use crate::proto::v1::{self, submit_tasks_response::Outcome};
 use crate::scheduler::{Draining, Handle, Refusal, Submitted};
 
 use super::send_span::SendSpan;
@@ -41,6 +41,7 @@ pub fn responses(
             let drained = draining.cancelled();
         }
         let mut requests = requests.fuse();
+        let mut shared = None;
         let mut chunks = FuturesUnordered::new();
         let (mut in_flight, mut bytes_in_flight) = (0, 0);
         let mut more = true;
@@ -62,22 +63,17 @@ pub fn responses(
                         yield Ok(response);
                     }
                 }
-                chunk = arrived(&mut requests), if more && may_read(&handle, in_flight, bytes_in_flight) => {
-                    let mut tasks = Vec::new();
-                    for request in chunk {
-                        match request {
-                            Ok(request) => tasks.push(request),
-                            // A malformed message, or the caller is gone. Accepted tasks stay accepted and still get
-                            // their responses.
-                            Err(error) => end = Some(error),
-                        }
-                    }
-                    more = end.is_none() && !tasks.is_empty();
-                    if !tasks.is_empty() {
-                        let bytes = tasks.iter().map(payload_bytes).sum::<usize>();
-                        in_flight += tasks.len();
+                mut chunk = arrived(&mut requests, &handle, &caller, &mut shared),
+                    if more && may_read(&handle, in_flight, bytes_in_flight) =>
+                {
+                    // Accepted tasks stay accepted and still get their responses.
+                    end = chunk.error.take();
+                    more = end.is_none() && !chunk.is_empty();
+                    if !chunk.is_empty() {
+                        let bytes = chunk.payload_bytes;
+                        in_flight += chunk.len();
                         bytes_in_flight += bytes;
-                        let responses = submit(&handle, tasks, &caller).await;
+                        let responses = submit(&handle, chunk, &caller).await;
                         chunks.push(async move { (bytes, responses.await) });
                     }
                 }
@@ -98,62 +94,89 @@ fn may_read(handle: &Handle, in_flight: usize, bytes_in_flight: usize) -> bool {
     in_flight == 0 || has_room && !is_scarce()
 }
 
-fn payload_bytes(request: &v1::SubmitTasksRequest) -> usize {
-    let payload = request.task.as_ref().and_then(|task| task.payload.as_ref());
-    match payload.and_then(|payload| payload.kind.as_ref()) {
-        Some(Kind::Data(data)) => data.len(),
-        Some(Kind::Json(value)) => value.encoded_len(),
-        None => 0,
+/// Requests that have arrived together.
+#[derive(Default)]
+struct Chunk {
+    /// With the sequence numbers of their requests.
+    tasks: Vec<(u64, TaskSpec)>,
+    rejected: Responses,
+    payload_bytes: usize,
+    /// A malformed message follows, or the caller is gone.
+    error: Option<Status>,
+}
+
+impl Chunk {
+    fn len(&self) -> usize {
+        self.tasks.len() + self.rejected.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn has_room(&self) -> bool {
+        self.len() < CHUNK_MAX && self.payload_bytes < CHUNK_BYTES_MAX
+    }
+
+    fn add(
+        &mut self,
+        v1::SubmitTasksRequest { sequence, task }: v1::SubmitTasksRequest,
+        converter: &mut Converter<'_>,
+    ) {
+        let Some(task) = task else {
+            self.rejected.push(rejected(sequence, &InvalidFields::one("task", "is required")));
+            return;
+        };
+        match converter.convert(task, MessagePath::Task) {
+            Ok(spec) => {
+                self.payload_bytes += spec.payload.len();
+                self.tasks.push((sequence, spec));
+            }
+            Err(error) => self.rejected.push(rejected(sequence, &error)),
+        }
     }
 }
 
-/// The requests that have arrived; empty at the end of the stream.
+/// The requests that have arrived; empty at the end of the stream. They are converted at once, since a request is much
+/// larger than its task.
 async fn arrived(
     requests: &mut Fuse<Streaming<v1::SubmitTasksRequest>>,
-) -> Vec<Result<v1::SubmitTasksRequest, Status>> {
-    let (mut chunk, mut bytes) = (Vec::new(), 0);
+    handle: &Handle,
+    caller: &Caller,
+    shared: &mut Option<Box<SharedOptions>>,
+) -> Chunk {
     poll_fn(|context| {
-        while chunk.len() < CHUNK_MAX && bytes < CHUNK_BYTES_MAX {
+        let mut chunk = Chunk::default();
+        let mut converter: Option<Converter<'_>> = None;
+        while chunk.has_room() {
             match requests.poll_next_unpin(context) {
                 Poll::Pending if chunk.is_empty() => return Poll::Pending,
                 Poll::Pending | Poll::Ready(None) => break,
-                Poll::Ready(Some(request)) => {
-                    bytes += request.as_ref().map_or(0, payload_bytes);
-                    let failed = request.is_err();
-                    chunk.push(request);
-                    if failed {
-                        break;
-                    }
+                Poll::Ready(Some(Err(error))) => {
+                    chunk.error = Some(error);
+                    break;
+                }
+                Poll::Ready(Some(Ok(request))) => {
+                    let new = || Converter::new(handle, caller, None).after(shared.take());
+                    chunk.add(request, converter.get_or_insert_with(new));
                 }
             }
         }
-        Poll::Ready(std::mem::take(&mut chunk))
+        if let Some(converter) = converter {
+            *shared = converter.into_shared();
+        }
+        Poll::Ready(chunk)
     })
     .await
 }
 
 /// Sends the tasks to the scheduler before it returns, so that chunks arrive in their order; before, request ids are looked
 /// up. The returned future resolves, with a response for each task, when they are durable.
-async fn submit(
-    handle: &Handle,
-    requests: Vec<v1::SubmitTasksRequest>,
-    caller: &Caller,
-) -> impl Future<Output = Responses> + Send + use<> {
-    let mut responses = Vec::with_capacity(requests.len());
-    let (mut sequences, mut specs) = (Vec::with_capacity(requests.len()), Vec::with_capacity(requests.len()));
-    let mut converter = Converter::new(handle, caller, None);
-    for v1::SubmitTasksRequest { sequence, task } in requests {
-        let Some(task) = task else {
-            responses.push(rejected(sequence, &InvalidFields::one("task", "is required")));
-            continue;
-        };
-        let spec = match converter.convert(task, MessagePath::Task) {
-            Ok(spec) => spec,
-            Err(error) => {
-                responses.push(rejected(sequence, &error));
-                continue;
-            }
-        };
+async fn submit(handle: &Handle, chunk: Chunk, caller: &Caller) -> impl Future<Output = Responses> + Send + use<> {
+    let Chunk { tasks, rejected: mut responses, .. } = chunk;
+    responses.reserve_exact(tasks.len());
+    let (mut sequences, mut specs) = (Vec::with_capacity(tasks.len()), Vec::with_capacity(tasks.len()));
+    for (sequence, spec) in tasks {
         match authorize(handle, caller, std::slice::from_ref(&spec)).await {
             Ok(Authorized::Submit(reservation)) => {
                 sequences.push((sequence, reservation));
