@@ -41,8 +41,8 @@ pub(super) struct Writer {
     kinds: Option<Kinds>,
     submission_times: Arc<Mutex<SubmissionTimes>>,
     requests: RequestTable,
-    /// Row and status of recently written tasks that have not ended.
-    unfinished: RecentTasks<(u64, TaskStatus)>,
+    /// Rows of recently written tasks that have not ended.
+    unfinished: RecentTasks<Box<PendingRow>>,
     /// Row of recently written tasks that have ended; needed only to delete them.
     ended: RecentTasks<u64>,
     changes: Changes,
@@ -92,6 +92,8 @@ struct PendingTask {
     /// The row to delete.
     deleted: Option<(u64, StoredRow)>,
     row: Option<Box<PendingRow>>,
+    /// That of `row`, or 0: here, so that rows are sorted without a look at each.
+    seq: u64,
 }
 
 struct PendingRow {
@@ -157,9 +159,11 @@ impl Writer {
 
     /// Writes what was added, in one transaction. One that fails changes nothing, and everything must be added again.
     pub(super) fn store(&mut self) -> Result<(), StoreError> {
-        let changes = std::mem::take(&mut self.changes);
-        let stored = self.try_store(changes);
-        self.changes.revision = self.meta.revision;
+        let mut changes = std::mem::take(&mut self.changes);
+        let stored = self.try_store(&mut changes);
+        // The empty table keeps its memory.
+        let tasks = changes.tasks;
+        self.changes = Changes { revision: self.meta.revision, tasks, ..Changes::default() };
         stored.inspect_err(|_| self.discard())
     }
 
@@ -179,6 +183,7 @@ impl Writer {
     /// Frees the memory that only speeds up writing.
     pub(super) fn release_memory(&mut self) {
         self.clear_caches();
+        self.changes.tasks.shrink_to_fit();
         if let Err(error) = self.connection.execute_batch("PRAGMA shrink_memory") {
             tracing::debug!(%error, "failed to shrink the projection's page cache");
         }
@@ -203,10 +208,13 @@ impl Writer {
         Ok(())
     }
 
-    fn try_store(&mut self, changes: Changes) -> Result<(), StoreError> {
+    fn try_store(&mut self, changes: &mut Changes) -> Result<(), StoreError> {
         if changes.revision == self.meta.revision {
             return Ok(());
         }
+        // In the order of the tables, so that each page is visited once; and nearly in the order of the rows in memory.
+        let mut tasks: Vec<_> = changes.tasks.drain().collect();
+        tasks.sort_unstable_by_key(|(_, task)| task.seq);
         let mut meta = Meta { revision: changes.revision, ..self.meta };
         let mut subjects = None;
         for event in &changes.others {
@@ -220,7 +228,7 @@ impl Writer {
         let mut transact = || -> rusqlite::Result<Meta> {
             let transaction = self.connection.unchecked_transaction()?;
             let mut tables = Tables { connection: &transaction, kinds: &mut kinds };
-            store_tasks(&mut tables, &changes.tasks, &mut meta, &self.submission_times)?;
+            store_tasks(&mut tables, &tasks, &mut meta, &self.submission_times)?;
             if let Some(subjects) = &subjects {
                 store_subjects(&transaction, subjects)?;
             }
@@ -235,7 +243,7 @@ impl Writer {
         if let Some(subjects) = subjects {
             self.subjects = subjects;
         }
-        self.remember(changes);
+        self.remember(tasks);
         Ok(())
     }
 
@@ -254,6 +262,7 @@ impl Writer {
                 changes.requests.extend(NewRequest::of(event, spec));
                 let (seq, status) = (event.revision.0, submitted(event));
                 let origin = Origin::New(Arc::clone(spec));
+                task.seq = seq;
                 task.row = Some(Box::new(PendingRow { seq, origin, status, outputs: Vec::new() }));
                 changes.rows += 1;
             }
@@ -292,31 +301,43 @@ impl Writer {
             TaskChange::Submitted { .. } => return Ok(PendingTask::default()),
             TaskChange::Deleted => {
                 if let Some(seq) = self.ended.remove(id) {
-                    return Ok(PendingTask { deleted: Some((seq, stored(event.state))), row: None });
+                    return Ok(PendingTask { deleted: Some((seq, stored(event.state))), ..PendingTask::default() });
                 }
             }
             _ => {}
         }
-        let found = match self.unfinished.remove(id) {
-            Some(found) => Some(found),
-            None => status_of(&self.connection, &self.path, id)?,
+        let row = match self.unfinished.remove(id) {
+            Some(row) => Some(row),
+            None => status_of(&self.connection, &self.path, id)?.map(|(seq, status)| {
+                let origin = Origin::Stored(stored(status.state));
+                Box::new(PendingRow { seq, origin, status, outputs: Vec::new() })
+            }),
         };
-        let row = |(seq, status): (u64, TaskStatus)| {
-            let origin = Origin::Stored(stored(status.state));
-            Box::new(PendingRow { seq, origin, status, outputs: Vec::new() })
-        };
-        Ok(PendingTask { deleted: None, row: found.map(row) })
+        Ok(PendingTask { deleted: None, seq: row.as_ref().map_or(0, |row| row.seq), row })
     }
 
-    fn remember(&mut self, changes: Changes) {
-        for (id, task) in changes.tasks {
+    fn remember(&mut self, tasks: Vec<(TaskId, PendingTask)>) {
+        for (id, task) in tasks {
             let Some(row) = task.row else { continue };
             if row.status.state.is_terminal() {
                 self.ended.insert(id, row.seq);
             } else {
-                self.unfinished.insert(id, (row.seq, row.status));
+                self.unfinished.insert(id, row.written());
             }
         }
+    }
+}
+
+impl PendingRow {
+    /// The row as it is stored now.
+    fn written(mut self: Box<Self>) -> Box<Self> {
+        let options = match self.origin {
+            Origin::New(spec) => Arc::clone(&spec.options),
+            Origin::Stored(stored) => stored.options,
+        };
+        self.origin = Origin::Stored(StoredRow { state: self.status.state, options });
+        self.outputs = Vec::new();
+        self
     }
 }
 
@@ -328,17 +349,15 @@ struct Tables<'a> {
 
 fn store_tasks(
     tables: &mut Tables<'_>,
-    tasks: &HashMap<TaskId, PendingTask>,
+    tasks: &[(TaskId, PendingTask)],
     meta: &mut Meta,
     times: &Mutex<SubmissionTimes>,
 ) -> rusqlite::Result<()> {
-    // In the order of the tables, so that each page is visited once.
-    let mut deleted: Vec<_> = tasks.values().filter_map(|task| task.deleted.as_ref()).collect();
+    let mut deleted: Vec<_> = tasks.iter().filter_map(|(_, task)| task.deleted.as_ref()).collect();
     deleted.sort_unstable_by_key(|(seq, _)| *seq);
     delete(tables, &deleted)?;
     tables.kinds.remove_unused(tables.connection)?;
-    let mut rows: Vec<&PendingRow> = tasks.values().filter_map(|task| task.row.as_deref()).collect();
-    rows.sort_unstable_by_key(|row| row.seq);
+    let rows: Vec<&PendingRow> = tasks.iter().filter_map(|(_, task)| task.row.as_deref()).collect();
     {
         let mut times = times.lock();
         for row in rows.iter().filter(|row| matches!(row.origin, Origin::New(_))) {
@@ -372,7 +391,7 @@ fn delete(tables: &Tables<'_>, deleted: &[&(u64, StoredRow)]) -> rusqlite::Resul
     Ok(())
 }
 
-/// Inserts the new rows and returns their number.
+/// Inserts the new rows, in their order, and returns their number.
 fn insert(tables: &mut Tables<'_>, rows: &[&PendingRow]) -> rusqlite::Result<u64> {
     let connection = tables.connection;
     let mut task = connection.prepare_cached(
