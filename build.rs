@@ -26,6 +26,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     config
         .bytes([".lineshaft.v1.Payload", ".lineshaft.v1.ReadOutputResponse", ".lineshaft.v1.AttemptOutput"])
         .btree_map([".lineshaft.v1"])
+        // A message of a stream is moved several times on its way, and tasks and events are large.
+        .boxed(".lineshaft.v1.WatchTasksResponse.kind.snapshot_entry")
+        .boxed(".lineshaft.v1.WatchTasksResponse.kind.event")
+        .boxed(".lineshaft.v1.RunTaskResponse.kind.event")
+        .boxed(".lineshaft.v1.RunTaskResponse.kind.task")
         .enable_type_names();
     tonic_prost_build::configure()
         .codec_path("crate::proto::bounded_codec::BoundedCodec")

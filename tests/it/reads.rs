@@ -185,7 +185,7 @@ async fn next_event(events: &mut Streaming<v1::WatchTasksResponse>) -> v1::TaskE
     loop {
         let message = tokio::time::timeout(TIMEOUT, events.message()).await.expect("an event").unwrap().unwrap();
         if let Some(v1::watch_tasks_response::Kind::Event(event)) = message.kind {
-            return event;
+            return *event;
         }
     }
 }

@@ -108,7 +108,7 @@ impl Watcher {
                 }
                 tokio::select! {
                     step = stream.message() => match step {
-                        Ok(Some(v1::WatchTasksResponse { kind: Some(Kind::Event(event)) })) => self.add(event),
+                        Ok(Some(v1::WatchTasksResponse { kind: Some(Kind::Event(event)) })) => self.add(*event),
                         Ok(Some(_)) => {}
                         Ok(None) | Err(_) => break,
                     },

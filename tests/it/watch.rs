@@ -26,7 +26,7 @@ async fn events(steps: &mut Streaming<v1::WatchTasksResponse>, last: u64) -> Vec
     let read = async {
         while seen.last().is_none_or(|event: &v1::TaskEvent| event.revision < last) {
             match steps.message().await.unwrap().expect("the watch ended").kind {
-                Some(Kind::Event(event)) => seen.push(event),
+                Some(Kind::Event(event)) => seen.push(*event),
                 Some(Kind::Progress(_)) => {}
                 other => panic!("unexpected {other:?}"),
             }

@@ -129,7 +129,7 @@ impl TaskEvents {
     /// The next event, or `None` for a progress message.
     pub async fn next(&mut self) -> Result<Option<TaskEvent>> {
         match self.0.message().await?.ok_or("the watch has ended")?.kind {
-            Some(Kind::Event(event)) => Ok(Some(event)),
+            Some(Kind::Event(event)) => Ok(Some(*event)),
             _ => Ok(None),
         }
     }

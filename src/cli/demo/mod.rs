@@ -117,7 +117,7 @@ async fn run_tasks(server: &ServerProcess, plan: &Plan) -> Result<EventLog> {
             if must_cancel(&event, plan, &log) {
                 cancel(&mut client, event.task_id.clone()).await?;
             }
-            log.add(event);
+            log.add(*event);
         }
         Result::<()>::Ok(())
     };

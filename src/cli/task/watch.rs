@@ -84,7 +84,7 @@ async fn print_events(
             Some(Kind::SnapshotEntry(task)) => {
                 let text =
                     |task: &v1::Task| format!("{} {}", terminal::line(&task.task_id), format::task_state(task.state));
-                printer.print(&task, text);
+                printer.print(&*task, text);
             }
             Some(Kind::SnapshotComplete(complete)) => {
                 request.resume_token = complete.resume_token;
@@ -93,7 +93,7 @@ async fn print_events(
             Some(Kind::Event(event)) => {
                 // Empty before the end of the snapshot.
                 request.resume_token.clone_from(&event.resume_token);
-                printer.print(&event, print::event);
+                printer.print(&*event, print::event);
             }
             Some(Kind::Progress(progress)) => request.resume_token = progress.resume_token,
             None => {}

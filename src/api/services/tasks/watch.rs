@@ -78,7 +78,7 @@ fn snapshot_then_events(
             let included = changed_since(&page.tasks, watch.reached());
             for row in page.tasks {
                 let entry = task::task(row, task::Include { payload: false, result: false });
-                yield message(watch_tasks_response::Kind::SnapshotEntry(entry));
+                yield message(watch_tasks_response::Kind::SnapshotEntry(Box::new(entry)));
             }
             // The watch may need memory of the same part.
             drop(memory);
@@ -118,8 +118,8 @@ fn changed_since(tasks: &[Task], after: Revision) -> HashMap<TaskId, Revision> {
 }
 
 /// The event as a message, if it is a task's and `is_wanted`. The commit of the event need not stay in memory then.
-fn converted(event: Option<EventRef>, is_wanted: impl Fn(&&TaskEvent) -> bool) -> Option<v1::TaskEvent> {
-    event.as_deref().and_then(Event::task).filter(is_wanted).map(event::event)
+fn converted(event: Option<EventRef>, is_wanted: impl Fn(&&TaskEvent) -> bool) -> Option<Box<v1::TaskEvent>> {
+    event.as_deref().and_then(Event::task).filter(is_wanted).map(event::event).map(Box::new)
 }
 
 /// Streams events, and a progress message when no event was sent for `interval`.
@@ -141,9 +141,9 @@ fn events(mut watch: Watch, interval: Duration) -> impl Stream<Item = Result<v1:
                     }
                 }
             };
-            if let Some(event) = converted(next, |_| true) {
-                let resume_token = watch.resume_token(Revision(event.revision)).encode();
-                yield message(watch_tasks_response::Kind::Event(v1::TaskEvent { resume_token, ..event }));
+            if let Some(mut event) = converted(next, |_| true) {
+                event.resume_token = watch.resume_token(Revision(event.revision)).encode();
+                yield message(watch_tasks_response::Kind::Event(event));
                 sent_at = Instant::now();
             } else if sent_at.elapsed() >= interval {
                 // Events that do not match the filter arrive faster than the interval.
@@ -188,9 +188,9 @@ fn run_messages(
                 fold(&mut folded, event);
                 finished = event.state.is_terminal();
             }
-            if let Some(event) = converted(next, |_| true) {
-                let resume_token = watch.resume_token(Revision(event.revision)).encode();
-                yield message(run_task_response::Kind::Event(v1::TaskEvent { resume_token, ..event }));
+            if let Some(mut event) = converted(next, |_| true) {
+                event.resume_token = watch.resume_token(Revision(event.revision)).encode();
+                yield message(run_task_response::Kind::Event(event));
             }
         }
         let include = task::Include { payload: false, result: true };
@@ -198,6 +198,6 @@ fn run_messages(
             Some(folded) => task::task(folded, include),
             None => task::snapshot(handle.get(&id).await.map_err(into_status)?, include),
         };
-        yield message(run_task_response::Kind::Task(task));
+        yield message(run_task_response::Kind::Task(Box::new(task)));
     }
 }
