@@ -65,6 +65,9 @@ tests/clients/run.sh
 step "Helm chart and image"
 tests/helm/run.sh
 
+step "dashboard"
+tests/ui/run.sh
+
 step "without gRPC: curl, Connect, gRPC-Web"
 tests/http/run.sh
 

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use mediatype::{MediaType, MediaTypeList, Name, ReadParams, names};
 use tonic::body::Body;
 use tonic::codegen::http::header::{
-    ACCEPT, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, TRANSFER_ENCODING,
+    ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, TRANSFER_ENCODING,
 };
 use tonic::codegen::http::uri::Authority;
 use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
@@ -102,6 +102,23 @@ pub fn content_coding(headers: &HeaderMap) -> Result<Coding, String> {
         [name] if name.eq_ignore_ascii_case("gzip") || name.eq_ignore_ascii_case("x-gzip") => Ok(Coding::Gzip),
         _ => Err(all),
     }
+}
+
+/// Whether the client accepts a response that is compressed with gzip (RFC 9110, section 12.5.3).
+pub fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let all = values(headers, &ACCEPT_ENCODING).collect::<Vec<_>>().join(",");
+    let codings = all.split(',').filter_map(|coding| {
+        let (name, parameters) = coding.split_once(';').unwrap_or((coding, ""));
+        let weight = parameters.trim().strip_prefix(['q', 'Q']).and_then(|rest| rest.trim_start().strip_prefix('='));
+        let is_accepted = weight.is_none_or(|weight| weight.trim().parse().is_ok_and(|weight: f32| weight > 0.0));
+        let rank = match name.trim() {
+            name if name.eq_ignore_ascii_case("gzip") || name.eq_ignore_ascii_case("x-gzip") => 1,
+            "*" => 0,
+            _ => return None,
+        };
+        Some((rank, is_accepted))
+    });
+    codings.max().is_some_and(|(_, is_accepted)| is_accepted)
 }
 
 /// Refuses a request whose `host` is missing in HTTP/1.1, repeated or malformed (RFC 9112, section 3.2), or whose body has
@@ -220,6 +237,17 @@ mod tests {
         }
         for other in [&["br"][..], &["gzip, gzip"], &["gzip", "deflate"]] {
             assert!(of(other).is_err(), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn gzip_is_accepted_by_its_name_or_by_any_and_not_with_weight_zero() {
+        let of = |values: &[&'static str]| accepts_gzip(&headers(ACCEPT_ENCODING, values));
+        for accepting in [&["gzip"][..], &["br, GZip;q=0.5"], &["*"], &["deflate", "x-gzip"], &["*;q=0, gzip"]] {
+            assert!(of(accepting), "{accepting:?}");
+        }
+        for other in [&[][..], &[""], &["br"], &["gzip;q=0"], &["gzip; Q=0.0, *"], &["*;q=0"], &["identity"]] {
+            assert!(!of(other), "{other:?}");
         }
     }
 

@@ -12,6 +12,7 @@ mod collector;
 mod command_line;
 mod connection_age;
 mod crash;
+mod dashboard;
 mod data_directory;
 mod disk;
 mod disk_faults;

@@ -1,6 +1,6 @@
-//! HTTP without gRPC: JSON by the Connect protocol, gRPC-Web, the plain routes, health and metrics pages.
+//! HTTP without gRPC: JSON by the Connect protocol, gRPC-Web, the plain routes, health and metrics pages, the dashboard.
 //!
-//! Each of them becomes calls of the same gRPC services.
+//! The calls become calls of the same gRPC services.
 
 mod body;
 mod connect;
@@ -18,6 +18,7 @@ mod plain;
 mod query;
 mod response;
 mod routes;
+mod ui;
 
 pub use context::{Calls, Context};
 pub use descriptors::Contract;

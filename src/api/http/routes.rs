@@ -2,7 +2,7 @@
 
 use http_body_util::Full;
 use tonic::body::Body;
-use tonic::codegen::http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use tonic::codegen::http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, VARY};
 use tonic::codegen::http::{HeaderMap, Method, Request, Response, StatusCode};
 use tower::{Layer, Service};
 
@@ -14,7 +14,7 @@ use super::body::ReceivedBody;
 use super::context::Context;
 use super::origin::Origins;
 use super::response::{self, edge_error};
-use super::{connect, health, plain};
+use super::{connect, health, plain, ui};
 
 /// The page at `/`.
 const INDEX: &str = include_str!("index.txt");
@@ -145,8 +145,15 @@ impl Routes {
         if let Some(response) = health::respond(&self.health, request.method(), path, request.headers()).await {
             return response;
         }
+        if let Some(response) = ui::respond(&self.context.contract, request.method(), path, request.headers()) {
+            return response;
+        }
         match (request.method(), request.uri().path()) {
-            (&Method::GET | &Method::HEAD, "/") => response::text(INDEX),
+            (&Method::GET | &Method::HEAD, "/") => ui::from_root(request.headers()).unwrap_or_else(|| {
+                let mut list = response::text(INDEX);
+                list.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+                list
+            }),
             _ => plain::handle(&self.context, request).await,
         }
     }

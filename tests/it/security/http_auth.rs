@@ -1,6 +1,7 @@
 //! Authentication and permissions of JSON and of the plain routes.
 
 use super::Tokens;
+use crate::dashboard::linked;
 use crate::http1_client::Connection;
 use crate::support::Server;
 
@@ -85,4 +86,17 @@ fn an_unauthenticated_request_is_refused_before_its_body_is_read() {
         let request = format!("{head}content-length: 1000000\r\n\r\n");
         assert_eq!(Connection::open(&server).send(request.as_bytes()).status, 401, "{path}");
     }
+}
+
+#[test]
+fn the_files_of_the_dashboard_need_no_token_and_its_calls_do() {
+    let tokens = Tokens::new();
+    tokens.create("all", "admin", "*", &[]);
+    let server = tokens.serve("");
+    let (status, page) = send(&server, "GET", "/ui/", None, "");
+    assert_eq!(status, 200);
+    for path in linked(&page) {
+        assert_eq!(send(&server, "GET", &format!("/ui/{path}"), None, "").0, 200, "{path}");
+    }
+    assert_eq!(send(&server, "POST", "/lineshaft.v1.TaskService/ListTasks", None, "{}").0, 401);
 }

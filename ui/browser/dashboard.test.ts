@@ -1,0 +1,339 @@
+import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import type { Browser, Page } from "playwright-core";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { CONFIG, launch, open, proxy, Server, until } from "./server";
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const BINARY = process.env.LINESHAFT_BINARY ?? join(import.meta.dirname, "../../target/debug/lineshaft");
+
+let browser: Browser;
+let server: Server;
+
+beforeAll(async () => {
+  browser = await launch();
+  server = await new Server().start();
+});
+
+afterAll(async () => {
+  await browser?.close();
+  await Server.removeAll();
+});
+
+const isLive = (page: Page) => page.locator(".connection-live").waitFor();
+const go = (page: Page, place: string) => page.evaluate((target) => void (location.hash = target), place);
+
+/** Tasks that keep all pools busy for the time of the tests. */
+async function load() {
+  const tasks = [
+    ...Array.from({ length: 200 }, (_, at) => ({ handler: "io", payload: { json: 0.5 }, priority: ["PRIORITY_LOW", "PRIORITY_HIGH"][at % 2], labels: { team: "web" }, displayName: `export ${at}` })),
+    ...Array.from({ length: 20 }, () => ({ handler: "compute", payload: { json: 100_000 } })),
+    ...Array.from({ length: 3 }, () => ({ handler: "fails" })),
+  ];
+  await server.call("TaskService/BatchSubmitTasks", { tasks });
+}
+
+async function axe(page: Page): Promise<string[]> {
+  // A theme and its colours fade in; what is measured is their end.
+  await page.evaluate(AXE);
+  const violations = await page.evaluate(async () => {
+    const found = await (window as unknown as { axe: { run: (context: unknown, options: unknown) => Promise<{ violations: { id: string; nodes: { html: string; failureSummary: string }[] }[] }> } }).axe.run(document, {
+      runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+    });
+    return found.violations.map(({ id, nodes }) => `${id}: ${nodes.slice(0, 3).map((node) => `${node.html.slice(0, 160)} ${node.failureSummary}`).join("; ")}`);
+  });
+  return violations;
+}
+
+test("every page works in both themes and widths, and is accessible", async () => {
+  await load();
+  const failed = await server.submit({ handler: "fails", displayName: "nightly import" });
+  await server.finished(failed);
+  const pages: [string, (page: Page) => Promise<unknown>][] = [
+    ["", (page) => page.locator(".recent .row-link").first().waitFor()],
+    ["tasks", (page) => page.locator(".task-rows .task-row").first().waitFor()],
+    [`tasks/${failed}`, (page) => page.getByText("HANDLER_ERROR").first().waitFor()],
+    ["submit", (page) => page.getByRole("button", { name: "Submit ×10" }).waitFor()],
+    ["workers", (page) => page.getByText("PoolWorker-0").first().waitFor()],
+    ["pools", (page) => page.getByRole("button", { name: "Pause…" }).first().waitFor()],
+    ["benchmark", (page) => page.getByRole("button", { name: "Start" }).waitFor()],
+  ];
+  for (const options of [{ width: 1280, dark: false }, { width: 390, dark: true }]) {
+    const { page, complaints } = await open(browser, server.url, options);
+    await isLive(page);
+    for (const [place, isShown] of pages) {
+      await go(page, `#/${place}`);
+      await isShown(page);
+      expect(await axe(page), `${place} ${JSON.stringify(options)}`).toEqual([]);
+      const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+      expect(overflow, `${place} is as wide as the window`).toBe(0);
+    }
+    expect(complaints).toEqual([]);
+    await page.context().close();
+  }
+});
+
+test("the overview does not move while it is updated, and one stream feeds the whole tab", async () => {
+  const { page, complaints } = await open(browser, server.url);
+  let streams = 0;
+  page.on("request", (request) => (streams += request.url().endsWith("/StreamPoolMetrics") ? 1 : 0));
+  await isLive(page);
+  await page.evaluate(() => {
+    const seen = window as unknown as { shift: number };
+    seen.shift = 0;
+    new PerformanceObserver((list) => {
+      for (const entry of list.getEntries() as unknown as { value: number }[]) seen.shift += entry.value;
+    }).observe({ type: "layout-shift", buffered: false });
+  });
+  await load();
+  const counted = page.locator(".tile").filter({ hasText: "Submitted" }).locator("strong");
+  await until(async () => /[1-9]/.test((await counted.textContent()) ?? ""), "a rate");
+  await page.waitForTimeout(3_000);
+  expect(await page.evaluate(() => (window as unknown as { shift: number }).shift)).toBeLessThan(0.02);
+  for (const place of ["tasks", "pools", "submit", ""]) {
+    await go(page, `#/${place}`);
+    await page.waitForTimeout(300);
+  }
+  expect(streams).toBe(0);
+  expect(complaints).toEqual([]);
+  await page.context().close();
+});
+
+test("the stream goes on after the server was killed and started again", async () => {
+  const { page } = await open(browser, server.url);
+  await isLive(page);
+  await page.evaluate(() => ((window as unknown as { loaded: number }).loaded = 1));
+  await server.kill();
+  await page.locator(".connection-reconnecting").waitFor();
+  await server.start();
+  await isLive(page);
+  await go(page, "#/tasks");
+  await page.locator(".task-rows .task-row").first().waitFor();
+  expect(await page.evaluate(() => (window as unknown as { loaded: number }).loaded), "the page was not loaded again").toBe(1);
+  await page.context().close();
+});
+
+const HOSTILE = `"><img src=x onerror="window.hacked=1"><script>window.hacked=1</script>`;
+
+test("no name, label, payload, output, result or error can script the page", async () => {
+  const json = { [HOSTILE]: HOSTILE, rows: [{ [HOSTILE]: "javascript:window.hacked=1" }] };
+  const labels = { [`k${HOSTILE}`.slice(0, 60)]: HOSTILE };
+  const id = await server.submit({ handler: "shout", payload: { json }, displayName: HOSTILE, labels });
+  await server.finished(id);
+  const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9" onload="window.hacked=1"><script>parent.hacked=1</script></svg>`;
+  const image = await server.submit({ handler: "echo", payload: { data: Buffer.from(svg).toString("base64"), contentType: "image/svg+xml" } });
+  await server.finished(image);
+  const { page, complaints } = await open(browser, server.url);
+  await page.getByText(HOSTILE).first().waitFor();
+  await go(page, "#/tasks");
+  await page.locator(".task-rows").getByText(HOSTILE).first().waitFor();
+  await go(page, `#/tasks/${id}`);
+  await page.locator("h1").getByText(HOSTILE).waitFor();
+  await page.locator(".terminal").getByText("onerror").first().waitFor();
+  await page.getByRole("button", { name: "Show all events" }).click();
+  await page.locator(".events .badge").first().waitFor();
+  await page.locator(".chip").getByText("onerror").first().click();
+  await page.locator(".filters").getByText("onerror").first().waitFor();
+  await go(page, `#/tasks/${image}`);
+  await page.locator("img.picture").waitFor();
+  await go(page, `#/tasks/${encodeURIComponent(HOSTILE)}`);
+  await page.locator("h1").getByText("onerror").waitFor();
+  await go(page, `#/tasks?handler=${encodeURIComponent(HOSTILE)}&batch=${encodeURIComponent(HOSTILE)}`);
+  await page.waitForTimeout(500);
+  expect(await page.evaluate(() => "hacked" in window)).toBe(false);
+  // The calls for a task and tasks that cannot exist were refused.
+  expect(complaints.filter((text) => !/status of 40[04]/.test(text))).toEqual([]);
+  await page.context().close();
+});
+
+test("filters stand in the URL, and selected tasks are cancelled and deleted after a question", async () => {
+  const tasks = ["a", "b", "c"].map((taskId) => ({ handler: "io", payload: { json: 3600 }, taskId: `bulk-${taskId}`, delay: "3600s", labels: { bulk: "1" } }));
+  await server.call("TaskService/BatchSubmitTasks", { tasks });
+  const { page, complaints } = await open(browser, `${server.url}#/tasks?label=bulk%3D1`);
+  const rows = page.locator(".task-rows .task-row");
+  await until(async () => (await rows.count()) === 3, "three rows");
+  await page.getByRole("checkbox", { name: "Select bulk-a" }).check();
+  await page.getByRole("button", { name: "Cancel 1…" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Cancel 1" }).click();
+  await rows.filter({ hasText: "bulk-a" }).getByText("CANCELLED").waitFor();
+  await page.getByRole("button", { name: "waiting", exact: true }).click();
+  await until(async () => (await rows.count()) === 2, "two waiting rows");
+  expect(page.url()).toContain("state=waiting");
+  await page.reload();
+  await until(async () => (await rows.count()) === 2, "the filter after a reload");
+  await page.getByRole("button", { name: "Cancel matching…" }).click();
+  await page.getByRole("dialog").getByText("2 unfinished tasks").waitFor();
+  await page.getByRole("dialog").getByRole("button", { name: "Keep" }).click();
+  await page.getByRole("button", { name: "Cancel matching…" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Cancel 2" }).click();
+  await page.getByText("No task matches the filter.").waitFor();
+  await page.getByRole("button", { name: "waiting", exact: true }).click();
+  await until(async () => (await rows.getByText("CANCELLED").count()) === 3, "all cancelled");
+  await page.getByRole("button", { name: "Delete matching…" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Delete 3" }).click();
+  await page.getByText("No task matches the filter.").waitFor();
+  expect(complaints).toEqual([]);
+  await page.context().close();
+});
+
+test("many thousand rows scroll and stay few in the page", async () => {
+  const batch = Array.from({ length: 5_000 }, (_, at) => ({ handler: "io", payload: { json: 1 }, delay: "86400s", taskId: `row-${at}`, labels: { many: "1" } }));
+  await server.call("TaskService/BatchSubmitTasks", { tasks: batch });
+  const { page, complaints } = await open(browser, `${server.url}#/tasks?label=many%3D1`);
+  const box = page.locator(".task-table-box");
+  await page.locator(".task-rows .task-row").first().waitFor();
+  await until(async () => {
+    await box.evaluate((element) => void (element.scrollTop = element.scrollHeight));
+    return ((await page.locator(".table-foot").textContent()) ?? "").startsWith("5,000 tasks");
+  }, "all rows");
+  await page.locator(".task-rows").getByText("row-0", { exact: true }).waitFor();
+  expect(await page.locator(".task-rows .task-row").count()).toBeLessThan(100);
+  await box.focus();
+  await page.keyboard.press("End");
+  await page.keyboard.press("Enter");
+  await page.locator("h1").waitFor();
+  await page.getByText("row-0", { exact: true }).first().waitFor();
+  expect(complaints).toEqual([]);
+  await page.context().close();
+  await server.call("PoolService/GetPool", { name: "default" });
+});
+
+test("the output of a running task is followed, with its colours, and the task is cancelled", async () => {
+  const id = await server.submit({ handler: "steps" });
+  const { page, complaints } = await open(browser, `${server.url}#/tasks/${id}`);
+  const terminal = page.locator(".terminal");
+  await terminal.getByText("step 2").waitFor();
+  expect(await terminal.locator(".ansi-fg-2.ansi-bold").count()).toBeGreaterThan(0);
+  await terminal.getByText("step 4").waitFor();
+  await page.getByRole("button", { name: "Cancel…" }).click();
+  await page.getByRole("button", { name: "Cancel the task" }).click();
+  await page.locator(".id-line").getByText("CANCELLED").waitFor();
+  await page.getByText("Stopped after").waitFor();
+  expect(complaints).toEqual([]);
+  await page.context().close();
+});
+
+test("tasks are submitted with a form, ten at once, and again with a change", async () => {
+  const { page, complaints } = await open(browser, `${server.url}#/submit?handler=compute`);
+  const payload = page.getByRole("textbox", { name: "Payload" });
+  await payload.fill("{");
+  await page.locator(".wrong").first().waitFor();
+  expect(await page.getByRole("button", { name: "Submit", exact: true }).isDisabled()).toBe(true);
+  await payload.fill("1000");
+  await page.getByRole("textbox", { name: "Name" }).fill("from the form");
+  await page.getByRole("button", { name: "Submit", exact: true }).click();
+  const submitted = page.locator(".card").filter({ hasText: "Submitted here" });
+  await submitted.getByText("COMPLETED").first().waitFor();
+  await page.getByRole("button", { name: "Submit ×10" }).click();
+  await submitted.getByText("11 of 11 finished").waitFor();
+  await submitted.getByRole("link").last().click();
+  await page.locator(".content").getByText("499500").waitFor();
+  await page.getByRole("button", { name: "Submit again…" }).click();
+  await until(async () => (await payload.inputValue()) === "1000", "the payload of the task");
+  await payload.fill("2000");
+  await page.getByRole("button", { name: "Submit", exact: true }).click();
+  await submitted.getByText("COMPLETED").first().click();
+  await page.locator(".content").getByText("1999000").waitFor();
+  expect(complaints).toEqual([]);
+  await page.context().close();
+});
+
+test("a pool is resized, paused and resumed", async () => {
+  const { page, complaints } = await open(browser, `${server.url}#/pools`);
+  const card = page.locator(".card").filter({ has: page.getByRole("heading", { name: "reports" }) });
+  await card.getByRole("spinbutton", { name: "Workers" }).fill("3");
+  await card.getByRole("button", { name: "Apply" }).first().click();
+  await card.getByText("/3").waitFor();
+  await card.getByRole("button", { name: "Pause…" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Pause" }).click();
+  await card.getByText("paused").waitFor();
+  await card.getByRole("button", { name: "Resume" }).click();
+  await card.getByRole("button", { name: "Pause…" }).waitFor();
+  const { pool } = await server.call<{ pool: { size: number; paused: boolean } }>("PoolService/GetPool", { name: "reports" });
+  expect([pool.size, pool.paused]).toEqual([3, false]);
+  expect(complaints).toEqual([]);
+  await page.context().close();
+});
+
+test("the benchmark shows the gain of running at once, and removes its tasks", async () => {
+  const { page, complaints } = await open(browser, `${server.url}#/benchmark`);
+  await page.getByRole("spinbutton", { name: "Tasks" }).fill("4");
+  await page.getByRole("textbox", { name: "Payload (JSON)" }).fill("0.2");
+  await page.getByRole("button", { name: "Start" }).click();
+  const gain = page.locator(".tile").filter({ hasText: "Speed-up" }).locator("strong");
+  await until(async () => (await gain.textContent())?.endsWith("×"), "the speed-up");
+  expect(Number.parseFloat((await gain.textContent()) ?? "")).toBeGreaterThan(1);
+  await until(async () => {
+    const { tasks } = await server.call<{ tasks: { displayName: string }[] }>("TaskService/ListTasks", {});
+    return !tasks.some(({ displayName }) => displayName === "benchmark");
+  }, "the deletion of the tasks");
+  expect(complaints).toEqual([]);
+  await page.context().close();
+});
+
+test("the keyboard opens pages, finds a task by its ID, and switches the theme", async () => {
+  const id = await server.submit({ handler: "compute", payload: { json: 10 }, taskId: "found-by-id" });
+  const { page, complaints } = await open(browser, server.url);
+  await isLive(page);
+  await page.keyboard.press("g");
+  await page.keyboard.press("w");
+  await page.getByRole("heading", { name: "Workers" }).waitFor();
+  await page.keyboard.press("Control+k");
+  await page.getByRole("combobox").fill(id);
+  expect(await axe(page)).toEqual([]);
+  await page.keyboard.press("ArrowDown");
+  await page.keyboard.press("ArrowUp");
+  await page.keyboard.press("Enter");
+  await page.locator("code").getByText(id).waitFor();
+  await page.keyboard.press("d");
+  expect(await page.evaluate(() => document.documentElement.dataset.theme)).toBe("dark");
+  await page.keyboard.press("?");
+  await page.getByRole("dialog").getByText("light or dark").waitFor();
+  await page.keyboard.press("Escape");
+  expect(complaints).toEqual([]);
+  await page.context().close();
+});
+
+test("the dashboard works below a path of a proxy", async () => {
+  const below = await proxy(server.address, "/tools/lineshaft");
+  const { page, complaints } = await open(browser, `${below.url}/ui`);
+  await isLive(page);
+  expect(page.url()).toBe(`${below.url}/ui/`);
+  await go(page, "#/tasks");
+  await page.locator(".task-rows .task-row").first().waitFor();
+  expect(complaints).toEqual([]);
+  await page.context().close();
+  below.close();
+});
+
+test("a server with tokens asks for one, keeps it in the tab, and hides what it does not allow", async () => {
+  const secured = new Server(`${CONFIG}\n[auth]\ntokens_file = "tokens.toml"\n`.replace("tokens.toml", join(server.directory, "tokens.toml")));
+  const create = (name: string, role: string, namespace: string) =>
+    execFileSync(BINARY, ["token", "create", name, "--role", role, "--namespace", namespace, "--file", join(server.directory, "tokens.toml")], { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim();
+  const [admin, tenant] = [create("admin", "admin", "*"), create("tenant", "viewer", "team-a")];
+  await secured.start();
+  const { page, complaints } = await open(browser, secured.url);
+  const field = page.getByLabel("Token");
+  await field.fill("wrong");
+  await page.getByRole("button", { name: "Log in" }).click();
+  await page.getByRole("alert").waitFor();
+  expect(await axe(page)).toEqual([]);
+  await field.fill(admin);
+  await page.getByRole("button", { name: "Log in" }).click();
+  await isLive(page);
+  await page.reload();
+  await isLive(page);
+  expect(await page.evaluate(() => localStorage.length)).toBe(0);
+  await page.getByRole("button", { name: "Log out" }).click();
+  await field.fill(tenant);
+  await page.getByRole("button", { name: "Log in" }).click();
+  // A tenant sees its tasks, and not the pools, which run those of others.
+  await page.getByRole("heading", { name: "Tasks" }).waitFor();
+  await until(async () => (await page.getByRole("link", { name: "Pools" }).count()) === 0, "no pools");
+  await page.getByText("No tasks yet").waitFor();
+  expect(complaints.filter((text) => !/status of 40[13]/.test(text))).toEqual([]);
+  await page.context().close();
+  await secured.remove();
+});

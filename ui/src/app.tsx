@@ -1,0 +1,134 @@
+// The frame around all pages: navigation, state of the connection, dialogs.
+import type { ComponentType } from "preact";
+import { useEffect } from "preact/hooks";
+import { Confirmation, Toasts } from "./components/basic";
+import { BenchmarkIcon, LogOutIcon, OverviewIcon, PoolsIcon, SearchIcon, SubmitIcon, TasksIcon, ThemeIcon, WorkersIcon } from "./components/icons";
+import { connection, lastError } from "./data/live";
+import { may, seesPools } from "./data/permissions";
+import { info } from "./data/server";
+import { logOut, loginRequired, token } from "./data/session";
+import { Keyboard, isPaletteOpen, Palette } from "./keyboard";
+import { BenchmarkPage } from "./pages/benchmark";
+import { Login } from "./pages/login";
+import { Overview } from "./pages/overview";
+import { PoolsPage } from "./pages/pools";
+import { SubmitPage } from "./pages/submit";
+import { TaskPage } from "./pages/task";
+import { TasksPage } from "./pages/tasks";
+import { WorkersPage } from "./pages/workers";
+import { href, page, path } from "./route";
+import { switchTheme, theme } from "./theme";
+
+export interface Page {
+  name: string;
+  title: string;
+  icon: ComponentType;
+  isVisible: () => boolean;
+}
+
+export const PAGES: Page[] = [
+  { name: "overview", title: "Overview", icon: OverviewIcon, isVisible: () => seesPools.value },
+  { name: "tasks", title: "Tasks", icon: TasksIcon, isVisible: () => may("ListTasks") },
+  { name: "submit", title: "Submit", icon: SubmitIcon, isVisible: () => may("SubmitTask") },
+  { name: "workers", title: "Workers", icon: WorkersIcon, isVisible: () => seesPools.value },
+  { name: "pools", title: "Pools", icon: PoolsIcon, isVisible: () => seesPools.value },
+  { name: "benchmark", title: "Benchmark", icon: BenchmarkIcon, isVisible: () => may("BatchSubmitTasks") },
+];
+
+function Content() {
+  const [name = seesPools.value ? "overview" : "tasks", id] = path.value;
+  if (name === "tasks" && id) return <TaskPage key={id} id={id} />;
+  switch (name) {
+    case "overview": return <Overview />;
+    case "tasks": return <TasksPage />;
+    case "submit": return <SubmitPage />;
+    case "workers": return <WorkersPage />;
+    case "pools": return <PoolsPage />;
+    case "benchmark": return <BenchmarkPage />;
+    default: return <div class="empty">There is no page “{name}”. <a href="#/">Go to the overview</a></div>;
+  }
+}
+
+const STATUS = {
+  connecting: "connecting",
+  live: "live",
+  reconnecting: "reconnecting",
+  paused: "paused",
+  off: "",
+};
+
+function ConnectionState() {
+  const state = connection.value;
+  return (
+    <span class={`connection connection-${state}`} role="status" title={lastError.value || undefined}>
+      {STATUS[state]}
+    </span>
+  );
+}
+
+function Header() {
+  return (
+    <header class="top">
+      <a class="brand" href="#/">
+        <svg viewBox="0 0 32 32" width="24" height="24" aria-hidden="true">
+          <rect width="32" height="32" rx="7" fill="currentColor" />
+          <path d="M5 16h22" stroke="#fff" stroke-width="3" stroke-linecap="round" />
+          <circle cx="11" cy="16" r="5.5" fill="none" stroke="#fff" stroke-width="2.5" />
+          <circle cx="22" cy="16" r="3.5" fill="none" stroke="#fff" stroke-width="2.5" />
+        </svg>
+        <span>Lineshaft</span>
+      </a>
+      <ConnectionState />
+      <span class="spacer" />
+      <button type="button" class="button quiet search" onClick={() => (isPaletteOpen.value = true)}>
+        <SearchIcon /> <span class="search-text">Search</span> <kbd class="wide-only" aria-hidden="true">Ctrl K</kbd>
+      </button>
+      <button type="button" class="button quiet icon" onClick={switchTheme} title="Light or dark" aria-label={theme.value === "dark" ? "Use the light theme" : "Use the dark theme"}>
+        <ThemeIcon />
+      </button>
+      {token.value && (
+        <button type="button" class="button quiet icon" onClick={() => logOut()} title="Log out" aria-label="Log out">
+          <LogOutIcon />
+        </button>
+      )}
+    </header>
+  );
+}
+
+function Navigation() {
+  return (
+    <nav class="nav" aria-label="Pages">
+      {PAGES.filter((entry) => entry.isVisible()).map(({ name, title, icon: Icon }) => (
+        <a key={name} href={name === "overview" ? "#/" : href([name])} aria-current={page.value === name ? "page" : undefined}>
+          <Icon />
+          <span>{title}</span>
+        </a>
+      ))}
+      <span class="nav-foot wide-only">{info.value ? `version ${info.value.version}` : ""}</span>
+    </nav>
+  );
+}
+
+export function App() {
+  const title = PAGES.find(({ name }) => name === page.value)?.title;
+  useEffect(() => {
+    document.title = title ? `${title} · Lineshaft` : "Lineshaft";
+  }, [title]);
+  if (loginRequired.value) return <Login />;
+  return (
+    <>
+      <a class="skip" href="#main" onClick={(event) => { event.preventDefault(); document.getElementById("main")?.focus(); }}>Skip to the content</a>
+      <Header />
+      <div class="body">
+        <Navigation />
+        <main id="main" tabIndex={-1}>
+          <Content />
+        </main>
+      </div>
+      <Confirmation />
+      <Palette />
+      <Keyboard />
+      <Toasts />
+    </>
+  );
+}

@@ -1,0 +1,72 @@
+// A submission as a command that does the same.
+import type { Task } from "./gen/lineshaft/v1/task_pb";
+import { Priority } from "./gen/lineshaft/v1/task_pb";
+import { asText, mediaType } from "./content";
+import { seconds as inSeconds } from "./data/convert";
+
+/** One argument of a POSIX shell. */
+export function quote(text: string): string {
+  return /^[A-Za-z0-9_./:=@%+,-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
+}
+
+/** The text of a JSON payload; `undefined` for all other content. */
+function jsonOf(task: Task): string | undefined {
+  const payload = task.payload;
+  if (payload?.kind.case !== "data" || mediaType(payload.contentType) !== "application/json") return undefined;
+  return asText(payload.kind.value);
+}
+
+function base64(data: Uint8Array): string {
+  let binary = "";
+  for (const byte of data) binary += String.fromCharCode(byte);
+  return btoa(binary);
+}
+
+/** The message of SubmitTask in JSON. The text of a JSON payload is kept as it is. */
+export function submissionJson(task: Task): string {
+  const members: [string, string][] = [["handler", JSON.stringify(task.handler)]];
+  const json = jsonOf(task);
+  if (json !== undefined) members.push(["payload", `{"json":${json}}`]);
+  else if (task.payload?.kind.case === "data") {
+    const { contentType, kind } = task.payload;
+    members.push(["payload", JSON.stringify({ data: base64(kind.value), contentType })]);
+  }
+  if (task.priority !== Priority.NORMAL) members.push(["priority", `"PRIORITY_${Priority[task.priority]}"`]);
+  if (task.pool) members.push(["pool", JSON.stringify(task.pool)]);
+  if (task.namespace && task.namespace !== "default") members.push(["namespace", JSON.stringify(task.namespace)]);
+  if (task.displayName) members.push(["displayName", JSON.stringify(task.displayName)]);
+  if (Object.keys(task.labels).length) members.push(["labels", JSON.stringify(task.labels)]);
+  if (task.args.length) members.push(["args", JSON.stringify(task.args)]);
+  if (task.atMostOnce) members.push(["atMostOnce", "true"]);
+  return `{${members.map(([name, value]) => `"${name}":${value}`).join(",")}}`;
+}
+
+/** A token is named, never copied. */
+export function asCurl(task: Task, server: string, hasToken: boolean): string {
+  const authorization = hasToken ? ` -H "authorization: Bearer $LINESHAFT_TOKEN"` : "";
+  const url = `${server}/lineshaft.v1.TaskService/SubmitTask?strict=true`;
+  return `curl -H 'content-type: application/json'${authorization} -d ${quote(submissionJson(task))} ${quote(url)}`;
+}
+
+/** `undefined` if the payload is not text, which a command line cannot contain. */
+export function asCli(task: Task, server: string): string | undefined {
+  const words = ["lineshaft", "task", "submit", quote(task.handler), "--server", quote(server)];
+  const option = (name: string, value: string) => words.push(`--${name}`, quote(value));
+  const json = jsonOf(task);
+  if (json !== undefined) option("json", json);
+  else if (task.payload?.kind.case === "data" && task.payload.kind.value.length) {
+    const text = asText(task.payload.kind.value);
+    if (text === undefined || text.startsWith("@") || text === "-") return undefined;
+    option("payload", text);
+  }
+  if (task.priority !== Priority.NORMAL) option("priority", (Priority[task.priority] ?? "").toLowerCase());
+  if (task.pool) option("pool", task.pool);
+  if (task.namespace && task.namespace !== "default") option("namespace", task.namespace);
+  if (task.displayName) option("name", task.displayName);
+  for (const [key, value] of Object.entries(task.labels)) option("label", `${key}=${value}`);
+  for (const arg of task.args) words.push(quote(`--arg=${arg}`));
+  const timeout = inSeconds(task.timeout);
+  if (timeout) option("timeout", `${Math.round(timeout * 1000)}ms`);
+  if (task.atMostOnce) words.push("--at-most-once");
+  return words.join(" ");
+}

@@ -1,0 +1,84 @@
+// The one stream of this tab: the metrics of all pools, once a second. It reconnects, and pauses while the tab is hidden,
+// because a browser opens only six connections to a server for all of its tabs.
+import { Code } from "@connectrpc/connect";
+import { computed, effect, signal } from "@preact/signals";
+import type { PoolMetrics } from "../gen/lineshaft/v1/pool_service_pb";
+import type { SystemHealth } from "../gen/lineshaft/v1/system_service_pb";
+import { errorText, hasCode, pools as poolService } from "./client";
+import { duration } from "./convert";
+import { History } from "./history";
+import { busyHistory } from "./workers";
+import { loginRequired } from "./session";
+import { seesPools } from "./permissions";
+
+export type Connection = "connecting" | "live" | "reconnecting" | "paused" | "off";
+
+export const connection = signal<Connection>("connecting");
+export const lastError = signal("");
+/** The newest message. */
+export const pools = signal<PoolMetrics[]>([]);
+export const machine = signal<SystemHealth | undefined>(undefined);
+export const history = new History();
+/** Changes with every message; read it to render again when `history` has changed. */
+export const tick = signal(0);
+/** Whether the messages contain the workers. */
+export const wantsWorkers = signal(false);
+
+const SILENCE = 5_000;
+const isVisible = signal(!document.hidden);
+document.addEventListener("visibilitychange", () => (isVisible.value = !document.hidden));
+
+export const isStale = computed(() => connection.value === "reconnecting");
+
+async function follow(includeWorkers: boolean, ended: AbortSignal) {
+  let delay = 250;
+  while (!ended.aborted) {
+    const attempt = new AbortController();
+    const abort = () => attempt.abort();
+    ended.addEventListener("abort", abort);
+    let watchdog = setTimeout(abort, SILENCE);
+    try {
+      const request = { interval: duration(1), includeWorkers };
+      for await (const message of poolService.streamPoolMetrics(request, { signal: attempt.signal })) {
+        clearTimeout(watchdog);
+        watchdog = setTimeout(abort, SILENCE);
+        delay = 250;
+        history.add(message.pools);
+        if (includeWorkers) busyHistory.add(message.pools);
+        pools.value = message.pools;
+        machine.value = message.system;
+        connection.value = "live";
+        lastError.value = "";
+        tick.value++;
+      }
+    } catch (error) {
+      if (ended.aborted || hasCode(error, Code.PermissionDenied) || hasCode(error, Code.Unauthenticated)) return;
+      lastError.value = errorText(error);
+    } finally {
+      clearTimeout(watchdog);
+      ended.removeEventListener("abort", abort);
+    }
+    if (ended.aborted) return;
+    connection.value = "reconnecting";
+    await new Promise((resolve) => setTimeout(resolve, delay * (0.75 + Math.random() / 2)));
+    delay = Math.min(delay * 2, 4_000);
+  }
+}
+
+export function startLive() {
+  effect(() => {
+    if (loginRequired.value || !seesPools.value) {
+      connection.value = "off";
+      return;
+    }
+    if (!isVisible.value) {
+      connection.value = "paused";
+      return;
+    }
+    const includeWorkers = wantsWorkers.value;
+    const end = new AbortController();
+    if (connection.peek() !== "live") connection.value = "connecting";
+    void follow(includeWorkers, end.signal);
+    return () => end.abort();
+  });
+}

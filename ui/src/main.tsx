@@ -1,0 +1,7 @@
+// Starts the dashboard.
+import { render } from "preact";
+import { App } from "./app";
+import { startLive } from "./data/live";
+
+startLive();
+render(<App />, document.getElementById("app")!);

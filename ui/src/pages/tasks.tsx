@@ -1,0 +1,318 @@
+// All tasks, live, with filters that the URL keeps.
+import { computed, type Signal, useSignal } from "@preact/signals";
+import { useEffect, useMemo, useRef } from "preact/hooks";
+import { confirm, Empty, ErrorNote, PriorityLabel, StateBadge, Time, toast } from "../components/basic";
+import { PauseIcon, PlayIcon } from "../components/icons";
+import { BULK_MAX, cancelAll, deleteAll, matching, type Outcome, progress } from "../data/bulk";
+import { errorText } from "../data/client";
+import { type Filter, fromQuery, isSet, toProto, toQuery } from "../data/filter";
+import { may } from "../data/permissions";
+import { handlers, poolSettings } from "../data/server";
+import { type Row, TaskList } from "../data/task_list";
+import { number, percent, seconds, shortId } from "../format";
+import { TaskState } from "../gen/lineshaft/v1/task_pb";
+import { now } from "../now";
+import { go, query, replaceQuery, taskHref } from "../route";
+import { isFinished, PRIORITIES, priorityName, STATES, stateName } from "../words";
+
+const PERIOD = 1_000;
+/** Rows above and below the visible ones. */
+const MARGIN = 12;
+
+export function TasksPage() {
+  const filter = useMemo(() => computed(() => fromQuery(query.value)), []);
+  const selected = useSignal<ReadonlySet<string>>(new Set());
+  /** Counts the deletions, after which the list begins again. */
+  const deletions = useSignal(0);
+  const isLive = useSignal(true);
+  const change = (changed: Partial<Filter>) => replaceQuery(toQuery({ ...filter.value, ...changed }));
+  const key = `${deletions.value}&${toQuery(filter.value)}`;
+  const list = useMemo(() => new TaskList(() => toProto(filter.value, Date.now())), [key]);
+  useEffect(() => {
+    selected.value = new Set();
+  }, [key]);
+  return (
+    <div class="page page-full">
+      <div class="page-head">
+        <h1>Tasks</h1>
+        <div class="actions">
+          <BulkActions filter={filter} list={list} selected={selected} onDeleted={() => deletions.value++} />
+          <button type="button" class="button quiet" aria-pressed={isLive.value} onClick={() => (isLive.value = !isLive.value)}>
+            {isLive.value ? <PauseIcon /> : <PlayIcon />} {isLive.value ? "Pause" : "Resume"}
+          </button>
+        </div>
+      </div>
+      <Filters filter={filter.value} change={change} />
+      <ErrorNote text={list.error.value} />
+      <Table key={key} list={list} selected={selected} isLive={isLive} filter={filter} />
+    </div>
+  );
+}
+
+function toggled<T>(list: readonly T[], item: T): T[] {
+  return list.includes(item) ? list.filter((other) => other !== item) : [...list, item];
+}
+
+function Filters({ filter, change }: { filter: Filter; change: (changed: Partial<Filter>) => void }) {
+  const label = useSignal("");
+  const addLabel = (event: Event) => {
+    event.preventDefault();
+    const text = label.value.trim();
+    if (!/^[^=]+=/.test(text)) {
+      toast("a label has the form key=value", true);
+      return;
+    }
+    change({ labels: [...new Set([...filter.labels, text])] });
+    label.value = "";
+  };
+  return (
+    <div class="filters" role="search" aria-label="Filter">
+      <div class="chips" role="group" aria-label="States">
+        {STATES.map((state) => (
+          <button
+            type="button"
+            key={state}
+            class={`chip state-${stateName(state).toLowerCase()}`}
+            aria-pressed={filter.states.includes(state)}
+            onClick={() => change({ states: toggled(filter.states, state) })}
+          >
+            {stateName(state).toLowerCase()}
+          </button>
+        ))}
+      </div>
+      <Choice name="Handler" value={filter.handler} options={handlers.value.map(({ name }) => name)} onChange={(handler) => change({ handler })} />
+      <Choice name="Pool" value={filter.pool} options={poolSettings.value.map(({ name }) => name)} onChange={(pool) => change({ pool })} />
+      <Choice
+        name="Priority"
+        value={filter.priorities.map((priority) => priorityName(priority).toLowerCase()).join(", ")}
+        options={PRIORITIES.toReversed().map((priority) => priorityName(priority).toLowerCase())}
+        onChange={(name) => change({ priorities: PRIORITIES.filter((priority) => priorityName(priority).toLowerCase() === name) })}
+      />
+      <Choice name="Submitted" value={filter.within} options={["5m", "1h", "24h", "7d"]} show={(value) => `last ${value}`} onChange={(within) => change({ within })} />
+      <form class="inline" onSubmit={addLabel}>
+        <input class="filter-text" aria-label="Label, as key=value" placeholder="label=value" value={label.value} onInput={(event) => (label.value = event.currentTarget.value)} />
+      </form>
+      {filter.labels.map((text) => (
+        <button type="button" key={text} class="chip removable" onClick={() => change({ labels: filter.labels.filter((other) => other !== text) })} aria-label={`Remove the label ${text}`}>
+          {text} ×
+        </button>
+      ))}
+      {filter.batch && <button type="button" class="chip removable" onClick={() => change({ batch: "" })} aria-label="Remove the batch">batch {shortId(filter.batch)} ×</button>}
+      {filter.namespace && <button type="button" class="chip removable" onClick={() => change({ namespace: "" })} aria-label="Remove the namespace">namespace {filter.namespace} ×</button>}
+      {isSet(filter) && <button type="button" class="button quiet" onClick={() => replaceQuery(new URLSearchParams())}>Clear</button>}
+    </div>
+  );
+}
+
+function Choice(props: { name: string; value: string; options: string[]; onChange: (value: string) => void; show?: (value: string) => string }) {
+  const options = props.value && !props.options.includes(props.value) ? [props.value, ...props.options] : props.options;
+  return (
+    <label class="select">
+      <span class="sr-only">{props.name}</span>
+      <select value={props.value} data-set={props.value ? "" : undefined} onChange={(event) => props.onChange(event.currentTarget.value)}>
+        <option value="">{props.name}</option>
+        {options.map((option) => <option key={option} value={option}>{props.show ? props.show(option) : option}</option>)}
+      </select>
+    </label>
+  );
+}
+
+function BulkActions(props: { filter: Signal<Filter>; list: TaskList; selected: Signal<ReadonlySet<string>>; onDeleted: () => void }) {
+  const { filter, list, selected, onDeleted } = props;
+  if (progress.value) {
+    const { text, done, total } = progress.value;
+    return <span class="muted" role="status">{text} {number(done)} of {number(total)}…</span>;
+  }
+  const chosen = list.rows.value.filter((row) => selected.value.has(row.id));
+  const ask = async (action: "cancel" | "delete") => {
+    const isAll = chosen.length === 0;
+    const applies = (row: Row) => isFinished(row.state) === (action === "delete");
+    let ids: string[];
+    try {
+      ids = isAll ? await matching(toProto(filter.value, Date.now()), action) : chosen.filter(applies).map((row) => row.id);
+    } catch (error) {
+      toast(errorText(error), true);
+      return;
+    }
+    const what = `${number(ids.length)}${ids.length === BULK_MAX ? " (the most at once)" : ""} ${action === "cancel" ? "unfinished" : "finished"} ${ids.length === 1 ? "task" : "tasks"}`;
+    if (ids.length === 0) {
+      toast(`no ${action === "cancel" ? "unfinished" : "finished"} task ${isAll ? "matches" : "is selected"}`);
+      return;
+    }
+    confirm({
+      title: action === "cancel" ? "Cancel tasks" : "Delete tasks",
+      text: <p>{action === "cancel" ? "Cancel" : "Delete"} {what} {isAll ? (isSet(filter.value) ? "that match the filter" : "of all") : "that are selected"}? This cannot be undone.</p>,
+      action: `${action === "cancel" ? "Cancel" : "Delete"} ${number(ids.length)}`,
+      isDangerous: true,
+      run: async () => {
+        try {
+          report(action, action === "cancel" ? await cancelAll(ids, "dashboard") : await deleteAll(ids));
+        } catch (error) {
+          toast(errorText(error), true);
+        }
+        selected.value = new Set();
+        if (action === "delete") onDeleted();
+      },
+    });
+  };
+  const suffix = chosen.length ? ` ${number(chosen.length)}` : isSet(filter.value) ? " matching" : " all";
+  return (
+    <>
+      {may("CancelTask") && <button type="button" class="button" onClick={() => ask("cancel")}>Cancel{suffix}…</button>}
+      {may("DeleteTasks") && <button type="button" class="button" onClick={() => ask("delete")}>Delete{suffix}…</button>}
+    </>
+  );
+}
+
+function report(action: string, { done, skipped, failed }: Outcome) {
+  const parts = [`${number(done)} ${action === "cancel" ? "cancelled" : "deleted"}`];
+  if (skipped) parts.push(`${number(skipped)} ${action === "cancel" ? "had finished" : "were gone"}`);
+  if (failed) parts.push(`${number(failed)} failed`);
+  toast(parts.join(", "), failed > 0);
+}
+
+function Table(props: { list: TaskList; selected: Signal<ReadonlySet<string>>; isLive: Signal<boolean>; filter: Signal<Filter> }) {
+  const { list, selected, isLive } = props;
+  const box = useRef<HTMLDivElement>(null);
+  const top = useSignal(0);
+  const height = useSignal(600);
+  const focused = useSignal(0);
+  const rowHeight = useSignal(40);
+  const rows = list.rows.value;
+
+  useEffect(() => {
+    const target = box.current!;
+    const measure = () => {
+      height.value = target.clientHeight;
+      rowHeight.value = Number.parseFloat(getComputedStyle(target).getPropertyValue("--row")) || 40;
+    };
+    const observer = new ResizeObserver(measure);
+    observer.observe(target);
+    measure();
+    return () => observer.disconnect();
+  }, []);
+
+  const first = Math.max(0, Math.floor(top.value / rowHeight.value) - MARGIN);
+  const last = Math.min(rows.length, Math.ceil((top.value + height.value) / rowHeight.value) + MARGIN);
+
+  useEffect(() => {
+    const end = new AbortController();
+    void (async () => {
+      while (!end.signal.aborted) {
+        const isAtTop = top.peek() < rowHeight.peek();
+        if (!document.hidden && (isLive.peek() || !list.isLoaded.peek())) {
+          if (isAtTop || !list.isLoaded.peek()) await list.readNewest(end.signal);
+          else {
+            const from = Math.floor(top.peek() / rowHeight.peek());
+            const to = Math.ceil((top.peek() + height.peek()) / rowHeight.peek());
+            await list.refresh(list.rows.peek().slice(from, to + 1), end.signal);
+          }
+        }
+        await new Promise((resolve) => setTimeout(resolve, PERIOD));
+      }
+    })();
+    return () => end.abort();
+  }, []);
+
+  useEffect(() => {
+    if (list.hasMore.value && last >= rows.length - 2 * MARGIN && top.value > 0) void list.readMore();
+  });
+
+  const keys = (event: KeyboardEvent) => {
+    const move = (to: number) => {
+      event.preventDefault();
+      focused.value = Math.min(rows.length - 1, Math.max(0, to));
+      const target = box.current!;
+      const at = focused.value * rowHeight.value;
+      if (at < target.scrollTop) target.scrollTop = at;
+      if (at + rowHeight.value > target.scrollTop + target.clientHeight) target.scrollTop = at + rowHeight.value - target.clientHeight;
+    };
+    if ((event.target as HTMLElement).tagName === "INPUT" && event.key === " ") return;
+    const page = Math.max(1, Math.floor(height.value / rowHeight.value) - 1);
+    if (event.key === "ArrowDown" || event.key === "j") move(focused.value + 1);
+    else if (event.key === "ArrowUp" || event.key === "k") move(focused.value - 1);
+    else if (event.key === "PageDown") move(focused.value + page);
+    else if (event.key === "PageUp") move(focused.value - page);
+    else if (event.key === "Home") move(0);
+    else if (event.key === "End") move(rows.length - 1);
+    else if (event.key === "Enter" && rows[focused.value] && event.target === box.current) go(taskHref(rows[focused.value]!.id));
+    else if ((event.key === " " || event.key === "x") && rows[focused.value]) {
+      event.preventDefault();
+      selected.value = new Set(toggled([...selected.value], rows[focused.value]!.id));
+    }
+  };
+
+  return (
+    <>
+      <div class="task-table-box" ref={box} tabIndex={0} role="region" aria-label="Tasks; arrow keys move, Enter opens, x selects" onScroll={() => (top.value = box.current!.scrollTop)} onKeyDown={keys}>
+        <div class="task-table" role="table" aria-label="Tasks" aria-rowcount={list.hasMore.value ? -1 : rows.length + 1}>
+          <div class="task-row task-head" role="row" aria-rowindex={1}>
+            <span role="columnheader"><span class="sr-only">Selected</span></span>
+            {["State", "Task", "Handler", "Pool", "Priority", "Submitted", "Wait", "Run", "Details"].map((name) => <span key={name} role="columnheader" class={`cell-${name.toLowerCase()}`}>{name}</span>)}
+          </div>
+          <div class="task-rows" role="rowgroup" style={{ height: `${rows.length * rowHeight.value}px` }}>
+            {rows.slice(first, last).map((row, at) => (
+              <TaskRow
+                key={row.id}
+                row={row}
+                index={first + at}
+                offset={(first + at) * rowHeight.value}
+                isFocused={focused.value === first + at}
+                isSelected={selected.value.has(row.id)}
+                onSelect={() => (selected.value = new Set(toggled([...selected.value], row.id)))}
+              />
+            ))}
+          </div>
+        </div>
+        {list.isLoaded.value && rows.length === 0 && (
+          <Empty>
+            {isSet(props.filter.value) ? "No task matches the filter." : <>No tasks yet. <a href="#/submit">Submit one</a>, or run <code>lineshaft task run compute --json 1000</code></>}
+          </Empty>
+        )}
+      </div>
+      <p class="muted small table-foot">
+        {number(rows.length)}{list.hasMore.value ? " newest tasks loaded; scroll for more" : rows.length === 1 ? " task" : " tasks"}
+        {top.value > rowHeight.value && (
+          <button type="button" class="button quiet small" onClick={() => (box.current!.scrollTop = 0)}>Back to the newest</button>
+        )}
+      </p>
+    </>
+  );
+}
+
+function TaskRow(props: { row: Row; index: number; offset: number; isFocused: boolean; isSelected: boolean; onSelect: () => void }) {
+  const { row } = props;
+  const started = row.state === TaskState.RUNNING ? row.startedAt : row.state === TaskState.QUEUED ? now.value : undefined;
+  const wait = row.wait ?? (started && row.eligibleAt ? (started - row.eligibleAt) / 1000 : undefined);
+  const run = row.state === TaskState.RUNNING && row.startedAt ? (now.value - row.startedAt) / 1000 : row.run;
+  const open = (event: MouseEvent) => {
+    if ((event.target as HTMLElement).closest("a, input") || getSelection()?.toString()) return;
+    go(taskHref(row.id));
+  };
+  return (
+    <div
+      class={`task-row ${props.isFocused ? "focused" : ""} ${props.isSelected ? "selected" : ""}`}
+      role="row"
+      aria-rowindex={props.index + 2}
+      style={{ transform: `translateY(${props.offset}px)` }}
+      onClick={open}
+    >
+      <span role="cell" class="cell-select"><input type="checkbox" checked={props.isSelected} onChange={props.onSelect} aria-label={`Select ${row.id}`} /></span>
+      <span role="cell" class="cell-state"><StateBadge state={row.state} /></span>
+      <span role="cell" class="cell-task ellipsis">
+        <a href={taskHref(row.id)} title={row.id}>{row.name || shortId(row.id)}</a>
+        {row.name && <span class="muted small"> …{row.id.slice(-6)}</span>}
+      </span>
+      <span role="cell" class="cell-handler ellipsis">{row.handler}</span>
+      <span role="cell" class="cell-pool ellipsis">{row.pool}</span>
+      <span role="cell" class="cell-priority"><PriorityLabel priority={row.priority} /></span>
+      <span role="cell" class="cell-submitted"><Time at={row.submittedAt} /></span>
+      <span role="cell" class="cell-wait">{seconds(wait)}</span>
+      <span role="cell" class="cell-run">{seconds(run)}</span>
+      <span role="cell" class="cell-details ellipsis" title={row.note}>
+        {row.state === TaskState.RUNNING && row.progress > 0 && <b>{percent(row.progress, 0)} </b>}
+        {row.attempt > 1 && <span class="badge">attempt {row.attempt}</span>} {row.note}
+      </span>
+    </div>
+  );
+}

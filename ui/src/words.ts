@@ -1,0 +1,21 @@
+// Names of states, priorities and reasons.
+import { FailureReason, Priority, StopMethod, TaskState } from "./gen/lineshaft/v1/task_pb";
+
+export const STATES = [
+  TaskState.WAITING,
+  TaskState.QUEUED,
+  TaskState.RUNNING,
+  TaskState.COMPLETED,
+  TaskState.FAILED,
+  TaskState.CANCELLED,
+] as const;
+
+export const PRIORITIES = [Priority.LOW, Priority.NORMAL, Priority.HIGH, Priority.CRITICAL] as const;
+
+export const stateName = (state: TaskState) => TaskState[state] ?? `state ${state}`;
+export const priorityName = (priority: Priority) => Priority[priority] ?? `priority ${priority}`;
+export const reasonName = (reason: FailureReason) => FailureReason[reason] ?? `reason ${reason}`;
+export const stopName = (method: StopMethod) => (StopMethod[method] ?? `method ${method}`).toLowerCase().replaceAll("_", " ");
+
+export const isFinished = (state: TaskState) =>
+  state === TaskState.COMPLETED || state === TaskState.FAILED || state === TaskState.CANCELLED;

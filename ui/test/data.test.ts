@@ -1,0 +1,152 @@
+import { create } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { describe, expect, test } from "vitest";
+import { asCli, asCurl, quote, submissionJson } from "../src/command";
+import { asText, hex, isImage } from "../src/content";
+import { duration } from "../src/data/convert";
+import { fromQuery, isSet, toProto, toQuery } from "../src/data/filter";
+import { History, KEPT } from "../src/data/history";
+import { BusyHistory, WORKER_SECONDS } from "../src/data/workers";
+import { PoolMetricsSchema, WorkerSchema } from "../src/gen/lineshaft/v1/pool_service_pb";
+import { Priority, TaskEventSchema, TaskSchema, TaskState } from "../src/gen/lineshaft/v1/task_pb";
+import { phasesOfEvents, phasesOfTask } from "../src/timeline";
+
+const pool = (second: number, completed: number, since = 0, name = "default") =>
+  create(PoolMetricsSchema, {
+    pool: name,
+    time: timestampFromMs(1_000_000 + second * 1000),
+    countersSince: timestampFromMs(since),
+    completed: BigInt(completed),
+    submitted: BigInt(completed * 2),
+    size: 4,
+    busy: 3,
+    idle: 1,
+    priorities: [{ priority: Priority.HIGH, queued: 5n }],
+  });
+
+describe("history", () => {
+  test("rates are those between two messages", () => {
+    const history = new History();
+    history.add([pool(0, 10), pool(0, 0, 0, "other")]);
+    history.add([pool(1, 30), pool(1, 5, 0, "other")]);
+    const all = history.samples.get("")!;
+    expect(all.map(({ completed }) => completed)).toEqual([null, 25]);
+    expect(all[1]).toMatchObject({ submitted: 50, depth: [0, 0, 10, 0], busy: 6, slots: 8 });
+    expect(history.samples.get("default")![1]!.completed).toBe(20);
+  });
+
+  test("a restart of the server, a reset and a long gap have no rate", () => {
+    const history = new History();
+    for (const metrics of [pool(0, 100), pool(1, 3, 500), pool(2, 5, 500), pool(60, 90, 500)]) history.add([metrics]);
+    expect(history.samples.get("default")!.map(({ completed }) => completed)).toEqual([null, null, 2, null]);
+  });
+
+  test("messages that arrive together make one sample", () => {
+    const history = new History();
+    for (const [second, completed] of [[0, 0], [1, 10], [1.01, 12], [2, 20]] as const) history.add([pool(second, completed)]);
+    expect(history.samples.get("default")!.map(({ completed }) => completed)).toEqual([null, 10, 10]);
+  });
+
+  test("old samples and pools that are gone are dropped", () => {
+    const history = new History();
+    history.add([pool(0, 0), pool(0, 0, 0, "gone")]);
+    for (let second = 1; second < KEPT + 50; second++) history.add([pool(second, second)]);
+    expect([...history.samples.keys()]).toEqual(["default", ""]);
+    expect(history.samples.get("")!.length).toBe(KEPT + 1);
+  });
+
+  test("the busy time of a worker is a share of each second", () => {
+    const history = new BusyHistory();
+    const worker = (busy: number) => create(WorkerSchema, { pool: "p", name: "w", busyTime: duration(busy) });
+    for (const busy of [10, 10.5, 11.5, 11.5]) history.add([create(PoolMetricsSchema, { pool: "p", workers: [worker(busy)] })]);
+    const shares = history.of(worker(0));
+    expect(shares.length).toBe(WORKER_SECONDS);
+    expect(shares.slice(-4)).toEqual([null, 0.5, 1, 0]);
+  });
+});
+
+describe("filter", () => {
+  test("survives the URL", () => {
+    const text = "state=failed%2Ccancelled&priority=high&handler=a%26b&within=15m&label=team%3Dweb&label=x%3Dy%3Dz";
+    const filter = fromQuery(new URLSearchParams(text));
+    expect(filter).toMatchObject({ states: [TaskState.FAILED, TaskState.CANCELLED], handler: "a&b", labels: ["team=web", "x=y=z"] });
+    expect(fromQuery(toQuery(filter))).toEqual(filter);
+    const proto = toProto(filter, 2_000_000);
+    expect(proto.labels).toEqual({ team: "web", x: "y=z" });
+    expect(proto.submittedAfter).toEqual(timestampFromMs(1_100_000));
+  });
+
+  test("what a URL says wrongly filters nothing", () => {
+    const filter = fromQuery(new URLSearchParams("state=x&priority=&within=soon&label=nothing&label=%3Dv"));
+    expect(isSet(filter)).toBe(false);
+  });
+});
+
+describe("timeline", () => {
+  const at = timestampFromMs;
+  test("of a task in its first attempt", () => {
+    const task = create(TaskSchema, { state: TaskState.COMPLETED, attempt: 1, submittedAt: at(0), eligibleAt: at(5), startedAt: at(7), finishedAt: at(9) });
+    expect(phasesOfTask(task).map(({ kind, from, to }) => [kind, from, to])).toEqual([["waiting", 0, 5], ["queued", 5, 7], ["running", 7, 9]]);
+  });
+
+  test("of a task that never started, and of one between two attempts", () => {
+    const expired = create(TaskSchema, { state: TaskState.FAILED, submittedAt: at(0), eligibleAt: at(0), finishedAt: at(9) });
+    expect(phasesOfTask(expired).map(({ kind, from, to }) => [kind, from, to])).toEqual([["queued", 0, 9]]);
+    const retried = create(TaskSchema, { state: TaskState.QUEUED, attempt: 1, submittedAt: at(0), eligibleAt: at(8), startedAt: at(1) });
+    expect(phasesOfTask(retried).map(({ kind, from, to }) => [kind, from, to])).toEqual([["earlier attempts", 0, 8], ["queued", 8, undefined]]);
+  });
+
+  test("of events with a retry and a requested cancellation", () => {
+    const { UNSPECIFIED, QUEUED, RUNNING, WAITING, CANCELLED } = TaskState;
+    const states: [TaskState, TaskState][] = [[UNSPECIFIED, QUEUED], [QUEUED, RUNNING], [RUNNING, WAITING], [WAITING, QUEUED], [QUEUED, RUNNING], [RUNNING, RUNNING], [RUNNING, CANCELLED]];
+    const events = states.map(([previousState, state], time) => create(TaskEventSchema, { time: at(time), previousState, state }));
+    expect(phasesOfEvents(events).map(({ kind, from, to }) => [kind, from, to])).toEqual([
+      ["queued", 0, 1], ["running", 1, 2], ["waiting", 2, 3], ["queued", 3, 4], ["running", 4, 6],
+    ]);
+  });
+});
+
+describe("commands", () => {
+  const data = (text: string) => ({ kind: { case: "data" as const, value: new TextEncoder().encode(text) }, contentType: "application/json" });
+  const task = create(TaskSchema, {
+    handler: "compute",
+    pool: "default",
+    namespace: "default",
+    priority: Priority.HIGH,
+    displayName: "it's $HOME `x`",
+    labels: { team: "web" },
+    args: ["-x", "a b"],
+    payload: data('{"n": 12345678901234567890}'),
+  });
+
+  test("a shell takes every argument as one word", () => {
+    expect(quote("plain-1.5")).toBe("plain-1.5");
+    expect(quote("it's")).toBe(`'it'\\''s'`);
+    expect(quote("")).toBe("''");
+    const cli = asCli(task, "http://localhost:7070")!;
+    expect(cli).toContain(`--json '{"n": 12345678901234567890}'`);
+    expect(cli).toContain(`--name 'it'\\''s $HOME \`x\`'`);
+    expect(cli).toContain("--arg=-x '--arg=a b'");
+  });
+
+  test("the submission keeps the digits of its payload", () => {
+    expect(submissionJson(task)).toContain('"payload":{"json":{"n": 12345678901234567890}}');
+    expect(JSON.parse(submissionJson(task))).toMatchObject({ handler: "compute", priority: "PRIORITY_HIGH", labels: { team: "web" } });
+    const binary = create(TaskSchema, { handler: "x", priority: Priority.NORMAL, payload: { kind: { case: "data", value: new Uint8Array([0, 255]) }, contentType: "a/b" } });
+    expect(JSON.parse(submissionJson(binary))).toEqual({ handler: "x", payload: { data: "AP8=", contentType: "a/b" } });
+    expect(asCli(binary, "http://x")).toBeUndefined();
+  });
+
+  test("a token is never copied", () => {
+    expect(asCurl(task, "http://x", true)).toContain('"authorization: Bearer $LINESHAFT_TOKEN"');
+    expect(asCurl(task, "http://x", false)).not.toContain("authorization");
+  });
+});
+
+test("content is text only if it is UTF-8", () => {
+  expect(asText(new TextEncoder().encode("é"))).toBe("é");
+  expect(asText(new Uint8Array([0xff, 0xfe]))).toBeUndefined();
+  expect(asText(new Uint8Array([65, 0]))).toBeUndefined();
+  expect(hex(new Uint8Array([0x41, 0, 0xff]))).toBe(`00000000  41 00 ff${" ".repeat(39)}  A..`);
+  expect([isImage("image/PNG; x=1"), isImage("text/html"), isImage("image/x")]).toEqual([true, false, false]);
+});
