@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::api;
-use crate::runners::process;
+use crate::runners::{http, process};
 use crate::store::StoreError;
 use crate::telemetry::export::otlp::ExportError;
 
@@ -31,6 +31,8 @@ pub enum StartError {
     Export(#[from] ExportError),
     #[error("handler `{handler}`: {source}")]
     Handler { handler: String, source: process::OptionsError },
+    #[error("handler `{handler}`: {source}")]
+    HttpHandler { handler: String, source: http::OptionsError },
     #[error("the {part} has ended unexpectedly; the log names the cause")]
     Ended { part: &'static str },
     /// An operating-system call failed.

@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::{Config, Handler, Process, unwritten_bytes};
+use hyper::Method;
+
+use crate::config::{Config, Handler, HttpMethod, HttpRequest, Process, unwritten_bytes};
 use crate::model::{MemoryAccount, MemoryPart, PoolName, RequestRetention, Retention};
+use crate::runners::http::HttpOptions;
 use crate::runners::process::{Limits, ProcessOptions};
 use crate::scheduler::WatchWindow;
 use crate::telemetry::host::HostSampler;
@@ -154,5 +157,30 @@ pub(super) fn process(process: Process, handler: &Handler) -> ProcessOptions {
             processes: process.limits.processes,
         },
         grace: handler.grace.0,
+    }
+}
+
+pub(super) fn http(request: HttpRequest, handler: &Handler) -> HttpOptions {
+    HttpOptions {
+        url: request.url,
+        method: method(request.method),
+        headers: request.headers,
+        success: request.success,
+        retry: request.retry,
+        cancel: request.cancel.map(|(cancel_method, url)| (method(cancel_method), url)),
+        ca: request.ca,
+        allowed_networks: request.allowed_networks,
+        arg_pattern: handler.arg_pattern().ok().flatten(),
+        grace: handler.grace.0,
+    }
+}
+
+fn method(method: HttpMethod) -> Method {
+    match method {
+        HttpMethod::Get => Method::GET,
+        HttpMethod::Post => Method::POST,
+        HttpMethod::Put => Method::PUT,
+        HttpMethod::Patch => Method::PATCH,
+        HttpMethod::Delete => Method::DELETE,
     }
 }

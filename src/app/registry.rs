@@ -7,6 +7,7 @@ use super::options;
 use crate::config::{Builtin, Config, Launch};
 use crate::function::Handlers;
 use crate::runners::builtin::{Compute, Expression, Heavy, Io};
+use crate::runners::http::HttpRunner;
 use crate::runners::process::{Host, ProcessRunner, preflight};
 use crate::runners::{FunctionRunner, Registry, Runner};
 
@@ -24,6 +25,10 @@ pub(super) fn build(config: &Config, functions: &Handlers, host: &Arc<Host>) -> 
                 None => continue,
             },
             Launch::Builtin(builtin) => builtin_runner(builtin, handler.limits.memory.map(|memory| memory.0)),
+            Launch::Http(request) => {
+                let runner = HttpRunner::new(options::http(*request, handler));
+                Arc::new(runner.map_err(|source| StartError::HttpHandler { handler: handler.name.clone(), source })?)
+            }
             Launch::Process(process) => {
                 let options = options::process(*process, handler);
                 // A program that is installed later is found by later attempts.

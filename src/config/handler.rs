@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::builtin::Builtin;
 use super::error::Problems;
+use super::http_call::{HttpCall, HttpRequest};
 use super::pool::PoolKind;
 use super::units::{ByteSize, HumanDuration};
 use crate::model::{
@@ -21,8 +22,8 @@ use crate::model::{
 pub struct Handler {
     /// Name: 1 to 64 letters, digits or . _ : - characters. Required.
     pub name: String,
-    /// How the handler runs: "builtin", "process", or "remote" for a function of a program that connects to the server.
-    /// Required.
+    /// How the handler runs: "builtin", "process", "http" for a request to a service, or "remote" for a function of a program
+    /// that connects to the server. Required.
     pub runner: RunnerKind,
     /// Description for people. Default: that of the built-in handler, or "".
     #[serde(default)]
@@ -41,7 +42,8 @@ pub struct Handler {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<HumanDuration>,
     /// Time between asking an attempt to stop and killing it, 0 to 5m; processes that a program leaves behind have it to
-    /// write the rest of their output. 0 kills at once. Default: 5s.
+    /// write the rest of their output, and a service to answer after the call of its `cancel_url`. 0 kills at once.
+    /// Default: 5s.
     #[serde(default = "default_grace")]
     pub grace: HumanDuration,
     /// For runner = "builtin": "compute", "io", "expression" or "heavy". Required there.
@@ -50,8 +52,9 @@ pub struct Handler {
     /// For runner = "process": program and arguments; no shell is used. Required there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub argv: Vec<String>,
-    /// For runner = "process": regular expression that each argument which a task adds must match as a whole, such as
-    /// "[a-z0-9_]+". One that matches a leading "-" lets tasks set options of the program. Default: no arguments.
+    /// For runner = "process" or "http": regular expression that each argument of a task must match as a whole, such as
+    /// "[a-z0-9_]+". A program gets the arguments after those of `argv`, and one that begins with "-" can be an option of it;
+    /// `{args[0]}` stands for the first one in a URL or a header. Default: no arguments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arg_pattern: Option<String>,
     /// For runner = "process": names of environment variables that are passed on from the server. Default: none.
@@ -76,6 +79,9 @@ pub struct Handler {
     /// For runner = "process": resource limits. For builtin = "heavy": `memory`.
     #[serde(default, skip_serializing_if = "ProcessLimits::is_empty")]
     pub limits: ProcessLimits,
+    /// For runner = "http": the request that an attempt sends. Required there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpCall>,
 }
 
 /// How a handler runs.
@@ -86,6 +92,8 @@ pub enum RunnerKind {
     Builtin,
     /// A program.
     Process,
+    /// A request to a service.
+    Http,
     /// A function of a program that connects to the server.
     Remote,
     /// A function of the program that the server is a part of; not in a file.
@@ -193,6 +201,7 @@ impl ProcessLimits {
 pub enum Launch {
     Builtin(Builtin),
     Process(Box<Process>),
+    Http(Box<HttpRequest>),
     Remote,
     Function,
 }
@@ -237,6 +246,7 @@ impl Handler {
             retry: Retry::default(),
             env: BTreeMap::new(),
             limits: ProcessLimits::default(),
+            http: None,
         }
     }
 
@@ -261,6 +271,7 @@ impl Handler {
             RunnerKind::Builtin => self.builtin.map(Launch::Builtin),
             RunnerKind::Remote => Some(Launch::Remote),
             RunnerKind::Function => Some(Launch::Function),
+            RunnerKind::Http => self.http.as_ref()?.parsed().map(|http| Launch::Http(Box::new(http))),
             RunnerKind::Process if self.argv.is_empty() => None,
             RunnerKind::Process => Some(Launch::Process(Box::new(Process {
                 argv: self.argv.clone(),
@@ -275,7 +286,7 @@ impl Handler {
         }
     }
 
-    fn arg_pattern(&self) -> Result<Option<ArgPattern>, String> {
+    pub fn arg_pattern(&self) -> Result<Option<ArgPattern>, String> {
         self.arg_pattern.as_deref().map(ArgPattern::parse).transpose()
     }
 
@@ -292,9 +303,11 @@ impl Handler {
             (RunnerKind::Remote, PoolKind::Threads | PoolKind::Async) => Some(format!(
                 "has workers of the server, but handler `{name}` runs in remote workers; use a pool of kind \"remote\""
             )),
-            (RunnerKind::Builtin | RunnerKind::Process | RunnerKind::Function, PoolKind::Remote) => Some(format!(
-                "is a remote pool, but handler `{name}` runs in the server; use a pool of another kind, {hint}"
-            )),
+            (RunnerKind::Builtin | RunnerKind::Process | RunnerKind::Http | RunnerKind::Function, PoolKind::Remote) => {
+                Some(format!(
+                    "is a remote pool, but handler `{name}` runs in the server; use a pool of another kind, {hint}"
+                ))
+            }
             (_, PoolKind::Async) if self.blocking() => Some(format!(
                 "is an async pool, but handler `{name}` uses the CPU of its worker; \
                  use a pool of kind \"threads\", {hint}"
@@ -321,6 +334,7 @@ impl Handler {
             runner: match self.runner {
                 RunnerKind::Builtin => "builtin",
                 RunnerKind::Process => "process",
+                RunnerKind::Http => "http",
                 RunnerKind::Remote => model::REMOTE_RUNNER,
                 RunnerKind::Function => "function",
             },
@@ -353,14 +367,44 @@ impl Handler {
             HumanDuration(limits::GRACE_MAX),
         );
         self.retry.check(&format!("{path}.retry"), problems);
+        if self.runner != RunnerKind::Builtin && self.builtin.is_some() {
+            problems.add(format!("{path}.builtin"), "", "is only allowed for runner = \"builtin\"");
+        }
+        if self.runner != RunnerKind::Process {
+            self.refuse_process_settings(path, problems);
+        }
+        if self.runner != RunnerKind::Http && self.http.is_some() {
+            problems.add(format!("{path}.http"), "", "is only allowed for runner = \"http\"");
+        }
+        self.check_arg_pattern(path, problems);
         match self.runner {
             RunnerKind::Builtin => self.check_builtin(path, problems),
             RunnerKind::Process => self.check_process(path, problems),
-            RunnerKind::Remote | RunnerKind::Function => {
-                self.refuse_builtin(path, problems);
-                self.refuse_process_settings(path, problems);
-            }
+            RunnerKind::Http => self.check_http(path, problems),
+            RunnerKind::Remote | RunnerKind::Function => {}
         }
+    }
+
+    fn check_arg_pattern(&self, path: &str, problems: &mut Problems) {
+        let Some(pattern) = &self.arg_pattern else { return };
+        let path = format!("{path}.arg_pattern");
+        if !matches!(self.runner, RunnerKind::Process | RunnerKind::Http) {
+            problems.add(path, "", "is only allowed for runner = \"process\" or \"http\"");
+        } else if let Err(error) = self.arg_pattern() {
+            problems.add(path, format!("{pattern:?}"), format!("is invalid: {error}"));
+        }
+    }
+
+    fn check_http(&self, path: &str, problems: &mut Problems) {
+        let Some(http) = &self.http else {
+            problems.add(
+                format!("{path}.http"),
+                "",
+                "is required for runner = \"http\"; add [handler.http] with a `url`",
+            );
+            return;
+        };
+        http.check(&format!("{path}.http"), self.arg_pattern.is_some(), problems);
     }
 
     fn check_builtin(&self, path: &str, problems: &mut Problems) {
@@ -373,19 +417,11 @@ impl Handler {
             );
         }
         self.limits.check(&format!("{path}.limits"), problems);
-        self.refuse_process_settings(path, problems);
-    }
-
-    fn refuse_builtin(&self, path: &str, problems: &mut Problems) {
-        if self.builtin.is_some() {
-            problems.add(format!("{path}.builtin"), "", "is only allowed for runner = \"builtin\"");
-        }
     }
 
     fn refuse_process_settings(&self, path: &str, problems: &mut Problems) {
         let process_only = [
             ("argv", !self.argv.is_empty()),
-            ("arg_pattern", self.arg_pattern.is_some()),
             ("env", !self.env.is_empty()),
             ("env_pass", !self.env_pass.is_empty()),
             ("working_directory", self.working_directory.is_some()),
@@ -403,20 +439,12 @@ impl Handler {
     }
 
     fn check_process(&self, path: &str, problems: &mut Problems) {
-        self.refuse_builtin(path, problems);
         if self.argv.first().is_none_or(String::is_empty) {
             let description = "must contain a program for runner = \"process\", such as [\"/usr/bin/sort\", \"-n\"]";
             problems.add(format!("{path}.argv"), format!("{:?}", self.argv), description);
         }
         for (index, arg) in self.argv.iter().enumerate().filter(|(_, arg)| arg.contains('\0')) {
             problems.add(format!("{path}.argv[{index}]"), format!("{arg:?}"), "must not contain a NUL character");
-        }
-        if let Err(error) = self.arg_pattern() {
-            problems.add(
-                format!("{path}.arg_pattern"),
-                format!("{:?}", self.arg_pattern.as_deref().unwrap_or_default()),
-                format!("is invalid: {error}"),
-            );
         }
         let given =
             self.env.keys().map(|name| ("env", name)).chain(self.env_pass.iter().map(|name| ("env_pass", name)));

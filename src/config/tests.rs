@@ -615,6 +615,7 @@ fn the_documentation_has_a_row_for_every_setting() {
         ("pool.", "Pool"),
         ("handler.", "Handler"),
         ("handler.retry.", "Retry"),
+        ("handler.http.", "HttpCall"),
         ("handler.limits.", "ProcessLimits"),
     ];
     let tables = schema["$defs"].as_object().unwrap().values().filter(|table| table["properties"].is_object());

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::id::{BatchId, HandlerName, Namespace, PoolName, TaskId};
+use super::limits::DISPLAY_NAME_BYTES_MAX;
 use super::pool::Durability;
 use super::priority::Priority;
 use super::request::RequestKey;
@@ -17,6 +18,11 @@ use super::trace::TraceContext;
 pub const JSON: &str = "application/json";
 /// Content type of a payload or result that does not name one.
 pub const OCTET_STREAM: &str = "application/octet-stream";
+
+/// Whether the text can be a content type, which is copied into HTTP headers and environment variables.
+pub fn is_content_type(text: &str) -> bool {
+    (1..=DISPLAY_NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+}
 
 /// Bytes with a content type: a payload or a result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use super::builtin::{Compute, Heavy, Io};
 use super::fixtures::{Attempt, TIMEOUT, process_host};
+use super::http::test_service::{Reply, Service, response, silence};
 use super::process::{ProcessOptions, ProcessRunner};
 use super::remote::played;
 use super::{Outcome, Runner, StopCause, StopSignal};
@@ -43,6 +46,20 @@ fn endless(directory: &tempfile::TempDir) -> Vec<Endless> {
             forced: StopMethod::SignalKill,
         },
         Endless {
+            name: "http",
+            runner: Service::start(|_| silence()).runner(),
+            payload: "payload",
+            requested: StopMethod::Abort,
+            forced: StopMethod::Abort,
+        },
+        Endless {
+            name: "http with a cancel URL",
+            runner: stoppable_service().runner_with_cancel(),
+            payload: "payload",
+            requested: StopMethod::Token,
+            forced: StopMethod::Abort,
+        },
+        Endless {
             name: "remote",
             runner: played::runner(),
             payload: "endless",
@@ -50,6 +67,25 @@ fn endless(directory: &tempfile::TempDir) -> Vec<Endless> {
             forced: StopMethod::Abort,
         },
     ]
+}
+
+/// A service that works until its cancel URL is called.
+fn stoppable_service() -> Service {
+    let cancelled = CancellationToken::new();
+    Service::start(move |request| {
+        if request.line.starts_with("POST") {
+            return Reply::After(cancelled.clone(), b"HTTP/1.1 409 Conflict\r\ncontent-length: 0\r\n\r\n".into());
+        }
+        cancelled.cancel();
+        response("204 No Content", "", "")
+    })
+}
+
+/// A service that does not stop when its cancel URL is called.
+fn stubborn_service() -> Service {
+    Service::start(
+        |request| if request.line.starts_with("POST") { silence() } else { response("202 Accepted", "", "") },
+    )
 }
 
 /// Runs a script; the grace period after a deadline is that of the handler.
@@ -129,11 +165,12 @@ async fn every_runner_ends_an_attempt_that_was_asked_to_stop_before_it_began() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_after_the_end_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let cases: [(_, Arc<dyn Runner>, _, _); 5] = [
+    let cases: [(_, Arc<dyn Runner>, _, _); 6] = [
         ("compute", Arc::new(Compute), "1", r#"{"op":"sum","n":1,"value":0}"#),
         ("heavy", Arc::new(Heavy::new(None)), r#"{"megabytes": 1, "rounds": 1}"#, ""),
         ("io", Arc::new(Io), "0", ""),
         ("process", script(&directory, "cat"), "text", "text"),
+        ("http", Service::echo().runner(), "text", "text"),
         ("remote", played::runner(), "text", "text"),
     ];
     for (name, runner, payload, expected) in cases {
@@ -150,14 +187,18 @@ async fn a_stop_after_the_end_changes_nothing() {
 async fn an_attempt_that_ignores_a_stop_ends_only_when_it_is_killed() {
     let directory = tempfile::tempdir().unwrap();
     let ignores = "trap '' TERM; echo ready; while :; do sleep 0.05; done";
+    let service = stubborn_service();
     let cases = [
         ("process", script(&directory, ignores), "", StopMethod::SignalKill),
+        ("http", service.runner_with_cancel(), "", StopMethod::Abort),
         ("remote", played::runner(), "stubborn", StopMethod::Abort),
     ];
     for (name, runner, payload, method) in cases {
         let mut attempt = Attempt::start(&runner, payload);
-        if name == "process" {
-            attempt.wait_for_output("ready").await;
+        match name {
+            "process" => drop(attempt.wait_for_output("ready").await),
+            "http" => service.wait_for_requests(1).await,
+            _ => {}
         }
         attempt.stop.request(StopCause::Cancel, Duration::from_hours(1));
         assert!(!attempt.ends_within(Duration::from_millis(100)).await, "{name}: its work has not stopped");
@@ -170,15 +211,17 @@ async fn an_attempt_that_ignores_a_stop_ends_only_when_it_is_killed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn output_and_progress_are_seen_while_an_attempt_runs() {
     let directory = tempfile::tempdir().unwrap();
-    let cases = [("process", script(&directory, "echo spoken; sleep 1000"), ""), ("remote", played::runner(), "speak")];
+    let argv = ["/bin/sh", "-c", "echo progress 0.5 >&3; echo spoken; sleep 1000"].map(String::from).to_vec();
+    let options = ProcessOptions { argv, reports: true, ..ProcessOptions::default() };
+    let reporting: Arc<dyn Runner> = Arc::new(ProcessRunner::new(options, process_host(directory.path())).unwrap());
+    let cases = [("process", reporting, ""), ("remote", played::runner(), "speak")];
     for (name, runner, payload) in cases {
         let attempt = Attempt::start(&runner, payload);
         attempt.wait_for_output("spoken\n").await;
         let progress = attempt.progress.clone();
         attempt.stop.request(StopCause::Force, Duration::ZERO);
         attempt.outcome().await;
-        // Programs report none.
-        assert_eq!(*progress.lock(), if name == "remote" { vec![0.5] } else { vec![] });
+        assert_eq!(*progress.lock(), [0.5], "{name}");
     }
 }
 
@@ -189,6 +232,9 @@ async fn what_fails_or_dies_ends_its_attempt_with_the_reason() {
     assert_eq!(failed.exit_code, Some(3), "{failed:?}");
     let killed = Attempt::start(&script(&directory, "kill -9 $$"), "").failure().await;
     assert_eq!(killed.signal, Some(9), "{killed:?}");
+    let refusing = Service::start(|_| response("403 Forbidden", "", "not yours"));
+    let failed = Attempt::start(&refusing.runner(), "").failure().await;
+    assert_eq!((failed.reason, &*failed.detail), (FailureReason::HandlerError, "not yours"));
     let failed = Attempt::start(&played::runner(), "fail").failure().await;
     assert_eq!((failed.reason, &*failed.message), (FailureReason::HandlerError, "failed"));
     let outcome = Attempt::start(&played::runner(), "vanish").outcome().await;

@@ -17,6 +17,21 @@ use crate::model::{Failure, OutputStream, TaskId, TaskOptions};
 /// Longer than any step of a test takes, even on a busy machine.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// An attempt that nobody watches.
+pub(super) fn run(payload: impl Into<Bytes>) -> Run {
+    Run {
+        task: TaskId::parse("task-7").unwrap(),
+        options: Arc::new(TaskOptions::sample()),
+        attempt: 2,
+        payload: payload.into(),
+        args: Box::default(),
+        trace: None,
+        stop: Arc::default(),
+        output: Arc::default(),
+        progress: Arc::new(|_, _| {}),
+    }
+}
+
 /// A running attempt on a separate thread, as in a pool of threads.
 pub(super) struct Attempt {
     pub(super) stop: Arc<StopSignal>,
@@ -40,15 +55,11 @@ impl Attempt {
         let progress = Arc::<Mutex<Vec<f32>>>::default();
         let reports = Arc::clone(&progress);
         let run = Run {
-            task: TaskId::parse("task-7").unwrap(),
-            options: Arc::new(TaskOptions::sample()),
-            attempt: 2,
-            payload: payload.into(),
             args: args.iter().map(|arg| (*arg).into()).collect(),
-            trace: None,
             stop: Arc::clone(&stop),
             output: Arc::clone(&output),
             progress: Arc::new(move |fraction, _| reports.lock().push(fraction)),
+            ..run(payload)
         };
         let runtime = Handle::current();
         let report = tokio::task::spawn_blocking(move || runtime.block_on(runner.run(run)));

@@ -9,6 +9,7 @@ mod conformance;
 #[cfg(test)]
 mod fixtures;
 mod function;
+pub mod http;
 mod output;
 pub mod process;
 mod registry;

@@ -132,3 +132,16 @@ fn a_data_directory_that_is_a_file_is_a_failure() {
     let output = doctor("", directory.path(), &[]);
     assert!(output.status.code() == Some(1) && text(&output).contains("FAIL  store"), "{}", text(&output));
 }
+
+#[test]
+fn a_secret_of_an_http_handler_that_is_missing_is_reported() {
+    let directory = tempfile::tempdir().unwrap();
+    let config =
+        "[[handler]]\nname = \"call\"\nrunner = \"http\"\n[handler.http]\nurl = \"https://a.example/{env:MISSING}\"\n";
+    let output = doctor(config, directory.path(), &[]);
+    assert!(!output.status.success());
+    let printed = text(&output);
+    assert!(printed.contains("handler `call`: the environment variable `MISSING`"), "{printed}");
+    let output = doctor(config, directory.path(), &[("MISSING", "there")]);
+    assert!(output.status.success(), "{}", text(&output));
+}

@@ -26,6 +26,7 @@ mod health_endpoints;
 mod http;
 mod http1_client;
 mod http2_client;
+mod http_handlers;
 mod idle_connections;
 mod keda;
 mod library;

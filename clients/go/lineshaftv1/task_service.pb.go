@@ -47,7 +47,7 @@ type SubmitTaskRequest struct {
 	Timeout *durationpb.Duration `protobuf:"bytes,9,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// Retry policy. Unset: the policy of the handler.
 	Retry *RetryPolicy `protobuf:"bytes,10,opt,name=retry,proto3" json:"retry,omitempty"`
-	// Arguments for process handlers that accept them; at most 64, each at most 4 KiB.
+	// Arguments for handlers that accept them; at most 64, each at most 4 KiB.
 	Args []string `protobuf:"bytes,11,rep,name=args,proto3" json:"args,omitempty"`
 	// Minimum time between submission and start, 0 to 365 days.
 	Delay *durationpb.Duration `protobuf:"bytes,12,opt,name=delay,proto3" json:"delay,omitempty"`

@@ -29,7 +29,7 @@ export interface TaskOptions {
   requestId?: string;
   /** Task ID. Default: the server creates one. */
   taskId?: string;
-  /** Arguments for process handlers that accept them. */
+  /** Arguments for handlers that accept them. */
   args?: string[];
   /** Never start the task a second time. */
   atMostOnce?: boolean;
