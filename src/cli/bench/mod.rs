@@ -14,6 +14,7 @@ use crate::cli::server_process::Result;
 mod baseline;
 mod collector;
 mod end_to_end;
+mod http;
 mod latency;
 mod load;
 mod memory;
@@ -72,6 +73,8 @@ enum Scenario {
     OpenLoop,
     /// Process tasks compared with direct spawning
     Process,
+    /// Tasks that call a service compared with a client that calls it
+    Http,
     /// No-op tasks in a remote worker: one at a time, and many at once
     Remote,
     /// Events for 50 watches of the same tasks
@@ -86,7 +89,7 @@ enum Scenario {
     Telemetry,
 }
 
-const ALL: [Scenario; 13] = [
+const ALL: [Scenario; 14] = [
     Scenario::SubmitUnary,
     Scenario::SubmitBatch,
     Scenario::SubmitStream,
@@ -94,6 +97,7 @@ const ALL: [Scenario; 13] = [
     Scenario::Latency,
     Scenario::OpenLoop,
     Scenario::Process,
+    Scenario::Http,
     Scenario::Remote,
     Scenario::WatchFanOut,
     Scenario::Memory,
@@ -165,6 +169,7 @@ async fn measure(scenario: Scenario, settings: &Settings, report: &mut Report) -
         Scenario::OpenLoop => latency::open_loop(settings, report).await,
         Scenario::Cancel => latency::cancel(settings, report).await,
         Scenario::Process => process::run(settings, report).await,
+        Scenario::Http => http::run(settings, report).await,
         Scenario::Remote => remote::run(settings, report).await,
         Scenario::Memory => memory::run(settings, report).await,
         Scenario::Restart => restart::run(settings, report).await,
