@@ -156,6 +156,10 @@ pub(super) fn process(process: Process, handler: &Handler) -> ProcessOptions {
             file_bytes: process.limits.file_size.map(|size| size.0),
             processes: process.limits.processes,
         },
+        content_type: process.content_type.map(Into::into),
+        permanent_exit_codes: process.permanent_exit_codes,
+        retry_exit_codes: process.retry_exit_codes,
+        reports: process.reports,
         grace: handler.grace.0,
     }
 }

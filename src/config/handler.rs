@@ -1,6 +1,7 @@
 //! Section `[[handler]]`.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,9 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use super::builtin::Builtin;
 use super::error::Problems;
+use super::exit_codes::ExitCodes;
 use super::http_call::{HttpCall, HttpRequest};
 use super::pool::PoolKind;
 use super::units::{ByteSize, HumanDuration};
+use crate::model::spec::is_content_type;
 use crate::model::{
     self, ArgPattern, HandlerName, HandlerSpec, PoolName, RetryPolicy, Secret, id, limits, secret::MASK,
 };
@@ -70,6 +73,19 @@ pub struct Handler {
     /// For runner = "process": working directory. Default: a new directory for each attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_directory: Option<PathBuf>,
+    /// For runner = "process": content type of the result, which is what the program prints. Default: "text/plain".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// For runner = "process": exit codes after which the task is not retried, such as 65 or "64-78". Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub permanent_exit_codes: Vec<ExitCodes>,
+    /// For runner = "process": exceptions from `permanent_exit_codes`. Default: 75, which `sysexits.h` calls a temporary failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_exit_codes: Option<Vec<ExitCodes>>,
+    /// For runner = "process": gives the program pipes on which it can report its progress and more, and write its result. The
+    /// variables `LINESHAFT_REPORT` and `LINESHAFT_RESULT` have their paths. Default: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reports: bool,
     /// Retries of failed attempts.
     #[serde(default)]
     pub retry: Retry,
@@ -222,6 +238,10 @@ pub struct Process {
     /// `None`: a new directory for each attempt.
     pub working_directory: Option<PathBuf>,
     pub limits: ProcessLimits,
+    pub content_type: Option<String>,
+    pub permanent_exit_codes: Vec<RangeInclusive<i32>>,
+    pub retry_exit_codes: Vec<RangeInclusive<i32>>,
+    pub reports: bool,
 }
 
 impl Handler {
@@ -243,6 +263,10 @@ impl Handler {
             user: None,
             group: None,
             working_directory: None,
+            content_type: None,
+            permanent_exit_codes: Vec::new(),
+            retry_exit_codes: None,
+            reports: false,
             retry: Retry::default(),
             env: BTreeMap::new(),
             limits: ProcessLimits::default(),
@@ -282,6 +306,13 @@ impl Handler {
                 group: self.group.clone(),
                 working_directory: self.working_directory.clone(),
                 limits: self.limits.clone(),
+                content_type: self.content_type.clone(),
+                permanent_exit_codes: self.permanent_exit_codes.iter().map(|codes| codes.range()).collect(),
+                retry_exit_codes: match &self.retry_exit_codes {
+                    Some(codes) => codes.iter().map(|codes| codes.range()).collect(),
+                    None => vec![ExitCodes::TEMPORARY.range()],
+                },
+                reports: self.reports,
             }))),
         }
     }
@@ -427,6 +458,10 @@ impl Handler {
             ("working_directory", self.working_directory.is_some()),
             ("user", self.user.is_some()),
             ("group", self.group.is_some()),
+            ("content_type", self.content_type.is_some()),
+            ("permanent_exit_codes", !self.permanent_exit_codes.is_empty()),
+            ("retry_exit_codes", self.retry_exit_codes.is_some()),
+            ("reports", self.reports),
             ("limits.memory", self.limits.memory.is_some() && self.builtin != Some(Builtin::Heavy)),
             ("limits.cpu", self.limits.cpu.is_some()),
             ("limits.open_files", self.limits.open_files.is_some()),
@@ -464,6 +499,10 @@ impl Handler {
         }
         for (name, _) in self.env.iter().filter(|(_, value)| value.reveal().contains('\0')) {
             problems.add(format!("{path}.env.{name}"), "", "must not contain a NUL character");
+        }
+        if let Some(content_type) = self.content_type.as_ref().filter(|text| !is_content_type(text)) {
+            let description = "must be 1 to 128 printable ASCII characters, such as \"application/json\"";
+            problems.add(format!("{path}.content_type"), format!("{content_type:?}"), description);
         }
         if self.working_directory.as_ref().is_some_and(|directory| directory.as_os_str().is_empty()) {
             problems.add(format!("{path}.working_directory"), "\"\"", "must not be empty");

@@ -7,6 +7,7 @@ mod auth;
 mod builtin;
 mod diagnostics;
 mod error;
+mod exit_codes;
 mod handler;
 mod http;
 mod http_call;

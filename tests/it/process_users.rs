@@ -297,3 +297,15 @@ fn the_doctor_reports_that_the_server_could_not_run_programs_as_the_user_of_a_ha
     assert!(!ok && printed.contains("FAIL  handlers"), "{printed}");
     assert!(printed.contains("`user` is set, but the server lacks CAP_CHOWN, CAP_KILL, "), "{printed}");
 }
+
+#[tokio::test]
+async fn a_program_of_another_user_can_report_and_write_its_result() {
+    for wrapper in privileged() {
+        let script = "echo content-type text/csv >$LINESHAFT_REPORT; id -u >$LINESHAFT_RESULT; echo printed";
+        let config = handler("sh", script, &[("user", "2000"), ("group", "2000")]) + "reports = true\n";
+        let server = Server::start_for_users(&wrapper, &config);
+        let ended = server.wait_finished(&server.submit(self::script("x")).await).await;
+        let result = ended.result.as_ref().unwrap_or_else(|| panic!("{ended:?}"));
+        assert_eq!((bytes(Some(result)), &*result.content_type), ("2000\n".to_owned(), "text/csv"));
+    }
+}

@@ -8,9 +8,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::handler::ProcessHandler;
-use super::outcome::{self, ResultBuffer, start_failure};
+use super::outcome::{self, Received, start_failure};
+use super::reports::Notice;
 use super::shim::Shim;
-use super::wire::{Ended, KILL, Report, TERMINATE};
+use super::wire::{Channel, Ended, KILL, Report, TERMINATE};
 use crate::model::{Failure, FailureReason, OutputStream, StopMethod};
 use crate::runners::{Outcome, Run, RunReport, StopCause, StopSignal};
 
@@ -31,9 +32,9 @@ pub(super) async fn run(handler: Arc<ProcessHandler>, run: Run) -> RunReport {
         Err(error) => return Outcome::Unavailable(format!("failed to start a process: {error}").into()).into(),
     };
     let mut attempt = Attempt { handler: &handler, run: &run, shim, phase: Phase::Running, method: None };
-    let mut stdout = ResultBuffer::default();
-    match attempt.drive(&mut stdout).await {
-        Report::Ended(ended) => attempt.report(ended, stdout),
+    let mut received = Received::default();
+    match attempt.drive(&mut received).await {
+        Report::Ended(ended) => attempt.report(ended, received),
         Report::NoDirectory(error) => attempt.not_started("create a working directory", &error),
         Report::NoProgram(error) => attempt.not_started(&format!("start `{}`", handler.program.display()), &error),
         Report::NoShim(error) => Outcome::Unavailable(format!("failed to start a process: {error}").into()).into(),
@@ -90,13 +91,16 @@ enum Due {
 impl Attempt<'_> {
     /// Collects the output and obeys the stop signal until no process of the attempt is left. Returns
     /// [`Report::ProgramEnded`] if the shim was killed.
-    async fn drive(&mut self, result: &mut ResultBuffer) -> Report {
+    async fn drive(&mut self, received: &mut Received) -> Report {
         let run = self.run;
-        let mut output = |stream, bytes: &[u8]| {
-            run.output.write(stream, bytes);
-            if stream == OutputStream::Stdout {
-                result.push(bytes);
+        let mut output = |channel, bytes: &[u8]| match channel {
+            Channel::Stdout => {
+                run.output.write(OutputStream::Stdout, bytes);
+                received.stdout.push(bytes);
             }
+            Channel::Stderr => run.output.write(OutputStream::Stderr, bytes),
+            Channel::Report => received.reports.push(bytes, &mut |notice| take(run, notice)),
+            Channel::Result => received.result.push(bytes),
         };
         loop {
             let due = due(&run.stop, self.phase, self.handler.options.grace);
@@ -146,7 +150,8 @@ impl Attempt<'_> {
         self.phase = Phase::Killed { warn_at: Some(Instant::now() + KILL_WARNING) };
     }
 
-    fn report(self, Ended { exit, output_incomplete, not_removed }: Ended, stdout: ResultBuffer) -> RunReport {
+    fn report(self, Ended { exit, output_incomplete, not_removed }: Ended, mut received: Received) -> RunReport {
+        received.reports.finish(&mut |notice| take(self.run, notice));
         if let Some(error) = not_removed {
             tracing::warn!(%error, "failed to remove the working directory of an attempt");
         }
@@ -154,7 +159,7 @@ impl Attempt<'_> {
         let completed = exit.status.success() && self.run.stop.requested_cause() == Some(StopCause::Drain);
         let outcome = match self.method {
             Some(method) if !completed => Outcome::Stopped(method),
-            _ => outcome::of_exit(&self.handler.options, &exit, &self.run.output, stdout),
+            _ => outcome::of_exit(&self.handler.options, &exit, &self.run.output, received),
         };
         self.handler.host.keep(self.shim);
         let (cpu_time, peak_memory_bytes) = (Some(exit.cpu_time), exit.peak_memory_bytes);
@@ -178,6 +183,17 @@ impl Attempt<'_> {
             None => Outcome::Failed(Failure::new(FailureReason::Killed, message)),
         };
         outcome.into()
+    }
+}
+
+fn take(run: &Run, notice: Notice<'_>) {
+    match notice {
+        Notice::Progress(fraction, note) => (run.progress)(fraction, note),
+        // Where its authors look.
+        Notice::Invalid(line, problem) => {
+            let text = format!("lineshaft: {problem}; the line was: {line}\n");
+            run.output.write(OutputStream::Stderr, text.as_bytes());
+        }
     }
 }
 

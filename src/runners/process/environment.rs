@@ -12,6 +12,9 @@ pub(super) const INSTANCE_VARIABLE: &str = "LINESHAFT_INSTANCE";
 pub(super) const TASK_VARIABLE: &str = "LINESHAFT_TASK_ID";
 /// 1 for the first attempt.
 pub(super) const ATTEMPT_VARIABLE: &str = "LINESHAFT_ATTEMPT";
+/// Paths of the pipes for reports and for the result.
+pub(super) const REPORT_VARIABLES: [(&str, &str); 2] =
+    [("LINESHAFT_REPORT", "/proc/self/fd/3"), ("LINESHAFT_RESULT", "/proc/self/fd/4")];
 /// Search path for programs, and `PATH` of a process unless its handler sets another.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::account::Account;
-use super::environment::{ATTEMPT_VARIABLE, DEFAULT_PATH, INSTANCE_VARIABLE, TASK_VARIABLE, environment, find_program};
+use super::environment::{
+    ATTEMPT_VARIABLE, DEFAULT_PATH, INSTANCE_VARIABLE, REPORT_VARIABLES, TASK_VARIABLE, environment, find_program,
+};
 use super::host::Host;
 use super::limits::Limits;
 use super::options::{OptionsError, ProcessOptions};
@@ -47,6 +49,12 @@ impl ProcessHandler {
             start.variable(name, value);
         }
         start.variable(INSTANCE_VARIABLE.as_ref(), host.instance.as_ref().as_ref());
+        if options.reports {
+            start.reports();
+            for (name, path) in REPORT_VARIABLES {
+                start.variable(name.as_ref(), path.as_ref());
+            }
+        }
         if let Some(directory) = &options.working_directory {
             start.directory(directory.as_os_str());
         }

@@ -3,7 +3,8 @@
 //! Each attempt has a shim process as its parent, which is also the subreaper of everything that the program starts. The
 //! program leads a session and has a clean environment, its own working directory and the limits of its handler.
 //! The payload goes to stdin, stdout becomes the result, and stderr is the log: the shim gets the payload with the order
-//! to start, and sends the output with its reports. When an attempt has ended, none of its
+//! to start, and sends the output with its reports. A program that wants it has two pipes more, for [reports](reports) and for
+//! its result. When an attempt has ended, none of its
 //! processes is left. The shims are children of the supervisor, which also survives a kill of the server:
 //!
 //! ```text
@@ -27,6 +28,7 @@ mod pipes;
 mod preflight;
 mod read_rate;
 mod remove;
+mod reports;
 mod runner;
 mod shim;
 mod shim_process;

@@ -1,7 +1,9 @@
 //! A process handler as the operator registered it.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::limits::Limits;
@@ -23,6 +25,14 @@ pub struct ProcessOptions {
     /// `None`: a new directory per attempt, removed afterwards.
     pub working_directory: Option<PathBuf>,
     pub limits: Limits,
+    /// Content type of results; `None`: `text/plain`.
+    pub content_type: Option<Arc<str>>,
+    /// Exit codes after which a task is not retried.
+    pub permanent_exit_codes: Vec<RangeInclusive<i32>>,
+    /// Exceptions from these.
+    pub retry_exit_codes: Vec<RangeInclusive<i32>>,
+    /// Whether the program gets pipes for reports and its result.
+    pub reports: bool,
     /// Time between SIGTERM and SIGKILL, unless the stop request sets another.
     pub grace: Duration,
 }

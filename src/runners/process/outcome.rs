@@ -1,18 +1,20 @@
 //! What the end of a program means for its attempt.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 
 use super::options::ProcessOptions;
+use super::reports::{Reports, RetryReport};
 use super::sys::Exit;
 use crate::model::limits::RESULT_BYTES_MAX;
 use crate::model::{Failure, FailureReason, OutputStream, Payload};
 use crate::runners::{Outcome, OutputBuffer};
 
-/// Content type of standard output as a result. Shared, so that results do not allocate it.
+/// Content type of a result unless another is known. Shared, so that results do not allocate it.
 static RESULT_TYPE: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("text/plain"));
 /// Bytes of stderr that a failure contains.
 const DETAIL_BYTES: usize = 2_048;
@@ -26,7 +28,16 @@ const OUT_OF_MEMORY_MESSAGES: [&str; 6] = [
     "MemoryError",
 ];
 
-/// Standard output, up to the largest size of a result.
+/// What a program has written, but for its log.
+#[derive(Default)]
+pub(super) struct Received {
+    pub(super) stdout: ResultBuffer,
+    /// From the pipe for results.
+    pub(super) result: ResultBuffer,
+    pub(super) reports: Reports,
+}
+
+/// A result, up to the largest size of a result.
 #[derive(Default)]
 pub(super) struct ResultBuffer {
     data: Vec<u8>,
@@ -59,9 +70,9 @@ pub(super) fn start_failure(action: &str, error: &io::Error) -> Outcome {
 }
 
 /// The outcome of a program that was not stopped.
-pub(super) fn of_exit(options: &ProcessOptions, exit: &Exit, output: &OutputBuffer, stdout: ResultBuffer) -> Outcome {
+pub(super) fn of_exit(options: &ProcessOptions, exit: &Exit, output: &OutputBuffer, received: Received) -> Outcome {
     if exit.status.success() {
-        return result(stdout);
+        return result(options, received);
     }
     let detail = output.last_text(OutputStream::Stderr, DETAIL_BYTES);
     let (reason, message) = failure_reason(options, exit, &detail);
@@ -69,15 +80,32 @@ pub(super) fn of_exit(options: &ProcessOptions, exit: &Exit, output: &OutputBuff
     failure.exit_code = exit.status.code();
     failure.signal = exit.status.signal();
     failure.detail = detail;
+    if let Some(error) = received.reports.error {
+        failure.message = format!("{error} ({})", failure.message);
+    }
+    let contains = |codes: &[RangeInclusive<i32>], code| codes.iter().any(|range| range.contains(&code));
+    let is_permanent =
+        |code| contains(&options.permanent_exit_codes, code) && !contains(&options.retry_exit_codes, code);
+    failure.retryable = match received.reports.retry {
+        Some(RetryReport::Never) => false,
+        Some(RetryReport::After(_)) => true,
+        None => failure.retryable && !failure.exit_code.is_some_and(is_permanent),
+    };
+    if let Some(RetryReport::After(delay)) = received.reports.retry {
+        failure.retry_after = Some(delay);
+    }
     Outcome::Failed(failure)
 }
 
-fn result(stdout: ResultBuffer) -> Outcome {
-    if stdout.total > RESULT_BYTES_MAX {
-        let message = format!("result has {} bytes, at most {RESULT_BYTES_MAX} are allowed", stdout.total);
+fn result(options: &ProcessOptions, Received { stdout, result, reports }: Received) -> Outcome {
+    let result = if result.total > 0 { result } else { stdout };
+    if result.total > RESULT_BYTES_MAX {
+        let message = format!("result has {} bytes, at most {RESULT_BYTES_MAX} are allowed", result.total);
         return Outcome::Failed(Failure::new(FailureReason::ResultTooLarge, message));
     }
-    Outcome::Completed(Payload { data: Bytes::from(stdout.data), content_type: Arc::clone(&RESULT_TYPE) })
+    let content_type = reports.content_type.or_else(|| options.content_type.clone());
+    let content_type = content_type.unwrap_or_else(|| Arc::clone(&RESULT_TYPE));
+    Outcome::Completed(Payload { data: Bytes::from(result.data), content_type })
 }
 
 fn failure_reason(options: &ProcessOptions, exit: &Exit, stderr: &str) -> (FailureReason, String) {

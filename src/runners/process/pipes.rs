@@ -12,13 +12,13 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use super::account::Account;
 use super::read_rate::ReadRate;
 use super::sys::{self, FileRights};
-use super::wire::{self, HEADER};
-use crate::model::OutputStream;
+use super::wire::{self, Channel, HEADER};
 
 /// The largest output that is read at once: what a pipe can hold.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-const STREAMS: [OutputStream; 2] = [OutputStream::Stdout, OutputStream::Stderr];
+/// Files of the program below this number are fixed.
+const FREE_NUMBERS: i32 = 10;
 
 /// The shim's ends.
 pub(super) struct Pipes<'a> {
@@ -26,17 +26,26 @@ pub(super) struct Pipes<'a> {
     stdin: Option<OwnedFd>,
     /// The rest of the payload.
     payload: &'a [u8],
-    /// As [`STREAMS`]; `None` when no process can write to it any more.
-    outputs: [Option<OwnedFd>; 2],
+    /// As [`Channel::ALL`]; `None` when no process can write to it any more.
+    outputs: [Option<OwnedFd>; 4],
     rate: ReadRate,
 }
 
-/// The program's ends: stdin, stdout, stderr.
-pub(super) struct Stdio([OwnedFd; 3]);
+/// The program's ends.
+pub(super) struct Stdio {
+    /// stdin, stdout, stderr.
+    files: [OwnedFd; 3],
+    /// For [`Channel::Report`] and [`Channel::Result`].
+    reports: Option<[OwnedFd; 2]>,
+}
 
 impl Stdio {
     pub(super) fn files(&self) -> [BorrowedFd<'_>; 3] {
-        self.0.each_ref().map(AsFd::as_fd)
+        self.files.each_ref().map(AsFd::as_fd)
+    }
+
+    pub(super) fn report_files(&self) -> Option<[BorrowedFd<'_>; 2]> {
+        self.reports.as_ref().map(|files| files.each_ref().map(AsFd::as_fd))
     }
 }
 
@@ -46,7 +55,7 @@ impl<'a> Pipes<'a> {
     ///
     /// # Errors
     /// As the system calls.
-    pub(super) fn new(payload: &'a [u8], account: Option<Account>) -> io::Result<(Self, Stdio)> {
+    pub(super) fn new(payload: &'a [u8], account: Option<Account>, has_reports: bool) -> io::Result<(Self, Stdio)> {
         let _rights = account.map(FileRights::of);
         let (stdin, our_stdin) = if payload.is_empty() {
             (open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?, None)
@@ -57,10 +66,15 @@ impl<'a> Pipes<'a> {
         };
         let (our_stdout, stdout) = output_pipe()?;
         let (our_stderr, stderr) = output_pipe()?;
-        let outputs = [Some(our_stdout), Some(our_stderr)];
+        let (mut outputs, mut reports) = ([Some(our_stdout), Some(our_stderr), None, None], None);
+        if has_reports {
+            let ((our_report, report), (our_result, result)) = (output_pipe()?, output_pipe()?);
+            (outputs[2], outputs[3]) = (Some(our_report), Some(our_result));
+            reports = Some([with_free_number(&report)?, with_free_number(&result)?]);
+        }
         let mut pipes = Self { stdin: our_stdin, payload, outputs, rate: ReadRate::new(Instant::now()) };
         pipes.write_payload();
-        Ok((pipes, Stdio([stdin, stdout, stderr])))
+        Ok((pipes, Stdio { files: [stdin, stdout, stderr], reports }))
     }
 
     /// Whether there may be more output.
@@ -80,17 +94,18 @@ impl<'a> Pipes<'a> {
         let may_read = pause.is_zero();
         let timeout = if may_read { timeout } else { Some(timeout.map_or(pause, |timeout| timeout.min(pause))) };
         let outputs = self.outputs.each_ref().map(|file| file.as_ref().filter(|_| may_read).map(AsFd::as_fd));
-        let [stdout, stderr] = outputs.map(|file| (file, PollFlags::IN));
+        let [stdout, stderr, report, result] = outputs.map(|file| (file, PollFlags::IN));
         let stdin = (self.stdin.as_ref().map(AsFd::as_fd), PollFlags::OUT);
-        let [readable, stdin, outputs @ ..] = sys::wait([(other, PollFlags::IN), stdin, stdout, stderr], timeout);
+        let sources = [(other, PollFlags::IN), stdin, stdout, stderr, report, result];
+        let [readable, stdin, outputs @ ..] = sys::wait(sources, timeout);
         if !stdin.is_empty() {
             self.write_payload();
         }
         if outputs.iter().any(|ready| !ready.is_empty()) {
             self.rate.add(Instant::now());
         }
-        for ((output, ready), stream) in self.outputs.iter_mut().zip(outputs).zip(STREAMS) {
-            if output.as_ref().is_some_and(|pipe| !ready.is_empty() && !read(pipe, ready, stream, frames)) {
+        for ((output, ready), channel) in self.outputs.iter_mut().zip(outputs).zip(Channel::ALL) {
+            if output.as_ref().is_some_and(|pipe| !ready.is_empty() && !read(pipe, ready, channel, frames)) {
                 *output = None;
             }
         }
@@ -117,8 +132,12 @@ fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((ours, theirs))
 }
 
+fn with_free_number(file: &OwnedFd) -> io::Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(file, FREE_NUMBERS)?)
+}
+
 /// Appends output to `frames`. Returns whether there may be more.
-fn read(pipe: &OwnedFd, ready: PollFlags, stream: OutputStream, frames: &mut Vec<u8>) -> bool {
+fn read(pipe: &OwnedFd, ready: PollFlags, channel: Channel, frames: &mut Vec<u8>) -> bool {
     if !ready.contains(PollFlags::IN) {
         // No process holds the other end, and the pipe is empty.
         return false;
@@ -129,7 +148,7 @@ fn read(pipe: &OwnedFd, ready: PollFlags, stream: OutputStream, frames: &mut Vec
     match rustix::io::read(pipe, spare_capacity(frames)) {
         Ok(1..) => {
             let length = frames.len() - start - HEADER;
-            frames[start..start + HEADER].copy_from_slice(&wire::header(wire::output_tag(stream), length));
+            frames[start..start + HEADER].copy_from_slice(&wire::header(channel as u8, length));
             !ready.contains(PollFlags::HUP) || length >= CHUNK_BYTES
         }
         result => {

@@ -6,8 +6,7 @@ use bytes::Buf;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use super::wire::{self, HEADER, Report};
-use crate::model::OutputStream;
+use super::wire::{self, Channel, HEADER, Report};
 
 /// Bytes to read at once; more if a message is longer.
 const READ_BYTES: usize = 4 * 1024;
@@ -46,14 +45,14 @@ impl Shim {
     ///
     /// # Errors
     /// When the connection is closed: the shim was killed, and none of its processes is left if the supervisor runs.
-    pub(super) async fn report(&mut self, mut output: impl FnMut(OutputStream, &[u8])) -> io::Result<Report> {
+    pub(super) async fn report(&mut self, mut output: impl FnMut(Channel, &[u8])) -> io::Result<Report> {
         let mut outputs = 0;
         loop {
             if let Some((tag, content)) = wire::first_frame(&self.received) {
                 let length = HEADER + content.len();
-                let report = match wire::output_stream(tag) {
-                    Some(stream) => {
-                        output(stream, content);
+                let report = match Channel::of_tag(tag) {
+                    Some(channel) => {
+                        output(channel, content);
                         None
                     }
                     None => Some(Report::decode(tag, content)?),

@@ -81,13 +81,14 @@ impl ShimProcess<'_> {
     fn spawn<'p>(&mut self, start: &StartOrder<'p>, directory: Option<&Path>) -> io::Result<(Pid, Pipes<'p>)> {
         let created = directory.map(|directory| CString::new(directory.as_os_str().as_bytes())).transpose()?;
         let found = find(start)?;
-        let (pipes, stdio) = Pipes::new(start.payload, start.account)?;
+        let (pipes, stdio) = Pipes::new(start.payload, start.account, start.has_reports)?;
         let program = self.spawner.spawn(&Program {
             path: found.as_deref().unwrap_or(start.program),
             args: &start.args,
             env: &start.env,
             directory: created.as_deref().or(start.directory).ok_or(io::ErrorKind::InvalidInput)?,
             stdio: stdio.files(),
+            reports: stdio.report_files(),
             limits: start.limits,
             account: start.account,
         })?;

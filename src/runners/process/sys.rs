@@ -81,6 +81,8 @@ pub(super) struct Program<'a> {
     pub(super) env: &'a [&'a CStr],
     pub(super) directory: &'a CStr,
     pub(super) stdio: [BorrowedFd<'a>; 3],
+    /// They become the files 3 and 4, and must have higher numbers in this process.
+    pub(super) reports: Option<[BorrowedFd<'a>; 2]>,
     pub(super) limits: Limits,
     /// `None`: that of this process.
     pub(super) account: Option<Account>,
@@ -163,7 +165,7 @@ extern "C" fn become_program(child: *mut c_void) -> c_int {
 impl Child<'_> {
     #[expect(unsafe_code, reason = "the standard library and rustix have neither dispositions nor exec")]
     fn exec(&self) -> io::Result<std::convert::Infallible> {
-        let Program { path, directory, stdio: [stdin, stdout, stderr], limits, account, .. } = self.program;
+        let Program { path, directory, stdio: [stdin, stdout, stderr], reports, limits, account, .. } = self.program;
         // The one signal that this process ignores.
         // SAFETY: SIG_DFL installs no code. The child has its own dispositions.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
@@ -172,6 +174,12 @@ impl Child<'_> {
         rustix::stdio::dup2_stdin(stdin)?;
         rustix::stdio::dup2_stdout(stdout)?;
         rustix::stdio::dup2_stderr(stderr)?;
+        for (number, file) in (3..).zip(reports.iter().flatten()) {
+            // SAFETY: the file is open; what had the number before is of no use to the program.
+            if unsafe { libc::dup2(file.as_raw_fd(), number) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
         limits.set()?;
         if let Some(account) = account {
             account.assume()?;

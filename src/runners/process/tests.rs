@@ -96,6 +96,103 @@ async fn exit_codes_and_signals_are_failures_with_the_end_of_stderr() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_registration_says_which_exit_codes_are_permanent() {
+    let fixture = Fixture::new();
+    for (permanent, retry, code, retryable) in [
+        (vec![], vec![75..=75], 65, true),
+        (vec![64..=78], vec![75..=75], 65, false),
+        (vec![64..=78], vec![75..=75], 75, true),
+        (vec![64..=78], vec![], 75, false),
+        (vec![64..=78], vec![75..=75], 79, true),
+    ] {
+        let options =
+            ProcessOptions { permanent_exit_codes: permanent, retry_exit_codes: retry, ..sh(&format!("exit {code}")) };
+        let failure = Attempt::start(&fixture.runner(options.clone()), "").failure().await;
+        assert_eq!((failure.exit_code, failure.retryable), (Some(code), retryable), "{options:?}");
+    }
+    let options = ProcessOptions { permanent_exit_codes: vec![1..=255], ..sh("kill -9 $$") };
+    assert!(Attempt::start(&fixture.runner(options), "").failure().await.retryable, "a signal is no exit code");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_content_type_of_a_result_is_that_of_the_registration() {
+    let fixture = Fixture::new();
+    let content_type = async |options| match Attempt::start(&fixture.runner(options), "").outcome().await {
+        Outcome::Completed(result) => result.content_type.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(content_type(sh("echo 1")).await, "text/plain");
+    let json = ProcessOptions { content_type: Some("application/json".into()), ..sh("echo 1") };
+    assert_eq!(content_type(json.clone()).await, "application/json");
+    let argv = ["/bin/sh", "-c", "echo content-type text/csv >$LINESHAFT_REPORT; echo 1"].map(String::from).to_vec();
+    assert_eq!(content_type(ProcessOptions { argv, reports: true, ..json }).await, "text/csv");
+}
+
+fn reporting(script: &str) -> ProcessOptions {
+    ProcessOptions { reports: true, ..sh(script) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_reports_its_progress_and_writes_its_result_apart_from_its_output() {
+    let fixture = Fixture::new();
+    let script = "echo 'progress 0.25 reading' >$LINESHAFT_REPORT; echo talk; \
+                  (echo 'progress 0.5' >&3); printf 'progress 0.75' >&3; echo result > file; cp file $LINESHAFT_RESULT";
+    let attempt = Attempt::start(&fixture.runner(reporting(script)), "");
+    let (progress, output) = (attempt.progress.clone(), attempt.output.clone());
+    assert_eq!(attempt.result().await, "result\n");
+    assert_eq!(*progress.lock(), [0.25, 0.5, 0.75]);
+    assert_eq!(output.captured().unwrap().stdout.head, "talk\n");
+    // What it prints is the result of a program that writes none.
+    assert_eq!(Attempt::start(&fixture.runner(reporting("echo printed")), "").result().await, "printed\n");
+    let script = "head -c 1048577 /dev/zero >$LINESHAFT_RESULT";
+    let failure = Attempt::start(&fixture.runner(reporting(script)), "").failure().await;
+    assert_eq!(failure.reason, FailureReason::ResultTooLarge);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_is_seen_while_a_program_runs() {
+    let fixture = Fixture::new();
+    let attempt = Attempt::start(&fixture.runner(reporting("echo progress 0.5 >&3; echo said; sleep 1000")), "");
+    attempt.wait_for_output("said").await;
+    let deadline = Instant::now() + TIMEOUT;
+    while *attempt.progress.lock() != [0.5] {
+        assert!(Instant::now() < deadline, "{:?}", attempt.progress.lock());
+        sleep(Duration::from_millis(2)).await;
+    }
+    attempt.stop.request(StopCause::Force, Duration::ZERO);
+    attempt.outcome().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_says_why_it_fails_and_whether_to_try_again() {
+    let fixture = Fixture::new();
+    let failure = async |script: &str| {
+        let options = ProcessOptions { permanent_exit_codes: vec![65..=65], ..reporting(script) };
+        Attempt::start(&fixture.runner(options), "").failure().await
+    };
+    let failed = failure("echo error no such customer >&3; echo no-retry >&3; exit 1").await;
+    assert_eq!((&*failed.message, failed.retryable), ("no such customer (exited with code 1)", false));
+    let failed = failure("echo retry-after 30 >&3; exit 65").await;
+    assert_eq!((failed.retryable, failed.retry_after), (true, Some(Duration::from_secs(30))));
+    let failed = failure("echo hello >&3; echo log >&2; exit 1").await;
+    assert!(failed.detail.contains("log\n") && failed.detail.contains("the line was: hello\n"), "{}", failed.detail);
+    let completed = fixture.runner(reporting("echo error early >&3; echo no-retry >&3; echo well"));
+    assert_eq!(Attempt::start(&completed, "").result().await, "well\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_without_reports_has_no_pipes_for_them() {
+    let fixture = Fixture::new();
+    assert_eq!(
+        Attempt::start(&fixture.sh("env | grep -c LINESHAFT_RE; ls /proc/self/fd"), "").result().await,
+        "0\n0\n1\n2\n3\n"
+    );
+    // 5 is the directory that `ls` is reading.
+    let runner = fixture.runner(reporting("ls /proc/self/fd"));
+    assert_eq!(Attempt::start(&runner, "").result().await, "0\n1\n2\n3\n4\n5\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_missing_program_is_named_and_not_retryable() {
     let fixture = Fixture::new();
     let options = ProcessOptions { argv: vec!["no-such-program".to_owned()], ..ProcessOptions::default() };

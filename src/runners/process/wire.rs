@@ -26,7 +26,6 @@ use rustix::net::{
 use super::account::Account;
 use super::limits::Limits;
 use super::sys::Exit;
-use crate::model::OutputStream;
 
 /// Asks the supervisor to fork a shim.
 pub(super) const FORK: u8 = b'F';
@@ -109,6 +108,11 @@ impl Start {
         self.item(b'O', parts);
     }
 
+    /// The program gets pipes for [`Channel::Report`] and [`Channel::Result`].
+    pub(super) fn reports(&mut self) {
+        self.item(b'R', &[]);
+    }
+
     /// The message to send, which is followed by a payload of this length.
     pub(super) fn message(mut self, payload_bytes: usize) -> Vec<u8> {
         self.0.extend_from_slice(&header(b'I', payload_bytes));
@@ -138,6 +142,7 @@ pub(super) struct StartOrder<'a> {
     pub(super) directory: Option<&'a CStr>,
     /// Whose directories the attempt may get.
     pub(super) owner: &'a [u8],
+    pub(super) has_reports: bool,
     pub(super) payload: &'a [u8],
 }
 
@@ -164,6 +169,7 @@ impl<'a> StartOrder<'a> {
                 b's' => start.limits.file_bytes = Some(number()?),
                 b'p' => start.limits.processes = Some(number()?),
                 b'U' => start.account = Some(account(number()?)),
+                b'R' => start.has_reports = true,
                 b'I' => start.payload = item,
                 _ => return Err(malformed()),
             }
@@ -197,17 +203,23 @@ fn name_length(variable: &CStr) -> usize {
     variable.to_bytes().iter().position(|byte| *byte == b'=').unwrap_or(0)
 }
 
-/// Tag of a frame with output.
-pub(super) fn output_tag(stream: OutputStream) -> u8 {
-    match stream {
-        OutputStream::Stdout => b'1',
-        OutputStream::Stderr => b'2',
-    }
+/// A pipe that the program writes to. The number is the tag of a frame with output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Channel {
+    Stdout = b'1',
+    Stderr = b'2',
+    Report = b'3',
+    Result = b'4',
 }
 
-/// The stream of a frame with output; `None` if the frame is a report.
-pub(super) fn output_stream(tag: u8) -> Option<OutputStream> {
-    [OutputStream::Stdout, OutputStream::Stderr].into_iter().find(|stream| output_tag(*stream) == tag)
+impl Channel {
+    pub(super) const ALL: [Self; 4] = [Self::Stdout, Self::Stderr, Self::Report, Self::Result];
+
+    /// `None` if the frame is a report of the shim.
+    pub(super) fn of_tag(tag: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|channel| *channel as u8 == tag)
+    }
 }
 
 /// What a shim reports. After all but the first and [`Report::ProgramEnded`] it is ready for the next attempt.
