@@ -28,7 +28,7 @@ const go = (page: Page, place: string) => page.evaluate((target) => void (locati
 /** Tasks that keep all pools busy for the time of the tests. */
 async function load() {
   const tasks = [
-    ...Array.from({ length: 200 }, (_, at) => ({ handler: "io", payload: { json: 0.5 }, priority: ["PRIORITY_LOW", "PRIORITY_HIGH"][at % 2], labels: { team: "web" }, displayName: `export ${at}` })),
+    ...Array.from({ length: 100 }, (_, at) => ({ handler: "io", payload: { json: 0.2 }, priority: ["PRIORITY_LOW", "PRIORITY_HIGH"][at % 2], labels: { team: "web" }, displayName: `export ${at}` })),
     ...Array.from({ length: 20 }, () => ({ handler: "compute", payload: { json: 100_000 } })),
     ...Array.from({ length: 3 }, () => ({ handler: "fails" })),
   ];
@@ -55,6 +55,7 @@ test("every page works in both themes and widths, and is accessible", async () =
     ["", (page) => page.locator(".recent .row-link").first().waitFor()],
     ["tasks", (page) => page.locator(".task-rows .task-row").first().waitFor()],
     [`tasks/${failed}`, (page) => page.getByText("HANDLER_ERROR").first().waitFor()],
+    ["failures", (page) => page.locator(".failures").getByText("cannot connect").waitFor()],
     ["submit", (page) => page.getByRole("button", { name: "Submit ×10" }).waitFor()],
     ["workers", (page) => page.getByText("PoolWorker-0").first().waitFor()],
     ["pools", (page) => page.getByRole("button", { name: "Pause…" }).first().waitFor()],
@@ -306,6 +307,20 @@ test("the dashboard works below a path of a proxy", async () => {
   expect(complaints).toEqual([]);
   await page.context().close();
   below.close();
+});
+
+test("a page that the server does not accept says why", async () => {
+  const named = new Server(`[http]\nhosts = ["other.test"]\n${CONFIG}`);
+  await named.start();
+  // The proxy passes on the host of the browser, and the page comes from another name than the server knows.
+  const below = await proxy(named.address, "/x", { host: "other.test" });
+  const { page } = await open(browser, `${below.url}/ui/`);
+  await page.locator(".connection-reconnecting").waitFor();
+  await page.locator(".top").getByText("http.allowed_origins").waitFor();
+  expect(await page.getByRole("link", { name: "Pools" }).count(), "it hides nothing").toBe(1);
+  await page.context().close();
+  below.close();
+  await named.remove();
 });
 
 test("a server with tokens asks for one, keeps it in the tab, and hides what it does not allow", async () => {

@@ -174,7 +174,7 @@ export async function open(browser: Browser, url: string, options: { width?: num
 }
 
 /** A proxy that serves the server below a path. */
-export async function proxy(target: string, prefix: string): Promise<{ url: string; close: () => void }> {
+export async function proxy(target: string, prefix: string, changed: http.OutgoingHttpHeaders = {}): Promise<{ url: string; close: () => void }> {
   const [host, port] = target.split(":");
   const listener = http.createServer((request, response) => {
     const path = request.url ?? "/";
@@ -183,7 +183,7 @@ export async function proxy(target: string, prefix: string): Promise<{ url: stri
       return;
     }
     const sent = http.request(
-      { host, port, path: path.slice(prefix.length), method: request.method, headers: request.headers },
+      { host, port, path: path.slice(prefix.length), method: request.method, headers: { ...request.headers, ...changed } },
       (answer) => {
         response.writeHead(answer.statusCode ?? 502, answer.headers);
         answer.pipe(response);

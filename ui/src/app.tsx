@@ -9,6 +9,7 @@ import { info } from "./data/server";
 import { logOut, loginRequired, token } from "./data/session";
 import { Keyboard, isPaletteOpen, Palette } from "./keyboard";
 import { BenchmarkPage } from "./pages/benchmark";
+import { FailuresPage } from "./pages/failures";
 import { Login } from "./pages/login";
 import { Overview } from "./pages/overview";
 import { PoolsPage } from "./pages/pools";
@@ -41,6 +42,7 @@ function Content() {
   switch (name) {
     case "overview": return <Overview />;
     case "tasks": return <TasksPage />;
+    case "failures": return <FailuresPage />;
     case "submit": return <SubmitPage />;
     case "workers": return <WorkersPage />;
     case "pools": return <PoolsPage />;
@@ -60,9 +62,10 @@ const STATUS = {
 function ConnectionState() {
   const state = connection.value;
   return (
-    <span class={`connection connection-${state}`} role="status" title={lastError.value || undefined}>
-      {STATUS[state]}
-    </span>
+    <>
+      <span class={`connection connection-${state}`} role="status">{STATUS[state]}</span>
+      {state === "reconnecting" && <span class="muted small ellipsis wide-only">{lastError.value}</span>}
+    </>
   );
 }
 
@@ -99,7 +102,7 @@ function Navigation() {
   return (
     <nav class="nav" aria-label="Pages">
       {PAGES.filter((entry) => entry.isVisible()).map(({ name, title, icon: Icon }) => (
-        <a key={name} href={name === "overview" ? "#/" : href([name])} aria-current={page.value === name ? "page" : undefined}>
+        <a key={name} href={name === "overview" ? "#/" : href([name])} aria-current={page.value === name || (page.value === "failures" && name === "tasks") ? "page" : undefined}>
           <Icon />
           <span>{title}</span>
         </a>
@@ -110,7 +113,7 @@ function Navigation() {
 }
 
 export function App() {
-  const title = PAGES.find(({ name }) => name === page.value)?.title;
+  const title = page.value === "failures" ? "Failures" : PAGES.find(({ name }) => name === page.value)?.title;
   useEffect(() => {
     document.title = title ? `${title} · Lineshaft` : "Lineshaft";
   }, [title]);

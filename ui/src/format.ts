@@ -1,4 +1,5 @@
 // Numbers, times and names as people read them.
+import { signal } from "@preact/signals";
 
 export function number(value: number): string {
   return value.toLocaleString("en-US", { maximumFractionDigits: 0 });
@@ -70,14 +71,16 @@ function coarse(value: number): string {
   return `${Math.floor(value)}s`;
 }
 
-/** Local date and time with milliseconds. */
+/** Whether times are those of UTC instead of the browser's time zone. */
+export const isUtc = signal(false);
+
+/** Date and time with milliseconds. */
 export function exact(millis: number | undefined): string {
   if (millis === undefined) return "–";
-  const date = new Date(millis);
-  const two = (value: number) => String(value).padStart(2, "0");
-  const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
-  const time = `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
-  return `${day} ${time}.${String(date.getMilliseconds()).padStart(3, "0")}`;
+  // ISO 8601 is always in UTC.
+  const offset = isUtc.value ? 0 : new Date(millis).getTimezoneOffset() * 60_000;
+  const text = new Date(millis - offset).toISOString().replace("T", " ");
+  return isUtc.value ? text : text.slice(0, -1);
 }
 
 export function clock(millis: number): string {

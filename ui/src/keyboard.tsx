@@ -5,6 +5,7 @@ import { Dialog } from "./components/basic";
 import { handlers } from "./data/server";
 import { logOut, token } from "./data/session";
 import { may, seesPools } from "./data/permissions";
+import { isUtc } from "./format";
 import { go, href, taskHref } from "./route";
 import { switchTheme } from "./theme";
 import { STATES, stateName } from "./words";
@@ -39,6 +40,8 @@ function commands(): Command[] {
   const filters = handlers.value.map(({ name }) => ({ name: `Tasks of ${name}`, run: () => go(href(["tasks"], new URLSearchParams({ handler: name }))) }));
   return [
     ...places,
+    ...(may("ListTasks") ? [{ name: "Failures by cause", run: () => go("#/failures") }] : []),
+    { name: isUtc.value ? "Show local times" : "Show times in UTC", run: () => (isUtc.value = !isUtc.value) },
     { name: "Switch between light and dark", keys: "d", run: switchTheme },
     { name: "Keys", keys: "?", run: () => (isHelpOpen.value = true) },
     ...(token.value ? [{ name: "Log out", run: () => logOut() }] : []),

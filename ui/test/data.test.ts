@@ -1,14 +1,17 @@
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { Code, ConnectError } from "@connectrpc/connect";
 import { describe, expect, test } from "vitest";
 import { asCli, asCurl, quote, submissionJson } from "../src/command";
 import { asText, hex, isImage } from "../src/content";
 import { duration } from "../src/data/convert";
+import { deniesMethod } from "../src/data/denial";
+import { fingerprint, group } from "../src/data/failures";
 import { fromQuery, isSet, toProto, toQuery } from "../src/data/filter";
 import { History, KEPT } from "../src/data/history";
 import { BusyHistory, WORKER_SECONDS } from "../src/data/workers";
 import { PoolMetricsSchema, WorkerSchema } from "../src/gen/lineshaft/v1/pool_service_pb";
-import { Priority, TaskEventSchema, TaskSchema, TaskState } from "../src/gen/lineshaft/v1/task_pb";
+import { FailureReason, Priority, TaskEventSchema, TaskSchema, TaskState } from "../src/gen/lineshaft/v1/task_pb";
 import { phasesOfEvents, phasesOfTask } from "../src/timeline";
 
 const pool = (second: number, completed: number, since = 0, name = "default") =>
@@ -141,6 +144,38 @@ describe("commands", () => {
     expect(asCurl(task, "http://x", true)).toContain('"authorization: Bearer $LINESHAFT_TOKEN"');
     expect(asCurl(task, "http://x", false)).not.toContain("authorization");
   });
+});
+
+test("only a denial of the method itself hides it", () => {
+  const error = (code: Code, reason: string, metadata: Record<string, string>) => {
+    const made = new ConnectError("refused", code);
+    made.details = [{ type: "google.rpc.ErrorInfo", value: new Uint8Array(), debug: { reason, metadata } }];
+    return made;
+  };
+  expect(deniesMethod(error(Code.PermissionDenied, "PERMISSION_DENIED", { namespace: "*" }))).toBe(true);
+  expect(deniesMethod(error(Code.PermissionDenied, "PERMISSION_DENIED", {}))).toBe(true);
+  expect(deniesMethod(error(Code.PermissionDenied, "PERMISSION_DENIED", { namespace: "team-b" }))).toBe(false);
+  expect(deniesMethod(error(Code.PermissionDenied, "FOREIGN_ORIGIN", {}))).toBe(false);
+  expect(deniesMethod(error(Code.Unavailable, "PERMISSION_DENIED", {}))).toBe(false);
+  expect(deniesMethod(new ConnectError("refused", Code.PermissionDenied))).toBe(false);
+});
+
+test("failures that differ in numbers, names and IDs are one group", () => {
+  const failed = (taskId: string, second: number, message: string, handler = "import") =>
+    create(TaskSchema, { taskId, handler, finishedAt: timestampFromMs(second * 1000), failure: { reason: FailureReason.HANDLER_ERROR, message } });
+  const groups = group([
+    failed("c", 30, 'row 17 of "b.csv" has 3 columns'),
+    failed("b", 20, "disk full"),
+    failed("a", 10, 'row 4 of "a.csv" has 12 columns'),
+    failed("d", 5, 'row 4 of "a.csv" has 12 columns', "other"),
+    create(TaskSchema, { taskId: "running" }),
+  ]);
+  expect(groups.map(({ newestId, count, oldest, newest }) => [newestId, count, oldest, newest])).toEqual([
+    ["c", 2, 10_000, 30_000],
+    ["b", 1, 20_000, 20_000],
+    ["d", 1, 5_000, 5_000],
+  ]);
+  expect(fingerprint("task 01a2223c-531e-739c-bd43-efd6b4ea989b at 0xff10 after 1.5s")).toBe("task # at # after #s");
 });
 
 test("content is text only if it is UTF-8", () => {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { bytes, parseSeconds, percent, relative, seconds, short, shortId } from "../src/format";
+import { bytes, exact, isUtc, parseSeconds, percent, relative, seconds, short, shortId } from "../src/format";
 
 describe("numbers", () => {
   test("are shortened without losing their size", () => {
@@ -46,6 +46,14 @@ test("times are relative to the present", () => {
   expect(relative(now - 75_000, now)).toBe("1m ago");
   expect(relative(now + 7_200_000, now)).toBe("in 2h");
   expect(relative(undefined, now)).toBe("–");
+});
+
+test("times are local or in UTC", () => {
+  const noon = new Date(2026, 2, 29, 12, 0, 0, 7);
+  expect(exact(noon.getTime())).toBe("2026-03-29 12:00:00.007");
+  isUtc.value = true;
+  expect(exact(Date.UTC(2026, 0, 2, 3, 4, 5, 6))).toBe("2026-01-02 03:04:05.006Z");
+  isUtc.value = false;
 });
 
 test("a long ID keeps the end that distinguishes it", () => {

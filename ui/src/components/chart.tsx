@@ -3,7 +3,7 @@ import { signal, useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
-import { clock } from "../format";
+import { clock, isUtc } from "../format";
 import { theme } from "../theme";
 import { resolveColour } from "./colour";
 
@@ -101,7 +101,7 @@ export function Chart(props: Props) {
       made.destroy();
       plot.current = null;
     };
-  }, [isDark, props.series.map(({ label }) => label).join()]);
+  }, [isDark, isUtc.value, props.series.map(({ label }) => label).join()]);
 
   useEffect(() => plot.current?.setData(data()));
 

@@ -5,16 +5,17 @@ import { HandlerService } from "../gen/lineshaft/v1/handler_service_pb";
 import { PoolService } from "../gen/lineshaft/v1/pool_service_pb";
 import { SystemService } from "../gen/lineshaft/v1/system_service_pb";
 import { TaskService } from "../gen/lineshaft/v1/task_service_pb";
+import { deniesMethod } from "./denial";
 import { deny } from "./permissions";
 import { loginRequired, token } from "./session";
 
 /** Keeps what a refused call says about the user. */
 function noteRefusal(method: string, sent: string, error: unknown) {
-  const { code, rawMessage } = ConnectError.from(error);
-  if (code === Code.Unauthenticated && sent === token.value) {
-    loginRequired.value = sent ? rawMessage : "it requires a token";
-  }
-  if (code === Code.PermissionDenied && sent === token.value) deny(method);
+  // Another user has logged in meanwhile.
+  if (sent !== token.value) return;
+  const refused = ConnectError.from(error);
+  if (refused.code === Code.Unauthenticated) loginRequired.value = sent ? refused.rawMessage : "it requires a token";
+  if (deniesMethod(refused)) deny(method);
 }
 
 const authenticate: Interceptor = (next) => async (request) => {

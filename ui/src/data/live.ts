@@ -1,10 +1,9 @@
 // The one stream of this tab: the metrics of all pools, once a second. It reconnects, and pauses while the tab is hidden,
 // because a browser opens only six connections to a server for all of its tabs.
-import { Code } from "@connectrpc/connect";
-import { computed, effect, signal } from "@preact/signals";
+import { effect, signal } from "@preact/signals";
 import type { PoolMetrics } from "../gen/lineshaft/v1/pool_service_pb";
 import type { SystemHealth } from "../gen/lineshaft/v1/system_service_pb";
-import { errorText, hasCode, pools as poolService } from "./client";
+import { errorText, pools as poolService, system } from "./client";
 import { duration } from "./convert";
 import { History } from "./history";
 import { busyHistory } from "./workers";
@@ -28,8 +27,6 @@ const SILENCE = 5_000;
 const isVisible = signal(!document.hidden);
 document.addEventListener("visibilitychange", () => (isVisible.value = !document.hidden));
 
-export const isStale = computed(() => connection.value === "reconnecting");
-
 async function follow(includeWorkers: boolean, ended: AbortSignal) {
   let delay = 250;
   while (!ended.aborted) {
@@ -52,8 +49,11 @@ async function follow(includeWorkers: boolean, ended: AbortSignal) {
         tick.value++;
       }
     } catch (error) {
-      if (ended.aborted || hasCode(error, Code.PermissionDenied) || hasCode(error, Code.Unauthenticated)) return;
+      // Without a token or a permission, the effect below has ended it.
+      if (ended.aborted) return;
       lastError.value = errorText(error);
+      // The error of a stream can be a status of HTTP only; that of another call says more.
+      system.getServerInfo({}, { signal: ended }).catch((failure) => (lastError.value = errorText(failure)));
     } finally {
       clearTimeout(watchdog);
       ended.removeEventListener("abort", abort);

@@ -314,6 +314,7 @@ function OutputCard({ task }: { task: Task }) {
   const box = useRef<HTMLDivElement>(null);
   const isRunning = !isFinished(task.state);
   useEffect(() => {
+    if (task.attempt === 0) return;
     const end = new AbortController();
     void (async () => {
       do {

@@ -12,7 +12,7 @@ import { type Row, TaskList } from "../data/task_list";
 import { number, percent, seconds, shortId } from "../format";
 import { TaskState } from "../gen/lineshaft/v1/task_pb";
 import { now } from "../now";
-import { go, query, replaceQuery, taskHref } from "../route";
+import { go, href, query, replaceQuery, taskHref } from "../route";
 import { isFinished, PRIORITIES, priorityName, STATES, stateName } from "../words";
 
 const PERIOD = 1_000;
@@ -36,6 +36,7 @@ export function TasksPage() {
       <div class="page-head">
         <h1>Tasks</h1>
         <div class="actions">
+          <a class="button quiet" href={href(["failures"])}>Failures by cause</a>
           <BulkActions filter={filter} list={list} selected={selected} onDeleted={() => deletions.value++} />
           <button type="button" class="button quiet" aria-pressed={isLive.value} onClick={() => (isLive.value = !isLive.value)}>
             {isLive.value ? <PauseIcon /> : <PlayIcon />} {isLive.value ? "Pause" : "Resume"}
@@ -134,14 +135,19 @@ function BulkActions(props: { filter: Signal<Filter>; list: TaskList; selected: 
       toast(errorText(error), true);
       return;
     }
-    const what = `${number(ids.length)}${ids.length === BULK_MAX ? " (the most at once)" : ""} ${action === "cancel" ? "unfinished" : "finished"} ${ids.length === 1 ? "task" : "tasks"}`;
+    const what = `${number(ids.length)} ${action === "cancel" ? "unfinished" : "finished"} ${ids.length === 1 ? "task" : "tasks"}`;
     if (ids.length === 0) {
       toast(`no ${action === "cancel" ? "unfinished" : "finished"} task ${isAll ? "matches" : "is selected"}`);
       return;
     }
     confirm({
       title: action === "cancel" ? "Cancel tasks" : "Delete tasks",
-      text: <p>{action === "cancel" ? "Cancel" : "Delete"} {what} {isAll ? (isSet(filter.value) ? "that match the filter" : "of all") : "that are selected"}? This cannot be undone.</p>,
+      text: (
+        <>
+          <p>{action === "cancel" ? "Cancel" : "Delete"} {what}{isAll ? (isSet(filter.value) ? " that match the filter" : "") : " that are selected"}? This cannot be undone.</p>
+          {ids.length === BULK_MAX && <p class="muted">More may match: {number(BULK_MAX)} is the most at once.</p>}
+        </>
+      ),
       action: `${action === "cancel" ? "Cancel" : "Delete"} ${number(ids.length)}`,
       isDangerous: true,
       run: async () => {
@@ -311,6 +317,7 @@ function TaskRow(props: { row: Row; index: number; offset: number; isFocused: bo
       <span role="cell" class="cell-run">{seconds(run)}</span>
       <span role="cell" class="cell-details ellipsis" title={row.note}>
         {row.state === TaskState.RUNNING && row.progress > 0 && <b>{percent(row.progress, 0)} </b>}
+        {row.state === TaskState.WAITING && <>starts <Time at={row.eligibleAt} /> </>}
         {row.attempt > 1 && <span class="badge">attempt {row.attempt}</span>} {row.note}
       </span>
     </div>
