@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-npm ci --silent
+npm ci --loglevel error
 npx buf generate
 npx tsc
 target=../src/api/http/ui

@@ -185,11 +185,12 @@ test("many thousand rows scroll and stay few in the page", async () => {
   const { page, complaints } = await open(browser, `${server.url}#/tasks?label=many%3D1`);
   const box = page.locator(".task-table-box");
   await page.locator(".task-rows .task-row").first().waitFor();
+  const oldest = page.locator(".task-rows").getByText("row-0", { exact: true });
   await until(async () => {
     await box.evaluate((element) => void (element.scrollTop = element.scrollHeight));
-    return ((await page.locator(".table-foot").textContent()) ?? "").startsWith("5,000 tasks");
-  }, "all rows");
-  await page.locator(".task-rows").getByText("row-0", { exact: true }).waitFor();
+    return oldest.isVisible();
+  }, "the oldest row");
+  expect(await page.locator(".table-foot").textContent()).toContain("5,000 tasks");
   expect(await page.locator(".task-rows .task-row").count()).toBeLessThan(100);
   await box.focus();
   await page.keyboard.press("End");
@@ -198,7 +199,6 @@ test("many thousand rows scroll and stay few in the page", async () => {
   await page.getByText("row-0", { exact: true }).first().waitFor();
   expect(complaints).toEqual([]);
   await page.context().close();
-  await server.call("PoolService/GetPool", { name: "default" });
 });
 
 test("the output of a running task is followed, with its colours, and the task is cancelled", async () => {
