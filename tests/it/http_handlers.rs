@@ -151,6 +151,21 @@ async fn a_cancel_calls_the_cancel_url_of_the_service() {
 }
 
 #[tokio::test]
+async fn a_call_that_takes_too_long_times_out_and_calls_the_cancel_url() {
+    let service = Service::start().await;
+    let cancel = format!("cancel_url = \"http://{}/cancel\"", service.address);
+    let config = service.handler("slow", &cancel).replace("[handler.http]", "timeout = \"200ms\"\n[handler.http]");
+    let server = Server::start_with(&config, &VARIABLES);
+    let request = v1::SubmitTaskRequest {
+        retry: Some(v1::RetryPolicy { max_attempts: 1, ..Default::default() }),
+        ..task("slow", "1")
+    };
+    let ended = server.wait_finished(&server.submit(request).await).await;
+    assert_eq!(ended.failure.as_ref().map(v1::Failure::reason), Some(FailureReason::Timeout), "{ended:?}");
+    assert_eq!(service.requests()[1].0, "/cancel");
+}
+
+#[tokio::test]
 async fn secrets_of_a_handler_are_shown_nowhere() {
     let service = Service::start().await;
     let headers =
