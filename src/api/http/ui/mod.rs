@@ -132,19 +132,15 @@ pub fn respond(contract: &Contract, method: &Method, path: &str, headers: &Heade
     if method != Method::GET && method != Method::HEAD {
         return Some(response::method_not_allowed(contract, "GET, HEAD"));
     }
-    Some(match below.strip_prefix('/') {
-        None => redirect("ui/"),
-        Some(below) => {
-            let wanted = if below.is_empty() { INDEX } else { below };
-            match FILES.iter().find(|file| file.path == wanted) {
-                Some(file) => file.response(headers),
-                None => {
-                    let status = edge_error(ErrorCode::Unsupported, "not found; the dashboard is at `/ui/`");
-                    response::error_with_status(StatusCode::NOT_FOUND, contract, &status)
-                }
-            }
-        }
-    })
+    let Some(below) = below.strip_prefix('/') else { return Some(redirect("ui/")) };
+    let wanted = if below.is_empty() { INDEX } else { below };
+    let file = FILES.iter().find(|file| file.path == wanted);
+    Some(file.map_or_else(|| not_found(contract), |file| file.response(headers)))
+}
+
+fn not_found(contract: &Contract) -> Response<Body> {
+    let status = edge_error(ErrorCode::Unsupported, "not found; the dashboard is at `/ui/`");
+    response::error_with_status(StatusCode::NOT_FOUND, contract, &status)
 }
 
 #[cfg(test)]
