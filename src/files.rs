@@ -27,7 +27,7 @@ pub fn create_new_private_directory(path: &Path) -> io::Result<()> {
 /// user, who then decides.
 ///
 /// # Errors
-/// Also if the path is a symbolic link.
+/// Also if the path is a symbolic link, or the file has another name, by which it may be something else.
 pub fn open_private(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.create(true).truncate(false).read(true).write(true).mode(FILE_MODE).custom_flags(libc::O_NOFOLLOW);
@@ -35,7 +35,12 @@ pub fn open_private(path: &Path) -> io::Result<File> {
         Some(libc::ELOOP) => io::Error::other("it is a symbolic link, must be a file"),
         _ => error,
     })?;
-    if file.metadata()?.permissions().mode() & FOREIGN != 0 {
+    let found = file.metadata()?;
+    if found.is_file() && found.nlink() > 1 {
+        let text = format!("it has {} names (hard links), must have one; remove the others", found.nlink());
+        return Err(io::Error::other(text));
+    }
+    if found.permissions().mode() & FOREIGN != 0 {
         unless_foreign(file.set_permissions(Permissions::from_mode(FILE_MODE)))?;
     }
     Ok(file)
@@ -159,6 +164,13 @@ mod tests {
             let error = open_private(path).unwrap_err();
             assert!(error.to_string().contains("symbolic link"), "{error}");
         }
+        let other_name = directory.path().join("other_name");
+        std::fs::hard_link(&target, &other_name).unwrap();
+        let before = mode(&target);
+        let error = open_private(&other_name).unwrap_err();
+        assert!(error.to_string().contains("has 2 names"), "{error}");
+        assert_eq!(mode(&target), before);
+        std::fs::remove_file(other_name).unwrap();
         make_private(&link).unwrap();
         make_private(&dangling).unwrap();
         // The draft and the file are replaced, not followed.

@@ -7,14 +7,16 @@ use std::collections::VecDeque;
 use std::ops::Deref;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::model::{Event, ResumeToken, Revision, TaskChange, TaskEvent, TaskFilter};
 use crate::store::{Commit, StoreError};
 
 use super::hub::{Hub, STEP_EVENTS};
-use super::journal_reads::ReadEvents;
+use super::journal_reads::{EVENTS_BETWEEN_PAUSES, ReadEvents};
 use super::refusal::{Internal, Refusal, RevisionCompacted, RevisionInFuture, WatchDrained};
 
 pub struct Watch {
@@ -25,6 +27,14 @@ pub struct Watch {
     reached: Revision,
     step: Step,
     durable: watch::Receiver<Revision>,
+    paused: Paused,
+}
+
+/// The last pause of a watch that catches up.
+struct Paused {
+    at: Instant,
+    returned_since: u32,
+    owed: Duration,
 }
 
 /// Matching events after [`Watch::reached`] that were found and not yet returned.
@@ -66,7 +76,15 @@ impl Watch {
         }
         let durable = hub.subscribe();
         hub.meter.open.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { hub, filter, caller, reached, step: Step::default(), durable })
+        Ok(Self {
+            hub,
+            filter,
+            caller,
+            reached,
+            step: Step::default(),
+            durable,
+            paused: Paused { at: Instant::now(), returned_since: 0, owed: Duration::ZERO },
+        })
     }
 
     /// All matching events up to this revision were returned.
@@ -89,7 +107,15 @@ impl Watch {
             if self.hub.draining.is_cancelled() {
                 return Err(self.drained().into());
             }
+            if self.paused.returned_since == EVENTS_BETWEEN_PAUSES {
+                self.hub.reads.pause(self.paused.at.elapsed(), &mut self.paused.owed).await;
+                (self.paused.at, self.paused.returned_since) = (Instant::now(), 0);
+            }
+            // Events that were found are returned without waiting for anything.
+            tokio::task::coop::consume_budget().await;
+            let catches_up = self.step.read.is_some();
             if let Some(event) = self.take_found() {
+                self.paused.returned_since += u32::from(catches_up);
                 self.hub.meter.events.fetch_add(1, Ordering::Relaxed);
                 return Ok(Some(event));
             }

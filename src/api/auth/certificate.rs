@@ -18,7 +18,8 @@ pub struct CertificateRule {
 const NAME_BYTES_MAX: usize = 255;
 
 /// The alternative names in a certificate that the TLS handshake verified. The common name is not used: the name
-/// constraints of a CA do not apply to it.
+/// constraints of a CA do not apply to it. Nor is a name of one kind that looks like one of another kind: the constraints
+/// of its own kind would let it pass, and a rule cannot tell them apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateNames {
     pub names: Vec<String>,
@@ -32,7 +33,9 @@ impl CertificateNames {
         let mut names = Vec::new();
         if let Ok(Some(alternative)) = parsed.subject_alternative_name() {
             names.extend(alternative.value.general_names.iter().filter_map(|name| match *name {
-                GeneralName::DNSName(name) | GeneralName::URI(name) | GeneralName::RFC822Name(name) => Some(name),
+                GeneralName::DNSName(name) if !name.contains([':', '@']) => Some(name),
+                GeneralName::URI(name) if name.contains(':') => Some(name),
+                GeneralName::RFC822Name(name) if name.contains('@') && !name.contains(':') => Some(name),
                 _ => None,
             }));
         }
@@ -67,8 +70,14 @@ mod tests {
     use super::*;
 
     fn names(alternative: &[&str]) -> CertificateNames {
-        let alternative = alternative.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let mut params = rcgen::CertificateParams::new(alternative).unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.subject_alt_names.extend(alternative.iter().map(|name| {
+            if name.contains('@') {
+                rcgen::SanType::Rfc822Name((*name).try_into().unwrap())
+            } else {
+                rcgen::SanType::DnsName((*name).try_into().unwrap())
+            }
+        }));
         params.distinguished_name.push(rcgen::DnType::CommonName, "scaler");
         let key = rcgen::KeyPair::generate().unwrap();
         CertificateNames::of(params.self_signed(&key).unwrap().der()).unwrap()
@@ -95,6 +104,33 @@ mod tests {
         let rules = [rule("scaler", "viewer"), rule("*", "viewer")];
         assert!(names(&[]).granted(&rules).is_err());
         assert!(names(&["other"]).granted(&rules[..1]).is_err());
+    }
+
+    #[test]
+    fn a_name_that_looks_like_one_of_another_kind_grants_nothing() {
+        use rcgen::SanType::{DnsName, Rfc822Name, URI};
+        let (host, mail, uri) = ("admin.example", "root@admin.example", "spiffe://admin.example/root");
+        let rules = [rule(host, "admin"), rule(mail, "admin"), rule(uri, "admin"), rule("*", "viewer")];
+        let holder = |name| {
+            let mut params = rcgen::CertificateParams::default();
+            params.subject_alt_names.push(name);
+            let key = rcgen::KeyPair::generate().unwrap();
+            CertificateNames::of(params.self_signed(&key).unwrap().der()).unwrap()
+        };
+        let text = |name: &str| name.try_into().unwrap();
+        for disguised in [
+            URI(text(host)),
+            Rfc822Name(text(host)),
+            DnsName(text(mail)),
+            URI(text(mail)),
+            DnsName(text(uri)),
+            Rfc822Name(text(uri)),
+        ] {
+            assert!(holder(disguised.clone()).granted(&rules).is_err(), "{disguised:?}");
+        }
+        for (index, name) in [DnsName(text(host)), Rfc822Name(text(mail)), URI(text(uri))].into_iter().enumerate() {
+            assert_eq!(holder(name).granted(&rules).unwrap().1, &rules[index].grant);
+        }
     }
 
     #[test]

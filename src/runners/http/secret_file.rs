@@ -16,9 +16,12 @@ const BYTES_MAX: u64 = 64 * 1024;
 
 pub(super) struct SecretFile {
     path: PathBuf,
-    /// The last content, or why there is none, and when it was read.
-    last: Mutex<(Result<Arc<str>, Arc<io::Error>>, Instant)>,
+    /// When it was read last.
+    last: Mutex<(Content, Instant)>,
 }
+
+/// The content, without white space at its ends, or why there is none.
+type Content = Result<Arc<str>, Arc<io::Error>>;
 
 impl SecretFile {
     /// Reads it for the first time. Blocks.
@@ -29,8 +32,7 @@ impl SecretFile {
         }
     }
 
-    /// The content, without white space at its ends.
-    pub(super) async fn content(&self) -> Result<Arc<str>, Arc<io::Error>> {
+    pub(super) async fn content(&self) -> Content {
         // Held while the file is read, in a thread, so that many calls at once need one.
         let mut last = self.last.lock().await;
         if last.1.elapsed() >= CHECK_INTERVAL {
