@@ -5,8 +5,9 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{self, Deserialize, Deserializer, Visitor};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::text_or_integer;
 
 /// An exit code other than 0, or a range of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,29 +49,7 @@ impl Serialize for ExitCodes {
 
 impl<'de> Deserialize<'de> for ExitCodes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-
-        impl Visitor<'_> for Text {
-            type Value = ExitCodes;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an exit code such as 65, or a range such as \"64-78\"")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<ExitCodes, E> {
-                ExitCodes::parse(text).map_err(E::custom)
-            }
-
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<ExitCodes, E> {
-                self.visit_str(&number.to_string())
-            }
-
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<ExitCodes, E> {
-                self.visit_str(&number.to_string())
-            }
-        }
-
-        deserializer.deserialize_any(Text)
+        text_or_integer::deserialize(deserializer, "an exit code such as 65, or a range such as \"64-78\"", Self::parse)
     }
 }
 

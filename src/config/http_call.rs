@@ -8,10 +8,10 @@ use std::path::PathBuf;
 
 use hyper::header::{self, HeaderName, HeaderValue};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{self, Deserializer, Visitor};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::error::{Problems, check_not_masked};
+use super::text_or_integer;
 use crate::model::{Network, Secret, SecretUrl, Template, UrlTemplate, is_public, secret::MASK};
 
 /// `[handler.http]`: the request that an attempt sends. The payload is its body, and the body of the response is the result.
@@ -251,29 +251,7 @@ impl Serialize for StatusPattern {
 
 impl<'de> Deserialize<'de> for StatusPattern {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-
-        impl Visitor<'_> for Text {
-            type Value = StatusPattern;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a status such as \"404\" or \"5xx\"")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<StatusPattern, E> {
-                StatusPattern::parse(text).map_err(E::custom)
-            }
-
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<StatusPattern, E> {
-                self.visit_str(&number.to_string())
-            }
-
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<StatusPattern, E> {
-                self.visit_str(&number.to_string())
-            }
-        }
-
-        deserializer.deserialize_any(Text)
+        text_or_integer::deserialize(deserializer, "a status such as \"404\" or \"5xx\"", Self::parse)
     }
 }
 

@@ -17,6 +17,7 @@ mod provenance;
 mod server;
 mod settings;
 mod telemetry;
+mod text_or_integer;
 mod tls;
 mod units;
 
