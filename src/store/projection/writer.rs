@@ -42,7 +42,7 @@ pub(super) struct Writer {
     submission_times: Arc<Mutex<SubmissionTimes>>,
     requests: RequestTable,
     /// Rows of recently written tasks that have not ended.
-    unfinished: RecentTasks<Box<PendingRow>>,
+    unfinished: RecentTasks<(u64, Box<PendingRow>)>,
     /// Row of recently written tasks that have ended; needed only to delete them.
     ended: RecentTasks<u64>,
     changes: Changes,
@@ -91,13 +91,11 @@ struct Changes {
 struct PendingTask {
     /// The row to delete.
     deleted: Option<(u64, StoredRow)>,
-    row: Option<Box<PendingRow>>,
-    /// That of `row`, or 0: here, so that rows are sorted without a look at each.
-    seq: u64,
+    /// With its number, by which rows are sorted without a look at each.
+    row: Option<(u64, Box<PendingRow>)>,
 }
 
 struct PendingRow {
-    seq: u64,
     origin: Origin,
     status: TaskStatus,
     outputs: Vec<(u32, Output)>,
@@ -214,7 +212,7 @@ impl Writer {
         }
         // In the order of the tables, so that each page is visited once; and nearly in the order of the rows in memory.
         let mut tasks: Vec<_> = changes.tasks.drain().collect();
-        tasks.sort_unstable_by_key(|(_, task)| task.seq);
+        tasks.sort_unstable_by_key(|(_, task)| task.row.as_ref().map(|(seq, _)| *seq));
         let mut meta = Meta { revision: changes.revision, ..self.meta };
         let mut subjects = None;
         for event in &changes.others {
@@ -262,12 +260,11 @@ impl Writer {
                 changes.requests.extend(NewRequest::of(event, spec));
                 let (seq, status) = (event.revision.0, submitted(event));
                 let origin = Origin::New(Arc::clone(spec));
-                task.seq = seq;
-                task.row = Some(Box::new(PendingRow { seq, origin, status, outputs: Vec::new() }));
+                task.row = Some((seq, Box::new(PendingRow { origin, status, outputs: Vec::new() })));
                 changes.rows += 1;
             }
             TaskChange::Deleted => {
-                let Some(row) = task.row.take() else { return Ok(()) };
+                let Some((seq, row)) = task.row.take() else { return Ok(()) };
                 changes.rows -= 1;
                 let result = row.status.result.as_ref().map_or(0, |result| result.data.len());
                 changes.bytes = changes.bytes.saturating_sub(result);
@@ -278,12 +275,12 @@ impl Writer {
                             changes.tasks.remove(&event.task);
                         }
                     }
-                    Origin::Stored(stored) => task.deleted = Some((row.seq, stored)),
+                    Origin::Stored(stored) => task.deleted = Some((seq, stored)),
                 }
             }
             _ => {
                 // After a rebuild from a trimmed journal, the submission may be missing.
-                let Some(row) = &mut task.row else { return Ok(()) };
+                let Some((_, row)) = &mut task.row else { return Ok(()) };
                 advance(&mut row.status, event);
                 if let Some(output) = output_of(event) {
                     row.outputs.push((event.attempt, output.clone()));
@@ -310,19 +307,19 @@ impl Writer {
             Some(row) => Some(row),
             None => status_of(&self.connection, &self.path, id)?.map(|(seq, status)| {
                 let origin = Origin::Stored(stored(status.state));
-                Box::new(PendingRow { seq, origin, status, outputs: Vec::new() })
+                (seq, Box::new(PendingRow { origin, status, outputs: Vec::new() }))
             }),
         };
-        Ok(PendingTask { deleted: None, seq: row.as_ref().map_or(0, |row| row.seq), row })
+        Ok(PendingTask { deleted: None, row })
     }
 
     fn remember(&mut self, tasks: Vec<(TaskId, PendingTask)>) {
         for (id, task) in tasks {
-            let Some(row) = task.row else { continue };
+            let Some((seq, row)) = task.row else { continue };
             if row.status.state.is_terminal() {
-                self.ended.insert(id, row.seq);
+                self.ended.insert(id, seq);
             } else {
-                self.unfinished.insert(id, row.written());
+                self.unfinished.insert(id, (seq, row.written()));
             }
         }
     }
@@ -347,6 +344,8 @@ struct Tables<'a> {
     kinds: &'a mut Kinds,
 }
 
+type NumberedRow<'a> = (u64, &'a PendingRow);
+
 fn store_tasks(
     tables: &mut Tables<'_>,
     tasks: &[(TaskId, PendingTask)],
@@ -357,11 +356,12 @@ fn store_tasks(
     deleted.sort_unstable_by_key(|(seq, _)| *seq);
     delete(tables, &deleted)?;
     tables.kinds.remove_unused(tables.connection)?;
-    let rows: Vec<&PendingRow> = tasks.iter().filter_map(|(_, task)| task.row.as_deref()).collect();
+    let rows = tasks.iter().filter_map(|(_, task)| task.row.as_ref().map(|(seq, row)| (*seq, &**row)));
+    let rows: Vec<NumberedRow<'_>> = rows.collect();
     {
         let mut times = times.lock();
-        for row in rows.iter().filter(|row| matches!(row.origin, Origin::New(_))) {
-            times.add(row.seq, row.status.submitted_at);
+        for (seq, row) in rows.iter().filter(|(_, row)| matches!(row.origin, Origin::New(_))) {
+            times.add(*seq, row.status.submitted_at);
         }
     }
     let inserted = insert(tables, &rows)?;
@@ -392,7 +392,7 @@ fn delete(tables: &Tables<'_>, deleted: &[&(u64, StoredRow)]) -> rusqlite::Resul
 }
 
 /// Inserts the new rows, in their order, and returns their number.
-fn insert(tables: &mut Tables<'_>, rows: &[&PendingRow]) -> rusqlite::Result<u64> {
+fn insert(tables: &mut Tables<'_>, rows: &[NumberedRow<'_>]) -> rusqlite::Result<u64> {
     let connection = tables.connection;
     let mut task = connection.prepare_cached(
         "INSERT INTO tasks(seq, id, namespace, state, priority, pool, handler, batch, submitted_at, finished_at,
@@ -405,17 +405,17 @@ fn insert(tables: &mut Tables<'_>, rows: &[&PendingRow]) -> rusqlite::Result<u64
     // Many tasks share their options.
     let mut shared: HashMap<*const TaskOptions, (Vec<u8>, i64)> = HashMap::new();
     let mut inserted = 0;
-    for pending in rows {
+    for (seq, pending) in rows {
         let Origin::New(spec) = &pending.origin else { continue };
-        let (options, at, key) = (&spec.options, pending.status.submitted_at.0, pending.seq.cast_signed());
+        let (options, at, key) = (&spec.options, pending.status.submitted_at.0, seq.cast_signed());
         let (bytes, kind) = match shared.entry(Arc::as_ptr(options)) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
                 new.insert((options_bytes(options), tables.kinds.get_or_insert(connection, options)?))
             }
         };
-        let row = SpecRow::new(pending.seq, spec, at, bytes);
-        let (status, status_crc) = status_row(pending.seq, &pending.status);
+        let row = SpecRow::new(*seq, spec, at, bytes);
+        let (status, status_crc) = status_row(*seq, &pending.status);
         task.execute(params![
             key,
             row.id,
@@ -445,17 +445,17 @@ fn insert(tables: &mut Tables<'_>, rows: &[&PendingRow]) -> rusqlite::Result<u64
     Ok(inserted)
 }
 
-fn update(tables: &Tables<'_>, rows: &[&PendingRow]) -> rusqlite::Result<()> {
+fn update(tables: &Tables<'_>, rows: &[NumberedRow<'_>]) -> rusqlite::Result<()> {
     let mut task = tables
         .connection
         .prepare_cached("UPDATE tasks SET state = ?2, finished_at = ?3, status = ?4, status_crc = ?5 WHERE seq = ?1")?;
     let mut task_state = tables
         .connection
         .prepare_cached("UPDATE task_states SET state = ?4 WHERE kind = ?1 AND state = ?2 AND seq = ?3")?;
-    for row in rows {
+    for (seq, row) in rows {
         let Origin::Stored(stored) = &row.origin else { continue };
-        let (key, state) = (row.seq.cast_signed(), row.status.state);
-        let (status, crc) = status_row(row.seq, &row.status);
+        let (key, state) = (seq.cast_signed(), row.status.state);
+        let (status, crc) = status_row(*seq, &row.status);
         let finished_at = row.status.finished_at.map(|at| at.0.cast_signed());
         task.execute(params![key, state as u8, finished_at, status, crc])?;
         if state != stored.state {
@@ -467,18 +467,18 @@ fn update(tables: &Tables<'_>, rows: &[&PendingRow]) -> rusqlite::Result<()> {
 }
 
 /// Stores large results, and outputs.
-fn store_bodies(connection: &Connection, rows: &[&PendingRow]) -> rusqlite::Result<()> {
+fn store_bodies(connection: &Connection, rows: &[NumberedRow<'_>]) -> rusqlite::Result<()> {
     let mut result = connection.prepare_cached("INSERT OR REPLACE INTO results VALUES (?1, ?2, ?3)")?;
     let mut output = connection.prepare_cached("INSERT OR REPLACE INTO outputs VALUES (?1, ?2, ?3, ?4)")?;
-    for row in rows {
-        let key = row.seq.cast_signed();
+    for (seq, row) in rows {
+        let key = seq.cast_signed();
         if let Some(payload) = row.status.result.as_ref().filter(|result| !is_inline(result)) {
             let body = result_bytes(payload);
-            result.execute(params![key, body_checksum(row.seq, &body), body])?;
+            result.execute(params![key, body_checksum(*seq, &body), body])?;
         }
         for (attempt, written) in &row.outputs {
             let body = output_bytes(written);
-            output.execute(params![key, attempt, body_checksum(output_key(row.seq, *attempt), &body), body])?;
+            output.execute(params![key, attempt, body_checksum(output_key(*seq, *attempt), &body), body])?;
         }
     }
     Ok(())
