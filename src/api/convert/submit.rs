@@ -11,6 +11,7 @@ use crate::model::{
 use crate::proto::v1::{self, payload::Kind};
 
 use super::invalid_fields::{FieldPath, InvalidFields, MessagePath};
+use super::shared_options::{OwnFields, SharedOptions, content_type_of};
 use super::submit_fields::{Labels, Overrides, check_args, content_type, labels, optional_name, payload, trace};
 
 /// Bytes of a refused argument that the error shows.
@@ -74,35 +75,6 @@ impl Coded for SubmitError {
                 }],
                 ..Details::default()
             },
-        }
-    }
-}
-
-/// The last options of a call, and what they were converted from. The next submission of the call shares them if it has
-/// equal fields, without parsing and resolving those again.
-pub struct SharedOptions {
-    /// Without its [`OwnFields`].
-    request: v1::SubmitTaskRequest,
-    is_json: bool,
-    catalog: Arc<Catalog>,
-    options: Arc<TaskOptions>,
-    delay: Option<Duration>,
-    expires_after: Option<Duration>,
-}
-
-/// The fields that most submissions have for themselves.
-struct OwnFields {
-    task_id: String,
-    request_id: String,
-    payload: Option<Kind>,
-}
-
-impl OwnFields {
-    fn take(request: &mut v1::SubmitTaskRequest) -> Self {
-        Self {
-            task_id: std::mem::take(&mut request.task_id),
-            request_id: std::mem::take(&mut request.request_id),
-            payload: request.payload.as_mut().and_then(|payload| payload.kind.take()),
         }
     }
 }
@@ -180,58 +152,6 @@ pub fn convert(
         extras.request = Some(Arc::new(RequestKey { id: request_id, digest }));
     }
     Ok(TaskSpec { id, options, payload, extras: extras.boxed() })
-}
-
-impl SharedOptions {
-    fn is_of(&self, request: &v1::SubmitTaskRequest, is_json: bool, catalog: &Arc<Catalog>) -> bool {
-        self.is_json == is_json && Arc::ptr_eq(&self.catalog, catalog) && have_equal_fields(&self.request, request)
-    }
-}
-
-fn content_type_of(payload: Option<&v1::Payload>) -> &str {
-    payload.map_or("", |payload| &payload.content_type)
-}
-
-/// Whether two submissions without their [`OwnFields`] are equal.
-fn have_equal_fields(one: &v1::SubmitTaskRequest, other: &v1::SubmitTaskRequest) -> bool {
-    // Byte by byte: where `==` loads a short text as one vector that was just written in parts, it waits until all earlier
-    // writes have left the core, half a microsecond for a decoded message.
-    let is_same = |one: &str, other: &str| one.len() == other.len() && one.bytes().eq(other.bytes());
-    // All fields, so that none is forgotten.
-    let v1::SubmitTaskRequest {
-        handler,
-        payload,
-        priority,
-        task_id: _,
-        request_id: _,
-        pool,
-        display_name,
-        labels,
-        timeout,
-        retry,
-        args,
-        delay,
-        at_most_once,
-        durability,
-        namespace,
-        expires_after,
-        trace_mode,
-    } = one;
-    is_same(handler, &other.handler)
-        && is_same(content_type_of(payload.as_ref()), content_type_of(other.payload.as_ref()))
-        && *priority == other.priority
-        && is_same(pool, &other.pool)
-        && is_same(display_name, &other.display_name)
-        && *labels == other.labels
-        && *timeout == other.timeout
-        && *retry == other.retry
-        && *args == other.args
-        && *delay == other.delay
-        && *at_most_once == other.at_most_once
-        && *durability == other.durability
-        && is_same(namespace, &other.namespace)
-        && *expires_after == other.expires_after
-        && *trace_mode == other.trace_mode
 }
 
 impl OtherFields {

@@ -6,7 +6,8 @@ use arc_swap::Guard;
 use tonic::Status;
 
 use crate::api::auth::{Caller, Reservation};
-use crate::api::convert::submit::{self, SharedOptions, SubmitContext, SubmitError};
+use crate::api::convert::shared_options::SharedOptions;
+use crate::api::convert::submit::{self, SubmitContext, SubmitError};
 use crate::api::convert::{InvalidFields, MessagePath, task};
 use crate::api::status::{self, into_status};
 use crate::model::{

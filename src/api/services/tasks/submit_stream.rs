@@ -8,7 +8,7 @@ use tonic::codegen::BoxStream;
 use tonic::{Status, Streaming};
 
 use crate::api::auth::{Caller, Reservation, audit};
-use crate::api::convert::submit::SharedOptions;
+use crate::api::convert::shared_options::SharedOptions;
 use crate::api::convert::{InvalidFields, MessagePath};
 use crate::api::status::{self, into_status};
 use crate::model::{Coded, MemoryPart, StoreId, TaskSpec};
