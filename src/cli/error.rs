@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use serde_json::{Value, json};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -25,6 +26,23 @@ pub enum Exit {
     Unreachable = 4,
     TaskCancelled = 5,
     TaskNotFinished = 6,
+}
+
+impl Exit {
+    /// The code of a command with several outcomes.
+    #[must_use]
+    pub fn worse(self, other: Self) -> Self {
+        let rank = |exit| match exit {
+            Self::Success => 0,
+            Self::TaskNotFinished => 1,
+            Self::TaskCancelled => 2,
+            Self::TaskFailed => 3,
+            Self::Refused => 4,
+            Self::Unreachable => 5,
+            Self::Usage => 6,
+        };
+        if rank(other) > rank(self) { other } else { self }
+    }
 }
 
 impl From<Exit> for ExitCode {
@@ -51,15 +69,34 @@ impl From<Status> for CliError {
 }
 
 impl CliError {
-    /// Writes the error to stderr and returns its exit code.
-    pub fn report(&self) -> Exit {
-        for line in self.lines() {
-            output::status(terminal::line(&line));
+    /// Writes the error to stderr, as lines or as one line of JSON, and returns its exit code.
+    pub fn report(&self, json: bool) -> Exit {
+        if json {
+            output::status(self.json());
+        } else {
+            for line in self.lines() {
+                output::status(terminal::line(&line));
+            }
         }
         self.exit()
     }
 
-    fn exit(&self) -> Exit {
+    /// The error for programs. Members without a value are left out.
+    fn json(&self) -> Value {
+        let mut error = match self {
+            Self::Usage(text) => json!({"code": "USAGE", "message": text}),
+            Self::Status(status) if is_connection_error(status) => {
+                json!({"code": "UNREACHABLE", "message": cause_of(status), "hint": hint(status)})
+            }
+            Self::Status(status) => refusal_json(status),
+        };
+        if let Some(members) = error.as_object_mut() {
+            members.retain(|_, value| !(value.is_null() || value.as_array().is_some_and(Vec::is_empty)));
+        }
+        json!({ "error": error, "exitCode": self.exit() as u8 })
+    }
+
+    pub fn exit(&self) -> Exit {
         match self {
             Self::Usage(_) => Exit::Usage,
             Self::Status(status) if is_connection_error(status) => Exit::Unreachable,
@@ -71,13 +108,46 @@ impl CliError {
         match self {
             Self::Usage(text) => vec![format!("error: {text}")],
             Self::Status(status) if is_connection_error(status) => {
-                let cause = std::error::Error::source(&**status).map(with_sources);
-                let cause = cause.unwrap_or_else(|| status.message().to_owned());
-                vec![format!("error: server unreachable: {cause}"), format!("hint: {}", hint(status))]
+                vec![format!("error: server unreachable: {}", cause_of(status)), format!("hint: {}", hint(status))]
             }
             Self::Status(status) => refusal_lines(status),
         }
     }
+}
+
+/// Why there was no answer.
+fn cause_of(status: &Status) -> String {
+    let cause = std::error::Error::source(status).map(with_sources);
+    cause.unwrap_or_else(|| status.message().to_owned())
+}
+
+fn refusal_json(status: &Status) -> Value {
+    let details = status.get_error_details();
+    let info = details.error_info();
+    let violations = details.bad_request().into_iter().flat_map(|bad| &bad.field_violations);
+    let fields: Vec<_> =
+        violations.map(|violation| json!({"field": violation.field, "problem": violation.description})).collect();
+    let retry_after = details.retry_info().and_then(|retry| retry.retry_delay).map(|delay| delay.as_secs_f64());
+    json!({
+        "code": code_name(status.code()),
+        "message": status.message(),
+        "reason": info.map(|info| &info.reason),
+        "metadata": info.map(|info| &info.metadata).filter(|metadata| !metadata.is_empty()),
+        "fields": fields,
+        "retryAfterSeconds": retry_after,
+    })
+}
+
+/// The name of a code in the documentation of gRPC, such as NOT_FOUND.
+fn code_name(code: Code) -> String {
+    let mut name = String::new();
+    for char in format!("{code:?}").chars() {
+        if char.is_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.extend(char.to_uppercase());
+    }
+    name
 }
 
 fn refusal_lines(status: &Status) -> Vec<String> {
@@ -148,6 +218,17 @@ mod tests {
         ];
         assert_eq!(error.lines(), expected);
         assert_eq!(error.exit(), Exit::Refused);
+        let expected = json!({
+            "error": {
+                "code": "RESOURCE_EXHAUSTED",
+                "message": "full",
+                "reason": "QUEUE_FULL",
+                "fields": [{"field": "retry.factor", "problem": "is 99, must be 1 to 10"}],
+                "retryAfterSeconds": 1.0,
+            },
+            "exitCode": 3,
+        });
+        assert_eq!(error.json(), expected);
     }
 
     #[test]

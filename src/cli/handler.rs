@@ -6,51 +6,66 @@ use crate::proto::v1;
 
 use super::client::Client;
 use super::error::{CommandResult, Exit};
-use super::format::{self, Printer};
+use super::format;
+use super::printer::Printer;
+use super::table::{Column, Table, TableArgs};
+use super::view::{self, Text, View};
+
+static COLUMNS: [Column<v1::Handler>; 4] = [
+    Column::new("NAME", 0, |handler, _| handler.name.as_str().into()),
+    Column::new("RUNNER", 2, |handler, _| handler.runner.as_str().into()),
+    Column::new("POOL", 1, |handler, _| handler.pool.as_str().into()),
+    Column::text("DESCRIPTION", 3, |handler, _| handler.description.as_str().into()),
+];
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List handlers
-    List,
-    /// Show one handler, with the payload that it expects
+    #[command(visible_alias = "ls")]
+    List {
+        #[command(flatten)]
+        table: TableArgs,
+    },
+    /// Show handlers, with the payload that they expect
+    #[command(visible_alias = "show")]
     Get {
         /// Handler name
-        name: String,
+        #[arg(required = true)]
+        names: Vec<String>,
     },
 }
 
 pub async fn run(command: Command, client: Client, printer: Printer) -> CommandResult {
     match command {
-        Command::List => {
-            let response = client.handlers().list_handlers(v1::ListHandlersRequest {}).await?.into_inner();
-            printer.print(&response, |response| table(&response.handlers));
+        Command::List { table } => {
+            let table = Table::new(&COLUMNS, &table)?;
+            let mut response = client.handlers().list_handlers(v1::ListHandlersRequest {}).await?.into_inner();
+            printer.print_list(&mut response, &table, |response| &mut response.handlers);
+            Ok(Exit::Success)
         }
-        Command::Get { name } => {
-            let response = client.handlers().get_handler(v1::GetHandlerRequest { name }).await?.into_inner();
-            printer.print(&response.handler.unwrap_or_default(), details);
+        Command::Get { names } => {
+            let get = async |name| {
+                let response = client.handlers().get_handler(v1::GetHandlerRequest { name }).await?.into_inner();
+                Ok(response.handler.unwrap_or_default())
+            };
+            printer.print_each(names, get, details).await
         }
     }
-    Ok(Exit::Success)
 }
 
-fn table(handlers: &[v1::Handler]) -> String {
-    let row = |handler: &v1::Handler| {
-        [handler.name.clone(), handler.runner.clone(), handler.pool.clone(), handler.description.clone()]
-    };
-    let rows: Vec<_> = handlers.iter().map(row).collect();
-    format::table(["NAME", "RUNNER", "POOL", "DESCRIPTION"], &rows)
-}
-
-fn details(handler: &v1::Handler) -> String {
-    format::fields(&[
-        ("name", handler.name.clone()),
-        ("runner", handler.runner.clone()),
-        ("description", handler.description.clone()),
-        ("payload", handler.payload_description.clone()),
-        ("pool", handler.pool.clone()),
-        ("allowed pools", handler.allowed_pools.join(" ")),
-        ("timeout", format::duration(handler.timeout.as_ref())),
-        ("grace", format::duration(handler.grace.as_ref())),
-        ("arg pattern", handler.arg_pattern.clone()),
-    ])
+fn details(handler: &v1::Handler, view: &View) -> Text {
+    view::fields(
+        view,
+        &[
+            ("name", handler.name.as_str().into()),
+            ("runner", handler.runner.as_str().into()),
+            ("description", handler.description.as_str().into()),
+            ("payload", handler.payload_description.as_str().into()),
+            ("pool", handler.pool.as_str().into()),
+            ("allowed pools", handler.allowed_pools.join(" ").into()),
+            ("timeout", format::duration(handler.timeout.as_ref()).into()),
+            ("grace", format::duration(handler.grace.as_ref()).into()),
+            ("arg pattern", handler.arg_pattern.as_str().into()),
+        ],
+    )
 }

@@ -11,14 +11,18 @@ mod hints;
 mod options;
 pub mod output;
 mod pool;
+mod printer;
+mod progress;
 mod reconnect;
 mod server_process;
 mod signals;
 mod system;
+mod table;
 mod task;
 mod terminal;
 mod time;
 pub mod token;
+mod view;
 
 use std::process::ExitCode;
 
@@ -26,8 +30,8 @@ use clap::Subcommand;
 
 pub use credentials::CONNECTION;
 use error::Exit;
-use format::Printer;
 pub use options::GlobalOptions;
+use printer::Printer;
 pub use signals::interrupted;
 
 /// Commands that call a server.
@@ -49,9 +53,10 @@ pub enum Command {
 }
 
 pub async fn run(command: Command, options: GlobalOptions) -> ExitCode {
+    let json = options.json();
     let called = async {
         let client = client::connect(&options.server, &options.credentials)?;
-        let printer = Printer::new(options.json());
+        let printer = Printer::new(&options);
         match command {
             Command::Task(command) => task::run(command, client, printer).await,
             Command::Pool(command) => pool::run(command, client, printer).await,
@@ -64,5 +69,5 @@ pub async fn run(command: Command, options: GlobalOptions) -> ExitCode {
         result = called => result,
         () = output::stdout_failed() => Ok(Exit::Success),
     };
-    result.unwrap_or_else(|error| error.report()).into()
+    result.unwrap_or_else(|error| error.report(json)).into()
 }

@@ -3,12 +3,16 @@
 use clap::{Args, ValueEnum};
 
 use super::credentials::{CONNECTION, Credentials};
+use super::time::TimeForm;
 
 #[derive(Clone, Debug, Args)]
 pub struct GlobalOptions {
     /// Output format
     #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT", display_order = 900)]
     output: OutputFormat,
+    /// Form of times [default: relative on a terminal, else utc]
+    #[arg(long, global = true, value_enum, value_name = "FORM", display_order = 901)]
+    pub time: Option<TimeForm>,
     /// Server address
     #[arg(
         long,

@@ -32,6 +32,11 @@ pub fn stdout_bytes(data: &[u8]) {
     write_stdout(|out| out.write_all(data).and_then(|()| out.flush()));
 }
 
+/// Clears the terminal and writes lines that are safe for it.
+pub fn redraw(text: impl Display) {
+    write_stdout(|out| writeln!(out, "\x1b[H\x1b[J{text}").and_then(|()| out.flush()));
+}
+
 /// Writes a message for people to stderr.
 pub fn status(text: impl Display) {
     let _ = writeln!(io::stderr(), "{}", terminal::lines(&text.to_string()));
@@ -40,6 +45,18 @@ pub fn status(text: impl Display) {
 /// Whether people see stdout at once, and not a file or a program.
 pub fn is_terminal() -> bool {
     io::stdout().is_terminal()
+}
+
+/// Whether stdout shows colours, which <https://no-color.org> can switch off.
+pub fn is_colored() -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    is_terminal() && !is_set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Columns of the terminal that shows stdout.
+pub fn terminal_width() -> Option<usize> {
+    let size = is_terminal().then(|| console::Term::stdout().size_checked()).flatten();
+    size.map(|(_, columns)| usize::from(columns)).filter(|columns| *columns > 0)
 }
 
 /// Writes the first part of a message to stderr; the next [`status`] completes the line.

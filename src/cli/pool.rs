@@ -1,8 +1,10 @@
 //! `lineshaft pool`.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
+use clap::builder::styling::AnsiColor;
 use clap::{ArgGroup, Subcommand};
 use tonic::Status;
 
@@ -10,22 +12,27 @@ use crate::proto::v1;
 
 use super::client::Client;
 use super::error::{CommandResult, Exit};
-use super::format::{self, Printer};
-use super::output;
+use super::printer::Printer;
 use super::reconnect::Reconnect;
-use super::time::to_proto;
-
-/// Moves the cursor to the top left and clears the terminal below it.
-const CLEAR_SCREEN: &[u8] = b"\x1b[H\x1b[J";
+use super::table::{Column, Table, TableArgs};
+use super::time::{parse_duration, to_proto};
+use super::view::{self, Cell, Text, View};
+use super::{format, output};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// List pools
-    List,
-    /// Show one pool
+    /// List pools, with their busy workers and queued tasks
+    #[command(visible_alias = "ls")]
+    List {
+        #[command(flatten)]
+        table: TableArgs,
+    },
+    /// Show the settings of pools
+    #[command(visible_alias = "show")]
     Get {
         /// Pool name
-        name: String,
+        #[arg(required = true)]
+        names: Vec<String>,
     },
     /// Resize, pause or resume a pool, or set its queue limit
     ///
@@ -59,7 +66,7 @@ pub enum Command {
         /// Pool names [default: all pools]
         names: Vec<String>,
         /// Refresh interval, 100ms to 1m
-        #[arg(long, default_value = "1s", value_name = "DURATION", value_parser = humantime::parse_duration)]
+        #[arg(long, default_value = "1s", value_name = "DURATION", value_parser = parse_duration)]
         interval: Duration,
         /// Print once and exit
         #[arg(long)]
@@ -72,20 +79,20 @@ pub enum Command {
 
 pub async fn run(command: Command, client: Client, printer: Printer) -> CommandResult {
     match command {
-        Command::List => {
-            let response = client.pools().list_pools(v1::ListPoolsRequest {}).await?.into_inner();
-            printer.print(&response, |response| pool_table(&response.pools));
-        }
-        Command::Get { name } => {
-            let response = client.pools().get_pool(v1::GetPoolRequest { name }).await?.into_inner();
-            printer.print(&response.pool.unwrap_or_default(), |pool| pool_table(std::slice::from_ref(pool)));
+        Command::List { table } => return list(&table, &client, printer).await,
+        Command::Get { names } => {
+            let get = async |name| {
+                let response = client.pools().get_pool(v1::GetPoolRequest { name }).await?.into_inner();
+                Ok(response.pool.unwrap_or_default())
+            };
+            return printer.print_each(names, get, details).await;
         }
         Command::Update { name, size, pause, resume, queue_limit, etag } => {
             let paused = (pause || resume).then_some(pause);
             let etag = etag.unwrap_or_default();
             let request = v1::UpdatePoolRequest { name, size, paused, queue_limit, etag };
             let response = client.pools().update_pool(request).await?.into_inner();
-            printer.print(&response.pool.unwrap_or_default(), |pool| pool_table(std::slice::from_ref(pool)));
+            printer.print(&response.pool.unwrap_or_default(), |pool| details(pool, &printer.view()));
         }
         Command::Top { names, interval, once, workers } => {
             let interval = Some(to_proto(interval));
@@ -94,6 +101,70 @@ pub async fn run(command: Command, client: Client, printer: Printer) -> CommandR
         }
     }
     Ok(Exit::Success)
+}
+
+/// A pool with what it does now.
+#[derive(Debug)]
+struct PoolRow {
+    pool: v1::Pool,
+    metrics: v1::PoolMetrics,
+}
+
+static COLUMNS: [Column<PoolRow>; 8] = [
+    Column::new("NAME", 0, |row, _| row.pool.name.as_str().into()),
+    Column::new("STATE", 0, |row, _| state(&row.pool)),
+    Column::new("BUSY", 0, |row, _| busy(&row.metrics)),
+    Column::new("QUEUED", 0, |row, _| Cell::number(row.metrics.queued)),
+    Column::new("QUEUE LIMIT", 2, |row, _| Cell::number(row.pool.queue_limit)),
+    Column::new("KIND", 1, |row, _| format::pool_kind(row.pool.kind).into()),
+    Column::new("ETAG", 4, |row, _| row.pool.etag.as_str().into()),
+    Column::text("DESCRIPTION", 3, |row, _| row.pool.description.as_str().into()),
+];
+
+async fn list(table: &TableArgs, client: &Client, printer: Printer) -> CommandResult {
+    let table = Table::new(&COLUMNS, table)?;
+    let mut response = client.pools().list_pools(v1::ListPoolsRequest {}).await?.into_inner();
+    let mut metrics: HashMap<String, v1::PoolMetrics> = HashMap::new();
+    if !response.pools.is_empty() {
+        let mut samples =
+            client.pools().stream_pool_metrics(v1::StreamPoolMetricsRequest::default()).await?.into_inner();
+        let sample = samples.message().await?.unwrap_or_default();
+        metrics.extend(sample.pools.into_iter().map(|pool| (pool.pool.clone(), pool)));
+    }
+    let mut row = |pool: v1::Pool| PoolRow { metrics: metrics.remove(&pool.name).unwrap_or_default(), pool };
+    let mut rows: Vec<_> = response.pools.drain(..).map(&mut row).collect();
+    table.sort(&mut rows, &printer.view());
+    response.pools.extend(rows.iter().map(|row| row.pool.clone()));
+    printer.print(&response, |_| table.text(&rows, &printer.view()));
+    Ok(Exit::Success)
+}
+
+fn state(pool: &v1::Pool) -> Cell {
+    if pool.paused { Cell::from("paused").colored(AnsiColor::Yellow) } else { "active".into() }
+}
+
+/// Busy workers, and all.
+fn busy(metrics: &v1::PoolMetrics) -> Cell {
+    Cell::from(format!("{}/{}", metrics.busy, metrics.size)).ordered_by(metrics.busy)
+}
+
+fn details(pool: &v1::Pool, view: &View) -> Text {
+    let limit = (pool.max_running_per_namespace > 0).then(|| pool.max_running_per_namespace.to_string());
+    view::fields(
+        view,
+        &[
+            ("name", pool.name.as_str().into()),
+            ("description", pool.description.as_str().into()),
+            ("kind", format::pool_kind(pool.kind).into()),
+            ("size", Cell::number(pool.size)),
+            ("state", state(pool)),
+            ("queue limit", Cell::number(pool.queue_limit)),
+            ("default timeout", format::duration(pool.default_timeout.as_ref()).into()),
+            ("running per namespace", limit.unwrap_or_default().into()),
+            ("namespaces", pool.namespaces.join(" ").into()),
+            ("etag", pool.etag.as_str().into()),
+        ],
+    )
 }
 
 /// Prints sample after sample, also over new connections, or one.
@@ -110,10 +181,12 @@ async fn top(
             let mut samples = client.pools().stream_pool_metrics(request.clone()).await?.into_inner();
             while let Some(sample) = samples.message().await? {
                 reconnect.answered();
+                let text = |sample: &_| activity(sample, &printer.view().renewed());
                 if redraw {
-                    output::stdout_bytes(CLEAR_SCREEN);
+                    output::redraw(text(&sample));
+                } else {
+                    printer.print(&sample, text);
                 }
-                printer.print(&sample, activity);
                 if once {
                     return Ok(());
                 }
@@ -127,87 +200,58 @@ async fn top(
     }
 }
 
-fn pool_table(pools: &[v1::Pool]) -> String {
-    let row = |pool: &v1::Pool| {
-        [
-            pool.name.clone(),
-            format::pool_kind(pool.kind),
-            pool.size.to_string(),
-            if pool.paused { "paused" } else { "active" }.to_owned(),
-            pool.queue_limit.to_string(),
-            pool.etag.clone(),
-            pool.description.clone(),
-        ]
-    };
-    let rows: Vec<_> = pools.iter().map(row).collect();
-    format::table(["NAME", "KIND", "SIZE", "STATE", "QUEUE LIMIT", "ETAG", "DESCRIPTION"], &rows)
+static ACTIVITY: [Column<v1::PoolMetrics>; 11] = [
+    Column::new("POOL", 0, |pool, _| pool.pool.as_str().into()),
+    Column::new("BUSY", 0, |pool, _| busy(pool)),
+    Column::new("QUEUED C/H/N/L", 0, |pool, _| {
+        let depths: Vec<_> = pool.priorities.iter().map(|depth| depth.queued.to_string()).collect();
+        depths.join("/").into()
+    }),
+    Column::new("WAITING", 4, |pool, _| Cell::number(pool.waiting)),
+    Column::new("COMPLETED", 2, |pool, _| Cell::number(pool.completed)),
+    Column::new("FAILED", 1, |pool, _| Cell::number(pool.failed)),
+    Column::new("CANCELLED", 4, |pool, _| Cell::number(pool.cancelled)),
+    Column::new("IN", 2, |pool, _| format!("{:.0}/s", pool.submit_rate).into()),
+    Column::new("OUT", 1, |pool, _| format!("{:.0}/s", pool.finish_rate).into()),
+    Column::new("WAIT P99", 3, |pool, _| p99(pool.wait_time.as_ref())),
+    Column::new("RUN P99", 3, |pool, _| p99(pool.run_time.as_ref())),
+];
+
+fn p99(times: Option<&v1::Percentiles>) -> Cell {
+    Cell::duration(times.and_then(|times| times.p99.as_ref()))
 }
 
+static WORKERS: [Column<v1::Worker>; 7] = [
+    Column::new("WORKER", 0, |worker, _| format!("{}/{}", worker.pool, worker.name).into()),
+    Column::new("TASK", 0, |worker, _| match &worker.remote {
+        Some(remote) if !remote.connected => "not connected".into(),
+        Some(remote) => format!("{}/{} running", remote.running, remote.slots).into(),
+        None => worker.current_task_id.as_str().into(),
+    }),
+    Column::text("HANDLER", 0, |worker, _| match &worker.remote {
+        Some(remote) => remote.handlers.join(", ").into(),
+        None => worker.current_handler.as_str().into(),
+    }),
+    Column::new("COMPLETED", 1, |worker, _| Cell::number(worker.completed)),
+    Column::new("FAILED", 1, |worker, _| Cell::number(worker.failed)),
+    Column::new("BUSY", 2, |worker, _| Cell::duration(worker.busy_time.as_ref())),
+    Column::new("IDLE", 2, |worker, _| Cell::duration(worker.idle_time.as_ref())),
+];
+
 /// Tables of pools and workers, and a line about the machine.
-fn activity(sample: &v1::StreamPoolMetricsResponse) -> String {
-    let headings = [
-        "POOL",
-        "BUSY",
-        "QUEUED C/H/N/L",
-        "WAITING",
-        "COMPLETED",
-        "FAILED",
-        "CANCELLED",
-        "IN",
-        "OUT",
-        "WAIT P99",
-        "RUN P99",
-    ];
-    let pools: Vec<_> = sample.pools.iter().map(pool_row).collect();
-    let mut text = format::table(headings, &pools);
-    let workers: Vec<_> = sample.pools.iter().flat_map(|pool| &pool.workers).map(worker_row).collect();
+fn activity(sample: &v1::StreamPoolMetricsResponse, view: &View) -> Text {
+    let mut text = Table::plain(&ACTIVITY).text(&sample.pools, view);
+    let workers: Vec<_> = sample.pools.iter().flat_map(|pool| &pool.workers).cloned().collect();
     if !workers.is_empty() {
-        let headings = ["WORKER", "TASK", "HANDLER", "COMPLETED", "FAILED", "BUSY", "IDLE"];
-        text = format!("{text}\n\n{}", format::table(headings, &workers));
+        text = text.and(&"\n\n".into()).and(&Table::plain(&WORKERS).text(&workers, view));
     }
     let system = sample.system.unwrap_or_default();
-    format!(
-        "{text}\n\nCPU {:.0}%, memory {:.0}%; server: {} MiB, {} threads",
+    let machine = format!(
+        "\n\nCPU {:.0}%, memory {:.0}%; server: {} MiB, {} threads",
         system.cpu_percent,
         system.memory_percent,
         system.process_memory_bytes >> 20,
         system.process_threads
-    )
-}
-
-fn pool_row(pool: &v1::PoolMetrics) -> [String; 11] {
-    let depths: Vec<_> = pool.priorities.iter().map(|depth| depth.queued.to_string()).collect();
-    let p99 = |times: &Option<v1::Percentiles>| {
-        times.as_ref().map(|times| format::duration(times.p99.as_ref())).unwrap_or_default()
-    };
-    [
-        pool.pool.clone(),
-        format!("{}/{}", pool.busy, pool.size),
-        depths.join("/"),
-        pool.waiting.to_string(),
-        pool.completed.to_string(),
-        pool.failed.to_string(),
-        pool.cancelled.to_string(),
-        format!("{:.0}/s", pool.submit_rate),
-        format!("{:.0}/s", pool.finish_rate),
-        p99(&pool.wait_time),
-        p99(&pool.run_time),
-    ]
-}
-
-fn worker_row(worker: &v1::Worker) -> [String; 7] {
-    let (task, handler) = match &worker.remote {
-        Some(remote) if !remote.connected => ("not connected".to_owned(), remote.handlers.join(", ")),
-        Some(remote) => (format!("{}/{} running", remote.running, remote.slots), remote.handlers.join(", ")),
-        None => (worker.current_task_id.clone(), worker.current_handler.clone()),
-    };
-    [
-        format!("{}/{}", worker.pool, worker.name),
-        task,
-        handler,
-        worker.completed.to_string(),
-        worker.failed.to_string(),
-        format::duration(worker.busy_time.as_ref()),
-        format::duration(worker.idle_time.as_ref()),
-    ]
+    );
+    text.and(&machine.into())
 }

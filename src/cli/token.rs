@@ -2,8 +2,9 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
+use clap::builder::styling::AnsiColor;
 use clap::{Args, Subcommand};
 use rustix::fs::{FlockOperation, flock};
 
@@ -15,7 +16,10 @@ use crate::model::{Clock, Grant, Role, SystemClock, Timestamp};
 
 use super::error::{CliError, Exit};
 use super::options::GlobalOptions;
-use super::{format, output};
+use super::output;
+use super::table::{Column, Table, TableArgs};
+use super::time::parse_duration;
+use super::view::{Cell, View};
 
 #[derive(Clone, Debug, Args)]
 pub struct TokenFile {
@@ -40,7 +44,7 @@ pub enum Command {
         #[arg(long = "handler", value_name = "HANDLER")]
         handlers: Vec<String>,
         /// Lifetime, such as 90d, at least 1s, until the year 9999 at most [default: no limit]
-        #[arg(long, value_parser = humantime::parse_duration, value_name = "DURATION")]
+        #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
         expires: Option<Duration>,
         /// Limit that replaces the one in [auth.limits], such as live_tasks=500. Can be repeated
         ///
@@ -52,7 +56,10 @@ pub enum Command {
         file: TokenFile,
     },
     /// List tokens: names, roles and expiry; the tokens themselves are not stored
+    #[command(visible_alias = "ls")]
     List {
+        #[command(flatten)]
+        table: TableArgs,
         #[command(flatten)]
         file: TokenFile,
     },
@@ -71,12 +78,12 @@ pub fn run(command: Command, options: &GlobalOptions) -> Exit {
         Command::Create { name, role, namespaces, handlers, expires, limits, file } => {
             create(&file.path, &name, (&role, namespaces, handlers), expires, &limits)
         }
-        Command::List { file } => list(&file.path, options.json()),
+        Command::List { table, file } => list(&file.path, &table, options),
         Command::Revoke { name_or_id, file } => revoke(&file.path, &name_or_id),
     };
     match result {
         Ok(()) => Exit::Success,
-        Err(error) => error.report(),
+        Err(error) => error.report(options.json()),
     }
 }
 
@@ -114,29 +121,44 @@ fn create(
     Ok(())
 }
 
-fn list(path: &Path, json: bool) -> Result<(), CliError> {
-    let file = read(path)?;
-    if json {
+static COLUMNS: [Column<KeyEntry>; 8] = [
+    Column::new("ID", 0, |entry, _| entry.id.as_str().into()),
+    Column::new("NAME", 0, |entry, _| entry.name.as_str().into()),
+    Column::new("ROLE", 0, |entry, _| entry.role.as_str().into()),
+    Column::new("NAMESPACES", 1, |entry, _| entry.namespaces.join(",").into()),
+    Column::new("HANDLERS", 4, |entry, _| entry.handlers.join(",").into()),
+    Column::new("CREATED", 3, |entry, view| view.at(created(entry))),
+    Column::new("EXPIRES", 2, |entry, view| match entry.expiry() {
+        Ok(Some(at)) if at <= view.now() => {
+            Cell::from(format!("{} (expired)", view.at(Some(at)).text)).colored(AnsiColor::Red)
+        }
+        Ok(at @ Some(_)) => view.at(at),
+        _ => "never".into(),
+    }),
+    Column::new("LIMITS", 5, |entry, _| entry.limits.to_string().into()),
+];
+
+fn created(entry: &KeyEntry) -> Option<Timestamp> {
+    let since_epoch = humantime::parse_rfc3339_weak(&entry.created_at).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(Timestamp::ZERO.after(since_epoch))
+}
+
+fn list(path: &Path, table: &TableArgs, options: &GlobalOptions) -> Result<(), CliError> {
+    let table = Table::new(&COLUMNS, table)?;
+    let mut file = read(path)?;
+    let view = View::of_stdout(options.time);
+    table.sort(&mut file.keys, &view);
+    if options.json() {
         for entry in &file.keys {
             let text = serde_json::to_string(entry).map_err(|error| usage(error.to_string()))?;
             output::stdout_line(&text);
         }
-        return Ok(());
-    }
-    let now = SystemClock.now();
-    let row = |entry: &KeyEntry| {
-        let mut expiry = entry.expires_at.clone().unwrap_or_else(|| "never".to_owned());
-        if matches!(entry.expiry(), Ok(Some(at)) if at <= now) {
-            expiry.push_str(" (expired)");
+    } else {
+        let text = table.text(&file.keys, &view);
+        if !text.is_empty() {
+            output::stdout_line(text);
         }
-        let namespaces = entry.namespaces.join(",");
-        let (handlers, limits) = (entry.handlers.join(","), entry.limits.to_string());
-        let [id, name, role, created] = [&entry.id, &entry.name, &entry.role, &entry.created_at].map(String::clone);
-        [id, name, role, namespaces, handlers, created, expiry, limits]
-    };
-    let rows: Vec<_> = file.keys.iter().map(row).collect();
-    let headings = ["ID", "NAME", "ROLE", "NAMESPACES", "HANDLERS", "CREATED", "EXPIRES", "LIMITS"];
-    output::stdout_line(format::table(headings, &rows));
+    }
     Ok(())
 }
 

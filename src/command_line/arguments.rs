@@ -143,35 +143,35 @@ fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse().map_err(|_| "must be an IP address and a port, such as 127.0.0.1:7070 or [::1]:7070; a host name can have several addresses")
 }
 
-/// Commands that do not call a server, and whether they have `--output`. They do not show the other global options.
-const LOCAL_COMMANDS: [(&str, bool); 8] = [
-    ("serve", false),
-    ("config", false),
-    ("store", true),
-    ("token", true),
-    ("doctor", true),
-    ("demo", false),
-    ("bench", false),
-    ("completion", false),
+/// Commands that do not call a server, with the global options that they have.
+const LOCAL_COMMANDS: [(&str, &[&str]); 8] = [
+    ("serve", &[]),
+    ("config", &[]),
+    ("store", &["output"]),
+    ("token", &["output", "time"]),
+    ("doctor", &["output"]),
+    ("demo", &[]),
+    ("bench", &[]),
+    ("completion", &[]),
 ];
 
 /// The command line, with the global options hidden where they have no effect.
 pub fn command_line() -> clap::Command {
     let mut line = Arguments::command();
     line.build();
-    for (name, has_output) in LOCAL_COMMANDS {
-        line = line.mut_subcommand(name, |command| hide_global_options(command, has_output));
+    for (name, shown) in LOCAL_COMMANDS {
+        line = line.mut_subcommand(name, |command| hide_global_options(command, shown));
     }
     line
 }
 
-fn hide_global_options(command: clap::Command, has_output: bool) -> clap::Command {
-    let without_effect = |arg: &clap::Arg| match arg.get_help_heading() {
-        Some(heading) => heading == cli::CONNECTION,
-        None => !has_output && arg.get_id() == "output",
+fn hide_global_options(command: clap::Command, shown: &'static [&'static str]) -> clap::Command {
+    let without_effect = |arg: &clap::Arg| {
+        let id = arg.get_id().as_str();
+        arg.get_help_heading() == Some(cli::CONNECTION) || (["output", "time"].contains(&id) && !shown.contains(&id))
     };
     let command = command.mut_args(|arg| if without_effect(&arg) { arg.hide(true) } else { arg });
-    command.mut_subcommands(|command| hide_global_options(command, has_output))
+    command.mut_subcommands(|command| hide_global_options(command, shown))
 }
 
 #[cfg(test)]
@@ -185,10 +185,12 @@ mod tests {
 
     #[test]
     fn local_commands_hide_the_connection_options() {
-        for (name, has_output) in LOCAL_COMMANDS {
+        for (name, shown) in LOCAL_COMMANDS {
             let text = help(&[name]);
             assert!(!text.contains("--server") && !text.contains("--token-file"), "{text}");
-            assert_eq!(text.contains("--output"), has_output, "{text}");
+            for option in ["output", "time"] {
+                assert_eq!(text.contains(&format!("--{option} ")), shown.contains(&option), "{text}");
+            }
         }
         assert!(!help(&["config", "dump"]).contains("--server"));
     }

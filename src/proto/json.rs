@@ -3,12 +3,18 @@
 //! One addition: the data of a payload with a JSON content type is written as a JSON value in the field `json`, if it
 //! is valid JSON. Its exact text is copied, so that numbers keep all digits and objects their order.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use prost::{Message, Name};
-use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MapKey, ReflectMessage, SerializeOptions, Value};
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, Kind, MapKey, MessageDescriptor, ReflectMessage, SerializeOptions, Value,
+};
 use serde::de::{Error as _, IgnoredAny};
 use serde_json::Error;
+use serde_json::value::RawValue;
+
+use super::v1::{Payload, SubmitTaskRequest, payload};
 
 /// The message whose data is written as JSON.
 pub const PAYLOAD: &str = "lineshaft.v1.Payload";
@@ -18,12 +24,59 @@ pub const PAYLOAD: &str = "lineshaft.v1.Payload";
 /// # Errors
 /// Those of [`encode`].
 pub fn encode_message<M: Message + Name>(message: &M) -> Result<Vec<u8>, Error> {
+    let encoded = message.encode_to_vec();
+    encode(&DynamicMessage::decode(descriptor::<M>()?, encoded.as_slice()).map_err(Error::custom)?)
+}
+
+/// Decodes a submission. The JSON text of its payload is kept as it is, since decoding could lose digits.
+///
+/// # Errors
+/// The text is not JSON, or does not match the message.
+pub fn decode_submission(text: &str) -> Result<SubmitTaskRequest, Error> {
+    let mut fields: BTreeMap<String, &RawValue> = serde_json::from_str(text)?;
+    let payload = match fields.get("payload") {
+        Some(payload) => json_payload(payload)?,
+        None => None,
+    };
+    if payload.is_some() {
+        fields.remove("payload");
+    }
+    let mut task: SubmitTaskRequest = decode(&serde_json::to_string(&fields)?)?;
+    task.payload = payload.or(task.payload);
+    Ok(task)
+}
+
+/// The payload, if it is given as a JSON value.
+fn json_payload(text: &RawValue) -> Result<Option<Payload>, Error> {
+    let mut fields: BTreeMap<String, &RawValue> = serde_json::from_str(text.get())?;
+    let Some(value) = fields.remove("json") else { return Ok(None) };
+    if !is_json(value.get()) {
+        return Err(Error::custom("payload.json: a string has half a pair of surrogates"));
+    }
+    let mut payload: Payload = decode(&serde_json::to_string(&fields)?)?;
+    if payload.kind.is_some() {
+        return Err(Error::custom("payload: has both json and data"));
+    }
+    payload.kind = Some(payload::Kind::Data(value.get().to_owned().into()));
+    if payload.content_type.is_empty() {
+        "application/json".clone_into(&mut payload.content_type);
+    }
+    Ok(Some(payload))
+}
+
+fn decode<M: Message + Name + Default>(text: &str) -> Result<M, Error> {
+    let mut parser = serde_json::Deserializer::from_str(text);
+    let message = DynamicMessage::deserialize(descriptor::<M>()?, &mut parser)?;
+    parser.end()?;
+    message.transcode_to().map_err(Error::custom)
+}
+
+fn descriptor<M: Name>() -> Result<MessageDescriptor, Error> {
     static CONTRACT: LazyLock<DescriptorPool> =
         LazyLock::new(|| DescriptorPool::decode(super::DESCRIPTORS).unwrap_or_default());
     let name = M::full_name();
     let descriptor = CONTRACT.get_message_by_name(&name);
-    let descriptor = descriptor.ok_or_else(|| Error::custom(format_args!("{name} is not in the contract")))?;
-    encode(&DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice()).map_err(Error::custom)?)
+    descriptor.ok_or_else(|| Error::custom(format_args!("{name} is not in the contract")))
 }
 
 /// # Errors
@@ -201,9 +254,9 @@ mod tests {
         (String::from_utf8(encode(&message).unwrap()).unwrap(), message)
     }
 
-    fn payload(data: &str, content_type: &str) -> v1::Payload {
-        let kind = Some(v1::payload::Kind::Data(data.to_owned().into()));
-        v1::Payload { kind, content_type: content_type.to_owned() }
+    fn payload(data: &str, content_type: &str) -> Payload {
+        let kind = Some(payload::Kind::Data(data.to_owned().into()));
+        Payload { kind, content_type: content_type.to_owned() }
     }
 
     #[test]
@@ -272,7 +325,7 @@ mod tests {
             let (text, _) = encoded("lineshaft.v1.Payload", &payload(data, content_type));
             assert!(text.starts_with("{\"data\":\""), "{text}");
         }
-        let raw = v1::Payload { kind: None, content_type: "application/json".to_owned() };
+        let raw = Payload { kind: None, content_type: "application/json".to_owned() };
         assert_eq!(encoded("lineshaft.v1.Payload", &raw).0, r#"{"contentType":"application/json"}"#);
     }
 }

@@ -231,9 +231,11 @@ fn copies_with_large_payloads_are_sent_in_batches_that_fit() {
     let payload = server.path("payload");
     std::fs::write(&payload, vec![b'1'; 100_000]).unwrap();
     let payload = format!("@{}", payload.display());
-    let submit = ["task", "submit", "compute", "--payload", &payload, "--count", "400", "--delay", "1h"];
+    let submit = ["task", "submit", "compute", "--payload", &payload, "--count", "400", "--delay", "1h", "-o", "json"];
     let (code, out, err) = run(&server, &submit);
     assert_eq!((code, out.lines().count()), (Some(0), 3), "{out} {err}");
+    let batches: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(batches.iter().all(|batch| batch["batchId"] == batches[0]["batchId"]), "{out}");
 }
 
 #[test]

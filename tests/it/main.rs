@@ -6,6 +6,8 @@
 mod backup;
 mod broken_connections;
 mod cli;
+mod cli_lists;
+mod cli_many;
 mod cli_output;
 mod clock_steps;
 mod collector;

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use serde::de::IgnoredAny;
 
 use crate::cli::error::CliError;
-use crate::cli::time::to_proto;
+use crate::cli::time::{parse_duration, to_proto};
 use crate::proto::json::is_json;
 use crate::proto::v1::{self, payload::Kind};
 
@@ -36,8 +36,6 @@ enum Durability {
 
 #[derive(Clone, Debug, Args)]
 pub struct TaskArgs {
-    /// Handler name; `lineshaft handler list` lists the handlers
-    handler: String,
     /// Payload: a text, @FILE for the contents of a file, or - for stdin
     #[arg(long, value_name = "TEXT|@FILE|-", conflicts_with = "json")]
     payload: Option<String>,
@@ -63,19 +61,19 @@ pub struct TaskArgs {
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
     /// Timeout of each attempt, such as 30s or 1h30m, 1ms to 24h [default: the handler's timeout]
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     timeout: Option<Duration>,
     /// Maximum number of attempts, 1 to 100; 1 means no retry [default: the handler's setting]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
     attempts: Option<i32>,
     /// Delay before the second attempt, such as 500ms, 0s to 365d [default: the handler's setting]
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     retry_delay: Option<Duration>,
     /// Factor by which the delay grows with each further attempt, 1 to 10 [default: the handler's setting]
     #[arg(long, value_name = "FACTOR", value_parser = factor)]
     retry_factor: Option<f64>,
     /// Upper limit of the delay, before jitter, from the delay to 365d [default: the handler's setting]
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     retry_max_delay: Option<Duration>,
     /// Maximum random addition to the delay, as a fraction of it, 0 to 1 [default: the handler's setting]
     #[arg(long, value_name = "FRACTION")]
@@ -84,11 +82,11 @@ pub struct TaskArgs {
     #[arg(long = "arg", value_name = "ARG", allow_hyphen_values = true)]
     args: Vec<String>,
     /// Earliest start, counted from the submission, such as 1h, 0s to 365d [default: no delay]
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     delay: Option<Duration>,
     /// Latest start, counted from the submission, such as 1h, 1ms to 365d; a task that has not started by then
     /// fails with EXPIRED [default: no limit]
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     expires_after: Option<Duration>,
     /// Never start the task twice, even if the server crashes while it runs
     #[arg(long)]
@@ -103,7 +101,7 @@ pub struct TaskArgs {
 
 impl TaskArgs {
     /// Builds the request. Reads the payload from its file or from stdin.
-    pub fn request(self) -> Result<v1::SubmitTaskRequest, CliError> {
+    pub fn request(self, handler: String) -> Result<v1::SubmitTaskRequest, CliError> {
         let payload = payload(self.payload, self.json)?;
         let overrides_retry = self.attempts.is_some()
             || self.retry_delay.is_some()
@@ -111,7 +109,7 @@ impl TaskArgs {
             || self.retry_max_delay.is_some()
             || self.jitter.is_some();
         Ok(v1::SubmitTaskRequest {
-            handler: self.handler,
+            handler,
             payload,
             priority: self.priority as i32,
             task_id: self.id.unwrap_or_default(),

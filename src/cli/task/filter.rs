@@ -1,11 +1,12 @@
-//! Filter options of `task list`, `watch` and `delete`.
+//! Filter options of `task list`, `watch`, `wait`, `cancel` and `delete`.
 
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 
-use crate::proto::v1;
-
 use crate::cli::error::CliError;
+use crate::cli::time::{parse_time, to_timestamp};
+use crate::model::{Clock, SystemClock, Timestamp};
+use crate::proto::v1;
 
 use super::args::{Priority, label, unique};
 
@@ -13,8 +14,8 @@ use super::args::{Priority, label, unique};
 /// labels, which must all match.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Filter {
-    /// Only the task with this ID. Can be repeated
-    #[arg(long = "id", value_name = "ID")]
+    /// Only these tasks
+    #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     ids: Vec<String>,
     /// Only tasks of this batch
     #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
@@ -49,28 +50,36 @@ enum TaskState {
     Cancelled = 6,
 }
 
-impl Filter {
-    /// Whether it matches every task.
-    pub fn is_empty(&self) -> bool {
-        v1::TaskFilter::try_from(self.clone()).is_ok_and(|filter| filter == v1::TaskFilter::default())
-    }
+/// When the tasks were submitted.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Period {
+    /// Only tasks that were submitted since this time, or in this time until now, such as 1h30m or 2026-05-01T10:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<Timestamp>,
+    /// Only tasks that were submitted before this time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    until: Option<Timestamp>,
 }
 
-impl TryFrom<Filter> for v1::TaskFilter {
-    type Error = CliError;
+fn time(text: &str) -> Result<Timestamp, String> {
+    parse_time(text, SystemClock.now())
+}
 
-    fn try_from(filter: Filter) -> Result<Self, CliError> {
-        Ok(Self {
-            task_ids: filter.ids,
-            batch_id: filter.batch.unwrap_or_default(),
-            labels: unique(filter.labels)?,
-            states: filter.states.into_iter().map(|state| state as i32).collect(),
-            pool: filter.pool.unwrap_or_default(),
-            handler: filter.handler.unwrap_or_default(),
-            namespace: filter.namespace.unwrap_or_default(),
-            priorities: filter.priorities.into_iter().map(|priority| priority as i32).collect(),
-            submitted_after: None,
-            submitted_before: None,
+impl Filter {
+    /// # Errors
+    /// A label is given twice.
+    pub fn request(self, period: Period) -> Result<v1::TaskFilter, CliError> {
+        Ok(v1::TaskFilter {
+            task_ids: self.ids,
+            batch_id: self.batch.unwrap_or_default(),
+            labels: unique(self.labels)?,
+            states: self.states.into_iter().map(|state| state as i32).collect(),
+            pool: self.pool.unwrap_or_default(),
+            handler: self.handler.unwrap_or_default(),
+            namespace: self.namespace.unwrap_or_default(),
+            priorities: self.priorities.into_iter().map(|priority| priority as i32).collect(),
+            submitted_after: period.since.map(to_timestamp),
+            submitted_before: period.until.map(to_timestamp),
         })
     }
 }

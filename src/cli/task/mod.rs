@@ -1,11 +1,15 @@
 //! `lineshaft task`.
 
 mod args;
+mod cancel;
+mod delete;
 mod filter;
 mod list;
 mod output;
 mod print;
+mod run;
 mod submit;
+mod wait;
 mod watch;
 
 use std::time::Duration;
@@ -16,45 +20,68 @@ use clap::builder::NonEmptyStringValueParser;
 use crate::proto::v1;
 
 use super::client::Client;
-use super::error::{CliError, CommandResult, Exit};
-use super::format::Printer;
-use super::time::to_proto;
+use super::error::{CliError, CommandResult};
+use super::printer::Printer;
+use super::table::TableArgs;
+use super::time::{parse_duration, to_proto};
 use args::TaskArgs;
-use filter::Filter;
+use filter::{Filter, Period};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Submit a task and print its ID
+    /// Submit tasks and print their IDs
     Submit {
+        /// Handler name; `lineshaft handler list` lists the handlers
+        #[arg(required_unless_present = "file")]
+        handler: Option<String>,
         #[command(flatten)]
         task: TaskArgs,
-        /// Submit this many copies in batches of up to 1000, and print the batch IDs
-        #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-        count: u64,
-        /// Wait until the task ends; the exit code reports its outcome
-        #[arg(long, conflicts_with = "count")]
+        /// Submit this many copies as a batch, and print its ID
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        count: Option<u64>,
+        /// Submit the tasks of a file as a batch, and print its ID; - for stdin. Each line is a task in the JSON form of
+        /// SubmitTaskRequest, such as {"handler":"io","payload":{"json":1}}
+        #[arg(long, value_name = "PATH", conflicts_with_all = ["handler", "count", "TaskArgs"])]
+        file: Option<String>,
+        /// Batch ID, for --count and --file [default: generated]
+        #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+        batch: Option<String>,
+        /// Wait until the tasks end; the exit code reports their outcome
+        #[arg(long)]
         wait: bool,
     },
     /// Submit a task, follow its state changes, and print its result
     Run {
+        /// Handler name; `lineshaft handler list` lists the handlers
+        handler: String,
         #[command(flatten)]
         task: TaskArgs,
     },
-    /// Show one task
+    /// Show tasks with their results
+    #[command(visible_alias = "show")]
     Get {
         /// Task ID
-        id: String,
+        #[arg(value_name = "ID", required = true)]
+        ids: Vec<String>,
     },
     /// List tasks, newest first
+    #[command(visible_aliases = ["ls", "ps"])]
     List {
         #[command(flatten)]
         filter: Filter,
+        #[command(flatten)]
+        period: Period,
         /// Maximum number of tasks, at least 1
-        #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        #[arg(long, short = 'n', default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         limit: u64,
         /// List all matching tasks
         #[arg(long, conflicts_with = "limit")]
         all: bool,
+        /// Refresh the table every second until interrupted
+        #[arg(long)]
+        watch: bool,
+        #[command(flatten)]
+        table: TableArgs,
     },
     /// Print state changes until interrupted; reconnects and continues after a broken connection
     Watch {
@@ -68,30 +95,41 @@ pub enum Command {
         #[arg(long, conflicts_with = "after")]
         snapshot: bool,
     },
-    /// Wait until a task ends; the exit code reports its outcome
+    /// Wait until tasks end; the exit code reports their outcome
+    ///
+    /// With IDs, prints these tasks. With a filter, waits for the tasks that match now and prints how many ended how. If
+    /// outcomes differ, the exit code is that of failed tasks, then of cancelled ones.
     Wait {
-        /// Task ID
-        id: String,
-        /// Maximum time to wait, such as 30s; exit code 6 if the task has not ended by then [default: no limit]
-        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+        #[command(flatten)]
+        filter: Filter,
+        #[command(flatten)]
+        period: Period,
+        /// Maximum time to wait, such as 30 or 1m30s; exit code 6 if a task has not ended by then [default: no limit]
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         timeout: Option<Duration>,
     },
-    /// Cancel a task
+    /// Cancel tasks
     Cancel {
-        /// Task ID
-        id: String,
-        /// Reason, stored with the task
+        #[command(flatten)]
+        filter: Filter,
+        #[command(flatten)]
+        period: Period,
+        /// Confirm the cancellation of all unfinished tasks; required if no task and no filter is given
+        #[arg(long)]
+        yes: bool,
+        /// Reason, stored with the tasks
         #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
         reason: String,
-        /// Kill a running task at once instead of asking it to stop first
+        /// Kill running tasks at once instead of asking them to stop first
         #[arg(long)]
         force: bool,
         /// Time between asking a running task to stop and killing it, such as 5s, 0s to 5m [default: the
         /// handler's grace]
-        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         grace: Option<Duration>,
     },
     /// Print the output of a task
+    #[command(visible_alias = "logs")]
     Output {
         /// Task ID
         id: String,
@@ -99,8 +137,11 @@ pub enum Command {
         #[arg(long)]
         stderr: bool,
         /// Continue until the attempt ends
-        #[arg(long)]
+        #[arg(long, short)]
         follow: bool,
+        /// Start with the last N lines
+        #[arg(long, value_name = "N", conflicts_with = "offset")]
+        tail: Option<usize>,
         /// Start at this byte
         #[arg(long, default_value_t = 0, value_name = "BYTES", value_parser = clap::value_parser!(i64).range(0..))]
         offset: i64,
@@ -112,7 +153,9 @@ pub enum Command {
     Delete {
         #[command(flatten)]
         filter: Filter,
-        /// Confirm the deletion of all finished tasks; required if no filter is given
+        #[command(flatten)]
+        period: Period,
+        /// Confirm the deletion of all finished tasks; required if no task and no filter is given
         #[arg(long)]
         yes: bool,
     },
@@ -120,45 +163,75 @@ pub enum Command {
 
 pub async fn run(command: Command, client: Client, printer: Printer) -> CommandResult {
     match command {
-        Command::Submit { task, count: 1, wait } => submit::one(task, wait, client, printer).await,
-        Command::Submit { task, count, .. } => submit::many(task, count, client, printer).await,
-        Command::Run { task } => submit::and_follow(task, client, printer).await,
-        Command::Get { id } => {
-            let request = v1::GetTaskRequest { task_id: id, include_payload: true };
-            let response = client.tasks().get_task(request).await?.into_inner();
-            printer.print(&response.task.unwrap_or_default(), print::details);
-            Ok(Exit::Success)
+        Command::Submit { file: Some(path), batch, wait, .. } => {
+            submit::file(&path, submit::Options { batch_id: batch, wait }, client, printer).await
         }
-        Command::List { filter, limit, all } => {
+        Command::Submit { handler, task, count: Some(count), batch, wait, .. } => {
+            let options = submit::Options { batch_id: batch, wait };
+            submit::copies(task, handler.unwrap_or_default(), count, options, client, printer).await
+        }
+        Command::Submit { batch: Some(_), .. } => Err(CliError::Usage("--batch requires --count or --file".to_owned())),
+        Command::Submit { handler, task, wait, .. } => {
+            submit::one(task.request(handler.unwrap_or_default())?, wait, client, printer).await
+        }
+        Command::Run { handler, task } => run::run(task.request(handler)?, client, printer).await,
+        Command::Get { ids } => {
+            let get = async |task_id| {
+                let request = v1::GetTaskRequest { task_id, include_payload: true };
+                Ok(client.tasks().get_task(request).await?.into_inner().task.unwrap_or_default())
+            };
+            printer.print_each(ids, get, print::details).await
+        }
+        Command::List { filter, period, limit, all, watch, table } => {
             let limit = usize::try_from(if all { u64::MAX } else { limit }).unwrap_or(usize::MAX);
-            list::run(filter, limit, client, printer).await
+            let options = list::Options { filter: filter.request(period)?, limit, table, watch };
+            list::run(options, client, printer).await
         }
-        Command::Watch { filter, after, snapshot } => watch::run(filter, after, snapshot, client, printer).await,
-        Command::Wait { id, timeout } => submit::wait(id, timeout, client, printer).await,
-        Command::Cancel { id, reason, force, grace } => {
+        Command::Watch { filter, after, snapshot } => {
+            watch::run(filter.request(Period::default())?, after, snapshot, client, printer).await
+        }
+        Command::Wait { filter, period, timeout } => match filter.request(period)? {
+            filter if filter == v1::TaskFilter::default() => Err(CliError::Usage(
+                "name the tasks to wait for: IDs, or a filter such as --batch or --label".to_owned(),
+            )),
+            filter => match &*only_ids(&filter) {
+                [] => wait::matching(filter, timeout, &client, printer).await,
+                [id] => wait::one(id.clone(), timeout, &client, printer).await,
+                ids => wait::several(ids, timeout, &client, printer).await,
+            },
+        },
+        Command::Cancel { filter, period, yes, reason, force, grace } => {
+            let filter = confirmed(filter.request(period)?, yes, "cancels all unfinished tasks")?;
             let mode = if force { v1::CancelMode::Force } else { v1::CancelMode::Graceful }.into();
-            let request = v1::CancelTaskRequest { task_id: id, reason, mode, grace: grace.map(to_proto) };
-            let response = client.tasks().cancel_task(request).await?.into_inner();
-            printer.print(&response, print::cancel);
-            Ok(Exit::Success)
+            let request = v1::CancelTaskRequest { task_id: String::new(), reason, mode, grace: grace.map(to_proto) };
+            match &*only_ids(&filter) {
+                [] => cancel::matching(filter, request, &client, printer).await,
+                ids => cancel::named(ids, request, &client, printer).await,
+            }
         }
-        Command::Output { id, stderr, follow, offset, attempt } => {
+        Command::Output { id, stderr, follow, tail, offset, attempt } => {
             let stream = if stderr { v1::OutputStream::Stderr } else { v1::OutputStream::Stdout }.into();
             let attempt = attempt.unwrap_or_default();
             let request = v1::ReadOutputRequest { task_id: id, stream, offset, follow, attempt };
-            output::run(request, client, printer).await
+            output::run(request, tail, client, printer).await
         }
-        Command::Delete { filter, yes } => delete(filter, yes, client, printer).await,
+        Command::Delete { filter, period, yes } => {
+            let filter = confirmed(filter.request(period)?, yes, "deletes all finished tasks")?;
+            delete::run(filter, client, printer).await
+        }
     }
 }
 
-async fn delete(filter: Filter, confirmed: bool, client: Client, printer: Printer) -> CommandResult {
-    if filter.is_empty() && !confirmed {
-        let text = "this deletes all finished tasks; pass --yes to confirm";
-        return Err(CliError::Usage(text.to_owned()));
+/// The IDs of a filter that has nothing else.
+fn only_ids(filter: &v1::TaskFilter) -> Vec<String> {
+    let ids = v1::TaskFilter { task_ids: filter.task_ids.clone(), ..v1::TaskFilter::default() };
+    if *filter == ids { ids.task_ids } else { Vec::new() }
+}
+
+/// The filter, unless it matches all tasks and the user has not confirmed that.
+fn confirmed(filter: v1::TaskFilter, yes: bool, effect: &str) -> Result<v1::TaskFilter, CliError> {
+    if filter == v1::TaskFilter::default() && !yes {
+        return Err(CliError::Usage(format!("this {effect}; pass --yes to confirm")));
     }
-    let request = v1::DeleteTasksRequest { filter: Some(filter.try_into()?) };
-    let response = client.tasks().delete_tasks(request).await?.into_inner();
-    printer.print(&response, |response| format!("{} deleted", response.deleted));
-    Ok(Exit::Success)
+    Ok(filter)
 }

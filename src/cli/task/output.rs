@@ -1,21 +1,32 @@
 //! `lineshaft task output`: the output of an attempt; with `--follow` across broken connections.
 
+use bytes::Buf;
 use tonic::{Code, Status};
 
 use crate::cli::client::Client;
 use crate::cli::error::{CommandResult, Exit};
-use crate::cli::format::Printer;
 use crate::cli::output;
+use crate::cli::printer::Printer;
 use crate::cli::reconnect::{GIVE_UP_AFTER, Reconnect};
 use crate::cli::terminal;
 use crate::proto::v1;
 
 use super::print;
 
-pub async fn run(request: v1::ReadOutputRequest, client: Client, printer: Printer) -> CommandResult {
+/// Prints the output, or the last `tail` lines of it and what follows them.
+pub async fn run(
+    request: v1::ReadOutputRequest,
+    tail: Option<usize>,
+    client: Client,
+    printer: Printer,
+) -> CommandResult {
     let reconnect = Reconnect::new(GIVE_UP_AFTER);
-    let mut reader = Reader { request, started: None, printer, begun: Vec::new(), reconnect };
-    let read = if reader.request.follow { reader.follow(&client).await } else { reader.read(&client).await };
+    let mut reader = Reader { request, started: None, printer, kept: None, begun: Vec::new(), reconnect };
+    let read = match tail {
+        Some(lines) => reader.tail(lines, &client).await,
+        None if reader.request.follow => reader.follow(reader.request.attempt == 0, false, &client).await,
+        None => reader.read(&client).await,
+    };
     output::stdout_bytes(terminal::bytes(&reader.begun).as_bytes());
     read?;
     Ok(Exit::Success)
@@ -27,6 +38,8 @@ struct Reader {
     /// When the attempt started whose output was printed last; kept to follow it.
     started: Option<Started>,
     printer: Printer,
+    /// Output that is kept and not printed.
+    kept: Option<v1::ReadOutputResponse>,
     /// The beginning of a character whose end is in the next piece.
     begun: Vec<u8>,
     reconnect: Reconnect,
@@ -62,11 +75,31 @@ impl Reader {
         Ok(())
     }
 
+    /// Prints the last lines, then what follows them. The server keeps little enough of an attempt to read all of it.
+    async fn tail(&mut self, lines: usize, client: &Client) -> Result<(), Status> {
+        let (follow, all_attempts) = (self.request.follow, self.request.attempt == 0);
+        self.request.follow = false;
+        self.kept = Some(v1::ReadOutputResponse::default());
+        self.read(client).await?;
+        if let Some(mut kept) = self.kept.take() {
+            let start = start_of_last(lines, &kept.data);
+            kept.offset += i64::try_from(start).unwrap_or(0);
+            kept.data.advance(start);
+            if !kept.data.is_empty() {
+                self.print(&kept);
+            }
+        }
+        if !follow {
+            return Ok(());
+        }
+        self.request.follow = true;
+        let has_begun = self.request.attempt > 0;
+        self.follow(all_attempts, has_begun, client).await
+    }
+
     /// Reads the attempts of the task to the end of the last one. After a broken connection attempt by attempt, because a
     /// new call for all of them would apply the offset to the present attempt.
-    async fn follow(&mut self, client: &Client) -> Result<(), Status> {
-        let all_attempts = self.request.attempt == 0;
-        let mut is_resumed = false;
+    async fn follow(&mut self, all_attempts: bool, mut is_resumed: bool, client: &Client) -> Result<(), Status> {
         loop {
             match self.read(client).await {
                 Ok(()) if all_attempts && is_resumed && self.request.attempt > 0 => {
@@ -123,6 +156,14 @@ impl Reader {
 
     /// What is not a terminal gets exactly the bytes.
     fn print(&mut self, piece: &v1::ReadOutputResponse) {
+        if let Some(kept) = &mut self.kept {
+            if kept.data.is_empty() || piece.skipped > 0 {
+                (kept.offset, kept.attempt) = (piece.offset, piece.attempt);
+                kept.data.clear();
+            }
+            kept.data = [&kept.data[..], &piece.data].concat().into();
+            return;
+        }
         if piece.skipped > 0 {
             output::status(format_args!("[{} bytes were not stored]", piece.skipped));
         }
@@ -139,7 +180,33 @@ impl Reader {
     }
 }
 
+/// Where the last lines begin. A line without a newline at its end counts.
+fn start_of_last(lines: usize, data: &[u8]) -> usize {
+    let text = data.strip_suffix(b"\n").unwrap_or(data);
+    let ends = text.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+    if lines == 0 { data.len() } else { ends.take(lines).nth(lines - 1).unwrap_or(0) }
+}
+
 async fn get(client: &Client, task: &str) -> Result<v1::Task, Status> {
     let request = v1::GetTaskRequest { task_id: task.to_owned(), include_payload: false };
     Ok(client.tasks().get_task(request).await?.into_inner().task.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_found_with_and_without_a_newline_at_the_end() {
+        for (data, lines, last) in [
+            ("a\nb\nc\n", 2, "b\nc\n"),
+            ("a\nb\nc", 2, "b\nc"),
+            ("a\nb\nc\n", 9, "a\nb\nc\n"),
+            ("a\n\n", 1, "\n"),
+            ("a\nb\n", 0, ""),
+            ("", 3, ""),
+        ] {
+            assert_eq!(&data[start_of_last(lines, data.as_bytes())..], last, "{data:?} {lines}");
+        }
+    }
 }

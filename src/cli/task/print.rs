@@ -1,54 +1,69 @@
 //! Prints tasks, their events and their output.
 
 use crate::cli::error::Exit;
-use crate::cli::format::{self, Printer};
-use crate::cli::{output, terminal};
+use crate::cli::printer::Printer;
+use crate::cli::view::{self, Cell, Text, View};
+use crate::cli::{format, output, terminal};
 use crate::proto::v1::{self, payload::Kind};
 
-/// Every field of a task, one per line.
-pub fn details(task: &v1::Task) -> String {
+/// Every field of a task that has a value, one per line.
+pub fn details(task: &v1::Task, view: &View) -> Text {
     let labels = task.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ");
     let run_time = task.resource_usage.as_ref().map(|usage| format::duration(usage.run_time.as_ref()));
-    let fields = format::fields(&[
-        ("id", task.task_id.clone()),
-        ("state", format::task_state(task.state)),
-        ("handler", task.handler.clone()),
-        ("pool", task.pool.clone()),
-        ("priority", format::priority(task.priority)),
-        ("name", task.display_name.clone()),
-        ("labels", labels),
-        ("batch", task.batch_id.clone()),
-        ("attempt", task.attempt.to_string()),
-        ("submitted", format::timestamp(task.submitted_at.as_ref())),
-        ("started", format::timestamp(task.started_at.as_ref())),
-        ("finished", format::timestamp(task.finished_at.as_ref())),
-        ("run time", run_time.unwrap_or_default()),
-        ("worker", task.worker.clone()),
-        ("failure", format::failure(task.failure.as_ref())),
-    ]);
+    let is_waiting = task.state() == v1::TaskState::Waiting;
+    let fields = view::fields(
+        view,
+        &[
+            ("id", task.task_id.as_str().into()),
+            ("state", Cell::state(task.state)),
+            ("handler", task.handler.as_str().into()),
+            ("pool", task.pool.as_str().into()),
+            ("priority", format::priority(task.priority).into()),
+            ("name", task.display_name.as_str().into()),
+            ("labels", labels.into()),
+            ("batch", task.batch_id.as_str().into()),
+            ("attempt", Cell::number(task.attempt)),
+            ("submitted", view.time(task.submitted_at.as_ref())),
+            ("eligible", view.time(task.eligible_at.as_ref().filter(|_| is_waiting))),
+            ("started", view.time(task.started_at.as_ref())),
+            ("finished", view.time(task.finished_at.as_ref())),
+            ("run time", run_time.unwrap_or_default().into()),
+            ("progress", progress(task).into()),
+            ("worker", task.worker.as_str().into()),
+            ("failure", format::failure(task.failure.as_ref()).into()),
+            ("cancelled by", task.cancel.as_ref().map(cancelled_by).unwrap_or_default().into()),
+        ],
+    );
     let detail = task.failure.as_ref().map_or("", |failure| &failure.detail);
     let result = data_of(task.result.as_ref()).map(terminal::bytes).unwrap_or_default();
-    format!("{fields}{}{}", format::block("detail", detail), format::block("result", &result))
+    fields.and(&view::block("detail", detail)).and(&view::block("result", &result))
+}
+
+fn progress(task: &v1::Task) -> String {
+    let percent = if task.progress > 0.0 { format!("{:.0}% ", 100.0 * task.progress) } else { String::new() };
+    let shown = format!("{percent}{}", task.progress_note);
+    if task.state() == v1::TaskState::Running { shown.trim_end().to_owned() } else { String::new() }
+}
+
+fn cancelled_by(cancel: &v1::CancelReceipt) -> String {
+    let reason = if cancel.reason.is_empty() { String::new() } else { format!(": {}", cancel.reason) };
+    format!("{}{reason}", cancel.requested_by)
 }
 
 /// One line: revision, task, state, and what is special about the event.
-pub fn event(event: &v1::TaskEvent) -> String {
-    let id = terminal::line(&event.task_id);
-    let mut line = format!("{:>8} {id} {}", event.revision, format::task_state(event.state));
+pub fn event(event: &v1::TaskEvent, view: &View) -> Text {
+    let state = Cell::state(event.state);
+    let state = view.paint(&state.text, state.color);
+    let mut line = format!("{:>8} {} {state}", event.revision, terminal::line(&event.task_id));
     let stopping = event.cancel.as_ref().is_some_and(|cancel| cancel.stopped_at.is_none());
     let stopping = if stopping { "asked to stop" } else { "" };
-    for extra in [event.worker.clone(), format::failure(event.failure.as_ref()), stopping.to_owned()] {
+    let deleted = if event.deleted { "deleted" } else { "" };
+    for extra in [&event.worker, &*format::failure(event.failure.as_ref()), stopping, deleted] {
         if !extra.is_empty() {
-            line = format!("{line} {}", terminal::line(&extra));
+            line = format!("{line} {}", terminal::line(extra));
         }
     }
-    if event.deleted { format!("{line} deleted") } else { line }
-}
-
-/// The state after a cancel: a running task has only been asked to stop.
-pub fn cancel(response: &v1::CancelTaskResponse) -> String {
-    let stopping = response.state == v1::TaskState::Running as i32;
-    format!("{}{}", format::task_state(response.state), if stopping { ", asked to stop" } else { "" })
+    Text::from_safe(line)
 }
 
 /// Prints the result, or the state and the failure of a task without a result; as JSON, the task. What is not a terminal

@@ -1,145 +1,212 @@
-//! `lineshaft task submit`, `run` and `wait`.
+//! `lineshaft task submit`: one task, copies of it, or the tasks of a file.
 
-use std::time::Duration;
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{BufRead, BufReader, stdin};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use prost::Message;
-use tokio::time::Instant;
-use tonic::{Response, Status};
 
 use crate::cli::client::Client;
 use crate::cli::error::{CliError, CommandResult, Exit};
-use crate::cli::format::Printer;
 use crate::cli::output;
-use crate::cli::reconnect::{GIVE_UP_AFTER, Reconnect};
-use crate::cli::time::to_proto;
+use crate::cli::printer::Printer;
+use crate::cli::progress::Progress;
 use crate::model::limits;
-use crate::proto::v1::{self, run_task_response};
+use crate::proto::{json, v1};
 
 use super::args::TaskArgs;
-use super::print;
+use super::wait;
 
-/// Tasks per batch of `--count`.
+/// Tasks per call.
 const BATCH_SIZE: usize = 1_000;
-/// Bytes of a batch; the rest of a message is left for its other fields.
+/// Bytes of the tasks of a call; the rest of a message is left for its other fields.
 const BATCH_BYTES: usize = limits::MESSAGE_BYTES_MAX - 1_024;
 /// Bytes of tag and length of a task in a batch, at most.
 const TASK_OVERHEAD: usize = 6;
 
-pub async fn one(task: TaskArgs, wait_for_end: bool, client: Client, printer: Printer) -> CommandResult {
-    let response = client.tasks().submit_task(task.request()?).await?.into_inner();
+pub async fn one(
+    request: v1::SubmitTaskRequest,
+    wait_for_end: bool,
+    client: Client,
+    printer: Printer,
+) -> CommandResult {
+    let response = client.tasks().submit_task(request).await?.into_inner();
     if response.duplicate {
         output::status("Duplicate submission: this task was already accepted");
     }
     if wait_for_end {
         output::status(&response.task_id);
-        return wait(response.task_id, None, client, printer).await;
+        return wait::one(response.task_id, None, &client, printer).await;
     }
     printer.print(&response, |response| response.task_id.clone());
     Ok(Exit::Success)
 }
 
-pub async fn many(task: TaskArgs, count: u64, client: Client, printer: Printer) -> CommandResult {
-    let request = task.request()?;
+/// How to submit many tasks.
+#[derive(Debug)]
+pub struct Options {
+    /// Generated if it is not given.
+    pub batch_id: Option<String>,
+    pub wait: bool,
+}
+
+pub async fn copies(
+    task: TaskArgs,
+    handler: String,
+    count: u64,
+    options: Options,
+    client: Client,
+    printer: Printer,
+) -> CommandResult {
+    let request = task.request(handler)?;
     if !request.task_id.is_empty() || !request.request_id.is_empty() {
         return Err(CliError::Usage("--id and --request-id cannot be used with --count".to_owned()));
     }
-    let bar = ProgressBar::new(count).with_style(
-        ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} submitted, {per_sec}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar()),
-    );
-    let batch_size = batch_size(&request);
-    let mut left = count;
-    while left > 0 {
-        let size = left.min(batch_size);
-        let tasks = (0..size).map(|_| request.clone()).collect();
-        let batch = v1::BatchSubmitTasksRequest { tasks, batch_id: String::new() };
-        let response = client.tasks().batch_submit_tasks(batch).await?.into_inner();
-        printer.print(&response, |response| response.batch_id.clone());
-        bar.inc(size);
-        left -= size;
+    let mut batch = Batch::new(options, Some(count), client, printer);
+    for _ in 0..count {
+        batch.add(request.clone()).await?;
     }
-    bar.finish();
-    Ok(Exit::Success)
+    batch.finish().await
 }
 
-/// How many copies of a task a batch can have. At least 1: the server then names what is too large.
-fn batch_size(task: &v1::SubmitTaskRequest) -> u64 {
-    (BATCH_BYTES / (task.encoded_len() + TASK_OVERHEAD)).clamp(1, BATCH_SIZE) as u64
-}
-
-/// Submits a task, prints its events to stderr and its result to stdout. If the connection breaks after the task was
-/// accepted, waits for its end over a new one.
-pub async fn and_follow(task: TaskArgs, client: Client, printer: Printer) -> CommandResult {
-    let request = v1::RunTaskRequest { task: Some(task.request()?) };
-    let mut responses = client.tasks().run_task(request).await?.into_inner();
-    let mut reconnect = Reconnect::new(GIVE_UP_AFTER);
-    let mut accepted = None;
-    let status = loop {
-        match responses.message().await {
-            Ok(None) => break Status::unavailable("the server ended the stream"),
-            Err(status) => break status,
-            Ok(Some(response)) => match response.kind {
-                Some(run_task_response::Kind::Accepted(receipt)) => {
-                    output::status(format_args!("{} accepted", receipt.task_id));
-                    accepted = Some(receipt.task_id);
-                }
-                Some(run_task_response::Kind::Event(event)) => output::status(print::event(&event)),
-                Some(run_task_response::Kind::Task(task)) => return Ok(print::result(&task, printer)),
-                None => {}
-            },
-        }
-        reconnect.answered();
+/// Submits the tasks of a file, one on each line, in the JSON form of `SubmitTaskRequest`.
+pub async fn file(path: &str, options: Options, client: Client, printer: Printer) -> CommandResult {
+    let failed = |error: std::io::Error| CliError::Usage(format!("failed to read `{path}`: {error}"));
+    let lines: Box<dyn BufRead> = match path {
+        "-" => Box::new(BufReader::new(stdin())),
+        path => Box::new(BufReader::new(File::open(path).map_err(failed)?)),
     };
-    let Some(id) = accepted else { return Err(status.into()) };
-    reconnect.pause(status).await?;
-    Ok(print::result(&until_finished(&id, None, &client, reconnect).await?, printer))
-}
-
-pub async fn wait(id: String, timeout: Option<Duration>, client: Client, printer: Printer) -> CommandResult {
-    let task = until_finished(&id, timeout, &client, Reconnect::new(GIVE_UP_AFTER)).await?;
-    printer.print(&task, print::details);
-    Ok(print::exit_of(task.state))
-}
-
-/// Waits until a task has finished or the time is over, in calls of at most `WAIT_MAX` each, which is the server's limit.
-async fn until_finished(
-    id: &str,
-    timeout: Option<Duration>,
-    client: &Client,
-    mut reconnect: Reconnect,
-) -> Result<v1::Task, CliError> {
-    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    loop {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let call_timeout = left.unwrap_or(limits::WAIT_MAX).min(limits::WAIT_MAX);
-        let request = v1::WaitTaskRequest { task_id: id.to_owned(), timeout: Some(to_proto(call_timeout)) };
-        match client.tasks().wait_task(request).await.map(Response::into_inner) {
-            Ok(response) if response.finished || left.is_some_and(|left| left <= call_timeout) => {
-                return Ok(response.task.unwrap_or_default());
+    let mut batch = Batch::new(options, None, client, printer);
+    for (index, line) in lines.lines().enumerate() {
+        let line = line.map_err(failed)?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let number = index + 1;
+        let task = json::decode_submission(&line).map_err(|error| {
+            let submitted = batch.submitted;
+            CliError::Usage(format!("{path}: line {number}: {error}; the {submitted} tasks before were submitted"))
+        });
+        match task {
+            Ok(task) => batch.add_line(number, task).await?,
+            Err(error) => {
+                batch.send().await?;
+                return Err(error);
             }
-            Ok(_) => reconnect.answered(),
-            Err(status) if left.is_some_and(|left| left.is_zero()) => return Err(status.into()),
-            Err(status) => reconnect.pause(status).await?,
         }
     }
+    batch.finish().await
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Tasks that are submitted in calls of many tasks.
+struct Batch {
+    id: String,
+    wait: bool,
+    client: Client,
+    printer: Printer,
+    progress: Progress,
+    tasks: Vec<v1::SubmitTaskRequest>,
+    bytes: usize,
+    /// Numbers of the lines of `tasks`, if they are from a file.
+    lines: Vec<usize>,
+    submitted: usize,
+    /// Tasks to wait for, and the token of a watch for their ends.
+    waiting: HashSet<String>,
+    repeated: Vec<String>,
+    resume_token: String,
+}
 
-    #[test]
-    fn a_batch_fits_into_a_message() {
-        for bytes in [0, 1, 100, 10_000, 16_000, 17_000, 100_000, 1 << 20, 40 << 20] {
-            let kind = Some(v1::payload::Kind::Data(vec![b'x'; bytes].into()));
-            let payload = Some(v1::Payload { kind, content_type: String::new() });
-            let task = v1::SubmitTaskRequest { payload, ..v1::SubmitTaskRequest::default() };
-            let size = usize::try_from(batch_size(&task)).unwrap();
-            let batch = v1::BatchSubmitTasksRequest { tasks: vec![task; size], batch_id: String::new() };
-            let fits = batch.encoded_len() <= limits::MESSAGE_BYTES_MAX;
-            assert!((1..=BATCH_SIZE).contains(&size) && (fits || size == 1), "{bytes}: {size}");
-            assert!(size == BATCH_SIZE || batch.encoded_len() > limits::MESSAGE_BYTES_MAX / 2, "{bytes}: {size}");
+impl Batch {
+    fn new(options: Options, total: Option<u64>, client: Client, printer: Printer) -> Self {
+        Self {
+            id: options.batch_id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string()),
+            wait: options.wait,
+            client,
+            printer,
+            progress: Progress::new(total, "submitted"),
+            tasks: Vec::new(),
+            bytes: 0,
+            lines: Vec::new(),
+            submitted: 0,
+            waiting: HashSet::new(),
+            repeated: Vec::new(),
+            resume_token: String::new(),
         }
+    }
+
+    async fn add_line(&mut self, number: usize, task: v1::SubmitTaskRequest) -> Result<(), CliError> {
+        self.make_room(&task).await?;
+        self.lines.push(number);
+        self.add(task).await
+    }
+
+    async fn add(&mut self, task: v1::SubmitTaskRequest) -> Result<(), CliError> {
+        self.make_room(&task).await?;
+        self.bytes += task.encoded_len() + TASK_OVERHEAD;
+        self.tasks.push(task);
+        Ok(())
+    }
+
+    /// A task that does not fit into a message is sent alone: the server then names what is too large.
+    async fn make_room(&mut self, task: &v1::SubmitTaskRequest) -> Result<(), CliError> {
+        let is_full = self.tasks.len() == BATCH_SIZE || self.bytes + task.encoded_len() + TASK_OVERHEAD > BATCH_BYTES;
+        if is_full { self.send().await } else { Ok(()) }
+    }
+
+    async fn send(&mut self) -> Result<(), CliError> {
+        let tasks = std::mem::take(&mut self.tasks);
+        let lines = std::mem::take(&mut self.lines);
+        self.bytes = 0;
+        if tasks.is_empty() {
+            return Ok(());
+        }
+        let count = tasks.len();
+        let request = v1::BatchSubmitTasksRequest { tasks, batch_id: self.id.clone() };
+        let response = match self.client.tasks().batch_submit_tasks(request).await {
+            Ok(response) => response.into_inner(),
+            Err(status) => {
+                if let (Some(first), Some(last)) = (lines.first(), lines.last()) {
+                    let text = format!("lines {first} to {last} were refused: tasks[0] is line {first}");
+                    output::status(format_args!("{text}; {} tasks before were submitted", self.submitted));
+                }
+                return Err(status.into());
+            }
+        };
+        let is_first = self.submitted == 0;
+        self.submitted += count;
+        self.progress.add(count as u64);
+        if self.wait {
+            self.wait_for(response, is_first);
+        } else if is_first || self.printer.is_json() {
+            self.progress.suspend(|| self.printer.print(&response, |response| response.batch_id.clone()));
+        }
+        Ok(())
+    }
+
+    fn wait_for(&mut self, response: v1::BatchSubmitTasksResponse, is_first: bool) {
+        if is_first {
+            self.resume_token = response.resume_token;
+            self.progress.suspend(|| output::status(&self.id));
+        }
+        let mut duplicates = response.duplicates.into_iter();
+        for id in response.task_ids {
+            // A watch of this batch has no events of tasks of other batches.
+            if duplicates.next() == Some(true) {
+                self.repeated.push(id);
+            } else {
+                self.waiting.insert(id);
+            }
+        }
+    }
+
+    async fn finish(mut self) -> CommandResult {
+        self.send().await?;
+        if !self.wait {
+            return Ok(Exit::Success);
+        }
+        drop(self.progress);
+        let filter = v1::TaskFilter { batch_id: self.id, ..v1::TaskFilter::default() };
+        let watched = wait::Watched { filter, resume_token: self.resume_token, ids: self.waiting };
+        wait::all(watched, self.repeated, None, &self.client, self.printer).await
     }
 }

@@ -7,26 +7,26 @@ use tonic_types::StatusExt;
 
 use crate::cli::client::Client;
 use crate::cli::error::{CommandResult, Exit};
-use crate::cli::format::{self, Printer};
+use crate::cli::printer::Printer;
 use crate::cli::reconnect::Reconnect;
+use crate::cli::view::{Cell, Text};
 use crate::cli::{output, terminal};
 use crate::proto::v1::{self, watch_tasks_response::Kind};
 
-use super::filter::Filter;
 use super::print;
 
 /// Reason of the error with which a watch ends when the server drains.
 const DRAINING: &str = "DRAINING";
 
 pub async fn run(
-    filter: Filter,
+    filter: v1::TaskFilter,
     after: Option<String>,
     snapshot: bool,
     client: Client,
     printer: Printer,
 ) -> CommandResult {
     let mut request = v1::WatchTasksRequest {
-        filter: Some(filter.try_into()?),
+        filter: Some(filter),
         resume_token: after.unwrap_or_default(),
         include_snapshot: snapshot,
         progress_interval: None,
@@ -82,9 +82,9 @@ async fn print_events(
         reconnect.answered();
         match response.kind {
             Some(Kind::SnapshotEntry(task)) => {
-                let text =
-                    |task: &v1::Task| format!("{} {}", terminal::line(&task.task_id), format::task_state(task.state));
-                printer.print(&*task, text);
+                let state = Cell::state(task.state);
+                let state = printer.view().paint(&state.text, state.color);
+                printer.print(&*task, |task| Text::from_safe(format!("{} {state}", terminal::line(&task.task_id))));
             }
             Some(Kind::SnapshotComplete(complete)) => {
                 request.resume_token = complete.resume_token;
@@ -93,7 +93,7 @@ async fn print_events(
             Some(Kind::Event(event)) => {
                 // Empty before the end of the snapshot.
                 request.resume_token.clone_from(&event.resume_token);
-                printer.print(&*event, print::event);
+                printer.print(&*event, |event| print::event(event, &printer.view()));
             }
             Some(Kind::Progress(progress)) => request.resume_token = progress.resume_token,
             None => {}

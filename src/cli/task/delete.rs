@@ -1,0 +1,35 @@
+//! `lineshaft task delete`.
+
+use crate::cli::client::Client;
+use crate::cli::error::{CommandResult, Exit};
+use crate::cli::output;
+use crate::cli::printer::Printer;
+use crate::model::limits;
+use crate::proto::v1;
+
+pub async fn run(mut filter: v1::TaskFilter, client: Client, printer: Printer) -> CommandResult {
+    let ids = std::mem::take(&mut filter.task_ids);
+    let mut total = v1::DeleteTasksResponse::default();
+    // Without IDs there is one call, for all that match.
+    let parts = if ids.is_empty() {
+        vec![Vec::new()]
+    } else {
+        ids.chunks(limits::FILTER_VALUES_MAX).map(<[_]>::to_vec).collect()
+    };
+    for task_ids in parts {
+        let request = v1::DeleteTasksRequest { filter: Some(v1::TaskFilter { task_ids, ..filter.clone() }) };
+        let response = client.tasks().delete_tasks(request).await?.into_inner();
+        total.deleted += response.deleted;
+        total.revision = response.revision;
+    }
+    printer.print(&total, |total| format!("{} deleted", total.deleted));
+    let left = i64::try_from(ids.len()).unwrap_or(i64::MAX) - total.deleted;
+    if left > 0 {
+        output::status(format_args!(
+            "{left} of {} tasks were not deleted: they do not exist, have not ended, or do not match",
+            ids.len()
+        ));
+        return Ok(Exit::Refused);
+    }
+    Ok(Exit::Success)
+}
