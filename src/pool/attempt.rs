@@ -148,6 +148,7 @@ impl Attempt {
         self.output.get().cloned()
     }
 
+    /// Opens the output. Called before the start is reported, because no later event lets a reader look for it again.
     pub(super) fn open_output(&self) -> Arc<OutputBuffer> {
         self.output.get_or_init(Arc::default).clone()
     }

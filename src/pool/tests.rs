@@ -238,6 +238,18 @@ async fn a_lower_priority_waits_while_a_higher_one_is_held_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_output_of_an_attempt_can_be_followed_once_its_start_is_reported() {
+    let mut fixture = Fixture::new(1, PoolKind::Threads, false);
+    let unconfirmed = fixture.attempt_of("gated", "t", Priority::Normal, b"", true);
+    let ticket = unconfirmed.ticket;
+    fixture.push(vec![unconfirmed]);
+    fixture.started().await;
+    assert!(fixture.pool.attempt(ticket).and_then(|attempt| attempt.output()).is_some(), "it does not run yet");
+    fixture.pool.confirm(ticket);
+    fixture.complete(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_recalled_attempt_never_starts_and_a_started_one_cannot_be_recalled() {
     let mut fixture = Fixture::new(1, PoolKind::Threads, false);
     let (first, second, third) = (

@@ -76,6 +76,7 @@ impl Worker {
 
     fn report_start(&mut self, attempt: Arc<Attempt>) -> Started {
         let (at, since) = (self.pool.context.clock.now(), Instant::now());
+        attempt.open_output();
         self.counters.attempt_started(&attempt, since);
         let worker = self.qualified_name.clone();
         (self.pool.context.reports)(Report::Started { ticket: attempt.ticket(), worker, at });

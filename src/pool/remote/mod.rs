@@ -215,6 +215,7 @@ impl RemoteWorkers {
     fn start(&self, started: Started) {
         for (worker, attempt) in started {
             let at = self.inner.context.clock.now();
+            attempt.open_output();
             worker.attempt_started(&attempt, at.since(attempt.eligible_at()));
             let started = Report::Started { ticket: attempt.ticket(), worker: worker.name.clone(), at };
             (self.inner.context.reports)(started);
@@ -227,6 +228,7 @@ impl RemoteWorkers {
         let id = worker.split_once('/').map_or(worker, |(_, id)| id);
         let worker = self.worker(id);
         attempt.claim();
+        attempt.open_output();
         worker.attempt_started(&attempt, Duration::ZERO);
         self.inner.queue.take_slot(worker.key);
         self.spawn(self.clone().drive(worker, attempt, started_at, true));
