@@ -11,7 +11,7 @@ use crate::telemetry::scope::{ActiveContext, AttemptName, Scope};
 use crate::telemetry::trace::AttemptView;
 
 use super::attempt_span::{self, AttemptSpan};
-use super::sync::{AtomicU8, Mutex, Notify};
+use crate::runners::sync::{AtomicU8, Mutex, Notify};
 
 /// Identifies an attempt to the scheduler and to its pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,6 +54,21 @@ pub struct Attempt {
     output: OnceLock<Arc<OutputBuffer>>,
     progress: Mutex<(f32, String)>,
     span: OnceLock<AttemptSpan>,
+    /// Of a remote worker; see [`SlotState`].
+    slot: AtomicU8,
+}
+
+/// The slot that a remote worker has for an attempt. Changed only under the lock of the pool's queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum SlotState {
+    /// The attempt has not started.
+    None = 0,
+    Held = 1,
+    /// Returned while the attempt waits for others.
+    Suspended = 2,
+    /// The attempt has ended.
+    Returned = 3,
 }
 
 impl Attempt {
@@ -66,6 +81,7 @@ impl Attempt {
             output: OnceLock::new(),
             progress: Mutex::default(),
             span: OnceLock::new(),
+            slot: AtomicU8::default(),
         })
     }
 
@@ -129,6 +145,19 @@ impl Attempt {
             () = self.confirmed.notified() => true,
             _ = self.stop.wait(StopCause::Timeout) => false,
         }
+    }
+
+    pub(super) fn slot(&self) -> SlotState {
+        match self.slot.load(Ordering::Relaxed) {
+            1 => SlotState::Held,
+            2 => SlotState::Suspended,
+            3 => SlotState::Returned,
+            _ => SlotState::None,
+        }
+    }
+
+    pub(super) fn set_slot(&self, state: SlotState) {
+        self.slot.store(state as u8, Ordering::Relaxed);
     }
 
     /// Asks the attempt to stop.

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 
 use crate::model::{Failure, FailureReason, ResourceUsage, StopMethod, TaskSpec, Timestamp, limits};
-use crate::runners::remote::Link;
 use crate::runners::{Outcome, Run, RunReport, Runner, StopCause, StopSignal};
 use crate::telemetry::metrics::{AttemptMeter, AttemptResult};
 use crate::telemetry::task_log;
@@ -17,6 +16,7 @@ use crate::telemetry::task_log;
 use super::attempt::Attempt;
 use super::context::{PayloadSource, WorkerContext};
 use super::report::Report;
+use super::running::WorkerLink;
 
 /// Reads the payload and runs the attempt until its timeout.
 pub(super) async fn run(context: &WorkerContext, runner: &dyn Runner, attempt: &Arc<Attempt>) -> RunReport {
@@ -26,11 +26,6 @@ pub(super) async fn run(context: &WorkerContext, runner: &dyn Runner, attempt: &
         Err(outcome) => return outcome.into(),
     };
     stop.start_timeout(attempt.spec().options.timeout);
-    run_with_payload(runner, attempt, payload).await
-}
-
-/// Runs the attempt; the timeout has been started.
-pub(super) async fn run_with_payload(runner: &dyn Runner, attempt: &Arc<Attempt>, payload: Bytes) -> RunReport {
     let spec = attempt.spec();
     let progress = attempt.clone();
     let run = Run {
@@ -52,16 +47,18 @@ pub(super) async fn run_with_payload(runner: &dyn Runner, attempt: &Arc<Attempt>
     check_result_size(report)
 }
 
+/// An attempt that no longer runs.
+pub(super) struct Ended {
+    pub attempt: Arc<Attempt>,
+    pub started_at: Timestamp,
+    pub at: Timestamp,
+    pub run_time: Duration,
+    pub report: RunReport,
+}
+
 /// Measures the end of an attempt and returns what the scheduler has to know of it.
-pub(super) fn end(
-    context: &WorkerContext,
-    meter: &mut AttemptMeter,
-    attempt: Arc<Attempt>,
-    started_at: Timestamp,
-    report: RunReport,
-    run_time: Duration,
-    link: Option<Arc<Link>>,
-) -> Report {
+pub(super) fn end(meter: &mut AttemptMeter, ended: Ended, link: Option<Arc<WorkerLink>>) -> Report {
+    let Ended { attempt, started_at, at, run_time, report } = ended;
     let buffer = attempt.output();
     let output = buffer.as_ref().and_then(|buffer| {
         buffer.close();
@@ -86,12 +83,12 @@ pub(super) fn end(
     let cause = attempt.stop_signal().requested_cause();
     let handler = &attempt.spec().options.handler;
     meter.ended(handler, attempt_result(&report.outcome, cause), run_time, || attempt.exemplar());
-    Report::Finished { attempt, at: context.clock.now(), outcome: report.outcome, cause, usage, output, link }
+    Report::Finished { attempt, at, outcome: report.outcome, cause, usage, output, link }
 }
 
 /// The payload of an attempt, read from the store if the attempt does not carry it. The error is how the
 /// attempt ends without one.
-async fn payload(source: &PayloadSource, attempt: &Attempt, stop: &StopSignal) -> Result<Bytes, Outcome> {
+pub(super) async fn payload(source: &PayloadSource, attempt: &Attempt, stop: &StopSignal) -> Result<Bytes, Outcome> {
     let spec = attempt.spec();
     if !attempt.payload_is_stored() {
         return Ok(TaskSpec::payload_of(spec));

@@ -20,9 +20,9 @@ use super::driver::Driver;
 use super::run_queue::{Next, RunQueue};
 use super::state::{PoolState, WorkerHandle, WorkerSlot};
 use super::stats::WorkerCounters;
-use super::sync::{Mutex, run_interleaved, yield_now};
 use super::worker::Worker;
 use super::{Assignment, Attempt, Pool, Report, Ticket, WorkerContext};
+use crate::runners::sync::{Mutex, run_interleaved, yield_now};
 
 /// Interleavings of each test and scheduler.
 const INTERLEAVINGS: usize = 300;
@@ -81,7 +81,7 @@ impl Fixture {
             let seen = match report {
                 Report::Started { ticket, .. } => Seen::Started(ticket.fence),
                 Report::Finished { attempt, .. } => Seen::Finished(attempt.ticket().fence),
-                Report::Slots { .. } => return,
+                Report::Many(_) | Report::Slots { .. } => return,
             };
             // Fails only if the test has ended.
             let _ = sender.lock().send(seen);

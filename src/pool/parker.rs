@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use super::sync::{AtomicU8, Notify};
+use crate::runners::sync::{AtomicU8, Notify};
 
 /// What the run queue records about a driver that may be parked. Changed only under the lock of the run queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

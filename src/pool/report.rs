@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crate::model::{HandlerName, Output, PoolName, ResourceUsage, Timestamp};
-use crate::runners::remote::Link;
 use crate::runners::{Outcome, StopCause};
 
 use super::attempt::{Attempt, Ticket};
+use super::running::WorkerLink;
 
 #[derive(Debug)]
 pub enum Report {
@@ -27,8 +27,10 @@ pub enum Report {
         usage: Box<ResourceUsage>,
         output: Option<Box<Output>>,
         /// The link to the remote worker, which waits until the end is durable.
-        link: Option<Arc<Link>>,
+        link: Option<Arc<WorkerLink>>,
     },
+    /// Starts and ends of attempts of a remote worker, in order.
+    Many(Vec<Report>),
     /// Workers of a remote pool have come or gone.
     Slots {
         pool: PoolName,

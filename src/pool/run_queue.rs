@@ -22,7 +22,7 @@ use crate::model::Priority;
 
 use super::attempt::{Attempt, Ticket};
 use super::parker::{ParkState, Parker};
-use super::sync::Mutex;
+use crate::runners::sync::Mutex;
 
 #[derive(Default)]
 pub(super) struct RunQueue {

@@ -14,7 +14,7 @@ use super::backoff::{Backoff, Pause};
 use super::context::WorkerContext;
 use super::run_queue::RunQueue;
 use super::stats::WorkerCounters;
-use super::sync::{AtomicBool, Mutex};
+use crate::runners::sync::{AtomicBool, Mutex};
 
 pub(super) struct PoolState {
     pub name: PoolName,

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::model::{HandlerName, Priority, TaskId};
 
 use super::attempt::Attempt;
-use super::sync::{AtomicBool, AtomicU64, Mutex, yield_now};
+use crate::runners::sync::{AtomicBool, AtomicU64, Mutex, yield_now};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolStats {

@@ -307,7 +307,7 @@ async fn no_attempt_starts_after_a_pause_has_returned() {
         let mut count = |report: &Report| match report {
             Report::Started { .. } => started += 1,
             Report::Finished { .. } => ended += 1,
-            Report::Slots { .. } => unreachable!("the pool has workers of its own"),
+            Report::Many(_) | Report::Slots { .. } => unreachable!("the pool has workers of its own"),
         };
         count(&fixture.report().await);
         fixture.pool.set_paused(true);
@@ -484,7 +484,7 @@ async fn every_attempt_runs_exactly_once_under_random_operations() {
             match fixture.report().await {
                 Report::Started { ticket, .. } => started.push(ticket.fence),
                 Report::Finished { attempt, .. } => ended.push(attempt.ticket().fence),
-                Report::Slots { .. } => unreachable!("the pool has workers of its own"),
+                Report::Many(_) | Report::Slots { .. } => unreachable!("the pool has workers of its own"),
             }
         }
         fixture.pool.stop().await;

@@ -10,7 +10,7 @@ use crate::telemetry::metrics::AttemptMeter;
 use crate::telemetry::scope;
 
 use super::attempt::Attempt;
-use super::attempt_run;
+use super::attempt_run::{self, Ended};
 use super::driver::Driver;
 use super::report::Report;
 use super::run_queue::Next;
@@ -117,7 +117,8 @@ impl Worker {
         let run_time = since.elapsed();
         self.counters.attempt_ended(matches!(report.outcome, Outcome::Completed(_)));
         let is_end = !matches!(report.outcome, Outcome::Unavailable(_));
-        let end = attempt_run::end(&self.pool.context, &mut self.meter, attempt, at, report, run_time, None);
+        let ended = Ended { attempt, started_at: at, at: self.pool.context.clock.now(), run_time, report };
+        let end = attempt_run::end(&mut self.meter, ended, None);
         (self.pool.context.reports)(end);
         if is_end {
             self.pool.attempt_ended();

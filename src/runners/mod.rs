@@ -16,9 +16,10 @@ mod registry;
 pub mod remote;
 mod runner;
 mod stop;
+pub(crate) mod sync;
 
 pub use function::FunctionRunner;
 pub use output::OutputBuffer;
 pub use registry::Registry;
 pub use runner::{BoxFuture, Outcome, ProgressSink, Run, RunReport, Runner};
-pub use stop::{StopCause, StopSignal};
+pub use stop::{StopCause, StopListener, StopSignal};

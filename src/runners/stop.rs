@@ -1,7 +1,7 @@
 //! The signal that asks an attempt to stop: a cause, when to kill the handler, and the deadline of the attempt.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -33,12 +33,25 @@ impl From<CancelMode> for StopCause {
     }
 }
 
+/// Hears of requests to stop, as an alternative to waiting for them.
+pub trait StopListener: Send + Sync {
+    /// A stop of the attempt with this key was requested, for the first time or again.
+    fn stop_requested(&self, key: u64);
+}
+
 #[derive(Debug, Default)]
 pub struct StopSignal {
     cause: AtomicU8,
-    kill_at: Mutex<Option<Instant>>,
+    requests: Mutex<Requests>,
     deadline: OnceLock<Instant>,
     requested: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Requests {
+    /// `None` before the first request.
+    kill_at: Option<Instant>,
+    listener: Option<(Weak<dyn StopListener>, u64)>,
 }
 
 impl StopSignal {
@@ -57,11 +70,25 @@ impl StopSignal {
     pub fn request(&self, cause: StopCause, grace: Duration) {
         let grace = if cause == StopCause::Force { Duration::ZERO } else { grace };
         let allowed = Instant::now() + grace;
-        let mut kill_at = self.kill_at.lock();
-        *kill_at = Some(kill_at.map_or(allowed, |earlier| earlier.min(allowed)));
-        drop(kill_at);
+        let mut requests = self.requests.lock();
+        requests.kill_at = Some(requests.kill_at.map_or(allowed, |earlier| earlier.min(allowed)));
+        // Under the lock, so that a listener either is called or sees the cause.
         self.cause.fetch_max(cause as u8, Ordering::AcqRel);
+        let listener = requests.listener.clone();
+        drop(requests);
         self.requested.notify_waiters();
+        if let Some((listener, key)) = listener
+            && let Some(listener) = listener.upgrade()
+        {
+            listener.stop_requested(key);
+        }
+    }
+
+    /// Calls the listener at each later request. Returns whether a stop was requested before.
+    pub fn listen(&self, listener: Weak<dyn StopListener>, key: u64) -> bool {
+        let mut requests = self.requests.lock();
+        requests.listener = Some((listener, key));
+        requests.kill_at.is_some()
     }
 
     /// The cause, if a stop was requested or the deadline has passed. A loop that calls this about every
@@ -91,17 +118,22 @@ impl StopSignal {
 
     /// Whether a stop was requested; a passed deadline is no request.
     pub fn was_requested(&self) -> bool {
-        self.kill_at.lock().is_some()
+        self.kill_at().is_some()
+    }
+
+    /// When the grace periods of a requested stop end.
+    pub fn kill_at(&self) -> Option<Instant> {
+        self.requests.lock().kill_at
     }
 
     /// Whether a requested stop has left the handler no time, or no time any more.
     pub fn kill_is_due(&self) -> bool {
-        self.kill_at.lock().is_some_and(|kill_at| kill_at <= Instant::now())
+        self.kill_at().is_some_and(|kill_at| kill_at <= Instant::now())
     }
 
     /// What is left of the grace periods of a requested stop.
     pub fn time_to_kill(&self) -> Duration {
-        self.kill_at.lock().map_or(Duration::ZERO, |kill_at| kill_at.saturating_duration_since(Instant::now()))
+        self.kill_at().map_or(Duration::ZERO, |kill_at| kill_at.saturating_duration_since(Instant::now()))
     }
 
     /// Waits until the grace periods of a requested stop have passed.
@@ -113,8 +145,7 @@ impl StopSignal {
             if self.kill_is_due() {
                 return;
             }
-            let kill_at = *self.kill_at.lock();
-            match kill_at {
+            match self.kill_at() {
                 Some(kill_at) => tokio::select! {
                     () = requested => {}
                     () = tokio::time::sleep_until(kill_at) => {}
@@ -146,6 +177,8 @@ impl StopSignal {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -154,6 +187,25 @@ mod tests {
         stop.start_timeout(Duration::from_secs(5));
         assert_eq!(stop.cause(), None);
         assert_eq!(stop.wait(StopCause::Timeout).await, StopCause::Timeout);
+    }
+
+    #[test]
+    fn a_listener_hears_of_later_requests_and_is_told_of_earlier_ones() {
+        struct Heard(Mutex<Vec<u64>>);
+        impl StopListener for Heard {
+            fn stop_requested(&self, key: u64) {
+                self.0.lock().push(key);
+            }
+        }
+        let listener = Arc::new(Heard(Mutex::default()));
+        let weak: Weak<dyn StopListener> = Arc::<Heard>::downgrade(&listener);
+        let (early, late) = (StopSignal::default(), StopSignal::default());
+        early.request(StopCause::Cancel, Duration::ZERO);
+        assert!(early.listen(weak.clone(), 1));
+        assert!(!late.listen(weak, 2));
+        late.request(StopCause::Drain, Duration::ZERO);
+        late.request(StopCause::Force, Duration::ZERO);
+        assert_eq!(*listener.0.lock(), [2, 2]);
     }
 
     #[tokio::test(start_paused = true)]

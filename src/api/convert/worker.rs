@@ -1,7 +1,6 @@
 //! Messages from and to remote workers.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use crate::model::{Failure, FailureReason, HandlerName, OutputStream, Payload, PoolName, StopMethod, id, limits};
 use crate::proto::v1::{self, attempt_finished::Outcome as V1Outcome, payload::Kind, server_message, worker_message};
@@ -81,36 +80,42 @@ pub fn hello(request: v1::WorkRequest) -> Result<Hello, InvalidFields> {
     Ok(Hello { info, descriptions, pool, unfinished })
 }
 
-/// A message that is not a report about an attempt.
-pub enum Incoming {
-    Report(WorkerReport),
-    Draining,
-    Heartbeat,
+/// The messages of one request.
+#[derive(Default)]
+pub struct Incoming {
+    pub reports: Vec<WorkerReport>,
+    /// The worker accepts no further attempts.
+    pub is_draining: bool,
 }
 
 /// # Errors
 /// [`InvalidFields`].
-pub fn messages(request: v1::WorkRequest) -> Result<Vec<Incoming>, InvalidFields> {
+pub fn messages(request: v1::WorkRequest) -> Result<Incoming, InvalidFields> {
     if request.hello.is_some() {
         return Err(InvalidFields::one("hello", "is only allowed in the first message"));
     }
     let mut invalid = InvalidFields::default();
     invalid.check_length("messages", request.messages.len(), MESSAGES_MAX, "messages");
     invalid.check()?;
-    request.messages.into_iter().enumerate().map(|(index, message)| incoming(index, message)).collect()
+    let mut incoming = Incoming { reports: Vec::with_capacity(request.messages.len()), is_draining: false };
+    for (index, message) in request.messages.into_iter().enumerate() {
+        incoming.is_draining |= matches!(message.kind, Some(worker_message::Kind::Draining(_)));
+        incoming.reports.extend(report(index, message)?);
+    }
+    Ok(incoming)
 }
 
-fn incoming(index: usize, message: v1::WorkerMessage) -> Result<Incoming, InvalidFields> {
+/// `None` if the message is not about an attempt.
+fn report(index: usize, message: v1::WorkerMessage) -> Result<Option<WorkerReport>, InvalidFields> {
     use worker_message::Kind;
     let invalid = |field: &str, text: &str| InvalidFields::one(format_args!("messages[{index}].{field}"), text);
     let token = |kind: &str, text: &str| {
         let error = || invalid(&format!("{kind}.token"), "is not a token of an attempt");
         Token::parse(text).ok_or_else(error)
     };
-    Ok(Incoming::Report(match message.kind {
+    Ok(Some(match message.kind {
         // A kind of a later version only shows that the worker is alive.
-        None | Some(Kind::Heartbeat(_)) => return Ok(Incoming::Heartbeat),
-        Some(Kind::Draining(_)) => return Ok(Incoming::Draining),
+        None | Some(Kind::Heartbeat(_) | Kind::Draining(_)) => return Ok(None),
         Some(Kind::Accepted(message)) => WorkerReport::Accepted(token("accepted", &message.token)?),
         Some(Kind::Progress(message)) => {
             let token = token("progress", &message.token)?;
@@ -202,7 +207,7 @@ fn shortened(text: &str, bytes_max: usize) -> Cow<'_, str> {
 pub fn command(command: Command) -> Option<v1::ServerMessage> {
     use server_message::Kind;
     let kind = match command {
-        Command::Assign(assigned) => Kind::Assigned(self::assigned(*assigned)),
+        Command::Assign(assigned) => Kind::Assigned(self::assigned(&assigned)),
         Command::Cancel { token, cause, grace } => Kind::Cancel(v1::AttemptCancel {
             token: token.to_string(),
             reason: match cause {
@@ -217,29 +222,31 @@ pub fn command(command: Command) -> Option<v1::ServerMessage> {
             reason: v1::StopReason::Stale.into(),
             grace: None,
         }),
-        Command::Settle(token) => Kind::Settled(v1::AttemptsSettled { tokens: vec![token.to_string()] }),
+        Command::Settle(tokens) => {
+            Kind::Settled(v1::AttemptsSettled { tokens: tokens.iter().map(ToString::to_string).collect() })
+        }
         Command::Resumed(token) => Kind::Resumed(v1::AttemptResumed { token: token.to_string() }),
         Command::Close(_) => return None,
     };
     Some(v1::ServerMessage { kind: Some(kind) })
 }
 
-fn assigned(assigned: Assigned) -> v1::AttemptAssigned {
+fn assigned(assigned: &Assigned) -> v1::AttemptAssigned {
     let Assigned { token, task, options, attempt, payload, trace, memory: _ } = assigned;
-    let trace = trace.filter(|trace| trace.has_span());
+    let trace = trace.as_ref().filter(|trace| trace.has_span());
     v1::AttemptAssigned {
         token: token.to_string(),
         task_id: task.to_string(),
         namespace: options.namespace.to_string(),
         handler: options.handler.to_string(),
-        attempt: to_i32(attempt),
+        attempt: to_i32(*attempt),
         payload: Some(v1::Payload {
-            kind: Some(Kind::Data(payload)),
-            content_type: Arc::clone(&options.content_type).to_string(),
+            kind: Some(Kind::Data(payload.clone())),
+            content_type: options.content_type.to_string(),
         }),
         timeout: Some(duration(options.timeout)),
-        traceparent: trace.as_ref().and_then(|trace| trace.traceparent()).unwrap_or_default(),
-        tracestate: trace.as_ref().map(|trace| trace.state.to_string()).unwrap_or_default(),
+        traceparent: trace.and_then(|trace| trace.traceparent()).unwrap_or_default(),
+        tracestate: trace.map(|trace| trace.state.to_string()).unwrap_or_default(),
         priority: priority(options.priority),
         labels: options.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
     }

@@ -1,11 +1,15 @@
 //! WorkerService: the streams of remote workers.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt};
+use futures_util::{FutureExt, Stream, StreamExt};
 use prost::Message;
-use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -22,6 +26,8 @@ use crate::scheduler::{CloseReason, Command, Draining, Handle, NotRemotePool, Re
 /// Messages in one response, and their bytes, beyond which no further ones are added.
 const MESSAGES_MAX: usize = 1_000;
 const BYTES_MAX: usize = 256 << 10;
+/// Requests that are read in a row, before other tasks have their turn.
+const REQUESTS_MAX: usize = 16;
 /// Heartbeats in a lease.
 const HEARTBEATS: u32 = 3;
 
@@ -98,20 +104,11 @@ fn responses(
         audit::record(&caller, "Work", connection.worker().to_owned(), &Ok::<(), Status>(()));
         let (lease, interval) = (workers.lease(), workers.lease() / HEARTBEATS);
         yield welcome(&connection, workers.pool().to_string(), lease, interval);
-        let draining = handle.draining();
-        let mut stream = WorkerStream { connection, requests, interval, heartbeat_at: Instant::now() + interval };
+        let mut stream = WorkerStream::new(connection, requests, interval, handle.draining().cancelled_owned());
         loop {
-            match stream.next(&draining).await? {
-                Step::Commands(messages, close) => {
-                    if !messages.is_empty() {
-                        stream.heartbeat_at = Instant::now() + interval;
-                        yield v1::WorkResponse { welcome: None, messages };
-                    }
-                    if let Some(reason) = close {
-                        Err(into_status(closed(reason, lease)))?;
-                    }
-                }
-                Step::Reports(messages) => stream.take(messages),
+            match poll_fn(|context| stream.poll_step(context)).await? {
+                Step::Commands(messages) => yield v1::WorkResponse { welcome: None, messages },
+                Step::Close(reason) => Err(into_status(closed(reason, lease)))?,
                 Step::Heartbeat => yield single(Kind::Heartbeat(v1::Heartbeat {})),
                 Step::Drained => {
                     yield single(Kind::Draining(v1::ServerDraining {}));
@@ -123,54 +120,110 @@ fn responses(
     }
 }
 
+/// An open stream. Its parts are polled by hand, because a `select` makes and drops a future for each at every message.
 struct WorkerStream {
     connection: RemoteConnection,
     requests: Streaming<v1::WorkRequest>,
+    /// Commands that were taken from the connection and are not sent yet.
+    commands: VecDeque<Command>,
     interval: Duration,
-    heartbeat_at: Instant,
+    /// When the last response was sent.
+    sent_at: Instant,
+    heartbeat: Pin<Box<Sleep>>,
+    draining: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 /// What happens next on the stream.
 enum Step {
-    /// Messages to send, and why the stream ends after them, if it does.
-    Commands(Vec<v1::ServerMessage>, Option<CloseReason>),
-    Reports(Vec<Incoming>),
+    /// Messages to send, at least one.
+    Commands(Vec<v1::ServerMessage>),
+    Close(CloseReason),
     Heartbeat,
     Drained,
     End,
 }
 
 impl WorkerStream {
-    async fn next(&mut self, draining: &CancellationToken) -> Result<Step, Status> {
-        tokio::select! {
-            command = self.connection.commands.recv() => {
-                let Some(command) = command else { return Ok(Step::End) };
-                let (messages, close) = gathered(&mut self.connection, command);
-                Ok(Step::Commands(messages, close))
-            }
-            request = self.requests.next(), if self.connection.has_room() => match request.transpose()? {
-                None => Ok(Step::End),
-                Some(request) => worker::messages(request).map(Step::Reports).map_err(into_status),
-            },
-            () = sleep_until(self.heartbeat_at) => {
-                self.heartbeat_at = Instant::now() + self.interval;
-                Ok(Step::Heartbeat)
-            }
-            () = draining.cancelled() => Ok(Step::Drained),
-        }
+    fn new(
+        connection: RemoteConnection,
+        requests: Streaming<v1::WorkRequest>,
+        interval: Duration,
+        draining: WaitForCancellationFutureOwned,
+    ) -> Self {
+        let sent_at = Instant::now();
+        let (heartbeat, draining) = (Box::pin(sleep_until(sent_at + interval)), Box::pin(draining));
+        Self { connection, requests, commands: VecDeque::new(), interval, sent_at, heartbeat, draining }
     }
 
-    fn take(&self, messages: Vec<Incoming>) {
-        // Otherwise the stream was replaced, and the next command ends it.
-        if self.connection.heard() {
-            for message in messages {
-                match message {
-                    Incoming::Report(report) => self.connection.report(report),
-                    Incoming::Draining => self.connection.leave(),
-                    Incoming::Heartbeat => {}
-                }
+    fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Result<Step, Status>> {
+        if self.draining.poll_unpin(context).is_ready() {
+            return Poll::Ready(Ok(Step::Drained));
+        }
+        for _ in 0..REQUESTS_MAX {
+            // Before each request, also because a request leads to commands for which the stream is not woken.
+            let has_room = self.connection.poll_commands(context, &mut self.commands);
+            if let Some(step) = self.next_commands() {
+                return Poll::Ready(Ok(step));
+            }
+            let request = if has_room { self.requests.poll_next_unpin(context)? } else { Poll::Pending };
+            match request {
+                Poll::Ready(None) => return Poll::Ready(Ok(Step::End)),
+                Poll::Ready(Some(request)) => self.receive(request)?,
+                Poll::Pending => return self.poll_heartbeat(context).map(Ok),
             }
         }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn receive(&self, request: v1::WorkRequest) -> Result<(), Status> {
+        let Incoming { reports, is_draining } = worker::messages(request).map_err(into_status)?;
+        self.connection.receive(reports);
+        if is_draining {
+            self.connection.leave();
+        }
+        Ok(())
+    }
+
+    fn poll_heartbeat(&mut self, context: &mut Context<'_>) -> Poll<Step> {
+        while self.heartbeat.poll_unpin(context).is_ready() {
+            let due = self.sent_at + self.interval;
+            if due <= Instant::now() {
+                self.sent_at = Instant::now();
+                self.heartbeat.as_mut().reset(self.sent_at + self.interval);
+                return Poll::Ready(Step::Heartbeat);
+            }
+            // Other messages were sent meanwhile.
+            self.heartbeat.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+
+    /// The messages for the next commands. Ends of attempts that follow each other share a message.
+    fn next_commands(&mut self) -> Option<Step> {
+        if let Some(Command::Close(reason)) = self.commands.front() {
+            return Some(Step::Close(*reason));
+        }
+        let mut messages: Vec<v1::ServerMessage> = Vec::with_capacity(self.commands.len().min(MESSAGES_MAX));
+        let mut bytes = 0;
+        while messages.len() < MESSAGES_MAX
+            && bytes < BYTES_MAX
+            && let Some(command) = self.commands.pop_front_if(|command| !matches!(command, Command::Close(_)))
+        {
+            if let Command::Settle(tokens) = &command
+                && let Some(Kind::Settled(settled)) = messages.last_mut().and_then(|last| last.kind.as_mut())
+            {
+                settled.tokens.extend(tokens.iter().map(ToString::to_string));
+            } else if let Some(message) = worker::command(command) {
+                bytes += message.encoded_len();
+                messages.push(message);
+            }
+        }
+        if messages.is_empty() {
+            return None;
+        }
+        self.sent_at = Instant::now();
+        Some(Step::Commands(messages))
     }
 }
 
@@ -179,36 +232,13 @@ fn welcome(connection: &RemoteConnection, pool: String, lease: Duration, interva
         pool,
         lease: Some(duration(lease)),
         heartbeat_interval: Some(duration(interval)),
-        stale: connection.reconnected.stale.iter().map(ToString::to_string).collect(),
+        stale: connection.stale.iter().map(ToString::to_string).collect(),
     };
     v1::WorkResponse { welcome: Some(welcome), messages: Vec::new() }
 }
 
 fn single(kind: Kind) -> v1::WorkResponse {
     v1::WorkResponse { welcome: None, messages: vec![v1::ServerMessage { kind: Some(kind) }] }
-}
-
-/// The messages for a command and for those that wait behind it, and why the stream ends after them, if it does. Ends of
-/// attempts that follow each other share a message.
-fn gathered(connection: &mut RemoteConnection, first: Command) -> (Vec<v1::ServerMessage>, Option<CloseReason>) {
-    let mut messages: Vec<v1::ServerMessage> = Vec::new();
-    let (mut next, mut bytes) = (Some(first), 0);
-    while let Some(command) = next {
-        if let Command::Close(reason) = command {
-            return (messages, Some(reason));
-        }
-        if let Command::Settle(token) = &command
-            && let Some(Kind::Settled(settled)) = messages.last_mut().and_then(|last| last.kind.as_mut())
-        {
-            settled.tokens.push(token.to_string());
-        } else if let Some(message) = worker::command(command) {
-            bytes += message.encoded_len();
-            messages.push(message);
-        }
-        let has_room = messages.len() < MESSAGES_MAX && bytes < BYTES_MAX;
-        next = has_room.then(|| connection.commands.try_recv().ok()).flatten();
-    }
-    (messages, None)
 }
 
 fn closed(reason: CloseReason, lease: Duration) -> StreamClosed {

@@ -11,34 +11,40 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use hashbrown::HashMap;
-use tokio::sync::oneshot;
 
 use crate::model::{HandlerName, Priority};
-use crate::pool::attempt::{Attempt, Ticket};
-use crate::pool::sync::Mutex;
+use crate::pool::attempt::{Attempt, SlotState, Ticket};
+use crate::runners::sync::Mutex;
 
 use super::worker::{RemoteWorker, WorkerKey};
 
-/// Whether a running attempt has a slot of its worker. Changed under the lock of the queue only.
-#[derive(Debug)]
-pub(super) struct HeldSlot(AtomicBool);
+/// What a change of the queue lets workers do.
+#[derive(Default)]
+pub(super) struct Granted {
+    /// Attempts that start, with the worker that has a slot for each.
+    pub starts: Vec<(Arc<RemoteWorker>, Arc<Attempt>)>,
+    /// Suspended attempts that have a slot again.
+    pub resumed: Vec<(Arc<RemoteWorker>, Arc<Attempt>)>,
+}
 
-impl HeldSlot {
-    pub fn taken() -> Arc<Self> {
-        Arc::new(Self(AtomicBool::new(true)))
-    }
-
-    /// Returns the previous value.
-    fn set(&self, is_held: bool) -> bool {
-        self.0.swap(is_held, Ordering::Relaxed)
+impl Granted {
+    pub fn is_empty(&self) -> bool {
+        self.starts.is_empty() && self.resumed.is_empty()
     }
 }
 
-/// Attempts, with the worker that has a slot for each.
-pub(super) type Started = Vec<(Arc<RemoteWorker>, Arc<Attempt>)>;
+/// What becomes of the slot of a running attempt.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum SlotChange {
+    /// The attempt has ended.
+    Returned,
+    /// It waits for others.
+    Suspended,
+    /// It wants to go on.
+    Wanted,
+}
 
 #[derive(Default)]
 pub(super) struct RemoteQueue {
@@ -72,13 +78,7 @@ struct WorkerSlots {
     /// Whether it is connected and takes attempts.
     is_open: bool,
     /// Suspended attempts that want to go on, by priority index, oldest first.
-    resuming: [Vec<Resuming>; Priority::COUNT],
-}
-
-struct Resuming {
-    fence: u64,
-    slot: Arc<HeldSlot>,
-    granted: oneshot::Sender<()>,
+    resuming: [Vec<Arc<Attempt>>; Priority::COUNT],
 }
 
 impl RemoteQueue {
@@ -91,15 +91,15 @@ impl RemoteQueue {
     }
 
     /// Opens a worker for attempts of these handlers, and returns those that it gets.
-    pub fn open(&self, key: WorkerKey, handlers: Arc<[HandlerName]>, slots: usize) -> Started {
-        self.change(|state| {
+    pub fn open(&self, key: WorkerKey, handlers: Arc<[HandlerName]>, slots: usize) -> Granted {
+        self.change(|state, granted| {
             state.close(key);
-            let Some(worker) = state.workers.get_mut(&key) else { return Vec::new() };
+            let Some(worker) = state.workers.get_mut(&key) else { return };
             (worker.handlers, worker.slots, worker.is_open) = (handlers.clone(), slots, true);
             for handler in &*handlers {
                 state.handlers.entry_ref(handler).or_default().workers.push_back(key);
             }
-            state.fill(key)
+            state.fill(key, granted);
         })
     }
 
@@ -132,19 +132,22 @@ impl RemoteQueue {
     }
 
     /// Returns the pushed attempts that start.
-    pub fn start_pushed(&self) -> Started {
-        self.change(|state| {
-            let pushed = std::mem::take(&mut state.pushed);
-            pushed.iter().flat_map(|handler| state.fill_handler(handler)).collect()
+    pub fn start_pushed(&self) -> Granted {
+        self.change(|state, granted| {
+            for handler in std::mem::take(&mut state.pushed) {
+                state.fill_handler(&handler, granted);
+            }
         })
     }
 
     /// While paused, no attempt starts. One that was suspended can still take a slot again.
-    pub fn set_paused(&self, paused: bool) -> Started {
-        self.change(|state| {
+    pub fn set_paused(&self, paused: bool) -> Granted {
+        self.change(|state, granted| {
             state.paused = paused;
             let keys: Vec<_> = state.workers.keys().copied().collect();
-            keys.into_iter().flat_map(|key| state.fill(key)).collect()
+            for key in keys {
+                state.fill(key, granted);
+            }
         })
     }
 
@@ -167,40 +170,28 @@ impl RemoteQueue {
     }
 
     /// An attempt that an earlier server has started takes a slot of its worker.
-    pub fn take_slot(&self, key: WorkerKey) {
-        if let Some(worker) = self.state.lock().workers.get_mut(&key) {
+    pub fn take_slot(&self, key: WorkerKey, attempt: &Attempt) {
+        let mut state = self.state.lock();
+        attempt.set_slot(SlotState::Held);
+        if let Some(worker) = state.workers.get_mut(&key) {
             worker.taken += 1;
         }
     }
 
-    /// Gives the slot of an attempt back, unless the attempt has none, and returns the attempts that start with it.
-    pub fn return_slot(&self, key: WorkerKey, slot: &HeldSlot) -> Started {
-        self.change(|state| {
-            if slot.set(false)
-                && let Some(worker) = state.workers.get_mut(&key)
-            {
-                worker.taken -= 1;
+    /// Changes slots of running attempts of a worker, in order, and then fills the free ones. A suspended attempt gets a slot
+    /// before attempts of its priority that have not started, and at once if it has one.
+    pub fn change_slots(
+        &self,
+        key: WorkerKey,
+        changes: impl IntoIterator<Item = (Arc<Attempt>, SlotChange)>,
+    ) -> Granted {
+        self.change(|state, granted| {
+            let Some(worker) = state.workers.get_mut(&key) else { return };
+            for (attempt, change) in changes {
+                worker.change_slot(attempt, change, granted);
             }
-            state.fill(key)
+            state.fill(key, granted);
         })
-    }
-
-    /// An attempt wants to go on. The receiver resolves when it has a slot of its worker, at once if it has one; if the
-    /// receiver is dropped before that, the slot goes to others.
-    pub fn resume(&self, key: WorkerKey, attempt: &Attempt, slot: &Arc<HeldSlot>) -> (oneshot::Receiver<()>, Started) {
-        let (granted, receiver) = oneshot::channel();
-        let started = self.change(|state| {
-            if slot.0.load(Ordering::Relaxed) {
-                // The receiver has just been made.
-                let _ = granted.send(());
-            } else if let Some(worker) = state.workers.get_mut(&key) {
-                let (p, fence) = (attempt.spec().options.priority.index(), attempt.ticket().fence);
-                worker.resuming[p].push(Resuming { fence, slot: slot.clone(), granted });
-                worker.resuming[p].sort_unstable_by_key(|resuming| resuming.fence);
-            }
-            state.fill(key)
-        });
-        (receiver, started)
     }
 
     /// The number of slots of the workers that take attempts.
@@ -218,8 +209,10 @@ impl RemoteQueue {
         report(state.slots(), by_handler.collect());
     }
 
-    fn change(&self, change: impl FnOnce(&mut State) -> Started) -> Started {
-        change(&mut self.state.lock())
+    fn change(&self, change: impl FnOnce(&mut State, &mut Granted)) -> Granted {
+        let mut granted = Granted::default();
+        change(&mut self.state.lock(), &mut granted);
+        granted
     }
 }
 
@@ -239,54 +232,77 @@ impl State {
     }
 
     /// Fills the free slots of a worker.
-    fn fill(&mut self, key: WorkerKey) -> Started {
-        std::iter::from_fn(|| self.start_next(key)).collect()
+    fn fill(&mut self, key: WorkerKey, granted: &mut Granted) {
+        while self.start_next(key, granted) {}
     }
 
     /// Fills the free slots of the workers that offer a handler, in turn.
-    fn fill_handler(&mut self, handler: &HandlerName) -> Started {
-        let mut started = Vec::new();
+    fn fill_handler(&mut self, handler: &HandlerName, granted: &mut Granted) {
         let mut passed = 0;
         while let Some(queue) = self.handlers.get_mut(handler)
             && passed < queue.workers.len()
         {
             queue.workers.rotate_left(1);
             let Some(key) = queue.workers.back().copied() else { break };
-            match self.start_next(key) {
-                Some(start) => {
-                    started.push(start);
-                    passed = 0;
-                }
-                None => passed += 1,
-            }
+            passed = if self.start_next(key, granted) { 0 } else { passed + 1 };
         }
-        started
     }
 
-    /// Takes the next attempt for a free slot of the worker, and the slot. Slots for suspended attempts are given on
-    /// the way.
-    fn start_next(&mut self, key: WorkerKey) -> Option<(Arc<RemoteWorker>, Arc<Attempt>)> {
+    /// Gives a free slot of the worker to the next attempt. Slots for suspended attempts are given on the way. Returns false if
+    /// no attempt starts.
+    fn start_next(&mut self, key: WorkerKey, granted: &mut Granted) -> bool {
         loop {
-            let worker = self.workers.get_mut(&key)?;
-            if worker.taken >= worker.slots {
-                return None;
-            }
+            let Some(worker) = self.workers.get_mut(&key).filter(|worker| worker.taken < worker.slots) else {
+                return false;
+            };
             let fresh = if worker.is_open && !self.paused { best(&self.handlers, &worker.handlers) } else { None };
             let resuming = (0..Priority::COUNT).rev().find(|p| !worker.resuming[*p].is_empty());
             if let Some(p) = resuming.filter(|p| fresh.as_ref().is_none_or(|(fresh, _)| p >= fresh)) {
-                let Resuming { slot, granted, .. } = worker.resuming[p].remove(0);
-                // Fails if the attempt has ended meanwhile, or asks a second time.
-                let is_new = granted.send(()).is_ok() && !slot.set(true);
-                worker.taken += usize::from(is_new);
+                let attempt = worker.resuming[p].remove(0);
+                attempt.set_slot(SlotState::Held);
+                worker.taken += 1;
+                granted.resumed.push((worker.worker.clone(), attempt));
                 continue;
             }
-            let (p, handler) = fresh?;
-            let attempt = self.handlers.get_mut(&handler)?.attempts[p].pop_front()?;
+            let Some((p, handler)) = fresh else { return false };
+            let queue = self.handlers.get_mut(&handler);
+            let Some(attempt) = queue.and_then(|queue| queue.attempts[p].pop_front()) else { return false };
             // Fails if it was recalled.
             if attempt.claim() {
+                attempt.set_slot(SlotState::Held);
                 worker.taken += 1;
-                return Some((worker.worker.clone(), attempt));
+                granted.starts.push((worker.worker.clone(), attempt));
+                return true;
             }
+        }
+    }
+}
+
+impl WorkerSlots {
+    /// A change that comes after the end of the attempt, or a second time, has no effect.
+    fn change_slot(&mut self, attempt: Arc<Attempt>, change: SlotChange, granted: &mut Granted) {
+        let (slot, p) = (attempt.slot(), attempt.spec().options.priority.index());
+        let fence = attempt.ticket().fence;
+        match change {
+            SlotChange::Returned => {
+                self.taken -= usize::from(slot == SlotState::Held);
+                if slot == SlotState::Suspended {
+                    self.resuming[p].retain(|other| other.ticket().fence != fence);
+                }
+                attempt.set_slot(SlotState::Returned);
+            }
+            SlotChange::Suspended if slot == SlotState::Held => {
+                self.taken -= 1;
+                attempt.set_slot(SlotState::Suspended);
+            }
+            SlotChange::Wanted if slot == SlotState::Held => granted.resumed.push((self.worker.clone(), attempt)),
+            SlotChange::Wanted if slot == SlotState::Suspended => {
+                let resuming = &mut self.resuming[p];
+                if let Err(at) = resuming.binary_search_by_key(&fence, |other| other.ticket().fence) {
+                    resuming.insert(at, attempt);
+                }
+            }
+            SlotChange::Suspended | SlotChange::Wanted => {}
         }
     }
 }

@@ -1,17 +1,17 @@
 //! One remote worker, from its first stream to the end of its lease.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::model::{HandlerName, TaskId};
-use crate::pool::attempt::Attempt;
+use crate::model::{HandlerName, Timestamp};
+use crate::pool::WorkerLink;
+use crate::pool::running::RunningAttempt;
 use crate::pool::stats::{RemoteStats, WorkerStats};
-use crate::pool::sync::Mutex;
 use crate::runners::remote::Link;
+use crate::runners::sync::Mutex;
 use crate::telemetry::metrics::AttemptMeter;
 
 /// Number of a worker in its pool. Never reused.
@@ -34,7 +34,7 @@ pub(super) struct RemoteWorker {
     /// `pool/id`.
     pub name: Arc<str>,
     pub key: WorkerKey,
-    pub link: Arc<Link>,
+    pub link: Arc<WorkerLink>,
     pub meter: Mutex<AttemptMeter>,
     /// Held while a stream begins or ends in the link and in the queue, so that both have the same newest stream.
     pub streams: Mutex<()>,
@@ -46,8 +46,7 @@ pub(super) struct RemoteWorker {
 struct State {
     info: WorkerInfo,
     is_leaving: bool,
-    /// The running attempts, by fence.
-    running: BTreeMap<u64, (TaskId, HandlerName)>,
+    running: usize,
     /// Since when it has been busy or idle.
     since: Instant,
     busy: Duration,
@@ -59,7 +58,7 @@ impl State {
         let now = Instant::now();
         let passed = now.duration_since(self.since);
         self.since = now;
-        *if self.running.is_empty() { &mut self.idle } else { &mut self.busy } += passed;
+        *if self.running == 0 { &mut self.idle } else { &mut self.busy } += passed;
     }
 }
 
@@ -68,7 +67,7 @@ impl RemoteWorker {
         let state = State {
             info: WorkerInfo::default(),
             is_leaving: false,
-            running: BTreeMap::new(),
+            running: 0,
             since: Instant::now(),
             busy: Duration::ZERO,
             idle: Duration::ZERO,
@@ -100,42 +99,53 @@ impl RemoteWorker {
     }
 
     pub fn running(&self) -> usize {
-        self.state.lock().running.len()
+        self.state.lock().running
     }
 
-    pub fn attempt_started(&self, attempt: &Arc<Attempt>, waited: Duration) {
-        self.meter.lock().started(attempt.spec().options.priority, waited, || attempt.exemplar());
-        let (id, handler) = (attempt.spec().id.clone(), attempt.spec().options.handler.clone());
-        let mut state = self.state.lock();
-        state.advance();
-        state.running.insert(attempt.ticket().fence, (id, handler));
+    /// Attempts start at this time.
+    pub fn attempts_started(&self, started: &[RunningAttempt], at: Timestamp) {
+        let mut meter = self.meter.lock();
+        for RunningAttempt { attempt, .. } in started {
+            let waited = at.since(attempt.eligible_at());
+            meter.started(attempt.spec().options.priority, waited, || attempt.exemplar());
+        }
+        drop(meter);
+        self.change_running(|running| running + started.len());
     }
 
-    pub fn attempt_ended(&self, attempt: &Attempt, completed: bool) {
+    pub fn attempts_ended(&self, completed: usize, failed: usize) {
+        self.change_running(|running| running - completed - failed);
+        self.completed.fetch_add(completed as u64, Ordering::Relaxed);
+        self.failed.fetch_add(failed as u64, Ordering::Relaxed);
+    }
+
+    fn change_running(&self, change: impl FnOnce(usize) -> usize) {
         let mut state = self.state.lock();
         state.advance();
-        state.running.remove(&attempt.ticket().fence);
-        drop(state);
-        if completed { &self.completed } else { &self.failed }.fetch_add(1, Ordering::Relaxed);
+        state.running = change(state.running);
     }
 
     pub fn stats(&self) -> WorkerStats {
+        let (oldest, is_connected) = (self.link.oldest(), self.link.is_connected());
         let mut state = self.state.lock();
         state.advance();
         let info = &state.info;
         let remote = RemoteStats {
             handlers: info.handlers.clone(),
             slots: info.slots,
-            running: state.running.len(),
+            running: state.running,
             labels: info.labels.clone(),
             version: info.version.clone(),
-            is_connected: self.link.is_connected(),
+            is_connected,
         };
         WorkerStats {
             name: self.id.to_string(),
-            alive: remote.is_connected && !state.is_leaving,
-            busy: !state.running.is_empty(),
-            current: state.running.values().next().cloned(),
+            alive: is_connected && !state.is_leaving,
+            busy: state.running > 0,
+            current: oldest.map(|RunningAttempt { attempt, .. }| {
+                let spec = attempt.spec();
+                (spec.id.clone(), spec.options.handler.clone())
+            }),
             completed: self.completed.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),
             busy_time: state.busy,

@@ -31,7 +31,7 @@ impl fmt::Display for Token {
 /// A message to a worker.
 #[derive(Clone, Debug)]
 pub enum Command {
-    Assign(Box<Assigned>),
+    Assign(Arc<Assigned>),
     /// Stop an attempt; again with less time, or for a stronger cause.
     Cancel {
         token: Token,
@@ -40,8 +40,8 @@ pub enum Command {
     },
     /// The attempt is not the worker's any more.
     Stale(Token),
-    /// The end of the attempt is durable.
-    Settle(Token),
+    /// The ends of these attempts are durable.
+    Settle(Vec<Token>),
     /// A suspended attempt has a slot again.
     Resumed(Token),
     /// The last message of a stream.

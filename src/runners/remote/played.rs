@@ -1,24 +1,101 @@
 //! A worker for the tests of runners, at the other end of a link.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
-use super::{Assigned, Command, Link, RemoteRunner, Slot, Token, WorkerReport};
-use crate::model::{Failure, FailureReason, OutputStream, Payload, StopMethod, TaskOptions};
-use crate::runners::{BoxFuture, Outcome, RunReport, Runner};
+use super::link::Ended;
+use super::{Assigned, Command, Happened, Link, LinkHost, LinkedAttempt, Start, Token, WorkerReport};
+use crate::model::{Failure, FailureReason, OutputStream, Payload, StopMethod};
+use crate::runners::{BoxFuture, Outcome, Run, RunReport, Runner, StopSignal};
 
 /// Longer than any test.
 const LEASE: Duration = Duration::from_hours(1);
+const TOKEN: Token = Token(7);
 
-pub struct NoSlot;
+/// Runs an attempt over a link, as a pool does.
+struct PlayedRunner {
+    link: Arc<Link<PlayedAttempt>>,
+}
 
-impl Slot for NoSlot {
-    fn suspend(&self) {}
+#[derive(Clone)]
+struct PlayedAttempt {
+    run: Arc<Run>,
+    ended: Arc<Mutex<Option<oneshot::Sender<RunReport>>>>,
+}
 
-    fn resume(&self) -> BoxFuture<()> {
-        Box::pin(std::future::ready(()))
+impl LinkedAttempt for PlayedAttempt {
+    fn token(&self) -> Token {
+        TOKEN
+    }
+
+    fn at_most_once(&self) -> bool {
+        self.run.options.at_most_once
+    }
+
+    fn stop(&self) -> &StopSignal {
+        &self.run.stop
+    }
+
+    fn write_output(&self, stream: OutputStream, data: &[u8]) {
+        self.run.output.write(stream, data);
+    }
+
+    fn report_progress(&self, fraction: f32, note: &str) {
+        (self.run.progress)(fraction, note);
+    }
+}
+
+struct PlayedHost;
+
+impl LinkHost<PlayedAttempt> for PlayedHost {
+    fn grace_of(&self, _: &PlayedAttempt) -> Duration {
+        LEASE
+    }
+
+    fn ended(&self, ended: Vec<Ended<PlayedAttempt>>) {
+        for (attempt, report) in ended {
+            let waiting = attempt.ended.lock().take().expect("an attempt ends once");
+            // Fails if the test has ended.
+            let _ = waiting.send(report);
+        }
+    }
+
+    fn is_leaving(&self) -> bool {
+        false
+    }
+
+    fn is_draining(&self) -> bool {
+        false
+    }
+}
+
+impl Runner for PlayedRunner {
+    fn run(&self, run: Run) -> BoxFuture<RunReport> {
+        let assigned = Assigned {
+            token: TOKEN,
+            task: run.task.clone(),
+            options: run.options.clone(),
+            attempt: run.attempt,
+            payload: run.payload.clone(),
+            trace: run.trace.clone(),
+            memory: None,
+        };
+        let (sender, ended) = oneshot::channel();
+        let attempt = PlayedAttempt { run: Arc::new(run), ended: Arc::new(Mutex::new(Some(sender))) };
+        PlayedHost.ended(self.link.start(vec![Start { attempt, assigned: Some(Arc::new(assigned)) }]));
+        let link = self.link.clone();
+        Box::pin(async move {
+            tokio::select! {
+                report = ended => report.expect("the link ends every attempt"),
+                (end, _) = link.drive(&PlayedHost) => panic!("the link has ended: {end:?}"),
+            }
+        })
     }
 }
 
@@ -30,59 +107,83 @@ impl Slot for NoSlot {
 /// - everything else is the result.
 pub fn runner() -> Arc<dyn Runner> {
     let link = Link::new(LEASE);
-    let connected = link.connect(&[]).expect("a new link");
-    tokio::spawn(work(link.clone(), connected.commands));
-    let (token, options, slot) = (Token(7), Arc::new(TaskOptions::sample()), Arc::new(NoSlot));
-    Arc::new(RemoteRunner { link, token, options, slot, grace: LEASE, memory: None, is_adopted: false })
+    let stream = link.connect(&[]).expect("a new link").stream;
+    tokio::spawn(PlayedWorker { link: link.clone(), stream, payload: bytes::Bytes::new() }.work());
+    Arc::new(PlayedRunner { link })
 }
 
-async fn work(link: Arc<Link>, mut commands: mpsc::UnboundedReceiver<Command>) {
-    let mut payload = bytes::Bytes::new();
-    while let Some(command) = commands.recv().await {
-        match command {
-            Command::Assign(assigned) => {
-                payload = assigned.payload.clone();
-                begin(&link, &assigned);
-            }
-            Command::Cancel { token, grace, .. } => {
-                link.report(WorkerReport::CancelAcknowledged(token));
-                let method = if grace.is_zero() { StopMethod::Abort } else { StopMethod::Token };
-                if grace.is_zero() || &*payload != b"stubborn" {
-                    finish(&link, token, Outcome::Stopped(method));
+struct PlayedWorker {
+    link: Arc<Link<PlayedAttempt>>,
+    stream: u64,
+    payload: bytes::Bytes,
+}
+
+impl PlayedWorker {
+    async fn work(mut self) {
+        loop {
+            let mut commands = VecDeque::new();
+            poll_fn(|context| {
+                self.link.poll_commands(self.stream, context, &mut commands);
+                if commands.is_empty() { Poll::Pending } else { Poll::Ready(()) }
+            })
+            .await;
+            for command in commands {
+                match command {
+                    Command::Assign(assigned) => self.begin(&assigned),
+                    Command::Cancel { token, grace, .. } => self.cancel(token, grace),
+                    Command::Close(_) => return,
+                    _ => {}
                 }
             }
-            _ => {}
         }
     }
-}
 
-fn begin(link: &Arc<Link>, assigned: &Assigned) {
-    let token = assigned.token;
-    link.report(WorkerReport::Accepted(token));
-    match &*assigned.payload {
-        b"endless" | b"stubborn" => {}
-        b"speak" => {
-            link.report(WorkerReport::Output(token, OutputStream::Stdout, "spoken\n".into()));
-            link.report(WorkerReport::Progress(token, 0.5, "halfway".to_owned()));
-        }
-        b"fail" => finish(link, token, Outcome::Failed(Failure::new(FailureReason::HandlerError, "failed"))),
-        b"vanish" => {
-            link.disconnect(1);
-            link.connect(&[]).expect("another program with its name, which has no attempts");
-        }
-        _ => {
-            let data = assigned.payload.to_vec().into();
-            finish(link, token, Outcome::Completed(Payload { data, ..Payload::default() }));
+    fn begin(&mut self, assigned: &Assigned) {
+        let token = assigned.token;
+        self.payload = assigned.payload.clone();
+        self.report(WorkerReport::Accepted(token));
+        match &*self.payload {
+            b"endless" | b"stubborn" => {}
+            b"speak" => {
+                self.report(WorkerReport::Output(token, OutputStream::Stdout, "spoken\n".into()));
+                self.report(WorkerReport::Progress(token, 0.5, "halfway".to_owned()));
+            }
+            b"fail" => self.finish(token, Outcome::Failed(Failure::new(FailureReason::HandlerError, "failed"))),
+            b"vanish" => {
+                self.link.disconnect(self.stream);
+                let another = self.link.connect(&[]).expect("another program with its name, which has no attempts");
+                PlayedHost.ended(another.lost);
+            }
+            _ => {
+                let data = self.payload.to_vec().into();
+                self.finish(token, Outcome::Completed(Payload { data, ..Payload::default() }));
+            }
         }
     }
-}
 
-fn finish(link: &Link, token: Token, outcome: Outcome) {
-    let report = RunReport {
-        cpu_time: Some(Duration::from_millis(5)),
-        peak_memory_bytes: Some(1 << 20),
-        ..RunReport::from(outcome)
-    };
-    link.report(WorkerReport::Finished(token, report));
-    link.settle(token);
+    fn cancel(&self, token: Token, grace: Duration) {
+        self.report(WorkerReport::CancelAcknowledged(token));
+        let method = if grace.is_zero() { StopMethod::Abort } else { StopMethod::Token };
+        if grace.is_zero() || &*self.payload != b"stubborn" {
+            self.finish(token, Outcome::Stopped(method));
+        }
+    }
+
+    fn finish(&self, token: Token, outcome: Outcome) {
+        let report = RunReport {
+            cpu_time: Some(Duration::from_millis(5)),
+            peak_memory_bytes: Some(1 << 20),
+            ..RunReport::from(outcome)
+        };
+        self.report(WorkerReport::Finished(token, report));
+        self.link.settle([token]);
+    }
+
+    fn report(&self, report: WorkerReport) {
+        for happened in self.link.receive(self.stream, vec![report]).into_iter().flatten() {
+            if let Happened::Ended(attempt, report) = happened {
+                PlayedHost.ended(vec![(attempt, report)]);
+            }
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! The path of decisions: staged, made durable, then released.
 
 use std::mem;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::model::{Event, Revision, Timestamp};
@@ -217,11 +218,16 @@ impl Service {
                 pool.push(batch, held_back);
             }
         }
+        // The worker hears of these ends together with what it gets to do next.
+        let settled = || effects.settled.chunk_by(|(one, _), (other, _)| Arc::ptr_eq(one, other));
+        for settled in settled() {
+            settled[0].0.settle(settled.iter().map(|(_, token)| *token));
+        }
         for pool in &self.pools {
             pool.start_pushed();
         }
-        for (link, token) in effects.settled {
-            link.settle(token);
+        for settled in settled() {
+            settled[0].0.wake();
         }
         for reply in effects.replies {
             reply.resolve(Ok(()));

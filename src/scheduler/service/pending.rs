@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::model::{Durability, Event, HandlerEvent, Priority, TaskChange};
-use crate::pool::{Batch, Ticket};
-use crate::runners::remote::{Link, Token};
+use crate::pool::{Batch, Ticket, WorkerLink};
+use crate::runners::remote::Token;
 use crate::scheduler::core::PoolView;
 use crate::scheduler::message::PendingReply;
 use crate::scheduler::refusal::Refusal;
@@ -44,7 +44,7 @@ pub(super) struct Effects {
     pub changes: Vec<Changed>,
     pub replies: Vec<PendingReply>,
     /// Ended attempts of remote workers.
-    pub settled: Vec<(Arc<Link>, Token)>,
+    pub settled: Vec<(Arc<WorkerLink>, Token)>,
 }
 
 /// A change of something that the server uses outside of the core, which has to follow.

@@ -110,19 +110,26 @@ impl Service {
 
     fn handle_message(&mut self, now: Timestamp, message: Message, out: &mut Decisions) {
         match message {
-            Message::Report(report) => self.handle_report(report, out),
+            Message::Report(report) => self.handle_report(now, report, out),
             Message::Committed(end, result) => self.committed(end, result),
             Message::Request(request) => self.serve(now, request, out),
         }
     }
 
-    fn handle_report(&mut self, report: Report, out: &mut Decisions) {
+    fn handle_report(&mut self, now: Timestamp, report: Report, out: &mut Decisions) {
         match report {
             Report::Started { ticket, worker, at } => {
                 self.core.started(ticket, at, worker, out);
                 // Started before the pool was paused.
                 if let Some(drain) = &mut self.drain {
                     drain.stop_at = Some(Instant::now());
+                }
+            }
+            // Each is a decision of its own, which may belong to another commit.
+            Report::Many(reports) => {
+                for report in reports {
+                    self.handle_report(now, report, out);
+                    self.stage(now, out);
                 }
             }
             Report::Slots { pool, total, slots } => {

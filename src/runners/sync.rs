@@ -1,21 +1,21 @@
-//! The primitives through which the threads of a pool act on each other.
+//! The primitives through which the threads of a pool, and the links to remote workers, act on each other.
 //!
 //! Outside of unit tests they are those of parking_lot, std and tokio. In unit tests each use of one is also a point at
-//! which shuttle can let another thread continue; see `interleaving_tests`.
+//! which shuttle can let another thread continue; see the `interleaving_tests` of `pool`.
 
 #[cfg(not(test))]
-pub(super) use std::{
+pub(crate) use std::{
     sync::atomic::{AtomicBool, AtomicU8, AtomicU64},
     thread::yield_now,
 };
 
 #[cfg(not(test))]
-pub(super) use parking_lot::Mutex;
+pub(crate) use parking_lot::Mutex;
 #[cfg(not(test))]
-pub(super) use tokio::sync::Notify;
+pub(crate) use tokio::sync::Notify;
 
 #[cfg(test)]
-pub(super) use switching::{AtomicBool, AtomicU8, AtomicU64, Mutex, Notify, run_interleaved, yield_now};
+pub(crate) use switching::{AtomicBool, AtomicU8, AtomicU64, Mutex, Notify, run_interleaved, yield_now};
 
 #[cfg(test)]
 mod switching {
