@@ -22,11 +22,15 @@ impl Core {
         let is_trial = self.dispatch_suspect(out);
         let unstarted = self.pool_of_unstarted_trial();
         for index in 0..self.pools.len() {
-            if !self.pools[index].spec.paused && unstarted != Some(index) {
-                for priority in Priority::DESCENDING.into_iter().filter(|_| !is_trial) {
-                    self.assign_priority(index, priority);
-                }
-                self.dispatch_assigned(index, out);
+            if self.pools[index].spec.paused || unstarted == Some(index) {
+                continue;
+            }
+            for priority in Priority::DESCENDING.into_iter().filter(|_| !is_trial) {
+                self.assign_priority(index, priority);
+            }
+            self.dispatch_assigned(index, out);
+            if !is_trial {
+                self.pools[index].queues.clear_changed();
             }
         }
     }
@@ -34,14 +38,17 @@ impl Core {
     /// Begins attempts of this priority. The queues of a remote pool share the slots that a namespace may have, so each of
     /// them gets one attempt at a time, beginning with a different one in each call.
     fn assign_priority(&mut self, pool: usize, priority: Priority) {
-        let queues = self.pools[pool].queues.len();
+        // While attempts begin, other queues can only lose tasks that could start.
+        let queues = self.pools[pool].queues.changed().len();
         let first = scatter(self.stamp, queues);
+        let takes_turns = self.pools[pool].spec.max_running_per_namespace.is_some() && queues > 1;
         let mut is_done = false;
         while !is_done {
             is_done = true;
-            for queue in (first..queues).chain(0..first) {
+            for at in (first..queues).chain(0..first) {
+                let queue = self.pools[pool].queues.changed()[at];
                 while self.assign_next(pool, queue, priority) {
-                    if self.pools[pool].spec.max_running_per_namespace.is_some() && queues > 1 {
+                    if takes_turns {
                         is_done = false;
                         break;
                     }
@@ -56,16 +63,21 @@ impl Core {
             return false;
         }
         let tasks = &self.tasks;
-        let entry = self.pools[pool].queues[queue].ready.pop(priority, |entry| Self::is_live(tasks, entry));
+        let next = self.pools[pool].queues.get_mut(queue);
+        let entry = next.and_then(|queue| queue.ready.pop(priority, |entry| Self::is_live(tasks, entry)));
         let Some(assignment) = entry.and_then(|entry| self.assign(entry.index)) else { return false };
-        self.pools[pool].queues[queue].begun.push(assignment);
+        if let Some(queue) = self.pools[pool].queues.get_mut(queue) {
+            queue.begun.push(assignment);
+        }
         true
     }
 
     /// Dispatches the attempts that have begun. What is held back is only known when all queues have theirs.
     fn dispatch_assigned(&mut self, index: usize, out: &mut Decisions) {
         let pool = u16::try_from(index).unwrap_or(u16::MAX);
-        for queue in &mut self.pools[index].queues {
+        let queues = &mut self.pools[index].queues;
+        for at in 0..queues.changed().len() {
+            let Some(queue) = queues.get_mut(queues.changed()[at]) else { continue };
             let assignments = std::mem::take(&mut queue.begun);
             let held_back =
                 std::array::from_fn(|p| Priority::from_index(p).is_some_and(|p| queue.ready.startable(p) > 0));
@@ -120,7 +132,8 @@ impl Core {
 
     /// The first dispatched attempt of this priority that has not started.
     pub(super) fn oldest_assigned(&mut self, pool: usize, queue: usize, priority: Priority) -> Option<Ticket> {
-        let order = &mut self.pools[pool].queues[queue].assigned_order[priority.index()];
+        let queue = self.pools[pool].queues.get_mut(queue)?;
+        let order = &mut queue.assigned_order[priority.index()];
         while order.front().is_some_and(|ticket| !is_assigned(&self.tasks, *ticket)) {
             order.pop_front();
         }

@@ -21,6 +21,8 @@ pub struct DispatchQueue {
     pub assigned_order: [VecDeque<Ticket>; Priority::COUNT],
     /// Attempts that have begun and are about to be dispatched.
     pub begun: Vec<Assignment>,
+    /// Whether the queue has changed since the last dispatch.
+    pub is_changed: bool,
     /// As last sent to the pool.
     pub held_back: [bool; Priority::COUNT],
 }
@@ -34,6 +36,7 @@ impl DispatchQueue {
             assigned: [0; Priority::COUNT],
             assigned_order: Default::default(),
             begun: Vec::new(),
+            is_changed: false,
             held_back: [false; Priority::COUNT],
         }
     }

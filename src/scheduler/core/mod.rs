@@ -9,6 +9,7 @@ mod attempts;
 mod decisions;
 mod dispatch;
 mod dispatch_queue;
+mod dispatch_queues;
 mod ended;
 mod finished;
 mod handlers;

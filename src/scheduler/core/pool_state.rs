@@ -1,6 +1,5 @@
 //! What the core stores for each pool.
 
-use hashbrown::HashMap;
 use hdrhistogram::Histogram;
 
 use crate::model::{
@@ -9,6 +8,7 @@ use crate::model::{
 };
 
 use super::dispatch_queue::DispatchQueue;
+use super::dispatch_queues::DispatchQueues;
 
 /// Attempts that a pool is given in addition to two for each worker, so that workers never wait for a commit.
 const PREFETCH: usize = 512;
@@ -44,9 +44,7 @@ pub struct PoolView {
 pub struct PoolState {
     pub spec: PoolSpec,
     /// One, or in a remote pool one for each handler that a task has named or a worker has offered.
-    pub queues: Vec<DispatchQueue>,
-    /// In a remote pool, the index in `queues`.
-    queue_of: HashMap<HandlerName, usize>,
+    pub queues: DispatchQueues,
     /// Attempts that it is given in addition to two for each worker.
     pub prefetch: usize,
     pub waiting: u64,
@@ -66,14 +64,13 @@ pub struct PoolState {
 
 impl PoolState {
     pub fn new(spec: PoolSpec, configured: bool) -> Self {
+        let mut queues = DispatchQueues::default();
+        if spec.kind != PoolKind::Remote {
+            queues.add(DispatchQueue::new(None, spec.max_running_per_namespace));
+        }
         Self {
             configuration: PoolSettings::of(&spec),
-            queues: if spec.kind == PoolKind::Remote {
-                Vec::new()
-            } else {
-                vec![DispatchQueue::new(None, spec.max_running_per_namespace)]
-            },
-            queue_of: HashMap::new(),
+            queues,
             spec,
             prefetch: PREFETCH,
             waiting: 0,
@@ -99,27 +96,26 @@ impl PoolState {
 
     pub fn queue_mut(&mut self, options: &TaskOptions) -> Option<&mut DispatchQueue> {
         let index = self.queue_index(&options.handler)?;
-        self.queues.get_mut(index)
+        self.queues.change(index)
     }
 
     fn queue_index(&self, handler: &HandlerName) -> Option<usize> {
-        if self.is_remote() { self.queue_of.get(handler).copied() } else { Some(0) }
+        if self.is_remote() { self.queues.index_of(handler) } else { Some(0) }
     }
 
     /// The queue of a handler; adds it if there is none.
     pub fn queue_for(&mut self, handler: &HandlerName) -> &mut DispatchQueue {
-        let index = self.queue_index(handler).unwrap_or_else(|| self.add_queue(handler));
-        &mut self.queues[index]
+        let max = self.spec.max_running_per_namespace;
+        let index = self.queue_index(handler);
+        let index = index.unwrap_or_else(|| self.queues.add(DispatchQueue::new(Some(handler.clone()), max)));
+        self.queues.change(index).unwrap_or_else(|| unreachable!("the queue was found or added"))
     }
 
-    fn add_queue(&mut self, handler: &HandlerName) -> usize {
-        let mut queue = DispatchQueue::new(Some(handler.clone()), self.spec.max_running_per_namespace);
-        if let Some(other) = self.queues.first() {
-            queue.ready.copy_slots(&other.ready);
-        }
-        self.queues.push(queue);
-        self.queue_of.insert(handler.clone(), self.queues.len() - 1);
-        self.queues.len() - 1
+    /// Sets the slots of the workers of a remote pool: all, and those for each handler.
+    pub fn set_slots(&mut self, total: usize, slots: &[(HandlerName, usize)]) {
+        self.spec.size = total;
+        let max = self.spec.max_running_per_namespace;
+        self.queues.set_slots(slots, |handler| DispatchQueue::new(Some(handler.clone()), max));
     }
 
     /// Number of attempts of a queue that may be dispatched ahead of their start.
@@ -133,8 +129,8 @@ impl PoolState {
 
     /// Whether the window of a queue has room for an attempt of this priority.
     pub fn has_room(&self, queue: usize, priority: Priority) -> bool {
-        let ahead: usize = self.queues[queue].assigned[priority.index()..].iter().sum();
-        ahead < self.window(queue)
+        let assigned = self.queues.get(queue).map(|queue| &queue.assigned[priority.index()..]);
+        assigned.into_iter().flatten().sum::<usize>() < self.window(queue)
     }
 
     /// Number of QUEUED tasks of this priority.
@@ -150,12 +146,16 @@ impl PoolState {
 
     /// Records that an attempt of the namespace has a slot of the pool.
     pub fn take_slot(&mut self, namespace: &Namespace) {
-        self.queues.iter_mut().for_each(|queue| queue.ready.take_slot(namespace));
+        if self.spec.max_running_per_namespace.is_some() {
+            self.queues.take_slot(namespace);
+        }
     }
 
     /// Records that an attempt of the namespace has lost its slot.
     pub fn return_slot(&mut self, namespace: &Namespace) {
-        self.queues.iter_mut().for_each(|queue| queue.ready.return_slot(namespace));
+        if self.spec.max_running_per_namespace.is_some() {
+            self.queues.return_slot(namespace);
+        }
     }
 
     pub fn view(&self) -> PoolView {

@@ -96,6 +96,8 @@ impl Core {
         let size = if pool.is_remote() { pool.spec.size } else { size };
         pool.spec = PoolSpec { size, queue_limit, paused, ..pool.spec.clone() };
         pool.change = Some((event.revision, event.change));
+        // Their window has changed with the size.
+        pool.queues.mark_all_changed();
     }
 
     /// The pools whose settings were changed while an earlier server ran, with the names of those changed settings

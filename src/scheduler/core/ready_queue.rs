@@ -62,26 +62,23 @@ impl ReadyQueue {
         self.slots.get(key).copied().unwrap_or(0)
     }
 
-    /// Records that an attempt of the key has a slot.
-    pub fn take_slot(&mut self, key: &Namespace) {
-        if self.slots_max.is_some() {
-            *self.slots.entry_ref(key).or_default() += 1;
-            if self.is_full(key) {
-                self.bands.iter_mut().for_each(|band| band.hold(key));
-            }
+    /// Records that an attempt of the key has a slot. Returns whether tasks of the queue can no longer start.
+    pub fn take_slot(&mut self, key: &Namespace) -> bool {
+        if self.slots_max.is_none() {
+            return false;
         }
+        *self.slots.entry_ref(key).or_default() += 1;
+        self.is_full(key) && self.bands.iter_mut().map(|band| usize::from(band.hold(key))).sum::<usize>() > 0
     }
 
-    /// Records that an attempt of the key has lost its slot.
-    pub fn return_slot(&mut self, key: &Namespace) {
-        let Some(slots) = self.slots.get_mut(key) else { return };
+    /// Records that an attempt of the key has lost its slot. Returns whether tasks of the queue can start again.
+    pub fn return_slot(&mut self, key: &Namespace) -> bool {
+        let Some(slots) = self.slots.get_mut(key) else { return false };
         *slots -= 1;
         if *slots == 0 {
             self.slots.remove(key);
         }
-        if !self.is_full(key) {
-            self.bands.iter_mut().for_each(|band| band.release(key));
-        }
+        !self.is_full(key) && self.bands.iter_mut().map(|band| usize::from(band.release(key))).sum::<usize>() > 0
     }
 
     /// Adds a task behind those with the same priority and key, except that an interrupted task goes before all that were
@@ -187,20 +184,24 @@ impl Band {
         lanes
     }
 
-    fn hold(&mut self, key: &Namespace) {
-        if let Some(lanes) = self.keys.get_mut(key).filter(|lanes| !lanes.is_held) {
-            lanes.is_held = true;
-            self.held += lanes.live;
-        }
+    /// Returns whether the band has tasks of the key that could start.
+    fn hold(&mut self, key: &Namespace) -> bool {
+        let Some(lanes) = self.keys.get_mut(key).filter(|lanes| !lanes.is_held) else { return false };
+        lanes.is_held = true;
+        self.held += lanes.live;
+        lanes.live > 0
     }
 
-    fn release(&mut self, key: &Namespace) {
-        let Some(lanes) = self.keys.get_mut(key).filter(|lanes| lanes.is_held) else { return };
+    /// Returns whether the band has tasks of the key that were held.
+    fn release(&mut self, key: &Namespace) -> bool {
+        let Some(lanes) = self.keys.get_mut(key).filter(|lanes| lanes.is_held) else { return false };
         lanes.is_held = false;
         self.held -= lanes.live;
+        let has_tasks = lanes.live > 0;
         if !std::mem::replace(&mut lanes.in_rotation, true) {
             self.rotation.push_back(key.clone());
         }
+        has_tasks
     }
 
     fn pop(&mut self, is_live: impl Fn(QueueEntry) -> bool) -> Option<QueueEntry> {

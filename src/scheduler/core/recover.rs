@@ -147,7 +147,7 @@ impl Core {
         self.finished.order_restored(&self.tasks, self.revision, now);
         self.limit_waits(now);
         let tasks = &self.tasks;
-        for queue in self.pools.iter_mut().flat_map(|pool| &mut pool.queues) {
+        for queue in self.pools.iter_mut().flat_map(|pool| pool.queues.iter_mut()) {
             queue.ready.order_restored(|entry| Self::is_live(tasks, entry));
         }
         self.adopt_remote_attempts(out);

@@ -10,13 +10,8 @@ impl Core {
     /// Takes note of the workers that are connected to a remote pool: their slots, and for each handler in `slots` those of
     /// the workers that offer it. Tasks of a handler without slots are not dispatched and hold back no others.
     pub fn set_slots(&mut self, pool: u16, total: usize, slots: &[(HandlerName, usize)]) {
-        let Some(pool) = self.pools.get_mut(usize::from(pool)).filter(|pool| pool.is_remote()) else { return };
-        pool.spec.size = total;
-        for queue in &mut pool.queues {
-            queue.slots = 0;
-        }
-        for (handler, slots) in slots {
-            pool.queue_for(handler).slots = *slots;
+        if let Some(pool) = self.pools.get_mut(usize::from(pool)).filter(|pool| pool.is_remote()) {
+            pool.set_slots(total, slots);
         }
     }
 

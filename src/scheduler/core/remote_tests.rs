@@ -99,3 +99,20 @@ fn a_restored_attempt_of_a_remote_worker_has_a_slot_of_its_namespace() {
     after.end(adopted, 3 * SECOND, failed(), None);
     assert_eq!(ids(&mut after), ["waiting"]);
 }
+
+#[test]
+fn a_turn_looks_only_at_the_queues_that_have_changed() {
+    let mut fixture = fixture();
+    fixture.core.options.pools[0].max_running_per_namespace = None;
+    fixture.core = Core::new(fixture.core.options.clone());
+    let slots: Vec<_> = (0..1_000).map(|n| (handler(&format!("h{n}")), 1)).collect();
+    fixture.core.set_slots(0, 1_000, &slots);
+    assert_eq!(fixture.core.pools[0].queues.changed().len(), 1_000);
+    assert!(ids(&mut fixture).is_empty());
+    assert!(fixture.core.pools[0].queues.changed().is_empty());
+    fixture.core.set_slots(0, 1_001, &slots);
+    fixture.submit(SECOND, vec![task("t", "h7", Priority::Normal)]).unwrap();
+    assert_eq!(fixture.core.pools[0].queues.changed(), [7]);
+    assert_eq!(ids(&mut fixture), ["t"]);
+    assert!(fixture.core.pools[0].queues.changed().is_empty());
+}

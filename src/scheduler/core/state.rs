@@ -269,7 +269,7 @@ impl Core {
                 own().filter(|(_, task)| its(task)).count()
             };
             let limited = pool.spec.max_running_per_namespace.is_some();
-            for queue in &pool.queues {
+            for queue in pool.queues.iter() {
                 for (_, task) in own().filter(|_| limited) {
                     let namespace = &task.spec.options.namespace;
                     assert_eq!(queue.ready.slots_of(namespace), attempts(namespace), "slots of {namespace}");
