@@ -12,7 +12,7 @@ use crate::files::{give_to_owner_of, open_private, replace};
 use crate::model::api_key::GeneratedKey;
 use crate::model::id::check_name;
 use crate::model::key_file::{KeyEntry, KeyFile, KeyLimits};
-use crate::model::{Clock, Grant, Role, SystemClock, Timestamp};
+use crate::model::{Clock, Grant, Role, RoleNames, SystemClock, Timestamp};
 
 use super::error::{CliError, Exit};
 use super::options::GlobalOptions;
@@ -34,9 +34,9 @@ pub enum Command {
     Create {
         /// Name of the owner, unique in the file; appears in tasks and in the audit log
         name: String,
-        /// Role, which decides the permitted calls
-        #[arg(long, value_parser = Role::ALL.map(Role::name))]
-        role: String,
+        /// Role, which decides the permitted calls. Can be repeated
+        #[arg(long = "role", required = true, value_name = "ROLE", value_parser = Role::ALL.map(Role::name))]
+        roles: Vec<String>,
         /// Namespace in which the role applies; "*" for all namespaces. Can be repeated
         #[arg(long = "namespace", required = true, value_name = "NAMESPACE")]
         namespaces: Vec<String>,
@@ -75,8 +75,8 @@ pub enum Command {
 
 pub fn run(command: Command, options: &GlobalOptions) -> Exit {
     let result = match command {
-        Command::Create { name, role, namespaces, handlers, expires, limits, file } => {
-            create(&file.path, &name, (&role, namespaces, handlers), expires, &limits)
+        Command::Create { name, roles, namespaces, handlers, expires, limits, file } => {
+            create(&file.path, &name, (RoleNames(roles), namespaces, handlers), expires, &limits)
         }
         Command::List { table, file } => list(&file.path, &table, options),
         Command::Revoke { name_or_id, file } => revoke(&file.path, &name_or_id),
@@ -90,12 +90,12 @@ pub fn run(command: Command, options: &GlobalOptions) -> Exit {
 fn create(
     path: &Path,
     name: &str,
-    (role, namespaces, handlers): (&str, Vec<String>, Vec<String>),
+    (roles, namespaces, handlers): (RoleNames, Vec<String>, Vec<String>),
     expires: Option<Duration>,
     limits: &[KeyLimits],
 ) -> Result<(), CliError> {
     check_name(name).map_err(|error| usage(format!("the name {name:?} {error}")))?;
-    Grant::parse(role, &namespaces).and_then(|grant| grant.for_handlers(&handlers)).map_err(usage)?;
+    Grant::parse(&roles, &namespaces).and_then(|grant| grant.for_handlers(&handlers)).map_err(usage)?;
     let now = SystemClock.now();
     let expires_at = expires.map(|lifetime| now.after(lifetime));
     if expires.is_some_and(|lifetime| lifetime < Duration::from_secs(1)) {
@@ -112,7 +112,7 @@ fn create(
             return Err(usage(format!("a token named {name:?} already exists; revoke it or choose another name")));
         }
         let limits = limits.iter().fold(KeyLimits::default(), |all, one| all.overridden_by(one));
-        let entry = KeyEntry::new(&key, name, (role, namespaces), now, expires_at);
+        let entry = KeyEntry::new(&key, name, (roles, namespaces), now, expires_at);
         file.keys.push(KeyEntry { handlers, limits, ..entry });
         Ok(())
     })?;
@@ -124,7 +124,7 @@ fn create(
 static COLUMNS: [Column<KeyEntry>; 8] = [
     Column::new("ID", 0, |entry, _| entry.id.as_str().into()),
     Column::new("NAME", 0, |entry, _| entry.name.as_str().into()),
-    Column::new("ROLE", 0, |entry, _| entry.role.as_str().into()),
+    Column::new("ROLE", 0, |entry, _| entry.role.to_string().into()),
     Column::new("NAMESPACES", 1, |entry, _| entry.namespaces.join(",").into()),
     Column::new("HANDLERS", 4, |entry, _| entry.handlers.join(",").into()),
     Column::new("CREATED", 3, |entry, view| view.at(created(entry))),
@@ -231,19 +231,26 @@ mod tests {
         let path = directory.path().join("tokens.toml");
         let all_namespaces = || vec!["*".to_owned()];
         assert!(revoke(&path, "ci").is_err(), "the file does not exist");
-        create(&path, "ci", ("submitter", all_namespaces(), Vec::new()), None, &[]).unwrap();
+        create(&path, "ci", ("submitter".into(), all_namespaces(), Vec::new()), None, &[]).unwrap();
         let limits = ["live_tasks=5", "submit_rate=1", "live_tasks=7"].map(|limit| limit.parse().unwrap());
-        create(&path, "ops", ("admin", all_namespaces(), Vec::new()), Some(Duration::from_secs(60)), &limits).unwrap();
-        assert!(create(&path, "ci", ("viewer", all_namespaces(), Vec::new()), None, &[]).is_err(), "the name is taken");
-        assert!(create(&path, "c i", ("viewer", all_namespaces(), Vec::new()), None, &[]).is_err());
-        assert!(create(&path, "x", ("viewer", vec!["a b".to_owned()], Vec::new()), None, &[]).is_err());
+        create(&path, "ops", ("admin".into(), all_namespaces(), Vec::new()), Some(Duration::from_secs(60)), &limits)
+            .unwrap();
+        assert!(
+            create(&path, "ci", ("viewer".into(), all_namespaces(), Vec::new()), None, &[]).is_err(),
+            "the name is taken"
+        );
+        assert!(create(&path, "c i", ("viewer".into(), all_namespaces(), Vec::new()), None, &[]).is_err());
+        assert!(create(&path, "x", ("viewer".into(), vec!["a b".to_owned()], Vec::new()), None, &[]).is_err());
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let file = read(&path).unwrap();
         assert_eq!(file.keys.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>(), ["ci", "ops"]);
         assert_eq!(file.keys[1].limits.to_string(), "submit_rate=1,live_tasks=7");
         let resize = || vec!["resize".to_owned()];
-        assert!(create(&path, "x", ("viewer", all_namespaces(), resize()), None, &[]).is_err(), "no role for handlers");
-        create(&path, "images", ("worker", all_namespaces(), resize()), None, &[]).unwrap();
+        assert!(
+            create(&path, "x", ("viewer".into(), all_namespaces(), resize()), None, &[]).is_err(),
+            "no role for handlers"
+        );
+        create(&path, "images", ("worker".into(), all_namespaces(), resize()), None, &[]).unwrap();
         assert_eq!(read(&path).unwrap().keys[2].handlers, resize());
         revoke(&path, "images").unwrap();
         revoke(&path, &file.keys[1].id).unwrap();
@@ -256,7 +263,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (target, link) = (directory.path().join("real.toml"), directory.path().join("link.toml"));
         std::os::unix::fs::symlink("real.toml", &link).unwrap();
-        let all = || ("viewer", vec!["*".to_owned()], Vec::new());
+        let all = || ("viewer".into(), vec!["*".to_owned()], Vec::new());
         assert!(create(&link, "ci", all(), None, &[]).is_err(), "the link points to nothing");
         std::fs::write(&target, "").unwrap();
         create(&link, "ci", all(), None, &[]).unwrap();
@@ -270,7 +277,7 @@ mod tests {
     fn the_file_and_its_lock_stay_with_the_owner_of_the_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tokens.toml");
-        create(&path, "ci", ("submitter", vec!["*".to_owned()], Vec::new()), None, &[]).unwrap();
+        create(&path, "ci", ("submitter".into(), vec!["*".to_owned()], Vec::new()), None, &[]).unwrap();
         let lock = path.with_extension("lock");
         std::fs::remove_file(&lock).unwrap();
         // Only root may give files away.

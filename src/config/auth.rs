@@ -6,7 +6,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Grant, SecretUrl};
+use crate::model::{Grant, RoleNames, SecretUrl};
 
 use super::error::{Problems, check_not_masked};
 use super::units::{ByteSize, HumanDuration};
@@ -98,8 +98,8 @@ pub struct ClaimGrant {
     pub claim: String,
     /// Value to match: the claim itself, an item of a list, or a word of a space-separated string. Required.
     pub value: String,
-    /// Granted role: "viewer", "submitter", "worker", "operator" or "admin". Required.
-    pub role: String,
+    /// Granted role: "viewer", "submitter", "worker", "operator" or "admin"; a list for several. Required.
+    pub role: RoleNames,
     /// Namespaces in which the role applies; "*" means all. Required.
     pub namespaces: Vec<String>,
     /// For role = "worker": handlers that the worker may offer. Default: all.
@@ -112,8 +112,8 @@ pub struct ClaimGrant {
 pub struct Certificate {
     /// Alternative name (DNS, URI, e-mail) of the certificate; "*" matches all of the CA that have one. Required.
     pub subject: String,
-    /// Granted role: "viewer", "submitter", "worker", "operator" or "admin". Required.
-    pub role: String,
+    /// Granted role: "viewer", "submitter", "worker", "operator" or "admin"; a list for several. Required.
+    pub role: RoleNames,
     /// Namespaces in which the role applies; "*" means all. Required.
     pub namespaces: Vec<String>,
     /// For role = "worker": handlers that the worker may offer. Default: all.

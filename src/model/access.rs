@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::id::{HandlerName, NameError, Namespace};
+use super::role_names::RoleNames;
 
 /// What a caller may do in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,43 +92,55 @@ impl fmt::Display for NamespaceScope {
     }
 }
 
-/// A role and where it applies.
+/// Roles and where they apply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    pub role: Role,
-    /// If empty, the role applies nowhere.
+    /// At least one.
+    roles: Vec<Role>,
+    /// If empty, the roles apply nowhere.
     pub scopes: Vec<NamespaceScope>,
     /// Handlers that a worker may offer; empty: all.
     pub handlers: Vec<HandlerName>,
 }
 
 impl Grant {
-    /// Parses the name of a role and the names of namespaces (or `*`).
+    /// Parses the names of roles and the names of namespaces (or `*`).
     ///
     /// # Errors
     /// Names the invalid value and the valid ones.
-    pub fn parse(role: &str, namespaces: &[String]) -> Result<Self, String> {
-        let found = Role::parse(role).ok_or_else(|| {
-            let valid = Role::ALL.map(Role::name).join(", ");
-            format!("role {role:?} does not exist; use one of {valid}")
-        })?;
+    pub fn parse(roles: &RoleNames, namespaces: &[String]) -> Result<Self, String> {
+        let valid = || Role::ALL.map(Role::name).join(", ");
+        if roles.0.is_empty() {
+            return Err(format!("no role is given; use one of {}", valid()));
+        }
+        let parsed = |name: &String| {
+            Role::parse(name).ok_or_else(|| format!("role {name:?} does not exist; use one of {}", valid()))
+        };
+        let roles = roles.0.iter().map(parsed).collect::<Result<_, _>>()?;
         if namespaces.is_empty() {
             return Err("no namespace is given; list at least one, or \"*\" for all".to_owned());
         }
         let parsed = |name: &String| NamespaceScope::parse(name).map_err(|error| format!("namespace {name:?} {error}"));
         let scopes = namespaces.iter().map(parsed).collect::<Result<_, _>>()?;
-        Ok(Self { role: found, scopes, handlers: Vec::new() })
+        Ok(Self { roles, scopes, handlers: Vec::new() })
+    }
+
+    /// Whether one of the roles permits everything that `wanted` permits.
+    pub fn includes(&self, wanted: Role) -> bool {
+        self.roles.iter().any(|role| role.includes(wanted))
     }
 
     /// Limits the role worker to these handlers. No handlers are no limit.
     ///
     /// # Errors
-    /// For an invalid name, and for handlers of another role.
+    /// For an invalid name, without the role worker, and with a role that may offer all handlers anyway.
     pub fn for_handlers(self, handlers: &[String]) -> Result<Self, String> {
-        if !handlers.is_empty() && self.role != Role::Worker {
+        let is_limited = self.roles.contains(&Role::Worker) && !self.includes(Role::Admin);
+        if !handlers.is_empty() && !is_limited {
+            let roles: Vec<_> = self.roles.iter().map(|role| role.name()).collect();
             return Err(format!(
                 "role {} has no handlers; only role {} can be limited to some",
-                self.role,
+                roles.join(","),
                 Role::Worker
             ));
         }
@@ -137,7 +150,7 @@ impl Grant {
 
     /// Whether a worker with this role may offer the handler.
     pub fn offers(&self, handler: &HandlerName) -> bool {
-        self.role.includes(Role::Worker) && (self.handlers.is_empty() || self.handlers.contains(handler))
+        self.includes(Role::Worker) && (self.handlers.is_empty() || self.handlers.contains(handler))
     }
 }
 
@@ -159,7 +172,7 @@ mod tests {
     #[test]
     fn an_invalid_grant_is_refused_with_the_invalid_name() {
         let grant = |role: &str, namespaces: &[&str]| {
-            Grant::parse(role, &namespaces.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
+            Grant::parse(&role.into(), &namespaces.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
         };
         assert!(grant("root", &["*"]).unwrap_err().contains("viewer, submitter, worker, operator, admin"));
         assert!(grant("viewer", &[]).unwrap_err().contains("no namespace"));
@@ -173,9 +186,28 @@ mod tests {
     }
 
     #[test]
+    fn a_grant_permits_what_any_of_its_roles_permits() {
+        let grant = |roles: &[&str]| {
+            let names = RoleNames(roles.iter().map(|name| (*name).to_owned()).collect());
+            Grant::parse(&names, &["*".to_owned()])
+        };
+        let both = grant(&["worker", "submitter"]).unwrap();
+        let permitted = Role::ALL.map(|role| both.includes(role));
+        assert_eq!(permitted, [true, true, true, false, false]);
+        let resize = ["resize".to_owned()];
+        let limited = both.for_handlers(&resize).unwrap();
+        assert!(limited.offers(&HandlerName::parse("resize").unwrap()));
+        assert!(!limited.offers(&HandlerName::parse("thumb").unwrap()));
+        let error = grant(&["worker", "admin"]).unwrap().for_handlers(&resize).unwrap_err();
+        assert!(error.contains("worker,admin"), "an admin may offer all handlers: {error}");
+        assert!(grant(&["worker", "root"]).unwrap_err().contains("\"root\""));
+        assert!(grant(&[]).unwrap_err().contains("no role"));
+    }
+
+    #[test]
     fn a_worker_offers_the_handlers_of_its_grant_or_all() {
         let (resize, thumb) = (HandlerName::parse("resize").unwrap(), HandlerName::parse("thumb").unwrap());
-        let grant = |role| Grant::parse(role, &["*".to_owned()]).unwrap();
+        let grant = |role: &str| Grant::parse(&role.into(), &["*".to_owned()]).unwrap();
         let limited = grant("worker").for_handlers(&["resize".to_owned()]).unwrap();
         assert!(limited.offers(&resize) && !limited.offers(&thumb));
         assert!(grant("worker").offers(&thumb) && grant("admin").offers(&thumb) && !grant("operator").offers(&thumb));

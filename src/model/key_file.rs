@@ -12,6 +12,7 @@ use super::access::Grant;
 use super::api_key::{GeneratedKey, KeyHash};
 use super::clock::Timestamp;
 use super::id::check_name;
+use super::role_names::RoleNames;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,8 +31,9 @@ pub struct KeyEntry {
     pub name: String,
     /// SHA-256 of the key, 64 hexadecimal digits.
     pub sha256: String,
-    pub role: String,
-    /// Namespaces in which the role applies; `*` is all of them.
+    /// Written as one text, or as a list of several.
+    pub role: RoleNames,
+    /// Namespaces in which each role applies; `*` is all of them.
     pub namespaces: Vec<String>,
     /// Handlers that a worker may offer; if empty all. Only for the role worker.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -117,11 +119,11 @@ impl fmt::Display for KeyLimits {
 pub struct KeyFileError(String);
 
 impl KeyEntry {
-    /// An entry without limits and handlers. `grant` is a role and its namespaces. Times after the year 9999 become its end.
+    /// An entry without limits and handlers. `grant` is roles and their namespaces. Times after the year 9999 become its end.
     pub fn new(
         key: &GeneratedKey,
         name: &str,
-        grant: (&str, Vec<String>),
+        grant: (RoleNames, Vec<String>),
         now: Timestamp,
         expires_at: Option<Timestamp>,
     ) -> Self {
@@ -133,7 +135,7 @@ impl KeyEntry {
             id: key.id.clone(),
             name: name.to_owned(),
             sha256: KeyHash::of(&key.text).to_string(),
-            role: grant.0.to_owned(),
+            role: grant.0,
             namespaces: grant.1,
             handlers: Vec::new(),
             created_at: rfc3339(now),
@@ -212,13 +214,14 @@ impl KeyFile {
 
 #[cfg(test)]
 mod tests {
+    use super::super::access::Role;
     use super::super::api_key::id_of;
     use super::super::id::HandlerName;
     use super::*;
 
     fn sample() -> (GeneratedKey, KeyFile) {
         let key = GeneratedKey::random().unwrap();
-        let grant = ("submitter", vec!["team-a".to_owned()]);
+        let grant = ("submitter".into(), vec!["team-a".to_owned()]);
         let entry = KeyEntry::new(&key, "ci", grant, Timestamp(1_000_000), Some(Timestamp(61_000_000)));
         (key, KeyFile { keys: vec![entry] })
     }
@@ -253,10 +256,22 @@ mod tests {
         file.keys[0].handlers = vec!["resize".to_owned()];
         let error = KeyFile::parse(&file.to_toml()).unwrap_err().to_string();
         assert!(error.contains("only role worker"), "{error}");
-        file.keys[0].role = "worker".to_owned();
+        file.keys[0].role = "worker".into();
         let read = KeyFile::parse(&file.to_toml()).unwrap();
         assert_eq!(read, file);
         assert_eq!(read.keys[0].grant().unwrap().handlers, [HandlerName::parse("resize").unwrap()]);
+    }
+
+    #[test]
+    fn a_key_can_have_several_roles() {
+        let (_, mut file) = sample();
+        assert!(file.to_toml().contains("role = \"submitter\""), "one role is a text");
+        file.keys[0].role = RoleNames(vec!["worker".to_owned(), "submitter".to_owned()]);
+        let read = KeyFile::parse(&file.to_toml()).unwrap();
+        assert_eq!(read, file);
+        assert!([Role::Worker, Role::Submitter].into_iter().all(|role| read.keys[0].grant().unwrap().includes(role)));
+        file.keys[0].role.0.clear();
+        assert!(KeyFile::parse(&file.to_toml()).unwrap_err().to_string().contains("no role"));
     }
 
     #[test]

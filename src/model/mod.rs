@@ -25,6 +25,7 @@ pub mod request;
 pub mod resume_token;
 mod retention;
 pub mod retry;
+mod role_names;
 pub mod secret;
 pub mod server_clock;
 pub mod share;
@@ -56,6 +57,7 @@ pub use request::{RememberedRequest, RequestKey, RequestName, RequestRetention, 
 pub use resume_token::{ResumeToken, StoreId};
 pub use retention::Retention;
 pub use retry::RetryPolicy;
+pub use role_names::RoleNames;
 pub use secret::{Secret, SecretUrl};
 pub use server_clock::{ClockStep, ServerClock};
 pub use share::Sharer;

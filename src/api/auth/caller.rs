@@ -230,7 +230,7 @@ mod tests {
     }
 
     fn grant((role, names): &(&str, &[&str])) -> Grant {
-        Grant::parse(role, &names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap()
+        Grant::parse(&(*role).into(), &names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap()
     }
 
     fn caller(grants: &[(&str, &[&str])]) -> Caller {

@@ -84,7 +84,7 @@ mod tests {
     }
 
     fn rule(subject: &str, role: &str) -> CertificateRule {
-        CertificateRule { subject: subject.to_owned(), grant: Grant::parse(role, &["*".to_owned()]).unwrap() }
+        CertificateRule { subject: subject.to_owned(), grant: Grant::parse(&role.into(), &["*".to_owned()]).unwrap() }
     }
 
     #[test]

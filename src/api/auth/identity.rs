@@ -51,23 +51,23 @@ impl Identity {
 
     /// Whether the identity has the role in at least one namespace.
     pub fn has_role(&self, role: Role) -> bool {
-        self.grants.iter().any(|grant| grant.role.includes(role) && !grant.scopes.is_empty())
+        self.grants.iter().any(|grant| grant.includes(role) && !grant.scopes.is_empty())
     }
 
     /// Whether the identity has the role in all namespaces.
     pub fn has_role_everywhere(&self, role: Role) -> bool {
-        self.grants.iter().any(|grant| grant.role.includes(role) && grant.scopes.contains(&NamespaceScope::All))
+        self.grants.iter().any(|grant| grant.includes(role) && grant.scopes.contains(&NamespaceScope::All))
     }
 
     pub fn has_role_in(&self, role: Role, namespace: &Namespace) -> bool {
         let covers = |grant: &Grant| grant.scopes.iter().any(|scope| scope.contains(namespace));
-        self.grants.iter().any(|grant| grant.role.includes(role) && covers(grant))
+        self.grants.iter().any(|grant| grant.includes(role) && covers(grant))
     }
 
     /// The single namespaces in which the identity has the role.
     pub fn namespaces(&self, role: Role) -> Vec<Namespace> {
         let mut found = Vec::new();
-        for grant in self.grants.iter().filter(|grant| grant.role.includes(role)) {
+        for grant in self.grants.iter().filter(|grant| grant.includes(role)) {
             for scope in &grant.scopes {
                 if let NamespaceScope::Only(namespace) = scope
                     && !found.contains(namespace)

@@ -120,7 +120,7 @@ mod tests {
 
         fn write(&self, entries: &[(&GeneratedKey, &str, &str)]) {
             let entry = |(key, name, role): &(&GeneratedKey, &str, &str)| {
-                KeyEntry::new(key, name, (role, vec!["*".to_owned()]), Timestamp::ZERO, None)
+                KeyEntry::new(key, name, ((*role).into(), vec!["*".to_owned()]), Timestamp::ZERO, None)
             };
             std::fs::write(&self.path, KeyFile { keys: entries.iter().map(entry).collect() }.to_toml()).unwrap();
         }

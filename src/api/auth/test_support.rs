@@ -25,7 +25,7 @@ pub fn access() -> (AccessControl, String, TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("tokens.toml");
     let key = GeneratedKey::random().unwrap();
-    let entry = KeyEntry::new(&key, "me", ("viewer", vec!["*".to_owned()]), Timestamp::ZERO, None);
+    let entry = KeyEntry::new(&key, "me", ("viewer".into(), vec!["*".to_owned()]), Timestamp::ZERO, None);
     std::fs::write(&path, KeyFile { keys: vec![entry] }.to_toml()).unwrap();
     let options = AuthOptions { tokens_file: Some(path), ..AuthOptions::default() };
     let (authenticator, _files) = Authenticator::open(options, Arc::new(SystemClock)).unwrap();

@@ -154,6 +154,21 @@ async fn a_worker_offers_only_the_handlers_of_its_token() {
 }
 
 #[tokio::test]
+async fn a_token_with_several_roles_permits_what_each_of_them_does() {
+    let tokens = Tokens::new();
+    let token = tokens.create("images", "worker", "*", &["--role", "submitter", "--handler", "resize"]);
+    let server = tokens.serve("");
+    let worker = Caller::new(&server, &token);
+    assert_eq!(connect(&worker, &[("resize", "")], "").await.unwrap(), "remote");
+    let refused = connect(&worker, &[("print", "")], "").await.unwrap_err();
+    assert!(refused.message().contains("`print`"), "{refused:?}");
+    let task = v1::SubmitTaskRequest { handler: "resize".to_owned(), ..Default::default() };
+    worker.tasks().submit_task(task).await.unwrap();
+    let refused = worker.tasks().delete_tasks(v1::DeleteTasksRequest { filter: None }).await;
+    assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
 async fn teams_run_their_own_functions_in_pools_of_their_own() {
     let tokens = Tokens::new();
     let create = |team: &str, role: &str| tokens.create(&format!("{team}-{role}"), role, team, &[]);
