@@ -23,7 +23,7 @@ mod store;
 mod telemetry;
 mod worker;
 
-pub use client::{CallError, Client, ClientBuilder, ClientChannel, ConnectError, Task};
+pub use client::{CallError, Client, ClientBuilder, ClientChannel, Completed, ConnectError, Task, Watch};
 pub use command_line::run;
 pub use function::{
     BoxError, FromPayload, IntoPayload, Payload, PayloadError, Permanent, StopReason, TaskContext, TaskLog, TaskOutput,

@@ -4,16 +4,13 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
-use tonic::{Request, Status};
+use tonic::Request;
 
-use super::backoff::pause_after;
 use super::channel::Client;
-use super::error::{CallError, may_help};
+use super::error::CallError;
+use super::repeat::repeat;
 use crate::function::{IntoPayload, Payload, TaskContext};
 use crate::proto::v1::{self, TaskState, payload::Kind};
-
-/// How long a submission is repeated while the server cannot be reached or is full.
-const SUBMIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A submitted task.
 #[derive(Clone, Debug)]
@@ -37,15 +34,10 @@ impl Client {
     ///
     /// # Errors
     /// [`CallError`].
-    pub async fn submit_task(&self, mut task: v1::SubmitTaskRequest) -> Result<Task, CallError> {
-        if task.request_id.is_empty() {
-            task.request_id = uuid::Uuid::now_v7().to_string();
-        }
-        let deadline = Instant::now() + SUBMIT_TIMEOUT;
-        let submitted = repeat(deadline, || {
-            let mut request = Request::new(task.clone());
-            add_trace_context(&mut request);
-            let mut client = self.tasks();
+    pub async fn submit_task(&self, task: v1::SubmitTaskRequest) -> Result<Task, CallError> {
+        let task = prepare(task);
+        let submitted = repeat(None, || {
+            let (mut client, request) = (self.tasks(), traced(task.clone()));
             async move { client.submit_task(request).await }
         });
         Ok(Task { client: self.clone(), id: submitted.await?.into_inner().task_id })
@@ -87,7 +79,7 @@ impl Task {
         let request = v1::WaitTaskRequest { task_id: self.id.clone(), timeout: None };
         loop {
             let far = Instant::now() + Duration::from_hours(24);
-            let response = repeat(far, || {
+            let response = repeat(Some(far), || {
                 let (mut client, request) = (self.client.tasks(), request.clone());
                 async move { client.wait_task(request).await }
             });
@@ -111,15 +103,7 @@ impl Task {
     /// # Errors
     /// [`CallError`], also if the task has failed or was cancelled.
     pub async fn payload(&self) -> Result<Payload, CallError> {
-        let task = self.wait().await?;
-        match task.state() {
-            TaskState::Completed => Ok(from_message(task.result)),
-            TaskState::Cancelled => Err(CallError::Cancelled(task.task_id)),
-            _ => {
-                let failure = Box::new(task.failure.unwrap_or_default());
-                Err(CallError::Failed { task_id: task.task_id, failure })
-            }
-        }
+        decoded(self.wait().await?)
     }
 
     /// Cancels the task. Its handler is asked to stop.
@@ -133,29 +117,34 @@ impl Task {
     }
 }
 
-/// Calls again as long as that can help.
-async fn repeat<T, F>(deadline: Instant, mut call: impl FnMut() -> F) -> Result<T, Status>
-where
-    F: Future<Output = Result<T, Status>>,
-{
-    let mut pauses = 0;
-    loop {
-        match call().await {
-            Err(status) if may_help(&status) && Instant::now() < deadline => {
-                tokio::time::sleep(pause_after(pauses)).await;
-                pauses += 1;
-            }
-            other => return other,
-        }
+/// A submission that is safe to repeat.
+pub fn prepare(mut task: v1::SubmitTaskRequest) -> v1::SubmitTaskRequest {
+    if task.request_id.is_empty() {
+        task.request_id = uuid::Uuid::now_v7().to_string();
     }
+    task
 }
 
-/// A task that a function submits belongs to the trace of its own task.
-fn add_trace_context(request: &mut Request<v1::SubmitTaskRequest>) {
-    let Some(context) = TaskContext::current() else { return };
-    for (name, value) in context.trace_context() {
+/// The request. A task that a function submits belongs to the trace of its own task.
+pub fn traced<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let context = TaskContext::current();
+    for (name, value) in context.iter().flat_map(TaskContext::trace_context) {
         if let Ok(value) = value.parse() {
             request.metadata_mut().insert(name, value);
+        }
+    }
+    request
+}
+
+/// The result of a finished task.
+pub fn decoded(task: v1::Task) -> Result<Payload, CallError> {
+    match task.state() {
+        TaskState::Completed => Ok(from_message(task.result)),
+        TaskState::Cancelled => Err(CallError::Cancelled(task.task_id)),
+        _ => {
+            let failure = Box::new(task.failure.unwrap_or_default());
+            Err(CallError::Failed { task_id: task.task_id, failure })
         }
     }
 }

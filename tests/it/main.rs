@@ -48,6 +48,7 @@ mod registered_handlers;
 mod remote_workers;
 mod repeated_submissions;
 mod request_ids;
+mod rust_client;
 mod rust_worker;
 mod security;
 mod stalls;
