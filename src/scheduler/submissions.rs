@@ -1,6 +1,9 @@
 //! Submitting tasks: looks up request IDs in the store, sends the submission to the loop, and reads what the core needs to
 //! decide about IDs that were used before.
 
+use futures_util::FutureExt;
+use futures_util::future::{Either, ready};
+
 use crate::model::{MemoryPart, RequestName, Reservation, Revision, TaskSpec};
 use crate::store::FoundRequests;
 
@@ -30,23 +33,15 @@ impl Handle {
         &self,
         specs: Vec<TaskSpec>,
     ) -> impl Future<Output = Result<Submitted, Refusal>> + Send + 'static + use<> {
-        let handle = self.clone();
-        let must_look_up = specs.iter().any(|spec| spec.extras().request.is_some());
-        let sent = if must_look_up { Err(specs) } else { Ok(self.submit_without_lookup(specs)) };
-        async move {
-            match sent {
-                Ok(submitted) => submitted?.await,
-                Err(specs) => handle.submit_found(handle.look_up(specs).await?).await,
-            }
+        if specs.iter().any(|spec| spec.extras().request.is_some()) {
+            let handle = self.clone();
+            // Boxed, so that the futures of all other submissions stay small.
+            return Either::Left(async move { handle.submit_found(handle.look_up(specs).await?).await }.boxed());
         }
-    }
-
-    fn submit_without_lookup(
-        &self,
-        specs: Vec<TaskSpec>,
-    ) -> Result<impl Future<Output = Result<Submitted, Refusal>> + Send + 'static + use<>, Refusal> {
-        let memory = self.reserve(MemoryPart::Requests, specs.iter().map(request_bytes).sum())?;
-        Ok(self.submit_found((specs.into(), memory)))
+        match self.reserve(MemoryPart::Requests, specs.iter().map(request_bytes).sum()) {
+            Ok(memory) => Either::Right(self.submit_found((specs.into(), memory))),
+            Err(refusal) => Either::Left(ready(Err(refusal.into())).boxed()),
+        }
     }
 
     /// Submits tasks whose request IDs were looked up. Sends the request at once.

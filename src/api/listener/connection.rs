@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::{Either, ready};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -175,21 +176,21 @@ impl<S: RequestService> ConnectionServer<S> {
             request.extensions_mut().insert(connection.clone());
             let call = open.clone().map(ActiveCall::start);
             let lasting = lasting_calls.start(request.uri());
-            let response = self.service.clone().oneshot(request);
-            async move {
-                if let Some(refused) = refused {
-                    return Ok(refused.map(Pieces::new));
-                }
-                let response = response.await?;
-                let response = match lasting {
-                    Some(call) => response.map(|body| call.hold_until_end_of(body)),
-                    None => response,
-                };
-                let response = match call {
-                    Some(call) => response.map(|body| call.hold_until_end_of(body)),
-                    None => response,
-                };
-                Ok::<_, Infallible>(response.map(Pieces::new))
+            match refused {
+                Some(refused) => Either::Left(ready(Ok(refused.map(Pieces::new)))),
+                // No async block, since it would have room for this future twice.
+                None => Either::Right(self.service.clone().oneshot(request).map(move |response| {
+                    let response = response?;
+                    let response = match lasting {
+                        Some(call) => response.map(|body| call.hold_until_end_of(body)),
+                        None => response,
+                    };
+                    let response = match call {
+                        Some(call) => response.map(|body| call.hold_until_end_of(body)),
+                        None => response,
+                    };
+                    Ok::<_, Infallible>(response.map(Pieces::new))
+                })),
             }
         });
         let stream = TokioIo::new(WriteTimeout::new(stream, self.options.send_timeout));

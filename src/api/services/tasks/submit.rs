@@ -111,7 +111,8 @@ pub async fn authorize(handle: &Handle, caller: &Caller, specs: &[TaskSpec]) -> 
         Ok(reservation) => return Ok(Authorized::Submit(reservation)),
         Err(exceeded) => exceeded,
     };
-    match handle.submit_repeated(specs.to_vec()).await {
+    // Boxed, as in `submit`, so that the future of a call without a quota stays small.
+    match Box::pin(handle.submit_repeated(specs.to_vec())).await {
         Ok(Some(submitted)) => Ok(Authorized::Repeated(submitted)),
         // A refusal of a task that may be new says nothing about the others.
         Ok(None) | Err(_) => Err(Box::new(exceeded)),
@@ -210,14 +211,14 @@ async fn submit(handle: &Handle, mut specs: Vec<TaskSpec>, caller: &Caller) -> R
     let submitted: Result<_, Refusal> = match reservation {
         None => sent.await,
         Some(reservation) => {
-            to_its_end(async move {
+            let counted = async move {
                 let submitted = sent.await;
                 if let Ok(submitted) = &submitted {
                     reservation.commit(submitted.revision);
                 }
                 submitted
-            })
-            .await
+            };
+            Box::pin(to_its_end(counted)).await
         }
     };
     span.end(&submitted);
