@@ -1,5 +1,6 @@
 //! Authentication, permissions, isolation of namespaces, and limits on hostile clients.
 
+mod all_attacks;
 mod connection_limits;
 mod fairness;
 mod hints;
@@ -26,7 +27,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
-use crate::support::{BINARY, Server, check, eventually};
+use crate::support::{BINARY, ControlGroup, Server, check, eventually};
 
 /// Runs the command line.
 fn lineshaft(arguments: &[&str]) -> Output {
@@ -73,7 +74,12 @@ impl Tokens {
 
     /// Starts a server that accepts the tokens.
     fn serve(&self, more: &str) -> Server {
-        Server::start(&format!("[auth]\ntokens_file = {:?}\n{more}", self.path()))
+        self.serve_limited(more, None)
+    }
+
+    /// Starts a server that accepts the tokens, in a control group if one is given.
+    fn serve_limited(&self, more: &str, group: Option<&ControlGroup>) -> Server {
+        Server::start_limited(&format!("[auth]\ntokens_file = {:?}\n{more}", self.path()), group)
     }
 }
 
