@@ -14,6 +14,9 @@ use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 use crate::model::limits;
 use crate::proto::json::{PAYLOAD, is_json};
 
+/// Entries of a map and members of a payload, far more than any has. An entry of ten bytes takes hundreds in memory.
+pub const ENTRIES_MAX: usize = 1_000;
+
 /// The JSON text of a message in which payloads have `data` instead of `json`.
 pub struct RewrittenJson {
     pub text: Vec<u8>,
@@ -92,7 +95,7 @@ impl Rewriter<'_> {
                 let mut seen = Vec::new();
                 self.object(|rewriter, key| {
                     let Some(field) = rewriter.field(message, &key) else { return rewriter.skip().map(drop) };
-                    rewriter.check_unique(&mut seen, &field, key.start);
+                    rewriter.check_unique(&mut seen, &field, key.start)?;
                     rewriter.value(&expected_value(&field))
                 })
             }
@@ -103,8 +106,9 @@ impl Rewriter<'_> {
                     let start = key.start;
                     if !seen.insert(name(&rewriter.json[key])?) {
                         rewriter.output.duplicate.get_or_insert(start);
+                        return None;
                     }
-                    rewriter.value(&values)
+                    (seen.len() <= ENTRIES_MAX).then(|| rewriter.value(&values))?
                 })
             }
             (b'[', Expected::List(items)) => {
@@ -125,15 +129,17 @@ impl Rewriter<'_> {
         message.get_field_by_json_name(&key).or_else(|| message.get_field_by_name(&key))
     }
 
-    /// Fields of one `oneof` exclude each other too.
-    fn check_unique(&mut self, seen: &mut Vec<FieldDescriptor>, field: &FieldDescriptor, at: usize) {
+    /// `None` for the second of two fields that exclude each other, as those of one `oneof` do.
+    fn check_unique(&mut self, seen: &mut Vec<FieldDescriptor>, field: &FieldDescriptor, at: usize) -> Option<()> {
         let one = |field: &FieldDescriptor| field.containing_oneof().filter(|oneof| !oneof.is_synthetic());
         let excludes =
             |other: &FieldDescriptor| other == field || one(other).is_some_and(|oneof| Some(oneof) == one(field));
         if seen.iter().any(excludes) {
             self.output.duplicate.get_or_insert(at);
+            return None;
         }
         seen.push(field.clone());
+        Some(())
     }
 
     /// Parses an object. Calls `member` at the value of each member, with the range of the key in its quotes.
@@ -185,11 +191,11 @@ impl Rewriter<'_> {
         let (mut members, mut seen) = (Vec::new(), Vec::new());
         self.object(|rewriter, key| {
             if let Some(field) = rewriter.field(message, &key) {
-                rewriter.check_unique(&mut seen, &field, key.start);
+                rewriter.check_unique(&mut seen, &field, key.start)?;
             }
             let value = rewriter.skip()?;
             members.push((key, value));
-            Some(())
+            (members.len() <= ENTRIES_MAX).then_some(())
         })?;
         let json = self.json;
         let is_json = |key: &Range<usize>, value: &Range<usize>| {

@@ -16,6 +16,7 @@ use serde::forward_to_deserialize_any;
 
 use crate::model::limits;
 
+use super::json_payload::ENTRIES_MAX;
 use super::query::UnknownFields;
 
 /// Appends the encoding of a message to `out`. Fields that are given twice are errors.
@@ -156,7 +157,12 @@ impl<'de> Visitor<'de> for EntriesVisitor<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let Self { field, unknown, out } = self;
+        let mut count = 0;
         while let Some(key) = map.next_key::<Cow<'_, str>>()? {
+            count += 1;
+            if count > ENTRIES_MAX {
+                return Err(Error::custom(format_args!("more than {ENTRIES_MAX} {}", field.json_name())));
+            }
             map.next_value_seed(ValueSeed { field, container: Container::Map(&key), unknown, out })?;
         }
         Ok(())

@@ -228,8 +228,12 @@ async fn a_message_that_would_decode_to_a_hundred_times_its_size_is_refused() {
 async fn json_takes_at_most_four_times_its_size_whatever_it_contains() {
     let batch = |task: &str, count: usize| format!("{{\"tasks\":[{}{{}}]", format!("{task},").repeat(count));
     let arguments = |count: usize| format!("{{\"args\":[{}\"\"]}}", "\"\",".repeat(count));
+    let labels = (0..1_300_000).map(|n| format!("\"{n:x}\":\"\"")).collect::<Vec<_>>().join(",");
     let bytes = (15 << 20) + (512 << 10);
     for (about, json) in [
+        ("labels of one task", format!("{{\"tasks\":[{{\"labels\":{{{labels}}}}}]")),
+        ("members of a payload", format!("{{\"tasks\":[{{\"payload\":{{{labels}}}}}]")),
+        ("one field many times", format!("{{\"tasks\":[{{{}\"handler\":1}}]", "\"handler\":1,".repeat(1_200_000))),
         ("empty tasks", batch("{}", 99_000)),
         ("tasks with a field", batch("{\"handler\":\"\"}", 60_000)),
         ("arguments", batch(&arguments(1_000), 190)),
