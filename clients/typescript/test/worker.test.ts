@@ -26,6 +26,9 @@ const CONFIG = `
 worker_lease = "3s"
 ${HANDLERS.map((name) => `[[handler]]\nname = "${name}"\nrunner = "remote"\n`).join("")}`;
 
+/** Time for a worker to drain at the end of a test. */
+const DRAIN_MS = 20_000;
+
 let server: Server;
 let proxy: Proxy;
 let client: Client;
@@ -57,7 +60,10 @@ function worker(options: WorkerOptions = {}) {
     const running = worker.run({ signals: false });
     ends.push(async () => {
       worker.stop();
+      // After a failed test a function may wait for ever; the failure must be seen all the same.
+      const late = setTimeout(() => worker.stop({ force: true }), DRAIN_MS);
       await running;
+      clearTimeout(late);
     });
     await Promise.race([welcomed, running]);
   };
@@ -89,6 +95,11 @@ async function program(handlers: string): Promise<ChildProcess> {
 
 async function until(task: Task, state: string): Promise<void> {
   for await (const event of task.watch()) if (event.state === state) return;
+}
+
+/** Waits until the function of a task has written to its log: the task is RUNNING before the worker has got it. */
+async function untilLogged(task: Task): Promise<void> {
+  for await (const _ of task.output({ stream: "stderr", follow: true })) return;
 }
 
 async function failure(promise: Promise<unknown>) {
@@ -223,14 +234,16 @@ test("running attempts survive a broken connection and a killed server", async (
   const starts: number[] = [];
   const go: (() => void)[] = [];
   await worker()
-    .handle("slow", async (n: number) => {
+    .handle("slow", async (n: number, { log }) => {
       starts.push(n);
+      log("started");
       await new Promise<void>((resolve) => go.push(resolve));
       return n;
     })
     .ready();
   const tasks = await Promise.all([1, 2].map((n) => client.submit("slow", n)));
-  await Promise.all(tasks.map((task) => until(task, "RUNNING")));
+  // Both run, and their starts are durable.
+  await Promise.all(tasks.flatMap((task) => [until(task, "RUNNING"), untilLogged(task)]));
   assert(proxy.cut() > 0);
   go[0]!();
   await Promise.race(tasks.map((task) => task.result()));
@@ -255,9 +268,15 @@ test("the tasks of a killed worker run elsewhere", async () => {
 });
 
 test("SIGTERM lets running tasks end and leaves the others to other workers", async () => {
-  const child = await program(`worker.handle("brief", async () => { await sleep(200); return process.pid; });`);
+  const child = await program(`
+    worker.handle("brief", async (_, { log }) => {
+      log("started");
+      await sleep(200);
+      return process.pid;
+    });
+  `);
   const task = await client.submit("brief");
-  await until(task, "RUNNING");
+  await untilLogged(task);
   const exited = once(child, "exit"); // It can come before the result.
   child.kill("SIGTERM");
   assert.equal(await task.result(), child.pid);
@@ -270,9 +289,9 @@ test("SIGTERM lets running tasks end and leaves the others to other workers", as
 });
 
 test("a second signal ends the program at once", async () => {
-  const child = await program(`worker.handle("endless", () => sleep(60_000));`);
+  const child = await program(`worker.handle("endless", (_, { log }) => (log("started"), sleep(60_000)));`);
   const task = await client.submit("endless");
-  await until(task, "RUNNING");
+  await untilLogged(task);
   const stopping = once(child.stderr!, "data");
   child.kill("SIGINT");
   await stopping;
