@@ -6,6 +6,8 @@
 pub mod builtin;
 #[cfg(test)]
 mod conformance;
+mod environment;
+mod exit_codes;
 #[cfg(test)]
 mod fixtures;
 mod function;

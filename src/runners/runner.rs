@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::model::{Failure, Payload, StopMethod, TaskId, TaskOptions, TraceContext};
+use crate::model::{ArgPattern, Failure, FailureReason, Payload, StopMethod, TaskId, TaskOptions, TraceContext};
 
 use super::output::OutputBuffer;
 use super::stop::StopSignal;
@@ -37,6 +37,21 @@ pub struct Run {
     pub stop: Arc<StopSignal>,
     pub output: Arc<OutputBuffer>,
     pub progress: ProgressSink,
+}
+
+impl Run {
+    /// Fails with INVALID_PAYLOAD unless all arguments match the pattern, or without one there are none. Checked at submission,
+    /// too, but the registration may have changed since.
+    pub(super) fn check_args(&self, pattern: Option<&ArgPattern>) -> Result<(), Failure> {
+        let problem = match pattern {
+            Some(pattern) => {
+                pattern.mismatch(&self.args).map(|index| format!("`args[{index}]` does not match its pattern"))
+            }
+            None if self.args.is_empty() => None,
+            None => Some(format!("`args` has {} values, must be empty", self.args.len())),
+        };
+        problem.map_or(Ok(()), |text| Err(Failure::new(FailureReason::InvalidPayload, text)))
+    }
 }
 
 /// Receives the progress as a fraction, 0 to 1, and a note. Only the latest report is kept.

@@ -19,13 +19,8 @@ use crate::runners::{Outcome, Run, RunReport, StopCause, StopSignal};
 const KILL_WARNING: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(handler: Arc<ProcessHandler>, run: Run) -> RunReport {
-    // Checked at submission, too, but the registration may have changed since.
-    let refused = match &handler.options.arg_pattern {
-        Some(pattern) => pattern.mismatch(&run.args).map(|index| format!("`args[{index}]` does not match its pattern")),
-        None => (!run.args.is_empty()).then(|| format!("`args` has {} values, must be empty", run.args.len())),
-    };
-    if let Some(message) = refused {
-        return Outcome::Failed(Failure::new(FailureReason::InvalidPayload, message)).into();
+    if let Err(failure) = run.check_args(handler.options.arg_pattern.as_ref()) {
+        return Outcome::Failed(failure).into();
     }
     let shim = match start(&handler, &run).await {
         Ok(shim) => shim,

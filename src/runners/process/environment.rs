@@ -6,12 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::options::{OptionsError, ProcessOptions};
+use crate::runners::environment::registered;
 
 /// Marks every process of one server run.
 pub(super) const INSTANCE_VARIABLE: &str = "LINESHAFT_INSTANCE";
-pub(super) const TASK_VARIABLE: &str = "LINESHAFT_TASK_ID";
-/// 1 for the first attempt.
-pub(super) const ATTEMPT_VARIABLE: &str = "LINESHAFT_ATTEMPT";
 /// Paths of the pipes for reports and for the result.
 pub(super) const REPORT_VARIABLES: [(&str, &str); 2] =
     [("LINESHAFT_REPORT", "/proc/self/fd/3"), ("LINESHAFT_RESULT", "/proc/self/fd/4")];
@@ -21,20 +19,7 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 /// The variables that are the same for every attempt of a handler.
 pub(super) fn environment(options: &ProcessOptions) -> Result<BTreeMap<OsString, OsString>, OptionsError> {
     let mut environment = BTreeMap::from([(OsString::from("PATH"), OsString::from(DEFAULT_PATH))]);
-    for name in options.env_pass.iter().chain(options.env.keys()) {
-        if name.is_empty() || name.contains(['=', '\0']) {
-            return Err(OptionsError::BadVariable(name.clone()));
-        }
-        if name.starts_with("LINESHAFT_") {
-            return Err(OptionsError::ReservedVariable(name.clone()));
-        }
-    }
-    for name in &options.env_pass {
-        if let Some(value) = std::env::var_os(name) {
-            environment.insert(name.into(), value);
-        }
-    }
-    environment.extend(options.env.iter().map(|(name, value)| (name.into(), value.reveal().into())));
+    environment.extend(registered(&options.env_pass, &options.env)?);
     Ok(environment)
 }
 

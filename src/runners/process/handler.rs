@@ -5,15 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::account::Account;
-use super::environment::{
-    ATTEMPT_VARIABLE, DEFAULT_PATH, INSTANCE_VARIABLE, REPORT_VARIABLES, TASK_VARIABLE, environment, find_program,
-};
+use super::environment::{DEFAULT_PATH, INSTANCE_VARIABLE, REPORT_VARIABLES, environment, find_program};
 use super::host::Host;
 use super::limits::Limits;
 use super::options::{OptionsError, ProcessOptions};
 use super::wire::Start;
 use crate::runners::Run;
-use crate::telemetry::propagation;
+use crate::runners::environment::of_attempt;
 
 /// Processes of a user, unless its handler sets another limit.
 const PROCESSES_DEFAULT: u64 = 1_024;
@@ -71,13 +69,8 @@ impl ProcessHandler {
         for argument in &run.args {
             start.argument(OsStr::new(&**argument));
         }
-        let mut variable = |name: &str, value: &str| start.variable(name.as_ref(), value.as_ref());
-        variable(TASK_VARIABLE, &run.task.to_string());
-        variable(ATTEMPT_VARIABLE, &run.attempt.to_string());
-        if let Some(context) = &run.trace {
-            for (name, value) in propagation::installed().variables(context) {
-                variable(name, &value);
-            }
+        for (name, value) in of_attempt(run) {
+            start.variable(name.as_ref(), value.as_ref());
         }
         start.message(run.payload.len())
     }

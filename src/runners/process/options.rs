@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::limits::Limits;
 use crate::model::{ArgPattern, Secret};
+use crate::runners::environment::VariableError;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessOptions {
@@ -42,10 +43,8 @@ pub struct ProcessOptions {
 pub enum OptionsError {
     #[error("`argv` is empty, must be a program and its arguments")]
     NoProgram,
-    #[error("`env` has the name {0:?}, must not be empty or contain `=` or a zero byte")]
-    BadVariable(String),
-    #[error("`env` has the name {0:?}, must not begin with LINESHAFT_, which the server reserves")]
-    ReservedVariable(String),
+    #[error(transparent)]
+    Variable(#[from] VariableError),
     #[error("`user` is {0:?}, which `/etc/passwd` does not contain; add it, or set the number of the user")]
     UnknownUser(String),
     #[error("`group` is {0:?}, which `/etc/group` does not contain; add it, or set the number of the group")]

@@ -1,7 +1,6 @@
 //! What the end of a program means for its attempt.
 
 use std::io;
-use std::ops::RangeInclusive;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::{Arc, LazyLock};
 
@@ -12,6 +11,7 @@ use super::reports::{Reports, RetryReport};
 use super::sys::Exit;
 use crate::model::limits::RESULT_BYTES_MAX;
 use crate::model::{Failure, FailureReason, OutputStream, Payload};
+use crate::runners::exit_codes::is_permanent;
 use crate::runners::{Outcome, OutputBuffer};
 
 /// Content type of a result unless another is known. Shared, so that results do not allocate it.
@@ -83,9 +83,7 @@ pub(super) fn of_exit(options: &ProcessOptions, exit: &Exit, output: &OutputBuff
     if let Some(error) = received.reports.error {
         failure.message = format!("{error} ({})", failure.message);
     }
-    let contains = |codes: &[RangeInclusive<i32>], code| codes.iter().any(|range| range.contains(&code));
-    let is_permanent =
-        |code| contains(&options.permanent_exit_codes, code) && !contains(&options.retry_exit_codes, code);
+    let is_permanent = |code| is_permanent(&options.permanent_exit_codes, &options.retry_exit_codes, code);
     failure.retryable = match received.reports.retry {
         Some(RetryReport::Never) => false,
         Some(RetryReport::After(_)) => true,

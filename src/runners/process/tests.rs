@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::supervisor::{SUBCOMMAND, Supervisor};
 use super::{Host, Limits, OptionsError, ProcessOptions, ProcessRunner, supervise_main};
 use crate::model::{ArgPattern, FailureReason, StopMethod, limits};
+use crate::runners::environment::VariableError;
 use crate::runners::fixtures::{Attempt, TIMEOUT, process_host};
 use crate::runners::{Outcome, Runner, StopCause};
 
@@ -345,10 +346,10 @@ async fn invalid_options_are_rejected() {
     assert_eq!(refused(ProcessOptions::default()), OptionsError::NoProgram);
     let mut options = sh("true");
     options.env.insert("A=B".to_owned(), String::new().into());
-    assert_eq!(refused(options), OptionsError::BadVariable("A=B".to_owned()));
+    assert_eq!(refused(options), OptionsError::Variable(VariableError::BadName("A=B".to_owned())));
     let mut options = sh("true");
     options.env_pass.push("LINESHAFT_INSTANCE".to_owned());
-    assert_eq!(refused(options), OptionsError::ReservedVariable("LINESHAFT_INSTANCE".to_owned()));
+    assert_eq!(refused(options), OptionsError::Variable(VariableError::Reserved("LINESHAFT_INSTANCE".to_owned())));
 }
 
 /// The supervisor in the tests below. They start this test program as `… __supervise <directory>`,
