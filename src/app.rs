@@ -134,7 +134,14 @@ pub async fn start(
     let (store, notes) = store::open(&options::store(&config, state.store.clone()), &mut recovery)?;
     telemetry::store_opened(&config, &telemetry, &notes);
     let host = Arc::new(state.process_host(&config, instance)?);
-    let registry = Arc::new(registry::build(&config, &functions, &host)?);
+    let hosts = registry::Hosts {
+        process: host.clone(),
+        #[cfg(feature = "wasm")]
+        wasm: state.wasm_engine(&config)?,
+    };
+    let registry = Arc::new(registry::build(&config, &functions, &hosts)?);
+    // The handlers have what they need of it, and the end of the server waits until nothing else has the processes.
+    drop(hosts);
     let clock = server_clock::start();
     let service = scheduler::Service::start(scheduler_options, store, recovery, registry, clock, &runtime);
     let service = service.map_err(failed_to("start the pools"))?;

@@ -2,11 +2,12 @@
 //! who can write to a directory cannot choose what is overwritten.
 
 use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Gid, Uid, fchown};
+use rustix::process::geteuid;
 
 const FILE_MODE: u32 = 0o600;
 pub const DIRECTORY_MODE: u32 = 0o700;
@@ -21,6 +22,50 @@ pub fn create_private_directory(path: &Path) -> io::Result<()> {
 /// Creates a directory with mode 0700, which must not exist yet.
 pub fn create_new_private_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(DIRECTORY_MODE).create(path)
+}
+
+/// Creates a directory, or closes one that exists to other users.
+///
+/// # Errors
+/// Also if it belongs to another user, or is a symbolic link.
+pub fn require_private_directory(path: &Path) -> io::Result<()> {
+    create_private_directory(path)?;
+    let found = std::fs::symlink_metadata(path)?;
+    if !found.is_dir() {
+        return Err(io::Error::other("it is not a directory"));
+    }
+    check_owner(&found)?;
+    if found.permissions().mode() & FOREIGN != 0 {
+        std::fs::set_permissions(path, Permissions::from_mode(DIRECTORY_MODE))?;
+    }
+    Ok(())
+}
+
+/// Reads a file that no other user can have written.
+///
+/// # Errors
+/// Also if one can, or the path is a symbolic link.
+pub fn read_private(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    let found = file.metadata()?;
+    if !found.is_file() || found.nlink() != 1 {
+        return Err(io::Error::other("it is not a file with one name"));
+    }
+    check_owner(&found)?;
+    let mode = found.permissions().mode() & 0o777;
+    if mode & FOREIGN != 0 {
+        return Err(io::Error::other(format!("it has mode {mode:03o}, must be closed to the group and to others")));
+    }
+    let mut contents = Vec::new();
+    file.read_to_end(&mut contents)?;
+    Ok(contents)
+}
+
+fn check_owner(found: &Metadata) -> io::Result<()> {
+    if found.uid() == geteuid().as_raw() {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("it belongs to the user {}, not to that of the server", found.uid())))
 }
 
 /// Opens a file for reading and writing, and creates it if it is missing. Its mode is 0600 afterwards, unless it belongs to another
@@ -182,6 +227,38 @@ mod tests {
     }
 
     #[test]
+    fn only_what_no_other_user_can_have_written_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let private = directory.path().join("private");
+        require_private_directory(&private).unwrap();
+        let path = private.join("file");
+        replace(&path, b"own", 0o600).unwrap();
+        assert_eq!(read_private(&path).unwrap(), b"own");
+        let refused = |path: &Path| read_private(path).unwrap_err().to_string();
+        let link = private.join("link");
+        symlink(&path, &link).unwrap();
+        read_private(&link).unwrap_err();
+        let other_name = private.join("other_name");
+        std::fs::hard_link(&path, &other_name).unwrap();
+        assert!(refused(&path).contains("one name"));
+        std::fs::remove_file(&other_name).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o620)).unwrap();
+        assert!(refused(&path).contains("mode 620"));
+        assert!(refused(&private).contains("not a file"));
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        std::fs::set_permissions(&private, Permissions::from_mode(0o770)).unwrap();
+        require_private_directory(&private).unwrap();
+        assert_eq!(mode(&private), 0o700);
+        require_private_directory(&path).unwrap_err();
+        if geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(1234), None).unwrap();
+            assert!(refused(&path).contains("user 1234"));
+            std::os::unix::fs::chown(&private, Some(1234), None).unwrap();
+            require_private_directory(&private).unwrap_err();
+        }
+    }
+
+    #[test]
     fn a_replaced_file_keeps_its_mode_and_owner() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tokens.toml");
@@ -189,7 +266,7 @@ mod tests {
         assert_eq!(mode(&path), 0o600);
         std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
         let owner = |path: &Path| std::fs::metadata(path).map(|found| (found.uid(), found.gid())).unwrap();
-        if rustix::process::geteuid().is_root() {
+        if geteuid().is_root() {
             std::os::unix::fs::chown(&path, Some(1234), Some(2345)).unwrap();
         }
         let before = owner(&path);

@@ -4,6 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::api;
+#[cfg(feature = "wasm")]
+use crate::runners::wasm;
 use crate::runners::{http, process};
 use crate::store::StoreError;
 use crate::telemetry::export::otlp::ExportError;
@@ -33,6 +35,12 @@ pub enum StartError {
     Handler { handler: String, source: process::OptionsError },
     #[error("handler `{handler}`: {source}")]
     HttpHandler { handler: String, source: http::OptionsError },
+    #[cfg(feature = "wasm")]
+    #[error("handler `{handler}`: {source}")]
+    WasmHandler { handler: String, source: wasm::OptionsError },
+    #[cfg(feature = "wasm")]
+    #[error(transparent)]
+    WasmEngine(#[from] wasm::EngineError),
     #[error("the {part} has ended unexpectedly; the log names the cause")]
     Ended { part: &'static str },
     /// An operating-system call failed.

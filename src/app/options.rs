@@ -5,10 +5,14 @@ use std::sync::Arc;
 
 use hyper::Method;
 
+#[cfg(feature = "wasm")]
+use crate::config::Wasm;
 use crate::config::{Config, Handler, HttpMethod, HttpRequest, Process, unwritten_bytes};
 use crate::model::{MemoryAccount, MemoryPart, PoolName, RequestRetention, Retention};
 use crate::runners::http::HttpOptions;
 use crate::runners::process::{Limits, ProcessOptions};
+#[cfg(feature = "wasm")]
+use crate::runners::wasm::WasmOptions;
 use crate::scheduler::WatchWindow;
 use crate::telemetry::host::HostSampler;
 use crate::telemetry::memory_limit::available_memory;
@@ -161,6 +165,22 @@ pub(super) fn process(process: Process, handler: &Handler) -> ProcessOptions {
         retry_exit_codes: process.retry_exit_codes,
         reports: process.reports,
         grace: handler.grace.0,
+    }
+}
+
+#[cfg(feature = "wasm")]
+pub(super) fn wasm(wasm: Wasm) -> WasmOptions {
+    WasmOptions {
+        module: wasm.module,
+        argv: wasm.argv,
+        arg_pattern: wasm.arg_pattern,
+        env: wasm.env,
+        env_pass: wasm.env_pass,
+        memory_bytes: wasm.memory.map(|size| size.0),
+        clock: wasm.clock,
+        content_type: wasm.content_type.map(Into::into),
+        permanent_exit_codes: wasm.permanent_exit_codes,
+        retry_exit_codes: wasm.retry_exit_codes,
     }
 }
 

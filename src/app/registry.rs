@@ -4,44 +4,82 @@ use std::sync::Arc;
 
 use super::error::StartError;
 use super::options;
-use crate::config::{Builtin, Config, Launch};
+use crate::config::{Builtin, Config, Handler, Launch};
 use crate::function::Handlers;
+use crate::model::HandlerSpec;
 use crate::runners::builtin::{Compute, Expression, Heavy, Io};
 use crate::runners::http::HttpRunner;
 use crate::runners::process::{Host, ProcessRunner, preflight};
+#[cfg(feature = "wasm")]
+use crate::runners::wasm::{Engine, WasmRunner};
 use crate::runners::{FunctionRunner, Registry, Runner};
 
-pub(super) fn build(config: &Config, functions: &Handlers, host: &Arc<Host>) -> Result<Registry, StartError> {
+/// What the runners of all handlers share.
+pub(super) struct Hosts {
+    pub process: Arc<Host>,
+    /// `None` if no handler runs a WebAssembly module.
+    #[cfg(feature = "wasm")]
+    pub wasm: Option<Arc<Engine>>,
+}
+
+pub(super) fn build(config: &Config, functions: &Handlers, hosts: &Hosts) -> Result<Registry, StartError> {
     let catalog = config.catalog();
     let mut registry = Registry::default();
     for handler in &config.handlers {
         let spec = catalog.handlers.values().find(|spec| spec.name.as_str() == handler.name);
         let (Some(spec), Some(launch)) = (spec, handler.launch()) else { continue };
-        let runner = match launch {
-            // Runs in remote workers.
-            Launch::Remote => continue,
-            Launch::Function => match functions.get(&handler.name) {
-                Some(found) => Arc::new(FunctionRunner::new(found.function.clone(), spec.grace)),
-                None => continue,
-            },
-            Launch::Builtin(builtin) => builtin_runner(builtin, handler.limits.memory.map(|memory| memory.0)),
-            Launch::Http(request) => {
-                let runner = HttpRunner::new(options::http(*request, handler));
-                Arc::new(runner.map_err(|source| StartError::HttpHandler { handler: handler.name.clone(), source })?)
-            }
-            Launch::Process(process) => {
-                let options = options::process(*process, handler);
-                // A program that is installed later is found by later attempts.
-                if let Err(problem) = preflight(&options) {
-                    tracing::warn!(handler = handler.name, problem, "attempts of a handler will fail");
-                }
-                let runner = ProcessRunner::new(options, host.clone());
-                Arc::new(runner.map_err(|source| StartError::Handler { handler: handler.name.clone(), source })?)
-            }
-        };
-        registry.register(spec.name.clone(), runner);
+        if let Some(runner) = runner(launch, handler, spec, functions, hosts)? {
+            registry.register(spec.name.clone(), runner);
+        }
+    }
+    #[cfg(feature = "wasm")]
+    if let Some(engine) = &hosts.wasm {
+        engine.remove_unused();
     }
     Ok(registry)
+}
+
+/// `None` if the handler does not run here.
+fn runner(
+    launch: Launch,
+    handler: &Handler,
+    spec: &HandlerSpec,
+    functions: &Handlers,
+    hosts: &Hosts,
+) -> Result<Option<Arc<dyn Runner>>, StartError> {
+    let name = &handler.name;
+    let runner: Arc<dyn Runner> = match launch {
+        // Runs in remote workers.
+        Launch::Remote => return Ok(None),
+        Launch::Function => match functions.get(name) {
+            Some(found) => Arc::new(FunctionRunner::new(found.function.clone(), spec.grace)),
+            None => return Ok(None),
+        },
+        Launch::Builtin(builtin) => builtin_runner(builtin, handler.limits.memory.map(|memory| memory.0)),
+        Launch::Http(request) => {
+            let runner = HttpRunner::new(options::http(*request, handler));
+            Arc::new(runner.map_err(|source| StartError::HttpHandler { handler: name.clone(), source })?)
+        }
+        Launch::Process(process) => {
+            let options = options::process(*process, handler);
+            // A program that is installed later is found by later attempts.
+            if let Err(problem) = preflight(&options) {
+                tracing::warn!(handler = name, problem, "attempts of a handler will fail");
+            }
+            let runner = ProcessRunner::new(options, hosts.process.clone());
+            Arc::new(runner.map_err(|source| StartError::Handler { handler: name.clone(), source })?)
+        }
+        #[cfg(feature = "wasm")]
+        Launch::Wasm(wasm) => {
+            let Some(engine) = &hosts.wasm else { return Ok(None) };
+            let runner = WasmRunner::new(options::wasm(*wasm), engine.clone());
+            Arc::new(runner.map_err(|source| StartError::WasmHandler { handler: name.clone(), source })?)
+        }
+        // The configuration is not valid then.
+        #[cfg(not(feature = "wasm"))]
+        Launch::Wasm(_) => return Ok(None),
+    };
+    Ok(Some(runner))
 }
 
 fn builtin_runner(builtin: Builtin, memory_max: Option<u64>) -> Arc<dyn Runner> {

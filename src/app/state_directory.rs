@@ -1,11 +1,15 @@
 //! The directory where a server keeps its store, and its processes their working directories.
 
 use std::path::PathBuf;
+#[cfg(feature = "wasm")]
+use std::sync::Arc;
 
 use super::error::{StartError, failed_to};
 use crate::config::{Config, Launch};
 use crate::files::create_new_private_directory;
 use crate::runners::process::Host;
+#[cfg(feature = "wasm")]
+use crate::runners::wasm::Engine;
 
 pub(super) struct StateDirectory {
     /// `None` for a store in memory.
@@ -42,5 +46,16 @@ impl StateDirectory {
         let exe = runs_processes.then(std::env::current_exe).transpose();
         let exe = exe.map_err(failed_to("find the server's own binary"))?;
         Host::new(&self.path, instance, exe.as_deref()).map_err(failed_to("prepare the processes of handlers"))
+    }
+
+    /// Prepares the WebAssembly modules of handlers, if there are any.
+    #[cfg(feature = "wasm")]
+    pub fn wasm_engine(&self, config: &Config) -> Result<Option<Arc<Engine>>, StartError> {
+        let is_wasm = |launch: Option<Launch>| matches!(launch, Some(Launch::Wasm(_)));
+        if !config.handlers.iter().any(|handler| is_wasm(handler.launch())) {
+            return Ok(None);
+        }
+        let cache = self.store.as_ref().map(|directory| directory.join("wasm"));
+        Ok(Some(Arc::new(Engine::new(cache.as_deref())?)))
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,6 +12,7 @@ use super::error::Problems;
 use super::exit_codes::ExitCodes;
 use super::http_call::{HttpCall, HttpRequest};
 use super::pool::PoolKind;
+use super::program::{Process, ProcessLimits, Wasm};
 use super::units::{ByteSize, HumanDuration};
 use crate::model::spec::is_content_type;
 use crate::model::{
@@ -25,8 +25,8 @@ use crate::model::{
 pub struct Handler {
     /// Name: 1 to 64 letters, digits or . _ : - characters. Required.
     pub name: String,
-    /// How the handler runs: "builtin", "process", "http" for a request to a service, or "remote" for a function of a program
-    /// that connects to the server. Required.
+    /// How the handler runs: "builtin", "process", "wasm" for a WebAssembly module, "http" for a request to a service, or
+    /// "remote" for a function of a program that connects to the server. Required.
     pub runner: RunnerKind,
     /// Description for people. Default: that of the built-in handler, or "".
     #[serde(default)]
@@ -52,15 +52,16 @@ pub struct Handler {
     /// For runner = "builtin": "compute", "io", "expression" or "heavy". Required there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub builtin: Option<Builtin>,
-    /// For runner = "process": program and arguments; no shell is used. Required there.
+    /// For runner = "process": program and arguments; no shell is used. Required there. For runner = "wasm": name and arguments
+    /// that the guest sees. Default there: the name of the file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub argv: Vec<String>,
-    /// For runner = "process" or "http": regular expression that each argument of a task must match as a whole, such as
+    /// For runner = "process", "wasm" or "http": regular expression that each argument of a task must match as a whole, such as
     /// "[a-z0-9_]+". A program gets the arguments after those of `argv`, and one that begins with "-" can be an option of it;
     /// `{args[0]}` stands for the first one in a URL or a header. Default: no arguments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arg_pattern: Option<String>,
-    /// For runner = "process": names of environment variables that are passed on from the server. Default: none.
+    /// For runner = "process" or "wasm": names of environment variables that are passed on from the server. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env_pass: Vec<String>,
     /// For runner = "process": name or number of the user that the program runs as, not root. The server must be root or have
@@ -73,26 +74,35 @@ pub struct Handler {
     /// For runner = "process": working directory. Default: a new directory for each attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_directory: Option<PathBuf>,
-    /// For runner = "process": content type of the result, which is what the program prints. Default: "text/plain".
+    /// For runner = "process" or "wasm": content type of the result, which is what the program prints. Default: "text/plain".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
-    /// For runner = "process": exit codes after which the task is not retried, such as 65 or "64-78". Default: none.
+    /// For runner = "process" or "wasm": exit codes after which the task is not retried, such as 65 or "64-78". Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub permanent_exit_codes: Vec<ExitCodes>,
-    /// For runner = "process": exceptions from `permanent_exit_codes`. Default: 75, which `sysexits.h` calls a temporary failure.
+    /// For runner = "process" or "wasm": exceptions from `permanent_exit_codes`. Default: 75, which `sysexits.h` calls a temporary
+    /// failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_exit_codes: Option<Vec<ExitCodes>>,
     /// For runner = "process": gives the program pipes on which it can report its progress and more, and write its result. The
     /// variables `LINESHAFT_REPORT` and `LINESHAFT_RESULT` have their paths. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reports: bool,
+    /// For runner = "wasm": file with a WebAssembly module or component in binary form, at most 64 MiB, that is a WASI command.
+    /// It is read at the start. Required there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub module: Option<PathBuf>,
+    /// For runner = "wasm": lets the guest see the time. Otherwise its clocks stand still, so that untrusted code cannot measure
+    /// other work. A guest that sleeps needs it. Default: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub clock: bool,
     /// Retries of failed attempts.
     #[serde(default)]
     pub retry: Retry,
-    /// For runner = "process": environment variables. Default: none.
+    /// For runner = "process" or "wasm": environment variables. Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, Secret>,
-    /// For runner = "process": resource limits. For builtin = "heavy": `memory`.
+    /// For runner = "process": resource limits. For runner = "wasm" and builtin = "heavy": `memory`.
     #[serde(default, skip_serializing_if = "ProcessLimits::is_empty")]
     pub limits: ProcessLimits,
     /// For runner = "http": the request that an attempt sends. Required there.
@@ -108,6 +118,8 @@ pub enum RunnerKind {
     Builtin,
     /// A program.
     Process,
+    /// A WebAssembly module.
+    Wasm,
     /// A request to a service.
     Http,
     /// A function of a program that connects to the server.
@@ -167,81 +179,15 @@ impl Retry {
     }
 }
 
-/// `[handler.limits]`: resource limits of each process of an attempt.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct ProcessLimits {
-    /// Address space of each process, or the memory that a task of builtin = "heavy" may fill, at least 1MiB. Default: no
-    /// limit; for "heavy" 64MiB.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory: Option<ByteSize>,
-    /// CPU time of each process in whole seconds, 1s to 365d. Default: no limit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpu: Option<HumanDuration>,
-    /// Maximum number of open files of each process, 8 to 1,048,576. Default: the limit of the server.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub open_files: Option<u64>,
-    /// Maximum size of a file that a process writes. Default: no limit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub file_size: Option<ByteSize>,
-    /// Maximum number of processes and threads that `user` has at a time, in all its attempts, 1 to 1,048,576; only with
-    /// `user`. Default: 1,024.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub processes: Option<u64>,
-}
-
-impl ProcessLimits {
-    fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
-    fn check(&self, path: &str, problems: &mut Problems) {
-        if let Some(memory) = self.memory {
-            problems.check_range(format!("{path}.memory"), memory, ByteSize(1 << 20), ByteSize(1 << 50));
-        }
-        if let Some(cpu) = self.cpu {
-            let (min, max) = (HumanDuration(Duration::from_secs(1)), HumanDuration(Duration::from_hours(365 * 24)));
-            problems.check_range(format!("{path}.cpu"), cpu, min, max);
-        }
-        if let Some(open_files) = self.open_files {
-            problems.check_range(format!("{path}.open_files"), open_files, 8, 1 << 20);
-        }
-        if let Some(processes) = self.processes {
-            problems.check_range(format!("{path}.processes"), processes, 1, 1 << 20);
-        }
-    }
-}
-
 /// The settings of a handler that belong to its runner.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Launch {
     Builtin(Builtin),
     Process(Box<Process>),
+    Wasm(Box<Wasm>),
     Http(Box<HttpRequest>),
     Remote,
     Function,
-}
-
-/// How a process is started.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Process {
-    /// Program and arguments. Not empty.
-    pub argv: Vec<String>,
-    /// What arguments of tasks must match; `None`: there are none.
-    pub arg_pattern: Option<ArgPattern>,
-    pub env: BTreeMap<String, Secret>,
-    pub env_pass: Vec<String>,
-    /// `None`: that of the server.
-    pub user: Option<String>,
-    /// `None`: the primary one of the user.
-    pub group: Option<String>,
-    /// `None`: a new directory for each attempt.
-    pub working_directory: Option<PathBuf>,
-    pub limits: ProcessLimits,
-    pub content_type: Option<String>,
-    pub permanent_exit_codes: Vec<RangeInclusive<i32>>,
-    pub retry_exit_codes: Vec<RangeInclusive<i32>>,
-    pub reports: bool,
 }
 
 impl Handler {
@@ -267,6 +213,8 @@ impl Handler {
             permanent_exit_codes: Vec::new(),
             retry_exit_codes: None,
             reports: false,
+            module: None,
+            clock: false,
             retry: Retry::default(),
             env: BTreeMap::new(),
             limits: ProcessLimits::default(),
@@ -307,13 +255,33 @@ impl Handler {
                 working_directory: self.working_directory.clone(),
                 limits: self.limits.clone(),
                 content_type: self.content_type.clone(),
-                permanent_exit_codes: self.permanent_exit_codes.iter().map(|codes| codes.range()).collect(),
-                retry_exit_codes: match &self.retry_exit_codes {
-                    Some(codes) => codes.iter().map(|codes| codes.range()).collect(),
-                    None => vec![ExitCodes::TEMPORARY.range()],
-                },
+                permanent_exit_codes: self.permanent_exit_codes(),
+                retry_exit_codes: self.retry_exit_codes(),
                 reports: self.reports,
             }))),
+            RunnerKind::Wasm => Some(Launch::Wasm(Box::new(Wasm {
+                module: self.module.clone()?,
+                argv: self.argv.clone(),
+                arg_pattern: self.arg_pattern().ok()?,
+                env: self.env.clone(),
+                env_pass: self.env_pass.clone(),
+                memory: self.limits.memory,
+                clock: self.clock,
+                content_type: self.content_type.clone(),
+                permanent_exit_codes: self.permanent_exit_codes(),
+                retry_exit_codes: self.retry_exit_codes(),
+            }))),
+        }
+    }
+
+    fn permanent_exit_codes(&self) -> Vec<RangeInclusive<i32>> {
+        self.permanent_exit_codes.iter().map(|codes| codes.range()).collect()
+    }
+
+    fn retry_exit_codes(&self) -> Vec<RangeInclusive<i32>> {
+        match &self.retry_exit_codes {
+            Some(codes) => codes.iter().map(|codes| codes.range()).collect(),
+            None => vec![ExitCodes::TEMPORARY.range()],
         }
     }
 
@@ -323,7 +291,11 @@ impl Handler {
 
     /// Whether it uses the CPU of its worker, so that it cannot run in an async pool.
     fn blocking(&self) -> bool {
-        self.runner == RunnerKind::Builtin && self.builtin.is_some_and(Builtin::blocking)
+        match self.runner {
+            RunnerKind::Builtin => self.builtin.is_some_and(Builtin::blocking),
+            RunnerKind::Wasm => true,
+            RunnerKind::Process | RunnerKind::Http | RunnerKind::Remote | RunnerKind::Function => false,
+        }
     }
 
     /// Why it cannot run in a pool of this kind, as the end of a sentence about the pool; `None` if it can.
@@ -334,11 +306,10 @@ impl Handler {
             (RunnerKind::Remote, PoolKind::Threads | PoolKind::Async) => Some(format!(
                 "has workers of the server, but handler `{name}` runs in remote workers; use a pool of kind \"remote\""
             )),
-            (RunnerKind::Builtin | RunnerKind::Process | RunnerKind::Http | RunnerKind::Function, PoolKind::Remote) => {
-                Some(format!(
-                    "is a remote pool, but handler `{name}` runs in the server; use a pool of another kind, {hint}"
-                ))
-            }
+            (RunnerKind::Remote, PoolKind::Remote) => None,
+            (_, PoolKind::Remote) => Some(format!(
+                "is a remote pool, but handler `{name}` runs in the server; use a pool of another kind, {hint}"
+            )),
             (_, PoolKind::Async) if self.blocking() => Some(format!(
                 "is an async pool, but handler `{name}` uses the CPU of its worker; \
                  use a pool of kind \"threads\", {hint}"
@@ -365,6 +336,7 @@ impl Handler {
             runner: match self.runner {
                 RunnerKind::Builtin => "builtin",
                 RunnerKind::Process => "process",
+                RunnerKind::Wasm => "wasm",
                 RunnerKind::Http => "http",
                 RunnerKind::Remote => model::REMOTE_RUNNER,
                 RunnerKind::Function => "function",
@@ -401,9 +373,7 @@ impl Handler {
         if self.runner != RunnerKind::Builtin && self.builtin.is_some() {
             problems.add(format!("{path}.builtin"), "", "is only allowed for runner = \"builtin\"");
         }
-        if self.runner != RunnerKind::Process {
-            self.refuse_process_settings(path, problems);
-        }
+        self.refuse_settings_of_programs(path, problems);
         if self.runner != RunnerKind::Http && self.http.is_some() {
             problems.add(format!("{path}.http"), "", "is only allowed for runner = \"http\"");
         }
@@ -411,6 +381,7 @@ impl Handler {
         match self.runner {
             RunnerKind::Builtin => self.check_builtin(path, problems),
             RunnerKind::Process => self.check_process(path, problems),
+            RunnerKind::Wasm => self.check_wasm(path, problems),
             RunnerKind::Http => self.check_http(path, problems),
             RunnerKind::Remote | RunnerKind::Function => {}
         }
@@ -419,8 +390,8 @@ impl Handler {
     fn check_arg_pattern(&self, path: &str, problems: &mut Problems) {
         let Some(pattern) = &self.arg_pattern else { return };
         let path = format!("{path}.arg_pattern");
-        if !matches!(self.runner, RunnerKind::Process | RunnerKind::Http) {
-            problems.add(path, "", "is only allowed for runner = \"process\" or \"http\"");
+        if !matches!(self.runner, RunnerKind::Process | RunnerKind::Wasm | RunnerKind::Http) {
+            problems.add(path, "", "is only allowed for runner = \"process\", \"wasm\" or \"http\"");
         } else if let Err(error) = self.arg_pattern() {
             problems.add(path, format!("{pattern:?}"), format!("is invalid: {error}"));
         }
@@ -450,27 +421,61 @@ impl Handler {
         self.limits.check(&format!("{path}.limits"), problems);
     }
 
-    fn refuse_process_settings(&self, path: &str, problems: &mut Problems) {
-        let process_only = [
+    fn refuse_settings_of_programs(&self, path: &str, problems: &mut Problems) {
+        let (is_process, is_wasm) = (self.runner == RunnerKind::Process, self.runner == RunnerKind::Wasm);
+        let of_programs = [
             ("argv", !self.argv.is_empty()),
             ("env", !self.env.is_empty()),
             ("env_pass", !self.env_pass.is_empty()),
-            ("working_directory", self.working_directory.is_some()),
-            ("user", self.user.is_some()),
-            ("group", self.group.is_some()),
             ("content_type", self.content_type.is_some()),
             ("permanent_exit_codes", !self.permanent_exit_codes.is_empty()),
             ("retry_exit_codes", self.retry_exit_codes.is_some()),
-            ("reports", self.reports),
             ("limits.memory", self.limits.memory.is_some() && self.builtin != Some(Builtin::Heavy)),
+        ];
+        let of_processes = [
+            ("working_directory", self.working_directory.is_some()),
+            ("user", self.user.is_some()),
+            ("group", self.group.is_some()),
+            ("reports", self.reports),
             ("limits.cpu", self.limits.cpu.is_some()),
             ("limits.open_files", self.limits.open_files.is_some()),
             ("limits.file_size", self.limits.file_size.is_some()),
             ("limits.processes", self.limits.processes.is_some()),
         ];
-        for (field, _) in process_only.iter().filter(|(_, given)| *given) {
-            problems.add(format!("{path}.{field}"), "", "is only allowed for runner = \"process\"");
+        let of_modules = [("module", self.module.is_some()), ("clock", self.clock)];
+        let mut refuse = |settings: &[(&str, bool)], runners: &str| {
+            for (field, _) in settings.iter().filter(|(_, given)| *given) {
+                problems.add(format!("{path}.{field}"), "", format!("is only allowed for runner = {runners}"));
+            }
+        };
+        if !is_process && !is_wasm {
+            refuse(&of_programs, "\"process\" or \"wasm\"");
         }
+        if !is_process {
+            refuse(&of_processes, "\"process\"");
+        }
+        if !is_wasm {
+            refuse(&of_modules, "\"wasm\"");
+        }
+    }
+
+    fn check_wasm(&self, path: &str, problems: &mut Problems) {
+        if !cfg!(feature = "wasm") {
+            let description = "needs a server that was built with the feature `wasm`";
+            problems.add(format!("{path}.runner"), "\"wasm\"", description);
+        }
+        if self.module.as_ref().is_none_or(|module| module.as_os_str().is_empty()) {
+            let description = "is required for runner = \"wasm\", such as \"/modules/resize.wasm\"";
+            problems.add(format!("{path}.module"), "", description);
+        }
+        if let Some(memory) = self.limits.memory.filter(|memory| *memory > ByteSize(4 << 30)) {
+            problems.add(
+                format!("{path}.limits.memory"),
+                memory.to_string(),
+                "must be at most 4GiB for runner = \"wasm\"",
+            );
+        }
+        self.check_program(path, problems);
     }
 
     fn check_process(&self, path: &str, problems: &mut Problems) {
@@ -478,6 +483,22 @@ impl Handler {
             let description = "must contain a program for runner = \"process\", such as [\"/usr/bin/sort\", \"-n\"]";
             problems.add(format!("{path}.argv"), format!("{:?}", self.argv), description);
         }
+        if self.working_directory.as_ref().is_some_and(|directory| directory.as_os_str().is_empty()) {
+            problems.add(format!("{path}.working_directory"), "\"\"", "must not be empty");
+        }
+        for (field, value) in [("user", &self.user), ("group", &self.group)] {
+            if value.as_ref().is_some_and(String::is_empty) {
+                problems.add(format!("{path}.{field}"), "\"\"", "must not be empty");
+            }
+        }
+        let with_user = [("group", self.group.is_some()), ("limits.processes", self.limits.processes.is_some())];
+        for (field, _) in with_user.iter().filter(|(_, given)| *given && self.user.is_none()) {
+            problems.add(format!("{path}.{field}"), "", "is only allowed with `user`");
+        }
+        self.check_program(path, problems);
+    }
+
+    fn check_program(&self, path: &str, problems: &mut Problems) {
         for (index, arg) in self.argv.iter().enumerate().filter(|(_, arg)| arg.contains('\0')) {
             problems.add(format!("{path}.argv[{index}]"), format!("{arg:?}"), "must not contain a NUL character");
         }
@@ -503,18 +524,6 @@ impl Handler {
         if let Some(content_type) = self.content_type.as_ref().filter(|text| !is_content_type(text)) {
             let description = "must be 1 to 128 printable ASCII characters, such as \"application/json\"";
             problems.add(format!("{path}.content_type"), format!("{content_type:?}"), description);
-        }
-        if self.working_directory.as_ref().is_some_and(|directory| directory.as_os_str().is_empty()) {
-            problems.add(format!("{path}.working_directory"), "\"\"", "must not be empty");
-        }
-        for (field, value) in [("user", &self.user), ("group", &self.group)] {
-            if value.as_ref().is_some_and(String::is_empty) {
-                problems.add(format!("{path}.{field}"), "\"\"", "must not be empty");
-            }
-        }
-        let with_user = [("group", self.group.is_some()), ("limits.processes", self.limits.processes.is_some())];
-        for (field, _) in with_user.iter().filter(|(_, given)| *given && self.user.is_none()) {
-            problems.add(format!("{path}.{field}"), "", "is only allowed with `user`");
         }
         self.limits.check(&format!("{path}.limits"), problems);
     }

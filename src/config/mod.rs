@@ -13,6 +13,7 @@ mod http;
 mod http_call;
 mod load;
 mod pool;
+mod program;
 mod provenance;
 mod server;
 mod settings;
@@ -24,14 +25,17 @@ mod units;
 pub use auth::{Auth, Jwt, JwtAlgorithm};
 pub use builtin::Builtin;
 pub use error::ConfigError;
-pub use handler::{Handler, Launch, Process};
+pub use handler::{Handler, Launch};
 pub use http_call::{HttpMethod, HttpRequest};
 pub use load::{Overrides, load};
 pub use pool::PoolKind;
+pub use program::{Process, Wasm};
 pub use server::{MEMORY_BASE, Store, UNWRITTEN_BYTES_MIN, unwritten_bytes};
 pub use settings::Config;
 pub use tls::{ClientCertificate, Tls};
 pub use units::HumanDuration;
 
+#[cfg(test)]
+mod program_tests;
 #[cfg(test)]
 mod tests;

@@ -22,7 +22,7 @@ fn variables(env: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
     env.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect()
 }
 
-fn from_file(text: &str) -> Result<Config, ConfigError> {
+pub(super) fn from_file(text: &str) -> Result<Config, ConfigError> {
     load(Some(file(text).path()), variables(&[]), Overrides::default())
 }
 
@@ -31,7 +31,7 @@ fn from_env(env: &[(&str, &str)]) -> Result<Config, ConfigError> {
 }
 
 /// Field and line (0 for none) of each problem.
-fn problems(result: Result<Config, ConfigError>) -> Vec<(String, u32)> {
+pub(super) fn problems(result: Result<Config, ConfigError>) -> Vec<(String, u32)> {
     let error = result.expect_err("the configuration is invalid");
     let line = |location: &str| location.rsplit(':').next().and_then(|line| line.parse().ok()).unwrap_or(0);
     error.problems().iter().map(|problem| (problem.field.clone(), line(&problem.location))).collect()
@@ -267,6 +267,20 @@ runner = "builtin"
 builtin = "compute"
 pool = "cpu"
 description = "ours"
+
+[[handler]]
+name = "filter"
+runner = "wasm"
+module = "/modules/filter.wasm"
+argv = ["filter", "--all"]
+arg_pattern = "[a-z]+"
+env = { LEVEL = "7" }
+env_pass = ["TZ"]
+clock = true
+content_type = "application/json"
+permanent_exit_codes = [2]
+limits = { memory = "32MiB" }
+pool = "cpu"
 "#;
 
 #[test]
@@ -288,19 +302,27 @@ fn every_setting_of_pools_and_handlers_reaches_the_catalog() {
     assert_eq!((process.limits.memory, process.limits.processes), (Some(ByteSize(64 << 20)), Some(9)));
     assert_eq!((process.user.as_deref(), process.group.as_deref()), (Some("reports"), Some("1002")));
     assert_eq!(config.handlers[1].launch(), Some(Launch::Builtin(Builtin::Compute)));
+    let Some(Launch::Wasm(wasm)) = config.handlers[2].launch() else { panic!("filter is a module") };
+    assert_eq!(wasm.module, Path::new("/modules/filter.wasm"));
+    assert_eq!((&wasm.argv[..], wasm.clock), (&["filter".to_owned(), "--all".to_owned()][..], true));
+    assert!(wasm.arg_pattern.is_some());
+    assert_eq!((wasm.env["LEVEL"].reveal(), &wasm.env_pass[..]), ("7", &["TZ".to_owned()][..]));
+    assert_eq!((wasm.memory, wasm.content_type.as_deref()), (Some(ByteSize(32 << 20)), Some("application/json")));
+    assert_eq!((&wasm.permanent_exit_codes[..], &wasm.retry_exit_codes[..]), (&[2..=2][..], &[75..=75][..]));
+    assert!(catalog.handlers[&handler("filter")].blocking);
 }
 
 #[test]
 fn built_in_handlers_use_the_first_suitable_pool() {
     let config = from_file(FULL).unwrap();
     let catalog = config.catalog();
-    assert_eq!(catalog.handlers.len(), 5);
+    assert_eq!(catalog.handlers.len(), 6);
     assert_eq!(catalog.handlers[&handler("compute")].description, "ours");
     let (heavy, io) = (&catalog.handlers[&handler("heavy")], &catalog.handlers[&handler("io")]);
     assert_eq!((&heavy.pool, &heavy.allowed_pools[..]), (&pool("cpu"), &[][..]));
     assert_eq!((&io.pool, &io.allowed_pools[..]), (&pool("web"), &[pool("cpu")][..]));
     let without = from_file(&format!("builtins = false\n{FULL}")).unwrap();
-    assert_eq!(without.catalog().handlers.len(), 2);
+    assert_eq!(without.catalog().handlers.len(), 3);
 }
 
 #[test]

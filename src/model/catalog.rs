@@ -18,7 +18,7 @@ pub const REMOTE_RUNNER: &str = "remote";
 #[derive(Clone, Debug, PartialEq)]
 pub struct HandlerSpec {
     pub name: HandlerName,
-    /// `builtin`, `process`, `http`, `function` or [`REMOTE_RUNNER`].
+    /// `builtin`, `process`, `wasm`, `http`, `function` or [`REMOTE_RUNNER`].
     pub runner: &'static str,
     pub description: String,
     /// Expected format of the payload, as text for submitters.

@@ -10,6 +10,8 @@ use super::fixtures::{Attempt, TIMEOUT, process_host};
 use super::http::test_service::{Reply, Service, response, silence};
 use super::process::{ProcessOptions, ProcessRunner};
 use super::remote::played;
+#[cfg(feature = "wasm")]
+use super::wasm::test_guests::{Guests, component, module};
 use super::{Outcome, Runner, StopCause, StopSignal};
 use crate::model::{FailureReason, StopMethod};
 
@@ -23,6 +25,34 @@ struct Endless {
 }
 
 fn endless(directory: &tempfile::TempDir) -> Vec<Endless> {
+    let mut cases = endless_guests();
+    cases.extend(endless_work(directory));
+    cases
+}
+
+/// Guests that use the CPU, and guests that wait in a call of the host.
+#[cfg(feature = "wasm")]
+fn endless_guests() -> Vec<Endless> {
+    let guests = Guests::new();
+    let modules = [("wasm", module("spin")), ("wasm component", component("spin"))];
+    let modules =
+        modules.into_iter().chain([("sleeping wasm", module("sleep")), ("sleeping component", component("sleep"))]);
+    let endless = |(name, binary): (_, Vec<u8>)| Endless {
+        name,
+        runner: guests.runner(&binary),
+        payload: "",
+        requested: StopMethod::Abort,
+        forced: StopMethod::Abort,
+    };
+    modules.map(endless).collect()
+}
+
+#[cfg(not(feature = "wasm"))]
+fn endless_guests() -> Vec<Endless> {
+    Vec::new()
+}
+
+fn endless_work(directory: &tempfile::TempDir) -> Vec<Endless> {
     let host = process_host(directory.path());
     let argv = ["/bin/sh", "-c", "cat; sleep 1000"].map(String::from).to_vec();
     let process = ProcessRunner::new(ProcessOptions { argv, ..ProcessOptions::default() }, host).unwrap();
@@ -173,7 +203,14 @@ async fn a_stop_after_the_end_changes_nothing() {
         ("http", Service::echo().runner(), "text", "text"),
         ("remote", played::runner(), "text", "text"),
     ];
-    for (name, runner, payload, expected) in cases {
+    #[cfg(feature = "wasm")]
+    let guests = [
+        ("wasm", Guests::new().runner(&module("echo")), "text", "text"),
+        ("wasm component", Guests::new().runner(&component("echo")), "text", "text"),
+    ];
+    #[cfg(not(feature = "wasm"))]
+    let guests = [];
+    for (name, runner, payload, expected) in cases.into_iter().chain(guests) {
         let attempt = Attempt::start(&runner, payload);
         let (stop, output) = (attempt.stop.clone(), attempt.output.clone());
         let result = attempt.result().await;

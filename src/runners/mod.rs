@@ -19,6 +19,8 @@ pub mod remote;
 mod runner;
 mod stop;
 pub(crate) mod sync;
+#[cfg(feature = "wasm")]
+pub mod wasm;
 
 pub use function::FunctionRunner;
 pub use output::OutputBuffer;

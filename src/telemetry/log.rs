@@ -107,6 +107,11 @@ fn filter(options: &Options) -> Result<EnvFilter, LogError> {
     parse(&all).map_err(invalid)
 }
 
+/// Leaves out the spans around each call of a WebAssembly guest, which cost more than most calls.
+fn is_cheap(metadata: &Metadata<'_>) -> bool {
+    !(metadata.is_span() && metadata.target().starts_with("wasmtime_wasi"))
+}
+
 fn subscriber<W>(
     options: &Options,
     export: Export<'_>,
@@ -133,7 +138,12 @@ where
     // The throttle has no filter of its own. Without a level for all layers it would enable the spans of libraries, which
     // cost more than a call. Rejections are warnings.
     let level = filter.max_level_hint().map_or(LevelFilter::TRACE, |level| level.max(LevelFilter::WARN));
-    let registry = tracing_subscriber::registry().with(level).with(throttle).with(exported).with(rejections);
+    let registry = tracing_subscriber::registry()
+        .with(level)
+        .with(filter_fn(is_cheap))
+        .with(throttle)
+        .with(exported)
+        .with(rejections);
     // Errors of a closed standard output cannot be reported: standard error may be closed as well.
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).log_internal_errors(false);
     let format = Format::default().with_timer(Rfc3339);

@@ -93,7 +93,7 @@ def test_kubectl_accepts_the_command(line, tmp_path):
     """kubectl checks arguments before it connects; there is no cluster here, so the connection is refused."""
     for name, document in (PODS | DEPLOYMENTS).items():
         (tmp_path / name).write_text(yaml.safe_dump(document))
-    for name in ("tokens.toml", "image-worker.token"):
+    for name in ("tokens.toml", "image-worker.token", "count.wasm"):
         (tmp_path / name).write_text("")
     done = kubectl(line, tmp_path)
     assert "127.0.0.1:1" in done.stderr and "refused" in done.stderr, done.stdout + done.stderr

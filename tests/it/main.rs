@@ -58,4 +58,6 @@ mod telemetry;
 mod telemetry_lost;
 mod telemetry_tls;
 mod upgrade;
+#[cfg(feature = "wasm")]
+mod wasm_handlers;
 mod watch;

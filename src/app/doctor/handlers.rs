@@ -1,8 +1,14 @@
-//! Whether process and HTTP handlers can run: their settings, programs, working directories and files.
+//! Whether handlers can run: their settings, programs, modules, working directories and files.
+
+#[cfg(feature = "wasm")]
+use std::sync::Arc;
 
 use crate::config::{Handler, Launch};
 use crate::runners::http::HttpRunner;
 use crate::runners::process::preflight;
+
+#[cfg(feature = "wasm")]
+use crate::runners::wasm::{Engine, WasmOptions, WasmRunner};
 
 use super::super::options;
 use super::report::Finding;
@@ -27,6 +33,13 @@ pub(super) fn check(handlers: &[Handler]) -> Vec<Finding> {
                     findings.push(failed(error.to_string()).with_advice(advice));
                 }
             }
+            #[cfg(feature = "wasm")]
+            Some(Launch::Wasm(launch)) => {
+                if let Err(problem) = check_module(options::wasm(*launch)) {
+                    let advice = "the server would not start; correct the module or the handler's settings";
+                    findings.push(failed(problem).with_advice(advice));
+                }
+            }
             _ => {}
         }
     }
@@ -35,4 +48,10 @@ pub(super) fn check(handlers: &[Handler]) -> Vec<Finding> {
         findings.push(Finding::ok("handlers", format!("{programs} {noun} found")));
     }
     findings
+}
+
+#[cfg(feature = "wasm")]
+fn check_module(options: WasmOptions) -> Result<(), String> {
+    let engine = Engine::new(None).map_err(|error| error.to_string())?;
+    WasmRunner::new(options, Arc::new(engine)).map(drop).map_err(|error| error.to_string())
 }

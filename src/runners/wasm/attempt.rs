@@ -1,0 +1,45 @@
+//! One attempt of a WebAssembly handler.
+
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+use super::engine::Interrupted;
+use super::handler::WasmHandler;
+use super::outcome;
+use super::streams::ResultStream;
+use crate::model::StopMethod;
+use crate::runners::{Outcome, Run, RunReport, StopCause};
+
+/// Runs the guest inside the polls of this future, on the worker's own thread.
+pub(super) async fn run(handler: &WasmHandler, run: Run) -> RunReport {
+    if let Err(failure) = run.check_args(handler.options.arg_pattern.as_ref()) {
+        return Outcome::Failed(failure).into();
+    }
+    if run.stop.cause().is_some() {
+        return Outcome::Stopped(StopMethod::Abort).into();
+    }
+    let started = thread_cpu_time();
+    let result = ResultStream::default();
+    let mut store = handler.guest(&run, &result);
+    let running = handler.engine.ticker.guest();
+    let ended = tokio::select! {
+        biased;
+        ended = handler.program.run(&mut store) => ended,
+        // The guest waits in a call of the host.
+        _ = run.stop.wait(StopCause::Timeout) => Err(Interrupted.into()),
+    };
+    drop(running);
+    let limits = store.into_data().limits;
+    RunReport {
+        outcome: outcome::of(&handler.options, ended, &limits, &result, &run.output),
+        cpu_time: Some(thread_cpu_time().saturating_sub(started)),
+        peak_memory_bytes: Some(limits.memory_used() as u64),
+        output_incomplete: false,
+    }
+}
+
+/// A worker has its thread for itself.
+fn thread_cpu_time() -> Duration {
+    clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
+}
