@@ -10,7 +10,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Status};
 
-use crate::model::{TraceContext, limits};
+use crate::model::{SecretUrl, TraceContext, limits};
 use crate::proto::v1::handler_service_client::HandlerServiceClient;
 use crate::proto::v1::pool_service_client::PoolServiceClient;
 use crate::proto::v1::system_service_client::SystemServiceClient;
@@ -189,7 +189,8 @@ impl ClientBuilder {
         let scheme = if require_tls { "https" } else { "http" };
         let address = self.address.trim();
         let url = if address.contains("://") { address.to_owned() } else { format!("{scheme}://{address}") };
-        let mut endpoint = Endpoint::from_shared(url).map_err(|_| ConnectError::NotAUrl(self.address.clone()))?;
+        let mut endpoint =
+            Endpoint::from_shared(url).map_err(|_| ConnectError::NotAUrl(SecretUrl::from(&*self.address)))?;
         check_url(endpoint.uri()).map_err(ConnectError::Url)?;
         let bearer = self.token.as_deref().map(bearer).transpose()?;
         let is_encrypted = endpoint.uri().scheme_str() == Some("https");
@@ -276,6 +277,12 @@ mod tests {
             let problem = check_url(&bad.parse().unwrap()).unwrap_err();
             assert!(problem.contains(expected), "{bad}: {problem}");
         }
+    }
+
+    #[test]
+    fn the_password_of_an_invalid_address_is_not_shown() {
+        let error = Client::builder("http://bob:hunter2@[::1").build().err().unwrap();
+        assert_eq!(error.to_string(), "address \"http://(hidden)@[::1\" is not a URL");
     }
 
     #[test]

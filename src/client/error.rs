@@ -3,6 +3,7 @@
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use crate::model::SecretUrl;
 use crate::proto::v1;
 
 /// Why a client cannot connect with these settings.
@@ -11,7 +12,7 @@ use crate::proto::v1;
 pub enum ConnectError {
     /// The address is not a URL.
     #[error("address {0:?} is not a URL")]
-    NotAUrl(String),
+    NotAUrl(SecretUrl),
     /// The address is a URL of another kind.
     #[error("address: {0}, such as http://127.0.0.1:7070")]
     Url(&'static str),

@@ -5,6 +5,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::model::SecretUrl;
+
 use super::error::Problems;
 use super::units::HumanDuration;
 
@@ -48,13 +50,17 @@ impl Http {
             if !is_origin(origin) {
                 let expected =
                     "must be an origin: scheme, host and optional port, such as \"https://tasks.example.com\"";
-                problems.add(format!("http.allowed_origins[{index}]"), format!("{origin:?}"), expected);
+                problems.add(
+                    format!("http.allowed_origins[{index}]"),
+                    format!("{:?}", SecretUrl::from(&**origin)),
+                    expected,
+                );
             }
         }
         for (index, host) in self.hosts.iter().enumerate() {
             if host.is_empty() || !host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)) {
                 let expected = "must be a host name without scheme and port, such as \"tasks.example.com\"";
-                problems.add(format!("http.hosts[{index}]"), format!("{host:?}"), expected);
+                problems.add(format!("http.hosts[{index}]"), format!("{:?}", SecretUrl::from(&**host)), expected);
             }
         }
     }
@@ -107,13 +113,14 @@ mod tests {
     fn invalid_origins_and_host_names_are_reported() {
         let mut problems = Problems::default();
         let bad = Http {
-            allowed_origins: vec!["*".to_owned(), "example.com".to_owned()],
-            hosts: vec!["http://a".to_owned()],
+            allowed_origins: vec!["*".to_owned(), "https://bob:hunter2@example.com".to_owned()],
+            hosts: vec!["http://bob:hunter2@a".to_owned()],
             body_timeout: HumanDuration(Duration::ZERO),
             ..Http::default()
         };
         bad.check(&mut problems);
         let fields: Vec<_> = problems.0.iter().map(|problem| problem.field.as_str()).collect();
         assert_eq!(fields, ["http.body_timeout", "http.allowed_origins[1]", "http.hosts[0]"]);
+        assert!(!format!("{problems:?}").contains("hunter2"), "{problems:?}");
     }
 }
