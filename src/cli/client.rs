@@ -9,12 +9,17 @@ pub use crate::client::Client;
 
 /// The connection is opened by the first call.
 pub fn connect(server: &str, credentials: &Credentials) -> Result<Client, CliError> {
-    let builder = credentials.apply(Client::builder(server))?;
-    let client = builder.build().map_err(|error| CliError::Usage(usage(&error)))?;
+    let client = connect_quietly(server, credentials)?;
     if client.exposes_token() {
         output::status(format_args!("warning: the token is sent unencrypted: {server} is not an https URL"));
     }
     Ok(client)
+}
+
+/// The same without a warning.
+pub fn connect_quietly(server: &str, credentials: &Credentials) -> Result<Client, CliError> {
+    let builder = credentials.apply(Client::builder(server))?;
+    builder.build().map_err(|error| CliError::Usage(usage(&error)))
 }
 
 /// The error, with the options of the command line.

@@ -6,6 +6,7 @@ use clap::Args;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use super::contexts::Context;
 use super::error::CliError;
 use crate::client::ClientBuilder;
 use crate::model::Secret;
@@ -34,6 +35,42 @@ pub struct Credentials {
 }
 
 impl Credentials {
+    /// Removes the values of other options.
+    pub fn retain(&mut self, is_kept: impl Fn(&str) -> bool) {
+        self.token.take_if(|_| !is_kept("token"));
+        self.token_file.take_if(|_| !is_kept("token_file"));
+        self.tls_ca.take_if(|_| !is_kept("tls_ca"));
+        self.tls_cert.take_if(|_| !is_kept("tls_cert"));
+        self.tls_key.take_if(|_| !is_kept("tls_key"));
+    }
+
+    /// The values of the context where there is none.
+    #[must_use]
+    pub fn or(self, context: Context) -> Self {
+        Self {
+            token: self.token,
+            token_file: self.token_file.or(context.token_file),
+            tls_ca: self.tls_ca.or(context.tls_ca),
+            tls_cert: self.tls_cert.or(context.tls_cert),
+            tls_key: self.tls_key.or(context.tls_key),
+        }
+    }
+
+    /// A context with absolute paths, since commands run in other directories.
+    pub fn into_context(self, server: String) -> Result<Context, CliError> {
+        let absolute = |path: Option<PathBuf>| {
+            let found = path.map(|path| std::path::absolute(&path)).transpose();
+            found.map_err(|error| CliError::Usage(error.to_string()))
+        };
+        Ok(Context {
+            server,
+            token_file: absolute(self.token_file)?,
+            tls_ca: absolute(self.tls_ca)?,
+            tls_cert: absolute(self.tls_cert)?,
+            tls_key: absolute(self.tls_key)?,
+        })
+    }
+
     /// Adds the token and the certificates.
     pub fn apply(&self, mut builder: ClientBuilder) -> Result<ClientBuilder, CliError> {
         if let Some(token) = &self.token {

@@ -26,13 +26,16 @@ fn without_prefix<E>(name: Result<&str, E>, prefix: &str) -> String {
     name.unwrap_or("UNKNOWN").trim_start_matches(prefix).to_owned()
 }
 
+pub fn failure_reason(number: i32) -> String {
+    without_prefix(v1::FailureReason::try_from(number).map(|reason| reason.as_str_name()), "FAILURE_REASON_")
+}
+
 pub fn duration(value: Option<&prost_types::Duration>) -> String {
     value.map(|value| format_duration(from_proto(value))).unwrap_or_default()
 }
 
 pub fn failure(failure: Option<&v1::Failure>) -> String {
     let Some(failure) = failure else { return String::new() };
-    let reason = v1::FailureReason::try_from(failure.reason).map(|reason| reason.as_str_name());
-    let reason = without_prefix(reason, "FAILURE_REASON_");
+    let reason = failure_reason(failure.reason);
     format!("{reason}: {} (attempt {})", terminal::line(&failure.message), failure.attempt)
 }

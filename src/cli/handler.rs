@@ -5,6 +5,7 @@ use clap::Subcommand;
 use crate::proto::v1;
 
 use super::client::Client;
+use super::complete;
 use super::error::{CommandResult, Exit};
 use super::format;
 use super::printer::Printer;
@@ -30,7 +31,7 @@ pub enum Command {
     #[command(visible_alias = "show")]
     Get {
         /// Handler name
-        #[arg(required = true)]
+        #[arg(required = true, add = complete::handlers())]
         names: Vec<String>,
     },
 }

@@ -2,6 +2,9 @@
 
 pub mod bench;
 mod client;
+mod complete;
+pub mod context;
+mod contexts;
 mod credentials;
 pub mod demo;
 mod error;
@@ -22,6 +25,7 @@ mod task;
 mod terminal;
 mod time;
 pub mod token;
+mod top;
 mod view;
 
 use std::process::ExitCode;
@@ -41,26 +45,37 @@ pub enum Command {
     /// Submit, watch and cancel tasks
     #[command(subcommand)]
     Task(task::Command),
-    /// List, change and monitor pools
+    /// List and change pools
     #[command(subcommand)]
     Pool(pool::Command),
     /// List handlers
     #[command(subcommand)]
     Handler(handler::Command),
+    /// Show live what the server does: tasks, workers, pools, failures
+    ///
+    /// On a terminal, ? lists the keys. Other programs get the activity of the pools as text or JSON, at each interval.
+    Top(top::Options),
     /// Inspect and drain the server
     #[command(subcommand)]
     System(system::Command),
 }
 
+/// Reports an invalid command line as JSON.
+pub fn report_usage(problem: &str) -> ExitCode {
+    error::CliError::Usage(problem.to_owned()).report(true).into()
+}
+
 pub async fn run(command: Command, options: GlobalOptions) -> ExitCode {
     let json = options.json();
     let called = async {
-        let client = client::connect(&options.server, &options.credentials)?;
+        let (server, credentials) = options.connection()?;
+        let client = client::connect(&server, &credentials)?;
         let printer = Printer::new(&options);
         match command {
             Command::Task(command) => task::run(command, client, printer).await,
             Command::Pool(command) => pool::run(command, client, printer).await,
             Command::Handler(command) => handler::run(command, client, printer).await,
+            Command::Top(options) => top::run(options, &server, client, printer).await,
             Command::System(command) => system::run(command, client, printer).await,
         }
     };

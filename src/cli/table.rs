@@ -9,9 +9,11 @@ use super::error::CliError;
 use super::view::{Cell, Text, View};
 
 /// Blanks between two columns.
-const GAP: usize = 2;
+pub const GAP: usize = 2;
 /// A column is not cut below this width.
 const CUT_MIN: usize = 10;
+/// Less important columns are left out before it is cut below this width.
+const CUT_PREFERRED: usize = 16;
 
 /// A column of a table whose rows are made from values of type `T`.
 #[derive(Debug)]
@@ -113,6 +115,13 @@ impl<T> Table<T> {
         }
     }
 
+    /// Sorts by the column with this index instead.
+    #[must_use]
+    pub fn sorted_by(mut self, sort: Option<(usize, bool)>) -> Self {
+        self.sort = sort.and_then(|(index, is_reversed)| Some((*self.columns.get(index)?, is_reversed)));
+        self
+    }
+
     pub fn text(&self, values: &[T], view: &View) -> Text {
         let grid = self.grid(values, view);
         let headings: Vec<_> = grid.columns.iter().map(|column| Cell::from(column.heading)).collect();
@@ -142,7 +151,7 @@ impl<T> Table<T> {
             });
         }
         let column = |(index, width): (usize, &Option<usize>)| {
-            Some(GridColumn { heading: self.columns[index].heading, width: (*width)? })
+            Some(GridColumn { index, heading: self.columns[index].heading, width: (*width)? })
         };
         Grid { columns: widths.iter().enumerate().filter_map(column).collect(), rows }
     }
@@ -154,34 +163,38 @@ impl<T> Table<T> {
 
     /// The widths of the columns that fit into `total`; `None`: the column is left out.
     fn fitted(&self, natural: &[usize], rows: &[Vec<Cell>], total: usize) -> Vec<Option<usize>> {
-        let least = |index: usize| {
-            if self.columns[index].can_be_cut {
-                natural[index].min(CUT_MIN.max(self.columns[index].heading.len()))
-            } else {
-                natural[index]
-            }
+        let limited = |index: usize, limit: usize| {
+            let can_be_cut = self.columns[index].can_be_cut;
+            if can_be_cut { natural[index].min(limit.max(self.columns[index].heading.len())) } else { natural[index] }
         };
         let is_empty = |index: usize| !rows.is_empty() && rows.iter().all(|row| row[index].text.is_empty());
-        let mut by_rank: Vec<usize> = (0..natural.len()).collect();
-        by_rank.sort_by_key(|index| self.columns[*index].rank);
+        let (mut optional, needed): (Vec<usize>, Vec<usize>) =
+            (0..natural.len()).partition(|index| self.fits && self.columns[*index].rank > 0);
+        optional.sort_by_key(|index| self.columns[*index].rank);
         let mut widths = vec![None; natural.len()];
-        let mut used = 0;
-        for index in by_rank {
-            let (needed, may_be_left_out) = (least(index) + GAP, self.fits && self.columns[index].rank > 0);
-            if !may_be_left_out || (used + needed <= total + GAP && !is_empty(index)) {
-                widths[index] = Some(least(index));
-                used += needed;
-            }
+        let mut spare = total + GAP;
+        for index in needed {
+            widths[index] = Some(limited(index, CUT_MIN));
+            spare = spare.saturating_sub(limited(index, CUT_MIN) + GAP);
         }
-        // The rest of the line goes to the columns that were cut, from the left.
-        let mut spare = (total + GAP).saturating_sub(used);
-        for (width, natural) in widths.iter_mut().zip(natural) {
-            if let Some(width) = width {
-                let more = (natural - *width).min(spare);
+        // Widens the columns from the left, and returns what is left.
+        let widen = |widths: &mut [Option<usize>], limit: usize, mut spare: usize| {
+            for (index, width) in widths.iter_mut().enumerate() {
+                let Some(width) = width else { continue };
+                let more = (limited(index, limit) - *width).min(spare);
                 *width += more;
                 spare -= more;
             }
+            spare
+        };
+        spare = widen(&mut widths, CUT_PREFERRED, spare);
+        for index in optional {
+            if limited(index, CUT_MIN) + GAP <= spare && !is_empty(index) {
+                widths[index] = Some(0);
+                spare = widen(&mut widths, CUT_PREFERRED, spare - GAP);
+            }
         }
+        widen(&mut widths, usize::MAX, spare);
         widths
     }
 }
@@ -196,6 +209,8 @@ pub struct Grid {
 
 #[derive(Debug)]
 pub struct GridColumn {
+    /// Number of the column in the table, which can have more columns.
+    pub index: usize,
     pub heading: &'static str,
     pub width: usize,
 }
@@ -282,7 +297,9 @@ mod tests {
         let default = TableArgs::default();
         for (width, expected) in [
             (60, "task-number-one  9          a long note about the task"),
+            (53, "task-number-one  9          a long note about the ta…"),
             (44, "task-number-one  9          a long note abo…"),
+            (43, "task-number-one  a long note about the task"),
             (36, "task-number-one  a long note about …"),
             (20, "task-number-one"),
             (5, "task-number-one"),

@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Style};
 
 use crate::model::{Clock, SystemClock, Timestamp};
 use crate::proto::v1;
 
-use super::time::{TimeForm, unix_micros};
+use super::time::{TimeForm, format_duration, unix_micros};
 use super::{format, output, terminal};
 
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +34,6 @@ impl View {
         Self { now: SystemClock.now(), width: output::terminal_width(), ..self }
     }
 
-    #[cfg(test)]
     #[must_use]
     pub fn with_width(self, width: Option<usize>) -> Self {
         Self { width, ..self }
@@ -44,12 +44,25 @@ impl View {
         Self { colored: false, ..self }
     }
 
+    pub fn is_colored(&self) -> bool {
+        self.colored
+    }
+
     pub fn now(&self) -> Timestamp {
         self.now
     }
 
     pub fn time(&self, at: Option<&prost_types::Timestamp>) -> Cell {
         self.at(at.map(|_| Timestamp(u64::try_from(unix_micros(at)).unwrap_or(0))))
+    }
+
+    /// Whole seconds since a time.
+    pub fn age(&self, since: Option<&prost_types::Timestamp>) -> Cell {
+        let Some(since) = since.and_then(|time| u64::try_from(unix_micros(Some(time))).ok()) else {
+            return Cell::default();
+        };
+        let seconds = self.now.since(Timestamp(since)).as_secs();
+        Cell::from(format_duration(Duration::from_secs(seconds))).ordered_by(seconds)
     }
 
     pub fn at(&self, at: Option<Timestamp>) -> Cell {

@@ -26,6 +26,7 @@ Examples:
   lineshaft serve                            # start a server on 127.0.0.1:7070
   lineshaft task run compute --json 5000000  # submit a task, follow it, print its result
   lineshaft task watch --label team=red      # follow state changes
+  lineshaft top                              # live activity; ? lists the keys
   lineshaft pool update default --size 8     # resize a pool while the server runs
 
 Exit codes:
@@ -48,6 +49,9 @@ pub enum Command {
     /// Back up, check or repair the files of a store
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Save connections under names, and choose one
+    #[command(subcommand)]
+    Context(cli::context::Command),
     /// Create, list and revoke tokens (API keys)
     #[command(subcommand)]
     Token(cli::token::Command),
@@ -61,7 +65,9 @@ pub enum Command {
     Demo(cli::demo::Options),
     /// Measure a temporary server and compare it with the limits of this machine
     Bench(cli::bench::Options),
-    /// Print a completion script for a shell
+    /// Print a script that lets a shell complete commands, options, task IDs, handlers, pools and contexts
+    ///
+    /// For bash: source <(lineshaft completion bash). The values come from the server, if it answers at once.
     Completion {
         /// Name of the shell
         shell: clap_complete::Shell,
@@ -162,7 +168,12 @@ pub fn command_line() -> clap::Command {
     for (name, shown) in LOCAL_COMMANDS {
         line = line.mut_subcommand(name, |command| hide_global_options(command, shown));
     }
-    line
+    // Only `context add` uses the options of the connection.
+    line.mut_subcommand("context", |command| {
+        command.mut_subcommands(|command| {
+            if command.get_name() == "add" { command } else { hide_global_options(command, &["output", "time"]) }
+        })
+    })
 }
 
 fn hide_global_options(command: clap::Command, shown: &'static [&'static str]) -> clap::Command {
@@ -193,11 +204,12 @@ mod tests {
             }
         }
         assert!(!help(&["config", "dump"]).contains("--server"));
+        assert!(!help(&["context", "use"]).contains("--server <"));
     }
 
     #[test]
     fn client_commands_show_the_connection_options_last() {
-        for words in [&["task", "list"][..], &["pool", "top"], &["system", "health"], &[]] {
+        for words in [&["task", "list"][..], &["top"], &["system", "health"], &["context", "add"], &[]] {
             let text = help(words);
             let position = |what: &str| text.find(what).unwrap_or_else(|| panic!("no {what} in {text}"));
             let positions = ["--output", "Connection:", "--server <URL>"].map(position);

@@ -93,7 +93,7 @@ async fn output_is_followed_across_a_broken_connection_and_a_restart_of_the_serv
 fn commands_end_when_the_server_hangs() {
     let server = Server::start("");
     server.signal(rustix::process::Signal::STOP);
-    let commands = [&["task", "list"][..], &["task", "wait", "x"], &["pool", "top"], &["task", "watch"]];
+    let commands = [&["task", "list"][..], &["task", "wait", "x"], &["top"], &["task", "watch"]];
     let started = commands.map(|arguments| (arguments, start(&server.address, arguments)));
     for (arguments, mut command) in started {
         let status = eventually_blocking(|| {

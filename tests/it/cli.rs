@@ -48,7 +48,7 @@ fn every_command_prints_json_on_request() {
         &["task", "submit", "compute", "--json", "0", "--wait"][..],
         &["task", "list"],
         &["pool", "list"],
-        &["pool", "top", "--once", "--workers"],
+        &["top", "--once", "--interval", "100ms"],
         &["handler", "list"],
         &["system", "info"],
         &["system", "health"],
@@ -189,7 +189,8 @@ fn a_closed_pipe_ends_a_command_silently_and_a_full_disk_is_an_error() {
         // This command only ends because of the write error.
         &["task", "watch", "--snapshot"],
         &["pool", "list"],
-        &["pool", "top"],
+        &["top", "--interval", "100ms"],
+        &["context", "list"],
         &["handler", "list"],
         &["system", "info"],
     ] {

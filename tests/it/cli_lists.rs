@@ -51,7 +51,7 @@ fn other_programs_get_all_columns_and_absolute_times() {
     let text = stdout(&server, &["task", "ls"]);
     let lines: Vec<_> = text.lines().collect();
     let headings =
-        ["ID", "STATE", "HANDLER", "NAME", "PRIORITY", "POOL", "ATTEMPT", "SUBMITTED", "RUN TIME", "FAILURE"];
+        ["ID", "STATE", "HANDLER", "NAME", "PRIORITY", "POOL", "ATTEMPT", "AGE", "SUBMITTED", "RUN TIME", "FAILURE"];
     assert_eq!(lines[0].split("  ").map(str::trim).filter(|word| !word.is_empty()).collect::<Vec<_>>(), headings);
     assert!(lines[1].starts_with("broken  FAILED") && lines[1].contains("HANDLER_ERROR"), "{text}");
     assert!(lines[2].contains("first one") && lines[2].contains('Z') && !text.contains(" ago"), "{text}");
@@ -68,7 +68,7 @@ fn a_terminal_gets_the_columns_that_fit_relative_times_and_colours() {
     let plain = on_terminal(&server, "task list", 60, &[("NO_COLOR", "1")]);
     assert!(!plain.contains('\u{1b}'), "{plain:?}");
     assert!(plain.lines().all(|line| line.chars().count() <= 60), "{plain}");
-    assert!(plain.contains("FAILURE") && !plain.contains("ATTEMPT"), "{plain}");
+    assert!(plain.contains("FAILURE") && plain.contains("AGE") && !plain.contains("ATTEMPT"), "{plain}");
     let wide = on_terminal(&server, "task list --wide", 60, &[]);
     assert!(wide.contains("ATTEMPT") && (wide.contains(" ago") || wide.contains("now")), "{wide}");
     let utc = on_terminal(&server, "task list --wide --time utc", 60, &[]);
@@ -93,8 +93,8 @@ fn scripts_choose_columns_rows_and_their_order() {
     let sorted: serde_json::Value = serde_json::from_str(&sorted).unwrap();
     assert_eq!(sorted["tasks"][1]["taskId"], "sum");
     for (arguments, expected) in [
-        (&["task", "list", "--columns", "age"][..], "there is no column \"age\"; columns: id, state, handler,"),
-        (&["task", "list", "--sort", "age"], "--sort: there is no column"),
+        (&["task", "list", "--columns", "since"][..], "there is no column \"since\"; columns: id, state, handler,"),
+        (&["task", "list", "--sort", "since"], "--sort: there is no column"),
         (&["task", "list", "--since", "yesterday"], "must be a duration before now"),
         (&["task", "list", "--watch"], "lineshaft task watch"),
     ] {

@@ -58,6 +58,9 @@ fn several_tasks_are_shown_and_one_that_is_missing_does_not_hide_the_others() {
     assert_eq!((code, out.lines().count()), (Some(3), 1), "{out}");
     let error: Value = serde_json::from_str(&err).unwrap();
     assert_eq!((&error["error"]["reason"], &error["exitCode"]), (&json!("TASK_NOT_FOUND"), &json!(3)));
+    let (code, _, err) = run(&server, &["task", "list", "--state", "lost", "-o", "json"]);
+    let error: Value = serde_json::from_str(&err).unwrap();
+    assert_eq!((code, &error["error"]["code"]), (Some(2), &json!("USAGE")), "{err}");
     let both = stdout(&server, &["handler", "get", "compute", "io"]);
     assert_eq!(both.lines().filter(|line| line.starts_with("name ")).count(), 2, "{both}");
 }

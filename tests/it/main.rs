@@ -6,6 +6,7 @@
 mod backup;
 mod broken_connections;
 mod cli;
+mod cli_contexts;
 mod cli_lists;
 mod cli_many;
 mod cli_output;
@@ -57,6 +58,7 @@ mod support;
 mod telemetry;
 mod telemetry_lost;
 mod telemetry_tls;
+mod top;
 mod upgrade;
 #[cfg(feature = "wasm")]
 mod wasm_handlers;

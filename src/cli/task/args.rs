@@ -8,6 +8,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 use serde::de::IgnoredAny;
 
+use crate::cli::complete;
 use crate::cli::error::CliError;
 use crate::cli::time::{parse_duration, to_proto};
 use crate::proto::json::is_json;
@@ -52,7 +53,7 @@ pub struct TaskArgs {
     #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     request_id: Option<String>,
     /// Pool, one of those that the handler allows [default: the handler's pool]
-    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new(), add = complete::pools())]
     pool: Option<String>,
     /// Display name, for people
     #[arg(long)]

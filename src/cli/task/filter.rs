@@ -3,6 +3,7 @@
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 
+use crate::cli::complete;
 use crate::cli::error::CliError;
 use crate::cli::time::{parse_time, to_timestamp};
 use crate::model::{Clock, SystemClock, Timestamp};
@@ -15,7 +16,7 @@ use super::args::{Priority, label, unique};
 #[derive(Clone, Debug, Default, Args)]
 pub struct Filter {
     /// Only these tasks
-    #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new(), add = complete::tasks())]
     ids: Vec<String>,
     /// Only tasks of this batch
     #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
@@ -27,10 +28,10 @@ pub struct Filter {
     #[arg(long = "state", value_name = "STATE", value_enum, ignore_case = true)]
     states: Vec<TaskState>,
     /// Only tasks of this pool
-    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new(), add = complete::pools())]
     pool: Option<String>,
     /// Only tasks of this handler
-    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new(), add = complete::handlers())]
     handler: Option<String>,
     /// Only tasks of this namespace
     #[arg(long, value_parser = NonEmptyStringValueParser::new())]

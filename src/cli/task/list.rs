@@ -17,7 +17,7 @@ use crate::proto::v1;
 /// Between two refreshes of `--watch`.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 
-pub static COLUMNS: [Column<v1::Task>; 10] = [
+pub static COLUMNS: [Column<v1::Task>; 11] = [
     Column::new("ID", 0, |task, _| task.task_id.as_str().into()),
     Column::new("STATE", 0, |task, _| Cell::state(task.state)),
     Column::text("HANDLER", 0, |task, _| task.handler.as_str().into()),
@@ -25,11 +25,12 @@ pub static COLUMNS: [Column<v1::Task>; 10] = [
     Column::new("PRIORITY", 5, |task, _| Cell::from(format::priority(task.priority)).ordered_by(task.priority)),
     Column::new("POOL", 6, |task, _| task.pool.as_str().into()),
     Column::new("ATTEMPT", 7, |task, _| Cell::number(task.attempt)),
-    Column::new("SUBMITTED", 2, |task, view| view.time(task.submitted_at.as_ref())),
+    Column::new("AGE", 1, |task, view| view.age(task.submitted_at.as_ref())),
+    Column::new("SUBMITTED", 8, |task, view| view.time(task.submitted_at.as_ref())),
     Column::new("RUN TIME", 4, |task, _| {
         Cell::duration(task.resource_usage.as_ref().and_then(|usage| usage.run_time.as_ref()))
     }),
-    Column::text("FAILURE", 1, |task, _| format::failure(task.failure.as_ref()).into()),
+    Column::text("FAILURE", 2, |task, _| format::failure(task.failure.as_ref()).into()),
 ];
 
 #[derive(Debug)]

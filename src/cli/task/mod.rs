@@ -4,9 +4,9 @@ mod args;
 mod cancel;
 mod delete;
 mod filter;
-mod list;
+pub mod list;
 mod output;
-mod print;
+pub mod print;
 mod run;
 mod submit;
 mod wait;
@@ -20,6 +20,7 @@ use clap::builder::NonEmptyStringValueParser;
 use crate::proto::v1;
 
 use super::client::Client;
+use super::complete;
 use super::error::{CliError, CommandResult};
 use super::printer::Printer;
 use super::table::TableArgs;
@@ -32,7 +33,7 @@ pub enum Command {
     /// Submit tasks and print their IDs
     Submit {
         /// Handler name; `lineshaft handler list` lists the handlers
-        #[arg(required_unless_present = "file")]
+        #[arg(required_unless_present = "file", add = complete::handlers())]
         handler: Option<String>,
         #[command(flatten)]
         task: TaskArgs,
@@ -53,6 +54,7 @@ pub enum Command {
     /// Submit a task, follow its state changes, and print its result
     Run {
         /// Handler name; `lineshaft handler list` lists the handlers
+        #[arg(add = complete::handlers())]
         handler: String,
         #[command(flatten)]
         task: TaskArgs,
@@ -61,7 +63,7 @@ pub enum Command {
     #[command(visible_alias = "show")]
     Get {
         /// Task ID
-        #[arg(value_name = "ID", required = true)]
+        #[arg(value_name = "ID", required = true, add = complete::tasks())]
         ids: Vec<String>,
     },
     /// List tasks, newest first
@@ -132,6 +134,7 @@ pub enum Command {
     #[command(visible_alias = "logs")]
     Output {
         /// Task ID
+        #[arg(add = complete::tasks())]
         id: String,
         /// Print stderr instead of stdout
         #[arg(long)]
