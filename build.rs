@@ -6,8 +6,9 @@ use std::{env, fs};
 
 use prost::Message;
 
-const SERVICES: [&str; 5] = [
+const SERVICES: [&str; 6] = [
     "lineshaft/v1/task_service.proto",
+    "lineshaft/v1/batch_service.proto",
     "lineshaft/v1/pool_service.proto",
     "lineshaft/v1/handler_service.proto",
     "lineshaft/v1/system_service.proto",

@@ -13,6 +13,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tower::{ServiceBuilder, ServiceExt};
 
 use crate::model::{MemoryAccount, limits};
+use crate::proto::v1::batch_service_server::BatchServiceServer;
 use crate::proto::v1::handler_service_server::HandlerServiceServer;
 use crate::proto::v1::pool_service_server::PoolServiceServer;
 use crate::proto::v1::system_service_server::SystemServiceServer;
@@ -43,6 +44,7 @@ use super::middleware::public_calls::PublicCallsLayer;
 use super::middleware::public_places::{PUBLIC_BYTES_MAX, PublicPlaces};
 use super::middleware::request_memory::RequestMemoryLayer;
 use super::security::Security;
+use super::services::batches::Batches;
 use super::services::handlers::Handlers;
 use super::services::health::HealthService;
 use super::services::keda;
@@ -182,6 +184,7 @@ fn services(
     let workers = Workers::new(handle.clone(), callers);
     let health = HealthService::new(options.telemetry.liveness.clone(), stop.clone());
     Ok(Routes::new(tasks.max_decoding_message_size(limits::MESSAGE_BYTES_MAX))
+        .add_service(BatchServiceServer::new(Batches::new(handle.clone(), callers)))
         .add_service(PoolServiceServer::new(pools))
         .add_service(HandlerServiceServer::new(Handlers::new(handle.clone())))
         .add_service(SystemServiceServer::new(system))

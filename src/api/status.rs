@@ -19,8 +19,10 @@ pub const DOMAIN: &str = "lineshaft.dev";
 pub const fn grpc_code(code: ErrorCode) -> Code {
     match code {
         ErrorCode::InvalidField | ErrorCode::PoolNotAllowed => Code::InvalidArgument,
-        ErrorCode::UnknownHandler | ErrorCode::UnknownPool | ErrorCode::TaskNotFound => Code::NotFound,
-        ErrorCode::TaskExists | ErrorCode::RequestIdReused => Code::AlreadyExists,
+        ErrorCode::UnknownHandler | ErrorCode::UnknownPool | ErrorCode::TaskNotFound | ErrorCode::BatchNotFound => {
+            Code::NotFound
+        }
+        ErrorCode::TaskExists | ErrorCode::RequestIdReused | ErrorCode::BatchExists => Code::AlreadyExists,
         ErrorCode::QueueFull
         | ErrorCode::MemoryFull
         | ErrorCode::Overloaded
@@ -28,7 +30,9 @@ pub const fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::RateLimited
         | ErrorCode::QuotaExceeded => Code::ResourceExhausted,
         ErrorCode::Unauthenticated => Code::Unauthenticated,
-        ErrorCode::TaskFinished => Code::FailedPrecondition,
+        ErrorCode::TaskFinished | ErrorCode::BatchClosed | ErrorCode::BatchFinished | ErrorCode::BatchNotFinished => {
+            Code::FailedPrecondition
+        }
         ErrorCode::RevisionCompacted | ErrorCode::RevisionInFuture => Code::OutOfRange,
         ErrorCode::EtagMismatch | ErrorCode::WorkerReplaced | ErrorCode::WorkerEvicted => Code::Aborted,
         ErrorCode::Draining | ErrorCode::StoreUnavailable | ErrorCode::SchedulerStalled => Code::Unavailable,

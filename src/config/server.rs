@@ -249,8 +249,8 @@ pub struct Limits {
     /// wait. Default: an eighth of the memory beyond 160MiB that the server may use, 16MiB to 256MiB.
     pub response_bytes: ByteSize,
     /// Memory for unfinished tasks, 0 to 1TiB. Three quarters are for payloads; further payloads are read from the
-    /// store when their task starts. A quarter, but at least 16MiB, is for arguments, labels, names and trace contexts
-    /// beyond 256 bytes of each task; further submissions with such parts fail with MEMORY_FULL. Default: two
+    /// store when their task starts. A quarter, but at least 16MiB, is for batches, and for arguments, labels, names and
+    /// trace contexts beyond 256 bytes of each task; further submissions with such parts fail with MEMORY_FULL. Default: two
     /// fifths of the memory beyond 160MiB that the server may use, 16MiB to 256MiB.
     pub queued_payload_bytes: ByteSize,
     /// Number of consecutive server crashes during a task after which the task fails, 1 to 100. Default: 3.

@@ -26,6 +26,16 @@ pub enum ErrorCode {
     MemoryFull,
     /// The task has already ended.
     TaskFinished,
+    /// The batch does not exist or was deleted.
+    BatchNotFound,
+    /// The chosen batch ID is used by a batch with different content.
+    BatchExists,
+    /// The batch takes no more tasks.
+    BatchClosed,
+    /// All tasks of the batch have already ended.
+    BatchFinished,
+    /// The batch has unfinished tasks, or is open.
+    BatchNotFinished,
     /// The events after the revision were deleted.
     RevisionCompacted,
     RevisionInFuture,
@@ -63,7 +73,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     #[cfg(test)]
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 33] = [
         Self::InvalidField,
         Self::UnknownHandler,
         Self::UnknownPool,
@@ -74,6 +84,11 @@ impl ErrorCode {
         Self::QueueFull,
         Self::MemoryFull,
         Self::TaskFinished,
+        Self::BatchNotFound,
+        Self::BatchExists,
+        Self::BatchClosed,
+        Self::BatchFinished,
+        Self::BatchNotFinished,
         Self::RevisionCompacted,
         Self::RevisionInFuture,
         Self::EtagMismatch,
@@ -107,6 +122,11 @@ impl ErrorCode {
             Self::QueueFull => "QUEUE_FULL",
             Self::MemoryFull => "MEMORY_FULL",
             Self::TaskFinished => "TASK_FINISHED",
+            Self::BatchNotFound => "BATCH_NOT_FOUND",
+            Self::BatchExists => "BATCH_EXISTS",
+            Self::BatchClosed => "BATCH_CLOSED",
+            Self::BatchFinished => "BATCH_FINISHED",
+            Self::BatchNotFinished => "BATCH_NOT_FINISHED",
             Self::RevisionCompacted => "REVISION_COMPACTED",
             Self::RevisionInFuture => "REVISION_IN_FUTURE",
             Self::EtagMismatch => "ETAG_MISMATCH",

@@ -1,7 +1,8 @@
-//! Events: the state changes of tasks, pools and handlers, as the journal stores them and watches deliver them.
+//! Events: the state changes of tasks, batches, pools and handlers, as the journal stores them and watches deliver them.
 
 use std::sync::Arc;
 
+use super::batch::{BatchChange, BatchEvent};
 use super::cancel::{CancelReceipt, CancelRequest};
 use super::catalog::Registration;
 use super::clock::Timestamp;
@@ -22,6 +23,7 @@ const ALLOCATED_BYTES: usize = 48;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     Task(TaskEvent),
+    Batch(BatchEvent),
     Pool(PoolEvent),
     Handler(HandlerEvent),
 }
@@ -168,6 +170,7 @@ impl Event {
     pub fn revision(&self) -> Revision {
         match self {
             Self::Task(event) => event.revision,
+            Self::Batch(event) => event.revision,
             Self::Pool(event) => event.revision,
             Self::Handler(event) => event.revision,
         }
@@ -176,6 +179,7 @@ impl Event {
     pub fn at(&self) -> Timestamp {
         match self {
             Self::Task(event) => event.at,
+            Self::Batch(event) => event.at,
             Self::Pool(event) => event.at,
             Self::Handler(event) => event.at,
         }
@@ -185,7 +189,7 @@ impl Event {
     pub fn task(&self) -> Option<&TaskEvent> {
         match self {
             Self::Task(event) => Some(event),
-            Self::Pool(_) | Self::Handler(_) => None,
+            Self::Batch(_) | Self::Pool(_) | Self::Handler(_) => None,
         }
     }
 
@@ -206,6 +210,11 @@ impl Event {
     fn variable_bytes(&self) -> usize {
         match self {
             Self::Task(event) => event.content_bytes(),
+            Self::Batch(event) => match &event.change {
+                BatchChange::Created { spec } => spec.content_bytes(),
+                BatchChange::CancelRequested { request } => request.reason.len() + request.requested_by.len(),
+                BatchChange::Closed | BatchChange::Deleted => 0,
+            },
             Self::Pool(_) => 0,
             Self::Handler(event) => {
                 let HandlerChange::Registered(Registration { pools, description }) = &event.change;

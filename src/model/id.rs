@@ -198,6 +198,13 @@ name_type!(HandlerName);
 name_type!(Namespace);
 name_type!(BatchId);
 
+impl BatchId {
+    /// Whether it can only be that of one batch of the server: a UUID, which the server generates.
+    pub fn is_uuid(&self) -> bool {
+        matches!(TaskId::parse(self.as_str()), Ok(TaskId::Uuid(_)))
+    }
+}
+
 impl Default for Namespace {
     fn default() -> Self {
         Self(DEFAULT_NAMESPACE.into())

@@ -7,7 +7,12 @@ pub const NAME_BYTES_MAX: usize = 64;
 pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 /// Bytes of one result; more fails the attempt with RESULT_TOO_LARGE.
 pub const RESULT_BYTES_MAX: usize = 1 << 20;
+/// Tasks of one `BatchSubmitTasks` call.
 pub const BATCH_TASKS_MAX: usize = 10_000;
+/// Failed tasks that the completion of a batch names.
+pub const BATCH_FAILURES_MAX: usize = if cfg!(test) { 2 } else { 100 };
+/// Bytes of the message of each of them; more is cut off.
+pub const BATCH_FAILURE_TEXT_MAX: usize = 128;
 pub const LABELS_MAX: usize = 16;
 pub const LABEL_KEY_BYTES_MAX: usize = 63;
 pub const LABEL_VALUE_BYTES_MAX: usize = 256;

@@ -69,7 +69,7 @@ impl MemoryPart {
             }
             Self::Requests => "requests that are being received or wait for the scheduler",
             Self::Payloads => "payloads of unfinished tasks",
-            Self::Attached => "arguments, labels, names and trace contexts of unfinished tasks",
+            Self::Attached => "batches, and arguments, labels, names and trace contexts of unfinished tasks",
             Self::Responses => "responses that are being built or wait to be read by their caller",
             Self::StreamReads => "tasks and events that streams have read from the store",
         }

@@ -6,6 +6,8 @@
 pub mod access;
 pub mod api_key;
 pub mod arg_pattern;
+pub mod batch;
+pub mod batch_state;
 pub mod cancel;
 pub mod catalog;
 pub mod clock;
@@ -38,6 +40,8 @@ mod turns;
 
 pub use access::{Grant, NamespaceScope, Role};
 pub use arg_pattern::ArgPattern;
+pub use batch::{BatchChange, BatchEvent, BatchKey, BatchRef, BatchSpec};
+pub use batch_state::{Batch, BatchCounts, BatchFailure, BatchState};
 pub use cancel::{CancelMode, CancelReceipt, CancelRequest, StopMethod};
 pub use catalog::{Catalog, HandlerSpec, REMOTE_RUNNER, Registration, SharedCatalog};
 pub use clock::{Clock, SystemClock, Timestamp};

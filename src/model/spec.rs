@@ -121,6 +121,8 @@ pub struct TaskExtras {
     pub expires_after: Option<Duration>,
     /// Trace context of the submission.
     pub trace: Option<Arc<TraceContext>>,
+    /// The batch of which this task is the completion. It is not one of the tasks of the batch.
+    pub completes: Option<BatchId>,
 }
 
 static NO_EXTRAS: LazyLock<TaskExtras> = LazyLock::new(TaskExtras::default);

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::model::{HandlerName, PoolName, Reservation, Revision, TaskFilter, TaskId, TaskState};
+use crate::model::{
+    BatchId, BatchKey, BatchSpec, HandlerName, PoolName, Reservation, Revision, TaskFilter, TaskId, TaskState,
+};
 use crate::pool::{Attempt, Report};
 use crate::store::AppendError;
 
-use super::core::{PoolUpdate, PoolView, Submission, Verdict};
+use super::core::{BatchFilter, BatchPage, PoolUpdate, PoolView, Submission, Verdict};
 use super::refusal::Refusal;
-use super::views::{CancelCommand, OutputSource, PoolMetrics};
+use super::views::{BatchSnapshot, CancelBatchCommand, CancelCommand, OutputSource, PoolMetrics};
 
 pub(super) enum Message {
     Request(Request),
@@ -32,6 +34,11 @@ impl<T> Reply<T> {
         let (sender, receiver) = oneshot::channel();
         (Self { sender, _memory: memory }, receiver)
     }
+
+    /// Whether the caller no longer waits.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
 }
 
 pub(super) enum Request {
@@ -39,6 +46,7 @@ pub(super) enum Request {
     SubmitEach { submission: Submission, reply: Reply<Vec<Result<Verdict, Refusal>>> },
     Cancel { cancel: CancelCommand, reply: Reply<(TaskState, Revision)> },
     Delete { filter: TaskFilter, reply: Reply<(u64, Revision)> },
+    Batch(BatchRequest),
     Pools { reply: Reply<(Vec<PoolView>, Revision)> },
     RegisterHandlers { pool: PoolName, handlers: Vec<(HandlerName, Box<str>)>, reply: Reply<()> },
     UpdatePool { update: PoolUpdate, reply: Reply<(PoolView, Revision)> },
@@ -49,6 +57,45 @@ pub(super) enum Request {
     RunningCount { reply: Reply<u64> },
     StoreFault { reply: Reply<Option<String>> },
     Drain { limit: Duration },
+}
+
+pub(super) enum BatchRequest {
+    Create {
+        key: BatchKey,
+        spec: BatchSpec,
+        reply: Reply<(BatchSnapshot, bool)>,
+    },
+    /// The batches with this ID in all namespaces.
+    WithId {
+        id: BatchId,
+        reply: Reply<Vec<BatchSnapshot>>,
+    },
+    List {
+        filter: BatchFilter,
+        before: Option<Revision>,
+        count: usize,
+        bytes: usize,
+        reply: Reply<(BatchPage, Revision)>,
+    },
+    /// Replies when the batch has finished.
+    Ended {
+        key: BatchKey,
+        reply: Reply<BatchSnapshot>,
+    },
+    Close {
+        key: BatchKey,
+        reply: Reply<BatchSnapshot>,
+    },
+    /// Replies when every task was asked to stop that has not ended.
+    Cancel {
+        cancel: CancelBatchCommand,
+        reply: Reply<BatchSnapshot>,
+    },
+    /// Replies when the batch and its tasks are deleted.
+    Delete {
+        key: BatchKey,
+        reply: Reply<(u64, Revision)>,
+    },
 }
 
 /// A reply that waits for its events to become durable.

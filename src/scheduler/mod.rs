@@ -6,6 +6,7 @@
 //! `hub` publishes durable events, and `watch` finds those of one watcher: old ones in the journal (`journal_reads`), where
 //! `journal_trim` deletes them.
 
+mod batches;
 mod core;
 mod handle;
 mod health;
@@ -25,7 +26,7 @@ mod views;
 mod watch;
 
 pub use self::core::{
-    Accepted, CoreOptions, DurationStats, PoolSnapshot, PoolUpdate, PoolView, RecoveryCounts, Submitted,
+    Accepted, BatchFilter, CoreOptions, DurationStats, PoolSnapshot, PoolUpdate, PoolView, RecoveryCounts, Submitted,
 };
 pub use crate::pool::{RemoteConnection, WorkerInfo, WorkerStats};
 pub use crate::runners::remote::{Assigned, CloseReason, Command, Token, WorkerReport};
@@ -37,5 +38,5 @@ pub use journal_trim::WatchWindow;
 pub use queries::TASK_BYTES_MAX;
 pub use refusal::*;
 pub use service::{Options, Recovery, Service};
-pub use views::{CancelCommand, OutputSource, PoolMetrics, TaskSnapshot};
+pub use views::{BatchSnapshot, CancelBatchCommand, CancelCommand, OutputSource, PoolMetrics, TaskSnapshot};
 pub use watch::{EventRef, Watch};

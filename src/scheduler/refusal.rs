@@ -1,11 +1,13 @@
 //! Why the scheduler refuses a call: one struct per condition, and [`Refusal`] for any of them.
 
+mod batch;
 mod internal;
 mod pool;
 mod revision;
 mod task;
 mod unavailable;
 
+pub use batch::{BatchClosed, BatchExists, BatchFinished, BatchNotFinished, BatchNotFound};
 pub use internal::Internal;
 pub use pool::{EtagMismatch, NotRemotePool, QueueFull, UnknownPool};
 pub use revision::{RevisionCompacted, RevisionInFuture};
@@ -56,6 +58,11 @@ refusals! {
     QueueFull,
     MemoryFull,
     TaskFinished,
+    BatchNotFound,
+    BatchExists,
+    BatchClosed,
+    BatchFinished,
+    BatchNotFinished,
     RevisionCompacted,
     RevisionInFuture,
     EtagMismatch,

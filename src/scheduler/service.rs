@@ -5,9 +5,10 @@
 //! decisions that the core makes meanwhile share the next sync (group commit). A commit that is full is closed and
 //! appended while others are in flight.
 //!
-//! `start` builds the service, `run` is the loop, `requests` serves callers, `retention` deletes finished tasks,
+//! `start` builds the service, `run` is the loop, `requests` and `batches` serve callers, `retention` deletes finished tasks,
 //! `pending` collects decisions, `commit` makes them durable.
 
+mod batches;
 mod commit;
 #[cfg(test)]
 mod first_turn_tests;

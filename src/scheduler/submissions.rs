@@ -24,24 +24,38 @@ fn not_asked_for() -> Refusal {
 
 impl Handle {
     /// Submits all of these tasks or none, and waits until they are durable. Sends the request at once if no task has a
-    /// request ID.
+    /// request ID. `creates_batch`: whether their batch is created if it does not exist.
     ///
     /// # Errors
     /// [`Draining`], [`TaskExists`], `RequestIdReused`, `QueueFull`, `MemoryFull`, `UnknownPool`, `BadField`,
-    /// `StoreUnavailable`, `ProjectionUnavailable`.
+    /// `BatchNotFound`, `BatchClosed`, `StoreUnavailable`, `ProjectionUnavailable`.
+    pub fn submit_all(
+        &self,
+        specs: Vec<TaskSpec>,
+        creates_batch: bool,
+    ) -> impl Future<Output = Result<Submitted, Refusal>> + Send + 'static + use<> {
+        if specs.iter().any(|spec| spec.extras().request.is_some()) {
+            let handle = self.clone();
+            let submitted = async move {
+                let (submission, memory) = handle.look_up(specs).await?;
+                handle.submit_found((Submission { creates_batch, ..submission }, memory)).await
+            };
+            // Boxed, so that the futures of all other submissions stay small.
+            return Either::Left(submitted.boxed());
+        }
+        match self.reserve(MemoryPart::Requests, specs.iter().map(request_bytes).sum()) {
+            Ok(memory) => Either::Right(self.submit_found((Submission { creates_batch, ..specs.into() }, memory))),
+            Err(refusal) => Either::Left(ready(Err(refusal.into())).boxed()),
+        }
+    }
+
+    /// Submits tasks without creating a batch.
+    #[cfg(test)]
     pub fn submit(
         &self,
         specs: Vec<TaskSpec>,
     ) -> impl Future<Output = Result<Submitted, Refusal>> + Send + 'static + use<> {
-        if specs.iter().any(|spec| spec.extras().request.is_some()) {
-            let handle = self.clone();
-            // Boxed, so that the futures of all other submissions stay small.
-            return Either::Left(async move { handle.submit_found(handle.look_up(specs).await?).await }.boxed());
-        }
-        match self.reserve(MemoryPart::Requests, specs.iter().map(request_bytes).sum()) {
-            Ok(memory) => Either::Right(self.submit_found((specs.into(), memory))),
-            Err(refusal) => Either::Left(ready(Err(refusal.into())).boxed()),
-        }
+        self.submit_all(specs, false)
     }
 
     /// Submits tasks whose request IDs were looked up. Sends the request at once.
@@ -74,7 +88,7 @@ impl Handle {
         let with_id = (0..).zip(&specs).filter(|(_, spec)| spec.extras().request.is_some());
         let found = with_id.zip(requests).filter_map(|((index, _), request)| Some((index, request?)));
         let stored = StoredIds { revision, requests: found.collect(), repeated: Vec::new() };
-        Ok(Submission { specs, stored: Some(Box::new(stored)), repeats_only: false })
+        Ok(Submission { stored: Some(Box::new(stored)), ..specs.into() })
     }
 
     /// Submits each of these tasks by itself. Sends the request at once; the future resolves to one result per
@@ -111,7 +125,7 @@ impl Handle {
     /// Submits tasks if each of them repeats an earlier submission, so that nothing is added; `None`: one does not.
     ///
     /// # Errors
-    /// Those of [`submit`](Self::submit).
+    /// Those of [`submit_all`](Self::submit_all).
     pub async fn submit_repeated(&self, specs: Vec<TaskSpec>) -> Result<Option<Submitted>, Refusal> {
         let (mut submission, memory) = self.look_up(specs).await?;
         submission.repeats_only = true;
@@ -143,8 +157,8 @@ impl Handle {
         if let Some(revision) = written_to {
             wait_for_revision(&*self.inner.store.projection, revision, PROJECTION_STALL_TIMEOUT).await?;
             let repeated = submission.stored.map(|stored| stored.repeated).unwrap_or_default();
-            let repeats_only = submission.repeats_only;
-            submission = Submission { repeats_only, ..self.look_up_again(submission.specs).await? };
+            let Submission { repeats_only, creates_batch, .. } = submission;
+            submission = Submission { repeats_only, creates_batch, ..self.look_up_again(submission.specs).await? };
             submission.stored.get_or_insert_default().repeated = repeated;
         }
         for (id, revision) in tasks {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{CancelMode, Output, Revision, Task, TaskId, Timestamp};
+use crate::model::{Batch, BatchKey, CancelMode, Output, Revision, Task, TaskId, Timestamp};
 use crate::pool::{PoolStats, WorkerStats};
 use crate::runners::OutputBuffer;
 
@@ -19,6 +19,23 @@ pub struct CancelCommand {
     pub mode: CancelMode,
     /// Time between the request to stop and the kill; `None`: the grace period of the handler.
     pub grace: Option<Duration>,
+}
+
+#[derive(Clone, Debug)]
+pub struct CancelBatchCommand {
+    pub key: BatchKey,
+    /// As in [`CancelCommand`].
+    pub reason: Box<str>,
+    pub by: Box<str>,
+    pub mode: CancelMode,
+    pub grace: Option<Duration>,
+}
+
+/// A batch at a revision.
+#[derive(Clone, Debug)]
+pub struct BatchSnapshot {
+    pub batch: Batch,
+    pub revision: Revision,
 }
 
 /// A task at a revision.

@@ -198,7 +198,7 @@ fn changed_pools(journal: &OpenFile, projection: &OpenFile) -> Result<Vec<String
         let subjects = projection::load_subjects(&projection.connection, &projection.path)?;
         names.extend(subjects.events().iter().filter_map(|event| match event {
             Event::Pool(event) => Some(event.pool.to_string()),
-            Event::Task(_) | Event::Handler(_) => None,
+            Event::Task(_) | Event::Batch(_) | Event::Handler(_) => None,
         }));
     }
     Ok(names.into_iter().collect())

@@ -15,7 +15,7 @@ use super::paths::{JOURNAL, LOCK, PROJECTION, watermark_path, with_suffix};
 use super::projection::SqliteProjection;
 use super::traits::{Commit, Journal, Projection, Recover};
 use crate::files::open_private;
-use crate::model::{Event, RecoveredTask, RequestRetention, Revision, Task, TaskChange, TaskEvent, TaskId};
+use crate::model::{Batch, Event, RecoveredTask, RequestRetention, Revision, Task, TaskChange, TaskEvent, TaskId};
 
 /// Events read from the journal at a time.
 const READ_EVENTS: usize = 50_000;
@@ -132,6 +132,8 @@ impl Recover for KnownTasks {
         self.0.clear();
     }
 
+    fn restore_batch(&mut self, _batch: Batch) {}
+
     fn restore(&mut self, task: RecoveredTask, _payload: &[u8]) {
         self.0.insert(task.spec.id.clone());
     }
@@ -168,6 +170,7 @@ fn open_projection(
     let (requests, memory) = (options.requests, options.unwritten_bytes);
     let projection = SqliteProjection::open(&paths.projection, start, journal.clone(), lock, requests, memory)?;
     receiver.begin(*projection.revision().borrow(), &projection.subjects()?);
+    projection.for_each_batch(|batch| receiver.restore_batch(batch))?;
     let revision = projection.for_each_task(|task: Task, payload: &[u8]| receiver.restore(task.into(), payload))?;
     if revision > journal.end() {
         let detail = format!("the journal ends before, but `{}` contains {revision}", paths.projection.display());

@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use super::error::StoreError;
 use super::page::{Page, PageCursor, PageSize};
 use crate::model::{
-    Durability, Event, Output, RecoveredTask, RememberedRequest, RequestName, Revision, StoreId, Task, TaskFilter,
-    TaskId,
+    Batch, Durability, Event, Output, RecoveredTask, RememberedRequest, RequestName, Revision, StoreId, Task,
+    TaskFilter, TaskId,
 };
 
 /// Bytes of one commit, as [`Commit::bytes`] counts them, unless a single decision of the scheduler is larger. A journal
@@ -194,6 +194,9 @@ pub trait Recover {
     /// Comes first. Comes again, and everything received so far is void, if the projection turns out to be corrupt and is
     /// rebuilt. `revision` is that of the projection, and `subjects` has the last event of each pool and handler up to it.
     fn begin(&mut self, revision: Revision, subjects: &[Event]);
+
+    /// A batch of the projection. Batches come before the tasks, in the order of creation.
+    fn restore_batch(&mut self, batch: Batch);
 
     /// A task of the projection, finished or not. Tasks come in the order of submission. The receiver copies the payload
     /// if it wants to keep it.

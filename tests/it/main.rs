@@ -4,6 +4,7 @@
 #![expect(clippy::unnecessary_wraps, reason = "optional fields of requests")]
 
 mod backup;
+mod batches;
 mod broken_connections;
 mod cli;
 mod cli_contexts;

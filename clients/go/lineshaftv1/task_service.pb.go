@@ -60,7 +60,9 @@ type SubmitTaskRequest struct {
 	// Fail the task with EXPIRED if it has not started this long after submission, 1 ms to 365 days.
 	ExpiresAfter *durationpb.Duration `protobuf:"bytes,16,opt,name=expires_after,json=expiresAfter,proto3" json:"expires_after,omitempty"`
 	// How the trace of the attempt relates to the trace of this call. Unset: as configured on the server.
-	TraceMode     TraceMode `protobuf:"varint,17,opt,name=trace_mode,json=traceMode,proto3,enum=lineshaft.v1.TraceMode" json:"trace_mode,omitempty"`
+	TraceMode TraceMode `protobuf:"varint,17,opt,name=trace_mode,json=traceMode,proto3,enum=lineshaft.v1.TraceMode" json:"trace_mode,omitempty"`
+	// Batch that the task joins, in the namespace of the task. It must exist, except in BatchSubmitTasks, which creates it.
+	BatchId       string `protobuf:"bytes,18,opt,name=batch_id,json=batchId,proto3" json:"batch_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -214,6 +216,13 @@ func (x *SubmitTaskRequest) GetTraceMode() TraceMode {
 	return TraceMode_TRACE_MODE_UNSPECIFIED
 }
 
+func (x *SubmitTaskRequest) GetBatchId() string {
+	if x != nil {
+		return x.BatchId
+	}
+	return ""
+}
+
 // Result of a submission.
 type SubmitTaskResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -312,7 +321,8 @@ type BatchSubmitTasksRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 1 to 10,000 tasks.
 	Tasks []*SubmitTaskRequest `protobuf:"bytes,1,rep,name=tasks,proto3" json:"tasks,omitempty"`
-	// Batch ID chosen by the client, 1 to 64 characters of [A-Za-z0-9._:-]. Empty: the server generates a UUIDv7.
+	// Batch to create or to join, in the namespace of each task: an ID chosen by the client, 1 to 64 characters of
+	// [A-Za-z0-9._:-]. Empty: the server generates a UUIDv7. `batch_id` of the tasks must be empty or the same.
 	BatchId       string `protobuf:"bytes,2,opt,name=batch_id,json=batchId,proto3" json:"batch_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -365,7 +375,7 @@ func (x *BatchSubmitTasksRequest) GetBatchId() string {
 // Result of a batch submission.
 type BatchSubmitTasksResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Batch ID, for use in filters. If all tasks are duplicates, that of the first task that still exists.
+	// Batch ID, for BatchService and for use in filters. If all tasks are duplicates, that of the first task that still exists.
 	BatchId string `protobuf:"bytes,1,opt,name=batch_id,json=batchId,proto3" json:"batch_id,omitempty"`
 	// Task IDs in the order of the request.
 	TaskIds []string `protobuf:"bytes,2,rep,name=task_ids,json=taskIds,proto3" json:"task_ids,omitempty"`
@@ -1917,7 +1927,7 @@ var File_lineshaft_v1_task_service_proto protoreflect.FileDescriptor
 
 const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1flineshaft/v1/task_service.proto\x12\flineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17lineshaft/v1/task.proto\"\x9e\x06\n" +
+	"\x1flineshaft/v1/task_service.proto\x12\flineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17lineshaft/v1/task.proto\"\xb9\x06\n" +
 	"\x11SubmitTaskRequest\x12\x18\n" +
 	"\ahandler\x18\x01 \x01(\tR\ahandler\x12/\n" +
 	"\apayload\x18\x02 \x01(\v2\x15.lineshaft.v1.PayloadR\apayload\x122\n" +
@@ -1941,7 +1951,8 @@ const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\tnamespace\x18\x0f \x01(\tR\tnamespace\x12>\n" +
 	"\rexpires_after\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\fexpiresAfter\x126\n" +
 	"\n" +
-	"trace_mode\x18\x11 \x01(\x0e2\x17.lineshaft.v1.TraceModeR\ttraceMode\x1a9\n" +
+	"trace_mode\x18\x11 \x01(\x0e2\x17.lineshaft.v1.TraceModeR\ttraceMode\x12\x19\n" +
+	"\bbatch_id\x18\x12 \x01(\tR\abatchId\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf3\x01\n" +

@@ -52,10 +52,10 @@ const (
 type TaskServiceClient interface {
 	// Submits one task. Safe to retry with the same `request_id` or `task_id`.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), UNKNOWN_HANDLER (NOT_FOUND), UNKNOWN_POOL (NOT_FOUND), POOL_NOT_ALLOWED
-	// (INVALID_ARGUMENT), TASK_EXISTS (ALREADY_EXISTS), REQUEST_ID_REUSED (ALREADY_EXISTS), QUEUE_FULL
-	// (RESOURCE_EXHAUSTED), DRAINING (UNAVAILABLE), STORE_UNAVAILABLE (UNAVAILABLE).
+	// (INVALID_ARGUMENT), TASK_EXISTS (ALREADY_EXISTS), REQUEST_ID_REUSED (ALREADY_EXISTS), BATCH_NOT_FOUND (NOT_FOUND),
+	// BATCH_CLOSED (FAILED_PRECONDITION), QUEUE_FULL (RESOURCE_EXHAUSTED), DRAINING (UNAVAILABLE), STORE_UNAVAILABLE (UNAVAILABLE).
 	SubmitTask(ctx context.Context, in *SubmitTaskRequest, opts ...grpc.CallOption) (*SubmitTaskResponse, error)
-	// Submits all tasks of a batch in one durable commit, or none of them.
+	// Submits all tasks of a batch in one durable commit, or none of them. Creates the batch unless it exists.
 	// Errors: those of SubmitTask. INVALID_FIELD names the item, such as `tasks[3].handler`.
 	BatchSubmitTasks(ctx context.Context, in *BatchSubmitTasksRequest, opts ...grpc.CallOption) (*BatchSubmitTasksResponse, error)
 	// Submits a stream of tasks. Each task gets one response with the same `sequence`; responses can arrive in any order.
@@ -272,10 +272,10 @@ type TaskService_ReadOutputClient = grpc.ServerStreamingClient[ReadOutputRespons
 type TaskServiceServer interface {
 	// Submits one task. Safe to retry with the same `request_id` or `task_id`.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), UNKNOWN_HANDLER (NOT_FOUND), UNKNOWN_POOL (NOT_FOUND), POOL_NOT_ALLOWED
-	// (INVALID_ARGUMENT), TASK_EXISTS (ALREADY_EXISTS), REQUEST_ID_REUSED (ALREADY_EXISTS), QUEUE_FULL
-	// (RESOURCE_EXHAUSTED), DRAINING (UNAVAILABLE), STORE_UNAVAILABLE (UNAVAILABLE).
+	// (INVALID_ARGUMENT), TASK_EXISTS (ALREADY_EXISTS), REQUEST_ID_REUSED (ALREADY_EXISTS), BATCH_NOT_FOUND (NOT_FOUND),
+	// BATCH_CLOSED (FAILED_PRECONDITION), QUEUE_FULL (RESOURCE_EXHAUSTED), DRAINING (UNAVAILABLE), STORE_UNAVAILABLE (UNAVAILABLE).
 	SubmitTask(context.Context, *SubmitTaskRequest) (*SubmitTaskResponse, error)
-	// Submits all tasks of a batch in one durable commit, or none of them.
+	// Submits all tasks of a batch in one durable commit, or none of them. Creates the batch unless it exists.
 	// Errors: those of SubmitTask. INVALID_FIELD names the item, such as `tasks[3].handler`.
 	BatchSubmitTasks(context.Context, *BatchSubmitTasksRequest) (*BatchSubmitTasksResponse, error)
 	// Submits a stream of tasks. Each task gets one response with the same `sequence`; responses can arrive in any order.

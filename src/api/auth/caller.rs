@@ -5,14 +5,15 @@ use std::sync::{Arc, LazyLock, OnceLock};
 
 use tonic::{Request, Status};
 
-use crate::api::convert::{InvalidFields, filter};
+use crate::api::convert::{InvalidFields, batch, filter};
 use crate::api::listener::connection_limit::network;
 use crate::api::status::into_status;
 use crate::model::{
-    HandlerName, Namespace, PoolSpec, Priority, Role, Share, Sharer, TaskFilter, TaskId, TaskOptions, TaskSpec,
+    BatchKey, BatchRef, HandlerName, Namespace, PoolSpec, Priority, Role, Share, Sharer, TaskFilter, TaskId,
+    TaskOptions, TaskSpec,
 };
 use crate::proto::v1;
-use crate::scheduler::{Handle, Refusal, TASK_BYTES_MAX, TaskNotFound, TaskSnapshot};
+use crate::scheduler::{BatchNotFound, BatchSnapshot, Handle, Refusal, TASK_BYTES_MAX, TaskNotFound, TaskSnapshot};
 
 use super::connection_info::{ConnectionInfo, sharer_of};
 use super::identity::Identity;
@@ -109,7 +110,7 @@ impl Caller {
     ///
     /// # Errors
     /// [`PermissionDenied`] if the caller lacks the role in one of them.
-    fn limit_namespaces(&self, role: Role, requested: Vec<Namespace>) -> Result<Vec<Namespace>, PermissionDenied> {
+    pub fn limit_namespaces(&self, role: Role, requested: Vec<Namespace>) -> Result<Vec<Namespace>, PermissionDenied> {
         let Some(identity) = self.identity.as_ref().filter(|identity| !identity.has_role_everywhere(role)) else {
             return Ok(requested);
         };
@@ -140,6 +141,15 @@ impl Caller {
             }
         }
         Ok(())
+    }
+
+    /// # Errors
+    /// [`PermissionDenied`] if the caller lacks the role in the namespace.
+    pub fn check_role(&self, role: Role, namespace: &Namespace) -> Result<(), PermissionDenied> {
+        match &self.identity {
+            Some(identity) if !identity.has_role_in(role, namespace) => Err(self.denied(role, Some(namespace.clone()))),
+            _ => Ok(()),
+        }
     }
 
     /// Reserves the caller's quota for these tasks.
@@ -195,6 +205,43 @@ impl Caller {
             Ok([id]) if is_allowed => Ok(id),
             _ => Ok(self.find(handle, role, text).await?.0.task.spec.id.clone()),
         }
+    }
+
+    /// Finds a batch in whose namespace the caller has `role`. A batch that the caller may not see does not exist for it.
+    /// An ID alone is that of the caller's namespace, or, if it is a UUID, of any.
+    ///
+    /// # Errors
+    /// INVALID_FIELD, BATCH_NOT_FOUND, PERMISSION_DENIED, and the errors of the scheduler.
+    pub async fn find_batch(&self, handle: &Handle, role: Role, text: &str) -> Result<BatchSnapshot, Status> {
+        let BatchRef { namespace, id } = batch::batch_ref(text).map_err(into_status)?;
+        let in_any = namespace.is_none() && id.is_uuid();
+        let namespace = namespace.or_else(|| self.default_namespace().cloned()).unwrap_or_default();
+        let sees = |namespace: &Namespace| {
+            let has = |identity: &Arc<Identity>, role| identity.has_role_in(role, namespace);
+            self.identity.as_ref().is_none_or(|identity| has(identity, role) || has(identity, Role::Viewer))
+        };
+        let not_found = BatchNotFound { batch: BatchKey { namespace: namespace.clone(), id: id.clone() } };
+        // Before the batch is looked up, so that the time of an answer does not tell whether a foreign batch exists.
+        if !in_any && !sees(&namespace) {
+            return Err(into_status(not_found));
+        }
+        let mut found = handle.batches_with_id(id).await.map_err(into_status)?;
+        found.retain(|found| sees(&found.batch.key.namespace));
+        let own = found.iter().position(|found| found.batch.key.namespace == namespace);
+        let Some(index) = own.or((in_any && !found.is_empty()).then_some(0)) else {
+            return Err(into_status(not_found));
+        };
+        let snapshot = found.swap_remove(index);
+        self.check_role(role, &snapshot.batch.key.namespace).map_err(into_status)?;
+        Ok(snapshot)
+    }
+
+    /// The key of a batch.
+    ///
+    /// # Errors
+    /// As [`Caller::find_batch`].
+    pub async fn resolve_batch(&self, handle: &Handle, role: Role, text: &str) -> Result<BatchKey, Status> {
+        Ok(self.find_batch(handle, role, text).await?.batch.key)
     }
 
     /// Whether workers of the caller may run the tasks of the handler, in all namespaces whose tasks the pool takes.

@@ -28,7 +28,7 @@ use CallKind::{Streaming, Unary};
 use Permission::{AllNamespaces, AnyNamespace, Authenticated, Public};
 use Role::{Admin, Operator, Submitter, Viewer, Worker};
 
-const TABLE: [(&str, Permission, CallKind); 37] = [
+const TABLE: [(&str, Permission, CallKind); 45] = [
     ("/lineshaft.v1.TaskService/SubmitTask", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/BatchSubmitTasks", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/SubmitTasks", AnyNamespace(Submitter), Streaming),
@@ -40,6 +40,14 @@ const TABLE: [(&str, Permission, CallKind); 37] = [
     ("/lineshaft.v1.TaskService/CancelTask", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/DeleteTasks", AnyNamespace(Operator), Unary),
     ("/lineshaft.v1.TaskService/ReadOutput", AnyNamespace(Viewer), Streaming),
+    ("/lineshaft.v1.BatchService/CreateBatch", AnyNamespace(Submitter), Unary),
+    ("/lineshaft.v1.BatchService/GetBatch", AnyNamespace(Viewer), Unary),
+    ("/lineshaft.v1.BatchService/ListBatches", AnyNamespace(Viewer), Unary),
+    ("/lineshaft.v1.BatchService/WatchBatch", AnyNamespace(Viewer), Streaming),
+    ("/lineshaft.v1.BatchService/WaitBatch", AnyNamespace(Viewer), Streaming),
+    ("/lineshaft.v1.BatchService/CloseBatch", AnyNamespace(Submitter), Unary),
+    ("/lineshaft.v1.BatchService/CancelBatch", AnyNamespace(Submitter), Unary),
+    ("/lineshaft.v1.BatchService/DeleteBatch", AnyNamespace(Operator), Unary),
     // The configuration of pools is visible to every caller; their activity shows data of all tenants.
     ("/lineshaft.v1.PoolService/ListPools", AnyNamespace(Viewer), Unary),
     ("/lineshaft.v1.PoolService/GetPool", AnyNamespace(Viewer), Unary),
@@ -83,9 +91,11 @@ pub fn is_streaming(path: &str) -> bool {
 }
 
 /// Calls that free what others wait for, or show why they wait, and the plain routes that do.
-const MAKES_ROOM: [&str; 7] = [
+const MAKES_ROOM: [&str; 9] = [
     "/lineshaft.v1.TaskService/CancelTask",
     "/lineshaft.v1.TaskService/DeleteTasks",
+    "/lineshaft.v1.BatchService/CancelBatch",
+    "/lineshaft.v1.BatchService/DeleteBatch",
     "/lineshaft.v1.PoolService/UpdatePool",
     "/lineshaft.v1.SystemService/Drain",
     "/lineshaft.v1.SystemService/GetSystemHealth",

@@ -4,7 +4,7 @@ use crate::model::{TaskChange, TaskEvent};
 use crate::proto::v1;
 
 use super::numbers::to_i32;
-use super::task::{cancel_receipt, cancel_request, failure, priority, resource_usage, state};
+use super::task::{batch_id, cancel_receipt, cancel_request, failure, priority, resource_usage, state};
 use super::time::timestamp;
 
 pub fn event(event: &TaskEvent) -> v1::TaskEvent {
@@ -19,7 +19,7 @@ pub fn event(event: &TaskEvent) -> v1::TaskEvent {
         handler: options.handler.to_string(),
         pool: options.pool.to_string(),
         priority: priority(options.priority),
-        batch_id: options.batch.as_ref().map(ToString::to_string).unwrap_or_default(),
+        batch_id: batch_id(options),
         namespace: options.namespace.to_string(),
         ..v1::TaskEvent::default()
     };

@@ -2,8 +2,10 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use prost::Message;
+
 use crate::model::id::NameError;
-use crate::model::{BatchId, HandlerName, Namespace, PoolName, Priority, TaskFilter, TaskId, TaskState, limits};
+use crate::model::{BatchRef, HandlerName, Namespace, PoolName, Priority, TaskFilter, TaskId, TaskState, limits};
 use crate::proto::v1;
 use crate::scheduler::PageCursor;
 
@@ -33,14 +35,21 @@ pub fn filter(filter: Option<v1::TaskFilter>, default_namespace: &Namespace) -> 
     let submitted_from = timestamp("filter.submitted_after", filter.submitted_after);
     let submitted_until = timestamp("filter.submitted_before", filter.submitted_before);
     let namespace = name(&mut invalid, "filter.namespace", &filter.namespace, Namespace::parse);
+    let batch = name(&mut invalid, "filter.batch_id", &filter.batch_id, BatchRef::parse);
+    let (batch, of_batch) = batch.map_or((None, None), |batch| (Some(batch.id), batch.namespace));
+    if let (Some(own), Some(namespace)) = (&of_batch, &namespace)
+        && own != namespace
+    {
+        invalid.add("filter.batch_id", format_args!("is in namespace `{own}`, but the filter is for `{namespace}`"));
+    }
     let parsed = TaskFilter {
         ids,
-        batch: name(&mut invalid, "filter.batch_id", &filter.batch_id, BatchId::parse),
+        batch,
         labels: filter.labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect(),
         states,
         pool: name(&mut invalid, "filter.pool", &filter.pool, PoolName::parse),
         handler: name(&mut invalid, "filter.handler", &filter.handler, HandlerName::parse),
-        namespaces: namespace.into_iter().collect(),
+        namespaces: namespace.or(of_batch).into_iter().collect(),
         priorities,
         submitted_from,
         submitted_until,
@@ -107,7 +116,7 @@ pub fn page_size(size: i32) -> Result<usize, InvalidFields> {
 }
 
 /// Returns the token of the next page: its position, and a checksum over the position and the filter.
-pub fn page_token(cursor: Option<PageCursor>, filter: &v1::TaskFilter) -> String {
+pub fn page_token(cursor: Option<PageCursor>, filter: &impl Message) -> String {
     cursor.map_or_else(String::new, |PageCursor(at)| format!("{at:x}-{:x}", checksum(at, filter)))
 }
 
@@ -115,7 +124,7 @@ pub fn page_token(cursor: Option<PageCursor>, filter: &v1::TaskFilter) -> String
 ///
 /// # Errors
 /// [`InvalidFields`] if the token was not made for this filter.
-pub fn page_cursor(token: &str, filter: &v1::TaskFilter) -> Result<Option<PageCursor>, InvalidFields> {
+pub fn page_cursor(token: &str, filter: &impl Message) -> Result<Option<PageCursor>, InvalidFields> {
     if token.is_empty() {
         return Ok(None);
     }
@@ -129,16 +138,17 @@ pub fn page_cursor(token: &str, filter: &v1::TaskFilter) -> Result<Option<PageCu
     }
 }
 
-fn checksum(at: u64, filter: &v1::TaskFilter) -> u64 {
+fn checksum(at: u64, filter: &impl Message) -> u64 {
     let mut hasher = DefaultHasher::new();
     at.hash(&mut hasher);
-    prost::Message::encode_to_vec(filter).hash(&mut hasher);
+    filter.encode_to_vec().hash(&mut hasher);
     hasher.finish()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::BatchId;
 
     #[test]
     fn every_invalid_value_is_reported() {

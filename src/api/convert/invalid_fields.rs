@@ -21,6 +21,8 @@ pub enum MessagePath {
     Task,
     /// The field `hello` of the request.
     Hello,
+    /// The field `completion` of the request.
+    Completion,
     /// An item of the field `tasks` of the request.
     BatchItem(usize),
 }
@@ -37,6 +39,7 @@ impl fmt::Display for MessagePath {
             Self::Root => Ok(()),
             Self::Task => f.write_str("task."),
             Self::Hello => f.write_str("hello."),
+            Self::Completion => f.write_str("completion."),
             Self::BatchItem(index) => write!(f, "tasks[{index}]."),
         }
     }

@@ -3,6 +3,7 @@
 //! Requests are parsed completely: beyond this module there are no `Option`s that stem from proto3. A request that
 //! cannot be parsed is rejected with the path, value and limit of every invalid field.
 
+pub mod batch;
 pub mod event;
 pub mod filter;
 mod invalid_fields;

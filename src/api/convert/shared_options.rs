@@ -70,6 +70,7 @@ fn have_equal_fields(one: &v1::SubmitTaskRequest, other: &v1::SubmitTaskRequest)
         namespace,
         expires_after,
         trace_mode,
+        batch_id,
     } = one;
     is_same(handler, &other.handler)
         && is_same(content_type_of(payload.as_ref()), content_type_of(other.payload.as_ref()))
@@ -86,4 +87,5 @@ fn have_equal_fields(one: &v1::SubmitTaskRequest, other: &v1::SubmitTaskRequest)
         && is_same(namespace, &other.namespace)
         && *expires_after == other.expires_after
         && *trace_mode == other.trace_mode
+        && is_same(batch_id, &other.batch_id)
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    BatchId, Catalog, Coded, Details, ErrorCode, FieldViolation, HandlerName, HandlerSpec, Namespace, PoolKind,
-    PoolName, PoolSpec, RequestKey, SubmissionDigest, TaskExtras, TaskId, TaskOptions, TaskSpec, Timestamp,
+    BatchId, BatchRef, Catalog, Coded, Details, ErrorCode, FieldViolation, HandlerName, HandlerSpec, Namespace,
+    PoolKind, PoolName, PoolSpec, RequestKey, SubmissionDigest, TaskExtras, TaskId, TaskOptions, TaskSpec, Timestamp,
     TraceContext, limits,
 };
 use crate::proto::v1::{self, payload::Kind};
@@ -26,7 +26,8 @@ pub struct SubmitContext<'a> {
     pub submitted_by: &'a str,
     /// Namespace of tasks that name none; `None` if they must name one.
     pub default_namespace: Option<&'a Namespace>,
-    pub batch: Option<&'a BatchId>,
+    /// Batch of all submissions of the call.
+    pub batch: Option<&'a BatchRef>,
     /// Trace context of the call.
     pub trace: Option<Arc<TraceContext>>,
 }
@@ -80,6 +81,10 @@ impl Coded for SubmitError {
 }
 
 /// The other fields.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives for one conversion, and a box would be an allocation of each submission"
+)]
 enum OtherFields {
     Known(Box<SharedOptions>),
     New(ParsedFields),
@@ -94,6 +99,7 @@ struct ParsedFields {
     overrides: Overrides,
     content_type: Arc<str>,
     labels: Labels,
+    batch: Option<BatchId>,
     delay: Option<Duration>,
     expires_after: Option<Duration>,
 }
@@ -144,6 +150,7 @@ pub fn convert(
         delay: shared.delay,
         expires_after: shared.expires_after,
         trace,
+        completes: None,
     };
     let options = Arc::clone(&shared.options);
     if let Some(request_id) = request_id {
@@ -176,9 +183,11 @@ impl ParsedFields {
         let pool_name = Some(&request.pool).filter(|pool| !pool.is_empty());
         let type_text = content_type_of(request.payload.as_ref());
         let name_length = request.display_name.len();
+        let namespace = namespace(invalid, path.field("namespace"), &request.namespace, context.default_namespace);
         let parsed = Self {
             handler: invalid.parsed(path.field("handler"), HandlerName::parse(&request.handler)),
-            namespace: namespace(invalid, path, &request.namespace, context.default_namespace),
+            batch: batch(invalid, path, &request.batch_id, context.batch, namespace.as_ref()),
+            namespace,
             pool: pool_name.and_then(|pool| invalid.parsed(path.field("pool"), PoolName::parse(pool))),
             overrides: Overrides::parse(invalid, path, request),
             content_type: content_type(invalid, path, type_text, is_json),
@@ -201,9 +210,8 @@ impl ParsedFields {
         catalog: &Catalog,
         context: &SubmitContext<'_>,
     ) -> Result<TaskOptions, SubmitError> {
-        let Self { handler: Some(handler), namespace: Some(namespace), pool, overrides, content_type, labels, .. } =
-            self
-        else {
+        let Self { pool, batch, overrides, content_type, labels, .. } = self;
+        let (Some(handler), Some(namespace)) = (self.handler, self.namespace) else {
             return Err(InvalidFields::one(path.field("handler"), "is invalid").into());
         };
         let (handler, pool) = resolve(catalog, path, &namespace, &handler, pool.as_ref())?;
@@ -215,7 +223,7 @@ impl ParsedFields {
             priority: overrides.priority,
             display_name: request.display_name.as_str().into(),
             labels,
-            batch: context.batch.cloned(),
+            batch,
             timeout: overrides.timeout.or(handler.timeout).unwrap_or(pool.timeout),
             retry: overrides.retry(&handler.retry),
             at_most_once: request.at_most_once,
@@ -226,20 +234,44 @@ impl ParsedFields {
     }
 }
 
-fn namespace(
+pub(super) fn namespace(
     invalid: &mut InvalidFields,
-    path: MessagePath,
+    field: FieldPath,
     text: &str,
     default: Option<&Namespace>,
 ) -> Option<Namespace> {
     match (text, default) {
         ("", Some(default)) => Some(default.clone()),
         ("", None) => {
-            invalid.add(path.field("namespace"), "must not be empty, because you have access to several namespaces");
+            invalid.add(field, "must not be empty, because you have access to several namespaces");
             None
         }
-        (text, _) => invalid.parsed(path.field("namespace"), Namespace::parse(text)),
+        (text, _) => invalid.parsed(field, Namespace::parse(text)),
     }
+}
+
+/// The batch of a task: `of_call`, or that of the submission, which must be in the namespace of the task.
+fn batch(
+    invalid: &mut InvalidFields,
+    path: MessagePath,
+    text: &str,
+    of_call: Option<&BatchRef>,
+    namespace: Option<&Namespace>,
+) -> Option<BatchId> {
+    let field = path.field("batch_id");
+    let own = if text.is_empty() { None } else { Some(invalid.parsed(field, BatchRef::parse(text))?) };
+    if let (Some(own), Some(of_call)) = (&own, of_call)
+        && own != of_call
+    {
+        invalid.add(field, format_args!("is `{text}`, must be empty or that of the call, `{of_call}`"));
+    }
+    let BatchRef { namespace: given, id } = of_call.or(own.as_ref())?;
+    if let (Some(given), Some(namespace)) = (given, namespace)
+        && given != namespace
+    {
+        invalid.add(field, format_args!("is in namespace `{given}`, but the task is in `{namespace}`"));
+    }
+    Some(id.clone())
 }
 
 /// Checks the arguments against what the handler's registration allows.

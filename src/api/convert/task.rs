@@ -1,8 +1,8 @@
 //! Tasks and the messages they consist of.
 
 use crate::model::{
-    CancelReceipt, CancelRequest, Durability, Failure, Payload, Priority, ResourceUsage, RetryPolicy, Task, TaskSpec,
-    TaskState,
+    BatchId, BatchKey, CancelReceipt, CancelRequest, Durability, Failure, Payload, Priority, ResourceUsage,
+    RetryPolicy, Task, TaskOptions, TaskSpec, TaskState,
 };
 use crate::proto::v1;
 use crate::scheduler::TaskSnapshot;
@@ -20,6 +20,12 @@ pub fn priority(priority: Priority) -> i32 {
 
 pub fn durability(durability: Durability) -> i32 {
     i32::from(durability as u8)
+}
+
+/// The text of the batch of a task; empty if it has none.
+pub fn batch_id(options: &TaskOptions) -> String {
+    let key = |id: &BatchId| BatchKey { namespace: options.namespace.clone(), id: id.clone() };
+    options.batch.as_ref().map(|id| key(id).to_string()).unwrap_or_default()
 }
 
 /// Parts of a task that are only included on request.
@@ -49,7 +55,7 @@ pub fn task(task: Task, include: Include) -> v1::Task {
         state: state(status.state),
         display_name: options.display_name.to_string(),
         labels: options.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
-        batch_id: options.batch.as_ref().map(ToString::to_string).unwrap_or_default(),
+        batch_id: batch_id(options),
         request_id: spec.extras().request_id().unwrap_or_default().to_owned(),
         attempt: to_i32(status.attempt),
         retry: Some(retry(&options.retry)),

@@ -16,9 +16,10 @@ use crate::telemetry::liveness::{Liveness, Phase};
 const INTERVAL: Duration = Duration::from_millis(500);
 
 /// All services with a status; `liveness`, `readiness` and `startup` are for probes.
-const SERVICES: [&str; 10] = [
+const SERVICES: [&str; 11] = [
     "",
     "lineshaft.v1.TaskService",
+    "lineshaft.v1.BatchService",
     "lineshaft.v1.PoolService",
     "lineshaft.v1.HandlerService",
     "lineshaft.v1.WorkerService",

@@ -1,5 +1,6 @@
 //! The gRPC services: each file or folder implements one service of the contract.
 
+pub mod batches;
 pub mod handlers;
 pub mod health;
 pub mod interval;

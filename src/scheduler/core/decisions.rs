@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{Event, HandlerName, Priority, Timestamp, TraceContext};
+use crate::model::{BatchKey, Event, HandlerName, Priority, Timestamp, TraceContext};
 use crate::pool::{Assignment, Ticket};
 use crate::runners::StopCause;
 
@@ -20,6 +20,8 @@ pub struct Decisions {
     pub confirms: Vec<Ticket>,
     /// Dispatched attempts to take back. Call `Core::recalled` with the pool's answer.
     pub recalls: Vec<Ticket>,
+    /// Batches that have finished or were deleted.
+    pub ended_batches: Vec<BatchKey>,
     /// Events to report to tracing.
     pub unattempted: Vec<Unattempted>,
 }

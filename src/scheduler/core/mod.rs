@@ -6,6 +6,8 @@
 
 mod apply;
 mod attempts;
+mod batch_table;
+mod batches;
 mod decisions;
 mod dispatch;
 mod dispatch_queue;
@@ -56,6 +58,7 @@ mod staleness_tests;
 mod tests;
 
 pub use attempts::AttemptEnd;
+pub use batches::{BatchCancel, BatchFilter, BatchPage};
 pub use decisions::{Adoption, Decisions, Dispatch, Unattempted};
 pub use pool_metrics::{DurationStats, PoolLoad, PoolSnapshot};
 pub use pool_state::PoolView;

@@ -39,7 +39,13 @@ impl Core {
         }
     }
 
-    fn cancel_unfinished(&mut self, index: u32, mut request: CancelRequest, out: &mut Decisions) -> Option<TaskState> {
+    /// Cancels a task that has not ended. Returns what [`Core::cancel`] does.
+    pub(super) fn cancel_unfinished(
+        &mut self,
+        index: u32,
+        mut request: CancelRequest,
+        out: &mut Decisions,
+    ) -> Option<TaskState> {
         request.requested_at = self.not_before_last_change(index, request.requested_at);
         match self.tasks.get(index)?.state {
             TaskState::Running => Some(self.request_stop(index, request, out)),

@@ -107,6 +107,10 @@ impl Core {
                 self.apply_handler(event);
                 return true;
             }
+            Event::Batch(event) => {
+                self.apply_batch(event);
+                return true;
+            }
         };
         if matches!(event.change, TaskChange::Submitted { .. }) {
             self.apply_submitted(event);
@@ -172,6 +176,10 @@ impl Core {
             culprit_found |= self.recover_one(now, index, ran_alone, out);
         }
         self.quarantine_suspects(culprit_found);
+        // The server may have ended between the end of a batch and what follows from it.
+        self.batches.mark_all_changed();
+        self.settle_batches(now, out);
+        out.ended_batches.clear();
     }
 
     /// Shortens what is left of delays, back-offs and expiries to their durations. It is longer if the clock is behind the

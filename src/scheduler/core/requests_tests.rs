@@ -37,7 +37,7 @@ fn digest(spec: &TaskSpec) -> SubmissionDigest {
 fn looked_up(spec: TaskSpec, revision: u64, found: Option<RememberedRequest>) -> Submission {
     let requests = found.into_iter().map(|found| (0, found)).collect();
     let stored = StoredIds { revision: Revision(revision), requests, repeated: Vec::new() };
-    Submission { specs: vec![spec], stored: Some(Box::new(stored)), repeats_only: false }
+    Submission { stored: Some(Box::new(stored)), ..vec![spec].into() }
 }
 
 fn remembered(spec: &TaskSpec, at: u64) -> RememberedRequest {

@@ -40,16 +40,19 @@ impl Deletion {
 }
 
 impl Core {
-    /// Deletes finished tasks that exceed the retention, the oldest end of a namespace first. Returns whether more may be
-    /// due.
+    /// Deletes finished tasks that exceed the retention, the oldest end of a namespace first, and then batches that had no
+    /// task for too long. Returns whether more may be due.
     ///
     /// Deletes at most `spare` tasks and twice as many as have ended since the last call, so that a backlog shrinks
     /// at every rate of submissions.
     pub fn sweep(&mut self, now: Timestamp, spare: usize, out: &mut Decisions) -> bool {
         let limit = (spare + 2 * self.finished.take_added()).min(SWEEP_MAX);
         for _ in 0..limit {
-            let Some(index) = self.pop_due(now) else { return false };
-            self.delete(now, index, out);
+            match self.pop_due(now) {
+                Some(index) => self.delete(now, index, out),
+                None if !self.delete_idle_batch(now, out) => return false,
+                None => {}
+            }
         }
         true
     }

@@ -11,6 +11,7 @@ use crate::model::{
 };
 use crate::pool::Ticket;
 
+use super::batch_table::BatchTable;
 use super::decisions::{Decisions, Unattempted};
 use super::finished::FinishedTasks;
 use super::key_queue::QueueEntry;
@@ -37,7 +38,8 @@ pub struct CoreOptions {
     pub retention: Retention,
     /// Bytes of payloads of unfinished tasks that are kept in memory.
     pub payload_bytes_max: u64,
-    /// Bytes of arguments, labels, names and trace contexts of unfinished tasks, beyond [`ATTACHED_FREE`] of each task.
+    /// Bytes of batches, and of arguments, labels, names and trace contexts of unfinished tasks beyond [`ATTACHED_FREE`] of
+    /// each task.
     pub attached_bytes_max: u64,
     /// Consecutive server crashes after which a task that was running fails.
     pub crashes_max: u32,
@@ -66,6 +68,7 @@ pub struct Core {
     pub(super) epoch: u64,
     pub(super) payload_bytes: u64,
     pub(super) attached_bytes: u64,
+    pub(super) batches: BatchTable,
     pub(super) draining: bool,
     pub(super) quarantine: Quarantine,
     /// While the core recovers: the remote workers of running attempts, by fence.
@@ -105,6 +108,7 @@ impl Core {
             epoch: 0,
             payload_bytes: 0,
             attached_bytes: 0,
+            batches: BatchTable::default(),
             draining: false,
             quarantine: Quarantine::default(),
             remote_workers: HashMap::new(),
@@ -144,9 +148,14 @@ impl Core {
         self.draining = true;
     }
 
-    /// Bytes of the payloads in memory, and of arguments, labels and the like.
+    /// Bytes of the payloads in memory, and of batches, arguments, labels and the like.
     pub fn memory_use(&self) -> (u64, u64) {
-        (self.payload_bytes, self.attached_bytes)
+        (self.payload_bytes, self.attached_in_memory())
+    }
+
+    /// Bytes that [`CoreOptions::attached_bytes_max`] limits.
+    pub(super) fn attached_in_memory(&self) -> u64 {
+        self.attached_bytes + self.batches.bytes()
     }
 
     /// Bytes of everything of variable size that the store keeps of finished tasks.
@@ -229,6 +238,7 @@ impl Core {
         self.apply(index, &event);
         out.events.push(Event::Task(event));
         self.settle();
+        self.settle_batches(at, out);
     }
 
     /// Whether an entry of a ready queue is not stale.
@@ -296,6 +306,7 @@ impl Core {
         let bytes: u64 = live.map(|(_, task)| attached_bytes(&task.spec)).sum();
         assert_eq!(self.attached_bytes, bytes, "bytes of arguments and labels in memory");
         self.finished.check(&self.tasks);
+        self.batches.check(&self.tasks);
         self.requests.check();
     }
 }

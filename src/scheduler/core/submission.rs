@@ -10,22 +10,24 @@ pub struct Submission {
     pub stored: Option<Box<StoredIds>>,
     /// Whether a new task is refused, so that nothing is added.
     pub repeats_only: bool,
+    /// Whether a batch that does not exist is created, instead of being an error.
+    pub creates_batch: bool,
 }
 
 impl From<Vec<TaskSpec>> for Submission {
     fn from(specs: Vec<TaskSpec>) -> Self {
-        Self { specs, stored: None, repeats_only: false }
+        Self { specs, stored: None, repeats_only: false, creates_batch: false }
     }
 }
 
 impl Submission {
     /// A submission of each task by itself.
     pub fn split(self) -> impl Iterator<Item = Self> {
-        let Self { specs, stored, repeats_only } = self;
+        let Self { specs, stored, repeats_only, creates_batch } = self;
         specs.into_iter().enumerate().map(move |(index, spec)| {
             let stored = stored.as_deref().filter(|_| spec.extras().request.is_some());
             let stored = stored.map(|stored| Box::new(stored.of_task(index)));
-            Self { specs: vec![spec], stored, repeats_only }
+            Self { specs: vec![spec], stored, repeats_only, creates_batch }
         })
     }
 }

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 
 use crate::model::{
-    Durability, Event, MemoryFull, MemoryPart, PoolName, RequestKey, Revision, TaskChange, TaskEvent, TaskId, TaskSpec,
-    TaskState, Timestamp, Whose,
+    Durability, Event, PoolName, RequestKey, Revision, TaskChange, TaskEvent, TaskId, TaskSpec, TaskState, Timestamp,
 };
 use crate::scheduler::refusal::{BadField, Draining, QueueFull, Refusal, RequestIdReused};
 
@@ -19,8 +18,8 @@ impl Core {
     /// Accepts all of these tasks or none.
     ///
     /// # Errors
-    /// [`Draining`], [`QueueFull`], [`MemoryFull`], `UnknownPool`, [`RequestIdReused`], and [`BadField`] for an
-    /// ID that appears twice in the submission.
+    /// [`Draining`], [`QueueFull`], `MemoryFull`, `UnknownPool`, `BatchNotFound`, `BatchClosed`, [`RequestIdReused`], and
+    /// [`BadField`] for an ID that appears twice in the submission.
     pub fn submit(
         &mut self,
         now: Timestamp,
@@ -44,8 +43,10 @@ impl Core {
             return Ok(Verdict::NotRepeated);
         }
         let specs = submission.specs;
-        self.check_queue_limits(&specs, &accepted)?;
-        self.check_memory(&specs, &accepted)?;
+        let new = || specs.iter().zip(&accepted).filter(|(_, accepted)| !accepted.duplicate).map(|(spec, _)| spec);
+        let batch_bytes = self.check_batches(new(), submission.creates_batch)?;
+        self.check_queue_limits(new())?;
+        self.check_attached(batch_bytes + new().map(attached_bytes).sum::<u64>())?;
         let after = self.revision;
         let after_ended = open.before_ended.map_or(after, |before| before.min(after));
         let mut durability = Durability::Memory;
@@ -155,21 +156,9 @@ impl Core {
         Some(Accepted { id: spec.id.clone(), state: Some(task.state), duplicate: true })
     }
 
-    /// Refuses what would have to stay in memory beyond the limit. Payloads are left to the store instead.
-    fn check_memory(&self, specs: &[TaskSpec], accepted: &[Accepted]) -> Result<(), Refusal> {
-        let added = specs.iter().zip(accepted).filter(|(_, accepted)| !accepted.duplicate);
-        let added: u64 = added.map(|(spec, _)| attached_bytes(spec)).sum();
-        let limit = self.options.attached_bytes_max;
-        if added > 0 && self.attached_bytes + added > limit {
-            let (part, used, whose) = (MemoryPart::Attached, self.attached_bytes, Whose::Everyone);
-            return Err(MemoryFull { part, used, limit, whose }.into());
-        }
-        Ok(())
-    }
-
-    fn check_queue_limits(&self, specs: &[TaskSpec], accepted: &[Accepted]) -> Result<(), Refusal> {
+    fn check_queue_limits<'a>(&self, new: impl Iterator<Item = &'a TaskSpec>) -> Result<(), Refusal> {
         let mut added: HashMap<&PoolName, u64> = HashMap::new();
-        for (spec, _) in specs.iter().zip(accepted).filter(|(_, accepted)| !accepted.duplicate) {
+        for spec in new {
             *added.entry(&spec.options.pool).or_default() += 1;
         }
         for (name, count) in added {
@@ -203,7 +192,7 @@ impl OpenQuestions {
     }
 }
 
-fn state_of_new(now: Timestamp, spec: &TaskSpec) -> TaskState {
+pub(super) fn state_of_new(now: Timestamp, spec: &TaskSpec) -> TaskState {
     let waits = spec.extras().delay.is_some_and(|delay| now.after(delay) > now);
     Holds::one_if(waits, Hold::Delay).state()
 }

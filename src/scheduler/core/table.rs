@@ -137,6 +137,13 @@ impl TaskTable {
         self.reads.get()
     }
 
+    /// Every index is smaller.
+    pub fn end(&self) -> u32 {
+        let Chunks(chunks) = &self.entries;
+        let last = chunks.last().map_or(0, |last| (chunks.len() - 1) * CHUNK + last.len());
+        u32::try_from(last).unwrap_or(u32::MAX)
+    }
+
     /// Index of the task with this ID.
     pub fn find(&self, id: &TaskId) -> Option<u32> {
         let hash = self.hasher.hash_one(id);

@@ -59,6 +59,7 @@ impl Service {
                 pool.stop_attempt(ticket, cause, grace);
             }
         }
+        self.wake_batch_waiters(out);
         let effects = &mut self.pending.effects;
         effects.confirms.append(&mut out.confirms);
         for Dispatch { pool: index, handler, assignments, held_back } in out.dispatches.drain(..) {

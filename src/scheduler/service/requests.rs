@@ -16,13 +16,27 @@ use crate::scheduler::views::{CancelCommand, PoolMetrics};
 use super::pending::{Change, Changed};
 use super::state::Service;
 
-/// Whether a refusal reports the state of a task or pool, which may not be durable yet.
+/// Whether a refusal reports the state of a task, batch or pool, which may not be durable yet.
 ///
 /// A full queue is reported at once, although a crash may empty it: the caller tries again in any case, and a server
 /// under overload must not keep the calls that it refuses.
 fn depends_on_state(refusal: &Refusal) -> bool {
-    use Refusal::{EtagMismatch, RequestIdReused, TaskFinished, TaskNotFound};
-    matches!(refusal, TaskFinished(_) | RequestIdReused(_) | TaskNotFound(_) | EtagMismatch(_))
+    use Refusal::{
+        BatchClosed, BatchExists, BatchFinished, BatchNotFinished, BatchNotFound, EtagMismatch, RequestIdReused,
+        TaskFinished, TaskNotFound,
+    };
+    matches!(
+        refusal,
+        TaskFinished(_)
+            | RequestIdReused(_)
+            | TaskNotFound(_)
+            | EtagMismatch(_)
+            | BatchNotFound(_)
+            | BatchExists(_)
+            | BatchClosed(_)
+            | BatchFinished(_)
+            | BatchNotFinished(_)
+    )
 }
 
 impl Service {
@@ -42,6 +56,7 @@ impl Service {
                 self.reply_when_durable(reply, result);
             }
             Request::Delete { filter, reply } => self.delete(filter, reply),
+            Request::Batch(request) => self.serve_batch(now, request, out),
             Request::UpdatePool { update, reply } => {
                 match self.check_store().and_then(|()| self.core.update_pool(now, &update, out)) {
                     Ok((pool, view)) => {
@@ -163,7 +178,7 @@ impl Service {
         let result = self.check_store().and_then(|()| self.core.register_handlers(now, pool, handlers, out));
         let events = out.events[before..].iter().filter_map(|event| match event {
             Event::Handler(event) => Some(event.clone()),
-            Event::Task(_) | Event::Pool(_) => None,
+            Event::Task(_) | Event::Batch(_) | Event::Pool(_) => None,
         });
         let events: Vec<_> = events.collect();
         if events.is_empty() {

@@ -11,7 +11,7 @@ use super::state::Service;
 const SWEEP_SPARE: usize = 256;
 /// Finished tasks that requests read in one turn.
 const DELETION_STEP: usize = 4_096;
-/// Events that wait for a commit beyond which nothing more is deleted.
+/// Events that wait for a commit beyond which long requests wait.
 const PENDING_MAX: usize = 65_536;
 
 impl Service {
@@ -27,7 +27,7 @@ impl Service {
         if let Err(refusal) = self.check_store() {
             self.refuse_deletions(refusal);
         }
-        if !self.may_delete() {
+        if !self.may_add_steps() {
             return;
         }
         if let Some((mut deletion, reply)) = self.deletions.requests.pop_front() {
@@ -43,10 +43,11 @@ impl Service {
 
     /// Whether another step can follow at once.
     pub(super) fn has_deletions(&self) -> bool {
-        self.may_delete() && (self.deletions.more_due || !self.deletions.requests.is_empty())
+        self.may_add_steps() && (self.deletions.more_due || !self.deletions.requests.is_empty())
     }
 
-    fn may_delete(&self) -> bool {
+    /// Whether a step of a long request may add events.
+    pub(super) fn may_add_steps(&self) -> bool {
         let closed: usize = self.closed.iter().map(|closed| closed.commit.events.len()).sum();
         self.fault.is_none() && closed + self.pending.events.len() < PENDING_MAX
     }

@@ -55,6 +55,7 @@ impl Service {
         self.core.advance(now, out);
         self.stage_timers(now, out);
         self.drain_inbox(now, first, out);
+        self.continue_batch_cancels(now, out);
         self.continue_deletions(now, out);
         self.core.dispatch(out);
         self.stage(now, out);
@@ -90,12 +91,13 @@ impl Service {
         self.shared.draining.is_cancelled()
             && self.core.running() == 0
             && self.deletions.requests.is_empty()
+            && !self.batches.has_callers()
             && self.is_committed()
     }
 
     fn wake_at(&mut self) -> Instant {
         let now = Instant::now();
-        if self.has_deletions() {
+        if self.has_deletions() || self.has_batch_cancels() {
             return now;
         }
         let mut wake = now + IDLE_TICK;

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{Clock, Event, MemoryAccount, PoolSettings, RecoveredTask, Revision, SharedCatalog, Timestamp};
+use crate::model::{
+    Batch, Clock, Event, MemoryAccount, PoolSettings, RecoveredTask, Revision, SharedCatalog, Timestamp,
+};
 use crate::pool::{Pool, RemoteWorkers, WorkerContext};
 use crate::runners::Registry;
 use crate::scheduler::core::{Adoption, Core, CoreOptions, Decisions, PoolView};
@@ -22,7 +24,7 @@ use crate::telemetry::Telemetry;
 
 use super::commit::record_unattempted;
 use super::pending::Pending;
-use super::state::{Deletions, Service};
+use super::state::{Batches, Deletions, Service};
 use crate::scheduler::journal_trim::WatchWindow;
 
 #[derive(Clone)]
@@ -84,6 +86,7 @@ impl Service {
         let (sender, inbox) = mpsc::channel();
         let (core, Decisions { mut events, adoptions, stops, .. }) =
             recovery.finish(store.journal.epoch(), clock.now());
+        let batches = Batches::new(core.unfinished_cancels());
         let durable = Revision(core.revision().0 - events.len() as u64);
         let mut pending = Pending::default();
         let closed = pending.add_each(&mut events).into();
@@ -121,6 +124,7 @@ impl Service {
             fault: None,
             drain: None,
             deletions: Deletions::default(),
+            batches,
             watch_window: options.watch_window,
             observer: Observer::new(options.telemetry.clone(), catalog, options.memory),
             telemetry: options.telemetry,
@@ -228,6 +232,10 @@ impl Recover for Recovery {
             self.core.replay(event);
         }
         self.core.restore_revision(revision);
+    }
+
+    fn restore_batch(&mut self, batch: Batch) {
+        self.core.restore_batch(batch);
     }
 
     fn restore(&mut self, task: RecoveredTask, payload: &[u8]) {

@@ -4,14 +4,16 @@ use std::collections::VecDeque;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use crate::model::{Event, Revision, TaskId};
+use hashbrown::HashMap;
+
+use crate::model::{BatchKey, Event, Revision, TaskId};
 use crate::pool::{Attempt, Pool, Ticket};
-use crate::scheduler::core::{Core, Deletion, PoolView, RecoveryCounts};
+use crate::scheduler::core::{BatchCancel, Core, Deletion, PoolView, RecoveryCounts};
 use crate::scheduler::handle::{Handle, HandleInner};
 use crate::scheduler::journal_trim::WatchWindow;
 use crate::scheduler::message::{Message, Reply};
 use crate::scheduler::observer::Observer;
-use crate::scheduler::views::OutputSource;
+use crate::scheduler::views::{BatchSnapshot, OutputSource};
 use crate::store::{StoreError, output_of};
 use crate::telemetry::Telemetry;
 
@@ -36,6 +38,7 @@ pub struct Service {
     pub(super) fault: Option<(StoreError, Instant)>,
     pub(super) drain: Option<Drain>,
     pub(super) deletions: Deletions,
+    pub(super) batches: Batches,
     pub(super) watch_window: WatchWindow,
     pub(super) telemetry: Telemetry,
     pub(super) observer: Observer,
@@ -48,6 +51,27 @@ pub(super) struct Deletions {
     pub requests: VecDeque<(Deletion, Reply<(u64, Revision)>)>,
     /// Whether more tasks exceed the retention.
     pub more_due: bool,
+}
+
+/// Requests for batches that take longer than a turn.
+#[derive(Default)]
+pub(super) struct Batches {
+    /// Cancels under way, which take turns. Without a reply if an earlier server has begun them.
+    pub cancels: VecDeque<(BatchCancel, Option<Reply<BatchSnapshot>>)>,
+    /// Callers that wait for the end of a batch.
+    pub waiters: HashMap<BatchKey, Vec<Reply<BatchSnapshot>>>,
+}
+
+impl Batches {
+    /// Continues the cancels that an earlier server has begun.
+    pub fn new(cancels: Vec<BatchCancel>) -> Self {
+        Self { cancels: cancels.into_iter().map(|cancel| (cancel, None)).collect(), waiters: HashMap::new() }
+    }
+
+    /// Whether a caller waits for a cancel.
+    pub fn has_callers(&self) -> bool {
+        self.cancels.iter().any(|(_, reply)| reply.is_some())
+    }
 }
 
 /// A drain that has begun.

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use rusqlite::{Connection, Row};
 
-use super::index_check::{ExpectedEntries, Sum};
+use super::index_check::ExpectedEntries;
 use super::rows::{output, result};
+use super::sum::Sum;
 use crate::store::error::StoreError;
 use crate::store::sqlite::sqlite_error;
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use rusqlite::Connection;
 use tokio::sync::watch;
 
+use super::batches::for_each_batch;
 use super::body_check::verify_bodies;
 use super::list;
 use super::query;
@@ -21,7 +22,8 @@ use super::unwritten::{History, Location};
 use super::worker::{Shared, Worker};
 use super::writer::Writer;
 use crate::model::{
-    Event, Output, RequestName, RequestRetention, Revision, Task, TaskChange, TaskEvent, TaskFilter, TaskId, TaskSpec,
+    Batch, Event, Output, RequestName, RequestRetention, Revision, Task, TaskChange, TaskEvent, TaskFilter, TaskId,
+    TaskSpec,
 };
 use crate::store::error::StoreError;
 use crate::store::page::{Page, PageCursor, PageSize};
@@ -118,6 +120,14 @@ impl SqliteProjection {
             results.verify(&expected, path)?;
             Ok(revision)
         })
+    }
+
+    /// Calls `visit` with each batch, in the order of creation. Must be called before the tables are written.
+    ///
+    /// # Errors
+    /// As [`SqliteProjection::for_each_task`].
+    pub fn for_each_batch(&self, visit: impl FnMut(Batch)) -> Result<(), StoreError> {
+        self.readers.with(|connection| for_each_batch(connection, &self.shared.path, visit))
     }
 
     /// The last event of each pool.

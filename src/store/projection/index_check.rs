@@ -9,11 +9,13 @@ use std::path::Path;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
+use super::batches::PresentTasks;
 use super::kinds::Kinds;
 use super::rows::has_separate_result;
+use super::sum::Sum;
 use crate::model::Task;
+use crate::model::batch::BatchKeyRef;
 use crate::store::error::StoreError;
-use crate::store::record::checksum;
 use crate::store::sqlite::sqlite_error;
 
 /// Each index with the query that reads it in order.
@@ -30,34 +32,20 @@ pub struct ExpectedEntries {
     results: Sum,
     /// `None` for a file of a version without an index of states.
     kinds: Option<Kinds>,
-}
-
-#[derive(Clone, Copy, Default, PartialEq)]
-pub(super) struct Sum {
-    entries: u64,
-    checksums: u64,
-}
-
-impl Sum {
-    pub(super) fn add(&mut self, seq: u64, texts: &[&[u8]]) {
-        let key = seq.to_le_bytes();
-        let crc = match texts {
-            [one] => checksum(&[&key, one]),
-            [one, two] => checksum(&[&key, one, b"\0", two]),
-            _ => checksum(&[&key]),
-        };
-        self.entries += 1;
-        self.checksums = self.checksums.wrapping_add(crc.into());
-    }
+    /// `None` for a file of a version without a table of batches.
+    batches: Option<PresentTasks>,
 }
 
 impl ExpectedEntries {
     pub(super) fn new(connection: &Connection, path: &Path) -> Result<Self, StoreError> {
         let failed = |error| sqlite_error("read", path, &error);
-        let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'task_states')";
-        let has_states: bool = connection.query_row(sql, [], |row| row.get(0)).map_err(failed)?;
-        let kinds = has_states.then(|| Kinds::load(connection, path)).transpose()?;
-        Ok(Self { sums: Default::default(), results: Sum::default(), kinds })
+        let has_table = |name: &str| {
+            let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1)";
+            connection.query_row(sql, [name], |row| row.get::<_, bool>(0)).map_err(failed)
+        };
+        let kinds = has_table("task_states")?.then(|| Kinds::load(connection, path)).transpose()?;
+        let batches = has_table("batches")?.then(PresentTasks::default);
+        Ok(Self { sums: Default::default(), results: Sum::default(), kinds, batches })
     }
 
     /// Adds the entries of a task; `id` is the text of its column.
@@ -69,6 +57,9 @@ impl ExpectedEntries {
         }
         if let Some(batch) = &task.spec.options.batch {
             batches.add(seq, &[batch.as_str().as_bytes()]);
+            if let Some(present) = &mut self.batches {
+                present.add(&BatchKeyRef { namespace: &task.spec.options.namespace, id: batch });
+            }
         }
         if has_separate_result(&task.status) {
             self.results.add(seq, &[]);
@@ -85,7 +76,7 @@ impl ExpectedEntries {
         self.results
     }
 
-    /// Compares every index with the expected entries.
+    /// Compares every index, and the table of batches, with the expected entries.
     pub(super) fn verify(&self, connection: &Connection, path: &Path) -> Result<(), StoreError> {
         let indexes = if self.kinds.is_some() { &INDEXES[..] } else { &INDEXES[..INDEXES.len() - 1] };
         for ((name, sql), expected) in indexes.iter().zip(self.sums) {
@@ -110,7 +101,7 @@ impl ExpectedEntries {
                 return Err(corrupt("entries do not match the rows"));
             }
         }
-        Ok(())
+        self.batches.as_ref().map_or(Ok(()), |present| present.verify(connection, path))
     }
 }
 

@@ -1,10 +1,11 @@
-//! The projection in SQLite, the file `projection.db`: one row per task, the request IDs of submissions, and the last
-//! events of pools.
+//! The projection in SQLite, the file `projection.db`: one row per task and per batch, the request IDs of submissions,
+//! and the last events of pools and handlers.
 //!
 //! Durable commits wait in a queue in memory. A thread folds them to the last state of each task and writes only this
 //! state, in one transaction, so a task that is submitted and deleted within one interval is never written. Commits that do
 //! not fit into the queue are read back from the journal.
 
+mod batches;
 mod body_check;
 mod candidates;
 mod handle;
@@ -20,6 +21,7 @@ mod rows;
 mod schema;
 mod subjects;
 mod submission_times;
+mod sum;
 mod unwritten;
 mod worker;
 mod writer;

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use ring::digest::{SHA256, digest};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::index_check::Sum;
 use super::rows::{COLUMNS, RowReader, blob, number, text};
+use super::sum::Sum;
 use crate::model::{
     Namespace, RememberedRequest, RequestKey, RequestName, RequestRetention, Revision, SubmissionDigest, TaskEvent,
     TaskId, TaskSpec, Timestamp,

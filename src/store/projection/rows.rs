@@ -222,7 +222,7 @@ impl<'a> RowReader<'a> {
         let inline = std::mem::take(&mut record.payload);
         let payload = if record.payload_separate { StoredPayload::Separate } else { StoredPayload::Inline(inline) };
         let id = TaskId::parse(id).map_err(|error| Corruption::new(error.to_string()))?;
-        let spec = Arc::new(record.into_model(id, options, status.submitted_at));
+        let spec = Arc::new(record.into_model(id, options, status.submitted_at)?);
         Ok(ParsedRow { task: Task { spec, status }, payload })
     }
 

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::requests::take_over;
+use super::{batches, requests};
 use crate::model::Revision;
 use crate::store::error::StoreError;
 use crate::store::record::checksum;
 use crate::store::sqlite::{Conversion, Schema, sqlite_error};
 
-/// `seq` is the revision of the task's submission.
+/// `seq` is the revision of the submission of a task, or of the creation of a batch.
 pub const SCHEMA: Schema = Schema {
     application_id: 0x4c53_5031,
     migrations: &[
@@ -71,9 +71,20 @@ pub const SCHEMA: Schema = Schema {
             crc INTEGER NOT NULL
         );
         CREATE INDEX requests_hash ON requests(hash);",
+        "CREATE TABLE batches(
+            seq INTEGER PRIMARY KEY,
+            namespace TEXT NOT NULL,
+            id TEXT NOT NULL,
+            crc INTEGER NOT NULL,
+            body BLOB NOT NULL,
+            UNIQUE (namespace, id)
+        );",
     ],
     shrinks: true,
-    conversions: &[Conversion { version: 4, run: take_over }],
+    conversions: &[
+        Conversion { version: 4, run: requests::take_over },
+        Conversion { version: 5, run: batches::take_over },
+    ],
 };
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

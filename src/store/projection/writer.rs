@@ -8,6 +8,7 @@ use hashbrown::hash_map::{Entry, EntryRef};
 use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 
+use super::batches::PendingBatches;
 use super::kinds::Kinds;
 use super::requests::{NewRequest, RequestTable};
 use super::rows::{
@@ -16,6 +17,7 @@ use super::rows::{
 use super::schema::Meta;
 use super::subjects::store_subjects;
 use super::submission_times::SubmissionTimes;
+use crate::model::batch_state::batch_of;
 use crate::model::{
     BatchId, Event, Output, Revision, TaskChange, TaskEvent, TaskId, TaskOptions, TaskSpec, TaskState, TaskStatus,
 };
@@ -83,6 +85,7 @@ struct Changes {
     bytes: usize,
     /// Request IDs of all submissions, also of tasks that are deleted in the same transaction.
     requests: Vec<NewRequest>,
+    batches: PendingBatches,
     /// Events of other subjects.
     others: Vec<Event>,
 }
@@ -144,7 +147,8 @@ impl Writer {
     /// Whether [`Writer::store`] should be called before more is added.
     pub(super) fn is_full(&self) -> bool {
         let changes = &self.changes;
-        changes.rows + changes.requests.len() >= ROWS_MAX || changes.bytes >= TRANSACTION_BYTES_MAX
+        changes.rows + changes.requests.len() + changes.batches.len() >= ROWS_MAX
+            || changes.bytes >= TRANSACTION_BYTES_MAX
     }
 
     /// Folds the events after [`Writer::folded`]. After an error, everything after [`Meta::revision`] must be added again.
@@ -199,7 +203,13 @@ impl Writer {
             }
             changes.revision = revision;
             match event {
-                Event::Task(event) => self.fold(changes, event)?,
+                Event::Task(event) => {
+                    let is_known = self.fold(changes, event)?;
+                    if let Some(batch) = batch_of(event).filter(|_| is_known) {
+                        changes.batches.fold_task(&self.connection, &self.path, &batch, event)?;
+                    }
+                }
+                Event::Batch(event) => changes.batches.fold(&self.connection, &self.path, event)?,
                 Event::Pool(_) | Event::Handler(_) => changes.others.push(event.clone()),
             }
         }
@@ -231,6 +241,7 @@ impl Writer {
                 store_subjects(&transaction, subjects)?;
             }
             requests.write(&transaction, &changes.requests)?;
+            changes.batches.store(&transaction)?;
             meta.store(&transaction)?;
             transaction.commit()?;
             Ok(meta)
@@ -245,7 +256,8 @@ impl Writer {
         Ok(())
     }
 
-    fn fold(&mut self, changes: &mut Changes, event: &TaskEvent) -> Result<(), StoreError> {
+    /// Returns false if the task is unknown: after a rebuild from a trimmed journal, its submission may be missing.
+    fn fold(&mut self, changes: &mut Changes, event: &TaskEvent) -> Result<bool, StoreError> {
         let task = match changes.tasks.entry_ref(&event.task) {
             EntryRef::Occupied(known) => known.into_mut(),
             EntryRef::Vacant(new) => {
@@ -264,7 +276,7 @@ impl Writer {
                 changes.rows += 1;
             }
             TaskChange::Deleted => {
-                let Some((seq, row)) = task.row.take() else { return Ok(()) };
+                let Some((seq, row)) = task.row.take() else { return Ok(task.deleted.is_some()) };
                 changes.rows -= 1;
                 let result = row.status.result.as_ref().map_or(0, |result| result.data.len());
                 changes.bytes = changes.bytes.saturating_sub(result);
@@ -279,15 +291,14 @@ impl Writer {
                 }
             }
             _ => {
-                // After a rebuild from a trimmed journal, the submission may be missing.
-                let Some((_, row)) = &mut task.row else { return Ok(()) };
+                let Some((_, row)) = &mut task.row else { return Ok(false) };
                 advance(&mut row.status, event);
                 if let Some(output) = output_of(event) {
                     row.outputs.push((event.attempt, output.clone()));
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The task of the event as last written.

@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use prost::Message;
 use prost::encoding::message;
 
+use super::batch::BatchEventRecord;
 use super::corruption::{Corruption, checksum};
 use super::handler::HandlerRecord;
 use super::pool::PoolRecord;
@@ -66,7 +67,7 @@ struct EventRecord {
     #[prost(uint64, tag = "20")]
     remote_fence: u64,
     /// What has changed, if not a task. Tags from 30 on.
-    #[prost(oneof = "SubjectRecord", tags = "30, 31")]
+    #[prost(oneof = "SubjectRecord", tags = "30, 31, 32")]
     subject: Option<SubjectRecord>,
 }
 
@@ -76,6 +77,8 @@ enum SubjectRecord {
     Pool(PoolRecord),
     #[prost(message, tag = "31")]
     Handler(HandlerRecord),
+    #[prost(message, tag = "32")]
+    Batch(BatchEventRecord),
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
@@ -206,6 +209,11 @@ impl<'a> Dictionary<'a> {
 fn event_record<'a>(event: &'a Event, at: u64, dictionary: &mut Dictionary<'a>) -> EventRecord {
     match event {
         Event::Task(event) => task_record(event, at, dictionary),
+        Event::Batch(event) => EventRecord {
+            at: event.at.0.wrapping_sub(at).cast_signed(),
+            subject: Some(SubjectRecord::Batch(event.into())),
+            ..EventRecord::default()
+        },
         Event::Pool(event) => EventRecord {
             at: event.at.0.wrapping_sub(at).cast_signed(),
             subject: Some(SubjectRecord::Pool(event.into())),
@@ -313,6 +321,7 @@ fn event_model(
     let time = Timestamp(at.wrapping_add_signed(record.at));
     match record.subject {
         Some(SubjectRecord::Pool(pool)) => pool.into_model(revision, time).map(Event::Pool),
+        Some(SubjectRecord::Batch(batch)) => batch.into_model(revision, time).map(Event::Batch),
         Some(SubjectRecord::Handler(handler)) => handler.into_model(revision, time).map(Event::Handler),
         None => task_model(revision, record, time, dictionary).map(Event::Task),
     }
@@ -339,7 +348,7 @@ fn task_model(
         Some(ChangeRecord::Submitted(submitted)) => {
             let options = submitted.options.map_or_else(|| Ok(Arc::clone(&options)), find)?;
             let spec = submitted.spec.ok_or_else(|| missing("task spec"))?;
-            TaskChange::Submitted { spec: Arc::new(spec.into_model(task.clone(), options, at)) }
+            TaskChange::Submitted { spec: Arc::new(spec.into_model(task.clone(), options, at)?) }
         }
         Some(other) => {
             let lease = match record.remote_fence {

@@ -3,6 +3,7 @@
 //! Values are encoded as Protocol Buffers, without a `.proto` file. A later version may add fields, which this
 //! version skips, and variants, which it rejects by name. A field number is never reused.
 
+mod batch;
 mod commit;
 mod corruption;
 mod fold;
@@ -13,6 +14,7 @@ mod task;
 mod trace;
 mod values;
 
+pub use batch::BatchRecord;
 pub use commit::{commit_checksum, decode_commit, encode_commit};
 pub use corruption::{Corruption, checksum};
 pub use fold::{advance, ended_attempt, fold, output_of, submitted};

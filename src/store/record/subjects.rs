@@ -1,4 +1,4 @@
-//! The state of everything but tasks: the last event of each subject.
+//! The state of pools and handlers: the last event of each.
 
 use prost::Message;
 
@@ -6,7 +6,7 @@ use super::commit::{decode_commit, encode_commit};
 use super::corruption::Corruption;
 use crate::model::{Event, Revision};
 
-/// The last event of each subject other than tasks, in the order in which the subjects appeared.
+/// The last event of each pool and handler, in the order in which the subjects appeared.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Subjects(Vec<Event>);
 
@@ -26,9 +26,9 @@ struct SubjectEventRecord {
 }
 
 impl Subjects {
-    /// Replaces the previous event of the same subject. Ignores events of tasks.
+    /// Replaces the previous event of the same subject. Ignores events of tasks and batches.
     pub fn apply(&mut self, event: &Event) {
-        if event.task().is_some() {
+        if matches!(event, Event::Task(_) | Event::Batch(_)) {
             return;
         }
         match self.0.iter_mut().find(|earlier| same_subject(earlier, event)) {

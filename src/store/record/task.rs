@@ -16,16 +16,30 @@ use crate::model::{
     SubmissionDigest, TaskExtras, TaskId, TaskOptions, TaskSpec, TaskState, TaskStatus, Timestamp,
 };
 
-fn name<T, E: Display>(text: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T, Corruption> {
+pub(super) fn name<T, E: Display>(text: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T, Corruption> {
     parse(text).map_err(|error| Corruption::new(format!("invalid name {text:?}: {error}")))
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct LabelRecord {
+pub(super) struct LabelRecord {
     #[prost(string, tag = "1")]
     key: String,
     #[prost(string, tag = "2")]
     value: String,
+}
+
+type Label = (Box<str>, Box<str>);
+
+impl From<&Label> for LabelRecord {
+    fn from((key, value): &Label) -> Self {
+        Self { key: key.to_string(), value: value.to_string() }
+    }
+}
+
+impl LabelRecord {
+    pub(super) fn into_model(self) -> Label {
+        (self.key.into(), self.value.into())
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -68,15 +82,13 @@ pub struct OptionsRecord {
 
 impl From<&TaskOptions> for OptionsRecord {
     fn from(options: &TaskOptions) -> Self {
-        let label =
-            |(key, value): &(Box<str>, Box<str>)| LabelRecord { key: key.to_string(), value: value.to_string() };
         Self {
             namespace: options.namespace.to_string(),
             handler: options.handler.to_string(),
             pool: options.pool.to_string(),
             priority: options.priority as u32,
             display_name: options.display_name.to_string(),
-            labels: options.labels.iter().map(label).collect(),
+            labels: options.labels.iter().map(Into::into).collect(),
             batch: options.batch.as_ref().map(ToString::to_string),
             timeout: nanos(options.timeout),
             attempts_max: options.retry.attempts_max,
@@ -100,7 +112,7 @@ impl OptionsRecord {
             pool: name(&self.pool, PoolName::parse)?,
             priority: variant("priority", self.priority, |number| Priority::from_index(number.into()))?,
             display_name: self.display_name.into(),
-            labels: self.labels.into_iter().map(|label| (label.key.into(), label.value.into())).collect(),
+            labels: self.labels.into_iter().map(LabelRecord::into_model).collect(),
             batch: self.batch.as_deref().map(|batch| name(batch, BatchId::parse)).transpose()?,
             timeout: Duration::from_nanos(self.timeout),
             retry: RetryPolicy {
@@ -149,6 +161,9 @@ pub struct SpecRecord {
     /// Digest of a submission with a request id. Older versions do not write it.
     #[prost(bytes = "vec", tag = "10")]
     request_digest: Vec<u8>,
+    /// The batch of which the task is the completion.
+    #[prost(string, optional, tag = "11")]
+    completes: Option<String>,
 }
 
 impl From<&Arc<TaskSpec>> for SpecRecord {
@@ -166,12 +181,18 @@ impl From<&Arc<TaskSpec>> for SpecRecord {
             delay: extras.delay.map(nanos),
             expires_after: extras.expires_after.map(nanos),
             request_digest: digest.map(|digest| digest.as_bytes().to_vec()).unwrap_or_default(),
+            completes: extras.completes.as_ref().map(ToString::to_string),
         }
     }
 }
 
 impl SpecRecord {
-    pub fn into_model(self, id: TaskId, options: Arc<TaskOptions>, submitted_at: Timestamp) -> TaskSpec {
+    pub fn into_model(
+        self,
+        id: TaskId,
+        options: Arc<TaskOptions>,
+        submitted_at: Timestamp,
+    ) -> Result<TaskSpec, Corruption> {
         let digest = SubmissionDigest::from_bytes(&self.request_digest);
         let until = |at: u64| Timestamp(at).since(submitted_at);
         let extras = TaskExtras {
@@ -180,8 +201,9 @@ impl SpecRecord {
             delay: self.delay.map(Duration::from_nanos).or(self.not_before.map(until)),
             expires_after: self.expires_after.map(Duration::from_nanos).or(self.expires_at.map(until)),
             trace: self.trace.map(|trace| Arc::new(trace.into_model())),
+            completes: self.completes.as_deref().map(|batch| name(batch, BatchId::parse)).transpose()?,
         };
-        TaskSpec { id, options, payload: Vec::from(self.payload).into(), extras: extras.boxed() }
+        Ok(TaskSpec { id, options, payload: Vec::from(self.payload).into(), extras: extras.boxed() })
     }
 }
 
@@ -328,7 +350,7 @@ mod tests {
         // not_before = 1,500, expires_at = 900.
         let record = SpecRecord::decode(&b"\x20\xdc\x0b\x28\x84\x07"[..]).unwrap();
         let id = TaskId::parse("t").unwrap();
-        let spec = record.into_model(id, Arc::new(fixtures::options(0)), Timestamp(1_000));
+        let spec = record.into_model(id, Arc::new(fixtures::options(0)), Timestamp(1_000)).unwrap();
         let extras = spec.extras();
         assert_eq!((extras.delay, extras.expires_after), (Some(Duration::from_micros(500)), Some(Duration::ZERO)));
     }
@@ -379,7 +401,7 @@ mod tests {
     fn a_spec_without_a_trace_has_the_older_format() {
         let id = TaskId::parse("t").unwrap();
         let record = SpecRecord::decode(WITHOUT_TRACE).unwrap();
-        let spec = record.into_model(id, Arc::new(fixtures::options(0)), Timestamp::ZERO);
+        let spec = record.into_model(id, Arc::new(fixtures::options(0)), Timestamp::ZERO).unwrap();
         let extras = spec.extras();
         assert_eq!((&spec.payload[..], &*extras.args, &extras.trace), (&b"abc"[..], &["-v".into()][..], &None));
         assert_eq!(SpecRecord::from(&Arc::new(spec)).encode_to_vec(), WITHOUT_TRACE);

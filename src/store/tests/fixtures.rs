@@ -193,6 +193,7 @@ impl History {
             delay: waits.then_some(Duration::from_hours(24)),
             expires_after: None,
             trace: (size % 4 == 1).then(|| Arc::new(trace(size))),
+            completes: None,
         };
         let spec = TaskSpec {
             id: task.clone(),

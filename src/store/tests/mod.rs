@@ -1,6 +1,7 @@
 //! Tests of the whole store.
 
 mod backup;
+mod batches;
 mod conformance;
 mod corruption;
 pub mod faulty;

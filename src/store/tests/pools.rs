@@ -28,11 +28,11 @@ fn update(revision: u64, pool: &str, size: usize) -> Event {
 fn sizes(events: &[Event]) -> Vec<(&str, usize)> {
     let size = |event: &Event| match event {
         Event::Pool(PoolEvent { change: PoolChange::Updated { set, .. }, .. }) => set.size,
-        Event::Task(_) | Event::Handler(_) => panic!("not an event of a pool"),
+        _ => panic!("not an event of a pool"),
     };
     let name = |event| match event {
         &Event::Pool(PoolEvent { ref pool, .. }) => pool.as_str(),
-        Event::Task(_) | Event::Handler(_) => panic!("not an event of a pool"),
+        _ => panic!("not an event of a pool"),
     };
     events.iter().map(|event| (name(event), size(event))).collect()
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use super::fixtures::History;
-use crate::model::{Event, RecoveredTask, Revision, Task, TaskId};
+use crate::model::{Batch, Event, RecoveredTask, Revision, Task, TaskId};
 use crate::store::error::StoreError;
 use crate::store::open::{Options, Store, open};
 use crate::store::page::PageSize;
@@ -33,6 +33,7 @@ pub(super) fn temp_dir() -> tempfile::TempDir {
 pub(super) struct Recovered {
     /// With payloads.
     pub(super) tasks: Vec<RecoveredTask>,
+    pub(super) batches: Vec<Batch>,
     /// The revision of the tasks.
     pub(super) revision: Revision,
     pub(super) events: Vec<Event>,
@@ -44,6 +45,10 @@ pub(super) struct Recovered {
 impl Recover for Recovered {
     fn begin(&mut self, revision: Revision, subjects: &[Event]) {
         *self = Self { revision, subjects: subjects.to_vec(), ..Self::default() };
+    }
+
+    fn restore_batch(&mut self, batch: Batch) {
+        self.batches.push(batch);
     }
 
     fn restore(&mut self, mut task: RecoveredTask, payload: &[u8]) {

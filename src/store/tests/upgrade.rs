@@ -11,7 +11,8 @@ use crate::store::backup::check;
 /// Makes the tables as the version before the index of kinds and states left them.
 fn remove_kinds(directory: &Path) {
     let tables = Connection::open(directory.join("projection.db")).unwrap();
-    let sql = "DROP TABLE task_states; DROP TABLE kinds; DROP TABLE requests; PRAGMA user_version = 2;
+    let sql =
+        "DROP TABLE task_states; DROP TABLE kinds; DROP TABLE requests; DROP TABLE batches; PRAGMA user_version = 2;
         CREATE INDEX tasks_seldom ON tasks(state) WHERE state IN (3, 5, 6);";
     tables.execute_batch(sql).unwrap();
 }

@@ -135,7 +135,7 @@ rows! {
     PROJECTION_LAG: "lineshaft.store.projection.lag", "{event}", Gauge, [],
         "Durable events that the projection does not contain yet.";
     MEMORY_USED: "lineshaft.memory.used", "By", UpDownCounter, ["part"],
-        "Memory that callers make the server hold: `requests`, `small_requests` that submit nothing, `payloads` and `attached` (arguments, labels, names and trace contexts) of unfinished tasks, `responses` that their callers have not taken, and `stream_reads` (what streams have read from the store).";
+        "Memory that callers make the server hold: `requests`, `small_requests` that submit nothing, `payloads` and `attached` (arguments, labels, names and trace contexts) of unfinished tasks, and batches, `responses` that their callers have not taken, and `stream_reads` (what streams have read from the store).";
     MEMORY_LIMIT: "lineshaft.memory.limit", "By", UpDownCounter, ["part"],
         "Limit of this memory. Beyond it requests, attached parts and responses are refused with MEMORY_FULL, payloads are left to the store, and streams wait.";
     WATCHERS: "lineshaft.watch.subscriber.count", "{subscriber}", UpDownCounter, [],

@@ -17,9 +17,9 @@ mod unread_responses;
 use std::process::{Command, Output};
 
 use lineshaft::proto::v1::{
-    handler_service_client::HandlerServiceClient, pool_service_client::PoolServiceClient,
-    system_service_client::SystemServiceClient, task_service_client::TaskServiceClient,
-    worker_service_client::WorkerServiceClient,
+    batch_service_client::BatchServiceClient, handler_service_client::HandlerServiceClient,
+    pool_service_client::PoolServiceClient, system_service_client::SystemServiceClient,
+    task_service_client::TaskServiceClient, worker_service_client::WorkerServiceClient,
 };
 use tempfile::TempDir;
 use tonic::service::Interceptor;
@@ -115,6 +115,10 @@ impl Caller {
 
     fn tasks(&self) -> TaskServiceClient<Transport> {
         TaskServiceClient::new(self.transport.clone())
+    }
+
+    fn batches(&self) -> BatchServiceClient<Transport> {
+        BatchServiceClient::new(self.transport.clone())
     }
 
     fn pools(&self) -> PoolServiceClient<Transport> {

@@ -252,3 +252,50 @@ async fn data_of_all_tenants_requires_a_role_in_all_namespaces() {
     );
     drop(server.log());
 }
+
+#[tokio::test]
+async fn a_batch_of_another_tenant_does_not_exist() {
+    let tenants = tenants().await;
+    let (a, b) = (&tenants.a, &tenants.b);
+    let tasks = || vec![task("io", "3600")];
+    let named = v1::BatchSubmitTasksRequest { tasks: tasks(), batch_id: "nightly".into() };
+    let named = a.tasks().batch_submit_tasks(named).await.unwrap().into_inner().batch_id;
+    let generated = v1::BatchSubmitTasksRequest { tasks: tasks(), batch_id: String::new() };
+    let generated = a.tasks().batch_submit_tasks(generated).await.unwrap().into_inner().batch_id;
+    assert_eq!(named, "team-a/nightly");
+    let get = async |caller: &Caller, id: &str| {
+        let got = caller.batches().get_batch(v1::GetBatchRequest { batch_id: id.into() }).await;
+        got.map(|response| response.into_inner().batch.unwrap())
+    };
+    for id in [&*named, "nightly", &generated] {
+        assert_eq!(get(a, id).await.unwrap().namespace, "team-a", "{id}");
+    }
+    assert_eq!(get(&tenants.all, &generated).await.unwrap().batch_id, generated);
+    for id in [&*named, &generated, UNKNOWN, "nightly"] {
+        assert_eq!(reason(&get(b, id).await.unwrap_err()), "BATCH_NOT_FOUND", "{id}");
+        let batch_id = id.to_owned();
+        let close = v1::CloseBatchRequest { batch_id: batch_id.clone() };
+        let cancel = v1::CancelBatchRequest { batch_id: batch_id.clone(), ..Default::default() };
+        let delete = v1::DeleteBatchRequest { batch_id: batch_id.clone() };
+        let wait = v1::WaitBatchRequest { batch_id: batch_id.clone(), timeout: None };
+        let watch = v1::WatchBatchRequest { batch_id, interval: None };
+        for refused in [
+            b.batches().close_batch(close).await.unwrap_err(),
+            b.batches().cancel_batch(cancel).await.unwrap_err(),
+            b.batches().delete_batch(delete).await.unwrap_err(),
+            b.batches().wait_batch(wait).await.unwrap_err(),
+            b.batches().watch_batch(watch).await.unwrap_err(),
+        ] {
+            assert_eq!((refused.code(), reason(&refused).as_str()), (Code::NotFound, "BATCH_NOT_FOUND"), "{id}");
+        }
+    }
+    let listed = b.batches().list_batches(v1::ListBatchesRequest::default()).await.unwrap().into_inner();
+    assert_eq!(listed.batches, []);
+    // Both can have a batch of the same name.
+    let own = v1::CreateBatchRequest { batch_id: "nightly".into(), ..Default::default() };
+    assert!(!b.batches().create_batch(own).await.unwrap().into_inner().duplicate);
+    let foreign = v1::CreateBatchRequest { namespace: "team-a".into(), ..Default::default() };
+    assert_eq!(b.batches().create_batch(foreign).await.unwrap_err().code(), Code::PermissionDenied);
+    let joining = v1::SubmitTaskRequest { batch_id: generated, ..noop() };
+    assert_eq!(reason(&submit(b, joining).await.unwrap_err()), "BATCH_NOT_FOUND");
+}

@@ -1,6 +1,6 @@
 //! TaskService: submit, run, read, watch, cancel and delete tasks.
 
-mod cancel;
+pub(super) mod cancel;
 mod list;
 mod output;
 mod send_span;
@@ -21,6 +21,8 @@ use crate::api::status::into_status;
 use crate::model::{Role, limits};
 use crate::proto::v1::{self, task_service_server::TaskService};
 use crate::scheduler::Handle;
+
+pub(super) use submit::Converter;
 
 pub struct Tasks {
     handle: Handle,

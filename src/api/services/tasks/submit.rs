@@ -11,7 +11,7 @@ use crate::api::convert::submit::{self, SubmitContext, SubmitError};
 use crate::api::convert::{InvalidFields, MessagePath, task};
 use crate::api::status::{self, into_status};
 use crate::model::{
-    BatchId, Catalog, Coded, Durability, ResumeToken, Revision, StoreId, TaskId, TaskSpec, TaskState, limits,
+    BatchRef, Catalog, Coded, Durability, ResumeToken, Revision, StoreId, TaskId, TaskSpec, TaskState, limits,
 };
 use crate::proto::v1;
 use crate::scheduler::{Accepted, Handle, Internal, Refusal, Submitted};
@@ -66,7 +66,7 @@ pub struct Converter<'a> {
 }
 
 impl<'a> Converter<'a> {
-    pub fn new(handle: &'a Handle, caller: &'a Caller, batch: Option<&'a BatchId>) -> Self {
+    pub fn new(handle: &'a Handle, caller: &'a Caller, batch: Option<&'a BatchRef>) -> Self {
         let context = SubmitContext {
             new_id: Handle::new_task_id,
             now: handle.now(),
@@ -135,7 +135,7 @@ pub async fn one(
     caller: &Caller,
 ) -> Result<SubmittedTask, Status> {
     let spec = Converter::new(handle, caller, None).convert(request, path).map_err(into_status)?;
-    let submitted = submit(handle, vec![spec], caller).await?;
+    let submitted = submit(handle, vec![spec], caller, false).await?;
     SubmittedTask::new(submitted, handle.store_id()).map_err(into_status)
 }
 
@@ -147,8 +147,8 @@ pub async fn batch(
 ) -> Result<v1::BatchSubmitTasksResponse, Status> {
     let mut invalid = InvalidFields::default();
     let batch = match request.batch_id.as_str() {
-        "" => invalid.parsed("batch_id", BatchId::parse(&Handle::new_task_id().to_string())),
-        text => invalid.parsed("batch_id", BatchId::parse(text)),
+        "" => invalid.parsed("batch_id", BatchRef::parse(&Handle::new_task_id().to_string())),
+        text => invalid.parsed("batch_id", BatchRef::parse(text)),
     };
     if request.tasks.is_empty() {
         invalid.add("tasks", "must not be empty");
@@ -156,13 +156,14 @@ pub async fn batch(
     invalid.check_length("tasks", request.tasks.len(), limits::BATCH_TASKS_MAX, "tasks");
     invalid.check().map_err(into_status)?;
     let specs = batch_specs(handle, request.tasks, batch.as_ref(), caller).map_err(into_status)?;
-    let submitted = submit(handle, specs, caller).await?;
+    let key = common_batch(&specs).or_else(|| batch.as_ref().map(ToString::to_string));
+    let submitted = submit(handle, specs, caller, true).await?;
     let is_repeated = submitted.accepted.iter().all(|accepted| accepted.duplicate);
-    let batch = if is_repeated { first_batch(handle, &submitted.accepted).await.or(batch) } else { batch };
+    let batch_id = if is_repeated { first_batch(handle, &submitted.accepted).await.or(key) } else { key };
     let duplicates = submitted.accepted.iter().map(|accepted| accepted.duplicate);
     let has_duplicates = duplicates.clone().any(|duplicate| duplicate);
     Ok(v1::BatchSubmitTasksResponse {
-        batch_id: batch.as_ref().map(ToString::to_string).unwrap_or_default(),
+        batch_id: batch_id.unwrap_or_default(),
         task_ids: submitted.accepted.iter().map(|accepted| accepted.id.to_string()).collect(),
         revision: submitted.revision.0,
         durability: task::durability(submitted.durability),
@@ -172,16 +173,23 @@ pub async fn batch(
 }
 
 /// The batch of tasks that were all submitted before; `None` if they were deleted, had none, or the store cannot be read.
-async fn first_batch(handle: &Handle, repeated: &[Accepted]) -> Option<BatchId> {
+async fn first_batch(handle: &Handle, repeated: &[Accepted]) -> Option<String> {
     let present = repeated.iter().find(|accepted| accepted.state.is_some())?;
-    handle.get(&present.id).await.ok()?.task.spec.options.batch.clone()
+    let task = handle.get(&present.id).await.ok()?.task;
+    Some(task::batch_id(&task.spec.options)).filter(|id| !id.is_empty())
+}
+
+/// The batch of the tasks; `None` if they are of several namespaces, each of which has a batch of its own.
+fn common_batch(specs: &[TaskSpec]) -> Option<String> {
+    let first = &specs.first()?.options;
+    specs.iter().all(|spec| spec.options.namespace == first.namespace).then(|| task::batch_id(first))
 }
 
 /// Converts all tasks of a batch, or returns the invalid fields of all of them.
 fn batch_specs(
     handle: &Handle,
     requests: Vec<v1::SubmitTaskRequest>,
-    batch: Option<&BatchId>,
+    batch: Option<&BatchRef>,
     caller: &Caller,
 ) -> Result<Vec<TaskSpec>, SubmitError> {
     let mut converter = Converter::new(handle, caller, batch);
@@ -200,14 +208,20 @@ fn batch_specs(
     other_error.map_or(Ok(specs), Err)
 }
 
-/// Submits all of these tasks, or none, and waits until they are durable.
-async fn submit(handle: &Handle, mut specs: Vec<TaskSpec>, caller: &Caller) -> Result<Submitted, Status> {
+/// Submits all of these tasks, or none, and waits until they are durable. `creates_batch`: whether a batch that does not
+/// exist is created.
+async fn submit(
+    handle: &Handle,
+    mut specs: Vec<TaskSpec>,
+    caller: &Caller,
+    creates_batch: bool,
+) -> Result<Submitted, Status> {
     let reservation = match authorize(handle, caller, &specs).await.map_err(|error| status::to_status(&*error))? {
         Authorized::Submit(reservation) => reservation,
         Authorized::Repeated(submitted) => return Ok(submitted),
     };
     let span = SendSpan::start(&mut specs, handle.now());
-    let sent = handle.submit(specs);
+    let sent = handle.submit_all(specs, creates_batch);
     let submitted: Result<_, Refusal> = match reservation {
         None => sent.await,
         Some(reservation) => {

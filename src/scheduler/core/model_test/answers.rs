@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
-    CancelRequest, HandlerName, Namespace, PoolName, PoolSettings, Priority, Registration, Revision, TaskId, TaskState,
-    Timestamp,
+    Batch, CancelRequest, HandlerName, Namespace, PoolName, PoolSettings, Priority, Registration, Revision, TaskId,
+    TaskState, Timestamp,
 };
 
 use super::super::holds::Holds;
@@ -27,6 +27,8 @@ pub struct Answers {
     /// Finished tasks in the order in which the retention deletes them.
     finished: BTreeMap<Namespace, Vec<TaskId>>,
     registered: BTreeMap<HandlerName, Registration>,
+    /// In the order of creation.
+    batches: Vec<Batch>,
     attached_bytes: u64,
     /// Of finished tasks, in the store.
     retained_bytes: u64,
@@ -62,6 +64,7 @@ impl Answers {
         assert_eq!(self.queues, other.queues, "{what}: order of the queues");
         assert_eq!(self.timers, other.timers, "{what}: timers");
         assert_eq!(self.finished, other.finished, "{what}: order of the retention");
+        assert_eq!(self.batches, other.batches, "{what}: batches");
         assert_eq!(self.suspects, other.suspects, "{what}: suspects");
         assert_eq!(self, other, "{what}");
     }
@@ -99,7 +102,8 @@ impl Answers {
             timers,
             finished: finished(core),
             registered: core.registered.clone(),
-            attached_bytes: core.attached_bytes,
+            batches: core.batches.iter().cloned().collect(),
+            attached_bytes: core.attached_in_memory(),
             retained_bytes: core.retained_bytes(),
             suspects: suspects.filter_map(|suspect| id(suspect.index)).collect(),
         }

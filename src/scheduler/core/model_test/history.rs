@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    Event, FailureReason, HandlerName, InterruptCause, Lease, Namespace, Output, PoolChange, PoolName, PoolSettings,
-    Priority, RequestRetention, Retention, Revision, TaskChange, TaskEvent, TaskFilter, TaskId, TaskSpec, TaskState,
-    Timestamp,
+    BatchKey, Event, FailureReason, HandlerName, InterruptCause, Lease, Namespace, Output, PoolChange, PoolName,
+    PoolSettings, Priority, RequestRetention, Retention, Revision, TaskChange, TaskEvent, TaskFilter, TaskId, TaskSpec,
+    TaskState, Timestamp,
 };
 
+use super::batches::KnownBatch;
 use super::cores::{CRASHES_MAX, is_remote_name};
 
 pub const RETENTION: Retention = Retention {
@@ -112,6 +113,7 @@ pub struct History {
     pub deleted: BTreeSet<Revision>,
     /// Settings of pools that were changed while the server ran.
     pub pools: BTreeMap<PoolName, PoolSettings>,
+    pub batches: BTreeMap<BatchKey, KnownBatch>,
     pub revision: Revision,
     pub start: Start,
 }
@@ -129,8 +131,11 @@ impl History {
                 self.pools.insert(event.pool.clone(), set);
                 return;
             }
+            Event::Batch(event) => return self.observe_batch(event),
             Event::Handler(_) => return,
         };
+        let submission = self.tasks.get(&event.task).map_or(event.revision, |task| task.submission);
+        self.observe_in_batch(event, submission);
         match &event.change {
             TaskChange::Submitted { spec } => self.submitted(event, spec),
             TaskChange::Deleted => {

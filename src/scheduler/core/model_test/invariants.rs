@@ -26,6 +26,7 @@ pub fn check(world: &World) {
     pools_have_the_settings_of_their_last_change(world);
     the_retention_has_the_order_of_the_ends(world);
     memory_is_bounded(world);
+    super::batches::check(world);
 }
 
 fn the_core_and_the_events_agree(world: &World) {
@@ -177,5 +178,6 @@ fn the_retention_has_the_order_of_the_ends(world: &World) {
 
 fn memory_is_bounded(world: &World) {
     assert!(world.core.payload_bytes <= PAYLOAD_BYTES_MAX, "{} bytes of payloads", world.core.payload_bytes);
-    assert!(world.core.attached_bytes <= ATTACHED_BYTES_MAX, "{} bytes of arguments", world.core.attached_bytes);
+    let attached = world.core.attached_in_memory();
+    assert!(attached <= ATTACHED_BYTES_MAX, "{attached} bytes of batches, arguments and the like");
 }

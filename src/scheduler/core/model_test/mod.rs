@@ -5,6 +5,7 @@
 use proptest::prelude::*;
 
 mod answers;
+mod batches;
 mod cores;
 mod history;
 mod invariants;

@@ -62,6 +62,7 @@ impl World {
         assert_eq!(from_rows.1.events, from_journal.1.events, "a restart decides the same, whatever it reads");
         assert_eq!(adoptions(&from_rows.1), adoptions(&from_journal.1), "attempts that go on");
         let [by_journal, by_rows] = cores;
+        self.batch_cancels = by_journal.unfinished_cancels().into();
         // Tickets are those of one core: they contain indices of its table.
         (self.core, self.out) = if restart.from_rows { (by_rows, from_rows.1) } else { (by_journal, from_journal.1) };
         for (index, pool) in self.pools.iter_mut().enumerate() {

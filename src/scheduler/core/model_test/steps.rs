@@ -70,6 +70,17 @@ pub enum Step {
         pool: usize,
         worker: usize,
     },
+    CreateBatch {
+        key: (usize, u8),
+        open: bool,
+        completion: Option<NewTask>,
+    },
+    CloseBatch(usize, u8),
+    CancelBatch {
+        key: (usize, u8),
+        force: bool,
+    },
+    DeleteBatch(usize, u8),
     Sweep {
         spare: usize,
     },
@@ -81,6 +92,7 @@ pub enum Step {
 #[derive(Clone, Debug)]
 pub struct NewTask {
     pub id: u8,
+    pub batch: Option<u8>,
     pub namespace: usize,
     pub pool: usize,
     /// In a remote pool.
@@ -121,15 +133,17 @@ pub struct Restart {
 pub fn step() -> impl Strategy<Value = (Step, bool)> {
     let payload = prop_oneof![3 => 0..40_usize, 1 => 200..700_usize];
     let new = (
-        (0..14_u8, 0..3_usize, 0..POOLS.len(), 0..4_usize, 0..HANDLERS),
+        ((0..14_u8, proptest::option::of(0..2_u8)), 0..3_usize, 0..POOLS.len(), 0..4_usize, 0..HANDLERS),
         (prop_oneof![4 => Just(0_u64), 1 => 1..2_000_u64], proptest::option::weighted(0.15, 1..3_000_u64)),
         (prop::bool::weighted(0.1), proptest::option::weighted(0.2, 0..4_u8)),
         (payload, prop_oneof![4 => Just(0_usize), 1 => 200..600_usize], 0..3_u64),
     );
     let new = new.prop_map(|(named, (delay_ms, expires_ms), (once, request_id), rest)| {
-        let ((id, namespace, pool, priority, handler), (payload_bytes, argument_bytes, back_off_s)) = (named, rest);
+        let (((id, batch), namespace, pool, priority, handler), (payload_bytes, argument_bytes, back_off_s)) =
+            (named, rest);
         NewTask {
             id,
+            batch,
             namespace,
             pool,
             handler,
@@ -154,8 +168,14 @@ pub fn step() -> impl Strategy<Value = (Step, bool)> {
         .prop_map(|(clean, from_rows, projected, clock_ms)| Restart { clean, from_rows, projected, clock_ms });
     let handlers = prop::collection::vec(0..HANDLERS, 1..3);
     let remote = || LOCAL_POOLS..POOLS.len();
+    let batch = || (0..3_usize, 0..2_u8);
     let step = prop_oneof![
-        10 => prop::collection::vec(new, 1..4).prop_map(Step::Submit),
+        10 => prop::collection::vec(new.clone(), 1..4).prop_map(Step::Submit),
+        3 => (batch(), any::<bool>(), proptest::option::of(new))
+            .prop_map(|(key, open, completion)| Step::CreateBatch { key, open, completion }),
+        1 => batch().prop_map(|(namespace, batch)| Step::CloseBatch(namespace, batch)),
+        1 => (batch(), any::<bool>()).prop_map(|(key, force)| Step::CancelBatch { key, force }),
+        1 => batch().prop_map(|(namespace, batch)| Step::DeleteBatch(namespace, batch)),
         1 => any::<usize>().prop_map(|pick| Step::Repeat { pick }),
         16 => (0..POOLS.len(), 0..WORKERS, prop::bool::weighted(0.8))
             .prop_map(|(pool, worker, report)| Step::Claim { pool, worker, report }),

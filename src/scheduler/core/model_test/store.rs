@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::model::{
-    Event, Namespace, PoolName, RecoveredTask, Revision, Task, TaskFilter, TaskId, TaskState, Timestamp,
+    Batch, Event, Namespace, PoolName, RecoveredTask, Revision, Task, TaskFilter, TaskId, TaskState, Timestamp,
 };
 use crate::store::{self, Commit, Options, PageSize, Recover, Store};
 
@@ -20,6 +20,10 @@ struct Received(Core);
 impl Recover for Received {
     fn begin(&mut self, revision: Revision, subjects: &[Event]) {
         self.0 = begin_core(revision, subjects);
+    }
+
+    fn restore_batch(&mut self, batch: Batch) {
+        self.0.restore_batch(batch);
     }
 
     fn restore(&mut self, task: RecoveredTask, payload: &[u8]) {

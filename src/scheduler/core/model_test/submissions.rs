@@ -11,6 +11,7 @@ use crate::scheduler::refusal::{Refusal, TaskExists};
 
 use super::super::tests::spec;
 use super::super::{StoredIds, Submission, Submitted, Undecided, Verdict};
+use super::batches::batch_id;
 use super::cores::{handler_name, is_remote, pool_name};
 use super::steps::NewTask;
 use super::world::World;
@@ -24,6 +25,7 @@ impl World {
             pool: pool_name(task.pool),
             handler: if is_remote(task.pool) { handler_name(task.handler) } else { basis.options.handler.clone() },
             at_most_once: task.once,
+            batch: task.batch.map(batch_id),
             retry: RetryPolicy { delay: Duration::from_secs(task.back_off_s), ..basis.options.retry.clone() },
             ..(*basis.options).clone()
         };
@@ -59,12 +61,15 @@ impl World {
                 _ => None,
             })
         };
+        let creates_batch = specs.len() > 1;
         let requests = specs.iter().enumerate().filter_map(|(index, spec)| Some((index, found(spec)?))).collect();
         let revision = self.journal.last().map_or(Revision(0), Event::revision);
         Submission {
             specs,
             stored: Some(Box::new(StoredIds { revision, requests, repeated: Vec::new() })),
             repeats_only: false,
+            // As BatchSubmitTasks, which submits several tasks.
+            creates_batch,
         }
     }
 

@@ -1,12 +1,13 @@
 //! A server around the core: its state, and what a turn of the service does. The other files have what each step does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::model::{Event, Namespace, Revision, TaskFilter, TaskId, TaskSpec, TaskState, Timestamp};
 use crate::pool::Ticket;
 
-use super::super::{Core, Decisions, Deletion, Dispatch, PoolUpdate};
+use super::super::{BatchCancel, Core, Decisions, Deletion, Dispatch, PoolUpdate};
+use super::batches::batch_key;
 use super::cores::{POOLS, handler_name, is_remote, new_core, pool_name};
 use super::history::{Cause, History};
 use super::pools::{
@@ -33,6 +34,7 @@ pub struct World {
     pub out: Decisions,
     pub specs: Vec<TaskSpec>,
     pub deletion: Option<(Deletion, TaskFilter, Revision)>,
+    pub batch_cancels: VecDeque<BatchCancel>,
     pub epoch: u64,
     /// Attempts that were live when a server ended.
     pub lost: Vec<Ticket>,
@@ -69,6 +71,7 @@ impl World {
             out: Decisions::default(),
             specs: Vec::new(),
             deletion: None,
+            batch_cancels: VecDeque::new(),
             epoch: 1,
             lost: Vec::new(),
             unsettled: Vec::new(),
@@ -93,6 +96,7 @@ impl World {
         self.core.advance(self.at(), &mut self.out);
         self.answer_recalls();
         self.observe(&Cause::Input);
+        self.continue_batch_cancels();
         self.continue_deletion();
         self.core.dispatch(&mut self.out);
         self.reports_of_lost_attempts_change_nothing();
@@ -140,6 +144,14 @@ impl World {
                 return cause;
             }
             Step::Delete(what) => self.begin_deletion(what),
+            Step::CreateBatch { key: (namespace, batch), open, completion } => {
+                self.create_batch(batch_key(namespace, batch), open, completion.as_ref());
+            }
+            Step::CloseBatch(namespace, batch) => self.close_batch(&batch_key(namespace, batch)),
+            Step::CancelBatch { key: (namespace, batch), force } => {
+                self.cancel_batch(&batch_key(namespace, batch), force);
+            }
+            Step::DeleteBatch(namespace, batch) => self.delete_batch(&batch_key(namespace, batch)),
             Step::Restart(restart) => return self.restart(restart),
         }
         Cause::Input
@@ -224,7 +236,11 @@ impl World {
             Deleted::Id(n) => filter.ids = vec![TaskId::parse(&format!("t{n}")).unwrap()],
             Deleted::Completed => filter.states = vec![TaskState::Completed],
         }
-        self.deletion = Some((self.core.begin_deletion(filter.clone()), filter, self.core.revision()));
+        self.delete(self.core.begin_deletion(filter.clone()), filter);
+    }
+
+    pub fn delete(&mut self, deletion: Deletion, filter: TaskFilter) {
+        self.deletion = Some((deletion, filter, self.core.revision()));
     }
 
     fn continue_deletion(&mut self) {
@@ -245,6 +261,7 @@ impl World {
                 self.execute(Step::Connect { pool, worker: 0, handlers, slots: 1, keeps: true }, true);
             }
         }
+        self.close_batches();
         for _ in 0..2_000 {
             if self.live.tasks.values().all(|task| task.state.is_terminal()) {
                 return;

@@ -43,6 +43,7 @@ export interface SubmitTaskRequest {
   namespace: string;
   expiresAfter: Duration | undefined;
   traceMode: TraceMode;
+  batchId: string;
 }
 
 export interface SubmitTaskRequest_LabelsEntry {
@@ -224,6 +225,7 @@ function createBaseSubmitTaskRequest(): SubmitTaskRequest {
     namespace: "",
     expiresAfter: undefined,
     traceMode: 0,
+    batchId: "",
   };
 }
 
@@ -279,6 +281,9 @@ export const SubmitTaskRequest: MessageFns<SubmitTaskRequest> = {
     }
     if (message.traceMode !== 0) {
       writer.uint32(136).int32(message.traceMode);
+    }
+    if (message.batchId !== "") {
+      writer.uint32(146).string(message.batchId);
     }
     return writer;
   },
@@ -435,6 +440,14 @@ export const SubmitTaskRequest: MessageFns<SubmitTaskRequest> = {
             message.traceMode = reader.int32() as any;
             continue;
           }
+          case 18: {
+            if (tag !== 146) {
+              break;
+            }
+
+            message.batchId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -487,6 +500,7 @@ export const SubmitTaskRequest: MessageFns<SubmitTaskRequest> = {
       ? Duration.fromPartial(object.expiresAfter)
       : undefined;
     message.traceMode = object.traceMode ?? 0;
+    message.batchId = object.batchId ?? "";
     return message;
   },
 };
