@@ -174,27 +174,10 @@ async fn measure_times(mut events: TaskEvents, count: u64) -> Result<(Samples, S
     Ok((start, end))
 }
 
-/// Cancels running computations, one after the other. The times are those of the cancel receipts.
+/// Cancels running computations, one after the other.
 pub async fn cancel(settings: &Settings, report: &mut Report) -> Result<()> {
     let server = Server::start(settings).await?;
-    let mut client = server.client().await?;
-    let filter = TaskFilter { handler: "compute".to_owned(), ..TaskFilter::default() };
-    let mut events = watch(server.client().await?, filter).await?;
-    let (mut stop, mut received) = (Samples::new(), Samples::new());
-    for _ in 0..if settings.quick { 20 } else { 200 } {
-        let id = submit(&mut client, server::endless_task()).await?;
-        wait_for_event(&mut events, &id, |event| event.state() == TaskState::Running).await?;
-        let started = Instant::now();
-        client.cancel_task(CancelTaskRequest { task_id: id.clone(), ..CancelTaskRequest::default() }).await?;
-        let end = wait_for_event(&mut events, &id, |event| event.state() == TaskState::Cancelled).await?;
-        received.record(1, started.elapsed());
-        let receipt = end.cancel.ok_or("a cancelled task has no receipt")?;
-        if receipt.method() != StopMethod::Token {
-            return Err(format!("a computation was stopped by {}", receipt.method().as_str_name()).into());
-        }
-        let micros = unix_micros(receipt.stopped_at.as_ref()) - unix_micros(receipt.requested_at.as_ref());
-        stop.record(1, Duration::from_micros(u64::try_from(micros)?));
-    }
+    let Stops { stop, received } = cancel_tasks(settings, &server, &server::endless_task(), StopMethod::Token).await?;
     let row = |what: &str, value| Row::new("cancel", what, value, "ms");
     report.add(row("computation, cancel → stopped, p50", stop.millis(0.5)).lower_is_better());
     report.add(row("computation, cancel → stopped, maximum", stop.millis(1.0)).at_most(10.0));
@@ -202,6 +185,42 @@ pub async fn cancel(settings: &Settings, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-async fn submit(client: &mut TaskClient, task: SubmitTaskRequest) -> Result<String> {
+/// The times of cancels.
+pub struct Stops {
+    /// From the accepted request to the end of the work, as in the receipt.
+    pub stop: Samples,
+    /// From the call to the event that a watch receives.
+    pub received: Samples,
+}
+
+/// Starts tasks and cancels them, one after the other.
+pub async fn cancel_tasks(
+    settings: &Settings,
+    server: &Server,
+    task: &SubmitTaskRequest,
+    method: StopMethod,
+) -> Result<Stops> {
+    let mut client = server.client().await?;
+    let filter = TaskFilter { handler: task.handler.clone(), ..TaskFilter::default() };
+    let mut events = watch(server.client().await?, filter).await?;
+    let (mut stop, mut received) = (Samples::new(), Samples::new());
+    for _ in 0..if settings.quick { 20 } else { 200 } {
+        let id = submit(&mut client, task.clone()).await?;
+        wait_for_event(&mut events, &id, |event| event.state() == TaskState::Running).await?;
+        let started = Instant::now();
+        client.cancel_task(CancelTaskRequest { task_id: id.clone(), ..CancelTaskRequest::default() }).await?;
+        let end = wait_for_event(&mut events, &id, |event| event.state() == TaskState::Cancelled).await?;
+        received.record(1, started.elapsed());
+        let receipt = end.cancel.ok_or("a cancelled task has no receipt")?;
+        if receipt.method() != method {
+            return Err(format!("a task was stopped by {}", receipt.method().as_str_name()).into());
+        }
+        let micros = unix_micros(receipt.stopped_at.as_ref()) - unix_micros(receipt.requested_at.as_ref());
+        stop.record(1, Duration::from_micros(u64::try_from(micros)?));
+    }
+    Ok(Stops { stop, received })
+}
+
+pub async fn submit(client: &mut TaskClient, task: SubmitTaskRequest) -> Result<String> {
     Ok(client.submit_task(task).await?.into_inner().task_id)
 }

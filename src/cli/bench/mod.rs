@@ -27,6 +27,8 @@ mod server;
 mod settings;
 mod submit;
 mod telemetry;
+#[cfg(feature = "wasm")]
+mod wasm;
 
 use crate::cli::signals::interrupted;
 use report::Report;
@@ -75,6 +77,9 @@ enum Scenario {
     Process,
     /// Tasks that call a service compared with a client that calls it
     Http,
+    /// WebAssembly guests: many at once beside bare wasmtime, and the time to stop one
+    #[cfg(feature = "wasm")]
+    Wasm,
     /// No-op tasks in a remote worker: one at a time, and many at once
     Remote,
     /// Events for 50 watches of the same tasks
@@ -89,7 +94,7 @@ enum Scenario {
     Telemetry,
 }
 
-const ALL: [Scenario; 14] = [
+const ALL: &[Scenario] = &[
     Scenario::SubmitUnary,
     Scenario::SubmitBatch,
     Scenario::SubmitStream,
@@ -98,6 +103,8 @@ const ALL: [Scenario; 14] = [
     Scenario::OpenLoop,
     Scenario::Process,
     Scenario::Http,
+    #[cfg(feature = "wasm")]
+    Scenario::Wasm,
     Scenario::Remote,
     Scenario::WatchFanOut,
     Scenario::Memory,
@@ -170,6 +177,8 @@ async fn measure(scenario: Scenario, settings: &Settings, report: &mut Report) -
         Scenario::Cancel => latency::cancel(settings, report).await,
         Scenario::Process => process::run(settings, report).await,
         Scenario::Http => http::run(settings, report).await,
+        #[cfg(feature = "wasm")]
+        Scenario::Wasm => wasm::run(settings, report).await,
         Scenario::Remote => remote::run(settings, report).await,
         Scenario::Memory => memory::run(settings, report).await,
         Scenario::Restart => restart::run(settings, report).await,
