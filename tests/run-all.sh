@@ -65,6 +65,9 @@ tests/clients/run.sh
 step "Helm chart and image"
 tests/helm/run.sh
 
+step "WebAssembly guests in C and Go"
+tests/wasm/run.sh
+
 step "dashboard"
 tests/ui/run.sh
 

@@ -1,0 +1,3 @@
+module lineshaft.example/guest
+
+go 1.24
