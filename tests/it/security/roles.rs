@@ -72,7 +72,7 @@ async fn every_rpc_requires_a_valid_token() {
 }
 
 /// The calls that each role may make. A copy of the permission table, so that a change of the table is noticed.
-const VIEWER: [&str; 9] = [
+const VIEWER: [&str; 13] = [
     "GetTask",
     "ListTasks",
     "WaitTask",
@@ -82,9 +82,22 @@ const VIEWER: [&str; 9] = [
     "GetPool",
     "ListHandlers",
     "GetHandler",
+    "GetBatch",
+    "ListBatches",
+    "WatchBatch",
+    "WaitBatch",
 ];
-const SUBMITTER: [&str; 5] = ["SubmitTask", "BatchSubmitTasks", "SubmitTasks", "RunTask", "CancelTask"];
-const OPERATOR: [&str; 1] = ["DeleteTasks"];
+const SUBMITTER: [&str; 8] = [
+    "SubmitTask",
+    "BatchSubmitTasks",
+    "SubmitTasks",
+    "RunTask",
+    "CancelTask",
+    "CreateBatch",
+    "CloseBatch",
+    "CancelBatch",
+];
+const OPERATOR: [&str; 2] = ["DeleteTasks", "DeleteBatch"];
 const WORKER: [&str; 1] = ["Work"];
 const VIEWER_EVERYWHERE: [&str; 4] = ["GetPoolMetrics", "StreamPoolMetrics", "ListWorkers", "GetSystemHealth"];
 const OPERATOR_EVERYWHERE: [&str; 2] = ["UpdatePool", "ResetPoolCounters"];
