@@ -1,5 +1,6 @@
 //! Client commands, and `demo` and `bench`, which start a temporary server. All of them use the public contract only.
 
+mod batch;
 pub mod bench;
 mod client;
 mod complete;
@@ -11,6 +12,7 @@ mod error;
 mod format;
 mod handler;
 mod hints;
+mod map;
 mod options;
 pub mod output;
 mod pool;
@@ -45,6 +47,14 @@ pub enum Command {
     /// Submit, watch and cancel tasks
     #[command(subcommand)]
     Task(task::Command),
+    /// Create, follow, cancel and delete batches of tasks
+    #[command(subcommand)]
+    Batch(batch::Command),
+    /// Run a handler on each line of the input and print the results
+    ///
+    /// The tasks are a batch. A task that does not complete prints an empty line, and its failure on stderr; the exit code is
+    /// then 1. After Ctrl-C the tasks continue, and the printed command continues to print their results.
+    Map(map::MapArgs),
     /// List and change pools
     #[command(subcommand)]
     Pool(pool::Command),
@@ -73,6 +83,8 @@ pub async fn run(command: Command, options: GlobalOptions) -> ExitCode {
         let printer = Printer::new(&options);
         match command {
             Command::Task(command) => task::run(command, client, printer).await,
+            Command::Batch(command) => batch::run(command, client, printer).await,
+            Command::Map(args) => map::run(args, client, printer).await,
             Command::Pool(command) => pool::run(command, client, printer).await,
             Command::Handler(command) => handler::run(command, client, printer).await,
             Command::Top(options) => top::run(options, &server, client, printer).await,

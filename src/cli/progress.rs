@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 
 /// Commands that end before this show no progress.
 const SHOWN_AFTER: Duration = Duration::from_secs(1);
+const WITH_TOTAL: &str = "{bar:30} {human_pos}/{human_len} {msg}, {elapsed}";
 const REDRAW_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Removes its line when it is dropped.
@@ -22,7 +23,7 @@ impl Progress {
     pub fn new(total: Option<u64>, done: &'static str) -> Self {
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden()).with_message(done);
         let template = match total {
-            Some(_) => "{bar:30} {human_pos}/{human_len} {msg}, {elapsed}",
+            Some(_) => WITH_TOTAL,
             None => "{spinner} {human_pos} {msg}, {elapsed}",
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
@@ -41,6 +42,22 @@ impl Progress {
 
     pub fn add(&self, steps: u64) {
         self.bar.inc(steps);
+    }
+
+    /// Shows `done` of `total` steps, where the total becomes known meanwhile.
+    pub fn set(&self, done: u64, total: u64) {
+        if self.bar.length().is_none()
+            && let Ok(style) = ProgressStyle::with_template(WITH_TOTAL)
+        {
+            self.bar.set_style(style);
+        }
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+    }
+
+    /// What is done, instead of the participle.
+    pub fn describe(&self, text: String) {
+        self.bar.set_message(text);
     }
 
     /// Hides the line while other lines are written.

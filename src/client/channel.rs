@@ -11,6 +11,7 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Status};
 
 use crate::model::{SecretUrl, TraceContext, limits};
+use crate::proto::v1::batch_service_client::BatchServiceClient;
 use crate::proto::v1::handler_service_client::HandlerServiceClient;
 use crate::proto::v1::pool_service_client::PoolServiceClient;
 use crate::proto::v1::system_service_client::SystemServiceClient;
@@ -139,6 +140,11 @@ impl Client {
     /// All calls about tasks.
     pub fn tasks(&self) -> TaskServiceClient<ClientChannel> {
         TaskServiceClient::new(self.channel.clone()).max_decoding_message_size(4 * limits::MESSAGE_BYTES_MAX)
+    }
+
+    /// All calls about batches.
+    pub fn batches(&self) -> BatchServiceClient<ClientChannel> {
+        BatchServiceClient::new(self.channel.clone())
     }
 
     /// All calls about pools.

@@ -103,7 +103,12 @@ fn asks_for_json(words: impl Iterator<Item = OsString>) -> bool {
 
 fn block_on(command: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_multi_thread().worker_threads(CLIENT_THREADS).enable_all().build() {
-        Ok(runtime) => runtime.block_on(command),
+        Ok(runtime) => {
+            let code = runtime.block_on(command);
+            // A thread may wait for a line from a terminal.
+            runtime.shutdown_background();
+            code
+        }
         Err(error) => fail(1, &error),
     }
 }

@@ -37,6 +37,7 @@ mod library;
 mod lifecycle;
 mod log;
 mod malformed_requests;
+mod map;
 mod memory;
 mod metrics;
 mod misbehaving_handlers;

@@ -43,13 +43,19 @@ pub struct Completed {
     pub total: u64,
 }
 
-/// No-op tasks with one watch.
+/// No-op tasks with one watch, submitted with calls that create a batch each, and then all in one batch.
 pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let server = Server::start(settings).await?;
     let load = BatchLoad { task: server::no_op_task(), batch: BATCH, backlog: BACKLOG };
-    let rate = load.run(settings, &server).await?.rate;
+    let many = load.run(settings, &server).await?.rate;
     let what = format!("no-op tasks in batches of {BATCH}, backlog {BACKLOG}");
-    report.add(Row::new("end-to-end", &what, rate, "tasks/s").at_least(125_000.0));
+    report.add(Row::new("end-to-end", &what, many, "tasks/s").at_least(125_000.0));
+    drop(server);
+    let server = Server::start(settings).await?;
+    let task = SubmitTaskRequest { batch_id: "one".to_owned(), ..server::no_op_task() };
+    let one = BatchLoad { task, ..load }.run(settings, &server).await?;
+    let what = format!("the same, all {} in one batch", one.total);
+    report.add(Row::new("end-to-end", &what, one.rate, "tasks/s").baseline(many, "batches"));
     Ok(())
 }
 

@@ -94,9 +94,11 @@ fn compute(data: Bytes) -> SubmitTaskRequest {
     SubmitTaskRequest { handler: "compute".to_owned(), payload: Some(payload), ..SubmitTaskRequest::default() }
 }
 
-/// A batch of copies of a task.
+/// A batch of copies of a task: the one that it names, or a new one with each call.
 pub fn batch(task: &SubmitTaskRequest, size: usize) -> BatchSubmitTasksRequest {
-    BatchSubmitTasksRequest { tasks: vec![task.clone(); size], batch_id: String::new() }
+    let mut task = task.clone();
+    let batch_id = std::mem::take(&mut task.batch_id);
+    BatchSubmitTasksRequest { tasks: vec![task; size], batch_id }
 }
 
 /// Submits copies of a task in batches of 10,000, one after the other. Returns the resume token of the last batch.

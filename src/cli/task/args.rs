@@ -161,7 +161,7 @@ fn payload(text: Option<String>, json: Option<String>) -> Result<Option<v1::Payl
 }
 
 /// Accepts the same texts as the HTTP API.
-fn check_json(text: &str) -> Result<(), String> {
+pub fn check_json(text: &str) -> Result<(), String> {
     serde_json::from_str::<IgnoredAny>(text).map_err(|error| error.to_string())?;
     let is_readable = is_json(text);
     is_readable

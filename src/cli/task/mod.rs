@@ -25,6 +25,10 @@ use super::error::{CliError, CommandResult};
 use super::printer::Printer;
 use super::table::TableArgs;
 use super::time::{parse_duration, to_proto};
+pub use args::{Priority, check_json, label, unique};
+pub use print::is_terminal;
+pub use watch::drain_token;
+
 use args::TaskArgs;
 use filter::{Filter, Period};
 
@@ -44,7 +48,8 @@ pub enum Command {
         /// SubmitTaskRequest, such as {"handler":"io","payload":{"json":1}}
         #[arg(long, value_name = "PATH", conflicts_with_all = ["handler", "count", "TaskArgs"])]
         file: Option<String>,
-        /// Batch ID, for --count and --file [default: generated]
+        /// Batch that the task joins; with --count and --file it is created unless it exists [default: generated for
+        /// --count and --file]
         #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
         batch: Option<String>,
         /// Wait until the tasks end; the exit code reports their outcome
@@ -173,9 +178,10 @@ pub async fn run(command: Command, client: Client, printer: Printer) -> CommandR
             let options = submit::Options { batch_id: batch, wait };
             submit::copies(task, handler.unwrap_or_default(), count, options, client, printer).await
         }
-        Command::Submit { batch: Some(_), .. } => Err(CliError::Usage("--batch requires --count or --file".to_owned())),
-        Command::Submit { handler, task, wait, .. } => {
-            submit::one(task.request(handler.unwrap_or_default())?, wait, client, printer).await
+        Command::Submit { handler, task, batch, wait, .. } => {
+            let request = task.request(handler.unwrap_or_default())?;
+            let request = v1::SubmitTaskRequest { batch_id: batch.unwrap_or_default(), ..request };
+            submit::one(request, wait, client, printer).await
         }
         Command::Run { handler, task } => run::run(task.request(handler)?, client, printer).await,
         Command::Get { ids } => {

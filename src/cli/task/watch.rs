@@ -65,7 +65,7 @@ async fn watch(request: &mut v1::WatchTasksRequest, client: &Client, printer: Pr
 }
 
 /// The token to resume with, which a draining server puts into the error unless a snapshot is incomplete.
-fn drain_token(status: &Status) -> Option<String> {
+pub fn drain_token(status: &Status) -> Option<String> {
     let details = status.get_error_details();
     let info = details.error_info().filter(|info| info.reason == DRAINING)?;
     info.metadata.get("resume_token").cloned()
