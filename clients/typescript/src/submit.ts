@@ -58,6 +58,7 @@ export function submitRequest(
     payload: encode(payload),
     priority: priority(options.priority),
     taskId: options.taskId ?? "",
+    batchId: "",
     requestId: options.requestId ?? randomUUID(),
     pool: options.pool ?? "",
     displayName: options.displayName ?? "",
