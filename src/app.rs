@@ -9,6 +9,7 @@ mod error;
 mod listening;
 mod options;
 mod registry;
+mod reload;
 mod scheduler_thread;
 mod security;
 mod server_clock;
@@ -30,18 +31,23 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::files::replace;
 use crate::function::Handlers;
+use crate::runners::Registry;
 use crate::runners::process::Host;
 use crate::telemetry::export::pipeline::Pipeline;
 use crate::telemetry::liveness::{Phase, Watchdog};
 use crate::telemetry::memory_limit::available_memory;
+use crate::telemetry::metrics::ServerGauges;
 use crate::telemetry::panics;
 use crate::{api, scheduler, store};
 
 pub use error::StartError;
 pub use options::telemetry as telemetry_options;
+pub use reload::ConfigFile;
 
 use error::failed_to;
 use listening::bind_when_free;
+use registry::Hosts;
+use reload::Reload;
 use state_directory::StateDirectory;
 
 /// Time for open calls to end after everything else has stopped.
@@ -60,7 +66,9 @@ pub struct Started {
     server_stop: CancellationToken,
     admin_tasks: JoinSet<()>,
     admin_stop: CancellationToken,
-    host: Arc<Host>,
+    hosts: Hosts,
+    gauges: Arc<ServerGauges>,
+    reload: Option<JoinHandle<()>>,
     watchdog: Watchdog,
     /// Removed when the server has ended, if it is temporary.
     state: StateDirectory,
@@ -85,13 +93,14 @@ impl Drain {
 /// # Errors
 /// [`StartError`]; a server that has started ends by a drain, unless a part of it ends unexpectedly.
 pub async fn serve(
-    config: Config,
+    (config, file): (Config, ConfigFile),
     ready_file: Option<PathBuf>,
     instance: &str,
     pipeline: &mut Pipeline,
 ) -> Result<(), StartError> {
-    let started = start(config, Handlers::new(), instance, pipeline).await?;
+    let mut started = start(config.clone(), Handlers::new(), instance, pipeline).await?;
     started.drain_on_signals()?;
+    started.reload_on_changes(config, file)?;
     if let Some(path) = &ready_file {
         let address = format!("{}\n", started.address());
         replace(path, address.as_bytes(), READY_FILE_MODE).map_err(failed_to("write the ready file"))?;
@@ -133,15 +142,8 @@ pub async fn start(
     let mut recovery = scheduler::Recovery::new(scheduler_options.core.clone());
     let (store, notes) = store::open(&options::store(&config, state.store.clone()), &mut recovery)?;
     telemetry::store_opened(&config, &telemetry, &notes);
-    let host = Arc::new(state.process_host(&config, instance)?);
-    let hosts = registry::Hosts {
-        process: host.clone(),
-        #[cfg(feature = "wasm")]
-        wasm: state.wasm_engine(&config)?,
-    };
-    let registry = Arc::new(registry::build(&config, &functions, &hosts)?);
-    // The handlers have what they need of it, and the end of the server waits until nothing else has the processes.
-    drop(hosts);
+    let mut hosts = state.hosts(&config, instance)?;
+    let registry = Arc::new(Registry::from(registry::build(&config, &functions, &mut hosts)?));
     let clock = server_clock::start();
     let service = scheduler::Service::start(scheduler_options, store, recovery, registry, clock, &runtime);
     let service = service.map_err(failed_to("start the pools"))?;
@@ -165,7 +167,9 @@ pub async fn start(
         server_stop,
         admin_tasks,
         admin_stop,
-        host,
+        hosts,
+        gauges: telemetry.gauges,
+        reload: None,
         watchdog,
         state,
     })
@@ -186,18 +190,33 @@ impl Started {
         signals::drain_on_signals(self.handle.clone())
     }
 
+    /// Reloads handlers and pools after SIGHUP and when the file has changed. `config` is the present content.
+    ///
+    /// # Errors
+    /// [`StartError`] if the process cannot receive signals.
+    fn reload_on_changes(&mut self, config: Config, file: ConfigFile) -> Result<(), StartError> {
+        let (hosts, handle, gauges) = (self.hosts.clone(), self.handle.clone(), self.gauges.clone());
+        let reload = Reload { file, running: config, hosts, handle, gauges, fault: None };
+        self.reload = Some(reload::spawn(reload, self.server_stop.clone())?);
+        Ok(())
+    }
+
     /// Waits until a drain has completed, and stops the other parts.
     ///
     /// # Errors
     /// [`StartError`] if a part ends unexpectedly.
     pub async fn ended(self) -> Result<(), StartError> {
-        let Self { scheduler_ended, mut server, host, mut admin_tasks, .. } = self;
-        wait_for_end(scheduler_ended, &mut server, &host).await?;
+        let Self { scheduler_ended, mut server, hosts, mut admin_tasks, .. } = self;
+        wait_for_end(scheduler_ended, &mut server, &hosts.process).await?;
         self.server_stop.cancel();
         if tokio::time::timeout(CALLS_GRACE, server).await.is_err() {
             tracing::warn!("closed connections that still had open calls");
         }
-        stop_processes(host);
+        if let Some(reload) = self.reload {
+            // It ends now: the token that stops the API stops it too.
+            let _ = reload.await;
+        }
+        stop_processes(hosts.process);
         self.admin_stop.cancel();
         // They end within two seconds.
         while admin_tasks.join_next().await.is_some() {}

@@ -23,3 +23,4 @@ pub use listener::connection::ConnectionOptions;
 pub use listener::tls::TlsOptions;
 pub use security::{Security, SecurityError, SecurityOptions};
 pub use server::{Options, ServeError, serve, serve_health};
+pub use watched_files::{INTERVAL as FILE_INTERVAL, Stamp, stamp};

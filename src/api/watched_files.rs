@@ -3,15 +3,17 @@
 //! The files are polled once a second, because that works on every file system and with the symbolic links
 //! that Kubernetes replaces.
 
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
-const INTERVAL: Duration = Duration::from_secs(1);
+/// Time between two looks at a file.
+pub const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Modification time, size and inode of a file; `None` if they cannot be read.
-type Stamp = Option<(SystemTime, u64, u64)>;
+pub type Stamp = Option<(SystemTime, u64, u64)>;
 
 /// Files that are loaded together.
 pub struct WatchedFiles {
@@ -65,12 +67,13 @@ impl WatchedFiles {
 }
 
 fn stamps(paths: &[PathBuf]) -> Vec<Stamp> {
-    use std::os::unix::fs::MetadataExt;
-    let stamp = |path: &PathBuf| {
-        let found = std::fs::metadata(path).ok()?;
-        Some((found.modified().ok()?, found.len(), found.ino()))
-    };
-    paths.iter().map(stamp).collect()
+    paths.iter().map(|path| stamp(path)).collect()
+}
+
+/// Differs after the file was changed or replaced, also by way of a symbolic link.
+pub fn stamp(path: &Path) -> Stamp {
+    let found = std::fs::metadata(path).ok()?;
+    Some((found.modified().ok()?, found.len(), found.ino()))
 }
 
 /// Polls all files until `stop`.
@@ -98,7 +101,6 @@ pub async fn run(mut all: Vec<WatchedFiles>, stop: CancellationToken) {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::sync::Arc;
 
     use parking_lot::Mutex;

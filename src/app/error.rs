@@ -48,6 +48,18 @@ pub enum StartError {
     Io { action: &'static str, source: io::Error },
 }
 
+impl StartError {
+    /// The handler that cannot run.
+    pub fn handler(&self) -> Option<&str> {
+        match self {
+            Self::Handler { handler, .. } | Self::HttpHandler { handler, .. } => Some(handler),
+            #[cfg(feature = "wasm")]
+            Self::WasmHandler { handler, .. } => Some(handler),
+            _ => None,
+        }
+    }
+}
+
 /// For `map_err`: wraps an I/O error with the action that failed.
 pub(super) fn failed_to(action: &'static str) -> impl FnOnce(io::Error) -> StartError {
     move |source| StartError::Io { action, source }

@@ -8,12 +8,13 @@ use hyper::Method;
 #[cfg(feature = "wasm")]
 use crate::config::Wasm;
 use crate::config::{Config, Handler, HttpMethod, HttpRequest, Process, unwritten_bytes};
-use crate::model::{MemoryAccount, MemoryPart, PoolName, RequestRetention, Retention};
+use crate::model::{Catalog, MemoryAccount, MemoryPart, PoolName, PoolSpec, RequestRetention, Retention};
+use crate::runners::Runners;
 use crate::runners::http::HttpOptions;
 use crate::runners::process::{Limits, ProcessOptions};
 #[cfg(feature = "wasm")]
 use crate::runners::wasm::WasmOptions;
-use crate::scheduler::WatchWindow;
+use crate::scheduler::{Configuration, WatchWindow};
 use crate::telemetry::host::HostSampler;
 use crate::telemetry::memory_limit::available_memory;
 use crate::telemetry::{self, Telemetry, log, trace};
@@ -77,14 +78,25 @@ fn watch_window(config: &Config) -> WatchWindow {
     WatchWindow { events: store.watch_window_events, bytes: store.watch_window_bytes.0.min(bytes_max) }
 }
 
-pub(super) fn scheduler(config: &Config, telemetry: &Telemetry, memory: &MemoryAccount) -> scheduler::Options {
+/// The pools in the order of the file, because the first pool is the default pool.
+fn pools_and_catalog(config: &Config) -> (Vec<PoolSpec>, Arc<Catalog>) {
     let catalog = Arc::new(config.catalog());
-    // In the order of the file, because the first pool is the default pool.
     let spec = |name: &String| PoolName::parse(name).ok().and_then(|name| catalog.pools.get(&name)).cloned();
+    (config.pools.iter().filter_map(|pool| spec(&pool.name)).collect(), catalog)
+}
+
+/// What a reload replaces.
+pub(super) fn configuration(config: &Config, runners: Runners) -> Configuration {
+    let (pools, catalog) = pools_and_catalog(config);
+    Configuration { pools, catalog, runners }
+}
+
+pub(super) fn scheduler(config: &Config, telemetry: &Telemetry, memory: &MemoryAccount) -> scheduler::Options {
+    let (pools, catalog) = pools_and_catalog(config);
     scheduler::Options {
         core: scheduler::CoreOptions {
-            pools: config.pools.iter().filter_map(|pool| spec(&pool.name)).collect(),
-            catalog: catalog.clone(),
+            pools,
+            catalog,
             retention: retention(config),
             payload_bytes_max: memory.limit(MemoryPart::Payloads),
             attached_bytes_max: memory.limit(MemoryPart::Attached),

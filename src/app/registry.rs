@@ -1,8 +1,9 @@
 //! Builds the runner of each configured handler.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::error::StartError;
+use super::error::{StartError, failed_to};
 use super::options;
 use crate::config::{Builtin, Config, Handler, Launch};
 use crate::function::Handlers;
@@ -12,31 +13,59 @@ use crate::runners::http::HttpRunner;
 use crate::runners::process::{Host, ProcessRunner, preflight};
 #[cfg(feature = "wasm")]
 use crate::runners::wasm::{Engine, WasmRunner};
-use crate::runners::{FunctionRunner, Registry, Runner};
+use crate::runners::{FunctionRunner, Runner, Runners};
 
-/// What the runners of all handlers share.
+/// What the runners of all handlers share. Cheap to clone.
+#[derive(Clone)]
 pub(super) struct Hosts {
     pub process: Arc<Host>,
-    /// `None` if no handler runs a WebAssembly module.
+    /// Directory of compiled modules; `None` for a store in memory.
+    #[cfg(feature = "wasm")]
+    pub wasm_cache: Option<PathBuf>,
+    /// `None` until a handler runs a WebAssembly module.
     #[cfg(feature = "wasm")]
     pub wasm: Option<Arc<Engine>>,
 }
 
-pub(super) fn build(config: &Config, functions: &Handlers, hosts: &Hosts) -> Result<Registry, StartError> {
+impl Hosts {
+    /// The program of the supervisor, if the configuration needs one.
+    pub fn exe_for(config: &Config) -> Result<Option<PathBuf>, StartError> {
+        let exe = config.handlers.iter().any(Handler::is_process).then(std::env::current_exe);
+        exe.transpose().map_err(failed_to("find the server's own binary"))
+    }
+
+    /// Starts what the handlers of the configuration need and earlier ones did not.
+    fn prepare(&mut self, config: &Config) -> Result<(), StartError> {
+        if let Some(exe) = Self::exe_for(config)? {
+            self.process.start_supervisor(&exe).map_err(failed_to("prepare the processes of handlers"))?;
+        }
+        #[cfg(feature = "wasm")]
+        if self.wasm.is_none()
+            && config.handlers.iter().any(|handler| matches!(handler.launch(), Some(Launch::Wasm(_))))
+        {
+            self.wasm = Some(Arc::new(Engine::new(self.wasm_cache.as_deref())?));
+        }
+        Ok(())
+    }
+}
+
+/// Blocks.
+pub(super) fn build(config: &Config, functions: &Handlers, hosts: &mut Hosts) -> Result<Runners, StartError> {
+    hosts.prepare(config)?;
     let catalog = config.catalog();
-    let mut registry = Registry::default();
+    let mut runners = Runners::new();
     for handler in &config.handlers {
         let spec = catalog.handlers.values().find(|spec| spec.name.as_str() == handler.name);
         let (Some(spec), Some(launch)) = (spec, handler.launch()) else { continue };
         if let Some(runner) = runner(launch, handler, spec, functions, hosts)? {
-            registry.register(spec.name.clone(), runner);
+            runners.insert(spec.name.clone(), runner);
         }
     }
     #[cfg(feature = "wasm")]
     if let Some(engine) = &hosts.wasm {
         engine.remove_unused();
     }
-    Ok(registry)
+    Ok(runners)
 }
 
 /// `None` if the handler does not run here.

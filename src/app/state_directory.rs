@@ -1,15 +1,13 @@
 //! The directory where a server keeps its store, and its processes their working directories.
 
 use std::path::PathBuf;
-#[cfg(feature = "wasm")]
 use std::sync::Arc;
 
 use super::error::{StartError, failed_to};
-use crate::config::{Config, Launch};
+use super::registry::Hosts;
+use crate::config::Config;
 use crate::files::create_new_private_directory;
 use crate::runners::process::Host;
-#[cfg(feature = "wasm")]
-use crate::runners::wasm::Engine;
 
 pub(super) struct StateDirectory {
     /// `None` for a store in memory.
@@ -39,23 +37,16 @@ impl StateDirectory {
         Ok(Self { store: None, path: path.clone(), _temporary: Some(TemporaryDirectory(path)) })
     }
 
-    /// Prepares the processes of handlers. A supervisor is started only if a handler runs processes.
-    pub fn process_host(&self, config: &Config, instance: &str) -> Result<Host, StartError> {
-        let is_process = |launch: Option<Launch>| matches!(launch, Some(Launch::Process(_)));
-        let runs_processes = config.handlers.iter().any(|handler| is_process(handler.launch()));
-        let exe = runs_processes.then(std::env::current_exe).transpose();
-        let exe = exe.map_err(failed_to("find the server's own binary"))?;
-        Host::new(&self.path, instance, exe.as_deref()).map_err(failed_to("prepare the processes of handlers"))
-    }
-
-    /// Prepares the WebAssembly modules of handlers, if there are any.
-    #[cfg(feature = "wasm")]
-    pub fn wasm_engine(&self, config: &Config) -> Result<Option<Arc<Engine>>, StartError> {
-        let is_wasm = |launch: Option<Launch>| matches!(launch, Some(Launch::Wasm(_)));
-        if !config.handlers.iter().any(|handler| is_wasm(handler.launch())) {
-            return Ok(None);
-        }
-        let cache = self.store.as_ref().map(|directory| directory.join("wasm"));
-        Ok(Some(Arc::new(Engine::new(cache.as_deref())?)))
+    /// Prepares the processes and WebAssembly modules of handlers. A supervisor is started only if a handler runs processes.
+    pub fn hosts(&self, config: &Config, instance: &str) -> Result<Hosts, StartError> {
+        let exe = Hosts::exe_for(config)?;
+        let process = Host::new(&self.path, instance, exe.as_deref());
+        Ok(Hosts {
+            process: Arc::new(process.map_err(failed_to("prepare the processes of handlers"))?),
+            #[cfg(feature = "wasm")]
+            wasm_cache: self.store.as_ref().map(|directory| directory.join("wasm")),
+            #[cfg(feature = "wasm")]
+            wasm: None,
+        })
     }
 }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::app;
-use crate::config::{self, Config, Overrides};
+use crate::app::{self, ConfigFile};
+use crate::config::{Config, Overrides, Sources};
 use crate::runners::process;
 use crate::telemetry;
 use crate::telemetry::export::pipeline::Pipeline;
@@ -29,8 +29,8 @@ pub fn run(args: ServeArgs) -> ExitCode {
         memory: args.memory.then_some(true),
         ..Overrides::default()
     };
-    let config = match config::load(args.config.as_deref(), std::env::vars_os(), overrides) {
-        Ok(config) => config,
+    let (config, file) = match ConfigFile::open(Sources::new(args.config, std::env::vars_os(), overrides)) {
+        Ok(opened) => opened,
         Err(error) => return fail(2, &error),
     };
     let instance = uuid::Uuid::new_v4().to_string();
@@ -38,7 +38,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
         Ok(pipeline) => pipeline,
         Err(error) => return fail(2, &error),
     };
-    let result = serve(config, args.ready_file, &instance, &mut pipeline);
+    let result = serve((config, file), args.ready_file, &instance, &mut pipeline);
     pipeline.shutdown();
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -47,7 +47,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
 }
 
 fn serve(
-    config: Config,
+    config: (Config, ConfigFile),
     ready_file: Option<PathBuf>,
     instance: &str,
     pipeline: &mut Pipeline,

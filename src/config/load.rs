@@ -31,6 +31,47 @@ pub struct Overrides {
     pub function_slots: usize,
 }
 
+/// A valid configuration, and where its settings are set.
+pub struct Loaded {
+    pub config: Config,
+    provenance: Provenance,
+}
+
+impl Loaded {
+    /// A problem that only a running server can find. `field` is a path such as `handler[2]`.
+    pub fn problem(&self, field: &str, description: String) -> ConfigError {
+        let location = self.provenance.location_of(field);
+        ConfigError::Invalid(vec![Problem { field: field.to_owned(), value: String::new(), description, location }])
+    }
+}
+
+/// Where the configuration of a server comes from, so that it can be loaded again.
+pub struct Sources {
+    path: Option<PathBuf>,
+    env: Vec<(OsString, OsString)>,
+    overrides: Overrides,
+}
+
+impl Sources {
+    /// As the arguments of [`load`].
+    pub fn new(
+        path: Option<PathBuf>,
+        env: impl IntoIterator<Item = (OsString, OsString)>,
+        overrides: Overrides,
+    ) -> Self {
+        Self { path, env: env.into_iter().collect(), overrides }
+    }
+
+    /// The file, if there is one.
+    pub fn file(&self) -> Option<PathBuf> {
+        self.path.clone().or_else(|| split(self.env.iter().cloned(), &mut Problems::default()).0)
+    }
+
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        load_located(self.path.as_deref(), self.env.iter().cloned(), self.overrides.clone())
+    }
+}
+
 /// Loads the configuration: defaults, then the file, then the environment, then the command line.
 ///
 /// The file is `path`, or the value of `LINESHAFT_CONFIG`, or none. Of the environment, `LINESHAFT_SECTION__KEY` and
@@ -40,6 +81,14 @@ pub fn load(
     env: impl IntoIterator<Item = (OsString, OsString)>,
     overrides: Overrides,
 ) -> Result<Config, ConfigError> {
+    load_located(path, env, overrides).map(|loaded| loaded.config)
+}
+
+fn load_located(
+    path: Option<&Path>,
+    env: impl IntoIterator<Item = (OsString, OsString)>,
+    overrides: Overrides,
+) -> Result<Loaded, ConfigError> {
     let mut problems = Problems::default();
     let (file_from_env, env, others) = split(env, &mut problems);
     let path = path.map(Path::to_owned).or(file_from_env);
@@ -63,7 +112,7 @@ pub fn load(
     config.add_defaults();
     config.add_functions(functions, slots);
     config.validate().map_err(|error| located(error, &provenance))?;
-    Ok(config)
+    Ok(Loaded { config, provenance })
 }
 
 impl Overrides {

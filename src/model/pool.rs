@@ -16,6 +16,17 @@ pub enum PoolKind {
     Remote,
 }
 
+impl PoolKind {
+    /// As in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Threads => "threads",
+            Self::Async => "async",
+            Self::Remote => "remote",
+        }
+    }
+}
+
 /// When a submission is acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]

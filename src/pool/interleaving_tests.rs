@@ -13,7 +13,7 @@ use shuttle::thread::JoinHandle;
 use tokio::runtime;
 
 use crate::model::{HandlerName, Payload, PoolName, PoolSpec, Priority, SystemClock};
-use crate::runners::{BoxFuture, Outcome, Registry, Run, RunReport, Runner, StopCause};
+use crate::runners::{BoxFuture, Outcome, Registry, Run, RunReport, Runner, Runners, StopCause};
 use crate::telemetry::metrics::Metrics;
 
 use super::driver::Driver;
@@ -73,8 +73,8 @@ static RUNTIME: LazyLock<runtime::Runtime> =
 impl Fixture {
     fn new(size: usize) -> Self {
         let runner = Arc::<Counting>::default();
-        let mut registry = Registry::default();
-        registry.register(HandlerName::parse("h").unwrap(), runner.clone());
+        let mut registry = Runners::new();
+        registry.insert(HandlerName::parse("h").unwrap(), runner.clone());
         let (sender, reports) = mpsc::channel();
         let sender = Mutex::new(sender);
         let sink = move |report| {
@@ -87,7 +87,7 @@ impl Fixture {
             let _ = sender.lock().send(seen);
         };
         let context = WorkerContext {
-            registry: Arc::new(registry),
+            registry: Arc::new(Registry::from(registry)),
             clock: Arc::new(SystemClock),
             reports: Arc::new(sink),
             payloads: Arc::new(|_| Box::pin(std::future::ready(Err("no store".to_owned())))),

@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::model::{
     FailureReason, HandlerName, HandlerSpec, Payload, PoolKind, PoolName, PoolSpec, Priority, RetryPolicy, SystemClock,
 };
-use crate::runners::{BoxFuture, Outcome, Registry, Run, RunReport, Runner, StopCause};
+use crate::runners::{BoxFuture, Outcome, Registry, Run, RunReport, Runner, Runners, StopCause};
 use crate::telemetry::metrics::Metrics;
 
 use super::{Assignment, Pool, Report, Ticket, WorkerContext};
@@ -69,14 +69,14 @@ impl Fixture {
             blocking: false,
             registered: false,
         };
-        let mut registry = Registry::default();
-        registry.register(spec.name, runner.clone());
+        let mut registry = Runners::new();
+        registry.insert(spec.name, runner.clone());
         let (sender, reports) = mpsc::unbounded_channel();
         let pool_spec = PoolSpec { kind, size, paused, ..PoolSpec::with_defaults(PoolName::parse("p").unwrap(), 1) };
         let sink = Arc::new(move |report| drop(sender.send(report)));
         let runtime = runtime::Handle::current();
         let context = WorkerContext {
-            registry: Arc::new(registry),
+            registry: Arc::new(Registry::from(registry)),
             clock: Arc::new(SystemClock),
             reports: sink,
             payloads: Arc::new(|_| Box::pin(std::future::ready(Err("no store".to_owned())))),

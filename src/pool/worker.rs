@@ -147,6 +147,6 @@ impl Worker {
             let text = format!("handler `{handler}` is not registered");
             return Outcome::Failed(Failure::new(FailureReason::HandlerError, text)).into();
         };
-        attempt_run::run(&self.pool.context, &**runner, attempt).await
+        attempt_run::run(&self.pool.context, &*runner, attempt).await
     }
 }

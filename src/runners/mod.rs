@@ -24,6 +24,6 @@ pub mod wasm;
 
 pub use function::FunctionRunner;
 pub use output::OutputBuffer;
-pub use registry::Registry;
+pub use registry::{Registry, Runners};
 pub use runner::{BoxFuture, Outcome, ProgressSink, Run, RunReport, Runner};
 pub use stop::{StopCause, StopListener, StopSignal};

@@ -1,6 +1,6 @@
 //! The handle to the scheduler: commands, and queries that the scheduler's loop answers.
 
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use arc_swap::Guard;
@@ -24,7 +24,7 @@ use super::message::{Message, Reply, Request};
 use super::refusal::{DrainPending, Draining, NotRemotePool, Refusal, SchedulerUnresponsive, UnknownPool};
 use super::request_lookup::RequestLookup;
 use super::timeouts::QUERY_TIMEOUT;
-use super::views::{CancelCommand, PoolMetrics};
+use super::views::{CancelCommand, Configuration, PoolMetrics};
 
 /// Cheap to clone; all clones refer to the same scheduler.
 #[derive(Clone)]
@@ -47,8 +47,8 @@ pub(super) struct HandleInner {
     pub options: Mutex<OptionsInterner>,
     pub memory: MemoryAccount,
     pub request_lookup: Arc<RequestLookup>,
-    /// Of the remote pools, in the order of the configuration. Set before the first call.
-    pub remote_workers: OnceLock<Vec<WeakRemoteWorkers>>,
+    /// Of the configured remote pools, in the order of the configuration; those that were added later come last.
+    pub remote_workers: Mutex<Vec<WeakRemoteWorkers>>,
 }
 
 /// Memory of a request besides its parts of variable size: the message, its events and the reply.
@@ -145,6 +145,15 @@ impl Handle {
         self.execute(bytes, |reply| Request::RegisterHandlers { pool, handlers, reply }).await
     }
 
+    /// Replaces the configured handlers and pools. Completes when the new ones are in use.
+    ///
+    /// # Errors
+    /// `BadField`, `Draining`, `StoreUnavailable`; `Internal` if workers cannot be started.
+    pub async fn reconfigure(&self, configuration: Configuration) -> Result<(), Refusal> {
+        let configuration = Box::new(configuration);
+        self.execute(0, |reply| Request::Reconfigure { configuration, reply }).await
+    }
+
     /// Metrics of the named pools; of all pools if `pools` is empty.
     ///
     /// # Errors
@@ -180,8 +189,8 @@ impl Handle {
     /// # Errors
     /// [`NotRemotePool`].
     pub fn remote_workers(&self, pool: Option<&PoolName>) -> Result<RemoteWorkers, Refusal> {
-        let all = self.inner.remote_workers.get().into_iter().flatten();
-        let mut all = all.filter_map(WeakRemoteWorkers::upgrade);
+        let all = self.inner.remote_workers.lock();
+        let mut all = all.iter().filter_map(WeakRemoteWorkers::upgrade);
         let found = all.find(|workers| pool.is_none_or(|name| workers.pool() == name));
         found.ok_or_else(|| NotRemotePool { pool: pool.cloned() }.into())
     }

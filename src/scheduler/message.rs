@@ -13,7 +13,7 @@ use crate::store::AppendError;
 
 use super::core::{BatchFilter, BatchPage, PoolUpdate, PoolView, Submission, Verdict};
 use super::refusal::Refusal;
-use super::views::{BatchSnapshot, CancelBatchCommand, CancelCommand, OutputSource, PoolMetrics};
+use super::views::{BatchSnapshot, CancelBatchCommand, CancelCommand, Configuration, OutputSource, PoolMetrics};
 
 pub(super) enum Message {
     Request(Request),
@@ -49,6 +49,7 @@ pub(super) enum Request {
     Batch(BatchRequest),
     Pools { reply: Reply<(Vec<PoolView>, Revision)> },
     RegisterHandlers { pool: PoolName, handlers: Vec<(HandlerName, Box<str>)>, reply: Reply<()> },
+    Reconfigure { configuration: Box<Configuration>, reply: Reply<()> },
     UpdatePool { update: PoolUpdate, reply: Reply<(PoolView, Revision)> },
     PoolMetrics { pools: Vec<PoolName>, workers: bool, reply: Reply<(Vec<PoolMetrics>, Revision)> },
     ResetCounters { pool: PoolName, reply: Reply<Revision> },

@@ -38,5 +38,7 @@ pub use journal_trim::WatchWindow;
 pub use queries::TASK_BYTES_MAX;
 pub use refusal::*;
 pub use service::{Options, Recovery, Service};
-pub use views::{BatchSnapshot, CancelBatchCommand, CancelCommand, OutputSource, PoolMetrics, TaskSnapshot};
+pub use views::{
+    BatchSnapshot, CancelBatchCommand, CancelCommand, Configuration, OutputSource, PoolMetrics, TaskSnapshot,
+};
 pub use watch::{EventRef, Watch};

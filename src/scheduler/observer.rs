@@ -53,7 +53,7 @@ impl Observer {
         &mut self,
         now: Timestamp,
         core: &mut Core,
-        pools: &[Pool],
+        pools: &[Option<Pool>],
         hub: &Hub,
         projection: &dyn Projection,
     ) {
@@ -71,7 +71,7 @@ impl Observer {
         gauges.retained_bytes.store(core.retained_bytes(), Ordering::Relaxed);
         let loads = core.loads(now);
         let readings = loads.into_iter().filter_map(|(index, load)| {
-            let pool = pools.get(index)?;
+            let pool = pools.get(index)?.as_ref()?;
             Some(reading(instant, load, pool))
         });
         gauges.pools.publish(readings.collect());

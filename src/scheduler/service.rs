@@ -5,11 +5,13 @@
 //! decisions that the core makes meanwhile share the next sync (group commit). A commit that is full is closed and
 //! appended while others are in flight.
 //!
-//! `start` builds the service, `run` is the loop, `requests` and `batches` serve callers, `retention` deletes finished tasks,
+//! `start` builds the service, `run` is the loop, `requests` and `batches` serve callers, `configuration`
+//! replaces handlers and pools, `retention` deletes finished tasks,
 //! `pending` collects decisions, `commit` makes them durable.
 
 mod batches;
 mod commit;
+mod configuration;
 #[cfg(test)]
 mod first_turn_tests;
 mod pending;

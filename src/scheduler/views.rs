@@ -3,11 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{Batch, BatchKey, CancelMode, Output, Revision, Task, TaskId, Timestamp};
+use crate::model::{Batch, BatchKey, CancelMode, Catalog, Output, PoolSpec, Revision, Task, TaskId, Timestamp};
 use crate::pool::{PoolStats, WorkerStats};
-use crate::runners::OutputBuffer;
+use crate::runners::{OutputBuffer, Runners};
 
 use super::core::PoolSnapshot;
+
+/// What a reload of the configuration replaces.
+pub struct Configuration {
+    /// In the order of the file.
+    pub pools: Vec<PoolSpec>,
+    /// The configured handlers and pools.
+    pub catalog: Arc<Catalog>,
+    pub runners: Runners,
+}
 
 #[derive(Clone, Debug)]
 pub struct CancelCommand {

@@ -48,6 +48,7 @@ mod reads;
 mod reflection;
 mod refusals;
 mod registered_handlers;
+mod reload;
 mod remote_workers;
 mod repeated_submissions;
 mod request_ids;

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
+use tokio::sync::SetOnce;
 
 use super::account::{Account, missing_capabilities};
 use super::options::OptionsError;
@@ -25,8 +26,9 @@ pub struct Host {
     pub(super) instance: Box<str>,
     /// Where the working directories of attempts are created.
     work: PathBuf,
-    /// `None` if no handler runs processes.
-    supervisor: Option<Supervisor>,
+    lock: PathBuf,
+    /// Set once a handler runs processes.
+    supervisor: SetOnce<Supervisor>,
     idle: Mutex<Vec<Shim>>,
 }
 
@@ -39,13 +41,28 @@ impl Host {
     pub fn new(state_dir: &Path, instance: &str, exe: Option<&Path>) -> io::Result<Self> {
         // Absolute, because the supervisor has another working directory.
         let work = std::path::absolute(state_dir)?.join("work");
+        let lock = state_dir.join("runs.lock");
+        let host = Self { instance: instance.into(), work, lock, supervisor: SetOnce::new(), idle: Mutex::default() };
         // Started first: it ensures that no process uses the directories of an earlier server any more.
-        let start = |exe| Supervisor::start(exe, &state_dir.join("runs.lock"), &work);
-        let supervisor = exe.map(start).transpose()?;
-        quarantine(&work)?;
-        create_private_directory(&work)?;
-        remove_leftovers(&work);
-        Ok(Self { instance: instance.into(), work, supervisor, idle: Mutex::default() })
+        if let Some(exe) = exe {
+            host.start_supervisor(exe)?;
+        }
+        quarantine(&host.work)?;
+        create_private_directory(&host.work)?;
+        remove_leftovers(&host.work);
+        Ok(host)
+    }
+
+    /// Starts the supervisor, unless it runs. Blocks up to ten seconds if processes of an earlier server are left.
+    ///
+    /// # Errors
+    /// As [`Supervisor::start`].
+    pub fn start_supervisor(&self, exe: &Path) -> io::Result<()> {
+        if self.supervisor.get().is_none() {
+            // Only a reload of the configuration calls this later, and there is one at a time.
+            let _ = self.supervisor.set(Supervisor::start(exe, &self.lock, &self.work)?);
+        }
+        Ok(())
     }
 
     /// Lets programs run as this user: opens the way to their working directories, where other users can then enter, but
@@ -81,10 +98,7 @@ impl Host {
 
     /// Waits until the supervisor has exited although the server runs.
     pub async fn supervisor_exited(&self) {
-        match &self.supervisor {
-            Some(supervisor) => supervisor.exited().await,
-            None => std::future::pending().await,
-        }
+        self.supervisor.wait().await.exited().await;
     }
 
     /// Stops the supervisor and waits until no process of this server run is left. For a clean shutdown,
@@ -94,18 +108,18 @@ impl Host {
     /// When waiting for the supervisor fails.
     pub fn stop(self) -> io::Result<()> {
         drop(self.idle);
-        self.supervisor.map_or(Ok(()), Supervisor::stop)
+        self.supervisor.into_inner().map_or(Ok(()), Supervisor::stop)
     }
 
     /// Whether the processes of a shim that was killed are known to have ended.
     pub(super) fn has_supervisor(&self) -> bool {
-        self.supervisor.as_ref().is_some_and(Supervisor::is_running)
+        self.supervisor.get().is_some_and(Supervisor::is_running)
     }
 
     /// An idle shim, or a new one. An idle one may have been killed.
     pub(super) async fn shim(&self) -> io::Result<Shim> {
         let idle = self.idle.lock().pop();
-        match (idle, &self.supervisor) {
+        match (idle, self.supervisor.get()) {
             (Some(shim), _) => Ok(shim),
             (None, Some(supervisor)) => supervisor.fork_shim().await,
             (None, None) => Err(io::ErrorKind::NotConnected.into()),

@@ -8,6 +8,7 @@ mod apply;
 mod attempts;
 mod batch_table;
 mod batches;
+mod configuration;
 mod decisions;
 mod dispatch;
 mod dispatch_queue;
@@ -36,6 +37,8 @@ mod suspects;
 mod table;
 mod timers;
 
+#[cfg(test)]
+mod configuration_tests;
 #[cfg(test)]
 mod epoch_tests;
 #[cfg(test)]

@@ -47,7 +47,18 @@ impl Core {
         found.ok_or_else(|| UnknownPool { pool: name.clone() }.into())
     }
 
+    /// Index of a pool that is configured, or was or has tasks from a time when it was.
+    pub fn index_of_pool(&self, name: &PoolName) -> Option<u16> {
+        self.pool_names.get(name).copied()
+    }
+
+    /// By index; `None` for a pool that is not configured any more.
+    pub fn views_by_index(&self) -> Vec<Option<PoolView>> {
+        self.pools.iter().map(|pool| pool.configured.then(|| pool.view())).collect()
+    }
+
     /// All configured pools.
+    #[cfg(test)]
     pub fn pool_views(&self) -> Vec<PoolView> {
         self.pools.iter().filter(|pool| pool.configured).map(PoolState::view).collect()
     }
@@ -87,10 +98,13 @@ impl Core {
         Ok((index, self.pools[usize::from(index)].view()))
     }
 
-    /// Applies an event of a pool. A pool that is not configured any more has no settings to change.
+    /// Applies an event of a pool. The change of a pool that is not configured any more is left until it is configured again.
     pub(super) fn apply_pool(&mut self, event: &PoolEvent) {
         self.revision = event.revision;
-        let Ok(index) = self.pool_index(&event.pool) else { return };
+        let Ok(index) = self.pool_index(&event.pool) else {
+            self.unapplied_changes.insert(event.pool.clone(), (event.revision, event.change));
+            return;
+        };
         let pool = &mut self.pools[usize::from(index)];
         let (PoolSettings { size, queue_limit, paused }, _) = settings_after(pool.configuration, event.change);
         let size = if pool.is_remote() { pool.spec.size } else { size };

@@ -52,6 +52,23 @@ impl ReadyQueue {
         self.slots.clone_from(&other.slots);
     }
 
+    /// Changes how many slots a key may have at once. `slots` are those of each key that has any.
+    pub fn limit_slots(&mut self, max: Option<usize>, slots: &HashMap<Namespace, usize>) {
+        self.slots_max = max;
+        self.slots = if max.is_some() { slots.clone() } else { HashMap::new() };
+        let is_full = |key: &Namespace| max.is_some_and(|max| slots.get(key).is_some_and(|slots| *slots >= max));
+        for band in &mut self.bands {
+            let keys: Vec<Namespace> = band.keys.keys().cloned().collect();
+            for key in keys {
+                if is_full(&key) {
+                    band.hold(&key)
+                } else {
+                    band.release(&key)
+                };
+            }
+        }
+    }
+
     /// Whether the key has all the slots that it may have.
     pub fn is_full(&self, key: &Namespace) -> bool {
         self.slots_max.is_some_and(|max| self.slots_of(key) >= max)

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use crate::model::{
-    CancelRequest, Catalog, Event, HandlerName, PoolName, PoolSpec, Registration, Retention, Revision, TaskChange,
-    TaskEvent, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
+    CancelRequest, Catalog, Event, HandlerName, PoolChange, PoolName, PoolSpec, Registration, Retention, Revision,
+    TaskChange, TaskEvent, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
 };
 use crate::pool::Ticket;
 
@@ -50,9 +50,11 @@ pub struct Core {
     pub(super) options: CoreOptions,
     pub(super) tasks: TaskTable,
     pub(super) timers: Timers,
-    /// Configured pools first, in the order of the options.
+    /// Those that were configured at the start come first, in the order of the options.
     pub(super) pools: Vec<PoolState>,
     pub(super) pool_names: HashMap<PoolName, u16>,
+    /// Changes of pools that are not configured and had no tasks.
+    pub(super) unapplied_changes: HashMap<PoolName, (Revision, PoolChange)>,
     /// Handlers that workers have registered, also those that the configuration has too.
     pub(super) registered: BTreeMap<HandlerName, Registration>,
     pub(super) finished: FinishedTasks,
@@ -98,6 +100,7 @@ impl Core {
             timers: Timers::default(),
             pools: Vec::new(),
             pool_names: HashMap::new(),
+            unapplied_changes: HashMap::new(),
             registered: BTreeMap::new(),
             finished: FinishedTasks::default(),
             requests: RecentRequests::default(),

@@ -63,7 +63,7 @@ impl Service {
         let effects = &mut self.pending.effects;
         effects.confirms.append(&mut out.confirms);
         for Dispatch { pool: index, handler, assignments, held_back } in out.dispatches.drain(..) {
-            if let Some(pool) = self.pools.get_mut(usize::from(index)) {
+            if let Some(Some(pool)) = self.pools.get_mut(usize::from(index)) {
                 effects.dispatches.push((index, pool.prepare(assignments, handler), held_back));
             }
         }
@@ -200,6 +200,7 @@ impl Service {
         for Changed { what, reply } in effects.changes {
             let applied = match what {
                 Change::Pool(pool, view) => self.apply_pool_update(pool, view),
+                Change::Configuration(new) => self.apply_configuration(*new),
                 Change::Handlers(events) => {
                     self.apply_registrations(&events);
                     Ok(())
@@ -215,7 +216,7 @@ impl Service {
             }
         }
         for (index, batch, held_back) in effects.dispatches {
-            if let Some(pool) = self.pools.get_mut(usize::from(index)) {
+            if let Some(Some(pool)) = self.pools.get_mut(usize::from(index)) {
                 pool.push(batch, held_back);
             }
         }
@@ -224,7 +225,7 @@ impl Service {
         for settled in settled() {
             settled[0].0.settle(settled.iter().map(|(_, token)| *token));
         }
-        for pool in &self.pools {
+        for pool in self.pools.iter().flatten() {
             pool.start_pushed();
         }
         for settled in settled() {

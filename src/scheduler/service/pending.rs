@@ -4,8 +4,9 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::model::{Durability, Event, HandlerEvent, Priority, TaskChange};
+use crate::model::{Catalog, Durability, Event, HandlerEvent, Priority, TaskChange};
 use crate::pool::{Batch, Ticket, WorkerLink};
+use crate::runners::Runners;
 use crate::runners::remote::Token;
 use crate::scheduler::core::PoolView;
 use crate::scheduler::message::PendingReply;
@@ -59,6 +60,16 @@ pub(super) enum Change {
     Pool(u16, PoolView),
     /// New registrations.
     Handlers(Vec<HandlerEvent>),
+    Configuration(Box<NewConfiguration>),
+}
+
+/// A configuration that the core uses already.
+pub(super) struct NewConfiguration {
+    pub runners: Runners,
+    /// With the registered handlers.
+    pub catalog: Catalog,
+    /// By index in the core; `None` for a pool that is not configured.
+    pub pools: Vec<Option<PoolView>>,
 }
 
 /// A commit that changes no more, until it is durable.
@@ -71,8 +82,9 @@ pub(super) struct ClosedCommit {
 
 impl Pending {
     pub fn is_empty(&self) -> bool {
-        let Effects { dispatches, replies, settled, .. } = &self.effects;
-        self.events.is_empty() && dispatches.is_empty() && replies.is_empty() && settled.is_empty()
+        let Effects { dispatches, changes, replies, settled, .. } = &self.effects;
+        let is_effectless = dispatches.is_empty() && changes.is_empty() && replies.is_empty() && settled.is_empty();
+        self.events.is_empty() && is_effectless
     }
 
     /// Whether the commit must not wait for others.

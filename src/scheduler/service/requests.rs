@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::model::limits::GRACE_DEFAULT;
 use crate::model::{
-    CancelMode, CancelRequest, Catalog, Durability, Event, HandlerChange, HandlerEvent, HandlerName, PoolName,
-    Revision, TaskState, Timestamp,
+    CancelMode, CancelRequest, Catalog, Durability, Event, HandlerChange, HandlerEvent, HandlerName, PoolKind,
+    PoolName, Revision, TaskState, Timestamp,
 };
 use crate::scheduler::core::{Decisions, PoolView, Submission, Submitted, Verdict};
 use crate::scheduler::message::{PendingReply, Reply, Request, send};
@@ -69,8 +69,12 @@ impl Service {
             Request::RegisterHandlers { pool, handlers, reply } => {
                 self.register_handlers(now, &pool, &handlers, reply, out);
             }
+            Request::Reconfigure { configuration, reply } => self.reconfigure(*configuration, reply),
             Request::ResetCounters { pool, reply } => send(reply, self.reset_counters(now, &pool)),
-            Request::Pools { reply } => send(reply, Ok((self.pool_views.clone(), self.shared.hub.revision()))),
+            Request::Pools { reply } => {
+                let views = self.pool_views.iter().flatten().cloned().collect();
+                send(reply, Ok((views, self.shared.hub.revision())));
+            }
             Request::PoolMetrics { pools, workers, reply } => {
                 let result = self.pool_metrics(now, pools, workers);
                 send(reply, result.map(|metrics| (metrics, self.shared.hub.revision())));
@@ -149,14 +153,20 @@ impl Service {
     ///
     /// # Errors
     /// If workers cannot be started. The pool then has those that it could start.
-    pub(super) fn apply_pool_update(&mut self, index: u16, view: PoolView) -> Result<(), Refusal> {
+    pub(super) fn apply_pool_update(&mut self, index: u16, mut view: PoolView) -> Result<(), Refusal> {
         let index = usize::from(index);
-        let Some(pool) = self.pools.get(index) else { return Ok(()) };
+        if let Some(Some(stored)) = self.pool_views.get(index)
+            && view.spec.kind == PoolKind::Remote
+        {
+            // It has followed the workers since the decision.
+            view.spec.size = stored.spec.size;
+        }
+        let Some(Some(pool)) = self.pools.get(index) else { return Ok(()) };
         pool.set_paused(view.spec.paused || self.shared.draining.is_cancelled());
         let resized = pool.resize(view.spec.size);
         let name = view.spec.name.clone();
         if let Some(stored) = self.pool_views.get_mut(index) {
-            *stored = view;
+            *stored = Some(view);
         }
         resized.map_err(|error| {
             tracing::error!(pool = %name, %error, "failed to start the workers of a pool");
@@ -204,12 +214,15 @@ impl Service {
         pools: Vec<PoolName>,
         workers: bool,
     ) -> Result<Vec<PoolMetrics>, Refusal> {
-        let names =
-            if pools.is_empty() { self.pool_views.iter().map(|view| view.spec.name.clone()).collect() } else { pools };
+        let names = if pools.is_empty() {
+            self.pool_views.iter().flatten().map(|view| view.spec.name.clone()).collect()
+        } else {
+            pools
+        };
         let mut metrics = Vec::new();
         for name in names {
             let (index, snapshot) = self.core.pool_snapshot(now, &name)?;
-            let Some(pool) = self.pools.get(usize::from(index)) else { continue };
+            let Some(Some(pool)) = self.pools.get(usize::from(index)) else { continue };
             let workers = if workers { pool.workers() } else { Vec::new() };
             metrics.push(PoolMetrics { at: now, snapshot, stats: pool.stats(), workers });
         }
@@ -218,7 +231,7 @@ impl Service {
 
     fn reset_counters(&mut self, now: Timestamp, pool: &PoolName) -> Result<Revision, Refusal> {
         let index = self.core.reset_counters(now, pool)?;
-        if let Some(pool) = self.pools.get(usize::from(index)) {
+        if let Some(Some(pool)) = self.pools.get(usize::from(index)) {
             pool.reset_counters();
         }
         Ok(self.shared.hub.revision())

@@ -43,7 +43,7 @@ impl Service {
         runtime.block_on(async {
             // Ends soon: it sleeps or trims.
             let _ = trim.await;
-            for pool in &self.pools {
+            for pool in self.pools.iter().flatten() {
                 pool.stop().await;
             }
         });
@@ -135,9 +135,10 @@ impl Service {
                 }
             }
             Report::Slots { pool, total, slots } => {
-                if let Ok(pool) = self.core.pool_index(&pool) {
+                // Also of a pool that is not configured at present.
+                if let Some(pool) = self.core.index_of_pool(&pool) {
                     self.core.set_slots(pool, total, &slots);
-                    if let Some(view) = self.pool_views.get_mut(usize::from(pool)) {
+                    if let Some(Some(view)) = self.pool_views.get_mut(usize::from(pool)) {
                         view.spec.size = total;
                     }
                 }
@@ -162,7 +163,7 @@ impl Service {
         let deadline = self.drain.map_or(now + limit, |earlier| earlier.deadline.min(now + limit));
         self.drain = Some(Drain { deadline, stop_at: Some(now) });
         self.core.drain();
-        for pool in &self.pools {
+        for pool in self.pools.iter().flatten() {
             pool.drain();
         }
         self.telemetry.liveness.enter(Phase::Draining);

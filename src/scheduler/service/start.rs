@@ -1,18 +1,19 @@
 //! Building the service: recovery, pools, and what the handles share.
 
 use std::io;
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{
     Batch, Clock, Event, MemoryAccount, PoolSettings, RecoveredTask, Revision, SharedCatalog, Timestamp,
 };
-use crate::pool::{Pool, RemoteWorkers, WorkerContext};
+use crate::pool::{Pool, WorkerContext};
 use crate::runners::Registry;
 use crate::scheduler::core::{Adoption, Core, CoreOptions, Decisions, PoolView};
 use crate::scheduler::handle::{Handle, HandleInner};
@@ -96,26 +97,25 @@ impl Service {
         let fault = shared.store.projection.fault();
         options.telemetry.liveness.set_projection_fault_check(move || fault.borrow().is_some());
         let context = worker_context(&shared, registry, &options, runtime);
-        let pool_views = core.pool_views();
-        let start_pool = |view: &PoolView| Pool::start(&view.spec, context.clone());
-        let mut pools: Vec<Pool> = pool_views.iter().map(start_pool).collect::<io::Result<_>>()?;
+        let pool_views = core.views_by_index();
+        let start_pool =
+            |view: &Option<PoolView>| view.as_ref().map(|view| Pool::start(&view.spec, context.clone())).transpose();
+        let mut pools: Vec<Option<Pool>> = pool_views.iter().map(start_pool).collect::<io::Result<_>>()?;
         for Adoption { assignment, worker, started_at } in adoptions {
-            if let Some(pool) = pools.get_mut(usize::from(assignment.ticket.pool)) {
+            if let Some(Some(pool)) = pools.get_mut(usize::from(assignment.ticket.pool)) {
                 pool.adopt(assignment, &worker, started_at);
             }
         }
         for (ticket, cause, grace) in stops {
-            if let Some(pool) = pools.get(usize::from(ticket.pool)) {
+            if let Some(Some(pool)) = pools.get(usize::from(ticket.pool)) {
                 pool.stop_attempt(ticket, cause, grace);
             }
         }
-        // Empty until now.
-        let _ =
-            shared.remote_workers.set(pools.iter().filter_map(Pool::remote).map(RemoteWorkers::downgrade).collect());
-        Ok(Self {
+        let service = Self {
             core,
             pools,
             pool_views,
+            context,
             shared,
             inbox,
             pending,
@@ -128,7 +128,9 @@ impl Service {
             watch_window: options.watch_window,
             observer: Observer::new(options.telemetry.clone(), catalog, options.memory),
             telemetry: options.telemetry,
-        })
+        };
+        service.publish_remote_workers();
+        Ok(service)
     }
 }
 
@@ -152,10 +154,10 @@ fn handle_inner(
         retention: options.core.retention,
         draining,
         drain_limit: options.drain_limit,
-        options: parking_lot::Mutex::default(),
+        options: Mutex::default(),
         memory: options.memory.clone(),
         request_lookup: Arc::default(),
-        remote_workers: OnceLock::new(),
+        remote_workers: Mutex::default(),
     }
 }
 

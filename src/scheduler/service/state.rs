@@ -7,7 +7,7 @@ use std::time::Instant;
 use hashbrown::HashMap;
 
 use crate::model::{BatchKey, Event, Revision, TaskId};
-use crate::pool::{Attempt, Pool, Ticket};
+use crate::pool::{Attempt, Pool, Ticket, WorkerContext};
 use crate::scheduler::core::{BatchCancel, Core, Deletion, PoolView, RecoveryCounts};
 use crate::scheduler::handle::{Handle, HandleInner};
 use crate::scheduler::journal_trim::WatchWindow;
@@ -22,10 +22,12 @@ use super::pending::{ClosedCommit, Pending};
 /// The scheduler. `start` builds it; `run` blocks a thread until the server has drained.
 pub struct Service {
     pub(super) core: Core,
-    /// By index in the core. Pools that only recovered tasks name are missing.
-    pub(super) pools: Vec<Pool>,
-    /// Durable settings of the configured pools, by index in the core.
-    pub(super) pool_views: Vec<PoolView>,
+    /// By index in the core. `None` for a pool that was never configured while this server runs.
+    pub(super) pools: Vec<Option<Pool>>,
+    /// Durable settings of the pools, by index in the core. `None` for a pool that is not configured.
+    pub(super) pool_views: Vec<Option<PoolView>>,
+    /// For pools that are added.
+    pub(super) context: WorkerContext,
     pub(super) shared: Arc<HandleInner>,
     pub(super) inbox: mpsc::Receiver<Message>,
     /// Is still open: more decisions can join it.
@@ -115,10 +117,10 @@ impl Service {
     }
 
     pub(super) fn pool(&self, ticket: Ticket) -> Option<&Pool> {
-        self.pools.get(usize::from(ticket.pool))
+        self.pools.get(usize::from(ticket.pool))?.as_ref()
     }
 
     pub(super) fn pool_mut(&mut self, ticket: Ticket) -> Option<&mut Pool> {
-        self.pools.get_mut(usize::from(ticket.pool))
+        self.pools.get_mut(usize::from(ticket.pool))?.as_mut()
     }
 }

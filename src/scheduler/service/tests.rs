@@ -13,7 +13,7 @@ use crate::model::{
     CancelMode, Durability, Event, HandlerName, OutputStream, Payload, PoolKind, PoolName, PoolSpec, RequestKey,
     Revision, StoreId, SystemClock, TaskExtras, TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState,
 };
-use crate::runners::{BoxFuture, Outcome, Registry, Run, RunReport, Runner};
+use crate::runners::{BoxFuture, Outcome, Registry, Run, RunReport, Runner, Runners};
 use crate::scheduler::core::PoolUpdate;
 use crate::scheduler::handle::Handle;
 use crate::scheduler::refusal::Refusal;
@@ -125,10 +125,10 @@ impl Fixture {
 
     /// With more than one append in flight the journal holds all commits.
     pub(super) fn start_with(appends_in_flight: usize) -> Self {
-        Self::start_handlers(appends_in_flight, Registry::default())
+        Self::start_handlers(appends_in_flight, Runners::new())
     }
 
-    fn start_handlers(appends_in_flight: usize, handlers: Registry) -> Self {
+    fn start_handlers(appends_in_flight: usize, handlers: Runners) -> Self {
         let pool = PoolSpec { paused: true, ..PoolSpec::with_defaults(PoolName::parse("default").unwrap(), 1) };
         let remote = PoolName::parse("remote").unwrap();
         let remote = PoolSpec { kind: PoolKind::Remote, size: 0, ..PoolSpec::with_defaults(remote, 1) };
@@ -146,7 +146,14 @@ impl Fixture {
         });
         store.journal = journal.clone();
         let runtime = tokio::runtime::Handle::current();
-        let service = Service::start(options, store, recovery, Arc::new(handlers), Arc::new(SystemClock), &runtime);
+        let service = Service::start(
+            options,
+            store,
+            recovery,
+            Arc::new(Registry::from(handlers)),
+            Arc::new(SystemClock),
+            &runtime,
+        );
         let service = service.unwrap();
         let handle = service.handle();
         let thread = std::thread::Builder::new().name("scheduler".to_owned());
@@ -466,8 +473,8 @@ impl Runner for Writes {
 
 #[tokio::test]
 async fn the_output_of_an_attempt_can_be_read_before_its_end_is_durable() {
-    let mut handlers = Registry::default();
-    handlers.register(HandlerName::parse("work").unwrap(), Arc::new(Writes));
+    let mut handlers = Runners::new();
+    handlers.insert(HandlerName::parse("work").unwrap(), Arc::new(Writes));
     let fixture = Fixture::start_handlers(8, handlers);
     let name = PoolName::parse("default").unwrap();
     let resume = PoolUpdate { name, size: None, paused: Some(false), queue_limit: None, etag: None };

@@ -67,7 +67,7 @@ struct PoolSeries {
     waits: [OnceLock<HistogramSeries>; Priority::COUNT],
     /// Indexes in `ends` of the handlers that were known at the start.
     handlers: HashMap<HandlerName, usize>,
-    /// Indexes of registered handlers that were used later.
+    /// Indexes of handlers that workers or a reload have registered, and that were used later.
     registered: Mutex<HashMap<HandlerName, usize>>,
     catalog: SharedCatalog,
     /// The first one is that of all other handlers. Those without a name are free.
@@ -104,9 +104,7 @@ impl PoolMeter {
             at_start.handlers.values().filter(|spec| !spec.registered).map(|spec| spec.name.clone()).collect();
         let names = [OTHER].into_iter().chain(configured.iter().map(HandlerName::as_str));
         let mut ends: Vec<_> = names.map(HandlerSeries::named).collect();
-        if at_start.is_remote(pool) {
-            ends.resize_with(ends.len() + REGISTERED_MAX, HandlerSeries::default);
-        }
+        ends.resize_with(ends.len() + REGISTERED_MAX, HandlerSeries::default);
         let series = Arc::new(PoolSeries {
             metrics: metrics.clone(),
             pool: pool.to_string(),
@@ -146,7 +144,7 @@ impl HandlerSeries {
 impl PoolSeries {
     /// Index of the series of a registered handler. Waits for a lock; the index does not change unless it is [`OTHERS`].
     fn registered_index(&self, handler: &HandlerName) -> usize {
-        if !self.catalog.load().handlers.get(handler).is_some_and(|spec| spec.registered) {
+        if !self.catalog.load().handlers.contains_key(handler) {
             return OTHERS;
         }
         let mut registered = self.registered.lock();

@@ -84,6 +84,8 @@ pub struct ServerGauges {
     pub projection_lag: AtomicU64,
     /// Bytes of finished tasks that the store keeps.
     pub retained_bytes: AtomicU64,
+    /// 1 if the last reload of the configuration was refused.
+    pub config_refused: AtomicU64,
 }
 
 impl Metrics {
@@ -95,6 +97,7 @@ impl Metrics {
         };
         observe(&table::PROJECTION_LAG, |gauges| &gauges.projection_lag);
         observe(&table::RETAINED_BYTES, |gauges| &gauges.retained_bytes);
+        observe(&table::CONFIG_REFUSED, |gauges| &gauges.config_refused);
         observe(&table::WATCHERS, |gauges| &gauges.watches.open);
         observe(&table::WATCH_EVENTS, |gauges| &gauges.watches.events);
         observe(&table::WATCH_CATCH_UPS, |gauges| &gauges.watches.catch_ups);

@@ -149,6 +149,8 @@ rows! {
         "Time between the headers of a call and the end of its response; for a stream, its whole lifetime.";
     SERVER_READY: "lineshaft.server.ready", "{server}", Gauge, [],
         "1 while the server accepts work, as `/health/ready` reports.";
+    CONFIG_REFUSED: "lineshaft.config.refused", "{configuration}", Gauge, [],
+        "1 while handlers and pools are those of an earlier configuration, because the last reload was refused.";
     SILENCE: "lineshaft.watchdog.silence", "s", Gauge, ["part"],
         "Time since the last sign of progress of the component.";
     STALLS: "lineshaft.watchdog.stalls", "{stall}", Counter, ["part"],

@@ -1,0 +1,166 @@
+//! Reloading handlers and pools on SIGHUP, and when the configuration file has changed.
+//!
+//! A configuration is used as a whole or not at all. Attempts that run keep the handler that they began with.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{FILE_INTERVAL, Stamp, stamp};
+use crate::config::{Config, ConfigError, Loaded, Sources, fixed_settings};
+use crate::function::Handlers;
+use crate::scheduler::{self, Refusal};
+use crate::telemetry::metrics::ServerGauges;
+use crate::telemetry::panics;
+
+use super::error::{StartError, failed_to};
+use super::options;
+use super::registry::{self, Hosts};
+use crate::runners::Runners;
+
+/// The configuration of a server and its file, if it has one.
+pub struct ConfigFile {
+    sources: Arc<Sources>,
+    path: Option<PathBuf>,
+    /// Of the content that was loaded last, whether it was valid or not.
+    seen: Stamp,
+}
+
+impl ConfigFile {
+    /// Loads the configuration.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn open(sources: Sources) -> Result<(Config, Self), ConfigError> {
+        let path = sources.file();
+        // Before the file is read, so that a change in between is seen.
+        let seen = path.as_deref().and_then(stamp);
+        let config = sources.load()?.config;
+        Ok((config, Self { sources: Arc::new(sources), path, seen }))
+    }
+
+    /// Whether the file has changed since the last call.
+    fn has_changed(&mut self) -> bool {
+        let Some(path) = &self.path else { return false };
+        let found = stamp(path);
+        found != std::mem::replace(&mut self.seen, found)
+    }
+}
+
+pub(super) struct Reload {
+    pub file: ConfigFile,
+    /// With the pools and handlers that are in use, and the other settings as they were at the start.
+    pub running: Config,
+    pub hosts: Hosts,
+    pub handle: scheduler::Handle,
+    pub gauges: Arc<ServerGauges>,
+    /// Why the last reload failed.
+    pub fault: Option<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ReloadError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+/// Begins to follow the file and the signal. The task ends after `stop`.
+///
+/// # Errors
+/// If the process cannot receive the signal.
+pub(super) fn spawn(reload: Reload, stop: CancellationToken) -> Result<JoinHandle<()>, StartError> {
+    let hangup = signal(SignalKind::hangup()).map_err(failed_to("listen for signals"))?;
+    let following = reload.follow(hangup, stop.clone());
+    let following = async move {
+        stop.run_until_cancelled(following).await;
+    };
+    Ok(tokio::spawn(panics::essential(following)))
+}
+
+impl Reload {
+    async fn follow(mut self, mut hangup: Signal, stop: CancellationToken) {
+        let mut ticks = interval(FILE_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut is_due = false;
+        while !stop.is_cancelled() {
+            tokio::select! {
+                _ = hangup.recv() => is_due = true,
+                _ = ticks.tick() => is_due |= self.file.has_changed(),
+            }
+            if is_due {
+                is_due = self.reload().await;
+            }
+        }
+    }
+
+    /// Returns whether to try again, although the file does not change.
+    async fn reload(&mut self) -> bool {
+        let result = self.try_reload().await;
+        self.gauges.config_refused.store(result.is_err().into(), Ordering::Relaxed);
+        let error = match result {
+            Ok(()) => {
+                self.fault = None;
+                return false;
+            }
+            Err(error) => error,
+        };
+        let tries_again = matches!(error, ReloadError::Refused(Refusal::StoreUnavailable(_)));
+        let fault = Some(error.to_string());
+        if !tries_again || self.fault != fault {
+            tracing::error!(%error, "the configuration is not reloaded; the previous handlers and pools stay in use");
+        }
+        self.fault = fault;
+        tries_again
+    }
+
+    async fn try_reload(&mut self) -> Result<(), ReloadError> {
+        let (sources, mut hosts) = (self.file.sources.clone(), self.hosts.clone());
+        // Files are read and modules compiled.
+        let loaded = tokio::task::spawn_blocking(move || load(&sources, &mut hosts).map(|loaded| (loaded, hosts)));
+        let loaded = loaded.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        let ((loaded, runners), hosts) = loaded?;
+        self.hosts = hosts;
+        let reconfigured = self.handle.reconfigure(options::configuration(&loaded.config, runners)).await;
+        reconfigured.map_err(|refusal| located(refusal, &loaded))?;
+        let fixed = fixed_settings(&self.running, &loaded.config);
+        if !fixed.is_empty() {
+            let settings = fixed.join(", ");
+            tracing::warn!(settings, "settings have changed that are used only after a restart");
+        }
+        let Config { builtins, pools, handlers, .. } = loaded.config;
+        tracing::info!(handlers = handlers.len(), pools = pools.len(), "reloaded the configuration");
+        self.running = Config { builtins, pools, handlers, ..self.running.clone() };
+        Ok(())
+    }
+}
+
+fn load(sources: &Sources, hosts: &mut Hosts) -> Result<(Loaded, Runners), ReloadError> {
+    let loaded = sources.load()?;
+    match registry::build(&loaded.config, &Handlers::new(), hosts) {
+        Ok(runners) => Ok((loaded, runners)),
+        Err(error) => {
+            let is_its = |name: &str| loaded.config.handlers.iter().position(|handler| handler.name == name);
+            match error.handler().and_then(is_its) {
+                Some(index) => Err(loaded.problem(&format!("handler[{index}]"), error.to_string()).into()),
+                None => Err(error.into()),
+            }
+        }
+    }
+}
+
+/// Adds the line to a refusal that names a setting.
+fn located(refusal: Refusal, loaded: &Loaded) -> ReloadError {
+    match refusal {
+        Refusal::BadField(bad) => loaded.problem(&bad.field, bad.description).into(),
+        other => other.into(),
+    }
+}

@@ -1,0 +1,102 @@
+//! A new configuration in a core that has tasks.
+
+use std::sync::Arc;
+
+use crate::model::{Catalog, Coded, ErrorCode, PoolKind, PoolName, PoolSpec, Priority, TaskState, Timestamp};
+
+use super::tests::{Fixture, SECOND, failed, options, spec};
+use super::{Core, Decisions, PoolUpdate};
+
+fn named(name: &str, size: usize) -> PoolSpec {
+    PoolSpec { size, ..PoolSpec::with_defaults(PoolName::parse(name).unwrap(), 1) }
+}
+
+fn reconfigure(core: &mut Core, pools: Vec<PoolSpec>) {
+    core.check_pools(&pools).unwrap();
+    let by_name = pools.iter().map(|pool| (pool.name.clone(), pool.clone())).collect();
+    core.reconfigure(pools, Arc::new(Catalog { pools: by_name, ..Catalog::default() }));
+}
+
+fn update(pool: &str, size: usize) -> PoolUpdate {
+    PoolUpdate { name: PoolName::parse(pool).unwrap(), size: Some(size), paused: None, queue_limit: None, etag: None }
+}
+
+fn size_of(core: &Core, pool: &str) -> usize {
+    core.pool_views().into_iter().find(|view| view.spec.name.as_str() == pool).unwrap().spec.size
+}
+
+#[test]
+fn a_pool_that_is_not_configured_any_more_keeps_its_tasks_until_it_is_again() {
+    let mut fixture = Fixture::new();
+    fixture.submit(SECOND, vec![spec("a", Priority::Normal), spec("b", Priority::Normal)]).unwrap();
+    let running = fixture.assigned().remove(0).ticket;
+    fixture.core.started(running, Timestamp(SECOND), "w".into(), &mut fixture.out);
+    reconfigure(&mut fixture.core, vec![named("other", 1)]);
+    fixture.core.check();
+    let refused = fixture.submit(2 * SECOND, vec![spec("c", Priority::Normal)]).unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::UnknownPool);
+    assert_eq!(fixture.core.pool_views().len(), 1);
+    fixture.end(running, 3 * SECOND, failed(), None);
+    assert_eq!(fixture.state("a"), TaskState::Waiting, "what ran ends as usual, and is retried");
+    fixture.core.advance(Timestamp(60 * SECOND), &mut fixture.out);
+    assert!(fixture.assigned().is_empty(), "nothing starts");
+    reconfigure(&mut fixture.core, vec![named("other", 1), named("default", 7)]);
+    assert_eq!(fixture.assigned().len(), 1, "the retry; the other one was dispatched before");
+    assert_eq!(size_of(&fixture.core, "default"), 7);
+    fixture.core.check();
+}
+
+#[test]
+fn a_change_made_at_run_time_lasts_until_the_configuration_of_the_setting_changes() {
+    let mut core = Core::new(options());
+    let mut out = Decisions::default();
+    core.update_pool(Timestamp(1), &update("default", 5), &mut out).unwrap();
+    reconfigure(&mut core, vec![PoolSpec { queue_limit: 9, ..named("default", 1) }]);
+    assert_eq!((size_of(&core, "default"), core.pool_views()[0].spec.queue_limit), (5, 9));
+    reconfigure(&mut core, vec![named("default", 2)]);
+    assert_eq!(size_of(&core, "default"), 2);
+    // The same after a restart, also if the pool is configured only later.
+    let mut restarted = Core::new(crate::scheduler::CoreOptions { pools: vec![named("other", 1)], ..options() });
+    assert!(out.events.iter().all(|event| restarted.replay(event)));
+    reconfigure(&mut restarted, vec![named("default", 1)]);
+    assert_eq!((size_of(&restarted, "default"), restarted.pool_views()[0].etag.clone()), (5, changed_etag(&out)));
+}
+
+fn changed_etag(out: &Decisions) -> String {
+    let mut core = Core::new(options());
+    assert!(out.events.iter().all(|event| core.replay(event)));
+    core.pool_views().remove(0).etag
+}
+
+#[test]
+fn the_kind_of_a_pool_cannot_change() {
+    let core = Core::new(options());
+    let remote = PoolSpec { kind: PoolKind::Remote, ..named("default", 0) };
+    let refused = core.check_pools(&[named("new", 1), remote]).unwrap_err();
+    assert_eq!(refused.details().violations[0].field, "pool[1].kind");
+    assert!(refused.to_string().contains("is of kind \"threads\"; restart"), "{refused}");
+}
+
+#[test]
+fn the_limit_of_a_namespace_counts_the_attempts_that_have_begun_before() {
+    let limited = |max| PoolSpec { max_running_per_namespace: max, ..named("default", 4) };
+    let mut fixture = Fixture::new();
+    fixture.submit(SECOND, (0..3).map(|n| spec(&format!("t{n}"), Priority::Normal)).collect()).unwrap();
+    let begun = fixture.assigned();
+    reconfigure(&mut fixture.core, vec![limited(Some(3))]);
+    fixture.submit(SECOND, vec![spec("a", Priority::High), spec("b", Priority::High)]).unwrap();
+    assert!(fixture.assigned().is_empty(), "three have their slots");
+    fixture.core.check();
+    reconfigure(&mut fixture.core, vec![limited(Some(4))]);
+    assert_eq!(fixture.assigned().len(), 1);
+    fixture.core.check();
+    let ticket = begun[0].ticket;
+    fixture.core.started(ticket, Timestamp(SECOND), "w".into(), &mut fixture.out);
+    fixture.end(ticket, 2 * SECOND, failed(), None);
+    assert_eq!(fixture.assigned().len(), 1);
+    fixture.submit(SECOND, vec![spec("c", Priority::High)]).unwrap();
+    assert!(fixture.assigned().is_empty());
+    reconfigure(&mut fixture.core, vec![limited(None)]);
+    assert_eq!(fixture.assigned().len(), 1);
+    fixture.core.check();
+}
