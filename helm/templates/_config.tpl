@@ -71,6 +71,11 @@ auth:
 {{- end }}
 {{- end -}}
 
+{{/* All settings, as JSON. */}}
+{{- define "lineshaft.settings" -}}
+{{- mustMergeOverwrite (deepCopy .Values.config) (include "lineshaft.owned" . | fromYaml) | toJson -}}
+{{- end -}}
+
 {{- define "lineshaft.toml" -}}
 {{- $config := mustMergeOverwrite (deepCopy .Values.config) (include "lineshaft.owned" . | fromYaml) -}}
 {{- range $key := keys $config | sortAlpha }}

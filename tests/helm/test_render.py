@@ -167,6 +167,7 @@ def test_the_grace_period_covers_the_drain(pre_stop, limit):
 def test_only_a_changed_setting_replaces_the_pod():
     checksum = lambda values: server(render(values))[0]["metadata"]["annotations"]["checksum/config"]
     assert checksum({}) == checksum({"service": {"port": 443}})
+    assert checksum({}) == checksum({"config": {"pool": [{"name": "a"}], "handler": [{"name": "h", "runner": "remote"}]}})
     assert checksum({}) != checksum({"config": {"log": {"filter": "debug"}}})
     assert checksum({}) != checksum({"drain": {"limitSeconds": 31}})
 
