@@ -1,5 +1,5 @@
-//! A server that runs as a child process of `demo` or `bench`: the same binary with a separate store. The
-//! parent process calls it through its port.
+//! A server that runs as a child process of `demo` or `bench`, with a separate store. The parent process calls it through its
+//! port.
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -39,19 +39,24 @@ pub struct ServerProcess {
 }
 
 impl ServerProcess {
-    /// Starts `serve` on a free port, with its data and its log in `directory`, and waits until it is ready.
+    /// Starts `serve` of the program on a free port, with its data and its log in `directory`, and waits until it is ready.
     /// A server that is started in the same directory again has the same data.
     ///
     /// # Errors
     /// If the server cannot be started, exits early, or is not ready within the time limit; the error contains the end
     /// of the server's log.
-    pub async fn start(directory: &Path, config: &str) -> Result<Self> {
-        Self::spawn(directory, config, Command::new(std::env::current_exe()?)).await
+    pub async fn start(program: &Path, directory: &Path, config: &str) -> Result<Self> {
+        Self::spawn(directory, config, Command::new(program)).await
     }
 
     /// Like [`start`](Self::start), with these `OTEL_*` variables instead of the ones of this process.
-    pub async fn start_with_telemetry(directory: &Path, config: &str, variables: &[(&str, String)]) -> Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
+    pub async fn start_with_telemetry(
+        program: &Path,
+        directory: &Path,
+        config: &str,
+        variables: &[(&str, String)],
+    ) -> Result<Self> {
+        let mut command = Command::new(program);
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"OTEL_")) {
             command.env_remove(name);
         }

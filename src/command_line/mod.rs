@@ -51,7 +51,7 @@ pub fn run() -> ExitCode {
             block_on(app::doctor::run(doctor, options.json(), print))
         }
         Command::Demo(demo) => block_on(cli::demo::run(demo)),
-        Command::Bench(bench) => block_on(cli::bench::run(bench)),
+        Command::Bench(bench) => block_on_threads(cli::bench::threads(), cli::bench::run(bench)),
         Command::Completion { shell } => print_completion(shell),
     };
     output::exit_code(code)
@@ -102,7 +102,11 @@ fn asks_for_json(words: impl Iterator<Item = OsString>) -> bool {
 }
 
 fn block_on(command: impl Future<Output = ExitCode>) -> ExitCode {
-    match tokio::runtime::Builder::new_multi_thread().worker_threads(CLIENT_THREADS).enable_all().build() {
+    block_on_threads(CLIENT_THREADS, command)
+}
+
+fn block_on_threads(threads: usize, command: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
         Ok(runtime) => {
             let code = runtime.block_on(command);
             // A thread may wait for a line from a terminal.

@@ -37,33 +37,20 @@ pub fn append(settings: &Settings, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// A load measured against both kinds of minimal server.
-pub struct Baselines<T> {
-    /// The server responds after a group commit.
-    pub group_commit: T,
-    /// The server responds immediately.
-    pub immediate: T,
-}
-
-/// Measures a load against both kinds of minimal server, each with `connections` connections.
-pub async fn measure<T, F, Fut>(settings: &Settings, connections: usize, load: F) -> Result<Baselines<T>>
+/// Measures a load against the minimal server, with `connections` connections.
+pub async fn group_commit<T, Fut>(
+    settings: &Settings,
+    connections: usize,
+    load: impl FnOnce(Vec<TaskClient>) -> Fut,
+) -> Result<T>
 where
-    F: Fn(Vec<TaskClient>) -> Fut,
     Fut: Future<Output = Result<T>>,
 {
     let scratch = ScratchDir::new(&settings.directory, false)?;
-    let server = MinimalServer::start(Some(scratch.path()))?;
-    let group_commit = load(clients(&server, connections).await?).await?;
-    drop(server);
-    let server = MinimalServer::start(None)?;
-    let immediate = load(clients(&server, connections).await?).await?;
-    Ok(Baselines { group_commit, immediate })
-}
-
-async fn clients(server: &MinimalServer, connections: usize) -> Result<Vec<TaskClient>> {
+    let server = MinimalServer::start(scratch.path())?;
     let mut clients = Vec::with_capacity(connections);
     for _ in 0..connections {
         clients.push(server.client().await?);
     }
-    Ok(clients)
+    load(clients).await
 }

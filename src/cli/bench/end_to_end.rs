@@ -8,10 +8,12 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tonic::Streaming;
 
-use super::load::Window;
+use super::load::{Samples, Window};
 use super::report::{Report, Row};
+use super::rounds::{self, Loaded, Rows, by_turns};
 use super::server::{self, BATCH, Server, TaskClient};
 use super::settings::Settings;
+use super::submit;
 use crate::cli::server_process::Result;
 use crate::cli::time::to_proto;
 use crate::proto::v1::watch_tasks_response::Kind;
@@ -21,6 +23,8 @@ use crate::proto::v1::{
 
 /// Maximum number of unfinished tasks.
 pub const BACKLOG: usize = 20_000;
+/// Least share of the rate at which the minimal server accepts batches.
+const CEILING_SHARE: f64 = 0.13;
 const WATCHES: usize = 50;
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// Time limit from the last submission to the last completion.
@@ -34,35 +38,58 @@ pub struct BatchLoad {
     pub batch: usize,
     /// Maximum number of unfinished tasks.
     pub backlog: usize,
+    /// The batches go to as many namespaces in turn; 1 is the default namespace.
+    pub namespaces: usize,
 }
 
-pub struct Completed {
-    /// Completions per second in the window.
-    pub rate: f64,
-    /// All tasks, including those outside of the window.
-    pub total: u64,
+/// No-op tasks in batches of a thousand, each a batch of its own.
+pub fn no_op_load() -> BatchLoad {
+    BatchLoad { task: server::no_op_task(), batch: BATCH, backlog: BACKLOG, namespaces: 1 }
 }
 
 /// No-op tasks with one watch, submitted with calls that create a batch each, and then all in one batch.
 pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
-    let server = Server::start(settings).await?;
-    let load = BatchLoad { task: server::no_op_task(), batch: BATCH, backlog: BACKLOG };
-    let many = load.run(settings, &server).await?.rate;
-    let what = format!("no-op tasks in batches of {BATCH}, backlog {BACKLOG}");
-    report.add(Row::new("end-to-end", &what, many, "tasks/s").at_least(125_000.0));
-    drop(server);
-    let server = Server::start(settings).await?;
-    let task = SubmitTaskRequest { batch_id: "one".to_owned(), ..server::no_op_task() };
-    let one = BatchLoad { task, ..load }.run(settings, &server).await?;
-    let what = format!("the same, all {} in one batch", one.total);
-    report.add(Row::new("end-to-end", &what, one.rate, "tasks/s").baseline(many, "batches"));
+    let mut subjects = vec![submit::batch_ceiling(settings)];
+    subjects.extend(rounds::versions(settings, |settings, server| {
+        Box::pin(async move { no_op_load().run(settings, server).await })
+    }));
+    let measured = by_turns(settings.rounds, &subjects).await?;
+    let rows = Rows {
+        scenario: "end-to-end",
+        what: &format!("no-op tasks, backlog {BACKLOG}"),
+        measured: &measured[1],
+        other: measured.get(2).map(Vec::as_slice),
+        baseline: Some((&measured[0], "batches on the minimal server")),
+        target: Some(CEILING_SHARE),
+    };
+    rows.add(report);
+    one_batch(&settings.short(), report).await
+}
+
+/// The cost of a batch that contains all tasks.
+async fn one_batch(settings: &Settings, report: &mut Report) -> Result<()> {
+    let this = Settings { other: None, ..settings.clone() };
+    let load = |batch_id: &'static str| {
+        rounds::versions(&this, move |settings, server| {
+            Box::pin(async move {
+                let task = SubmitTaskRequest { batch_id: batch_id.to_owned(), ..server::no_op_task() };
+                BatchLoad { task, ..no_op_load() }.run(settings, server).await
+            })
+        })
+    };
+    let subjects: Vec<_> = load("").into_iter().chain(load("one")).collect();
+    let measured = by_turns(settings.rounds, &subjects).await?;
+    let rates = |subject: usize| measured[subject].iter().map(|it| it.burst).collect();
+    let row = Row::of_rounds("end-to-end", "no-op tasks, all in one batch: burst", rates(1), "tasks/s");
+    report.add(row.baselines(rates(0), "a batch for each thousand"));
     Ok(())
 }
 
 impl BatchLoad {
-    /// Submits batches until the window ends, then waits until every task has completed.
-    pub async fn run(&self, settings: &Settings, server: &Server) -> Result<Completed> {
-        let window = Window::after_warm_up(settings.duration);
+    /// Submits batches until the load ends, then waits until every task has completed. The burst are the completions in the
+    /// window.
+    pub async fn run(&self, settings: &Settings, server: &Server) -> Result<Loaded> {
+        let window = Window::of_burst(settings);
         let permits = Arc::new(Semaphore::new(self.backlog));
         let submitted = Arc::new(AtomicU64::new(0));
         let all_submitted = Arc::new(AtomicBool::new(false));
@@ -78,7 +105,8 @@ impl BatchLoad {
         let mut submitters = JoinSet::new();
         for _ in 0..settings.connections {
             let client = server.client().await?;
-            submitters.spawn(submit(client, request.clone(), window, Arc::clone(&permits), Arc::clone(&submitted)));
+            let (permits, submitted) = (Arc::clone(&permits), Arc::clone(&submitted));
+            submitters.spawn(submit(client, request.clone(), self.namespaces, window, permits, submitted));
         }
         while let Some(ended) = submitters.join_next().await {
             ended??;
@@ -86,13 +114,15 @@ impl BatchLoad {
         all_submitted.store(true, Ordering::SeqCst);
         let in_window = tokio::time::timeout(COMPLETION_TIMEOUT, watcher).await;
         let in_window = in_window.map_err(|_| format!("not every task completed within {COMPLETION_TIMEOUT:?}"))??;
-        Ok(Completed { rate: window.rate(in_window?), total: submitted.load(Ordering::SeqCst) })
+        let tasks = submitted.load(Ordering::SeqCst);
+        Ok(Loaded { burst: window.rate(in_window?), tasks, latency: Samples::new() })
     }
 }
 
 async fn submit(
     mut client: TaskClient,
-    request: BatchSubmitTasksRequest,
+    mut request: BatchSubmitTasksRequest,
+    namespaces: usize,
     window: Window,
     permits: Arc<Semaphore>,
     submitted: Arc<AtomicU64>,
@@ -100,7 +130,11 @@ async fn submit(
     let size = u32::try_from(request.tasks.len())?;
     while !window.has_ended() {
         permits.acquire_many(size).await?.forget();
-        submitted.fetch_add(size.into(), Ordering::SeqCst);
+        let before = submitted.fetch_add(size.into(), Ordering::SeqCst);
+        if namespaces > 1 {
+            let namespace = format!("n{}", before / u64::from(size) % namespaces as u64);
+            request.tasks.iter_mut().for_each(|task| task.namespace.clone_from(&namespace));
+        }
         client.batch_submit_tasks(request.clone()).await?;
     }
     Ok(())

@@ -42,7 +42,7 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     );
     let server = Server::start_with_config(settings, &handler).await?;
     let task = SubmitTaskRequest { handler: "call".to_owned(), ..SubmitTaskRequest::default() };
-    let rate = BatchLoad { task, batch: BATCH, backlog: BACKLOG }.run(settings, &server).await?.rate;
+    let rate = BatchLoad { task, batch: BATCH, backlog: BACKLOG, namespaces: 1 }.run(settings, &server).await?.burst;
     drop(server);
     let after = direct_rate(settings, service.address).await?;
     let what = format!("HTTP calls, {CONCURRENCY} at a time");
@@ -69,7 +69,7 @@ async fn direct_rate(settings: &Settings, address: SocketAddr) -> Result<f64> {
         }
     };
     let callers = (0..CONCURRENCY).map(|_| caller()).collect();
-    Ok(window.rate(closed_loop(window, callers).await?.count))
+    Ok(window.rate(closed_loop(window, u64::MAX, callers).await?.count))
 }
 
 /// A service in this process on its own runtime. It is stopped when this is dropped.

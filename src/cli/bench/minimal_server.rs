@@ -1,8 +1,8 @@
-//! A minimal server of the contract: it accepts submissions and responds immediately, or after a group commit. It runs in
-//! this process on its own runtime and shares the CPU cores with the load generator, as the real server does.
+//! A minimal server of the contract: it accepts submissions and responds after a group commit. It runs in this process on its
+//! own runtime and shares the CPU cores with the load generator, as the real server does.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Seek, Write};
 use std::path::Path;
 use std::pin::Pin;
 
@@ -21,6 +21,9 @@ use crate::proto::v1::*;
 
 /// Bytes of one task in the journal: the size of the specification and payload of a queued task.
 const ENTRY_BYTES: usize = 256;
+/// The journal begins anew at its start when it is this long. As in the journal of the server, its blocks are there from the
+/// beginning: an append that makes a file longer takes longer.
+const JOURNAL_BYTES: usize = 32 << 20;
 /// Entries in the journal's queue; further callers wait.
 const QUEUE_MAX: usize = 100_000;
 /// Buffered responses per stream.
@@ -33,9 +36,9 @@ pub struct MinimalServer {
 }
 
 impl MinimalServer {
-    /// Starts a server that responds immediately, or after a durable append in the directory.
-    pub fn start(journal: Option<&Path>) -> Result<Self> {
-        let service = Service { journal: journal.map(Journal::open).transpose()? };
+    /// Starts a server that responds after a durable append in the directory.
+    pub fn start(directory: &Path) -> Result<Self> {
+        let service = Service { journal: Journal::open(directory)? };
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?.to_string();
@@ -71,12 +74,22 @@ struct Journal(mpsc::Sender<(usize, oneshot::Sender<()>)>);
 impl Journal {
     fn open(directory: &Path) -> Result<Self> {
         let mut file = File::create(directory.join("journal"))?;
+        file.write_all(&vec![0; JOURNAL_BYTES])?;
+        file.sync_all()?;
+        file.rewind()?;
         let (sender, mut queue) = mpsc::channel::<(usize, oneshot::Sender<()>)>(QUEUE_MAX);
         std::thread::Builder::new().name("minimal-journal".to_owned()).spawn(move || {
             let mut drained = Vec::new();
+            let mut written = 0;
             while queue.blocking_recv_many(&mut drained, QUEUE_MAX) > 0 {
                 let tasks: usize = drained.iter().map(|(tasks, _)| tasks).sum();
-                if file.write_all(&vec![1; tasks * ENTRY_BYTES]).and_then(|()| file.sync_data()).is_err() {
+                let entries = vec![1; tasks * ENTRY_BYTES];
+                if written + entries.len() > JOURNAL_BYTES {
+                    written = 0;
+                }
+                let restarted = if written == 0 { file.rewind() } else { Ok(()) };
+                written += entries.len();
+                if restarted.and_then(|()| file.write_all(&entries)).and_then(|()| file.sync_data()).is_err() {
                     return;
                 }
                 for (_, done) in drained.drain(..) {
@@ -89,14 +102,13 @@ impl Journal {
 }
 
 struct Service {
-    journal: Option<Journal>,
+    journal: Journal,
 }
 
-impl Service {
-    async fn commit(journal: Option<&Journal>, tasks: usize) -> Result<(), Status> {
-        let Some(journal) = journal else { return Ok(()) };
+impl Journal {
+    async fn commit(&self, tasks: usize) -> Result<(), Status> {
         let (acknowledge, durable) = oneshot::channel();
-        let sent = journal.0.send((tasks, acknowledge)).await;
+        let sent = self.0.send((tasks, acknowledge)).await;
         sent.map_err(|_| Status::unavailable("the journal thread has ended"))?;
         durable.await.map_err(|_| Status::unavailable("the journal thread has ended"))
     }
@@ -132,7 +144,7 @@ impl TaskService for Service {
     type ReadOutputStream = ResponseStream<ReadOutputResponse>;
 
     async fn submit_task(&self, _: Request<SubmitTaskRequest>) -> Result<Response<SubmitTaskResponse>, Status> {
-        Self::commit(self.journal.as_ref(), 1).await?;
+        self.journal.commit(1).await?;
         Ok(Response::new(accepted()))
     }
 
@@ -141,7 +153,7 @@ impl TaskService for Service {
         request: Request<BatchSubmitTasksRequest>,
     ) -> Result<Response<BatchSubmitTasksResponse>, Status> {
         let tasks = request.into_inner().tasks;
-        Self::commit(self.journal.as_ref(), tasks.len()).await?;
+        self.journal.commit(tasks.len()).await?;
         Ok(Response::new(BatchSubmitTasksResponse {
             batch_id: new_id(),
             task_ids: tasks.iter().map(|_| new_id()).collect(),
@@ -162,7 +174,7 @@ impl TaskService for Service {
         let (responses, stream) = mpsc::channel(RESPONSES_MAX);
         tokio::spawn(async move {
             while let Some(items) = ready.next().await {
-                if Self::commit(journal.as_ref(), items.len()).await.is_err() {
+                if journal.commit(items.len()).await.is_err() {
                     return;
                 }
                 for item in items {

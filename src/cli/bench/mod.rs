@@ -1,8 +1,8 @@
 //! `lineshaft bench`: measures a temporary server and compares it with the limits of this machine.
 //!
 //! Every scenario starts a new server as a child process and calls it through its port; load generator and server share
-//! the CPU cores. Baselines are measured in the same run: a minimal server that responds immediately, the same after a
-//! group commit, and appends to a file.
+//! the CPU cores. Baselines are measured in the same run, by turns: a minimal server that responds after a group commit, and
+//! appends to a file. The rate of a load is measured as a burst, and until the server has nothing left to do.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,6 +14,7 @@ use crate::cli::server_process::Result;
 mod baseline;
 mod collector;
 mod end_to_end;
+mod growth;
 mod http;
 mod latency;
 mod load;
@@ -23,6 +24,7 @@ mod process;
 mod remote;
 mod report;
 mod restart;
+mod rounds;
 mod server;
 mod settings;
 mod submit;
@@ -39,9 +41,16 @@ pub struct Options {
     /// Scenarios to run, separated by commas [default: all]
     #[arg(long = "scenario", value_enum, value_delimiter = ',', value_name = "SCENARIO")]
     scenarios: Vec<Scenario>,
-    /// Time for which each rate is measured, in seconds, 0.1 to 3600
-    #[arg(long, default_value_t = 3.0, value_parser = seconds, value_name = "SECONDS")]
+    /// Time of each load whose sustained rate is measured, in seconds, 0.1 to 3600; the burst is its beginning, of up to three
+    /// seconds
+    #[arg(long, default_value_t = 30.0, value_parser = seconds, value_name = "SECONDS")]
     seconds: f64,
+    /// How often each load is measured, by turns with its baseline, 1 to 100
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100), value_name = "N")]
+    rounds: u16,
+    /// Another version of the lineshaft binary; submit-* and end-to-end measure it by turns with this one
+    #[arg(long, value_name = "BINARY")]
+    compare: Option<PathBuf>,
     /// Connections of the load generator, 1 to 1000
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1_000), value_name = "N")]
     connections: u16,
@@ -51,7 +60,7 @@ pub struct Options {
     /// Also write the results to this file as JSON
     #[arg(long, value_name = "PATH")]
     json: Option<PathBuf>,
-    /// Smaller amounts and at most one second per rate: fast, but imprecise
+    /// Smaller amounts, one round, and at most one second per load: fast, but imprecise
     #[arg(long)]
     quick: bool,
     /// Where to create the temporary stores; this disk is measured [default: the system's temporary directory]
@@ -92,6 +101,8 @@ enum Scenario {
     Cancel,
     /// No-op tasks with and without telemetry
     Telemetry,
+    /// What a task costs beside more and more queued tasks, workers, watches and namespaces
+    Growth,
 }
 
 const ALL: &[Scenario] = &[
@@ -111,12 +122,18 @@ const ALL: &[Scenario] = &[
     Scenario::Restart,
     Scenario::Cancel,
     Scenario::Telemetry,
+    Scenario::Growth,
 ];
 
 impl Scenario {
     fn name(self) -> String {
         clap::ValueEnum::to_possible_value(&self).map_or_else(String::new, |value| value.get_name().to_owned())
     }
+}
+
+/// Threads of the load generator: those of the server.
+pub fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Runs the scenarios, prints the results, and writes the JSON file. The exit code is 0 if every scenario could be
@@ -131,12 +148,22 @@ pub async fn run(options: Options) -> ExitCode {
 }
 
 async fn measure_all(options: Options) -> ExitCode {
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(error) => {
+            output::status(format_args!("error: failed to find this binary: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
     let settings = Settings {
         directory: options.directory.clone().unwrap_or_else(std::env::temp_dir),
         duration: Duration::from_secs_f64(if options.quick { options.seconds.min(1.0) } else { options.seconds }),
+        rounds: if options.quick { 1 } else { options.rounds.into() },
         connections: options.connections.into(),
         in_flight: options.in_flight.into(),
         quick: options.quick,
+        program,
+        other: options.compare.clone(),
     };
     let scenarios = if options.scenarios.is_empty() { ALL.to_vec() } else { options.scenarios.clone() };
     let mut report = Report::new(&settings);
@@ -166,23 +193,25 @@ async fn measure_all(options: Options) -> ExitCode {
 }
 
 async fn measure(scenario: Scenario, settings: &Settings, report: &mut Report) -> Result<()> {
+    let short = &settings.short();
     match scenario {
         Scenario::SubmitUnary => submit::unary(settings, report).await,
         Scenario::SubmitBatch => submit::batch(settings, report).await,
         Scenario::SubmitStream => submit::stream(settings, report).await,
         Scenario::EndToEnd => end_to_end::run(settings, report).await,
         Scenario::WatchFanOut => end_to_end::fan_out(settings, report).await,
-        Scenario::Latency => latency::one_at_a_time(settings, report).await,
-        Scenario::OpenLoop => latency::open_loop(settings, report).await,
+        Scenario::Latency => latency::one_at_a_time(short, report).await,
+        Scenario::OpenLoop => latency::open_loop(short, report).await,
         Scenario::Cancel => latency::cancel(settings, report).await,
-        Scenario::Process => process::run(settings, report).await,
-        Scenario::Http => http::run(settings, report).await,
+        Scenario::Process => process::run(short, report).await,
+        Scenario::Http => http::run(short, report).await,
         #[cfg(feature = "wasm")]
-        Scenario::Wasm => wasm::run(settings, report).await,
-        Scenario::Remote => remote::run(settings, report).await,
+        Scenario::Wasm => wasm::run(short, report).await,
+        Scenario::Remote => remote::run(short, report).await,
         Scenario::Memory => memory::run(settings, report).await,
         Scenario::Restart => restart::run(settings, report).await,
         Scenario::Telemetry => telemetry::run(settings, report).await,
+        Scenario::Growth => growth::run(short, report).await,
     }
 }
 

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-use super::end_to_end::{BACKLOG, BatchLoad};
-use super::latency::{durable_round_trips, submit_one_at_a_time};
+use super::end_to_end::{BatchLoad, no_op_load};
+use super::latency::{RoundTrips, submit_one_at_a_time};
 use super::report::{Report, Row};
-use super::server::{BATCH, Server};
+use super::server::Server;
 use super::settings::Settings;
 use crate::cli::server_process::Result;
 use crate::client::Client;
@@ -25,23 +25,21 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Measures one task at a time, and many at once.
 pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
-    let server = Server::start(settings).await?;
-    let worker = ConnectedWorker::start(&server).await?;
     let task = SubmitTaskRequest { handler: HANDLER.to_owned(), ..SubmitTaskRequest::default() };
-    let single = submit_one_at_a_time(settings, &server, &task).await?;
-    let load = BatchLoad { task, batch: BATCH, backlog: BACKLOG };
-    let rate = load.run(settings, &server).await?.rate;
-    worker.stop().await?;
-    drop(server);
-    let baseline = durable_round_trips(settings).await?.millis(0.5);
-    report.add(
-        Row::new("remote", "one task at a time, p50", single.millis(0.5), "ms")
-            .at_most(ROUND_TRIPS_MAX * baseline)
-            .baseline(baseline, "one durable round trip"),
-    );
-    report.add(Row::new("remote", "one task at a time, p99", single.millis(0.99), "ms").lower_is_better());
-    let what = format!("no-op tasks, {CONCURRENCY} at a time on one connection");
-    report.add(Row::new("remote", &what, rate, "tasks/s").at_least(100_000.0));
+    let load = BatchLoad { task: task.clone(), ..no_op_load() };
+    let (mut single, mut many) = (RoundTrips::default(), Vec::new());
+    for _ in 0..settings.rounds {
+        single.add_baseline(settings).await?;
+        let server = Server::start(settings).await?;
+        let worker = ConnectedWorker::start(&server).await?;
+        single.tasks.push(submit_one_at_a_time(settings, &server, &task).await?);
+        many.push(load.run(settings, &server).await?.burst);
+        worker.stop().await?;
+    }
+    report.add(single.row("remote", "one task at a time", "p50", 0.5).ratio_at_most(ROUND_TRIPS_MAX));
+    report.add(single.row("remote", "one task at a time", "p99", 0.99));
+    let what = format!("no-op tasks, {CONCURRENCY} at a time on one connection: burst");
+    report.add(Row::of_rounds("remote", &what, many, "tasks/s").at_least(100_000.0));
     Ok(())
 }
 

@@ -14,7 +14,11 @@ use crate::model::{Clock, SystemClock};
 pub struct Row {
     scenario: String,
     what: String,
+    /// With several rounds, their median.
     value: f64,
+    /// The least and the largest of several rounds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spread: Option<(f64, f64)>,
     unit: &'static str,
     lower_is_better: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -25,18 +29,33 @@ pub struct Row {
     baseline: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     baseline_name: Option<&'static str>,
-    /// value / baseline.
+    /// value / baseline; with several rounds, the median of their ratios.
     #[serde(skip_serializing_if = "Option::is_none")]
     ratio: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ratio_spread: Option<(f64, f64)>,
+    /// Of the ratio.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ratio_target: Option<f64>,
+    /// By round.
+    #[serde(skip)]
+    values: Vec<f64>,
 }
 
 impl Row {
     /// A value without a target, for which higher is better.
     pub fn new(scenario: &str, what: &str, value: f64, unit: &'static str) -> Self {
+        Self::of_rounds(scenario, what, vec![value], unit)
+    }
+
+    /// The value of several rounds: their median.
+    pub fn of_rounds(scenario: &str, what: &str, values: Vec<f64>, unit: &'static str) -> Self {
         Self {
             scenario: scenario.to_owned(),
             what: what.to_owned(),
-            value,
+            value: median(&values),
+            spread: spread(&values),
+            values,
             unit,
             lower_is_better: false,
             target: None,
@@ -44,6 +63,8 @@ impl Row {
             baseline: None,
             baseline_name: None,
             ratio: None,
+            ratio_spread: None,
+            ratio_target: None,
         }
     }
 
@@ -67,23 +88,55 @@ impl Row {
     }
 
     /// Adds the baseline that was measured in the same run.
-    pub fn baseline(mut self, baseline: f64, name: &'static str) -> Self {
-        self.baseline = Some(baseline);
+    pub fn baseline(self, baseline: f64, name: &'static str) -> Self {
+        self.baselines(vec![baseline], name)
+    }
+
+    /// Adds the baseline of each round.
+    pub fn baselines(mut self, baselines: Vec<f64>, name: &'static str) -> Self {
+        let pairs = self.values.iter().zip(&baselines).filter(|(_, baseline)| **baseline > 0.0);
+        let ratios: Vec<f64> = pairs.map(|(value, baseline)| value / baseline).collect();
+        self.baseline = Some(median(&baselines));
         self.baseline_name = Some(name);
-        self.ratio = (baseline > 0.0).then(|| self.value / baseline);
+        self.ratio = (!ratios.is_empty()).then(|| median(&ratios));
+        self.ratio_spread = spread(&ratios);
         self
     }
 
-    fn cells(&self) -> [String; 7] {
+    /// Sets a minimum of the ratio to the baseline as the target.
+    pub fn ratio_at_least(mut self, target: f64) -> Self {
+        self.ratio_target = Some(target);
+        self.reached = self.ratio.map(|ratio| ratio >= target);
+        self
+    }
+
+    /// Sets a maximum of the ratio to the baseline as the target.
+    pub fn ratio_at_most(mut self, target: f64) -> Self {
+        self.ratio_target = Some(target);
+        self.reached = self.ratio.map(|ratio| ratio <= target);
+        self.lower_is_better()
+    }
+
+    fn cells(&self) -> [String; 8] {
         let sign = if self.lower_is_better { "≤" } else { "≥" };
-        let target = self.target.map_or_else(String::new, |target| format!("{sign} {}", format_value(target)));
+        let target = match (self.target, self.ratio_target) {
+            (Some(target), _) => format!("{sign} {}", format_value(target)),
+            (None, Some(target)) => format!("{sign} × {target}"),
+            (None, None) => String::new(),
+        };
+        let spread = self
+            .spread
+            .map_or_else(String::new, |(least, most)| format!("{} – {}", format_value(least), format_value(most)));
         let reached = match self.reached {
             None => "",
             Some(true) => "reached",
             Some(false) => "MISSED",
         };
-        let baseline = match (self.baseline, self.ratio) {
-            (Some(baseline), Some(ratio)) => format!("{} (× {ratio:.2})", format_value(baseline)),
+        let baseline = match (self.baseline, self.ratio, self.ratio_spread) {
+            (Some(baseline), Some(ratio), None) => format!("{} (× {ratio:.2})", format_value(baseline)),
+            (Some(baseline), Some(ratio), Some((least, most))) => {
+                format!("{} (× {ratio:.2}; {least:.2} – {most:.2})", format_value(baseline))
+            }
             _ => String::new(),
         };
         [
@@ -91,11 +144,39 @@ impl Row {
             self.what.clone(),
             format_value(self.value),
             self.unit.to_owned(),
+            spread,
             target,
             reached.to_owned(),
             baseline,
         ]
     }
+}
+
+/// The quantile 0 to 1 of sorted values, interpolated.
+fn quantile(sorted: &[f64], quantile: f64) -> f64 {
+    let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
+    #[expect(clippy::cast_precision_loss, reason = "there are few values")]
+    let position = quantile * last as f64;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a position between 0 and `last`")]
+    let below = position.floor() as usize;
+    let above = (below + 1).min(last);
+    sorted[below] + (sorted[above] - sorted[below]) * position.fract()
+}
+
+fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<_> = values.collect();
+    values.sort_unstable_by(f64::total_cmp);
+    values
+}
+
+fn median(values: &[f64]) -> f64 {
+    quantile(&sorted(values.iter().copied()), 0.5)
+}
+
+/// The least and the largest value, if there are several.
+fn spread(values: &[f64]) -> Option<(f64, f64)> {
+    let sorted = sorted(values.iter().copied());
+    (sorted.len() > 1).then(|| (sorted[0], sorted[sorted.len() - 1]))
 }
 
 /// A number with three or four significant digits, or grouped digits from 1,000 on.
@@ -142,6 +223,7 @@ pub struct Report {
     optimized: bool,
     measured_at: String,
     seconds: f64,
+    rounds: usize,
     connections: usize,
     in_flight: usize,
     quick: bool,
@@ -157,6 +239,7 @@ impl Report {
             optimized: !cfg!(debug_assertions),
             measured_at: SystemClock.now().to_string(),
             seconds: settings.duration.as_secs_f64(),
+            rounds: settings.rounds,
             connections: settings.connections,
             in_flight: settings.in_flight,
             quick: settings.quick,
@@ -197,7 +280,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let head = ["SCENARIO", "MEASURED", "VALUE", "UNIT", "TARGET", "", "BASELINE"].map(str::to_owned);
+        let head = ["SCENARIO", "MEASURED", "VALUE", "UNIT", "ROUNDS", "TARGET", "", "BASELINE"].map(str::to_owned);
         let rows: Vec<_> = std::iter::once(head).chain(self.rows.iter().map(Row::cells)).collect();
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
         for row in &rows {
@@ -210,7 +293,10 @@ impl fmt::Display for Report {
         for Failure { scenario, error } in &self.failed {
             writeln!(f, "{scenario}: failed: {error}")?;
         }
-        f.write_str("Client and server share the CPU cores. Baselines were measured in this run.")
+        f.write_str(
+            "Client and server share the CPU cores. Baselines were measured in this run, by turns. Of several rounds, the table has \
+             the median and the extremes. A sustained rate ends when the server has nothing left to do.",
+        )
     }
 }
 
@@ -270,5 +356,24 @@ mod tests {
         assert_eq!(Row::new("a", "b", 5.0, "/s").at_least(5.0).reached, Some(true));
         assert_eq!(Row::new("a", "b", 5.0, "ms").at_most(4.9).reached, Some(false));
         assert_eq!(Row::new("a", "b", 5.0, "/s").baseline(10.0, "bare").ratio, Some(0.5));
+    }
+
+    #[test]
+    fn a_ratio_is_the_median_of_those_of_the_rounds() {
+        let row = Row::of_rounds("a", "b", vec![10.0, 40.0, 12.0], "/s").baselines(vec![10.0, 20.0, 24.0], "bare");
+        assert_eq!((row.value, row.spread), (12.0, Some((10.0, 40.0))));
+        assert_eq!((row.ratio, row.ratio_spread), (Some(1.0), Some((0.5, 2.0))));
+        assert_eq!(row.clone().ratio_at_least(1.0).reached, Some(true));
+        assert_eq!(row.ratio_at_most(0.9).reached, Some(false));
+        assert_eq!(Row::new("a", "b", 5.0, "/s").spread, None);
+    }
+
+    #[test]
+    fn quantiles_are_interpolated() {
+        let values = sorted([4.0, 1.0, 3.0, 2.0].into_iter());
+        assert!((quantile(&values, 0.5) - 2.5).abs() < 1e-9);
+        assert!((quantile(&values, 0.25) - 1.75).abs() < 1e-9);
+        assert!((quantile(&values, 1.0) - 4.0).abs() < 1e-9);
+        assert!(quantile(&[], 0.5).is_nan());
     }
 }

@@ -23,7 +23,7 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let filling = started.elapsed().as_secs_f64();
     process.kill().await?;
 
-    let process = ServerProcess::start(scratch.path(), &config(false, None)).await?;
+    let process = ServerProcess::start(&settings.program, scratch.path(), &config(false, None)).await?;
     let spawned_at = i64::try_from(process.spawned_at().as_micros())?;
     let started_at = first_start(&process, resume_token).await?;
     #[expect(clippy::cast_precision_loss, reason = "microseconds of a restart are far below 2^52")]

@@ -1,12 +1,14 @@
 //! The server under test: its configuration, its pools, and the tasks that the scenarios submit.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use tonic::transport::Channel;
 
 use super::settings::Settings;
 use crate::cli::server_process::{Result, ScratchDir, ServerProcess, task_client};
 use crate::proto::v1::task_service_client::TaskServiceClient;
-use crate::proto::v1::{BatchSubmitTasksRequest, Payload, SubmitTaskRequest, payload};
+use crate::proto::v1::{BatchSubmitTasksRequest, ListTasksRequest, Payload, SubmitTaskRequest, payload};
 
 pub type TaskClient = TaskServiceClient<Channel>;
 
@@ -19,6 +21,10 @@ pub const PROCESS_WORKERS: usize = 8;
 pub const PAYLOAD_BYTES: usize = 100;
 /// Tasks per batch.
 pub const BATCH: usize = 1_000;
+
+/// Time in which no event must appear for a server to have nothing left to do.
+const SETTLED_AFTER: Duration = Duration::from_millis(200);
+const SETTLE_TIMEOUT: Duration = Duration::from_mins(10);
 
 pub struct Server {
     pub process: ServerProcess,
@@ -34,20 +40,40 @@ impl Server {
 
     pub async fn start_with_config(settings: &Settings, config: &str) -> Result<Self> {
         let scratch = ScratchDir::new(&settings.directory, false)?;
-        let process = ServerProcess::start(scratch.path(), config).await?;
+        let process = ServerProcess::start(&settings.program, scratch.path(), config).await?;
         Ok(Self { process, scratch })
     }
 
     /// Starts a server with an empty store and these `OTEL_*` variables only.
     pub async fn start_with_telemetry(settings: &Settings, variables: &[(&str, String)]) -> Result<Self> {
         let scratch = ScratchDir::new(&settings.directory, false)?;
-        let process = ServerProcess::start_with_telemetry(scratch.path(), &config(true, None), variables).await?;
+        let (program, config) = (&settings.program, config(true, None));
+        let process = ServerProcess::start_with_telemetry(program, scratch.path(), &config, variables).await?;
         Ok(Self { process, scratch })
     }
 
     /// A client with a new connection.
     pub async fn client(&self) -> Result<TaskClient> {
         Ok(task_client(self.process.connect().await?))
+    }
+
+    /// Waits until the server has nothing left to do: the projection contains every event, and retention adds no more. Returns
+    /// when that was so.
+    pub async fn settled(&self) -> Result<Instant> {
+        let mut client = self.client().await?;
+        let started = Instant::now();
+        let mut last = None;
+        while started.elapsed() < SETTLE_TIMEOUT {
+            // The response waits for the projection.
+            let request = ListTasksRequest { page_size: 1, ..ListTasksRequest::default() };
+            let revision = client.list_tasks(request).await?.into_inner().revision;
+            match last {
+                Some((known, at)) if known == revision => return Ok(at),
+                _ => last = Some((revision, Instant::now())),
+            }
+            tokio::time::sleep(SETTLED_AFTER).await;
+        }
+        Err(format!("the server was still busy {SETTLE_TIMEOUT:?} after the load").into())
     }
 }
 

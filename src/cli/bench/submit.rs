@@ -3,14 +3,17 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
 
 use super::baseline;
 use super::load::{Samples, Window, closed_loop};
-use super::report::{Report, Row};
-use super::server::{self, BATCH, Server, TaskClient};
+use super::report::Report;
+use super::rounds::{self, Loaded, Measured, Rows, Subject, by_turns};
+use super::server::{self, BATCH, TaskClient};
 use super::settings::Settings;
 use crate::cli::server_process::Result;
 use crate::proto::v1::SubmitTasksRequest;
@@ -21,72 +24,93 @@ const BATCHES_IN_FLIGHT: usize = 8;
 /// Unacknowledged tasks per stream.
 const STREAM_WINDOW: usize = 256;
 
-struct Measured {
-    /// Tasks per second.
-    rate: f64,
-    samples: Samples,
-}
+/// Tasks of one load at most: a queue has to fit into memory and on the disk.
+const TASKS_MAX: u64 = 4_000_000;
 
 /// One task per call.
 pub async fn unary(settings: &Settings, report: &mut Report) -> Result<()> {
-    let load = |clients: Vec<TaskClient>| async move {
-        let window = Window::after_warm_up(settings.duration);
-        let request = server::queued_task();
-        let caller = |client: &TaskClient| {
-            let (client, request) = (client.clone(), request.clone());
-            move || {
-                let (mut client, request) = (client.clone(), request.clone());
-                async move { client.submit_task(request).await.map(|_| 1) }
-            }
-        };
-        let callers = clients.iter().flat_map(|client| (0..settings.in_flight).map(|_| caller(client))).collect();
-        let samples = closed_loop(window, callers).await?;
-        Ok(Measured { rate: window.rate(samples.count), samples })
-    };
     let what = format!("{} connections × {} in flight", settings.connections, settings.in_flight);
-    compare(settings, report, "submit-unary", &what, 34_000.0, load).await
+    compare(settings, report, "submit-unary", &what, 0.85, |settings, clients| {
+        Box::pin(async move {
+            let request = server::queued_task();
+            let call = move |mut client: TaskClient| {
+                let request = request.clone();
+                async move { client.submit_task(request).await.map(|_| 1) }
+            };
+            call_repeatedly(settings, clients, settings.in_flight, call).await
+        })
+    })
+    .await
 }
 
 /// A thousand tasks per call.
 pub async fn batch(settings: &Settings, report: &mut Report) -> Result<()> {
-    let load = |clients: Vec<TaskClient>| async move {
-        let window = Window::after_warm_up(settings.duration);
-        let request = server::batch(&server::queued_task(), BATCH);
-        let caller = |client: &TaskClient| {
-            let (client, request) = (client.clone(), request.clone());
-            move || {
-                let (mut client, request) = (client.clone(), request.clone());
-                async move { client.batch_submit_tasks(request).await.map(|_| BATCH as u64) }
-            }
-        };
-        let callers = clients.iter().flat_map(|client| (0..BATCHES_IN_FLIGHT).map(|_| caller(client))).collect();
-        let samples = closed_loop(window, callers).await?;
-        Ok(Measured { rate: window.rate(samples.count), samples })
-    };
     let what = format!("batches of {BATCH}, {} connections × {BATCHES_IN_FLIGHT} in flight", settings.connections);
-    compare(settings, report, "submit-batch", &what, 300_000.0, load).await
+    compare(settings, report, "submit-batch", &what, 0.65, |settings, clients| Box::pin(batches(settings, clients)))
+        .await
+}
+
+async fn batches(settings: &Settings, clients: Vec<TaskClient>) -> Result<Loaded> {
+    let request = server::batch(&server::queued_task(), BATCH);
+    let call = move |mut client: TaskClient| {
+        let request = request.clone();
+        async move { client.batch_submit_tasks(request).await.map(|_| BATCH as u64) }
+    };
+    call_repeatedly(settings, clients, BATCHES_IN_FLIGHT, call).await
 }
 
 /// One stream per connection.
 pub async fn stream(settings: &Settings, report: &mut Report) -> Result<()> {
-    let load = |clients: Vec<TaskClient>| async move {
-        let window = Window::after_warm_up(settings.duration);
-        let mut streams = JoinSet::new();
-        for client in clients {
-            streams.spawn(one_stream(client, window));
-        }
-        let mut total = Samples::new();
-        while let Some(samples) = streams.join_next().await {
-            total.merge(&samples??)?;
-        }
-        Ok(Measured { rate: window.rate(total.count), samples: total })
-    };
     let what = format!("{} streams × window of {STREAM_WINDOW}", settings.connections);
-    compare(settings, report, "submit-stream", &what, 300_000.0, load).await
+    compare(settings, report, "submit-stream", &what, 0.70, |settings, clients| Box::pin(streams(settings, clients)))
+        .await
+}
+
+async fn streams(settings: &Settings, clients: Vec<TaskClient>) -> Result<Loaded> {
+    let window = Window::of_burst(settings);
+    let most = TASKS_MAX / clients.len() as u64;
+    let mut streams = JoinSet::new();
+    for client in clients {
+        streams.spawn(one_stream(client, window, most));
+    }
+    let mut total = Samples::new();
+    while let Some(samples) = streams.join_next().await {
+        total.merge(&samples??)?;
+    }
+    Ok(loaded(window, total))
+}
+
+/// Keeps a constant number of calls in flight on each connection.
+async fn call_repeatedly<F, Fut>(
+    settings: &Settings,
+    clients: Vec<TaskClient>,
+    in_flight: usize,
+    call: F,
+) -> Result<Loaded>
+where
+    F: Fn(TaskClient) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = Result<u64, Status>> + Send + 'static,
+{
+    let window = Window::of_burst(settings);
+    let caller = |client: &TaskClient| {
+        let (client, call) = (client.clone(), call.clone());
+        move || call(client.clone())
+    };
+    let callers = clients.iter().flat_map(|client| (0..in_flight).map(|_| caller(client))).collect();
+    Ok(loaded(window, closed_loop(window, TASKS_MAX, callers).await?))
+}
+
+fn loaded(window: Window, samples: Samples) -> Loaded {
+    Loaded { burst: window.rate(samples.count), tasks: samples.total, latency: samples }
+}
+
+/// The rate at which the minimal server accepts batches.
+pub fn batch_ceiling(settings: &Settings) -> Subject<'_> {
+    ceiling(settings, |settings, clients| Box::pin(batches(settings, clients)))
 }
 
 /// Keeps a constant number of unacknowledged tasks on a stream.
-async fn one_stream(mut client: TaskClient, window: Window) -> Result<Samples> {
+async fn one_stream(mut client: TaskClient, window: Window, most: u64) -> Result<Samples> {
     let (sender, requests) = mpsc::channel(STREAM_WINDOW);
     let task = server::queued_task();
     let mut sent_at = HashMap::with_capacity(STREAM_WINDOW);
@@ -104,10 +128,11 @@ async fn one_stream(mut client: TaskClient, window: Window) -> Result<Samples> {
             return Err(format!("a task was rejected: {}: {}", rejection.reason, rejection.message).into());
         }
         let sent = sent_at.remove(&response.sequence).ok_or("a task was acknowledged twice")?;
+        samples.total += 1;
         if window.is_open() {
             samples.record(1, sent.elapsed());
         }
-        if !window.has_ended() {
+        if !window.has_ended() && next < most {
             sent_at.insert(next, Instant::now());
             sender.send(SubmitTasksRequest { sequence: next, task: Some(task.clone()) }).await?;
             next += 1;
@@ -116,7 +141,8 @@ async fn one_stream(mut client: TaskClient, window: Window) -> Result<Samples> {
     Ok(samples)
 }
 
-async fn compare<F, Fut>(
+/// Measures a load on the minimal server and on each version.
+async fn compare<F>(
     settings: &Settings,
     report: &mut Report,
     scenario: &'static str,
@@ -125,26 +151,42 @@ async fn compare<F, Fut>(
     load: F,
 ) -> Result<()>
 where
-    F: Fn(Vec<TaskClient>) -> Fut,
-    Fut: Future<Output = Result<Measured>>,
+    F: for<'s> Fn(&'s Settings, Vec<TaskClient>) -> BoxFuture<'s, Result<Loaded>> + Copy + Send + Sync + 'static,
 {
-    let baselines = baseline::measure(settings, settings.connections, &load).await?;
-    let server = Server::start(settings).await?;
-    let mut clients = Vec::with_capacity(settings.connections);
-    for _ in 0..settings.connections {
-        clients.push(server.client().await?);
-    }
-    let measured = load(clients).await?;
-    report.add(
-        Row::new(scenario, what, measured.rate, "tasks/s")
-            .at_least(target)
-            .baseline(baselines.group_commit.rate, "minimal server with group commit"),
-    );
-    for (name, quantile) in [("p50", 0.5), ("p99", 0.99)] {
-        let (latency, baseline) = (measured.samples.millis(quantile), baselines.group_commit.samples.millis(quantile));
-        let row = Row::new(scenario, name, latency, "ms").lower_is_better();
-        report.add(row.baseline(baseline, "minimal server with group commit"));
-    }
-    report.add(Row::new(scenario, "minimal server without commit", baselines.immediate.rate, "tasks/s"));
+    let mut subjects = vec![ceiling(settings, load)];
+    subjects.extend(rounds::versions(settings, move |settings, server| {
+        Box::pin(async move {
+            let mut clients = Vec::with_capacity(settings.connections);
+            for _ in 0..settings.connections {
+                clients.push(server.client().await?);
+            }
+            load(settings, clients).await
+        })
+    }));
+    let measured = by_turns(settings.rounds, &subjects).await?;
+    let rows = Rows {
+        scenario,
+        what,
+        measured: &measured[1],
+        other: measured.get(2).map(Vec::as_slice),
+        baseline: Some((&measured[0], "minimal server with group commit")),
+        target: Some(target),
+    };
+    rows.add(report);
     Ok(())
+}
+
+/// A load on the minimal server. It leaves nothing for later, so that a burst is enough.
+fn ceiling<'a, F>(settings: &'a Settings, load: F) -> Subject<'a>
+where
+    F: for<'s> Fn(&'s Settings, Vec<TaskClient>) -> BoxFuture<'s, Result<Loaded>> + Copy + Send + Sync + 'a,
+{
+    Box::new(move || {
+        Box::pin(async move {
+            let settings = settings.short();
+            let loaded = async |clients| load(&settings, clients).await;
+            let loaded = baseline::group_commit(&settings, settings.connections, loaded).await?;
+            Ok(Measured { burst: loaded.burst, latency: loaded.latency, sustained: None })
+        })
+    })
 }

@@ -10,11 +10,11 @@ use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::p1::{WasiP1Ctx, add_to_linker_async};
 use wasmtime_wasi::p2::pipe::{MemoryInputPipe, MemoryOutputPipe};
 
-use super::end_to_end::{BACKLOG, BatchLoad};
+use super::end_to_end::{BatchLoad, no_op_load};
 use super::latency::{Stops, cancel_tasks, submit};
 use super::load::Window;
 use super::report::{Report, Row};
-use super::server::{BATCH, Server, config};
+use super::server::{Server, config};
 use super::settings::Settings;
 use crate::cli::server_process::{Result, ScratchDir};
 use crate::proto::v1::{Payload, StopMethod, SubmitTaskRequest, payload};
@@ -33,7 +33,7 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let cores = std::thread::available_parallelism()?.get();
     let before = bare_rate(settings, cores)?;
     let server = Server::start_with_config(settings, &format!("{}{handlers}", config(true, None))).await?;
-    let rate = BatchLoad { task: task("echo"), batch: BATCH, backlog: BACKLOG }.run(settings, &server).await?.rate;
+    let rate = BatchLoad { task: task("echo"), ..no_op_load() }.run(settings, &server).await?.burst;
     drop(server);
     let after = bare_rate(settings, cores)?;
     let what = format!("guests that copy {} bytes", PAYLOAD.len());

@@ -69,7 +69,7 @@ async fn run_demo(options: &Options) -> Result<bool> {
     let started = Instant::now();
     let parent = options.directory.clone().unwrap_or_else(std::env::temp_dir);
     let scratch = ScratchDir::new(&parent, options.keep)?;
-    let server = ServerProcess::start(scratch.path(), plan::CONFIG).await?;
+    let server = ServerProcess::start(&std::env::current_exe()?, scratch.path(), plan::CONFIG).await?;
     output::stdout_line(format_args!(
         "Started a temporary server on {}; its data is in {}",
         server.address(),
