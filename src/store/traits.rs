@@ -147,7 +147,7 @@ pub trait Projection: Send + Sync + 'static {
     /// Makes queries see everything applied so far without the usual delay. Does not wait.
     fn flush(&self) {}
 
-    /// The revision that [`Projection::list`] sees. Without [`Projection::flush`] it may lag by about half a second.
+    /// The revision that [`Projection::list`] sees. Without [`Projection::flush`] it may lag by about two seconds.
     fn revision(&self) -> watch::Receiver<Revision>;
 
     /// Why the projection cannot be written at present, such as a full disk.

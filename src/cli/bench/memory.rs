@@ -12,9 +12,9 @@ const WARM_UP_TASKS: usize = 70_000;
 /// Memory is stable if two readings differ by at most this.
 const STABLE_BYTES: u64 = 256 * 1024;
 /// Longer than the projection's pause between transactions.
-const READING_INTERVAL: Duration = Duration::from_secs(1);
+const READING_INTERVAL: Duration = Duration::from_secs(3);
 /// Time after which the last reading is used even if memory is not stable.
-const STABLE_TIMEOUT: Duration = Duration::from_secs(20);
+const STABLE_TIMEOUT: Duration = Duration::from_secs(30);
 const WORKERS: usize = 1_000;
 
 pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {

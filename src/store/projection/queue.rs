@@ -13,7 +13,7 @@ use crate::store::error::StoreError;
 use crate::store::traits::Commit;
 
 /// How long events wait unless a caller flushes. Many are superseded in that time and are never written.
-const WRITE_DELAY: Duration = Duration::from_millis(500);
+const WRITE_DELAY: Duration = Duration::from_secs(2);
 /// How long the queue must be empty to count as idle.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
