@@ -12,10 +12,11 @@ use super::printer::Printer;
 use super::table::{Column, Table, TableArgs};
 use super::view::{self, Text, View};
 
-static COLUMNS: [Column<v1::Handler>; 4] = [
+static COLUMNS: [Column<v1::Handler>; 5] = [
     Column::new("NAME", 0, |handler, _| handler.name.as_str().into()),
     Column::new("RUNNER", 2, |handler, _| handler.runner.as_str().into()),
     Column::new("POOL", 1, |handler, _| handler.pool.as_str().into()),
+    Column::new("SOURCE", 2, |handler, _| handler.source.as_str().into()),
     Column::text("DESCRIPTION", 3, |handler, _| handler.description.as_str().into()),
 ];
 
@@ -60,8 +61,10 @@ fn details(handler: &v1::Handler, view: &View) -> Text {
         &[
             ("name", handler.name.as_str().into()),
             ("runner", handler.runner.as_str().into()),
+            ("source", handler.source.as_str().into()),
             ("description", handler.description.as_str().into()),
             ("payload", handler.payload_description.as_str().into()),
+            ("schema", handler.payload_schema.as_str().into()),
             ("pool", handler.pool.as_str().into()),
             ("allowed pools", handler.allowed_pools.join(" ").into()),
             ("timeout", format::duration(handler.timeout.as_ref()).into()),

@@ -16,7 +16,8 @@ use super::program::{Process, ProcessLimits, Wasm};
 use super::units::{ByteSize, HumanDuration};
 use crate::model::spec::is_content_type;
 use crate::model::{
-    self, ArgPattern, HandlerName, HandlerSpec, PoolName, RetryPolicy, Secret, id, limits, secret::MASK,
+    self, ArgPattern, HandlerName, HandlerSource, HandlerSpec, PayloadSchema, PoolName, RetryPolicy, Secret, id,
+    limits, secret::MASK,
 };
 
 /// `[[handler]]`: a handler that submitters can name.
@@ -34,6 +35,13 @@ pub struct Handler {
     /// Description of the payload, for people. Default: that of the built-in handler, or "".
     #[serde(default)]
     pub payload_description: String,
+    /// JSON schema that payloads have to match: a JSON file of at most 1 MiB, or the schema itself if the text begins with `{`.
+    /// It cannot refer to other documents. Default: any payload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
+    /// The schema, once it is loaded.
+    #[serde(skip)]
+    pub(super) loaded_schema: Option<PayloadSchema>,
     /// Pool in which its tasks run; of kind "remote" for runner = "remote", and of another kind otherwise. Default: the first
     /// pool that suits the handler.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -198,6 +206,8 @@ impl Handler {
             runner,
             description: String::new(),
             payload_description: String::new(),
+            schema: None,
+            loaded_schema: None,
             pool: None,
             allowed_pools: Vec::new(),
             timeout: None,
@@ -350,7 +360,14 @@ impl Handler {
             arg_pattern: self.arg_pattern().ok()?,
             grace: self.grace.0,
             blocking: self.blocking(),
-            registered: false,
+            source: match self.runner {
+                RunnerKind::Function => HandlerSource::Program,
+                RunnerKind::Builtin if self.builtin.is_some_and(|builtin| builtin.name() == self.name) => {
+                    HandlerSource::Builtin
+                }
+                _ => HandlerSource::File,
+            },
+            payload_schema: self.loaded_schema.clone(),
         })
     }
 

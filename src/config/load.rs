@@ -112,6 +112,7 @@ fn load_located(
     config.add_defaults();
     config.add_functions(functions, slots);
     config.validate().map_err(|error| located(error, &provenance))?;
+    config.load_schemas().map_err(|error| located(error, &provenance))?;
     Ok(Loaded { config, provenance })
 }
 

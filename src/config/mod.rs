@@ -16,6 +16,7 @@ mod pool;
 mod program;
 mod provenance;
 mod reload;
+mod schema_file;
 mod server;
 mod settings;
 mod telemetry;

@@ -98,6 +98,15 @@ impl Config {
         if problems.0.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems.0)) }
     }
 
+    /// Reads the files of the schemas of payloads.
+    pub(super) fn load_schemas(&mut self) -> Result<(), ConfigError> {
+        let mut problems = Problems::default();
+        for (index, handler) in self.handlers.iter_mut().enumerate() {
+            handler.load_schema(&format!("handler[{index}]"), &mut problems);
+        }
+        if problems.0.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems.0)) }
+    }
+
     /// The handlers and pools that submissions can name. Entries with invalid names are left out, so call it on a valid
     /// configuration.
     pub fn catalog(&self) -> Catalog {

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use super::arg_pattern::ArgPattern;
 use super::id::{HandlerName, PoolName};
 use super::limits::GRACE_DEFAULT;
+use super::payload_schema::PayloadSchema;
 use super::pool::{PoolKind, PoolSpec};
 use super::retry::RetryPolicy;
 
@@ -37,11 +38,41 @@ pub struct HandlerSpec {
     pub grace: Duration,
     /// Whether the handler uses the CPU of its worker, so that it may not run in an async pool.
     pub blocking: bool,
-    /// Whether a worker has registered it, and not the configuration.
-    pub registered: bool,
+    pub source: HandlerSource,
+    /// What payloads have to match; `None`: anything.
+    pub payload_schema: Option<PayloadSchema>,
+}
+
+/// Where a handler was registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandlerSource {
+    /// In the server, under its own name.
+    Builtin,
+    /// In the configuration file.
+    File,
+    /// In the program that the server is a part of.
+    Program,
+    /// By a remote worker.
+    Worker,
+}
+
+impl HandlerSource {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Builtin => "builtin",
+            Self::File => "file",
+            Self::Program => "program",
+            Self::Worker => "worker",
+        }
+    }
 }
 
 impl HandlerSpec {
+    /// Whether it was registered while the server runs, and not by the configuration.
+    pub fn is_registered(&self) -> bool {
+        self.source == HandlerSource::Worker
+    }
+
     /// The pools in which its tasks can run. A task that names none runs in the first that takes its namespace.
     pub fn pools(&self) -> impl Iterator<Item = &PoolName> {
         std::iter::once(&self.pool).chain(&self.allowed_pools)
@@ -73,7 +104,7 @@ pub type SharedCatalog = Arc<ArcSwap<Catalog>>;
 
 impl Catalog {
     pub fn is_configured(&self, handler: &HandlerName) -> bool {
-        self.handlers.get(handler).is_some_and(|spec| !spec.registered)
+        self.handlers.get(handler).is_some_and(|spec| !spec.is_registered())
     }
 
     pub fn is_remote(&self, pool: &PoolName) -> bool {
@@ -102,7 +133,8 @@ impl Catalog {
             arg_pattern: None,
             grace: GRACE_DEFAULT,
             blocking: false,
-            registered: true,
+            source: HandlerSource::Worker,
+            payload_schema: None,
         };
         self.handlers.insert(name.clone(), Arc::new(spec));
     }
@@ -133,7 +165,8 @@ mod tests {
         let spec = &catalog.handlers[&name];
         assert_eq!((spec.pool.as_str(), spec.allowed_pools.len(), spec.runner), ("c", 1, "remote"));
         assert!(spec.runs_in(&PoolName::parse("b").unwrap()) && !spec.runs_in(&PoolName::parse("a").unwrap()));
-        let configured = HandlerSpec { registered: false, description: "ours".to_owned(), ..(**spec).clone() };
+        let configured =
+            HandlerSpec { source: HandlerSource::File, description: "ours".to_owned(), ..(**spec).clone() };
         catalog.handlers.insert(name.clone(), Arc::new(configured));
         catalog.register(&name, &registration(&["b"]));
         assert_eq!((&*catalog.handlers[&name].description, catalog.is_configured(&name)), ("ours", true));

@@ -10,7 +10,8 @@ use tokio::runtime;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::model::{
-    FailureReason, HandlerName, HandlerSpec, Payload, PoolKind, PoolName, PoolSpec, Priority, RetryPolicy, SystemClock,
+    FailureReason, HandlerName, HandlerSource, HandlerSpec, Payload, PoolKind, PoolName, PoolSpec, Priority,
+    RetryPolicy, SystemClock,
 };
 use crate::runners::{BoxFuture, Outcome, Registry, Run, RunReport, Runner, Runners, StopCause};
 use crate::telemetry::metrics::Metrics;
@@ -67,7 +68,8 @@ impl Fixture {
             arg_pattern: None,
             grace: Duration::from_secs(1),
             blocking: false,
-            registered: false,
+            source: HandlerSource::File,
+            payload_schema: None,
         };
         let mut registry = Runners::new();
         registry.insert(spec.name, runner.clone());

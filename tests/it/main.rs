@@ -41,6 +41,7 @@ mod map;
 mod memory;
 mod metrics;
 mod misbehaving_handlers;
+mod payload_schemas;
 mod pools;
 mod process_lifetime;
 mod process_users;

@@ -44,7 +44,12 @@ type Handler struct {
 	// Regular expression that each argument of a task must match as a whole; empty if tasks cannot add arguments.
 	ArgPattern string `protobuf:"bytes,9,opt,name=arg_pattern,json=argPattern,proto3" json:"arg_pattern,omitempty"`
 	// Time between asking a task to stop and stopping it by force, if the cancellation does not set one.
-	Grace         *durationpb.Duration `protobuf:"bytes,10,opt,name=grace,proto3" json:"grace,omitempty"`
+	Grace *durationpb.Duration `protobuf:"bytes,10,opt,name=grace,proto3" json:"grace,omitempty"`
+	// Where the handler was registered: `builtin`, `file` (the configuration), `worker` (a remote worker), or `program` (the
+	// program that the server is a part of).
+	Source string `protobuf:"bytes,11,opt,name=source,proto3" json:"source,omitempty"`
+	// JSON schema that the payload of a task must match; empty if there is none.
+	PayloadSchema string `protobuf:"bytes,12,opt,name=payload_schema,json=payloadSchema,proto3" json:"payload_schema,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -147,6 +152,20 @@ func (x *Handler) GetGrace() *durationpb.Duration {
 		return x.Grace
 	}
 	return nil
+}
+
+func (x *Handler) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Handler) GetPayloadSchema() string {
+	if x != nil {
+		return x.PayloadSchema
+	}
+	return ""
 }
 
 // Request of ListHandlers.
@@ -328,7 +347,7 @@ var File_lineshaft_v1_handler_service_proto protoreflect.FileDescriptor
 
 const file_lineshaft_v1_handler_service_proto_rawDesc = "" +
 	"\n" +
-	"\"lineshaft/v1/handler_service.proto\x12\flineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17lineshaft/v1/task.proto\"\xf9\x02\n" +
+	"\"lineshaft/v1/handler_service.proto\x12\flineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17lineshaft/v1/task.proto\"\xb8\x03\n" +
 	"\aHandler\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06runner\x18\x02 \x01(\tR\x06runner\x12 \n" +
@@ -341,7 +360,9 @@ const file_lineshaft_v1_handler_service_proto_rawDesc = "" +
 	"\varg_pattern\x18\t \x01(\tR\n" +
 	"argPattern\x12/\n" +
 	"\x05grace\x18\n" +
-	" \x01(\v2\x19.google.protobuf.DurationR\x05grace\"\x15\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\x05grace\x12\x16\n" +
+	"\x06source\x18\v \x01(\tR\x06source\x12%\n" +
+	"\x0epayload_schema\x18\f \x01(\tR\rpayloadSchema\"\x15\n" +
 	"\x13ListHandlersRequest\"I\n" +
 	"\x14ListHandlersResponse\x121\n" +
 	"\bhandlers\x18\x01 \x03(\v2\x15.lineshaft.v1.HandlerR\bhandlers\"'\n" +

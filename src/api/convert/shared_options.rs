@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{Catalog, TaskOptions};
+use crate::model::{Catalog, PayloadSchema, TaskOptions};
 use crate::proto::v1::{self, payload::Kind};
 
 /// The last options of a call, and what they were converted from. The next submission of the call shares them if it has
@@ -14,6 +14,8 @@ pub struct SharedOptions {
     pub(super) is_json: bool,
     pub(super) catalog: Arc<Catalog>,
     pub(super) options: Arc<TaskOptions>,
+    /// What the payload has to match.
+    pub(super) payload_schema: Option<PayloadSchema>,
     pub(super) delay: Option<Duration>,
     pub(super) expires_after: Option<Duration>,
 }

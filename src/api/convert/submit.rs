@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::model::{
     BatchId, BatchRef, Catalog, Coded, Details, ErrorCode, FieldViolation, HandlerName, HandlerSpec, Namespace,
-    PoolKind, PoolName, PoolSpec, RequestKey, SubmissionDigest, TaskExtras, TaskId, TaskOptions, TaskSpec, Timestamp,
-    TraceContext, limits,
+    PayloadSchema, PoolKind, PoolName, PoolSpec, RequestKey, SubmissionDigest, TaskExtras, TaskId, TaskOptions,
+    TaskSpec, Timestamp, TraceContext, limits,
 };
 use crate::proto::v1::{self, payload::Kind};
 
@@ -140,10 +140,18 @@ pub fn convert(
         OtherFields::New(parsed) => {
             let (delay, expires_after) = (parsed.delay, parsed.expires_after);
             let options = intern(parsed.resolve(&request, path, catalog, context)?);
+            let handler = catalog.handlers.get(&options.handler);
+            let payload_schema = handler.and_then(|handler| handler.payload_schema.clone());
             let catalog = Arc::clone(catalog);
-            Box::new(SharedOptions { request, is_json, catalog, options, delay, expires_after })
+            Box::new(SharedOptions { request, is_json, catalog, options, payload_schema, delay, expires_after })
         }
     });
+    // The payload of a completion is a report of the server.
+    if let Some(schema) = &shared.payload_schema
+        && path != MessagePath::Completion
+    {
+        check_payload(path, schema, &payload)?;
+    }
     let mut extras = TaskExtras {
         args: shared.request.args.iter().map(|arg| arg.as_str().into()).collect(),
         request: None,
@@ -291,6 +299,15 @@ fn check_handler_args(path: MessagePath, handler: &HandlerSpec, args: &[String])
     Err(InvalidFields::one(format_args!("{path}args[{index}]"), description))
 }
 
+fn check_payload(path: MessagePath, schema: &PayloadSchema, payload: &[u8]) -> Result<(), InvalidFields> {
+    let Err(mismatches) = schema.check(payload) else { return Ok(()) };
+    let mut invalid = InvalidFields::default();
+    for mismatch in mismatches {
+        invalid.add(path.field("payload"), mismatch);
+    }
+    Err(invalid)
+}
+
 /// Finds the handler and the pool of a task; `pool`: the pool that the submission names.
 fn resolve<'a>(
     catalog: &'a Catalog,
@@ -355,7 +372,8 @@ mod tests {
             arg_pattern: None,
             grace: Duration::from_secs(5),
             blocking: true,
-            registered: false,
+            source: crate::model::HandlerSource::File,
+            payload_schema: None,
         };
         change(&mut spec);
         (spec.name.clone(), Arc::new(spec))

@@ -32,6 +32,8 @@ fn message(catalog: &Catalog, spec: &HandlerSpec) -> v1::Handler {
         retry: Some(task::retry(&spec.retry)),
         arg_pattern: spec.arg_pattern.as_ref().map_or_else(String::new, |pattern| pattern.as_str().to_owned()),
         grace: Some(duration(spec.grace)),
+        source: spec.source.name().to_owned(),
+        payload_schema: spec.payload_schema.as_ref().map_or_else(String::new, |schema| schema.as_str().to_owned()),
     }
 }
 

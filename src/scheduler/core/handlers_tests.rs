@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::model::limits::REGISTERED_HANDLERS_MAX;
 use crate::model::{
-    Catalog, Coded, ErrorCode, Event, HandlerName, HandlerSpec, PoolKind, PoolName, PoolSpec, REMOTE_RUNNER,
-    Registration, Revision, Timestamp,
+    Catalog, Coded, ErrorCode, Event, HandlerName, HandlerSource, HandlerSpec, PoolKind, PoolName, PoolSpec,
+    REMOTE_RUNNER, Registration, Revision, Timestamp,
 };
 
 use super::tests::options;
@@ -35,7 +35,7 @@ fn configured(remote: &[&str], handlers: &[(&str, &'static str, &[&str])]) -> Co
             runner,
             pool: pool(in_pools[0]),
             allowed_pools: in_pools[1..].iter().map(|name| pool(name)).collect(),
-            registered: false,
+            source: HandlerSource::File,
             ..(*catalog.handlers[&handler(name)]).clone()
         };
         catalog.handlers.insert(spec.name.clone(), Arc::new(spec));
@@ -60,7 +60,7 @@ fn offer(core: &mut Core, in_pool: &str, handlers: &[&str]) -> Result<Vec<Event>
 /// Pools and description of the registered handlers in the catalog.
 fn registered(core: &Core) -> BTreeMap<String, (Vec<String>, String)> {
     let catalog = core.catalog();
-    let registered = catalog.handlers.values().filter(|spec| spec.registered);
+    let registered = catalog.handlers.values().filter(|spec| spec.is_registered());
     let pools =
         |spec: &HandlerSpec| [&spec.pool].into_iter().chain(&spec.allowed_pools).map(ToString::to_string).collect();
     registered.map(|spec| (spec.name.to_string(), (pools(spec), spec.description.clone()))).collect()

@@ -101,7 +101,7 @@ impl PoolMeter {
         metrics.instruments().counter(&table::POOL_UNAVAILABLE, &[("pool", pool.as_str())]).add(0);
         let at_start = catalog.load();
         let configured: Vec<_> =
-            at_start.handlers.values().filter(|spec| !spec.registered).map(|spec| spec.name.clone()).collect();
+            at_start.handlers.values().filter(|spec| !spec.is_registered()).map(|spec| spec.name.clone()).collect();
         let names = [OTHER].into_iter().chain(configured.iter().map(HandlerName::as_str));
         let mut ends: Vec<_> = names.map(HandlerSeries::named).collect();
         ends.resize_with(ends.len() + REGISTERED_MAX, HandlerSeries::default);

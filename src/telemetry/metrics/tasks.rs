@@ -186,7 +186,7 @@ impl CommitMeter {
     /// Whether the handler has series of its own.
     fn is_named(&mut self, catalog: &Catalog, handler: &HandlerName) -> bool {
         let Some(spec) = catalog.handlers.get(handler) else { return false };
-        if !spec.registered || self.registered.contains(handler) {
+        if !spec.is_registered() || self.registered.contains(handler) {
             return true;
         }
         self.registered.len() < REGISTERED_MAX && self.registered.insert(handler.clone())

@@ -17,9 +17,9 @@ use super::registry::SharedReader;
 use super::table::{Kind, Row, TABLE};
 use super::*;
 use crate::model::{
-    Catalog, Event, Failure, FailureReason, HandlerName, HandlerSpec, Namespace, Payload, PoolKind, PoolName, PoolSpec,
-    Priority, Registration, ResourceUsage, RetryPolicy, Revision, SharedCatalog, TaskChange, TaskEvent, TaskOptions,
-    TaskSpec, TaskState, Timestamp,
+    Catalog, Event, Failure, FailureReason, HandlerName, HandlerSource, HandlerSpec, Namespace, Payload, PoolKind,
+    PoolName, PoolSpec, Priority, Registration, ResourceUsage, RetryPolicy, Revision, SharedCatalog, TaskChange,
+    TaskEvent, TaskOptions, TaskSpec, TaskState, Timestamp,
 };
 use crate::telemetry::Telemetry;
 use crate::telemetry::export::settings::ExemplarFilter;
@@ -59,7 +59,8 @@ fn catalog() -> SharedCatalog {
         arg_pattern: None,
         grace: Duration::from_secs(1),
         blocking: false,
-        registered: false,
+        source: HandlerSource::File,
+        payload_schema: None,
     };
     let mut catalog = Catalog::default();
     catalog.handlers.insert(handler("h"), Arc::new(config));

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Handler(_message.Message):
-    __slots__ = ("name", "runner", "description", "payload_description", "pool", "allowed_pools", "timeout", "retry", "arg_pattern", "grace")
+    __slots__ = ("name", "runner", "description", "payload_description", "pool", "allowed_pools", "timeout", "retry", "arg_pattern", "grace", "source", "payload_schema")
     NAME_FIELD_NUMBER: _ClassVar[int]
     RUNNER_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
@@ -19,6 +19,8 @@ class Handler(_message.Message):
     RETRY_FIELD_NUMBER: _ClassVar[int]
     ARG_PATTERN_FIELD_NUMBER: _ClassVar[int]
     GRACE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_SCHEMA_FIELD_NUMBER: _ClassVar[int]
     name: str
     runner: str
     description: str
@@ -29,7 +31,9 @@ class Handler(_message.Message):
     retry: _task_pb2.RetryPolicy
     arg_pattern: str
     grace: _duration_pb2.Duration
-    def __init__(self, name: _Optional[str] = ..., runner: _Optional[str] = ..., description: _Optional[str] = ..., payload_description: _Optional[str] = ..., pool: _Optional[str] = ..., allowed_pools: _Optional[_Iterable[str]] = ..., timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., retry: _Optional[_Union[_task_pb2.RetryPolicy, _Mapping]] = ..., arg_pattern: _Optional[str] = ..., grace: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    source: str
+    payload_schema: str
+    def __init__(self, name: _Optional[str] = ..., runner: _Optional[str] = ..., description: _Optional[str] = ..., payload_description: _Optional[str] = ..., pool: _Optional[str] = ..., allowed_pools: _Optional[_Iterable[str]] = ..., timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., retry: _Optional[_Union[_task_pb2.RetryPolicy, _Mapping]] = ..., arg_pattern: _Optional[str] = ..., grace: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., source: _Optional[str] = ..., payload_schema: _Optional[str] = ...) -> None: ...
 
 class ListHandlersRequest(_message.Message):
     __slots__ = ()
