@@ -68,10 +68,16 @@ impl Core {
 
     /// Begins to delete the finished tasks that match the filter.
     pub fn begin_deletion(&self, mut filter: TaskFilter) -> Deletion {
-        let ids = std::mem::take(&mut filter.ids);
+        let mut ids = std::mem::take(&mut filter.ids);
+        let is_by_id = !ids.is_empty();
+        // What ends later stays.
+        ids.retain(|id| {
+            let task = self.tasks.find(id).and_then(|index| self.tasks.get(index));
+            task.is_some_and(|task| task.state.is_terminal())
+        });
         let named: Vec<u32> = filter.namespaces.iter().filter_map(|name| self.finished.list_of(name)).collect();
-        let all = if filter.namespaces.is_empty() && ids.is_empty() { 0..self.finished.lists() } else { 0..0 };
-        let named = if ids.is_empty() { named } else { Vec::new() };
+        let all = if filter.namespaces.is_empty() && !is_by_id { 0..self.finished.lists() } else { 0..0 };
+        let named = if is_by_id { Vec::new() } else { named };
         Deletion { filter, ids, named, all, position: None, until: self.revision, deleted: 0 }
     }
 

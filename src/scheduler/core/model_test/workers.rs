@@ -112,7 +112,8 @@ impl World {
             0..=2 => (Outcome::Completed(Payload { data: vec![1; bytes].into(), ..Payload::default() }), None),
             3 | 4 => (failed(), None),
             5 => (Outcome::Stopped(StopMethod::Token), Some(StopCause::Timeout)),
-            6 => (Outcome::Unavailable("no memory".into()), None),
+            // A worker that has run it has reported that to the server before, and does not say now that nothing has run.
+            6 if !self.ran.contains_key(&attempt.submission) => (Outcome::Unavailable("no memory".into()), None),
             _ => (Outcome::Stopped(StopMethod::Token), Some(StopCause::Drain)),
         };
         if !matches!(outcome, Outcome::Unavailable(_)) {
