@@ -6,9 +6,10 @@ use std::{env, fs};
 
 use prost::Message;
 
-const SERVICES: [&str; 6] = [
+const SERVICES: [&str; 7] = [
     "lineshaft/v1/task_service.proto",
     "lineshaft/v1/batch_service.proto",
+    "lineshaft/v1/schedule_service.proto",
     "lineshaft/v1/pool_service.proto",
     "lineshaft/v1/handler_service.proto",
     "lineshaft/v1/system_service.proto",

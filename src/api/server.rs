@@ -16,6 +16,7 @@ use crate::model::{MemoryAccount, limits};
 use crate::proto::v1::batch_service_server::BatchServiceServer;
 use crate::proto::v1::handler_service_server::HandlerServiceServer;
 use crate::proto::v1::pool_service_server::PoolServiceServer;
+use crate::proto::v1::schedule_service_server::ScheduleServiceServer;
 use crate::proto::v1::system_service_server::SystemServiceServer;
 use crate::proto::v1::task_service_server::TaskServiceServer;
 use crate::proto::v1::worker_service_server::WorkerServiceServer;
@@ -49,6 +50,7 @@ use super::services::handlers::Handlers;
 use super::services::health::HealthService;
 use super::services::keda;
 use super::services::pools::Pools;
+use super::services::schedules::Schedules;
 use super::services::system::System;
 use super::services::tasks::Tasks;
 use super::services::workers::Workers;
@@ -185,6 +187,7 @@ fn services(
     let health = HealthService::new(options.telemetry.liveness.clone(), stop.clone());
     Ok(Routes::new(tasks.max_decoding_message_size(limits::MESSAGE_BYTES_MAX))
         .add_service(BatchServiceServer::new(Batches::new(handle.clone(), callers)))
+        .add_service(ScheduleServiceServer::new(Schedules::new(handle.clone(), callers)))
         .add_service(PoolServiceServer::new(pools))
         .add_service(HandlerServiceServer::new(Handlers::new(handle.clone())))
         .add_service(SystemServiceServer::new(system))

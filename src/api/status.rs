@@ -19,20 +19,27 @@ pub const DOMAIN: &str = "lineshaft.dev";
 pub const fn grpc_code(code: ErrorCode) -> Code {
     match code {
         ErrorCode::InvalidField | ErrorCode::PoolNotAllowed => Code::InvalidArgument,
-        ErrorCode::UnknownHandler | ErrorCode::UnknownPool | ErrorCode::TaskNotFound | ErrorCode::BatchNotFound => {
-            Code::NotFound
+        ErrorCode::UnknownHandler
+        | ErrorCode::UnknownPool
+        | ErrorCode::TaskNotFound
+        | ErrorCode::BatchNotFound
+        | ErrorCode::ScheduleNotFound => Code::NotFound,
+        ErrorCode::TaskExists | ErrorCode::RequestIdReused | ErrorCode::BatchExists | ErrorCode::ScheduleExists => {
+            Code::AlreadyExists
         }
-        ErrorCode::TaskExists | ErrorCode::RequestIdReused | ErrorCode::BatchExists => Code::AlreadyExists,
         ErrorCode::QueueFull
         | ErrorCode::MemoryFull
         | ErrorCode::Overloaded
         | ErrorCode::MessageTooLarge
         | ErrorCode::RateLimited
-        | ErrorCode::QuotaExceeded => Code::ResourceExhausted,
+        | ErrorCode::QuotaExceeded
+        | ErrorCode::TooManySchedules => Code::ResourceExhausted,
         ErrorCode::Unauthenticated => Code::Unauthenticated,
-        ErrorCode::TaskFinished | ErrorCode::BatchClosed | ErrorCode::BatchFinished | ErrorCode::BatchNotFinished => {
-            Code::FailedPrecondition
-        }
+        ErrorCode::TaskFinished
+        | ErrorCode::BatchClosed
+        | ErrorCode::BatchFinished
+        | ErrorCode::BatchNotFinished
+        | ErrorCode::ScheduleBusy => Code::FailedPrecondition,
         ErrorCode::RevisionCompacted | ErrorCode::RevisionInFuture => Code::OutOfRange,
         ErrorCode::EtagMismatch | ErrorCode::WorkerReplaced | ErrorCode::WorkerEvicted => Code::Aborted,
         ErrorCode::Draining | ErrorCode::StoreUnavailable | ErrorCode::SchedulerStalled => Code::Unavailable,

@@ -19,6 +19,7 @@ mod pool;
 mod printer;
 mod progress;
 mod reconnect;
+mod schedule;
 mod server_process;
 mod signals;
 mod system;
@@ -41,7 +42,6 @@ use printer::Printer;
 pub use signals::interrupted;
 
 /// Commands that call a server.
-#[expect(clippy::large_enum_variant, reason = "made once")]
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Submit, watch and cancel tasks
@@ -50,6 +50,9 @@ pub enum Command {
     /// Create, follow, cancel and delete batches of tasks
     #[command(subcommand)]
     Batch(batch::Command),
+    /// Create, change, trigger and preview schedules
+    #[command(subcommand)]
+    Schedule(schedule::Command),
     /// Run a handler on each line of the input and print the results
     ///
     /// The tasks are a batch. A task that does not complete prints an empty line, and its failure on stderr; the exit code is
@@ -84,6 +87,7 @@ pub async fn run(command: Command, options: GlobalOptions) -> ExitCode {
         match command {
             Command::Task(command) => task::run(command, client, printer).await,
             Command::Batch(command) => batch::run(command, client, printer).await,
+            Command::Schedule(command) => schedule::run(command, client, printer).await,
             Command::Map(args) => map::run(args, client, printer).await,
             Command::Pool(command) => pool::run(command, client, printer).await,
             Command::Handler(command) => handler::run(command, client, printer).await,

@@ -14,6 +14,7 @@ use crate::model::{SecretUrl, TraceContext, limits};
 use crate::proto::v1::batch_service_client::BatchServiceClient;
 use crate::proto::v1::handler_service_client::HandlerServiceClient;
 use crate::proto::v1::pool_service_client::PoolServiceClient;
+use crate::proto::v1::schedule_service_client::ScheduleServiceClient;
 use crate::proto::v1::system_service_client::SystemServiceClient;
 use crate::proto::v1::task_service_client::TaskServiceClient;
 use crate::proto::v1::worker_service_client::WorkerServiceClient;
@@ -145,6 +146,11 @@ impl Client {
     /// All calls about batches.
     pub fn batches(&self) -> BatchServiceClient<ClientChannel> {
         BatchServiceClient::new(self.channel.clone())
+    }
+
+    /// All calls about schedules.
+    pub fn schedules(&self) -> ScheduleServiceClient<ClientChannel> {
+        ScheduleServiceClient::new(self.channel.clone())
     }
 
     /// All calls about pools.

@@ -36,6 +36,14 @@ pub enum ErrorCode {
     BatchFinished,
     /// The batch has unfinished tasks, or is open.
     BatchNotFinished,
+    /// The schedule does not exist or was deleted.
+    ScheduleNotFound,
+    /// The ID is used by a schedule with different content.
+    ScheduleExists,
+    /// The schedule has an unfinished task.
+    ScheduleBusy,
+    /// The namespace has as many schedules as it may have.
+    TooManySchedules,
     /// The events after the revision were deleted.
     RevisionCompacted,
     RevisionInFuture,
@@ -73,7 +81,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     #[cfg(test)]
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 37] = [
         Self::InvalidField,
         Self::UnknownHandler,
         Self::UnknownPool,
@@ -89,6 +97,10 @@ impl ErrorCode {
         Self::BatchClosed,
         Self::BatchFinished,
         Self::BatchNotFinished,
+        Self::ScheduleNotFound,
+        Self::ScheduleExists,
+        Self::ScheduleBusy,
+        Self::TooManySchedules,
         Self::RevisionCompacted,
         Self::RevisionInFuture,
         Self::EtagMismatch,
@@ -127,6 +139,10 @@ impl ErrorCode {
             Self::BatchClosed => "BATCH_CLOSED",
             Self::BatchFinished => "BATCH_FINISHED",
             Self::BatchNotFinished => "BATCH_NOT_FINISHED",
+            Self::ScheduleNotFound => "SCHEDULE_NOT_FOUND",
+            Self::ScheduleExists => "SCHEDULE_EXISTS",
+            Self::ScheduleBusy => "SCHEDULE_BUSY",
+            Self::TooManySchedules => "TOO_MANY_SCHEDULES",
             Self::RevisionCompacted => "REVISION_COMPACTED",
             Self::RevisionInFuture => "REVISION_IN_FUTURE",
             Self::EtagMismatch => "ETAG_MISMATCH",

@@ -1,4 +1,4 @@
-//! Events: the state changes of tasks, batches, pools and handlers, as the journal stores them and watches deliver them.
+//! Events: the state changes of tasks, batches, schedules, pools and handlers, as the journal stores them and watches deliver them.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use super::failure::Failure;
 use super::id::{HandlerName, PoolName, Revision, TaskId};
 use super::output::{Output, ResourceUsage};
 use super::pool::PoolSettings;
+use super::schedule::{ScheduleChange, ScheduleEvent};
 use super::spec::{Payload, TaskOptions, TaskSpec};
 use super::task::TaskState;
 
@@ -24,6 +25,7 @@ const ALLOCATED_BYTES: usize = 48;
 pub enum Event {
     Task(TaskEvent),
     Batch(BatchEvent),
+    Schedule(ScheduleEvent),
     Pool(PoolEvent),
     Handler(HandlerEvent),
 }
@@ -171,6 +173,7 @@ impl Event {
         match self {
             Self::Task(event) => event.revision,
             Self::Batch(event) => event.revision,
+            Self::Schedule(event) => event.revision,
             Self::Pool(event) => event.revision,
             Self::Handler(event) => event.revision,
         }
@@ -180,6 +183,7 @@ impl Event {
         match self {
             Self::Task(event) => event.at,
             Self::Batch(event) => event.at,
+            Self::Schedule(event) => event.at,
             Self::Pool(event) => event.at,
             Self::Handler(event) => event.at,
         }
@@ -189,7 +193,7 @@ impl Event {
     pub fn task(&self) -> Option<&TaskEvent> {
         match self {
             Self::Task(event) => Some(event),
-            Self::Batch(_) | Self::Pool(_) | Self::Handler(_) => None,
+            Self::Batch(_) | Self::Schedule(_) | Self::Pool(_) | Self::Handler(_) => None,
         }
     }
 
@@ -214,6 +218,11 @@ impl Event {
                 BatchChange::Created { spec } => spec.content_bytes(),
                 BatchChange::CancelRequested { request } => request.reason.len() + request.requested_by.len(),
                 BatchChange::Closed | BatchChange::Deleted => 0,
+            },
+            Self::Schedule(event) => match &event.change {
+                ScheduleChange::Created { spec } | ScheduleChange::Updated { spec } => spec.content_bytes(),
+                ScheduleChange::Missed { cause, .. } => cause.len(),
+                _ => 0,
             },
             Self::Pool(_) => 0,
             Self::Handler(event) => {

@@ -35,6 +35,27 @@ pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
 pub const ATTEMPTS_MAX: u32 = 100;
 /// Longest delay before a task may start, and longest delay between attempts.
 pub const DELAY_MAX: Duration = Duration::from_hours(365 * 24);
+/// Bytes of the ID of a schedule, so that an ID of a task can be derived from it.
+pub const SCHEDULE_ID_BYTES_MAX: usize = 40;
+/// Schedules of one namespace.
+pub const SCHEDULES_MAX: usize = if cfg!(test) { 4 } else { 10_000 };
+/// Unfinished tasks of one schedule.
+pub const SCHEDULE_UNFINISHED_MAX: usize = if cfg!(test) { 3 } else { 100 };
+/// Bytes of the payload of the task of a schedule, which stays in memory.
+pub const SCHEDULE_PAYLOAD_BYTES_MAX: usize = 64 << 10;
+pub const CRON_PATTERN_BYTES_MAX: usize = 256;
+/// Shortest and longest interval of a schedule.
+pub const SCHEDULE_INTERVAL_MIN: Duration = Duration::from_secs(1);
+pub const SCHEDULE_INTERVAL_MAX: Duration = DELAY_MAX;
+/// Longest random delay of a run.
+pub const SCHEDULE_JITTER_MAX: Duration = Duration::from_hours(24);
+/// How late a run may start if the schedule does not say it.
+pub const CATCH_UP_DEFAULT: Duration = Duration::from_hours(1);
+pub const CATCH_UP_MAX: Duration = DELAY_MAX;
+/// Runs of a schedule that start on its own.
+pub const SCHEDULE_RUNS_MAX: u64 = 1_000_000_000;
+/// Times that one preview has.
+pub const PREVIEW_TIMES_MAX: usize = 1_000;
 /// Longest time between the request to stop and the kill.
 pub const GRACE_MAX: Duration = Duration::from_mins(5);
 /// Longest wait of one `WaitTask` call.

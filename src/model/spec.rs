@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::id::{BatchId, HandlerName, Namespace, PoolName, TaskId};
+use super::id::{BatchId, HandlerName, Namespace, PoolName, ScheduleId, TaskId};
 use super::limits::DISPLAY_NAME_BYTES_MAX;
 use super::pool::Durability;
 use super::priority::Priority;
 use super::request::RequestKey;
 use super::retry::RetryPolicy;
+use super::schedule_run::Scheduled;
 use super::trace::TraceContext;
 
 /// Content type of JSON payloads and results.
@@ -46,6 +47,8 @@ pub struct TaskOptions {
     /// Sorted by key.
     pub labels: Box<[(Box<str>, Box<str>)]>,
     pub batch: Option<BatchId>,
+    /// The schedule that submits it.
+    pub schedule: Option<ScheduleId>,
     /// Maximum run time of each attempt.
     pub timeout: Duration,
     pub retry: RetryPolicy,
@@ -71,6 +74,7 @@ impl TaskOptions {
             display_name: "".into(),
             labels: Box::default(),
             batch: None,
+            schedule: None,
             timeout: Duration::from_secs(300),
             retry: RetryPolicy::default(),
             at_most_once: false,
@@ -123,6 +127,8 @@ pub struct TaskExtras {
     pub trace: Option<Arc<TraceContext>>,
     /// The batch of which this task is the completion. It is not one of the tasks of the batch.
     pub completes: Option<BatchId>,
+    /// The run of the schedule of which it is the task.
+    pub scheduled: Option<Scheduled>,
 }
 
 static NO_EXTRAS: LazyLock<TaskExtras> = LazyLock::new(TaskExtras::default);

@@ -6,12 +6,15 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::model::{
-    BatchId, BatchKey, BatchSpec, HandlerName, PoolName, Reservation, Revision, TaskFilter, TaskId, TaskState,
+    BatchId, BatchKey, BatchSpec, HandlerName, PoolName, Reservation, Revision, Schedule, ScheduleKey, ScheduleSpec,
+    TaskFilter, TaskId, TaskState,
 };
 use crate::pool::{Attempt, Report};
 use crate::store::AppendError;
 
-use super::core::{BatchFilter, BatchPage, PoolUpdate, PoolView, Submission, Verdict};
+use super::core::{
+    BatchFilter, BatchPage, PoolUpdate, PoolView, ScheduleFilter, SchedulePage, ScheduleUpdate, Submission, Verdict,
+};
 use super::refusal::Refusal;
 use super::views::{BatchSnapshot, CancelBatchCommand, CancelCommand, Configuration, OutputSource, PoolMetrics};
 
@@ -47,6 +50,7 @@ pub(super) enum Request {
     Cancel { cancel: CancelCommand, reply: Reply<(TaskState, Revision)> },
     Delete { filter: TaskFilter, reply: Reply<(u64, Revision)> },
     Batch(BatchRequest),
+    Schedule(Box<ScheduleRequest>),
     Pools { reply: Reply<(Vec<PoolView>, Revision)> },
     RegisterHandlers { pool: PoolName, handlers: Vec<(HandlerName, Box<str>)>, reply: Reply<()> },
     Reconfigure { configuration: Box<Configuration>, reply: Reply<()> },
@@ -96,6 +100,36 @@ pub(super) enum BatchRequest {
     Delete {
         key: BatchKey,
         reply: Reply<(u64, Revision)>,
+    },
+}
+
+pub(super) enum ScheduleRequest {
+    Create {
+        key: ScheduleKey,
+        spec: ScheduleSpec,
+        reply: Reply<((Schedule, bool), Revision)>,
+    },
+    Get {
+        key: ScheduleKey,
+        reply: Reply<(Schedule, Revision)>,
+    },
+    List {
+        filter: ScheduleFilter,
+        before: Option<Revision>,
+        count: usize,
+        bytes: usize,
+        reply: Reply<(SchedulePage, Revision)>,
+    },
+    Update {
+        key: ScheduleKey,
+        update: ScheduleUpdate,
+        etag: Option<String>,
+        reply: Reply<(Schedule, Revision)>,
+    },
+    Trigger {
+        key: ScheduleKey,
+        overlap: bool,
+        reply: Reply<((Schedule, TaskId), Revision)>,
     },
 }
 

@@ -19,6 +19,7 @@ mod observer;
 mod queries;
 mod refusal;
 mod request_lookup;
+mod schedules;
 mod service;
 mod submissions;
 mod timeouts;
@@ -26,7 +27,8 @@ mod views;
 mod watch;
 
 pub use self::core::{
-    Accepted, BatchFilter, CoreOptions, DurationStats, PoolSnapshot, PoolUpdate, PoolView, RecoveryCounts, Submitted,
+    Accepted, BatchFilter, CoreOptions, DurationStats, PoolSnapshot, PoolUpdate, PoolView, RecoveryCounts,
+    ScheduleFilter, ScheduleUpdate, Submitted,
 };
 pub use crate::pool::{RemoteConnection, WorkerInfo, WorkerStats};
 pub use crate::runners::remote::{Assigned, CloseReason, Command, Token, WorkerReport};

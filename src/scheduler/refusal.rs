@@ -4,6 +4,7 @@ mod batch;
 mod internal;
 mod pool;
 mod revision;
+mod schedule;
 mod task;
 mod unavailable;
 
@@ -11,6 +12,7 @@ pub use batch::{BatchClosed, BatchExists, BatchFinished, BatchNotFinished, Batch
 pub use internal::Internal;
 pub use pool::{EtagMismatch, NotRemotePool, QueueFull, UnknownPool};
 pub use revision::{RevisionCompacted, RevisionInFuture};
+pub use schedule::{ScheduleBusy, ScheduleExists, ScheduleNotFound, TooManySchedules};
 pub use task::{BadField, RequestIdReused, TaskExists, TaskFinished, TaskNotFound, UnknownHandler};
 pub use unavailable::{
     DrainPending, Draining, ProjectionUnavailable, SchedulerUnresponsive, StoreUnavailable, StoreUnreadable,
@@ -63,6 +65,10 @@ refusals! {
     BatchClosed,
     BatchFinished,
     BatchNotFinished,
+    ScheduleNotFound,
+    ScheduleExists,
+    ScheduleBusy,
+    TooManySchedules,
     RevisionCompacted,
     RevisionInFuture,
     EtagMismatch,

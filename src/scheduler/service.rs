@@ -20,6 +20,7 @@ mod registration_tests;
 mod requests;
 mod retention;
 mod run;
+mod schedules;
 mod start;
 mod state;
 #[cfg(test)]

@@ -167,6 +167,10 @@ fn examine(source: &Source) -> Result<CheckReport, StoreError> {
     if projection.version >= 4 {
         projection::verify_requests(&projection.connection, &projection.path)?;
     }
+    // The table of schedules was added in version 6.
+    if projection.version >= 6 {
+        projection::verify_schedules(&projection.connection, &projection.path)?;
+    }
     let pools = changed_pools(journal, projection)?;
     if !source.in_use {
         WatermarkRecord::read(&journal.path)?.check(&journal.path, end)?;
@@ -198,7 +202,7 @@ fn changed_pools(journal: &OpenFile, projection: &OpenFile) -> Result<Vec<String
         let subjects = projection::load_subjects(&projection.connection, &projection.path)?;
         names.extend(subjects.events().iter().filter_map(|event| match event {
             Event::Pool(event) => Some(event.pool.to_string()),
-            Event::Task(_) | Event::Batch(_) | Event::Handler(_) => None,
+            Event::Task(_) | Event::Batch(_) | Event::Schedule(_) | Event::Handler(_) => None,
         }));
     }
     Ok(names.into_iter().collect())

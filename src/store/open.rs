@@ -15,7 +15,9 @@ use super::paths::{JOURNAL, LOCK, PROJECTION, watermark_path, with_suffix};
 use super::projection::SqliteProjection;
 use super::traits::{Commit, Journal, Projection, Recover};
 use crate::files::open_private;
-use crate::model::{Batch, Event, RecoveredTask, RequestRetention, Revision, Task, TaskChange, TaskEvent, TaskId};
+use crate::model::{
+    Batch, Event, RecoveredTask, RequestRetention, Revision, Schedule, Task, TaskChange, TaskEvent, TaskId,
+};
 
 /// Events read from the journal at a time.
 const READ_EVENTS: usize = 50_000;
@@ -134,6 +136,8 @@ impl Recover for KnownTasks {
 
     fn restore_batch(&mut self, _batch: Batch) {}
 
+    fn restore_schedule(&mut self, _schedule: Schedule) {}
+
     fn restore(&mut self, task: RecoveredTask, _payload: &[u8]) {
         self.0.insert(task.spec.id.clone());
     }
@@ -171,6 +175,7 @@ fn open_projection(
     let projection = SqliteProjection::open(&paths.projection, start, journal.clone(), lock, requests, memory)?;
     receiver.begin(*projection.revision().borrow(), &projection.subjects()?);
     projection.for_each_batch(|batch| receiver.restore_batch(batch))?;
+    projection.for_each_schedule(|schedule| receiver.restore_schedule(schedule))?;
     let revision = projection.for_each_task(|task: Task, payload: &[u8]| receiver.restore(task.into(), payload))?;
     if revision > journal.end() {
         let detail = format!("the journal ends before, but `{}` contains {revision}", paths.projection.display());

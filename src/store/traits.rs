@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::error::StoreError;
 use super::page::{Page, PageCursor, PageSize};
 use crate::model::{
-    Batch, Durability, Event, Output, RecoveredTask, RememberedRequest, RequestName, Revision, StoreId, Task,
+    Batch, Durability, Event, Output, RecoveredTask, RememberedRequest, RequestName, Revision, Schedule, StoreId, Task,
     TaskFilter, TaskId,
 };
 
@@ -197,6 +197,9 @@ pub trait Recover {
 
     /// A batch of the projection. Batches come before the tasks, in the order of creation.
     fn restore_batch(&mut self, batch: Batch);
+
+    /// A schedule of the projection. As for batches.
+    fn restore_schedule(&mut self, schedule: Schedule);
 
     /// A task of the projection, finished or not. Tasks come in the order of submission. The receiver copies the payload
     /// if it wants to keep it.

@@ -55,6 +55,7 @@ mod repeated_submissions;
 mod request_ids;
 mod rust_client;
 mod rust_worker;
+mod schedules;
 mod security;
 mod stalls;
 mod startup;

@@ -5,15 +5,17 @@ use std::sync::{Arc, LazyLock, OnceLock};
 
 use tonic::{Request, Status};
 
-use crate::api::convert::{InvalidFields, batch, filter};
+use crate::api::convert::{InvalidFields, batch, filter, schedule};
 use crate::api::listener::connection_limit::network;
 use crate::api::status::into_status;
 use crate::model::{
-    BatchKey, BatchRef, HandlerName, Namespace, PoolSpec, Priority, Role, Share, Sharer, TaskFilter, TaskId,
-    TaskOptions, TaskSpec,
+    BatchKey, BatchRef, HandlerName, Namespace, PoolSpec, Priority, Role, ScheduleKey, ScheduleRef, Share, Sharer,
+    TaskFilter, TaskId, TaskOptions, TaskSpec,
 };
 use crate::proto::v1;
-use crate::scheduler::{BatchNotFound, BatchSnapshot, Handle, Refusal, TASK_BYTES_MAX, TaskNotFound, TaskSnapshot};
+use crate::scheduler::{
+    BatchNotFound, BatchSnapshot, Handle, Refusal, ScheduleNotFound, TASK_BYTES_MAX, TaskNotFound, TaskSnapshot,
+};
 
 use super::connection_info::{ConnectionInfo, sharer_of};
 use super::identity::Identity;
@@ -242,6 +244,23 @@ impl Caller {
     /// As [`Caller::find_batch`].
     pub async fn resolve_batch(&self, handle: &Handle, role: Role, text: &str) -> Result<BatchKey, Status> {
         Ok(self.find_batch(handle, role, text).await?.batch.key)
+    }
+
+    /// The key of a schedule in whose namespace the caller has `role`. A schedule that the caller may not see does not exist for
+    /// it. An ID alone is that of the caller's namespace.
+    ///
+    /// # Errors
+    /// INVALID_FIELD, SCHEDULE_NOT_FOUND, PERMISSION_DENIED.
+    pub fn schedule_key(&self, role: Role, text: &str) -> Result<ScheduleKey, Status> {
+        let ScheduleRef { namespace, id } = schedule::schedule_ref(text).map_err(into_status)?;
+        let namespace = namespace.or_else(|| self.default_namespace().cloned()).unwrap_or_default();
+        let has = |role| self.identity.as_ref().is_none_or(|identity| identity.has_role_in(role, &namespace));
+        let (is_allowed, is_seen) = (has(role), has(Role::Viewer));
+        if !is_allowed && is_seen {
+            return Err(into_status(self.denied(role, Some(namespace))));
+        }
+        let schedule = ScheduleKey { namespace, id };
+        if is_allowed { Ok(schedule) } else { Err(into_status(ScheduleNotFound { schedule })) }
     }
 
     /// Whether workers of the caller may run the tasks of the handler, in all namespaces whose tasks the pool takes.

@@ -28,7 +28,7 @@ use CallKind::{Streaming, Unary};
 use Permission::{AllNamespaces, AnyNamespace, Authenticated, Public};
 use Role::{Admin, Operator, Submitter, Viewer, Worker};
 
-const TABLE: [(&str, Permission, CallKind); 45] = [
+const TABLE: [(&str, Permission, CallKind); 54] = [
     ("/lineshaft.v1.TaskService/SubmitTask", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/BatchSubmitTasks", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/SubmitTasks", AnyNamespace(Submitter), Streaming),
@@ -48,6 +48,15 @@ const TABLE: [(&str, Permission, CallKind); 45] = [
     ("/lineshaft.v1.BatchService/CloseBatch", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.BatchService/CancelBatch", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.BatchService/DeleteBatch", AnyNamespace(Operator), Unary),
+    ("/lineshaft.v1.ScheduleService/CreateSchedule", AnyNamespace(Submitter), Unary),
+    ("/lineshaft.v1.ScheduleService/GetSchedule", AnyNamespace(Viewer), Unary),
+    ("/lineshaft.v1.ScheduleService/ListSchedules", AnyNamespace(Viewer), Unary),
+    ("/lineshaft.v1.ScheduleService/UpdateSchedule", AnyNamespace(Submitter), Unary),
+    ("/lineshaft.v1.ScheduleService/DeleteSchedule", AnyNamespace(Submitter), Unary),
+    ("/lineshaft.v1.ScheduleService/PauseSchedule", AnyNamespace(Submitter), Unary),
+    ("/lineshaft.v1.ScheduleService/ResumeSchedule", AnyNamespace(Submitter), Unary),
+    ("/lineshaft.v1.ScheduleService/TriggerSchedule", AnyNamespace(Submitter), Unary),
+    ("/lineshaft.v1.ScheduleService/PreviewSchedule", AnyNamespace(Viewer), Unary),
     // The configuration of pools is visible to every caller; their activity shows data of all tenants.
     ("/lineshaft.v1.PoolService/ListPools", AnyNamespace(Viewer), Unary),
     ("/lineshaft.v1.PoolService/GetPool", AnyNamespace(Viewer), Unary),
@@ -91,11 +100,12 @@ pub fn is_streaming(path: &str) -> bool {
 }
 
 /// Calls that free what others wait for, or show why they wait, and the plain routes that do.
-const MAKES_ROOM: [&str; 9] = [
+const MAKES_ROOM: [&str; 10] = [
     "/lineshaft.v1.TaskService/CancelTask",
     "/lineshaft.v1.TaskService/DeleteTasks",
     "/lineshaft.v1.BatchService/CancelBatch",
     "/lineshaft.v1.BatchService/DeleteBatch",
+    "/lineshaft.v1.ScheduleService/PauseSchedule",
     "/lineshaft.v1.PoolService/UpdatePool",
     "/lineshaft.v1.SystemService/Drain",
     "/lineshaft.v1.SystemService/GetSystemHealth",

@@ -10,6 +10,7 @@ mod invalid_fields;
 mod json;
 pub mod numbers;
 pub mod pool;
+pub mod schedule;
 pub mod shared_options;
 pub mod submit;
 mod submit_fields;

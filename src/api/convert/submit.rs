@@ -159,6 +159,7 @@ pub fn convert(
         expires_after: shared.expires_after,
         trace,
         completes: None,
+        scheduled: None,
     };
     let options = Arc::clone(&shared.options);
     if let Some(request_id) = request_id {
@@ -232,6 +233,7 @@ impl ParsedFields {
             display_name: request.display_name.as_str().into(),
             labels,
             batch,
+            schedule: None,
             timeout: overrides.timeout.or(handler.timeout).unwrap_or(pool.timeout),
             retry: overrides.retry(&handler.retry),
             at_most_once: request.at_most_once,

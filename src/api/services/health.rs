@@ -16,10 +16,11 @@ use crate::telemetry::liveness::{Liveness, Phase};
 const INTERVAL: Duration = Duration::from_millis(500);
 
 /// All services with a status; `liveness`, `readiness` and `startup` are for probes.
-const SERVICES: [&str; 11] = [
+const SERVICES: [&str; 12] = [
     "",
     "lineshaft.v1.TaskService",
     "lineshaft.v1.BatchService",
+    "lineshaft.v1.ScheduleService",
     "lineshaft.v1.PoolService",
     "lineshaft.v1.HandlerService",
     "lineshaft.v1.WorkerService",

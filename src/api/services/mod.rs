@@ -6,6 +6,7 @@ pub mod health;
 pub mod interval;
 pub mod keda;
 pub mod pools;
+pub mod schedules;
 pub mod system;
 pub mod tasks;
 pub mod workers;

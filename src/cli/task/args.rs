@@ -137,7 +137,7 @@ impl TaskArgs {
     }
 }
 
-fn payload(text: Option<String>, json: Option<String>) -> Result<Option<v1::Payload>, CliError> {
+pub fn payload(text: Option<String>, json: Option<String>) -> Result<Option<v1::Payload>, CliError> {
     if let Some(json) = json {
         // Sent unchanged: the handler receives this text.
         check_json(&json).map_err(|error| CliError::Usage(format!("--json: {error}")))?;

@@ -25,11 +25,10 @@ use super::error::{CliError, CommandResult};
 use super::printer::Printer;
 use super::table::TableArgs;
 use super::time::{parse_duration, to_proto};
-pub use args::{Priority, check_json, label, unique};
+pub use args::{Priority, TaskArgs, check_json, label, payload, unique};
 pub use print::is_terminal;
 pub use watch::drain_token;
 
-use args::TaskArgs;
 use filter::{Filter, Period};
 
 #[derive(Debug, Subcommand)]

@@ -34,6 +34,7 @@ impl Core {
         self.attached_bytes += attached_bytes(spec);
         let expires = extras.expires_after.is_some();
         self.batches.apply_task(event);
+        self.schedules.apply_task(event);
         let (spec, payload_stored) = self.retain_payload(spec);
         let mut entry = TaskEntry {
             spec,
@@ -73,6 +74,7 @@ impl Core {
     pub(super) fn apply(&mut self, index: u32, event: &TaskEvent) {
         self.revision = event.revision;
         self.batches.apply_task(event);
+        self.schedules.apply_task(event);
         if matches!(event.change, TaskChange::Deleted) {
             if let Some(task) = self.tasks.remove(index) {
                 self.pools[usize::from(task.pool)].counters.deleted += 1;

@@ -82,7 +82,9 @@ impl Core {
         }
         let current = pool.view().etag;
         if let Some(given) = update.etag.as_ref().filter(|given| **given != current) {
-            return Err(EtagMismatch { pool: update.name.clone(), given: given.clone(), current }.into());
+            return Err(
+                EtagMismatch { subject: format!("pool `{}`", update.name), given: given.clone(), current }.into()
+            );
         }
         // The size of a remote pool changes with its workers and is no setting.
         let size = if pool.is_remote() { pool.configuration.size } else { pool.spec.size };

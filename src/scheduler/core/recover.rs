@@ -111,6 +111,10 @@ impl Core {
                 self.apply_batch(event);
                 return true;
             }
+            Event::Schedule(event) => {
+                self.apply_schedule(event);
+                return true;
+            }
         };
         if matches!(event.change, TaskChange::Submitted { .. }) {
             self.apply_submitted(event);
@@ -180,6 +184,7 @@ impl Core {
         self.batches.mark_all_changed();
         self.settle_batches(now, out);
         out.ended_batches.clear();
+        self.recover_schedules(now, out);
     }
 
     /// Shortens what is left of delays, back-offs and expiries to their durations. It is longer if the clock is behind the

@@ -17,6 +17,7 @@ use super::finished::FinishedTasks;
 use super::key_queue::QueueEntry;
 use super::pool_state::PoolState;
 use super::requests::RecentRequests;
+use super::schedule_table::ScheduleTable;
 use super::suspects::Quarantine;
 use super::table::{TaskEntry, TaskTable};
 use super::timers::{Purpose, Timer, Timers};
@@ -38,7 +39,7 @@ pub struct CoreOptions {
     pub retention: Retention,
     /// Bytes of payloads of unfinished tasks that are kept in memory.
     pub payload_bytes_max: u64,
-    /// Bytes of batches, and of arguments, labels, names and trace contexts of unfinished tasks beyond [`ATTACHED_FREE`] of
+    /// Bytes of batches and schedules, and of arguments, labels, names and trace contexts of unfinished tasks beyond [`ATTACHED_FREE`] of
     /// each task.
     pub attached_bytes_max: u64,
     /// Consecutive server crashes after which a task that was running fails.
@@ -71,6 +72,7 @@ pub struct Core {
     pub(super) payload_bytes: u64,
     pub(super) attached_bytes: u64,
     pub(super) batches: BatchTable,
+    pub(super) schedules: ScheduleTable,
     pub(super) draining: bool,
     pub(super) quarantine: Quarantine,
     /// While the core recovers: the remote workers of running attempts, by fence.
@@ -112,6 +114,7 @@ impl Core {
             payload_bytes: 0,
             attached_bytes: 0,
             batches: BatchTable::default(),
+            schedules: ScheduleTable::default(),
             draining: false,
             quarantine: Quarantine::default(),
             remote_workers: HashMap::new(),
@@ -129,7 +132,7 @@ impl Core {
         self.revision
     }
 
-    /// Fires the timers that are due at `now`. Call it before the commands of that time.
+    /// Fires the timers that are due at `now`, and starts the runs of schedules. Call it before the commands of that time.
     pub fn advance(&mut self, now: Timestamp, out: &mut Decisions) {
         self.now = now;
         while let Some(timer) = self.timers.pop(now, |timer| Self::is_armed(&self.tasks, timer)) {
@@ -138,12 +141,13 @@ impl Core {
                 Purpose::Expiry(_) => self.expire(now, timer.index, out),
             }
         }
+        self.run_schedules(now, out);
     }
 
     /// When [`Core::advance`] has to be called next.
     pub fn next_due(&mut self) -> Option<Timestamp> {
         let timer = self.timers.next(|timer| Self::is_armed(&self.tasks, timer));
-        timer.into_iter().chain(self.quarantine.due()).min()
+        timer.into_iter().chain(self.quarantine.due()).chain(self.next_run_due()).min()
     }
 
     /// Refuses submissions and dispatches nothing from now on.
@@ -151,14 +155,14 @@ impl Core {
         self.draining = true;
     }
 
-    /// Bytes of the payloads in memory, and of batches, arguments, labels and the like.
+    /// Bytes of the payloads in memory, and of batches, schedules, arguments, labels and the like.
     pub fn memory_use(&self) -> (u64, u64) {
         (self.payload_bytes, self.attached_in_memory())
     }
 
     /// Bytes that [`CoreOptions::attached_bytes_max`] limits.
     pub(super) fn attached_in_memory(&self) -> u64 {
-        self.attached_bytes + self.batches.bytes()
+        self.attached_bytes + self.batches.bytes() + self.schedules.bytes()
     }
 
     /// Bytes of everything of variable size that the store keeps of finished tasks.
@@ -310,6 +314,7 @@ impl Core {
         assert_eq!(self.attached_bytes, bytes, "bytes of arguments and labels in memory");
         self.finished.check(&self.tasks);
         self.batches.check(&self.tasks);
+        self.schedules.check(&self.tasks);
         self.requests.check();
     }
 }

@@ -61,7 +61,7 @@ impl Core {
         Ok(Verdict::Accepted(Submitted { accepted, after, after_ended, revision: self.revision, durability }))
     }
 
-    fn add(&mut self, now: Timestamp, spec: TaskSpec, out: &mut Decisions) {
+    pub(super) fn add(&mut self, now: Timestamp, spec: TaskSpec, out: &mut Decisions) {
         let state = state_of_new(now, &spec);
         let event = TaskEvent {
             revision: self.revision.next(),
@@ -156,7 +156,7 @@ impl Core {
         Some(Accepted { id: spec.id.clone(), state: Some(task.state), duplicate: true })
     }
 
-    fn check_queue_limits<'a>(&self, new: impl Iterator<Item = &'a TaskSpec>) -> Result<(), Refusal> {
+    pub(super) fn check_queue_limits<'a>(&self, new: impl Iterator<Item = &'a TaskSpec>) -> Result<(), Refusal> {
         let mut added: HashMap<&PoolName, u64> = HashMap::new();
         for spec in new {
             *added.entry(&spec.options.pool).or_default() += 1;

@@ -70,11 +70,12 @@ impl Coded for QueueFull {
     }
 }
 
-/// The pool was changed since the caller read it.
+/// A pool or a schedule was changed since the caller read it.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("pool `{pool}` has changed: its etag is `{current}`, not `{given}`; read it again")]
+#[error("{subject} has changed: its etag is `{current}`, not `{given}`; read it again")]
 pub struct EtagMismatch {
-    pub pool: PoolName,
+    /// Such as "pool `p`".
+    pub subject: String,
     pub given: String,
     pub current: String,
 }

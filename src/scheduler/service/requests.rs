@@ -16,14 +16,14 @@ use crate::scheduler::views::{CancelCommand, PoolMetrics};
 use super::pending::{Change, Changed};
 use super::state::Service;
 
-/// Whether a refusal reports the state of a task, batch or pool, which may not be durable yet.
+/// Whether a refusal reports the state of a task, batch, schedule or pool, which may not be durable yet.
 ///
 /// A full queue is reported at once, although a crash may empty it: the caller tries again in any case, and a server
 /// under overload must not keep the calls that it refuses.
 fn depends_on_state(refusal: &Refusal) -> bool {
     use Refusal::{
         BatchClosed, BatchExists, BatchFinished, BatchNotFinished, BatchNotFound, EtagMismatch, RequestIdReused,
-        TaskFinished, TaskNotFound,
+        ScheduleBusy, ScheduleExists, ScheduleNotFound, TaskFinished, TaskNotFound, TooManySchedules,
     };
     matches!(
         refusal,
@@ -36,6 +36,10 @@ fn depends_on_state(refusal: &Refusal) -> bool {
             | BatchClosed(_)
             | BatchFinished(_)
             | BatchNotFinished(_)
+            | ScheduleNotFound(_)
+            | ScheduleExists(_)
+            | ScheduleBusy(_)
+            | TooManySchedules(_)
     )
 }
 
@@ -57,6 +61,7 @@ impl Service {
             }
             Request::Delete { filter, reply } => self.delete(filter, reply),
             Request::Batch(request) => self.serve_batch(now, request, out),
+            Request::Schedule(request) => self.serve_schedule(now, *request, out),
             Request::UpdatePool { update, reply } => {
                 match self.check_store().and_then(|()| self.core.update_pool(now, &update, out)) {
                     Ok((pool, view)) => {
@@ -188,7 +193,7 @@ impl Service {
         let result = self.check_store().and_then(|()| self.core.register_handlers(now, pool, handlers, out));
         let events = out.events[before..].iter().filter_map(|event| match event {
             Event::Handler(event) => Some(event.clone()),
-            Event::Task(_) | Event::Batch(_) | Event::Pool(_) => None,
+            Event::Task(_) | Event::Batch(_) | Event::Schedule(_) | Event::Pool(_) => None,
         });
         let events: Vec<_> = events.collect();
         if events.is_empty() {

@@ -11,7 +11,7 @@ use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{
-    Batch, Clock, Event, MemoryAccount, PoolSettings, RecoveredTask, Revision, SharedCatalog, Timestamp,
+    Batch, Clock, Event, MemoryAccount, PoolSettings, RecoveredTask, Revision, Schedule, SharedCatalog, Timestamp,
 };
 use crate::pool::{Pool, WorkerContext};
 use crate::runners::Registry;
@@ -238,6 +238,10 @@ impl Recover for Recovery {
 
     fn restore_batch(&mut self, batch: Batch) {
         self.core.restore_batch(batch);
+    }
+
+    fn restore_schedule(&mut self, schedule: Schedule) {
+        self.core.restore_schedule(schedule);
     }
 
     fn restore(&mut self, task: RecoveredTask, payload: &[u8]) {

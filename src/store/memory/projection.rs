@@ -110,7 +110,7 @@ impl Rows {
         self.revision = event.revision();
         match event {
             Event::Task(event) => self.apply_task(event),
-            Event::Batch(_) | Event::Pool(_) | Event::Handler(_) => {}
+            Event::Batch(_) | Event::Schedule(_) | Event::Pool(_) | Event::Handler(_) => {}
         }
     }
 

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use rusqlite::Connection;
 use tokio::sync::watch;
 
-use super::batches::for_each_batch;
 use super::body_check::verify_bodies;
+use super::entities::for_each;
 use super::list;
 use super::query;
 use super::queue::CommitQueue;
@@ -22,8 +22,8 @@ use super::unwritten::{History, Location};
 use super::worker::{Shared, Worker};
 use super::writer::Writer;
 use crate::model::{
-    Batch, Event, Output, RequestName, RequestRetention, Revision, Task, TaskChange, TaskEvent, TaskFilter, TaskId,
-    TaskSpec,
+    Batch, Event, Output, RequestName, RequestRetention, Revision, Schedule, Task, TaskChange, TaskEvent, TaskFilter,
+    TaskId, TaskSpec,
 };
 use crate::store::error::StoreError;
 use crate::store::page::{Page, PageCursor, PageSize};
@@ -127,7 +127,15 @@ impl SqliteProjection {
     /// # Errors
     /// As [`SqliteProjection::for_each_task`].
     pub fn for_each_batch(&self, visit: impl FnMut(Batch)) -> Result<(), StoreError> {
-        self.readers.with(|connection| for_each_batch(connection, &self.shared.path, visit))
+        self.readers.with(|connection| for_each(connection, &self.shared.path, visit))
+    }
+
+    /// As [`SqliteProjection::for_each_batch`] for schedules.
+    ///
+    /// # Errors
+    /// As [`SqliteProjection::for_each_task`].
+    pub fn for_each_schedule(&self, visit: impl FnMut(Schedule)) -> Result<(), StoreError> {
+        self.readers.with(|connection| for_each(connection, &self.shared.path, visit))
     }
 
     /// The last event of each pool.

@@ -1,4 +1,4 @@
-//! The projection in SQLite, the file `projection.db`: one row per task and per batch, the request IDs of submissions,
+//! The projection in SQLite, the file `projection.db`: one row per task, batch and schedule, the request IDs of submissions,
 //! and the last events of pools and handlers.
 //!
 //! Durable commits wait in a queue in memory. A thread folds them to the last state of each task and writes only this
@@ -8,6 +8,7 @@
 mod batches;
 mod body_check;
 mod candidates;
+mod entities;
 mod handle;
 mod index_check;
 mod kinds;
@@ -18,6 +19,7 @@ mod query;
 mod queue;
 mod requests;
 mod rows;
+mod schedules;
 mod schema;
 mod subjects;
 mod submission_times;
@@ -30,5 +32,6 @@ pub use body_check::verify_bodies;
 pub use handle::SqliteProjection;
 pub use query::for_each_task;
 pub use requests::verify_requests;
+pub use schedules::verify_schedules;
 pub use schema::{Meta, SCHEMA};
 pub use subjects::load_subjects;

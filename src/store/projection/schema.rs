@@ -10,7 +10,7 @@ use crate::store::error::StoreError;
 use crate::store::record::checksum;
 use crate::store::sqlite::{Conversion, Schema, sqlite_error};
 
-/// `seq` is the revision of the submission of a task, or of the creation of a batch.
+/// `seq` is the revision of the submission of a task, or of the creation of a batch or a schedule.
 pub const SCHEMA: Schema = Schema {
     application_id: 0x4c53_5031,
     migrations: &[
@@ -72,6 +72,14 @@ pub const SCHEMA: Schema = Schema {
         );
         CREATE INDEX requests_hash ON requests(hash);",
         "CREATE TABLE batches(
+            seq INTEGER PRIMARY KEY,
+            namespace TEXT NOT NULL,
+            id TEXT NOT NULL,
+            crc INTEGER NOT NULL,
+            body BLOB NOT NULL,
+            UNIQUE (namespace, id)
+        );",
+        "CREATE TABLE schedules(
             seq INTEGER PRIMARY KEY,
             namespace TEXT NOT NULL,
             id TEXT NOT NULL,

@@ -8,7 +8,7 @@ use hashbrown::hash_map::{Entry, EntryRef};
 use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 
-use super::batches::PendingBatches;
+use super::entities::Pending;
 use super::kinds::Kinds;
 use super::requests::{NewRequest, RequestTable};
 use super::rows::{
@@ -17,9 +17,12 @@ use super::rows::{
 use super::schema::Meta;
 use super::subjects::store_subjects;
 use super::submission_times::SubmissionTimes;
-use crate::model::batch_state::batch_of;
+use crate::model::batch::BatchKeyRef;
+use crate::model::batch_state::{batch_of, fold_batch, fold_task_into_batch};
+use crate::model::schedule_state::{fold_schedule, fold_task_into_schedule, schedule_of};
 use crate::model::{
-    BatchId, Event, Output, Revision, TaskChange, TaskEvent, TaskId, TaskOptions, TaskSpec, TaskState, TaskStatus,
+    Batch, BatchId, BatchKey, Event, Output, Revision, Schedule, TaskChange, TaskEvent, TaskId, TaskOptions, TaskSpec,
+    TaskState, TaskStatus,
 };
 use crate::store::error::StoreError;
 use crate::store::record::{Subjects, advance, output_of, submitted};
@@ -85,7 +88,8 @@ struct Changes {
     bytes: usize,
     /// Request IDs of all submissions, also of tasks that are deleted in the same transaction.
     requests: Vec<NewRequest>,
-    batches: PendingBatches,
+    batches: Pending<Batch>,
+    schedules: Pending<Schedule>,
     /// Events of other subjects.
     others: Vec<Event>,
 }
@@ -147,7 +151,7 @@ impl Writer {
     /// Whether [`Writer::store`] should be called before more is added.
     pub(super) fn is_full(&self) -> bool {
         let changes = &self.changes;
-        changes.rows + changes.requests.len() + changes.batches.len() >= ROWS_MAX
+        changes.rows + changes.requests.len() + changes.batches.len() + changes.schedules.len() >= ROWS_MAX
             || changes.bytes >= TRANSACTION_BYTES_MAX
     }
 
@@ -204,12 +208,19 @@ impl Writer {
             changes.revision = revision;
             match event {
                 Event::Task(event) => {
-                    let is_known = self.fold(changes, event)?;
-                    if let Some(batch) = batch_of(event).filter(|_| is_known) {
-                        changes.batches.fold_task(&self.connection, &self.path, &batch, event)?;
+                    if self.fold(changes, event)? {
+                        self.fold_into_entities(changes, event)?;
                     }
                 }
-                Event::Batch(event) => changes.batches.fold(&self.connection, &self.path, event)?,
+                Event::Batch(event) => {
+                    let BatchKey { namespace, id } = &event.batch;
+                    let key = BatchKeyRef { namespace, id };
+                    fold_batch(changes.batches.get(&self.connection, &self.path, &key)?, event);
+                }
+                Event::Schedule(event) => {
+                    let key = event.schedule.by_ref();
+                    fold_schedule(changes.schedules.get(&self.connection, &self.path, &key)?, event);
+                }
                 Event::Pool(_) | Event::Handler(_) => changes.others.push(event.clone()),
             }
         }
@@ -242,6 +253,7 @@ impl Writer {
             }
             requests.write(&transaction, &changes.requests)?;
             changes.batches.store(&transaction)?;
+            changes.schedules.store(&transaction)?;
             meta.store(&transaction)?;
             transaction.commit()?;
             Ok(meta)
@@ -253,6 +265,19 @@ impl Writer {
             self.subjects = subjects;
         }
         self.remember(tasks);
+        Ok(())
+    }
+
+    /// Folds an event of a task into what else it changes.
+    fn fold_into_entities(&self, changes: &mut Changes, event: &TaskEvent) -> Result<(), StoreError> {
+        if let Some(key) = batch_of(event) {
+            fold_task_into_batch(changes.batches.get(&self.connection, &self.path, &key)?, event);
+        }
+        if let Some(key) = schedule_of(event)
+            && let Some(schedule) = changes.schedules.get(&self.connection, &self.path, &key)?
+        {
+            fold_task_into_schedule(schedule, event);
+        }
         Ok(())
     }
 

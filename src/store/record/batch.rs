@@ -5,11 +5,11 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::corruption::Corruption;
-use super::task::{LabelRecord, OptionsRecord, SpecRecord, name};
+use super::task::{LabelRecord, TemplateRecord, name};
 use super::values::{RequestRecord, variant};
 use crate::model::{
     Batch, BatchChange, BatchCounts, BatchEvent, BatchFailure, BatchId, BatchKey, BatchSpec, FailureReason, Namespace,
-    Revision, TaskId, TaskSpec, Timestamp,
+    Revision, TaskId, Timestamp,
 };
 
 #[derive(Clone, PartialEq, Message)]
@@ -49,19 +49,9 @@ struct BatchSpecRecord {
     #[prost(bool, tag = "3")]
     open: bool,
     #[prost(message, optional, tag = "4")]
-    completion: Option<CompletionRecord>,
+    completion: Option<TemplateRecord>,
     #[prost(string, tag = "5")]
     created_by: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct CompletionRecord {
-    #[prost(string, tag = "1")]
-    task: String,
-    #[prost(message, optional, tag = "2")]
-    options: Option<OptionsRecord>,
-    #[prost(message, optional, tag = "3")]
-    spec: Option<SpecRecord>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -141,11 +131,7 @@ impl BatchEventRecord {
 
 impl From<&BatchSpec> for BatchSpecRecord {
     fn from(spec: &BatchSpec) -> Self {
-        let completion = spec.completion.as_ref().map(|completion| CompletionRecord {
-            task: completion.id.to_string(),
-            options: Some((&*completion.options).into()),
-            spec: Some(completion.into()),
-        });
+        let completion = spec.completion.as_ref().map(Into::into);
         Self {
             display_name: spec.display_name.to_string(),
             labels: spec.labels.iter().map(Into::into).collect(),
@@ -162,17 +148,9 @@ impl BatchSpecRecord {
             display_name: self.display_name.into(),
             labels: self.labels.into_iter().map(LabelRecord::into_model).collect(),
             open: self.open,
-            completion: self.completion.map(CompletionRecord::into_model).transpose()?.map(Arc::new),
+            completion: self.completion.map(TemplateRecord::into_model).transpose()?.map(Arc::new),
             created_by: self.created_by.into(),
         })
-    }
-}
-
-impl CompletionRecord {
-    fn into_model(self) -> Result<TaskSpec, Corruption> {
-        let missing = || Corruption::new("incomplete completion of a batch");
-        let options = Arc::new(self.options.ok_or_else(missing)?.into_model()?);
-        self.spec.ok_or_else(missing)?.into_model(name(&self.task, TaskId::parse)?, options, Timestamp::ZERO)
     }
 }
 

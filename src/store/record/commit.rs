@@ -13,6 +13,7 @@ use super::batch::BatchEventRecord;
 use super::corruption::{Corruption, checksum};
 use super::handler::HandlerRecord;
 use super::pool::PoolRecord;
+use super::schedule::ScheduleEventRecord;
 use super::task::{OptionsRecord, SpecRecord};
 use super::values::{
     FailureRecord, OutputRecord, PayloadRecord, ReceiptRecord, RequestRecord, UsageRecord, unknown, variant,
@@ -67,7 +68,7 @@ struct EventRecord {
     #[prost(uint64, tag = "20")]
     remote_fence: u64,
     /// What has changed, if not a task. Tags from 30 on.
-    #[prost(oneof = "SubjectRecord", tags = "30, 31, 32")]
+    #[prost(oneof = "SubjectRecord", tags = "30, 31, 32, 33")]
     subject: Option<SubjectRecord>,
 }
 
@@ -79,6 +80,8 @@ enum SubjectRecord {
     Handler(HandlerRecord),
     #[prost(message, tag = "32")]
     Batch(BatchEventRecord),
+    #[prost(message, tag = "33")]
+    Schedule(ScheduleEventRecord),
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
@@ -207,24 +210,15 @@ impl<'a> Dictionary<'a> {
 }
 
 fn event_record<'a>(event: &'a Event, at: u64, dictionary: &mut Dictionary<'a>) -> EventRecord {
-    match event {
-        Event::Task(event) => task_record(event, at, dictionary),
-        Event::Batch(event) => EventRecord {
-            at: event.at.0.wrapping_sub(at).cast_signed(),
-            subject: Some(SubjectRecord::Batch(event.into())),
-            ..EventRecord::default()
-        },
-        Event::Pool(event) => EventRecord {
-            at: event.at.0.wrapping_sub(at).cast_signed(),
-            subject: Some(SubjectRecord::Pool(event.into())),
-            ..EventRecord::default()
-        },
-        Event::Handler(event) => EventRecord {
-            at: event.at.0.wrapping_sub(at).cast_signed(),
-            subject: Some(SubjectRecord::Handler(event.into())),
-            ..EventRecord::default()
-        },
-    }
+    let (event_at, subject) = match event {
+        Event::Task(event) => return task_record(event, at, dictionary),
+        Event::Batch(event) => (event.at, SubjectRecord::Batch(event.into())),
+        Event::Schedule(event) => (event.at, SubjectRecord::Schedule(event.into())),
+        Event::Pool(event) => (event.at, SubjectRecord::Pool(event.into())),
+        Event::Handler(event) => (event.at, SubjectRecord::Handler(event.into())),
+    };
+    let at = event_at.0.wrapping_sub(at).cast_signed();
+    EventRecord { at, subject: Some(subject), ..EventRecord::default() }
 }
 
 fn task_record<'a>(event: &'a TaskEvent, at: u64, dictionary: &mut Dictionary<'a>) -> EventRecord {
@@ -322,6 +316,7 @@ fn event_model(
     match record.subject {
         Some(SubjectRecord::Pool(pool)) => pool.into_model(revision, time).map(Event::Pool),
         Some(SubjectRecord::Batch(batch)) => batch.into_model(revision, time).map(Event::Batch),
+        Some(SubjectRecord::Schedule(schedule)) => schedule.into_model(revision, time).map(Event::Schedule),
         Some(SubjectRecord::Handler(handler)) => handler.into_model(revision, time).map(Event::Handler),
         None => task_model(revision, record, time, dictionary).map(Event::Task),
     }

@@ -26,9 +26,9 @@ struct SubjectEventRecord {
 }
 
 impl Subjects {
-    /// Replaces the previous event of the same subject. Ignores events of tasks and batches.
+    /// Replaces the previous event of the same subject. Ignores events of tasks, batches and schedules.
     pub fn apply(&mut self, event: &Event) {
-        if matches!(event, Event::Task(_) | Event::Batch(_)) {
+        if matches!(event, Event::Task(_) | Event::Batch(_) | Event::Schedule(_)) {
             return;
         }
         match self.0.iter_mut().find(|earlier| same_subject(earlier, event)) {

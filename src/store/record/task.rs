@@ -12,8 +12,9 @@ use super::trace::TraceRecord;
 use super::values::{FailureRecord, PayloadRecord, ReceiptRecord, RequestRecord, UsageRecord, nanos, unknown, variant};
 use crate::model::limits::OUTPUT_KEPT_BYTES;
 use crate::model::{
-    BatchId, Durability, HandlerName, Namespace, PoolName, Priority, RequestKey, RetryPolicy, Revision,
-    SubmissionDigest, TaskExtras, TaskId, TaskOptions, TaskSpec, TaskState, TaskStatus, Timestamp,
+    BatchId, Durability, HandlerName, Namespace, PoolName, Priority, RequestKey, RetryPolicy, Revision, RunKind,
+    ScheduleId, Scheduled, SubmissionDigest, TaskExtras, TaskId, TaskOptions, TaskSpec, TaskState, TaskStatus,
+    Timestamp,
 };
 
 pub(super) fn name<T, E: Display>(text: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T, Corruption> {
@@ -78,6 +79,8 @@ pub struct OptionsRecord {
     content_type: String,
     #[prost(string, tag = "17")]
     submitted_by: String,
+    #[prost(string, optional, tag = "18")]
+    schedule: Option<String>,
 }
 
 impl From<&TaskOptions> for OptionsRecord {
@@ -100,6 +103,7 @@ impl From<&TaskOptions> for OptionsRecord {
             durability: options.durability as u32,
             content_type: options.content_type.to_string(),
             submitted_by: options.submitted_by.to_string(),
+            schedule: options.schedule.as_ref().map(ToString::to_string),
         }
     }
 }
@@ -130,6 +134,7 @@ impl OptionsRecord {
             },
             content_type: self.content_type.into(),
             submitted_by: self.submitted_by.into(),
+            schedule: self.schedule.as_deref().map(|schedule| name(schedule, ScheduleId::parse)).transpose()?,
         })
     }
 }
@@ -164,6 +169,11 @@ pub struct SpecRecord {
     /// The batch of which the task is the completion.
     #[prost(string, optional, tag = "11")]
     completes: Option<String>,
+    /// The time of the run of a schedule, and its kind.
+    #[prost(uint64, optional, tag = "12")]
+    scheduled_time: Option<u64>,
+    #[prost(uint32, tag = "13")]
+    run_kind: u32,
 }
 
 impl From<&Arc<TaskSpec>> for SpecRecord {
@@ -182,6 +192,8 @@ impl From<&Arc<TaskSpec>> for SpecRecord {
             expires_after: extras.expires_after.map(nanos),
             request_digest: digest.map(|digest| digest.as_bytes().to_vec()).unwrap_or_default(),
             completes: extras.completes.as_ref().map(ToString::to_string),
+            scheduled_time: extras.scheduled.map(|scheduled| scheduled.time.0),
+            run_kind: extras.scheduled.map_or(0, |scheduled| scheduled.kind as u32),
         }
     }
 }
@@ -202,9 +214,40 @@ impl SpecRecord {
             expires_after: self.expires_after.map(Duration::from_nanos).or(self.expires_at.map(until)),
             trace: self.trace.map(|trace| Arc::new(trace.into_model())),
             completes: self.completes.as_deref().map(|batch| name(batch, BatchId::parse)).transpose()?,
+            scheduled: self.scheduled_time.map(|time| scheduled(time, self.run_kind)).transpose()?,
         };
         Ok(TaskSpec { id, options, payload: Vec::from(self.payload).into(), extras: extras.boxed() })
     }
+}
+
+/// A task that is submitted later.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct TemplateRecord {
+    #[prost(string, tag = "1")]
+    task: String,
+    #[prost(message, optional, tag = "2")]
+    options: Option<OptionsRecord>,
+    #[prost(message, optional, tag = "3")]
+    spec: Option<SpecRecord>,
+}
+
+impl From<&Arc<TaskSpec>> for TemplateRecord {
+    fn from(spec: &Arc<TaskSpec>) -> Self {
+        let (options, record) = ((&*spec.options).into(), spec.into());
+        Self { task: spec.id.to_string(), options: Some(options), spec: Some(record) }
+    }
+}
+
+impl TemplateRecord {
+    pub(super) fn into_model(self) -> Result<TaskSpec, Corruption> {
+        let missing = || Corruption::new("incomplete task of a batch or schedule");
+        let options = Arc::new(self.options.ok_or_else(missing)?.into_model()?);
+        self.spec.ok_or_else(missing)?.into_model(name(&self.task, TaskId::parse)?, options, Timestamp::ZERO)
+    }
+}
+
+fn scheduled(time: u64, kind: u32) -> Result<Scheduled, Corruption> {
+    Ok(Scheduled { time: Timestamp(time), kind: variant("kind of a run", kind, RunKind::from_number)? })
 }
 
 /// A task status; the result only when it is small.

@@ -8,9 +8,9 @@ use hashbrown::HashMap;
 use crate::model::{
     BatchId, CancelMode, CancelReceipt, CancelRequest, Captured, Durability, Event, Failure, FailureReason,
     HandlerChange, HandlerEvent, HandlerName, InterruptCause, Lease, Namespace, Output, Payload, PoolChange, PoolEvent,
-    PoolName, PoolSettings, Priority, Registration, RequestKey, ResourceUsage, RetryPolicy, Revision, StopMethod,
-    SubmissionDigest, TaskChange, TaskEvent, TaskExtras, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
-    TraceContext, TraceMode,
+    PoolName, PoolSettings, Priority, Registration, RequestKey, ResourceUsage, RetryPolicy, Revision, RunKind,
+    ScheduleId, Scheduled, StopMethod, SubmissionDigest, TaskChange, TaskEvent, TaskExtras, TaskId, TaskOptions,
+    TaskSpec, TaskState, Timestamp, TraceContext, TraceMode,
 };
 use crate::store::traits::Commit;
 
@@ -43,6 +43,7 @@ pub fn options(kind: u8) -> TaskOptions {
         display_name: format!("kind {kind}").into(),
         labels: [label("a", kind % 2), label("b", kind % 3)].into(),
         batch: (kind % 3 == 1).then(|| BatchId::parse("batch-1").unwrap()),
+        schedule: (kind % 4 == 3).then(|| ScheduleId::parse("schedule-1").unwrap()),
         timeout: Duration::from_secs(u64::from(kind) + 1),
         retry: RetryPolicy::default(),
         at_most_once: kind.is_multiple_of(7),
@@ -194,6 +195,7 @@ impl History {
             expires_after: None,
             trace: (size % 4 == 1).then(|| Arc::new(trace(size))),
             completes: None,
+            scheduled: (size % 4 == 3).then(|| Scheduled { time: Timestamp(size.into()), kind: RunKind::CaughtUp }),
         };
         let spec = TaskSpec {
             id: task.clone(),

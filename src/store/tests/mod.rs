@@ -13,6 +13,7 @@ mod lease;
 mod pools;
 mod reads;
 mod requests;
+mod schedules;
 mod stores;
 mod upgrade;
 mod wal_corruption;

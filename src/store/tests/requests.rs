@@ -170,7 +170,7 @@ fn the_request_ids_of_a_store_without_the_table_are_taken_over() {
     append(&store, &commit(vec![submission(4, 40)])).unwrap();
     drop(store);
     // Versions that wrote no digest wrote the same bytes otherwise.
-    execute(directory.path(), "DROP TABLE requests; DROP TABLE batches; PRAGMA user_version = 3");
+    execute(directory.path(), "DROP TABLE requests; DROP TABLE batches; DROP TABLE schedules; PRAGMA user_version = 3");
     assert!(check(directory.path()).is_ok());
     let (store, recovery) = open_sqlite(directory.path()).unwrap();
     assert!(recovery.notes.is_empty(), "{:?}", recovery.notes);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use super::fixtures::History;
-use crate::model::{Batch, Event, RecoveredTask, Revision, Task, TaskId};
+use crate::model::{Batch, Event, RecoveredTask, Revision, Schedule, Task, TaskId};
 use crate::store::error::StoreError;
 use crate::store::open::{Options, Store, open};
 use crate::store::page::PageSize;
@@ -34,6 +34,7 @@ pub(super) struct Recovered {
     /// With payloads.
     pub(super) tasks: Vec<RecoveredTask>,
     pub(super) batches: Vec<Batch>,
+    pub(super) schedules: Vec<Schedule>,
     /// The revision of the tasks.
     pub(super) revision: Revision,
     pub(super) events: Vec<Event>,
@@ -49,6 +50,10 @@ impl Recover for Recovered {
 
     fn restore_batch(&mut self, batch: Batch) {
         self.batches.push(batch);
+    }
+
+    fn restore_schedule(&mut self, schedule: Schedule) {
+        self.schedules.push(schedule);
     }
 
     fn restore(&mut self, mut task: RecoveredTask, payload: &[u8]) {

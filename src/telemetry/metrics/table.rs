@@ -94,6 +94,8 @@ rows! {
         "Failed attempts that are followed by another attempt.";
     TASK_ATTEMPTS: "lineshaft.task.attempts", "{attempt}", Counter, ["pool", "handler", "result", ERROR_TYPE],
         "Attempts that ended.";
+    SCHEDULE_RUNS: "lineshaft.schedule.runs", "{run}", Counter, ["outcome"],
+        "Runs of schedules: `on_time`, `caught_up` (late, because the server was down or the pool full), `waited` (for an unfinished task), `triggered`, `skipped` (because of an unfinished task) and `missed` (not within the catch-up window).";
     TASK_WAIT: "lineshaft.task.wait.duration", "s", Histogram(WAITS), ["pool", "priority"],
         "Time between becoming eligible and the start of an attempt.";
     TASK_DURATION: "lineshaft.task.duration", "s", Histogram(RUNS), ["pool", "handler", "result"],

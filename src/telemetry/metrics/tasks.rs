@@ -11,7 +11,8 @@ use hashbrown::{HashMap, HashSet};
 use opentelemetry_semantic_conventions::attribute::ERROR_TYPE;
 
 use crate::model::{
-    Catalog, Event, HandlerName, Namespace, PoolName, Priority, SharedCatalog, TaskChange, TaskEvent, TaskOptions,
+    Catalog, Event, HandlerName, Namespace, PoolName, Priority, ScheduleChange, SharedCatalog, TaskChange, TaskEvent,
+    TaskOptions,
 };
 
 use super::instruments::{CounterSeries, HistogramSeries};
@@ -26,6 +27,11 @@ pub(super) const OTHER: &str = "other";
 /// Number of [`FailureReason`](crate::model::FailureReason)s.
 pub(super) const REASONS: usize = 11;
 
+/// What has become of a run of a schedule: first its kinds, in their order.
+const RUN_OUTCOMES: [&str; 6] = ["on_time", "caught_up", "waited", "triggered", "skipped", "missed"];
+const SKIPPED: usize = 4;
+const MISSED: usize = 5;
+
 /// Index of a counter that is made when it is first needed.
 type CounterIndex = Option<usize>;
 
@@ -39,6 +45,10 @@ struct Counters {
 
 impl Counters {
     fn add(&mut self, index: &mut CounterIndex, make: impl FnOnce() -> CounterSeries) {
+        self.add_many(index, 1, make);
+    }
+
+    fn add_many(&mut self, index: &mut CounterIndex, amount: u64, make: impl FnOnce() -> CounterSeries) {
         let index = *index.get_or_insert_with(|| {
             self.all.push((make(), 0));
             self.all.len() - 1
@@ -47,7 +57,7 @@ impl Counters {
         if *added == 0 {
             self.changed.push(index);
         }
-        *added += 1;
+        *added += amount;
     }
 
     fn flush(&mut self) {
@@ -72,6 +82,8 @@ pub struct CommitMeter {
     series: Vec<TaskSeries>,
     namespaces: HashMap<Namespace, usize>,
     namespace_series: Vec<NamespaceSeries>,
+    /// In the order of [`RUN_OUTCOMES`].
+    runs: [CounterIndex; RUN_OUTCOMES.len()],
     counters: Counters,
     /// Series of the previous event: most events of a commit have the same.
     last: Option<(Arc<TaskOptions>, SeriesIndex)>,
@@ -122,6 +134,7 @@ impl CommitMeter {
             series: Vec::new(),
             namespaces: HashMap::new(),
             namespace_series: Vec::new(),
+            runs: Default::default(),
             counters: Counters::default(),
             last: None,
         }
@@ -135,13 +148,38 @@ impl CommitMeter {
         self.duration.record(took);
         self.duration.offer_exemplar(took, || None);
         self.size.record_count(events.len());
-        for event in events.iter().filter_map(Event::task) {
-            if is_counted(&event.change) {
-                let index = self.series_index(&event.options);
-                self.count(index, event);
+        for event in events {
+            match event {
+                Event::Task(event) => {
+                    if is_counted(&event.change) {
+                        let index = self.series_index(&event.options);
+                        self.count(index, event);
+                    }
+                    self.count_run(event);
+                }
+                Event::Schedule(event) => match &event.change {
+                    ScheduleChange::Skipped { .. } => self.add_runs(SKIPPED, 1),
+                    ScheduleChange::Missed { count, .. } => self.add_runs(MISSED, *count),
+                    _ => {}
+                },
+                Event::Batch(_) | Event::Pool(_) | Event::Handler(_) => {}
             }
         }
         self.counters.flush();
+    }
+
+    /// Counts the submission of a task of a schedule.
+    fn count_run(&mut self, event: &TaskEvent) {
+        if let (Some(_), TaskChange::Submitted { spec }) = (&event.options.schedule, &event.change)
+            && let Some(scheduled) = spec.extras().scheduled
+        {
+            self.add_runs(scheduled.kind as usize - 1, 1);
+        }
+    }
+
+    fn add_runs(&mut self, outcome: usize, count: u64) {
+        let make = || self.metrics.instruments().counter(&table::SCHEDULE_RUNS, &[("outcome", RUN_OUTCOMES[outcome])]);
+        self.counters.add_many(&mut self.runs[outcome], count, make);
     }
 
     pub fn refused(&mut self) {

@@ -72,7 +72,7 @@ async fn every_rpc_requires_a_valid_token() {
 }
 
 /// The calls that each role may make. A copy of the permission table, so that a change of the table is noticed.
-const VIEWER: [&str; 13] = [
+const VIEWER: [&str; 16] = [
     "GetTask",
     "ListTasks",
     "WaitTask",
@@ -86,8 +86,11 @@ const VIEWER: [&str; 13] = [
     "ListBatches",
     "WatchBatch",
     "WaitBatch",
+    "GetSchedule",
+    "ListSchedules",
+    "PreviewSchedule",
 ];
-const SUBMITTER: [&str; 8] = [
+const SUBMITTER: [&str; 14] = [
     "SubmitTask",
     "BatchSubmitTasks",
     "SubmitTasks",
@@ -96,6 +99,12 @@ const SUBMITTER: [&str; 8] = [
     "CreateBatch",
     "CloseBatch",
     "CancelBatch",
+    "CreateSchedule",
+    "UpdateSchedule",
+    "DeleteSchedule",
+    "PauseSchedule",
+    "ResumeSchedule",
+    "TriggerSchedule",
 ];
 const OPERATOR: [&str; 2] = ["DeleteTasks", "DeleteBatch"];
 const WORKER: [&str; 1] = ["Work"];

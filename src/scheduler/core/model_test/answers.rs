@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
-    Batch, CancelRequest, HandlerName, Namespace, PoolName, PoolSettings, Priority, Registration, Revision, TaskId,
-    TaskState, Timestamp,
+    Batch, CancelRequest, HandlerName, Namespace, PoolName, PoolSettings, Priority, Registration, Revision, Schedule,
+    TaskId, TaskState, Timestamp,
 };
 
 use super::super::holds::Holds;
@@ -29,6 +29,7 @@ pub struct Answers {
     registered: BTreeMap<HandlerName, Registration>,
     /// In the order of creation.
     batches: Vec<Batch>,
+    schedules: Vec<Schedule>,
     attached_bytes: u64,
     /// Of finished tasks, in the store.
     retained_bytes: u64,
@@ -65,6 +66,7 @@ impl Answers {
         assert_eq!(self.timers, other.timers, "{what}: timers");
         assert_eq!(self.finished, other.finished, "{what}: order of the retention");
         assert_eq!(self.batches, other.batches, "{what}: batches");
+        assert_eq!(self.schedules, other.schedules, "{what}: schedules");
         assert_eq!(self.suspects, other.suspects, "{what}: suspects");
         assert_eq!(self, other, "{what}");
     }
@@ -103,6 +105,7 @@ impl Answers {
             finished: finished(core),
             registered: core.registered.clone(),
             batches: core.batches.iter().cloned().collect(),
+            schedules: core.schedules.iter().cloned().collect(),
             attached_bytes: core.attached_in_memory(),
             retained_bytes: core.retained_bytes(),
             suspects: suspects.filter_map(|suspect| id(suspect.index)).collect(),

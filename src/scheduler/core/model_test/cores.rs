@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::batch_state::{batch_of, fold_batch, fold_task_into_batch};
-use crate::model::{Batch, BatchKey, Catalog, Event, HandlerName, PoolKind, PoolName, PoolSpec, Revision, Task};
+use crate::model::schedule_state::{fold_schedule, fold_task_into_schedule, schedule_of};
+use crate::model::{
+    Batch, BatchKey, Catalog, Event, HandlerName, PoolKind, PoolName, PoolSpec, Revision, Schedule, ScheduleKey, Task,
+};
 use crate::store::fold;
 
 use super::super::{Core, CoreOptions};
@@ -19,7 +22,7 @@ pub const MAX_RUNNING: [Option<usize>; POOLS.len()] = [None, Some(2), None, Some
 /// Crashes of the server, or losses of its worker, in a row after which a task fails.
 pub const CRASHES_MAX: u32 = 3;
 pub const PAYLOAD_BYTES_MAX: u64 = 1_000;
-pub const ATTACHED_BYTES_MAX: u64 = 6_000;
+pub const ATTACHED_BYTES_MAX: u64 = 12_000;
 
 pub fn pool_name(pool: usize) -> PoolName {
     PoolName::parse(POOLS[pool]).unwrap()
@@ -93,6 +96,7 @@ pub fn read_rows(journal: &[Event], projected: usize) -> Core {
     let (before, after) = journal.split_at(projected);
     let mut rows: BTreeMap<Revision, Option<Task>> = BTreeMap::new();
     let mut batches: BTreeMap<BatchKey, Option<Batch>> = BTreeMap::new();
+    let mut schedules: BTreeMap<ScheduleKey, Option<Schedule>> = BTreeMap::new();
     let (mut submissions, mut subjects, mut handlers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for event in before {
         match event {
@@ -106,8 +110,14 @@ pub fn read_rows(journal: &[Event], projected: usize) -> Core {
                 if let Some(key) = batch_of(event) {
                     fold_task_into_batch(batches.entry(key.to_key()).or_default(), event);
                 }
+                if let Some(schedule) =
+                    schedule_of(event).and_then(|key| schedules.get_mut(&key.to_key())).and_then(Option::as_mut)
+                {
+                    fold_task_into_schedule(schedule, event);
+                }
             }
             Event::Batch(event) => fold_batch(batches.entry(event.batch.clone()).or_default(), event),
+            Event::Schedule(event) => fold_schedule(schedules.entry(event.schedule.clone()).or_default(), event),
             Event::Pool(pool) => drop(subjects.insert(pool.pool.clone(), event)),
             Event::Handler(handler) => drop(handlers.insert(handler.handler.clone(), event)),
         }
@@ -115,6 +125,7 @@ pub fn read_rows(journal: &[Event], projected: usize) -> Core {
     let subjects: Vec<Event> = subjects.into_values().chain(handlers.into_values()).cloned().collect();
     let mut core = begin_core(before.last().map_or(Revision(0), Event::revision), &subjects);
     batches.into_values().flatten().for_each(|batch| core.restore_batch(batch));
+    schedules.into_values().flatten().for_each(|schedule| core.restore_schedule(schedule));
     for mut task in rows.into_values().flatten() {
         let payload = task.spec.payload.clone();
         task.spec = Arc::new(task.spec.without_payload());

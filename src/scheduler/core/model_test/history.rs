@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use crate::model::{
     BatchKey, Event, FailureReason, HandlerName, InterruptCause, Lease, Namespace, Output, PoolChange, PoolName,
-    PoolSettings, Priority, RequestRetention, Retention, Revision, TaskChange, TaskEvent, TaskFilter, TaskId, TaskSpec,
-    TaskState, Timestamp,
+    PoolSettings, Priority, RequestRetention, Retention, Revision, ScheduleKey, TaskChange, TaskEvent, TaskFilter,
+    TaskId, TaskSpec, TaskState, Timestamp,
 };
 
 use super::batches::KnownBatch;
 use super::cores::{CRASHES_MAX, is_remote_name};
+use super::schedules::KnownSchedule;
 
 pub const RETENTION: Retention = Retention {
     count: 4,
@@ -114,6 +115,7 @@ pub struct History {
     /// Settings of pools that were changed while the server ran.
     pub pools: BTreeMap<PoolName, PoolSettings>,
     pub batches: BTreeMap<BatchKey, KnownBatch>,
+    pub schedules: BTreeMap<ScheduleKey, KnownSchedule>,
     pub revision: Revision,
     pub start: Start,
 }
@@ -132,10 +134,12 @@ impl History {
                 return;
             }
             Event::Batch(event) => return self.observe_batch(event),
+            Event::Schedule(event) => return self.observe_schedule(event),
             Event::Handler(_) => return,
         };
         let submission = self.tasks.get(&event.task).map_or(event.revision, |task| task.submission);
         self.observe_in_batch(event, submission);
+        self.observe_in_schedule(event);
         match &event.change {
             TaskChange::Submitted { spec } => self.submitted(event, spec),
             TaskChange::Deleted => {

@@ -27,6 +27,7 @@ pub fn check(world: &World) {
     the_retention_has_the_order_of_the_ends(world);
     memory_is_bounded(world);
     super::batches::check(world);
+    super::schedules::check(world);
 }
 
 fn the_core_and_the_events_agree(world: &World) {

@@ -12,6 +12,7 @@ mod invariants;
 mod pools;
 mod remote;
 mod restarts;
+mod schedules;
 mod steps;
 mod store;
 mod submissions;

@@ -41,6 +41,7 @@ impl World {
         (self.given, self.unstarted_trial) = (Vec::new(), None);
         self.live = self.durable.clone();
         self.now = self.now.saturating_add_signed(restart.clock_ms * 1_000);
+        self.begin_schedules();
         self.live.start = Start { revision: self.live.revision, at: self.at() };
         self.epoch += 1;
         let projected = self.journal.len() * usize::from(restart.projected) / 256;

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::cores::{LOCAL_POOLS, POOLS};
+use super::schedules::{NewSchedule, new_schedule};
 
 /// Workers of each remote pool.
 pub const WORKERS: usize = 2;
@@ -81,6 +82,19 @@ pub enum Step {
         force: bool,
     },
     DeleteBatch(usize, u8),
+    CreateSchedule((usize, u8), NewSchedule),
+    UpdateSchedule {
+        key: (usize, u8),
+        new: NewSchedule,
+        /// With an outdated etag.
+        stale: bool,
+    },
+    PauseSchedule((usize, u8), bool),
+    DeleteSchedule(usize, u8),
+    TriggerSchedule {
+        key: (usize, u8),
+        overlap: bool,
+    },
     Sweep {
         spare: usize,
     },
@@ -129,6 +143,19 @@ pub struct Restart {
     pub clock_ms: i64,
 }
 
+fn schedule_step(task: impl Strategy<Value = NewTask> + Clone + 'static) -> impl Strategy<Value = Step> {
+    // Few, so that most calls meet one.
+    let key = || (0..2_usize, 0..2_u8);
+    prop_oneof![
+        3 => (key(), new_schedule(task.clone())).prop_map(|(key, new)| Step::CreateSchedule(key, new)),
+        1 => (key(), new_schedule(task), prop::bool::weighted(0.2))
+            .prop_map(|(key, new, stale)| Step::UpdateSchedule { key, new, stale }),
+        1 => (key(), any::<bool>()).prop_map(|(key, paused)| Step::PauseSchedule(key, paused)),
+        1 => key().prop_map(|(namespace, schedule)| Step::DeleteSchedule(namespace, schedule)),
+        1 => (key(), any::<bool>()).prop_map(|(key, overlap)| Step::TriggerSchedule { key, overlap }),
+    ]
+}
+
 /// A step, and whether its decisions become durable at once. Otherwise they wait for those of the next steps.
 pub fn step() -> impl Strategy<Value = (Step, bool)> {
     let payload = prop_oneof![3 => 0..40_usize, 1 => 200..700_usize];
@@ -171,6 +198,7 @@ pub fn step() -> impl Strategy<Value = (Step, bool)> {
     let batch = || (0..3_usize, 0..2_u8);
     let step = prop_oneof![
         10 => prop::collection::vec(new.clone(), 1..4).prop_map(Step::Submit),
+        7 => schedule_step(new.clone()),
         3 => (batch(), any::<bool>(), proptest::option::of(new))
             .prop_map(|(key, open, completion)| Step::CreateBatch { key, open, completion }),
         1 => batch().prop_map(|(namespace, batch)| Step::CloseBatch(namespace, batch)),

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::model::{
-    Batch, Event, Namespace, PoolName, RecoveredTask, Revision, Task, TaskFilter, TaskId, TaskState, Timestamp,
+    Batch, Event, Namespace, PoolName, RecoveredTask, Revision, Schedule, Task, TaskFilter, TaskId, TaskState,
+    Timestamp,
 };
 use crate::store::{self, Commit, Options, PageSize, Recover, Store};
 
@@ -24,6 +25,10 @@ impl Recover for Received {
 
     fn restore_batch(&mut self, batch: Batch) {
         self.0.restore_batch(batch);
+    }
+
+    fn restore_schedule(&mut self, schedule: Schedule) {
+        self.0.restore_schedule(schedule);
     }
 
     fn restore(&mut self, task: RecoveredTask, payload: &[u8]) {
@@ -71,7 +76,15 @@ fn write(directory: &Path, journal: &[Event], projected: usize) {
 fn listed(store: &Store) -> Vec<Vec<Task>> {
     let list = |filter: &TaskFilter| {
         let size = PageSize { rows: 1_000, bytes: usize::MAX, results: true };
-        store.projection.list(filter, size, None).expect("a readable projection").tasks
+        let (mut tasks, mut next) = (Vec::new(), None);
+        loop {
+            let page = store.projection.list(filter, size, next).expect("a readable projection");
+            tasks.extend(page.tasks);
+            next = page.next;
+            if next.is_none() {
+                return tasks;
+            }
+        }
     };
     let mut filters = vec![TaskFilter::default()];
     let one = TaskFilter::default;

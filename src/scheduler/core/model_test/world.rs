@@ -6,13 +6,14 @@ use std::sync::Arc;
 use crate::model::{Event, Namespace, Revision, TaskFilter, TaskId, TaskSpec, TaskState, Timestamp};
 use crate::pool::Ticket;
 
-use super::super::{BatchCancel, Core, Decisions, Deletion, Dispatch, PoolUpdate};
+use super::super::{BatchCancel, Core, Decisions, Deletion, Dispatch, PoolUpdate, ScheduleUpdate};
 use super::batches::batch_key;
 use super::cores::{POOLS, handler_name, is_remote, new_core, pool_name};
 use super::history::{Cause, History};
 use super::pools::{
     Attempt, Pool, Worker, assignments_of_a_key_are_in_order, no_slot_of_a_namespace_goes_to_a_lower_priority,
 };
+use super::schedules::schedule_key;
 use super::steps::{Deleted, HANDLERS, Step};
 
 pub struct World {
@@ -96,6 +97,7 @@ impl World {
         self.core.advance(self.at(), &mut self.out);
         self.answer_recalls();
         self.observe(&Cause::Input);
+        self.run_schedules();
         self.continue_batch_cancels();
         self.continue_deletion();
         self.core.dispatch(&mut self.out);
@@ -152,6 +154,21 @@ impl World {
                 self.cancel_batch(&batch_key(namespace, batch), force);
             }
             Step::DeleteBatch(namespace, batch) => self.delete_batch(&batch_key(namespace, batch)),
+            Step::CreateSchedule((namespace, schedule), new) => {
+                self.create_schedule(&schedule_key(namespace, schedule), &new);
+            }
+            Step::UpdateSchedule { key: (namespace, schedule), new, stale } => {
+                self.replace_schedule(&schedule_key(namespace, schedule), &new, stale);
+            }
+            Step::PauseSchedule((namespace, schedule), paused) => {
+                self.update_schedule(&schedule_key(namespace, schedule), ScheduleUpdate::Paused(paused), false);
+            }
+            Step::DeleteSchedule(namespace, schedule) => {
+                self.update_schedule(&schedule_key(namespace, schedule), ScheduleUpdate::Delete, false);
+            }
+            Step::TriggerSchedule { key: (namespace, schedule), overlap } => {
+                self.trigger_schedule(&schedule_key(namespace, schedule), overlap);
+            }
             Step::Restart(restart) => return self.restart(restart),
         }
         Cause::Input
@@ -262,6 +279,7 @@ impl World {
             }
         }
         self.close_batches();
+        self.delete_schedules();
         for _ in 0..2_000 {
             if self.live.tasks.values().all(|task| task.state.is_terminal()) {
                 return;
