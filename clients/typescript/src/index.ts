@@ -26,6 +26,7 @@ export type { OutputOptions } from "./output.js";
 export { Payload } from "./payload.js";
 export type { ConnectOptions, TlsOptions } from "./rpc/endpoint.js";
 export type { Submission, TaskOptions } from "./submit.js";
+export * as report from "./report.js";
 export { Task } from "./task.js";
 export type { CancelOptions, WaitOptions } from "./task.js";
 export type * from "./types.js";
