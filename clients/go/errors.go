@@ -22,6 +22,7 @@ const (
 	ReasonTaskNotFound     = "TASK_NOT_FOUND"
 	ReasonTaskExists       = "TASK_EXISTS"
 	ReasonTaskFinished     = "TASK_FINISHED"
+	ReasonTaskNotFinished  = "TASK_NOT_FINISHED"
 	ReasonRequestIDReused  = "REQUEST_ID_REUSED"
 	ReasonQueueFull        = "QUEUE_FULL"
 	ReasonOverloaded       = "OVERLOADED"

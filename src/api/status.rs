@@ -36,6 +36,7 @@ pub const fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::TooManySchedules => Code::ResourceExhausted,
         ErrorCode::Unauthenticated => Code::Unauthenticated,
         ErrorCode::TaskFinished
+        | ErrorCode::TaskNotFinished
         | ErrorCode::BatchClosed
         | ErrorCode::BatchFinished
         | ErrorCode::BatchNotFinished

@@ -26,6 +26,8 @@ pub enum ErrorCode {
     MemoryFull,
     /// The task has already ended.
     TaskFinished,
+    /// The task has not ended yet.
+    TaskNotFinished,
     /// The batch does not exist or was deleted.
     BatchNotFound,
     /// The chosen batch ID is used by a batch with different content.
@@ -81,7 +83,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     #[cfg(test)]
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::InvalidField,
         Self::UnknownHandler,
         Self::UnknownPool,
@@ -92,6 +94,7 @@ impl ErrorCode {
         Self::QueueFull,
         Self::MemoryFull,
         Self::TaskFinished,
+        Self::TaskNotFinished,
         Self::BatchNotFound,
         Self::BatchExists,
         Self::BatchClosed,
@@ -134,6 +137,7 @@ impl ErrorCode {
             Self::QueueFull => "QUEUE_FULL",
             Self::MemoryFull => "MEMORY_FULL",
             Self::TaskFinished => "TASK_FINISHED",
+            Self::TaskNotFinished => "TASK_NOT_FINISHED",
             Self::BatchNotFound => "BATCH_NOT_FOUND",
             Self::BatchExists => "BATCH_EXISTS",
             Self::BatchClosed => "BATCH_CLOSED",

@@ -129,6 +129,8 @@ pub struct TaskExtras {
     pub completes: Option<BatchId>,
     /// The run of the schedule of which it is the task.
     pub scheduled: Option<Scheduled>,
+    /// The ended task that was submitted once more.
+    pub retry_of: Option<TaskId>,
 }
 
 static NO_EXTRAS: LazyLock<TaskExtras> = LazyLock::new(TaskExtras::default);

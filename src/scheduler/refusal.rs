@@ -13,7 +13,7 @@ pub use internal::Internal;
 pub use pool::{EtagMismatch, NotRemotePool, QueueFull, UnknownPool};
 pub use revision::{RevisionCompacted, RevisionInFuture};
 pub use schedule::{ScheduleBusy, ScheduleExists, ScheduleNotFound, TooManySchedules};
-pub use task::{BadField, RequestIdReused, TaskExists, TaskFinished, TaskNotFound, UnknownHandler};
+pub use task::{BadField, RequestIdReused, TaskExists, TaskFinished, TaskNotFinished, TaskNotFound, UnknownHandler};
 pub use unavailable::{
     DrainPending, Draining, ProjectionUnavailable, SchedulerUnresponsive, StoreUnavailable, StoreUnreadable,
     WatchDrained,
@@ -60,6 +60,7 @@ refusals! {
     QueueFull,
     MemoryFull,
     TaskFinished,
+    TaskNotFinished,
     BatchNotFound,
     BatchExists,
     BatchClosed,

@@ -115,6 +115,29 @@ fn tasks_are_cancelled_and_deleted_by_id_and_by_filter() {
 }
 
 #[test]
+fn failed_tasks_are_retried_by_id_and_by_filter() {
+    let server = Server::start(HANDLERS);
+    for (id, handler) in [("good", "compute"), ("bad", "fails"), ("worse", "fails")] {
+        run(&server, &["task", "run", handler, "--json", "1", "--id", id, "--label", "team=red"]);
+    }
+    let (code, out, err) = run(&server, &["task", "retry", "bad", "none", "good", "--json", "2"]);
+    assert_eq!((code, out.lines().count()), (Some(3), 2), "{err}");
+    assert!(err.contains("TASK_NOT_FOUND"), "{err}");
+    let new = stdout(&server, &["task", "get", out.lines().next().unwrap(), "-o", "json"]);
+    let new: Value = serde_json::from_str(&new).unwrap();
+    assert_eq!((&new["retryOf"], &new["handler"]), (&json!("bad"), &json!("fails")));
+    stdout(&server, &["task", "delete", "bad"]);
+    run(&server, &["task", "wait", "--label", "team=red"]);
+    let (code, _, err) = run(&server, &["task", "retry"]);
+    assert!(code == Some(2) && err.contains("retries all failed tasks; pass --yes"), "{err}");
+    let (code, _, err) = run(&server, &["task", "retry", "--state", "running"]);
+    assert!(code == Some(2) && err.contains("only tasks that have ended"), "{err}");
+    // `worse`, and the retry of `bad`, which fails again.
+    let out = stdout(&server, &["task", "retry", "--label", "team=red"]);
+    assert_eq!(out.lines().count(), 2, "{out}");
+}
+
+#[test]
 fn the_tasks_of_a_file_are_one_batch() {
     let server = Server::start(HANDLERS);
     let path = server.path("tasks.jsonl");

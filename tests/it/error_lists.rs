@@ -17,7 +17,7 @@ const SERVICES: [(&str, &str); 5] = [
 ];
 
 /// Calls with one response: good ones and bad ones.
-const CALLS: [(&str, &str); 34] = [
+const CALLS: [(&str, &str); 37] = [
     ("SubmitTask", r#"{"handler":"compute"}"#),
     ("SubmitTask", r#"{"handler":"nosuch"}"#),
     ("SubmitTask", r#"{"handler":"compute","pool":"nosuch"}"#),
@@ -36,6 +36,9 @@ const CALLS: [(&str, &str); 34] = [
     ("CancelTask", r#"{"taskId":"done"}"#),
     ("CancelTask", r#"{"taskId":"nosuch"}"#),
     ("CancelTask", "{}"),
+    ("RetryTask", r#"{"taskId":"running"}"#),
+    ("RetryTask", r#"{"taskId":"nosuch"}"#),
+    ("RetryTask", r#"{"taskId":"done","priority":99}"#),
     ("DeleteTasks", r#"{"filter":{"taskIds":["nosuch"]}}"#),
     ("DeleteTasks", r#"{"filter":{"priorities":[99]}}"#),
     ("ListPools", "{}"),

@@ -53,6 +53,7 @@ mod reload;
 mod remote_workers;
 mod repeated_submissions;
 mod request_ids;
+mod retry_task;
 mod rust_client;
 mod rust_worker;
 mod schedules;

@@ -56,6 +56,7 @@ test("every page works in both themes and widths, and is accessible", async () =
     ["tasks", (page) => page.locator(".task-rows .task-row").first().waitFor()],
     [`tasks/${failed}`, (page) => page.getByText("HANDLER_ERROR").first().waitFor()],
     ["failures", (page) => page.locator(".failures").getByText("cannot connect").waitFor()],
+    ["batches", (page) => page.locator(".batches").getByText("FINISHED").or(page.locator(".batches").getByText("ACTIVE")).first().waitFor()],
     ["submit", (page) => page.getByRole("button", { name: "Submit ×10" }).waitFor()],
     ["workers", (page) => page.getByText("PoolWorker-0").first().waitFor()],
     ["pools", (page) => page.getByRole("button", { name: "Pause…" }).first().waitFor()],
@@ -175,6 +176,27 @@ test("filters stand in the URL, and selected tasks are cancelled and deleted aft
   await page.getByRole("button", { name: "Delete matching…" }).click();
   await page.getByRole("dialog").getByRole("button", { name: "Delete 3" }).click();
   await page.getByText("No task matches the filter.").waitFor();
+  expect(complaints).toEqual([]);
+  await page.context().close();
+});
+
+test("failed tasks are retried, alone and with those that match, and a batch is cancelled", async () => {
+  const failed = await server.submit({ handler: "fails", labels: { report: "monthly" } });
+  await server.finished(failed);
+  const { page, complaints } = await open(browser, server.url);
+  await go(page, `#/tasks/${failed}`);
+  await page.getByRole("button", { name: "Retry", exact: true }).click();
+  await page.getByRole("link", { name: failed }).waitFor();
+  await go(page, "#/tasks?label=report%3Dmonthly");
+  await page.getByRole("button", { name: "Retry matching…" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: /^Retry [12]$/ }).click();
+  await page.getByText(/^[12] retried$/).waitFor();
+  await server.call("BatchService/CreateBatch", { batchId: "open-one", open: true });
+  await go(page, "#/batches");
+  const row = page.getByRole("row", { name: /open-one/ });
+  await row.getByRole("button", { name: "Cancel…" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Cancel the batch" }).click();
+  await row.getByText("FINISHED").waitFor();
   expect(complaints).toEqual([]);
   await page.context().close();
 });

@@ -8,6 +8,7 @@ import { may, seesPools } from "./data/permissions";
 import { info } from "./data/server";
 import { logOut, loginRequired, token } from "./data/session";
 import { Keyboard, isPaletteOpen, Palette } from "./keyboard";
+import { BatchesPage } from "./pages/batches";
 import { BenchmarkPage } from "./pages/benchmark";
 import { FailuresPage } from "./pages/failures";
 import { Login } from "./pages/login";
@@ -36,6 +37,9 @@ export const PAGES: Page[] = [
   { name: "benchmark", title: "Benchmark", icon: BenchmarkIcon, isVisible: () => may("BatchSubmitTasks") },
 ];
 
+/** Titles of the pages that the page of the tasks leads to. */
+const BELOW_TASKS: Record<string, string> = { failures: "Failures", batches: "Batches" };
+
 function Content() {
   const [name = seesPools.value ? "overview" : "tasks", id] = path.value;
   if (name === "tasks" && id) return <TaskPage key={id} id={id} />;
@@ -43,6 +47,7 @@ function Content() {
     case "overview": return <Overview />;
     case "tasks": return <TasksPage />;
     case "failures": return <FailuresPage />;
+    case "batches": return <BatchesPage />;
     case "submit": return <SubmitPage />;
     case "workers": return <WorkersPage />;
     case "pools": return <PoolsPage />;
@@ -102,7 +107,7 @@ function Navigation() {
   return (
     <nav class="nav" aria-label="Pages">
       {PAGES.filter((entry) => entry.isVisible()).map(({ name, title, icon: Icon }) => (
-        <a key={name} href={name === "overview" ? "#/" : href([name])} aria-current={page.value === name || (page.value === "failures" && name === "tasks") ? "page" : undefined}>
+        <a key={name} href={name === "overview" ? "#/" : href([name])} aria-current={page.value === name || (page.value in BELOW_TASKS && name === "tasks") ? "page" : undefined}>
           <Icon />
           <span>{title}</span>
         </a>
@@ -113,7 +118,7 @@ function Navigation() {
 }
 
 export function App() {
-  const title = page.value === "failures" ? "Failures" : PAGES.find(({ name }) => name === page.value)?.title;
+  const title = BELOW_TASKS[page.value] ?? PAGES.find(({ name }) => name === page.value)?.title;
   useEffect(() => {
     document.title = title ? `${title} · Lineshaft` : "Lineshaft";
   }, [title]);

@@ -40,6 +40,7 @@ function commands(): Command[] {
   const filters = handlers.value.map(({ name }) => ({ name: `Tasks of ${name}`, run: () => go(href(["tasks"], new URLSearchParams({ handler: name }))) }));
   return [
     ...places,
+    ...(may("ListBatches") ? [{ name: "Batches", run: () => go("#/batches") }] : []),
     ...(may("ListTasks") ? [{ name: "Failures by cause", run: () => go("#/failures") }] : []),
     { name: isUtc.value ? "Show local times" : "Show times in UTC", run: () => (isUtc.value = !isUtc.value) },
     { name: "Switch between light and dark", keys: "d", run: switchTheme },

@@ -1056,7 +1056,9 @@ type Task struct {
 	// Bytes that the last attempt wrote to stderr, including bytes that were not kept.
 	StderrBytes int64 `protobuf:"varint,32,opt,name=stderr_bytes,json=stderrBytes,proto3" json:"stderr_bytes,omitempty"`
 	// Arguments of the submission.
-	Args          []string `protobuf:"bytes,33,rep,name=args,proto3" json:"args,omitempty"`
+	Args []string `protobuf:"bytes,33,rep,name=args,proto3" json:"args,omitempty"`
+	// ID of the task of which this is a retry (RetryTask); empty if none.
+	RetryOf       string `protobuf:"bytes,34,opt,name=retry_of,json=retryOf,proto3" json:"retry_of,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1320,6 +1322,13 @@ func (x *Task) GetArgs() []string {
 		return x.Args
 	}
 	return nil
+}
+
+func (x *Task) GetRetryOf() string {
+	if x != nil {
+		return x.RetryOf
+	}
+	return ""
 }
 
 // One state change of one task.
@@ -1702,7 +1711,7 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	"stopped_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstoppedAt\x120\n" +
 	"\x06method\x18\x03 \x01(\x0e2\x18.lineshaft.v1.StopMethodR\x06method\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12!\n" +
-	"\frequested_by\x18\x05 \x01(\tR\vrequestedBy\"\xa5\v\n" +
+	"\frequested_by\x18\x05 \x01(\tR\vrequestedBy\"\xc0\v\n" +
 	"\x04Task\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x18\n" +
@@ -1745,7 +1754,8 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	"durability\x12!\n" +
 	"\fstdout_bytes\x18\x1f \x01(\x03R\vstdoutBytes\x12!\n" +
 	"\fstderr_bytes\x18  \x01(\x03R\vstderrBytes\x12\x12\n" +
-	"\x04args\x18! \x03(\tR\x04args\x1a9\n" +
+	"\x04args\x18! \x03(\tR\x04args\x12\x19\n" +
+	"\bretry_of\x18\" \x01(\tR\aretryOf\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc6\x06\n" +

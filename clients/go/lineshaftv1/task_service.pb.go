@@ -1667,6 +1667,125 @@ func (x *CancelTaskResponse) GetRevision() uint64 {
 	return 0
 }
 
+// Request of RetryTask.
+type RetryTaskRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ID of a task that has ended.
+	TaskId string `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	// Makes the call safe to retry, as in SubmitTaskRequest.
+	RequestId string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Payload of the new task. Unset: that of the ended one.
+	Payload *Payload `protobuf:"bytes,3,opt,name=payload,proto3" json:"payload,omitempty"`
+	// Priority of the new task. Unset: that of the ended one.
+	Priority      Priority `protobuf:"varint,4,opt,name=priority,proto3,enum=lineshaft.v1.Priority" json:"priority,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetryTaskRequest) Reset() {
+	*x = RetryTaskRequest{}
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetryTaskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetryTaskRequest) ProtoMessage() {}
+
+func (x *RetryTaskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetryTaskRequest.ProtoReflect.Descriptor instead.
+func (*RetryTaskRequest) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *RetryTaskRequest) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *RetryTaskRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *RetryTaskRequest) GetPayload() *Payload {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+func (x *RetryTaskRequest) GetPriority() Priority {
+	if x != nil {
+		return x.Priority
+	}
+	return Priority_PRIORITY_UNSPECIFIED
+}
+
+// Response of RetryTask.
+type RetryTaskResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The new task.
+	Task          *SubmitTaskResponse `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetryTaskResponse) Reset() {
+	*x = RetryTaskResponse{}
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetryTaskResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetryTaskResponse) ProtoMessage() {}
+
+func (x *RetryTaskResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetryTaskResponse.ProtoReflect.Descriptor instead.
+func (*RetryTaskResponse) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *RetryTaskResponse) GetTask() *SubmitTaskResponse {
+	if x != nil {
+		return x.Task
+	}
+	return nil
+}
+
 // Request of DeleteTasks.
 type DeleteTasksRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1678,7 +1797,7 @@ type DeleteTasksRequest struct {
 
 func (x *DeleteTasksRequest) Reset() {
 	*x = DeleteTasksRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[21]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1690,7 +1809,7 @@ func (x *DeleteTasksRequest) String() string {
 func (*DeleteTasksRequest) ProtoMessage() {}
 
 func (x *DeleteTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[21]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1703,7 +1822,7 @@ func (x *DeleteTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTasksRequest.ProtoReflect.Descriptor instead.
 func (*DeleteTasksRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{21}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DeleteTasksRequest) GetFilter() *TaskFilter {
@@ -1726,7 +1845,7 @@ type DeleteTasksResponse struct {
 
 func (x *DeleteTasksResponse) Reset() {
 	*x = DeleteTasksResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[22]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1738,7 +1857,7 @@ func (x *DeleteTasksResponse) String() string {
 func (*DeleteTasksResponse) ProtoMessage() {}
 
 func (x *DeleteTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[22]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1751,7 +1870,7 @@ func (x *DeleteTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTasksResponse.ProtoReflect.Descriptor instead.
 func (*DeleteTasksResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{22}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DeleteTasksResponse) GetDeleted() int64 {
@@ -1787,7 +1906,7 @@ type ReadOutputRequest struct {
 
 func (x *ReadOutputRequest) Reset() {
 	*x = ReadOutputRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[23]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1799,7 +1918,7 @@ func (x *ReadOutputRequest) String() string {
 func (*ReadOutputRequest) ProtoMessage() {}
 
 func (x *ReadOutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[23]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1812,7 +1931,7 @@ func (x *ReadOutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadOutputRequest.ProtoReflect.Descriptor instead.
 func (*ReadOutputRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{23}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ReadOutputRequest) GetTaskId() string {
@@ -1867,7 +1986,7 @@ type ReadOutputResponse struct {
 
 func (x *ReadOutputResponse) Reset() {
 	*x = ReadOutputResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[24]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1879,7 +1998,7 @@ func (x *ReadOutputResponse) String() string {
 func (*ReadOutputResponse) ProtoMessage() {}
 
 func (x *ReadOutputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[24]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1892,7 +2011,7 @@ func (x *ReadOutputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadOutputResponse.ProtoReflect.Descriptor instead.
 func (*ReadOutputResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{24}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ReadOutputResponse) GetData() []byte {
@@ -2053,7 +2172,15 @@ const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\x05grace\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"_\n" +
 	"\x12CancelTaskResponse\x12-\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x17.lineshaft.v1.TaskStateR\x05state\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"F\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\xaf\x01\n" +
+	"\x10RetryTaskRequest\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\x12/\n" +
+	"\apayload\x18\x03 \x01(\v2\x15.lineshaft.v1.PayloadR\apayload\x122\n" +
+	"\bpriority\x18\x04 \x01(\x0e2\x16.lineshaft.v1.PriorityR\bpriority\"I\n" +
+	"\x11RetryTaskResponse\x124\n" +
+	"\x04task\x18\x01 \x01(\v2 .lineshaft.v1.SubmitTaskResponseR\x04task\"F\n" +
 	"\x12DeleteTasksRequest\x120\n" +
 	"\x06filter\x18\x01 \x01(\v2\x18.lineshaft.v1.TaskFilterR\x06filter\"K\n" +
 	"\x13DeleteTasksResponse\x12\x18\n" +
@@ -2069,7 +2196,7 @@ const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x18\n" +
 	"\askipped\x18\x03 \x01(\x03R\askipped\x12\x18\n" +
-	"\aattempt\x18\x04 \x01(\x05R\aattempt2\x8f\a\n" +
+	"\aattempt\x18\x04 \x01(\x05R\aattempt2\xdd\a\n" +
 	"\vTaskService\x12O\n" +
 	"\n" +
 	"SubmitTask\x12\x1f.lineshaft.v1.SubmitTaskRequest\x1a .lineshaft.v1.SubmitTaskResponse\x12a\n" +
@@ -2082,7 +2209,8 @@ const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\n" +
 	"WatchTasks\x12\x1f.lineshaft.v1.WatchTasksRequest\x1a .lineshaft.v1.WatchTasksResponse0\x01\x12O\n" +
 	"\n" +
-	"CancelTask\x12\x1f.lineshaft.v1.CancelTaskRequest\x1a .lineshaft.v1.CancelTaskResponse\x12R\n" +
+	"CancelTask\x12\x1f.lineshaft.v1.CancelTaskRequest\x1a .lineshaft.v1.CancelTaskResponse\x12L\n" +
+	"\tRetryTask\x12\x1e.lineshaft.v1.RetryTaskRequest\x1a\x1f.lineshaft.v1.RetryTaskResponse\x12R\n" +
 	"\vDeleteTasks\x12 .lineshaft.v1.DeleteTasksRequest\x1a!.lineshaft.v1.DeleteTasksResponse\x12Q\n" +
 	"\n" +
 	"ReadOutput\x12\x1f.lineshaft.v1.ReadOutputRequest\x1a .lineshaft.v1.ReadOutputResponse0\x01B\xb8\x01\n" +
@@ -2100,7 +2228,7 @@ func file_lineshaft_v1_task_service_proto_rawDescGZIP() []byte {
 	return file_lineshaft_v1_task_service_proto_rawDescData
 }
 
-var file_lineshaft_v1_task_service_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_lineshaft_v1_task_service_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_lineshaft_v1_task_service_proto_goTypes = []any{
 	(*SubmitTaskRequest)(nil),        // 0: lineshaft.v1.SubmitTaskRequest
 	(*SubmitTaskResponse)(nil),       // 1: lineshaft.v1.SubmitTaskResponse
@@ -2123,91 +2251,98 @@ var file_lineshaft_v1_task_service_proto_goTypes = []any{
 	(*WatchProgress)(nil),            // 18: lineshaft.v1.WatchProgress
 	(*CancelTaskRequest)(nil),        // 19: lineshaft.v1.CancelTaskRequest
 	(*CancelTaskResponse)(nil),       // 20: lineshaft.v1.CancelTaskResponse
-	(*DeleteTasksRequest)(nil),       // 21: lineshaft.v1.DeleteTasksRequest
-	(*DeleteTasksResponse)(nil),      // 22: lineshaft.v1.DeleteTasksResponse
-	(*ReadOutputRequest)(nil),        // 23: lineshaft.v1.ReadOutputRequest
-	(*ReadOutputResponse)(nil),       // 24: lineshaft.v1.ReadOutputResponse
-	nil,                              // 25: lineshaft.v1.SubmitTaskRequest.LabelsEntry
-	nil,                              // 26: lineshaft.v1.Rejection.MetadataEntry
-	(*Payload)(nil),                  // 27: lineshaft.v1.Payload
-	(Priority)(0),                    // 28: lineshaft.v1.Priority
-	(*durationpb.Duration)(nil),      // 29: google.protobuf.Duration
-	(*RetryPolicy)(nil),              // 30: lineshaft.v1.RetryPolicy
-	(Durability)(0),                  // 31: lineshaft.v1.Durability
-	(TraceMode)(0),                   // 32: lineshaft.v1.TraceMode
-	(TaskState)(0),                   // 33: lineshaft.v1.TaskState
-	(*TaskEvent)(nil),                // 34: lineshaft.v1.TaskEvent
-	(*Task)(nil),                     // 35: lineshaft.v1.Task
-	(*TaskFilter)(nil),               // 36: lineshaft.v1.TaskFilter
-	(CancelMode)(0),                  // 37: lineshaft.v1.CancelMode
-	(OutputStream)(0),                // 38: lineshaft.v1.OutputStream
+	(*RetryTaskRequest)(nil),         // 21: lineshaft.v1.RetryTaskRequest
+	(*RetryTaskResponse)(nil),        // 22: lineshaft.v1.RetryTaskResponse
+	(*DeleteTasksRequest)(nil),       // 23: lineshaft.v1.DeleteTasksRequest
+	(*DeleteTasksResponse)(nil),      // 24: lineshaft.v1.DeleteTasksResponse
+	(*ReadOutputRequest)(nil),        // 25: lineshaft.v1.ReadOutputRequest
+	(*ReadOutputResponse)(nil),       // 26: lineshaft.v1.ReadOutputResponse
+	nil,                              // 27: lineshaft.v1.SubmitTaskRequest.LabelsEntry
+	nil,                              // 28: lineshaft.v1.Rejection.MetadataEntry
+	(*Payload)(nil),                  // 29: lineshaft.v1.Payload
+	(Priority)(0),                    // 30: lineshaft.v1.Priority
+	(*durationpb.Duration)(nil),      // 31: google.protobuf.Duration
+	(*RetryPolicy)(nil),              // 32: lineshaft.v1.RetryPolicy
+	(Durability)(0),                  // 33: lineshaft.v1.Durability
+	(TraceMode)(0),                   // 34: lineshaft.v1.TraceMode
+	(TaskState)(0),                   // 35: lineshaft.v1.TaskState
+	(*TaskEvent)(nil),                // 36: lineshaft.v1.TaskEvent
+	(*Task)(nil),                     // 37: lineshaft.v1.Task
+	(*TaskFilter)(nil),               // 38: lineshaft.v1.TaskFilter
+	(CancelMode)(0),                  // 39: lineshaft.v1.CancelMode
+	(OutputStream)(0),                // 40: lineshaft.v1.OutputStream
 }
 var file_lineshaft_v1_task_service_proto_depIdxs = []int32{
-	27, // 0: lineshaft.v1.SubmitTaskRequest.payload:type_name -> lineshaft.v1.Payload
-	28, // 1: lineshaft.v1.SubmitTaskRequest.priority:type_name -> lineshaft.v1.Priority
-	25, // 2: lineshaft.v1.SubmitTaskRequest.labels:type_name -> lineshaft.v1.SubmitTaskRequest.LabelsEntry
-	29, // 3: lineshaft.v1.SubmitTaskRequest.timeout:type_name -> google.protobuf.Duration
-	30, // 4: lineshaft.v1.SubmitTaskRequest.retry:type_name -> lineshaft.v1.RetryPolicy
-	29, // 5: lineshaft.v1.SubmitTaskRequest.delay:type_name -> google.protobuf.Duration
-	31, // 6: lineshaft.v1.SubmitTaskRequest.durability:type_name -> lineshaft.v1.Durability
-	29, // 7: lineshaft.v1.SubmitTaskRequest.expires_after:type_name -> google.protobuf.Duration
-	32, // 8: lineshaft.v1.SubmitTaskRequest.trace_mode:type_name -> lineshaft.v1.TraceMode
-	33, // 9: lineshaft.v1.SubmitTaskResponse.state:type_name -> lineshaft.v1.TaskState
-	31, // 10: lineshaft.v1.SubmitTaskResponse.durability:type_name -> lineshaft.v1.Durability
+	29, // 0: lineshaft.v1.SubmitTaskRequest.payload:type_name -> lineshaft.v1.Payload
+	30, // 1: lineshaft.v1.SubmitTaskRequest.priority:type_name -> lineshaft.v1.Priority
+	27, // 2: lineshaft.v1.SubmitTaskRequest.labels:type_name -> lineshaft.v1.SubmitTaskRequest.LabelsEntry
+	31, // 3: lineshaft.v1.SubmitTaskRequest.timeout:type_name -> google.protobuf.Duration
+	32, // 4: lineshaft.v1.SubmitTaskRequest.retry:type_name -> lineshaft.v1.RetryPolicy
+	31, // 5: lineshaft.v1.SubmitTaskRequest.delay:type_name -> google.protobuf.Duration
+	33, // 6: lineshaft.v1.SubmitTaskRequest.durability:type_name -> lineshaft.v1.Durability
+	31, // 7: lineshaft.v1.SubmitTaskRequest.expires_after:type_name -> google.protobuf.Duration
+	34, // 8: lineshaft.v1.SubmitTaskRequest.trace_mode:type_name -> lineshaft.v1.TraceMode
+	35, // 9: lineshaft.v1.SubmitTaskResponse.state:type_name -> lineshaft.v1.TaskState
+	33, // 10: lineshaft.v1.SubmitTaskResponse.durability:type_name -> lineshaft.v1.Durability
 	0,  // 11: lineshaft.v1.BatchSubmitTasksRequest.tasks:type_name -> lineshaft.v1.SubmitTaskRequest
-	31, // 12: lineshaft.v1.BatchSubmitTasksResponse.durability:type_name -> lineshaft.v1.Durability
+	33, // 12: lineshaft.v1.BatchSubmitTasksResponse.durability:type_name -> lineshaft.v1.Durability
 	0,  // 13: lineshaft.v1.SubmitTasksRequest.task:type_name -> lineshaft.v1.SubmitTaskRequest
 	1,  // 14: lineshaft.v1.SubmitTasksResponse.accepted:type_name -> lineshaft.v1.SubmitTaskResponse
 	6,  // 15: lineshaft.v1.SubmitTasksResponse.rejected:type_name -> lineshaft.v1.Rejection
-	29, // 16: lineshaft.v1.Rejection.retry_after:type_name -> google.protobuf.Duration
-	26, // 17: lineshaft.v1.Rejection.metadata:type_name -> lineshaft.v1.Rejection.MetadataEntry
+	31, // 16: lineshaft.v1.Rejection.retry_after:type_name -> google.protobuf.Duration
+	28, // 17: lineshaft.v1.Rejection.metadata:type_name -> lineshaft.v1.Rejection.MetadataEntry
 	0,  // 18: lineshaft.v1.RunTaskRequest.task:type_name -> lineshaft.v1.SubmitTaskRequest
 	1,  // 19: lineshaft.v1.RunTaskResponse.accepted:type_name -> lineshaft.v1.SubmitTaskResponse
-	34, // 20: lineshaft.v1.RunTaskResponse.event:type_name -> lineshaft.v1.TaskEvent
-	35, // 21: lineshaft.v1.RunTaskResponse.task:type_name -> lineshaft.v1.Task
-	35, // 22: lineshaft.v1.GetTaskResponse.task:type_name -> lineshaft.v1.Task
-	36, // 23: lineshaft.v1.ListTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	35, // 24: lineshaft.v1.ListTasksResponse.tasks:type_name -> lineshaft.v1.Task
-	29, // 25: lineshaft.v1.WaitTaskRequest.timeout:type_name -> google.protobuf.Duration
-	35, // 26: lineshaft.v1.WaitTaskResponse.task:type_name -> lineshaft.v1.Task
-	36, // 27: lineshaft.v1.WatchTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	29, // 28: lineshaft.v1.WatchTasksRequest.progress_interval:type_name -> google.protobuf.Duration
-	35, // 29: lineshaft.v1.WatchTasksResponse.snapshot_entry:type_name -> lineshaft.v1.Task
+	36, // 20: lineshaft.v1.RunTaskResponse.event:type_name -> lineshaft.v1.TaskEvent
+	37, // 21: lineshaft.v1.RunTaskResponse.task:type_name -> lineshaft.v1.Task
+	37, // 22: lineshaft.v1.GetTaskResponse.task:type_name -> lineshaft.v1.Task
+	38, // 23: lineshaft.v1.ListTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	37, // 24: lineshaft.v1.ListTasksResponse.tasks:type_name -> lineshaft.v1.Task
+	31, // 25: lineshaft.v1.WaitTaskRequest.timeout:type_name -> google.protobuf.Duration
+	37, // 26: lineshaft.v1.WaitTaskResponse.task:type_name -> lineshaft.v1.Task
+	38, // 27: lineshaft.v1.WatchTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	31, // 28: lineshaft.v1.WatchTasksRequest.progress_interval:type_name -> google.protobuf.Duration
+	37, // 29: lineshaft.v1.WatchTasksResponse.snapshot_entry:type_name -> lineshaft.v1.Task
 	17, // 30: lineshaft.v1.WatchTasksResponse.snapshot_complete:type_name -> lineshaft.v1.SnapshotComplete
-	34, // 31: lineshaft.v1.WatchTasksResponse.event:type_name -> lineshaft.v1.TaskEvent
+	36, // 31: lineshaft.v1.WatchTasksResponse.event:type_name -> lineshaft.v1.TaskEvent
 	18, // 32: lineshaft.v1.WatchTasksResponse.progress:type_name -> lineshaft.v1.WatchProgress
-	37, // 33: lineshaft.v1.CancelTaskRequest.mode:type_name -> lineshaft.v1.CancelMode
-	29, // 34: lineshaft.v1.CancelTaskRequest.grace:type_name -> google.protobuf.Duration
-	33, // 35: lineshaft.v1.CancelTaskResponse.state:type_name -> lineshaft.v1.TaskState
-	36, // 36: lineshaft.v1.DeleteTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	38, // 37: lineshaft.v1.ReadOutputRequest.stream:type_name -> lineshaft.v1.OutputStream
-	0,  // 38: lineshaft.v1.TaskService.SubmitTask:input_type -> lineshaft.v1.SubmitTaskRequest
-	2,  // 39: lineshaft.v1.TaskService.BatchSubmitTasks:input_type -> lineshaft.v1.BatchSubmitTasksRequest
-	4,  // 40: lineshaft.v1.TaskService.SubmitTasks:input_type -> lineshaft.v1.SubmitTasksRequest
-	7,  // 41: lineshaft.v1.TaskService.RunTask:input_type -> lineshaft.v1.RunTaskRequest
-	9,  // 42: lineshaft.v1.TaskService.GetTask:input_type -> lineshaft.v1.GetTaskRequest
-	11, // 43: lineshaft.v1.TaskService.ListTasks:input_type -> lineshaft.v1.ListTasksRequest
-	13, // 44: lineshaft.v1.TaskService.WaitTask:input_type -> lineshaft.v1.WaitTaskRequest
-	15, // 45: lineshaft.v1.TaskService.WatchTasks:input_type -> lineshaft.v1.WatchTasksRequest
-	19, // 46: lineshaft.v1.TaskService.CancelTask:input_type -> lineshaft.v1.CancelTaskRequest
-	21, // 47: lineshaft.v1.TaskService.DeleteTasks:input_type -> lineshaft.v1.DeleteTasksRequest
-	23, // 48: lineshaft.v1.TaskService.ReadOutput:input_type -> lineshaft.v1.ReadOutputRequest
-	1,  // 49: lineshaft.v1.TaskService.SubmitTask:output_type -> lineshaft.v1.SubmitTaskResponse
-	3,  // 50: lineshaft.v1.TaskService.BatchSubmitTasks:output_type -> lineshaft.v1.BatchSubmitTasksResponse
-	5,  // 51: lineshaft.v1.TaskService.SubmitTasks:output_type -> lineshaft.v1.SubmitTasksResponse
-	8,  // 52: lineshaft.v1.TaskService.RunTask:output_type -> lineshaft.v1.RunTaskResponse
-	10, // 53: lineshaft.v1.TaskService.GetTask:output_type -> lineshaft.v1.GetTaskResponse
-	12, // 54: lineshaft.v1.TaskService.ListTasks:output_type -> lineshaft.v1.ListTasksResponse
-	14, // 55: lineshaft.v1.TaskService.WaitTask:output_type -> lineshaft.v1.WaitTaskResponse
-	16, // 56: lineshaft.v1.TaskService.WatchTasks:output_type -> lineshaft.v1.WatchTasksResponse
-	20, // 57: lineshaft.v1.TaskService.CancelTask:output_type -> lineshaft.v1.CancelTaskResponse
-	22, // 58: lineshaft.v1.TaskService.DeleteTasks:output_type -> lineshaft.v1.DeleteTasksResponse
-	24, // 59: lineshaft.v1.TaskService.ReadOutput:output_type -> lineshaft.v1.ReadOutputResponse
-	49, // [49:60] is the sub-list for method output_type
-	38, // [38:49] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	39, // 33: lineshaft.v1.CancelTaskRequest.mode:type_name -> lineshaft.v1.CancelMode
+	31, // 34: lineshaft.v1.CancelTaskRequest.grace:type_name -> google.protobuf.Duration
+	35, // 35: lineshaft.v1.CancelTaskResponse.state:type_name -> lineshaft.v1.TaskState
+	29, // 36: lineshaft.v1.RetryTaskRequest.payload:type_name -> lineshaft.v1.Payload
+	30, // 37: lineshaft.v1.RetryTaskRequest.priority:type_name -> lineshaft.v1.Priority
+	1,  // 38: lineshaft.v1.RetryTaskResponse.task:type_name -> lineshaft.v1.SubmitTaskResponse
+	38, // 39: lineshaft.v1.DeleteTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	40, // 40: lineshaft.v1.ReadOutputRequest.stream:type_name -> lineshaft.v1.OutputStream
+	0,  // 41: lineshaft.v1.TaskService.SubmitTask:input_type -> lineshaft.v1.SubmitTaskRequest
+	2,  // 42: lineshaft.v1.TaskService.BatchSubmitTasks:input_type -> lineshaft.v1.BatchSubmitTasksRequest
+	4,  // 43: lineshaft.v1.TaskService.SubmitTasks:input_type -> lineshaft.v1.SubmitTasksRequest
+	7,  // 44: lineshaft.v1.TaskService.RunTask:input_type -> lineshaft.v1.RunTaskRequest
+	9,  // 45: lineshaft.v1.TaskService.GetTask:input_type -> lineshaft.v1.GetTaskRequest
+	11, // 46: lineshaft.v1.TaskService.ListTasks:input_type -> lineshaft.v1.ListTasksRequest
+	13, // 47: lineshaft.v1.TaskService.WaitTask:input_type -> lineshaft.v1.WaitTaskRequest
+	15, // 48: lineshaft.v1.TaskService.WatchTasks:input_type -> lineshaft.v1.WatchTasksRequest
+	19, // 49: lineshaft.v1.TaskService.CancelTask:input_type -> lineshaft.v1.CancelTaskRequest
+	21, // 50: lineshaft.v1.TaskService.RetryTask:input_type -> lineshaft.v1.RetryTaskRequest
+	23, // 51: lineshaft.v1.TaskService.DeleteTasks:input_type -> lineshaft.v1.DeleteTasksRequest
+	25, // 52: lineshaft.v1.TaskService.ReadOutput:input_type -> lineshaft.v1.ReadOutputRequest
+	1,  // 53: lineshaft.v1.TaskService.SubmitTask:output_type -> lineshaft.v1.SubmitTaskResponse
+	3,  // 54: lineshaft.v1.TaskService.BatchSubmitTasks:output_type -> lineshaft.v1.BatchSubmitTasksResponse
+	5,  // 55: lineshaft.v1.TaskService.SubmitTasks:output_type -> lineshaft.v1.SubmitTasksResponse
+	8,  // 56: lineshaft.v1.TaskService.RunTask:output_type -> lineshaft.v1.RunTaskResponse
+	10, // 57: lineshaft.v1.TaskService.GetTask:output_type -> lineshaft.v1.GetTaskResponse
+	12, // 58: lineshaft.v1.TaskService.ListTasks:output_type -> lineshaft.v1.ListTasksResponse
+	14, // 59: lineshaft.v1.TaskService.WaitTask:output_type -> lineshaft.v1.WaitTaskResponse
+	16, // 60: lineshaft.v1.TaskService.WatchTasks:output_type -> lineshaft.v1.WatchTasksResponse
+	20, // 61: lineshaft.v1.TaskService.CancelTask:output_type -> lineshaft.v1.CancelTaskResponse
+	22, // 62: lineshaft.v1.TaskService.RetryTask:output_type -> lineshaft.v1.RetryTaskResponse
+	24, // 63: lineshaft.v1.TaskService.DeleteTasks:output_type -> lineshaft.v1.DeleteTasksResponse
+	26, // 64: lineshaft.v1.TaskService.ReadOutput:output_type -> lineshaft.v1.ReadOutputResponse
+	53, // [53:65] is the sub-list for method output_type
+	41, // [41:53] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_lineshaft_v1_task_service_proto_init() }
@@ -2237,7 +2372,7 @@ func file_lineshaft_v1_task_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lineshaft_v1_task_service_proto_rawDesc), len(file_lineshaft_v1_task_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,6 +28,7 @@ const (
 	TaskService_WaitTask_FullMethodName         = "/lineshaft.v1.TaskService/WaitTask"
 	TaskService_WatchTasks_FullMethodName       = "/lineshaft.v1.TaskService/WatchTasks"
 	TaskService_CancelTask_FullMethodName       = "/lineshaft.v1.TaskService/CancelTask"
+	TaskService_RetryTask_FullMethodName        = "/lineshaft.v1.TaskService/RetryTask"
 	TaskService_DeleteTasks_FullMethodName      = "/lineshaft.v1.TaskService/DeleteTasks"
 	TaskService_ReadOutput_FullMethodName       = "/lineshaft.v1.TaskService/ReadOutput"
 )
@@ -94,6 +95,11 @@ type TaskServiceClient interface {
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), TASK_FINISHED (FAILED_PRECONDITION),
 	// STORE_UNAVAILABLE (UNAVAILABLE).
 	CancelTask(ctx context.Context, in *CancelTaskRequest, opts ...grpc.CallOption) (*CancelTaskResponse, error)
+	// Submits a task that has ended once more: with its handler, payload, priority and all other options, but without its delay, its
+	// batch and its schedule. The new task has an ID of its own and names the ended one in `retry_of`, which stays as it is.
+	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), TASK_NOT_FINISHED (FAILED_PRECONDITION), and those of
+	// SubmitTask.
+	RetryTask(ctx context.Context, in *RetryTaskRequest, opts ...grpc.CallOption) (*RetryTaskResponse, error)
 	// Deletes the finished tasks that match a filter. Unfinished tasks are not affected.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), STORE_UNAVAILABLE (UNAVAILABLE).
 	DeleteTasks(ctx context.Context, in *DeleteTasksRequest, opts ...grpc.CallOption) (*DeleteTasksResponse, error)
@@ -223,6 +229,16 @@ func (c *taskServiceClient) CancelTask(ctx context.Context, in *CancelTaskReques
 	return out, nil
 }
 
+func (c *taskServiceClient) RetryTask(ctx context.Context, in *RetryTaskRequest, opts ...grpc.CallOption) (*RetryTaskResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RetryTaskResponse)
+	err := c.cc.Invoke(ctx, TaskService_RetryTask_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *taskServiceClient) DeleteTasks(ctx context.Context, in *DeleteTasksRequest, opts ...grpc.CallOption) (*DeleteTasksResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DeleteTasksResponse)
@@ -314,6 +330,11 @@ type TaskServiceServer interface {
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), TASK_FINISHED (FAILED_PRECONDITION),
 	// STORE_UNAVAILABLE (UNAVAILABLE).
 	CancelTask(context.Context, *CancelTaskRequest) (*CancelTaskResponse, error)
+	// Submits a task that has ended once more: with its handler, payload, priority and all other options, but without its delay, its
+	// batch and its schedule. The new task has an ID of its own and names the ended one in `retry_of`, which stays as it is.
+	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), TASK_NOT_FINISHED (FAILED_PRECONDITION), and those of
+	// SubmitTask.
+	RetryTask(context.Context, *RetryTaskRequest) (*RetryTaskResponse, error)
 	// Deletes the finished tasks that match a filter. Unfinished tasks are not affected.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), STORE_UNAVAILABLE (UNAVAILABLE).
 	DeleteTasks(context.Context, *DeleteTasksRequest) (*DeleteTasksResponse, error)
@@ -358,6 +379,9 @@ func (UnimplementedTaskServiceServer) WatchTasks(*WatchTasksRequest, grpc.Server
 }
 func (UnimplementedTaskServiceServer) CancelTask(context.Context, *CancelTaskRequest) (*CancelTaskResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelTask not implemented")
+}
+func (UnimplementedTaskServiceServer) RetryTask(context.Context, *RetryTaskRequest) (*RetryTaskResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RetryTask not implemented")
 }
 func (UnimplementedTaskServiceServer) DeleteTasks(context.Context, *DeleteTasksRequest) (*DeleteTasksResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteTasks not implemented")
@@ -523,6 +547,24 @@ func _TaskService_CancelTask_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _TaskService_RetryTask_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RetryTaskRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TaskServiceServer).RetryTask(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TaskService_RetryTask_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TaskServiceServer).RetryTask(ctx, req.(*RetryTaskRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _TaskService_DeleteTasks_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DeleteTasksRequest)
 	if err := dec(in); err != nil {
@@ -582,6 +624,10 @@ var TaskService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CancelTask",
 			Handler:    _TaskService_CancelTask_Handler,
+		},
+		{
+			MethodName: "RetryTask",
+			Handler:    _TaskService_RetryTask_Handler,
 		},
 		{
 			MethodName: "DeleteTasks",

@@ -28,7 +28,7 @@ use CallKind::{Streaming, Unary};
 use Permission::{AllNamespaces, AnyNamespace, Authenticated, Public};
 use Role::{Admin, Operator, Submitter, Viewer, Worker};
 
-const TABLE: [(&str, Permission, CallKind); 54] = [
+const TABLE: [(&str, Permission, CallKind); 55] = [
     ("/lineshaft.v1.TaskService/SubmitTask", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/BatchSubmitTasks", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/SubmitTasks", AnyNamespace(Submitter), Streaming),
@@ -38,6 +38,7 @@ const TABLE: [(&str, Permission, CallKind); 54] = [
     ("/lineshaft.v1.TaskService/WaitTask", AnyNamespace(Viewer), Streaming),
     ("/lineshaft.v1.TaskService/WatchTasks", AnyNamespace(Viewer), Streaming),
     ("/lineshaft.v1.TaskService/CancelTask", AnyNamespace(Submitter), Unary),
+    ("/lineshaft.v1.TaskService/RetryTask", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/DeleteTasks", AnyNamespace(Operator), Unary),
     ("/lineshaft.v1.TaskService/ReadOutput", AnyNamespace(Viewer), Streaming),
     ("/lineshaft.v1.BatchService/CreateBatch", AnyNamespace(Submitter), Unary),
@@ -140,11 +141,12 @@ pub fn takes_stream(path: &str) -> bool {
 }
 
 /// Calls that submit tasks, and the plain route that does.
-const SUBMITS: [&str; 5] = [
+const SUBMITS: [&str; 6] = [
     "/lineshaft.v1.TaskService/SubmitTask",
     "/lineshaft.v1.TaskService/BatchSubmitTasks",
     "/lineshaft.v1.TaskService/SubmitTasks",
     "/lineshaft.v1.TaskService/RunTask",
+    "/lineshaft.v1.TaskService/RetryTask",
     "/api/submit",
 ];
 

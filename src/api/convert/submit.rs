@@ -160,6 +160,7 @@ pub fn convert(
         trace,
         completes: None,
         scheduled: None,
+        retry_of: None,
     };
     let options = Arc::clone(&shared.options);
     if let Some(request_id) = request_id {

@@ -84,6 +84,7 @@ pub fn task(task: Task, include: Include) -> v1::Task {
         stdout_bytes: to_i64(status.stdout_bytes),
         stderr_bytes: to_i64(status.stderr_bytes),
         args: spec.extras().args.iter().map(ToString::to_string).collect(),
+        retry_of: spec.extras().retry_of.as_ref().map(ToString::to_string).unwrap_or_default(),
     }
 }
 

@@ -213,6 +213,10 @@ impl TaskService for Service {
         unsupported()
     }
 
+    async fn retry_task(&self, _: Request<RetryTaskRequest>) -> Result<Response<RetryTaskResponse>, Status> {
+        unsupported()
+    }
+
     async fn delete_tasks(&self, _: Request<DeleteTasksRequest>) -> Result<Response<DeleteTasksResponse>, Status> {
         unsupported()
     }

@@ -7,6 +7,7 @@ mod filter;
 pub mod list;
 mod output;
 pub mod print;
+mod retry;
 mod run;
 mod submit;
 mod wait;
@@ -134,6 +135,24 @@ pub enum Command {
         #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         grace: Option<Duration>,
     },
+    /// Submit tasks that have ended once more, and print the IDs of the new tasks
+    ///
+    /// The new tasks have the same handler, payload and options. With a filter, those that have failed and match now.
+    Retry {
+        #[command(flatten)]
+        filter: Filter,
+        #[command(flatten)]
+        period: Period,
+        /// Confirm the retry of all failed tasks; required if no task and no filter is given
+        #[arg(long)]
+        yes: bool,
+        /// Payload of the new tasks, as JSON [default: that of the ended task]
+        #[arg(long, value_name = "JSON")]
+        json: Option<String>,
+        /// Priority of the new tasks [default: that of the ended task]
+        #[arg(long = "with-priority", value_enum, value_name = "PRIORITY")]
+        with_priority: Option<Priority>,
+    },
     /// Print the output of a task
     #[command(visible_alias = "logs")]
     Output {
@@ -217,11 +236,19 @@ pub async fn run(command: Command, client: Client, printer: Printer) -> CommandR
                 ids => cancel::named(ids, request, &client, printer).await,
             }
         }
+        Command::Retry { filter, period, yes, json, with_priority } => {
+            let filter = confirmed(filter.request(period)?, yes, "retries all failed tasks")?;
+            let request = retry::request(json, with_priority)?;
+            match only_ids(&filter) {
+                ids if ids.is_empty() => retry::matching(filter, request, &client, printer).await,
+                ids => retry::named(ids, request, &client, printer).await,
+            }
+        }
         Command::Output { id, stderr, follow, tail, offset, attempt } => {
             let stream = if stderr { v1::OutputStream::Stderr } else { v1::OutputStream::Stdout }.into();
             let attempt = attempt.unwrap_or_default();
-            let request = v1::ReadOutputRequest { task_id: id, stream, offset, follow, attempt };
-            output::run(request, tail, client, printer).await
+            output::run(v1::ReadOutputRequest { task_id: id, stream, offset, follow, attempt }, tail, client, printer)
+                .await
         }
         Command::Delete { filter, period, yes } => {
             let filter = confirmed(filter.request(period)?, yes, "deletes all finished tasks")?;

@@ -22,6 +22,7 @@ pub fn details(task: &v1::Task, view: &View) -> Text {
             ("name", task.display_name.as_str().into()),
             ("labels", labels.into()),
             ("batch", task.batch_id.as_str().into()),
+            ("retry of", task.retry_of.as_str().into()),
             ("attempt", Cell::number(task.attempt)),
             ("submitted", view.time(task.submitted_at.as_ref())),
             ("eligible", view.time(task.eligible_at.as_ref().filter(|_| is_waiting))),

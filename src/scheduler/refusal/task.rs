@@ -107,3 +107,22 @@ impl Coded for TaskFinished {
         Details { precondition: Some(precondition), ..Details::default() }.with_metadata("state", self.state.name())
     }
 }
+
+/// The task has not ended, so that it cannot be retried.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("task `{task}` has not ended: it is {}", state.name())]
+pub struct TaskNotFinished {
+    pub task: TaskId,
+    pub state: TaskState,
+}
+
+impl Coded for TaskNotFinished {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::TaskNotFinished
+    }
+
+    fn details(&self) -> Details {
+        let precondition = (format!("task:{}", self.task), "must have ended".to_owned());
+        Details { precondition: Some(precondition), ..Details::default() }.with_metadata("state", self.state.name())
+    }
+}

@@ -174,6 +174,8 @@ pub struct SpecRecord {
     scheduled_time: Option<u64>,
     #[prost(uint32, tag = "13")]
     run_kind: u32,
+    #[prost(string, optional, tag = "14")]
+    retry_of: Option<String>,
 }
 
 impl From<&Arc<TaskSpec>> for SpecRecord {
@@ -194,6 +196,7 @@ impl From<&Arc<TaskSpec>> for SpecRecord {
             completes: extras.completes.as_ref().map(ToString::to_string),
             scheduled_time: extras.scheduled.map(|scheduled| scheduled.time.0),
             run_kind: extras.scheduled.map_or(0, |scheduled| scheduled.kind as u32),
+            retry_of: extras.retry_of.as_ref().map(ToString::to_string),
         }
     }
 }
@@ -215,6 +218,7 @@ impl SpecRecord {
             trace: self.trace.map(|trace| Arc::new(trace.into_model())),
             completes: self.completes.as_deref().map(|batch| name(batch, BatchId::parse)).transpose()?,
             scheduled: self.scheduled_time.map(|time| scheduled(time, self.run_kind)).transpose()?,
+            retry_of: self.retry_of.as_deref().map(|task| name(task, TaskId::parse)).transpose()?,
         };
         Ok(TaskSpec { id, options, payload: Vec::from(self.payload).into(), extras: extras.boxed() })
     }

@@ -196,6 +196,7 @@ impl History {
             trace: (size % 4 == 1).then(|| Arc::new(trace(size))),
             completes: None,
             scheduled: (size % 4 == 3).then(|| Scheduled { time: Timestamp(size.into()), kind: RunKind::CaughtUp }),
+            retry_of: (size % 8 == 1).then(|| task.clone()),
         };
         let spec = TaskSpec {
             id: task.clone(),

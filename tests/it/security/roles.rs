@@ -90,12 +90,13 @@ const VIEWER: [&str; 16] = [
     "ListSchedules",
     "PreviewSchedule",
 ];
-const SUBMITTER: [&str; 14] = [
+const SUBMITTER: [&str; 15] = [
     "SubmitTask",
     "BatchSubmitTasks",
     "SubmitTasks",
     "RunTask",
     "CancelTask",
+    "RetryTask",
     "CreateBatch",
     "CloseBatch",
     "CancelBatch",

@@ -10,13 +10,19 @@ export const BULK_MAX = 10_000;
 
 export const progress = signal<{ text: string; done: number; total: number } | undefined>(undefined);
 
-const UNFINISHED = [TaskState.WAITING, TaskState.QUEUED, TaskState.RUNNING];
-const FINISHED = [TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED];
+export type Action = "cancel" | "retry" | "delete";
+
+/** States of the tasks that an action applies to. */
+export const APPLIES_TO: Record<Action, readonly TaskState[]> = {
+  cancel: [TaskState.WAITING, TaskState.QUEUED, TaskState.RUNNING],
+  retry: [TaskState.FAILED],
+  delete: [TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED],
+};
 
 /** IDs of the tasks that match and that the action applies to, at most `BULK_MAX`. */
-export async function matching(filter: TaskFilter, action: "cancel" | "delete"): Promise<string[]> {
-  const possible = action === "cancel" ? UNFINISHED : FINISHED;
-  const states = filter.states.length ? filter.states.filter((state) => possible.includes(state)) : possible;
+export async function matching(filter: TaskFilter, action: Action): Promise<string[]> {
+  const possible = APPLIES_TO[action];
+  const states = filter.states.length ? filter.states.filter((state) => possible.includes(state)) : [...possible];
   if (states.length === 0) return [];
   const found: string[] = [];
   let pageToken = "";
@@ -30,25 +36,29 @@ export async function matching(filter: TaskFilter, action: "cancel" | "delete"):
 
 export interface Outcome {
   done: number;
-  /** Tasks that had finished before. */
+  /** Tasks that the action no longer applied to. */
   skipped: number;
   failed: number;
 }
 
-export async function cancelAll(ids: string[], reason: string): Promise<Outcome> {
+export const cancelAll = (ids: string[], reason: string) => each(ids, "cancelling", (taskId) => tasks.cancelTask({ taskId, reason }));
+
+export const retryAll = (ids: string[]) => each(ids, "retrying", (taskId) => tasks.retryTask({ taskId }));
+
+async function each(ids: string[], text: string, call: (taskId: string) => Promise<unknown>): Promise<Outcome> {
   const outcome: Outcome = { done: 0, skipped: 0, failed: 0 };
   let next = 0;
   const work = async () => {
     while (next < ids.length) {
       const taskId = ids[next++]!;
       try {
-        await tasks.cancelTask({ taskId, reason });
+        await call(taskId);
         outcome.done++;
       } catch (error) {
         if (hasCode(error, Code.FailedPrecondition) || hasCode(error, Code.NotFound)) outcome.skipped++;
         else outcome.failed++;
       }
-      progress.value = { text: "cancelling", done: outcome.done + outcome.skipped + outcome.failed, total: ids.length };
+      progress.value = { text, done: outcome.done + outcome.skipped + outcome.failed, total: ids.length };
     }
   };
   try {

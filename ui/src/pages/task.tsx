@@ -14,7 +14,7 @@ import { token } from "../data/session";
 import { bytes, clock, exact, percent, seconds } from "../format";
 import { CancelMode, FailureReason, OutputStream, type Task, type TaskEvent, TaskState } from "../gen/lineshaft/v1/task_pb";
 import { now } from "../now";
-import { go, href } from "../route";
+import { go, href, taskHref } from "../route";
 import { type Phase, phasesOfEvents, phasesOfTask } from "../timeline";
 import { isFinished, reasonName, stateName, stopName } from "../words";
 import { draft } from "./draft";
@@ -72,6 +72,15 @@ function Actions({ task, refresh }: { task: Task; refresh: () => void }) {
     refresh();
   };
   const cancel = (mode: CancelMode) => run(() => tasks.cancelTask({ taskId: task.taskId, reason: "dashboard", mode }), "cancellation accepted");
+  const retry = async () => {
+    try {
+      const { task: submitted } = await tasks.retryTask({ taskId: task.taskId });
+      toast("submitted once more");
+      go(taskHref(submitted!.taskId));
+    } catch (error) {
+      toast(errorText(error), true);
+    }
+  };
   const again = () => {
     draft.value = task;
     go(href(["submit"]));
@@ -87,6 +96,7 @@ function Actions({ task, refresh }: { task: Task; refresh: () => void }) {
       <button type="button" class="button quiet" onClick={() => copy("curl command", asCurl(task, serverUrl, token.value !== ""))}>Copy curl</button>
       <button type="button" class="button quiet" onClick={() => copy("command", asCli(task, serverUrl))}>Copy CLI</button>
       {may("SubmitTask") && <button type="button" class="button" onClick={again}>Submit again…</button>}
+      {may("RetryTask") && isFinished(task.state) && <button type="button" class="button" onClick={retry}>Retry</button>}
       {may("CancelTask") && !isFinished(task.state) && (
         <button
           type="button"
@@ -267,6 +277,7 @@ function Facts({ task }: { task: Task }) {
         <Fact name="priority"><PriorityLabel priority={task.priority} /></Fact>
         <Fact name="attempt">{task.attempt} of {task.retry?.maxAttempts ?? 1}{task.atMostOnce && ", at most once"}</Fact>
         {task.worker && <Fact name="worker">{task.worker}</Fact>}
+        {task.retryOf && <Fact name="retry of"><a href={taskHref(task.retryOf)}>{task.retryOf}</a></Fact>}
         <Fact name="submitted"><Time at={millis(task.submittedAt)} />{task.submittedBy && <span class="muted"> by {task.submittedBy}</span>}</Fact>
         {task.state === TaskState.WAITING && <Fact name="eligible"><Time at={millis(task.eligibleAt)} /></Fact>}
         {task.startedAt && <Fact name="started"><Time at={millis(task.startedAt)} /></Fact>}

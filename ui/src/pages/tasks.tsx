@@ -3,7 +3,7 @@ import { computed, type Signal, useSignal } from "@preact/signals";
 import { useEffect, useMemo, useRef } from "preact/hooks";
 import { confirm, Empty, ErrorNote, PriorityLabel, StateBadge, Time, toast } from "../components/basic";
 import { PauseIcon, PlayIcon } from "../components/icons";
-import { BULK_MAX, cancelAll, deleteAll, matching, type Outcome, progress } from "../data/bulk";
+import { type Action, APPLIES_TO, BULK_MAX, cancelAll, deleteAll, matching, type Outcome, progress, retryAll } from "../data/bulk";
 import { errorText } from "../data/client";
 import { type Filter, fromQuery, isSet, toProto, toQuery } from "../data/filter";
 import { may } from "../data/permissions";
@@ -13,7 +13,7 @@ import { number, percent, seconds, shortId } from "../format";
 import { TaskState } from "../gen/lineshaft/v1/task_pb";
 import { now } from "../now";
 import { go, href, query, replaceQuery, taskHref } from "../route";
-import { isFinished, PRIORITIES, priorityName, STATES, stateName } from "../words";
+import { PRIORITIES, priorityName, STATES, stateName } from "../words";
 
 const PERIOD = 1_000;
 /** Rows above and below the visible ones. */
@@ -36,6 +36,7 @@ export function TasksPage() {
       <div class="page-head">
         <h1>Tasks</h1>
         <div class="actions">
+          {may("ListBatches") && <a class="button quiet" href={href(["batches"])}>Batches</a>}
           <a class="button quiet" href={href(["failures"])}>Failures by cause</a>
           <BulkActions filter={filter} list={list} selected={selected} onDeleted={() => deletions.value++} />
           <button type="button" class="button quiet" aria-pressed={isLive.value} onClick={() => (isLive.value = !isLive.value)}>
@@ -118,6 +119,21 @@ function Choice(props: { name: string; value: string; options: string[]; onChang
   );
 }
 
+interface ActionWords {
+  verb: string;
+  /** The tasks that it applies to. */
+  which: string;
+  done: string;
+  skipped: string;
+  effect: string;
+}
+
+const ACTIONS: Record<Action, ActionWords> = {
+  cancel: { verb: "Cancel", which: "unfinished", done: "cancelled", skipped: "had finished", effect: "This cannot be undone." },
+  retry: { verb: "Retry", which: "failed", done: "retried", skipped: "were gone", effect: "Each is submitted once more, as a new task." },
+  delete: { verb: "Delete", which: "finished", done: "deleted", skipped: "were gone", effect: "This cannot be undone." },
+};
+
 function BulkActions(props: { filter: Signal<Filter>; list: TaskList; selected: Signal<ReadonlySet<string>>; onDeleted: () => void }) {
   const { filter, list, selected, onDeleted } = props;
   if (progress.value) {
@@ -125,9 +141,10 @@ function BulkActions(props: { filter: Signal<Filter>; list: TaskList; selected: 
     return <span class="muted" role="status">{text} {number(done)} of {number(total)}…</span>;
   }
   const chosen = list.rows.value.filter((row) => selected.value.has(row.id));
-  const ask = async (action: "cancel" | "delete") => {
+  const ask = async (action: Action) => {
     const isAll = chosen.length === 0;
-    const applies = (row: Row) => isFinished(row.state) === (action === "delete");
+    const { verb, which, effect } = ACTIONS[action];
+    const applies = (row: Row) => APPLIES_TO[action].includes(row.state);
     let ids: string[];
     try {
       ids = isAll ? await matching(toProto(filter.value, Date.now()), action) : chosen.filter(applies).map((row) => row.id);
@@ -135,24 +152,24 @@ function BulkActions(props: { filter: Signal<Filter>; list: TaskList; selected: 
       toast(errorText(error), true);
       return;
     }
-    const what = `${number(ids.length)} ${action === "cancel" ? "unfinished" : "finished"} ${ids.length === 1 ? "task" : "tasks"}`;
     if (ids.length === 0) {
-      toast(`no ${action === "cancel" ? "unfinished" : "finished"} task ${isAll ? "matches" : "is selected"}`);
+      toast(`no ${which} task ${isAll ? "matches" : "is selected"}`);
       return;
     }
     confirm({
-      title: action === "cancel" ? "Cancel tasks" : "Delete tasks",
+      title: `${verb} tasks`,
       text: (
         <>
-          <p>{action === "cancel" ? "Cancel" : "Delete"} {what}{isAll ? (isSet(filter.value) ? " that match the filter" : "") : " that are selected"}? This cannot be undone.</p>
+          <p>{verb} {number(ids.length)} {which} {ids.length === 1 ? "task" : "tasks"}{isAll ? (isSet(filter.value) ? " that match the filter" : "") : " that are selected"}? {effect}</p>
           {ids.length === BULK_MAX && <p class="muted">More may match: {number(BULK_MAX)} is the most at once.</p>}
         </>
       ),
-      action: `${action === "cancel" ? "Cancel" : "Delete"} ${number(ids.length)}`,
-      isDangerous: true,
+      action: `${verb} ${number(ids.length)}`,
+      isDangerous: action !== "retry",
       run: async () => {
+        const perform = { cancel: () => cancelAll(ids, "dashboard"), retry: () => retryAll(ids), delete: () => deleteAll(ids) };
         try {
-          report(action, action === "cancel" ? await cancelAll(ids, "dashboard") : await deleteAll(ids));
+          report(action, await perform[action]());
         } catch (error) {
           toast(errorText(error), true);
         }
@@ -165,14 +182,15 @@ function BulkActions(props: { filter: Signal<Filter>; list: TaskList; selected: 
   return (
     <>
       {may("CancelTask") && <button type="button" class="button" onClick={() => ask("cancel")}>Cancel{suffix}…</button>}
+      {may("RetryTask") && <button type="button" class="button" onClick={() => ask("retry")}>Retry{suffix}…</button>}
       {may("DeleteTasks") && <button type="button" class="button" onClick={() => ask("delete")}>Delete{suffix}…</button>}
     </>
   );
 }
 
-function report(action: string, { done, skipped, failed }: Outcome) {
-  const parts = [`${number(done)} ${action === "cancel" ? "cancelled" : "deleted"}`];
-  if (skipped) parts.push(`${number(skipped)} ${action === "cancel" ? "had finished" : "were gone"}`);
+function report(action: Action, { done, skipped, failed }: Outcome) {
+  const parts = [`${number(done)} ${ACTIONS[action].done}`];
+  if (skipped) parts.push(`${number(skipped)} ${ACTIONS[action].skipped}`);
   if (failed) parts.push(`${number(failed)} failed`);
   toast(parts.join(", "), failed > 0);
 }

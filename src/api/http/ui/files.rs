@@ -2,7 +2,7 @@
 
 pub const FILES: [(&str, &[u8]); 4] = [
     ("assets/icon-EmPn01Xn.svg", include_bytes!("dist/assets/icon-EmPn01Xn.svg")),
-    ("assets/index-DJbUlzNa.js", include_bytes!("dist/assets/index-DJbUlzNa.js")),
+    ("assets/index-CQFEsNE8.js", include_bytes!("dist/assets/index-CQFEsNE8.js")),
     ("assets/index-lspTVOPj.css", include_bytes!("dist/assets/index-lspTVOPj.css")),
     ("index.html", include_bytes!("dist/index.html")),
 ];

@@ -3,6 +3,7 @@
 pub(super) mod cancel;
 mod list;
 mod output;
+mod retry;
 mod send_span;
 mod submit;
 mod submit_stream;
@@ -48,7 +49,7 @@ impl TaskService for Tasks {
     ) -> Result<Response<v1::SubmitTaskResponse>, Status> {
         let caller = self.callers.extract(&request)?;
         let handle = self.handle.used_by(caller.sharer.clone());
-        let submitted = submit::one(&handle, request.into_inner(), MessagePath::Root, &caller).await;
+        let submitted = submit::request(&handle, request.into_inner(), MessagePath::Root, &caller).await;
         audit::submission(&caller, "SubmitTask", |task| task.id.to_string(), &submitted);
         submitted.map(|task| Response::new(task.into()))
     }
@@ -82,7 +83,7 @@ impl TaskService for Tasks {
         let task = request.into_inner().task;
         let task = task.ok_or_else(|| into_status(InvalidFields::one("task", "is required")))?;
         let handle = self.handle.used_by(caller.sharer.clone());
-        let submitted = submit::one(&handle, task, MessagePath::Task, &caller).await;
+        let submitted = submit::request(&handle, task, MessagePath::Task, &caller).await;
         audit::submission(&caller, "RunTask", |task| task.id.to_string(), &submitted);
         let messages = watch::run(self.handle.clone(), submitted?, caller.share_name())?;
         Ok(ResponseMemory::Stream(caller.share_name()).attach_to(messages))
@@ -145,6 +146,17 @@ impl TaskService for Tasks {
         let response = cancel::cancel(&handle, request, &caller).await;
         audit::record(&caller, "CancelTask", task_id, &response);
         response.map(Response::new)
+    }
+
+    async fn retry_task(
+        &self,
+        request: Request<v1::RetryTaskRequest>,
+    ) -> Result<Response<v1::RetryTaskResponse>, Status> {
+        let caller = self.callers.extract(&request)?;
+        let handle = self.handle.used_by(caller.sharer.clone());
+        let submitted = retry::retry(&handle, request.into_inner(), &caller).await;
+        audit::submission(&caller, "RetryTask", |task| task.id.to_string(), &submitted);
+        submitted.map(|task| Response::new(v1::RetryTaskResponse { task: Some(task.into()) }))
     }
 
     async fn delete_tasks(

@@ -127,14 +127,19 @@ pub async fn to_its_end<T: Send + 'static>(future: impl Future<Output = T> + Sen
     }
 }
 
-/// Submits one task and waits until it is durable.
-pub async fn one(
+/// Converts and submits one task, and waits until it is durable.
+pub async fn request(
     handle: &Handle,
     request: v1::SubmitTaskRequest,
     path: MessagePath,
     caller: &Caller,
 ) -> Result<SubmittedTask, Status> {
     let spec = Converter::new(handle, caller, None).convert(request, path).map_err(into_status)?;
+    one(handle, spec, caller).await
+}
+
+/// Submits one task and waits until it is durable.
+pub async fn one(handle: &Handle, spec: TaskSpec, caller: &Caller) -> Result<SubmittedTask, Status> {
     let submitted = submit(handle, vec![spec], caller, false).await?;
     SubmittedTask::new(submitted, handle.store_id()).map_err(into_status)
 }

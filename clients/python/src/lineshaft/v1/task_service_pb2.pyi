@@ -269,6 +269,24 @@ class CancelTaskResponse(_message.Message):
     revision: int
     def __init__(self, state: _Optional[_Union[_task_pb2.TaskState, str]] = ..., revision: _Optional[int] = ...) -> None: ...
 
+class RetryTaskRequest(_message.Message):
+    __slots__ = ("task_id", "request_id", "payload", "priority")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    request_id: str
+    payload: _task_pb2.Payload
+    priority: _task_pb2.Priority
+    def __init__(self, task_id: _Optional[str] = ..., request_id: _Optional[str] = ..., payload: _Optional[_Union[_task_pb2.Payload, _Mapping]] = ..., priority: _Optional[_Union[_task_pb2.Priority, str]] = ...) -> None: ...
+
+class RetryTaskResponse(_message.Message):
+    __slots__ = ("task",)
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    task: SubmitTaskResponse
+    def __init__(self, task: _Optional[_Union[SubmitTaskResponse, _Mapping]] = ...) -> None: ...
+
 class DeleteTasksRequest(_message.Message):
     __slots__ = ("filter",)
     FILTER_FIELD_NUMBER: _ClassVar[int]

@@ -156,6 +156,7 @@ export interface Task {
   stdoutBytes: bigint;
   stderrBytes: bigint;
   args: string[];
+  retryOf: string;
 }
 
 export interface Task_LabelsEntry {
@@ -829,6 +830,7 @@ function createBaseTask(): Task {
     stdoutBytes: 0n,
     stderrBytes: 0n,
     args: [],
+    retryOf: "",
   };
 }
 
@@ -941,6 +943,9 @@ export const Task: MessageFns<Task> = {
     }
     for (const v of message.args) {
       writer.uint32(266).string(v!);
+    }
+    if (message.retryOf !== "") {
+      writer.uint32(274).string(message.retryOf);
     }
     return writer;
   },
@@ -1225,6 +1230,14 @@ export const Task: MessageFns<Task> = {
             message.args.push(reader.string());
             continue;
           }
+          case 34: {
+            if (tag !== 274) {
+              break;
+            }
+
+            message.retryOf = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1301,6 +1314,7 @@ export const Task: MessageFns<Task> = {
       ? BigInt(object.stderrBytes)
       : 0n;
     message.args = object.args?.map((e) => e) || [];
+    message.retryOf = object.retryOf ?? "";
     return message;
   },
 };

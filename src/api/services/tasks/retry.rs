@@ -1,0 +1,50 @@
+//! RetryTask: submits a task that has ended once more.
+
+use tonic::Status;
+
+use crate::api::auth::Caller;
+use crate::api::convert::MessagePath;
+use crate::api::convert::task::{self, Include};
+use crate::api::convert::time;
+use crate::api::status::into_status;
+use crate::model::{Role, TaskExtras};
+use crate::proto::v1;
+use crate::scheduler::{Handle, TaskNotFinished};
+
+use super::submit::{self, Converter, SubmittedTask};
+
+pub async fn retry(handle: &Handle, request: v1::RetryTaskRequest, caller: &Caller) -> Result<SubmittedTask, Status> {
+    // The memory of the ended task is held until its payload is that of the new one.
+    let (snapshot, _memory) = caller.find(handle, Role::Submitter, &request.task_id).await?;
+    let (id, state) = (snapshot.task.spec.id.clone(), snapshot.task.status.state);
+    if !state.is_terminal() {
+        return Err(into_status(TaskNotFinished { task: id, state }));
+    }
+    let expires_after = snapshot.task.spec.extras().expires_after;
+    let ended = task::snapshot(snapshot, Include { payload: true, result: false });
+    let again = v1::SubmitTaskRequest { expires_after: expires_after.map(time::duration), ..once_more(ended, request) };
+    let mut spec = Converter::new(handle, caller, None).convert(again, MessagePath::Root).map_err(into_status)?;
+    let extras = spec.extras().clone();
+    spec.extras = TaskExtras { retry_of: Some(id), ..extras }.boxed();
+    submit::one(handle, spec, caller).await
+}
+
+/// The submission of the ended task, with the changes of the request.
+fn once_more(ended: v1::Task, request: v1::RetryTaskRequest) -> v1::SubmitTaskRequest {
+    v1::SubmitTaskRequest {
+        handler: ended.handler,
+        payload: request.payload.or(ended.payload),
+        priority: if request.priority == 0 { ended.priority } else { request.priority },
+        request_id: request.request_id,
+        pool: ended.pool,
+        display_name: ended.display_name,
+        labels: ended.labels,
+        timeout: ended.timeout,
+        retry: ended.retry,
+        args: ended.args,
+        at_most_once: ended.at_most_once,
+        durability: ended.durability,
+        namespace: ended.namespace,
+        ..v1::SubmitTaskRequest::default()
+    }
+}
