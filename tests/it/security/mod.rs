@@ -18,8 +18,9 @@ use std::process::{Command, Output};
 
 use lineshaft::proto::v1::{
     batch_service_client::BatchServiceClient, handler_service_client::HandlerServiceClient,
-    pool_service_client::PoolServiceClient, system_service_client::SystemServiceClient,
-    task_service_client::TaskServiceClient, worker_service_client::WorkerServiceClient,
+    pool_service_client::PoolServiceClient, schedule_service_client::ScheduleServiceClient,
+    system_service_client::SystemServiceClient, task_service_client::TaskServiceClient,
+    worker_service_client::WorkerServiceClient,
 };
 use tempfile::TempDir;
 use tonic::service::Interceptor;
@@ -115,6 +116,10 @@ impl Caller {
 
     fn tasks(&self) -> TaskServiceClient<Transport> {
         TaskServiceClient::new(self.transport.clone())
+    }
+
+    fn schedules(&self) -> ScheduleServiceClient<Transport> {
+        ScheduleServiceClient::new(self.transport.clone())
     }
 
     fn batches(&self) -> BatchServiceClient<Transport> {

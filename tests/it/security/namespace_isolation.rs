@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use lineshaft::proto::v1::{self, TaskState, submit_tasks_response::Outcome, watch_tasks_response};
+use lineshaft::proto::v1::{
+    self, TaskState, schedule_spec::Rule, submit_tasks_response::Outcome, watch_tasks_response,
+};
 use tonic::{Code, Status};
 
 use super::{Caller, Tokens};
@@ -298,4 +300,53 @@ async fn a_batch_of_another_tenant_does_not_exist() {
     assert_eq!(b.batches().create_batch(foreign).await.unwrap_err().code(), Code::PermissionDenied);
     let joining = v1::SubmitTaskRequest { batch_id: generated, ..noop() };
     assert_eq!(reason(&submit(b, joining).await.unwrap_err()), "BATCH_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn a_schedule_of_another_tenant_does_not_exist() {
+    let tenants = tenants().await;
+    let (a, b) = (&tenants.a, &tenants.b);
+    let spec = || {
+        let interval = Rule::Interval(seconds(3_600).unwrap());
+        Some(v1::ScheduleSpec { rule: Some(interval), task: Some(noop()), ..v1::ScheduleSpec::default() })
+    };
+    let create = async |caller: &Caller, namespace: &str| {
+        let (schedule_id, namespace) = ("nightly".to_owned(), namespace.to_owned());
+        let request = v1::CreateScheduleRequest { schedule_id, namespace, spec: spec() };
+        caller.schedules().create_schedule(request).await.map(|response| response.into_inner().schedule.unwrap())
+    };
+    assert_eq!(create(a, "").await.unwrap().schedule_id, "team-a/nightly");
+    assert_eq!(create(b, "team-a").await.unwrap_err().code(), Code::PermissionDenied);
+    for id in ["team-a/nightly", "nightly"] {
+        let schedule_id = id.to_owned();
+        let get = v1::GetScheduleRequest { schedule_id: schedule_id.clone() };
+        assert_eq!(
+            a.schedules().get_schedule(get.clone()).await.unwrap().into_inner().schedule.unwrap().namespace,
+            "team-a"
+        );
+        let update = v1::UpdateScheduleRequest { schedule_id: schedule_id.clone(), spec: spec(), etag: String::new() };
+        let delete = v1::DeleteScheduleRequest { schedule_id: schedule_id.clone(), etag: String::new() };
+        let pause = v1::PauseScheduleRequest { schedule_id: schedule_id.clone() };
+        let resume = v1::ResumeScheduleRequest { schedule_id: schedule_id.clone() };
+        let trigger = v1::TriggerScheduleRequest { schedule_id: schedule_id.clone(), allow_overlap: false };
+        let preview = v1::PreviewScheduleRequest { schedule_id, ..v1::PreviewScheduleRequest::default() };
+        for refused in [
+            b.schedules().get_schedule(get).await.unwrap_err(),
+            b.schedules().update_schedule(update).await.unwrap_err(),
+            b.schedules().delete_schedule(delete).await.unwrap_err(),
+            b.schedules().pause_schedule(pause).await.unwrap_err(),
+            b.schedules().resume_schedule(resume).await.unwrap_err(),
+            b.schedules().trigger_schedule(trigger).await.unwrap_err(),
+            b.schedules().preview_schedule(preview).await.unwrap_err(),
+        ] {
+            assert_eq!(reason(&refused), "SCHEDULE_NOT_FOUND", "{id}: {refused:?}");
+        }
+    }
+    let list = async |caller: &Caller| {
+        let listed = caller.schedules().list_schedules(v1::ListSchedulesRequest::default()).await.unwrap();
+        listed.into_inner().schedules.len()
+    };
+    assert_eq!((list(a).await, list(b).await, list(&tenants.all).await), (1, 0, 1));
+    // Each tenant has its own.
+    assert_eq!(create(b, "").await.unwrap().schedule_id, "team-b/nightly");
 }
