@@ -6,12 +6,14 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::builder::styling::AnsiColor;
 use clap::{ArgGroup, Subcommand};
 
+use crate::model::limits;
 use crate::proto::v1;
 
 use super::client::Client;
 use super::complete;
 use super::error::{CommandResult, Exit};
 use super::format;
+use super::output;
 use super::printer::Printer;
 use super::table::{Column, Table, TableArgs};
 use super::view::{self, Cell, Text, View};
@@ -30,6 +32,17 @@ pub enum Command {
         /// Pool name
         #[arg(required = true, add = complete::pools())]
         names: Vec<String>,
+    },
+    /// List the workers of a pool, with the tasks that they run
+    Workers {
+        /// Pool name
+        #[arg(add = complete::pools())]
+        pool: String,
+        /// Maximum number of workers, at least 1
+        #[arg(long, short = 'n', default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        limit: u64,
+        #[command(flatten)]
+        table: TableArgs,
     },
     /// Resize, pause or resume a pool, or set its queue limit
     ///
@@ -67,6 +80,7 @@ pub async fn run(command: Command, client: Client, printer: Printer) -> CommandR
             };
             return printer.print_each(names, get, details).await;
         }
+        Command::Workers { pool, limit, table } => return workers(pool, limit, &table, &client, printer).await,
         Command::Update { name, size, pause, resume, queue_limit, etag } => {
             let paused = (pause || resume).then_some(pause);
             let etag = etag.unwrap_or_default();
@@ -110,6 +124,62 @@ async fn list(table: &TableArgs, client: &Client, printer: Printer) -> CommandRe
     table.sort(&mut rows, &printer.view());
     response.pools.extend(rows.iter().map(|row| row.pool.clone()));
     printer.print(&response, |_| table.text(&rows, &printer.view()));
+    Ok(Exit::Success)
+}
+
+static WORKER_COLUMNS: [Column<v1::Worker>; 9] = [
+    Column::new("NAME", 0, |worker, _| worker.name.as_str().into()),
+    Column::new("STATE", 0, |worker, _| worker_state(worker).into()),
+    Column::new("RUNNING", 0, |worker, _| running(worker)),
+    Column::new("TASK", 1, |worker, _| worker.current_task_id.as_str().into()),
+    Column::new("HANDLER", 2, |worker, _| worker.current_handler.as_str().into()),
+    Column::new("COMPLETED", 3, |worker, _| Cell::number(worker.completed)),
+    Column::new("FAILED", 4, |worker, _| Cell::number(worker.failed)),
+    Column::new("BUSY TIME", 6, |worker, _| Cell::duration(worker.busy_time.as_ref())),
+    Column::text("VERSION", 5, |worker, _| {
+        worker.remote.as_ref().map(|remote| remote.version.as_str()).unwrap_or_default().into()
+    }),
+];
+
+/// Whether the worker takes work.
+fn worker_state(worker: &v1::Worker) -> &'static str {
+    match &worker.remote {
+        Some(remote) if !remote.connected => "disconnected",
+        _ if !worker.alive => "leaving",
+        _ if worker.busy => "busy",
+        _ => "idle",
+    }
+}
+
+/// The attempts that it runs, and its slots.
+fn running(worker: &v1::Worker) -> Cell {
+    let (running, slots) = match &worker.remote {
+        Some(remote) => (remote.running, remote.slots),
+        None => (i32::from(worker.busy), 1),
+    };
+    Cell::from(format!("{running}/{slots}")).ordered_by(running)
+}
+
+async fn workers(pool: String, limit: u64, table: &TableArgs, client: &Client, printer: Printer) -> CommandResult {
+    let table = Table::new(&WORKER_COLUMNS, table)?;
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let mut list = v1::ListWorkersResponse::default();
+    loop {
+        let left = (limit - list.workers.len()).min(limits::PAGE_SIZE_MAX);
+        let page_token = std::mem::take(&mut list.next_page_token);
+        let page_size = i32::try_from(left).unwrap_or(i32::MAX);
+        let request = v1::ListWorkersRequest { pool: pool.clone(), page_size, page_token };
+        let page = client.pools().list_workers(request).await?.into_inner();
+        list.workers.extend(page.workers);
+        (list.revision, list.next_page_token) = (page.revision, page.next_page_token);
+        if list.next_page_token.is_empty() || list.workers.len() >= limit {
+            break;
+        }
+    }
+    printer.print_list(&mut list, &table, |list| &mut list.workers);
+    if !list.next_page_token.is_empty() {
+        output::status("The pool has more workers; use --limit to list them");
+    }
     Ok(Exit::Success)
 }
 

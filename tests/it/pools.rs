@@ -220,7 +220,12 @@ async fn pools_are_listed_resized_and_measured() {
     let changed = server.pools().update_pool(resize).await.unwrap().into_inner().pool.unwrap();
     assert_eq!(changed.size, 5);
     assert_ne!(changed.etag, pools[0].etag);
-    let workers = server.pools().list_workers(v1::ListWorkersRequest { pool: "a".into() }).await.unwrap().into_inner();
+    let workers = server
+        .pools()
+        .list_workers(v1::ListWorkersRequest { pool: "a".into(), ..Default::default() })
+        .await
+        .unwrap()
+        .into_inner();
     let names: Vec<_> = workers.workers.iter().map(|worker| worker.name.as_str()).collect();
     assert_eq!(names, ["PoolWorker-0", "PoolWorker-1", "PoolWorker-2", "PoolWorker-3", "PoolWorker-4"]);
 

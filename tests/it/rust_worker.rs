@@ -51,7 +51,7 @@ async fn wait_for_handler(server: &Server, name: &str) {
 
 async fn wait_for_workers(server: &Server, count: usize) {
     eventually(async || {
-        let request = v1::ListWorkersRequest { pool: "remote".to_owned() };
+        let request = v1::ListWorkersRequest { pool: "remote".to_owned(), ..Default::default() };
         let workers = server.pools().list_workers(request).await.unwrap().into_inner().workers;
         check(workers.len() == count, || format!("{workers:?}"))
     })
@@ -259,7 +259,7 @@ async fn a_drain_waits_for_what_runs_and_leaves_the_rest() {
     running.handle.drain();
     // The server knows of the drain, and the attempt still runs.
     eventually(async || {
-        let request = v1::ListWorkersRequest { pool: "remote".to_owned() };
+        let request = v1::ListWorkersRequest { pool: "remote".to_owned(), ..Default::default() };
         let workers = server.pools().list_workers(request).await.unwrap().into_inner().workers;
         check(workers.iter().all(|worker| !worker.alive), || format!("{workers:?}"))
     })

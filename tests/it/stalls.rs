@@ -153,7 +153,7 @@ async fn while_the_disk_hangs_queries_are_refused_and_a_drain_starts_later() {
         refusal(pools.stream_pool_metrics(v1::StreamPoolMetricsRequest::default())).await,
         refusal(pools.list_pools(v1::ListPoolsRequest {})).await,
         refusal(pools.get_pool(v1::GetPoolRequest { name: name.clone() })).await,
-        refusal(pools.list_workers(v1::ListWorkersRequest { pool: name })).await,
+        refusal(pools.list_workers(v1::ListWorkersRequest { pool: name, ..Default::default() })).await,
         refusal(async { tasks.read_output(read).await?.into_inner().message().await }).await,
         refusal(server.system().drain(v1::DrainRequest { limit: seconds(0) })).await,
     ];

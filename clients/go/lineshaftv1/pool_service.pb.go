@@ -1441,7 +1441,11 @@ func (x *StreamPoolMetricsResponse) GetRevision() uint64 {
 type ListWorkersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Pool name.
-	Pool          string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// Maximum number of workers, 1 to 1,000; larger values are reduced to 1,000. 0: 100.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// `next_page_token` of the previous response; `pool` must be the same. Empty: the first page.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1483,13 +1487,30 @@ func (x *ListWorkersRequest) GetPool() string {
 	return ""
 }
 
+func (x *ListWorkersRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListWorkersRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 // Response of ListWorkers.
 type ListWorkersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Workers, sorted by number.
+	// Workers, sorted by number, or by worker ID if they are remote. A page can have fewer workers than requested; only the last
+	// page has no `next_page_token`.
 	Workers []*Worker `protobuf:"bytes,1,rep,name=workers,proto3" json:"workers,omitempty"`
 	// Revision of this response.
-	Revision      uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Token of the next page; empty on the last page.
+	NextPageToken string `protobuf:"bytes,3,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1536,6 +1557,13 @@ func (x *ListWorkersResponse) GetRevision() uint64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *ListWorkersResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
 }
 
 // Request of ResetPoolCounters.
@@ -1756,12 +1784,16 @@ const file_lineshaft_v1_pool_service_proto_rawDesc = "" +
 	"\x19StreamPoolMetricsResponse\x12/\n" +
 	"\x05pools\x18\x01 \x03(\v2\x19.lineshaft.v1.PoolMetricsR\x05pools\x122\n" +
 	"\x06system\x18\x02 \x01(\v2\x1a.lineshaft.v1.SystemHealthR\x06system\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x04R\brevision\"(\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\"d\n" +
 	"\x12ListWorkersRequest\x12\x12\n" +
-	"\x04pool\x18\x01 \x01(\tR\x04pool\"a\n" +
+	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\x89\x01\n" +
 	"\x13ListWorkersResponse\x12.\n" +
 	"\aworkers\x18\x01 \x03(\v2\x14.lineshaft.v1.WorkerR\aworkers\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\".\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12&\n" +
+	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\".\n" +
 	"\x18ResetPoolCountersRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"7\n" +
 	"\x19ResetPoolCountersResponse\x12\x1a\n" +

@@ -138,7 +138,8 @@ pub fn page_cursor(token: &str, filter: &impl Message) -> Result<Option<PageCurs
     }
 }
 
-fn checksum(at: u64, filter: &impl Message) -> u64 {
+/// Of a position and of the filter for which it is one.
+pub(super) fn checksum(at: impl Hash, filter: &impl Message) -> u64 {
     let mut hasher = DefaultHasher::new();
     at.hash(&mut hasher);
     filter.encode_to_vec().hash(&mut hasher);

@@ -19,4 +19,5 @@ pub mod task;
 pub mod time;
 pub mod worker;
 
+pub mod worker_page;
 pub use invalid_fields::{InvalidFields, MessagePath};

@@ -8,6 +8,7 @@ use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
 use crate::api::auth::{CallerExtractor, audit};
+use crate::api::convert::worker_page::WorkerPage;
 use crate::api::convert::{InvalidFields, pool, system};
 use crate::api::middleware::response_memory::ResponseMemory;
 use crate::api::status::into_status;
@@ -111,9 +112,12 @@ impl PoolService for Pools {
         &self,
         request: Request<v1::ListWorkersRequest>,
     ) -> Result<Response<v1::ListWorkersResponse>, Status> {
-        let name = pool_name("pool", &request.into_inner().pool)?;
+        let request = request.into_inner();
+        let name = pool_name("pool", &request.pool)?;
+        let page = WorkerPage::parse(&request).map_err(into_status)?;
         let (metrics, revision) = self.metrics(name, true).await?;
-        Ok(Response::new(v1::ListWorkersResponse { workers: metrics.workers, revision }))
+        let (workers, next_page_token) = page.of(metrics.workers);
+        Ok(Response::new(v1::ListWorkersResponse { workers, revision, next_page_token }))
     }
 
     async fn reset_pool_counters(

@@ -115,7 +115,7 @@ async fn an_attempt_on_its_way_to_a_worker_that_leaves_goes_to_another() {
     server.wait_for_state(&once, TaskState::Running).await;
     worker.send([Report::Draining(v1::WorkerDraining {})]);
     eventually(async || {
-        let request = v1::ListWorkersRequest { pool: "remote".to_owned() };
+        let request = v1::ListWorkersRequest { pool: "remote".to_owned(), ..Default::default() };
         let workers = server.pools().list_workers(request).await.unwrap().into_inner().workers;
         check(!workers[0].alive, || format!("{workers:?}"))
     })

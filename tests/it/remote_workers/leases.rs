@@ -123,7 +123,7 @@ async fn a_silent_worker_is_evicted() {
     let status = worker.end().await;
     assert_eq!((status.code(), reason(&status).as_str()), (Code::Aborted, "WORKER_EVICTED"));
     eventually(async || {
-        let request = v1::ListWorkersRequest { pool: "remote".to_owned() };
+        let request = v1::ListWorkersRequest { pool: "remote".to_owned(), ..Default::default() };
         let workers = server.pools().list_workers(request).await.unwrap().into_inner().workers;
         check(workers.is_empty(), || format!("{workers:?}"))
     })

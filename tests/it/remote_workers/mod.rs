@@ -160,6 +160,14 @@ fn first(hello: v1::WorkerHello) -> v1::WorkRequest {
 }
 
 async fn listed(server: &Server) -> Vec<v1::Worker> {
-    let request = v1::ListWorkersRequest { pool: "remote".to_owned() };
-    server.pools().list_workers(request).await.unwrap().into_inner().workers
+    let (mut workers, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = v1::ListWorkersRequest { pool: "remote".to_owned(), page_size: 300, page_token };
+        let page = server.pools().list_workers(request).await.unwrap().into_inner();
+        workers.extend(page.workers);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return workers;
+        }
+    }
 }

@@ -233,7 +233,7 @@ async fn data_of_all_tenants_requires_a_role_in_all_namespaces() {
     let name = "default".to_owned();
     let metrics = v1::GetPoolMetricsRequest { name: name.clone(), include_workers: true };
     let stream = v1::StreamPoolMetricsRequest::default();
-    let workers = v1::ListWorkersRequest { pool: name.clone() };
+    let workers = v1::ListWorkersRequest { pool: name.clone(), ..Default::default() };
     for refused in [
         a.pools().get_pool_metrics(metrics.clone()).await.unwrap_err(),
         a.pools().stream_pool_metrics(stream.clone()).await.unwrap_err(),
