@@ -120,9 +120,9 @@ func (c *Client) Submit(ctx context.Context, handler string, payload any, option
 	}
 	ctx, cancel := limited(ctx)
 	defer cancel()
-	ctx, isTraced := c.traced(ctx)
+	ctx, isAlone := c.traced(ctx, request)
 	submit := c.submitter.submit
-	if isTraced {
+	if isAlone {
 		submit = c.submitter.single
 	}
 	accepted, err := submit(ctx, request)
@@ -156,7 +156,7 @@ func (c *Client) SubmitBatch(ctx context.Context, submissions []Submission) ([]*
 func (c *Client) submitBatch(ctx context.Context, requests []*lineshaftv1.SubmitTaskRequest) ([]*Task, error) {
 	ctx, cancel := limited(ctx)
 	defer cancel()
-	ctx, _ = c.traced(ctx)
+	ctx, _ = c.traced(ctx, requests...)
 	batch := &lineshaftv1.BatchSubmitTasksRequest{Tasks: requests}
 	response, err := retry(ctx, func(ctx context.Context) (*lineshaftv1.BatchSubmitTasksResponse, error) {
 		return c.tasks.BatchSubmitTasks(ctx, batch)
@@ -172,12 +172,18 @@ func (c *Client) submitBatch(ctx context.Context, requests []*lineshaftv1.Submit
 	return tasks, nil
 }
 
-// traced adds the trace context to the metadata of the call. It reports whether the call has metadata, which a submission
-// cannot have on a shared stream.
-func (c *Client) traced(ctx context.Context) (context.Context, bool) {
+// traced adds the trace context to the requests, and what else is passed on to the metadata of the call. It reports whether the
+// call has metadata, which a submission cannot have on a shared stream.
+func (c *Client) traced(ctx context.Context, requests ...*lineshaftv1.SubmitTaskRequest) (context.Context, bool) {
 	if c.trace != nil {
-		for key, value := range c.trace(ctx) {
-			ctx = metadata.AppendToOutgoingContext(ctx, key, value)
+		carrier := c.trace(ctx)
+		for _, request := range requests {
+			request.Traceparent, request.Tracestate = carrier["traceparent"], carrier["tracestate"]
+		}
+		for key, value := range carrier {
+			if key != "traceparent" && key != "tracestate" {
+				ctx = metadata.AppendToOutgoingContext(ctx, key, value)
+			}
 		}
 	}
 	_, hasMetadata := metadata.FromOutgoingContext(ctx)

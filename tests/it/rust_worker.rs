@@ -194,6 +194,31 @@ async fn a_function_sees_its_task_and_reports_progress_and_output() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tasks_of_one_batch_keep_the_trace_contexts_of_their_submissions() {
+    let server = Server::start(CONFIG);
+    let worker = Worker::new(&client(&server.address)).handler("trace", async |context: TaskContext, (): ()| {
+        let headers = context.trace_context();
+        Ok::<_, BoxError>(headers.first().map(|(_, parent)| parent[3..35].to_owned()).unwrap_or_default())
+    });
+    let running = start(worker);
+    wait_for_handler(&server, "trace").await;
+    let traces = ["a", "b", "c"].map(|digit| digit.repeat(32));
+    let own = traces.each_ref().map(|trace| format!("00-{trace}-b7ad6b7169203331-01"));
+    let mut tasks: Vec<_> =
+        own.into_iter().map(|traceparent| v1::SubmitTaskRequest { traceparent, ..task("trace", "null") }).collect();
+    tasks.push(task("trace", "null"));
+    let mut request = tonic::Request::new(v1::BatchSubmitTasksRequest { tasks, ..Default::default() });
+    let of_call = "d".repeat(32);
+    request.metadata_mut().insert("traceparent", format!("00-{of_call}-b7ad6b7169203331-01").parse().unwrap());
+    let ids = server.tasks().batch_submit_tasks(request).await.unwrap().into_inner().task_ids;
+    for (id, trace) in ids.iter().zip(traces.iter().chain([&of_call])) {
+        let task = server.wait_finished(id).await;
+        assert_eq!(bytes(task.result.as_ref()), format!("{trace:?}"), "{:?}", task.failure);
+    }
+    running.drain().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_asks_a_function_to_stop_and_drops_it_after_the_grace_period() {
     let server = Server::start(CONFIG);
     let client = client(&server.address);

@@ -27,7 +27,7 @@ type SubmitTaskRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Handler name. Required.
 	Handler string `protobuf:"bytes,1,opt,name=handler,proto3" json:"handler,omitempty"`
-	// Input of the handler, at most 1 MiB.
+	// Input of the handler, at most `Limits.payload_bytes`.
 	Payload *Payload `protobuf:"bytes,2,opt,name=payload,proto3" json:"payload,omitempty"`
 	// Default: NORMAL.
 	Priority Priority `protobuf:"varint,3,opt,name=priority,proto3,enum=lineshaft.v1.Priority" json:"priority,omitempty"`
@@ -62,7 +62,12 @@ type SubmitTaskRequest struct {
 	// How the trace of the attempt relates to the trace of this call. Unset: as configured on the server.
 	TraceMode TraceMode `protobuf:"varint,17,opt,name=trace_mode,json=traceMode,proto3,enum=lineshaft.v1.TraceMode" json:"trace_mode,omitempty"`
 	// Batch that the task joins, in the namespace of the task. It must exist, except in BatchSubmitTasks, which creates it.
-	BatchId       string `protobuf:"bytes,18,opt,name=batch_id,json=batchId,proto3" json:"batch_id,omitempty"`
+	BatchId string `protobuf:"bytes,18,opt,name=batch_id,json=batchId,proto3" json:"batch_id,omitempty"`
+	// W3C trace context in which the task was submitted, such as `00-…-…-01`, for submissions that share a call. Empty: that of
+	// the call. The baggage is that of the call in any case.
+	Traceparent string `protobuf:"bytes,19,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	// W3C trace state that belongs to `traceparent`, at most 512 bytes.
+	Tracestate    string `protobuf:"bytes,20,opt,name=tracestate,proto3" json:"tracestate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -219,6 +224,20 @@ func (x *SubmitTaskRequest) GetTraceMode() TraceMode {
 func (x *SubmitTaskRequest) GetBatchId() string {
 	if x != nil {
 		return x.BatchId
+	}
+	return ""
+}
+
+func (x *SubmitTaskRequest) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
+}
+
+func (x *SubmitTaskRequest) GetTracestate() string {
+	if x != nil {
+		return x.Tracestate
 	}
 	return ""
 }
@@ -2046,7 +2065,7 @@ var File_lineshaft_v1_task_service_proto protoreflect.FileDescriptor
 
 const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1flineshaft/v1/task_service.proto\x12\flineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17lineshaft/v1/task.proto\"\xb9\x06\n" +
+	"\x1flineshaft/v1/task_service.proto\x12\flineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17lineshaft/v1/task.proto\"\xfb\x06\n" +
 	"\x11SubmitTaskRequest\x12\x18\n" +
 	"\ahandler\x18\x01 \x01(\tR\ahandler\x12/\n" +
 	"\apayload\x18\x02 \x01(\v2\x15.lineshaft.v1.PayloadR\apayload\x122\n" +
@@ -2071,7 +2090,11 @@ const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\rexpires_after\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\fexpiresAfter\x126\n" +
 	"\n" +
 	"trace_mode\x18\x11 \x01(\x0e2\x17.lineshaft.v1.TraceModeR\ttraceMode\x12\x19\n" +
-	"\bbatch_id\x18\x12 \x01(\tR\abatchId\x1a9\n" +
+	"\bbatch_id\x18\x12 \x01(\tR\abatchId\x12 \n" +
+	"\vtraceparent\x18\x13 \x01(\tR\vtraceparent\x12\x1e\n" +
+	"\n" +
+	"tracestate\x18\x14 \x01(\tR\n" +
+	"tracestate\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf3\x01\n" +

@@ -12,7 +12,7 @@ import { batchSubmitTasks, deleteTasks, listTasks } from "./rpc/method.js";
 import { type Submission, submitRequest, type TaskOptions } from "./submit.js";
 import { type Accepted, Submitter } from "./submitter.js";
 import { Task } from "./task.js";
-import { traceHeaders } from "./trace.js";
+import { activeTrace } from "./trace.js";
 import type { TaskEvent, TaskFilter, TaskInfo } from "./types.js";
 
 export interface ClientOptions extends ConnectOptions {
@@ -88,10 +88,11 @@ export class Client {
     options: SubmitOptions = {},
   ): Promise<Task<Result>> {
     const { submitTimeout = CALL_TIMEOUT_MS, signal } = options;
-    const request = submitRequest(handler, payload, options, this.#namespace);
+    const trace = activeTrace();
+    const request = submitRequest(handler, payload, options, this.#namespace, trace);
     let accepted: Accepted;
     try {
-      accepted = await this.#submitter.submit(request, traceHeaders(), submitTimeout, signal);
+      accepted = await this.#submitter.submit(request, trace.headers, submitTimeout, signal);
     } catch (error) {
       throw traced(error);
     }
@@ -115,10 +116,11 @@ export class Client {
   /** Submits all tasks in one durable commit, or none of them; at most 10,000. */
   async batch<Result = unknown>(submissions: Submission[], options: BatchOptions = {}): Promise<Task<Result>[]> {
     const { batchId = randomUUID(), submitTimeout = CALL_TIMEOUT_MS, signal } = options;
+    const trace = activeTrace();
     const tasks = submissions.map(({ handler, payload, ...rest }) =>
-      submitRequest(handler, payload, rest, this.#namespace),
+      submitRequest(handler, payload, rest, this.#namespace, trace),
     );
-    const call = { timeout: submitTimeout, signal, headers: traceHeaders() };
+    const call = { timeout: submitTimeout, signal, headers: trace.headers };
     const response = await this.#channel.unary(
       batchSubmitTasks,
       BatchSubmitTasksRequest.create({ tasks, batchId }),

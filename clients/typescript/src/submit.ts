@@ -4,6 +4,7 @@ import { randomUUID } from "node:crypto";
 import type { SubmitTaskRequest } from "./gen/lineshaft/v1/task_service.js";
 import { durability, duration, priority, retryPolicy, traceMode } from "./convert.js";
 import { encode } from "./payload.js";
+import type { ActiveTrace } from "./trace.js";
 import type { Durability, Priority, RetryPolicy, TraceMode } from "./types.js";
 
 export interface TaskOptions {
@@ -52,6 +53,7 @@ export function submitRequest(
   payload: unknown,
   options: TaskOptions,
   namespace: string,
+  { traceparent, tracestate }: ActiveTrace,
 ): SubmitTaskRequest {
   return {
     handler,
@@ -72,5 +74,7 @@ export function submitRequest(
     namespace: options.namespace ?? namespace,
     expiresAfter: duration(options.expiresAfter),
     traceMode: traceMode(options.traceMode),
+    traceparent,
+    tracestate,
   };
 }

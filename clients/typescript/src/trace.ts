@@ -10,11 +10,20 @@ try {
   // It is an optional dependency.
 }
 
-/** Headers that make the active span the parent of a call. */
-export function traceHeaders(): Record<string, string> {
-  const headers: Record<string, string> = {};
-  if (api && api.trace.getActiveSpan()) api.propagation.inject(api.context.active(), headers);
-  return headers;
+export interface ActiveTrace {
+  /** W3C trace context of the active span; empty without one. */
+  traceparent: string;
+  tracestate: string;
+  /** What else the propagator passes on, such as baggage. */
+  headers: Record<string, string>;
+}
+
+/** What makes the active span the parent of a submission. */
+export function activeTrace(): ActiveTrace {
+  const carrier: Record<string, string> = {};
+  if (api && api.trace.getActiveSpan()) api.propagation.inject(api.context.active(), carrier);
+  const { traceparent = "", tracestate = "", ...headers } = carrier;
+  return { traceparent, tracestate, headers };
 }
 
 /** Runs a function in the trace of a task. */

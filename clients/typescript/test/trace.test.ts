@@ -12,7 +12,8 @@ import {
   TraceFlags,
 } from "@opentelemetry/api";
 import { Worker } from "../src/index.js";
-import { traceHeaders } from "../src/trace.js";
+import { submitRequest } from "../src/submit.js";
+import { activeTrace } from "../src/trace.js";
 import { FakeServer } from "./fake-server.js";
 
 // What the SDK of OpenTelemetry sets up, in short.
@@ -28,6 +29,8 @@ const propagator: TextMapPropagator = {
   inject(active, carrier, setter) {
     const span = trace.getSpanContext(active)!;
     setter.set(carrier, "traceparent", `00-${span.traceId}-${span.spanId}-01`);
+    setter.set(carrier, "tracestate", "vendor=1");
+    setter.set(carrier, "baggage", "a=1");
   },
   extract(active, carrier, getter) {
     const [, traceId, spanId] = String(getter.get(carrier, "traceparent")).split("-");
@@ -54,11 +57,14 @@ after(() => {
   propagation.disable();
 });
 
-test("the active span is the parent of a submission", () => {
-  assert.deepEqual(traceHeaders(), {});
+test("the active span is the parent of a submission, which can share a call with those of other spans", () => {
+  assert.deepEqual(activeTrace(), { traceparent: "", tracestate: "", headers: {} });
   const span = { traceId: TRACE, spanId: SPAN, traceFlags: TraceFlags.SAMPLED };
   context.with(trace.setSpanContext(ROOT_CONTEXT, span), () => {
-    assert.deepEqual(traceHeaders(), { traceparent: `00-${TRACE}-${SPAN}-01` });
+    const active = activeTrace();
+    const request = submitRequest("h", undefined, {}, "", active);
+    assert.deepEqual([request.traceparent, request.tracestate], [`00-${TRACE}-${SPAN}-01`, "vendor=1"]);
+    assert.deepEqual(active.headers, { baggage: "a=1" });
   });
 });
 

@@ -14,10 +14,11 @@ pub mod schedule;
 pub mod shared_options;
 pub mod submit;
 mod submit_fields;
+mod submit_trace;
 pub mod system;
 pub mod task;
 pub mod time;
 pub mod worker;
-
 pub mod worker_page;
+
 pub use invalid_fields::{InvalidFields, MessagePath};

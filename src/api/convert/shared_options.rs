@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{Catalog, PayloadSchema, TaskOptions};
+use crate::model::{Catalog, PayloadSchema, TaskOptions, TraceContext};
 use crate::proto::v1::{self, payload::Kind};
 
 /// The last options of a call, and what they were converted from. The next submission of the call shares them if it has
@@ -18,6 +18,8 @@ pub struct SharedOptions {
     pub(super) payload_schema: Option<PayloadSchema>,
     pub(super) delay: Option<Duration>,
     pub(super) expires_after: Option<Duration>,
+    /// Of the last submission that had a trace context of its own: the next one often has the same.
+    pub(super) trace: Option<Arc<TraceContext>>,
 }
 
 /// The fields that most submissions have for themselves.
@@ -25,6 +27,8 @@ pub(super) struct OwnFields {
     pub(super) task_id: String,
     pub(super) request_id: String,
     pub(super) payload: Option<Kind>,
+    pub(super) traceparent: String,
+    pub(super) tracestate: String,
 }
 
 impl OwnFields {
@@ -33,6 +37,8 @@ impl OwnFields {
             task_id: std::mem::take(&mut request.task_id),
             request_id: std::mem::take(&mut request.request_id),
             payload: request.payload.as_mut().and_then(|payload| payload.kind.take()),
+            traceparent: std::mem::take(&mut request.traceparent),
+            tracestate: std::mem::take(&mut request.tracestate),
         }
     }
 }
@@ -41,6 +47,14 @@ impl SharedOptions {
     /// Whether a submission of the same call has these options.
     pub(super) fn is_of(&self, request: &v1::SubmitTaskRequest, is_json: bool, catalog: &Arc<Catalog>) -> bool {
         self.is_json == is_json && Arc::ptr_eq(&self.catalog, catalog) && have_equal_fields(&self.request, request)
+    }
+
+    /// A shared copy of the trace context of a submission.
+    pub(super) fn trace_like(&mut self, own: TraceContext) -> Arc<TraceContext> {
+        match &self.trace {
+            Some(last) if **last == own => last.clone(),
+            _ => self.trace.insert(Arc::new(own)).clone(),
+        }
     }
 }
 
@@ -73,6 +87,8 @@ fn have_equal_fields(one: &v1::SubmitTaskRequest, other: &v1::SubmitTaskRequest)
         expires_after,
         trace_mode,
         batch_id,
+        traceparent: _,
+        tracestate: _,
     } = one;
     is_same(handler, &other.handler)
         && is_same(content_type_of(payload.as_ref()), content_type_of(other.payload.as_ref()))

@@ -12,7 +12,8 @@ use crate::proto::v1::{self, payload::Kind};
 
 use super::invalid_fields::{FieldPath, InvalidFields, MessagePath};
 use super::shared_options::{OwnFields, SharedOptions, content_type_of};
-use super::submit_fields::{Labels, Overrides, check_args, content_type, labels, optional_name, payload, trace};
+use super::submit_fields::{Labels, Overrides, check_args, content_type, labels, optional_name, payload};
+use super::submit_trace::{own_trace, trace_mode, trace_of_call};
 
 /// Bytes of a refused argument that the error shows.
 const ARG_BYTES_SHOWN: usize = 128;
@@ -129,9 +130,9 @@ pub fn convert(
         (text, Some(namespace)) => invalid.parsed(path.field("task_id"), TaskId::named(namespace, text)),
         (text, None) => invalid.parsed(path.field("task_id"), TaskId::parse(text)),
     };
-    let payload = payload(&mut invalid, path, own.payload);
-    let trace_field = path.field("trace_mode");
-    let trace = trace(&mut invalid, trace_field, request.trace_mode, context.trace.as_ref(), context.now);
+    let payload = payload(&mut invalid, path, own.payload, catalog.payload_limit);
+    let mode = trace_mode(&mut invalid, path.field("trace_mode"), request.trace_mode);
+    let own_trace = own_trace(&mut invalid, path, &own.traceparent, &own.tracestate);
     invalid.check()?;
     let Some(id) = id else { return Err(InvalidFields::one(path.field("task_id"), "is invalid").into()) };
 
@@ -143,7 +144,16 @@ pub fn convert(
             let handler = catalog.handlers.get(&options.handler);
             let payload_schema = handler.and_then(|handler| handler.payload_schema.clone());
             let catalog = Arc::clone(catalog);
-            Box::new(SharedOptions { request, is_json, catalog, options, payload_schema, delay, expires_after })
+            Box::new(SharedOptions {
+                request,
+                is_json,
+                catalog,
+                options,
+                payload_schema,
+                delay,
+                expires_after,
+                trace: None,
+            })
         }
     });
     // The payload of a completion is a report of the server.
@@ -152,6 +162,13 @@ pub fn convert(
     {
         check_payload(path, schema, &payload)?;
     }
+    let trace = match own_trace {
+        Some(own) => {
+            let baggage = context.trace.as_ref().map(|call| call.baggage.clone()).unwrap_or_default();
+            Some(shared.trace_like(TraceContext { mode, at: context.now, baggage, ..own }))
+        }
+        None => trace_of_call(mode, context.trace.as_ref(), context.now),
+    };
     let mut extras = TaskExtras {
         args: shared.request.args.iter().map(|arg| arg.as_str().into()).collect(),
         request: None,
@@ -605,6 +622,21 @@ mod tests {
 
     #[test]
     fn a_payload_does_not_keep_the_request_buffer_alive() {
+    #[test]
+    fn each_submission_of_a_call_keeps_its_own_trace_context_and_equal_ones_are_shared() {
+        let (catalog, mut shared) = (Arc::new(catalog()), None);
+        let mut with = |digit: &str, priority: i32| {
+            let traceparent = format!("00-{}-{}-01", digit.repeat(32), digit.repeat(16));
+            let traceparent = if digit.is_empty() { String::new() } else { traceparent };
+            let submission = v1::SubmitTaskRequest { traceparent, priority, ..request("compute") };
+            parse_next(submission, &catalog, &mut shared).unwrap().extras().trace.clone()
+        };
+        let [a, again, b] = [("a", 0), ("a", 0), ("b", 0)].map(|(digit, priority)| with(digit, priority).unwrap());
+        assert!(Arc::ptr_eq(&a, &again));
+        assert_eq!((a.trace_id >> 124, b.trace_id >> 124, a.at), (0xa, 0xb, Timestamp(1_000_000)));
+        assert_eq!(with("", 0), None, "the call has none");
+    }
+
         let buffer = Bytes::from(vec![7; 4_096]);
         let kind = Some(Kind::Data(buffer.slice(10..20)));
         let payload = Some(v1::Payload { kind, content_type: String::new() });

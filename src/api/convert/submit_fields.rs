@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use crate::model::spec::{JSON, OCTET_STREAM};
-use crate::model::{Durability, Priority, RetryPolicy, Timestamp, TraceContext, TraceMode, id, limits};
+use crate::model::{Durability, Priority, RetryPolicy, id, limits};
 use crate::proto::v1::{self, payload::Kind};
 
 use super::invalid_fields::{FieldPath, InvalidFields, MessagePath};
@@ -86,32 +86,6 @@ pub(super) fn priority(invalid: &mut InvalidFields, field: impl Display, number:
             Priority::Normal
         }
     }
-}
-
-/// Combines the trace context of the call with the trace mode of the submission. Submissions of one call that set no
-/// mode share one copy.
-pub(super) fn trace(
-    invalid: &mut InvalidFields,
-    field: FieldPath,
-    number: i32,
-    call: Option<&Arc<TraceContext>>,
-    now: Timestamp,
-) -> Option<Arc<TraceContext>> {
-    let mode = match v1::TraceMode::try_from(number) {
-        Ok(v1::TraceMode::Unspecified) => TraceMode::Unset,
-        Ok(v1::TraceMode::Auto) => TraceMode::Auto,
-        Ok(v1::TraceMode::Parent) => TraceMode::Parent,
-        Ok(v1::TraceMode::Link) => TraceMode::Link,
-        Err(_) => {
-            invalid.add(field, format_args!("is {number}, must be from 0 to 3"));
-            return None;
-        }
-    };
-    let call = call?;
-    if mode == TraceMode::Unset && call.at != Timestamp::ZERO {
-        return Some(call.clone());
-    }
-    Some(Arc::new(TraceContext { mode, at: now, ..TraceContext::clone(call) }))
 }
 
 fn durability(invalid: &mut InvalidFields, field: FieldPath, number: i32) -> Option<Durability> {

@@ -41,7 +41,7 @@ _UNCLEAR = (
 class Request:
     """What a task needs until it is accepted."""
 
-    __slots__ = ("data", "deadline", "ids", "key", "refusal", "trace")
+    __slots__ = ("data", "deadline", "ids", "key", "refusal")
 
     def __init__(
         self,
@@ -49,13 +49,11 @@ class Request:
         ids: tuple[str, ...],
         key: tuple[str, str],
         deadline: float,
-        trace: tuple[tuple[str, str], ...],
     ) -> None:
         self.data = data
         self.ids = ids  # those that the caller has chosen: none may be twice in a batch
         self.key = key  # handler and pool: tasks with the same key meet the same queue limit
         self.deadline = deadline
-        self.trace = trace
         self.refusal: errors.ServerError | None = None  # why it was not accepted yet
 
 
@@ -186,7 +184,6 @@ class Submitter:
     def _next_batch(self, now: float) -> list[Task]:
         batch: list[Task] = []
         size = 0
-        trace = None
         ids: set[str] = set()
         queue, held = self._queue, self._held
         while queue and len(batch) < self._limit:
@@ -195,9 +192,7 @@ class Submitter:
             if held and request.key in held:
                 held[request.key][1].append(queue.popleft())
                 continue
-            if trace is None:
-                trace = request.trace
-            if batch and (size + len(request.data) > BYTES_MAX or request.trace != trace):
+            if batch and size + len(request.data) > BYTES_MAX:
                 break
             if request.ids:
                 if not ids.isdisjoint(request.ids):
@@ -220,7 +215,7 @@ class Submitter:
                 response = send(
                     frame([task._request.data for task in tasks], self.session),
                     timeout=max(0.0, deadline - now),
-                    metadata=(connection.metadata() or ()) + tasks[0]._request.trace,
+                    metadata=connection.metadata(),
                 )
             except grpc.RpcError as error:
                 met = errors.from_rpc_error(error)

@@ -12,9 +12,9 @@ try:
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator as _Propagator
 except ImportError:  # OpenTelemetry is optional.
 
-    def trace_headers() -> tuple[tuple[str, str], ...]:
-        """The W3C headers of the current span; none without OpenTelemetry."""
-        return ()
+    def trace_fields() -> dict[str, Any]:
+        """The trace context of the current span for a submission; none without OpenTelemetry."""
+        return {}
 
     def task_span(assigned: AttemptAssigned) -> Any:
         """Makes a span of an attempt the current one; nothing without OpenTelemetry."""
@@ -23,13 +23,12 @@ except ImportError:  # OpenTelemetry is optional.
 else:
     _propagator = _Propagator()
 
-    def trace_headers() -> tuple[tuple[str, str], ...]:
-        """The W3C headers of the current span; none without a span."""
-        if not _trace.get_current_span().get_span_context().is_valid:
-            return ()
+    def trace_fields() -> dict[str, Any]:
+        """The trace context of the current span for a submission; none without a span."""
         carrier: dict[str, str] = {}
-        _propagator.inject(carrier)
-        return tuple(carrier.items())
+        if _trace.get_current_span().get_span_context().is_valid:
+            _propagator.inject(carrier)
+        return carrier
 
     _tracer = _trace.get_tracer("lineshaft")
 

@@ -19,7 +19,7 @@ from lineshaft import _codec, errors, model
 from lineshaft._connection import Backoff, Connection
 from lineshaft._results import Results
 from lineshaft._submit import Request, Submitter, frame
-from lineshaft._trace import trace_headers
+from lineshaft._trace import trace_fields
 from lineshaft._version import __version__
 from lineshaft.task import Task
 from lineshaft.v1 import task_pb2, task_service_pb2
@@ -127,12 +127,11 @@ class Client:
             )  # fmt: skip
         else:
             request = task_service_pb2.SubmitTaskRequest(
-                handler=handler, payload=_codec.message(payload), request_id=request_id, namespace=self.namespace
-            )
+                handler=handler, payload=_codec.message(payload), request_id=request_id, namespace=self.namespace,
+                **trace_fields(),
+            )  # fmt: skip
         task = Task(self, session=self._submitter.session)
-        task._request = Request(
-            request.SerializeToString(), chosen, (handler, pool), time.monotonic() + self.timeout, trace_headers()
-        )
+        task._request = Request(request.SerializeToString(), chosen, (handler, pool), time.monotonic() + self.timeout)
         self._submitter.add(task)
         return task
 
@@ -234,6 +233,7 @@ class Client:
             namespace=self.namespace,
             expires_after=model.duration(expires_after),
             trace_mode=model.enum_number(task_pb2.TraceMode, "TRACE_MODE_", trace_mode, "trace_mode"),
+            **trace_fields(),
         )
 
     def _next_request_id(self) -> str:

@@ -44,6 +44,8 @@ export interface SubmitTaskRequest {
   expiresAfter: Duration | undefined;
   traceMode: TraceMode;
   batchId: string;
+  traceparent: string;
+  tracestate: string;
 }
 
 export interface SubmitTaskRequest_LabelsEntry {
@@ -237,6 +239,8 @@ function createBaseSubmitTaskRequest(): SubmitTaskRequest {
     expiresAfter: undefined,
     traceMode: 0,
     batchId: "",
+    traceparent: "",
+    tracestate: "",
   };
 }
 
@@ -295,6 +299,12 @@ export const SubmitTaskRequest: MessageFns<SubmitTaskRequest> = {
     }
     if (message.batchId !== "") {
       writer.uint32(146).string(message.batchId);
+    }
+    if (message.traceparent !== "") {
+      writer.uint32(154).string(message.traceparent);
+    }
+    if (message.tracestate !== "") {
+      writer.uint32(162).string(message.tracestate);
     }
     return writer;
   },
@@ -459,6 +469,22 @@ export const SubmitTaskRequest: MessageFns<SubmitTaskRequest> = {
             message.batchId = reader.string();
             continue;
           }
+          case 19: {
+            if (tag !== 154) {
+              break;
+            }
+
+            message.traceparent = reader.string();
+            continue;
+          }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.tracestate = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -512,6 +538,8 @@ export const SubmitTaskRequest: MessageFns<SubmitTaskRequest> = {
       : undefined;
     message.traceMode = object.traceMode ?? 0;
     message.batchId = object.batchId ?? "";
+    message.traceparent = object.traceparent ?? "";
+    message.tracestate = object.tracestate ?? "";
     return message;
   },
 };
